@@ -1,0 +1,250 @@
+"""Evals and verdicts: what was asked, what came back, what it means.
+
+A verdict is a union of five classes. Only `Passed` opens the routing table; readers `match`
+the union and end in `assert_never`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import ClassVar
+
+from harness.domain.content import digest
+
+
+class Claim(StrEnum):
+    SUPERIOR = "superior"
+    NON_INFERIOR = "non_inferior"
+
+
+class SuiteRole(StrEnum):
+    PRIMARY = "primary"
+    REQUIRED = "required"
+
+
+@dataclass(frozen=True, slots=True)
+class SuitePin:
+    """What a suite's results depend on, hashed piece by piece (F6)."""
+
+    name: str
+    version: str
+    data_sha256: str
+    scorer: str
+    template: str
+    items: int
+
+    @property
+    def digest(self) -> str:
+        return digest(
+            [self.name, self.version, self.data_sha256, self.scorer, self.template, self.items]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SuitePlan:
+    """Registered before the first candidate score. n_max: items. margin: allowed loss."""
+
+    suite: str
+    suite_digest: str
+    role: SuiteRole
+    claim: Claim
+    margin: float
+    alpha: float
+    n_max: int
+    epochs: int
+    order_seed: int
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "suite": self.suite,
+            "suite_digest": self.suite_digest,
+            "role": self.role.value,
+            "claim": self.claim.value,
+            "margin": self.margin,
+            "alpha": self.alpha,
+            "n_max": self.n_max,
+            "epochs": self.epochs,
+            "order_seed": self.order_seed,
+        }
+
+
+class RunState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"  # every planned sample is stored
+    STOPPED = "stopped"  # the gate had decided; can be continued
+    OVER_BUDGET = "over_budget"
+    FAILED = "failed"  # infrastructure, after its retries
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Where a run stops cleanly. None: no limit."""
+
+    max_tokens: int | None = None
+    max_cost_usd: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EvalRun:
+    """One suite on one target. Items are asked in the order that order_seed fixes.
+
+    lease_owner, lease_until: who works on it now; an expired lease may be taken over.
+    wanted: how many items of that order are to be asked. failures: worker ends without success.
+    """
+
+    id: str
+    suite: str
+    suite_digest: str
+    target: str
+    order_seed: int
+    epochs: int
+    wanted: int
+    state: RunState
+    created_at: datetime
+    budget: Budget = Budget()
+    lease_owner: str | None = None
+    lease_until: datetime | None = None
+    failures: int = 0
+    message: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        return digest([self.suite_digest, self.target, self.order_seed, self.epochs])
+
+
+class SampleError(StrEnum):
+    """Why a sample has no answer or no score. None of them is dropped."""
+
+    UNSCORED = "unscored"  # answered, but no valid score came
+    INFRA = "infra"  # ours or the provider's infrastructure, after R retries
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One answer of one target to one item in one epoch, scored.
+
+    position: of the item in the run's order, from 0. strict, lenient: scores in [0, 1], or None
+    when there is none (then `error` says why). duration_s: wall time of the model's answer.
+    """
+
+    run: str
+    item: str
+    epoch: int
+    position: int
+    answer: str
+    strict: float | None
+    lenient: float | None
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float | None
+    duration_s: float
+    error: SampleError | None = None
+    error_text: str = ""
+    served_model: str = ""
+    prompt: str = ""
+    rule: str = ""  # the form rule that broke where strict and lenient differ
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One item's scores of both arms, the gate's only offline input.
+
+    Means over epochs, after the worst-case rule for unscored samples (statistics.md 1.1).
+    """
+
+    item: str
+    incumbent: float
+    candidate: float
+    lenient_incumbent: float
+    lenient_candidate: float
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteReport:
+    """What the gate found on one suite; all figures over the items used. Shares of 1.
+
+    outcome: passed | failed | inconclusive | harness_mismatch | infra_error | running.
+    how: early | final | None. delta: candidate minus incumbent. details: more figures by name.
+    """
+
+    suite: str
+    role: SuiteRole
+    claim: Claim
+    margin: float
+    outcome: str
+    how: str | None
+    n_used: int
+    n_max: int
+    delta: float
+    ci_low: float | None
+    ci_high: float | None
+    ci_method: str
+    log_e: float
+    log_e_bad: float
+    p_final: float | None
+    wins: int
+    ties: int
+    losses: int
+    reason: str
+    flags: tuple[str, ...] = ()
+    details: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What every verdict carries. id: `v_` and a hash of its inputs and figures.
+
+    inputs: registration, run ids, pairs: enough to recompute it bit for bit (F5).
+    """
+
+    id: str
+    route: str
+    incumbent: str
+    candidate: str
+    reason: str
+    suites: tuple[SuiteReport, ...]
+    inputs: Mapping[str, object]
+    decided_at: datetime
+    expires_at: datetime
+
+    outcome: ClassVar[str]
+    words: ClassVar[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passed(Judged):
+    outcome = "passed"
+    words = "PASSED"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed(Judged):
+    outcome = "failed"
+    words = "FAILED"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inconclusive(Judged):
+    outcome = "inconclusive"
+    words = "NOT ENOUGH EVIDENCE"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HarnessMismatch(Judged):
+    outcome = "harness_mismatch"
+    words = "FORMAT MISMATCH"
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfraError(Judged):
+    outcome = "infra_error"
+    words = "NOT MEASURED"
+
+
+Verdict = Passed | Failed | Inconclusive | HarnessMismatch | InfraError
+
+VERDICTS: Mapping[str, type[Verdict]] = {
+    kind.outcome: kind for kind in (Passed, Failed, Inconclusive, HarnessMismatch, InfraError)
+}

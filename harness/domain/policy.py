@@ -1,0 +1,96 @@
+"""Policies: the thresholds that a team declares before any data is seen. Immutable, hashed."""
+
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+
+from harness.domain.content import digest
+from harness.domain.evaluation import Claim
+
+
+class Promotion(StrEnum):
+    AUTOMATIC = "automatic"
+    APPROVED = "approved"  # a person, not the proposer, after the verdict
+
+
+class Unit(StrEnum):
+    SESSION = "session"  # a sticky key's first session in the period
+    REQUEST = "request"  # approximate unless (nearly) every key is different
+
+
+@dataclass(frozen=True, slots=True)
+class GatePolicy:
+    """The offline gate (statistics.md 1). n_max: items per suite, None for the whole suite.
+
+    verdict_ttl_s: how long a verdict is proof. infra_retries, infra_pause_s: what happens after
+    InfraError. max_cost_usd, max_tokens: per run. run_max_age_s: how old a shared incumbent run
+    may be.
+    """
+
+    claim: Claim = Claim.SUPERIOR
+    margin: float = 0.05
+    alpha: float = 0.05
+    n_max: int | None = None
+    epochs: int = 1
+    verdict_ttl_s: float = 14 * 86_400.0
+    infra_retries: int = 3
+    infra_pause_s: float = 300.0
+    max_cost_usd: float | None = None
+    max_tokens: int | None = None
+    run_max_age_s: float = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One share of traffic. min_exposures: canary units scored before it may be left.
+
+    deadline_s: then a person looks. certify: leave only certified (statistics.md 2.7).
+    """
+
+    weight_bps: int
+    min_exposures: int
+    certify: bool = False
+    deadline_s: float = 7 * 86_400.0
+
+
+DEFAULT_STEPS = (Step(100, 300), Step(500, 1000), Step(2500, 3000, certify=True))
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryPolicy:
+    """The online guard (statistics.md 2). rho: tolerated odds ratio; rho_ni: certified below.
+
+    p0: failure rate under which a canary is not called harmful, whatever its odds ratio.
+    block_size: units. session_requests, session_s: when a session's outcome is fixed.
+    missing_s: after it a missing outcome counts as a failure, in both arms alike.
+    """
+
+    steps: tuple[Step, ...] = DEFAULT_STEPS
+    alpha: float = 0.04
+    rho: float = 1.0
+    rho_ni: float = 2.0
+    p0: float = 0.01
+    certificate: float = 20.0
+    block_size: int = 100
+    unit: Unit = Unit.SESSION
+    session_requests: int = 3
+    session_s: float = 60.0
+    missing_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """approval_ttl_s: how long a passed proposal waits for a person before it expires."""
+
+    name: str = "default"
+    promotion: Promotion = Promotion.AUTOMATIC
+    approval_ttl_s: float = 7 * 86_400.0
+    self_approval: bool = False
+    gate: GatePolicy = field(default_factory=GatePolicy)
+    canary: CanaryPolicy = field(default_factory=CanaryPolicy)
+
+    def as_json(self) -> dict[str, object]:
+        return asdict(self)
+
+    @property
+    def digest(self) -> str:
+        return digest(self.as_json())

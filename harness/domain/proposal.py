@@ -1,0 +1,133 @@
+"""A proposal: the wish to make a candidate the incumbent of a route, and how it ends.
+
+The rules are the table; the code only looks them up. docs/architecture.md draws its diagram
+from it, and test_docs compares the two.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from harness.domain.errors import IllegalTransition
+from harness.domain.evaluation import Claim, SuitePlan
+from harness.domain.policy import Policy
+
+
+class Phase(StrEnum):
+    PROPOSED = "proposed"
+    EVALUATING = "evaluating"
+    AWAITING_APPROVAL = "awaiting_approval"
+    CANARY = "canary"
+    PROMOTED = "promoted"
+    REJECTED = "rejected"
+    ROLLED_BACK = "rolled_back"
+    CANCELLED = "cancelled"
+
+
+class Event(StrEnum):
+    START = "start"
+    PASSED = "passed"
+    PASSED_NEEDS_APPROVAL = "passed_needs_approval"
+    FAILED = "failed"
+    HARNESS_MISMATCH = "harness_mismatch"
+    INCONCLUSIVE = "inconclusive"
+    INFRA_ERROR = "infra_error"
+    INFRA_LIMIT = "infra_limit"
+    APPROVED = "approved"
+    REFUSED = "refused"
+    EXPIRED = "expired"
+    HEALTHY = "healthy"
+    HARM = "harm"
+    BASE_CHANGED = "base_changed"
+    CANCELLED = "cancelled"
+
+
+TRANSITIONS: Final[Mapping[tuple[Phase, Event], Phase]] = {
+    (Phase.PROPOSED, Event.START): Phase.EVALUATING,
+    (Phase.PROPOSED, Event.CANCELLED): Phase.CANCELLED,
+    (Phase.PROPOSED, Event.BASE_CHANGED): Phase.REJECTED,
+    (Phase.EVALUATING, Event.PASSED): Phase.CANARY,
+    (Phase.EVALUATING, Event.PASSED_NEEDS_APPROVAL): Phase.AWAITING_APPROVAL,
+    (Phase.EVALUATING, Event.FAILED): Phase.REJECTED,
+    (Phase.EVALUATING, Event.HARNESS_MISMATCH): Phase.REJECTED,
+    (Phase.EVALUATING, Event.INCONCLUSIVE): Phase.REJECTED,
+    (Phase.EVALUATING, Event.INFRA_ERROR): Phase.EVALUATING,
+    (Phase.EVALUATING, Event.INFRA_LIMIT): Phase.REJECTED,
+    (Phase.EVALUATING, Event.BASE_CHANGED): Phase.REJECTED,
+    (Phase.EVALUATING, Event.CANCELLED): Phase.CANCELLED,
+    (Phase.AWAITING_APPROVAL, Event.APPROVED): Phase.CANARY,
+    (Phase.AWAITING_APPROVAL, Event.REFUSED): Phase.REJECTED,
+    (Phase.AWAITING_APPROVAL, Event.EXPIRED): Phase.REJECTED,
+    (Phase.AWAITING_APPROVAL, Event.BASE_CHANGED): Phase.REJECTED,
+    (Phase.AWAITING_APPROVAL, Event.CANCELLED): Phase.CANCELLED,
+    (Phase.CANARY, Event.HEALTHY): Phase.PROMOTED,
+    (Phase.CANARY, Event.HARM): Phase.ROLLED_BACK,
+    (Phase.CANARY, Event.BASE_CHANGED): Phase.ROLLED_BACK,
+    (Phase.CANARY, Event.CANCELLED): Phase.ROLLED_BACK,
+    (Phase.PROMOTED, Event.HARM): Phase.ROLLED_BACK,
+}
+
+OPEN: Final = frozenset(
+    {Phase.PROPOSED, Phase.EVALUATING, Phase.AWAITING_APPROVAL, Phase.CANARY}
+)
+
+
+def advance(phase: Phase, event: Event) -> Phase:
+    """The next phase. Raises IllegalTransition for a pair not in the table."""
+    try:
+        return TRANSITIONS[phase, event]
+    except KeyError:
+        raise IllegalTransition(
+            f"a proposal that is {phase.value} cannot take the event {event.value}"
+        ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteRuns:
+    """The two runs whose samples are paired."""
+
+    incumbent: str
+    candidate: str
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """incumbent, candidate: target ids. plans: registered before the first candidate score.
+
+    runs: by suite. version: rises with every stored change (optimistic locking).
+    """
+
+    id: str
+    route: str
+    incumbent: str
+    candidate: str
+    claim: Claim
+    reason: str
+    proposer: str
+    policy: Policy
+    plans: tuple[SuitePlan, ...]
+    phase: Phase
+    created_at: datetime
+    updated_at: datetime
+    runs: Mapping[str, SuiteRuns] = field(default_factory=dict)
+    verdict: str | None = None
+    rollout: str | None = None
+    infra_errors: int = 0
+    retry_at: datetime | None = None
+    approver: str | None = None
+    approved_verdict: str | None = None
+    closed_because: str = ""
+    version: int = 1
+
+    @property
+    def open(self) -> bool:
+        return self.phase in OPEN
+
+
+def moved(proposal: Proposal, event: Event, now: datetime, because: str = "") -> Proposal:
+    """The proposal after `event`. Raises IllegalTransition."""
+    phase = advance(proposal.phase, event)
+    closed = because if phase not in OPEN else proposal.closed_because
+    return replace(proposal, phase=phase, updated_at=now, closed_because=closed)

@@ -1,0 +1,146 @@
+"""A rollout: the canary's plan and where it stands.
+
+State by state, as a table; `harness.gate.policy` decides which signal the data give.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from harness.domain.errors import IllegalTransition
+from harness.domain.policy import CanaryPolicy, Step
+
+
+class RolloutState(StrEnum):
+    WAITING = "waiting"  # fewer exposures than the step's minimum
+    MEASURING = "measuring"  # enough exposures; the evidence decides
+    PAUSED = "paused"  # a person looks; same weight
+    PROMOTED = "promoted"
+    ROLLED_BACK = "rolled_back"
+
+
+class Signal(StrEnum):
+    ENOUGH = "enough"
+    STEP_DONE = "step_done"
+    PROVEN = "proven"
+    HARM = "harm"
+    SILENT = "silent"
+    UNDECIDED = "undecided"
+    PAUSE = "pause"
+    RESUME = "resume"
+    ABORT = "abort"
+    BASE_CHANGED = "base_changed"
+
+
+class ActionKind(StrEnum):
+    HOLD = "hold"
+    ADVANCE = "advance"
+    PAUSE = "pause"
+    PROMOTE = "promote"
+    ROLLBACK = "rollback"
+
+
+_S = RolloutState
+TRANSITIONS: Final[Mapping[tuple[RolloutState, Signal], RolloutState]] = {
+    (_S.WAITING, Signal.ENOUGH): _S.MEASURING,
+    (_S.WAITING, Signal.SILENT): _S.PAUSED,
+    (_S.WAITING, Signal.PAUSE): _S.PAUSED,
+    (_S.WAITING, Signal.HARM): _S.ROLLED_BACK,
+    (_S.WAITING, Signal.ABORT): _S.ROLLED_BACK,
+    (_S.WAITING, Signal.BASE_CHANGED): _S.ROLLED_BACK,
+    (_S.MEASURING, Signal.STEP_DONE): _S.WAITING,
+    (_S.MEASURING, Signal.PROVEN): _S.PROMOTED,
+    (_S.MEASURING, Signal.UNDECIDED): _S.PAUSED,
+    (_S.MEASURING, Signal.PAUSE): _S.PAUSED,
+    (_S.MEASURING, Signal.HARM): _S.ROLLED_BACK,
+    (_S.MEASURING, Signal.ABORT): _S.ROLLED_BACK,
+    (_S.MEASURING, Signal.BASE_CHANGED): _S.ROLLED_BACK,
+    (_S.PAUSED, Signal.RESUME): _S.WAITING,
+    (_S.PAUSED, Signal.HARM): _S.ROLLED_BACK,
+    (_S.PAUSED, Signal.ABORT): _S.ROLLED_BACK,
+    (_S.PAUSED, Signal.BASE_CHANGED): _S.ROLLED_BACK,
+}
+
+LIVE: Final = frozenset({_S.WAITING, _S.MEASURING, _S.PAUSED})
+
+
+def advance(state: RolloutState, signal: Signal) -> RolloutState:
+    """The next state. Raises IllegalTransition for a pair not in the table."""
+    try:
+        return TRANSITIONS[state, signal]
+    except KeyError:
+        raise IllegalTransition(
+            f"a rollout that is {state.value} cannot take the signal {signal.value}"
+        ) from None
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """incumbent, candidate: target ids. step: index into policy.steps. verdict: its proof.
+
+    step_started_at: restarts at every step and at every resume. version: optimistic locking.
+    """
+
+    id: str
+    proposal: str
+    route: str
+    incumbent: str
+    candidate: str
+    verdict: str
+    policy: CanaryPolicy
+    salt: str
+    step: int
+    state: RolloutState
+    started_at: datetime
+    step_started_at: datetime
+    updated_at: datetime
+    ended_because: str = ""
+    version: int = 1
+
+    @property
+    def live(self) -> bool:
+        return self.state in LIVE
+
+    @property
+    def current(self) -> Step:
+        return self.policy.steps[self.step]
+
+    @property
+    def last_step(self) -> bool:
+        return self.step + 1 == len(self.policy.steps)
+
+
+@dataclass(frozen=True)
+class Action:
+    """What the data ask for, and every figure that led to it.
+
+    signal: the transition to take, None to stay. block: number of the block that tripped.
+    """
+
+    kind: ActionKind
+    signal: Signal | None
+    reason: str
+    log_e: float
+    distance_to_trip: float
+    exposures: int
+    step_exposures: int
+    log_certificate: float
+    block: int | None = None
+    figures: Mapping[str, object] = field(default_factory=dict)
+
+
+def moved(rollout: Rollout, signal: Signal, now: datetime, because: str = "") -> Rollout:
+    """The rollout after `signal`; STEP_DONE goes one step on. Raises IllegalTransition."""
+    state = advance(rollout.state, signal)
+    step = rollout.step + 1 if signal is Signal.STEP_DONE else rollout.step
+    new_step = signal in (Signal.STEP_DONE, Signal.RESUME)
+    return replace(
+        rollout,
+        state=state,
+        step=step,
+        step_started_at=now if new_step else rollout.step_started_at,
+        updated_at=now,
+        ended_because=because if state not in LIVE else rollout.ended_because,
+    )

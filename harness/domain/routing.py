@@ -1,0 +1,276 @@
+"""The routing table: routes at one revision, immutable, replaced whole.
+
+Every change of a route is one of the classes below; those that bring a new target into traffic
+carry the proof in their hand. `apply` is the only way from one version of a route to the next.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from hashlib import blake2b
+from typing import assert_never
+
+from harness.domain.errors import IllegalTransition, ProofRefused
+from harness.domain.evaluation import Passed
+from harness.domain.targets import Provider, Target
+
+BUCKETS = 10_000
+
+
+class Arm(StrEnum):
+    INCUMBENT = "incumbent"
+    CANARY = "canary"
+
+
+class Stakes(StrEnum):
+    LOW = "low"
+    HIGH = "high"
+
+
+@dataclass(frozen=True, slots=True)
+class RouteSuite:
+    """A suite that decides about this route. role: `primary` or `required`."""
+
+    suite: str
+    role: str = "primary"
+
+
+@dataclass(frozen=True, slots=True)
+class RouteSettings:
+    """What does not name a target. total_timeout_s: one request's whole budget."""
+
+    description: str = ""
+    stakes: Stakes = Stakes.LOW
+    policy: str = "default"
+    suites: tuple[RouteSuite, ...] = ()
+    total_timeout_s: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """weight_bps: share of sticky keys in basis points, 1 to 10 000 (1 % is 100)."""
+
+    target: str
+    weight_bps: int
+    salt: str
+    rollout: str
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A public model name. incumbent, fallbacks: target ids. version: rises by one."""
+
+    name: str
+    version: int
+    incumbent: str
+    canary: Canary | None = None
+    fallbacks: tuple[str, ...] = ()
+    settings: RouteSettings = RouteSettings()
+
+    @property
+    def targets(self) -> frozenset[str]:
+        canary = {self.canary.target} if self.canary else set()
+        return frozenset({self.incumbent, *self.fallbacks} | canary)
+
+
+@dataclass(frozen=True)
+class RoutingTable:
+    """All routes at one revision. 0 is the empty table of a new installation."""
+
+    revision: int = 0
+    routes: Mapping[str, Route] = None  # type: ignore[assignment]  # set in __post_init__
+    targets: Mapping[str, Target] = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "routes", dict(self.routes or {}))
+        object.__setattr__(self, "targets", dict(self.targets or {}))
+
+
+@dataclass(frozen=True, slots=True)
+class CreateRoute:
+    """The first version: its targets become the route's baseline."""
+
+    route: str
+    incumbent: str
+    fallbacks: tuple[str, ...] = ()
+    settings: RouteSettings = RouteSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class StartCanary:
+    route: str
+    proof: Passed
+    rollout: str
+    weight_bps: int
+    salt: str
+
+
+@dataclass(frozen=True, slots=True)
+class RaiseWeight:
+    route: str
+    rollout: str
+    weight_bps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Promote:
+    route: str
+    proof: Passed
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Takes the canary away. Needs no proof: going back is always allowed."""
+
+    route: str
+    rollout: str
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """Brings a former incumbent of this route back; the store knows which those are."""
+
+    route: str
+    incumbent: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeSettings:
+    """Same targets, other settings."""
+
+    route: str
+    settings: RouteSettings
+
+
+Change = CreateRoute | StartCanary | RaiseWeight | Promote | Abort | Restore | ChangeSettings
+
+KINDS: Mapping[type, str] = {
+    CreateRoute: "baseline",
+    StartCanary: "canary",
+    RaiseWeight: "weight",
+    Promote: "promotion",
+    Abort: "abort",
+    Restore: "restore",
+    ChangeSettings: "settings",
+}
+
+
+def bucket_of(key: str, *, salt: str) -> int:
+    """0 to 9 999, the same on every worker for the same key and salt.
+
+    Not hash(): Python salts it per process, and two workers would disagree.
+    """
+    data = f"{salt}:{key}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(data, digest_size=8).digest()) % BUCKETS
+
+
+def in_canary(key: str, *, salt: str, weight_bps: int) -> bool:
+    """Whether a caller falls in the canary arm. Raising the weight only adds callers."""
+    return bucket_of(key, salt=salt) < weight_bps
+
+
+def arm_of(route: Route, key: str) -> Arm:
+    canary = route.canary
+    if canary and in_canary(key, salt=canary.salt, weight_bps=canary.weight_bps):
+        return Arm.CANARY
+    return Arm.INCUMBENT
+
+
+def apply(route: Route | None, change: Change) -> Route:  # noqa: PLR0911 - one per class
+    """The route's next version. Raises IllegalTransition or ProofRefused; changes nothing."""
+    if isinstance(change, CreateRoute):
+        return _create(route, change)
+    if route is None:
+        raise IllegalTransition(f"there is no route {change.route!r}; create it first")
+    after = replace(route, version=route.version + 1)
+    match change:
+        case StartCanary():
+            return _start_canary(after, change)
+        case RaiseWeight():
+            canary = _canary_of(route, change.rollout)
+            if not canary.weight_bps < change.weight_bps <= BUCKETS:
+                raise IllegalTransition(
+                    f"route {route.name!r}: a weight only rises, "
+                    f"and {change.weight_bps} does not after {canary.weight_bps} bps"
+                )
+            return replace(after, canary=replace(canary, weight_bps=change.weight_bps))
+        case Promote():
+            return _promote(after, change.proof)
+        case Abort():
+            _canary_of(route, change.rollout)
+            return replace(after, canary=None)
+        case Restore():
+            return replace(after, incumbent=change.incumbent, canary=None)
+        case ChangeSettings():
+            return replace(after, settings=change.settings)
+        case _:
+            assert_never(change)
+
+
+def _create(route: Route | None, change: CreateRoute) -> Route:
+    if route is not None:
+X
+    return Route(
+        name=change.route,
+        version=1,
+        incumbent=change.incumbent,
+        fallbacks=change.fallbacks,
+        settings=change.settings,
+    )
+
+
+def _start_canary(after: Route, change: StartCanary) -> Route:
+    _check_proof(after, change.proof)
+    if after.canary is not None:
+        raise IllegalTransition(
+            f"route {after.name!r} has a canary already: end that rollout first"
+        )
+    if not 0 < change.weight_bps <= BUCKETS:
+        raise IllegalTransition(
+            f"a canary's weight is 1 to {BUCKETS} bps, not {change.weight_bps}"
+        )
+    canary = Canary(change.proof.candidate, change.weight_bps, change.salt, change.rollout)
+    return replace(after, canary=canary)
+
+
+def _promote(after: Route, proof: Passed) -> Route:
+    _check_proof(after, proof)
+    if after.canary is None or after.canary.target != proof.candidate:
+        raise ProofRefused(f"route {after.name!r}: {proof.candidate} is not its canary")
+    return replace(after, incumbent=proof.candidate, canary=None)
+
+
+def _check_proof(route: Route, proof: Passed) -> None:
+    if (proof.route, proof.incumbent) != (route.name, route.incumbent):
+        raise ProofRefused(
+            f"verdict {proof.id} is for route {proof.route!r} against {proof.incumbent}; "
+            f"route {route.name!r} has incumbent {route.incumbent}: propose again"
+        )
+
+
+def _canary_of(route: Route, rollout: str) -> Canary:
+    if route.canary is None or route.canary.rollout != rollout:
+        raise IllegalTransition(f"route {route.name!r} has no canary of rollout {rollout}")
+    return route.canary
+
+
+@dataclass(frozen=True, slots=True)
+class KeyGrant:
+    """A data key as the router knows it. hash: HMAC-SHA-256 hex. routes: empty means all."""
+
+    id: str
+    hash: str
+    routes: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that a router needs to serve, at one moment. Immutable; swapped whole.
+
+    etag: changes whenever anything in it does (a key, a provider, a revision).
+    """
+
+    table: RoutingTable
+    providers: Mapping[str, Provider]
+    keys: tuple[KeyGrant, ...]
+    etag: str

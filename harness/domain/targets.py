@@ -1,0 +1,107 @@
+"""A target: one model at one provider with its parameters and its request patch.
+
+Targets are immutable. Their id is the hash of their content, so that editing one cannot slip
+past the gate: another parameter is another target, and needs its own proof.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from harness.domain.content import digest
+from harness.domain.errors import InputError
+
+JsonObject = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class RequestPatch:
+    """What is changed in a client's request before it goes to this target (A8).
+
+    parameters: body fields set whatever the client sent. prompt_addendum: text appended to the
+    system message (one is added if there is none). response_format: replaces the client's.
+    """
+
+    parameters: JsonObject = field(default_factory=dict)
+    prompt_addendum: str = ""
+    response_format: JsonObject | None = None
+
+    @property
+    def empty(self) -> bool:
+        return not (self.parameters or self.prompt_addendum or self.response_format)
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "parameters": dict(self.parameters),
+            "prompt_addendum": self.prompt_addendum,
+            "response_format": dict(self.response_format) if self.response_format else None,
+        }
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is called. `parameters` are defaults: a client's own value wins over them.
+
+    Raises InputError when provider or model is empty.
+    """
+
+    provider: str
+    model: str
+    parameters: JsonObject = field(default_factory=dict)
+    request_patch: RequestPatch = field(default_factory=RequestPatch)
+
+    def __post_init__(self) -> None:
+        if not (self.provider.strip() and self.model.strip()):
+            raise InputError("a target needs a provider and a model, e.g. openai/gpt-4o-mini")
+
+    @cached_property
+    def id(self) -> str:
+        """`t_` and 24 hexadecimal digits of the content's SHA-256."""
+        return f"t_{digest(self.as_json())[:24]}"
+
+    @property
+    def name(self) -> str:
+        """`provider/model`, with a short id when parameters or a patch set it apart."""
+        plain = not self.parameters and self.request_patch.empty
+        return (
+            f"{self.provider}/{self.model}"
+            if plain
+            else f"{self.provider}/{self.model}#{self.id[2:8]}"
+        )
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "provider": self.provider,
+            "model": self.model,
+            "parameters": dict(self.parameters),
+            "request_patch": self.request_patch.as_json(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """US dollars per million tokens."""
+
+    input_usd_per_mtok: float
+    output_usd_per_mtok: float
+
+    def cost_usd(self, input_tokens: int, output_tokens: int) -> float:
+        return (
+            input_tokens * self.input_usd_per_mtok + output_tokens * self.output_usd_per_mtok
+        ) / 1e6
+
+
+@dataclass(frozen=True)
+class Provider:
+    """Where targets are called. api_key_env names the environment variable with the key.
+
+    The key itself is never stored here. prices: by model name; a model without one has an
+    unknown price, which is never shown as 0.
+    """
+
+    name: str
+    kind: str
+    api_base: str
+    api_key_env: str | None = None
+    extra_headers: Mapping[str, str] = field(default_factory=dict)
+    prices: Mapping[str, Price] = field(default_factory=dict)

@@ -1,0 +1,390 @@
+"""What we need of the world, as Protocols. Each has a real adapter and a twin that ships.
+
+A `Transaction` is one unit of work: all of it is stored, or none. Reads in it see its writes.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from harness.domain.access import ApiKey
+from harness.domain.audit import AuditEvent
+from harness.domain.evaluation import EvalRun, RunState, Sample, SuitePin, Verdict
+from harness.domain.observation import Block, Traffic
+from harness.domain.proposal import Proposal
+from harness.domain.rollout import Rollout
+from harness.domain.routing import Change, Route, RoutingTable, Snapshot
+from harness.domain.targets import Provider, Target
+
+
+class Clock(Protocol):
+    def now(self) -> datetime:
+        """Wall time, UTC, aware."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never jump; for durations and deadlines within one process."""
+        ...
+
+
+class Chance(Protocol):
+    def token(self, prefix: str) -> str:
+        """A new, unguessable id: `prefix` and 16 hexadecimal digits."""
+        ...
+
+    def secret(self) -> str:
+        """A new secret of 256 bits, URL-safe."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RouteRecord:
+    """One stored version of a route: what changed, by whom, with which proof."""
+
+    route: Route
+    revision: int
+    kind: str
+    at: datetime
+    actor: str
+    reason: str
+    verdict: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiver:
+    """Evidence without a verdict, for a fallback: reason, author and expiry are required."""
+
+    id: str
+    route: str
+    target: str
+    reason: str
+    author: str
+    expires_at: datetime
+
+
+class Routing(Protocol):
+    """The routing table. Revisions rise by one over all routes; versions by one per route."""
+
+    def table(self) -> RoutingTable: ...
+
+    def route(self, name: str) -> Route | None: ...
+
+    def history(self, name: str) -> Sequence[RouteRecord]:
+        """Newest first."""
+        ...
+
+    def commit(
+        self, change: Change, *, expected_version: int, actor: str, reason: str, now: datetime
+    ) -> int:
+        """Write the route's next version; its revision. expected_version 0 creates the route.
+
+        Raises RevisionConflict if another writer was first, IllegalTransition or ProofRefused
+        if the change does not apply, ProofRefused when the database itself refuses.
+        """
+        ...
+
+    def add_target(self, target: Target) -> str:
+        """The target's id. Adding the same content again changes nothing."""
+        ...
+
+    def targets(self) -> Mapping[str, Target]: ...
+
+
+class Providers(Protocol):
+    def put(self, provider: Provider) -> None: ...
+
+    def all(self) -> Mapping[str, Provider]: ...
+
+
+class Proposals(Protocol):
+    def add(self, proposal: Proposal) -> None:
+        """Raises RouteBusy when the route has an open proposal; the error names it."""
+        ...
+
+    def get(self, proposal: str) -> Proposal:
+        """Raises NotFound."""
+        ...
+
+    def save(self, proposal: Proposal) -> Proposal:
+        """Store it at version + 1. Raises StaleWrite if the stored version is another."""
+        ...
+
+    def open(self) -> Sequence[Proposal]:
+        """Oldest first."""
+        ...
+
+    def list(self, *, route: str | None = None, open_only: bool = False) -> Sequence[Proposal]:
+        """Newest first."""
+        ...
+
+
+class EvalRuns(Protocol):
+    def add(self, run: EvalRun) -> None: ...
+
+    def get(self, run: str) -> EvalRun:
+        """Raises NotFound."""
+        ...
+
+    def list(self, *, states: Sequence[RunState] = ()) -> Sequence[EvalRun]:
+        """Newest first; all states when none is named."""
+        ...
+
+    def shared(self, fingerprint: str, *, not_before: datetime) -> EvalRun | None:
+        """The newest run with this fingerprint, not FAILED, created since `not_before`."""
+        ...
+
+    def set_state(self, run: str, state: RunState, message: str = "") -> None:
+        """States but RUNNING clear the lease. FAILED adds one to `failures`."""
+        ...
+
+    def want(self, run: str, items: int) -> None:
+        """Raise the number of wanted items (never lower it); queue the run if it ended."""
+        ...
+
+    def lease(self, run: str, owner: str, *, now: datetime, until: datetime) -> bool:
+        """Take or renew the lease; False when another owner's lease has not expired."""
+        ...
+
+    def release(self, owner: str) -> Sequence[str]:
+        """Give up every lease of a dead owner; the runs go back to QUEUED."""
+        ...
+
+    def store_sample(self, sample: Sample) -> bool:
+        """False when that run, item and epoch is stored already: nothing counts twice."""
+        ...
+
+    def done(self, run: str) -> frozenset[tuple[str, int]]:
+        """(item, epoch) of every stored sample."""
+        ...
+
+    def samples(self, run: str, *, below: int | None = None) -> Sequence[Sample]:
+        """In the run's order (position, epoch); only positions below `below` if given."""
+        ...
+
+    def progress(self, run: str) -> tuple[int, float, int, int]:
+        """Stored samples, cost in USD (known prices), input tokens, output tokens."""
+        ...
+
+
+class Suites(Protocol):
+    def put(self, pin: SuitePin, now: datetime) -> None:
+        """Content-addressed: the same digest again changes nothing."""
+        ...
+
+    def get(self, digest: str) -> SuitePin:
+        """Raises NotFound."""
+        ...
+
+    def all(self) -> Sequence[SuitePin]:
+        """Newest first."""
+        ...
+
+
+class Verdicts(Protocol):
+    def add(self, verdict: Verdict, proposal: str) -> None: ...
+
+    def get(self, verdict: str) -> Verdict:
+        """Raises NotFound."""
+        ...
+
+    def of(self, proposal: str) -> Sequence[Verdict]:
+        """Newest first."""
+        ...
+
+    def list(self, *, route: str | None = None) -> Sequence[Verdict]:
+        """Newest first."""
+        ...
+
+
+class Rollouts(Protocol):
+    def add(self, rollout: Rollout) -> None:
+        """Raises RouteBusy when the route has a live rollout."""
+        ...
+
+    def get(self, rollout: str) -> Rollout:
+        """Raises NotFound."""
+        ...
+
+    def save(self, rollout: Rollout) -> Rollout:
+        """Store it at version + 1. Raises StaleWrite."""
+        ...
+
+    def live(self) -> Sequence[Rollout]: ...
+
+    def list(self, *, route: str | None = None) -> Sequence[Rollout]:
+        """Newest first."""
+        ...
+
+
+class Observations(Protocol):
+    def append(self, blocks: Iterable[Block], traffic: Iterable[Traffic]) -> None:
+        """A block already stored (rollout, worker, sequence) is left as it is.
+
+        Traffic of the same (route, minute, worker, arm, target, revision) adds up.
+        """
+        ...
+
+    def blocks(self, rollout: str) -> Sequence[Block]:
+        """Numbered 1, 2, 3 … in order of arrival."""
+        ...
+
+    def traffic(self, *, since: datetime, route: str | None = None) -> Sequence[Traffic]:
+        """Oldest first."""
+        ...
+
+
+class AuditLog(Protocol):
+    def append(
+        self,
+        *,
+        at: datetime,
+        actor: str,
+        action: str,
+        subject: str,
+        details: Mapping[str, object],
+    ) -> AuditEvent: ...
+
+    def tail(self, limit: int = 50) -> Sequence[AuditEvent]:
+        """Newest first."""
+        ...
+
+    def all(self) -> Iterable[AuditEvent]:
+        """Oldest first."""
+        ...
+
+    def first_break(self) -> int | None:
+        """The number of the first event that does not fit the chain; None when it is whole."""
+        ...
+
+
+class ApiKeys(Protocol):
+    def add(self, key: ApiKey) -> None: ...
+
+    def list(self) -> Sequence[ApiKey]: ...
+
+    def by_hash(self, hash_: str) -> ApiKey | None:
+        """Also revoked ones: look at revoked_at."""
+        ...
+
+    def revoke(self, key: str, now: datetime) -> None:
+        """Raises NotFound."""
+        ...
+
+
+class Waivers(Protocol):
+    def add(self, waiver: Waiver) -> None: ...
+
+    def list(self, *, route: str | None = None) -> Sequence[Waiver]: ...
+
+
+class Transaction(Protocol):
+    @property
+    def routing(self) -> Routing: ...
+    @property
+    def providers(self) -> Providers: ...
+    @property
+    def proposals(self) -> Proposals: ...
+    @property
+    def runs(self) -> EvalRuns: ...
+    @property
+    def suites(self) -> Suites: ...
+    @property
+    def verdicts(self) -> Verdicts: ...
+    @property
+    def rollouts(self) -> Rollouts: ...
+    @property
+    def observations(self) -> Observations: ...
+    @property
+    def audit(self) -> AuditLog: ...
+    @property
+    def keys(self) -> ApiKeys: ...
+    @property
+    def waivers(self) -> Waivers: ...
+
+
+class Store(Protocol):
+    """One database. Thread-safe; raises StoreUnavailable when it does not answer."""
+
+    def write(self) -> AbstractContextManager[Transaction]:
+        """Commits at the end of the block; an exception rolls all of it back."""
+        ...
+
+    def read(self) -> AbstractContextManager[Transaction]:
+        """A consistent view; writing in it is an error."""
+        ...
+
+    def snapshot(self) -> Snapshot:
+        """What a router serves from, read at one moment."""
+        ...
+
+    def etag(self) -> str:
+        """The snapshot's etag, cheaply."""
+        ...
+
+    def wait_for_change(self, timeout_s: float) -> bool:
+        """Block until something may have changed, or the time is up (False)."""
+        ...
+
+    def try_lead(self, owner: str) -> bool:
+        """Whether this process is, or has just become, the one that runs the reconcile loop."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class EvalWorkers(Protocol):
+    """One worker process per run and target."""
+
+    def start(self, run: str) -> str:
+        """Start a worker; its owner name for the lease."""
+        ...
+
+    def alive(self) -> Mapping[str, str]:
+        """Run to owner, for workers that still run."""
+        ...
+
+    def reap(self) -> Sequence[tuple[str, str, int, str]]:
+        """(run, owner, exit code, last words) of workers that ended since the last call."""
+        ...
+
+    def stop(self, run: str) -> None: ...
+
+    def stop_all(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class EvalJob:
+    """What a worker is to do. todo: (item, epoch) pairs still missing; None means all."""
+
+    run: EvalRun
+    target: Target
+    provider: Provider
+    api_key: str | None
+    done: frozenset[tuple[str, int]] = frozenset()
+    max_connections: int = 8
+
+
+class EvalRunner(Protocol):
+    def run(
+        self, job: EvalJob, on_sample: Callable[[Sample], bool], stop: Callable[[], bool]
+    ) -> RunState:
+        """Ask and score every sample that is missing, in order; hand each over as it finishes.
+
+        on_sample: stores it; False ends the run (budget, lease lost). stop: asked between
+        samples. Returns DONE, STOPPED, OVER_BUDGET or FAILED. Errors of samples are samples.
+        """
+        ...
+
+
+class SuiteCatalog(Protocol):
+    """The suites that this installation knows."""
+
+    def names(self) -> Sequence[str]: ...
+
+    def pin(self, suite: str) -> SuitePin:
+        """Raises NotFound, naming the nearest suite."""
+        ...
+
+    def title(self, suite: str) -> str: ...

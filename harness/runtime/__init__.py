@@ -1,0 +1,1 @@
+"""Adapters to the machine: clock, chance, subprocesses, schedule. No rules."""
