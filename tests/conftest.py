@@ -1,0 +1,119 @@
+"""Databases and hypothesis profiles for all tests."""
+
+import os
+import shutil
+import sqlite3
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from tests.postgres import Postgres
+
+# Names the test run in the environment, so that its worker processes share one server.
+RUN = "SWAPGATE_TEST_RUN"
+
+# A deadline, or "too slow", would make a result depend on the machine's load.
+settings.register_profile(
+    "dev", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile(
+    "ci", settings.get_profile("dev"), max_examples=500, derandomize=True, print_blob=True
+)
+in_ci = os.environ.get("CI") == "true" or os.environ.get("SWAPGATE_HYPOTHESIS") == "ci"
+settings.load_profile("ci" if in_ci else "dev")
+
+
+def pytest_configure() -> None:
+    os.environ.setdefault(RUN, uuid.uuid4().hex[:12])
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Workers come and go; the process that started them ends the server."""
+    if sys.platform == "linux" and not hasattr(config, "workerinput"):
+        from tests import postgres  # noqa: PLC0415 - the package is for Linux only
+
+        postgres.end(os.environ[RUN])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        params = getattr(getattr(item, "callspec", None), "params", {})
+        asked = {"postgres"} & set(fixtures)
+        if asked or any("postgres" in each for each in params.values() if type(each) is str):
+            item.add_marker(pytest.mark.postgres)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> "Postgres":
+    """The real PostgreSQL of this test run."""
+    if sys.platform != "linux":
+        pytest.skip("PostgreSQL for the tests is installed on Linux only")
+    from tests.postgres import join  # noqa: PLC0415 - the package is for Linux only
+
+    return join(os.environ[RUN])
+
+
+@pytest.fixture
+def postgres_url(postgres: "Postgres") -> Iterator[str]:
+    """A fresh PostgreSQL database with our tables."""
+    with postgres.migrated_database() as url:
+        yield url
+
+
+@pytest.fixture
+def empty_postgres_url(postgres: "Postgres") -> Iterator[str]:
+    """A fresh PostgreSQL database without any table."""
+    with postgres.empty_database() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file, to be copied; nobody has it open."""
+    from harness.store.migrate import upgrade  # noqa: PLC0415 - not every test needs a store
+
+    file = tmp_path_factory.mktemp("sqlite") / "template.db"
+    upgrade(f"sqlite:///{file}")
+    db = sqlite3.connect(file)
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    db.close()
+    return file
+
+
+@pytest.fixture
+def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
+    """A fresh SQLite file with our tables."""
+    file = shutil.copyfile(sqlite_template, tmp_path / "swapgate.db")
+    return f"sqlite:///{file}"
+
+
+@pytest.fixture
+def empty_sqlite_url(tmp_path: Path) -> str:
+    """A SQLite file that does not exist yet."""
+    return f"sqlite:///{tmp_path / 'empty.db'}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A fresh database with our tables: the test runs once on SQLite, once on PostgreSQL."""
+    name = {"sqlite": "sqlite_url", "postgresql": "postgres_url"}[request.param]
+    url = request.getfixturevalue(name)
+    assert isinstance(url, str)
+    return url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_database_url(request: pytest.FixtureRequest) -> str:
+    """A database without any table, once on SQLite, once on PostgreSQL."""
+    name = {"sqlite": "empty_sqlite_url", "postgresql": "empty_postgres_url"}[request.param]
+    url = request.getfixturevalue(name)
+    assert isinstance(url, str)
+    return url
