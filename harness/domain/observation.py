@@ -33,7 +33,8 @@ class Traffic:
     """One minute of one route, by assigned arm and by the target that answered.
 
     failed: requests whose user got an error. charged: requests whose assigned arm failed,
-    though another target answered. latency_ms: histogram, upper bound in ms (inf as -1) to count.
+    though another target answered. latency_ms: histogram, upper bound in ms (-1: no bound) to
+    count.
     """
 
     route: str

@@ -209,7 +209,7 @@ def apply(route: Route | None, change: Change) -> Route:  # noqa: PLR0911 - one 
 
 def _create(route: Route | None, change: CreateRoute) -> Route:
     if route is not None:
-X
+        raise IllegalTransition(f"route {change.route!r} exists, at version {route.version}")
     return Route(
         name=change.route,
         version=1,
