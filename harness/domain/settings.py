@@ -1,0 +1,112 @@
+"""The configuration as the house knows it: frozen, parsed once, never read again later."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.domain.policy import Policy
+from harness.domain.routing import RouteSettings
+from harness.domain.targets import Provider, RequestPatch
+
+
+@dataclass(frozen=True, slots=True)
+class RouterSettings:
+    """The data plane. Timeouts in seconds; see router.md for what each one bounds.
+
+    upstream_connections: per worker and provider. spool_dir and snapshot_file: beside the
+    database unless set.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    first_token_timeout_s: float = 30.0
+    between_chunks_timeout_s: float = 30.0
+    total_timeout_s: float = 120.0
+    connect_timeout_s: float = 5.0
+    max_body_bytes: int = 32 * 1024 * 1024
+    max_response_bytes: int = 64 * 1024 * 1024
+    max_concurrent: int = 512
+    upstream_connections: int = 256
+    flush_interval_s: float = 1.0
+    queue_size: int = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class ControlSettings:
+    host: str = "127.0.0.1"
+    port: int = 8081
+    reconcile_interval_s: float = 1.0
+    housekeeping_interval_s: float = 60.0
+    eval_workers: int = 2
+    eval_connections: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class UiSettings:
+    host: str = "127.0.0.1"
+    port: int = 8501
+
+
+@dataclass(frozen=True)
+class SuiteSettings:
+    """A suite: its data file with a scorer by name, or a Python file with an Inspect `@task`.
+
+    path: JSONL or CSV with `input`, `target` or `expected`, optional `id`, `choices`, `metadata`.
+    template: how an item is rendered into the one user message; `{input}` and, with choices,
+    `{choices}`. task: `file.py:name` or `file.py` instead of path. every: cron expression, when
+    the incumbents of the routes that use the suite are evaluated again; empty for never.
+    """
+
+    name: str
+    path: Path | None = None
+    task: str | None = None
+    scorer: str = "exact"
+    scorer_options: Mapping[str, object] = field(default_factory=dict)
+    title: str = ""
+    version: str = "1"
+    template: str = "{input}"
+    system: str = ""
+    input_field: str = "input"
+    target_field: str = ""
+    max_output_tokens: int = 512
+    temperature: float = 0.0
+    every: str = ""
+
+
+@dataclass(frozen=True)
+class TargetSeed:
+    """A target named in the file, as `provider/model` with what sets it apart."""
+
+    provider: str
+    model: str
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    request_patch: RequestPatch = field(default_factory=RequestPatch)
+
+
+@dataclass(frozen=True)
+class RouteSeed:
+    """A route that is created when the database has none of that name."""
+
+    name: str
+    incumbent: TargetSeed
+    fallbacks: tuple[TargetSeed, ...] = ()
+    settings: RouteSettings = RouteSettings()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The whole file. source: where it was read, None for the shipped default.
+
+    home: the folder for state (SQLite file, secret, disk snapshot, logs).
+    """
+
+    database_url: str
+    home: Path
+    source: Path | None
+    router: RouterSettings
+    control: ControlSettings
+    ui: UiSettings
+    providers: Mapping[str, Provider]
+    suites: Mapping[str, SuiteSettings]
+    policies: Mapping[str, Policy]
+    routes: Mapping[str, RouteSeed]
