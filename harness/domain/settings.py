@@ -51,7 +51,8 @@ class UiSettings:
 class SuiteSettings:
     """A suite: its data file with a scorer by name, or a Python file with an Inspect `@task`.
 
-    path: JSONL or CSV with `input`, `target` or `expected`, perhaps `id`, `choices`, `metadata`.
+    path: JSONL or CSV with `input`, `target` or `expected`; perhaps `id`, `choices`,
+    `metadata`.
     template: how an item is rendered into the one user message; `{input}` and, with choices,
     `{choices}`. task: `file.py:name` or `file.py` instead of path. every: a cron expression,
     when incumbents of the routes that use the suite are evaluated again; empty for never.

@@ -1,0 +1,32 @@
+"""The configuration file: one YAML file, parsed once into frozen dataclasses.
+
+Order, later wins: the shipped defaults, the user's file, the environment. An unknown key or a
+wrong value is a ConfigError with file, line, field and, for a key, the nearest right one.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from harness.config import environment, shape
+from harness.config.places import Document, merged, parse
+from harness.domain.settings import Settings
+
+FILE_NAME = "swapgate.yaml"
+
+
+def load(file: Path | None, environ: Mapping[str, str], *, defaults: Path) -> Settings:
+    """file: the user's file, None for the shipped defaults alone. Raises ConfigError."""
+    document = parse(defaults)
+    if file is not None:
+        document = merged(document, parse(file))
+    document = merged(document, environment.overrides(environ))
+    base = file.resolve().parent if file is not None else Path.cwd()
+    return shape.settings(document, base=base, shipped=defaults.parent, source=file)
+
+
+def json_schema() -> dict[str, object]:
+    """The file's JSON Schema, for editors that complete it."""
+    return shape.json_schema()
+
+
+__all__ = ["FILE_NAME", "Document", "json_schema", "load"]

@@ -1,0 +1,97 @@
+"""YAML with places: every value knows the file and line that it came from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from harness.domain.errors import ConfigError
+
+Path_ = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Document:
+    """values: plain dicts, lists and scalars. places: path of a value to `file:line`."""
+
+    values: dict[str, object]
+    places: Mapping[Path_, str]
+
+    def place(self, path: Path_) -> str:
+        """Where the value at `path`, or the nearest thing around it, stands."""
+        for end in range(len(path), -1, -1):
+            if path[:end] in self.places:
+                return self.places[path[:end]]
+        return "configuration"
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice in one mapping."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[object, object]:
+    seen: set[str] = set()
+    for key, _ in node.value:
+        if key.value in seen:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {key.value!r} is given twice", key.start_mark
+            )
+        seen.add(key.value)
+    return dict(loader.construct_mapping(node, deep=True))
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def parse(file: Path) -> Document:
+    """Raises ConfigError as `file:line: message`."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{file}: no such file; `swapgate init` writes one") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read: {error}") from None
+    try:
+        root = yaml.compose(text, Loader=_Loader)
+        values = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConfigError(f"{file}:{line}: {error.problem or 'is not YAML'}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file}:1: is not YAML: {error}") from None
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file}:1: must be a mapping of sections, like `router:`")
+    places: dict[Path_, str] = {(): f"{file}:1"}
+    if root is not None:
+        _note(root, (), file, places)
+    return Document(values, places)
+
+
+def _note(node: yaml.Node, path: Path_, file: Path, places: dict[Path_, str]) -> None:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            inner = (*path, str(key.value))
+            places[inner] = f"{file}:{key.start_mark.line + 1}"
+            _note(value, inner, file, places)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            inner = (*path, index)
+            places[inner] = f"{file}:{value.start_mark.line + 1}"
+            _note(value, inner, file, places)
+
+
+def merged(under: Document, over: Document) -> Document:
+    """`over` on `under`: mappings merge key by key, everything else is replaced."""
+    return Document(_merge(under.values, over.values), {**under.places, **over.places})
+
+
+def _merge(under: dict[str, object], over: dict[str, object]) -> dict[str, object]:
+    result = dict(under)
+    for key, value in over.items():
+        old = result.get(key)
+        both = isinstance(old, dict) and isinstance(value, dict)
+        result[key] = _merge(old, value) if both else value  # type: ignore[arg-type]
+    return result

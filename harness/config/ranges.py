@@ -1,0 +1,96 @@
+"""Values that have the right type and still make no sense."""
+
+from collections.abc import Iterator, Mapping
+
+from harness.config.places import Path_
+
+SHARES = {"alpha", "margin", "p0"}
+POSITIVE = {
+    "verdict_ttl_s",
+    "approval_ttl_s",
+    "run_max_age_s",
+    "deadline_s",
+    "session_s",
+    "missing_s",
+    "rho",
+    "rho_ni",
+    "certificate",
+    "epochs",
+    "block_size",
+    "session_requests",
+    "n_max",
+    "total_timeout_s",
+    "first_token_timeout_s",
+    "between_chunks_timeout_s",
+    "connect_timeout_s",
+    "max_body_bytes",
+    "max_response_bytes",
+    "max_concurrent",
+    "upstream_connections",
+    "flush_interval_s",
+    "queue_size",
+    "reconcile_interval_s",
+    "housekeeping_interval_s",
+    "eval_workers",
+    "eval_connections",
+    "max_output_tokens",
+    "max_tokens",
+}
+NOT_NEGATIVE = {
+    "infra_retries", "infra_pause_s", "max_cost_usd", "min_exposures", "temperature",
+    "input_usd_per_mtok", "output_usd_per_mtok",
+}  # fmt: skip
+
+
+def complaints(values: Mapping[str, object]) -> Iterator[tuple[Path_, str]]:
+    """(path, message) of every value out of its range, in the file's order."""
+    yield from _walk(values, ())
+    for name, policy in _mapping(values.get("policies")).items():
+        yield from _steps(policy, ("policies", name, "canary", "steps"))
+
+
+def _walk(value: object, path: Path_) -> Iterator[tuple[Path_, str]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            # What a target's parameters or a scorer's options mean is theirs to say.
+            if key not in ("parameters", "scorer_options", "request_patch"):
+                yield from _walk(inner, (*path, str(key)))
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            yield from _walk(inner, (*path, index))
+    elif isinstance(value, int | float) and path:
+        yield from _number(str(path[-1]), value, path)
+
+
+def _number(key: str, value: float, path: Path_) -> Iterator[tuple[Path_, str]]:
+    if key in SHARES and not 0 < value < 1:
+        yield path, f"must lie between 0 and 1, not {value}"
+    elif key in POSITIVE and not value > 0:
+        yield path, f"must be above 0, not {value}"
+    elif key in NOT_NEGATIVE and not value >= 0:
+        yield path, f"must not be negative, and {value} is"
+    elif key == "port" and not 0 <= value <= 65_535:
+        yield path, f"a port is 0 to 65535, not {value}"
+    elif key == "weight_bps" and not 1 <= value <= 9_999:
+        yield path, f"a step's weight is 1 to 9999 basis points (1 % is 100), not {value}"
+
+
+def _steps(policy: object, path: Path_) -> Iterator[tuple[Path_, str]]:
+    steps = _mapping(_mapping(policy).get("canary")).get("steps")
+    steps = steps if isinstance(steps, list | tuple) else ()
+    if not steps:
+        yield path, "a canary needs at least one step"
+    weights = [_mapping(_fields(step)).get("weight_bps", 0) for step in steps]
+    for index in range(1, len(weights)):
+        if not weights[index] > weights[index - 1]:  # type: ignore[operator]
+            yield (*path, index), "a step's weight must be above the one before"
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _fields(step: object) -> Mapping[str, object]:
+    if isinstance(step, Mapping):
+        return step
+    return {name: getattr(step, name) for name in getattr(step, "__slots__", ())}

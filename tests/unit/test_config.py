@@ -1,0 +1,120 @@
+from pathlib import Path
+
+import pytest
+
+from harness import config
+from harness.domain.errors import ConfigError
+from harness.domain.evaluation import Claim
+from harness.domain.settings import Settings
+
+DEFAULTS = Path(__file__).parents[2] / "config" / "default.yaml"
+
+
+def loaded(tmp_path: Path, text: str, environ: dict[str, str] | None = None) -> Settings:
+    file = tmp_path / "swapgate.yaml"
+    file.write_text(text, encoding="utf-8")
+    return config.load(file, environ or {}, defaults=DEFAULTS)
+
+
+def test_the_shipped_defaults_hold_four_suites_and_three_policies() -> None:
+    settings = config.load(None, {}, defaults=DEFAULTS)
+    assert set(settings.suites) == {"arithmetic", "extraction", "tickets", "instructions"}
+    assert set(settings.policies) == {"default", "approved", "demo"}
+    assert settings.policies["default"].gate.claim is Claim.SUPERIOR
+    assert all(suite.path and suite.path.is_file() for suite in settings.suites.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("router:\n  prot: 1\n", 2, "unknown key 'router.prot'; did you mean 'port'?"),
+        ("routr: {}\n", 1, "did you mean 'router'?"),
+        ("policies:\n  a:\n    gate: {alpa: 1}\n", 3, "did you mean 'alpha'?"),
+        ("policies:\n  a:\n    gate: {alpha: 2}\n", 3, "between 0 and 1"),
+        ("policies:\n  a:\n    gate: {alpha: .nan}\n", 3, "finite"),
+        ("policies:\n  a:\n    gate:\n      margin: yes please\n", 4, "number"),
+        ("routes:\n  r:\n    incumbent: foo\n", 3, "write provider/model"),
+        ("routes:\n  r:\n    incumbent: a/b\n    suites: [{sute: x}]\n", 4, "'suite'"),
+        (
+            "policies:\n  a:\n    canary:\n      steps:\n"
+            "        - {weight_bps: 5, min_exposures: 3}\n"
+            "        - {weight_bps: 4, min_exposures: 3}\n",
+            6,
+            "above the one before",
+        ),
+        ("policies:\n  a:\n    canary:\n      steps: []\n", 4, "at least one step"),
+        ("suites:\n  mine: {scorer: exact}\n", 2, "either `path` or `task`"),
+        ("a: 1\na: 2\n", 2, "given twice"),
+        ("router: [\n", 2, ""),
+        ("- 1\n", 1, "mapping"),
+    ],
+)
+def test_a_fault_in_the_file_is_named_with_file_line_and_guess(
+    tmp_path: Path, text: str, line: int, words: str
+) -> None:
+    with pytest.raises(ConfigError) as error:
+        loaded(tmp_path, text)
+    assert f"swapgate.yaml:{line}: " in str(error.value)
+    assert words in str(error.value)
+
+
+def test_a_file_that_is_not_there_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="swapgate init"):
+        config.load(tmp_path / "none.yaml", {}, defaults=DEFAULTS)
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
+    secret = tmp_path / "url"
+    secret.write_text("postgresql+psycopg://db/swapgate\n", encoding="utf-8")
+    settings = loaded(
+        tmp_path,
+        "router: {port: 1}\n",
+        {"SWAPGATE__ROUTER__PORT": "2", "SWAPGATE__DATABASE_URL_FILE": str(secret)},
+    )
+    assert settings.router.port == 2
+    assert settings.database_url == "postgresql+psycopg://db/swapgate"
+
+
+def test_a_wrong_environment_variable_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="SWAPGATE__ROUTER__PRT.*did you mean 'port'"):
+        loaded(tmp_path, "{}", {"SWAPGATE__ROUTER__PRT": "2"})
+    with pytest.raises(ConfigError, match="cannot read"):
+        loaded(tmp_path, "{}", {"SWAPGATE__DATABASE_URL_FILE": str(tmp_path / "none")})
+
+
+def test_a_users_file_is_laid_over_the_defaults_key_by_key(tmp_path: Path) -> None:
+    settings = loaded(
+        tmp_path,
+        """
+suites:
+  mine: {path: my.jsonl, scorer: exact}
+policies:
+  default: {gate: {margin: 0.02}}
+providers:
+  openai: {api_base: https://api.openai.com/v1, api_key_env: OPENAI_API_KEY,
+           prices: {gpt: {input_usd_per_mtok: 1, output_usd_per_mtok: 2}}}
+routes:
+  triage:
+    incumbent: openai/gpt
+    fallbacks: [{provider: openai, model: other, parameters: {temperature: 0}}]
+    suites: [tickets, {suite: mine, role: required}]
+""",
+    )
+    assert settings.suites["mine"].path == tmp_path / "my.jsonl"
+    assert settings.suites["tickets"].scorer == "label"
+    assert settings.policies["default"].gate.margin == 0.02
+    assert settings.policies["default"].gate.alpha == 0.05
+    route = settings.routes["triage"]
+    assert (route.incumbent.provider, route.incumbent.model) == ("openai", "gpt")
+    assert route.fallbacks[0].parameters == {"temperature": 0}
+    assert [s.role for s in route.settings.suites] == ["primary", "required"]
+    assert settings.home == tmp_path / ".swapgate"
+    assert settings.database_url.startswith("sqlite:///")
+
+
+def test_the_json_schema_knows_every_section_and_refuses_others() -> None:
+    schema = config.json_schema()
+    assert schema["additionalProperties"] is False
+    properties = schema["properties"]
+    assert isinstance(properties, dict)
+    assert {"router", "providers", "suites", "policies", "routes"} <= set(properties)
