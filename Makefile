@@ -1,0 +1,73 @@
+# Every target brings its own virtual environment; `make` alone lists them.
+
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest -q
+PARALLEL := -n $(or $(WORKERS),2) --dist worksteal
+COVERAGE := --cov --cov-branch
+is_set = $(filter-out 0 no false,$(1))
+COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal \
+	--python-version 3.11 --generate-hashes --no-emit-index-url \
+	$(if $(call is_set,$(UPGRADE)),--upgrade)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test fmt lint types arch test-fast test-browser cov migrate bench docs \
+	lock soak
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+setup: ## make .venv from the hash-pinned locks (instant when it is there)
+	@sh requirements/setup.sh
+
+demo: setup ## the four stories, live; ONCE=1 ends by itself, SWAP=1 swaps the candidates
+	@$(BIN)/swapgate demo $(if $(call is_set,$(ONCE)),--once) $(if $(call is_set,$(SWAP)),--swap)
+
+test: setup ## everything: format, lint, types, imports, docs, all tests on both databases
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/swapgate docs generate --check
+	$(PYTEST) $(PARALLEL) $(COVERAGE) --cov-report=term --cov-fail-under=90
+
+fmt: setup ## format, and mend what ruff can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: setup ## ruff
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: setup ## mypy, strict
+	$(BIN)/mypy
+
+arch: setup ## import contracts and the rules of the house
+	$(BIN)/lint-imports
+	$(PYTEST) tests/test_architecture.py
+
+test-fast: setup ## unit and contract tests, in memory and on SQLite
+	$(PYTEST) tests/unit tests/contract -m "not (postgres or browser or slow or soak)"
+
+test-browser: setup ## the dashboard in a real browser
+	$(PYTEST) tests/browser
+
+cov: setup ## all tests; coverage as pages in htmlcov/
+	$(PYTEST) $(PARALLEL) $(COVERAGE) --cov-report=html
+
+migrate: setup ## bring the configured database to the newest schema
+	$(BIN)/swapgate db upgrade
+
+bench: setup ## the benchmarks, printed as tables
+	@for each in benchmarks/*/run.py; do \
+		echo "== $$each"; $(BIN)/python "$$each" || exit 1; done
+
+docs: setup ## write the generated parts of docs/ anew
+	$(BIN)/swapgate docs generate
+
+lock: setup ## resolve requirements/*.lock anew from pyproject.toml; UPGRADE=1 for newer versions
+	$(COMPILE) pyproject.toml --group dev -o requirements/dev.lock
+	$(COMPILE) pyproject.toml --constraint requirements/dev.lock -o requirements/runtime.lock
+	echo uv | $(COMPILE) - -o requirements/uv.lock
+
+soak: setup ## the long tests: hundreds of real kills
+	$(PYTEST) tests -m soak --timeout=0
