@@ -11,7 +11,7 @@ from hashlib import blake2b
 from typing import assert_never
 
 from harness.domain.errors import IllegalTransition, ProofRefused
-from harness.domain.evaluation import Passed
+from harness.domain.evaluation import Passed, SuiteRole
 from harness.domain.targets import Provider, Target
 
 BUCKETS = 10_000
@@ -29,10 +29,10 @@ class Stakes(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RouteSuite:
-    """A suite that decides about this route. role: `primary` or `required`."""
+    """A suite that decides about this route."""
 
     suite: str
-    role: str = "primary"
+    role: SuiteRole = SuiteRole.PRIMARY
 
 
 @dataclass(frozen=True, slots=True)
