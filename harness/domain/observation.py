@@ -3,6 +3,36 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Self
+
+from harness.domain.policy import CanaryPolicy, Unit
+
+
+@dataclass(frozen=True, slots=True)
+class UnitRule:
+    """What the router counts as one unit, and how many make a block (statistics.md 2.1).
+
+    block_size: admitted units. session_requests, session_s: when a session's outcome is fixed,
+    if no failure fixed it before. missing_s: after a block closed, outcomes still out count as
+    failures. period_s: then every sticky key counts once more.
+    """
+
+    block_size: int = 100
+    unit: Unit = Unit.SESSION
+    session_requests: int = 3
+    session_s: float = 60.0
+    missing_s: float = 600.0
+    period_s: float = 86_400.0
+
+    @classmethod
+    def of(cls, policy: CanaryPolicy) -> Self:
+        return cls(
+            block_size=policy.block_size,
+            unit=policy.unit,
+            session_requests=policy.session_requests,
+            session_s=policy.session_s,
+            missing_s=policy.missing_s,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,7 @@ class Canary:
     weight_bps: int
     salt: str
     rollout: str
+    unit_rule: UnitRule = UnitRule()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,7 @@ class StartCanary:
     rollout: str
     weight_bps: int
     salt: str
+    unit_rule: UnitRule = UnitRule()
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +231,13 @@ def _start_canary(after: Route, change: StartCanary) -> Route:
         raise IllegalTransition(
             f"a canary's weight is 1 to {BUCKETS} bps, not {change.weight_bps}"
         )
-    canary = Canary(change.proof.candidate, change.weight_bps, change.salt, change.rollout)
+    canary = Canary(
+        change.proof.candidate,
+        change.weight_bps,
+        change.salt,
+        change.rollout,
+        change.unit_rule,
+    )
     return replace(after, canary=canary)
 
 
