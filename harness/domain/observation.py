@@ -35,6 +35,9 @@ class UnitRule:
         )
 
 
+DEFAULT_UNIT_RULE = UnitRule()
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """n consecutive assigned units of one rollout at one weight, all outcomes in.

@@ -12,6 +12,7 @@ from typing import assert_never
 
 from harness.domain.errors import IllegalTransition, ProofRefused
 from harness.domain.evaluation import Passed, SuiteRole
+from harness.domain.observation import DEFAULT_UNIT_RULE, UnitRule
 from harness.domain.targets import Provider, Target
 
 BUCKETS = 10_000
@@ -54,7 +55,7 @@ class Canary:
     weight_bps: int
     salt: str
     rollout: str
-    unit_rule: UnitRule = UnitRule()
+    unit_rule: UnitRule = DEFAULT_UNIT_RULE
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ class StartCanary:
     rollout: str
     weight_bps: int
     salt: str
-    unit_rule: UnitRule = UnitRule()
+    unit_rule: UnitRule = DEFAULT_UNIT_RULE
 
 
 @dataclass(frozen=True, slots=True)
