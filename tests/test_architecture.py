@@ -1,0 +1,171 @@
+"""The house rules that no linter knows: who imports what, what is called how."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ROOMS = ("harness", "router", "evals", "dashboard", "migrations")
+
+# Vendor → the files and folders that may import it: its one door.
+DOORS = {
+    "aiohttp": ("router/transport/", "harness/demo/"),
+    "alembic": ("harness/store/", "migrations/"),
+    "altair": ("dashboard/",),
+    "apscheduler": ("harness/runtime/",),
+    "fastapi": ("harness/api/",),
+    "inspect_ai": ("evals/",),
+    "litellm": ("router/transport/litellm.py",),
+    "sqlalchemy": ("harness/store/", "migrations/"),
+    "streamlit": ("dashboard/",),
+}
+
+VAGUE = re.compile(r"^(utils?|helpers?|common|managers?|.*_(utils?|helpers?|manager))$")
+
+
+def tracked_files() -> list[Path]:
+    """What git knows, or would after `git add`: relative paths of files that exist."""
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],  # noqa: S607
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+        text=True,
+    ).stdout
+    return sorted(
+        path for each in listing.split("\0") if (ROOT / (path := Path(each))).is_file()
+    )
+
+
+def python_files(*folders: str) -> list[Path]:
+    return [f for f in tracked_files() if f.suffix == ".py" and f.parts[0] in folders]
+
+
+def imports(file: Path) -> Iterator[tuple[int, str]]:
+    """Each (line, dotted module) that the file imports, wherever in it, by any statement."""
+    for node in ast.walk(ast.parse((ROOT / file).read_text())):
+        match node:
+            case ast.Import(names=names):
+                yield from ((node.lineno, each.name) for each in names)
+            case ast.ImportFrom(module=str(module), level=0):
+                yield node.lineno, module
+            case ast.Call(
+                func=ast.Name(id="import_module" | "__import__")
+                | ast.Attribute(attr="import_module"),
+                args=[ast.Constant(value=str(module)), *_],
+            ):
+                yield node.lineno, module
+            case _:
+                pass
+
+
+def test_the_import_contracts_hold() -> None:
+    checked = subprocess.run(  # noqa: S603 - import-linter beside this Python
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+@pytest.mark.parametrize("vendor", DOORS)
+def test_each_vendor_has_one_door(vendor: str) -> None:
+    trespassers = [
+        f"{file}:{line} imports {module}"
+        for file in python_files(*ROOMS)
+        if not file.as_posix().startswith(DOORS[vendor])
+        for line, module in imports(file)
+        if module.split(".")[0] == vendor
+    ]
+
+    assert not trespassers, f"{vendor} belongs to {', '.join(DOORS[vendor])}"
+
+
+def test_a_migration_imports_nothing_of_ours() -> None:
+    ours = [
+        f"{file}:{line} imports {module}"
+        for file in python_files("migrations")
+        if "versions" in file.parts
+        for line, module in imports(file)
+        if module.split(".")[0] in ROOMS
+    ]
+
+    assert not ours, "a migration must still run when our code has moved on"
+
+
+def test_no_name_is_vague() -> None:
+    vague = [
+        str(file)
+        for file in python_files(*ROOMS, "tests", "benchmarks", "datasets")
+        if any(VAGUE.match(part) for part in file.with_suffix("").parts)
+    ]
+
+    assert not vague, "say what the file is about"
+
+
+def test_the_data_is_no_package() -> None:
+    assert not list((ROOT / "datasets").rglob("__init__.py"))
+
+
+def test_no_registry_is_named() -> None:
+    """A host in a lock or a script would break it where another index is used."""
+    # In pieces: this file is searched as well.
+    hosts = {"pypi" + ".org", "files.python" + "hosted.org", "registry.npm" + "js.org"}
+    for variable in (
+        "PIP_INDEX_URL",
+        "UV_DEFAULT_INDEX",
+        "UV_INDEX_URL",
+        "NPM_CONFIG_REGISTRY",
+    ):
+        host = urlsplit(os.environ.get(variable, "")).hostname
+        hosts |= {host} if host else set()
+    named = [
+        f"{file} names {host}"
+        for file in tracked_files()
+        for host in hosts
+        if host.encode() in (ROOT / file).read_bytes()
+    ]
+
+    assert not named
+
+
+def test_the_locks_name_no_address() -> None:
+    for lock in (ROOT / "requirements").glob("*.lock"):
+        text = lock.read_text()
+
+        assert "://" not in text, lock
+        assert not re.search(r"(?m)^-", text), f"{lock} has an option"
+        # Every package is pinned, and has a hash on its next line.
+        pins = re.findall(r"(?m)^[a-z0-9].*$", text)
+        assert pins
+        assert all("==" in pin and pin.endswith("\\") for pin in pins), lock
+
+
+def test_requirement_ids_are_a_letter_and_a_number() -> None:
+    wrong = [
+        f"{file}:{node.lineno}"
+        for file in python_files("tests")
+        for node in ast.walk(ast.parse((ROOT / file).read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.req"
+        if not node.args or not all(is_requirement(each) for each in node.args)
+    ]
+
+    assert not wrong
+
+
+def is_requirement(node: ast.expr) -> bool:
+    match node:
+        case ast.Constant(value=str(name)):
+            return re.fullmatch(r"[A-Z][1-9]\d?", name) is not None
+        case _:
+            return False
