@@ -48,9 +48,13 @@ def python_files(*folders: str) -> list[Path]:
     return [f for f in tracked_files() if f.suffix == ".py" and f.parts[0] in folders]
 
 
+def parsed(file: Path) -> ast.Module:
+    return ast.parse((ROOT / file).read_text(), filename=str(file))
+
+
 def imports(file: Path) -> Iterator[tuple[int, str]]:
     """Each (line, dotted module) that the file imports, wherever in it, by any statement."""
-    for node in ast.walk(ast.parse((ROOT / file).read_text())):
+    for node in ast.walk(parsed(file)):
         match node:
             case ast.Import(names=names):
                 yield from ((node.lineno, each.name) for each in names)
@@ -155,7 +159,7 @@ def test_requirement_ids_are_a_letter_and_a_number() -> None:
     wrong = [
         f"{file}:{node.lineno}"
         for file in python_files("tests")
-        for node in ast.walk(ast.parse((ROOT / file).read_text()))
+        for node in ast.walk(parsed(file))
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.req"
         if not node.args or not all(is_requirement(each) for each in node.args)
     ]
