@@ -38,6 +38,7 @@ class Event(StrEnum):
     APPROVED = "approved"
     REFUSED = "refused"
     EXPIRED = "expired"
+    STALE = "stale"
     HEALTHY = "healthy"
     HARM = "harm"
     BASE_CHANGED = "base_changed"
@@ -56,10 +57,12 @@ TRANSITIONS: Final[Mapping[tuple[Phase, Event], Phase]] = {
     (Phase.EVALUATING, Event.INFRA_ERROR): Phase.EVALUATING,
     (Phase.EVALUATING, Event.INFRA_LIMIT): Phase.REJECTED,
     (Phase.EVALUATING, Event.BASE_CHANGED): Phase.REJECTED,
+    (Phase.EVALUATING, Event.STALE): Phase.REJECTED,
     (Phase.EVALUATING, Event.CANCELLED): Phase.CANCELLED,
     (Phase.AWAITING_APPROVAL, Event.APPROVED): Phase.CANARY,
     (Phase.AWAITING_APPROVAL, Event.REFUSED): Phase.REJECTED,
     (Phase.AWAITING_APPROVAL, Event.EXPIRED): Phase.REJECTED,
+    (Phase.AWAITING_APPROVAL, Event.STALE): Phase.REJECTED,
     (Phase.AWAITING_APPROVAL, Event.BASE_CHANGED): Phase.REJECTED,
     (Phase.AWAITING_APPROVAL, Event.CANCELLED): Phase.CANCELLED,
     (Phase.CANARY, Event.HEALTHY): Phase.PROMOTED,

@@ -1,0 +1,233 @@
+"""A proposal's canary: opened with a verdict, moved by evidence, ended by harm or people."""
+
+from dataclasses import replace
+
+from harness.control import evaluate, routes
+from harness.control.context import Context
+from harness.domain.access import SYSTEM, Actor, Role
+from harness.domain.errors import InputError, NotFound, ProofRefused
+from harness.domain.evaluation import Passed
+from harness.domain.observation import UnitRule
+from harness.domain.policy import CanaryPolicy
+from harness.domain.proposal import Event, Proposal, moved
+from harness.domain.rollout import Action, Rollout, RolloutState, Signal
+from harness.domain.rollout import moved as rollout_moved
+from harness.domain.routing import Abort, Change, Promote, RaiseWeight, Route, StartCanary
+from harness.gate import policy as gate_policy
+from harness.ports import Transaction
+
+
+def open_canary(
+    ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed, event: Event
+) -> Proposal:
+    """Rollout, routing table and proposal in one unit of work: all of it, or none.
+
+    Raises ProofRefused when the verdict has expired or a suite changed since, RevisionConflict
+    when another writer was first.
+    """
+    now = ctx.clock.now()
+    check_proof(ctx, proposal, proof)
+    route = routes.existing(tx, proposal.route)
+    policy = proposal.policy.canary
+    rollout = Rollout(
+        id=ctx.chance.token("r_"),
+        proposal=proposal.id,
+        route=proposal.route,
+        incumbent=proposal.incumbent,
+        candidate=proposal.candidate,
+        verdict=proof.id,
+        policy=policy,
+        salt=ctx.chance.token("salt_"),
+        step=0,
+        state=RolloutState.WAITING,
+        started_at=now,
+        step_started_at=now,
+        updated_at=now,
+    )
+    tx.rollouts.add(rollout)
+    change = StartCanary(
+        route=proposal.route,
+        proof=proof,
+        rollout=rollout.id,
+        weight_bps=policy.steps[0].weight_bps,
+        salt=rollout.salt,
+        unit_rule=_unit_rule(policy),
+    )
+    _commit(ctx, tx, SYSTEM, route, change, f"{proof.words}: {proof.reason}")
+    after = replace(moved(proposal, event, now), rollout=rollout.id)
+    return tx.proposals.save(after)
+
+
+def _unit_rule(policy: CanaryPolicy) -> UnitRule:
+    return UnitRule(
+        block_size=policy.block_size,
+        unit=policy.unit,
+        session_requests=policy.session_requests,
+        session_s=policy.session_s,
+        missing_s=policy.missing_s,
+    )
+
+
+def check_proof(ctx: Context, proposal: Proposal, proof: Passed) -> None:
+    """Raises ProofRefused when the verdict is too old or its suites are not what they were.
+
+    Expiry and staleness depend on time and content, so the schema cannot check them.
+    """
+    if proof.expires_at <= ctx.clock.now():
+        raise ProofRefused(f"verdict {proof.id} expired at {proof.expires_at}: propose again")
+    if stale := evaluate.changed_suites(ctx, proposal):
+        raise ProofRefused(f"verdict {proof.id} is stale: {stale} changed; propose again")
+
+
+def look(ctx: Context, rollout: Rollout) -> Action:
+    """What the evidence asks for now; changes nothing."""
+    with ctx.store.read() as tx:
+        blocks = tx.observations.blocks(rollout.id)
+    return gate_policy.decide(rollout, blocks, ctx.clock.now())
+
+
+def step(ctx: Context, tx: Transaction, proposal: Proposal, action: Action) -> Rollout:
+    """Apply the action to rollout, routing table and proposal in one unit of work."""
+    rollout = tx.rollouts.get(_rollout_id(proposal))
+    route = routes.existing(tx, rollout.route)
+    if not _still_ours(route, rollout):
+        return end(
+            ctx, tx, SYSTEM, rollout, Signal.BASE_CHANGED, "the route was changed by another"
+        )
+    match action.signal:
+        case None:
+            return rollout
+        case Signal.HARM:
+            return end(ctx, tx, SYSTEM, rollout, Signal.HARM, action.reason)
+        case Signal.PROVEN:
+            return _promote(ctx, tx, rollout, route, proposal, action)
+        case signal:
+            return _move(ctx, tx, rollout, route, signal, action.reason)
+
+
+def _move(
+    ctx: Context,
+    tx: Transaction,
+    rollout: Rollout,
+    route: Route,
+    signal: Signal,
+    because: str,
+) -> Rollout:
+    after = rollout_moved(rollout, signal, ctx.clock.now(), because)
+    if after.step != rollout.step:
+        change = RaiseWeight(rollout.route, rollout.id, after.current.weight_bps)
+        _commit(ctx, tx, SYSTEM, route, change, because)
+    _audit(ctx, tx, SYSTEM, f"canary.{signal.value}", after, because)
+    return tx.rollouts.save(after)
+
+
+def _promote(
+    ctx: Context,
+    tx: Transaction,
+    rollout: Rollout,
+    route: Route,
+    proposal: Proposal,
+    action: Action,
+) -> Rollout:
+    proof = tx.verdicts.get(rollout.verdict)
+    if not isinstance(proof, Passed):
+        raise ProofRefused(f"verdict {rollout.verdict} is {proof.outcome}, not passed")
+    now = ctx.clock.now()
+    _commit(ctx, tx, SYSTEM, route, Promote(rollout.route, proof), action.reason)
+    after = tx.rollouts.save(rollout_moved(rollout, Signal.PROVEN, now, action.reason))
+    tx.proposals.save(moved(proposal, Event.HEALTHY, now, action.reason))
+    _audit(ctx, tx, SYSTEM, "canary.promote", after, action.reason, _figures(action))
+    return after
+
+
+def end(
+    ctx: Context, tx: Transaction, actor: Actor, rollout: Rollout, signal: Signal, because: str
+) -> Rollout:
+    """Back to the incumbent. Needs no proof, and works whatever else changed."""
+    now = ctx.clock.now()
+    route = routes.existing(tx, rollout.route)
+    if route.canary is not None and route.canary.rollout == rollout.id:
+        _commit(ctx, tx, actor, route, Abort(rollout.route, rollout.id), because)
+    after = tx.rollouts.save(rollout_moved(rollout, signal, now, because))
+    proposal = tx.proposals.get(rollout.proposal)
+    event = {Signal.HARM: Event.HARM, Signal.BASE_CHANGED: Event.BASE_CHANGED}
+    tx.proposals.save(moved(proposal, event.get(signal, Event.CANCELLED), now, because))
+    _audit(ctx, tx, actor, f"canary.{signal.value}", after, because)
+    return after
+
+
+def by_hand(ctx: Context, actor: Actor, route: str, signal: Signal, reason: str) -> Rollout:
+    """Pause, resume or abort the route's live canary.
+
+    Raises NotFound when there is none, IllegalTransition when the state does not allow it.
+    """
+    actor.require(Role.APPROVER)
+    if signal not in (Signal.PAUSE, Signal.RESUME, Signal.ABORT):
+        raise InputError(f"a person can pause, resume or abort, not {signal.value}")
+    with ctx.store.write() as tx:
+        rollout = live(tx, route)
+        because = f"{signal.value} by {actor.name}" + (f": {reason}" if reason else "")
+        if signal is Signal.ABORT:
+            return end(ctx, tx, actor, rollout, signal, because)
+        after = rollout_moved(rollout, signal, ctx.clock.now(), because)
+        _audit(ctx, tx, actor, f"canary.{signal.value}", after, because)
+        return tx.rollouts.save(after)
+
+
+def live(tx: Transaction, route: str) -> Rollout:
+    """The route's live rollout. Raises NotFound."""
+    routes.existing(tx, route)
+    for rollout in tx.rollouts.live():
+        if rollout.route == route:
+            return rollout
+    raise NotFound(f"route {route!r} has no live canary; `swapgate canary status` lists them")
+
+
+def _rollout_id(proposal: Proposal) -> str:
+    if proposal.rollout is None:
+        raise NotFound(f"proposal {proposal.id} has no rollout")
+    return proposal.rollout
+
+
+def _still_ours(route: Route, rollout: Rollout) -> bool:
+    ours = route.canary is not None and route.canary.rollout == rollout.id
+    return ours and route.incumbent == rollout.incumbent
+
+
+def _commit(
+    ctx: Context, tx: Transaction, actor: Actor, route: Route, change: Change, reason: str
+) -> None:
+    tx.routing.commit(
+        change,
+        expected_version=route.version,
+        actor=actor.name,
+        reason=reason,
+        now=ctx.clock.now(),
+    )
+
+
+def _figures(action: Action) -> dict[str, object]:
+    return {
+        "log_e": action.log_e,
+        "exposures": action.exposures,
+        "log_certificate": action.log_certificate,
+        **action.figures,
+    }
+
+
+def _audit(
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    action: str,
+    rollout: Rollout,
+    because: str,
+    figures: dict[str, object] | None = None,
+) -> None:
+    tx.audit.append(
+        at=ctx.clock.now(),
+        actor=actor.name,
+        action=action,
+        subject=f"route {rollout.route}",
+        details={"rollout": rollout.id, "reason": because, **(figures or {})},
+    )

@@ -1,0 +1,31 @@
+"""What every use case needs of the world, in one frozen bundle."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from harness.domain.errors import NotFound
+from harness.domain.policy import Policy
+from harness.ports import Chance, Clock, EvalWorkers, Store, SuiteCatalog
+
+
+@dataclass(frozen=True)
+class Context:
+    """eval_workers: how many run at once. workers: None where this process starts none."""
+
+    store: Store
+    clock: Clock
+    chance: Chance
+    suites: SuiteCatalog
+    policies: Mapping[str, Policy]
+    workers: EvalWorkers | None = None
+    eval_workers: int = 2
+
+    def policy(self, name: str) -> Policy:
+        """Raises NotFound with the nearest policy."""
+        try:
+            return self.policies[name]
+        except KeyError:
+            near = difflib.get_close_matches(name, self.policies, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise NotFound(f"there is no policy {name!r}{hint}") from None

@@ -1,0 +1,226 @@
+"""Proposals by people: create, approve, refuse, cancel. What happens next is `reconcile`'s."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from harness.control import routes, targets
+from harness.control.context import Context
+from harness.domain.access import Actor, Role
+from harness.domain.errors import (
+    ConfigError,
+    Conflict,
+    InputError,
+    NotAllowed,
+    ProofRefused,
+)
+from harness.domain.evaluation import Claim, SuitePlan, SuiteRole
+from harness.domain.policy import GatePolicy, Policy
+from harness.domain.proposal import Event, Phase, Proposal, advance, moved
+from harness.domain.routing import RouteSettings
+from harness.gate.planning import Planning, plan_figures
+from harness.ports import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a person asks for. claim, margin: None means what the policy says."""
+
+    route: str
+    candidate: str
+    reason: str = ""
+    claim: Claim | None = None
+    margin: float | None = None
+    policy: str | None = None
+
+
+def create(ctx: Context, actor: Actor, wish: Wish) -> Proposal:
+    """Register a proposal: suites, claim, margin, alpha, items and order are fixed from here.
+
+    Raises RouteBusy when the route has an open proposal, NotFound for an unknown route, target
+    or policy, InputError for a wish that makes no sense.
+    """
+    actor.require(Role.PROPOSER)
+    now = ctx.clock.now()
+    with ctx.store.write() as tx:
+        route = routes.existing(tx, wish.route)
+        candidate = targets.find_or_register(ctx, tx, actor, wish.candidate)
+        if candidate.id == route.incumbent:
+            raise InputError(
+                f"{candidate.name} serves route {route.name!r} already: nothing to swap"
+            )
+        policy = _policy(ctx, route.settings, wish)
+        _check_reason(policy.gate, wish)
+        proposal = Proposal(
+            id=ctx.chance.token("p_"),
+            route=route.name,
+            incumbent=route.incumbent,
+            candidate=candidate.id,
+            claim=policy.gate.claim,
+            reason=wish.reason,
+            proposer=actor.name,
+            policy=policy,
+            plans=plans(ctx, tx, route.settings, policy.gate),
+            phase=Phase.PROPOSED,
+            created_at=now,
+            updated_at=now,
+        )
+        tx.proposals.add(proposal)
+        _audit(ctx, tx, actor, "proposal.create", proposal, _registration(proposal))
+    return proposal
+
+
+def _policy(ctx: Context, settings: RouteSettings, wish: Wish) -> Policy:
+    policy = ctx.policy(wish.policy or settings.policy)
+    gate = policy.gate
+    if wish.margin is not None and not 0 < wish.margin < 1:
+        raise InputError(f"an allowed loss lies between 0 and 1, not {wish.margin}")
+    gate = replace(
+        gate,
+        claim=wish.claim or gate.claim,
+        margin=gate.margin if wish.margin is None else wish.margin,
+    )
+    return replace(policy, gate=gate)
+
+
+def _check_reason(gate: GatePolicy, wish: Wish) -> None:
+    if gate.claim is Claim.NON_INFERIOR and not wish.reason.strip():
+        raise InputError(
+            "the claim non_inferior accepts a small loss, so it needs a reason: "
+            "cheaper, faster, end of life …"
+        )
+
+
+def plans(
+    ctx: Context, tx: Transaction, settings: RouteSettings, gate: GatePolicy
+) -> tuple[SuitePlan, ...]:
+    """The registration, suite by suite, and the suites' pins stored.
+
+    Raises ConfigError for a route without exactly one primary suite.
+    """
+    primary = [s for s in settings.suites if s.role is SuiteRole.PRIMARY]
+    if len(primary) != 1:
+        raise ConfigError(
+            f"a route needs exactly one primary suite to be gated, and this one has "
+            f"{len(primary)}: set `suites:` of the route"
+        )
+    result = []
+    for each in settings.suites:
+        pin = ctx.suites.pin(each.suite)
+        tx.suites.put(pin, ctx.clock.now())
+        main = each.role is SuiteRole.PRIMARY
+        result.append(
+            SuitePlan(
+                suite=each.suite,
+                suite_digest=pin.digest,
+                role=each.role,
+                claim=gate.claim if main else Claim.NON_INFERIOR,
+                margin=gate.margin,
+                alpha=gate.alpha,
+                n_max=min(gate.n_max or pin.items, pin.items),
+                epochs=gate.epochs,
+                # One order per suite content: the incumbent's run can serve every proposal.
+                order_seed=int(pin.digest[:8], 16),
+            )
+        )
+    return tuple(result)
+
+
+def figures(proposal: Proposal) -> Sequence[tuple[str, Planning]]:
+    """By suite: what this registration can show (minimum detectable effect, items needed)."""
+    return [(plan.suite, plan_figures(plan)) for plan in proposal.plans]
+
+
+def approve(ctx: Context, actor: Actor, proposal: str, reason: str = "") -> Proposal:
+    """Let a passed proposal into its canary. Bound to the verdict that the approver saw.
+
+    Raises NotAllowed for the proposer (unless the policy says `self_approval`), ProofRefused
+    when the verdict has expired, IllegalTransition when nothing waits for approval.
+    """
+    actor.require(Role.APPROVER)
+    now = ctx.clock.now()
+    with ctx.store.write() as tx:
+        found = tx.proposals.get(proposal)
+        if actor.name == found.proposer and not found.policy.self_approval:
+            raise NotAllowed(
+                f"{actor.name} proposed {found.id} and cannot approve it: ask another approver"
+            )
+        advance(found.phase, Event.APPROVED)
+        if found.approver is not None:
+            raise Conflict(f"{found.id} is approved already, by {found.approver}")
+        if found.verdict is None or tx.verdicts.get(found.verdict).expires_at <= now:
+            raise ProofRefused(f"the verdict of {found.id} has expired: propose again")
+        saved = tx.proposals.save(
+            # The reconciler opens the canary, in one transaction with the routing table.
+            replace(found, approver=actor.name, approved_verdict=found.verdict, updated_at=now)
+        )
+        details = {"verdict": found.verdict, "reason": reason}
+        _audit(ctx, tx, actor, "proposal.approve", saved, details)
+    return saved
+
+
+def refuse(ctx: Context, actor: Actor, proposal: str, reason: str) -> Proposal:
+    """End a proposal that waits for approval. Raises IllegalTransition elsewhere."""
+    actor.require(Role.APPROVER)
+    if not reason.strip():
+        raise InputError("a refusal needs a reason; the proposer will read it")
+    return _ended(ctx, actor, proposal, Event.REFUSED, f"refused by {actor.name}: {reason}")
+
+
+def cancel(ctx: Context, actor: Actor, proposal: str, reason: str = "") -> Proposal:
+    """Take an open proposal back before its canary. With a canary: `canary abort`."""
+    actor.require(Role.PROPOSER)
+    because = f"cancelled by {actor.name}" + (f": {reason}" if reason else "")
+    return _ended(ctx, actor, proposal, Event.CANCELLED, because)
+
+
+def _ended(ctx: Context, actor: Actor, proposal: str, event: Event, because: str) -> Proposal:
+    with ctx.store.write() as tx:
+        found = tx.proposals.get(proposal)
+        if found.phase is Phase.CANARY:
+            raise InputError(
+                f"{found.id} is in its canary: `swapgate canary abort {found.route}` ends it"
+            )
+        saved = tx.proposals.save(moved(found, event, ctx.clock.now(), because))
+        _audit(ctx, tx, actor, f"proposal.{event.value}", saved, {"reason": because})
+    return saved
+
+
+def get(ctx: Context, proposal: str) -> Proposal:
+    with ctx.store.read() as tx:
+        return tx.proposals.get(proposal)
+
+
+def all_proposals(
+    ctx: Context, *, route: str | None = None, open_only: bool = False
+) -> Sequence[Proposal]:
+    """Newest first."""
+    with ctx.store.read() as tx:
+        return tx.proposals.list(route=route, open_only=open_only)
+
+
+def _registration(proposal: Proposal) -> dict[str, object]:
+    return {
+        "route": proposal.route,
+        "incumbent": proposal.incumbent,
+        "candidate": proposal.candidate,
+        "reason": proposal.reason,
+        "policy": proposal.policy.digest,
+        "suites": [plan.as_json() for plan in proposal.plans],
+    }
+
+
+def _audit(
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    action: str,
+    proposal: Proposal,
+    details: dict[str, object],
+) -> None:
+    tx.audit.append(
+        at=ctx.clock.now(),
+        actor=actor.name,
+        action=action,
+        subject=f"proposal {proposal.id}",
+        details=details,
+    )

@@ -1,0 +1,260 @@
+"""The loop: load once, decide purely, apply by compare-and-swap, record.
+
+Each open proposal is looked at on its own; a conflict means that somebody else was first, and
+the next turn decides again. Everything it knows is in the store, so it can die at any point.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import assert_never
+
+import structlog
+
+from harness.control import canary, evaluate, work
+from harness.control.context import Context
+from harness.domain.access import SYSTEM
+from harness.domain.errors import Conflict, ProofRefused, SwapgateError
+from harness.domain.evaluation import (
+    Failed,
+    HarnessMismatch,
+    Inconclusive,
+    InfraError,
+    Passed,
+    RunState,
+    Verdict,
+)
+from harness.domain.policy import Promotion
+from harness.domain.proposal import Event, Phase, Proposal, moved
+from harness.domain.routing import Route
+from harness.ports import Transaction
+
+log = structlog.get_logger("swapgate.reconcile")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one turn did, in words, and what it could not do."""
+
+    did: tuple[str, ...]
+    failed: tuple[str, ...]
+
+
+def reconcile(ctx: Context) -> Turn:
+    """One turn over every open proposal and worker. Raises StoreUnavailable."""
+    with ctx.store.read() as tx:
+        proposals = tx.proposals.open()
+    did, failed = [], []
+    for proposal in proposals:
+        try:
+            did.extend(_one(ctx, proposal))
+        except Conflict as conflict:
+            # Another writer was first: the next turn loads again and decides again.
+            failed.append(f"{proposal.id}: {conflict}")
+        except SwapgateError as error:
+            if error.retryable:
+                raise
+            log.warning("reconcile_failed", proposal=proposal.id, error=str(error))
+            failed.append(f"{proposal.id}: {error}")
+    did.extend(work.tend(ctx))
+    return Turn(tuple(did), tuple(failed))
+
+
+def _one(ctx: Context, proposal: Proposal) -> list[str]:
+    match proposal.phase:
+        case Phase.PROPOSED:
+            return _start(ctx, proposal)
+        case Phase.EVALUATING:
+            return _evaluate(ctx, proposal)
+        case Phase.AWAITING_APPROVAL:
+            return _await(ctx, proposal)
+        case Phase.CANARY:
+            return _canary(ctx, proposal)
+        case _:
+            return []
+
+
+def _start(ctx: Context, proposal: Proposal) -> list[str]:
+    with ctx.store.write() as tx:
+        if _base_changed(tx, proposal):
+            return _reject(ctx, tx, proposal, Event.BASE_CHANGED, _OTHER_BASE)
+        ready = evaluate.with_runs(ctx, tx, proposal)
+        saved = tx.proposals.save(moved(ready, Event.START, ctx.clock.now()))
+        _audit(ctx, tx, saved, "proposal.start", {"runs": sorted(evaluate.run_ids(saved))})
+    return [f"{proposal.id}: evaluating"]
+
+
+def _evaluate(ctx: Context, proposal: Proposal) -> list[str]:
+    now = ctx.clock.now()
+    if proposal.retry_at is not None:
+        return _retry(ctx, proposal) if proposal.retry_at <= now else []
+    with ctx.store.read() as tx:
+        base_changed = _base_changed(tx, proposal)
+        runs = [tx.runs.get(run) for run in sorted(evaluate.run_ids(proposal))]
+        found = evaluate.answers(tx, proposal)
+    if base_changed:
+        return _in_write(ctx, proposal, Event.BASE_CHANGED, _OTHER_BASE)
+    if stale := evaluate.changed_suites(ctx, proposal):
+        return _in_write(ctx, proposal, Event.STALE, f"{stale} changed since the proposal")
+    stuck = [run for run in runs if run.state in evaluate.STUCK]
+    verdict = evaluate.judge(ctx, proposal, found, stuck)
+    if verdict is None:
+        return _wake(ctx, proposal)
+    with ctx.store.write() as tx:
+        return _apply(ctx, tx, proposal, verdict)
+
+
+def _wake(ctx: Context, proposal: Proposal) -> list[str]:
+    """Queue again what stopped too early: a shared run's other user may have decided."""
+    wanted = {plan.suite: plan.n_max for plan in proposal.plans}
+    with ctx.store.read() as tx:
+        asleep = [
+            (run, wanted[suite])
+            for suite, pair in proposal.runs.items()
+            for run in (pair.incumbent, pair.candidate)
+            if tx.runs.get(run).state is RunState.STOPPED
+        ]
+    if asleep:
+        with ctx.store.write() as tx:
+            for run, items in asleep:
+                tx.runs.want(run, items)
+    return [f"{proposal.id}: {run} continues" for run, _ in asleep]
+
+
+def _apply(ctx: Context, tx: Transaction, proposal: Proposal, verdict: Verdict) -> list[str]:
+    """Store the verdict and move the proposal, in one unit of work."""
+    tx.verdicts.add(verdict, proposal.id)
+    decided = replace(proposal, verdict=verdict.id)
+    _audit(ctx, tx, decided, "verdict", {"verdict": verdict.id, "outcome": verdict.outcome})
+    said = f"{proposal.id}: {verdict.words}"
+    match verdict:
+        case Passed():
+            _passed(ctx, tx, decided, verdict)
+        case Failed():
+            _reject(ctx, tx, decided, Event.FAILED, verdict.reason)
+        case HarnessMismatch():
+            _reject(ctx, tx, decided, Event.HARNESS_MISMATCH, verdict.reason)
+        case Inconclusive():
+            _reject(ctx, tx, decided, Event.INCONCLUSIVE, verdict.reason)
+        case InfraError():
+            _not_measured(ctx, tx, decided, verdict)
+        case _:
+            assert_never(verdict)
+    return [said]
+
+
+def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) -> None:
+    work.stop_unneeded(ctx, tx, proposal)
+    if proposal.policy.promotion is Promotion.APPROVED:
+        now = ctx.clock.now()
+        tx.proposals.save(moved(proposal, Event.PASSED_NEEDS_APPROVAL, now))
+    else:
+        canary.open_canary(ctx, tx, proposal, proof, Event.PASSED)
+
+
+def _not_measured(
+    ctx: Context, tx: Transaction, proposal: Proposal, verdict: InfraError
+) -> None:
+    now, gate = ctx.clock.now(), proposal.policy.gate
+    if proposal.infra_errors >= gate.infra_retries:
+        because = f"not measured after {proposal.infra_errors + 1} attempts: {verdict.reason}"
+        _reject(ctx, tx, proposal, Event.INFRA_LIMIT, because)
+        return
+    work.stop_unneeded(ctx, tx, proposal)
+    paused = replace(
+        moved(proposal, Event.INFRA_ERROR, now),
+        infra_errors=proposal.infra_errors + 1,
+        retry_at=now + timedelta(seconds=gate.infra_pause_s),
+    )
+    tx.proposals.save(paused)
+
+
+def _retry(ctx: Context, proposal: Proposal) -> list[str]:
+    """After InfraError: new runs, since a sample that ended in an error stays as it was."""
+    with ctx.store.write() as tx:
+        again = evaluate.with_runs(ctx, tx, replace(proposal, retry_at=None))
+        saved = tx.proposals.save(replace(again, updated_at=ctx.clock.now()))
+        _audit(ctx, tx, saved, "proposal.retry", {"attempt": proposal.infra_errors + 1})
+    return [f"{proposal.id}: measured again"]
+
+
+def _await(ctx: Context, proposal: Proposal) -> list[str]:
+    now = ctx.clock.now()
+    with ctx.store.write() as tx:
+        if _base_changed(tx, proposal):
+            return _reject(ctx, tx, proposal, Event.BASE_CHANGED, _OTHER_BASE)
+        expires = proposal.updated_at + timedelta(seconds=proposal.policy.approval_ttl_s)
+        if proposal.approver is None:
+            if expires <= now:
+                because = "nobody approved it in time"
+                return _reject(ctx, tx, proposal, Event.EXPIRED, because)
+            return []
+        proof = tx.verdicts.get(proposal.verdict or "")
+        if not isinstance(proof, Passed) or proposal.approved_verdict != proof.id:
+            raise ProofRefused(f"{proposal.id}: the approval is for another verdict")
+        try:
+            canary.check_proof(ctx, proposal, proof)
+        except ProofRefused as refused:
+            return _reject(ctx, tx, proposal, Event.STALE, str(refused))
+        canary.open_canary(ctx, tx, proposal, proof, Event.APPROVED)
+    return [f"{proposal.id}: canary opened"]
+
+
+def _canary(ctx: Context, proposal: Proposal) -> list[str]:
+    with ctx.store.read() as tx:
+        before = tx.rollouts.get(proposal.rollout or "")
+        route = tx.routing.route(proposal.route)
+    action = canary.look(ctx, before)
+    if action.signal is None and _canary_in_place(route, before.id, proposal):
+        return []
+    with ctx.store.write() as tx:
+        after = canary.step(ctx, tx, proposal, action)
+    if after == before:
+        return []
+    return [f"{proposal.id}: {action.kind.value}, {after.state.value}: {action.reason}"]
+
+
+def _canary_in_place(route: Route | None, rollout: str, proposal: Proposal) -> bool:
+    return (
+        route is not None
+        and route.incumbent == proposal.incumbent
+        and route.canary is not None
+        and route.canary.rollout == rollout
+    )
+
+
+_OTHER_BASE = "the route's incumbent was changed by another: this proof would be against it"
+
+
+def _base_changed(tx: Transaction, proposal: Proposal) -> bool:
+    route = tx.routing.route(proposal.route)
+    return route is None or route.incumbent != proposal.incumbent
+
+
+def _in_write(ctx: Context, proposal: Proposal, event: Event, because: str) -> list[str]:
+    with ctx.store.write() as tx:
+        return _reject(ctx, tx, proposal, event, because)
+
+
+def _reject(
+    ctx: Context, tx: Transaction, proposal: Proposal, event: Event, because: str
+) -> list[str]:
+    work.stop_unneeded(ctx, tx, proposal)
+    saved = tx.proposals.save(moved(proposal, event, ctx.clock.now(), because))
+    _audit(ctx, tx, saved, f"proposal.{event.value}", {"reason": because})
+    return [f"{proposal.id}: {saved.phase.value}: {because}"]
+
+
+def _audit(
+    ctx: Context,
+    tx: Transaction,
+    proposal: Proposal,
+    action: str,
+    details: dict[str, object],
+) -> None:
+    tx.audit.append(
+        at=ctx.clock.now(),
+        actor=SYSTEM.name,
+        action=action,
+        subject=f"proposal {proposal.id}",
+        details={"route": proposal.route, **details},
+    )

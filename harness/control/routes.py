@@ -1,0 +1,163 @@
+"""Routes by hand: create, look back, go back. Everything that needs proof goes by proposals."""
+
+import difflib
+from collections.abc import Sequence
+
+from harness.control import targets
+from harness.control.context import Context
+from harness.domain.access import Actor, Role
+from harness.domain.errors import InputError, NotFound
+from harness.domain.routing import (
+    ChangeSettings,
+    CreateRoute,
+    Restore,
+    Route,
+    RouteSettings,
+    RoutingTable,
+)
+from harness.ports import RouteRecord, Transaction
+
+
+def table(ctx: Context) -> RoutingTable:
+    with ctx.store.read() as tx:
+        return tx.routing.table()
+
+
+def existing(tx: Transaction, name: str) -> Route:
+    """The route. Raises NotFound with the nearest name."""
+    route = tx.routing.route(name)
+    if route is None:
+        near = difflib.get_close_matches(name, tx.routing.table().routes, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise NotFound(
+            f"there is no route {name!r}{hint}. `swapgate route list` shows the routes"
+        )
+    return route
+
+
+def create(
+    ctx: Context,
+    actor: Actor,
+    name: str,
+    incumbent: str,
+    *,
+    fallbacks: Sequence[str] = (),
+    settings: RouteSettings,
+) -> Route:
+    """A new route; the targets it starts with are its baseline.
+
+    Raises Conflict when the name is taken, NotFound for an unknown target, suite or policy.
+    """
+    actor.require(Role.ADMIN)
+    check_settings(ctx, settings)
+    if not name or any(c.isspace() or c in "/?#" for c in name):
+        raise InputError(f"{name!r} is no route name: no spaces, '/', '?' or '#'")
+    with ctx.store.write() as tx:
+        change = CreateRoute(
+            route=name,
+            incumbent=targets.find_or_register(ctx, tx, actor, incumbent).id,
+            fallbacks=tuple(
+                targets.find_or_register(ctx, tx, actor, each).id for each in fallbacks
+            ),
+            settings=settings,
+        )
+        _commit(ctx, tx, actor, change, 0, "created", "route.create")
+        return existing(tx, name)
+
+
+def change_settings(ctx: Context, actor: Actor, name: str, settings: RouteSettings) -> Route:
+    """Same targets, other settings."""
+    actor.require(Role.ADMIN)
+    check_settings(ctx, settings)
+    with ctx.store.write() as tx:
+        route = existing(tx, name)
+        change = ChangeSettings(name, settings)
+        _commit(ctx, tx, actor, change, route.version, "settings", "route.settings")
+        return existing(tx, name)
+
+
+def roll_back(
+    ctx: Context, actor: Actor, name: str, *, to_version: int | None = None, reason: str
+) -> Route:
+    """Bring a former incumbent back, by default the one before. A live canary ends.
+
+    Needs no proof: it served this route before. Raises NotFound when there is none.
+    """
+    actor.require(Role.APPROVER)
+    if not reason.strip():
+        raise InputError("a rollback needs a reason; the audit log keeps it")
+    with ctx.store.write() as tx:
+        route = existing(tx, name)
+        incumbent = _former(tx.routing.history(name), route, to_version)
+        change = Restore(name, incumbent)
+        _commit(ctx, tx, actor, change, route.version, reason, "route.rollback")
+        return existing(tx, name)
+
+
+def _former(history: Sequence[RouteRecord], route: Route, version: int | None) -> str:
+    for record in history:
+        wanted = (
+            record.route.incumbent != route.incumbent
+            if version is None
+            else record.route.version == version
+        )
+        if wanted:
+            return record.route.incumbent
+    which = f"version {version}" if version is not None else "earlier incumbent"
+    raise NotFound(f"route {route.name!r} has no {which}; `swapgate route history` shows all")
+
+
+def history(ctx: Context, name: str) -> Sequence[RouteRecord]:
+    """Newest first."""
+    with ctx.store.read() as tx:
+        existing(tx, name)
+        return tx.routing.history(name)
+
+
+def difference(older: RouteRecord, newer: RouteRecord) -> dict[str, tuple[str, str]]:
+    """What differs between two versions: field to (before, after)."""
+    before, after = _fields(older.route), _fields(newer.route)
+    return {name: (before[name], after[name]) for name in before if before[name] != after[name]}
+
+
+def _fields(route: Route) -> dict[str, str]:
+    canary = route.canary
+    return {
+        "incumbent": route.incumbent,
+        "canary": canary.target if canary else "none",
+        "canary share": f"{canary.weight_bps / 100:g} %" if canary else "0 %",
+        "fallbacks": ", ".join(route.fallbacks) or "none",
+        "description": route.settings.description,
+        "stakes": route.settings.stakes.value,
+        "policy": route.settings.policy,
+        "suites": ", ".join(f"{s.suite} ({s.role.value})" for s in route.settings.suites),
+    }
+
+
+def check_settings(ctx: Context, settings: RouteSettings) -> None:
+    """Raises NotFound for an unknown suite or policy."""
+    ctx.policy(settings.policy)
+    for suite in settings.suites:
+        ctx.suites.pin(suite.suite)
+
+
+def _commit(
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    change: CreateRoute | ChangeSettings | Restore,
+    expected: int,
+    reason: str,
+    action: str,
+) -> None:
+    now = ctx.clock.now()
+    revision = tx.routing.commit(
+        change, expected_version=expected, actor=actor.name, reason=reason, now=now
+    )
+    tx.audit.append(
+        at=now,
+        actor=actor.name,
+        action=action,
+        subject=f"route {change.route}",
+        details={"revision": revision, "reason": reason},
+    )

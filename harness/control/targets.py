@@ -1,0 +1,97 @@
+"""Targets and providers: added once, immutable from then on, found by name or id."""
+
+import difflib
+from collections.abc import Sequence
+
+from harness.control.context import Context
+from harness.domain.access import Actor, Role
+from harness.domain.errors import InputError, NotFound
+from harness.domain.settings import TargetSeed
+from harness.domain.targets import Provider, Target
+from harness.ports import Transaction
+
+
+def add(ctx: Context, actor: Actor, seed: TargetSeed) -> Target:
+    """Register a target. Adding the same content again changes nothing."""
+    actor.require(Role.PROPOSER)
+    with ctx.store.write() as tx:
+        return register(ctx, tx, actor, seed)
+
+
+def register(ctx: Context, tx: Transaction, actor: Actor, seed: TargetSeed) -> Target:
+    """As `add`, within a unit of work. Raises NotFound when the provider is not known."""
+    providers = tx.providers.all()
+    if seed.provider not in providers:
+        near = difflib.get_close_matches(seed.provider, providers, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise NotFound(
+            f"there is no provider {seed.provider!r}{hint}. "
+            "Add it under `providers:` in swapgate.yaml"
+        )
+    target = Target(seed.provider, seed.model, seed.parameters, seed.request_patch)
+    if target.id not in tx.routing.targets():
+        tx.routing.add_target(target)
+        tx.audit.append(
+            at=ctx.clock.now(),
+            actor=actor.name,
+            action="model.add",
+            subject=f"target {target.id}",
+            details=target.as_json(),
+        )
+    return target
+
+
+def put_provider(ctx: Context, actor: Actor, provider: Provider) -> None:
+    """Add or change a provider: address, headers, prices, the name of the key's variable."""
+    actor.require(Role.ADMIN)
+    with ctx.store.write() as tx:
+        if tx.providers.all().get(provider.name) == provider:
+            return
+        tx.providers.put(provider)
+        tx.audit.append(
+            at=ctx.clock.now(),
+            actor=actor.name,
+            action="provider.put",
+            subject=f"provider {provider.name}",
+            details={"kind": provider.kind, "api_base": provider.api_base},
+        )
+
+
+def all_targets(ctx: Context) -> Sequence[Target]:
+    with ctx.store.read() as tx:
+        return sorted(tx.routing.targets().values(), key=lambda target: target.name)
+
+
+def find(tx: Transaction, name: str) -> Target:
+    """The target with this id, or this `provider/model`.
+
+    Raises NotFound with the nearest name, InputError when several targets have the name.
+    """
+    targets = tx.routing.targets()
+    if name in targets:
+        return targets[name]
+    named = [t for t in targets.values() if name in (t.name, f"{t.provider}/{t.model}")]
+    exact = [t for t in named if t.name == name]
+    match exact or named:
+        case [only]:
+            return only
+        case []:
+            near = difflib.get_close_matches(name, [t.name for t in targets.values()], n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise NotFound(
+                f"there is no target {name!r}{hint}. `swapgate model add {name}` adds it"
+            )
+        case several:
+            ids = ", ".join(f"{t.name} ({t.id})" for t in several)
+            raise InputError(f"{name!r} names several targets: {ids}. Give the id")
+
+
+def find_or_register(ctx: Context, tx: Transaction, actor: Actor, name: str) -> Target:
+    """`find`, and where nothing has the name, register it as a plain `provider/model`."""
+    try:
+        return find(tx, name)
+    except NotFound:
+        provider, slash, model = name.partition("/")
+        if not (slash and provider in tx.providers.all()):
+            raise
+        return register(ctx, tx, actor, TargetSeed(provider, model))

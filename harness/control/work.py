@@ -1,0 +1,114 @@
+"""Eval workers: which runs need one now, which can stop, what became of those that ended."""
+
+from collections.abc import Iterable, Sequence
+
+from harness.control import evaluate
+from harness.control.context import Context
+from harness.domain.access import Actor, Role
+from harness.domain.errors import InputError
+from harness.domain.evaluation import Budget, EvalRun, RunState
+from harness.domain.proposal import Phase, Proposal
+from harness.ports import Transaction
+
+MAX_FAILURES = 5
+RUNNABLE = (RunState.QUEUED, RunState.RUNNING)
+
+
+def needed(proposals: Iterable[Proposal]) -> frozenset[str]:
+    """The runs that an undecided proposal waits for."""
+    return frozenset(
+        run
+        for proposal in proposals
+        if proposal.phase is Phase.EVALUATING and proposal.retry_at is None
+        for run in evaluate.run_ids(proposal)
+    )
+
+
+def tend(ctx: Context) -> list[str]:
+    """Bury the ended workers, start those that are needed. Returns what it did, in words."""
+    if ctx.workers is None:
+        return []
+    did = _bury(ctx)
+    alive = ctx.workers.alive()
+    free = ctx.eval_workers - len(alive)
+    for run in _waiting(ctx):
+        if free <= 0:
+            break
+        if run.id in alive:
+            continue
+        ctx.workers.start(run.id)
+        did.append(f"{run.id}: worker started for {run.suite}")
+        free -= 1
+    return did
+
+
+def _waiting(ctx: Context) -> Sequence[EvalRun]:
+    """Runs without a live lease, oldest first."""
+    now = ctx.clock.now()
+    with ctx.store.read() as tx:
+        runs = tx.runs.list(states=RUNNABLE)
+    return [
+        run
+        for run in reversed(runs)
+        if run.state is RunState.QUEUED or run.lease_until is None or run.lease_until <= now
+    ]
+
+
+def _bury(ctx: Context) -> list[str]:
+    assert ctx.workers is not None  # noqa: S101 - tend has looked
+    did = []
+    for run, owner, code, words in ctx.workers.reap():
+        with ctx.store.write() as tx:
+            released = tx.runs.release(owner)
+            if code == 0 or run not in released:
+                continue
+            found = tx.runs.get(run)
+            tx.runs.set_state(run, RunState.FAILED, f"the worker ended with {code}: {words}")
+            if found.failures + 1 < MAX_FAILURES:
+                tx.runs.set_state(run, RunState.QUEUED)
+            did.append(f"{run}: worker ended with {code}, attempt {found.failures + 1}")
+    return did
+
+
+def stop_unneeded(ctx: Context, tx: Transaction, proposal: Proposal) -> None:
+    """End the runs of a decided proposal that no other open proposal waits for."""
+    others = [p for p in tx.proposals.open() if p.id != proposal.id]
+    for run in sorted(evaluate.run_ids(proposal) - needed(others)):
+        if tx.runs.get(run).state in RUNNABLE:
+            tx.runs.set_state(run, RunState.STOPPED, "the gate had decided")
+            if ctx.workers is not None:
+                ctx.workers.stop(run)
+
+
+def start_by_hand(
+    ctx: Context, actor: Actor, suite: str, target: str, *, items: int | None = None
+) -> EvalRun:
+    """Queue one run of a suite on a target, outside any proposal. It never decides anything."""
+    actor.require(Role.PROPOSER)
+    pin = ctx.suites.pin(suite)
+    if items is not None and items < 1:
+        raise InputError(f"a run needs at least one item, not {items}")
+    now = ctx.clock.now()
+    run = EvalRun(
+        id=ctx.chance.token("run_"),
+        suite=suite,
+        suite_digest=pin.digest,
+        target=target,
+        order_seed=int(pin.digest[:8], 16),
+        epochs=1,
+        wanted=min(items or pin.items, pin.items),
+        state=RunState.QUEUED,
+        created_at=now,
+        budget=Budget(),
+    )
+    with ctx.store.write() as tx:
+        tx.suites.put(pin, now)
+        tx.runs.add(run)
+        tx.audit.append(
+            at=now,
+            actor=actor.name,
+            action="eval.run",
+            subject=f"run {run.id}",
+            details={"suite": suite, "target": target, "items": run.wanted},
+        )
+    return run

@@ -1,0 +1,103 @@
+"""Eval workers as subprocesses: one per run, with a minimal environment."""
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+# What Python, temporary files, time and a locale need. Keys are added by name, per worker.
+KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV", "SYSTEMROOT")
+LAST_WORDS = 400
+
+
+@dataclass(frozen=True)
+class _Child:
+    process: subprocess.Popen[bytes]
+    owner: str
+    errors: IO[bytes]
+
+
+class SubprocessWorkers:
+    """Implements ports.EvalWorkers.
+
+    command: the worker's argv without the run. passed: names of environment variables that the
+    workers need besides the minimum (providers' keys, the configuration's overrides).
+    """
+
+    def __init__(self, command: Sequence[str], *, passed: Sequence[str], cwd: Path) -> None:
+        self._command, self._passed, self._cwd = list(command), list(passed), cwd
+        self._children: dict[str, _Child] = {}
+
+    def start(self, run: str) -> str:
+        owner = f"worker-{os.getpid()}-{secrets.token_hex(4)}"
+        errors = tempfile.TemporaryFile()  # noqa: SIM115 - read when the worker has ended
+        process = subprocess.Popen(  # noqa: S603 - our own command
+            [*self._command, run, "--owner", owner, "--parent", str(os.getpid())],
+            env=self._environment(),
+            cwd=self._cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+        )
+        self._children[run] = _Child(process, owner, errors)
+        return owner
+
+    def _environment(self) -> dict[str, str]:
+        names = [*KEPT, *self._passed]
+        kept = {name: os.environ[name] for name in names if name in os.environ}
+        return {**kept, "PYTHONUNBUFFERED": "1", "INSPECT_DISPLAY": "none"}
+
+    def alive(self) -> Mapping[str, str]:
+        return {
+            run: child.owner
+            for run, child in self._children.items()
+            if child.process.poll() is None
+        }
+
+    def pids(self) -> Mapping[str, int]:
+        """Run to process id, for workers that still run."""
+        return {run: self._children[run].process.pid for run in self.alive()}
+
+    def reap(self) -> Sequence[tuple[str, str, int, str]]:
+        ended = []
+        for run, child in list(self._children.items()):
+            code = child.process.poll()
+            if code is not None:
+                del self._children[run]
+                ended.append((run, child.owner, code, _last_words(child.errors)))
+        return ended
+
+    def stop(self, run: str) -> None:
+        child = self._children.get(run)
+        if child is not None and child.process.poll() is None:
+            child.process.send_signal(signal.SIGTERM)
+
+    def stop_all(self) -> None:
+        for run in list(self._children):
+            self.stop(run)
+        for child in self._children.values():
+            try:
+                child.process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                child.process.kill()
+                child.process.wait()
+            child.errors.close()
+        self._children.clear()
+
+
+def _last_words(errors: IO[bytes]) -> str:
+    """The last line of a dead worker's stderr: why it died, where it says so."""
+    with errors:
+        errors.seek(0)
+        lines = errors.read().decode("utf-8", "replace").strip().splitlines()
+    return lines[-1][-LAST_WORDS:] if lines else ""
+
+
+def worker_command() -> list[str]:
+    return [sys.executable, "-m", "harness.cli.main", "worker"]
