@@ -1,4 +1,4 @@
-"""What runs when: APScheduler turns the loop; all state lives in our tables, none in its own."""
+"""What runs when: APScheduler turns the loop; all state lives in our tables."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

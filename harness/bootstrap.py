@@ -1,0 +1,156 @@
+"""The only place that picks adapters and joins them. No rules."""
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from harness import config, shipped
+from harness.control.context import Context
+from harness.domain.errors import ConfigError
+from harness.domain.settings import Settings
+from harness.ports import Clock, EvalWorkers, Store
+from harness.runtime.chance import SystemChance
+from harness.runtime.clock import SystemClock
+
+SECRET_VARIABLE = "SWAPGATE_SECRET"  # noqa: S105 - a name, not a secret
+CONFIG_VARIABLE = "SWAPGATE_CONFIG"
+SECRET_FILE = "secret.key"  # noqa: S105 - a name, not a secret
+
+
+def config_file(given: Path | None, environ: Mapping[str, str]) -> Path | None:
+    """The file given, else SWAPGATE_CONFIG, else ./swapgate.yaml, else None: defaults alone."""
+    if given is not None:
+        return given
+    if environ.get(CONFIG_VARIABLE):
+        return Path(environ[CONFIG_VARIABLE])
+    here = Path.cwd() / config.FILE_NAME
+    return here if here.is_file() else None
+
+
+def read_dotenv(folder: Path) -> None:
+    """Put `.env` into the environment; what is set already wins."""
+    from dotenv import load_dotenv  # noqa: PLC0415 - only where a command needs it
+
+    with suppress(OSError):
+        load_dotenv(folder / ".env", override=False)
+
+
+def load_settings(given: Path | None = None) -> Settings:
+    """Raises ConfigError with the place of the fault."""
+    file = config_file(given, os.environ)
+    read_dotenv(file.resolve().parent if file else Path.cwd())
+    return config.load(file, os.environ, defaults=shipped.path("config/default.yaml"))
+
+
+def installation_secret(settings: Settings, *, create: bool = False) -> bytes:
+    """The key of hashes and chains: SWAPGATE_SECRET, or a file of mode 0600 in `home`.
+
+    Raises ConfigError where there is none and `create` is False.
+    """
+    text = os.environ.get(SECRET_VARIABLE)
+    if text:
+        return text.encode()
+    file = settings.home / SECRET_FILE
+    if not file.exists():
+        if not create:
+            raise ConfigError(
+                f"{file} is missing: run `swapgate init`, or set {SECRET_VARIABLE}"
+            )
+        writable_home(settings)
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:
+            new.write(SystemChance().secret())
+    return file.read_text(encoding="utf-8").strip().encode()
+
+
+def writable_home(settings: Settings) -> Path:
+    """Make the folder for state. Raises ConfigError where that is not allowed."""
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True)
+        probe = settings.home / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"{settings.home} cannot be written ({error.strerror}): "
+            "run in a folder of yours, or set `home:` in swapgate.yaml"
+        ) from None
+    return settings.home
+
+
+@dataclass(frozen=True)
+class Installation:
+    """Everything joined: what the doors (CLI, REST, dashboard, processes) start from."""
+
+    settings: Settings
+    secret: bytes
+    clock: Clock
+    workers: EvalWorkers | None = None
+
+    @cached_property
+    def store(self) -> Store:
+        from harness.store.sql import SqlStore  # noqa: PLC0415 - SQLAlchemy takes its time
+
+        return SqlStore(self.settings.database_url, secret=self.secret, clock=self.clock)
+
+    @cached_property
+    def context(self) -> Context:
+        from evals.suites import Catalog  # noqa: PLC0415
+
+        return Context(
+            store=self.store,
+            clock=self.clock,
+            chance=SystemChance(),
+            suites=Catalog(self.settings.suites),
+            policies=self.settings.policies,
+            workers=self.workers,
+            eval_workers=self.settings.control.eval_workers,
+        )
+
+    def close(self) -> None:
+        if self.workers is not None:
+            self.workers.stop_all()
+        if "store" in self.__dict__:
+            self.store.close()
+
+
+def open_installation(
+    given: Path | None = None, *, with_workers: bool = False, create_secret: bool = False
+) -> Installation:
+    """Read the configuration and join the adapters; touches no database yet.
+
+    with_workers: this process may start eval workers (the control process). Raises ConfigError.
+    """
+    settings = load_settings(given)
+    secret = installation_secret(settings, create=create_secret)
+    workers = _workers(settings) if with_workers else None
+    return Installation(settings, secret, SystemClock(), workers)
+
+
+def _workers(settings: Settings) -> EvalWorkers:
+    from harness.runtime.workers import SubprocessWorkers, worker_command  # noqa: PLC0415
+
+    keys = [p.api_key_env for p in settings.providers.values() if p.api_key_env]
+    ours = [name for name in os.environ if name.startswith("SWAPGATE")]
+    command = worker_command()
+    if settings.source is not None:
+        command += ["--config", str(settings.source.resolve())]
+    return SubprocessWorkers(command, passed=[*ours, *keys], cwd=Path.cwd())
+
+
+def upgrade_database(settings: Settings) -> None:
+    """Bring the schema to the newest revision; makes the SQLite file where there is none."""
+    from harness.store import migrate  # noqa: PLC0415 - alembic takes its time
+
+    if settings.database_url.startswith("sqlite"):
+        writable_home(settings)
+    migrate.upgrade(settings.database_url)
+
+
+def schema_differences(settings: Settings) -> list[str]:
+    """What the database lacks against the code; empty when they agree."""
+    from harness.store import migrate  # noqa: PLC0415
+
+    return migrate.check(settings.database_url)

@@ -1,0 +1,76 @@
+"""The file's providers and routes, put into a database that does not know them yet.
+
+From then on the database rules: a route of that name is left as it is, and `doctor` reports
+where the file differs.
+"""
+
+from harness.control import routes, targets
+from harness.control.context import Context
+from harness.domain.access import SYSTEM
+from harness.domain.routing import CreateRoute
+from harness.domain.settings import Settings, TargetSeed
+from harness.domain.targets import Target
+
+
+def seed(ctx: Context, settings: Settings) -> list[str]:
+    """Returns what was added, in words. Raises NotFound for an unknown suite or provider."""
+    for provider in settings.providers.values():
+        targets.put_provider(ctx, SYSTEM, provider)
+    added = []
+    with ctx.store.read() as tx:
+        known = set(tx.routing.table().routes)
+    for name, route in settings.routes.items():
+        if name in known:
+            continue
+        routes.check_settings(ctx, route.settings)
+        with ctx.store.write() as tx:
+            now = ctx.clock.now()
+            change = CreateRoute(
+                route=name,
+                incumbent=targets.register(ctx, tx, SYSTEM, route.incumbent).id,
+                fallbacks=tuple(
+                    targets.register(ctx, tx, SYSTEM, each).id for each in route.fallbacks
+                ),
+                settings=route.settings,
+            )
+            revision = tx.routing.commit(
+                change,
+                expected_version=0,
+                actor=SYSTEM.name,
+                reason="seeded from the configuration file",
+                now=now,
+            )
+            tx.audit.append(
+                at=now,
+                actor=SYSTEM.name,
+                action="route.create",
+                subject=f"route {name}",
+                details={"revision": revision, "reason": "configuration file"},
+            )
+        added.append(f"route {name}")
+    return added
+
+
+def differences(ctx: Context, settings: Settings) -> list[str]:
+    """Where the file says something else than the database, which rules."""
+    found = []
+    with ctx.store.read() as tx:
+        table, providers = tx.routing.table(), tx.providers.all()
+    for name, provider in settings.providers.items():
+        if name in providers and providers[name] != provider:
+            found.append(f"provider {name}: the file differs from the database")
+    for name, wanted in settings.routes.items():
+        route = table.routes.get(name)
+        if route is None:
+            found.append(f"route {name}: in the file, not in the database")
+        elif _id(wanted.incumbent) != route.incumbent:
+            serving = table.targets[route.incumbent].name
+            found.append(
+                f"route {name}: the file says {wanted.incumbent.provider}/"
+                f"{wanted.incumbent.model}, the database {serving}"
+            )
+    return found
+
+
+def _id(wanted: TargetSeed) -> str:
+    return Target(wanted.provider, wanted.model, wanted.parameters, wanted.request_patch).id
