@@ -1,0 +1,204 @@
+"""A dataset file (JSONL or CSV) becomes items; what is wrong in it is named by file and line."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from harness.domain.errors import InputError
+
+TARGET_FIELDS = ("target", "expected")
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One task of a suite. target: what the scorer compares with, any JSON value but null.
+
+    choices: the options of a multiple-choice item, in order. metadata: `schema`, `rules`,
+    `difficulty` and whatever else the file carries.
+    """
+
+    id: str
+    input: str
+    target: object
+    choices: tuple[str, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+def load_items(
+    path: Path, *, name: str, input_field: str = "input", target_field: str = ""
+) -> tuple[Item, ...]:
+    """The items of a `.jsonl` or `.csv` file, in the file's order.
+
+    name: of the suite; an item without an id is called `NAME-0001`, by its place in the file.
+    target_field: empty for `target` or `expected`; `a+b` makes an object of these two fields.
+    Raises InputError as `file:line: what is wrong` at the first fault, and for an empty file.
+    """
+    items: list[Item] = []
+    seen: dict[str, int] = {}
+    for number, (line, record) in enumerate(_records(path, input_field), start=1):
+        place = f"{path}:{line}"
+        item = _item(
+            record,
+            place,
+            default_id=f"{name}-{number:04}",
+            input_field=input_field,
+            target_field=target_field,
+        )
+        if item.id in seen:
+            raise InputError(
+                f"{place}: field 'id': {item.id!r} is already the id of line {seen[item.id]}; "
+                "give every item its own"
+            )
+        seen[item.id] = line
+        items.append(item)
+    if not items:
+        raise InputError(f"{path}: no items; a suite needs at least one line of data")
+    return tuple(items)
+
+
+def file_sha256(path: Path) -> str:
+    """Hash of the file's bytes, as `sha256sum` prints it. Raises InputError."""
+    return sha256(_bytes(path)).hexdigest()
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _text(path: Path) -> str:
+    raw = _bytes(path)
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{path}:{line}: not UTF-8; save the file as UTF-8") from None
+
+
+def _records(path: Path, input_field: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    match path.suffix.lower():
+        case ".jsonl" | ".ndjson":
+            return _json_lines(path)
+        case ".csv":
+            return _csv_rows(path, input_field)
+        case other:
+            raise InputError(f"{path}: unknown kind of file {other!r}; use .jsonl or .csv")
+
+
+def _no_nan(constant: str) -> float:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    # Not splitlines(): JSON strings may contain U+2028 and other breaks unescaped.
+    for number, line in enumerate(_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line, parse_constant=_no_nan)
+        except json.JSONDecodeError as error:
+            raise InputError(
+                f"{path}:{number}: not JSON: {error.msg} at column {error.colno}"
+            ) from None
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path}:{number}: not JSON: {error}") from None
+        if not isinstance(record, dict):
+            raise InputError(f"{path}:{number}: each line must be one JSON object {{…}}")
+        yield number, record
+
+
+def _csv_rows(path: Path, input_field: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    reader = csv.DictReader(io.StringIO(_text(path), newline=""), strict=True)
+    last = 1
+    try:
+        for row in reader:
+            line, last = last + 1, reader.line_num
+            if None in row:
+                raise InputError(f"{path}:{line}: more cells than the header has names")
+            yield (
+                line,
+                {
+                    key: value if key == input_field else _cell(value)
+                    for key, value in row.items()
+                    if value
+                },
+            )
+    except csv.Error as error:
+        raise InputError(f"{path}:{reader.line_num}: not CSV: {error}") from None
+
+
+def _cell(value: str) -> object:
+    """A cell with a JSON object or list is that; every other cell is text."""
+    if value.lstrip()[:1] not in ("{", "["):
+        return value
+    try:
+        return json.loads(value, parse_constant=_no_nan)
+    except (ValueError, RecursionError):
+        return value
+
+
+def _item(
+    record: Mapping[str, Any],
+    place: str,
+    *,
+    default_id: str,
+    input_field: str,
+    target_field: str,
+) -> Item:
+    asked = _required(record, (input_field,), place)
+    if not isinstance(asked, str) or not asked.strip():
+        raise InputError(f"{place}: field {input_field!r}: must be a text that is not empty")
+    if "+" in target_field:
+        parts = target_field.split("+")
+        target: object = {part: _required(record, (part,), place) for part in parts}
+    else:
+        wanted = (target_field,) if target_field else TARGET_FIELDS
+        target = _required(record, wanted, place)
+    given = record.get("id")
+    if given is not None and not (isinstance(given, str | int) and str(given).strip()):
+        raise InputError(f"{place}: field 'id': must be a text or a whole number")
+    return Item(
+        id=default_id if given is None else str(given),
+        input=asked,
+        target=target,
+        choices=_choices(record.get("choices"), place),
+        metadata=_metadata(record.get("metadata"), place),
+    )
+
+
+def _required(record: Mapping[str, Any], names: tuple[str, ...], place: str) -> Any:  # noqa: ANN401 - any JSON
+    for name in names:
+        if record.get(name) is not None:
+            return record[name]
+    wanted = " or ".join(repr(name) for name in names)
+    there = ", ".join(sorted(record)) or "none"
+    raise InputError(f"{place}: field {wanted}: missing or empty; fields here: {there}")
+
+
+def _choices(value: object, place: str) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if (
+        not isinstance(value, list)
+        or len(value) < 2
+        or not all(isinstance(choice, str) and choice for choice in value)
+    ):
+        raise InputError(
+            f'{place}: field \'choices\': must be a list of two texts or more, as ["red", "blue"]'
+        )
+    return tuple(value)
+
+
+def _metadata(value: object, place: str) -> Mapping[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InputError(f"{place}: field 'metadata': must be a JSON object {{…}}")
+    return value

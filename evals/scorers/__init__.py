@@ -1,0 +1,61 @@
+"""Scorers by name: pure functions of an answer, an item and options."""
+
+import ast
+import difflib
+import sys
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+from evals.scorers.ifeval import IFEVAL
+from evals.scorers.instructions import INSTRUCTIONS
+from evals.scorers.json_fields import JSON_FIELDS
+from evals.scorers.labels import CHOICE, LABEL
+from evals.scorers.numeric import NUMERIC
+from evals.scorers.scored import Options, Scored, Scorer
+from evals.scorers.texts import EXACT, REGEX
+from harness.domain.content import digest
+from harness.domain.errors import NotFound
+
+__all__ = ["SCORERS", "Options", "Scored", "Scorer", "identity", "scorer"]
+
+SCORERS: Final[Mapping[str, Scorer]] = {
+    each.name: each
+    for each in (EXACT, NUMERIC, CHOICE, LABEL, REGEX, JSON_FIELDS, INSTRUCTIONS, IFEVAL)
+}
+
+
+def scorer(name: str) -> Scorer:
+    """Raises NotFound, naming the nearest scorer."""
+    try:
+        return SCORERS[name]
+    except KeyError:
+        near = difflib.get_close_matches(name, SCORERS, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(SCORERS)}"
+        raise NotFound(f"no scorer {name!r}; {hint}") from None
+
+
+def identity(each: Scorer, options: Options) -> str:
+    """Name, hash of the code that decides, hash of the options: `numeric@3f0c…/9a1b…`."""
+    return f"{each.name}@{_code_sha256(each.score.__module__)[:12]}/{digest(dict(options))[:8]}"
+
+
+def _code_sha256(module: str) -> str:
+    """Hash of a scorer's module with every module of ours that it imports from here."""
+    seen: dict[str, str] = {}
+    todo = [module]
+    while todo:
+        name = todo.pop()
+        if name in seen:
+            continue
+        source = Path(str(sys.modules[name].__file__)).read_text(encoding="utf-8")
+        seen[name] = source
+        todo += [
+            node.module
+            for node in ast.walk(ast.parse(source))
+            if isinstance(node, ast.ImportFrom)
+            and (node.module or "").startswith("evals.scorers.")
+            and node.module
+        ]
+    return sha256("\n".join(seen[name] for name in sorted(seen)).encode()).hexdigest()

@@ -1,0 +1,116 @@
+"""`instructions`: checkable rules of writing, listed in `metadata.rules`.
+
+Each rule is `{"rule": name, …parameters}`; docs/suites.md has the table.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from evals.samples import Item
+from evals.scorers.measures import first_word, paragraphs, sentences, word_count, words
+from evals.scorers.peel import inside_fence
+from evals.scorers.scored import UNSCORED, Options, Scored, Scorer, settled
+from harness.domain.errors import InputError
+
+Params = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """params: the type of each parameter; a `list` is one of texts."""
+
+    holds: Callable[[str, Params], bool]
+    params: Mapping[str, type]
+
+
+def bullets(text: str) -> int:
+    return sum(line.startswith("- ") for line in text.splitlines())
+
+
+RULES: Final[Mapping[str, Rule]] = {
+    "sentences_exact": Rule(lambda t, p: sentences(t) == p["count"], {"count": int}),
+    "words_between": Rule(
+        lambda t, p: p["low"] <= words(t) <= p["high"], {"low": int, "high": int}
+    ),
+    "bullets_exact": Rule(lambda t, p: bullets(t) == p["count"], {"count": int}),
+    "paragraphs_exact": Rule(lambda t, p: len(paragraphs(t)) == p["count"], {"count": int}),
+    "include_words": Rule(
+        lambda t, p: all(word_count(t, word) for word in p["words"]), {"words": list}
+    ),
+    "exclude_words": Rule(
+        lambda t, p: not any(word_count(t, word) for word in p["words"]), {"words": list}
+    ),
+    "lower_case": Rule(lambda t, _: t == t.lower(), {}),
+    "ends_with": Rule(lambda t, p: t.strip().endswith(p["phrase"]), {"phrase": str}),
+    "starts_with": Rule(lambda t, p: first_word(t) == p["word"], {"word": str}),
+    "no_commas": Rule(lambda t, _: "," not in t, {}),
+    "title_in_angles": Rule(lambda t, _: re.search(r"<<[^<>\n]+>>", t) is not None, {}),
+}
+
+
+def share(text: str, rules: list[Params]) -> float:
+    """The share of the rules that the text keeps."""
+    return sum(RULES[rule["rule"]].holds(text, rule) for rule in rules) / len(rules)
+
+
+def relaxed(answer: str) -> Iterator[tuple[str, str]]:
+    """(rule, text): without a fence, without an opening line, without a closing paragraph."""
+    text = answer.strip()
+    fenced = inside_fence(text)
+    if fenced is not None:
+        text = fenced.strip()
+        yield "code_fence", text
+    lines = text.splitlines()
+    if len(lines) > 1:
+        # An opening such as "Sure, here it is:" ends in a colon or stands alone.
+        opening = lines[0].rstrip().endswith(":") or not lines[1].strip()
+        without = "\n".join(lines[1:]).strip()
+        if opening and without:
+            yield "leading_prose", without
+    blocks = re.split(r"\n[^\S\n]*\n", text)
+    if len(blocks) > 1:
+        yield "trailing_prose", "\n\n".join(blocks[:-1]).strip()
+    if len(blocks) > 2:
+        yield "leading_and_trailing_prose", "\n\n".join(blocks[1:-1]).strip()
+
+
+def instructions(answer: str, item: Item, options: Options) -> Scored:
+    """All rules kept: 1, else 0; with `graded` the share of them."""
+    if not answer.strip():
+        return UNSCORED
+    rules = item.metadata["rules"]
+
+    def score(text: str) -> float:
+        kept = share(text, rules)
+        return kept if options["graded"] else float(kept == 1)
+
+    strict = score(answer)
+    best, rule = strict, ""
+    for name, text in relaxed(answer):
+        if score(text) > best:
+            best, rule = score(text), name
+    return settled(strict, best, rule)
+
+
+def check(item: Item, _options: Options) -> str | None:
+    rules = item.metadata.get("rules")
+    if not isinstance(rules, list) or not rules:
+        raise InputError(f"item {item.id!r}: scorer 'instructions' needs metadata.rules, a list")
+    for rule in rules:
+        name = rule.get("rule") if isinstance(rule, dict) else None
+        if name not in RULES:
+            known = ", ".join(RULES)
+            raise InputError(f"item {item.id!r}: unknown rule {name!r}; rules: {known}")
+        for key, kind in RULES[name].params.items():
+            value = rule.get(key)
+            texts = not isinstance(value, list) or all(isinstance(each, str) for each in value)
+            if not isinstance(value, kind) or isinstance(value, bool) or not texts:
+                raise InputError(
+                    f"item {item.id!r}: rule {name!r}: {key} must be a {kind.__name__}"
+                )
+    return None
+
+
+INSTRUCTIONS = Scorer("instructions", instructions, {"graded": False}, check=check)

@@ -1,0 +1,127 @@
+"""`json_fields`: an object with the right values, whole and valid against `metadata.schema`."""
+
+import json
+import math
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, cast
+
+from evals.samples import Item
+from evals.scorers.json_repair import json_object, loads, repaired
+from evals.scorers.scored import UNSCORED, Options, Scored, Scorer, settled
+from harness.domain.errors import InputError
+
+if TYPE_CHECKING:
+    from jsonschema.protocols import Validator
+
+
+@lru_cache(maxsize=256)
+def validator(schema: str) -> "Validator":
+    # Imported late: command-line start-up reads suites but scores nothing.
+    from jsonschema import Draft202012Validator  # noqa: PLC0415
+
+    return Draft202012Validator(json.loads(schema))
+
+
+def valid(value: object, schema: object) -> bool:
+    return schema is None or bool(validator(json.dumps(schema, sort_keys=True)).is_valid(value))
+
+
+def same(one: object, other: object) -> bool:
+    """Equal as JSON: 1 is 1.0, true is not 1; lists in order, objects in any."""
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-9)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    return type(one) is type(other) and one == other
+
+
+def relaxed(value: object) -> object:
+    """A text as it was before it was escaped once too often, a number out of its text."""
+    match value:
+        case dict():
+            return {str(key).casefold(): relaxed(each) for key, each in value.items()}
+        case list():
+            return [relaxed(each) for each in value]
+        case str():
+            text = value.strip()
+            inner = loads(f'"{text}"') if "\\" in text else text
+            text = inner if isinstance(inner, str) else text
+            number = loads(text) if len(text) < 40 else None
+            plain = isinstance(number, int | float) and not isinstance(number, bool)
+            return number if plain else text
+    return value
+
+
+def share(found: Mapping[str, Any], target: Mapping[str, Any]) -> float:
+    """The share of the target's fields that are there and equal."""
+    if not target:
+        return 1.0
+    return sum(key in found and same(found[key], target[key]) for key in target) / len(target)
+
+
+def relaxed_share(found: Mapping[str, Any], target: Mapping[str, Any]) -> float:
+    """As share, of relaxed values; a field left out counts as null."""
+    there = cast("dict[str, object]", relaxed(dict(found)))
+    wanted = cast("dict[str, object]", relaxed(dict(target)))
+    nulls = {key: None for key, value in wanted.items() if value is None}
+    return share({**nulls, **there}, wanted)
+
+
+def json_fields(answer: str, item: Item, options: Options) -> Scored:
+    """1 if all fields are right, else 0; with `graded` the share of right fields."""
+    target = cast("dict[str, object]", item.target)
+    whole = json_object(answer.strip())
+    schema_kept = whole is not None and valid(whole, item.metadata.get("schema"))
+
+    def score(part: float) -> float:
+        return part if options["graded"] else float(part == 1)
+
+    strict = score(share(whole, target)) if whole is not None and schema_kept else 0.0
+    mended = repaired(answer)
+    if mended is None:
+        return UNSCORED
+    found, rule = mended
+    plain = score(share(found, target))
+    forgiven = max(plain, score(relaxed_share(found, target)))
+    if not rule:
+        rule = value_rule(found, target) if forgiven > plain else "schema"
+    return settled(strict, forgiven, rule)
+
+
+def value_rule(found: Mapping[str, Any], target: Mapping[str, Any]) -> str:
+    """Which spelling of keys or values had to be forgiven."""
+    if not found.keys() >= target.keys():
+        folded = {key.casefold() for key in found}
+        return "key_case" if all(key.casefold() in folded for key in target) else "missing_null"
+    unlike = [found[key] for key in target if not same(found[key], target[key])]
+    escaped = any(isinstance(each, str) and "\\" in each for each in unlike)
+    return "double_escaped" if escaped else "value_type"
+
+
+@lru_cache(maxsize=256)
+def schema_fault(schema: str) -> str:
+    from jsonschema import Draft202012Validator, SchemaError  # noqa: PLC0415 - as above
+
+    try:
+        Draft202012Validator.check_schema(json.loads(schema))
+    except SchemaError as error:
+        return str(error.message)
+    return ""
+
+
+def check(item: Item, _options: Options) -> str | None:
+    if not isinstance(item.target, dict):
+        raise InputError(f"item {item.id!r}: scorer 'json_fields' needs an object as target")
+    schema = item.metadata.get("schema")
+    fault = "" if schema is None else schema_fault(json.dumps(schema, sort_keys=True))
+    if fault:
+        raise InputError(f"item {item.id!r}: metadata.schema is not a JSON Schema: {fault}")
+    return None
+
+
+JSON_FIELDS = Scorer("json_fields", json_fields, {"graded": False}, check=check)

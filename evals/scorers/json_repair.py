@@ -1,0 +1,128 @@
+"""A JSON object out of an answer that is not quite one; each repair has a name."""
+
+import ast
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from evals.scorers.peel import inside_fence
+
+LONGEST = 200_000  # characters; a longer answer is not searched
+
+STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+TRAILING_COMMA = re.compile(r",(\s*[}\]])")
+BARE_KEY = re.compile(r"([{,]\s*)([A-Za-z_]\w*)(\s*:)")
+
+
+def loads(text: str) -> Any:  # noqa: ANN401 - any JSON
+    """None when it is not JSON (NaN and infinities are not)."""
+
+    def refuse(_constant: str) -> None:
+        raise ValueError
+
+    try:
+        return json.loads(text, parse_constant=refuse)
+    except (ValueError, RecursionError):
+        return None
+
+
+def json_object(text: str) -> dict[str, Any] | None:
+    found = loads(text)
+    return found if isinstance(found, dict) else None
+
+
+def unfenced(text: str) -> str:
+    fenced = inside_fence(text)
+    return text if fenced is None else fenced.strip()
+
+
+def braces_only(text: str) -> str:
+    """From the first `{` to the brace that closes it; to the last `}` if none does."""
+    start, depth, in_string, escaped = text.find("{"), 0, False, False
+    if start < 0:
+        return text
+    for at in range(start, len(text)):
+        char = text[at]
+        if escaped:
+            escaped = False
+        elif char == "\\":
+            escaped = True
+        elif char == '"':
+            in_string = not in_string
+        elif not in_string and char in "{}":
+            depth += 1 if char == "{" else -1
+            if depth == 0:
+                return text[start : at + 1]
+    last = text.rfind("}")
+    return text[start : last + 1] if last > start else text
+
+
+def unescaped(text: str) -> str:
+    r"""A whole object inside a JSON string, or one with `\"` for every quote."""
+    inner = loads(text)
+    if isinstance(inner, str):
+        return inner.strip()
+    return text.replace('\\"', '"').replace("\\\\", "\\") if re.match(r'\{\s*\\"', text) else text
+
+
+def outside_strings(text: str, mend: Callable[[str], str]) -> str:
+    """`mend` applied to what is not inside double quotes."""
+    parts, end = [], 0
+    for string in STRINGS.finditer(text):
+        parts += [mend(text[end : string.start()]), string.group()]
+        end = string.end()
+    return "".join([*parts, mend(text[end:])])
+
+
+def without_trailing_commas(text: str) -> str:
+    return outside_strings(text, lambda part: TRAILING_COMMA.sub(r"\1", part))
+
+
+def from_python(text: str) -> str:
+    """Single quotes, True, False and None, as Python writes an object."""
+    try:
+        return json.dumps(ast.literal_eval(text), allow_nan=False)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return text
+
+
+def quoted_keys(text: str) -> str:
+    return BARE_KEY.sub(r'\1"\2"\3', text)
+
+
+REPAIRS: Final[tuple[tuple[str, Callable[[str], str]], ...]] = (
+    ("code_fence", unfenced),
+    ("double_escaped", unescaped),
+    ("extra_prose", braces_only),
+    ("double_escaped", unescaped),
+    ("trailing_comma", without_trailing_commas),
+    ("single_quotes", from_python),
+    ("bare_keys", quoted_keys),
+)
+
+
+def repaired(answer: str) -> tuple[dict[str, Any], str] | None:
+    """The object and the rules that it broke, joined by `+`; None when none can be found."""
+    text = answer.strip()
+    if len(text) > LONGEST:
+        return None
+    for rules, mended in steps(text):
+        found = json_object(mended)
+        if found is not None:
+            return found, rules
+    return None
+
+
+def steps(text: str) -> Iterator[tuple[str, str]]:
+    """The text after none, one, two … repairs that changed it."""
+    done: list[str] = []
+    yield "", text
+    for name, repair in REPAIRS:
+        mended = repair(text)
+        if mended == text:
+            continue
+        if name == "extra_prose":
+            name = "leading_prose" if text.endswith(mended) else "trailing_prose"  # noqa: PLW2901 - named by where it stood
+        text, done = mended, [*done, name] if name not in done else done
+        yield "+".join(done), text

@@ -1,0 +1,109 @@
+"""`label` and `choice`: one of a known set."""
+
+import re
+from collections.abc import Iterable, Sequence
+from string import ascii_uppercase
+
+from evals.samples import Item
+from evals.scorers.peel import lines_of, peelings
+from evals.scorers.scored import UNSCORED, Options, Scored, Scorer, right_or_wrong
+from harness.domain.errors import InputError
+
+
+def folded(label: str) -> str:
+    """Spelling that does not matter to a reader: case, and _ or - for a space."""
+    return " ".join(re.split(r"[\s_-]+", label.strip().casefold()))
+
+
+def mentioned(text: str, labels: Iterable[str]) -> set[str]:
+    """The labels (folded) in the text as whole words; a part of a longer label does not count."""
+    known = sorted({folded(label) for label in labels} - {""}, key=len, reverse=True)
+    if not known:
+        return set()
+    words = "|".join(re.escape(label) for label in known)
+    return set(re.findall(rf"(?<!\w)(?:{words})(?!\w)", folded(text)))
+
+
+def label(answer: str, item: Item, options: Options) -> Scored:
+    """strict: exactly the label. lenient: the only label of the set that is mentioned."""
+    target = str(item.target).strip()
+    if answer.strip() == target:
+        return right_or_wrong(strict=True, lenient=True)
+    found = mentioned(answer, [*options["labels"], target])
+    if not found:
+        return UNSCORED
+    if found != {folded(target)}:
+        return right_or_wrong(strict=False, lenient=False)
+    layers = [("case", answer), *peelings(answer)]
+    rule = next((rule for rule, text in layers if folded(text) == folded(target)), "")
+    return right_or_wrong(strict=False, lenient=True, rule=rule or "label_with_extra_text")
+
+
+def check_label(item: Item, options: Options) -> str | None:
+    labels = options["labels"]
+    if not isinstance(item.target, str) or item.target not in labels:
+        raise InputError(f"item {item.id!r}: target {item.target!r} is none of {labels}")
+    return None
+
+
+def all_targets(items: Sequence[Item], options: Options) -> Options:
+    """Without a list of labels, every target of the suite is one."""
+    labels = options["labels"] or sorted({str(item.target) for item in items})
+    if not isinstance(labels, list) or not all(isinstance(each, str) for each in labels):
+        raise InputError("scorer 'label': option 'labels' must be a list of texts")
+    return {**options, "labels": labels}
+
+
+def letter_of(item: Item) -> str:
+    """The letter of the right choice; the target is that letter, a place from 0, or the text."""
+    target = item.target
+    if isinstance(target, int) and not isinstance(target, bool) and 0 <= target < 26:
+        return ascii_uppercase[target]
+    text = str(target).strip()
+    if text in item.choices:
+        return ascii_uppercase[item.choices.index(text)]
+    return text.upper()
+
+
+def chosen(text: str, item: Item) -> str | None:
+    """The letter that a freely worded answer settles on."""
+    letters = ascii_uppercase[: max(len(item.choices), 2)]
+    said = re.findall(
+        rf"(?i:answer|choice|option)(?i:\s+is)?\s*[:=]?\s*[*(\[\s]*([{letters}])\b", text
+    )
+    alone = re.findall(rf"(?<![\w'])[(\[*]*([{letters}])(?:[)\].:*]|\s*$)", text, re.MULTILINE)
+    for found in (said, alone):
+        if found:
+            return str(found[-1])
+    named = [n for n, each in enumerate(item.choices) if each and folded(each) in folded(text)]
+    return ascii_uppercase[named[0]] if len(named) == 1 else None
+
+
+def choice(answer: str, item: Item, options: Options) -> Scored:
+    """strict: the letter alone (after final_line, if asked for). lenient: the letter meant."""
+    right, final_line = letter_of(item), options["final_line"]
+    lines = lines_of(answer)
+    last = lines[-1] if lines else ""
+    if final_line and last.startswith(final_line):
+        strict: str | None = last.removeprefix(final_line).strip()
+    else:
+        strict = None if final_line else answer.strip()
+    if strict == right:
+        return right_or_wrong(strict=True, lenient=True)
+    letter = chosen(answer.replace("**", ""), item)
+    if letter is None:
+        return UNSCORED
+    rule = "no_final_line" if final_line else "label_with_extra_text"
+    return right_or_wrong(strict=False, lenient=letter == right, rule=rule)
+
+
+def check_choice(item: Item, _options: Options) -> str | None:
+    if not item.choices:
+        raise InputError(f"item {item.id!r}: scorer 'choice' needs the field 'choices'")
+    if letter_of(item) not in ascii_uppercase[: len(item.choices)]:
+        raise InputError(f"item {item.id!r}: target {item.target!r} is none of its choices")
+    return None
+
+
+LABEL = Scorer("label", label, {"labels": []}, check=check_label, complete=all_targets)
+CHOICE = Scorer("choice", choice, {"final_line": ""}, check=check_choice)

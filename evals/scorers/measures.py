@@ -1,0 +1,36 @@
+"""Counting in texts: words, sentences, paragraphs, bullets. Linear in the text's length."""
+
+import re
+
+SENTENCE_END = re.compile(r"[.!?]+(?=\s|$)")
+
+
+def sentences(text: str) -> int:
+    """Runs of . ! ? before white space or the end; what follows the last one is none."""
+    return len(SENTENCE_END.findall(text))
+
+
+def words(text: str) -> int:
+    """Runs without white space that have a letter or a digit."""
+    return sum(1 for part in text.split() if any(char.isalnum() for char in part))
+
+
+def word_count(text: str, word: str) -> int:
+    """How often it stands as a whole word, in any case."""
+    return len(re.findall(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE))
+
+
+def paragraphs(text: str) -> list[str]:
+    """Blocks between blank lines, stripped."""
+    blocks: list[list[str]] = [[]]
+    for line in text.splitlines():
+        if line.strip():
+            blocks[-1].append(line)
+        else:
+            blocks.append([])
+    return ["\n".join(block).strip() for block in blocks if block]
+
+
+def first_word(text: str) -> str:
+    found = re.search(r"\w+", text)
+    return found.group() if found else ""

@@ -1,0 +1,79 @@
+"""What a scorer is and what it answers."""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from evals.samples import Item
+from harness.domain.errors import InputError
+
+Options = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Scores in [0, 1]; None for both when nothing that could be scored came.
+
+    strict: as the suite asks for it. lenient: after the form has been forgiven, never below
+    strict. rule: the form rule that broke where strict is lower; empty otherwise.
+    """
+
+    strict: float | None
+    lenient: float | None
+    rule: str = ""
+
+
+UNSCORED = Scored(None, None)
+
+
+def right_or_wrong(*, strict: bool, lenient: bool, rule: str = "") -> Scored:
+    return settled(float(strict), float(lenient), rule)
+
+
+def settled(strict: float, lenient: float, rule: str = "") -> Scored:
+    """lenient is raised to strict; the rule is kept where they differ."""
+    lenient = max(strict, lenient)
+    return Scored(strict, lenient, rule if strict < lenient else "")
+
+
+def accepts_any(_item: Item, _options: Options) -> str | None:
+    return None
+
+
+def as_given(_items: Sequence[Item], options: Options) -> Options:
+    return options
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A scorer by name. `score` never raises for any answer to an item that `check` accepts.
+
+    defaults: the options it knows, with their values. check: None for an item that it can
+    score, or the reason why the item must be left out of the suite; raises InputError for one
+    that is plainly wrong. complete: options filled in from the whole suite.
+    """
+
+    name: str
+    score: Callable[[str, Item, Options], Scored]
+    defaults: Options = field(default_factory=dict)
+    check: Callable[[Item, Options], str | None] = accepts_any
+    complete: Callable[[Sequence[Item], Options], Options] = as_given
+
+    def options(self, given: Options) -> Options:
+        """The defaults with `given` over them. Raises InputError for an unknown option."""
+        for key, value in given.items():
+            if key not in self.defaults:
+                near = difflib.get_close_matches(key, self.defaults, n=1)
+                known = ", ".join(sorted(self.defaults)) or "none"
+                hint = f"did you mean {near[0]!r}?" if near else f"it knows: {known}"
+                raise InputError(f"scorer {self.name!r}: unknown option {key!r}; {hint}")
+            default = self.defaults[key]
+            if isinstance(default, bool) != isinstance(value, bool) or (
+                isinstance(default, str) and not isinstance(value, str)
+            ):
+                raise InputError(
+                    f"scorer {self.name!r}: option {key!r}: {value!r} is not a "
+                    f"{'yes or no (true, false)' if isinstance(default, bool) else 'text'}"
+                )
+        return {**self.defaults, **given}

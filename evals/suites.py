@@ -1,0 +1,173 @@
+"""Suites: settings and data become items with a scorer, pinned by content.
+
+Importing this is cheap. Inspect is imported only for a suite that is a Python file with a
+`@task`, when such a suite is asked for.
+"""
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import ascii_uppercase
+
+from evals.samples import Item, file_sha256, load_items
+from evals.scorers import Options, Scored, Scorer, identity, scorer
+from harness.domain.content import digest
+from harness.domain.errors import ConfigError, InputError, NotFound
+from harness.domain.evaluation import SuitePin
+from harness.domain.settings import SuiteSettings
+
+PLACEHOLDER = re.compile(r"\{(input|choices)\}")
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A loaded suite. left_out: id → why the scorer cannot judge that item of the file."""
+
+    settings: SuiteSettings
+    items: Mapping[str, Item]
+    scorer: Scorer
+    options: Options
+    left_out: Mapping[str, str]
+    pin: SuitePin
+
+    def prompt(self, item: str) -> str:
+        return rendered(self.settings.template, self.items[item])
+
+    def score(self, answer: str, item: str) -> Scored:
+        return self.scorer.score(answer, self.items[item], self.options)
+
+
+def rendered(template: str, item: Item) -> str:
+    """The one user message. Choices that the template does not place are put below it."""
+    listed = "\n".join(
+        f"{letter}) {choice}"
+        for letter, choice in zip(ascii_uppercase, item.choices, strict=False)
+    )
+    # One pass, so that braces in an item's own text stay as they are.
+    values = {"input": item.input, "choices": listed}
+    text = PLACEHOLDER.sub(lambda found: values[found[1]], template)
+    return f"{text}\n\n{listed}" if listed and "{choices}" not in template else text
+
+
+def load_suite(settings: SuiteSettings) -> Suite:
+    """Raises InputError with the file's place, NotFound for an unknown scorer."""
+    if settings.path is None:
+        raise ConfigError(f"suite {settings.name!r}: give it a path (data file) or a task")
+    if "{input}" not in settings.template:
+        raise ConfigError(f"suite {settings.name!r}: its template must contain {{input}}")
+    judge = scorer(settings.scorer)
+    loaded = load_items(
+        settings.path,
+        name=settings.name,
+        input_field=settings.input_field,
+        target_field=settings.target_field,
+    )
+    options = judge.complete(loaded, judge.options(settings.scorer_options))
+    left_out: dict[str, str] = {}
+    for item in loaded:
+        try:
+            reason = judge.check(item, options)
+        except InputError as error:
+            raise InputError(f"{settings.path}: {error}") from None
+        if reason:
+            left_out[item.id] = reason
+    items = {item.id: item for item in loaded if item.id not in left_out}
+    if not items:
+        raise InputError(f"{settings.path}: scorer {judge.name!r} can judge none of its items")
+    pin = SuitePin(
+        name=settings.name,
+        version=settings.version,
+        data_sha256=file_sha256(settings.path),
+        scorer=identity(judge, options),
+        template=_asked_sha256(settings)[:16],
+        items=len(items),
+    )
+    return Suite(settings, items, judge, options, left_out, pin)
+
+
+def _asked_sha256(settings: SuiteSettings) -> str:
+    """What decides how an item is asked, besides its data."""
+    return digest(
+        [
+            settings.template,
+            settings.system,
+            settings.max_output_tokens,
+            settings.temperature,
+            settings.input_field,
+            settings.target_field,
+        ]
+    )
+
+
+def task_file(settings: SuiteSettings) -> tuple[Path, str]:
+    """File and function name (may be empty) of `file.py:name`."""
+    given = settings.task or ""
+    file, _, name = given.rpartition(":") if given.count(".py:") else (given, "", "")
+    return Path(file), name
+
+
+class Catalog:
+    """The suites of the configuration; pins follow the files when these change."""
+
+    def __init__(self, suites: Mapping[str, SuiteSettings]) -> None:
+        self._suites = dict(suites)
+        self._pins: dict[tuple[str, int, int], SuitePin] = {}
+        self._loaded: dict[tuple[str, int, int], Suite] = {}
+
+    def names(self) -> Sequence[str]:
+        return sorted(self._suites)
+
+    def settings(self, suite: str) -> SuiteSettings:
+        """Raises NotFound, naming the nearest suite."""
+        try:
+            return self._suites[suite]
+        except KeyError:
+            near = difflib.get_close_matches(suite, self._suites, n=1, cutoff=0.4)
+            there = ", ".join(self.names()) or "none; add one under `suites` in the configuration"
+            hint = f"did you mean {near[0]!r}?" if near else f"there are: {there}"
+            raise NotFound(f"no suite {suite!r}; {hint}") from None
+
+    def pin(self, suite: str) -> SuitePin:
+        """Raises NotFound; InputError when its data or scorer is wrong."""
+        settings = self.settings(suite)
+        if settings.task is None:
+            return self.suite(suite).pin
+        key = _version(suite, task_file(settings)[0])
+        if key not in self._pins:
+            # Seconds of import; only for suites that are Python files.
+            from evals.tasks import load_task_suite  # noqa: PLC0415
+
+            self._pins[key] = load_task_suite(settings).pin
+        return self._pins[key]
+
+    def title(self, suite: str) -> str:
+        return self.settings(suite).title or suite
+
+    def suite(self, suite: str) -> Suite:
+        """Items and scorer of a suite with a data file. Raises as pin()."""
+        settings = self.settings(suite)
+        key = _version(suite, settings.path or Path())
+        if key not in self._loaded:
+            self._loaded[key] = load_suite(settings)
+        return self._loaded[key]
+
+    def left_out(self, suite: str) -> Mapping[str, int]:
+        """Reason → how many items of the file are not in the suite. Empty for a `@task`."""
+        if self.settings(suite).task is not None:
+            return {}
+        return Counter(self.suite(suite).left_out.values())
+
+
+def _version(suite: str, path: Path) -> tuple[str, int, int]:
+    """Suite with its file's time and size: another content is loaded again."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise InputError(
+            f"suite {suite!r}: {path} cannot be read: {error.strerror}; mend its path in the "
+            "configuration"
+        ) from error
+    return suite, stat.st_mtime_ns, stat.st_size
