@@ -1,0 +1,222 @@
+"""The two plain files that anyone can check the rules on: CSV text in, rows out.
+
+Every fault is an InputError that begins with FILE:LINE.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from harness.domain.errors import InputError
+
+_DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_COUNT = re.compile(r"[0-9]{1,12}")
+
+
+@dataclass(frozen=True, slots=True)
+class ItemRow:
+    """One item's scores by epoch, None where unscored. line: of its first row."""
+
+    item: str
+    line: int
+    incumbent: tuple[float | None, ...]
+    candidate: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BlockRow:
+    """requests and failures count both arms."""
+
+    block: str
+    line: int
+    requests: int
+    canary_requests: int
+    failures: int
+    canary_failures: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    place: str
+    line: int
+    cells: Mapping[str, str]
+
+    def error(self, message: str) -> InputError:
+        return InputError(f"{self.place}:{self.line}: {message}")
+
+
+def read_text(path: str) -> str:
+    """The file's text, without a byte order mark. Raises InputError, naming the file."""
+    try:
+        data = Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a file name"
+        raise InputError(f"{path}: cannot be read: {reason}") from None
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{path}:{line}: not UTF-8 text; save it as UTF-8 CSV") from None
+
+
+def parse_pairs(text: str, place: str, n_max: int | None = None) -> tuple[ItemRow, ...]:
+    """Items in the order of their first row. Other columns are left alone.
+
+    Raises InputError at the first fault, also for more than n_max items.
+    """
+    required, optional = ("item", "incumbent", "candidate"), ("epoch",)
+    scores: dict[str, dict[int, tuple[float | None, float | None]]] = {}
+    lines: dict[str, int] = {}
+    seen: dict[tuple[str, int], int] = {}
+    for row in _rows(text, place, required, optional):
+        item, epoch = _name(row, "item"), _epoch(row)
+        earlier = seen.setdefault((item, epoch), row.line)
+        if earlier != row.line:
+            raise row.error(_twice(item, row, earlier))
+        if item not in scores and n_max is not None and len(scores) == n_max:
+            raise row.error(f"item {item!r} is one more than the planned {n_max} items")
+        lines[item] = row.line
+        epochs = scores.setdefault(item, {})
+        epochs[epoch] = (_score(row, "incumbent"), _score(row, "candidate"))
+    _same_epochs(place, scores, lines)
+    return tuple(_item_row(item, epochs, seen) for item, epochs in scores.items())
+
+
+def parse_blocks(text: str, place: str) -> tuple[BlockRow, ...]:
+    """Blocks in the order of the file. Raises InputError at the first fault."""
+    counts = ("requests", "canary_requests", "failures", "canary_failures")
+    seen: dict[str, int] = {}
+    blocks = []
+    for row in _rows(text, place, ("block", *counts), ()):
+        name = _name(row, "block")
+        earlier = seen.setdefault(name, row.line)
+        if earlier != row.line:
+            raise row.error(f"block {name!r} is there already, in line {earlier}")
+        blocks.append(BlockRow(name, row.line, *(_count(row, column) for column in counts)))
+    return tuple(blocks)
+
+
+def _rows(
+    text: str, place: str, required: Sequence[str], optional: Sequence[str]
+) -> Iterator[_Row]:
+    numbered = _cells(text, place)
+    try:
+        line, names = next(numbered)
+    except StopIteration:
+        wanted = ",".join(required)
+        raise InputError(f"{place}:1: the file is empty; it begins with {wanted}") from None
+    header = [name.strip().lower() for name in names]
+    _check_header(f"{place}:{line}", header, required, optional)
+    for line, values in numbered:
+        if len(values) != len(header):
+            raise InputError(
+                f"{place}:{line}: {len(values)} fields, but the header has {len(header)}"
+            )
+        cells = {name: value.strip() for name, value in zip(header, values, strict=True)}
+        yield _Row(place, line, cells)
+
+
+def _cells(text: str, place: str) -> Iterator[tuple[int, list[str]]]:
+    """(first line, fields) of each row that is not blank."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            values = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise InputError(f"{place}:{line}: not CSV: {error}") from None
+        if any(value.strip() for value in values):
+            yield line, values
+
+
+def _check_header(
+    where: str, header: Sequence[str], required: Sequence[str], optional: Sequence[str]
+) -> None:
+    for name in (*required, *optional):
+        if header.count(name) > 1:
+            raise InputError(f"{where}: column {name!r} is there twice")
+    for name in required:
+        if name in header:
+            continue
+        others = [other for other in header if other not in (*required, *optional)]
+        near = get_close_matches(name, others, n=1)
+        hint = f"; is it {near[0]!r}?" if near else f"; the columns are {','.join(required)}"
+        raise InputError(f"{where}: column {name!r} is missing{hint}")
+
+
+def _name(row: _Row, column: str) -> str:
+    if not row.cells[column]:
+        raise row.error(f"{column} is empty")
+    return row.cells[column]
+
+
+def _score(row: _Row, column: str) -> float | None:
+    text = row.cells[column]
+    if not text:
+        return None
+    if not _DECIMAL.fullmatch(text):
+        raise row.error(f"{column} is {text!r}; a score is a number from 0 to 1, or empty")
+    score = float(text)
+    if not 0.0 <= score <= 1.0:
+        raise row.error(f"{column} is {text}; scores are from 0 to 1")
+    return score + 0.0
+
+
+def _epoch(row: _Row) -> int:
+    if "epoch" not in row.cells:
+        return 0
+    return _count(row, "epoch")
+
+
+def _count(row: _Row, column: str) -> int:
+    text = row.cells[column]
+    if not _COUNT.fullmatch(text):
+        raise row.error(f"{column} is {text!r}; it must be a whole number, 0 or more")
+    return int(text)
+
+
+def _twice(item: str, row: _Row, earlier: int) -> str:
+    if "epoch" in row.cells:
+        return f"item {item!r} epoch {row.cells['epoch']} is there already, in line {earlier}"
+    return (
+        f"item {item!r} is there already, in line {earlier}; "
+        "several epochs of an item need a column 'epoch'"
+    )
+
+
+def _same_epochs(
+    place: str, scores: Mapping[str, Mapping[int, object]], lines: Mapping[str, int]
+) -> None:
+    """Epochs are registered before the run: an item that lacks one is not comparable."""
+    wanted: set[int] = set()
+    for item, epochs in scores.items():
+        wanted = wanted or set(epochs)
+        if set(epochs) != wanted:
+            raise InputError(
+                f"{place}:{lines[item]}: item {item!r} has epochs {_listed(epochs)}, "
+                f"the first item has {_listed(wanted)}; leave a score empty when there is none"
+            )
+
+
+def _listed(epochs: Mapping[int, object] | set[int]) -> str:
+    return ", ".join(str(epoch) for epoch in sorted(epochs))
+
+
+def _item_row(
+    item: str,
+    epochs: Mapping[int, tuple[float | None, float | None]],
+    seen: Mapping[tuple[str, int], int],
+) -> ItemRow:
+    ordered = [epochs[epoch] for epoch in sorted(epochs)]
+    return ItemRow(
+        item=item,
+        line=min(seen[item, epoch] for epoch in epochs),
+        incumbent=tuple(ours for ours, _ in ordered),
+        candidate=tuple(theirs for _, theirs in ordered),
+    )

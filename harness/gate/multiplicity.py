@@ -1,0 +1,40 @@
+"""More than one suite, more than one try: where the error goes."""
+
+import math
+from collections.abc import Sequence
+from enum import StrEnum
+
+
+class Spend(StrEnum):
+    """How the k-th proposal of the same candidate on the same suite pays for its look."""
+
+    HARMONIC = "harmonic"  # at most alpha over all looks
+    SQUARE = "square"  # at most alpha over all looks
+    FIRST_FULL = "first_full"  # at most 1.5 alpha over all looks
+    NONE = "none"  # no promise about repeats
+
+
+def holm(p_values: Sequence[float], alpha: float) -> tuple[bool, ...]:
+    """Which of several superiority suites are shown, when one suffices. Source: Holm 1979."""
+    shown = [False] * len(p_values)
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    for rank, index in enumerate(order):
+        if p_values[index] > alpha / (len(p_values) - rank):
+            break
+        shown[index] = True
+    return tuple(shown)
+
+
+def alpha_of_look(alpha: float, look: int, spend: Spend) -> float:
+    """The error of the `look`-th proposal, counted from 1 (statistics.md 1.8)."""
+    if look < 1:
+        raise ValueError(f"looks are counted from 1, not {look}")
+    match spend:
+        case Spend.NONE:
+            return alpha
+        case Spend.FIRST_FULL if look == 1:
+            return alpha
+        case Spend.HARMONIC | Spend.FIRST_FULL:
+            return alpha / (look * (look + 1))
+        case Spend.SQUARE:
+            return 6.0 * alpha / (math.pi**2 * look**2)

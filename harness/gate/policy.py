@@ -1,0 +1,178 @@
+"""What a rollout does next, from its data alone. The table is in domain.rollout.
+
+Nothing advances on no data: every way up needs this step's own scored exposures.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from harness.domain.observation import Block
+from harness.domain.policy import Unit
+from harness.domain.rollout import Action, ActionKind, Rollout, RolloutState, Signal
+from harness.gate.assignment import ALARM_AT, worst_log_srm
+from harness.gate.online import CanaryEvidence, watch
+
+_Choice = tuple[ActionKind, Signal | None, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """step_exposures: canary units at this weight, in blocks where not every unit failed."""
+
+    rollout: Rollout
+    evidence: CanaryEvidence
+    step_exposures: int
+    wanted: int
+    log_srm: float
+    late: bool
+    left: timedelta
+
+
+def decide(rollout: Rollout, blocks: Sequence[Block], now: datetime) -> Action:
+    """The action and signal that the data ask for, with every figure behind it. Pure.
+
+    blocks: all of this rollout, of every step: evidence accumulates.
+    """
+    evidence = watch(blocks, rollout.policy)
+    step = rollout.current
+    deadline = rollout.step_started_at + timedelta(seconds=step.deadline_s)
+    # Keys that send many requests go to one arm each: then the ratio proves nothing.
+    keyed = rollout.policy.unit is Unit.SESSION
+    view = _View(
+        rollout=rollout,
+        evidence=evidence,
+        step_exposures=evidence.exposures_by_weight.get(step.weight_bps, 0),
+        wanted=max(1, step.min_exposures),
+        log_srm=worst_log_srm(sorted(blocks, key=_number)) if keyed else 0.0,
+        late=now >= deadline,
+        left=deadline - now,
+    )
+    kind, signal, reason = _choose(view)
+    return Action(
+        kind=kind,
+        signal=signal,
+        reason=reason,
+        log_e=evidence.log_e,
+        distance_to_trip=evidence.distance_to_trip,
+        exposures=evidence.exposures,
+        step_exposures=view.step_exposures,
+        log_certificate=evidence.log_certificate,
+        block=_tripping(blocks, evidence),
+        figures=_figures(view),
+    )
+
+
+def _choose(view: _View) -> _Choice:
+    rollout = view.rollout
+    if not rollout.live:
+        return ActionKind.HOLD, None, f"The rollout has ended: {rollout.state.value}."
+    if view.evidence.block is not None:
+        return ActionKind.ROLLBACK, Signal.HARM, _harm(view)
+    if rollout.state is RolloutState.PAUSED:
+        return ActionKind.HOLD, None, f"Paused: a person resumes or aborts. {_standing(view)}"
+    if rollout.state is RolloutState.WAITING:
+        return _waiting(view)
+    return _measuring(view)
+
+
+def _waiting(view: _View) -> _Choice:
+    counted = f"{view.step_exposures:,} of {view.wanted:,} canary exposures at {_share(view)}"
+    if view.step_exposures >= view.wanted:
+        return ActionKind.HOLD, Signal.ENOUGH, f"{counted}: enough. {_standing(view)}"
+    if view.late:
+        why = f"{counted} when the step's time was up. Silence is not health: a person looks."
+        return ActionKind.PAUSE, Signal.SILENT, why
+    return ActionKind.HOLD, None, f"{counted}, {_span(view.left)} left. {_standing(view)}"
+
+
+def _measuring(view: _View) -> _Choice:
+    rollout = view.rollout
+    if view.step_exposures < view.wanted:
+        missing = f"{view.step_exposures:,} of {view.wanted:,} canary exposures can be read"
+        return _open(view, f"{missing} at {_share(view)}")
+    if view.log_srm >= ALARM_AT:
+        return _open(view, "The canary's share of traffic is not the planned one: see routing")
+    wanted = math.log(rollout.policy.certificate)
+    if rollout.current.certify and view.evidence.log_certificate < wanted:
+        value = _e(view.evidence.log_certificate)
+        needed = rollout.policy.certificate
+        return _open(view, f"The certificate of no harm is at {value:.2g} of {needed:g}")
+    shown = "certified" if rollout.current.certify else "no evidence of harm beyond tolerance"
+    reason = f"{view.step_exposures:,} exposures at {_share(view)}, {shown}. {_standing(view)}"
+    if rollout.last_step:
+        return ActionKind.PROMOTE, Signal.PROVEN, reason
+    return ActionKind.ADVANCE, Signal.STEP_DONE, reason
+
+
+def _open(view: _View, what: str) -> _Choice:
+    if view.late:
+        why = f"{what} when the step's time was up: a person looks. {_standing(view)}"
+        return ActionKind.PAUSE, Signal.UNDECIDED, why
+    return ActionKind.HOLD, None, f"{what}, {_span(view.left)} left. {_standing(view)}"
+
+
+def _harm(view: _View) -> str:
+    found = view.evidence
+    return (
+        f"The canary fails more often than the incumbent: {found.canary_failures:,} of "
+        f"{found.exposures:,} against {found.control_failures:,} of {found.control_units:,}; "
+        f"evidence of harm reached the rollback level (e = {_e(found.log_e):.3g})."
+    )
+
+
+def _standing(view: _View) -> str:
+    return f"Evidence of harm: {view.evidence.distance_to_trip:.0%} of the rollback level."
+
+
+def _share(view: _View) -> str:
+    return f"{view.rollout.current.weight_bps / 100:g} %"
+
+
+def _span(left: timedelta) -> str:
+    minutes = max(0, int(left.total_seconds())) // 60
+    hours, days = minutes // 60, minutes // 1440
+    if days:
+        return f"{days} d {hours % 24} h"
+    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min"
+
+
+def _figures(view: _View) -> dict[str, object]:
+    found, policy = view.evidence, view.rollout.policy
+    return {
+        "alpha": policy.alpha,
+        "rho": policy.rho,
+        "rho_ni": policy.rho_ni,
+        "p0": policy.p0,
+        "log_e_max": found.log_e_max,
+        "rollback_at": math.log(1.0 / policy.alpha),
+        "certificate": _e(found.log_certificate),
+        "certificate_odds": _e(found.log_odds_e),
+        "certificate_rate": _e(found.log_rate_e),
+        "certificate_at": policy.certificate,
+        "log_srm": view.log_srm,
+        "blocks": len(found.path),
+        "canary_units": found.exposures,
+        "canary_failures": found.canary_failures,
+        "control_units": found.control_units,
+        "control_failures": found.control_failures,
+        "missing": found.missing,
+        "min_exposures": view.wanted,
+        "seconds_left": max(0.0, view.left.total_seconds()),
+    }
+
+
+def _tripping(blocks: Sequence[Block], found: CanaryEvidence) -> int | None:
+    if found.block is None:
+        return None
+    return sorted(blocks, key=_number)[found.block].number
+
+
+def _e(log: float) -> float:
+    # Beyond any decision; a double ends at exp(709).
+    return math.exp(min(log, 700.0))
+
+
+def _number(block: Block) -> int:
+    return block.number

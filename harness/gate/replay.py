@@ -1,0 +1,134 @@
+"""A verdict's inputs as JSON and back: enough to decide again, to the same bytes (F5)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from harness.domain.content import canonical_json
+from harness.domain.evaluation import (
+    Claim,
+    Pair,
+    SuitePlan,
+    SuiteReport,
+    SuiteRole,
+    Verdict,
+)
+from harness.gate.pairs import Paired, PairedItem
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One suite's registration and what was measured. ended: its runs bring no more."""
+
+    plan: SuitePlan
+    paired: Paired
+    ended: bool = False
+
+
+def inputs_of(
+    cases: Sequence[Case], decided_at: datetime, expires_at: datetime
+) -> dict[str, object]:
+    """plans, pairs (item, incumbent, candidate, both lenient), runs, and marks of odd items."""
+    return {
+        "plans": [case.plan.as_json() for case in cases],
+        "pairs": {case.plan.suite: _rows(case.paired) for case in cases},
+        "runs": {
+            case.plan.suite: {
+                "incumbent": case.paired.incumbent_run,
+                "candidate": case.paired.candidate_run,
+            }
+            for case in cases
+        },
+        "marks": {case.plan.suite: _marks(case.paired) for case in cases},
+        "blocked": {
+            case.plan.suite: case.paired.blocked for case in cases if case.paired.blocked
+        },
+        "ended": [case.plan.suite for case in cases if case.ended],
+        "decided_at": decided_at.isoformat(),
+        "expires_at": expires_at.isoformat(),
+    }
+
+
+def cases_of(inputs: Mapping[str, Any]) -> tuple[Case, ...]:
+    """The inverse of inputs_of, also after a trip through JSON text."""
+    return tuple(_case(plan_of(plan), inputs) for plan in inputs["plans"])
+
+
+def times_of(inputs: Mapping[str, Any]) -> tuple[datetime, datetime]:
+    return (
+        datetime.fromisoformat(inputs["decided_at"]),
+        datetime.fromisoformat(inputs["expires_at"]),
+    )
+
+
+def plan_of(stored: Mapping[str, Any]) -> SuitePlan:
+    """The inverse of SuitePlan.as_json."""
+    fields = {**stored, "role": SuiteRole(stored["role"]), "claim": Claim(stored["claim"])}
+    return SuitePlan(**fields)
+
+
+def report_json(report: SuiteReport) -> dict[str, object]:
+    return {**asdict(report), "flags": list(report.flags)}
+
+
+def verdict_bytes(verdict: Verdict) -> bytes:
+    """Everything a verdict says, in one canonical form: equal bytes, equal verdicts."""
+    body = {
+        "id": verdict.id,
+        "outcome": verdict.outcome,
+        "route": verdict.route,
+        "incumbent": verdict.incumbent,
+        "candidate": verdict.candidate,
+        "reason": verdict.reason,
+        "suites": [report_json(report) for report in verdict.suites],
+        "inputs": verdict.inputs,
+    }
+    return canonical_json(body).encode()
+
+
+def _rows(paired: Paired) -> list[list[object]]:
+    return [
+        [
+            item.pair.item,
+            item.pair.incumbent,
+            item.pair.candidate,
+            item.pair.lenient_incumbent,
+            item.pair.lenient_candidate,
+        ]
+        for item in paired.items
+    ]
+
+
+def _marks(paired: Paired) -> dict[str, object]:
+    return {
+        item.pair.item: {
+            "unscored": [item.unscored_incumbent, item.unscored_candidate],
+            "unanswered": item.unanswered,
+            "rules": list(item.rules),
+        }
+        for item in paired.items
+        if item != PairedItem(item.pair)
+    }
+
+
+def _case(plan: SuitePlan, inputs: Mapping[str, Any]) -> Case:
+    suite = plan.suite
+    marks, runs = inputs["marks"][suite], inputs["runs"][suite]
+    items = tuple(_item(row, marks.get(row[0])) for row in inputs["pairs"][suite])
+    blocked = inputs["blocked"].get(suite, "")
+    paired = Paired(items, runs["incumbent"], runs["candidate"], blocked)
+    return Case(plan, paired, suite in inputs["ended"])
+
+
+def _item(row: Sequence[Any], mark: Mapping[str, Any] | None) -> PairedItem:
+    pair = Pair(str(row[0]), *(float(score) for score in row[1:]))
+    if mark is None:
+        return PairedItem(pair)
+    return PairedItem(
+        pair=pair,
+        unscored_incumbent=mark["unscored"][0],
+        unscored_candidate=mark["unscored"][1],
+        unanswered=mark["unanswered"],
+        rules=tuple(mark["rules"]),
+    )

@@ -1,0 +1,242 @@
+"""One suite: pairs in, report out, with the lenient reading beside the strict one."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+from harness.domain.evaluation import Claim, Sample, SuitePlan, SuiteReport
+from harness.gate.design import Design, design_of
+from harness.gate.intervals import mcnemar
+from harness.gate.offline import Evidence, judge
+from harness.gate.pairs import (
+    INFRA_TOLERANCE,
+    UNSCORED_HIGH,
+    UNSCORED_TOLERANCE,
+    Paired,
+    PairedItem,
+    pair_up,
+)
+from harness.gate.words import because, more_items, points
+
+OUTCOMES = {
+    "promote": "passed",
+    "reject": "failed",
+    "inconclusive": "inconclusive",
+    "running": "running",
+}
+EXAMPLES = 5
+# Graded scores this close look like a tie to people; the verdict goes by the sign.
+TIE_BAND = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A report and how many of the paired items it consumed."""
+
+    report: SuiteReport
+    consumed: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Readings:
+    """strict: under the plan. lenient: what the lenient scores of the same answers say."""
+
+    strict: Evidence
+    lenient: Evidence | None
+
+
+def judge_suite(
+    plan: SuitePlan,
+    incumbent: Sequence[Sample],
+    candidate: Sequence[Sample],
+    *,
+    ended: bool = False,
+) -> SuiteReport:
+    """What the samples of both runs say so far; outcome `running` while they do not decide.
+
+    ended: the runs bring no more samples (budget), so that running becomes inconclusive.
+    Raises StaleEvidence and InputError as `pair_up` does.
+    """
+    return judge_pairs(plan, pair_up(plan, incumbent, candidate), ended=ended).report
+
+
+def judge_pairs(plan: SuitePlan, paired: Paired, *, ended: bool = False) -> Judgement:
+    """As judge_suite, on pairs that are made already (statistics.md 1.6)."""
+    readings = _read(plan, paired.items)
+    outcome = _outcome(paired, readings, ended=ended)
+    strict, lenient = readings.strict, readings.lenient
+    waited = lenient is not None and strict.outcome == "reject"
+    consumed = max(strict.n_used, lenient.n_used if lenient and waited else 0)
+    report = _report(plan, paired.items[: strict.n_used], strict, outcome)
+    form = _form(paired.items[:consumed])
+    details = {**report.details, **form, "lenient": _lenient_figures(lenient)}
+    reason = _reason(plan, paired, readings, report, form)
+    return Judgement(replace(report, reason=reason, details=details), consumed)
+
+
+def _read(plan: SuitePlan, items: Sequence[PairedItem]) -> _Readings:
+    strict = judge(_differences(items), design_of(plan))
+    if strict.outcome not in ("reject", "inconclusive"):
+        return _Readings(strict, None)
+    # A strict loss asks only whether the substance holds within the margin; a strict draw
+    # asks the registered claim again.
+    claim = Claim.NON_INFERIOR if strict.outcome == "reject" else plan.claim
+    design = Design(claim, plan.margin, plan.n_max, plan.alpha)
+    return _Readings(strict, judge(_lenient_differences(items), design))
+
+
+def _outcome(paired: Paired, readings: _Readings, *, ended: bool) -> str:
+    strict, lenient = readings.strict, readings.lenient
+    over = ended or bool(paired.blocked)
+    if lenient is not None and lenient.outcome == "promote":
+        return "harness_mismatch"
+    if strict.outcome == "reject":
+        if _rests_on_infrastructure(paired.items[: strict.n_used]):
+            return "infra_error"
+        # Lost strictly, open leniently: the answers decide whether it is form or substance.
+        waiting = lenient is not None and lenient.outcome == "running" and not over
+        return "running" if waiting else "failed"
+    if strict.outcome == "running" and paired.blocked:
+        return "infra_error"
+    if strict.outcome == "running" and ended:
+        return "inconclusive"
+    return OUTCOMES[strict.outcome]
+
+
+def _rests_on_infrastructure(items: Sequence[PairedItem]) -> bool:
+    """Whether a rejection falls when unanswered items say nothing: never held against it."""
+    unanswered = sum(item.unanswered for item in items)
+    if unanswered <= INFRA_TOLERANCE * len(items):
+        return False
+    differences = _differences(items)
+    neutral = [
+        0.0 if item.unanswered else d for item, d in zip(items, differences, strict=True)
+    ]
+    return judge(neutral, Design(Claim.SUPERIOR, 0.5, len(items) + 1)).outcome != "reject"
+
+
+def _report(
+    plan: SuitePlan, items: Sequence[PairedItem], found: Evidence, outcome: str
+) -> SuiteReport:
+    high = _unscored_high(items, plan.epochs)
+    return SuiteReport(
+        suite=plan.suite,
+        role=plan.role,
+        claim=plan.claim,
+        margin=plan.margin,
+        outcome=outcome,
+        how=found.how,
+        n_used=found.n_used,
+        n_max=plan.n_max,
+        delta=found.delta,
+        ci_low=found.ci_low,
+        ci_high=found.ci_high,
+        ci_method=found.ci_method,
+        log_e=found.log_e,
+        log_e_bad=found.log_e_bad,
+        p_final=found.p_final,
+        wins=found.wins,
+        ties=found.ties,
+        losses=found.losses,
+        reason="",
+        flags=(UNSCORED_HIGH,) if high else (),
+        details=_details(plan, items, found),
+    )
+
+
+def _details(
+    plan: SuitePlan, items: Sequence[PairedItem], found: Evidence
+) -> dict[str, object]:
+    exact = mcnemar(found.wins, found.losses) if found.ci_method == "tango" else None
+    return {
+        "alpha": plan.alpha,
+        "t": found.t,
+        "p_t": found.p_t,
+        "log_e_max": found.log_e_max,
+        "sd": found.sd,
+        "incumbent_mean": _mean([item.pair.incumbent for item in items]),
+        "candidate_mean": _mean([item.pair.candidate for item in items]),
+        "lenient_incumbent_mean": _mean([item.pair.lenient_incumbent for item in items]),
+        "lenient_candidate_mean": _mean([item.pair.lenient_candidate for item in items]),
+        "near_ties": sum(abs(d) <= TIE_BAND for d in _differences(items)),
+        "mcnemar_exact": exact.exact if exact else None,
+        "mcnemar_mid_p": exact.mid_p if exact else None,
+        "unscored_incumbent": sum(item.unscored_incumbent for item in items),
+        "unscored_candidate": sum(item.unscored_candidate for item in items),
+        "unanswered": sum(item.unanswered for item in items),
+        "more_items": more_items(found, design_of(plan)),
+    }
+
+
+def _form(items: Sequence[PairedItem]) -> dict[str, object]:
+    """Which form rules broke in the candidate's answers, how often, and where to look."""
+    counts = Counter(rule for item in items for rule in item.rules)
+    if not counts:
+        return {"rule": None, "rules": {}, "examples": []}
+    worst = min(counts, key=lambda rule: (-counts[rule], rule))
+    examples = [item.pair.item for item in items if worst in item.rules][:EXAMPLES]
+    return {"rule": worst, "rules": dict(sorted(counts.items())), "examples": examples}
+
+
+def _lenient_figures(found: Evidence | None) -> dict[str, object] | None:
+    if found is None:
+        return None
+    return {
+        "outcome": OUTCOMES[found.outcome],
+        "n_used": found.n_used,
+        "delta": found.delta,
+        "ci_low": found.ci_low,
+        "ci_high": found.ci_high,
+        "log_e": found.log_e,
+        "p_final": found.p_final,
+    }
+
+
+def _reason(
+    plan: SuitePlan,
+    paired: Paired,
+    readings: _Readings,
+    report: SuiteReport,
+    form: dict[str, object],
+) -> str:
+    strict, lenient = readings.strict, readings.lenient
+    if report.outcome == "harness_mismatch" and lenient is not None:
+        return (
+            f"The candidate loses by form, not by substance: {points(strict.delta)} points as "
+            f"scored, {points(lenient.delta)} points when both sides are read leniently. "
+            f"The rule that broke most is {form['rule'] or 'unnamed'}."
+        )
+    if report.outcome == "infra_error":
+        why = paired.blocked or "the loss rests on items that the candidate could not answer"
+        return f"Not measured: {why}."
+    if report.outcome == "running" and lenient is not None:
+        return (
+            f"As scored the candidate is worse ({points(strict.delta)} points); whether by "
+            f"form or by substance is open after {lenient.n_used} of {plan.n_max} items."
+        )
+    if report.outcome == "inconclusive" and strict.outcome == "running":
+        return (
+            f"The run ended after {strict.n_used} of {plan.n_max} items, before any limit was "
+            f"reached: {plan.n_max - strict.n_used} more are planned. The incumbent stays."
+        )
+    return because(strict, design_of(plan))
+
+
+def _differences(items: Sequence[PairedItem]) -> list[float]:
+    return [item.pair.candidate - item.pair.incumbent for item in items]
+
+
+def _lenient_differences(items: Sequence[PairedItem]) -> list[float]:
+    return [item.pair.lenient_candidate - item.pair.lenient_incumbent for item in items]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return fmean(values) if values else None
+
+
+def _unscored_high(items: Sequence[PairedItem], epochs: int) -> bool:
+    allowed = UNSCORED_TOLERANCE * len(items) * epochs
+    ours = sum(item.unscored_incumbent for item in items)
+    theirs = sum(item.unscored_candidate for item in items)
+    return max(ours, theirs) > allowed

@@ -1,0 +1,117 @@
+"""From samples to a verdict, and from a stored verdict to the same verdict again."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from harness.domain.content import digest
+from harness.domain.evaluation import (
+    VERDICTS,
+    Sample,
+    SuitePlan,
+    SuiteReport,
+    SuiteRole,
+    Verdict,
+)
+from harness.gate.pairs import pair_up
+from harness.gate.replay import Case, cases_of, inputs_of, report_json, times_of
+from harness.gate.suites import judge_pairs, judge_suite
+
+__all__ = ["judge_suite", "recompute", "verdict"]
+
+Samples = Sequence[Sample]
+# The worst word wins; `passed` needs every suite (Berger 1982, intersection-union).
+PRECEDENCE = ("failed", "running", "infra_error", "harness_mismatch", "inconclusive", "passed")
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    route: str
+    incumbent: str
+    candidate: str
+
+
+def verdict(  # noqa: PLR0913 - one question, asked whole
+    route: str,
+    incumbent: str,
+    candidate: str,
+    plans: Sequence[SuitePlan],
+    samples_by_suite: Mapping[str, tuple[Samples, Samples]],
+    now: datetime,
+    ttl_s: float,
+    *,
+    ended: frozenset[str] = frozenset(),
+) -> Verdict | None:
+    """The verdict on all suites together, None while it is open (statistics.md 1.7).
+
+    samples_by_suite: incumbent's and candidate's, by suite; a suite not in it has none yet.
+    ttl_s: how long it is proof. ended: suites whose runs bring no more samples (budget).
+    Raises StaleEvidence when the two sides of a suite do not fit each other.
+    """
+    cases = []
+    for plan in sorted(plans, key=lambda plan: plan.role is SuiteRole.PRIMARY):
+        ours, theirs = samples_by_suite.get(plan.suite, ((), ()))
+        cases.append(Case(plan, pair_up(plan, ours, theirs), plan.suite in ended))
+    decided_at = now.astimezone(UTC)
+    expires_at = decided_at + timedelta(seconds=ttl_s)
+    return _decide(_Question(route, incumbent, candidate), cases, decided_at, expires_at)
+
+
+def recompute(stored: Verdict) -> Verdict:
+    """Decide again from the stored inputs alone: same id, same bytes, or it was tampered with.
+
+    Raises ValueError when the inputs do not decide anything.
+    """
+    question = _Question(stored.route, stored.incumbent, stored.candidate)
+    again = _decide(question, cases_of(stored.inputs), *times_of(stored.inputs))
+    if again is None:
+        raise ValueError(f"the inputs of verdict {stored.id} do not decide")
+    return again
+
+
+def _decide(
+    question: _Question, cases: Sequence[Case], decided_at: datetime, expires_at: datetime
+) -> Verdict | None:
+    judged = [judge_pairs(case.plan, case.paired, ended=case.ended) for case in cases]
+    reports = tuple(found.report for found in judged)
+    outcomes = {report.outcome for report in reports}
+    outcome = next((word for word in PRECEDENCE if word in outcomes), "running")
+    if outcome == "running":
+        return None
+    used = [
+        replace(case, paired=replace(case.paired, items=case.paired.items[: found.consumed]))
+        for case, found in zip(cases, judged, strict=True)
+    ]
+    inputs = inputs_of(used, decided_at, expires_at)
+    reason = _reason(outcome, reports)
+    body = [
+        question.route,
+        question.incumbent,
+        question.candidate,
+        outcome,
+        reason,
+        [report_json(report) for report in reports],
+        inputs,
+    ]
+    return VERDICTS[outcome](
+        id=f"v_{digest(body)[:24]}",
+        route=question.route,
+        incumbent=question.incumbent,
+        candidate=question.candidate,
+        reason=reason,
+        suites=reports,
+        inputs=inputs,
+        decided_at=decided_at,
+        expires_at=expires_at,
+    )
+
+
+def _reason(outcome: str, reports: Sequence[SuiteReport]) -> str:
+    """The deciding suite's sentence. With all passed that is the primary one, judged last."""
+    deciding = [report for report in reports if report.outcome == outcome]
+    report = deciding[-1] if outcome == "passed" else deciding[0]
+    if len(reports) == 1:
+        return report.reason
+    if outcome == "passed":
+        return f"All {len(reports)} suites passed. {report.suite}: {report.reason}"
+    return f"{report.suite}: {report.reason}"

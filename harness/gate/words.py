@@ -1,0 +1,92 @@
+"""One or two plain sentences about a comparison. The exact figures stand beside them."""
+
+from harness.domain.evaluation import Claim
+from harness.gate.design import Design
+from harness.gate.offline import Evidence
+from harness.gate.planning import items_needed
+
+
+def points(share: float) -> str:
+    """A difference in points of a hundred, with its sign."""
+    value = share * 100.0
+    return f"{value:+.1f}".replace("-", "−")
+
+
+def because(found: Evidence, design: Design) -> str:
+    """Why the comparison stands where it stands."""
+    match found.outcome:
+        case "promote":
+            return _promoted(found, design)
+        case "reject":
+            return (
+                f"The candidate is worse: {_difference(found)} after {found.n_used} of "
+                f"{design.n_max} items."
+            )
+        case "inconclusive":
+            return _undecided(found, design)
+        case _:
+            return (
+                f"{found.n_used} of {design.n_max} items are in and none of the limits is "
+                f"reached; so far {_difference(found)}."
+            )
+
+
+def more_items(found: Evidence, design: Design) -> int | None:
+    """How many further items would decide with 80 % power, if the truth is what was seen.
+
+    None when the data do not lean away from the null at all.
+    """
+    if found.sd is None:
+        return None
+    distance = found.delta - design.theta0
+    if distance <= 0.0:
+        distance = -found.delta
+    if distance <= 1e-9:
+        return None
+    # 0.25 is the gate's own prior sum of squares: a suite without a single difference has
+    # not shown that there are none.
+    sd = max(found.sd, (0.25 / (found.n_used + 1)) ** 0.5)
+    return max(1, items_needed(sd, distance, design.alpha) - found.n_used)
+
+
+def _promoted(found: Evidence, design: Design) -> str:
+    where = f"{found.n_used} of {design.n_max} items"
+    if design.claim is Claim.SUPERIOR:
+        return f"The candidate is better: {_difference(found)} after {where}."
+    return (
+        f"The candidate is at most {design.margin * 100:g} points worse (the allowed loss): "
+        f"{_difference(found)} after {where}."
+    )
+
+
+def _undecided(found: Evidence, design: Design) -> str:
+    claim = (
+        "that the candidate is better"
+        if design.claim is Claim.SUPERIOR
+        else f"that it stays within the allowed loss of {design.margin * 100:g} points"
+    )
+    more = more_items(found, design)
+    if more is None:
+        outlook = "No lean was seen, so no number of further items can be named."
+    elif found.delta > design.theta0:
+        outlook = f"If this difference is real, about {more:,} more items would show it"
+        outlook += " with 80 % power."
+    else:
+        outlook = f"The data lean against it: about {more:,} more items would show a loss"
+        outlook += " of this size with 80 % power."
+    return (
+        f"All {found.n_used} items did not show {claim}: {_difference(found)}. {outlook} "
+        "The incumbent stays."
+    )
+
+
+def _difference(found: Evidence) -> str:
+    if found.n_used == 0:
+        return "nothing is measured"
+    if found.ci_low is None or found.ci_high is None:
+        return f"{points(found.delta)} points"
+    label = ", not adjusted for early stopping" if found.how == "early" else ""
+    return (
+        f"{points(found.delta)} points "
+        f"(95 % interval {points(found.ci_low)} to {points(found.ci_high)}{label})"
+    )
