@@ -1,6 +1,6 @@
 """Proposals by people: create, approve, refuse, cancel. What happens next is `reconcile`'s."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.control import routes, targets
@@ -17,7 +17,8 @@ from harness.domain.evaluation import Claim, SuitePlan, SuiteRole
 from harness.domain.policy import GatePolicy, Policy
 from harness.domain.proposal import Event, Phase, Proposal, advance, moved
 from harness.domain.routing import RouteSettings
-from harness.gate.planning import Planning, plan_figures
+from harness.gate.design import design_of
+from harness.gate.planning import Forecast, forecast
 from harness.ports import Transaction
 
 
@@ -125,9 +126,9 @@ def plans(
     return tuple(result)
 
 
-def figures(proposal: Proposal) -> Sequence[tuple[str, Planning]]:
+def figures(proposal: Proposal) -> Sequence[tuple[str, Forecast]]:
     """By suite: what this registration can show (minimum detectable effect, items needed)."""
-    return [(plan.suite, plan_figures(plan)) for plan in proposal.plans]
+    return [(plan.suite, forecast(design_of(plan))) for plan in proposal.plans]
 
 
 def approve(ctx: Context, actor: Actor, proposal: str, reason: str = "") -> Proposal:
@@ -215,7 +216,7 @@ def _audit(
     actor: Actor,
     action: str,
     proposal: Proposal,
-    details: dict[str, object],
+    details: Mapping[str, object],
 ) -> None:
     tx.audit.append(
         at=ctx.clock.now(),

@@ -1,0 +1,56 @@
+"""Domain objects as plain JSON values: one shape for CLI, REST and dashboard."""
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from datetime import datetime
+from enum import Enum, IntEnum
+
+from harness.domain.evaluation import Judged
+from harness.domain.routing import Route
+from harness.domain.targets import Target
+
+Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
+
+# A key's hash is of no use to a reader, and of some to a thief.
+HIDDEN = frozenset({"hash"})
+
+
+def plain(value: object) -> Plain:  # noqa: PLR0911 - one per kind of value
+    """Dataclasses become objects, times ISO 8601, enums their words. Raises TypeError."""
+    match value:
+        case None | bool() | str() if not isinstance(value, Enum):
+            return value
+        case IntEnum():
+            return value.name.lower()
+        case Enum():
+            return plain(value.value)
+        case int() | float():
+            return value
+        case datetime():
+            return value.isoformat()
+        case Mapping():
+            return {str(key): plain(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [plain(inner) for inner in value]
+        case set() | frozenset():
+            return sorted(plain(inner) for inner in value)  # type: ignore[type-var]
+        case _ if is_dataclass(value) and not isinstance(value, type):
+            return _fields(value)
+    raise TypeError(f"{type(value).__name__} has no plain form")
+
+
+def _fields(value: object) -> dict[str, Plain]:
+    shown = {
+        field.name: plain(getattr(value, field.name))
+        for field in fields(value)  # type: ignore[arg-type]  # plain() has looked
+        if field.name not in HIDDEN
+    }
+    match value:
+        case Target():
+            return {"id": value.id, "name": value.name, **shown}
+        case Judged():
+            return {"verdict": value.outcome, "words": value.words, **shown}
+        case Route():
+            return {**shown, "targets": list(sorted(value.targets))}
+        case _:
+            return shown

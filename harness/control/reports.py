@@ -1,0 +1,190 @@
+"""What people look at, read in one go: the overview, a comparison, a canary. No decisions."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from statistics import median, quantiles
+
+from harness.control import routes
+from harness.control.context import Context
+from harness.domain.evaluation import EvalRun, Sample, SampleError, SuitePlan, Verdict
+from harness.domain.observation import Block, Traffic
+from harness.domain.proposal import Proposal
+from harness.domain.rollout import Action, Rollout
+from harness.domain.routing import Route
+from harness.domain.targets import Target
+from harness.gate import policy as gate_policy
+from harness.ports import Transaction
+
+
+@dataclass(frozen=True)
+class ArmFigures:
+    """One arm's answers in an eval. cost_usd_per_1000: None where a price is unknown.
+
+    p50_s, p95_s: of the answers' wall time, None without answers. failed: share of calls that
+    ended in an infrastructure error.
+    """
+
+    samples: int
+    cost_usd_per_1000: float | None
+    p50_s: float | None
+    p95_s: float | None
+    failed: float
+
+
+@dataclass(frozen=True)
+class SuiteSide:
+    """The two runs of one suite, as far as they are."""
+
+    plan: SuitePlan
+    incumbent_run: EvalRun
+    candidate_run: EvalRun
+    incumbent: Sequence[Sample]
+    candidate: Sequence[Sample]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One proposal with both models' answers. verdict: None while the gate is open."""
+
+    proposal: Proposal
+    incumbent: Target
+    candidate: Target
+    verdict: Verdict | None
+    suites: Sequence[SuiteSide]
+    incumbent_figures: ArmFigures
+    candidate_figures: ArmFigures
+
+
+@dataclass(frozen=True)
+class CanaryStatus:
+    """Where a rollout is and why. action: what the evidence asks for now."""
+
+    rollout: Rollout
+    incumbent: Target
+    candidate: Target
+    action: Action
+    blocks: Sequence[Block]
+
+
+@dataclass(frozen=True)
+class RouteStatus:
+    """One route at a glance. traffic: of the last hour."""
+
+    route: Route
+    incumbent: Target
+    candidate: Target | None
+    open_proposal: Proposal | None
+    last_verdict: Verdict | None
+    rollout: Rollout | None
+    traffic: Sequence[Traffic]
+
+    @property
+    def needs_decision(self) -> bool:
+        """Whether a person is waited for: an approval, or a paused canary."""
+        waiting = self.open_proposal is not None and self.open_proposal.phase.value
+        paused = self.rollout is not None and self.rollout.state.value == "paused"
+        return waiting == "awaiting_approval" or paused
+
+
+def overview(ctx: Context) -> Sequence[RouteStatus]:
+    """Every route; those that need a decision first."""
+    since = ctx.clock.now() - timedelta(hours=1)
+    with ctx.store.read() as tx:
+        table = tx.routing.table()
+        proposals = {p.route: p for p in tx.proposals.open()}
+        rollouts = {r.route: r for r in tx.rollouts.live()}
+        traffic = tx.observations.traffic(since=since)
+        found = [
+            RouteStatus(
+                route=route,
+                incumbent=table.targets[route.incumbent],
+                candidate=table.targets[route.canary.target] if route.canary else None,
+                open_proposal=proposals.get(name),
+                last_verdict=next(iter(tx.verdicts.list(route=name)), None),
+                rollout=rollouts.get(name),
+                traffic=[minute for minute in traffic if minute.route == name],
+            )
+            for name, route in sorted(table.routes.items())
+        ]
+    return sorted(found, key=lambda status: not status.needs_decision)
+
+
+def compare(ctx: Context, proposal: str) -> Comparison:
+    """Raises NotFound."""
+    with ctx.store.read() as tx:
+        found = tx.proposals.get(proposal)
+        targets = tx.routing.targets()
+        suites = [_side(tx, found, plan) for plan in found.plans if plan.suite in found.runs]
+        verdict = tx.verdicts.get(found.verdict) if found.verdict else None
+    return Comparison(
+        proposal=found,
+        incumbent=targets[found.incumbent],
+        candidate=targets[found.candidate],
+        verdict=verdict,
+        suites=suites,
+        incumbent_figures=figures([s for side in suites for s in side.incumbent]),
+        candidate_figures=figures([s for side in suites for s in side.candidate]),
+    )
+
+
+def _side(tx: Transaction, proposal: Proposal, plan: SuitePlan) -> SuiteSide:
+    pair = proposal.runs[plan.suite]
+    return SuiteSide(
+        plan=plan,
+        incumbent_run=tx.runs.get(pair.incumbent),
+        candidate_run=tx.runs.get(pair.candidate),
+        incumbent=tx.runs.samples(pair.incumbent, below=plan.n_max),
+        candidate=tx.runs.samples(pair.candidate, below=plan.n_max),
+    )
+
+
+def figures(samples: Sequence[Sample]) -> ArmFigures:
+    """What one arm cost and how long it took, over all its samples."""
+    if not samples:
+        return ArmFigures(0, None, None, None, 0.0)
+    answered = [s for s in samples if s.error is not SampleError.INFRA]
+    costs = [s.cost_usd for s in answered if s.cost_usd is not None]
+    times = [s.duration_s for s in answered]
+    known = bool(costs) and len(costs) == len(answered)
+    return ArmFigures(
+        samples=len(samples),
+        cost_usd_per_1000=sum(costs) / len(costs) * 1000 if known else None,
+        p50_s=median(times) if times else None,
+        p95_s=quantiles(times, n=20)[-1] if len(times) > 1 else None,
+        failed=1 - len(answered) / len(samples),
+    )
+
+
+def canaries(ctx: Context, *, route: str | None = None) -> Sequence[CanaryStatus]:
+    """Live canaries; with `route`, that route's newest rollout, live or not.
+
+    Raises NotFound for an unknown route.
+    """
+    now = ctx.clock.now()
+    with ctx.store.read() as tx:
+        if route is not None:
+            routes.existing(tx, route)
+        rollouts = tx.rollouts.live() if route is None else tx.rollouts.list(route=route)[:1]
+        targets = tx.routing.targets()
+        return [_status(tx, targets, rollout, now) for rollout in rollouts]
+
+
+def _status(
+    tx: Transaction, targets: Mapping[str, Target], rollout: Rollout, now: datetime
+) -> CanaryStatus:
+    blocks = tx.observations.blocks(rollout.id)
+    return CanaryStatus(
+        rollout=rollout,
+        incumbent=targets[rollout.incumbent],
+        candidate=targets[rollout.candidate],
+        action=gate_policy.decide(rollout, blocks, now),
+        blocks=blocks,
+    )
+
+
+def progress(ctx: Context, run: str) -> tuple[EvalRun, int, float]:
+    """The run, its stored samples, its cost so far in USD."""
+    with ctx.store.read() as tx:
+        samples, cost, _, _ = tx.runs.progress(run)
+        return tx.runs.get(run), samples, cost
