@@ -1,0 +1,45 @@
+"""The simulator as a raw ASGI application."""
+
+from collections.abc import Awaitable, Callable
+
+from evals.sim import switches
+from evals.sim.exchange import ClientGone, Exchange, Receive, Scope, Send
+from evals.sim.requests import Refused
+from evals.sim.simulator import Simulator
+
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+def build_app(simulator: Simulator, *, allow_switches: bool = True) -> App:
+    """The ASGI application; it needs the connection class of `evals.sim.connection`."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise RuntimeError(f"the simulator speaks HTTP only, not {scope['type']}")
+        exchange = Exchange(scope, receive, send)
+        try:
+            await answer(exchange, simulator, allow_switches=allow_switches)
+        except Refused as refused:
+            await exchange.json(refused.status, refused.body)
+        except ClientGone:
+            return
+
+    return app
+
+
+async def answer(exchange: Exchange, simulator: Simulator, *, allow_switches: bool) -> None:
+    match exchange.method, exchange.path:
+        case "POST", "/v1/chat/completions":
+            await simulator.chat(exchange)
+        case "POST", "/v1/embeddings":
+            await simulator.embed(exchange)
+        case "GET", "/v1/models":
+            await exchange.json(200, {"object": "list", "data": simulator.catalogue()})
+        case "GET", "/healthz":
+            await exchange.json(200, {"status": "ok", "simulated": True})
+        case "GET", path if path.startswith("/v1/models/"):
+            await exchange.json(200, simulator.described(path.removeprefix("/v1/models/")))
+        case _, path if allow_switches and path.startswith("/sim/"):
+            await switches.answer(exchange, simulator)
+        case method, path:
+            raise Refused(404, f"Unknown request URL: {method} {path}.", code="unknown_url")

@@ -1,0 +1,21 @@
+"""Seeded chance that is the same in every process: numbers from a hash of what they are for."""
+
+from hashlib import blake2b
+from statistics import NormalDist
+
+STANDARD_NORMAL = NormalDist()
+
+
+def number(*parts: object) -> int:
+    """64 bits from the parts. Not hash(): Python salts that per process."""
+    text = "\x1f".join(map(str, parts)).encode()
+    return int.from_bytes(blake2b(text, digest_size=8).digest())
+
+
+def uniform(*parts: object) -> float:
+    """In (0, 1), both ends left out."""
+    return ((number(*parts) >> 12) + 0.5) / 2**52
+
+
+def normal(*parts: object) -> float:
+    return STANDARD_NORMAL.inv_cdf(uniform(*parts))

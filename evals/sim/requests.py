@@ -1,0 +1,167 @@
+"""What a client may ask: parsed once, refused in the provider's own words."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+
+class Refused(Exception):
+    """An answer in OpenAI's error shape, with its HTTP status."""
+
+    def __init__(
+        self, status: int, message: str, *, code: str | None = None, param: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = error_body(status, message, code=code, param=param)
+
+
+def error_body(
+    status: int, message: str, *, code: str | None = None, param: str | None = None
+) -> dict[str, Any]:
+    kind = "invalid_request_error"
+    if status == 429:
+        kind = "rate_limit_error"
+    elif status >= 500:
+        kind = "server_error"
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def invalid(message: str, param: str | None = None, code: str | None = None) -> NoReturn:
+    raise Refused(400, message, code=code, param=param)
+
+
+def no_such_model(name: str) -> Refused:
+    message = f"The model `{name}` does not exist or you do not have access to it."
+    return Refused(404, message, code="model_not_found", param="model")
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """A chat completion request, as far as the simulator reads it.
+
+    prompt: the text of the last user message. texts: of every message, for the token count.
+    tools: JSON Schema of the parameters, by name. forced_tool: the one that must be called.
+    """
+
+    model: str
+    prompt: str
+    texts: tuple[str, ...]
+    stream: bool
+    include_usage: bool
+    max_tokens: int | None
+    seed: int
+    json_asked: bool
+    tools: Mapping[str, Mapping[str, Any]]
+    tool_choice: str
+    forced_tool: str | None
+    after_tool: bool
+    given: frozenset[str]
+
+
+def decoded(body: bytes) -> dict[str, Any]:
+    """The body as a JSON object. Raises Refused."""
+    try:
+        data = json.loads(body)
+    except (ValueError, RecursionError):
+        invalid("We could not parse the JSON body of your request.")
+    if not isinstance(data, dict):
+        invalid("The body of your request must be a JSON object.")
+    return data
+
+
+def model_name(data: Mapping[str, Any]) -> str:
+    name = data.get("model")
+    if not isinstance(name, str) or not name:
+        invalid("you must provide a model parameter", "model")
+    return name
+
+
+def parse_chat(data: Mapping[str, Any]) -> ChatRequest:
+    """Raises Refused (400) where the API would."""
+    messages = data.get("messages")
+    if not isinstance(messages, list) or not messages:
+        invalid(
+            "Missing required parameter: 'messages'.", "messages", "missing_required_parameter"
+        )
+    if not all(isinstance(m, dict) and isinstance(m.get("role"), str) for m in messages):
+        invalid("Each of 'messages' must be an object with a 'role'.", "messages")
+    if data.get("n") not in (1, None):
+        invalid("The simulator gives one choice: 'n' must be 1.", "n", "unsupported_value")
+    texts = tuple(text_of(message.get("content")) for message in messages)
+    asked = [t for m, t in zip(messages, texts, strict=True) if m["role"] == "user"]
+    options = data.get("stream_options")
+    response_format = data.get("response_format")
+    tools = parse_tools(data.get("tools"))
+    choice, forced = parse_tool_choice(data.get("tool_choice"), tools)
+    return ChatRequest(
+        model=model_name(data),
+        prompt=asked[-1] if asked else texts[-1],
+        texts=texts,
+        stream=data.get("stream") is True,
+        include_usage=isinstance(options, dict) and options.get("include_usage") is True,
+        max_tokens=parse_max_tokens(data),
+        seed=data["seed"] if isinstance(data.get("seed"), int) else 0,
+        json_asked=isinstance(response_format, dict) and response_format.get("type") != "text",
+        tools=tools,
+        tool_choice=choice,
+        forced_tool=forced,
+        after_tool=messages[-1]["role"] == "tool",
+        given=frozenset(data),
+    )
+
+
+def text_of(content: object) -> str:
+    """A message's text; of a list of parts the text parts, one per line."""
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        parts = [part.get("text") for part in content if isinstance(part, dict)]
+        return "\n".join(part for part in parts if isinstance(part, str))
+    invalid("Invalid type for 'content': expected a string or a list of parts.", "messages")
+
+
+def parse_max_tokens(data: Mapping[str, Any]) -> int | None:
+    for param in ("max_completion_tokens", "max_tokens"):
+        limit = data.get(param)
+        if limit is None:
+            continue
+        if not isinstance(limit, int) or limit < 1:
+            invalid(f"Invalid '{param}': must be an integer of at least 1.", param)
+        return limit
+    return None
+
+
+def parse_tools(tools: object) -> dict[str, Mapping[str, Any]]:
+    if tools is None:
+        return {}
+    if not isinstance(tools, list):
+        invalid("'tools' must be a list.", "tools")
+    parsed: dict[str, Mapping[str, Any]] = {}
+    for n, tool in enumerate(tools):
+        function = tool.get("function") if isinstance(tool, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            invalid(f"Missing required parameter: 'tools[{n}].function.name'.", "tools")
+        schema = function.get("parameters")
+        parsed[function["name"]] = schema if isinstance(schema, dict) else {}
+    return parsed
+
+
+def parse_tool_choice(choice: object, tools: Mapping[str, object]) -> tuple[str, str | None]:
+    """(mode, forced tool): a named tool, or the first one when any is required."""
+    if choice is None:
+        return "auto", None
+    if not tools:
+        invalid("'tool_choice' is only allowed when 'tools' are specified.", "tool_choice")
+    if isinstance(choice, str) and choice in {"auto", "none"}:
+        return str(choice), None
+    if choice == "required":
+        return "required", next(iter(tools))
+    function = choice.get("function") if isinstance(choice, dict) else None
+    name = function.get("name") if isinstance(function, dict) else None
+    if name not in tools:
+        invalid(f"'tool_choice' names {name!r}, which is none of 'tools'.", "tool_choice")
+    return "named", str(name)

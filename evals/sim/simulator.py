@@ -1,0 +1,197 @@
+"""The simulated provider: which model answers, with what, and what has been counted."""
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from evals.sim import chance, completions, embeddings, requests, tokens, tools, wording
+from evals.sim.bank import ItemBank
+from evals.sim.completions import Completion, Events
+from evals.sim.delivery import Pace, send_stream, send_whole
+from evals.sim.examinee import Examinee, examinees
+from evals.sim.exchange import ClientGone, Exchange
+from evals.sim.faults import Fault, FaultBook, Kind, hits
+from evals.sim.misbehaviour import replace_answer
+from evals.sim.profiles import Profile
+from evals.sim.requests import ChatRequest, Refused
+
+NO_PACE = Pace(0.0, 0.0)
+
+
+@dataclass(slots=True)
+class Stats:
+    """What a model has been asked. client_gone: clients seen leaving before the end."""
+
+    requests: int = 0
+    streams: int = 0
+    items: int = 0
+    client_gone: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "requests": self.requests,
+            "streams": self.streams,
+            "items": self.items,
+            "client_gone": self.client_gone,
+            "faults": dict(self.faults),
+        }
+
+
+class Simulator:
+    """State of one server. models: profiles by the name that clients use.
+
+    time_scale: factor on all latencies of the profiles, 0 for none (a fault's `delay_s` is
+    not scaled). unix_time: whole seconds, for `created`. seed: of the faults' order.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, Profile],
+        bank: ItemBank,
+        *,
+        unix_time: Callable[[], int],
+        time_scale: float = 1.0,
+        seed: int = 0,
+    ) -> None:
+        self.bank = bank
+        self.models: dict[str, Examinee] = examinees(models, bank)
+        self.faults = FaultBook()
+        self.stats: dict[str, Stats] = {}
+        self._unix_time = unix_time
+        self._time_scale = time_scale
+        self._seed = seed
+        self._numbers = itertools.count(1)
+        self._asked: Counter[str] = Counter()
+
+    def set_profile(self, model: str, profile: Profile) -> None:
+        """Put another profile behind the model's name: what drift looks like."""
+        self.models[model] = Examinee(profile, self.bank)
+
+    def catalogue(self) -> list[dict[str, Any]]:
+        return [self.described(name) for name in self.models]
+
+    def described(self, name: str) -> dict[str, Any]:
+        """A model as `GET /v1/models` shows it. Raises Refused (404)."""
+        price = self._examinee(name).profile.price
+        return {
+            "id": name,
+            "object": "model",
+            "created": 0,
+            "owned_by": "simulated",
+            "pricing": {
+                "input_usd_per_mtok": price.input_usd_per_mtok,
+                "output_usd_per_mtok": price.output_usd_per_mtok,
+            },
+        }
+
+    async def chat(self, exchange: Exchange) -> None:
+        """`POST /v1/chat/completions`. Raises Refused, ClientGone."""
+        data = requests.decoded(await exchange.body())
+        name = requests.model_name(data)
+        examinee = self._examinee(name)
+        request = requests.parse_chat(data)
+        number = self._count(name)
+        stats = self.stats[name]
+        stats.streams += request.stream
+        try:
+            fault = self._draw(name, examinee.profile, number)
+            if fault and await replace_answer(exchange, fault, name):
+                return
+            self._refuse_parameters(request, examinee.profile)
+            answer = self._complete(request, examinee, stats)
+            pace = self._pace(examinee.profile, number, answer.completion_tokens)
+            if request.stream:
+                events = Events(answer, include_usage=request.include_usage)
+                await send_stream(exchange, events, pace, fault)
+            else:
+                await send_whole(exchange, completions.body(answer), pace, fault)
+        except ClientGone:
+            stats.client_gone += 1
+            raise
+
+    async def embed(self, exchange: Exchange) -> None:
+        """`POST /v1/embeddings`: every model embeds, all alike. Raises Refused, ClientGone."""
+        data = requests.decoded(await exchange.body())
+        name = requests.model_name(data)
+        examinee = self._examinee(name)
+        answer = embeddings.response(data, model=name)
+        number = self._count(name)
+        fault = self._draw(name, examinee.profile, number)
+        if fault and await replace_answer(exchange, fault, name):
+            return
+        await send_whole(exchange, answer, self._pace(examinee.profile, number, 0), fault)
+
+    def _examinee(self, name: str) -> Examinee:
+        examinee = self.models.get(name)
+        if examinee is None:
+            raise requests.no_such_model(name)
+        return examinee
+
+    def _count(self, name: str) -> int:
+        """The request's number among its model's, from 0; the statistics may be reset."""
+        self.stats.setdefault(name, Stats()).requests += 1
+        self._asked[name] += 1
+        return self._asked[name] - 1
+
+    def _draw(self, name: str, profile: Profile, number: int) -> Fault | None:
+        seed = chance.number(self._seed, name)
+        fault = self.faults.draw(name, seed=seed)
+        if (
+            fault is None
+            and profile.error_rate
+            and hits(number, rate=profile.error_rate, seed=seed + 1)
+        ):
+            fault = Fault(Kind.STATUS, status=500)
+        if fault:
+            self.stats[name].faults[fault.kind] += 1
+        return fault
+
+    def _refuse_parameters(self, request: ChatRequest, profile: Profile) -> None:
+        for parameter in profile.rejects:
+            if parameter in request.given:
+                message = (
+                    f"Unsupported parameter: '{parameter}' is not supported with this model."
+                )
+                raise Refused(400, message, code="unsupported_parameter", param=parameter)
+
+    def _complete(self, request: ChatRequest, examinee: Examinee, stats: Stats) -> Completion:
+        item = self.bank.find(request.prompt)
+        stats.items += item is not None
+        verdict = examinee.sit(item, request_seed=request.seed) if item else None
+        call = tools.call_for(request, verdict)
+        if call:
+            text, finish_reason = "", "tool_calls"
+        else:
+            profile = examinee.profile
+            text, finish_reason = completions.limited(
+                request,
+                wording.answer(
+                    verdict, profile, prompt=request.prompt, json_asked=request.json_asked
+                )
+                if verdict
+                else wording.filler(request.prompt),
+            )
+        written = text if call is None else call.name + call.arguments
+        return Completion(
+            id=f"chatcmpl-sim-{next(self._numbers):08x}",
+            created=self._unix_time(),
+            model=request.model,
+            fingerprint=examinee.fingerprint,
+            text=text,
+            call=call,
+            finish_reason=finish_reason,
+            prompt_tokens=tokens.of_messages(request.texts),
+            completion_tokens=tokens.estimate(written),
+        )
+
+    def _pace(self, profile: Profile, number: int, answer_tokens: int) -> Pace:
+        if self._time_scale == 0:
+            return NO_PACE
+        z = chance.normal("latency", profile.seed, number)
+        return Pace(
+            first_token_s=self._time_scale * profile.latency.first_token_s(z),
+            generation_s=self._time_scale * profile.latency.generation_s(answer_tokens),
+        )

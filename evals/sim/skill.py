@@ -1,0 +1,59 @@
+"""Which items a model gets right: a one-parameter item-response model with shared luck.
+
+A model answers an item rightly with probability `logistic(ability - hardness(difficulty))`,
+`hardness(d) = SLOPE * (d - 1/2)` (Rasch 1960). It does so when its luck `u` on the item is
+below that: `u = Φ(√SHARED·z₁ + √(1-SHARED-SEEDED)·z₂ + √SEEDED·z₃)`, standard normal z from
+hashes of the item (z₁), of model and item (z₂), and of both and the request's `seed` (z₃).
+z₁ is the same for all models: what one misses another tends to miss too, as with real models,
+and so pairing removes noise. The same seed gives the same answer, in every process.
+"""
+
+import math
+from collections.abc import Sequence
+
+from evals.sim import chance
+from evals.sim.bank import Item
+
+SLOPE = 4.0
+SHARED = 0.75
+SEEDED = 0.04
+
+
+def hardness(difficulty: float) -> float:
+    """On the logit scale: 0 for a middling item."""
+    return SLOPE * (difficulty - 0.5)
+
+
+def luck(item: Item, *, model_seed: int, request_seed: int = 0) -> float:
+    """`u` in (0, 1): uniform over items, correlated between models."""
+    shared = chance.normal("item", item.suite, item.id)
+    own = chance.normal("model", model_seed, item.suite, item.id)
+    seeded = chance.normal("seed", model_seed, item.suite, item.id, request_seed)
+    z = (
+        math.sqrt(SHARED) * shared
+        + math.sqrt(1 - SHARED - SEEDED) * own
+        + math.sqrt(SEEDED) * seeded
+    )
+    # Beyond 8 standard deviations Φ rounds to 0 or 1, which has no logit.
+    return chance.STANDARD_NORMAL.cdf(max(-8.0, min(8.0, z)))
+
+
+def needed_ability(item: Item, *, model_seed: int, request_seed: int = 0) -> float:
+    """The ability from which on the model answers this item rightly."""
+    u = luck(item, model_seed=model_seed, request_seed=request_seed)
+    return hardness(item.difficulty) + math.log(u / (1 - u))
+
+
+def ability_for(items: Sequence[Item], *, share: float, model_seed: int) -> float:
+    """The ability at which the model gets `round(share * n)` of the n items right at seed 0.
+
+    So a profile's skill is its accuracy on the whole suite. A part of the suite differs from
+    it by sampling, as it should.
+    """
+    needed = sorted(needed_ability(item, model_seed=model_seed) for item in items)
+    right = round(share * len(needed))
+    if right == 0:
+        return -math.inf
+    if right == len(needed):
+        return math.inf
+    return (needed[right - 1] + needed[right]) / 2

@@ -1,0 +1,20 @@
+"""Token counts by a simple estimate: one token for every four bytes of UTF-8, rounded up."""
+
+from collections.abc import Sequence
+
+BYTES_PER_TOKEN = 4
+TOKENS_PER_MESSAGE = 4
+
+
+def estimate(text: str) -> int:
+    return -(-len(text.encode()) // BYTES_PER_TOKEN)
+
+
+def of_messages(texts: Sequence[str]) -> int:
+    """Each message counts four tokens for its role beside its text."""
+    return sum(estimate(text) + TOKENS_PER_MESSAGE for text in texts)
+
+
+def cut(text: str, limit: int) -> str:
+    """The longest beginning of the text that is at most `limit` tokens."""
+    return text.encode()[: limit * BYTES_PER_TOKEN].decode(errors="ignore")

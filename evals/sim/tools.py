@@ -1,0 +1,94 @@
+"""Tool calls: the item's expected one, or a plausible one made from the tool's JSON Schema."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evals.sim import chance
+from evals.sim.examinee import Verdict
+from evals.sim.requests import ChatRequest
+
+NAMES = ("alpha", "harbour", "lantern", "meadow", "quartz", "willow")
+DEEPEST = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """arguments: as JSON text, the way the API carries them."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+def call_for(request: ChatRequest, verdict: Verdict | None) -> ToolCall | None:
+    """The call that the model makes, None when it answers in words.
+
+    It calls when the item expects a call and has that tool, or when `tool_choice` forces one.
+    It does not call again once a tool has answered.
+    """
+    if not request.tools or request.tool_choice == "none" or request.after_tool:
+        return None
+    if verdict and verdict.item.tool_call and verdict.item.tool_call["name"] in request.tools:
+        return expected(request, verdict, verdict.item.tool_call)
+    name = request.forced_tool
+    if name is None:
+        return None
+    return written(request, name, made_up(request.tools[name], (request.prompt, name)))
+
+
+def expected(request: ChatRequest, verdict: Verdict, call: Mapping[str, Any]) -> ToolCall:
+    """The right call, or the same tool with other arguments."""
+    name, arguments = str(call["name"]), call["arguments"]
+    if not verdict.right:
+        wrong = verdict.value
+        shaped = isinstance(wrong, dict) and isinstance(wrong.get("arguments"), dict)
+        arguments = wrong["arguments"] if shaped else altered(arguments, request.prompt)
+    return written(request, name, arguments)
+
+
+def written(request: ChatRequest, name: str, arguments: object) -> ToolCall:
+    mark = chance.number("call", request.prompt, name)
+    return ToolCall(f"call_{mark:016x}", name, json.dumps(arguments, ensure_ascii=False))
+
+
+def altered(arguments: Mapping[str, Any], seed: str) -> dict[str, Any]:
+    """The arguments with one of them wrong; without any, one too many."""
+    if not arguments:
+        return {"note": NAMES[chance.number(seed) % len(NAMES)]}
+    key = sorted(arguments)[chance.number(seed) % len(arguments)]
+    value = arguments[key]
+    if isinstance(value, bool):
+        return {**arguments, key: not value}
+    if isinstance(value, int | float):
+        return {**arguments, key: value + 1}
+    return {**arguments, key: f"{value} {NAMES[chance.number(seed, key) % len(NAMES)]}"}
+
+
+def made_up(  # noqa: PLR0911 - one return for each JSON type
+    schema: Mapping[str, Any], seed: Sequence[object], depth: int = 0
+) -> Any:
+    """A value that fits the schema's type, enum and bounds; the same for the same seed."""
+    n = chance.number(*seed)
+    options = schema.get("enum")
+    if isinstance(options, list) and options:
+        return options[n % len(options)]
+    match schema.get("type"):
+        case "object" | None if depth < DEEPEST:
+            fields = schema.get("properties")
+            parts = fields.items() if isinstance(fields, dict) else ()
+            return {k: made_up(v, (*seed, k), depth + 1) for k, v in parts}
+        case "array" if depth < DEEPEST:
+            items = schema.get("items")
+            return [made_up(items if isinstance(items, dict) else {}, (*seed, 0), depth + 1)]
+        case "integer":
+            return int(schema.get("minimum", 1)) + n % 7
+        case "number":
+            return float(schema.get("minimum", 1)) + n % 7 / 2
+        case "boolean":
+            return n % 2 == 0
+        case "string":
+            return NAMES[n % len(NAMES)]
+        case _:
+            return None

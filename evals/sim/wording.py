@@ -1,0 +1,87 @@
+"""From the value that a model has in mind to the text that it writes, habits included."""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+from evals.sim import chance
+from evals.sim.examinee import Verdict
+from evals.sim.profiles import Habits, Profile
+
+TRAILERS = (
+    "Let me know if you would like any of these values explained.",
+    "I have left out everything that the text does not say.",
+    "Please check the dates before you use this.",
+)
+OPENERS = ("Certainly. Here is my answer.", "Sure, this is what I found.", "Good question.")
+FILLER = (
+    "this text comes from a simulated model and says nothing of interest while it shows how "
+    "words arrive one after another from a provider that answers any prompt with patience"
+)
+WORDS = tuple(FILLER.split())
+DEFAULT_WORDS = 24
+MOST_WORDS = 20_000
+ASKED_LENGTH = re.compile(r"\b(\d{1,5}) words\b")
+
+
+def answer(verdict: Verdict, profile: Profile, *, prompt: str, json_asked: bool = False) -> str:
+    """The text for an item.
+
+    json_asked: the request has a `response_format`, which keeps JSON bare whatever the habits.
+    """
+    value = verdict.value
+    place = (profile.seed, verdict.item.suite, verdict.item.id)
+    if isinstance(value, dict):
+        return bare(value) if json_asked else in_habit(value, profile.habits, place)
+    text = plain(value)
+    if "ANSWER:" in prompt:
+        return f"{working(verdict)}\nANSWER: {text.rpartition('####')[2].strip()}"
+    if chance.uniform("verbose", *place) < profile.habits.verbose:
+        return f"{OPENERS[chance.number('opener', *place) % len(OPENERS)]}\n\n{text}"
+    return text
+
+
+def bare(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def plain(value: Any) -> str:
+    """A text as it is; of several accepted answers the first; else JSON."""
+    if isinstance(value, list) and value:
+        value = value[0]
+    return value if isinstance(value, str) else bare(value)
+
+
+def working(verdict: Verdict) -> str:
+    numbers = re.findall(r"\d[\d.,]*\d|\d", verdict.item.input)[:4]
+    return f"I start from {', '.join(numbers) or 'what is given'} and go step by step."
+
+
+def in_habit(value: object, habits: Habits, place: tuple[object, ...]) -> str:
+    """The JSON answer in one of the forms, by the shares of the habits."""
+    forms: tuple[tuple[float, Callable[[str], str]], ...] = (
+        (habits.json_fences, lambda text: f"```json\n{text}\n```"),
+        (habits.trailing_prose, lambda text: f"{text}\n\n{trailer(place)}"),
+        (habits.double_escaped, json.dumps),
+        (habits.single_quotes, lambda _: repr(value)),
+    )
+    u = chance.uniform("form", *place)
+    for share, form in forms:
+        if u < share:
+            return form(bare(value))
+        u -= share
+    return bare(value)
+
+
+def trailer(place: tuple[object, ...]) -> str:
+    return TRAILERS[chance.number("trailer", *place) % len(TRAILERS)]
+
+
+def filler(prompt: str) -> str:
+    """The harmless answer to a prompt that is no item: as long as `N words` in it asks for."""
+    asked = ASKED_LENGTH.search(prompt)
+    count = min(int(asked[1]), MOST_WORDS) if asked else DEFAULT_WORDS
+    start = chance.number("filler", prompt) % len(WORDS)
+    text = " ".join(WORDS[(start + n) % len(WORDS)] for n in range(count))
+    return f"{text.capitalize()}."
