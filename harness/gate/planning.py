@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from scipy import special
 
-from harness.domain.evaluation import Claim
-from harness.gate.design import FINAL_SHARE, Design
+from harness.domain.evaluation import Claim, SuitePlan
+from harness.gate.design import FINAL_SHARE
 
 # Share of items on which two models within five points differ: .13 to .21 on real suites.
 DISAGREE = 0.20
@@ -15,7 +15,7 @@ EFFECT = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Forecast:
+class Planning:
     """mde: smallest true distance from the null seen with 80 % power. effect: what is wanted.
 
     items: needed to see `effect`. warning: empty when the suite is large enough.
@@ -48,20 +48,26 @@ def items_needed(sd: float, delta: float, alpha: float = 0.05, power: float = PO
     return math.ceil((_reach(alpha, power) * sd / delta) ** 2)
 
 
-def forecast(design: Design, *, effect: float = EFFECT, disagree: float = DISAGREE) -> Forecast:
-    """What this design can see. effect: for `non_inferior` it is the margin (equal models)."""
-    wanted = design.margin if design.claim is Claim.NON_INFERIOR else effect
-    sd = sd_pass_fail(disagree, wanted if design.claim is Claim.SUPERIOR else 0.0)
-    smallest = mde(sd, design.n_max, design.alpha)
-    items = items_needed(sd, wanted, design.alpha)
+def plan_figures(
+    plan: SuitePlan, *, effect: float = EFFECT, disagree: float = DISAGREE
+) -> Planning:
+    """What this registration can see, for pass/fail scores of one epoch.
+
+    effect: that matters to the user; for `non_inferior` it is the margin (equal models).
+    disagree: share of items on which the two sides differ.
+    """
+    wanted = plan.margin if plan.claim is Claim.NON_INFERIOR else effect
+    sd = sd_pass_fail(disagree, wanted if plan.claim is Claim.SUPERIOR else 0.0)
+    smallest = mde(sd, plan.n_max, plan.alpha)
+    items = items_needed(sd, wanted, plan.alpha)
     warning = ""
     if smallest > wanted:
         warning = (
-            f"With {design.n_max} items you can only see differences of "
+            f"With {plan.n_max} items you can only see differences of "
             f"{smallest * 100:.1f} points or more; "
             f"{wanted * 100:.1f} points need {items} items."
         )
-    return Forecast(sd, smallest, wanted, items, warning)
+    return Planning(sd, smallest, wanted, items, warning)
 
 
 def _reach(alpha: float, power: float) -> float:

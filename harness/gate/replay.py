@@ -19,11 +19,11 @@ from harness.gate.pairs import Paired, PairedItem
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One suite's registration and what was measured. ended: its runs bring no more."""
+    """One suite's registration and what was measured. stopped: as in suites."""
 
     plan: SuitePlan
     paired: Paired
-    ended: bool = False
+    stopped: tuple[str, str] | None = None
 
 
 def inputs_of(
@@ -44,7 +44,7 @@ def inputs_of(
         "blocked": {
             case.plan.suite: case.paired.blocked for case in cases if case.paired.blocked
         },
-        "ended": [case.plan.suite for case in cases if case.ended],
+        "stopped": {case.plan.suite: list(case.stopped) for case in cases if case.stopped},
         "decided_at": decided_at.isoformat(),
         "expires_at": expires_at.isoformat(),
     }
@@ -118,7 +118,8 @@ def _case(plan: SuitePlan, inputs: Mapping[str, Any]) -> Case:
     items = tuple(_item(row, marks.get(row[0])) for row in inputs["pairs"][suite])
     blocked = inputs["blocked"].get(suite, "")
     paired = Paired(items, runs["incumbent"], runs["candidate"], blocked)
-    return Case(plan, paired, suite in inputs["ended"])
+    stopped = inputs["stopped"].get(suite)
+    return Case(plan, paired, (stopped[0], stopped[1]) if stopped else None)
 
 
 def _item(row: Sequence[Any], mark: Mapping[str, Any] | None) -> PairedItem:

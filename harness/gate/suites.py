@@ -26,6 +26,9 @@ OUTCOMES = {
     "running": "running",
 }
 EXAMPLES = 5
+# What a suite becomes whose runs bring no more samples, and why: never a pass.
+Stopped = tuple[str, str]
+STOPPED_OUTCOMES = ("infra_error", "inconclusive")
 # Graded scores this close look like a tie to people; the verdict goes by the sign.
 TIE_BAND = 0.01
 
@@ -51,27 +54,30 @@ def judge_suite(
     incumbent: Sequence[Sample],
     candidate: Sequence[Sample],
     *,
-    ended: bool = False,
+    stopped: Stopped | None = None,
 ) -> SuiteReport:
     """What the samples of both runs say so far; outcome `running` while they do not decide.
 
-    ended: the runs bring no more samples (budget), so that running becomes inconclusive.
+    stopped: the runs bring no more samples; what running then becomes, and why.
     Raises StaleEvidence and InputError as `pair_up` does.
     """
-    return judge_pairs(plan, pair_up(plan, incumbent, candidate), ended=ended).report
+    return judge_pairs(plan, pair_up(plan, incumbent, candidate), stopped=stopped).report
 
 
-def judge_pairs(plan: SuitePlan, paired: Paired, *, ended: bool = False) -> Judgement:
+def judge_pairs(
+    plan: SuitePlan, paired: Paired, *, stopped: Stopped | None = None
+) -> Judgement:
     """As judge_suite, on pairs that are made already (statistics.md 1.6)."""
     readings = _read(plan, paired.items)
-    outcome = _outcome(paired, readings, ended=ended)
+    outcome = _outcome(paired, readings, stopped)
     strict, lenient = readings.strict, readings.lenient
     waited = lenient is not None and strict.outcome == "reject"
     consumed = max(strict.n_used, lenient.n_used if lenient and waited else 0)
     report = _report(plan, paired.items[: strict.n_used], strict, outcome)
     form = _form(paired.items[:consumed])
+    why = stopped[1] if stopped else ""
     details = {**report.details, **form, "lenient": _lenient_figures(lenient)}
-    reason = _reason(plan, paired, readings, report, form)
+    reason = _reason(plan, readings, report, form, paired.blocked or why)
     return Judgement(replace(report, reason=reason, details=details), consumed)
 
 
@@ -86,9 +92,9 @@ def _read(plan: SuitePlan, items: Sequence[PairedItem]) -> _Readings:
     return _Readings(strict, judge(_lenient_differences(items), design))
 
 
-def _outcome(paired: Paired, readings: _Readings, *, ended: bool) -> str:
+def _outcome(paired: Paired, readings: _Readings, stopped: Stopped | None) -> str:
     strict, lenient = readings.strict, readings.lenient
-    over = ended or bool(paired.blocked)
+    over = stopped is not None or bool(paired.blocked)
     if lenient is not None and lenient.outcome == "promote":
         return "harness_mismatch"
     if strict.outcome == "reject":
@@ -99,8 +105,10 @@ def _outcome(paired: Paired, readings: _Readings, *, ended: bool) -> str:
         return "running" if waiting else "failed"
     if strict.outcome == "running" and paired.blocked:
         return "infra_error"
-    if strict.outcome == "running" and ended:
-        return "inconclusive"
+    if strict.outcome == "running" and stopped is not None:
+        if stopped[0] not in STOPPED_OUTCOMES:
+            raise ValueError(f"a stopped suite is never {stopped[0]}")
+        return stopped[0]
     return OUTCOMES[strict.outcome]
 
 
@@ -195,10 +203,10 @@ def _lenient_figures(found: Evidence | None) -> dict[str, object] | None:
 
 def _reason(
     plan: SuitePlan,
-    paired: Paired,
     readings: _Readings,
     report: SuiteReport,
     form: dict[str, object],
+    stopped: str,
 ) -> str:
     strict, lenient = readings.strict, readings.lenient
     if report.outcome == "harness_mismatch" and lenient is not None:
@@ -208,7 +216,7 @@ def _reason(
             f"The rule that broke most is {form['rule'] or 'unnamed'}."
         )
     if report.outcome == "infra_error":
-        why = paired.blocked or "the loss rests on items that the candidate could not answer"
+        why = stopped or "the loss rests on items that the candidate could not answer"
         return f"Not measured: {why}."
     if report.outcome == "running" and lenient is not None:
         return (
@@ -217,8 +225,9 @@ def _reason(
         )
     if report.outcome == "inconclusive" and strict.outcome == "running":
         return (
-            f"The run ended after {strict.n_used} of {plan.n_max} items, before any limit was "
-            f"reached: {plan.n_max - strict.n_used} more are planned. The incumbent stays."
+            f"The run ended ({stopped}) after {strict.n_used} of {plan.n_max} items, before "
+            f"any limit was reached: {plan.n_max - strict.n_used} more are planned. The incumbent "
+            "stays."
         )
     return because(strict, design_of(plan))
 

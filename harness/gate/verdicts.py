@@ -40,18 +40,19 @@ def verdict(  # noqa: PLR0913 - one question, asked whole
     now: datetime,
     ttl_s: float,
     *,
-    ended: frozenset[str] = frozenset(),
+    stopped: Mapping[str, tuple[str, str]] | None = None,
 ) -> Verdict | None:
     """The verdict on all suites together, None while it is open (statistics.md 1.7).
 
     samples_by_suite: incumbent's and candidate's, by suite; a suite not in it has none yet.
-    ttl_s: how long it is proof. ended: suites whose runs bring no more samples (budget).
+    ttl_s: how long it is proof. stopped: by suite whose runs bring no more samples, the
+    outcome that it has if it is still open (`infra_error` or `inconclusive`), and why.
     Raises StaleEvidence when the two sides of a suite do not fit each other.
     """
     cases = []
     for plan in sorted(plans, key=lambda plan: plan.role is SuiteRole.PRIMARY):
         ours, theirs = samples_by_suite.get(plan.suite, ((), ()))
-        cases.append(Case(plan, pair_up(plan, ours, theirs), plan.suite in ended))
+        cases.append(Case(plan, pair_up(plan, ours, theirs), (stopped or {}).get(plan.suite)))
     decided_at = now.astimezone(UTC)
     expires_at = decided_at + timedelta(seconds=ttl_s)
     return _decide(_Question(route, incumbent, candidate), cases, decided_at, expires_at)
@@ -72,7 +73,7 @@ def recompute(stored: Verdict) -> Verdict:
 def _decide(
     question: _Question, cases: Sequence[Case], decided_at: datetime, expires_at: datetime
 ) -> Verdict | None:
-    judged = [judge_pairs(case.plan, case.paired, ended=case.ended) for case in cases]
+    judged = [judge_pairs(case.plan, case.paired, stopped=case.stopped) for case in cases]
     reports = tuple(found.report for found in judged)
     outcomes = {report.outcome for report in reports}
     outcome = next((word for word in PRECEDENCE if word in outcomes), "running")
