@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from scipy import special
 
-from harness.domain.evaluation import Claim, SuitePlan
-from harness.gate.design import FINAL_SHARE
+from harness.domain.evaluation import Claim
+from harness.gate.design import FINAL_SHARE, Design
 
 # Share of items on which two models within five points differ: .13 to .21 on real suites.
 DISAGREE = 0.20
@@ -15,7 +15,7 @@ EFFECT = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Planning:
+class Forecast:
     """mde: smallest true distance from the null seen with 80 % power. effect: what is wanted.
 
     items: needed to see `effect`. warning: empty when the suite is large enough.
@@ -48,26 +48,24 @@ def items_needed(sd: float, delta: float, alpha: float = 0.05, power: float = PO
     return math.ceil((_reach(alpha, power) * sd / delta) ** 2)
 
 
-def plan_figures(
-    plan: SuitePlan, *, effect: float = EFFECT, disagree: float = DISAGREE
-) -> Planning:
-    """What this registration can see, for pass/fail scores of one epoch.
+def forecast(design: Design, *, effect: float = EFFECT, disagree: float = DISAGREE) -> Forecast:
+    """What this design can see, for pass/fail scores of one epoch.
 
     effect: that matters to the user; for `non_inferior` it is the margin (equal models).
     disagree: share of items on which the two sides differ.
     """
-    wanted = plan.margin if plan.claim is Claim.NON_INFERIOR else effect
-    sd = sd_pass_fail(disagree, wanted if plan.claim is Claim.SUPERIOR else 0.0)
-    smallest = mde(sd, plan.n_max, plan.alpha)
-    items = items_needed(sd, wanted, plan.alpha)
+    wanted = design.margin if design.claim is Claim.NON_INFERIOR else effect
+    sd = sd_pass_fail(disagree, wanted if design.claim is Claim.SUPERIOR else 0.0)
+    smallest = mde(sd, design.n_max, design.alpha)
+    items = items_needed(sd, wanted, design.alpha)
     warning = ""
     if smallest > wanted:
         warning = (
-            f"With {plan.n_max} items you can only see differences of "
+            f"With {design.n_max} items you can only see differences of "
             f"{smallest * 100:.1f} points or more; "
             f"{wanted * 100:.1f} points need {items} items."
         )
-    return Planning(sd, smallest, wanted, items, warning)
+    return Forecast(sd, smallest, wanted, items, warning)
 
 
 def _reach(alpha: float, power: float) -> float:

@@ -226,8 +226,8 @@ def _reason(
     if report.outcome == "inconclusive" and strict.outcome == "running":
         return (
             f"The run ended ({stopped}) after {strict.n_used} of {plan.n_max} items, before "
-            f"any limit was reached: {plan.n_max - strict.n_used} more are planned. The incumbent "
-            "stays."
+            f"any limit was reached: {plan.n_max - strict.n_used} more are planned. "
+            "The incumbent stays."
         )
     return because(strict, design_of(plan))
 
