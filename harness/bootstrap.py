@@ -1,11 +1,12 @@
 """The only place that picks adapters and joins them. No rules."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness import config, shipped
 from harness.control.context import Context
@@ -14,6 +15,9 @@ from harness.domain.settings import Settings
 from harness.ports import Clock, EvalWorkers, Store
 from harness.runtime.chance import SystemChance
 from harness.runtime.clock import SystemClock
+
+if TYPE_CHECKING:
+    from harness.runtime.schedule import Schedule
 
 SECRET_VARIABLE = "SWAPGATE_SECRET"  # noqa: S105 - a name, not a secret
 CONFIG_VARIABLE = "SWAPGATE_CONFIG"
@@ -154,3 +158,56 @@ def schema_differences(settings: Settings) -> list[str]:
     from harness.store import migrate  # noqa: PLC0415
 
     return migrate.check(settings.database_url)
+
+
+def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None:
+    """The eval worker's process, from its configuration to its last sample."""
+    from evals.runner import InspectRunner  # noqa: PLC0415 - Inspect takes seconds
+    from harness.runtime.evaluating import Worker  # noqa: PLC0415
+
+    installation = open_installation(given)
+    try:
+        Worker(
+            store=installation.store,
+            clock=installation.clock,
+            runner=InspectRunner(installation.settings.suites),
+            owner=owner,
+            parent=parent,
+            secrets=os.environ,
+            connections=installation.settings.control.eval_connections,
+        ).work(run)
+    finally:
+        installation.close()
+
+
+def control_schedule(installation: Installation) -> "Schedule":
+    """The control process's jobs: the reconcile loop, housekeeping, eval schedules.
+
+    Several control processes may run; one leads, and only its jobs do anything.
+    """
+    from harness.control import housekeeping, reconcile  # noqa: PLC0415
+    from harness.runtime.schedule import Job, Schedule  # noqa: PLC0415
+
+    ctx, control = installation.context, installation.settings.control
+    owner = f"control-{os.getpid()}"
+
+    def leading(job: Callable[[Context], object]) -> Callable[[], object]:
+        return lambda: job(ctx) if ctx.store.try_lead(owner) else None
+
+    jobs = [
+        Job("reconcile", leading(reconcile.turn), every_s=control.reconcile_interval_s),
+        Job(
+            "housekeeping", leading(housekeeping.tidy), every_s=control.housekeeping_interval_s
+        ),
+    ]
+    for suite in installation.settings.suites.values():
+        if suite.every:
+            again = partial(housekeeping.evaluate_incumbents, suite=suite.name)
+            jobs.append(Job(f"evals of {suite.name}", leading(again), cron=suite.every))
+    return Schedule(jobs, on_error=_log_failed_job)
+
+
+def _log_failed_job(job: str, error: BaseException) -> None:
+    import structlog  # noqa: PLC0415
+
+    structlog.get_logger("swapgate.schedule").error("job_failed", job=job, error=str(error))

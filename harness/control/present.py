@@ -51,6 +51,6 @@ def _fields(value: object) -> dict[str, Plain]:
         case Judged():
             return {"verdict": value.outcome, "words": value.words, **shown}
         case Route():
-            return {**shown, "targets": list(sorted(value.targets))}
+            return {**shown, "targets": sorted(value.targets)}
         case _:
             return shown

@@ -53,10 +53,19 @@ def reconcile(ctx: Context) -> Turn:
         except SwapgateError as error:
             if error.retryable:
                 raise
-            log.warning("reconcile_failed", proposal=proposal.id, error=str(error))
             failed.append(f"{proposal.id}: {error}")
     did.extend(work.tend(ctx))
     return Turn(tuple(did), tuple(failed))
+
+
+def turn(ctx: Context) -> Turn:
+    """`reconcile`, with what it did in the log."""
+    done = reconcile(ctx)
+    for words in done.did:
+        log.info("reconciled", did=words)
+    for words in done.failed:
+        log.warning("reconcile_failed", reason=words)
+    return done
 
 
 def _one(ctx: Context, proposal: Proposal) -> list[str]:

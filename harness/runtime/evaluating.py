@@ -1,0 +1,150 @@
+"""The life of one eval worker: take the lease, ask what is missing, store, give the lease back.
+
+It may be killed at any point: what it stored stays, what it had not stored is asked again.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from harness.domain.errors import NotFound, SwapgateError
+from harness.domain.evaluation import EvalRun, RunState, Sample
+from harness.ports import Clock, EvalJob, EvalRunner, Store
+
+LEASE_S = 20.0
+BEAT_S = 2.0
+
+
+@dataclass
+class Worker:
+    """owner: this worker's name on the lease. parent: pid; the worker ends when it is gone.
+
+    secrets: environment variable to provider key.
+    """
+
+    store: Store
+    clock: Clock
+    runner: EvalRunner
+    owner: str
+    parent: int
+    secrets: Mapping[str, str]
+    connections: int = 8
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def work(self, run: str) -> RunState | None:
+        """Returns the state the run was left in, None when another worker has it."""
+        job = self._take(run)
+        if job is None:
+            return None
+        signal.signal(signal.SIGTERM, lambda *_: self._stop.set())
+        beat = threading.Thread(target=self._beat, args=(run,), daemon=True)
+        beat.start()
+        meter = _Meter(job.run, *self._progress(run))
+        state = self.runner.run(job, self._keeper(meter), self._stop.is_set)
+        self._stop.set()
+        beat.join()
+        return self._leave(run, state, meter)
+
+    def _take(self, run: str) -> EvalJob | None:
+        with self.store.write() as tx:
+            if not self._lease(tx.runs.lease, run):
+                return None
+            tx.runs.set_state(run, RunState.RUNNING)
+            found = tx.runs.get(run)
+            target = tx.routing.targets()[found.target]
+            provider = tx.providers.all().get(target.provider)
+            if provider is None:
+                raise NotFound(f"run {run}: provider {target.provider!r} is gone")
+            return EvalJob(
+                run=found,
+                target=target,
+                provider=provider,
+                api_key=self.secrets.get(provider.api_key_env or ""),
+                done=tx.runs.done(run),
+                max_connections=self.connections,
+            )
+
+    def _lease(self, lease: Callable[..., bool], run: str) -> bool:
+        now = self.clock.now()
+        return lease(run, self.owner, now=now, until=now + timedelta(seconds=LEASE_S))
+
+    def _beat(self, run: str) -> None:
+        """Renew the lease; stop when it is lost, the run was stopped or the parent is gone."""
+        while not self._stop.wait(BEAT_S):
+            if os.getppid() != self.parent or not self._still_wanted(run):
+                self._stop.set()
+
+    def _still_wanted(self, run: str) -> bool:
+        try:
+            with self.store.write() as tx:
+                ours = tx.runs.get(run)
+                mine = ours.lease_owner == self.owner and ours.state is RunState.RUNNING
+                return mine and self._lease(tx.runs.lease, run)
+        except SwapgateError as error:
+            # A database that is away for a moment does not end the run: samples wait for it.
+            return error.retryable
+
+    def _progress(self, run: str) -> tuple[int, float]:
+        with self.store.read() as tx:
+            _, cost, sent, received = tx.runs.progress(run)
+        return sent + received, cost
+
+    def _keeper(self, meter: "_Meter") -> Callable[[Sample], bool]:
+        def keep(sample: Sample) -> bool:
+            with self.store.write() as tx:
+                new = tx.runs.store_sample(sample)
+            if new:
+                meter.add(sample)
+            return not meter.over
+
+        return keep
+
+    def _leave(self, run: str, state: RunState, meter: "_Meter") -> RunState | None:
+        with self.store.write() as tx:
+            found = tx.runs.get(run)
+            if found.lease_owner != self.owner:
+                return None
+            wanted = len(tx.runs.done(run)) >= found.wanted * found.epochs
+            after = _after(state, complete=wanted)
+            tx.runs.set_state(run, after, meter.message if meter.over else "")
+            return after
+
+
+def _after(state: RunState, *, complete: bool) -> RunState:
+    """DONE only when all that is wanted by now is stored; a stopped run waits to go on."""
+    if complete:
+        return RunState.DONE
+    if state is RunState.OVER_BUDGET:
+        return RunState.OVER_BUDGET
+    if state is RunState.FAILED:
+        return RunState.FAILED
+    return RunState.QUEUED
+
+
+@dataclass
+class _Meter:
+    """What the run has used so far, against its budget."""
+
+    run: EvalRun
+    tokens: int
+    cost_usd: float
+
+    def add(self, sample: Sample) -> None:
+        self.tokens += sample.input_tokens + sample.output_tokens
+        self.cost_usd += sample.cost_usd or 0.0
+
+    @property
+    def over(self) -> bool:
+        return bool(self.message)
+
+    @property
+    def message(self) -> str:
+        budget = self.run.budget
+        if budget.max_tokens is not None and self.tokens >= budget.max_tokens:
+            return f"{self.tokens} tokens of {budget.max_tokens} are used"
+        if budget.max_cost_usd is not None and self.cost_usd >= budget.max_cost_usd:
+            return f"${self.cost_usd:.4f} of ${budget.max_cost_usd:.4f} are used"
+        return ""
