@@ -164,7 +164,7 @@ def step(progress: Progress, d: float, design: Design) -> Progress:
     """One more item. Once the gate has decided, further items change nothing."""
     if _crossed(progress, design):
         return progress
-    return _at(path([d], design, progress), 0, progress)
+    return progress_at(path([d], design, progress), 0, progress)
 
 
 def judge(differences: Sequence[float], design: Design) -> Evidence:
@@ -174,7 +174,7 @@ def judge(differences: Sequence[float], design: Design) -> Evidence:
     taken = path(differences, design)
     stops = (taken.log_e >= design.promote_at) | (taken.log_e_bad >= REJECT_AT)
     last = int(np.argmax(stops)) if stops.any() else len(taken.n) - 1
-    return evidence(_at(taken, last, Progress()), design)
+    return evidence(progress_at(taken, last), design)
 
 
 def judge_many(matrix: ArrayLike, design: Design) -> Decisions:
@@ -198,6 +198,24 @@ def judge_many(matrix: ArrayLike, design: Design) -> Decisions:
         promoted=(stopped & up[rows, last]) | (at_end & (p <= design.alpha2)),
         rejected=stopped & ~up[rows, last],
         n_used=taken.n[last],
+    )
+
+
+def progress_at(taken: Path, index: int, since: Progress | None = None) -> Progress:
+    """The state after one item of a single path that continued `since`; past any stop too."""
+    before = since or Progress()
+    upto = index + 1
+    return Progress(
+        n=int(taken.n[index]),
+        total=float(taken.total[index]) + 0.0,
+        squares=float(taken.squares[index]),
+        wins=int(taken.wins[index]),
+        losses=int(taken.losses[index]),
+        whole=bool(taken.whole[index]),
+        log_e=float(taken.log_e[index]) + 0.0,
+        log_e_max=max(before.log_e_max, float(taken.log_e[:upto].max())) + 0.0,
+        log_e_bad=float(taken.log_e_bad[index]) + 0.0,
+        log_losing=without_minus_zero(float(log) for log in taken.log_losing[index]),
     )
 
 
@@ -269,19 +287,3 @@ def _interval(progress: Progress) -> tuple[float | None, float | None, str]:
     if progress.whole:
         return *tango_interval(progress.wins, progress.losses, progress.n), method
     return *t_interval(progress.n, progress.total, progress.squares), method
-
-
-def _at(taken: Path, index: int, before: Progress) -> Progress:
-    upto = index + 1
-    return Progress(
-        n=int(taken.n[index]),
-        total=float(taken.total[index]) + 0.0,
-        squares=float(taken.squares[index]),
-        wins=int(taken.wins[index]),
-        losses=int(taken.losses[index]),
-        whole=bool(taken.whole[index]),
-        log_e=float(taken.log_e[index]) + 0.0,
-        log_e_max=max(before.log_e_max, float(taken.log_e[:upto].max())) + 0.0,
-        log_e_bad=float(taken.log_e_bad[index]) + 0.0,
-        log_losing=without_minus_zero(float(log) for log in taken.log_losing[index]),
-    )

@@ -1,0 +1,194 @@
+"""Every section of golden.json, whose figures came from another implementation."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.domain.evaluation import Claim
+from harness.gate.assignment import log_srm
+from harness.gate.certificate import Certificate, certify, log_odds_e
+from harness.gate.design import Design
+from harness.gate.intervals import mcnemar, tango_interval, tango_p
+from harness.gate.multiplicity import Spend, alpha_of_look, holm
+from harness.gate.offline import evidence, judge, judge_many, path, progress_at
+from harness.gate.online import HARM_GRID, Counts, Harm, Restarting, combined
+from harness.gate.planning import items_needed, mde
+from harness.gate.ranks import Ranks, rank
+
+FILE = Path(__file__).parent.parent / "golden" / "golden.json"
+GOLDEN: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
+OUTCOMES = {
+    "PROMOTE": "promote",
+    "REJECT": "reject",
+    "INCONCLUSIVE": "inconclusive",
+    "RUNNING": "running",
+}
+
+pytestmark = pytest.mark.req("F2")
+
+
+def close(value: float, rel: float = 1e-6) -> Any:
+    return pytest.approx(value, rel=rel, abs=1e-12)
+
+
+def near(value: float) -> Any:
+    return pytest.approx(value, rel=1e-4, abs=1e-12)
+
+
+def cases(section: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(
+        "case", GOLDEN[section], ids=[case.get("name", "") for case in GOLDEN[section]]
+    )
+
+
+def design_of(case: dict[str, Any]) -> Design:
+    return Design(Claim(case["mode"]), case["margin"], case["n_max"])
+
+
+def test_no_section_of_the_file_is_left_out() -> None:
+    prose = {"about", "other"}
+    tested = {
+        "gate",
+        "canary",
+        "canary_grid",
+        "canary_restart",
+        "rank",
+        "srm",
+        "streams",
+        "tango",
+        "tango_p",
+        "planning",
+        "items_to_certify_no_difference",
+        "holm",
+        "alpha_spend",
+    }
+    assert set(GOLDEN) <= prose | tested
+
+
+@cases("gate")
+def test_the_gate_decides_as_the_reference_does(case: dict[str, Any]) -> None:
+    found = judge(case["d"], design_of(case))
+
+    assert found.outcome == OUTCOMES[case["verdict"]]
+    assert (found.how or "-") == case["how"]
+    assert found.n_used == case["n_used"]
+
+
+@cases("gate")
+def test_the_running_figures_agree_also_past_the_stop(case: dict[str, Any]) -> None:
+    taken = path(case["d"], design_of(case))
+
+    for item, log_e in case["log_e"].items():
+        assert taken.log_e[int(item) - 1] == close(log_e)
+    for item, log_e in case["log_e_bad"].items():
+        assert taken.log_e_bad[int(item) - 1] == close(log_e)
+    assert [float(bet) for bet in taken.bet[:3]] == [close(x) for x in case["lambda_1_2_3"]]
+
+
+@cases("gate")
+def test_the_final_figures_agree_over_all_items(case: dict[str, Any]) -> None:
+    taken = path(case["d"], design_of(case))
+    found = evidence(progress_at(taken, len(case["d"]) - 1), design_of(case))
+
+    assert found.t == close(case["t_final"])
+    assert found.p_t == near(case["p_t"])
+    assert found.p_final == near(case["p_final"])
+    assert [found.ci_low, found.ci_high] == [near(limit) for limit in case["ci95"]]
+
+
+@cases("gate")
+def test_many_at_once_decide_as_one_alone(case: dict[str, Any]) -> None:
+    found = judge(case["d"], design_of(case))
+    many = judge_many([case["d"], case["d"]], design_of(case))
+
+    assert many.promoted.tolist() == [found.outcome == "promote"] * 2
+    assert many.rejected.tolist() == [found.outcome == "reject"] * 2
+    assert many.n_used.tolist() == [found.n_used] * 2
+
+
+@cases("canary")
+def test_evidence_of_harm_and_of_no_harm_agrees_block_by_block(case: dict[str, Any]) -> None:
+    harm, certificate = Harm(case["rho"]), Certificate()
+    for block, log_e, log_e_ni in zip(
+        case["blocks_n_m_F_y"], case["log_e"], case["log_e_ni_rho2"], strict=True
+    ):
+        harm = harm.after(Counts(*block))
+        certificate = certify(certificate, tuple(block), rho_ni=2.0)
+        assert harm.log_e == close(log_e)
+        assert log_odds_e(certificate) == close(log_e_ni)
+
+
+def test_the_grid_of_harm_is_the_registered_one() -> None:
+    assert list(HARM_GRID) == GOLDEN["canary_grid"]
+
+
+def test_restarts_agree_block_by_block() -> None:
+    case = GOLDEN["canary_restart"]
+    state = Restarting(every=case["every"])
+    for block, log_e in zip(case["blocks_n_m_F_y"], case["log_e"], strict=True):
+        state = state.after(Counts(*block))
+        assert state.log_e == close(log_e)
+
+
+def test_ranks_agree() -> None:
+    state = Ranks()
+    for u, log_e in zip(GOLDEN["rank"]["u"], GOLDEN["rank"]["log_e"], strict=True):
+        state = state.after(u)
+        assert state.log_e == close(log_e)
+    for example in GOLDEN["rank"]["u_examples"]:
+        assert rank(example["x"], example["controls"], example["U"]) == example["u"]
+
+
+@cases("srm")
+def test_the_sample_ratio_check_agrees(case: dict[str, Any]) -> None:
+    found = log_srm(case["canary"], case["total"], case["pi"], case["strength"])
+    assert found == close(case["log_e"])
+
+
+def test_streams_combine_by_their_mean() -> None:
+    assert combined(GOLDEN["streams"]["log_e"]) == close(GOLDEN["streams"]["combined"])
+
+
+@cases("tango")
+def test_intervals_and_mcnemar_agree(case: dict[str, Any]) -> None:
+    found = mcnemar(case["b"], case["c"])
+    wanted = case["mcnemar"]
+
+    assert tango_interval(case["b"], case["c"], case["n"]) == near(case["ci95"])
+    assert found.chi2 == close(wanted["chi2"])
+    assert found.chi2_corrected == close(wanted["chi2_cc"])
+    assert found.exact == near(wanted["exact"])
+    assert found.mid_p == near(wanted["midp"])
+
+
+@cases("tango_p")
+def test_tangos_p_agrees(case: dict[str, Any]) -> None:
+    assert tango_p(case["b"], case["c"], case["n"], case["theta0"]) == near(case["p"])
+
+
+@cases("planning")
+def test_planning_figures_agree(case: dict[str, Any]) -> None:
+    assert mde(case["sd"], case["n"]) == close(case["mde80"])
+    assert items_needed(case["sd"], 0.05) == case["n_for_5pt"]
+
+
+def test_a_candidate_that_never_differs_is_certified_at_the_known_item() -> None:
+    case = GOLDEN["items_to_certify_no_difference"]
+    for n_max, item in zip(case["n_max"], case["item"], strict=True):
+        design = Design(Claim.NON_INFERIOR, case["margin"], n_max)
+        found = judge([0.0] * n_max, design)
+        assert (found.outcome, found.how, found.n_used) == ("promote", "early", item)
+
+
+def test_holm_agrees() -> None:
+    case = GOLDEN["holm"]
+    assert list(holm(case["p"], case["alpha"])) == case["promote"]
+
+
+@pytest.mark.parametrize("spend", GOLDEN["alpha_spend"])
+def test_the_error_of_repeats_is_spent_as_registered(spend: str) -> None:
+    wanted = GOLDEN["alpha_spend"][spend]
+    found = [alpha_of_look(0.05, look, Spend(spend)) for look in range(1, len(wanted) + 1)]
+    assert found == [close(alpha) for alpha in wanted]

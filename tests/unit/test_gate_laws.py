@@ -1,0 +1,174 @@
+"""What must hold for every sequence of differences."""
+
+import json
+import math
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.domain.errors import InputError
+from harness.domain.evaluation import Claim
+from harness.gate.design import Design
+from harness.gate.offline import (
+    GRID,
+    checked,
+    evidence,
+    judge,
+    judge_many,
+    path,
+    progress_of,
+    start,
+    step,
+)
+
+pytestmark = pytest.mark.req("F2")
+
+passfail = st.lists(st.sampled_from([-1.0, 0.0, 1.0]), min_size=1, max_size=80)
+graded = st.lists(st.floats(-1.0, 1.0), min_size=1, max_size=80)
+claims = st.sampled_from(list(Claim))
+either = passfail | graded
+
+
+@given(d=either, claim=claims, spare=st.integers(0, 50))
+def test_step_by_step_is_all_at_once_to_the_last_bit(
+    d: list[float], claim: Claim, spare: int
+) -> None:
+    design = Design(claim, 0.05, len(d) + spare)
+    progress = start()
+    for value in d:
+        progress = step(progress, value, design)
+
+    assert evidence(progress, design) == judge(d, design)
+
+
+@given(d=either, claim=claims, cut=st.integers(0, 80))
+def test_a_restart_in_the_middle_changes_nothing(
+    d: list[float], claim: Claim, cut: int
+) -> None:
+    design = Design(claim, 0.05, len(d))
+    progress = start()
+    for index, value in enumerate(d):
+        if index == cut:
+            progress = progress_of(json.loads(json.dumps(progress.as_json())))
+        progress = step(progress, value, design)
+
+    assert evidence(progress, design) == judge(d, design)
+
+
+@given(d=st.lists(passfail, min_size=1, max_size=5), claim=claims)
+def test_many_comparisons_at_once_are_each_alone(d: list[list[float]], claim: Claim) -> None:
+    width = min(map(len, d))
+    rows = [row[:width] for row in d]
+    design = Design(claim, 0.05, width)
+    many = judge_many(rows, design)
+    for row, up, down, used in zip(
+        rows, many.promoted, many.rejected, many.n_used, strict=True
+    ):
+        found = judge(row, design)
+        assert (found.outcome == "promote") == up
+        assert (found.outcome == "reject") == down
+        assert found.n_used == used
+
+
+@given(d=either, claim=claims)
+def test_a_win_never_lowers_the_evidence_for_and_never_raises_that_against(
+    d: list[float], claim: Claim
+) -> None:
+    taken = path([*d, 1.0], Design(claim, 0.05, len(d) + 1))
+    before = (taken.log_e[-2], taken.log_e_bad[-2])
+
+    assert taken.log_e[-1] >= before[0]
+    assert taken.log_e_bad[-1] <= before[1]
+
+
+@given(d=either, claim=claims)
+def test_a_loss_never_raises_the_evidence_for(d: list[float], claim: Claim) -> None:
+    taken = path([*d, -1.0], Design(claim, 0.05, len(d) + 1))
+
+    assert taken.log_e[-1] <= taken.log_e[-2]
+    assert taken.log_e_bad[-1] >= taken.log_e_bad[-2]
+
+
+@given(d=either, claim=claims, chance=st.randoms(use_true_random=False))
+def test_the_evidence_against_and_the_final_test_do_not_depend_on_the_order(
+    d: list[float], claim: Claim, chance: Random
+) -> None:
+    shuffled = list(d)
+    chance.shuffle(shuffled)
+    design = Design(claim, 0.05, len(d))
+    one, other = path(d, design), path(shuffled, design)
+
+    assert one.log_e_bad[-1] == pytest.approx(other.log_e_bad[-1], rel=1e-9, abs=1e-9)
+    assert one.total[-1] == pytest.approx(other.total[-1], abs=1e-9)
+    assert (one.wins[-1], one.losses[-1]) == (other.wins[-1], other.losses[-1])
+
+
+@given(d=either, claim=claims, bad=st.sampled_from([math.nan, math.inf, 1.01, -1.01]))
+def test_what_is_not_a_difference_is_refused(d: list[float], claim: Claim, bad: float) -> None:
+    with pytest.raises(InputError, match=f"difference {len(d) + 1} "):
+        judge([*d, bad], Design(claim, 0.05, 100))
+
+
+@given(d=passfail)
+def test_no_factor_of_the_evidence_is_below_a_quarter(d: list[float]) -> None:
+    taken = path([0.0, *d], Design(Claim.NON_INFERIOR, 0.05, len(d) + 1))
+    steps = taken.log_e[1:] - taken.log_e[:-1]
+    assert (steps >= math.log(0.25) - 1e-12).all()
+
+
+@given(d=either, claim=claims, extra=st.sampled_from([-1.0, 1.0]))
+def test_once_decided_later_items_change_nothing(
+    d: list[float], claim: Claim, extra: float
+) -> None:
+    design = Design(claim, 0.05, len(d) + 60)
+    progress = start()
+    for value in [*d, *[1.0] * 40]:
+        progress = step(progress, value, design)
+    if evidence(progress, design).how == "early":
+        assert step(progress, extra, design) is progress
+
+
+def test_more_items_than_planned_are_refused() -> None:
+    with pytest.raises(InputError, match="3 items, but the plan says at most 2"):
+        judge([0.0, 0.0, 0.0], Design(Claim.SUPERIOR, 0.05, 2))
+
+
+def test_nothing_yet_is_running_and_one_item_has_no_interval() -> None:
+    design = Design(Claim.SUPERIOR, 0.05, 1)
+    nothing = judge([], design)
+    assert (nothing.outcome, nothing.n_used, nothing.delta) == ("running", 0, 0.0)
+    one = judge([1.0], design)
+    assert (one.outcome, one.how) == ("inconclusive", "final")
+    assert one.ci_low is one.ci_high is one.p_final is one.p_t is None
+
+
+@pytest.mark.parametrize(
+    ("margin", "n_max", "alpha"),
+    [
+        (0.0, 10, 0.05),
+        (1.0, 10, 0.05),
+        (math.nan, 10, 0.05),
+        (0.05, 0, 0.05),
+        (0.05, 10, 0.0),
+        (0.05, 10, 1.0),
+        (0.05, 10, math.nan),
+    ],
+)
+def test_a_design_that_promises_nothing_is_refused(
+    margin: float, n_max: int, alpha: float
+) -> None:
+    with pytest.raises(InputError):
+        Design(Claim.SUPERIOR, margin, n_max, alpha)
+
+
+def test_a_stored_progress_of_another_grid_is_refused() -> None:
+    with pytest.raises(InputError, match="judge again"):
+        progress_of({**start().as_json(), "log_losing": [0.0]})
+
+
+def test_the_grid_and_the_slack_are_the_registered_ones() -> None:
+    assert len(GRID) == 15
+    assert list(GRID[::14]) == pytest.approx([0.02, 0.9])
+    assert checked([1.0 + 1e-13]).tolist() == [1.0 + 1e-13]

@@ -1,0 +1,158 @@
+"""The worked numbers of the specification that golden.json does not repeat."""
+
+import math
+
+import numpy as np
+import pytest
+
+from harness.domain.evaluation import Claim, SuitePlan, SuiteRole
+from harness.gate.design import Design, design_of
+from harness.gate.final import final_p, guarded_t, t_tail
+from harness.gate.intervals import tango_interval, tango_p, tango_z
+from harness.gate.multiplicity import Spend, alpha_of_look
+from harness.gate.offline import judge, path
+from harness.gate.planning import forecast, items_needed, sd_epochs, sd_pass_fail
+from harness.gate.words import because, more_items
+
+pytestmark = pytest.mark.req("F2")
+
+
+def sums(b: int, c: int) -> tuple[float, float]:
+    return float(b - c), float(b + c)
+
+
+@pytest.mark.parametrize(
+    ("b", "c", "n", "claim", "p_t", "p_final"),
+    [
+        (22, 9, 150, Claim.SUPERIOR, 0.009569, 0.009775),
+        (15, 11, 150, Claim.SUPERIOR, 0.2176, 0.2176),
+        (21, 20, 240, Claim.NON_INFERIOR, 0.02203, 0.02415),
+        (0, 2, 100, Claim.NON_INFERIOR, 0.02315, 0.08433),
+    ],
+)
+def test_the_final_test_of_four_suites(
+    b: int, c: int, n: int, claim: Claim, p_t: float, p_final: float
+) -> None:
+    design = Design(claim, 0.05, n)
+    total, squares = sums(b, c)
+
+    assert t_tail(n, guarded_t(n, total, squares, design.theta0)) == pytest.approx(
+        p_t, rel=1e-3
+    )
+    assert final_p(n, total, squares, (b, c), whole=True, design=design) == pytest.approx(
+        p_final, rel=1e-3
+    )
+
+
+def test_a_candidate_that_always_wins_is_promoted_at_item_11() -> None:
+    design = Design(Claim.SUPERIOR, 0.05, 500)
+    taken = path([1.0] * 11, design)
+
+    assert [round(math.exp(log), 2) for log in taken.log_e] == [
+        *(1.27, 1.76, 2.59, 3.99, 6.41, 10.68, 18.35, 32.11, 56.19, 98.33, 172.07)
+    ]
+    assert judge([1.0] * 20, design).n_used == 11
+
+
+def test_the_first_bets() -> None:
+    taken = path([0.0, 0.0, 0.0], Design(Claim.SUPERIOR, 0.05, 500))
+    assert taken.bet.tolist() == pytest.approx([0.271446, 0.383882, 0.470158], abs=1e-6)
+
+
+def test_eight_straight_losses_reject_and_seven_do_not() -> None:
+    design = Design(Claim.NON_INFERIOR, 0.05, 100)
+    assert math.exp(judge([-1.0] * 7, design).log_e_bad) == pytest.approx(12.25, abs=0.01)
+    found = judge([-1.0] * 12, design)
+    assert (found.outcome, found.n_used) == ("reject", 8)
+    assert math.exp(found.log_e_bad) == pytest.approx(20.62, abs=0.01)
+
+
+def test_fewer_than_59_items_cannot_pass_as_non_inferior() -> None:
+    for n in range(2, 59):
+        assert judge([0.0] * n, Design(Claim.NON_INFERIOR, 0.05, n)).outcome != "promote"
+    assert judge([0.0] * 59, Design(Claim.NON_INFERIOR, 0.05, 59)).outcome == "promote"
+
+
+def test_a_scaled_alpha_scales_both_parts() -> None:
+    design = Design(Claim.SUPERIOR, 0.05, 100, alpha=0.025)
+    assert [design.alpha1, design.alpha2] == pytest.approx([0.005, 0.02])
+    assert Design(Claim.SUPERIOR, 0.05, 9).promote_at == pytest.approx(4.60517)
+
+
+def test_no_discordant_pair_gives_one_half() -> None:
+    assert tango_p(0, 0, 40, 0.0) == 0.5
+
+
+def test_a_statistic_without_variance_is_infinite_in_its_direction() -> None:
+    assert tango_z(5, 0, 5, np.array([1.0])).tolist() == [0.0]
+    assert tango_interval(5, 0, 5)[1] == pytest.approx(1.0)
+    assert tango_interval(0, 5, 5)[0] == pytest.approx(-1.0)
+
+
+def test_planning_for_pass_fail_and_for_epochs() -> None:
+    assert sd_pass_fail(0.2025) == pytest.approx(0.45)
+    assert sd_pass_fail(0.2, 0.05) == pytest.approx(math.sqrt(0.1975))
+    assert sd_epochs(0.04, 0.05, 5) == pytest.approx(math.sqrt(0.05))
+
+
+def test_a_small_suite_is_told_what_it_cannot_see() -> None:
+    small = forecast(Design(Claim.SUPERIOR, 0.05, 100))
+    assert small.mde > 0.1
+    assert "With 100 items you can only see differences of 11.5 points or more" in small.warning
+    large = forecast(Design(Claim.NON_INFERIOR, 0.05, 600))
+    assert large.warning == ""
+    assert large.items == items_needed(math.sqrt(0.2), 0.05)
+
+
+def test_the_first_look_may_be_full_and_none_promises_nothing() -> None:
+    first = [alpha_of_look(0.05, look, Spend.FIRST_FULL) for look in (1, 2, 3)]
+    assert first == pytest.approx([0.05, 0.05 / 6, 0.05 / 12])
+    assert alpha_of_look(0.05, 7, Spend.NONE) == 0.05
+    with pytest.raises(ValueError, match="counted from 1"):
+        alpha_of_look(0.05, 0, Spend.SQUARE)
+
+
+def test_a_plan_becomes_its_design() -> None:
+    plan = SuitePlan("s", "d", SuiteRole.PRIMARY, Claim.NON_INFERIOR, 0.03, 0.025, 80, 1, 7)
+    assert design_of(plan) == Design(Claim.NON_INFERIOR, 0.03, 80, 0.025)
+
+
+def test_the_reason_names_the_allowed_loss_and_never_says_equal() -> None:
+    design = Design(Claim.NON_INFERIOR, 0.05, 200)
+    passed = because(judge([0.0] * 200, design), design)
+    assert passed.startswith("The candidate is at most 5 points worse (the allowed loss)")
+    assert "not adjusted for early stopping" in passed
+    for d in ([0.0] * 200, [-1.0, 1.0] * 100, [-1.0] * 9):
+        assert "equal" not in because(judge(d, design), design)
+
+
+def test_inconclusive_says_how_many_more_items_would_decide() -> None:
+    design = Design(Claim.SUPERIOR, 0.05, 100)
+    d = [1.0, 0.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 0.0] * 9 + [1.0, 0.0] * 2 + [0.0] * 6
+    found = judge(d, design)
+    assert found.outcome == "inconclusive"
+    wanted = items_needed(found.sd or 0.0, found.delta) - 100
+    assert more_items(found, design) == wanted
+    assert f"about {wanted:,} more items would show it with 80 % power" in because(
+        found, design
+    )
+
+
+def test_a_draw_without_any_lean_names_no_number() -> None:
+    design = Design(Claim.SUPERIOR, 0.05, 50)
+    found = judge([0.0] * 50, design)
+    assert more_items(found, design) is None
+    assert "no number of further items can be named" in because(found, design)
+
+
+def test_a_lean_towards_worse_is_said() -> None:
+    design = Design(Claim.SUPERIOR, 0.05, 60)
+    found = judge([0.0] * 57 + [-1.0] * 2 + [1.0], design)
+    assert found.outcome == "inconclusive"
+    assert "more items would show a loss" in because(found, design)
+
+
+def test_running_says_how_far_it_is() -> None:
+    design = Design(Claim.SUPERIOR, 0.05, 60)
+    assert "1 of 60 items" in because(judge([1.0], design), design)
+    assert "nothing is measured" in because(judge([], design), design)
