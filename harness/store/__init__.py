@@ -1,1 +1,1 @@
-"""Storage: SQLAlchemy Core on SQLite and PostgreSQL, and the in-memory twin."""
+"""The databases: SQLite, PostgreSQL, and the working twin in memory. No decisions here."""

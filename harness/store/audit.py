@@ -1,0 +1,22 @@
+"""How an audit event gets its place in the chain, alike in both stores."""
+
+import json
+from dataclasses import replace
+from datetime import UTC
+
+from harness.domain.audit import AuditEvent, mac_of
+from harness.domain.content import canonical_json
+from harness.store.tables.base import storable
+
+
+def chained(event: AuditEvent, secret: bytes) -> AuditEvent:
+    """The event as it will be read back, with its mac: what is signed is what is stored."""
+    stored = replace(
+        event,
+        at=event.at.astimezone(UTC),
+        actor=storable(event.actor),
+        action=storable(event.action),
+        subject=storable(event.subject),
+        details=json.loads(canonical_json(event.details)),
+    )
+    return replace(stored, mac=mac_of(stored, secret))

@@ -1,0 +1,95 @@
+"""Proposals, verdicts and rollouts."""
+
+from dataclasses import asdict
+
+from harness.domain.evaluation import VERDICTS, Claim, Verdict
+from harness.domain.proposal import Phase, Proposal, SuiteRuns
+from harness.domain.rollout import Rollout, RolloutState
+from harness.store.rows import Row, Values, policies
+
+
+def of_proposal(proposal: Proposal) -> Values:
+    return {
+        "id": proposal.id,
+        "route": proposal.route,
+        "incumbent": proposal.incumbent,
+        "candidate": proposal.candidate,
+        "claim": proposal.claim.value,
+        "reason": proposal.reason,
+        "proposer": proposal.proposer,
+        "policy": proposal.policy.as_json(),
+        "self_approval": proposal.policy.self_approval,
+        "plans": [plan.as_json() for plan in proposal.plans],
+        "phase": proposal.phase.value,
+        "created_at": proposal.created_at,
+        "updated_at": proposal.updated_at,
+        "runs": {suite: asdict(pair) for suite, pair in proposal.runs.items()},
+        "verdict": proposal.verdict,
+        "rollout": proposal.rollout,
+        "infra_errors": proposal.infra_errors,
+        "retry_at": proposal.retry_at,
+        "approver": proposal.approver,
+        "approved_verdict": proposal.approved_verdict,
+        "closed_because": proposal.closed_because,
+        "version": proposal.version,
+    }
+
+
+def proposal(row: Row) -> Proposal:
+    values = row._asdict()
+    del values["self_approval"]
+    values |= {
+        "claim": Claim(row.claim),
+        "policy": policies.policy(row.policy),
+        "plans": tuple(policies.plan(plan) for plan in row.plans),
+        "phase": Phase(row.phase),
+        "runs": {suite: SuiteRuns(**pair) for suite, pair in row.runs.items()},
+    }
+    return Proposal(**values)
+
+
+def of_verdict(verdict: Verdict, proposal: str) -> Values:
+    return {
+        "id": verdict.id,
+        "proposal": proposal,
+        "route": verdict.route,
+        "incumbent": verdict.incumbent,
+        "candidate": verdict.candidate,
+        "outcome": verdict.outcome,
+        "reason": verdict.reason,
+        "suites": policies.of_reports(verdict.suites),
+        "inputs": dict(verdict.inputs),
+        "decided_at": verdict.decided_at,
+        "expires_at": verdict.expires_at,
+    }
+
+
+def verdict(row: Row) -> Verdict:
+    return VERDICTS[row.outcome](
+        id=row.id,
+        route=row.route,
+        incumbent=row.incumbent,
+        candidate=row.candidate,
+        reason=row.reason,
+        suites=policies.reports(row.suites),
+        inputs=row.inputs,
+        decided_at=row.decided_at,
+        expires_at=row.expires_at,
+    )
+
+
+def of_rollout(rollout: Rollout) -> Values:
+    return {
+        **{name: getattr(rollout, name) for name in rollout.__dataclass_fields__},
+        "policy": asdict(rollout.policy),
+        "state": rollout.state.value,
+    }
+
+
+def rollout(row: Row) -> Rollout:
+    values = row._asdict()
+    values |= {
+        "policy": policies.canary_policy(row.policy),
+        "state": RolloutState(row.state),
+    }
+    return Rollout(**values)

@@ -1,0 +1,96 @@
+"""Targets, suites, runs and samples."""
+
+from harness.domain.evaluation import Budget, EvalRun, RunState, Sample, SampleError, SuitePin
+from harness.domain.targets import RequestPatch, Target
+from harness.store.rows import Row, Values
+
+
+def of_target(target: Target) -> Values:
+    return {"id": target.id, **target.as_json()}
+
+
+def target(row: Row) -> Target:
+    return Target(row.provider, row.model, row.parameters, RequestPatch(**row.request_patch))
+
+
+def suite(row: Row) -> SuitePin:
+    return SuitePin(row.name, row.version, row.data_sha256, row.scorer, row.template, row.items)
+
+
+def of_suite(pin: SuitePin) -> Values:
+    return {
+        "digest": pin.digest,
+        "name": pin.name,
+        "version": pin.version,
+        "data_sha256": pin.data_sha256,
+        "scorer": pin.scorer,
+        "template": pin.template,
+        "items": pin.items,
+    }
+
+
+def of_run(run: EvalRun) -> Values:
+    return {
+        "id": run.id,
+        "suite": run.suite,
+        "suite_digest": run.suite_digest,
+        "target": run.target,
+        "order_seed": str(run.order_seed),
+        "epochs": run.epochs,
+        "wanted": run.wanted,
+        "state": run.state.value,
+        "created_at": run.created_at,
+        "max_tokens": run.budget.max_tokens,
+        "max_cost_usd": run.budget.max_cost_usd,
+        "lease_owner": run.lease_owner,
+        "lease_until": run.lease_until,
+        "failures": run.failures,
+        "message": run.message,
+        "fingerprint": run.fingerprint,
+    }
+
+
+def run(row: Row) -> EvalRun:
+    return EvalRun(
+        id=row.id,
+        suite=row.suite,
+        suite_digest=row.suite_digest,
+        target=row.target,
+        order_seed=int(row.order_seed),
+        epochs=row.epochs,
+        wanted=row.wanted,
+        state=RunState(row.state),
+        created_at=row.created_at,
+        budget=Budget(row.max_tokens, row.max_cost_usd),
+        lease_owner=row.lease_owner,
+        lease_until=row.lease_until,
+        failures=row.failures,
+        message=row.message,
+    )
+
+
+def of_sample(sample: Sample) -> Values:
+    return {
+        "run": sample.run,
+        "item": sample.item,
+        "epoch": sample.epoch,
+        "position": sample.position,
+        "answer": sample.answer,
+        "strict": sample.strict,
+        "lenient": sample.lenient,
+        "input_tokens": sample.input_tokens,
+        "output_tokens": sample.output_tokens,
+        "cost_usd": sample.cost_usd,
+        "duration_s": sample.duration_s,
+        "error": sample.error.value if sample.error else None,
+        "error_text": sample.error_text,
+        "served_model": sample.served_model,
+        "prompt": sample.prompt,
+        "rule": sample.rule,
+    }
+
+
+def sample(row: Row) -> Sample:
+    values = row._asdict()
+    error = values.pop("error")
+    return Sample(**values, error=SampleError(error) if error else None)

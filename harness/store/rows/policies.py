@@ -1,0 +1,65 @@
+"""Policies, plans and reports: domain values that are stored as JSON."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+from harness.domain.evaluation import Claim, SuitePlan, SuiteReport, SuiteRole
+from harness.domain.policy import CanaryPolicy, GatePolicy, Policy, Promotion, Step, Unit
+from harness.store.rows import JsonIn
+
+
+def policy(data: JsonIn) -> Policy:
+    return Policy(
+        **{
+            **data,
+            "promotion": Promotion(data["promotion"]),
+            "gate": GatePolicy(**{**data["gate"], "claim": Claim(data["gate"]["claim"])}),
+            "canary": canary_policy(data["canary"]),
+        }
+    )
+
+
+def canary_policy(data: JsonIn) -> CanaryPolicy:
+    return CanaryPolicy(
+        **{
+            **data,
+            "steps": tuple(Step(**step) for step in data["steps"]),
+            "unit": Unit(data["unit"]),
+        }
+    )
+
+
+def plan(data: JsonIn) -> SuitePlan:
+    return SuitePlan(**{**data, "role": SuiteRole(data["role"]), "claim": Claim(data["claim"])})
+
+
+def of_reports(reports: Iterable[SuiteReport]) -> list[dict[str, Any]]:
+    return [{k: _finite(v) for k, v in asdict(report).items()} for report in reports]
+
+
+def reports(data: Iterable[JsonIn]) -> tuple[SuiteReport, ...]:
+    return tuple(_report(each) for each in data)
+
+
+def _report(data: JsonIn) -> SuiteReport:
+    values = {k: _number(v) if k in _FIGURES else v for k, v in data.items()}
+    values |= {
+        "role": SuiteRole(data["role"]),
+        "claim": Claim(data["claim"]),
+        "flags": tuple(data["flags"]),
+    }
+    return SuiteReport(**values)
+
+
+# JSON has no infinity, and the evidence against a certain loser is infinite.
+_FIGURES = frozenset({"delta", "ci_low", "ci_high", "log_e", "log_e_bad", "p_final", "margin"})
+
+
+def _finite(value: object) -> object:
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _number(value: object) -> object:
+    return float(value) if isinstance(value, str) else value

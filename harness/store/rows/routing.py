@@ -1,0 +1,129 @@
+"""Providers, waivers, evidence and the versions of a route."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from harness.domain.content import digest
+from harness.domain.evaluation import Passed, SuiteRole
+from harness.domain.observation import UnitRule
+from harness.domain.policy import Unit
+from harness.domain.routing import Canary, Route, RouteSettings, RouteSuite, Stakes
+from harness.domain.targets import Price, Provider
+from harness.ports import RouteRecord, Waiver
+from harness.store.rows import JsonIn, Row, Values
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Why a target may serve a route. Its id is the hash of the rest."""
+
+    route: str
+    target: str
+    kind: str
+    proof: str = ""
+    verdict_incumbent: str | None = None
+
+    @property
+    def id(self) -> str:
+        return f"e_{digest([self.route, self.target, self.kind, self.proof])[:24]}"
+
+
+def baseline(route: str, target: str) -> Evidence:
+    return Evidence(route, target, "baseline")
+
+
+def proven(proof: Passed) -> Evidence:
+    return Evidence(proof.route, proof.candidate, "verdict", proof.id, proof.incumbent)
+
+
+def waived(waiver: Waiver) -> Evidence:
+    return Evidence(waiver.route, waiver.target, "waiver", waiver.id)
+
+
+def of_evidence(evidence: Evidence) -> Values:
+    by_verdict = evidence.kind == "verdict"
+    return {
+        "id": evidence.id,
+        "route": evidence.route,
+        "target": evidence.target,
+        "kind": evidence.kind,
+        "verdict_id": evidence.proof if by_verdict else None,
+        "verdict_incumbent": evidence.verdict_incumbent,
+        "verdict_outcome": Passed.outcome if by_verdict else None,
+        "waiver_id": evidence.proof if evidence.kind == "waiver" else None,
+    }
+
+
+def waiver(row: Row) -> Waiver:
+    return Waiver(row.id, row.route, row.target, row.reason, row.author, row.expires_at)
+
+
+def of_provider(provider: Provider) -> Values:
+    return {
+        "name": provider.name,
+        "kind": provider.kind,
+        "api_base": provider.api_base,
+        "api_key_env": provider.api_key_env,
+        "extra_headers": dict(provider.extra_headers),
+        "prices": {model: asdict(price) for model, price in provider.prices.items()},
+    }
+
+
+def provider(row: Row) -> Provider:
+    return Provider(
+        name=row.name,
+        kind=row.kind,
+        api_base=row.api_base,
+        api_key_env=row.api_key_env,
+        extra_headers=row.extra_headers,
+        prices={model: Price(**price) for model, price in row.prices.items()},
+    )
+
+
+def of_route(route: Route) -> Values:
+    """What the route itself says; whence it came and its evidence are the caller's to add."""
+    canary = route.canary
+    return {
+        "route": route.name,
+        "version": route.version,
+        "incumbent": route.incumbent,
+        "canary": canary.target if canary else None,
+        "weight_bps": canary.weight_bps if canary else 0,
+        "salt": canary.salt if canary else None,
+        "rollout": canary.rollout if canary else None,
+        "unit_rule": asdict(canary.unit_rule) if canary else None,
+        "settings": asdict(route.settings),
+    }
+
+
+def route(row: Row, fallbacks: tuple[str, ...]) -> Route:
+    return Route(
+        name=row.route,
+        version=row.version,
+        incumbent=row.incumbent,
+        canary=_canary(row) if row.canary else None,
+        fallbacks=fallbacks,
+        settings=settings(row.settings),
+    )
+
+
+def _canary(row: Row) -> Canary:
+    rule = UnitRule(**{**row.unit_rule, "unit": Unit(row.unit_rule["unit"])})
+    return Canary(row.canary, row.weight_bps, row.salt, row.rollout, rule)
+
+
+def settings(data: JsonIn) -> RouteSettings:
+    suites = tuple(RouteSuite(s["suite"], SuiteRole(s["role"])) for s in data["suites"])
+    return RouteSettings(**{**data, "stakes": Stakes(data["stakes"]), "suites": suites})
+
+
+def record(row: Row, fallbacks: Mapping[int, tuple[str, ...]]) -> RouteRecord:
+    return RouteRecord(
+        route=route(row, fallbacks.get(row.version, ())),
+        revision=row.revision,
+        kind=row.kind,
+        at=row.at,
+        actor=row.actor,
+        reason=row.reason,
+        verdict=row.verdict_id,
+    )

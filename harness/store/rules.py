@@ -1,0 +1,114 @@
+"""What both stores check before they write, in the same words."""
+
+import math
+from collections.abc import Collection
+from dataclasses import replace
+
+from harness.domain.errors import InputError, NotAllowed, NotFound
+from harness.domain.evaluation import Sample
+from harness.domain.observation import Block, Traffic
+from harness.domain.proposal import Phase, Proposal
+from harness.domain.routing import Change, CreateRoute
+from harness.ports import Waiver
+from harness.store.tables.base import storable
+
+
+def checked_sample(sample: Sample) -> Sample:
+    """The sample as it can be stored. Raises InputError for figures out of their range."""
+    where = f"sample {sample.item!r}, epoch {sample.epoch}, of run {sample.run}"
+    for name in ("strict", "lenient"):
+        score = getattr(sample, name)
+        if score is not None and not 0 <= score <= 1:
+            raise InputError(f"{where}: the score {name} is {score}; scores are in [0, 1]")
+    if sample.strict is None and sample.error is None:
+        raise InputError(f"{where} has neither a score nor an error: say why it has no score")
+    _check_amounts(
+        where,
+        cost_usd=sample.cost_usd,
+        duration_s=sample.duration_s,
+        input_tokens=sample.input_tokens,
+        output_tokens=sample.output_tokens,
+    )
+    return replace(
+        sample,
+        answer=storable(sample.answer),
+        error_text=storable(sample.error_text),
+        served_model=storable(sample.served_model),
+        prompt=storable(sample.prompt),
+        rule=storable(sample.rule),
+    )
+
+
+def check_block(block: Block) -> None:
+    """Raises InputError when the counts contradict one another."""
+    stable_units = block.units - block.canary_units
+    stable_failures = block.failures - block.canary_failures
+    fits = (
+        0 <= block.weight_bps <= 10_000
+        and 0 <= block.canary_failures <= block.canary_units
+        and 0 <= stable_failures <= stable_units
+        and 0 <= block.missing <= block.units
+    )
+    if not fits:
+        raise InputError(
+            f"block {block.sequence} of worker {block.worker}, rollout {block.rollout}: "
+            f"its counts contradict one another ({block})"
+        )
+
+
+def check_traffic(traffic: Traffic) -> None:
+    """Raises InputError for a negative or infinite figure."""
+    counts = ("requests", "failed", "charged", "streams", "input_tokens", "output_tokens")
+    _check_amounts(
+        f"traffic of route {traffic.route!r} at {traffic.minute.isoformat()}",
+        cost_usd=traffic.cost_usd,
+        **{name: getattr(traffic, name) for name in counts},
+    )
+
+
+def check_waiver(waiver: Waiver) -> None:
+    """Raises InputError when reason or author is empty."""
+    if not (waiver.reason.strip() and waiver.author.strip()):
+        raise InputError(
+            f"the waiver for {waiver.target} on route {waiver.route!r} needs a reason and an "
+            "author: both are shown wherever it is used"
+        )
+
+
+def check_four_eyes(proposal: Proposal) -> None:
+    """Raises NotAllowed when the proposer approves, unless the policy allows it."""
+    if proposal.approver == proposal.proposer and not proposal.policy.self_approval:
+        raise NotAllowed(
+            f"{proposal.proposer} proposed {proposal.id} and cannot approve it: "
+            "ask another approver"
+        )
+
+
+def check_unchanged(before: Proposal, after: Proposal) -> None:
+    """Raises InputError when a registration changes after the fact."""
+    fixed = ["route", "incumbent", "candidate", "claim", "proposer", "policy", "created_at"]
+    if before.phase is not Phase.PROPOSED:
+        fixed.append("plans")
+    for name in fixed:
+        if getattr(before, name) != getattr(after, name):
+            raise InputError(
+                f"proposal {before.id}: {name} was registered and cannot change; "
+                "cancel it and propose again"
+            )
+
+
+def check_targets(change: Change, known: Collection[str]) -> None:
+    """Raises NotFound when a new route names a target that is not stored."""
+    if isinstance(change, CreateRoute):
+        for target in (change.incumbent, *change.fallbacks):
+            if target not in known:
+                raise NotFound(f"route {change.route!r}: there is no target {target}; add it")
+        chain = (change.incumbent, *change.fallbacks)
+        if len(set(chain)) < len(chain):
+            raise InputError(f"route {change.route!r} names a target twice: {', '.join(chain)}")
+
+
+def _check_amounts(where: str, **figures: float | None) -> None:
+    for name, figure in figures.items():
+        if figure is not None and not (figure >= 0 and math.isfinite(figure)):
+            raise InputError(f"{where}: {name} is {figure}; it must be finite and not negative")

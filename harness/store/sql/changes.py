@@ -1,0 +1,134 @@
+"""Waiting for a change: SQLite is asked, PostgreSQL tells.
+
+A waiter hears of every change since its own last call, and of none twice. Threads share one
+connection; each keeps its own count of what it has seen.
+"""
+
+import sqlite3
+import threading
+import time
+from pathlib import Path
+from typing import Final, Protocol
+
+import psycopg
+import sqlalchemy as sa
+
+from harness.store.sql import engine
+
+POLL_S: Final = 0.05
+# How long one thread listens before others may, and before close() is noticed.
+SLICE_S: Final = 0.2
+CHANNEL: Final = "swapgate_changed"
+
+
+class Ear(Protocol):
+    """One connection that notices changes."""
+
+    def heard(self, timeout_s: float) -> bool:
+        """Whether something may have changed; False after at most `timeout_s`.
+
+        Raises OSError, sqlite3.Error or psycopg.Error when the connection is lost.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+class SqliteEar:
+    """`PRAGMA data_version` differs whenever another connection has committed."""
+
+    def __init__(self, file: Path) -> None:
+        # mode=rw: looking at a database that is not there must not create it.
+        self._db = sqlite3.connect(
+            f"{file.absolute().as_uri()}?mode=rw",
+            uri=True,
+            check_same_thread=False,
+            isolation_level=None,
+        )
+        self._seen = self._version()
+
+    def _version(self) -> int:
+        return int(self._db.execute("PRAGMA data_version").fetchone()[0])
+
+    def heard(self, timeout_s: float) -> bool:
+        before, self._seen = self._seen, self._version()
+        if self._seen == before:
+            time.sleep(min(POLL_S, timeout_s))
+        return self._seen != before
+
+    def close(self) -> None:
+        self._db.close()
+
+
+class PostgresEar:
+    """LISTEN; triggers send the NOTIFY (migrations)."""
+
+    def __init__(self, url: sa.URL) -> None:
+        bare = url.set(drivername="postgresql")
+        arguments = engine.postgres_arguments(url)
+        self._db = psycopg.connect(
+            bare.render_as_string(hide_password=False),
+            autocommit=True,
+            **arguments,  # type: ignore[arg-type]  # psycopg types them one by one
+        )
+        self._db.execute(f"LISTEN {CHANNEL}")
+
+    def heard(self, timeout_s: float) -> bool:
+        return any(True for _ in self._db.notifies(timeout=timeout_s, stop_after=1))
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def ear(url: sa.URL) -> Ear:
+    if url.get_backend_name() == "sqlite":
+        return SqliteEar(engine.file_of(url))
+    return PostgresEar(url)
+
+
+class Changes:
+    """Blocks callers until something may have changed."""
+
+    def __init__(self, url: sa.URL) -> None:
+        self._url = url
+        self._ear: Ear | None = None
+        self._turn = threading.Lock()
+        self._changes = 0
+        self._seen = threading.local()
+        self._closed = False
+
+    def wait(self, timeout_s: float) -> bool:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            left = deadline - time.monotonic()
+            self._listen(max(0.0, min(left, SLICE_S)))
+            if self._changes != getattr(self._seen, "changes", 0):
+                self._seen.changes = self._changes
+                return True
+            if left <= 0 or self._closed:
+                return False
+
+    def _listen(self, timeout_s: float) -> None:
+        with self._turn:
+            if self._closed:
+                return
+            try:
+                if self._ear is None:
+                    self._ear = ear(self._url)
+                    # Whatever changed while nobody listened.
+                    self._changes += 1
+                elif self._ear.heard(timeout_s):
+                    self._changes += 1
+            except (OSError, sqlite3.Error, psycopg.Error):
+                self._forget()
+                time.sleep(timeout_s)
+
+    def _forget(self) -> None:
+        if self._ear is not None:
+            self._ear.close()
+            self._ear = None
+
+    def close(self) -> None:
+        self._closed = True
+        with self._turn:
+            self._forget()

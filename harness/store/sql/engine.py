@@ -1,0 +1,84 @@
+"""Connections: how a URL becomes an engine, on SQLite and on PostgreSQL."""
+
+from pathlib import Path
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from harness.domain.errors import ConfigError
+
+LOCK_TIMEOUT_MS: Final = 10_000
+CONNECT_TIMEOUT_S: Final = 5
+
+# Which BEGIN a SQLite connection starts its next transaction with.
+BEGIN: Final = "swapgate_begin"
+
+# WAL: readers never wait for the writer. NORMAL: what was committed survives kill -9 of any
+# process; a power cut may take the last commits, never the database's consistency.
+_SQLITE_SETTINGS: Final = (
+    f"PRAGMA busy_timeout = {LOCK_TIMEOUT_MS}",
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = NORMAL",
+    "PRAGMA foreign_keys = ON",
+)
+
+
+def parse(url: str) -> sa.URL:
+    """Raises ConfigError for a URL of another database than SQLite (a file) or PostgreSQL."""
+    try:
+        parsed = sa.make_url(url)
+    except sa.exc.ArgumentError as error:
+        raise ConfigError(
+            "the database's URL cannot be read; write sqlite:///path/to/file.db or "
+            "postgresql://user@host/database"
+        ) from error
+    backend = parsed.get_backend_name()
+    if backend == "postgresql":
+        return parsed.set(drivername="postgresql+psycopg")
+    if backend != "sqlite":
+        raise ConfigError(f"Swapgate stores in SQLite or PostgreSQL, not in {backend!r}")
+    if parsed.database in (None, "", ":memory:"):
+        raise ConfigError("SQLite needs a file: sqlite:///path/to/file.db")
+    return parsed
+
+
+def file_of(url: sa.URL) -> Path:
+    """A SQLite database's file."""
+    return Path(str(url.database))
+
+
+def make(url: sa.URL, **options: Any) -> sa.Engine:
+    """An engine; it connects when it is first used."""
+    if url.get_backend_name() == "postgresql":
+        return sa.create_engine(
+            url, connect_args=postgres_arguments(url), pool_pre_ping=True, **options
+        )
+    engine = sa.create_engine(url, **options)
+    sa.event.listen(engine, "connect", _set_up_sqlite)
+    sa.event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def postgres_arguments(url: sa.URL) -> dict[str, object]:
+    """What the URL leaves open: never wait for ever, neither to connect nor for a lock."""
+    arguments: dict[str, object] = {
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "options": f"-c lock_timeout={LOCK_TIMEOUT_MS}",
+    }
+    return {name: value for name, value in arguments.items() if name not in url.query}
+
+
+def _set_up_sqlite(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:  # noqa: ARG001 - the event's signature
+    # No BEGIN by the driver: it begins late, and never IMMEDIATE.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for setting in _SQLITE_SETTINGS:
+        cursor.execute(setting)
+    cursor.close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    how = connection.get_execution_options().get(BEGIN, "DEFERRED")
+    connection.exec_driver_sql(f"BEGIN {how}")

@@ -1,0 +1,144 @@
+"""Suites, eval runs and their samples."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+import sqlalchemy as sa
+
+from harness.domain.errors import NotFound
+from harness.domain.evaluation import EvalRun, RunState, Sample, SuitePin
+from harness.store.rows import evals as rows
+from harness.store.rules import checked_sample
+from harness.store.sql.unit import Unit
+from harness.store.tables.evals import eval_run, sample, suite
+
+ENDED: Final = (RunState.DONE, RunState.STOPPED, RunState.OVER_BUDGET, RunState.FAILED)
+
+NEWEST_RUNS = sa.select(eval_run).order_by(eval_run.c.created_at.desc(), eval_run.c.id.desc())
+ONE_RUN = sa.select(eval_run).where(eval_run.c.id == sa.bindparam("run"))
+SHARED_RUN = NEWEST_RUNS.where(
+    eval_run.c.fingerprint == sa.bindparam("fingerprint"),
+    eval_run.c.created_at >= sa.bindparam("not_before"),
+    eval_run.c.state != RunState.FAILED.value,
+).limit(1)
+IS_RUN = sa.select(eval_run.c.id).where(eval_run.c.id == sa.bindparam("run"))
+CHANGE_RUN = sa.update(eval_run).where(eval_run.c.id == sa.bindparam("run"))
+LEASE = CHANGE_RUN.where(
+    sa.or_(
+        eval_run.c.lease_owner.is_(None),
+        eval_run.c.lease_owner == sa.bindparam("owner"),
+        eval_run.c.lease_until <= sa.bindparam("now"),
+    )
+).values(lease_owner=sa.bindparam("owner"), lease_until=sa.bindparam("until"))
+LEASED_BY = sa.select(eval_run.c.id).where(eval_run.c.lease_owner == sa.bindparam("owner"))
+RELEASE = (
+    sa.update(eval_run)
+    .where(eval_run.c.lease_owner == sa.bindparam("owner"))
+    .values(lease_owner=None, lease_until=None, state=RunState.QUEUED.value)
+)
+SAMPLES = (
+    sa.select(sample)
+    .where(sample.c.run == sa.bindparam("run"))
+    .order_by(sample.c.position, sample.c.epoch, sample.c.item)
+)
+DONE = sa.select(sample.c.item, sample.c.epoch).where(sample.c.run == sa.bindparam("run"))
+PROGRESS = sa.select(
+    sa.func.count(),
+    sa.func.coalesce(sa.func.sum(sample.c.cost_usd), 0.0),
+    sa.func.coalesce(sa.func.sum(sample.c.input_tokens), 0),
+    sa.func.coalesce(sa.func.sum(sample.c.output_tokens), 0),
+).where(sample.c.run == sa.bindparam("run"))
+
+
+class SqlSuites:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def put(self, pin: SuitePin, now: datetime) -> None:
+        self._unit.write_new(suite, rows.of_suite(pin) | {"created_at": now})
+
+    def get(self, digest: str) -> SuitePin:
+        row = self._unit.read(sa.select(suite).where(suite.c.digest == digest)).first()
+        if row is None:
+            raise NotFound(f"no suite with the digest {digest} is stored")
+        return rows.suite(row)
+
+    def all(self) -> Sequence[SuitePin]:
+        newest = sa.select(suite).order_by(suite.c.created_at.desc(), suite.c.digest)
+        return [rows.suite(row) for row in self._unit.read(newest)]
+
+
+class SqlEvalRuns:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def add(self, run: EvalRun) -> None:
+        self._unit.write(sa.insert(eval_run), rows.of_run(run))
+
+    def get(self, run: str) -> EvalRun:
+        row = self._unit.read(ONE_RUN, {"run": run}).first()
+        if row is None:
+            raise NotFound(f"there is no eval run {run}; `swapgate eval list` shows them")
+        return rows.run(row)
+
+    def list(self, *, states: Sequence[RunState] = ()) -> Sequence[EvalRun]:
+        query = NEWEST_RUNS
+        if states:
+            query = query.where(eval_run.c.state.in_([state.value for state in states]))
+        return [rows.run(row) for row in self._unit.read(query)]
+
+    def shared(self, fingerprint: str, *, not_before: datetime) -> EvalRun | None:
+        wanted = {"fingerprint": fingerprint, "not_before": not_before}
+        row = self._unit.read(SHARED_RUN, wanted).first()
+        return None if row is None else rows.run(row)
+
+    def set_state(self, run: str, state: RunState, message: str = "") -> None:
+        changes: dict[str, object] = {"state": state.value, "message": message}
+        if state is not RunState.RUNNING:
+            changes |= {"lease_owner": None, "lease_until": None}
+        if state is RunState.FAILED:
+            changes["failures"] = eval_run.c.failures + 1
+        self._change(run, changes)
+
+    def want(self, run: str, items: int) -> None:
+        found = self.get(run)
+        changes: dict[str, object] = {"wanted": max(items, found.wanted)}
+        # DONE with nothing more to ask stays so: a worker would find nothing to do.
+        more = items > found.wanted or found.state is not RunState.DONE
+        if found.state in ENDED and more:
+            changes |= {"state": RunState.QUEUED.value, "message": ""}
+        self._change(run, changes)
+
+    def _change(self, run: str, changes: dict[str, object]) -> None:
+        if not self._unit.write(CHANGE_RUN.values(changes), {"run": run}):
+            self.get(run)
+
+    def lease(self, run: str, owner: str, *, now: datetime, until: datetime) -> bool:
+        wish = {"run": run, "owner": owner, "now": now, "until": until}
+        taken = self._unit.write(LEASE, wish) == 1
+        if not taken:
+            self.get(run)
+        return taken
+
+    def release(self, owner: str) -> Sequence[str]:
+        given_up = [row.id for row in self._unit.read(LEASED_BY, {"owner": owner})]
+        self._unit.write(RELEASE, {"owner": owner})
+        return given_up
+
+    def store_sample(self, sample_: Sample) -> bool:
+        values = rows.of_sample(checked_sample(sample_))
+        if self._unit.read(IS_RUN, {"run": sample_.run}).first() is None:
+            raise NotFound(f"there is no eval run {sample_.run} to store a sample of")
+        return self._unit.write_new(sample, values)
+
+    def done(self, run: str) -> frozenset[tuple[str, int]]:
+        return frozenset((row.item, row.epoch) for row in self._unit.read(DONE, {"run": run}))
+
+    def samples(self, run: str, *, below: int | None = None) -> Sequence[Sample]:
+        query = SAMPLES if below is None else SAMPLES.where(sample.c.position < below)
+        return [rows.sample(row) for row in self._unit.read(query, {"run": run})]
+
+    def progress(self, run: str) -> tuple[int, float, int, int]:
+        stored, cost, read, written = self._unit.read(PROGRESS, {"run": run}).one()
+        return stored, cost, int(read), int(written)

@@ -1,0 +1,142 @@
+"""Observations, providers and API keys."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from harness.domain.access import ApiKey
+from harness.domain.errors import Conflict, NotFound
+from harness.domain.observation import Block, Traffic
+from harness.domain.targets import Provider
+from harness.store.rows import Values
+from harness.store.rows import operations as rows
+from harness.store.rows import routing as provider_rows
+from harness.store.rules import check_block, check_traffic
+from harness.store.sql.unit import Unit
+from harness.store.tables.operations import api_key, block, traffic
+from harness.store.tables.routing import provider
+
+BLOCKS = sa.select(block).where(block.c.rollout == sa.bindparam("of")).order_by(block.c.number)
+NEXT_NUMBER = (
+    sa.select(sa.func.coalesce(sa.func.max(block.c.number), 0) + 1)
+    .where(block.c.rollout == sa.bindparam("rollout"))
+    .scalar_subquery()
+)
+TRAFFIC_KEY = tuple(column.name for column in traffic.primary_key)
+TRAFFIC_SUMS = (
+    "requests",
+    "failed",
+    "charged",
+    "streams",
+    "input_tokens",
+    "output_tokens",
+    "cost_usd",
+)
+IS_SAME_TRAFFIC = sa.and_(
+    *(traffic.c[name] == sa.bindparam(f"key_{name}") for name in TRAFFIC_KEY)
+)
+LATENCY = sa.select(traffic.c.latency_ms).where(IS_SAME_TRAFFIC).with_for_update()
+ADD_TRAFFIC = (
+    sa.update(traffic)
+    .where(IS_SAME_TRAFFIC)
+    .values(
+        {name: traffic.c[name] + sa.bindparam(f"more_{name}") for name in TRAFFIC_SUMS}
+        | {"latency_ms": sa.bindparam("histogram", type_=traffic.c.latency_ms.type)}
+    )
+)
+OLDEST_TRAFFIC = sa.select(traffic).order_by(*traffic.primary_key.columns)
+PROVIDERS = sa.select(provider).order_by(provider.c.name)
+KEYS = sa.select(api_key).order_by(api_key.c.created_at, api_key.c.id)
+REVOKE = (
+    sa.update(api_key)
+    .where(api_key.c.id == sa.bindparam("key"), api_key.c.revoked_at.is_(None))
+    .values(revoked_at=sa.bindparam("now"))
+)
+
+
+class SqlObservations:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def append(self, blocks: Iterable[Block], traffic: Iterable[Traffic]) -> None:
+        # In one order for all writers: two of them never wait for each other.
+        for each in sorted(blocks, key=lambda b: b.rollout):
+            self._append_block(each)
+        for minute in sorted(traffic, key=lambda t: [str(getattr(t, k)) for k in TRAFFIC_KEY]):
+            self._add_traffic(minute)
+
+    def _append_block(self, new: Block) -> None:
+        check_block(new)
+        # The number's order must be the order of commits: a reader sees no block slip in.
+        self._unit.serialize_by(new.rollout)
+        values = rows.of_block(new)
+        self._unit.write_new(block, {**values, "number": NEXT_NUMBER})
+
+    def _add_traffic(self, more: Traffic) -> None:
+        check_traffic(more)
+        values = rows.of_traffic(more)
+        key: Values = {f"key_{name}": values[name] for name in TRAFFIC_KEY}
+        if self._unit.write_new(traffic, values):
+            return
+        before: Mapping[str, int] = self._unit.read(LATENCY, key).scalar_one()
+        histogram = dict(before)
+        for bound, n in more.latency_ms.items():
+            histogram[str(bound)] = histogram.get(str(bound), 0) + n
+        sums = {f"more_{name}": values[name] for name in TRAFFIC_SUMS}
+        self._unit.write(ADD_TRAFFIC, {**key, **sums, "histogram": histogram})
+
+    def blocks(self, rollout: str) -> Sequence[Block]:
+        return [rows.block(row) for row in self._unit.read(BLOCKS, {"of": rollout})]
+
+    def traffic(self, *, since: datetime, route: str | None = None) -> Sequence[Traffic]:
+        query = OLDEST_TRAFFIC.where(traffic.c.minute >= since)
+        if route is not None:
+            query = query.where(traffic.c.route == route)
+        return [rows.traffic(row) for row in self._unit.read(query)]
+
+
+class SqlProviders:
+    def __init__(self, unit: Unit, now: datetime) -> None:
+        self._unit = unit
+        self._now = now
+
+    def put(self, new: Provider) -> None:
+        self._unit.serialize()
+        known = self.all().get(new.name)
+        values = provider_rows.of_provider(new) | {"updated_at": self._now}
+        if known is None:
+            self._unit.write(sa.insert(provider), values)
+        elif known != new:
+            # An equal one is left alone: routers need not load anything.
+            same = provider.c.name == new.name
+            self._unit.write(sa.update(provider).where(same).values(values))
+
+    def all(self) -> Mapping[str, Provider]:
+        return {row.name: provider_rows.provider(row) for row in self._unit.read(PROVIDERS)}
+
+
+class SqlApiKeys:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def add(self, key: ApiKey) -> None:
+        self._unit.serialize()
+        same = KEYS.where(sa.or_(api_key.c.id == key.id, api_key.c.hash == key.hash))
+        if self._unit.read(same).first() is not None:
+            raise Conflict(f"the key {key.id} ({key.name}) is stored already: create another")
+        self._unit.write(sa.insert(api_key), rows.of_key(key))
+
+    def list(self) -> Sequence[ApiKey]:
+        return [rows.key(row) for row in self._unit.read(KEYS)]
+
+    def by_hash(self, hash_: str) -> ApiKey | None:
+        row = self._unit.read(KEYS.where(api_key.c.hash == hash_)).first()
+        return None if row is None else rows.key(row)
+
+    def revoke(self, key: str, now: datetime) -> None:
+        self._unit.serialize()
+        if self._unit.write(REVOKE, {"key": key, "now": now}):
+            return
+        if self._unit.read(KEYS.where(api_key.c.id == key)).first() is None:
+            raise NotFound(f"there is no key {key}; `swapgate key list` shows them")

@@ -1,0 +1,162 @@
+"""The routing table: read at one moment, changed by compare-and-swap with proof."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+import sqlalchemy as sa
+
+from harness.domain.errors import ProofRefused, RevisionConflict, SnapshotInvalid
+from harness.domain.routing import KINDS, Change, CreateRoute, Route, RoutingTable, apply
+from harness.domain.targets import Target
+from harness.ports import RouteRecord
+from harness.store.rows import evals as target_rows
+from harness.store.rows import routing as rows
+from harness.store.rules import check_targets
+from harness.store.sql.evidence import proof_of, write_fallbacks
+from harness.store.sql.failures import reason as database_words
+from harness.store.sql.failures import violates
+from harness.store.sql.unit import Unit
+from harness.store.tables.evals import target
+from harness.store.tables.routing import route_fallback, route_version
+
+_newer = route_version.alias("newer")
+_LATEST = (
+    sa.select(sa.func.max(_newer.c.version))
+    .where(_newer.c.route == route_version.c.route)
+    .correlate(route_version)
+    .scalar_subquery()
+)
+CURRENT = (
+    sa.select(route_version)
+    .where(route_version.c.version == _LATEST)
+    .order_by(route_version.c.route)
+)
+CURRENT_OF = (
+    sa.select(route_version)
+    .where(route_version.c.route == sa.bindparam("name"))
+    .order_by(route_version.c.version.desc())
+    .limit(1)
+)
+CURRENT_FALLBACKS = (
+    sa.select(route_fallback)
+    .join(
+        route_version,
+        sa.and_(
+            route_version.c.route == route_fallback.c.route,
+            route_version.c.version == route_fallback.c.version,
+        ),
+    )
+    .where(route_version.c.version == _LATEST)
+    .order_by(route_fallback.c.route, route_fallback.c.position)
+)
+FALLBACKS_OF = (
+    sa.select(route_fallback)
+    .where(route_fallback.c.route == sa.bindparam("name"))
+    .order_by(route_fallback.c.version, route_fallback.c.position)
+)
+HISTORY = (
+    sa.select(route_version)
+    .where(route_version.c.route == sa.bindparam("name"))
+    .order_by(route_version.c.version.desc())
+)
+REVISION = sa.select(sa.func.coalesce(sa.func.max(route_version.c.revision), 0))
+TARGETS = sa.select(target)
+_TAKEN: Final = ("version_taken", "revision_follows", "pk_route_version", "route_version.route")
+
+
+class SqlRouting:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def table(self) -> RoutingTable:
+        fallbacks: dict[str, list[str]] = defaultdict(list)
+        for row in self._unit.read(CURRENT_FALLBACKS):
+            fallbacks[row.route].append(row.target)
+        routes = {
+            row.route: rows.route(row, tuple(fallbacks[row.route]))
+            for row in self._unit.read(CURRENT)
+        }
+        used = frozenset[str]().union(*(route.targets for route in routes.values()))
+        query = TARGETS.where(target.c.id.in_(sorted(used)))
+        return RoutingTable(self._revision(), routes, self._read_targets(query))
+
+    def _revision(self) -> int:
+        return int(self._unit.read(REVISION).scalar_one())
+
+    def _read_targets(self, query: sa.Select[tuple[object, ...]]) -> dict[str, Target]:
+        found = {row.id: target_rows.target(row) for row in self._unit.read(query)}
+        for id_, each in found.items():
+            if each.id != id_:
+                raise SnapshotInvalid(
+                    f"target {id_} was edited in the database: its content is {each.id}'s. "
+                    "Restore the row from a backup"
+                )
+        return found
+
+    def targets(self) -> Mapping[str, Target]:
+        return self._read_targets(TARGETS)
+
+    def add_target(self, target_: Target) -> str:
+        self._unit.write_new(target, target_rows.of_target(target_))
+        return target_.id
+
+    def route(self, name: str) -> Route | None:
+        row = self._unit.read(CURRENT_OF, {"name": name}).first()
+        if row is None:
+            return None
+        return rows.route(row, self._fallbacks(name).get(row.version, ()))
+
+    def _fallbacks(self, name: str) -> dict[int, tuple[str, ...]]:
+        found: dict[int, tuple[str, ...]] = {}
+        for row in self._unit.read(FALLBACKS_OF, {"name": name}):
+            found[row.version] = (*found.get(row.version, ()), row.target)
+        return found
+
+    def history(self, name: str) -> Sequence[RouteRecord]:
+        fallbacks = self._fallbacks(name)
+        return [rows.record(row, fallbacks) for row in self._unit.read(HISTORY, {"name": name})]
+
+    def commit(
+        self, change: Change, *, expected_version: int, actor: str, reason: str, now: datetime
+    ) -> int:
+        self._unit.serialize()
+        row = self._unit.read(CURRENT_OF, {"name": change.route}).first()
+        version = row.version if row is not None else 0
+        if version != expected_version:
+            raise RevisionConflict(
+                f"route {change.route!r} is at version {version}, not {expected_version}: "
+                "somebody else was first; load it again, then decide"
+            )
+        if isinstance(change, CreateRoute):
+            check_targets(change, self.targets())
+        after = apply(self.route(change.route), change)
+        revision = self._revision() + 1
+        values = rows.of_route(after) | {
+            "revision": revision,
+            "kind": KINDS[type(change)],
+            "at": now,
+            "actor": actor,
+            "reason": reason,
+        }
+        try:
+            with self._unit.attempt():
+                proof = proof_of(self._unit, change, row, now)
+                write_fallbacks(self._unit, after, row, now)
+                self._unit.write(sa.insert(route_version), values | proof)
+        except sa.exc.IntegrityError as error:
+            raise _refusal(change, error) from error
+        return revision
+
+
+def _refusal(change: Change, error: sa.exc.IntegrityError) -> RevisionConflict | ProofRefused:
+    if violates(error, *_TAKEN):
+        return RevisionConflict(
+            f"route {change.route!r}: another writer was first; load it again, then decide"
+        )
+    return ProofRefused(
+        f"the database refuses this {KINDS[type(change)]} of route {change.route!r} "
+        f"({database_words(error)}): a target needs stored evidence, and a canary or "
+        "promotion a passed verdict for exactly this route, incumbent and candidate"
+    )

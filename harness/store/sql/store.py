@@ -1,0 +1,118 @@
+"""The store in SQL: SQLite or PostgreSQL, by URL."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import sqlalchemy as sa
+
+from harness.domain.routing import KeyGrant, Snapshot
+from harness.ports import Clock
+from harness.store.sql import engine
+from harness.store.sql.audit import SqlAuditLog
+from harness.store.sql.changes import Changes
+from harness.store.sql.decisions import SqlProposals, SqlRollouts, SqlVerdicts
+from harness.store.sql.evals import SqlEvalRuns, SqlSuites
+from harness.store.sql.evidence import SqlWaivers
+from harness.store.sql.failures import translated
+from harness.store.sql.leader import leadership
+from harness.store.sql.operations import SqlApiKeys, SqlObservations, SqlProviders
+from harness.store.sql.routing import REVISION, SqlRouting
+from harness.store.sql.unit import Unit
+from harness.store.tables.operations import meta
+
+ETAG = sa.select(
+    meta.c.installation, meta.c.changes, REVISION.scalar_subquery().label("revision")
+)
+
+
+class SqlTransaction:
+    """One unit of work; see harness.ports.Transaction."""
+
+    def __init__(self, unit: Unit, *, secret: bytes, clock: Clock) -> None:
+        now = clock.now()
+        self.routing = SqlRouting(unit)
+        self.providers = SqlProviders(unit, now)
+        self.proposals = SqlProposals(unit)
+        self.runs = SqlEvalRuns(unit)
+        self.suites = SqlSuites(unit)
+        self.verdicts = SqlVerdicts(unit)
+        self.rollouts = SqlRollouts(unit)
+        self.observations = SqlObservations(unit)
+        self.audit = SqlAuditLog(unit, secret)
+        self.keys = SqlApiKeys(unit)
+        self.waivers = SqlWaivers(unit, now)
+        self._unit = unit
+
+    def etag(self) -> str:
+        row = self._unit.read(ETAG).one()
+        return f"{row.installation[:12]}-{row.revision}-{row.changes}"
+
+
+class SqlStore:
+    """A store on the database at `url`, migrated to this version (harness.store.migrate).
+
+    url: `sqlite:///path/to/file.db` or `postgresql://…`. secret: signs the audit log. It
+    connects when it is first used. Raises ConfigError for another kind of URL.
+    """
+
+    def __init__(self, url: str, *, secret: bytes, clock: Clock) -> None:
+        self._url = engine.parse(url)
+        self._secret = secret
+        self._clock = clock
+        made = engine.make(self._url, pool_timeout=engine.LOCK_TIMEOUT_MS / 1000)
+        self._engine = made
+        if made.dialect.name == "sqlite":
+            self._writing = made.execution_options(**{engine.BEGIN: "IMMEDIATE"})
+            self._reading = made
+        else:
+            self._writing = made
+            self._reading = made.execution_options(
+                isolation_level="REPEATABLE READ", postgresql_readonly=True
+            )
+        self._changes = Changes(self._url)
+        self._leadership = leadership(self._url)
+        self._snapshot: Snapshot | None = None
+
+    @contextmanager
+    def write(self) -> Iterator[SqlTransaction]:
+        with translated(), self._writing.begin() as db:
+            yield self._transaction(db, writable=True)
+
+    @contextmanager
+    def read(self) -> Iterator[SqlTransaction]:
+        with translated(), self._reading.begin() as db:
+            yield self._transaction(db, writable=False)
+
+    def _transaction(self, db: sa.Connection, *, writable: bool) -> SqlTransaction:
+        unit = Unit(db, writable=writable)
+        return SqlTransaction(unit, secret=self._secret, clock=self._clock)
+
+    def snapshot(self) -> Snapshot:
+        with self.read() as tx:
+            etag = tx.etag()
+            kept = self._snapshot
+            if kept is not None and kept.etag == etag:
+                return kept
+            keys = tuple(
+                KeyGrant(key.id, key.hash, key.routes)
+                for key in tx.keys.list()
+                if key.role is None and key.revoked_at is None
+            )
+            found = Snapshot(tx.routing.table(), tx.providers.all(), keys, etag)
+        self._snapshot = found
+        return found
+
+    def etag(self) -> str:
+        with self.read() as tx:
+            return tx.etag()
+
+    def wait_for_change(self, timeout_s: float) -> bool:
+        return self._changes.wait(timeout_s)
+
+    def try_lead(self, owner: str) -> bool:
+        return self._leadership.try_lead(owner)
+
+    def close(self) -> None:
+        self._changes.close()
+        self._leadership.close()
+        self._engine.dispose()

@@ -1,0 +1,122 @@
+"""What all tables share: names of constraints, types of columns, common checks."""
+
+import json
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import sqlalchemy as sa
+
+from harness.domain.content import canonical_json
+from harness.domain.errors import InputError
+
+metadata = sa.MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND: Final = timedelta(microseconds=1)
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class UtcTime(sa.types.TypeDecorator[datetime]):
+    """An aware datetime as microseconds since 1970 UTC: exact, and alike on every database."""
+
+    impl = sa.BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> int | None:  # noqa: ARG002 - the signature is SQLAlchemy's
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise InputError(f"the time {value.isoformat()} has no time zone: give it in UTC")
+        return (value - EPOCH) // MICROSECOND
+
+    def process_result_value(self, value: int | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002
+        return None if value is None else EPOCH + value * MICROSECOND
+
+
+class Json(sa.types.TypeDecorator[object]):
+    """A JSON value as canonical text: the same value is the same bytes."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: object, dialect: sa.Dialect) -> str | None:  # noqa: ARG002
+        if value is None:
+            return None
+        text = canonical_json(value)
+        # A lone surrogate cannot be stored as UTF-8; its JSON escape can, and comes back.
+        return _LONE_SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+    def process_result_value(self, value: str | None, dialect: sa.Dialect) -> object:  # noqa: ARG002
+        return None if value is None else json.loads(value)
+
+
+def storable(text: str) -> str:
+    """`text` without what no database stores: NUL and lone surrogates, shown as � and ␀."""
+    return _LONE_SURROGATE.sub("\ufffd", text.replace("\0", "\u2400"))
+
+
+class FreeText(sa.types.TypeDecorator[str]):
+    """Words of people and models, which may hold anything; see `storable`."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:  # noqa: ARG002
+        return None if value is None else storable(value)
+
+
+def one_of(column: str, values: Iterable[str]) -> sa.CheckConstraint:
+    listed = ", ".join(f"'{value}'" for value in values)
+    return sa.CheckConstraint(f"{column} IN ({listed})", name=f"{column}_known")
+
+
+def share(column: str) -> sa.CheckConstraint:
+    """0 to 1. PostgreSQL sorts NaN above every number, so that the upper bound refuses it."""
+    return sa.CheckConstraint(f"{column} >= 0 AND {column} <= 1", name=f"{column}_share")
+
+
+def amount(column: str) -> sa.CheckConstraint:
+    """Not negative and, as in `share`, neither infinite nor NaN."""
+    return sa.CheckConstraint(f"{column} >= 0 AND {column} < 1e15", name=f"{column}_amount")
+
+
+def at_least(column: str, least: int) -> sa.CheckConstraint:
+    return sa.CheckConstraint(f"{column} >= {least}", name=f"{column}_least")
+
+
+def not_blank(column: str) -> sa.CheckConstraint:
+    return sa.CheckConstraint(f"trim({column}) <> ''", name=f"{column}_not_blank")
+
+
+def text(name: str, *, nullable: bool = False) -> sa.Column[str]:
+    return sa.Column(name, sa.Text, nullable=nullable)
+
+
+def words(name: str) -> sa.Column[str]:
+    return sa.Column(name, FreeText, nullable=False)
+
+
+def count(name: str, *, nullable: bool = False) -> sa.Column[int]:
+    return sa.Column(name, sa.BigInteger, nullable=nullable)
+
+
+def number(name: str, *, nullable: bool = False) -> sa.Column[float]:
+    return sa.Column(name, sa.Double, nullable=nullable)
+
+
+def time(name: str, *, nullable: bool = False) -> sa.Column[datetime]:
+    return sa.Column(name, UtcTime, nullable=nullable)
+
+
+def json_value(name: str, *, nullable: bool = False) -> sa.Column[object]:
+    return sa.Column(name, Json, nullable=nullable)

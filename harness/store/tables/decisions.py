@@ -1,0 +1,130 @@
+"""What was wished, judged and rolled out: proposals, verdicts, rollouts."""
+
+import sqlalchemy as sa
+
+from harness.domain.evaluation import VERDICTS, Claim
+from harness.domain.proposal import OPEN, Phase
+from harness.domain.rollout import LIVE, RolloutState
+from harness.store.tables.base import (
+    at_least,
+    count,
+    json_value,
+    metadata,
+    not_blank,
+    one_of,
+    text,
+    time,
+    words,
+)
+from harness.store.tables.evals import target
+
+OPEN_PHASES = tuple(phase.value for phase in Phase if phase in OPEN)
+LIVE_STATES = tuple(state.value for state in RolloutState if state in LIVE)
+
+
+def _among(column: str, values: tuple[str, ...]) -> sa.TextClause:
+    listed = ", ".join(f"'{value}'" for value in values)
+    return sa.text(f"{column} IN ({listed})")
+
+
+# What was registered never changes: route, targets, claim, proposer, policy (trigger).
+proposal = sa.Table(
+    "proposal",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    text("route"),
+    sa.Column("incumbent", sa.ForeignKey(target.c.id), nullable=False),
+    sa.Column("candidate", sa.ForeignKey(target.c.id), nullable=False),
+    text("claim"),
+    words("reason"),
+    text("proposer"),
+    json_value("policy"),
+    sa.Column("self_approval", sa.Boolean, nullable=False),
+    json_value("plans"),
+    text("phase"),
+    time("created_at"),
+    time("updated_at"),
+    json_value("runs"),
+    text("verdict", nullable=True),
+    text("rollout", nullable=True),
+    count("infra_errors"),
+    time("retry_at", nullable=True),
+    text("approver", nullable=True),
+    text("approved_verdict", nullable=True),
+    words("closed_because"),
+    count("version"),
+    one_of("claim", Claim),
+    one_of("phase", Phase),
+    not_blank("proposer"),
+    at_least("infra_errors", 0),
+    at_least("version", 1),
+    sa.CheckConstraint(
+        "approver IS NULL OR approver <> proposer OR self_approval", name="four_eyes"
+    ),
+    sa.Index(
+        "ux_proposal_open_route",
+        "route",
+        unique=True,
+        sqlite_where=_among("phase", OPEN_PHASES),
+        postgresql_where=_among("phase", OPEN_PHASES),
+    ),
+    sa.Index("ix_proposal_phase", "phase"),
+    sa.Index("ix_proposal_route", "route", "created_at"),
+)
+
+# Append-only (trigger).
+verdict = sa.Table(
+    "verdict",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("proposal", sa.ForeignKey(proposal.c.id), nullable=False),
+    text("route"),
+    sa.Column("incumbent", sa.ForeignKey(target.c.id), nullable=False),
+    sa.Column("candidate", sa.ForeignKey(target.c.id), nullable=False),
+    text("outcome"),
+    words("reason"),
+    json_value("suites"),
+    json_value("inputs"),
+    time("decided_at"),
+    time("expires_at"),
+    one_of("outcome", VERDICTS),
+    # What the foreign keys of evidence and route_version point at: the proof as a whole.
+    sa.UniqueConstraint(
+        "id", "route", "incumbent", "candidate", "outcome", name="uq_verdict_proof"
+    ),
+    sa.Index("ix_verdict_proposal", "proposal"),
+    sa.Index("ix_verdict_route", "route", "decided_at"),
+)
+
+rollout = sa.Table(
+    "rollout",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("proposal", sa.ForeignKey(proposal.c.id), nullable=False),
+    text("route"),
+    sa.Column("incumbent", sa.ForeignKey(target.c.id), nullable=False),
+    sa.Column("candidate", sa.ForeignKey(target.c.id), nullable=False),
+    sa.Column("verdict", sa.ForeignKey(verdict.c.id), nullable=False),
+    json_value("policy"),
+    text("salt"),
+    count("step"),
+    text("state"),
+    time("started_at"),
+    time("step_started_at"),
+    time("updated_at"),
+    words("ended_because"),
+    count("version"),
+    one_of("state", RolloutState),
+    at_least("step", 0),
+    at_least("version", 1),
+    sa.Index(
+        "ux_rollout_live_route",
+        "route",
+        unique=True,
+        sqlite_where=_among("state", LIVE_STATES),
+        postgresql_where=_among("state", LIVE_STATES),
+    ),
+    sa.Index("ix_rollout_state", "state"),
+    sa.Index("ix_rollout_route", "route", "started_at"),
+    sa.Index("ix_rollout_proposal", "proposal"),
+)

@@ -1,0 +1,113 @@
+"""What happens while it runs: blocks, traffic, the audit log, keys, the installation."""
+
+import sqlalchemy as sa
+
+from harness.domain.routing import Arm
+from harness.store.tables.base import (
+    amount,
+    at_least,
+    count,
+    json_value,
+    metadata,
+    number,
+    one_of,
+    text,
+    time,
+    words,
+)
+
+# Append-only (trigger): a canary's decisions are replayed from these.
+block = sa.Table(
+    "block",
+    metadata,
+    text("rollout"),
+    count("number"),
+    text("worker"),
+    count("sequence"),
+    count("weight_bps"),
+    count("units"),
+    count("canary_units"),
+    count("failures"),
+    count("canary_failures"),
+    count("missing"),
+    time("opened_at"),
+    time("closed_at"),
+    sa.PrimaryKeyConstraint("rollout", "number"),
+    sa.UniqueConstraint("rollout", "worker", "sequence", name="uq_block_sent_once"),
+    at_least("number", 1),
+    sa.CheckConstraint("weight_bps BETWEEN 0 AND 10000", name="weight_bps_range"),
+    sa.CheckConstraint(
+        "units >= 0 AND canary_units BETWEEN 0 AND units AND missing BETWEEN 0 AND units",
+        name="units_range",
+    ),
+    sa.CheckConstraint(
+        "failures >= 0 AND canary_failures BETWEEN 0 AND canary_units"
+        " AND failures - canary_failures BETWEEN 0 AND units - canary_units",
+        name="failures_range",
+    ),
+)
+
+traffic = sa.Table(
+    "traffic",
+    metadata,
+    text("route"),
+    time("minute"),
+    text("worker"),
+    text("arm"),
+    text("target"),
+    count("revision"),
+    count("requests"),
+    count("failed"),
+    count("charged"),
+    count("streams"),
+    count("input_tokens"),
+    count("output_tokens"),
+    number("cost_usd"),
+    json_value("latency_ms"),
+    sa.PrimaryKeyConstraint("route", "minute", "worker", "arm", "target", "revision"),
+    one_of("arm", Arm),
+    *(at_least(column, 0) for column in ("requests", "failed", "charged", "streams")),
+    *(at_least(column, 0) for column in ("input_tokens", "output_tokens")),
+    amount("cost_usd"),
+    sa.Index("ix_traffic_minute", "minute"),
+)
+
+# Append-only, without gaps (triggers), chained by HMAC (harness.domain.audit).
+audit_event = sa.Table(
+    "audit_event",
+    metadata,
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    time("at"),
+    words("actor"),
+    words("action"),
+    words("subject"),
+    json_value("details"),
+    text("previous"),
+    text("mac"),
+    at_least("number", 1),
+)
+
+api_key = sa.Table(
+    "api_key",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    words("name"),
+    text("hash"),
+    text("hint"),
+    count("role", nullable=True),
+    json_value("routes"),
+    time("created_at"),
+    time("revoked_at", nullable=True),
+    sa.UniqueConstraint("hash"),
+    sa.CheckConstraint("role BETWEEN 1 AND 4", name="role_known"),
+)
+
+# One row. changes: counts changes of keys and providers (trigger), for the etag.
+meta = sa.Table(
+    "meta",
+    metadata,
+    sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
+    text("installation"),
+    count("changes"),
+    sa.CheckConstraint("id = 1", name="one_row"),
+)

@@ -1,0 +1,201 @@
+"""The routing table and its promise: no target in any role without evidence.
+
+One append-only row per route and version; the highest is the current one, and the primary key
+is the compare-and-swap. What a row alone can show is a CHECK or a foreign key here; what needs
+the row before it is a trigger (migrations). A CHECK passes on NULL, hence each IS NOT NULL.
+"""
+
+import sqlalchemy as sa
+
+from harness.domain.routing import KINDS
+from harness.store.tables.base import (
+    at_least,
+    count,
+    json_value,
+    metadata,
+    not_blank,
+    one_of,
+    text,
+    time,
+    words,
+)
+from harness.store.tables.decisions import verdict
+from harness.store.tables.evals import target
+
+provider = sa.Table(
+    "provider",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    text("kind"),
+    text("api_base"),
+    text("api_key_env", nullable=True),
+    json_value("extra_headers"),
+    json_value("prices"),
+    time("updated_at"),
+)
+
+# Append-only (trigger).
+waiver = sa.Table(
+    "waiver",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    text("route"),
+    sa.Column("target", sa.ForeignKey(target.c.id), nullable=False),
+    words("reason"),
+    words("author"),
+    time("expires_at"),
+    not_blank("reason"),
+    not_blank("author"),
+    sa.UniqueConstraint("id", "route", "target", name="uq_waiver_proof"),
+)
+
+# Append-only; `baseline` only before the route's first version (triggers).
+evidence = sa.Table(
+    "evidence",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    text("route"),
+    sa.Column("target", sa.ForeignKey(target.c.id), nullable=False),
+    text("kind"),
+    text("verdict_id", nullable=True),
+    text("verdict_incumbent", nullable=True),
+    text("verdict_outcome", nullable=True),
+    text("waiver_id", nullable=True),
+    time("created_at"),
+    one_of("kind", ("baseline", "verdict", "waiver")),
+    sa.CheckConstraint(
+        "(kind = 'verdict' AND verdict_id IS NOT NULL AND verdict_incumbent IS NOT NULL"
+        " AND verdict_outcome IS NOT NULL AND verdict_outcome = 'passed')"
+        " OR (kind <> 'verdict' AND verdict_id IS NULL AND verdict_incumbent IS NULL"
+        " AND verdict_outcome IS NULL)",
+        name="verdict_passed",
+    ),
+    sa.CheckConstraint("(kind = 'waiver') = (waiver_id IS NOT NULL)", name="waiver_named"),
+    sa.UniqueConstraint("id", "route", "target", name="uq_evidence_proof"),
+    sa.ForeignKeyConstraint(
+        ["verdict_id", "route", "verdict_incumbent", "target", "verdict_outcome"],
+        [verdict.c.id, *(verdict.c[k] for k in ("route", "incumbent", "candidate", "outcome"))],
+        name="fk_evidence_verdict",
+    ),
+    sa.ForeignKeyConstraint(
+        ["waiver_id", "route", "target"],
+        [waiver.c.id, waiver.c.route, waiver.c.target],
+        name="fk_evidence_waiver",
+    ),
+)
+
+# Append-only; compared with the version before it (triggers).
+route_version = sa.Table(
+    "route_version",
+    metadata,
+    text("route"),
+    count("version"),
+    count("revision"),
+    text("kind"),
+    text("incumbent"),
+    text("incumbent_evidence"),
+    text("canary", nullable=True),
+    text("canary_evidence", nullable=True),
+    count("weight_bps"),
+    text("salt", nullable=True),
+    text("rollout", nullable=True),
+    json_value("unit_rule", nullable=True),
+    json_value("settings"),
+    count("prev_version", nullable=True),
+    text("prev_incumbent", nullable=True),
+    text("verdict_id", nullable=True),
+    text("verdict_candidate", nullable=True),
+    text("verdict_outcome", nullable=True),
+    time("at"),
+    words("actor"),
+    words("reason"),
+    sa.PrimaryKeyConstraint("route", "version"),
+    sa.UniqueConstraint("revision"),
+    sa.UniqueConstraint("route", "version", "incumbent", name="uq_route_version_base"),
+    one_of("kind", KINDS.values()),
+    at_least("revision", 1),
+    not_blank("route"),
+    sa.CheckConstraint(
+        "(version = 1 AND kind = 'baseline' AND prev_version IS NULL"
+        " AND prev_incumbent IS NULL)"
+        " OR (version > 1 AND kind <> 'baseline' AND prev_version IS NOT NULL"
+        " AND prev_version = version - 1 AND prev_incumbent IS NOT NULL)",
+        name="version_follows",
+    ),
+    sa.CheckConstraint(
+        "(canary IS NULL AND canary_evidence IS NULL AND weight_bps = 0 AND salt IS NULL"
+        " AND rollout IS NULL AND unit_rule IS NULL)"
+        " OR (canary IS NOT NULL AND canary_evidence IS NOT NULL"
+        " AND weight_bps BETWEEN 1 AND 10000 AND salt IS NOT NULL AND rollout IS NOT NULL"
+        " AND unit_rule IS NOT NULL)",
+        name="canary_whole",
+    ),
+    sa.CheckConstraint(
+        "(kind IN ('canary', 'promotion') AND verdict_id IS NOT NULL"
+        " AND verdict_candidate IS NOT NULL AND verdict_outcome IS NOT NULL"
+        " AND verdict_outcome = 'passed')"
+        " OR (kind NOT IN ('canary', 'promotion') AND verdict_id IS NULL"
+        " AND verdict_candidate IS NULL AND verdict_outcome IS NULL)",
+        name="proof_passed",
+    ),
+    sa.CheckConstraint(
+        "kind NOT IN ('canary', 'weight', 'abort', 'settings') OR incumbent = prev_incumbent",
+        name="incumbent_stays",
+    ),
+    sa.CheckConstraint(
+        "kind <> 'promotion' OR incumbent = verdict_candidate", name="promotes_the_candidate"
+    ),
+    sa.CheckConstraint(
+        "kind <> 'canary' OR (canary IS NOT NULL AND canary = verdict_candidate)",
+        name="canary_is_the_candidate",
+    ),
+    sa.CheckConstraint("kind <> 'weight' OR canary IS NOT NULL", name="weight_of_a_canary"),
+    sa.CheckConstraint(
+        "kind NOT IN ('baseline', 'promotion', 'abort', 'restore') OR canary IS NULL",
+        name="canary_gone",
+    ),
+    sa.ForeignKeyConstraint(
+        ["route", "prev_version", "prev_incumbent"],
+        ["route_version.route", "route_version.version", "route_version.incumbent"],
+        name="fk_route_version_base",
+    ),
+    sa.ForeignKeyConstraint(
+        ["verdict_id", "route", "prev_incumbent", "verdict_candidate", "verdict_outcome"],
+        [verdict.c.id, *(verdict.c[k] for k in ("route", "incumbent", "candidate", "outcome"))],
+        name="fk_route_version_proof",
+    ),
+    *(
+        sa.ForeignKeyConstraint(
+            [f"{role}_evidence", "route", role],
+            [evidence.c.id, evidence.c.route, evidence.c.target],
+            name=f"fk_route_version_{role}_evidence",
+        )
+        for role in ("incumbent", "canary")
+    ),
+)
+
+# Written before its version, which seals it (triggers): hence the deferred foreign key.
+route_fallback = sa.Table(
+    "route_fallback",
+    metadata,
+    text("route"),
+    count("version"),
+    count("position"),
+    text("target"),
+    text("evidence"),
+    sa.PrimaryKeyConstraint("route", "version", "position"),
+    sa.UniqueConstraint("route", "version", "target", name="uq_route_fallback_target"),
+    at_least("position", 0),
+    sa.ForeignKeyConstraint(
+        ["route", "version"],
+        [route_version.c.route, route_version.c.version],
+        name="fk_route_fallback_version",
+        deferrable=True,
+        initially="DEFERRED",
+    ),
+    sa.ForeignKeyConstraint(
+        ["evidence", "route", "target"],
+        [evidence.c.id, evidence.c.route, evidence.c.target],
+        name="fk_route_fallback_evidence",
+    ),
+)
