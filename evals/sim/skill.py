@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from evals.sim import chance
 from evals.sim.bank import Item
 
-SLOPE = 4.0
-SHARED = 0.75
+SLOPE = 5.0
+SHARED = 0.72
 SEEDED = 0.04
 
 

@@ -1,0 +1,100 @@
+"""A prompt finds its item, whatever a template put around it."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evals.sim import suites
+from evals.sim.bank import Item, ItemBank
+from harness import shipped
+from harness.domain.errors import InputError
+from harness.domain.settings import SuiteSettings
+
+SHIPPED = suites.load_all(suites.in_folder(shipped.path("datasets")))
+BANK = ItemBank(SHIPPED)
+TEMPLATES = (
+    "{input}",
+    "  {input}\n\n",
+    'Question: "{input}"\nThink step by step.',
+    "<task>{input}</task>",
+    "You are careful. Here is a task.\n\n{input}\n\nAnswer:",
+)
+
+
+def item(number: int, text: str) -> Item:
+    return Item(suite="s", id=f"s-{number}", input=text, target="yes")
+
+
+@given(found=st.sampled_from(SHIPPED), template=st.sampled_from(TEMPLATES))
+def test_a_shipped_item_is_found_inside_any_template(found: Item, template: str) -> None:
+    assert BANK.find(template.replace("{input}", found.input)) is found
+
+
+def test_white_space_does_not_matter() -> None:
+    bank = ItemBank([item(1, "How many\n\n legs   has a spider?")])
+
+    assert bank.find("How many legs\thas a spider?") is not None
+
+
+def test_of_worked_examples_and_a_question_the_question_is_found() -> None:
+    first, second = item(1, "How many legs has a spider?"), item(2, "How many legs has a cow?")
+    bank = ItemBank([first, second])
+
+    assert bank.find(f"Q: {first.input} A: 8\nQ: {second.input} A:") is second
+    assert bank.find(f"Q: {second.input} A: 4\nQ: {first.input} A:") is first
+
+
+def test_an_item_that_contains_another_is_the_one_found() -> None:
+    short, long = (
+        item(1, "How many legs has a cow?"),
+        item(2, "Tell me. How many legs has a cow?"),
+    )
+
+    assert ItemBank([short, long]).find(f"Please: {long.input}") is long
+
+
+def test_text_that_holds_no_item_finds_none() -> None:
+    assert BANK.find("Tell me about the weather in words that no data set has.") is None
+    assert BANK.find("") is None
+
+
+def test_a_users_csv_with_its_own_columns_is_read_as_the_evals_read_it(tmp_path: Path) -> None:
+    file = tmp_path / "mine.csv"
+    file.write_text("question,expected\nWhat is the capital of Peru?,Lima\n", encoding="utf-8")
+
+    (read,) = suites.load(SuiteSettings("geo", path=file, input_field="question"))
+
+    assert (read.suite, read.input, read.target) == (
+        "geo",
+        "What is the capital of Peru?",
+        "Lima",
+    )
+
+
+def test_a_file_can_be_given_a_name(tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text('{"input": "Pick the bird.", "target": "B", "choices": ["cow", "owl"]}\n')
+
+    assert [i.suite for i in suites.load(file)] == ["mine"]
+    (read,) = suites.load(f"birds={file}")
+    assert (read.suite, read.distractors) == ("birds", ("A",))
+
+
+def test_a_suite_without_a_data_file_has_no_items() -> None:
+    assert suites.load(SuiteSettings("own", task="mine.py")) == []
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere\.jsonl"):
+        suites.load(tmp_path / "nowhere.jsonl")
+
+
+@pytest.mark.parametrize("metadata", ['{"difficulty": 2}', '{"distractors": "no"}'])
+def test_metadata_that_makes_no_sense_is_refused(tmp_path: Path, metadata: str) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text(f'{{"id": "m-1", "input": "a", "target": "b", "metadata": {metadata}}}\n')
+
+    with pytest.raises(InputError, match="m-1"):
+        suites.load(file)

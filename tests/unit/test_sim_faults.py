@@ -1,0 +1,96 @@
+"""Fault switches: what they may say, and which requests they hit."""
+
+import zlib
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evals.sim import faults
+from evals.sim.faults import Fault, FaultBook, Kind
+from evals.sim.misbehaviour import blanks, gzipped
+from harness.domain.errors import InputError
+
+rates = st.integers(0, 1000).map(lambda n: n / 1000)
+
+
+@given(rate=rates, seed=st.integers(0, 9), blocks=st.integers(1, 12))
+def test_the_share_that_is_hit_is_exact_to_one_request(
+    rate: float, seed: int, blocks: int
+) -> None:
+    n = blocks * faults.BLOCK
+    hit = sum(faults.hits(i, rate=rate, seed=seed) for i in range(n))
+
+    assert abs(hit - rate * n) < 1 + 1e-6
+
+
+def test_which_requests_are_hit_depends_on_the_seed_alone() -> None:
+    def pattern(seed: int) -> list[bool]:
+        return [faults.hits(n, rate=0.3, seed=seed) for n in range(200)]
+
+    assert pattern(1) == pattern(1) != pattern(2)
+    assert pattern(1)[:100] != pattern(1)[100:]
+
+
+def test_a_fault_ends_after_its_count() -> None:
+    book = FaultBook()
+    book.set("m", Fault(Kind.STATUS, until_count=2))
+
+    assert [bool(book.draw("m", seed=0)) for _ in range(4)] == [True, True, False, False]
+    assert book.as_json()["m"]["hit"] == 2
+    assert book.as_json()["m"]["seen"] == 4
+
+
+def test_a_models_own_fault_stands_before_the_one_for_all() -> None:
+    book = FaultBook()
+    book.set("*", Fault(Kind.HTML))
+    book.set("m", Fault(Kind.STATUS))
+
+    assert book.draw("m", seed=0) == Fault(Kind.STATUS)
+    assert book.draw("other", seed=0) == Fault(Kind.HTML)
+    book.clear("m")
+    assert book.draw("m", seed=0) == Fault(Kind.HTML)
+    book.clear()
+    assert book.draw("m", seed=0) is None
+
+
+def test_a_fault_has_the_defaults_of_its_kind() -> None:
+    assert faults.parse({"kind": "status"}).status == 500
+    assert faults.parse({"kind": "html"}).status == 200
+    assert faults.parse({"kind": "stall"}).after_chunks == 1
+    assert faults.parse({"kind": "reset"}).after_chunks == 0
+    assert faults.parse({"kind": "slow"}).delay_s == 1
+    assert faults.parse({"kind": "hang"}).delay_s is None
+    assert faults.parse({"kind": "garbage"}).variant == "text"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([], "must be a JSON object"),
+        ({}, "kind: must be one of"),
+        ({"kind": "explode"}, "kind: must be one of"),
+        ({"kind": "status", "rat": 1}, "unknown field 'rat'; did you mean 'rate'"),
+        ({"kind": "status", "zzz": 1}, "known: kind, rate"),
+        ({"kind": "status", "rate": 1.5}, "rate: must be"),
+        ({"kind": "status", "status": 99}, "status: must be"),
+        ({"kind": "slow", "delay_s": -1}, "delay_s: must be"),
+        ({"kind": "stall", "after_chunks": True}, "after_chunks: must be"),
+        ({"kind": "garbage", "variant": "odd"}, "variant: must be one of text, nan"),
+        ({"kind": "status", "headers": []}, "headers: must be"),
+        ({"kind": "status", "headers": {"a b": "c"}}, "not a header"),
+        ({"kind": "status", "headers": {"a": "c\nd: e"}}, "not a header"),
+    ],
+)
+def test_a_switch_that_makes_no_sense_is_refused_by_field(data: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        faults.parse(data)
+
+
+@pytest.mark.parametrize("size", [0, 65_536, 3_000_000])
+def test_a_gzip_bomb_is_valid_gzip_and_small(size: int) -> None:
+    packed = b"".join(gzipped(size))
+
+    assert zlib.decompress(packed, wbits=31) == b"".join(blanks(size))
+    assert len(packed) < 200 + size // 500

@@ -1,0 +1,93 @@
+"""Profiles: what a file or a request may say about a simulated model."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from evals.sim import profiles
+from evals.sim.profiles import Profile
+from harness.domain.errors import InputError
+
+
+def test_the_shipped_models_are_there() -> None:
+    assert set(profiles.load()) == {
+        "sim-base",
+        "sim-better",
+        "sim-worse",
+        "sim-fragile",
+        "sim-fenced",
+        "sim-equal",
+        "sim-backup",
+    }
+
+
+def test_a_users_file_says_only_what_differs(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("a: {skill: {default: 0.6, tickets: 0.9}, rejects: [top_p]}\nb:\n")
+
+    found = profiles.load(file)
+
+    assert found["b"] == Profile("b")
+    assert (found["a"].skill_in("tickets"), found["a"].skill_in("other")) == (0.9, 0.6)
+    assert found["a"].rejects == ("top_p",)
+
+
+def test_swapping_exchanges_the_roles_and_keeps_the_names() -> None:
+    before = profiles.load()
+    after = profiles.swapped(before, ["sim-better=sim-worse"])
+
+    assert after["sim-better"] == before["sim-worse"]
+    assert after["sim-worse"] == before["sim-better"]
+    assert after["sim-base"] == before["sim-base"]
+
+
+def test_a_swap_of_an_unknown_model_names_the_nearest() -> None:
+    with pytest.raises(InputError, match="did you mean 'sim-better'"):
+        profiles.swapped(profiles.load(), ["sim-beter=sim-worse"])
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("a: {skil: 0.5}", "a: unknown name 'skil'; did you mean 'skill'"),
+        ("a: {skill: 1.5}", "a: skill: must be a number of at least 0 and at most 1"),
+        ("a: {skill: {tickets: high}}", r"a: skill\.tickets"),
+        ("a: {name: b}", "a: name: cannot be set"),
+        ("a: {habits: {json_fences: 0.8, double_escaped: 0.8}}", "a: habits: the shares"),
+        ("a: {latency: {tokens_per_s: 0}}", r"a: latency\.tokens_per_s"),
+        ("a: {price: 5}", "a: price: must be an object"),
+        ("a: {error_rate: true}", "a: error_rate"),
+        ("a: {rejects: top_p}", "a: rejects"),
+        ("a: [", "not YAML"),
+        ("- a", "must be a mapping"),
+    ],
+)
+def test_a_fault_in_a_file_is_named_with_its_place(
+    tmp_path: Path, text: str, place: str
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+
+    with pytest.raises(InputError, match=place):
+        profiles.load(file)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"cannot read the profiles .*none\.yaml"):
+        profiles.load(tmp_path / "none.yaml")
+
+
+def test_the_fingerprint_says_simulated_and_changes_with_the_profile() -> None:
+    one, other = Profile("a"), Profile("a", default_skill=0.5)
+
+    assert one.fingerprint.startswith("simulated-swapgate-")
+    assert one.fingerprint == Profile("a").fingerprint != other.fingerprint
+
+
+def test_the_median_latency_is_as_named() -> None:
+    latency = profiles.Latency(first_token_median_ms=200, sigma=0.5, tokens_per_s=50)
+
+    assert latency.first_token_s(0) == pytest.approx(0.2)
+    assert latency.first_token_s(1) == pytest.approx(0.2 * math.exp(0.5))
+    assert latency.generation_s(100) == pytest.approx(2)

@@ -1,0 +1,227 @@
+"""How simulated models write: habits, fillers, token counts, embeddings, tool arguments."""
+
+import ast
+import base64
+import json
+import math
+from array import array
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evals.sim import completions, embeddings, requests, tokens, tools, wording
+from evals.sim.bank import Item
+from evals.sim.examinee import Verdict
+from evals.sim.profiles import Habits, Profile
+from evals.sim.requests import ChatRequest
+
+RECORD = {"name": "Zoë", "total": 12.5, "due": None}
+
+
+def said(value: Any, habits: Habits | None = None, **options: Any) -> str:
+    item = Item("s", "s-1", "Add 3 and 4.", value)
+    profile = Profile("m", habits=habits or Habits())
+    return wording.answer(
+        Verdict(item, right=True, value=value), profile, **{"prompt": "?"} | options
+    )
+
+
+def chat(**fields: Any) -> ChatRequest:
+    messages = fields.pop("messages", [{"role": "user", "content": "Hello"}])
+    return requests.parse_chat({"model": "m", "messages": messages, **fields})
+
+
+def test_without_habits_an_object_is_bare_json() -> None:
+    assert json.loads(said(RECORD)) == RECORD
+
+
+@pytest.mark.req("A8")
+@pytest.mark.parametrize(
+    ("habits", "unwrapped"),
+    [
+        (Habits(json_fences=1), lambda t: json.loads(t.split("\n")[1])),
+        (Habits(trailing_prose=1), lambda t: json.loads(t.split("\n")[0])),
+        (Habits(double_escaped=1), lambda t: json.loads(json.loads(t))),
+        (Habits(single_quotes=1), ast.literal_eval),
+    ],
+)
+def test_each_habit_changes_the_form_and_keeps_the_substance(
+    habits: Habits, unwrapped: Any
+) -> None:
+    text = said(RECORD, habits)
+
+    assert text != wording.bare(RECORD)
+    assert unwrapped(text) == RECORD
+
+
+@pytest.mark.req("A8")
+def test_a_response_format_keeps_json_bare() -> None:
+    assert json.loads(said(RECORD, Habits(json_fences=1), json_asked=True)) == RECORD
+
+
+def test_a_prompt_that_asks_for_a_final_line_gets_it() -> None:
+    text = said("#### 7", prompt="End with `ANSWER: <number>`.")
+
+    assert text.splitlines()[-1] == "ANSWER: 7"
+    assert "3, 4" in text
+
+
+def test_a_verbose_model_opens_with_a_sentence() -> None:
+    assert said("billing") == "billing"
+    assert said("billing", Habits(verbose=1)).endswith("\n\nbilling")
+
+
+def test_of_several_accepted_answers_the_first_is_given() -> None:
+    assert said(["colour", "color"]) == "colour"
+    assert said(7) == "7"
+
+
+@given(st.text())
+def test_the_same_unknown_prompt_gets_the_same_harmless_answer(prompt: str) -> None:
+    assert wording.filler(prompt) == wording.filler(prompt)
+
+
+def test_a_filler_is_as_long_as_the_prompt_asks() -> None:
+    assert len(wording.filler("Write 300 words on ships.").split()) == 300
+    assert len(wording.filler("Hello").split()) == wording.DEFAULT_WORDS
+
+
+@given(st.text(), st.integers(1, 50))
+def test_a_cut_text_is_within_its_tokens(text: str, limit: int) -> None:
+    short = tokens.cut(text, limit)
+
+    assert text.startswith(short)
+    assert tokens.estimate(short) <= limit
+
+
+def test_an_answer_past_max_tokens_ends_with_length() -> None:
+    assert completions.limited(chat(max_tokens=2), "12345678") == ("12345678", "stop")
+    assert completions.limited(chat(max_completion_tokens=1), "12345") == ("1234", "length")
+
+
+@given(st.text(), st.integers(1, 300))
+def test_an_embedding_is_a_unit_vector(text: str, dimensions: int) -> None:
+    vector = embeddings.vector(text, dimensions)
+
+    assert len(vector) == dimensions
+    assert math.isclose(math.hypot(*vector), 1, rel_tol=1e-9)
+    assert vector == embeddings.vector(text, dimensions)
+
+
+def test_like_texts_have_like_vectors() -> None:
+    near, like, far = (
+        embeddings.vector(text, 256)
+        for text in (
+            "The invoice was paid twice.",
+            "An invoice got paid twice!",
+            "Snow fell on the harbour at night.",
+        )
+    )
+
+    assert dot(near, like) > 0.5
+    assert dot(near, far) < 0.3
+
+
+def dot(a: list[float], b: list[float]) -> float:
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
+def test_embeddings_come_packed_when_asked_and_for_tokens_too() -> None:
+    packed = embeddings.response({"input": [1, 2], "encoding_format": "base64"}, model="m")
+    plain = embeddings.response({"input": "1 2"}, model="m")
+    floats = array("f", base64.b64decode(packed["data"][0]["embedding"]))
+
+    assert list(floats) == pytest.approx(plain["data"][0]["embedding"], abs=1e-6)
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "city": {"type": "string"},
+        "unit": {"enum": ["C", "F"]},
+        "days": {"type": "integer", "minimum": 2},
+        "wind": {"type": "number"},
+        "rain": {"type": "boolean"},
+        "hours": {"type": "array", "items": {"type": "integer"}},
+        "place": {"type": "object", "properties": {"zip": {"type": "string"}}},
+        "note": {"type": "null"},
+    },
+}
+
+
+@given(st.text())
+def test_made_up_arguments_fit_the_tools_schema(seed: str) -> None:
+    arguments = tools.made_up(SCHEMA, (seed,))
+
+    jsonschema.validate(arguments, {**SCHEMA, "required": list(SCHEMA["properties"])})
+    assert arguments == tools.made_up(SCHEMA, (seed,))
+
+
+def test_a_schema_without_end_is_cut() -> None:
+    endless: dict[str, Any] = {"type": "array"}
+    endless["items"] = endless
+
+    assert json.dumps(tools.made_up(endless, ("x",))).count("[") == tools.DEEPEST
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"city": "Lima"}, {"days": 3}, {"rain": True}, {"a": [1], "b": None}]
+)
+def test_altered_arguments_differ(arguments: dict[str, Any]) -> None:
+    assert tools.altered(arguments, "seed") != arguments
+
+
+def test_a_wrong_call_uses_the_items_distractor() -> None:
+    call = {"name": "weather", "arguments": {"city": "Lima"}}
+    wrong = {"name": "weather", "arguments": {"city": "Quito"}}
+    item = Item("s", "s-1", "Weather in Lima?", call, distractors=(wrong,), tool_call=call)
+    request = chat(tools=[{"type": "function", "function": {"name": "weather"}}])
+
+    made = tools.call_for(request, Verdict(item, right=False, value=wrong))
+
+    assert made is not None
+    assert json.loads(made.arguments) == {"city": "Quito"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"messages": []}, "messages"),
+        ({"messages": ["hello"]}, "messages"),
+        ({"messages": [{"role": "user", "content": 5}]}, "messages"),
+        ({"n": 2}, "n"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"tools": "all"}, "tools"),
+        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        (
+            {
+                "tools": [{"function": {"name": "a"}}],
+                "tool_choice": {"function": {"name": "b"}},
+            },
+            "tool_choice",
+        ),
+    ],
+)
+def test_a_request_that_makes_no_sense_is_refused_by_name(
+    fields: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(requests.Refused) as refused:
+        chat(**fields)
+
+    assert refused.value.status == 400
+    assert refused.value.body["error"]["param"] == param
+
+
+def test_parts_of_a_message_are_read_as_text() -> None:
+    parts = [
+        {"type": "text", "text": "a"},
+        {"type": "image_url"},
+        {"type": "text", "text": "b"},
+    ]
+
+    assert chat(messages=[{"role": "user", "content": parts}]).prompt == "a\nb"
+    assert chat(messages=[{"role": "assistant", "content": None}]).prompt == ""
