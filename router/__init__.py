@@ -1,0 +1,1 @@
+"""The data plane: an OpenAI-shaped API that serves from an immutable snapshot."""

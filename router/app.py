@@ -1,0 +1,245 @@
+"""The router's front door: OpenAI-shaped HTTP as a bare ASGI application."""
+
+import itertools
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+from harness.domain.routing import KeyGrant
+from harness.domain.settings import RouterSettings
+from harness.ports import Clock
+from router.asgi import (
+    App,
+    CallerGone,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    TooLarge,
+    header,
+    read_body,
+    send_reply,
+)
+from router.chat import Chat
+from router.dispatch import Dispatcher
+from router.keys import KeyRing, may_use
+from router.ports import TransportFactory
+from router.recorder import Recorder
+from router.replies import JSON, Reply, error_reply
+from router.serving import Header, Serving
+from router.snapshot import SnapshotHolder
+
+log = logging.getLogger(__name__)
+
+CHAT: Final = "/v1/chat/completions"
+MODELS: Final = "/v1/models"
+METRICS: Final = "/metrics"
+METHODS: Final[Mapping[str, str]] = {CHAT: "POST", MODELS: "GET", METRICS: "GET"}
+PLAIN: Final[Header] = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+CLOSE: Final[Header] = (b"connection", b"close")
+SOON: Final[Header] = (b"retry-after", b"1")
+
+
+def build(
+    holder: SnapshotHolder,
+    recorder: Recorder,
+    transport_factory: TransportFactory,
+    settings: RouterSettings,
+    secret: bytes,
+    clock: Clock,
+    *,
+    on_stop: Callable[[], Awaitable[None]] | None = None,
+) -> App:
+    """The ASGI application; its lifespan starts and stops holder and recorder.
+
+    holder: booted. on_stop: closes what the factory hands out.
+    """
+    return Router(holder, recorder, transport_factory, settings, secret, clock, on_stop)
+
+
+class Router:
+    def __init__(
+        self,
+        holder: SnapshotHolder,
+        recorder: Recorder,
+        transport_factory: TransportFactory,
+        settings: RouterSettings,
+        secret: bytes,
+        clock: Clock,
+        on_stop: Callable[[], Awaitable[None]] | None,
+    ) -> None:
+        self._holder = holder
+        self._recorder = recorder
+        self._settings = settings
+        self._keys = KeyRing(secret)
+        self._chat = Chat(Dispatcher(transport_factory, settings), recorder, settings, clock)
+        self._on_stop = on_stop
+        self._count = itertools.count(1)
+        self._under_way = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, receive, send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        self._holder.start()
+        self._recorder.start()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        self._holder.stop()
+        self._recorder.stop()
+        if self._on_stop is not None:
+            await self._on_stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # The worker's name is new for every process, so that ids never repeat.
+        number = f"req_{self._recorder.worker}-{next(self._count):x}"
+        request_id = (b"x-swapgate-request-id", number.encode())
+        begun = False
+
+        async def noting_send(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            reply = await self._answer(scope, receive, noting_send, request_id)
+            if reply is not None:
+                await send_reply(send, reply, (request_id,))
+        except CallerGone:
+            return
+        except Exception:
+            log.exception("request %s", number)
+            self._recorder.counters["internal_errors"] += 1
+            if begun:
+                raise
+            reply = error_reply(500, f"the router failed; quote {number}", "internal_error")
+            await send_reply(send, reply, (request_id,))
+
+    async def _answer(
+        self, scope: Scope, receive: Receive, send: Send, request_id: Header
+    ) -> Reply | None:
+        """The reply; None when it is sent already."""
+        path, method = scope["path"], scope["method"]
+        if path in HEALTH:
+            return HEALTH[path](self) if method in ("GET", "HEAD") else _not_allowed("GET")
+        wanted = METHODS.get(path, "GET" if path.startswith(f"{MODELS}/") else None)
+        if wanted is None:
+            return error_reply(404, f"there is nothing at {method} {path}", "unknown_url")
+        serving = self._holder.current
+        if serving is None:
+            message = "the router has no routes yet; try again in a second"
+            return error_reply(503, message, "not_ready", headers=(SOON,))
+        grant = self._keys.grant(header(scope, b"authorization"), serving)
+        if grant is None:
+            message = "no valid key: send `Authorization: Bearer sk-sg-…`"
+            return error_reply(401, message, "invalid_api_key")
+        if method != wanted:
+            return _not_allowed(wanted)
+        if path == CHAT:
+            return await self._admitted(scope, receive, send, grant, serving, request_id)
+        return self.metrics() if path == METRICS else _models(serving, grant, path)
+
+    async def _admitted(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        grant: KeyGrant,
+        serving: Serving,
+        request_id: Header,
+    ) -> Reply | None:
+        if self._under_way >= self._settings.max_concurrent:
+            self._recorder.counters["refused_when_full"] += 1
+            return error_reply(503, "this worker is full", "overloaded", headers=(SOON, CLOSE))
+        self._under_way += 1
+        try:
+            return await self._complete(scope, receive, send, grant, serving, request_id)
+        finally:
+            self._under_way -= 1
+
+    async def _complete(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        grant: KeyGrant,
+        serving: Serving,
+        request_id: Header,
+    ) -> Reply | None:
+        kind = header(scope, b"content-type") or b"application/json"
+        if kind.split(b";", 1)[0].strip().lower() != b"application/json":
+            return error_reply(415, "send application/json", "unsupported_media_type")
+        limit = self._settings.max_body_bytes
+        try:
+            body = await read_body(scope, receive, limit)
+        except TooLarge:
+            message = f"the body is larger than {limit} bytes"
+            return error_reply(413, message, "request_too_large", headers=(CLOSE,))
+        except TimeoutError:
+            message = "the body did not arrive in time"
+            return error_reply(408, message, "request_timeout", headers=(CLOSE,))
+        await self._chat.answer(
+            scope,
+            receive,
+            send,
+            body=body,
+            grant=grant,
+            serving=serving,
+            request_id=request_id,
+        )
+        return None
+
+    def healthz(self) -> Reply:
+        return Reply(200, (JSON,), b'{"status":"ok"}')
+
+    def readyz(self) -> Reply:
+        """503 until there is a snapshot; `degraded` when it may be an old one."""
+        serving = self._holder.current
+        if serving is None:
+            return Reply(503, (JSON,), b'{"status":"starting"}')
+        if self._holder.stale or self._holder.refused:
+            return Reply(200, (JSON,), b'{"status":"degraded"}')
+        return Reply(200, (JSON,), b'{"status":"ok"}')
+
+    def metrics(self) -> Reply:
+        """Counters and gauges in Prometheus's text format."""
+        serving = self._holder.current
+        gauges = {
+            "revision": serving.revision if serving else 0,
+            "stale": int(self._holder.stale),
+            "revision_refused": int(bool(self._holder.refused)),
+            "requests_under_way": self._under_way,
+        }
+        counters = {f"{name}_total": n for name, n in sorted(self._recorder.counters.items())}
+        lines = (f"swapgate_router_{name} {n}\n" for name, n in (gauges | counters).items())
+        return Reply(200, (PLAIN,), "".join(lines).encode())
+
+
+HEALTH: Final = {"/healthz": Router.healthz, "/readyz": Router.readyz}
+
+
+def _not_allowed(method: str) -> Reply:
+    allow = (b"allow", method.encode())
+    return error_reply(405, f"only {method} works here", "method_not_allowed", headers=(allow,))
+
+
+def _models(serving: Serving, grant: KeyGrant, path: str) -> Reply:
+    """The routes that this key may use, or one of them."""
+    listed = [
+        {"id": name, "object": "model", "created": 0, "owned_by": "swapgate"}
+        for name in sorted(serving.routes)
+        if may_use(grant, name)
+    ]
+    wanted = path[len(MODELS) + 1 :]
+    if not wanted:
+        return Reply(200, (JSON,), json.dumps({"object": "list", "data": listed}).encode())
+    for each in listed:
+        if each["id"] == wanted:
+            return Reply(200, (JSON,), json.dumps(each).encode())
+    return error_reply(404, f"there is no route {wanted!r}", "model_not_found", param="model")

@@ -1,0 +1,110 @@
+"""The few words of ASGI that are spoken here: types, reading a body, sending a reply."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from types import TracebackType
+from typing import Any, Final, Self
+
+from router.replies import Reply
+from router.serving import Header
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+# uvicorn has no limit on how slowly a request may arrive.
+REQUEST_ARRIVES_S: Final = 30.0
+# Most requests of a fast provider end before it pays to watch their caller.
+WATCH_AFTER_S: Final = 0.02
+
+
+class TooLarge(Exception):
+    """The body is over the limit."""
+
+
+class CallerGone(Exception):
+    """The caller hung up."""
+
+
+def header(scope: Scope, name: bytes) -> bytes | None:
+    for found, value in scope["headers"]:
+        if found == name:
+            return bytes(value)
+    return None
+
+
+async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
+    """Raises TooLarge, CallerGone, TimeoutError when it does not arrive in time."""
+    length = header(scope, b"content-length")
+    if length is not None and length.isdigit() and int(length) > max_bytes:
+        raise TooLarge
+    async with asyncio.timeout(REQUEST_ARRIVES_S):
+        message = await receive()
+        body: bytes = message.get("body", b"")
+        parts = [body]
+        size = len(body)
+        while message.get("more_body"):
+            message = await receive()
+            part: bytes = message.get("body", b"")
+            size += len(part)
+            if size > max_bytes:
+                raise TooLarge
+            parts.append(part)
+    if message["type"] == "http.disconnect":
+        raise CallerGone
+    if size > max_bytes:
+        raise TooLarge
+    return b"".join(parts) if len(parts) > 1 else body
+
+
+async def send_reply(send: Send, reply: Reply, headers: Iterable[Header]) -> None:
+    length = (b"content-length", str(len(reply.body)).encode())
+    await send(
+        {
+            "type": "http.response.start",
+            "status": reply.status,
+            "headers": [*reply.headers, *headers, length],
+        }
+    )
+    await send({"type": "http.response.body", "body": reply.body})
+
+
+class CallerWatch:
+    """Within the block, a caller who hangs up cancels it; outside it is CallerGone."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._gone = False
+        self._watch: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> Self:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a caller is watched from within a task")
+        self._task = task
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(WATCH_AFTER_S, self._begin)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._timer.cancel()
+        if self._watch is not None:
+            self._watch.cancel()
+        if self._gone and kind is asyncio.CancelledError and self._task.uncancel() == 0:
+            raise CallerGone from None
+
+    def _begin(self) -> None:
+        self._watch = asyncio.get_running_loop().create_task(self._wait())
+
+    async def _wait(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._gone = True
+        self._task.cancel()

@@ -1,0 +1,70 @@
+"""One attempt: send, read, check that the answer is what was asked."""
+
+from typing import Final, NamedTuple
+
+from harness.domain.errors import InputError
+from harness.domain.failures import FailureClass
+from router.failures import refused
+from router.jsonspan import Edit, Members, decode, read_object, spliced
+from router.ports import UpstreamFailed, UpstreamReply
+from router.replies import passed_on
+from router.serving import Header
+from router.usage import Usage, usage_of
+
+# Of a refusal, more than this is not a message.
+MAX_REFUSAL_BYTES: Final = 256 * 1024
+
+
+class Answer(NamedTuple):
+    """A whole answer, with `model` as the route's name."""
+
+    status: int
+    headers: list[Header]
+    body: bytes
+    usage: Usage | None
+
+
+async def check_head(reply: UpstreamReply, content_type: str) -> None:
+    """Raises UpstreamFailed for a status that is not 2xx or another content type."""
+    found = reply.headers.get("Content-Type", "")
+    if not 200 <= reply.status < 300:
+        body = await _refusal(reply)
+        raise refused(reply.status, body, found)
+    if found.split(";", 1)[0].strip().lower() != content_type:
+        raise UpstreamFailed(
+            FailureClass.MALFORMED, f"content type {found[:60]!r} instead of {content_type}"
+        )
+
+
+async def read_answer(reply: UpstreamReply, json_name: str) -> Answer:
+    """The whole body, `model` replaced. Raises UpstreamFailed (malformed, connect)."""
+    body = b"".join([chunk async for chunk in reply.chunks()])
+    try:
+        text = decode(body)
+        members = read_object(text)
+    except InputError as error:
+        raise UpstreamFailed(FailureClass.MALFORMED, f"answer is not valid: {error}") from None
+    _check_choices(members)
+    model = members.values.get("model")
+    if model is not None:
+        body = spliced(text, [Edit(model.start, model.end, json_name)])
+    usage = members.values.get("usage")
+    return Answer(
+        reply.status, passed_on(reply.headers), body, usage_of(usage.value) if usage else None
+    )
+
+
+def _check_choices(members: Members) -> None:
+    choices = members.values.get("choices")
+    if choices is None or not isinstance(choices.value, list) or not choices.value:
+        what = "an error" if "error" in members.values else "no choices"
+        raise UpstreamFailed(FailureClass.MALFORMED, f"status 200 with {what}")
+
+
+async def _refusal(reply: UpstreamReply) -> bytes:
+    body = b""
+    async for chunk in reply.chunks():
+        body += chunk
+        if len(body) > MAX_REFUSAL_BYTES:
+            return b""
+    return body

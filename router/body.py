@@ -1,0 +1,46 @@
+"""What routing needs of a client's request; the rest stays bytes."""
+
+from typing import NamedTuple
+
+from harness.domain.errors import InputError
+from router.jsonspan import Members, decode, read_object
+
+
+class ChatRequest(NamedTuple):
+    """A chat request as it came. wants_usage: the client asked for usage in its stream."""
+
+    text: str
+    members: Members
+    model: str
+    stream: bool
+    wants_usage: bool
+
+    def value(self, name: str) -> object:
+        member = self.members.values.get(name)
+        return member.value if member else None
+
+
+class FieldError(InputError):
+    """param: the field of the body that is wrong."""
+
+    def __init__(self, param: str, message: str) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+def read_chat(body: bytes) -> ChatRequest:
+    """Raises InputError: not UTF-8, not JSON, too deep, no model, a name twice."""
+    text = decode(body)
+    members = read_object(text)
+    model = members.values.get("model")
+    if model is None or not isinstance(model.value, str) or not model.value:
+        raise FieldError("model", "`model` must name a route; GET /v1/models lists yours")
+    stream = members.values.get("stream")
+    streams = stream.value if stream else None
+    if not isinstance(streams, bool | None):
+        raise FieldError("stream", "`stream` must be true or false")
+    options = members.values.get("stream_options")
+    asked = options is not None and (
+        isinstance(options.value, dict) and options.value.get("include_usage") is True
+    )
+    return ChatRequest(text, members, model.value, bool(streams), asked)

@@ -1,0 +1,150 @@
+"""JSON with places: the top level of an object or array, each value with its span.
+
+So that one value can be replaced and every other byte kept. Values are parsed by the standard
+library at C speed; only the top level is walked here.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Final, NamedTuple, NoReturn
+
+from harness.domain.errors import InputError
+
+MAX_DEPTH: Final = 64
+
+
+class Value(NamedTuple):
+    """A parsed value and where it stands: text[start:end]."""
+
+    value: object
+    start: int
+    end: int
+
+
+class Members(NamedTuple):
+    """An object's members. close: the index of its closing brace."""
+
+    values: dict[str, Value]
+    close: int
+
+
+class Edit(NamedTuple):
+    start: int
+    end: int
+    text: str
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+_PARSE: Final = json.JSONDecoder(parse_constant=_refuse).raw_decode
+_SPACE: Final = re.compile(r"[ \t\n\r]*").match
+_NOT_STRUCTURE: Final = bytes(b for b in range(256) if b not in b'"[]{}')
+
+
+def decode(body: bytes) -> str:
+    """Raises InputError for what is not UTF-8 or is nested deeper than MAX_DEPTH."""
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"byte {error.start} is not UTF-8") from None
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _too_deep(body):
+        raise InputError(f"nested deeper than {MAX_DEPTH} levels")
+    return text
+
+
+def _too_deep(body: bytes) -> bool:
+    # For valid JSON this is exact; anything else the parser refuses in any case.
+    outside = body.replace(b"\\\\", b"").replace(b'\\"', b"").translate(None, _NOT_STRUCTURE)
+    brackets = b"".join(outside.split(b'"')[::2])
+    for _ in range(MAX_DEPTH):
+        if not brackets:
+            return False
+        brackets = brackets.replace(b"{}", b"").replace(b"[]", b"")
+    return bool(brackets)
+
+
+def read_object(text: str) -> Members:
+    """The whole text as one object. Raises InputError, with the place, for anything else.
+
+    A name that occurs twice is refused: readers disagree on which one counts.
+    """
+    start = _skip(text, 0)
+    members = walk_object(text, start)
+    end = _skip(text, members.close + 1)
+    if end != len(text):
+        raise InputError(f"something follows the object at character {end}")
+    return members
+
+
+def walk_array(text: str, start: int) -> list[Value]:
+    """The elements of the array that opens at text[start]. Raises InputError."""
+    if text[start : start + 1] != "[":
+        raise InputError(f"expected an array at character {start}")
+    found: list[Value] = []
+    at = _skip(text, start + 1)
+    if text[at : at + 1] == "]":
+        return found
+    while True:
+        found.append(_parse(text, at))
+        at = _skip(text, found[-1].end)
+        if text[at : at + 1] == "]":
+            return found
+        at = _skip(text, _expect(text, at, ","))
+
+
+def spliced(text: str, edits: Iterable[Edit]) -> bytes:
+    """The text with each span replaced; all else byte for byte. Spans must not overlap."""
+    parts: list[str] = []
+    at = 0
+    for edit in sorted(edits, key=lambda edit: edit.start):
+        parts += (text[at : edit.start], edit.text)
+        at = edit.end
+    parts.append(text[at:])
+    return "".join(parts).encode()
+
+
+def walk_object(text: str, start: int) -> Members:
+    """The object that opens at text[start]. Raises InputError."""
+    if text[start : start + 1] != "{":
+        raise InputError(f"expected an object at character {start}")
+    values: dict[str, Value] = {}
+    at = _skip(text, start + 1)
+    if text[at : at + 1] == "}":
+        return Members(values, at)
+    while True:
+        if text[at : at + 1] != '"':
+            raise InputError(f"expected a name in double quotes at character {at}")
+        name, _, end = _parse(text, at)
+        if name in values:
+            raise InputError(f"the name {name!r} occurs twice, again at character {at}")
+        at = _skip(text, _expect(text, _skip(text, end), ":"))
+        value = _parse(text, at)
+        values[str(name)] = value
+        at = _skip(text, value.end)
+        if text[at : at + 1] == "}":
+            return Members(values, at)
+        at = _skip(text, _expect(text, at, ","))
+
+
+def _parse(text: str, at: int) -> Value:
+    try:
+        value, end = _PARSE(text, at)
+    except RecursionError:
+        raise InputError(f"nested deeper than {MAX_DEPTH} levels") from None
+    except ValueError as error:
+        raise InputError(f"not valid JSON: {error}") from None
+    return Value(value, at, end)
+
+
+def _skip(text: str, at: int) -> int:
+    found = _SPACE(text, at)
+    return found.end() if found else at
+
+
+def _expect(text: str, at: int, mark: str) -> int:
+    if text[at : at + 1] != mark:
+        raise InputError(f"expected {mark!r} at character {at}")
+    return at + 1

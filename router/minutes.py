@@ -1,0 +1,100 @@
+"""Traffic per minute, added up in memory. No I/O, time is given."""
+
+from bisect import bisect_left
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from harness.domain.observation import Traffic
+
+# Upper bounds of the latency histogram in ms; -1 stands for "no bound".
+LATENCY_BOUNDS_MS: Final = (10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000)
+_ALL_BOUNDS: Final = (*LATENCY_BOUNDS_MS, -1)
+
+
+class Ended(NamedTuple):
+    """How one request ended. arm: the assigned one. target: the id of what answered, or "".
+
+    failed: the caller got an error that is not the caller's own. charged: the assigned arm
+    failed, whatever answered.
+    """
+
+    route: str
+    arm: str
+    target: str
+    revision: int
+    stream: bool
+    failed: bool
+    charged: bool
+    latency_ms: float
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float
+
+
+class _Sum:
+    __slots__ = (
+        "buckets",
+        "charged",
+        "cost_usd",
+        "failed",
+        "input_tokens",
+        "output_tokens",
+        "requests",
+        "streams",
+    )
+
+    def __init__(self) -> None:
+        self.requests = self.failed = self.charged = self.streams = 0
+        self.input_tokens = self.output_tokens = 0
+        self.cost_usd = 0.0
+        self.buckets = [0] * len(_ALL_BOUNDS)
+
+
+class Minutes:
+    """Sums by (route, minute, arm, target, revision)."""
+
+    def __init__(self, worker: str) -> None:
+        self._worker = worker
+        self._sums: dict[tuple[str, datetime, str, str, int], _Sum] = {}
+
+    def add(self, ended: Ended, at: datetime) -> None:
+        minute = at.replace(second=0, microsecond=0)
+        key = (ended.route, minute, ended.arm, ended.target, ended.revision)
+        total = self._sums.get(key)
+        if total is None:
+            total = self._sums[key] = _Sum()
+        total.requests += 1
+        total.failed += ended.failed
+        total.charged += ended.charged
+        total.streams += ended.stream
+        total.input_tokens += ended.input_tokens
+        total.output_tokens += ended.output_tokens
+        total.cost_usd += ended.cost_usd
+        total.buckets[bisect_left(LATENCY_BOUNDS_MS, ended.latency_ms)] += 1
+
+    def take(self) -> list[Traffic]:
+        """All sums so far; begins again at nothing."""
+        sums, self._sums = self._sums, {}
+        return [
+            Traffic(
+                route=route,
+                minute=minute,
+                worker=self._worker,
+                arm=arm,
+                target=target,
+                revision=revision,
+                requests=total.requests,
+                failed=total.failed,
+                charged=total.charged,
+                streams=total.streams,
+                input_tokens=total.input_tokens,
+                output_tokens=total.output_tokens,
+                cost_usd=total.cost_usd,
+                latency_ms={
+                    bound: count
+                    for bound, count in zip(_ALL_BOUNDS, total.buckets, strict=True)
+                    if count
+                },
+            )
+            for (route, minute, arm, target, revision), total in sums.items()
+        ]

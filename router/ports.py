@@ -1,0 +1,75 @@
+"""The one seam between the router and the providers."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import NamedTuple, Protocol
+
+from harness.domain.errors import UpstreamError
+from harness.domain.failures import FailureClass
+from harness.domain.targets import Provider
+
+
+class UpstreamRequest(NamedTuple):
+    """One attempt, ready to send. body: JSON, as the provider is to see it."""
+
+    provider: Provider
+    body: bytes
+    stream: bool
+
+
+class UpstreamFailed(UpstreamError):
+    """An attempt without a usable answer.
+
+    detail: for people and logs; without secrets and without content. status, body,
+    content_type: what the provider answered, if it did.
+    """
+
+    def __init__(
+        self,
+        failure: FailureClass,
+        detail: str,
+        *,
+        status: int | None = None,
+        body: bytes = b"",
+        content_type: str = "",
+    ) -> None:
+        super().__init__(f"{failure.value}: {detail}")
+        self.failure = failure
+        self.detail = detail
+        self.status = status
+        self.body = body
+        self.content_type = content_type
+
+
+class UpstreamReply(Protocol):
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Look-up ignores case."""
+        ...
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body, decoded, as it arrives. Raises UpstreamFailed when it breaks off."""
+        ...
+
+    async def aclose(self) -> None:
+        """Give the connection back if the body was read to its end, else close it."""
+        ...
+
+
+class Transport(Protocol):
+    """Makes one attempt; never tries again, never follows a redirect.
+
+    Only the connection's own timeout is its business; the caller bounds the rest by
+    cancelling.
+    """
+
+    async def send(self, request: UpstreamRequest) -> UpstreamReply:
+        """Any status is a reply. Raises UpstreamFailed when there is none."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+TransportFactory = Callable[[Provider], Transport]

@@ -1,0 +1,165 @@
+"""What requests did, counted in memory and written in the background.
+
+Recording adds to counters under a lock and never waits for a database or a disk. When the
+database is away, batches go to the spool and are replayed, oldest first, once it is back.
+Blocks are idempotent there (rollout, worker, sequence); a minute of traffic may count twice if
+the database fails between committing and answering.
+"""
+
+import logging
+import threading
+from collections import Counter, deque
+from collections.abc import Callable
+
+from harness.domain.errors import StoreUnavailable
+from harness.domain.observation import Block
+from harness.domain.routing import Arm, Canary
+from harness.ports import Clock, Store
+from router.blocks import Ledger, Unit
+from router.minutes import Ended, Minutes
+from router.spool import Batch, Spool
+
+log = logging.getLogger(__name__)
+
+Ticket = tuple[Ledger, Unit]
+
+
+class Recorder:
+    """worker: new for every process, since blocks are numbered from 1 in each.
+
+    live_rollouts: those of the snapshot that serves. queue_rows: rows kept in memory when
+    neither the database nor the disk takes them; past it the oldest are dropped, and counted.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        spool: Spool,
+        *,
+        worker: str,
+        clock: Clock,
+        live_rollouts: Callable[[], frozenset[str]],
+        flush_interval_s: float = 1.0,
+        queue_rows: int = 50_000,
+    ) -> None:
+        self.worker = worker
+        self.counters: Counter[str] = Counter()
+        self._store = store
+        self._spool = spool
+        self._aside = Spool(spool.file.with_suffix(".refused"))
+        self._clock = clock
+        self._live_rollouts = live_rollouts
+        self._interval_s = flush_interval_s
+        self._queue_rows = queue_rows
+        self._lock = threading.Lock()
+        self._ledgers: dict[str, Ledger] = {}
+        self._minutes = Minutes(worker)
+        self._queue: deque[Batch] = deque()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+
+    def admit(self, canary: Canary, arm: Arm, key: str) -> Ticket | None:
+        """A request of a route with a canary begins; None when it is not scored."""
+        now, at = self._clock.monotonic(), self._clock.now()
+        with self._lock:
+            ledger = self._ledgers.get(canary.rollout)
+            if ledger is None:
+                ledger = Ledger(canary.rollout, self.worker, canary.unit_rule)
+                self._ledgers[canary.rollout] = ledger
+            unit = ledger.admit(
+                key, canary=arm is Arm.CANARY, weight_bps=canary.weight_bps, now=now, at=at
+            )
+        return (ledger, unit) if unit else None
+
+    def finish(self, ticket: Ticket | None, ended: Ended) -> None:
+        """It ended: its outcome goes to its block, its figures to the minute."""
+        at = self._clock.now()
+        with self._lock:
+            if ticket is not None:
+                ledger, unit = ticket
+                ledger.finish(unit, failed=ended.charged)
+            self._minutes.add(ended, at)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """After the last request: close every block, write what there is."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=10 * self._interval_s)
+        self.flush(final=True)
+
+    def flush(self, *, final: bool = False) -> None:
+        """Write what is complete. Raises nothing: what cannot be written waits."""
+        batch = self._take(final=final)
+        try:
+            self._replay()
+            self._write(batch)
+        except StoreUnavailable:
+            self.counters["flushes_failed"] += 1
+            self._keep(batch)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._interval_s):
+            self.flush()
+
+    def _take(self, *, final: bool) -> Batch:
+        now, at = self._clock.monotonic(), self._clock.now()
+        live = self._live_rollouts()
+        blocks: list[Block] = []
+        with self._lock:
+            for rollout, ledger in list(self._ledgers.items()):
+                blocks += ledger.close(now, at) if final else ledger.tick(now, at)
+                if ledger.idle and rollout not in live:
+                    self.counters["unscored_units"] += ledger.unscored
+                    del self._ledgers[rollout]
+            return Batch(blocks, self._minutes.take())
+
+    def _write(self, batch: Batch) -> None:
+        """Raises StoreUnavailable; what the store refuses for another reason is set aside."""
+        if not batch.rows:
+            return
+        try:
+            with self._store.write() as tx:
+                tx.observations.append(batch.blocks, batch.traffic)
+        except StoreUnavailable:
+            raise
+        except Exception:
+            # Trying it again would hold everything behind it for ever.
+            log.exception("the store refused %d rows; see %s", batch.rows, self._aside.file)
+            self._append(self._aside, batch)
+            self.counters["rows_refused"] += batch.rows
+            return
+        self.counters["rows_written"] += batch.rows
+
+    def _replay(self) -> None:
+        """The spool, then the queue, oldest first. Raises StoreUnavailable."""
+        written = 0
+        try:
+            for batch, offset in self._spool.batches():
+                self._write(batch)
+                written = offset
+        finally:
+            if written:
+                self._spool.forget(written)
+        while self._queue:
+            self._write(self._queue[0])
+            self._queue.popleft()
+
+    def _append(self, spool: Spool, batch: Batch) -> bool:
+        try:
+            return spool.append(batch)
+        except OSError as error:
+            log.warning("observations not spooled: %s", error)
+            return False
+
+    def _keep(self, batch: Batch) -> None:
+        if not batch.rows:
+            return
+        if self._append(self._spool, batch):
+            self.counters["rows_spooled"] += batch.rows
+            return
+        self._queue.append(batch)
+        while sum(each.rows for each in self._queue) > self._queue_rows:
+            self.counters["rows_dropped"] += self._queue.popleft().rows

@@ -1,0 +1,91 @@
+"""A stream after its commit point: to its end, or to an error; never to another target."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Final
+
+from harness.domain.failures import FailureClass
+from router.ports import UpstreamFailed, UpstreamReply
+from router.replies import error_event, passed_on
+from router.serving import Header
+from router.stream import StreamFilter
+from router.usage import Usage
+
+# How long a finished stream may take to close, so that its connection can be used again.
+LAST_BYTES_S: Final = 0.2
+
+
+class CommittedStream:
+    """failure: why it broke off, None while it did not."""
+
+    def __init__(
+        self,
+        reply: UpstreamReply,
+        chunks: AsyncIterator[bytes],
+        events: StreamFilter,
+        held: bytes,
+        *,
+        between_s: float,
+        deadline: float,
+    ) -> None:
+        self.failure: FailureClass | None = None
+        self._reply = reply
+        self._chunks = chunks
+        self._events = events
+        self._held = held
+        self._between_s = between_s
+        self._deadline = deadline
+
+    @property
+    def headers(self) -> list[Header]:
+        return passed_on(self._reply.headers)
+
+    @property
+    def usage(self) -> Usage:
+        """As reported; of a stream that ended before, one output token for each delta."""
+        return self._events.usage or Usage(0, self._events.output_events)
+
+    async def sent(self) -> AsyncGenerator[bytes, None]:
+        """What the client gets, piece by piece. Raises nothing of the upstream's."""
+        events = self._events
+        out = self._held
+        while True:
+            if out:
+                yield out
+            if events.finished:
+                return
+            if events.failure:
+                yield self._broken(FailureClass.MALFORMED, events.failure)
+                return
+            try:
+                chunk = await self._next()
+            except UpstreamFailed as error:
+                yield self._broken(error.failure, error.detail)
+                return
+            out = events.end() if chunk is None else events.feed(chunk)
+
+    async def aclose(self) -> None:
+        """Ends the upstream's work if it is not done."""
+        if self._events.finished and self.failure is None:
+            try:
+                async with asyncio.timeout(LAST_BYTES_S):
+                    async for _ in self._chunks:
+                        pass
+            except (TimeoutError, UpstreamFailed):
+                pass
+        await self._reply.aclose()
+
+    async def _next(self) -> bytes | None:
+        """None at the end. Only waiting for the upstream counts, not a slow client."""
+        now = asyncio.get_running_loop().time()
+        limit = min(now + self._between_s, self._deadline)
+        try:
+            async with asyncio.timeout_at(limit):
+                return await anext(self._chunks, None)
+        except TimeoutError:
+            what = "total time" if limit == self._deadline else "time between chunks"
+            raise UpstreamFailed(FailureClass.TIMEOUT, f"{what} is up") from None
+
+    def _broken(self, failure: FailureClass, detail: str) -> bytes:
+        self.failure = failure
+        return error_event(f"the provider's stream broke off: {detail}", failure.value)

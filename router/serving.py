@@ -1,0 +1,132 @@
+"""A snapshot made ready to serve: everything a request needs is one look-up away."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote
+
+from harness.domain.errors import SnapshotInvalid
+from harness.domain.routing import Arm, Canary, KeyGrant, Route, Snapshot
+from harness.domain.targets import Price, Provider, Target
+from router.plan import targets_in_order
+
+Header = tuple[bytes, bytes]
+# Providers that speak OpenAI's protocol under their api_base.
+OPENAI_COMPATIBLE: Final = frozenset(
+    {"sim", "openai", "custom", "openrouter", "vllm", "ollama", "deepseek"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """A target with its provider. price: None when unknown. header: x-swapgate-target."""
+
+    target: Target
+    id: str
+    name: str
+    provider: Provider
+    price: Price | None
+    header: Header
+
+
+@dataclass(frozen=True, slots=True)
+class ServedRoute:
+    """A route with its attempt plan per arm. json_name: as a JSON string, for replies."""
+
+    route: Route
+    json_name: str
+    plans: Mapping[Arm, tuple[Upstream, ...]]
+    headers: Mapping[Arm, tuple[Header, ...]]
+
+    @property
+    def canary(self) -> Canary | None:
+        return self.route.canary
+
+
+@dataclass(frozen=True)
+class Serving:
+    """One revision, complete and immutable. A request keeps it from start to end."""
+
+    snapshot: Snapshot
+    routes: Mapping[str, ServedRoute]
+    grants: Mapping[str, KeyGrant]
+
+    @property
+    def etag(self) -> str:
+        return self.snapshot.etag
+
+    @property
+    def revision(self) -> int:
+        return self.snapshot.table.revision
+
+    @property
+    def rollouts(self) -> frozenset[str]:
+        routes = self.routes.values()
+        return frozenset(each.canary.rollout for each in routes if each.canary)
+
+
+def ready(snapshot: Snapshot) -> Serving:
+    """Raises SnapshotInvalid, naming the route, when it cannot be served whole."""
+    return Serving(
+        snapshot=snapshot,
+        routes={
+            name: _served(snapshot, route) for name, route in snapshot.table.routes.items()
+        },
+        grants={grant.hash: grant for grant in snapshot.keys},
+    )
+
+
+def _served(snapshot: Snapshot, route: Route) -> ServedRoute:
+    revision = str(snapshot.table.revision).encode()
+    return ServedRoute(
+        route=route,
+        json_name=json.dumps(route.name),
+        plans={
+            arm: tuple(
+                _upstream(snapshot, route, target) for target in targets_in_order(route, arm)
+            )
+            for arm in Arm
+        },
+        headers={
+            arm: (
+                (b"x-swapgate-route", header_text(route.name)),
+                (b"x-swapgate-arm", arm.value.encode()),
+                (b"x-swapgate-revision", revision),
+            )
+            for arm in Arm
+        },
+    )
+
+
+def _upstream(snapshot: Snapshot, route: Route, target_id: str) -> Upstream:
+    target = snapshot.table.targets.get(target_id)
+    if target is None:
+        raise SnapshotInvalid(
+            f"route {route.name!r} names target {target_id}, which revision "
+            f"{snapshot.table.revision} does not have; the last good revision goes on serving"
+        )
+    provider = snapshot.providers.get(target.provider)
+    if provider is None:
+        raise SnapshotInvalid(
+            f"route {route.name!r}: target {target.name} needs provider "
+            f"{target.provider!r}, which is not configured; add it under `providers`"
+        )
+    if provider.kind not in OPENAI_COMPATIBLE:
+        raise SnapshotInvalid(
+            f"route {route.name!r}: provider {provider.name!r} is of kind {provider.kind!r}; "
+            f"this router speaks {', '.join(sorted(OPENAI_COMPATIBLE))}"
+        )
+    return Upstream(
+        target=target,
+        id=target_id,
+        name=target.name,
+        provider=provider,
+        price=provider.prices.get(target.model),
+        header=(b"x-swapgate-target", header_text(target.name)),
+    )
+
+
+def header_text(text: str) -> bytes:
+    """Printable ASCII; anything else percent-encoded, so that no name can break a header."""
+    return quote(text, safe=" !#$&'()*+,/:;=?@[]~").encode()

@@ -1,0 +1,111 @@
+"""The revision in memory, swapped whole; kept fresh in the background, and on disk."""
+
+import logging
+import threading
+from pathlib import Path
+from typing import Final
+
+from harness.domain.errors import SnapshotInvalid, StoreUnavailable
+from harness.domain.routing import Snapshot
+from harness.ports import Store
+from router import snapshot_file
+from router.serving import Serving, ready
+
+log = logging.getLogger(__name__)
+
+# A new revision is seen within this time even if the store's signal is lost.
+CHECK_EVERY_S: Final = 1.0
+FIRST_PAUSE_S: Final = 0.1
+LONGEST_PAUSE_S: Final = 2.0
+
+
+class SnapshotHolder:
+    """What is served now. Reading `current` never blocks; a request reads it once.
+
+    `stale`: the database does not answer, the last good revision goes on serving. `refused`:
+    why the newest revision is not the one that serves, empty when it is.
+    """
+
+    def __init__(self, store: Store, file: Path) -> None:
+        self.current: Serving | None = None
+        self.stale = False
+        self.refused = ""
+        self._store = store
+        self._file = file
+        self._seen = ""
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="snapshot", daemon=True)
+
+    def boot(self) -> Serving:
+        """From the database, else from disk (stale). Raises SnapshotInvalid for neither."""
+        try:
+            return self._swap(self._store.snapshot())
+        except Exception as error:
+            if not isinstance(error, StoreUnavailable | SnapshotInvalid):
+                log.exception("the database gave no snapshot")
+            why = str(error) or type(error).__name__
+        try:
+            self.current = ready(snapshot_file.load(self._file))
+        except SnapshotInvalid as error:
+            raise SnapshotInvalid(
+                f"the router cannot start: the database gave no snapshot ({why}), and neither "
+                f"did the disk ({error}). Start it once while the database answers"
+            ) from error
+        self.stale = True
+        log.warning("serving revision %d from disk: %s", self.current.revision, why)
+        return self.current
+
+    def start(self) -> None:
+        """Begin to follow the store."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=2 * CHECK_EVERY_S)
+
+    def refresh(self) -> bool:
+        """Take the newest snapshot if it is another one; whether it was.
+
+        Raises StoreUnavailable. One that does not validate is refused whole, and remembered.
+        """
+        etag = self._store.etag()
+        self.stale = False
+        if etag == self._seen:
+            return False
+        try:
+            self._swap(self._store.snapshot())
+        except SnapshotInvalid as error:
+            self._seen = etag
+            self.refused = str(error)
+            log.error("new revision refused, the old one goes on serving: %s", error)  # noqa: TRY400 - the message is the whole story
+            return False
+        return True
+
+    def _swap(self, snapshot: Snapshot) -> Serving:
+        serving = ready(snapshot)
+        self.current = serving
+        self._seen = snapshot.etag
+        self.refused = ""
+        self.stale = False
+        try:
+            snapshot_file.save(snapshot, self._file)
+        except OSError as error:
+            log.warning("revision %d serves but is not on disk: %s", serving.revision, error)
+        return serving
+
+    def _run(self) -> None:
+        pause_s = FIRST_PAUSE_S
+        while not self._stopping.is_set():
+            try:
+                self._store.wait_for_change(CHECK_EVERY_S)
+                if self._stopping.is_set():
+                    return
+                self.refresh()
+                pause_s = FIRST_PAUSE_S
+            except Exception as error:  # noqa: BLE001 - nothing may end this thread
+                if not self.stale:
+                    log.warning("the database does not answer, serving on: %s", error)
+                self.stale = True
+                self._stopping.wait(pause_s)
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)

@@ -1,0 +1,153 @@
+"""The last good snapshot on disk, so that a router starts without its database."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+from harness.domain.content import canonical_json
+from harness.domain.errors import SnapshotInvalid
+from harness.domain.evaluation import SuiteRole
+from harness.domain.observation import UnitRule
+from harness.domain.policy import Unit
+from harness.domain.routing import (
+    Canary,
+    KeyGrant,
+    Route,
+    RouteSettings,
+    RouteSuite,
+    RoutingTable,
+    Snapshot,
+    Stakes,
+)
+from harness.domain.targets import Price, Provider, RequestPatch, Target
+
+FORMAT: Final = 1
+
+
+def save(snapshot: Snapshot, file: Path) -> None:
+    """Atomically: after a crash there is the old file or the new one. Raises OSError."""
+    content = canonical_json(to_json(snapshot))
+    whole = {
+        "format": FORMAT,
+        "sha256": sha256(content.encode("utf-8", "surrogatepass")).hexdigest(),
+        "snapshot": content,
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as out:
+        out.write(json.dumps(whole).encode())
+        out.flush()
+        os.fsync(out.fileno())
+    temporary.replace(file)
+    _sync_folder(file.parent)
+
+
+def load(file: Path) -> Snapshot:
+    """Raises SnapshotInvalid: not there, not readable, torn, of another format."""
+    try:
+        whole = json.loads(file.read_bytes())
+        if whole["format"] != FORMAT:
+            raise SnapshotInvalid(f"{file} has format {whole['format']}, not {FORMAT}")
+        content: str = whole["snapshot"]
+        found = sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
+        if found != whole["sha256"]:
+            raise SnapshotInvalid(f"{file} is damaged: its checksum does not fit")
+        return from_json(json.loads(content))
+    except OSError as error:
+        raise SnapshotInvalid(f"{file} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SnapshotInvalid(f"{file} is not a snapshot: {error}") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    # Without it the new name itself may be lost with the power.
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def to_json(snapshot: Snapshot) -> dict[str, object]:
+    table = snapshot.table
+    return {
+        "revision": table.revision,
+        "routes": [asdict(route) for route in table.routes.values()],
+        "targets": {id_: target.as_json() for id_, target in table.targets.items()},
+        "providers": [_provider_json(provider) for provider in snapshot.providers.values()],
+        "keys": [
+            {"id": key.id, "hash": key.hash, "routes": sorted(key.routes)}
+            for key in snapshot.keys
+        ],
+        "etag": snapshot.etag,
+    }
+
+
+def _provider_json(provider: Provider) -> dict[str, object]:
+    return {
+        "name": provider.name,
+        "kind": provider.kind,
+        "api_base": provider.api_base,
+        "api_key_env": provider.api_key_env,
+        "extra_headers": dict(provider.extra_headers),
+        "prices": {model: asdict(price) for model, price in provider.prices.items()},
+    }
+
+
+def from_json(data: Mapping[str, Any]) -> Snapshot:
+    routes = [_route(each) for each in data["routes"]]
+    providers = [_provider(each) for each in data["providers"]]
+    return Snapshot(
+        table=RoutingTable(
+            revision=data["revision"],
+            routes={route.name: route for route in routes},
+            targets={id_: _target(each) for id_, each in data["targets"].items()},
+        ),
+        providers={provider.name: provider for provider in providers},
+        keys=tuple(
+            KeyGrant(key["id"], key["hash"], frozenset(key["routes"])) for key in data["keys"]
+        ),
+        etag=data["etag"],
+    )
+
+
+def _route(data: Mapping[str, Any]) -> Route:
+    settings = data["settings"]
+    suites = tuple(
+        RouteSuite(suite["suite"], SuiteRole(suite["role"])) for suite in settings["suites"]
+    )
+    canary = data["canary"]
+    return Route(
+        name=data["name"],
+        version=data["version"],
+        incumbent=data["incumbent"],
+        canary=_canary(canary) if canary else None,
+        fallbacks=tuple(data["fallbacks"]),
+        settings=RouteSettings(
+            **{**settings, "suites": suites, "stakes": Stakes(settings["stakes"])}
+        ),
+    )
+
+
+def _canary(data: Mapping[str, Any]) -> Canary:
+    rule = data["unit_rule"]
+    return Canary(**{**data, "unit_rule": UnitRule(**{**rule, "unit": Unit(rule["unit"])})})
+
+
+def _target(data: Mapping[str, Any]) -> Target:
+    return Target(
+        provider=data["provider"],
+        model=data["model"],
+        parameters=data["parameters"],
+        request_patch=RequestPatch(**data["request_patch"]),
+    )
+
+
+def _provider(data: Mapping[str, Any]) -> Provider:
+    prices = {model: Price(**price) for model, price in data["prices"].items()}
+    return Provider(**{**data, "prices": prices})

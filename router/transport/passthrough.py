@@ -1,0 +1,133 @@
+"""Providers that speak OpenAI's protocol, over HTTP/1.1 with pooled connections."""
+
+from collections.abc import AsyncIterator, Mapping
+from io import BytesIO
+
+import aiohttp
+from yarl import URL
+
+from harness.domain.failures import FailureClass
+from harness.domain.settings import RouterSettings
+from harness.domain.targets import Provider
+from router.ports import UpstreamFailed, UpstreamRequest
+from router.transport.inflate import inflater_for
+
+LARGE_BODY_BYTES = 512 * 1024
+_AUTOMATIC = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
+
+
+class Passthrough:
+    """No redirects, no cookies, no proxies from the environment, no retries.
+
+    secrets: API keys by the name of their environment variable.
+    """
+
+    def __init__(self, settings: RouterSettings, secrets: Mapping[str, str]) -> None:
+        self._settings = settings
+        self._secrets = dict(secrets)
+        self._session: aiohttp.ClientSession | None = None
+        self._calls: dict[str, tuple[Provider, URL, dict[bool, dict[str, str]]]] = {}
+
+    async def send(self, request: UpstreamRequest) -> "HttpReply":
+        session = self._session or self._open()
+        url, headers = self._call(request.provider)
+        # A file is sent piece by piece; so many bytes at once would hold up the others.
+        data = BytesIO(request.body) if len(request.body) > LARGE_BODY_BYTES else request.body
+        try:
+            response = await session.post(
+                url, data=data, headers=headers[request.stream], allow_redirects=False
+            )
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise _failed(error) from None
+        return HttpReply(response, self._settings.max_response_bytes)
+
+    async def aclose(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _open(self) -> aiohttp.ClientSession:
+        # Here and not in __init__: a session belongs to the running loop.
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=0, limit_per_host=self._settings.upstream_connections
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=self._settings.connect_timeout_s
+            ),
+            auto_decompress=False,
+            skip_auto_headers=_AUTOMATIC,
+            trust_env=False,
+        )
+        return self._session
+
+    def _call(self, provider: Provider) -> tuple[URL, dict[bool, dict[str, str]]]:
+        """URL and headers; worked out once per provider as configured."""
+        known = self._calls.get(provider.name)
+        if known is not None and known[0] is provider:
+            return known[1], known[2]
+        headers = {"content-type": "application/json", "accept-encoding": "identity"}
+        headers["user-agent"] = "swapgate"
+        secret = self._secrets.get(provider.api_key_env or "")
+        if secret:
+            headers["authorization"] = f"Bearer {secret}"
+        headers.update({k.lower(): v for k, v in provider.extra_headers.items()})
+        by_stream = {
+            False: {"accept": "application/json", **headers},
+            True: {"accept": "text/event-stream", **headers},
+        }
+        url = URL(f"{provider.api_base.rstrip('/')}/chat/completions")
+        self._calls[provider.name] = (provider, url, by_stream)
+        return url, by_stream
+
+
+class HttpReply:
+    """A reply whose body is read as it arrives, up to max_bytes."""
+
+    def __init__(self, response: aiohttp.ClientResponse, max_bytes: int) -> None:
+        self._response = response
+        self._max_bytes = max_bytes
+
+    @property
+    def status(self) -> int:
+        return self._response.status
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self._response.headers
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        inflater = inflater_for(self._response.headers.get("Content-Encoding", ""))
+        size = 0
+        content = self._response.content
+        while True:
+            try:
+                data = await content.readany()
+            except (aiohttp.ClientError, OSError) as error:
+                raise _failed(error) from None
+            if not data:
+                return
+            for piece in inflater.feed(data) if inflater else (data,):
+                size += len(piece)
+                if size > self._max_bytes:
+                    raise UpstreamFailed(
+                        FailureClass.MALFORMED, f"answer larger than {self._max_bytes} bytes"
+                    )
+                yield piece
+
+    async def aclose(self) -> None:
+        if self._response.content.at_eof():
+            self._response.release()
+        else:
+            self._response.close()
+
+
+def _failed(error: Exception) -> UpstreamFailed:
+    """Its name says enough; its text may hold an address or a header."""
+    name = type(error).__name__
+    if isinstance(error, TimeoutError):
+        return UpstreamFailed(FailureClass.TIMEOUT, "no connection in time")
+    if isinstance(error, aiohttp.ClientResponseError):
+        return UpstreamFailed(FailureClass.MALFORMED, f"not an HTTP answer: {name}")
+    return UpstreamFailed(FailureClass.CONNECT, name)

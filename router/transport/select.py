@@ -1,0 +1,29 @@
+"""The transport of a provider, by its kind."""
+
+from collections.abc import Mapping
+
+from harness.domain.errors import ConfigError
+from harness.domain.settings import RouterSettings
+from harness.domain.targets import Provider
+from router.ports import Transport
+from router.serving import OPENAI_COMPATIBLE
+from router.transport.passthrough import Passthrough
+
+
+class Transports:
+    """One transport per protocol, shared by all its providers.
+
+    secrets: API keys by the name of their environment variable, read once by the caller.
+    """
+
+    def __init__(self, settings: RouterSettings, secrets: Mapping[str, str]) -> None:
+        self._passthrough = Passthrough(settings, secrets)
+
+    def __call__(self, provider: Provider) -> Transport:
+        """Raises ConfigError for a kind that this router does not speak."""
+        if provider.kind in OPENAI_COMPATIBLE:
+            return self._passthrough
+        raise ConfigError(
+            f"provider {provider.name!r} is of kind {provider.kind!r}; "
+            f"this router speaks {', '.join(sorted(OPENAI_COMPATIBLE))}"
+        )
