@@ -1,4 +1,4 @@
-"""A dataset file (JSONL or CSV) becomes items; what is wrong in it is named by file and line."""
+"""A dataset file (JSONL or CSV) becomes items; a fault in it is named by file and line."""
 
 import csv
 import io
@@ -173,7 +173,7 @@ def _item(
     )
 
 
-def _required(record: Mapping[str, Any], names: tuple[str, ...], place: str) -> Any:  # noqa: ANN401 - any JSON
+def _required(record: Mapping[str, Any], names: tuple[str, ...], place: str) -> Any:
     for name in names:
         if record.get(name) is not None:
             return record[name]
@@ -191,7 +191,7 @@ def _choices(value: object, place: str) -> tuple[str, ...]:
         or not all(isinstance(choice, str) and choice for choice in value)
     ):
         raise InputError(
-            f'{place}: field \'choices\': must be a list of two texts or more, as ["red", "blue"]'
+            f'{place}: field \'choices\': must be a list of two texts or more: ["red", "blue"]'
         )
     return tuple(value)
 

@@ -126,7 +126,9 @@ class Catalog:
             return self._suites[suite]
         except KeyError:
             near = difflib.get_close_matches(suite, self._suites, n=1, cutoff=0.4)
-            there = ", ".join(self.names()) or "none; add one under `suites` in the configuration"
+            there = (
+                ", ".join(self.names()) or "none; add one under `suites` in the configuration"
+            )
             hint = f"did you mean {near[0]!r}?" if near else f"there are: {there}"
             raise NotFound(f"no suite {suite!r}; {hint}") from None
 

@@ -139,8 +139,8 @@ KINDS: Final[Mapping[str, Callable[[str, Params], bool]]] = {
     "keywords:existence": lambda t, p: all(
         word.casefold() in t.casefold() for word in p["keywords"]
     ),
-    "keywords:forbidden_words": lambda t, p: not any(
-        word_count(t, word) for word in p["forbidden_words"]
+    "keywords:forbidden_words": lambda t, p: (
+        not any(word_count(t, word) for word in p["forbidden_words"])
     ),
     "keywords:frequency": lambda t, p: compares(
         t.casefold().count(p["keyword"].casefold()), p["relation"], p["frequency"]
@@ -203,5 +203,3 @@ def unsupported(kind: str, params: Params) -> str | None:
     if kind == "language:response_language" and params["language"] not in SCRIPTS:
         return f"language {params['language']} cannot be told from its script"
     return None
-
-

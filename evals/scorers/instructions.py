@@ -97,7 +97,9 @@ def instructions(answer: str, item: Item, options: Options) -> Scored:
 def check(item: Item, _options: Options) -> str | None:
     rules = item.metadata.get("rules")
     if not isinstance(rules, list) or not rules:
-        raise InputError(f"item {item.id!r}: scorer 'instructions' needs metadata.rules, a list")
+        raise InputError(
+            f"item {item.id!r}: scorer 'instructions' needs metadata.rules, a list"
+        )
     for rule in rules:
         name = rule.get("rule") if isinstance(rule, dict) else None
         if name not in RULES:

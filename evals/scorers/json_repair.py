@@ -15,7 +15,7 @@ TRAILING_COMMA = re.compile(r",(\s*[}\]])")
 BARE_KEY = re.compile(r"([{,]\s*)([A-Za-z_]\w*)(\s*:)")
 
 
-def loads(text: str) -> Any:  # noqa: ANN401 - any JSON
+def loads(text: str) -> Any:
     """None when it is not JSON (NaN and infinities are not)."""
 
     def refuse(_constant: str) -> None:
@@ -63,7 +63,9 @@ def unescaped(text: str) -> str:
     inner = loads(text)
     if isinstance(inner, str):
         return inner.strip()
-    return text.replace('\\"', '"').replace("\\\\", "\\") if re.match(r'\{\s*\\"', text) else text
+    return (
+        text.replace('\\"', '"').replace("\\\\", "\\") if re.match(r'\{\s*\\"', text) else text
+    )
 
 
 def outside_strings(text: str, mend: Callable[[str], str]) -> str:

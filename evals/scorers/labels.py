@@ -16,7 +16,7 @@ def folded(label: str) -> str:
 
 
 def mentioned(text: str, labels: Iterable[str]) -> set[str]:
-    """The labels (folded) in the text as whole words; a part of a longer label does not count."""
+    """The labels (folded) in the text as whole words; the longest wins where two overlap."""
     known = sorted({folded(label) for label in labels} - {""}, key=len, reverse=True)
     if not known:
         return set()
@@ -55,7 +55,7 @@ def all_targets(items: Sequence[Item], options: Options) -> Options:
 
 
 def letter_of(item: Item) -> str:
-    """The letter of the right choice; the target is that letter, a place from 0, or the text."""
+    """Of the right choice; the target is that letter, a place from 0, or the choice's text."""
     target = item.target
     if isinstance(target, int) and not isinstance(target, bool) and 0 <= target < 26:
         return ascii_uppercase[target]

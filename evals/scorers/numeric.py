@@ -38,7 +38,9 @@ def strict_number(answer: str, final_line: str) -> Decimal | None:
 
 def broken_rule(answer: str, final_line: str) -> str:
     """Why the final line is not as asked: not there, not last, or with something around it."""
-    at = [n for n, line in enumerate(lines_of(answer)) if final_line.casefold() in line.casefold()]
+    at = [
+        n for n, line in enumerate(lines_of(answer)) if final_line.casefold() in line.casefold()
+    ]
     if not at:
         return "no_final_line"
     if at[-1] < len(lines_of(answer)) - 1:

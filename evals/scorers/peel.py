@@ -1,4 +1,4 @@
-"""Taking off what models wrap around an answer; each layer has the name of the rule it breaks."""
+"""Taking off what models wrap around an answer; a layer has the name of the rule it breaks."""
 
 import re
 from collections.abc import Iterator
@@ -24,7 +24,10 @@ def peelings(answer: str) -> Iterator[tuple[str, str]]:
     for rule, peeled in (
         ("markup", MARKUP.sub("", text)),
         ("quotes", MARKUP.sub("", text).strip(QUOTES).strip()),
-        ("trailing_punctuation", MARKUP.sub("", text).strip(QUOTES).rstrip(".!;:, ").strip(QUOTES)),
+        (
+            "trailing_punctuation",
+            MARKUP.sub("", text).strip(QUOTES).rstrip(".!;:, ").strip(QUOTES),
+        ),
     ):
         if peeled != text:
             text = peeled

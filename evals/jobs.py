@@ -1,0 +1,125 @@
+"""What a run still has to ask, and the sample that an answer becomes: for every runner."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from evals.order import planned
+from evals.scorers import Scored
+from harness.domain.errors import StaleEvidence
+from harness.domain.evaluation import Sample, SampleError, SuitePin
+from harness.ports import EvalJob
+
+GIVE_UP_AFTER: Final = 24  # infrastructure errors in a row, with no answer between them
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One item in one epoch. position: of the item in the run's order, from 0."""
+
+    position: int
+    item: str
+    epoch: int
+
+    @property
+    def id(self) -> str:
+        return f"{self.item}#{self.epoch}"
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What an answer took. input_tokens: cached ones included."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """served_model: as the provider named it in its reply."""
+
+    text: str
+    spent: Spent
+    served_model: str
+
+
+def questions(job: EvalJob, items: Iterable[str], pin: SuitePin) -> tuple[Question, ...]:
+    """Every (item, epoch) that is not stored yet, in the run's order.
+
+    Raises StaleEvidence when the suite is no longer what the run was registered for.
+    """
+    if pin.digest != job.run.suite_digest:
+        raise StaleEvidence(
+            f"run {job.run.id}: suite {pin.name!r} has changed since the run was registered "
+            f"({job.run.suite_digest[:12]} then, {pin.digest[:12]} now); start a new run"
+        )
+    return tuple(
+        Question(position, item, epoch)
+        for position, item, epoch in planned(
+            items,
+            order_seed=job.run.order_seed,
+            wanted=job.run.wanted,
+            epochs=job.run.epochs,
+        )
+        if (item, epoch) not in job.done
+    )
+
+
+def cost_usd(job: EvalJob, spent: Spent) -> float | None:
+    """None when the provider's price of the model is not known."""
+    price = job.provider.prices.get(job.target.model)
+    return price.cost_usd(spent.input_tokens, spent.output_tokens) if price else None
+
+
+def answered(
+    job: EvalJob,
+    question: Question,
+    answer: Answer,
+    scored: Scored,
+    *,
+    prompt: str,
+    why_unscored: str = "",
+) -> Sample:
+    """A sample with an answer; unscored when the scorer found nothing to score."""
+    unscored = scored.strict is None
+    return Sample(
+        run=job.run.id,
+        item=question.item,
+        epoch=question.epoch,
+        position=question.position,
+        answer=answer.text,
+        strict=scored.strict,
+        lenient=scored.lenient,
+        input_tokens=answer.spent.input_tokens,
+        output_tokens=answer.spent.output_tokens,
+        cost_usd=cost_usd(job, answer.spent),
+        duration_s=answer.spent.seconds,
+        error=SampleError.UNSCORED if unscored else None,
+        error_text=(why_unscored or "no score can be read from the answer") if unscored else "",
+        served_model=answer.served_model,
+        prompt=prompt,
+        rule=scored.rule,
+    )
+
+
+def not_answered(
+    job: EvalJob, question: Question, *, text: str, spent: Spent, prompt: str
+) -> Sample:
+    """A sample that the infrastructure owes us, after its retries."""
+    return Sample(
+        run=job.run.id,
+        item=question.item,
+        epoch=question.epoch,
+        position=question.position,
+        answer="",
+        strict=None,
+        lenient=None,
+        input_tokens=spent.input_tokens,
+        output_tokens=spent.output_tokens,
+        cost_usd=cost_usd(job, spent),
+        duration_s=spent.seconds,
+        error=SampleError.INFRA,
+        error_text=text,
+        prompt=prompt,
+    )

@@ -1,0 +1,155 @@
+"""Calling a target's provider over HTTP, with retries; failures told without the prompt."""
+
+import asyncio
+import json
+import random
+import ssl
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import aiohttp
+
+from evals.wire import MalformedReply, Reply, reply
+from harness.domain.errors import UpstreamError
+from harness.domain.targets import Provider
+
+RETRIES: Final = 3  # statistics.md §1.1: R
+FIRST_PAUSE_S: Final = 0.25
+LONGEST_PAUSE_S: Final = 20.0
+RETRYABLE: Final = frozenset({408, 409, 425, 429})
+SHARED_TEXT: Final = 16  # characters in common with the request that make a text suspicious
+
+
+class ProviderFailed(UpstreamError):
+    """No answer came, after the retries. The text holds neither prompt nor key."""
+
+
+class _Attempt(Exception):
+    """One attempt failed. pause_s: what the provider asked for, if it did."""
+
+    def __init__(self, text: str, *, retry: bool, pause_s: float | None = None) -> None:
+        super().__init__(text)
+        self.retry = retry
+        self.pause_s = pause_s
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """reply, and the wall time in seconds of the attempt that brought it."""
+
+    reply: Reply
+    seconds: float
+
+
+class ProviderClient:
+    """One provider's chat completions. Make and close it within one running event loop."""
+
+    def __init__(
+        self,
+        provider: Provider,
+        api_key: str | None,
+        *,
+        connections: int,
+        timeout_s: float = 120.0,
+        first_pause_s: float = FIRST_PAUSE_S,
+    ) -> None:
+        self._url = provider.api_base.rstrip("/") + "/chat/completions"
+        self._key = api_key or ""
+        self._headers = {
+            **({"Authorization": f"Bearer {api_key}"} if api_key else {}),
+            **provider.extra_headers,
+        }
+        self._connections = connections
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s, connect=10.0)
+        self._first_pause_s = first_pause_s
+        self._session: aiohttp.ClientSession | None = None
+        # Chance only spreads the retries of many samples over time; no result depends on it.
+        self._jitter = random.Random()  # noqa: S311 - as above
+
+    async def ask(self, body: Mapping[str, Any]) -> Answered:
+        """Raises ProviderFailed when the last retry has failed, or none is worth it."""
+        attempt = 0
+        while True:
+            started = time.perf_counter()
+            try:
+                found = reply(await self._post(body))
+            except MalformedReply as error:
+                failed = _Attempt(str(error), retry=True)
+            except _Attempt as error:
+                failed = error
+            else:
+                return Answered(found, time.perf_counter() - started)
+            if not failed.retry:
+                raise ProviderFailed(str(failed))
+            if attempt == RETRIES:
+                raise ProviderFailed(f"{failed} ({RETRIES + 1} attempts)")
+            await asyncio.sleep(self._pause_s(attempt, failed.pause_s))
+            attempt += 1
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _pause_s(self, attempt: int, asked_s: float | None) -> float:
+        pause = self._first_pause_s * 4**attempt * self._jitter.uniform(0.75, 1.25)
+        return min(LONGEST_PAUSE_S, max(pause, asked_s or 0.0))
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                timeout=self._timeout,
+                headers={**self._headers, "Content-Type": "application/json"},
+                connector=aiohttp.TCPConnector(limit=self._connections),
+            )
+        return self._session
+
+    async def _post(self, body: Mapping[str, Any]) -> bytes:
+        """Raises _Attempt."""
+        request = json.dumps(body, ensure_ascii=False).encode()
+        try:
+            async with self._open().post(self._url, data=request) as response:
+                raw = await response.read()
+        except TimeoutError:
+            raise _Attempt("the provider did not answer in time", retry=True) from None
+        except ssl.SSLError as error:
+            raise _Attempt(f"no TLS connection: {error.reason}", retry=True) from None
+        except aiohttp.InvalidURL:
+            raise _Attempt("api_base is not a URL", retry=False) from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise _Attempt(
+                f"the connection failed: {type(error).__name__}", retry=True
+            ) from None
+        if response.status == 200:
+            return raw
+        retry = response.status >= 500 or response.status in RETRYABLE
+        said = self._said(raw, body)
+        raise _Attempt(
+            f"HTTP {response.status}{said}",
+            retry=retry,
+            pause_s=_seconds(response.headers.get("retry-after")),
+        )
+
+    def _said(self, raw: bytes, body: Mapping[str, Any]) -> str:
+        """The provider's own words, unless they repeat the messages or the key."""
+        try:
+            error = json.loads(raw)["error"]
+            words = str(error["message"] if isinstance(error, dict) else error)
+        except (ValueError, LookupError, TypeError, RecursionError):
+            return ""
+        words = " ".join(words.split())[:300]
+        asked = "\n".join(" ".join(str(each["content"]).split()) for each in body["messages"])
+        echoes = (words[at : at + SHARED_TEXT] for at in range(len(words) - SHARED_TEXT + 1))
+        if (self._key and self._key in words) or any(each in asked for each in echoes):
+            return " (its message is withheld: it repeats the request)"
+        return f": {words}"
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """Only the form in seconds; a date is answered by our own back-off."""
+    try:
+        return max(0.0, float(retry_after or ""))
+    except ValueError:
+        return None

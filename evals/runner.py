@@ -1,0 +1,153 @@
+"""The runner on Inspect AI. One run per process: Inspect refuses a second one."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from inspect_ai import eval_async
+from inspect_ai.hooks import Hooks, SampleEnd, hooks
+from inspect_ai.log import (
+    EvalLog,
+    read_eval_log_sample_async,
+    read_eval_log_sample_summaries_async,
+)
+from inspect_ai.model import Model
+from inspect_ai.util import display_type
+
+from evals.collector import Collector
+from evals.jobs import questions
+from evals.model import Connection, connected
+from evals.provider import ProviderClient
+from evals.tasks import InspectSuite, inspect_suite
+from harness.domain.errors import NotFound
+from harness.domain.evaluation import RunState, Sample
+from harness.domain.settings import SuiteSettings
+from harness.ports import EvalJob
+
+log = logging.getLogger(__name__)
+_collector: Collector | None = None
+
+
+@hooks(name="swapgate", description="hands every sample over as it ends")
+class SampleHooks(Hooks):
+    async def on_sample_end(self, data: SampleEnd) -> None:
+        if _collector is not None:
+            await _collector.take(data.sample)
+
+
+class InspectRunner:
+    """log_dir: where Inspect's log is kept; without one it is deleted after the run."""
+
+    def __init__(
+        self, suites: Mapping[str, SuiteSettings], *, log_dir: Path | None = None
+    ) -> None:
+        self._suites = suites
+        self._log_dir = log_dir
+
+    def run(
+        self, job: EvalJob, on_sample: Callable[[Sample], bool], stop: Callable[[], bool]
+    ) -> RunState:
+        """Raises what on_sample and stop raise, StaleEvidence, and the suite's own errors."""
+        if job.run.suite not in self._suites:
+            raise NotFound(f"run {job.run.id}: suite {job.run.suite!r} is not configured here")
+        suite = inspect_suite(self._suites[job.run.suite])
+        asked = questions(job, suite.ids(), suite.pin)
+        if not asked:
+            return RunState.DONE
+        with contextlib.ExitStack() as stack:
+            # Inspect greets on stdout; stdout is for data.
+            stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+            # eval_async heeds this only if it was looked up before.
+            os.environ["INSPECT_DISPLAY"] = "none"
+            display_type()
+            folder = self._log_dir or Path(stack.enter_context(_scratch()))
+            thread = stack.enter_context(ThreadPoolExecutor(1, "samples"))
+            failures: set[str] = set()
+            collector = Collector(
+                job,
+                suite,
+                asked,
+                on_sample=on_sample,
+                stop=stop,
+                failures=failures,
+                thread=thread,
+            )
+            asyncio.run(self._run(job, suite, collector, failures, folder))
+        if collector.error is not None:
+            raise collector.error
+        return collector.state()
+
+    async def _run(
+        self,
+        job: EvalJob,
+        suite: InspectSuite,
+        collector: Collector,
+        failures: set[str],
+        folder: Path,
+    ) -> None:
+        global _collector  # noqa: PLW0603 - Inspect makes the one instance of a hook itself
+        client = ProviderClient(job.provider, job.api_key, connections=job.max_connections)
+        _collector = collector
+        try:
+            model = connected(Connection(job.target, client, failures))
+            eval_ = asyncio.create_task(
+                _evaluate(suite, collector, model, folder, job.max_connections)
+            )
+            drained = asyncio.create_task(collector.drained.wait())
+            await asyncio.wait({eval_, drained}, return_when=asyncio.FIRST_COMPLETED)
+            drained.cancel()
+            if not eval_.done():
+                eval_.cancel()
+            done = await eval_
+            if done is not None:
+                await _reconcile(done, collector)
+        finally:
+            _collector = None
+            await client.close()
+
+
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="swapgate-eval-", ignore_cleanup_errors=True)
+
+
+async def _evaluate(
+    suite: InspectSuite, collector: Collector, model: Model, folder: Path, connections: int
+) -> EvalLog | None:
+    """None when it was cancelled before a log was written."""
+    logs = await eval_async(
+        suite.task(collector.asked, collector),
+        model=model,
+        log_dir=str(folder),
+        log_level="error",
+        log_header_only=True,
+        log_images=False,
+        log_model_api=False,
+        log_realtime=False,
+        log_buffer=50,
+        max_samples=connections,
+        max_connections=connections,
+        max_tasks=1,
+        fail_on_error=False,
+        retry_on_error=0,
+        score_on_error=False,
+        score_display=False,
+        ctl_server=False,
+    )
+    return logs[0] if logs else None
+
+
+async def _reconcile(done: EvalLog, collector: Collector) -> None:
+    """Hand over what is in the log but did not come through the hook."""
+    if done.status != "success" and not collector.taken:
+        # Not its text: that may hold the prompt.
+        log.error("inspect ended the eval with status %s before any sample", done.status)
+    for summary in await read_eval_log_sample_summaries_async(done.location):
+        if str(summary.id) not in collector.taken and summary.completed:
+            lost = await read_eval_log_sample_async(done.location, summary.id)
+            await collector.take(lost)

@@ -1,0 +1,61 @@
+"""The runner's shipped twin: answers come from a function, one after the other, no Inspect."""
+
+from collections.abc import Callable, Mapping
+
+from evals.jobs import GIVE_UP_AFTER, Answer, Question, Spent, answered, not_answered, questions
+from evals.provider import ProviderFailed
+from evals.samples import Item
+from evals.suites import Suite, load_suite
+from harness.domain.evaluation import RunState, Sample, SampleError
+from harness.domain.settings import SuiteSettings
+from harness.domain.targets import Target
+from harness.ports import EvalJob
+
+Script = Callable[[Target, Item, int], str]
+"""(target, item, epoch) → answer; raises ProviderFailed for an infrastructure error."""
+
+
+def right_answers(_target: Target, item: Item, _epoch: int) -> str:
+    """The target itself, for items whose target is a text."""
+    return str(item.target)
+
+
+class ScriptedRunner:
+    """Suites must have a data file: a `@task` needs the real runner."""
+
+    def __init__(
+        self, suites: Mapping[str, SuiteSettings], script: Script = right_answers
+    ) -> None:
+        self._suites = suites
+        self._script = script
+
+    def run(
+        self, job: EvalJob, on_sample: Callable[[Sample], bool], stop: Callable[[], bool]
+    ) -> RunState:
+        suite = load_suite(self._suites[job.run.suite])
+        failed_in_a_row = 0
+        for question in questions(job, suite.items, suite.pin):
+            if stop():
+                return RunState.STOPPED
+            sample = self._sample(job, suite, question)
+            infra = sample.error is SampleError.INFRA
+            failed_in_a_row = failed_in_a_row + 1 if infra else 0
+            if not on_sample(sample):
+                return RunState.OVER_BUDGET
+            if failed_in_a_row >= GIVE_UP_AFTER:
+                return RunState.FAILED
+        return RunState.DONE
+
+    def _sample(self, job: EvalJob, suite: Suite, question: Question) -> Sample:
+        prompt = suite.prompt(question.item)
+        try:
+            answer = self._script(job.target, suite.items[question.item], question.epoch)
+        except ProviderFailed as error:
+            return not_answered(job, question, text=str(error), spent=Spent(), prompt=prompt)
+        return answered(
+            job,
+            question,
+            Answer(answer, Spent(len(prompt.split()), len(answer.split())), job.target.model),
+            suite.score(answer, question.item),
+            prompt=prompt,
+        )

@@ -1,0 +1,131 @@
+"""Chat completions: a target's request body, and a reply out of the answer's JSON."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.domain.targets import Target
+
+Message = Mapping[str, Any]
+
+
+class MalformedReply(Exception):
+    """A 200 whose body is not a chat completion; the text says what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolUse:
+    """arguments: as the provider sent them, JSON in a text."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One answer. input_tokens: all of them, cached ones included."""
+
+    text: str
+    tool_calls: tuple[ToolUse, ...]
+    finish: str
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    model: str
+    fingerprint: str
+
+    @property
+    def served_model(self) -> str:
+        """Model and build, to notice a change behind an alias: `gpt-4o-2024-08-06@fp_1`."""
+        return f"{self.model}@{self.fingerprint}" if self.fingerprint else self.model
+
+
+def body(
+    target: Target,
+    messages: Sequence[Message],
+    settings: Mapping[str, Any],
+    tools: Sequence[Message] = (),
+) -> dict[str, Any]:
+    """What is sent. settings: the suite's, e.g. temperature; the weakest of three.
+
+    The target's parameters win over them, so that what is measured is what is switched to, and
+    its request patch wins over all. A field that ends as null is left out.
+    """
+    patch = target.request_patch
+    fields: dict[str, Any] = {**settings, **target.parameters, **patch.parameters}
+    if fields.get("max_completion_tokens") is not None:
+        fields.pop("max_tokens", None)
+    if tools:
+        fields["tools"] = list(tools)
+    if patch.response_format is not None:
+        fields["response_format"] = dict(patch.response_format)
+    kept = {key: value for key, value in fields.items() if value is not None}
+    kept.pop("stream", None)
+    return {
+        **kept,
+        "model": target.model,
+        "messages": with_addendum(messages, patch.prompt_addendum),
+    }
+
+
+def with_addendum(messages: Sequence[Message], addendum: str) -> list[dict[str, Any]]:
+    """Appended to the system message; one is added if there is none."""
+    copied = [dict(message) for message in messages]
+    if not addendum:
+        return copied
+    for message in copied:
+        if message["role"] == "system" and isinstance(message["content"], str):
+            message["content"] = f"{message['content']}\n\n{addendum}"
+            return copied
+    return [{"role": "system", "content": addendum}, *copied]
+
+
+def reply(raw: bytes) -> Reply:
+    """Raises MalformedReply."""
+    try:
+        payload = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise MalformedReply("the answer is not JSON") from None
+    if not isinstance(payload, dict):
+        raise MalformedReply("the answer is not a JSON object")
+    if payload.get("error"):
+        raise MalformedReply("the answer is an error inside a 200")
+    try:
+        choice = payload["choices"][0]
+        message = choice["message"]
+        return Reply(
+            text=_text(message),
+            tool_calls=tuple(
+                ToolUse(
+                    str(each["id"]), each["function"]["name"], each["function"]["arguments"]
+                )
+                for each in message.get("tool_calls") or ()
+            ),
+            finish=str(choice.get("finish_reason") or ""),
+            **_usage(payload.get("usage") or {}),
+            model=str(payload.get("model") or ""),
+            fingerprint=str(payload.get("system_fingerprint") or ""),
+        )
+    except (LookupError, TypeError, AttributeError, ValueError):
+        raise MalformedReply("the answer is not a chat completion") from None
+
+
+def _text(message: Mapping[str, Any]) -> str:
+    """Content may be a text, parts, or null beside a refusal or tool calls."""
+    content = message.get("content")
+    if content is None:
+        return str(message.get("refusal") or "")
+    if isinstance(content, str):
+        return content
+    return "".join(part.get("text", "") for part in content)
+
+
+def _usage(usage: Mapping[str, Any]) -> dict[str, int]:
+    details = usage.get("prompt_tokens_details") or {}
+    return {
+        "input_tokens": int(usage.get("prompt_tokens") or 0),
+        "cached_tokens": int(details.get("cached_tokens") or 0),
+        "output_tokens": int(usage.get("completion_tokens") or 0),
+    }
