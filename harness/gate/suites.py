@@ -43,10 +43,22 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class _Readings:
-    """strict: under the plan. lenient: what the lenient scores of the same answers say."""
+    """strict: under the plan. The others are asked only when they can change the outcome.
+
+    lenient: the lenient scores of the same answers. answered: unanswered items say nothing.
+    """
 
     strict: Evidence
-    lenient: Evidence | None
+    lenient: Evidence | None = None
+    answered: Evidence | None = None
+
+    @property
+    def consumed(self) -> int:
+        """Items that the outcome rests on; a rejection may wait for the other readings."""
+        asked = [self.strict]
+        if self.strict.outcome == "reject":
+            asked += [found for found in (self.lenient, self.answered) if found is not None]
+        return max(found.n_used for found in asked)
 
 
 def judge_suite(
@@ -70,13 +82,11 @@ def judge_pairs(
     """As judge_suite, on pairs that are made already (statistics.md 1.6)."""
     readings = _read(plan, paired.items)
     outcome = _outcome(paired, readings, stopped)
-    strict, lenient = readings.strict, readings.lenient
-    waited = lenient is not None and strict.outcome == "reject"
-    consumed = max(strict.n_used, lenient.n_used if lenient and waited else 0)
+    strict, consumed = readings.strict, readings.consumed
     report = _report(plan, paired.items[: strict.n_used], strict, outcome)
     form = _form(paired.items[:consumed])
     why = stopped[1] if stopped else ""
-    details = {**report.details, **form, "lenient": _lenient_figures(lenient)}
+    details = {**report.details, **form, "lenient": _lenient_figures(readings.lenient)}
     reason = _reason(plan, readings, report, form, paired.blocked or why)
     return Judgement(replace(report, reason=reason, details=details), consumed)
 
@@ -84,12 +94,19 @@ def judge_pairs(
 def _read(plan: SuitePlan, items: Sequence[PairedItem]) -> _Readings:
     strict = judge(_differences(items), design_of(plan))
     if strict.outcome not in ("reject", "inconclusive"):
-        return _Readings(strict, None)
+        return _Readings(strict)
     # A strict loss asks only whether the substance holds within the margin; a strict draw
     # asks the registered claim again.
     claim = Claim.NON_INFERIOR if strict.outcome == "reject" else plan.claim
     design = Design(claim, plan.margin, plan.n_max, plan.alpha)
-    return _Readings(strict, judge(_lenient_differences(items), design))
+    lenient = judge(_lenient_differences(items), design)
+    if strict.outcome != "reject":
+        return _Readings(strict, lenient)
+    answered = _without_unanswered(plan, items, strict.n_used)
+    if judge(_differences(items), design).outcome == "promote":
+        # Small but real: within the margin as scored too, so that form explains nothing.
+        return _Readings(strict, None, answered)
+    return _Readings(strict, lenient, answered)
 
 
 def _outcome(paired: Paired, readings: _Readings, stopped: Stopped | None) -> str:
@@ -98,11 +115,7 @@ def _outcome(paired: Paired, readings: _Readings, stopped: Stopped | None) -> st
     if lenient is not None and lenient.outcome == "promote":
         return "harness_mismatch"
     if strict.outcome == "reject":
-        if _rests_on_infrastructure(paired.items[: strict.n_used]):
-            return "infra_error"
-        # Lost strictly, open leniently: the answers decide whether it is form or substance.
-        waiting = lenient is not None and lenient.outcome == "running" and not over
-        return "running" if waiting else "failed"
+        return _rejected(readings, over=over)
     if strict.outcome == "running" and paired.blocked:
         return "infra_error"
     if strict.outcome == "running" and stopped is not None:
@@ -112,16 +125,30 @@ def _outcome(paired: Paired, readings: _Readings, stopped: Stopped | None) -> st
     return OUTCOMES[strict.outcome]
 
 
-def _rests_on_infrastructure(items: Sequence[PairedItem]) -> bool:
-    """Whether a rejection falls when unanswered items say nothing: never held against it."""
-    unanswered = sum(item.unanswered for item in items)
-    if unanswered <= INFRA_TOLERANCE * len(items):
-        return False
-    differences = _differences(items)
+def _rejected(readings: _Readings, *, over: bool) -> str:
+    lenient, answered = readings.lenient, readings.answered
+    if answered is not None and answered.outcome != "reject":
+        waiting = answered.outcome == "running" and not over
+        return "running" if waiting else "infra_error"
+    # Lost strictly, open leniently: further answers say whether it is form or substance.
+    waiting = lenient is not None and lenient.outcome == "running" and not over
+    return "running" if waiting else "failed"
+
+
+def _without_unanswered(
+    plan: SuitePlan, items: Sequence[PairedItem], used: int
+) -> Evidence | None:
+    """The judgement when unanswered items say nothing; None if they are too few to matter.
+
+    They may keep a candidate from passing, but a rejection must not rest on them.
+    """
+    if sum(item.unanswered for item in items[:used]) <= INFRA_TOLERANCE * used:
+        return None
     neutral = [
-        0.0 if item.unanswered else d for item, d in zip(items, differences, strict=True)
+        0.0 if item.unanswered else d
+        for item, d in zip(items, _differences(items), strict=True)
     ]
-    return judge(neutral, Design(Claim.SUPERIOR, 0.5, len(items) + 1)).outcome != "reject"
+    return judge(neutral, design_of(plan))
 
 
 def _report(
@@ -219,6 +246,8 @@ def _reason(
         why = stopped or "the loss rests on items that the candidate could not answer"
         return f"Not measured: {why}."
     if report.outcome == "running" and lenient is not None:
+        if readings.answered is not None and readings.answered.outcome == "running":
+            return "The loss so far rests on items that the candidate could not answer."
         return (
             f"As scored the candidate is worse ({points(strict.delta)} points); whether by "
             f"form or by substance is open after {lenient.n_used} of {plan.n_max} items."

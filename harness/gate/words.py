@@ -66,7 +66,9 @@ def _undecided(found: Evidence, design: Design) -> str:
         else f"that it stays within the allowed loss of {design.margin * 100:g} points"
     )
     more = more_items(found, design)
-    if more is None:
+    if found.sd is None:
+        outlook = "One item shows nothing about others: plan more."
+    elif more is None:
         outlook = "No lean was seen, so no number of further items can be named."
     elif found.delta > design.theta0:
         outlook = f"If this difference is real, about {more:,} more items would show it"
@@ -75,8 +77,8 @@ def _undecided(found: Evidence, design: Design) -> str:
         outlook = f"The data lean against it: about {more:,} more items would show a loss"
         outlook += " of this size with 80 % power."
     return (
-        f"All {found.n_used} items did not show {claim}: {_difference(found)}. {outlook} "
-        "The incumbent stays."
+        f"{found.n_used} of {design.n_max} items did not show {claim}: "
+        f"{_difference(found)}. {outlook} The incumbent stays."
     )
 
 

@@ -1,0 +1,328 @@
+"""From samples to one of five verdicts, and the same verdict again from what was stored."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.domain.evaluation import (
+    Claim,
+    Failed,
+    HarnessMismatch,
+    Inconclusive,
+    InfraError,
+    Passed,
+    Sample,
+    SampleError,
+    SuitePlan,
+    SuiteRole,
+    Verdict,
+)
+from harness.gate.replay import verdict_bytes
+from harness.gate.verdicts import judge_suite, recompute, verdict
+
+pytestmark = pytest.mark.req("A7", "F2")
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+Sides = tuple[Sequence[Sample], Sequence[Sample]]
+
+
+def plan(
+    suite: str = "math",
+    role: SuiteRole = SuiteRole.PRIMARY,
+    claim: Claim = Claim.SUPERIOR,
+    n_max: int = 200,
+) -> SuitePlan:
+    return SuitePlan(suite, "sha", role, claim, 0.05, 0.05, n_max, 1, 7)
+
+
+def samples(
+    run: str,
+    strict: Sequence[float | None],
+    lenient: Sequence[float | None] | None = None,
+    rule: str = "",
+) -> list[Sample]:
+    readings = zip(strict, lenient or strict, strict=True)
+    return [
+        Sample(
+            run=run,
+            item=f"q{position}",
+            epoch=1,
+            position=position,
+            answer="",
+            strict=score,
+            lenient=loose,
+            input_tokens=1,
+            output_tokens=1,
+            cost_usd=None,
+            duration_s=0.1,
+            error=SampleError.UNSCORED if score is None else None,
+            rule=rule if score != loose else "",
+        )
+        for position, (score, loose) in enumerate(readings)
+    ]
+
+
+def sides(
+    ours: Sequence[float | None],
+    theirs: Sequence[float | None],
+    lenient: Sequence[float | None] | None = None,
+    rule: str = "code_fence",
+) -> Sides:
+    return samples("run_a", ours), samples("run_b", theirs, lenient, rule)
+
+
+def broken(found: Sample) -> Sample:
+    return replace(found, strict=None, lenient=None, error=SampleError.INFRA, error_text="503")
+
+
+BETTER = sides([0.0] * 200, [1.0] * 200)
+WORSE = sides([1.0] * 200, [0.0] * 200)
+ALIKE = sides([1.0, 0.0] * 100, [1.0, 0.0] * 100)
+
+
+def ask(
+    plans: Sequence[SuitePlan],
+    found: Mapping[str, Sides],
+    stopped: Mapping[str, tuple[str, str]] | None = None,
+) -> Verdict | None:
+    return verdict("triage", "t_old", "t_new", plans, found, NOW, 3600.0, stopped=stopped)
+
+
+def one(found: Sides, **changes: object) -> Verdict | None:
+    return ask([plan(**changes)], {"math": found})  # type: ignore[arg-type]
+
+
+def test_a_better_candidate_passes_and_its_proof_expires() -> None:
+    found = one(BETTER)
+
+    assert isinstance(found, Passed)
+    assert (found.route, found.incumbent, found.candidate) == ("triage", "t_old", "t_new")
+    assert found.expires_at - found.decided_at == timedelta(hours=1)
+    assert found.suites[0].n_used < 20
+    assert "better" in found.reason
+
+
+def test_a_worse_candidate_fails_after_a_few_items() -> None:
+    found = one(WORSE)
+
+    assert isinstance(found, Failed)
+    assert found.suites[0].n_used == 8
+
+
+def test_a_draw_is_not_enough_evidence_and_the_incumbent_stays() -> None:
+    found = one(ALIKE)
+
+    assert isinstance(found, Inconclusive)
+    assert "The incumbent stays" in found.reason
+
+
+def test_a_draw_stays_within_the_allowed_loss() -> None:
+    found = one(ALIKE, claim=Claim.NON_INFERIOR)
+
+    assert isinstance(found, Passed)
+    assert "allowed loss" in found.reason
+
+
+def test_there_is_no_verdict_while_items_are_missing() -> None:
+    assert one((ALIKE[0][:50], ALIKE[1])) is None
+    assert ask([plan()], {}) is None
+
+
+@pytest.mark.req("A8")
+def test_a_loss_by_form_alone_is_a_mismatch_and_names_the_rule() -> None:
+    found = one(sides([1.0] * 200, [0.0] * 200, lenient=[1.0] * 200))
+
+    assert isinstance(found, HarnessMismatch)
+    details = found.suites[0].details
+    assert details["rule"] == "code_fence"
+    assert details["examples"] == ["q0", "q1", "q2", "q3", "q4"]
+    assert "form, not by substance" in found.reason
+    assert "code_fence" in found.reason
+
+
+@pytest.mark.req("A8")
+def test_a_strict_loss_waits_until_the_lenient_reading_decides() -> None:
+    form = sides([1.0] * 20, [0.0] * 20, lenient=[1.0] * 20)
+    assert one(form) is None
+    report = judge_suite(plan(), *form)
+    assert report.outcome == "running"
+    assert "by form or by substance is open after 20 of 200" in report.reason
+    stopped = ask([plan()], {"math": form}, {"math": ("inconclusive", "over budget")})
+    assert isinstance(stopped, Failed)
+
+
+@pytest.mark.req("A8")
+def test_a_loss_by_substance_fails_though_some_form_broke_too() -> None:
+    lenient = [1.0 if position % 10 == 0 else 0.0 for position in range(200)]
+    found = one(sides([1.0] * 200, [0.0] * 200, lenient=lenient))
+
+    assert isinstance(found, Failed)
+    assert found.suites[0].details["rules"]
+
+
+@pytest.mark.req("A8")
+def test_a_small_loss_without_any_form_trouble_is_no_mismatch() -> None:
+    theirs = [*[1.0] * 150, *[0.0, 1.0, 1.0] * 150]
+    found = one(sides([1.0] * 600, theirs), n_max=600)
+
+    assert isinstance(found, Failed)
+    assert found.suites[0].details["rule"] is None
+
+
+@pytest.mark.req("A8")
+def test_a_strict_draw_that_wins_leniently_is_a_mismatch() -> None:
+    theirs = [1.0, 0.0] * 100
+    found = one(sides([1.0, 0.0] * 100, theirs, lenient=[1.0] * 200))
+
+    assert isinstance(found, HarnessMismatch)
+
+
+def test_the_incumbents_silence_is_not_held_against_anyone() -> None:
+    ours, theirs = list(ALIKE[0]), ALIKE[1]
+    ours[3] = broken(ours[3])
+    found = one((ours, theirs))
+
+    assert isinstance(found, InfraError)
+    assert "the incumbent did not answer item q3: 503" in found.reason
+
+
+def test_a_loss_that_rests_on_unanswered_items_is_not_measured() -> None:
+    ours, theirs = sides([1.0] * 500, [1.0] * 500)
+    answers = [broken(found) if found.position < 9 else found for found in theirs]
+    found = one((ours, answers), n_max=500)
+
+    assert isinstance(found, InfraError)
+    assert "rests on items that the candidate could not answer" in found.reason
+
+
+def test_a_real_loss_stands_beside_an_unanswered_item_a_little_later() -> None:
+    ours, theirs = list(WORSE[0]), list(WORSE[1])
+    theirs[0] = broken(theirs[0])
+    assert one((ours[:8], theirs[:8])) is None
+    found = one((ours, theirs))
+
+    assert isinstance(found, Failed)
+    assert len(found.inputs["pairs"]["math"]) == 9  # type: ignore[index]
+
+
+def test_many_unscored_answers_are_flagged_and_still_decided() -> None:
+    found = one(sides([0.0] * 200, [None, *[1.0] * 199]))
+
+    assert isinstance(found, Passed)
+    assert found.suites[0].flags == ("UNSCORED_HIGH",)
+
+
+REQUIRED = plan("safety", SuiteRole.REQUIRED, Claim.NON_INFERIOR)
+
+
+def test_every_suite_has_to_pass() -> None:
+    plans = [plan(), REQUIRED]
+
+    assert isinstance(ask(plans, {"math": BETTER, "safety": ALIKE}), Passed)
+    assert isinstance(ask(plans, {"math": BETTER, "safety": WORSE}), Failed)
+    assert isinstance(ask(plans, {"math": ALIKE, "safety": ALIKE}), Inconclusive)
+    assert ask(plans, {"math": BETTER}) is None
+
+
+def test_one_loss_fails_while_the_other_suite_still_runs() -> None:
+    found = ask([plan(), REQUIRED], {"safety": WORSE})
+
+    assert isinstance(found, Failed)
+    assert found.reason.startswith("safety: The candidate is worse")
+    assert [report.outcome for report in found.suites] == ["failed", "running"]
+
+
+def test_a_suite_that_was_not_measured_weighs_more_than_form_and_less_than_a_loss() -> None:
+    form = sides([1.0] * 200, [0.0] * 200, lenient=[1.0] * 200)
+    ours = [broken(ALIKE[0][0]), *ALIKE[0][1:]]
+    dead = (ours, ALIKE[1])
+    plans = [plan(), REQUIRED]
+
+    assert isinstance(ask(plans, {"math": form, "safety": dead}), InfraError)
+    assert isinstance(ask(plans, {"math": form, "safety": ALIKE}), HarnessMismatch)
+    assert isinstance(ask(plans, {"math": WORSE, "safety": dead}), Failed)
+
+
+def test_a_run_that_stopped_is_never_a_pass() -> None:
+    some = (ALIKE[0][:50], ALIKE[1][:50])
+    broke = ask([plan()], {"math": some}, {"math": ("inconclusive", "over budget")})
+    assert isinstance(broke, Inconclusive)
+    assert "over budget" in broke.reason
+    died = ask([plan()], {"math": some}, {"math": ("infra_error", "worker died 3 times")})
+    assert isinstance(died, InfraError)
+    assert "worker died 3 times" in died.reason
+    decided = ask([plan()], {"math": BETTER}, {"math": ("infra_error", "late")})
+    assert isinstance(decided, Passed)
+    with pytest.raises(ValueError, match="never passed"):
+        ask([plan()], {"math": some}, {"math": ("passed", "")})
+
+
+def restored(found: Verdict) -> Verdict:
+    return replace(found, inputs=json.loads(json.dumps(found.inputs)), suites=())
+
+
+@pytest.mark.req("F5")
+@pytest.mark.parametrize(
+    "found",
+    [
+        BETTER,
+        WORSE,
+        ALIKE,
+        sides([1.0] * 200, [0.0] * 200, lenient=[1.0] * 200),
+        sides([0.0] * 200, [None, *[1.0] * 199]),
+        ([broken(ALIKE[0][0]), *ALIKE[0][1:]], ALIKE[1]),
+    ],
+    ids=["passed", "failed", "inconclusive", "mismatch", "unscored", "infra"],
+)
+def test_every_verdict_is_recomputed_to_the_same_bytes(found: Sides) -> None:
+    before = ask([plan(), REQUIRED], {"math": found, "safety": ALIKE})
+    assert before is not None
+    again = recompute(restored(before))
+
+    assert again.id == before.id
+    assert verdict_bytes(again) == verdict_bytes(before)
+    assert again == before
+
+
+@pytest.mark.req("F5")
+@given(
+    ours=st.lists(st.floats(0.0, 1.0) | st.none(), min_size=40, max_size=40),
+    theirs=st.lists(st.floats(0.0, 1.0) | st.none(), min_size=40, max_size=40),
+    claim=st.sampled_from(list(Claim)),
+)
+def test_whatever_the_scores_the_replay_is_the_verdict(
+    ours: list[float | None], theirs: list[float | None], claim: Claim
+) -> None:
+    before = one(sides(ours, theirs), claim=claim, n_max=40)
+    assert before is not None
+    assert verdict_bytes(recompute(restored(before))) == verdict_bytes(before)
+
+
+@pytest.mark.req("F5")
+def test_a_tampered_input_gives_another_verdict() -> None:
+    before = one(WORSE)
+    assert before is not None
+    inputs = json.loads(json.dumps(before.inputs))
+    inputs["pairs"]["math"][0][2] = 1.0
+    tampered = replace(before, inputs=inputs)
+
+    with pytest.raises(ValueError, match="do not decide"):
+        recompute(tampered)
+    inputs["pairs"]["math"][0][2] = 0.5
+    inputs["stopped"]["math"] = ["inconclusive", "x"]
+    assert recompute(tampered).id != before.id
+
+
+def test_the_inputs_hold_the_pairs_used_and_the_runs() -> None:
+    found = one(WORSE)
+    assert found is not None
+    inputs = json.loads(json.dumps(found.inputs))
+
+    assert inputs["runs"] == {"math": {"incumbent": "run_a", "candidate": "run_b"}}
+    assert inputs["pairs"]["math"] == [[f"q{k}", 1.0, 0.0, 1.0, 0.0] for k in range(8)]
+    assert inputs["plans"] == [plan().as_json()]
