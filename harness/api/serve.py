@@ -1,0 +1,38 @@
+"""The control process: the management API, and the schedule that turns the reconcile loop."""
+
+import argparse
+from pathlib import Path
+
+import uvicorn
+
+from harness import bootstrap
+from harness.api.app import build
+from harness.control import seed
+
+
+def run(config: Path | None) -> None:
+    """Blocks until SIGTERM or Ctrl-C; eval workers end with it and go on after a restart."""
+    installation = bootstrap.open_installation(config, with_workers=True)
+    bootstrap.upgrade_database(installation.settings)
+    seed.seed(installation.context, installation.settings)
+    schedule = bootstrap.control_schedule(installation)
+    where = installation.settings.control
+    schedule.start()
+    try:
+        uvicorn.run(
+            build(installation),
+            host=where.host,
+            port=where.port,
+            access_log=False,
+            server_header=False,
+            log_level="warning",
+        )
+    finally:
+        schedule.stop()
+        installation.close()
+
+
+if __name__ == "__main__":
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--config", type=Path)
+    run(arguments.parse_args().config)

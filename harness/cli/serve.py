@@ -1,0 +1,122 @@
+"""`swapgate serve`: the processes; `swapgate sim`: the simulated provider."""
+
+import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+PARTS = ("router", "control", "ui")
+
+
+def command(*words: str, config: Path | None = None) -> list[str]:
+    """The argv that runs one of our commands in a process of its own."""
+    chosen = ["--config", str(config)] if config else []
+    return [sys.executable, "-m", "harness.cli.main", *chosen, *words]
+
+
+def _config(context: click.Context) -> Path | None:
+    given = context.find_root().params.get("config")
+    return Path(given) if given else None
+
+
+@click.group()
+def serve() -> None:
+    """Run Swapgate's processes."""
+
+
+@serve.command()
+@click.pass_context
+def router(context: click.Context) -> None:
+    """Serve production traffic: the OpenAI-compatible API."""
+    from harness import bootstrap  # noqa: PLC0415 - `--help` stays quick
+    from harness.runtime.addresses import require_free  # noqa: PLC0415
+
+    installation = bootstrap.open_installation(_config(context))
+    where = installation.settings.router
+    require_free(where.host, where.port, what="the router", setting="router.port")
+    bootstrap.serve_router(installation)
+
+
+@serve.command()
+@click.pass_context
+def control(context: click.Context) -> None:
+    """Run the reconcile loop, eval workers and the management API."""
+    from harness import bootstrap  # noqa: PLC0415
+    from harness.runtime.addresses import require_free  # noqa: PLC0415
+
+    where = bootstrap.load_settings(_config(context)).control
+    require_free(where.host, where.port, what="the control plane", setting="control.port")
+    _door("harness.api.serve", _config(context))
+
+
+@serve.command()
+@click.pass_context
+def ui(context: click.Context) -> None:
+    """Serve the dashboard."""
+    from harness import bootstrap  # noqa: PLC0415
+    from harness.runtime.addresses import require_free  # noqa: PLC0415
+
+    where = bootstrap.load_settings(_config(context)).ui
+    require_free(where.host, where.port, what="the dashboard", setting="ui.port")
+    _door("dashboard.serve", _config(context))
+
+
+def _door(module: str, config: Path | None) -> None:
+    """Run another door's module as `__main__`: doors do not import one another."""
+    sys.argv = [module, *(["--config", str(config)] if config else [])]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+@serve.command(name="all")
+@click.pass_context
+def all_(context: click.Context) -> None:
+    """Router, control plane and dashboard together; Ctrl-C ends all three."""
+    from harness.runtime.supervisor import Supervisor  # noqa: PLC0415
+
+    config = _config(context)
+    commands: dict[str, Sequence[str]] = {
+        part: command("serve", part, config=config) for part in PARTS
+    }
+    raise SystemExit(Supervisor(commands, lambda words: click.echo(words, err=True)).run())
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=9000, show_default=True, help="Port; 0 takes a free one.")
+@click.option(
+    "--profiles",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="YAML file of simulated models; by default the shipped ones.",
+)
+@click.option("--suite", "suites", multiple=True, metavar="[NAME=]FILE", help="A suite's data.")
+@click.option("--swap", "swaps", multiple=True, metavar="A=B", help="Exchange two models.")
+@click.option("--time-scale", default=1.0, show_default=True, help="0 answers at once.")
+@click.option("--seed", default=0, show_default=True, help="Of latencies and faults.")
+@click.option("--no-switches", is_flag=True, help="No fault switches under /sim/.")
+def sim(  # noqa: PLR0913 - the options of the command, one by one
+    *,
+    host: str,
+    port: int,
+    profiles: Path | None,
+    suites: tuple[str, ...],
+    swaps: tuple[str, ...],
+    time_scale: float,
+    seed: int,
+    no_switches: bool,
+) -> None:
+    """Serve simulated models over an OpenAI-compatible API, with fault switches."""
+    from evals.sim.serve import run  # noqa: PLC0415 - `--help` stays quick
+
+    run(
+        host,
+        port,
+        profiles=profiles,
+        suites=suites,
+        swaps=swaps,
+        time_scale=time_scale,
+        seed=seed,
+        allow_switches=not no_switches,
+        on_ready=lambda url: click.echo(f"simulated provider at {url}/v1", err=True),
+    )

@@ -1,0 +1,114 @@
+"""The demo's hands: propose, watch, break a model, kill a provider."""
+
+import json
+import time
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from harness.bootstrap import Installation
+from harness.control import propose, reports
+from harness.control.propose import Wish
+from harness.control.reports import CanaryStatus, Comparison
+from harness.demo.script import FAULT_RATE, FRAGILE, Story
+from harness.demo.stage import Stage
+from harness.demo.traffic import Traffic
+from harness.domain.access import Actor, Role
+from harness.domain.proposal import Phase
+
+PERSON = Actor("demo", Role.PROPOSER)
+QUIET_RPS, BUSY_RPS, FAILING_RPS = 8.0, 220.0, 80.0
+LIMIT_S = 420.0
+
+
+@dataclass
+class Scene:
+    """One story as it stands."""
+
+    story: Story
+    proposal: str
+    comparison: Comparison
+    canary: CanaryStatus | None = None
+    broken: bool = False
+
+    @property
+    def phase(self) -> Phase:
+        return self.comparison.proposal.phase
+
+    @property
+    def over(self) -> bool:
+        return not self.comparison.proposal.open
+
+    @property
+    def as_told(self) -> bool:
+        return self.phase in self.story.ends
+
+
+@dataclass
+class Drive:
+    """say: one line for people, as things happen."""
+
+    installation: Installation
+    stage: Stage
+    traffic: Traffic
+    say: Callable[[str], None]
+    scenes: list[Scene] = field(default_factory=list)
+
+    def propose(self, stories: tuple[Story, ...]) -> None:
+        ctx = self.installation.context
+        for story in stories:
+            wish = Wish(story.route, story.candidate, reason="make demo")
+            made = propose.create(ctx, PERSON, wish)
+            self.scenes.append(Scene(story, made.id, reports.compare(ctx, made.id)))
+            self.say(f"{story.route}: {story.candidate} proposed ({made.id})")
+
+    def watch(self, show: Callable[[list[Scene]], None]) -> None:
+        """Until all three have ended, or the time is up."""
+        deadline = time.monotonic() + LIMIT_S
+        while time.monotonic() < deadline and not all(scene.over for scene in self.scenes):
+            for scene in self.scenes:
+                if not scene.over:
+                    self._look(scene)
+            show(self.scenes)
+            time.sleep(0.5)
+
+    def _look(self, scene: Scene) -> None:
+        ctx, before = self.installation.context, scene.phase
+        scene.comparison = reports.compare(ctx, scene.proposal)
+        if scene.phase is Phase.CANARY or before is Phase.CANARY:
+            found = reports.canaries(ctx, route=scene.story.route)
+            scene.canary = found[0] if found else None
+        if scene.phase is not before:
+            self._tell(scene)
+        if scene.phase is Phase.CANARY and before is not Phase.CANARY:
+            self._canary_opened(scene)
+        if scene.over:
+            self.traffic.rates[scene.story.route] = QUIET_RPS
+
+    def _tell(self, scene: Scene) -> None:
+        verdict = scene.comparison.verdict
+        name = f"{scene.story.route}: {scene.story.candidate}"
+        if verdict is not None and scene.phase is not Phase.EVALUATING:
+            self.say(f"{name}: {verdict.words}. {verdict.reason}")
+        reason = scene.comparison.proposal.closed_because
+        after = f": {reason}" if scene.over and verdict and reason != verdict.reason else ""
+        self.say(f"{name} is {scene.phase.value.replace('_', ' ')}{after}")
+
+    def _canary_opened(self, scene: Scene) -> None:
+        rate = FAILING_RPS if scene.story.breaks_online else BUSY_RPS
+        self.traffic.rates[scene.story.route] = rate
+        if scene.story.breaks_online and not scene.broken:
+            scene.broken = True
+            self._break(FRAGILE.partition("/")[2])
+
+    def _break(self, model: str) -> None:
+        """From now on the provider answers this model's requests with errors, half of them."""
+        fault = {"kind": "status", "status": 500, "rate": FAULT_RATE}
+        request = urllib.request.Request(  # noqa: S310 - loopback
+            f"{self.stage.url('sim')}/sim/faults/{model}",
+            data=json.dumps(fault).encode(),
+            headers={"Content-Type": "application/json"},
+            method="PUT",
+        )
+        with urllib.request.urlopen(request, timeout=10):  # noqa: S310
+            self.say(f"{model} now fails {FAULT_RATE:.0%} of its requests online")

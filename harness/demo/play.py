@@ -1,0 +1,181 @@
+"""The demo from curtain to curtain."""
+
+import shutil
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from harness import bootstrap
+from harness.control import keys, seed
+from harness.demo import promise
+from harness.demo.drive import QUIET_RPS, Drive, Scene
+from harness.demo.screen import Screen
+from harness.demo.script import OUTAGE_ROUTE, WORSE, stories
+from harness.demo.stage import Stage
+from harness.demo.traffic import Traffic
+from harness.domain.access import SYSTEM
+from harness.domain.evaluation import Failed
+
+SDK_RPS = 9.0
+OUTAGE_AFTER_S = 20.0
+OUTAGE_S = 20.0
+SDK_REQUESTS = 500
+
+
+def play(*, once: bool, swap: bool) -> int:
+    """Run the whole demo. Returns 0 only when all four stories ended as they should."""
+    folder = Path(tempfile.mkdtemp(prefix="swapgate-demo-"))
+    stage = Stage(folder, swap)
+    good = False
+    try:
+        good = _play(stage, once=once, swap=swap)
+    except KeyboardInterrupt:
+        print("\nended by Ctrl-C")  # noqa: T201 - the demo talks to its user
+    finally:
+        stage.close()
+        if good:
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            print(f"the logs are in {folder}")  # noqa: T201
+    return 0 if good else 1
+
+
+def _play(stage: Stage, *, once: bool, swap: bool) -> bool:
+    notes = stage.choose_ports()
+    stage.write_config()
+    installation = bootstrap.open_installation(stage.config, create_secret=True)
+    bootstrap.upgrade_database(installation.settings)
+    for provider in ("sim", "primary", "backup"):
+        stage.start_provider(provider)
+    seed.seed(installation.context, installation.settings)
+    _, key = keys.create(installation.context, SYSTEM, "demo", secret=installation.secret)
+    stage.start_swapgate()
+    rates = dict.fromkeys([OUTAGE_ROUTE, *(s.route for s in stories(swap=swap))], QUIET_RPS)
+    traffic = Traffic(f"{stage.url('router')}/v1", key, rates)
+    screen = Screen(traffic.tally)
+    for note in notes:
+        screen.say(note)
+    policies = installation.settings.policies
+    screen.policies(policies["demo"], policies["default"])
+    screen.say("providers are simulated; router, control plane, evals and database are real")
+    if swap:
+        screen.say("SWAP=1: aurora-2 and aurora-lite have exchanged their skills")
+    drive = Drive(installation, stage, traffic, screen.say)
+    try:
+        outcome = _stories(drive, screen, swap=swap)
+        outcome = _report(drive, screen, outage=outcome) and outcome
+        _stay(stage, screen, once=once)
+    finally:
+        traffic.stop()
+        installation.close()
+    return outcome
+
+
+def _stories(drive: Drive, screen: Screen, *, swap: bool) -> bool:
+    """The three proposals, and the outage beside them. Whether the backup took over."""
+    traffic = drive.traffic
+    traffic.start(sdk_rate=SDK_RPS)
+    drive.propose(stories(swap=swap))
+    outage = threading.Thread(target=_outage, args=(drive,), daemon=True)
+    outage.start()
+    with screen.live():
+        drive.watch(screen.show)
+    outage.join()
+    while traffic.tally.answered["openai"] < SDK_REQUESTS and not traffic.tally.failures:
+        time.sleep(0.2)
+    traffic.stop()
+    return _backup_served(drive)
+
+
+def _outage(drive: Drive) -> None:
+    time.sleep(OUTAGE_AFTER_S)
+    pid = drive.stage.kill("primary")
+    drive.say(f"{OUTAGE_ROUTE}: its provider (pid {pid}) was killed with SIGKILL under traffic")
+    time.sleep(OUTAGE_S)
+    drive.stage.start_provider("primary")
+    drive.say(f"{OUTAGE_ROUTE}: the provider is back")
+
+
+def _backup_served(drive: Drive) -> bool:
+    """Whether requests of the route were answered by the other provider, and none failed."""
+    time.sleep(2 * drive.installation.settings.router.flush_interval_s)
+    ctx = drive.installation.context
+    with ctx.store.read() as tx:
+        route = tx.routing.table().routes[OUTAGE_ROUTE]
+        minutes = tx.observations.traffic(since=drive.scenes[0].comparison.proposal.created_at)
+    ours = [minute for minute in minutes if minute.route == OUTAGE_ROUTE]
+    backup = sum(m.requests for m in ours if m.target in route.fallbacks)
+    failed = sum(m.failed for m in ours)
+    drive.say(f"{OUTAGE_ROUTE}: {backup} requests were answered by the backup, {failed} failed")
+    return backup > 0 and failed == 0
+
+
+def _report(drive: Drive, screen: Screen, *, outage: bool) -> bool:
+    tally = drive.traffic.tally
+    lines = [_line(scene) for scene in drive.scenes]
+    lines.append(
+        f"{_mark(good=outage)} {OUTAGE_ROUTE}: provider lost under traffic, nobody noticed"
+    )
+    screen.lines("The four stories", lines)
+    sdk, generator = tally.answered["openai"], tally.answered["generator"]
+    screen.lines(
+        f"{tally.total:,} requests of users, {len(tally.failures)} failed",
+        [
+            f"{sdk:,} by the official openai client, {generator:,} by the load generator",
+            *tally.failures[:5],
+        ],
+    )
+    refused = _promise(drive, screen)
+    told = all(scene.as_told for scene in drive.scenes)
+    return told and refused and not tally.failures and sdk >= SDK_REQUESTS
+
+
+def _mark(*, good: bool) -> str:
+    return "✓" if good else "✕"
+
+
+def _line(scene: Scene) -> str:
+    verdict = scene.comparison.verdict
+    words = verdict.words if verdict else "no verdict"
+    return (
+        f"{_mark(good=scene.as_told)} {scene.story.route}: {scene.story.candidate}: {words}, "
+        f"then {scene.phase.value.replace('_', ' ')}"
+    )
+
+
+def _promise(drive: Drive, screen: Screen) -> bool:
+    """Raw SQL against the promise, with the verdict of a candidate that failed."""
+    lost = [s for s in drive.scenes if isinstance(s.comparison.verdict, Failed)]
+    if not lost:
+        screen.lines("No candidate failed its evals", [f"{WORSE} should have"])
+        return False
+    comparison = lost[0].comparison
+    tried = promise.attempts(
+        drive.stage.folder / "swapgate.db",
+        route=comparison.proposal.route,
+        candidate=comparison.proposal.candidate,
+        verdict=comparison.verdict.id if comparison.verdict else "",
+    )
+    screen.lines(
+        f"Raw SQL tries to promote {comparison.candidate.name} all the same",
+        [
+            f"{_mark(good=bool(a.refused))} {a.title}: "
+            + (f"refused: {a.refused}" if a.refused else "TAKEN")
+            for a in tried
+        ],
+    )
+    return all(attempt.refused for attempt in tried)
+
+
+def _stay(stage: Stage, screen: Screen, *, once: bool) -> None:
+    stage.ui_is_up()
+    screen.lines(
+        "See for yourself",
+        [f"dashboard: {stage.url('ui')}", f"router:    {stage.url('router')}/v1"],
+    )
+    if not once:
+        screen.say("running until Ctrl-C")
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()

@@ -1,0 +1,58 @@
+"""The demo's four stories: which route, which candidate, and how each one ought to end.
+
+The expectation follows from the skills that the simulator was given, never from what happened:
+with the roles of two models exchanged, two stories exchange their ends.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from harness.domain.proposal import Phase
+
+SUITE: Final = "tickets"
+INCUMBENT: Final = "sim/aurora-1"
+BETTER: Final = "sim/aurora-2"
+WORSE: Final = "sim/aurora-lite"
+FRAGILE: Final = "sim/nimbus-1"
+FAULT_RATE: Final = 0.5
+
+# The lost provider's route: its traffic must reach the backup.
+OUTAGE_ROUTE: Final = "search"
+OUTAGE_PRIMARY: Final = "primary/aurora-1"
+OUTAGE_BACKUP: Final = "backup/backup-1"
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """A proposal on a route. breaks_online: its candidate starts to fail in the canary."""
+
+    title: str
+    route: str
+    candidate: str
+    ends: frozenset[Phase]
+    breaks_online: bool = False
+
+
+def stories(*, swap: bool) -> tuple[Story, ...]:
+    promoted, stopped = frozenset({Phase.PROMOTED}), frozenset({Phase.REJECTED})
+    return (
+        Story(
+            "a candidate is proposed for the web chat",
+            "chat-web",
+            BETTER,
+            stopped if swap else promoted,
+        ),
+        Story(
+            "another one is proposed for the mobile chat",
+            "chat-mobile",
+            WORSE,
+            promoted if swap else stopped,
+        ),
+        Story(
+            "one scores well, then fails online",
+            "chat-email",
+            FRAGILE,
+            frozenset({Phase.ROLLED_BACK}),
+            breaks_online=True,
+        ),
+    )

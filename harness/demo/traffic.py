@@ -1,0 +1,155 @@
+"""The demo's users: the official openai client for proof, a light generator for volume.
+
+Every answer is looked at: an error, an empty answer or a stream without its end is a failed
+request of a user.
+"""
+
+import asyncio
+import itertools
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import aiohttp
+
+TIMEOUT_S = 60.0
+QUESTIONS = (
+    "Where is my parcel?",
+    "How do I change my e-mail address?",
+    "I was charged twice this month.",
+    "The page stays blank after I log in.",
+)
+
+
+@dataclass
+class Tally:
+    """Requests that were answered, by client, and what went wrong with the others."""
+
+    answered: Counter[str] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        return sum(self.answered.values()) + len(self.failures)
+
+    def failed(self, client: str, route: str, why: str) -> None:
+        self.failures.append(f"{client} on {route}: {why}")
+
+
+@dataclass
+class Traffic:
+    """rates: requests per second and route, changed while it runs. base_url ends in /v1."""
+
+    base_url: str
+    key: str
+    rates: dict[str, float]
+    tally: Tally = field(default_factory=Tally)
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _threads: list[threading.Thread] = field(default_factory=list)
+
+    def start(self, *, sdk_rate: float) -> None:
+        """sdk_rate: requests per second by the official client, over all routes."""
+        for run in (self._generate, lambda: self._official(sdk_rate)):
+            thread = threading.Thread(target=run, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def stop(self) -> None:
+        """No new requests; those under way are waited for."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(timeout=TIMEOUT_S)
+
+    def _official(self, rate: float) -> None:
+        from openai import OpenAI, OpenAIError  # noqa: PLC0415 - it takes a second to import
+
+        # max_retries=0: what the user's first try sees is what counts.
+        client = OpenAI(base_url=self.base_url, api_key=self.key, max_retries=0)
+        with client:
+            for number, route in enumerate(self._routes()):
+                if self._stop.wait(1 / rate):
+                    return
+                try:
+                    text = _ask(client, route, number)
+                except OpenAIError as error:
+                    self.tally.failed("openai", route, str(error)[:200])
+                    continue
+                if text:
+                    self.tally.answered["openai"] += 1
+                else:
+                    self.tally.failed("openai", route, "an empty answer")
+
+    def _routes(self) -> Iterator[str]:
+        return itertools.cycle(sorted(self.rates))
+
+    def _generate(self) -> None:
+        asyncio.run(self._generating())
+
+    async def _generating(self) -> None:
+        timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+        connector = aiohttp.TCPConnector(limit=200)
+        headers = {"Authorization": f"Bearer {self.key}"}
+        async with (
+            aiohttp.ClientSession(
+                timeout=timeout, connector=connector, headers=headers
+            ) as session,
+            asyncio.TaskGroup() as tasks,
+        ):
+            for route in self.rates:
+                tasks.create_task(self._users_of(route, session, tasks))
+
+    async def _users_of(
+        self, route: str, session: aiohttp.ClientSession, tasks: asyncio.TaskGroup
+    ) -> None:
+        """A new user every time: open-loop arrivals at the route's rate."""
+        due = time.monotonic()
+        for number in itertools.count():
+            if self._stop.is_set():
+                return
+            due = max(due + 1 / self.rates[route], time.monotonic() - 0.5)
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            tasks.create_task(self._one(route, number, session))
+
+    async def _one(self, route: str, number: int, session: aiohttp.ClientSession) -> None:
+        body = {
+            "model": route,
+            "user": f"user-{route}-{number}",
+            "messages": [{"role": "user", "content": QUESTIONS[number % len(QUESTIONS)]}],
+        }
+        try:
+            async with session.post(f"{self.base_url}/chat/completions", json=body) as answer:
+                reply = await answer.json()
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            self.tally.failed("generator", route, repr(error)[:200])
+            return
+        if answer.status == 200 and reply["choices"][0]["message"]["content"]:
+            self.tally.answered["generator"] += 1
+        else:
+            self.tally.failed("generator", route, f"{answer.status} {str(reply)[:200]}")
+
+
+def _ask(client: object, route: str, number: int) -> str:
+    """One question by the official client; every other one is streamed."""
+    from openai import OpenAI  # noqa: PLC0415
+    from openai.types.chat import ChatCompletionUserMessageParam  # noqa: PLC0415
+
+    assert isinstance(client, OpenAI)  # noqa: S101 - for the type checker
+    message = ChatCompletionUserMessageParam(
+        role="user", content=QUESTIONS[number % len(QUESTIONS)]
+    )
+    user = f"sdk-{route}-{number}"
+    # A provider that dies in mid-stream cannot be hidden: nobody may splice two models' texts.
+    if route == "search" or number % 2:
+        reply = client.chat.completions.create(model=route, messages=[message], user=user)
+        return reply.choices[0].message.content or ""
+    chunks = client.chat.completions.create(
+        model=route, messages=[message], user=user, stream=True
+    )
+    text, ended = "", False
+    for chunk in chunks:
+        for choice in chunk.choices:
+            text += choice.delta.content or ""
+            ended = ended or choice.finish_reason is not None
+    return text if ended else ""
