@@ -1,16 +1,40 @@
 """What both stores check before they write, in the same words."""
 
+import json
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
+from typing import Final
 
-from harness.domain.errors import InputError, NotAllowed, NotFound
-from harness.domain.evaluation import Sample
+from harness.domain.access import ApiKey
+from harness.domain.content import canonical_json
+from harness.domain.errors import (
+    InputError,
+    NotAllowed,
+    NotFound,
+    ProofRefused,
+    RevisionConflict,
+    RouteBusy,
+    StaleWrite,
+)
+from harness.domain.evaluation import RunState, Sample, Verdict
 from harness.domain.observation import Block, Traffic
 from harness.domain.proposal import Phase, Proposal
-from harness.domain.routing import Change, CreateRoute
+from harness.domain.routing import Change, CreateRoute, KeyGrant, Restore
 from harness.ports import Waiver
 from harness.store.tables.base import storable
+
+ENDED: Final = (RunState.DONE, RunState.STOPPED, RunState.OVER_BUDGET, RunState.FAILED)
+TRAFFIC_KEY: Final = ("route", "minute", "worker", "arm", "target", "revision")
+TRAFFIC_SUMS: Final = (
+    "requests",
+    "failed",
+    "charged",
+    "streams",
+    "input_tokens",
+    "output_tokens",
+    "cost_usd",
+)
 
 
 def checked_sample(sample: Sample) -> Sample:
@@ -112,3 +136,51 @@ def _check_amounts(where: str, **figures: float | None) -> None:
     for name, figure in figures.items():
         if figure is not None and not (figure >= 0 and math.isfinite(figure)):
             raise InputError(f"{where}: {name} is {figure}; it must be finite and not negative")
+
+
+def grants(keys: Iterable[ApiKey]) -> tuple[KeyGrant, ...]:
+    """The data keys that open the router: those that nobody has revoked."""
+    return tuple(
+        KeyGrant(key.id, key.hash, key.routes)
+        for key in keys
+        if key.role is None and key.revoked_at is None
+    )
+
+
+def as_stored(verdict: Verdict) -> Verdict:
+    """With its inputs as JSON gives them back. Raises ValueError for NaN and infinity."""
+    return replace(verdict, inputs=json.loads(canonical_json(verdict.inputs)))
+
+
+def moved_on(route: str, stored: int, expected: int) -> RevisionConflict:
+    return RevisionConflict(
+        f"route {route!r} is at version {stored}, not {expected}: somebody else was first; "
+        "load it again, then decide"
+    )
+
+
+def stale(what: str, mine: int, stored: int) -> StaleWrite:
+    return StaleWrite(
+        f"{what} is stored at version {stored}, not {mine}: load it again, then decide"
+    )
+
+
+def has_open_proposal(route: str, proposal: str) -> RouteBusy:
+    return RouteBusy(
+        f"route {route!r} has the open proposal {proposal}: wait for its end or cancel it with "
+        f"`swapgate proposal cancel {proposal}`"
+    )
+
+
+def has_live_rollout(route: str, rollout: str) -> RouteBusy:
+    return RouteBusy(
+        f"route {route!r} has the live rollout {rollout}: `swapgate canary abort {route}` "
+        "ends it"
+    )
+
+
+def never_incumbent(change: Restore) -> ProofRefused:
+    return ProofRefused(
+        f"{change.incumbent} was never the incumbent of route {change.route!r}: "
+        "`swapgate route history` shows which were; for a new one make a proposal"
+    )

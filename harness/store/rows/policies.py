@@ -44,7 +44,7 @@ def reports(data: Iterable[JsonIn]) -> tuple[SuiteReport, ...]:
 
 
 def _report(data: JsonIn) -> SuiteReport:
-    values = {k: _number(v) if k in _FIGURES else v for k, v in data.items()}
+    values: dict[str, Any] = {k: _number(v) if k in _FIGURES else v for k, v in data.items()}
     values |= {
         "role": SuiteRole(data["role"]),
         "claim": Claim(data["claim"]),

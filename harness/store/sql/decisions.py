@@ -5,12 +5,18 @@ from dataclasses import replace
 
 import sqlalchemy as sa
 
-from harness.domain.errors import Conflict, NotFound, RouteBusy, StaleWrite
+from harness.domain.errors import Conflict, NotFound
 from harness.domain.evaluation import Verdict
 from harness.domain.proposal import Proposal
 from harness.domain.rollout import Rollout
 from harness.store.rows import decisions as rows
-from harness.store.rules import check_four_eyes, check_unchanged
+from harness.store.rules import (
+    check_four_eyes,
+    check_unchanged,
+    has_live_rollout,
+    has_open_proposal,
+    stale,
+)
 from harness.store.sql.unit import Unit
 from harness.store.tables.decisions import (
     LIVE_STATES,
@@ -57,10 +63,7 @@ class SqlProposals:
             busy = self._unit.read(OPEN_ON_ROUTE, {"route": new.route}).scalar()
             if busy is None or not new.open:
                 raise
-            raise RouteBusy(
-                f"route {new.route!r} has the open proposal {busy}: wait for its end or "
-                f"cancel it with `swapgate proposal cancel {busy}`"
-            ) from error
+            raise has_open_proposal(new.route, busy) from error
 
     def get(self, proposal_: str) -> Proposal:
         row = self._unit.read(ONE_PROPOSAL, {"proposal": proposal_}).first()
@@ -75,12 +78,12 @@ class SqlProposals:
         self._unit.serialize()
         found = self.get(changed.id)
         if found.version != changed.version:
-            raise _stale(f"proposal {changed.id}", changed.version, found.version)
+            raise stale(f"proposal {changed.id}", changed.version, found.version)
         check_unchanged(found, changed)
         saved = replace(changed, version=changed.version + 1)
         key = {"key": changed.id, "expected": changed.version}
         if not self._unit.write(SAVE_PROPOSAL, rows.of_proposal(saved) | key):
-            raise _stale(f"proposal {changed.id}", changed.version, None)
+            raise stale(f"proposal {changed.id}", changed.version, found.version)
         return saved
 
     def open(self) -> Sequence[Proposal]:
@@ -131,10 +134,7 @@ class SqlRollouts:
             busy = self._unit.read(LIVE_ON_ROUTE, {"route": new.route}).scalar()
             if busy is None or not new.live:
                 raise
-            raise RouteBusy(
-                f"route {new.route!r} has the live rollout {busy}: "
-                f"`swapgate canary abort {new.route}` ends it"
-            ) from error
+            raise has_live_rollout(new.route, busy) from error
 
     def get(self, rollout_: str) -> Rollout:
         row = self._unit.read(ONE_ROLLOUT, {"rollout": rollout_}).first()
@@ -148,7 +148,7 @@ class SqlRollouts:
         key = {"key": changed.id, "expected": changed.version}
         if not self._unit.write(SAVE_ROLLOUT, rows.of_rollout(saved) | key):
             found = self.get(changed.id)
-            raise _stale(f"rollout {changed.id}", changed.version, found.version)
+            raise stale(f"rollout {changed.id}", changed.version, found.version)
         return saved
 
     def live(self) -> Sequence[Rollout]:
@@ -157,8 +157,3 @@ class SqlRollouts:
     def list(self, *, route: str | None = None) -> Sequence[Rollout]:
         query = ROLLOUTS if route is None else ROLLOUTS.where(rollout.c.route == route)
         return [rows.rollout(row) for row in self._unit.read(query)]
-
-
-def _stale(what: str, mine: int, stored: int | None) -> StaleWrite:
-    now = f"version {stored}" if stored else "another version"
-    return StaleWrite(f"{what} is stored at {now}, not {mine}: load it again, then decide")

@@ -15,6 +15,15 @@ CONNECT_TIMEOUT_S: Final = 5
 # Which BEGIN a SQLite connection starts its next transaction with.
 BEGIN: Final = "swapgate_begin"
 
+# How a unit of work begins, by database: one that writes, one that reads.
+OPTIONS: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
+    "sqlite": ({BEGIN: "IMMEDIATE"}, {BEGIN: "DEFERRED"}),
+    "postgresql": (
+        {"isolation_level": "READ COMMITTED"},
+        {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True},
+    ),
+}
+
 # WAL: readers never wait for the writer. NORMAL: what was committed survives kill -9 of any
 # process; a power cut may take the last commits, never the database's consistency.
 _SQLITE_SETTINGS: Final = (
@@ -80,5 +89,5 @@ def _set_up_sqlite(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> N
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
-    how = connection.get_execution_options().get(BEGIN, "DEFERRED")
+    how = connection.get_execution_options()[BEGIN]
     connection.exec_driver_sql(f"BEGIN {how}")

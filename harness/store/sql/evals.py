@@ -2,18 +2,15 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final
 
 import sqlalchemy as sa
 
 from harness.domain.errors import NotFound
 from harness.domain.evaluation import EvalRun, RunState, Sample, SuitePin
 from harness.store.rows import evals as rows
-from harness.store.rules import checked_sample
+from harness.store.rules import ENDED, checked_sample
 from harness.store.sql.unit import Unit
 from harness.store.tables.evals import eval_run, sample, suite
-
-ENDED: Final = (RunState.DONE, RunState.STOPPED, RunState.OVER_BUDGET, RunState.FAILED)
 
 NEWEST_RUNS = sa.select(eval_run).order_by(eval_run.c.created_at.desc(), eval_run.c.id.desc())
 ONE_RUN = sa.select(eval_run).where(eval_run.c.id == sa.bindparam("run"))
@@ -44,10 +41,10 @@ SAMPLES = (
 )
 DONE = sa.select(sample.c.item, sample.c.epoch).where(sample.c.run == sa.bindparam("run"))
 PROGRESS = sa.select(
-    sa.func.count(),
-    sa.func.coalesce(sa.func.sum(sample.c.cost_usd), 0.0),
-    sa.func.coalesce(sa.func.sum(sample.c.input_tokens), 0),
-    sa.func.coalesce(sa.func.sum(sample.c.output_tokens), 0),
+    sa.func.count().label("samples"),
+    sa.func.coalesce(sa.func.sum(sample.c.cost_usd), 0.0).label("cost_usd"),
+    sa.func.coalesce(sa.func.sum(sample.c.input_tokens), 0).label("input_tokens"),
+    sa.func.coalesce(sa.func.sum(sample.c.output_tokens), 0).label("output_tokens"),
 ).where(sample.c.run == sa.bindparam("run"))
 
 
@@ -140,5 +137,5 @@ class SqlEvalRuns:
         return [rows.sample(row) for row in self._unit.read(query, {"run": run})]
 
     def progress(self, run: str) -> tuple[int, float, int, int]:
-        stored, cost, read, written = self._unit.read(PROGRESS, {"run": run}).one()
-        return stored, cost, int(read), int(written)
+        row = self._unit.read(PROGRESS, {"run": run}).one()
+        return row.samples, row.cost_usd, int(row.input_tokens), int(row.output_tokens)

@@ -22,7 +22,7 @@ from harness.domain.routing import (
 from harness.ports import Waiver
 from harness.store.rows import Row, Values
 from harness.store.rows import routing as rows
-from harness.store.rules import check_waiver
+from harness.store.rules import check_waiver, never_incumbent
 from harness.store.sql.unit import Unit
 from harness.store.tables.routing import evidence, route_fallback, route_version, waiver
 
@@ -76,13 +76,6 @@ def proof_of(unit: Unit, change: Change, before: Row | None, now: datetime) -> V
             return base
         case _:
             assert_never(change)
-
-
-def never_incumbent(change: Restore) -> ProofRefused:
-    return ProofRefused(
-        f"{change.incumbent} was never the incumbent of route {change.route!r}: "
-        "`swapgate route history` shows which were; for a new one make a proposal"
-    )
 
 
 def _verdict(proof: Passed) -> Values:

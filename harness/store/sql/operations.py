@@ -12,7 +12,7 @@ from harness.domain.targets import Provider
 from harness.store.rows import Values
 from harness.store.rows import operations as rows
 from harness.store.rows import routing as provider_rows
-from harness.store.rules import check_block, check_traffic
+from harness.store.rules import TRAFFIC_KEY, TRAFFIC_SUMS, check_block, check_traffic
 from harness.store.sql.unit import Unit
 from harness.store.tables.operations import api_key, block, traffic
 from harness.store.tables.routing import provider
@@ -22,16 +22,6 @@ NEXT_NUMBER = (
     sa.select(sa.func.coalesce(sa.func.max(block.c.number), 0) + 1)
     .where(block.c.rollout == sa.bindparam("rollout"))
     .scalar_subquery()
-)
-TRAFFIC_KEY = tuple(column.name for column in traffic.primary_key)
-TRAFFIC_SUMS = (
-    "requests",
-    "failed",
-    "charged",
-    "streams",
-    "input_tokens",
-    "output_tokens",
-    "cost_usd",
 )
 IS_SAME_TRAFFIC = sa.and_(
     *(traffic.c[name] == sa.bindparam(f"key_{name}") for name in TRAFFIC_KEY)
@@ -45,7 +35,7 @@ ADD_TRAFFIC = (
         | {"latency_ms": sa.bindparam("histogram", type_=traffic.c.latency_ms.type)}
     )
 )
-OLDEST_TRAFFIC = sa.select(traffic).order_by(*traffic.primary_key.columns)
+OLDEST_TRAFFIC = sa.select(traffic).order_by(traffic.c.minute, *traffic.primary_key.columns)
 PROVIDERS = sa.select(provider).order_by(provider.c.name)
 KEYS = sa.select(api_key).order_by(api_key.c.created_at, api_key.c.id)
 REVOKE = (

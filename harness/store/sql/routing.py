@@ -13,7 +13,7 @@ from harness.domain.targets import Target
 from harness.ports import RouteRecord
 from harness.store.rows import evals as target_rows
 from harness.store.rows import routing as rows
-from harness.store.rules import check_targets
+from harness.store.rules import check_targets, moved_on
 from harness.store.sql.evidence import proof_of, write_fallbacks
 from harness.store.sql.failures import reason as database_words
 from harness.store.sql.failures import violates
@@ -125,10 +125,7 @@ class SqlRouting:
         row = self._unit.read(CURRENT_OF, {"name": change.route}).first()
         version = row.version if row is not None else 0
         if version != expected_version:
-            raise RevisionConflict(
-                f"route {change.route!r} is at version {version}, not {expected_version}: "
-                "somebody else was first; load it again, then decide"
-            )
+            raise moved_on(change.route, version, expected_version)
         if isinstance(change, CreateRoute):
             check_targets(change, self.targets())
         after = apply(self.route(change.route), change)

@@ -5,8 +5,9 @@ from contextlib import contextmanager
 
 import sqlalchemy as sa
 
-from harness.domain.routing import KeyGrant, Snapshot
+from harness.domain.routing import Snapshot
 from harness.ports import Clock
+from harness.store.rules import grants
 from harness.store.sql import engine
 from harness.store.sql.audit import SqlAuditLog
 from harness.store.sql.changes import Changes
@@ -59,16 +60,10 @@ class SqlStore:
         self._url = engine.parse(url)
         self._secret = secret
         self._clock = clock
-        made = engine.make(self._url, pool_timeout=engine.LOCK_TIMEOUT_MS / 1000)
-        self._engine = made
-        if made.dialect.name == "sqlite":
-            self._writing = made.execution_options(**{engine.BEGIN: "IMMEDIATE"})
-            self._reading = made
-        else:
-            self._writing = made
-            self._reading = made.execution_options(
-                isolation_level="REPEATABLE READ", postgresql_readonly=True
-            )
+        self._engine = engine.make(self._url, pool_timeout=engine.LOCK_TIMEOUT_MS / 1000)
+        writing, reading = engine.OPTIONS[self._engine.dialect.name]
+        self._writing = self._engine.execution_options(**writing)
+        self._reading = self._engine.execution_options(**reading)
         self._changes = Changes(self._url)
         self._leadership = leadership(self._url)
         self._snapshot: Snapshot | None = None
@@ -93,11 +88,7 @@ class SqlStore:
             kept = self._snapshot
             if kept is not None and kept.etag == etag:
                 return kept
-            keys = tuple(
-                KeyGrant(key.id, key.hash, key.routes)
-                for key in tx.keys.list()
-                if key.role is None and key.revoked_at is None
-            )
+            keys = grants(tx.keys.list())
             found = Snapshot(tx.routing.table(), tx.providers.all(), keys, etag)
         self._snapshot = found
         return found

@@ -1,0 +1,122 @@
+"""Observations, the audit log and API keys."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from harness.domain.access import ApiKey
+from harness.domain.audit import GENESIS, AuditEvent, first_break
+from harness.domain.errors import Conflict, NotFound
+from harness.domain.observation import Block, Traffic
+from harness.store import rules
+from harness.store.audit import chained
+from harness.store.memory.state import Unit
+
+
+class MemoryObservations:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def append(self, blocks: Iterable[Block], traffic: Iterable[Traffic]) -> None:
+        for block in blocks:
+            self._append_block(block)
+        for minute in traffic:
+            self._add_traffic(minute)
+
+    def _append_block(self, new: Block) -> None:
+        rules.check_block(new)
+        state = self._unit.writing
+        stored = state.blocks.get(new.rollout, ())
+        if (new.worker, new.sequence) not in {(b.worker, b.sequence) for b in stored}:
+            numbered = replace(new, number=len(stored) + 1)
+            state.blocks[new.rollout] = (*stored, numbered)
+
+    def _add_traffic(self, more: Traffic) -> None:
+        rules.check_traffic(more)
+        stored = self._unit.writing.traffic
+        key = tuple(getattr(more, name) for name in rules.TRAFFIC_KEY)
+        known = stored.get(key)
+        if known is None:
+            stored[key] = more
+            return
+        bounds = {*known.latency_ms, *more.latency_ms}
+        latency = {b: known.latency_ms.get(b, 0) + more.latency_ms.get(b, 0) for b in bounds}
+        sums = {n: getattr(known, n) + getattr(more, n) for n in rules.TRAFFIC_SUMS}
+        stored[key] = replace(known, **sums, latency_ms=latency)
+
+    def blocks(self, rollout: str) -> Sequence[Block]:
+        return self._unit.state.blocks.get(rollout, ())
+
+    def traffic(self, *, since: datetime, route: str | None = None) -> Sequence[Traffic]:
+        stored = self._unit.state.traffic.values()
+        found = [t for t in stored if t.minute >= since and route in (None, t.route)]
+        return sorted(
+            found, key=lambda t: (t.minute, *(getattr(t, name) for name in rules.TRAFFIC_KEY))
+        )
+
+
+class MemoryAuditLog:
+    def __init__(self, unit: Unit, secret: bytes) -> None:
+        self._unit = unit
+        self._secret = secret
+
+    def append(
+        self,
+        *,
+        at: datetime,
+        actor: str,
+        action: str,
+        subject: str,
+        details: Mapping[str, object],
+    ) -> AuditEvent:
+        state = self._unit.writing
+        event = chained(
+            AuditEvent(
+                number=len(state.events) + 1,
+                at=at,
+                actor=actor,
+                action=action,
+                subject=subject,
+                details=details,
+                previous=state.events[-1].mac if state.events else GENESIS,
+                mac="",
+            ),
+            self._secret,
+        )
+        state.events = (*state.events, event)
+        return event
+
+    def tail(self, limit: int = 50) -> Sequence[AuditEvent]:
+        return self._unit.state.events[::-1][:limit]
+
+    def all(self) -> Iterable[AuditEvent]:
+        return iter(self._unit.state.events)
+
+    def first_break(self) -> int | None:
+        return first_break(self.all(), self._secret)
+
+
+class MemoryApiKeys:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def add(self, key: ApiKey) -> None:
+        state = self._unit.writing
+        if key.id in state.keys or self.by_hash(key.hash) is not None:
+            raise Conflict(f"the key {key.id} ({key.name}) is stored already: create another")
+        state.keys[key.id] = key
+        state.serving_changes += 1
+
+    def list(self) -> Sequence[ApiKey]:
+        return sorted(self._unit.state.keys.values(), key=lambda key: (key.created_at, key.id))
+
+    def by_hash(self, hash_: str) -> ApiKey | None:
+        return next((key for key in self._unit.state.keys.values() if key.hash == hash_), None)
+
+    def revoke(self, key: str, now: datetime) -> None:
+        state = self._unit.writing
+        if key not in state.keys:
+            raise NotFound(f"there is no key {key}; `swapgate key list` shows them")
+        if state.keys[key].revoked_at is None:
+            state.keys[key] = replace(state.keys[key], revoked_at=now)
+            state.serving_changes += 1

@@ -1,0 +1,117 @@
+"""The routing table, providers and waivers."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from harness.domain.errors import InputError, ProofRefused
+from harness.domain.evaluation import Passed
+from harness.domain.routing import (
+    KINDS,
+    Change,
+    Promote,
+    Restore,
+    Route,
+    RoutingTable,
+    StartCanary,
+    apply,
+)
+from harness.domain.targets import Provider, Target
+from harness.ports import RouteRecord, Waiver
+from harness.store import rules
+from harness.store.memory.state import State, Unit, need
+
+
+class MemoryRouting:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def table(self) -> RoutingTable:
+        state = self._unit.state
+        routes = {name: state.routes[name][-1].route for name in sorted(state.routes)}
+        used = frozenset[str]().union(*(route.targets for route in routes.values()))
+        return RoutingTable(state.revision, routes, {t: state.targets[t] for t in used})
+
+    def route(self, name: str) -> Route | None:
+        versions = self._unit.state.routes.get(name)
+        return versions[-1].route if versions else None
+
+    def history(self, name: str) -> Sequence[RouteRecord]:
+        return self._unit.state.routes.get(name, ())[::-1]
+
+    def commit(
+        self, change: Change, *, expected_version: int, actor: str, reason: str, now: datetime
+    ) -> int:
+        state = self._unit.writing
+        before = self.route(change.route)
+        version = before.version if before else 0
+        if version != expected_version:
+            raise rules.moved_on(change.route, version, expected_version)
+        rules.check_targets(change, state.targets)
+        after = apply(before, change)
+        verdict = self._proof(state, change)
+        state.revision += 1
+        record = RouteRecord(
+            after, state.revision, KINDS[type(change)], now, actor, reason, verdict
+        )
+        state.routes[change.route] = (*state.routes.get(change.route, ()), record)
+        return state.revision
+
+    def _proof(self, state: State, change: Change) -> str | None:
+        """The verdict's id. Raises ProofRefused where the databases would."""
+        if isinstance(change, StartCanary | Promote):
+            proof = change.proof
+            stored, _ = state.verdicts.get(proof.id, (None, ""))
+            if not isinstance(stored, Passed) or _claims(stored) != _claims(proof):
+                raise ProofRefused(
+                    f"no passed verdict {proof.id} for exactly this route, incumbent and "
+                    f"candidate is stored: route {change.route!r} stays as it is"
+                )
+            return proof.id
+        if isinstance(change, Restore):
+            records = state.routes[change.route]
+            if change.incumbent not in {record.route.incumbent for record in records}:
+                raise rules.never_incumbent(change)
+        return None
+
+    def add_target(self, target: Target) -> str:
+        self._unit.writing.targets.setdefault(target.id, target)
+        return target.id
+
+    def targets(self) -> Mapping[str, Target]:
+        return dict(self._unit.state.targets)
+
+
+def _claims(proof: Passed) -> tuple[str, str, str]:
+    return proof.route, proof.incumbent, proof.candidate
+
+
+class MemoryProviders:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def put(self, provider: Provider) -> None:
+        state = self._unit.writing
+        if state.providers.get(provider.name) != provider:
+            state.providers[provider.name] = provider
+            state.serving_changes += 1
+
+    def all(self) -> Mapping[str, Provider]:
+        providers = self._unit.state.providers
+        return {name: providers[name] for name in sorted(providers)}
+
+
+class MemoryWaivers:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def add(self, waiver: Waiver) -> None:
+        state = self._unit.writing
+        rules.check_waiver(waiver)
+        need(state.targets, "target", waiver.target)
+        if waiver.id in state.waivers:
+            raise InputError(f"the waiver {waiver.id} is stored already")
+        state.waivers[waiver.id] = waiver
+
+    def list(self, *, route: str | None = None) -> Sequence[Waiver]:
+        found = [w for w in self._unit.state.waivers.values() if route in (None, w.route)]
+        return sorted(found, key=lambda waiver: (waiver.expires_at, waiver.id))

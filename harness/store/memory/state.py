@@ -1,0 +1,79 @@
+"""All that the store in memory holds. A unit of work changes a copy."""
+
+import secrets
+from collections.abc import Collection
+from copy import copy
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Self
+
+from harness.domain.access import ApiKey
+from harness.domain.audit import AuditEvent
+from harness.domain.errors import IllegalTransition, InputError
+from harness.domain.evaluation import EvalRun, Sample, SuitePin, Verdict
+from harness.domain.observation import Block, Traffic
+from harness.domain.proposal import Proposal
+from harness.domain.rollout import Rollout
+from harness.domain.targets import Provider, Target
+from harness.ports import RouteRecord, Waiver
+
+
+@dataclass
+class State:
+    """Values are immutable, and so are the tuples: a shallow copy of each dict is a copy.
+
+    routes: by name, oldest version first. samples: by run, then by item and epoch.
+    verdicts: with the proposal's id. suites: with the time they came. traffic: by its key.
+    """
+
+    installation: str = field(default_factory=lambda: secrets.token_hex(6))
+    revision: int = 0
+    serving_changes: int = 0
+    targets: dict[str, Target] = field(default_factory=dict)
+    routes: dict[str, tuple[RouteRecord, ...]] = field(default_factory=dict)
+    waivers: dict[str, Waiver] = field(default_factory=dict)
+    providers: dict[str, Provider] = field(default_factory=dict)
+    suites: dict[str, tuple[SuitePin, datetime]] = field(default_factory=dict)
+    runs: dict[str, EvalRun] = field(default_factory=dict)
+    samples: dict[str, dict[tuple[str, int], Sample]] = field(default_factory=dict)
+    proposals: dict[str, Proposal] = field(default_factory=dict)
+    verdicts: dict[str, tuple[Verdict, str]] = field(default_factory=dict)
+    rollouts: dict[str, Rollout] = field(default_factory=dict)
+    blocks: dict[str, tuple[Block, ...]] = field(default_factory=dict)
+    traffic: dict[tuple[object, ...], Traffic] = field(default_factory=dict)
+    events: tuple[AuditEvent, ...] = ()
+    keys: dict[str, ApiKey] = field(default_factory=dict)
+
+    def fork(self) -> Self:
+        forked = copy(self)
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, dict):
+                setattr(forked, each.name, dict(value))
+        return forked
+
+    @property
+    def etag(self) -> str:
+        return f"{self.installation}-{self.revision}-{self.serving_changes}"
+
+
+class Unit:
+    """One unit of work's state; what changes it is refused in a `read()`."""
+
+    def __init__(self, state: State, *, writable: bool) -> None:
+        self.state = state
+        self._writable = writable
+
+    @property
+    def writing(self) -> State:
+        """Raises IllegalTransition in a `read()`."""
+        if not self._writable:
+            raise IllegalTransition("this unit of work only reads: use store.write()")
+        return self.state
+
+
+def need(known: Collection[str], noun: str, *ids: str) -> None:
+    """What a foreign key does: raises InputError for an id that is not stored."""
+    for each in ids:
+        if each not in known:
+            raise InputError(f"this row refers to a {noun} {each} that is not stored")

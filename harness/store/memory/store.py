@@ -1,0 +1,92 @@
+"""The store in memory. A write works on a copy, which replaces the state at its end."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from harness.domain.errors import StoreUnavailable
+from harness.domain.routing import Snapshot
+from harness.ports import Clock
+from harness.store.memory.decisions import MemoryProposals, MemoryRollouts, MemoryVerdicts
+from harness.store.memory.evals import MemoryEvalRuns, MemorySuites
+from harness.store.memory.operations import MemoryApiKeys, MemoryAuditLog, MemoryObservations
+from harness.store.memory.routing import MemoryProviders, MemoryRouting, MemoryWaivers
+from harness.store.memory.state import State, Unit
+from harness.store.rules import grants
+
+LOCK_TIMEOUT_S: Final = 10.0
+
+
+class MemoryTransaction:
+    """One unit of work; see harness.ports.Transaction."""
+
+    def __init__(self, state: State, *, writable: bool, secret: bytes) -> None:
+        unit = Unit(state, writable=writable)
+        self.routing = MemoryRouting(unit)
+        self.providers = MemoryProviders(unit)
+        self.proposals = MemoryProposals(unit)
+        self.runs = MemoryEvalRuns(unit)
+        self.suites = MemorySuites(unit)
+        self.verdicts = MemoryVerdicts(unit)
+        self.rollouts = MemoryRollouts(unit)
+        self.observations = MemoryObservations(unit)
+        self.audit = MemoryAuditLog(unit, secret)
+        self.keys = MemoryApiKeys(unit)
+        self.waivers = MemoryWaivers(unit)
+
+
+class MemoryStore:
+    """A store that lives and dies with its process; one writer at a time, as in SQLite."""
+
+    def __init__(self, *, secret: bytes, clock: Clock) -> None:
+        self._secret = secret
+        self._clock = clock
+        self._state = State()
+        self._writer = threading.Lock()
+        self._changed = threading.Condition()
+        self._commits = 0
+        self._seen = threading.local()
+
+    @contextmanager
+    def write(self) -> Iterator[MemoryTransaction]:
+        if not self._writer.acquire(timeout=LOCK_TIMEOUT_S):
+            raise StoreUnavailable("another unit of work has the store: end it, then try again")
+        try:
+            state = self._state.fork()
+            yield MemoryTransaction(state, writable=True, secret=self._secret)
+            with self._changed:
+                self._state = state
+                self._commits += 1
+                self._changed.notify_all()
+        finally:
+            self._writer.release()
+
+    @contextmanager
+    def read(self) -> Iterator[MemoryTransaction]:
+        yield MemoryTransaction(self._state, writable=False, secret=self._secret)
+
+    def snapshot(self) -> Snapshot:
+        state = self._state
+        tx = MemoryTransaction(state, writable=False, secret=self._secret)
+        return Snapshot(
+            tx.routing.table(), tx.providers.all(), grants(tx.keys.list()), state.etag
+        )
+
+    def etag(self) -> str:
+        return self._state.etag
+
+    def wait_for_change(self, timeout_s: float) -> bool:
+        with self._changed:
+            changed = self._changed.wait_for(self._unseen, timeout=timeout_s)
+            self._seen.commits = self._commits
+        return changed
+
+    def _unseen(self) -> bool:
+        return self._commits != getattr(self._seen, "commits", 0)
+
+    def try_lead(self, owner: str) -> bool:  # noqa: ARG002 - nobody else can lead
+        return True
+
+    def close(self) -> None:
+        """Nothing to close."""
