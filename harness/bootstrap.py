@@ -211,3 +211,44 @@ def _log_failed_job(job: str, error: BaseException) -> None:
     import structlog  # noqa: PLC0415
 
     structlog.get_logger("swapgate.schedule").error("job_failed", job=job, error=str(error))
+
+
+def serve_router(installation: Installation) -> None:
+    """The data plane's process: blocks until SIGTERM, then lets requests end."""
+    from router.app import build  # noqa: PLC0415 - only the router's process needs it
+    from router.recorder import Recorder  # noqa: PLC0415
+    from router.serve import serve  # noqa: PLC0415
+    from router.snapshot import SnapshotHolder  # noqa: PLC0415
+    from router.spool import Spool  # noqa: PLC0415
+    from router.transport.select import Transports  # noqa: PLC0415
+
+    settings, home = installation.settings, writable_home(installation.settings)
+    where = settings.router
+    holder = SnapshotHolder(installation.store, home / "snapshot.json")
+    holder.boot()
+    # A new name for every process: blocks are numbered from 1 in each.
+    worker = installation.context.chance.token("router-")
+    recorder = Recorder(
+        installation.store,
+        Spool(home / "observations.jsonl"),
+        worker=worker,
+        clock=installation.clock,
+        live_rollouts=lambda: holder.current.rollouts if holder.current else frozenset(),
+        flush_interval_s=where.flush_interval_s,
+        queue_rows=where.queue_size,
+    )
+    # Keys are read once: a request never looks at the environment.
+    transports = Transports(where, dict(os.environ))
+    app = build(
+        holder,
+        recorder,
+        transports,
+        where,
+        installation.secret,
+        installation.clock,
+        on_stop=transports.aclose,
+    )
+    try:
+        serve(app, where.host, where.port)
+    finally:
+        installation.close()

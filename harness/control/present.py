@@ -36,7 +36,8 @@ def plain(value: object) -> Plain:  # noqa: PLR0911 - one per kind of value
             return sorted(plain(inner) for inner in value)  # type: ignore[type-var]
         case _ if is_dataclass(value) and not isinstance(value, type):
             return _fields(value)
-    raise TypeError(f"{type(value).__name__} has no plain form")
+        case _:
+            raise TypeError(f"{type(value).__name__} has no plain form")
 
 
 def _fields(value: object) -> dict[str, Plain]:
@@ -51,6 +52,6 @@ def _fields(value: object) -> dict[str, Plain]:
         case Judged():
             return {"verdict": value.outcome, "words": value.words, **shown}
         case Route():
-            return {**shown, "targets": sorted(value.targets)}
+            return {**shown, "targets": [*sorted(value.targets)]}
         case _:
             return shown

@@ -1,0 +1,81 @@
+"""One thing by its name, or the newest of its kind, as it is stored. No decisions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.control import routes, targets
+from harness.control.context import Context
+from harness.domain.audit import AuditEvent
+from harness.domain.errors import SwapgateError
+from harness.domain.evaluation import EvalRun, RunState, Sample, Verdict
+from harness.domain.routing import Route
+from harness.domain.targets import Target
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteShown:
+    """A suite that this installation knows. error: why it does not load, else empty."""
+
+    name: str
+    title: str
+    version: str | None
+    digest: str | None
+    items: int | None
+    scorer: str | None
+    error: str = ""
+
+
+def target(ctx: Context, name: str) -> Target:
+    """By id or `provider/model`. Raises NotFound, InputError for an ambiguous name."""
+    with ctx.store.read() as tx:
+        return targets.find(tx, name)
+
+
+def route(ctx: Context, name: str) -> Route:
+    """Raises NotFound."""
+    with ctx.store.read() as tx:
+        return routes.existing(tx, name)
+
+
+def runs(ctx: Context, *, states: Sequence[RunState] = ()) -> Sequence[EvalRun]:
+    """Newest first; all states when none is named."""
+    with ctx.store.read() as tx:
+        return tx.runs.list(states=states)
+
+
+def samples(ctx: Context, run: str) -> Sequence[Sample]:
+    """In the run's order. Raises NotFound for an unknown run."""
+    with ctx.store.read() as tx:
+        return tx.runs.samples(tx.runs.get(run).id)
+
+
+def verdict(ctx: Context, name: str) -> Verdict:
+    """Raises NotFound."""
+    with ctx.store.read() as tx:
+        return tx.verdicts.get(name)
+
+
+def audit_tail(ctx: Context, limit: int) -> Sequence[AuditEvent]:
+    """Newest first."""
+    with ctx.store.read() as tx:
+        return tx.audit.tail(limit)
+
+
+def audit_break(ctx: Context) -> int | None:
+    """The number of the first event that does not fit the chain; None when it is whole."""
+    with ctx.store.read() as tx:
+        return tx.audit.first_break()
+
+
+def suites(ctx: Context) -> Sequence[SuiteShown]:
+    """In the order of the configuration; a suite that does not load says why."""
+    return [_suite(ctx, name) for name in ctx.suites.names()]
+
+
+def _suite(ctx: Context, name: str) -> SuiteShown:
+    title = ctx.suites.title(name)
+    try:
+        pin = ctx.suites.pin(name)
+    except SwapgateError as error:
+        return SuiteShown(name, title, None, None, None, None, str(error))
+    return SuiteShown(name, title, pin.version, pin.digest, pin.items, pin.scorer)
