@@ -47,7 +47,8 @@ def is_tokens(value: object) -> TypeGuard[list[int]]:
 def response(data: Mapping[str, Any], *, model: str) -> dict[str, Any]:
     """The body of `POST /v1/embeddings`. Raises Refused."""
     texts = parse_inputs(data.get("input"))
-    dimensions = data.get("dimensions") or DIMENSIONS
+    dimensions = data.get("dimensions")
+    dimensions = DIMENSIONS if dimensions is None else dimensions
     if not isinstance(dimensions, int) or not 1 <= dimensions <= MOST_DIMENSIONS:
         invalid(f"'dimensions' must be from 1 to {MOST_DIMENSIONS}.", "dimensions")
     as_base64 = data.get("encoding_format") == "base64"

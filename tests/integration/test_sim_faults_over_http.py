@@ -1,0 +1,440 @@
+"""Every fault switch, seen from a plain socket."""
+
+import http.client
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from evals.sim import serve
+from evals.sim.app import build_app
+from evals.sim.faults import Kind
+from evals.sim.simulator import Simulator
+
+MODEL = "sim-base"
+PROMPT = {"model": MODEL, "messages": [{"role": "user", "content": "Say 12 words please."}]}
+SILENCE_S = 0.3
+
+
+@pytest.fixture(scope="module")
+def module_sim() -> Simulator:
+    return serve.simulator(time_scale=0)
+
+
+@pytest.fixture(scope="module")
+def address(module_sim: Simulator) -> Iterator[tuple[str, int]]:
+    with serve.in_thread(module_sim) as url:
+        parts = urlsplit(url)
+        assert parts.hostname
+        assert parts.port
+        yield parts.hostname, parts.port
+
+
+@pytest.fixture
+def sim(module_sim: Simulator) -> Iterator[Simulator]:
+    module_sim.faults.clear()
+    module_sim.stats.clear()
+    yield module_sim
+    module_sim.faults.clear()
+
+
+@pytest.fixture
+def at(sim: Simulator, address: tuple[str, int]) -> tuple[str, int]:
+    """The address of a simulator without faults."""
+    assert not sim.faults.as_json()
+    return address
+
+
+def call(
+    at: tuple[str, int], method: str, path: str, body: object = None
+) -> tuple[int, dict[str, str], bytes]:
+    connection = http.client.HTTPConnection(*at, timeout=20)
+    try:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        connection.request(method, path, data)
+        answer = connection.getresponse()
+        return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
+    finally:
+        connection.close()
+
+
+def chat(at: tuple[str, int], **fields: Any) -> tuple[int, dict[str, str], bytes]:
+    return call(at, "POST", "/v1/chat/completions", PROMPT | fields)
+
+
+def set_fault(at: tuple[str, int], kind: str, **fields: Any) -> None:
+    status, _, body = call(at, "PUT", f"/sim/faults/{MODEL}", {"kind": kind, **fields})
+    assert status == 200, body
+
+
+def sent(at: tuple[str, int], **fields: Any) -> socket.socket:
+    """A connection on which the request has been sent."""
+    data = json.dumps(PROMPT | fields).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(data)}\r\n"
+    connection = socket.create_connection(at, timeout=20)
+    connection.sendall(head.encode() + b"connection: close\r\n\r\n" + data)
+    return connection
+
+
+def raw(at: tuple[str, int], **fields: Any) -> tuple[bytes, str]:
+    """All bytes of one answer, and how they ended: `end` or `reset`."""
+    received = b""
+    with sent(at, **fields) as connection:
+        try:
+            while part := connection.recv(65_536):
+                received += part
+        except ConnectionResetError:
+            return received, "reset"
+    return received, "end"
+
+
+def is_silent(connection: socket.socket) -> bool:
+    connection.settimeout(SILENCE_S)
+    try:
+        connection.recv(1)
+    except TimeoutError:
+        return True
+    return False
+
+
+def content_of(stream: bytes) -> list[str]:
+    """The content deltas of a stream; role and finish chunks have none."""
+    complete = stream[: stream.rfind(b"\n\n") + 1]
+    events = [line[6:] for line in complete.split(b"\n") if line.startswith(b"data: {")]
+    deltas = [json.loads(e)["choices"][0]["delta"] for e in events if b'"choices"' in e]
+    return [delta["content"] for delta in deltas if delta.get("content")]
+
+
+def test_a_status_comes_with_headers_and_code(at: tuple[str, int]) -> None:
+    set_fault(
+        at, "status", status=429, headers={"Retry-After": "7"}, code="rate_limit_exceeded"
+    )
+
+    status, headers, body = chat(at)
+
+    assert (status, headers["retry-after"]) == (429, "7")
+    assert json.loads(body)["error"]["type"] == "rate_limit_error"
+    assert json.loads(body)["error"]["code"] == "rate_limit_exceeded"
+
+
+def test_a_withdrawn_model_is_not_found(at: tuple[str, int]) -> None:
+    set_fault(at, "not_found")
+
+    status, _, body = chat(at)
+
+    assert status == 404
+    assert json.loads(body)["error"]["code"] == "model_not_found"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_reset_before_the_first_byte_is_a_real_one(
+    at: tuple[str, int], *, stream: bool
+) -> None:
+    set_fault(at, "reset")
+
+    assert raw(at, stream=stream) == (b"", "reset")
+
+
+def test_a_reset_in_mid_stream_comes_after_so_many_chunks(at: tuple[str, int]) -> None:
+    set_fault(at, "reset", after_chunks=3)
+
+    received, end = raw(at, stream=True)
+
+    assert end == "reset"
+    assert len(content_of(received)) == 3
+    assert b"[DONE]" not in received
+
+
+def test_a_close_ends_without_the_last_chunk(at: tuple[str, int]) -> None:
+    set_fault(at, "close", after_chunks=2)
+
+    received, end = raw(at, stream=True)
+
+    assert end == "end"
+    assert len(content_of(received)) == 2
+    assert not received.endswith(b"0\r\n\r\n")
+    assert raw(at)[0].endswith(b"0\r\n\r\n") is False
+
+
+def test_a_close_before_the_first_byte_sends_nothing(at: tuple[str, int]) -> None:
+    set_fault(at, "close")
+
+    assert raw(at) == (b"", "end")
+
+
+def test_a_truncated_stream_ends_well_without_its_finish(at: tuple[str, int]) -> None:
+    set_fault(at, "truncate", after_chunks=4)
+
+    received, end = raw(at, stream=True)
+
+    assert end == "end"
+    assert received.endswith(b"0\r\n\r\n")
+    assert len(content_of(received)) == 4
+    assert b'"finish_reason":"stop"' not in received
+    assert b"[DONE]" not in received
+
+
+def test_a_truncated_plain_answer_is_half_of_its_json(at: tuple[str, int]) -> None:
+    set_fault(at, "truncate")
+
+    status, _, body = chat(at)
+
+    assert status == 200
+    assert body.startswith(b'{"id":')
+    with pytest.raises(ValueError, match=r"line 1"):
+        json.loads(body)
+
+
+def test_a_stream_may_begin_with_an_error(at: tuple[str, int]) -> None:
+    set_fault(at, "error_in_stream")
+
+    status, headers, body = chat(at, stream=True)
+
+    assert (status, headers["content-type"][:17]) == (200, "text/event-stream")
+    assert body.startswith(b'data: {"error":')
+    assert json.loads(chat(at)[2])["error"]["code"] == "overloaded"
+
+
+def test_a_ping_and_the_role_may_come_before_the_error(at: tuple[str, int]) -> None:
+    set_fault(at, "error_in_stream", role_first=True)
+
+    _, _, body = chat(at, stream=True)
+
+    ping, role, error = body.split(b"\n\n")[:3]
+    assert ping == b": ping"
+    assert json.loads(role[6:])["choices"][0]["delta"]["role"] == "assistant"
+    assert "error" in json.loads(error[6:])
+    assert content_of(body) == []
+
+
+@pytest.mark.parametrize(("after", "seen"), [(0, 0), (2, 2), (10_000, 12)])
+def test_a_stall_is_silence_after_so_many_chunks(
+    at: tuple[str, int], after: int, seen: int
+) -> None:
+    set_fault(at, "stall", after_chunks=after)
+
+    with sent(at, stream=True) as connection:
+        received = connection.recv(65_536)
+        while len(content_of(received)) < seen:
+            received += connection.recv(65_536)
+
+        assert is_silent(connection)
+    assert received.startswith(b"HTTP/1.1 200")
+    assert len(content_of(received)) == seen
+
+
+def test_after_a_bounded_stall_the_answer_goes_on(at: tuple[str, int]) -> None:
+    set_fault(at, "stall", delay_s=0.01)
+
+    assert chat(at, stream=True)[2].endswith(b"[DONE]\n\n")
+    assert json.loads(chat(at)[2])["object"] == "chat.completion"
+
+
+def test_a_hanging_model_sends_nothing_and_notices_that_the_client_left(
+    at: tuple[str, int], sim: Simulator
+) -> None:
+    set_fault(at, "hang")
+
+    with sent(at) as connection:
+        assert is_silent(connection)
+        while MODEL not in sim.stats:
+            call(at, "GET", "/healthz")
+    while not sim.stats[MODEL].client_gone:
+        call(at, "GET", "/healthz")
+
+    assert sim.stats[MODEL].faults == {"hang": 1}
+
+
+@pytest.mark.parametrize("kind", ["slow", "hang"])
+def test_after_a_bounded_delay_the_answer_comes(at: tuple[str, int], kind: str) -> None:
+    set_fault(at, kind, delay_s=0.01)
+
+    assert json.loads(chat(at)[2])["object"] == "chat.completion"
+
+
+@pytest.mark.parametrize("variant", ["text", "nan", "nested", "no_choices"])
+def test_garbage_is_a_200_that_is_no_answer(at: tuple[str, int], variant: str) -> None:
+    set_fault(at, "garbage", variant=variant)
+
+    status, headers, body = chat(at)
+
+    assert (status, headers["content-type"]) == (200, "application/json")
+    assert b'"message":{' not in body
+
+
+def test_html_and_a_wrong_content_type(at: tuple[str, int]) -> None:
+    set_fault(at, "html", status=502)
+    status, headers, body = chat(at)
+    assert (status, headers["content-type"][:9]) == (502, "text/html")
+    assert body.startswith(b"<!doctype html>")
+
+    set_fault(at, "wrong_content_type")
+    status, headers, body = chat(at)
+    assert (status, headers["content-type"][:10]) == (200, "text/plain")
+    assert json.loads(body)["object"] == "chat.completion"
+
+
+def test_a_huge_body_has_the_size_asked_for(at: tuple[str, int]) -> None:
+    set_fault(at, "huge", size_bytes=2**20)
+    assert len(chat(at)[2]) == 2**20 + 2
+
+    set_fault(at, "huge", size_bytes=2**22, variant="gzip")
+    _, headers, body = chat(at)
+    assert headers["content-encoding"] == "gzip"
+    assert len(body) < 2**15
+
+
+def test_a_reader_may_leave_a_huge_body_unread(at: tuple[str, int], sim: Simulator) -> None:
+    set_fault(at, "huge", size_bytes=2**31)
+    connection = http.client.HTTPConnection(*at, timeout=20)
+    connection.request("POST", "/v1/chat/completions", json.dumps(PROMPT))
+    assert connection.getresponse().read(100) == b" " * 100
+    connection.close()
+
+    while not sim.stats[MODEL].client_gone:
+        call(at, "GET", "/healthz")
+
+
+def test_an_endless_header_never_gets_to_its_body(at: tuple[str, int]) -> None:
+    set_fault(at, "endless_header", size_bytes=300_000)
+
+    received, end = raw(at)
+
+    assert end == "end"
+    assert len(received) > 290_000
+    assert b"\r\n\r\n" not in received
+
+
+def test_every_kind_of_fault_is_tried_here(at: tuple[str, int]) -> None:
+    source = Path(__file__).read_text(encoding="utf-8")
+
+    assert all(f'"{kind}"' in source for kind in Kind)
+    assert call(at, "GET", "/healthz")[0] == 200
+
+
+def test_a_rate_hits_its_share_and_the_stats_count_it(at: tuple[str, int]) -> None:
+    set_fault(at, "status", rate=0.3)
+
+    failed = sum(chat(at)[0] == 500 for _ in range(100))
+
+    stats = json.loads(call(at, "GET", "/sim/stats")[2])["models"][MODEL]
+    switches = json.loads(call(at, "GET", "/sim/faults")[2])["faults"][MODEL]
+    assert failed == 30
+    assert (stats["requests"], stats["faults"]) == (100, {"status": 30})
+    assert (switches["seen"], switches["hit"]) == (100, 30)
+
+
+def test_until_count_and_delete_end_a_fault(at: tuple[str, int]) -> None:
+    set_fault(at, "status", until_count=1)
+    assert [chat(at)[0] for _ in range(2)] == [500, 200]
+
+    set_fault(at, "status")
+    assert chat(at)[0] == 500
+    assert call(at, "DELETE", f"/sim/faults/{MODEL}")[0] == 200
+    assert chat(at)[0] == 200
+
+    assert call(at, "PUT", "/sim/faults/*", {"kind": "html"})[0] == 200
+    assert call(at, "DELETE", "/sim/faults")[0] == 200
+    assert json.loads(call(at, "GET", "/sim/faults")[2]) == {"faults": {}}
+
+
+def test_embeddings_are_hit_too(at: tuple[str, int]) -> None:
+    set_fault(at, "status", status=503)
+
+    assert call(at, "POST", "/v1/embeddings", {"model": MODEL, "input": "x"})[0] == 503
+
+
+@pytest.mark.req("F7")
+def test_another_profile_behind_a_name_is_seen_in_the_fingerprint(
+    at: tuple[str, int], sim: Simulator
+) -> None:
+    name, before = "sim-backup", sim.models["sim-backup"].profile
+    status, _, body = call(at, "POST", f"/sim/profiles/{name}", {"like": "sim-worse"})
+    assert status == 200
+    assert json.loads(body)[name]["default_skill"] == 0.5
+    drifted = json.loads(chat(at, model=name)[2])
+    assert drifted["system_fingerprint"] != before.fingerprint
+    assert drifted["model"] == name
+
+    assert (
+        call(at, "POST", f"/sim/profiles/{name}", {"skill": 0.2, "error_rate": 0.0})[0] == 200
+    )
+    assert json.loads(call(at, "GET", "/sim/profiles")[2])[name]["default_skill"] == 0.2
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "says"),
+    [
+        ("PUT", "/sim/faults/sim-base", {"kind": "explode"}, 400, "kind: must be one of"),
+        ("PUT", "/sim/faults/sim-base", b"{", 400, "parse the JSON"),
+        ("PUT", "/sim/faults/nobody", {"kind": "hang"}, 404, "nobody"),
+        ("POST", "/sim/profiles/sim-base", {"skil": 1}, 400, "did you mean 'skill'"),
+        ("POST", "/sim/profiles/sim-base", {"like": "sim-wors"}, 400, "sim-worse"),
+        ("GET", "/sim/levers", None, 404, "no switch"),
+        ("GET", "/elsewhere", None, 404, "/elsewhere"),
+        ("POST", "/v1/chat/completions", b"not json", 400, "parse the JSON"),
+        ("POST", "/v1/chat/completions", [1], 400, "must be a JSON object"),
+        ("POST", "/v1/chat/completions", {"messages": []}, 400, "model parameter"),
+        ("POST", "/v1/embeddings", {"model": "sim-base"}, 400, "'input'"),
+        (
+            "POST",
+            "/v1/embeddings",
+            {"model": "sim-base", "input": "x", "dimensions": 0},
+            400,
+            "'dimensions'",
+        ),
+    ],
+)
+def test_a_wrong_request_is_told_what_is_wrong(
+    at: tuple[str, int], method: str, path: str, body: object, status: int, says: str
+) -> None:
+    found, _, answer = call(at, method, path, body)
+
+    assert found == status
+    assert says in json.loads(answer)["error"]["message"]
+
+
+def test_stats_can_be_set_back(at: tuple[str, int]) -> None:
+    chat(at)
+    assert json.loads(call(at, "DELETE", "/sim/stats")[2]) == {"models": {}}
+    chat(at)
+    assert json.loads(call(at, "GET", "/sim/stats")[2])["models"][MODEL]["requests"] == 1
+
+
+def test_a_body_that_comes_in_pieces_is_read_whole(at: tuple[str, int]) -> None:
+    data = json.dumps(PROMPT | {"user": "x" * 300_000}).encode()
+
+    assert call(at, "POST", "/v1/chat/completions", data)[0] == 200
+
+
+def test_without_switches_there_are_none() -> None:
+    sim = serve.simulator(time_scale=0)
+    with serve.in_thread(sim, allow_switches=False) as url:
+        parts = urlsplit(url)
+        assert parts.hostname
+        assert parts.port
+        assert call((parts.hostname, parts.port), "GET", "/sim/stats")[0] == 404
+
+
+async def test_only_loopback_clients_reach_the_switches() -> None:
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    app = build_app(serve.simulator())
+    for client, status in [(("192.0.2.7", 5), 403), (None, 403), (("::1", 5), 200)]:
+        sent.clear()
+        scope = {"type": "http", "method": "GET", "path": "/sim/stats", "client": client}
+        await app(scope, receive, send)
+        assert sent[0]["status"] == status
+
+    with pytest.raises(RuntimeError, match="HTTP only"):
+        await app({"type": "websocket"}, receive, send)

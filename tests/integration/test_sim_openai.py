@@ -1,0 +1,246 @@
+"""The official client before the simulator, over real HTTP."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import openai
+import pytest
+from openai.types.chat import (
+    ChatCompletionAssistantMessageParam,
+    ChatCompletionFunctionToolParam,
+)
+
+from evals.sim import profiles, serve, suites
+from evals.sim.bank import ItemBank
+from evals.sim.profiles import Latency, Profile
+from evals.sim.simulator import Simulator
+
+WEATHER: ChatCompletionFunctionToolParam = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}, "unit": {"enum": ["C", "F"]}},
+        },
+    },
+}
+CALL_PROMPT = "What is the weather like in Lima, in Celsius?"
+CALL_ITEM = {
+    "input": CALL_PROMPT,
+    "target": {"name": "weather", "arguments": {"city": "Lima", "unit": "C"}},
+}
+MODELS = profiles.load() | {
+    "sim-sure": Profile("sim-sure", default_skill=1.0, latency=Latency(1.0, 0.0, 1000.0)),
+    "sim-strict": Profile("sim-strict", rejects=("temperature",)),
+    "sim-shaky": Profile("sim-shaky", error_rate=0.2),
+}
+
+
+@pytest.fixture(scope="module")
+def sim(tmp_path_factory: pytest.TempPathFactory) -> Simulator:
+    calls = tmp_path_factory.mktemp("suite") / "calls.jsonl"
+    calls.write_text(json.dumps(CALL_ITEM), encoding="utf-8")
+    shipped = serve.simulator(suites=[calls]).bank.suites
+    items = [item for suite in shipped.values() for item in suite]
+    return Simulator(MODELS, ItemBank(items), unix_time=lambda: 1_700_000_000, time_scale=0.01)
+
+
+@pytest.fixture(scope="module")
+def client(sim: Simulator) -> Iterator[openai.OpenAI]:
+    with (
+        serve.in_thread(sim) as url,
+        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        yield client
+
+
+def test_a_plain_answer_is_the_items_and_says_that_it_is_simulated(
+    client: openai.OpenAI, sim: Simulator
+) -> None:
+    item = sim.bank.suites["tickets"][0]
+
+    answer = client.chat.completions.create(
+        model="sim-sure", messages=[{"role": "user", "content": item.input}]
+    )
+
+    assert answer.choices[0].message.content == item.target
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.model == "sim-sure"
+    assert str(answer.system_fingerprint).startswith("simulated-swapgate-")
+    assert answer.usage is not None
+    assert answer.usage.total_tokens > answer.usage.completion_tokens > 0
+
+
+def test_a_stream_says_the_same_as_the_plain_answer(
+    client: openai.OpenAI, sim: Simulator
+) -> None:
+    prompt = sim.bank.suites["extraction"][0].input
+    plain = client.chat.completions.create(
+        model="sim-base", messages=[{"role": "user", "content": prompt}]
+    )
+
+    chunks = list(
+        client.chat.completions.create(
+            model="sim-base",
+            messages=[{"role": "user", "content": prompt}],
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+
+    deltas = [chunk.choices[0].delta for chunk in chunks if chunk.choices]
+    assert deltas[0].role == "assistant"
+    text = "".join(delta.content or "" for delta in deltas)
+    assert text == plain.choices[0].message.content
+    assert chunks[-2].choices[0].finish_reason == "stop"
+    assert chunks[-1].usage == plain.usage
+    assert len(chunks) > 5
+
+
+def test_without_being_asked_a_stream_has_no_usage(client: openai.OpenAI) -> None:
+    chunks = client.chat.completions.create(
+        model="sim-base", messages=[{"role": "user", "content": "Hello"}], stream=True
+    )
+
+    assert all(chunk.choices and chunk.usage is None for chunk in chunks)
+
+
+def test_an_answer_is_cut_at_max_tokens(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model="sim-base",
+        messages=[{"role": "user", "content": "Write 500 words."}],
+        max_completion_tokens=10,
+    )
+
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens <= 10
+
+
+@pytest.mark.req("B7")
+def test_an_item_that_expects_a_call_gets_it(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(
+        model="sim-sure",
+        messages=[{"role": "user", "content": CALL_PROMPT}],
+        tools=[WEATHER],
+    )
+
+    assert answer.choices[0].finish_reason == "tool_calls"
+    (call,) = answer.choices[0].message.tool_calls or []
+    assert call.type == "function"
+    assert json.loads(call.function.arguments) == {"city": "Lima", "unit": "C"}
+
+
+@pytest.mark.req("B7")
+def test_a_forced_call_comes_in_deltas_and_fits_the_schema(client: openai.OpenAI) -> None:
+    name, arguments, reasons = "", "", []
+    for chunk in client.chat.completions.create(
+        model="sim-base",
+        messages=[{"role": "user", "content": "Nothing that I know."}],
+        tools=[WEATHER],
+        tool_choice={"type": "function", "function": {"name": "weather"}},
+        stream=True,
+    ):
+        for delta in chunk.choices[0].delta.tool_calls or []:
+            assert delta.function is not None
+            name += delta.function.name or ""
+            arguments += delta.function.arguments or ""
+        reasons.append(chunk.choices[0].finish_reason)
+
+    assert name == "weather"
+    assert json.loads(arguments)["unit"] in {"C", "F"}
+    assert reasons[-1] == "tool_calls"
+
+
+@pytest.mark.req("B7")
+def test_after_the_tools_result_the_model_answers_in_words(client: openai.OpenAI) -> None:
+    asked: ChatCompletionAssistantMessageParam = {
+        "role": "assistant",
+        "tool_calls": [
+            {
+                "id": "call_1",
+                "type": "function",
+                "function": {"name": "weather", "arguments": "{}"},
+            }
+        ],
+    }
+    answer = client.chat.completions.create(
+        model="sim-base",
+        messages=[
+            {"role": "user", "content": "Hello"},
+            asked,
+            {"role": "tool", "tool_call_id": "call_1", "content": "20 C"},
+        ],
+        tools=[WEATHER],
+        tool_choice="required",
+    )
+
+    assert answer.choices[0].message.content
+    assert not answer.choices[0].message.tool_calls
+
+
+def test_embeddings_are_unit_vectors_of_the_asked_size(client: openai.OpenAI) -> None:
+    answer = client.embeddings.create(
+        model="sim-base", input=["one text", "another"], dimensions=64
+    )
+
+    assert [entry.index for entry in answer.data] == [0, 1]
+    for entry in answer.data:
+        assert sum(x * x for x in entry.embedding) == pytest.approx(1, abs=1e-5)
+        assert len(entry.embedding) == 64
+
+
+def test_models_are_listed_and_found(client: openai.OpenAI) -> None:
+    listed = client.models.list().data
+
+    assert {model.id for model in listed} == set(MODELS)
+    assert client.models.retrieve("sim-base").owned_by == "simulated"
+
+
+def test_an_unknown_model_is_a_404_that_says_so(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.chat.completions.create(
+            model="gpt-0", messages=[{"role": "user", "content": "Hello"}]
+        )
+
+    assert caught.value.code == "model_not_found"
+
+
+def test_a_request_without_messages_is_a_400(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(model="sim-base", messages=[])
+
+    assert caught.value.param == "messages"
+
+
+def test_a_model_refuses_the_parameters_that_it_rejects(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="temperature"):
+        client.chat.completions.create(
+            model="sim-strict", messages=[{"role": "user", "content": "Hi"}], temperature=0.0
+        )
+
+
+def test_a_model_fails_as_often_as_its_profile_says(client: openai.OpenAI) -> None:
+    failed = 0
+    for _ in range(100):
+        try:
+            client.embeddings.create(model="sim-shaky", input="x")
+        except openai.InternalServerError:
+            failed += 1
+
+    assert failed == 20
+
+
+def test_suites_of_the_user_are_known_beside_the_shipped_ones(
+    tmp_path: Path, sim: Simulator
+) -> None:
+    assert set(sim.bank.suites) == {
+        "arithmetic",
+        "extraction",
+        "instructions",
+        "tickets",
+        "calls",
+    }
+    assert suites.in_folder(tmp_path) == []

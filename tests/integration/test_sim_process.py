@@ -1,0 +1,111 @@
+"""The simulator as a process of its own: the same everywhere, and it ends when told to."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from evals.sim import serve
+from harness.domain.errors import InputError
+
+PROGRAM = """
+import sys
+from evals.sim.serve import run
+assert "inspect_ai" not in sys.modules, "the simulator must stay light"
+run(port=0, time_scale=0, swaps=sys.argv[1:], on_ready=lambda url: print(url, flush=True))
+print("ended")
+"""
+
+
+@contextmanager
+def simulator_process(*swaps: str) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    with subprocess.Popen(  # noqa: S603 - our own program, in our own interpreter
+        [sys.executable, "-c", PROGRAM, *swaps], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        try:
+            yield process.stdout.readline().strip(), process
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def answers(url: str, model: str) -> list[str]:
+    items = serve.simulator().bank.suites["extraction"][:40]
+    return [said(url, model, item.input) for item in items]
+
+
+def said(url: str, model: str, prompt: str) -> str:
+    body = {"model": model, "messages": [{"role": "user", "content": prompt}]}
+    request = urllib.request.Request(  # noqa: S310 - a loopback URL of our own process
+        f"{url}/v1/chat/completions", json.dumps(body).encode()
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - as above
+        text: str = json.load(answer)["choices"][0]["message"]["content"]
+    return text
+
+
+def test_two_processes_give_the_same_answers() -> None:
+    with simulator_process() as (one, _), simulator_process() as (other, _):
+        first = answers(one, "sim-base")
+
+        assert first == answers(other, "sim-base") == answers(one, "sim-base")
+        assert first != answers(other, "sim-equal")
+
+
+def test_swapped_models_answer_in_one_anothers_place() -> None:
+    with (
+        simulator_process() as (plain, _),
+        simulator_process("sim-better=sim-worse") as (swapped, _),
+    ):
+        assert answers(plain, "sim-better") == answers(swapped, "sim-worse")
+        assert answers(plain, "sim-worse") == answers(swapped, "sim-better")
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_cleanly_even_while_an_answer_hangs(sign: signal.Signals) -> None:
+    with simulator_process() as (url, process):
+        switch = urllib.request.Request(  # noqa: S310 - as above
+            f"{url}/sim/faults/*", b'{"kind": "hang"}', method="PUT"
+        )
+        with urllib.request.urlopen(switch, timeout=30) as done:  # noqa: S310 - as above
+            assert done.status == 200
+        host, port = url.removeprefix("http://").split(":")
+        body = b'{"model": "sim-base", "messages": [{"role": "user", "content": "x"}]}'
+        with socket.create_connection((host, int(port))) as hanging:
+            hanging.sendall(
+                b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: "
+                + str(len(body)).encode()
+                + b"\r\n\r\n"
+                + body
+            )
+            process.send_signal(sign)
+
+            assert process.wait(30) == 0
+        assert process.stdout
+        assert process.stdout.read() == "ended\n"
+
+
+def test_a_taken_port_is_one_clear_sentence() -> None:
+    with serve.listening("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+
+        with pytest.raises(InputError, match=f"127.0.0.1:{port}.*choose another port"):
+            serve.run(port=port)
+
+
+def test_an_ipv6_address_is_written_in_brackets() -> None:
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6 here")
+    try:
+        listener = serve.listening("::1", 0)
+    except InputError:
+        pytest.skip("no IPv6 loopback here")
+    with listener:
+        assert serve.url_of(listener).startswith("http://[::1]:")
