@@ -12,6 +12,7 @@ from harness.domain.errors import (
     InputError,
     NotAllowed,
     ProofRefused,
+    StaleWrite,
 )
 from harness.domain.evaluation import Claim, SuitePlan, SuiteRole
 from harness.domain.policy import GatePolicy, Policy
@@ -131,11 +132,14 @@ def figures(proposal: Proposal) -> Sequence[tuple[str, Forecast]]:
     return [(plan.suite, forecast(design_of(plan))) for plan in proposal.plans]
 
 
-def approve(ctx: Context, actor: Actor, proposal: str, reason: str = "") -> Proposal:
+def approve(
+    ctx: Context, actor: Actor, proposal: str, reason: str = "", *, seen: str | None = None
+) -> Proposal:
     """Let a passed proposal into its canary. Bound to the verdict that the approver saw.
 
-    Raises NotAllowed for the proposer (unless the policy says `self_approval`), ProofRefused
-    when the verdict has expired, IllegalTransition when nothing waits for approval.
+    seen: that verdict's id; None takes the stored one. Raises NotAllowed for the proposer
+    (unless the policy says `self_approval`), StaleWrite when the verdict is another by now,
+    ProofRefused when it has expired, IllegalTransition when nothing waits for approval.
     """
     actor.require(Role.APPROVER)
     now = ctx.clock.now()
@@ -146,6 +150,10 @@ def approve(ctx: Context, actor: Actor, proposal: str, reason: str = "") -> Prop
                 f"{actor.name} proposed {found.id} and cannot approve it: ask another approver"
             )
         advance(found.phase, Event.APPROVED)
+        if seen not in (None, found.verdict):
+            raise StaleWrite(
+                f"{found.id} has verdict {found.verdict}, not {seen}: look at it again"
+            )
         if found.approver is not None:
             raise Conflict(f"{found.id} is approved already, by {found.approver}")
         if found.verdict is None or tx.verdicts.get(found.verdict).expires_at <= now:

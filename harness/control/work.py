@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from harness.control import evaluate
+from harness.control import evaluate, targets
 from harness.control.context import Context
 from harness.domain.access import Actor, Role
 from harness.domain.errors import InputError
@@ -83,9 +83,14 @@ def stop_unneeded(ctx: Context, tx: Transaction, proposal: Proposal) -> None:
 def start_by_hand(
     ctx: Context, actor: Actor, suite: str, target: str, *, items: int | None = None
 ) -> EvalRun:
-    """Queue one run of a suite on a target, outside any proposal. It never decides anything."""
+    """Queue one run of a suite on a target, outside any proposal. It never decides anything.
+
+    target: an id or `provider/model`. Raises NotFound for an unknown suite or target.
+    """
     actor.require(Role.PROPOSER)
     pin = ctx.suites.pin(suite)
+    with ctx.store.read() as tx:
+        found = targets.find(tx, target).id
     if items is not None and items < 1:
         raise InputError(f"a run needs at least one item, not {items}")
     now = ctx.clock.now()
@@ -93,7 +98,7 @@ def start_by_hand(
         id=ctx.chance.token("run_"),
         suite=suite,
         suite_digest=pin.digest,
-        target=target,
+        target=found,
         order_seed=int(pin.digest[:8], 16),
         epochs=1,
         wanted=min(items or pin.items, pin.items),
@@ -109,6 +114,6 @@ def start_by_hand(
             actor=actor.name,
             action="eval.run",
             subject=f"run {run.id}",
-            details={"suite": suite, "target": target, "items": run.wanted},
+            details={"suite": suite, "target": found, "items": run.wanted},
         )
     return run
