@@ -39,7 +39,8 @@ class Worker:
         job = self._take(run)
         if job is None:
             return None
-        signal.signal(signal.SIGTERM, lambda *_: self._stop.set())
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, lambda *_: self._stop.set())
         beat = threading.Thread(target=self._beat, args=(run,), daemon=True)
         beat.start()
         meter = _Meter(job.run, *self._progress(run))

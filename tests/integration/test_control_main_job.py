@@ -1,0 +1,257 @@
+"""The main job over a real database: propose, evaluate, gate, canary, promote or roll back."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.control import canary, propose, routes
+from harness.control.propose import Wish
+from harness.domain.access import SYSTEM
+from harness.domain.errors import (
+    IllegalTransition,
+    InputError,
+    NotAllowed,
+    RouteBusy,
+)
+from harness.domain.evaluation import Claim, Failed, Passed, RunState
+from harness.domain.proposal import Phase
+from harness.domain.rollout import RolloutState, Signal
+from harness.domain.routing import RouteSettings, RouteSuite
+from harness.domain.targets import Target
+from harness.store.sql import SqlStore
+from tests.world import ANN, BEN, SECRET, World, approved
+
+SETTINGS = RouteSettings(suites=(RouteSuite("colours"),))
+
+
+@pytest.fixture
+def world(sqlite_url: str, tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path, store=None)  # type: ignore[arg-type]  # set in the next line
+    made.store = SqlStore(sqlite_url, secret=SECRET, clock=made.clock)
+    made.set_up()
+    yield made
+    made.store.close()
+
+
+def serving(world: World, name: str = "chat") -> str:
+    table = routes.table(world.context())
+    return table.targets[table.routes[name].incumbent].model
+
+
+def promoted(world: World, proposal: str, turns: int = 60) -> Phase:
+    for _ in range(turns):
+        world.turn()
+        world.feed()
+        if not world.get(proposal).open:
+            break
+    return world.get(proposal).phase
+
+
+@pytest.mark.req("A7", "F1", "F2")
+def test_a_better_candidate_is_evaluated_canaried_and_promoted(world: World) -> None:
+    proposal = world.propose("sim/better")
+
+    assert promoted(world, proposal.id) is Phase.PROMOTED
+
+    assert serving(world) == "better"
+    kinds = [record.kind for record in routes.history(world.context(), "chat")]
+    assert kinds == ["promotion", "weight", "weight", "canary", "baseline"]
+    with world.store.read() as tx:
+        assert isinstance(tx.verdicts.of(proposal.id)[0], Passed)
+        assert tx.audit.first_break() is None
+
+
+@pytest.mark.req("A7", "F2")
+def test_a_worse_candidate_is_stopped_by_the_gate_and_never_sees_traffic(world: World) -> None:
+    proposal = world.propose("sim/worse")
+    after = world.until_decided(proposal.id)
+
+    assert after.phase is Phase.REJECTED
+    assert "worse" in after.closed_because
+    assert serving(world) == "base"
+    assert [r.kind for r in routes.history(world.context(), "chat")] == ["baseline"]
+    with world.store.read() as tx:
+        assert isinstance(tx.verdicts.of(proposal.id)[0], Failed)
+
+
+@pytest.mark.req("A7")
+def test_an_equal_candidate_is_not_enough_for_the_default_claim(world: World) -> None:
+    after = world.until_decided(world.propose("sim/equal").id)
+    assert after.phase is Phase.REJECTED
+    assert serving(world) == "base"
+
+
+@pytest.mark.req("F3", "F4")
+def test_a_canary_that_fails_online_is_rolled_back_by_itself(world: World) -> None:
+    proposal = world.propose("sim/better")
+    world.until_decided(proposal.id)
+    for _ in range(20):
+        world.feed(failing=True)
+        world.turn()
+
+    after = world.get(proposal.id)
+    assert after.phase is Phase.ROLLED_BACK
+    assert serving(world) == "base"
+    assert routes.history(world.context(), "chat")[0].kind == "abort"
+
+
+def test_a_canary_without_traffic_stays_where_it_is(world: World) -> None:
+    proposal = world.propose("sim/better")
+    world.until_decided(proposal.id)
+    for _ in range(50):
+        world.turn()
+    status = world.store.snapshot().table.routes["chat"].canary
+    assert status is not None
+    assert status.weight_bps == 100
+    world.clock.advance(8 * 86_400)
+    world.turn()
+    with world.store.read() as tx:
+        assert tx.rollouts.live()[0].state is RolloutState.PAUSED
+
+
+def test_a_second_proposal_on_a_busy_route_names_the_open_one(world: World) -> None:
+    first = world.propose("sim/better")
+    with pytest.raises(RouteBusy, match=first.id):
+        world.propose("sim/worse")
+    world.until_decided(first.id)
+    with pytest.raises(RouteBusy, match=first.id):
+        world.propose("sim/worse")
+
+
+def test_two_proposals_share_the_incumbents_run_and_never_a_candidates(world: World) -> None:
+    ctx = world.context()
+    routes.create(ctx, SYSTEM, "mail", "sim/base", settings=SETTINGS)
+    first = world.propose("sim/better")
+    second = propose.create(ctx, ANN, Wish("mail", "sim/better", "another route"))
+    world.turn()
+    runs, others = world.get(first.id).runs["colours"], world.get(second.id).runs["colours"]
+    assert runs.incumbent == others.incumbent
+    assert runs.candidate != others.candidate
+
+
+def test_runs_stop_when_the_gate_has_decided(world: World) -> None:
+    proposal = world.propose("sim/better")
+    world.until_decided(proposal.id)
+    with world.store.read() as tx:
+        states = {run.state for run in tx.runs.list()}
+        verdict = tx.verdicts.of(proposal.id)[0]
+    assert states <= {RunState.DONE, RunState.STOPPED}
+    assert verdict.suites[0].n_used < verdict.suites[0].n_max
+
+
+def test_the_proposer_cannot_approve_and_another_person_can(world: World) -> None:
+    world.policy = approved()
+    proposal = world.propose("sim/better")
+    waiting = world.until_decided(proposal.id)
+    assert waiting.phase is Phase.AWAITING_APPROVAL
+
+    ctx = world.context()
+    with pytest.raises(NotAllowed, match="proposed"):
+        propose.approve(ctx, replace(BEN, name=ANN.name), proposal.id)
+    propose.approve(ctx, BEN, proposal.id)
+    world.turn()
+
+    after = world.get(proposal.id)
+    assert after.phase is Phase.CANARY
+    assert after.approver == "ben"
+
+
+def test_a_refusal_or_silence_ends_a_proposal_that_waits(world: World) -> None:
+    world.policy = approved()
+    refused = world.propose("sim/better")
+    world.until_decided(refused.id)
+    propose.refuse(world.context(), BEN, refused.id, "not this week")
+    assert world.get(refused.id).phase is Phase.REJECTED
+
+    silent = world.propose("sim/better")
+    world.until_decided(silent.id)
+    world.clock.advance(8 * 86_400)
+    world.turn()
+    assert world.get(silent.id).phase is Phase.REJECTED
+
+
+def test_a_proposal_can_be_cancelled_until_its_canary(world: World) -> None:
+    proposal = world.propose("sim/better")
+    propose.cancel(world.context(), ANN, proposal.id)
+    assert world.get(proposal.id).phase is Phase.CANCELLED
+    with pytest.raises(IllegalTransition):
+        propose.cancel(world.context(), ANN, proposal.id)
+
+    again = world.propose("sim/better")
+    world.until_decided(again.id)
+    with pytest.raises(InputError, match="canary abort"):
+        propose.cancel(world.context(), ANN, again.id)
+
+
+def test_people_pause_resume_and_abort_a_canary(world: World) -> None:
+    proposal = world.propose("sim/better")
+    world.until_decided(proposal.id)
+    ctx = world.context()
+    assert canary.by_hand(ctx, BEN, "chat", Signal.PAUSE, "lunch").state is RolloutState.PAUSED
+    for _ in range(5):
+        world.feed()
+        world.turn()
+    with world.store.read() as tx:
+        assert tx.rollouts.live()[0].step == 0
+    canary.by_hand(ctx, BEN, "chat", Signal.RESUME, "")
+    canary.by_hand(ctx, BEN, "chat", Signal.ABORT, "no")
+    assert world.get(proposal.id).phase is Phase.ROLLED_BACK
+    assert serving(world) == "base"
+
+
+def test_a_route_changed_by_another_ends_the_canary(world: World) -> None:
+    promoted(world, world.propose("sim/better").id)
+    proposal = world.propose("sim/base")
+    world.policy = replace(world.policy, gate=replace(world.policy.gate, margin=0.5))
+    world.until_decided(proposal.id)
+    back = routes.roll_back(world.context(), BEN, "chat", reason="an incident")
+    assert back.canary is None
+    assert serving(world) == "base"
+
+
+def test_a_rollback_needs_no_proof_and_brings_the_former_incumbent_back(world: World) -> None:
+    promoted(world, world.propose("sim/better").id)
+    assert serving(world) == "better"
+    routes.roll_back(world.context(), BEN, "chat", reason="an incident")
+    assert serving(world) == "base"
+
+
+def test_a_suite_that_changes_makes_the_open_proposal_stale(world: World) -> None:
+    proposal = world.propose("sim/better")
+    world.turn()
+    file = world.suites["colours"].path
+    assert file is not None
+    text = file.read_text(encoding="utf-8").replace("Colour number 1?", "Colour number one?")
+    file.write_text(text, encoding="utf-8")
+    world.turn()
+    after = world.get(proposal.id)
+    assert after.phase is Phase.REJECTED
+    assert "colours" in after.closed_because
+
+
+def test_a_worker_that_dies_again_and_again_is_not_held_against_the_candidate(
+    world: World,
+) -> None:
+    def dies(_target: Target, _item: object, _epoch: int) -> str:
+        raise RuntimeError("out of memory")
+
+    world.script = dies
+    proposal = world.propose("sim/better")
+    for _ in range(200):
+        world.turn()
+        if not world.get(proposal.id).open:
+            break
+    after = world.get(proposal.id)
+    assert after.phase is Phase.REJECTED
+    assert "not measured" in after.closed_because
+    with world.store.read() as tx:
+        assert {v.outcome for v in tx.verdicts.of(proposal.id)} == {"infra_error"}
+
+
+@pytest.mark.req("A7")
+def test_the_claim_non_inferior_needs_a_reason(world: World) -> None:
+    wish = Wish("chat", "sim/better", claim=Claim.NON_INFERIOR)
+    with pytest.raises(InputError, match="reason"):
+        propose.create(world.context(), ANN, wish)

@@ -1,0 +1,190 @@
+"""A small world for the control plane: a real store, a manual clock, scripted answers.
+
+Every item's answer is right or wrong by a rule on its number, so that verdicts are known.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from evals.samples import Item
+from evals.scripted import ScriptedRunner
+from evals.suites import Catalog
+from harness.control import propose, reconcile, routes, targets
+from harness.control.context import Context
+from harness.control.propose import Wish
+from harness.domain.access import SYSTEM, Actor, Role
+from harness.domain.evaluation import Claim
+from harness.domain.observation import Block
+from harness.domain.policy import CanaryPolicy, GatePolicy, Policy, Promotion, Step, Unit
+from harness.domain.proposal import Proposal
+from harness.domain.rollout import Rollout
+from harness.domain.routing import RouteSettings, RouteSuite
+from harness.domain.settings import SuiteSettings
+from harness.domain.targets import Price, Provider, Target
+from harness.ports import Store, Transaction
+from harness.runtime.chance import CountingChance
+from harness.runtime.clock import ManualClock
+from harness.runtime.evaluating import Worker
+from harness.runtime.inline_workers import InlineWorkers
+
+ITEMS = 60
+ANN = Actor("ann", Role.PROPOSER)
+BEN = Actor("ben", Role.APPROVER)
+SECRET = b"a secret of the tests"
+# Share of items that each model answers rightly, in twelfths.
+SKILL = {"base": 7, "better": 12, "worse": 2, "equal": 7}
+STEPS = (Step(100, 3), Step(500, 5), Step(2500, 10, certify=True))
+CANARY = CanaryPolicy(steps=STEPS, unit=Unit.REQUEST, p0=0.2, alpha=0.05)
+POLICY = Policy(
+    "default", gate=GatePolicy(claim=Claim.SUPERIOR, infra_pause_s=5), canary=CANARY
+)
+
+
+def answer(target: Target, item: Item, _epoch: int) -> str:
+    number = int(item.id.rpartition("-")[2])
+    right = number * 5 % 12 < SKILL[target.model]
+    return str(item.target) if right else "wrong"
+
+
+def suite_file(folder: Path) -> Path:
+    file = folder / "colours.jsonl"
+    lines = [
+        json.dumps({"id": f"colour-{n}", "input": f"Colour number {n}?", "target": f"c{n}"})
+        for n in range(ITEMS)
+    ]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return file
+
+
+@dataclass
+class World:
+    """store_of: opens the store anew, as a restarted process would."""
+
+    folder: Path
+    store: Store
+    clock: ManualClock = field(default_factory=ManualClock)
+    chance: CountingChance = field(default_factory=CountingChance)
+    policy: Policy = POLICY
+    script: Callable[[Target, Item, int], str] = answer
+
+    def __post_init__(self) -> None:
+        self.suites = {
+            "colours": SuiteSettings(
+                name="colours", path=suite_file(self.folder), scorer="exact"
+            )
+        }
+
+    def context(self, store: Store | None = None) -> Context:
+        """A new control process over `store`, by default the world's own."""
+        chosen = store or self.store
+        return Context(
+            store=chosen,
+            clock=self.clock,
+            chance=self.chance,
+            suites=Catalog(self.suites),
+            policies={self.policy.name: self.policy},
+            workers=InlineWorkers(lambda run, owner: self._work(chosen, run, owner)),
+        )
+
+    def _work(self, store: Store, run: str, owner: str) -> None:
+        Worker(
+            store=store,
+            clock=self.clock,
+            runner=ScriptedRunner(self.suites, self.script),
+            owner=owner,
+            parent=os.getppid(),
+            secrets={},
+        ).work(run)
+
+    def set_up(self) -> None:
+        ctx = self.context()
+        prices = {model: Price(1.0, 2.0) for model in SKILL}
+        targets.put_provider(
+            ctx, SYSTEM, Provider("sim", "sim", "http://127.0.0.1:9/v1", prices=prices)
+        )
+        settings = RouteSettings(suites=(RouteSuite("colours"),))
+        routes.create(ctx, SYSTEM, "chat", "sim/base", settings=settings)
+
+    def propose(self, candidate: str = "sim/better", actor: Actor = ANN) -> Proposal:
+        return propose.create(self.context(), actor, Wish("chat", candidate, "a test"))
+
+    def get(self, proposal: str) -> Proposal:
+        return propose.get(self.context(), proposal)
+
+    def turn(self, ctx: Context | None = None) -> reconcile.Turn:
+        """One turn of the loop; a second goes by."""
+        done = reconcile.reconcile(ctx or self.context())
+        self.clock.advance(1)
+        return done
+
+    def until_decided(self, proposal: str, turns: int = 10) -> Proposal:
+        """Turn until the evals have a verdict."""
+        for _ in range(turns):
+            self.turn()
+            if self.get(proposal).verdict:
+                break
+        return self.get(proposal)
+
+    def feed(self, *, failing: bool = False, blocks: int = 1) -> None:
+        """Traffic for the live rollout, as a router would record it."""
+        with self.store.read() as tx:
+            rollouts = tx.rollouts.live()
+            counts = {r.id: len(tx.observations.blocks(r.id)) for r in rollouts}
+        new = [
+            block_of(rollout, counts[rollout.id] + number, self.clock, failing=failing)
+            for rollout in rollouts
+            for number in range(blocks)
+        ]
+        with self.store.write() as tx:
+            tx.observations.append(new, [])
+
+
+def block_of(rollout: Rollout, number: int, clock: ManualClock, *, failing: bool) -> Block:
+    weight = rollout.current.weight_bps
+    canary = max(1, weight // 100)
+    lost = canary if failing else 0
+    return Block(
+        rollout=rollout.id,
+        worker="router-test",
+        sequence=number,
+        weight_bps=weight,
+        units=100,
+        canary_units=canary,
+        failures=lost + (1 if number % 3 == 0 else 0),
+        canary_failures=lost,
+        missing=0,
+        opened_at=clock.now(),
+        closed_at=clock.now(),
+    )
+
+
+def approved(policy: Policy = POLICY) -> Policy:
+    return replace(policy, promotion=Promotion.APPROVED)
+
+
+class Crash(BaseException):
+    """The process dies here; nothing may catch it."""
+
+
+class CrashingStore:
+    """A store whose n-th unit of work is the process's last: before its commit, or after."""
+
+    def __init__(self, store: Store, *, at: int, after_commit: bool) -> None:
+        self._store, self._left, self._after = store, at, after_commit
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    @contextmanager
+    def write(self) -> Iterator[Transaction]:
+        self._left -= 1
+        with self._store.write() as tx:
+            yield tx
+            if self._left == 0 and not self._after:
+                raise Crash
+        if self._left == 0 and self._after:
+            raise Crash
