@@ -1,0 +1,100 @@
+"""Nothing opens without a key, except the two health checks. Looked at before the body is."""
+
+import hmac
+import math
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from harness.api.answers import Answer, problem
+from harness.api.tokens import Attempts
+from harness.control import keys
+from harness.domain.access import MANAGEMENT_PREFIX, Actor, Role
+from harness.domain.errors import NotAllowed
+from harness.ports import Clock, Store
+
+OPEN = frozenset({"/healthz", "/readyz"})
+METRICS = "/metrics"
+SCRAPER = Actor("metrics token", Role.VIEWER)
+
+
+@dataclass(frozen=True)
+class Locks:
+    """What opens the API. metrics_token: opens /metrics alone; None where there is none."""
+
+    store: Store
+    secret: bytes
+    clock: Clock
+    metrics_token: str | None = None
+
+
+class Authenticated:
+    """Puts the Actor behind the bearer key into the request's state, or answers 401 or 429.
+
+    An address with too many failures is refused before its key is looked at, so that guessing
+    costs time whether a guess is right or not.
+    """
+
+    def __init__(self, app: ASGIApp, *, locks: Locks) -> None:
+        self._app, self._locks = app, locks
+        self._attempts = Attempts(locks.clock)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in OPEN:
+            await self._app(scope, receive, send)
+            return
+        address = scope["client"][0] if scope.get("client") else "unknown"
+        wait_s = self._attempts.wait_s(address)
+        if wait_s > 0:
+            await _slow_down(wait_s)(scope, receive, send)
+            return
+        token = _bearer(Headers(scope=scope).get("authorization", ""))
+        try:
+            actor = await self._actor(token, scope["path"])
+        except NotAllowed as refused:
+            self._attempts.failed(address)
+            await _unknown(str(refused), given=bool(token))(scope, receive, send)
+            return
+        scope.setdefault("state", {})["actor"] = actor
+        await self._app(scope, receive, send)
+
+    async def _actor(self, token: str, path: str) -> Actor:
+        locks = self._locks
+        scraper = path == METRICS and locks.metrics_token is not None
+        if scraper and hmac.compare_digest(
+            token.encode(), (locks.metrics_token or "").encode()
+        ):
+            return SCRAPER
+        if not token.startswith(MANAGEMENT_PREFIX):
+            raise NotAllowed(f"send `Authorization: Bearer {MANAGEMENT_PREFIX}…`")
+        return await run_in_threadpool(
+            keys.authenticate, locks.store, token, secret=locks.secret
+        )
+
+
+def _bearer(header: str) -> str:
+    scheme, _, token = header.partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def _unknown(message: str, *, given: bool) -> Answer:
+    challenge = 'Bearer realm="swapgate"' + (', error="invalid_token"' if given else "")
+    return problem(
+        HTTPStatus.UNAUTHORIZED,
+        "Unauthenticated",
+        f"{message}. `swapgate key create --role viewer NAME` makes a key.",
+        headers={"www-authenticate": challenge},
+    )
+
+
+def _slow_down(wait_s: float) -> Answer:
+    return problem(
+        HTTPStatus.TOO_MANY_REQUESTS,
+        "TooManyFailures",
+        "Too many wrong keys came from this address. Wait, then send the right one.",
+        retryable=True,
+        headers={"retry-after": str(math.ceil(wait_s))},
+    )

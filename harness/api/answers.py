@@ -1,0 +1,64 @@
+"""Answers as JSON: domain objects in their plain form, errors in one shape."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from starlette.responses import Response
+
+from harness.control.present import Plain, plain
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    """One piece of a list. total: how many there are in all."""
+
+    items: Sequence[T]
+    total: int
+
+
+def page(everything: Sequence[T], *, limit: int, offset: int = 0) -> Page[T]:
+    return Page(everything[offset : offset + limit], len(everything))
+
+
+def whole(everything: Sequence[T]) -> Page[T]:
+    return Page(everything, len(everything))
+
+
+class Answer(Response):
+    """JSON of a domain object. A figure that is not finite becomes null: JSON has no word."""
+
+    media_type = "application/json"
+
+    def render(self, content: object) -> bytes:
+        text = json.dumps(_finite(plain(content)), ensure_ascii=False, allow_nan=False)
+        return text.encode()
+
+
+def _finite(value: Plain) -> Plain:
+    match value:
+        case float() if not math.isfinite(value):
+            return None
+        case list():
+            return [_finite(inner) for inner in value]
+        case dict():
+            return {name: _finite(inner) for name, inner in value.items()}
+        case _:
+            return value
+
+
+def problem(
+    status: int,
+    kind: str,
+    message: str,
+    *,
+    retryable: bool = False,
+    headers: Mapping[str, str] | None = None,
+) -> Answer:
+    """The one shape of an error. kind: the class in harness.domain.errors, where one exists."""
+    body = {"error": {"type": kind, "message": message, "retryable": retryable}}
+    return Answer(body, status_code=status, headers=dict(headers or {}))

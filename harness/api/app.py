@@ -1,0 +1,78 @@
+"""The management API, joined: layers outside in, then the nouns under /api/v1."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+
+import harness
+from harness.api import canaries, evals, health, operations, proposals, routing
+from harness.api.access import Authenticated, Locks
+from harness.api.body import StrictBody
+from harness.api.document import document
+from harness.api.failures import Guarded, of_http, of_validation
+from harness.api.health import TurnAge
+from harness.api.idempotency import Remembered
+from harness.bootstrap import Installation
+
+PREFIX: Final = "/api/v1"
+NOUNS: Final = (routing, evals, proposals, canaries, operations)
+
+
+class _Api(FastAPI):
+    """With the answers in its OpenAPI document."""
+
+    def openapi(self) -> dict[str, Any]:
+        return document(super().openapi(), answers())
+
+
+def build(
+    installation: Installation,
+    *,
+    metrics_token: str | None = None,
+    turn_age_s: TurnAge | None = None,
+) -> FastAPI:
+    """The ASGI app. metrics_token: opens /metrics beside a viewer's key. turn_age_s: seconds
+    since the last reconcile turn, for /metrics."""
+    app = _Api(
+        title="Swapgate",
+        version=harness.__version__,
+        openapi_url=f"{PREFIX}/openapi.json",
+        # The usual pages load scripts from a remote host.
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=_operation,
+    )
+    app.state.installation = installation
+    app.state.remembered = Remembered(installation.clock)
+    app.state.turn_age_s = turn_age_s
+    app.include_router(health.router)
+    for noun in NOUNS:
+        app.include_router(noun.router, prefix=PREFIX, tags=[noun.__name__.split(".")[-1]])
+    app.add_exception_handler(HTTPException, of_http)
+    app.add_exception_handler(RequestValidationError, of_validation)
+    locks = Locks(installation.store, installation.secret, installation.clock, metrics_token)
+    # The last one added is the outermost.
+    app.add_middleware(StrictBody)
+    app.add_middleware(Authenticated, locks=locks)
+    app.add_middleware(Guarded, chance=installation.context.chance)
+    return app
+
+
+def answers() -> Mapping[tuple[str, str], Any]:
+    """(path, method in lower case) to the type of the answer."""
+    return {
+        (PREFIX + route.path_format, method.lower()): route.endpoint.__annotations__["return"]
+        for noun in NOUNS
+        for route in noun.router.routes
+        if isinstance(route, APIRoute)
+        for method in route.methods or ()
+    }
+
+
+def _operation(route: APIRoute) -> str:
+    return route.name

@@ -1,0 +1,150 @@
+"""What callers may send. An unknown field is an error, and so is a number that is none."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from harness.control.propose import Wish
+from harness.domain.evaluation import Claim, RunState, SuiteRole
+from harness.domain.routing import RouteSettings, RouteSuite, Stakes
+from harness.domain.settings import TargetSeed
+from harness.domain.targets import RequestPatch
+
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Text = Annotated[str, Field(max_length=10_000)]
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Json = dict[str, JsonValue]
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
+
+
+class Slice(Body):
+    """A piece of a list."""
+
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+    offset: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+
+
+class PatchBody(Body):
+    """What is changed in a client's request before it goes to this model."""
+
+    parameters: Json = {}
+    prompt_addendum: Text = ""
+    response_format: Json | None = None
+
+
+class ModelBody(Body):
+    provider: Name
+    model: Name
+    parameters: Json = {}
+    request_patch: PatchBody = PatchBody()
+
+    def seed(self) -> TargetSeed:
+        patch = self.request_patch
+        return TargetSeed(
+            self.provider,
+            self.model,
+            self.parameters,
+            RequestPatch(patch.parameters, patch.prompt_addendum, patch.response_format),
+        )
+
+
+class SuiteBody(Body):
+    suite: Name
+    role: SuiteRole = SuiteRole.PRIMARY
+
+
+class RouteBody(Body):
+    """incumbent, fallbacks: ids or `provider/model`."""
+
+    name: Name
+    incumbent: Name
+    fallbacks: Annotated[list[Name], Field(max_length=20)] = []
+    suites: Annotated[list[SuiteBody], Field(max_length=20)] = []
+    description: Text = ""
+    stakes: Stakes = Stakes.LOW
+    policy: Name = "default"
+    total_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 120.0
+
+    def settings(self) -> RouteSettings:
+        return RouteSettings(
+            description=self.description,
+            stakes=self.stakes,
+            policy=self.policy,
+            suites=tuple(RouteSuite(each.suite, each.role) for each in self.suites),
+            total_timeout_s=self.total_timeout_s,
+        )
+
+
+class RollbackBody(Body):
+    """to_version: of the route; without it, the incumbent before this one."""
+
+    reason: Text
+    to_version: Count | None = None
+
+
+class EvalBody(Body):
+    """target: an id or `provider/model`. items: None for the whole suite."""
+
+    suite: Name
+    target: Name
+    items: Count | None = None
+
+
+class ProposalBody(Body):
+    """candidate: an id or `provider/model`. claim, margin, policy: None for the route's."""
+
+    route: Name
+    candidate: Name
+    reason: Text = ""
+    claim: Claim | None = None
+    margin: Annotated[float, Field(gt=0, lt=1)] | None = None
+    policy: Name | None = None
+
+    def wish(self) -> Wish:
+        return Wish(
+            self.route, self.candidate, self.reason, self.claim, self.margin, self.policy
+        )
+
+
+class ApprovalBody(Body):
+    """verdict: the one that the approver saw; refused when it is another by now."""
+
+    reason: Text = ""
+    verdict: Name | None = None
+
+
+class ReasonBody(Body):
+    reason: Text = ""
+
+
+class KeyBody(Body):
+    """role: None for a data key. routes: that the data key opens; empty means all."""
+
+    name: Name
+    role: Literal["viewer", "proposer", "approver", "admin"] | None = None
+    routes: Annotated[list[Name], Field(max_length=1000)] = []
+
+
+class EvalSlice(Slice):
+    state: RunState | None = None
+
+
+class ProposalSlice(Slice):
+    route: Name | None = None
+    open: bool = False
+
+
+class Versions(Body):
+    """Of a route. Without `to` the newest, without `from` the one before it."""
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
+
+    older: Annotated[Count | None, Field(alias="from")] = None
+    newer: Annotated[Count | None, Field(alias="to")] = None
+
+
+class AuditSlice(Body):
+    limit: Annotated[int, Field(ge=1, le=1000)] = 50

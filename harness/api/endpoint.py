@@ -1,0 +1,83 @@
+"""A handler returns a domain object; its return type is what OpenAPI says of the answer."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import wraps
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Depends, Header, Query, Request
+from starlette.responses import Response
+
+from harness.api.answers import Answer
+from harness.api.bodies import Body, Slice
+from harness.api.idempotency import Remembered
+from harness.bootstrap import Installation
+from harness.control.context import Context
+from harness.domain.access import Actor
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks, and what answering takes. idempotency_key: only where something is made."""
+
+    ctx: Context
+    actor: Actor
+    secret: bytes
+    remembered: Remembered
+    idempotency_key: str | None = None
+
+
+def _caller(request: Request) -> Caller:
+    installation: Installation = request.app.state.installation
+    return Caller(
+        ctx=installation.context,
+        actor=request.state.actor,
+        secret=installation.secret,
+        remembered=request.app.state.remembered,
+    )
+
+
+Who = Annotated[Caller, Depends(_caller)]
+Key = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=200)]
+
+
+def _maker(who: Who, idempotency_key: Key = None) -> Caller:
+    return replace(who, idempotency_key=idempotency_key)
+
+
+Maker = Annotated[Caller, Depends(_maker)]
+Piece = Annotated[Slice, Query()]
+
+
+def endpoint(
+    router: APIRouter, method: str, path: str, *, status: int = 200
+) -> Callable[[F], F]:
+    """Register a handler. It takes `who` and perhaps `body`; it is called in a thread."""
+
+    def register(handler: F) -> F:
+        @wraps(handler)
+        def answered(**given: Any) -> Response:
+            def do() -> Answer:
+                return Answer(handler(**given), status_code=status)
+
+            if status == 204:
+                handler(**given)
+                return Response(status_code=status)
+            return _once(given["who"], f"{method} {path}", given.get("body"), do)
+
+        router.add_api_route(
+            path, answered, methods=[method], status_code=status, response_model=None
+        )
+        return handler
+
+    return register
+
+
+def _once(who: Caller, what: str, body: Body | None, do: Callable[[], Answer]) -> Answer:
+    if who.idempotency_key is None or body is None:
+        return do()
+    # The role too: a lesser key of the same person must not be shown what this one was.
+    scope = (who.actor.name, who.actor.role.name, what, who.idempotency_key)
+    return who.remembered.once(scope, body.model_dump_json(), do)

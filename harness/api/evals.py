@@ -1,0 +1,59 @@
+"""Suites, eval runs with their samples, and verdicts."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from harness.api.answers import Page, page, whole
+from harness.api.bodies import EvalBody, EvalSlice
+from harness.api.endpoint import Maker, Piece, Who, endpoint
+from harness.control import lookup, reports, work
+from harness.control.lookup import SuiteShown
+from harness.domain.evaluation import EvalRun, Sample, Verdict
+
+router = APIRouter()
+
+
+@dataclass(frozen=True)
+class EvalProgress:
+    """A run and how far it is. cost_usd: of the answers whose price is known."""
+
+    run: EvalRun
+    samples: int
+    cost_usd: float
+
+
+@endpoint(router, "GET", "/suites")
+def list_suites(who: Who) -> Page[SuiteShown]:
+    return whole(lookup.suites(who.ctx))
+
+
+@endpoint(router, "GET", "/evals")
+def list_evals(who: Who, piece: Annotated[EvalSlice, Query()]) -> Page[EvalRun]:
+    """Newest first."""
+    states = (piece.state,) if piece.state else ()
+    found = lookup.runs(who.ctx, states=states)
+    return page(found, limit=piece.limit, offset=piece.offset)
+
+
+@endpoint(router, "POST", "/evals", status=201)
+def start_eval(who: Maker, body: EvalBody) -> EvalRun:
+    """Queue a run outside any proposal. It never decides anything."""
+    return work.start_by_hand(who.ctx, who.actor, body.suite, body.target, items=body.items)
+
+
+@endpoint(router, "GET", "/evals/{run}")
+def get_eval(who: Who, run: str) -> EvalProgress:
+    return EvalProgress(*reports.progress(who.ctx, run))
+
+
+@endpoint(router, "GET", "/evals/{run}/samples")
+def eval_samples(who: Who, run: str, piece: Piece) -> Page[Sample]:
+    """In the order in which they are asked."""
+    return page(lookup.samples(who.ctx, run), limit=piece.limit, offset=piece.offset)
+
+
+@endpoint(router, "GET", "/verdicts/{verdict}")
+def get_verdict(who: Who, verdict: str) -> Verdict:
+    return lookup.verdict(who.ctx, verdict)

@@ -1,0 +1,95 @@
+"""Is it alive, is it ready, and what monitoring wants to know."""
+
+from collections.abc import Callable, Iterable
+
+import structlog
+from fastapi import APIRouter, Request
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+from starlette.responses import Response
+
+from harness.api.answers import Answer
+from harness.bootstrap import Installation
+from harness.control import propose, reports
+from harness.control.context import Context
+from harness.domain.proposal import Phase
+
+log = structlog.get_logger("swapgate.api")
+router = APIRouter(include_in_schema=False)
+TurnAge = Callable[[], float | None]
+
+
+@router.get("/healthz")
+async def healthz() -> Answer:
+    """The process answers; asks nobody else."""
+    return Answer({"status": "ok"})
+
+
+@router.get("/readyz")
+def readyz(request: Request) -> Answer:
+    """The database answers and has our tables. Says no more than yes or no."""
+    installation: Installation = request.app.state.installation
+    try:
+        installation.store.etag()
+    except Exception as error:  # noqa: BLE001 - whatever it is, we are not ready
+        log.warning("not_ready", error=str(error))
+        return Answer({"status": "not ready"}, status_code=503)
+    return Answer({"status": "ok"})
+
+
+@router.get("/metrics")
+def metrics(request: Request) -> Response:
+    """Prometheus text. For viewers, and for the metrics token."""
+    state = request.app.state
+    registry = CollectorRegistry()
+    registry.register(_Figures(state.installation.context, state.turn_age_s))
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+
+class _Figures(Collector):
+    """Read at each scrape: everything is in the database, nothing is counted here."""
+
+    def __init__(self, ctx: Context, turn_age_s: TurnAge | None) -> None:
+        self._ctx, self._turn_age_s = ctx, turn_age_s
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        yield self._proposals()
+        yield from self._canaries()
+        age = self._turn_age_s() if self._turn_age_s else None
+        if age is not None:
+            yield GaugeMetricFamily(
+                "swapgate_reconcile_age_seconds", "Since the last reconcile turn.", age
+            )
+
+    def _proposals(self) -> Metric:
+        family = GaugeMetricFamily(
+            "swapgate_proposals", "Proposals by phase.", labels=["phase"]
+        )
+        phases = [each.phase for each in propose.all_proposals(self._ctx)]
+        for phase in Phase:
+            family.add_metric([phase.value], phases.count(phase))
+        return family
+
+    def _canaries(self) -> Iterable[Metric]:
+        weight = GaugeMetricFamily(
+            "swapgate_canary_weight_bps", "Share of a live canary.", labels=["route", "state"]
+        )
+        log_e = GaugeMetricFamily(
+            "swapgate_canary_log_e", "Evidence of harm, natural logarithm.", labels=["route"]
+        )
+        distance = GaugeMetricFamily(
+            "swapgate_canary_distance_to_trip",
+            "How much more log e rolls the canary back.",
+            labels=["route"],
+        )
+        for status in reports.canaries(self._ctx):
+            rollout = status.rollout
+            weight.add_metric([rollout.route, rollout.state.value], rollout.current.weight_bps)
+            log_e.add_metric([rollout.route], status.action.log_e)
+            distance.add_metric([rollout.route], status.action.distance_to_trip)
+        return weight, log_e, distance

@@ -1,0 +1,92 @@
+"""Keys, the audit log, policies, and everything at a glance."""
+
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+
+from harness.api.answers import Page, page, whole
+from harness.api.bodies import AuditSlice, KeyBody
+from harness.api.endpoint import Maker, Piece, Who, endpoint
+from harness.control import keys, lookup, reports
+from harness.control.reports import RouteStatus
+from harness.domain.access import ApiKey, Role
+from harness.domain.audit import AuditEvent
+from harness.domain.policy import Policy
+
+router = APIRouter()
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey(ApiKey):
+    """key: the text to send, shown in this answer alone."""
+
+    key: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
+class RouteGlance(RouteStatus):
+    """waits_for_person: an approval, or a paused canary."""
+
+    waits_for_person: bool = False
+
+
+@dataclass(frozen=True)
+class AuditCheck:
+    """first_break: the number of the first event that does not fit the chain."""
+
+    whole: bool
+    first_break: int | None
+
+
+@endpoint(router, "GET", "/overview")
+def overview(who: Who) -> Page[RouteGlance]:
+    """Every route; those that wait for a person first."""
+    return whole(
+        [
+            RouteGlance(**_values(status), waits_for_person=status.needs_decision)
+            for status in reports.overview(who.ctx)
+        ]
+    )
+
+
+@endpoint(router, "GET", "/policies")
+def list_policies(who: Who) -> Page[Policy]:
+    return whole(list(who.ctx.policies.values()))
+
+
+@endpoint(router, "GET", "/keys")
+def list_keys(who: Who, piece: Piece) -> Page[ApiKey]:
+    """Revoked ones too. The keys themselves are not stored."""
+    return page(keys.all_keys(who.ctx), limit=piece.limit, offset=piece.offset)
+
+
+@endpoint(router, "POST", "/keys", status=201)
+def create_key(who: Maker, body: KeyBody) -> NewKey:
+    """A management key with a role, or without one a data key. Needs an admin."""
+    role = Role[body.role.upper()] if body.role else None
+    made, text = keys.create(
+        who.ctx, who.actor, body.name, secret=who.secret, role=role, routes=body.routes
+    )
+    return NewKey(**_values(made), key=text)
+
+
+@endpoint(router, "DELETE", "/keys/{key}", status=204)
+def revoke_key(who: Who, key: str) -> None:
+    keys.revoke(who.ctx, who.actor, key)
+
+
+@endpoint(router, "GET", "/audit")
+def audit_tail(who: Who, piece: Annotated[AuditSlice, Query()]) -> Page[AuditEvent]:
+    """Newest first."""
+    return whole(lookup.audit_tail(who.ctx, piece.limit))
+
+
+@endpoint(router, "GET", "/audit/verify")
+def verify_audit(who: Who) -> AuditCheck:
+    broken = lookup.audit_break(who.ctx)
+    return AuditCheck(broken is None, broken)
+
+
+def _values(record: ApiKey | RouteStatus) -> dict[str, Any]:
+    return {each.name: getattr(record, each.name) for each in fields(record)}

@@ -1,0 +1,103 @@
+"""Proposals: create, look at, approve, reject, cancel."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from harness.api.answers import Page, page
+from harness.api.bodies import ApprovalBody, ProposalBody, ProposalSlice, ReasonBody
+from harness.api.endpoint import Maker, Who, endpoint
+from harness.control import propose, reports
+from harness.control.reports import ArmFigures
+from harness.domain.evaluation import EvalRun, SuitePlan, Verdict
+from harness.domain.proposal import Proposal
+from harness.domain.targets import Target
+
+router = APIRouter()
+NO_REASON = ReasonBody()
+AS_STORED = ApprovalBody()
+
+
+@dataclass(frozen=True)
+class SuiteComparison:
+    """One suite's two runs. Their samples: `/evals/{run}/samples`."""
+
+    plan: SuitePlan
+    incumbent_run: EvalRun
+    candidate_run: EvalRun
+    incumbent_samples: int
+    candidate_samples: int
+
+
+@dataclass(frozen=True)
+class ProposalComparison:
+    """Both models beside one another. verdict: null while the gate is open."""
+
+    proposal: Proposal
+    incumbent: Target
+    candidate: Target
+    verdict: Verdict | None
+    suites: Sequence[SuiteComparison]
+    incumbent_figures: ArmFigures
+    candidate_figures: ArmFigures
+
+
+@endpoint(router, "GET", "/proposals")
+def list_proposals(who: Who, piece: Annotated[ProposalSlice, Query()]) -> Page[Proposal]:
+    """Newest first."""
+    found = propose.all_proposals(who.ctx, route=piece.route, open_only=piece.open)
+    return page(found, limit=piece.limit, offset=piece.offset)
+
+
+@endpoint(router, "POST", "/proposals", status=201)
+def create_proposal(who: Maker, body: ProposalBody) -> Proposal:
+    """Register suites, claim, margin and alpha before the first score. 409 on a busy route."""
+    return propose.create(who.ctx, who.actor, body.wish())
+
+
+@endpoint(router, "GET", "/proposals/{proposal}")
+def get_proposal(who: Who, proposal: str) -> Proposal:
+    return propose.get(who.ctx, proposal)
+
+
+@endpoint(router, "GET", "/proposals/{proposal}/comparison")
+def compare_proposal(who: Who, proposal: str) -> ProposalComparison:
+    found = reports.compare(who.ctx, proposal)
+    return ProposalComparison(
+        proposal=found.proposal,
+        incumbent=found.incumbent,
+        candidate=found.candidate,
+        verdict=found.verdict,
+        suites=[
+            SuiteComparison(
+                plan=side.plan,
+                incumbent_run=side.incumbent_run,
+                candidate_run=side.candidate_run,
+                incumbent_samples=len(side.incumbent),
+                candidate_samples=len(side.candidate),
+            )
+            for side in found.suites
+        ],
+        incumbent_figures=found.incumbent_figures,
+        candidate_figures=found.candidate_figures,
+    )
+
+
+@endpoint(router, "POST", "/proposals/{proposal}/approve")
+def approve_proposal(who: Who, proposal: str, body: ApprovalBody = AS_STORED) -> Proposal:
+    """Not by its proposer. 409 when `verdict` is not the one that is stored now."""
+    return propose.approve(who.ctx, who.actor, proposal, body.reason, seen=body.verdict)
+
+
+@endpoint(router, "POST", "/proposals/{proposal}/reject")
+def reject_proposal(who: Who, proposal: str, body: ReasonBody = NO_REASON) -> Proposal:
+    """Needs a reason; the proposer will read it."""
+    return propose.refuse(who.ctx, who.actor, proposal, body.reason)
+
+
+@endpoint(router, "POST", "/proposals/{proposal}/cancel")
+def cancel_proposal(who: Who, proposal: str, body: ReasonBody = NO_REASON) -> Proposal:
+    """Take an open proposal back before its canary."""
+    return propose.cancel(who.ctx, who.actor, proposal, body.reason)

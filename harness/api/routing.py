@@ -1,0 +1,104 @@
+"""Models (targets) and routes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from harness.api.answers import Page, page, whole
+from harness.api.bodies import ModelBody, RollbackBody, RouteBody, Versions
+from harness.api.endpoint import Maker, Piece, Who, endpoint
+from harness.control import lookup, routes, targets
+from harness.domain.errors import NotFound
+from harness.domain.routing import Route
+from harness.domain.targets import Target
+from harness.ports import RouteRecord
+
+router = APIRouter()
+
+
+@dataclass(frozen=True)
+class Change:
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class RouteDiff:
+    """What differs between two versions of a route, by field."""
+
+    route: str
+    older: int
+    newer: int
+    changes: Mapping[str, Change]
+
+
+@endpoint(router, "GET", "/models")
+def list_models(who: Who, piece: Piece) -> Page[Target]:
+    return page(targets.all_targets(who.ctx), limit=piece.limit, offset=piece.offset)
+
+
+@endpoint(router, "POST", "/models", status=201)
+def add_model(who: Maker, body: ModelBody) -> Target:
+    """Adding the same content again changes nothing: its id is the hash of its content."""
+    return targets.add(who.ctx, who.actor, body.seed())
+
+
+@endpoint(router, "GET", "/models/{model:path}")
+def get_model(who: Who, model: str) -> Target:
+    """By id or `provider/model`."""
+    return lookup.target(who.ctx, model)
+
+
+@endpoint(router, "GET", "/routes")
+def list_routes(who: Who) -> Page[Route]:
+    table = routes.table(who.ctx)
+    return whole([table.routes[name] for name in sorted(table.routes)])
+
+
+@endpoint(router, "POST", "/routes", status=201)
+def create_route(who: Maker, body: RouteBody) -> Route:
+    """A new route; the models that it starts with are its baseline. Needs an admin."""
+    return routes.create(
+        who.ctx,
+        who.actor,
+        body.name,
+        body.incumbent,
+        fallbacks=body.fallbacks,
+        settings=body.settings(),
+    )
+
+
+@endpoint(router, "GET", "/routes/{route}")
+def get_route(who: Who, route: str) -> Route:
+    return lookup.route(who.ctx, route)
+
+
+@endpoint(router, "GET", "/routes/{route}/history")
+def route_history(who: Who, route: str, piece: Piece) -> Page[RouteRecord]:
+    """Every stored version, newest first: who changed what, with which proof."""
+    return page(routes.history(who.ctx, route), limit=piece.limit, offset=piece.offset)
+
+
+@endpoint(router, "GET", "/routes/{route}/diff")
+def route_diff(who: Who, route: str, versions: Annotated[Versions, Query()]) -> RouteDiff:
+    by_version = {r.route.version: r for r in routes.history(who.ctx, route)}
+    newer = versions.newer or max(by_version)
+    older = versions.older or max(newer - 1, 1)
+    for version in (older, newer):
+        if version not in by_version:
+            raise NotFound(
+                f"route {route!r} has versions 1 to {max(by_version)}, not {version}"
+            )
+    found = routes.difference(by_version[older], by_version[newer])
+    changes = {field: Change(before, after) for field, (before, after) in found.items()}
+    return RouteDiff(route, older, newer, changes)
+
+
+@endpoint(router, "POST", "/routes/{route}/rollback")
+def roll_back_route(who: Who, route: str, body: RollbackBody) -> Route:
+    """Bring a former incumbent back. A live canary ends. Needs an approver, and no proof."""
+    return routes.roll_back(
+        who.ctx, who.actor, route, to_version=body.to_version, reason=body.reason
+    )

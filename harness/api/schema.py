@@ -1,0 +1,98 @@
+"""JSON Schema of what `control.present.plain` makes of our types: OpenAPI without a second
+set of models. The tests hold every answer against it."""
+
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from datetime import datetime
+from enum import Enum, IntEnum
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from harness.api.answers import Page
+from harness.control.present import HIDDEN
+from harness.domain.evaluation import VERDICTS, Judged
+from harness.domain.routing import Route
+from harness.domain.targets import Target
+
+Schema = dict[str, Any]
+SCALARS: Mapping[object, Schema] = {
+    bool: {"type": "boolean"},
+    int: {"type": "integer"},
+    float: {"type": ["number", "null"]},  # null: not finite
+    str: {"type": "string"},
+    datetime: {"type": "string", "format": "date-time"},
+    object: {},
+    Any: {},
+    types.NoneType: {"type": "null"},
+}
+LISTS = (list, tuple, set, frozenset, Sequence)
+
+
+class Components:
+    """Collects the schemas of dataclasses under their class names."""
+
+    def __init__(self) -> None:
+        self.schemas: dict[str, Schema] = {}
+
+    def of(self, kind: Any) -> Schema:  # noqa: PLR0911 - one per kind of type
+        """The schema of a type as it is answered. Raises TypeError for one without a form."""
+        if (scalar := SCALARS.get(kind)) is not None:
+            return dict(scalar)
+        origin, inner = get_origin(kind), get_args(kind)
+        if origin in (Union, types.UnionType):
+            return {"anyOf": [self.of(each) for each in inner]}
+        if origin is Page:
+            return self._page(inner[0])
+        if origin is Mapping or origin is dict:
+            return {"type": "object", "additionalProperties": self.of(inner[1])}
+        if any(origin is each for each in LISTS):
+            return {"type": "array", "items": self.of(inner[0])}
+        if isinstance(kind, type) and issubclass(kind, Enum):
+            return _enum(kind)
+        if is_dataclass(kind) and isinstance(kind, type):
+            return self._reference(kind)
+        raise TypeError(f"{kind!r} has no JSON Schema here")
+
+    def _page(self, kind: Any) -> Schema:
+        items = {"type": "array", "items": self.of(kind)}
+        return _object({"items": items, "total": {"type": "integer"}})
+
+    def _reference(self, kind: type) -> Schema:
+        name = kind.__name__
+        if name not in self.schemas:
+            self.schemas[name] = {}  # a type may contain itself
+            hints = get_type_hints(kind)
+            shown = {
+                field.name: self.of(hints[field.name])
+                for field in fields(kind)
+                if field.name not in HIDDEN
+            }
+            self.schemas[name] = _object({**_derived(kind), **shown})
+        return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _object(properties: Schema) -> Schema:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _enum(kind: type[Enum]) -> Schema:
+    words = [each.name.lower() if issubclass(kind, IntEnum) else each.value for each in kind]
+    return {"type": "string", "enum": words}
+
+
+def _derived(kind: type) -> Schema:
+    """What `present` adds to a type's fields."""
+    text = {"type": "string"}
+    if issubclass(kind, Target):
+        return {"id": text, "name": text}
+    if issubclass(kind, Judged):
+        outcome = kind.outcome if kind in VERDICTS.values() else None
+        return {"verdict": {"const": outcome} if outcome else text, "words": text}
+    if issubclass(kind, Route):
+        return {"targets": {"type": "array", "items": text}}
+    return {}
