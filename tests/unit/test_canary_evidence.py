@@ -1,0 +1,215 @@
+"""The canary's evidence: laws, states that can be stored, and the worked numbers."""
+
+import json
+import math
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.domain.errors import InputError
+from harness.domain.observation import Block
+from harness.domain.policy import CanaryPolicy
+from harness.gate.assignment import ALARM_AT, worst_log_srm
+from harness.gate.certificate import Certificate, log_certificate
+from harness.gate.fisher import log_factors
+from harness.gate.online import (
+    Counts,
+    Harm,
+    Restarting,
+    combined,
+    distance_to_trip,
+    harm_of,
+    odds_grid,
+    trip,
+    watch,
+)
+from harness.gate.ranks import Ranks, rank
+
+pytestmark = pytest.mark.req("F3")
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+@st.composite
+def counts(draw: st.DrawFn) -> Counts:
+    units = draw(st.integers(0, 120))
+    canary = draw(st.integers(0, units))
+    failures = draw(st.integers(0, units))
+    low, high = max(0, failures - units + canary), min(canary, failures)
+    return Counts(units, canary, failures, draw(st.integers(low, high)))
+
+
+def block(number: int, counts: Counts, weight_bps: int = 100) -> Block:
+    return Block(
+        rollout="r",
+        worker="w",
+        sequence=number,
+        weight_bps=weight_bps,
+        units=counts.units,
+        canary_units=counts.canary,
+        failures=counts.failures,
+        canary_failures=counts.canary_failures,
+        missing=0,
+        opened_at=NOW,
+        closed_at=NOW,
+        number=number,
+    )
+
+
+@given(found=counts())
+def test_the_factors_average_to_1_over_what_could_have_happened(found: Counts) -> None:
+    """An e-value: its mean is 1 when the null is true, whatever the block's margins."""
+    low = max(0, found.failures - found.units + found.canary)
+    high = min(found.canary, found.failures)
+    null, harm = 1.0, 3.0
+    others = found.units - found.canary
+    ways = [
+        math.comb(found.canary, y) * math.comb(others, found.failures - y)
+        for y in range(low, high + 1)
+    ]
+    mean = sum(
+        way
+        / sum(ways)
+        * math.exp(
+            log_factors(found.units, found.canary, found.failures, y, odds=(null, harm))[0]
+        )
+        for y, way in zip(range(low, high + 1), ways, strict=True)
+    )
+    assert mean == pytest.approx(1.0, rel=1e-9)
+
+
+@given(found=counts())
+def test_a_block_without_a_choice_says_nothing(found: Counts) -> None:
+    if found.canary in (0, found.units) or found.failures in (0, found.units):
+        assert Harm().after(found) == Harm()
+
+
+@given(blocks=st.lists(counts(), max_size=12), cut=st.integers(0, 12))
+def test_a_restart_in_the_middle_changes_nothing(blocks: list[Counts], cut: int) -> None:
+    straight = resumed = Harm(rho=1.25)
+    for index, found in enumerate(blocks):
+        if index == cut:
+            resumed = harm_of(json.loads(json.dumps(resumed.as_json())))
+        straight, resumed = straight.after(found), resumed.after(found)
+    assert straight == resumed
+
+
+@given(blocks=st.lists(counts(), min_size=1, max_size=8))
+def test_the_order_of_the_blocks_does_not_change_the_final_evidence(
+    blocks: list[Counts],
+) -> None:
+    forward = backward = Harm()
+    for found, other in zip(blocks, reversed(blocks), strict=True):
+        forward, backward = forward.after(found), backward.after(other)
+    assert forward.log_e == pytest.approx(backward.log_e, rel=1e-9, abs=1e-9)
+
+
+@given(found=counts())
+def test_one_more_canary_failure_never_speaks_for_the_canary(found: Counts) -> None:
+    more = Counts(
+        found.units, found.canary, found.failures, min(found.canary, found.canary_failures + 1)
+    )
+    if more.canary_failures > min(more.failures, more.canary):
+        return
+    assert Harm().after(more).log_e >= Harm().after(found).log_e - 1e-12
+
+
+def test_what_cannot_be_counted_is_refused() -> None:
+    for bad in (
+        Counts(10, 11, 0, 0),
+        Counts(10, 1, 11, 0),
+        Counts(10, 1, 5, 2),
+        Counts(10, 9, 5, 2),
+        Counts(-1, 0, 0, 0),
+    ):
+        with pytest.raises(InputError):
+            Harm().after(bad)
+    with pytest.raises(InputError, match="rho is an odds ratio"):
+        odds_grid(math.nan)
+    with pytest.raises(InputError, match="watch again"):
+        harm_of({"rho": "1", "log_products": []})
+
+
+def test_the_watch_reads_by_number_and_stops_at_the_block_that_trips() -> None:
+    worked = [(100, 1, 0, 0), (100, 1, 1, 0), (100, 1, 2, 1), (100, 1, 1, 0)]
+    worked += [(100, 1, 3, 1), (100, 1, 1, 1)]
+    blocks = [block(n + 1, Counts(*figures)) for n, figures in enumerate(worked)]
+    found = watch(list(reversed(blocks)), CanaryPolicy(alpha=0.05))
+
+    assert found.block == 4
+    assert len(found.path) == 5
+    assert found.log_e == pytest.approx(4.3020, abs=1e-4)
+    assert found.log_e_max == found.log_e
+    assert (found.exposures, found.canary_failures) == (5, 2)
+    assert (found.control_units, found.control_failures) == (495, 5)
+    assert found.distance_to_trip == 1.0
+
+
+def test_exposures_count_by_weight_and_not_where_everything_failed() -> None:
+    blocks = [
+        block(1, Counts(100, 1, 0, 0)),
+        block(2, Counts(100, 5, 3, 0), weight_bps=500),
+        block(3, Counts(100, 5, 100, 5), weight_bps=500),
+    ]
+    found = watch(blocks, CanaryPolicy())
+
+    assert found.exposures == 11
+    assert found.exposures_by_weight == {100: 1, 500: 5}
+
+
+def test_nothing_seen_is_no_evidence_of_anything() -> None:
+    found = watch([], CanaryPolicy())
+    assert (found.log_e, found.log_e_max, found.log_certificate) == (0.0, 0.0, 0.0)
+    assert trip([], 0.05) == ((), None)
+
+
+def test_the_distance_to_trip_of_the_worked_example() -> None:
+    assert distance_to_trip(1.9879, 0.05) == pytest.approx(0.66, abs=0.005)
+    assert distance_to_trip(-5.0, 0.05) == 0.0
+    assert distance_to_trip(50.0, 0.05) == 1.0
+
+
+def test_about_440_clean_exposures_certify_a_route_that_never_fails() -> None:
+    assert math.exp(log_certificate(Certificate(canary=430), p0=0.01)[0]) < 20
+    assert math.exp(log_certificate(Certificate(canary=445), p0=0.01)[0]) > 20
+
+
+def test_a_failure_costs_a_certificate() -> None:
+    clean = log_certificate(Certificate(canary=440), p0=0.01)
+    failed = log_certificate(Certificate(canary=440, canary_failures=1), p0=0.01)
+    assert failed[2] < clean[2]
+    assert all(math.isfinite(log) for log in failed)
+
+
+def test_restarts_shorten_the_way_back_from_a_long_healthy_time() -> None:
+    plain, restarting = Harm(), Restarting(every=100)
+    for _ in range(400):
+        healthy = Counts(100, 5, 2, 0)
+        plain, restarting = plain.after(healthy), restarting.after(healthy)
+    for _ in range(4):
+        sick = Counts(100, 5, 6, 4)
+        plain, restarting = plain.after(sick), restarting.after(sick)
+    assert restarting.log_e > 3.0 > plain.log_e
+
+
+def test_weights_of_streams_sum_to_one() -> None:
+    assert combined([2.0, -1.0], [1.0, 0.0]) == pytest.approx(2.0)
+    with pytest.raises(InputError, match="sum to 1"):
+        combined([2.0, -1.0], [0.5, 0.6])
+
+
+def test_a_wrong_share_of_traffic_raises_the_alarm_and_a_right_one_does_not() -> None:
+    right = [block(n, Counts(100, 1, 0, 0)) for n in range(1, 200)]
+    wrong = [block(n, Counts(100, 3, 0, 0)) for n in range(1, 200)]
+    assert worst_log_srm(right) < 1.0
+    assert worst_log_srm(wrong) > ALARM_AT
+    assert worst_log_srm([block(1, Counts(100, 100, 0, 0), weight_bps=10_000)]) == 0.0
+
+
+def test_ranks_are_between_0_and_1() -> None:
+    assert rank(1.0, [2.0] * 9, 0.5) == pytest.approx(0.05)
+    assert rank(3.0, [2.0] * 9, 0.5) == pytest.approx(0.95)
+    with pytest.raises(InputError, match="a rank is"):
+        Ranks().after(1.5)

@@ -1,0 +1,247 @@
+"""What a rollout does next, state by state."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.domain.content import canonical_json
+from harness.domain.observation import Block
+from harness.domain.policy import CanaryPolicy, Step, Unit
+from harness.domain.rollout import (
+    ActionKind,
+    Rollout,
+    RolloutState,
+    Signal,
+    advance,
+)
+from harness.gate.policy import decide
+
+pytestmark = pytest.mark.req("F3", "A7")
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+POLICY = CanaryPolicy(
+    steps=(
+        Step(100, 20, deadline_s=7 * 86_400.0),
+        Step(500, 50, deadline_s=7 * 86_400.0),
+        Step(2500, 100, certify=True, deadline_s=7 * 86_400.0),
+    )
+)
+
+
+def rollout(state: RolloutState, step: int = 0, policy: CanaryPolicy = POLICY) -> Rollout:
+    return Rollout(
+        id="r",
+        proposal="p",
+        route="triage",
+        incumbent="t_old",
+        candidate="t_new",
+        verdict="v",
+        policy=policy,
+        salt="s",
+        step=step,
+        state=state,
+        started_at=START,
+        step_started_at=START,
+        updated_at=START,
+    )
+
+
+def blocks(
+    count: int,
+    canary: int,
+    failures: int = 0,
+    canary_failures: int = 0,
+    weight_bps: int = 100,
+    first: int = 1,
+) -> list[Block]:
+    return [
+        Block(
+            rollout="r",
+            worker="w",
+            sequence=number,
+            weight_bps=weight_bps,
+            units=100,
+            canary_units=canary,
+            failures=failures,
+            canary_failures=canary_failures,
+            missing=0,
+            opened_at=START,
+            closed_at=START,
+            number=number,
+        )
+        for number in range(first, first + count)
+    ]
+
+
+def ask(
+    found: Rollout, data: Sequence[Block], now: datetime = START
+) -> tuple[ActionKind, Signal | None]:
+    action = decide(found, data, now)
+    if action.signal is not None:
+        advance(found.state, action.signal)
+    canonical_json(dict(action.figures))
+    assert action.reason
+    return action.kind, action.signal
+
+
+W, M, P = RolloutState.WAITING, RolloutState.MEASURING, RolloutState.PAUSED
+HELD = (ActionKind.HOLD, None)
+
+
+def test_waiting_holds_until_the_step_has_its_exposures() -> None:
+    assert ask(rollout(W), []) == HELD
+    assert ask(rollout(W), blocks(19, 1)) == HELD
+    assert ask(rollout(W), blocks(20, 1)) == (ActionKind.HOLD, Signal.ENOUGH)
+
+
+def test_exposures_of_an_earlier_step_do_not_count_for_this_one() -> None:
+    earlier = blocks(90, 1)
+    assert ask(rollout(W, step=1), earlier) == HELD
+    now = earlier + blocks(10, 5, weight_bps=500, first=91)
+    assert ask(rollout(W, step=1), now) == (ActionKind.HOLD, Signal.ENOUGH)
+
+
+def test_a_step_without_minimum_still_wants_one_exposure() -> None:
+    free = replace(POLICY, steps=(Step(100, 0), Step(500, 0)))
+    assert ask(rollout(W, policy=free), []) == HELD
+    assert ask(rollout(M, policy=free), []) == HELD
+    assert ask(rollout(M, policy=free), blocks(3, 0)) == HELD
+    assert ask(rollout(M, policy=free), blocks(1, 1)) == (
+        ActionKind.ADVANCE,
+        Signal.STEP_DONE,
+    )
+
+
+def test_silence_is_paused_at_the_deadline() -> None:
+    late = START + 7 * DAY
+    assert ask(rollout(W), [], late - timedelta(seconds=1)) == HELD
+    assert ask(rollout(W), [], late) == (ActionKind.PAUSE, Signal.SILENT)
+    few = decide(rollout(W), blocks(3, 1), late)
+    assert few.signal is Signal.SILENT
+    assert "3 of 20 canary exposures at 1 %" in few.reason
+
+
+def test_a_measured_step_without_harm_advances() -> None:
+    assert ask(rollout(M), blocks(20, 1)) == (ActionKind.ADVANCE, Signal.STEP_DONE)
+
+
+@pytest.mark.parametrize("state", [W, M, P])
+def test_harm_rolls_back_from_every_live_state(state: RolloutState) -> None:
+    sick = blocks(2, 1, failures=1, canary_failures=1)
+    action = decide(rollout(state), sick, START)
+
+    assert (action.kind, action.signal) == (ActionKind.ROLLBACK, Signal.HARM)
+    assert action.block == 2
+    assert action.distance_to_trip == 1.0
+    assert "2 of 2 against 0 of 198" in action.reason
+
+
+def test_an_ended_rollout_is_left_alone() -> None:
+    sick = blocks(5, 1, failures=1, canary_failures=1)
+    assert ask(rollout(RolloutState.ROLLED_BACK), sick) == HELD
+    assert ask(rollout(RolloutState.PROMOTED), sick) == HELD
+
+
+def test_a_paused_rollout_waits_for_a_person() -> None:
+    assert ask(rollout(P), blocks(100, 1), START + 30 * DAY) == HELD
+
+
+def test_the_certified_step_promotes_only_with_its_certificate() -> None:
+    last = rollout(M, step=2)
+    short = blocks(6, 25, weight_bps=2500)
+    held = decide(last, short, START)
+    assert (held.kind, held.signal) == HELD
+    assert "certificate of no harm is at" in held.reason
+    assert "of 20" in held.reason
+    enough = blocks(30, 25, weight_bps=2500)
+    action = decide(last, enough, START)
+    assert (action.kind, action.signal) == (ActionKind.PROMOTE, Signal.PROVEN)
+    assert action.figures["certificate"] > 20  # type: ignore[operator]
+
+
+def test_a_certified_step_in_the_middle_goes_on() -> None:
+    policy = replace(POLICY, steps=(Step(100, 20, certify=True), Step(500, 50)))
+    data = blocks(500, 1)
+    assert ask(rollout(M, policy=policy), data) == (ActionKind.ADVANCE, Signal.STEP_DONE)
+
+
+def test_a_last_step_without_certificate_promotes_on_its_exposures() -> None:
+    policy = replace(POLICY, steps=(Step(100, 20),))
+    assert ask(rollout(M, policy=policy), blocks(20, 1)) == (
+        ActionKind.PROMOTE,
+        Signal.PROVEN,
+    )
+
+
+def test_evidence_that_does_not_decide_is_paused_at_the_deadline() -> None:
+    short = blocks(6, 25, weight_bps=2500)
+    assert ask(rollout(M, step=2), short, START + 7 * DAY) == (
+        ActionKind.PAUSE,
+        Signal.UNDECIDED,
+    )
+
+
+def test_blocks_in_which_everything_failed_advance_nothing() -> None:
+    outage = blocks(50, 1, failures=100, canary_failures=1)
+    assert ask(rollout(W), outage) == HELD
+    assert ask(rollout(M), outage) == HELD
+
+
+def test_observations_that_cannot_be_read_hold() -> None:
+    assert ask(rollout(M), []) == HELD
+
+
+def test_traffic_that_is_not_split_as_planned_holds() -> None:
+    skewed = blocks(300, 4)
+    action = decide(rollout(M), skewed, START)
+    assert (action.kind, action.signal) == HELD
+    assert "not the planned one" in action.reason
+    by_request = replace(POLICY, unit=Unit.REQUEST)
+    assert decide(rollout(M, policy=by_request), skewed, START).signal is Signal.STEP_DONE
+
+
+def test_the_reason_says_how_long_is_left() -> None:
+    assert "7 d 0 h left" in decide(rollout(W), [], START).reason
+    nearly = START + 7 * DAY - timedelta(minutes=90)
+    assert "1 h 30 min left" in decide(rollout(W), [], nearly).reason
+    assert "5 min left" in decide(rollout(W), [], nearly + timedelta(minutes=85)).reason
+
+
+def test_endless_health_does_not_overflow() -> None:
+    endless = [replace(found, units=36_000) for found in blocks(10, 9_000, weight_bps=2500)]
+    action = decide(rollout(M, step=2), endless, START)
+    assert action.signal is Signal.PROVEN
+    canonical_json(dict(action.figures))
+
+
+@given(
+    state=st.sampled_from([W, M, P]),
+    step=st.integers(0, 2),
+    canary=st.integers(0, 40),
+    failed=st.integers(0, 40),
+    others=st.integers(0, 60),
+    count=st.integers(0, 12),
+    days=st.floats(0, 20),
+)
+def test_every_signal_is_in_the_table_and_nothing_moves_up_without_data(
+    state: RolloutState,
+    step: int,
+    canary: int,
+    failed: int,
+    others: int,
+    count: int,
+    days: float,
+) -> None:
+    failed = min(failed, canary)
+    data = blocks(
+        count, canary, failed + others, failed, weight_bps=POLICY.steps[step].weight_bps
+    )
+    found = rollout(state, step)
+    kind, signal = ask(found, data, START + timedelta(days=days))
+    if kind in (ActionKind.ADVANCE, ActionKind.PROMOTE) or signal is Signal.ENOUGH:
+        assert count * canary >= POLICY.steps[step].min_exposures

@@ -1,0 +1,214 @@
+"""`gate decide` on plain files: figures, exit codes, and every bad input with its place."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from harness.cli.decide import gate_decide
+from harness.domain.evaluation import Claim
+from harness.gate.design import Design
+from harness.gate.offline import judge
+
+pytestmark = pytest.mark.req("F2", "A7")
+
+HEAD = "item,incumbent,candidate\n"
+FIELDS = [
+    *("verdict", "how", "n_used", "n", "delta", "ci_low", "ci_high", "ci_method", "log_e"),
+    *("log_e_bad", "p_final", "wins", "ties", "losses", "reason"),
+]
+Decide = Callable[..., Result]
+
+
+@pytest.fixture
+def decide(tmp_path: Path) -> Decide:
+    def run(content: str | bytes, *options: str) -> Result:
+        file = tmp_path / "pairs.csv"
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return CliRunner().invoke(gate_decide, [str(file), *options])
+
+    return run
+
+
+def rows(scores: list[tuple[object, object]]) -> str:
+    return HEAD + "".join(f"q{n},{a},{b}\n" for n, (a, b) in enumerate(scores))
+
+
+def answer(result: Result) -> dict[str, Any]:
+    found = json.loads(result.stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_winner_passes_with_every_figure(decide: Decide) -> None:
+    result = decide(rows([(0, 1)] * 20), "--json")
+    found = answer(result)
+
+    assert result.exit_code == 0
+    assert list(found) == FIELDS
+    wanted = judge([1.0] * 20, Design(Claim.SUPERIOR, 0.05, 20))
+    assert (found["verdict"], found["how"], found["n"]) == ("passed", "early", 20)
+    assert (found["n_used"], found["wins"]) == (wanted.n_used, wanted.n_used)
+    assert (found["log_e"], found["p_final"]) == (wanted.log_e, wanted.p_final)
+    assert (found["ci_low"], found["ci_method"]) == (wanted.ci_low, "tango")
+
+
+def test_a_loser_fails_with_exit_code_3(decide: Decide) -> None:
+    result = decide(rows([(1, 0)] * 20), "--json")
+    assert result.exit_code == 3
+    assert answer(result)["n_used"] == 8
+
+
+def test_a_draw_is_inconclusive_with_exit_code_4(decide: Decide) -> None:
+    result = decide(rows([(1, 0), (0, 1)] * 10), "--json")
+    assert result.exit_code == 4
+    assert answer(result)["verdict"] == "inconclusive"
+    assert answer(result)["how"] == "final"
+
+
+def test_fewer_items_than_planned_are_running(decide: Decide) -> None:
+    result = decide(rows([(1, 1)] * 10), "--n-max", "40", "--json")
+    found = answer(result)
+    assert result.exit_code == 4
+    assert (found["verdict"], found["how"], found["n"]) == ("running", None, 40)
+
+
+def test_a_planned_run_without_items_yet_is_running(decide: Decide) -> None:
+    found = answer(decide(HEAD, "--n-max", "40", "--json"))
+    assert (found["verdict"], found["n_used"], found["delta"]) == ("running", 0, None)
+
+
+def test_one_item_has_no_interval(decide: Decide) -> None:
+    found = answer(decide(rows([(0, 1)]), "--json"))
+    assert found["ci_low"] is found["ci_high"] is found["ci_method"] is None
+    assert found["verdict"] == "inconclusive"
+
+
+def test_the_claim_margin_and_alpha_are_the_gates(decide: Decide) -> None:
+    alike = rows([(1, 1)] * 120)
+    options = ("--claim", "non_inferior", "--n-max", "200", "--json")
+    assert decide(alike, *options).exit_code == 0
+    assert decide(alike, *options, "--alpha", "0.01").exit_code == 4
+    assert decide(alike, *options, "--margin", "0.03").exit_code == 4
+
+
+def test_epochs_are_averaged_and_unscored_counts_the_worst(decide: Decide) -> None:
+    text = (
+        "epoch,item,incumbent,candidate\n"
+        "1,q1,1,1\n2,q1,0,\n3,q1,,1\n"
+        "3,q2,0.5,.5\n1,q2,+5e-1,0.25\n2,q2,0.5,.75\n"
+        "1,q3,,\n2,q3,,\n3,q3,,\n"
+    )
+    found = answer(decide(text, "--n-max", "10", "--json"))
+    assert found["n_used"] == 3
+    assert found["delta"] == pytest.approx(-1 / 3)
+    assert (found["wins"], found["ties"], found["losses"]) == (0, 2, 1)
+    assert "UNSCORED_HIGH" in found["reason"]
+
+
+def test_items_count_in_the_order_of_their_first_row(decide: Decide) -> None:
+    ordered = "epoch," + HEAD + "".join(f"1,q{n},{n % 2},1\n" for n in range(6))
+    later = "".join(f"2,q{n},{n % 2},1\n" for n in reversed(range(6)))
+    both = answer(decide(ordered + later, "--json"))
+    first = answer(decide(ordered, "--json"))
+    assert both["log_e"] == first["log_e"]
+
+
+def test_marks_line_ends_quotes_blank_lines_and_other_columns_do_not_matter(
+    decide: Decide,
+) -> None:
+    plain = decide(rows([(0, 1), (1, 1), (0.5, 0)]), "--json")
+    dressed = (
+        b"\xef\xbb\xbfNote, Candidate ,Item,INCUMBENT\r\n"
+        b'"a, b",1,q0,0\r\n\r\n,1.0,q1,1\r\n"two\r\nlines",-0.0,"q2", 0.5 \r\n'
+    )
+    assert decide(dressed, "--json").stdout == plain.stdout
+
+
+def test_without_json_a_person_can_read_it(decide: Decide) -> None:
+    result = decide(rows([(0, 1)] * 20))
+    assert "verdict    passed" in result.stdout
+    assert "The candidate is better" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "line", "message"),
+    [
+        ("", (), 1, "the file is empty"),
+        ("\n\n", (), 1, "the file is empty"),
+        (HEAD, (), 2, "no items"),
+        ("item,incumbent,candidte\nq,0,1\n", (), 1, "is it 'candidte'?"),
+        ("item,candidate\nq,1\n", (), 1, "column 'incumbent' is missing"),
+        ("item,item,incumbent,candidate\nq,q,0,1\n", (), 1, "column 'item' is there twice"),
+        (HEAD + "q1,0,1\nq2,nan,1\n", (), 3, "incumbent is 'nan'"),
+        (HEAD + "q1,0,NaN\n", (), 2, "candidate is 'NaN'"),
+        (HEAD + "q1,inf,1\n", (), 2, "incumbent is 'inf'"),
+        (HEAD + "q1,yes,1\n", (), 2, "incumbent is 'yes'"),
+        (HEAD + "q1,0_1,1\n", (), 2, "incumbent is '0_1'"),
+        (HEAD + "q1,0,٣\n", (), 2, "candidate is"),
+        (HEAD + "q1,0,1e400\n", (), 2, "scores are from 0 to 1"),
+        (HEAD + "q1,100,1\n", (), 2, "scores are from 0 to 1"),
+        (HEAD + "q1,-0.1,1\n", (), 2, "scores are from 0 to 1"),
+        (HEAD + "q1,0,1.0000001\n", (), 2, "scores are from 0 to 1"),
+        (HEAD + "q1,0\n", (), 2, "2 fields, but the header has 3"),
+        (HEAD + "q1,0,1,1\n", (), 2, "4 fields, but the header has 3"),
+        (HEAD + ",0,1\n", (), 2, "item is empty"),
+        (HEAD + "q1,0,1\n\nq1,0,1\n", (), 4, "already, in line 2; several epochs"),
+        ("epoch," + HEAD + "1,q,0,1\n01,q,0,1\n", (), 3, "epoch 01 is there already"),
+        ("epoch," + HEAD + "a,q,0,1\n", (), 2, "epoch is 'a'"),
+        ("epoch," + HEAD + ",q,0,1\n", (), 2, "epoch is ''"),
+        (
+            "epoch," + HEAD + "1,q,0,1\n2,q,0,1\n1,r,0,1\n",
+            (),
+            4,
+            "item 'r' has epochs 1, the first item has 1, 2",
+        ),
+        (HEAD + "q1,0,1\nq2,0,1\n", ("--n-max", "1"), 3, "one more than the planned 1"),
+        (HEAD + 'q1,"0,1\n', (), 2, "not CSV"),
+        (HEAD + "q1,0,\0\n", (), 2, "candidate is"),
+        (HEAD.encode() + b"q1,0,1\nq\xff,0,1\n", (), 3, "not UTF-8"),
+    ],
+)
+def test_bad_input_ends_with_2_and_its_place(
+    decide: Decide, content: str | bytes, options: tuple[str, ...], line: int, message: str
+) -> None:
+    result = decide(content, "--json", *options)
+
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert f"pairs.csv:{line}: " in result.stderr
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--n-max", "0"),
+        ("--n-max", "-3"),
+        ("--n-max", "many"),
+        ("--margin", "0"),
+        ("--margin", "1"),
+        ("--margin", "nan"),
+        ("--alpha", "0"),
+        ("--alpha", "1"),
+        ("--alpha", "nan"),
+        ("--claim", "better"),
+        ("--unknown",),
+    ],
+)
+def test_a_bad_option_ends_with_2_and_its_name(
+    decide: Decide, options: tuple[str, ...]
+) -> None:
+    result = decide(rows([(0, 1)]), *options)
+    assert result.exit_code == 2
+    assert options[0] in result.stderr
+
+
+def test_what_is_no_file_ends_with_2_and_its_name(tmp_path: Path) -> None:
+    for place in (tmp_path / "none.csv", tmp_path):
+        result = CliRunner().invoke(gate_decide, [str(place)])
+        assert result.exit_code == 2
+        assert f"{place}: cannot be read" in result.stderr
