@@ -14,7 +14,7 @@ from harness.domain.errors import (
     ProofRefused,
     StaleWrite,
 )
-from harness.domain.evaluation import Claim, SuitePlan, SuiteRole
+from harness.domain.evaluation import Claim, SuitePin, SuitePlan, SuiteRole
 from harness.domain.policy import GatePolicy, Policy
 from harness.domain.proposal import Event, Phase, Proposal, advance, moved
 from harness.domain.routing import RouteSettings
@@ -99,6 +99,27 @@ def plans(
 
     Raises ConfigError for a route without exactly one primary suite.
     """
+    registered = _registered(ctx, settings, gate)
+    for pin, _ in registered:
+        tx.suites.put(pin, ctx.clock.now())
+    return tuple(plan for _, plan in registered)
+
+
+def preview(ctx: Context, wish: Wish) -> Sequence[tuple[SuitePlan, Forecast]]:
+    """What `create` would register for this wish, and what that can show; stores nothing.
+
+    Raises as `create` does for an unknown route or policy.
+    """
+    with ctx.store.read() as tx:
+        settings = routes.existing(tx, wish.route).settings
+    gate = _policy(ctx, settings, wish).gate
+    registered = _registered(ctx, settings, gate)
+    return [(plan, forecast(design_of(plan))) for _, plan in registered]
+
+
+def _registered(
+    ctx: Context, settings: RouteSettings, gate: GatePolicy
+) -> Sequence[tuple[SuitePin, SuitePlan]]:
     primary = [s for s in settings.suites if s.role is SuiteRole.PRIMARY]
     if len(primary) != 1:
         raise ConfigError(
@@ -108,23 +129,21 @@ def plans(
     result = []
     for each in settings.suites:
         pin = ctx.suites.pin(each.suite)
-        tx.suites.put(pin, ctx.clock.now())
         main = each.role is SuiteRole.PRIMARY
-        result.append(
-            SuitePlan(
-                suite=each.suite,
-                suite_digest=pin.digest,
-                role=each.role,
-                claim=gate.claim if main else Claim.NON_INFERIOR,
-                margin=gate.margin,
-                alpha=gate.alpha,
-                n_max=min(gate.n_max or pin.items, pin.items),
-                epochs=gate.epochs,
-                # One order per suite content: the incumbent's run can serve every proposal.
-                order_seed=int(pin.digest[:8], 16),
-            )
+        plan = SuitePlan(
+            suite=each.suite,
+            suite_digest=pin.digest,
+            role=each.role,
+            claim=gate.claim if main else Claim.NON_INFERIOR,
+            margin=gate.margin,
+            alpha=gate.alpha,
+            n_max=min(gate.n_max or pin.items, pin.items),
+            epochs=gate.epochs,
+            # One order per suite content: the incumbent's run can serve every proposal.
+            order_seed=int(pin.digest[:8], 16),
         )
-    return tuple(result)
+        result.append((pin, plan))
+    return result
 
 
 def figures(proposal: Proposal) -> Sequence[tuple[str, Forecast]]:
