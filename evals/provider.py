@@ -94,7 +94,7 @@ class ProviderClient:
             self._session = None
 
     def _pause_s(self, attempt: int, asked_s: float | None) -> float:
-        pause = self._first_pause_s * 4**attempt * self._jitter.uniform(0.75, 1.25)
+        pause = self._first_pause_s * float(4**attempt) * self._jitter.uniform(0.75, 1.25)
         return min(LONGEST_PAUSE_S, max(pause, asked_s or 0.0))
 
     def _open(self) -> aiohttp.ClientSession:

@@ -131,7 +131,7 @@ def _csv_rows(path: Path, input_field: str) -> Iterator[tuple[int, dict[str, Any
                 },
             )
     except csv.Error as error:
-        raise InputError(f"{path}:{reader.line_num}: not CSV: {error}") from None
+        raise InputError(f"{path}:{last + 1}: not CSV: {error}") from None
 
 
 def _cell(value: str) -> object:

@@ -15,7 +15,7 @@ from inspect_ai import Task, task_with
 from inspect_ai.dataset import MemoryDataset
 from inspect_ai.dataset import Sample as InspectSample
 from inspect_ai.log import EvalSample
-from inspect_ai.model import ChatMessageSystem, ChatMessageUser, GenerateConfig
+from inspect_ai.model import ChatMessage, ChatMessageSystem, ChatMessageUser, GenerateConfig
 from inspect_ai.scorer import Score, Target, Value, mean, scorer, value_to_float
 from inspect_ai.scorer import Scorer as InspectScorer
 from inspect_ai.solver import TaskState, generate
@@ -95,14 +95,17 @@ class DataSuite:
         prompt, system = self.prompt(asked.item), self.suite.settings.system
         if not system:
             return InspectSample(id=asked.id, input=prompt)
-        messages = [ChatMessageSystem(content=system), ChatMessageUser(content=prompt)]
-        return InspectSample(id=asked.id, input=[*messages])
+        messages: list[ChatMessage] = [
+            ChatMessageSystem(content=system),
+            ChatMessageUser(content=prompt),
+        ]
+        return InspectSample(id=asked.id, input=messages)
 
     def _scorer(self) -> InspectScorer:
         # Inspect logs a scorer's parameters; as a closure it has none to log.
         @scorer(metrics=[mean()], name="swapgate")
         def by_name() -> InspectScorer:
-            async def score(state: TaskState, _target: Target) -> Score:
+            async def score(state: TaskState, target: Target) -> Score:  # noqa: ARG001 - Inspect's
                 found = self.suite.score(state.output.completion, item_of(state.sample_id))
                 return Score(
                     value=math.nan if found.strict is None else found.strict,

@@ -72,7 +72,7 @@ def nth_begins(text: str, params: Params) -> bool:
         return False
     words = blocks[nth - 1].split()
     first = words[0].strip().lstrip("'\"") if words else ""
-    return re.split(r"[.,?!'\"]", first)[0].casefold() == params["first_word"].casefold()
+    return re.split(r"[.,?!'\"]", first)[0].casefold() == str(params["first_word"]).casefold()
 
 
 def postscript(text: str, marker: str) -> bool:

@@ -101,7 +101,7 @@ def check(item: Item, _options: Options) -> str | None:
             f"item {item.id!r}: scorer 'instructions' needs metadata.rules, a list"
         )
     for rule in rules:
-        name = rule.get("rule") if isinstance(rule, dict) else None
+        name = str(rule.get("rule")) if isinstance(rule, dict) else "None"
         if name not in RULES:
             known = ", ".join(RULES)
             raise InputError(f"item {item.id!r}: unknown rule {name!r}; rules: {known}")

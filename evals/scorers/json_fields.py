@@ -23,7 +23,7 @@ def validator(schema: str) -> "Validator":
     return Draft202012Validator(json.loads(schema))
 
 
-def valid(value: object, schema: object) -> bool:
+def valid(value: Any, schema: object) -> bool:
     return schema is None or bool(validator(json.dumps(schema, sort_keys=True)).is_valid(value))
 
 
@@ -54,7 +54,8 @@ def relaxed(value: object) -> object:
             number = loads(text) if len(text) < 40 else None
             plain = isinstance(number, int | float) and not isinstance(number, bool)
             return number if plain else text
-    return value
+        case _:
+            return value
 
 
 def share(found: Mapping[str, Any], target: Mapping[str, Any]) -> float:

@@ -71,7 +71,7 @@ def chosen(text: str, item: Item) -> str | None:
     said = re.findall(
         rf"(?i:answer|choice|option)(?i:\s+is)?\s*[:=]?\s*[*(\[\s]*([{letters}])\b", text
     )
-    alone = re.findall(rf"(?<![\w'])[(\[*]*([{letters}])(?:[)\].:*]|\s*$)", text, re.MULTILINE)
+    alone = re.findall(rf"(?<![\w'])([{letters}])(?:[)\].:*]|\s*$)", text, re.MULTILINE)
     for found in (said, alone):
         if found:
             return str(found[-1])

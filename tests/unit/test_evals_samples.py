@@ -1,0 +1,161 @@
+"""Dataset files become items; whatever is wrong in one is named by its place."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evals.order import order, planned
+from evals.samples import Item, load_items
+from harness.domain.errors import InputError
+
+
+def jsonl(folder: Path, *records: object) -> Path:
+    file = folder / "data.jsonl"
+    file.write_text("\n".join(json.dumps(record) for record in records), encoding="utf-8")
+    return file
+
+
+def csv_file(folder: Path, text: str) -> Path:
+    file = folder / "data.csv"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_an_item_without_an_id_is_named_by_its_place(tmp_path: Path) -> None:
+    file = jsonl(tmp_path, {"input": "a", "target": "1"}, {"input": "b", "expected": 2})
+
+    assert load_items(file, name="sums") == (
+        Item("sums-0001", "a", "1"),
+        Item("sums-0002", "b", 2),
+    )
+
+
+def test_csv_and_jsonl_give_the_same_items(tmp_path: Path) -> None:
+    record = {
+        "id": "x1",
+        "input": "one,\nor two?",
+        "target": {"a": 1},
+        "choices": ["one", "two"],
+        "metadata": {"difficulty": 0.5},
+    }
+    table = (
+        "id,input,target,choices,metadata\r\n"
+        'x1,"one,\nor two?","{""a"": 1}","[""one"", ""two""]","{""difficulty"": 0.5}"\r\n'
+    )
+
+    assert load_items(csv_file(tmp_path, table), name="n") == load_items(
+        jsonl(tmp_path, record), name="n"
+    )
+
+
+def test_an_input_that_looks_like_json_stays_text(tmp_path: Path) -> None:
+    [item] = load_items(csv_file(tmp_path, 'input,target\n"[1, 2]",3\n'), name="n")
+
+    assert (item.input, item.target) == ("[1, 2]", "3")
+
+
+def test_two_fields_can_make_the_target(tmp_path: Path) -> None:
+    file = jsonl(tmp_path, {"prompt": "p", "one": 1, "two": [2]})
+
+    [item] = load_items(file, name="n", input_field="prompt", target_field="one+two")
+
+    assert item.target == {"one": 1, "two": [2]}
+
+
+@pytest.mark.parametrize(
+    ("records", "place", "told"),
+    [
+        ([{"input": "a"}], 1, "'target' or 'expected': missing"),
+        ([{"input": "a", "target": "1"}, {"target": "2"}], 2, "'input': missing"),
+        ([{"input": " ", "target": "1"}], 1, "must be a text that is not empty"),
+        ([{"input": 3, "target": "1"}], 1, "must be a text that is not empty"),
+        ([{"input": "a", "target": "1", "id": []}], 1, "'id': must be a text"),
+        ([{"input": "a", "target": "1", "choices": ["one"]}], 1, "two texts or more"),
+        ([{"input": "a", "target": "1", "metadata": "m"}], 1, "'metadata': must be"),
+        ([{"id": 7, "input": "a", "target": "1"}] * 2, 2, "already the id of line 1"),
+        (["text"], 1, "one JSON object"),
+    ],
+)
+def test_a_fault_is_told_with_file_line_and_field(
+    tmp_path: Path, records: list[object], place: int, told: str
+) -> None:
+    file = jsonl(tmp_path, *records)
+
+    with pytest.raises(InputError) as raised:
+        load_items(file, name="n")
+
+    assert str(raised.value).startswith(f"{file}:{place}: ")
+    assert told in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("raw", "told"),
+    [
+        (b"", "no items"),
+        (b"\n\n", "no items"),
+        (b'{"input": "a", "target": "1"}\n{"input": ', ":2: not JSON"),
+        (b'{"input": "a", "target": NaN}', ":1: not JSON: NaN"),
+        (b'{"input": "a", "target": "1"}\n{"input": "\xff"}', ":2: not UTF-8"),
+    ],
+)
+def test_a_file_that_is_no_jsonl_is_refused(tmp_path: Path, raw: bytes, told: str) -> None:
+    file = tmp_path / "data.jsonl"
+    file.write_bytes(raw)
+
+    with pytest.raises(InputError, match=told):
+        load_items(file, name="n")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("input,target\na,1,2\n", r"\.csv:2: more cells"),
+        ('input,target\na,1\n"b\n', r"\.csv:3: not CSV"),
+        ("input,target\na,\n", r"\.csv:2: field 'target' or 'expected': missing"),
+        ('input,target\n"a\nb",1\nc,\n', r"\.csv:4: field"),
+    ],
+)
+def test_a_fault_in_a_csv_is_told_with_the_line_where_its_row_begins(
+    tmp_path: Path, text: str, told: str
+) -> None:
+    with pytest.raises(InputError, match=told):
+        load_items(csv_file(tmp_path, text), name="n")
+
+
+def test_a_missing_file_and_an_unknown_kind_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"gone\.jsonl: cannot be read: No such file"):
+        load_items(tmp_path / "gone.jsonl", name="n")
+    with pytest.raises(InputError, match=r"unknown kind of file '\.xlsx'; use \.jsonl"):
+        load_items(tmp_path / "data.xlsx", name="n")
+
+
+ids = st.sets(st.text(min_size=1, max_size=8), min_size=1, max_size=30)
+
+
+@given(ids=ids, seed=st.integers(0, 2**40))
+def test_the_order_is_a_permutation_that_the_seed_fixes(ids: set[str], seed: int) -> None:
+    assert sorted(order(ids, seed)) == sorted(ids)
+    assert order(ids, seed) == order(sorted(ids, reverse=True), seed)
+
+
+def test_another_seed_gives_another_order() -> None:
+    items = [str(n) for n in range(50)]
+
+    assert order(items, 1) != order(items, 2)
+
+
+@given(ids=ids, seed=st.integers(0, 99), wanted=st.integers(1, 40))
+def test_wanting_more_items_goes_on_where_fewer_ended(
+    ids: set[str], seed: int, wanted: int
+) -> None:
+    fewer = planned(ids, order_seed=seed, wanted=wanted, epochs=2)
+    more = planned(ids, order_seed=seed, wanted=wanted + 5, epochs=2)
+
+    assert more[: len(fewer)] == fewer
+    assert len(fewer) == 2 * min(wanted, len(ids))
+    assert [position for position, _, _ in fewer] == sorted(
+        position for position, _, _ in fewer
+    )

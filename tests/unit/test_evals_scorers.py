@@ -1,0 +1,398 @@
+"""Each scorer on answers whose score is known; and what holds for all of them."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from evals.samples import Item
+from evals.scorers import SCORERS, Scored, identity, scorer
+from harness.domain.errors import InputError, NotFound
+
+RIGHT = Scored(1, 1)
+WRONG = Scored(0, 0)
+NONE = Scored(None, None)
+
+
+def form(rule: str) -> Scored:
+    """Right in substance, wrong in form."""
+    return Scored(0, 1, rule)
+
+
+def judged(name: str, answer: str, item: Item, **given: Any) -> Scored:
+    chosen = scorer(name)
+    options = chosen.complete([item], chosen.options(given))
+    assert chosen.check(item, options) is None
+    return chosen.score(answer, item, options)
+
+
+def to(target: object, **metadata: object) -> Item:
+    return Item("i", "asked", target, metadata=metadata)
+
+
+@pytest.mark.parametrize(
+    ("answer", "scored"),
+    [
+        ("Paris", RIGHT),
+        (" Paris\n", RIGHT),
+        ("paris", form("case")),
+        ("```\nParis\n```", form("code_fence")),
+        ("**Paris**", form("markup")),
+        ('"Paris"', form("quotes")),
+        ("Paris.", form("trailing_punctuation")),
+        ("The capital is:\nParis", form("leading_prose")),
+        ("Paris\nIt lies on the Seine.", form("trailing_prose")),
+        ("London", WRONG),
+        ("  ", NONE),
+    ],
+)
+def test_exact(answer: str, scored: Scored) -> None:
+    assert judged("exact", answer, to("Paris")) == scored
+
+
+def test_exact_takes_any_of_a_list_and_may_ignore_case() -> None:
+    assert judged("exact", "8", to([8, "eight"])) == RIGHT
+    assert judged("exact", "EIGHT", to([8, "eight"]), ignore_case=True) == RIGHT
+
+
+@pytest.mark.parametrize(
+    ("answer", "scored"),
+    [
+        ("3 times 14 is 42.\nANSWER: 42", RIGHT),
+        ("ANSWER: 42.00", RIGHT),
+        ("ANSWER: 42 apples", form("final_line_form")),
+        ("**ANSWER: 42**", form("markup")),
+        ("answer: 42", form("final_line_form")),
+        ("ANSWER: 42\nI hope that helps!", form("trailing_prose")),
+        ("So there are 42.", form("no_final_line")),
+        ("3 times 14 is 42.\nANSWER: 43", WRONG),
+        ("There are 41.", WRONG),
+        ("ANSWER: $42", form("final_line_form")),
+        ("I cannot answer this.", NONE),
+        ("", NONE),
+    ],
+)
+def test_numeric_on_a_final_line(answer: str, scored: Scored) -> None:
+    assert judged("numeric", answer, to("42"), final_line="ANSWER:") == scored
+
+
+@pytest.mark.parametrize(
+    ("answer", "target", "scored"),
+    [
+        ("That makes 1,234.5 in all.", "1234.5", RIGHT),
+        ("5-3", 3, RIGHT),
+        ("It fell to -7", -7, RIGHT),
+        ("It fell to −7", -7, RIGHT),
+        ("It costs $18.", "18", RIGHT),
+        ("#### 18", 18, RIGHT),
+        ("18 then 19", 18, WRONG),
+        ("version v2", 2, NONE),
+    ],
+)
+def test_numeric_without_a_form_takes_the_last_number(
+    answer: str, target: object, scored: Scored
+) -> None:
+    assert judged("numeric", answer, to(target)) == scored
+
+
+def test_numeric_allows_its_tolerance_and_no_more() -> None:
+    assert judged("numeric", "10.4", to(10), tolerance=0.5) == RIGHT
+    assert judged("numeric", "10.6", to(10), tolerance=0.5) == WRONG
+
+
+@pytest.mark.parametrize(
+    ("answer", "scored"),
+    [
+        ("account_access", RIGHT),
+        ("Account access", form("case")),
+        ("`account_access`", form("markup")),
+        ("Queue: account_access", form("label_with_extra_text")),
+        ("account_access, not billing", WRONG),
+        ("billing", WRONG),
+        ("accountable access", NONE),
+        ("I would ask a colleague.", NONE),
+    ],
+)
+def test_label(answer: str, scored: Scored) -> None:
+    assert (
+        judged("label", answer, to("account_access"), labels=["account_access", "billing"])
+        == scored
+    )
+
+
+def test_a_longer_label_hides_a_shorter_one_within_it() -> None:
+    labels = ["refund", "refund status"]
+
+    assert (
+        judged("label", "It is refund status", to("refund status"), labels=labels).lenient == 1
+    )
+
+
+def test_without_a_list_the_labels_are_the_targets_of_the_suite() -> None:
+    label = scorer("label")
+    items = [to("red"), to("blue")]
+
+    assert label.complete(items, label.options({}))["labels"] == ["blue", "red"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "scored"),
+    [
+        ("B", RIGHT),
+        ("(B)", form("label_with_extra_text")),
+        ("The answer is B.", form("label_with_extra_text")),
+        ("A is tempting.\nAnswer: **B**", form("label_with_extra_text")),
+        ("It must be blue", form("label_with_extra_text")),
+        ("Answer: C", WRONG),
+        ("C", WRONG),
+        ("no idea", NONE),
+    ],
+)
+@pytest.mark.parametrize("target", ["B", 1, "blue"])
+def test_choice(target: object, answer: str, scored: Scored) -> None:
+    item = Item("i", "asked", target, choices=("red", "blue", "green"))
+
+    assert judged("choice", answer, item) == scored
+
+
+def test_choice_on_a_final_line() -> None:
+    item = Item("i", "asked", "B", choices=("red", "blue"))
+
+    assert judged("choice", "Well.\nANSWER: B", item, final_line="ANSWER:") == RIGHT
+    assert judged("choice", "B", item, final_line="ANSWER:") == form("no_final_line")
+
+
+@pytest.mark.parametrize(
+    ("answer", "scored"),
+    [
+        ("AB-12", RIGHT),
+        ("`AB-12`", form("markup")),
+        ("The code is AB-12, I think", form("extra_text")),
+        ("ab-12", WRONG),
+        ("", NONE),
+    ],
+)
+def test_regex(answer: str, scored: Scored) -> None:
+    assert judged("regex", answer, to("[A-Z]{2}-[0-9]+")) == scored
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"name": {"type": "string"}, "total": {"type": ["number", "null"]}},
+    "required": ["name", "total"],
+    "additionalProperties": False,
+}
+FIELDS = to({"name": 'Anna "A" Bo', "total": 12.5}, schema=SCHEMA)
+GOOD = json.dumps(FIELDS.target)
+
+
+@pytest.mark.parametrize(
+    ("answer", "scored"),
+    [
+        (GOOD, RIGHT),
+        (f"\n{GOOD}\n", RIGHT),
+        (f"```json\n{GOOD}\n```", form("code_fence")),
+        (f"Here it is:\n```\n{GOOD}\n```\nDone.", form("code_fence")),
+        (f"{GOOD}\nLet me know!", form("trailing_prose")),
+        (f"Sure: {GOOD}", form("leading_prose")),
+        (json.dumps(GOOD), form("double_escaped")),
+        (GOOD.replace('"', '\\"').replace('\\\\"', '\\\\\\"'), form("double_escaped")),
+        (GOOD.replace("}", ",}"), form("trailing_comma")),
+        (str(FIELDS.target), form("single_quotes")),
+        (GOOD.replace('"name"', "name"), form("bare_keys")),
+        (GOOD.replace("name", "Name"), form("key_case")),
+        (GOOD.replace("12.5", '"12.5"'), form("value_type")),
+        (GOOD.replace('\\"', '\\\\\\"'), form("double_escaped")),
+        (GOOD.replace("}", ', "note": "x"}'), form("schema")),
+        (f"```\n{GOOD.replace('}', ',}')}\n```", form("code_fence+trailing_comma")),
+        (GOOD.replace("12.5", "12.6"), WRONG),
+        (f"```json\n{GOOD.replace('12.5', '12.6')}\n```", WRONG),
+        ("{}", WRONG),
+        ("[1, 2]", NONE),
+        ("There is no invoice here.", NONE),
+        ("", NONE),
+    ],
+)
+def test_json_fields(answer: str, scored: Scored) -> None:
+    assert judged("json_fields", answer, FIELDS) == scored
+
+
+def test_json_fields_forgives_a_null_that_was_left_out() -> None:
+    item = to({"name": "Anna", "total": None}, schema=SCHEMA)
+
+    assert judged("json_fields", '{"name": "Anna"}', item) == form("missing_null")
+
+
+def test_json_fields_can_be_graded() -> None:
+    half = GOOD.replace("12.5", "1")
+
+    assert judged("json_fields", half, FIELDS, graded=True) == Scored(0.5, 0.5)
+    assert judged("json_fields", f"```{half}```", FIELDS, graded=True) == Scored(
+        0, 0.5, "code_fence"
+    )
+
+
+def test_true_is_not_one_and_one_is_one_point_zero() -> None:
+    assert judged("json_fields", '{"a": true}', to({"a": 1})) == WRONG
+    assert judged("json_fields", '{"a": 1.0, "b": [2]}', to({"a": 1, "b": [2.0]})) == RIGHT
+
+
+@pytest.mark.parametrize(
+    ("rule", "kept", "broken"),
+    [
+        ({"rule": "sentences_exact", "count": 2}, "One. Two!", "One. Two! Three?"),
+        ({"rule": "words_between", "low": 2, "high": 3}, "one - two", "one"),
+        ({"rule": "bullets_exact", "count": 2}, "- a\n- b", "* a\n- b"),
+        ({"rule": "paragraphs_exact", "count": 2}, "a\n\nb", "a\nb"),
+        ({"rule": "include_words", "words": ["rain", "sun"]}, "Sun, then rain", "trains, sun"),
+        ({"rule": "exclude_words", "words": ["rain"]}, "a train", "Rain!"),
+        ({"rule": "lower_case"}, "all small", "All small"),
+        ({"rule": "ends_with", "phrase": "The end."}, "So. The end.\n", "The end. So."),
+        ({"rule": "starts_with", "word": "Well"}, "Well, then", "Oh well"),
+        ({"rule": "no_commas"}, "a b", "a, b"),
+        ({"rule": "title_in_angles"}, "<<On tea>>\ntext", "<On tea>\ntext"),
+    ],
+)
+def test_each_rule_of_writing(rule: dict[str, object], kept: str, broken: str) -> None:
+    assert judged("instructions", kept, to("a model answer", rules=[rule])) == RIGHT
+    assert judged("instructions", broken, to("a model answer", rules=[rule])).strict == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "scored"),
+    [
+        ("One, two. Three.", WRONG),
+        ("One two. Three.", RIGHT),
+        ("```\nOne two. Three.\n```", form("code_fence")),
+        ("Sure, here it is:\nOne two. Three.", form("leading_prose")),
+        ("One two. Three.\n\nShall I go on, or not?", form("trailing_prose")),
+        ("", NONE),
+    ],
+)
+def test_instructions_forgive_what_is_around_the_text(answer: str, scored: Scored) -> None:
+    rules = [
+        {"rule": "sentences_exact", "count": 2},
+        {"rule": "no_commas"},
+        {"rule": "starts_with", "word": "One"},
+        {"rule": "ends_with", "phrase": "Three."},
+    ]
+
+    assert judged("instructions", answer, to("x", rules=rules)) == scored
+
+
+def test_instructions_can_be_graded() -> None:
+    rules = [{"rule": "no_commas"}, {"rule": "lower_case"}]
+
+    assert judged("instructions", "a, b", to("x", rules=rules), graded=True).strict == 0.5
+
+
+def test_an_unknown_scorer_and_an_unknown_option_name_the_nearest() -> None:
+    with pytest.raises(NotFound, match="did you mean 'json_fields'"):
+        scorer("json_field")
+    with pytest.raises(NotFound, match="there are: exact, "):
+        scorer("zzz")
+    with pytest.raises(InputError, match="did you mean 'tolerance'"):
+        scorer("numeric").options({"tolerence": 1})
+    with pytest.raises(InputError, match="'graded': 'yes' is not a yes or no"):
+        scorer("json_fields").options({"graded": "yes"})
+    with pytest.raises(InputError, match="it knows: labels"):
+        scorer("label").options({"zzz": 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "item", "given", "told"),
+    [
+        ("numeric", to("many"), {}, "'many' is not a number"),
+        ("numeric", to(True), {}, "is not a number"),  # noqa: FBT003 - a JSON value
+        ("numeric", to(1), {"tolerance": -1}, "must be a number from 0 up"),
+        ("label", to("green"), {"labels": ["red"]}, "'green' is none of"),
+        ("label", to("green"), {"labels": "red"}, "must be a list"),
+        ("choice", to("A"), {}, "needs the field 'choices'"),
+        ("choice", Item("i", "x", "C", choices=("a", "b")), {}, "none of its choices"),
+        ("regex", to("(("), {}, "not a regular expression"),
+        ("json_fields", to("text"), {}, "needs an object"),
+        ("json_fields", to({"a": 1}, schema={"type": 3}), {}, "not a JSON Schema"),
+        ("instructions", to("x"), {}, "needs metadata.rules"),
+        ("instructions", to("x", rules=[{"rule": "rhyme"}]), {}, "unknown rule 'rhyme'"),
+        ("instructions", to("x", rules=["no_commas"]), {}, "unknown rule"),
+        ("instructions", to("x", rules=[{"rule": "sentences_exact"}]), {}, "must be a int"),
+        ("ifeval", to("x"), {}, "instruction_id_list"),
+    ],
+)
+def test_an_item_that_a_scorer_cannot_judge_is_refused(
+    name: str, item: Item, given: dict[str, object], told: str
+) -> None:
+    chosen = scorer(name)
+    with pytest.raises(InputError, match=told):
+        chosen.check(item, chosen.complete([item], chosen.options(given)))
+
+
+ITEMS = {
+    "exact": to("Paris"),
+    "numeric": to("42"),
+    "choice": Item("i", "asked", "B", choices=("red", "blue")),
+    "label": to("red tape"),
+    "regex": to("[a-z]+"),
+    "json_fields": FIELDS,
+    "instructions": to("x", rules=[{"rule": "sentences_exact", "count": 2}]),
+    "ifeval": to(
+        {
+            "instruction_id_list": ["punctuation:no_comma", "startend:quotation"],
+            "kwargs": [{}, {}],
+        }
+    ),
+}
+PIECES = st.sampled_from(
+    [
+        *("```", "```json\n", "{", "}", '"', "'", "\\", "\n", "ANSWER:", "42", ",", "B", "**"),
+        *("red tape", "Paris", "[", "]", "null", "True", "9" * 5000, "<<", ">>", ". ", "name"),
+        ":",
+    ]
+)
+answers = st.one_of(
+    st.text(max_size=200),
+    st.lists(PIECES, max_size=30).map("".join),
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=3), inner),
+        max_leaves=10,
+    ).map(json.dumps),
+)
+
+
+def test_every_scorer_is_among_those_that_the_laws_are_tried_on() -> None:
+    assert ITEMS.keys() == SCORERS.keys()
+
+
+@pytest.mark.parametrize("graded", [False, True])
+@pytest.mark.parametrize("name", sorted(SCORERS))
+@given(answer=answers)
+@example(answer="[" * 100_000)
+@example(answer='{"a":' * 20_000)
+@example(answer="a" * 100_000)
+@example(answer=" \n" * 50_000)
+@example(answer="9" * 100_000)
+def test_no_answer_breaks_a_scorer_and_leniency_never_costs(
+    name: str,
+    graded: bool,
+    answer: str,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    given_options = {"graded": True} if graded and "graded" in SCORERS[name].defaults else {}
+    scored = judged(name, answer, ITEMS[name], **given_options)
+
+    if scored.strict is None or scored.lenient is None:
+        assert scored == NONE
+        return
+    assert 0 <= scored.strict <= scored.lenient <= 1
+    assert bool(scored.rule) == (scored.strict < scored.lenient)
+
+
+def test_a_scorers_identity_changes_with_its_options_and_its_name() -> None:
+    numeric = scorer("numeric")
+    one, other = numeric.options({}), numeric.options({"tolerance": 0.5})
+
+    assert identity(numeric, one) == identity(numeric, one)
+    assert len({identity(numeric, one), identity(numeric, other)}) == 2
+    assert identity(numeric, one).startswith("numeric@")
