@@ -1,0 +1,69 @@
+"""`swapgate audit`: who did what, and whether the log is whole."""
+
+import json
+
+import click
+
+from harness.cli import output, wording
+from harness.cli.session import Session, pass_session
+
+
+@click.group()
+def audit() -> None:
+    """The audit log: append-only, hash-chained."""
+
+
+@audit.command()
+@click.option(
+    "-n",
+    "--limit",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="How many events.",
+)
+@pass_session
+def tail(session: Session, limit: int) -> None:
+    """Show the newest events, the newest last."""
+    with session.context.store.read() as tx:
+        events = list(reversed(tx.audit.tail(limit)))
+    if session.json:
+        output.document(events)
+        return
+    output.table(
+        ["NUMBER", "AT (UTC)", "WHO", "DID", "TO", "DETAILS"],
+        [
+            [
+                each.number,
+                wording.at(each.at),
+                each.actor,
+                each.action,
+                each.subject,
+                _short(json.dumps(dict(each.details), ensure_ascii=False)),
+            ]
+            for each in events
+        ],
+        empty="nothing was done yet",
+    )
+
+
+@audit.command()
+@click.pass_context
+def verify(ctx: click.Context) -> None:
+    """Check the chain from its first event; exit code 1 where it is broken."""
+    session = ctx.ensure_object(Session)
+    with session.context.store.read() as tx:
+        broken = tx.audit.first_break()
+        newest = next(iter(tx.audit.tail(1)), None)
+    events = newest.number if newest else 0
+    if session.json:
+        output.document({"whole": broken is None, "events": events, "first_break": broken})
+    elif broken is None:
+        click.echo(f"the audit log is whole: {events} events")
+    else:
+        click.echo(f"the audit log is broken at event {broken}: it, or one before, was changed")
+    ctx.exit(0 if broken is None else 1)
+
+
+def _short(text: str, width: int = 100) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"

@@ -1,0 +1,206 @@
+"""What `swapgate doctor` looks at: one function per subject, one line per finding."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from harness import bootstrap
+from harness.cli import provider_calls
+from harness.cli.config import without_password
+from harness.cli.session import Session
+from harness.cli.waiting import answers
+from harness.control import routes, seed
+from harness.control.context import Context
+from harness.domain.errors import SwapgateError
+from harness.domain.settings import Settings
+from harness.domain.targets import Provider
+from harness.runtime.addresses import holder, is_free
+
+Status = Literal["ok", "warn", "fail"]
+SQLITE: Final = "sqlite:///"
+NO_SUCH_PAGE: Final = (404, 405, 501)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """next_step: empty where there is nothing to do."""
+
+    subject: str
+    status: Status
+    found: str
+    next_step: str = ""
+
+
+def all_checks(session: Session) -> Iterator[Check]:
+    """In the order in which one needs the other; what cannot be looked at is not."""
+    yield Check("python", "ok", ".".join(map(str, sys.version_info[:3])))
+    try:
+        settings = session.settings
+    except SwapgateError as error:
+        yield Check("configuration", "fail", str(error), "mend the file")
+        return
+    yield _configuration(settings)
+    yield _home(settings)
+    context, found = _database(session)
+    yield from found
+    yield from _suites(session, context)
+    providers = _providers_of(context, settings)
+    yield from _providers(context, providers)
+    if context is not None:
+        yield from _differences(context, settings)
+    yield from _ports(settings)
+
+
+def _configuration(settings: Settings) -> Check:
+    if settings.source is None:
+        found = "the shipped defaults alone: no swapgate.yaml here"
+        return Check("configuration", "warn", found, "run `swapgate init`")
+    return Check("configuration", "ok", str(settings.source))
+
+
+def _home(settings: Settings) -> Check:
+    if not settings.home.is_dir():
+        found = f"{settings.home} is missing"
+        return Check("home", "fail", found, "run `swapgate init`")
+    try:
+        bootstrap.writable_home(settings)
+    except SwapgateError as error:
+        return Check("home", "fail", str(error), "make it writable, or set `home:`")
+    return Check("home", "ok", f"{settings.home} is writable")
+
+
+def _database(session: Session) -> tuple[Context | None, list[Check]]:
+    """The context to look further with, None where the database is of no use."""
+    settings = session.settings
+    shown, again = without_password(settings.database_url), "run `swapgate init`"
+    if settings.database_url.startswith(SQLITE):
+        file = Path(settings.database_url.removeprefix(SQLITE))
+        if not file.exists():
+            return None, [Check("database", "fail", f"{file} is missing", again)]
+    try:
+        differences = bootstrap.schema_differences(settings)
+    except SwapgateError as error:
+        return None, [Check("database", "fail", str(error), "start it, or mend `database_url`")]
+    if differences:
+        found = f"{shown} is at another revision: {len(differences)} differences"
+        return None, [Check("database", "fail", found, "run `swapgate db upgrade`")]
+    fine = Check("database", "ok", f"{shown}, at the newest revision")
+    try:
+        context = session.context
+        return context, [fine, _audit(context)]
+    except SwapgateError as error:
+        return None, [fine, Check("secret", "fail", str(error), again)]
+
+
+def _audit(context: Context) -> Check:
+    with context.store.read() as tx:
+        broken = tx.audit.first_break()
+        newest = next(iter(tx.audit.tail(1)), None)
+    if broken is not None:
+        found = f"broken at event {broken}: it, or one before, was changed"
+        return Check("audit log", "fail", found, "compare with a backup; see `audit tail`")
+    return Check("audit log", "ok", f"whole, {newest.number if newest else 0} events")
+
+
+def _suites(session: Session, context: Context | None) -> Iterator[Check]:
+    for name, suite in session.settings.suites.items():
+        if suite.path is not None and not suite.path.is_file():
+            found = f"{suite.path} is missing"
+            yield Check(f"suite {name}", "fail", found, f"bring it, or mend suites.{name}.path")
+        elif context is not None:
+            try:
+                pin = context.suites.pin(name)
+            except SwapgateError as error:
+                yield Check(f"suite {name}", "fail", str(error), "mend the file")
+            else:
+                found = f"{pin.items} items, pin {pin.digest[:12]}"
+                yield Check(f"suite {name}", "ok", found)
+
+
+def _providers_of(context: Context | None, settings: Settings) -> Mapping[str, Provider]:
+    """The database's, which rule, and those of the file that it does not know yet."""
+    if context is None:
+        return settings.providers
+    with context.store.read() as tx:
+        return {**settings.providers, **tx.providers.all()}
+
+
+def _providers(
+    context: Context | None, providers: Mapping[str, Provider]
+) -> Iterator[Check]:
+    if not providers:
+        step = "name one under `providers:` in swapgate.yaml"
+        yield Check("providers", "warn", "none is configured", step)
+        return
+    wanted = _models_in_use(context)
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        yield from pool.map(
+            lambda each: _provider(each, wanted.get(each.name, set())), providers.values()
+        )
+
+
+def _models_in_use(context: Context | None) -> dict[str, set[str]]:
+    """Provider to the models of the targets that routes use."""
+    found: dict[str, set[str]] = {}
+    if context is not None:
+        table = routes.table(context)
+        for route in table.routes.values():
+            for target in (table.targets[each] for each in route.targets):
+                found.setdefault(target.provider, set()).add(target.model)
+    return found
+
+
+def _provider(provider: Provider, wanted: set[str]) -> Check:
+    subject = f"provider {provider.name}"
+    if provider.api_key_env and provider_calls.key_of(provider) is None:
+        found = f"its key is missing: {provider.api_key_env} is not set"
+        return Check(subject, "fail", found, f"set {provider.api_key_env}, e.g. in .env")
+    call = provider_calls.models(provider)
+    if call.status in NO_SUCH_PAGE:
+        step = "try `swapgate model probe TARGET`"
+        return Check(subject, "warn", "it answers, but lists no models", step)
+    if call.error:
+        return Check(subject, "fail", call.error, "mend api_base or the key")
+    listed = _listed(call.content)
+    missing = ", ".join(sorted(wanted - listed)) if listed else ""
+    if missing:
+        step = "try `swapgate model probe TARGET`; a retired model needs a proposal"
+        return Check(subject, "warn", f"it does not list {missing}", step)
+    return Check(subject, "ok", f"{len(listed)} models, {call.seconds * 1000:.0f} ms")
+
+
+def _listed(content: bytes) -> set[str]:
+    try:
+        return {str(each["id"]) for each in json.loads(content)["data"]}
+    except (ValueError, LookupError, TypeError):
+        return set()
+
+
+def _differences(context: Context, settings: Settings) -> Iterator[Check]:
+    found = seed.differences(context, settings)
+    for each in found:
+        step = "the database rules: propose the change, or mend the file"
+        yield Check("file and database", "warn", each, step)
+    if not found and settings.source is not None:
+        yield Check("file and database", "ok", "they say the same")
+
+
+def _ports(settings: Settings) -> Iterator[Check]:
+    parts = (
+        ("router", settings.router, "/healthz"),
+        ("control", settings.control, "/healthz"),
+        ("ui", settings.ui, "/_stcore/health"),
+    )
+    for name, where, path in parts:
+        place = f"{where.host}:{where.port}"
+        if is_free(where.host, where.port):
+            yield Check(f"port of {name}", "ok", f"{place} is free")
+        elif answers(where.host, where.port, path):
+            yield Check(f"port of {name}", "ok", f"{place} is served")
+        else:
+            found = f"{place} is held by {holder(where.port)}"
+            yield Check(f"port of {name}", "fail", found, f"stop that, or set {name}.port")

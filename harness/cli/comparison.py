@@ -1,0 +1,132 @@
+"""One proposal on a screen: the verdict first, then the figures behind it."""
+
+import click
+
+from harness.cli import canary, output, wording
+from harness.control.present import plain
+from harness.control.reports import ArmFigures, CanaryStatus, Comparison, SuiteSide
+from harness.domain.evaluation import SuiteReport
+
+HEADINGS = (
+    "SUITE",
+    "ROLE",
+    "OUTCOME",
+    "DELTA",
+    "95 % INTERVAL",
+    "ALLOWED LOSS",
+    "ITEMS",
+    "WINS/TIES/LOSSES",
+)
+
+
+def outcome(found: Comparison) -> str:
+    """In one line: the verdict's words and reason, or the phase."""
+    phase = found.proposal.phase.value.replace("_", " ")
+    if found.verdict is None:
+        why = found.proposal.closed_because
+        return f"{found.proposal.id} is {phase}" + (f": {why}" if why else "")
+    return f"{found.verdict.words}: {found.verdict.reason} ({found.proposal.id} is {phase})"
+
+
+def print_all(found: Comparison, status: CanaryStatus | None) -> None:
+    proposal, verdict = found.proposal, found.verdict
+    output.facts(
+        [
+            ("proposal", proposal.id),
+            ("route", proposal.route),
+            ("candidate", found.candidate.name),
+            ("incumbent", found.incumbent.name),
+            ("claim", proposal.claim.value.replace("_", "-")),
+            ("proposed", f"by {proposal.proposer}, {wording.at(proposal.created_at)} UTC"),
+            ("why", proposal.reason or None),
+            ("approved", f"by {proposal.approver}" if proposal.approver else None),
+            ("phase", proposal.phase.value.replace("_", " ")),
+            ("verdict", verdict.words if verdict else "none yet"),
+            ("reason", verdict.reason if verdict else None),
+            ("ended", proposal.closed_because or None),
+        ]
+    )
+    click.echo()
+    if verdict:
+        output.table(HEADINGS, [_row(each) for each in verdict.suites], empty="no suites")
+        click.echo("delta and interval in points: candidate minus incumbent")
+    else:
+        _print_progress(found)
+    _print_arms(found)
+    if status:
+        click.echo()
+        output.facts(canary.described(status))
+
+
+def _row(report: SuiteReport) -> list[object]:
+    return [
+        report.suite,
+        report.role.value,
+        report.outcome.replace("_", " "),
+        wording.points(report.delta),
+        wording.interval(report),
+        f"{report.margin * 100:g}",
+        f"{report.n_used} of {report.n_max}",
+        f"{report.wins}/{report.ties}/{report.losses}",
+    ]
+
+
+def _print_progress(found: Comparison) -> None:
+    output.table(
+        ["SUITE", "INCUMBENT", "CANDIDATE", "OF"],
+        [
+            [side.plan.suite, len(side.incumbent), len(side.candidate), _wanted(side)]
+            for side in found.suites
+        ],
+        empty="no run has started yet",
+    )
+
+
+def _wanted(side: SuiteSide) -> int:
+    return side.plan.n_max * side.plan.epochs
+
+
+def _print_arms(found: Comparison) -> None:
+    arms = [
+        (found.incumbent.name, found.incumbent_figures),
+        (found.candidate.name, found.candidate_figures),
+    ]
+    if any(figures.samples for _, figures in arms):
+        click.echo()
+        output.table(
+            ["TARGET", "ANSWERS", "COST PER 1,000", "MEDIAN", "95TH PERCENTILE", "FAILED"],
+            [[name, *_figures(figures)] for name, figures in arms],
+            empty="",
+        )
+
+
+def _figures(figures: ArmFigures) -> list[object]:
+    return [
+        figures.samples,
+        wording.money(figures.cost_usd_per_1000),
+        wording.seconds(figures.p50_s),
+        wording.seconds(figures.p95_s),
+        f"{figures.failed:.1%}",
+    ]
+
+
+def as_json(found: Comparison, status: CanaryStatus | None) -> dict[str, object]:
+    """Without the single answers: `eval show RUN --samples` has them."""
+    return {
+        "proposal": plain(found.proposal),
+        "incumbent": plain(found.incumbent),
+        "candidate": plain(found.candidate),
+        "verdict": plain(found.verdict),
+        "progress": [
+            {
+                "suite": side.plan.suite,
+                "incumbent": len(side.incumbent),
+                "candidate": len(side.candidate),
+                "of": _wanted(side),
+            }
+            for side in found.suites
+        ],
+        "incumbent_figures": plain(found.incumbent_figures),
+        "candidate_figures": plain(found.candidate_figures),
+        "canary": canary.as_json(status) if status else None,
+    }

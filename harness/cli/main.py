@@ -1,0 +1,20 @@
+"""The entry point. Any Python 3 can read this file, to say that it is too old."""
+
+import sys
+
+OLDEST = (3, 11)
+
+
+def main():  # type: ignore[no-untyped-def]  # a Python before 3.5 could not read them
+    if sys.version_info < OLDEST:
+        sys.exit(
+            "swapgate: Python 3.11 or newer is needed, and this is %d.%d: "  # noqa: UP031 - as above
+            "install a newer one and run swapgate with it" % sys.version_info[:2]
+        )
+    from harness.cli.program import program  # noqa: PLC0415 - an old Python cannot read it
+
+    program(prog_name="swapgate")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""`swapgate model`: the targets that routes can use."""
+
+import json
+from collections.abc import Mapping
+
+import click
+
+from harness.cli import output, wording
+from harness.cli.session import Session, pass_session
+from harness.config.shape import target_seed
+from harness.control import routes, targets
+from harness.control.present import plain
+from harness.domain.settings import TargetSeed
+from harness.domain.targets import Provider, RequestPatch, Target
+
+
+@click.group()
+def model() -> None:
+    """Targets: models at providers, with prices."""
+
+
+@model.command("list")
+@pass_session
+def list_models(session: Session) -> None:
+    """List the targets, their prices and the routes that use them."""
+    ctx = session.context
+    found, table = targets.all_targets(ctx), routes.table(ctx)
+    with ctx.store.read() as tx:
+        providers = tx.providers.all()
+    used = {
+        target.id: [name for name, route in table.routes.items() if target.id in route.targets]
+        for target in found
+    }
+    if session.json:
+        output.document([_as_json(each, providers, used[each.id]) for each in found])
+        return
+    output.table(
+        ["TARGET", "ID", "INPUT $/MTOK", "OUTPUT $/MTOK", "ROUTES"],
+        [
+            [each.name, each.id, *_prices(each, providers), ", ".join(used[each.id])]
+            for each in found
+        ],
+        empty="no targets yet: `swapgate model add PROVIDER/MODEL` adds one",
+    )
+
+
+def _prices(target: Target, providers: Mapping[str, Provider]) -> tuple[str, str]:
+    price = wording.price_of(target, providers.get(target.provider))
+    if price is None:
+        return "unknown", "unknown"
+    return f"{price.input_usd_per_mtok:g}", f"{price.output_usd_per_mtok:g}"
+
+
+def _as_json(
+    target: Target, providers: Mapping[str, Provider], used: list[str]
+) -> dict[str, object]:
+    price = wording.price_of(target, providers.get(target.provider))
+    return {"target": plain(target), "price": plain(price), "routes": used}
+
+
+@model.command()
+@click.argument("name", metavar="PROVIDER/MODEL")
+@click.option(
+    "--param",
+    "parameters",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A default body field, which a client's own value wins over; may be repeated.",
+)
+@click.option(
+    "--patch-param",
+    "patched",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A body field set whatever the client sent; may be repeated.",
+)
+@click.option(
+    "--prompt-addendum", default="", metavar="TEXT", help="Appended to the system message."
+)
+@click.option(
+    "--response-format", metavar="JSON", help="Replaces the client's response_format."
+)
+@pass_session
+def add(
+    session: Session,
+    name: str,
+    parameters: tuple[str, ...],
+    patched: tuple[str, ...],
+    prompt_addendum: str,
+    response_format: str | None,
+) -> None:
+    """Register a target. Its id is the hash of its content: another setting, another target."""
+    plainly = target_seed(name)
+    patch = RequestPatch(
+        parameters=_fields("--patch-param", patched),
+        prompt_addendum=prompt_addendum,
+        response_format=_object("--response-format", response_format),
+    )
+    seed = TargetSeed(
+        plainly.provider, plainly.model, _fields("--param", parameters), patch
+    )
+    made = targets.add(session.context_with_providers, session.actor, seed)
+    if session.json:
+        output.document(made)
+    else:
+        output.facts([("target", made.name), ("id", made.id)])
+
+
+def _fields(option: str, given: tuple[str, ...]) -> dict[str, object]:
+    """KEY=VALUE as a body field: VALUE is read as JSON where it is JSON, else as text."""
+    fields: dict[str, object] = {}
+    for each in given:
+        key, equals, text = each.partition("=")
+        if not (key and equals):
+            raise click.BadParameter(f"{each!r} is not KEY=VALUE", param_hint=option)
+        try:
+            fields[key] = json.loads(text, parse_constant=_no_constant)
+        except ValueError:
+            fields[key] = text
+    return fields
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(name)
+
+
+def _object(option: str, text: str | None) -> dict[str, object] | None:
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise click.BadParameter(f"not JSON: {error}", param_hint=option) from None
+    if not isinstance(value, dict):
+        raise click.BadParameter(
+            'a JSON object is needed, like {"type": "json_object"}', param_hint=option
+        )
+    return value
+
+
+@model.command()
+@click.argument("name", metavar="TARGET")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60.0,
+    show_default=True,
+    help="Seconds to wait for the answer.",
+)
+@click.pass_context
+def probe(ctx: click.Context, name: str, timeout_s: float) -> None:
+    """Send one short real chat request to a target; exit code 1 when it fails.
+
+    TARGET is an id or PROVIDER/MODEL, which need not be registered.
+    """
+    from harness.cli import provider_calls  # noqa: PLC0415 - `--help` stays quick
+
+    session = ctx.ensure_object(Session)
+    target, provider = _called(session, name)
+    found = provider_calls.chat(provider, target, timeout_s=timeout_s)
+    if session.json:
+        output.document(found)
+    else:
+        output.facts(
+            [
+                ("target", found.target),
+                ("result", "answered" if found.ok else f"failed: {found.error}"),
+                ("latency", f"{found.latency_ms:,.0f} ms"),
+                ("served model", found.served_model or None),
+                ("answer", found.answer or None),
+            ]
+        )
+    ctx.exit(0 if found.ok else 1)
+
+
+def _called(session: Session, name: str) -> tuple[Target, Provider]:
+    """The target and its provider, registered or not. Raises NotFound."""
+    with session.context_with_providers.store.read() as tx:
+        providers = tx.providers.all()
+        start, slash, rest = name.partition("/")
+        known = {t.name for t in tx.routing.targets().values()}
+        if slash and rest and start in providers and name not in known:
+            return Target(start, rest), providers[start]
+        target = targets.find(tx, name)
+        return target, providers[target.provider]

@@ -1,0 +1,83 @@
+"""Data on stdout, words on stderr; a table is drawn for a terminal and plain in a pipe."""
+
+import json
+import math
+import sys
+from collections.abc import Iterable, Sequence
+
+import click
+
+from harness.control.present import Plain, plain
+
+Row = Sequence[object]
+
+
+def document(value: object) -> None:
+    """One JSON document. Infinity and NaN, which JSON lacks, become null."""
+    text = json.dumps(_finite(plain(value)), ensure_ascii=False, indent=2, allow_nan=False)
+    click.echo(text)
+
+
+def _finite(value: Plain) -> Plain:
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case list():
+            return [_finite(inner) for inner in value]
+        case dict():
+            return {key: _finite(inner) for key, inner in value.items()}
+        case _:
+            return value
+
+
+def note(text: str) -> None:
+    """Progress and advice: on stderr, so that a pipe carries data alone."""
+    click.echo(text, err=True)
+
+
+def table(headings: Sequence[str], rows: Iterable[Row], *, empty: str) -> None:
+    """empty: what is said, on stderr, when there are no rows."""
+    texts = [[_cell(value) for value in row] for row in rows]
+    if not texts:
+        note(empty)
+    elif sys.stdout.isatty():
+        _drawn(headings, texts)
+    else:
+        for line in _aligned([list(headings), *texts]):
+            click.echo(line)
+
+
+def facts(pairs: Iterable[tuple[str, object]]) -> None:
+    """Name and value, a line each; a value of None is left out."""
+    shown = [[name, _cell(value)] for name, value in pairs if value is not None]
+    for line in _aligned(shown):
+        click.echo(line)
+
+
+def _cell(value: object) -> str:
+    return "–" if value is None or value == "" else str(value)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    if not rows:
+        return []
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def _drawn(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.box import SIMPLE_HEAD  # noqa: PLC0415 - only a terminal needs it
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    drawn = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in headings:
+        drawn.add_column(heading, overflow="fold")
+    for row in rows:
+        # Text, not str: what people typed is no markup.
+        drawn.add_row(*(Text(cell) for cell in row))
+    Console().print(drawn)

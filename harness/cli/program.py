@@ -1,0 +1,129 @@
+"""The root command: its table of verbs, and how a call ends."""
+
+import json
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from harness.cli.lazy import Lazy, LazyGroup
+from harness.cli.session import Session, global_options
+from harness.domain.errors import SwapgateError
+
+INTERRUPTED = 130
+
+
+class Program(LazyGroup):
+    """Ends every call with an exit code; an error is one sentence on stderr.
+
+    With --json it is a document on stdout as well: {"error": {kind, message, …}}.
+    """
+
+    def main(  # type: ignore[override]  # it always ends the process, in either mode
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = "swapgate",
+        **extra: Any,  # noqa: ANN401 - click's own arguments
+    ) -> NoReturn:
+        words = list(sys.argv[1:] if args is None else args)
+        extra["standalone_mode"] = False
+        try:
+            code = super().main(words, prog_name, **extra)
+        except click.Abort:
+            code = INTERRUPTED
+        except click.ClickException as error:
+            error.show()
+            code = error.exit_code
+            _document(words, type(error).__name__, error.format_message(), code)
+        except SwapgateError as error:
+            click.echo(f"swapgate: {error}", err=True)
+            code = error.exit_code
+            _document(words, type(error).__name__, str(error), code, retry=error.retryable)
+        except Exception as error:  # noqa: BLE001 - the last resort says it in a sentence
+            code = 1
+            _unexpected(words, error)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _unexpected(words: Sequence[str], error: Exception) -> None:
+    if "--debug" in words:
+        click.echo(traceback.format_exc(), err=True, nl=False)
+    said = f"{type(error).__name__}: {error}"
+    click.echo(
+        f"swapgate: unexpected error: {said}. This is a fault of Swapgate: report it with what "
+        "the same command prints with --debug",
+        err=True,
+    )
+    _document(words, "Unexpected", said, 1)
+
+
+def _document(
+    words: Sequence[str], kind: str, message: str, code: int, *, retry: bool = False
+) -> None:
+    if "--json" not in words:
+        return
+    error = {"kind": kind, "message": message, "exit_code": code, "retryable": retry}
+    click.echo(json.dumps({"error": error}, ensure_ascii=False, indent=2))
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 - click's signature
+    if value and not ctx.resilient_parsing:
+        click.echo(f"swapgate {metadata.version('swapgate')}")
+        ctx.exit()
+
+
+VERBS = {
+    "init": Lazy("harness.cli.init:init", "Set up Swapgate in this folder."),
+    "serve": Lazy("harness.cli.serve:serve", "Run Swapgate's processes."),
+    "doctor": Lazy("harness.cli.doctor:doctor", "Check everything, and say what to mend."),
+    "demo": Lazy("harness.cli.demo:demo", "Show the four stories, live."),
+    "sim": Lazy("harness.cli.serve:sim", "Serve a simulated provider."),
+    "worker": Lazy(
+        "harness.cli.worker:worker", "Ask and score what one eval run still lacks.", hidden=True
+    ),
+    "model": Lazy("harness.cli.model:model", "Targets: models at providers, with prices."),
+    "route": Lazy("harness.cli.route:route", "Routes: the names that clients use as `model`."),
+    "eval": Lazy("harness.cli.eval:eval_", "Eval runs: one suite on one target."),
+    "proposal": Lazy(
+        "harness.cli.proposal:proposal", "Proposals: the wish to swap a route's model."
+    ),
+    "canary": Lazy("harness.cli.canary:canary", "Canaries: a candidate on a small share."),
+    "gate": Lazy("harness.cli.gate:gate", "The gate's rule, on plain files."),
+    "key": Lazy("harness.cli.key:key", "Keys for clients and for people."),
+    "audit": Lazy("harness.cli.audit:audit", "The audit log: append-only, hash-chained."),
+    "db": Lazy("harness.cli.db:db", "The database's schema."),
+    "config": Lazy("harness.cli.config:config", "The configuration."),
+    "completion": Lazy("harness.cli.completion:completion", "Print a shell's completion."),
+    "docs": Lazy("harness.cli.docs:docs", "The generated parts of docs/.", hidden=True),
+}
+
+
+@click.command(
+    cls=Program,
+    lazy=VERBS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 96},
+    epilog="Exit codes: 0 passed or ok, 1 error, 2 usage, 3 gate failed, 4 inconclusive, "
+    "5 timeout, 6 conflict, 7 denied.",
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Print the version.",
+)
+@click.pass_context
+def program(ctx: click.Context, config: Path | None) -> None:  # noqa: ARG001 - serve looks for it in the root's params
+    """Change the model behind an LLM feature with proof.
+
+    Global options are accepted before and after the verb.
+    """
+    ctx.call_on_close(ctx.ensure_object(Session).close)
+
+
+program.params.extend(global_options(root=True))

@@ -1,0 +1,234 @@
+"""`swapgate proposal`: ask for a swap, look at it, decide about it."""
+
+from collections.abc import Sequence
+
+import click
+
+from harness.cli import comparison, following, output, wording
+from harness.cli.session import Session, pass_session
+from harness.cli.waiting import TIMED_OUT, who_starts_it
+from harness.control import propose, reports
+from harness.control.present import plain
+from harness.control.rehearse import rehearsed
+from harness.domain.evaluation import Claim
+from harness.domain.proposal import Proposal
+from harness.gate.planning import Forecast
+
+Planning = Sequence[tuple[str, Forecast]]
+
+
+@click.group()
+def proposal() -> None:
+    """Proposals: the wish to swap a route's model."""
+
+
+@proposal.command()
+@click.argument("route")
+@click.argument("candidate")
+@click.option(
+    "--claim",
+    type=click.Choice([each.value for each in Claim]),
+    help="What the candidate has to show. [default: as the policy says]",
+)
+@click.option(
+    "--margin",
+    type=float,
+    metavar="SHARE",
+    help="Allowed loss, a share of 1: 0.05 is 5 points. [default: as the policy says]",
+)
+@click.option("--reason", default="", help="Why; needed for the claim non_inferior.")
+@click.option("--policy", help="Name of a policy. [default: the route's]")
+@click.option("--dry-run", is_flag=True, help="Check and plan; store nothing.")
+@click.option("--wait", is_flag=True, help="Stay until the gate has decided.")
+@click.option(
+    "--until",
+    type=click.Choice(["verdict", "end"]),
+    default="verdict",
+    show_default=True,
+    help="With --wait: leave at the verdict, or when the canary has ended too.",
+)
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0),
+    help="With --wait: seconds, then exit code 5. [default: none]",
+)
+@click.pass_context
+def create(  # noqa: PLR0913 - one per option
+    ctx: click.Context,
+    route: str,
+    candidate: str,
+    claim: str | None,
+    margin: float | None,
+    reason: str,
+    policy: str | None,
+    dry_run: bool,  # noqa: FBT001 - click passes options by name
+    wait: bool,  # noqa: FBT001
+    until: str,
+    timeout_s: float | None,
+) -> None:
+    """Propose CANDIDATE for ROUTE: evals on both models, the gate, then a 1 % canary.
+
+    Exit code with --wait: 0 passed or promoted, 3 failed or rolled back, 4 not enough
+    evidence, 5 timeout, 7 refused, 1 not measured or cancelled. Without: 6 when the route has
+    an open proposal.
+    """
+    session = ctx.ensure_object(Session)
+    context = session.context_with_providers
+    wish = propose.Wish(
+        route, candidate, reason, Claim(claim) if claim else None, margin, policy
+    )
+    planned = propose.create(rehearsed(context), session.actor, wish)
+    planning = propose.figures(planned)
+    if not session.json:
+        _print_planning(planned, planning)
+    if dry_run:
+        _print_dry(session, planned, planning)
+        return
+    made = propose.create(context, session.actor, wish)
+    if advice := who_starts_it(session.settings.control):
+        output.note(advice)
+    if not session.json:
+        click.echo(f"{made.id} proposed")
+        output.note(_next(made))
+    code = 0
+    if wait:
+        made, in_time = following.proposal(session, made.id, until, timeout_s)
+        code = following.exit_code(session, made) if in_time else TIMED_OUT
+    if session.json:
+        output.document({"proposal": plain(made), "planning": _planning_json(planning)})
+    elif wait:
+        click.echo(comparison.outcome(reports.compare(context, made.id)))
+    ctx.exit(code)
+
+
+def _print_dry(session: Session, planned: Proposal, planning: Planning) -> None:
+    if session.json:
+        output.document(
+            {
+                "proposal": None,
+                "planning": _planning_json(planning),
+                "plans": plain(planned.plans),
+            }
+        )
+    else:
+        output.note("nothing was stored: leave --dry-run out to propose it")
+
+
+def _print_planning(planned: Proposal, planning: Planning) -> None:
+    plans = {plan.suite: plan for plan in planned.plans}
+    output.table(
+        ["SUITE", "ROLE", "CLAIM", "ALLOWED LOSS", "ITEMS", "SEES FROM", "NEEDED FOR"],
+        [
+            [
+                suite,
+                plans[suite].role.value,
+                plans[suite].claim.value.replace("_", "-"),
+                f"{plans[suite].margin * 100:g} points",
+                plans[suite].n_max,
+                f"{figures.mde * 100:.1f} points",
+                f"{figures.effect * 100:g} points: {figures.items} items",
+            ]
+            for suite, figures in planning
+        ],
+        empty="no suites",
+    )
+    for suite, figures in planning:
+        if figures.warning:
+            output.note(f"{suite}: {figures.warning}")
+
+
+def _planning_json(planning: Planning) -> object:
+    return [{"suite": suite, "figures": plain(figures)} for suite, figures in planning]
+
+
+def _next(made: Proposal) -> str:
+    return (
+        "next: the suites run on both models; a candidate that passes gets its canary, or "
+        f"waits for approval. `swapgate proposal show {made.id}` says where it is"
+    )
+
+
+@proposal.command("list")
+@click.option("--route", help="Only this route's.")
+@click.option("--open", "open_only", is_flag=True, help="Only those that have not ended.")
+@pass_session
+def list_proposals(session: Session, route: str | None, open_only: bool) -> None:  # noqa: FBT001 - as above
+    """List the proposals, the newest first."""
+    context = session.context
+    found = propose.all_proposals(context, route=route, open_only=open_only)
+    with context.store.read() as tx:
+        names = {target.id: target.name for target in tx.routing.targets().values()}
+        verdicts = {each.id: each for each in tx.verdicts.list(route=route)}
+    if session.json:
+        output.document(found)
+        return
+    output.table(
+        ["ID", "ROUTE", "CANDIDATE", "PHASE", "VERDICT", "PROPOSER", "CREATED (UTC)"],
+        [
+            [
+                each.id,
+                each.route,
+                names.get(each.candidate, each.candidate),
+                each.phase.value.replace("_", " "),
+                verdicts[each.verdict].words if each.verdict in verdicts else None,
+                each.proposer,
+                wording.at(each.created_at),
+            ]
+            for each in found
+        ],
+        empty="no proposals: `swapgate proposal create ROUTE CANDIDATE` makes one",
+    )
+
+
+@proposal.command()
+@click.argument("proposal_id", metavar="ID")
+@pass_session
+def show(session: Session, proposal_id: str) -> None:
+    """Show a proposal: verdict, figures by suite, reason, canary."""
+    context = session.context
+    found = reports.compare(context, proposal_id)
+    rollout = found.proposal.rollout
+    live = reports.canaries(context, route=found.proposal.route) if rollout else ()
+    ours = next((each for each in live if each.rollout.id == rollout), None)
+    if session.json:
+        output.document(comparison.as_json(found, ours))
+    else:
+        comparison.print_all(found, ours)
+
+
+@proposal.command()
+@click.argument("proposal_id", metavar="ID")
+@click.option("--reason", default="", help="Why; the audit log keeps it.")
+@pass_session
+def approve(session: Session, proposal_id: str, reason: str) -> None:
+    """Let a passed proposal into its canary. The proposer cannot."""
+    made = propose.approve(session.context, session.actor, proposal_id, reason)
+    _answer(session, made, f"{made.id} is approved by {made.approver}: its canary opens next")
+
+
+@proposal.command()
+@click.argument("proposal_id", metavar="ID")
+@click.option("--reason", required=True, help="Why; the proposer will read it.")
+@pass_session
+def reject(session: Session, proposal_id: str, reason: str) -> None:
+    """End a proposal that waits for approval."""
+    made = propose.refuse(session.context, session.actor, proposal_id, reason)
+    _answer(session, made, f"{made.id} is rejected")
+
+
+@proposal.command()
+@click.argument("proposal_id", metavar="ID")
+@click.option("--reason", default="", help="Why; the audit log keeps it.")
+@pass_session
+def cancel(session: Session, proposal_id: str, reason: str) -> None:
+    """Take an open proposal back, before its canary."""
+    made = propose.cancel(session.context, session.actor, proposal_id, reason)
+    _answer(session, made, f"{made.id} is cancelled")
+
+
+def _answer(session: Session, made: Proposal, words: str) -> None:
+    if session.json:
+        output.document(made)
+    else:
+        click.echo(words)

@@ -1,0 +1,147 @@
+"""One small real request to a provider, so that a person sees whether it works.
+
+As the router does, it uses no proxy and follows no redirect: a key goes to its provider alone.
+"""
+
+import http.client
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from email.message import Message
+from typing import IO
+
+from evals.wire import MalformedReply, body, reply
+from harness.domain.targets import Provider, Target
+
+QUESTION = "Reply with the one word: ready"
+MAX_BYTES = 4 * 1024 * 1024
+MAX_TEXT = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What came back. status: None when nothing did; error: empty for a success."""
+
+    status: int | None
+    seconds: float
+    content: bytes
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One chat request. latency_ms: until the whole answer was there."""
+
+    target: str
+    ok: bool
+    status: int | None
+    latency_ms: float
+    served_model: str
+    answer: str
+    input_tokens: int | None
+    output_tokens: int | None
+    error: str
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(  # noqa: PLR0913 - the handler's signature
+        self,
+        req: urllib.request.Request,  # noqa: ARG002 - as above
+        fp: IO[bytes],  # noqa: ARG002
+        code: int,  # noqa: ARG002
+        msg: str,  # noqa: ARG002
+        headers: Message,  # noqa: ARG002
+        newurl: str,  # noqa: ARG002
+    ) -> None:
+        return None
+
+
+def key_of(provider: Provider) -> str | None:
+    """The key from the environment; None where none is named or set."""
+    return os.environ.get(provider.api_key_env or "") or None
+
+
+def models(provider: Provider, *, timeout_s: float = 5.0) -> Call:
+    """The provider's list of models: reachable, and the key accepted."""
+    return _call(provider, "/models", None, timeout_s)
+
+
+def chat(provider: Provider, target: Target, *, timeout_s: float = 60.0) -> Probe:
+    """A short question, with the target's parameters and its request patch."""
+    messages = [{"role": "user", "content": QUESTION}]
+    call = _call(provider, "/chat/completions", body(target, messages, {}), timeout_s)
+    found, error = None, call.error
+    if not error:
+        try:
+            found = reply(call.content)
+        except MalformedReply as malformed:
+            error = str(malformed)
+    return Probe(
+        target=target.name,
+        ok=found is not None,
+        status=call.status,
+        latency_ms=round(call.seconds * 1000, 1),
+        served_model=found.served_model if found else "",
+        answer=found.text[:MAX_TEXT] if found else "",
+        input_tokens=found.input_tokens if found else None,
+        output_tokens=found.output_tokens if found else None,
+        error=error,
+    )
+
+
+def _call(provider: Provider, path: str, sent: object, timeout_s: float) -> Call:
+    url = provider.api_base.rstrip("/") + path
+    if not url.startswith(("http://", "https://")):
+        return Call(None, 0.0, b"", f"api_base is {provider.api_base!r}: http or https is needed")
+    request = urllib.request.Request(  # noqa: S310 - the scheme is checked above
+        url,
+        data=None if sent is None else json.dumps(sent).encode(),
+        headers=_headers(provider),
+    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect())
+    started = time.perf_counter()
+    status, content, error = None, b"", ""
+    try:
+        with opener.open(request, timeout=timeout_s) as answer:
+            status, content = answer.status, answer.read(MAX_BYTES)
+    except urllib.error.HTTPError as failed:
+        with failed:
+            status, error = failed.code, _refusal(provider, failed)
+    except (OSError, http.client.HTTPException, ValueError) as failed:
+        error = f"{provider.api_base} does not answer: {_reason(failed)}"
+    return Call(status, time.perf_counter() - started, content, error)
+
+
+def _headers(provider: Provider) -> dict[str, str]:
+    key = key_of(provider)
+    return {
+        "Content-Type": "application/json",
+        **({"Authorization": f"Bearer {key}"} if key else {}),
+        **provider.extra_headers,
+    }
+
+
+def _refusal(provider: Provider, failed: urllib.error.HTTPError) -> str:
+    if failed.code in (401, 403):
+        place = provider.api_key_env or "none: set `api_key_env`"
+        return f"{failed.code}: the provider refuses our key (from {place})"
+    try:
+        said = failed.read(MAX_BYTES).decode("utf-8", "replace")
+    except (OSError, http.client.HTTPException):
+        said = ""
+    return f"{failed.code}: {_message(said)}"
+
+
+def _message(said: str) -> str:
+    try:
+        return str(json.loads(said)["error"]["message"])[:MAX_TEXT]
+    except (ValueError, LookupError, TypeError):
+        return " ".join(said.split())[:MAX_TEXT] or "no text"
+
+
+def _reason(failed: Exception) -> str:
+    inner = getattr(failed, "reason", failed)
+    return getattr(inner, "strerror", None) or str(inner) or type(inner).__name__

@@ -1,0 +1,290 @@
+"""`swapgate route`: the names that clients use as `model`, and what serves them."""
+
+from collections.abc import Mapping, Sequence
+
+import click
+
+from harness.cli import output, wording
+from harness.cli.session import Session, pass_session
+from harness.control import reports, routes, seed
+from harness.control.present import plain
+from harness.control.reports import RouteStatus
+from harness.domain.errors import InputError, NotFound
+from harness.domain.evaluation import SuiteRole
+from harness.domain.routing import RouteSettings, RouteSuite, Stakes
+from harness.domain.targets import Target
+from harness.ports import RouteRecord
+
+
+@click.group()
+def route() -> None:
+    """Routes: the names that clients use as `model`."""
+
+
+@route.command("list")
+@pass_session
+def list_routes(session: Session) -> None:
+    """List the routes; those that wait for a person come first."""
+    found = reports.overview(session.context)
+    if session.json:
+        output.document([as_json(each) for each in found])
+        return
+    output.table(
+        ["ROUTE", "VERSION", "INCUMBENT", "CANARY", "OPEN PROPOSAL", "LAST VERDICT"],
+        [
+            [
+                each.route.name,
+                each.route.version,
+                each.incumbent.name,
+                _canary(each),
+                _proposal(each),
+                each.last_verdict.words if each.last_verdict else None,
+            ]
+            for each in found
+        ],
+        empty="no routes yet: `swapgate route create` makes one",
+    )
+
+
+def _canary(status: RouteStatus) -> str | None:
+    canary = status.route.canary
+    if canary is None or status.candidate is None:
+        return None
+    return f"{status.candidate.name} {wording.share(canary.weight_bps)}"
+
+
+def _proposal(status: RouteStatus) -> str | None:
+    found = status.open_proposal
+    return f"{found.id} {found.phase.value.replace('_', ' ')}" if found else None
+
+
+def as_json(status: RouteStatus) -> dict[str, object]:
+    return {
+        "route": plain(status.route),
+        "incumbent": plain(status.incumbent),
+        "candidate": plain(status.candidate),
+        "open_proposal": status.open_proposal.id if status.open_proposal else None,
+        "last_verdict": status.last_verdict.outcome if status.last_verdict else None,
+        "needs_decision": status.needs_decision,
+        "requests_last_hour": sum(minute.requests for minute in status.traffic),
+    }
+
+
+@route.command()
+@click.argument("name")
+@click.option("--incumbent", required=True, metavar="TARGET", help="Id or PROVIDER/MODEL.")
+@click.option(
+    "--fallback",
+    "fallbacks",
+    multiple=True,
+    metavar="TARGET",
+    help="Asked when the incumbent fails; may be repeated, in order.",
+)
+@click.option("--suite", required=True, help="The primary suite: candidates must win here.")
+@click.option(
+    "--required-suite",
+    "required",
+    multiple=True,
+    metavar="SUITE",
+    help="A suite where candidates must not lose; may be repeated.",
+)
+@click.option("--policy", default="default", show_default=True, help="Name of a policy.")
+@click.option(
+    "--stakes",
+    type=click.Choice([each.value for each in Stakes]),
+    default=Stakes.LOW.value,
+    show_default=True,
+    help="How much a wrong answer costs.",
+)
+@click.option("--description", default="", help="What the route is for.")
+@pass_session
+def create(  # noqa: PLR0913 - one per option
+    session: Session,
+    name: str,
+    incumbent: str,
+    fallbacks: tuple[str, ...],
+    suite: str,
+    required: tuple[str, ...],
+    policy: str,
+    stakes: str,
+    description: str,
+) -> None:
+    """Create a route. Its first targets are its baseline: later ones need proof."""
+    settings = RouteSettings(
+        description=description,
+        stakes=Stakes(stakes),
+        policy=policy,
+        suites=(
+            RouteSuite(suite),
+            *(RouteSuite(each, SuiteRole.REQUIRED) for each in required),
+        ),
+    )
+    made = routes.create(
+        session.context_with_providers,
+        session.actor,
+        name,
+        incumbent,
+        fallbacks=fallbacks,
+        settings=settings,
+    )
+    if session.json:
+        output.document(made)
+    else:
+        click.echo(f"route {made.name} is served by {incumbent}")
+
+
+@route.command()
+@click.argument("name")
+@pass_session
+def show(session: Session, name: str) -> None:
+    """Show one route: targets, settings, what is open."""
+    status = _status(session, name)
+    if session.json:
+        output.document(as_json(status))
+        return
+    targets = {target.id: target for target in _targets(session)}
+    found, settings = status.route, status.route.settings
+    output.facts(
+        [
+            ("route", found.name),
+            ("description", settings.description or None),
+            ("version", found.version),
+            ("incumbent", f"{status.incumbent.name} ({found.incumbent})"),
+            ("canary", _canary(status) or "none"),
+            ("fallbacks", ", ".join(targets[each].name for each in found.fallbacks) or "none"),
+            ("stakes", settings.stakes.value),
+            ("policy", settings.policy),
+            ("suites", ", ".join(f"{s.suite} ({s.role.value})" for s in settings.suites)),
+            ("open proposal", _proposal(status) or "none"),
+            ("last verdict", status.last_verdict.words if status.last_verdict else "none"),
+            ("requests, last hour", f"{sum(m.requests for m in status.traffic):,}"),
+        ]
+    )
+
+
+def _status(session: Session, name: str) -> RouteStatus:
+    with session.context.store.read() as tx:
+        routes.existing(tx, name)
+    for status in reports.overview(session.context):
+        if status.route.name == name:
+            return status
+    raise NotFound(f"route {name!r} is gone; `swapgate route list` shows the routes")
+
+
+@route.command()
+@click.argument("name")
+@pass_session
+def history(session: Session, name: str) -> None:
+    """Show the route's versions, the newest first."""
+    found = routes.history(session.context, name)
+    if session.json:
+        output.document(found)
+        return
+    names = _names(_targets(session))
+    output.table(
+        ["VERSION", "REVISION", "CHANGE", "AT (UTC)", "BY", "INCUMBENT", "CANARY", "WHY"],
+        [
+            [
+                each.route.version,
+                each.revision,
+                each.kind,
+                wording.at(each.at),
+                each.actor,
+                names.get(each.route.incumbent, each.route.incumbent),
+                _share_of(each),
+                each.reason,
+            ]
+            for each in found
+        ],
+        empty="no versions",
+    )
+
+
+def _share_of(record: RouteRecord) -> str | None:
+    canary = record.route.canary
+    return wording.share(canary.weight_bps) if canary else None
+
+
+@route.command()
+@click.argument("name")
+@click.argument("older", metavar="[V1]", type=int, required=False)
+@click.argument("newer", metavar="[V2]", type=int, required=False)
+@pass_session
+def diff(session: Session, name: str, older: int | None, newer: int | None) -> None:
+    """Show what changed from version V1 to V2, and where the file says something else.
+
+    V2 is the newest unless given, V1 the one before V2. The database rules: the
+    configuration file seeds a route once.
+    """
+    records = routes.history(session.context, name)
+    last = _record(records, name, newer if newer is not None else records[0].route.version)
+    wanted = older if older is not None else max(1, last.route.version - 1)
+    first = _record(records, name, wanted)
+    changed = routes.difference(first, last)
+    filed = [
+        each
+        for each in seed.differences(session.context, session.settings)
+        if each.startswith(f"route {name}:")
+    ]
+    if session.json:
+        fields = {field: {"before": a, "after": b} for field, (a, b) in changed.items()}
+        output.document(
+            {
+                "from": first.route.version,
+                "to": last.route.version,
+                "changed": fields,
+                "file": filed,
+            }
+        )
+        return
+    names = _names(_targets(session))
+    output.table(
+        ["FIELD", f"VERSION {first.route.version}", f"VERSION {last.route.version}"],
+        [[field, _named(a, names), _named(b, names)] for field, (a, b) in changed.items()],
+        empty=f"versions {first.route.version} and {last.route.version} are the same",
+    )
+    for each in filed:
+        output.note(each)
+
+
+def _record(records: Sequence[RouteRecord], name: str, version: int) -> RouteRecord:
+    for record in records:
+        if record.route.version == version:
+            return record
+    newest = records[0].route.version
+    raise InputError(f"route {name!r} has versions 1 to {newest}, and {version} is none")
+
+
+def _named(text: str, names: Mapping[str, str]) -> str:
+    return ", ".join(names.get(part, part) for part in text.split(", "))
+
+
+def _names(targets: Sequence[Target]) -> dict[str, str]:
+    return {target.id: target.name for target in targets}
+
+
+def _targets(session: Session) -> Sequence[Target]:
+    with session.context.store.read() as tx:
+        return list(tx.routing.targets().values())
+
+
+@route.command()
+@click.argument("name")
+@click.option(
+    "--to-version",
+    type=int,
+    metavar="N",
+    help="Whose incumbent comes back. [default: the incumbent before]",
+)
+@click.option("--reason", required=True, help="Why; the audit log keeps it.")
+@pass_session
+def rollback(session: Session, name: str, to_version: int | None, reason: str) -> None:
+    """Bring a former incumbent back. Needs no proof; a live canary ends."""
+    found = routes.roll_back(
+        session.context, session.actor, name, to_version=to_version, reason=reason
+    )
+    if session.json:
+        output.document(found)
+    else:
+        names = _names(_targets(session))
+        click.echo(f"route {name} is served by {names[found.incumbent]} again")

@@ -1,0 +1,43 @@
+"""Figures in the words that people read. An unknown figure is `unknown`, never 0."""
+
+from datetime import datetime
+
+from harness.domain.evaluation import SuiteReport
+from harness.domain.targets import Price, Provider, Target
+
+
+def at(moment: datetime | None) -> str:
+    """UTC, to the second."""
+    return moment.strftime("%Y-%m-%d %H:%M:%S") if moment else "–"
+
+
+def share(weight_bps: int) -> str:
+    return f"{weight_bps / 100:g} %"
+
+
+def points(value: float) -> str:
+    """A share of 1 as points of a hundred, with its sign."""
+    return f"{value * 100:+.1f}"
+
+
+def interval(report: SuiteReport) -> str:
+    if report.ci_low is None or report.ci_high is None:
+        return "–"
+    return f"{points(report.ci_low)} to {points(report.ci_high)}"
+
+
+def money(usd: float | None) -> str:
+    return "unknown" if usd is None else f"${usd:,.4f}".rstrip("0").rstrip(".")
+
+
+def seconds(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f} s"
+
+
+def price_of(target: Target, provider: Provider | None) -> Price | None:
+    """None where nobody said what it costs."""
+    return provider.prices.get(target.model) if provider else None
+
+
+def harm(distance_to_trip: float) -> str:
+    return f"evidence of harm: {distance_to_trip:.0%} of the rollback level".replace("%", " %")

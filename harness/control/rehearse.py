@@ -1,0 +1,34 @@
+"""A use case as a rehearsal: every check runs on the real database, and nothing is kept."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
+from typing import cast
+
+from harness.control.context import Context
+from harness.ports import Store, Transaction
+
+
+def rehearsed(ctx: Context) -> Context:
+    """The context whose units of work are rolled back at their end."""
+    return replace(ctx, store=cast("Store", _Rehearsal(ctx.store)))
+
+
+class _Undone(Exception):
+    """Ends a unit of work that is not to be stored."""
+
+
+class _Rehearsal:
+    """The part of ports.Store that use cases call."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    @contextmanager
+    def write(self) -> Iterator[Transaction]:
+        with suppress(_Undone), self._store.write() as tx:
+            yield tx
+            raise _Undone
+
+    def read(self) -> AbstractContextManager[Transaction]:
+        return self._store.read()
