@@ -1,0 +1,95 @@
+"""Our rollback rule and those it is compared with: one rollout in, exposures to rollback out.
+
+None: never within the rollout. The others look after each window of canary exposures.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import numpy as np
+from scipy import special, stats
+
+from benchmarks.canary.traffic import Traffic
+from harness.gate.online import trip
+
+Rule = Callable[[Traffic], int | None]
+ALPHA = 0.05
+
+
+def e_fisher(traffic: Traffic) -> int | None:
+    """The canary's rule itself."""
+    _, block = trip(traffic.counts(), ALPHA)
+    return None if block is None else (block + 1) * traffic.truth.canaries
+
+
+def threshold(traffic: Traffic, *, window: int, success: float, failed: int) -> int | None:
+    """Roll back at the `failed`-th window whose success rate is below `success`."""
+    canary, _, per_window = _windows(traffic, window)
+    bad = np.flatnonzero(np.cumsum(1.0 - canary / per_window < success) >= failed)
+    return _exposures(bad, per_window)
+
+
+def flagger(traffic: Traffic, *, window: int) -> int | None:
+    return threshold(traffic, window=window, success=0.99, failed=5)
+
+
+def argo(traffic: Traffic, *, window: int) -> int | None:
+    """More than three failed windows."""
+    return threshold(traffic, window=window, success=0.95, failed=4)
+
+
+def z_peeking(traffic: Traffic, *, window: int) -> int | None:
+    """A one-sided z test of two proportions on all data so far, after each window."""
+    canary, control, per_window = _windows(traffic, window)
+    ratio = traffic.controls / traffic.truth.canaries
+    n1 = per_window * np.arange(1, len(canary) + 1)
+    n2 = n1 * ratio
+    x1, x2 = np.cumsum(canary), np.cumsum(control)
+    pooled = (x1 + x2) / (n1 + n2)
+    error = np.sqrt(np.maximum(pooled * (1.0 - pooled) * (1.0 / n1 + 1.0 / n2), 1e-18))
+    p = special.ndtr(-(x1 / n1 - x2 / n2) / error)
+    return _exposures(np.flatnonzero(p <= ALPHA), per_window)
+
+
+def mann_whitney(traffic: Traffic, *, window: int) -> int | None:
+    """As Kayenta: ranks of the windows' error rates, 98 % confidence, after each window."""
+    canary, control, per_window = _windows(traffic, window)
+    theirs = canary / per_window
+    ours = control / (per_window * traffic.controls / traffic.truth.canaries)
+    for seen in range(4, len(theirs) + 1):
+        if not theirs[:seen].any():
+            continue
+        found = stats.mannwhitneyu(
+            theirs[:seen], ours[:seen], alternative="greater", method="asymptotic"
+        )
+        if found.pvalue <= 0.01:
+            return int(seen * per_window)
+    return None
+
+
+def _windows(traffic: Traffic, window: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Failures of both arms by window, and canary exposures in each."""
+    blocks = max(1, window // traffic.truth.canaries)
+    count = len(traffic.canary_failures) // blocks
+    cut = count * blocks
+    canary = traffic.canary_failures[:cut].reshape(count, blocks).sum(axis=1)
+    control = traffic.control_failures[:cut].reshape(count, blocks).sum(axis=1)
+    return canary, control, blocks * traffic.truth.canaries
+
+
+def _exposures(bad: np.ndarray, per_window: int) -> int | None:
+    return int((bad[0] + 1) * per_window) if len(bad) else None
+
+
+RULES: Mapping[str, Rule] = {
+    "e-fisher": e_fisher,
+    "Flagger-like, w10": partial(flagger, window=10),
+    "Flagger-like, w100": partial(flagger, window=100),
+    "Argo-like, w10": partial(argo, window=10),
+    "Argo-like, w100": partial(argo, window=100),
+    "z peeking, w10": partial(z_peeking, window=10),
+    "z peeking, w100": partial(z_peeking, window=100),
+    "Mann-Whitney, w10": partial(mann_whitney, window=10),
+    "Mann-Whitney, w100": partial(mann_whitney, window=100),
+}
+SLOW = frozenset({"Mann-Whitney, w10", "Mann-Whitney, w100"})

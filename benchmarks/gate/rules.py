@@ -1,0 +1,88 @@
+"""Our gate and the rules it is compared with: scores in, promotions and items used out.
+
+Every rule takes both sides' scores (comparisons, items) and the null's mean difference.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from harness.domain.evaluation import Claim
+from harness.gate.design import Design
+from harness.gate.offline import judge_many
+
+Floats = NDArray[np.float64]
+Result = tuple[NDArray[np.bool_], NDArray[np.int64]]
+Rule = Callable[[Floats, Floats, float], Result]
+
+MARGIN = 0.05
+ALPHA = 0.05
+PEEK_EVERY = 25
+_ROWS = 250
+
+
+def hybrid(a: Floats, b: Floats, theta0: float) -> Result:
+    """The gate itself."""
+    claim = Claim.NON_INFERIOR if theta0 < 0.0 else Claim.SUPERIOR
+    design = Design(claim, MARGIN, a.shape[1], ALPHA)
+    promoted, used = [], []
+    for first in range(0, len(a), _ROWS):
+        rows = slice(first, first + _ROWS)
+        found = judge_many(b[rows] - a[rows], design)
+        promoted.append(found.promoted)
+        used.append(found.n_used)
+    return np.concatenate(promoted), np.concatenate(used)
+
+
+def naive(a: Floats, b: Floats, theta0: float) -> Result:
+    return _fixed((b - a).mean(axis=1) >= theta0, a)
+
+
+def point(a: Floats, b: Floats, theta0: float) -> Result:
+    """Beats it by a point, as pipeline tutorials say."""
+    return _fixed((b - a).mean(axis=1) >= theta0 + 0.01, a)
+
+
+def unpaired_z(a: Floats, b: Floats, theta0: float) -> Result:
+    n = a.shape[1]
+    error = np.sqrt((a.var(axis=1, ddof=1) + b.var(axis=1, ddof=1)) / n)
+    z = (b.mean(axis=1) - a.mean(axis=1) - theta0) / np.maximum(error, 1e-12)
+    return _fixed(special.ndtr(-z) <= ALPHA, a)
+
+
+def paired_t(a: Floats, b: Floats, theta0: float) -> Result:
+    return _fixed(_t_p(b - a, theta0) <= ALPHA, a)
+
+
+def peeking_t(a: Floats, b: Floats, theta0: float) -> Result:
+    """The paired t after each 25 items, stopping at the first p below .05."""
+    d, n = b - a, a.shape[1]
+    promoted = np.zeros(len(d), dtype=np.bool_)
+    used = np.full(len(d), n)
+    for seen in range(PEEK_EVERY, n + 1, PEEK_EVERY):
+        now = ~promoted & (_t_p(d[:, :seen], theta0) <= ALPHA)
+        used[now] = seen
+        promoted |= now
+    return promoted, used
+
+
+def _t_p(d: Floats, theta0: float) -> Floats:
+    n = d.shape[1]
+    error = np.maximum(d.std(axis=1, ddof=1), 1e-12) / np.sqrt(n)
+    return np.asarray(special.stdtr(n - 1.0, -(d.mean(axis=1) - theta0) / error))
+
+
+def _fixed(promoted: NDArray[np.bool_], a: Floats) -> Result:
+    return promoted, np.full(len(a), a.shape[1])
+
+
+RULES: Mapping[str, Rule] = {
+    "hybrid gate": hybrid,
+    "naive (mean B >= mean A)": naive,
+    "point delta (1 point)": point,
+    "unpaired z": unpaired_z,
+    "paired t, fixed n": paired_t,
+    "peeking t, every 25": peeking_t,
+}

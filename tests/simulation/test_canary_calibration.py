@@ -1,0 +1,143 @@
+"""Does the canary's guard err as often as it says, and see harm as soon as it says? Seeded."""
+
+import math
+
+import numpy as np
+import pytest
+
+from benchmarks.canary.rules import e_fisher
+from benchmarks.canary.run import INCIDENT, detect
+from benchmarks.canary.traffic import Traffic, Truth, simulate
+from harness.gate.assignment import ALARM_AT, log_srm
+from harness.gate.certificate import Certificate, certify, log_certificate
+from harness.gate.online import Counts, Restarting, combined
+from harness.gate.ranks import Ranks, rank
+
+pytestmark = pytest.mark.req("F3")
+
+HARM_AT = math.log(20.0)
+
+
+def upto(rate: float, trials: int) -> float:
+    return rate + 3.0 * math.sqrt(rate * (1.0 - rate) / trials)
+
+
+def test_a_healthy_canary_is_rolled_back_in_at_most_one_of_twenty() -> None:
+    found = detect(e_fisher, Truth(), cap=1000, rollouts=400)
+    assert found.rate <= upto(0.05, 400)
+
+
+def test_an_incident_of_both_arms_rolls_nothing_back() -> None:
+    found = detect(e_fisher, Truth(), cap=1000, rollouts=400, incident=INCIDENT)
+    assert found.rate <= upto(0.05, 400)
+
+
+@pytest.mark.parametrize(
+    ("rate", "median", "p95", "cap"),
+    [(0.05, 95, 310, 1500), (0.20, 10, 34, 1000), (1.0, 2, 3, 1000)],
+)
+def test_a_sick_canary_is_rolled_back_within_the_stated_exposures(
+    rate: float, median: float, p95: float, cap: int
+) -> None:
+    found = detect(e_fisher, Truth(canary=rate), cap=cap, rollouts=400)
+
+    assert np.median(found.exposures) <= median * 1.15
+    assert np.quantile(found.exposures, 0.95) <= p95 * 1.15
+
+
+def test_restarts_keep_the_promise_too() -> None:
+    tripped = 0
+    for index in range(150):
+        state = Restarting(every=100)
+        for block in _healthy(index, blocks=150).counts():
+            state = state.after(block)
+            if state.log_e >= HARM_AT:
+                tripped += 1
+                break
+    assert tripped <= upto(0.05, 150) * 150
+
+
+def _healthy(index: int, blocks: int) -> Traffic:
+    truth = Truth(size=100, canaries=5)
+    return simulate(truth, blocks, np.random.default_rng([23, index]))
+
+
+@pytest.mark.parametrize("control", [0.01, 0.10])
+def test_a_canary_at_the_limit_of_harm_is_certified_in_at_most_one_of_twenty(
+    control: float,
+) -> None:
+    odds = 2.0 * control / (1.0 - control)
+    truth = Truth(control=control, canary=odds / (1.0 + odds), size=40, canaries=10)
+    certified = sum(_ever_certified(truth, index, blocks=300) for index in range(250))
+
+    assert certified <= upto(0.05, 250) * 250
+
+
+def test_a_healthy_canary_is_certified_within_the_planned_exposures() -> None:
+    truth = Truth(control=0.001, canary=0.001, size=40, canaries=10)
+    certified = sum(_ever_certified(truth, index, blocks=120) for index in range(100))
+
+    assert certified >= 80
+
+
+def _ever_certified(truth: Truth, index: int, blocks: int) -> bool:
+    state = Certificate()
+    rng = np.random.default_rng([29, index])
+    for block in simulate(truth, blocks, rng).counts():
+        state = certify(state, _tuple(block), rho_ni=2.0)
+        if log_certificate(state, p0=0.01)[0] >= math.log(20.0):
+            return True
+    return False
+
+
+def _tuple(block: Counts) -> tuple[int, int, int, int]:
+    return block.units, block.canary, block.failures, block.canary_failures
+
+
+def test_a_rightly_split_traffic_raises_no_alarm_and_a_skewed_one_does() -> None:
+    rng = np.random.default_rng(31)
+    false_alarms, alarms = 0, 0
+    for _ in range(300):
+        right = np.cumsum(rng.binomial(100, 0.05, 200))
+        skewed = np.cumsum(rng.binomial(100, 0.08, 200))
+        units = range(100, 20_001, 100)
+        false_alarms += any(
+            log_srm(int(k), n, 0.05) >= ALARM_AT for k, n in zip(right, units, strict=True)
+        )
+        alarms += log_srm(int(skewed[-1]), 20_000, 0.05) >= ALARM_AT
+    assert false_alarms <= 2
+    assert alarms == 300
+
+
+def test_equal_latencies_roll_back_in_at_most_one_of_twenty_and_slow_ones_soon() -> None:
+    assert _slow_rollbacks(1.0, exposures=300, runs=200) <= upto(0.05, 200) * 200
+    assert _slow_rollbacks(2.0, exposures=40, runs=100) >= 95
+
+
+def _slow_rollbacks(factor: float, exposures: int, runs: int) -> int:
+    tripped = 0
+    for index in range(runs):
+        rng = np.random.default_rng([37, index])
+        values = rng.lognormal(0.0, 0.6, (exposures, 100))
+        ties = rng.random(exposures)
+        state = Ranks()
+        for row, tie in zip(values, ties, strict=True):
+            state = state.after(rank(float(row[0]) * factor, row[1:].tolist(), float(tie)))
+            if state.log_e >= HARM_AT:
+                tripped += 1
+                break
+    return tripped
+
+
+def test_the_mean_of_dependent_streams_keeps_the_promise() -> None:
+    """The same failures seen twice: a product would count them twice, a mean does not."""
+    tripped = 0
+    for index in range(300):
+        traffic = simulate(Truth(size=40, canaries=10), 60, np.random.default_rng([41, index]))
+        errors, echo = Restarting(every=10_000), Restarting(every=10_000)
+        for block in traffic.counts():
+            errors, echo = errors.after(block), echo.after(block)
+            if combined([errors.log_e, echo.log_e]) >= HARM_AT:
+                tripped += 1
+                break
+    assert tripped <= upto(0.05, 300) * 300

@@ -1,0 +1,86 @@
+"""Does the gate err as often as it says? Seeded, on score matrices with a known truth.
+
+Each limit is the promised rate plus three standard errors of the simulation.
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.gate.matrix import BINARY, GRADED, close_pairs, load, resample
+from benchmarks.gate.measure import measure, theta0_of
+from harness.domain.evaluation import Claim
+from harness.gate.design import Design
+from harness.gate.offline import judge_many
+
+pytestmark = pytest.mark.req("F2")
+
+REPLICATIONS = 1000
+PAIRS = 6
+OURS = ("hybrid gate",)
+
+
+def upto(rate: float, trials: int) -> float:
+    return rate + 3.0 * math.sqrt(rate * (1.0 - rate) / trials)
+
+
+@pytest.mark.parametrize("claim", list(Claim))
+@pytest.mark.parametrize("n", [200, 500])
+@pytest.mark.parametrize("suite", [BINARY, GRADED], ids=["pass-fail", "graded"])
+def test_a_candidate_that_is_no_better_is_promoted_in_at_most_one_of_twenty(
+    suite: Path, claim: Claim, n: int
+) -> None:
+    pairs = close_pairs(load(suite), PAIRS)
+    cell = measure(pairs, claim, n=n, lift=0.0, replications=REPLICATIONS, rules=OURS)
+
+    found = cell["hybrid gate"]
+    assert found.mean <= upto(0.05, PAIRS * REPLICATIONS)
+    assert found.worst <= upto(0.055, REPLICATIONS)
+
+
+def test_a_candidate_that_is_ten_points_better_is_found_early() -> None:
+    pairs = close_pairs(load(BINARY), PAIRS)
+    cell = measure(pairs, Claim.SUPERIOR, n=500, lift=0.10, replications=200, rules=OURS)[
+        "hybrid gate"
+    ]
+
+    assert cell.mean >= 0.98
+    assert cell.items <= 260
+
+
+def test_the_gate_gives_little_power_away_for_looking_after_every_item() -> None:
+    pairs = close_pairs(load(BINARY), PAIRS)
+    rules = ("hybrid gate", "paired t, fixed n")
+    cells = measure(pairs, Claim.SUPERIOR, n=500, lift=0.05, replications=200, rules=rules)
+
+    assert cells["paired t, fixed n"].mean - cells["hybrid gate"].mean <= 0.06
+
+
+def test_rare_losses_alone_do_not_pass_as_non_inferior() -> None:
+    """Where the plain t errs in 12 of 100: a candidate that loses 5 % and never wins."""
+    rng = np.random.default_rng(3)
+    d = -(rng.random((4000, 100)) < 0.05).astype(np.float64)
+    found = judge_many(d, Design(Claim.NON_INFERIOR, 0.05, 100))
+
+    assert found.promoted.mean() <= upto(0.05, 4000)
+
+
+@pytest.mark.parametrize("claim", list(Claim))
+def test_an_equal_candidate_is_called_worse_in_at_most_one_of_twenty(claim: Claim) -> None:
+    rejected = []
+    for index, pair in enumerate(close_pairs(load(BINARY), PAIRS)):
+        rng = np.random.default_rng([17, index])
+        a, b = resample(pair, 0.0, (REPLICATIONS, 200), rng)
+        rejected.append(judge_many(b - a, Design(claim, 0.05, 200)).rejected.mean())
+
+    assert float(np.mean(rejected)) <= upto(0.05, PAIRS * REPLICATIONS)
+
+
+def test_the_resampled_truth_is_the_one_that_was_asked_for() -> None:
+    for index, pair in enumerate(close_pairs(load(GRADED), PAIRS)):
+        rng = np.random.default_rng([19, index])
+        a, b = resample(pair, theta0_of(Claim.NON_INFERIOR), (400, 500), rng)
+        error = (b - a).std() / math.sqrt(a.size)
+        assert abs((b - a).mean() + 0.05) <= 4.0 * error
