@@ -213,3 +213,8 @@ def test_ranks_are_between_0_and_1() -> None:
     assert rank(3.0, [2.0] * 9, 0.5) == pytest.approx(0.95)
     with pytest.raises(InputError, match="a rank is"):
         Ranks().after(1.5)
+
+
+def test_streams_that_are_all_refuted_stay_refuted() -> None:
+    assert combined([-math.inf, -math.inf]) == -math.inf
+    assert combined([-math.inf, 0.0]) == pytest.approx(math.log(0.5))

@@ -132,6 +132,7 @@ def test_without_json_a_person_can_read_it(decide: Decide) -> None:
     result = decide(rows([(0, 1)] * 20))
     assert "verdict    passed" in result.stdout
     assert "The candidate is better" in result.stdout
+    assert "ci_low     –" in decide(rows([(0, 1)])).stdout
 
 
 @pytest.mark.parametrize(
