@@ -6,6 +6,7 @@ import click
 
 from harness.cli import output, wording
 from harness.cli.session import Session, pass_session
+from harness.control import lookup
 
 
 @click.group()
@@ -25,8 +26,7 @@ def audit() -> None:
 @pass_session
 def tail(session: Session, limit: int) -> None:
     """Show the newest events, the newest last."""
-    with session.context.store.read() as tx:
-        events = list(reversed(tx.audit.tail(limit)))
+    events = list(reversed(lookup.audit_tail(session.context, limit)))
     if session.json:
         output.document(events)
         return
@@ -52,10 +52,8 @@ def tail(session: Session, limit: int) -> None:
 def verify(ctx: click.Context) -> None:
     """Check the chain from its first event; exit code 1 where it is broken."""
     session = ctx.ensure_object(Session)
-    with session.context.store.read() as tx:
-        broken = tx.audit.first_break()
-        newest = next(iter(tx.audit.tail(1)), None)
-    events = newest.number if newest else 0
+    broken = lookup.audit_break(session.context)
+    events = max((each.number for each in lookup.audit_tail(session.context, 1)), default=0)
     if session.json:
         output.document({"whole": broken is None, "events": events, "first_break": broken})
     elif broken is None:

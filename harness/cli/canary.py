@@ -11,7 +11,9 @@ from harness.control.present import plain
 from harness.control.reports import CanaryStatus
 from harness.domain.rollout import Signal
 
-DECIDE = Lazy("harness.cli.decide:canary_decide", "Decide about a canary from counts.")
+DECIDE = Lazy(
+    "harness.cli.decide:canary_decide", "Decide about a canary from the counts in BLOCKS.csv."
+)
 
 
 @click.command(cls=LazyGroup, lazy={"decide": DECIDE})

@@ -13,7 +13,7 @@ from harness.cli import provider_calls
 from harness.cli.config import without_password
 from harness.cli.session import Session
 from harness.cli.waiting import answers
-from harness.control import routes, seed
+from harness.control import lookup, routes, seed
 from harness.control.context import Context
 from harness.domain.errors import SwapgateError
 from harness.domain.settings import Settings
@@ -97,13 +97,12 @@ def _database(session: Session) -> tuple[Context | None, list[Check]]:
 
 
 def _audit(context: Context) -> Check:
-    with context.store.read() as tx:
-        broken = tx.audit.first_break()
-        newest = next(iter(tx.audit.tail(1)), None)
+    broken = lookup.audit_break(context)
+    events = max((each.number for each in lookup.audit_tail(context, 1)), default=0)
     if broken is not None:
         found = f"broken at event {broken}: it, or one before, was changed"
         return Check("audit log", "fail", found, "compare with a backup; see `audit tail`")
-    return Check("audit log", "ok", f"whole, {newest.number if newest else 0} events")
+    return Check("audit log", "ok", f"whole, {events} events")
 
 
 def _suites(session: Session, context: Context | None) -> Iterator[Check]:
@@ -129,9 +128,7 @@ def _providers_of(context: Context | None, settings: Settings) -> Mapping[str, P
         return {**settings.providers, **tx.providers.all()}
 
 
-def _providers(
-    context: Context | None, providers: Mapping[str, Provider]
-) -> Iterator[Check]:
+def _providers(context: Context | None, providers: Mapping[str, Provider]) -> Iterator[Check]:
     if not providers:
         step = "name one under `providers:` in swapgate.yaml"
         yield Check("providers", "warn", "none is configured", step)
@@ -200,7 +197,7 @@ def _ports(settings: Settings) -> Iterator[Check]:
         if is_free(where.host, where.port):
             yield Check(f"port of {name}", "ok", f"{place} is free")
         elif answers(where.host, where.port, path):
-            yield Check(f"port of {name}", "ok", f"{place} is served")
+            yield Check(f"port of {name}", "ok", f"{place} is served: {path} answers")
         else:
             found = f"{place} is held by {holder(where.port)}"
             yield Check(f"port of {name}", "fail", found, f"stop that, or set {name}.port")

@@ -20,7 +20,7 @@ def docs() -> None:
 @docs.command()
 @click.option("--check", is_flag=True, help="Write nothing; exit code 1 when one is stale.")
 @click.pass_context
-def generate(ctx: click.Context, check: bool) -> None:  # noqa: FBT001 - click passes by name
+def generate(ctx: click.Context, *, check: bool) -> None:
     """Write the command reference and the transition diagrams anew."""
     stale = {
         path: text

@@ -8,7 +8,7 @@ import click
 from harness.cli import output, wording
 from harness.cli.session import Session, pass_session
 from harness.cli.waiting import TIMED_OUT, follow, who_starts_it
-from harness.control import reports, targets, work
+from harness.control import lookup, reports, targets, work
 from harness.control.present import plain
 from harness.domain.evaluation import EvalRun, RunState, SampleError
 
@@ -40,10 +40,11 @@ def eval_() -> None:
 @click.pass_context
 def run_suite(
     ctx: click.Context,
+    *,
     suite: str,
     target: str,
     items: int | None,
-    wait: bool,  # noqa: FBT001 - click passes options by name
+    wait: bool,
     timeout_s: float | None,
 ) -> None:
     """Queue a run of SUITE on TARGET; the control process works on it.
@@ -52,9 +53,7 @@ def run_suite(
     """
     session = ctx.ensure_object(Session)
     context = session.context_with_providers
-    with context.store.write() as tx:
-        found = targets.find_or_register(context, tx, session.actor, target)
-    run = work.start_by_hand(context, session.actor, suite, found.id, items=items)
+    run = work.start_by_hand(context, session.actor, suite, target, items=items)
     if advice := who_starts_it(session.settings.control):
         output.note(advice)
     code = 0
@@ -89,10 +88,10 @@ def list_runs(session: Session, states: tuple[str, ...]) -> None:
     """List the runs, the newest first."""
     with session.context.store.read() as tx:
         runs = tx.runs.list(states=[RunState(each) for each in states])
-        done = {run.id: tx.runs.progress(run.id) for run in runs}
-        names = {target.id: target.name for target in tx.routing.targets().values()}
+        done = {run.id: tx.runs.progress(run.id)[0] for run in runs}
+    names = wording.names(targets.all_targets(session.context))
     if session.json:
-        output.document([{**_plain(run), "samples": done[run.id][0]} for run in runs])
+        output.document([{**_plain(run), "samples": done[run.id]} for run in runs])
         return
     output.table(
         ["RUN", "SUITE", "TARGET", "STATE", "SAMPLES", "CREATED (UTC)"],
@@ -102,7 +101,7 @@ def list_runs(session: Session, states: tuple[str, ...]) -> None:
                 run.suite,
                 names.get(run.target, run.target),
                 run.state.value.replace("_", " "),
-                f"{done[run.id][0]} of {run.wanted * run.epochs}",
+                f"{done[run.id]} of {run.wanted * run.epochs}",
                 wording.at(run.created_at),
             ]
             for run in runs
@@ -115,15 +114,15 @@ def list_runs(session: Session, states: tuple[str, ...]) -> None:
 @click.argument("run")
 @click.option("--samples", is_flag=True, help="With every answer.")
 @pass_session
-def show(session: Session, run: str, samples: bool) -> None:  # noqa: FBT001 - as above
+def show(session: Session, *, run: str, samples: bool) -> None:
     """Show one run: score, failures, cost and time."""
     _show(session, run, with_samples=samples)
 
 
 def _show(session: Session, run_id: str, *, with_samples: bool) -> None:
-    with session.context.store.read() as tx:
-        run, samples = tx.runs.get(run_id), tx.runs.samples(run_id)
-        names = {target.id: target.name for target in tx.routing.targets().values()}
+    run, _, _ = reports.progress(session.context, run_id)
+    samples = lookup.samples(session.context, run_id)
+    names = wording.names(targets.all_targets(session.context))
     figures = reports.figures(samples)
     strict = _mean(each.strict for each in samples)
     lenient = _mean(each.lenient for each in samples)

@@ -4,9 +4,9 @@ from typing import Final
 
 from harness.cli.session import Session
 from harness.cli.waiting import follow
+from harness.domain.evaluation import Verdict
 from harness.domain.proposal import Phase, Proposal
 from harness.domain.rollout import Rollout
-from harness.domain.evaluation import Verdict
 
 UNDECIDED: Final = frozenset({Phase.PROPOSED, Phase.EVALUATING})
 BY_PHASE: Final = {
@@ -47,7 +47,9 @@ def _look(session: Session, proposal_id: str) -> tuple[Proposal, str]:
     with session.context.store.read() as tx:
         found = tx.proposals.get(proposal_id)
         if found.phase is Phase.EVALUATING and found.runs:
-            runs = [run for pair in found.runs.values() for run in (pair.incumbent, pair.candidate)]
+            runs = [
+                run for pair in found.runs.values() for run in (pair.incumbent, pair.candidate)
+            ]
             wanted = 2 * sum(plan.n_max * plan.epochs for plan in found.plans)
             done = sum(tx.runs.progress(run)[0] for run in runs)
             return found, f", {min(done, wanted)} of up to {wanted} samples"

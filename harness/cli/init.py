@@ -104,9 +104,7 @@ def set_up(session: Session) -> Done:
     ctx, admin, data = session.context, None, None
     seeded = seed.seed(ctx, settings)
     if not keys.all_keys(ctx):
-        _, admin = keys.create(
-            ctx, session.actor, "admin", secret=secret, role=Role.ADMIN
-        )
+        _, admin = keys.create(ctx, session.actor, "admin", secret=secret, role=Role.ADMIN)
         _, data = keys.create(ctx, session.actor, "client", secret=secret)
     return Done(
         config=str(file),

@@ -32,9 +32,9 @@ class LazyGroup(click.Group):
 
     def __init__(
         self,
-        *args: Any,  # noqa: ANN401 - click's own arguments
+        *args: Any,
         lazy: Mapping[str, Lazy] | None = None,
-        **kwargs: Any,  # noqa: ANN401
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.lazy = dict(lazy or {})
@@ -59,7 +59,11 @@ class LazyGroup(click.Group):
                 error.command_name, possibilities=names, ctx=ctx
             ) from None
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click's signature
+        formatter: click.HelpFormatter,
+    ) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(self._visible())
 

@@ -5,7 +5,8 @@ import sys
 OLDEST = (3, 11)
 
 
-def main():  # type: ignore[no-untyped-def]  # a Python before 3.5 could not read them
+def main() -> None:
+    """Run the command line; does not return."""
     if sys.version_info < OLDEST:
         sys.exit(
             "swapgate: Python 3.11 or newer is needed, and this is %d.%d: "  # noqa: UP031 - as above

@@ -96,9 +96,7 @@ def add(
         prompt_addendum=prompt_addendum,
         response_format=_object("--response-format", response_format),
     )
-    seed = TargetSeed(
-        plainly.provider, plainly.model, _fields("--param", parameters), patch
-    )
+    seed = TargetSeed(plainly.provider, plainly.model, _fields("--param", parameters), patch)
     made = targets.add(session.context_with_providers, session.actor, seed)
     if session.json:
         output.document(made)

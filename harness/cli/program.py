@@ -27,7 +27,7 @@ class Program(LazyGroup):
         self,
         args: Sequence[str] | None = None,
         prog_name: str | None = "swapgate",
-        **extra: Any,  # noqa: ANN401 - click's own arguments
+        **extra: Any,
     ) -> NoReturn:
         words = list(sys.argv[1:] if args is None else args)
         extra["standalone_mode"] = False
@@ -80,8 +80,14 @@ VERBS = {
     "init": Lazy("harness.cli.init:init", "Set up Swapgate in this folder."),
     "serve": Lazy("harness.cli.serve:serve", "Run Swapgate's processes."),
     "doctor": Lazy("harness.cli.doctor:doctor", "Check everything, and say what to mend."),
-    "demo": Lazy("harness.cli.demo:demo", "Show the four stories, live."),
-    "sim": Lazy("harness.cli.serve:sim", "Serve a simulated provider."),
+    "demo": Lazy(
+        "harness.cli.demo:demo",
+        "Four stories with simulated providers: promoted, stopped, rolled back, provider lost.",
+    ),
+    "sim": Lazy(
+        "harness.cli.serve:sim",
+        "Serve simulated models over an OpenAI-compatible API, with fault switches.",
+    ),
     "worker": Lazy(
         "harness.cli.worker:worker", "Ask and score what one eval run still lacks.", hidden=True
     ),

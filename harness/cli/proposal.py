@@ -7,7 +7,7 @@ import click
 from harness.cli import comparison, following, output, wording
 from harness.cli.session import Session, pass_session
 from harness.cli.waiting import TIMED_OUT, who_starts_it
-from harness.control import propose, reports
+from harness.control import propose, reports, targets
 from harness.control.present import plain
 from harness.control.rehearse import rehearsed
 from harness.domain.evaluation import Claim
@@ -56,14 +56,15 @@ def proposal() -> None:
 @click.pass_context
 def create(  # noqa: PLR0913 - one per option
     ctx: click.Context,
+    *,
     route: str,
     candidate: str,
     claim: str | None,
     margin: float | None,
     reason: str,
     policy: str | None,
-    dry_run: bool,  # noqa: FBT001 - click passes options by name
-    wait: bool,  # noqa: FBT001
+    dry_run: bool,
+    wait: bool,
     until: str,
     timeout_s: float | None,
 ) -> None:
@@ -153,12 +154,12 @@ def _next(made: Proposal) -> str:
 @click.option("--route", help="Only this route's.")
 @click.option("--open", "open_only", is_flag=True, help="Only those that have not ended.")
 @pass_session
-def list_proposals(session: Session, route: str | None, open_only: bool) -> None:  # noqa: FBT001 - as above
+def list_proposals(session: Session, *, route: str | None, open_only: bool) -> None:
     """List the proposals, the newest first."""
     context = session.context
     found = propose.all_proposals(context, route=route, open_only=open_only)
+    names = wording.names(targets.all_targets(context))
     with context.store.read() as tx:
-        names = {target.id: target.name for target in tx.routing.targets().values()}
         verdicts = {each.id: each for each in tx.verdicts.list(route=route)}
     if session.json:
         output.document(found)

@@ -47,7 +47,7 @@ class Probe:
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(  # noqa: PLR0913 - the handler's signature
+    def redirect_request(
         self,
         req: urllib.request.Request,  # noqa: ARG002 - as above
         fp: IO[bytes],  # noqa: ARG002
@@ -95,7 +95,9 @@ def chat(provider: Provider, target: Target, *, timeout_s: float = 60.0) -> Prob
 def _call(provider: Provider, path: str, sent: object, timeout_s: float) -> Call:
     url = provider.api_base.rstrip("/") + path
     if not url.startswith(("http://", "https://")):
-        return Call(None, 0.0, b"", f"api_base is {provider.api_base!r}: http or https is needed")
+        return Call(
+            None, 0.0, b"", f"api_base is {provider.api_base!r}: http or https is needed"
+        )
     request = urllib.request.Request(  # noqa: S310 - the scheme is checked above
         url,
         data=None if sent is None else json.dumps(sent).encode(),

@@ -86,7 +86,10 @@ def _cell(text: str) -> str:
 def diagram(
     transitions: Mapping[tuple[State, Event], State], *, start: State, live: Collection[State]
 ) -> str:
-    """A Mermaid state diagram: an arrow per pair of states, with its events. live: not final."""
+    """A Mermaid state diagram: an arrow per pair of states, with its events.
+
+    live: the states that are not final.
+    """
     arrows: dict[tuple[str, str], list[str]] = {}
     for (state, event), after in transitions.items():
         arrows.setdefault((state.value, after.value), []).append(event.value)

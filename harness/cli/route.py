@@ -6,13 +6,12 @@ import click
 
 from harness.cli import output, wording
 from harness.cli.session import Session, pass_session
-from harness.control import reports, routes, seed
+from harness.control import lookup, reports, routes, seed, targets
 from harness.control.present import plain
 from harness.control.reports import RouteStatus
 from harness.domain.errors import InputError, NotFound
 from harness.domain.evaluation import SuiteRole
 from harness.domain.routing import RouteSettings, RouteSuite, Stakes
-from harness.domain.targets import Target
 from harness.ports import RouteRecord
 
 
@@ -100,6 +99,7 @@ def as_json(status: RouteStatus) -> dict[str, object]:
 @pass_session
 def create(  # noqa: PLR0913 - one per option
     session: Session,
+    *,
     name: str,
     incumbent: str,
     fallbacks: tuple[str, ...],
@@ -142,7 +142,7 @@ def show(session: Session, name: str) -> None:
     if session.json:
         output.document(as_json(status))
         return
-    targets = {target.id: target for target in _targets(session)}
+    names = _names(session)
     found, settings = status.route, status.route.settings
     output.facts(
         [
@@ -151,7 +151,7 @@ def show(session: Session, name: str) -> None:
             ("version", found.version),
             ("incumbent", f"{status.incumbent.name} ({found.incumbent})"),
             ("canary", _canary(status) or "none"),
-            ("fallbacks", ", ".join(targets[each].name for each in found.fallbacks) or "none"),
+            ("fallbacks", ", ".join(names[each] for each in found.fallbacks) or "none"),
             ("stakes", settings.stakes.value),
             ("policy", settings.policy),
             ("suites", ", ".join(f"{s.suite} ({s.role.value})" for s in settings.suites)),
@@ -163,8 +163,7 @@ def show(session: Session, name: str) -> None:
 
 
 def _status(session: Session, name: str) -> RouteStatus:
-    with session.context.store.read() as tx:
-        routes.existing(tx, name)
+    lookup.route(session.context, name)
     for status in reports.overview(session.context):
         if status.route.name == name:
             return status
@@ -180,7 +179,7 @@ def history(session: Session, name: str) -> None:
     if session.json:
         output.document(found)
         return
-    names = _names(_targets(session))
+    names = _names(session)
     output.table(
         ["VERSION", "REVISION", "CHANGE", "AT (UTC)", "BY", "INCUMBENT", "CANARY", "WHY"],
         [
@@ -237,7 +236,7 @@ def diff(session: Session, name: str, older: int | None, newer: int | None) -> N
             }
         )
         return
-    names = _names(_targets(session))
+    names = _names(session)
     output.table(
         ["FIELD", f"VERSION {first.route.version}", f"VERSION {last.route.version}"],
         [[field, _named(a, names), _named(b, names)] for field, (a, b) in changed.items()],
@@ -259,13 +258,8 @@ def _named(text: str, names: Mapping[str, str]) -> str:
     return ", ".join(names.get(part, part) for part in text.split(", "))
 
 
-def _names(targets: Sequence[Target]) -> dict[str, str]:
-    return {target.id: target.name for target in targets}
-
-
-def _targets(session: Session) -> Sequence[Target]:
-    with session.context.store.read() as tx:
-        return list(tx.routing.targets().values())
+def _names(session: Session) -> dict[str, str]:
+    return wording.names(targets.all_targets(session.context))
 
 
 @route.command()
@@ -286,5 +280,5 @@ def rollback(session: Session, name: str, to_version: int | None, reason: str) -
     if session.json:
         output.document(found)
     else:
-        names = _names(_targets(session))
+        names = _names(session)
         click.echo(f"route {name} is served by {names[found.incumbent]} again")

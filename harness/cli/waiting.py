@@ -29,7 +29,9 @@ class Ticker:
         if text == self._last:
             return
         self._last = text
-        click.echo(f"\r\033[K{text}" if self._terminal else text, err=True, nl=not self._terminal)
+        click.echo(
+            f"\r\033[K{text}" if self._terminal else text, err=True, nl=not self._terminal
+        )
 
     def end(self) -> None:
         if self._terminal and self._last:
@@ -66,8 +68,9 @@ def control_answers(settings: ControlSettings) -> bool:
 
 
 def answers(host: str, port: int, path: str) -> bool:
-    """Whether an HTTP server there says 200, by this machine's own loopback if it listens to all."""
-    near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    """Whether an HTTP server there says 200."""
+    # A server that listens on every address is asked on loopback.
+    near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - not bound
     name = f"[{near}]" if ":" in near else near
     try:
         opener = build_opener(ProxyHandler({}))

@@ -1,5 +1,6 @@
 """Figures in the words that people read. An unknown figure is `unknown`, never 0."""
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from harness.domain.evaluation import SuiteReport
@@ -13,6 +14,11 @@ def at(moment: datetime | None) -> str:
 
 def share(weight_bps: int) -> str:
     return f"{weight_bps / 100:g} %"
+
+
+def names(targets: Iterable[Target]) -> dict[str, str]:
+    """Id to name."""
+    return {target.id: target.name for target in targets}
 
 
 def points(value: float) -> str:
