@@ -1,0 +1,221 @@
+"""Who may do what over the management API: keys, roles, four eyes, failed attempts."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.control import keys
+from harness.domain.access import SYSTEM
+from harness.domain.errors import StoreUnavailable
+from harness.store.memory import MemoryStore
+from tests.api_door import Door, awaiting_approval, error_of
+from tests.world import POLICY, SECRET, World, approved
+
+ROLES = ("viewer", "proposer", "approver", "admin")
+READS = (
+    "/overview",
+    "/models",
+    "/models/sim/base",
+    "/routes",
+    "/routes/chat",
+    "/routes/chat/history",
+    "/routes/chat/diff",
+    "/suites",
+    "/evals",
+    "/evals/{run}",
+    "/evals/{run}/samples",
+    "/proposals",
+    "/proposals/{proposal}",
+    "/proposals/{proposal}/comparison",
+    "/verdicts/{verdict}",
+    "/canaries",
+    "/canaries/chat",
+    "/policies",
+    "/keys",
+    "/audit",
+    "/audit/verify",
+)
+# What is asked, with which body, and the least role that it takes.
+WRITES = {
+    "POST /models": ({"provider": "sim", "model": "new"}, "proposer"),
+    "POST /evals": ({"suite": "colours", "target": "sim/base"}, "proposer"),
+    "POST /proposals": ({"route": "chat", "candidate": "sim/equal"}, "proposer"),
+    "POST /proposals/{proposal}/cancel": ({}, "proposer"),
+    "POST /proposals/{proposal}/approve": ({}, "approver"),
+    "POST /proposals/{proposal}/reject": ({"reason": "no"}, "approver"),
+    "POST /routes/chat/rollback": ({"reason": "no"}, "approver"),
+    "POST /canaries/chat/pause": ({}, "approver"),
+    "POST /canaries/chat/resume": ({}, "approver"),
+    "POST /canaries/chat/abort": ({}, "approver"),
+    "POST /routes": ({"name": "mail", "incumbent": "sim/base"}, "admin"),
+    "POST /keys": ({"name": "carl"}, "admin"),
+    "DELETE /keys/{key}": (None, "admin"),
+}
+
+
+@pytest.fixture(scope="module")
+def door(tmp_path_factory: pytest.TempPathFactory) -> Door:
+    """Read by all tests here; a write that succeeds must not disturb another."""
+    return Door(world_of(tmp_path_factory.mktemp("world")))
+
+
+@pytest.fixture(scope="module")
+def names(door: Door) -> dict[str, str]:
+    """Things to name in paths. The canary has ended, the proposal too."""
+    world = door.world
+    waiting = awaiting_approval(world)
+    run = waiting.runs["colours"].candidate
+    door.post(f"/proposals/{waiting.id}/approve", role="approver")
+    world.turn()
+    door.post("/canaries/chat/abort")
+    key, _ = keys.create(world.context(), SYSTEM, "old", secret=SECRET)
+    assert waiting.verdict
+    return {"proposal": waiting.id, "run": run, "verdict": waiting.verdict, "key": key.id}
+
+
+def world_of(folder: Path, *, people_approve: bool = True) -> World:
+    policy = approved() if people_approve else POLICY
+    made = World(folder, store=None, policy=policy)  # type: ignore[arg-type]  # next line
+    made.store = MemoryStore(secret=SECRET, clock=made.clock)
+    made.set_up()
+    return made
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("path", READS)
+def test_every_role_may_read(path: str, role: str, door: Door, names: dict[str, str]) -> None:
+    assert door.send("GET", path.format(**names), role=role).status_code == 200
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("verb", WRITES)
+def test_a_verb_takes_its_role_and_no_less(
+    verb: str, role: str, door: Door, names: dict[str, str]
+) -> None:
+    method, path = verb.split()
+    body, least = WRITES[verb]
+    answer = door.send(method, path.format(**names), role=role, json=body)
+    if ROLES.index(role) < ROLES.index(least):
+        assert error_of(answer, 403)["type"] == "NotAllowed"
+    else:
+        # Done, or refused for another reason than the role: the canary has ended, say.
+        assert answer.status_code in (200, 201, 204, 404, 409), answer.text
+
+
+def test_the_table_above_has_every_endpoint(door: Door) -> None:
+    # Two of the table's names stand for themselves, and one in a path is another's.
+    told = {f"GET {path}" for path in READS} | set(WRITES)
+    named = {
+        verb.replace("/chat", "/{route}").replace("/models/sim/base", "/models/{model}")
+        for verb in told
+    }
+    documented = {
+        f"{method.upper()} {path.removeprefix('/api/v1')}"
+        for path, operations in door.document["paths"].items()
+        for method in operations
+    }
+    assert named == documented
+
+
+@pytest.mark.parametrize("path", [*READS, "/openapi.json", "/nowhere", "//metrics", "//docs"])
+def test_nothing_opens_without_a_key(path: str, door: Door, names: dict[str, str]) -> None:
+    # From an address of its own each time: failed attempts are counted by it.
+    answer = door.send("GET", path.format(**names), role=None, address=f"net-{path}")
+    assert error_of(answer, 401)["type"] == "Unauthenticated"
+    assert answer.headers["www-authenticate"] == 'Bearer realm="swapgate"'
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "Bearer sg-mgmt-wrong",
+        "Bearer sk-sg-wrong",
+        "Bearer",
+        "Bearer ",
+        "Basic YTpi",
+        "sg-mgmt-wrong",
+        "Bearer sg-mgmt-\xe9",
+    ],
+)
+def test_a_wrong_key_opens_nothing(sent: str, door: Door) -> None:
+    headers = {"authorization": sent.encode("latin-1")}
+    answer = door.send("GET", "/routes", headers=headers, address=f"wrong-{sent}")  # type: ignore[arg-type]  # bytes on purpose
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+def test_the_health_checks_open_without_a_key_and_say_nothing_else(door: Door) -> None:
+    for path in ("//healthz", "//readyz"):
+        answer = door.send("GET", path, role=None)
+        assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
+
+
+def test_readyz_says_no_when_the_database_is_away(tmp_path: Path) -> None:
+    world = world_of(tmp_path)
+    door = Door(world)
+
+    def away() -> str:
+        raise StoreUnavailable("db.internal:5432 refused the connection")
+
+    world.store.etag = away  # type: ignore[method-assign]
+    answer = door.send("GET", "//readyz", role=None)
+    assert (answer.status_code, answer.json()) == (503, {"status": "not ready"})
+    assert door.send("GET", "//healthz", role=None).status_code == 200
+
+
+@pytest.mark.req("F3")
+def test_the_proposer_cannot_approve_however_high_the_role(tmp_path: Path) -> None:
+    door = Door(world_of(tmp_path))
+    wish = {"route": "chat", "candidate": "sim/better"}
+    made = door.post("/proposals", wish, role="admin")
+    door.world.until_decided(made["id"])
+
+    own = door.send("POST", f"/proposals/{made['id']}/approve", role="admin")
+    assert "ask another approver" in error_of(own, 403)["message"]
+    assert door.get(f"/proposals/{made['id']}")["phase"] == "awaiting_approval"
+    other = door.post(f"/proposals/{made['id']}/approve", role="approver")
+    assert other["approver"] == "ben"
+
+
+def test_guessing_keys_is_slowed_down_for_that_address_alone(tmp_path: Path) -> None:
+    door = Door(world_of(tmp_path))
+    wrong = {"authorization": "Bearer sg-mgmt-wrong"}
+    answers = [door.send("GET", "/routes", headers=wrong, address="1.1.1.1") for _ in range(12)]
+    assert [a.status_code for a in answers] == [401] * 10 + [429] * 2
+    assert answers[-1].headers["retry-after"] == "1"
+
+    # The right key too: else a guess would cost nothing.
+    assert door.send("GET", "/routes", address="1.1.1.1").status_code == 429
+    assert door.send("GET", "/routes", address="2.2.2.2").status_code == 200
+    door.world.clock.advance(1)
+    assert door.send("GET", "/routes", address="1.1.1.1").status_code == 200
+
+
+def test_a_revoked_key_of_any_role_opens_nothing(tmp_path: Path) -> None:
+    door = Door(world_of(tmp_path))
+    for key in door.get("/keys")["items"]:
+        if key["role"] == "viewer":
+            door.send("DELETE", f"/keys/{key['id']}")
+    assert door.send("GET", "/routes", role="viewer").status_code == 401
+
+
+def test_metrics_open_for_a_viewer_and_for_the_metrics_token_alone(tmp_path: Path) -> None:
+    word = "scrape-me"
+    door = Door(world_of(tmp_path), metrics_token=word, turn_age_s=lambda: 1.5)
+    token = {"authorization": f"Bearer {word}"}
+
+    text = door.send("GET", "//metrics", headers=token).text
+    assert door.send("GET", "//metrics", role="viewer").text == text
+    assert 'swapgate_proposals{phase="canary"} 0.0' in text
+    assert "swapgate_reconcile_age_seconds 1.5" in text
+    assert door.send("GET", "/routes", headers=token).status_code == 401
+
+
+def test_metrics_show_a_live_canary(tmp_path: Path) -> None:
+    world = world_of(tmp_path, people_approve=False)
+    door = Door(world)
+    world.until_decided(world.propose("sim/better").id)
+    text = door.send("GET", "//metrics").text
+    assert 'swapgate_canary_weight_bps{route="chat",state="waiting"} 100.0' in text
+    assert 'swapgate_canary_log_e{route="chat"} 0.0' in text
+    assert 'swapgate_proposals{phase="canary"} 1.0' in text

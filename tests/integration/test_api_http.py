@@ -1,0 +1,95 @@
+"""The management API on a real socket, over a real database."""
+
+import http.client
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from harness.store.sql import SqlStore
+from tests.api_door import Door, served
+from tests.world import SECRET, World
+
+WISH = {"route": "chat", "candidate": "sim/better"}
+
+
+@pytest.fixture
+def door(database_url: str, tmp_path: Path) -> Iterator[Door]:
+    made = World(tmp_path, store=None)  # type: ignore[arg-type]  # set in the next line
+    made.store = SqlStore(database_url, secret=SECRET, clock=made.clock)
+    made.set_up()
+    yield Door(made)
+    made.store.close()
+
+
+@pytest.fixture
+def http_(door: Door) -> Iterator[httpx.Client]:
+    key = {"authorization": f"Bearer {door.keys['admin']}"}
+    with (
+        served(door.app) as address,
+        httpx.Client(base_url=f"{address}/api/v1", headers=key, timeout=60) as client,
+    ):
+        yield client
+
+
+@pytest.mark.req("A7")
+def test_a_proposal_goes_its_way_over_http(door: Door, http_: httpx.Client) -> None:
+    made = http_.post("/proposals", json=WISH)
+    assert made.status_code == 201
+    name = made.json()["id"]
+    door.world.until_decided(name)
+
+    assert http_.get(f"/proposals/{name}").json()["phase"] == "canary"
+    paused = http_.post("/canaries/chat/pause", json={"reason": "a look"})
+    assert paused.json()["state"] == "paused"
+    assert http_.post("/canaries/chat/abort").json()["state"] == "rolled_back"
+    assert http_.get(f"/proposals/{name}").json()["phase"] == "rolled_back"
+    assert http_.get("/audit/verify").json() == {"whole": True, "first_break": None}
+
+
+def test_of_many_proposals_at_once_one_opens_and_the_others_are_told_which(
+    http_: httpx.Client,
+) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: http_.post("/proposals", json=WISH), range(8)))
+
+    [made] = [each.json()["id"] for each in answers if each.status_code == 201]
+    refused = [each.json()["error"] for each in answers if each.status_code == 409]
+    assert len(refused) == 7
+    assert all(made in error["message"] for error in refused)
+
+
+def test_of_many_equal_requests_at_once_all_get_the_one_answer(http_: httpx.Client) -> None:
+    once = {"idempotency-key": "monday-1"}
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(
+            pool.map(lambda _: http_.post("/proposals", json=WISH, headers=once), range(8))
+        )
+
+    assert {each.status_code for each in answers} == {201}
+    assert len({each.content for each in answers}) == 1
+    assert http_.get("/proposals").json()["total"] == 1
+
+
+def test_a_body_that_lies_about_its_end_is_cut_at_the_limit(
+    door: Door, http_: httpx.Client
+) -> None:
+    where = urlsplit(str(http_.base_url))
+    raw = http.client.HTTPConnection(where.hostname or "", where.port, timeout=60)
+    raw.putrequest("POST", "/api/v1/models")
+    raw.putheader("authorization", f"Bearer {door.keys['admin']}")
+    raw.putheader("content-type", "application/json")
+    raw.putheader("content-length", str(2**40))
+    raw.endheaders()
+
+    answer = raw.getresponse()
+    assert answer.status == 413
+    raw.close()
+
+
+def test_the_health_checks_answer_over_http(http_: httpx.Client) -> None:
+    for path in ("/healthz", "/readyz"):
+        assert httpx.get(str(http_.base_url.join(path))).json() == {"status": "ok"}

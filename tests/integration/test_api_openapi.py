@@ -1,0 +1,148 @@
+"""The management API's own description: valid, whole, and true of the answers."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from jsonschema import Draft202012Validator
+
+from harness.store.memory import MemoryStore
+from tests.api_door import Door
+from tests.world import SECRET, World
+
+PATHS = {
+    "/api/v1/models": "get post",
+    "/api/v1/models/{model}": "get",
+    "/api/v1/routes": "get post",
+    "/api/v1/routes/{route}": "get",
+    "/api/v1/routes/{route}/history": "get",
+    "/api/v1/routes/{route}/diff": "get",
+    "/api/v1/routes/{route}/rollback": "post",
+    "/api/v1/suites": "get",
+    "/api/v1/evals": "get post",
+    "/api/v1/evals/{run}": "get",
+    "/api/v1/evals/{run}/samples": "get",
+    "/api/v1/verdicts/{verdict}": "get",
+    "/api/v1/proposals": "get post",
+    "/api/v1/proposals/{proposal}": "get",
+    "/api/v1/proposals/{proposal}/comparison": "get",
+    "/api/v1/proposals/{proposal}/approve": "post",
+    "/api/v1/proposals/{proposal}/reject": "post",
+    "/api/v1/proposals/{proposal}/cancel": "post",
+    "/api/v1/canaries": "get",
+    "/api/v1/canaries/{route}": "get",
+    "/api/v1/canaries/{route}/pause": "post",
+    "/api/v1/canaries/{route}/resume": "post",
+    "/api/v1/canaries/{route}/abort": "post",
+    "/api/v1/overview": "get",
+    "/api/v1/policies": "get",
+    "/api/v1/keys": "get post",
+    "/api/v1/keys/{key}": "delete",
+    "/api/v1/audit": "get",
+    "/api/v1/audit/verify": "get",
+}
+
+
+@pytest.fixture(scope="module")
+def door(tmp_path_factory: pytest.TempPathFactory) -> Door:
+    folder: Path = tmp_path_factory.mktemp("world")
+    made = World(folder, store=None)  # type: ignore[arg-type]  # set in the next line
+    made.store = MemoryStore(secret=SECRET, clock=made.clock)
+    made.set_up()
+    return Door(made)
+
+
+@pytest.fixture(scope="module")
+def document(door: Door) -> dict[str, Any]:
+    found: dict[str, Any] = door.get("/openapi.json")
+    return found
+
+
+def test_every_path_and_verb_is_listed_and_no_other(document: dict[str, Any]) -> None:
+    assert {path: " ".join(sorted(verbs)) for path, verbs in document["paths"].items()} == PATHS
+
+
+def test_every_schema_in_it_is_a_json_schema(document: dict[str, Any]) -> None:
+    assert document["openapi"].startswith("3.1")
+    for schema in schemas_of(document):
+        Draft202012Validator.check_schema(schema)
+
+
+def schemas_of(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield from document["components"]["schemas"].values()
+    for node in nodes(document["paths"]):
+        if "schema" in node:
+            yield node["schema"]
+
+
+def nodes(value: object) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        yield value
+        for inner in value.values():
+            yield from nodes(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from nodes(inner)
+
+
+def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+    for node in nodes(document):
+        if isinstance(node.get("$ref"), str):
+            found: Any = document
+            for part in node["$ref"].removeprefix("#/").split("/"):
+                found = found[part]
+
+
+def test_every_operation_has_a_name_of_its_own_an_answer_and_an_error(
+    document: dict[str, Any],
+) -> None:
+    operations = [each for verbs in document["paths"].values() for each in verbs.values()]
+    assert len({each["operationId"] for each in operations}) == len(operations)
+    for operation in operations:
+        [status] = set(operation["responses"]) - {"default"}
+        content = operation["responses"][status].get("content")
+        assert status == "204" or content["application/json"]["schema"]
+        error = operation["responses"]["default"]["content"]["application/json"]["schema"]
+        assert error == {"$ref": "#/components/schemas/Error"}
+
+
+def test_every_operation_needs_the_bearer_key(document: dict[str, Any]) -> None:
+    assert document["security"] == [{"key": []}]
+    assert document["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+    assert not [node for node in nodes(document["paths"]) if "security" in node]
+
+
+def test_idempotency_keys_are_offered_where_something_is_made(
+    document: dict[str, Any],
+) -> None:
+    offered = {
+        path
+        for path, verbs in document["paths"].items()
+        for operation in verbs.values()
+        for parameter in operation.get("parameters", ())
+        if parameter["name"] == "Idempotency-Key"
+    }
+    nouns = ("models", "routes", "evals", "proposals", "keys")
+    assert offered == {f"/api/v1/{noun}" for noun in nouns}
+
+
+def test_a_keys_hash_has_no_place_in_it(document: dict[str, Any]) -> None:
+    assert "hash" not in document["components"]["schemas"]["ApiKey"]["properties"]
+
+
+def test_an_answer_with_one_field_more_or_less_would_be_noticed(
+    document: dict[str, Any],
+) -> None:
+    """The other tests hold every answer against this document: it must be strict."""
+    root = {"$ref": "#/components/schemas/AuditCheck", "components": document["components"]}
+    Draft202012Validator(root).validate({"whole": True, "first_break": None})
+    for wrong in ({"whole": True}, {"whole": True, "first_break": None, "more": 1}):
+        with pytest.raises(jsonschema.ValidationError):
+            Draft202012Validator(root).validate(wrong)
+
+
+def test_no_page_loads_scripts_from_elsewhere(door: Door) -> None:
+    for page in ("/docs", "/redoc", "//docs", "//redoc"):
+        assert door.send("GET", page).status_code == 404

@@ -1,0 +1,265 @@
+"""What the management API refuses, and how it says so: bodies, conflicts, repeats, faults."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from harness.domain.errors import StoreUnavailable
+from harness.store.memory import MemoryStore
+from harness.store.sql import SqlStore
+from tests.api_door import Door, awaiting_approval, error_of
+from tests.world import SECRET, World, approved
+
+WISH = {"route": "chat", "candidate": "sim/better"}
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    made = World(tmp_path, store=None, policy=approved())  # type: ignore[arg-type]  # next line
+    made.store = MemoryStore(secret=SECRET, clock=made.clock)
+    made.set_up()
+    return made
+
+
+@pytest.fixture
+def door(world: World) -> Door:
+    return Door(world)
+
+
+def test_a_second_proposal_on_a_busy_route_is_told_the_open_one(door: Door) -> None:
+    first = door.post("/proposals", WISH)
+    error = error_of(door.send("POST", "/proposals", json=WISH), 409)
+    assert error["type"] == "RouteBusy"
+    assert first["id"] in error["message"]
+    assert error["retryable"] is False
+
+
+def test_an_approval_is_for_the_verdict_that_was_seen(door: Door) -> None:
+    waiting = awaiting_approval(door.world)
+    path = f"/proposals/{waiting.id}/approve"
+
+    other = door.send("POST", path, role="approver", json={"verdict": "v_other"})
+    assert error_of(other, 409)["type"] == "StaleWrite"
+    assert door.get(f"/proposals/{waiting.id}")["approver"] is None
+
+    seen = {"verdict": waiting.verdict}
+    assert door.post(path, seen, role="approver")["approved_verdict"] == waiting.verdict
+    again = door.send("POST", path, role="admin", json=seen)
+    assert error_of(again, 409)["type"] == "Conflict"
+
+
+def test_an_expired_proof_is_a_conflict_and_not_a_matter_of_roles(door: Door) -> None:
+    waiting = awaiting_approval(door.world)
+    door.world.clock.advance(15 * 86_400)
+    answer = door.send("POST", f"/proposals/{waiting.id}/approve", role="approver")
+    assert error_of(answer, 409)["type"] == "ProofRefused"
+
+
+def test_an_event_that_the_table_does_not_have_is_a_conflict(door: Door) -> None:
+    made = door.post("/proposals", WISH, role="proposer")
+    early = door.send("POST", f"/proposals/{made['id']}/approve", role="approver")
+    assert error_of(early, 409)["type"] == "IllegalTransition"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "place"),
+    [
+        ("/proposals", {**WISH, "weight": 3}, "body.weight"),
+        ("/proposals", {"route": "chat"}, "body.candidate"),
+        ("/proposals", {**WISH, "claim": "better"}, "body.claim"),
+        ("/proposals", {**WISH, "margin": 1}, "body.margin"),
+        ("/proposals", [WISH], "body"),
+        ("/proposals", "text", "body"),
+        ("/proposals", None, "body"),
+        ("/routes", {"name": "x", "incumbent": "sim/base", "suites": ["a"]}, "body.suites.0"),
+        ("/evals", {"suite": "colours", "target": "sim/base", "items": 0}, "body.items"),
+        ("/evals", {"suite": "colours", "target": "sim/base", "items": 2**40}, "body.items"),
+        ("/keys", {"name": "x", "role": "root"}, "body.role"),
+        ("/models", {"provider": "sim", "model": ""}, "body.model"),
+        ("/canaries/chat/pause", {"why": "x"}, "body.why"),
+    ],
+)
+def test_a_wrong_body_is_refused_with_its_place(
+    path: str, body: object, place: str, door: Door
+) -> None:
+    error = error_of(door.send("POST", path, json=body), 422)
+    assert error["type"] == "InputError"
+    assert error["message"].startswith(place)
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=100000", "offset=-1", "lmit=3"])
+def test_a_wrong_query_is_refused_with_its_place(query: str, door: Door) -> None:
+    answer = door.send("GET", f"/proposals?{query}")
+    place = "query." + query.partition("=")[0]
+    assert error_of(answer, 422)["message"].startswith(place)
+
+
+def test_a_refusal_does_not_repeat_what_was_sent(door: Door) -> None:
+    answer = door.send("POST", "/keys", json={"name": "x", "role": "sk-live-abcdef"})
+    assert answer.status_code == 422
+    assert "abcdef" not in answer.text
+
+
+HOSTILE = {
+    "NaN": b'{"provider": "sim", "model": "m", "parameters": {"top_p": NaN}}',
+    "infinity": b'{"provider": "sim", "model": "m", "parameters": {"top_p": 1e999}}',
+    "margin": b'{"route": "chat", "candidate": "sim/better", "margin": NaN}',
+    "half a character": b'{"provider": "sim", "model": "\\ud800"}',
+    "NUL": b'{"provider": "sim", "model": "a\\u0000b"}',
+    "NUL in a key": b'{"provider": "sim", "model": "m", "parameters": {"\\u0000": 1}}',
+    "cut": b'{"provider": "sim"',
+    "not UTF-8": b'{"provider": "\xff"}',
+    "deep": b'{"provider": "sim", "model": "m", "parameters": {"a": %s%s}}'
+    % (b"[" * 10_000, b"]" * 10_000),
+    "rather deep": b'{"provider": "sim", "model": "m", "parameters": {"a": %s%s}}'
+    % (b"[" * 200, b"]" * 200),
+    "endless number": b'{"provider": "sim", "model": "m", "parameters": {"a": %s}}'
+    % (b"9" * 5000),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_body_that_no_database_could_keep_is_refused(name: str, door: Door) -> None:
+    before = door.get("/models")
+    answer = door.send(
+        "POST",
+        "/proposals" if name == "margin" else "/models",
+        content=HOSTILE[name],
+        headers={"content-type": "application/json"},
+    )
+    assert error_of(answer, 422)["type"] == "InputError"
+    assert door.get("/models") == before
+
+
+@pytest.mark.parametrize("path", ["/routes/a%00b", "/models?limit=1%00", "/evals/%00"])
+def test_a_nul_in_the_address_is_refused(path: str, door: Door) -> None:
+    assert error_of(door.send("GET", path), 422)["type"] == "InputError"
+
+
+def test_a_body_over_a_mebibyte_is_refused_unread(door: Door) -> None:
+    body = json.dumps({"provider": "sim", "model": "m" * 2**20})
+    answer = door.send("POST", "/models", content=body)
+    assert error_of(answer, 413)["type"] == "BodyTooLarge"
+
+
+def test_json_under_another_name_is_refused(door: Door) -> None:
+    answer = door.send("POST", "/models", content=b'{"provider": "sim", "model": "m"}')
+    assert error_of(answer, 422)["type"] == "InputError"
+
+
+def test_an_unknown_name_brings_the_nearest(door: Door) -> None:
+    assert "'chat'" in error_of(door.send("GET", "/routes/chta"), 404)["message"]
+
+
+def test_unknown_paths_and_methods_have_the_same_shape(door: Door) -> None:
+    assert error_of(door.send("GET", "/nothing"), 404)["type"] == "NotFound"
+    assert error_of(door.send("PATCH", "/routes"), 405)["type"] == "MethodNotAllowed"
+    assert error_of(door.send("GET", "/routes/"), 404)["type"] == "NotFound"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "listed"),
+    [
+        ("/proposals", WISH, "/proposals"),
+        ("/keys", {"name": "carl", "role": "viewer"}, "/keys"),
+        ("/evals", {"suite": "colours", "target": "sim/base"}, "/evals"),
+        ("/routes", {"name": "mail", "incumbent": "sim/base"}, "/routes"),
+        ("/models", {"provider": "sim", "model": "new"}, "/models"),
+    ],
+)
+def test_the_same_request_twice_has_one_effect_and_the_same_answer(
+    path: str, body: dict[str, Any], listed: str, door: Door
+) -> None:
+    once = {"idempotency-key": "monday-1"}
+    first = door.send("POST", path, json=body, headers=once)
+    count = door.get(listed)["total"]
+    again = door.send("POST", path, json=body, headers=once)
+
+    assert first.status_code == again.status_code == 201
+    assert again.content == first.content
+    assert again.headers["idempotent-replayed"] == "true"
+    assert door.get(listed)["total"] == count
+
+
+def test_an_idempotency_key_serves_one_body_one_person_and_one_role(door: Door) -> None:
+    once = {"idempotency-key": "monday-1"}
+    body = {"name": "carl", "role": "admin"}
+    made = door.post("/keys", body, headers=once)
+
+    other = door.send("POST", "/keys", json={**body, "name": "dora"}, headers=once)
+    assert "another body" in error_of(other, 422)["message"]
+    lesser = door.send("POST", "/keys", json=body, headers=once, role="viewer")
+    assert lesser.status_code == 403
+    assert made["key"] not in lesser.text
+
+
+def test_a_refused_request_may_be_sent_again_under_its_key(door: Door) -> None:
+    once = {"idempotency-key": "monday-1"}
+    first = door.post("/proposals", WISH)
+    assert door.send("POST", "/proposals", json=WISH, headers=once).status_code == 409
+    door.post(f"/proposals/{first['id']}/cancel")
+    assert door.send("POST", "/proposals", json=WISH, headers=once).status_code == 201
+
+
+def test_a_database_that_is_away_means_try_again_later(door: Door) -> None:
+    def away() -> None:
+        raise StoreUnavailable("the database did not answer: try again in a moment")
+
+    door.world.store.read = away  # type: ignore[assignment,method-assign]
+    answer = door.send("GET", "/routes")
+    error = error_of(answer, 503)
+    assert (error["type"], error["retryable"]) == ("StoreUnavailable", True)
+    assert int(answer.headers["retry-after"]) > 0
+
+
+def test_an_unforeseen_fault_shows_an_id_that_the_log_has_and_nothing_else(
+    door: Door,
+) -> None:
+    def broken() -> None:
+        raise RuntimeError("password=hunter2")
+
+    door.world.store.read = broken  # type: ignore[assignment,method-assign]
+    with capture_logs() as logs:
+        answer = door.send("GET", "/routes")
+
+    error = error_of(answer, 500)
+    assert error["type"] == "InternalError"
+    assert "hunter2" not in answer.text
+    assert logs[-1]["id"] in error["message"]
+
+
+def test_answers_are_never_stored_or_sniffed(door: Door) -> None:
+    for path in ("/routes", "/nothing", "//healthz"):
+        headers = door.send("GET", path).headers
+        assert headers["cache-control"] == "no-store"
+        assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_no_answer_has_a_key_or_a_hash(door: Door) -> None:
+    awaiting_approval(door.world)
+    with door.world.store.read() as tx:
+        hashes = [key.hash for key in tx.keys.list()]
+    for path, operations in door.document["paths"].items():
+        if "get" in operations and "{" not in path:
+            text = door.send("GET", path.removeprefix("/api/v1")).text
+            for secret in (*door.keys.values(), *hashes, SECRET.decode()):
+                assert secret not in text
+
+
+@pytest.mark.parametrize("model", ["日本語", "a'b\"c;--", "a b/c#d?e", "%41", "../x"])
+def test_any_text_comes_back_as_it_went_in_on_both_databases(
+    model: str, database_url: str, tmp_path: Path
+) -> None:
+    made = World(tmp_path, store=None, policy=approved())  # type: ignore[arg-type]  # next line
+    made.store = SqlStore(database_url, secret=SECRET, clock=made.clock)
+    made.set_up()
+    door = Door(made)
+    added = door.post(
+        "/models", {"provider": "sim", "model": model, "parameters": {"n": 1e300}}
+    )
+    assert added["model"] == model
+    assert door.get(f"/models/{added['id']}") == added
+    made.store.close()

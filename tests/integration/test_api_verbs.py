@@ -1,0 +1,227 @@
+"""Every noun and verb of the management API, over the memory store."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from harness.store.memory import MemoryStore
+from tests.api_door import Door, awaiting_approval, error_of, in_canary
+from tests.world import POLICY, SECRET, World, approved
+
+
+def world_of(folder: Path, *, people_approve: bool = False) -> World:
+    policy = approved() if people_approve else POLICY
+    made = World(folder, store=None, policy=policy)  # type: ignore[arg-type]  # next line
+    made.store = MemoryStore(secret=SECRET, clock=made.clock)
+    made.set_up()
+    return made
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return world_of(tmp_path)
+
+
+@pytest.fixture
+def door(world: World) -> Door:
+    return Door(world)
+
+
+@pytest.fixture
+def careful(tmp_path: Path) -> Door:
+    """Where a person approves before the canary."""
+    return Door(world_of(tmp_path, people_approve=True))
+
+
+def test_a_model_is_added_once_and_found_by_id_and_by_name(door: Door) -> None:
+    wish = {"provider": "sim", "model": "org/big:1", "parameters": {"temperature": 0.5}}
+    made = door.post("/models", wish, role="proposer")
+    again = door.post("/models", wish, role="proposer")
+
+    assert made == again
+    assert door.get(f"/models/{made['id']}") == made
+    assert door.get("/models/sim/org/big:1") == made
+    assert made in door.get("/models")["items"]
+
+
+def test_a_routes_life_is_told_from_its_first_version(door: Door) -> None:
+    made = door.post(
+        "/routes",
+        {
+            "name": "mail",
+            "incumbent": "sim/base",
+            "fallbacks": ["sim/equal"],
+            "suites": [{"suite": "colours"}],
+            "description": "Answers mail",
+        },
+    )
+
+    assert made["version"] == 1
+    assert door.get("/routes/mail") == made
+    assert [route["name"] for route in door.get("/routes")["items"]] == ["chat", "mail"]
+    [record] = door.get("/routes/mail/history")["items"]
+    assert (record["kind"], record["actor"]) == ("baseline", "ada")
+
+
+def test_a_rollback_brings_the_incumbent_before_back(door: Door) -> None:
+    world = door.world
+    before = door.get("/routes/chat")["incumbent"]
+    promote(world)
+    served = door.get("/routes/chat")["incumbent"]
+    assert served != before
+
+    after = door.post("/routes/chat/rollback", {"reason": "complaints"}, role="approver")
+
+    assert after["incumbent"] == before
+    diff = door.get("/routes/chat/diff")
+    assert diff["changes"] == {"incumbent": {"before": served, "after": before}}
+    assert door.get("/routes/chat/diff?from=1&to=1")["changes"] == {}
+    assert error_of(door.send("GET", "/routes/chat/diff?to=99"), 404)["type"] == "NotFound"
+
+
+def promote(world: World) -> None:
+    proposal = in_canary(world)
+    for _ in range(60):
+        world.feed()
+        world.turn()
+    assert not world.get(proposal.id).open
+
+
+def test_a_run_by_hand_is_queued_worked_and_its_samples_paged(door: Door) -> None:
+    run = door.post(
+        "/evals", {"suite": "colours", "target": "sim/base", "items": 7}, role="proposer"
+    )
+    assert run["state"] == "queued"
+    door.world.turn()
+
+    shown = door.get(f"/evals/{run['id']}")
+    assert (shown["run"]["state"], shown["samples"]) == ("done", 7)
+    first = door.get(f"/evals/{run['id']}/samples?limit=5")
+    rest = door.get(f"/evals/{run['id']}/samples?limit=5&offset=5")
+    assert (len(first["items"]), len(rest["items"]), rest["total"]) == (5, 2, 7)
+    positions = [each["position"] for each in first["items"] + rest["items"]]
+    assert positions == list(range(7))
+    assert [each["id"] for each in door.get("/evals?state=done")["items"]] == [run["id"]]
+    assert door.get("/evals?state=failed")["total"] == 0
+
+
+@pytest.mark.req("A7", "F5")
+def test_a_proposal_is_created_evaluated_approved_and_its_verdict_shown(
+    careful: Door,
+) -> None:
+    wish = {"route": "chat", "candidate": "sim/better", "reason": "cheaper"}
+    made = careful.post("/proposals", wish, role="proposer")
+    assert (made["phase"], made["proposer"]) == ("proposed", "ann")
+    after = careful.world.until_decided(made["id"])
+
+    compared = careful.get(f"/proposals/{made['id']}/comparison")
+    assert compared["suites"][0]["candidate_samples"] > 0
+    verdict = careful.get(f"/verdicts/{after.verdict}")
+    assert verdict == compared["verdict"]
+    assert (verdict["verdict"], verdict["words"]) == ("passed", "PASSED")
+    body = {"verdict": after.verdict, "reason": "looks right"}
+    approved_ = careful.post(f"/proposals/{made['id']}/approve", body, role="approver")
+    assert approved_["approver"] == "ben"
+    careful.world.turn()
+    assert careful.get(f"/proposals/{made['id']}")["phase"] == "canary"
+    assert careful.get("/proposals?open=true&route=chat")["total"] == 1
+
+
+def test_a_comparison_before_the_first_sample_has_no_verdict(door: Door) -> None:
+    made = door.post("/proposals", {"route": "chat", "candidate": "sim/better"})
+    compared = door.get(f"/proposals/{made['id']}/comparison")
+    assert compared["verdict"] is None
+    assert compared["candidate_figures"]["cost_usd_per_1000"] is None
+
+
+def test_a_proposal_can_be_rejected_with_a_reason_and_only_with_one(careful: Door) -> None:
+    waiting = awaiting_approval(careful.world)
+
+    silent = careful.send("POST", f"/proposals/{waiting.id}/reject", role="approver")
+    assert error_of(silent, 422)["type"] == "InputError"
+    said = {"reason": "not this month"}
+    after = careful.post(f"/proposals/{waiting.id}/reject", said, role="approver")
+
+    assert after["phase"] == "rejected"
+    assert "not this month" in after["closed_because"]
+
+
+def test_a_proposal_can_be_cancelled_without_a_body(door: Door) -> None:
+    made = door.post("/proposals", {"route": "chat", "candidate": "sim/better"})
+    after = door.send("POST", f"/proposals/{made['id']}/cancel", role="proposer")
+    assert after.json()["phase"] == "cancelled"
+
+
+def test_a_canary_is_shown_paused_resumed_and_aborted(door: Door) -> None:
+    in_canary(door.world)
+    door.world.feed(blocks=2)
+
+    [listed] = door.get("/canaries")["items"]
+    shown = door.get("/canaries/chat")
+    assert listed == shown
+    assert shown["action"]["exposures"] == 2
+    states = [
+        door.post(f"/canaries/chat/{verb}", {"reason": "look"}, role="approver")["state"]
+        for verb in ("pause", "resume", "abort")
+    ]
+    assert states == ["paused", "waiting", "rolled_back"]
+    assert door.get("/canaries")["items"] == []
+    assert door.get("/canaries/chat")["rollout"]["state"] == "rolled_back"
+    gone = door.send("POST", "/canaries/chat/pause")
+    assert error_of(gone, 404)["type"] == "NotFound"
+
+
+def test_a_route_without_a_canary_says_so(door: Door) -> None:
+    assert "no canary yet" in error_of(door.send("GET", "/canaries/chat"), 404)["message"]
+
+
+def test_a_key_is_shown_once_works_and_is_revoked(door: Door) -> None:
+    made = door.post("/keys", {"name": "carl", "role": "viewer"})
+    bearer = {"authorization": f"Bearer {made['key']}"}
+    assert door.send("GET", "/routes", headers=bearer).status_code == 200
+
+    assert made["key"] not in door.send("GET", "/keys").text
+    gone = door.send("DELETE", f"/keys/{made['id']}")
+    assert (gone.status_code, gone.content) == (204, b"")
+
+    assert door.send("GET", "/routes", headers=bearer).status_code == 401
+    [listed] = [key for key in door.get("/keys")["items"] if key["id"] == made["id"]]
+    assert listed["revoked_at"]
+    assert error_of(door.send("DELETE", "/keys/key_none"), 404)["type"] == "NotFound"
+
+
+def test_a_data_key_has_routes_and_opens_nothing_here(door: Door) -> None:
+    made = door.post("/keys", {"name": "app", "routes": ["chat"]})
+    assert made["key"].startswith("sk-sg-")
+    assert made["routes"] == ["chat"]
+    bearer = {"authorization": f"Bearer {made['key']}"}
+    assert door.send("GET", "/routes", headers=bearer).status_code == 401
+
+
+def test_the_audit_log_is_read_from_its_end_and_verified(door: Door) -> None:
+    door.post("/models", {"provider": "sim", "model": "new"})
+    [newest] = door.get("/audit?limit=1")["items"]
+    assert (newest["action"], newest["actor"]) == ("model.add", "ada")
+    assert door.get("/audit/verify") == {"whole": True, "first_break": None}
+
+
+def test_the_overview_puts_what_waits_for_a_person_first(careful: Door) -> None:
+    careful.post("/routes", {"name": "a-quiet-one", "incumbent": "sim/base"})
+    awaiting_approval(careful.world)
+    shown: list[Mapping[str, object]] = careful.get("/overview")["items"]
+    assert [route["waits_for_person"] for route in shown] == [True, False]
+
+
+def test_suites_and_policies_are_listed(door: Door) -> None:
+    [suite] = door.get("/suites")["items"]
+    assert (suite["name"], suite["items"], suite["error"]) == ("colours", 60, "")
+    [policy] = door.get("/policies")["items"]
+    assert policy["name"] == "default"
+
+
+def test_a_suite_that_does_not_load_says_why_and_hides_no_other(door: Door) -> None:
+    (door.world.folder / "colours.jsonl").unlink()
+    [suite] = door.get("/suites")["items"]
+    assert suite["digest"] is None
+    assert "colours.jsonl" in suite["error"]

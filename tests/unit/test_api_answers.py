@@ -1,0 +1,145 @@
+"""Bodies in, answers out: strict JSON on both sides, and the schema of every kind of value."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from harness.api.answers import Answer, Page, page
+from harness.api.body import MAX_DEPTH, check_json
+from harness.api.schema import Components
+from harness.domain.access import ApiKey, Role
+from harness.domain.errors import InputError
+from harness.domain.targets import Target
+
+text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | text
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner) | st.dictionaries(text, inner), max_leaves=20
+)
+
+
+@given(values)
+def test_a_body_is_taken_exactly_when_it_has_no_infinite_number(value: object) -> None:
+    body = json.dumps(value).encode()
+    if infinite(value):
+        with pytest.raises(InputError):
+            check_json(body)
+    else:
+        check_json(body)
+
+
+def infinite(value: object) -> bool:
+    match value:
+        case float():
+            return math.isinf(value)
+        case list():
+            return any(infinite(each) for each in value)
+        case dict():
+            return any(infinite(each) for each in value.values())
+        case _:
+            return False
+
+
+@given(st.binary(max_size=200))
+def test_bytes_that_are_no_json_are_refused_with_our_own_error(body: bytes) -> None:
+    try:
+        check_json(body)
+    except InputError:
+        return
+    if body:
+        json.loads(body)
+
+
+def test_a_body_may_be_as_deep_as_the_limit_and_no_deeper() -> None:
+    check_json(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH)
+    with pytest.raises(InputError, match="deep"):
+        check_json(b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1))
+
+
+@given(values)
+def test_an_answer_is_strict_json_whatever_is_in_it(value: object) -> None:
+    def refuse(word: str) -> None:
+        raise AssertionError(word)
+
+    body = bytes(Answer(value).body)
+    assert json.loads(body, parse_constant=refuse) == nulled(value)
+
+
+def nulled(value: object) -> object:
+    match value:
+        case float() if math.isinf(value):
+            return None
+        case list():
+            return [nulled(each) for each in value]
+        case dict():
+            return {key: nulled(each) for key, each in value.items()}
+        case _:
+            return value
+
+
+def test_a_page_says_how_many_there_are_in_all() -> None:
+    assert page(list("abcde"), limit=2, offset=3) == Page(["d", "e"], 5)
+    assert page(list("abcde"), limit=2, offset=9) == Page([], 5)
+
+
+class Colour(StrEnum):
+    RED = "red"
+
+
+@dataclass(frozen=True)
+class Everything:
+    flag: bool
+    count: int
+    share: float
+    name: str | None
+    at: datetime
+    colour: Colour
+    role: Role
+    counts: tuple[int, ...]
+    words: frozenset[str]
+    figures: Mapping[str, float]
+    anything: object
+    target: Target
+
+
+def test_the_schema_fits_the_answer_for_every_kind_of_value() -> None:
+    value = Everything(
+        flag=True,
+        count=3,
+        share=math.inf,
+        name=None,
+        at=datetime(2026, 1, 1, tzinfo=UTC),
+        colour=Colour.RED,
+        role=Role.ADMIN,
+        counts=(1, 2),
+        words=frozenset({"a"}),
+        figures={"x": 0.5},
+        anything=[1, "a", None],
+        target=Target("sim", "base"),
+    )
+    components = Components()
+    schema = components.of(Page[Everything])
+    root = {**schema, "components": {"schemas": components.schemas}}
+
+    Draft202012Validator(root).validate(json.loads(bytes(Answer(Page([value], 1)).body)))
+    assert components.schemas["Everything"]["properties"]["role"]["enum"][-1] == "admin"
+
+
+@pytest.mark.parametrize("kind", [complex, tuple[str, int]])
+def test_a_type_without_a_form_is_an_error_and_not_an_empty_schema(kind: object) -> None:
+    with pytest.raises(TypeError, match="no JSON Schema"):
+        Components().of(kind)
+
+
+def test_the_hash_of_a_key_is_in_no_schema() -> None:
+    components = Components()
+    components.of(ApiKey)
+    assert "hash" not in components.schemas["ApiKey"]["properties"]
