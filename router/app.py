@@ -131,6 +131,8 @@ class Router:
         wanted = METHODS.get(path, "GET" if path.startswith(f"{MODELS}/") else None)
         if wanted is None:
             return error_reply(404, f"there is nothing at {method} {path}", "unknown_url")
+        if method != wanted:
+            return _not_allowed(wanted)
         serving = self._holder.current
         if serving is None:
             message = "the router has no routes yet; try again in a second"
@@ -139,8 +141,18 @@ class Router:
         if grant is None:
             message = "no valid key: send `Authorization: Bearer sk-sg-…`"
             return error_reply(401, message, "invalid_api_key")
-        if method != wanted:
-            return _not_allowed(wanted)
+        return await self._allowed(scope, receive, send, grant, serving, request_id)
+
+    async def _allowed(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        grant: KeyGrant,
+        serving: Serving,
+        request_id: Header,
+    ) -> Reply | None:
+        path = scope["path"]
         if path == CHAT:
             return await self._admitted(scope, receive, send, grant, serving, request_id)
         return self.metrics() if path == METRICS else _models(serving, grant, path)

@@ -49,7 +49,7 @@ def _wanted(request: ChatRequest, target: Target) -> dict[str, object]:
     wanted.update(patch.parameters)
     for name in RESERVED & wanted.keys():
         del wanted[name]
-    if patch.response_format is not None:
+    if patch.response_format:
         wanted["response_format"] = patch.response_format
     if request.stream:
         options = wanted.get("stream_options", request.value("stream_options"))

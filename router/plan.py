@@ -15,7 +15,7 @@ class Next(Enum):
 
 
 def targets_in_order(route: Route, arm: Arm) -> tuple[str, ...]:
-    """Target ids, no doubles: the arm's own, then (canary) the incumbent, then the fallbacks."""
+    """Target ids: the arm's, then (canary) the incumbent, then fallbacks; no doubles."""
     first = (route.canary.target,) if arm is Arm.CANARY and route.canary else ()
     return tuple(dict.fromkeys((*first, route.incumbent, *route.fallbacks)))
 

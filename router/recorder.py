@@ -102,7 +102,10 @@ class Recorder:
 
     def _run(self) -> None:
         while not self._stopping.wait(self._interval_s):
-            self.flush()
+            try:
+                self.flush()
+            except Exception:
+                log.exception("a flush failed; recording goes on")
 
     def _take(self, *, final: bool) -> Batch:
         now, at = self._clock.monotonic(), self._clock.now()
@@ -135,6 +138,15 @@ class Recorder:
 
     def _replay(self) -> None:
         """The spool, then the queue, oldest first. Raises StoreUnavailable."""
+        try:
+            self._replay_spool()
+        except OSError as error:
+            log.warning("the spool cannot be read: %s", error)
+        while self._queue:
+            self._write(self._queue[0])
+            self._queue.popleft()
+
+    def _replay_spool(self) -> None:
         written = 0
         try:
             for batch, offset in self._spool.batches():
@@ -143,9 +155,6 @@ class Recorder:
         finally:
             if written:
                 self._spool.forget(written)
-        while self._queue:
-            self._write(self._queue[0])
-            self._queue.popleft()
 
     def _append(self, spool: Spool, batch: Batch) -> bool:
         try:

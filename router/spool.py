@@ -26,14 +26,16 @@ class Spool:
     def __init__(self, file: Path, *, max_bytes: int = 64 * 1024 * 1024) -> None:
         self.file = file
         self._max_bytes = max_bytes
+        self._done = 0  # up to here everything is forgotten
 
     @property
     def empty(self) -> bool:
-        return self._size() == 0
+        return self._size() <= self._done
 
     def append(self, batch: Batch) -> bool:
         """False when it does not fit any more. Raises OSError (disk full, not writable)."""
-        line = (encode(batch) + "\n").encode()
+        # It begins a line of its own: a crash may have torn the one before.
+        line = f"\n{encode(batch)}\n".encode()
         size = self._size()
         if size + len(line) > self._max_bytes:
             return False
@@ -49,28 +51,28 @@ class Spool:
         return True
 
     def batches(self) -> Iterator[tuple[Batch, int]]:
-        """Each batch with the offset of the next one; a line torn by a crash is skipped."""
+        """Each batch that is not forgotten, with the offset of the next; a torn one is empty.
+
+        Raises OSError.
+        """
         if self.empty:
             return
         with self.file.open("rb") as lines:
-            offset = 0
+            offset = lines.seek(self._done)
             for line in lines:
                 offset += len(line)
                 try:
                     batch = decode(line)
                 except (ValueError, KeyError, TypeError):
-                    continue
+                    batch = Batch((), ())
                 yield batch, offset
 
     def forget(self, offset: int) -> None:
-        """Drop everything before the offset; what is left takes its place atomically."""
-        rest = self.file.read_bytes()[offset:]
-        if not rest:
+        """Never hand out again what is before the offset. Raises OSError, and forgets."""
+        self._done = offset
+        if offset >= self._size():
             self.file.unlink()
-            return
-        temporary = self.file.with_name(f".{self.file.name}.rest")
-        temporary.write_bytes(rest)
-        temporary.replace(self.file)
+            self._done = 0
 
     def _size(self) -> int:
         try:

@@ -27,3 +27,6 @@ class Transports:
             f"provider {provider.name!r} is of kind {provider.kind!r}; "
             f"this router speaks {', '.join(sorted(OPENAI_COMPATIBLE))}"
         )
+
+    async def aclose(self) -> None:
+        await self._passthrough.aclose()

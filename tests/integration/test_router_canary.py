@@ -1,0 +1,351 @@
+"""A canary that fails harms no user, and is charged."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import openai
+import pytest
+
+from harness.domain.observation import Traffic, UnitRule
+from harness.domain.policy import Unit
+from harness.domain.routing import RouteSettings
+from router.transport.scripted import Happening, Turn
+from tests.router_upstream import (
+    DONE,
+    ROLE,
+    Upstream,
+    broken_stream,
+    completion,
+    error,
+    event,
+    running_upstream,
+    streamed,
+)
+from tests.router_world import (
+    CANDIDATE,
+    FALLBACK,
+    INCUMBENT,
+    KEY,
+    World,
+    provider,
+    running_router,
+    snapshot,
+    wait_until,
+)
+
+HTML = Turn(headers={"content-type": "text/html"}, steps=(b"<html>Bad gateway</html>",))
+NAN = Turn(steps=(b'{"choices":[{"index":0}],"x":NaN}',))
+DEEP = Turn(steps=(b'{"choices":' + b"[" * 10_000 + b"]" * 10_000 + b"}",))
+EMPTY = Turn(steps=(b'{"choices":[]}',))
+FAILURES = {
+    "500": error(500),
+    "503": error(503),
+    "529": error(529),
+    "429": error(429),
+    "401": error(401),
+    "404": error(404, code="model_not_found"),
+    "reset": Turn(steps=(Happening.RESET,)),
+    "reset in the body": Turn(steps=(b'{"choices":[', Happening.RESET)),
+    "hang": Turn(hang=True),
+    "html": HTML,
+    "nan": NAN,
+    "deep": DEEP,
+    "empty choices": EMPTY,
+    "redirect": Turn(302, {"location": "http://127.0.0.1:1/"}),
+    "unknown encoding": Turn(
+        headers={"content-type": "application/json", "content-encoding": "br"}, steps=(b"x",)
+    ),
+}
+STREAM_FAILURES = {
+    "role, then an error": broken_stream(ROLE, b'data: {"error":{"message":"boom"}}\n\n'),
+    "role, then the end": broken_stream(ROLE),
+    "role, then a false end": broken_stream(ROLE, DONE),
+    "role, then a reset": broken_stream(ROLE, Happening.RESET),
+    "pings, then a hang": broken_stream(b": ping\n\n", ROLE, Happening.HANG),
+    "an error first": broken_stream(b'data: {"error":{"message":"boom"}}\n\n'),
+    "garbage": broken_stream(b"data: {oops}\n\n"),
+    "no stream": completion(),
+    "500": error(500),
+}
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Upstream]:
+    with running_upstream() as upstream:
+        yield upstream
+
+
+@pytest.fixture
+def all_canary(upstream: Upstream, tmp_path: Path) -> Iterator[World]:
+    """Every key is in the canary arm; the budget leaves two seconds per attempt."""
+    upstream.asked.clear()
+    upstream.turns.clear()
+    settings = RouteSettings(total_timeout_s=2.0)
+    rule = UnitRule(block_size=1, unit=Unit.REQUEST)
+    first = snapshot(upstream.url, weight_bps=10_000, settings=settings, rule=rule)
+    with running_router(first, tmp_path) as world:
+        yield world
+
+
+@pytest.fixture
+def client(all_canary: World) -> Iterator[openai.OpenAI]:
+    base = f"{all_canary.url}/v1"
+    with openai.OpenAI(base_url=base, api_key=KEY, max_retries=0) as client:
+        yield client
+
+
+def ask(client: openai.OpenAI) -> tuple[str, dict[str, str]]:
+    """The answer's text, and the truth headers."""
+    raw = client.chat.completions.with_raw_response.create(
+        model="support", messages=[{"role": "user", "content": "hi"}]
+    )
+    text = raw.parse().choices[0].message.content or ""
+    return text, {k: v for k, v in raw.headers.items() if k.startswith("x-swapgate-")}
+
+
+def stream(client: openai.OpenAI) -> str:
+    chunks = client.chat.completions.create(
+        model="support", messages=[{"role": "user", "content": "hi"}], stream=True
+    )
+    return "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+
+
+def only_row(world: World) -> Traffic:
+    (row,) = world.wait_for_traffic(1)
+    return row
+
+
+def charged_units(world: World) -> tuple[int, int]:
+    """Canary units and canary failures of the one block."""
+    wait_until(lambda: world.store.blocks)
+    (block,) = world.store.blocks.values()
+    return block.canary_units, block.canary_failures
+
+
+@pytest.mark.req("F4", "A5", "B3")
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_canary_failure_is_answered_by_the_incumbent_and_charged(
+    all_canary: World, client: openai.OpenAI, upstream: Upstream, failure: str
+) -> None:
+    upstream.turns = {CANDIDATE: FAILURES[failure], INCUMBENT: completion("from the incumbent")}
+
+    text, headers = ask(client)
+
+    assert text == "from the incumbent"
+    assert headers["x-swapgate-arm"] == "canary"
+    assert headers["x-swapgate-target"] == f"up/{INCUMBENT}"
+    assert int(headers["x-swapgate-attempts"]) >= 2
+    row = only_row(all_canary)
+    assert (row.arm, row.requests, row.failed, row.charged) == ("canary", 1, 0, 1)
+    assert charged_units(all_canary) == (1, 1)
+
+
+@pytest.mark.req("F4", "B8")
+@pytest.mark.parametrize("failure", STREAM_FAILURES)
+def test_a_canary_stream_that_fails_before_its_first_token_is_answered_by_the_incumbent(
+    all_canary: World, client: openai.OpenAI, upstream: Upstream, failure: str
+) -> None:
+    upstream.turns = {CANDIDATE: STREAM_FAILURES[failure], INCUMBENT: streamed("whole", "!")}
+
+    assert stream(client) == "whole!"
+
+    row = only_row(all_canary)
+    assert (row.failed, row.charged, row.streams) == (0, 1, 1)
+    assert charged_units(all_canary) == (1, 1)
+
+
+@pytest.mark.req("F4")
+def test_a_canary_that_nobody_listens_for_is_answered_by_the_incumbent(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    upstream.turns = {INCUMBENT: completion("here")}
+    gone = provider("http://127.0.0.1:1/v1", name="gone")
+    first = snapshot(
+        upstream.url, weight_bps=10_000, providers=(gone,), candidate_provider="gone"
+    )
+    with (
+        running_router(first, tmp_path) as world,
+        openai.OpenAI(base_url=f"{world.url}/v1", api_key=KEY, max_retries=0) as client,
+    ):
+        assert ask(client)[0] == "here"
+        assert only_row(world).charged == 1
+
+
+@pytest.mark.req("F4")
+def test_a_healthy_canary_answers_and_is_not_charged(
+    all_canary: World, client: openai.OpenAI, upstream: Upstream
+) -> None:
+    upstream.turns = {CANDIDATE: completion("from the candidate")}
+
+    text, headers = ask(client)
+
+    assert text == "from the candidate"
+    assert headers["x-swapgate-target"] == f"up/{CANDIDATE}"
+    assert only_row(all_canary).charged == 0
+    assert charged_units(all_canary) == (1, 0)
+
+
+@pytest.mark.req("F4", "A5")
+@pytest.mark.parametrize("status", [400, 422])
+def test_a_request_that_only_the_canary_rejects_is_answered_and_charged(
+    all_canary: World, client: openai.OpenAI, upstream: Upstream, status: int
+) -> None:
+    upstream.turns = {CANDIDATE: error(status), INCUMBENT: completion("fine")}
+
+    assert ask(client)[0] == "fine"
+    assert only_row(all_canary).charged == 1
+
+
+@pytest.mark.req("F4", "A5")
+def test_a_request_that_both_reject_charges_nobody(
+    all_canary: World, client: openai.OpenAI, upstream: Upstream
+) -> None:
+    upstream.turns = {
+        CANDIDATE: error(400, "says the candidate"),
+        INCUMBENT: error(400, "says the incumbent"),
+    }
+
+    with pytest.raises(openai.BadRequestError, match="says the incumbent"):
+        ask(client)
+
+    row = only_row(all_canary)
+    assert (row.failed, row.charged) == (0, 0)
+    assert charged_units(all_canary) == (1, 0)
+    assert len(upstream.asked) == 2
+
+
+@pytest.mark.req("B8")
+@pytest.mark.parametrize(
+    "rest",
+    [
+        (),
+        (DONE,),
+        (Happening.RESET,),
+        (Happening.HANG,),
+        (b"data: {oops}\n\n",),
+        (b'data: {"error":{"message":"boom"}}\n\n',),
+    ],
+    ids=["end", "false end", "reset", "stall", "garbage", "error"],
+)
+def test_a_stream_that_breaks_after_its_first_token_ends_in_an_error_event(
+    all_canary: World, upstream: Upstream, client: openai.OpenAI, rest: tuple[bytes, ...]
+) -> None:
+    upstream.turns = {
+        CANDIDATE: broken_stream(ROLE, event({"content": "half"}), *rest),
+        INCUMBENT: streamed("never"),
+    }
+
+    with client.chat.completions.with_streaming_response.create(
+        model="support", messages=[{"role": "user", "content": "hi"}], stream=True
+    ) as raw:
+        text = raw.read().decode()
+    with pytest.raises(openai.APIError, match="broke off"):
+        stream(client)
+
+    assert "half" in text
+    assert "[DONE]" not in text
+    assert '{"error": {"message"' in text.rstrip().splitlines()[-1]
+    assert not upstream.asked_for(INCUMBENT)
+    rows = all_canary.wait_for_traffic(2)
+    assert sum(row.failed for row in rows) == sum(row.charged for row in rows) == 2
+
+
+@pytest.mark.req("A4", "B3")
+@pytest.mark.parametrize("failure", ["500", "429", "401", "hang", "reset"])
+def test_an_incumbent_that_fails_is_answered_by_its_fallback(
+    upstream: Upstream, tmp_path: Path, failure: str
+) -> None:
+    upstream.turns = {INCUMBENT: FAILURES[failure], FALLBACK: completion("spare")}
+    settings = RouteSettings(total_timeout_s=2.0)
+    first = snapshot(upstream.url, fallback=True, settings=settings)
+    with (
+        running_router(first, tmp_path) as world,
+        openai.OpenAI(base_url=f"{world.url}/v1", api_key=KEY, max_retries=0) as client,
+    ):
+        text, headers = ask(client)
+        assert text == "spare"
+        assert headers["x-swapgate-target"] == f"up/{FALLBACK}"
+        row = only_row(world)
+    assert (row.arm, row.failed, row.charged) == ("incumbent", 0, 1)
+
+
+@pytest.mark.req("A4", "A5")
+def test_when_all_fail_the_error_names_every_attempt_and_stops_the_clients_retries(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    upstream.asked.clear()
+    upstream.turns = {
+        CANDIDATE: error(500, "sk-secret of the provider"),
+        INCUMBENT: error(503),
+        FALLBACK: HTML,
+    }
+    first = snapshot(upstream.url, weight_bps=10_000, fallback=True)
+    with (
+        running_router(first, tmp_path) as world,
+        openai.OpenAI(base_url=f"{world.url}/v1", api_key=KEY) as client,
+    ):
+        with pytest.raises(openai.InternalServerError) as failed:
+            ask(client)
+        row = only_row(world)
+
+    assert failed.value.status_code == 502
+    assert failed.value.code == "all_targets_failed"
+    assert isinstance(failed.value.body, dict)
+    tried = [(each["target"], each["failure"]) for each in failed.value.body["attempts"]]
+    assert tried == [
+        (f"up/{CANDIDATE}", "server"),
+        (f"up/{INCUMBENT}", "overloaded"),
+        (f"up/{FALLBACK}", "malformed"),
+    ]
+    assert "sk-secret" not in failed.value.response.text
+    assert failed.value.response.headers["x-swapgate-attempts"] == "3"
+    assert len(upstream.asked) == 3
+    assert (row.requests, row.failed, row.charged, row.target) == (1, 1, 1, "")
+
+
+@pytest.mark.req("B8")
+@pytest.mark.parametrize("streaming", [True, False])
+def test_a_client_who_leaves_cancels_the_upstream_and_charges_nobody(
+    all_canary: World, upstream: Upstream, *, streaming: bool
+) -> None:
+    hanging = broken_stream(ROLE, event({"content": "half"}), Happening.HANG)
+    upstream.turns = {CANDIDATE: hanging if streaming else Turn(hang=True)}
+    base = f"{all_canary.url}/v1"
+    with openai.OpenAI(base_url=base, api_key=KEY, max_retries=0) as leaving:
+        if streaming:
+            chunks = leaving.chat.completions.create(
+                model="support", messages=[{"role": "user", "content": "hi"}], stream=True
+            )
+            next(chunks)
+            chunks.close()
+        else:
+            with pytest.raises(openai.APITimeoutError):
+                leaving.with_options(timeout=0.2).chat.completions.create(
+                    model="support", messages=[{"role": "user", "content": "hi"}]
+                )
+
+    assert upstream.asked[-1].left.wait(5)
+    row = only_row(all_canary)
+    assert (row.requests, row.failed, row.charged) == (1, 0, 0)
+    assert row.output_tokens == (1 if streaming else 0)
+    assert charged_units(all_canary) == (1, 0)
+
+
+def test_a_connection_that_the_provider_closed_while_idle_costs_nobody_anything(
+    all_canary: World, client: openai.OpenAI, upstream: Upstream
+) -> None:
+    answers = iter([Turn(steps=(Happening.RESET,)), completion("second try")])
+    upstream.turns = {CANDIDATE: lambda _: next(answers)}
+
+    text, headers = ask(client)
+
+    assert (text, headers["x-swapgate-attempts"]) == ("second try", "2")
+    assert only_row(all_canary).charged == 0
+
+
+def test_slow_tokens_are_no_stall(client: openai.OpenAI, upstream: Upstream) -> None:
+    parts = streamed("a", "b", "c").steps
+    slow = [each for step in parts for each in (step, 0.05)]
+    upstream.turns = {CANDIDATE: broken_stream(*slow)}
+
+    assert stream(client) == "abc"

@@ -1,0 +1,286 @@
+"""The official client before the router, over real HTTP."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import openai
+import pytest
+
+from tests.router_upstream import (
+    EVENTS,
+    Upstream,
+    completion,
+    error,
+    gzipped,
+    running_upstream,
+    streamed,
+)
+from tests.router_world import (
+    INCUMBENT,
+    KEY,
+    NARROW_KEY,
+    QUICK,
+    UPSTREAM_KEY,
+    World,
+    running_router,
+    snapshot,
+    wait_until,
+)
+
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Upstream]:
+    with running_upstream() as upstream:
+        yield upstream
+
+
+@pytest.fixture(scope="module")
+def world(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with running_router(snapshot(upstream.url), tmp_path_factory.mktemp("router")) as world:
+        yield world
+
+
+@pytest.fixture
+def client(world: World, upstream: Upstream) -> Iterator[openai.OpenAI]:
+    upstream.asked.clear()
+    upstream.turns.clear()
+    base = f"{world.url}/v1"
+    with openai.OpenAI(base_url=base, api_key=KEY, max_retries=0) as client:
+        yield client
+
+
+def ask(client: openai.OpenAI, **more: object) -> openai.types.chat.ChatCompletion:
+    found: openai.types.chat.ChatCompletion = client.chat.completions.create(
+        **{"model": "support", "messages": HELLO, **more}  # type: ignore[call-overload]
+    )
+    return found
+
+
+@pytest.mark.req("A1", "A2")
+def test_only_model_changes_on_the_way_there_and_back(
+    client: openai.OpenAI, upstream: Upstream, world: World
+) -> None:
+    turn = upstream.turns[INCUMBENT] = completion("grüße", system_fingerprint="fp")
+    sent = (
+        '{ "x_unknown":[1.0, 12345678901234567890123, "\\u00e9\\ud83d"],\n "model" : "support"'
+        ',"messages":[{"role":"user","content":"say \\"model\\":\\"support\\""}] ,"seed":7}'
+    )
+    raw = client._client.post(
+        f"{world.url}/v1/chat/completions",
+        content=sent.encode(),
+        headers={"authorization": f"Bearer {KEY}", "content-type": "application/json"},
+    )
+
+    assert raw.status_code == 200
+    assert upstream.asked[-1].body.decode() == sent.replace(
+        '"model" : "support"', f'"model" : "{INCUMBENT}"'
+    )
+    (body,) = turn.steps
+    assert isinstance(body, bytes)
+    assert raw.content == body.replace(b'"model" : "m-1"', b'"model" : "support"')
+
+
+@pytest.mark.req("A1")
+def test_the_official_client_works_plain_and_streaming(
+    client: openai.OpenAI, upstream: Upstream
+) -> None:
+    upstream.turns[INCUMBENT] = lambda asked: (
+        streamed("hel", "lo") if asked.json.get("stream") else completion("hello")
+    )
+
+    answer = ask(client)
+    assert answer.choices[0].message.content == "hello"
+    assert answer.model == "support"
+    assert answer.usage
+    assert answer.usage.total_tokens == 12
+    chunks = list(
+        client.chat.completions.create(
+            model="support", messages=[{"role": "user", "content": "hi"}], stream=True
+        )
+    )
+    assert "".join(c.choices[0].delta.content or "" for c in chunks) == "hello"
+    assert {chunk.model for chunk in chunks} == {"support"}
+
+
+@pytest.mark.req("A1")
+async def test_the_official_async_client_works_plain_and_streaming(
+    world: World, upstream: Upstream
+) -> None:
+    upstream.turns[INCUMBENT] = lambda asked: (
+        streamed("hel", "lo") if asked.json.get("stream") else completion("hello")
+    )
+    async with openai.AsyncOpenAI(
+        base_url=f"{world.url}/v1", api_key=KEY, max_retries=0
+    ) as client:
+        answer = await client.chat.completions.create(
+            model="support", messages=[{"role": "user", "content": "hi"}]
+        )
+        assert answer.choices[0].message.content == "hello"
+        stream = await client.chat.completions.create(
+            model="support", messages=[{"role": "user", "content": "hi"}], stream=True
+        )
+        text = [chunk.choices[0].delta.content or "" async for chunk in stream]
+    assert "".join(text) == "hello"
+
+
+def test_usage_is_collected_always_and_sent_only_when_asked_for(
+    client: openai.OpenAI, upstream: Upstream, world: World
+) -> None:
+    upstream.turns[INCUMBENT] = streamed("a", "b")
+    before = sum(row.output_tokens for row in world.store.traffic)
+
+    silent = list(
+        client.chat.completions.create(
+            model="support", messages=[{"role": "user", "content": "hi"}], stream=True
+        )
+    )
+    asking = list(
+        client.chat.completions.create(
+            model="support",
+            messages=[{"role": "user", "content": "hi"}],
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+
+    assert all(chunk.usage is None for chunk in silent)
+    assert asking[-1].usage
+    assert asking[-1].usage.completion_tokens == 2
+    assert [each.json["stream_options"] for each in upstream.asked] == [
+        {"include_usage": True}
+    ] * 2
+    wait_until(lambda: sum(row.output_tokens for row in world.store.traffic) == before + 4)
+
+
+@pytest.mark.req("F4")
+def test_headers_say_what_served(client: openai.OpenAI, upstream: Upstream) -> None:
+    upstream.turns[INCUMBENT] = completion()
+
+    raw = client.chat.completions.with_raw_response.create(
+        model="support", messages=[{"role": "user", "content": "hi"}]
+    )
+
+    assert raw.headers["x-swapgate-route"] == "support"
+    assert raw.headers["x-swapgate-arm"] == "incumbent"
+    assert raw.headers["x-swapgate-target"] == f"up/{INCUMBENT}"
+    assert raw.headers["x-swapgate-revision"] == "3"
+    assert raw.headers["x-swapgate-attempts"] == "1"
+    assert raw.headers["x-swapgate-request-id"].startswith("req_w1-")
+
+
+def test_the_callers_key_never_goes_upstream(client: openai.OpenAI, upstream: Upstream) -> None:
+    upstream.turns[INCUMBENT] = completion()
+
+    ask(client, extra_headers={"x-private": "of the caller", "cookie": "a=b"})
+
+    headers = upstream.asked[-1].headers
+    assert headers["authorization"] == f"Bearer {UPSTREAM_KEY}"
+    assert headers["x-team"] == "router"
+    assert KEY not in json.dumps(headers)
+    assert "x-private" not in headers
+    assert "cookie" not in headers
+
+
+def test_an_answer_that_is_compressed_unasked_is_read(
+    client: openai.OpenAI, upstream: Upstream
+) -> None:
+    upstream.turns[INCUMBENT] = gzipped(completion("small"))
+
+    assert ask(client).choices[0].message.content == "small"
+
+
+def test_wrong_keys_routes_and_bodies_get_openais_errors(
+    world: World, client: openai.OpenAI, upstream: Upstream
+) -> None:
+    base = f"{world.url}/v1"
+    with openai.OpenAI(base_url=base, api_key="sk-sg-bad", max_retries=0) as stranger:
+        with pytest.raises(openai.AuthenticationError) as refused:
+            ask(stranger)
+        assert refused.value.code == "invalid_api_key"
+    with openai.OpenAI(base_url=base, api_key=NARROW_KEY, max_retries=0) as narrow:
+        with pytest.raises(openai.PermissionDeniedError):
+            ask(narrow)
+        assert [model.id for model in narrow.models.list()] == ["other"]
+    with pytest.raises(openai.NotFoundError) as unknown:
+        ask(client, model="gpt-9")
+    assert unknown.value.code == "model_not_found"
+    assert [model.id for model in client.models.list()] == ["other", "support"]
+    assert client.models.retrieve("other").id == "other"
+    assert not upstream.asked
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"{", 400),
+        (b"[]", 400),
+        (b'{"model":"support","t":NaN}', 400),
+        (b'{"model":"support","model":"other"}', 400),
+        (b'{"messages":[]}', 400),
+        (b'{"model":"support","x":' + b"[" * 65 + b"]" * 65 + b"}", 400),
+        (b'{"model":"support","x":"\xff"}', 400),
+    ],
+)
+def test_a_bad_body_is_a_400_of_ours(
+    world: World, client: openai.OpenAI, upstream: Upstream, body: bytes, status: int
+) -> None:
+    raw = client._client.post(
+        f"{world.url}/v1/chat/completions",
+        content=body,
+        headers={"authorization": f"Bearer {KEY}", "content-type": "application/json"},
+    )
+
+    assert raw.status_code == status
+    assert set(raw.json()["error"]) == {"message", "type", "param", "code"}
+    assert not upstream.asked
+
+
+def test_other_methods_types_and_paths_are_refused(world: World, client: openai.OpenAI) -> None:
+    http, auth = client._client, {"authorization": f"Bearer {KEY}"}
+
+    chat = f"{world.url}/v1/chat/completions"
+    assert http.get(chat, headers=auth).status_code == 405
+    assert http.get(f"{world.url}/v1/nothing", headers=auth).status_code == 404
+    xml = {**auth, "content-type": "text/xml"}
+    assert http.post(chat, content=b"<a/>", headers=xml).status_code == 415
+    assert http.get(f"{world.url}/metrics").status_code == 401
+    metrics = http.get(f"{world.url}/metrics", headers=auth)
+    assert "swapgate_router_revision 3\n" in metrics.text
+    assert http.get(f"{world.url}/healthz").json() == {"status": "ok"}
+    assert http.get(f"{world.url}/readyz").json() == {"status": "ok"}
+
+
+@pytest.mark.req("A5")
+def test_a_providers_400_reaches_the_client_with_its_message(
+    client: openai.OpenAI, upstream: Upstream
+) -> None:
+    upstream.turns[INCUMBENT] = error(400, "temperature must be at most 2")
+
+    with pytest.raises(openai.BadRequestError, match="temperature must be at most 2"):
+        ask(client)
+    assert len(upstream.asked) == 1
+
+
+def test_a_stream_that_the_provider_refuses_is_an_error_and_no_stream(
+    client: openai.OpenAI, upstream: Upstream
+) -> None:
+    upstream.turns[INCUMBENT] = error(422, "no such tool")
+
+    with pytest.raises(openai.UnprocessableEntityError, match="no such tool"):
+        ask(client, stream=True)
+    assert EVENTS["content-type"] in upstream.asked[-1].headers["accept"]
+
+
+def test_a_body_over_the_limit_is_refused(upstream: Upstream, tmp_path: Path) -> None:
+    small = replace(QUICK, max_body_bytes=1000)
+    with (
+        running_router(snapshot(upstream.url), tmp_path, small) as world,
+        openai.OpenAI(base_url=f"{world.url}/v1", api_key=KEY, max_retries=0) as client,
+        pytest.raises(openai.APIStatusError) as refused,
+    ):
+        ask(client, user="x" * 2000)
+    assert refused.value.status_code == 413

@@ -1,0 +1,181 @@
+"""A real HTTP provider for router tests: plays turns, keeps what it was asked."""
+
+import asyncio
+import gzip
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from router.transport.scripted import Happening, Turn
+
+EVENTS = {"content-type": "text/event-stream"}
+
+
+@dataclass
+class Asked:
+    headers: dict[str, str]
+    body: bytes
+    left: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def json(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.body)
+        return found
+
+    @property
+    def model(self) -> str:
+        return str(self.json["model"])
+
+
+class Upstream:
+    """`turns`: by model; a function of the request, or one turn for all."""
+
+    def __init__(self) -> None:
+        self.turns: dict[str, Turn | Callable[[Asked], Turn]] = {}
+        self.asked: list[Asked] = []
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def asked_for(self, model: str) -> list[Asked]:
+        return [each for each in self.asked if each.model == model]
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while await self._exchange(reader, writer):
+                pass
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    async def _exchange(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bool:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        lines = head.split("\r\n")[1:-2]
+        headers = {k.lower(): v.strip() for k, v in (line.split(":", 1) for line in lines)}
+        body = await reader.readexactly(int(headers.get("content-length", "0")))
+        asked = Asked(headers, body)
+        self.asked.append(asked)
+        turn = self.turns[asked.model]
+        return await play(
+            turn if isinstance(turn, Turn) else turn(asked), asked, reader, writer
+        )
+
+
+async def play(
+    turn: Turn, asked: Asked, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> bool:
+    """Whether the connection can be used again."""
+    if turn.hang:
+        return await _until_gone(asked, reader)
+    if turn.steps[:1] == (Happening.RESET,):
+        writer.transport.abort()
+        return False
+    head = f"HTTP/1.1 {turn.status} X\r\ntransfer-encoding: chunked\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in turn.headers.items())
+    writer.write(head.encode() + b"\r\n")
+    for step in turn.steps:
+        match step:
+            case bytes():
+                writer.write(f"{len(step):x}\r\n".encode() + step + b"\r\n")
+                await writer.drain()
+            case Happening.RESET:
+                await asyncio.sleep(0.05)  # let what was written arrive first
+                writer.transport.abort()
+                return False
+            case Happening.HANG:
+                return await _until_gone(asked, reader)
+            case _:
+                await asyncio.sleep(step)
+    writer.write(b"0\r\n\r\n")
+    await writer.drain()
+    return True
+
+
+async def _until_gone(asked: Asked, reader: asyncio.StreamReader) -> bool:
+    with suppress(ConnectionError):
+        await reader.read()
+    asked.left.set()
+    return False
+
+
+@contextmanager
+def running_upstream() -> Iterator[Upstream]:
+    upstream = Upstream()
+    loop = asyncio.new_event_loop()
+    stopping = asyncio.Event()
+    begun = threading.Event()
+
+    async def main() -> None:
+        server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0)
+        upstream.port = server.sockets[0].getsockname()[1]
+        begun.set()
+        await stopping.wait()
+        server.close()
+        rest = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(main(),))
+    thread.start()
+    assert begun.wait(10)
+    try:
+        yield upstream
+    finally:
+        loop.call_soon_threadsafe(stopping.set)
+        thread.join(10)
+        loop.close()
+
+
+def completion(text: str = "hello", *, model: str = "m-1", **more: object) -> Turn:
+    """A whole answer, written with odd spacing, so that equal bytes mean something."""
+    extra = "".join(f', "{name}":  {json.dumps(value)}' for name, value in more.items())
+    body = (
+        f'{{ "id" :"c-1", "object":"chat.completion","created":1.0e9, "model" : "{model}", '
+        f'"choices":[{{"index":0,"finish_reason":"stop","message":{{"role":"assistant",'
+        f'"content":{json.dumps(text)} }} }}], '
+        f'"usage":{{"prompt_tokens":7,"completion_tokens":5,"total_tokens":12}}{extra} }}\n'
+    )
+    return Turn(steps=(body.encode(),))
+
+
+def error(status: int, message: str = "no", code: str | None = None) -> Turn:
+    body = {"error": {"message": message, "type": "t", "param": None, "code": code}}
+    return Turn(status=status, steps=(json.dumps(body).encode(),))
+
+
+def event(delta: dict[str, object] | None = None, finish: str | None = None) -> bytes:
+    choice = {"index": 0, "delta": delta or {}, "finish_reason": finish}
+    data = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    return f"data: {json.dumps({**data, 'choices': [choice]})}\n\n".encode()
+
+
+ROLE = event({"role": "assistant", "content": ""})
+USAGE = (
+    b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[],'
+    b'"usage":{"prompt_tokens":7,"completion_tokens":2,"total_tokens":9}}\n\n'
+)
+DONE = b"data: [DONE]\n\n"
+
+
+def streamed(*words: str) -> Turn:
+    deltas = [event({"content": word}) for word in words]
+    return Turn(headers=EVENTS, steps=(ROLE, *deltas, event(finish="stop"), USAGE, DONE))
+
+
+def broken_stream(*steps: bytes | float | Happening) -> Turn:
+    return Turn(headers=EVENTS, steps=steps)
+
+
+def gzipped(turn: Turn) -> Turn:
+    body = b"".join(step for step in turn.steps if isinstance(step, bytes))
+    headers = {**turn.headers, "content-encoding": "gzip"}
+    return Turn(turn.status, headers, (gzip.compress(body),))

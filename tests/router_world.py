@@ -1,0 +1,195 @@
+"""A router under uvicorn with its snapshot, keys and a store that tests can switch off."""
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+from harness.domain.access import key_hash
+from harness.domain.errors import StoreUnavailable
+from harness.domain.observation import Block, Traffic, UnitRule
+from harness.domain.routing import (
+    Canary,
+    KeyGrant,
+    Route,
+    RouteSettings,
+    RoutingTable,
+    Snapshot,
+)
+from harness.domain.settings import RouterSettings
+from harness.domain.targets import Price, Provider, RequestPatch, Target
+from harness.ports import Store
+from harness.runtime.clock import SystemClock
+from router.app import build
+from router.recorder import Recorder
+from router.serve import server
+from router.snapshot import SnapshotHolder
+from router.spool import Spool
+from router.transport.select import Transports
+
+SECRET = b"the server's secret"
+KEY = "sk-sg-good"
+NARROW_KEY = "sk-sg-narrow"
+UPSTREAM_KEY = "upstream-secret"
+INCUMBENT, CANDIDATE, FALLBACK = "m-incumbent", "m-candidate", "m-fallback"
+QUICK = RouterSettings(
+    first_token_timeout_s=1.0,
+    between_chunks_timeout_s=0.5,
+    total_timeout_s=4.0,
+    connect_timeout_s=1.0,
+    flush_interval_s=0.05,
+)
+
+
+class SwitchableStore:
+    """Snapshot and observations in memory; `away` makes every call raise."""
+
+    def __init__(self, snapshot: Snapshot | None) -> None:
+        self.away = snapshot is None
+        self.blocks: dict[tuple[str, str, int], Block] = {}
+        self.traffic: list[Traffic] = []
+        self._snapshot = snapshot
+        self._changed = threading.Event()
+
+    def put(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        self._changed.set()
+
+    def snapshot(self) -> Snapshot:
+        self._answer()
+        assert self._snapshot is not None
+        return self._snapshot
+
+    def etag(self) -> str:
+        return self.snapshot().etag
+
+    def wait_for_change(self, timeout_s: float) -> bool:
+        self._answer()
+        changed = self._changed.wait(min(timeout_s, 0.05))
+        self._changed.clear()
+        return changed
+
+    @contextmanager
+    def write(self) -> Iterator[SimpleNamespace]:
+        self._answer()
+        yield SimpleNamespace(observations=SimpleNamespace(append=self._append))
+
+    def _append(self, blocks: Sequence[Block], traffic: Sequence[Traffic]) -> None:
+        for block in blocks:
+            self.blocks.setdefault((block.rollout, block.worker, block.sequence), block)
+        self.traffic += traffic
+
+    def _answer(self) -> None:
+        if self.away:
+            raise StoreUnavailable("the database is away (test)")
+
+
+def provider(url: str, name: str = "up", **more: object) -> Provider:
+    prices = {INCUMBENT: Price(1.0, 2.0)}
+    made = Provider(name, "custom", url, "UP_KEY", {"x-team": "router"}, prices)
+    return replace(made, **more)  # type: ignore[arg-type]  # a test's own fields
+
+
+def snapshot(
+    url: str,
+    *,
+    weight_bps: int = 0,
+    fallback: bool = False,
+    revision: int = 3,
+    patch: RequestPatch | None = None,
+    settings: RouteSettings | None = None,
+    rule: UnitRule | None = None,
+    providers: Sequence[Provider] = (),
+    candidate_provider: str = "up",
+) -> Snapshot:
+    incumbent = Target("up", INCUMBENT, request_patch=patch or RequestPatch())
+    candidate = Target(candidate_provider, CANDIDATE)
+    spare = Target("up", FALLBACK)
+    canary = Canary(candidate.id, weight_bps, "salt", "r-1", rule or UnitRule())
+    route = Route(
+        name="support",
+        version=1,
+        incumbent=incumbent.id,
+        canary=canary if weight_bps else None,
+        fallbacks=(spare.id,) if fallback else (),
+        settings=settings or RouteSettings(),
+    )
+    other = replace(route, name="other", canary=None)
+    all_ = (provider(url), *providers)
+    return Snapshot(
+        table=RoutingTable(
+            revision,
+            {"support": route, "other": other},
+            {target.id: target for target in (incumbent, candidate, spare)},
+        ),
+        providers={each.name: each for each in all_},
+        keys=(
+            KeyGrant("k-good", key_hash(KEY, SECRET)),
+            KeyGrant("k-narrow", key_hash(NARROW_KEY, SECRET), frozenset({"other"})),
+        ),
+        etag=f"{revision}-{weight_bps}",
+    )
+
+
+@dataclass
+class World:
+    store: SwitchableStore
+    holder: SnapshotHolder
+    recorder: Recorder
+    url: str = ""
+    clock: SystemClock = field(default_factory=SystemClock)
+
+    def wait_for_traffic(self, requests: int) -> list[Traffic]:
+        """Everything recorded, once that many requests are in the store."""
+        wait_until(lambda: sum(row.requests for row in self.store.traffic) >= requests)
+        return self.store.traffic
+
+
+def wait_until(condition: object, *, timeout_s: float = 10.0) -> None:
+    assert callable(condition)
+    until = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < until, "it did not happen in time"
+        time.sleep(0.01)
+
+
+@contextmanager
+def running_router(
+    first: Snapshot | None, folder: Path, settings: RouterSettings = QUICK
+) -> Iterator[World]:
+    store = SwitchableStore(first)
+    clock = SystemClock()
+    holder = SnapshotHolder(cast("Store", store), folder / "snapshot.json")
+    holder.boot()
+    recorder = Recorder(
+        cast("Store", store),
+        Spool(folder / "spool.jsonl"),
+        worker="w1",
+        clock=clock,
+        live_rollouts=lambda: holder.current.rollouts if holder.current else frozenset(),
+        flush_interval_s=settings.flush_interval_s,
+    )
+    transports = Transports(settings, {"UP_KEY": UPSTREAM_KEY})
+    app = build(
+        holder, recorder, transports, settings, SECRET, clock, on_stop=transports.aclose
+    )
+    world = World(store, holder, recorder)
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    world.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    runner = server(app, drain_s=2)
+    thread = threading.Thread(target=lambda: asyncio.run(runner.serve([listener])))
+    thread.start()
+    wait_until(lambda: runner.started)
+    try:
+        yield world
+    finally:
+        runner.should_exit = True
+        thread.join(15)
+        listener.close()

@@ -1,0 +1,245 @@
+"""The laws of units and blocks (statistics.md 2.1)."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.domain.observation import Block, UnitRule
+from harness.domain.policy import Unit as UnitKind
+from router.blocks import MAX_BLOCK_AGE_S, Ledger, Unit
+
+pytestmark = pytest.mark.req("F3", "F4")
+START = datetime(2026, 1, 1, tzinfo=UTC)
+REQUESTS = UnitRule(block_size=5, unit=UnitKind.REQUEST, missing_s=100.0)
+SESSIONS = UnitRule(block_size=5, session_requests=3, session_s=60.0, missing_s=100.0)
+
+
+class Play:
+    """A ledger with its own time; requests by number."""
+
+    def __init__(self, rule: UnitRule, max_keys: int = 1000) -> None:
+        self.ledger = Ledger("r-1", "w-1", rule, max_keys=max_keys)
+        self.now = 0.0
+        self.blocks: list[Block] = []
+        self.units: set[Unit] = set()
+
+    @property
+    def at(self) -> datetime:
+        return START + timedelta(seconds=self.now)
+
+    def admit(self, key: str, *, canary: bool = False, weight_bps: int = 100) -> Unit | None:
+        unit = self.ledger.admit(
+            key, canary=canary, weight_bps=weight_bps, now=self.now, at=self.at
+        )
+        if unit:
+            self.units.add(unit)
+        return unit
+
+    def finish(self, unit: Unit | None, *, failed: bool = False) -> None:
+        if unit:
+            self.ledger.finish(unit, failed=failed)
+
+    def wait(self, seconds: float) -> list[Block]:
+        self.now += seconds
+        self.blocks += (found := self.ledger.tick(self.now, self.at))
+        return found
+
+    def close(self) -> list[Block]:
+        self.blocks += (found := self.ledger.close(self.now, self.at))
+        return found
+
+
+# What may happen: a request of a key (arm by key), an end with or without failure, time.
+events = st.one_of(
+    st.tuples(st.just("admit"), st.integers(0, 12), st.sampled_from([100, 500])),
+    st.tuples(st.just("finish"), st.integers(0, 50), st.booleans()),
+    st.tuples(st.just("wait"), st.integers(0, 70), st.none()),
+)
+histories = st.lists(events, max_size=120)
+rules = st.sampled_from([REQUESTS, SESSIONS])
+
+
+def played(history: Sequence[tuple[str, int, object]], rule: UnitRule, *, flip: bool) -> Play:
+    """flip: every outcome the other way round."""
+    play = Play(rule)
+    under_way: list[Unit | None] = []
+    weight = 100
+    for what, number, more in history:
+        if what == "admit":
+            weight = max(weight, int(str(more)))
+            canary = number * 100 < weight
+            under_way.append(play.admit(str(number), canary=canary, weight_bps=weight))
+        elif what == "finish" and under_way:
+            failed = bool(more) is not flip
+            play.finish(under_way.pop(number % len(under_way)), failed=failed)
+        elif what == "wait":
+            play.wait(number)
+    play.close()
+    return play
+
+
+@given(histories, rules)
+def test_every_blocks_counts_fit_together(
+    history: list[tuple[str, int, object]], rule: UnitRule
+) -> None:
+    play = played(history, rule, flip=False)
+
+    for block in play.blocks:
+        n, m, total, canary = (
+            block.units,
+            block.canary_units,
+            block.failures,
+            block.canary_failures,
+        )
+        assert 1 <= n <= rule.block_size
+        assert 0 <= m <= n
+        assert 0 <= canary <= min(m, total)
+        assert total - canary <= n - m
+        assert 0 <= block.missing <= total
+        assert block.opened_at <= block.closed_at
+    assert [block.sequence for block in play.blocks] == list(range(1, len(play.blocks) + 1))
+    assert sum(block.units for block in play.blocks) == len(play.units)
+    assert play.ledger.idle
+
+
+@given(histories, rules)
+def test_outcomes_never_change_who_is_in_which_block(
+    history: list[tuple[str, int, object]], rule: UnitRule
+) -> None:
+    def shape(play: Play) -> list[tuple[int, int, int, datetime]]:
+        return [(b.units, b.canary_units, b.weight_bps, b.opened_at) for b in play.blocks]
+
+    assert shape(played(history, rule, flip=False)) == shape(played(history, rule, flip=True))
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=60))
+def test_with_requests_as_units_every_failure_is_counted_once(
+    requests: list[tuple[bool, bool]],
+) -> None:
+    play = Play(REQUESTS)
+    for canary, failed in requests:
+        play.finish(play.admit("same key", canary=canary), failed=failed)
+    play.close()
+
+    assert sum(b.units for b in play.blocks) == len(requests)
+    assert sum(b.failures for b in play.blocks) == sum(failed for _, failed in requests)
+    assert sum(b.canary_failures for b in play.blocks) == sum(c and f for c, f in requests)
+
+
+def outcomes(play: Play) -> tuple[int, int]:
+    """Units and failures so far handed out, after everything closed."""
+    play.close()
+    return sum(b.units for b in play.blocks), sum(b.failures for b in play.blocks)
+
+
+def test_a_session_is_fixed_after_three_requests_and_later_ones_are_not_scored() -> None:
+    play = Play(SESSIONS)
+    for _ in range(3):
+        play.finish(play.admit("a"))
+
+    assert play.admit("a") is None
+    assert outcomes(play) == (1, 0)
+
+
+def test_a_sessions_first_failure_fixes_it_once() -> None:
+    play = Play(SESSIONS)
+    play.finish(play.admit("a"))
+    play.finish(play.admit("a"), failed=True)
+    play.finish(play.admit("a"), failed=True)
+
+    assert outcomes(play) == (1, 1)
+
+
+def test_a_key_is_scored_once_in_a_period() -> None:
+    play = Play(SESSIONS)
+    play.finish(play.admit("a"))
+    play.wait(61)
+
+    assert play.admit("a") is None
+    play.wait(86_400)
+    assert play.admit("a") is not None
+
+
+def test_a_session_without_a_second_request_is_fixed_after_its_time() -> None:
+    play = Play(SESSIONS)
+    for key in "abcde":
+        play.finish(play.admit(key))
+
+    assert play.wait(59) == []
+    (block,) = play.wait(1)
+    assert (block.units, block.failures, block.missing) == (5, 0, 0)
+
+
+def test_a_request_under_way_holds_its_session_past_its_time() -> None:
+    play = Play(SESSIONS)
+    slow = play.admit("a", canary=True)
+    for key in "bcde":
+        play.finish(play.admit(key))
+
+    assert play.wait(61) == []
+    play.finish(slow, failed=True)
+    (block,) = play.wait(0)
+    assert (block.canary_units, block.canary_failures) == (1, 1)
+
+
+def test_a_missing_outcome_is_a_failure_in_both_arms_and_counts_once() -> None:
+    play = Play(REQUESTS)
+    lost = [play.admit("a", canary=canary) for canary in (True, False)]
+    for _ in range(3):
+        play.finish(play.admit("a"))
+
+    assert play.wait(99) == []
+    (block,) = play.wait(1)
+    assert (block.failures, block.canary_failures, block.missing) == (2, 1, 2)
+    for unit in lost:
+        play.finish(unit, failed=True)
+    assert play.close() == []
+
+
+def test_a_slow_block_holds_those_behind_it() -> None:
+    play = Play(REQUESTS)
+    slow = [play.admit("a") for _ in range(5)]
+    for _ in range(5):
+        play.finish(play.admit("a"))
+
+    assert play.wait(1) == []
+    for unit in slow:
+        play.finish(unit)
+    assert [block.sequence for block in play.wait(0)] == [1, 2]
+
+
+def test_a_block_closes_when_the_weight_rises() -> None:
+    play = Play(REQUESTS)
+    play.finish(play.admit("a", weight_bps=100))
+    play.finish(play.admit("b", weight_bps=500))
+    play.close()
+
+    assert [(b.weight_bps, b.units) for b in play.blocks] == [(100, 1), (500, 1)]
+
+
+def test_a_session_does_not_go_on_in_another_arm() -> None:
+    play = Play(SESSIONS)
+    play.finish(play.admit("a", canary=False))
+
+    assert play.admit("a", canary=True, weight_bps=500) is None
+
+
+def test_a_block_of_a_quiet_route_closes_by_age() -> None:
+    play = Play(REQUESTS)
+    play.finish(play.admit("a"))
+
+    assert play.wait(MAX_BLOCK_AGE_S - 1) == []
+    (block,) = play.wait(1)
+    assert block.units == 1
+    assert play.wait(MAX_BLOCK_AGE_S * 3) == []
+
+
+def test_past_the_limit_of_keys_new_ones_are_served_and_not_scored() -> None:
+    play = Play(SESSIONS, max_keys=2)
+    units = [play.admit(key) for key in "abc"]
+
+    assert [unit is not None for unit in units] == [True, True, False]
+    assert play.ledger.unscored == 1

@@ -1,0 +1,206 @@
+"""Only `model` changes; all else stays byte for byte."""
+
+import json
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.domain.errors import InputError
+from harness.domain.targets import RequestPatch, Target
+from router.body import read_chat
+from router.jsonspan import MAX_DEPTH, decode, read_object
+from router.patching import patched
+
+PLAIN = Target("p", "the/model-1")
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text()
+)
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20
+)
+names = st.text().filter(lambda name: name not in {"model", "stream", "stream_options"})
+spaces = st.text(alphabet=" \t\r\n", max_size=3)
+
+
+@st.composite
+def bodies(draw: st.DrawFn) -> tuple[str, str]:
+    """A body and the same with another model: any spacing, order and escapes."""
+    members = draw(st.dictionaries(names, values, max_size=6))
+    texts = [
+        (
+            json.dumps(name, ensure_ascii=draw(st.booleans())),
+            json.dumps(
+                value, indent=draw(st.sampled_from([None, 1])), ensure_ascii=draw(st.booleans())
+            ),
+        )
+        for name, value in members.items()
+    ]
+    raw = draw(st.sampled_from(["1.0", "1e5", "12345678901234567890123", '"\\ud800"', '"\\/"']))
+    texts.append(('"x_raw_"', raw))
+    place = draw(st.integers(0, len(texts)))
+    texts.insert(place, ("MODEL", ""))
+    pad = draw(spaces)
+
+    def text(model: str) -> str:
+        parts = [
+            f'{pad}"model"{pad}:{pad}{model}{pad}'
+            if name == "MODEL"
+            else f"{pad}{name}:{value}"
+            for name, value in texts
+        ]
+        return f"{pad}{{{','.join(parts)}}}{pad}"
+
+    return text('"support"'), text(json.dumps(PLAIN.model))
+
+
+def encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@pytest.mark.req("A2")
+@given(bodies().filter(lambda pair: encodable(pair[0])))
+def test_everything_but_model_survives_byte_for_byte(pair: tuple[str, str]) -> None:
+    before, after = pair
+
+    assert patched(read_chat(before.encode()), PLAIN) == after.encode()
+
+
+@given(st.text(alphabet='{}[]",:\\ amodel1.e\n', max_size=40))
+def test_what_is_accepted_is_what_the_standard_library_reads(text: str) -> None:
+    try:
+        found = {name: value.value for name, value in read_object(text).values.items()}
+    except InputError:
+        return
+    assert found == json.loads(text)
+
+
+@given(values)
+def test_every_object_is_read_with_the_spans_of_its_values(value: object) -> None:
+    text = json.dumps({"a": 1, "b": value, "c": []})
+
+    read = read_object(text).values
+
+    assert {name: json.loads(text[v.start : v.end]) for name, v in read.items()} == json.loads(
+        text
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", "[]", "null", '{"a" 1}', '{"a":}', '{"a":1,}', "{a:1}", '{"a":1}x',
+        '{"a":NaN}', '{"a":-Infinity}', '{"a":1,"a":2}', '{"a":01}', '{"a":"\n"}', "{1:2}",
+    ],
+)  # fmt: skip
+def test_what_is_not_strict_json_is_refused(text: str) -> None:
+    with pytest.raises(InputError):
+        read_object(text)
+
+
+@given(depth=st.integers(1, 200), quotes=st.text(alphabet='\\"[]{}', max_size=8))
+def test_depth_is_counted_exactly_whatever_stands_in_strings(depth: int, quotes: str) -> None:
+    inner = json.dumps(quotes * 10)
+    body = f'{{"s":{inner},"x":' + "[" * (depth - 1) + "]" * (depth - 1) + "1}"[depth > 1 :]
+
+    if depth > MAX_DEPTH:
+        with pytest.raises(InputError, match="deeper"):
+            decode(body.encode())
+    else:
+        read_object(decode(body.encode()))
+
+
+def test_a_nesting_of_100_000_is_refused_and_not_a_crash() -> None:
+    with pytest.raises(InputError):
+        read_chat(b'{"model":"m","x":' + b"[" * 100_000)
+
+
+@pytest.mark.parametrize("body", [b'{"model":1}', b'{"model":""}', b'{"stream":true}'])
+def test_a_request_must_name_its_model(body: bytes) -> None:
+    with pytest.raises(InputError, match="model"):
+        read_chat(body)
+
+
+def sent(body: Mapping[str, object], target: Target) -> dict[str, object]:
+    found: dict[str, object] = json.loads(patched(read_chat(json.dumps(body).encode()), target))
+    return found
+
+
+def test_parameters_are_defaults_and_the_patch_is_not() -> None:
+    patch = RequestPatch(
+        parameters={"top_p": 0.5, "seed": 1, "model": "never", "messages": []},
+        response_format={"type": "json_object"},
+    )
+    target = Target("p", "m", {"temperature": 0, "max_tokens": 5}, patch)
+
+    found = sent(
+        {"model": "r", "messages": [1], "temperature": 1.5, "top_p": 0.9, "response_format": 1},
+        target,
+    )
+
+    assert found == {
+        "model": "m",
+        "messages": [1],
+        "temperature": 1.5,
+        "max_tokens": 5,
+        "top_p": 0.5,
+        "seed": 1,
+        "response_format": {"type": "json_object"},
+    }
+
+
+USER = {"role": "user", "content": "hi"}
+
+
+@pytest.mark.parametrize(
+    ("messages", "expected"),
+    [
+        ([], [{"role": "system", "content": 'Be\n"brief".'}]),
+        ([USER], [{"role": "system", "content": 'Be\n"brief".'}, USER]),
+        (
+            [{"content": "Sé amable\ud800", "role": "system"}, USER],
+            [{"content": 'Sé amable\ud800\n\nBe\n"brief".', "role": "system"}, USER],
+        ),
+        (
+            [USER, {"role": "developer", "content": [{"type": "text", "text": "a"}]}],
+            [USER, {"role": "developer", "content": [
+                {"type": "text", "text": "a"}, {"type": "text", "text": 'Be\n"brief".'}]}],
+        ),
+        (
+            [{"role": "system", "content": ""}],
+            [{"role": "system", "content": 'Be\n"brief".'}],
+        ),
+        (
+            [{"role": "system", "content": None}],
+            [{"role": "system", "content": 'Be\n"brief".'}],
+        ),
+    ],
+)  # fmt: skip
+@pytest.mark.req("A8")
+def test_the_addendum_ends_the_system_message(
+    messages: list[object], expected: list[object]
+) -> None:
+    target = Target("p", "m", request_patch=RequestPatch(prompt_addendum='Be\n"brief".'))
+
+    assert sent({"model": "r", "messages": messages}, target)["messages"] == expected
+
+
+def test_a_stream_asks_for_its_usage_and_keeps_its_other_options() -> None:
+    body = {"model": "r", "stream": True}
+
+    assert sent(body, PLAIN)["stream_options"] == {"include_usage": True}
+    found = sent({**body, "stream_options": {"x": 1, "include_usage": False}}, PLAIN)
+    assert found["stream_options"] == {"x": 1, "include_usage": True}
+    assert "stream_options" not in sent({"model": "r"}, PLAIN)
+    asking = b'{"model":"r","stream":true,"stream_options":{"include_usage":true}}'
+    assert read_chat(asking).wants_usage
+    assert patched(read_chat(asking), PLAIN) == asking.replace(b'"r"', b'"the/model-1"')

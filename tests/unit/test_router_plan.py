@@ -1,0 +1,113 @@
+"""Which targets, in which order, and who is charged."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.domain.failures import CLIENTS_OWN, FailureClass
+from harness.domain.routing import Arm, Canary, Route
+from router.failures import class_of
+from router.plan import Next, charged, next_step, targets_in_order
+
+F = FailureClass
+classes = st.sampled_from(list(F))
+ids = st.sampled_from("abcd")
+
+
+def test_the_plan_is_the_arms_target_then_the_incumbent_then_the_fallbacks() -> None:
+    route = Route("r", 1, "inc", Canary("can", 100, "s", "r-1"), ("spare", "last"))
+
+    assert targets_in_order(route, Arm.CANARY) == ("can", "inc", "spare", "last")
+    assert targets_in_order(route, Arm.INCUMBENT) == ("inc", "spare", "last")
+
+
+@given(ids, ids, st.lists(ids), st.sampled_from(Arm))
+def test_no_target_is_in_a_plan_twice(
+    incumbent: str, canary: str, fallbacks: list[str], arm: Arm
+) -> None:
+    route = Route("r", 1, incumbent, Canary(canary, 100, "s", "r-1"), tuple(fallbacks))
+
+    plan = targets_in_order(route, arm)
+
+    assert len(set(plan)) == len(plan)
+    assert set(plan) == {incumbent, *fallbacks} | ({canary} if arm is Arm.CANARY else set())
+
+
+@given(
+    failure=classes, on_canary=st.booleans(), tries=st.integers(1, 5), left=st.integers(0, 3)
+)
+def test_every_failure_leads_somewhere_and_a_target_is_tried_at_most_twice(
+    failure: FailureClass, *, on_canary: bool, tries: int, left: int
+) -> None:
+    step = next_step(failure, on_canary=on_canary, tries=tries, left=left)
+
+    assert step is not Next.AGAIN or tries == 1
+    assert step is not Next.NEXT or left
+    if failure in CLIENTS_OWN:
+        assert step is (Next.NEXT if on_canary and left else Next.PASS)
+
+
+@pytest.mark.parametrize(
+    ("arm", "failures", "expected"),
+    [
+        (Arm.CANARY, [None], False),
+        (Arm.CANARY, [F.SERVER, None], True),
+        (Arm.CANARY, [F.SERVER, F.SERVER], True),
+        (Arm.CANARY, [F.BAD_REQUEST, None], True),
+        (Arm.CANARY, [F.BAD_REQUEST, F.BAD_REQUEST], False),
+        (Arm.CANARY, [F.BAD_REQUEST, F.SERVER], False),
+        (Arm.CANARY, [F.BAD_REQUEST], False),
+        (Arm.INCUMBENT, [F.BAD_REQUEST], False),
+        (Arm.INCUMBENT, [F.TIMEOUT, None], True),
+        (Arm.INCUMBENT, [F.RATE_LIMITED, F.BAD_REQUEST], True),
+        (Arm.INCUMBENT, [], False),
+        (Arm.CANARY, [F.CANCELLED], False),
+    ],
+)
+@pytest.mark.req("F4")
+def test_the_assigned_arm_is_charged_whatever_answered(
+    arm: Arm, failures: list[FailureClass | None], *, expected: bool
+) -> None:
+    assert charged(arm, failures) is expected
+
+
+@pytest.mark.req("A5", "B3")
+@pytest.mark.parametrize(
+    ("status", "code", "expected"),
+    [
+        (429, None, F.RATE_LIMITED),
+        (429, "insufficient_quota", F.QUOTA),
+        (402, None, F.QUOTA),
+        (403, None, F.QUOTA),
+        (401, "invalid_api_key", F.OUR_KEY),
+        (503, None, F.OVERLOADED),
+        (529, None, F.OVERLOADED),
+        (500, None, F.SERVER),
+        (502, None, F.SERVER),
+        (504, None, F.SERVER),
+        (408, None, F.TIMEOUT),
+        (400, None, F.BAD_REQUEST),
+        (413, None, F.BAD_REQUEST),
+        (415, None, F.BAD_REQUEST),
+        (422, "context_length_exceeded", F.BAD_REQUEST),
+        (400, "context_length_exceeded", F.CONTEXT_WINDOW),
+        (400, "content_policy_violation", F.CONTENT_POLICY),
+        (400, "model_not_found", F.MODEL_UNKNOWN),
+        (404, None, F.MODEL_UNKNOWN),
+        (302, None, F.MALFORMED),
+    ],
+)
+def test_an_answer_has_the_class_of_the_table(
+    status: int, code: str | None, expected: FailureClass
+) -> None:
+    body = json.dumps({"error": {"message": "m", "code": code, "type": None}}).encode()
+
+    assert class_of(status, body) is expected
+
+
+@given(st.integers(300, 599), st.binary(max_size=50))
+def test_any_answer_has_a_class(status: int, body: bytes) -> None:
+    assert isinstance(class_of(status, body), FailureClass)
+    assert isinstance(class_of(status, b"[" * 100_000), FailureClass)

@@ -1,0 +1,234 @@
+"""Recording: what is stored, what waits, what is never counted twice."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.domain.observation import Block, Traffic, UnitRule
+from harness.domain.policy import Unit
+from harness.domain.routing import Arm, Canary
+from harness.ports import Store
+from harness.runtime.clock import ManualClock
+from router.minutes import Ended, Minutes
+from router.recorder import Recorder
+from router.spool import Batch, Spool, decode, encode
+from tests.router_world import SwitchableStore, snapshot
+
+CANARY = Canary("t", 100, "s", "r-1", UnitRule(block_size=2, unit=Unit.REQUEST))
+DONE = Ended(
+    route="support",
+    arm="canary",
+    target="t",
+    revision=3,
+    stream=False,
+    failed=False,
+    charged=False,
+    latency_ms=40.0,
+    input_tokens=7,
+    output_tokens=5,
+    cost_usd=0.5,
+)
+moments = st.datetimes(min_value=datetime(2000, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
+counts = st.integers(0, 1000)
+blocks = st.builds(
+    Block, st.text(), st.text(), counts, counts, counts, counts, counts, counts, counts,
+    moments, moments,
+)  # fmt: skip
+traffic = st.builds(
+    Traffic, st.text(), moments, st.text(), st.text(), st.text(), counts, counts, counts,
+    counts, counts, counts, counts, st.floats(0, 1e6),
+    st.dictionaries(st.integers(-1, 10_000), counts),
+)  # fmt: skip
+
+
+class Bench:
+    """A recorder without its thread: it flushes when it is told to."""
+
+    def __init__(
+        self, folder: Path, *, max_bytes: int = 1_000_000, queue_rows: int = 4
+    ) -> None:
+        self.store = SwitchableStore(snapshot("http://127.0.0.1:1/v1"))
+        self.clock = ManualClock()
+        self.live = frozenset({"r-1"})
+        self.spool = Spool(folder / "spool.jsonl", max_bytes=max_bytes)
+        self.recorder = Recorder(
+            cast("Store", self.store),
+            self.spool,
+            worker="w",
+            clock=self.clock,
+            live_rollouts=lambda: self.live,
+            queue_rows=queue_rows,
+        )
+
+    def request(self, *, failed: bool = False) -> None:
+        ticket = self.recorder.admit(CANARY, Arm.CANARY, "k")
+        self.recorder.finish(ticket, DONE._replace(charged=failed))
+
+    @property
+    def stored(self) -> tuple[int, int]:
+        """Units in blocks, and requests in minutes."""
+        units = sum(block.units for block in self.store.blocks.values())
+        return units, sum(row.requests for row in self.store.traffic)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_blocks_and_minutes_are_stored_when_they_are_complete(bench: Bench) -> None:
+    for failed in (False, True, False):
+        bench.request(failed=failed)
+
+    bench.recorder.flush()
+
+    assert bench.stored == (2, 3)
+    (block,) = bench.store.blocks.values()
+    assert (block.failures, block.canary_failures, block.worker) == (1, 1, "w")
+    (row,) = bench.store.traffic
+    assert (row.charged, row.input_tokens, row.output_tokens) == (1, 21, 15)
+    assert (row.cost_usd, row.latency_ms) == (1.5, {50: 3})
+
+
+@pytest.mark.req("F3")
+def test_with_the_database_away_nothing_is_lost_and_nothing_counts_twice(
+    bench: Bench,
+) -> None:
+    bench.store.away = True
+    for _ in range(5):
+        bench.request()
+        bench.request()
+        bench.recorder.flush()
+    assert bench.stored == (0, 0)
+
+    bench.store.away = False
+    bench.request()
+    bench.recorder.flush()
+    bench.recorder.flush()
+
+    assert bench.stored == (10, 11)
+    assert bench.spool.empty
+    assert [block.sequence for block in bench.store.blocks.values()] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.req("F3")
+def test_replaying_a_spool_that_was_written_already_changes_no_block(
+    bench: Bench,
+) -> None:
+    bench.store.away = True
+    bench.request()
+    bench.request()
+    bench.recorder.flush()
+    spooled = bench.spool.file.read_bytes()
+    bench.store.away = False
+    bench.recorder.flush()
+    before = dict(bench.store.blocks)
+
+    bench.spool.file.write_bytes(spooled + b'{"torn')
+    bench.store.away = True
+    bench.request()
+    bench.recorder.flush()
+    bench.store.away = False
+    bench.recorder.flush()
+
+    assert bench.store.blocks == before
+    assert sum(row.requests for row in bench.store.traffic) == 2 + 2 + 1
+    assert bench.spool.empty
+
+
+def test_past_the_spools_cap_the_oldest_rows_are_dropped_and_counted(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, max_bytes=10, queue_rows=4)
+    bench.store.away = True
+    for _ in range(6):
+        bench.clock.advance(60)
+        bench.request()
+        bench.request()
+        bench.recorder.flush()
+
+    bench.store.away = False
+    bench.recorder.flush()
+
+    dropped = bench.recorder.counters["rows_dropped"]
+    assert dropped == 8
+    assert len(bench.store.blocks) + len(bench.store.traffic) == 12 - dropped
+
+
+def test_a_disk_that_takes_nothing_stops_nobody(bench: Bench) -> None:
+    bench.spool.file.mkdir()  # no file can be written there
+    bench.store.away = True
+    bench.request()
+    bench.recorder.flush()
+    bench.spool.file.rmdir()
+
+    bench.store.away = False
+    bench.recorder.flush()
+
+    assert bench.stored[1] == 1
+
+
+def test_rows_that_the_store_refuses_are_set_aside_and_hold_nothing_up(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ValueError("no such rollout (test)")
+
+    bench.request()
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.store, "_append", refuse)
+        bench.recorder.flush()
+    bench.request()
+    bench.recorder.flush()
+
+    assert bench.recorder.counters["rows_refused"] == 1
+    assert bench.spool.file.with_suffix(".refused").exists()
+    assert bench.stored == (2, 1)
+
+
+def test_at_the_end_every_block_is_closed_and_written(bench: Bench) -> None:
+    bench.request()
+    bench.recorder.start()
+
+    bench.recorder.stop()
+
+    assert bench.stored == (1, 1)
+
+
+def test_a_rollout_that_is_over_is_forgotten_once_its_blocks_are_out(bench: Bench) -> None:
+    bench.request()
+    bench.live = frozenset()
+    bench.recorder.flush()
+    assert bench.recorder._ledgers
+
+    bench.clock.advance(61)
+    bench.recorder.flush()
+
+    assert not bench.recorder._ledgers
+    assert bench.stored == (1, 1)
+
+
+@given(st.lists(blocks, max_size=3), st.lists(traffic, max_size=3))
+def test_a_batch_comes_back_from_the_spool_as_it_was(
+    some: list[Block], rows: list[Traffic]
+) -> None:
+    assert decode(encode(Batch(some, rows))) == Batch(some, rows)
+
+
+@given(st.lists(st.tuples(st.integers(0, 300), st.floats(0, 1e6)), max_size=30))
+def test_every_request_is_in_one_minute_and_one_latency_bucket(
+    requests: list[tuple[int, float]],
+) -> None:
+    minutes = Minutes("w")
+    for second, latency_ms in requests:
+        at = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=second)
+        minutes.add(DONE._replace(latency_ms=latency_ms), at)
+
+    rows = minutes.take()
+
+    assert sum(row.requests for row in rows) == len(requests)
+    assert all(sum(row.latency_ms.values()) == row.requests for row in rows)
+    assert len({row.minute for row in rows}) == len(rows)
+    assert minutes.take() == []

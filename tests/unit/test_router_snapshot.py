@@ -1,0 +1,231 @@
+"""The snapshot: refused whole or swapped whole, and on disk."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.domain.access import key_hash
+from harness.domain.errors import SnapshotInvalid
+from harness.domain.evaluation import SuiteRole
+from harness.domain.observation import UnitRule
+from harness.domain.policy import Unit
+from harness.domain.routing import (
+    Canary,
+    KeyGrant,
+    Route,
+    RouteSettings,
+    RouteSuite,
+    RoutingTable,
+    Snapshot,
+    Stakes,
+)
+from harness.domain.targets import Price, Provider, RequestPatch, Target
+from harness.ports import Store
+from router import snapshot_file
+from router.keys import CACHED_KEYS, KeyRing
+from router.serving import header_text, ready
+from router.snapshot import SnapshotHolder
+from tests.router_world import KEY, SECRET, SwitchableStore, snapshot
+
+URL = "http://127.0.0.1:1/v1"
+text = st.text(max_size=8)
+numbers = st.integers(0, 10_000)
+floats = st.floats(0, 1e6)
+jsons = st.dictionaries(text, st.none() | st.integers() | st.text() | floats, max_size=3)
+filled = st.text(min_size=1, max_size=8).filter(lambda name: bool(name.strip()))
+targets = st.builds(
+    Target,
+    filled,
+    filled,
+    jsons,
+    st.builds(RequestPatch, jsons, text, st.none() | jsons.filter(bool)),
+)
+rules = st.builds(UnitRule, numbers, st.sampled_from(Unit), numbers, floats, floats, floats)
+routes = st.builds(
+    Route, text, numbers, text, st.none() | st.builds(Canary, text, numbers, text, text, rules),
+    st.lists(text, max_size=2).map(tuple),
+    st.builds(
+        RouteSettings, text, st.sampled_from(Stakes), text,
+        st.lists(st.builds(RouteSuite, text, st.sampled_from(SuiteRole)), max_size=2)
+        .map(tuple),
+        floats,
+    ),
+)  # fmt: skip
+providers = st.builds(
+    Provider, text, text, text, st.none() | text, st.dictionaries(text, text, max_size=2),
+    st.dictionaries(text, st.builds(Price, floats, floats), max_size=2),
+)  # fmt: skip
+snapshots = st.builds(
+    Snapshot,
+    st.builds(
+        RoutingTable,
+        numbers,
+        st.lists(routes, max_size=3).map(lambda all_: {each.name: each for each in all_}),
+        st.lists(targets, max_size=3).map(lambda all_: {each.id: each for each in all_}),
+    ),
+    st.lists(providers, max_size=2).map(lambda all_: {each.name: each for each in all_}),
+    st.lists(st.builds(KeyGrant, text, text, st.frozensets(text)), max_size=2).map(tuple),
+    text,
+)
+
+
+@given(snapshots)
+def test_a_snapshot_comes_back_from_disk_as_it_was(
+    tmp_path_factory: pytest.TempPathFactory, found: Snapshot
+) -> None:
+    file = tmp_path_factory.getbasetemp() / "round.json"
+
+    snapshot_file.save(found, file)
+
+    assert snapshot_file.load(file) == found
+    assert file.stat().st_mode & 0o077 == 0
+
+
+@given(st.integers(0, 10_000), st.integers(0, 255))
+def test_a_damaged_file_is_never_served(
+    tmp_path_factory: pytest.TempPathFactory, place: int, byte: int
+) -> None:
+    file = tmp_path_factory.getbasetemp() / "damaged.json"
+    whole = snapshot(URL, weight_bps=100)
+    snapshot_file.save(whole, file)
+    data = bytearray(file.read_bytes())
+    data[place % len(data)] = byte
+    file.write_bytes(data)
+
+    try:
+        found = snapshot_file.load(file)
+    except SnapshotInvalid:
+        return
+    assert found == whole
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"format":2}', b'{"format":1}'])
+def test_a_file_that_is_no_snapshot_says_so(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "snapshot.json"
+    file.write_bytes(content)
+
+    with pytest.raises(SnapshotInvalid, match=r"snapshot\.json"):
+        snapshot_file.load(file)
+
+
+def holder(store: SwitchableStore, folder: Path) -> SnapshotHolder:
+    return SnapshotHolder(cast("Store", store), folder / "snapshot.json")
+
+
+def test_a_new_revision_is_swapped_in(tmp_path: Path) -> None:
+    store = SwitchableStore(snapshot(URL))
+    held = holder(store, tmp_path)
+    before = held.boot()
+
+    store.put(snapshot(URL, weight_bps=100, revision=4))
+
+    assert held.refresh()
+    assert held.current is not before
+    assert held.current
+    assert held.current.revision == 4
+    assert before.revision == 3
+    assert not held.refresh()
+
+
+def broken(revision: int = 9) -> Snapshot:
+    good = snapshot(URL, revision=revision)
+    return replace(good, table=RoutingTable(revision, good.table.routes, {}))
+
+
+@pytest.mark.req("F1")
+def test_a_revision_that_does_not_validate_is_refused_whole(tmp_path: Path) -> None:
+    store = SwitchableStore(snapshot(URL))
+    held = holder(store, tmp_path)
+    before = held.boot()
+
+    store.put(broken())
+
+    assert not held.refresh()
+    assert held.current is before
+    assert "names target" in held.refused
+    assert snapshot_file.load(tmp_path / "snapshot.json").table.revision == 3
+    store.put(snapshot(URL, revision=10))
+    assert held.refresh()
+    assert held.refused == ""
+
+
+def test_without_a_database_the_disk_serves_and_is_called_stale(tmp_path: Path) -> None:
+    store = SwitchableStore(snapshot(URL))
+    holder(store, tmp_path).boot()
+    store.away = True
+
+    held = holder(store, tmp_path)
+
+    assert held.boot().revision == 3
+    assert held.stale
+    store.away = False
+    held.refresh()
+    assert not held.stale
+
+
+def test_without_database_and_disk_the_router_refuses_to_start(tmp_path: Path) -> None:
+    held = holder(SwitchableStore(None), tmp_path)
+
+    with pytest.raises(SnapshotInvalid, match=r"cannot start.*database is away.*No such file"):
+        held.boot()
+
+
+def test_a_disk_that_takes_no_file_stops_no_swap() -> None:
+    store = SwitchableStore(snapshot(URL))
+    held = SnapshotHolder(cast("Store", store), Path("/proc/nothing/snapshot.json"))
+
+    assert held.boot().revision == 3
+
+
+@pytest.mark.parametrize("kind", ["anthropic", "unheard-of"])
+def test_a_provider_of_another_protocol_is_refused_by_name(kind: str) -> None:
+    good = snapshot(URL)
+    providers = {"up": replace(good.providers["up"], kind=kind)}
+
+    with pytest.raises(SnapshotInvalid, match=kind):
+        ready(replace(good, providers=providers))
+    with pytest.raises(SnapshotInvalid, match="not configured"):
+        ready(replace(good, providers={}))
+
+
+def test_a_name_cannot_break_a_header() -> None:
+    assert header_text("a/b\r\nx: y") == b"a/b%0D%0Ax: y"
+    assert header_text("sim/größe#1") == b"sim/gr%C3%B6%C3%9Fe#1"
+
+
+def test_a_key_opens_what_the_current_snapshot_grants() -> None:
+    ring = KeyRing(SECRET)
+    serving = ready(snapshot(URL))
+    header = f"Bearer {KEY}".encode()
+
+    assert ring.grant(header, serving)
+    assert ring.grant(header.replace(b"Bearer", b"bearer"), serving)
+    for wrong in (None, b"", b"Basic x", b"Bearer ", b"Bearer \xff", header + b"x"):
+        assert ring.grant(wrong, serving) is None
+    revoked = ready(replace(snapshot(URL), keys=()))
+    assert ring.grant(header, revoked) is None
+
+
+def test_the_memory_of_keys_is_bounded() -> None:
+    ring = KeyRing(SECRET)
+    names = [f"sk-sg-{i}" for i in range(CACHED_KEYS + 50)]
+    grants = tuple(KeyGrant(name, key_hash(name, SECRET)) for name in names)
+    serving = ready(replace(snapshot(URL), keys=grants))
+
+    for name in names:
+        assert ring.grant(f"Bearer {name}".encode(), serving)
+
+    assert len(ring._hashes) == CACHED_KEYS
+
+
+def test_the_file_is_plain_json(tmp_path: Path) -> None:
+    file = tmp_path / "deep" / "snapshot.json"
+    snapshot_file.save(snapshot(URL), file)
+
+    assert json.loads(file.read_text())["format"] == 1
+    assert [each.name for each in file.parent.iterdir()] == ["snapshot.json"]

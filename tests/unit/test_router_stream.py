@@ -1,0 +1,131 @@
+"""Events on their way: the commit point, the end, and every other byte."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.stream import DONE, StreamFilter
+from tests.router_upstream import ROLE, USAGE, event
+
+WHOLE = b"".join(
+    (
+        b": ping\n\n",
+        ROLE,
+        event({"content": "a"}),
+        event({"content": "b"}),
+        event(finish="stop"),
+    )
+)
+
+
+def filtered(data: bytes, cuts: list[int], *, show_usage: bool = False) -> tuple[bytes, str]:
+    """What the client gets when `data` arrives cut at these places, and the failure."""
+    stream = StreamFilter('"route"', show_usage=show_usage)
+    places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
+    out = b""
+    for start, end in itertools.pairwise(places):
+        out += stream.feed(data[start:end])
+        if stream.failure or stream.finished:
+            return out, stream.failure
+    return out + stream.end(), stream.failure
+
+
+cuts = st.lists(st.integers(0, 10_000), max_size=30)
+
+
+@given(cuts, st.sampled_from([b"\n", b"\r\n"]))
+def test_only_model_changes_wherever_the_network_cuts(cuts: list[int], line: bytes) -> None:
+    data = (WHOLE + USAGE + DONE).replace(b"\n", line)
+
+    out, failure = filtered(data, cuts, show_usage=True)
+
+    assert failure == ""
+    model = out.count(b'"model": "route"') + out.count(b'"model":"route"')
+    assert model == 5
+    restored = out.replace(b'"route"', b'"m"')
+    assert restored.replace(line, b"\n") == WHOLE + USAGE + DONE
+
+
+@given(cuts)
+def test_usage_that_was_not_asked_for_is_counted_and_not_sent(cuts: list[int]) -> None:
+    out, failure = filtered(WHOLE + USAGE + DONE, cuts)
+
+    assert failure == ""
+    assert b"usage" not in out
+    assert out.endswith(DONE)
+
+
+@pytest.mark.req("B8")
+@given(cuts, st.integers(0, len(WHOLE) - len(event(finish="stop"))))
+def test_a_stream_cut_before_its_finish_reason_is_broken(cuts: list[int], end: int) -> None:
+    out, failure = filtered(WHOLE[:end], cuts)
+
+    assert failure
+    assert b"[DONE]" not in out
+
+
+@pytest.mark.parametrize(
+    ("data", "commits"),
+    [
+        (ROLE, False),
+        (b": keep-alive\n\n", False),
+        (event({"content": None, "tool_calls": []}), False),
+        (event({"content": "x"}), True),
+        (event({"reasoning_content": "x"}), True),
+        (event({"tool_calls": [{"index": 0}]}), True),
+        (event({"refusal": "no"}), True),
+        (event(finish="stop"), True),
+        (b'event: ping\ndata: {"type":"ping"}\n\n', False),
+    ],
+)
+@pytest.mark.req("B8")
+def test_the_first_real_output_commits(data: bytes, *, commits: bool) -> None:
+    stream = StreamFilter('"r"', show_usage=False)
+
+    stream.feed(data)
+
+    assert stream.committed is commits
+    assert stream.failure == ""
+
+
+def test_every_choice_needs_its_own_end() -> None:
+    two = (
+        b'data: {"choices":[{"index":0,"delta":{"content":"a"}},'
+        b'{"index":1,"delta":{"content":"b"}}]}\n\n'
+    )
+    stream = StreamFilter('"r"', show_usage=False)
+
+    stream.feed(two + event(finish="stop") + DONE)
+
+    assert "finish_reason" in stream.failure
+
+
+def test_data_over_several_lines_are_one_event() -> None:
+    stream = StreamFilter('"r"', show_usage=False)
+
+    out = stream.feed(
+        b'event: message\ndata: {"model":"m",\n'
+        b'data: "choices":[{"index":0,"delta":{"content":"a"}}]}\n\n'
+    )
+
+    assert stream.committed
+    assert b'"model":"r"' in out
+    assert out.startswith(b"event: message\n")
+
+
+def test_an_end_without_done_gets_one() -> None:
+    out, failure = filtered(WHOLE, [])
+
+    assert failure == ""
+    assert out.endswith(DONE)
+
+
+def test_an_endless_event_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("router.stream.MAX_EVENT_BYTES", 1000)
+    stream = StreamFilter('"r"', show_usage=False)
+
+    stream.feed(b"data: " + b"x" * 2000)
+
+    assert "larger" in stream.failure

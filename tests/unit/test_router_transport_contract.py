@@ -1,0 +1,180 @@
+"""One contract for the real transport and its shipped twin."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from harness.domain.errors import ConfigError
+from harness.domain.failures import FailureClass
+from router.ports import Transport, UpstreamFailed, UpstreamRequest
+from router.transport.passthrough import Passthrough
+from router.transport.scripted import Happening, Scripted, Turn
+from router.transport.select import Transports
+from tests.router_upstream import Upstream, completion, gzipped, running_upstream
+from tests.router_world import QUICK, UPSTREAM_KEY, provider
+
+REFUSED = provider("http://127.0.0.1:1/v1")
+Make = Callable[[Turn], tuple[Transport, UpstreamRequest]]
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Upstream]:
+    with running_upstream() as upstream:
+        yield upstream
+
+
+@pytest.fixture(params=["passthrough", "scripted"])
+def make(request: pytest.FixtureRequest, upstream: Upstream) -> Make:
+    """A transport before a provider that plays this turn, and a request for it."""
+
+    def made(turn: Turn) -> tuple[Transport, UpstreamRequest]:
+        upstream.turns["m"] = turn
+        where = REFUSED if turn.refuse else provider(upstream.url)
+        ask = UpstreamRequest(where, b'{"model":"m"}', stream=False)
+        if request.param == "scripted":
+            return Scripted(lambda _: turn), ask
+        return Passthrough(QUICK, {"UP_KEY": UPSTREAM_KEY}), ask
+
+    return made
+
+
+@asynccontextmanager
+async def answered(make: Make, turn: Turn) -> Any:
+    transport, ask = make(turn)
+    try:
+        reply = await transport.send(ask)
+        try:
+            yield reply
+        finally:
+            await reply.aclose()
+    finally:
+        await transport.aclose()
+
+
+async def test_status_headers_and_body_arrive(make: Make) -> None:
+    turn = Turn(418, {"content-type": "text/tea", "x-a": "b"}, (b"short", 0.01, b" and stout"))
+
+    async with answered(make, turn) as reply:
+        assert reply.status == 418
+        assert reply.headers["Content-Type"] == reply.headers["content-type"] == "text/tea"
+        assert reply.headers.get("X-A") == "b"
+        assert b"".join([chunk async for chunk in reply.chunks()]) == b"short and stout"
+
+
+async def test_nobody_listening_is_a_connect_failure(make: Make) -> None:
+    with pytest.raises(UpstreamFailed) as failed:
+        async with answered(make, Turn(refuse=True)):
+            pass
+    assert failed.value.failure is FailureClass.CONNECT
+
+
+async def test_a_reset_before_the_first_byte_is_a_connect_failure(make: Make) -> None:
+    with pytest.raises(UpstreamFailed) as failed:
+        async with answered(make, Turn(steps=(Happening.RESET,))):
+            pass
+    assert failed.value.failure is FailureClass.CONNECT
+
+
+async def test_a_reset_in_the_body_is_told(make: Make) -> None:
+    async with answered(make, Turn(steps=(b"half", Happening.RESET))) as reply:
+        chunks = reply.chunks()
+        assert await anext(chunks) == b"half"
+        with pytest.raises(UpstreamFailed) as failed:
+            await anext(chunks)
+    assert failed.value.failure is FailureClass.CONNECT
+
+
+@pytest.mark.parametrize("turn", [Turn(hang=True), Turn(steps=(b"x", Happening.HANG))])
+async def test_waiting_can_be_cancelled_at_any_point(make: Make, turn: Turn) -> None:
+    async def wait() -> None:
+        async with asyncio.timeout(0.2), answered(make, turn) as reply:
+            async for _ in reply.chunks():
+                pass
+
+    with pytest.raises(TimeoutError):
+        await wait()
+
+
+async def test_a_redirect_is_an_answer_and_not_followed(make: Make) -> None:
+    turn = Turn(307, {"location": "http://127.0.0.1:1/elsewhere"})
+
+    async with answered(make, turn) as reply:
+        assert reply.status == 307
+
+
+async def test_the_twin_knows_what_was_asked_and_what_is_open() -> None:
+    twin = Scripted(lambda _: Turn(steps=(b"x",)))
+
+    reply = await twin.send(UpstreamRequest(REFUSED, b"{}", stream=True))
+
+    assert (len(twin.seen), twin.open_replies) == (1, 1)
+    await reply.aclose()
+    await reply.aclose()
+    assert twin.open_replies == 0
+
+
+async def real(upstream: Upstream, turn: Turn, body: bytes = b'{"model":"m"}') -> bytes:
+    upstream.turns["m"] = turn
+    transport = Passthrough(replace(QUICK, max_response_bytes=1_000_000), {})
+    try:
+        reply = await transport.send(
+            UpstreamRequest(provider(upstream.url), body, stream=False)
+        )
+        try:
+            return b"".join([chunk async for chunk in reply.chunks()])
+        finally:
+            await reply.aclose()
+    finally:
+        await transport.aclose()
+
+
+async def test_gzip_is_read_and_a_bomb_is_cut(upstream: Upstream) -> None:
+    plain = completion("zipped")
+    assert (await real(upstream, gzipped(plain)),) == plain.steps
+
+    bomb = gzipped(Turn(steps=(b"\0" * 50_000_000,)))
+    with pytest.raises(UpstreamFailed, match="larger than"):
+        await real(upstream, bomb)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br"])
+async def test_what_is_not_encoded_as_it_says_is_malformed(
+    upstream: Upstream, encoding: str
+) -> None:
+    with pytest.raises(UpstreamFailed) as failed:
+        await real(upstream, Turn(headers={"content-encoding": encoding}, steps=(b"plain",)))
+    assert failed.value.failure is FailureClass.MALFORMED
+
+
+async def test_an_endless_header_is_cut(upstream: Upstream) -> None:
+    with pytest.raises(UpstreamFailed) as failed:
+        await real(upstream, Turn(headers={"x-long": "x" * 1_000_000}))
+    assert failed.value.failure in (FailureClass.MALFORMED, FailureClass.CONNECT)
+
+
+async def test_a_body_of_megabytes_is_sent_whole(upstream: Upstream) -> None:
+    body = b'{"model":"m","x":"' + b"x" * 3_000_000 + b'"}'
+
+    await real(upstream, completion(), body)
+
+    assert upstream.asked[-1].body == body
+
+
+async def test_a_provider_changed_at_run_time_is_used_as_it_is_now(upstream: Upstream) -> None:
+    upstream.turns["m"] = completion()
+    transports = Transports(QUICK, {"UP_KEY": "one", "OTHER": "two"})
+    first = provider(upstream.url)
+    for each in (first, replace(first, api_key_env="OTHER")):
+        ask = UpstreamRequest(each, b'{"model":"m"}', stream=False)
+        reply = await transports(each).send(ask)
+        await reply.aclose()
+    await transports.aclose()
+
+    sent = [each.headers["authorization"] for each in upstream.asked[-2:]]
+    assert sent == ["Bearer one", "Bearer two"]
+    with pytest.raises(ConfigError, match="kind 'anthropic'"):
+        transports(replace(first, kind="anthropic"))
