@@ -18,11 +18,6 @@ from harness.store.tables.operations import api_key, block, traffic
 from harness.store.tables.routing import provider
 
 BLOCKS = sa.select(block).where(block.c.rollout == sa.bindparam("of")).order_by(block.c.number)
-NEXT_NUMBER = (
-    sa.select(sa.func.coalesce(sa.func.max(block.c.number), 0) + 1)
-    .where(block.c.rollout == sa.bindparam("rollout"))
-    .scalar_subquery()
-)
 IS_SAME_TRAFFIC = sa.and_(
     *(traffic.c[name] == sa.bindparam(f"key_{name}") for name in TRAFFIC_KEY)
 )
@@ -60,8 +55,11 @@ class SqlObservations:
         check_block(new)
         # The number's order must be the order of commits: a reader sees no block slip in.
         self._unit.serialize_by(new.rollout)
-        values = rows.of_block(new)
-        self._unit.write_new(block, {**values, "number": NEXT_NUMBER})
+        last = sa.select(sa.func.coalesce(sa.func.max(block.c.number), 0)).where(
+            block.c.rollout == new.rollout
+        )
+        number = last.scalar_subquery() + 1
+        self._unit.write_new(block, rows.of_block(new) | {"number": number})
 
     def _add_traffic(self, more: Traffic) -> None:
         check_traffic(more)

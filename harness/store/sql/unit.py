@@ -37,10 +37,10 @@ class Unit:
 
     def write_new(self, table: sa.Table, values: Mapping[str, object]) -> bool:
         """Insert the row unless one of its keys is there already; whether it was inserted."""
-        insert = self.dialect_insert(table).on_conflict_do_nothing()
-        return self.write(insert, values) == 1
+        insert = self._insert(table).on_conflict_do_nothing().values(values)
+        return self.write(insert.execution_options(preserve_rowcount=True)) == 1
 
-    def dialect_insert(self, table: sa.Table) -> postgresql.Insert:
+    def _insert(self, table: sa.Table) -> postgresql.Insert:
         """An INSERT with ON CONFLICT, which both databases have in the same words."""
         if self._db.dialect.name == "postgresql":
             return postgresql.insert(table)

@@ -1,0 +1,242 @@
+"""Domain objects with sensible values, to be stored."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from harness.domain.access import ApiKey
+from harness.domain.evaluation import (
+    Budget,
+    Claim,
+    EvalRun,
+    Failed,
+    Passed,
+    RunState,
+    Sample,
+    SuitePin,
+    SuitePlan,
+    SuiteReport,
+    SuiteRole,
+    Verdict,
+)
+from harness.domain.observation import Block, Traffic, UnitRule
+from harness.domain.policy import CanaryPolicy, Policy, Step, Unit
+from harness.domain.proposal import Phase, Proposal, SuiteRuns
+from harness.domain.rollout import Rollout, RolloutState
+from harness.domain.routing import (
+    CreateRoute,
+    RouteSettings,
+    RouteSuite,
+    Stakes,
+    StartCanary,
+)
+from harness.domain.targets import Price, Provider, RequestPatch, Target
+from harness.ports import Store, Transaction
+
+NOW = datetime(2026, 11, 20, 9, 30, 15, 123456, tzinfo=UTC)
+LATER = NOW + timedelta(days=14)
+ROUTE = "triage"
+
+OLD = Target("sim", "old-1")
+NEW = Target("sim", "new-1", {"temperature": 0.2, "stop": ["\n"]})
+SPARE = Target("other", "spare", request_patch=RequestPatch({"seed": 7}, "Answer in JSON."))
+
+SETTINGS = RouteSettings(
+    description="Which team answers?",
+    stakes=Stakes.HIGH,
+    policy="default",
+    suites=(RouteSuite("tickets"), RouteSuite("json", SuiteRole.REQUIRED)),
+    total_timeout_s=12.5,
+)
+RULE = UnitRule(block_size=50, unit=Unit.REQUEST)
+
+PLAN = SuitePlan(
+    suite="tickets",
+    suite_digest="d" * 64,
+    role=SuiteRole.PRIMARY,
+    claim=Claim.SUPERIOR,
+    margin=0.05,
+    alpha=0.05,
+    n_max=400,
+    epochs=1,
+    order_seed=2**63 + 1,
+)
+POLICY = Policy(
+    name="careful",
+    approval_ttl_s=3600.0,
+    canary=CanaryPolicy(steps=(Step(100, 10), Step(500, 20, certify=True))),
+)
+PIN = SuitePin("tickets", "3", "a" * 64, "label", "Which team?\n{input}", 400)
+PROVIDER = Provider(
+    name="sim",
+    kind="openai",
+    api_base="http://127.0.0.1:9000/v1",
+    api_key_env="SIM_KEY",
+    extra_headers={"x-team": "support"},
+    prices={"old-1": Price(1.0, 2.5)},
+)
+RUN = EvalRun(
+    id="r_1",
+    suite="tickets",
+    suite_digest=PIN.digest,
+    target=OLD.id,
+    order_seed=2**63 + 1,
+    epochs=1,
+    wanted=100,
+    state=RunState.QUEUED,
+    created_at=NOW,
+    budget=Budget(max_tokens=10_000, max_cost_usd=2.5),
+)
+SAMPLE = Sample(
+    run=RUN.id,
+    item="i1",
+    epoch=0,
+    position=0,
+    answer="billing",
+    strict=1.0,
+    lenient=1.0,
+    input_tokens=20,
+    output_tokens=3,
+    cost_usd=0.25,
+    duration_s=0.75,
+    served_model="old-1",
+)
+KEY = ApiKey("k_1", "web shop", "a" * 64, "wxyz", None, frozenset({"triage", "answers"}), NOW)
+BLOCK = Block(
+    rollout="ro_1",
+    worker="w1",
+    sequence=1,
+    weight_bps=100,
+    units=100,
+    canary_units=2,
+    failures=3,
+    canary_failures=1,
+    missing=0,
+    opened_at=NOW,
+    closed_at=NOW + timedelta(seconds=9),
+)
+TRAFFIC = Traffic(
+    route=ROUTE,
+    minute=NOW.replace(second=0, microsecond=0),
+    worker="w1",
+    arm="incumbent",
+    target=OLD.id,
+    revision=1,
+    requests=10,
+    failed=1,
+    charged=2,
+    streams=3,
+    input_tokens=400,
+    output_tokens=50,
+    cost_usd=0.125,
+    latency_ms={100: 9, -1: 1},
+)
+
+
+def proposal(id_: str = "p_1", **changes: Any) -> Proposal:
+    built = Proposal(
+        id=id_,
+        route=ROUTE,
+        incumbent=OLD.id,
+        candidate=NEW.id,
+        claim=Claim.SUPERIOR,
+        reason="cheaper",
+        proposer="ada",
+        policy=POLICY,
+        plans=(PLAN,),
+        phase=Phase.PROPOSED,
+        created_at=NOW,
+        updated_at=NOW,
+        runs={"tickets": SuiteRuns("r_1", "r_2")},
+        retry_at=LATER,
+    )
+    return replace(built, **changes)
+
+
+REPORT = SuiteReport(
+    suite="tickets",
+    role=SuiteRole.PRIMARY,
+    claim=Claim.SUPERIOR,
+    margin=0.05,
+    outcome="passed",
+    how="early",
+    n_used=120,
+    n_max=400,
+    delta=0.08,
+    ci_low=0.01,
+    ci_high=None,
+    ci_method="tango",
+    log_e=4.2,
+    log_e_bad=float("-inf"),
+    p_final=None,
+    wins=20,
+    ties=90,
+    losses=10,
+    reason="better",
+    flags=("few_losses",),
+    details={"alpha_early": 0.01},
+)
+
+
+V = TypeVar("V", bound=Verdict)
+
+
+def verdict(kind: type[V], id_: str = "v_1", **changes: Any) -> V:
+    fields = {
+        "id": id_,
+        "route": ROUTE,
+        "incumbent": OLD.id,
+        "candidate": NEW.id,
+        "reason": "12 of 100 better",
+        "suites": (REPORT,),
+        "inputs": {"pairs": [["i1", 0.0, 1.0]], "runs": {"tickets": ["r_1", "r_2"]}},
+        "decided_at": NOW,
+        "expires_at": LATER,
+    }
+    return kind(**{**fields, **changes})
+
+
+PASSED = verdict(Passed)
+FAILED = verdict(Failed, "v_failed", reason="worse")
+
+
+def rollout(id_: str = "ro_1", **changes: Any) -> Rollout:
+    built = Rollout(
+        id=id_,
+        proposal="p_1",
+        route=ROUTE,
+        incumbent=OLD.id,
+        candidate=NEW.id,
+        verdict="v_1",
+        policy=POLICY.canary,
+        salt="salt",
+        step=0,
+        state=RolloutState.WAITING,
+        started_at=NOW,
+        step_started_at=NOW,
+        updated_at=NOW,
+    )
+    return replace(built, **changes)
+
+
+def create_route(tx: Transaction, name: str = ROUTE) -> int:
+    """A route with OLD as incumbent and SPARE as fallback; its revision."""
+    for target in (OLD, NEW, SPARE):
+        tx.routing.add_target(target)
+    change = CreateRoute(name, OLD.id, (SPARE.id,), SETTINGS)
+    return tx.routing.commit(change, expected_version=0, actor="ada", reason="new", now=NOW)
+
+
+def seeded(store: Store) -> None:
+    """The route, an open proposal on it, and its passed verdict."""
+    with store.write() as tx:
+        create_route(tx)
+        tx.proposals.add(proposal())
+        tx.verdicts.add(PASSED, "p_1")
+
+
+def start_canary(tx: Transaction, proof: Passed = PASSED, *, version: int = 1) -> int:
+    change = StartCanary(proof.route, proof, "ro_1", 100, "salt", RULE)
+    return tx.routing.commit(
+        change, expected_version=version, actor="swapgate", reason="passed", now=NOW
+    )

@@ -1,0 +1,50 @@
+"""One body of tests for every store: memory, SQLite, PostgreSQL."""
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+
+import pytest
+
+from harness.ports import Store
+from harness.store.memory import MemoryStore
+from harness.store.sql import SqlStore
+from tests.contract.builders import NOW
+
+SECRET = b"a secret of the installation"
+
+
+class FixedClock:
+    def now(self) -> datetime:
+        return NOW + timedelta(days=1)
+
+    def monotonic(self) -> float:
+        return 0.0
+
+
+def open_store(url: str) -> SqlStore:
+    return SqlStore(url, secret=SECRET, clock=FixedClock())
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest) -> Iterator[Store]:
+    if request.param == "memory":
+        yield MemoryStore(secret=SECRET, clock=FixedClock())
+        return
+    name = {"sqlite": "sqlite_url", "postgresql": "postgres_url"}[request.param]
+    opened = open_store(request.getfixturevalue(name))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def sql_stores(database_url: str) -> Iterator[Callable[[], SqlStore]]:
+    """Opens stores on one database, as several processes would."""
+    opened: list[SqlStore] = []
+
+    def another() -> SqlStore:
+        opened.append(open_store(database_url))
+        return opened[-1]
+
+    yield another
+    for each in opened:
+        each.close()

@@ -1,0 +1,222 @@
+"""Proposals, verdicts and rollouts in every store, through the port."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from harness.domain.errors import (
+    Conflict,
+    InputError,
+    NotAllowed,
+    NotFound,
+    RouteBusy,
+    StaleWrite,
+)
+from harness.domain.policy import Policy
+from harness.domain.proposal import Event, Phase, moved
+from harness.domain.rollout import Signal
+from harness.domain.rollout import moved as rolled
+from harness.ports import Store
+from tests.contract.builders import (
+    FAILED,
+    LATER,
+    NEW,
+    NOW,
+    OLD,
+    PASSED,
+    POLICY,
+    SPARE,
+    create_route,
+    proposal,
+    rollout,
+    seeded,
+)
+
+
+@pytest.fixture(autouse=True)
+def targets(store: Store) -> None:
+    with store.write() as tx:
+        for target in (OLD, NEW, SPARE):
+            tx.routing.add_target(target)
+
+
+def test_a_proposal_is_read_back_as_it_was(store: Store) -> None:
+    with store.write() as tx:
+        tx.proposals.add(proposal())
+
+    with store.read() as tx:
+        assert tx.proposals.get("p_1") == proposal()
+        assert tx.proposals.get("p_1").policy.digest == POLICY.digest
+        with pytest.raises(NotFound, match="p_unknown"):
+            tx.proposals.get("p_unknown")
+
+
+def test_a_route_has_one_open_proposal_and_the_refusal_names_it(store: Store) -> None:
+    with store.write() as tx:
+        tx.proposals.add(proposal())
+        with pytest.raises(RouteBusy, match="p_1"):
+            tx.proposals.add(proposal("p_2"))
+        # Another route is free, and so is a closed proposal on a busy one.
+        tx.proposals.add(proposal("p_3", route="other"))
+        tx.proposals.add(proposal("p_4", phase=Phase.REJECTED))
+
+    with store.read() as tx:
+        assert [each.id for each in tx.proposals.open()] == ["p_1", "p_3"]
+
+
+def test_a_route_is_free_again_when_its_proposal_ends(store: Store) -> None:
+    with store.write() as tx:
+        tx.proposals.add(proposal())
+        tx.proposals.save(moved(proposal(), Event.CANCELLED, LATER, "never mind"))
+        tx.proposals.add(proposal("p_2"))
+
+        assert [each.id for each in tx.proposals.open()] == ["p_2"]
+
+
+def test_saving_a_proposal_raises_its_version(store: Store) -> None:
+    changed = replace(proposal(), phase=Phase.EVALUATING, infra_errors=2, closed_because="x")
+    with store.write() as tx:
+        tx.proposals.add(proposal())
+        saved = tx.proposals.save(changed)
+
+    assert saved == replace(changed, version=2)
+    with store.read() as tx:
+        assert tx.proposals.get("p_1") == saved
+
+
+def test_saving_an_old_state_of_a_proposal_is_refused(store: Store) -> None:
+    with store.write() as tx:
+        tx.proposals.add(proposal())
+        tx.proposals.save(proposal())
+        with pytest.raises(StaleWrite, match="version 2, not 1"):
+            tx.proposals.save(proposal())
+        with pytest.raises(NotFound):
+            tx.proposals.save(proposal("p_unknown"))
+
+
+def test_the_proposer_cannot_approve_unless_the_policy_says_so(store: Store) -> None:
+    approved = proposal(approver="ada", approved_verdict="v_1")
+    with store.write() as tx:
+        with pytest.raises(NotAllowed, match="another approver"):
+            tx.proposals.add(approved)
+        tx.proposals.add(proposal())
+        with pytest.raises(NotAllowed, match="another approver"):
+            tx.proposals.save(approved)
+        assert tx.proposals.save(replace(approved, approver="bob")).approver == "bob"
+        alone = Policy(self_approval=True)
+        tx.proposals.add(proposal("p_2", route="small", policy=alone, approver="ada"))
+
+
+@pytest.mark.parametrize(
+    "change", [{"candidate": SPARE.id}, {"policy": Policy()}, {"proposer": "eve"}]
+)
+def test_what_a_proposal_registered_never_changes(
+    store: Store, change: dict[str, object]
+) -> None:
+    with store.write() as tx:
+        tx.proposals.add(proposal())
+        with pytest.raises(InputError, match="registered"):
+            tx.proposals.save(proposal(**change))
+
+
+def test_plans_are_fixed_once_the_evaluation_has_begun(store: Store) -> None:
+    with store.write() as tx:
+        tx.proposals.add(proposal(plans=()))
+        planned = tx.proposals.save(proposal())
+        started = tx.proposals.save(replace(planned, phase=Phase.EVALUATING))
+        with pytest.raises(InputError, match="plans"):
+            tx.proposals.save(replace(started, plans=()))
+
+
+def test_proposals_are_listed_newest_first_and_open_ones_oldest_first(store: Store) -> None:
+    with store.write() as tx:
+        for hours, id_ in enumerate(("p_1", "p_2", "p_3")):
+            at = NOW + timedelta(hours=hours)
+            tx.proposals.add(proposal(id_, route=id_, created_at=at))
+        tx.proposals.add(proposal("p_0", route="p_1", phase=Phase.PROMOTED))
+
+    with store.read() as tx:
+        assert [each.id for each in tx.proposals.list()] == ["p_3", "p_2", "p_1", "p_0"]
+        assert [each.id for each in tx.proposals.list(route="p_1")] == ["p_1", "p_0"]
+        assert [each.id for each in tx.proposals.list(open_only=True)] == ["p_3", "p_2", "p_1"]
+        assert [each.id for each in tx.proposals.open()] == ["p_1", "p_2", "p_3"]
+
+
+def test_a_verdict_is_read_back_as_it_was_infinite_figures_and_all(store: Store) -> None:
+    with store.write() as tx:
+        tx.proposals.add(proposal())
+        tx.verdicts.add(PASSED, "p_1")
+        tx.verdicts.add(replace(FAILED, decided_at=LATER), "p_1")
+
+    with store.read() as tx:
+        assert tx.verdicts.get("v_1") == PASSED
+        assert type(tx.verdicts.get("v_failed")) is type(FAILED)
+        assert [each.id for each in tx.verdicts.of("p_1")] == ["v_failed", "v_1"]
+        assert [each.id for each in tx.verdicts.list()] == ["v_failed", "v_1"]
+        assert list(tx.verdicts.list(route="other")) == list(tx.verdicts.of("p_2")) == []
+        with pytest.raises(NotFound, match="v_unknown"):
+            tx.verdicts.get("v_unknown")
+
+
+def test_a_verdict_is_never_stored_twice(store: Store) -> None:
+    seeded(store)
+    with store.write() as tx, pytest.raises(Conflict, match="never change"):
+        tx.verdicts.add(PASSED, "p_1")
+
+
+def test_a_verdict_of_an_unknown_proposal_is_refused(store: Store) -> None:
+    with pytest.raises(InputError), store.write() as tx:
+        tx.verdicts.add(PASSED, "p_unknown")
+
+    with store.read() as tx:
+        assert list(tx.verdicts.list()) == []
+
+
+def test_a_rollout_is_read_back_as_it_was(store: Store) -> None:
+    seeded(store)
+    with store.write() as tx:
+        tx.rollouts.add(rollout())
+
+    with store.read() as tx:
+        assert tx.rollouts.get("ro_1") == rollout()
+        assert list(tx.rollouts.live()) == list(tx.rollouts.list()) == [rollout()]
+        assert list(tx.rollouts.list(route="other")) == []
+        with pytest.raises(NotFound, match="ro_unknown"):
+            tx.rollouts.get("ro_unknown")
+
+
+def test_a_route_has_one_live_rollout(store: Store) -> None:
+    seeded(store)
+    with store.write() as tx:
+        tx.rollouts.add(rollout())
+        with pytest.raises(RouteBusy, match="ro_1"):
+            tx.rollouts.add(rollout("ro_2"))
+        ended = tx.rollouts.save(rolled(rollout(), Signal.HARM, LATER, "errors"))
+        tx.rollouts.add(rollout("ro_2", started_at=LATER))
+
+    assert ended.version == 2
+    with store.read() as tx:
+        assert [each.id for each in tx.rollouts.live()] == ["ro_2"]
+        assert [each.id for each in tx.rollouts.list()] == ["ro_2", "ro_1"]
+        assert tx.rollouts.get("ro_1").ended_because == "errors"
+
+
+def test_saving_an_old_state_of_a_rollout_is_refused(store: Store) -> None:
+    seeded(store)
+    with store.write() as tx:
+        tx.rollouts.add(rollout())
+        tx.rollouts.save(rolled(rollout(), Signal.ENOUGH, LATER))
+        with pytest.raises(StaleWrite, match="version 2, not 1"):
+            tx.rollouts.save(rolled(rollout(), Signal.HARM, LATER))
+        with pytest.raises(NotFound):
+            tx.rollouts.save(rollout("ro_unknown"))
+
+
+def test_a_rollout_without_its_proposal_and_verdict_is_refused(store: Store) -> None:
+    with pytest.raises(InputError), store.write() as tx:
+        create_route(tx)
+        tx.rollouts.add(rollout())
+
+    with store.read() as tx:
+        assert tx.routing.route("triage") is None

@@ -1,0 +1,220 @@
+"""Suites, runs and samples in every store, through the port."""
+
+import math
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from harness.domain.errors import InputError, NotFound
+from harness.domain.evaluation import RunState, SampleError
+from harness.ports import Store
+from tests.contract.builders import LATER, NEW, NOW, OLD, PIN, RUN, SAMPLE
+
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture(autouse=True)
+def run(store: Store) -> None:
+    with store.write() as tx:
+        tx.routing.add_target(OLD)
+        tx.routing.add_target(NEW)
+        tx.runs.add(RUN)
+
+
+def test_a_suite_pin_is_stored_once(store: Store) -> None:
+    other = replace(PIN, version="4")
+    with store.write() as tx:
+        tx.suites.put(PIN, NOW)
+        tx.suites.put(other, LATER)
+        tx.suites.put(PIN, LATER + MINUTE)
+
+    with store.read() as tx:
+        assert tx.suites.get(PIN.digest) == PIN
+        assert list(tx.suites.all()) == [other, PIN]
+        with pytest.raises(NotFound):
+            tx.suites.get("0" * 64)
+
+
+def test_a_run_is_read_back_as_it_was(store: Store) -> None:
+    with store.read() as tx:
+        assert tx.runs.get(RUN.id) == RUN
+        with pytest.raises(NotFound, match="r_unknown"):
+            tx.runs.get("r_unknown")
+
+
+def test_a_run_of_an_unknown_target_is_refused(store: Store) -> None:
+    with pytest.raises(InputError), store.write() as tx:
+        tx.runs.add(replace(RUN, id="r_2", target="t_unknown"))
+
+
+def test_a_run_is_never_stored_twice(store: Store) -> None:
+    with pytest.raises(InputError), store.write() as tx:
+        tx.runs.add(RUN)
+
+
+def test_runs_are_listed_newest_first_by_state(store: Store) -> None:
+    with store.write() as tx:
+        tx.runs.add(replace(RUN, id="r_2", created_at=LATER, state=RunState.DONE))
+        tx.runs.add(replace(RUN, id="r_3", created_at=LATER + MINUTE, state=RunState.FAILED))
+
+    with store.read() as tx:
+        assert [each.id for each in tx.runs.list()] == ["r_3", "r_2", "r_1"]
+        ended = tx.runs.list(states=(RunState.DONE, RunState.FAILED))
+        assert [each.id for each in ended] == ["r_3", "r_2"]
+
+
+def test_a_run_is_shared_by_fingerprint_unless_it_failed_or_is_old(store: Store) -> None:
+    with store.write() as tx:
+        tx.runs.add(replace(RUN, id="r_2", created_at=NOW + MINUTE))
+        failed = replace(RUN, id="r_3", created_at=NOW + 2 * MINUTE, state=RunState.FAILED)
+        tx.runs.add(failed)
+        tx.runs.add(replace(RUN, id="r_4", created_at=NOW + 3 * MINUTE, target=NEW.id))
+
+    with store.read() as tx:
+        shared = tx.runs.shared(RUN.fingerprint, not_before=NOW)
+        assert shared is not None
+        assert shared.id == "r_2"
+        assert tx.runs.shared(RUN.fingerprint, not_before=NOW + 2 * MINUTE) is None
+        assert tx.runs.shared("0" * 64, not_before=NOW) is None
+
+
+def test_a_lease_belongs_to_one_owner_until_it_expires(store: Store) -> None:
+    with store.write() as tx:
+        assert tx.runs.lease(RUN.id, "w1", now=NOW, until=NOW + MINUTE)
+        assert not tx.runs.lease(RUN.id, "w2", now=NOW, until=LATER)
+        assert tx.runs.lease(RUN.id, "w1", now=NOW, until=NOW + 2 * MINUTE)
+        assert not tx.runs.lease(RUN.id, "w2", now=NOW + MINUTE, until=LATER)
+        assert tx.runs.lease(RUN.id, "w2", now=NOW + 2 * MINUTE, until=LATER)
+        with pytest.raises(NotFound):
+            tx.runs.lease("r_unknown", "w1", now=NOW, until=LATER)
+
+    with store.read() as tx:
+        leased = tx.runs.get(RUN.id)
+        assert (leased.lease_owner, leased.lease_until) == ("w2", LATER)
+
+
+def test_a_dead_owners_runs_are_queued_again(store: Store) -> None:
+    with store.write() as tx:
+        tx.runs.lease(RUN.id, "w1", now=NOW, until=LATER)
+        tx.runs.set_state(RUN.id, RunState.RUNNING)
+        assert list(tx.runs.release("w2")) == []
+        assert list(tx.runs.release("w1")) == [RUN.id]
+
+    with store.read() as tx:
+        assert tx.runs.get(RUN.id) == RUN
+
+
+def test_states_but_running_clear_the_lease_and_failures_are_counted(store: Store) -> None:
+    with store.write() as tx:
+        tx.runs.lease(RUN.id, "w1", now=NOW, until=LATER)
+        tx.runs.set_state(RUN.id, RunState.RUNNING)
+        running = tx.runs.get(RUN.id)
+        tx.runs.set_state(RUN.id, RunState.FAILED, "exit code 9")
+        tx.runs.set_state(RUN.id, RunState.FAILED, "exit code 9")
+        failed = tx.runs.get(RUN.id)
+        with pytest.raises(NotFound):
+            tx.runs.set_state("r_unknown", RunState.DONE)
+
+    assert running.lease_owner == "w1"
+    assert failed == replace(RUN, state=RunState.FAILED, failures=2, message="exit code 9")
+
+
+def test_wanting_more_queues_a_run_that_ended_and_never_lowers(store: Store) -> None:
+    with store.write() as tx:
+        tx.runs.want(RUN.id, 50)
+        assert tx.runs.get(RUN.id) == RUN
+        tx.runs.set_state(RUN.id, RunState.STOPPED, "decided")
+        tx.runs.want(RUN.id, 200)
+        assert tx.runs.get(RUN.id) == replace(RUN, wanted=200)
+        with pytest.raises(NotFound):
+            tx.runs.want("r_unknown", 1)
+
+
+def test_a_run_with_nothing_left_to_ask_stays_done(store: Store) -> None:
+    with store.write() as tx:
+        tx.runs.set_state(RUN.id, RunState.DONE)
+        tx.runs.want(RUN.id, RUN.wanted)
+        assert tx.runs.get(RUN.id).state is RunState.DONE
+        tx.runs.want(RUN.id, RUN.wanted + 1)
+        assert tx.runs.get(RUN.id).state is RunState.QUEUED
+
+
+def test_a_sample_counts_once(store: Store) -> None:
+    with store.write() as tx:
+        assert tx.runs.store_sample(SAMPLE)
+        assert not tx.runs.store_sample(replace(SAMPLE, strict=0.0, answer="other"))
+        assert tx.runs.store_sample(replace(SAMPLE, epoch=1))
+
+    with store.read() as tx:
+        assert list(tx.runs.samples(RUN.id)) == [SAMPLE, replace(SAMPLE, epoch=1)]
+        assert tx.runs.done(RUN.id) == {("i1", 0), ("i1", 1)}
+
+
+def test_samples_come_in_the_runs_order(store: Store) -> None:
+    places = [(2, 0), (0, 1), (1, 0), (0, 0)]
+    with store.write() as tx:
+        for position, epoch in places:
+            item = f"item {9 - position}"
+            tx.runs.store_sample(replace(SAMPLE, item=item, position=position, epoch=epoch))
+
+    with store.read() as tx:
+        found = [(each.position, each.epoch) for each in tx.runs.samples(RUN.id)]
+        assert found == sorted(places)
+        assert [each.position for each in tx.runs.samples(RUN.id, below=1)] == [0, 0]
+        assert list(tx.runs.samples("r_unknown")) == []
+
+
+def test_progress_adds_up_what_is_known(store: Store) -> None:
+    unscored = replace(
+        SAMPLE,
+        item="i2",
+        strict=None,
+        lenient=None,
+        cost_usd=None,
+        error=SampleError.INFRA,
+        error_text="timed out",
+    )
+    with store.write() as tx:
+        tx.runs.store_sample(SAMPLE)
+        tx.runs.store_sample(unscored)
+
+    with store.read() as tx:
+        assert tx.runs.progress(RUN.id) == (2, 0.25, 40, 6)
+        assert tx.runs.progress("r_unknown") == (0, 0.0, 0, 0)
+        assert tx.runs.samples(RUN.id)[1] == unscored
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"strict": math.nan},
+        {"strict": 1.5},
+        {"lenient": -0.1},
+        {"strict": None},
+        {"cost_usd": math.inf},
+        {"cost_usd": math.nan},
+        {"duration_s": -1.0},
+        {"input_tokens": -1},
+    ],
+)
+def test_a_sample_with_an_impossible_figure_is_refused(
+    store: Store, bad: dict[str, float]
+) -> None:
+    with store.write() as tx, pytest.raises(InputError, match="'i1'"):
+        tx.runs.store_sample(replace(SAMPLE, **bad))
+
+
+def test_a_sample_of_an_unknown_run_is_refused(store: Store) -> None:
+    with store.write() as tx, pytest.raises(NotFound, match="r_unknown"):
+        tx.runs.store_sample(replace(SAMPLE, run="r_unknown"))
+
+
+def test_any_answer_of_a_model_can_be_stored(store: Store) -> None:
+    wild = "a\0b \ud800 ü 漢 'quoted' \"twice\" \\ % :name"
+    with store.write() as tx:
+        assert tx.runs.store_sample(replace(SAMPLE, answer=wild))
+
+    with store.read() as tx:
+        stored = tx.runs.samples(RUN.id)[0].answer
+        assert stored == wild.replace("\0", "\u2400").replace("\ud800", "\ufffd")

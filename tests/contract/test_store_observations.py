@@ -1,0 +1,141 @@
+"""Blocks, traffic and the audit log in every store, through the port."""
+
+from dataclasses import replace
+from datetime import timedelta, timezone
+
+import pytest
+
+from harness.domain.audit import GENESIS
+from harness.domain.errors import InputError
+from harness.ports import Store
+from tests.contract.builders import BLOCK, NOW, ROUTE, TRAFFIC
+
+
+def test_blocks_are_numbered_in_order_of_arrival(store: Store) -> None:
+    first, second = replace(BLOCK, sequence=7), replace(BLOCK, worker="w0", sequence=1)
+    with store.write() as tx:
+        tx.observations.append([first], [])
+    with store.write() as tx:
+        tx.observations.append([second, replace(BLOCK, rollout="ro_2")], [])
+
+    with store.read() as tx:
+        assert list(tx.observations.blocks("ro_1")) == [
+            replace(first, number=1),
+            replace(second, number=2),
+        ]
+        assert [each.number for each in tx.observations.blocks("ro_2")] == [1]
+        assert list(tx.observations.blocks("ro_3")) == []
+
+
+def test_a_block_sent_twice_is_stored_once(store: Store) -> None:
+    with store.write() as tx:
+        tx.observations.append([BLOCK, replace(BLOCK, failures=50)], [])
+        tx.observations.append([replace(BLOCK, units=200), replace(BLOCK, sequence=2)], [])
+
+    with store.read() as tx:
+        assert list(tx.observations.blocks("ro_1")) == [
+            replace(BLOCK, number=1),
+            replace(BLOCK, number=2, sequence=2),
+        ]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"canary_failures": 3},
+        {"canary_units": 101},
+        {"failures": 101},
+        {"missing": 101},
+        {"weight_bps": 10_001},
+        {"failures": 0},
+    ],
+)
+def test_a_block_whose_counts_contradict_is_refused(store: Store, bad: dict[str, int]) -> None:
+    with store.write() as tx, pytest.raises(InputError, match="contradict"):
+        tx.observations.append([replace(BLOCK, **bad)], [])
+
+
+def test_traffic_of_the_same_minute_adds_up(store: Store) -> None:
+    more = replace(TRAFFIC, requests=5, cost_usd=0.5, latency_ms={100: 1, 250: 4})
+    with store.write() as tx:
+        tx.observations.append([], [TRAFFIC])
+    with store.write() as tx:
+        tx.observations.append([], [more, replace(TRAFFIC, worker="w2")])
+
+    with store.read() as tx:
+        assert list(tx.observations.traffic(since=NOW - timedelta(hours=1))) == [
+            replace(
+                TRAFFIC,
+                requests=15,
+                failed=2,
+                charged=4,
+                streams=6,
+                input_tokens=800,
+                output_tokens=100,
+                cost_usd=0.625,
+                latency_ms={100: 10, 250: 4, -1: 1},
+            ),
+            replace(TRAFFIC, worker="w2"),
+        ]
+
+
+def test_traffic_comes_oldest_first_by_time_and_route(store: Store) -> None:
+    later = replace(TRAFFIC, minute=TRAFFIC.minute + timedelta(minutes=1))
+    other = replace(TRAFFIC, route="answers", minute=later.minute)
+    with store.write() as tx:
+        tx.observations.append([], [later, other, TRAFFIC])
+
+    with store.read() as tx:
+        since = TRAFFIC.minute
+        assert list(tx.observations.traffic(since=since)) == [TRAFFIC, other, later]
+        assert list(tx.observations.traffic(since=since, route=ROUTE)) == [TRAFFIC, later]
+        assert list(tx.observations.traffic(since=later.minute, route=ROUTE)) == [later]
+
+
+def test_traffic_with_an_impossible_figure_is_refused(store: Store) -> None:
+    with store.write() as tx, pytest.raises(InputError, match="requests"):
+        tx.observations.append([], [replace(TRAFFIC, requests=-1)])
+
+
+def append(store: Store, action: str, **details: object) -> None:
+    with store.write() as tx:
+        tx.audit.append(at=NOW, actor="ada", action=action, subject="route a", details=details)
+
+
+@pytest.mark.req("F5")
+def test_the_audit_log_is_a_chain_without_gaps(store: Store) -> None:
+    for n in range(5):
+        append(store, f"step {n}", n=n)
+
+    with store.read() as tx:
+        events = list(tx.audit.all())
+        assert [event.number for event in events] == [1, 2, 3, 4, 5]
+        assert [event.previous for event in events] == [GENESIS, *(e.mac for e in events[:-1])]
+        assert [event.number for event in tx.audit.tail(2)] == [5, 4]
+        assert events[2].details == {"n": 2}
+        assert events[2].at == NOW
+        assert tx.audit.first_break() is None
+
+
+def test_an_audit_event_is_returned_as_it_will_be_read(store: Store) -> None:
+    tokyo = NOW.astimezone(timezone(timedelta(hours=9)))
+    details = {"tuple": (1, 2), "keys": {10: "ten", 9: "nine"}}
+    with store.write() as tx:
+        event = tx.audit.append(
+            at=tokyo, actor="a\0b", action="x", subject="y", details=details
+        )
+
+    with store.read() as tx:
+        assert list(tx.audit.all()) == [event]
+        assert event.details == {"tuple": [1, 2], "keys": {"10": "ten", "9": "nine"}}
+        assert tx.audit.first_break() is None
+
+
+def test_a_long_audit_log_is_read_to_its_end(store: Store) -> None:
+    with store.write() as tx:
+        for n in range(1_001):
+            tx.audit.append(at=NOW, actor="a", action="b", subject="c", details={"n": n})
+
+    with store.read() as tx:
+        assert [event.details["n"] for event in tx.audit.all()] == list(range(1_001))
+        assert tx.audit.first_break() is None

@@ -1,0 +1,325 @@
+"""Units of work: all or nothing, one winner, waiting, leading."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+
+from harness.domain.errors import Conflict, IllegalTransition, RevisionConflict, RouteBusy
+from harness.domain.routing import Abort, ChangeSettings, RaiseWeight
+from harness.ports import Store, Transaction
+from harness.store.sql import SqlStore
+from tests.contract.builders import (
+    BLOCK,
+    KEY,
+    LATER,
+    NOW,
+    OLD,
+    PASSED,
+    PIN,
+    PROVIDER,
+    ROUTE,
+    RUN,
+    SAMPLE,
+    SETTINGS,
+    create_route,
+    proposal,
+    rollout,
+    seeded,
+    start_canary,
+)
+
+Stores = Callable[[], SqlStore]
+
+
+class Interrupted(Exception):  # noqa: N818 - it is no error of ours
+    """Whatever ends a unit of work early."""
+
+
+def test_a_unit_of_work_that_fails_leaves_nothing(store: Store) -> None:
+    before = store.etag()
+    with pytest.raises(Interrupted), store.write() as tx:
+        create_route(tx)
+        tx.providers.put(PROVIDER)
+        tx.keys.add(KEY)
+        tx.runs.add(RUN)
+        tx.runs.store_sample(SAMPLE)
+        tx.proposals.add(proposal())
+        tx.verdicts.add(PASSED, "p_1")
+        tx.rollouts.add(rollout())
+        tx.suites.put(PIN, NOW)
+        tx.observations.append([BLOCK], [])
+        tx.audit.append(at=NOW, actor="a", action="b", subject="c", details={})
+        raise Interrupted
+
+    assert store.etag() == before
+    with store.read() as tx:
+        assert tx.routing.table().revision == 0
+        for empty in (
+            tx.routing.targets(),
+            tx.providers.all(),
+            tx.keys.list(),
+            tx.runs.list(),
+            tx.runs.samples(RUN.id),
+            tx.proposals.list(),
+            tx.verdicts.list(),
+            tx.rollouts.list(),
+            tx.suites.all(),
+            tx.observations.blocks("ro_1"),
+            list(tx.audit.all()),
+        ):
+            assert not empty
+
+
+WRITES: dict[str, Callable[[Transaction], object]] = {
+    "targets": lambda tx: tx.routing.add_target(OLD),
+    "routing": create_route,
+    "providers": lambda tx: tx.providers.put(PROVIDER),
+    "proposals": lambda tx: tx.proposals.add(proposal()),
+    "suites": lambda tx: tx.suites.put(PIN, NOW),
+    "runs": lambda tx: tx.runs.add(RUN),
+    "verdicts": lambda tx: tx.verdicts.add(PASSED, "p_1"),
+    "observations": lambda tx: tx.observations.append([BLOCK], []),
+    "audit": lambda tx: tx.audit.append(at=NOW, actor="a", action="b", subject="c", details={}),
+    "keys": lambda tx: tx.keys.add(KEY),
+}
+
+
+@pytest.mark.parametrize("subject", WRITES)
+def test_writing_in_a_read_is_refused(store: Store, subject: str) -> None:
+    with store.read() as tx, pytest.raises(IllegalTransition, match=r"store\.write"):
+        WRITES[subject](tx)
+
+
+def test_a_read_is_one_moment(store: Store) -> None:
+    with store.read() as tx:
+        assert tx.routing.table().revision == 0
+        with ThreadPoolExecutor(1) as other:
+            other.submit(seeded, store).result()
+        assert tx.routing.table().revision == 0
+        assert list(tx.proposals.list()) == []
+
+    with store.read() as tx:
+        assert tx.routing.table().revision == 1
+
+
+def race(*contenders: Callable[[], object]) -> list[BaseException | None]:
+    """Run them at the same time; what each raised."""
+    start = threading.Barrier(len(contenders))
+
+    def run(contender: Callable[[], object]) -> None:
+        start.wait()
+        contender()
+
+    with ThreadPoolExecutor(len(contenders)) as pool:
+        runs = [pool.submit(run, contender) for contender in contenders]
+        return [each.exception() for each in runs]
+
+
+def change_settings(store: Store) -> None:
+    with store.write() as tx:
+        tx.routing.commit(
+            ChangeSettings(ROUTE, SETTINGS),
+            expected_version=1,
+            actor="a",
+            reason="r",
+            now=NOW,
+        )
+
+
+@pytest.mark.req("F1")
+def test_of_writers_who_read_the_same_version_one_wins(store: Store) -> None:
+    seeded(store)
+
+    raised = race(*(lambda: change_settings(store) for _ in range(4)))
+
+    assert raised.count(None) == 1
+    assert all(each is None or type(each) is RevisionConflict for each in raised)
+    with store.read() as tx:
+        assert tx.routing.table().revision == 2
+
+
+@pytest.mark.req("F1")
+def test_of_writers_in_several_processes_one_wins(sql_stores: Stores) -> None:
+    stores = [sql_stores() for _ in range(3)]
+    seeded(stores[0])
+
+    raised = race(*(lambda each=each: change_settings(each) for each in stores))  # type: ignore[misc]
+
+    assert raised.count(None) == 1
+    assert all(each is None or type(each) is RevisionConflict for each in raised)
+
+
+def test_of_proposals_made_at_once_one_is_stored_and_named(sql_stores: Stores) -> None:
+    stores = [sql_stores() for _ in range(3)]
+    with stores[0].write() as tx:
+        create_route(tx)
+
+    def propose(store: Store, id_: str) -> None:
+        with store.write() as tx:
+            tx.proposals.add(proposal(id_))
+
+    raised = race(
+        *(lambda n=n, s=s: propose(s, f"p_{n}") for n, s in enumerate(stores))  # type: ignore[misc]
+    )
+
+    winner = f"p_{raised.index(None)}"
+    losers = [each for each in raised if each is not None]
+    assert len(losers) == 2
+    assert all(type(each) is RouteBusy and winner in str(each) for each in losers)
+
+
+def test_revisions_and_audit_events_have_no_gaps_under_many_writers(
+    sql_stores: Stores,
+) -> None:
+    stores = [sql_stores() for _ in range(3)]
+
+    def work(store: Store, worker: int) -> None:
+        for n in range(5):
+            with store.write() as tx:
+                create_route(tx, f"route {worker}.{n}")
+                tx.audit.append(at=NOW, actor="a", action="b", subject="c", details={"n": n})
+
+    raised = race(*(lambda n=n, s=s: work(s, n) for n, s in enumerate(stores)))  # type: ignore[misc]
+
+    assert raised == [None, None, None]
+    with stores[0].read() as tx:
+        assert tx.routing.table().revision == 15
+        assert [event.number for event in tx.audit.all()] == list(range(1, 16))
+        assert tx.audit.first_break() is None
+
+
+def test_blocks_of_many_workers_are_numbered_without_gaps(sql_stores: Stores) -> None:
+    stores = [sql_stores() for _ in range(3)]
+
+    def work(store: Store, worker: str) -> None:
+        for n in range(10):
+            with store.write() as tx:
+                tx.observations.append([replace(BLOCK, worker=worker, sequence=n)], [])
+
+    raised = race(*(lambda n=n, s=s: work(s, f"w{n}") for n, s in enumerate(stores)))  # type: ignore[misc]
+
+    assert raised == [None, None, None]
+    with stores[0].read() as tx:
+        assert [each.number for each in tx.observations.blocks("ro_1")] == list(range(1, 31))
+
+
+def test_samples_are_stored_while_somebody_decides(
+    sql_stores: Stores, database_url: str
+) -> None:
+    if database_url.startswith("sqlite"):
+        pytest.skip("SQLite has one writer at a time")
+    deciding, storing = sql_stores(), sql_stores()
+    with deciding.write() as tx:
+        create_route(tx)
+        tx.runs.add(RUN)
+
+    with deciding.write() as tx:
+        start_of = tx.audit.append(at=NOW, actor="a", action="b", subject="c", details={})
+        with storing.write() as other:
+            assert other.runs.store_sample(SAMPLE)
+            other.observations.append([BLOCK], [])
+
+    assert start_of.number == 1
+
+
+def settled(store: Store) -> Store:
+    """A store whose waiters have heard of all that happened so far."""
+    while store.wait_for_change(0.0):
+        pass
+    return store
+
+
+def test_waiting_ends_without_a_change_when_the_time_is_up(store: Store) -> None:
+    assert not settled(store).wait_for_change(0.05)
+
+
+def test_a_change_since_the_last_wait_is_noticed(store: Store) -> None:
+    settled(store)
+    seeded(store)
+
+    assert store.wait_for_change(10.0)
+    assert store.snapshot().table.revision == 1
+
+
+@pytest.mark.parametrize("subject", ["routing", "providers", "keys"])
+def test_waiting_ends_when_another_process_commits(sql_stores: Stores, subject: str) -> None:
+    waiting, writing = settled(sql_stores()), sql_stores()
+    with ThreadPoolExecutor(1) as pool:
+        # Each thread hears for itself: the first call settles this one.
+        woken = pool.submit(lambda: settled(waiting).wait_for_change(60.0))
+        with writing.write() as tx:
+            WRITES[subject](tx)
+        while not woken.done():
+            with suppress(Conflict), writing.write() as tx:
+                tx.keys.add(replace(KEY, id=f"k_{id(tx)}", hash=f"{id(tx)}"))
+
+        assert woken.result()
+
+
+def test_a_lost_connection_does_not_end_the_waiting(
+    sql_stores: Stores, database_url: str
+) -> None:
+    if database_url.startswith("sqlite"):
+        pytest.skip("a file has no connection to lose")
+    waiting, writing = settled(sql_stores()), sql_stores()
+    with writing._engine.connect() as db:
+        db.exec_driver_sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE query LIKE 'LISTEN%%' AND datname = current_database()"
+        )
+
+    with writing.write() as tx:
+        tx.keys.add(KEY)
+
+    assert waiting.wait_for_change(60.0)
+    assert not settled(waiting).wait_for_change(0.05)
+
+
+def test_a_store_leads_as_long_as_it_wants(store: Store) -> None:
+    assert store.try_lead("control-1")
+    assert store.try_lead("control-1")
+
+
+def test_only_one_process_leads_and_the_next_takes_over(sql_stores: Stores) -> None:
+    first, second = sql_stores(), sql_stores()
+
+    assert first.try_lead("control-1")
+    assert not second.try_lead("control-2")
+    first.close()
+    assert second.try_lead("control-2")
+
+
+def test_a_snapshot_is_kept_while_nothing_changed(sql_stores: Stores) -> None:
+    store, other = sql_stores(), sql_stores()
+    seeded(other)
+    first = store.snapshot()
+
+    assert store.snapshot() is first
+    with other.write() as tx:
+        start_canary(tx)
+    assert store.snapshot().table.revision == 2
+
+
+@pytest.fixture
+def rolling(store: Store) -> Iterator[Store]:
+    seeded(store)
+    with store.write() as tx:
+        tx.rollouts.add(rollout())
+        start_canary(tx)
+    yield store
+
+
+def test_an_abort_and_a_raise_at_once_leave_one_of_them(rolling: Store) -> None:
+    def change(what: Abort | RaiseWeight) -> None:
+        with rolling.write() as tx:
+            tx.routing.commit(what, expected_version=2, actor="a", reason="r", now=LATER)
+
+    raised = race(
+        lambda: change(Abort(ROUTE, "ro_1")), lambda: change(RaiseWeight(ROUTE, "ro_1", 500))
+    )
+
+    assert sorted(type(each).__name__ for each in raised) == ["NoneType", "RevisionConflict"]
