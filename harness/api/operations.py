@@ -1,7 +1,7 @@
 """Keys, the audit log, policies, and everything at a glance."""
 
-from dataclasses import dataclass, field, fields
-from typing import Annotated, Any
+from dataclasses import dataclass, field
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 
@@ -18,10 +18,11 @@ router = APIRouter()
 
 
 @dataclass(frozen=True, slots=True)
-class NewKey(ApiKey):
-    """key: the text to send, shown in this answer alone."""
+class NewKey:
+    """text: what to send as the bearer; shown in this answer alone."""
 
-    key: str = field(default="", repr=False)
+    key: ApiKey
+    text: str = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def overview(who: Who) -> Page[RouteGlance]:
     """Every route; those that wait for a person first."""
     return whole(
         [
-            RouteGlance(**_values(status), waits_for_person=status.needs_decision)
+            RouteGlance(**vars(status), waits_for_person=status.needs_decision)
             for status in reports.overview(who.ctx)
         ]
     )
@@ -68,7 +69,7 @@ def create_key(who: Maker, body: KeyBody) -> NewKey:
     made, text = keys.create(
         who.ctx, who.actor, body.name, secret=who.secret, role=role, routes=body.routes
     )
-    return NewKey(**_values(made), key=text)
+    return NewKey(made, text)
 
 
 @endpoint(router, "DELETE", "/keys/{key}", status=204)
@@ -86,7 +87,3 @@ def audit_tail(who: Who, piece: Annotated[AuditSlice, Query()]) -> Page[AuditEve
 def verify_audit(who: Who) -> AuditCheck:
     broken = lookup.audit_break(who.ctx)
     return AuditCheck(broken is None, broken)
-
-
-def _values(record: ApiKey | RouteStatus) -> dict[str, Any]:
-    return {each.name: getattr(record, each.name) for each in fields(record)}

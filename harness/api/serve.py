@@ -1,6 +1,7 @@
 """The control process: the management API, and the schedule that turns the reconcile loop."""
 
 import argparse
+import os
 from pathlib import Path
 
 import uvicorn
@@ -8,6 +9,8 @@ import uvicorn
 from harness import bootstrap
 from harness.api.app import build
 from harness.control import seed
+
+METRICS_TOKEN = "SWAPGATE_METRICS_TOKEN"  # noqa: S105 - a name, not a secret
 
 
 def run(config: Path | None) -> None:
@@ -20,11 +23,13 @@ def run(config: Path | None) -> None:
     schedule.start()
     try:
         uvicorn.run(
-            build(installation),
+            build(installation, metrics_token=os.environ.get(METRICS_TOKEN) or None),
             host=where.host,
             port=where.port,
             access_log=False,
             server_header=False,
+            # A caller could name any address, and failed attempts are counted by address.
+            proxy_headers=False,
             log_level="warning",
         )
     finally:

@@ -28,6 +28,9 @@ def create(
     actor.require(Role.ADMIN)
     if not name.strip():
         raise InputError("a key needs a name, so that people know whose it is")
+    granted = frozenset(routes)
+    if role is not None and granted:
+        raise InputError("a management key has a role, not routes: leave the routes out")
     text = f"{DATA_PREFIX if role is None else MANAGEMENT_PREFIX}{ctx.chance.secret()}"
     now = ctx.clock.now()
     key = ApiKey(
@@ -36,7 +39,7 @@ def create(
         hash=key_hash(text, secret),
         hint=text[-4:],
         role=role,
-        routes=frozenset(routes),
+        routes=granted,
         created_at=now,
     )
     with ctx.store.write() as tx:

@@ -193,7 +193,7 @@ def test_an_idempotency_key_serves_one_body_one_person_and_one_role(door: Door) 
     assert "another body" in error_of(other, 422)["message"]
     lesser = door.send("POST", "/keys", json=body, headers=once, role="viewer")
     assert lesser.status_code == 403
-    assert made["key"] not in lesser.text
+    assert made["text"] not in lesser.text
 
 
 def test_a_refused_request_may_be_sent_again_under_its_key(door: Door) -> None:

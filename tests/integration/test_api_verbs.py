@@ -178,25 +178,27 @@ def test_a_route_without_a_canary_says_so(door: Door) -> None:
 
 def test_a_key_is_shown_once_works_and_is_revoked(door: Door) -> None:
     made = door.post("/keys", {"name": "carl", "role": "viewer"})
-    bearer = {"authorization": f"Bearer {made['key']}"}
+    name, bearer = made["key"]["id"], {"authorization": f"Bearer {made['text']}"}
     assert door.send("GET", "/routes", headers=bearer).status_code == 200
 
-    assert made["key"] not in door.send("GET", "/keys").text
-    gone = door.send("DELETE", f"/keys/{made['id']}")
+    assert made["text"] not in door.send("GET", "/keys").text
+    gone = door.send("DELETE", f"/keys/{name}")
     assert (gone.status_code, gone.content) == (204, b"")
 
     assert door.send("GET", "/routes", headers=bearer).status_code == 401
-    [listed] = [key for key in door.get("/keys")["items"] if key["id"] == made["id"]]
+    [listed] = [key for key in door.get("/keys")["items"] if key["id"] == name]
     assert listed["revoked_at"]
     assert error_of(door.send("DELETE", "/keys/key_none"), 404)["type"] == "NotFound"
 
 
 def test_a_data_key_has_routes_and_opens_nothing_here(door: Door) -> None:
     made = door.post("/keys", {"name": "app", "routes": ["chat"]})
-    assert made["key"].startswith("sk-sg-")
-    assert made["routes"] == ["chat"]
-    bearer = {"authorization": f"Bearer {made['key']}"}
+    assert made["text"].startswith("sk-sg-")
+    assert made["key"]["routes"] == ["chat"]
+    bearer = {"authorization": f"Bearer {made['text']}"}
     assert door.send("GET", "/routes", headers=bearer).status_code == 401
+    both = {"name": "app", "role": "viewer", "routes": ["chat"]}
+    assert error_of(door.send("POST", "/keys", json=both), 422)["type"] == "InputError"
 
 
 def test_the_audit_log_is_read_from_its_end_and_verified(door: Door) -> None:

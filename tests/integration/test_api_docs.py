@@ -1,0 +1,78 @@
+"""The commands in docs/api.md work as they stand, one after the other."""
+
+import os
+import re
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from harness.store.sql import SqlStore
+from tests.api_door import PEOPLE, Door, served
+from tests.world import SECRET, World, approved
+
+ROOT = Path(__file__).parent.parent.parent
+DOCS = (ROOT / "docs/api.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def door(sqlite_url: str, tmp_path: Path) -> Iterator[Door]:
+    made = World(tmp_path, store=None, policy=approved())  # type: ignore[arg-type]  # next line
+    made.store = SqlStore(sqlite_url, secret=SECRET, clock=made.clock)
+    made.set_up()
+    yield Door(made)
+    made.store.close()
+
+
+@contextmanager
+def turning(world: World) -> Iterator[None]:
+    """The control loop, beside the API."""
+    done = threading.Event()
+
+    def turn() -> None:
+        while not done.wait(0.1):
+            world.turn()
+
+    loop = threading.Thread(target=turn)
+    loop.start()
+    try:
+        yield
+    finally:
+        done.set()
+        loop.join()
+
+
+def test_every_command_works(door: Door) -> None:
+    commands = "".join(re.findall(r"```sh\n(.*?)```", DOCS, flags=re.DOTALL))
+    assert all(line for line in commands.splitlines())
+    with served(door.app) as address, turning(door.world):
+        done = subprocess.run(  # noqa: S603 - the documented commands are what is tried
+            ["bash", "-euo", "pipefail", "-c", commands],  # noqa: S607
+            env={
+                "PATH": os.environ["PATH"],
+                "API": f"{address}/api/v1",
+                "KEY": door.keys["admin"],
+                "ROUTE": "chat",
+                "CANDIDATE": "sim/better",
+            },
+            capture_output=True,
+            check=False,
+            text=True,
+            timeout=120,
+        )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rstrip().endswith('{"whole": true, "first_break": null}')
+    [proposal] = door.get("/proposals")["items"]
+    assert (proposal["phase"], proposal["proposer"]) == ("rolled_back", PEOPLE["admin"])
+
+
+def test_every_endpoint_is_in_the_table(door: Door) -> None:
+    told = set(re.findall(r"/[a-z]+(?:/[a-z{}]+)*", DOCS))
+    for path in door.document["paths"]:
+        short = path.removeprefix("/api/v1")
+        beside = re.sub(r"(resume|abort)$", "pause", short)
+        assert short in told or beside in told, path
