@@ -19,6 +19,7 @@ from harness.ports import Transaction
 
 Answers = tuple[Sequence[Sample], Sequence[Sample]]
 STUCK = (RunState.FAILED, RunState.OVER_BUDGET)
+RUNNABLE = (RunState.QUEUED, RunState.RUNNING)
 
 
 def with_runs(ctx: Context, tx: Transaction, proposal: Proposal) -> Proposal:
@@ -100,19 +101,34 @@ def answers(tx: Transaction, proposal: Proposal) -> dict[str, Answers]:
     }
 
 
+def stuck(proposal: Proposal, runs: Mapping[str, EvalRun]) -> list[EvalRun]:
+    """Failed runs, and those over budget once the other arm brings no more samples either."""
+    found = []
+    for pair in proposal.runs.values():
+        arms = (runs[pair.incumbent], runs[pair.candidate])
+        both_ended = not any(arm.state in RUNNABLE for arm in arms)
+        found += [
+            arm
+            for arm in arms
+            if arm.state is RunState.FAILED
+            or (arm.state is RunState.OVER_BUDGET and both_ended)
+        ]
+    return found
+
+
 def judge(
     ctx: Context,
     proposal: Proposal,
     found: Mapping[str, Answers],
-    stuck: Sequence[EvalRun],
+    halted: Sequence[EvalRun],
 ) -> Verdict | None:
     """The verdict, or None while the gate needs more samples and can still get them.
 
-    stuck: runs that ended without all their samples. A failed one means "not measured"; one
-    over budget means "not enough evidence". Neither is ever a pass.
+    halted: runs that bring no more samples though some are missing. A failed one means "not
+    measured"; one over budget means "not enough evidence". Neither is ever a pass.
     """
     stopped: dict[str, tuple[str, str]] = {}
-    for run in stuck:
+    for run in halted:
         outcome = "infra_error" if run.state is RunState.FAILED else "inconclusive"
         stopped[run.suite] = (outcome, run.message or run.state.value)
     return verdicts.verdict(

@@ -104,7 +104,7 @@ def _evaluate(ctx: Context, proposal: Proposal) -> list[str]:
         return _in_write(ctx, proposal, Event.BASE_CHANGED, _OTHER_BASE)
     if stale := evaluate.changed_suites(ctx, proposal):
         return _in_write(ctx, proposal, Event.STALE, f"{stale} changed since the proposal")
-    stuck = [run for run in runs if run.state in evaluate.STUCK]
+    stuck = evaluate.stuck(proposal, {run.id: run for run in runs})
     verdict = evaluate.judge(ctx, proposal, found, stuck)
     if verdict is None:
         return _wake(ctx, proposal)

@@ -11,7 +11,6 @@ from harness.domain.proposal import Phase, Proposal
 from harness.ports import Transaction
 
 MAX_FAILURES = 5
-RUNNABLE = (RunState.QUEUED, RunState.RUNNING)
 
 
 def needed(proposals: Iterable[Proposal]) -> frozenset[str]:
@@ -46,7 +45,7 @@ def _waiting(ctx: Context) -> Sequence[EvalRun]:
     """Runs without a live lease, oldest first."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        runs = tx.runs.list(states=RUNNABLE)
+        runs = tx.runs.list(states=evaluate.RUNNABLE)
     return [
         run
         for run in reversed(runs)
@@ -74,7 +73,7 @@ def stop_unneeded(ctx: Context, tx: Transaction, proposal: Proposal) -> None:
     """End the runs of a decided proposal that no other open proposal waits for."""
     others = [p for p in tx.proposals.open() if p.id != proposal.id]
     for run in sorted(evaluate.run_ids(proposal) - needed(others)):
-        if tx.runs.get(run).state in RUNNABLE:
+        if tx.runs.get(run).state in evaluate.RUNNABLE:
             tx.runs.set_state(run, RunState.STOPPED, "the gate had decided")
             if ctx.workers is not None:
                 ctx.workers.stop(run)

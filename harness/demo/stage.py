@@ -58,7 +58,8 @@ class Stage:
         """Free ports; returns a note for each that had to move."""
         notes = []
         for name, wanted in PORTS.items():
-            self.ports[name] = free_port(HOST, wanted)
+            spoken_for = {*PORTS.values(), *self.ports.values()} - {wanted}
+            self.ports[name] = free_port(HOST, wanted, spoken_for=spoken_for)
             if self.ports[name] != wanted:
                 notes.append(f"port {wanted} is taken: {name} uses {self.ports[name]}")
         return notes

@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+from collections.abc import Container
 
 import psutil
 
@@ -40,9 +41,9 @@ def require_free(host: str, port: int, *, what: str, setting: str) -> None:
         )
 
 
-def free_port(host: str, wanted: int) -> int:
-    """`wanted` if it is free, else the next free one above it."""
+def free_port(host: str, wanted: int, *, spoken_for: Container[int] = ()) -> int:
+    """`wanted` if it is free and not spoken for, else the next such port above it."""
     for port in range(wanted, min(wanted + 200, 65_536)):
-        if is_free(host, port):
+        if port not in spoken_for and is_free(host, port):
             return port
     raise ConfigError(f"no free port from {wanted} on {host}")

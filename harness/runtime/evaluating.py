@@ -44,9 +44,11 @@ class Worker:
         beat = threading.Thread(target=self._beat, args=(run,), daemon=True)
         beat.start()
         meter = _Meter(job.run, *self._progress(run))
-        state = self.runner.run(job, self._keeper(meter), self._stop.is_set)
-        self._stop.set()
-        beat.join()
+        try:
+            state = self.runner.run(job, self._keeper(meter), self._stop.is_set)
+        finally:
+            self._stop.set()
+            beat.join()
         return self._leave(run, state, meter)
 
     def _take(self, run: str) -> EvalJob | None:
