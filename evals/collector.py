@@ -1,6 +1,7 @@
 """Between Inspect and us while a run is on: when to stop, and what each sample came to."""
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -19,14 +20,16 @@ from harness.domain.evaluation import RunState, Sample, SampleError
 from harness.ports import EvalJob
 
 CANCELLED = ("CancelledError", "Cancelled(")
+ASK_S = 0.5  # how often stop is asked for while no sample starts
+UNDER_WAY_S = 20.0  # how long a run that is to end waits for answers under way
 LAST_LINE = re.compile(r"^([A-Za-z_][\w.]*)(?::|$)")
 
 
 class Collector:
     """An Inspect EarlyStopping; the hook gives it every sample as it ends.
 
-    Once the run is to end, it starts nothing more: samples wait at the gate, and `drained` is
-    set when those under way have ended. (To let Inspect skip them costs 12 ms for each.)
+    Once the run is to end, it starts nothing more: samples wait at the gate until the eval is
+    cancelled. (To let Inspect skip them costs 12 ms for each.)
 
     on_sample and stop run on `thread`, one call at a time: they may wait for a database, and
     the event loop goes on meanwhile.
@@ -54,7 +57,8 @@ class Collector:
         self._failed_in_a_row = 0
         self._ended: RunState | None = None
         self._under_way = 0
-        self.drained = asyncio.Event()
+        self._ending = asyncio.Event()
+        self._drained = asyncio.Event()
         self.taken: set[str] = set()
         self.error: Exception | None = None
 
@@ -81,12 +85,13 @@ class Collector:
             self._failed_in_a_row = self._failed_in_a_row + 1 if infra else 0
             wanted = await self._call(self._on_sample, found)
         except Exception as error:  # noqa: BLE001 - a hook's error is lost; runner.py raises it
-            self.error, self._ended = error, RunState.FAILED
+            self.error = error
+            self._end(RunState.FAILED)
             return
         if not wanted:
-            self._ended = RunState.OVER_BUDGET
+            self._end(RunState.OVER_BUDGET)
         elif self._failed_in_a_row >= GIVE_UP_AFTER and self._ended is None:
-            self._ended = RunState.FAILED
+            self._end(RunState.FAILED)
 
     async def _call(self, function: Callable[..., bool], *args: object) -> bool:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
@@ -100,24 +105,45 @@ class Collector:
         return "swapgate"
 
     async def schedule_sample(self, id: str | int, epoch: int) -> EarlyStop | None:  # noqa: A002 - Inspect's protocol
-        if self._ended is None:
-            try:
-                asked_to_stop = await self._call(self._stop)
-            except Exception as error:  # noqa: BLE001 - as in take
-                self.error, self._ended = error, RunState.FAILED
-            else:
-                # Another sample may have ended the run while we asked.
-                self._ended = self._ended or (RunState.STOPPED if asked_to_stop else None)
+        await self._ask_to_stop()
         if self._ended is None:
             self._under_way += 1
             return None
-        self._check_drained()
         await asyncio.Event().wait()  # until runner.py cancels the eval
         return EarlyStop(id=id, epoch=epoch)
 
+    async def ended(self) -> None:
+        """Return when the run is to end and nothing is under way, or has been for too long."""
+        while self._ended is None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ASK_S):
+                    await self._ending.wait()
+            await self._ask_to_stop()
+        self._check_drained()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(UNDER_WAY_S):
+                await self._drained.wait()
+
+    async def _ask_to_stop(self) -> None:
+        if self._ended is not None:
+            return
+        try:
+            asked_to_stop = await self._call(self._stop)
+        except Exception as error:  # noqa: BLE001 - as in _hand_over
+            self.error = error
+            self._end(RunState.FAILED)
+            return
+        # A sample may have ended the run while we asked.
+        if asked_to_stop and self._ended is None:
+            self._end(RunState.STOPPED)
+
+    def _end(self, state: RunState) -> None:
+        self._ended = state
+        self._ending.set()
+
     def _check_drained(self) -> None:
         if self._ended is not None and self._under_way <= 0:
-            self.drained.set()
+            self._drained.set()
 
     async def complete_sample(
         self,

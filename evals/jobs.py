@@ -1,13 +1,14 @@
 """What a run still has to ask, and the sample that an answer becomes: for every runner."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from evals.order import planned
 from evals.scorers import Scored
-from harness.domain.errors import StaleEvidence
+from harness.domain.errors import NotFound, StaleEvidence
 from harness.domain.evaluation import Sample, SampleError, SuitePin
+from harness.domain.settings import SuiteSettings
 from harness.ports import EvalJob
 
 GIVE_UP_AFTER: Final = 24  # infrastructure errors in a row, with no answer between them
@@ -42,6 +43,16 @@ class Answer:
     text: str
     spent: Spent
     served_model: str
+
+
+def configured(suites: Mapping[str, SuiteSettings], job: EvalJob) -> SuiteSettings:
+    """The settings of the job's suite. Raises NotFound."""
+    try:
+        return suites[job.run.suite]
+    except KeyError:
+        raise NotFound(
+            f"run {job.run.id}: suite {job.run.suite!r} is not configured on this machine"
+        ) from None
 
 
 def questions(job: EvalJob, items: Iterable[str], pin: SuitePin) -> tuple[Question, ...]:

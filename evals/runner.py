@@ -21,11 +21,10 @@ from inspect_ai.model import Model
 from inspect_ai.util import display_type
 
 from evals.collector import Collector
-from evals.jobs import questions
+from evals.jobs import configured, questions
 from evals.model import Connection, connected
 from evals.provider import ProviderClient
 from evals.tasks import InspectSuite, inspect_suite
-from harness.domain.errors import NotFound
 from harness.domain.evaluation import RunState, Sample
 from harness.domain.settings import SuiteSettings
 from harness.ports import EvalJob
@@ -54,9 +53,7 @@ class InspectRunner:
         self, job: EvalJob, on_sample: Callable[[Sample], bool], stop: Callable[[], bool]
     ) -> RunState:
         """Raises what on_sample and stop raise, StaleEvidence, and the suite's own errors."""
-        if job.run.suite not in self._suites:
-            raise NotFound(f"run {job.run.id}: suite {job.run.suite!r} is not configured here")
-        suite = inspect_suite(self._suites[job.run.suite])
+        suite = inspect_suite(configured(self._suites, job))
         asked = questions(job, suite.ids(), suite.pin)
         if not asked:
             return RunState.DONE
@@ -99,12 +96,13 @@ class InspectRunner:
             eval_ = asyncio.create_task(
                 _evaluate(suite, collector, model, folder, job.max_connections)
             )
-            drained = asyncio.create_task(collector.drained.wait())
-            await asyncio.wait({eval_, drained}, return_when=asyncio.FIRST_COMPLETED)
-            drained.cancel()
+            ended = asyncio.create_task(collector.ended())
+            await asyncio.wait({eval_, ended}, return_when=asyncio.FIRST_COMPLETED)
+            ended.cancel()
             if not eval_.done():
                 eval_.cancel()
-            done = await eval_
+            await asyncio.wait({eval_, ended})
+            done = None if eval_.cancelled() else eval_.result()
             if done is not None:
                 await _reconcile(done, collector)
         finally:

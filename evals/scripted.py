@@ -2,7 +2,16 @@
 
 from collections.abc import Callable, Mapping
 
-from evals.jobs import GIVE_UP_AFTER, Answer, Question, Spent, answered, not_answered, questions
+from evals.jobs import (
+    GIVE_UP_AFTER,
+    Answer,
+    Question,
+    Spent,
+    answered,
+    configured,
+    not_answered,
+    questions,
+)
 from evals.provider import ProviderFailed
 from evals.samples import Item
 from evals.suites import Suite, load_suite
@@ -32,7 +41,7 @@ class ScriptedRunner:
     def run(
         self, job: EvalJob, on_sample: Callable[[Sample], bool], stop: Callable[[], bool]
     ) -> RunState:
-        suite = load_suite(self._suites[job.run.suite])
+        suite = load_suite(configured(self._suites, job))
         failed_in_a_row = 0
         for question in questions(job, suite.items, suite.pin):
             if stop():

@@ -162,7 +162,8 @@ class TaskSuite:
             if not key and len(value) > 1:
                 names = ", ".join(value)
                 return Scored(None, None), f"several scores; set scorer_options.metric: {names}"
-            value = value.get(key or next(iter(value), "")) or math.nan
+            found = value.get(key or next(iter(value), ""))
+            value = math.nan if found is None else found
         number = as_share(value)
         if number is None:
             return Scored(None, None), "the score is not a number from 0 to 1"

@@ -11,11 +11,13 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from evals.suites import Catalog
 from harness.domain.evaluation import Sample
 from harness.domain.settings import SuiteSettings
-from harness.ports import EvalJob
+from harness.ports import EvalJob, EvalRunner
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ def carry_out(
     """In a fresh process; what each one gave: `state`, `samples`, `seconds`, `error`."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.eval_process"],
+        cwd=Path(__file__).parents[1],
         input=pickle.dumps(list(assignments)),
         stdout=subprocess.PIPE,
         check=True,
@@ -46,9 +49,14 @@ def carry_out(
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def one(assignment: Assignment) -> dict[str, Any]:
-    from evals.runner import InspectRunner  # noqa: PLC0415 - only the child pays for Inspect
-
+def one(
+    assignment: Assignment, runner: EvalRunner, before: Mapping[str, Any]
+) -> dict[str, Any]:
+    """before: the result of the assignment that this one may resume."""
+    job = assignment.job
+    if assignment.resume:
+        done = frozenset((sample["item"], sample["epoch"]) for sample in before["samples"])
+        job = replace(job, done=done)
     samples: list[Sample] = []
 
     def on_sample(sample: Sample) -> bool:
@@ -63,7 +71,7 @@ def one(assignment: Assignment) -> dict[str, Any]:
     started = time.perf_counter()
     state, error = "", ""
     try:
-        state = InspectRunner(assignment.suites).run(assignment.job, on_sample, stop).value
+        state = runner.run(job, on_sample, stop).value
     except Exception as failed:  # noqa: BLE001 - told to the parent
         error = f"{type(failed).__name__}: {failed}"
     return {
@@ -74,12 +82,19 @@ def one(assignment: Assignment) -> dict[str, Any]:
     }
 
 
-if __name__ == "__main__":
+def main() -> None:
+    from evals.runner import InspectRunner  # noqa: PLC0415 - only the child pays for Inspect
+
     logging.basicConfig(stream=sys.stderr)
     result: dict[str, Any] = {}
     for each in pickle.load(sys.stdin.buffer):  # noqa: S301 - from our own parent
-        if each.resume:
-            done = frozenset((sample["item"], sample["epoch"]) for sample in result["samples"])
-            each = replace(each, job=replace(each.job, done=done))  # noqa: PLW2901 - resumed
-        result = one(each)
+        run = each.job.run
+        if not run.suite_digest:
+            run = replace(run, suite_digest=Catalog(each.suites).pin(run.suite).digest)
+        assignment = replace(each, job=replace(each.job, run=run))
+        result = one(assignment, InspectRunner(each.suites), result)
         print(json.dumps(result), flush=True)  # noqa: T201 - the answer to the parent
+
+
+if __name__ == "__main__":
+    main()

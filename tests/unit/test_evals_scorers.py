@@ -366,7 +366,7 @@ def test_every_scorer_is_among_those_that_the_laws_are_tried_on() -> None:
     assert ITEMS.keys() == SCORERS.keys()
 
 
-@pytest.mark.parametrize("graded", [False, True])
+@pytest.mark.parametrize("wish", [{}, {"graded": True}])
 @pytest.mark.parametrize("name", sorted(SCORERS))
 @given(answer=answers)
 @example(answer="[" * 100_000)
@@ -375,11 +375,9 @@ def test_every_scorer_is_among_those_that_the_laws_are_tried_on() -> None:
 @example(answer=" \n" * 50_000)
 @example(answer="9" * 100_000)
 def test_no_answer_breaks_a_scorer_and_leniency_never_costs(
-    name: str,
-    graded: bool,
-    answer: str,  # noqa: FBT001 - a parameter of the test
+    name: str, wish: dict[str, bool], answer: str
 ) -> None:
-    given_options = {"graded": True} if graded and "graded" in SCORERS[name].defaults else {}
+    given_options = {key: wish[key] for key in wish if key in SCORERS[name].defaults}
     scored = judged(name, answer, ITEMS[name], **given_options)
 
     if scored.strict is None or scored.lenient is None:

@@ -1,0 +1,139 @@
+"""Calling a provider that fails in every way we know, over real HTTP."""
+
+import asyncio
+import json
+
+import pytest
+
+from evals.provider import RETRIES, Answered, ProviderClient, ProviderFailed, _seconds
+from tests.scripted_provider import KEY, Response, Script, Served, serving
+
+BODY = {
+    "model": "m",
+    "messages": [{"role": "user", "content": "The secret recipe of Aunt Emma is butter."}],
+}
+
+
+def ask(served: Served, **more: object) -> Answered:
+    async def once() -> Answered:
+        client = ProviderClient(
+            served.provider(extra_headers={"x-extra": "yes"}),
+            KEY,
+            connections=2,
+            first_pause_s=0.001,
+        )
+        try:
+            return await client.ask({**BODY, **more})
+        finally:
+            await client.close()
+
+    return asyncio.run(once())
+
+
+def in_turn(*responses: Response) -> Script:
+    """The last one is repeated."""
+    left = list(responses)
+    return lambda _body: left.pop(0) if len(left) > 1 else left[0]
+
+
+def error(status: int, message: str = "no", **headers: str) -> Response:
+    raw = json.dumps({"error": {"message": message}}).encode()
+    return Response(
+        status=status, raw=raw, headers={k.replace("_", "-"): v for k, v in headers.items()}
+    )
+
+
+def test_an_answer_comes_with_its_time_and_the_request_with_key_and_headers() -> None:
+    with serving(in_turn(Response("Hello"))) as served:
+        answered = ask(served)
+
+    assert answered.reply.text == "Hello"
+    assert answered.seconds > 0
+    [request] = served.requests
+    assert request["path"] == "/v1/chat/completions"
+    assert (request["authorization"], request["extra"]) == (f"Bearer {KEY}", "yes")
+
+
+@pytest.mark.req("A5")
+@pytest.mark.parametrize(
+    "failure",
+    [
+        error(429, retry_after="0"),
+        error(500),
+        error(503),
+        error(529),
+        Response(reset=True),
+        Response(raw=b"<html>"),
+        Response(raw=b'{"error": {"message": "overloaded"}}'),
+        Response(raw=b'{"choices": [{"mess', headers={"content-length": "500"}, reset=True),
+    ],
+)
+def test_a_passing_failure_is_retried(failure: Response) -> None:
+    with serving(in_turn(failure, failure, failure, Response("at last"))) as served:
+        assert ask(served).reply.text == "at last"
+    assert len(served.requests) == RETRIES + 1
+
+
+@pytest.mark.req("A5")
+def test_a_lasting_failure_is_told_after_the_last_retry() -> None:
+    with (
+        serving(in_turn(error(503, "try later"))) as served,
+        pytest.raises(ProviderFailed, match=r"^HTTP 503: try later \(4 attempts\)$"),
+    ):
+        ask(served)
+    assert len(served.requests) == RETRIES + 1
+
+
+@pytest.mark.req("A5")
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422])
+def test_a_failure_that_a_retry_cannot_mend_is_told_at_once(status: int) -> None:
+    told = f"^HTTP {status}: no such model$"
+    with (
+        serving(in_turn(error(status, "no such model"))) as served,
+        pytest.raises(ProviderFailed, match=told),
+    ):
+        ask(served)
+    assert len(served.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "message", ["Cannot parse: The secret recipe of Aunt Emma", f"Incorrect key {KEY}"]
+)
+def test_words_of_the_provider_that_repeat_prompt_or_key_are_withheld(message: str) -> None:
+    with (
+        serving(in_turn(error(400, message))) as served,
+        pytest.raises(ProviderFailed) as raised,
+    ):
+        ask(served)
+
+    assert str(raised.value) == "HTTP 400 (its message is withheld: it repeats the request)"
+
+
+def test_nobody_listening_is_a_connection_that_failed() -> None:
+    with serving(in_turn(Response("x"))) as served:
+        pass
+
+    with pytest.raises(ProviderFailed, match=r"^the connection failed: \w+ \(4 attempts\)$"):
+        ask(served)
+
+
+def test_a_page_that_is_no_json_leaves_the_status_alone() -> None:
+    with (
+        serving(in_turn(Response(status=404, raw=b"<h1>no</h1>"))) as served,
+        pytest.raises(ProviderFailed, match=r"^HTTP 404$"),
+    ):
+        ask(served)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("2", 2.0),
+        ("0.5", 0.5),
+        ("-1", 0.0),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", None),
+        (None, None),
+    ],
+)
+def test_retry_after_is_read_in_seconds(header: str | None, seconds: float | None) -> None:
+    assert _seconds(header) == seconds

@@ -1,0 +1,141 @@
+"""IFEval's instructions: each on an answer that keeps it and one that does not."""
+
+import pytest
+
+from evals.samples import Item
+from evals.scorers import Scored, scorer
+from evals.scorers.ifeval_rules import KINDS, PARAMETERS
+
+
+def item(kind: str, **params: object) -> Item:
+    return Item("i", "asked", {"instruction_id_list": [kind], "kwargs": [params]})
+
+
+CASES: list[tuple[str, dict[str, object], str, str]] = [
+    (
+        "change_case:capital_word_frequency",
+        {"capital_relation": "less than", "capital_frequency": 2},
+        "One LOUD word",
+        "TWO LOUD words",
+    ),
+    ("change_case:english_capital", {}, "ALL LOUD.", "Not loud."),
+    ("change_case:english_lowercase", {}, "all small.", "Not small."),
+    (
+        "combination:repeat_prompt",
+        {"prompt_to_repeat": "Say it."},
+        "Say it. Said.",
+        "Said. Say it.",
+    ),
+    ("combination:two_responses", {}, "one\n******\ntwo", "one\n******\none"),
+    ("detectable_content:number_placeholders", {"num_placeholders": 2}, "[a] [b]", "[a]"),
+    ("detectable_content:postscript", {"postscript_marker": "P.S."}, "x\nP.S. y", "x y"),
+    ("detectable_content:postscript", {"postscript_marker": "P.P.S"}, "x\nP.P.S y", "P.S. y"),
+    ("detectable_format:constrained_response", {}, "My answer is no.", "No."),
+    ("detectable_format:json_format", {}, '```json\n{"a": 1}\n```', "{a: 1}"),
+    (
+        "detectable_format:multiple_sections",
+        {"section_spliter": "SECTION", "num_sections": 2},
+        "SECTION 1\na\nSECTION 2\nb",
+        "SECTION 1\na",
+    ),
+    ("detectable_format:number_bullet_lists", {"num_bullets": 2}, "* a\n- b", "* a"),
+    (
+        "detectable_format:number_highlighted_sections",
+        {"num_highlights": 2},
+        "*a* and **b**",
+        "*a* and b",
+    ),
+    ("detectable_format:title", {}, "<<Tea>>\nhot", "<< >>\nhot"),
+    ("keywords:existence", {"keywords": ["tea", "milk"]}, "Milk in tea", "Tea"),
+    ("keywords:forbidden_words", {"forbidden_words": ["tea"]}, "a team", "Tea!"),
+    (
+        "keywords:frequency",
+        {"keyword": "tea", "relation": "at least", "frequency": 2},
+        "tea, Tea",
+        "tea",
+    ),
+    (
+        "keywords:letter_frequency",
+        {"letter": "q", "let_relation": "less than", "let_frequency": 1},
+        "none",
+        "quite",
+    ),
+    ("language:response_language", {"language": "ko"}, "안녕하세요", "hello"),
+    (
+        "length_constraints:nth_paragraph_first_word",
+        {"num_paragraphs": 2, "nth_paragraph": 2, "first_word": "tea"},
+        "a\n\nTea, b",
+        "a\n\nb",
+    ),
+    ("length_constraints:number_paragraphs", {"num_paragraphs": 2}, "a\n***\nb", "a\n\nb"),
+    (
+        "length_constraints:number_sentences",
+        {"relation": "less than", "num_sentences": 2},
+        "One.",
+        "One. Two.",
+    ),
+    (
+        "length_constraints:number_words",
+        {"relation": "at least", "num_words": 3},
+        "one two three",
+        "one two",
+    ),
+    ("punctuation:no_comma", {}, "a b", "a, b"),
+    ("startend:end_checker", {"end_phrase": "The end."}, "So, the end.", "The end. So"),
+    ("startend:quotation", {}, '"quoted"', 'not "quoted"'),
+]
+
+
+@pytest.mark.parametrize(("kind", "params", "kept", "broken"), CASES)
+def test_each_instruction_tells_kept_from_broken(
+    kind: str, params: dict[str, object], kept: str, broken: str
+) -> None:
+    ifeval = scorer("ifeval")
+    asked = item(kind, **params)
+
+    assert ifeval.check(asked, ifeval.options({})) is None
+    assert ifeval.score(kept, asked, ifeval.options({})) == Scored(1, 1)
+    assert ifeval.score(broken, asked, ifeval.options({})).strict == 0
+
+
+def test_every_instruction_that_we_claim_to_check_is_tried_here() -> None:
+    assert {kind for kind, _, _, _ in CASES} == set(KINDS)
+    assert set(PARAMETERS) <= set(KINDS)
+
+
+def test_a_loose_score_forgives_an_opening_line() -> None:
+    ifeval = scorer("ifeval")
+
+    assert ifeval.score(
+        "Sure, here it is:\nno commas in it", item("punctuation:no_comma"), ifeval.options({})
+    ) == Scored(0, 1, "punctuation:no_comma")
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        (item("language:response_language", language="de"), "language de cannot be told"),
+        (item("startend:rhyme"), "startend:rhyme is not known"),
+        (item("startend:end_checker"), "lacks end_phrase"),
+    ],
+)
+def test_an_item_that_cannot_be_checked_is_left_out_with_a_reason(
+    asked: Item, reason: str
+) -> None:
+    ifeval = scorer("ifeval")
+
+    assert reason in str(ifeval.check(asked, ifeval.options({})))
+
+
+def test_graded_is_the_share_of_instructions_followed() -> None:
+    ifeval = scorer("ifeval")
+    asked = Item(
+        "i",
+        "asked",
+        {
+            "instruction_id_list": ["punctuation:no_comma", "startend:quotation"],
+            "kwargs": [{}, {}],
+        },
+    )
+
+    assert ifeval.score("plain", asked, ifeval.options({"graded": True})).strict == 0.5

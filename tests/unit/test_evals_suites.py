@@ -1,0 +1,153 @@
+"""Suites: what is asked, what pins it, and what is said when it cannot be loaded."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evals.samples import Item
+from evals.suites import Catalog, load_suite, rendered, task_file
+from harness.domain.errors import ConfigError, InputError, NotFound
+from harness.domain.settings import SuiteSettings
+from harness.ports import SuiteCatalog
+
+
+@pytest.fixture
+def colours(tmp_path: Path) -> SuiteSettings:
+    file = tmp_path / "colours.jsonl"
+    file.write_text(
+        "\n".join(
+            json.dumps({"input": f"{n}?", "target": ["red", "blue"][n % 2]}) for n in range(4)
+        ),
+        encoding="utf-8",
+    )
+    return SuiteSettings(name="colours", path=file, scorer="label", title="Colours")
+
+
+@pytest.mark.req("F6")
+def test_whatever_decides_a_score_changes_the_pin(colours: SuiteSettings) -> None:
+    was = load_suite(colours).pin.digest
+
+    assert load_suite(colours).pin.digest == was
+    for changed in (
+        replace(colours, template="Q: {input}"),
+        replace(colours, system="Be brief."),
+        replace(colours, temperature=1.0),
+        replace(colours, max_output_tokens=9),
+        replace(colours, version="2"),
+        replace(colours, scorer="exact"),
+        replace(colours, scorer_options={"labels": ["red", "blue", "green"]}),
+    ):
+        assert load_suite(changed).pin.digest != was
+
+
+@pytest.mark.req("F6")
+def test_a_catalog_sees_that_its_data_has_changed(colours: SuiteSettings) -> None:
+    catalog: SuiteCatalog = Catalog({"colours": colours})
+    before = catalog.pin("colours")
+    assert colours.path is not None
+    with colours.path.open("a", encoding="utf-8") as file:
+        file.write('\n{"input": "new?", "target": "red"}')
+
+    assert catalog.pin("colours").items == before.items + 1
+    assert catalog.pin("colours").data_sha256 != before.data_sha256
+
+
+def test_a_catalog_names_its_suites_and_the_nearest_to_a_wrong_name(
+    colours: SuiteSettings,
+) -> None:
+    catalog = Catalog({"colours": colours, "plain": replace(colours, name="plain", title="")})
+
+    assert catalog.names() == ["colours", "plain"]
+    assert (catalog.title("colours"), catalog.title("plain")) == ("Colours", "plain")
+    with pytest.raises(NotFound, match="no suite 'colors'; did you mean 'colours'"):
+        catalog.pin("colors")
+    with pytest.raises(NotFound, match="there are: colours, plain"):
+        catalog.title("zzzzz")
+    with pytest.raises(NotFound, match="add one under `suites`"):
+        Catalog({}).pin("colours")
+
+
+def test_a_suite_without_its_file_says_what_to_mend(colours: SuiteSettings) -> None:
+    gone = replace(colours, path=Path("/nowhere/data.jsonl"))
+
+    with pytest.raises(InputError, match=r"suite 'colours': .*No such file.*mend its path"):
+        Catalog({"colours": gone}).pin("colours")
+
+
+def test_items_that_the_scorer_cannot_judge_are_counted_and_not_in_the_suite(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "ifeval.jsonl"
+    rows = [
+        {"prompt": "a", "instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]},
+        {"prompt": "b", "instruction_id_list": ["startend:rhyme"], "kwargs": [{}]},
+    ]
+    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    settings = SuiteSettings(
+        name="ifeval",
+        path=file,
+        scorer="ifeval",
+        input_field="prompt",
+        target_field="instruction_id_list+kwargs",
+    )
+    catalog = Catalog({"ifeval": settings})
+
+    assert catalog.pin("ifeval").items == 1
+    assert catalog.left_out("ifeval") == {"instruction startend:rhyme is not known": 1}
+
+
+def test_a_suite_of_which_nothing_is_left_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "data.jsonl"
+    row = {"input": "b", "target": {"instruction_id_list": ["x:y"], "kwargs": [{}]}}
+    file.write_text(json.dumps(row), encoding="utf-8")
+
+    with pytest.raises(InputError, match="can judge none of its items"):
+        load_suite(SuiteSettings(name="s", path=file, scorer="ifeval"))
+
+
+def test_a_wrong_item_is_told_with_its_file(colours: SuiteSettings) -> None:
+    with pytest.raises(InputError, match=r"colours\.jsonl: item 'colours-0001': target"):
+        load_suite(replace(colours, scorer="numeric"))
+
+
+def test_a_suite_needs_data_and_a_template_with_a_place_for_the_input(
+    colours: SuiteSettings,
+) -> None:
+    with pytest.raises(ConfigError, match="give it a path"):
+        load_suite(replace(colours, path=None))
+    with pytest.raises(ConfigError, match=r"must contain \{input\}"):
+        load_suite(replace(colours, template="Q: {question}"))
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("{input}", "Which {choices}?\n\nA) red\nB) {input}"),
+        ("Q: {input}\n{choices}\nLetter:", "Q: Which {choices}?\nA) red\nB) {input}\nLetter:"),
+        ('{"q": "{input}"}', '{"q": "Which {choices}?"}\n\nA) red\nB) {input}'),
+    ],
+)
+def test_a_template_places_input_and_choices_and_leaves_other_braces(
+    template: str, text: str
+) -> None:
+    item = Item("i", "Which {choices}?", "A", choices=("red", "{input}"))
+
+    assert rendered(template, item) == text
+
+
+def test_a_task_is_a_file_and_perhaps_a_name() -> None:
+    named = SuiteSettings(name="t", task="suites/mine.py:mine")
+    alone = SuiteSettings(name="t", task="suites/mine.py")
+
+    assert task_file(named) == (Path("suites/mine.py"), "mine")
+    assert task_file(alone) == (Path("suites/mine.py"), "")
+
+
+def test_suites_are_read_without_inspect() -> None:
+    program = "import sys, evals.suites, evals.scripted; sys.exit('inspect_ai' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0  # noqa: S603 - our own interpreter

@@ -1,0 +1,121 @@
+"""What is sent to a target, and how its answer is read."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evals.wire import MalformedReply, ToolUse, body, reply
+from harness.domain.targets import RequestPatch, Target
+
+ASKED = [{"role": "user", "content": "Hi"}]
+
+
+@pytest.mark.req("A8")
+def test_the_request_patch_wins_over_the_target_and_the_target_over_the_suite() -> None:
+    target = Target(
+        "sim",
+        "m",
+        parameters={"temperature": 0.5, "top_p": 0.9, "seed": 1},
+        request_patch=RequestPatch(parameters={"seed": 2}),
+    )
+
+    assert body(target, ASKED, {"temperature": 0.0, "max_tokens": 9}) == {
+        "model": "m",
+        "messages": ASKED,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "max_tokens": 9,
+        "seed": 2,
+    }
+
+
+def test_a_null_takes_a_field_out_and_one_limit_replaces_the_other() -> None:
+    target = Target("sim", "m", parameters={"temperature": None, "max_completion_tokens": 5})
+
+    sent = body(target, ASKED, {"temperature": 0.0, "max_tokens": 9})
+
+    assert sent == {"model": "m", "messages": ASKED, "max_completion_tokens": 5}
+
+
+@pytest.mark.req("A8")
+@pytest.mark.parametrize(
+    ("before", "system"), [([], "JSON only."), (["Be brief."], "Be brief.\n\nJSON only.")]
+)
+def test_the_addendum_goes_to_the_end_of_the_system_message(
+    before: list[str], system: str
+) -> None:
+    patch = RequestPatch(prompt_addendum="JSON only.", response_format={"type": "json_object"})
+    messages = [*({"role": "system", "content": text} for text in before), *ASKED]
+
+    sent = body(Target("sim", "m", request_patch=patch), messages, {})
+
+    assert sent["messages"] == [{"role": "system", "content": system}, *ASKED]
+    assert sent["response_format"] == {"type": "json_object"}
+
+
+def raw(message: object, **more: object) -> bytes:
+    return json.dumps(
+        {"choices": [{"message": message, "finish_reason": "stop"}], **more}
+    ).encode()
+
+
+def test_a_reply_tells_text_usage_and_who_served_it() -> None:
+    found = reply(
+        raw(
+            {"content": "Hello"},
+            model="m-2026",
+            system_fingerprint="fp_1",
+            usage={
+                "prompt_tokens": 7,
+                "completion_tokens": 2,
+                "prompt_tokens_details": {"cached_tokens": 4},
+            },
+        )
+    )
+
+    assert (found.text, found.finish, found.served_model) == ("Hello", "stop", "m-2026@fp_1")
+    assert (found.input_tokens, found.cached_tokens, found.output_tokens) == (7, 4, 2)
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ({"content": None, "refusal": "I won't."}, "I won't."),
+        ({"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}, "ab"),
+        ({"content": None}, ""),
+    ],
+)
+def test_content_may_be_a_refusal_parts_or_nothing(message: object, text: str) -> None:
+    assert reply(raw(message)).text == text
+
+
+def test_tool_calls_are_kept_as_sent() -> None:
+    call = {"id": "c1", "function": {"name": "add", "arguments": '{"a": 1}'}}
+
+    assert reply(raw({"content": None, "tool_calls": [call]})).tool_calls == (
+        ToolUse("c1", "add", '{"a": 1}'),
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (b"<html>", "not JSON"),
+        (b"[]", "not a JSON object"),
+        (b'{"error": {"message": "overloaded"}}', "an error inside a 200"),
+        (b'{"choices": []}', "not a chat completion"),
+        (b'{"choices": [{"message": {"content": 3}}]}', "not a chat completion"),
+        (raw({"content": "x"}, usage=[1]), "not a chat completion"),
+    ],
+)
+def test_what_is_no_chat_completion_is_called_malformed(answer: bytes, told: str) -> None:
+    with pytest.raises(MalformedReply, match=told):
+        reply(answer)
+
+
+@given(st.binary(max_size=80))
+def test_no_bytes_break_the_reader(answer: bytes) -> None:
+    with pytest.raises(MalformedReply):
+        reply(answer)
