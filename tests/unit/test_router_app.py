@@ -1,0 +1,256 @@
+"""The front door, called as ASGI, with the scripted transport."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from harness.domain.settings import RouterSettings
+from harness.ports import Store
+from harness.runtime.clock import ManualClock
+from router import asgi
+from router.app import Router, build
+from router.ports import UpstreamRequest
+from router.recorder import Recorder
+from router.snapshot import SnapshotHolder
+from router.spool import Spool
+from router.transport.scripted import Scripted, Turn
+from tests.router_upstream import completion, error, streamed
+from tests.router_world import KEY, QUICK, SECRET, SwitchableStore, snapshot
+
+AUTH = (b"authorization", f"Bearer {KEY}".encode())
+CHAT = "/v1/chat/completions"
+ASK = b'{"model":"support","messages":[{"role":"user","content":"hi"}]}'
+
+
+class Door:
+    """A router before a scripted provider; `call` is one request."""
+
+    def __init__(
+        self,
+        folder: Path,
+        script: Callable[[UpstreamRequest], Turn] = lambda _: completion(),
+        settings: RouterSettings = QUICK,
+        *,
+        booted: bool = True,
+    ) -> None:
+        store = cast("Store", SwitchableStore(snapshot("http://127.0.0.1:1/v1")))
+        clock = ManualClock()
+        self.holder = SnapshotHolder(store, folder / "snapshot.json")
+        if booted:
+            self.holder.boot()
+        self.recorder = Recorder(
+            store, Spool(folder / "spool"), worker="w", clock=clock, live_rollouts=frozenset
+        )
+        self.transport = Scripted(script)
+        self.app = cast(
+            "Router",
+            build(
+                self.holder, self.recorder, lambda _: self.transport, settings, SECRET, clock
+            ),
+        )
+
+    async def call(
+        self,
+        path: str,
+        *pieces: bytes,
+        method: str = "POST",
+        headers: tuple[tuple[bytes, bytes], ...] = (AUTH,),
+        leave: bool = False,
+    ) -> tuple[int, dict[bytes, bytes], bytes]:
+        """Status, headers and body. leave: the caller hangs up instead of sending a body."""
+        sent: list[Any] = []
+        waiting = [
+            {"type": "http.request", "body": piece, "more_body": True} for piece in pieces[:-1]
+        ]
+        last = pieces[-1] if pieces else b""
+        waiting.append({"type": "http.request", "body": last, "more_body": False})
+        if leave:
+            waiting = [{"type": "http.disconnect"}]
+
+        async def receive() -> Any:
+            if waiting:
+                return waiting.pop(0)
+            await asyncio.Event().wait()
+            return None
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": method, "path": path, "headers": list(headers)}
+        await self.app(scope, receive, send)
+        if not sent:
+            return 0, {}, b""
+        body = b"".join(message.get("body", b"") for message in sent[1:])
+        return sent[0]["status"], dict(sent[0]["headers"]), body
+
+
+def code(body: bytes) -> str:
+    return str(json.loads(body)["error"]["code"])
+
+
+async def test_a_body_in_pieces_is_one_body(tmp_path: Path) -> None:
+    door = Door(tmp_path)
+
+    status, headers, _ = await door.call(CHAT, ASK[:10], ASK[10:20], ASK[20:])
+
+    assert status == 200
+    assert headers[b"x-swapgate-attempts"] == b"1"
+    assert door.transport.open_replies == 0
+
+
+@pytest.mark.parametrize("pieces", [(ASK,), (ASK[:30], ASK[30:])])
+async def test_a_body_over_the_limit_is_413_however_it_comes(
+    tmp_path: Path, pieces: tuple[bytes, ...]
+) -> None:
+    door = Door(tmp_path, settings=replace(QUICK, max_body_bytes=40))
+
+    status, headers, body = await door.call(CHAT, *pieces)
+
+    assert (status, code(body)) == (413, "request_too_large")
+    assert headers[b"connection"] == b"close"
+
+
+async def test_a_caller_who_leaves_before_the_body_costs_nothing(tmp_path: Path) -> None:
+    door = Door(tmp_path)
+
+    assert await door.call(CHAT, leave=True) == (0, {}, b"")
+    assert not door.transport.seen
+
+
+async def test_a_body_that_does_not_arrive_is_408(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asgi, "REQUEST_ARRIVES_S", 0.0)
+    door = Door(tmp_path)
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": CHAT, "headers": [AUTH]}
+    await door.app(scope, receive, send)
+
+    assert sent[0]["status"] == 408
+
+
+async def test_a_full_worker_says_so_at_once(tmp_path: Path) -> None:
+    asked = asyncio.Event()
+
+    def hang(_: UpstreamRequest) -> Turn:
+        asked.set()
+        return Turn(hang=True)
+
+    door = Door(tmp_path, hang, replace(QUICK, max_concurrent=1))
+    first = asyncio.create_task(door.call(CHAT, ASK))
+    await asked.wait()
+
+    status, headers, body = await door.call(CHAT, ASK)
+
+    assert (status, code(body)) == (503, "overloaded")
+    assert headers[b"retry-after"] == b"1"
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+
+
+async def test_before_there_is_a_snapshot_it_is_not_ready(tmp_path: Path) -> None:
+    door = Door(tmp_path, booted=False)
+
+    assert (await door.call("/readyz", method="GET"))[0] == 503
+    assert (await door.call("/healthz", method="GET"))[0] == 200
+    assert code((await door.call(CHAT, ASK))[2]) == "not_ready"
+
+
+async def test_a_stale_or_refused_snapshot_is_called_degraded(tmp_path: Path) -> None:
+    door = Door(tmp_path)
+
+    door.holder.stale = True
+    assert (await door.call("/readyz", method="GET"))[2] == b'{"status":"degraded"}'
+    door.holder.stale, door.holder.refused = False, "why"
+    assert (await door.call("/readyz", method="GET"))[2] == b'{"status":"degraded"}'
+
+
+async def test_a_bug_of_ours_is_a_500_with_a_number_and_no_detail(tmp_path: Path) -> None:
+    def bug(_: UpstreamRequest) -> Turn:
+        raise RuntimeError("sk-secret inside")
+
+    door = Door(tmp_path, bug)
+
+    status, headers, body = await door.call(CHAT, ASK)
+
+    assert (status, code(body)) == (500, "internal_error")
+    assert headers[b"x-swapgate-request-id"] in body
+    assert b"sk-secret" not in body
+    assert door.recorder.counters["internal_errors"] == 1
+
+
+async def test_an_error_page_of_a_provider_is_put_in_openais_shape(tmp_path: Path) -> None:
+    page = Turn(status=400, headers={"content-type": "text/html"}, steps=(b"<p>bad</p>",))
+
+    status, headers, body = await Door(tmp_path, lambda _: page).call(CHAT, ASK)
+
+    assert (status, headers[b"content-type"]) == (400, b"application/json")
+    assert json.loads(body)["error"]["message"] == "<p>bad</p>"
+
+
+async def test_the_providers_headers_are_passed_on_but_for_the_hops(tmp_path: Path) -> None:
+    extra = {
+        "content-type": "application/json",
+        "x-ratelimit-remaining": "7",
+        "connection": "keep-alive, x-hop",
+        "x-hop": "1",
+        "set-cookie": "a=b",
+        "server": "theirs",
+        "openai-organization": "secret-org",
+        "x-swapgate-arm": "a lie",
+    }
+    answer = Turn(headers=extra, steps=completion().steps)
+
+    _, headers, _ = await Door(tmp_path, lambda _: answer).call(CHAT, ASK)
+
+    assert headers[b"x-ratelimit-remaining"] == b"7"
+    assert headers[b"x-swapgate-arm"] == b"incumbent"
+    gone = {b"connection", b"x-hop", b"set-cookie", b"server", b"openai-organization"}
+    assert not gone & headers.keys()
+
+
+@pytest.mark.parametrize("turn", [completion(), error(400), error(500), streamed("a")])
+async def test_every_routed_answer_says_what_happened(tmp_path: Path, turn: Turn) -> None:
+    streaming = turn.headers["content-type"] == "text/event-stream"
+    body = ASK[:-1] + b',"stream":true}' if streaming else ASK
+
+    _, headers, _ = await Door(tmp_path, lambda _: turn).call(CHAT, body)
+
+    said = {name.decode() for name in headers if name.startswith(b"x-swapgate-")}
+    names = {"route", "arm", "revision", "attempts", "request-id"}
+    assert said >= {f"x-swapgate-{name}" for name in names}
+    assert (b"x-swapgate-target" in headers) is (turn.status != 500)
+
+
+async def test_other_protocols_are_left_alone(tmp_path: Path) -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await Door(tmp_path).app({"type": "websocket"}, cast("Any", None), send)
+
+    assert sent == []
+
+
+@pytest.mark.parametrize("stream", ['"yes"', "1", "[]"])
+async def test_stream_must_be_a_boolean(tmp_path: Path, stream: str) -> None:
+    status, _, body = await Door(tmp_path).call(
+        CHAT, f'{{"model":"support","stream":{stream}}}'.encode()
+    )
+
+    assert status == 400
+    assert json.loads(body)["error"]["param"] == "stream"
