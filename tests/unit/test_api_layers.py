@@ -1,0 +1,94 @@
+"""The layers around the management API, message by message."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from harness.api.body import MAX_BODY_BYTES, StrictBody
+from harness.api.failures import Guarded
+from harness.runtime.chance import CountingChance
+
+SCOPE: dict[str, Any] = {
+    "type": "http",
+    "path": "/",
+    "query_string": b"",
+    "headers": [],
+    "method": "POST",
+}
+GONE: Message = {"type": "http.disconnect"}
+
+
+class Echo:
+    """Reads the body in one piece, then answers with it."""
+
+    def __init__(self) -> None:
+        self.got: list[Message] = []
+
+    async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
+        self.got = [await receive(), await receive()]
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": self.got[0]["body"]})
+
+
+async def run(app: Any, *messages: Message, scope: dict[str, Any] = SCOPE) -> list[Message]:
+    """What the app sends when the client sends `messages`."""
+    coming: Iterator[Message] = iter(messages)
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return next(coming)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await app(dict(scope), receive, send)
+    return sent
+
+
+def piece(body: bytes, *, more: bool) -> Message:
+    return {"type": "http.request", "body": body, "more_body": more}
+
+
+async def test_a_body_in_pieces_arrives_in_one_and_then_the_client_is_heard() -> None:
+    echo = Echo()
+    first, last = piece(b'{"a"', more=True), piece(b": 1}", more=False)
+    sent = await run(StrictBody(echo), first, last, GONE)
+    assert sent[1]["body"] == b'{"a": 1}'
+    assert echo.got[1] == GONE
+
+
+async def test_a_body_without_a_length_is_cut_at_the_limit() -> None:
+    echo = Echo()
+    half = piece(b" " * (MAX_BODY_BYTES // 2 + 1), more=True)
+    sent = await run(StrictBody(echo), half, half)
+    assert sent[0]["status"] == 413
+    assert not echo.got
+
+
+async def test_half_a_body_has_no_effect_and_no_answer() -> None:
+    echo = Echo()
+    layers = Guarded(StrictBody(echo), chance=CountingChance())
+    assert await run(layers, piece(b"", more=True), GONE) == []
+    assert not echo.got
+
+
+async def test_a_fault_after_the_answer_began_is_the_servers_to_end() -> None:
+    async def breaks(_: Scope, __: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        await run(Guarded(breaks, chance=CountingChance()))
+
+
+async def test_what_is_not_http_passes_through() -> None:
+    seen: list[Scope] = []
+
+    async def app(scope: Scope, _: Receive, __: Send) -> None:
+        seen.append(scope)
+
+    layers = Guarded(StrictBody(app), chance=CountingChance())
+    await run(layers, scope={"type": "lifespan"})
+    assert seen == [{"type": "lifespan"}]
