@@ -16,7 +16,7 @@ ROOMS = ("harness", "router", "evals", "dashboard", "migrations")
 
 # Vendor → the files and folders that may import it: its one door.
 DOORS = {
-    "aiohttp": ("router/transport/", "harness/demo/"),
+    "aiohttp": ("router/transport/", "harness/demo/", "evals/provider.py"),
     "alembic": ("harness/store/", "migrations/"),
     "altair": ("dashboard/",),
     "apscheduler": ("harness/runtime/",),

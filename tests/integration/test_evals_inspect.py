@@ -1,0 +1,212 @@
+"""What meets Inspect's own types: task files, messages, scores, and the end of a run.
+
+Inspect is imported by the fixture, once: it takes seconds.
+"""
+
+import asyncio
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from evals.suites import Catalog
+from evals.wire import Reply, ToolUse
+from harness.domain.errors import InputError, NotFound
+from harness.domain.evaluation import EvalRun, RunState
+from harness.domain.settings import SuiteSettings
+from harness.domain.targets import Provider, Target
+from harness.ports import EvalJob
+
+pytestmark = pytest.mark.slow
+GOOD = Path(__file__).parents[1] / "user_suite.py"
+
+
+@pytest.fixture(scope="module")
+def inspect() -> SimpleNamespace:
+    from evals import collector, model, tasks  # noqa: PLC0415 - see above
+
+    return SimpleNamespace(collector=collector, model=model, tasks=tasks)
+
+
+def suite(task: str | Path, **more: Any) -> SuiteSettings:
+    return SuiteSettings(name="mine", task=str(task), **more)
+
+
+@pytest.mark.req("F6")
+def test_a_tasks_pin_follows_its_file(inspect: SimpleNamespace, tmp_path: Path) -> None:
+    assert inspect
+    file = Path(shutil.copy(GOOD, tmp_path))
+    catalog = Catalog({"mine": suite(f"{file}:graded")})
+    before = catalog.pin("mine")
+
+    assert (before.items, catalog.pin("mine"), catalog.left_out("mine")) == (12, before, {})
+    file.write_text(file.read_text().replace("range(12)", "range(13)"))
+    after = catalog.pin("mine")
+    assert (after.items, after.digest == before.digest) == (13, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("x = 1", "no function with Inspect's @task"),
+        ("import nowhere_at_all", "cannot be imported: ModuleNotFoundError"),
+        ("def (", "cannot be imported: SyntaxError"),
+        (
+            "from inspect_ai import task\n@task\ndef bad():\n    raise ValueError('no data')",
+            "task 'bad' failed: ValueError: no data",
+        ),
+        (
+            (
+                "from inspect_ai import Task, task\nfrom inspect_ai.dataset import Sample\n"
+                "@task\ndef twice():\n    return Task(dataset=[Sample(input='a', id='x')] * 2)"
+            ),
+            "two samples have the id 'x'",
+        ),
+    ],
+)
+def test_a_task_file_that_does_not_work_says_why(
+    inspect: SimpleNamespace, tmp_path: Path, text: str, told: str
+) -> None:
+    file = tmp_path / "suite.py"
+    file.write_text(text)
+
+    with pytest.raises(InputError, match=told):
+        inspect.tasks.load_task_suite(suite(file))
+
+
+def test_a_task_must_be_named_right_where_there_are_several(inspect: SimpleNamespace) -> None:
+    with pytest.raises(InputError, match=r"several tasks; name one: .*user_suite\.py:graded"):
+        inspect.tasks.load_task_suite(suite(GOOD))
+    with pytest.raises(NotFound, match="no task 'grade'; did you mean 'graded'"):
+        inspect.tasks.load_task_suite(suite(f"{GOOD}:grade"))
+    with pytest.raises(InputError, match="are scorer and metric, not graded"):
+        inspect.tasks.load_task_suite(suite(GOOD, scorer_options={"graded": True}))
+
+
+@pytest.mark.parametrize(
+    ("value", "share"),
+    [
+        ("C", 1),
+        ("I", 0),
+        ("P", 0.5),
+        ("yes", 1),
+        (True, 1),
+        (0.25, 0.25),
+        ("0.25", 0.25),
+        (3, None),
+        (-0.1, None),
+        (float("nan"), None),
+        ("excellent", None),
+        ([1, 0], None),
+    ],
+)
+def test_a_tasks_score_becomes_a_share_or_none(
+    inspect: SimpleNamespace, value: object, share: float | None
+) -> None:
+    assert inspect.tasks.as_share(value) == share
+
+
+def test_messages_keep_text_images_and_tool_errors(inspect: SimpleNamespace) -> None:
+    from inspect_ai.model import (  # noqa: PLC0415 - see above
+        ChatMessageAssistant,
+        ChatMessageTool,
+        ChatMessageUser,
+        ContentAudio,
+        ContentImage,
+        ContentText,
+    )
+    from inspect_ai.tool import ToolCallError  # noqa: PLC0415 - see above
+
+    said = inspect.model.message_of
+    text, image = ContentText(text="Look:"), ContentImage(image="data:image/png;base64,AA==")
+    failed = ToolCallError("timeout", "too slow")
+
+    assert said(ChatMessageUser(content=[text, text]))["content"] == "Look:Look:"
+    assert [
+        part["type"] for part in said(ChatMessageUser(content=[text, image]))["content"]
+    ] == [
+        "text",
+        "image_url",
+    ]
+    assert said(ChatMessageAssistant(content="a")) == {"role": "assistant", "content": "a"}
+    tool = ChatMessageTool(content="", tool_call_id="c", error=failed)
+    assert said(tool)["content"] == "too slow"
+    with pytest.raises(InputError, match="ContentAudio; text and images only"):
+        said(ChatMessageUser(content=[ContentAudio(audio="x", format="wav")]))
+
+
+def test_generation_settings_and_tool_choices_have_their_fields(
+    inspect: SimpleNamespace,
+) -> None:
+    from inspect_ai.model import GenerateConfig, ResponseSchema  # noqa: PLC0415 - see above
+    from inspect_ai.tool import ToolFunction  # noqa: PLC0415 - see above
+    from inspect_ai.util import JSONSchema  # noqa: PLC0415 - see above
+
+    schema = ResponseSchema(name="n", json_schema=JSONSchema(type="object"), strict=True)
+    config = GenerateConfig(top_p=0.5, stop_seqs=["."], response_schema=schema, max_tokens=3)
+
+    fields = inspect.model.generation_settings(config)
+
+    assert (fields["top_p"], fields["stop"], fields["max_tokens"]) == (0.5, ["."], 3)
+    assert fields["response_format"]["json_schema"]["strict"] is True
+    choice = inspect.model.tool_choice_of
+    assert choice(ToolFunction(name="add"))["function"] == {"name": "add"}
+    assert (choice("any"), choice("auto")) == ("required", "auto")
+
+
+def test_arguments_of_a_tool_that_are_no_object_become_a_parse_error(
+    inspect: SimpleNamespace,
+) -> None:
+    uses = (ToolUse("1", "add", "[1"), ToolUse("2", "add", "[1]"), ToolUse("3", "add", ""))
+    reply = Reply("", uses, "tool_calls", 5, 0, 1, "m", "")
+
+    calls = inspect.model.output_of(reply, 0.1).message.tool_calls
+
+    assert [bool(call.parse_error) for call in calls] == [True, True, False]
+
+
+def test_a_model_that_the_run_does_not_ask_is_refused(inspect: SimpleNamespace) -> None:
+    with pytest.raises(InputError, match="swapgate/judge is not the target of this run"):
+        inspect.model.TargetAPI("judge")
+
+
+def test_a_run_that_is_to_stop_does_not_wait_for_ever_for_an_answer(
+    inspect: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspect.collector, "UNDER_WAY_S", 0.01)
+    run = EvalRun(
+        id="r",
+        suite="s",
+        suite_digest="",
+        target="t",
+        order_seed=1,
+        epochs=1,
+        wanted=1,
+        state=RunState.RUNNING,
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+    job = EvalJob(run, Target("sim", "m"), Provider("sim", "openai", "http://x"), None)
+
+    async def one_hangs() -> RunState:
+        with ThreadPoolExecutor(1) as thread:
+            asked = [inspect.collector.Question(0, "i", 1)]
+            stops = iter([False, True])
+            collector = inspect.collector.Collector(
+                job,
+                None,
+                asked,
+                on_sample=lambda _: True,
+                stop=lambda: next(stops),
+                failures=set(),
+                thread=thread,
+            )
+            assert await collector.schedule_sample("i#1", 1) is None
+            await collector.ended()
+            state: RunState = collector.state()
+            return state
+
+    assert asyncio.run(one_hangs()) is RunState.STOPPED
