@@ -148,8 +148,11 @@ def grants(keys: Iterable[ApiKey]) -> tuple[KeyGrant, ...]:
 
 
 def as_stored(verdict: Verdict) -> Verdict:
-    """With its inputs as JSON gives them back. Raises ValueError for NaN and infinity."""
-    return replace(verdict, inputs=json.loads(canonical_json(verdict.inputs)))
+    """With its inputs as JSON gives them back. Raises InputError for NaN and infinity."""
+    try:
+        return replace(verdict, inputs=json.loads(canonical_json(verdict.inputs)))
+    except ValueError as error:
+        raise InputError(f"the inputs of verdict {verdict.id} are no JSON: {error}") from error
 
 
 def moved_on(route: str, stored: int, expected: int) -> RevisionConflict:

@@ -1,6 +1,7 @@
 """One body of tests for every store: memory, SQLite, PostgreSQL."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime, timedelta
 
 import pytest
@@ -36,15 +37,23 @@ def store(request: pytest.FixtureRequest) -> Iterator[Store]:
     opened.close()
 
 
+Opener = Callable[[], SqlStore]
+
+
+@contextmanager
+def opener(url: str) -> Iterator[Opener]:
+    """Opens stores on one database, as several processes would; closes them at the end."""
+    with ExitStack() as opened:
+        yield lambda: opened.enter_context(closing(open_store(url)))
+
+
 @pytest.fixture
-def sql_stores(database_url: str) -> Iterator[Callable[[], SqlStore]]:
-    """Opens stores on one database, as several processes would."""
-    opened: list[SqlStore] = []
+def sql_stores(database_url: str) -> Iterator[Opener]:
+    with opener(database_url) as another:
+        yield another
 
-    def another() -> SqlStore:
-        opened.append(open_store(database_url))
-        return opened[-1]
 
-    yield another
-    for each in opened:
-        each.close()
+@pytest.fixture
+def postgres_stores(postgres_url: str) -> Iterator[Opener]:
+    with opener(postgres_url) as another:
+        yield another

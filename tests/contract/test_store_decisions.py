@@ -1,7 +1,9 @@
 """Proposals, verdicts and rollouts in every store, through the port."""
 
+import math
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -27,7 +29,6 @@ from tests.contract.builders import (
     PASSED,
     POLICY,
     SPARE,
-    create_route,
     proposal,
     rollout,
     seeded,
@@ -111,9 +112,7 @@ def test_the_proposer_cannot_approve_unless_the_policy_says_so(store: Store) -> 
 @pytest.mark.parametrize(
     "change", [{"candidate": SPARE.id}, {"policy": Policy()}, {"proposer": "eve"}]
 )
-def test_what_a_proposal_registered_never_changes(
-    store: Store, change: dict[str, object]
-) -> None:
+def test_what_a_proposal_registered_never_changes(store: Store, change: dict[str, Any]) -> None:
     with store.write() as tx:
         tx.proposals.add(proposal())
         with pytest.raises(InputError, match="registered"):
@@ -215,8 +214,14 @@ def test_saving_an_old_state_of_a_rollout_is_refused(store: Store) -> None:
 
 def test_a_rollout_without_its_proposal_and_verdict_is_refused(store: Store) -> None:
     with pytest.raises(InputError), store.write() as tx:
-        create_route(tx)
         tx.rollouts.add(rollout())
 
     with store.read() as tx:
-        assert tx.routing.route("triage") is None
+        assert list(tx.rollouts.list()) == []
+
+
+def test_inputs_that_are_no_json_are_refused(store: Store) -> None:
+    seeded(store)
+    broken = replace(PASSED, id="v_2", inputs={"delta": math.nan})
+    with pytest.raises(InputError), store.write() as tx:
+        tx.verdicts.add(broken, "p_1")

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -199,7 +200,7 @@ def test_progress_adds_up_what_is_known(store: Store) -> None:
     ],
 )
 def test_a_sample_with_an_impossible_figure_is_refused(
-    store: Store, bad: dict[str, float]
+    store: Store, bad: dict[str, Any]
 ) -> None:
     with store.write() as tx, pytest.raises(InputError, match="'i1'"):
         tx.runs.store_sample(replace(SAMPLE, **bad))

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import timedelta, timezone
+from typing import Any
 
 import pytest
 
@@ -50,7 +51,7 @@ def test_a_block_sent_twice_is_stored_once(store: Store) -> None:
         {"failures": 0},
     ],
 )
-def test_a_block_whose_counts_contradict_is_refused(store: Store, bad: dict[str, int]) -> None:
+def test_a_block_whose_counts_contradict_is_refused(store: Store, bad: dict[str, Any]) -> None:
     with store.write() as tx, pytest.raises(InputError, match="contradict"):
         tx.observations.append([replace(BLOCK, **bad)], [])
 

@@ -1,7 +1,7 @@
 """Units of work: all or nothing, one winner, waiting, leading."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -35,13 +35,13 @@ from tests.contract.builders import (
 Stores = Callable[[], SqlStore]
 
 
-class Interrupted(Exception):  # noqa: N818 - it is no error of ours
+class Interrupted(Exception):
     """Whatever ends a unit of work early."""
 
 
 def test_a_unit_of_work_that_fails_leaves_nothing(store: Store) -> None:
     before = store.etag()
-    with pytest.raises(Interrupted), store.write() as tx:
+    with suppress(Interrupted), store.write() as tx:
         create_route(tx)
         tx.providers.put(PROVIDER)
         tx.keys.add(KEY)
@@ -147,7 +147,7 @@ def test_of_writers_in_several_processes_one_wins(sql_stores: Stores) -> None:
     stores = [sql_stores() for _ in range(3)]
     seeded(stores[0])
 
-    raised = race(*(lambda each=each: change_settings(each) for each in stores))  # type: ignore[misc]
+    raised = race(*(lambda each=each: change_settings(each) for each in stores))
 
     assert raised.count(None) == 1
     assert all(each is None or type(each) is RevisionConflict for each in raised)
@@ -162,9 +162,7 @@ def test_of_proposals_made_at_once_one_is_stored_and_named(sql_stores: Stores) -
         with store.write() as tx:
             tx.proposals.add(proposal(id_))
 
-    raised = race(
-        *(lambda n=n, s=s: propose(s, f"p_{n}") for n, s in enumerate(stores))  # type: ignore[misc]
-    )
+    raised = race(*(lambda n=n, s=s: propose(s, f"p_{n}") for n, s in enumerate(stores)))
 
     winner = f"p_{raised.index(None)}"
     losers = [each for each in raised if each is not None]
@@ -183,7 +181,7 @@ def test_revisions_and_audit_events_have_no_gaps_under_many_writers(
                 create_route(tx, f"route {worker}.{n}")
                 tx.audit.append(at=NOW, actor="a", action="b", subject="c", details={"n": n})
 
-    raised = race(*(lambda n=n, s=s: work(s, n) for n, s in enumerate(stores)))  # type: ignore[misc]
+    raised = race(*(lambda n=n, s=s: work(s, n) for n, s in enumerate(stores)))
 
     assert raised == [None, None, None]
     with stores[0].read() as tx:
@@ -200,19 +198,16 @@ def test_blocks_of_many_workers_are_numbered_without_gaps(sql_stores: Stores) ->
             with store.write() as tx:
                 tx.observations.append([replace(BLOCK, worker=worker, sequence=n)], [])
 
-    raised = race(*(lambda n=n, s=s: work(s, f"w{n}") for n, s in enumerate(stores)))  # type: ignore[misc]
+    raised = race(*(lambda n=n, s=s: work(s, f"w{n}") for n, s in enumerate(stores)))
 
     assert raised == [None, None, None]
     with stores[0].read() as tx:
         assert [each.number for each in tx.observations.blocks("ro_1")] == list(range(1, 31))
 
 
-def test_samples_are_stored_while_somebody_decides(
-    sql_stores: Stores, database_url: str
-) -> None:
-    if database_url.startswith("sqlite"):
-        pytest.skip("SQLite has one writer at a time")
-    deciding, storing = sql_stores(), sql_stores()
+# SQLite has one writer at a time.
+def test_samples_are_stored_while_somebody_decides(postgres_stores: Stores) -> None:
+    deciding, storing = postgres_stores(), postgres_stores()
     with deciding.write() as tx:
         create_route(tx)
         tx.runs.add(RUN)
@@ -260,12 +255,8 @@ def test_waiting_ends_when_another_process_commits(sql_stores: Stores, subject: 
         assert woken.result()
 
 
-def test_a_lost_connection_does_not_end_the_waiting(
-    sql_stores: Stores, database_url: str
-) -> None:
-    if database_url.startswith("sqlite"):
-        pytest.skip("a file has no connection to lose")
-    waiting, writing = settled(sql_stores()), sql_stores()
+def test_a_lost_connection_does_not_end_the_waiting(postgres_stores: Stores) -> None:
+    waiting, writing = settled(postgres_stores()), postgres_stores()
     with writing._engine.connect() as db:
         db.exec_driver_sql(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -305,12 +296,12 @@ def test_a_snapshot_is_kept_while_nothing_changed(sql_stores: Stores) -> None:
 
 
 @pytest.fixture
-def rolling(store: Store) -> Iterator[Store]:
+def rolling(store: Store) -> Store:
     seeded(store)
     with store.write() as tx:
         tx.rollouts.add(rollout())
         start_canary(tx)
-    yield store
+    return store
 
 
 def test_an_abort_and_a_raise_at_once_leave_one_of_them(rolling: Store) -> None:

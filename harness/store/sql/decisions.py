@@ -17,6 +17,7 @@ from harness.store.rules import (
     has_open_proposal,
     stale,
 )
+from harness.store.sql.failures import RowRefused
 from harness.store.sql.unit import Unit
 from harness.store.tables.decisions import (
     LIVE_STATES,
@@ -59,7 +60,7 @@ class SqlProposals:
         try:
             with self._unit.attempt():
                 self._unit.write(sa.insert(proposal), rows.of_proposal(new))
-        except sa.exc.IntegrityError as error:
+        except RowRefused as error:
             busy = self._unit.read(OPEN_ON_ROUTE, {"route": new.route}).scalar()
             if busy is None or not new.open:
                 raise
@@ -130,7 +131,7 @@ class SqlRollouts:
         try:
             with self._unit.attempt():
                 self._unit.write(sa.insert(rollout), rows.of_rollout(new))
-        except sa.exc.IntegrityError as error:
+        except RowRefused as error:
             busy = self._unit.read(LIVE_ON_ROUTE, {"route": new.route}).scalar()
             if busy is None or not new.live:
                 raise

@@ -15,8 +15,7 @@ from harness.store.rows import evals as target_rows
 from harness.store.rows import routing as rows
 from harness.store.rules import check_targets, moved_on
 from harness.store.sql.evidence import proof_of, write_fallbacks
-from harness.store.sql.failures import reason as database_words
-from harness.store.sql.failures import violates
+from harness.store.sql.failures import RowRefused
 from harness.store.sql.unit import Unit
 from harness.store.tables.evals import target
 from harness.store.tables.routing import route_fallback, route_version
@@ -142,18 +141,18 @@ class SqlRouting:
                 proof = proof_of(self._unit, change, row, now)
                 write_fallbacks(self._unit, after, row, now)
                 self._unit.write(sa.insert(route_version), values | proof)
-        except sa.exc.IntegrityError as error:
+        except RowRefused as error:
             raise _refusal(change, error) from error
         return revision
 
 
-def _refusal(change: Change, error: sa.exc.IntegrityError) -> RevisionConflict | ProofRefused:
-    if violates(error, *_TAKEN):
+def _refusal(change: Change, error: RowRefused) -> RevisionConflict | ProofRefused:
+    if error.names(*_TAKEN):
         return RevisionConflict(
             f"route {change.route!r}: another writer was first; load it again, then decide"
         )
     return ProofRefused(
         f"the database refuses this {KINDS[type(change)]} of route {change.route!r} "
-        f"({database_words(error)}): a target needs stored evidence, and a canary or "
+        f"({error.database}): a target needs stored evidence, and a canary or "
         "promotion a passed verdict for exactly this route, incumbent and candidate"
     )

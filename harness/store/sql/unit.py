@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from harness.domain.errors import IllegalTransition
+from harness.store.sql.failures import translated
 
 # Advisory locks of PostgreSQL, by purpose. SQLite has one writer at a time anyway.
 _SPACE: Final = 0x5347
@@ -27,13 +28,15 @@ class Unit:
     def read(
         self, statement: sa.Executable, parameters: Parameters | None = None
     ) -> sa.CursorResult[Any]:
-        return self._db.execute(statement, parameters)
+        with translated():
+            return self._db.execute(statement, parameters)
 
     def write(self, statement: sa.Executable, parameters: Parameters | None = None) -> int:
         """The number of rows it changed. Raises IllegalTransition in a `read()`."""
         if not self._writable:
             raise IllegalTransition("this unit of work only reads: use store.write()")
-        return self._db.execute(statement, parameters).rowcount
+        with translated():
+            return self._db.execute(statement, parameters).rowcount
 
     def write_new(self, table: sa.Table, values: Mapping[str, object]) -> bool:
         """Insert the row unless one of its keys is there already; whether it was inserted."""
@@ -61,7 +64,7 @@ class Unit:
 
     def _lock(self, key: object) -> None:
         if self._writable and self._db.dialect.name == "postgresql":
-            self._db.execute(sa.select(sa.func.pg_advisory_xact_lock(_SPACE, key)))
+            self.read(sa.select(sa.func.pg_advisory_xact_lock(_SPACE, key)))
 
     @contextmanager
     def attempt(self) -> Iterator[None]:

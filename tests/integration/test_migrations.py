@@ -1,0 +1,181 @@
+"""The schema's history on both databases: up, down, and equal to the tables."""
+
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from harness.domain.errors import StoreUnavailable
+from harness.store import migrate
+from harness.store.sql import engine
+from harness.store.tables import metadata
+from tests.contract.builders import SAMPLE, proposal, rollout, seeded, start_canary
+from tests.contract.conftest import open_store
+
+
+@contextmanager
+def connected(url: str) -> Iterator[sa.Connection]:
+    made = engine.make(engine.parse(url)).execution_options(**{engine.BEGIN: "IMMEDIATE"})
+    try:
+        with made.begin() as db:
+            yield db
+    finally:
+        made.dispose()
+
+
+def names(url: str) -> set[str]:
+    with connected(url) as db:
+        return set(sa.inspect(db).get_table_names())
+
+
+def test_an_upgrade_leads_to_the_tables_and_a_downgrade_back(empty_database_url: str) -> None:
+    url = empty_database_url
+    assert migrate.current(url) is None
+
+    migrate.upgrade(url)
+    assert migrate.current(url) == migrate.head()
+    assert migrate.check(url) == []
+    assert names(url) == {*metadata.tables, "alembic_version"}
+
+    migrate.downgrade(url, "base")
+    assert migrate.current(url) is None
+    assert names(url) == {"alembic_version"}
+
+    migrate.upgrade(url)
+    assert migrate.check(url) == []
+
+
+def test_each_migration_can_be_undone_and_done_again(empty_database_url: str) -> None:
+    url = empty_database_url
+    for revision in ("0001", "0002", "0003", "0004", "0005"):
+        migrate.upgrade(url, revision)
+        migrate.downgrade(url, "-1")
+        migrate.upgrade(url, revision)
+        assert migrate.current(url) == revision
+    assert migrate.head() == "0005"
+
+
+def test_a_database_in_use_can_be_downgraded(database_url: str) -> None:
+    store = open_store(database_url)
+    seeded(store)
+    with store.write() as tx:
+        start_canary(tx)
+        tx.rollouts.add(rollout())
+    store.close()
+
+    migrate.downgrade(database_url, "base")
+
+    assert names(database_url) == {"alembic_version"}
+
+
+def test_upgrading_twice_changes_nothing(database_url: str) -> None:
+    store = open_store(database_url)
+    seeded(store)
+    before = store.etag()
+
+    migrate.upgrade(database_url)
+
+    assert store.etag() == before
+    store.close()
+
+
+def test_several_may_upgrade_at_once(empty_database_url: str) -> None:
+    start = threading.Barrier(3)
+
+    def upgrade() -> None:
+        start.wait()
+        migrate.upgrade(empty_database_url)
+
+    with ThreadPoolExecutor(3) as pool:
+        for each in [pool.submit(upgrade) for _ in range(3)]:
+            each.result()
+
+    assert migrate.check(empty_database_url) == []
+
+
+def test_the_migrated_checks_are_the_tables_own(
+    database_url: str, empty_database_url: str
+) -> None:
+    """alembic compares no CHECKs: a fresh database from the tables shows them as they are."""
+    if database_url.split(":", maxsplit=1)[0] != empty_database_url.split(":", maxsplit=1)[0]:
+        return
+    with connected(empty_database_url) as db:
+        metadata.create_all(db)
+
+    assert checks(database_url) == checks(empty_database_url)
+
+
+def checks(url: str) -> Mapping[tuple[str, str], str]:
+    with connected(url) as db:
+        inspector = sa.inspect(db)
+        return {
+            (table, str(check["name"])): " ".join(check["sqltext"].split())
+            for table in metadata.tables
+            for check in inspector.get_check_constraints(table)
+        }
+
+
+def test_the_check_names_what_differs(database_url: str) -> None:
+    with connected(database_url) as db:
+        db.execute(sa.text("ALTER TABLE provider ADD COLUMN surplus TEXT"))
+
+    (difference,) = migrate.check(database_url)
+    assert "surplus" in difference
+
+
+def test_an_interrupted_upgrade_leaves_the_database_as_it_was(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migrate.upgrade(empty_database_url, "0002")
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sa.Connection, "commit", interrupted)
+        patch.setattr(sa.engine.base.RootTransaction, "commit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            migrate.upgrade(empty_database_url)
+
+    assert migrate.current(empty_database_url) == "0002"
+
+
+def test_the_folder_of_a_new_sqlite_file_is_created(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'a folder' / 'with 100 %' / 'swapgate.db'}"
+    migrate.upgrade(url)
+
+    assert migrate.check(url) == []
+
+
+def test_a_folder_that_cannot_be_created_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(StoreUnavailable, match="file"):
+        migrate.upgrade(f"sqlite:///{tmp_path / 'file' / 'swapgate.db'}")
+
+
+def test_a_store_without_tables_says_what_to_do(empty_database_url: str) -> None:
+    store = open_store(empty_database_url)
+    with pytest.raises(StoreUnavailable, match="swapgate db upgrade"), store.write() as tx:
+        tx.proposals.add(proposal())
+    with pytest.raises(StoreUnavailable, match="swapgate db upgrade"):
+        store.snapshot()
+    store.close()
+
+
+def test_a_database_that_does_not_answer_is_unavailable(tmp_path: Path) -> None:
+    for url in (
+        f"sqlite:///{tmp_path / 'no folder' / 'swapgate.db'}",
+        f"postgresql://nobody@/nothing?host={tmp_path}",
+    ):
+        store = open_store(url)
+        with pytest.raises(StoreUnavailable), store.write() as tx:
+            tx.runs.store_sample(SAMPLE)
+        with pytest.raises(StoreUnavailable):
+            store.etag()
+        assert not store.wait_for_change(0.05)
+        store.close()
