@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -142,8 +142,7 @@ class World:
     store: SwitchableStore
     holder: SnapshotHolder
     recorder: Recorder
-    url: str = ""
-    clock: SystemClock = field(default_factory=SystemClock)
+    url: str
 
     def wait_for_traffic(self, requests: int) -> list[Traffic]:
         """Everything recorded, once that many requests are in the store."""
@@ -163,12 +162,22 @@ def wait_until(condition: object, *, timeout_s: float = 10.0) -> None:
 def running_router(
     first: Snapshot | None, folder: Path, settings: RouterSettings = QUICK
 ) -> Iterator[World]:
+    """first: None for a store that does not answer."""
     store = SwitchableStore(first)
+    with running_router_on(cast("Store", store), folder, settings) as (url, holder, recorder):
+        yield World(store, holder, recorder, url)
+
+
+@contextmanager
+def running_router_on(
+    store: Store, folder: Path, settings: RouterSettings = QUICK
+) -> Iterator[tuple[str, SnapshotHolder, Recorder]]:
+    """A router on any store; its URL and what follows the store."""
     clock = SystemClock()
-    holder = SnapshotHolder(cast("Store", store), folder / "snapshot.json")
+    holder = SnapshotHolder(store, folder / "snapshot.json")
     holder.boot()
     recorder = Recorder(
-        cast("Store", store),
+        store,
         Spool(folder / "spool.jsonl"),
         worker="w1",
         clock=clock,
@@ -179,16 +188,15 @@ def running_router(
     app = build(
         holder, recorder, transports, settings, SECRET, clock, on_stop=transports.aclose
     )
-    world = World(store, holder, recorder)
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    world.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     runner = server(app, drain_s=2)
     thread = threading.Thread(target=lambda: asyncio.run(runner.serve([listener])))
     thread.start()
     wait_until(lambda: runner.started)
     try:
-        yield world
+        yield url, holder, recorder
     finally:
         runner.should_exit = True
         thread.join(15)
