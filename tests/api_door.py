@@ -2,16 +2,19 @@
 
 import asyncio
 import re
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
 import httpx
+import uvicorn
 from jsonschema import Draft202012Validator
 
 from harness import config, shipped
 from harness.api.app import PREFIX, build
+from harness.api.serve import SERVER
 from harness.bootstrap import Installation
 from harness.control import keys
 from harness.domain.access import SYSTEM, Role
@@ -139,11 +142,7 @@ def in_canary(world: World) -> Proposal:
 @contextmanager
 def served(app: Any) -> Iterator[str]:
     """The app on a real socket, in a thread; its address."""
-    import threading  # noqa: PLC0415
-
-    import uvicorn  # noqa: PLC0415
-
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, **SERVER))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:

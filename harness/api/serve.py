@@ -2,7 +2,11 @@
 
 import argparse
 import os
+import signal
+import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Final
 
 import uvicorn
 
@@ -11,10 +15,19 @@ from harness.api.app import build
 from harness.control import seed
 
 METRICS_TOKEN = "SWAPGATE_METRICS_TOKEN"  # noqa: S105 - a name, not a secret
+SERVER: Final[Mapping[str, Any]] = {
+    "access_log": False,
+    "log_level": "warning",
+    # A caller could name any address, and failed attempts are counted by address.
+    "proxy_headers": False,
+    "server_header": False,
+}
 
 
 def run(config: Path | None) -> None:
     """Blocks until SIGTERM or Ctrl-C; eval workers end with it and go on after a restart."""
+    # uvicorn raises the signal again at its end: without a handler nothing below would run.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     installation = bootstrap.open_installation(config, with_workers=True)
     bootstrap.upgrade_database(installation.settings)
     seed.seed(installation.context, installation.settings)
@@ -26,11 +39,7 @@ def run(config: Path | None) -> None:
             build(installation, metrics_token=os.environ.get(METRICS_TOKEN) or None),
             host=where.host,
             port=where.port,
-            access_log=False,
-            server_header=False,
-            # A caller could name any address, and failed attempts are counted by address.
-            proxy_headers=False,
-            log_level="warning",
+            **SERVER,
         )
     finally:
         schedule.stop()

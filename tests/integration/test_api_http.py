@@ -93,3 +93,13 @@ def test_a_body_that_lies_about_its_end_is_cut_at_the_limit(
 def test_the_health_checks_answer_over_http(http_: httpx.Client) -> None:
     for path in ("/healthz", "/readyz"):
         assert httpx.get(str(http_.base_url.join(path))).json() == {"status": "ok"}
+
+
+def test_failures_are_counted_by_the_real_address_whatever_a_caller_says(
+    http_: httpx.Client,
+) -> None:
+    def guess(number: int) -> int:
+        headers = {"authorization": "Bearer wrong", "x-forwarded-for": f"10.0.0.{number}"}
+        return http_.get("/routes", headers=headers).status_code
+
+    assert [guess(number) for number in range(12)] == [401] * 10 + [429] * 2
