@@ -15,7 +15,7 @@ from harness.cli.session import Session
 from harness.cli.waiting import answers
 from harness.control import lookup, routes, seed
 from harness.control.context import Context
-from harness.domain.errors import SwapgateError
+from harness.domain.errors import StoreUnavailable, SwapgateError
 from harness.domain.settings import Settings
 from harness.domain.targets import Provider
 from harness.runtime.addresses import holder, is_free
@@ -87,13 +87,16 @@ def _database(session: Session) -> tuple[Context | None, list[Check]]:
         return None, [Check("database", "fail", str(error), "start it, or mend `database_url`")]
     if differences:
         found = f"{shown} is at another revision: {len(differences)} differences"
-        return None, [Check("database", "fail", found, "run `swapgate db upgrade`")]
-    fine = Check("database", "ok", f"{shown}, at the newest revision")
+        schema = Check("database", "fail", found, "run `swapgate db upgrade`")
+    else:
+        schema = Check("database", "ok", f"{shown}, at the newest revision")
     try:
         context = session.context
-        return context, [fine, _audit(context)]
+        return context, [schema, _audit(context)]
+    except StoreUnavailable:
+        return None, [schema]
     except SwapgateError as error:
-        return None, [fine, Check("secret", "fail", str(error), again)]
+        return None, [schema, Check("secret", "fail", str(error), again)]
 
 
 def _audit(context: Context) -> Check:

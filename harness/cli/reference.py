@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from enum import StrEnum
+from inspect import cleandoc
 from typing import TypeVar
 
 import click
@@ -59,10 +60,12 @@ def _commands(parent: click.Context) -> list[str]:
 def _command(ctx: click.Context) -> str:
     level = "#" * ctx.command_path.count(" ")
     usage = " ".join(ctx.command.collect_usage_pieces(ctx))
-    text = click.unstyle(ctx.command.help or "").strip()
+    # Only newer Pythons take the indentation out of a docstring themselves.
+    text = cleandoc(ctx.command.help or "")
     lines = [f"#{level} `{ctx.command_path}`", "", text, ""]
     if not isinstance(ctx.command, click.Group):
-        lines += ["```text", f"{ctx.command_path} {usage}", "```", "", _options("", ctx)]
+        lines += ["```text", f"{ctx.command_path} {usage}", "```", ""]
+        lines += [options] if (options := _options("", ctx)) else []
     return "\n".join(lines)
 
 
@@ -71,7 +74,7 @@ def _options(title: str, ctx: click.Context) -> str:
     for param in ctx.command.get_params(ctx):
         record = param.get_help_record(ctx)
         known = title == "" and set(param.opts) & {"--json", "--help"}
-        if record is not None and not known:
+        if record is not None and record[1] and not known:
             rows.append(f"| `{_cell(record[0])}` | {_cell(record[1])} |")
     if not rows:
         return ""

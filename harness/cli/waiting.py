@@ -1,8 +1,8 @@
 """Following something to its end: a line of progress on stderr, a deadline, exit code 5."""
 
 import sys
-import time
 from collections.abc import Callable
+from time import sleep
 from typing import TypeVar
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
@@ -57,7 +57,7 @@ def follow(
                 return found, True
             if deadline is not None and clock.monotonic() >= deadline:
                 return found, False
-            time.sleep(PAUSE_S)
+            sleep(PAUSE_S)
     finally:
         ticker.end()
 

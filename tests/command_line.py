@@ -1,0 +1,84 @@
+"""The command line on an installation in a folder: its file, its secret, a real SQLite."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from click.testing import CliRunner, Result
+
+from harness.cli.program import program
+from harness.runtime.clock import ManualClock, SystemClock
+from harness.store.sql import SqlStore
+from tests.world import SECRET, World
+
+FILE = """\
+# yaml-language-server: $schema=swapgate.schema.json
+home: .swapgate
+control: {port: 1}
+providers:
+  sim:
+    api_base: http://127.0.0.1:9/v1
+    prices:
+      base: {input_usd_per_mtok: 1, output_usd_per_mtok: 2}
+suites:
+  colours: {path: colours.jsonl, scorer: exact}
+policies:
+  default:
+    promotion: automatic
+    gate: {claim: superior, infra_pause_s: 5}
+    canary: &canary
+      unit: request
+      p0: 0.2
+      alpha: 0.05
+      steps:
+        - {weight_bps: 100, min_exposures: 3}
+        - {weight_bps: 500, min_exposures: 5}
+        - {weight_bps: 2500, min_exposures: 10, certify: true}
+  approved:
+    promotion: approved
+    gate: {claim: superior}
+    canary: *canary
+routes:
+  chat: {incumbent: sim/base, suites: [colours]}
+"""
+
+
+@dataclass
+class CommandLine:
+    """Runs `swapgate` in `folder`. world: the control plane over the same database."""
+
+    folder: Path
+    world: World
+
+    def run(self, *words: str, exits: int = 0) -> Result:
+        done = CliRunner().invoke(program, list(words), prog_name="swapgate")
+        assert done.exit_code == exits, f"{words}: {done.exit_code}\n{done.output}"
+        return done
+
+    def text(self, *words: str, exits: int = 0) -> str:
+        return self.run(*words, exits=exits).stdout
+
+    def error(self, *words: str, exits: int) -> str:
+        """What stands on stderr; stdout holds nothing."""
+        done = self.run(*words, exits=exits)
+        assert done.stdout == ""
+        return done.stderr
+
+    def json(self, *words: str, exits: int = 0) -> Any:
+        return json.loads(self.run(*words, "--json", exits=exits).stdout)
+
+
+def installed(folder: Path, database: Path) -> CommandLine:
+    """An installation in `folder` around the migrated SQLite file `database`.
+
+    The environment must have SWAPGATE_SECRET, and `folder` be the current one.
+    """
+    (folder / "swapgate.yaml").write_text(FILE, encoding="utf-8")
+    (folder / ".swapgate").mkdir()
+    file = database.rename(folder / ".swapgate/swapgate.db")
+    # The commands read the machine's clock; a verdict must not have expired by it.
+    clock = ManualClock(SystemClock().now())
+    store = SqlStore(f"sqlite:///{file}", secret=SECRET, clock=clock)
+    world = World(folder, store, clock=clock)
+    return CommandLine(folder, world)

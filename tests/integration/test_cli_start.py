@@ -1,0 +1,327 @@
+"""Setting up, looking after, and what a call says when it cannot do what was asked."""
+
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from jsonschema import Draft202012Validator
+
+from harness.cli.program import program
+from tests.scripted_provider import Response, serving
+
+SWAPGATE = str(Path(sys.executable).with_name("swapgate"))
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder, and an environment without ours."""
+    for name in [each for each in os.environ if each.startswith("SWAPGATE")]:
+        if not name.startswith("SWAPGATE_TEST"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    # Nothing listens on port 1, and nothing is expected to.
+    monkeypatch.setenv("SWAPGATE__CONTROL__PORT", "1")
+    return tmp_path
+
+
+def run(*words: str, exits: int = 0) -> Result:
+    done = CliRunner().invoke(program, list(words), prog_name="swapgate")
+    assert done.exit_code == exits, f"{words}: {done.exit_code}\n{done.output}"
+    return done
+
+
+def statuses(exits: int = 0) -> dict[str, str]:
+    found = json.loads(run("doctor", "--json", exits=exits).stdout)
+    return {each["subject"]: each["status"] for each in found["checks"]}
+
+
+def test_init_makes_an_installation_that_the_doctor_likes(here: Path) -> None:
+    done = run("init")
+
+    secret = here / ".swapgate/secret.key"
+    assert secret.stat().st_mode & 0o777 == 0o600
+    assert "sg-mgmt-" in done.stdout
+    assert "sk-sg-" in done.stdout
+    assert "not shown again" in done.stderr
+    first = (here / "swapgate.yaml").read_text().splitlines()[0]
+    assert first == "# yaml-language-server: $schema=swapgate.schema.json"
+    Draft202012Validator.check_schema(json.loads((here / "swapgate.schema.json").read_text()))
+    found = statuses()
+    assert found["database"] == found["audit log"] == found["suite tickets"] == "ok"
+    assert found["providers"] == "warn"
+
+
+def test_init_again_changes_nothing(here: Path) -> None:
+    run("init")
+    (here / "swapgate.yaml").write_text("home: .swapgate\n# mine\n")
+    before = (here / ".swapgate/secret.key").read_text()
+
+    done = run("init")
+
+    assert "kept" in done.stdout
+    assert "keys already" in done.stderr
+    assert "sg-mgmt-" not in done.output
+    assert (here / "swapgate.yaml").read_text() == "home: .swapgate\n# mine\n"
+    assert (here / ".swapgate/secret.key").read_text() == before
+    assert len(json.loads(run("key", "list", "--json").stdout)) == 2
+
+
+def test_init_brings_in_what_the_file_names(here: Path) -> None:
+    (here / "swapgate.yaml").write_text(
+        "providers: {sim: {api_base: 'http://127.0.0.1:9/v1'}}\n"
+        "routes: {triage: {incumbent: sim/a, suites: [tickets]}}\n"
+    )
+
+    assert "added route triage" in run("init").stdout
+    assert json.loads(run("route", "show", "triage", "--json").stdout)
+
+
+def test_init_writes_where_the_config_option_says(here: Path) -> None:
+    (here / "elsewhere").mkdir()
+
+    run("init", "--config", "elsewhere/mine.yaml")
+
+    assert (here / "elsewhere/mine.yaml").exists()
+    assert (here / "elsewhere/.swapgate/swapgate.db").exists()
+    assert "whole" in run("--config", "elsewhere/mine.yaml", "audit", "verify").stdout
+    assert "whole" in run("audit", "verify", "--config", "elsewhere/mine.yaml").stdout
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(here: Path) -> None:
+    (here / "file").touch()
+
+    done = run("init", "--config", "file/swapgate.yaml", exits=2)
+
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("swapgate: cannot write file/swapgate.yaml")
+
+
+# Root may write everywhere; and another user cannot read root's Python any more, so that the
+# first call brings in all that the second needs.
+AS_NOBODY = """
+import os, sys
+from harness.cli.program import program
+try:
+    program(["init"])
+except SystemExit:
+    os.chdir(sys.argv[1])
+if os.geteuid() == 0:
+    os.seteuid(65534)
+program(["init"])
+"""
+
+
+def test_a_read_only_folder_is_one_sentence(here: Path) -> None:
+    with tempfile.TemporaryDirectory() as closed:
+        Path(closed).chmod(0o555)
+        done = subprocess.run(  # noqa: S603 - our own Python
+            [sys.executable, "-c", AS_NOBODY, closed],
+            cwd=here,
+            capture_output=True,
+            check=False,
+            text=True,
+        )
+
+    said = done.stderr.splitlines()[-1]
+    assert done.returncode == 2, done.stderr
+    assert said.startswith(f"swapgate: cannot write {closed}/swapgate.yaml")
+    assert said.endswith("run `swapgate init` in a folder of yours")
+
+
+def test_the_doctor_sends_an_empty_folder_to_init(here: Path) -> None:
+    found = statuses(exits=1)
+
+    assert found["configuration"] == "warn"
+    assert found["home"] == found["database"] == "fail"
+    assert "run `swapgate init`" in run("doctor", exits=1).stdout
+    assert not (here / ".swapgate").exists()
+
+
+def test_the_doctor_names_the_line_of_a_wrong_file(here: Path) -> None:
+    (here / "swapgate.yaml").write_text("home: .swapgate\nruoter: {}\n")
+
+    done = run("doctor", exits=1)
+
+    assert "swapgate.yaml:2" in done.stdout
+    assert "router" in done.stdout
+
+
+def test_the_doctor_sees_a_schema_that_is_behind(here: Path) -> None:
+    run("init")
+    file = here / ".swapgate/swapgate.db"
+    file.unlink()
+    sqlite3.connect(file).close()
+
+    assert statuses(exits=1)["database"] == "fail"
+    assert run("db", "check", exits=1).stdout
+    run("db", "upgrade")
+    assert statuses()["database"] == "ok"
+    assert "what this version needs" in run("db", "check").stdout
+
+
+def test_the_doctor_misses_a_suite_s_file(here: Path) -> None:
+    (here / "swapgate.yaml").write_text("suites: {mine: {path: gone.jsonl}}\n")
+    run("init")
+
+    assert statuses(exits=1)["suite mine"] == "fail"
+
+
+def test_the_doctor_reads_every_suite(here: Path) -> None:
+    (here / "swapgate.yaml").write_text("suites: {mine: {path: bad.jsonl}}\n")
+    (here / "bad.jsonl").write_text("{\n")
+    run("init")
+
+    assert statuses(exits=1)["suite mine"] == "fail"
+
+
+@pytest.mark.req("D5")
+def test_the_doctor_asks_every_provider(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def script(_: object) -> Response:
+        return Response()
+
+    with serving(script) as served:
+        (here / "swapgate.yaml").write_text(
+            "providers:\n"
+            f"  lists_nothing: {{api_base: '{served.url}'}}\n"
+            "  gone: {api_base: 'http://127.0.0.1:9/v1'}\n"
+            "  no_key: {api_base: 'http://127.0.0.1:9/v1', api_key_env: NO_SUCH_KEY}\n"
+            "  odd: {api_base: 'file:///etc/passwd'}\n"
+        )
+        monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+        run("init")
+
+        found = statuses(exits=1)
+
+    # http.server answers 501 to a GET that it does not know.
+    assert found["provider lists_nothing"] == "warn"
+    assert found["provider gone"] == "fail"
+    assert found["provider no_key"] == "fail"
+    assert found["provider odd"] == "fail"
+
+
+def test_the_doctor_says_who_holds_a_port(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("init")
+    assert (here / "swapgate.yaml").exists()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        monkeypatch.setenv("SWAPGATE__ROUTER__PORT", str(port))
+        listener.close()
+        assert statuses()["port of router"] == "ok"
+    with socket.create_server(("127.0.0.1", port)):
+        assert statuses(exits=1)["port of router"] == "fail"
+
+
+def test_without_init_a_command_says_what_to_run(here: Path) -> None:
+    done = run("route", "list", exits=2)
+
+    assert "run `swapgate init`" in done.stderr
+    assert here.exists()
+
+
+def test_a_database_without_tables_says_what_to_run(here: Path) -> None:
+    run("init")
+    file = here / ".swapgate/swapgate.db"
+    file.unlink()
+    sqlite3.connect(file).close()
+
+    done = run("route", "list", exits=1)
+
+    assert done.stderr.startswith("swapgate: ")
+    assert "run `swapgate db upgrade`" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_database_that_does_not_answer_is_one_sentence(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("init")
+    monkeypatch.setenv("SWAPGATE__DATABASE_URL", "postgresql://nobody@127.0.0.1:9/none")
+
+    done = run("route", "list", exits=1)
+
+    assert "does not answer" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert here.exists()
+
+
+def test_an_error_is_a_document_too(here: Path) -> None:
+    run("init")
+
+    for words in (("--json", "route", "show", "nope"), ("route", "show", "nope", "--json")):
+        done = run(*words, exits=1)
+        error = json.loads(done.stdout)["error"]
+        assert error["kind"] == "NotFound"
+        assert error["exit_code"] == 1
+        assert error["message"] in done.stderr
+    assert json.loads(run("rout", "--json", exits=2).stdout)["error"]["exit_code"] == 2
+    assert here.exists()
+
+
+def test_an_unexpected_error_is_a_sentence_and_with_debug_a_traceback(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a fault of ours")
+
+    monkeypatch.setattr("harness.bootstrap.load_settings", broken)
+
+    brief, full = run("config", "show", exits=1), run("config", "show", "--debug", exits=1)
+
+    assert "report it" in brief.stderr
+    assert "Traceback" not in brief.stderr
+    assert "Traceback" in full.stderr
+    assert here.exists()
+
+
+def test_an_interrupt_ends_with_130(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("harness.bootstrap.load_settings", interrupted)
+
+    done = run("config", "show", exits=130)
+
+    assert "Traceback" not in done.stderr
+    assert here.exists()
+
+
+def test_a_reader_that_leaves_is_no_error(here: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as gone:
+        done = subprocess.run(  # noqa: S603 - our own command
+            [SWAPGATE, "config", "schema"],
+            cwd=here,
+            stdout=gone,
+            stderr=subprocess.PIPE,
+            check=False,
+            text=True,
+        )
+
+    assert done.stderr == ""
+
+
+def test_who_acts_is_the_option_then_the_variable_then_the_user(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("init")
+    monkeypatch.setenv("LOGNAME", "olga")
+    run("key", "create", "one")
+    monkeypatch.setenv("SWAPGATE_ACTOR", "vera")
+    run("key", "create", "two")
+    run("key", "create", "three", "--as", "otto")
+    run("--as", "otto", "key", "create", "four")
+
+    events = json.loads(run("audit", "tail", "-n", "4", "--json").stdout)
+
+    assert [event["actor"] for event in events] == ["olga", "vera", "otto", "otto"]
+    assert here.exists()

@@ -1,0 +1,400 @@
+"""Every verb of the command line on a real installation, for people and as JSON."""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from harness.cli.program import program
+from tests.command_line import CommandLine, installed
+from tests.scripted_provider import Response, serving
+from tests.world import SECRET
+
+# These end only when they are stopped, or are no verbs for data.
+PROCESSES = {
+    *("serve all", "serve control", "serve router", "serve ui", "sim", "demo", "worker"),
+    *("completion", "docs generate"),
+}
+PAIRS = "item,incumbent,candidate\n" + "".join(f"{n},0,1\n" for n in range(40))
+BLOCKS = "block,requests,canary_requests,failures,canary_failures\n1,100,10,0,0\n"
+
+
+@pytest.fixture
+def cli(
+    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[CommandLine]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SWAPGATE_SECRET", SECRET.decode())
+    monkeypatch.setenv("SWAPGATE_ACTOR", "ann")
+    made = installed(tmp_path, Path(sqlite_url.removeprefix("sqlite:///")))
+    made.run("init")
+    yield made
+    made.world.store.close()
+
+
+def leaves(command: click.Command, path: tuple[str, ...] = ()) -> set[str]:
+    if not isinstance(command, click.Group):
+        return {" ".join(path)}
+    with click.Context(command) as ctx:
+        found = set()
+        for name in command.list_commands(ctx):
+            inner = command.get_command(ctx, name)
+            assert inner is not None
+            found |= leaves(inner, (*path, name))
+        return found
+
+
+def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
+    asked: set[str] = set()
+
+    def ask(*words: str, exits: int = 0) -> object:
+        asked.update({" ".join(words[:1]), " ".join(words[:2])})
+        return cli.json(*words, exits=exits)
+
+    (cli.folder / "pairs.csv").write_text(PAIRS)
+    (cli.folder / "blocks.csv").write_text(BLOCKS)
+    ask("init")
+    ask("doctor", exits=1)  # the provider does not answer
+    ask("db", "upgrade")
+    ask("db", "check")
+    ask("config", "schema")
+    ask("config", "show")
+    ask("model", "add", "sim/better")
+    ask("model", "list")
+    ask("model", "probe", "sim/better", exits=1)
+    ask("route", "create", "chat2", "--incumbent", "sim/base", "--suite", "colours")
+    ask("route", "create", "chat3", "--incumbent", "sim/base", "--suite", "colours")
+    ask("route", "list")
+    ask("route", "show", "chat")
+    ask("route", "history", "chat")
+    ask("route", "diff", "chat")
+    run = ask("eval", "run", "colours", "sim/base", "--items", "5")
+    assert isinstance(run, dict)
+    ask("eval", "list")
+    ask("eval", "show", run["run"]["id"])
+    first = ask("proposal", "create", "chat", "sim/better")
+    second = ask("proposal", "create", "chat2", "sim/better", "--policy", "approved")
+    third = ask("proposal", "create", "chat3", "sim/better", "--policy", "approved")
+    ids = [each["proposal"]["id"] for each in (first, second, third)]  # type: ignore[index]
+    for _ in range(4):
+        cli.world.turn()
+    ask("proposal", "list")
+    ask("proposal", "show", ids[0])
+    ask("proposal", "approve", ids[1], "--as", "ben")
+    ask("proposal", "reject", ids[2], "--reason", "not now")
+    ask("canary", "status")
+    ask("canary", "pause", "chat")
+    ask("canary", "resume", "chat")
+    ask("canary", "abort", "chat")
+    fourth = ask("proposal", "create", "chat3", "sim/equal")
+    ask("proposal", "cancel", fourth["proposal"]["id"])  # type: ignore[index]
+    promoted(cli)
+    ask("route", "rollback", "chat2", "--reason", "a rehearsal")
+    key = ask("key", "create", "carol", "--role", "viewer")
+    ask("key", "list")
+    ask("key", "revoke", key["key"]["id"])  # type: ignore[index]
+    ask("audit", "tail")
+    ask("audit", "verify")
+    ask("gate", "decide", "pairs.csv")
+    ask("canary", "decide", "blocks.csv")
+
+    assert leaves(program) - PROCESSES <= asked
+
+
+def promoted(cli: CommandLine) -> None:
+    """Turn and feed until the last live canary has ended."""
+    for _ in range(60):
+        cli.world.turn()
+        cli.world.feed()
+        if not cli.json("canary", "status"):
+            return
+    raise AssertionError("the canary has not ended")
+
+
+@pytest.mark.req("F4")
+def test_a_swap_from_the_proposal_to_the_promotion_in_words(cli: CommandLine) -> None:
+    said = cli.run("proposal", "create", "chat", "sim/better", "--reason", "cheaper")
+    proposal = said.stdout.split()[-2]
+    assert "points" in said.stdout
+    assert "no control process answers" in said.stderr
+    assert "no run has started yet" in cli.run("proposal", "show", proposal).stderr
+    cli.world.turn()
+    assert "colours" in cli.text("proposal", "show", proposal)
+
+    cli.world.until_decided(proposal)
+
+    shown = cli.text("proposal", "show", proposal)
+    assert "PASSED" in shown
+    assert "cheaper" in shown
+    assert "evidence of harm: 0 % of the rollback level" in shown
+    status = cli.text("canary", "status")
+    assert "0 of 3 exposures" in status
+    assert "for 5 %" in status
+    promoted(cli)
+    assert "promoted" in cli.text("canary", "status", "chat")
+    assert "sim/better" in cli.text("route", "list")
+    assert "promotion" in cli.text("route", "history", "chat")
+    assert "sim/better" in cli.text("route", "diff", "chat")
+    assert "served by sim/base again" in cli.text(
+        "route", "rollback", "chat", "--reason", "it is dearer than we thought"
+    )
+
+
+def test_a_worse_candidate_is_stopped_and_the_report_says_why(cli: CommandLine) -> None:
+    proposal = cli.json("proposal", "create", "chat", "sim/worse")["proposal"]["id"]
+
+    cli.world.until_decided(proposal)
+
+    shown = cli.text("proposal", "show", proposal)
+    assert "FAILED" in shown
+    assert "rejected" in shown
+    assert "FAILED" in cli.text("proposal", "list", "--route", "chat")
+    assert cli.json("proposal", "list", "--open") == []
+
+
+def test_a_dry_run_shows_the_plan_and_stores_nothing(cli: CommandLine) -> None:
+    done = cli.run("proposal", "create", "chat", "sim/better", "--dry-run")
+
+    assert "60" in done.stdout
+    assert "With 60 items you can only see" in done.stderr
+    assert cli.json("proposal", "list") == []
+    assert [each["target"]["name"] for each in cli.json("model", "list")] == ["sim/base"]
+
+
+def test_a_dry_run_finds_what_the_proposal_would(cli: CommandLine) -> None:
+    cli.run("proposal", "create", "chat", "sim/better")
+
+    cli.run("proposal", "create", "chat", "sim/equal", "--dry-run", exits=6)
+    cli.run("proposal", "create", "chat", "sim/base", "--dry-run", exits=2)
+
+
+def test_a_price_that_nobody_named_is_unknown(cli: CommandLine) -> None:
+    cli.run("model", "add", "sim/better")
+
+    known, unknown = sorted(cli.json("model", "list"), key=lambda each: str(each["target"]))
+
+    prices = {each["target"]["model"]: each["price"] for each in (known, unknown)}
+    assert prices["base"] == {"input_usd_per_mtok": 1, "output_usd_per_mtok": 2}
+    assert prices["better"] is None
+    assert "unknown" in cli.text("model", "list")
+
+
+@pytest.mark.req("A8")
+def test_a_request_patch_makes_another_target(cli: CommandLine) -> None:
+    patched = cli.json(
+        *("model", "add", "sim/better", "--param", "temperature=0.2"),
+        *("--param", "user=someone", "--patch-param", 'stop=["END"]'),
+        *(
+            "--prompt-addendum",
+            "Answer in JSON.",
+            "--response-format",
+            '{"type": "json_object"}',
+        ),
+    )
+
+    assert patched["parameters"] == {"temperature": 0.2, "user": "someone"}
+    assert patched["request_patch"] == {
+        "parameters": {"stop": ["END"]},
+        "prompt_addendum": "Answer in JSON.",
+        "response_format": {"type": "json_object"},
+    }
+    assert patched["id"] != cli.json("model", "add", "sim/better")["id"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--param", "temperature"),
+        ("--param", "=1"),
+        ("--response-format", "{"),
+        ("--response-format", "[]"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_refused(
+    cli: CommandLine, options: tuple[str, str]
+) -> None:
+    said = cli.error("model", "add", "sim/better", *options, exits=2)
+
+    assert options[0] in said
+
+
+@pytest.mark.req("D5")
+def test_a_probe_asks_the_real_provider(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIM_KEY", "sk-of-the-test")
+    with serving(lambda _: Response("ready")) as served:
+        configure(cli, f"  other: {{api_base: '{served.url}', api_key_env: SIM_KEY}}\n")
+
+        found = cli.json("model", "probe", "other/m")
+        assert "answered" in cli.text("model", "probe", "other/m")
+
+    assert found["ok"] is True
+    assert found["answer"] == "ready"
+    assert found["served_model"] == "served-1@fp"
+    assert found["latency_ms"] > 0
+    assert served.requests[0]["authorization"] == "Bearer sk-of-the-test"
+    assert served.requests[0]["model"] == "m"
+
+
+@pytest.mark.parametrize(
+    ("response", "words"),
+    [
+        (Response(status=401), "refuses our key"),
+        (Response(status=400, raw=b'{"error": {"message": "no such model"}}'), "no such model"),
+        (Response(status=500, raw=b"<h1>oops</h1>"), "500: <h1>oops</h1>"),
+        (Response(raw=b"not JSON"), "not JSON"),
+        (Response(status=302, headers={"location": "http://127.0.0.1:9/"}), "302"),
+        (Response(reset=True), "does not answer"),
+    ],
+)
+def test_a_probe_says_how_it_failed(cli: CommandLine, response: Response, words: str) -> None:
+    with serving(lambda _: response) as served:
+        configure(cli, f"  other: {{api_base: '{served.url}'}}\n")
+
+        found = cli.json("model", "probe", "other/m", exits=1)
+
+    assert found["ok"] is False
+    assert words in found["error"]
+
+
+def configure(cli: CommandLine, provider: str) -> None:
+    """Add a provider to the file."""
+    file = cli.folder / "swapgate.yaml"
+    text = file.read_text().replace("suites:\n  colours", f"{provider}suites:\n  colours")
+    file.write_text(text)
+
+
+def test_a_registered_target_is_probed_by_its_id(cli: CommandLine) -> None:
+    with serving(lambda _: Response("ready")) as served:
+        configure(cli, f"  other: {{api_base: '{served.url}'}}\n")
+        made = cli.json("model", "add", "other/m", "--param", "temperature=0.5")
+
+        cli.run("model", "probe", made["id"])
+
+    assert served.requests[0]["temperature"] == 0.5
+
+
+def test_a_run_by_hand_is_listed_and_shown(cli: CommandLine) -> None:
+    run = cli.json("eval", "run", "colours", "sim/base", "--items", "6")["run"]["id"]
+    assert "0 of 6" in cli.text("eval", "list", "--state", "queued")
+
+    cli.world.turn()
+
+    shown = cli.json("eval", "show", run, "--samples")
+    assert shown["run"]["state"] == "done"
+    assert len(shown["answers"]) == 6
+    assert 0 <= shown["strict"] <= shown["lenient"] <= 1
+    assert "6 of 6" in cli.text("eval", "show", run, "--samples")
+    assert cli.json("eval", "list", "--state", "queued") == []
+
+
+def test_a_route_shows_its_settings(cli: CommandLine) -> None:
+    cli.run(
+        *("route", "create", "triage", "--incumbent", "sim/base", "--fallback", "sim/equal"),
+        *("--suite", "colours", "--stakes", "high", "--description", "Tickets"),
+    )
+
+    shown = cli.text("route", "show", "triage")
+
+    assert "Tickets" in shown
+    assert "sim/equal" in shown
+    assert "colours (primary)" in shown
+    assert cli.json("route", "show", "triage")["route"]["settings"]["stakes"] == "high"
+
+
+def test_the_file_differs_from_the_database_and_the_diff_says_so(cli: CommandLine) -> None:
+    file = cli.folder / "swapgate.yaml"
+    file.write_text(file.read_text().replace("incumbent: sim/base", "incumbent: sim/other"))
+
+    found = cli.json("route", "diff", "chat")
+
+    assert found["changed"] == {}
+    assert "sim/other" in found["file"][0]
+    assert "the same" in cli.run("route", "diff", "chat", "1", "1").stderr
+
+
+def test_a_canary_is_paused_resumed_and_aborted_by_hand(cli: CommandLine) -> None:
+    proposal = cli.json("proposal", "create", "chat", "sim/better")["proposal"]["id"]
+    cli.world.until_decided(proposal)
+
+    assert "paused" in cli.text("canary", "pause", "chat", "--reason", "lunch")
+    assert "waiting" in cli.text("canary", "resume", "chat")
+    cli.run("canary", "resume", "chat", exits=6)
+    assert "rolled back" in cli.text("canary", "abort", "chat")
+    assert "rolled back" in cli.text("proposal", "show", proposal)
+    assert "no canary" in cli.run("canary", "status").stderr
+
+
+def test_the_proposer_cannot_approve(cli: CommandLine) -> None:
+    made = cli.json("proposal", "create", "chat", "sim/better", "--policy", "approved")
+    proposal = made["proposal"]["id"]
+    cli.world.until_decided(proposal)
+
+    assert "ask another approver" in cli.error("proposal", "approve", proposal, exits=7)
+    assert "approved by ben" in cli.text("proposal", "approve", proposal, "--as", "ben")
+
+
+def test_a_key_is_printed_once_and_revoked(cli: CommandLine) -> None:
+    done = cli.run("key", "create", "web", "--route", "chat")
+    text = done.stdout.strip()
+    assert text.startswith("sk-sg-")
+    key = next(each for each in cli.json("key", "list") if each["name"] == "web")
+    assert text not in cli.text("key", "list")
+    assert "hash" not in key
+
+    assert "revoked" in cli.text("key", "revoke", key["id"])
+
+    (found,) = (each for each in cli.json("key", "list") if each["id"] == key["id"])
+    assert found["revoked_at"] is not None
+    cli.run("key", "create", "both", "--role", "admin", "--route", "chat", exits=2)
+
+
+@pytest.mark.req("F5")
+def test_a_changed_audit_event_is_found(cli: CommandLine) -> None:
+    assert "whole" in cli.text("audit", "verify")
+    assert "route.create" in cli.text("audit", "tail", "-n", "50")
+    cli.world.store.close()
+    db = sqlite3.connect(cli.folder / ".swapgate/swapgate.db")
+    triggers = (
+        "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name LIKE 'audit%'"
+    )
+    for (name,) in db.execute(triggers).fetchall():
+        db.execute(f"DROP TRIGGER {name}")
+    (table,) = db.execute(
+        "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE 'audit%'"
+    ).fetchone()
+    db.execute(f"UPDATE {table} SET actor = 'somebody else' WHERE number = 2")  # noqa: S608 - our own table
+    db.commit()
+    db.close()
+
+    assert cli.json("audit", "verify", exits=1)["first_break"] == 2
+    assert "broken at event 2" in cli.text("audit", "verify", exits=1)
+    assert "broken at event 2" in cli.text("doctor", exits=1)
+
+
+def test_passwords_and_header_values_are_not_shown(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWAPGATE__DATABASE_URL", "postgresql://me:tops3cret@localhost/db")
+    configure(cli, "  other: {api_base: 'http://x', extra_headers: {x-key: hush}}\n")
+
+    shown = cli.text("config", "show")
+
+    assert "me:***@localhost" in shown
+    assert "x-key" in shown
+    assert "hush" not in shown
+    assert "tops3cret" not in json.dumps(cli.json("config", "show"))
+
+
+def test_the_global_json_reaches_a_command_with_its_own(cli: CommandLine) -> None:
+    (cli.folder / "pairs.csv").write_text(PAIRS)
+
+    before = json.loads(cli.text("--json", "gate", "decide", "pairs.csv"))
+    after = json.loads(cli.text("gate", "decide", "pairs.csv", "--json"))
+
+    assert before == after
+    assert before["verdict"] == "passed"

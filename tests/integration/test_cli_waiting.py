@@ -1,0 +1,224 @@
+"""`--wait`: a proposal or a run followed to its end, and the exit code that a script reads."""
+
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.cli import waiting
+from harness.control import canary, propose
+from harness.domain.access import Actor, Role
+from harness.domain.evaluation import RunState
+from harness.domain.rollout import Signal
+from tests.command_line import CommandLine, installed
+from tests.world import SECRET
+
+
+@pytest.fixture
+def cli(
+    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[CommandLine]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SWAPGATE_SECRET", SECRET.decode())
+    made = installed(tmp_path, Path(sqlite_url.removeprefix("sqlite:///")))
+    made.run("init")
+    yield made
+    made.world.store.close()
+
+
+@pytest.fixture
+def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
+    """What happens in each pause of the command that waits."""
+
+    def during(what: Callable[[], object]) -> None:
+        monkeypatch.setattr(waiting, "sleep", lambda _: what())
+
+    return during
+
+
+Meanwhile = Callable[[Callable[[], object]], None]
+
+
+@pytest.mark.parametrize(
+    ("candidate", "code", "words"),
+    [("better", 0, "PASSED"), ("worse", 3, "FAILED"), ("equal", 4, "NOT ENOUGH EVIDENCE")],
+)
+def test_the_exit_code_is_the_verdict(
+    cli: CommandLine, meanwhile: Meanwhile, candidate: str, code: int, words: str
+) -> None:
+    meanwhile(cli.world.turn)
+
+    done = cli.run("proposal", "create", "chat", f"sim/{candidate}", "--wait", exits=code)
+
+    assert words in done.stdout
+    assert "evaluating" in done.stderr
+
+
+def test_until_the_end_means_until_the_canary_has_ended(
+    cli: CommandLine, meanwhile: Meanwhile
+) -> None:
+    def goes_on() -> None:
+        cli.world.turn()
+        cli.world.feed()
+
+    meanwhile(goes_on)
+
+    done = cli.run("proposal", "create", "chat", "sim/better", "--wait", "--until", "end")
+
+    assert "is promoted" in done.stdout
+    assert "canary at 1 %" in done.stderr
+    assert "canary at 25 %" in done.stderr
+
+
+def test_a_rollback_ends_with_3(cli: CommandLine, meanwhile: Meanwhile) -> None:
+    def goes_wrong() -> None:
+        cli.world.turn()
+        cli.world.feed(failing=True)
+
+    meanwhile(goes_wrong)
+    words = ("proposal", "create", "chat", "sim/better", "--wait", "--until", "end")
+
+    assert cli.json(*words, exits=3)["proposal"]["phase"] == "rolled_back"
+
+
+def test_an_aborted_canary_ends_with_3(cli: CommandLine, meanwhile: Meanwhile) -> None:
+    somebody = Actor("otto", Role.ADMIN)
+
+    def aborts() -> None:
+        cli.world.turn()
+        ctx = cli.world.context()
+        with ctx.store.read() as tx:
+            live = tx.rollouts.live()
+        if live:
+            canary.by_hand(ctx, somebody, "chat", Signal.ABORT, "no")
+
+    meanwhile(aborts)
+
+    words = ("proposal", "create", "chat", "sim/better", "--wait", "--until", "end")
+    assert "rolled back" in cli.text(*words, exits=3)
+
+
+@pytest.mark.parametrize(("end", "code"), [("refuse", 7), ("cancel", 1)])
+def test_an_end_by_people_has_its_own_code(
+    cli: CommandLine, meanwhile: Meanwhile, end: str, code: int
+) -> None:
+    somebody = Actor("otto", Role.ADMIN)
+
+    def decides() -> None:
+        cli.world.turn()
+        for found in propose.all_proposals(cli.world.context(), open_only=True):
+            if found.verdict is not None:
+                getattr(propose, end)(cli.world.context(), somebody, found.id, "no need")
+
+    meanwhile(decides)
+
+    cli.run(
+        *("proposal", "create", "chat", "sim/better", "--policy", "approved"),
+        *("--wait", "--until", "end"),
+        exits=code,
+    )
+
+
+def test_when_the_time_is_up_the_code_is_5(cli: CommandLine) -> None:
+    words = ("proposal", "create", "chat", "sim/better", "--wait", "--timeout", "0")
+
+    assert cli.json(*words, exits=5)["proposal"]["phase"] == "proposed"
+
+
+def test_a_busy_route_names_its_open_proposal(cli: CommandLine) -> None:
+    first = cli.json("proposal", "create", "chat", "sim/better")["proposal"]["id"]
+
+    done = cli.run("proposal", "create", "chat", "sim/equal", exits=6)
+
+    assert first in done.stderr
+
+
+def test_a_run_is_followed_to_its_end(cli: CommandLine, meanwhile: Meanwhile) -> None:
+    meanwhile(cli.world.turn)
+
+    done = cli.run("eval", "run", "colours", "sim/base", "--wait")
+
+    assert "60 of 60" in done.stdout
+    assert "no control process answers" in done.stderr
+
+
+@pytest.mark.parametrize(("state", "code"), [("failed", 1), ("over_budget", 4)])
+def test_a_run_that_ends_early_says_how(
+    cli: CommandLine, meanwhile: Meanwhile, state: str, code: int
+) -> None:
+    def ends() -> None:
+        with cli.world.store.write() as tx:
+            for run in tx.runs.list():
+                tx.runs.set_state(run.id, RunState(state), "as the test says")
+
+    meanwhile(ends)
+
+    done = cli.run("eval", "run", "colours", "sim/base", "--wait", exits=code)
+
+    assert "as the test says" in done.stdout
+
+
+def test_a_run_that_nothing_starts_times_out(cli: CommandLine) -> None:
+    cli.run("eval", "run", "colours", "sim/base", "--wait", "--timeout", "0", exits=5)
+
+
+@pytest.mark.parametrize(
+    ("items", "target", "words"),
+    [
+        ("0", "sim/base", "at least one item"),
+        ("3", "sim/nope", "no target"),
+    ],
+)
+def test_a_run_that_makes_no_sense_is_not_queued(
+    cli: CommandLine, items: str, target: str, words: str
+) -> None:
+    code = 2 if items == "0" else 1
+
+    assert (
+        words in cli.run("eval", "run", "colours", target, "--items", items, exits=code).stderr
+    )
+    assert cli.json("eval", "list") == []
+
+
+def test_a_terminal_gets_a_drawn_table_and_one_line_of_progress(cli: CommandLine) -> None:
+    """On a real pseudo-terminal."""
+    cli.run("model", "add", "sim/better")
+
+    table = on_a_terminal(cli.folder, "model", "list")
+    waited = on_a_terminal(
+        cli.folder, "eval", "run", "colours", "sim/base", "--wait", "--timeout", "0"
+    )
+
+    assert "━" in table or "─" in table
+    assert "sim/better" in table
+    assert "\r\x1b[K" in waited
+
+
+def on_a_terminal(folder: Path, *words: str) -> str:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(  # noqa: S603 - our own command
+        [Path(sys.executable).with_name("swapgate"), *words],
+        cwd=folder,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "200"},
+    )
+    os.close(theirs)
+    said = b""
+    while piece := read_piece(ours):
+        said += piece
+    os.close(ours)
+    process.wait()
+    return said.decode()
+
+
+def read_piece(file: int) -> bytes:
+    try:
+        return os.read(file, 65536)
+    except OSError:  # Linux says so when the other side is closed
+        return b""

@@ -1,0 +1,94 @@
+"""The docs say what the code does: generated parts are current, links lead somewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from harness.cli.docs import FOLDER, diagrams, wanted
+from harness.cli.program import program
+from harness.cli.reference import replaced
+from harness.domain import proposal, rollout
+from harness.domain.errors import ConfigError, InputError
+from harness.domain.evaluation import VERDICTS
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+
+def test_the_generated_docs_are_current() -> None:
+    done = CliRunner().invoke(program, ["docs", "generate", "--check"])
+
+    assert done.exit_code == 0, done.stdout
+
+
+def test_a_stale_page_is_found_and_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "architecture.md"
+    page.write_text((FOLDER / "architecture.md").read_text().replace("start", "begin"))
+    monkeypatch.setattr("harness.cli.docs.FOLDER", tmp_path)
+
+    stale = CliRunner().invoke(program, ["docs", "generate", "--check"])
+    written = CliRunner().invoke(program, ["docs", "generate"])
+    again = CliRunner().invoke(program, ["docs", "generate", "--check", "--json"])
+
+    assert stale.exit_code == 1
+    assert "docs/architecture.md is stale" in stale.stdout
+    assert written.exit_code == 0
+    assert again.exit_code == 0
+    assert '"stale": []' in again.stdout
+
+
+def test_without_a_checkout_there_are_no_docs_to_write(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="checkout"):
+        wanted(program, tmp_path)
+
+
+def test_a_page_without_markers_is_named(tmp_path: Path) -> None:
+    (tmp_path / "architecture.md").write_text("nothing")
+
+    with pytest.raises(InputError, match=r"architecture\.md"):
+        wanted(program, tmp_path)
+
+
+def test_only_what_stands_between_the_markers_is_replaced() -> None:
+    text = "a\n<!-- generated: x -->\nold\n<!-- end: x -->\nb\n"
+
+    assert replaced(text, "x", "new") == text.replace("old", "new")
+
+
+ARROW = re.compile(r"^    (\w+) --> (\w+): (.+)$", re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [("proposal", proposal.TRANSITIONS), ("rollout", rollout.TRANSITIONS)],
+)
+def test_the_diagram_has_every_transition_and_no_other(
+    name: str, table: dict[tuple[str, str], str]
+) -> None:
+    drawn = {
+        (before, event, after)
+        for before, after, events in ARROW.findall(diagrams()[name])
+        for event in events.split(", ")
+    }
+
+    assert drawn == {(before, event, after) for (before, event), after in table.items()}
+    assert diagrams()[name] in (FOLDER / "architecture.md").read_text()
+
+
+def test_the_glossary_has_the_five_verdicts() -> None:
+    text = (FOLDER / "glossary.md").read_text()
+
+    for kind in VERDICTS.values():
+        assert f"| `{kind.__name__}` | `{kind.outcome}` | {kind.words} |" in text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_link_to_a_file_leads_to_one(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
+    files = [link for link in links if "://" not in link and not link.startswith("mailto:")]
+
+    assert [link for link in files if not (page.parent / link).exists()] == []

@@ -1,0 +1,165 @@
+"""The command line before it does anything: quick, documented, and clear about its Python."""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from harness.cli import canary, gate, output
+from harness.cli.lazy import Lazy, LazyGroup
+from harness.cli.program import VERBS, program
+
+ROOT = Path(__file__).parents[2]
+HEAVY = (
+    *("numpy", "scipy", "pandas", "sqlalchemy", "alembic", "inspect_ai", "fastapi"),
+    *("streamlit", "pydantic", "yaml", "rich", "aiohttp", "uvicorn", "openai"),
+)
+PRINT_HEAVY = f"""
+import sys
+from harness.cli.program import program
+try:
+    program(sys.argv[1:])
+except SystemExit:
+    pass
+print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["gate", "--help"]])
+def test_help_imports_nothing_heavy(words: list[str]) -> None:
+    done = subprocess.run(  # noqa: S603 - our own Python
+        [sys.executable, "-c", PRINT_HEAVY, *words],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+
+    assert done.stdout
+    assert done.stderr.strip() == "[]"
+
+
+def test_completing_a_verb_imports_nothing_heavy() -> None:
+    done = subprocess.run(  # noqa: S603 - our own Python
+        [sys.executable, "-c", PRINT_HEAVY],
+        cwd=ROOT,
+        env={
+            "_SWAPGATE_COMPLETE": "bash_complete",
+            "COMP_WORDS": "swapgate ro",
+            "COMP_CWORD": "1",
+        },
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+
+    assert done.stdout.split() == ["plain,route"]
+    assert done.stderr.strip() == "[]"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_each_shell_s_completion_is_printed(shell: str) -> None:
+    done = CliRunner().invoke(program, ["completion", shell])
+
+    assert done.exit_code == 0
+    assert "_SWAPGATE_COMPLETE" in done.stdout
+
+
+def tables() -> Iterator[tuple[str, Lazy]]:
+    yield from VERBS.items()
+    for group in (gate.gate, canary.canary):
+        assert isinstance(group, LazyGroup)
+        yield from group.lazy.items()
+
+
+@pytest.mark.parametrize(("name", "entry"), list(tables()))
+def test_the_table_says_what_the_command_says(name: str, entry: Lazy) -> None:
+    command = entry.load()
+
+    first = (command.help or "").strip().split("\n\n")[0].splitlines()[0]
+    assert command.name == name
+    assert entry.help == first
+    assert entry.hidden == command.hidden
+
+
+def commands(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
+    yield path, command
+    if isinstance(command, click.Group):
+        with click.Context(command) as ctx:
+            for name in command.list_commands(ctx):
+                inner = command.get_command(ctx, name)
+                assert inner is not None
+                yield from commands(inner, f"{path} {name}")
+
+
+@pytest.mark.parametrize(("path", "command"), list(commands(program, "swapgate")))
+def test_every_command_and_option_is_documented(path: str, command: click.Command) -> None:
+    first = (command.help or "").strip().splitlines()[0]
+    options = [param for param in command.params if isinstance(param, click.Option)]
+
+    assert first.endswith("."), path
+    assert len(first) <= 92, path
+    assert all(option.help for option in options), path
+    assert any("--json" in option.opts for option in options), path
+
+
+def test_an_unknown_verb_is_answered_with_the_nearest() -> None:
+    done = CliRunner().invoke(program, ["porposal"])
+
+    assert done.exit_code == 2
+    assert "'proposal'" in done.stderr
+
+
+def test_the_version_is_the_package_s() -> None:
+    done = CliRunner().invoke(program, ["--version"])
+
+    assert done.stdout.startswith("swapgate 0.")
+
+
+OLD = """
+import sys
+sys.version_info = (3, 10, 2, "final", 0)
+from harness.cli.main import main
+main()
+"""
+
+
+def test_an_old_python_is_one_sentence() -> None:
+    done = subprocess.run(  # noqa: S603 - our own Python
+        [sys.executable, "-c", OLD], cwd=ROOT, capture_output=True, check=False, text=True
+    )
+
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr == (
+        "swapgate: Python 3.11 or newer is needed, and this is 3.10: install a newer one and "
+        "run swapgate with it\n"
+    )
+
+
+@pytest.mark.parametrize("file", ["__init__.py", "cli/__init__.py", "cli/main.py"])
+def test_an_old_python_can_read_what_says_so(file: str) -> None:
+    ast.parse((ROOT / "harness" / file).read_text(), feature_version=(3, 7))
+
+
+def test_what_json_lacks_becomes_null(capsys: pytest.CaptureFixture[str]) -> None:
+    output.document({"a": float("inf"), "b": [float("nan"), 1.5], "c": "é"})
+
+    shown = capsys.readouterr().out
+    assert json.loads(shown) == {"a": None, "b": [None, 1.5], "c": "é"}
+    assert "é" in shown
+
+
+def test_a_table_in_a_pipe_is_aligned_text(capsys: pytest.CaptureFixture[str]) -> None:
+    output.table(["A", "LONG"], [["wide cell", None], ["b", 3]], empty="nothing")
+    output.table(["A"], [], empty="nothing")
+
+    shown = capsys.readouterr()
+    assert shown.out == "A          LONG\nwide cell  –\nb          3\n"
+    assert shown.err == "nothing\n"
