@@ -16,6 +16,9 @@ SYSTEM_ROLES: Final = ("system", "developer")
 def patched(request: ChatRequest, target: Target) -> bytes:
     """`model` is the target's; its parameters and its request patch are applied.
 
+    Without settings of the client's own this is what evals send (`evals.wire.body`): what was
+    measured is what serves.
+
     A stream asks for its usage, so that it can be counted; `router.stream` takes the extra
     event out again when the client did not ask.
     """
@@ -47,8 +50,12 @@ def _wanted(request: ChatRequest, target: Target) -> dict[str, object]:
     patch = target.request_patch
     wanted: dict[str, object] = {k: v for k, v in target.parameters.items() if k not in values}
     wanted.update(patch.parameters)
-    for name in RESERVED & wanted.keys():
-        del wanted[name]
+    # A null that takes the place of nothing says nothing.
+    wanted = {
+        name: value
+        for name, value in wanted.items()
+        if name not in RESERVED and (value is not None or name in values)
+    }
     if patch.response_format:
         wanted["response_format"] = patch.response_format
     if request.stream:
@@ -75,8 +82,7 @@ def _with_addendum(text: str, messages: Value, addendum: str) -> list[Edit]:
 def _appended(content: Value, addendum: str) -> list[Edit]:
     last = content.end - 1  # before the closing quote or bracket
     if isinstance(content.value, str):
-        joint = "\n\n" if content.value else ""
-        return [Edit(last, last, _json(joint + addendum)[1:-1])]
+        return [Edit(last, last, _json(f"\n\n{addendum}")[1:-1])]
     if isinstance(content.value, list):
         part = _json({"type": "text", "text": addendum})
         return [Edit(last, last, ("," if content.value else "") + part)]

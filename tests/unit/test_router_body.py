@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evals import wire
 from harness.domain.errors import InputError
 from harness.domain.targets import RequestPatch, Target
 from router.body import read_chat
@@ -177,7 +178,7 @@ USER = {"role": "user", "content": "hi"}
         ),
         (
             [{"role": "system", "content": ""}],
-            [{"role": "system", "content": 'Be\n"brief".'}],
+            [{"role": "system", "content": '\n\nBe\n"brief".'}],
         ),
         (
             [{"role": "system", "content": None}],
@@ -192,6 +193,26 @@ def test_the_addendum_ends_the_system_message(
     target = Target("p", "m", request_patch=RequestPatch(prompt_addendum='Be\n"brief".'))
 
     assert sent({"model": "r", "messages": messages}, target)["messages"] == expected
+
+
+parameters = st.dictionaries(st.text(max_size=5) | st.sampled_from(["seed", "stop"]), values)
+formats = st.none() | st.just({"type": "json_object"})
+patches = st.builds(RequestPatch, parameters, st.text(max_size=9), formats)
+messages = st.lists(
+    st.builds(
+        lambda role, content: {"role": role, "content": content},
+        st.sampled_from(["system", "user", "assistant"]),
+        st.text(),
+    )
+)
+
+
+@pytest.mark.req("A8")
+@given(st.builds(Target, st.just("p"), st.just("m"), parameters, patches), messages)
+def test_what_was_measured_is_what_serves(target: Target, said: list[dict[str, str]]) -> None:
+    measured = wire.body(target, said, {})
+
+    assert sent({"model": "r", "messages": said}, target) == measured
 
 
 def test_a_stream_asks_for_its_usage_and_keeps_its_other_options() -> None:
