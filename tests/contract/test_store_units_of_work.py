@@ -8,7 +8,13 @@ from dataclasses import replace
 
 import pytest
 
-from harness.domain.errors import Conflict, IllegalTransition, RevisionConflict, RouteBusy
+from harness.domain.errors import (
+    Conflict,
+    IllegalTransition,
+    RevisionConflict,
+    RouteBusy,
+    SnapshotInvalid,
+)
 from harness.domain.routing import Abort, ChangeSettings, RaiseWeight
 from harness.ports import Store, Transaction
 from harness.store.sql import SqlStore
@@ -314,3 +320,30 @@ def test_an_abort_and_a_raise_at_once_leave_one_of_them(rolling: Store) -> None:
     )
 
     assert sorted(type(each).__name__ for each in raised) == ["NoneType", "RevisionConflict"]
+
+
+def test_a_leader_that_lost_its_connection_leads_no_more(postgres_stores: Stores) -> None:
+    first, second = postgres_stores(), postgres_stores()
+    assert first.try_lead("control-1")
+    with second._engine.connect() as db:
+        db.exec_driver_sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'control-1' AND datname = current_database()"
+        )
+
+    taken_over = False
+    while not taken_over:  # the server frees the lock a moment later
+        taken_over = second.try_lead("control-2")
+    assert not first.try_lead("control-1")
+
+
+def test_a_target_edited_behind_the_triggers_is_noticed(sql_stores: Stores) -> None:
+    store = sql_stores()
+    seeded(store)
+    on = " ON target" if store._engine.dialect.name == "postgresql" else ""
+    with store._writing.begin() as db:
+        db.exec_driver_sql(f"DROP TRIGGER target_no_update{on}")
+        db.exec_driver_sql("UPDATE target SET model = 'cheaper-1'")
+
+    with pytest.raises(SnapshotInvalid, match="edited in the database"):
+        store.snapshot()
