@@ -1,10 +1,13 @@
 """The command line on an installation in a folder: its file, its secret, a real SQLite."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from click.testing import CliRunner, Result
 
 from harness.cli.program import program
@@ -69,16 +72,22 @@ class CommandLine:
         return json.loads(self.run(*words, "--json", exits=exits).stdout)
 
 
-def installed(folder: Path, database: Path) -> CommandLine:
-    """An installation in `folder` around the migrated SQLite file `database`.
-
-    The environment must have SWAPGATE_SECRET, and `folder` be the current one.
-    """
+@contextmanager
+def installed(
+    folder: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[CommandLine]:
+    """An installation in `folder`, from then on the current one, around a migrated database."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("SWAPGATE_SECRET", SECRET.decode())
+    monkeypatch.setenv("SWAPGATE_ACTOR", "ann")
     (folder / "swapgate.yaml").write_text(FILE, encoding="utf-8")
     (folder / ".swapgate").mkdir()
+    database = Path(sqlite_url.removeprefix("sqlite:///"))
     file = database.rename(folder / ".swapgate/swapgate.db")
     # The commands read the machine's clock; a verdict must not have expired by it.
     clock = ManualClock(SystemClock().now())
     store = SqlStore(f"sqlite:///{file}", secret=SECRET, clock=clock)
-    world = World(folder, store, clock=clock)
-    return CommandLine(folder, world)
+    made = CommandLine(folder, World(folder, store, clock=clock))
+    made.run("init")
+    yield made
+    store.close()

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 from jsonschema import Draft202012Validator
 
+from evals.sim.serve import in_thread, simulator
 from harness.cli.program import program
 from tests.scripted_provider import Response, serving
 
@@ -27,9 +28,15 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         if not name.startswith("SWAPGATE_TEST"):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-    # Nothing listens on port 1, and nothing is expected to.
-    monkeypatch.setenv("SWAPGATE__CONTROL__PORT", "1")
+    for part in ("ROUTER", "CONTROL", "UI"):
+        monkeypatch.setenv(f"SWAPGATE__{part}__PORT", str(free_port()))
     return tmp_path
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
 
 
 def run(*words: str, exits: int = 0) -> Result:
@@ -114,9 +121,14 @@ try:
     program(["init"])
 except SystemExit:
     os.chdir(sys.argv[1])
-if os.geteuid() == 0:
+root = os.geteuid() == 0
+if root:
     os.seteuid(65534)
-program(["init"])
+try:
+    program(["init"])
+finally:
+    if root:
+        os.seteuid(0)
 """
 
 
@@ -208,23 +220,45 @@ def test_the_doctor_asks_every_provider(here: Path, monkeypatch: pytest.MonkeyPa
     assert found["provider odd"] == "fail"
 
 
-def test_the_doctor_says_who_holds_a_port(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_lists_a_provider_s_models(here: Path) -> None:
+    with in_thread(simulator(time_scale=0)) as url:
+        (here / "swapgate.yaml").write_text(
+            f"providers: {{sim: {{api_base: '{url}/v1'}}}}\n"
+            "routes: {triage: {incumbent: sim/gone, suites: [tickets]}}\n"
+        )
+        run("init")
+
+        found = run("doctor").stdout
+
+    assert "it does not list gone" in found
+
+
+def test_the_doctor_needs_the_secret_and_a_database_that_answers(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run("init")
-    assert (here / "swapgate.yaml").exists()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        monkeypatch.setenv("SWAPGATE__ROUTER__PORT", str(port))
-        listener.close()
-        assert statuses()["port of router"] == "ok"
-    with socket.create_server(("127.0.0.1", port)):
+    secret = here / ".swapgate/secret.key"
+    secret.rename(here / "elsewhere.key")
+    assert statuses(exits=1)["secret"] == "fail"  # noqa: S105 - a status
+
+    monkeypatch.setenv("SWAPGATE__DATABASE_URL", "postgresql://nobody@127.0.0.1:9/none")
+    assert statuses(exits=1)["database"] == "fail"
+
+
+@pytest.mark.usefixtures("here")
+def test_the_doctor_says_who_holds_a_port() -> None:
+    run("init")
+    assert statuses()["port of router"] == "ok"
+
+    with socket.create_server(("127.0.0.1", int(os.environ["SWAPGATE__ROUTER__PORT"]))):
         assert statuses(exits=1)["port of router"] == "fail"
 
 
-def test_without_init_a_command_says_what_to_run(here: Path) -> None:
+@pytest.mark.usefixtures("here")
+def test_without_init_a_command_says_what_to_run() -> None:
     done = run("route", "list", exits=2)
 
     assert "run `swapgate init`" in done.stderr
-    assert here.exists()
 
 
 def test_a_database_without_tables_says_what_to_run(here: Path) -> None:
@@ -240,8 +274,9 @@ def test_a_database_without_tables_says_what_to_run(here: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.usefixtures("here")
 def test_a_database_that_does_not_answer_is_one_sentence(
-    here: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run("init")
     monkeypatch.setenv("SWAPGATE__DATABASE_URL", "postgresql://nobody@127.0.0.1:9/none")
@@ -250,10 +285,10 @@ def test_a_database_that_does_not_answer_is_one_sentence(
 
     assert "does not answer" in done.stderr
     assert done.stderr.count("\n") == 1
-    assert here.exists()
 
 
-def test_an_error_is_a_document_too(here: Path) -> None:
+@pytest.mark.usefixtures("here")
+def test_an_error_is_a_document_too() -> None:
     run("init")
 
     for words in (("--json", "route", "show", "nope"), ("route", "show", "nope", "--json")):
@@ -263,11 +298,11 @@ def test_an_error_is_a_document_too(here: Path) -> None:
         assert error["exit_code"] == 1
         assert error["message"] in done.stderr
     assert json.loads(run("rout", "--json", exits=2).stdout)["error"]["exit_code"] == 2
-    assert here.exists()
 
 
+@pytest.mark.usefixtures("here")
 def test_an_unexpected_error_is_a_sentence_and_with_debug_a_traceback(
-    here: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError("a fault of ours")
@@ -279,10 +314,10 @@ def test_an_unexpected_error_is_a_sentence_and_with_debug_a_traceback(
     assert "report it" in brief.stderr
     assert "Traceback" not in brief.stderr
     assert "Traceback" in full.stderr
-    assert here.exists()
 
 
-def test_an_interrupt_ends_with_130(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("here")
+def test_an_interrupt_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         signal.raise_signal(signal.SIGINT)
 
@@ -291,7 +326,6 @@ def test_an_interrupt_ends_with_130(here: Path, monkeypatch: pytest.MonkeyPatch)
     done = run("config", "show", exits=130)
 
     assert "Traceback" not in done.stderr
-    assert here.exists()
 
 
 def test_a_reader_that_leaves_is_no_error(here: Path) -> None:
@@ -310,8 +344,9 @@ def test_a_reader_that_leaves_is_no_error(here: Path) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.usefixtures("here")
 def test_who_acts_is_the_option_then_the_variable_then_the_user(
-    here: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run("init")
     monkeypatch.setenv("LOGNAME", "olga")
@@ -324,4 +359,3 @@ def test_who_acts_is_the_option_then_the_variable_then_the_user(
     events = json.loads(run("audit", "tail", "-n", "4", "--json").stdout)
 
     assert [event["actor"] for event in events] == ["olga", "vera", "otto", "otto"]
-    assert here.exists()

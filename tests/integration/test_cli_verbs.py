@@ -11,7 +11,6 @@ import pytest
 from harness.cli.program import program
 from tests.command_line import CommandLine, installed
 from tests.scripted_provider import Response, serving
-from tests.world import SECRET
 
 # These end only when they are stopped, or are no verbs for data.
 PROCESSES = {
@@ -26,13 +25,8 @@ BLOCKS = "block,requests,canary_requests,failures,canary_failures\n1,100,10,0,0\
 def cli(
     tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[CommandLine]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SWAPGATE_SECRET", SECRET.decode())
-    monkeypatch.setenv("SWAPGATE_ACTOR", "ann")
-    made = installed(tmp_path, Path(sqlite_url.removeprefix("sqlite:///")))
-    made.run("init")
-    yield made
-    made.world.store.close()
+    with installed(tmp_path, sqlite_url, monkeypatch) as made:
+        yield made
 
 
 def leaves(command: click.Command, path: tuple[str, ...] = ()) -> set[str]:

@@ -15,19 +15,14 @@ from harness.domain.access import Actor, Role
 from harness.domain.evaluation import RunState
 from harness.domain.rollout import Signal
 from tests.command_line import CommandLine, installed
-from tests.world import SECRET
 
 
 @pytest.fixture
 def cli(
     tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[CommandLine]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SWAPGATE_SECRET", SECRET.decode())
-    made = installed(tmp_path, Path(sqlite_url.removeprefix("sqlite:///")))
-    made.run("init")
-    yield made
-    made.world.store.close()
+    with installed(tmp_path, sqlite_url, monkeypatch) as made:
+        yield made
 
 
 @pytest.fixture
