@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -129,19 +129,29 @@ def open_installation(
     """
     settings = load_settings(given)
     secret = installation_secret(settings, create=create_secret)
-    workers = _workers(settings) if with_workers else None
-    return Installation(settings, secret, SystemClock(), workers)
+    installation = Installation(settings, secret, SystemClock())
+    if not with_workers:
+        return installation
+    return replace(installation, workers=_workers(installation))
 
 
-def _workers(settings: Settings) -> EvalWorkers:
+def _workers(installation: Installation) -> EvalWorkers:
     from harness.runtime.workers import SubprocessWorkers, worker_command  # noqa: PLC0415
 
-    keys = [p.api_key_env for p in settings.providers.values() if p.api_key_env]
-    ours = [name for name in os.environ if name.startswith("SWAPGATE")]
+    source = installation.settings.source
     command = worker_command()
-    if settings.source is not None:
-        command += ["--config", str(settings.source.resolve())]
-    return SubprocessWorkers(command, passed=[*ours, *keys], cwd=Path.cwd())
+    if source is not None:
+        command += ["--config", str(source.resolve())]
+    ours = [name for name in os.environ if name.startswith(config.environment.PREFIX)]
+
+    def needed_by(run: str) -> list[str]:
+        """Our own settings, and the key of the one provider that the run calls."""
+        with installation.store.read() as tx:
+            target = tx.routing.targets()[tx.runs.get(run).target]
+            key = tx.providers.all()[target.provider].api_key_env
+        return [*ours, SECRET_VARIABLE, CONFIG_VARIABLE, *([key] if key else [])]
+
+    return SubprocessWorkers(command, needed_by=needed_by, cwd=Path.cwd())
 
 
 def upgrade_database(settings: Settings) -> None:

@@ -8,7 +8,6 @@ from harness.domain.access import SYSTEM, Actor, Role
 from harness.domain.errors import InputError, NotFound, ProofRefused
 from harness.domain.evaluation import Passed
 from harness.domain.observation import UnitRule
-from harness.domain.policy import CanaryPolicy
 from harness.domain.proposal import Event, Proposal, moved
 from harness.domain.rollout import Action, Rollout, RolloutState, Signal
 from harness.domain.rollout import moved as rollout_moved
@@ -51,21 +50,11 @@ def open_canary(
         rollout=rollout.id,
         weight_bps=policy.steps[0].weight_bps,
         salt=rollout.salt,
-        unit_rule=_unit_rule(policy),
+        unit_rule=UnitRule.of(policy),
     )
     _commit(ctx, tx, SYSTEM, route, change, f"{proof.words}: {proof.reason}")
     after = replace(moved(proposal, event, now), rollout=rollout.id)
     return tx.proposals.save(after)
-
-
-def _unit_rule(policy: CanaryPolicy) -> UnitRule:
-    return UnitRule(
-        block_size=policy.block_size,
-        unit=policy.unit,
-        session_requests=policy.session_requests,
-        session_s=policy.session_s,
-        missing_s=policy.missing_s,
-    )
 
 
 def check_proof(ctx: Context, proposal: Proposal, proof: Passed) -> None:

@@ -30,6 +30,7 @@ class Scene:
     comparison: Comparison
     canary: CanaryStatus | None = None
     broken: bool = False
+    told: bool = False
 
     @property
     def phase(self) -> Phase:
@@ -88,7 +89,8 @@ class Drive:
     def _tell(self, scene: Scene) -> None:
         verdict = scene.comparison.verdict
         name = f"{scene.story.route}: {scene.story.candidate}"
-        if verdict is not None and scene.phase is not Phase.EVALUATING:
+        if verdict is not None and not scene.told:
+            scene.told = True
             self.say(f"{name}: {verdict.words}. {verdict.reason}")
         reason = scene.comparison.proposal.closed_because
         after = f": {reason}" if scene.over and verdict and reason != verdict.reason else ""

@@ -19,7 +19,7 @@ from harness.demo.traffic import Traffic
 from harness.domain.access import SYSTEM
 from harness.domain.evaluation import Failed
 
-SDK_RPS = 9.0
+SDK_RPS = 14.0
 OUTAGE_AFTER_S = 20.0
 OUTAGE_S = 20.0
 SDK_REQUESTS = 500

@@ -11,10 +11,12 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import aiohttp
 
 TIMEOUT_S = 60.0
+SDKS = 2
 QUESTIONS = (
     "Where is my parcel?",
     "How do I change my e-mail address?",
@@ -51,7 +53,8 @@ class Traffic:
 
     def start(self, *, sdk_rate: float) -> None:
         """sdk_rate: requests per second by the official client, over all routes."""
-        for run in (self._generate, lambda: self._official(sdk_rate)):
+        official = [partial(self._official, sdk_rate / SDKS, start) for start in range(SDKS)]
+        for run in (self._generate, *official):
             thread = threading.Thread(target=run, daemon=True)
             thread.start()
             self._threads.append(thread)
@@ -62,13 +65,13 @@ class Traffic:
         for thread in self._threads:
             thread.join(timeout=TIMEOUT_S)
 
-    def _official(self, rate: float) -> None:
+    def _official(self, rate: float, start: int) -> None:
         from openai import OpenAI, OpenAIError  # noqa: PLC0415 - it takes a second to import
 
         # max_retries=0: what the user's first try sees is what counts.
         client = OpenAI(base_url=self.base_url, api_key=self.key, max_retries=0)
         with client:
-            for number, route in enumerate(self._routes()):
+            for number, route in enumerate(self._routes(), start=start * 1_000_000):
                 if self._stop.wait(1 / rate):
                     return
                 try:

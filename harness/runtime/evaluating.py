@@ -6,16 +6,19 @@ It may be killed at any point: what it stored stays, what it had not stored is a
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from harness.domain.errors import NotFound, SwapgateError
+from harness.domain.errors import NotFound, StoreUnavailable, SwapgateError
 from harness.domain.evaluation import EvalRun, RunState, Sample
 from harness.ports import Clock, EvalJob, EvalRunner, Store
 
-LEASE_S = 20.0
+LEASE_S = 10.0
 BEAT_S = 2.0
+STORE_ATTEMPTS, STORE_PAUSE_S = 30, 1.0
 
 
 @dataclass
@@ -97,13 +100,20 @@ class Worker:
 
     def _keeper(self, meter: "_Meter") -> Callable[[Sample], bool]:
         def keep(sample: Sample) -> bool:
-            with self.store.write() as tx:
-                new = tx.runs.store_sample(sample)
-            if new:
+            if self._stored(sample):
                 meter.add(sample)
             return not meter.over
 
         return keep
+
+    def _stored(self, sample: Sample) -> bool:
+        """Whether it is new. Waits while the database is away: an answer costs money."""
+        for _ in range(STORE_ATTEMPTS):
+            with suppress(StoreUnavailable), self.store.write() as tx:
+                return tx.runs.store_sample(sample)
+            time.sleep(STORE_PAUSE_S)
+        with self.store.write() as tx:
+            return tx.runs.store_sample(sample)
 
     def _leave(self, run: str, state: RunState, meter: "_Meter") -> RunState | None:
         with self.store.write() as tx:

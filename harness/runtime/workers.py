@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -26,12 +26,14 @@ class _Child:
 class SubprocessWorkers:
     """Implements ports.EvalWorkers.
 
-    command: the worker's argv without the run. passed: names of environment variables that the
-    workers need besides the minimum (providers' keys, the configuration's overrides).
+    command: the worker's argv without the run. needed_by: names of the environment variables
+    that a run's worker needs besides the minimum (its provider's key, our own settings).
     """
 
-    def __init__(self, command: Sequence[str], *, passed: Sequence[str], cwd: Path) -> None:
-        self._command, self._passed, self._cwd = list(command), list(passed), cwd
+    def __init__(
+        self, command: Sequence[str], *, needed_by: Callable[[str], Sequence[str]], cwd: Path
+    ) -> None:
+        self._command, self._needed_by, self._cwd = list(command), needed_by, cwd
         self._children: dict[str, _Child] = {}
 
     def start(self, run: str) -> str:
@@ -39,7 +41,7 @@ class SubprocessWorkers:
         errors = tempfile.TemporaryFile()  # noqa: SIM115 - read when the worker has ended
         process = subprocess.Popen(  # noqa: S603 - our own command
             [*self._command, run, "--owner", owner, "--parent", str(os.getpid())],
-            env=self._environment(),
+            env=self._environment(run),
             cwd=self._cwd,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -48,8 +50,8 @@ class SubprocessWorkers:
         self._children[run] = _Child(process, owner, errors)
         return owner
 
-    def _environment(self) -> dict[str, str]:
-        names = [*KEPT, *self._passed]
+    def _environment(self, run: str) -> dict[str, str]:
+        names = [*KEPT, *self._needed_by(run)]
         kept = {name: os.environ[name] for name in names if name in os.environ}
         return {**kept, "PYTHONUNBUFFERED": "1", "INSPECT_DISPLAY": "none"}
 

@@ -239,8 +239,9 @@ def test_a_worker_that_dies_again_and_again_is_not_held_against_the_candidate(
 
     world.script = dies
     proposal = world.propose("sim/better")
+    ctx = world.context()
     for _ in range(200):
-        world.turn()
+        world.turn(ctx)
         if not world.get(proposal.id).open:
             break
     after = world.get(proposal.id)

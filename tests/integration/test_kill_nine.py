@@ -1,0 +1,134 @@
+"""kill -9 of the control process and of eval workers, at random points of a proposal.
+
+Real processes, real signals, a real database and the simulator over real HTTP. Traffic is
+written as a router would record it. `make soak` does it two hundred times.
+"""
+
+import os
+import random
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from evals.sim import serve as sim
+from harness import bootstrap
+from harness.bootstrap import Installation
+from harness.control import propose, routes
+from harness.control.propose import Wish
+from harness.domain.access import SYSTEM
+from harness.domain.proposal import Phase, Proposal
+from harness.gate.verdicts import recompute
+from tests.processes import Site, kill_nine, site
+from tests.world import block_of
+
+END_S = 240.0
+
+
+def settings(provider: str) -> dict[str, object]:
+    return {
+        "control": {"reconcile_interval_s": 0.3, "eval_connections": 2},
+        "providers": {"sim": {"kind": "sim", "api_base": f"{provider}/v1"}},
+        "routes": {
+            "support": {"incumbent": "sim/sim-base", "policy": "demo", "suites": ["tickets"]}
+        },
+    }
+
+
+def feed(installation: Installation, sequence: int) -> None:
+    """A block for the live rollout, as a router would record it."""
+    with installation.store.write() as tx:
+        for rollout in tx.rollouts.live():
+            block = block_of(rollout, sequence, installation.clock, failing=False)
+            tx.observations.append([block], [])
+
+
+def control(place: Site) -> None:
+    place.start("control", "serve", "control", wait_for="/healthz")
+
+
+def until_ended(installation: Installation, proposal: str, sequence: int) -> Proposal:
+    deadline = time.monotonic() + END_S
+    while time.monotonic() < deadline:
+        found = propose.get(installation.context, proposal)
+        if not found.open:
+            return found
+        sequence += 1
+        feed(installation, sequence)
+        time.sleep(0.2)
+    raise AssertionError(f"{proposal} is still {found.phase}")
+
+
+def disturb(place: Site, installation: Installation, rng: random.Random, kills: int) -> int:
+    """Kill at random moments; a control process that is gone is started again at once."""
+    sequence = 0
+    for _ in range(kills):
+        pause = time.monotonic() + rng.uniform(0.3, 4.0)
+        while time.monotonic() < pause:
+            sequence += 1
+            feed(installation, sequence)
+            time.sleep(0.3)
+        workers = place.workers()
+        if workers and rng.random() < 0.5:
+            kill_nine(rng.choice(workers))
+        else:
+            place.kill("control")
+            control(place)
+    return sequence
+
+
+def assert_whole(installation: Installation, ended: Proposal) -> None:
+    assert ended.phase is Phase.PROMOTED, ended.closed_because
+    table = routes.table(installation.context)
+    assert table.routes["support"].incumbent == ended.candidate
+    assert table.routes["support"].canary is None
+    with installation.store.read() as tx:
+        verdicts = tx.verdicts.of(ended.id)
+        assert len(verdicts) == 1
+        assert recompute(verdicts[0]) == verdicts[0]
+        assert tx.audit.first_break() is None
+        for run in tx.runs.list():
+            asked = [(s.item, s.epoch) for s in tx.runs.samples(run.id)]
+            assert len(asked) == len(set(asked)) <= run.wanted
+    kinds = [record.kind for record in routes.history(installation.context, "support")]
+    assert kinds == ["promotion", "weight", "weight", "canary", "baseline"]
+
+
+def job_under_kills(folder: Path, seed: int, kills: int) -> None:
+    # Answers take their real time, so that there is something to be killed in.
+    with (
+        sim.in_thread(sim.simulator(time_scale=1.0)) as provider,
+        site(folder, settings(provider)) as place,
+    ):
+        installation = bootstrap.open_installation(place.config, create_secret=True)
+        control(place)
+        wish = Wish("support", "sim/sim-better", "kill -9")
+        proposal = propose.create(installation.context, SYSTEM, wish)
+        sequence = disturb(place, installation, random.Random(seed), kills)  # noqa: S311
+        ended = until_ended(installation, proposal.id, sequence)
+        assert_whole(installation, ended)
+        left = place.workers()
+        assert place.terminate("control") == 0
+        assert not any(psutil.pid_exists(pid) for pid in left)
+        installation.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.req("F1", "F5")
+@pytest.mark.parametrize("seed", [1, 2])
+def test_whatever_is_killed_the_proposal_ends_right_with_one_verdict(
+    tmp_path: Path, seed: int
+) -> None:
+    job_under_kills(tmp_path, seed, kills=3)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+def test_two_hundred_kills_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
+    first = int(os.environ.get("SWAPGATE_SOAK_SEED", "1000"))
+    for seed in range(first, first + 25):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        job_under_kills(folder, seed, kills=8)

@@ -1,0 +1,127 @@
+"""Swapgate's own processes for tests: started, killed with real signals, started again."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import yaml
+
+START_S = 120.0
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Site:
+    """An installation in `folder` whose processes this test owns. settings: the YAML file."""
+
+    folder: Path
+    settings: dict[str, object]
+    children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.config = self.folder / "swapgate.yaml"
+        self.ports = {"router": free_port(), "control": free_port(), "ui": free_port()}
+        document = {"home": str(self.folder / "home"), **self.settings}
+        for name, port in self.ports.items():
+            given = document.get(name, {})
+            assert isinstance(given, dict)
+            document[name] = {**given, "port": port}
+        self.config.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+
+    def url(self, name: str) -> str:
+        return f"http://127.0.0.1:{self.ports[name]}"
+
+    def command(self, *words: str) -> list[str]:
+        main = [sys.executable, "-m", "harness.cli.main"]
+        return [*main, "--config", str(self.config), *words]
+
+    def run(self, *words: str, expect: int | None = 0) -> subprocess.CompletedProcess[str]:
+        """One CLI command, to its end."""
+        done = subprocess.run(  # noqa: S603 - our own command
+            self.command(*words), capture_output=True, text=True, timeout=START_S, check=False
+        )
+        assert expect is None or done.returncode == expect, done.stderr + done.stdout
+        return done
+
+    def start(self, name: str, *words: str, wait_for: str | None = None) -> None:
+        """wait_for: a path of the process's own address that must answer with 200."""
+        log = (self.folder / f"{name}.log").open("ab")
+        with log:
+            self.children[name] = subprocess.Popen(  # noqa: S603 - our own command
+                self.command(*words), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        if wait_for is not None:
+            self.answers(name, wait_for)
+
+    def answers(self, name: str, path: str) -> None:
+        import urllib.error  # noqa: PLC0415
+        import urllib.request  # noqa: PLC0415
+
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline and self.children[name].poll() is None:
+            try:
+                with urllib.request.urlopen(self.url(name) + path, timeout=5):  # noqa: S310
+                    return
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.1)
+        raise AssertionError(f"{name} does not answer:\n{self.log(name)}")
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
+
+    def pid(self, name: str) -> int:
+        return self.children[name].pid
+
+    def kill(self, name: str) -> None:
+        """SIGKILL."""
+        self.children[name].kill()
+        self.children[name].wait()
+
+    def terminate(self, name: str, timeout_s: float = 60) -> int:
+        """SIGTERM; the exit code."""
+        self.children[name].terminate()
+        return self.children[name].wait(timeout=timeout_s)
+
+    def workers(self) -> list[int]:
+        """Pids of the control process's live eval workers."""
+        try:
+            found = psutil.Process(self.pid("control")).children()
+            return [p.pid for p in found if p.status() != psutil.STATUS_ZOMBIE]
+        except psutil.NoSuchProcess:
+            return []
+
+    def close(self) -> None:
+        for child in self.children.values():
+            if child.poll() is None:
+                child.terminate()
+        for child in self.children.values():
+            try:
+                child.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+
+
+def kill_nine(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+
+
+@contextmanager
+def site(folder: Path, settings: dict[str, object]) -> Iterator[Site]:
+    made = Site(folder, settings)
+    try:
+        yield made
+    finally:
+        made.close()
