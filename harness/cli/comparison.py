@@ -22,6 +22,7 @@ HEADINGS = (
 def outcome(found: Comparison) -> str:
     """In one line: the verdict's words and reason, or the phase."""
     phase = found.proposal.phase.value.replace("_", " ")
+    phase = "in its canary" if phase == "canary" else phase
     if found.verdict is None:
         why = found.proposal.closed_because
         return f"{found.proposal.id} is {phase}" + (f": {why}" if why else "")
