@@ -25,7 +25,7 @@ from harness.domain.rollout import Rollout
 from harness.domain.routing import RouteSettings, RouteSuite
 from harness.domain.settings import SuiteSettings
 from harness.domain.targets import Price, Provider, Target
-from harness.ports import Store, Transaction
+from harness.ports import Clock, Store, Transaction
 from harness.runtime.chance import CountingChance
 from harness.runtime.clock import ManualClock
 from harness.runtime.evaluating import Worker
@@ -143,7 +143,7 @@ class World:
             tx.observations.append(new, [])
 
 
-def block_of(rollout: Rollout, number: int, clock: ManualClock, *, failing: bool) -> Block:
+def block_of(rollout: Rollout, number: int, clock: Clock, *, failing: bool) -> Block:
     weight = rollout.current.weight_bps
     canary = max(1, weight // 100)
     lost = canary if failing else 0

@@ -9,7 +9,7 @@ import itertools
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -54,7 +54,8 @@ class Traffic:
     def start(self, *, sdk_rate: float) -> None:
         """sdk_rate: requests per second by the official client, over all routes."""
         official = [partial(self._official, sdk_rate / SDKS, start) for start in range(SDKS)]
-        for run in (self._generate, *official):
+        runs: list[Callable[[], None]] = [self._generate, *official]
+        for run in runs:
             thread = threading.Thread(target=run, daemon=True)
             thread.start()
             self._threads.append(thread)

@@ -36,10 +36,9 @@ def test_the_shipped_defaults_hold_four_suites_and_three_policies() -> None:
         ("routes:\n  r:\n    incumbent: foo\n", 3, "write provider/model"),
         ("routes:\n  r:\n    incumbent: a/b\n    suites: [{sute: x}]\n", 4, "'suite'"),
         (
-            "policies:\n  a:\n    canary:\n      steps:\n"
-            "        - {weight_bps: 5, min_exposures: 3}\n"
-            "        - {weight_bps: 4, min_exposures: 3}\n",
-            6,
+            "policies:\n  a:\n    canary:\n      steps: [{weight_bps: 5, min_exposures: 3},\n"
+            + "         {weight_bps: 4, min_exposures: 3}]\n",
+            5,
             "above the one before",
         ),
         ("policies:\n  a:\n    canary:\n      steps: []\n", 4, "at least one step"),
@@ -76,7 +75,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
 
 
 def test_a_wrong_environment_variable_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="SWAPGATE__ROUTER__PRT.*did you mean 'port'"):
+    with pytest.raises(ConfigError, match=r"SWAPGATE__ROUTER__PRT.*did you mean 'port'"):
         loaded(tmp_path, "{}", {"SWAPGATE__ROUTER__PRT": "2"})
     with pytest.raises(ConfigError, match="cannot read"):
         loaded(tmp_path, "{}", {"SWAPGATE__DATABASE_URL_FILE": str(tmp_path / "none")})
