@@ -13,6 +13,7 @@ from harness.control.context import Context
 from harness.domain.errors import ConfigError
 from harness.domain.settings import Settings
 from harness.ports import Clock, EvalWorkers, Store
+from harness.runtime import telemetry
 from harness.runtime.chance import SystemChance
 from harness.runtime.clock import SystemClock
 
@@ -198,6 +199,7 @@ def control_schedule(installation: Installation) -> "Schedule":
     from harness.control import housekeeping, reconcile  # noqa: PLC0415
     from harness.runtime.schedule import Job, Schedule  # noqa: PLC0415
 
+    telemetry.configure()
     ctx, control = installation.context, installation.settings.control
     owner = f"control-{os.getpid()}"
 
@@ -232,6 +234,7 @@ def serve_router(installation: Installation) -> None:
     from router.spool import Spool  # noqa: PLC0415
     from router.transport.select import Transports  # noqa: PLC0415
 
+    telemetry.configure()
     settings, home = installation.settings, writable_home(installation.settings)
     where = settings.router
     holder = SnapshotHolder(installation.store, home / "snapshot.json")

@@ -40,6 +40,19 @@ def show(session: Session) -> None:
         click.echo(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True), nl=False)
 
 
+@config.command()
+@pass_session
+def apply(session: Session) -> None:
+    """Make the database's providers what the file says."""
+    from harness.control import seed  # noqa: PLC0415 - `--help` stays quick
+
+    changed = seed.apply_providers(session.context, session.actor, session.settings)
+    if session.json:
+        output.document(plain({"changed": changed}))
+    else:
+        click.echo(f"changed: {', '.join(changed)}" if changed else "nothing to change")
+
+
 def effective(settings: Settings) -> Plain:
     """The settings without the database's password and the values of extra headers."""
     shown = plain(_with_texts(settings))

@@ -6,7 +6,7 @@ where the file differs.
 
 from harness.control import routes, targets
 from harness.control.context import Context
-from harness.domain.access import SYSTEM
+from harness.domain.access import SYSTEM, Actor
 from harness.domain.routing import CreateRoute
 from harness.domain.settings import Settings, TargetSeed
 from harness.domain.targets import Target
@@ -14,11 +14,13 @@ from harness.domain.targets import Target
 
 def seed(ctx: Context, settings: Settings) -> list[str]:
     """Returns what was added, in words. Raises NotFound for an unknown suite or provider."""
-    for provider in settings.providers.values():
-        targets.put_provider(ctx, SYSTEM, provider)
     added = []
     with ctx.store.read() as tx:
-        known = set(tx.routing.table().routes)
+        known, providers = set(tx.routing.table().routes), set(tx.providers.all())
+    for name, provider in settings.providers.items():
+        if name not in providers:
+            targets.put_provider(ctx, SYSTEM, provider)
+            added.append(f"provider {name}")
     for name, route in settings.routes.items():
         if name in known:
             continue
@@ -51,6 +53,16 @@ def seed(ctx: Context, settings: Settings) -> list[str]:
     return added
 
 
+def apply_providers(ctx: Context, actor: Actor, settings: Settings) -> list[str]:
+    """Make the database's providers what the file says. Returns the names of the changed."""
+    with ctx.store.read() as tx:
+        known = tx.providers.all()
+    changed = [name for name, each in settings.providers.items() if known.get(name) != each]
+    for name in changed:
+        targets.put_provider(ctx, actor, settings.providers[name])
+    return changed
+
+
 def differences(ctx: Context, settings: Settings) -> list[str]:
     """Where the file says something else than the database, which rules."""
     found = []
@@ -58,7 +70,10 @@ def differences(ctx: Context, settings: Settings) -> list[str]:
         table, providers = tx.routing.table(), tx.providers.all()
     for name, provider in settings.providers.items():
         if name in providers and providers[name] != provider:
-            found.append(f"provider {name}: the file differs from the database")
+            found.append(
+                f"provider {name}: the file differs from the database; "
+                "`swapgate config apply` takes the file's"
+            )
     for name, wanted in settings.routes.items():
         route = table.routes.get(name)
         if route is None:

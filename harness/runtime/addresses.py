@@ -16,6 +16,8 @@ def is_free(host: str, port: int) -> bool:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
+        except PermissionError:
+            raise ConfigError(f"port {port} needs more rights; choose one above 1023") from None
         except OSError:
             return False
     return True

@@ -7,6 +7,12 @@ from harness.domain.errors import ConfigError
 from harness.domain.evaluation import Claim
 from harness.domain.settings import Settings
 
+FALLING_STEPS = """policies:
+  a:
+    canary:
+      steps: [{weight_bps: 5, min_exposures: 3},
+              {weight_bps: 4, min_exposures: 3}]
+"""
 DEFAULTS = Path(__file__).parents[2] / "config" / "default.yaml"
 
 
@@ -36,8 +42,7 @@ def test_the_shipped_defaults_hold_four_suites_and_three_policies() -> None:
         ("routes:\n  r:\n    incumbent: foo\n", 3, "write provider/model"),
         ("routes:\n  r:\n    incumbent: a/b\n    suites: [{sute: x}]\n", 4, "'suite'"),
         (
-            "policies:\n  a:\n    canary:\n      steps: [{weight_bps: 5, min_exposures: 3},\n"
-            + "         {weight_bps: 4, min_exposures: 3}]\n",
+            FALLING_STEPS,
             5,
             "above the one before",
         ),

@@ -1,0 +1,50 @@
+"""`make demo ONCE=1`, as a user runs it, and with the two candidates' roles exchanged."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def demo(*options: str) -> str:
+    """The demo's output. Fails when it exits with anything but 0 or leaves a process."""
+    before = {process.pid for process in psutil.process_iter()}
+    done = subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, "-m", "harness.cli.main", "demo", "--once", *options],
+        capture_output=True,
+        text=True,
+        timeout=560,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "COLUMNS": "160"},
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    left = [
+        " ".join(process.cmdline())
+        for process in psutil.process_iter()
+        if process.pid not in before and "swapgate-demo-" in " ".join(process.cmdline())
+    ]
+    assert not left
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.req("F1", "F2", "F3", "F4", "B3")
+@pytest.mark.parametrize("swap", [False, True], ids=["as it is", "swapped"])
+def test_the_demo_ends_as_told_with_no_failed_request(*, swap: bool) -> None:
+    said = demo("--swap") if swap else demo()
+
+    better, worse = ("lite", "2") if swap else ("2", "lite")
+    assert f"sim/aurora-{better}: PASSED, then promoted" in said
+    assert f"sim/aurora-{worse}: FAILED, then rejected" in said
+    assert "sim/nimbus-1: PASSED, then rolled back" in said
+    assert "provider lost under traffic, nobody noticed" in said
+    assert "requests of users, 0 failed" in said
+    assert said.count("refused:") == 5
+    assert "✕" not in said
