@@ -1,0 +1,30 @@
+"""The demo must end as told: a small share of `python -m benchmarks.demo.run`, the same seeds."""
+
+import random
+
+import pytest
+
+from benchmarks.demo.run import TOLD, rolled_back, verdicts
+from evals.sim.bank import ItemBank
+from evals.sim.suites import in_folder, load_all
+from harness import config, shipped
+from harness.domain.policy import Policy
+
+
+@pytest.fixture(scope="module")
+def policy() -> Policy:
+    defaults = shipped.path("config/default.yaml")
+    return config.load(None, {}, defaults=defaults).policies["demo"]
+
+
+@pytest.mark.req("F2")
+def test_reseeded_candidates_get_the_verdicts_that_the_demo_tells(policy: Policy) -> None:
+    bank = ItemBank(load_all(in_folder(shipped.path("datasets"))))
+    for seed in range(50):
+        assert verdicts(bank, policy, random.Random(seed)) == TOLD
+
+
+@pytest.mark.req("F3")
+def test_a_failing_canary_is_rolled_back_before_its_first_step_ends(policy: Policy) -> None:
+    for seed in range(200):
+        assert rolled_back(policy, random.Random(seed)) is not None
