@@ -1,0 +1,1 @@
+"""The dashboard: what people look at, and the buttons that call `harness.control`."""

@@ -1,0 +1,308 @@
+"""Read models by name: what one page needs, read through `harness.control`. No decisions."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from harness.control import evaluate, propose, reports, routes
+from harness.control import targets as known_targets
+from harness.control.context import Context
+from harness.domain.errors import NotFound, SwapgateError
+from harness.domain.evaluation import Sample, SampleError, Verdict
+from harness.domain.observation import Traffic
+from harness.domain.proposal import Phase, Proposal
+from harness.domain.rollout import Rollout
+from harness.domain.routing import Route
+from harness.domain.targets import Price, Provider, Target
+from harness.gate.planning import Forecast
+from harness.ports import RouteRecord, Transaction
+
+# Without a request for so long, a live canary's figures are called stale.
+QUIET = timedelta(minutes=3)
+
+
+@dataclass(frozen=True)
+class ComparisonView:
+    """differing: by suite, which pins the two arms do not share. changed: suites whose content
+    is no longer what was compared, as words; empty when none."""
+
+    comparison: reports.Comparison
+    titles: Mapping[str, str]
+    rollout: Rollout | None
+    differing: Mapping[str, Sequence[str]]
+    changed: str
+    now: datetime
+
+
+def titles(ctx: Context) -> Mapping[str, str]:
+    return {name: ctx.suites.title(name) for name in ctx.suites.names()}
+
+
+def comparison(ctx: Context, proposal: str) -> ComparisonView:
+    """Raises NotFound."""
+    found = reports.compare(ctx, proposal)
+    with ctx.store.read() as tx:
+        rollout = tx.rollouts.get(found.proposal.rollout) if found.proposal.rollout else None
+    return ComparisonView(
+        comparison=found,
+        titles=titles(ctx),
+        rollout=rollout,
+        differing=_differing(ctx, found),
+        changed=_changed(ctx, found.proposal),
+        now=ctx.clock.now(),
+    )
+
+
+def _changed(ctx: Context, proposal: Proposal) -> str:
+    try:
+        return evaluate.changed_suites(ctx, proposal)
+    except SwapgateError as error:
+        # A suite that cannot be read any more is not what was compared either.
+        return str(error)
+
+
+def _differing(ctx: Context, found: reports.Comparison) -> Mapping[str, Sequence[str]]:
+    apart = {
+        side.plan.suite: (side.incumbent_run.suite_digest, side.candidate_run.suite_digest)
+        for side in found.suites
+        if side.incumbent_run.suite_digest != side.candidate_run.suite_digest
+    }
+    return {suite: _pieces(ctx, *digests) for suite, digests in apart.items()}
+
+
+def _pieces(ctx: Context, one: str, other: str) -> Sequence[str]:
+    with ctx.store.read() as tx:
+        a, b = tx.suites.get(one), tx.suites.get(other)
+    names = {
+        "version": "version",
+        "data_sha256": "data",
+        "scorer": "scorer",
+        "template": "prompt template",
+    }
+    return [words for name, words in names.items() if getattr(a, name) != getattr(b, name)]
+
+
+@dataclass(frozen=True)
+class ProposalRow:
+    """One proposal with the names behind its ids. expires_at: of the wait for approval."""
+
+    proposal: Proposal
+    incumbent: Target
+    candidate: Target
+    verdict: Verdict | None
+    expires_at: datetime | None
+
+
+def proposals(ctx: Context) -> Sequence[ProposalRow]:
+    """Newest first; what waits for a person before the rest."""
+    with ctx.store.read() as tx:
+        found = tx.proposals.list()
+        targets = tx.routing.targets()
+        rows = [
+            ProposalRow(
+                proposal=each,
+                incumbent=targets[each.incumbent],
+                candidate=targets[each.candidate],
+                verdict=tx.verdicts.get(each.verdict) if each.verdict else None,
+                expires_at=_expiry(each),
+            )
+            for each in found
+        ]
+    return sorted(rows, key=lambda row: row.proposal.phase is not Phase.AWAITING_APPROVAL)
+
+
+def _expiry(proposal: Proposal) -> datetime | None:
+    if proposal.phase is not Phase.AWAITING_APPROVAL or proposal.approver is not None:
+        return None
+    return proposal.updated_at + timedelta(seconds=proposal.policy.approval_ttl_s)
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What a proposal would take, before it is made.
+
+    plan: by suite title: items and forecast. cost_usd: of both arms, None where a price or a
+    former run is missing. minutes: None without a former run.
+    """
+
+    plan: Sequence[tuple[str, int, Forecast]]
+    cost_usd: float | None
+    minutes: float | None
+
+
+def outlook(ctx: Context, wish: propose.Wish, connections: int) -> Outlook:
+    """Raises as `propose.create` does for a wish that makes no sense."""
+    names = titles(ctx)
+    previewed = propose.preview(ctx, wish)
+    costs: list[float | None] = []
+    durations: list[float | None] = []
+    with ctx.store.read() as tx:
+        incumbent = routes.existing(tx, wish.route).incumbent
+        targets = tx.routing.targets()
+        providers = tx.providers.all()
+        prices = [
+            _price(providers, targets.get(incumbent)),
+            _price(providers, _candidate(tx, wish.candidate)),
+        ]
+        runs = [run for run in tx.runs.list() if run.target == incumbent]
+        for plan, _ in previewed:
+            former = next((run for run in runs if run.suite == plan.suite), None)
+            seen = tx.runs.samples(former.id, below=50) if former else ()
+            costs.append(_cost(seen, plan.n_max, prices))
+            durations.append(_duration(seen, plan.n_max, connections))
+    known = [each for each in durations if each is not None]
+    return Outlook(
+        plan=[(names.get(p.suite, p.suite), p.n_max, figures) for p, figures in previewed],
+        cost_usd=None if None in costs else sum(each for each in costs if each is not None),
+        minutes=sum(known) / 60 if known and len(known) == len(durations) else None,
+    )
+
+
+def _candidate(tx: Transaction, name: str) -> Target | None:
+    """The target with this name, also one that is not registered yet."""
+    with suppress(NotFound):
+        return known_targets.find(tx, name)
+    provider, slash, model = name.partition("/")
+    return Target(provider, model) if slash and provider and model else None
+
+
+def _price(providers: Mapping[str, Provider], target: Target | None) -> Price | None:
+    if target is None or target.provider not in providers:
+        return None
+    return providers[target.provider].prices.get(target.model)
+
+
+def _cost(seen: Sequence[Sample], items: int, prices: Sequence[Price | None]) -> float | None:
+    answered = [s for s in seen if s.error is not SampleError.INFRA]
+    if not answered or None in prices:
+        return None
+    tokens = [(s.input_tokens, s.output_tokens) for s in answered]
+    each = sum(price.cost_usd(i, o) for price in prices if price for i, o in tokens)
+    return each / len(answered) * items
+
+
+def _duration(seen: Sequence[Sample], items: int, connections: int) -> float | None:
+    times = [s.duration_s for s in seen if s.error is not SampleError.INFRA]
+    return sum(times) / len(times) * items / connections if times else None
+
+
+@dataclass(frozen=True)
+class CanaryView:
+    """status: None for a route that never had a canary. traffic: since the canary started."""
+
+    route: Route
+    status: reports.CanaryStatus | None
+    traffic: Sequence[Traffic]
+    now: datetime
+
+    @property
+    def last_request(self) -> datetime | None:
+        """The newest minute with a request, by its end."""
+        minutes = [t.minute for t in self.traffic if t.requests]
+        return max(minutes) + timedelta(minutes=1) if minutes else None
+
+    @property
+    def quiet_since(self) -> datetime | None:
+        """Since when a live canary has seen no request; None while they come."""
+        last = self.last_request
+        live = self.status is not None and self.status.rollout.live
+        return last if live and last is not None and self.now - last > QUIET else None
+
+
+def canary(ctx: Context, route: str) -> CanaryView:
+    """Raises NotFound."""
+    found = reports.canaries(ctx, route=route)
+    status = found[0] if found else None
+    with ctx.store.read() as tx:
+        since = status.rollout.started_at if status else ctx.clock.now()
+        start = since.replace(second=0, microsecond=0)
+        return CanaryView(
+            route=routes.existing(tx, route),
+            status=status,
+            traffic=tx.observations.traffic(since=start, route=route) if status else (),
+            now=ctx.clock.now(),
+        )
+
+
+def route_names(ctx: Context) -> Sequence[str]:
+    return sorted(routes.table(ctx).routes)
+
+
+def canary_routes(ctx: Context) -> Sequence[str]:
+    """Routes with a live canary first, then the rest."""
+    live = {status.rollout.route for status in reports.canaries(ctx)}
+    return sorted(route_names(ctx), key=lambda name: (name not in live, name))
+
+
+@dataclass(frozen=True)
+class RouteView:
+    """history: newest first. serving_revision: of the newest recorded request, if any."""
+
+    route: Route
+    history: Sequence[RouteRecord]
+    targets: Mapping[str, Target]
+    serving_revision: int | None
+    now: datetime
+
+    @property
+    def behind(self) -> bool:
+        """Whether the router still answers from before the route's last change."""
+        return self.serving_revision is not None and (
+            self.serving_revision < self.history[0].revision
+        )
+
+    def name(self, target: str) -> str:
+        found = self.targets.get(target)
+        return found.name if found else target
+
+
+def route(ctx: Context, name: str) -> RouteView:
+    """Raises NotFound."""
+    history = routes.history(ctx, name)
+    now = ctx.clock.now()
+    with ctx.store.read() as tx:
+        recent = tx.observations.traffic(since=now - timedelta(minutes=10), route=name)
+        # The change's own minute may still hold requests from before it.
+        after = [t for t in recent if t.minute > history[0].at]
+        newest = max(after, key=lambda t: (t.minute, t.revision), default=None)
+        return RouteView(
+            route=routes.existing(tx, name),
+            history=history,
+            targets=tx.routing.targets(),
+            serving_revision=newest.revision if newest else None,
+            now=now,
+        )
+
+
+def chain_break(ctx: Context) -> int | None:
+    """The number of the first audit event that does not fit; None while the log is whole."""
+    with ctx.store.read() as tx:
+        return tx.audit.first_break()
+
+
+def candidates(ctx: Context, route: str) -> Sequence[str]:
+    """Names of the targets that could be proposed for a route."""
+    with ctx.store.read() as tx:
+        incumbent = routes.existing(tx, route).incumbent
+        found = tx.routing.targets()
+    return sorted(target.name for target in found.values() if target.id != incumbent)
+
+
+def former_versions(view: RouteView) -> Sequence[RouteRecord]:
+    """The newest version of each other incumbent that this route had, newest first."""
+    seen = {view.route.incumbent}
+    former = []
+    for record in view.history:
+        if record.route.incumbent not in seen:
+            seen.add(record.route.incumbent)
+            former.append(record)
+    return former
+
+
+def named(ctx: Context, target: str) -> str:
+    """A target's name by its id, or the id itself."""
+    with suppress(SwapgateError), ctx.store.read() as tx:
+        found = tx.routing.targets().get(target)
+        return found.name if found else target
+    return target

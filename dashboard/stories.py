@@ -1,0 +1,431 @@
+"""What a comparison says, in sentences: from a read model to the words of its card. Pure."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from dashboard import wording
+from dashboard.cards import Tile, VerdictCard, strong
+from dashboard.frames import FEWEST_PAIRS, in_reading_order, latency_ms
+from dashboard.queries import CanaryView, ComparisonView, Outlook
+from harness.control.reports import ArmFigures, CanaryStatus, Comparison, SuiteSide
+from harness.domain.evaluation import Claim, Judged, Sample, SampleError, SuiteReport
+from harness.domain.policy import Unit
+from harness.domain.proposal import Phase, Proposal
+from harness.domain.rollout import Rollout, RolloutState
+
+# More items than this many times those used are no advice.
+HOPELESS = 10
+# From half of the rollback level on, the page says that the candidate may do harm.
+HARM_SHOWS = 0.5
+
+
+def verdict_card(view: ComparisonView, connections: int) -> VerdictCard:
+    """connections: how many eval requests run at once, for the estimate of time."""
+    found, verdict = view.comparison, view.comparison.verdict
+    if verdict is None:
+        return _undecided_card(view)
+    return VerdictCard(
+        label=wording.verdict_label(verdict),
+        lead=_lead(verdict),
+        bullets=[(view.titles.get(r.suite, r.suite), suite_line(r)) for r in deciding(verdict)],
+        next_step=next_step(view, verdict, connections),
+        foot=_foot(found, verdict, view.now),
+    )
+
+
+def deciding(verdict: Judged) -> Sequence[SuiteReport]:
+    """The suites that the verdict hangs on: all of a pass, else those of its own outcome."""
+    suites = in_reading_order(verdict.suites)
+    if verdict.outcome == "passed":
+        return suites
+    return [r for r in suites if r.outcome == verdict.outcome] or suites
+
+
+def _lead(verdict: Judged) -> str:
+    passed = sum(r.outcome == "passed" for r in verdict.suites)
+    whole = len(verdict.suites)
+    suites = wording.several(whole, "suite")
+    match verdict.outcome:
+        case "passed":
+            return f"All {suites} passed." if whole > 1 else "Its one suite passed."
+        case "failed":
+            return f"{passed} of {suites} passed. Worse than the allowed loss:"
+        case "harness_mismatch":
+            return f"{passed} of {suites} passed as scored. Lost by form alone:"
+        case "infra_error":
+            return f"{passed} of {suites} passed. Could not be measured:"
+        case _:
+            return f"{passed} of {suites} passed. Still open:"
+
+
+def suite_line(report: SuiteReport) -> str:
+    """`−0.4 points, 95 % CI −2.6 to +1.8; allowed loss 2.0. The interval crosses the limit.`"""
+    if report.outcome == "infra_error" or report.n_used == 0:
+        return report.reason
+    effect = f"{wording.points(report.delta)} points"
+    limit = (
+        "must be better than 0"
+        if report.claim is Claim.SUPERIOR
+        else f"allowed loss {wording.allowed(report.margin)}"
+    )
+    pairs = wording.several(report.n_used, "pair")
+    if report.n_used < FEWEST_PAIRS or report.ci_low is None or report.ci_high is None:
+        return f"{effect} on {pairs}: too few for an interval; {limit}.{_why(report)}"
+    low, high = wording.points(report.ci_low), wording.points(report.ci_high)
+    return f"{effect}, 95 % CI {low} to {high}; {limit}; {pairs}.{_why(report)}"
+
+
+def _why(report: SuiteReport) -> str:
+    if report.outcome == "harness_mismatch":
+        rule, lenient = report.details.get("rule"), report.details.get("lenient")
+        read = lenient.get("delta") if isinstance(lenient, Mapping) else None
+        seen = f", read leniently {wording.points(read)}" if isinstance(read, float) else ""
+        return f" Broken most often: {rule or 'an unnamed rule'}{seen}."
+    if report.outcome == "inconclusive":
+        return " The interval crosses the limit." if _crosses(report) else ""
+    return ""
+
+
+def _crosses(report: SuiteReport) -> bool:
+    limit = 0.0 if report.claim is Claim.SUPERIOR else -report.margin
+    low, high = report.ci_low, report.ci_high
+    return low is not None and high is not None and low <= limit <= high
+
+
+def next_step(view: ComparisonView, verdict: Judged, connections: int) -> str:
+    proposal = view.comparison.proposal
+    match verdict.outcome:
+        case "passed":
+            return _after_passing(proposal, view.rollout, view.now)
+        case "failed":
+            return (
+                "keep the current model. The samples below show what regressed; "
+                "propose another candidate, or this one with a mended request patch."
+            )
+        case "inconclusive":
+            return _more(view, verdict, connections)
+        case "harness_mismatch":
+            return (
+                "give the candidate a request patch that mends the form (a prompt addendum or "
+                "a response_format), then propose that target."
+            )
+        case _:
+            if proposal.retry_at is not None and proposal.open:
+                return f"it is measured again at {wording.moment(proposal.retry_at)}."
+            return "run `swapgate doctor`, mend what it names, then propose again."
+
+
+def _after_passing(proposal: Proposal, rollout: Rollout | None, now: datetime) -> str:
+    match proposal.phase:
+        case Phase.AWAITING_APPROVAL if proposal.approver is None:
+            return (
+                f"a person other than {proposal.proposer} approves the canary, or rejects it."
+            )
+        case Phase.AWAITING_APPROVAL:
+            return f"{proposal.approver} approved it; the canary opens within seconds."
+        case Phase.CANARY if rollout is not None:
+            share = wording.weight(rollout.current.weight_bps)
+            return f"watch the canary; it is at {share} of the traffic."
+        case Phase.PROMOTED:
+            when = wording.age(proposal.updated_at, now)
+            return f"nothing; the candidate serves the whole route since {when}."
+        case _:
+            return f"none: the proposal was closed. {proposal.closed_because}".strip()
+
+
+def _more(view: ComparisonView, verdict: Judged, connections: int) -> str:
+    wanted = {
+        r.suite: r.details.get("more_items")
+        for r in verdict.suites
+        if r.outcome == "inconclusive"
+    }
+    known = {suite: n for suite, n in wanted.items() if isinstance(n, int)}
+    if not known or len(known) < len(wanted):
+        return "no lean was seen, so more items may not settle it. The current model stays."
+    suite, items = max(known.items(), key=lambda pair: pair[1])
+    name = view.titles.get(suite, suite)
+    used = max(r.n_used for r in verdict.suites if r.suite == suite)
+    if items > HOPELESS * used:
+        return (
+            f"nothing: a difference this small would need about {wording.count(items)} more "
+            f"items of {name}. If a small loss is worth it, propose with the claim “equal or better”."
+        )
+    price = _price_of(view.comparison, suite, items, connections)
+    return (
+        f"{wording.several(items, 'more item')} of {name} should settle it (80 % power)"
+        f"{price}. Then propose again."
+    )
+
+
+def _price_of(found: Comparison, suite: str, items: int, connections: int) -> str:
+    sides = [side for side in found.suites if side.plan.suite == suite]
+    arms: list[Sequence[Sample]] = [arm for s in sides for arm in (s.incumbent, s.candidate)]
+    costs = [_mean([s.cost_usd for s in arm]) for arm in arms]
+    times = [
+        _mean([s.duration_s for s in arm if s.error is not SampleError.INFRA]) for arm in arms
+    ]
+    known_costs = [each for each in costs if each is not None]
+    known_times = [each for each in times if each is not None]
+    parts = []
+    if known_costs and len(known_costs) == len(costs):
+        parts.append(f"about {wording.usd(sum(known_costs) * items)}")
+    if known_times:
+        parts.append(f"about {wording.span(max(60.0, max(known_times) * items / connections))}")
+    return f", {' and '.join(parts)}" if parts else ""
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [each for each in values if each is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
+
+
+def _foot(found: Comparison, verdict: Judged, now: datetime) -> str:
+    pairs = sum(r.n_used for r in verdict.suites)
+    epochs = {plan.epochs for plan in found.proposal.plans}
+    early = any(r.how == "early" for r in verdict.suites)
+    return (
+        f"Paired test on {wording.several(pairs, 'shared item')} · same items, order, prompts "
+        f"and scorers on both sides · {wording.several(max(epochs, default=1), 'epoch')} · "
+        f"verdict {verdict.id} · decided {wording.age(verdict.decided_at, now)}, "
+        f"valid until {wording.moment(verdict.expires_at)}"
+        f"{' · decided early: the intervals are not adjusted for that' if early else ''}"
+    )
+
+
+def _undecided_card(view: ComparisonView) -> VerdictCard:
+    found = view.comparison
+    if not found.proposal.open:
+        return VerdictCard(
+            label=wording.PHASE_LABELS[found.proposal.phase],
+            lead=found.proposal.closed_because or "It was closed before a verdict.",
+            next_step="propose again when the reason is mended.",
+        )
+    pairs, planned = paired(found), sum(plan.n_max for plan in found.proposal.plans)
+    label = wording.VERDICT_LABELS["running"]
+    advice = f"{wording.count(pairs)} of {wording.count(planned)} items"
+    return VerdictCard(
+        label=wording.Label(label.symbol, label.words, label.tone, advice),
+        lead="The gate reads the items in their registered order and may stop early. "
+        "No difference is shown before it has decided.",
+        bullets=[
+            (view.titles.get(suite, suite), f"{done:,} of {planned:,} items on both sides")
+            for suite, done, planned in progress(found)
+        ],
+        next_step="none; the verdict comes by itself.",
+    )
+
+
+def progress(found: Comparison) -> Sequence[tuple[str, int, int]]:
+    """(suite, items that both arms have, items planned)."""
+    sides = {side.plan.suite: side for side in found.suites}
+    return [
+        (plan.suite, _both(sides[plan.suite]) if plan.suite in sides else 0, plan.n_max)
+        for plan in found.proposal.plans
+    ]
+
+
+def _both(side: SuiteSide) -> int:
+    return len({s.item for s in side.incumbent} & {s.item for s in side.candidate})
+
+
+def paired(found: Comparison) -> int:
+    return sum(done for _, done, _ in progress(found))
+
+
+def tiles(before: ArmFigures, after: ArmFigures) -> Sequence[Tile]:
+    """Cost, median, p95 and failed calls: the candidate's figure and what it was."""
+    return (
+        Tile(
+            "Cost per 1,000 requests",
+            wording.usd(after.cost_usd_per_1000),
+            wording.relative_change(
+                after.cost_usd_per_1000,
+                before.cost_usd_per_1000,
+                less="cheaper",
+                more="dearer",
+                was=f"was {wording.usd(before.cost_usd_per_1000)}",
+            ),
+        ),
+        Tile(
+            "Latency, median",
+            wording.seconds(after.p50_s),
+            wording.latency_change(after.p50_s, before.p50_s),
+        ),
+        Tile(
+            "Latency, p95",
+            wording.seconds(after.p95_s),
+            wording.latency_change(after.p95_s, before.p95_s),
+        ),
+        Tile(
+            "Failed calls",
+            wording.percent(after.failed),
+            wording.failure_change(after.failed, before.failed),
+        ),
+    )
+
+
+def stale_because(view: ComparisonView) -> str:
+    """Why the verdict is no proof any more; empty while it is."""
+    verdict, proposal = view.comparison.verdict, view.comparison.proposal
+    if verdict is None:
+        return ""
+    # Once the candidate was promoted, the verdict has done its work.
+    if verdict.expires_at <= view.now and proposal.phase is not Phase.PROMOTED:
+        return f"it expired {wording.age(verdict.expires_at, view.now)}"
+    if view.changed:
+        return f"the content changed since: {view.changed}"
+    return ""
+
+
+def outlook_line(outlook: Outlook) -> str:
+    """What a proposal costs at most, and how long it takes."""
+    cost = (
+        f"at most about {wording.usd(outlook.cost_usd)}"
+        if outlook.cost_usd is not None
+        else "cost unknown (a price or a former run is missing)"
+    )
+    time = (
+        f"about {wording.span(max(60.0, outlook.minutes * 60))}"
+        if outlook.minutes is not None
+        else "time unknown until the current model was evaluated once"
+    )
+    warnings = [figures.warning for _, _, figures in outlook.plan if figures.warning]
+    return " ".join([f"For both models: {cost}, {time}; the gate may stop early.", *warnings])
+
+
+def canary_answer(status: CanaryStatus) -> str:
+    """HTML: the page's first line."""
+    name, share = (
+        strong(status.candidate.name),
+        wording.weight(status.rollout.current.weight_bps),
+    )
+    match status.rollout.state:
+        case RolloutState.PROMOTED:
+            return f"{name} was promoted"
+        case RolloutState.ROLLED_BACK:
+            return f"{name} was rolled back"
+        case RolloutState.PAUSED:
+            return f"{name} is paused at {share}"
+        case _ if status.action.distance_to_trip >= HARM_SHOWS:
+            return f"{name} may be hurting users, at {share}"
+        case _:
+            return f"{name} shows no harm so far, at {share}"
+
+
+def canary_card(view: CanaryView, status: CanaryStatus) -> VerdictCard:
+    rollout, action = status.rollout, status.action
+    label = wording.ROLLOUT_LABELS[rollout.state]
+    if not rollout.live:
+        ended = wording.moment(rollout.updated_at)
+        return VerdictCard(
+            label=label,
+            lead=rollout.ended_because or action.reason,
+            foot=f"ended {ended}, {wording.age(rollout.updated_at, view.now)}",
+        )
+    if not status.blocks:
+        waits = f"{wording.count(rollout.current.min_exposures)} canary {units(rollout)}"
+        lead = f"No canary traffic is counted yet; this step needs {waits}."
+        return VerdictCard(label=label, lead=lead, next_step=what_moves_it(status))
+    return VerdictCard(label=label, lead=action.reason, next_step=what_moves_it(status))
+
+
+def what_moves_it(status: CanaryStatus) -> str:
+    """What takes it up, and what takes it back."""
+    rollout, action = status.rollout, status.action
+    missing = max(0, rollout.current.min_exposures - action.step_exposures)
+    up = "promotion" if rollout.last_step else wording.weight(_next_weight(rollout))
+    back = "evidence of harm at 100 % of the rollback level takes it back at once"
+    if rollout.state is RolloutState.PAUSED:
+        return f"a person resumes or aborts; {back}."
+    needs = [f"{wording.count(missing)} more canary {units(rollout)}"] if missing else []
+    if rollout.current.certify:
+        at = rollout.policy.certificate
+        needs.append(f"a certificate of no harm of {at:g} or more")
+    wait = " and ".join(needs) if needs else "the next look at the figures"
+    return f"to {up}: {wait}; {back}."
+
+
+def _next_weight(rollout: Rollout) -> int:
+    return rollout.policy.steps[rollout.step + 1].weight_bps
+
+
+def units(rollout: Rollout) -> str:
+    return "sessions" if rollout.policy.unit is Unit.SESSION else "requests"
+
+
+def plan(rollout: Rollout) -> tuple[Sequence[tuple[str, str]], int | None]:
+    """The steps with what it takes to leave each, and where it stands (None: it has ended)."""
+    steps = [
+        (
+            wording.weight(step.weight_bps),
+            f"{step.min_exposures:,} {units(rollout)}{', certified' if step.certify else ''}",
+        )
+        for step in rollout.policy.steps
+    ]
+    return [*steps, ("100 %", "promoted")], rollout.step if rollout.live else None
+
+
+def harm_line(status: CanaryStatus) -> str:
+    """`66 % of the rollback level`."""
+    share = f"{status.action.distance_to_trip * 100:.0f} % of the rollback level"
+    return f"{share}. At 100 % the candidate is taken back at once, by itself."
+
+
+def harm_tone(status: CanaryStatus) -> wording.Tone:
+    if status.action.distance_to_trip >= 1:
+        return wording.Tone.WORSE
+    shows = status.action.distance_to_trip >= HARM_SHOWS
+    return wording.Tone.UNDECIDED if shows else wording.Tone.BETTER
+
+
+def canary_tiles(view: CanaryView, status: CanaryStatus) -> Sequence[Tile]:
+    rollout, figures = status.rollout, status.action.figures
+    canary, control = _int(figures, "canary_units"), _int(figures, "control_units")
+    failed, control_failed = _int(figures, "canary_failures"), _int(figures, "control_failures")
+    left = f", {wording.span(_int(figures, 'seconds_left'))} left" if rollout.live else ""
+    return (
+        Tile(
+            "Failed in the canary",
+            wording.percent(_share(failed, canary)),
+            below=f"{failed:,} of {canary:,} {units(rollout)}",
+        ),
+        Tile(
+            "Failed in the control",
+            wording.percent(_share(control_failed, control)),
+            below=f"{control_failed:,} of {control:,} {units(rollout)}",
+        ),
+        Tile(
+            "Exposures at this step",
+            f"{status.action.step_exposures:,}",
+            below=f"of {rollout.current.min_exposures:,} needed{left}",
+        ),
+        Tile("Latency, p95", _p95(view, "canary"), below=f"control {_p95(view, 'incumbent')}"),
+    )
+
+
+def share_line(status: CanaryStatus) -> str:
+    """Whether the canary's share of callers is the planned one."""
+    now = status.rollout.current.weight_bps
+    step = [b for b in status.blocks if b.weight_bps == now]
+    seen = _share(sum(b.canary_units for b in step), sum(b.units for b in step))
+    measured = wording.percent(seen, 2) if seen is not None else "not measured yet"
+    return (
+        f"Share of callers at this step: {measured}, planned {wording.weight(now)}. "
+        "A caller's key always meets the same model."
+    )
+
+
+def _int(figures: Mapping[str, object], name: str) -> int:
+    value = figures.get(name, 0)
+    return int(value) if isinstance(value, int | float) else 0
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _p95(view: CanaryView, arm: str) -> str:
+    bound = latency_ms(view.traffic, arm, 0.95)
+    if bound is None:
+        return "unknown"
+    return "beyond the scale" if bound < 0 else f"≤ {wording.seconds(bound / 1000)}"

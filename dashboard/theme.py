@@ -1,0 +1,108 @@
+"""Colours and styles, for light and dark; every text has 4.5:1 or more on its ground."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from dashboard.wording import Tone
+
+FONT: Final = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif"
+
+
+@dataclass(frozen=True, slots=True)
+class Palette:
+    """One theme's colours, as #RRGGBB."""
+
+    better: str
+    worse: str
+    undecided: str
+    neutral: str
+    ground: str
+    raised: str
+    text: str
+    line: str
+    primary: str
+    better_wash: str
+    worse_wash: str
+    undecided_wash: str
+    neutral_wash: str
+
+    def of(self, tone: Tone) -> str:
+        return str(getattr(self, tone.value))
+
+
+LIGHT: Final = Palette(
+    better="#0B5CAD",
+    worse="#B3470B",
+    undecided="#7A5600",
+    neutral="#546173",
+    ground="#FFFFFF",
+    raised="#F5F7FA",
+    text="#1A2330",
+    line="#DDE3EA",
+    primary="#1F5FBF",
+    better_wash="#EAF3FC",
+    worse_wash="#FDF0E8",
+    undecided_wash="#FFF6DC",
+    neutral_wash="#F3F5F8",
+)
+DARK: Final = Palette(
+    better="#4FB6FF",
+    worse="#FF9D57",
+    undecided="#F2C14E",
+    neutral="#A3B1C0",
+    ground="#10151C",
+    raised="#1A212B",
+    text="#E8EDF3",
+    line="#2D3744",
+    primary="#2F6FD0",
+    better_wash="#122436",
+    worse_wash="#33210F",
+    undecided_wash="#332B10",
+    neutral_wash="#1A212B",
+)
+
+
+def palette(theme: str | None) -> Palette:
+    """theme: `dark` or `light`, as the browser says it; None while it has not."""
+    return DARK if theme == "dark" else LIGHT
+
+
+def streamlit_options() -> Mapping[str, object]:
+    """Streamlit's own theme, by the names of its options."""
+    options: dict[str, object] = {
+        "theme.font": FONT,
+        "theme.baseRadius": "10px",
+        "theme.showWidgetBorder": True,
+    }
+    for name, colours in (("light", LIGHT), ("dark", DARK)):
+        options |= {
+            f"theme.{name}.primaryColor": colours.primary,
+            f"theme.{name}.backgroundColor": colours.ground,
+            f"theme.{name}.secondaryBackgroundColor": colours.raised,
+            f"theme.{name}.textColor": colours.text,
+            f"theme.{name}.borderColor": colours.line,
+            f"theme.{name}.dataframeBorderColor": colours.line,
+            f"theme.{name}.linkColor": colours.better,
+        }
+    return options
+
+
+def css() -> str:
+    """The page's one style sheet: our colours as variables, then styles.css.
+
+    Streamlit sets `color-scheme` on its root after the chosen theme; light-dark() follows it.
+    """
+    variables = "".join(
+        f"--sg-{each.name.replace('_', '-')}:"
+        f"light-dark({getattr(LIGHT, each.name)},{getattr(DARK, each.name)});"
+        for each in fields(Palette)
+    )
+    return f"<style>:root,.stApp{{{variables}}}{_sheet()}</style>"
+
+
+@cache
+def _sheet() -> str:
+    return Path(__file__).with_name("styles.css").read_text(encoding="utf-8")

@@ -1,0 +1,145 @@
+"""Canary: is the candidate hurting users now?"""
+
+import streamlit as st
+
+from dashboard import acting, cards, charts, frames, queries, shell, stories, wording
+from dashboard.cards import esc, strong
+from dashboard.queries import CanaryView
+from harness.control import canary as control
+from harness.control.reports import CanaryStatus
+from harness.domain.errors import SwapgateError
+from harness.domain.rollout import RolloutState, Signal
+
+EVERY = "2s"
+
+
+def show() -> None:
+    with shell.loading("the canary"):
+        ctx = shell.context()
+        routes = queries.canary_routes(ctx)
+    if not routes:
+        st.html(cards.title("No route yet, so no canary"))
+        st.html(cards.empty("A route comes first:", "swapgate init"))
+        return
+    # The page's first line is its answer; the choice of the route comes below it.
+    top = st.container()
+    route = st.selectbox("Route", routes, key="route", bind="query-params") or routes[0]
+    view = queries.canary(ctx, route)
+    if view.status is None:
+        top.html(cards.title(f"No canary on {strong(route)}"))
+        st.html(
+            cards.empty(
+                "This route never had a canary. It gets one when a proposal has passed:",
+                f"swapgate proposal create {route} PROVIDER/MODEL",
+            )
+        )
+    else:
+        with top:
+            header(view, view.status)
+        shell.say_what_was_done()
+        controls(view.status)
+        live(route, view.status.rollout.version)
+    shell.copy_as_cli("canary", "status", route)
+
+
+def header(view: CanaryView, status: CanaryStatus) -> None:
+    rollout = status.rollout
+    st.html(
+        cards.title(
+            stories.canary_answer(status),
+            f"Route {strong(rollout.route)} · {strong(status.candidate.name)} beside "
+            f"{strong(status.incumbent.name)} · rollout {esc(rollout.id)} · started "
+            f"{esc(wording.moment(rollout.started_at))}, "
+            f"{esc(wording.age(rollout.started_at, view.now))}",
+        )
+    )
+    st.html(cards.steps(*stories.plan(rollout)))
+
+
+def controls(status: CanaryStatus) -> None:
+    """Pause, resume and abort: always there; what cannot be done now says why."""
+    state = status.rollout.state
+    live_now, paused = status.rollout.live, state is RolloutState.PAUSED
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if st.button("Pause", icon=":material/pause:", disabled=not live_now or paused):
+            confirm(status, Signal.PAUSE)
+        if st.button("Resume", icon=":material/play_arrow:", disabled=not paused):
+            confirm(status, Signal.RESUME)
+        if st.button("Abort the canary", icon=":material/block:", disabled=not live_now):
+            confirm(status, Signal.ABORT)
+        st.html(cards.note(_why_disabled(state)), width="content")
+
+
+def _why_disabled(state: RolloutState) -> str:
+    match state:
+        case RolloutState.PAUSED:
+            return "It is paused: the share stays, nothing goes up. Harm still ends it."
+        case RolloutState.PROMOTED | RolloutState.ROLLED_BACK:
+            return "It has ended, so there is nothing to pause, resume or abort."
+        case _:
+            return "Resume is for a paused canary."
+
+
+@st.dialog("Are you sure?")
+def confirm(status: CanaryStatus, signal: Signal) -> None:
+    rollout = status.rollout
+    share = wording.weight(rollout.current.weight_bps)
+    effects = {
+        Signal.PAUSE: f"{share} of the traffic stays with {status.candidate.name}; it does not "
+        "go up until somebody resumes.",
+        Signal.RESUME: f"The step at {share} for {status.candidate.name} starts anew, with its "
+        "whole time.",
+        Signal.ABORT: f"From {share} to 0 %: all traffic goes back to {status.incumbent.name}, "
+        f"and {status.candidate.name} needs a new proposal.",
+    }
+    st.html(cards.block(f"<p>Route {strong(rollout.route)}. {esc(effects[signal])}</p>"))
+    reason = st.text_input("Reason (optional)", key=f"why-{signal.value}")
+    if st.button(f"Yes, {signal.value}", type="primary"):
+        ctx, actor = shell.context(), acting.acting()
+        shell.attempt(
+            lambda: control.by_hand(ctx, actor, rollout.route, signal, reason),
+            f"{signal.value} by {actor.name} on route {rollout.route}.",
+        )
+
+
+@st.fragment(run_every=EVERY)
+def live(route: str, version: int) -> None:
+    """What changes by itself. version: of the rollout that the rest of the page shows."""
+    try:
+        view = queries.canary(shell.context(), route)
+    except SwapgateError as error:
+        st.html(
+            cards.failure(
+                "The figures cannot be read now",
+                str(error),
+                f"Trying again. {shell.ROUTER_SERVES}",
+            )
+        )
+        return
+    if view.status is None or view.status.rollout.version != version:
+        st.rerun()
+    status = view.status
+    stale = view.quiet_since is not None
+    if view.quiet_since is not None:
+        since = f"since {wording.moment(view.quiet_since)}"
+        words = (
+            f"No request was seen {since}. Look whether clients call the route and whether the "
+            "router runs: `swapgate doctor`."
+        )
+        st.html(cards.banner("STALE.", words))
+    st.html(cards.verdict(stories.canary_card(view, status), stale=stale))
+    st.html(
+        cards.section("Evidence of harm", stories.harm_line(status))
+        + cards.meter(status.action.distance_to_trip, stories.harm_tone(status))
+    )
+    st.html(cards.tiles(stories.canary_tiles(view, status), stale=stale))
+    st.html(cards.note(stories.share_line(status)))
+    if status.blocks:
+        note = "Counted by the arm that a caller was assigned to, whoever answered in the end."
+        st.html(cards.section("Failures so far", note))
+        figure = charts.failure_rates(frames.failure_rates(status.blocks), shell.palette())
+        st.altair_chart(figure, theme=None, width="stretch")
+    st.html(cards.note(f"updated {wording.clock(view.now)} UTC, every 2 s"))
+
+
+shell.page("The canary", show)

@@ -1,0 +1,288 @@
+"""Compare: may I swap? If not, why?"""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+import streamlit as st
+
+from dashboard import cards, charts, frames, queries, shell, stories, wording
+from dashboard.cards import esc, strong
+from dashboard.queries import ComparisonView, ProposalRow
+from harness.domain.evaluation import SuiteReport
+from harness.domain.proposal import Phase
+
+ROW_PX, ROWS = 35, 6
+
+
+def show() -> None:
+    with shell.loading("the comparison"):
+        ctx = shell.context()
+        rows = queries.proposals(ctx)
+        chosen = st.query_params.get("id") or (newest(rows) if rows else None)
+        view = queries.comparison(ctx, chosen) if chosen else None
+    if view is None:
+        st.html(cards.title("Nothing to compare yet"))
+        command = "swapgate proposal create ROUTE PROVIDER/MODEL"
+        st.html(cards.empty("No candidate was proposed so far; this proposes one:", command))
+        return
+    header(view)
+    stale = banner(view)
+    connections = shell.installation().settings.control.eval_connections
+    st.html(cards.verdict(stories.verdict_card(view, connections), stale=stale))
+    next_button(view)
+    figures(view, stale=stale)
+    if view.comparison.verdict is not None:
+        effects(view, view.comparison.verdict.suites)
+    elif view.comparison.proposal.open:
+        progress(view)
+    if found_out(view):
+        samples(view)
+    others(rows, view.comparison.proposal.id)
+    shell.copy_as_cli("proposal", "show", view.comparison.proposal.id)
+
+
+def found_out(view: ComparisonView) -> bool:
+    """Samples are shown once nothing seen in them can sway the decision any more."""
+    return view.comparison.verdict is not None or not view.comparison.proposal.open
+
+
+def newest(rows: Sequence[ProposalRow]) -> str:
+    return max(rows, key=lambda row: row.proposal.created_at).proposal.id
+
+
+def header(view: ComparisonView) -> None:
+    found = view.comparison
+    at = found.verdict.decided_at if found.verdict else found.proposal.created_at
+    what = "decided" if found.verdict else "proposed"
+    st.html(
+        cards.title(
+            f"{strong(found.candidate.name)} instead of {strong(found.incumbent.name)}",
+            f"Route {strong(found.proposal.route)} · comparison "
+            f"{esc(found.proposal.id)} · {what} {esc(wording.moment(at))}, "
+            f"{esc(wording.age(at, view.now))} · proposed by "
+            f"{esc(found.proposal.proposer)}",
+        )
+    )
+
+
+def banner(view: ComparisonView) -> bool:
+    """Whether the verdict is stale; says so."""
+    because = stories.stale_because(view)
+    if because:
+        words = f"This verdict is no proof any more: {because}. Propose again to refresh it."
+        st.html(cards.banner("STALE.", words))
+    for suite, pieces in view.differing.items():
+        name = view.titles.get(suite, suite)
+        words = f"{name}: the two sides differ in {', '.join(pieces)}. No difference is shown."
+        st.html(cards.banner("Not comparable.", words))
+    return bool(because)
+
+
+def next_button(view: ComparisonView) -> None:
+    """The next sensible step, never the risky one."""
+    proposal = view.comparison.proposal
+    route = {"route": proposal.route}
+    again = {**route, "candidate": view.comparison.candidate.name}
+    match proposal.phase:
+        case Phase.CANARY:
+            step = ("Watch the canary", ":material/monitor_heart:", "views/canary.py", route)
+            why = "It goes up by itself while it does no harm, and back at once when it does."
+        case Phase.AWAITING_APPROVAL:
+            step = ("Go to the approval", ":material/gavel:", "views/proposals.py", {})
+            why = f"Whoever approves must not be {proposal.proposer}, who proposed it."
+        case Phase.PROMOTED:
+            step = ("See the route's history", ":material/history:", "views/routes.py", route)
+            why = "The former model can be brought back there."
+        case Phase.PROPOSED | Phase.EVALUATING:
+            return
+        case _:
+            step = ("Propose again", ":material/add:", "views/proposals.py", again)
+            why = "A canary opens only with a passed verdict; there is no way around it here."
+    label, icon, target, query = step
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if st.button(label, icon=icon, type="primary"):
+            st.switch_page(target, query_params=query)
+        st.html(cards.note(why), width="content")
+
+
+def figures(view: ComparisonView, *, stale: bool) -> None:
+    found = view.comparison
+    if found.candidate_figures.samples == 0:
+        return
+    st.html(
+        cards.tiles(
+            stories.tiles(found.incumbent_figures, found.candidate_figures), stale=stale
+        )
+    )
+
+
+def effects(view: ComparisonView, reports: Sequence[SuiteReport]) -> None:
+    shown = [r for r in frames.in_reading_order(reports) if r.suite not in view.differing]
+    frame = frames.suites(shown, view.titles)
+    if frame.empty:
+        return
+    note = (
+        "Candidate minus current model, in percentage points. Whisker: 95 % CI. The gate "
+        "decides by its own test; the whisker shows how sure the size is."
+    )
+    st.html(cards.section("Change in score for each suite", note))
+    st.altair_chart(charts.forest(frame, shell.palette()), theme=None, width="stretch")
+    few = [view.titles.get(r.suite, r.suite) for r in shown if r.n_used < frames.FEWEST_PAIRS]
+    less = f" Fewer than {frames.FEWEST_PAIRS} pairs, so no interval: {', '.join(few)}."
+    limit = (
+        "limit: the largest loss that the policy allows; 0 where the candidate must be better."
+        f"{less if few else ''}"
+    )
+    mark = '<span class="limit"></span>'
+    st.html(cards.block(f'<p class="note">{mark}{esc(limit)}</p>'))
+    note = "Bars count the items where one of the two was better; one scale for every suite."
+    st.html(cards.section("Item by item: won, tied, lost", note))
+    st.html(cards.pair_bars(frames.pair_counts(shown, view.titles)))
+
+
+def progress(view: ComparisonView) -> None:
+    st.html(cards.section("Progress", "Items that both models have answered."))
+    for suite, done, planned in stories.progress(view.comparison):
+        name = view.titles.get(suite, suite)
+        st.html(
+            cards.block(f"<p>{esc(name)}: {done:,} of {planned:,}</p>")
+            + cards.meter(done / planned, wording.Tone.NEUTRAL)
+        )
+    if st.button("Read again", icon=":material/refresh:"):
+        st.rerun()
+
+
+def samples(view: ComparisonView) -> None:
+    everything = frames.samples(view.comparison, view.titles)
+    if everything.empty:
+        return
+    st.html(cards.section("Samples", "Select a row to see both answers side by side."))
+    show, suite = filters(view.titles, list(dict.fromkeys(everything["suite"])))
+    counts = everything["change"].value_counts()
+    st.html(
+        cards.note(
+            " · ".join(
+                f"{frames.CHANGE_SYMBOLS[each]} {counts.get(each, 0):,} {each}"
+                for each in frames.CHANGES
+            )
+            + f" · {len(everything):,} in all"
+        )
+    )
+    rows = frames.chosen(everything, show, suite)
+    if rows.empty:
+        st.html(cards.note(f"No sample here is “{show}”. Choose another filter."))
+        return
+    answers(view, rows.iloc[sample_table(rows, f"{show}-{suite}")])
+
+
+def filters(titles: Mapping[str, str], suites: Sequence[str]) -> tuple[str, str]:
+    left, right = st.columns([2, 1], vertical_alignment="bottom")
+    with left:
+        show = st.segmented_control(
+            "Change",
+            [*frames.CHANGES, "all"],
+            default="regressed",
+            required=True,
+            key="show",
+            bind="query-params",
+            wrap=True,
+            label_visibility="collapsed",
+        )
+    with right:
+        suite = st.selectbox(
+            "Suite",
+            ["all", *suites],
+            key="suite",
+            bind="query-params",
+            help="all, or one of: " + ", ".join(titles.get(each, each) for each in suites),
+        )
+    return show or "regressed", suite or "all"
+
+
+def sample_table(rows: pd.DataFrame, filter_key: str) -> int:
+    """The table; the place of the row that is selected (`sample` in the URL)."""
+    keys = list(rows["key"])
+    wanted = st.query_params.get("sample")
+    first = keys.index(wanted) if wanted in keys else 0
+    table = frames.table(rows)
+    event = st.dataframe(
+        table,
+        hide_index=True,
+        height=ROW_PX * (min(ROWS, len(table)) + 1) + 3,
+        row_height=ROW_PX,
+        on_select="rerun",
+        selection_mode="single-row",
+        selection_default={"selection": {"rows": [first]}},
+        # The filter is part of the key: an old selection would point to a wrong row.
+        key=f"samples-{filter_key}",
+        column_config={
+            "Sample": st.column_config.TextColumn(width=130),
+            "Change": st.column_config.TextColumn(width=100),
+            "Prompt": st.column_config.TextColumn(width="large"),
+            "Current": st.column_config.TextColumn(width=110),
+            "Candidate": st.column_config.TextColumn(width=110),
+            "Latency": st.column_config.TextColumn(width=75, alignment="right"),
+        },
+    )
+    picked = event["selection"]["rows"]
+    place = int(picked[0]) if picked else first
+    if picked and keys[place] != keys[0]:
+        st.query_params["sample"] = keys[place]
+    return place
+
+
+def answers(view: ComparisonView, row: pd.Series) -> None:
+    st.html(
+        cards.block(
+            f"<p>{strong(row['item'])} · {esc(row['title'])} · "
+            f'<span class="note">{esc(frames.one_line(str(row["prompt"]), 320))}'
+            "</span></p>"
+        )
+        + cards.answers(
+            _answer("Current", view.comparison.incumbent.name, row, "incumbent"),
+            _answer("Candidate", view.comparison.candidate.name, row, "candidate"),
+        )
+    )
+
+
+def _answer(side: str, name: str, row: pd.Series, arm: str) -> cards.Answer:
+    rating = str(row[arm])
+    tones = {
+        "✓": wording.Tone.BETTER,
+        "✕": wording.Tone.WORSE,
+        "◐": wording.Tone.NEUTRAL,
+        "?": wording.Tone.UNDECIDED,
+    }
+    return cards.Answer(
+        who=f"{side} · {name}",
+        text=str(row[f"{arm}_answer"]),
+        rating=rating,
+        tone=tones[rating[0]],
+    )
+
+
+def others(rows: Sequence[ProposalRow], current: str) -> None:
+    """Other comparisons, newest first."""
+    names = {
+        row.proposal.id: f"{row.proposal.route}: {row.candidate.name} instead of "
+        f"{row.incumbent.name} ({wording.verdict_label(row.verdict).words})"
+        for row in rows
+        if row.proposal.id != current
+    }
+    if not names:
+        return
+    picked = st.selectbox(
+        "Other comparisons",
+        list(names),
+        index=None,
+        format_func=lambda each: names[each],
+        placeholder="Choose one to open it",
+        key=f"other-{current}",
+    )
+    if picked:
+        st.query_params.clear()
+        st.query_params["id"] = picked
+        st.rerun()
+
+
+shell.page("The comparison", show)

@@ -1,0 +1,137 @@
+"""Overview: does any route need me now?"""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import streamlit as st
+
+from dashboard import cards, frames, shell, wording
+from dashboard.cards import esc, strong
+from harness.control import reports
+from harness.control.reports import RouteStatus
+from harness.domain.observation import Traffic
+from harness.domain.proposal import Phase
+
+
+def show() -> None:
+    with shell.loading("the routes"):
+        ctx = shell.context()
+        statuses, now = sorted(reports.overview(ctx), key=_calm), ctx.clock.now()
+    st.html(cards.title(*_answer(statuses, now)))
+    shell.say_what_was_done()
+    if not statuses:
+        st.html(
+            cards.empty(
+                "There is no route yet. A route is the name that clients use as `model`; this "
+                "writes a configuration with one:",
+                "swapgate init",
+            )
+        )
+    for status in statuses:
+        _row(status, now)
+    shell.copy_as_cli("route", "list")
+
+
+def _calm(status: RouteStatus) -> tuple[bool, bool, bool]:
+    """What needs a person sorts first, then canaries, then other open proposals."""
+    return not status.needs_decision, status.rollout is None, status.open_proposal is None
+
+
+def _answer(statuses: Sequence[RouteStatus], now: datetime) -> tuple[str, str]:
+    waiting = [s.route.name for s in statuses if s.needs_decision]
+    note = f"{wording.several(len(statuses), 'route')} · {esc(wording.moment(now))}"
+    if waiting:
+        verb = "needs" if len(waiting) == 1 else "need"
+        many = wording.several(len(waiting), "route")
+        return f"{many} {verb} a decision: {strong(', '.join(waiting))}", note
+    return ("No route needs you now" if statuses else "No route yet"), note
+
+
+def _row(status: RouteStatus, now: datetime) -> None:
+    with st.container(border=True):
+        st.html(
+            cards.block(
+                f"<div>{_who(status)}</div><div>{_proof(status, now)}</div>"
+                f"<div>{_cost(status.traffic)}</div>",
+                kind="sg-route",
+            )
+        )
+        _links(status)
+
+
+def _who(status: RouteStatus) -> str:
+    label = _state(status)
+    canary = status.route.canary
+    share = (
+        f"canary {strong(status.candidate.name)} at {wording.weight(canary.weight_bps)}"
+        if canary and status.candidate
+        else "no canary"
+    )
+    return (
+        f'<span class="name">{esc(status.route.name)}</span> '
+        f"<p>{cards.state(label)}</p>"
+        f'<p class="note">serves {strong(status.incumbent.name)} · {share}</p>'
+    )
+
+
+def _state(status: RouteStatus) -> wording.Label:
+    if status.rollout is not None:
+        return wording.ROLLOUT_LABELS[status.rollout.state]
+    if status.open_proposal is not None:
+        return wording.PHASE_LABELS[status.open_proposal.phase]
+    return wording.Label("=", "steady", wording.Tone.NEUTRAL)
+
+
+def _proof(status: RouteStatus, now: datetime) -> str:
+    verdict = status.last_verdict
+    if verdict is None:
+        return (
+            '<p class="note">last verdict</p><p class="neutral">none yet: the first model</p>'
+        )
+    stale = verdict.expires_at <= now and verdict.candidate != status.route.incumbent
+    mark = f" {cards.pill('STALE', wording.Tone.UNDECIDED)}" if stale else ""
+    when = wording.age(verdict.decided_at, now)
+    return (
+        f'<p class="note">last verdict, {esc(when)}</p>'
+        f"<p>{cards.state(wording.verdict_label(verdict))}{mark}</p>"
+    )
+
+
+def _cost(traffic: Sequence[Traffic]) -> str:
+    requests = sum(t.requests for t in traffic)
+    if not requests:
+        return '<p class="note">last hour</p><p class="neutral">no request</p>'
+    cost = sum(t.cost_usd for t in traffic) * 1000 / requests
+    failed = sum(t.failed for t in traffic)
+    bars = cards.trend(frames.cost_trend(traffic), name="cost per 1,000 requests, every 5 min")
+    return (
+        f'<p class="note">last hour: {requests:,} requests, {failed:,} failed</p>'
+        f"<p>{strong(wording.usd(cost))} per 1,000 {bars}</p>"
+    )
+
+
+def _links(status: RouteStatus) -> None:
+    with st.container(horizontal=True):
+        proposal = status.open_proposal
+        if proposal is not None and proposal.phase is Phase.AWAITING_APPROVAL:
+            st.page_link(
+                "views/proposals.py", label="Decide", icon=":material/gavel:",
+                query_params={"state": "open"},
+            )  # fmt: skip
+        if proposal is not None:
+            st.page_link(
+                "views/compare.py", label="Compare", icon=":material/balance:",
+                query_params={"id": proposal.id},
+            )  # fmt: skip
+        if status.rollout is not None:
+            st.page_link(
+                "views/canary.py", label="Canary", icon=":material/monitor_heart:",
+                query_params={"route": status.route.name},
+            )  # fmt: skip
+        st.page_link(
+            "views/routes.py", label="History", icon=":material/history:",
+            query_params={"route": status.route.name},
+        )  # fmt: skip
+
+
+shell.page("The overview", show)

@@ -1,0 +1,282 @@
+"""Proposals: what waits for whom? And: propose a swap."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import streamlit as st
+
+from dashboard import acting, cards, queries, shell, stories, wording
+from dashboard.cards import esc, strong
+from dashboard.queries import ProposalRow
+from harness.control import propose
+from harness.domain.errors import SwapgateError
+from harness.domain.evaluation import Claim
+from harness.domain.proposal import Phase
+
+STATES = ("open", "decided", "all")
+
+
+def show() -> None:
+    with shell.loading("the proposals"):
+        ctx = shell.context()
+        rows, now = queries.proposals(ctx), ctx.clock.now()
+    st.html(cards.title(*_answer(rows)))
+    shell.say_what_was_done()
+    create(queries.route_names(ctx))
+    if not rows:
+        command = "swapgate proposal create ROUTE PROVIDER/MODEL"
+        st.html(cards.empty("Nobody proposed a swap yet; the form above does it, or:", command))
+    else:
+        state = st.segmented_control(
+            "State",
+            STATES,
+            default="open",
+            required=True,
+            key="state",
+            bind="query-params",
+            wrap=True,
+            label_visibility="collapsed",
+        )
+        chosen = [row for row in rows if _wanted(row, state or "open")]
+        for row in chosen:
+            card(row, now)
+        if not chosen:
+            st.html(cards.note(f"No proposal is “{state}”."))
+    shell.copy_as_cli("proposal", "list")
+
+
+def _answer(rows: Sequence[ProposalRow]) -> tuple[str, str]:
+    waiting = [r for r in rows if r.proposal.phase is Phase.AWAITING_APPROVAL]
+    undecided = [r for r in waiting if r.proposal.approver is None]
+    opened = sum(r.proposal.open for r in rows)
+    note = f"{wording.several(opened, 'open proposal')} of {len(rows):,}"
+    if not undecided:
+        return "No proposal waits for a person", note
+    routes = ", ".join(r.proposal.route for r in undecided)
+    verb = "waits" if len(undecided) == 1 else "wait"
+    many = wording.several(len(undecided), "proposal")
+    return f"{many} {verb} for approval: {strong(routes)}", note
+
+
+def _wanted(row: ProposalRow, state: str) -> bool:
+    return state == "all" or row.proposal.open == (state == "open")
+
+
+def card(row: ProposalRow, now: datetime) -> None:
+    proposal = row.proposal
+    with st.container(border=True, key=f"proposal-{proposal.id}"):
+        st.html(cards.block(_what(row, now)))
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.page_link(
+                "views/compare.py", label="Compare", icon=":material/balance:",
+                query_params={"id": proposal.id},
+            )  # fmt: skip
+            _buttons(row)
+
+
+def _what(row: ProposalRow, now: datetime) -> str:
+    proposal = row.proposal
+    phase = cards.state(wording.PHASE_LABELS[proposal.phase])
+    proposed = f"{esc(proposal.id)} · proposed by {strong(proposal.proposer)}"
+    when = esc(wording.age(proposal.created_at, now) + _approvals(row, now))
+    lines = [
+        f"{strong(row.candidate.name)} instead of {strong(row.incumbent.name)}",
+        f"Route {strong(proposal.route)} · {phase} · claim: {wording.CLAIMS[proposal.claim]}",
+        f'<span class="note">{proposed} {when}</span>',
+    ]
+    if proposal.reason:
+        lines.append(f"Reason: {esc(proposal.reason)}")
+    if row.verdict is not None:
+        label = wording.verdict_label(row.verdict)
+        lines.append(f"{cards.state(label)}: {esc(row.verdict.reason)}")
+    if proposal.closed_because and row.verdict is None:
+        lines.append(esc(proposal.closed_because))
+    elif row.verdict and proposal.closed_because not in ("", row.verdict.reason):
+        lines.append(f"Closed: {esc(proposal.closed_because)}")
+    return "".join(f"<p>{line}</p>" for line in lines)
+
+
+def _approvals(row: ProposalRow, now: datetime) -> str:
+    proposal = row.proposal
+    if proposal.approver is not None:
+        return f" · approvals 1 of 1, by {proposal.approver}"
+    if row.expires_at is None:
+        return ""
+    return f" · approvals 0 of 1 · {wording.left(row.expires_at, now)}"
+
+
+def _buttons(row: ProposalRow) -> None:
+    proposal, actor = row.proposal, acting.acting()
+    if proposal.phase is Phase.AWAITING_APPROVAL and proposal.approver is None:
+        own = proposal.proposer == actor.name and not proposal.policy.self_approval
+        key = proposal.id
+        if st.button("Approve", key=f"approve-{key}", type="primary", disabled=own):
+            approve(row)
+        if st.button("Reject", key=f"reject-{key}"):
+            reject(row)
+        if own:
+            why = f"{actor.name} proposed this, so another person approves it."
+            st.html(cards.note(why), width="content")
+    early = proposal.phase in (Phase.PROPOSED, Phase.EVALUATING)
+    if early and st.button("Cancel", key=f"cancel-{proposal.id}"):
+        cancel(row)
+
+
+def _names(row: ProposalRow) -> str:
+    share = wording.weight(row.proposal.policy.canary.steps[0].weight_bps)
+    return (
+        f"<p>Route {strong(row.proposal.route)}: {strong(share)} of its traffic goes "
+        f"to {strong(row.candidate.name)}; the rest stays with "
+        f"{strong(row.incumbent.name)}.</p>"
+    )
+
+
+@st.dialog("Start the canary?")
+def approve(row: ProposalRow) -> None:
+    st.html(
+        cards.block(
+            _names(row),
+            "<p>From there it goes up by itself, step by step, while it does no harm.</p>",
+        )
+    )
+    reason = st.text_input("Reason (optional)", key=f"approve-why-{row.proposal.id}")
+    if st.button("Start the canary", type="primary"):
+        ctx, actor = shell.context(), acting.acting()
+        seen = row.verdict.id if row.verdict else None
+        shell.attempt(
+            lambda: propose.approve(ctx, actor, row.proposal.id, reason, seen=seen),
+            f"{actor.name} approved {row.proposal.id}; the canary opens within seconds.",
+        )
+
+
+@st.dialog("Reject the proposal?")
+def reject(row: ProposalRow) -> None:
+    st.html(
+        cards.block(
+            f"<p>Route {strong(row.proposal.route)} stays with "
+            f"{strong(row.incumbent.name)}; {strong(row.candidate.name)} gets no "
+            "traffic.</p>"
+        )
+    )
+    reason = st.text_area("Reason", key=f"reject-why-{row.proposal.id}")
+    if st.button("Reject", type="primary", key="reject-now"):
+        ctx, actor = shell.context(), acting.acting()
+        shell.attempt(
+            lambda: propose.refuse(ctx, actor, row.proposal.id, reason),
+            f"{actor.name} rejected {row.proposal.id}.",
+        )
+    st.html(cards.note("A rejection needs a reason; the proposer will read it."))
+
+
+@st.dialog("Cancel the proposal?")
+def cancel(row: ProposalRow) -> None:
+    st.html(
+        cards.block(
+            f"<p>The comparison of {strong(row.candidate.name)} with "
+            f"{strong(row.incumbent.name)} ends; what was measured is kept.</p>"
+        )
+    )
+    if st.button("Cancel the proposal", type="primary"):
+        ctx, actor = shell.context(), acting.acting()
+        shell.attempt(
+            lambda: propose.cancel(ctx, actor, row.proposal.id),
+            f"{actor.name} cancelled {row.proposal.id}.",
+        )
+
+
+def create(routes: Sequence[str]) -> None:
+    prefilled = st.query_params.get("candidate")
+    with st.expander("Propose a swap", icon=":material/add:", expanded=prefilled is not None):
+        if not routes:
+            st.html(cards.empty("There is no route to propose for.", "swapgate init"))
+            return
+        wish = _wish(routes, prefilled)
+        why_not = _why_not(wish)
+        if not why_not:
+            _outlook(wish)
+        with st.container(horizontal=True, vertical_alignment="center"):
+            if st.button("Propose", type="primary", disabled=bool(why_not)):
+                actor = acting.acting()
+                shell.attempt(
+                    lambda: propose.create(shell.context(), actor, wish),
+                    f"{actor.name} proposed {wish.candidate} for route {wish.route}; "
+                    "its evaluation starts within seconds.",
+                )
+            st.html(
+                cards.note(why_not or f"Proposed as {acting.acting().name}."), width="content"
+            )
+
+
+def _wish(routes: Sequence[str], prefilled: str | None) -> propose.Wish:
+    ctx = shell.context()
+    left, right = st.columns(2)
+    asked = st.query_params.get("route")
+    with left:
+        at = routes.index(asked) if asked in routes else 0
+        route = st.selectbox("Route", routes, index=at, key="wish-route")
+        options: list[Claim | None] = [None, *Claim]
+        claim = st.selectbox("Claim", options, format_func=_claim, key="wish-claim")
+    with right:
+        known = list(queries.candidates(ctx, route))
+        names = list(dict.fromkeys([*([prefilled] if prefilled else []), *known]))
+        candidate = st.selectbox(
+            "Candidate",
+            names,
+            index=0 if prefilled else None,
+            accept_new_options=True,
+            placeholder="Choose, or type PROVIDER/MODEL",
+            key=f"wish-candidate-{route}",
+        )
+        margin = st.number_input(
+            "Allowed loss, points",
+            min_value=0.1,
+            max_value=50.0,
+            value=None,
+            step=0.5,
+            placeholder="as the policy says",
+            key="wish-margin",
+        )
+    reason = st.text_input("Reason", key="wish-reason")
+    return propose.Wish(
+        route=route,
+        candidate=(candidate or "").strip(),
+        reason=reason,
+        claim=claim,
+        margin=None if margin is None else margin / 100,
+    )
+
+
+def _claim(claim: Claim | None) -> str:
+    return wording.CLAIMS[claim] if claim else "as the policy says"
+
+
+def _why_not(wish: propose.Wish) -> str:
+    if not wish.candidate:
+        return "Choose a candidate first."
+    if wish.claim is Claim.NON_INFERIOR and not wish.reason.strip():
+        return "“Equal or better” accepts a small loss, so it needs a reason."
+    return ""
+
+
+def _outlook(wish: propose.Wish) -> None:
+    """What it takes, before it starts."""
+    connections = shell.installation().settings.control.eval_connections
+    try:
+        outlook = queries.outlook(shell.context(), wish, connections)
+    except SwapgateError as error:
+        st.html(cards.note(f"No forecast: {error}"))
+        return
+    rows = [
+        (
+            esc(name),
+            f"{items:,}",
+            f"{figures.mde * 100:.1f} points",
+            f"{figures.items:,} for {figures.effect * 100:.1f} points",
+        )
+        for name, items, figures in outlook.plan
+    ]
+    heads = ("Suite", "Items", "Smallest difference it can show", "Items needed")
+    st.html(cards.table(heads, rows) + cards.note(stories.outlook_line(outlook)))
+
+
+shell.page("The proposals", show)

@@ -1,0 +1,190 @@
+"""Routes & history: what served this route when?"""
+
+import streamlit as st
+
+from dashboard import acting, cards, queries, shell, wording
+from dashboard.cards import esc, strong
+from dashboard.queries import RouteView
+from harness.control import routes as control
+from harness.control import seed
+from harness.ports import RouteRecord
+
+
+def show() -> None:
+    with shell.loading("the route"):
+        ctx = shell.context()
+        names = queries.route_names(ctx)
+    if not names:
+        st.html(cards.title("No route yet"))
+        st.html(cards.empty("This writes a configuration with one:", "swapgate init"))
+        return
+    # The page's first line is its answer; the choice of the route comes below it.
+    top = st.container()
+    name = st.selectbox("Route", names, key="route", bind="query-params") or names[0]
+    view = queries.route(ctx, name)
+    with top:
+        header(view)
+    shell.say_what_was_done()
+    drift(view)
+    settings(view)
+    timeline(view)
+    versions(view)
+    back(view)
+    shell.copy_as_cli("route", "history", name)
+
+
+def header(view: RouteView) -> None:
+    since = serving_since(view)
+    newest = view.history[0]
+    st.html(
+        cards.title(
+            f"{strong(view.name(view.route.incumbent))} serves "
+            f"{strong(view.route.name)} since {esc(wording.moment(since.at))}",
+            f"{esc(wording.age(since.at, view.now))} · version {view.route.version} · "
+            f"revision {newest.revision} of the routing table · last change: "
+            f"{esc(kind(newest))}",
+        )
+    )
+
+
+def serving_since(view: RouteView) -> RouteRecord:
+    """The version with which the present incumbent came."""
+    since = view.history[0]
+    for record in view.history:
+        if record.route.incumbent != view.route.incumbent:
+            break
+        since = record
+    return since
+
+
+def kind(record: RouteRecord) -> str:
+    return wording.CHANGE_KINDS.get(record.kind, record.kind)
+
+
+def drift(view: RouteView) -> None:
+    if view.behind:
+        words = (
+            f"The router still answers from revision {view.serving_revision}; the table is at "
+            f"{view.history[0].revision}. Look at its log, or start it again."
+        )
+        st.html(cards.banner("STALE.", words))
+    about = f"route {view.route.name}:"
+    installed = shell.installation()
+    for difference in seed.differences(installed.context, installed.settings):
+        if difference.startswith(about):
+            words = f"{difference}. The database rules; the file only seeds a new route."
+            st.html(cards.banner("The file differs.", words))
+
+
+def settings(view: RouteView) -> None:
+    route = view.route
+    canary = route.canary
+    titles = queries.titles(shell.context())
+    suites = ", ".join(
+        f"{titles.get(s.suite, s.suite)} ({wording.ROLES[s.role]})"
+        for s in route.settings.suites
+    )
+    rows = [
+        ("Serves", view.name(route.incumbent)),
+        (
+            "Canary",
+            f"{view.name(canary.target)} at {wording.weight(canary.weight_bps)}"
+            if canary
+            else "none",
+        ),
+        ("Fallbacks", ", ".join(view.name(each) for each in route.fallbacks) or "none"),
+        ("Suites", suites or "none: a proposal needs at least a primary one"),
+        ("Policy", f"{route.settings.policy} · stakes {route.settings.stakes.value}"),
+    ]
+    cells = [(f'<span class="neutral">{esc(a)}</span>', esc(b)) for a, b in rows]
+    st.html(cards.section("Now", route.settings.description) + cards.table(("", ""), cells))
+
+
+def timeline(view: RouteView) -> None:
+    heads = ("Version", "When", "What", "Serves", "Canary", "By", "Why")
+    rows = [
+        (
+            str(record.route.version),
+            esc(wording.moment(record.at)),
+            strong(kind(record)),
+            esc(view.name(record.route.incumbent)),
+            esc(wording.weight(record.route.canary.weight_bps) if record.route.canary else "–"),
+            esc(record.actor),
+            esc(record.reason)
+            + (f' <span class="note">{esc(record.verdict)}</span>' if record.verdict else ""),
+        )
+        for record in view.history
+    ]
+    note = "Newest first. Nothing in it can be changed or removed."
+    st.html(cards.section("History", note) + cards.table(heads, rows))
+
+
+def versions(view: RouteView) -> None:
+    """The difference of two versions, by default the newest two."""
+    if len(view.history) < 2:
+        st.html(cards.note("This is the first version: there is nothing to compare it with."))
+        return
+    by_version = {record.route.version: record for record in view.history}
+    left, right = st.columns(2)
+    numbers = list(by_version)
+    with left:
+        older = st.selectbox(
+            "Compare version", numbers, index=1, key=f"older-{view.route.name}"
+        )
+    with right:
+        newer = st.selectbox("with version", numbers, index=0, key=f"newer-{view.route.name}")
+    found = control.difference(by_version[older], by_version[newer])
+    if not found:
+        st.html(cards.note("These two versions are alike."))
+        return
+    rows = [
+        (
+            esc(field),
+            f"<del>{esc(view.name(before))}</del>",
+            f"<ins>{esc(view.name(after))}</ins>",
+        )
+        for field, (before, after) in found.items()
+    ]
+    st.html(cards.table(("Field", f"Version {older}", f"Version {newer}"), rows))
+
+
+def back(view: RouteView) -> None:
+    st.html(cards.section("Roll back", "A model that served here before needs no new proof."))
+    former = queries.former_versions(view)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if st.button("Roll back …", icon=":material/undo:", disabled=not former):
+            confirm(view)
+        if not former:
+            why = "There is no former model: this one has served from the beginning."
+            st.html(cards.note(why), width="content")
+
+
+@st.dialog("Roll back?")
+def confirm(view: RouteView) -> None:
+    former = queries.former_versions(view)
+    names = {r.route.version: view.name(r.route.incumbent) for r in former}
+    version = st.selectbox(
+        "Bring back", list(names), format_func=lambda v: f"{names[v]} (version {v})"
+    )
+    canary = view.route.canary
+    ends = f" The canary of {view.name(canary.target)} ends." if canary else ""
+    st.html(
+        cards.block(
+            f"<p>Route {strong(view.route.name)}: 100 % of the traffic goes from "
+            f"{strong(view.name(view.route.incumbent))} to {strong(names[version])}, "
+            f"at once.{esc(ends)}</p>"
+        )
+    )
+    reason = st.text_input("Reason", key="back-why")
+    if st.button("Yes, roll back", type="primary"):
+        ctx, actor = shell.context(), acting.acting()
+        shell.attempt(
+            lambda: control.roll_back(
+                ctx, actor, view.route.name, to_version=version, reason=reason
+            ),
+            f"{actor.name} brought {names[version]} back.",
+        )
+    st.html(cards.note("A rollback needs a reason; the audit log keeps it."))
+
+
+shell.page("The route", show)

@@ -1,0 +1,231 @@
+"""Numbers, times and states as words: formatted once, the same in tables, charts and cards."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Final
+
+from harness.domain.evaluation import VERDICTS, Claim, Judged, SuiteRole
+from harness.domain.proposal import Phase
+from harness.domain.rollout import RolloutState
+
+MINUS: Final = "−"
+# Changes below this share of the former value are called none.
+CLEAR: Final = 0.02
+
+
+class Tone(StrEnum):
+    """What a colour means. Every tone comes with a shape and a word as well."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    UNDECIDED = "undecided"
+    NEUTRAL = "neutral"
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A state for people: symbol, word, tone; `advice` goes after the word in a headline."""
+
+    symbol: str
+    words: str
+    tone: Tone
+    advice: str = ""
+
+
+VERDICT_LABELS: Final[Mapping[str, Label]] = {
+    "passed": Label("✓", VERDICTS["passed"].words, Tone.BETTER, "the candidate is proven"),
+    "failed": Label("✕", VERDICTS["failed"].words, Tone.WORSE, "do not swap"),
+    "inconclusive": Label(
+        "?", VERDICTS["inconclusive"].words, Tone.UNDECIDED, "do not swap yet"
+    ),
+    "harness_mismatch": Label(
+        "?",
+        VERDICTS["harness_mismatch"].words,
+        Tone.UNDECIDED,
+        "it loses by form, not by substance",
+    ),
+    "infra_error": Label(
+        "?", VERDICTS["infra_error"].words, Tone.UNDECIDED, "nothing is held against it"
+    ),
+    "running": Label("◷", "NOT DECIDED YET", Tone.NEUTRAL),
+}
+
+PHASE_LABELS: Final[Mapping[Phase, Label]] = {
+    Phase.PROPOSED: Label("◷", "queued for evaluation", Tone.NEUTRAL),
+    Phase.EVALUATING: Label("◷", "being evaluated", Tone.NEUTRAL),
+    Phase.AWAITING_APPROVAL: Label("?", "waits for approval", Tone.UNDECIDED),
+    Phase.CANARY: Label("◐", "in canary", Tone.BETTER),
+    Phase.PROMOTED: Label("✓", "promoted", Tone.BETTER),
+    Phase.REJECTED: Label("✕", "rejected", Tone.WORSE),
+    Phase.ROLLED_BACK: Label("✕", "rolled back", Tone.WORSE),
+    Phase.CANCELLED: Label("=", "cancelled", Tone.NEUTRAL),
+}
+
+ROLLOUT_LABELS: Final[Mapping[RolloutState, Label]] = {
+    RolloutState.WAITING: Label("◷", "collecting traffic", Tone.NEUTRAL),
+    RolloutState.MEASURING: Label("◐", "measuring", Tone.BETTER),
+    RolloutState.PAUSED: Label("?", "paused: a person decides", Tone.UNDECIDED),
+    RolloutState.PROMOTED: Label("✓", "promoted", Tone.BETTER),
+    RolloutState.ROLLED_BACK: Label("✕", "rolled back", Tone.WORSE),
+}
+
+CHANGE_KINDS: Final[Mapping[str, str]] = {
+    "baseline": "route created",
+    "canary": "canary started",
+    "weight": "share raised",
+    "promotion": "candidate promoted",
+    "abort": "canary ended",
+    "restore": "rolled back by hand",
+    "settings": "settings changed",
+}
+
+CLAIMS: Final[Mapping[Claim, str]] = {
+    Claim.SUPERIOR: "better",
+    Claim.NON_INFERIOR: "equal or better",
+}
+
+ROLES: Final[Mapping[SuiteRole, str]] = {
+    SuiteRole.PRIMARY: "primary",
+    SuiteRole.REQUIRED: "required",
+}
+
+
+def verdict_label(verdict: Judged | None) -> Label:
+    return VERDICT_LABELS[verdict.outcome if verdict else "running"]
+
+
+def signed(value: float, digits: int = 1) -> str:
+    """`+2.6`, `−0.4`, `0.0`: a real minus sign, and no sign on what rounds to nothing."""
+    text = f"{abs(value):,.{digits}f}"
+    if not any(c in "123456789" for c in text):
+        return text
+    return f"{MINUS if value < 0 else '+'}{text}"
+
+
+def points(share: float | None) -> str:
+    """A difference of shares in points of a hundred, signed; `unknown` for None."""
+    return "unknown" if share is None else signed(share * 100)
+
+
+def allowed(margin: float) -> str:
+    """An allowed loss in points, without a sign."""
+    return f"{margin * 100:.1f}"
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    return "unknown" if share is None else f"{share * 100:.{digits}f} %"
+
+
+def weight(bps: int) -> str:
+    """A share of traffic in basis points: `1 %`, `0.5 %`."""
+    return f"{bps / 100:g} %"
+
+
+def count(number: float) -> str:
+    return f"{number:,.0f}"
+
+
+def several(number: int, one: str, many: str = "") -> str:
+    """`1 suite`, `4 suites`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def usd(amount: float | None) -> str:
+    """`$0.41`; more digits below ten cents; `unknown`, never 0, where a price is missing."""
+    if amount is None:
+        return "unknown"
+    if 0 < amount < 0.1:
+        return f"${amount:.2g}" if amount >= 0.0001 else "under $0.0001"
+    return f"${amount:,.2f}" if amount < 10_000 else f"${amount:,.0f}"
+
+
+def seconds(value: float | None) -> str:
+    """A latency: `0.71 s`, `12.4 s`; `unknown` for None."""
+    if value is None:
+        return "unknown"
+    return f"{value:.2f} s" if value < 10 else f"{value:,.1f} s"
+
+
+def span(length_s: float) -> str:
+    """A length of time in its two largest units: `40 s`, `12 min`, `2 h 5 min`, `6 d 4 h`."""
+    whole = max(0, int(length_s))
+    if whole < 60:
+        return f"{whole} s"
+    minutes = whole // 60
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    days, hours = divmod(hours, 24)
+    return f"{days} d {hours} h" if hours else f"{days} d"
+
+
+def age(then: datetime, now: datetime) -> str:
+    past_s = (now - then).total_seconds()
+    if past_s < 10:
+        return "just now"
+    return f"{span(past_s).split(' ', 2)[0]} {span(past_s).split(' ', 2)[1]} ago"
+
+
+def left(until: datetime, now: datetime) -> str:
+    """`6 d 4 h left`, `no time left`."""
+    remaining_s = (until - now).total_seconds()
+    return f"{span(remaining_s)} left" if remaining_s > 0 else "no time left"
+
+
+def moment(at: datetime) -> str:
+    """`20 Nov 2026 05:41 UTC`."""
+    return at.astimezone(UTC).strftime("%d %b %Y %H:%M UTC").removeprefix("0")
+
+
+def clock(at: datetime) -> str:
+    return at.astimezone(UTC).strftime("%H:%M:%S")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A figure against its former value. words: `63 % cheaper`; was: `was $1.12`."""
+
+    symbol: str
+    words: str
+    tone: Tone
+    was: str
+
+
+def relative_change(
+    new: float | None, old: float | None, *, less: str, more: str, was: str
+) -> Change:
+    """For figures of which less is better, as a share of the former value."""
+    if new is None or old is None or old == 0:
+        return Change("=", "cannot be compared,", Tone.NEUTRAL, was)
+    share = (new - old) / old
+    if abs(share) < CLEAR:
+        return Change("=", "no clear change,", Tone.NEUTRAL, was)
+    amount = f"{abs(share) * 100:.0f} %"
+    return _directed(share, f"{amount} {less},", f"{amount} {more},", was)
+
+
+def latency_change(new: float | None, old: float | None) -> Change:
+    was = f"was {seconds(old)}"
+    if new is None or old is None or abs(new - old) < max(0.005, CLEAR * old):
+        words = "cannot be compared," if new is None or old is None else "no clear change,"
+        return Change("=", words, Tone.NEUTRAL, was)
+    amount = seconds(abs(new - old))
+    return _directed(new - old, f"{amount} faster,", f"{amount} slower,", was)
+
+
+def failure_change(new: float, old: float) -> Change:
+    was = f"was {percent(old)}"
+    if percent(new) == percent(old):
+        return Change("=", "no change,", Tone.NEUTRAL, was)
+    amount = f"{abs(new - old) * 100:.1f} points"
+    return _directed(new - old, f"{amount} fewer,", f"{amount} more,", was)
+
+
+def _directed(difference: float, less: str, more: str, was: str) -> Change:
+    if difference < 0:
+        return Change("▼", less, Tone.BETTER, was)
+    return Change("▲", more, Tone.WORSE, was)

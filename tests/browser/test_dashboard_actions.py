@@ -1,0 +1,192 @@
+"""What people do in the dashboard, in a browser: propose, approve, reject, pause, roll back."""
+
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from harness.bootstrap import open_installation
+from harness.control import propose, routes
+from harness.domain.proposal import Phase
+from tests.dashboard_data import Lived, lived, turned
+from tests.dashboard_server import Listener, dashboard
+
+expect.set_options(timeout=90_000)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Lived:
+    return lived(tmp_path_factory.mktemp("template"), datetime.now(UTC))  # noqa: TID251
+
+
+@pytest.fixture
+def house(template: Lived, tmp_path: Path) -> Lived:
+    """An installation of the test's own."""
+    home = shutil.copytree(template.config.parent, tmp_path / "home")
+    return Lived(home / template.config.name, template.proposals)
+
+
+@pytest.fixture
+def address(house: Lived) -> Iterator[str]:
+    """A dashboard at which carla acts, who proposed nothing."""
+    with dashboard(house.config, actor="carla") as address:
+        yield address
+
+
+def phase(house: Lived, name: str) -> Phase:
+    installation = open_installation(house.config)
+    try:
+        return propose.get(installation.context, house.proposals[name]).phase
+    finally:
+        installation.close()
+
+
+def card(proposal: str) -> str:
+    return f".st-key-proposal-{proposal}"
+
+
+def act_as(page: Page, name: str) -> None:
+    page.get_by_role("button", name="Expand sidebar").click()
+    field = page.get_by_label("You act as", exact=True)
+    field.fill(name)
+    field.press("Enter")
+
+
+@pytest.mark.req("C4")
+def test_a_person_approves_what_another_proposed(
+    page: Page, house: Lived, address: str
+) -> None:
+    listener = Listener(page)
+    page.goto(f"{address}/proposals")
+    waiting = page.locator(card(house.proposals["awaiting"]))
+    waiting.get_by_role("button", name="Approve").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text(
+        "Route mail-triage: 1 % of its traffic goes to sim/sim-better"
+    )
+    expect(dialog).to_contain_text("the rest stays with sim/sim-base")
+    dialog.get_by_role("button", name="Start the canary").click()
+
+    expect(page.get_by_text("carla approved")).to_be_visible()
+    expect(waiting).to_contain_text("approvals 1 of 1, by carla")
+    assert any("canary opened" in did for did in turned(house.config))
+    assert phase(house, "awaiting") is Phase.CANARY
+    listener.assert_quiet()
+
+
+def test_who_proposed_cannot_approve_and_is_told_why(
+    page: Page, house: Lived, address: str
+) -> None:
+    page.goto(f"{address}/proposals")
+    waiting = page.locator(card(house.proposals["awaiting"]))
+    expect(waiting.get_by_role("button", name="Approve")).to_be_enabled()
+
+    act_as(page, "ana")
+
+    expect(waiting.get_by_role("button", name="Approve")).to_be_disabled()
+    expect(waiting).to_contain_text("ana proposed this, so another person approves it.")
+
+
+def test_a_rejection_needs_a_reason(page: Page, house: Lived, address: str) -> None:
+    page.goto(f"{address}/proposals")
+    waiting = page.locator(card(house.proposals["awaiting"]))
+    waiting.get_by_role("button", name="Reject").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Route mail-triage stays with sim/sim-base")
+    dialog.get_by_role("button", name="Reject").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("a refusal needs a reason")
+    assert phase(house, "awaiting") is Phase.AWAITING_APPROVAL
+
+    dialog.get_by_label("Reason").fill("its licence is not cleared")
+    dialog.get_by_label("Reason").press("Tab")
+    dialog.get_by_role("button", name="Reject").click()
+
+    expect(page.get_by_text("carla rejected")).to_be_visible()
+    assert phase(house, "awaiting") is Phase.REJECTED
+
+
+@pytest.mark.req("F2")
+def test_a_swap_is_proposed_with_its_price_before_it_starts(
+    page: Page, house: Lived, address: str
+) -> None:
+    page.goto(f"{address}/proposals?route=newsletter&candidate=sim/sim-better")
+    expect(page.get_by_text("For both models: at most about $")).to_be_visible()
+    page.get_by_label("Reason").fill("it is cheaper")
+    page.get_by_label("Reason").press("Tab")
+    expect(page.get_by_text("Proposed as carla.")).to_be_visible()
+    page.get_by_role("button", name="Propose", exact=True).click()
+
+    expect(
+        page.get_by_text("carla proposed sim/sim-better for route newsletter")
+    ).to_be_visible()
+    installation = open_installation(house.config)
+    newest = propose.all_proposals(installation.context, route="newsletter", open_only=True)[0]
+    installation.close()
+    assert (newest.proposer, newest.reason) == ("carla", "it is cheaper")
+    assert newest.phase is Phase.PROPOSED
+
+
+def test_a_busy_route_says_which_proposal_is_open(
+    page: Page, house: Lived, address: str
+) -> None:
+    page.goto(f"{address}/proposals?route=drafts&candidate=sim/sim-equal")
+    page.get_by_role("button", name="Propose", exact=True).click()
+
+    alert = page.get_by_role("alert").filter(has_text="Not done")
+    expect(alert).to_contain_text(house.proposals["evaluating"])
+
+
+@pytest.mark.req("F3")
+def test_a_canary_is_paused_and_then_aborted(page: Page, house: Lived, address: str) -> None:
+    page.goto(f"{address}/canary?route=support-chat")
+    page.get_by_role("button", name="Pause").click()
+    page.get_by_role("dialog").get_by_role("button", name="Yes, pause").click()
+    expect(page.locator("h1")).to_contain_text("sim/sim-better is paused at 5 %")
+    expect(page.get_by_text("It is paused: the share stays")).to_be_visible()
+
+    page.get_by_role("button", name="Abort the canary").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Route support-chat. From 5 % to 0 %")
+    expect(dialog).to_contain_text("all traffic goes back to sim/sim-base")
+    dialog.get_by_role("button", name="Yes, abort").click()
+
+    expect(page.locator("h1")).to_contain_text("sim/sim-better was rolled back")
+    expect(page.get_by_role("button", name="Abort the canary")).to_be_disabled()
+    expect(page.get_by_text("It has ended, so there is nothing to pause")).to_be_visible()
+    assert phase(house, "canary") is Phase.ROLLED_BACK
+    installation = open_installation(house.config)
+    route = routes.table(installation.context).routes["support-chat"]
+    installation.close()
+    assert route.canary is None
+
+
+def test_the_live_block_follows_by_itself(page: Page, address: str) -> None:
+    page.goto(f"{address}/canary?route=support-chat")
+    updated = page.get_by_text("updated ")
+    before = updated.inner_text()
+
+    expect(updated).not_to_have_text(before)
+    assert "UTC" in updated.inner_text()
+
+
+def test_a_route_goes_back_to_its_former_model(page: Page, house: Lived, address: str) -> None:
+    page.goto(f"{address}/routes?route=faq")
+    expect(page.locator("h1")).to_contain_text("sim/sim-better serves faq since")
+    page.get_by_role("button", name="Roll back …").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text(
+        "Route faq: 100 % of the traffic goes from sim/sim-better to sim/sim-base, at once."
+    )
+    dialog.get_by_label("Reason").fill("users complain")
+    dialog.get_by_label("Reason").press("Tab")
+    dialog.get_by_role("button", name="Yes, roll back").click()
+
+    expect(page.locator("h1")).to_contain_text("sim/sim-base serves faq since")
+    expect(page.get_by_text("rolled back by hand").first).to_be_visible()
+    installation = open_installation(house.config)
+    history = routes.history(installation.context, "faq")
+    installation.close()
+    assert (history[0].actor, history[0].reason) == ("carla", "users complain")

@@ -1,0 +1,198 @@
+"""Every page by a deep link on a cold server, as a browser shows it."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from tests.dashboard_data import XSS, Lived, configured, lived
+from tests.dashboard_server import Listener, dashboard, status
+
+ROOT = Path(__file__).parents[2]
+# Set it to write the README's picture anew.
+expect.set_options(timeout=90_000)
+PICTURES = "SWAPGATE_WRITE_PICTURES"
+
+SEEN_LOADING = """
+new MutationObserver(() => {
+  const card = document.querySelector('[aria-busy="true"].sg-loading');
+  if (card) window.seenLoading = card.getBoundingClientRect().height;
+}).observe(document, {childList: true, subtree: true});
+"""
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Lived:
+    return lived(tmp_path_factory.mktemp("lived"), datetime.now(UTC))  # noqa: TID251
+
+
+@pytest.fixture(scope="module")
+def address(house: Lived) -> Iterator[str]:
+    with dashboard(house.config) as address:
+        yield address
+
+
+def opened(page: Page, url: str) -> Listener:
+    listener = Listener(page)
+    page.add_init_script(SEEN_LOADING)
+    page.goto(url)
+    expect(page.get_by_text("Copy as CLI")).to_be_visible()
+    return listener
+
+
+def assert_no_sideways_scroll(page: Page) -> None:
+    """Charts and tables follow a new width a moment later."""
+    for box in ("document.scrollingElement", "document.querySelector('.stMain')"):
+        page.wait_for_function(f"{box}.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize(
+    ("path", "answer"),
+    [
+        ("/", "1 route needs a decision: mail-triage"),
+        ("/compare?id={canary}", "sim/sim-better instead of sim/sim-base"),
+        ("/proposals?state=open", "1 proposal waits for approval: mail-triage"),
+        ("/canary?route=support-chat", "sim/sim-better shows no harm so far, at 5 %"),
+        ("/routes?route=support-chat", "sim/sim-base serves support-chat since"),
+    ],
+)
+def test_a_deep_link_on_a_cold_server_answers_in_its_first_line(
+    page: Page, house: Lived, path: str, answer: str
+) -> None:
+    with dashboard(house.config) as cold:
+        listener = opened(page, cold + path.format(**house.proposals))
+
+        expect(page.locator("h1")).to_contain_text(answer)
+        assert page.locator("h1").evaluate("e => getComputedStyle(e).fontSize") == "24px"
+        assert page.evaluate("window.seenLoading") >= 150
+        assert page.locator(".sg-loading").count() == 0
+        page.set_viewport_size({"width": 390, "height": 844})
+        assert_no_sideways_scroll(page)
+        listener.assert_quiet()
+
+
+@pytest.mark.req("A7")
+def test_a_comparison_shows_what_the_verdict_rests_on(
+    page: Page, house: Lived, address: str
+) -> None:
+    opened(page, f"{address}/compare?id={house.proposals['canary']}")
+
+    card = page.locator(".sg-verdict")
+    expect(card).to_contain_text("PASSED: the candidate is proven")
+    expect(card).to_contain_text("Support-ticket routing: +22.2 points, 95 % CI")
+    expect(card).to_contain_text("must be better than 0")
+    expect(card).to_contain_text("allowed loss 5.0")
+    expect(card).to_contain_text("Next: watch the canary")
+    expect(page.locator(".sg-tiles .figure")).to_have_count(4)
+    expect(
+        page.locator("[data-testid=stVegaLiteChart] canvas, .vega-embed svg")
+    ).to_be_visible()
+    expect(page.locator(".pairbars .bar")).to_have_count(8)
+
+
+def test_filters_and_the_sample_live_in_the_address(
+    page: Page, house: Lived, address: str
+) -> None:
+    link = f"{address}/compare?id={house.proposals['canary']}&show=improved&suite=tickets"
+
+    opened(page, link)
+    first = page.locator(".sg-answers").inner_text()
+    expect(page.get_by_role("radio", name="improved")).to_be_checked()
+    page.get_by_role("radio", name="same").click()
+    expect(page.locator(".sg-answers .sg-pill").last).to_contain_text("correct")
+
+    assert "show=same" in page.url
+    assert "suite=tickets" in page.url
+    assert "✕ wrong" in first
+
+
+def test_markup_in_an_answer_is_shown_and_never_run(
+    page: Page, house: Lived, address: str
+) -> None:
+    listener = opened(page, f"{address}/compare?id={house.proposals['failed']}")
+    expect(page.locator(".sg-answers")).to_contain_text(XSS)
+    page.goto(f"{address}/proposals?state=decided")
+    expect(page.get_by_text("Reason: cheaper")).to_contain_text(XSS)
+
+    assert page.locator(".sg img, .sg script").count() == 0
+    assert page.title() != "owned"
+    listener.assert_quiet()
+
+
+def test_a_running_comparison_shows_progress_and_no_difference(
+    page: Page, house: Lived, address: str
+) -> None:
+    opened(page, f"{address}/compare?id={house.proposals['evaluating']}")
+
+    expect(page.locator(".sg-verdict")).to_contain_text("NOT DECIDED YET: 12 of 200 items")
+    expect(page.locator("[role=meter]")).to_have_count(1)
+    assert "regressed" not in page.locator(".stMain").inner_text()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_whole_comparison_fits_into_a_picture(
+    page: Page, house: Lived, address: str, tmp_path: Path, theme: str, width: int
+) -> None:
+    page.emulate_media(color_scheme="dark" if theme == "dark" else "light")
+    page.set_viewport_size({"width": width, "height": 844})
+    opened(page, f"{address}/compare?id={house.proposals['canary']}&suite=extraction")
+    first_screen = page.locator(".sg-verdict").bounding_box()
+    expect(
+        page.locator("[data-testid=stVegaLiteChart] canvas, .vega-embed svg")
+    ).to_be_visible()
+    expect(page.locator("[data-testid=stDataFrame] canvas").first).to_be_visible()
+    assert_no_sideways_scroll(page)
+
+    # The page scrolls inside its own box, so that the window must be as high as that.
+    block = page.locator("[data-testid=stMainBlockContainer]")
+    page.set_viewport_size({"width": width, "height": block.evaluate("e => e.scrollHeight")})
+    expect(page.locator(".sg-answers")).to_be_in_viewport()
+    file = tmp_path / f"compare-{theme}-{width}.png"
+    page.screenshot(path=file, animations="disabled")
+
+    assert first_screen is not None
+    assert first_screen["y"] + first_screen["height"] <= 844, "verdict and next step come first"
+    with Image.open(file) as picture:
+        corner = picture.convert("RGB").getpixel((2, 300))
+    assert corner == {"light": (255, 255, 255), "dark": (16, 21, 28)}[theme]
+    if os.environ.get(PICTURES) and (theme, width) == ("light", 1280):
+        target = ROOT / "docs" / "img" / "compare.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(file) as picture:
+            picture.convert("P", palette=Image.Palette.ADAPTIVE).save(target, optimize=True)
+
+
+def test_an_empty_installation_says_what_fills_it(page: Page, tmp_path: Path) -> None:
+    with dashboard(configured(tmp_path)) as empty:
+        Listener(page)
+        page.goto(empty)
+        expect(page.locator("h1")).to_have_text("No route yet")
+        expect(page.get_by_text("swapgate init")).to_be_visible()
+
+
+def test_a_lost_database_is_said_and_tried_again(
+    page: Page, house: Lived, tmp_path: Path
+) -> None:
+    shutil.copytree(house.config.parent, tmp_path / "home")
+    config = tmp_path / "home" / house.config.name
+    database = config.parent / "state" / "swapgate.db"
+    database.rename(database.with_suffix(".away"))
+    database.mkdir()
+    with dashboard(config) as broken:
+        page.goto(broken)
+        expect(page.get_by_role("alert")).to_contain_text("The database does not answer")
+        expect(page.get_by_role("alert")).to_contain_text("The router goes on serving")
+        assert "Traceback" not in page.content()
+        assert status(f"{broken}/readyz") == 503
+
+        database.rmdir()
+        database.with_suffix(".away").rename(database)
+        page.get_by_role("button", name="Try again").click()
+        expect(page.locator("h1")).to_contain_text("needs a decision")
+        assert status(f"{broken}/readyz") == 200
