@@ -6,6 +6,7 @@ import tempfile
 import threading
 import time
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 from harness import bootstrap
@@ -108,7 +109,9 @@ def _backup_served(drive: Drive) -> bool:
     ctx = drive.installation.context
     with ctx.store.read() as tx:
         route = tx.routing.table().routes[OUTAGE_ROUTE]
-        minutes = tx.observations.traffic(since=drive.scenes[0].comparison.proposal.created_at)
+        # Traffic is kept by the minute: the first one began before the first proposal.
+        began = drive.scenes[0].comparison.proposal.created_at - timedelta(minutes=1)
+        minutes = tx.observations.traffic(since=began)
     ours = [minute for minute in minutes if minute.route == OUTAGE_ROUTE]
     backup = sum(m.requests for m in ours if m.target in route.fallbacks)
     failed = sum(m.failed for m in ours)

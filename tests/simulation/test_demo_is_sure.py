@@ -1,4 +1,4 @@
-"""The demo must end as told: a small share of `python -m benchmarks.demo.run`, the same seeds."""
+"""The demo must end as told: a small share of `python -m benchmarks.demo.run`."""
 
 import random
 
