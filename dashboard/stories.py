@@ -26,11 +26,19 @@ def verdict_card(view: ComparisonView, connections: int) -> VerdictCard:
         return _undecided_card(view)
     return VerdictCard(
         label=wording.verdict_label(verdict),
-        lead=_lead(verdict),
+        lead=_lead(verdict) + _since(found.proposal),
         bullets=[(view.titles.get(r.suite, r.suite), suite_line(r)) for r in deciding(verdict)],
         next_step=next_step(view, verdict, connections),
         foot=_foot(found, verdict, view.now),
     )
+
+
+def _since(proposal: Proposal) -> str:
+    """What became of the proposal after its verdict, where that matters to a reader."""
+    if proposal.phase in (Phase.ROLLED_BACK, Phase.CANCELLED):
+        ended = wording.PHASE_LABELS[proposal.phase].words
+        return f" Since then it was {ended}: {proposal.closed_because}"
+    return ""
 
 
 def deciding(verdict: Judged) -> Sequence[SuiteReport]:
@@ -130,7 +138,7 @@ def _after_passing(proposal: Proposal, rollout: Rollout | None, now: datetime) -
             when = wording.age(proposal.updated_at, now)
             return f"nothing; the candidate serves the whole route since {when}."
         case _:
-            return f"none: the proposal was closed. {proposal.closed_because}".strip()
+            return "nothing; the proposal is closed."
 
 
 def _more(view: ComparisonView, verdict: Judged, connections: int) -> str:

@@ -105,7 +105,7 @@ def job_under_kills(folder: Path, seed: int, kills: int) -> None:
         control(place)
         wish = Wish("support", "sim/sim-better", "kill -9")
         proposal = propose.create(installation.context, SYSTEM, wish)
-        sequence = disturb(place, installation, random.Random(seed), kills)  # noqa: S311
+        sequence = disturb(place, installation, random.Random(seed), kills)
         ended = until_ended(installation, proposal.id, sequence)
         assert_whole(installation, ended)
         left = place.workers()
