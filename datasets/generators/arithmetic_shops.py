@@ -41,7 +41,7 @@ def market(d: Draw) -> Story:
 
 
 def restaurant(d: Draw) -> Story:
-    n, m = d.num(3, 8), d.num(1, 6)
+    n, m = d.num(3, 8), d.num(2, 6)
     p, q, tip = d.price(9, 24), d.price(4, 9), d.num(5, 20, 5)
     who, other = d.names(2)
     bill = f"({n}*{p}+{m}*{q})"

@@ -3,14 +3,18 @@
 from generators.stories import Draw, Story
 
 
+def hours_of(count: int) -> str:
+    return "1 hour" if count == 1 else f"{count} hours"
+
+
 def trip(d: Draw) -> Story:
     (who,) = d.names(1)
     v, w, t, u = d.num(60, 120, 10), d.num(40, 90, 5), d.num(2, 4), d.num(1, 3)
     whole = d.num(600, 900, 10)
     setup = d.pick(
-        f"{who} drives {t} hours at {v} km/h and then {u} hours at {w} km/h.",
+        f"{who} drives {t} hours at {v} km/h and then {hours_of(u)} at {w} km/h.",
         f"A lorry goes at {v} km/h for {t} hours. On the country road it makes {w} km/h for"
-        f" another {u} hours.",
+        f" another {hours_of(u)}.",
         f"For the first {t} hours of a journey the bus keeps to {v} km/h, for the next {u} to"
         f" {w} km/h.",
     )
@@ -26,7 +30,7 @@ def trip(d: Draw) -> Story:
     else:
         hours = d.num(3, 6)
         expr = f"({way})/{hours}"
-        ask = f"The way back takes {hours} hours. At what average speed, in km/h, is that?"
+        ask = f"The way back takes {hours} hours. What is its average speed in km/h?"
     return Story(
         "trip",
         d.tell(setup, ask, idle=(f"The tank holds {d.num(45, 70, 5)} litres.",)),
@@ -88,7 +92,7 @@ def timetable(d: Draw) -> Story:
     time = f"{lessons}*{minutes}+({lessons}-1)*{pauses}" + (f"+{lunch}" if meal else "")
     hours = d.maybe(0.4)
     ask = (
-        "How many hours does the whole day last? Give a decimal number."
+        "How many hours is that from beginning to end? Give a decimal number."
         if hours
         else d.pick(
             "How many minutes is that from beginning to end?", "How many minutes in all?"

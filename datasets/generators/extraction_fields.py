@@ -83,10 +83,10 @@ CITIES = (
 CARRIERS = ("Swiftline", "Polar Freight", "Meridian Parcel", "Redwing Express", "Coastal Cargo")
 PLACES = (
     "Room 4B",
-    "the Harbour Office",
+    "Harbour House",
     "Building C",
     "12 Mill Street",
-    "the Annex",
+    "Annex B",
     "Room 210",
 )
 CURRENCIES = ("EUR", "USD", "GBP", "CHF")

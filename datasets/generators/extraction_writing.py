@@ -43,17 +43,21 @@ def some_date(rng: Random, *, after: str = "2025-01-06", within: int = 330) -> s
 
 
 def date_text(rng: Random, iso: str) -> tuple[str, bool]:
-    """The date in one of six forms, and whether that form needs rewriting in the head."""
+    """The date in one of six forms, and whether that form needs rewriting in the head.
+
+    In figures with dots only where the day cannot be taken for a month.
+    """
     day = date.fromisoformat(iso)
     month = MONTHS[day.month - 1]
-    forms = (
+    forms = [
         (iso, False),
         (f"{day.day} {month} {day.year}", False),
         (f"{month} {day.day}, {day.year}", True),
-        (f"{day.day:02}.{day.month:02}.{day.year}", True),
         (f"{day.day}-{month[:3]}-{day.year % 100}", True),
         (f"{day:%a} {day.day} {month[:3]}. {day.year}", True),
-    )
+    ]
+    if day.day > 12:
+        forms.append((f"{day.day:02}.{day.month:02}.{day.year}", True))
     return rng.choice(forms)
 
 

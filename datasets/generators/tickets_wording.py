@@ -80,7 +80,7 @@ WORDINGS = {
         ),
         denied=(
             "The invoice is fine, so please do not send this to the accounts team.",
-            "This has nothing to do with what you charge us.",
+            "I have no question about an invoice.",
         ),
     ),
     "refund": Wording(
@@ -113,7 +113,7 @@ WORDINGS = {
         ),
         denied=(
             "I am not asking for my money back.",
-            "No refund is needed; I am happy to keep it.",
+            "Nothing has to be paid back to me.",
         ),
     ),
     "bug": Wording(
@@ -145,8 +145,8 @@ WORDINGS = {
             "the {screen} forgets my sorting now and then",
         ),
         denied=(
-            "Everything works as designed, there is no defect to look for.",
-            "It is not a fault in the program; I have checked that.",
+            "Please do not hand this to those who mend buttons and lists.",
+            "This is not about a list or a button that misbehaves.",
         ),
     ),
     "outage": Wording(
@@ -162,7 +162,7 @@ WORDINGS = {
             "At {time} the whole floor stopped working: {count} screens, one spinning wheel.",
             "Our shops in {count} towns have written orders on paper since {time}.",
             "Is it only us? {count} people, three networks, and not one page comes up.",
-            "Since {time} every call to you ends after {count} seconds without an answer.",
+            "Since {time} all {count} of us, here and at home, stare at an empty window.",
             "The phones do not stand still: none of our {count} clients can work with you now.",
             "From {time} on it has been silent: no data from you to any of our {count} sites.",
         ),
@@ -254,14 +254,14 @@ WORDINGS = {
             "The parcel with the {item} arrived with a broken corner.",
             "Tracking {code} has not moved for {few} days.",
             "Please change the delivery address of order {code}; we have moved.",
-            "You shipped a {item} of the wrong colour.",
+            "You shipped the {item} in the wrong colour.",
             "The courier left the {item} at the wrong house.",
         ),
         veiled=(
             "The {item} left {city} {few} days ago and has been admiring the scenery since.",
             "I waited at the door on {few} days; the driver says nobody was in.",
             "What I unpacked is in {few} pieces, and it should be one {item}.",
-            "The neighbours at number {count} are pleased with a {item} that is mine.",
+            "The neighbours at number {count} are pleased with the {item} that is mine.",
             "The box was there on time, but in place of the {item} it held a manual.",
             "By the time the {item} gets here from {city}, our fair in {month} will be over.",
         ),
