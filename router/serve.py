@@ -1,25 +1,47 @@
 """Runs the router's application under uvicorn, in this process."""
 
+import signal
 import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import uvicorn
 
 from router.asgi import App
+from router.connection import Connection
 
 # Longer than the usual client pools keep a connection, so that they close it first.
 KEEP_ALIVE_S: Final = 75
+STOP: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+class Server(uvicorn.Server):
+    """Ends by returning: uvicorn raises the signal again, and the process dies of it."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {each: signal.signal(each, self.handle_exit) for each in STOP}
+        try:
+            yield
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
 
 
 def server(
     app: App, host: str = "127.0.0.1", port: int = 8080, *, drain_s: float = 30.0
-) -> uvicorn.Server:
+) -> Server:
     """A server that is not started yet. drain_s: how long a shutdown waits for requests."""
     config = uvicorn.Config(
         app,
         host=host,
         port=port,
-        http="httptools",
+        http=Connection,
         ws="none",
         lifespan="on",
         log_config=None,
@@ -29,7 +51,7 @@ def server(
         timeout_graceful_shutdown=round(drain_s),
         backlog=2048,
     )
-    return uvicorn.Server(config)
+    return Server(config)
 
 
 def serve(
@@ -40,7 +62,7 @@ def serve(
     drain_s: float = 30.0,
     sockets: list[socket.socket] | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT; then accept nothing new, and let requests end.
+    """Serve until SIGTERM or SIGINT; then accept nothing new, let requests end, return.
 
     sockets: bound already, instead of host and port. Raises SystemExit when the port is taken.
     """

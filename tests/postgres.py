@@ -84,7 +84,7 @@ def join(folder: Path, migrate: Callable[[str], None]) -> Postgres:
     """
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        postgres = Postgres(_started(folder))
+        postgres = Postgres(started(folder))
         if not postgres.has_template():
             _make_template(postgres, migrate)
     return postgres
@@ -93,12 +93,13 @@ def join(folder: Path, migrate: Callable[[str], None]) -> Postgres:
 def end(folder: Path) -> None:
     """Stop the server with its data in `folder`, and remove that."""
     if (folder / "postmaster.pid").exists():
-        _started(folder).stop()
+        started(folder).stop()
     shutil.rmtree(folder, ignore_errors=True)
     folder.with_suffix(".lock").unlink(missing_ok=True)
 
 
-def _started(folder: Path) -> PostgresServer:
+def started(folder: Path) -> PostgresServer:
+    """The server with its data in `folder`, running."""
     folder.mkdir(mode=0o700, exist_ok=True)
     server = get_server(folder, cleanup_mode=None, start=False)
     deadline = time.monotonic() + START_TIMEOUT_S

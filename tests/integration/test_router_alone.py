@@ -1,0 +1,259 @@
+"""The router's own process, with the official client, while everything else comes and goes.
+
+Real processes, real signals, the simulator over HTTP, and databases that are really away.
+"""
+
+import signal
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import openai
+import pytest
+
+from evals.samples import Item
+from evals.sim import serve as sim
+from harness.control import keys
+from harness.domain.access import SYSTEM
+from harness.domain.policy import Step
+from harness.domain.proposal import Phase
+from harness.domain.targets import Target
+from harness.store.migrate import upgrade
+from tests.router_site import ROUTE, Routed, ask, eventually, routed
+from tests.world import CANARY, POLICY, World
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[str]:
+    with sim.in_thread(sim.simulator(time_scale=0.0)) as url:
+        yield url
+
+
+@pytest.mark.req("A1", "G5")
+def test_it_serves_without_a_control_plane_and_while_one_is_killed(
+    provider: str, database_url: str, tmp_path: Path
+) -> None:
+    with routed(tmp_path, provider, database_url) as world:
+        world.start()
+        with world.client() as client:
+            assert ask(client)
+            assert ask(client, stream=True)
+            assert [model.id for model in client.models.list()] == [ROUTE]
+
+        with world.load() as load:
+            world.place.start("control", "serve", "control", wait_for="/healthz")
+            load.more()
+            world.place.kill("control")
+            load.more()
+
+        assert load.errors == []
+        eventually(lambda: world.recorded() == load.answered + 2)
+
+
+@pytest.mark.req("A1", "G5")
+def test_a_locked_database_costs_no_request_and_no_observation(
+    provider: str, tmp_path: Path
+) -> None:
+    with routed(tmp_path, provider) as world:
+        world.start()
+        with world.load() as load, closing(file_of(world)) as other:
+            load.more()
+            other.execute("BEGIN EXCLUSIVE")
+            load.more(60)
+            other.rollback()
+            load.more()
+
+        assert load.errors == []
+        eventually(lambda: world.recorded() == load.answered)
+
+
+@pytest.mark.req("A1", "G5")
+def test_a_database_file_that_is_moved_away_costs_no_request_and_no_observation(
+    provider: str, tmp_path: Path
+) -> None:
+    file, away = tmp_path / "swapgate.db", tmp_path / "elsewhere.db"
+    with routed(tmp_path, provider) as world:
+        world.start()
+        with world.load() as load:
+            load.more()
+            file.rename(away)
+            load.more(60)
+            assert not file.exists()
+            away.rename(file)
+            load.more()
+
+        assert load.errors == []
+        eventually(lambda: world.recorded() == load.answered)
+
+
+@pytest.mark.postgres
+@pytest.mark.req("A1", "G5")
+def test_while_postgresql_is_stopped_nothing_fails_and_its_time_is_recorded_afterwards(
+    provider: str, tmp_path: Path
+) -> None:
+    with own_postgres() as server, routed(tmp_path, provider, server.url("postgres")) as world:
+        world.start()
+        with world.load() as load:
+            load.more()
+            server.stop()
+            load.more(60)
+            eventually(lambda: world.readyz() == "degraded")
+            server.start()
+            load.more()
+        eventually(lambda: world.readyz() == "ok")
+        eventually(lambda: world.recorded() == load.answered)
+        assert load.errors == []
+
+        server.stop()
+        world.place.kill("router")
+        world.start()
+        assert world.readyz() == "degraded"
+        with world.load() as again:
+            again.more(60)
+        assert again.errors == []
+        assert world.place.terminate("router") == 0
+
+        server.start()
+        world.start()
+        eventually(lambda: world.recorded() == load.answered + again.answered)
+
+
+@pytest.mark.req("F1", "F3")
+def test_keys_and_a_canary_are_in_force_soon_after_they_are_decided(
+    provider: str, database_url: str, tmp_path: Path
+) -> None:
+    with routed(tmp_path, provider, database_url) as world:
+        world.start()
+        context, secret = world.installation.context, world.installation.secret
+
+        made, text = keys.create(context, SYSTEM, "new", secret=secret)
+        with world.client(text) as client:
+            eventually(lambda: accepted(client), timeout_s=10)
+            keys.revoke(context, SYSTEM, made.id)
+            eventually(lambda: not accepted(client), timeout_s=10)
+
+        start_canary(world, tmp_path)
+        with world.client() as client:
+            eventually(lambda: arms(client) == {"incumbent", "canary"}, timeout_s=10)
+        assert world.place.terminate("router") == 0
+        with world.installation.store.read() as tx:
+            (rollout,) = tx.rollouts.live()
+            blocks = tx.observations.blocks(rollout.id)
+        assert sum(block.canary_units for block in blocks) > 0
+
+
+@pytest.mark.req("G5")
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_under_load_ends_it_well_and_loses_nothing(
+    database_url: str, tmp_path: Path, sign: signal.Signals
+) -> None:
+    # Answers take their time here, so that many are under way.
+    with (
+        sim.in_thread(sim.simulator(time_scale=0.5)) as provider,
+        routed(tmp_path, provider, database_url) as world,
+    ):
+        world.start()
+        with world.load(callers=8) as load:
+            load.more()
+            world.place.children["router"].send_signal(sign)
+            code = world.place.children["router"].wait(60)
+            load.stopping.set()
+
+        assert code == 0, world.place.log("router")
+        # Whoever came too late was not let in; nobody was cut off.
+        assert {each.split("(")[0] for each in load.errors} <= {"APIConnectionError"}
+        assert world.recorded() == load.answered
+        assert sum(row.failed for row in world.traffic()) == 0
+        assert "Traceback" not in world.place.log("router")
+
+
+@pytest.mark.req("G5")
+def test_a_taken_port_is_one_clear_sentence(provider: str, tmp_path: Path) -> None:
+    with routed(tmp_path, provider) as world:
+        world.start()
+
+        done = world.place.run("serve", "router", expect=2)
+
+    (sentence,) = done.stderr.splitlines()
+    port, holder = world.place.ports["router"], world.place.children["router"].pid
+    assert f"127.0.0.1:{port}: pid {holder} (python" in sentence
+    assert "router.port" in sentence
+    assert done.stdout == ""
+
+
+def file_of(world: Routed) -> sqlite3.Connection:
+    return sqlite3.connect(world.place.folder / "swapgate.db", isolation_level=None)
+
+
+def accepted(client: openai.OpenAI) -> bool:
+    try:
+        client.models.list()
+    except openai.AuthenticationError:
+        return False
+    return True
+
+
+def arms(client: openai.OpenAI) -> set[str]:
+    found = set()
+    for number in range(24):
+        raw = client.chat.completions.with_raw_response.create(
+            model=ROUTE, messages=[{"role": "user", "content": "hi"}], user=f"user-{number}"
+        )
+        found.add(raw.headers["x-swapgate-arm"])
+    return found
+
+
+def start_canary(world: Routed, folder: Path) -> None:
+    """Evaluate and gate a better candidate by the use cases, up to its canary at one half."""
+    policy = replace(POLICY, canary=replace(CANARY, steps=(Step(5000, 1000, certify=True),)))
+
+    def answer(target: Target, item: Item, _epoch: int) -> str:
+        number = int(item.id.rpartition("-")[2])
+        right = target.model == "sim-better" or number % 2 == 0
+        return str(item.target) if right else "wrong"
+
+    control = World(folder, world.installation.store, policy=policy, script=answer)
+    proposal = control.propose("sim/sim-better")
+    for _ in range(10):
+        control.turn()
+        if control.get(proposal.id).phase is Phase.CANARY:
+            return
+    raise AssertionError(control.get(proposal.id))
+
+
+class OwnPostgres:
+    """A server of this test alone, which it may stop."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.start()
+
+    def start(self) -> None:
+        from tests.postgres import started  # noqa: PLC0415 - the package is for Linux only
+
+        self._server = started(self._folder)
+
+    def stop(self) -> None:
+        self._server.stop()
+
+    def url(self, database: str) -> str:
+        return self._server.get_uri(database=database, driver="psycopg")
+
+
+@contextmanager
+def own_postgres() -> Iterator[OwnPostgres]:
+    from tests.postgres import end  # noqa: PLC0415 - as above
+
+    # As in conftest: pytest's own folder is closed to the user that PostgreSQL runs as.
+    folder = Path(tempfile.mkdtemp(prefix="swapgate-own-pg-"))
+    server = OwnPostgres(folder)
+    try:
+        upgrade(server.url("postgres"))
+        yield server
+    finally:
+        end(folder)

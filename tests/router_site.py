@@ -1,0 +1,152 @@
+"""A router in a process of its own before the simulator, asked by the official client."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import openai
+
+from harness import bootstrap
+from harness.bootstrap import Installation
+from harness.control import keys, seed
+from harness.domain.access import SYSTEM
+from harness.domain.observation import Traffic
+from tests.processes import Site, site
+from tests.world import suite_file
+
+ROUTE = "chat"
+EVER = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+def ask(client: openai.OpenAI, *, stream: bool = False, user: str = "u") -> str:
+    """One whole answer's text."""
+    if not stream:
+        done = client.chat.completions.create(
+            model=ROUTE, messages=[{"role": "user", "content": "Colour number 3?"}], user=user
+        )
+        assert done.model == ROUTE
+        return done.choices[0].message.content or ""
+    chunks = client.chat.completions.create(
+        model=ROUTE,
+        messages=[{"role": "user", "content": "Colour number 3?"}],
+        user=user,
+        stream=True,
+    )
+    return "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+
+
+@dataclass
+class Load:
+    """What a few callers got, one request after the other, until they were stopped."""
+
+    answered: int = 0
+    errors: list[str] = field(default_factory=list)
+    stopping: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def call(self, url: str, key: str, number: int) -> None:
+        with openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0) as client:
+            turn = number
+            while not self.stopping.is_set():
+                turn += 1
+                try:
+                    assert ask(client, stream=turn % 2 == 0, user=f"user-{number}-{turn}")
+                except Exception as error:  # noqa: BLE001 - every kind is a failed request
+                    with self._lock:
+                        self.errors.append(repr(error))
+                    if self.stopping.wait(0.02):
+                        return
+                else:
+                    with self._lock:
+                        self.answered += 1
+
+    def more(self, answers: int = 20, *, timeout_s: float = 60.0) -> None:
+        """Wait until so many more were answered."""
+        wanted = self.answered + answers
+        eventually(lambda: self.answered >= wanted or bool(self.errors), timeout_s=timeout_s)
+
+
+def eventually(condition: object, *, timeout_s: float = 60.0) -> None:
+    assert callable(condition)
+    pause = threading.Event()
+    for _ in range(int(timeout_s / 0.05)):
+        if condition():
+            return
+        pause.wait(0.05)
+    raise AssertionError("it did not happen in time")
+
+
+@dataclass
+class Routed:
+    """The installation with its `chat` route; `key` opens it."""
+
+    place: Site
+    installation: Installation
+    key: str
+
+    @property
+    def url(self) -> str:
+        return self.place.url("router")
+
+    def start(self) -> None:
+        self.place.start("router", "serve", "router", wait_for="/readyz")
+
+    def client(self, key: str | None = None) -> openai.OpenAI:
+        return openai.OpenAI(
+            base_url=f"{self.url}/v1", api_key=key or self.key, max_retries=0, timeout=60
+        )
+
+    def readyz(self) -> str:
+        with self.client() as client:
+            return str(client._client.get(f"{self.url}/readyz").json()["status"])
+
+    @contextmanager
+    def load(self, callers: int = 3) -> Iterator[Load]:
+        """Callers who never rest and never try again."""
+        load = Load()
+        threads = [
+            threading.Thread(target=load.call, args=(self.url, self.key, number))
+            for number in range(callers)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            yield load
+        finally:
+            load.stopping.set()
+            for thread in threads:
+                thread.join(60)
+
+    def traffic(self) -> list[Traffic]:
+        with self.installation.store.read() as tx:
+            return list(tx.observations.traffic(since=EVER, route=ROUTE))
+
+    def recorded(self) -> int:
+        return sum(row.requests for row in self.traffic())
+
+
+@contextmanager
+def routed(folder: Path, provider: str, database_url: str | None = None) -> Iterator[Routed]:
+    """A migrated, seeded installation whose router is not running yet.
+
+    provider: the simulator's base URL. database_url: by default SQLite in the folder.
+    """
+    settings: dict[str, object] = {
+        "database_url": database_url or f"sqlite:///{folder / 'swapgate.db'}",
+        "router": {"flush_interval_s": 0.2},
+        "providers": {"sim": {"kind": "sim", "api_base": f"{provider}/v1"}},
+        "suites": {"colours": {"path": str(suite_file(folder)), "scorer": "exact"}},
+        "routes": {ROUTE: {"incumbent": "sim/sim-base", "suites": ["colours"]}},
+    }
+    with site(folder, settings) as place:
+        installation = bootstrap.open_installation(place.config, create_secret=True)
+        try:
+            bootstrap.upgrade_database(installation.settings)
+            seed.seed(installation.context, installation.settings)
+            made = keys.create(installation.context, SYSTEM, "test", secret=installation.secret)
+            yield Routed(place, installation, made[1])
+        finally:
+            installation.close()
