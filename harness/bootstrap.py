@@ -1,6 +1,7 @@
 """The only place that picks adapters and joins them. No rules."""
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from harness import config, shipped
 from harness.control.context import Context
-from harness.domain.errors import ConfigError
+from harness.domain.errors import ConfigError, NotFound
 from harness.domain.settings import Settings
 from harness.ports import Clock, EvalWorkers, Store
 from harness.runtime import telemetry
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 SECRET_VARIABLE = "SWAPGATE_SECRET"  # noqa: S105 - a name, not a secret
 CONFIG_VARIABLE = "SWAPGATE_CONFIG"
 SECRET_FILE = "secret.key"  # noqa: S105 - a name, not a secret
+SECRET_ATTEMPTS, SECRET_PAUSE_S = 20, 0.05
 
 
 def config_file(given: Path | None, environ: Mapping[str, str]) -> Path | None:
@@ -53,7 +55,7 @@ def load_settings(given: Path | None = None) -> Settings:
 def installation_secret(settings: Settings, *, create: bool = False) -> bytes:
     """The key of hashes and chains: SWAPGATE_SECRET, or a file of mode 0600 in `home`.
 
-    Raises ConfigError where there is none and `create` is False.
+    Raises ConfigError where there is none and `create` is False, or where it is empty.
     """
     text = os.environ.get(SECRET_VARIABLE)
     if text:
@@ -65,9 +67,26 @@ def installation_secret(settings: Settings, *, create: bool = False) -> bytes:
                 f"{file} is missing: run `swapgate init`, or set {SECRET_VARIABLE}"
             )
         writable_home(settings)
-        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:
-            new.write(SystemChance().secret())
-    return file.read_text(encoding="utf-8").strip().encode()
+        # Another process may just have made one: then that is the secret.
+        with suppress(FileExistsError):
+            _write_secret(file)
+    return _read_secret(file)
+
+
+def _write_secret(file: Path) -> None:
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:
+        new.write(SystemChance().secret())
+
+
+def _read_secret(file: Path) -> bytes:
+    # Whoever makes the file writes it a moment later.
+    for _ in range(SECRET_ATTEMPTS):
+        if text := file.read_text(encoding="utf-8").strip():
+            return text.encode()
+        time.sleep(SECRET_PAUSE_S)
+    raise ConfigError(
+        f"{file} is empty: bring it back from a backup, or delete it if nothing is stored yet"
+    )
 
 
 def writable_home(settings: Settings) -> Path:
@@ -149,7 +168,10 @@ def _workers(installation: Installation) -> EvalWorkers:
         """Our own settings, and the key of the one provider that the run calls."""
         with installation.store.read() as tx:
             target = tx.routing.targets()[tx.runs.get(run).target]
-            key = tx.providers.all()[target.provider].api_key_env
+            provider = tx.providers.all().get(target.provider)
+        if provider is None:
+            raise NotFound(f"run {run}: there is no provider {target.provider!r} any more")
+        key = provider.api_key_env
         return [*ours, SECRET_VARIABLE, CONFIG_VARIABLE, *([key] if key else [])]
 
     return SubprocessWorkers(command, needed_by=needed_by, cwd=Path.cwd())
@@ -216,7 +238,7 @@ def control_schedule(installation: Installation) -> "Schedule":
         if suite.every:
             again = partial(housekeeping.evaluate_incumbents, suite=suite.name)
             jobs.append(Job(f"evals of {suite.name}", leading(again), cron=suite.every))
-    return Schedule(jobs, on_error=_log_failed_job)
+    return Schedule(jobs, clock=installation.clock, on_error=_log_failed_job)
 
 
 def _log_failed_job(job: str, error: BaseException) -> None:

@@ -144,7 +144,15 @@ class EvalRuns(Protocol):
         ...
 
     def lease(self, run: str, owner: str, *, now: datetime, until: datetime) -> bool:
-        """Take or renew the lease; False when another owner's lease has not expired."""
+        """Take or renew the lease; False when the run has ended, or another has it.
+
+        Another's lease that has expired may be taken, and so may one that reaches further than
+        `domain.evaluation.furthest_lease`.
+        """
+        ...
+
+    def leave(self, run: str, owner: str, state: RunState, message: str = "") -> bool:
+        """`set_state` by the lease's owner; False, and nothing done, when it is not theirs."""
         ...
 
     def release(self, owner: str) -> Sequence[str]:

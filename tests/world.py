@@ -62,7 +62,7 @@ def suite_file(folder: Path) -> Path:
 
 @dataclass
 class World:
-    """store_of: opens the store anew, as a restarted process would."""
+    """boot: what a worker's process does before its work; it is told the run."""
 
     folder: Path
     store: Store
@@ -70,6 +70,7 @@ class World:
     chance: CountingChance = field(default_factory=CountingChance)
     policy: Policy = POLICY
     script: Callable[[Target, Item, int], str] = answer
+    boot: Callable[[str], None] = lambda _run: None
 
     def __post_init__(self) -> None:
         self.suites = {
@@ -91,6 +92,7 @@ class World:
         )
 
     def _work(self, store: Store, run: str, owner: str) -> None:
+        self.boot(run)
         Worker(
             store=store,
             clock=self.clock,

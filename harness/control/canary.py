@@ -5,7 +5,7 @@ from dataclasses import replace
 from harness.control import evaluate, routes
 from harness.control.context import Context
 from harness.domain.access import SYSTEM, Actor, Role
-from harness.domain.errors import InputError, NotFound, ProofRefused
+from harness.domain.errors import InputError, NotFound, ProofRefused, StaleWrite
 from harness.domain.evaluation import Passed
 from harness.domain.observation import UnitRule
 from harness.domain.proposal import Event, Proposal, moved
@@ -65,7 +65,7 @@ def check_proof(ctx: Context, proposal: Proposal, proof: Passed) -> None:
     if proof.expires_at <= ctx.clock.now():
         raise ProofRefused(f"verdict {proof.id} expired at {proof.expires_at}: propose again")
     if stale := evaluate.changed_suites(ctx, proposal):
-        raise ProofRefused(f"verdict {proof.id} is stale: {stale} changed; propose again")
+        raise ProofRefused(f"verdict {proof.id} is stale: {stale}; propose again")
 
 
 def look(ctx: Context, rollout: Rollout) -> Action:
@@ -75,9 +75,16 @@ def look(ctx: Context, rollout: Rollout) -> Action:
     return gate_policy.decide(rollout, blocks, ctx.clock.now())
 
 
-def step(ctx: Context, tx: Transaction, proposal: Proposal, action: Action) -> Rollout:
-    """Apply the action to rollout, routing table and proposal in one unit of work."""
-    rollout = tx.rollouts.get(_rollout_id(proposal))
+def step(
+    ctx: Context, tx: Transaction, proposal: Proposal, seen: Rollout, action: Action
+) -> Rollout:
+    """Apply the action to rollout, routing table and proposal in one unit of work.
+
+    seen: the rollout that the action was decided for. Raises StaleWrite when it has moved.
+    """
+    rollout = tx.rollouts.get(seen.id)
+    if rollout.version != seen.version:
+        raise StaleWrite(f"rollout {seen.id} moved on since it was looked at: look again")
     route = routes.existing(tx, rollout.route)
     if not _still_ours(route, rollout):
         return end(
@@ -170,12 +177,6 @@ def live(tx: Transaction, route: str) -> Rollout:
         if rollout.route == route:
             return rollout
     raise NotFound(f"route {route!r} has no live canary; `swapgate canary status` lists them")
-
-
-def _rollout_id(proposal: Proposal) -> str:
-    if proposal.rollout is None:
-        raise NotFound(f"proposal {proposal.id} has no rollout")
-    return proposal.rollout
 
 
 def _still_ours(route: Route, rollout: Rollout) -> bool:

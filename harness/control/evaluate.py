@@ -6,10 +6,12 @@ from datetime import timedelta
 
 from harness.control.context import Context
 from harness.domain.evaluation import (
+    RUNNABLE,
     Budget,
     EvalRun,
     RunState,
     Sample,
+    SampleError,
     SuitePlan,
     Verdict,
 )
@@ -19,7 +21,7 @@ from harness.ports import Transaction
 
 Answers = tuple[Sequence[Sample], Sequence[Sample]]
 STUCK = (RunState.FAILED, RunState.OVER_BUDGET)
-RUNNABLE = (RunState.QUEUED, RunState.RUNNING)
+MAY_GO_ON = (*RUNNABLE, RunState.STOPPED)
 
 
 def with_runs(ctx: Context, tx: Transaction, proposal: Proposal) -> Proposal:
@@ -40,13 +42,27 @@ def with_runs(ctx: Context, tx: Transaction, proposal: Proposal) -> Proposal:
 
 def _shared(ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePlan) -> str:
     gate = proposal.policy.gate
-    fingerprint = _run(ctx, proposal, plan, proposal.incumbent).fingerprint
+    ours = _run(ctx, proposal, plan, proposal.incumbent)
     since = ctx.clock.now() - timedelta(seconds=gate.run_max_age_s)
-    found = tx.runs.shared(fingerprint, not_before=since)
-    if found is None or found.state in STUCK:
-        return _new(ctx, tx, proposal, plan, proposal.incumbent)
+    found = tx.runs.shared(ours.fingerprint, not_before=since)
+    if found is None or not _serves(tx, found, ours):
+        tx.runs.add(ours)
+        return ours.id
     tx.runs.want(found.id, plan.n_max)
     return found.id
+
+
+def _serves(tx: Transaction, found: EvalRun, ours: EvalRun) -> bool:
+    """Whether a stored run can be what `ours` would be, money included.
+
+    A sample that ended in an infrastructure error stays as it is: a run with one measures
+    nothing behind it, however often it is tried again.
+    """
+    enough = found.state is RunState.DONE and found.wanted >= ours.wanted
+    if found.state in STUCK or not (enough or found.budget == ours.budget):
+        return False
+    samples = tx.runs.samples(found.id, below=ours.wanted)
+    return not any(sample.error is SampleError.INFRA for sample in samples)
 
 
 def _new(
@@ -74,13 +90,16 @@ def _run(ctx: Context, proposal: Proposal, plan: SuitePlan, target: str) -> Eval
 
 
 def changed_suites(ctx: Context, proposal: Proposal) -> str:
-    """Names of the suites whose content is no longer what was registered; empty when none."""
-    changed = [
-        plan.suite
-        for plan in proposal.plans
-        if ctx.suites.pin(plan.suite).digest != plan.suite_digest
-    ]
-    return ", ".join(changed)
+    """Which suites are no longer what was registered, and why; empty when none."""
+    return "; ".join(filter(None, (_change_of(ctx, plan) for plan in proposal.plans)))
+
+
+def _change_of(ctx: Context, plan: SuitePlan) -> str:
+    try:
+        same = ctx.suites.pin(plan.suite).digest == plan.suite_digest
+    except Exception as error:  # noqa: BLE001 - a suite may be a Python file of the user's
+        return f"{plan.suite} cannot be loaded any more ({error})"
+    return "" if same else f"{plan.suite} changed"
 
 
 def run_ids(proposal: Proposal) -> frozenset[str]:
@@ -106,7 +125,7 @@ def stuck(proposal: Proposal, runs: Mapping[str, EvalRun]) -> list[EvalRun]:
     found = []
     for pair in proposal.runs.values():
         arms = (runs[pair.incumbent], runs[pair.candidate])
-        both_ended = not any(arm.state in RUNNABLE for arm in arms)
+        both_ended = not any(arm.state in MAY_GO_ON for arm in arms)
         found += [
             arm
             for arm in arms
@@ -114,6 +133,23 @@ def stuck(proposal: Proposal, runs: Mapping[str, EvalRun]) -> list[EvalRun]:
             or (arm.state is RunState.OVER_BUDGET and both_ended)
         ]
     return found
+
+
+def asleep(tx: Transaction, proposal: Proposal) -> dict[str, int]:
+    """Runs that ended before all that this proposal may need was asked, and how many items."""
+    needed = [
+        (run, plan)
+        for plan in proposal.plans
+        for run in (proposal.runs[plan.suite].incumbent, proposal.runs[plan.suite].candidate)
+    ]
+    return {run: plan.n_max for run, plan in needed if _asleep(tx, tx.runs.get(run), plan)}
+
+
+def _asleep(tx: Transaction, run: EvalRun, plan: SuitePlan) -> bool:
+    if run.state is RunState.DONE:
+        # It may have ended while somebody wanted more of it.
+        return len(tx.runs.samples(run.id, below=plan.n_max)) < plan.n_max * plan.epochs
+    return run.state is RunState.STOPPED
 
 
 def judge(
@@ -124,11 +160,13 @@ def judge(
 ) -> Verdict | None:
     """The verdict, or None while the gate needs more samples and can still get them.
 
+    Raises StaleEvidence when the two arms of a suite do not fit each other.
     halted: runs that bring no more samples though some are missing. A failed one means "not
     measured"; one over budget means "not enough evidence". Neither is ever a pass.
     """
     stopped: dict[str, tuple[str, str]] = {}
-    for run in halted:
+    # A failed one last: where both happened to a suite, it was not measured.
+    for run in sorted(halted, key=lambda run: run.state is RunState.FAILED):
         outcome = "infra_error" if run.state is RunState.FAILED else "inconclusive"
         stopped[run.suite] = (outcome, run.message or run.state.value)
     return verdicts.verdict(

@@ -6,6 +6,7 @@ from harness.control.context import Context
 from harness.domain.access import (
     DATA_PREFIX,
     MANAGEMENT_PREFIX,
+    SYSTEM,
     Actor,
     ApiKey,
     Role,
@@ -28,6 +29,8 @@ def create(
     actor.require(Role.ADMIN)
     if not name.strip():
         raise InputError("a key needs a name, so that people know whose it is")
+    if role is not None and name.strip() == SYSTEM.name:
+        raise InputError(f"{name.strip()!r} is how the audit log names what no person did")
     granted = frozenset(routes)
     if role is not None and granted:
         raise InputError("a management key has a role, not routes: leave the routes out")

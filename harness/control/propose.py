@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from harness.control import routes, targets
+from harness.control import routes, targets, work
 from harness.control.context import Context
 from harness.domain.access import Actor, Role
 from harness.domain.errors import (
@@ -43,6 +43,8 @@ def create(ctx: Context, actor: Actor, wish: Wish) -> Proposal:
     """
     actor.require(Role.PROPOSER)
     now = ctx.clock.now()
+    # A suite may take seconds to load, and a unit of work holds up all others: load it first.
+    preview(ctx, wish)
     with ctx.store.write() as tx:
         route = routes.existing(tx, wish.route)
         candidate = targets.find_or_register(ctx, tx, actor, wish.candidate)
@@ -158,7 +160,8 @@ def approve(
 
     seen: that verdict's id; None takes the stored one. Raises NotAllowed for the proposer
     (unless the policy says `self_approval`), StaleWrite when the verdict is another by now,
-    ProofRefused when it has expired, IllegalTransition when nothing waits for approval.
+    ProofRefused when it or the time to approve has expired, IllegalTransition when nothing
+    waits for approval.
     """
     actor.require(Role.APPROVER)
     now = ctx.clock.now()
@@ -175,6 +178,8 @@ def approve(
             )
         if found.approver is not None:
             raise Conflict(f"{found.id} is approved already, by {found.approver}")
+        if found.approval_ends_at <= now:
+            raise ProofRefused(f"{found.id} has waited too long for an approval: propose again")
         if found.verdict is None or tx.verdicts.get(found.verdict).expires_at <= now:
             raise ProofRefused(f"the verdict of {found.id} has expired: propose again")
         saved = tx.proposals.save(
@@ -209,6 +214,7 @@ def _ended(ctx: Context, actor: Actor, proposal: str, event: Event, because: str
                 f"{found.id} is in its canary: `swapgate canary abort {found.route}` ends it"
             )
         saved = tx.proposals.save(moved(found, event, ctx.clock.now(), because))
+        work.stop_unneeded(ctx, tx, saved)
         _audit(ctx, tx, actor, f"proposal.{event.value}", saved, {"reason": because})
     return saved
 

@@ -13,7 +13,7 @@ import structlog
 from harness.control import canary, evaluate, work
 from harness.control.context import Context
 from harness.domain.access import SYSTEM
-from harness.domain.errors import Conflict, ProofRefused, SwapgateError
+from harness.domain.errors import ProofRefused, StaleEvidence, SwapgateError
 from harness.domain.evaluation import (
     Failed,
     HarnessMismatch,
@@ -47,13 +47,13 @@ def reconcile(ctx: Context) -> Turn:
     for proposal in proposals:
         try:
             did.extend(_one(ctx, proposal))
-        except Conflict as conflict:
-            # Another writer was first: the next turn loads again and decides again.
-            failed.append(f"{proposal.id}: {conflict}")
         except SwapgateError as error:
+            # A conflict means that another writer was first: the next turn decides again.
             if error.retryable:
                 raise
             failed.append(f"{proposal.id}: {error}")
+        except Exception as error:  # noqa: BLE001 - one that is broken must not stop the others
+            failed.append(f"{proposal.id}: {type(error).__name__}: {error}")
     did.extend(work.tend(ctx))
     return Turn(tuple(did), tuple(failed))
 
@@ -93,9 +93,8 @@ def _start(ctx: Context, proposal: Proposal) -> list[str]:
 
 
 def _evaluate(ctx: Context, proposal: Proposal) -> list[str]:
-    now = ctx.clock.now()
     if proposal.retry_at is not None:
-        return _retry(ctx, proposal) if proposal.retry_at <= now else []
+        return _retry(ctx, proposal) if proposal.retry_due(ctx.clock.now()) else []
     with ctx.store.read() as tx:
         base_changed = _base_changed(tx, proposal)
         runs = [tx.runs.get(run) for run in sorted(evaluate.run_ids(proposal))]
@@ -103,9 +102,12 @@ def _evaluate(ctx: Context, proposal: Proposal) -> list[str]:
     if base_changed:
         return _in_write(ctx, proposal, Event.BASE_CHANGED, _OTHER_BASE)
     if stale := evaluate.changed_suites(ctx, proposal):
-        return _in_write(ctx, proposal, Event.STALE, f"{stale} changed since the proposal")
+        return _in_write(ctx, proposal, Event.STALE, f"{stale} since the proposal was made")
     stuck = evaluate.stuck(proposal, {run.id: run for run in runs})
-    verdict = evaluate.judge(ctx, proposal, found, stuck)
+    try:
+        verdict = evaluate.judge(ctx, proposal, found, stuck)
+    except StaleEvidence as error:
+        return _in_write(ctx, proposal, Event.STALE, str(error))
     if verdict is None:
         return _wake(ctx, proposal)
     with ctx.store.write() as tx:
@@ -114,19 +116,14 @@ def _evaluate(ctx: Context, proposal: Proposal) -> list[str]:
 
 def _wake(ctx: Context, proposal: Proposal) -> list[str]:
     """Queue again what stopped too early: a shared run's other user may have decided."""
-    wanted = {plan.suite: plan.n_max for plan in proposal.plans}
     with ctx.store.read() as tx:
-        asleep = [
-            (run, wanted[suite])
-            for suite, pair in proposal.runs.items()
-            for run in (pair.incumbent, pair.candidate)
-            if tx.runs.get(run).state is RunState.STOPPED
-        ]
+        asleep = evaluate.asleep(tx, proposal)
     if asleep:
         with ctx.store.write() as tx:
-            for run, items in asleep:
+            for run, items in evaluate.asleep(tx, proposal).items():
                 tx.runs.want(run, items)
-    return [f"{proposal.id}: {run} continues" for run, _ in asleep]
+                tx.runs.set_state(run, RunState.QUEUED)
+    return [f"{proposal.id}: {run} continues" for run in asleep]
 
 
 def _apply(ctx: Context, tx: Transaction, proposal: Proposal, verdict: Verdict) -> list[str]:
@@ -152,12 +149,12 @@ def _apply(ctx: Context, tx: Transaction, proposal: Proposal, verdict: Verdict) 
 
 
 def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) -> None:
-    work.stop_unneeded(ctx, tx, proposal)
     if proposal.policy.promotion is Promotion.APPROVED:
         now = ctx.clock.now()
         tx.proposals.save(moved(proposal, Event.PASSED_NEEDS_APPROVAL, now))
     else:
         canary.open_canary(ctx, tx, proposal, proof, Event.PASSED)
+    work.stop_unneeded(ctx, tx, proposal)
 
 
 def _not_measured(
@@ -168,13 +165,13 @@ def _not_measured(
         because = f"not measured after {proposal.infra_errors + 1} attempts: {verdict.reason}"
         _reject(ctx, tx, proposal, Event.INFRA_LIMIT, because)
         return
-    work.stop_unneeded(ctx, tx, proposal)
     paused = replace(
         moved(proposal, Event.INFRA_ERROR, now),
         infra_errors=proposal.infra_errors + 1,
         retry_at=now + timedelta(seconds=gate.infra_pause_s),
     )
     tx.proposals.save(paused)
+    work.stop_unneeded(ctx, tx, proposal)
 
 
 def _retry(ctx: Context, proposal: Proposal) -> list[str]:
@@ -187,23 +184,27 @@ def _retry(ctx: Context, proposal: Proposal) -> list[str]:
 
 
 def _await(ctx: Context, proposal: Proposal) -> list[str]:
-    now = ctx.clock.now()
-    with ctx.store.write() as tx:
-        if _base_changed(tx, proposal):
-            return _reject(ctx, tx, proposal, Event.BASE_CHANGED, _OTHER_BASE)
-        expires = proposal.updated_at + timedelta(seconds=proposal.policy.approval_ttl_s)
-        if proposal.approver is None:
-            if expires <= now:
-                because = "nobody approved it in time"
-                return _reject(ctx, tx, proposal, Event.EXPIRED, because)
-            return []
+    with ctx.store.read() as tx:
+        base_changed = _base_changed(tx, proposal)
+    if base_changed:
+        return _in_write(ctx, proposal, Event.BASE_CHANGED, _OTHER_BASE)
+    if proposal.approver is not None:
+        return _open_approved(ctx, proposal)
+    if proposal.approval_ends_at <= ctx.clock.now():
+        return _in_write(ctx, proposal, Event.EXPIRED, "nobody approved it in time")
+    return []
+
+
+def _open_approved(ctx: Context, proposal: Proposal) -> list[str]:
+    with ctx.store.read() as tx:
         proof = tx.verdicts.get(proposal.verdict or "")
-        if not isinstance(proof, Passed) or proposal.approved_verdict != proof.id:
-            raise ProofRefused(f"{proposal.id}: the approval is for another verdict")
-        try:
-            canary.check_proof(ctx, proposal, proof)
-        except ProofRefused as refused:
-            return _reject(ctx, tx, proposal, Event.STALE, str(refused))
+    if not isinstance(proof, Passed) or proposal.approved_verdict != proof.id:
+        raise ProofRefused(f"{proposal.id}: the approval is for another verdict")
+    try:
+        canary.check_proof(ctx, proposal, proof)
+    except ProofRefused as refused:
+        return _in_write(ctx, proposal, Event.STALE, str(refused))
+    with ctx.store.write() as tx:
         canary.open_canary(ctx, tx, proposal, proof, Event.APPROVED)
     return [f"{proposal.id}: canary opened"]
 
@@ -216,7 +217,7 @@ def _canary(ctx: Context, proposal: Proposal) -> list[str]:
     if action.signal is None and _canary_in_place(route, before.id, proposal):
         return []
     with ctx.store.write() as tx:
-        after = canary.step(ctx, tx, proposal, action)
+        after = canary.step(ctx, tx, proposal, before, action)
     if after == before:
         return []
     return [f"{proposal.id}: {action.kind.value}, {after.state.value}: {action.reason}"]
@@ -247,8 +248,8 @@ def _in_write(ctx: Context, proposal: Proposal, event: Event, because: str) -> l
 def _reject(
     ctx: Context, tx: Transaction, proposal: Proposal, event: Event, because: str
 ) -> list[str]:
-    work.stop_unneeded(ctx, tx, proposal)
     saved = tx.proposals.save(moved(proposal, event, ctx.clock.now(), because))
+    work.stop_unneeded(ctx, tx, saved)
     _audit(ctx, tx, saved, f"proposal.{event.value}", {"reason": because})
     return [f"{proposal.id}: {saved.phase.value}: {because}"]
 

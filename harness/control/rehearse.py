@@ -10,8 +10,8 @@ from harness.ports import Store, Transaction
 
 
 def rehearsed(ctx: Context) -> Context:
-    """The context whose units of work are rolled back at their end."""
-    return replace(ctx, store=cast("Store", _Rehearsal(ctx.store)))
+    """The context whose units of work are rolled back at their end, and that has no workers."""
+    return replace(ctx, store=cast("Store", _Rehearsal(ctx.store)), workers=None)
 
 
 class _Undone(Exception):

@@ -1,7 +1,7 @@
-"""The file's providers and routes, put into a database that does not know them yet.
+"""The file's providers and routes, put into the database at every start.
 
-From then on the database rules: a route of that name is left as it is, and `doctor` reports
-where the file differs.
+Of providers the file's word counts. Of routes the database's: one that it knows is left as it
+is, and `doctor` reports where the file differs.
 """
 
 from harness.control import routes, targets

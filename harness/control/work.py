@@ -1,16 +1,19 @@
 """Eval workers: which runs need one now, which can stop, what became of those that ended."""
 
+import signal
 from collections.abc import Iterable, Sequence
 
 from harness.control import evaluate, targets
 from harness.control.context import Context
 from harness.domain.access import Actor, Role
-from harness.domain.errors import InputError
-from harness.domain.evaluation import Budget, EvalRun, RunState
+from harness.domain.errors import InputError, StoreUnavailable
+from harness.domain.evaluation import RUNNABLE, Budget, EvalRun, RunState
 from harness.domain.proposal import Phase, Proposal
 from harness.ports import Transaction
 
 MAX_FAILURES = 5
+# How a worker ends that is asked to before it can answer.
+ASKED_TO_END = -signal.SIGTERM
 
 
 def needed(proposals: Iterable[Proposal]) -> frozenset[str]:
@@ -35,22 +38,30 @@ def tend(ctx: Context) -> list[str]:
             break
         if run.id in alive:
             continue
-        ctx.workers.start(run.id)
-        did.append(f"{run.id}: worker started for {run.suite}")
+        did.append(_start(ctx, run))
         free -= 1
     return did
+
+
+def _start(ctx: Context, run: EvalRun) -> str:
+    """One run whose worker cannot start must not keep the others from theirs."""
+    assert ctx.workers is not None  # noqa: S101 - tend has looked
+    try:
+        ctx.workers.start(run.id)
+    except StoreUnavailable:
+        raise
+    except Exception as error:  # noqa: BLE001 - no process, no provider: whatever it is
+        with ctx.store.write() as tx:
+            return _fail(tx, run.id, f"no worker could be started: {error}")
+    return f"{run.id}: worker started for {run.suite}"
 
 
 def _waiting(ctx: Context) -> Sequence[EvalRun]:
     """Runs without a live lease, oldest first."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        runs = tx.runs.list(states=evaluate.RUNNABLE)
-    return [
-        run
-        for run in reversed(runs)
-        if run.state is RunState.QUEUED or run.lease_until is None or run.lease_until <= now
-    ]
+        runs = tx.runs.list(states=RUNNABLE)
+    return [run for run in reversed(runs) if not run.held(now)]
 
 
 def _bury(ctx: Context) -> list[str]:
@@ -58,23 +69,39 @@ def _bury(ctx: Context) -> list[str]:
     did = []
     for run, owner, code, words in ctx.workers.reap():
         with ctx.store.write() as tx:
-            released = tx.runs.release(owner)
-            if code == 0 or run not in released:
+            had_it = run in tx.runs.release(owner)
+            if code == 0 or not (had_it or _died_early(ctx, tx, run, code)):
                 continue
-            found = tx.runs.get(run)
-            tx.runs.set_state(run, RunState.FAILED, f"the worker ended with {code}: {words}")
-            if found.failures + 1 < MAX_FAILURES:
-                tx.runs.set_state(run, RunState.QUEUED)
-            did.append(f"{run}: worker ended with {code}, attempt {found.failures + 1}")
+            did.append(_fail(tx, run, f"the worker ended with {code}: {words}"))
     return did
 
 
+def _died_early(ctx: Context, tx: Transaction, run: str, code: int) -> bool:
+    """Whether it died before it could take its run, and the run still waits for a worker."""
+    found = tx.runs.get(run)
+    waits = found.state in RUNNABLE and not found.held(ctx.clock.now())
+    return waits and code != ASKED_TO_END
+
+
+def _fail(tx: Transaction, run: str, because: str) -> str:
+    """Count a failure; the run is tried again until there are too many."""
+    tx.runs.set_state(run, RunState.FAILED, because)
+    failures = tx.runs.get(run).failures
+    if failures < MAX_FAILURES:
+        tx.runs.set_state(run, RunState.QUEUED, because)
+    return f"{run}: {because}, attempt {failures}"
+
+
 def stop_unneeded(ctx: Context, tx: Transaction, proposal: Proposal) -> None:
-    """End the runs of a decided proposal that no other open proposal waits for."""
+    """End the runs of a decided proposal that no other open proposal waits for.
+
+    Call it after the unit of work's first decision (a verdict, a proposal saved): what is
+    needed can then not change under it.
+    """
     others = [p for p in tx.proposals.open() if p.id != proposal.id]
     for run in sorted(evaluate.run_ids(proposal) - needed(others)):
-        if tx.runs.get(run).state in evaluate.RUNNABLE:
-            tx.runs.set_state(run, RunState.STOPPED, "the gate had decided")
+        if tx.runs.get(run).state in RUNNABLE:
+            tx.runs.set_state(run, RunState.STOPPED, "nothing waits for it any more")
             if ctx.workers is not None:
                 ctx.workers.stop(run)
 
@@ -82,7 +109,8 @@ def stop_unneeded(ctx: Context, tx: Transaction, proposal: Proposal) -> None:
 def start_by_hand(
     ctx: Context, actor: Actor, suite: str, target: str, *, items: int | None = None
 ) -> EvalRun:
-    """Queue one run of a suite on a target, outside any proposal. It never decides anything.
+    """Queue one run of a suite on a target, outside any proposal. It never decides anything:
+    its order of items is another than a proposal's, and so it is never shared with one.
 
     target: an id or `provider/model`. Raises NotFound for an unknown suite or target.
     """
@@ -98,7 +126,7 @@ def start_by_hand(
         suite=suite,
         suite_digest=pin.digest,
         target=found,
-        order_seed=int(pin.digest[:8], 16),
+        order_seed=int(pin.digest[8:16], 16),
         epochs=1,
         wanted=min(items or pin.items, pin.items),
         state=RunState.QUEUED,

@@ -6,11 +6,13 @@ the union and end in `assert_never`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from harness.domain.content import digest
+
+LEASE_S: Final = 10.0
 
 
 class Claim(StrEnum):
@@ -78,6 +80,9 @@ class RunState(StrEnum):
     FAILED = "failed"  # infrastructure, after its retries
 
 
+RUNNABLE: Final = (RunState.QUEUED, RunState.RUNNING)
+
+
 @dataclass(frozen=True, slots=True)
 class Budget:
     """Where a run stops cleanly. None: no limit."""
@@ -112,6 +117,19 @@ class EvalRun:
     @property
     def fingerprint(self) -> str:
         return digest([self.suite_digest, self.target, self.order_seed, self.epochs])
+
+    def held(self, now: datetime) -> bool:
+        """Whether a worker has it: another may take it when this lease is no good any more."""
+        until = self.lease_until
+        return until is not None and now < until <= furthest_lease(now, LEASE_S)
+
+
+def furthest_lease(now: datetime, lease_s: float) -> datetime:
+    """A lease that ends later was written by a clock that has been set back since.
+
+    Twice the time it is given for: the clocks of two machines differ a little.
+    """
+    return now + timedelta(seconds=2 * lease_s)
 
 
 class SampleError(StrEnum):

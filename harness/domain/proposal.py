@@ -6,7 +6,7 @@ from it, and test_docs compares the two.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
@@ -127,6 +127,21 @@ class Proposal:
     @property
     def open(self) -> bool:
         return self.phase in OPEN
+
+    @property
+    def approval_ends_at(self) -> datetime:
+        """Until when a proposal that waits for a person does so."""
+        return self.updated_at + timedelta(seconds=self.policy.approval_ttl_s)
+
+    def retry_due(self, now: datetime) -> bool:
+        """Whether the pause after InfraError is over.
+
+        A pause longer than any that is given was set by a clock that was set back since.
+        """
+        if self.retry_at is None:
+            return False
+        left = (self.retry_at - now).total_seconds()
+        return not 0 < left <= self.policy.gate.infra_pause_s
 
 
 def moved(proposal: Proposal, event: Event, now: datetime, because: str = "") -> Proposal:

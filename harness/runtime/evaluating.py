@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from harness.domain.errors import NotFound, StoreUnavailable, SwapgateError
-from harness.domain.evaluation import EvalRun, RunState, Sample
+from harness.domain.evaluation import LEASE_S, EvalRun, RunState, Sample
 from harness.ports import Clock, EvalJob, EvalRunner, Store
 
-LEASE_S = 10.0
 BEAT_S = 2.0
 STORE_ATTEMPTS, STORE_PAUSE_S = 30, 1.0
 
@@ -38,7 +37,7 @@ class Worker:
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def work(self, run: str) -> RunState | None:
-        """Returns the state the run was left in, None when another worker has it."""
+        """Returns the state the run was left in, None when it is not this worker's to run."""
         job = self._take(run)
         if job is None:
             return None
@@ -118,12 +117,10 @@ class Worker:
     def _leave(self, run: str, state: RunState, meter: "_Meter") -> RunState | None:
         with self.store.write() as tx:
             found = tx.runs.get(run)
-            if found.lease_owner != self.owner:
-                return None
             wanted = len(tx.runs.done(run)) >= found.wanted * found.epochs
             after = _after(state, complete=wanted)
-            tx.runs.set_state(run, after, meter.message if meter.over else "")
-            return after
+            ours = tx.runs.leave(run, self.owner, after, meter.message)
+            return after if ours else None
 
 
 def _after(state: RunState, *, complete: bool) -> RunState:

@@ -1,5 +1,6 @@
 """What runs when: APScheduler turns the loop; all state lives in our tables."""
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -9,6 +10,9 @@ from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
 from harness.domain.errors import ConfigError
+from harness.ports import Clock
+
+SET_BACK_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -22,16 +26,29 @@ class Job:
 
 
 class Schedule:
-    """Jobs on a background thread pool. A job never overlaps itself; a missed one runs once."""
+    """Jobs on a background thread pool. A job never overlaps itself; a missed one runs once.
+
+    The scheduler goes by the wall clock. Where that is set back, jobs that run every so many
+    seconds would rest until it has caught up: a watch of its own, by the monotonic clock, puts
+    them right. on_error: told of a job that raised. watch_s: how often the clocks are compared.
+    """
 
     def __init__(
-        self, jobs: list[Job], *, on_error: Callable[[str, BaseException], None]
+        self,
+        jobs: list[Job],
+        *,
+        clock: Clock,
+        on_error: Callable[[str, BaseException], None],
+        watch_s: float = 1.0,
     ) -> None:
         self._scheduler = BackgroundScheduler(
             timezone="UTC",
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
         )
+        self._jobs, self._clock, self._watch_s = jobs, clock, watch_s
         self._on_error = on_error
+        self._ending = threading.Event()
+        self._watch = threading.Thread(target=self._compare_clocks, daemon=True)
         self._scheduler.add_listener(self._failed, EVENT_JOB_ERROR)
         for job in jobs:
             self._scheduler.add_job(job.run, trigger=_trigger(job), id=job.name, name=job.name)
@@ -41,10 +58,30 @@ class Schedule:
 
     def start(self) -> None:
         self._scheduler.start()
+        self._watch.start()
 
     def stop(self) -> None:
         """Waits for the jobs that run now."""
+        self._ending.set()
         self._scheduler.shutdown(wait=True)
+        self._watch.join()
+
+    def _compare_clocks(self) -> None:
+        before = self._lead()
+        while not self._ending.wait(self._watch_s):
+            now = self._lead()
+            if now < before - SET_BACK_S:
+                self._plan_again()
+            before = now
+
+    def _lead(self) -> float:
+        """How far the wall clock is ahead of the monotonic one, in seconds."""
+        return self._clock.now().timestamp() - self._clock.monotonic()
+
+    def _plan_again(self) -> None:
+        for job in self._jobs:
+            if job.every_s is not None:
+                self._scheduler.reschedule_job(job.name, trigger=_trigger(job))
 
     def next_runs(self) -> Mapping[str, str]:
         """Job name to the time of its next run, ISO 8601."""

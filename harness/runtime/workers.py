@@ -13,7 +13,7 @@ from typing import IO
 
 # What Python, temporary files, time and a locale need. Keys are added by name, per worker.
 KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV", "SYSTEMROOT")
-LAST_WORDS = 400
+LAST_WORDS, READ_AT_MOST = 400, 65_536
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,20 @@ class SubprocessWorkers:
 
     def start(self, run: str) -> str:
         owner = f"worker-{os.getpid()}-{secrets.token_hex(4)}"
+        environment = self._environment(run)
         errors = tempfile.TemporaryFile()  # noqa: SIM115 - read when the worker has ended
-        process = subprocess.Popen(  # noqa: S603 - our own command
-            [*self._command, run, "--owner", owner, "--parent", str(os.getpid())],
-            env=self._environment(run),
-            cwd=self._cwd,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=errors,
-        )
+        try:
+            process = subprocess.Popen(  # noqa: S603 - our own command
+                [*self._command, run, "--owner", owner, "--parent", str(os.getpid())],
+                env=environment,
+                cwd=self._cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+            )
+        except OSError:
+            errors.close()
+            raise
         self._children[run] = _Child(process, owner, errors)
         return owner
 
@@ -96,7 +101,8 @@ class SubprocessWorkers:
 def _last_words(errors: IO[bytes]) -> str:
     """The last line of a dead worker's stderr: why it died, where it says so."""
     with errors:
-        errors.seek(0)
+        size = errors.seek(0, os.SEEK_END)
+        errors.seek(max(0, size - READ_AT_MOST))
         lines = errors.read().decode("utf-8", "replace").strip().splitlines()
     return lines[-1][-LAST_WORDS:] if lines else ""
 

@@ -1,8 +1,6 @@
-"""The main job over a real database: propose, evaluate, gate, canary, promote or roll back."""
+"""The main job over every store: propose, evaluate, gate, canary, promote or roll back."""
 
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -20,19 +18,9 @@ from harness.domain.proposal import Phase
 from harness.domain.rollout import RolloutState, Signal
 from harness.domain.routing import RouteSettings, RouteSuite
 from harness.domain.targets import Target
-from harness.store.sql import SqlStore
-from tests.world import ANN, BEN, SECRET, World, approved
+from tests.world import ANN, BEN, World, approved
 
 SETTINGS = RouteSettings(suites=(RouteSuite("colours"),))
-
-
-@pytest.fixture
-def world(sqlite_url: str, tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path, store=None)  # type: ignore[arg-type]  # set in the next line
-    made.store = SqlStore(sqlite_url, secret=SECRET, clock=made.clock)
-    made.set_up()
-    yield made
-    made.store.close()
 
 
 def serving(world: World, name: str = "chat") -> str:

@@ -5,7 +5,14 @@ from dataclasses import replace
 from datetime import datetime
 
 from harness.domain.errors import InputError, NotFound
-from harness.domain.evaluation import EvalRun, RunState, Sample, SuitePin
+from harness.domain.evaluation import (
+    RUNNABLE,
+    EvalRun,
+    RunState,
+    Sample,
+    SuitePin,
+    furthest_lease,
+)
 from harness.store.memory.state import Unit, need
 from harness.store.rules import ENDED, checked_sample
 
@@ -75,6 +82,12 @@ class MemoryEvalRuns:
             failures=found.failures + failed,
         )
 
+    def leave(self, run: str, owner: str, state: RunState, message: str = "") -> bool:
+        ours = self.get(run).lease_owner == owner
+        if ours:
+            self.set_state(run, state, message)
+        return ours
+
     def want(self, run: str, items: int) -> None:
         found = self.get(run)
         more = items > found.wanted or found.state is not RunState.DONE
@@ -85,8 +98,10 @@ class MemoryEvalRuns:
 
     def lease(self, run: str, owner: str, *, now: datetime, until: datetime) -> bool:
         found = self.get(run)
-        others = found.lease_owner not in (None, owner)
-        if others and found.lease_until is not None and found.lease_until > now:
+        furthest = furthest_lease(now, (until - now).total_seconds())
+        theirs = found.lease_until if found.lease_owner != owner else None
+        taken = theirs is not None and now < theirs <= furthest
+        if taken or found.state not in RUNNABLE:
             return False
         self._unit.writing.runs[run] = replace(found, lease_owner=owner, lease_until=until)
         return True

@@ -6,7 +6,14 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from harness.domain.errors import NotFound
-from harness.domain.evaluation import EvalRun, RunState, Sample, SuitePin
+from harness.domain.evaluation import (
+    RUNNABLE,
+    EvalRun,
+    RunState,
+    Sample,
+    SuitePin,
+    furthest_lease,
+)
 from harness.store.rows import evals as rows
 from harness.store.rules import ENDED, checked_sample
 from harness.store.sql.unit import Unit
@@ -22,12 +29,15 @@ SHARED_RUN = NEWEST_RUNS.where(
 IS_RUN = sa.select(eval_run.c.id).where(eval_run.c.id == sa.bindparam("run"))
 CHANGE_RUN = sa.update(eval_run).where(eval_run.c.id == sa.bindparam("run"))
 LEASE = CHANGE_RUN.where(
+    eval_run.c.state.in_([state.value for state in RUNNABLE]),
     sa.or_(
         eval_run.c.lease_owner.is_(None),
         eval_run.c.lease_owner == sa.bindparam("owner"),
         eval_run.c.lease_until <= sa.bindparam("now"),
-    )
+        eval_run.c.lease_until > sa.bindparam("furthest"),
+    ),
 ).values(lease_owner=sa.bindparam("owner"), lease_until=sa.bindparam("until"))
+LEAVE = CHANGE_RUN.where(eval_run.c.lease_owner == sa.bindparam("owner"))
 LEASED_BY = sa.select(eval_run.c.id).where(eval_run.c.lease_owner == sa.bindparam("owner"))
 RELEASE = (
     sa.update(eval_run)
@@ -91,14 +101,20 @@ class SqlEvalRuns:
         return None if row is None else rows.run(row)
 
     def set_state(self, run: str, state: RunState, message: str = "") -> None:
-        changes: dict[str, object] = {"state": state.value, "message": message}
-        if state is not RunState.RUNNING:
-            changes |= {"lease_owner": None, "lease_until": None}
-        if state is RunState.FAILED:
-            changes["failures"] = eval_run.c.failures + 1
-        self._change(run, changes)
+        self._change(run, _into(state, message))
+
+    def leave(self, run: str, owner: str, state: RunState, message: str = "") -> bool:
+        # The owner is compared where the row is locked: a run that is stopped right now
+        # stays stopped.
+        ours = LEAVE.values(_into(state, message))
+        left = self._unit.write(ours, {"run": run, "owner": owner}) == 1
+        if not left:
+            self.get(run)
+        return left
 
     def want(self, run: str, items: int) -> None:
+        # Decisions first, runs second, in every unit of work: two never wait for each other.
+        self._unit.serialize()
         found = self.get(run)
         changes: dict[str, object] = {"wanted": max(items, found.wanted)}
         # DONE with nothing more to ask stays so: a worker would find nothing to do.
@@ -112,7 +128,8 @@ class SqlEvalRuns:
             self.get(run)
 
     def lease(self, run: str, owner: str, *, now: datetime, until: datetime) -> bool:
-        wish = {"run": run, "owner": owner, "now": now, "until": until}
+        furthest = furthest_lease(now, (until - now).total_seconds())
+        wish = {"run": run, "owner": owner, "now": now, "until": until, "furthest": furthest}
         taken = self._unit.write(LEASE, wish) == 1
         if not taken:
             self.get(run)
@@ -139,3 +156,12 @@ class SqlEvalRuns:
     def progress(self, run: str) -> tuple[int, float, int, int]:
         row = self._unit.read(PROGRESS, {"run": run}).one()
         return row.samples, row.cost_usd, int(row.input_tokens), int(row.output_tokens)
+
+
+def _into(state: RunState, message: str) -> dict[str, object]:
+    changes: dict[str, object] = {"state": state.value, "message": message}
+    if state is not RunState.RUNNING:
+        changes |= {"lease_owner": None, "lease_until": None}
+    if state is RunState.FAILED:
+        changes["failures"] = eval_run.c.failures + 1
+    return changes

@@ -1,0 +1,39 @@
+"""The control plane's world over every store."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.ports import Store
+from harness.runtime.clock import ManualClock
+from harness.store.memory import MemoryStore
+from harness.store.sql import SqlStore
+from tests.world import SECRET, World
+
+
+def prepared(folder: Path, store: Store, clock: ManualClock) -> Iterator[World]:
+    made = World(folder, store, clock=clock)
+    made.set_up()
+    yield made
+    store.close()
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    """One route, one suite, nothing proposed: in memory, on SQLite, on PostgreSQL."""
+    clock = ManualClock()
+    if request.param == "memory":
+        yield from prepared(tmp_path, MemoryStore(secret=SECRET, clock=clock), clock)
+    else:
+        name = {"sqlite": "sqlite_url", "postgresql": "postgres_url"}[request.param]
+        url = request.getfixturevalue(name)
+        yield from prepared(tmp_path, SqlStore(url, secret=SECRET, clock=clock), clock)
+
+
+@pytest.fixture
+def sql_world(database_url: str, tmp_path: Path) -> Iterator[World]:
+    """The same, on the databases alone."""
+    clock = ManualClock()
+    store = SqlStore(database_url, secret=SECRET, clock=clock)
+    yield from prepared(tmp_path, store, clock)
