@@ -156,7 +156,7 @@ def _more(view: ComparisonView, verdict: Judged, connections: int) -> str:
     if items > HOPELESS * used:
         return (
             f"nothing: a difference this small would need about {wording.count(items)} more "
-            f"items of {name}. If a small loss is worth it, propose with the claim “equal or better”."
+            f"items of {name}. If a small loss is worth it, claim “equal or better”."
         )
     price = _price_of(view.comparison, suite, items, connections)
     return (

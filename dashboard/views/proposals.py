@@ -23,26 +23,32 @@ def show() -> None:
     st.html(cards.title(*_answer(rows)))
     shell.say_what_was_done()
     create(queries.route_names(ctx))
+    state = "open"
     if not rows:
         command = "swapgate proposal create ROUTE PROVIDER/MODEL"
         st.html(cards.empty("Nobody proposed a swap yet; the form above does it, or:", command))
     else:
-        state = st.segmented_control(
-            "State",
-            STATES,
-            default="open",
-            required=True,
-            key="state",
-            bind="query-params",
-            wrap=True,
-            label_visibility="collapsed",
-        )
-        chosen = [row for row in rows if _wanted(row, state or "open")]
+        state = _state()
+        chosen = [row for row in rows if _wanted(row, state)]
         for row in chosen:
             card(row, now)
         if not chosen:
             st.html(cards.note(f"No proposal is “{state}”."))
-    shell.copy_as_cli("proposal", "list")
+    shell.copy_as_cli("proposal", "list", *(["--open"] if state == "open" else []))
+
+
+def _state() -> str:
+    chosen = st.segmented_control(
+        "State",
+        STATES,
+        default="open",
+        required=True,
+        key="state",
+        bind="query-params",
+        wrap=True,
+        label_visibility="collapsed",
+    )
+    return chosen or "open"
 
 
 def _answer(rows: Sequence[ProposalRow]) -> tuple[str, str]:
@@ -71,7 +77,7 @@ def card(row: ProposalRow, now: datetime) -> None:
                 "views/compare.py", label="Compare", icon=":material/balance:",
                 query_params={"id": proposal.id},
             )  # fmt: skip
-            _buttons(row)
+            _buttons(row, now)
 
 
 def _what(row: ProposalRow, now: datetime) -> str:
@@ -105,17 +111,25 @@ def _approvals(row: ProposalRow, now: datetime) -> str:
     return f" · approvals 0 of 1 · {wording.left(row.expires_at, now)}"
 
 
-def _buttons(row: ProposalRow) -> None:
+def _why_no_approval(row: ProposalRow, actor: str, now: datetime) -> str:
+    if row.verdict is not None and row.verdict.expires_at <= now:
+        when = wording.age(row.verdict.expires_at, now)
+        return f"STALE: the verdict expired {when}. Propose again to refresh it."
+    if row.proposal.proposer == actor and not row.proposal.policy.self_approval:
+        return f"{actor} proposed this, so another person approves it."
+    return ""
+
+
+def _buttons(row: ProposalRow, now: datetime) -> None:
     proposal, actor = row.proposal, acting.acting()
     if proposal.phase is Phase.AWAITING_APPROVAL and proposal.approver is None:
-        own = proposal.proposer == actor.name and not proposal.policy.self_approval
+        why = _why_no_approval(row, actor.name, now)
         key = proposal.id
-        if st.button("Approve", key=f"approve-{key}", type="primary", disabled=own):
+        if st.button("Approve", key=f"approve-{key}", type="primary", disabled=bool(why)):
             approve(row)
         if st.button("Reject", key=f"reject-{key}"):
             reject(row)
-        if own:
-            why = f"{actor.name} proposed this, so another person approves it."
+        if why:
             st.html(cards.note(why), width="content")
     early = proposal.phase in (Phase.PROPOSED, Phase.EVALUATING)
     if early and st.button("Cancel", key=f"cancel-{proposal.id}"):

@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+from websockets.typing import Origin
 
+from harness.bootstrap import open_installation
+from harness.control import reports
+from harness.domain.evaluation import Verdict
 from tests.dashboard_data import XSS, Lived, configured, lived
 from tests.dashboard_server import Listener, dashboard, status
 
@@ -43,6 +49,16 @@ def opened(page: Page, url: str) -> Listener:
     page.goto(url)
     expect(page.get_by_text("Copy as CLI")).to_be_visible()
     return listener
+
+
+def verdict_of(house: Lived, name: str) -> Verdict:
+    installation = open_installation(house.config)
+    try:
+        found = reports.compare(installation.context, house.proposals[name]).verdict
+    finally:
+        installation.close()
+    assert found is not None
+    return found
 
 
 def assert_no_sideways_scroll(page: Page) -> None:
@@ -84,8 +100,10 @@ def test_a_comparison_shows_what_the_verdict_rests_on(
 
     card = page.locator(".sg-verdict")
     expect(card).to_contain_text("PASSED: the candidate is proven")
-    expect(card).to_contain_text("Support-ticket routing: +22.2 points, 95 % CI")
-    expect(card).to_contain_text("must be better than 0")
+    primary = verdict_of(house, "canary").suites[-1]
+    effect = f"{primary.delta * 100:+.1f} points, 95 % CI"
+    expect(card).to_contain_text(f"Support-ticket routing: {effect}")
+    expect(card).to_contain_text(f"must be better than 0; {primary.n_used} pairs")
     expect(card).to_contain_text("allowed loss 5.0")
     expect(card).to_contain_text("Next: watch the canary")
     expect(page.locator(".sg-tiles .figure")).to_have_count(4)
@@ -166,6 +184,20 @@ def test_the_whole_comparison_fits_into_a_picture(
         target.parent.mkdir(parents=True, exist_ok=True)
         with Image.open(file) as picture:
             picture.convert("P", palette=Image.Palette.ADAPTIVE).save(target, optimize=True)
+
+
+def test_no_other_site_reaches_the_buttons(address: str) -> None:
+    """A page of another site, and a name that was made to point here (DNS rebinding)."""
+    stream = f"{address.replace('http', 'ws')}/_stcore/stream"
+    with connect(stream, origin=Origin(address)) as ours:
+        assert ours.response is not None
+    port = address.rpartition(":")[2]
+    for headers in (
+        {"Origin": "http://evil.example"},
+        {"Origin": f"http://evil.example:{port}", "Host": f"evil.example:{port}"},
+    ):
+        with pytest.raises(InvalidStatus, match="403"):
+            connect(stream, additional_headers=headers)
 
 
 def test_an_empty_installation_says_what_fills_it(page: Page, tmp_path: Path) -> None:

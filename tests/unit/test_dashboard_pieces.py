@@ -1,0 +1,287 @@
+"""Cards, frames, charts and colours: pure, and safe whatever a model writes."""
+
+import itertools
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from html import escape, unescape
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dashboard import cards, charts, frames, serve, theme, wording
+from dashboard.theme import DARK, LIGHT, Palette
+from harness.domain.errors import ConfigError
+from harness.domain.evaluation import Claim, Sample, SampleError, SuiteReport, SuiteRole
+from harness.domain.observation import Block, Traffic
+
+START = datetime(2026, 11, 20, tzinfo=UTC)
+MARK = re.compile(r"</?(?:ins|del)>")
+
+
+def report(suite: str = "a", **changes: Any) -> SuiteReport:
+    fields: dict[str, Any] = {
+        "suite": suite,
+        "role": SuiteRole.REQUIRED,
+        "claim": Claim.NON_INFERIOR,
+        "margin": 0.02,
+        "outcome": "passed",
+        "how": "final",
+        "n_used": 500,
+        "n_max": 500,
+        "delta": 0.005,
+        "ci_low": -0.01,
+        "ci_high": 0.02,
+        "ci_method": "tango",
+        "log_e": 1.0,
+        "log_e_bad": 0.0,
+        "p_final": 0.01,
+        "wins": 15,
+        "ties": 468,
+        "losses": 17,
+        "reason": "",
+    }
+    return SuiteReport(**{**fields, **changes})
+
+
+def block(number: int, **changes: Any) -> Block:
+    fields: dict[str, Any] = {
+        "rollout": "r",
+        "worker": "w",
+        "sequence": number,
+        "weight_bps": 100,
+        "units": 1000,
+        "canary_units": 10,
+        "failures": 4,
+        "canary_failures": 1,
+        "missing": 0,
+        "opened_at": START,
+        "closed_at": START,
+        "number": number,
+    }
+    return Block(**{**fields, **changes})
+
+
+def minute(at: int, **changes: Any) -> Traffic:
+    fields: dict[str, Any] = {
+        "route": "r",
+        "minute": START + timedelta(minutes=at),
+        "worker": "w",
+        "arm": "incumbent",
+        "target": "t",
+        "revision": 1,
+        "requests": 100,
+        "failed": 0,
+        "charged": 0,
+        "streams": 0,
+        "input_tokens": 0,
+        "output_tokens": 0,
+        "cost_usd": 0.2,
+        "latency_ms": {},
+    }
+    return Traffic(**{**fields, **changes})
+
+
+def sample(**changes: Any) -> Sample:
+    fields: dict[str, Any] = {
+        "run": "r",
+        "item": "i",
+        "epoch": 1,
+        "position": 0,
+        "answer": "a",
+        "strict": 1.0,
+        "lenient": 1.0,
+        "input_tokens": 1,
+        "output_tokens": 1,
+        "cost_usd": None,
+        "duration_s": 1.0,
+    }
+    return Sample(**{**fields, **changes})
+
+
+@given(st.text(), st.text())
+def test_a_difference_shows_both_answers_whole_and_no_markup_of_theirs(
+    before: str, after: str
+) -> None:
+    went, came = cards.difference(before, after)
+
+    assert unescape(MARK.sub("", went)) == unescape_of(before)
+    assert unescape(MARK.sub("", came)) == unescape_of(after)
+    assert "<" not in MARK.sub("", went + came)
+
+
+def unescape_of(text: str) -> str:
+    """As HTML itself reads a text back: some control characters have no reading."""
+    return unescape(escape(text))
+
+
+def test_words_that_went_are_struck_and_words_that_came_are_underlined() -> None:
+    assert cards.difference("paid 42.50 now", "paid 42.5 now") == (
+        "paid 42.<del>50</del> now",
+        "paid 42.<ins>5</ins> now",
+    )
+
+
+@given(st.text(alphabet="<>&\"'abc "))
+def test_no_card_lets_markup_through(text: str) -> None:
+    label = wording.VERDICT_LABELS["failed"]
+    html = "".join(
+        [
+            cards.verdict(cards.VerdictCard(label, text, [(text, text)], text, text)),
+            cards.tiles([cards.Tile(text, text, below=text)]),
+            cards.pair_bars([cards.PairCounts(text, 1, 2, 3)]),
+            cards.banner(text, text),
+            cards.failure(text, text, text),
+            cards.empty(text, text),
+            cards.note(text),
+            cards.section(text, text),
+            cards.steps([(text, text)], 0),
+            cards.trend([1.0, 2.0], name=text),
+            cards.loading(text),
+        ]
+    )
+
+    assert not re.search(r"<(?!/?(?:div|p|b|span|i|h2|code)\b)", html)
+
+
+def test_a_long_answer_is_cut_and_says_so() -> None:
+    long = "word " * 5000
+    html = cards.answers(
+        cards.Answer("Current", long, "✓ correct", wording.Tone.BETTER),
+        cards.Answer("Candidate", "short", "✕ wrong", wording.Tone.WORSE),
+    )
+
+    assert "The first 6,000 of 25,000 characters." in html.replace("\xa0", " ")
+
+
+def test_bars_of_all_suites_share_one_scale() -> None:
+    html = cards.pair_bars([cards.PairCounts("a", 20, 10, 0), cards.PairCounts("b", 5, 0, 1)])
+
+    widths = [float(each) for each in re.findall(r"width:([\d.]+)%", html)]
+    assert widths == [39.0, 78.0, 0.0, 19.5]
+
+
+def test_few_pairs_carry_no_interval() -> None:
+    frame = frames.suites([report(n_used=29), report("b", n_used=30)], {})
+
+    assert frame["low"].isna().tolist() == [True, False]
+
+
+def test_the_limit_is_zero_where_the_candidate_must_be_better() -> None:
+    frame = frames.suites([report(), report("b", claim=Claim.SUPERIOR)], {"a": "Tool calls"})
+
+    assert frame["limit"].tolist() == [-2.0, 0.0]
+    assert frame["title"].tolist() == ["Tool calls", "b"]
+    assert frame["label"].tolist() == ["+0.5", "+0.5"]
+
+
+def test_the_primary_suite_is_read_first() -> None:
+    primary = report("z", role=SuiteRole.PRIMARY)
+
+    assert [r.suite for r in frames.in_reading_order([report("a"), primary])] == ["z", "a"]
+
+
+def test_failure_rates_add_up_block_by_block() -> None:
+    frame = frames.failure_rates([block(2, canary_failures=0), block(1)])
+
+    canary = frame[frame["arm"] == "canary"]
+    assert canary["block"].tolist() == [1, 2]
+    assert canary["rate"].tolist() == [10.0, 5.0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({}, "✓ correct"),
+        ({"strict": 0.0, "lenient": 0.0}, "✕ wrong"),
+        ({"strict": 0.5, "lenient": 0.5}, "◐ 0.50"),
+        ({"strict": 0.0, "rule": "code_fence"}, "✕ wrong form (code_fence)"),
+        ({"strict": None, "lenient": None, "error": SampleError.UNSCORED}, "? not scored"),
+        ({"strict": None, "lenient": None, "error": SampleError.INFRA}, "? no answer"),
+    ],
+)
+def test_a_rating_has_a_shape_and_a_word(changes: dict[str, Any], says: str) -> None:
+    assert frames.rating(sample(**changes)) == says
+
+
+def test_cost_is_told_per_thousand_requests() -> None:
+    trend = frames.cost_trend([minute(0), minute(1, cost_usd=0.4), minute(5)])
+
+    assert trend == pytest.approx([3.0, 2.0])
+
+
+def test_a_percentile_is_the_bound_that_holds_it() -> None:
+    traffic = [minute(0, latency_ms={100: 90, 500: 8, -1: 2})]
+
+    assert frames.latency_ms(traffic, "incumbent", 0.5) == 100
+    assert frames.latency_ms(traffic, "incumbent", 0.95) == 500
+    assert frames.latency_ms(traffic, "incumbent", 0.99) == -1
+    assert frames.latency_ms(traffic, "canary", 0.5) is None
+
+
+@pytest.mark.parametrize("palette", [LIGHT, DARK])
+def test_a_forest_has_a_row_per_suite_and_a_shape_per_verdict(palette: Palette) -> None:
+    reports = [report(), report("b", outcome="inconclusive"), report("c", n_used=10)]
+    figure = charts.forest(frames.suites(reports, {}), palette)
+
+    plain = figure.to_dict()
+    assert plain["height"] == 3 * charts.ROW_HEIGHT + charts.EDGES
+    text = json.dumps(plain, ensure_ascii=False)
+    assert "✓ passed" in text
+    assert "? not enough evidence" in text
+    assert '"diamond"' in text
+    assert palette.better in text
+
+
+def test_a_chart_of_failures_tells_the_arms_apart_without_colour() -> None:
+    figure = charts.failure_rates(frames.failure_rates([block(1), block(2)]), LIGHT)
+
+    text = json.dumps(figure.to_dict())
+    assert "strokeDash" in text
+    assert '"square"' in text
+
+
+def test_nothing_measured_makes_an_empty_frame() -> None:
+    assert frames.suites([report(n_used=0)], {}).empty
+    assert frames.failure_rates([]).empty
+    assert isinstance(frames.failure_rates([]), pd.DataFrame)
+
+
+def luminance(colour: str) -> float:
+    """WCAG 2.2, relative luminance of #RRGGBB."""
+    channels = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("palette", [LIGHT, DARK])
+def test_every_text_has_enough_contrast_on_its_ground(palette: Palette) -> None:
+    tones = [palette.of(tone) for tone in wording.Tone]
+    washes = [getattr(palette, f"{tone.value}_wash") for tone in wording.Tone]
+    for text, ground in itertools.product([*tones, palette.text], [palette.ground, *washes]):
+        assert contrast(text, ground) >= 4.5, (text, ground)
+    assert contrast("#FFFFFF", palette.primary) >= 4.5
+    for tone in tones:
+        assert contrast(palette.ground, tone) >= 4.5, "a symbol on its round"
+
+
+def test_the_dashboard_without_a_login_stays_on_loopback() -> None:
+    for host in ("0.0.0.0", "192.0.2.1", "example.org"):  # noqa: S104 - refused
+        with pytest.raises(ConfigError, match="loopback only"):
+            serve.require_loopback(host)
+    for host in ("127.0.0.1", "::1", "localhost"):
+        serve.require_loopback(host)
+
+
+def test_nothing_remote_is_loaded_by_the_styles() -> None:
+    assert "url(" not in theme.css()
+    assert "@import" not in theme.css()
+    assert "http" not in theme.css()

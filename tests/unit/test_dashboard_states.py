@@ -1,0 +1,214 @@
+"""Each page when there is nothing, when it is old, and when the database is gone."""
+
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from html import unescape
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from dashboard import acting, shell
+from harness.bootstrap import CONFIG_VARIABLE
+from tests.dashboard_data import Lived, configured, lived
+
+MAIN = Path(acting.__file__).with_name("main.py")
+PAGES = ("overview", "compare", "proposals", "canary", "routes")
+NOW = datetime.now(UTC)  # noqa: TID251 - the pages read the machine's clock
+
+pytestmark = [
+    # Streamlit says so wherever a script runs without its server.
+    pytest.mark.filterwarnings("ignore:.*missing ScriptRunContext"),
+]
+
+
+@pytest.fixture(scope="module")
+def lived_in(tmp_path_factory: pytest.TempPathFactory) -> Lived:
+    return lived(tmp_path_factory.mktemp("lived"), NOW)
+
+
+@pytest.fixture(scope="module")
+def long_ago(tmp_path_factory: pytest.TempPathFactory) -> Lived:
+    """The same, and then nobody looked for twenty days."""
+    return lived(tmp_path_factory.mktemp("old"), NOW - timedelta(days=20))
+
+
+@pytest.fixture(autouse=True)
+def fresh_installation(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Each test opens its own; main.py keeps one for as long as the process lives."""
+    monkeypatch.setenv("SWAPGATE_ACTOR", "carla")
+    forget()
+    yield
+    forget()
+
+
+def forget() -> None:
+    if shell.installation.cache_info().currsize:
+        shell.installation().close()
+    shell.installation.cache_clear()
+    shell._first_break.clear()
+
+
+def shown(
+    monkeypatch: pytest.MonkeyPatch,
+    config: Path,
+    page: str,
+    query: Mapping[str, str] | None = None,
+) -> AppTest:
+    monkeypatch.setenv(CONFIG_VARIABLE, str(config))
+    app = AppTest.from_file(str(MAIN), default_timeout=120)
+    app.run()
+    for name, value in (query or {}).items():
+        app.query_params[name] = value
+    app.switch_page(f"views/{page}.py").run()
+    assert not app.exception
+    return app
+
+
+def text(app: AppTest) -> str:
+    bodies = "\n".join(str(each.proto.body) for each in app.get("html"))
+    return unescape(bodies).replace("\N{NO-BREAK SPACE}", " ")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_an_empty_page_names_the_command_that_fills_it(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = shown(monkeypatch, configured(tmp_path), page)
+
+    command = "swapgate proposal create" if page == "compare" else "swapgate init"
+    assert f"<code>{command}" in text(app)
+    assert 'role="alert"' not in text(app)
+
+
+def test_a_route_without_a_canary_says_how_it_gets_one(
+    lived_in: Lived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = shown(monkeypatch, lived_in.config, "canary", {"route": "quiet"})
+    app.selectbox(key="route").select("quiet").run()
+
+    assert "No canary on <b>quiet</b>" in text(app)
+    assert "swapgate proposal create quiet PROVIDER/MODEL" in text(app)
+
+
+@pytest.mark.parametrize(
+    ("page", "query", "says"),
+    [
+        ("overview", {}, "STALE"),
+        (
+            "compare",
+            {"id": "{failed}"},
+            "This verdict is no proof any more: it expired 6 d ago",
+        ),
+        ("proposals", {}, "STALE: the verdict expired 6 d ago"),
+        ("canary", {}, "No request was seen since"),
+    ],
+)
+def test_an_old_page_says_what_is_stale(
+    page: str,
+    query: Mapping[str, str],
+    says: str,
+    long_ago: Lived,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    filled = {name: value.format(**long_ago.proposals) for name, value in query.items()}
+
+    app = shown(monkeypatch, long_ago.config, page, filled)
+
+    assert says in text(app)
+
+
+def test_a_router_that_did_not_hear_of_a_change_is_named(
+    lived_in: Lived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = shown(monkeypatch, lived_in.config, "routes")
+
+    app.selectbox(key="route").select("mail-triage").run()
+
+    assert "The router still answers from revision 1;" in text(app)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_lost_database_is_named_with_what_still_works_and_tried_again(
+    page: str, lived_in: Lived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = shutil.copytree(lived_in.config.parent, tmp_path / "home")
+    database = home / "state" / "swapgate.db"
+    database.rename(home / "kept.db")
+    database.mkdir()
+
+    app = shown(monkeypatch, home / lived_in.config.name, page)
+    lost = text(app)
+    database.rmdir()
+    (home / "kept.db").rename(database)
+    app.button[0].click().run()
+
+    assert "The database does not answer" in lost
+    assert "The router goes on serving its last good table" in lost
+    assert "Try again" not in [button.label for button in app.button]
+    assert "<h1>" in text(app)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_copied_command_runs(
+    page: str, lived_in: Lived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = shown(monkeypatch, lived_in.config, page)
+
+    program, *words = shlex.split(app.code[0].value)
+    done = subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, "-m", "harness.cli.main", *words],
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+
+    assert program == "swapgate"
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_an_unknown_comparison_is_said_plainly(
+    lived_in: Lived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = shown(monkeypatch, lived_in.config, "compare", {"id": "p_nothing"})
+
+    assert "there is no proposal p_nothing" in text(app)
+    assert "The other pages work." in text(app)
+
+
+def test_a_fault_of_ours_shows_no_traceback(
+    lived_in: Lived, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a secret detail")
+
+    monkeypatch.setattr("dashboard.queries.proposals", broken)
+    app = shown(monkeypatch, lived_in.config, "compare")
+
+    assert "An unexpected fault; its details are in the dashboard's log." in text(app)
+    assert "a secret detail" not in text(app)
+    assert "a secret detail" in caplog.text
+
+
+@pytest.mark.req("F5")
+def test_a_broken_audit_log_is_shown_on_every_page(
+    lived_in: Lived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dashboard.queries.chain_break", lambda _: 1234)
+    for page in PAGES:
+        assert "The audit log is broken at event 1,234." in text(
+            shown(monkeypatch, lived_in.config, page)
+        )
+
+
+def test_without_a_name_the_user_of_the_machine_acts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SWAPGATE_ACTOR")
+    monkeypatch.setattr("getpass.getuser", lambda: "dana")
+    assert acting.default_name() == "dana"
+    monkeypatch.setenv("SWAPGATE_ACTOR", "erin")
+    assert acting.default_name() == "erin"

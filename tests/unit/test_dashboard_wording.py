@@ -1,0 +1,99 @@
+"""Numbers as people read them: one minus sign, one way to round, a unit each."""
+
+import math
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dashboard import wording
+from dashboard.wording import Tone
+from harness.domain.evaluation import VERDICTS
+from harness.domain.proposal import Phase
+from harness.domain.rollout import RolloutState
+from harness.domain.routing import KINDS
+
+NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
+finite = st.floats(-1e6, 1e6)
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(-0.022, "−2.2"), (0.026, "+2.6"), (0.0, "0.0"), (-0.0001, "0.0"), (None, "unknown")],
+)
+def test_points_carry_a_real_minus_sign_and_none_on_nothing(
+    share: float | None, text: str
+) -> None:
+    assert wording.points(share) == text
+
+
+@given(finite)
+def test_a_signed_number_reads_back_as_what_python_rounds_to(value: float) -> None:
+    text = wording.signed(value)
+
+    read = float(text.replace(wording.MINUS, "-").replace(",", ""))
+    assert math.isclose(read, round(value, 1), abs_tol=0.051)
+    assert "-" not in text
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [
+        (0.41, "$0.41"),
+        (1234.5, "$1,234.50"),
+        (0.0193, "$0.019"),
+        (0.00001, "under $0.0001"),
+        (0.0, "$0.00"),
+        (None, "unknown"),
+    ],
+)
+def test_an_unknown_price_is_unknown_and_never_nothing(amount: float | None, text: str) -> None:
+    assert wording.usd(amount) == text
+
+
+@pytest.mark.parametrize(
+    ("past_s", "text"),
+    [(3, "just now"), (45, "45 s ago"), (23 * 60, "23 min ago"), (2.6 * 3600, "2 h ago"),
+     (3 * 86_400 + 9000, "3 d ago")],
+)  # fmt: skip
+def test_an_age_is_told_in_its_largest_unit(past_s: float, text: str) -> None:
+    assert wording.age(NOON - timedelta(seconds=past_s), NOON) == text
+
+
+def test_times_are_told_in_utc() -> None:
+    assert wording.moment(datetime(2026, 11, 2, 5, 41, tzinfo=UTC)) == "2 Nov 2026 05:41 UTC"
+    assert wording.left(NOON + timedelta(days=6, hours=4), NOON) == "6 d 4 h left"
+    assert wording.left(NOON, NOON) == "no time left"
+
+
+def test_less_cost_is_better_and_says_what_it_was() -> None:
+    change = wording.relative_change(0.41, 1.12, less="cheaper", more="dearer", was="was $1.12")
+
+    assert (change.symbol, change.words, change.tone) == ("▼", "63 % cheaper,", Tone.BETTER)
+    assert change.was == "was $1.12"
+
+
+def test_an_unknown_figure_is_not_compared() -> None:
+    change = wording.relative_change(None, 1.0, less="l", more="m", was="was $1.00")
+
+    assert (change.tone, change.words) == (Tone.NEUTRAL, "cannot be compared,")
+
+
+@given(st.floats(0.001, 100), st.floats(0.001, 100))
+def test_slower_is_worse_and_faster_is_better(new: float, old: float) -> None:
+    change = wording.latency_change(new, old)
+
+    expected = {"▲": Tone.WORSE, "▼": Tone.BETTER, "=": Tone.NEUTRAL}[change.symbol]
+    assert change.tone is expected
+    if change.tone is not Tone.NEUTRAL:
+        assert (new > old) == (change.tone is Tone.WORSE)
+
+
+def test_every_state_has_its_words() -> None:
+    assert set(wording.VERDICT_LABELS) == {*VERDICTS, "running"}
+    assert set(wording.PHASE_LABELS) == set(Phase)
+    assert set(wording.ROLLOUT_LABELS) == set(RolloutState)
+    assert set(wording.CHANGE_KINDS) == set(KINDS.values())
+    for outcome, kind in VERDICTS.items():
+        assert wording.VERDICT_LABELS[outcome].words == kind.words
