@@ -36,7 +36,7 @@ ANN = Actor("ann", Role.PROPOSER)
 BEN = Actor("ben", Role.APPROVER)
 SECRET = b"a secret of the tests"
 # Share of items that each model answers rightly, in twelfths.
-SKILL = {"base": 7, "better": 12, "worse": 2, "equal": 7}
+SKILL = {"base": 7, "good": 10, "better": 12, "worse": 2, "equal": 7}
 STEPS = (Step(100, 3), Step(500, 5), Step(2500, 10, certify=True))
 CANARY = CanaryPolicy(steps=STEPS, unit=Unit.REQUEST, p0=0.2, alpha=0.05)
 POLICY = Policy(

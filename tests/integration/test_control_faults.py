@@ -1,0 +1,421 @@
+"""What goes wrong around the main job, and what becomes of it: never a pass, never for ever."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from evals.provider import ProviderFailed
+from evals.samples import Item
+from harness.control import canary, evaluate, propose, reconcile, routes, targets, work
+from harness.control.context import Context
+from harness.control.propose import Wish
+from harness.control.rehearse import rehearsed
+from harness.domain.access import SYSTEM
+from harness.domain.errors import ProofRefused, StaleWrite
+from harness.domain.evaluation import LEASE_S, RunState
+from harness.domain.policy import GatePolicy
+from harness.domain.proposal import Phase, Proposal
+from harness.domain.rollout import RolloutState, Signal
+from harness.domain.routing import RouteSettings, RouteSuite
+from harness.domain.settings import SuiteSettings
+from harness.domain.targets import Provider, Target
+from harness.runtime.inline_workers import InlineWorkers
+from harness.store.sql import SqlStore
+from tests.world import ANN, BEN, ITEMS, World, answer, approved, suite_file
+
+
+def until_closed(world: World, proposal: str, ctx: Context, turns: int = 200) -> None:
+    for _ in range(turns):
+        world.turn(ctx)
+        if not world.get(proposal).open:
+            return
+    raise AssertionError(f"{proposal} is still {world.get(proposal).phase}")
+
+
+def elsewhere(world: World) -> Proposal:
+    """A proposal on another route, with a suite and a file of its own."""
+    folder = world.folder / "mail"
+    folder.mkdir()
+    world.suites["mail"] = SuiteSettings(name="mail", path=suite_file(folder), scorer="exact")
+    settings = RouteSettings(suites=(RouteSuite("mail"),))
+    routes.create(world.context(), SYSTEM, "mail", "sim/base", settings=settings)
+    return propose.create(world.context(), ANN, Wish("mail", "sim/better"))
+
+
+def states(world: World) -> Mapping[str, RunState]:
+    with world.store.read() as tx:
+        return {run.id: run.state for run in tx.runs.list()}
+
+
+def test_a_worker_that_dies_before_it_takes_its_run_is_counted(world: World) -> None:
+    def no_memory(_run: str) -> None:
+        raise OSError("cannot allocate memory")
+
+    world.boot = no_memory
+    proposal = world.propose("sim/better")
+    until_closed(world, proposal.id, world.context())
+
+    after = world.get(proposal.id)
+    assert after.phase is Phase.REJECTED
+    assert "not measured" in after.closed_because
+    assert "cannot allocate memory" in after.closed_because
+
+
+class Unstartable(InlineWorkers):
+    """Workers of one target cannot be started at all."""
+
+    def __init__(self, world: World, target: str) -> None:
+        super().__init__(lambda run, owner: world._work(world.store, run, owner))
+        self._world, self._target = world, target
+
+    def start(self, run: str) -> str:
+        with self._world.store.read() as tx:
+            if tx.runs.get(run).target == self._target:
+                raise KeyError("no such provider")
+        return super().start(run)
+
+
+def test_a_run_whose_worker_cannot_start_does_not_keep_others_from_theirs(
+    world: World,
+) -> None:
+    first = world.propose("sim/worse")
+    second = elsewhere(world)
+    workers = Unstartable(world, first.candidate)
+    ctx = replace(world.context(), workers=workers, eval_workers=1)
+    until_closed(world, first.id, ctx)
+
+    assert "not measured" in world.get(first.id).closed_because
+    assert world.get(second.id).phase is Phase.CANARY
+
+
+def test_a_provider_that_is_gone_ends_in_not_measured(sql_world: World) -> None:
+    world = sql_world
+    targets.put_provider(world.context(), SYSTEM, Provider("gone", "sim", "http://127.0.0.1:9"))
+    proposal = world.propose("gone/better")
+    assert isinstance(world.store, SqlStore)
+    with world.store._writing.begin() as db:
+        db.execute(sa.text("DELETE FROM provider WHERE name = 'gone'"))
+    until_closed(world, proposal.id, world.context())
+
+    assert "provider 'gone' is gone" in world.get(proposal.id).closed_because
+
+
+def test_a_suite_that_vanishes_ends_its_proposal_alone(world: World) -> None:
+    first = world.propose("sim/better")
+    second = elsewhere(world)
+    reconcile.reconcile(replace(world.context(), workers=None))
+    file = world.suites["colours"].path
+    assert file is not None
+    file.unlink()
+    for _ in range(10):
+        world.turn()
+
+    after = world.get(first.id)
+    assert after.phase is Phase.REJECTED
+    assert "colours cannot be loaded any more" in after.closed_because
+    assert world.get(second.id).phase is Phase.CANARY
+
+
+def test_a_suite_that_vanishes_while_an_approved_proposal_waits_makes_it_stale(
+    world: World,
+) -> None:
+    world.policy = approved()
+    proposal = world.propose("sim/better")
+    world.until_decided(proposal.id)
+    propose.approve(world.context(), BEN, proposal.id)
+    del world.suites["colours"]
+    world.turn()
+
+    after = world.get(proposal.id)
+    assert after.phase is Phase.REJECTED
+    assert "stale" in after.closed_because
+    assert [r.kind for r in routes.history(world.context(), "chat")] == ["baseline"]
+
+
+def test_a_proposal_that_breaks_the_loop_stops_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = world.propose("sim/better")
+    second = elsewhere(world)
+    judge = evaluate.judge
+
+    def broken(ctx: Context, proposal: object, *rest: object) -> object:
+        if getattr(proposal, "id", "") == first.id:
+            raise ZeroDivisionError("a bug")
+        return judge(ctx, proposal, *rest)  # type: ignore[arg-type]  # as it came
+
+    monkeypatch.setattr(evaluate, "judge", broken)
+    told = [words for _ in range(10) for words in world.turn().failed]
+
+    assert f"{first.id}: ZeroDivisionError: a bug" in told
+    assert world.get(second.id).phase is Phase.CANARY
+
+
+def test_the_runs_of_a_cancelled_proposal_stop(world: World) -> None:
+    proposal = world.propose("sim/better")
+    reconcile.reconcile(replace(world.context(), workers=None))
+    assert set(states(world).values()) == {RunState.QUEUED}
+
+    propose.cancel(world.context(), ANN, proposal.id)
+    assert set(states(world).values()) == {RunState.STOPPED}
+    world.turn()
+    with world.store.read() as tx:
+        assert not any(tx.runs.done(run) for run in states(world))
+
+
+def test_a_rehearsed_cancellation_stops_no_worker(world: World) -> None:
+    proposal = world.propose("sim/better")
+    reconcile.reconcile(replace(world.context(), workers=None))
+    stopped: list[str] = []
+
+    class Watched(InlineWorkers):
+        def stop(self, run: str) -> None:
+            stopped.append(run)
+
+    ctx = replace(world.context(), workers=Watched(lambda _run, _owner: None))
+    propose.cancel(rehearsed(ctx), ANN, proposal.id)
+    assert stopped == []
+    propose.cancel(ctx, ANN, proposal.id)
+    assert len(stopped) == 2
+
+
+def test_a_shared_run_goes_on_for_the_proposal_that_still_needs_it(world: World) -> None:
+    settings = RouteSettings(suites=(RouteSuite("colours"),))
+    routes.create(world.context(), SYSTEM, "mail", "sim/base", settings=settings)
+    first = world.propose("sim/better")
+    second = propose.create(world.context(), ANN, Wish("mail", "sim/better"))
+    reconcile.reconcile(replace(world.context(), workers=None))
+    propose.cancel(world.context(), ANN, first.id)
+
+    shared = world.get(second.id).runs["colours"]
+    assert states(world)[shared.incumbent] is RunState.QUEUED
+    assert world.until_decided(second.id).phase is Phase.CANARY
+
+
+def down_once(model: str) -> Callable[[Target, Item, int], str]:
+    """The first question to `model` fails in the provider's infrastructure."""
+    failed: list[str] = []
+
+    def script(target: Target, item: Item, epoch: int) -> str:
+        if target.model == model and not failed:
+            failed.append(item.id)
+            raise ProviderFailed("overloaded")
+        return answer(target, item, epoch)
+
+    return script
+
+
+@pytest.mark.req("F2")
+def test_an_incumbents_run_with_a_hole_is_measured_anew_after_the_pause(world: World) -> None:
+    world.script = down_once("base")
+    proposal = world.propose("sim/better")
+    ctx = world.context()
+    for _ in range(20):
+        world.turn(ctx)
+
+    assert world.get(proposal.id).phase is Phase.CANARY
+    with world.store.read() as tx:
+        outcomes = [verdict.outcome for verdict in reversed(tx.verdicts.of(proposal.id))]
+    assert outcomes == ["infra_error", "passed"]
+
+
+def test_a_run_by_hand_is_nobodys_evidence_and_nobody_stops_it(world: World) -> None:
+    ours = work.start_by_hand(world.context(), ANN, "colours", "sim/base")
+    proposal = world.propose("sim/better")
+    world.until_decided(proposal.id)
+
+    assert ours.id not in evaluate.run_ids(world.get(proposal.id))
+    with world.store.read() as tx:
+        assert tx.runs.get(ours.id).state is RunState.DONE
+        assert len(tx.runs.done(ours.id)) == ITEMS
+
+
+def over(policy: GatePolicy, tokens: int) -> GatePolicy:
+    return replace(policy, max_tokens=tokens)
+
+
+@pytest.mark.req("F2")
+def test_a_run_over_its_budget_is_not_enough_evidence(world: World) -> None:
+    world.policy = replace(world.policy, gate=over(world.policy.gate, 30))
+    proposal = world.propose("sim/better")
+    until_closed(world, proposal.id, world.context())
+
+    after = world.get(proposal.id)
+    assert after.phase is Phase.REJECTED
+    assert "30" in after.closed_because
+    with world.store.read() as tx:
+        assert [v.outcome for v in tx.verdicts.of(proposal.id)] == ["inconclusive"]
+
+
+def test_one_proposals_budget_does_not_cut_anothers_evidence(world: World) -> None:
+    settings = RouteSettings(suites=(RouteSuite("colours"),))
+    routes.create(world.context(), SYSTEM, "mail", "sim/base", settings=settings)
+    frugal = replace(world.policy, gate=over(world.policy.gate, 30))
+    ctx = replace(world.context(), policies={"default": frugal})
+    first = propose.create(ctx, ANN, Wish("chat", "sim/better"))
+    second = propose.create(world.context(), ANN, Wish("mail", "sim/better"))
+    for _ in range(10):
+        world.turn()
+
+    assert world.get(first.id).phase is Phase.REJECTED
+    assert world.get(second.id).phase is Phase.CANARY
+
+
+def test_a_run_over_budget_waits_for_the_other_arm_that_another_proposal_stopped(
+    world: World,
+) -> None:
+    proposal = world.propose("sim/better")
+    reconcile.reconcile(replace(world.context(), workers=None))
+    runs = world.get(proposal.id).runs["colours"]
+    with world.store.write() as tx:
+        tx.runs.set_state(runs.incumbent, RunState.STOPPED)
+        tx.runs.set_state(runs.candidate, RunState.OVER_BUDGET, "no money left")
+    reconcile.reconcile(replace(world.context(), workers=None))
+
+    assert world.get(proposal.id).phase is Phase.EVALUATING
+    assert states(world)[runs.incumbent] is RunState.QUEUED
+
+
+def test_a_run_that_ended_while_more_was_wanted_of_it_goes_on(world: World) -> None:
+    proposal = world.propose("sim/better")
+    reconcile.reconcile(replace(world.context(), workers=None))
+    for run in states(world):
+        with world.store.write() as tx:
+            tx.runs.set_state(run, RunState.DONE)
+
+    assert world.until_decided(proposal.id).phase is Phase.CANARY
+
+
+def test_a_worker_that_comes_too_late_does_not_wake_a_stopped_run(world: World) -> None:
+    proposal = world.propose("sim/better")
+    reconcile.reconcile(replace(world.context(), workers=None))
+    propose.cancel(world.context(), ANN, proposal.id)
+    for run in states(world):
+        world._work(world.store, run, "late")
+
+    assert set(states(world).values()) == {RunState.STOPPED}
+
+
+@pytest.mark.parametrize("jump_s", [-3600.0, 3600.0])
+def test_a_lease_survives_no_clock_that_jumps(world: World, jump_s: float) -> None:
+    proposal = world.propose("sim/better")
+    reconcile.reconcile(replace(world.context(), workers=None))
+    # Workers of a control process that died with them.
+    for run in states(world):
+        with world.store.write() as tx:
+            until = world.clock.now() + timedelta(seconds=LEASE_S)
+            assert tx.runs.lease(run, "dead", now=world.clock.now(), until=until)
+            tx.runs.set_state(run, RunState.RUNNING)
+    world.clock.jump(jump_s)
+
+    assert world.until_decided(proposal.id).phase is Phase.CANARY
+
+
+@pytest.mark.parametrize("jump_s", [-3600.0, 3600.0])
+def test_the_pause_after_a_failed_measurement_survives_a_clock_that_jumps(
+    world: World, jump_s: float
+) -> None:
+    world.script = down_once("base")
+    proposal = world.propose("sim/better")
+    ctx = world.context()
+    for _ in range(4):
+        world.turn(ctx)
+    assert world.get(proposal.id).retry_at is not None
+    world.clock.jump(jump_s)
+    for _ in range(10):
+        world.turn(ctx)
+
+    assert world.get(proposal.id).phase is Phase.CANARY
+
+
+def test_an_action_decided_for_an_older_state_is_not_applied(world: World) -> None:
+    proposal = world.propose("sim/better")
+    world.until_decided(proposal.id)
+    ctx = world.context()
+    with world.store.read() as tx:
+        seen = tx.rollouts.live()[0]
+    world.feed(blocks=5)
+    action = canary.look(ctx, seen)
+    assert action.signal is Signal.ENOUGH
+    canary.by_hand(ctx, BEN, "chat", Signal.PAUSE, "lunch")
+    canary.by_hand(ctx, BEN, "chat", Signal.RESUME, "")
+
+    with pytest.raises(StaleWrite), world.store.write() as tx:
+        canary.step(ctx, tx, world.get(proposal.id), seen, action)
+    with world.store.read() as tx:
+        assert tx.rollouts.live()[0].state is RolloutState.WAITING
+
+
+def test_an_approval_that_comes_too_late_is_refused(world: World) -> None:
+    world.policy = approved()
+    proposal = world.propose("sim/better")
+    world.until_decided(proposal.id)
+    # The control process was down: nobody closed it in time.
+    world.clock.advance(8 * 86_400)
+    with pytest.raises(ProofRefused, match="too long"):
+        propose.approve(world.context(), BEN, proposal.id)
+
+
+def test_a_verdict_that_has_expired_lets_nobody_in(world: World) -> None:
+    gate = replace(world.policy.gate, verdict_ttl_s=60.0)
+    world.policy = approved(replace(world.policy, gate=gate))
+    proposal = world.propose("sim/better")
+    world.until_decided(proposal.id)
+    propose.approve(world.context(), BEN, proposal.id)
+    world.clock.advance(61)
+    world.turn()
+
+    after = world.get(proposal.id)
+    assert after.phase is Phase.REJECTED
+    assert "expired" in after.closed_because
+    with world.store.read() as tx:
+        assert list(tx.rollouts.list()) == []
+
+
+def promoted(world: World, candidate: str) -> None:
+    proposal = world.propose(candidate)
+    for _ in range(60):
+        world.turn()
+        world.feed()
+        if not world.get(proposal.id).open:
+            break
+    assert world.get(proposal.id).phase is Phase.PROMOTED
+
+
+def test_a_rollback_by_hand_during_a_canary_ends_it_and_its_proposal(world: World) -> None:
+    promoted(world, "sim/good")
+    proposal = world.propose("sim/better")
+    world.until_decided(proposal.id)
+    world.feed()
+    world.turn()
+    back = routes.roll_back(world.context(), BEN, "chat", reason="an incident")
+    world.turn()
+
+    after = world.get(proposal.id)
+    assert after.phase is Phase.ROLLED_BACK
+    assert "changed by another" in after.closed_because
+    table = routes.table(world.context())
+    assert table.routes["chat"] == back
+    assert table.targets[back.incumbent].model == "base"
+    with world.store.read() as tx:
+        assert list(tx.rollouts.live()) == []
+
+
+@pytest.mark.parametrize("turns", [0, 1, 3])
+def test_a_rollback_by_hand_before_the_canary_ends_the_proposal(
+    world: World, turns: int
+) -> None:
+    promoted(world, "sim/good")
+    world.policy = approved(world.policy)
+    proposal = world.propose("sim/better")
+    for _ in range(turns):
+        world.turn()
+    routes.roll_back(world.context(), BEN, "chat", reason="an incident")
+    world.turn()
+
+    after = world.get(proposal.id)
+    assert after.phase is Phase.REJECTED
+    assert "incumbent was changed" in after.closed_because
