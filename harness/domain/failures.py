@@ -1,6 +1,7 @@
 """How a provider fails, and what each way means for the next attempt (a table, no code)."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -21,7 +22,70 @@ class FailureClass(StrEnum):
     CANCELLED = "cancelled"  # the client left
 
 
-_F = FailureClass
+class SameTarget(StrEnum):
+    """Whether the target that failed may be asked again in the same request."""
+
+    NEVER = "never"
+    ONCE = "once"  # at once: one more try
+    BACKOFF = "backoff"  # after a pause that grows, with jitter
+    RETRY_AFTER = "retry_after"  # after the pause that the provider asked for, or as BACKOFF
+
+
+class NextTarget(StrEnum):
+    """Whether the plan's next target may be asked."""
+
+    YES = "yes"
+    NO = "no"
+    LARGER_WINDOW = "larger_window"  # only one whose context window is larger
+    IF_ROUTE_SAYS = "if_route_says"  # only where the route has `on_content_policy: fallback`
+
+
+class BreakerEffect(StrEnum):
+    NEUTRAL = "neutral"  # says nothing about the target's health
+    FAILURE = "failure"  # counts
+    OPENS = "opens"  # opens at once: the next request would fail as well
+
+
+@dataclass(frozen=True, slots=True)
+class ClassRule:
+    """One row of router.md 2.
+
+    alerts: a person must act; once, not per request. other_key: another key of the same
+    provider is tried first; only when none is left does the class count for the breaker.
+    """
+
+    same_target: SameTarget
+    next_target: NextTarget
+    breaker: BreakerEffect
+    alerts: bool = False
+    other_key: bool = False
+
+    @property
+    def needs_larger_window(self) -> bool:
+        return self.next_target is NextTarget.LARGER_WINDOW
+
+    @property
+    def policy_fallback(self) -> bool:
+        return self.next_target is NextTarget.IF_ROUTE_SAYS
+
+
+_F, _S, _N, _B = FailureClass, SameTarget, NextTarget, BreakerEffect
+
+RULES: Final[Mapping[FailureClass, ClassRule]] = {
+    _F.RATE_LIMITED: ClassRule(_S.RETRY_AFTER, _N.YES, _B.NEUTRAL),
+    _F.QUOTA: ClassRule(_S.NEVER, _N.YES, _B.OPENS, alerts=True),
+    _F.OUR_KEY: ClassRule(_S.NEVER, _N.YES, _B.OPENS, alerts=True, other_key=True),
+    _F.OVERLOADED: ClassRule(_S.BACKOFF, _N.YES, _B.FAILURE),
+    _F.SERVER: ClassRule(_S.ONCE, _N.YES, _B.FAILURE),
+    _F.CONNECT: ClassRule(_S.ONCE, _N.YES, _B.FAILURE),
+    _F.TIMEOUT: ClassRule(_S.NEVER, _N.YES, _B.FAILURE),
+    _F.MALFORMED: ClassRule(_S.NEVER, _N.YES, _B.FAILURE),
+    _F.BAD_REQUEST: ClassRule(_S.NEVER, _N.NO, _B.NEUTRAL),
+    _F.MODEL_UNKNOWN: ClassRule(_S.NEVER, _N.YES, _B.OPENS, alerts=True),
+    _F.CONTEXT_WINDOW: ClassRule(_S.NEVER, _N.LARGER_WINDOW, _B.NEUTRAL),
+    _F.CONTENT_POLICY: ClassRule(_S.NEVER, _N.IF_ROUTE_SAYS, _B.NEUTRAL),
+    _F.CANCELLED: ClassRule(_S.NEVER, _N.NO, _B.NEUTRAL),
+}
 
 # Another target would say the same: the client gets the provider's own words at once. Only a
 # canary's is asked again, once, of the incumbent: perhaps the candidate alone rejects it.

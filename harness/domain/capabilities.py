@@ -1,0 +1,105 @@
+"""What a request needs, what a target can do, and what is missing between them. Pure."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, assert_never
+
+
+class Endpoint(StrEnum):
+    CHAT = "chat"
+    EMBEDDINGS = "embeddings"
+    RESPONSES = "responses"
+    MESSAGES = "messages"
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """parallel_tools: the client asked for parallel calls in so many words.
+
+    approx_input_tokens: a low estimate, lest a target is left out that could have answered.
+    max_output_tokens: what the client allows, 0 when it does not say.
+    """
+
+    endpoint: Endpoint = Endpoint.CHAT
+    stream: bool = False
+    tools: bool = False
+    parallel_tools: bool = False
+    json_schema: bool = False
+    vision: bool = False
+    approx_input_tokens: int = 0
+    max_output_tokens: int = 0
+
+    @property
+    def tokens(self) -> int:
+        return self.approx_input_tokens + self.max_output_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a target can do. The default claims everything: the unknown is not left out.
+
+    context_window: tokens of input and output together, None when unknown.
+    """
+
+    chat: bool = True
+    stream: bool = True
+    tools: bool = True
+    parallel_tools: bool = True
+    json_schema: bool = True
+    vision: bool = True
+    embeddings: bool = True
+    responses: bool = True
+    messages: bool = True
+    context_window: int | None = None
+
+    def larger_than(self, other: "Capabilities") -> bool:
+        """Whether its context window is known to be larger."""
+        if self.context_window is None or other.context_window is None:
+            return False
+        return self.context_window > other.context_window
+
+
+UNKNOWN: Final = Capabilities()
+
+
+def missing(needs: Needs, has: Capabilities) -> tuple[str, ...]:
+    """In words, what the request needs and the target lacks; empty when it will do."""
+    if has is UNKNOWN:
+        return ()
+    window = has.context_window
+    lacks = (
+        (needs.stream and not has.stream, "streaming"),
+        (needs.tools and not has.tools, "tools"),
+        (needs.parallel_tools and not has.parallel_tools, "parallel tool calls"),
+        (needs.json_schema and not has.json_schema, "JSON schema"),
+        (needs.vision and not has.vision, "vision"),
+        (not _speaks(has, needs.endpoint), f"the {needs.endpoint.value} endpoint"),
+        (
+            window is not None and needs.tokens > window,
+            f"the context window (about {needs.tokens} tokens, it holds {window})",
+        ),
+    )
+    return tuple(word for lack, word in lacks if lack)
+
+
+def _speaks(has: Capabilities, endpoint: Endpoint) -> bool:
+    match endpoint:
+        case Endpoint.CHAT:
+            return has.chat
+        case Endpoint.EMBEDDINGS:
+            return has.embeddings
+        case Endpoint.RESPONSES:
+            return has.responses
+        case Endpoint.MESSAGES:
+            return has.messages
+        case _:
+            assert_never(endpoint)
+
+
+def serialized(needs: Needs, plan: tuple[Capabilities, ...]) -> bool:
+    """Whether tool calls are to be made one at a time, lest a fall breaks the agent (B7).
+
+    So when the client offers tools without asking for parallel calls in so many words, and one
+    of the plan's targets has tools but not in parallel.
+    """
+    return needs.tools and not all(each.parallel_tools for each in plan)

@@ -1,0 +1,111 @@
+"""A key's spend budget, per day and per month: warning at a share, stop at the whole. Pure.
+
+Days and months are UTC's. What is under way when a budget ends is not cut off; so a key can
+overrun by what its requests in flight cost.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from enum import IntEnum
+
+from harness.domain.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class SpendBudget:
+    """US dollars; None for no budget, 0 for nothing at all. warn_share: of either, 0 to 1.
+
+    Raises InputError for what is no budget.
+    """
+
+    day_usd: float | None = None
+    month_usd: float | None = None
+    warn_share: float = 0.8
+
+    def __post_init__(self) -> None:
+        for name, value in (("day_usd", self.day_usd), ("month_usd", self.month_usd)):
+            if value is not None and not 0 <= value < math.inf:
+                raise InputError(f"{name} is 0 or more, or absent for no budget; not {value}")
+        if not 0 < self.warn_share <= 1:
+            raise InputError(f"warn_share is above 0 and at most 1, not {self.warn_share}")
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a key spent on `day` and in that day's month.
+
+    unpriced: requests of the month whose cost nobody knows; they are not in the sums.
+    """
+
+    day: date
+    day_usd: float = 0.0
+    month_usd: float = 0.0
+    unpriced: int = 0
+
+
+class SpendLevel(IntEnum):
+    """Rises: an alert is due when a decision's level is above the one before."""
+
+    FINE = 0
+    WARNING = 1
+    STOPPED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class SpendDecision:
+    """reason: in words, empty when fine. until: the day on which the budget starts anew."""
+
+    level: SpendLevel
+    reason: str = ""
+    until: date | None = None
+
+    @property
+    def allowed(self) -> bool:
+        return self.level is not SpendLevel.STOPPED
+
+
+def as_of(spent: Spent, today: date) -> Spent:
+    """The same spend seen today. A clock that goes back changes nothing."""
+    if today <= spent.day:
+        return spent
+    if (today.year, today.month) == (spent.day.year, spent.day.month):
+        return replace(spent, day=today, day_usd=0.0)
+    return Spent(today)
+
+
+def spent_after(spent: Spent, cost_usd: float | None, today: date) -> Spent:
+    """With one more request. cost_usd: None when its price is unknown.
+
+    Raises InputError for a cost that is negative or no number: it would spoil the sums.
+    """
+    now = as_of(spent, today)
+    if cost_usd is None:
+        return replace(now, unpriced=now.unpriced + 1)
+    if not 0 <= cost_usd < math.inf:
+        raise InputError(f"a request's cost is 0 US dollars or more, not {cost_usd}")
+    return replace(now, day_usd=now.day_usd + cost_usd, month_usd=now.month_usd + cost_usd)
+
+
+def judge(budget: SpendBudget, spent: Spent, today: date) -> SpendDecision:
+    """Whether another request may go; of day and month the worse, then the longer, decides."""
+    now = as_of(spent, today)
+    day = now.day
+    next_month = (day.replace(day=1) + timedelta(days=32)).replace(day=1)
+    month = _judged("month", budget.month_usd, now.month_usd, next_month, budget.warn_share)
+    daily = _judged("day", budget.day_usd, now.day_usd, day + timedelta(1), budget.warn_share)
+    return max(month, daily, key=lambda each: each.level)
+
+
+def _judged(
+    period: str, budget_usd: float | None, spent_usd: float, until: date, warn_share: float
+) -> SpendDecision:
+    if budget_usd is None or spent_usd < budget_usd * warn_share:
+        return SpendDecision(SpendLevel.FINE)
+    stopped = spent_usd >= budget_usd
+    level = SpendLevel.STOPPED if stopped else SpendLevel.WARNING
+    reason = (
+        f"this key spent {spent_usd:.2f} of its {budget_usd:.2f} US dollars per {period}; "
+        f"the budget starts anew on {until.isoformat()} (UTC)"
+    )
+    return SpendDecision(level, reason, until)

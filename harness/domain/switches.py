@@ -1,0 +1,183 @@
+"""The kill switch (B11): people force a provider, or one target, for all routes or for one.
+
+A switch only ever takes targets away from a route's plan. It adds none: a target that the route
+has no evidence for stays out, whatever is forced. Where it would leave nothing, the route keeps
+its plan, and the reason says so.
+
+Precedence, strongest first:
+1. where it was set: the environment, then CLI and REST alike, then the file. The environment
+   must win when all else is out of reach or wrong, also over a bad switch in the database; the
+   file is what holds until somebody commands otherwise;
+2. one route before all routes;
+3. the newest; at the same moment the greater id.
+One switch decides about a route; the others have no part in it.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Final, assert_never
+
+from harness.domain.errors import InputError
+
+ENVIRONMENT_VARIABLE: Final = "SWAPGATE_FORCE"
+_ITEM: Final = re.compile(
+    r"(?:(?P<route>.+?)\s*=\s*)?(?P<kind>provider|target)\s*:(?P<name>.*)"
+)
+_GRAMMAR: Final = "write provider:NAME, target:ID or ROUTE=provider:NAME, separated by commas"
+
+
+class Source(StrEnum):
+    ENVIRONMENT = "environment"
+    CLI = "cli"
+    REST = "rest"
+    CONFIG = "config"
+
+
+_RANK: Final[Mapping[Source, int]] = {
+    Source.ENVIRONMENT: 2,
+    Source.CLI: 1,
+    Source.REST: 1,
+    Source.CONFIG: 0,
+}
+
+
+class ForceKind(StrEnum):
+    PROVIDER = "provider"
+    TARGET = "target"
+
+
+@dataclass(frozen=True, slots=True)
+class Force:
+    """name: of the provider, or the target's id or name."""
+
+    kind: ForceKind
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind.value}:{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """route: None for all routes. expires_at: None until somebody lifts it. Times are aware."""
+
+    id: str
+    route: str | None
+    force: Force
+    reason: str
+    actor: str
+    created_at: datetime
+    expires_at: datetime | None
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchTarget:
+    """A target of a plan, as a switch may name it. name: `provider/model`."""
+
+    id: str
+    name: str
+    provider: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forced:
+    """What a switch means for one plan. kept: target ids, in order. reason: in words.
+
+    in_effect: False when the route keeps its plan since nothing of it is what is forced.
+    """
+
+    switch: Switch
+    kept: tuple[str, ...]
+    in_effect: bool
+    reason: str
+
+
+def in_force(switches: Iterable[Switch], now: datetime) -> tuple[Switch, ...]:
+    """Those that have not expired, the strongest first (see above, without the route)."""
+    live = [each for each in switches if each.expires_at is None or now < each.expires_at]
+    return tuple(sorted(live, key=_strength, reverse=True))
+
+
+def ruling(switches: Iterable[Switch], route: str) -> Switch | None:
+    """The one switch that decides about the route. switches: those in force, in any order."""
+    about = [each for each in switches if each.route in (None, route)]
+    return max(about, key=_strength, default=None)
+
+
+def forced(switch: Switch, plan: Sequence[SwitchTarget]) -> Forced:
+    """What is left of a plan. plan: in order, only what the route may use at all."""
+    kept = tuple(each.id for each in plan if _is_forced(each, switch.force))
+    if kept:
+        return Forced(switch, kept, in_effect=True, reason=f"{_said(switch)} is forced")
+    return Forced(
+        switch,
+        tuple(each.id for each in plan),
+        in_effect=False,
+        reason=f"{_said(switch)} is forced, but none of the targets that this route has "
+        "evidence for, and may use, is that one: the route keeps its plan",
+    )
+
+
+def parse_switches(text: str, now: datetime) -> tuple[Switch, ...]:
+    """The switches of SWAPGATE_FORCE: `provider:NAME`, `target:ID`, `ROUTE=provider:NAME`.
+
+    Empty text is no switch. now: aware; when the process read it.
+    Raises InputError with the item that cannot be read, or that says a scope for a second time.
+    """
+    items = [each.strip() for each in text.split(",")]
+    if items == [""]:
+        return ()
+    switches: dict[str | None, Switch] = {}
+    for number, item in enumerate(items, 1):
+        route, force = _parsed(item, number)
+        if route in switches:
+            scope = "all routes" if route is None else f"route {route!r}"
+            raise InputError(
+                f"{ENVIRONMENT_VARIABLE}: item {number} ({item!r}) forces {scope} for a second "
+                f"time; the first says {switches[route].force}: keep one of them"
+            )
+        switches[route] = Switch(
+            id=f"environment-{number}",
+            route=route,
+            force=force,
+            reason=f"set in {ENVIRONMENT_VARIABLE}",
+            actor="environment",
+            created_at=now,
+            expires_at=None,
+            source=Source.ENVIRONMENT,
+        )
+    return tuple(switches.values())
+
+
+def _parsed(item: str, number: int) -> tuple[str | None, Force]:
+    place = f"{ENVIRONMENT_VARIABLE}: item {number} ({item!r})"
+    found = _ITEM.fullmatch(item)
+    if found is None:
+        raise InputError(f"{place} cannot be read; {_GRAMMAR}")
+    name = found["name"].strip()
+    if not name:
+        raise InputError(f"{place} names no {found['kind']}; {_GRAMMAR}")
+    return found["route"], Force(ForceKind(found["kind"]), name)
+
+
+def _strength(switch: Switch) -> tuple[int, bool, datetime, str]:
+    return _RANK[switch.source], switch.route is not None, switch.created_at, switch.id
+
+
+def _is_forced(target: SwitchTarget, force: Force) -> bool:
+    match force.kind:
+        case ForceKind.PROVIDER:
+            return target.provider == force.name
+        case ForceKind.TARGET:
+            return force.name in (target.id, target.name)
+        case _:
+            assert_never(force.kind)
+
+
+def _said(switch: Switch) -> str:
+    scope = "for all routes" if switch.route is None else "for this route"
+    return f"{switch.force.kind.value} {switch.force.name} {scope} (switch {switch.id})"
