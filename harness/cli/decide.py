@@ -99,12 +99,15 @@ def _judged(
     from harness.domain.evaluation import Claim  # noqa: PLC0415
     from harness.gate.design import Design  # noqa: PLC0415
     from harness.gate.offline import judge  # noqa: PLC0415
-    from harness.gate.pairs import mean_score  # noqa: PLC0415
+    from harness.gate.pairs import difference, mean_score  # noqa: PLC0415
     from harness.gate.words import because  # noqa: PLC0415
 
     design = Design(Claim(claim), margin, n_max, alpha)
     found = judge(
-        [mean_score(row.candidate, 0.0) - mean_score(row.incumbent, 1.0) for row in items],
+        [
+            difference(mean_score(row.candidate, 0.0), mean_score(row.incumbent, 1.0))
+            for row in items
+        ],
         design,
     )
     return {

@@ -15,6 +15,9 @@ from harness.domain.errors import InputError
 
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _COUNT = re.compile(r"[0-9]{1,12}")
+# About four million items; they are judged in memory.
+MAX_BYTES = 128 * 2**20
+_OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +53,20 @@ class _Row:
 
 
 def read_text(path: str) -> str:
-    """The file's text, without a byte order mark. Raises InputError, naming the file."""
+    """The file's text, without a byte order mark. Raises InputError, naming the file.
+
+    A pipe will do; what is larger than MAX_BYTES, or never ends, is refused.
+    """
     try:
-        data = Path(path).read_bytes()
+        with Path(path).open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a file name"
         raise InputError(f"{path}: cannot be read: {reason}") from None
+    if len(data) > MAX_BYTES:
+        raise InputError(
+            f"{path}: larger than {MAX_BYTES // 2**20} MiB; keep only the columns that count"
+        )
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -122,7 +133,9 @@ def _rows(
 
 def _cells(text: str, place: str) -> Iterator[tuple[int, list[str]]]:
     """(first line, fields) of each row that is not blank."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    # Not StringIO: it takes four bytes for each character.
+    lines = io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8", newline="")
+    reader = csv.reader(lines, strict=True)
     while True:
         line = reader.line_num + 1
         try:
@@ -145,9 +158,17 @@ def _check_header(
         if name in header:
             continue
         others = [other for other in header if other not in (*required, *optional)]
-        near = get_close_matches(name, others, n=1)
-        hint = f"; is it {near[0]!r}?" if near else f"; the columns are {','.join(required)}"
+        hint = _hint(name, others, required)
         raise InputError(f"{where}: column {name!r} is missing{hint}")
+
+
+def _hint(name: str, others: Sequence[str], required: Sequence[str]) -> str:
+    if len(others) == 1:
+        for sign, word in _OTHER_SEPARATORS.items():
+            if sign in others[0]:
+                return f"; this file has {word} between its fields, and needs commas"
+    near = get_close_matches(name, others, n=1)
+    return f"; is it {near[0]!r}?" if near else f"; the columns are {','.join(required)}"
 
 
 def _name(row: _Row, column: str) -> str:

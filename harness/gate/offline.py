@@ -28,6 +28,8 @@ GRID = geometric(0.02, 0.9, 15)
 _CAP = 0.75
 _SLACK = 1e-12
 _PRIOR = 0.25
+# Items read in one go: memory stays small however long the file, and a stop saves the rest.
+_AT_ONCE = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,12 +171,18 @@ def step(progress: Progress, d: float, design: Design) -> Progress:
 
 def judge(differences: Sequence[float], design: Design) -> Evidence:
     """The verdict on items in their registered order, consumed up to where it is decided."""
-    if not len(differences):
-        return evidence(Progress(), design)
-    taken = path(differences, design)
-    stops = (taken.log_e >= design.promote_at) | (taken.log_e_bad >= REJECT_AT)
-    last = int(np.argmax(stops)) if stops.any() else len(taken.n) - 1
-    return evidence(progress_at(taken, last), design)
+    d = checked(differences)
+    if len(d) > design.n_max:
+        raise InputError(f"{len(d)} items, but the plan says at most {design.n_max}")
+    progress = Progress()
+    for start_at in range(0, len(d), _AT_ONCE):
+        taken = path(d[start_at : start_at + _AT_ONCE], design, progress)
+        stops = (taken.log_e >= design.promote_at) | (taken.log_e_bad >= REJECT_AT)
+        last = int(np.argmax(stops)) if stops.any() else len(taken.n) - 1
+        progress = progress_at(taken, last, progress)
+        if _crossed(progress, design):
+            break
+    return evidence(progress, design)
 
 
 def judge_many(matrix: ArrayLike, design: Design) -> Decisions:

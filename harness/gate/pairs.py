@@ -14,6 +14,8 @@ from harness.domain.evaluation import Pair, Sample, SampleError, SuitePlan
 # Up to this share of the planned items the candidate may fail to answer.
 INFRA_TOLERANCE = 0.02
 UNSCORED_HIGH = "UNSCORED_HIGH"
+# (.1 + .2) / 2 and (.15 + .15) / 2 are not the same double: that is no win.
+ROUNDING = 1e-12
 UNSCORED_TOLERANCE = 0.02
 
 
@@ -46,6 +48,12 @@ def mean_score(scores: Iterable[float | None], if_missing: float) -> float:
     """Mean over epochs, a missing score counting `if_missing`."""
     known = [if_missing if score is None else score for score in scores]
     return math.fsum(known) / len(known) + 0.0
+
+
+def difference(candidate: float, incumbent: float) -> float:
+    """Candidate minus incumbent; 0 where only the rounding of two equal means differs."""
+    d = candidate - incumbent
+    return d if abs(d) > ROUNDING else 0.0
 
 
 def pair_up(

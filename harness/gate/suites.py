@@ -15,6 +15,7 @@ from harness.gate.pairs import (
     UNSCORED_TOLERANCE,
     Paired,
     PairedItem,
+    difference,
     pair_up,
 )
 from harness.gate.words import because, more_items, points
@@ -262,11 +263,13 @@ def _reason(
 
 
 def _differences(items: Sequence[PairedItem]) -> list[float]:
-    return [item.pair.candidate - item.pair.incumbent for item in items]
+    return [difference(item.pair.candidate, item.pair.incumbent) for item in items]
 
 
 def _lenient_differences(items: Sequence[PairedItem]) -> list[float]:
-    return [item.pair.lenient_candidate - item.pair.lenient_incumbent for item in items]
+    return [
+        difference(item.pair.lenient_candidate, item.pair.lenient_incumbent) for item in items
+    ]
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -8,8 +8,8 @@ from harness.gate.planning import items_needed
 
 def points(share: float) -> str:
     """A difference in points of a hundred, with its sign."""
-    value = share * 100.0
-    return f"{value:+.1f}".replace("-", "−")
+    text = f"{share * 100.0:+.1f}"
+    return "0.0" if float(text) == 0.0 else text.replace("-", "−")
 
 
 def because(found: Evidence, design: Design) -> str:

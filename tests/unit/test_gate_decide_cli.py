@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from harness.cli import decide_files
 from harness.cli.decide import gate_decide
 from harness.domain.evaluation import Claim
 from harness.gate.design import Design
@@ -144,6 +145,8 @@ def test_without_json_a_person_can_read_it(decide: Decide) -> None:
         ("item,incumbent,candidte\nq,0,1\n", (), 1, "is it 'candidte'?"),
         ("item,candidate\nq,1\n", (), 1, "column 'incumbent' is missing"),
         ("item,item,incumbent,candidate\nq,q,0,1\n", (), 1, "column 'item' is there twice"),
+        ("item;incumbent;candidate\nq;0;1\n", (), 1, "has semicolons between its fields"),
+        ("item\tincumbent\tcandidate\nq\t0\t1\n", (), 1, "has tabs between its fields"),
         (HEAD + "q1,0,1\nq2,nan,1\n", (), 3, "incumbent is 'nan'"),
         (HEAD + "q1,0,NaN\n", (), 2, "candidate is 'NaN'"),
         (HEAD + "q1,inf,1\n", (), 2, "incumbent is 'inf'"),
@@ -206,6 +209,26 @@ def test_a_bad_option_ends_with_2_and_its_name(
     result = decide(rows([(0, 1)]), *options)
     assert result.exit_code == 2
     assert options[0] in result.stderr
+
+
+def test_means_that_differ_by_rounding_alone_are_a_tie(decide: Decide) -> None:
+    text = "epoch," + HEAD + "1,q,0.1,0.15\n2,q,0.2,0.15\n1,r,1,1\n2,r,1,1\n"
+    found = answer(decide(text, "--json"))
+    assert (found["wins"], found["ties"], found["losses"]) == (0, 2, 0)
+    assert (found["delta"], found["ci_method"]) == (0.0, "tango")
+
+
+def test_a_difference_that_rounds_to_nothing_has_no_sign(decide: Decide) -> None:
+    found = answer(decide(rows([(0.5001, 0.5), *[(0, 0)] * 9]), "--json"))
+    assert found["delta"] < 0
+    assert ": 0.0 points" in found["reason"]
+
+
+def test_a_file_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decide_files, "MAX_BYTES", 2**20)
+    result = CliRunner().invoke(gate_decide, ["/dev/zero"])
+    assert result.exit_code == 2
+    assert "/dev/zero: larger than 1 MiB" in result.stderr
 
 
 def test_what_is_no_file_ends_with_2_and_its_name(tmp_path: Path) -> None:

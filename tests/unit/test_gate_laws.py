@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from harness.domain.errors import InputError
 from harness.domain.evaluation import Claim
+from harness.gate import offline
 from harness.gate.design import Design
 from harness.gate.offline import (
     GRID,
@@ -133,6 +134,17 @@ def test_once_decided_later_items_change_nothing(
 def test_more_items_than_planned_are_refused() -> None:
     with pytest.raises(InputError, match="3 items, but the plan says at most 2"):
         judge([0.0, 0.0, 0.0], Design(Claim.SUPERIOR, 0.05, 2))
+
+
+def test_a_long_file_read_in_parts_is_judged_as_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = Random(4)
+    for shift in (-0.1, 0.0, 0.1):
+        d = [rng.choice([-1.0, 0.0, 1.0]) * 0.4 + shift for _ in range(300)]
+        design = Design(Claim.SUPERIOR, 0.05, 300)
+        whole = judge(d, design)
+        with monkeypatch.context() as small:
+            small.setattr(offline, "_AT_ONCE", 7)
+            assert judge(d, design) == whole
 
 
 def test_nothing_yet_is_running_and_one_item_has_no_interval() -> None:
