@@ -75,10 +75,9 @@ class Connection(HttpToolsProtocol):
         else:
             status, code = 400, "invalid_http"
         body = error_body(msg, "invalid_request_error", code)
-        head = (
-            b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
-        )
-        self.transport.write(STATUS_LINE[status] + head % len(body) + body)
+        head = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
+        closing = b"connection: close\r\n\r\n"
+        self.transport.write(STATUS_LINE[status] + head + closing + body)
         self.transport.close()
 
     def _wait(self) -> None:

@@ -67,7 +67,7 @@ class Dispatcher:
         while True:
             left = len(plan) - index - 1
             tries += 1
-            failure = await self._attempt(job, plan[index], left, course)
+            failure = await self._attempt(job, plan[index], left, course, again=tries > 1)
             if failure is None:
                 return
             on_canary = job.arm is Arm.CANARY and index == 0
@@ -85,7 +85,7 @@ class Dispatcher:
                 return
 
     async def _attempt(
-        self, job: Job, upstream: Upstream, left: int, course: Course
+        self, job: Job, upstream: Upstream, left: int, course: Course, *, again: bool
     ) -> UpstreamFailed | None:
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -96,7 +96,7 @@ class Dispatcher:
         failure: UpstreamFailed | None = None
         try:
             async with asyncio.timeout_at(limit):
-                course.result = await self._send(job, upstream)
+                course.result = await self._send(job, upstream, again=again)
         except UpstreamFailed as error:
             failure = error
         except TimeoutError:
@@ -106,9 +106,11 @@ class Dispatcher:
         course.attempts.append(Attempt(upstream, failure, (loop.time() - started) * 1000))
         return failure
 
-    async def _send(self, job: Job, upstream: Upstream) -> Answer | CommittedStream:
+    async def _send(
+        self, job: Job, upstream: Upstream, *, again: bool
+    ) -> Answer | CommittedStream:
         body = patched(job.request, upstream.target)
-        request = UpstreamRequest(upstream.provider, body, job.request.stream)
+        request = UpstreamRequest(upstream.provider, body, job.request.stream, fresh=again)
         reply = await self._transport_for(upstream.provider).send(request)
         handed_over = False
         try:

@@ -12,6 +12,8 @@ from typing import Final, NamedTuple, NoReturn
 from harness.domain.errors import InputError
 
 MAX_DEPTH: Final = 64
+# Each costs a step here: without a limit a body of a few MiB would hold up all others.
+MAX_MEMBERS: Final = 1000
 
 
 class Value(NamedTuple):
@@ -107,7 +109,7 @@ def spliced(text: str, edits: Iterable[Edit]) -> bytes:
 
 
 def walk_object(text: str, start: int) -> Members:
-    """The object that opens at text[start]. Raises InputError."""
+    """The object that opens at text[start]. Raises InputError, also past MAX_MEMBERS."""
     if text[start : start + 1] != "{":
         raise InputError(f"expected an object at character {start}")
     values: dict[str, Value] = {}
@@ -123,6 +125,8 @@ def walk_object(text: str, start: int) -> Members:
         at = _skip(text, _expect(text, _skip(text, end), ":"))
         value = _parse(text, at)
         values[str(name)] = value
+        if len(values) > MAX_MEMBERS:
+            raise InputError(f"an object has more than {MAX_MEMBERS} names")
         at = _skip(text, value.end)
         if text[at : at + 1] == "}":
             return Members(values, at)

@@ -9,11 +9,15 @@ from harness.domain.targets import Provider
 
 
 class UpstreamRequest(NamedTuple):
-    """One attempt, ready to send. body: JSON, as the provider is to see it."""
+    """One attempt, ready to send. body: JSON, as the provider is to see it.
+
+    fresh: on a connection of its own, since the provider may just have closed the idle ones.
+    """
 
     provider: Provider
     body: bytes
     stream: bool
+    fresh: bool = False
 
 
 class UpstreamFailed(UpstreamError):

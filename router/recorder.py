@@ -10,6 +10,8 @@ import logging
 import threading
 from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import closing
+from typing import Final
 
 from harness.domain.errors import StoreUnavailable
 from harness.domain.observation import Block
@@ -17,9 +19,12 @@ from harness.domain.routing import Arm, Canary
 from harness.ports import Clock, Store
 from router.blocks import Ledger, Unit
 from router.minutes import Ended, Minutes
-from router.spool import Batch, Spool
+from router.spool import NOTHING, Batch, Spool
 
 log = logging.getLogger(__name__)
+
+# Longer than the store waits for a lock.
+STOP_S: Final = 15.0
 
 Ticket = tuple[Ledger, Unit]
 
@@ -55,6 +60,7 @@ class Recorder:
         self._ledgers: dict[str, Ledger] = {}
         self._minutes = Minutes(worker)
         self._queue: deque[Batch] = deque()
+        self._in_hand = NOTHING
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
 
@@ -87,18 +93,27 @@ class Recorder:
         """After the last request: close every block, write what there is."""
         self._stopping.set()
         if self._thread.is_alive():
-            self._thread.join(timeout=10 * self._interval_s)
-        self.flush(final=True)
+            self._thread.join(timeout=STOP_S)
+        if self._thread.is_alive():
+            log.warning("the database neither takes nor refuses observations; spooling them")
+            self._keep(self._in_hand)
+            self._keep(self._take(final=True))
+        else:
+            self.flush(final=True)
+        lost = sum(batch.rows for batch in self._queue)
+        if lost:
+            log.error("%d rows of observations are lost: database and disk took none", lost)
 
     def flush(self, *, final: bool = False) -> None:
         """Write what is complete. Raises nothing: what cannot be written waits."""
-        batch = self._take(final=final)
+        batch = self._in_hand = self._take(final=final)
         try:
             self._replay()
             self._write(batch)
         except StoreUnavailable:
             self.counters["flushes_failed"] += 1
             self._keep(batch)
+        self._in_hand = NOTHING
 
     def _run(self) -> None:
         while not self._stopping.wait(self._interval_s):
@@ -147,14 +162,13 @@ class Recorder:
             self._queue.popleft()
 
     def _replay_spool(self) -> None:
-        written = 0
-        try:
-            for batch, offset in self._spool.batches():
+        if self._spool.empty:
+            return
+        with self._spool.held(), closing(self._spool.batches()) as batches:
+            for batch, place in batches:
                 self._write(batch)
-                written = offset
-        finally:
-            if written:
-                self._spool.forget(written)
+                self._spool.done(place)
+            self._spool.clear()
 
     def _append(self, spool: Spool, batch: Batch) -> bool:
         try:

@@ -1,8 +1,11 @@
 """Observations on disk while the database is away: one batch a line, replayed in order."""
 
+import fcntl
 import json
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -20,65 +23,92 @@ class Batch(NamedTuple):
         return len(self.blocks) + len(self.traffic)
 
 
+NOTHING = Batch((), ())
+# What a line begins with once its batch is in the database.
+DONE = b"#"
+# How long to wait for another process that replays the same spool.
+LOCK_S = 2.0
+
+
 class Spool:
-    """A JSONL file of at most max_bytes. One process and thread at a time."""
+    """A JSONL file of at most max_bytes. Several processes may share it, each by one thread."""
 
     def __init__(self, file: Path, *, max_bytes: int = 64 * 1024 * 1024) -> None:
         self.file = file
         self._max_bytes = max_bytes
-        self._done = 0  # up to here everything is forgotten
+        self._unmarked: set[int] = set()  # done, and the disk did not take the mark
 
     @property
     def empty(self) -> bool:
-        return self._size() <= self._done
+        return not self.file.exists()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """No other process replays or appends meanwhile. Raises OSError when one goes on."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        until = time.monotonic() + LOCK_S
+        with self.file.with_suffix(".lock").open("ab") as lock:
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > until:
+                        raise
+                    time.sleep(0.02)
+            yield
 
     def append(self, batch: Batch) -> bool:
         """False when it does not fit any more. Raises OSError (disk full, not writable)."""
         # It begins a line of its own: a crash may have torn the one before.
         line = f"\n{encode(batch)}\n".encode()
-        size = self._size()
-        if size + len(line) > self._max_bytes:
-            return False
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        with self.file.open("ab") as out:
-            try:
-                out.write(line)
-                out.flush()
-                os.fsync(out.fileno())
-            except OSError:
-                out.truncate(size)  # no half a line before the next one
-                raise
+        with self.held():
+            size = self.file.stat().st_size if self.file.exists() else 0
+            if size + len(line) > self._max_bytes:
+                return False
+            with self.file.open("ab") as out:
+                try:
+                    out.write(line)
+                    out.flush()
+                    os.fsync(out.fileno())
+                except OSError:
+                    out.truncate(size)  # no half a line before the next one
+                    raise
         return True
 
-    def batches(self) -> Iterator[tuple[Batch, int]]:
-        """Each batch that is not forgotten, with the offset of the next; a torn one is empty.
+    def batches(self) -> Generator[tuple[Batch, int], None, None]:
+        """Each batch that is not done, with its place; torn ones are left out.
 
-        Raises OSError.
+        To be called while it is `held`. Raises OSError.
         """
-        if self.empty:
-            return
+        place = 0
         with self.file.open("rb") as lines:
-            offset = lines.seek(self._done)
             for line in lines:
-                offset += len(line)
-                try:
-                    batch = decode(line)
-                except (ValueError, KeyError, TypeError):
-                    batch = Batch((), ())
-                yield batch, offset
+                batch = NOTHING
+                if not line.startswith(DONE) and place not in self._unmarked:
+                    with suppress(ValueError, KeyError, TypeError):
+                        batch = decode(line)
+                if batch.rows:
+                    yield batch, place
+                place += len(line)
 
-    def forget(self, offset: int) -> None:
-        """Never hand out again what is before the offset. Raises OSError, and forgets."""
-        self._done = offset
-        if offset >= self._size():
-            self.file.unlink()
-            self._done = 0
+    def done(self, place: int) -> None:
+        """The batch there is never handed out again. Raises OSError.
 
-    def _size(self) -> int:
+        At once and in place: a kill in mid-replay must not count what was written twice.
+        """
         try:
-            return self.file.stat().st_size
-        except FileNotFoundError:
-            return 0
+            with self.file.open("r+b") as out:
+                out.seek(place)
+                out.write(DONE)
+        except OSError:
+            self._unmarked.add(place)
+            raise
+
+    def clear(self) -> None:
+        """All batches are done. Raises OSError."""
+        self.file.unlink()
+        self._unmarked.clear()
 
 
 def encode(batch: Batch) -> str:

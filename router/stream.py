@@ -59,21 +59,21 @@ class StreamFilter:
         rest = self.feed(b"\n\n") if self._buffer.strip() and not self.failure else b""
         if self.finished or self.failure:
             return rest
-        return rest + self._finish()
+        return rest + self._finish(DONE)
 
-    def _finish(self) -> bytes:
+    def _finish(self, event: bytes) -> bytes:
         if not self._ended or self._choices - self._ended:
             self.failure = "the stream ended without a finish_reason"
             return b""
         self.committed = self.finished = True
-        return DONE
+        return event
 
     def _event(self, event: bytes, end: bytes) -> bytes:
         payload = _data_of(event)
         if payload is None:  # a comment, a ping
             return event + end
         if payload == b"[DONE]":
-            return self._finish()
+            return self._finish(event + end)
         try:
             text = decode(payload)
             members = read_object(text)

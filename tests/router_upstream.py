@@ -16,8 +16,11 @@ EVENTS = {"content-type": "text/event-stream"}
 
 @dataclass
 class Asked:
+    """connection: the router's port on it."""
+
     headers: dict[str, str]
     body: bytes
+    connection: int
     left: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -31,12 +34,16 @@ class Asked:
 
 
 class Upstream:
-    """`turns`: by model; a function of the request, or one turn for all."""
+    """`turns`: by model; a function of the request, or one turn for all.
+
+    hangs_up: it closes every connection after its answer, without having said so.
+    """
 
     def __init__(self) -> None:
         self.turns: dict[str, Turn | Callable[[Asked], Turn]] = {}
         self.asked: list[Asked] = []
         self.port = 0
+        self.hangs_up = False
 
     @property
     def url(self) -> str:
@@ -61,12 +68,11 @@ class Upstream:
         lines = head.split("\r\n")[1:-2]
         headers = {k.lower(): v.strip() for k, v in (line.split(":", 1) for line in lines)}
         body = await reader.readexactly(int(headers.get("content-length", "0")))
-        asked = Asked(headers, body)
+        asked = Asked(headers, body, writer.get_extra_info("peername")[1])
         self.asked.append(asked)
         turn = self.turns[asked.model]
-        return await play(
-            turn if isinstance(turn, Turn) else turn(asked), asked, reader, writer
-        )
+        chosen = turn if isinstance(turn, Turn) else turn(asked)
+        return await play(chosen, asked, reader, writer) and not self.hangs_up
 
 
 async def play(

@@ -25,11 +25,11 @@ class Passthrough:
     def __init__(self, settings: RouterSettings, secrets: Mapping[str, str]) -> None:
         self._settings = settings
         self._secrets = dict(secrets)
-        self._session: aiohttp.ClientSession | None = None
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}  # by: on a fresh connection
         self._calls: dict[str, tuple[Provider, URL, dict[bool, dict[str, str]]]] = {}
 
     async def send(self, request: UpstreamRequest) -> "HttpReply":
-        session = self._session or self._open()
+        session = self._sessions.get(request.fresh) or self._open(fresh=request.fresh)
         url, headers = self._call(request.provider)
         # A file is sent piece by piece; so many bytes at once would hold up the others.
         data = BytesIO(request.body) if len(request.body) > LARGE_BODY_BYTES else request.body
@@ -42,15 +42,16 @@ class Passthrough:
         return HttpReply(response, self._settings.max_response_bytes)
 
     async def aclose(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        while self._sessions:
+            await self._sessions.popitem()[1].close()
 
-    def _open(self) -> aiohttp.ClientSession:
+    def _open(self, *, fresh: bool) -> aiohttp.ClientSession:
         # Here and not in __init__: a session belongs to the running loop.
-        self._session = aiohttp.ClientSession(
+        session = self._sessions[fresh] = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=0, limit_per_host=self._settings.upstream_connections
+                limit=0,
+                limit_per_host=self._settings.upstream_connections,
+                force_close=fresh,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(
@@ -60,7 +61,7 @@ class Passthrough:
             skip_auto_headers=_AUTOMATIC,
             trust_env=False,
         )
-        return self._session
+        return session
 
     def _call(self, provider: Provider) -> tuple[URL, dict[bool, dict[str, str]]]:
         """URL and headers; worked out once per provider as configured."""

@@ -120,6 +120,13 @@ def test_depth_is_counted_exactly_whatever_stands_in_strings(depth: int, quotes:
         read_object(decode(body.encode()))
 
 
+def test_an_object_of_100_000_names_is_refused_before_they_are_all_read() -> None:
+    names = ",".join(f'"{n:x}":1' for n in range(100_000))
+
+    with pytest.raises(InputError, match="more than 1000 names"):
+        read_chat(f'{{"model":"m",{names}'.encode())
+
+
 def test_a_nesting_of_100_000_is_refused_and_not_a_crash() -> None:
     with pytest.raises(InputError):
         read_chat(b'{"model":"m","x":' + b"[" * 100_000)

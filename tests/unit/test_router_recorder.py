@@ -1,8 +1,9 @@
 """Recording: what is stored, what waits, what is never counted twice."""
 
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -140,6 +141,79 @@ def test_replaying_a_spool_that_was_written_already_changes_no_block(
     assert bench.spool.empty
 
 
+class Killed(BaseException):
+    """The process dies here."""
+
+
+@pytest.mark.req("F3")
+def test_a_kill_in_mid_replay_counts_at_most_one_batch_twice(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.store.away = True
+    for _ in range(5):
+        bench.request()
+        bench.recorder.flush()
+    bench.store.away = False
+    written = bench.store._append
+
+    def die_after_the_third(*rows: Any) -> None:
+        written(*rows)
+        if len(bench.store.traffic) == 3:
+            raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.store, "_append", die_after_the_third)
+        with pytest.raises(Killed):
+            bench.recorder.flush()
+    restarted = Bench(tmp_path)
+    restarted.recorder.flush()
+
+    assert bench.stored[1] == 3
+    assert restarted.stored[1] == 3  # the third again, since its mark came too late
+    assert restarted.spool.empty
+
+
+def test_a_spool_that_another_process_replays_waits_and_loses_nothing(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("router.spool.LOCK_S", 0.05)
+    bench.store.away = True
+    bench.request()
+    with Spool(tmp_path / "spool.jsonl").held():
+        bench.recorder.flush()
+    assert bench.spool.empty
+
+    bench.store.away = False
+    bench.recorder.flush()
+
+    assert bench.stored[1] == 1
+
+
+def test_a_replay_whose_marks_the_disk_refuses_writes_nothing_twice(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.store.away = True
+    for _ in range(3):
+        bench.request()
+        bench.recorder.flush()
+    bench.store.away = False
+    opened = Path.open
+
+    def read_only(path: Path, mode: str = "r", *arguments: Any) -> Any:
+        if mode == "r+b":
+            raise OSError(30, "Read-only file system")
+        return opened(path, mode, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", read_only)
+        for _ in range(5):
+            bench.recorder.flush()
+    bench.recorder.flush()
+
+    assert bench.stored[1] == 3
+    assert bench.spool.empty
+
+
 def test_past_the_spools_cap_the_oldest_rows_are_dropped_and_counted(tmp_path: Path) -> None:
     bench = Bench(tmp_path, max_bytes=10, queue_rows=4)
     bench.store.away = True
@@ -195,6 +269,43 @@ def test_at_the_end_every_block_is_closed_and_written(bench: Bench) -> None:
     bench.recorder.stop()
 
     assert bench.stored == (1, 1)
+
+
+def test_a_database_that_never_answers_does_not_hold_the_end_up_nor_lose_a_row(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("router.recorder.STOP_S", 0.1)
+    begun, answer = threading.Event(), threading.Event()
+
+    def hang(*_: object) -> None:
+        begun.set()
+        answer.wait()
+
+    bench.recorder._interval_s = 0.01
+    bench.request()
+    with monkeypatch.context() as patched:
+        patched.setattr(bench.store, "_append", hang)
+        bench.recorder.start()
+        assert begun.wait(10)
+        bench.request()
+        bench.recorder.stop()
+        rows = [batch for batch, _ in bench.spool.batches()]
+        answer.set()
+        bench.recorder._thread.join()
+
+    assert sum(row.requests for batch in rows for row in batch.traffic) == 2
+
+
+def test_what_neither_database_nor_disk_took_is_told_at_the_end(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.spool.file.mkdir()
+    bench.store.away = True
+    bench.request()
+
+    bench.recorder.stop()
+
+    assert "2 rows of observations are lost" in caplog.text
 
 
 def test_a_rollout_that_is_over_is_forgotten_once_its_blocks_are_out(bench: Bench) -> None:

@@ -99,6 +99,24 @@ async def test_waiting_can_be_cancelled_at_any_point(make: Make, turn: Turn) -> 
         await wait()
 
 
+async def test_a_fresh_connection_is_no_idle_one(upstream: Upstream) -> None:
+    upstream.turns["m"] = completion()
+    transport = Passthrough(QUICK, {"UP_KEY": UPSTREAM_KEY})
+    connections = []
+    for fresh in (False, False, True, True):
+        ask = UpstreamRequest(provider(upstream.url), b'{"model":"m"}', stream=False)
+        reply = await transport.send(ask._replace(fresh=fresh))
+        async for _ in reply.chunks():
+            pass
+        await reply.aclose()
+        connections.append(upstream.asked[-1].connection)
+    await transport.aclose()
+
+    first, second, third, fourth = connections
+    assert first == second
+    assert len({second, third, fourth}) == 3
+
+
 async def test_a_redirect_is_an_answer_and_not_followed(make: Make) -> None:
     turn = Turn(307, {"location": "http://127.0.0.1:1/elsewhere"})
 

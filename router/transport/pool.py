@@ -1,0 +1,103 @@
+"""Providers that speak OpenAI's protocol, over HTTP/1.1 with pooled connections of our own.
+
+Why not a library: docs/adr/0003-upstream-client.md.
+"""
+
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from typing import Final
+
+from harness.domain.failures import FailureClass
+from harness.domain.settings import RouterSettings
+from harness.domain.targets import Provider
+from router.ports import UpstreamFailed, UpstreamRequest
+from router.transport.inflate import inflater_for
+from router.transport.pool_call import Call, call_for
+from router.transport.pool_origin import Address, Origin
+from router.transport.pool_wire import Wire
+
+PATH: Final = "/chat/completions"
+
+
+class Pool:
+    """No redirects, no cookies, no proxies from the environment, no retries, no pipelining.
+
+    secrets: API keys by the name of their environment variable. tls: the system's trust
+    unless given. Belongs to the event loop that sends first.
+    """
+
+    def __init__(
+        self,
+        settings: RouterSettings,
+        secrets: Mapping[str, str],
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._settings = settings
+        self._secrets = dict(secrets)
+        self._tls = tls
+        self._calls: dict[str, tuple[Provider, Call, Origin]] = {}
+        self._origins: dict[tuple[str, int, bool], Origin] = {}
+
+    async def send(self, request: UpstreamRequest) -> "PooledReply":
+        call, origin = self._way_to(request.provider)
+        wire = await origin.lend()
+        try:
+            head = call.head(stream=request.stream, body_bytes=len(request.body))
+            await wire.ask(head, request.body)
+        except BaseException:
+            origin.give_back(wire)
+            raise
+        return PooledReply(wire, origin, self._settings.max_response_bytes)
+
+    async def aclose(self) -> None:
+        for origin in self._origins.values():
+            origin.close()
+        self._origins.clear()
+        self._calls.clear()
+
+    def _way_to(self, provider: Provider) -> tuple[Call, Origin]:
+        """Worked out once per provider as configured."""
+        known = self._calls.get(provider.name)
+        if known is not None and known[0] is provider:
+            return known[1], known[2]
+        call = call_for(provider, PATH, self._secrets.get(provider.api_key_env or "", ""))
+        key = (call.host, call.port, call.secure)
+        if key not in self._origins:
+            if call.secure and self._tls is None:
+                self._tls = ssl.create_default_context()
+            self._origins[key] = Origin(
+                Address(call.host, call.port, self._tls if call.secure else None),
+                limit=self._settings.upstream_connections,
+                connect_timeout_s=self._settings.connect_timeout_s,
+            )
+        self._calls[provider.name] = provider, call, self._origins[key]
+        return call, self._origins[key]
+
+
+class PooledReply:
+    """A reply whose body is read as it arrives, up to max_bytes."""
+
+    def __init__(self, wire: Wire, origin: Origin, max_bytes: int) -> None:
+        self.status = wire.status
+        self.headers: Mapping[str, str] = wire.headers
+        self._wire: Wire | None = wire
+        self._origin = origin
+        self._max_bytes = max_bytes
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        inflater = inflater_for(self.headers.get("Content-Encoding", ""))
+        size = 0
+        while self._wire is not None and (data := await self._wire.read()):
+            for piece in inflater.feed(data) if inflater else (data,):
+                size += len(piece)
+                if size > self._max_bytes:
+                    raise UpstreamFailed(
+                        FailureClass.MALFORMED, f"answer larger than {self._max_bytes} bytes"
+                    )
+                yield piece
+
+    async def aclose(self) -> None:
+        # Taken away first: soon the connection is another request's.
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            self._origin.give_back(wire)

@@ -1,0 +1,72 @@
+"""What a request to a provider begins with, worked out once: where to, and its head."""
+
+import re
+from typing import Final, NamedTuple
+from urllib.parse import quote, urlsplit
+
+from harness.domain.failures import FailureClass
+from harness.domain.targets import Provider
+from router.ports import UpstreamFailed
+
+_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_PATH: Final = "/%:@!$&'()*+,;=-._~"
+_QUERY: Final = _PATH + "?"
+ACCEPT: Final = {False: "application/json", True: "text/event-stream"}
+
+
+class Call(NamedTuple):
+    """heads: by whether a stream is wanted, up to the length of the body."""
+
+    host: str
+    port: int
+    secure: bool
+    heads: dict[bool, bytes]
+
+    def head(self, *, stream: bool, body_bytes: int) -> bytes:
+        return b"%s%d\r\n\r\n" % (self.heads[stream], body_bytes)
+
+
+def call_for(provider: Provider, path: str, secret: str) -> Call:
+    """path: below the provider's `api_base`. secret: empty for none.
+
+    Raises UpstreamFailed (connect) for an address or a header that HTTP cannot carry.
+    """
+    try:
+        url = urlsplit(f"{provider.api_base.rstrip('/')}{path}")
+        port = url.port
+        host = (url.hostname or "").encode("idna")
+    except ValueError:
+        raise _refused(provider, "its api_base is not a URL") from None
+    if url.scheme not in ("http", "https") or not host or "@" in url.netloc:
+        raise _refused(provider, "its api_base is not http(s)://host[:port]/path")
+    secure = url.scheme == "https"
+    target = quote(url.path, _PATH) + (f"?{quote(url.query, _QUERY)}" if url.query else "")
+    name = host.decode()
+    authority = f"[{name}]" if ":" in name else name
+    headers = {
+        "host": authority if port is None else f"{authority}:{port}",
+        "content-type": "application/json",
+        "accept-encoding": "identity",
+        "user-agent": "swapgate",
+    }
+    if secret:
+        headers["authorization"] = f"Bearer {secret}"
+    heads = {}
+    for stream, accept in ACCEPT.items():
+        own = {k.lower(): v for k, v in provider.extra_headers.items()}
+        lines = _lines(provider, {"accept": accept, **headers, **own})
+        heads[stream] = f"POST {target} HTTP/1.1\r\n{lines}content-length: ".encode("latin-1")
+    return Call(name, port or (443 if secure else 80), secure, heads)
+
+
+def _lines(provider: Provider, headers: dict[str, str]) -> str:
+    for name, value in headers.items():
+        framing = name in ("content-length", "transfer-encoding")
+        if framing or not (_NAME.fullmatch(name) and _VALUE.fullmatch(value)):
+            raise _refused(provider, f"its header {name[:40]!r} cannot be sent")
+    return "".join(f"{name}: {value.strip()}\r\n" for name, value in headers.items())
+
+
+def _refused(provider: Provider, why: str) -> UpstreamFailed:
+    return UpstreamFailed(FailureClass.CONNECT, f"provider {provider.name!r}: {why}")
