@@ -72,8 +72,9 @@ def drift(view: RouteView) -> None:
     installed = shell.installation()
     for difference in seed.differences(installed.context, installed.settings):
         if difference.startswith(about):
+            # No fault: a promotion leaves the file behind.
             words = f"{difference}. The database rules; the file only seeds a new route."
-            st.html(cards.banner("The file differs.", words))
+            st.html(cards.note(words))
 
 
 def settings(view: RouteView) -> None:
