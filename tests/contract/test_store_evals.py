@@ -10,6 +10,7 @@ import pytest
 from harness.domain.errors import InputError, NotFound
 from harness.domain.evaluation import RunState, SampleError
 from harness.ports import Store
+from harness.store.rules import ENDED
 from tests.contract.builders import LATER, NEW, NOW, OLD, PIN, RUN, SAMPLE
 
 MINUTE = timedelta(minutes=1)
@@ -93,6 +94,35 @@ def test_a_lease_belongs_to_one_owner_until_it_expires(store: Store) -> None:
     with store.read() as tx:
         leased = tx.runs.get(RUN.id)
         assert (leased.lease_owner, leased.lease_until) == ("w2", LATER)
+
+
+def test_a_lease_from_a_clock_that_was_set_back_since_is_not_waited_for(store: Store) -> None:
+    hour = 60 * MINUTE
+    with store.write() as tx:
+        assert tx.runs.lease(RUN.id, "w1", now=NOW + hour, until=NOW + hour + MINUTE)
+        assert tx.runs.lease(RUN.id, "w2", now=NOW, until=NOW + MINUTE)
+        assert not tx.runs.lease(RUN.id, "w3", now=NOW - MINUTE / 2, until=NOW + MINUTE / 2)
+
+
+@pytest.mark.parametrize("ended", ENDED)
+def test_a_run_that_has_ended_is_not_leased(store: Store, ended: RunState) -> None:
+    with store.write() as tx:
+        tx.runs.set_state(RUN.id, ended)
+        assert not tx.runs.lease(RUN.id, "w1", now=NOW, until=LATER)
+        assert tx.runs.get(RUN.id).lease_owner is None
+
+
+def test_only_its_owner_leaves_a_run(store: Store) -> None:
+    with store.write() as tx:
+        tx.runs.lease(RUN.id, "w1", now=NOW, until=LATER)
+        assert not tx.runs.leave(RUN.id, "w2", RunState.DONE)
+        assert tx.runs.get(RUN.id).lease_owner == "w1"
+        assert tx.runs.leave(RUN.id, "w1", RunState.OVER_BUDGET, "no money left")
+        left = replace(RUN, state=RunState.OVER_BUDGET, message="no money left")
+        assert tx.runs.get(RUN.id) == left
+        assert not tx.runs.leave(RUN.id, "w1", RunState.DONE)
+        with pytest.raises(NotFound):
+            tx.runs.leave("r_unknown", "w1", RunState.DONE)
 
 
 def test_a_dead_owners_runs_are_queued_again(store: Store) -> None:

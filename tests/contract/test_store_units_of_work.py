@@ -15,6 +15,7 @@ from harness.domain.errors import (
     RouteBusy,
     SnapshotInvalid,
 )
+from harness.domain.evaluation import RunState
 from harness.domain.routing import Abort, ChangeSettings, RaiseWeight
 from harness.ports import Store, Transaction
 from harness.store.sql import SqlStore
@@ -347,3 +348,27 @@ def test_a_target_edited_behind_the_triggers_is_noticed(sql_stores: Stores) -> N
 
     with pytest.raises(SnapshotInvalid, match="edited in the database"):
         store.snapshot()
+
+
+def test_a_run_that_is_being_stopped_is_not_queued_by_its_leaving_worker(
+    sql_stores: Stores,
+) -> None:
+    control, worker = sql_stores(), sql_stores()
+    with control.write() as tx:
+        tx.routing.add_target(OLD)
+        tx.runs.add(RUN)
+        tx.runs.lease(RUN.id, "w1", now=NOW, until=LATER)
+        tx.runs.set_state(RUN.id, RunState.RUNNING)
+
+    def leave() -> bool:
+        with worker.write() as tx:
+            return tx.runs.leave(RUN.id, "w1", RunState.QUEUED)
+
+    with ThreadPoolExecutor(1) as other:
+        with control.write() as tx:
+            tx.runs.set_state(RUN.id, RunState.STOPPED)
+            # It waits for this unit of work to end, and finds that the run is no longer its.
+            left = other.submit(leave)
+        assert not left.result()
+    with control.read() as tx:
+        assert tx.runs.get(RUN.id).state is RunState.STOPPED

@@ -1,0 +1,92 @@
+"""The schedule on the real APScheduler: jobs run, also when somebody sets the clock."""
+
+import datetime as dt
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+
+from harness.domain.errors import ConfigError
+from harness.runtime.schedule import Job, Schedule
+
+PATIENCE_S = 30.0
+
+
+class SettableClock:
+    """The machine's clock, as far as this process sees it, with somebody's hand on it."""
+
+    def __init__(self) -> None:
+        self.set_by = dt.timedelta()
+
+    def now(self) -> dt.datetime:
+        return dt.datetime.now(dt.UTC) + self.set_by  # noqa: TID251 - set by hand here
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SettableClock:
+    clock = SettableClock()
+
+    class SetDatetime(dt.datetime):
+        @classmethod
+        def now(cls, tz: dt.tzinfo | None = None) -> "SetDatetime":
+            now = clock.now().astimezone(tz)
+            return cls.combine(now.date(), now.timetz())
+
+    for place in ("schedulers.base", "triggers.interval"):
+        monkeypatch.setattr(f"apscheduler.{place}.datetime", SetDatetime)
+    return clock
+
+
+def failed(job: str, error: BaseException) -> None:
+    raise AssertionError(f"{job} failed: {error}")
+
+
+@pytest.mark.parametrize("jump_s", [-3600.0, 3600.0])
+def test_the_loop_turns_on_when_the_clock_is_set(clock: SettableClock, jump_s: float) -> None:
+    ran = threading.Semaphore(0)
+    job = Job("loop", ran.release, every_s=0.05)
+    schedule = Schedule([job], clock=clock, on_error=failed, watch_s=0.05)
+    schedule.start()
+    try:
+        assert ran.acquire(timeout=PATIENCE_S)
+        clock.set_by = dt.timedelta(seconds=jump_s)
+        # More than could have been under way when the clock was set.
+        assert all(ran.acquire(timeout=PATIENCE_S) for _ in range(20))
+    finally:
+        schedule.stop()
+
+
+def test_a_job_that_fails_is_told_and_runs_again(clock: SettableClock) -> None:
+    told = threading.Semaphore(0)
+
+    def fails() -> None:
+        raise OSError("no")
+
+    schedule = Schedule(
+        [Job("loop", fails, every_s=0.05)],
+        clock=clock,
+        on_error=lambda _job, _error: told.release(),
+    )
+    schedule.start()
+    try:
+        assert all(told.acquire(timeout=PATIENCE_S) for _ in range(3))
+    finally:
+        schedule.stop()
+
+
+def test_cron_jobs_have_a_next_time_and_wrong_ones_are_refused(clock: SettableClock) -> None:
+    def nothing() -> None: ...
+
+    job = Job("nightly", nothing, cron="0 3 * * *")
+    schedule = Schedule([job], clock=clock, on_error=failed)
+    schedule.start()
+    try:
+        assert "T03:00:00" in schedule.next_runs()["nightly"]
+    finally:
+        schedule.stop()
+    with pytest.raises(ConfigError, match="every tuesday"):
+        Schedule([replace(job, cron="every tuesday")], clock=clock, on_error=failed)
