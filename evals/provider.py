@@ -20,6 +20,8 @@ FIRST_PAUSE_S: Final = 0.25
 LONGEST_PAUSE_S: Final = 20.0
 RETRYABLE: Final = frozenset({408, 409, 425, 429})
 SHARED_TEXT: Final = 16  # characters in common with the request that make a text suspicious
+SHARED_SECRET: Final = 8  # the same for the key and the provider's own headers
+LONGEST_ANSWER: Final = 32 * 2**20  # bytes, unpacked
 
 
 class ProviderFailed(UpstreamError):
@@ -56,11 +58,11 @@ class ProviderClient:
         first_pause_s: float = FIRST_PAUSE_S,
     ) -> None:
         self._url = provider.api_base.rstrip("/") + "/chat/completions"
-        self._key = api_key or ""
         self._headers = {
             **({"Authorization": f"Bearer {api_key}"} if api_key else {}),
             **provider.extra_headers,
         }
+        self._secrets = (api_key or "", *provider.extra_headers.values())
         self._connections = connections
         self._timeout = aiohttp.ClientTimeout(total=timeout_s, connect=10.0)
         self._first_pause_s = first_pause_s
@@ -110,8 +112,11 @@ class ProviderClient:
         """Raises _Attempt."""
         request = json.dumps(body, ensure_ascii=False).encode()
         try:
-            async with self._open().post(self._url, data=request) as response:
-                raw = await response.read()
+            # A redirect would carry the request and our headers to another host.
+            async with self._open().post(
+                self._url, data=request, allow_redirects=False
+            ) as response:
+                raw = await _whole(response)
         except TimeoutError:
             raise _Attempt("the provider did not answer in time", retry=True) from None
         except ssl.SSLError as error:
@@ -139,12 +144,35 @@ class ProviderClient:
             words = str(error["message"] if isinstance(error, dict) else error)
         except (ValueError, LookupError, TypeError, RecursionError):
             return ""
-        words = " ".join(words.split())[:300]
-        asked = "\n".join(" ".join(str(each["content"]).split()) for each in body["messages"])
-        echoes = (words[at : at + SHARED_TEXT] for at in range(len(words) - SHARED_TEXT + 1))
-        if (self._key and self._key in words) or any(each in asked for each in echoes):
+        words = _flat(words)[:300]
+        asked = "\n".join(_flat(str(each["content"])) for each in body["messages"])
+        if _share(words, asked, SHARED_TEXT) or any(
+            _share(words, secret, SHARED_SECRET) for secret in self._secrets
+        ):
             return " (its message is withheld: it repeats the request)"
         return f": {words}"
+
+
+async def _whole(response: aiohttp.ClientResponse) -> bytes:
+    """Raises _Attempt for an answer that no chat completion needs to be."""
+    raw = bytearray()
+    async for part in response.content.iter_chunked(2**16):
+        raw += part
+        if len(raw) > LONGEST_ANSWER:
+            raise _Attempt(
+                f"the answer is longer than {LONGEST_ANSWER // 2**20} MiB", retry=False
+            )
+    return bytes(raw)
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _share(one: str, other: str, length: int) -> bool:
+    """Whether so many characters in a row stand in both, in any case."""
+    one, other = one.casefold(), other.casefold()
+    return any(one[at : at + length] in other for at in range(len(one) - length + 1))
 
 
 def _seconds(retry_after: str | None) -> float | None:

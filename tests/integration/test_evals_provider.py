@@ -1,11 +1,19 @@
 """Calling a provider that fails in every way we know, over real HTTP."""
 
 import asyncio
+import gzip
 import json
 
 import pytest
 
-from evals.provider import RETRIES, Answered, ProviderClient, ProviderFailed, _seconds
+from evals.provider import (
+    LONGEST_ANSWER,
+    RETRIES,
+    Answered,
+    ProviderClient,
+    ProviderFailed,
+    _seconds,
+)
 from tests.scripted_provider import KEY, Response, Script, Served, serving
 
 BODY = {
@@ -17,7 +25,9 @@ BODY = {
 def ask(served: Served, **more: object) -> Answered:
     async def once() -> Answered:
         client = ProviderClient(
-            served.provider(extra_headers={"x-extra": "yes"}),
+            served.provider(
+                extra_headers={"x-extra": "yes", "x-project": "project-of-the-test"}
+            ),
             KEY,
             connections=2,
             first_pause_s=0.001,
@@ -97,7 +107,14 @@ def test_a_failure_that_a_retry_cannot_mend_is_told_at_once(status: int) -> None
 
 
 @pytest.mark.parametrize(
-    "message", ["Cannot parse: The secret recipe of Aunt Emma", f"Incorrect key {KEY}"]
+    "message",
+    [
+        "Cannot parse: The secret recipe of Aunt Emma",
+        "CANNOT PARSE: THE SECRET RECIPE OF AUNT EMMA",
+        f"Incorrect key {KEY}",
+        f"Incorrect key {KEY[:10]}****",
+        "Unknown x-project: project-of-the-test",
+    ],
 )
 def test_words_of_the_provider_that_repeat_prompt_or_key_are_withheld(message: str) -> None:
     with (
@@ -107,6 +124,32 @@ def test_words_of_the_provider_that_repeat_prompt_or_key_are_withheld(message: s
         ask(served)
 
     assert str(raised.value) == "HTTP 400 (its message is withheld: it repeats the request)"
+
+
+def test_a_redirect_is_not_followed() -> None:
+    with serving(in_turn(Response("mine now"))) as other:
+        moved = Response(status=307, raw=b"", headers={"location": f"{other.url}/elsewhere"})
+        with (
+            serving(in_turn(moved)) as served,
+            pytest.raises(ProviderFailed, match=r"^HTTP 307$"),
+        ):
+            ask(served)
+    assert other.requests == []
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_answer_without_measure_is_not_read_to_its_end(*, packed: bool) -> None:
+    blanks = b" " * (LONGEST_ANSWER + 2**17)
+    huge = Response(
+        raw=gzip.compress(blanks) if packed else blanks,
+        headers={"content-encoding": "gzip"} if packed else {},
+    )
+    with (
+        serving(in_turn(huge)) as served,
+        pytest.raises(ProviderFailed, match=r"^the answer is longer than 32 MiB$"),
+    ):
+        ask(served)
+    assert len(served.requests) == 1
 
 
 def test_nobody_listening_is_a_connection_that_failed() -> None:
