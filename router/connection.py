@@ -54,8 +54,8 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self._fed > MAX_HEAD_BYTES:
             # Perhaps it is the body that came along.
-            head = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-            if head > MAX_HEAD_BYTES:
+            lines = (len(name) + len(value) + len(b": \r\n") for name, value in self.headers)
+            if len(self.url) + sum(lines) > MAX_HEAD_BYTES:
                 self._head_too_large = True
                 raise HeadTooLarge
         self._in_head = False

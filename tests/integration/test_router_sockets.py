@@ -1,0 +1,296 @@
+"""The router's front door on bare sockets: what no well-behaved client would send."""
+
+import asyncio
+import json
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from router.transport.scripted import Turn
+from tests.router_upstream import Asked, Upstream, completion, running_upstream, streamed
+from tests.router_world import (
+    INCUMBENT,
+    KEY,
+    QUICK,
+    UPSTREAM_KEY,
+    World,
+    running_router,
+    snapshot,
+)
+
+CHAT = b"/v1/chat/completions"
+PLAIN = b'{"model":"support","user":"u","messages":[{"role":"user","content":"hi"}]}'
+STREAM = PLAIN.replace(b'"user"', b'"stream":true,"user"', 1)
+LAST = b"connection: close\r\n"
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Upstream]:
+    with running_upstream() as upstream:
+        yield upstream
+
+
+@pytest.fixture
+def world(upstream: Upstream, tmp_path: Path) -> Iterator[World]:
+    def turn(asked: Asked) -> Turn:
+        return streamed("a", "b") if asked.json.get("stream") else completion("hello")
+
+    upstream.turns = {INCUMBENT: turn}
+    with running_router(snapshot(upstream.url), tmp_path) as world:
+        yield world
+
+
+def request(
+    body: bytes = PLAIN,
+    *lines: bytes,
+    method: bytes = b"POST",
+    path: bytes = CHAT,
+    version: bytes = b"1.1",
+    key: str | None = KEY,
+    length: int | None = -1,
+) -> bytes:
+    """length: -1 for the body's own, None for no such header."""
+    head = [b"%s %s HTTP/%s\r\nhost: x\r\n" % (method, path, version), *lines]
+    if key is not None:
+        head.append(f"authorization: Bearer {key}\r\n".encode())
+    if length is not None:
+        head.append(b"content-length: %d\r\n" % (len(body) if length < 0 else length))
+    return b"".join((*head, b"\r\n", body))
+
+
+def connect(world: World) -> socket.socket:
+    port = int(world.url.rpartition(":")[2])
+    return socket.create_connection(("127.0.0.1", port), timeout=20)
+
+
+def until_closed(found: socket.socket) -> bytes:
+    """All that comes until the router closes the connection."""
+    out = b""
+    try:
+        while data := found.recv(65536):
+            out += data
+    except ConnectionResetError:
+        pass
+    return out
+
+
+def exchange(world: World, *parts: bytes) -> bytes:
+    """What comes back until the router closes."""
+    with connect(world) as found:
+        for part in parts:
+            try:
+                found.sendall(part)
+            except OSError:  # it answered already and hung up
+                break
+            time.sleep(0.01)
+        return until_closed(found)
+
+
+def statuses(out: bytes) -> list[int]:
+    return [int(each[:3]) for each in out.split(b"HTTP/1.1 ")[1:]]
+
+
+def error_code(out: bytes) -> object:
+    return json.loads(out[out.rindex(b"\r\n\r\n") :])["error"]["code"]
+
+
+def test_pipelined_requests_are_answered_in_order(world: World) -> None:
+    models = request(b"", LAST, method=b"GET", path=b"/v1/models")
+
+    out = exchange(world, request() + request(STREAM) + request(b"{bad") + models)
+
+    assert statuses(out) == [200, 200, 400, 200]
+    kinds = (b"chat.completion", b"[DONE]", b"invalid_json", b'"object": "list"')
+    places = [out.index(each) for each in kinds]
+    assert places == sorted(places)
+
+
+def test_a_body_may_come_in_chunks_and_after_a_100(world: World) -> None:
+    half = len(PLAIN) // 2
+    chunks = [b"%x\r\n%s\r\n" % (len(p), p) for p in (PLAIN[:half], PLAIN[half:])]
+    head = request(b"", b"transfer-encoding: chunked\r\n", LAST, length=None)
+    assert statuses(exchange(world, head, *chunks, b"0\r\n\r\n")) == [200]
+
+    head = request(b"", b"expect: 100-continue\r\n", LAST, length=len(PLAIN))
+    with connect(world) as found:
+        found.sendall(head)
+        assert found.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        found.sendall(PLAIN)
+        assert statuses(until_closed(found)) == [200]
+
+
+def test_a_body_too_large_is_refused_before_it_is_sent(world: World) -> None:
+    head = request(b"", b"expect: 100-continue\r\n", length=1 << 30)
+
+    out = exchange(world, head)
+
+    assert (statuses(out), error_code(out)) == ([413], "request_too_large")
+
+
+def test_http_1_0_is_answered_and_closed(world: World) -> None:
+    out = exchange(world, request(version=b"1.0"))
+
+    assert statuses(out) == [200]
+    assert b"chunked" not in out
+    assert b"connection: close" in out
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"nonsense\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"CONNECT a:1 HTTP/1.1\r\nhost: a\r\n\r\n",
+        "GET /é HTTP/1.1\r\nhost: a\r\n\r\n".encode(),
+        request(b"zz\r\n{}\r\n0\r\n\r\n", b"transfer-encoding: chunked\r\n", length=None),
+        request(b"2\r\n{}\r\n0\r\n\r\n", b"transfer-encoding: chunked\r\n"),  # smuggling
+        request(b"", b"content-length: 3\r\n", length=4),
+    ],
+)
+def test_what_is_not_http_is_a_400_in_the_clients_protocol(world: World, sent: bytes) -> None:
+    out = exchange(world, sent)
+
+    assert (statuses(out), error_code(out)) == ([400], "invalid_http")
+    assert statuses(exchange(world, request(PLAIN, LAST))) == [200]
+
+
+@pytest.mark.parametrize(
+    "lines", [(b"x-a: " + b"a" * 66_000 + b"\r\n",), (b"x-a: a\r\n",) * 9000]
+)
+def test_a_head_over_64_kib_is_refused(world: World, lines: tuple[bytes, ...]) -> None:
+    out = exchange(world, request(PLAIN, *lines))
+
+    assert (statuses(out), error_code(out)) == ([431], "headers_too_large")
+
+
+def test_a_head_just_under_64_kib_with_a_large_body_is_served(world: World) -> None:
+    body = PLAIN.replace(b"hi", b"x" * 200_000)
+
+    out = exchange(world, request(body, b"x-a: " + b"a" * 65_000 + b"\r\n", LAST))
+
+    assert statuses(out) == [200]
+
+
+@pytest.mark.parametrize("key", [KEY, None])
+def test_an_endless_head_is_cut_and_others_are_served_meanwhile(
+    world: World, key: str | None
+) -> None:
+    with connect(world) as endless:
+        endless.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nx-a: ")
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            endless.sendall(b"a" * 64 * 1024 * 1024)
+    assert statuses(exchange(world, request(PLAIN, LAST, key=key))) == [200 if key else 401]
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        b"",
+        b"POST /v1/chat",
+        request()[:-200],
+        # Answered with 401 at once; then nobody reads the body, and it must still end.
+        request(b"{", key="sk-sg-wrong", length=1000),
+    ],
+)
+def test_a_request_that_does_not_arrive_is_hung_up_on(
+    world: World, monkeypatch: pytest.MonkeyPatch, begun: bytes
+) -> None:
+    monkeypatch.setattr("router.connection.REQUEST_ARRIVES_S", 0.2)
+    monkeypatch.setattr("router.asgi.REQUEST_ARRIVES_S", 0.1)
+
+    with connect(world) as slow:
+        slow.sendall(begun)
+        out = until_closed(slow)
+
+    expected = {b"sk-sg-wrong": [401], b"sk-sg-good": [408]}
+    assert statuses(out) == next((v for k, v in expected.items() if k in begun), [])
+
+
+def test_an_idle_connection_is_kept_after_a_request(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("router.connection.REQUEST_ARRIVES_S", 0.05)
+    with connect(world) as found:
+        found.sendall(request())
+        assert found.recv(65536)
+        time.sleep(0.3)
+        found.sendall(request(PLAIN, LAST))
+        assert statuses(until_closed(found)) == [200]
+
+
+@pytest.mark.parametrize("method", [b"HEAD", b"OPTIONS", b"PUT", b"DELETE"])
+def test_other_methods_get_405_and_say_which_one_works(world: World, method: bytes) -> None:
+    out = exchange(world, request(b"", LAST, method=method))
+
+    assert statuses(out) == [405]
+    assert b"\r\nallow: POST\r\n" in out
+    assert out.endswith(b"\r\n\r\n") is (method == b"HEAD")
+
+
+def test_a_provider_that_closes_every_connection_costs_nobody_a_request(
+    world: World, upstream: Upstream
+) -> None:
+    upstream.hangs_up = True
+    try:
+        assert asyncio.run(many(world, connections=16, requests=25)) == {200: 400}
+    finally:
+        upstream.hangs_up = False
+
+
+def test_a_thousand_requests_at_once_are_all_answered(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    slow = Turn(steps=(0.2, *completion().steps))
+    upstream.turns = {INCUMBENT: slow}
+    settings = replace(QUICK, max_concurrent=1000, total_timeout_s=60.0)
+    with running_router(snapshot(upstream.url), tmp_path, settings) as world:
+        assert asyncio.run(many(world, connections=1000, requests=1)) == {200: 1000}
+        rows = world.wait_for_traffic(1000)
+    assert sum(row.failed for row in rows) == 0
+
+
+def test_past_the_limit_requests_are_refused_at_once_and_the_others_served(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    slow = Turn(steps=(1.0, *completion().steps))
+    upstream.turns = {INCUMBENT: slow}
+    settings = replace(QUICK, max_concurrent=10)
+    with running_router(snapshot(upstream.url), tmp_path, settings) as world:
+        found = asyncio.run(many(world, connections=50, requests=1))
+        assert found == {200: 10, 503: 40}
+        assert asyncio.run(many(world, connections=10, requests=1)) == {200: 10}
+        assert world.recorder.counters["refused_when_full"] == 40
+
+
+def test_the_callers_key_is_nowhere_in_what_goes_upstream(
+    world: World, upstream: Upstream
+) -> None:
+    exchange(world, request(PLAIN, b"authorization: Bearer another\r\n", LAST))
+
+    seen = upstream.asked[-1]
+    assert seen.headers["authorization"] == f"Bearer {UPSTREAM_KEY}"
+    assert KEY not in str(seen.headers)
+
+
+async def many(world: World, *, connections: int, requests: int) -> Counter[int]:
+    """Statuses, by how often they came."""
+    port = int(world.url.rpartition(":")[2])
+    found: Counter[int] = Counter()
+
+    async def one() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(requests):
+            writer.write(request())
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+            await reader.readexactly(length)
+            found[int(head[9:12])] += 1
+        writer.close()
+
+    await asyncio.gather(*(one() for _ in range(connections)))
+    return found
