@@ -1,6 +1,7 @@
 """The only place that picks adapters and joins them. No rules."""
 
 import os
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -93,9 +94,9 @@ def writable_home(settings: Settings) -> Path:
     """Make the folder for state. Raises ConfigError where that is not allowed."""
     try:
         settings.home.mkdir(parents=True, exist_ok=True)
-        probe = settings.home / ".writable"
-        probe.touch()
-        probe.unlink()
+        # A name of its own: other processes may look at the same moment.
+        with tempfile.TemporaryFile(dir=settings.home):
+            pass
     except OSError as error:
         raise ConfigError(
             f"{settings.home} cannot be written ({error.strerror}): "

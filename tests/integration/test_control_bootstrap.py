@@ -1,0 +1,89 @@
+"""How an installation comes together: its secret, its workers' environment."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness import bootstrap
+from harness.control import keys
+from harness.domain.access import SYSTEM, Role
+from harness.domain.errors import ConfigError, InputError, NotFound
+from harness.domain.evaluation import EvalRun, RunState
+from harness.domain.settings import Settings
+from harness.domain.targets import Target
+from tests.world import World
+
+PROCESSES = 8
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.delenv(bootstrap.SECRET_VARIABLE, raising=False)
+    monkeypatch.delenv(bootstrap.CONFIG_VARIABLE, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return replace(bootstrap.load_settings(), home=tmp_path / "home")
+
+
+def test_of_processes_that_start_at_once_one_makes_the_secret(settings: Settings) -> None:
+    start = threading.Barrier(PROCESSES)
+
+    def begin(_: int) -> bytes:
+        start.wait()
+        return bootstrap.installation_secret(settings, create=True)
+
+    with ThreadPoolExecutor(PROCESSES) as processes:
+        secrets = set(processes.map(begin, range(PROCESSES)))
+
+    assert len(secrets) == 1
+    assert len(secrets.pop()) > 40
+    assert (settings.home / bootstrap.SECRET_FILE).stat().st_mode & 0o777 == 0o600
+
+
+def test_an_empty_secret_is_never_used(settings: Settings) -> None:
+    settings.home.mkdir()
+    (settings.home / bootstrap.SECRET_FILE).touch()
+    with pytest.raises(ConfigError, match="is empty"):
+        bootstrap.installation_secret(settings, create=True)
+
+
+def test_a_missing_secret_is_not_made_by_the_way(settings: Settings) -> None:
+    with pytest.raises(ConfigError, match="swapgate init"):
+        bootstrap.installation_secret(settings)
+
+
+def test_a_worker_of_a_provider_that_is_gone_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(bootstrap.CONFIG_VARIABLE, raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "swapgate.yaml").write_text("home: here\n", encoding="utf-8")
+    installation = bootstrap.open_installation(with_workers=True, create_secret=True)
+    bootstrap.upgrade_database(installation.settings)
+    target = Target("gone", "model")
+    run = EvalRun(
+        id="run_1",
+        suite="tickets",
+        suite_digest="d" * 64,
+        target=target.id,
+        order_seed=1,
+        epochs=1,
+        wanted=1,
+        state=RunState.QUEUED,
+        created_at=installation.clock.now(),
+    )
+    with installation.store.write() as tx:
+        tx.routing.add_target(target)
+        tx.runs.add(run)
+    assert installation.workers is not None
+    with pytest.raises(NotFound, match="no provider 'gone'"):
+        installation.workers.start(run.id)
+    installation.close()
+
+
+def test_no_key_speaks_in_the_name_of_the_system(world: World) -> None:
+    ctx = world.context()
+    with pytest.raises(InputError, match="audit log"):
+        keys.create(ctx, SYSTEM, SYSTEM.name, secret=b"s", role=Role.APPROVER)
