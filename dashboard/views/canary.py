@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from dashboard import acting, cards, charts, frames, queries, shell, stories, wording
+from dashboard import acting, canary_stories, cards, charts, frames, queries, shell, wording
 from dashboard.cards import esc, strong
 from dashboard.queries import CanaryView
 from harness.control import canary as control
@@ -46,14 +46,14 @@ def header(view: CanaryView, status: CanaryStatus) -> None:
     rollout = status.rollout
     st.html(
         cards.title(
-            stories.canary_answer(status),
+            canary_stories.answer(status),
             f"Route {strong(rollout.route)} · {strong(status.candidate.name)} beside "
             f"{strong(status.incumbent.name)} · rollout {esc(rollout.id)} · started "
             f"{esc(wording.moment(rollout.started_at))}, "
             f"{esc(wording.age(rollout.started_at, view.now))}",
         )
     )
-    st.html(cards.steps(*stories.plan(rollout)))
+    st.html(cards.steps(*canary_stories.plan(rollout)))
 
 
 def controls(status: CanaryStatus) -> None:
@@ -127,13 +127,13 @@ def live(route: str, version: int) -> None:
             "router runs: `swapgate doctor`."
         )
         st.html(cards.banner("STALE.", words))
-    st.html(cards.verdict(stories.canary_card(view, status), stale=stale))
+    st.html(cards.verdict(canary_stories.card(view, status), stale=stale))
     st.html(
-        cards.section("Evidence of harm", stories.harm_line(status))
-        + cards.meter(status.action.distance_to_trip, stories.harm_tone(status))
+        cards.section("Evidence of harm", canary_stories.harm_line(status))
+        + cards.meter(status.action.distance_to_trip, canary_stories.harm_tone(status))
     )
-    st.html(cards.tiles(stories.canary_tiles(view, status), stale=stale))
-    st.html(cards.note(stories.share_line(status)))
+    st.html(cards.tiles(canary_stories.tiles(view, status), stale=stale))
+    st.html(cards.note(canary_stories.share_line(status)))
     if status.blocks:
         note = "Counted by the arm that a caller was assigned to, whoever answered in the end."
         st.html(cards.section("Failures so far", note))
