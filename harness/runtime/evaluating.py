@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from harness.domain.errors import NotFound, StoreUnavailable, SwapgateError
-from harness.domain.evaluation import LEASE_S, EvalRun, RunState, Sample
+from harness.domain.evaluation import LEASE_S, RunState, Sample
 from harness.ports import Clock, EvalJob, EvalRunner, Store
 
 BEAT_S = 2.0
@@ -45,9 +45,11 @@ class Worker:
             signal.signal(signal.SIGTERM, lambda *_: self._stop.set())
         beat = threading.Thread(target=self._beat, args=(run,), daemon=True)
         beat.start()
-        meter = _Meter(job.run, *self._progress(run))
+        meter = _Meter(job, *self._progress(run))
         try:
-            state = self.runner.run(job, self._keeper(meter), self._stop.is_set)
+            state = RunState.OVER_BUDGET
+            if not meter.over:
+                state = self.runner.run(job, self._keeper(meter), self._stop.is_set)
         finally:
             self._stop.set()
             beat.join()
@@ -138,7 +140,7 @@ def _after(state: RunState, *, complete: bool) -> RunState:
 class _Meter:
     """What the run has used so far, against its budget."""
 
-    run: EvalRun
+    job: EvalJob
     tokens: int
     cost_usd: float
 
@@ -152,9 +154,16 @@ class _Meter:
 
     @property
     def message(self) -> str:
-        budget = self.run.budget
+        budget, model = self.job.run.budget, self.job.target.model
         if budget.max_tokens is not None and self.tokens >= budget.max_tokens:
             return f"{self.tokens} tokens of {budget.max_tokens} are used"
-        if budget.max_cost_usd is not None and self.cost_usd >= budget.max_cost_usd:
+        if budget.max_cost_usd is None:
+            return ""
+        if model not in self.job.provider.prices:
+            return (
+                f"the price of {model} is not known, so that its cost cannot be held to "
+                f"${budget.max_cost_usd:.4f}: give provider {self.job.provider.name} a price"
+            )
+        if self.cost_usd >= budget.max_cost_usd:
             return f"${self.cost_usd:.4f} of ${budget.max_cost_usd:.4f} are used"
         return ""

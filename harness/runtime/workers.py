@@ -12,7 +12,11 @@ from pathlib import Path
 from typing import IO
 
 # What Python, temporary files, time and a locale need. Keys are added by name, per worker.
-KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV", "SYSTEMROOT")
+KEPT = (
+    *("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV", "SYSTEMROOT"),
+    # A company's own certificate authority; OpenSSL reads these.
+    *("SSL_CERT_FILE", "SSL_CERT_DIR"),
+)
 LAST_WORDS, READ_AT_MOST = 400, 65_536
 
 
