@@ -4,15 +4,22 @@ import itertools
 import json
 import math
 from dataclasses import replace
+from functools import cache
 
+import numpy as np
+import numpy.typing as npt
 import pytest
+from scipy.stats import chi2
 
-from harness.domain.routing import Arm, Canary, Route, arm_of
+from harness.domain.routing import BUCKETS, Arm, Canary, Route, arm_of, bucket_of
 from router.body import ChatRequest, read_chat
 from router.sticky import sticky_key
 
 ROUTE = Route("support", 1, "t_old", Canary("t_new", 100, "salt", "r-1"))
 KEYS = 100_000
+SALTS = 12
+GOLDEN = [5902, 7796, 3689, 3669, 7819]
+IntArray = npt.NDArray[np.int64]
 
 
 def request(**fields: object) -> ChatRequest:
@@ -20,10 +27,14 @@ def request(**fields: object) -> ChatRequest:
     return read_chat(json.dumps({"model": "support", "messages": messages, **fields}).encode())
 
 
-def arm(key: str, weight_bps: int) -> Arm:
+@cache
+def at(weight_bps: int) -> Route:
     assert ROUTE.canary
-    canary = replace(ROUTE.canary, weight_bps=weight_bps)
-    return arm_of(replace(ROUTE, canary=canary), key)
+    return replace(ROUTE, canary=replace(ROUTE.canary, weight_bps=weight_bps))
+
+
+def arm(key: str, weight_bps: int) -> Arm:
+    return arm_of(at(weight_bps), key)
 
 
 @pytest.mark.req("F3", "F4")
@@ -41,11 +52,60 @@ def test_of_100_000_users_the_canary_gets_its_share_within_binomial_bounds(
     assert abs(found - KEYS * share) <= 4 * math.sqrt(KEYS * share * (1 - share))
 
 
-@pytest.mark.req("F4")
-def test_a_key_moves_to_the_canary_once_and_never_back() -> None:
+@pytest.fixture(scope="module")
+def buckets() -> IntArray:
+    """A row for each salt, a column for each key."""
+    keys = [f"user:user-{i}" for i in range(KEYS)]
+    rows = [[bucket_of(key, salt=f"salt_{n}") for key in keys] for n in range(SALTS)]
+    return np.array(rows)
+
+
+@pytest.mark.req("F3")
+@pytest.mark.parametrize("weight_bps", [100, 500, 2500])
+def test_whatever_the_salt_1_percent_of_100_000_keys_is_1_percent(
+    buckets: IntArray, weight_bps: int
+) -> None:
+    found = (buckets < weight_bps).sum(axis=1)
+
+    share = weight_bps / 10_000
+    assert np.all(np.abs(found - KEYS * share) <= 4 * math.sqrt(KEYS * share * (1 - share)))
+    # Not too even either: the salts draw independently, they do not deal out.
+    assert len(set(found.tolist())) > 1
+
+
+@pytest.mark.req("F3")
+def test_every_bucket_gets_its_keys_whatever_the_salt(buckets: IntArray) -> None:
+    cells = 100
+    for row in buckets:
+        counts = np.bincount(row // (BUCKETS // cells), minlength=cells)
+        statistic = float(((counts - KEYS / cells) ** 2 / (KEYS / cells)).sum())
+        assert 1e-5 < chi2.sf(statistic, cells - 1) < 1 - 1e-5
+
+
+@pytest.mark.req("F3")
+@pytest.mark.parametrize("weight_bps", [100, 2500, 5000])
+def test_a_rollouts_canary_says_nothing_about_the_next_ones(
+    buckets: IntArray, weight_bps: int
+) -> None:
+    share = weight_bps / 10_000
+    both = share * share
+    for one, other in itertools.combinations(buckets < weight_bps, 2):
+        found = int((one & other).sum())
+        assert abs(found - KEYS * both) <= 4.5 * math.sqrt(KEYS * both * (1 - both))
+
+
+def test_every_worker_and_every_version_puts_a_key_in_the_same_bucket() -> None:
+    """A change here would move users to the other arm in the middle of their rollout."""
+    found = [bucket_of(f"user:{i}", salt="salt_1") for i in range(5)]
+
+    assert found == GOLDEN
+
+
+@pytest.mark.req("F3", "F4")
+def test_raising_the_weight_moves_nobody_back() -> None:
     weights = (1, 100, 500, 2500, 10_000)
-    for i in range(KEYS // 10):
-        arms = [arm(f"user:{i}", weight) for weight in weights]
+    for i in range(KEYS):
+        arms = [arm_of(route, f"user:{i}") for route in map(at, weights)]
         moves = [(a, b) for a, b in itertools.pairwise(arms) if a is not b]
         assert moves in ([], [(Arm.INCUMBENT, Arm.CANARY)])
 
