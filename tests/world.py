@@ -25,7 +25,7 @@ from harness.domain.rollout import Rollout
 from harness.domain.routing import RouteSettings, RouteSuite
 from harness.domain.settings import SuiteSettings
 from harness.domain.targets import Price, Provider, Target
-from harness.ports import Clock, Store, Transaction
+from harness.ports import Chance, Clock, Store, Transaction
 from harness.runtime.chance import CountingChance
 from harness.runtime.clock import ManualClock
 from harness.runtime.evaluating import Worker
@@ -67,7 +67,7 @@ class World:
     folder: Path
     store: Store
     clock: ManualClock = field(default_factory=ManualClock)
-    chance: CountingChance = field(default_factory=CountingChance)
+    chance: Chance = field(default_factory=CountingChance)
     policy: Policy = POLICY
     script: Callable[[Target, Item, int], str] = answer
     boot: Callable[[str], None] = lambda _run: None

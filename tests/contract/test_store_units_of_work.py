@@ -372,3 +372,29 @@ def test_a_run_that_is_being_stopped_is_not_queued_by_its_leaving_worker(
         assert not left.result()
     with control.read() as tx:
         assert tx.runs.get(RUN.id).state is RunState.STOPPED
+
+
+def test_a_decision_and_a_wish_for_more_items_never_wait_for_each_other(
+    sql_stores: Stores,
+) -> None:
+    decider, starter = sql_stores(), sql_stores()
+    seeded(decider)
+    with decider.write() as tx:
+        tx.runs.add(RUN)
+    wished = threading.Event()
+
+    def start() -> None:
+        with starter.write() as tx:
+            tx.runs.want(RUN.id, RUN.wanted + 1)
+            wished.set()
+            tx.audit.append(at=NOW, actor="a", action="start", subject="c", details={})
+
+    with ThreadPoolExecutor(1) as other:
+        with decider.write() as tx:
+            tx.audit.append(at=NOW, actor="a", action="decide", subject="c", details={})
+            started = other.submit(start)
+            wished.wait(0.5)
+            tx.runs.set_state(RUN.id, RunState.STOPPED)
+        started.result()
+    with decider.read() as tx:
+        assert tx.runs.get(RUN.id) == replace(RUN, wanted=RUN.wanted + 1)

@@ -70,17 +70,3 @@ def test_a_crash_at_any_write_leaves_a_right_state_and_the_next_process_ends_the
         for run in tx.runs.list():
             asked = [(s.item, s.epoch) for s in tx.runs.samples(run.id)]
             assert len(asked) == len(set(asked)) <= ITEMS
-
-
-def test_of_two_control_processes_every_step_happens_once(world: World) -> None:
-    proposal = world.propose("sim/better")
-    one, two = world.context(), world.context()
-    for _ in range(60):
-        for ctx in (one, two):
-            world.turn(ctx)
-        world.feed()
-        if not world.get(proposal.id).open:
-            break
-    assert world.get(proposal.id).phase is Phase.PROMOTED
-    kinds = [record.kind for record in routes.history(world.context(), "chat")]
-    assert kinds == ["promotion", "weight", "weight", "canary", "baseline"]

@@ -1,0 +1,209 @@
+"""Several control processes and people at the same moment: every step happens once."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.control import canary, propose, reconcile, routes
+from harness.control.propose import Wish
+from harness.domain.access import SYSTEM
+from harness.domain.errors import Conflict, IllegalTransition, NotFound, StaleWrite
+from harness.domain.proposal import Phase, Proposal
+from harness.domain.rollout import Signal
+from harness.domain.routing import RouteSettings, RouteSuite
+from harness.ports import Store
+from harness.runtime.chance import SystemChance
+from harness.runtime.clock import ManualClock
+from harness.store.sql import SqlStore
+from tests.world import ANN, BEN, ITEMS, SECRET, World, approved
+
+PROMOTED = ["promotion", "weight", "weight", "canary", "baseline"]
+ENDS = {
+    "chat": ("better", Phase.PROMOTED, PROMOTED),
+    "mail": ("worse", Phase.REJECTED, ["baseline"]),
+    "code": ("good", Phase.PROMOTED, PROMOTED),
+    "draft": ("equal", Phase.REJECTED, ["baseline"]),
+}
+TURNS = 400
+
+
+@pytest.fixture
+def world(database_url: str, tmp_path: Path) -> Iterator[World]:
+    clock = ManualClock()
+    store = SqlStore(database_url, secret=SECRET, clock=clock)
+    made = World(tmp_path, store, clock=clock, chance=SystemChance())
+    made.set_up()
+    yield made
+    store.close()
+
+
+@contextmanager
+def stores(url: str, world: World, count: int) -> Iterator[list[Store]]:
+    """Stores of as many processes as `count`, on the world's database."""
+    with ExitStack() as opened:
+        yield [
+            opened.enter_context(closing(SqlStore(url, secret=SECRET, clock=world.clock)))
+            for _ in range(count)
+        ]
+
+
+def proposals(world: World) -> dict[str, Proposal]:
+    settings = RouteSettings(suites=(RouteSuite("colours"),))
+    ctx = world.context()
+    for route in list(ENDS)[1:]:
+        routes.create(ctx, SYSTEM, route, "sim/base", settings=settings)
+    return {
+        route: propose.create(ctx, ANN, Wish(route, f"sim/{candidate}"))
+        for route, (candidate, _, _) in ENDS.items()
+    }
+
+
+def turning(world: World, store: Store, done: threading.Event) -> Callable[[], None]:
+    """A control process. A conflict is for its next turn; any other failure is a fault."""
+
+    def run() -> None:
+        ctx = world.context(store)
+        for _ in range(TURNS):
+            if done.is_set():
+                return
+            for words in reconcile.reconcile(ctx).failed:
+                assert "Error" not in words, words
+            world.clock.advance(0.1)
+
+    return run
+
+
+def fed_until_closed(world: World, ids: list[str], running: list[Future[None]]) -> None:
+    while any(world.get(each).open for each in ids):
+        world.feed()
+        if any(each.done() for each in running):
+            break
+
+
+@pytest.mark.req("F1", "F5")
+def test_of_two_control_processes_at_once_every_step_happens_once(
+    world: World, database_url: str
+) -> None:
+    made = proposals(world)
+    done = threading.Event()
+    with stores(database_url, world, 2) as opened, ThreadPoolExecutor(2) as processes:
+        running = [processes.submit(turning(world, store, done)) for store in opened]
+        fed_until_closed(world, [each.id for each in made.values()], running)
+        done.set()
+        for each in running:
+            each.result()
+
+    assert_each_step_once(world, made)
+
+
+def assert_each_step_once(world: World, made: dict[str, Proposal]) -> None:
+    with world.store.read() as tx:
+        assert tx.audit.first_break() is None
+        for run in tx.runs.list():
+            asked = [(s.item, s.epoch) for s in tx.runs.samples(run.id)]
+            assert len(asked) == len(set(asked)) <= ITEMS
+        verdicts = {route: len(tx.verdicts.of(each.id)) for route, each in made.items()}
+        rollouts = [len(tx.rollouts.list(route=route)) for route in made]
+    ends = {
+        route: (
+            made[route].id and wanted[0],
+            world.get(made[route].id).phase,
+            [record.kind for record in routes.history(world.context(), route)],
+        )
+        for route, wanted in ENDS.items()
+    }
+    assert ends == ENDS
+    assert verdicts == dict.fromkeys(ENDS, 1)
+    assert rollouts == [1, 0, 1, 0]
+
+
+@pytest.mark.req("F1")
+def test_people_and_two_control_processes_at_once_leave_one_truth(
+    world: World, database_url: str
+) -> None:
+    """The abort, the rollback by hand or the promotion wins; the others are told."""
+    proposal = world.propose("sim/better")
+    world.until_decided(proposal.id)
+    while world.store.snapshot().table.routes["chat"].canary is not None:
+        world.feed()
+        with world.store.read() as tx:
+            if tx.rollouts.live()[0].last_step:
+                break
+        world.turn()
+    for _ in range(20):
+        world.feed()
+    start = threading.Barrier(3)
+
+    def at_once(act: Callable[[], object]) -> Callable[[], None]:
+        def run() -> None:
+            start.wait()
+            try:
+                act()
+            except (Conflict, IllegalTransition, NotFound):
+                return
+
+        return run
+
+    with stores(database_url, world, 3) as (one, two, three), ThreadPoolExecutor(3) as people:
+        ctx = world.context(three)
+        acts: list[Callable[[], object]] = [
+            lambda: [world.turn(world.context(one)) for _ in range(5)],
+            lambda: [world.turn(world.context(two)) for _ in range(5)],
+            lambda: canary.by_hand(ctx, BEN, "chat", Signal.ABORT, "now"),
+        ]
+        for each in [people.submit(at_once(act)) for act in acts]:
+            each.result()
+    world.turn()
+
+    after = world.get(proposal.id)
+    serving = routes.table(world.context()).routes["chat"]
+    ended = routes.history(world.context(), "chat")[0].kind
+    assert serving.canary is None
+    assert (after.phase, ended, serving.incumbent) in [
+        (Phase.PROMOTED, "promotion", proposal.candidate),
+        (Phase.ROLLED_BACK, "abort", proposal.incumbent),
+    ]
+    with world.store.read() as tx:
+        assert [r.state.value for r in tx.rollouts.list()] == [after.phase.value]
+        assert tx.audit.first_break() is None
+
+
+def test_an_approval_in_time_wins_over_an_expiry_that_looked_before(world: World) -> None:
+    world.policy = approved()
+    proposal = world.propose("sim/better")
+    seen = world.until_decided(proposal.id)
+    ctx = world.context()
+    propose.approve(ctx, BEN, proposal.id)
+    world.clock.advance(8 * 86_400)
+
+    with pytest.raises(StaleWrite):
+        reconcile._one(ctx, seen)
+    world.turn()
+    assert world.get(proposal.id).phase is Phase.CANARY
+
+
+def test_an_expiry_in_time_wins_over_an_approval(world: World) -> None:
+    world.policy = approved()
+    proposal = world.propose("sim/better")
+    world.until_decided(proposal.id)
+    world.clock.advance(8 * 86_400)
+    world.turn()
+
+    with pytest.raises(IllegalTransition):
+        propose.approve(world.context(), BEN, proposal.id)
+    assert world.get(proposal.id).phase is Phase.REJECTED
+
+
+def test_of_two_approvers_one_is_told_that_it_is_done(world: World) -> None:
+    world.policy = approved()
+    proposal = world.propose("sim/better")
+    world.until_decided(proposal.id)
+    propose.approve(world.context(), BEN, proposal.id)
+
+    with pytest.raises(Conflict, match="approved already, by ben"):
+        propose.approve(world.context(), replace(BEN, name="cy"), proposal.id)
