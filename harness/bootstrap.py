@@ -263,7 +263,7 @@ def serve_router(installation: Installation) -> None:
     holder = SnapshotHolder(installation.store, home / "snapshot.json")
     holder.boot()
     # A new name for every process: blocks are numbered from 1 in each.
-    worker = installation.context.chance.token("router-")
+    worker = SystemChance().token("router-")
     recorder = Recorder(
         installation.store,
         Spool(home / "observations.jsonl"),

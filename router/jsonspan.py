@@ -43,6 +43,9 @@ def _refuse(constant: str) -> NoReturn:
 
 _PARSE: Final = json.JSONDecoder(parse_constant=_refuse).raw_decode
 _SPACE: Final = re.compile(r"[ \t\n\r]*").match
+# A name without escapes, which are rare, up to its value; and what follows a value.
+_PLAIN_NAME: Final = re.compile(r'"([^"\\\x00-\x1f]*)"[ \t\n\r]*:[ \t\n\r]*').match
+_AFTER_VALUE: Final = re.compile(r"[ \t\n\r]*([,}])[ \t\n\r]*").match
 _NOT_STRUCTURE: Final = bytes(b for b in range(256) if b not in b'"[]{}')
 
 
@@ -117,20 +120,29 @@ def walk_object(text: str, start: int) -> Members:
     if text[at : at + 1] == "}":
         return Members(values, at)
     while True:
-        if text[at : at + 1] != '"':
-            raise InputError(f"expected a name in double quotes at character {at}")
-        name, _, end = _parse(text, at)
+        name, value_at = _name(text, at)
         if name in values:
             raise InputError(f"the name {name!r} occurs twice, again at character {at}")
-        at = _skip(text, _expect(text, _skip(text, end), ":"))
-        value = _parse(text, at)
-        values[str(name)] = value
+        value = values[name] = _parse(text, value_at)
         if len(values) > MAX_MEMBERS:
             raise InputError(f"an object has more than {MAX_MEMBERS} names")
-        at = _skip(text, value.end)
-        if text[at : at + 1] == "}":
-            return Members(values, at)
-        at = _skip(text, _expect(text, at, ","))
+        mark = _AFTER_VALUE(text, value.end)
+        if mark is None:
+            raise InputError(f"expected ',' or '}}' at character {value.end}")
+        if mark[1] == "}":
+            return Members(values, mark.start(1))
+        at = mark.end()
+
+
+def _name(text: str, at: int) -> tuple[str, int]:
+    """The name at text[at], and where its value begins."""
+    plain = _PLAIN_NAME(text, at)
+    if plain:
+        return plain[1], plain.end()
+    if text[at : at + 1] != '"':
+        raise InputError(f"expected a name in double quotes at character {at}")
+    name, _, end = _parse(text, at)
+    return str(name), _skip(text, _expect(text, _skip(text, end), ":"))
 
 
 def _parse(text: str, at: int) -> Value:

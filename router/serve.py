@@ -47,6 +47,8 @@ def server(
         log_config=None,
         access_log=False,
         server_header=False,
+        # Nothing here asks for the caller's address.
+        proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=round(drain_s),
         backlog=2048,
