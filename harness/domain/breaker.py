@@ -162,15 +162,11 @@ def settle(
     effect = None if failure is None else RULES[failure].breaker
     if effect in _HARM and (breaker.failed_at is None or breaker.failed_at < now):
         breaker = breaker._replace(failed_at=now)
-    if ticket != breaker.serial:
+    if ticket != breaker.serial or breaker.state is BreakerState.OPEN:
         return breaker
-    match breaker.state:
-        case BreakerState.CLOSED:
-            return _counted(breaker, failure, effect, now, policy)
-        case BreakerState.HALF_OPEN:
-            return _probed(breaker, failure, effect, now, policy)
-        case BreakerState.OPEN:
-            return breaker
+    if breaker.state is BreakerState.CLOSED:
+        return _counted(breaker, failure, effect, now, policy)
+    return _probed(breaker, failure, effect, now, policy)
 
 
 def _counted(

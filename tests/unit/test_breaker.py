@@ -1,0 +1,339 @@
+"""The breaker's laws: when it opens, who may probe, when it closes, and what it forgets."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from harness.domain.breaker import (
+    BUCKETS,
+    CLOSED,
+    LAST_RESORT,
+    PROBE_UNDER_WAY_S,
+    TRANSITIONS,
+    Breaker,
+    BreakerPolicy,
+    BreakerState,
+    Move,
+    Ticket,
+    _moved,
+    admissible,
+    admit,
+    retry_in_s,
+    settle,
+)
+from harness.domain.errors import IllegalTransition, InputError
+from harness.domain.failures import RULES, BreakerEffect, FailureClass
+
+F = FailureClass
+POLICY = BreakerPolicy()
+OPENING = [each for each in F if RULES[each].breaker is BreakerEffect.OPENS]
+NEUTRAL = [each for each in F if RULES[each].breaker is BreakerEffect.NEUTRAL]
+COUNTED = [each for each in F if RULES[each].breaker is BreakerEffect.FAILURE]
+
+
+def after(breaker: Breaker, now: float, *outcomes: F | None) -> Breaker:
+    """One request after another, each admitted."""
+    for outcome in outcomes:
+        breaker, ticket = admit(breaker, now, POLICY)
+        assert ticket is not None
+        breaker = settle(breaker, ticket, outcome, now, POLICY)
+    return breaker
+
+
+def opened(now: float = 0.0) -> Breaker:
+    return after(CLOSED, now, F.QUOTA)
+
+
+@pytest.mark.req("A6", "B4")
+def test_five_failures_within_a_minute_open_it_for_two() -> None:
+    four = after(CLOSED, 10.0, *[F.SERVER] * 4)
+    five = after(four, 40.0, F.TIMEOUT)
+
+    assert four.state is BreakerState.CLOSED
+    assert five.state is BreakerState.OPEN
+    assert five.because is F.TIMEOUT
+    assert admit(five, 159.9, POLICY)[1] is None
+    assert admit(five, 160.0, POLICY)[1] is not None
+
+
+@pytest.mark.req("B4")
+def test_five_failures_in_more_than_a_minute_do_not_open_it() -> None:
+    breaker = after(CLOSED, 0.0, *[F.SERVER] * 4)
+
+    assert after(breaker, 60.0, F.SERVER).state is BreakerState.CLOSED
+
+
+@pytest.mark.req("B4")
+@pytest.mark.parametrize(("good", "state"), [(20, "open"), (21, "closed")])
+def test_five_failures_open_it_only_when_they_are_a_fifth_of_the_window(
+    good: int, state: str
+) -> None:
+    breaker = after(CLOSED, 0.0, *[None] * good, *[F.SERVER] * 5)
+
+    assert breaker.state.value == state
+
+
+@given(st.lists(st.sampled_from([None, *COUNTED, *NEUTRAL]), max_size=60))
+def test_within_one_moment_it_opens_exactly_when_both_thresholds_are_reached(
+    outcomes: list[F | None],
+) -> None:
+    breaker, requests, failures = CLOSED, 0, 0
+    for outcome in outcomes:
+        breaker = after(breaker, 7.0, outcome)
+        requests += outcome not in NEUTRAL
+        failures += outcome in COUNTED
+        both = failures >= 5 and failures * 5 >= requests and outcome in COUNTED
+        assert (breaker.state is BreakerState.OPEN) is both
+        if both:
+            return
+
+
+@pytest.mark.req("A6", "B3")
+@pytest.mark.parametrize("failure", OPENING)
+def test_a_fault_of_ours_opens_it_at_once(failure: F) -> None:
+    breaker = after(CLOSED, 0.0, *[None] * 100, failure)
+
+    assert breaker.state is BreakerState.OPEN
+    assert breaker.because is failure
+
+
+@pytest.mark.req("A6")
+@pytest.mark.parametrize("failure", NEUTRAL)
+def test_a_neutral_outcome_changes_nothing_while_closed(failure: F) -> None:
+    assert after(CLOSED, 0.0, *[failure] * 50) == CLOSED
+
+
+@pytest.mark.req("A6", "B4")
+def test_half_open_lets_one_probe_at_a_time_and_closes_after_three_good_ones() -> None:
+    breaker = opened()
+    for left in (2, 1, 0):
+        breaker, probe = admit(breaker, 120.0, POLICY)
+        assert breaker.state is BreakerState.HALF_OPEN
+        assert probe is not None
+        assert admit(breaker, 120.0, POLICY) == (breaker, None)
+        assert retry_in_s(breaker, 120.0, POLICY) == PROBE_UNDER_WAY_S
+        breaker = settle(breaker, probe, None, 121.0, POLICY)
+        assert breaker.state is (BreakerState.HALF_OPEN if left else BreakerState.CLOSED)
+
+    assert breaker == Breaker(serial=breaker.serial, failed_at=0.0)
+
+
+@pytest.mark.req("A6")
+@pytest.mark.parametrize("failure", NEUTRAL)
+def test_a_neutral_probe_is_given_back_and_counts_for_nothing(failure: F) -> None:
+    breaker, probe = admit(opened(), 120.0, POLICY)
+    assert probe is not None
+
+    breaker = settle(breaker, probe, failure, 121.0, POLICY)
+
+    assert (breaker.state, breaker.good_probes) == (BreakerState.HALF_OPEN, 0)
+    assert admissible(breaker, 121.0, POLICY)
+    assert retry_in_s(breaker, 121.0, POLICY) == 0.0
+
+
+@pytest.mark.req("A6", "B4")
+@pytest.mark.parametrize("failure", [*COUNTED, *OPENING])
+def test_every_failed_probe_doubles_the_time_up_to_fifteen_minutes(failure: F) -> None:
+    breaker, now = opened(), 0.0
+    for expected in (120.0, 240.0, 480.0, 900.0, 900.0):
+        assert breaker.open_s == expected
+        assert retry_in_s(breaker, now, POLICY) == expected
+        now += expected
+        breaker = after(breaker, now, None, None, failure)
+        assert breaker.state is BreakerState.OPEN
+        assert breaker.because is failure
+
+
+def test_a_target_that_recovered_starts_again_with_the_shortest_time() -> None:
+    breaker = after(opened(), 120.0, F.SERVER)
+    breaker = after(breaker, 360.0, None, None, None, F.QUOTA)
+
+    assert breaker.open_s == 120.0
+
+
+def test_a_closed_breaker_forgets_what_was_before_it_opened() -> None:
+    breaker = after(CLOSED, 119.0, *[F.SERVER] * 5)
+    breaker = after(breaker, 239.0, None, None, None, *[F.SERVER] * 4)
+
+    assert breaker.state is BreakerState.CLOSED
+
+
+@pytest.mark.parametrize("outcome", [None, *F])
+def test_an_answer_to_a_request_from_before_the_opening_moves_nothing(
+    outcome: F | None,
+) -> None:
+    _, early = admit(CLOSED, 0.0, POLICY)
+    assert early is not None
+    half_open, _ = admit(opened(), 120.0, POLICY)
+    closed_again = after(opened(), 120.0, None, None, None)
+
+    for breaker in (opened(), half_open, closed_again):
+        late = settle(breaker, early, outcome, 130.0, POLICY)
+        assert late._replace(failed_at=None) == breaker._replace(failed_at=None)
+
+
+def test_a_probe_that_is_settled_twice_counts_once() -> None:
+    breaker, probe = admit(opened(), 120.0, POLICY)
+    assert probe is not None
+    for _ in range(3):
+        breaker = settle(breaker, probe, None, 121.0, POLICY)
+
+    assert breaker.good_probes == 1
+
+
+def test_a_probe_that_is_never_settled_is_given_up_after_its_lease() -> None:
+    breaker, lost = admit(opened(), 120.0, POLICY)
+    lease_over = 120.0 + POLICY.probe_lease_s
+
+    assert admit(breaker, lease_over - 0.1, POLICY)[1] is None
+    breaker, probe = admit(breaker, lease_over, POLICY)
+    assert probe not in (None, lost)
+    assert lost is not None
+    assert settle(breaker, lost, F.SERVER, lease_over, POLICY).state is BreakerState.HALF_OPEN
+
+
+@pytest.mark.parametrize("outcome", [None, *COUNTED, *OPENING])
+def test_a_last_resort_only_moves_the_time_of_the_last_failure(outcome: F | None) -> None:
+    breaker = settle(opened(), LAST_RESORT, outcome, 50.0, POLICY)
+
+    assert breaker == opened()._replace(failed_at=0.0 if outcome is None else 50.0)
+
+
+def test_the_time_of_the_last_failure_never_goes_back() -> None:
+    breaker = settle(opened(50.0), LAST_RESORT, F.SERVER, 10.0, POLICY)
+
+    assert breaker.failed_at == 50.0
+
+
+def test_a_pair_that_the_table_does_not_have_is_refused() -> None:
+    for state in BreakerState:
+        for move in Move:
+            breaker = Breaker(state=state)
+            if (state, move) in TRANSITIONS:
+                moved = _moved(breaker, move)
+                assert moved.state is TRANSITIONS[state, move]
+                assert moved.serial == 1
+            else:
+                with pytest.raises(IllegalTransition, match=state.value):
+                    _moved(breaker, move)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"failures": 0},
+        {"probe_successes": 0},
+        {"window_s": 0.0},
+        {"open_s": 0.0},
+        {"probe_lease_s": 0.0},
+        {"share": 1.1},
+        {"share": -0.1},
+        {"share": math.nan},
+        {"open_max_s": 1.0},
+    ],
+)
+def test_a_policy_that_makes_no_breaker_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        BreakerPolicy(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_policy_at_its_limits_is_a_policy() -> None:
+    smallest = BreakerPolicy(failures=1, share=0.0, open_s=1.0, open_max_s=1.0)
+
+    breaker, ticket = admit(CLOSED, 0.0, smallest)
+    assert ticket is not None
+    assert settle(breaker, ticket, F.SERVER, 0.0, smallest).open_until == 1.0
+    assert BreakerPolicy(share=1.0, probe_successes=1).share == 1.0
+
+
+class AnyTraffic(RuleBasedStateMachine):
+    """Requests begin and end in any order, time passes, and an oracle keeps the books."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.breaker, self.now = CLOSED, 1000.0
+        self.out: list[tuple[Ticket, bool]] = []  # and whether it is a probe
+        self.counted: list[tuple[int, bool]] = []  # bucket and whether failed, since closing
+
+    @rule(seconds=st.sampled_from([0.1, 4.0, 5.0, 31.0, 60.0, 120.0, 1000.0]))
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule()
+    def begin(self) -> None:
+        before = self.breaker
+        may = admissible(before, self.now, POLICY)
+        self.breaker, ticket = admit(before, self.now, POLICY)
+        assert may is (ticket is not None)
+        if before.state is BreakerState.CLOSED:
+            assert ticket is not None
+        if ticket is None:
+            assert self.breaker == before
+            assert retry_in_s(before, self.now, POLICY) > 0
+        else:
+            self.out.append((ticket, before.state is not BreakerState.CLOSED))
+
+    @rule(failure=st.sampled_from([F.SERVER, F.CONNECT]), times=st.integers(1, 8))
+    def fail_some(self, failure: F, times: int) -> None:
+        for _ in range(times):
+            self.begin()
+            if self.out:
+                self.end(failure, -1)
+
+    @precondition(lambda self: self.out)
+    @rule(outcome=st.sampled_from([None, None, None, *F]), which=st.integers(0, 100))
+    def end(self, outcome: F | None, which: int) -> None:
+        ticket, probe = self.out.pop(which % len(self.out))
+        before = self.breaker
+        self.breaker = settle(before, ticket, outcome, self.now, POLICY)
+        if before.state is BreakerState.CLOSED and ticket == before.serial:
+            self._keep_books(outcome)
+        if before.state is not self.breaker.state:
+            reachable = {to for (state, _), to in TRANSITIONS.items() if state is before.state}
+            assert self.breaker.state in reachable
+            assert self.breaker.serial > before.serial
+            self._check_move(before, outcome, probe=probe)
+
+    def _keep_books(self, outcome: F | None) -> None:
+        if outcome not in NEUTRAL:
+            bucket = int(self.now * BUCKETS // POLICY.window_s)
+            self.counted.append((bucket, outcome is not None))
+
+    def _check_move(self, before: Breaker, outcome: F | None, *, probe: bool) -> None:
+        if before.state is BreakerState.CLOSED:
+            bucket = int(self.now * BUCKETS // POLICY.window_s)
+            window = [failed for at, failed in self.counted if at > bucket - BUCKETS]
+            enough = sum(window) >= 5 and sum(window) / len(window) >= 0.2
+            assert outcome in OPENING or (enough and outcome in COUNTED)
+            assert self.breaker.open_s == POLICY.open_s
+        elif self.breaker.state is BreakerState.OPEN:
+            assert probe
+            assert outcome in (*COUNTED, *OPENING)
+            assert self.breaker.open_s == min(2 * before.open_s, POLICY.open_max_s)
+        else:
+            assert probe
+            assert before.good_probes == POLICY.probe_successes - 1
+        self.counted.clear()
+
+    @invariant()
+    def never_more_than_one_probe_counts(self) -> None:
+        if self.breaker.state is BreakerState.HALF_OPEN:
+            valid = [ticket for ticket, _ in self.out if ticket == self.breaker.serial]
+            assert len(valid) == (self.breaker.probe_since is not None)
+
+    @invariant()
+    def nothing_is_negative_and_memory_is_bounded(self) -> None:
+        breaker = self.breaker
+        assert len(breaker.window) <= BUCKETS
+        assert all(0 <= each.failures <= each.requests for each in breaker.window)
+        assert 0 <= breaker.good_probes < POLICY.probe_successes
+        assert 0 <= breaker.open_s <= POLICY.open_max_s
+        if breaker.state is not BreakerState.CLOSED:
+            assert breaker.window == ()
+            assert breaker.because is not None
+
+
+TestAnyTraffic = pytest.mark.req("A6", "B4")(AnyTraffic.TestCase)

@@ -1,0 +1,83 @@
+"""What a request needs and what a target lacks of it."""
+
+from dataclasses import fields, replace
+
+import pytest
+
+from harness.domain.capabilities import (
+    UNKNOWN,
+    Capabilities,
+    Endpoint,
+    Needs,
+    missing,
+    serialized,
+)
+
+NOTHING = Capabilities(
+    **{each.name: False for each in fields(Capabilities) if each.name != "context_window"}
+)
+FEATURES = {
+    "stream": "streaming",
+    "tools": "tools",
+    "parallel_tools": "parallel tool calls",
+    "json_schema": "JSON schema",
+    "vision": "vision",
+}
+
+
+@pytest.mark.req("A4", "B7")
+@pytest.mark.parametrize(("field", "word"), FEATURES.items())
+def test_a_need_that_is_not_met_is_named(field: str, word: str) -> None:
+    needs = Needs(**{field: True})  # type: ignore[arg-type]
+    lacking = Capabilities(**{field: False})
+
+    assert missing(needs, lacking) == (word,)
+    assert missing(Needs(), lacking) == ()
+    assert missing(needs, Capabilities()) == ()
+
+
+@pytest.mark.parametrize("endpoint", list(Endpoint))
+def test_an_endpoint_that_a_target_does_not_have_is_named(endpoint: Endpoint) -> None:
+    has_only = replace(NOTHING, **{endpoint.value: True})
+
+    for other in Endpoint:
+        expected = () if other is endpoint else (f"the {other.value} endpoint",)
+        assert missing(Needs(endpoint=other), has_only) == expected
+
+
+def test_a_window_holds_input_and_output_together() -> None:
+    has = Capabilities(context_window=1000)
+
+    assert missing(Needs(approx_input_tokens=600, max_output_tokens=400), has) == ()
+    assert missing(Needs(approx_input_tokens=601, max_output_tokens=400), has) == (
+        "the context window (about 1001 tokens, it holds 1000)",
+    )
+
+
+def test_what_is_unknown_is_not_held_against_a_target() -> None:
+    everything = Needs(
+        Endpoint.MESSAGES, True, True, True, True, True, 10**9, 10**9  # noqa: FBT003
+    )  # fmt: skip
+
+    assert missing(everything, UNKNOWN) == ()
+    assert missing(everything, Capabilities()) == ()
+    assert len(missing(everything, NOTHING)) == 6
+
+
+def test_a_window_is_larger_only_when_both_are_known() -> None:
+    small, large = Capabilities(context_window=8), Capabilities(context_window=9)
+
+    assert large.larger_than(small)
+    assert not small.larger_than(small)
+    assert not small.larger_than(large)
+    assert not UNKNOWN.larger_than(small)
+    assert not large.larger_than(UNKNOWN)
+
+
+@pytest.mark.req("B7")
+def test_tool_calls_are_serialized_when_one_target_cannot_make_them_in_parallel() -> None:
+    alone = Capabilities(parallel_tools=False)
+
+    assert serialized(Needs(tools=True), (UNKNOWN, alone))
+    assert not serialized(Needs(tools=True), (UNKNOWN, UNKNOWN))
+    assert not serialized(Needs(), (UNKNOWN, alone))

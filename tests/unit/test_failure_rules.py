@@ -1,0 +1,76 @@
+"""Every cell of the table of failure classes (router.md 2)."""
+
+import pytest
+
+from harness.domain.failures import (
+    CLIENTS_OWN,
+    RULES,
+    SAME_TARGET_AGAIN,
+    BreakerEffect,
+    FailureClass,
+    NextTarget,
+    SameTarget,
+)
+
+F = FailureClass
+TABLE = """
+class           same_target  next_target    breaker  alerts other_key
+rate_limited    retry_after  yes            neutral  no     no
+quota           never        yes            opens    yes    no
+our_key         never        yes            opens    yes    yes
+overloaded      backoff      yes            failure  no     no
+server          once         yes            failure  no     no
+connect         once         yes            failure  no     no
+timeout         never        yes            failure  no     no
+malformed       never        yes            failure  no     no
+bad_request     never        no             neutral  no     no
+model_unknown   never        yes            opens    yes    no
+context_window  never        larger_window  neutral  no     no
+content_policy  never        if_route_says  neutral  no     no
+cancelled       never        no             neutral  no     no
+"""
+HEAD, *ROWS = [line.split() for line in TABLE.strip().splitlines()]
+CELLS = [
+    (row[0], column, cell)
+    for row in ROWS
+    for column, cell in zip(HEAD[1:], row[1:], strict=True)
+]
+
+
+@pytest.mark.req("A5", "B3")
+@pytest.mark.parametrize(("failure", "column", "cell"), CELLS)
+def test_a_class_does_what_its_cell_says(failure: str, column: str, cell: str) -> None:
+    value = getattr(RULES[F(failure)], column)
+
+    assert (("no", "yes")[value] if isinstance(value, bool) else value.value) == cell
+
+
+def test_every_class_has_one_row() -> None:
+    assert set(RULES) == set(F) == {F(row[0]) for row in ROWS}
+
+
+def test_every_word_of_the_table_is_used() -> None:
+    assert {each.same_target for each in RULES.values()} == set(SameTarget)
+    assert {each.next_target for each in RULES.values()} == set(NextTarget)
+    assert {each.breaker for each in RULES.values()} == set(BreakerEffect)
+
+
+def test_only_a_full_context_asks_for_a_larger_window_and_only_a_policy_for_the_route() -> None:
+    assert [each for each in F if RULES[each].needs_larger_window] == [F.CONTEXT_WINDOW]
+    assert [each for each in F if RULES[each].policy_fallback] == [F.CONTENT_POLICY]
+
+
+@pytest.mark.req("A5")
+@pytest.mark.parametrize("failure", sorted(CLIENTS_OWN))
+def test_what_is_the_clients_own_is_never_repeated_and_harms_no_target(failure: F) -> None:
+    rule = RULES[failure]
+
+    assert rule.same_target is SameTarget.NEVER
+    assert rule.next_target is not NextTarget.YES
+    assert rule.breaker is BreakerEffect.NEUTRAL
+    assert not rule.alerts
+
+
+@pytest.mark.parametrize("failure", list(SAME_TARGET_AGAIN))
+def test_what_is_tried_again_at_once_is_so_in_the_table(failure: F) -> None:
+    assert RULES[failure].same_target is SameTarget.ONCE

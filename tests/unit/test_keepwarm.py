@@ -1,0 +1,117 @@
+"""Keep-warm: how much, to whom, and never where it could do harm."""
+
+from collections import Counter
+from dataclasses import replace
+from datetime import date, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.domain.errors import InputError
+from harness.domain.keepwarm import MOST_BPS, KeepWarm, draw, warmed
+from harness.domain.plan import Link, RouteTargets
+from harness.domain.routing import Stakes, in_canary
+
+DAY = date(2026, 3, 1)
+ONE_PERCENT = KeepWarm(100)
+KEYS = [f"user-{number}" for number in range(20_000)]
+keys = st.text(max_size=20)
+shares = st.integers(0, MOST_BPS)
+target_lists = st.lists(st.sampled_from("abcdefgh"), unique=True, max_size=8)
+
+
+def drawn(
+    key: str,
+    targets: list[str],
+    setting: KeepWarm = ONE_PERCENT,
+    day: date = DAY,
+    sick: frozenset[str] = frozenset(),
+) -> str | None:
+    return draw(
+        key,
+        route="chat",
+        day=day,
+        targets=targets,
+        healthy=lambda each: each not in sick,
+        setting=setting,
+    )
+
+
+@pytest.mark.req("B6")
+def test_every_target_gets_its_share() -> None:
+    counts = Counter(drawn(key, ["a", "b", "c"]) for key in KEYS)
+
+    # 200 expected of 20 000, deviation 14; the keys are fixed, so this holds always or never.
+    assert all(150 < counts[each] < 250 for each in "abc")
+    assert sum(counts.values()) == len(KEYS)
+
+
+@given(keys, target_lists, shares, shares, st.dates())
+def test_raising_the_share_only_adds_keys(
+    key: str, targets: list[str], low: int, high: int, day: date
+) -> None:
+    low, high = sorted((low, high))
+    before = drawn(key, targets, KeepWarm(low), day)
+
+    assert before is None or drawn(key, targets, KeepWarm(high), day) == before
+
+
+@given(keys, target_lists, shares, st.sets(st.sampled_from("abcdefgh")))
+def test_a_sick_target_gets_nothing_and_moves_nobody_else(
+    key: str, targets: list[str], share: int, sick: set[str]
+) -> None:
+    healthy = drawn(key, targets, KeepWarm(share))
+    now = drawn(key, targets, KeepWarm(share), sick=frozenset(sick))
+
+    assert now == (None if healthy in sick else healthy)
+
+
+@given(keys, target_lists, shares)
+def test_a_route_with_side_effects_is_never_drawn(
+    key: str, targets: list[str], share: int
+) -> None:
+    assert drawn(key, targets, KeepWarm(share, side_effects=True)) is None
+    assert drawn(key, targets, KeepWarm(0)) is None
+    assert drawn(key, []) is None
+
+
+def test_the_greatest_share_for_many_targets_still_reaches_each() -> None:
+    counts = Counter(drawn(key, list("abcdefgh"), KeepWarm(MOST_BPS)) for key in KEYS)
+
+    assert all(1800 < counts[each] < 2200 for each in "abcdefgh")
+
+
+@pytest.mark.req("B6")
+def test_tomorrow_it_is_others() -> None:
+    today = {key for key in KEYS if drawn(key, ["a"])}
+    tomorrow = {key for key in KEYS if drawn(key, ["a"], day=DAY + timedelta(1))}
+
+    assert len(today & tomorrow) < 10
+    assert {key for key in KEYS if drawn(key, ["a"])} == today
+
+
+@pytest.mark.req("B6")
+def test_it_is_independent_of_the_canarys_arm() -> None:
+    warm = [key for key in KEYS if drawn(key, ["a", "b", "c"], KeepWarm(500))]
+    in_both = sum(in_canary(key, salt="rollout", weight_bps=5000) for key in warm)
+
+    assert 0.45 < in_both / len(warm) < 0.55
+
+
+@pytest.mark.req("B6")
+def test_each_other_providers_first_target_of_the_chain_is_warmed() -> None:
+    links = (Link("a2"), Link("b1"), Link("b2", capable=True), Link("c1", capable=True))
+    route = RouteTargets("chat", "a1", "c1", links)
+    provider_of = {each: each[0] for each in ("a1", "a2", "b1", "b2", "c1")}
+
+    assert warmed(route, provider_of) == ("b1",)  # c1 is the canary's
+    assert warmed(replace(route, canary=None), provider_of) == ("b1", "c1")
+    high = replace(route, canary=None, stakes=Stakes.HIGH)
+    assert warmed(high, provider_of) == ("b2", "c1")
+
+
+@pytest.mark.parametrize("share", [-1, MOST_BPS + 1])
+def test_a_share_that_is_no_trickle_is_refused(share: int) -> None:
+    with pytest.raises(InputError, match=f"not {share}"):
+        KeepWarm(share)

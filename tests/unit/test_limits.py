@@ -1,0 +1,128 @@
+"""Rate limits: never more than the limit, never starved, and the wait is told exactly."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.domain.errors import InputError
+from harness.domain.limits import RateLimit, RateState, admit, settle
+
+START = RateState()
+steps = st.lists(st.tuples(st.floats(0, 30), st.floats(0, 50)), max_size=60)
+
+
+def test_without_a_limit_everything_goes() -> None:
+    state = START
+    for _ in range(1000):
+        decision = admit(state, RateLimit(), 10**9, 0.0)
+        assert decision.allowed
+        state = decision.state
+
+
+def test_a_minutes_worth_may_come_at_once_and_then_one_by_one() -> None:
+    limit, state = RateLimit(requests_per_min=6), START
+    for _ in range(6):
+        state = admit(state, limit, 0, 100.0).state
+    refused = admit(state, limit, 0, 100.0)
+
+    assert not refused.allowed
+    assert refused.retry_after_s == pytest.approx(10.0)
+    assert refused.reason == "this key's limit of 6 requests per minute is used up"
+    assert not admit(refused.state, limit, 0, 109.9).allowed
+    assert admit(refused.state, limit, 0, 110.0).allowed
+
+
+def test_a_request_that_one_limit_refuses_takes_nothing_of_the_other() -> None:
+    limit = RateLimit(requests_per_min=60, tokens_per_min=100)
+    state = admit(START, limit, 80, 0.0).state
+    refused = admit(state, limit, 40, 0.0)
+
+    assert refused.retry_after_s == pytest.approx(12.0)
+    assert refused.reason == "this key's limit of 100 tokens per minute is used up"
+    assert refused.state == state
+    assert admit(refused.state, limit, 20, 0.0).allowed
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_request_larger_than_the_limit_goes_alone_and_its_debt_is_waited_off(
+    workers: int,
+) -> None:
+    limit = RateLimit(tokens_per_min=400).part(workers)
+    first = admit(START, limit, 1000, 0.0)
+    second = admit(first.state, limit, 1000, 1.0)
+
+    assert first.allowed
+    assert not second.allowed
+    assert 1.0 + second.retry_after_s == pytest.approx(150.0 * workers)
+    assert admit(second.state, limit, 1000, 1.0 + second.retry_after_s).allowed
+
+
+def test_a_worker_gets_its_part_of_what_is_limited() -> None:
+    assert RateLimit(60).part(4) == RateLimit(15)
+    assert RateLimit(tokens_per_min=100).part(2) == RateLimit(None, 50)
+    assert admit(START, RateLimit(1).part(4), 0, 0.0).allowed
+
+
+def test_tokens_are_settled_by_what_was_used() -> None:
+    limit = RateLimit(tokens_per_min=100)
+    state = admit(START, limit, 100, 0.0).state
+    less = settle(state, limit, estimated=100, actual=10, now=0.0)
+    more = settle(state, limit, estimated=100, actual=160, now=0.0)
+
+    assert admit(less, limit, 90, 0.0).allowed
+    assert not admit(less, limit, 91, 0.0).allowed
+    assert admit(more, limit, 100, 0.0).retry_after_s == pytest.approx(96.0)
+    assert settle(START, limit, estimated=50, actual=0, now=5.0).tokens.used == 0.0
+
+
+@given(steps, st.floats(1, 100), st.floats(1, 100))
+def test_no_more_is_let_through_than_a_minutes_worth_and_what_time_brings(
+    steps: list[tuple[float, float]], requests: float, tokens: float
+) -> None:
+    limit, state, now = RateLimit(requests, tokens), START, 0.0
+    gone, gone_tokens, largest = 0, 0.0, 0.0
+    for seconds, amount in steps:
+        now += seconds
+        decision = admit(state, limit, amount, now)
+        state = decision.state
+        assert decision.allowed is (decision.retry_after_s == 0)
+        if decision.allowed:
+            gone, gone_tokens, largest = gone + 1, gone_tokens + amount, max(largest, amount)
+        assert gone <= max(1.0, requests) + requests * now / 60 + 1e-6
+        assert gone_tokens <= max(largest, tokens) + tokens * now / 60 + 1e-6
+
+
+@given(steps, st.floats(1, 100), st.floats(1, 100))
+def test_who_waits_as_long_as_told_gets_through_and_nobody_earlier(
+    steps: list[tuple[float, float]], requests: float, tokens: float
+) -> None:
+    limit, state, now = RateLimit(requests, tokens), START, 0.0
+    for seconds, amount in steps:
+        now += seconds
+        decision = admit(state, limit, amount, now)
+        if not decision.allowed:
+            wait = decision.retry_after_s
+            assert math.isfinite(wait)
+            early = admit(decision.state, limit, amount, now + wait * 0.99 - 1e-3)
+            assert not early.allowed
+            now += wait
+            decision = admit(decision.state, limit, amount, now)
+            assert decision.allowed
+        state = decision.state
+
+
+def test_a_clock_that_goes_back_gives_nothing() -> None:
+    limit = RateLimit(1)
+    state = admit(START, limit, 0, 50.0).state
+
+    assert not admit(state, limit, 0, 40.0).allowed
+    assert admit(state, limit, 0, 40.0).state.requests.at == 50.0
+
+
+@pytest.mark.parametrize("field", ["requests_per_min", "tokens_per_min"])
+@pytest.mark.parametrize("value", [0, -1, math.nan])
+def test_a_limit_that_lets_nothing_through_is_refused(field: str, value: float) -> None:
+    with pytest.raises(InputError, match=field):
+        RateLimit(**{field: value})

@@ -1,0 +1,386 @@
+"""Which targets may answer, in which order, and why the others may not."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.domain.breaker import CLOSED, BreakerPolicy, WhenAllOpen, admit, settle
+from harness.domain.capabilities import Capabilities, Needs, missing
+from harness.domain.failures import CLIENTS_OWN, FailureClass
+from harness.domain.plan import (
+    HEALTHY,
+    Because,
+    Failed,
+    Health,
+    LeftOut,
+    Link,
+    Plan,
+    RouteTargets,
+    Surroundings,
+    health_of,
+    next_target,
+    plan_for,
+)
+from harness.domain.routing import Arm, Stakes
+from harness.domain.switches import Force, ForceKind, Source, Switch, SwitchTarget
+
+F = FailureClass
+IDS = "abcdef"
+ids = st.sampled_from(IDS)
+TARGETS = {each: SwitchTarget(each, f"model-{each}", f"provider-{each}") for each in IDS}
+ROUTE = RouteTargets("r", "inc", "can", (Link("spare", capable=True), Link("cheap")))
+HIGH = replace(ROUTE, stakes=Stakes.HIGH)
+FAIL_FAST = Surroundings(when_all_open=WhenAllOpen.FAIL_FAST)
+
+
+def switch(kind: ForceKind, name: str) -> Switch:
+    at = datetime(2026, 3, 1, tzinfo=UTC)
+    return Switch("s-1", None, Force(kind, name), "outage", "ada", at, None, Source.CLI)
+
+
+routes = st.builds(
+    RouteTargets,
+    name=st.just("r"),
+    incumbent=ids,
+    canary=st.none() | ids,
+    chain=st.lists(st.builds(Link, ids, st.booleans()), max_size=5).map(tuple),
+    stakes=st.sampled_from(Stakes),
+)
+needs = st.builds(
+    Needs,
+    tools=st.booleans(),
+    parallel_tools=st.booleans(),
+    vision=st.booleans(),
+    approx_input_tokens=st.integers(0, 100),
+)
+capabilities = st.dictionaries(
+    ids,
+    st.builds(
+        Capabilities,
+        tools=st.booleans(),
+        parallel_tools=st.booleans(),
+        vision=st.booleans(),
+        context_window=st.none() | st.integers(1, 100),
+    ),
+)
+waits = st.just(0.0) | st.floats(0.1, 900)
+surroundings = st.builds(
+    Surroundings,
+    capabilities=capabilities,
+    health=st.dictionaries(ids, st.builds(Health, waits, st.none() | st.floats(0, 9))),
+    targets=st.just(TARGETS),
+    switches=st.lists(
+        st.builds(
+            switch, st.just(ForceKind.PROVIDER), ids.map(lambda each: f"provider-{each}")
+        ),
+        max_size=1,
+    ),
+    when_all_open=st.sampled_from(WhenAllOpen),
+)
+
+
+@pytest.mark.req("A4", "B3")
+def test_the_order_is_the_arms_target_the_incumbent_the_chain() -> None:
+    around = Surroundings()
+
+    def planned(arm: Arm, warm: str | None = None) -> tuple[str, ...]:
+        return plan_for(ROUTE, arm, Needs(), around, warm).targets
+
+    assert planned(Arm.INCUMBENT) == ("inc", "spare", "cheap")
+    assert planned(Arm.CANARY) == ("can", "inc", "spare", "cheap")
+    assert planned(Arm.INCUMBENT, "cheap") == ("cheap", "inc", "spare")
+    assert planned(Arm.CANARY, "cheap") == ("cheap", "inc", "spare")
+
+
+@given(routes, st.sampled_from(Arm), needs, surroundings, st.none() | ids)
+def test_every_target_is_in_the_plan_or_left_out_with_a_reason_and_never_twice(
+    route: RouteTargets, arm: Arm, need: Needs, around: Surroundings, warm: str | None
+) -> None:
+    plan = plan_for(route, arm, need, around, warm)
+
+    out = [each.target for each in plan.left_out]
+    own = warm or (route.canary if arm is Arm.CANARY else None)
+    every = {route.incumbent, *(each.target for each in route.chain)} | ({own} - {None})
+    assert len({*plan.targets, *out}) == len(plan.targets) + len(out)
+    assert {*plan.targets, *out} == every
+    assert all(each.reason for each in plan.left_out)
+    assert all(
+        (each.retry_in_s > 0) is (each.because is Because.OPEN) for each in plan.left_out
+    )
+    assert plan.guest == own
+
+
+@given(routes, st.sampled_from(Arm), needs, surroundings)
+def test_a_target_of_a_plan_can_do_it_and_may_do_it(
+    route: RouteTargets, arm: Arm, need: Needs, around: Surroundings
+) -> None:
+    plan = plan_for(route, arm, need, around)
+
+    own = {route.incumbent} | ({route.canary} if arm is Arm.CANARY else set())
+    capable = own | {each.target for each in route.chain if each.capable}
+    for target in plan.targets:
+        assert not missing(need, around.capabilities.get(target, Capabilities()))
+        assert route.stakes is Stakes.LOW or target in capable
+        healthy = around.health.get(target, HEALTHY).retry_in_s == 0
+        assert healthy is not plan.last_resort
+        if plan.forced is not None and plan.forced.in_effect:
+            assert TARGETS[target].provider == plan.forced.switch.force.name
+
+
+@given(routes, st.sampled_from(Arm), needs, surroundings)
+def test_a_plan_is_empty_only_for_reasons_that_it_names(
+    route: RouteTargets, arm: Arm, need: Needs, around: Surroundings
+) -> None:
+    plan = plan_for(route, arm, need, around)
+
+    reasons = {each.because for each in plan.left_out}
+    assert plan.all_open is (not plan.targets and Because.OPEN in reasons)
+    assert plan.held_by_stakes is (not plan.targets and Because.STAKES in reasons)
+    assert (plan.retry_after_s is not None) is plan.all_open
+    if around.when_all_open is WhenAllOpen.TRY:
+        assert not plan.all_open
+    else:
+        assert not plan.last_resort
+    assert plan.last_resort is False or len(plan.targets) == 1
+
+
+@given(routes, st.sampled_from(Arm), needs, surroundings, ids)
+def test_making_a_target_healthier_never_takes_it_away(
+    route: RouteTargets, arm: Arm, need: Needs, around: Surroundings, target: str
+) -> None:
+    before = plan_for(route, arm, need, around)
+    around = replace(around, health={**around.health, target: HEALTHY})
+    after = plan_for(route, arm, need, around)
+
+    assert target not in before.targets or target in after.targets
+
+
+@pytest.mark.req("A4")
+def test_high_stakes_fall_only_to_capable_targets_and_then_fail_loudly() -> None:
+    around = replace(FAIL_FAST, health={"inc": Health(30.2), "spare": Health(12.0)})
+    plan = plan_for(HIGH, Arm.INCUMBENT, Needs(), around)
+
+    assert plan.targets == ()
+    assert plan.held_by_stakes
+    assert plan.all_open
+    assert plan.retry_after_s == 12
+    assert [each.because for each in plan.left_out] == [
+        Because.OPEN,
+        Because.OPEN,
+        Because.STAKES,
+    ]
+    assert "31 s" in plan.left_out[0].reason
+    assert "capable" in plan.left_out[2].reason
+
+
+@pytest.mark.req("A4")
+def test_low_stakes_fall_the_whole_chain() -> None:
+    around = replace(FAIL_FAST, health={"inc": Health(30.0), "spare": Health(12.0)})
+    plan = plan_for(ROUTE, Arm.INCUMBENT, Needs(), around)
+
+    assert plan.targets == ("cheap",)
+    assert plan.retry_after_s is None
+    assert not plan.held_by_stakes
+    assert not plan.all_open
+
+
+def test_the_arms_are_never_beneath_the_stakes_but_a_canary_in_the_chain_may_be() -> None:
+    route = RouteTargets("r", "inc", "can", (Link("can"), Link("inc")), Stakes.HIGH)
+
+    assert plan_for(route, Arm.CANARY, Needs(), Surroundings()).targets == ("can", "inc")
+    assert plan_for(route, Arm.INCUMBENT, Needs(), Surroundings()).targets == ("inc",)
+    assert (
+        "cheap" not in plan_for(HIGH, Arm.INCUMBENT, Needs(), Surroundings(), "cheap").targets
+    )
+
+
+@pytest.mark.req("A6")
+def test_when_all_are_open_the_least_recently_failed_one_is_tried() -> None:
+    health = {"inc": Health(5.0, 30.0), "spare": Health(9.0, 10.0), "cheap": Health(1.0, 20.0)}
+    plan = plan_for(ROUTE, Arm.INCUMBENT, Needs(), Surroundings(health=health))
+
+    assert plan.targets == ("spare",)
+    assert plan.last_resort
+    assert {each.target for each in plan.left_out} == {"inc", "cheap"}
+    never = {**health, "cheap": Health(1.0)}
+    tried = plan_for(ROUTE, Arm.INCUMBENT, Needs(), Surroundings(health=never)).targets
+    assert tried == ("cheap",)
+
+
+def test_a_last_resort_is_never_beneath_the_stakes_or_unable() -> None:
+    health = {"inc": Health(5.0, 30.0), "cheap": Health(1.0, 20.0)}
+    around = Surroundings({"spare": Capabilities(vision=False)}, health)
+
+    assert plan_for(HIGH, Arm.INCUMBENT, Needs(vision=True), around).targets == ("inc",)
+
+
+def test_a_plan_is_a_503_only_when_time_would_help() -> None:
+    blind = dict.fromkeys(("inc", "spare", "cheap"), Capabilities(vision=False))
+    plan = plan_for(ROUTE, Arm.INCUMBENT, Needs(vision=True), Surroundings(blind))
+
+    assert plan.targets == ()
+    assert not plan.all_open
+    assert plan.retry_after_s is None
+    assert {each.reason for each in plan.left_out} == {"lacks vision"}
+
+
+def test_a_wait_of_less_than_a_second_is_told_as_one() -> None:
+    route = RouteTargets("r", "inc")
+    around = replace(FAIL_FAST, health={"inc": Health(0.01)})
+
+    assert plan_for(route, Arm.INCUMBENT, Needs(), around).retry_after_s == 1
+
+
+@pytest.mark.req("A6")
+def test_the_health_of_a_target_is_its_breakers_or_the_pause_it_asked_for() -> None:
+    policy = BreakerPolicy()
+    _, ticket = admit(CLOSED, 0.0, policy)
+    assert ticket is not None
+    opened = settle(CLOSED, ticket, F.QUOTA, 3.0, policy)
+
+    assert health_of(CLOSED, 5.0, policy) == HEALTHY
+    assert health_of(opened, 23.0, policy) == Health(100.0, 3.0)
+    assert health_of(opened, 23.0, policy, pause_s=130.0) == Health(130.0, 3.0)
+
+
+@pytest.mark.req("B11")
+def test_a_switch_leaves_only_what_it_forces() -> None:
+    targets = {
+        "inc": SwitchTarget("inc", "a/x", "a"),
+        "spare": SwitchTarget("spare", "b/y", "b"),
+        "cheap": SwitchTarget("cheap", "b/z", "b"),
+        "can": SwitchTarget("can", "c/c", "c"),
+    }
+
+    def planned(route: RouteTargets, arm: Arm, kind: ForceKind, name: str) -> Plan:
+        around = Surroundings(targets=targets, switches=[switch(kind, name)])
+        return plan_for(route, arm, Needs(), around)
+
+    provider, target = ForceKind.PROVIDER, ForceKind.TARGET
+    assert planned(ROUTE, Arm.CANARY, provider, "b").targets == ("spare", "cheap")
+    assert planned(HIGH, Arm.CANARY, provider, "b").targets == ("spare",)
+    assert planned(ROUTE, Arm.CANARY, target, "cheap").targets == ("cheap",)
+    assert planned(ROUTE, Arm.INCUMBENT, target, "b/y").targets == ("spare",)
+    left_out = planned(ROUTE, Arm.CANARY, provider, "b").guest_left_out
+    assert left_out is not None
+    assert left_out.because is Because.SWITCH
+
+
+@pytest.mark.req("B11", "A7")
+def test_a_switch_never_brings_a_target_in_or_takes_the_last_one_away() -> None:
+    targets = {each: SwitchTarget(each, each, "a") for each in ("inc", "can", "spare", "cheap")}
+    without = plan_for(HIGH, Arm.INCUMBENT, Needs(), Surroundings())
+    for kind, name in (
+        (ForceKind.PROVIDER, "elsewhere"),
+        (ForceKind.TARGET, "can"),  # has evidence for its canary, not for all traffic
+        (ForceKind.TARGET, "cheap"),  # beneath the stakes
+    ):
+        around = Surroundings(targets=targets, switches=[switch(kind, name)])
+        plan = plan_for(HIGH, Arm.INCUMBENT, Needs(), around)
+        assert plan.targets == without.targets
+        assert plan.left_out == without.left_out
+        assert plan.forced is not None
+        assert not plan.forced.in_effect
+        assert "keeps its plan" in plan.forced.reason
+
+
+def test_a_guest_that_is_left_out_is_told() -> None:
+    around = Surroundings(health={"can": Health(7.0)})
+    plan = plan_for(ROUTE, Arm.CANARY, Needs(), around)
+
+    assert plan.targets == ("inc", "spare", "cheap")
+    assert plan.guest_left_out == LeftOut("can", Because.OPEN, plan.left_out[0].reason, 7.0)
+    assert plan_for(ROUTE, Arm.INCUMBENT, Needs(), around).guest_left_out is None
+
+
+@pytest.mark.req("B7")
+def test_tool_calls_are_serialized_for_the_plans_targets_alone() -> None:
+    serial = {"cheap": Capabilities(parallel_tools=False)}
+    around = Surroundings(serial)
+
+    assert plan_for(ROUTE, Arm.INCUMBENT, Needs(tools=True), around).serialize_tools
+    assert not plan_for(HIGH, Arm.INCUMBENT, Needs(tools=True), around).serialize_tools
+    asked = plan_for(ROUTE, Arm.INCUMBENT, Needs(tools=True, parallel_tools=True), around)
+    assert asked.targets == ("inc", "spare")
+    assert not asked.serialize_tools
+
+
+CANARY_PLAN = Plan("inc", "can", ("can", "inc", "spare", "cheap"), ())
+INCUMBENT_PLAN = Plan("inc", None, ("inc", "spare", "cheap"), ())
+
+
+def following(plan: Plan, *failures: tuple[str, F], fallback: bool = False) -> str | None:
+    windows = {
+        "can": Capabilities(context_window=9),
+        "inc": Capabilities(context_window=8),
+        "spare": Capabilities(context_window=4),
+        "cheap": Capabilities(context_window=16),
+    }
+    history = [Failed(*each) for each in failures]
+    return next_target(plan, history, windows, policy_fallback=fallback)
+
+
+@pytest.mark.req("A5", "B3")
+@pytest.mark.parametrize("failure", list(F))
+def test_a_failure_falls_where_its_class_says(failure: F) -> None:
+    expected = {
+        F.BAD_REQUEST: None,
+        F.CANCELLED: None,
+        F.CONTENT_POLICY: None,
+        F.CONTEXT_WINDOW: "cheap",
+    }.get(failure, "spare")
+
+    assert following(INCUMBENT_PLAN, ("inc", failure)) == expected
+    assert following(INCUMBENT_PLAN, ("inc", F.SERVER), ("cheap", failure)) is None
+
+
+def test_a_policy_refusal_falls_where_the_route_says_so() -> None:
+    assert following(INCUMBENT_PLAN, ("inc", F.CONTENT_POLICY), fallback=True) == "spare"
+    assert following(INCUMBENT_PLAN, ("inc", F.BAD_REQUEST), fallback=True) is None
+
+
+@pytest.mark.req("A5", "F4")
+@pytest.mark.parametrize("failure", sorted(CLIENTS_OWN))
+def test_what_a_guest_rejects_is_asked_once_of_the_incumbent_and_of_nobody_else(
+    failure: F,
+) -> None:
+    without = replace(CANARY_PLAN, targets=("can", "spare", "cheap"))
+
+    assert following(CANARY_PLAN, ("can", failure)) == "inc"
+    assert following(without, ("can", failure)) is None
+    assert following(CANARY_PLAN, ("can", failure), ("inc", F.BAD_REQUEST)) is None
+
+
+def test_after_a_full_window_only_larger_ones_are_asked_whatever_failed_since() -> None:
+    plan = replace(INCUMBENT_PLAN, targets=("inc", "cheap", "spare"))
+
+    assert following(plan, ("inc", F.CONTEXT_WINDOW), ("cheap", F.SERVER)) is None
+    assert following(plan, ("inc", F.SERVER), ("cheap", F.SERVER)) == "spare"
+    assert next_target(plan, [Failed("inc", F.CONTEXT_WINDOW)], {}) is None
+
+
+def test_a_guests_full_window_does_not_bind_the_incumbents_chain() -> None:
+    own = ("can", F.CONTEXT_WINDOW)
+
+    assert following(CANARY_PLAN, own, ("inc", F.SERVER)) == "spare"
+    assert following(CANARY_PLAN, own, ("inc", F.CONTEXT_WINDOW)) == "cheap"
+
+
+@given(data=st.data(), known=capabilities, fallback=st.booleans())
+def test_falling_always_goes_down_the_plan_and_ends(
+    data: st.DataObject, known: dict[str, Capabilities], *, fallback: bool
+) -> None:
+    targets = tuple(data.draw(st.lists(ids, min_size=1, unique=True)))
+    guest = data.draw(st.sampled_from([None, targets[0]]))
+    plan = Plan(targets[min(1, len(targets) - 1)] if guest else targets[0], guest, targets, ())
+    history, target = [], plan.targets[0]
+    while True:
+        history.append(Failed(target, data.draw(st.sampled_from(F))))
+        following_one = next_target(plan, history, known, policy_fallback=fallback)
+        if following_one is None:
+            return
+        assert targets.index(following_one) > targets.index(target)
+        target = following_one

@@ -1,0 +1,183 @@
+"""Waiting: what a provider asks for, how backoff grows, and what fits the budget."""
+
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.domain.errors import InputError
+from harness.domain.failures import RULES, FailureClass, SameTarget
+from harness.domain.retry import (
+    RetryPolicy,
+    backoff_s,
+    fits,
+    retry_after_s,
+    wait_before_again,
+)
+
+F = FailureClass
+NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
+POLICY = RetryPolicy()
+uniforms = st.floats(0, 1, exclude_max=True)
+
+
+@pytest.mark.req("A5")
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after": " 7 "}, 7.0),
+        ({"retry-after": "0.25"}, 0.25),
+        ({"retry-after": "+2."}, 2.0),
+        ({"retry-after": ".5"}, 0.5),
+        ({"retry-after": "-3"}, 0.0),
+        ({"retry-after": "0"}, 0.0),
+        ({"retry-after": "Sun, 01 Mar 2026 12:00:09 GMT"}, 9.0),
+        ({"retry-after": "Sunday, 01-Mar-26 12:00:09 GMT"}, 9.0),
+        ({"retry-after": "Sun Mar  1 12:00:09 2026"}, 9.0),
+        ({"retry-after": "Sun, 01 Mar 2026 11:00:00 GMT"}, 0.0),
+        ({"retry-after-ms": "1500"}, 1.5),
+        ({"x-ms-retry-after-ms": "250"}, 0.25),
+        ({"retry-after": "1", "retry-after-ms": "1500"}, 1.5),
+        ({"retry-after": "2", "retry-after-ms": "1500", "x-ms-retry-after-ms": "9"}, 2.0),
+        ({"retry-after": "soon", "retry-after-ms": "1500"}, 1.5),
+    ],
+)
+def test_a_providers_wait_is_read_in_every_form_and_the_largest_counts(
+    headers: dict[str, str], expected: float
+) -> None:
+    assert retry_after_s(headers, NOW) == expected
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    ["", "soon", "nan", "inf", "-inf", "1e3", "1_0", "٣", "7 s", "0x10", "--1", "1.2.3",
+     "Sun, 99 Foo 2026 1:1:1 GMT", "Mon, 01 Jan 99999 00:00:00 GMT", "9" * 400,
+     "Sun, 01 Mar 2026 12:00:09 +9999999", "."],
+)  # fmt: skip
+def test_garbage_is_no_wait(garbage: str) -> None:
+    assert retry_after_s({"retry-after": garbage}, NOW) is None
+    assert retry_after_s({"retry-after-ms": garbage}, NOW) is None
+
+
+def test_no_header_is_no_wait_and_milliseconds_are_no_date() -> None:
+    assert retry_after_s({}, NOW) is None
+    assert retry_after_s({"retry-after-ms": "Sun, 01 Mar 2026 12:00:09 GMT"}, NOW) is None
+
+
+@given(st.text(max_size=80))
+def test_any_header_is_read_without_an_error_and_no_wait_is_negative(text: str) -> None:
+    wait = retry_after_s({"retry-after": text, "x-ms-retry-after-ms": text}, NOW)
+
+    assert wait is None or 0 <= wait < 1e65
+
+
+@given(st.integers(-1_000_000, 1_000_000))
+def test_a_date_is_as_good_as_seconds(seconds: int) -> None:
+    date = format_datetime(NOW + timedelta(seconds=seconds), usegmt=True)
+
+    assert retry_after_s({"retry-after": date}, NOW) == max(0, seconds)
+
+
+@given(tries=st.integers(1, 5000), low=uniforms, high=uniforms)
+def test_a_backoff_lies_below_its_doubling_bound_and_grows_with_chance(
+    tries: int, low: float, high: float
+) -> None:
+    low, high = sorted((low, high))
+
+    assert 0 <= backoff_s(tries, low, POLICY) <= backoff_s(tries, high, POLICY)
+    assert backoff_s(tries, high, POLICY) <= min(POLICY.cap_s, 0.25 * 2.0 ** min(tries - 1, 60))
+
+
+def test_the_bound_doubles_from_the_base_up_to_the_cap() -> None:
+    bounds = [backoff_s(tries, 1.0, POLICY) for tries in range(1, 8)]
+
+    assert bounds == [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 8.0]
+    assert backoff_s(3, 0.5, POLICY) == 0.5
+
+
+def test_a_wait_fits_when_an_attempt_fits_behind_it() -> None:
+    assert fits(4.0, 5.0, POLICY)
+    assert not fits(4.1, 5.0, POLICY)
+
+
+def again(failure: F, **given_: float | None) -> float | None:
+    values: dict[str, float | None] = {"tries": 1, "told_s": None, "uniform": 0.5}
+    values |= {"budget_s": 60.0, **given_}
+    return wait_before_again(failure, **values)  # type: ignore[arg-type]
+
+
+@pytest.mark.req("A5")
+@pytest.mark.parametrize("failure", list(F))
+def test_a_target_is_asked_again_as_its_class_says(failure: F) -> None:
+    expected = {
+        SameTarget.NEVER: None,
+        SameTarget.ONCE: 0.0,
+        SameTarget.BACKOFF: 0.125,
+        SameTarget.RETRY_AFTER: 0.125,
+    }[RULES[failure].same_target]
+
+    assert again(failure) == expected
+    assert again(failure, tries=2) is None
+
+
+@pytest.mark.req("A5")
+def test_a_wait_that_the_provider_asked_for_is_kept_if_it_fits_and_else_not_made() -> None:
+    assert again(F.RATE_LIMITED, told_s=20.0) == 20.0
+    assert again(F.OVERLOADED, told_s=20.0) == 20.0
+    assert again(F.RATE_LIMITED, told_s=59.0) == 59.0
+    assert again(F.RATE_LIMITED, told_s=59.1) is None
+    assert again(F.RATE_LIMITED, told_s=0.01) == 0.125
+    assert again(F.SERVER, budget_s=0.9) is None
+
+
+def test_only_classes_with_a_backoff_use_more_tries_and_one_try_is_one_for_all() -> None:
+    patient, hasty = RetryPolicy(tries_per_target=4), RetryPolicy(tries_per_target=1)
+
+    def wait(failure: F, tries: int, policy: RetryPolicy) -> float | None:
+        return wait_before_again(
+            failure, tries=tries, told_s=None, uniform=1.0, budget_s=60.0, policy=policy
+        )
+
+    assert [wait(F.OVERLOADED, tries, patient) for tries in (1, 2, 3, 4)] == [
+        0.25,
+        0.5,
+        1,
+        None,
+    ]
+    assert [wait(F.SERVER, tries, patient) for tries in (1, 2)] == [0.0, None]
+    assert {wait(failure, 1, hasty) for failure in F} == {None}
+
+
+@given(
+    failure=st.sampled_from(F),
+    tries=st.integers(1, 9),
+    told_s=st.none() | st.floats(0, 1e6),
+    uniform=uniforms,
+    budget_s=st.floats(-10, 1000),
+)
+def test_no_wait_is_shorter_than_told_or_longer_than_the_budget(
+    failure: F, tries: int, told_s: float | None, uniform: float, budget_s: float
+) -> None:
+    wait = again(failure, tries=tries, told_s=told_s, uniform=uniform, budget_s=budget_s)
+
+    if wait is not None:
+        assert (told_s or 0.0) <= wait
+        assert wait + POLICY.attempt_s <= budget_s
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"tries_per_target": 0},
+        {"attempts": 0},
+        {"base_s": -1.0},
+        {"cap_s": 0.1},
+        {"attempt_s": -1.0},
+    ],
+)
+def test_a_policy_that_makes_no_sense_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(InputError, match=r"^retry: "):
+        RetryPolicy(**wrong)  # type: ignore[arg-type]

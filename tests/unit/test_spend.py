@@ -1,0 +1,130 @@
+"""Spend budgets: warn at a share, stop at the whole, start anew with the day and the month."""
+
+import math
+from datetime import date, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.domain.errors import InputError
+from harness.domain.spend import SpendBudget, SpendLevel, Spent, as_of, judge, spent_after
+
+DAY = date(2026, 3, 31)
+FINE, WARNING, STOPPED = SpendLevel
+amounts = st.floats(0, 100)
+days = st.integers(0, 100).map(lambda number: date(2026, 1, 1) + timedelta(number))
+
+
+@pytest.mark.parametrize(
+    ("day_usd", "level"),
+    [
+        (0.0, FINE),
+        (7.99, FINE),
+        (8.0, WARNING),
+        (9.99, WARNING),
+        (10.0, STOPPED),
+        (99.0, STOPPED),
+    ],
+)
+def test_a_budget_warns_at_its_share_and_stops_at_its_whole(
+    day_usd: float, level: SpendLevel
+) -> None:
+    decision = judge(SpendBudget(day_usd=10), Spent(DAY, day_usd), DAY)
+
+    assert decision.level is level
+    assert decision.allowed is (level is not STOPPED)
+    assert decision.until == (None if level is FINE else date(2026, 4, 1))
+
+
+def test_the_decision_says_what_was_spent_and_when_it_starts_anew() -> None:
+    decision = judge(SpendBudget(month_usd=50), Spent(date(2026, 12, 5), 1, 50), DAY)
+
+    assert decision.reason == (
+        "this key spent 50.00 of its 50.00 US dollars per month; "
+        "the budget starts anew on 2027-01-01 (UTC)"
+    )
+
+
+def test_of_day_and_month_the_worse_decides_and_then_the_longer() -> None:
+    budget = SpendBudget(day_usd=10, month_usd=100)
+
+    def until(day_usd: float, month_usd: float) -> date | None:
+        return judge(
+            budget, Spent(date(2026, 3, 5), day_usd, month_usd), DAY.replace(day=5)
+        ).until
+
+    assert until(10, 80) == date(2026, 3, 6)
+    assert until(8, 100) == date(2026, 4, 1)
+    assert until(10, 100) == date(2026, 4, 1)
+    assert until(8, 80) == date(2026, 4, 1)
+
+
+def test_a_budget_of_nothing_stops_everything_and_no_budget_nothing() -> None:
+    assert judge(SpendBudget(day_usd=0), Spent(DAY), DAY).level is STOPPED
+    assert judge(SpendBudget(), Spent(DAY, 1e9, 1e9), DAY).level is FINE
+
+
+def test_a_new_day_and_a_new_month_start_anew() -> None:
+    spent = Spent(date(2026, 3, 30), 5.0, 20.0, 3)
+
+    assert as_of(spent, DAY) == Spent(DAY, 0.0, 20.0, 3)
+    assert as_of(spent, date(2026, 4, 1)) == Spent(date(2026, 4, 1))
+    assert as_of(spent, date(2027, 3, 31)) == Spent(date(2027, 3, 31))
+    assert as_of(spent, date(2026, 3, 29)) == spent
+
+
+def test_a_request_without_a_known_price_is_counted_and_not_taken_for_free() -> None:
+    assert spent_after(Spent(DAY, 1.0, 2.0), None, DAY) == Spent(DAY, 1.0, 2.0, 1)
+
+
+@pytest.mark.parametrize("cost", [-0.01, math.nan, math.inf])
+def test_a_cost_that_would_spoil_the_sums_is_refused(cost: float) -> None:
+    with pytest.raises(InputError, match="cost"):
+        spent_after(Spent(DAY), cost, DAY)
+
+
+@given(st.lists(st.tuples(days, st.none() | amounts), min_size=1))
+def test_the_sums_are_those_of_the_last_day_and_its_month(
+    requests: list[tuple[date, float | None]],
+) -> None:
+    requests.sort(key=lambda each: each[0])
+    spent = Spent(requests[0][0])
+    for day, cost in requests:
+        spent = spent_after(spent, cost, day)
+
+    last = requests[-1][0]
+    month = [cost for day, cost in requests if day.month == last.month]
+    assert spent.day == last
+    assert spent.day_usd == pytest.approx(sum(c for d, c in requests if d == last and c))
+    assert spent.month_usd == pytest.approx(sum(cost for cost in month if cost))
+    assert spent.unpriced == month.count(None)
+    assert spent.day_usd <= spent.month_usd + 1e-9
+
+
+@given(amounts, amounts, amounts, st.floats(0.01, 1))
+def test_spending_more_never_lowers_the_level(
+    budget: float, low: float, high: float, share: float
+) -> None:
+    low, high = sorted((low, high))
+    both = SpendBudget(budget, budget, share)
+
+    assert (
+        judge(both, Spent(DAY, low, low), DAY).level
+        <= judge(both, Spent(DAY, high, high), DAY).level
+    )
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"day_usd": -1.0},
+        {"month_usd": math.nan},
+        {"day_usd": math.inf},
+        {"warn_share": 0.0},
+        {"warn_share": 1.1},
+    ],
+)
+def test_what_is_no_budget_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        SpendBudget(**wrong)
