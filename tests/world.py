@@ -178,6 +178,10 @@ class CrashingStore:
     def __init__(self, store: Store, *, at: int, after_commit: bool) -> None:
         self._store, self._left, self._after = store, at, after_commit
 
+    @property
+    def died(self) -> bool:
+        return self._left <= 0
+
     def __getattr__(self, name: str) -> object:
         return getattr(self._store, name)
 

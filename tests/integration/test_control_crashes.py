@@ -1,34 +1,103 @@
 """The control process may die at any write: what is left is a state of the table, none between.
 
-Real kills of real processes are in test_kill_nine.py; here units of work are hit one by one,
-before their commit and after.
+Real kills of real processes are in test_kill_nine.py. Here an undisturbed job is written down
+first, unit of work by unit of work and statement by statement; then the process dies at each:
+before a commit, after it, and in the middle of a unit of work.
 """
 
+import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from harness.control import routes
 from harness.domain.proposal import Phase
-from harness.ports import Store
+from harness.ports import Store, Transaction
+from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
 from tests.world import ITEMS, SECRET, Crash, CrashingStore, World
 
-CRASH_POINTS = [(at, after) for at in range(1, 26) for after in (False, True)]
+# Units of work and statements that store samples are many and alike: a few of them will do.
+SAMPLE = "INSERT sample"
+UNITS, SAMPLE_UNITS = 14, 11
+STATEMENTS = 40
 
 
-@pytest.fixture
-def world(sqlite_url: str, tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path, store=None)  # type: ignore[arg-type]  # set in the next line
-    made.store = SqlStore(sqlite_url, secret=SECRET, clock=made.clock)
+@dataclass
+class Journal:
+    """What one job wrote, in order. units: the statements of each unit of work."""
+
+    units: list[list[str]] = field(default_factory=list)
+
+    def points(self) -> list[int]:
+        """Numbers of the units to die at: each that is not a sample's, and some of those."""
+        alike = [n for n, unit in enumerate(self.units, 1) if unit == [SAMPLE]]
+        others = [n for n, unit in enumerate(self.units, 1) if unit != [SAMPLE]]
+        step = (len(alike) - 1) / (SAMPLE_UNITS - 1)
+        return others + [alike[round(k * step)] for k in range(SAMPLE_UNITS)]
+
+    def statements(self) -> list[int]:
+        """Numbers of the statements to die at: each that is not a sample's."""
+        every = [statement for unit in self.units for statement in unit]
+        return [n for n, statement in enumerate(every, 1) if statement != SAMPLE]
+
+
+class JournalledStore:
+    def __init__(self, store: SqlStore, journal: Journal) -> None:
+        self._store, self._journal = store, journal
+        sa.event.listen(store._engine, "before_cursor_execute", self._note)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    @contextmanager
+    def write(self) -> Iterator[Transaction]:
+        self._journal.units.append([])
+        with self._store.write() as tx:
+            yield tx
+
+    def _note(self, _db: object, _cursor: object, statement: str, *_: object) -> None:
+        if name := written(statement):
+            self._journal.units[-1].append(name)
+
+
+def written(statement: str) -> str:
+    """`INSERT sample` for a statement that writes, else nothing."""
+    verb, *rest = statement.split()
+    return f"{verb} {rest[verb == 'INSERT']}" if verb in ("INSERT", "UPDATE") else ""
+
+
+def opened(url: str, folder: Path) -> World:
+    clock = ManualClock()
+    made = World(folder, SqlStore(url, secret=SECRET, clock=clock), clock=clock)
     made.set_up()
-    yield made
-    made.store.close()
+    return made
+
+
+def process(world: World, url: str) -> SqlStore:
+    """The store of a process of its own."""
+    return SqlStore(url, secret=SECRET, clock=world.clock)
+
+
+@pytest.fixture(scope="module")
+def journal(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Journal:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    url = f"sqlite:///{shutil.copyfile(sqlite_template, folder / 'swapgate.db')}"
+    world, journal = opened(url, folder), Journal()
+    first = process(world, url)
+    proposal = world.propose("sim/better")
+    assert live(world, proposal.id, JournalledStore(first, journal), turns=40)  # type: ignore[arg-type]
+    first.close()
+    world.store.close()
+    return journal
 
 
 def live(world: World, proposal: str, store: Store, turns: int) -> bool:
-    """One life of a control process. Whether it reached the end without dying."""
+    """One life of a control process. Whether it saw the proposal's end."""
     ctx = world.context(store)
     try:
         for _ in range(turns):
@@ -39,30 +108,21 @@ def live(world: World, proposal: str, store: Store, turns: int) -> bool:
     except Crash:
         # The worker that died with it holds its lease until that runs out.
         world.clock.advance(30)
-        return False
-    return True
+    return False
 
 
-@pytest.mark.req("F1", "F5")
-@pytest.mark.parametrize(("at", "after_commit"), CRASH_POINTS)
-def test_a_crash_at_any_write_leaves_a_right_state_and_the_next_process_ends_the_job(
-    world: World,
-    at: int,
-    after_commit: bool,  # noqa: FBT001 - a parameter of the test
-) -> None:
-    # The tenths: the first writes are the proposal's, later ones samples, then the canary's.
-    point = at if at <= 10 else 10 + (at - 10) * 9
+def job_that_dies(world: World, dying: Store, next_life: Store) -> None:
     proposal = world.propose("sim/better")
-    crashing = CrashingStore(world.store, at=point, after_commit=after_commit)
-    live(world, proposal.id, crashing, turns=40)  # type: ignore[arg-type]
-
-    assert live(world, proposal.id, world.store, turns=80)
+    live(world, proposal.id, dying, turns=40)
+    assert live(world, proposal.id, next_life, turns=80)
 
     after = world.get(proposal.id)
     assert after.phase is Phase.PROMOTED
     table = routes.table(world.context())
     assert table.routes["chat"].incumbent == after.candidate
     assert table.routes["chat"].canary is None
+    kinds = [record.kind for record in routes.history(world.context(), "chat")]
+    assert kinds == ["promotion", "weight", "weight", "canary", "baseline"]
     with world.store.read() as tx:
         assert len(tx.verdicts.of(proposal.id)) == 1
         assert [r.state.value for r in tx.rollouts.list(route="chat")] == ["promoted"]
@@ -70,3 +130,80 @@ def test_a_crash_at_any_write_leaves_a_right_state_and_the_next_process_ends_the
         for run in tx.runs.list():
             asked = [(s.item, s.epoch) for s in tx.runs.samples(run.id)]
             assert len(asked) == len(set(asked)) <= ITEMS
+
+
+def test_the_job_is_killed_at_every_kind_of_write(journal: Journal) -> None:
+    """A write that is added must be killed at, too: raise the counts above."""
+    hit = {statement for n in journal.points() for statement in journal.units[n - 1]}
+    assert len(journal.points()) == UNITS + SAMPLE_UNITS
+    assert len(journal.statements()) <= STATEMENTS
+    assert hit == {
+        "INSERT eval_run",
+        "UPDATE eval_run",
+        "INSERT sample",
+        "INSERT verdict",
+        "INSERT evidence",
+        "INSERT rollout",
+        "UPDATE rollout",
+        "INSERT route_version",
+        "UPDATE proposal",
+        "INSERT audit_event",
+    }
+
+
+@pytest.mark.req("F1", "F5")
+@pytest.mark.parametrize("after_commit", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("number", range(UNITS + SAMPLE_UNITS))
+def test_a_crash_at_a_commit_leaves_a_right_state_and_the_next_process_ends_the_job(
+    sqlite_url: str,
+    tmp_path: Path,
+    journal: Journal,
+    number: int,
+    after_commit: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    world = opened(sqlite_url, tmp_path)
+    dying = CrashingStore(world.store, at=journal.points()[number], after_commit=after_commit)
+    job_that_dies(world, dying, world.store)  # type: ignore[arg-type]
+    assert dying.died
+    world.store.close()
+
+
+def dies_at_statement(store: SqlStore, number: int) -> list[int]:
+    """How many are left, in the list's one place."""
+    left = [number]
+
+    def count(_db: object, _cursor: object, statement: str, *_: object) -> None:
+        if written(statement):
+            left[0] -= 1
+            if left[0] == 0:
+                raise Crash
+
+    sa.event.listen(store._engine, "before_cursor_execute", count)
+    return left
+
+
+def in_the_middle(url: str, folder: Path, journal: Journal, number: int) -> None:
+    world = opened(url, folder)
+    dying = process(world, url)
+    numbers = journal.statements()
+    left = dies_at_statement(dying, numbers[number * len(numbers) // STATEMENTS])
+    job_that_dies(world, dying, world.store)
+    assert left[0] <= 0
+    dying.close()
+    world.store.close()
+
+
+@pytest.mark.req("F1", "F5")
+@pytest.mark.parametrize("number", range(STATEMENTS))
+def test_a_crash_in_the_middle_of_a_unit_of_work_leaves_nothing_of_it(
+    sqlite_url: str, tmp_path: Path, journal: Journal, number: int
+) -> None:
+    in_the_middle(sqlite_url, tmp_path, journal, number)
+
+
+@pytest.mark.req("F1", "F5")
+@pytest.mark.parametrize("number", range(1, STATEMENTS, 4))
+def test_a_crash_in_the_middle_of_a_unit_of_work_leaves_nothing_of_it_on_postgres(
+    postgres_url: str, tmp_path: Path, journal: Journal, number: int
+) -> None:
+    in_the_middle(postgres_url, tmp_path, journal, number)
