@@ -114,7 +114,7 @@ def _make_folder(url: sa.URL) -> None:
 
 @contextmanager
 def _connection(url: str) -> Iterator[sa.Connection]:
-    made = engine.make(engine.parse(url), poolclass=NullPool)
+    made = engine.make(engine.parse(url), create=True, poolclass=NullPool)
     immediate = made.execution_options(**{engine.BEGIN: "IMMEDIATE"})
     try:
         with translated(), immediate.begin() as db:

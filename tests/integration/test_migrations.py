@@ -19,7 +19,8 @@ from tests.contract.conftest import open_store
 
 @contextmanager
 def connected(url: str) -> Iterator[sa.Connection]:
-    made = engine.make(engine.parse(url)).execution_options(**{engine.BEGIN: "IMMEDIATE"})
+    made = engine.make(engine.parse(url), create=True)
+    made = made.execution_options(**{engine.BEGIN: "IMMEDIATE"})
     try:
         with made.begin() as db:
             yield db

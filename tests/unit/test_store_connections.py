@@ -1,5 +1,6 @@
 """URLs, waiting for a lock, shipped files: the edges of the store."""
 
+import shutil
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from harness.domain.errors import ConfigError, InputError, StoreUnavailable
 from harness.store import memory
 from harness.store.sql import engine
 from harness.store.tables.base import Json, UtcTime, storable
-from tests.contract.builders import RUN
+from tests.contract.builders import PROVIDER, RUN
 from tests.contract.conftest import FixedClock, open_store
 
 SQLITE = dialect()
@@ -42,6 +43,39 @@ def test_postgresql_is_reached_by_its_one_driver() -> None:
 def test_the_urls_own_settings_win() -> None:
     url = engine.parse("postgresql://u@h/d?connect_timeout=1")
     assert set(engine.postgres_arguments(url)) == {"options"}
+
+
+def test_a_missing_sqlite_file_is_not_made_and_found_once_it_is_back(sqlite_url: str) -> None:
+    store, file = open_store(sqlite_url), Path(sqlite_url.removeprefix("sqlite:///"))
+    away = file.with_suffix(".away")
+    file.rename(away)
+    with pytest.raises(StoreUnavailable, match="missing"):
+        store.etag()
+    assert not file.exists()
+
+    away.rename(file)
+
+    assert store.etag()
+    store.close()
+
+
+def test_a_sqlite_file_that_was_moved_away_or_replaced_is_not_written_to(
+    sqlite_url: str, sqlite_template: Path
+) -> None:
+    store, file = open_store(sqlite_url), Path(sqlite_url.removeprefix("sqlite:///"))
+    before = store.etag()
+    file.rename(file.with_suffix(".away"))
+    with pytest.raises(StoreUnavailable, match="missing"):
+        store.etag()
+
+    shutil.copyfile(sqlite_template, file)  # a backup
+    with store.write() as tx:
+        tx.providers.put(PROVIDER)
+
+    other = open_store(sqlite_url)
+    assert other.etag() == store.etag() != before
+    store.close()
+    other.close()
 
 
 @pytest.fixture

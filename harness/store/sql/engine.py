@@ -58,16 +58,53 @@ def file_of(url: sa.URL) -> Path:
     return Path(str(url.database))
 
 
-def make(url: sa.URL, **options: Any) -> sa.Engine:
-    """An engine; it connects when it is first used."""
+def make(url: sa.URL, *, create: bool = False, **options: Any) -> sa.Engine:
+    """An engine; it connects when it is first used. create: a SQLite file that is missing."""
     if url.get_backend_name() == "postgresql":
         return sa.create_engine(
             url, connect_args=postgres_arguments(url), pool_pre_ping=True, **options
         )
     engine = sa.create_engine(url, **options)
+    if not create:
+        _keep_to_the_file(engine, file_of(url))
     sa.event.listen(engine, "connect", _set_up_sqlite)
     sa.event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _keep_to_the_file(engine: sa.Engine, file: Path) -> None:
+    """Never make a file, and never go on with one that was moved away or replaced.
+
+    Else a process that was started while the file was away would not find it again.
+    """
+
+    def connect(
+        dialect: sa.Dialect,  # noqa: ARG001 - the event's signature
+        record: ConnectionPoolEntry,
+        arguments: list[str],
+        named: dict[str, object],
+    ) -> None:
+        arguments[0] = f"{file.absolute().as_uri()}?mode=rw"
+        named["uri"] = True
+        record.info["file"] = identity()
+
+    def check_out(
+        connection: DBAPIConnection,  # noqa: ARG001 - the event's signature
+        record: ConnectionPoolEntry,
+        proxy: sa.PoolProxiedConnection,  # noqa: ARG001
+    ) -> None:
+        if identity() != record.info["file"]:
+            raise sa.exc.DisconnectionError(f"{file} is another file now")
+
+    def identity() -> tuple[int, int] | None:
+        try:
+            found = file.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    sa.event.listen(engine, "do_connect", connect)
+    sa.event.listen(engine, "checkout", check_out)
 
 
 def postgres_arguments(url: sa.URL) -> dict[str, object]:

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from harness.domain.errors import InputError, StoreUnavailable, SwapgateError
 
+_NO_FILE = "unable to open database file"
 _NO_TABLES = ("no such table", "UndefinedTable", "no such column", "UndefinedColumn")
 
 
@@ -45,6 +46,11 @@ def _failure(error: sa.exc.DBAPIError) -> Exception:
     if any(sign in f"{error.orig!r}" for sign in _NO_TABLES):
         return StoreUnavailable(
             "the database has no tables, or old ones: run `swapgate db upgrade`"
+        )
+    if _NO_FILE in f"{error.orig!r}":
+        return StoreUnavailable(
+            "the database's file is missing or cannot be opened: run `swapgate db upgrade`, or "
+            "bring the file back"
         )
     if isinstance(error, sa.exc.OperationalError) or error.connection_invalidated:
         return StoreUnavailable(
