@@ -5,6 +5,8 @@ Real processes, real signals, the simulator over HTTP, and databases that are re
 
 import signal
 import sqlite3
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -83,12 +85,23 @@ def test_a_database_file_that_is_moved_away_costs_no_request_and_no_observation(
             load.more()
             file.rename(away)
             load.more(60)
-            assert not file.exists()
+            eventually(lambda: world.readyz() == "degraded")
             away.rename(file)
-            load.more()
-
+            eventually(lambda: world.readyz() == "ok")
         assert load.errors == []
         eventually(lambda: world.recorded() == load.answered)
+
+        file.rename(away)
+        assert world.place.terminate("router") == 0
+        world.start()
+        assert world.readyz() == "degraded"
+        with world.load() as again:
+            again.more(60)
+        assert not file.exists()
+        away.rename(file)
+        eventually(lambda: world.readyz() == "ok")
+        assert again.errors == []
+        eventually(lambda: world.recorded() == load.answered + again.answered)
 
 
 @pytest.mark.postgres
@@ -170,6 +183,27 @@ def test_a_signal_under_load_ends_it_well_and_loses_nothing(
         assert world.recorded() == load.answered
         assert sum(row.failed for row in world.traffic()) == 0
         assert "Traceback" not in world.place.log("router")
+
+
+def test_the_routers_process_loads_nothing_that_it_does_not_need(
+    provider: str, tmp_path: Path
+) -> None:
+    heavy = "{'fastapi', 'httpx', 'openai', 'litellm', 'inspect_ai', 'numpy', 'evals'}"
+    code = (
+        "import sys; from pathlib import Path; import router.serve;"
+        "from harness import bootstrap;"
+        f"router.serve.serve = lambda *_: print(sorted({heavy} & set(sys.modules)));"
+        "bootstrap.serve_router(bootstrap.open_installation(Path(sys.argv[1])))"
+    )
+    with routed(tmp_path, provider) as world:
+        done = subprocess.run(  # noqa: S603 - our own code
+            [sys.executable, "-c", code, str(world.place.config)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+
+    assert done.stdout == "[]\n"
 
 
 @pytest.mark.req("G5")
