@@ -1,55 +1,119 @@
-"""A light load generator: raw sockets, a fixed number of connections, one request each."""
+"""Load from one core: wrk at full throttle, our own generator at a set rate and for streams."""
 
 import asyncio
-import time
-from dataclasses import dataclass, field
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
+from benchmarks.router.machine import LOAD_CORE
+from benchmarks.router.peers.peer import Ask
+
+# Every request has a user of its own, so that a sticky choice is made for each.
 BODY = (
-    b'{"model":"support","user":"user-%d",%s"messages":'
-    b'[{"role":"system","content":"Be brief."},'
-    b'{"role":"user","content":"' + b"What is the answer? " * 20 + b'"}],"temperature":0.2}'
+    '{"model":"%s","user":"user-#",%s"messages":[{"role":"system","content":"Be brief."},'
+    '{"role":"user","content":"' + "What is the answer? " * 20 + '"}],"temperature":0.2}'
 )
-HEAD = (
-    b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer %s\r\n"
-    b"content-type: application/json\r\ncontent-length: %d\r\n\r\n"
-)
+MARK = "user-#"
+SCRIPT = """
+local before, after, n = %s, %s, 0
+wrk.method = "POST"
+wrk.headers["content-type"] = "application/json"
+%s
+request = function()
+  n = n + 1
+  return wrk.format(nil, nil, nil, before .. "user-" .. n .. after)
+end
+"""
 
 
-@dataclass
-class Result:
-    seconds: float = 0.0
-    latencies_ms: list[float] = field(default_factory=list)
-    errors: int = 0
+def body(ask: Ask, *, stream: bool) -> str:
+    return BODY % (ask.model, '"stream":true,' if stream else "")
+
+
+@dataclass(frozen=True)
+class Throttle:
+    """At full throttle: how many a second, how many of all were no 2xx."""
+
+    requests: int
+    per_s: float
+    errors: int
+
+
+def full_throttle(
+    port: int, ask: Ask, folder: Path, *, connections: int, seconds: float
+) -> Throttle:
+    before, after = body(ask, stream=False).split(MARK)
+    headers = "".join(
+        f"wrk.headers[{json.dumps(name)}] = {json.dumps(value)}\n"
+        for name, value in ask.headers.items()
+    )
+    script = folder / "wrk.lua"
+    script.write_text(SCRIPT % (json.dumps(before), json.dumps(after), headers))
+    options = ["-t1", f"-c{connections}", f"-d{seconds:.0f}s", "--timeout", "30s"]
+    where = f"http://127.0.0.1:{port}{ask.path}"
+    done = subprocess.run(  # noqa: S603 - our own command
+        ["taskset", "-c", str(LOAD_CORE), "wrk", *options, "-s", str(script), where],  # noqa: S607
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=seconds + 60,
+    )
+    return read_wrk(done.stdout)
+
+
+def read_wrk(text: str) -> Throttle:
+    requests = re.search(r"(\d+) requests in", text)
+    per_s = re.search(r"Requests/sec:\s*([\d.]+)", text)
+    refused = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
+    broken = re.search(r"connect (\d+), read (\d+), write (\d+), timeout (\d+)", text)
+    errors = int(refused.group(1)) if refused else 0
+    errors += sum(int(each) for each in broken.groups()) if broken else 0
+    if requests is None or per_s is None:
+        raise ValueError(f"wrk said something else: {text[:200]}")
+    return Throttle(int(requests.group(1)), float(per_s.group(1)), errors)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the generator's process does. per_s: 0 for as fast as they are answered.
+
+    stream: requests are streams, then latencies are those of the first chunk.
+    """
+
+    port: int
+    path: str
+    headers: dict[str, str]
+    body: str
+    stream: bool
+    connections: int
+    seconds: float
+    per_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """latencies_ms: sorted, from when the request was due. chunks: events that arrived."""
+
+    seconds: float
+    latencies_ms: Sequence[float]
+    chunks: int
+    errors: int
 
     def percentile_ms(self, share: float) -> float:
-        ordered = sorted(self.latencies_ms)
-        return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+        count = len(self.latencies_ms)
+        return self.latencies_ms[min(count - 1, int(share * count))] if count else float("nan")
 
 
-async def run(
-    port: int, key: bytes, *, requests: int, connections: int, stream: bool
-) -> Result:
-    result = Result()
-    numbers = iter(range(requests))
-    extra = b'"stream":true,' if stream else b""
-
-    async def connection() -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        for number in numbers:
-            body = BODY % (number, extra)
-            began = time.perf_counter()
-            writer.write(HEAD % (key, len(body)) + body)
-            head = await reader.readuntil(b"\r\n\r\n")
-            if b"chunked" in head:
-                await reader.readuntil(b"\r\n0\r\n\r\n")
-            else:
-                length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
-                await reader.readexactly(length)
-            result.latencies_ms.append((time.perf_counter() - began) * 1000)
-            result.errors += not head.startswith(b"HTTP/1.1 200")
-        writer.close()
-
-    began = time.perf_counter()
-    await asyncio.gather(*(connection() for _ in range(connections)))
-    result.seconds = time.perf_counter() - began
-    return result
+async def generated(job: Job) -> Outcome:
+    """Run the job in a process of its own, on the load's core."""
+    command = [sys.executable, "-m", "benchmarks.router.generator", json.dumps(asdict(job))]
+    process = await asyncio.create_subprocess_exec(
+        "taskset", "-c", str(LOAD_CORE), *command, stdout=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(job.seconds + 60):
+        output, _ = await process.communicate()
+    return Outcome(**json.loads(output))

@@ -118,7 +118,7 @@ class Wire(asyncio.Protocol):
         self._barren += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._break(FailureClass.MALFORMED, f"not an HTTP answer: {error}")
         if self._barren > MAX_HEAD_BYTES:
             self._break(FailureClass.MALFORMED, f"{MAX_HEAD_BYTES} bytes without a body")

@@ -1,0 +1,58 @@
+"""A proxy with nothing of the router's: `python -m benchmarks.router.bare CLIENT PORT …`.
+
+uvicorn, a raw ASGI application and one upstream client: what the client alone costs.
+"""
+
+import sys
+from collections.abc import Mapping
+
+from benchmarks.router.clients import TRANSPORTS
+from harness.domain.settings import RouterSettings
+from harness.domain.targets import Provider
+from router.asgi import App, Receive, Scope, Send, read_body
+from router.ports import Transport, UpstreamRequest
+from router.serve import serve
+
+
+def app(transport: Transport, providers: Mapping[str, Provider]) -> App:
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await _lifespan(transport, receive, send)
+            return
+        body = await read_body(scope, receive, 1 << 20)
+        kind = scope["path"].split("/", 2)[1]
+        request = UpstreamRequest(providers[kind], body, stream=kind == "streamed")
+        reply = await transport.send(request)
+        try:
+            headers = [(b"content-type", reply.headers["content-type"].encode())]
+            length = reply.headers.get("content-length")
+            if length is not None:
+                headers.append((b"content-length", length.encode()))
+            start = {"type": "http.response.start", "status": reply.status, "headers": headers}
+            await send(start)
+            async for chunk in reply.chunks():
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            await reply.aclose()
+
+    return answer
+
+
+async def _lifespan(transport: Transport, receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await transport.aclose()
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+def main() -> None:
+    client, port, *upstreams = sys.argv[1:]
+    pairs = [each.split("=") for each in upstreams]
+    providers = {k: Provider(k, "custom", f"http://127.0.0.1:{p}/v1") for k, p in pairs}
+    serve(app(TRANSPORTS[client](RouterSettings(), {}), providers), port=int(port))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""The load generator's process: a job as JSON in its argument, an outcome as JSON out."""
+
+import asyncio
+import json
+import sys
+from collections import deque
+from dataclasses import asdict
+from time import perf_counter
+from typing import cast
+
+import httptools
+import uvloop
+
+from benchmarks.router.load import MARK, Job, Outcome
+
+EVENT = b"data: {"
+
+
+class Client(asyncio.Protocol):
+    """One connection, one request at a time. `first_s`: when its first body byte came."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def ask(self, data: bytes) -> None:
+        self.status = self.events = 0
+        self.first_s = 0.0
+        self._parser = httptools.HttpResponseParser(self)
+        self._done = asyncio.get_running_loop().create_future()
+        self._transport.write(data)
+        await self._done
+
+    def data_received(self, data: bytes) -> None:
+        self._parser.feed_data(data)
+
+    def on_body(self, body: bytes) -> None:
+        if not self.first_s:
+            self.first_s = perf_counter()
+        self.events += body.count(EVENT)
+
+    def on_message_complete(self) -> None:
+        self.status = self._parser.get_status_code()
+        if not self._done.done():
+            self._done.set_result(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._done.done():
+            self._done.set_exception(exc or ConnectionError("closed"))
+
+    def close(self) -> None:
+        self._transport.close()
+
+
+class Generator:
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._free: deque[Client] = deque()
+        self._count = 0
+        self._latencies_ms: list[float] = []
+        self._chunks = self._errors = 0
+        head = f"POST {job.path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json"
+        head += "".join(f"\r\n{name}: {value}" for name, value in job.headers.items())
+        self._head = head.encode()
+
+    def _data(self) -> bytes:
+        self._count += 1
+        body = self._job.body.replace(MARK, f"user-{self._count}").encode()
+        return b"%s\r\ncontent-length: %d\r\n\r\n%s" % (self._head, len(body), body)
+
+    async def _client(self) -> Client:
+        loop = asyncio.get_running_loop()
+        return (await loop.create_connection(Client, "127.0.0.1", self._job.port))[1]
+
+    async def _one(self, due_s: float) -> None:
+        client = self._free.popleft() if self._free else await self._client()
+        try:
+            await client.ask(self._data())
+        except (ConnectionError, httptools.HttpParserError):
+            self._errors += 1
+            client.close()
+            return
+        self._free.append(client)
+        self._errors += client.status != 200
+        self._chunks += client.events
+        self._latencies_ms.append((client.first_s - due_s) * 1000)
+
+    async def run(self) -> Outcome:
+        for _ in range(self._job.connections):
+            self._free.append(await self._client())
+        began = perf_counter()
+        if self._job.per_s:
+            await self._at_a_rate(began)
+        else:
+            until = began + self._job.seconds
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._job.connections):
+                    group.create_task(self._again_and_again(until))
+        seconds = perf_counter() - began
+        return Outcome(seconds, sorted(self._latencies_ms), self._chunks, self._errors)
+
+    async def _again_and_again(self, until: float) -> None:
+        while perf_counter() < until:
+            await self._one(perf_counter())
+
+    async def _at_a_rate(self, began: float) -> None:
+        """Requests start when they are due, whether or not the earlier ones have ended."""
+        async with asyncio.TaskGroup() as group:
+            for number in range(int(self._job.per_s * self._job.seconds)):
+                due = began + number / self._job.per_s
+                await asyncio.sleep(max(0.0, due - perf_counter()))
+                group.create_task(self._one(due))
+
+
+if __name__ == "__main__":
+    job = Job(**json.loads(sys.argv[1]))
+    print(json.dumps(asdict(uvloop.run(Generator(job).run()))))

@@ -1,0 +1,137 @@
+"""One contender in one round: started, warmed, measured, ended."""
+
+import asyncio
+import resource
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.router.load import Job, Outcome, body, full_throttle, generated
+from benchmarks.router.machine import PEER_CORE, Busy, cpu_s, rss_mib
+from benchmarks.router.peers.peer import PLAIN, STREAMED, Ask, Peer, Site
+from benchmarks.router.processes import announced_port, free_port, start, wait_for
+
+RATE_PER_S = 200
+CONNECTIONS, SLOW_CONNECTIONS = 32, 4
+STREAMS = 64
+WARM_S = 1.0
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of one round. cpu_us: of the contender, per request; NaN where there is no process.
+
+    first_ms: median time to the first chunk. others: share of the machine that was not ours.
+    """
+
+    per_s: float
+    cpu_us: float
+    p50_ms: float
+    p99_ms: float
+    streams_per_s: float
+    chunks_per_s: float
+    cpu_us_per_chunk: float
+    first_ms: float
+    rss_mib: float
+    errors: int
+    others: float
+    steal: float
+
+
+@dataclass(frozen=True)
+class Running:
+    """ports, asks: by kind. pid: None for the provider itself, without a contender."""
+
+    ports: Mapping[str, int]
+    asks: Mapping[str, Ask]
+    pid: int | None
+    folder: Path
+    slow: bool = False
+
+    def cpu_s(self) -> float:
+        return cpu_s(self.pid) if self.pid is not None else float("nan")
+
+
+def started(peer: Peer, site: Site, stack: ExitStack) -> Running:
+    """Raises DidNotStart."""
+    site.folder.mkdir(parents=True)
+    log = site.folder / "log"
+    process = start(peer.command(site), stack, core=PEER_CORE, log=log, env=peer.env)
+    port = site.port
+    if peer.announces:
+        port = announced_port(log, process, peer.start_s)
+    wait_for(port, process, peer.start_s)
+    asks = {kind: peer.ask(site, kind) for kind in (PLAIN, STREAMED)}
+    return Running(dict.fromkeys(asks, port), asks, process.pid, site.folder, peer.slow)
+
+
+def contender(
+    peer: Peer, folder: Path, upstreams: dict[str, int], pids: Sequence[int], seconds: float
+) -> Figures:
+    """Raises DidNotStart."""
+    with ExitStack() as stack:
+        site = Site(folder, free_port(), upstreams)
+        return figures(started(peer, site, stack), pids, seconds)
+
+
+def figures(running: Running, pids: Sequence[int], seconds: float) -> Figures:
+    """pids: the upstreams', whose CPU time is ours as well."""
+    plain, connections, rate = running.asks[PLAIN], CONNECTIONS, RATE_PER_S
+    if running.slow:
+        seconds, connections, rate = max(2.0, seconds / 2), SLOW_CONNECTIONS, 1
+    throttle = (running.ports[PLAIN], plain, running.folder)
+    full_throttle(*throttle, connections=connections, seconds=WARM_S)
+    _generate(running, PLAIN, WARM_S, per_s=rate)
+    with Busy() as busy:
+        ours = _ours_s(running, pids)
+        before = running.cpu_s()
+        full = full_throttle(*throttle, connections=connections, seconds=seconds)
+        cpu_us = (running.cpu_s() - before) / max(1, full.requests) * 1e6
+        calm = _generate(running, PLAIN, seconds, per_s=rate)
+        before = running.cpu_s()
+        streams = _generate(running, STREAMED, seconds, slow=running.slow)
+        stream_cpu_s = running.cpu_s() - before
+        ours = _ours_s(running, pids) - ours
+    return Figures(
+        per_s=full.per_s,
+        cpu_us=cpu_us,
+        p50_ms=calm.percentile_ms(0.5),
+        p99_ms=calm.percentile_ms(0.99),
+        streams_per_s=len(streams.latencies_ms) / streams.seconds,
+        chunks_per_s=streams.chunks / streams.seconds,
+        cpu_us_per_chunk=stream_cpu_s / max(1, streams.chunks) * 1e6,
+        first_ms=streams.percentile_ms(0.5),
+        rss_mib=rss_mib(running.pid) if running.pid else float("nan"),
+        errors=full.errors + calm.errors + streams.errors,
+        others=busy.others(ours),
+        steal=busy.steal,
+    )
+
+
+def _generate(
+    running: Running, kind: str, seconds: float, *, per_s: float = 0.0, slow: bool = False
+) -> Outcome:
+    ask = running.asks[kind]
+    connections = 1 if slow else (8 if per_s else STREAMS)
+    job = Job(
+        port=running.ports[kind],
+        path=ask.path,
+        headers=dict(ask.headers),
+        body=body(ask, stream=kind == STREAMED),
+        stream=kind == STREAMED,
+        connections=connections,
+        seconds=seconds,
+        per_s=per_s,
+    )
+    return asyncio.run(generated(job))
+
+
+def _ours_s(running: Running, pids: Sequence[int]) -> float:
+    """CPU seconds of everything that belongs to the benchmark, so far."""
+    load = resource.getrusage(resource.RUSAGE_CHILDREN)
+    own = [cpu_s(pid) for pid in pids]
+    if running.pid is not None:
+        own.append(running.cpu_s())
+    return sum(own) + load.ru_utime + load.ru_stime + time.process_time()

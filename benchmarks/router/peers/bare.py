@@ -1,0 +1,26 @@
+"""An empty proxy on each upstream client: the candidates' own comparison."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from benchmarks.router.peers.nginx import ask
+from benchmarks.router.peers.peer import CACHE, Peer, Site, run
+
+
+def command_with(client: str) -> Callable[[Site], Sequence[str]]:
+    def command(site: Site) -> Sequence[str]:
+        ports = [str(site.port), *(f"{k}={port}" for k, port in site.upstreams.items())]
+        return [sys.executable, "-m", "benchmarks.router.bare", client, *ports]
+
+    return command
+
+
+def install_pyreqwest() -> None:
+    if not (CACHE / "pyreqwest").exists():
+        folder = ["--target", str(CACHE / "pyreqwest")]
+        run(["uv", "pip", "install", "-q", *folder, "pyreqwest"])
+
+
+POOL = Peer("bare pool", command_with("pool"), ask)
+AIOHTTP = Peer("bare aiohttp", command_with("aiohttp"), ask)
+PYREQWEST = Peer("bare pyreqwest", command_with("pyreqwest"), ask, install_pyreqwest)

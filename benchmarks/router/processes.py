@@ -1,0 +1,71 @@
+"""Processes that a benchmark owns: each pinned to one core, ended by its own pid."""
+
+import re
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from os import environ
+from pathlib import Path
+
+
+class DidNotStart(Exception):
+    """The process ended, or answered nothing in time."""
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+def start(
+    command: Sequence[str],
+    stack: ExitStack,
+    *,
+    core: int,
+    log: Path,
+    env: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Ended when `stack` is. core: the only one that it may run on."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(  # noqa: S603 - our own command
+            ["taskset", "-c", str(core), *command],  # noqa: S607
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**environ, **(env or {})},
+        )
+    stack.callback(_end, process)
+    return process
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(10)
+
+
+def wait_for(port: int, process: subprocess.Popen[bytes], timeout_s: float) -> None:
+    """Until something listens there. Raises DidNotStart."""
+    until = time.monotonic() + timeout_s
+    while time.monotonic() < until and process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise DidNotStart(f"nothing listens on its port after {timeout_s:.0f} s")
+
+
+def announced_port(log: Path, process: subprocess.Popen[bytes], timeout_s: float) -> int:
+    """The port in the first loopback URL that the process prints. Raises DidNotStart."""
+    until = time.monotonic() + timeout_s
+    while time.monotonic() < until and process.poll() is None:
+        found = re.search(r"http://(?:127\.0\.0\.1|localhost):(\d+)", log.read_text())
+        if found:
+            return int(found.group(1))
+        time.sleep(0.1)
+    raise DidNotStart(f"it named no port within {timeout_s:.0f} s")

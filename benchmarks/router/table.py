@@ -1,0 +1,85 @@
+"""The one table: medians of the rounds, and each as a ratio to nginx's."""
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from benchmarks.router.machine import TOO_BUSY
+from benchmarks.router.measure import Figures
+
+DIRECT, LIMIT = "direct", "nginx"
+Column = tuple[str, Callable[[Figures, Figures], float], str]
+
+# Title, value from (the contender's, the direct) figures of one round, format.
+COLUMNS: Final[Sequence[Column]] = (
+    ("req/s", lambda own, _: own.per_s, "8.0f"),
+    ("CPU us", lambda own, _: own.cpu_us, "8.0f"),
+    ("+p50 ms", lambda own, direct: own.p50_ms - direct.p50_ms, "8.2f"),
+    ("+p99 ms", lambda own, direct: own.p99_ms - direct.p99_ms, "8.2f"),
+    ("streams/s", lambda own, _: own.streams_per_s, "10.1f"),
+    ("chunks/s", lambda own, _: own.chunks_per_s, "9.0f"),
+    ("us/chunk", lambda own, _: own.cpu_us_per_chunk, "9.1f"),
+    ("+first ms", lambda own, direct: own.first_ms - direct.first_ms, "10.2f"),
+    ("RSS MiB", lambda own, _: own.rss_mib, "8.0f"),
+)
+RATIOS: Final = ("req/s", "CPU us", "+p50 ms", "streams/s", "us/chunk")
+
+Rounds = Mapping[str, Mapping[int, Figures]]
+
+
+def median(values: Sequence[float]) -> float:
+    """Of what was measured; NaN when nothing was."""
+    known = [each for each in values if not math.isnan(each)]
+    return statistics.median(known) if known else math.nan
+
+
+def per_round(rounds: Rounds, name: str, column: Column) -> list[float]:
+    direct = rounds[DIRECT]
+    return [column[1](own, direct[number]) for number, own in rounds[name].items()]
+
+
+def ratio(rounds: Rounds, name: str, column: Column) -> float:
+    """The median of the rounds' own ratios to nginx: both felt the same neighbours."""
+    limits = rounds.get(LIMIT, {})
+    direct = rounds[DIRECT]
+    found = []
+    for number, own in rounds[name].items():
+        if number in limits:
+            limit = column[1](limits[number], direct[number])
+            found.append(column[1](own, direct[number]) / limit if limit else math.nan)
+    return median(found)
+
+
+def lines(rounds: Rounds) -> list[str]:
+    """The table, then what must be known of the machine."""
+    head = f"{'':18}" + "".join(
+        f"{title:>{int(float(form[:-1]))}}" for title, _, form in COLUMNS
+    )
+    out = [head + "   of nginx's: " + "  ".join(RATIOS) + "   errors"]
+    for name, own in rounds.items():
+        row = f"{name:18}"
+        for column in COLUMNS:
+            row += f"{median(per_round(rounds, name, column)):{column[2]}}"
+        ratios = [
+            f"{ratio(rounds, name, column):{len(column[0])}.2f}"
+            for column in COLUMNS
+            if column[0] in RATIOS
+        ]
+        row += " " * 15 + "  ".join(ratios)
+        out.append(row.replace("nan", "  -") + f"{sum(each.errors for each in own.values()):9}")
+    return [*out, *machine_lines(rounds)]
+
+
+def machine_lines(rounds: Rounds) -> list[str]:
+    """How busy others kept the machine."""
+    every = [each for own in rounds.values() for each in own.values()]
+    others = [each.others for each in every]
+    steal = [each.steal for each in every]
+    text = (
+        f"others had {median(others):.0%} of the machine (at most {max(others):.0%}), "
+        f"the hypervisor {median(steal):.1%}"
+    )
+    if max(others) <= TOO_BUSY and max(steal) <= TOO_BUSY:
+        return [text]
+    return [text, "TOO BUSY TO TRUST: run it again on a quiet machine"]

@@ -1,0 +1,110 @@
+"""One router worker with its database: `python -m benchmarks.router.worker CLIENT …`."""
+
+import sys
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+from benchmarks.router.clients import TRANSPORTS
+from harness.domain.access import ApiKey, key_hash
+from harness.domain.evaluation import Claim, Passed
+from harness.domain.policy import Policy
+from harness.domain.proposal import Phase, Proposal
+from harness.domain.routing import CreateRoute, StartCanary
+from harness.domain.settings import RouterSettings
+from harness.domain.targets import Price, Provider, Target
+from harness.ports import Store, Transaction
+from harness.runtime.clock import SystemClock
+from harness.store import migrate
+from harness.store.sql import SqlStore
+from router.app import build
+from router.recorder import Recorder
+from router.serve import serve
+from router.snapshot import SnapshotHolder
+from router.spool import Spool
+
+SECRET, KEY = b"benchmark", "sk-sg-benchmark"
+WEIGHT_BPS = 100
+
+
+def put_route(tx: Transaction, name: str, port: int, clock: SystemClock) -> None:
+    """A route whose canary, the same provider's, has passed its gate."""
+    now = clock.now()
+    prices = {model: Price(1.0, 2.0) for model in ("m", "m2")}
+    tx.providers.put(Provider(name, "custom", f"http://127.0.0.1:{port}/v1", prices=prices))
+    incumbent, candidate = (tx.routing.add_target(Target(name, m)) for m in ("m", "m2"))
+    commit = partial(tx.routing.commit, actor="bench", reason="bench", now=now)
+    commit(CreateRoute(name, incumbent), expected_version=0)
+    proposal = Proposal(
+        id=f"p_{name}",
+        route=name,
+        incumbent=incumbent,
+        candidate=candidate,
+        claim=Claim.SUPERIOR,
+        reason="bench",
+        proposer="bench",
+        policy=Policy("bench"),
+        plans=(),
+        phase=Phase.CANARY,
+        created_at=now,
+        updated_at=now,
+    )
+    tx.proposals.add(proposal)
+    proof = Passed(
+        id=f"v_{name}",
+        route=name,
+        incumbent=incumbent,
+        candidate=candidate,
+        reason="bench",
+        suites=(),
+        inputs={},
+        decided_at=now,
+        expires_at=now + timedelta(days=1),
+    )
+    tx.verdicts.add(proof, proposal.id)
+    canary = StartCanary(name, proof, f"ro_{name}", WEIGHT_BPS, "salt")
+    commit(canary, expected_version=1)
+
+
+def seeded(folder: Path, ports: dict[str, int]) -> Store:
+    clock = SystemClock()
+    url = f"sqlite:///{folder / 'swapgate.db'}"
+    migrate.upgrade(url)
+    store = SqlStore(url, secret=SECRET, clock=clock)
+    with store.write() as tx:
+        for name, port in ports.items():
+            put_route(tx, name, port, clock)
+        hashed = key_hash(KEY, SECRET)
+        tx.keys.add(ApiKey("k_1", "bench", hashed, "mark", None, frozenset(), clock.now()))
+    return store
+
+
+def main() -> None:
+    client, folder, port, *upstreams = sys.argv[1:]
+    ports = {name: int(each) for name, each in (pair.split("=") for pair in upstreams)}
+    home, clock, settings = Path(folder), SystemClock(), RouterSettings()
+    store = seeded(home, ports)
+    holder = SnapshotHolder(store, home / "snapshot.json")
+    holder.boot()
+    recorder = Recorder(
+        store,
+        Spool(home / "spool.jsonl"),
+        worker="bench",
+        clock=clock,
+        live_rollouts=lambda: holder.current.rollouts if holder.current else frozenset(),
+    )
+    transport = TRANSPORTS[client](settings, {})
+    app = build(
+        holder,
+        recorder,
+        lambda _: transport,
+        settings,
+        SECRET,
+        clock,
+        on_stop=transport.aclose,
+    )
+    serve(app, port=int(port))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""Runs a coroutine test on asyncio's own event loop and on uvloop: the router meets both."""
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Any
+
+import pytest
+import uvloop
+
+LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
+def on_both_loops(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """Fixtures may be sync alone; one named `pool` is closed on the test's loop."""
+
+    async def body(**given: Any) -> None:
+        try:
+            await test(**given)
+        finally:
+            if "pool" in given:
+                await given["pool"].aclose()
+
+    @pytest.mark.parametrize("loop_factory", LOOPS.values(), ids=LOOPS)
+    @wraps(test)
+    def run(loop_factory: Callable[[], asyncio.AbstractEventLoop], **given: Any) -> None:
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            runner.run(body(**given))
+
+    own = inspect.signature(test)
+    extra = inspect.Parameter("loop_factory", inspect.Parameter.KEYWORD_ONLY)
+    run.__signature__ = own.replace(  # type: ignore[attr-defined]  # pytest reads it
+        parameters=[*own.parameters.values(), extra]
+    )
+    del run.__wrapped__  # type: ignore[attr-defined]  # or pytest takes it for a coroutine
+    return run

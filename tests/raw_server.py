@@ -1,0 +1,91 @@
+"""A provider that sends exactly the bytes it is told to, and sees what it was sent."""
+
+import asyncio
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from harness.domain.targets import Provider
+from router.ports import UpstreamRequest
+
+OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\nok"
+
+
+@dataclass
+class Line:
+    """One accepted connection. number: from 0, in the order of arrival."""
+
+    number: int
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def request(self) -> tuple[bytes, bytes]:
+        """Head and body of the next one. Raises IncompleteReadError when the client left."""
+        head = await self.reader.readuntil(b"\r\n\r\n")
+        length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+        return head, await self.reader.readexactly(length)
+
+    async def send(self, *pieces: bytes) -> None:
+        for piece in pieces:
+            self.writer.write(piece)
+            await self.writer.drain()
+
+    def reset(self) -> None:
+        """Not a mere end: what the client sees is ECONNRESET."""
+        sock = self.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+
+
+@dataclass
+class RawServer:
+    port: int = 0
+    lines: list[Line] = field(default_factory=list)
+    secure: bool = False
+
+    def ask(self, body: bytes = b"{}", *, stream: bool = False) -> UpstreamRequest:
+        scheme, host = ("https", "localhost") if self.secure else ("http", "127.0.0.1")
+        where = f"{scheme}://{host}:{self.port}/v1"
+        return UpstreamRequest(Provider("raw", "custom", where), body, stream)
+
+
+Play = Callable[[Line], Awaitable[None]]
+
+
+@asynccontextmanager
+async def raw_server(play: Play, tls: ssl.SSLContext | None = None) -> AsyncIterator[RawServer]:
+    """play: what happens on each connection; it is closed afterwards."""
+    server = RawServer(secure=tls is not None)
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        line = Line(len(server.lines), reader, writer)
+        server.lines.append(line)
+        try:
+            await play(line)
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.close()
+
+    listening = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
+    server.port = listening.sockets[0].getsockname()[1]
+    try:
+        yield server
+    finally:
+        listening.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def answer_forever(line: Line) -> None:
+    while True:
+        await line.request()
+        await line.send(OK)

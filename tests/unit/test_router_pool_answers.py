@@ -1,0 +1,221 @@
+"""What the pool makes of every kind of answer, proper or not, cut anywhere."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from harness.domain.failures import FailureClass
+from router.ports import UpstreamFailed
+from router.transport.pool import Pool
+from router.transport.pool_wire import MAX_HEAD_BYTES
+from tests.both_loops import on_both_loops
+from tests.raw_server import OK, Line, raw_server
+from tests.router_world import QUICK
+
+pytestmark = pytest.mark.req("A4")
+SMALL = replace(QUICK, max_response_bytes=100_000)
+HEAD = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
+
+
+async def answered(*pieces: bytes, then_reset: bool = False) -> tuple[int, bytes]:
+    """Status and body of what a provider sends so. Raises UpstreamFailed."""
+
+    async def play(line: Line) -> None:
+        await line.request()
+        for piece in pieces:
+            await line.send(piece)
+            await asyncio.sleep(0)
+        if then_reset:
+            await asyncio.sleep(0.02)
+            line.reset()
+
+    pool = Pool(SMALL, {})
+    try:
+        async with raw_server(play) as server, asyncio.timeout(20):
+            reply = await pool.send(server.ask())
+            try:
+                return reply.status, b"".join([chunk async for chunk in reply.chunks()])
+            finally:
+                await reply.aclose()
+    finally:
+        await pool.aclose()
+
+
+@pytest.mark.parametrize(
+    ("answer", "body"),
+    [
+        (HEAD + b"content-length: 3\r\n\r\nabc", b"abc"),
+        (HEAD + b"content-length: 0\r\n\r\n", b""),
+        (CHUNKED + b"1;x=y\r\na\r\n2\r\nbc\r\n0\r\nx-trailer: 1\r\n\r\n", b"abc"),
+        (HEAD + b"\r\nabc", b"abc"),
+        (b"HTTP/1.0 200 OK\r\n\r\nabc", b"abc"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" + HEAD + b"content-length: 3\r\n\r\nabc", b"abc"),
+        (b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" * 3 + CHUNKED + b"0\r\n\r\n", b""),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", b""),
+    ],
+)
+@on_both_loops
+async def test_every_proper_framing_is_read_whole_or_byte_by_byte(
+    answer: bytes, body: bytes
+) -> None:
+    _, found = await answered(answer)
+    assert found == body
+    _, found = await answered(*(answer[at : at + 1] for at in range(len(answer))))
+    assert found == body
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"nonsense\r\n\r\n",
+        b"HTTP/2 200 OK\r\n\r\n",
+        b"HTTP/1.1 2000 OK\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 099 Odd\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+        HEAD + b"content-length: 3\r\ncontent-length: 4\r\n\r\nabcd",
+        HEAD + b"content-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        HEAD + b"content-length: -1\r\n\r\n",
+        HEAD + b"content-length: 99999999999999999999999\r\n\r\n",
+        HEAD + b"transfer-encoding: gzip\r\n\r\nabc",
+        HEAD + b"transfer-encoding: chunked, gzip\r\n\r\nabc",
+        HEAD + b"content length: 3\r\n\r\nabc",
+        CHUNKED + b"zz\r\n",
+        CHUNKED + b"3\r\nabcd\r\n0\r\n\r\n",
+        HEAD + b"x: " + b"y" * (MAX_HEAD_BYTES + 1) + b"\r\n\r\n",
+        HEAD + b"x: y\r\n" * MAX_HEAD_BYTES,
+        b"HTTP/1.1 100 Continue\r\n\r\n" * MAX_HEAD_BYTES,
+        CHUNKED + b"1;" + b"x" * 10 * MAX_HEAD_BYTES,
+        CHUNKED + b"1\r\na\r\n0\r\n" + b"x: y\r\n" * MAX_HEAD_BYTES,
+        HEAD + b"content-encoding: gzip\r\ncontent-length: 3\r\n\r\nabc",
+        HEAD + b"content-length: 200000\r\n\r\n" + b"x" * 200_000,
+    ],
+)
+@on_both_loops
+async def test_what_is_no_answer_is_malformed(answer: bytes) -> None:
+    with pytest.raises(UpstreamFailed) as failed:
+        await answered(answer)
+    assert failed.value.failure is FailureClass.MALFORMED
+
+
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"",
+        b"HTTP/1.1 2",
+        HEAD + b"x: y\r\n",
+        HEAD + b"content-length: 3\r\n\r\n",
+        HEAD + b"content-length: 3\r\n\r\nab",
+        CHUNKED + b"3\r\nab",
+        CHUNKED + b"2\r\nab\r\n",
+        CHUNKED + b"2\r\nab\r\n0\r\n",
+    ],
+)
+@on_both_loops
+async def test_an_answer_that_breaks_off_is_a_connect_failure(
+    start: bytes,
+    reset: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    with pytest.raises(UpstreamFailed) as failed:
+        await answered(start, then_reset=reset)
+    assert failed.value.failure is FailureClass.CONNECT
+
+
+@on_both_loops
+async def test_a_body_without_a_length_may_end_but_not_break() -> None:
+    assert await answered(HEAD + b"\r\nab") == (200, b"ab")
+    with pytest.raises(UpstreamFailed) as failed:
+        await answered(HEAD + b"\r\nab", then_reset=True)
+    assert failed.value.failure is FailureClass.CONNECT
+
+
+@on_both_loops
+async def test_an_answer_before_the_request_was_read_is_an_answer() -> None:
+    async def play(line: Line) -> None:
+        await line.reader.readuntil(b"\r\n\r\n")
+        await line.send(b"HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\n\r\nno")
+        if line.number:
+            line.writer.close()
+
+    pool = Pool(SMALL, {})
+    try:
+        async with raw_server(play) as server:
+            for _ in range(3):
+                reply = await pool.send(server.ask(b"x" * 8_000_000))
+                assert reply.status == 413
+                assert b"".join([chunk async for chunk in reply.chunks()]) == b"no"
+                await reply.aclose()
+            assert len(server.lines) == 3
+    finally:
+        await pool.aclose()
+
+
+GRAMMAR = st.sampled_from(
+    [
+        *(HEAD, CHUNKED, OK, b"\r\n", b"\r\n\r\n", b"0\r\n\r\n", b"5\r\nhello\r\n"),
+        *(b"content-length: 5\r\n", b"transfer-encoding: chunked\r\n", b"hello", b"\x00"),
+        *(
+            b"HTTP/1.1 100 Continue\r\n\r\n",
+            b"HTTP/1.1 204 X\r\n\r\n",
+            b"connection: close\r\n",
+        ),
+        *(b"content-encoding: gzip\r\n", b"HTTP/1.1 101 X\r\nupgrade: y\r\n\r\n", b": \n"),
+    ]
+)
+NOISE = st.binary(max_size=40)
+
+
+@given(
+    pieces=st.lists(GRAMMAR | NOISE, max_size=8),
+    cuts=st.lists(st.integers(1, 200), max_size=6),
+)
+@example(pieces=[OK, OK], cuts=[])
+def test_no_answer_hangs_or_raises_anything_else_or_reaches_the_next_request(
+    pieces: list[bytes], cuts: list[int]
+) -> None:
+    """Whatever a provider sends and then closes: an answer, or UpstreamFailed."""
+    asyncio.run(one_after_another(split(b"".join(pieces), cuts)))
+
+
+async def one_after_another(pieces: list[bytes]) -> None:
+    async def play(line: Line) -> None:
+        await line.request()
+        if line.number == 0:
+            await line.send(*pieces)
+            line.writer.write_eof()
+            await line.reader.read()
+        else:
+            await line.send(OK.replace(b"ok", b"2!"))
+
+    pool = Pool(SMALL, {})
+    try:
+        async with raw_server(play) as server, asyncio.timeout(20):
+            try:
+                reply = await pool.send(server.ask())
+            except UpstreamFailed:
+                pass
+            else:
+                assert 200 <= reply.status <= 999
+                try:
+                    async for _ in reply.chunks():
+                        pass
+                except UpstreamFailed:
+                    pass
+                await reply.aclose()
+            following = await pool.send(server.ask())
+            assert [chunk async for chunk in following.chunks()] == [b"2!"]
+            await following.aclose()
+    finally:
+        await pool.aclose()
+
+
+def split(data: bytes, sizes: list[int]) -> list[bytes]:
+    pieces = []
+    for size in sizes:
+        pieces.append(data[:size])
+        data = data[size:]
+    return [each for each in (*pieces, data) if each]
