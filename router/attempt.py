@@ -55,8 +55,9 @@ async def read_answer(reply: UpstreamReply, json_name: str) -> Answer:
 
 
 def _check_choices(members: Members) -> None:
-    choices = members.values.get("choices")
-    if choices is None or not isinstance(choices.value, list) or not choices.value:
+    member = members.values.get("choices")
+    choices = member.value if member else None
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         what = "an error" if "error" in members.values else "no choices"
         raise UpstreamFailed(FailureClass.MALFORMED, f"status 200 with {what}")
 

@@ -3,6 +3,7 @@
 Real processes, real signals, the simulator over HTTP, and databases that are really away.
 """
 
+import re
 import signal
 import sqlite3
 import subprocess
@@ -215,7 +216,8 @@ def test_a_taken_port_is_one_clear_sentence(provider: str, tmp_path: Path) -> No
 
     (sentence,) = done.stderr.splitlines()
     port, holder = world.place.ports["router"], world.place.children["router"].pid
-    assert f"127.0.0.1:{port}: pid {holder} (python" in sentence
+    # Not every system tells who holds a port.
+    assert re.search(rf"127\.0\.0\.1:{port}: (pid {holder} \(|another process)", sentence)
     assert "router.port" in sentence
     assert done.stdout == ""
 

@@ -243,6 +243,8 @@ def test_true_is_not_one_and_one_is_one_point_zero() -> None:
     ("rule", "kept", "broken"),
     [
         ({"rule": "sentences_exact", "count": 2}, "One. Two!", "One. Two! Three?"),
+        ({"rule": "sentences_exact", "count": 2}, 'He said: "Go." (I went.)', '"Go." Went. ?'),
+        ({"rule": "sentences_exact", "count": 1}, "**Wait...**", "v1.5 " + "." * 300_000 + "x"),
         ({"rule": "words_between", "low": 2, "high": 3}, "one - two", "one"),
         ({"rule": "bullets_exact", "count": 2}, "- a\n- b", "* a\n- b"),
         ({"rule": "paragraphs_exact", "count": 2}, "a\n\nb", "a\nb"),

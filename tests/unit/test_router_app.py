@@ -235,6 +235,26 @@ async def test_every_routed_answer_says_what_happened(tmp_path: Path, turn: Turn
     assert (b"x-swapgate-target" in headers) is (turn.status != 500)
 
 
+async def test_a_second_try_of_a_target_is_on_a_fresh_connection(tmp_path: Path) -> None:
+    answers = iter([Turn(refuse=True), completion()])
+    door = Door(tmp_path, lambda _: next(answers))
+
+    status, headers, _ = await door.call(CHAT, ASK)
+
+    assert (status, headers[b"x-swapgate-attempts"]) == (200, b"2")
+    assert [each.fresh for each in door.transport.seen] == [False, True]
+
+
+@pytest.mark.parametrize("choices", ["null", "[]", "{}", "[null]", '"text"', "[[]]"])
+async def test_an_answer_without_a_choice_is_none(tmp_path: Path, choices: str) -> None:
+    turn = Turn(steps=(f'{{"model":"m","choices":{choices}}}'.encode(),))
+
+    status, _, body = await Door(tmp_path, lambda _: turn).call(CHAT, ASK)
+
+    assert status == 502
+    assert b"malformed" in body
+
+
 async def test_other_protocols_are_left_alone(tmp_path: Path) -> None:
     sent: list[Any] = []
 
