@@ -15,7 +15,8 @@ A rule is `{"rule": name, ...params}`:
     title_in_angles {}            contains <<...>> with something between
 
 A sentence is a maximal run that ends in one of . ! ? followed by white space or the end of the
-text; text after the last one is not a sentence. A word is a run without white space that has a
+text, closing quotes, brackets and markup between them left aside; text after the last one is
+not a sentence. A word is a run without white space that has a
 letter or a digit. Abbreviations do not occur in the data.
 """
 
@@ -28,7 +29,7 @@ Rule = dict[str, Any]
 
 
 def sentences(text: str) -> int:
-    return len(re.findall(r"[^.!?]*[.!?]+(?=\s|$)", text))
+    return len(re.findall(r"[.!?]+[\"'”’»)\]*_]*(?=\s|$)", text))
 
 
 def words(text: str) -> int:

@@ -49,8 +49,8 @@ def highlights(text: str) -> int:
 
 
 def bullet_list(text: str) -> int:
-    return len(re.findall(r"^\s*\*[^*].*$", text, re.MULTILINE)) + len(
-        re.findall(r"^\s*-.*$", text, re.MULTILINE)
+    return len(re.findall(r"^[^\S\n]*\*[^*].*$", text, re.MULTILINE)) + len(
+        re.findall(r"^[^\S\n]*-.*$", text, re.MULTILINE)
     )
 
 
@@ -78,7 +78,7 @@ def nth_begins(text: str, params: Params) -> bool:
 def postscript(text: str, marker: str) -> bool:
     spelled = r"p\.\s?p\.\s?s" if marker == "P.P.S" else r"p\.\s?s\."
     pattern = spelled if marker in ("P.P.S", "P.S.") else re.escape(marker.casefold())
-    return re.search(rf"\s*{pattern}.*$", text.casefold(), re.MULTILINE) is not None
+    return re.search(rf"{pattern}.*$", text.casefold(), re.MULTILINE) is not None
 
 
 def two_responses(text: str) -> bool:
@@ -119,7 +119,7 @@ KINDS: Final[Mapping[str, Callable[[str, Params], bool]]] = {
     ),
     "combination:two_responses": lambda t, _: two_responses(t),
     "detectable_content:number_placeholders": lambda t, p: (
-        len(re.findall(r"\[.*?\]", t)) >= p["num_placeholders"]
+        len(re.findall(r"\[[^\[\]\n]*\]", t)) >= p["num_placeholders"]
     ),
     "detectable_content:postscript": lambda t, p: postscript(t, p["postscript_marker"]),
     "detectable_format:constrained_response": lambda t, _: any(

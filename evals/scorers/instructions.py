@@ -60,7 +60,7 @@ def relaxed(answer: str) -> Iterator[tuple[str, str]]:
     text = answer.strip()
     fenced = inside_fence(text)
     if fenced is not None:
-        text = fenced.strip()
+        text = fenced
         yield "code_fence", text
     lines = text.splitlines()
     if len(lines) > 1:

@@ -75,6 +75,14 @@ def relaxed_share(found: Mapping[str, Any], target: Mapping[str, Any]) -> float:
 
 def json_fields(answer: str, item: Item, options: Options) -> Scored:
     """1 if all fields are right, else 0; with `graded` the share of right fields."""
+    try:
+        return _json_fields(answer, item, options)
+    except RecursionError:
+        # Hundreds of brackets within one another: JSON, but no answer to any item.
+        return UNSCORED
+
+
+def _json_fields(answer: str, item: Item, options: Options) -> Scored:
     target = cast("dict[str, object]", item.target)
     whole = json_object(answer.strip())
     schema_kept = whole is not None and valid(whole, item.metadata.get("schema"))

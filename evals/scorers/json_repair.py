@@ -10,7 +10,8 @@ from evals.scorers.peel import inside_fence
 
 LONGEST = 200_000  # characters; a longer answer is not searched
 
-STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# One that does not end goes to the end: else every quote would start a search of its own.
+STRINGS = re.compile(r'"(?:[^"\\]|\\.|\\\Z)*+(?:"|\Z)', re.DOTALL)
 TRAILING_COMMA = re.compile(r",(\s*[}\]])")
 BARE_KEY = re.compile(r"([{,]\s*)([A-Za-z_]\w*)(\s*:)")
 
@@ -34,7 +35,7 @@ def json_object(text: str) -> dict[str, Any] | None:
 
 def unfenced(text: str) -> str:
     fenced = inside_fence(text)
-    return text if fenced is None else fenced.strip()
+    return text if fenced is None else fenced
 
 
 def braces_only(text: str) -> str:

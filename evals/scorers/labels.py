@@ -69,7 +69,7 @@ def chosen(text: str, item: Item) -> str | None:
     """The letter that a freely worded answer settles on."""
     letters = ascii_uppercase[: max(len(item.choices), 2)]
     said = re.findall(
-        rf"(?i:answer|choice|option)(?i:\s+is)?\s*[:=]?\s*[*(\[\s]*([{letters}])\b", text
+        rf"(?i:answer|choice|option)(?i:\s++is)?+[\s:=*(\[]*+([{letters}])\b", text
     )
     alone = re.findall(rf"(?<![\w'])([{letters}])(?:[)\].:*]|\s*$)", text, re.MULTILINE)
     for found in (said, alone):

@@ -2,11 +2,16 @@
 
 import re
 
-SENTENCE_END = re.compile(r"[.!?]+(?=\s|$)")
+# Closing quotes, brackets and markup may follow the mark: "Go on." He said (so I hear.)
+# Possessive, and begun at a run's first mark only: a row of dots takes linear time.
+SENTENCE_END = re.compile(r"(?<![.!?])[.!?]++[\"'”’»)\]*_]*+(?=\s|$)")
 
 
 def sentences(text: str) -> int:
-    """Runs of . ! ? before white space or the end; what follows the last one is none."""
+    """Runs of . ! ? before white space or the end, or before what closes a quotation.
+
+    What follows the last one is none.
+    """
     return len(SENTENCE_END.findall(text))
 
 

@@ -3,15 +3,20 @@
 import re
 from collections.abc import Iterator
 
-FENCE = re.compile(r"```[^\S\n]*[\w+-]*[^\S\n]*(?:\n|(?=\S))(.*?)\n?[^\S\n]*```", re.DOTALL)
-MARKUP = re.compile(r"^(?:[*_#`>\s]|-\s)+|[*_`\s]+$")
+FENCE = "```"
+# Possessive, here and in the other scorers: a model gone astray writes thousands of blanks.
+LANGUAGE = re.compile(r"[^\S\n]*+[\w+-]*+[^\S\n]*+(?:\n|(?=[{\[\"]))")
+MARKUP = re.compile(r"^(?:[*_#`>\s]|-\s)++|(?<![*_`\s])[*_`\s]++$")
 QUOTES = "\"'“”‘’«»"
 
 
 def inside_fence(text: str) -> str | None:
     """What stands in the only code fence of `text`; None without one, or with several."""
-    fences = FENCE.findall(text)
-    return fences[0] if len(fences) == 1 else None
+    parts = text.split(FENCE)
+    if (len(parts) - 1) // 2 != 1:
+        return None
+    named = LANGUAGE.match(parts[1])
+    return parts[1][named.end() if named else 0 :].strip()
 
 
 def peelings(answer: str) -> Iterator[tuple[str, str]]:
@@ -19,7 +24,7 @@ def peelings(answer: str) -> Iterator[tuple[str, str]]:
     text = answer.strip()
     fenced = inside_fence(text)
     if fenced is not None:
-        text = fenced.strip()
+        text = fenced
         yield "code_fence", text
     for rule, peeled in (
         ("markup", MARKUP.sub("", text)),

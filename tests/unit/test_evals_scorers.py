@@ -39,6 +39,7 @@ def to(target: object, **metadata: object) -> Item:
         (" Paris\n", RIGHT),
         ("paris", form("case")),
         ("```\nParis\n```", form("code_fence")),
+        ("```Paris```", form("code_fence")),
         ("**Paris**", form("markup")),
         ('"Paris"', form("quotes")),
         ("Paris.", form("trailing_punctuation")),
@@ -376,6 +377,10 @@ def test_every_scorer_is_among_those_that_the_laws_are_tried_on() -> None:
 @example(answer="a" * 100_000)
 @example(answer=" \n" * 50_000)
 @example(answer="9" * 100_000)
+@example(answer="answer " + " " * 100_000 + "x")
+@example(answer='\\"' * 50_000)
+@example(answer="```" + " " * 100_000 + "x")
+@example(answer='{"a":' + "[" * 980 + "]" * 980 + "}")
 def test_no_answer_breaks_a_scorer_and_leniency_never_costs(
     name: str, wish: dict[str, bool], answer: str
 ) -> None:
