@@ -64,6 +64,8 @@ def decoded(body: bytes) -> dict[str, Any]:
     """The body as a JSON object. Raises Refused."""
     try:
         data = json.loads(body)
+        # JSON may spell half of a surrogate pair; no text that can be sent has one.
+        json.dumps(data, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         invalid("We could not parse the JSON body of your request.")
     if not isinstance(data, dict):

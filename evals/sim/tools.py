@@ -1,16 +1,14 @@
 """Tool calls: the item's expected one, or a plausible one made from the tool's JSON Schema."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from evals.sim import chance
 from evals.sim.examinee import Verdict
+from evals.sim.made_up import NAMES, made_up
 from evals.sim.requests import ChatRequest
-
-NAMES = ("alpha", "harbour", "lantern", "meadow", "quartz", "willow")
-DEEPEST = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,31 +62,3 @@ def altered(arguments: Mapping[str, Any], seed: str) -> dict[str, Any]:
     if isinstance(value, int | float):
         return {**arguments, key: value + 1}
     return {**arguments, key: f"{value} {NAMES[chance.number(seed, key) % len(NAMES)]}"}
-
-
-def made_up(  # noqa: PLR0911 - one return for each JSON type
-    schema: Mapping[str, Any], seed: Sequence[object], depth: int = 0
-) -> Any:
-    """A value that fits the schema's type, enum and bounds; the same for the same seed."""
-    n = chance.number(*seed)
-    options = schema.get("enum")
-    if isinstance(options, list) and options:
-        return options[n % len(options)]
-    match schema.get("type"):
-        case "object" | None if depth < DEEPEST:
-            fields = schema.get("properties")
-            parts = fields.items() if isinstance(fields, dict) else ()
-            return {k: made_up(v, (*seed, k), depth + 1) for k, v in parts}
-        case "array" if depth < DEEPEST:
-            items = schema.get("items")
-            return [made_up(items if isinstance(items, dict) else {}, (*seed, 0), depth + 1)]
-        case "integer":
-            return int(schema.get("minimum", 1)) + n % 7
-        case "number":
-            return float(schema.get("minimum", 1)) + n % 7 / 2
-        case "boolean":
-            return n % 2 == 0
-        case "string":
-            return NAMES[n % len(NAMES)]
-        case _:
-            return None

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evals.sim import completions, embeddings, requests, tokens, tools, wording
+from evals.sim import completions, embeddings, made_up, requests, tokens, tools, wording
 from evals.sim.bank import Item
 from evals.sim.examinee import Verdict
 from evals.sim.profiles import Habits, Profile
@@ -148,23 +148,61 @@ SCHEMA = {
         "hours": {"type": "array", "items": {"type": "integer"}},
         "place": {"type": "object", "properties": {"zip": {"type": "string"}}},
         "note": {"type": "null"},
+        "floor": {"type": "integer", "minimum": 2, "maximum": 5},
+        "share": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+        "depth": {"type": "integer", "maximum": -3},
+        "unless": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+        "maybe": {"type": ["null", "string"]},
+        "day": {"$ref": "#/$defs/Day"},
+        "fixed": {"const": "yes"},
     },
+    "$defs": {"Day": {"type": "object", "properties": {"hour": {"type": "integer"}}}},
 }
 
 
 @given(st.text())
 def test_made_up_arguments_fit_the_tools_schema(seed: str) -> None:
-    arguments = tools.made_up(SCHEMA, (seed,))
+    arguments = made_up.made_up(SCHEMA, (seed,))
 
     jsonschema.validate(arguments, {**SCHEMA, "required": list(SCHEMA["properties"])})
-    assert arguments == tools.made_up(SCHEMA, (seed,))
+    assert arguments == made_up.made_up(SCHEMA, (seed,))
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        5,
+        "text",
+        [],
+        {"type": 5},
+        {"type": []},
+        {"type": "integer", "minimum": "a", "maximum": None},
+        {"type": "integer", "minimum": 1e300},
+        {"type": "object", "properties": 5},
+        {"type": "object", "properties": {"n": 5}},
+        {"type": "array", "items": 5},
+        {"anyOf": 5},
+        {"anyOf": []},
+        {"$ref": "#/nowhere"},
+        {"$ref": "#"},
+        {"$ref": 5},
+    ],
+)
+def test_what_is_no_schema_breaks_nothing(odd: object) -> None:
+    json.dumps(made_up.made_up(odd, ("x",)), allow_nan=False)
+
+
+def test_half_a_character_is_refused() -> None:
+    with pytest.raises(requests.Refused) as refused:
+        requests.decoded(b'{"model": "\\ud800"}')
+    assert refused.value.status == 400
 
 
 def test_a_schema_without_end_is_cut() -> None:
     endless: dict[str, Any] = {"type": "array"}
     endless["items"] = endless
 
-    assert json.dumps(tools.made_up(endless, ("x",))).count("[") == tools.DEEPEST
+    assert json.dumps(made_up.made_up(endless, ("x",))).count("[") == made_up.DEEPEST
 
 
 @pytest.mark.parametrize(
