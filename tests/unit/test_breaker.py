@@ -67,6 +67,18 @@ def test_five_failures_in_more_than_a_minute_do_not_open_it() -> None:
 
 
 @pytest.mark.req("B4")
+def test_failures_all_over_the_minute_are_added_up() -> None:
+    breaker = CLOSED
+    for now in (0.0, 10.0, 20.0):
+        breaker = after(breaker, now, None, F.SERVER, None)
+    breaker = after(breaker, 59.0, F.SERVER)
+
+    assert breaker.state is BreakerState.CLOSED
+    assert sum(each.requests for each in breaker.window) == 10
+    assert after(breaker, 59.0, F.SERVER).state is BreakerState.OPEN
+
+
+@pytest.mark.req("B4")
 @pytest.mark.parametrize(("good", "state"), [(20, "open"), (21, "closed")])
 def test_five_failures_open_it_only_when_they_are_a_fifth_of_the_window(
     good: int, state: str
@@ -274,7 +286,9 @@ class AnyTraffic(RuleBasedStateMachine):
             assert self.breaker == before
             assert retry_in_s(before, self.now, POLICY) > 0
         else:
-            self.out.append((ticket, before.state is not BreakerState.CLOSED))
+            probe = before.state is not BreakerState.CLOSED
+            assert ticket > before.serial if probe else ticket == before.serial
+            self.out.append((ticket, probe))
 
     @rule(failure=st.sampled_from([F.SERVER, F.CONNECT]), times=st.integers(1, 8))
     def fail_some(self, failure: F, times: int) -> None:
@@ -289,6 +303,7 @@ class AnyTraffic(RuleBasedStateMachine):
         ticket, probe = self.out.pop(which % len(self.out))
         before = self.breaker
         self.breaker = settle(before, ticket, outcome, self.now, POLICY)
+        assert self.breaker.serial >= before.serial
         if before.state is BreakerState.CLOSED and ticket == before.serial:
             self._keep_books(outcome)
         if before.state is not self.breaker.state:
