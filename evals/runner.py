@@ -5,7 +5,6 @@ import contextlib
 import logging
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +23,7 @@ from evals.collector import Collector
 from evals.jobs import configured, questions
 from evals.model import Connection, connected
 from evals.provider import ProviderClient
+from evals.scratch import scratch
 from evals.tasks import InspectSuite, inspect_suite
 from harness.domain.evaluation import RunState, Sample
 from harness.domain.settings import SuiteSettings
@@ -63,7 +63,7 @@ class InspectRunner:
             # eval_async heeds this only if it was looked up before.
             os.environ["INSPECT_DISPLAY"] = "none"
             display_type()
-            folder = self._log_dir or Path(stack.enter_context(_scratch()))
+            folder = self._log_dir or stack.enter_context(scratch())
             thread = stack.enter_context(ThreadPoolExecutor(1, "samples"))
             failures: set[str] = set()
             collector = Collector(
@@ -108,10 +108,6 @@ class InspectRunner:
         finally:
             _collector = None
             await client.close()
-
-
-def _scratch() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="swapgate-eval-", ignore_cleanup_errors=True)
 
 
 async def _evaluate(
