@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import re
 import subprocess
 import sys
@@ -105,7 +106,7 @@ class Outcome:
 
     def percentile_ms(self, share: float) -> float:
         count = len(self.latencies_ms)
-        return self.latencies_ms[min(count - 1, int(share * count))] if count else float("nan")
+        return self.latencies_ms[min(count - 1, int(share * count))] if count else math.nan
 
 
 async def generated(job: Job) -> Outcome:

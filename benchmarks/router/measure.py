@@ -1,6 +1,7 @@
 """One contender in one round: started, warmed, measured, ended."""
 
 import asyncio
+import math
 import resource
 import time
 from collections.abc import Mapping, Sequence
@@ -51,7 +52,7 @@ class Running:
     slow: bool = False
 
     def cpu_s(self) -> float:
-        return cpu_s(self.pid) if self.pid is not None else float("nan")
+        return cpu_s(self.pid) if self.pid is not None else math.nan
 
 
 def started(peer: Peer, site: Site, stack: ExitStack) -> Running:
@@ -92,18 +93,21 @@ def figures(running: Running, pids: Sequence[int], seconds: float) -> Figures:
         calm = _generate(running, PLAIN, seconds, per_s=rate)
         before = running.cpu_s()
         streams = _generate(running, STREAMED, seconds, slow=running.slow)
-        stream_cpu_s = running.cpu_s() - before
+        # Without a chunk there was no stream, whatever was answered.
+        stream_cpu_s = running.cpu_s() - before if streams.chunks else math.nan
         ours = _ours_s(running, pids) - ours
     return Figures(
         per_s=full.per_s,
         cpu_us=cpu_us,
         p50_ms=calm.percentile_ms(0.5),
         p99_ms=calm.percentile_ms(0.99),
-        streams_per_s=len(streams.latencies_ms) / streams.seconds,
+        streams_per_s=len(streams.latencies_ms) / streams.seconds
+        if streams.chunks
+        else math.nan,
         chunks_per_s=streams.chunks / streams.seconds,
         cpu_us_per_chunk=stream_cpu_s / max(1, streams.chunks) * 1e6,
-        first_ms=streams.percentile_ms(0.5),
-        rss_mib=rss_mib(running.pid) if running.pid else float("nan"),
+        first_ms=streams.percentile_ms(0.5) if streams.chunks else math.nan,
+        rss_mib=rss_mib(running.pid) if running.pid else math.nan,
         errors=full.errors + calm.errors + streams.errors,
         others=busy.others(ours),
         steal=busy.steal,

@@ -33,6 +33,7 @@ CLIENTS: Final[dict[str, Peer]] = {
     "bare-pool": bare.POOL,
     "bare-pyreqwest": bare.PYREQWEST,
     "bare-aiohttp": bare.AIOHTTP,
+    "bare-protocol": bare.PROTOCOL,
 }
 TOOLS: Final = ("nginx", "wrk", "taskset")
 

@@ -40,7 +40,7 @@ class Pool:
 
     async def send(self, request: UpstreamRequest) -> "PooledReply":
         call, origin = self._way_to(request.provider)
-        wire = await origin.lend()
+        wire = await origin.lend(fresh=request.fresh)
         try:
             head = call.head(stream=request.stream, body_bytes=len(request.body))
             await wire.ask(head, request.body)

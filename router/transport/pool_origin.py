@@ -39,17 +39,17 @@ class Origin:
         self._line: deque[asyncio.Future[None]] = deque()
         self._sweeper: asyncio.TimerHandle | None = None
 
-    async def lend(self) -> Wire:
+    async def lend(self, *, fresh: bool = False) -> Wire:
         """A connection, to be given back. Raises UpstreamFailed (connect, timeout, overloaded).
 
-        The time in the line is not bounded here, nor is the provider's answer.
+        fresh: a new one, never one that was idle. The time in the line is not bounded here.
         """
         if self._taken < self._limit:
             self._taken += 1
         else:
             await self._place()
         try:
-            wire = self._kept() or await self._opened()
+            wire = self._kept(fresh=fresh) or await self._opened()
         except BaseException:
             self._leave()
             raise
@@ -67,25 +67,22 @@ class Origin:
                 self._sweep_at(now + IDLE_S)
         else:
             wire.abort()
-            if wire.stale:  # then the others, as old, are hardly better
-                self._close_idle()
         self._leave()
 
     def close(self) -> None:
-        self._close_idle()
-        for wire in self._lent:
+        for wire in (*self._lent, *(idle for _, idle in self._idle)):
             wire.abort()
+        self._idle.clear()
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
 
-    def _close_idle(self) -> None:
-        for _, wire in self._idle:
-            wire.abort()
-        self._idle.clear()
-
-    def _kept(self) -> Wire | None:
-        """The connection used last, if it still stands."""
+    def _kept(self, *, fresh: bool) -> Wire | None:
+        """The connection used last, if it still stands; none of them for a fresh one."""
+        if fresh:
+            if len(self._idle) + self._taken > self._limit:
+                self._idle.pop(0)[1].abort()
+            return None
         while self._idle:
             _, wire = self._idle.pop()
             if wire.quiet:
@@ -101,7 +98,10 @@ class Origin:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if turn.cancelled():
+                with suppress(ValueError):  # passed over a moment ago
+                    self._line.remove(turn)
+            else:
                 self._leave()
             raise
 

@@ -31,7 +31,6 @@ class Wire(asyncio.Protocol):
         self.status = 0
         self.headers: CIMultiDict[str] = CIMultiDict()
         self.closed = False
-        self.answered_before = False
         self._phase = Phase.IDLE
         self._heard = False
         self._waiter: asyncio.Future[None] | None = None
@@ -76,13 +75,7 @@ class Wire(asyncio.Protocol):
     def rest(self) -> None:
         """Wait for the next request; a byte that comes before it ends the connection."""
         self._phase = Phase.IDLE
-        self.answered_before = True
         self._drop()
-
-    @property
-    def stale(self) -> bool:
-        """Whether it was used before, and broke without a byte: the provider had gone."""
-        return self.answered_before and not self._heard
 
     @property
     def reusable(self) -> bool:

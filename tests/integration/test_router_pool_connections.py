@@ -121,21 +121,31 @@ async def test_a_reused_connection_that_dies_unanswered_is_a_connect_failure(
         await line.request()
         await line.send(OK)
         await line.request()
-        if line.number < 2:
-            line.reset()
-        else:
-            await line.send(OK)
+        line.reset()
 
     async with raw_server(play) as server:
-        first = await asyncio.gather(*(pool.send(server.ask()) for _ in range(2)))
-        for reply in first:
+        for reply in await asyncio.gather(*(pool.send(server.ask()) for _ in range(2))):
             await whole(reply)
         with pytest.raises(UpstreamFailed) as failed:
             await ask(pool, server)
         assert failed.value.failure is FailureClass.CONNECT
-        # The other idle one was as old: the second try gets a new connection.
-        assert await ask(pool, server) == b"ok"
+        # The other idle one is as old: the second try wants a new connection.
+        again = await pool.send(server.ask()._replace(fresh=True))
+        assert await whole(again) == b"ok"
         assert len(server.lines) == 3
+
+
+@on_both_loops
+async def test_fresh_connections_take_an_idle_ones_place() -> None:
+    pool = Pool(replace(QUICK, upstream_connections=1), {})
+    async with raw_server(answer_forever) as server:
+        for _ in range(3):
+            reply = await pool.send(server.ask()._replace(fresh=True))
+            assert await whole(reply) == b"ok"
+        assert await ask(pool, server) == b"ok"
+        await asyncio.sleep(0.05)
+        assert [line.reader.at_eof() for line in server.lines] == [True, True, False]
+    await pool.aclose()
 
 
 @on_both_loops
@@ -257,6 +267,29 @@ async def test_no_more_connections_than_allowed_and_a_line_with_an_end() -> None
         results = await asyncio.gather(*waiting, return_exceptions=True)
         assert results.count(b"ok") == 8
         assert len(server.lines) == 3  # the cancelled one's was closed
+    await pool.aclose()
+
+
+@on_both_loops
+async def test_who_gave_up_waiting_is_not_in_the_line() -> None:
+    pool = Pool(replace(QUICK, upstream_connections=1), {})
+    go = asyncio.Event()
+
+    async def play(line: Line) -> None:
+        await line.request()
+        await go.wait()
+        await line.send(OK)
+
+    async with raw_server(play) as server:
+        first = asyncio.create_task(ask(pool, server))
+        for _ in range(10):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.01):
+                    await ask(pool, server)
+        last = asyncio.create_task(ask(pool, server))
+        await asyncio.sleep(0.01)
+        go.set()
+        assert await asyncio.gather(first, last) == [b"ok", b"ok"]
     await pool.aclose()
 
 

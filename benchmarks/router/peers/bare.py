@@ -7,10 +7,10 @@ from benchmarks.router.peers.nginx import ask
 from benchmarks.router.peers.peer import CACHE, Peer, Site, run
 
 
-def command_with(client: str) -> Callable[[Site], Sequence[str]]:
+def command_with(client: str, server: str = "bare") -> Callable[[Site], Sequence[str]]:
     def command(site: Site) -> Sequence[str]:
         ports = [str(site.port), *(f"{k}={port}" for k, port in site.upstreams.items())]
-        return [sys.executable, "-m", "benchmarks.router.bare", client, *ports]
+        return [sys.executable, "-m", f"benchmarks.router.{server}", client, *ports]
 
     return command
 
@@ -24,3 +24,4 @@ def install_pyreqwest() -> None:
 POOL = Peer("bare pool", command_with("pool"), ask)
 AIOHTTP = Peer("bare aiohttp", command_with("aiohttp"), ask)
 PYREQWEST = Peer("bare pyreqwest", command_with("pyreqwest"), ask, install_pyreqwest)
+PROTOCOL = Peer("bare no ASGI", command_with("pool", "bare_protocol"), ask)
