@@ -86,11 +86,16 @@ class RollbackBody(Body):
 
 
 class EvalBody(Body):
-    """target: an id or `provider/model`. items: None for the whole suite."""
+    """target: an id or `provider/model`. items: None for the whole suite.
+
+    max_tokens, max_cost_usd: where the run ends; None for no limit.
+    """
 
     suite: Name
     target: Name
     items: Count | None = None
+    max_tokens: Count | None = None
+    max_cost_usd: float | None = None
 
 
 class ProposalBody(Body):

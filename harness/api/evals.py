@@ -10,7 +10,7 @@ from harness.api.bodies import EvalBody, EvalSlice
 from harness.api.endpoint import Maker, Piece, Who, endpoint
 from harness.control import lookup, reports, work
 from harness.control.lookup import SuiteShown
-from harness.domain.evaluation import EvalRun, Sample, Verdict
+from harness.domain.evaluation import Budget, EvalRun, Sample, Verdict
 
 router = APIRouter()
 
@@ -40,7 +40,14 @@ def list_evals(who: Who, piece: Annotated[EvalSlice, Query()]) -> Page[EvalRun]:
 @endpoint(router, "POST", "/evals", status=201)
 def start_eval(who: Maker, body: EvalBody) -> EvalRun:
     """Queue a run outside any proposal. It never decides anything."""
-    return work.start_by_hand(who.ctx, who.actor, body.suite, body.target, items=body.items)
+    return work.start_by_hand(
+        who.ctx,
+        who.actor,
+        body.suite,
+        body.target,
+        items=body.items,
+        budget=Budget(body.max_tokens, body.max_cost_usd),
+    )
 
 
 @endpoint(router, "GET", "/evals/{run}")

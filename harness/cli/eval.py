@@ -10,7 +10,7 @@ from harness.cli.session import Session, pass_session
 from harness.cli.waiting import TIMED_OUT, follow, who_starts_it
 from harness.control import lookup, reports, targets, work
 from harness.control.present import plain
-from harness.domain.evaluation import EvalRun, RunState, SampleError
+from harness.domain.evaluation import Budget, EvalRun, RunState, SampleError
 
 # What a run's end means for a script.
 EXITS = {
@@ -30,6 +30,10 @@ def eval_() -> None:
 @click.argument("suite")
 @click.argument("target")
 @click.option("--items", type=int, metavar="N", help="How many items. [default: all]")
+@click.option("--max-tokens", type=int, metavar="N", help="End the run there. [default: none]")
+@click.option(
+    "--max-cost", type=float, metavar="USD", help="End the run there. [default: none]"
+)
 @click.option("--wait", is_flag=True, help="Stay until the run has ended.")
 @click.option(
     "--timeout",
@@ -38,12 +42,14 @@ def eval_() -> None:
     help="With --wait: seconds, then exit code 5. [default: none]",
 )
 @click.pass_context
-def run_suite(
+def run_suite(  # noqa: PLR0913 - the options of the command, one by one
     ctx: click.Context,
     *,
     suite: str,
     target: str,
     items: int | None,
+    max_tokens: int | None,
+    max_cost: float | None,
     wait: bool,
     timeout_s: float | None,
 ) -> None:
@@ -53,7 +59,8 @@ def run_suite(
     """
     session = ctx.ensure_object(Session)
     context = session.context_with_providers
-    run = work.start_by_hand(context, session.actor, suite, target, items=items)
+    budget = Budget(max_tokens, max_cost)
+    run = work.start_by_hand(context, session.actor, suite, target, items=items, budget=budget)
     if advice := who_starts_it(session.settings.control):
         output.note(advice)
     code = 0

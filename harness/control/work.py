@@ -1,5 +1,6 @@
 """Eval workers: which runs need one now, which can stop, what became of those that ended."""
 
+import math
 import signal
 from collections.abc import Iterable, Sequence
 
@@ -12,6 +13,7 @@ from harness.domain.proposal import Phase, Proposal
 from harness.ports import Transaction
 
 MAX_FAILURES = 5
+NO_LIMIT = Budget()
 # How a worker ends that is asked to before it can answer.
 ASKED_TO_END = -signal.SIGTERM
 
@@ -107,7 +109,13 @@ def stop_unneeded(ctx: Context, tx: Transaction, proposal: Proposal) -> None:
 
 
 def start_by_hand(
-    ctx: Context, actor: Actor, suite: str, target: str, *, items: int | None = None
+    ctx: Context,
+    actor: Actor,
+    suite: str,
+    target: str,
+    *,
+    items: int | None = None,
+    budget: Budget = NO_LIMIT,
 ) -> EvalRun:
     """Queue one run of a suite on a target, outside any proposal. It never decides anything:
     its order of items is another than a proposal's, and so it is never shared with one.
@@ -120,6 +128,9 @@ def start_by_hand(
         found = targets.find(tx, target).id
     if items is not None and items < 1:
         raise InputError(f"a run needs at least one item, not {items}")
+    for limit in (budget.max_tokens, budget.max_cost_usd):
+        if limit is not None and not 0 < limit < math.inf:
+            raise InputError(f"a budget must be above 0 and finite, not {limit}")
     now = ctx.clock.now()
     run = EvalRun(
         id=ctx.chance.token("run_"),
@@ -131,7 +142,7 @@ def start_by_hand(
         wanted=min(items or pin.items, pin.items),
         state=RunState.QUEUED,
         created_at=now,
-        budget=Budget(),
+        budget=budget,
     )
     with ctx.store.write() as tx:
         tx.suites.put(pin, now)

@@ -392,3 +392,12 @@ def test_the_global_json_reaches_a_command_with_its_own(cli: CommandLine) -> Non
 
     assert before == after
     assert before["verdict"] == "passed"
+
+
+def test_a_run_by_hand_has_a_budget_if_it_is_given_one(cli: CommandLine) -> None:
+    shown = cli.json(
+        "eval", "run", "colours", "sim/base", "--max-tokens", "500", "--max-cost", "2"
+    )
+    assert shown["run"]["budget"] == {"max_tokens": 500, "max_cost_usd": 2.0}
+    refused = cli.error("eval", "run", "colours", "sim/base", "--max-cost", "nan", exits=2)
+    assert "budget" in refused

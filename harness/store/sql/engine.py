@@ -1,5 +1,7 @@
 """Connections: how a URL becomes an engine, on SQLite and on PostgreSQL."""
 
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -65,11 +67,19 @@ def make(url: sa.URL, *, create: bool = False, **options: Any) -> sa.Engine:
             url, connect_args=postgres_arguments(url), pool_pre_ping=True, **options
         )
     engine = sa.create_engine(url, **options)
-    if not create:
+    if create:
+        _make_private(file_of(url))
+    else:
         _keep_to_the_file(engine, file_of(url))
     sa.event.listen(engine, "connect", _set_up_sqlite)
     sa.event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _make_private(file: Path) -> None:
+    """A new file is its owner's alone: it will hold prompts and answers."""
+    with suppress(FileExistsError):
+        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
 
 def _keep_to_the_file(engine: sa.Engine, file: Path) -> None:
