@@ -56,6 +56,7 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     ask("db", "check")
     ask("config", "schema")
     ask("config", "show")
+    ask("config", "apply")
     ask("model", "add", "sim/better")
     ask("model", "list")
     ask("model", "probe", "sim/better", exits=1)

@@ -289,7 +289,7 @@ async def test_who_gave_up_waiting_is_not_in_the_line() -> None:
         last = asyncio.create_task(ask(pool, server))
         await asyncio.sleep(0.01)
         go.set()
-        assert await asyncio.gather(first, last) == [b"ok", b"ok"]
+        assert [await first, await last] == [b"ok", b"ok"]
     await pool.aclose()
 
 
