@@ -80,7 +80,7 @@ def where(scene: Scene) -> str:
         return (
             f"canary at {rollout.current.weight_bps / 100:g} %: "
             f"{action.step_exposures} of {rollout.current.min_exposures} exposures, "
-            f"evidence of harm {action.distance_to_trip:.0%} of the rollback level"
+            f"evidence of harm {action.distance_to_trip * 100:.0f} % of the rollback level"
         )
     return scene.phase.value.replace("_", " ")
 

@@ -123,7 +123,8 @@ def _harm(view: _View) -> str:
 
 
 def _standing(view: _View) -> str:
-    return f"Evidence of harm: {view.evidence.distance_to_trip:.0%} of the rollback level."
+    share = view.evidence.distance_to_trip * 100
+    return f"Evidence of harm: {share:.0f} % of the rollback level."
 
 
 def _share(view: _View) -> str:
