@@ -7,7 +7,7 @@ from harness.domain.settings import RouterSettings
 from harness.domain.targets import Provider
 from router.ports import Transport
 from router.serving import OPENAI_COMPATIBLE
-from router.transport.passthrough import Passthrough
+from router.transport.pool import Pool
 
 
 class Transports:
@@ -17,16 +17,16 @@ class Transports:
     """
 
     def __init__(self, settings: RouterSettings, secrets: Mapping[str, str]) -> None:
-        self._passthrough = Passthrough(settings, secrets)
+        self._pool = Pool(settings, secrets)
 
     def __call__(self, provider: Provider) -> Transport:
         """Raises ConfigError for a kind that this router does not speak."""
         if provider.kind in OPENAI_COMPATIBLE:
-            return self._passthrough
+            return self._pool
         raise ConfigError(
             f"provider {provider.name!r} is of kind {provider.kind!r}; "
             f"this router speaks {', '.join(sorted(OPENAI_COMPATIBLE))}"
         )
 
     async def aclose(self) -> None:
-        await self._passthrough.aclose()
+        await self._pool.aclose()

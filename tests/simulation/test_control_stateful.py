@@ -71,7 +71,7 @@ class ControlPlane(RuleBasedStateMachine):
         self.store = MemoryStore(secret=SECRET, clock=clock)
         self.world = World(Path(self.folder.name), self.store, clock=clock, script=self.say)
         self.world.set_up()
-        self.down = False
+        self.down = self.flaky = False
         self.closed: dict[str, Proposal] = {}
         self.seen: Sequence[Proposal] = ()
         self.ctx = self.world.context()
@@ -79,7 +79,7 @@ class ControlPlane(RuleBasedStateMachine):
         routes.create(self.ctx, SYSTEM, "mail", "sim/equal", settings=suite)
 
     def say(self, target: Target, item: Item, epoch: int) -> str:
-        if self.down:
+        if self.down or (self.flaky and item.id.endswith("7")):
             raise ProviderFailed("overloaded")
         return answer(target, item, epoch)
 
@@ -94,14 +94,25 @@ class ControlPlane(RuleBasedStateMachine):
         ctx = replace(self.ctx, policies={"default": policy})
         self.attempt(lambda: propose.create(ctx, ANN, Wish(route, f"sim/{model}")))
 
-    @rule(route=route_names, asks=st.booleans(), hours=st.integers(0, 12))
-    def propose_a_better_one(self, route: str, asks: bool, hours: int) -> None:  # noqa: FBT001
+    @rule(
+        route=route_names,
+        asks=st.booleans(),
+        turns=st.sampled_from([0, 1, 2, 4]),
+        hours=st.sampled_from([0, 0, 2, 12]),
+    )
+    def propose_a_better_one(
+        self,
+        route: str,
+        asks: bool,  # noqa: FBT001 - drawn
+        turns: int,
+        hours: int,
+    ) -> None:
         """Far enough that something can happen to it: chance alone seldom gets to a canary."""
         table = routes.table(self.ctx)
         skill = SKILL[table.targets[table.routes[route].incumbent].model]
         better = min((s, model) for model, s in SKILL.items() if s > skill or s == 12)[1]
         self.propose(route, better, asks)
-        self.turn(4)
+        self.turn(turns)
         if asks:
             self.approve(BEN)
         self.healthy_hours(hours)
@@ -156,9 +167,9 @@ class ControlPlane(RuleBasedStateMachine):
     def somebody_sets_the_clock(self, seconds: float) -> None:
         self.world.clock.jump(seconds)
 
-    @rule()
-    def the_provider_fails_or_recovers(self) -> None:
-        self.down = not self.down
+    @rule(down=st.booleans(), flaky=st.booleans())
+    def the_provider_fails_or_recovers(self, down: bool, flaky: bool) -> None:  # noqa: FBT001
+        self.down, self.flaky = down, flaky
 
     @rule()
     def the_suite_changes(self) -> None:
@@ -170,12 +181,13 @@ class ControlPlane(RuleBasedStateMachine):
     def restart(self) -> None:
         self.ctx = self.world.context()
 
-    @rule(at=st.integers(1, 90), after_commit=st.booleans())
-    def crash(self, at: int, after_commit: bool) -> None:  # noqa: FBT001 - drawn
+    @rule(at=st.integers(1, 90), after_commit=st.booleans(), jump=st.sampled_from([0, -3600]))
+    def crash(self, at: int, after_commit: bool, jump: int) -> None:  # noqa: FBT001 - drawn
         dying = CrashingStore(self.store, at=at, after_commit=after_commit)
         with suppress(Crash):
             self.world.turn(self.world.context(dying))  # type: ignore[arg-type]
             self.world.turn(self.world.context(dying))  # type: ignore[arg-type]
+        self.world.clock.jump(jump)
         self.restart()
 
     @rule()
@@ -211,7 +223,7 @@ class ControlPlane(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "ctx"):
             return
-        self.down = False
+        self.down = self.flaky = False
         self.ctx = self.world.context()
         for _ in range(60):
             self.world.feed()

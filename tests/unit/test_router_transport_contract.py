@@ -12,6 +12,7 @@ from harness.domain.errors import ConfigError
 from harness.domain.failures import FailureClass
 from router.ports import Transport, UpstreamFailed, UpstreamRequest
 from router.transport.passthrough import Passthrough
+from router.transport.pool import Pool
 from router.transport.scripted import Happening, Scripted, Turn
 from router.transport.select import Transports
 from tests.router_upstream import Upstream, completion, gzipped, running_upstream
@@ -27,7 +28,17 @@ def upstream() -> Iterator[Upstream]:
         yield upstream
 
 
-@pytest.fixture(params=["passthrough", "scripted"])
+REAL = {"pool": Pool, "aiohttp": Passthrough}
+
+
+@pytest.fixture(params=sorted(REAL))
+def kind(request: pytest.FixtureRequest) -> Callable[..., Transport]:
+    """A transport with a real network."""
+    chosen: Callable[..., Transport] = REAL[request.param]
+    return chosen
+
+
+@pytest.fixture(params=["pool", "aiohttp", "scripted"])
 def make(request: pytest.FixtureRequest, upstream: Upstream) -> Make:
     """A transport before a provider that plays this turn, and a request for it."""
 
@@ -37,7 +48,7 @@ def make(request: pytest.FixtureRequest, upstream: Upstream) -> Make:
         ask = UpstreamRequest(where, b'{"model":"m"}', stream=False)
         if request.param == "scripted":
             return Scripted(lambda _: turn), ask
-        return Passthrough(QUICK, {"UP_KEY": UPSTREAM_KEY}), ask
+        return REAL[request.param](QUICK, {"UP_KEY": UPSTREAM_KEY}), ask
 
     return made
 
@@ -99,9 +110,11 @@ async def test_waiting_can_be_cancelled_at_any_point(make: Make, turn: Turn) -> 
         await wait()
 
 
-async def test_a_fresh_connection_is_no_idle_one(upstream: Upstream) -> None:
+async def test_a_fresh_connection_is_no_idle_one(
+    upstream: Upstream, kind: Callable[..., Transport]
+) -> None:
     upstream.turns["m"] = completion()
-    transport = Passthrough(QUICK, {"UP_KEY": UPSTREAM_KEY})
+    transport = kind(QUICK, {"UP_KEY": UPSTREAM_KEY})
     connections = []
     for fresh in (False, False, True, True):
         ask = UpstreamRequest(provider(upstream.url), b'{"model":"m"}', stream=False)
@@ -135,9 +148,14 @@ async def test_the_twin_knows_what_was_asked_and_what_is_open() -> None:
     assert twin.open_replies == 0
 
 
-async def real(upstream: Upstream, turn: Turn, body: bytes = b'{"model":"m"}') -> bytes:
+async def real(
+    kind: Callable[..., Transport],
+    upstream: Upstream,
+    turn: Turn,
+    body: bytes = b'{"model":"m"}',
+) -> bytes:
     upstream.turns["m"] = turn
-    transport = Passthrough(replace(QUICK, max_response_bytes=1_000_000), {})
+    transport = kind(replace(QUICK, max_response_bytes=1_000_000), {})
     try:
         reply = await transport.send(
             UpstreamRequest(provider(upstream.url), body, stream=False)
@@ -150,34 +168,42 @@ async def real(upstream: Upstream, turn: Turn, body: bytes = b'{"model":"m"}') -
         await transport.aclose()
 
 
-async def test_gzip_is_read_and_a_bomb_is_cut(upstream: Upstream) -> None:
+async def test_gzip_is_read_and_a_bomb_is_cut(
+    kind: Callable[..., Transport], upstream: Upstream
+) -> None:
     plain = completion("zipped")
-    assert (await real(upstream, gzipped(plain)),) == plain.steps
+    assert (await real(kind, upstream, gzipped(plain)),) == plain.steps
 
     bomb = gzipped(Turn(steps=(b"\0" * 50_000_000,)))
     with pytest.raises(UpstreamFailed, match="larger than"):
-        await real(upstream, bomb)
+        await real(kind, upstream, bomb)
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br"])
 async def test_what_is_not_encoded_as_it_says_is_malformed(
-    upstream: Upstream, encoding: str
+    kind: Callable[..., Transport], upstream: Upstream, encoding: str
 ) -> None:
     with pytest.raises(UpstreamFailed) as failed:
-        await real(upstream, Turn(headers={"content-encoding": encoding}, steps=(b"plain",)))
+        await real(
+            kind, upstream, Turn(headers={"content-encoding": encoding}, steps=(b"plain",))
+        )
     assert failed.value.failure is FailureClass.MALFORMED
 
 
-async def test_an_endless_header_is_cut(upstream: Upstream) -> None:
+async def test_an_endless_header_is_cut(
+    kind: Callable[..., Transport], upstream: Upstream
+) -> None:
     with pytest.raises(UpstreamFailed) as failed:
-        await real(upstream, Turn(headers={"x-long": "x" * 1_000_000}))
+        await real(kind, upstream, Turn(headers={"x-long": "x" * 1_000_000}))
     assert failed.value.failure in (FailureClass.MALFORMED, FailureClass.CONNECT)
 
 
-async def test_a_body_of_megabytes_is_sent_whole(upstream: Upstream) -> None:
+async def test_a_body_of_megabytes_is_sent_whole(
+    kind: Callable[..., Transport], upstream: Upstream
+) -> None:
     body = b'{"model":"m","x":"' + b"x" * 3_000_000 + b'"}'
 
-    await real(upstream, completion(), body)
+    await real(kind, upstream, completion(), body)
 
     assert upstream.asked[-1].body == body
 
