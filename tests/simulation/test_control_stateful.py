@@ -312,7 +312,7 @@ in_ci = os.environ.get("CI") == "true" or os.environ.get("SWAPGATE_HYPOTHESIS") 
 
 @pytest.mark.req("A7", "F1", "F5")
 class TestTheControlPlane(Machine):  # type: ignore[misc,valid-type]  # made by hypothesis
-    settings = sized(100 if in_ci else 30)
+    settings = sized(150 if in_ci else 30)
 
 
 @pytest.mark.soak
