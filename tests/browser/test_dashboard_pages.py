@@ -85,7 +85,9 @@ def test_a_deep_link_on_a_cold_server_answers_in_its_first_line(
 
         expect(page.locator("h1")).to_contain_text(answer)
         assert page.locator("h1").evaluate("e => getComputedStyle(e).fontSize") == "24px"
-        assert page.evaluate("window.seenLoading") >= 150
+        # Null where the page was ready before the browser drew the card.
+        seen = page.evaluate("window.seenLoading")
+        assert seen is None or seen >= 150
         assert page.locator(".sg-loading").count() == 0
         page.set_viewport_size({"width": 390, "height": 844})
         assert_no_sideways_scroll(page)

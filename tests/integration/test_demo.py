@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -11,9 +12,20 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
+def running() -> dict[int, str]:
+    """Pid to command line of every process of some demo."""
+    found = {}
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            words = " ".join(process.cmdline())
+            if "swapgate-demo-" in words:
+                found[process.pid] = words
+    return found
+
+
 def demo(*options: str) -> str:
     """The demo's output. Fails when it exits with anything but 0 or leaves a process."""
-    before = {process.pid for process in psutil.process_iter()}
+    before = running()
     done = subprocess.run(  # noqa: S603 - our own command
         [sys.executable, "-m", "harness.cli.main", "demo", "--once", *options],
         capture_output=True,
@@ -24,11 +36,7 @@ def demo(*options: str) -> str:
         env={**os.environ, "COLUMNS": "160"},
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    left = [
-        " ".join(process.cmdline())
-        for process in psutil.process_iter()
-        if process.pid not in before and "swapgate-demo-" in " ".join(process.cmdline())
-    ]
+    left = [words for pid, words in running().items() if pid not in before]
     assert not left
     return done.stdout
 
