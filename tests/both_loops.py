@@ -30,8 +30,9 @@ def on_both_loops(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
 
     own = inspect.signature(test)
     extra = inspect.Parameter("loop_factory", inspect.Parameter.KEYWORD_ONLY)
-    run.__signature__ = own.replace(  # type: ignore[attr-defined]  # pytest reads it
-        parameters=[*own.parameters.values(), extra]
-    )
-    del run.__wrapped__  # type: ignore[attr-defined]  # or pytest takes it for a coroutine
-    return run
+    made: Any = run
+    made.__signature__ = own.replace(parameters=[*own.parameters.values(), extra])
+    # Else pytest looks through to the coroutine.
+    del made.__wrapped__
+    chosen: Callable[..., None] = made
+    return chosen
