@@ -17,7 +17,13 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
 
 from evals.provider import ProviderFailed
 from evals.samples import Item
@@ -61,6 +67,20 @@ LEGAL = {
 route_names = st.sampled_from(ROUTES)
 models = st.sampled_from([*SKILL])
 people = st.sampled_from([ANN, BEN, replace(BEN, name=ANN.name)])
+
+
+def now_in(*phases: Phase) -> Callable[["ControlPlane"], bool]:
+    """Whether a proposal is in one of these phases: a step that cannot do anything is lost."""
+
+    def found(plane: "ControlPlane") -> bool:
+        with plane.store.read() as tx:
+            return any(each.phase in phases for each in tx.proposals.open())
+
+    return found
+
+
+UNDECIDED = (Phase.PROPOSED, Phase.EVALUATING)
+UNDER_WAY = (*UNDECIDED, Phase.AWAITING_APPROVAL, Phase.CANARY)
 
 
 class ControlPlane(RuleBasedStateMachine):
@@ -117,6 +137,7 @@ class ControlPlane(RuleBasedStateMachine):
             self.approve(BEN)
         self.healthy_hours(hours)
 
+    @precondition(now_in(*UNDER_WAY))
     @rule(turns=st.integers(1, 4))
     def turn(self, turns: int) -> None:
         for _ in range(turns):
@@ -125,21 +146,31 @@ class ControlPlane(RuleBasedStateMachine):
     def one_turn(self) -> None:
         assert not self.world.turn(self.ctx).failed
 
+    @precondition(now_in(Phase.CANARY))
     @rule(failing=st.sampled_from([False, False, True]), blocks=st.integers(1, 4))
     def traffic(self, failing: bool, blocks: int) -> None:  # noqa: FBT001 - drawn
         self.world.feed(failing=failing, blocks=blocks)
 
+    @precondition(now_in(Phase.CANARY))
+    @rule(blocks=st.integers(2, 8))
+    def the_canary_fails(self, blocks: int) -> None:
+        self.world.feed(failing=True, blocks=blocks)
+        self.one_turn()
+
+    @precondition(now_in(Phase.CANARY))
     @rule(turns=st.integers(1, 12))
     def healthy_hours(self, turns: int) -> None:
         for _ in range(turns):
             self.world.feed()
             self.one_turn()
 
+    @precondition(now_in(Phase.AWAITING_APPROVAL))
     @rule(who=people)
     def approve(self, who: Actor) -> None:
         for each in propose.all_proposals(self.ctx, open_only=True):
             self.attempt(partial(propose.approve, self.ctx, who, each.id))
 
+    @precondition(now_in(*UNDECIDED, Phase.AWAITING_APPROVAL))
     @rule(route=route_names, who=people, refuses=st.booleans())
     def end(self, route: str, who: Actor, refuses: bool) -> None:  # noqa: FBT001 - drawn
         for each in propose.all_proposals(self.ctx, route=route, open_only=True):
@@ -148,12 +179,15 @@ class ControlPlane(RuleBasedStateMachine):
             else:
                 self.attempt(partial(propose.cancel, self.ctx, ANN, each.id))
 
-    @rule(
-        route=route_names,
-        signal=st.sampled_from([Signal.PAUSE, Signal.RESUME, Signal.RESUME, Signal.ABORT]),
-    )
-    def by_hand(self, route: str, signal: Signal) -> None:
+    @precondition(now_in(Phase.CANARY))
+    @rule(route=route_names, signal=st.sampled_from([Signal.PAUSE, Signal.RESUME]))
+    def pause_or_resume(self, route: str, signal: Signal) -> None:
         self.attempt(lambda: canary.by_hand(self.ctx, BEN, route, signal, ""))
+
+    @precondition(now_in(Phase.CANARY))
+    @rule(route=route_names)
+    def abort(self, route: str) -> None:
+        self.attempt(lambda: canary.by_hand(self.ctx, BEN, route, Signal.ABORT, ""))
 
     @rule(route=route_names)
     def roll_back(self, route: str) -> None:
@@ -167,12 +201,16 @@ class ControlPlane(RuleBasedStateMachine):
     def somebody_sets_the_clock(self, seconds: float) -> None:
         self.world.clock.jump(seconds)
 
+    @precondition(now_in(*UNDECIDED))
     @rule(down=st.booleans(), flaky=st.booleans())
     def the_provider_fails_or_recovers(self, down: bool, flaky: bool) -> None:  # noqa: FBT001
         self.down, self.flaky = down, flaky
 
-    @rule()
-    def the_suite_changes(self) -> None:
+    @precondition(now_in(*UNDECIDED, Phase.AWAITING_APPROVAL))
+    @rule(really=st.sampled_from([False, False, False, True]))
+    def the_suite_changes(self, really: bool) -> None:  # noqa: FBT001 - drawn
+        if not really:
+            return
         old = self.world.suites["colours"]
         self.world.suites["colours"] = replace(old, version=f"{old.version}1")
         self.restart()
@@ -181,6 +219,7 @@ class ControlPlane(RuleBasedStateMachine):
     def restart(self) -> None:
         self.ctx = self.world.context()
 
+    @precondition(now_in(*UNDER_WAY))
     @rule(at=st.integers(1, 90), after_commit=st.booleans(), jump=st.sampled_from([0, -3600]))
     def crash(self, at: int, after_commit: bool, jump: int) -> None:  # noqa: FBT001 - drawn
         dying = CrashingStore(self.store, at=at, after_commit=after_commit)
@@ -190,10 +229,12 @@ class ControlPlane(RuleBasedStateMachine):
         self.world.clock.jump(jump)
         self.restart()
 
+    @precondition(now_in(*UNDER_WAY))
     @rule()
     def another_control_process_looks(self) -> None:
         self.seen = propose.all_proposals(self.ctx, open_only=True)
 
+    @precondition(lambda plane: bool(plane.seen))
     @rule()
     def another_control_process_acts_on_what_it_saw(self) -> None:
         for each in self.seen:
