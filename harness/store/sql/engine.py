@@ -1,12 +1,14 @@
 """Connections: how a URL becomes an engine, on SQLite and on PostgreSQL."""
 
 import os
+import sqlite3
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from harness.domain.errors import ConfigError
@@ -30,10 +32,11 @@ OPTIONS: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
 # process; a power cut may take the last commits, never the database's consistency.
 _SQLITE_SETTINGS: Final = (
     f"PRAGMA busy_timeout = {LOCK_TIMEOUT_MS}",
-    "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = NORMAL",
     "PRAGMA foreign_keys = ON",
 )
+_WAL: Final = "PRAGMA journal_mode = WAL"
+_WAL_PAUSE_S: Final = 0.02
 
 
 def parse(url: str) -> sa.URL:
@@ -132,7 +135,23 @@ def _set_up_sqlite(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> N
     cursor = connection.cursor()
     for setting in _SQLITE_SETTINGS:
         cursor.execute(setting)
+    _into_wal(cursor)
     cursor.close()
+
+
+def _into_wal(cursor: DBAPICursor) -> None:
+    # SQLite does not wait for this lock: of processes that open a new file at once, all but
+    # one are told that it is locked.
+    deadline = time.monotonic() + LOCK_TIMEOUT_MS / 1000
+    while True:
+        try:
+            cursor.execute(_WAL)
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(_WAL_PAUSE_S)
+        else:
+            return
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
