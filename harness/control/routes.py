@@ -8,6 +8,7 @@ from harness.control.context import Context
 from harness.domain.access import Actor, Role
 from harness.domain.errors import InputError, NotFound
 from harness.domain.routing import (
+    KINDS,
     ChangeSettings,
     CreateRoute,
     Restore,
@@ -79,7 +80,8 @@ def change_settings(ctx: Context, actor: Actor, name: str, settings: RouteSettin
 def roll_back(
     ctx: Context, actor: Actor, name: str, *, to_version: int | None = None, reason: str
 ) -> Route:
-    """Bring a former incumbent back, by default the one before. A live canary ends.
+    """Bring a former incumbent back, by default the one before the last promotion that still
+    stands. A live canary ends.
 
     Needs no proof: it served this route before. Raises NotFound when there is none.
     """
@@ -95,16 +97,29 @@ def roll_back(
 
 
 def _former(history: Sequence[RouteRecord], route: Route, version: int | None) -> str:
-    for record in history:
-        wanted = (
-            record.route.incumbent != route.incumbent
-            if version is None
-            else record.route.version == version
+    if version is None:
+        found, which = _one_before(history), "earlier incumbent"
+    else:
+        named = (r.route.incumbent for r in history if r.route.version == version)
+        found, which = next(named, None), f"version {version}"
+    if found is None:
+        raise NotFound(
+            f"route {route.name!r} has no {which}; `swapgate route history` shows all"
         )
-        if wanted:
-            return record.route.incumbent
-    which = f"version {version}" if version is not None else "earlier incumbent"
-    raise NotFound(f"route {route.name!r} has no {which}; `swapgate route history` shows all")
+    return found
+
+
+def _one_before(history: Sequence[RouteRecord]) -> str | None:
+    """A rollback goes one promotion back, and so a second one never undoes the first."""
+    chain: list[str] = []
+    for record in reversed(history):
+        incumbent = record.route.incumbent
+        if record.kind == KINDS[Restore] and incumbent in chain:
+            while chain[-1] != incumbent:
+                chain.pop()
+        elif chain[-1:] != [incumbent]:
+            chain.append(incumbent)
+    return chain[-2] if len(chain) > 1 else None
 
 
 def history(ctx: Context, name: str) -> Sequence[RouteRecord]:

@@ -14,7 +14,7 @@ from harness.control.context import Context
 from harness.control.propose import Wish
 from harness.control.rehearse import rehearsed
 from harness.domain.access import SYSTEM
-from harness.domain.errors import ProofRefused, StaleWrite
+from harness.domain.errors import NotFound, ProofRefused, StaleWrite
 from harness.domain.evaluation import LEASE_S, RunState
 from harness.domain.policy import GatePolicy
 from harness.domain.proposal import Phase, Proposal
@@ -402,6 +402,33 @@ def test_a_rollback_by_hand_during_a_canary_ends_it_and_its_proposal(world: Worl
     assert table.targets[back.incumbent].model == "base"
     with world.store.read() as tx:
         assert list(tx.rollouts.live()) == []
+
+
+def incumbent(world: World) -> str:
+    table = routes.table(world.context())
+    return table.targets[table.routes["chat"].incumbent].model
+
+
+def test_a_second_rollback_goes_further_back_and_never_undoes_the_first(world: World) -> None:
+    promoted(world, "sim/good")
+    promoted(world, "sim/better")
+    ctx = world.context()
+    served = [incumbent(world)]
+    for _ in range(2):
+        routes.roll_back(ctx, BEN, "chat", reason="an incident")
+        served.append(incumbent(world))
+    with pytest.raises(NotFound, match="no earlier incumbent"):
+        routes.roll_back(ctx, BEN, "chat", reason="an incident")
+    assert served == ["better", "good", "base"]
+
+    # Forward again by hand, to a version: then that is what a rollback takes back.
+    good = next(r for r in routes.history(ctx, "chat") if r.kind == "promotion")
+    routes.roll_back(ctx, BEN, "chat", to_version=good.route.version, reason="a mistake")
+    assert incumbent(world) == "better"
+    routes.roll_back(ctx, BEN, "chat", reason="no mistake")
+    assert incumbent(world) == "base"
+    with pytest.raises(NotFound, match="no version 99"):
+        routes.roll_back(ctx, BEN, "chat", to_version=99, reason="a typo")
 
 
 @pytest.mark.parametrize("turns", [0, 1, 3])

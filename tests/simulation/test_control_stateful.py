@@ -347,16 +347,15 @@ def sized(examples: int) -> settings:
     return settings(settings.get_profile("dev"), max_examples=examples, stateful_step_count=50)
 
 
-Machine = ControlPlane.TestCase
 in_ci = os.environ.get("CI") == "true" or os.environ.get("SWAPGATE_HYPOTHESIS") == "ci"
 
 
 @pytest.mark.req("A7", "F1", "F5")
-class TestTheControlPlane(Machine):  # type: ignore[misc,valid-type]  # made by hypothesis
+class TestTheControlPlane(ControlPlane.TestCase):  # type: ignore[misc,valid-type]  # hypothesis
     settings = sized(150 if in_ci else 30)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(0)
-class TestTheControlPlaneForLong(Machine):  # type: ignore[misc,valid-type]  # as above
+class TestTheControlPlaneForLong(ControlPlane.TestCase):  # type: ignore[misc,valid-type]  # as above
     settings = sized(2000)
