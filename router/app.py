@@ -3,6 +3,7 @@
 import itertools
 import json
 import logging
+import random
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
@@ -23,6 +24,7 @@ from router.asgi import (
 )
 from router.chat import Chat
 from router.dispatch import Dispatcher
+from router.health import GAUGE, TargetHealth
 from router.keys import KeyRing, may_use
 from router.ports import TransportFactory
 from router.recorder import Recorder
@@ -73,7 +75,9 @@ class Router:
         self._recorder = recorder
         self._settings = settings
         self._keys = KeyRing(secret)
-        self._chat = Chat(Dispatcher(transport_factory, settings), recorder, settings, clock)
+        self._health = TargetHealth(settings.breaker, clock.monotonic)
+        dispatcher = Dispatcher(transport_factory, settings, self._health, clock, random.random)
+        self._chat = Chat(dispatcher, recorder, settings, clock)
         self._on_stop = on_stop
         self._count = itertools.count(1)
         self._under_way = 0
@@ -229,8 +233,20 @@ class Router:
             "requests_under_way": self._under_way,
         }
         counters = {f"{name}_total": n for name, n in sorted(self._recorder.counters.items())}
-        lines = (f"swapgate_router_{name} {n}\n" for name, n in (gauges | counters).items())
+        lines = [f"swapgate_router_{name} {n}\n" for name, n in (gauges | counters).items()]
+        lines += [
+            f"swapgate_breaker_state{{target={json.dumps(name, ensure_ascii=False)}}} {state}\n"
+            for name, state in (self._breakers(serving) if serving else {}).items()
+        ]
         return Reply(200, (PLAIN,), "".join(lines).encode())
+
+    def _breakers(self, serving: Serving) -> dict[str, int]:
+        """By target name; of targets that share one, the worst."""
+        states: dict[str, int] = {}
+        for target_id, target in sorted(serving.snapshot.table.targets.items()):
+            state = GAUGE[self._health.state(target_id)]
+            states[target.name] = max(state, states.get(target.name, 0))
+        return states
 
 
 HEALTH: Final = {"/healthz": Router.healthz, "/readyz": Router.readyz}

@@ -29,7 +29,7 @@ async def check_head(reply: UpstreamReply, content_type: str) -> None:
     found = reply.headers.get("Content-Type", "")
     if not 200 <= reply.status < 300:
         body = await _refusal(reply)
-        raise refused(reply.status, body, found)
+        raise refused(reply.status, body, found, reply.headers)
     if found.split(";", 1)[0].strip().lower() != content_type:
         raise UpstreamFailed(
             FailureClass.MALFORMED, f"content type {found[:60]!r} instead of {content_type}"

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Final
@@ -15,7 +16,8 @@ from router import sticky
 from router.asgi import CallerGone, CallerWatch, Receive, Scope, Send, header, send_reply
 from router.attempt import Answer
 from router.body import ChatRequest, FieldError, read_chat
-from router.dispatch import Course, Dispatcher, Job
+from router.course import Course, Job
+from router.dispatch import Dispatcher
 from router.keys import may_use
 from router.minutes import Ended
 from router.ports import UpstreamFailed
@@ -62,7 +64,7 @@ class Chat:
         ticket = self._recorder.admit(canary, arm, key) if canary else None
         limit_s = min(route.route.settings.total_timeout_s, self._settings.total_timeout_s)
         deadline = asyncio.get_running_loop().time() + limit_s
-        job = Job(request, route, arm, deadline)
+        job = Job(request, route, arm, self._dispatcher.plan(route, arm), deadline)
         exchange = Exchange(job, Course(), (request_id, *route.headers[arm]))
         try:
             await exchange.serve(self._dispatcher, receive, send)
@@ -150,7 +152,7 @@ class Exchange:
             case UpstreamFailed():
                 return _refusal(result)
             case None:
-                return _all_failed(self.job.route.route.name, self.course)
+                return _nobody(self.job, self.course)
 
     @property
     def usage(self) -> Usage:
@@ -171,8 +173,9 @@ class Exchange:
 
     @property
     def charged(self) -> bool:
-        own_stream = len({attempt.upstream.id for attempt in self.course.attempts}) == 1
-        return self.course.charged(self.job.arm) or (own_stream and self._broke_off)
+        upstream = self.course.upstream
+        own_stream = upstream is not None and upstream.id == self.job.own
+        return self.course.charged(self.job) or (own_stream and self._broke_off)
 
     @property
     def _broke_off(self) -> bool:
@@ -202,6 +205,31 @@ def _refusal(refusal: UpstreamFailed) -> Reply:
         text = refusal.body[:500].decode("utf-8", "replace")
         return error_reply(status, text or refusal.detail, refusal.failure.value)
     return Reply(status, (JSON,), refusal.body)
+
+
+def _nobody(job: Job, course: Course) -> Reply:
+    name = job.route.route.name
+    if course.attempts:
+        return _all_failed(name, course)
+    wait_s = job.plan.retry_after_s or 1
+    headers: list[Header] = [(b"retry-after", str(wait_s).encode())]
+    # Who waited longer than a request may take has no use for this answer.
+    if wait_s > job.route.route.settings.total_timeout_s:
+        headers.append(DO_NOT_RETRY)
+    return error_reply(
+        503,
+        f"every target of route {name!r} failed lately and is left alone for {wait_s} s",
+        "all_circuits_open",
+        headers=headers,
+        targets=[
+            {
+                "target": job.route.upstreams[each.target].name,
+                "left_out": each.because.value,
+                "retry_in_s": math.ceil(each.retry_in_s),
+            }
+            for each in job.plan.left_out
+        ],
+    )
 
 
 def _all_failed(route: str, course: Course) -> Reply:

@@ -1,18 +1,24 @@
 """The one attempt loop: the plan's targets in order, within one deadline."""
 
 import asyncio
-from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import Final
 
-from harness.domain.failures import FailureClass
+from harness.domain.breaker import LAST_RESORT, Ticket
+from harness.domain.capabilities import Needs
+from harness.domain.failures import CLIENTS_OWN, FailureClass
+from harness.domain.plan import Failed, Plan, Surroundings, next_target, plan_for
+from harness.domain.retry import retry_after_s, wait_before_again
 from harness.domain.routing import Arm
 from harness.domain.settings import RouterSettings
+from harness.ports import Clock
 from router.attempt import Answer, check_head, read_answer
-from router.body import ChatRequest
+from router.course import Attempt, Course, Job
+from router.health import TargetHealth
 from router.patching import patched
-from router.plan import Next, charged, next_step
 from router.ports import TransportFactory, UpstreamFailed, UpstreamReply, UpstreamRequest
-from router.relay import CommittedStream
+from router.relay import CommittedStream, OnEnd
 from router.serving import ServedRoute, Upstream
 from router.stream import StreamFilter
 
@@ -20,94 +26,134 @@ from router.stream import StreamFilter
 MAX_HELD_BYTES: Final = 1024 * 1024
 
 
-class Job(NamedTuple):
-    """A request with its arm. deadline: on the event loop's clock."""
-
-    request: ChatRequest
-    route: ServedRoute
-    arm: Arm
-    deadline: float
-
-
-class Attempt(NamedTuple):
-    """failure: None for the one that answered."""
-
-    upstream: Upstream
-    failure: UpstreamFailed | None
-    ms: float
-
-
-@dataclass(slots=True)
-class Course:
-    """What happened so far. result: what the client gets, None when all failed."""
-
-    attempts: list[Attempt] = field(default_factory=list)
-    result: Answer | CommittedStream | UpstreamFailed | None = None
-
-    @property
-    def upstream(self) -> Upstream | None:
-        """Whose answer, or refusal, the client gets."""
-        return self.attempts[-1].upstream if self.result is not None else None
-
-    def charged(self, arm: Arm) -> bool:
-        """Whether the assigned arm failed (router.md 5)."""
-        last = {a.upstream.id: a.failure.failure if a.failure else None for a in self.attempts}
-        return charged(arm, list(last.values()))
-
-
 class Dispatcher:
-    def __init__(self, transport_for: TransportFactory, settings: RouterSettings) -> None:
+    """uniform: a number in [0, 1), for the jitter of pauses."""
+
+    def __init__(
+        self,
+        transport_for: TransportFactory,
+        settings: RouterSettings,
+        health: TargetHealth,
+        clock: Clock,
+        uniform: Callable[[], float],
+    ) -> None:
         self._transport_for = transport_for
         self._settings = settings
+        self._health = health
+        self._clock = clock
+        self._uniform = uniform
+
+    def plan(self, route: ServedRoute, arm: Arm) -> Plan:
+        """Whom to ask now, in order."""
+        well = route.plans[arm]
+        if self._health.all_well(well.targets):
+            return well
+        around = Surroundings(
+            health=self._health.of(well.targets),
+            when_all_open=self._settings.breaker.when_all_open,
+        )
+        return plan_for(route.targets, arm, Needs(), around)
 
     async def run(self, job: Job, course: Course) -> None:
         """Fill `course`. Cancelling it closes the attempt that is under way."""
-        plan = job.route.plans[job.arm]
-        index = tries = 0
-        while True:
-            left = len(plan) - index - 1
-            tries += 1
-            failure = await self._attempt(job, plan[index], left, course, again=tries > 1)
+        failures: list[Failed] = []
+        target = next(iter(job.plan.targets), None)
+        while target is not None:
+            failure = await self._ask(job, target, course)
             if failure is None:
                 return
-            on_canary = job.arm is Arm.CANARY and index == 0
-            match next_step(failure.failure, on_canary=on_canary, tries=tries, left=left):
-                case Next.PASS:
-                    course.result = failure
-                    return
-                case Next.EXHAUSTED:
-                    return
-                case Next.NEXT:
-                    index, tries = index + 1, 0
-                case Next.AGAIN:
-                    pass
-            if asyncio.get_running_loop().time() >= job.deadline:
+            failures.append(Failed(target, failure.failure))
+            target = next_target(job.plan, failures, {})
+            if target is None and failure.failure in CLIENTS_OWN:
+                course.result = failure
+            if self._spent(job, course):
                 return
 
+    def _spent(self, job: Job, course: Course) -> bool:
+        now = asyncio.get_running_loop().time()
+        return now >= job.deadline or len(course.attempts) >= self._settings.retry.attempts
+
+    async def _ask(self, job: Job, target: str, course: Course) -> UpstreamFailed | None:
+        """One target, once or more often. None when it answered, else its last failure."""
+        loop = asyncio.get_running_loop()
+        # Every target behind this one keeps its share of what is left of the budget.
+        left = len(job.plan.targets) - job.plan.targets.index(target)
+        now = loop.time()
+        until = now + max(0.0, job.deadline - now) / left
+        failure: UpstreamFailed | None = None
+        tries = 0
+        while True:
+            ticket = LAST_RESORT if job.plan.last_resort else self._health.admit(target)
+            if ticket is None:
+                return failure or course.shut(target)
+            tries += 1
+            upstream = job.route.upstreams[target]
+            failure = await self._attempt(job, upstream, ticket, until, course, tries=tries)
+            if failure is None:
+                return None
+            wait_s = self._wait_s(job, course, failure, tries, until - loop.time())
+            if wait_s is None:
+                return failure
+            if wait_s > 0:
+                await asyncio.sleep(wait_s)
+
+    def _wait_s(
+        self, job: Job, course: Course, failure: UpstreamFailed, tries: int, budget_s: float
+    ) -> float | None:
+        """Until the same target is asked once more; None to go on without it."""
+        told_s = retry_after_s(failure.headers, self._clock.now()) if failure.headers else None
+        limited = failure.failure is FailureClass.RATE_LIMITED
+        if limited and told_s:
+            self._health.pause(course.attempts[-1].upstream.id, told_s)
+        if len(course.attempts) >= self._settings.retry.attempts:
+            return None
+        if job.plan.last_resort and not limited:
+            return None  # it is known to be down: one request, one attempt
+        return wait_before_again(
+            failure.failure,
+            tries=tries,
+            told_s=told_s,
+            uniform=self._uniform(),
+            budget_s=budget_s,
+            policy=self._settings.retry,
+        )
+
     async def _attempt(
-        self, job: Job, upstream: Upstream, left: int, course: Course, *, again: bool
+        self,
+        job: Job,
+        upstream: Upstream,
+        ticket: Ticket,
+        until: float,
+        course: Course,
+        *,
+        tries: int,
     ) -> UpstreamFailed | None:
         loop = asyncio.get_running_loop()
         started = loop.time()
-        # Every target behind this one keeps its share of what is left of the budget.
-        limit = started + max(0.0, job.deadline - started) / (left + 1)
+        limit = until
         if job.request.stream:
             limit = min(limit, started + self._settings.first_token_timeout_s)
+        settle = partial(self._health.settle, upstream.id, ticket)
         failure: UpstreamFailed | None = None
+        outcome: FailureClass | None = FailureClass.CANCELLED
         try:
             async with asyncio.timeout_at(limit):
-                course.result = await self._send(job, upstream, again=again)
+                course.result = await self._send(job, upstream, settle, again=tries > 1)
+            outcome = None
         except UpstreamFailed as error:
-            failure = error
+            failure, outcome = error, error.failure
         except TimeoutError:
-            failure = UpstreamFailed(
-                FailureClass.TIMEOUT, f"no answer within {limit - started:.1f} s"
-            )
+            outcome = FailureClass.TIMEOUT
+            failure = UpstreamFailed(outcome, f"no answer within {limit - started:.1f} s")
+        finally:
+            # A stream settles at its own end.
+            if not isinstance(course.result, CommittedStream):
+                settle(outcome)
         course.attempts.append(Attempt(upstream, failure, (loop.time() - started) * 1000))
         return failure
 
     async def _send(
-        self, job: Job, upstream: Upstream, *, again: bool
+        self, job: Job, upstream: Upstream, on_end: OnEnd, *, again: bool
     ) -> Answer | CommittedStream:
         body = patched(job.request, upstream.target)
         request = UpstreamRequest(upstream.provider, body, job.request.stream, fresh=again)
@@ -118,14 +164,16 @@ class Dispatcher:
                 await check_head(reply, "application/json")
                 return await read_answer(reply, job.route.json_name)
             await check_head(reply, "text/event-stream")
-            stream = await self._until_commit(job, reply)
+            stream = await self._until_commit(job, reply, on_end)
             handed_over = True
             return stream
         finally:
             if not handed_over:
                 await reply.aclose()
 
-    async def _until_commit(self, job: Job, reply: UpstreamReply) -> CommittedStream:
+    async def _until_commit(
+        self, job: Job, reply: UpstreamReply, on_end: OnEnd
+    ) -> CommittedStream:
         """Raises UpstreamFailed for a stream that breaks before its first output."""
         events = StreamFilter(job.route.json_name, show_usage=job.request.wants_usage)
         chunks = reply.chunks()
@@ -147,4 +195,5 @@ class Dispatcher:
             held,
             between_s=self._settings.between_chunks_timeout_s,
             deadline=job.deadline,
+            on_end=on_end,
         )

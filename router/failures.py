@@ -41,7 +41,9 @@ def class_of(status: int, body: bytes) -> FailureClass:
     return _F.SERVER if status >= 500 else _F.MALFORMED
 
 
-def refused(status: int, body: bytes, content_type: str) -> UpstreamFailed:
+def refused(
+    status: int, body: bytes, content_type: str, headers: Mapping[str, str] | None = None
+) -> UpstreamFailed:
     """An answer that is not 2xx, as the failure that it is."""
     return UpstreamFailed(
         class_of(status, body),
@@ -49,6 +51,7 @@ def refused(status: int, body: bytes, content_type: str) -> UpstreamFailed:
         status=status,
         body=body,
         content_type=content_type,
+        headers=headers,
     )
 
 

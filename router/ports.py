@@ -24,7 +24,7 @@ class UpstreamFailed(UpstreamError):
     """An attempt without a usable answer.
 
     detail: for people and logs; without secrets and without content. status, body,
-    content_type: what the provider answered, if it did.
+    content_type, headers: what the provider answered, if it did.
     """
 
     def __init__(
@@ -35,6 +35,7 @@ class UpstreamFailed(UpstreamError):
         status: int | None = None,
         body: bytes = b"",
         content_type: str = "",
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(f"{failure.value}: {detail}")
         self.failure = failure
@@ -42,6 +43,7 @@ class UpstreamFailed(UpstreamError):
         self.status = status
         self.body = body
         self.content_type = content_type
+        self.headers: Mapping[str, str] = headers or {}
 
 
 class UpstreamReply(Protocol):

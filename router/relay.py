@@ -1,7 +1,7 @@
 """A stream after its commit point: to its end, or to an error; never to another target."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Final
 
 from harness.domain.failures import FailureClass
@@ -13,10 +13,11 @@ from router.usage import Usage
 
 # How long a finished stream may take to close, so that its connection can be used again.
 LAST_BYTES_S: Final = 0.2
+OnEnd = Callable[[FailureClass | None], None]
 
 
 class CommittedStream:
-    """failure: why it broke off, None while it did not."""
+    """failure: why it broke off, None while it did not. on_end: told once, when it closes."""
 
     def __init__(
         self,
@@ -27,6 +28,7 @@ class CommittedStream:
         *,
         between_s: float,
         deadline: float,
+        on_end: OnEnd,
     ) -> None:
         self.failure: FailureClass | None = None
         self._reply = reply
@@ -35,6 +37,7 @@ class CommittedStream:
         self._held = held
         self._between_s = between_s
         self._deadline = deadline
+        self._on_end: OnEnd | None = on_end
 
     @property
     def headers(self) -> list[Header]:
@@ -66,6 +69,10 @@ class CommittedStream:
 
     async def aclose(self) -> None:
         """Ends the upstream's work if it is not done."""
+        told, self._on_end = self._on_end, None
+        if told is not None:
+            left = None if self._events.finished else FailureClass.CANCELLED
+            told(self.failure or left)
         if self._events.finished and self.failure is None:
             try:
                 async with asyncio.timeout(LAST_BYTES_S):

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
+from harness.domain.capabilities import Needs
 from harness.domain.errors import SnapshotInvalid
+from harness.domain.plan import Plan, RouteTargets, Surroundings, plan_for
 from harness.domain.routing import Arm, Canary, KeyGrant, Route, Snapshot
 from harness.domain.targets import Price, Provider, Target
-from router.plan import targets_in_order
+from router.plan import route_targets
 
 Header = tuple[bytes, bytes]
 # Providers that speak OpenAI's protocol under their api_base.
@@ -32,11 +34,16 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True)
 class ServedRoute:
-    """A route with its attempt plan per arm. json_name: as a JSON string, for replies."""
+    """A route with all that a request of it needs. json_name: as a JSON string, for replies.
+
+    plans: per arm, when every target is well. upstreams: by target id.
+    """
 
     route: Route
     json_name: str
-    plans: Mapping[Arm, tuple[Upstream, ...]]
+    targets: RouteTargets
+    plans: Mapping[Arm, Plan]
+    upstreams: Mapping[str, Upstream]
     headers: Mapping[Arm, tuple[Header, ...]]
 
     @property
@@ -79,15 +86,13 @@ def ready(snapshot: Snapshot) -> Serving:
 
 def _served(snapshot: Snapshot, route: Route) -> ServedRoute:
     revision = str(snapshot.table.revision).encode()
+    targets = route_targets(route)
     return ServedRoute(
         route=route,
         json_name=json.dumps(route.name),
-        plans={
-            arm: tuple(
-                _upstream(snapshot, route, target) for target in targets_in_order(route, arm)
-            )
-            for arm in Arm
-        },
+        targets=targets,
+        plans={arm: plan_for(targets, arm, Needs(), Surroundings()) for arm in Arm},
+        upstreams={each: _upstream(snapshot, route, each) for each in route.targets},
         headers={
             arm: (
                 (b"x-swapgate-route", header_text(route.name)),

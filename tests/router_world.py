@@ -14,6 +14,7 @@ from typing import cast
 from harness.domain.access import key_hash
 from harness.domain.errors import StoreUnavailable
 from harness.domain.observation import Block, Traffic, UnitRule
+from harness.domain.retry import RetryPolicy
 from harness.domain.routing import (
     Canary,
     KeyGrant,
@@ -44,6 +45,7 @@ QUICK = RouterSettings(
     total_timeout_s=4.0,
     connect_timeout_s=1.0,
     flush_interval_s=0.05,
+    retry=RetryPolicy(base_s=0.02, cap_s=0.1, attempt_s=0.1),
 )
 
 

@@ -29,6 +29,14 @@ POSITIVE = {
     "upstream_connections",
     "flush_interval_s",
     "queue_size",
+    "failures",
+    "window_s",
+    "open_s",
+    "open_max_s",
+    "probe_successes",
+    "probe_lease_s",
+    "tries_per_target",
+    "attempts",
     "reconcile_interval_s",
     "housekeeping_interval_s",
     "eval_workers",
@@ -38,7 +46,7 @@ POSITIVE = {
 }
 NOT_NEGATIVE = {
     "infra_retries", "infra_pause_s", "max_cost_usd", "min_exposures", "temperature",
-    "input_usd_per_mtok", "output_usd_per_mtok",
+    "input_usd_per_mtok", "output_usd_per_mtok", "base_s", "cap_s", "attempt_s",
 }  # fmt: skip
 
 

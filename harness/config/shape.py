@@ -108,6 +108,9 @@ def settings(document: Document, *, base: Path, shipped: Path, source: Path | No
         config = FileConfig.model_validate(document.values)
     except ValidationError as error:
         raise _config_error(document, error) from None
+    except InputError as error:
+        # Single values are right, and do not go together.
+        raise ConfigError(f"{document.place(('router',))}: router.{error}") from None
     for path, message in complaints(config.model_dump()):
         raise ConfigError(f"{document.place(path)}: {_dotted(path)}: {message}")
     home = base / config.home

@@ -90,7 +90,3 @@ RULES: Final[Mapping[FailureClass, ClassRule]] = {
 # Another target would say the same: the client gets the provider's own words at once. Only a
 # canary's is asked again, once, of the incumbent: perhaps the candidate alone rejects it.
 CLIENTS_OWN: Final = frozenset({_F.BAD_REQUEST, _F.CONTEXT_WINDOW, _F.CONTENT_POLICY})
-
-# Further tries of the same target, in the same request. A pooled connection that the provider
-# closed while it was idle looks like a failure, and is none.
-SAME_TARGET_AGAIN: Final[Mapping[FailureClass, int]] = {_F.CONNECT: 1}

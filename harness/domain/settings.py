@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness.domain.breaker import DEFAULT_BREAKER, BreakerPolicy
 from harness.domain.policy import Policy
+from harness.domain.retry import DEFAULT_RETRY, RetryPolicy
 from harness.domain.routing import RouteSettings
 from harness.domain.targets import Provider, RequestPatch
 
@@ -13,6 +15,7 @@ from harness.domain.targets import Provider, RequestPatch
 class RouterSettings:
     """The data plane. Timeouts in seconds; see router.md for what each one bounds.
 
+    breaker: of every target, in each worker. retry: of one request.
     upstream_connections: per worker and provider. spool_dir and snapshot_file: beside the
     database unless set.
     """
@@ -29,6 +32,8 @@ class RouterSettings:
     upstream_connections: int = 256
     flush_interval_s: float = 1.0
     queue_size: int = 50_000
+    breaker: BreakerPolicy = DEFAULT_BREAKER
+    retry: RetryPolicy = DEFAULT_RETRY
 
 
 @dataclass(frozen=True, slots=True)

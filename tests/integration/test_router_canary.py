@@ -294,12 +294,14 @@ def test_when_all_fail_the_error_names_every_attempt_and_stops_the_clients_retri
     tried = [(each["target"], each["failure"]) for each in failed.value.body["attempts"]]
     assert tried == [
         (f"up/{CANDIDATE}", "server"),
+        (f"up/{CANDIDATE}", "server"),
+        (f"up/{INCUMBENT}", "overloaded"),
         (f"up/{INCUMBENT}", "overloaded"),
         (f"up/{FALLBACK}", "malformed"),
     ]
     assert "sk-secret" not in failed.value.response.text
-    assert failed.value.response.headers["x-swapgate-attempts"] == "3"
-    assert len(upstream.asked) == 3
+    assert failed.value.response.headers["x-swapgate-attempts"] == "5"
+    assert len(upstream.asked) == 5
     assert (row.requests, row.failed, row.charged, row.target) == (1, 1, 1, "")
 
 

@@ -35,6 +35,10 @@ def test_the_shipped_defaults_hold_four_suites_and_three_policies() -> None:
     [
         ("router:\n  prot: 1\n", 2, "unknown key 'router.prot'; did you mean 'port'?"),
         ("routr: {}\n", 1, "did you mean 'router'?"),
+        ("router:\n  breaker: {failres: 3}\n", 2, "did you mean 'failures'?"),
+        ("router:\n  retry:\n    attempts: none\n", 3, "integer"),
+        ("router:\n  retry: {base_s: 9}\n", 1, "router.retry: base_s (9.0) is above cap_s"),
+        ("router:\n  breaker: {open_s: -1}\n", 1, "open_s and probe_lease_s are above 0"),
         ("policies:\n  a:\n    gate: {alpa: 1}\n", 3, "did you mean 'alpha'?"),
         ("policies:\n  a:\n    gate: {alpha: 2}\n", 3, "between 0 and 1"),
         ("policies:\n  a:\n    gate: {alpha: .nan}\n", 3, "finite"),

@@ -5,7 +5,6 @@ import pytest
 from harness.domain.failures import (
     CLIENTS_OWN,
     RULES,
-    SAME_TARGET_AGAIN,
     BreakerEffect,
     FailureClass,
     NextTarget,
@@ -69,8 +68,3 @@ def test_what_is_the_clients_own_is_never_repeated_and_harms_no_target(failure: 
     assert rule.next_target is not NextTarget.YES
     assert rule.breaker is BreakerEffect.NEUTRAL
     assert not rule.alerts
-
-
-@pytest.mark.parametrize("failure", list(SAME_TARGET_AGAIN))
-def test_what_is_tried_again_at_once_is_so_in_the_table(failure: F) -> None:
-    assert RULES[failure].same_target is SameTarget.ONCE

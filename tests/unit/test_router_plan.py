@@ -1,4 +1,4 @@
-"""Which targets, in which order, and who is charged."""
+"""A route as planning sees it, who is charged, and the class of an answer."""
 
 import json
 
@@ -6,47 +6,35 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.failures import CLIENTS_OWN, FailureClass
-from harness.domain.routing import Arm, Canary, Route
+from harness.domain.capabilities import Needs
+from harness.domain.failures import FailureClass
+from harness.domain.plan import Surroundings, plan_for
+from harness.domain.routing import Arm, Canary, Route, RouteSettings, Stakes
 from router.failures import class_of
-from router.plan import Next, charged, next_step, targets_in_order
+from router.plan import charged, route_targets
 
 F = FailureClass
-classes = st.sampled_from(list(F))
-ids = st.sampled_from("abcd")
 
 
-def test_the_plan_is_the_arms_target_then_the_incumbent_then_the_fallbacks() -> None:
-    route = Route("r", 1, "inc", Canary("can", 100, "s", "r-1"), ("spare", "last"))
-
-    assert targets_in_order(route, Arm.CANARY) == ("can", "inc", "spare", "last")
-    assert targets_in_order(route, Arm.INCUMBENT) == ("inc", "spare", "last")
-
-
-@given(ids, ids, st.lists(ids), st.sampled_from(Arm))
-def test_no_target_is_in_a_plan_twice(
-    incumbent: str, canary: str, fallbacks: list[str], arm: Arm
+@pytest.mark.parametrize("stakes", Stakes)
+def test_the_plan_is_the_arms_target_then_the_incumbent_then_the_fallbacks(
+    stakes: Stakes,
 ) -> None:
-    route = Route("r", 1, incumbent, Canary(canary, 100, "s", "r-1"), tuple(fallbacks))
+    route = Route(
+        "r",
+        1,
+        "inc",
+        Canary("can", 100, "s", "r-1"),
+        ("spare", "last"),
+        RouteSettings(stakes=stakes),
+    )
+    targets = route_targets(route)
 
-    plan = targets_in_order(route, arm)
+    def plan(arm: Arm) -> tuple[str, ...]:
+        return plan_for(targets, arm, Needs(), Surroundings()).targets
 
-    assert len(set(plan)) == len(plan)
-    assert set(plan) == {incumbent, *fallbacks} | ({canary} if arm is Arm.CANARY else set())
-
-
-@given(
-    failure=classes, on_canary=st.booleans(), tries=st.integers(1, 5), left=st.integers(0, 3)
-)
-def test_every_failure_leads_somewhere_and_a_target_is_tried_at_most_twice(
-    failure: FailureClass, *, on_canary: bool, tries: int, left: int
-) -> None:
-    step = next_step(failure, on_canary=on_canary, tries=tries, left=left)
-
-    assert step is not Next.AGAIN or tries == 1
-    assert step is not Next.NEXT or left
-    if failure in CLIENTS_OWN:
-        assert step is (Next.NEXT if on_canary and left else Next.PASS)
+    assert plan(Arm.CANARY) == ("can", "inc", "spare", "last")
+    assert plan(Arm.INCUMBENT) == ("inc", "spare", "last")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,67 @@
+"""A request on its way: what was asked for, whom it asked, what became of it."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from harness.domain.failures import FailureClass
+from harness.domain.plan import Because, Plan, guest_of
+from harness.domain.routing import Arm
+from router.attempt import Answer
+from router.body import ChatRequest
+from router.plan import charged
+from router.ports import UpstreamFailed
+from router.relay import CommittedStream
+from router.serving import ServedRoute, Upstream
+
+
+class Job(NamedTuple):
+    """A request with its arm and its plan. deadline: on the event loop's clock."""
+
+    request: ChatRequest
+    route: ServedRoute
+    arm: Arm
+    plan: Plan
+    deadline: float
+
+    @property
+    def own(self) -> str:
+        """The target id of the assigned arm."""
+        return guest_of(self.route.targets, self.arm) or self.route.targets.incumbent
+
+
+class Attempt(NamedTuple):
+    """failure: None for the one that answered."""
+
+    upstream: Upstream
+    failure: UpstreamFailed | None
+    ms: float
+
+
+@dataclass(slots=True)
+class Course:
+    """What happened so far. result: what the client gets, None when all failed.
+
+    shut_out: target ids whose breaker opened between the plan and their turn.
+    """
+
+    attempts: list[Attempt] = field(default_factory=list)
+    shut_out: list[str] = field(default_factory=list)
+    result: Answer | CommittedStream | UpstreamFailed | None = None
+
+    @property
+    def upstream(self) -> Upstream | None:
+        """Whose answer, or refusal, the client gets."""
+        return self.attempts[-1].upstream if self.result is not None else None
+
+    def shut(self, target: str) -> UpstreamFailed:
+        """Its breaker gives no ticket: as good as a target that says it is overloaded."""
+        self.shut_out.append(target)
+        return UpstreamFailed(FailureClass.OVERLOADED, "its circuit is open")
+
+    def charged(self, job: Job) -> bool:
+        """Whether the assigned arm failed (router.md 5), or was left out as open."""
+        open_ = (each.target for each in job.plan.left_out if each.because is Because.OPEN)
+        if job.own in (*open_, *self.shut_out):
+            return True
+        last = {a.upstream.id: a.failure.failure if a.failure else None for a in self.attempts}
+        return job.own in last and charged(job.arm, list(last.values()))

@@ -1,0 +1,87 @@
+"""What this worker knows of each target's health: its breaker, and pauses asked for. No I/O."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from harness.domain import breaker
+from harness.domain.breaker import CLOSED, Breaker, BreakerPolicy, BreakerState, Ticket
+from harness.domain.failures import FailureClass
+from harness.domain.plan import Health, health_of
+
+GAUGE: Final[Mapping[BreakerState, int]] = {
+    BreakerState.CLOSED: 0,
+    BreakerState.HALF_OPEN: 1,
+    BreakerState.OPEN: 2,
+}
+
+
+class TargetHealth:
+    """By target id; who is not known is well. monotonic: seconds that never jump.
+
+    Belongs to one event loop: nothing here waits, so no lock is needed.
+    """
+
+    def __init__(self, policy: BreakerPolicy, monotonic: Callable[[], float]) -> None:
+        self.policy = policy
+        self._monotonic = monotonic
+        self._breakers: dict[str, Breaker] = {}
+        self._paused_until: dict[str, float] = {}
+        self._not_closed: set[str] = set()
+
+    def all_well(self, targets: Iterable[str]) -> bool:
+        """Whether every one may be asked, without a look at the clock."""
+        if self._not_closed or self._paused_until:
+            return self._not_closed.isdisjoint(
+                targets
+            ) and self._paused_until.keys().isdisjoint(targets)
+        return True
+
+    def of(self, targets: Iterable[str]) -> dict[str, Health]:
+        """For making a plan; takes no ticket."""
+        now = self._monotonic()
+        return {
+            each: health_of(self._breaker(each), now, self.policy, self._pause_s(each, now))
+            for each in targets
+        }
+
+    def state(self, target: str) -> BreakerState:
+        return self._breaker(target).state
+
+    def admit(self, target: str) -> Ticket | None:
+        """A ticket for one attempt, to be settled whatever becomes of it; None: not now."""
+        before = self._breaker(target)
+        after, ticket = breaker.admit(before, self._monotonic(), self.policy)
+        self._keep(target, before, after)
+        return ticket
+
+    def settle(self, target: str, ticket: Ticket, failure: FailureClass | None) -> None:
+        """The attempt is over, a stream's at its end. failure: None for a success."""
+        before = self._breaker(target)
+        after = breaker.settle(before, ticket, failure, self._monotonic(), self.policy)
+        self._keep(target, before, after)
+
+    def pause(self, target: str, wait_s: float) -> None:
+        """The provider asked for so much time; at most as long as a breaker is ever open."""
+        until = self._monotonic() + min(wait_s, self.policy.open_max_s)
+        self._paused_until[target] = max(until, self._paused_until.get(target, until))
+
+    def _breaker(self, target: str) -> Breaker:
+        return self._breakers.get(target, CLOSED)
+
+    def _keep(self, target: str, before: Breaker, after: Breaker) -> None:
+        if after is before:
+            return
+        self._breakers[target] = after
+        if after.state is BreakerState.CLOSED:
+            self._not_closed.discard(target)
+        else:
+            self._not_closed.add(target)
+
+    def _pause_s(self, target: str, now: float) -> float:
+        until = self._paused_until.get(target)
+        if until is None:
+            return 0.0
+        if until <= now:
+            del self._paused_until[target]
+            return 0.0
+        return until - now

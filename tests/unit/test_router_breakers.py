@@ -1,0 +1,337 @@
+"""Breakers and retries in the attempt loop: a clock turned by hand, a scripted provider."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.domain.breaker import BreakerPolicy, WhenAllOpen
+from harness.domain.observation import UnitRule
+from harness.domain.policy import Unit
+from harness.domain.retry import RetryPolicy
+from harness.runtime.clock import ManualClock
+from router.asgi import WATCH_AFTER_S
+from router.transport.scripted import Happening, Turn
+from tests.router_door import ASK, AUTH, CHAT, Door
+from tests.router_upstream import ROLE, broken_stream, completion, error, event, streamed
+from tests.router_world import CANDIDATE, FALLBACK, INCUMBENT, QUICK, snapshot
+
+Script = dict[str, Turn | Callable[[], Turn]]
+STREAM = ASK[:-1] + b',"stream":true}'
+OPEN_S = BreakerPolicy().open_s
+FAIL_FAST = replace(QUICK, breaker=BreakerPolicy(when_all_open=WhenAllOpen.FAIL_FAST))
+
+
+class Place:
+    """A door whose provider answers by model, and counts."""
+
+    def __init__(
+        self,
+        folder: Path,
+        script: Script,
+        settings: Any = QUICK,
+        *,
+        fallback: bool = False,
+        weight_bps: int = 0,
+    ) -> None:
+        self.asked: Counter[str] = Counter()
+        self.script = script
+
+        def turn(request: Any) -> Turn:
+            model = json.loads(request.body)["model"]
+            self.asked[model] += 1
+            found = self.script[model]
+            return found if isinstance(found, Turn) else found()
+
+        rule = UnitRule(block_size=1, unit=Unit.REQUEST)
+        self.door = Door(
+            folder,
+            turn,
+            settings,
+            first=snapshot("http://up", weight_bps=weight_bps, fallback=fallback, rule=rule),
+        )
+
+    async def ask(self, body: bytes = ASK, times: int = 1) -> tuple[int, dict[bytes, bytes]]:
+        """The last answer's status and headers."""
+        for _ in range(times):
+            status, headers, _ = await self.door.call(CHAT, body)
+        return status, headers
+
+    async def state(self, model: str = INCUMBENT) -> int:
+        """0 closed, 1 half open, 2 open."""
+        _, _, body = await self.door.call("/metrics", method="GET")
+        series = f'swapgate_breaker_state{{target="up/{model}"}} '
+        (line,) = (each for each in body.decode().splitlines() if each.startswith(series))
+        return int(float(line.removeprefix(series)))
+
+
+@pytest.mark.req("B4")
+async def test_a_target_that_fails_is_left_alone_probed_and_taken_back(tmp_path: Path) -> None:
+    place = Place(
+        tmp_path, {INCUMBENT: error(500), FALLBACK: completion("spare")}, fallback=True
+    )
+
+    assert (await place.ask(times=10))[0] == 200
+    assert await place.state() == 2
+    # Five failures opened it, though each request may try twice.
+    assert place.asked == {INCUMBENT: 5, FALLBACK: 10}
+
+    place.door.clock.advance(OPEN_S)
+    await place.ask(times=5)
+    assert place.asked[INCUMBENT] == 6
+    assert await place.state() == 2
+
+    place.door.clock.advance(2 * OPEN_S)
+    place.script[INCUMBENT] = completion("well again")
+    await place.ask(times=2)
+    assert await place.state() == 1
+    await place.ask()
+    assert await place.state() == 0
+    assert place.asked[INCUMBENT] == 9
+
+
+@pytest.mark.req("B4", "A5")
+@pytest.mark.parametrize(
+    "turn",
+    [error(401), error(402), error(403), error(429, code="insufficient_quota"), error(404)],
+    ids=["key", "payment", "suspended", "quota", "model unknown"],
+)
+async def test_what_the_next_request_would_meet_as_well_opens_at_once(
+    tmp_path: Path, turn: Turn
+) -> None:
+    place = Place(tmp_path, {INCUMBENT: turn, FALLBACK: completion()}, fallback=True)
+
+    assert (await place.ask(times=3))[0] == 200
+
+    assert place.asked == {INCUMBENT: 1, FALLBACK: 3}
+    assert await place.state() == 2
+
+
+@pytest.mark.req("A5")
+@pytest.mark.parametrize("status", [400, 413, 415, 422])
+async def test_what_clients_send_wrong_harms_no_target(tmp_path: Path, status: int) -> None:
+    place = Place(tmp_path, {INCUMBENT: error(status), FALLBACK: completion()}, fallback=True)
+
+    answered, headers = await place.ask(times=20)
+
+    assert (answered, headers[b"x-swapgate-attempts"]) == (status, b"1")
+    assert place.asked == {INCUMBENT: 20}
+    assert await place.state() == 0
+
+
+@pytest.mark.req("A5")
+@pytest.mark.parametrize(
+    ("turn", "tries"),
+    [
+        (error(500), 2),
+        (error(502), 2),
+        (error(504), 2),
+        (error(503), 2),
+        (error(529), 2),
+        (error(429), 2),
+        (Turn(refuse=True), 2),
+        (Turn(steps=(b"<html>",)), 1),
+        (error(401), 1),
+        (error(404), 1),
+    ],
+)
+async def test_the_same_target_is_asked_as_often_as_its_class_allows(
+    tmp_path: Path, turn: Turn, tries: int
+) -> None:
+    place = Place(tmp_path, {INCUMBENT: turn, FALLBACK: completion()}, fallback=True)
+
+    status, headers = await place.ask()
+
+    assert (status, place.asked[INCUMBENT]) == (200, tries)
+    assert headers[b"x-swapgate-attempts"] == str(tries + 1).encode()
+
+
+def in_the_future(clock: ManualClock) -> str:
+    return format_datetime(clock.now(), usegmt=True)
+
+
+@pytest.mark.req("A5")
+@pytest.mark.parametrize("name", ["retry-after", "retry-after-ms", "x-ms-retry-after-ms"])
+@pytest.mark.parametrize("text", ["0.01", "date"])
+async def test_a_pause_that_fits_the_budget_is_made_and_the_same_target_answers(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    date = in_the_future(ManualClock())
+    limited = replace(error(429), headers={name: date if text == "date" else text})
+    answers = iter([limited, completion("after the pause")])
+    place = Place(
+        tmp_path, {INCUMBENT: lambda: next(answers), FALLBACK: completion()}, fallback=True
+    )
+
+    status, _ = await place.ask()
+
+    assert (status, place.asked) == (200, {INCUMBENT: 2})
+
+
+@pytest.mark.req("A5", "B4")
+async def test_a_pause_past_the_budget_is_left_to_the_target_and_the_next_one_answers(
+    tmp_path: Path,
+) -> None:
+    limited = replace(error(429), headers={"retry-after": "30"})
+    place = Place(tmp_path, {INCUMBENT: limited, FALLBACK: completion()}, fallback=True)
+
+    await place.ask(times=5)
+    assert place.asked == {INCUMBENT: 1, FALLBACK: 5}
+    # Its breaker knows nothing of it: a limit is no fault.
+    assert await place.state() == 0
+
+    place.door.clock.advance(31)
+    place.script[INCUMBENT] = completion()
+    await place.ask()
+    assert place.asked == {INCUMBENT: 2, FALLBACK: 5}
+
+
+@pytest.mark.req("A5")
+async def test_a_request_makes_no_more_attempts_than_it_may(tmp_path: Path) -> None:
+    settings = replace(QUICK, retry=RetryPolicy(base_s=0, cap_s=0, attempts=3, attempt_s=0))
+    script: Script = {INCUMBENT: error(500), CANDIDATE: error(500), FALLBACK: completion()}
+    place = Place(tmp_path, script, settings, fallback=True, weight_bps=10_000)
+
+    status, headers = await place.ask()
+
+    assert (status, headers[b"x-swapgate-attempts"]) == (502, b"3")
+    assert headers[b"x-should-retry"] == b"false"
+    assert place.asked == {CANDIDATE: 2, INCUMBENT: 1}
+
+
+@pytest.mark.req("B4")
+async def test_when_every_circuit_is_open_the_answer_is_a_fast_503(tmp_path: Path) -> None:
+    place = Place(
+        tmp_path, {INCUMBENT: error(401), FALLBACK: error(401)}, FAIL_FAST, fallback=True
+    )
+    await place.ask()
+    place.door.clock.advance(20)
+
+    status, headers, body = await place.door.call(CHAT, ASK)
+
+    assert (status, headers[b"retry-after"]) == (503, b"100")
+    assert headers[b"x-swapgate-attempts"] == b"0"
+    assert place.asked == {INCUMBENT: 1, FALLBACK: 1}
+    told = json.loads(body)["error"]
+    assert told["code"] == "all_circuits_open"
+    assert [each["target"] for each in told["targets"]] == [f"up/{INCUMBENT}", f"up/{FALLBACK}"]
+
+
+@pytest.mark.req("B4")
+async def test_a_last_resort_is_asked_once_and_its_answer_counts(tmp_path: Path) -> None:
+    place = Place(tmp_path, {INCUMBENT: error(401), FALLBACK: error(401)}, fallback=True)
+    await place.ask()
+    place.script[INCUMBENT] = completion("back")
+
+    status, headers = await place.ask()
+
+    assert (status, headers[b"x-swapgate-attempts"]) == (200, b"1")
+    # No probe: the state moves when its time has come.
+    assert await place.state() == 2
+
+
+@pytest.mark.req("A5", "B4")
+async def test_an_outage_costs_the_provider_little_more_than_a_call_each(
+    tmp_path: Path,
+) -> None:
+    place = Place(tmp_path, {INCUMBENT: error(503), FALLBACK: error(503)}, fallback=True)
+    await place.ask(times=5)
+    place.asked.clear()
+
+    assert (await place.ask(times=50))[0] == 502
+
+    assert place.asked.total() <= 60
+
+
+@pytest.mark.req("B4", "B8")
+@pytest.mark.parametrize("rest", [(), (Happening.RESET,), (b"data: {oops}\n\n",)])
+async def test_a_stream_counts_at_its_end(tmp_path: Path, rest: tuple[Any, ...]) -> None:
+    broken = broken_stream(ROLE, event({"content": "half"}), *rest)
+    place = Place(tmp_path, {INCUMBENT: broken, FALLBACK: streamed("spare")}, fallback=True)
+
+    await place.ask(STREAM, times=7)
+
+    assert place.asked == {INCUMBENT: 5, FALLBACK: 2}
+    assert await place.state() == 2
+
+
+@pytest.mark.req("B4")
+@pytest.mark.parametrize("body", [ASK, STREAM])
+async def test_a_probe_whose_caller_leaves_is_set_free(tmp_path: Path, body: bytes) -> None:
+    place = Place(tmp_path, {INCUMBENT: error(401), FALLBACK: streamed("x")}, fallback=True)
+    await place.ask(STREAM)
+    place.door.clock.advance(OPEN_S)
+    half = broken_stream(ROLE, event({"content": "half"}), Happening.HANG)
+    place.script[INCUMBENT] = half if body is STREAM else Turn(hang=True)
+
+    await leaving(place.door, body)
+    assert await place.state() == 1
+    place.script[INCUMBENT] = streamed("well")
+    await place.ask(STREAM, times=3)
+
+    assert place.asked[INCUMBENT] == 5
+    assert await place.state() == 0
+    assert place.door.transport.open_replies == 0
+
+
+async def leaving(door: Door, body: bytes) -> None:
+    """A caller who hangs up once the request is under way."""
+    begun = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def receive() -> Any:
+        message = next(begun, None)
+        if message is None:
+            await asyncio.sleep(WATCH_AFTER_S)
+            return {"type": "http.disconnect"}
+        return message
+
+    async def send(_: Any) -> None: ...
+
+    scope = {"type": "http", "method": "POST", "path": CHAT, "headers": [AUTH]}
+    await door.app(scope, receive, send)
+
+
+@pytest.mark.req("F4", "B4")
+@pytest.mark.parametrize(
+    ("own", "weight_bps", "arm"),
+    [(CANDIDATE, 10_000, "canary"), (INCUMBENT, 0, "incumbent")],
+)
+async def test_an_arm_that_is_left_out_as_open_is_charged_whichever_it_is(
+    tmp_path: Path, own: str, weight_bps: int, arm: str
+) -> None:
+    script: Script = {INCUMBENT: completion(), FALLBACK: completion(), own: error(401)}
+    place = Place(tmp_path, script, fallback=True, weight_bps=weight_bps)
+    await place.ask()
+
+    status, headers = await place.ask(times=3)
+    place.door.recorder.flush()
+
+    assert (status, headers[b"x-swapgate-attempts"]) == (200, b"1")
+    assert place.asked[own] == 1
+    rows = place.door.kept.traffic
+    assert {row.arm for row in rows} == {arm}
+    assert sum(row.charged for row in rows) == 4
+    assert sum(row.failed for row in rows) == 0
+    blocks = place.door.kept.blocks.values()
+    assert sum(block.canary_failures for block in blocks) == (4 if weight_bps else 0)
+
+
+@pytest.mark.req("F4", "B4")
+async def test_an_incumbent_left_out_during_a_rollout_is_charged_like_a_canary(
+    tmp_path: Path,
+) -> None:
+    script: Script = {INCUMBENT: error(401), FALLBACK: completion(), CANDIDATE: completion()}
+    place = Place(tmp_path, script, fallback=True, weight_bps=1)
+
+    await place.ask(times=4)
+    place.door.recorder.flush()
+
+    blocks = place.door.kept.blocks.values()
+    assert [(block.failures, block.canary_units) for block in blocks] == [(1, 0)] * 4
+    assert place.asked == {INCUMBENT: 1, FALLBACK: 4}
