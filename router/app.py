@@ -22,10 +22,13 @@ from router.asgi import (
     read_body,
     send_reply,
 )
+from router.books import Books
 from router.chat import Chat
 from router.dispatch import Dispatcher
+from router.failover_log import FailoverLog
 from router.health import GAUGE, TargetHealth
 from router.keys import KeyRing, may_use
+from router.metrics import CONTENT_TYPE, Reading, RouterMetrics
 from router.ports import TransportFactory
 from router.recorder import Recorder
 from router.replies import JSON, Reply, error_reply
@@ -38,7 +41,6 @@ CHAT: Final = "/v1/chat/completions"
 MODELS: Final = "/v1/models"
 METRICS: Final = "/metrics"
 METHODS: Final[Mapping[str, str]] = {CHAT: "POST", MODELS: "GET", METRICS: "GET"}
-PLAIN: Final[Header] = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 CLOSE: Final[Header] = (b"connection", b"close")
 SOON: Final[Header] = (b"retry-after", b"1")
 
@@ -76,8 +78,13 @@ class Router:
         self._settings = settings
         self._keys = KeyRing(secret)
         self._health = TargetHealth(settings.breaker, clock.monotonic)
-        dispatcher = Dispatcher(transport_factory, settings, self._health, clock, random.random)
-        self._chat = Chat(dispatcher, recorder, settings, clock)
+        self._metrics = RouterMetrics(self._reading)
+        self._failovers = FailoverLog(secret, clock, self._metrics)
+        books = Books(recorder, self._metrics, self._failovers, clock)
+        dispatcher = Dispatcher(
+            transport_factory, settings, self._health, self._metrics, clock, random.random
+        )
+        self._chat = Chat(dispatcher, books, settings, clock)
         self._on_stop = on_stop
         self._count = itertools.count(1)
         self._under_way = 0
@@ -92,10 +99,12 @@ class Router:
         await receive()
         self._holder.start()
         self._recorder.start()
+        self._failovers.start()
         await send({"type": "lifespan.startup.complete"})
         await receive()
         self._holder.stop()
         self._recorder.stop()
+        self._failovers.stop()
         if self._on_stop is not None:
             await self._on_stop()
         await send({"type": "lifespan.shutdown.complete"})
@@ -224,21 +233,28 @@ class Router:
         return Reply(200, (JSON,), b'{"status":"ok"}')
 
     def metrics(self) -> Reply:
-        """Counters and gauges in Prometheus's text format."""
-        serving = self._holder.current
-        gauges = {
-            "revision": serving.revision if serving else 0,
-            "stale": int(self._holder.stale),
-            "revision_refused": int(bool(self._holder.refused)),
-            "requests_under_way": self._under_way,
-        }
-        counters = {f"{name}_total": n for name, n in sorted(self._recorder.counters.items())}
-        lines = [f"swapgate_router_{name} {n}\n" for name, n in (gauges | counters).items()]
-        lines += [
-            f"swapgate_breaker_state{{target={json.dumps(name, ensure_ascii=False)}}} {state}\n"
-            for name, state in (self._breakers(serving) if serving else {}).items()
-        ]
-        return Reply(200, (PLAIN,), "".join(lines).encode())
+        """In Prometheus's text format."""
+        return Reply(200, ((b"content-type", CONTENT_TYPE),), self._metrics.text())
+
+    def _reading(self) -> Reading:
+        serving, holder = self._holder.current, self._holder
+        counted = dict(self._recorder.counters)
+        dropped = counted.pop("rows_dropped", 0)
+        return Reading(
+            gauges={
+                "routing_revision": serving.revision if serving else 0,
+                "snapshot_age_seconds": holder.age_s,
+                "router_stale": int(holder.stale),
+                "router_revision_refused": int(bool(holder.refused)),
+                "router_requests_under_way": self._under_way,
+            },
+            counters={
+                "observations_dropped": dropped,
+                "router_failover_events_dropped": self._failovers.dropped,
+                **{f"router_{name}": count for name, count in sorted(counted.items())},
+            },
+            breakers=self._breakers(serving) if serving else {},
+        )
 
     def _breakers(self, serving: Serving) -> dict[str, int]:
         """By target name; of targets that share one, the worst."""

@@ -15,12 +15,13 @@ from router.serving import ServedRoute, Upstream
 
 
 class Job(NamedTuple):
-    """A request with its arm and its plan. deadline: on the event loop's clock."""
+    """A request with its arm and its plan. begun, deadline: on the event loop's clock."""
 
     request: ChatRequest
     route: ServedRoute
     arm: Arm
     plan: Plan
+    begun: float
     deadline: float
 
     @property
@@ -41,12 +42,14 @@ class Attempt(NamedTuple):
 class Course:
     """What happened so far. result: what the client gets, None when all failed.
 
-    shut_out: target ids whose breaker opened between the plan and their turn.
+    shut_out: target ids whose breaker opened between the plan and their turn. first_token_s: of
+    a stream, from the request to its first output.
     """
 
     attempts: list[Attempt] = field(default_factory=list)
     shut_out: list[str] = field(default_factory=list)
     result: Answer | CommittedStream | UpstreamFailed | None = None
+    first_token_s: float | None = None
 
     @property
     def upstream(self) -> Upstream | None:

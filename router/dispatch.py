@@ -16,6 +16,7 @@ from harness.ports import Clock
 from router.attempt import Answer, check_head, read_answer
 from router.course import Attempt, Course, Job
 from router.health import TargetHealth
+from router.metrics import RouterMetrics
 from router.patching import patched
 from router.ports import TransportFactory, UpstreamFailed, UpstreamReply, UpstreamRequest
 from router.relay import CommittedStream, OnEnd
@@ -34,12 +35,14 @@ class Dispatcher:
         transport_for: TransportFactory,
         settings: RouterSettings,
         health: TargetHealth,
+        metrics: RouterMetrics,
         clock: Clock,
         uniform: Callable[[], float],
     ) -> None:
         self._transport_for = transport_for
         self._settings = settings
         self._health = health
+        self._metrics = metrics
         self._clock = clock
         self._uniform = uniform
 
@@ -133,7 +136,7 @@ class Dispatcher:
         limit = until
         if job.request.stream:
             limit = min(limit, started + self._settings.first_token_timeout_s)
-        settle = partial(self._health.settle, upstream.id, ticket)
+        settle = partial(self._settle, upstream, ticket)
         failure: UpstreamFailed | None = None
         outcome: FailureClass | None = FailureClass.CANCELLED
         try:
@@ -147,10 +150,16 @@ class Dispatcher:
             failure = UpstreamFailed(outcome, f"no answer within {limit - started:.1f} s")
         finally:
             # A stream settles at its own end.
-            if not isinstance(course.result, CommittedStream):
+            if isinstance(course.result, CommittedStream):
+                course.first_token_s = loop.time() - job.begun
+            else:
                 settle(outcome)
         course.attempts.append(Attempt(upstream, failure, (loop.time() - started) * 1000))
         return failure
+
+    def _settle(self, upstream: Upstream, ticket: Ticket, outcome: FailureClass | None) -> None:
+        self._health.settle(upstream.id, ticket, outcome)
+        self._metrics.attempt(upstream.name, outcome)
 
     async def _send(
         self, job: Job, upstream: Upstream, on_end: OnEnd, *, again: bool

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +24,8 @@ class SnapshotHolder:
     """What is served now. Reading `current` never blocks; a request reads it once.
 
     `stale`: the database does not answer, the last good revision goes on serving. `refused`:
-    why the newest revision is not the one that serves, empty when it is.
+    why the newest revision is not the one that serves, empty when it is. `age_s`: since the
+    database last said that this is the newest; until it did, since the start.
     """
 
     def __init__(self, store: Store, file: Path) -> None:
@@ -33,8 +35,13 @@ class SnapshotHolder:
         self._store = store
         self._file = file
         self._seen = ""
+        self._confirmed = time.monotonic()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="snapshot", daemon=True)
+
+    @property
+    def age_s(self) -> float:
+        return time.monotonic() - self._confirmed
 
     def boot(self) -> Serving:
         """From the database, else from disk (stale). Raises SnapshotInvalid for neither."""
@@ -72,6 +79,8 @@ class SnapshotHolder:
         etag = self._store.etag()
         self.stale = False
         if etag == self._seen:
+            if not self.refused:
+                self._confirmed = time.monotonic()
             return False
         try:
             self._swap(self._store.snapshot())
@@ -88,6 +97,7 @@ class SnapshotHolder:
         self._seen = snapshot.etag
         self.refused = ""
         self.stale = False
+        self._confirmed = time.monotonic()
         try:
             snapshot_file.save(snapshot, self._file)
         except OSError as error:

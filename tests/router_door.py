@@ -2,10 +2,13 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+from harness.domain.observation import UnitRule
+from harness.domain.policy import Unit
 from harness.domain.routing import Snapshot
 from harness.domain.settings import RouterSettings
 from harness.ports import Store
@@ -17,10 +20,11 @@ from router.snapshot import SnapshotHolder
 from router.spool import Spool
 from router.transport.scripted import Scripted, Turn
 from tests.router_upstream import completion
-from tests.router_world import KEY, QUICK, SECRET, SwitchableStore, snapshot
+from tests.router_world import INCUMBENT, KEY, QUICK, SECRET, SwitchableStore, snapshot
 
 AUTH = (b"authorization", f"Bearer {KEY}".encode())
 CHAT = "/v1/chat/completions"
+Script = dict[str, Turn | Callable[[], Turn]]
 ASK = b'{"model":"support","messages":[{"role":"user","content":"hi"}]}'
 
 
@@ -90,3 +94,49 @@ class Door:
 
 def code(body: bytes) -> str:
     return str(json.loads(body)["error"]["code"])
+
+
+class Place:
+    """A door whose provider answers by model, and counts."""
+
+    def __init__(
+        self,
+        folder: Path,
+        script: Script,
+        settings: Any = QUICK,
+        *,
+        fallback: bool = False,
+        weight_bps: int = 0,
+    ) -> None:
+        self.asked: Counter[str] = Counter()
+        self.script = script
+
+        def turn(request: Any) -> Turn:
+            model = json.loads(request.body)["model"]
+            self.asked[model] += 1
+            found = self.script[model]
+            return found if isinstance(found, Turn) else found()
+
+        rule = UnitRule(block_size=1, unit=Unit.REQUEST)
+        self.door = Door(
+            folder,
+            turn,
+            settings,
+            first=snapshot("http://up", weight_bps=weight_bps, fallback=fallback, rule=rule),
+        )
+
+    async def ask(self, body: bytes = ASK, times: int = 1) -> tuple[int, dict[bytes, bytes]]:
+        """The last answer's status and headers."""
+        for _ in range(times):
+            status, headers, _ = await self.door.call(CHAT, body)
+        return status, headers
+
+    async def metrics(self) -> dict[str, float]:
+        """Value by series, as Prometheus writes it."""
+        _, _, body = await self.door.call("/metrics", method="GET")
+        lines = (line for line in body.decode().splitlines() if not line.startswith("#"))
+        return {name: float(value) for name, _, value in (x.rpartition(" ") for x in lines)}
+
+    async def state(self, model: str = INCUMBENT) -> int:
+        """0 closed, 1 half open, 2 open."""
+        return int((await self.metrics())[f'swapgate_breaker_state{{target="up/{model}"}}'])

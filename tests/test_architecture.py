@@ -22,6 +22,7 @@ DOORS = {
     "apscheduler": ("harness/runtime/",),
     "fastapi": ("harness/api/",),
     "inspect_ai": ("evals/",),
+    "prometheus_client": ("harness/api/health.py", "router/metrics.py"),
     "litellm": ("router/transport/litellm.py",),
     "sqlalchemy": ("harness/store/", "migrations/"),
     "streamlit": ("dashboard/",),

@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 from email.utils import format_datetime
 from pathlib import Path
@@ -12,63 +10,17 @@ from typing import Any
 import pytest
 
 from harness.domain.breaker import BreakerPolicy, WhenAllOpen
-from harness.domain.observation import UnitRule
-from harness.domain.policy import Unit
 from harness.domain.retry import RetryPolicy
 from harness.runtime.clock import ManualClock
 from router.asgi import WATCH_AFTER_S
 from router.transport.scripted import Happening, Turn
-from tests.router_door import ASK, AUTH, CHAT, Door
+from tests.router_door import ASK, AUTH, CHAT, Door, Place, Script
 from tests.router_upstream import ROLE, broken_stream, completion, error, event, streamed
-from tests.router_world import CANDIDATE, FALLBACK, INCUMBENT, QUICK, snapshot
+from tests.router_world import CANDIDATE, FALLBACK, INCUMBENT, QUICK
 
-Script = dict[str, Turn | Callable[[], Turn]]
 STREAM = ASK[:-1] + b',"stream":true}'
 OPEN_S = BreakerPolicy().open_s
 FAIL_FAST = replace(QUICK, breaker=BreakerPolicy(when_all_open=WhenAllOpen.FAIL_FAST))
-
-
-class Place:
-    """A door whose provider answers by model, and counts."""
-
-    def __init__(
-        self,
-        folder: Path,
-        script: Script,
-        settings: Any = QUICK,
-        *,
-        fallback: bool = False,
-        weight_bps: int = 0,
-    ) -> None:
-        self.asked: Counter[str] = Counter()
-        self.script = script
-
-        def turn(request: Any) -> Turn:
-            model = json.loads(request.body)["model"]
-            self.asked[model] += 1
-            found = self.script[model]
-            return found if isinstance(found, Turn) else found()
-
-        rule = UnitRule(block_size=1, unit=Unit.REQUEST)
-        self.door = Door(
-            folder,
-            turn,
-            settings,
-            first=snapshot("http://up", weight_bps=weight_bps, fallback=fallback, rule=rule),
-        )
-
-    async def ask(self, body: bytes = ASK, times: int = 1) -> tuple[int, dict[bytes, bytes]]:
-        """The last answer's status and headers."""
-        for _ in range(times):
-            status, headers, _ = await self.door.call(CHAT, body)
-        return status, headers
-
-    async def state(self, model: str = INCUMBENT) -> int:
-        """0 closed, 1 half open, 2 open."""
-        _, _, body = await self.door.call("/metrics", method="GET")
-        series = f'swapgate_breaker_state{{target="up/{model}"}} '
-        (line,) = (each for each in body.decode().splitlines() if each.startswith(series))
-        return int(float(line.removeprefix(series)))
 
 
 @pytest.mark.req("B4")

@@ -1,0 +1,83 @@
+"""Where a request is entered once it is over: statistics, metrics, the failover log."""
+
+from typing import NamedTuple
+
+from harness.domain.routing import Arm, Canary
+from harness.ports import Clock
+from router.exchange import NO_USAGE, Exchange
+from router.failover_log import FailoverLog
+from router.metrics import Finished, RouterMetrics
+from router.minutes import Ended
+from router.recorder import Recorder, Ticket
+
+
+class Entry(NamedTuple):
+    """What is known of a request before it is served. started: the clock's monotonic time."""
+
+    ticket: Ticket | None
+    revision: int
+    started: float
+    sticky_key: str
+    request_id: str
+
+
+class Books:
+    def __init__(
+        self, recorder: Recorder, metrics: RouterMetrics, failovers: FailoverLog, clock: Clock
+    ) -> None:
+        self._recorder = recorder
+        self._metrics = metrics
+        self._failovers = failovers
+        self._clock = clock
+
+    def admit(self, canary: Canary | None, arm: Arm, key: str) -> Ticket | None:
+        return self._recorder.admit(canary, arm, key) if canary else None
+
+    def count(self, name: str) -> None:
+        self._recorder.counters[name] += 1
+
+    def enter(self, exchange: Exchange, entry: Entry) -> None:
+        job, course = exchange.job, exchange.course
+        upstream, usage = course.upstream, exchange.usage
+        cost_usd = 0.0
+        if upstream is not None and upstream.price is not None:
+            cost_usd = upstream.price.cost_usd(usage.input_tokens, usage.output_tokens)
+        elif usage != NO_USAGE:
+            self.count("requests_without_price")
+        seconds = self._clock.monotonic() - entry.started
+        self._recorder.finish(
+            entry.ticket,
+            Ended(
+                route=job.route.route.name,
+                arm=job.arm.value,
+                target=upstream.id if upstream else "",
+                revision=entry.revision,
+                stream=job.request.stream,
+                failed=exchange.failed,
+                charged=exchange.charged,
+                latency_ms=seconds * 1000,
+                input_tokens=usage.input_tokens,
+                output_tokens=usage.output_tokens,
+                cost_usd=cost_usd,
+            ),
+        )
+        self._metrics.finished(
+            Finished(
+                route=job.route.route.name,
+                arm=job.arm.value,
+                target=upstream.name if upstream else "",
+                outcome=exchange.outcome,
+                duration_s=seconds,
+                first_token_s=course.first_token_s,
+                input_tokens=usage.input_tokens,
+                output_tokens=usage.output_tokens,
+                cost_usd=cost_usd,
+            )
+        )
+        self._failovers.note(
+            job,
+            course,
+            request_id=entry.request_id,
+            user=entry.sticky_key,
+            ms=seconds * 1000,
+        )

@@ -1,0 +1,163 @@
+"""One routed request: from its plan to the last byte of its answer."""
+
+import json
+import math
+from collections.abc import Sequence
+from contextlib import aclosing
+from typing import Final
+
+from harness.domain.failures import CLIENTS_OWN
+from router.asgi import CallerWatch, Receive, Send, send_reply
+from router.attempt import Answer
+from router.course import Course, Job
+from router.dispatch import Dispatcher
+from router.ports import UpstreamFailed
+from router.relay import CommittedStream
+from router.replies import DO_NOT_RETRY, EVENTS, JSON, Reply, error_reply
+from router.serving import Header
+from router.usage import Usage
+
+NO_USAGE: Final = Usage(0, 0)
+
+
+class Exchange:
+    """One routed request and what became of it."""
+
+    def __init__(self, job: Job, course: Course, headers: tuple[Header, ...]) -> None:
+        self.job = job
+        self.course = course
+        self.caller_gone = False
+        self._headers = headers
+
+    async def serve(self, dispatcher: Dispatcher, receive: Receive, send: Send) -> None:
+        """Raises CallerGone; whatever happens, the upstream's work ends with this."""
+        try:
+            # Not watched while the last bytes are sent: after them any caller may go.
+            with CallerWatch(receive):
+                await dispatcher.run(self.job, self.course)
+                result = self.course.result
+                if isinstance(result, CommittedStream):
+                    await self._relay(result, send)
+            if isinstance(result, CommittedStream):
+                await send({"type": "http.response.body", "body": b""})
+            else:
+                await send_reply(send, self._reply(result), self._truth())
+        finally:
+            if isinstance(self.course.result, CommittedStream):
+                await self.course.result.aclose()
+
+    def _reply(self, result: Answer | UpstreamFailed | None) -> Reply:
+        match result:
+            case Answer(status, headers, body):
+                return Reply(status, (JSON, *headers), body)
+            case UpstreamFailed():
+                return _refusal(result)
+            case None:
+                return _nobody(self.job, self.course)
+
+    @property
+    def usage(self) -> Usage:
+        result = self.course.result
+        if isinstance(result, Answer):
+            return result.usage or NO_USAGE
+        return result.usage if isinstance(result, CommittedStream) else NO_USAGE
+
+    @property
+    def failed(self) -> bool:
+        """The caller got an error that is not the caller's own."""
+        if self.caller_gone:
+            return False
+        result = self.course.result
+        if isinstance(result, UpstreamFailed):
+            return result.failure not in CLIENTS_OWN
+        return result is None or self._broke_off
+
+    @property
+    def outcome(self) -> str:
+        """ok, failed, client_error or cancelled."""
+        if self.caller_gone:
+            return "cancelled"
+        if self.failed:
+            return "failed"
+        return "client_error" if isinstance(self.course.result, UpstreamFailed) else "ok"
+
+    @property
+    def charged(self) -> bool:
+        upstream = self.course.upstream
+        own_stream = upstream is not None and upstream.id == self.job.own
+        return self.course.charged(self.job) or (own_stream and self._broke_off)
+
+    @property
+    def _broke_off(self) -> bool:
+        result = self.course.result
+        return isinstance(result, CommittedStream) and result.failure is not None
+
+    async def _relay(self, stream: CommittedStream, send: Send) -> None:
+        headers = [*EVENTS, *stream.headers, *self._truth()]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        async with aclosing(stream.sent()) as pieces:
+            async for piece in pieces:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+
+    def _truth(self) -> Sequence[Header]:
+        attempts = (b"x-swapgate-attempts", str(len(self.course.attempts)).encode())
+        upstream = self.course.upstream
+        served = (upstream.header,) if upstream else ()
+        return (*self._headers, attempts, *served)
+
+
+def _refusal(refusal: UpstreamFailed) -> Reply:
+    """The provider's own words, with its status."""
+    status = refusal.status or 400
+    try:
+        json.loads(refusal.body)
+    except (ValueError, RecursionError):
+        text = refusal.body[:500].decode("utf-8", "replace")
+        return error_reply(status, text or refusal.detail, refusal.failure.value)
+    return Reply(status, (JSON,), refusal.body)
+
+
+def _nobody(job: Job, course: Course) -> Reply:
+    name = job.route.route.name
+    if course.attempts:
+        return _all_failed(name, course)
+    wait_s = job.plan.retry_after_s or 1
+    headers: list[Header] = [(b"retry-after", str(wait_s).encode())]
+    # Who waited longer than a request may take has no use for this answer.
+    if wait_s > job.route.route.settings.total_timeout_s:
+        headers.append(DO_NOT_RETRY)
+    return error_reply(
+        503,
+        f"every target of route {name!r} failed lately and is left alone for {wait_s} s",
+        "all_circuits_open",
+        headers=headers,
+        targets=[
+            {
+                "target": job.route.upstreams[each.target].name,
+                "left_out": each.because.value,
+                "retry_in_s": math.ceil(each.retry_in_s),
+            }
+            for each in job.plan.left_out
+        ],
+    )
+
+
+def _all_failed(route: str, course: Course) -> Reply:
+    tried = [
+        {
+            "target": attempt.upstream.name,
+            "failure": attempt.failure.failure.value,
+            "status": attempt.failure.status,
+            "ms": round(attempt.ms),
+        }
+        for attempt in course.attempts
+        if attempt.failure
+    ]
+    listed = "; ".join(f"{each['target']}: {each['failure']}" for each in tried)
+    return error_reply(
+        502,
+        f"no target of route {route!r} answered ({listed})",
+        "all_targets_failed",
+        headers=(DO_NOT_RETRY,),
+        attempts=tried,
+    )

@@ -1,0 +1,139 @@
+"""What Prometheus and the failover log are told of requests."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from router.failover_log import OPEN, QUEUE, user_hash
+from router.transport.scripted import Happening
+from tests.router_door import ASK, Place
+from tests.router_upstream import ROLE, broken_stream, completion, error, event, streamed
+from tests.router_world import FALLBACK, INCUMBENT, SECRET
+
+OWN, SPARE = f"up/{INCUMBENT}", f"up/{FALLBACK}"
+SECRETIVE = (
+    b'{"model":"support","messages":[{"role":"user","content":"my secret question"}],'
+    b'"tools":[{"type":"function","function":{"name":"private_tool"}}],"user":"alice"}'
+)
+
+
+def events(place: Place) -> list[dict[str, Any]]:
+    with capture_logs() as logged:
+        place.door.app._failovers.drain()
+    return [dict(each) for each in logged]
+
+
+@pytest.mark.req("B5")
+async def test_requests_attempts_tokens_and_cost_are_counted_under_their_names(
+    tmp_path: Path,
+) -> None:
+    place = Place(tmp_path, {INCUMBENT: completion()}, fallback=True)
+    await place.ask(times=2)
+    place.script = {INCUMBENT: error(503), FALLBACK: completion()}
+    await place.ask()
+    place.script = {INCUMBENT: error(400), FALLBACK: error(500)}
+    await place.ask()
+
+    found = await place.metrics()
+
+    requests = f'{{arm="incumbent",outcome="ok",route="support",target="{OWN}"}}'
+    expected = {
+        f"swapgate_requests_total{requests}": 2,
+        f'swapgate_attempts_total{{failure_class="none",target="{OWN}"}}': 2,
+        f'swapgate_attempts_total{{failure_class="overloaded",target="{OWN}"}}': 2,
+        f'swapgate_attempts_total{{failure_class="bad_request",target="{OWN}"}}': 1,
+        f'swapgate_attempts_total{{failure_class="none",target="{SPARE}"}}': 1,
+        f'swapgate_tokens_total{{kind="input",target="{OWN}"}}': 14,
+        f'swapgate_tokens_total{{kind="output",target="{SPARE}"}}': 5,
+        f'swapgate_breaker_state{{target="{OWN}"}}': 0,
+        'swapgate_request_duration_seconds_count{route="support"}': 4,
+        "swapgate_routing_revision": 3,
+        "swapgate_observations_dropped_total": 0,
+    }
+    assert {name: found.get(name) for name in expected} == expected
+    outcomes = {
+        name.split('outcome="')[1].split('"')[0]
+        for name in found
+        if name.startswith("swapgate_requests_total")
+    }
+    assert outcomes == {"ok", "client_error"}
+    assert found[f'swapgate_cost_dollars_total{{target="{OWN}"}}'] == pytest.approx(34e-6)
+    left = f'failure_class="overloaded",route="support",target="{OWN}"'
+    assert found[f"swapgate_failovers_total{{{left}}}"] == 1
+    assert 0 <= found["swapgate_snapshot_age_seconds"] < 60
+
+
+@pytest.mark.req("B5", "B8")
+async def test_a_streams_attempt_is_counted_at_its_end_and_its_first_token_once(
+    tmp_path: Path,
+) -> None:
+    broken = broken_stream(ROLE, event({"content": "half"}), Happening.RESET)
+    answers = iter([streamed("whole"), broken])
+    place = Place(tmp_path, {INCUMBENT: lambda: next(answers)})
+
+    await place.ask(ASK[:-1] + b',"stream":true}', times=2)
+
+    found = await place.metrics()
+    target = f'target="{OWN}"'
+    assert found[f'swapgate_attempts_total{{failure_class="connect",{target}}}'] == 1
+    assert found[f'swapgate_attempts_total{{failure_class="none",{target}}}'] == 1
+    first = f'swapgate_time_to_first_token_seconds_count{{route="support",{target}}}'
+    assert found[first] == 2
+
+
+@pytest.mark.req("B5")
+async def test_a_failover_is_logged_with_its_shape_and_without_its_content(
+    tmp_path: Path,
+) -> None:
+    place = Place(tmp_path, {INCUMBENT: error(529), FALLBACK: completion()}, fallback=True)
+
+    await place.ask(SECRETIVE)
+
+    (told,) = events(place)
+    assert told["event"] == "failover"
+    assert (told["route"], told["arm"]) == ("support", "incumbent")
+    assert (told["target"], told["provider"], told["answered_by"]) == (OWN, "up", SPARE)
+    assert (told["failure_class"], told["status"], told["attempts"]) == ("overloaded", 529, 2)
+    assert (told["stream"], told["messages"], told["tools"]) == (False, 1, 1)
+    assert told["body_chars"] == len(SECRETIVE)
+    assert told["user"] == user_hash("user:alice", SECRET)
+    text = json.dumps(told)
+    assert not [word for word in ("secret", "private_tool", "alice") if word in text]
+
+
+@pytest.mark.req("B5", "B4")
+async def test_a_target_passed_over_as_open_is_logged_as_such(tmp_path: Path) -> None:
+    place = Place(tmp_path, {INCUMBENT: error(401), FALLBACK: completion()}, fallback=True)
+
+    await place.ask(times=2)
+
+    logged = events(place)
+    assert [each["failure_class"] for each in logged] == ["our_key", OPEN]
+    assert [each["attempts"] for each in logged] == [1, 0]
+
+
+@pytest.mark.req("B5")
+@pytest.mark.parametrize("turn", [completion(), error(400)])
+async def test_a_request_that_left_no_target_is_not_in_the_log(
+    tmp_path: Path, turn: Any
+) -> None:
+    place = Place(tmp_path, {INCUMBENT: turn, FALLBACK: completion()}, fallback=True)
+
+    await place.ask(times=3)
+
+    assert events(place) == []
+
+
+@pytest.mark.req("B5")
+async def test_a_log_that_nobody_writes_drops_events_and_counts_them(tmp_path: Path) -> None:
+    place = Place(tmp_path, {INCUMBENT: error(401), FALLBACK: completion()}, fallback=True)
+
+    log = place.door.app._failovers
+    for _ in range(QUEUE):
+        log._put({})
+    await place.ask(times=3)
+
+    assert (await place.metrics())["swapgate_router_failover_events_dropped_total"] == 3
