@@ -50,6 +50,17 @@ class Finished(NamedTuple):
     cost_usd: float
 
 
+class _Series(NamedTuple):
+    """What a request of one kind adds to: looking series up by their labels takes longer."""
+
+    requests: Counter
+    duration: Histogram
+    first_token: Histogram | None
+    input_tokens: Counter | None
+    output_tokens: Counter | None
+    cost: Counter | None
+
+
 class RouterMetrics:
     """One worker's. read: called at each scrape."""
 
@@ -94,25 +105,46 @@ class RouterMetrics:
         self._cost = Counter(
             "swapgate_cost_dollars", "Of priced targets", ("target",), registry=here
         )
+        self._series: dict[tuple[str, str, str, str, bool], _Series] = {}
+        self._ends: dict[tuple[str, FailureClass | None], Counter] = {}
         here.register(_States(read))
 
     def attempt(self, target: str, failure: FailureClass | None) -> None:
         """An attempt is over, a stream's at its end."""
-        self._attempts.labels(target, failure.value if failure else NO_FAILURE).inc()
+        series = self._ends.get((target, failure))
+        if series is None:
+            said = failure.value if failure else NO_FAILURE
+            series = self._ends[target, failure] = self._attempts.labels(target, said)
+        series.inc()
 
     def failover(self, route: str, target: str, failure: str) -> None:
         self._failovers.labels(route, target, failure).inc()
 
     def finished(self, done: Finished) -> None:
-        self._requests.labels(done.route, done.arm, done.target, done.outcome).inc()
-        self._duration.labels(done.route).observe(done.duration_s)
-        if done.first_token_s is not None:
-            self._first_token.labels(done.route, done.target).observe(done.first_token_s)
-        if done.input_tokens or done.output_tokens:
-            self._tokens.labels(done.target, "input").inc(done.input_tokens)
-            self._tokens.labels(done.target, "output").inc(done.output_tokens)
-        if done.cost_usd:
-            self._cost.labels(done.target).inc(done.cost_usd)
+        began = done.first_token_s is not None
+        kind = (done.route, done.arm, done.target, done.outcome, began)
+        to = self._series.get(kind)
+        if to is None:
+            to = self._series[kind] = self._series_of(done, began=began)
+        to.requests.inc()
+        to.duration.observe(done.duration_s)
+        if to.first_token and done.first_token_s is not None:
+            to.first_token.observe(done.first_token_s)
+        if to.input_tokens and to.output_tokens and to.cost:
+            to.input_tokens.inc(done.input_tokens)
+            to.output_tokens.inc(done.output_tokens)
+            to.cost.inc(done.cost_usd)
+
+    def _series_of(self, done: Finished, *, began: bool) -> _Series:
+        target = done.target
+        return _Series(
+            self._requests.labels(done.route, done.arm, target, done.outcome),
+            self._duration.labels(done.route),
+            self._first_token.labels(done.route, target) if began else None,
+            self._tokens.labels(target, "input") if target else None,
+            self._tokens.labels(target, "output") if target else None,
+            self._cost.labels(target) if target else None,
+        )
 
     def text(self) -> bytes:
         """In Prometheus's text format, as CONTENT_TYPE."""
