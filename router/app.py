@@ -23,12 +23,12 @@ from router.asgi import (
     send_reply,
 )
 from router.books import Books
-from router.chat import Chat
 from router.dispatch import Dispatcher
 from router.failover_log import FailoverLog
 from router.health import GAUGE, TargetHealth
 from router.keys import KeyRing, may_use
 from router.metrics import CONTENT_TYPE, Reading, RouterMetrics
+from router.model_calls import ENDPOINTS, ModelCalls
 from router.ports import TransportFactory
 from router.recorder import Recorder
 from router.replies import JSON, Reply, error_reply
@@ -37,10 +37,13 @@ from router.snapshot import SnapshotHolder
 
 log = logging.getLogger(__name__)
 
-CHAT: Final = "/v1/chat/completions"
 MODELS: Final = "/v1/models"
 METRICS: Final = "/metrics"
-METHODS: Final[Mapping[str, str]] = {CHAT: "POST", MODELS: "GET", METRICS: "GET"}
+METHODS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(ENDPOINTS, "POST"),
+    MODELS: "GET",
+    METRICS: "GET",
+}
 CLOSE: Final[Header] = (b"connection", b"close")
 SOON: Final[Header] = (b"retry-after", b"1")
 
@@ -84,7 +87,7 @@ class Router:
         dispatcher = Dispatcher(
             transport_factory, settings, self._health, self._metrics, clock, random.random
         )
-        self._chat = Chat(dispatcher, books, settings, clock)
+        self._calls = ModelCalls(dispatcher, books, settings, clock)
         self._on_stop = on_stop
         self._count = itertools.count(1)
         self._under_way = 0
@@ -166,7 +169,7 @@ class Router:
         request_id: Header,
     ) -> Reply | None:
         path = scope["path"]
-        if path == CHAT:
+        if path in ENDPOINTS:
             return await self._admitted(scope, receive, send, grant, serving, request_id)
         return self.metrics() if path == METRICS else _models(serving, grant, path)
 
@@ -209,7 +212,7 @@ class Router:
         except TimeoutError:
             message = "the body did not arrive in time"
             return error_reply(408, message, "request_timeout", headers=(CLOSE,))
-        await self._chat.answer(
+        await self._calls.answer(
             scope,
             receive,
             send,

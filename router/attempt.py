@@ -2,6 +2,7 @@
 
 from typing import Final, NamedTuple
 
+from harness.domain.capabilities import Endpoint
 from harness.domain.errors import InputError
 from harness.domain.failures import FailureClass
 from router.failures import refused
@@ -36,7 +37,7 @@ async def check_head(reply: UpstreamReply, content_type: str) -> None:
         )
 
 
-async def read_answer(reply: UpstreamReply, json_name: str) -> Answer:
+async def read_answer(reply: UpstreamReply, json_name: str, endpoint: Endpoint) -> Answer:
     """The whole body, `model` replaced. Raises UpstreamFailed (malformed, connect)."""
     body = b"".join([chunk async for chunk in reply.chunks()])
     try:
@@ -44,7 +45,7 @@ async def read_answer(reply: UpstreamReply, json_name: str) -> Answer:
         members = read_object(text)
     except InputError as error:
         raise UpstreamFailed(FailureClass.MALFORMED, f"answer is not valid: {error}") from None
-    _check_choices(members)
+    _check_list(members, "data" if endpoint is Endpoint.EMBEDDINGS else "choices")
     model = members.values.get("model")
     if model is not None:
         body = spliced(text, [Edit(model.start, model.end, json_name)])
@@ -54,11 +55,11 @@ async def read_answer(reply: UpstreamReply, json_name: str) -> Answer:
     )
 
 
-def _check_choices(members: Members) -> None:
-    member = members.values.get("choices")
-    choices = member.value if member else None
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        what = "an error" if "error" in members.values else "no choices"
+def _check_list(members: Members, name: str) -> None:
+    member = members.values.get(name)
+    found = member.value if member else None
+    if not isinstance(found, list) or not found or not isinstance(found[0], dict):
+        what = "an error" if "error" in members.values else f"no {name}"
         raise UpstreamFailed(FailureClass.MALFORMED, f"status 200 with {what}")
 
 

@@ -2,18 +2,20 @@
 
 from typing import NamedTuple
 
+from harness.domain.capabilities import Endpoint
 from harness.domain.errors import InputError
 from router.jsonspan import Members, decode, read_object
 
 
-class ChatRequest(NamedTuple):
-    """A chat request as it came. wants_usage: the client asked for usage in its stream."""
+class ClientRequest(NamedTuple):
+    """A request as it came. wants_usage: the client asked for usage in its stream."""
 
     text: str
     members: Members
     model: str
     stream: bool
     wants_usage: bool
+    endpoint: Endpoint = Endpoint.CHAT
 
     def value(self, name: str) -> object:
         member = self.members.values.get(name)
@@ -28,13 +30,17 @@ class FieldError(InputError):
         self.param = param
 
 
-def read_chat(body: bytes) -> ChatRequest:
+def read_request(body: bytes, endpoint: Endpoint) -> ClientRequest:
     """Raises InputError: not UTF-8, not JSON, too deep, no model, a name twice."""
-    text = decode(body)
-    members = read_object(text)
-    model = members.values.get("model")
-    if model is None or not isinstance(model.value, str) or not model.value:
-        raise FieldError("model", "`model` must name a route; GET /v1/models lists yours")
+    if endpoint is Endpoint.EMBEDDINGS:
+        text, members, model = _read(body)
+        return ClientRequest(text, members, model, False, False, endpoint)  # noqa: FBT003
+    return read_chat(body)
+
+
+def read_chat(body: bytes) -> ClientRequest:
+    """As `read_request`, for chat; also where `stream` is no boolean."""
+    text, members, model = _read(body)
     stream = members.values.get("stream")
     streams = stream.value if stream else None
     if not isinstance(streams, bool | None):
@@ -43,4 +49,13 @@ def read_chat(body: bytes) -> ChatRequest:
     asked = options is not None and (
         isinstance(options.value, dict) and options.value.get("include_usage") is True
     )
-    return ChatRequest(text, members, model.value, bool(streams), asked)
+    return ClientRequest(text, members, model, bool(streams), asked)
+
+
+def _read(body: bytes) -> tuple[str, Members, str]:
+    text = decode(body)
+    members = read_object(text)
+    model = members.values.get("model")
+    if model is None or not isinstance(model.value, str) or not model.value:
+        raise FieldError("model", "`model` must name a route; GET /v1/models lists yours")
+    return text, members, model.value

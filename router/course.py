@@ -7,7 +7,7 @@ from harness.domain.failures import FailureClass
 from harness.domain.plan import Because, Plan, guest_of
 from harness.domain.routing import Arm
 from router.attempt import Answer
-from router.body import ChatRequest
+from router.body import ClientRequest
 from router.plan import charged
 from router.ports import UpstreamFailed
 from router.relay import CommittedStream
@@ -17,7 +17,7 @@ from router.serving import ServedRoute, Upstream
 class Job(NamedTuple):
     """A request with its arm and its plan. begun, deadline: on the event loop's clock."""
 
-    request: ChatRequest
+    request: ClientRequest
     route: ServedRoute
     arm: Arm
     plan: Plan

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Final
 
 from harness.domain.breaker import LAST_RESORT, Ticket
-from harness.domain.capabilities import Needs
+from harness.domain.capabilities import Endpoint, Needs
 from harness.domain.failures import CLIENTS_OWN, FailureClass
 from harness.domain.plan import Failed, Plan, Surroundings, next_target, plan_for
 from harness.domain.retry import retry_after_s, wait_before_again
@@ -18,13 +18,20 @@ from router.course import Attempt, Course, Job
 from router.health import TargetHealth
 from router.metrics import RouterMetrics
 from router.patching import patched
-from router.ports import TransportFactory, UpstreamFailed, UpstreamReply, UpstreamRequest
+from router.ports import (
+    CHAT_PATH,
+    TransportFactory,
+    UpstreamFailed,
+    UpstreamReply,
+    UpstreamRequest,
+)
 from router.relay import CommittedStream, OnEnd
 from router.serving import ServedRoute, Upstream
 from router.stream import StreamFilter
 
 # What may come before the first output; more is no metadata.
 MAX_HELD_BYTES: Final = 1024 * 1024
+PATHS: Final = {Endpoint.CHAT: CHAT_PATH, Endpoint.EMBEDDINGS: "/embeddings"}
 
 
 class Dispatcher:
@@ -165,13 +172,16 @@ class Dispatcher:
         self, job: Job, upstream: Upstream, on_end: OnEnd, *, again: bool
     ) -> Answer | CommittedStream:
         body = patched(job.request, upstream.target)
-        request = UpstreamRequest(upstream.provider, body, job.request.stream, fresh=again)
+        asked = job.request
+        request = UpstreamRequest(
+            upstream.provider, body, asked.stream, again, PATHS[asked.endpoint]
+        )
         reply = await self._transport_for(upstream.provider).send(request)
         handed_over = False
         try:
-            if not job.request.stream:
+            if not asked.stream:
                 await check_head(reply, "application/json")
-                return await read_answer(reply, job.route.json_name)
+                return await read_answer(reply, job.route.json_name, asked.endpoint)
             await check_head(reply, "text/event-stream")
             stream = await self._until_commit(job, reply, on_end)
             handed_over = True

@@ -13,7 +13,7 @@ import structlog
 from harness.domain.access import key_hash
 from harness.domain.plan import Because
 from harness.ports import Clock
-from router.body import ChatRequest
+from router.body import ClientRequest
 from router.course import Course, Job
 from router.metrics import RouterMetrics
 
@@ -36,7 +36,7 @@ class Left(NamedTuple):
 
 
 class FailoverLog:
-    """secret: under which users are hashed. dropped: events that found the queue full."""
+    """secret: under which users are hashed. dropped: events that nobody took."""
 
     def __init__(self, secret: bytes, clock: Clock, metrics: RouterMetrics) -> None:
         self.dropped = 0
@@ -108,7 +108,10 @@ class FailoverLog:
 
     def _run(self) -> None:
         while (event := self._events.get()) is not None:
-            log.warning("failover", **event)
+            try:
+                log.warning("failover", **event)
+            except Exception:  # noqa: BLE001 - whoever reads the log left; requests go on
+                self.dropped += 1
 
 
 def left_targets(job: Job, course: Course) -> Iterator[Left]:
@@ -136,7 +139,7 @@ def left_targets(job: Job, course: Course) -> Iterator[Left]:
             yield Left(upstream.name, upstream.provider.name, OPEN)
 
 
-def shape(request: ChatRequest) -> dict[str, object]:
+def shape(request: ClientRequest) -> dict[str, object]:
     """Sizes and kinds, without a word of the content."""
     messages, tools = request.value("messages"), request.value("tools")
     return {

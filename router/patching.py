@@ -4,8 +4,9 @@ import json
 from collections.abc import Mapping
 from typing import Final
 
+from harness.domain.capabilities import Endpoint
 from harness.domain.targets import Target
-from router.body import ChatRequest
+from router.body import ClientRequest
 from router.jsonspan import Edit, Value, spliced, walk_array, walk_object
 
 # Routing's own; a target's parameters cannot change what was routed.
@@ -13,7 +14,7 @@ RESERVED: Final = frozenset({"model", "messages", "stream"})
 SYSTEM_ROLES: Final = ("system", "developer")
 
 
-def patched(request: ChatRequest, target: Target) -> bytes:
+def patched(request: ClientRequest, target: Target) -> bytes:
     """`model` is the target's; its parameters and its request patch are applied.
 
     Without settings of the client's own this is what evals send (`evals.wire.body`): what was
@@ -25,6 +26,8 @@ def patched(request: ChatRequest, target: Target) -> bytes:
     values = request.members.values
     model = values["model"]
     edits = [Edit(model.start, model.end, _json(target.model))]
+    if request.endpoint is Endpoint.EMBEDDINGS:
+        return spliced(request.text, edits)  # the target's settings are about words
     wanted = _wanted(request, target)
     if wanted:
         edits += [
@@ -44,7 +47,7 @@ def patched(request: ChatRequest, target: Target) -> bytes:
     return spliced(request.text, edits)
 
 
-def _wanted(request: ChatRequest, target: Target) -> dict[str, object]:
+def _wanted(request: ClientRequest, target: Target) -> dict[str, object]:
     """Top-level fields to set: defaults, then the patch, then the stream's usage."""
     values = request.members.values
     patch = target.request_patch

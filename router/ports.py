@@ -1,23 +1,27 @@
 """The one seam between the router and the providers."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from harness.domain.errors import UpstreamError
 from harness.domain.failures import FailureClass
 from harness.domain.targets import Provider
+
+CHAT_PATH: Final = "/chat/completions"
 
 
 class UpstreamRequest(NamedTuple):
     """One attempt, ready to send. body: JSON, as the provider is to see it.
 
     fresh: on a connection of its own, since the provider may just have closed the idle ones.
+    path: below the provider's `api_base`.
     """
 
     provider: Provider
     body: bytes
     stream: bool
     fresh: bool = False
+    path: str = CHAT_PATH
 
 
 class UpstreamFailed(UpstreamError):

@@ -3,12 +3,12 @@
 import json
 from hashlib import blake2b
 
-from router.body import ChatRequest
+from router.body import ClientRequest
 
 HEADER = b"x-swapgate-sticky"
 
 
-def sticky_key(request: ChatRequest, header: bytes | None, key_id: str) -> tuple[str, bool]:
+def sticky_key(request: ClientRequest, header: bytes | None, key_id: str) -> tuple[str, bool]:
     """The first that is there: header, `user`, `prompt_cache_key`, the conversation, our key.
 
     The second is False when nothing but the API key told callers apart: all requests of that

@@ -21,6 +21,7 @@ class Asked:
     headers: dict[str, str]
     body: bytes
     connection: int
+    path: str
     left: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -68,7 +69,8 @@ class Upstream:
         lines = head.split("\r\n")[1:-2]
         headers = {k.lower(): v.strip() for k, v in (line.split(":", 1) for line in lines)}
         body = await reader.readexactly(int(headers.get("content-length", "0")))
-        asked = Asked(headers, body, writer.get_extra_info("peername")[1])
+        port = writer.get_extra_info("peername")[1]
+        asked = Asked(headers, body, port, head.split(" ", 2)[1])
         self.asked.append(asked)
         turn = self.turns[asked.model]
         chosen = turn if isinstance(turn, Turn) else turn(asked)

@@ -13,6 +13,7 @@ from router.ports import UpstreamFailed, UpstreamRequest
 from router.transport.inflate import inflater_for
 
 LARGE_BODY_BYTES = 512 * 1024
+Headers = dict[bool, dict[str, str]]  # by: for a stream
 _AUTOMATIC = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 
 
@@ -26,11 +27,11 @@ class Passthrough:
         self._settings = settings
         self._secrets = dict(secrets)
         self._sessions: dict[bool, aiohttp.ClientSession] = {}  # by: on a fresh connection
-        self._calls: dict[str, tuple[Provider, URL, dict[bool, dict[str, str]]]] = {}
+        self._calls: dict[tuple[str, str], tuple[Provider, URL, Headers]] = {}
 
     async def send(self, request: UpstreamRequest) -> "HttpReply":
         session = self._sessions.get(request.fresh) or self._open(fresh=request.fresh)
-        url, headers = self._call(request.provider)
+        url, headers = self._call(request.provider, request.path)
         # A file is sent piece by piece; so many bytes at once would hold up the others.
         data = BytesIO(request.body) if len(request.body) > LARGE_BODY_BYTES else request.body
         try:
@@ -63,9 +64,9 @@ class Passthrough:
         )
         return session
 
-    def _call(self, provider: Provider) -> tuple[URL, dict[bool, dict[str, str]]]:
-        """URL and headers; worked out once per provider as configured."""
-        known = self._calls.get(provider.name)
+    def _call(self, provider: Provider, path: str) -> tuple[URL, Headers]:
+        """URL and headers; worked out once per provider as configured, and path."""
+        known = self._calls.get((provider.name, path))
         if known is not None and known[0] is provider:
             return known[1], known[2]
         headers = {"content-type": "application/json", "accept-encoding": "identity"}
@@ -78,8 +79,8 @@ class Passthrough:
             False: {"accept": "application/json", **headers},
             True: {"accept": "text/event-stream", **headers},
         }
-        url = URL(f"{provider.api_base.rstrip('/')}/chat/completions")
-        self._calls[provider.name] = (provider, url, by_stream)
+        url = URL(f"{provider.api_base.rstrip('/')}{path}")
+        self._calls[provider.name, path] = (provider, url, by_stream)
         return url, by_stream
 
 

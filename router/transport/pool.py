@@ -5,7 +5,6 @@ Why not a library: docs/adr/0003-upstream-client.md.
 
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from typing import Final
 
 from harness.domain.failures import FailureClass
 from harness.domain.settings import RouterSettings
@@ -15,8 +14,6 @@ from router.transport.inflate import inflater_for
 from router.transport.pool_call import Call, call_for
 from router.transport.pool_origin import Address, Origin
 from router.transport.pool_wire import Wire
-
-PATH: Final = "/chat/completions"
 
 
 class Pool:
@@ -35,11 +32,11 @@ class Pool:
         self._settings = settings
         self._secrets = dict(secrets)
         self._tls = tls
-        self._calls: dict[str, tuple[Provider, Call, Origin]] = {}
+        self._calls: dict[tuple[str, str], tuple[Provider, Call, Origin]] = {}
         self._origins: dict[tuple[str, int, bool], Origin] = {}
 
     async def send(self, request: UpstreamRequest) -> "PooledReply":
-        call, origin = self._way_to(request.provider)
+        call, origin = self._way_to(request.provider, request.path)
         wire = await origin.lend(fresh=request.fresh)
         try:
             head = call.head(stream=request.stream, body_bytes=len(request.body))
@@ -55,12 +52,12 @@ class Pool:
         self._origins.clear()
         self._calls.clear()
 
-    def _way_to(self, provider: Provider) -> tuple[Call, Origin]:
-        """Worked out once per provider as configured."""
-        known = self._calls.get(provider.name)
+    def _way_to(self, provider: Provider, path: str) -> tuple[Call, Origin]:
+        """Worked out once per provider as configured, and path."""
+        known = self._calls.get((provider.name, path))
         if known is not None and known[0] is provider:
             return known[1], known[2]
-        call = call_for(provider, PATH, self._secrets.get(provider.api_key_env or "", ""))
+        call = call_for(provider, path, self._secrets.get(provider.api_key_env or "", ""))
         key = (call.host, call.port, call.secure)
         if key not in self._origins:
             if call.secure and self._tls is None:
@@ -70,7 +67,7 @@ class Pool:
                 limit=self._settings.upstream_connections,
                 connect_timeout_s=self._settings.connect_timeout_s,
             )
-        self._calls[provider.name] = provider, call, self._origins[key]
+        self._calls[provider.name, path] = provider, call, self._origins[key]
         return call, self._origins[key]
 
 

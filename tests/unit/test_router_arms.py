@@ -12,7 +12,7 @@ import pytest
 from scipy.stats import chi2
 
 from harness.domain.routing import BUCKETS, Arm, Canary, Route, arm_of, bucket_of
-from router.body import ChatRequest, read_chat
+from router.body import ClientRequest, read_chat
 from router.sticky import sticky_key
 
 ROUTE = Route("support", 1, "t_old", Canary("t_new", 100, "salt", "r-1"))
@@ -22,7 +22,7 @@ GOLDEN = [5902, 7796, 3689, 3669, 7819]
 IntArray = npt.NDArray[np.int64]
 
 
-def request(**fields: object) -> ChatRequest:
+def request(**fields: object) -> ClientRequest:
     messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "hi"}]
     return read_chat(json.dumps({"model": "support", "messages": messages, **fields}).encode())
 

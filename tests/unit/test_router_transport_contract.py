@@ -130,6 +130,22 @@ async def test_a_fresh_connection_is_no_idle_one(
     assert len({second, third, fourth}) == 3
 
 
+async def test_each_path_of_a_provider_is_its_own(
+    upstream: Upstream, kind: Callable[..., Transport]
+) -> None:
+    upstream.turns["m"] = completion()
+    transport = kind(QUICK, {"UP_KEY": UPSTREAM_KEY})
+    ask = UpstreamRequest(provider(upstream.url), b'{"model":"m"}', stream=False)
+    paths = []
+    for each in (ask, ask._replace(path="/embeddings"), ask):
+        reply = await transport.send(each)
+        await reply.aclose()
+        paths.append(upstream.asked[-1].path)
+    await transport.aclose()
+
+    assert paths == ["/v1/chat/completions", "/v1/embeddings", "/v1/chat/completions"]
+
+
 async def test_a_redirect_is_an_answer_and_not_followed(make: Make) -> None:
     turn = Turn(307, {"location": "http://127.0.0.1:1/elsewhere"})
 

@@ -1,14 +1,16 @@
-"""POST /v1/chat/completions: from the body to the route, the arm and the plan."""
+"""POST to a model's endpoint: from the body to the route, the arm and the plan."""
 
 import asyncio
+from typing import Final
 
+from harness.domain.capabilities import Endpoint
 from harness.domain.errors import InputError
 from harness.domain.routing import KeyGrant, arm_of
 from harness.domain.settings import RouterSettings
 from harness.ports import Clock
 from router import sticky
 from router.asgi import CallerGone, Receive, Scope, Send, header, send_reply
-from router.body import ChatRequest, FieldError, read_chat
+from router.body import ClientRequest, FieldError, read_request
 from router.books import Books, Entry
 from router.course import Course, Job
 from router.dispatch import Dispatcher
@@ -17,8 +19,14 @@ from router.keys import may_use
 from router.replies import Reply, error_reply
 from router.serving import Header, ServedRoute, Serving
 
+# By path of ours; the providers' are in `router.dispatch`.
+ENDPOINTS: Final = {
+    "/v1/chat/completions": Endpoint.CHAT,
+    "/v1/embeddings": Endpoint.EMBEDDINGS,
+}
 
-class Chat:
+
+class ModelCalls:
     def __init__(
         self, dispatcher: Dispatcher, books: Books, settings: RouterSettings, clock: Clock
     ) -> None:
@@ -39,7 +47,7 @@ class Chat:
         request_id: Header,
     ) -> None:
         started = self._clock.monotonic()
-        found = _routed(body, grant, serving)
+        found = _routed(body, ENDPOINTS[scope["path"]], grant, serving)
         if isinstance(found, Reply):
             await send_reply(send, found, (request_id,))
             return
@@ -65,10 +73,10 @@ class Chat:
 
 
 def _routed(
-    body: bytes, grant: KeyGrant, serving: Serving
-) -> Reply | tuple[ChatRequest, ServedRoute]:
+    body: bytes, endpoint: Endpoint, grant: KeyGrant, serving: Serving
+) -> Reply | tuple[ClientRequest, ServedRoute]:
     try:
-        request = read_chat(body)
+        request = read_request(body, endpoint)
     except InputError as error:
         param = error.param if isinstance(error, FieldError) else None
         return error_reply(400, f"the request body: {error}", "invalid_json", param=param)
