@@ -48,6 +48,36 @@ def postgres_folder() -> Path:
     return Path(tempfile.gettempdir()) / f"swapgate-postgres-{os.environ[RUN]}"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--requirements",
+        action="store_true",
+        help="with --collect-only: list the tests of each requirement id of product.md",
+    )
+
+
+def pytest_report_collectionfinish(
+    config: pytest.Config, items: list[pytest.Item]
+) -> list[str]:
+    if not config.getoption("--requirements"):
+        return []
+    proofs: dict[tuple[str, int], set[str]] = {}
+    for item in items:
+        for mark in item.iter_markers("req"):
+            for each in mark.args:
+                proofs.setdefault((each[0], int(each[1:])), set()).add(
+                    item.nodeid.split("[")[0]
+                )
+    return [
+        line
+        for (letter, number), tests in sorted(proofs.items())
+        for line in (
+            f"{letter}{number}: {len(tests)} tests",
+            *(f"  {t}" for t in sorted(tests)),
+        )
+    ]
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:

@@ -124,6 +124,10 @@ def postgres_arguments(url: sa.URL) -> dict[str, object]:
     """What the URL leaves open: never wait for ever, neither to connect nor for a lock."""
     arguments: dict[str, object] = {
         "connect_timeout": CONNECT_TIMEOUT_S,
+        # A peer that is gone without a word is noticed within a minute.
+        "keepalives_idle": 30,
+        "keepalives_interval": 10,
+        "keepalives_count": 3,
         "options": f"-c lock_timeout={LOCK_TIMEOUT_MS}",
     }
     return {name: value for name, value in arguments.items() if name not in url.query}
