@@ -42,7 +42,9 @@ def test_postgresql_is_reached_by_its_one_driver() -> None:
 
 def test_the_urls_own_settings_win() -> None:
     url = engine.parse("postgresql://u@h/d?connect_timeout=1")
-    assert set(engine.postgres_arguments(url)) == {"options"}
+    arguments = engine.postgres_arguments(url)
+    assert "connect_timeout" not in arguments
+    assert "options" in arguments
 
 
 def test_a_missing_sqlite_file_is_not_made_and_found_once_it_is_back(sqlite_url: str) -> None:
