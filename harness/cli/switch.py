@@ -64,6 +64,9 @@ def throw(
     scope = "all routes" if route is None else f"route {route}"
     until = f"until {wording.at(made.expires_at)}" if made.expires_at else "until it is lifted"
     output.note(f"{made.force} is forced for {scope} {until}: `swapgate switch lift {made.id}`")
+    kept = switches.untouched(session.context, made)
+    if kept:
+        output.note(f"these routes have nothing of it and keep their plans: {', '.join(kept)}")
 
 
 @switch.command()

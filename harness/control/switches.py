@@ -11,7 +11,15 @@ from harness.control import routes, targets
 from harness.control.context import Context
 from harness.domain.access import Actor, Role
 from harness.domain.errors import InputError, NotFound
-from harness.domain.switches import Force, ForceKind, Source, Switch, in_force
+from harness.domain.switches import (
+    Force,
+    ForceKind,
+    Source,
+    Switch,
+    SwitchTarget,
+    forced,
+    in_force,
+)
 from harness.ports import SwitchRecord, Transaction
 
 LONGEST = timedelta(days=365)
@@ -101,6 +109,19 @@ def lift(ctx: Context, actor: Actor, switch: str, *, reason: str = "") -> Switch
                 details={"force": str(record.switch.force), "reason": reason},
             )
     return record
+
+
+def untouched(ctx: Context, switch: Switch) -> Sequence[str]:
+    """Names of the routes that it is about, and that have nothing of what it forces."""
+    with ctx.store.read() as tx:
+        table = tx.routing.table()
+    found = []
+    for name, route in sorted(table.routes.items()):
+        known = ((id_, table.targets[id_]) for id_ in sorted(route.targets))
+        plan = [SwitchTarget(id_, each.name, each.provider) for id_, each in known]
+        if switch.route in (None, name) and not forced(switch, plan).in_effect:
+            found.append(name)
+    return found
 
 
 def stored(ctx: Context) -> Sequence[SwitchRecord]:

@@ -148,6 +148,17 @@ def test_the_command_line_throws_lists_and_lifts(cli: CommandLine) -> None:
 
 
 @pytest.mark.req("B11")
+def test_who_throws_a_switch_is_told_which_routes_it_does_not_reach(cli: CommandLine) -> None:
+    cli.run("model", "add", "sim/better")
+
+    def told(force: str) -> str:
+        return cli.run("switch", "throw", force, "--reason", "drill").stderr
+
+    assert "keep their plans: chat" in told("target:sim/better")
+    assert "keep their plans" not in told("provider:sim")
+
+
+@pytest.mark.req("B11")
 def test_environment_and_file_stand_beside_the_database(
     cli: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
