@@ -11,8 +11,10 @@ import streamlit as st
 from dashboard import cards, queries, theme, wording
 from dashboard.theme import Palette
 from harness.bootstrap import Installation, open_installation
+from harness.control import switches
 from harness.control.context import Context
 from harness.domain.errors import ConfigError, NotFound, StoreUnavailable, SwapgateError
+from harness.domain.switches import Switch
 
 log = logging.getLogger("swapgate.dashboard")
 
@@ -36,6 +38,7 @@ def palette() -> Palette:
 def page(name: str, show: Callable[[], None]) -> None:
     """Show a page. What goes wrong in it is said in words, with a way to try again."""
     try:
+        _show_switches()
         _check_audit_log()
         show()
     except NotFound as error:
@@ -59,6 +62,20 @@ def _failed(what: str, why: str, works: str) -> None:
     st.html(cards.failure(what, why, works))
     if st.button("Try again", icon=":material/refresh:"):
         st.rerun()
+
+
+def _show_switches() -> None:
+    """Kill switches in force: of the environment and the file as this process has them."""
+    standing = installation().standing_switches
+    for switch in standing:
+        _switch_banner(switch)
+    for switch in switches.live(context()):
+        _switch_banner(switch)
+
+
+def _switch_banner(switch: Switch) -> None:
+    heading, text = wording.switch_banner(switch)
+    st.html(cards.banner(heading, text, tone=wording.Tone.WORSE))
 
 
 def _check_audit_log() -> None:

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, assert_never
 
 from harness.domain.evaluation import VERDICTS, Claim, Judged, SuiteRole
 from harness.domain.proposal import Phase
 from harness.domain.rollout import RolloutState
+from harness.domain.switches import Source, Switch
 
 MINUS: Final = "−"
 # Changes below this share of the former value are called none.
@@ -94,6 +95,21 @@ ROLES: Final[Mapping[SuiteRole, str]] = {
 
 def verdict_label(verdict: Judged | None) -> Label:
     return VERDICT_LABELS[verdict.outcome if verdict else "running"]
+
+
+def switch_banner(switch: Switch) -> tuple[str, str]:
+    """Heading and text for a kill switch in force."""
+    scope = "all routes" if switch.route is None else f"route {switch.route}"
+    heading = f"✕ Kill switch: {switch.force} is forced for {scope}."
+    match switch.source:
+        case Source.ENVIRONMENT | Source.CONFIG:
+            end = "It ends with a router's restart without it."
+        case Source.CLI | Source.REST:
+            until = f" or at {moment(switch.expires_at)}" if switch.expires_at else ""
+            end = f"It ends with `swapgate switch lift {switch.id}`{until}."
+        case _:
+            assert_never(switch.source)
+    return heading, f"{switch.actor}: {switch.reason}. {end}"
 
 
 def signed(value: float, digits: int = 1) -> str:

@@ -12,8 +12,14 @@ from typing import TYPE_CHECKING
 
 from harness import config, shipped
 from harness.control.context import Context
-from harness.domain.errors import ConfigError, NotFound
+from harness.domain.errors import ConfigError, InputError, NotFound
 from harness.domain.settings import Settings
+from harness.domain.switches import (
+    ENVIRONMENT_VARIABLE,
+    Switch,
+    parse_switches,
+    switches_of_file,
+)
 from harness.ports import Clock, EvalWorkers, Store
 from harness.runtime import telemetry
 from harness.runtime.chance import SystemChance
@@ -119,6 +125,19 @@ class Installation:
         from harness.store.sql import SqlStore  # noqa: PLC0415 - SQLAlchemy takes its time
 
         return SqlStore(self.settings.database_url, secret=self.secret, clock=self.clock)
+
+    @cached_property
+    def standing_switches(self) -> tuple[Switch, ...]:
+        """Of SWAPGATE_FORCE and the file, as they were when this process first looked.
+
+        Raises ConfigError for a SWAPGATE_FORCE that cannot be read.
+        """
+        now = self.clock.now()
+        try:
+            of_environment = parse_switches(os.environ.get(ENVIRONMENT_VARIABLE, ""), now)
+        except InputError as error:
+            raise ConfigError(f"environment variable {error}") from None
+        return (*of_environment, *switches_of_file(self.settings.switches, now))
 
     @cached_property
     def context(self) -> Context:
@@ -260,7 +279,9 @@ def serve_router(installation: Installation) -> None:
     telemetry.configure()
     settings, home = installation.settings, writable_home(installation.settings)
     where = settings.router
-    holder = SnapshotHolder(installation.store, home / "snapshot.json")
+    holder = SnapshotHolder(
+        installation.store, home / "snapshot.json", installation.standing_switches
+    )
     holder.boot()
     # A new name for every process: blocks are numbered from 1 in each.
     worker = SystemChance().token("router-")

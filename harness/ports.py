@@ -16,6 +16,7 @@ from harness.domain.observation import Block, Traffic
 from harness.domain.proposal import Proposal
 from harness.domain.rollout import Rollout
 from harness.domain.routing import Change, Route, RoutingTable, Snapshot
+from harness.domain.switches import Switch
 from harness.domain.targets import Provider, Target
 
 
@@ -287,6 +288,35 @@ class Waivers(Protocol):
     def list(self, *, route: str | None = None) -> Sequence[Waiver]: ...
 
 
+@dataclass(frozen=True, slots=True)
+class SwitchRecord:
+    """A kill switch as it is stored. lifted_at, lifted_by: None until somebody lifts it."""
+
+    switch: Switch
+    lifted_at: datetime | None = None
+    lifted_by: str | None = None
+
+
+class Switches(Protocol):
+    """Kill switches of CLI and REST; those of the environment and the file are not stored."""
+
+    def add(self, switch: Switch) -> None:
+        """Raises InputError without a reason, Conflict when the id is stored already."""
+        ...
+
+    def lift(self, id_: str, *, actor: str, now: datetime) -> SwitchRecord:
+        """Lifting it again changes nothing. Raises NotFound."""
+        ...
+
+    def all(self) -> Sequence[SwitchRecord]:
+        """Newest first; lifted and expired ones too."""
+        ...
+
+    def not_lifted(self) -> Sequence[Switch]:
+        """Newest first; expired ones too."""
+        ...
+
+
 class Transaction(Protocol):
     @property
     def routing(self) -> Routing: ...
@@ -310,6 +340,8 @@ class Transaction(Protocol):
     def keys(self) -> ApiKeys: ...
     @property
     def waivers(self) -> Waivers: ...
+    @property
+    def switches(self) -> Switches: ...
 
 
 class Store(Protocol):

@@ -12,6 +12,7 @@ from harness.domain.plan import Failed, Plan, Surroundings, next_target, plan_fo
 from harness.domain.retry import retry_after_s, wait_before_again
 from harness.domain.routing import Arm
 from harness.domain.settings import RouterSettings
+from harness.domain.switches import in_force
 from harness.ports import Clock
 from router.attempt import Answer, check_head, read_answer
 from router.course import Attempt, Course, Job
@@ -56,10 +57,14 @@ class Dispatcher:
     def plan(self, route: ServedRoute, arm: Arm) -> Plan:
         """Whom to ask now, in order."""
         well = route.plans[arm]
-        if self._health.all_well(well.targets):
+        # Switches are rare: without one, no request looks at the wall clock for them.
+        live = in_force(route.switches, self._clock.now()) if route.switches else ()
+        if not live and self._health.all_well(well.targets):
             return well
         around = Surroundings(
             health=self._health.of(well.targets),
+            targets=route.names,
+            switches=live,
             when_all_open=self._settings.breaker.when_all_open,
         )
         return plan_for(route.targets, arm, Needs(), around)

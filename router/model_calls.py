@@ -5,6 +5,7 @@ from typing import Final
 
 from harness.domain.capabilities import Endpoint
 from harness.domain.errors import InputError
+from harness.domain.plan import Plan
 from harness.domain.routing import KeyGrant, arm_of
 from harness.domain.settings import RouterSettings
 from harness.ports import Clock
@@ -17,7 +18,7 @@ from router.dispatch import Dispatcher
 from router.exchange import Exchange
 from router.keys import may_use
 from router.replies import Reply, error_reply
-from router.serving import Header, ServedRoute, Serving
+from router.serving import Header, ServedRoute, Serving, header_text
 
 # By path of ours; the providers' are in `router.dispatch`.
 ENDPOINTS: Final = {
@@ -56,12 +57,14 @@ class ModelCalls:
         if not told_apart:
             self._books.count("sticky_by_api_key")
         arm = arm_of(route.route, key)
-        ticket = self._books.admit(route.canary, arm, key)
+        plan = self._dispatcher.plan(route, arm)
+        # Under a switch the arms do not get what they stand for: that is no evidence.
+        ticket = self._books.admit(route.canary, arm, key) if plan.forced is None else None
         limit_s = min(route.route.settings.total_timeout_s, self._settings.total_timeout_s)
         begun = asyncio.get_running_loop().time()
-        plan = self._dispatcher.plan(route, arm)
         job = Job(request, route, arm, plan, begun, begun + limit_s)
-        exchange = Exchange(job, Course(), (request_id, *route.headers[arm]))
+        headers = (request_id, *route.headers[arm], *self._switched(plan))
+        exchange = Exchange(job, Course(), headers)
         try:
             await exchange.serve(self._dispatcher, receive, send)
         except CallerGone:
@@ -70,6 +73,15 @@ class ModelCalls:
         finally:
             entry = Entry(ticket, serving.revision, started, key, request_id[1].decode())
             self._books.enter(exchange, entry)
+
+    def _switched(self, plan: Plan) -> tuple[Header, ...]:
+        """Says that a switch ruled, in the answer and in the metrics."""
+        if plan.forced is None:
+            return ()
+        effect = "in_effect" if plan.forced.in_effect else "not_in_effect"
+        self._books.count(f"switch_{effect}")
+        words = f"{plan.forced.switch.id}; {plan.forced.switch.force}; {effect}"
+        return ((b"x-swapgate-switch", header_text(words)),)
 
 
 def _routed(

@@ -1,7 +1,7 @@
 """A snapshot made ready to serve: everything a request needs is one look-up away."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
@@ -10,6 +10,7 @@ from harness.domain.capabilities import Needs
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.plan import Plan, RouteTargets, Surroundings, plan_for
 from harness.domain.routing import Arm, Canary, KeyGrant, Route, Snapshot
+from harness.domain.switches import Switch, SwitchTarget
 from harness.domain.targets import Price, Provider, Target
 from router.plan import route_targets
 
@@ -36,7 +37,9 @@ class Upstream:
 class ServedRoute:
     """A route with all that a request of it needs. json_name: as a JSON string, for replies.
 
-    plans: per arm, when every target is well. upstreams: by target id.
+    plans: per arm, when every target is well and no switch is in force. upstreams: by target
+    id. switches: kill switches about this route, whether expired or not. names: of the targets,
+    for switches.
     """
 
     route: Route
@@ -45,6 +48,8 @@ class ServedRoute:
     plans: Mapping[Arm, Plan]
     upstreams: Mapping[str, Upstream]
     headers: Mapping[Arm, tuple[Header, ...]]
+    switches: tuple[Switch, ...]
+    names: Mapping[str, SwitchTarget]
 
     @property
     def canary(self) -> Canary | None:
@@ -73,26 +78,32 @@ class Serving:
         return frozenset(each.canary.rollout for each in routes if each.canary)
 
 
-def ready(snapshot: Snapshot) -> Serving:
-    """Raises SnapshotInvalid, naming the route, when it cannot be served whole."""
+def ready(snapshot: Snapshot, standing: Sequence[Switch] = ()) -> Serving:
+    """standing: switches that this process was started with, beside the snapshot's.
+
+    Raises SnapshotInvalid, naming the route, when it cannot be served whole.
+    """
+    switches = (*standing, *snapshot.switches)
     return Serving(
         snapshot=snapshot,
         routes={
-            name: _served(snapshot, route) for name, route in snapshot.table.routes.items()
+            name: _served(snapshot, route, switches)
+            for name, route in snapshot.table.routes.items()
         },
         grants={grant.hash: grant for grant in snapshot.keys},
     )
 
 
-def _served(snapshot: Snapshot, route: Route) -> ServedRoute:
+def _served(snapshot: Snapshot, route: Route, switches: Sequence[Switch]) -> ServedRoute:
     revision = str(snapshot.table.revision).encode()
     targets = route_targets(route)
+    upstreams = {each: _upstream(snapshot, route, each) for each in route.targets}
     return ServedRoute(
         route=route,
         json_name=json.dumps(route.name),
         targets=targets,
         plans={arm: plan_for(targets, arm, Needs(), Surroundings()) for arm in Arm},
-        upstreams={each: _upstream(snapshot, route, each) for each in route.targets},
+        upstreams=upstreams,
         headers={
             arm: (
                 (b"x-swapgate-route", header_text(route.name)),
@@ -100,6 +111,11 @@ def _served(snapshot: Snapshot, route: Route) -> ServedRoute:
                 (b"x-swapgate-revision", revision),
             )
             for arm in Arm
+        },
+        switches=tuple(each for each in switches if each.route in (None, route.name)),
+        names={
+            id_: SwitchTarget(id_, each.name, each.provider.name)
+            for id_, each in upstreams.items()
         },
     )
 

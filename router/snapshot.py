@@ -3,11 +3,13 @@
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from harness.domain.errors import SnapshotInvalid, StoreUnavailable
 from harness.domain.routing import Snapshot
+from harness.domain.switches import Switch
 from harness.ports import Store
 from router import snapshot_file
 from router.serving import Serving, ready
@@ -25,15 +27,17 @@ class SnapshotHolder:
 
     `stale`: the database does not answer, the last good revision goes on serving. `refused`:
     why the newest revision is not the one that serves, empty when it is. `age_s`: since the
-    database last said that this is the newest; until it did, since the start.
+    database last said that this is the newest; until it did, since the start. standing: the
+    switches of the environment and the file.
     """
 
-    def __init__(self, store: Store, file: Path) -> None:
+    def __init__(self, store: Store, file: Path, standing: Sequence[Switch] = ()) -> None:
         self.current: Serving | None = None
         self.stale = False
         self.refused = ""
         self._store = store
         self._file = file
+        self._standing = tuple(standing)
         self._seen = ""
         self._confirmed = time.monotonic()
         self._stopping = threading.Event()
@@ -52,7 +56,7 @@ class SnapshotHolder:
                 log.exception("the database gave no snapshot")
             why = str(error) or type(error).__name__
         try:
-            self.current = ready(snapshot_file.load(self._file))
+            self.current = ready(snapshot_file.load(self._file), self._standing)
         except SnapshotInvalid as error:
             raise SnapshotInvalid(
                 f"the router cannot start: the database gave no snapshot ({why}), and neither "
@@ -92,7 +96,7 @@ class SnapshotHolder:
         return True
 
     def _swap(self, snapshot: Snapshot) -> Serving:
-        serving = ready(snapshot)
+        serving = ready(snapshot, self._standing)
         self.current = serving
         self._seen = snapshot.etag
         self.refused = ""

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +24,7 @@ from harness.domain.routing import (
     Snapshot,
     Stakes,
 )
+from harness.domain.switches import Force, ForceKind, Source, Switch
 from harness.domain.targets import Price, Provider, RequestPatch, Target
 
 FORMAT: Final = 1
@@ -85,6 +87,16 @@ def to_json(snapshot: Snapshot) -> dict[str, object]:
             for key in snapshot.keys
         ],
         "etag": snapshot.etag,
+        "switches": [_switch_json(each) for each in snapshot.switches],
+    }
+
+
+def _switch_json(switch: Switch) -> dict[str, object]:
+    expires_at = switch.expires_at
+    return {
+        **asdict(switch),
+        "created_at": switch.created_at.isoformat(),
+        "expires_at": expires_at and expires_at.isoformat(),
     }
 
 
@@ -113,7 +125,20 @@ def from_json(data: Mapping[str, Any]) -> Snapshot:
             KeyGrant(key["id"], key["hash"], frozenset(key["routes"])) for key in data["keys"]
         ),
         etag=data["etag"],
+        # A file of an older version has none.
+        switches=tuple(_switch(each) for each in data.get("switches", ())),
     )
+
+
+def _switch(data: Mapping[str, Any]) -> Switch:
+    expires_at = data["expires_at"]
+    read = {
+        "force": Force(ForceKind(data["force"]["kind"]), data["force"]["name"]),
+        "created_at": datetime.fromisoformat(data["created_at"]),
+        "expires_at": datetime.fromisoformat(expires_at) if expires_at else None,
+        "source": Source(data["source"]),
+    }
+    return Switch(**{**data, **read})
 
 
 def _route(data: Mapping[str, Any]) -> Route:

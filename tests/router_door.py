@@ -14,6 +14,7 @@ from harness.domain.settings import RouterSettings
 from harness.ports import Store
 from harness.runtime.clock import ManualClock
 from router.app import Router, build
+from router.asgi import WATCH_AFTER_S
 from router.ports import UpstreamRequest
 from router.recorder import Recorder
 from router.snapshot import SnapshotHolder
@@ -140,3 +141,20 @@ class Place:
     async def state(self, model: str = INCUMBENT) -> int:
         """0 closed, 1 half open, 2 open."""
         return int((await self.metrics())[f'swapgate_breaker_state{{target="up/{model}"}}'])
+
+
+async def leaving(door: Door, body: bytes) -> None:
+    """A caller who hangs up once the request is under way."""
+    begun = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def receive() -> Any:
+        message = next(begun, None)
+        if message is None:
+            await asyncio.sleep(WATCH_AFTER_S)
+            return {"type": "http.disconnect"}
+        return message
+
+    async def send(_: Any) -> None: ...
+
+    scope = {"type": "http", "method": "POST", "path": CHAT, "headers": [AUTH]}
+    await door.app(scope, receive, send)

@@ -125,6 +125,15 @@ class ReasonBody(Body):
     reason: Text = ""
 
 
+class SwitchBody(Body):
+    """force: `provider:NAME` or `target:ID`. route: None for all. for_s: None until lifted."""
+
+    force: Name
+    reason: Text
+    route: Name | None = None
+    for_s: Annotated[float, Field(gt=0, le=31_536_000)] | None = None
+
+
 class KeyBody(Body):
     """role: None for a data key. routes: that the data key opens; empty means all."""
 

@@ -98,6 +98,9 @@ VERBS = {
         "harness.cli.proposal:proposal", "Proposals: the wish to swap a route's model."
     ),
     "canary": Lazy("harness.cli.canary:canary", "Canaries: a candidate on a small share."),
+    "switch": Lazy(
+        "harness.cli.switch:switch", "The kill switch: force a provider or a target."
+    ),
     "gate": Lazy("harness.cli.gate:gate", "The gate's rule, on plain files."),
     "key": Lazy("harness.cli.key:key", "Keys for clients and for people."),
     "audit": Lazy("harness.cli.audit:audit", "The audit log: append-only, hash-chained."),

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from harness.domain.settings import (
     TargetSeed,
     UiSettings,
 )
+from harness.domain.switches import switches_of_file
 from harness.domain.targets import Price, Provider, RequestPatch
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
@@ -93,6 +95,11 @@ class FileConfig(BaseModel):
     suites: dict[str, SuiteEntry] = {}
     policies: dict[str, PolicyEntry] = {}
     routes: dict[str, RouteEntry] = {}
+    switches: list[str] = Field(
+        [],
+        description="kill switches, read at a router's start: provider:NAME, target:ID or "
+        "ROUTE=provider:NAME",
+    )
 
 
 def json_schema() -> dict[str, object]:
@@ -128,7 +135,16 @@ def settings(document: Document, *, base: Path, shipped: Path, source: Path | No
         },
         policies={name: Policy(name, **_fields(p)) for name, p in config.policies.items()},
         routes={name: _route(name, r, document) for name, r in config.routes.items()},
+        switches=_switches(config.switches, document),
     )
+
+
+def _switches(items: list[str], document: Document) -> tuple[str, ...]:
+    try:
+        switches_of_file(items, datetime.min.replace(tzinfo=UTC))
+    except InputError as error:
+        raise ConfigError(f"{document.place(('switches',))}: {error}") from None
+    return tuple(items)
 
 
 def _fields(model: BaseModel) -> dict[str, Any]:

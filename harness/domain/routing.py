@@ -13,6 +13,7 @@ from typing import assert_never
 from harness.domain.errors import IllegalTransition, ProofRefused
 from harness.domain.evaluation import Passed, SuiteRole
 from harness.domain.observation import DEFAULT_UNIT_RULE, UnitRule
+from harness.domain.switches import Switch
 from harness.domain.targets import Provider, Target
 
 BUCKETS = 10_000
@@ -276,10 +277,12 @@ class KeyGrant:
 class Snapshot:
     """All that a router needs to serve, at one moment. Immutable; swapped whole.
 
-    etag: changes whenever anything in it does (a key, a provider, a revision).
+    etag: changes whenever anything in it does (a key, a provider, a revision, a switch).
+    switches: kill switches that nobody has lifted; they may have expired since.
     """
 
     table: RoutingTable
     providers: Mapping[str, Provider]
     keys: tuple[KeyGrant, ...]
     etag: str
+    switches: tuple[Switch, ...] = ()

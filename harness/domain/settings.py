@@ -103,7 +103,8 @@ class RouteSeed:
 class Settings:
     """The whole file. source: where it was read, None for the shipped default.
 
-    home: the folder for state (SQLite file, secret, disk snapshot, logs).
+    home: the folder for state (SQLite file, secret, disk snapshot, logs). switches: as
+    `domain.switches.switches_of_file` reads them.
     """
 
     database_url: str
@@ -116,3 +117,4 @@ class Settings:
     suites: Mapping[str, SuiteSettings]
     policies: Mapping[str, Policy]
     routes: Mapping[str, RouteSeed]
+    switches: tuple[str, ...] = ()

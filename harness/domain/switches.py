@@ -131,30 +131,52 @@ def parse_switches(text: str, now: datetime) -> tuple[Switch, ...]:
     items = [each.strip() for each in text.split(",")]
     if items == [""]:
         return ()
+    return _standing(items, now, Source.ENVIRONMENT, place=ENVIRONMENT_VARIABLE)
+
+
+def switches_of_file(items: Sequence[str], now: datetime) -> tuple[Switch, ...]:
+    """The switches under `switches:` in the configuration file; each item as above.
+
+    now: aware; when the process read it. Raises InputError as `parse_switches` does.
+    """
+    return _standing([each.strip() for each in items], now, Source.CONFIG, place="switches")
+
+
+def force_of(text: str) -> Force:
+    """`provider:NAME` or `target:ID`. Raises InputError."""
+    route, force = _parsed(text.strip(), f"the switch ({text.strip()!r})")
+    if route is not None:
+        raise InputError(f"the switch ({text!r}) names a route as well: give it apart")
+    return force
+
+
+def _standing(
+    items: Sequence[str], now: datetime, source: Source, *, place: str
+) -> tuple[Switch, ...]:
     switches: dict[str | None, Switch] = {}
     for number, item in enumerate(items, 1):
-        route, force = _parsed(item, number)
+        here = f"{place}: item {number} ({item!r})"
+        route, force = _parsed(item, here)
         if route in switches:
             scope = "all routes" if route is None else f"route {route!r}"
             raise InputError(
-                f"{ENVIRONMENT_VARIABLE}: item {number} ({item!r}) forces {scope} for a second "
-                f"time; the first says {switches[route].force}: keep one of them"
+                f"{here} forces {scope} for a second time; the first says "
+                f"{switches[route].force}: keep one of them"
             )
         switches[route] = Switch(
-            id=f"environment-{number}",
+            id=f"{source.value}-{number}",
             route=route,
             force=force,
-            reason=f"set in {ENVIRONMENT_VARIABLE}",
-            actor="environment",
+            reason=f"set in {place}",
+            actor=source.value,
             created_at=now,
             expires_at=None,
-            source=Source.ENVIRONMENT,
+            source=source,
         )
     return tuple(switches.values())
 
 
-def _parsed(item: str, number: int) -> tuple[str | None, Force]:
-    place = f"{ENVIRONMENT_VARIABLE}: item {number} ({item!r})"
+def _parsed(item: str, place: str) -> tuple[str | None, Force]:
     found = _ITEM.fullmatch(item)
     if found is None:
         raise InputError(f"{place} cannot be read; {_GRAMMAR}")

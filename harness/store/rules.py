@@ -21,6 +21,7 @@ from harness.domain.evaluation import RunState, Sample, Verdict
 from harness.domain.observation import Block, Traffic
 from harness.domain.proposal import Phase, Proposal
 from harness.domain.routing import Change, CreateRoute, KeyGrant, Restore
+from harness.domain.switches import Source, Switch
 from harness.ports import Waiver
 from harness.store.tables.base import storable
 
@@ -97,6 +98,20 @@ def check_waiver(waiver: Waiver) -> None:
             f"the waiver for {waiver.target} on route {waiver.route!r} needs a reason and an "
             "author: both are shown wherever it is used"
         )
+
+
+def check_switch(switch: Switch) -> None:
+    """Raises InputError without a reason, or for a switch that is not the database's."""
+    if not switch.reason.strip():
+        raise InputError(f"the switch {switch.force} needs a reason: everybody will see it")
+    if switch.source not in (Source.CLI, Source.REST):
+        raise InputError(
+            f"the switch {switch.force} comes from {switch.source.value}, and stands there"
+        )
+
+
+def no_such_switch(id_: str) -> NotFound:
+    return NotFound(f"there is no switch {id_}; `swapgate switch list` shows them")
 
 
 def check_four_eyes(proposal: Proposal) -> None:

@@ -30,6 +30,7 @@ READS = (
     "/verdicts/{verdict}",
     "/canaries",
     "/canaries/chat",
+    "/switches",
     "/policies",
     "/keys",
     "/audit",
@@ -47,6 +48,8 @@ WRITES = {
     "POST /canaries/chat/pause": ({}, "approver"),
     "POST /canaries/chat/resume": ({}, "approver"),
     "POST /canaries/chat/abort": ({}, "approver"),
+    "POST /switches": ({"force": "provider:sim", "reason": "a drill"}, "approver"),
+    "POST /switches/{switch}/lift": ({}, "approver"),
     "POST /routes": ({"name": "mail", "incumbent": "sim/base"}, "admin"),
     "POST /keys": ({"name": "carl"}, "admin"),
     "DELETE /keys/{key}": (None, "admin"),
@@ -69,8 +72,15 @@ def names(door: Door) -> dict[str, str]:
     world.turn()
     door.post("/canaries/chat/abort")
     key, _ = keys.create(world.context(), SYSTEM, "old", secret=SECRET)
+    switch = door.post("/switches", {"force": "provider:sim", "reason": "a drill"})
     assert waiting.verdict
-    return {"proposal": waiting.id, "run": run, "verdict": waiting.verdict, "key": key.id}
+    return {
+        "proposal": waiting.id,
+        "run": run,
+        "verdict": waiting.verdict,
+        "key": key.id,
+        "switch": switch["id"],
+    }
 
 
 def world_of(folder: Path, *, people_approve: bool = True) -> World:

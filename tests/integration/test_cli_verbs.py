@@ -52,11 +52,12 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     (cli.folder / "blocks.csv").write_text(BLOCKS)
     ask("init")
     ask("doctor", exits=1)  # the provider does not answer
-    ask("db", "upgrade")
-    ask("db", "check")
-    ask("config", "schema")
-    ask("config", "show")
-    ask("config", "apply")
+    for noun, verbs in {
+        "db": ("upgrade", "check"),
+        "config": ("schema", "show", "apply"),
+    }.items():
+        for verb in verbs:
+            ask(noun, verb)
     ask("model", "add", "sim/better")
     ask("model", "list")
     ask("model", "probe", "sim/better", exits=1)
@@ -91,6 +92,9 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     key = ask("key", "create", "carol", "--role", "viewer")
     ask("key", "list")
     ask("key", "revoke", key["key"]["id"])  # type: ignore[index]
+    switch = ask("switch", "throw", "provider:sim", "--for", "2h", "--reason", "a drill")
+    ask("switch", "list")
+    ask("switch", "lift", switch["id"])  # type: ignore[index]
     ask("audit", "tail")
     ask("audit", "verify")
     ask("gate", "decide", "pairs.csv")

@@ -14,7 +14,11 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard import acting, shell
 from harness.bootstrap import CONFIG_VARIABLE
-from tests.dashboard_data import Lived, configured, lived
+from harness.control import switches, targets
+from harness.control.switches import Wanted
+from harness.domain.switches import ENVIRONMENT_VARIABLE, Source, force_of
+from harness.domain.targets import Provider
+from tests.dashboard_data import ANA, XSS, Lived, configured, lived
 
 MAIN = Path(acting.__file__).with_name("main.py")
 PAGES = ("overview", "compare", "proposals", "canary", "routes")
@@ -204,6 +208,31 @@ def test_a_broken_audit_log_is_shown_on_every_page(
         assert "The audit log is broken at event 1,234." in text(
             shown(monkeypatch, lived_in.config, page)
         )
+
+
+@pytest.mark.req("B11")
+@pytest.mark.parametrize("page", PAGES)
+def test_a_switch_in_force_is_shown_on_every_page(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configured(tmp_path)
+    monkeypatch.setenv(CONFIG_VARIABLE, str(config))
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, "support-chat=provider:sim")
+    ctx = shell.context()
+    targets.put_provider(ctx, ANA, Provider("sim", "sim", "http://127.0.0.1:9/v1"))
+    thrown, lifted = (
+        switches.throw(ctx, ANA, Wanted(force_of("provider:sim"), why), source=Source.CLI)
+        for why in (XSS, "a drill that is over")
+    )
+    switches.lift(ctx, ANA, lifted.id)
+
+    app = shown(monkeypatch, config, page)
+
+    told = text(app)
+    assert "provider:sim is forced for route support-chat" in told
+    assert f"swapgate switch lift {thrown.id}" in told
+    assert "a drill that is over" not in told
+    assert not any("<script>" in str(each.proto.body) for each in app.get("html"))
 
 
 def test_without_a_name_the_user_of_the_machine_acts(monkeypatch: pytest.MonkeyPatch) -> None:

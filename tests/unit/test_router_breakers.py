@@ -1,6 +1,5 @@
 """Breakers and retries in the attempt loop: a clock turned by hand, a scripted provider."""
 
-import asyncio
 import json
 from dataclasses import replace
 from email.utils import format_datetime
@@ -12,9 +11,8 @@ import pytest
 from harness.domain.breaker import BreakerPolicy, WhenAllOpen
 from harness.domain.retry import RetryPolicy
 from harness.runtime.clock import ManualClock
-from router.asgi import WATCH_AFTER_S
 from router.transport.scripted import Happening, Turn
-from tests.router_door import ASK, AUTH, CHAT, Door, Place, Script
+from tests.router_door import ASK, CHAT, Place, Script, leaving
 from tests.router_upstream import ROLE, broken_stream, completion, error, event, streamed
 from tests.router_world import CANDIDATE, FALLBACK, INCUMBENT, QUICK
 
@@ -230,23 +228,6 @@ async def test_a_probe_whose_caller_leaves_is_set_free(tmp_path: Path, body: byt
     assert place.asked[INCUMBENT] == 5
     assert await place.state() == 0
     assert place.door.transport.open_replies == 0
-
-
-async def leaving(door: Door, body: bytes) -> None:
-    """A caller who hangs up once the request is under way."""
-    begun = iter([{"type": "http.request", "body": body, "more_body": False}])
-
-    async def receive() -> Any:
-        message = next(begun, None)
-        if message is None:
-            await asyncio.sleep(WATCH_AFTER_S)
-            return {"type": "http.disconnect"}
-        return message
-
-    async def send(_: Any) -> None: ...
-
-    scope = {"type": "http", "method": "POST", "path": CHAT, "headers": [AUTH]}
-    await door.app(scope, receive, send)
 
 
 @pytest.mark.req("F4", "B4")

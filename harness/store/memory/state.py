@@ -15,7 +15,7 @@ from harness.domain.observation import Block, Traffic
 from harness.domain.proposal import Proposal
 from harness.domain.rollout import Rollout
 from harness.domain.targets import Provider, Target
-from harness.ports import RouteRecord, Waiver
+from harness.ports import RouteRecord, SwitchRecord, Waiver
 
 
 @dataclass
@@ -43,6 +43,7 @@ class State:
     traffic: dict[tuple[object, ...], Traffic] = field(default_factory=dict)
     events: tuple[AuditEvent, ...] = ()
     keys: dict[str, ApiKey] = field(default_factory=dict)
+    switches: dict[str, SwitchRecord] = field(default_factory=dict)
 
     def fork(self) -> Self:
         forked = copy(self)

@@ -7,12 +7,14 @@ from typing import Final
 
 from harness.domain.errors import StoreUnavailable
 from harness.domain.routing import Snapshot
+from harness.domain.switches import in_force
 from harness.ports import Clock
 from harness.store.memory.decisions import MemoryProposals, MemoryRollouts, MemoryVerdicts
 from harness.store.memory.evals import MemoryEvalRuns, MemorySuites
 from harness.store.memory.operations import MemoryApiKeys, MemoryAuditLog, MemoryObservations
 from harness.store.memory.routing import MemoryProviders, MemoryRouting, MemoryWaivers
 from harness.store.memory.state import State, Unit
+from harness.store.memory.switches import MemorySwitches
 from harness.store.rules import grants
 
 LOCK_TIMEOUT_S: Final = 10.0
@@ -34,6 +36,7 @@ class MemoryTransaction:
         self.audit = MemoryAuditLog(unit, secret)
         self.keys = MemoryApiKeys(unit)
         self.waivers = MemoryWaivers(unit)
+        self.switches = MemorySwitches(unit)
 
 
 class MemoryStore:
@@ -69,9 +72,9 @@ class MemoryStore:
     def snapshot(self) -> Snapshot:
         state = self._state
         tx = MemoryTransaction(state, writable=False, secret=self._secret)
-        return Snapshot(
-            tx.routing.table(), tx.providers.all(), grants(tx.keys.list()), state.etag
-        )
+        keys = grants(tx.keys.list())
+        switches = in_force(tx.switches.not_lifted(), self._clock.now())
+        return Snapshot(tx.routing.table(), tx.providers.all(), keys, state.etag, switches)
 
     def etag(self) -> str:
         return self._state.etag

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import sqlalchemy as sa
 
 from harness.domain.routing import Snapshot
+from harness.domain.switches import in_force
 from harness.ports import Clock
 from harness.store.rules import grants
 from harness.store.sql import engine
@@ -18,6 +19,7 @@ from harness.store.sql.failures import translated
 from harness.store.sql.leader import leadership
 from harness.store.sql.operations import SqlApiKeys, SqlObservations, SqlProviders
 from harness.store.sql.routing import REVISION, SqlRouting
+from harness.store.sql.switches import SqlSwitches
 from harness.store.sql.unit import Unit
 from harness.store.tables.operations import meta
 
@@ -42,6 +44,7 @@ class SqlTransaction:
         self.audit = SqlAuditLog(unit, secret)
         self.keys = SqlApiKeys(unit)
         self.waivers = SqlWaivers(unit, now)
+        self.switches = SqlSwitches(unit)
         self._unit = unit
 
     def etag(self) -> str:
@@ -89,7 +92,8 @@ class SqlStore:
             if kept is not None and kept.etag == etag:
                 return kept
             keys = grants(tx.keys.list())
-            found = Snapshot(tx.routing.table(), tx.providers.all(), keys, etag)
+            switches = in_force(tx.switches.not_lifted(), self._clock.now())
+            found = Snapshot(tx.routing.table(), tx.providers.all(), keys, etag, switches)
         self._snapshot = found
         return found
 

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from harness.store.tables import decisions, evals, operations, routing
+from harness.store.tables import decisions, evals, operations, routing, switches
 from harness.store.tables.base import metadata
 
 APPEND_ONLY: Final = (
@@ -23,6 +23,16 @@ TRIGGERS: Final = frozenset(
     {f"{t.name}_{suffix}" for t in APPEND_ONLY for suffix in ("no_update", "no_delete")}
     | {f"{t.name}_guard" for t in APPEND_ONLY if t not in (evals.sample, operations.block)}
     | {"proposal_guard", "proposal_no_rewrite", "rollout_guard"}
+    | {"switch_guard", "switch_no_rewrite", "switch_no_delete"}
 )
 
-__all__ = ["APPEND_ONLY", "TRIGGERS", "decisions", "evals", "metadata", "operations", "routing"]
+__all__ = [
+    "APPEND_ONLY",
+    "TRIGGERS",
+    "decisions",
+    "evals",
+    "metadata",
+    "operations",
+    "routing",
+    "switches",
+]

@@ -102,7 +102,7 @@ api_key = sa.Table(
     sa.CheckConstraint("role BETWEEN 1 AND 4", name="role_known"),
 )
 
-# One row. changes: counts changes of keys and providers (trigger), for the etag.
+# One row. changes: counts changes of keys, providers and switches (trigger), for the etag.
 meta = sa.Table(
     "meta",
     metadata,

@@ -1,0 +1,35 @@
+"""The kill switch: who forced what, for which routes, until when."""
+
+from datetime import timedelta
+
+from fastapi import APIRouter
+
+from harness.api.answers import Page, page
+from harness.api.bodies import ReasonBody, SwitchBody
+from harness.api.endpoint import Maker, Piece, Who, endpoint
+from harness.control import switches
+from harness.domain.switches import Source, Switch, force_of
+from harness.ports import SwitchRecord
+
+router = APIRouter()
+NO_REASON = ReasonBody()
+
+
+@endpoint(router, "GET", "/switches")
+def list_switches(who: Who, piece: Piece) -> Page[SwitchRecord]:
+    """Newest first; lifted and expired ones too."""
+    return page(switches.stored(who.ctx), limit=piece.limit, offset=piece.offset)
+
+
+@endpoint(router, "POST", "/switches", status=201)
+def throw_switch(who: Maker, body: SwitchBody) -> Switch:
+    """In force on every router within two seconds. Needs an approver, and no proof."""
+    lasts = None if body.for_s is None else timedelta(seconds=body.for_s)
+    wanted = switches.Wanted(force_of(body.force), body.reason, body.route, lasts)
+    return switches.throw(who.ctx, who.actor, wanted, source=Source.REST)
+
+
+@endpoint(router, "POST", "/switches/{switch}/lift")
+def lift_switch(who: Who, switch: str, body: ReasonBody = NO_REASON) -> SwitchRecord:
+    """Back to the plans within two seconds. Lifting it again changes nothing."""
+    return switches.lift(who.ctx, who.actor, switch, reason=body.reason)

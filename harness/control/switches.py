@@ -1,0 +1,136 @@
+"""The kill switch: people force a provider, or one target, for all routes or for one.
+
+A switch needs no proof, since it adds no target to any route (domain.switches).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from harness.control import routes, targets
+from harness.control.context import Context
+from harness.domain.access import Actor, Role
+from harness.domain.errors import InputError, NotFound
+from harness.domain.switches import (
+    Force,
+    ForceKind,
+    Source,
+    Switch,
+    SwitchTarget,
+    forced,
+    in_force,
+)
+from harness.ports import SwitchRecord, Transaction
+
+LONGEST = timedelta(days=365)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What somebody wants to force. route: None for all. lasts: None until it is lifted."""
+
+    force: Force
+    reason: str
+    route: str | None = None
+    lasts: timedelta | None = None
+
+
+def throw(ctx: Context, actor: Actor, wanted: Wanted, *, source: Source) -> Switch:
+    """In force on every router within two seconds, for all its next requests.
+
+    Raises NotFound for an unknown route, provider or target: a typing error in an emergency
+    must not look like a switch. Raises InputError without a reason, NotAllowed.
+    """
+    actor.require(Role.APPROVER)
+    if not wanted.reason.strip():
+        raise InputError("a switch needs a reason: everybody will see it")
+    if wanted.lasts is not None and not timedelta(0) < wanted.lasts <= LONGEST:
+        raise InputError("a switch lasts for more than no time, and for a year at the most")
+    now = ctx.clock.now()
+    with ctx.store.write() as tx:
+        _check(tx, wanted)
+        switch = Switch(
+            id=ctx.chance.token("sw_"),
+            route=wanted.route,
+            force=wanted.force,
+            reason=wanted.reason,
+            actor=actor.name,
+            created_at=now,
+            expires_at=now + wanted.lasts if wanted.lasts else None,
+            source=source,
+        )
+        tx.switches.add(switch)
+        tx.audit.append(
+            at=now,
+            actor=actor.name,
+            action="switch.throw",
+            subject=f"switch {switch.id}",
+            details={
+                "force": str(switch.force),
+                "route": switch.route or "all",
+                "reason": switch.reason,
+                "expires_at": switch.expires_at.isoformat() if switch.expires_at else None,
+                "source": source.value,
+            },
+        )
+    return switch
+
+
+def _check(tx: Transaction, wanted: Wanted) -> None:
+    if wanted.route is not None:
+        routes.existing(tx, wanted.route)
+    name = wanted.force.name
+    if wanted.force.kind is ForceKind.TARGET:
+        known = tx.routing.targets().values()
+        # Several targets may share a name: the switch then means each of them.
+        if not any(name in (each.id, each.name) for each in known):
+            targets.find(tx, name)
+    elif name not in tx.providers.all():
+        listed = ", ".join(tx.providers.all()) or "none"
+        raise NotFound(f"there is no provider {name!r}; there are: {listed}")
+
+
+def lift(ctx: Context, actor: Actor, switch: str, *, reason: str = "") -> SwitchRecord:
+    """End it on every router within two seconds. Again, or late, changes nothing.
+
+    Raises NotFound, NotAllowed.
+    """
+    actor.require(Role.APPROVER)
+    now = ctx.clock.now()
+    with ctx.store.write() as tx:
+        before = {each.switch.id: each.lifted_at for each in tx.switches.all()}
+        record = tx.switches.lift(switch, actor=actor.name, now=now)
+        if before[switch] is None:
+            tx.audit.append(
+                at=now,
+                actor=actor.name,
+                action="switch.lift",
+                subject=f"switch {switch}",
+                details={"force": str(record.switch.force), "reason": reason},
+            )
+    return record
+
+
+def untouched(ctx: Context, switch: Switch) -> Sequence[str]:
+    """Names of the routes that it is about, and that have nothing of what it forces."""
+    with ctx.store.read() as tx:
+        table = tx.routing.table()
+    found = []
+    for name, route in sorted(table.routes.items()):
+        known = ((id_, table.targets[id_]) for id_ in sorted(route.targets))
+        plan = [SwitchTarget(id_, each.name, each.provider) for id_, each in known]
+        if switch.route in (None, name) and not forced(switch, plan).in_effect:
+            found.append(name)
+    return found
+
+
+def stored(ctx: Context) -> Sequence[SwitchRecord]:
+    """Newest first; lifted and expired ones too."""
+    with ctx.store.read() as tx:
+        return tx.switches.all()
+
+
+def live(ctx: Context) -> Sequence[Switch]:
+    """Of CLI and REST, those in force now, the strongest first."""
+    with ctx.store.read() as tx:
+        return in_force(tx.switches.not_lifted(), ctx.clock.now())

@@ -1,0 +1,44 @@
+"""Kill switches in memory."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from harness.domain.errors import Conflict
+from harness.domain.switches import Switch
+from harness.ports import SwitchRecord
+from harness.store.memory.state import Unit
+from harness.store.rules import check_switch, no_such_switch
+
+
+class MemorySwitches:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def add(self, switch: Switch) -> None:
+        state = self._unit.writing
+        check_switch(switch)
+        if switch.id in state.switches:
+            raise Conflict(f"the switch {switch.id} is stored already: throw another")
+        state.switches[switch.id] = SwitchRecord(switch)
+        state.serving_changes += 1
+
+    def lift(self, id_: str, *, actor: str, now: datetime) -> SwitchRecord:
+        state = self._unit.writing
+        stored = state.switches.get(id_)
+        if stored is None:
+            raise no_such_switch(id_)
+        if stored.lifted_at is None:
+            stored = replace(stored, lifted_at=now, lifted_by=actor)
+            state.switches[id_] = stored
+            state.serving_changes += 1
+        return stored
+
+    def all(self) -> Sequence[SwitchRecord]:
+        records = self._unit.state.switches.values()
+        return sorted(
+            records, key=lambda each: (each.switch.created_at, each.switch.id), reverse=True
+        )
+
+    def not_lifted(self) -> Sequence[Switch]:
+        return [each.switch for each in self.all() if each.lifted_at is None]

@@ -1,0 +1,33 @@
+"""Kill switches."""
+
+from harness.domain.switches import Force, ForceKind, Source, Switch
+from harness.ports import SwitchRecord
+from harness.store.rows import Row, Values
+
+
+def of_switch(switch: Switch) -> Values:
+    return {
+        "id": switch.id,
+        "route": switch.route,
+        "kind": switch.force.kind.value,
+        "name": switch.force.name,
+        "reason": switch.reason,
+        "actor": switch.actor,
+        "created_at": switch.created_at,
+        "expires_at": switch.expires_at,
+        "source": switch.source.value,
+    }
+
+
+def record(row: Row) -> SwitchRecord:
+    thrown = Switch(
+        id=row.id,
+        route=row.route,
+        force=Force(ForceKind(row.kind), row.name),
+        reason=row.reason,
+        actor=row.actor,
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        source=Source(row.source),
+    )
+    return SwitchRecord(thrown, row.lifted_at, row.lifted_by)

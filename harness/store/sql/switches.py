@@ -1,0 +1,52 @@
+"""Kill switches in SQL."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from harness.domain.errors import Conflict
+from harness.domain.switches import Switch
+from harness.ports import SwitchRecord
+from harness.store.rows import switches as rows
+from harness.store.rules import check_switch, no_such_switch
+from harness.store.sql.unit import Unit
+from harness.store.tables.switches import switch
+
+NEWEST = sa.select(switch).order_by(switch.c.created_at.desc(), switch.c.id.desc())
+NOT_LIFTED = NEWEST.where(switch.c.lifted_at.is_(None))
+LIFT = (
+    sa.update(switch)
+    .where(switch.c.id == sa.bindparam("switch"), switch.c.lifted_at.is_(None))
+    .values(lifted_at=sa.bindparam("now"), lifted_by=sa.bindparam("who"))
+)
+
+
+class SqlSwitches:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def add(self, new: Switch) -> None:
+        check_switch(new)
+        self._unit.serialize()
+        if self._unit.read(NEWEST.where(switch.c.id == new.id)).first() is not None:
+            raise Conflict(f"the switch {new.id} is stored already: throw another")
+        self._unit.write(sa.insert(switch), rows.of_switch(new))
+
+    def lift(self, id_: str, *, actor: str, now: datetime) -> SwitchRecord:
+        self._unit.serialize()
+        row = self._unit.read(NEWEST.where(switch.c.id == id_)).first()
+        if row is None:
+            raise no_such_switch(id_)
+        stored = rows.record(row)
+        if stored.lifted_at is not None:
+            return stored
+        self._unit.write(LIFT, {"switch": id_, "who": actor, "now": now})
+        return replace(stored, lifted_at=now, lifted_by=actor)
+
+    def all(self) -> Sequence[SwitchRecord]:
+        return [rows.record(row) for row in self._unit.read(NEWEST)]
+
+    def not_lifted(self) -> Sequence[Switch]:
+        return [rows.record(row).switch for row in self._unit.read(NOT_LIFTED)]

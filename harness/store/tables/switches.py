@@ -1,0 +1,28 @@
+"""Kill switches that people threw through the database."""
+
+import sqlalchemy as sa
+
+from harness.domain.switches import ForceKind, Source
+from harness.store.tables.base import metadata, not_blank, one_of, text, time, words
+
+# Lifted once, else never changed or deleted (triggers).
+switch = sa.Table(
+    "switch",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    text("route", nullable=True),
+    text("kind"),
+    text("name"),
+    words("reason"),
+    words("actor"),
+    time("created_at"),
+    time("expires_at", nullable=True),
+    text("source"),
+    time("lifted_at", nullable=True),
+    text("lifted_by", nullable=True),
+    one_of("kind", ForceKind),
+    # The other two stand in the environment and in the file.
+    one_of("source", (Source.CLI, Source.REST)),
+    not_blank("reason"),
+    sa.CheckConstraint("(lifted_at IS NULL) = (lifted_by IS NULL)", name="lifted_by_whom"),
+)

@@ -1,0 +1,138 @@
+"""Kill switches of every store, through the port."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from harness.domain.errors import Conflict, InputError, NotFound
+from harness.domain.switches import Force, ForceKind, Source, Switch
+from harness.ports import Store, SwitchRecord
+from harness.store.sql.failures import RowRefused
+from tests.contract.builders import LATER, NOW
+from tests.contract.conftest import Opener
+
+SWITCH = Switch(
+    id="sw_1",
+    route=None,
+    force=Force(ForceKind.PROVIDER, "spare"),
+    reason="the other one is down",
+    actor="ada",
+    created_at=NOW,
+    expires_at=LATER,
+    source=Source.CLI,
+)
+ON_ROUTE = replace(
+    SWITCH,
+    id="sw_2",
+    route="triage",
+    force=Force(ForceKind.TARGET, "sim/old-1"),
+    created_at=NOW + timedelta(seconds=1),
+    expires_at=None,
+    source=Source.REST,
+)
+
+
+@pytest.fixture
+def thrown(store: Store) -> Store:
+    with store.write() as tx:
+        tx.switches.add(SWITCH)
+        tx.switches.add(ON_ROUTE)
+    return store
+
+
+@pytest.mark.req("B11")
+def test_switches_come_back_as_they_were_the_newest_first(thrown: Store) -> None:
+    with thrown.read() as tx:
+        assert tx.switches.all() == [SwitchRecord(ON_ROUTE), SwitchRecord(SWITCH)]
+        assert tx.switches.not_lifted() == [ON_ROUTE, SWITCH]
+
+
+@pytest.mark.req("B11")
+def test_the_snapshot_has_what_is_not_lifted_and_another_etag_each_time(store: Store) -> None:
+    seen = [store.snapshot()]
+    with store.write() as tx:
+        tx.switches.add(SWITCH)
+    seen.append(store.snapshot())
+    with store.write() as tx:
+        tx.switches.lift("sw_1", actor="ben", now=NOW)
+    seen.append(store.snapshot())
+
+    assert [each.switches for each in seen] == [(), (SWITCH,), ()]
+    assert len({each.etag for each in seen}) == 3
+    assert store.etag() == seen[-1].etag
+
+
+def test_an_expired_switch_is_in_no_new_snapshot(store: Store) -> None:
+    with store.write() as tx:
+        tx.switches.add(replace(SWITCH, expires_at=NOW + timedelta(minutes=1)))
+
+    assert store.snapshot().switches == ()
+
+
+def test_a_switch_is_lifted_once_and_stays_so(thrown: Store) -> None:
+    lifted = SwitchRecord(SWITCH, LATER, "ben")
+    with thrown.write() as tx:
+        assert tx.switches.lift("sw_1", actor="ben", now=LATER) == lifted
+    before = thrown.etag()
+    with thrown.write() as tx:
+        assert tx.switches.lift("sw_1", actor="ada", now=NOW) == lifted
+
+    assert thrown.etag() == before
+    with thrown.read() as tx:
+        assert tx.switches.not_lifted() == [ON_ROUTE]
+
+
+def test_an_unknown_switch_cannot_be_lifted(store: Store) -> None:
+    with pytest.raises(NotFound, match="switch list"), store.write() as tx:
+        tx.switches.lift("sw_9", actor="ada", now=NOW)
+
+
+@pytest.mark.parametrize(
+    "wrong", [replace(SWITCH, reason=" "), replace(SWITCH, source=Source.ENVIRONMENT)]
+)
+def test_a_switch_without_a_reason_or_of_another_place_is_refused(
+    store: Store, wrong: Switch
+) -> None:
+    with pytest.raises(InputError), store.write() as tx:
+        tx.switches.add(wrong)
+
+
+def test_the_same_switch_is_not_thrown_twice(thrown: Store) -> None:
+    with pytest.raises(Conflict), thrown.write() as tx:
+        tx.switches.add(SWITCH)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE switch SET name = 'another' WHERE id = 'sw_1'",
+        "UPDATE switch SET route = 'chat', lifted_at = 1, lifted_by = 'eve' WHERE id = 'sw_1'",
+        "UPDATE switch SET lifted_at = NULL, lifted_by = NULL WHERE id = 'sw_2'",
+        "UPDATE switch SET lifted_by = 'eve' WHERE id = 'sw_2'",
+        "DELETE FROM switch",
+    ],
+)
+def test_the_database_lets_nobody_rewrite_a_switch(sql_stores: Opener, statement: str) -> None:
+    store = sql_stores()
+    with store.write() as tx:
+        tx.switches.add(SWITCH)
+        tx.switches.add(ON_ROUTE)
+        tx.switches.lift("sw_2", actor="ben", now=NOW)
+
+    with pytest.raises(RowRefused, match="append_only"), store.write() as tx:
+        tx.switches._unit.write(sa.text(statement))
+
+
+@pytest.mark.req("B11")
+def test_a_waiter_on_another_connection_hears_of_a_switch(sql_stores: Opener) -> None:
+    ours, theirs = sql_stores(), sql_stores()
+    theirs.wait_for_change(0.1)
+    while theirs.wait_for_change(0.1):
+        pass
+
+    with ours.write() as tx:
+        tx.switches.add(SWITCH)
+
+    assert theirs.wait_for_change(5)

@@ -1,0 +1,239 @@
+"""The kill switch over HTTP: thrown and lifted in the database, seen by a running router."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import openai
+import pytest
+
+from harness.control import switches
+from harness.control.context import Context
+from harness.control.switches import Wanted
+from harness.domain.access import Actor, ApiKey, Role, key_hash
+from harness.domain.routing import CreateRoute, Snapshot
+from harness.domain.switches import Source, Switch, force_of, parse_switches
+from harness.domain.targets import Target
+from harness.ports import Store
+from harness.runtime.chance import SystemChance
+from harness.runtime.clock import SystemClock
+from harness.store.sql import SqlStore
+from router import snapshot_file
+from router.serving import ready
+from router.snapshot import SnapshotHolder
+from tests.router_door import ASK, CHAT, Door
+from tests.router_upstream import Upstream, completion, running_upstream
+from tests.router_world import (
+    CANDIDATE,
+    FALLBACK,
+    INCUMBENT,
+    KEY,
+    SECRET,
+    provider,
+    running_router_on,
+    snapshot,
+    wait_until,
+)
+
+ADA = Actor("ada", Role.APPROVER)
+CLOCK = SystemClock()
+
+
+class Served(NamedTuple):
+    target: str
+    switch: str
+
+
+@dataclass
+class Running:
+    url: str
+    ctx: Context
+    holder: SnapshotHolder
+
+    def ask(self, route: str = "support") -> Served:
+        with openai.OpenAI(base_url=f"{self.url}/v1", api_key=KEY, max_retries=0) as client:
+            raw = client.chat.completions.with_raw_response.create(
+                model=route, messages=[{"role": "user", "content": "hi"}]
+            )
+        headers = raw.headers
+        return Served(headers["x-swapgate-target"], headers.get("x-swapgate-switch", ""))
+
+    def throw(self, force: str, **more: object) -> Switch:
+        wanted = Wanted(force_of(force), "a drill", **more)  # type: ignore[arg-type]  # a test's own
+        made = switches.throw(self.ctx, ADA, wanted, source=Source.CLI)
+        self.wait()
+        return made
+
+    def lift(self, switch: Switch) -> None:
+        switches.lift(self.ctx, ADA, switch.id)
+        self.wait()
+
+    def wait(self) -> None:
+        """Until the router has what the database says; it has two seconds."""
+        etag = self.ctx.store.etag()
+        wait_until(lambda: self.holder.current and self.holder.current.etag == etag)
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Upstream]:
+    with running_upstream() as upstream:
+        upstream.turns = {name: completion(name) for name in (INCUMBENT, FALLBACK, CANDIDATE)}
+        yield upstream
+
+
+def fill(store: Store, url: str) -> None:
+    """Two routes: `support` may fall back on another provider, `other` may not."""
+    incumbent, spare = Target("up", INCUMBENT), Target("backup", FALLBACK)
+    with store.write() as tx:
+        for name in ("up", "backup", "elsewhere"):
+            tx.providers.put(provider(url, name))
+        for target in (incumbent, spare):
+            tx.routing.add_target(target)
+        for name, fallbacks in (("support", (spare.id,)), ("other", ())):
+            tx.routing.commit(
+                CreateRoute(name, incumbent.id, fallbacks),
+                expected_version=0,
+                actor="ada",
+                reason="a test",
+                now=CLOCK.now(),
+            )
+        hashed = key_hash(KEY, SECRET)
+        tx.keys.add(ApiKey("k", "test", hashed, "good", None, frozenset(), CLOCK.now()))
+
+
+@contextmanager
+def running(database_url: str, upstream: Upstream, folder: Path) -> Iterator[Running]:
+    store = SqlStore(database_url, secret=SECRET, clock=CLOCK)
+    ours = SqlStore(database_url, secret=SECRET, clock=CLOCK)
+    fill(ours, upstream.url)
+    ctx = Context(ours, CLOCK, SystemChance(), suites=None, policies={})  # type: ignore[arg-type]  # no suites here
+    try:
+        with running_router_on(store, folder) as (url, holder, _):
+            yield Running(url, ctx, holder)
+    finally:
+        store.close()
+        ours.close()
+
+
+@pytest.mark.req("B11")
+def test_a_switch_moves_the_next_requests_and_its_end_moves_them_back(
+    database_url: str, upstream: Upstream, tmp_path: Path
+) -> None:
+    with running(database_url, upstream, tmp_path) as router:
+        assert router.ask() == Served(f"up/{INCUMBENT}", "")
+
+        thrown = router.throw("provider:backup")
+        assert router.ask() == Served(
+            f"backup/{FALLBACK}", f"{thrown.id}; provider:backup; in_effect"
+        )
+
+        router.lift(thrown)
+        assert router.ask() == Served(f"up/{INCUMBENT}", "")
+
+
+@pytest.mark.req("B11")
+def test_a_switch_adds_no_target_that_a_route_has_no_evidence_for(
+    sqlite_url: str, upstream: Upstream, tmp_path: Path
+) -> None:
+    with running(sqlite_url, upstream, tmp_path) as router:
+        thrown = router.throw("provider:backup")
+        told = f"{thrown.id}; provider:backup; not_in_effect"
+        assert router.ask("other") == Served(f"up/{INCUMBENT}", told)
+        router.lift(thrown)
+
+        nowhere = router.throw("provider:elsewhere")
+        told = f"{nowhere.id}; provider:elsewhere; not_in_effect"
+        assert router.ask() == Served(f"up/{INCUMBENT}", told)
+
+        auth = {"authorization": f"Bearer {KEY}"}
+        metrics = httpx.get(f"{router.url}/metrics", headers=auth).text
+        assert "switch_not_in_effect_total 2.0" in metrics
+
+
+@pytest.mark.req("B11")
+def test_a_switch_of_one_route_leaves_the_others_alone_and_beats_one_of_all(
+    sqlite_url: str, upstream: Upstream, tmp_path: Path
+) -> None:
+    with running(sqlite_url, upstream, tmp_path) as router:
+        router.throw(f"target:backup/{FALLBACK}", route="support")
+        assert router.ask().target == f"backup/{FALLBACK}"
+        assert router.ask("other") == Served(f"up/{INCUMBENT}", "")
+
+        router.throw("provider:up")
+        assert router.ask().target == f"backup/{FALLBACK}"
+
+
+async def asked(door: Door) -> Served:
+    _, headers, _ = await door.call(CHAT, ASK)
+    target = headers[b"x-swapgate-target"].decode()
+    return Served(target, headers.get(b"x-swapgate-switch", b"").decode())
+
+
+def with_switches(*found: Switch, **more: object) -> Snapshot:
+    made = snapshot("http://127.0.0.1:1/v1", fallback=True, **more)  # type: ignore[arg-type]  # as there
+    return replace(made, switches=found)
+
+
+def thrown(door: Door, **more: object) -> Switch:
+    switch = Switch(
+        id="sw_1",
+        route=None,
+        force=force_of(f"target:up/{FALLBACK}"),
+        reason="a drill",
+        actor="ada",
+        created_at=door.clock.now(),
+        expires_at=None,
+        source=Source.CLI,
+    )
+    return replace(switch, **more)  # type: ignore[arg-type]  # a test's own fields
+
+
+@pytest.mark.req("B11")
+async def test_a_switch_expires_with_nobody_looking_and_no_database(tmp_path: Path) -> None:
+    door = Door(tmp_path)
+    expires_at = door.clock.now() + timedelta(hours=2)
+    door.holder.current = ready(with_switches(thrown(door, expires_at=expires_at)))
+    door.kept.away = True
+
+    assert (await asked(door)).target == f"up/{FALLBACK}"
+    door.clock.advance(2 * 3600)
+    assert await asked(door) == Served(f"up/{INCUMBENT}", "")
+
+
+@pytest.mark.req("B11")
+async def test_the_environment_beats_the_database(tmp_path: Path) -> None:
+    door = Door(tmp_path)
+    standing = parse_switches(f"target:up/{INCUMBENT}", door.clock.now())
+    door.holder.current = ready(with_switches(thrown(door)), standing)
+
+    assert await asked(door) == Served(
+        f"up/{INCUMBENT}", f"environment-1; target:up/{INCUMBENT}; in_effect"
+    )
+
+
+@pytest.mark.req("B11")
+async def test_requests_under_a_switch_are_no_evidence_about_a_canary(tmp_path: Path) -> None:
+    door = Door(tmp_path)
+    forced = with_switches(thrown(door), weight_bps=10_000)
+    for serving in (ready(forced), ready(replace(forced, switches=()))):
+        door.holder.current = serving
+        await asked(door)
+
+    door.recorder.flush(final=True)
+    assert [block.units for block in door.kept.blocks.values()] == [1]
+
+
+@pytest.mark.req("B11", "D3")
+def test_the_snapshot_on_disk_keeps_switches(tmp_path: Path) -> None:
+    door = Door(tmp_path)
+    until = door.clock.now() + timedelta(minutes=5)
+    one, other = thrown(door), thrown(door, id="sw_2", route="support", expires_at=until)
+    kept = with_switches(one, other)
+
+    snapshot_file.save(kept, tmp_path / "kept.json")
+
+    assert snapshot_file.load(tmp_path / "kept.json").switches == (one, other)

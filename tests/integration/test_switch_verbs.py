@@ -1,0 +1,190 @@
+"""Throwing, lifting and listing kill switches: rules, API and command line."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from harness import bootstrap
+from harness.control import switches
+from harness.control.switches import Wanted
+from harness.domain.access import Actor, Role
+from harness.domain.errors import ConfigError, InputError, NotAllowed, NotFound
+from harness.domain.switches import ENVIRONMENT_VARIABLE, Force, ForceKind, Source, force_of
+from harness.store.memory import MemoryStore
+from tests.api_door import Door, error_of
+from tests.command_line import CommandLine, installed
+from tests.world import SECRET, World
+
+BEN = Actor("ben", Role.APPROVER)
+SIM = Force(ForceKind.PROVIDER, "sim")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    made = World(tmp_path, store=None)  # type: ignore[arg-type]  # next line
+    made.store = MemoryStore(secret=SECRET, clock=made.clock)
+    made.set_up()
+    return made
+
+
+@pytest.fixture
+def cli(
+    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[CommandLine]:
+    monkeypatch.delenv(ENVIRONMENT_VARIABLE, raising=False)
+    with installed(tmp_path, sqlite_url, monkeypatch) as made:
+        yield made
+
+
+@pytest.mark.req("B11")
+def test_a_switch_is_live_until_it_expires_or_is_lifted_and_all_of_it_is_audited(
+    world: World,
+) -> None:
+    ctx = world.context()
+    hour = timedelta(hours=1)
+    short = switches.throw(ctx, BEN, Wanted(SIM, "outage", lasts=hour), source=Source.CLI)
+    long = switches.throw(ctx, BEN, Wanted(SIM, "outage", "chat"), source=Source.REST)
+    assert list(switches.live(ctx)) == [long, short]
+
+    world.clock.advance(3600)
+    assert list(switches.live(ctx)) == [long]
+
+    for _ in range(2):
+        switches.lift(ctx, Actor("ada", Role.ADMIN), long.id, reason="over")
+    assert list(switches.live(ctx)) == []
+    assert len(switches.stored(ctx)) == 2
+    with ctx.store.read() as tx:
+        events = [each for each in tx.audit.tail() if each.action.startswith("switch.")]
+    assert [(each.actor, each.action) for each in reversed(events)] == [
+        ("ben", "switch.throw"),
+        ("ben", "switch.throw"),
+        ("ada", "switch.lift"),
+    ]
+    assert events[-1].details == {
+        "force": "provider:sim",
+        "route": "all",
+        "reason": "outage",
+        "expires_at": (short.created_at + hour).isoformat(),
+        "source": "cli",
+    }
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        Wanted(Force(ForceKind.PROVIDER, "smi"), "a typing error"),
+        Wanted(Force(ForceKind.TARGET, "sim/nobody"), "a typing error"),
+        Wanted(SIM, "a typing error", "chatt"),
+    ],
+)
+def test_what_is_not_known_cannot_be_forced(world: World, wanted: Wanted) -> None:
+    with pytest.raises(NotFound):
+        switches.throw(world.context(), BEN, wanted, source=Source.CLI)
+
+
+def test_a_switch_needs_a_reason_an_approver_and_some_time(world: World) -> None:
+    ctx, ann = world.context(), Actor("ann", Role.PROPOSER)
+    with pytest.raises(NotAllowed):
+        switches.throw(ctx, ann, Wanted(SIM, "outage"), source=Source.CLI)
+    with pytest.raises(NotAllowed):
+        switches.lift(ctx, ann, "sw_1")
+    with pytest.raises(InputError, match="reason"):
+        switches.throw(ctx, BEN, Wanted(SIM, " "), source=Source.CLI)
+    for lasts in (timedelta(0), timedelta(days=366)):
+        with pytest.raises(InputError, match="year"):
+            switches.throw(ctx, BEN, Wanted(SIM, "outage", lasts=lasts), source=Source.CLI)
+
+
+@pytest.mark.req("B11")
+def test_the_api_throws_lists_and_lifts(world: World) -> None:
+    door = Door(world)
+    wish = {"force": "target:sim/base", "reason": "drill", "route": "chat", "for_s": 60}
+    made = door.post("/switches", wish, role="approver")
+
+    assert made["force"] == {"kind": "target", "name": "sim/base"}
+    assert (made["actor"], made["source"], made["route"]) == ("ben", "rest", "chat")
+    length = datetime.fromisoformat(made["expires_at"]) - datetime.fromisoformat(
+        made["created_at"]
+    )
+    assert length == timedelta(seconds=60)
+    assert door.get("/switches")["items"] == [
+        {"switch": made, "lifted_at": None, "lifted_by": None}
+    ]
+    assert door.post(f"/switches/{made['id']}/lift", {}, role="approver")["lifted_by"] == "ben"
+    error_of(door.send("POST", "/switches/sw_none/lift", json={}), 404)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"force": "sim", "reason": "what of it?"},
+        {"force": "chat=provider:sim", "reason": "the route stands apart"},
+        {"force": "provider:sim", "reason": ""},
+        {"force": "provider:sim", "reason": "too short", "for_s": 0},
+        {"force": "provider:sim"},
+    ],
+)
+def test_the_api_refuses_what_it_cannot_read(world: World, body: dict[str, object]) -> None:
+    error_of(Door(world).send("POST", "/switches", json=body), 422)
+
+
+@pytest.mark.req("B11")
+def test_the_command_line_throws_lists_and_lifts(cli: CommandLine) -> None:
+    said = cli.run("switch", "throw", "provider:sim", "--for", "2h", "--reason", "drill")
+    made = said.stdout.strip()
+    assert "provider:sim is forced for all routes until" in said.stderr
+    assert "in force" in cli.text("switch", "list")
+    assert cli.text("switch", "lift", made) == f"lifted {made}\n"
+    assert "lifted by ann" in cli.text("switch", "list")
+    assert "switch.lift" in cli.text("audit", "tail")
+
+    for wrong in ("2", "h", "2y", "-1h"):
+        cli.run(
+            *("switch", "throw", "provider:sim", "--reason", "r"), f"--for={wrong}", exits=2
+        )
+    cli.error("switch", "throw", "provider:smi", "--reason", "r", exits=1)
+
+
+@pytest.mark.req("B11")
+def test_who_throws_a_switch_is_told_which_routes_it_does_not_reach(cli: CommandLine) -> None:
+    cli.run("model", "add", "sim/better")
+
+    def told(force: str) -> str:
+        return cli.run("switch", "throw", force, "--reason", "drill").stderr
+
+    assert "keep their plans: chat" in told("target:sim/better")
+    assert "keep their plans" not in told("provider:sim")
+
+
+@pytest.mark.req("B11")
+def test_environment_and_file_stand_beside_the_database(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = cli.folder / "swapgate.yaml"
+    file.write_text(file.read_text() + 'switches: ["chat=target:sim/base"]\n')
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, "provider:sim")
+
+    standing = bootstrap.open_installation().standing_switches
+
+    assert [(each.id, each.route, each.force) for each in standing] == [
+        ("environment-1", None, SIM),
+        ("config-1", "chat", force_of("target:sim/base")),
+    ]
+    told = cli.run("switch", "list").stderr
+    assert "set in SWAPGATE_FORCE: provider:sim for all" in told
+    assert "set in switches: target:sim/base for chat" in told
+
+
+def test_a_standing_switch_that_cannot_be_read_stops_the_start_with_its_place(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, "sim")
+    with pytest.raises(ConfigError, match="SWAPGATE_FORCE: item 1"):
+        _ = bootstrap.open_installation().standing_switches
+
+    file = cli.folder / "swapgate.yaml"
+    file.write_text(file.read_text() + "switches:\n  - provider:sim\n  - provider:up\n")
+    with pytest.raises(ConfigError, match=r"swapgate\.yaml:\d+: switches: item 2"):
+        bootstrap.load_settings()

@@ -1,0 +1,111 @@
+"""Laws of the attempt loop: whatever happens, tickets and connections come back."""
+
+import asyncio
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.domain.breaker import BreakerPolicy, BreakerState, WhenAllOpen
+from harness.domain.retry import RetryPolicy
+from harness.domain.settings import RouterSettings
+from router.transport.scripted import Happening, Turn
+from tests.router_door import ASK, Place, leaving
+from tests.router_upstream import ROLE, broken_stream, completion, error, event, streamed
+from tests.router_world import CANDIDATE, FALLBACK, INCUMBENT
+
+STREAM: Final = ASK[:-1] + b',"stream":true}'
+HALF: Final = event({"content": "half"})
+TURNS: Final = {
+    "whole": completion(),
+    "stream": streamed("a"),
+    "500": error(500),
+    "503": error(503),
+    "429": error(429),
+    "429 for long": Turn(429, {"retry-after": "600"}, error(429).steps),
+    "400": error(400),
+    "401": error(401),
+    "refused": Turn(refuse=True),
+    "reset": Turn(steps=(Happening.RESET,)),
+    "garbage": Turn(steps=(b"<html>",)),
+    "role, then reset": broken_stream(ROLE, Happening.RESET),
+    "half a stream": broken_stream(ROLE, HALF),
+    "half, then reset": broken_stream(ROLE, HALF, Happening.RESET),
+}
+HANGS: Final = (Turn(hang=True), broken_stream(ROLE, HALF, Happening.HANG))
+turns = st.sampled_from(sorted(TURNS))
+MOST: Final = 4
+
+
+@st.composite
+def steps(draw: st.DrawFn) -> tuple[str, str, str, bool, float, bool]:
+    """The three targets' turns, whether it streams, time that goes by, whether it hangs."""
+    pause = draw(st.sampled_from([0.0, 0.0, 10.0, 130.0, 1000.0]))
+    leaves = draw(st.integers(0, 9)) == 0
+    return draw(turns), draw(turns), draw(turns), draw(st.booleans()), pause, leaves
+
+
+@pytest.mark.req("A5", "B4")
+@given(
+    st.lists(steps(), min_size=1, max_size=25),
+    st.sampled_from(WhenAllOpen),
+    st.sampled_from([0, 10_000]),
+)
+@settings(max_examples=60, deadline=None)
+def test_every_ticket_and_connection_returns_and_no_request_asks_too_often(
+    script: list[tuple[str, str, str, bool, float, bool]],
+    when_all_open: WhenAllOpen,
+    weight_bps: int,
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(_play(Path(folder), script, when_all_open, weight_bps))
+
+
+async def _play(
+    folder: Path,
+    script: list[tuple[str, str, str, bool, float, bool]],
+    when_all_open: WhenAllOpen,
+    weight_bps: int,
+) -> None:
+    chosen = RouterSettings(
+        total_timeout_s=30.0,
+        breaker=BreakerPolicy(when_all_open=when_all_open),
+        retry=RetryPolicy(base_s=0, cap_s=0, attempts=MOST, attempt_s=0),
+    )
+    place = Place(folder, {}, chosen, fallback=True, weight_bps=weight_bps)
+    router = place.door.app
+    for candidate, incumbent, fallback, streams, pause, leaves in script:
+        before = place.asked.total()
+        place.door.clock.advance(pause)
+        place.script = {
+            CANDIDATE: TURNS[candidate],
+            INCUMBENT: TURNS[incumbent],
+            FALLBACK: TURNS[fallback],
+        }
+        body = STREAM if streams else ASK
+        if leaves:
+            place.script = dict.fromkeys(place.script, HANGS[streams])
+            await leaving(place.door, body)
+        else:
+            status, headers = await place.ask(body)
+            asked = place.asked.total() - before
+            assert headers[b"x-swapgate-attempts"] == str(asked).encode()
+            assert status in (200, 400, 502, 503)
+            assert asked <= MOST
+        probing = [
+            each for each in router._health._breakers.values() if each.probe_since is not None
+        ]
+        assert not probing
+        assert place.door.transport.open_replies == 0
+    _, _, text = await place.door.call("/metrics", method="GET")
+    counted = sum(
+        float(line.rpartition(" ")[2])
+        for line in text.decode().splitlines()
+        if line.startswith("swapgate_attempts_total")
+    )
+    assert counted == place.asked.total()
+    states = {router._health.state(each) for each in router._health._breakers}
+    assert states <= set(BreakerState)
