@@ -63,8 +63,14 @@ class Course:
 
     def charged(self, job: Job) -> bool:
         """Whether the assigned arm failed (router.md 5), or was left out as open."""
+        if not (job.plan.left_out or self.shut_out) and len(self.attempts) == 1:
+            return charged(job.arm, [_class(self.attempts[0])])
         open_ = (each.target for each in job.plan.left_out if each.because is Because.OPEN)
         if job.own in (*open_, *self.shut_out):
             return True
-        last = {a.upstream.id: a.failure.failure if a.failure else None for a in self.attempts}
+        last = {each.upstream.id: _class(each) for each in self.attempts}
         return job.own in last and charged(job.arm, list(last.values()))
+
+
+def _class(attempt: Attempt) -> FailureClass | None:
+    return attempt.failure.failure if attempt.failure else None

@@ -142,6 +142,19 @@ async def test_a_pause_past_the_budget_is_left_to_the_target_and_the_next_one_an
     assert place.asked == {INCUMBENT: 2, FALLBACK: 5}
 
 
+@pytest.mark.req("A5", "B4")
+async def test_a_pause_keeps_no_request_from_a_lone_target(tmp_path: Path) -> None:
+    for_long = Turn(429, {"retry-after": "600"}, error(429).steps)
+    for_short = Turn(429, {"retry-after-ms": "10"}, error(429).steps)
+    answers = iter([for_long, for_short, completion()])
+    place = Place(tmp_path, {INCUMBENT: lambda: next(answers)})
+
+    assert (await place.ask())[0] == 502
+
+    status, headers = await place.ask()
+    assert (status, headers[b"x-swapgate-attempts"]) == (200, b"2")
+
+
 @pytest.mark.req("A5")
 async def test_a_request_makes_no_more_attempts_than_it_may(tmp_path: Path) -> None:
     settings = replace(QUICK, retry=RetryPolicy(base_s=0, cap_s=0, attempts=3, attempt_s=0))
