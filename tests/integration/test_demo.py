@@ -12,20 +12,19 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def running() -> dict[int, str]:
-    """Pid to command line of every process of some demo."""
-    found = {}
+def running_in(folder: Path) -> list[str]:
+    """Command lines of the processes that name the folder: those of the demo that it holds."""
+    found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             words = " ".join(process.cmdline())
-            if "swapgate-demo-" in words:
-                found[process.pid] = words
+            if str(folder) in words:
+                found.append(words)
     return found
 
 
-def demo(*options: str) -> str:
+def demo(folder: Path, *options: str) -> str:
     """The demo's output. Fails when it exits with anything but 0 or leaves a process."""
-    before = running()
     done = subprocess.run(  # noqa: S603 - our own command
         [sys.executable, "-m", "harness.cli.main", "demo", "--once", *options],
         capture_output=True,
@@ -33,11 +32,10 @@ def demo(*options: str) -> str:
         timeout=560,
         check=False,
         cwd=ROOT,
-        env={**os.environ, "COLUMNS": "160"},
+        env={**os.environ, "COLUMNS": "160", "TMPDIR": str(folder)},
     )
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    left = [words for pid, words in running().items() if pid not in before]
-    assert not left
+    assert not running_in(folder)
     return done.stdout
 
 
@@ -45,8 +43,8 @@ def demo(*options: str) -> str:
 @pytest.mark.timeout(600)
 @pytest.mark.req("F1", "F2", "F3", "F4", "B3")
 @pytest.mark.parametrize("swap", [False, True], ids=["as it is", "swapped"])
-def test_the_demo_ends_as_told_with_no_failed_request(*, swap: bool) -> None:
-    said = demo("--swap") if swap else demo()
+def test_the_demo_ends_as_told_with_no_failed_request(tmp_path: Path, *, swap: bool) -> None:
+    said = demo(tmp_path, "--swap") if swap else demo(tmp_path)
 
     better, worse = ("lite", "2") if swap else ("2", "lite")
     assert f"sim/aurora-{better}: PASSED, then promoted" in said
