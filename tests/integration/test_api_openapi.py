@@ -36,6 +36,8 @@ PATHS = {
     "/api/v1/canaries/{route}/pause": "post",
     "/api/v1/canaries/{route}/resume": "post",
     "/api/v1/canaries/{route}/abort": "post",
+    "/api/v1/switches": "get post",
+    "/api/v1/switches/{switch}/lift": "post",
     "/api/v1/overview": "get",
     "/api/v1/policies": "get",
     "/api/v1/keys": "get post",
@@ -124,7 +126,7 @@ def test_idempotency_keys_are_offered_where_something_is_made(
         for parameter in operation.get("parameters", ())
         if parameter["name"] == "Idempotency-Key"
     }
-    nouns = ("models", "routes", "evals", "proposals", "keys")
+    nouns = ("models", "routes", "evals", "proposals", "switches", "keys")
     assert offered == {f"/api/v1/{noun}" for noun in nouns}
 
 
