@@ -13,6 +13,8 @@ from harness.domain.proposal import Phase, Proposal
 from harness.ports import Transaction
 
 MAX_FAILURES = 5
+# A signal is somebody else's doing, or the machine's: more of those before a run is given up.
+MAX_KILLS = 20
 NO_LIMIT = Budget()
 # How a worker ends that is asked to before it can answer.
 ASKED_TO_END = -signal.SIGTERM
@@ -74,7 +76,9 @@ def _bury(ctx: Context) -> list[str]:
             had_it = run in tx.runs.release(owner)
             if code == 0 or not (had_it or _died_early(ctx, tx, run, code)):
                 continue
-            did.append(_fail(tx, run, f"the worker ended with {code}: {words}"))
+            most = MAX_KILLS if code < 0 else MAX_FAILURES
+            because = f"the worker ended with {code}: {words}"
+            did.append(_fail(tx, run, because, most=most))
     return did
 
 
@@ -85,11 +89,11 @@ def _died_early(ctx: Context, tx: Transaction, run: str, code: int) -> bool:
     return waits and code != ASKED_TO_END
 
 
-def _fail(tx: Transaction, run: str, because: str) -> str:
+def _fail(tx: Transaction, run: str, because: str, *, most: int = MAX_FAILURES) -> str:
     """Count a failure; the run is tried again until there are too many."""
     tx.runs.set_state(run, RunState.FAILED, because)
     failures = tx.runs.get(run).failures
-    if failures < MAX_FAILURES:
+    if failures < most:
         tx.runs.set_state(run, RunState.QUEUED, because)
     return f"{run}: {because}, attempt {failures}"
 

@@ -1,9 +1,11 @@
 """The main job over every store: propose, evaluate, gate, canary, promote or roll back."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
+from evals.samples import Item
 from harness.control import canary, propose, routes
 from harness.control.propose import Wish
 from harness.domain.access import SYSTEM
@@ -18,7 +20,8 @@ from harness.domain.proposal import Phase
 from harness.domain.rollout import RolloutState, Signal
 from harness.domain.routing import RouteSettings, RouteSuite
 from harness.domain.targets import Target
-from tests.world import ANN, BEN, World, approved
+from harness.runtime.inline_workers import InlineWorkers
+from tests.world import ANN, BEN, World, answer, approved
 
 SETTINGS = RouteSettings(suites=(RouteSuite("colours"),))
 
@@ -244,3 +247,41 @@ def test_the_claim_non_inferior_needs_a_reason(world: World) -> None:
     wish = Wish("chat", "sim/better", claim=Claim.NON_INFERIOR)
     with pytest.raises(InputError, match="reason"):
         propose.create(world.context(), ANN, wish)
+
+
+class Killed(InlineWorkers):
+    """Whose workers die by signal 9 where others fail."""
+
+    def __init__(self, others: InlineWorkers) -> None:
+        super().__init__(others._work)
+
+    def reap(self) -> Sequence[tuple[str, str, int, str]]:
+        return [
+            (run, owner, -9 if code else 0, words) for run, owner, code, words in super().reap()
+        ]
+
+
+@pytest.mark.req("F5")
+def test_a_worker_that_is_killed_again_and_again_costs_no_verdict(world: World) -> None:
+    deaths = 0
+
+    def dies(target: Target, item: Item, epoch: int) -> str:
+        nonlocal deaths
+        if deaths < 9 and item.id.endswith("7"):
+            deaths += 1
+            raise RuntimeError("killed")
+        return answer(target, item, epoch)
+
+    world.script = dies
+    proposal = world.propose("sim/better")
+    ctx = world.context()
+    assert isinstance(ctx.workers, InlineWorkers)
+    ctx = replace(ctx, workers=Killed(ctx.workers))
+    for _ in range(60):
+        world.turn(ctx)
+        if world.get(proposal.id).verdict:
+            break
+
+    assert deaths == 9
+    with world.store.read() as tx:
+        assert [v.outcome for v in tx.verdicts.of(proposal.id)] == ["passed"]
