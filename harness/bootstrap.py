@@ -10,6 +10,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import structlog
+
 from harness import config, shipped
 from harness.control.context import Context
 from harness.domain.errors import ConfigError, InputError, NotFound
@@ -262,8 +264,6 @@ def control_schedule(installation: Installation) -> "Schedule":
 
 
 def _log_failed_job(job: str, error: BaseException) -> None:
-    import structlog  # noqa: PLC0415
-
     structlog.get_logger("swapgate.schedule").error("job_failed", job=job, error=str(error))
 
 
