@@ -23,12 +23,14 @@ from router.asgi import (
     send_reply,
 )
 from router.books import Books
+from router.calling import Calls
 from router.dispatch import Dispatcher
 from router.failover_log import FailoverLog
 from router.health import GAUGE, TargetHealth
 from router.keys import KeyRing, may_use
 from router.metrics import CONTENT_TYPE, Reading, RouterMetrics
 from router.model_calls import ENDPOINTS, ModelCalls
+from router.planner import Planner
 from router.ports import TransportFactory
 from router.recorder import Recorder
 from router.replies import JSON, Reply, error_reply
@@ -85,9 +87,15 @@ class Router:
         self._failovers = FailoverLog(secret, clock, self._metrics)
         books = Books(recorder, self._metrics, self._failovers, clock)
         dispatcher = Dispatcher(
-            transport_factory, settings, self._health, self._metrics, clock, random.random
+            Calls(transport_factory, settings),
+            settings,
+            self._health,
+            self._metrics,
+            clock,
+            random.random,
         )
-        self._calls = ModelCalls(dispatcher, books, settings, clock)
+        planner = Planner(self._health, clock, settings.breaker.when_all_open)
+        self._calls = ModelCalls(planner, dispatcher, books, settings, clock)
         self._on_stop = on_stop
         self._count = itertools.count(1)
         self._under_way = 0

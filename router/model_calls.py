@@ -17,10 +17,11 @@ from router.course import Course, Job
 from router.dispatch import Dispatcher
 from router.exchange import Exchange
 from router.keys import may_use
+from router.planner import Planner
 from router.replies import Reply, error_reply
 from router.serving import Header, ServedRoute, Serving, header_text
 
-# By path of ours; the providers' are in `router.dispatch`.
+# By path of ours; the providers' are in `router.calling`.
 ENDPOINTS: Final = {
     "/v1/chat/completions": Endpoint.CHAT,
     "/v1/embeddings": Endpoint.EMBEDDINGS,
@@ -29,8 +30,14 @@ ENDPOINTS: Final = {
 
 class ModelCalls:
     def __init__(
-        self, dispatcher: Dispatcher, books: Books, settings: RouterSettings, clock: Clock
+        self,
+        planner: Planner,
+        dispatcher: Dispatcher,
+        books: Books,
+        settings: RouterSettings,
+        clock: Clock,
     ) -> None:
+        self._planner = planner
         self._dispatcher = dispatcher
         self._books = books
         self._settings = settings
@@ -57,7 +64,7 @@ class ModelCalls:
         if not told_apart:
             self._books.count("sticky_by_api_key")
         arm = arm_of(route.route, key)
-        plan = self._dispatcher.plan(route, arm)
+        plan = self._planner.plan(route, arm)
         # Under a switch the arms do not get what they stand for: that is no evidence.
         ticket = self._books.admit(route.canary, arm, key) if plan.forced is None else None
         limit_s = min(route.route.settings.total_timeout_s, self._settings.total_timeout_s)

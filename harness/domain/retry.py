@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Final, assert_never
+from typing import Final, NamedTuple, assert_never
 
 from harness.domain.errors import InputError
 from harness.domain.failures import RULES, FailureClass, SameTarget
@@ -29,8 +29,9 @@ _LONGEST: Final = 64
 class RetryPolicy:
     """base_s, cap_s: of the exponential backoff. tries_per_target: within one request.
 
-    attempts: of one request, over all targets. attempt_s: what an attempt needs at least; a
-    wait that leaves less is not made.
+    attempts: of one request, over all targets. attempt_s: what a further attempt needs at
+    least, or half of the target's share where that is less; a wait that leaves less is not
+    made. max_wait_s: no longer wait is made while another target stands by.
     Raises InputError for values that make no policy.
     """
 
@@ -39,14 +40,15 @@ class RetryPolicy:
     tries_per_target: int = 2
     attempts: int = 6
     attempt_s: float = 1.0
+    max_wait_s: float = 2.0
 
     def __post_init__(self) -> None:
         if min(self.tries_per_target, self.attempts) < 1:
             raise InputError("retry: tries_per_target and attempts are at least 1")
         if not 0 <= self.base_s <= self.cap_s:
             raise InputError(f"retry: base_s ({self.base_s}) is above cap_s ({self.cap_s})")
-        if self.attempt_s < 0:
-            raise InputError(f"retry: attempt_s is not below 0, as {self.attempt_s} is")
+        if min(self.attempt_s, self.max_wait_s) < 0:
+            raise InputError("retry: attempt_s and max_wait_s are not below 0")
 
 
 DEFAULT_RETRY: Final = RetryPolicy()
@@ -94,9 +96,26 @@ def backoff_s(tries: int, uniform: float, policy: RetryPolicy = DEFAULT_RETRY) -
     return uniform * min(policy.cap_s, policy.base_s * math.ldexp(1.0, exponent))
 
 
-def fits(wait_s: float, budget_s: float, policy: RetryPolicy = DEFAULT_RETRY) -> bool:
-    """Whether after the wait there is time for an attempt within what is left of the budget."""
-    return wait_s + policy.attempt_s <= budget_s
+class Room(NamedTuple):
+    """What one target has of a request's time, in seconds.
+
+    left_s: what it may still use, of share_s at first; a caller that has further targets keeps
+    their share back. standby: one of those is well.
+    """
+
+    left_s: float
+    share_s: float = math.inf
+    standby: bool = False
+
+
+def fits(wait_s: float, room: Room, policy: RetryPolicy = DEFAULT_RETRY) -> bool:
+    """Whether after the wait there is time for an attempt, and nobody else should go first.
+
+    Of a small share half is time enough: a try that failed at once leaves nearly all of it.
+    """
+    if room.standby and wait_s > policy.max_wait_s:
+        return False
+    return wait_s + min(policy.attempt_s, room.share_s / 2) <= room.left_s
 
 
 def wait_before_again(
@@ -105,14 +124,13 @@ def wait_before_again(
     tries: int,
     told_s: float | None,
     uniform: float,
-    budget_s: float,
+    room: Room,
     policy: RetryPolicy = DEFAULT_RETRY,
 ) -> float | None:
     """Seconds until the same target is asked once more; None to go on without it.
 
     tries: of this target in this request so far, at least 1. told_s: of `retry_after_s`; no
-    wait is shorter. budget_s: what this target may still use; a caller that has further targets
-    keeps their share back.
+    wait is shorter.
     """
     rule = RULES[failure].same_target
     match rule:
@@ -125,6 +143,6 @@ def wait_before_again(
         case _:
             assert_never(rule)
     wait_s = max(wait_s, told_s or 0.0)
-    if tries >= min(most, policy.tries_per_target) or not fits(wait_s, budget_s, policy):
+    if tries >= min(most, policy.tries_per_target) or not fits(wait_s, room, policy):
         return None
     return wait_s

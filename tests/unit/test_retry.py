@@ -11,6 +11,7 @@ from harness.domain.errors import InputError
 from harness.domain.failures import RULES, FailureClass, SameTarget
 from harness.domain.retry import (
     RetryPolicy,
+    Room,
     backoff_s,
     fits,
     retry_after_s,
@@ -20,6 +21,7 @@ from harness.domain.retry import (
 F = FailureClass
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 POLICY = RetryPolicy()
+LONG = Room(60.0)
 uniforms = st.floats(0, 1, exclude_max=True)
 
 
@@ -99,14 +101,25 @@ def test_the_bound_doubles_from_the_base_up_to_the_cap() -> None:
 
 
 def test_a_wait_fits_when_an_attempt_fits_behind_it() -> None:
-    assert fits(4.0, 5.0, POLICY)
-    assert not fits(4.1, 5.0, POLICY)
+    assert fits(4.0, Room(5.0), POLICY)
+    assert not fits(4.1, Room(5.0), POLICY)
 
 
-def again(failure: F, **given_: float | None) -> float | None:
-    values: dict[str, float | None] = {"tries": 1, "told_s": None, "uniform": 0.5}
-    values |= {"budget_s": 60.0, **given_}
-    return wait_before_again(failure, **values)  # type: ignore[arg-type]
+def test_of_a_small_share_half_is_enough_for_another_attempt() -> None:
+    assert fits(0.0, Room(0.3, share_s=0.6), POLICY)
+    assert not fits(0.0, Room(0.29, share_s=0.6), POLICY)
+    assert not fits(0.0, Room(0.9, share_s=60.0), POLICY)
+
+
+def again(
+    failure: F,
+    room: Room = LONG,
+    *,
+    tries: int = 1,
+    told_s: float | None = None,
+    uniform: float = 0.5,
+) -> float | None:
+    return wait_before_again(failure, tries=tries, told_s=told_s, uniform=uniform, room=room)
 
 
 @pytest.mark.req("A5")
@@ -130,7 +143,17 @@ def test_a_wait_that_the_provider_asked_for_is_kept_if_it_fits_and_else_not_made
     assert again(F.RATE_LIMITED, told_s=59.0) == 59.0
     assert again(F.RATE_LIMITED, told_s=59.1) is None
     assert again(F.RATE_LIMITED, told_s=0.01) == 0.125
-    assert again(F.SERVER, budget_s=0.9) is None
+    assert again(F.SERVER, Room(0.9)) is None
+
+
+@pytest.mark.req("A5")
+def test_while_another_target_stands_by_no_wait_is_long() -> None:
+    watched = Room(60.0, standby=True)
+
+    assert again(F.RATE_LIMITED, watched, told_s=2.0) == 2.0
+    assert again(F.RATE_LIMITED, watched, told_s=2.1) is None
+    assert again(F.OVERLOADED, watched, told_s=2.1) is None
+    assert again(F.RATE_LIMITED, told_s=2.1) == 2.1
 
 
 def test_only_classes_with_a_backoff_use_more_tries_and_one_try_is_one_for_all() -> None:
@@ -138,7 +161,7 @@ def test_only_classes_with_a_backoff_use_more_tries_and_one_try_is_one_for_all()
 
     def wait(failure: F, tries: int, policy: RetryPolicy) -> float | None:
         return wait_before_again(
-            failure, tries=tries, told_s=None, uniform=1.0, budget_s=60.0, policy=policy
+            failure, tries=tries, told_s=None, uniform=1.0, room=Room(60.0), policy=policy
         )
 
     assert [wait(F.OVERLOADED, tries, patient) for tries in (1, 2, 3, 4)] == [
@@ -156,16 +179,17 @@ def test_only_classes_with_a_backoff_use_more_tries_and_one_try_is_one_for_all()
     tries=st.integers(1, 9),
     told_s=st.none() | st.floats(0, 1e6),
     uniform=uniforms,
-    budget_s=st.floats(-10, 1000),
+    room=st.builds(Room, st.floats(-10, 1000), st.floats(0, 1000), st.booleans()),
 )
 def test_no_wait_is_shorter_than_told_or_longer_than_the_budget(
-    failure: F, tries: int, told_s: float | None, uniform: float, budget_s: float
+    failure: F, tries: int, told_s: float | None, uniform: float, room: Room
 ) -> None:
-    wait = again(failure, tries=tries, told_s=told_s, uniform=uniform, budget_s=budget_s)
+    wait = again(failure, room, tries=tries, told_s=told_s, uniform=uniform)
 
     if wait is not None:
         assert (told_s or 0.0) <= wait
-        assert wait + POLICY.attempt_s <= budget_s
+        assert wait + min(POLICY.attempt_s, room.share_s / 2) <= room.left_s
+        assert wait <= POLICY.max_wait_s or not room.standby
 
 
 @pytest.mark.parametrize(

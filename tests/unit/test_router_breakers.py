@@ -142,6 +142,29 @@ async def test_a_pause_past_the_budget_is_left_to_the_target_and_the_next_one_an
     assert place.asked == {INCUMBENT: 2, FALLBACK: 5}
 
 
+@pytest.mark.req("A5", "B3")
+async def test_a_pause_is_not_waited_for_while_another_target_stands_by(tmp_path: Path) -> None:
+    policy = replace(QUICK.retry, max_wait_s=0.0)
+    limited = replace(error(429), headers={"retry-after-ms": "10"})
+    script: Script = {INCUMBENT: limited, FALLBACK: completion()}
+    place = Place(tmp_path, script, replace(QUICK, retry=policy), fallback=True)
+
+    assert (await place.ask())[0] == 200
+    assert place.asked == {INCUMBENT: 1, FALLBACK: 1}
+
+    # The other one is down: then waiting is better than no answer.
+    script |= {FALLBACK: error(401)}
+    place.door.clock.advance(1)
+    await place.ask()
+    answers = iter([limited, completion("after the pause")])
+    place.script[INCUMBENT] = lambda: next(answers)
+    place.door.clock.advance(1)
+    place.asked.clear()
+
+    assert (await place.ask())[0] == 200
+    assert place.asked == {INCUMBENT: 2}
+
+
 @pytest.mark.req("A5", "B4")
 async def test_a_pause_keeps_no_request_from_a_lone_target(tmp_path: Path) -> None:
     for_long = Turn(429, {"retry-after": "600"}, error(429).steps)

@@ -1,0 +1,82 @@
+"""One call of a provider: from the client's request to an answer or a committed stream."""
+
+from typing import Final
+
+from harness.domain.capabilities import Endpoint
+from harness.domain.failures import FailureClass
+from harness.domain.settings import RouterSettings
+from router.attempt import Answer, check_head, read_answer
+from router.course import Job
+from router.patching import patched
+from router.ports import (
+    CHAT_PATH,
+    TransportFactory,
+    UpstreamFailed,
+    UpstreamReply,
+    UpstreamRequest,
+)
+from router.relay import CommittedStream, OnEnd
+from router.serving import Upstream
+from router.stream import StreamFilter
+
+# What may come before the first output; more is no metadata.
+MAX_HELD_BYTES: Final = 1024 * 1024
+PATHS: Final = {Endpoint.CHAT: CHAT_PATH, Endpoint.EMBEDDINGS: "/embeddings"}
+
+
+class Calls:
+    """No time limits of its own but the stream's: the caller bounds it by cancelling."""
+
+    def __init__(self, transport_for: TransportFactory, settings: RouterSettings) -> None:
+        self._transport_for = transport_for
+        self._between_s = settings.between_chunks_timeout_s
+
+    async def make(
+        self, job: Job, upstream: Upstream, on_end: OnEnd, *, again: bool
+    ) -> Answer | CommittedStream:
+        """again: not the first try. on_end: of a stream. Raises UpstreamFailed."""
+        body = patched(job.request, upstream.target)
+        asked = job.request
+        request = UpstreamRequest(
+            upstream.provider, body, asked.stream, again, PATHS[asked.endpoint]
+        )
+        reply = await self._transport_for(upstream.provider).send(request)
+        handed_over = False
+        try:
+            if not asked.stream:
+                await check_head(reply, "application/json")
+                return await read_answer(reply, job.route.json_name, asked.endpoint)
+            await check_head(reply, "text/event-stream")
+            stream = await self._until_commit(job, reply, on_end)
+            handed_over = True
+            return stream
+        finally:
+            if not handed_over:
+                await reply.aclose()
+
+    async def _until_commit(
+        self, job: Job, reply: UpstreamReply, on_end: OnEnd
+    ) -> CommittedStream:
+        """Raises UpstreamFailed for a stream that breaks before its first output."""
+        events = StreamFilter(job.route.json_name, show_usage=job.request.wants_usage)
+        chunks = reply.chunks()
+        held = b""
+        async for chunk in chunks:
+            held += events.feed(chunk)
+            if events.committed or events.failure:
+                break
+            if len(held) > MAX_HELD_BYTES:
+                raise UpstreamFailed(FailureClass.MALFORMED, "metadata without end")
+        else:
+            held += events.end()
+        if not events.committed:
+            raise UpstreamFailed(FailureClass.MALFORMED, events.failure)
+        return CommittedStream(
+            reply,
+            chunks,
+            events,
+            held,
+            between_s=self._between_s,
+            deadline=job.deadline,
+            on_end=on_end,
+        )
