@@ -4,17 +4,18 @@ from collections.abc import Sequence
 
 from harness.domain.failures import CLIENTS_OWN, FailureClass
 from harness.domain.plan import Link, RouteTargets
-from harness.domain.routing import Arm, Route
+from harness.domain.routing import Arm, OnContentPolicy, Route
 
 
 def route_targets(route: Route) -> RouteTargets:
-    """Each fallback is one that an operator named for this route: it counts as capable."""
+    settings = route.settings
     return RouteTargets(
         name=route.name,
         incumbent=route.incumbent,
         canary=route.canary.target if route.canary else None,
-        chain=tuple(Link(target, capable=True) for target in route.fallbacks),
-        stakes=route.settings.stakes,
+        chain=tuple(Link(each, each in settings.capable) for each in route.fallbacks),
+        stakes=settings.stakes,
+        policy_fallback=settings.on_content_policy is OnContentPolicy.FALLBACK,
     )
 
 

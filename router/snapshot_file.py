@@ -11,7 +11,6 @@ from typing import Any, Final
 
 from harness.domain.content import canonical_json
 from harness.domain.errors import SnapshotInvalid
-from harness.domain.evaluation import SuiteRole
 from harness.domain.observation import UnitRule
 from harness.domain.policy import Unit
 from harness.domain.routing import (
@@ -19,10 +18,8 @@ from harness.domain.routing import (
     KeyGrant,
     Route,
     RouteSettings,
-    RouteSuite,
     RoutingTable,
     Snapshot,
-    Stakes,
 )
 from harness.domain.switches import Force, ForceKind, Source, Switch
 from harness.domain.targets import Price, Provider, RequestPatch, Target
@@ -142,10 +139,6 @@ def _switch(data: Mapping[str, Any]) -> Switch:
 
 
 def _route(data: Mapping[str, Any]) -> Route:
-    settings = data["settings"]
-    suites = tuple(
-        RouteSuite(suite["suite"], SuiteRole(suite["role"])) for suite in settings["suites"]
-    )
     canary = data["canary"]
     return Route(
         name=data["name"],
@@ -153,9 +146,7 @@ def _route(data: Mapping[str, Any]) -> Route:
         incumbent=data["incumbent"],
         canary=_canary(canary) if canary else None,
         fallbacks=tuple(data["fallbacks"]),
-        settings=RouteSettings(
-            **{**settings, "suites": suites, "stakes": Stakes(settings["stakes"])}
-        ),
+        settings=RouteSettings.from_json(data["settings"]),
     )
 
 

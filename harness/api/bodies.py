@@ -6,7 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from harness.control.propose import Wish
 from harness.domain.evaluation import Claim, RunState, SuiteRole
-from harness.domain.routing import RouteSettings, RouteSuite, Stakes
+from harness.domain.keepwarm import MOST_BPS
+from harness.domain.routing import OnContentPolicy, RouteSettings, RouteSuite, Stakes
 from harness.domain.settings import TargetSeed
 from harness.domain.targets import RequestPatch
 
@@ -56,17 +57,35 @@ class SuiteBody(Body):
     role: SuiteRole = SuiteRole.PRIMARY
 
 
+class FallbackBody(Body):
+    """target: an id or `provider/model`. capable: good enough for a route of high stakes."""
+
+    target: Name
+    capable: bool = False
+
+
 class RouteBody(Body):
-    """incumbent, fallbacks: ids or `provider/model`."""
+    """incumbent, fallbacks: ids or `provider/model`. keep_warm_bps: 1 % is 100."""
 
     name: Name
     incumbent: Name
-    fallbacks: Annotated[list[Name], Field(max_length=20)] = []
+    fallbacks: Annotated[list[Name | FallbackBody], Field(max_length=20)] = []
     suites: Annotated[list[SuiteBody], Field(max_length=20)] = []
     description: Text = ""
     stakes: Stakes = Stakes.LOW
     policy: Name = "default"
     total_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 120.0
+    on_content_policy: OnContentPolicy = OnContentPolicy.FAIL
+    keep_warm_bps: Annotated[int, Field(ge=0, le=MOST_BPS)] = 0
+    side_effects: bool = False
+    data_class: Annotated[str, Field(max_length=200)] = ""
+
+    @property
+    def chain(self) -> list[FallbackBody]:
+        return [
+            FallbackBody(target=each) if isinstance(each, str) else each
+            for each in self.fallbacks
+        ]
 
     def settings(self) -> RouteSettings:
         return RouteSettings(
@@ -75,6 +94,10 @@ class RouteBody(Body):
             policy=self.policy,
             suites=tuple(RouteSuite(each.suite, each.role) for each in self.suites),
             total_timeout_s=self.total_timeout_s,
+            on_content_policy=self.on_content_policy,
+            keep_warm_bps=self.keep_warm_bps,
+            side_effects=self.side_effects,
+            data_class=self.data_class,
         )
 
 

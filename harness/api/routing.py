@@ -65,7 +65,8 @@ def create_route(who: Maker, body: RouteBody) -> Route:
         who.actor,
         body.name,
         body.incumbent,
-        fallbacks=body.fallbacks,
+        fallbacks=[each.target for each in body.chain],
+        capable=[each.target for each in body.chain if each.capable],
         settings=body.settings(),
     )
 

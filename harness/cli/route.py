@@ -1,17 +1,20 @@
 """`swapgate route`: the names that clients use as `model`, and what serves them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import click
 
 from harness.cli import output, wording
+from harness.cli.route_settings import given, settings_options
 from harness.cli.session import Session, pass_session
 from harness.control import lookup, reports, routes, seed, targets
 from harness.control.present import plain
 from harness.control.reports import RouteStatus
 from harness.domain.errors import InputError, NotFound
 from harness.domain.evaluation import SuiteRole
-from harness.domain.routing import RouteSettings, RouteSuite, Stakes
+from harness.domain.routing import Route, RouteSettings, RouteSuite
 from harness.ports import RouteRecord
 
 
@@ -79,6 +82,12 @@ def as_json(status: RouteStatus) -> dict[str, object]:
     metavar="TARGET",
     help="Asked when the incumbent fails; may be repeated, in order.",
 )
+@click.option(
+    "--capable",
+    multiple=True,
+    metavar="TARGET",
+    help="Which of the fallbacks are good enough for high stakes; may be repeated.",
+)
 @click.option("--suite", required=True, help="The primary suite: candidates must win here.")
 @click.option(
     "--required-suite",
@@ -87,37 +96,23 @@ def as_json(status: RouteStatus) -> dict[str, object]:
     metavar="SUITE",
     help="A suite where candidates must not lose; may be repeated.",
 )
-@click.option("--policy", default="default", show_default=True, help="Name of a policy.")
-@click.option(
-    "--stakes",
-    type=click.Choice([each.value for each in Stakes]),
-    default=Stakes.LOW.value,
-    show_default=True,
-    help="How much a wrong answer costs.",
-)
-@click.option("--description", default="", help="What the route is for.")
+@settings_options
 @pass_session
-def create(  # noqa: PLR0913 - one per option
+def create(
     session: Session,
     *,
     name: str,
     incumbent: str,
     fallbacks: tuple[str, ...],
+    capable: tuple[str, ...],
     suite: str,
     required: tuple[str, ...],
-    policy: str,
-    stakes: str,
-    description: str,
+    **options: Any,
 ) -> None:
     """Create a route. Its first targets are its baseline: later ones need proof."""
-    settings = RouteSettings(
-        description=description,
-        stakes=Stakes(stakes),
-        policy=policy,
-        suites=(
-            RouteSuite(suite),
-            *(RouteSuite(each, SuiteRole.REQUIRED) for each in required),
-        ),
+    suites = (
+        RouteSuite(suite),
+        *(RouteSuite(each, SuiteRole.REQUIRED) for each in required),
     )
     made = routes.create(
         session.context_with_providers,
@@ -125,7 +120,8 @@ def create(  # noqa: PLR0913 - one per option
         name,
         incumbent,
         fallbacks=fallbacks,
-        settings=settings,
+        capable=capable,
+        settings=replace(RouteSettings(suites=suites), **given(options)),
     )
     if session.json:
         output.document(made)
@@ -151,8 +147,12 @@ def show(session: Session, name: str) -> None:
             ("version", found.version),
             ("incumbent", f"{status.incumbent.name} ({found.incumbent})"),
             ("canary", _canary(status) or "none"),
-            ("fallbacks", ", ".join(names[each] for each in found.fallbacks) or "none"),
+            ("fallbacks", _fallbacks(found, names)),
             ("stakes", settings.stakes.value),
+            ("on content policy", settings.on_content_policy.value),
+            ("keep warm", wording.share(settings.keep_warm_bps)),
+            ("tools", "side effects" if settings.side_effects else None),
+            ("data class", settings.data_class or None),
             ("policy", settings.policy),
             ("suites", ", ".join(f"{s.suite} ({s.role.value})" for s in settings.suites)),
             ("open proposal", _proposal(status) or "none"),
@@ -160,6 +160,14 @@ def show(session: Session, name: str) -> None:
             ("requests, last hour", f"{sum(m.requests for m in status.traffic):,}"),
         ]
     )
+
+
+def _fallbacks(route: Route, names: Mapping[str, str]) -> str:
+    marked = (
+        names[each] + (" (capable)" if each in route.settings.capable else "")
+        for each in route.fallbacks
+    )
+    return ", ".join(marked) or "none"
 
 
 def _status(session: Session, name: str) -> RouteStatus:

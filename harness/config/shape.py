@@ -1,18 +1,20 @@
 """The file's shape: what may stand where, and what it becomes."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.config.places import Document, Path_
 from harness.config.ranges import complaints
 from harness.domain.errors import ConfigError, InputError
+from harness.domain.keepwarm import share_bps_of
 from harness.domain.policy import CanaryPolicy, GatePolicy, Policy, Promotion
-from harness.domain.routing import RouteSettings, RouteSuite, Stakes
+from harness.domain.routing import OnContentPolicy, RouteSettings, RouteSuite, Stakes
 from harness.domain.settings import (
     ControlSettings,
     RouterSettings,
@@ -25,6 +27,7 @@ from harness.domain.settings import (
 from harness.domain.switches import switches_of_file
 from harness.domain.targets import Price, Provider, RequestPatch
 
+T = TypeVar("T")
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
 
@@ -43,6 +46,18 @@ class TargetEntry(BaseModel):
     model: str
     parameters: dict[str, object] = {}
     request_patch: RequestPatch = RequestPatch()
+
+
+class FallbackEntry(BaseModel):
+    """Give `target` (provider/model), or `provider` and `model`."""
+
+    model_config = _STRICT
+    target: str = ""
+    provider: str = ""
+    model: str = ""
+    parameters: dict[str, object] = {}
+    request_patch: RequestPatch = RequestPatch()
+    capable: bool = Field(default=False, description="good enough for a route of high stakes")
 
 
 class SuiteEntry(BaseModel):
@@ -74,12 +89,20 @@ class PolicyEntry(BaseModel):
 class RouteEntry(BaseModel):
     model_config = _STRICT
     incumbent: str | TargetEntry
-    fallbacks: list[str | TargetEntry] = []
+    fallbacks: list[str | FallbackEntry] = []
     description: str = ""
     stakes: Stakes = Stakes.LOW
     policy: str = "default"
     suites: list[str | RouteSuite] = []
     total_timeout_s: float = RouteSettings().total_timeout_s
+    on_content_policy: OnContentPolicy = OnContentPolicy.FAIL
+    keep_warm: int | str = Field(
+        0, description="share for each warmed target: 1%, or basis points (100)"
+    )
+    tools: Literal["side_effects"] | None = Field(
+        None, description="side_effects: what its tools do cannot be undone"
+    )
+    data_class: str = ""
 
 
 class FileConfig(BaseModel):
@@ -177,30 +200,53 @@ def _located(path: str, base: Path) -> Path:
 
 
 def _route(name: str, entry: RouteEntry, document: Document) -> RouteSeed:
-    def target(value: str | TargetEntry, path: Path_) -> TargetSeed:
+    def at(path: Path_, read: Callable[[], T]) -> T:
         try:
-            return (
-                target_seed(value) if isinstance(value, str) else TargetSeed(**_fields(value))
-            )
+            return read()
         except InputError as error:
-            raise ConfigError(f"{document.place(path)}: {_dotted(path)}: {error}") from None
+            whole = ("routes", name, *path)
+            raise ConfigError(f"{document.place(whole)}: {_dotted(whole)}: {error}") from None
 
-    suites = tuple(RouteSuite(s) if isinstance(s, str) else s for s in entry.suites)
+    fallbacks = [
+        at(("fallbacks", index), partial(_target, value))
+        for index, value in enumerate(entry.fallbacks)
+    ]
     return RouteSeed(
         name=name,
-        incumbent=target(entry.incumbent, ("routes", name, "incumbent")),
-        fallbacks=tuple(
-            target(value, ("routes", name, "fallbacks", index))
-            for index, value in enumerate(entry.fallbacks)
-        ),
+        incumbent=at(("incumbent",), partial(_target, entry.incumbent)),
+        fallbacks=tuple(fallbacks),
         settings=RouteSettings(
             description=entry.description,
             stakes=entry.stakes,
             policy=entry.policy,
-            suites=suites,
+            suites=tuple(RouteSuite(s) if isinstance(s, str) else s for s in entry.suites),
             total_timeout_s=entry.total_timeout_s,
+            on_content_policy=entry.on_content_policy,
+            keep_warm_bps=at(("keep_warm",), partial(share_bps_of, entry.keep_warm)),
+            side_effects=entry.tools == "side_effects",
+            capable=tuple(
+                seed.target.id
+                for seed, each in zip(fallbacks, entry.fallbacks, strict=True)
+                if isinstance(each, FallbackEntry) and each.capable
+            ),
+            data_class=entry.data_class,
         ),
     )
+
+
+def _target(entry: str | TargetEntry | FallbackEntry) -> TargetSeed:
+    """Raises InputError."""
+    if isinstance(entry, str):
+        return target_seed(entry)
+    provider, model = entry.provider, entry.model
+    if isinstance(entry, FallbackEntry) and entry.target:
+        if provider or model:
+            raise InputError("give either `target`, or `provider` and `model`")
+        named = target_seed(entry.target)
+        provider, model = named.provider, named.model
+    if not (provider.strip() and model.strip()):
+        raise InputError("give `provider` and `model`, or `target: provider/model`")
+    return TargetSeed(provider, model, entry.parameters, entry.request_patch)
 
 
 def target_seed(name: str) -> TargetSeed:
@@ -233,7 +279,13 @@ def _config_error(document: Document, error: ValidationError) -> ConfigError:
 
 def _is_branch(part: str | int) -> bool:
     """pydantic adds the tried type to the path of a union, e.g. `TargetEntry`, `str`."""
-    return isinstance(part, str) and part in ("str", "TargetEntry", "RouteSuite")
+    return isinstance(part, str) and part in (
+        "str",
+        "int",
+        "TargetEntry",
+        "FallbackEntry",
+        "RouteSuite",
+    )
 
 
 def _siblings(path: Path_) -> list[str]:

@@ -2,11 +2,14 @@
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
 
 from harness.control import targets
 from harness.control.context import Context
 from harness.domain.access import Actor, Role
 from harness.domain.errors import InputError, NotFound
+from harness.domain.keepwarm import KeepWarm
 from harness.domain.routing import (
     KINDS,
     ChangeSettings,
@@ -17,6 +20,8 @@ from harness.domain.routing import (
     RoutingTable,
 )
 from harness.ports import RouteRecord, Transaction
+
+LONGEST_TIMEOUT_S: Final = 86_400
 
 
 def table(ctx: Context) -> RoutingTable:
@@ -43,9 +48,12 @@ def create(
     incumbent: str,
     *,
     fallbacks: Sequence[str] = (),
+    capable: Sequence[str] = (),
     settings: RouteSettings,
 ) -> Route:
     """A new route; the targets it starts with are its baseline.
+
+    capable: which of the fallbacks are good enough for high stakes.
 
     Raises Conflict when the name is taken, NotFound for an unknown target, suite or policy.
     """
@@ -54,14 +62,10 @@ def create(
     if not name or any(c.isspace() or c in "/?#" for c in name):
         raise InputError(f"{name!r} is no route name: no spaces, '/', '?' or '#'")
     with ctx.store.write() as tx:
-        change = CreateRoute(
-            route=name,
-            incumbent=targets.find_or_register(ctx, tx, actor, incumbent).id,
-            fallbacks=tuple(
-                targets.find_or_register(ctx, tx, actor, each).id for each in fallbacks
-            ),
-            settings=settings,
-        )
+        first = targets.find_or_register(ctx, tx, actor, incumbent).id
+        chain = [targets.find_or_register(ctx, tx, actor, each).id for each in fallbacks]
+        marked = tuple(targets.find(tx, each).id for each in capable)
+        change = CreateRoute(name, first, tuple(chain), replace(settings, capable=marked))
         _commit(ctx, tx, actor, change, 0, "created", "route.create")
         return existing(tx, name)
 
@@ -143,14 +147,25 @@ def _fields(route: Route) -> dict[str, str]:
         "canary share": f"{canary.weight_bps / 100:g} %" if canary else "0 %",
         "fallbacks": ", ".join(route.fallbacks) or "none",
         "description": route.settings.description,
+        "capable": ", ".join(route.settings.capable) or "none",
         "stakes": route.settings.stakes.value,
+        "on content policy": route.settings.on_content_policy.value,
+        "keep warm": f"{route.settings.keep_warm_bps / 100:g} %",
+        "tools": "side effects" if route.settings.side_effects else "",
+        "data class": route.settings.data_class,
+        "timeout": f"{route.settings.total_timeout_s:g} s",
         "policy": route.settings.policy,
         "suites": ", ".join(f"{s.suite} ({s.role.value})" for s in route.settings.suites),
     }
 
 
 def check_settings(ctx: Context, settings: RouteSettings) -> None:
-    """Raises NotFound for an unknown suite or policy."""
+    """Raises NotFound for an unknown suite or policy, InputError for an impossible value."""
+    KeepWarm(settings.keep_warm_bps)
+    if not 0 < settings.total_timeout_s <= LONGEST_TIMEOUT_S:
+        raise InputError(
+            f"a request's whole budget is above 0 s, at most {LONGEST_TIMEOUT_S} s"
+        )
     ctx.policy(settings.policy)
     for suite in settings.suites:
         ctx.suites.pin(suite.suite)

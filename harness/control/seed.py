@@ -8,8 +8,7 @@ from harness.control import routes, targets
 from harness.control.context import Context
 from harness.domain.access import SYSTEM, Actor
 from harness.domain.routing import CreateRoute
-from harness.domain.settings import Settings, TargetSeed
-from harness.domain.targets import Target
+from harness.domain.settings import Settings
 
 
 def seed(ctx: Context, settings: Settings) -> list[str]:
@@ -78,14 +77,10 @@ def differences(ctx: Context, settings: Settings) -> list[str]:
         route = table.routes.get(name)
         if route is None:
             found.append(f"route {name}: in the file, not in the database")
-        elif _id(wanted.incumbent) != route.incumbent:
+        elif wanted.incumbent.target.id != route.incumbent:
             serving = table.targets[route.incumbent].name
             found.append(
                 f"route {name}: the file says {wanted.incumbent.provider}/"
                 f"{wanted.incumbent.model}, the database {serving}"
             )
     return found
-
-
-def _id(wanted: TargetSeed) -> str:
-    return Target(wanted.provider, wanted.model, wanted.parameters, wanted.request_patch).id

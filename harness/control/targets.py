@@ -28,7 +28,7 @@ def register(ctx: Context, tx: Transaction, actor: Actor, seed: TargetSeed) -> T
             f"there is no provider {seed.provider!r}{hint}. "
             "Add it under `providers:` in swapgate.yaml"
         )
-    target = Target(seed.provider, seed.model, seed.parameters, seed.request_patch)
+    target = seed.target
     if target.id not in tx.routing.targets():
         tx.routing.add_target(target)
         tx.audit.append(

@@ -4,9 +4,11 @@ Drawn before the canary's arm, with a hash of its own. A request that is drawn i
 the canary, and not in its statistics; should its target fail, the incumbent answers.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from decimal import Decimal
 from typing import Final
 
 from harness.domain.errors import InputError
@@ -14,6 +16,7 @@ from harness.domain.plan import RouteTargets
 from harness.domain.routing import BUCKETS, Stakes, bucket_of
 
 MOST_BPS: Final = 1_000
+_SHARE: Final = re.compile(r"\s*(?P<number>[0-9]{1,5}(\.[0-9]{1,4})?)\s*(?P<percent>%)?\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,20 @@ class KeepWarm:
             raise InputError(
                 f"keep_warm: the share is 0 to {MOST_BPS} bps (10 %), not {self.share_bps}"
             )
+
+
+def share_bps_of(text: str | int) -> int:
+    """`1%`, `0.5 %` or whole basis points (100) as basis points.
+
+    Raises InputError for anything else, and for a share that is no trickle.
+    """
+    found = _SHARE.fullmatch(str(text))
+    if found is None:
+        raise InputError(f"keep_warm: {text!r} is no share: write 1% or basis points (100)")
+    number = Decimal(found["number"]) * (100 if found["percent"] else 1)
+    if number != int(number):
+        raise InputError(f"keep_warm: {text!r} is not in whole basis points (0.01 %)")
+    return KeepWarm(int(number)).share_bps
 
 
 def warmed(route: RouteTargets, provider_of: Mapping[str, str]) -> tuple[str, ...]:

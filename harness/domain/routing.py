@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from hashlib import blake2b
-from typing import assert_never
+from typing import Any, Self, assert_never
 
 from harness.domain.errors import IllegalTransition, ProofRefused
 from harness.domain.evaluation import Passed, SuiteRole
@@ -29,6 +29,13 @@ class Stakes(StrEnum):
     HIGH = "high"
 
 
+class OnContentPolicy(StrEnum):
+    """What follows a refusal of the provider's content filter (400)."""
+
+    FAIL = "fail"
+    FALLBACK = "fallback"
+
+
 @dataclass(frozen=True, slots=True)
 class RouteSuite:
     """A suite that decides about this route."""
@@ -39,13 +46,42 @@ class RouteSuite:
 
 @dataclass(frozen=True, slots=True)
 class RouteSettings:
-    """What does not name a target. total_timeout_s: one request's whole budget."""
+    """What does not bring a target into traffic.
+
+    total_timeout_s: one request's whole budget. keep_warm_bps: share of the requests for each
+    warmed target (B6), 0 to 1 000 (1 % is 100). side_effects: the tools act on the world, so
+    that nothing is sent to another model for practice. capable: ids of the fallbacks that are
+    good enough when the stakes are high (A4). data_class: of its traffic, by name; empty for
+    none (D8).
+    """
 
     description: str = ""
     stakes: Stakes = Stakes.LOW
     policy: str = "default"
     suites: tuple[RouteSuite, ...] = ()
     total_timeout_s: float = 120.0
+    on_content_policy: OnContentPolicy = OnContentPolicy.FAIL
+    keep_warm_bps: int = 0
+    side_effects: bool = False
+    capable: tuple[str, ...] = ()
+    data_class: str = ""
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Of `asdict`, by any version: what an older one did not know has its default.
+
+        Raises KeyError, TypeError or ValueError for what is no such thing.
+        """
+        suites = (RouteSuite(s["suite"], SuiteRole(s["role"])) for s in data["suites"])
+        read = {
+            "stakes": Stakes(data["stakes"]),
+            "suites": tuple(suites),
+            "on_content_policy": OnContentPolicy(
+                data.get("on_content_policy", OnContentPolicy.FAIL)
+            ),
+            "capable": tuple(data.get("capable", ())),
+        }
+        return cls(**{**data, **read})
 
 
 @dataclass(frozen=True, slots=True)

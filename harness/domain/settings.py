@@ -8,7 +8,7 @@ from harness.domain.breaker import DEFAULT_BREAKER, BreakerPolicy
 from harness.domain.policy import Policy
 from harness.domain.retry import DEFAULT_RETRY, RetryPolicy
 from harness.domain.routing import RouteSettings
-from harness.domain.targets import Provider, RequestPatch
+from harness.domain.targets import Provider, RequestPatch, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,10 @@ class TargetSeed:
     model: str
     parameters: Mapping[str, object] = field(default_factory=dict)
     request_patch: RequestPatch = field(default_factory=RequestPatch)
+
+    @property
+    def target(self) -> Target:
+        return Target(self.provider, self.model, self.parameters, self.request_patch)
 
 
 @dataclass(frozen=True)

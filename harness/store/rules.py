@@ -145,6 +145,12 @@ def check_targets(change: Change, known: Collection[str]) -> None:
         chain = (change.incumbent, *change.fallbacks)
         if len(set(chain)) < len(chain):
             raise InputError(f"route {change.route!r} names a target twice: {', '.join(chain)}")
+        stray = set(change.settings.capable) - set(change.fallbacks)
+        if stray:
+            raise InputError(
+                f"route {change.route!r}: only fallbacks are marked capable, and these are "
+                f"none: {', '.join(sorted(stray))}"
+            )
 
 
 def _check_amounts(where: str, **figures: float | None) -> None:

@@ -25,6 +25,7 @@ from harness.domain.proposal import Phase, Proposal, SuiteRuns
 from harness.domain.rollout import Rollout, RolloutState
 from harness.domain.routing import (
     CreateRoute,
+    OnContentPolicy,
     RouteSettings,
     RouteSuite,
     Stakes,
@@ -47,6 +48,11 @@ SETTINGS = RouteSettings(
     policy="default",
     suites=(RouteSuite("tickets"), RouteSuite("json", SuiteRole.REQUIRED)),
     total_timeout_s=12.5,
+    on_content_policy=OnContentPolicy.FALLBACK,
+    keep_warm_bps=100,
+    side_effects=True,
+    capable=(SPARE.id,),
+    data_class="personal",
 )
 RULE = UnitRule(block_size=50, unit=Unit.REQUEST)
 

@@ -51,13 +51,17 @@ def test_a_routes_life_is_told_from_its_first_version(door: Door) -> None:
         {
             "name": "mail",
             "incumbent": "sim/base",
-            "fallbacks": ["sim/equal"],
+            "fallbacks": ["sim/equal", {"target": "sim/better", "capable": True}],
             "suites": [{"suite": "colours"}],
+            "stakes": "high",
+            "keep_warm_bps": 100,
             "description": "Answers mail",
         },
     )
 
     assert made["version"] == 1
+    assert made["settings"]["capable"] == made["fallbacks"][1:]
+    assert made["settings"]["keep_warm_bps"] == 100
     assert door.get("/routes/mail") == made
     assert [route["name"] for route in door.get("/routes")["items"]] == ["chat", "mail"]
     [record] = door.get("/routes/mail/history")["items"]

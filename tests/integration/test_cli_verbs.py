@@ -295,14 +295,28 @@ def test_a_route_shows_its_settings(cli: CommandLine) -> None:
     cli.run(
         *("route", "create", "triage", "--incumbent", "sim/base", "--fallback", "sim/equal"),
         *("--suite", "colours", "--stakes", "high", "--description", "Tickets"),
+        *("--fallback", "sim/better", "--capable", "sim/equal", "--keep-warm", "1%"),
+        *("--on-content-policy", "fallback", "--side-effects", "--data-class", "personal"),
     )
 
     shown = cli.text("route", "show", "triage")
 
     assert "Tickets" in shown
-    assert "sim/equal" in shown
+    assert "sim/equal (capable), sim/better\n" in shown
     assert "colours (primary)" in shown
-    assert cli.json("route", "show", "triage")["route"]["settings"]["stakes"] == "high"
+    route = cli.json("route", "show", "triage")["route"]
+    assert route["settings"] | {"suites": []} == {
+        "description": "Tickets",
+        "stakes": "high",
+        "policy": "default",
+        "suites": [],
+        "total_timeout_s": 120,
+        "on_content_policy": "fallback",
+        "keep_warm_bps": 100,
+        "side_effects": True,
+        "capable": route["fallbacks"][:1],
+        "data_class": "personal",
+    }
 
 
 def test_the_file_differs_from_the_database_and_the_diff_says_so(cli: CommandLine) -> None:

@@ -5,6 +5,7 @@ import pytest
 from harness import config
 from harness.domain.errors import ConfigError
 from harness.domain.evaluation import Claim
+from harness.domain.routing import OnContentPolicy, RouteSettings, Stakes
 from harness.domain.settings import Settings
 
 FALLING_STEPS = """policies:
@@ -30,6 +31,9 @@ def test_the_shipped_defaults_hold_four_suites_and_three_policies() -> None:
     assert all(suite.path and suite.path.is_file() for suite in settings.suites.values())
 
 
+ROUTE = "routes:\n  r:\n    incumbent: a/b\n"
+
+
 @pytest.mark.parametrize(
     ("text", "line", "words"),
     [
@@ -45,6 +49,15 @@ def test_the_shipped_defaults_hold_four_suites_and_three_policies() -> None:
         ("policies:\n  a:\n    gate:\n      margin: yes please\n", 4, "number"),
         ("routes:\n  r:\n    incumbent: foo\n", 3, "write provider/model"),
         ("routes:\n  r:\n    incumbent: a/b\n    suites: [{sute: x}]\n", 4, "'suite'"),
+        (f"{ROUTE}    fallbacks:\n      - a/c\n      - {{target: c}}\n", 6, "provider/model"),
+        (f"{ROUTE}    fallbacks: [{{capabel: true}}]\n", 4, "did you mean 'capable'?"),
+        (f"{ROUTE}    fallbacks: [{{target: a/b, model: b}}]\n", 4, "give either"),
+        (f"{ROUTE}    fallbacks: [{{provider: a}}]\n", 4, "give `provider` and `model`"),
+        (f"{ROUTE}    keep_warm: a bit\n", 4, "write 1%"),
+        (f"{ROUTE}    keep_warm: 11%\n", 4, "0 to 1000"),
+        (f"{ROUTE}    keep_warm: 0.001%\n", 4, "whole basis points"),
+        (f"{ROUTE}    on_content_policy: retry\n", 4, "'fail' or 'fallback'"),
+        (f"{ROUTE}    tools: harmless\n", 4, "side_effects"),
         (
             FALLING_STEPS,
             5,
@@ -118,6 +131,43 @@ routes:
     assert [s.role for s in route.settings.suites] == ["primary", "required"]
     assert settings.home == tmp_path / ".swapgate"
     assert settings.database_url.startswith("sqlite:///")
+
+
+@pytest.mark.req("A4", "B6", "D8")
+def test_a_route_says_what_it_risks_and_who_may_answer(tmp_path: Path) -> None:
+    settings = loaded(
+        tmp_path,
+        f"""
+{ROUTE}
+    stakes: high
+    fallbacks:
+      - a/spare
+      - {{target: b/large, capable: true, parameters: {{temperature: 0}}}}
+      - {{provider: c, model: x/y, capable: true}}
+    keep_warm: 1%
+    on_content_policy: fallback
+    tools: side_effects
+    data_class: personal
+""",
+    )
+    route = settings.routes["r"]
+    spare, large, third = route.fallbacks
+    assert (large.provider, large.model, large.parameters) == ("b", "large", {"temperature": 0})
+    assert route.settings == RouteSettings(
+        stakes=Stakes.HIGH,
+        on_content_policy=OnContentPolicy.FALLBACK,
+        keep_warm_bps=100,
+        side_effects=True,
+        capable=(large.target.id, third.target.id),
+        data_class="personal",
+    )
+    assert spare.target.id not in route.settings.capable
+
+
+@pytest.mark.parametrize("share", ["0.5%", "50", "0.50 %"])
+def test_a_share_is_a_percentage_or_basis_points(tmp_path: Path, share: str) -> None:
+    settings = loaded(tmp_path, f"{ROUTE}    keep_warm: {share}\n")
+    assert settings.routes["r"].settings.keep_warm_bps == 50
 
 
 def test_the_json_schema_knows_every_section_and_refuses_others() -> None:

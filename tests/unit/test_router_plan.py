@@ -16,8 +16,9 @@ from router.plan import charged, route_targets
 F = FailureClass
 
 
+@pytest.mark.req("A4")
 @pytest.mark.parametrize("stakes", Stakes)
-def test_the_plan_is_the_arms_target_then_the_incumbent_then_the_fallbacks(
+def test_the_plan_is_the_arm_the_incumbent_and_the_fallbacks_that_the_stakes_allow(
     stakes: Stakes,
 ) -> None:
     route = Route(
@@ -26,15 +27,16 @@ def test_the_plan_is_the_arms_target_then_the_incumbent_then_the_fallbacks(
         "inc",
         Canary("can", 100, "s", "r-1"),
         ("spare", "last"),
-        RouteSettings(stakes=stakes),
+        RouteSettings(stakes=stakes, capable=("last",)),
     )
     targets = route_targets(route)
 
     def plan(arm: Arm) -> tuple[str, ...]:
         return plan_for(targets, arm, Needs(), Surroundings()).targets
 
-    assert plan(Arm.CANARY) == ("can", "inc", "spare", "last")
-    assert plan(Arm.INCUMBENT) == ("inc", "spare", "last")
+    chain = ("spare", "last") if stakes is Stakes.LOW else ("last",)
+    assert plan(Arm.CANARY) == ("can", "inc", *chain)
+    assert plan(Arm.INCUMBENT) == ("inc", *chain)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from harness.domain.policy import Unit
 from harness.domain.routing import (
     Canary,
     KeyGrant,
+    OnContentPolicy,
     Route,
     RouteSettings,
     RouteSuite,
@@ -53,7 +54,8 @@ routes = st.builds(
         RouteSettings, text, st.sampled_from(Stakes), text,
         st.lists(st.builds(RouteSuite, text, st.sampled_from(SuiteRole)), max_size=2)
         .map(tuple),
-        floats,
+        floats, st.sampled_from(OnContentPolicy), numbers, st.booleans(),
+        st.lists(text, max_size=2).map(tuple), text,
     ),
 )  # fmt: skip
 providers = st.builds(
@@ -84,6 +86,21 @@ def test_a_snapshot_comes_back_from_disk_as_it_was(
 
     assert snapshot_file.load(file) == found
     assert file.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.req("A4")
+def test_a_route_that_an_older_version_wrote_has_the_defaults_of_what_came_since() -> None:
+    old = {
+        "description": "tickets",
+        "stakes": "high",
+        "policy": "default",
+        "suites": [{"suite": "colours", "role": "primary"}],
+        "total_timeout_s": 9.0,
+    }
+
+    assert RouteSettings.from_json(old) == RouteSettings(
+        "tickets", Stakes.HIGH, "default", (RouteSuite("colours"),), 9.0
+    )
 
 
 @given(st.integers(0, 10_000), st.integers(0, 255))

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from harness.domain.content import digest
-from harness.domain.evaluation import Passed, SuiteRole
+from harness.domain.evaluation import Passed
 from harness.domain.observation import UnitRule
 from harness.domain.policy import Unit
-from harness.domain.routing import Canary, Route, RouteSettings, RouteSuite, Stakes
+from harness.domain.routing import Canary, Route, RouteSettings
 from harness.domain.targets import Price, Provider
 from harness.ports import RouteRecord, Waiver
-from harness.store.rows import JsonIn, Row, Values
+from harness.store.rows import Row, Values
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,18 +103,13 @@ def route(row: Row, fallbacks: tuple[str, ...]) -> Route:
         incumbent=row.incumbent,
         canary=_canary(row) if row.canary else None,
         fallbacks=fallbacks,
-        settings=settings(row.settings),
+        settings=RouteSettings.from_json(row.settings),
     )
 
 
 def _canary(row: Row) -> Canary:
     rule = UnitRule(**{**row.unit_rule, "unit": Unit(row.unit_rule["unit"])})
     return Canary(row.canary, row.weight_bps, row.salt, row.rollout, rule)
-
-
-def settings(data: JsonIn) -> RouteSettings:
-    suites = tuple(RouteSuite(s["suite"], SuiteRole(s["role"])) for s in data["suites"])
-    return RouteSettings(**{**data, "stakes": Stakes(data["stakes"]), "suites": suites})
 
 
 def record(row: Row, fallbacks: Mapping[int, tuple[str, ...]]) -> RouteRecord:

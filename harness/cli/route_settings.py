@@ -1,0 +1,69 @@
+"""Options of `swapgate route` that say how a route behaves, whether new or old."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from harness.domain.errors import InputError
+from harness.domain.keepwarm import share_bps_of
+from harness.domain.routing import OnContentPolicy, RouteSettings, Stakes
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_NEW = RouteSettings()
+
+
+class Share(click.ParamType[int]):
+    name = "share"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        try:
+            return share_bps_of(str(value))
+        except InputError as error:
+            self.fail(str(error), param, ctx)
+
+
+_OPTIONS = (
+    click.option("--policy", help=f"Name of a policy. A new route's: {_NEW.policy}."),
+    click.option(
+        "--stakes",
+        type=click.Choice([each.value for each in Stakes]),
+        callback=lambda _ctx, _param, value: value and Stakes(value),
+        help="high: only fallbacks marked capable may answer. A new route's: low.",
+    ),
+    click.option(
+        "--on-content-policy",
+        type=click.Choice([each.value for each in OnContentPolicy]),
+        callback=lambda _ctx, _param, value: value and OnContentPolicy(value),
+        help="After a refusal by a provider's content filter. A new route's: fail.",
+    ),
+    click.option(
+        "--keep-warm",
+        "keep_warm_bps",
+        type=Share(),
+        metavar="SHARE",
+        help="Of the requests, for each provider behind the first: 1%. A new route's: 0%.",
+    ),
+    click.option(
+        "--side-effects/--no-side-effects",
+        default=None,
+        help="Its tools act on the world: nothing is sent to a model for practice.",
+    ),
+    click.option("--data-class", metavar="NAME", help="Who may see its traffic; '' for any."),
+    click.option("--timeout", "total_timeout_s", type=float, metavar="SECONDS"),
+    click.option("--description", help="What the route is for."),
+)
+
+
+def settings_options(command: F) -> F:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def given(options: dict[str, Any]) -> dict[str, Any]:
+    """Of these options, by the names of the settings, those that somebody gave."""
+    return {name: value for name, value in options.items() if value is not None}
