@@ -9,6 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
+from harness.domain.capabilities import Capabilities
 from harness.domain.content import canonical_json
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.observation import UnitRule
@@ -105,6 +106,8 @@ def _provider_json(provider: Provider) -> dict[str, object]:
         "api_key_env": provider.api_key_env,
         "extra_headers": dict(provider.extra_headers),
         "prices": {model: asdict(price) for model, price in provider.prices.items()},
+        "more_api_key_envs": list(provider.more_api_key_envs),
+        "models": {model: asdict(can) for model, can in provider.models.items()},
     }
 
 
@@ -165,5 +168,10 @@ def _target(data: Mapping[str, Any]) -> Target:
 
 
 def _provider(data: Mapping[str, Any]) -> Provider:
-    prices = {model: Price(**price) for model, price in data["prices"].items()}
-    return Provider(**{**data, "prices": prices})
+    read = {
+        "prices": {model: Price(**price) for model, price in data["prices"].items()},
+        # A file of an older version has neither.
+        "more_api_key_envs": tuple(data.get("more_api_key_envs", ())),
+        "models": {model: Capabilities(**can) for model, can in data.get("models", {}).items()},
+    }
+    return Provider(**{**data, **read})

@@ -156,9 +156,10 @@ def _models_in_use(context: Context | None) -> dict[str, set[str]]:
 
 def _provider(provider: Provider, wanted: set[str]) -> Check:
     subject = f"provider {provider.name}"
-    if provider.api_key_env and provider_calls.key_of(provider) is None:
-        found = f"its key is missing: {provider.api_key_env} is not set"
-        return Check(subject, "fail", found, f"set {provider.api_key_env}, e.g. in .env")
+    unset = ", ".join(provider_calls.unset_keys(provider))
+    if unset:
+        found = f"a key of it is missing: {unset} not set"
+        return Check(subject, "fail", found, f"set {unset}, e.g. in .env")
     call = provider_calls.models(provider)
     if call.status in NO_SUCH_PAGE:
         step = "try `swapgate model probe TARGET`"

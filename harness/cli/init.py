@@ -30,6 +30,8 @@ home: .swapgate
 #     api_key_env: OPENAI_API_KEY
 #     prices:
 #       gpt-4o-mini: {input_usd_per_mtok: 0.15, output_usd_per_mtok: 0.6}
+#     models:  # what is not said, a model can do
+#       gpt-4o-mini: {context_window: 128000, embeddings: false}
 
 # The names that clients use as `model`. A route is created once from here; from then on the
 # database rules, and its model is swapped by proposals.

@@ -64,6 +64,11 @@ def key_of(provider: Provider) -> str | None:
     return os.environ.get(provider.api_key_env or "") or None
 
 
+def unset_keys(provider: Provider) -> list[str]:
+    """The environment variables that it names and that are empty or not there."""
+    return [name for name in provider.key_envs if not os.environ.get(name)]
+
+
 def models(provider: Provider, *, timeout_s: float = 5.0) -> Call:
     """The provider's list of models: reachable, and the key accepted."""
     return _call(provider, "/models", None, timeout_s)

@@ -43,6 +43,7 @@ POSITIVE = {
     "eval_connections",
     "max_output_tokens",
     "max_tokens",
+    "context_window",
 }
 NOT_NEGATIVE = {
     "infra_retries", "infra_pause_s", "max_cost_usd", "min_exposures", "temperature",

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.config.places import Document, Path_
 from harness.config.ranges import complaints
+from harness.domain.capabilities import Capabilities
 from harness.domain.errors import ConfigError, InputError
 from harness.domain.keepwarm import share_bps_of
 from harness.domain.policy import CanaryPolicy, GatePolicy, Policy, Promotion
@@ -38,6 +39,8 @@ class ProviderEntry(BaseModel):
     api_key_env: str | None = None
     extra_headers: dict[str, str] = {}
     prices: dict[str, Price] = {}
+    more_api_key_envs: tuple[str, ...] = ()
+    models: dict[str, Capabilities] = {}
 
 
 class TargetEntry(BaseModel):

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from harness.domain.capabilities import UNKNOWN, Capabilities
 from harness.domain.content import digest
 from harness.domain.errors import InputError
 
@@ -96,7 +97,9 @@ class Provider:
     """Where targets are called. api_key_env names the environment variable with the key.
 
     The key itself is never stored here. prices: by model name; a model without one has an
-    unknown price, which is never shown as 0.
+    unknown price, which is never shown as 0. more_api_key_envs: further keys, in the order in
+    which they are tried when one is refused. models: what a model can do, by its name; one
+    without an entry is taken to do everything.
     """
 
     name: str
@@ -105,3 +108,14 @@ class Provider:
     api_key_env: str | None = None
     extra_headers: Mapping[str, str] = field(default_factory=dict)
     prices: Mapping[str, Price] = field(default_factory=dict)
+    more_api_key_envs: tuple[str, ...] = ()
+    models: Mapping[str, Capabilities] = field(default_factory=dict)
+
+    @property
+    def key_envs(self) -> tuple[str, ...]:
+        """The environment variables of all its keys, the first one first."""
+        own = (self.api_key_env,) if self.api_key_env else ()
+        return tuple(dict.fromkeys((*own, *self.more_api_key_envs)))
+
+    def can(self, model: str) -> Capabilities:
+        return self.models.get(model, UNKNOWN)

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 from harness.domain.access import ApiKey
+from harness.domain.capabilities import Capabilities
 from harness.domain.evaluation import (
     Budget,
     Claim,
@@ -80,6 +81,8 @@ PROVIDER = Provider(
     api_key_env="SIM_KEY",
     extra_headers={"x-team": "support"},
     prices={"old-1": Price(1.0, 2.5)},
+    more_api_key_envs=("SIM_KEY_2",),
+    models={"old-1": Capabilities(tools=False, context_window=8000)},
 )
 RUN = EvalRun(
     id="r_1",

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from harness import config
+from harness.domain.capabilities import Capabilities
 from harness.domain.errors import ConfigError
 from harness.domain.evaluation import Claim
 from harness.domain.routing import OnContentPolicy, RouteSettings, Stakes
@@ -47,6 +48,16 @@ ROUTE = "routes:\n  r:\n    incumbent: a/b\n"
         ("policies:\n  a:\n    gate: {alpha: 2}\n", 3, "between 0 and 1"),
         ("policies:\n  a:\n    gate: {alpha: .nan}\n", 3, "finite"),
         ("policies:\n  a:\n    gate:\n      margin: yes please\n", 4, "number"),
+        (
+            "providers:\n  p: {api_base: x, models: {m: {tols: yes}}}\n",
+            2,
+            "did you mean 'tools'?",
+        ),
+        (
+            "providers:\n  p: {api_base: x, models: {m: {context_window: 0}}}\n",
+            2,
+            "must be above 0",
+        ),
         ("routes:\n  r:\n    incumbent: foo\n", 3, "write provider/model"),
         ("routes:\n  r:\n    incumbent: a/b\n    suites: [{sute: x}]\n", 4, "'suite'"),
         (f"{ROUTE}    fallbacks:\n      - a/c\n      - {{target: c}}\n", 6, "provider/model"),
@@ -113,7 +124,9 @@ policies:
   default: {gate: {margin: 0.02}}
 providers:
   openai: {api_base: https://api.openai.com/v1, api_key_env: OPENAI_API_KEY,
-           prices: {gpt: {input_usd_per_mtok: 1, output_usd_per_mtok: 2}}}
+           prices: {gpt: {input_usd_per_mtok: 1, output_usd_per_mtok: 2}},
+           more_api_key_envs: [SECOND_KEY],
+           models: {gpt: {context_window: 128000, vision: false}}}
 routes:
   triage:
     incumbent: openai/gpt
@@ -129,6 +142,10 @@ routes:
     assert (route.incumbent.provider, route.incumbent.model) == ("openai", "gpt")
     assert route.fallbacks[0].parameters == {"temperature": 0}
     assert [s.role for s in route.settings.suites] == ["primary", "required"]
+    openai = settings.providers["openai"]
+    assert openai.key_envs == ("OPENAI_API_KEY", "SECOND_KEY")
+    assert openai.can("gpt") == Capabilities(context_window=128_000, vision=False)
+    assert openai.can("other") == Capabilities()
     assert settings.home == tmp_path / ".swapgate"
     assert settings.database_url.startswith("sqlite:///")
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.access import key_hash
+from harness.domain.capabilities import Capabilities
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.evaluation import SuiteRole
 from harness.domain.observation import UnitRule
@@ -61,6 +62,12 @@ routes = st.builds(
 providers = st.builds(
     Provider, text, text, text, st.none() | text, st.dictionaries(text, text, max_size=2),
     st.dictionaries(text, st.builds(Price, floats, floats), max_size=2),
+    st.lists(text, max_size=2).map(tuple),
+    st.dictionaries(
+        text,
+        st.builds(Capabilities, *[st.booleans()] * 9, st.none() | numbers),
+        max_size=2,
+    ),
 )  # fmt: skip
 snapshots = st.builds(
     Snapshot,

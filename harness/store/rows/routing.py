@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
+from harness.domain.capabilities import Capabilities
 from harness.domain.content import digest
 from harness.domain.evaluation import Passed
 from harness.domain.observation import UnitRule
@@ -66,6 +67,8 @@ def of_provider(provider: Provider) -> Values:
         "api_key_env": provider.api_key_env,
         "extra_headers": dict(provider.extra_headers),
         "prices": {model: asdict(price) for model, price in provider.prices.items()},
+        "more_api_key_envs": list(provider.more_api_key_envs),
+        "models": {model: asdict(can) for model, can in provider.models.items()},
     }
 
 
@@ -77,6 +80,8 @@ def provider(row: Row) -> Provider:
         api_key_env=row.api_key_env,
         extra_headers=row.extra_headers,
         prices={model: Price(**price) for model, price in row.prices.items()},
+        more_api_key_envs=tuple(row.more_api_key_envs),
+        models={model: Capabilities(**can) for model, can in row.models.items()},
     )
 
 

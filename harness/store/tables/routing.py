@@ -32,6 +32,8 @@ provider = sa.Table(
     json_value("extra_headers"),
     json_value("prices"),
     time("updated_at"),
+    json_value("more_api_key_envs"),
+    json_value("models"),
 )
 
 # Append-only (trigger).
