@@ -47,7 +47,9 @@ class Dispatcher:
             if failure is None:
                 return
             failures.append(Failed(target, failure.failure))
-            target = next_target(job.plan, failures, {})
+            target = next_target(
+                job.plan, failures, {}, policy_fallback=job.route.targets.policy_fallback
+            )
             if target is None and failure.failure in CLIENTS_OWN:
                 course.result = failure
             if self._spent(job, course):

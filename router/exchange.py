@@ -1,7 +1,5 @@
 """One routed request: from its plan to the last byte of its answer."""
 
-import json
-import math
 from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Final
@@ -12,8 +10,9 @@ from router.attempt import Answer
 from router.course import Course, Job
 from router.dispatch import Dispatcher
 from router.ports import UpstreamFailed
+from router.refusals import nobody, refusal
 from router.relay import CommittedStream
-from router.replies import DO_NOT_RETRY, EVENTS, JSON, Reply, error_reply
+from router.replies import EVENTS, JSON, Reply
 from router.serving import Header
 from router.usage import Usage
 
@@ -51,9 +50,9 @@ class Exchange:
             case Answer(status, headers, body):
                 return Reply(status, (JSON, *headers), body)
             case UpstreamFailed():
-                return _refusal(result)
+                return refusal(result)
             case None:
-                return _nobody(self.job, self.course)
+                return nobody(self.job, self.course)
 
     @property
     def usage(self) -> Usage:
@@ -104,60 +103,3 @@ class Exchange:
         upstream = self.course.upstream
         served = (upstream.header,) if upstream else ()
         return (*self._headers, attempts, *served)
-
-
-def _refusal(refusal: UpstreamFailed) -> Reply:
-    """The provider's own words, with its status."""
-    status = refusal.status or 400
-    try:
-        json.loads(refusal.body)
-    except (ValueError, RecursionError):
-        text = refusal.body[:500].decode("utf-8", "replace")
-        return error_reply(status, text or refusal.detail, refusal.failure.value)
-    return Reply(status, (JSON,), refusal.body)
-
-
-def _nobody(job: Job, course: Course) -> Reply:
-    name = job.route.route.name
-    if course.attempts:
-        return _all_failed(name, course)
-    wait_s = job.plan.retry_after_s or 1
-    headers: list[Header] = [(b"retry-after", str(wait_s).encode())]
-    # Who waited longer than a request may take has no use for this answer.
-    if wait_s > job.route.route.settings.total_timeout_s:
-        headers.append(DO_NOT_RETRY)
-    return error_reply(
-        503,
-        f"every target of route {name!r} failed lately and is left alone for {wait_s} s",
-        "all_circuits_open",
-        headers=headers,
-        targets=[
-            {
-                "target": job.route.upstreams[each.target].name,
-                "left_out": each.because.value,
-                "retry_in_s": math.ceil(each.retry_in_s),
-            }
-            for each in job.plan.left_out
-        ],
-    )
-
-
-def _all_failed(route: str, course: Course) -> Reply:
-    tried = [
-        {
-            "target": attempt.upstream.name,
-            "failure": attempt.failure.failure.value,
-            "status": attempt.failure.status,
-            "ms": round(attempt.ms),
-        }
-        for attempt in course.attempts
-        if attempt.failure
-    ]
-    listed = "; ".join(f"{each['target']}: {each['failure']}" for each in tried)
-    return error_reply(
-        502,
-        f"no target of route {route!r} answered ({listed})",
-        "all_targets_failed",
-        headers=(DO_NOT_RETRY,),
-        attempts=tried,
-    )

@@ -1,0 +1,192 @@
+"""What the stakes and a content filter's refusal mean for a request: the official client."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from evals.sim import faults, serve
+from evals.sim.simulator import Simulator
+from harness.domain.access import key_hash
+from harness.domain.breaker import BreakerPolicy, WhenAllOpen
+from harness.domain.routing import (
+    KeyGrant,
+    OnContentPolicy,
+    Route,
+    RouteSettings,
+    RoutingTable,
+    Snapshot,
+    Stakes,
+)
+from harness.domain.settings import RouterSettings
+from harness.domain.targets import Provider, Target
+from tests.router_world import KEY, QUICK, SECRET, running_router
+
+OWN, CHEAP, LARGE = (
+    Target("up", "sim-base"),
+    Target("b", "sim-worse"),
+    Target("c", "sim-better"),
+)
+CHAIN = (CHEAP.id, LARGE.id)
+FILTERED = {"kind": "status", "status": 400, "code": "content_policy_violation"}
+ROUTES = {
+    "careful": RouteSettings(stakes=Stakes.HIGH, capable=(LARGE.id,)),
+    "alone": RouteSettings(stakes=Stakes.HIGH),
+    "easy": RouteSettings(),
+    "lenient": RouteSettings(on_content_policy=OnContentPolicy.FALLBACK),
+}
+
+
+@pytest.fixture(scope="module")
+def sim() -> Simulator:
+    return serve.simulator(time_scale=0)
+
+
+@pytest.fixture
+def client(sim: Simulator, tmp_path: Path) -> Iterator[openai.OpenAI]:
+    with served(sim, tmp_path) as client:
+        yield client
+
+
+@contextmanager
+def served(
+    sim: Simulator, folder: Path, settings: RouterSettings = QUICK
+) -> Iterator[openai.OpenAI]:
+    sim.faults.clear()
+    sim.stats.clear()
+    with serve.in_thread(sim) as url:
+        snapshot = Snapshot(
+            RoutingTable(
+                1,
+                {
+                    name: Route(name, 1, OWN.id, None, CHAIN, settings)
+                    for name, settings in ROUTES.items()
+                },
+                {each.id: each for each in (OWN, CHEAP, LARGE)},
+            ),
+            {name: Provider(name, "sim", f"{url}/v1") for name in ("up", "b", "c")},
+            (KeyGrant("k", key_hash(KEY, SECRET)),),
+            "1",
+        )
+        with (
+            running_router(snapshot, folder, settings) as world,
+            openai.OpenAI(base_url=f"{world.url}/v1", api_key=KEY, max_retries=0) as client,
+        ):
+            yield client
+
+
+def ask(client: openai.OpenAI, route: str) -> str:
+    """The target that served."""
+    raw = client.chat.completions.with_raw_response.create(
+        model=route, messages=[{"role": "user", "content": "Say 12 words please."}]
+    )
+    assert raw.parse().choices[0].message.content
+    return raw.headers["x-swapgate-target"]
+
+
+def fail(sim: Simulator, *models: Target, **fault: Any) -> None:
+    for each in models:
+        sim.faults.set(each.model, faults.parse(fault or {"kind": "status", "status": 503}))
+
+
+def asked(sim: Simulator, target: Target) -> int:
+    stats = sim.stats.get(target.model)
+    return stats.requests if stats else 0
+
+
+@pytest.mark.req("A4")
+def test_high_stakes_fall_only_to_the_capable_and_low_ones_down_the_whole_chain(
+    sim: Simulator, client: openai.OpenAI
+) -> None:
+    fail(sim, OWN)
+
+    assert ask(client, "careful") == LARGE.name
+    assert asked(sim, CHEAP) == 0
+
+    assert ask(client, "easy") == CHEAP.name
+
+
+@pytest.mark.req("A4")
+def test_high_stakes_with_nobody_capable_left_fail_loudly_and_name_everybody(
+    sim: Simulator, client: openai.OpenAI
+) -> None:
+    fail(sim, OWN, LARGE)
+
+    with pytest.raises(openai.APIStatusError) as told:
+        ask(client, "careful")
+
+    assert told.value.status_code == 502
+    assert told.value.code == "all_targets_failed"
+    body: Any = told.value.body
+    tried = {(each["target"], each["failure"], each["status"]) for each in body["attempts"]}
+    assert tried == {(each.name, "overloaded", 503) for each in (OWN, LARGE)}
+    [out] = body["left_out"]
+    assert (out["target"], out["left_out"]) == (CHEAP.name, "stakes")
+    for words in (f"{OWN.name}: overloaded", f"{LARGE.name}: overloaded", "marked capable"):
+        assert words in body["message"]
+    assert told.value.response.headers["x-should-retry"] == "false"
+    assert asked(sim, CHEAP) == 0
+
+
+@pytest.mark.req("A4")
+def test_high_stakes_without_a_capable_fallback_have_the_incumbent_alone(
+    sim: Simulator, client: openai.OpenAI
+) -> None:
+    fail(sim, OWN)
+
+    with pytest.raises(openai.APIStatusError) as told:
+        ask(client, "alone")
+
+    body: Any = told.value.body
+    assert [each["target"] for each in body["left_out"]] == [CHEAP.name, LARGE.name]
+
+
+@pytest.mark.req("A4", "B4")
+def test_high_stakes_while_the_capable_ones_circuits_are_open_name_those_that_are_forbidden(
+    sim: Simulator, tmp_path: Path
+) -> None:
+    fail_fast = replace(QUICK, breaker=BreakerPolicy(when_all_open=WhenAllOpen.FAIL_FAST))
+    with served(sim, tmp_path, fail_fast) as client:
+        fail(sim, OWN, kind="status", status=401)
+        with pytest.raises(openai.InternalServerError):
+            ask(client, "alone")
+        with pytest.raises(openai.InternalServerError) as told:
+            ask(client, "alone")
+
+    assert (told.value.status_code, told.value.code) == (503, "all_circuits_open")
+    body: Any = told.value.body
+    assert [each["left_out"] for each in body["targets"]] == ["open", "stakes", "stakes"]
+    assert "marked capable" in body["message"]
+
+
+@pytest.mark.req("A5")
+def test_a_content_filters_refusal_falls_only_where_the_route_says_so(
+    sim: Simulator, client: openai.OpenAI
+) -> None:
+    fail(sim, OWN, **FILTERED)
+
+    with pytest.raises(openai.BadRequestError) as told:
+        ask(client, "easy")
+    assert told.value.code == "content_policy_violation"
+    assert asked(sim, CHEAP) == 0
+
+    assert ask(client, "lenient") == CHEAP.name
+    assert (asked(sim, OWN), asked(sim, CHEAP)) == (2, 1)
+
+
+@pytest.mark.req("A5")
+def test_when_every_content_filter_refuses_the_client_is_told_the_last_refusal(
+    sim: Simulator, client: openai.OpenAI
+) -> None:
+    fail(sim, OWN, CHEAP, LARGE, **FILTERED)
+
+    with pytest.raises(openai.BadRequestError) as told:
+        ask(client, "lenient")
+
+    assert told.value.code == "content_policy_violation"
+    assert told.value.response.headers["x-swapgate-target"] == LARGE.name
+    assert [asked(sim, each) for each in (OWN, CHEAP, LARGE)] == [1, 1, 1]
