@@ -102,6 +102,7 @@ VERBS = {
         "harness.cli.switch:switch", "The kill switch: force a provider or a target."
     ),
     "gate": Lazy("harness.cli.gate:gate", "The gate's rule, on plain files."),
+    "bench": Lazy("harness.cli.bench:bench", "Measure the rules themselves."),
     "key": Lazy("harness.cli.key:key", "Keys for clients and for people."),
     "audit": Lazy("harness.cli.audit:audit", "The audit log: append-only, hash-chained."),
     "db": Lazy("harness.cli.db:db", "The database's schema."),

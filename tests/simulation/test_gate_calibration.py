@@ -9,14 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.gate.matrix import BINARY, GRADED, close_pairs, load, resample
-from benchmarks.gate.measure import measure, theta0_of
+from harness.bench.gatebench import Plan, run
+from harness.bench.generate import Kind, generated
+from harness.bench.matrix import close_pairs, load
+from harness.bench.measure import measure, theta0_of
+from harness.bench.resample import resample
 from harness.domain.evaluation import Claim
 from harness.gate.design import Design
 from harness.gate.offline import judge_many
 
 pytestmark = pytest.mark.req("F2")
 
+SHIPPED = Path(__file__).resolve().parents[2] / "datasets" / "gatebench"
+BINARY, GRADED = SHIPPED / "suite_binary.csv", SHIPPED / "suite_graded.csv"
 REPLICATIONS = 1000
 PAIRS = 6
 OURS = ("hybrid gate",)
@@ -84,3 +89,11 @@ def test_the_resampled_truth_is_the_one_that_was_asked_for() -> None:
         a, b = resample(pair, theta0_of(Claim.NON_INFERIOR), (400, 500), rng)
         error = (b - a).std() / math.sqrt(a.size)
         assert abs((b - a).mean() + 0.05) <= 4.0 * error
+
+
+@pytest.mark.parametrize("seed", [101, 202])
+def test_the_goals_are_reached_on_matrices_that_nobody_has_seen(seed: int) -> None:
+    plan = Plan(replications=1000, power=200)
+    found = run([generated(kind, seed) for kind in Kind], plan)
+
+    assert found.missed == ()

@@ -78,11 +78,13 @@ def _fixed(promoted: NDArray[np.bool_], a: Floats) -> Result:
     return promoted, np.full(len(a), a.shape[1])
 
 
+OURS = "hybrid gate"
+PAIRED_T = "paired t, fixed n"
 RULES: Mapping[str, Rule] = {
-    "hybrid gate": hybrid,
+    OURS: hybrid,
     "naive (mean B >= mean A)": naive,
     "point delta (1 point)": point,
     "unpaired z": unpaired_z,
-    "paired t, fixed n": paired_t,
+    PAIRED_T: paired_t,
     "peeking t, every 25": peeking_t,
 }

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.gate.matrix import ModelPair, resample
-from benchmarks.gate.rules import MARGIN, RULES
+from harness.bench.matrix import ModelPair
+from harness.bench.resample import resample
+from harness.bench.rules import MARGIN, RULES
 from harness.domain.evaluation import Claim
 
 

@@ -1,0 +1,140 @@
+"""Score matrices, models by items: read from a file, and paired."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.domain.errors import InputError
+
+Floats = NDArray[np.float64]
+CLOSE = 0.12
+# Differences that a pair must have on either side, for every truth to be reachable.
+REACH = (-0.05, 0.10)
+UNSCORED = "-"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model's mean score of each item, 0 to 1.
+
+    What is unscored counts against a promotion on both sides (statistics.md 1.1): 1 for the
+    incumbent, 0 for the candidate.
+    """
+
+    as_incumbent: Floats
+    as_candidate: Floats
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """rows: by model, all over the same items."""
+
+    name: str
+    rows: Mapping[str, Row]
+
+
+@dataclass(frozen=True)
+class ModelPair:
+    """Both sides' scores over the same items. a: the incumbent's. b: the candidate's."""
+
+    name: str
+    a: Floats
+    b: Floats
+
+    @property
+    def d(self) -> Floats:
+        return self.b - self.a
+
+
+def load(path: Path) -> Matrix:
+    """A line per model, or per model and epoch; # begins a comment.
+
+    `model,0110…` has a digit per item, `model,55,90,…` 0 to 100 (with a decimal point anywhere
+    in the file: 0 to 1), `model,2,01-0…` the digits of epoch 2. `-` is unscored.
+    Raises InputError with file and line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as text: {error}") from None
+    lines = [
+        (number, line.strip())
+        for number, line in enumerate(text.splitlines(), start=1)
+        if line.strip() and not line.startswith("#")
+    ]
+    top = 1.0 if any("." in line.partition(",")[2] for _, line in lines) else 100.0
+    epochs: dict[str, list[Floats]] = {}
+    items: int | None = None
+    for number, line in lines:
+        model, _, rest = line.partition(",")
+        try:
+            scores = _scores(rest, top)
+        except ValueError as error:
+            raise InputError(f"{path}:{number}: {error}") from None
+        items = items or len(scores)
+        if len(scores) != items:
+            raise InputError(
+                f"{path}:{number}: {len(scores)} items, and {items} in the lines above"
+            )
+        epochs.setdefault(model, []).append(scores)
+    if not epochs:
+        raise InputError(f"{path}: there is no line `model,scores` in it")
+    if len({len(each) for each in epochs.values()}) != 1:
+        raise InputError(f"{path}: every model needs the same number of epochs")
+    return Matrix(path.stem, {model: row(np.array(each)) for model, each in epochs.items()})
+
+
+def row(epochs: Floats) -> Row:
+    """epochs: epochs by items, NaN for unscored."""
+    return Row(
+        np.nan_to_num(epochs, nan=1.0).mean(axis=0), np.nan_to_num(epochs, nan=0.0).mean(axis=0)
+    )
+
+
+def _scores(text: str, top: float) -> Floats:
+    fields = [field.strip() for field in text.split(",")]
+    if len(fields) == 2 and _digits(fields[1]) and len(fields[1]) > 1:
+        fields = fields[1:]
+    if len(fields) == 1 and _digits(fields[0]):
+        fields, top = list(fields[0]), 1.0
+    values = [float("nan") if field == UNSCORED else float(field) / top for field in fields]
+    scores = np.array(values, dtype=np.float64)
+    given = scores[~np.isnan(scores)]
+    if "nan" in text.lower() or not ((given >= 0.0) & (given <= 1.0)).all():
+        raise ValueError("scores are digits 0 and 1, or numbers from 0 to 100")
+    return scores
+
+
+def _digits(field: str) -> bool:
+    return bool(field) and set(field) <= {"0", "1", UNSCORED}
+
+
+def close_pairs(matrix: Matrix, count: int, seed: int = 7) -> list[ModelPair]:
+    """Up to `count` pairs of models whose means are within CLOSE, chosen by seed.
+
+    Raises InputError when there is none.
+    """
+    models = sorted(matrix.rows)
+    found = [
+        ModelPair(f"{one}/{other}", matrix.rows[one].as_incumbent, candidate)
+        for one in models
+        for other in models
+        if one != other
+        and _usable((candidate := matrix.rows[other].as_candidate), matrix.rows[one])
+    ]
+    if not found:
+        raise InputError(
+            f"{matrix.name}: no two models are within {CLOSE} of each other and differ on "
+            "items either way; GateBench needs such pairs"
+        )
+    chosen = np.random.default_rng(seed).permutation(len(found))[:count]
+    return [found[index] for index in chosen]
+
+
+def _usable(candidate: Floats, incumbent: Row) -> bool:
+    d = candidate - incumbent.as_incumbent
+    low, high = REACH
+    return abs(float(d.mean())) <= CLOSE and float(d.min()) < low and float(d.max()) > high

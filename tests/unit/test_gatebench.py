@@ -1,0 +1,133 @@
+"""GateBench's parts: matrices read and made up, a known truth, goals, the picture."""
+
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import pytest
+
+from harness.bench.chart import svg
+from harness.bench.gatebench import Line, Plan, run
+from harness.bench.generate import Kind, generated
+from harness.bench.matrix import Matrix, close_pairs, load, row
+from harness.bench.resample import tilted
+from harness.bench.rules import OURS, RULES
+from harness.domain.errors import InputError
+from harness.domain.evaluation import Claim
+
+pytestmark = pytest.mark.req("F2")
+QUICK = Plan(replications=20, power=20, pairs=2, sizes=(60,))
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    file = tmp_path / "mine.csv"
+    file.write_text(text)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("text", "scores"),
+    [
+        ("a,0110\nb,1010", [0, 1, 1, 0]),
+        ("# made\n\na,0,50,100\nb,1,2,3", [0.0, 0.5, 1.0]),
+        ("a,0.25,1\nb,0.5,0", [0.25, 1.0]),
+        ("a,1,01\na,2,11\nb,1,00\nb,2,00", [0.5, 1.0]),
+    ],
+    ids=["digits", "hundredths", "decimals", "epochs"],
+)
+def test_a_matrix_is_read_in_each_of_its_forms(
+    text: str, scores: list[float], tmp_path: Path
+) -> None:
+    matrix = load(written(tmp_path, text))
+
+    assert matrix.name == "mine"
+    assert list(matrix.rows["a"].as_candidate) == scores
+
+
+def test_what_is_unscored_counts_against_a_promotion_on_both_sides(tmp_path: Path) -> None:
+    matrix = load(written(tmp_path, "a,1,1-\na,2,10\nb,1,11\nb,2,11"))
+
+    assert list(matrix.rows["a"].as_candidate) == [1.0, 0.0]
+    assert list(matrix.rows["a"].as_incumbent) == [1.0, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a,01\nb,011", r"mine\.csv:2: 3 items, and 2"),
+        ("a,01\nb,0x", r"mine\.csv:2: could not convert"),
+        ("a,50,101,7\n", r"mine\.csv:1: scores are"),
+        ("a,nan,1\n", r"mine\.csv:1: scores are"),
+        ("# nothing\n", r"no line `model,scores`"),
+        ("a,1,01\na,2,01\nb,1,01", "same number of epochs"),
+    ],
+)
+def test_a_matrix_that_cannot_be_read_is_refused_with_its_line(
+    text: str, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=said):
+        load(written(tmp_path, text))
+
+
+def test_models_that_never_differ_make_no_pair() -> None:
+    same = row(np.ones((1, 50)))
+    with pytest.raises(InputError, match="no two models"):
+        close_pairs(Matrix("same", {"a": same, "b": same}), 6)
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_a_made_up_matrix_is_the_same_for_its_seed_and_has_enough_pairs(kind: Kind) -> None:
+    one, again, other = generated(kind, 3), generated(kind, 3), generated(kind, 4)
+
+    assert all(
+        np.array_equal(one.rows[model].as_candidate, again.rows[model].as_candidate)
+        for model in one.rows
+    )
+    assert not np.array_equal(one.rows["g00"].as_candidate, other.rows["g00"].as_candidate)
+    assert len(close_pairs(one, 6)) == 6
+    assert all(
+        ((each.as_candidate >= 0) & (each.as_candidate <= 1)).all()
+        for each in one.rows.values()
+    )
+
+
+@pytest.mark.parametrize("mean", [-0.05, 0.0, 0.05, 0.10])
+def test_weights_give_exactly_the_difference_that_was_asked_for(mean: float) -> None:
+    for kind in Kind:
+        for pair in close_pairs(generated(kind, 5), 6):
+            assert float(np.sum(tilted(pair.d, mean) * pair.d)) == pytest.approx(mean, abs=1e-9)
+
+
+def test_every_rule_stands_in_the_table_for_every_claim() -> None:
+    found = run([generated(Kind.PASS_FAIL, 1)], QUICK)
+
+    assert [(line.claim, line.rule) for line in found.lines] == [
+        (claim, rule) for claim in Claim for rule in RULES
+    ]
+
+
+def test_a_goal_that_is_missed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RULES, OURS, RULES["naive (mean B >= mean A)"])
+    plan = Plan(replications=100, power=50, pairs=3, sizes=(500,), claims=(Claim.SUPERIOR,))
+
+    missed = run([generated(Kind.PASS_FAIL, 1)], plan).missed
+
+    assert {each.what for each in missed} >= {
+        "false promotions, mean",
+        "false promotions, worst pair",
+        "share of the items at +10",
+    }
+
+
+def test_the_picture_is_well_formed_and_names_every_rule() -> None:
+    found = run([generated(Kind.GRADED, 1)], QUICK)
+
+    picture = ET.fromstring(svg(found))  # noqa: S314 - written a line above
+    texts = {each.text for each in picture.iter() if each.tag.endswith("text")}
+    assert set(RULES) <= texts
+
+
+def test_money_is_a_share_of_asking_every_item() -> None:
+    line = Line("m", Claim.SUPERIOR, 500, OURS, 6, 0.04, 0.05, 0.8, 1.0, 490, 420, 125)
+
+    assert line.spent_ten == 0.25
