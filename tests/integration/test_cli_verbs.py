@@ -50,7 +50,7 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
 
     (cli.folder / "pairs.csv").write_text(PAIRS)
     (cli.folder / "blocks.csv").write_text(BLOCKS)
-    ask("bench", "gate", "--generated", "1", "--replications", "400", "--size", "200")
+    ask("bench", "gate", "--generated", "1", "--claim", "superior", "--pairs", "2")
     ask("init")
     ask("doctor", exits=1)  # the provider does not answer
     for noun, verbs in {
