@@ -6,16 +6,18 @@ A `Transaction` is one unit of work: all of it is stored, or none. Reads in it s
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Protocol
 
 from harness.domain.access import ApiKey
 from harness.domain.audit import AuditEvent
 from harness.domain.evaluation import EvalRun, RunState, Sample, SuitePin, Verdict
+from harness.domain.key_limits import KeyLimits
 from harness.domain.observation import Block, Traffic
 from harness.domain.proposal import Proposal
 from harness.domain.rollout import Rollout
 from harness.domain.routing import Change, Route, RoutingTable, Snapshot
+from harness.domain.spend import KeySpend
 from harness.domain.switches import Switch
 from harness.domain.targets import Provider, Target
 
@@ -228,10 +230,16 @@ class Rollouts(Protocol):
 
 
 class Observations(Protocol):
-    def append(self, blocks: Iterable[Block], traffic: Iterable[Traffic]) -> None:
+    def append(
+        self,
+        blocks: Iterable[Block],
+        traffic: Iterable[Traffic],
+        spends: Iterable[KeySpend] = (),
+    ) -> None:
         """A block already stored (rollout, worker, sequence) is left as it is.
 
-        Traffic of the same (route, minute, worker, arm, target, revision) adds up.
+        Traffic of the same (route, minute, worker, arm, target, revision) adds up, and so does
+        what a key spent on the same day.
         """
         ...
 
@@ -241,6 +249,10 @@ class Observations(Protocol):
 
     def traffic(self, *, since: datetime, route: str | None = None) -> Sequence[Traffic]:
         """Oldest first."""
+        ...
+
+    def spends(self, *, since: date) -> Sequence[KeySpend]:
+        """Of every key, that day and later; by key, then by day."""
         ...
 
 
@@ -279,6 +291,10 @@ class ApiKeys(Protocol):
 
     def revoke(self, key: str, now: datetime) -> None:
         """Raises NotFound."""
+        ...
+
+    def limit(self, key: str, limits: KeyLimits | None) -> ApiKey:
+        """Replace its limits. Raises NotFound."""
         ...
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 from harness.domain.capabilities import Capabilities
 from harness.domain.content import canonical_json
 from harness.domain.errors import SnapshotInvalid
+from harness.domain.key_limits import KeyLimits
 from harness.domain.observation import UnitRule
 from harness.domain.policy import Unit
 from harness.domain.routing import (
@@ -81,7 +82,12 @@ def to_json(snapshot: Snapshot) -> dict[str, object]:
         "targets": {id_: target.as_json() for id_, target in table.targets.items()},
         "providers": [_provider_json(provider) for provider in snapshot.providers.values()],
         "keys": [
-            {"id": key.id, "hash": key.hash, "routes": sorted(key.routes)}
+            {
+                "id": key.id,
+                "hash": key.hash,
+                "routes": sorted(key.routes),
+                "limits": asdict(key.limits) if key.limits else None,
+            }
             for key in snapshot.keys
         ],
         "etag": snapshot.etag,
@@ -121,13 +127,18 @@ def from_json(data: Mapping[str, Any]) -> Snapshot:
             targets={id_: _target(each) for id_, each in data["targets"].items()},
         ),
         providers={provider.name: provider for provider in providers},
-        keys=tuple(
-            KeyGrant(key["id"], key["hash"], frozenset(key["routes"])) for key in data["keys"]
-        ),
+        keys=tuple(_grant(key) for key in data["keys"]),
         etag=data["etag"],
         # A file of an older version has none.
         switches=tuple(_switch(each) for each in data.get("switches", ())),
     )
+
+
+def _grant(data: Mapping[str, Any]) -> KeyGrant:
+    # A file of an older version has none.
+    limits = data.get("limits")
+    routes = frozenset(data["routes"])
+    return KeyGrant(data["id"], data["hash"], routes, KeyLimits(**limits) if limits else None)
 
 
 def _switch(data: Mapping[str, Any]) -> Switch:

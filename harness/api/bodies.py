@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from harness.control.propose import Wish
 from harness.domain.evaluation import Claim, RunState, SuiteRole
 from harness.domain.keepwarm import MOST_BPS
+from harness.domain.key_limits import KeyLimits
 from harness.domain.routing import OnContentPolicy, RouteSettings, RouteSuite, Stakes
 from harness.domain.settings import TargetSeed
 from harness.domain.targets import RequestPatch
@@ -157,12 +158,30 @@ class SwitchBody(Body):
     for_s: Annotated[float, Field(gt=0, le=31_536_000)] | None = None
 
 
+Rate = Annotated[float, Field(ge=1, le=1e12)]
+Dollars = Annotated[float, Field(ge=0, lt=1e12)]
+
+
+class LimitsBody(Body):
+    """Of a data key; what is left out is not limited. warn_share: of a budget."""
+
+    requests_per_min: Rate | None = None
+    tokens_per_min: Rate | None = None
+    budget_day_usd: Dollars | None = None
+    budget_month_usd: Dollars | None = None
+    warn_share: Annotated[float, Field(gt=0, le=1)] = 0.8
+
+    def limits(self) -> KeyLimits:
+        return KeyLimits(**self.model_dump())
+
+
 class KeyBody(Body):
     """role: None for a data key. routes: that the data key opens; empty means all."""
 
     name: Name
     role: Literal["viewer", "proposer", "approver", "admin"] | None = None
     routes: Annotated[list[Name], Field(max_length=1000)] = []
+    limits: LimitsBody | None = None
 
 
 class EvalSlice(Slice):

@@ -6,9 +6,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from harness.api.answers import Page, page, whole
-from harness.api.bodies import AuditSlice, KeyBody
+from harness.api.bodies import AuditSlice, KeyBody, LimitsBody
 from harness.api.endpoint import Maker, Piece, Who, endpoint
 from harness.control import keys, lookup, reports
+from harness.control.keys import KeyGlance
 from harness.control.reports import RouteStatus
 from harness.domain.access import ApiKey, Role
 from harness.domain.audit import AuditEvent
@@ -57,7 +58,7 @@ def list_policies(who: Who) -> Page[Policy]:
 
 
 @endpoint(router, "GET", "/keys")
-def list_keys(who: Who, piece: Piece) -> Page[ApiKey]:
+def list_keys(who: Who, piece: Piece) -> Page[KeyGlance]:
     """Revoked ones too. The keys themselves are not stored."""
     return page(keys.all_keys(who.ctx), limit=piece.limit, offset=piece.offset)
 
@@ -67,9 +68,21 @@ def create_key(who: Maker, body: KeyBody) -> NewKey:
     """A management key with a role, or without one a data key. Needs an admin."""
     role = Role[body.role.upper()] if body.role else None
     made, text = keys.create(
-        who.ctx, who.actor, body.name, secret=who.secret, role=role, routes=body.routes
+        who.ctx,
+        who.actor,
+        body.name,
+        secret=who.secret,
+        role=role,
+        routes=body.routes,
+        limits=body.limits.limits() if body.limits else None,
     )
     return NewKey(made, text)
+
+
+@endpoint(router, "PUT", "/keys/{key}/limits")
+def limit_key(who: Who, key: str, body: LimitsBody) -> ApiKey:
+    """Replace a data key's limits as a whole; what is left out is not limited."""
+    return keys.set_limits(who.ctx, who.actor, key, lambda _: body.limits())
 
 
 @endpoint(router, "DELETE", "/keys/{key}", status=204)

@@ -4,7 +4,7 @@ set of models. The tests hold every answer against it."""
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from datetime import datetime
+from datetime import date, datetime
 from enum import Enum, IntEnum
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -21,6 +21,7 @@ SCALARS: Mapping[object, Schema] = {
     float: {"type": ["number", "null"]},  # null: not finite
     str: {"type": "string"},
     datetime: {"type": "string", "format": "date-time"},
+    date: {"type": "string", "format": "date"},
     object: {},
     Any: {},
     types.NoneType: {"type": "null"},

@@ -1,14 +1,60 @@
 """`swapgate key`: data keys for clients, management keys with a role for people."""
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final, Literal
+
 import click
 
 from harness.cli import output, wording
 from harness.cli.session import Session, pass_session
 from harness.control import keys
+from harness.control.keys import KeyGlance
 from harness.control.present import plain
 from harness.domain.access import ApiKey, Role
+from harness.domain.key_limits import KeyLimits
 
 ROLES = [role.name.lower() for role in Role]
+NONE: Final = "none"
+Limit = float | Literal["none"] | None
+
+
+class LimitType(click.ParamType[Limit]):
+    """A number, or `none`."""
+
+    name = "limit"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Limit:
+        if value == NONE:
+            return NONE
+        try:
+            return float(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is neither a number nor `none`", param, ctx)
+
+
+LIMITS: Final = (
+    ("--requests-per-min", "requests_per_min", "N", "Requests per minute, over all routers."),
+    ("--tokens-per-min", "tokens_per_min", "N", "Tokens per minute, of input and output."),
+    ("--budget-day", "budget_day_usd", "USD", "US dollars per day (UTC)."),
+    ("--budget-month", "budget_month_usd", "USD", "US dollars per month (UTC)."),
+)
+
+
+def limit_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for flag, field, unit, words in reversed(LIMITS):
+        option = click.option(flag, field, type=LimitType(), metavar=unit, help=words)
+        command = option(command)
+    warn = click.option(
+        "--warn-at",
+        "warn_share",
+        type=click.FloatRange(0, 1, min_open=True),
+        metavar="SHARE",
+        help="Share of a budget from which on a warning is given. [default: 0.8]",
+    )
+    return warn(command)
 
 
 @click.group()
@@ -30,8 +76,15 @@ def key() -> None:
     metavar="ROUTE",
     help="A route that the data key opens; may be repeated. [default: all]",
 )
+@limit_options
 @pass_session
-def create(session: Session, name: str, role: str | None, routes: tuple[str, ...]) -> None:
+def create(
+    session: Session,
+    name: str,
+    role: str | None,
+    routes: tuple[str, ...],
+    **limits: Limit,
+) -> None:
     """Create a key and print it, this once."""
     if role and routes:
         raise click.UsageError("a management key has a role, not routes: leave --route out")
@@ -42,6 +95,7 @@ def create(session: Session, name: str, role: str | None, routes: tuple[str, ...
         secret=session.installation.secret,
         role=Role[role.upper()] if role else None,
         routes=routes,
+        limits=_changed(KeyLimits(), limits),
     )
     if session.json:
         output.document({"key": plain(made), "text": text})
@@ -59,7 +113,18 @@ def list_keys(session: Session) -> None:
         output.document(found)
         return
     output.table(
-        ["ID", "NAME", "KIND", "ENDS IN", "ROUTES", "CREATED", "REVOKED"],
+        [
+            "ID",
+            "NAME",
+            "KIND",
+            "ENDS IN",
+            "ROUTES",
+            "LIMITS",
+            "TODAY",
+            "THIS MONTH",
+            "CREATED",
+            "REVOKED",
+        ],
         [
             [
                 each.id,
@@ -67,6 +132,8 @@ def list_keys(session: Session) -> None:
                 _kind(each),
                 each.hint,
                 ", ".join(sorted(each.routes)) or "all",
+                _limits(each.limits),
+                *_spent(each),
                 wording.at(each.created_at),
                 wording.at(each.revoked_at),
             ]
@@ -74,6 +141,23 @@ def list_keys(session: Session) -> None:
         ],
         empty="no keys yet: `swapgate key create NAME` makes one",
     )
+
+
+@key.command("limits")
+@click.argument("key_id", metavar="ID")
+@limit_options
+@pass_session
+def change_limits(session: Session, key_id: str, **limits: Limit) -> None:
+    """Change a data key's limits; `none` lifts one. In force within two seconds."""
+    if all(limit is None for limit in limits.values()):
+        raise click.UsageError("nothing to change: give a limit, or `none` to lift one")
+    changed = keys.set_limits(
+        session.context, session.actor, key_id, lambda before: _changed(before, limits)
+    )
+    if session.json:
+        output.document(changed)
+    else:
+        click.echo(f"{key_id}: {_limits(changed.limits) or 'no limits'}")
 
 
 @key.command()
@@ -86,6 +170,31 @@ def revoke(session: Session, key_id: str) -> None:
         output.document({"revoked": key_id})
     else:
         click.echo(f"revoked {key_id}")
+
+
+def _changed(before: KeyLimits, limits: Mapping[str, Limit]) -> KeyLimits:
+    given = {name: limit for name, limit in limits.items() if limit is not None}
+    return replace(before, **{n: None if v == NONE else v for n, v in given.items()})  # type: ignore[arg-type]  # by name
+
+
+def _limits(limits: KeyLimits | None) -> str:
+    if limits is None:
+        return ""
+    words = (
+        (limits.requests_per_min, "{:.15g} requests/min"),
+        (limits.tokens_per_min, "{:.15g} tokens/min"),
+        (limits.budget_day_usd, "{:.2f} USD/day"),
+        (limits.budget_month_usd, "{:.2f} USD/month"),
+    )
+    return ", ".join(text.format(limit) for limit, text in words if limit is not None)
+
+
+def _spent(key: KeyGlance) -> tuple[str, str]:
+    """In US dollars, today and this month; a + for requests whose price is unknown."""
+    if key.role is not None:
+        return "", ""
+    more = "+" if key.spent.unpriced else ""
+    return f"{key.spent.day_usd:.2f}", f"{key.spent.month_usd:.2f}{more}"
 
 
 def _kind(key: ApiKey) -> str:

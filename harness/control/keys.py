@@ -1,8 +1,11 @@
 """Keys: data keys for clients of the router, management keys with a role. Shown once."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Final
 
 from harness.control.context import Context
+from harness.control.present import plain
 from harness.domain.access import (
     DATA_PREFIX,
     MANAGEMENT_PREFIX,
@@ -13,7 +16,18 @@ from harness.domain.access import (
     key_hash,
 )
 from harness.domain.errors import InputError, NotAllowed
+from harness.domain.key_limits import KeyLimits
+from harness.domain.spend import KeySpend, Spent, spent_of
 from harness.ports import Store
+
+NO_LIMITS: Final = "a management key has a role, not limits, which are the router's"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyGlance(ApiKey):
+    """A key with what it spent today and this month (UTC), as far as it is recorded."""
+
+    spent: Spent
 
 
 def create(
@@ -24,6 +38,7 @@ def create(
     secret: bytes,
     role: Role | None = None,
     routes: Iterable[str] = (),
+    limits: KeyLimits | None = None,
 ) -> tuple[ApiKey, str]:
     """A new key and its text, which is never shown again. role None: a data key."""
     actor.require(Role.ADMIN)
@@ -34,6 +49,9 @@ def create(
     granted = frozenset(routes)
     if role is not None and granted:
         raise InputError("a management key has a role, not routes: leave the routes out")
+    limits = limits and limits.some
+    if role is not None and limits:
+        raise InputError(f"{NO_LIMITS}: leave the limits out")
     text = f"{DATA_PREFIX if role is None else MANAGEMENT_PREFIX}{ctx.chance.secret()}"
     now = ctx.clock.now()
     key = ApiKey(
@@ -44,6 +62,7 @@ def create(
         role=role,
         routes=granted,
         created_at=now,
+        limits=limits,
     )
     with ctx.store.write() as tx:
         tx.keys.add(key)
@@ -56,6 +75,7 @@ def create(
                 "name": name,
                 "role": role.name.lower() if role else "data",
                 "routes": sorted(key.routes),
+                "limits": plain(limits),
             },
         )
     return key, text
@@ -72,9 +92,49 @@ def revoke(ctx: Context, actor: Actor, key: str) -> None:
         )
 
 
-def all_keys(ctx: Context) -> Sequence[ApiKey]:
+def set_limits(
+    ctx: Context,
+    actor: Actor,
+    key: str,
+    change: Callable[[KeyLimits], KeyLimits],
+) -> ApiKey:
+    """Limit a data key anew. change: from its limits as they are; none at all is KeyLimits().
+
+    What it spent stays counted. Routers follow within two seconds. Raises NotFound, InputError.
+    """
+    actor.require(Role.ADMIN)
+    with ctx.store.write() as tx:
+        found = next((each for each in tx.keys.list() if each.id == key), None)
+        if found is not None and found.role is not None:
+            raise InputError(NO_LIMITS)
+        before = found and found.limits
+        limits = change(before or KeyLimits()).some
+        changed = tx.keys.limit(key, limits)
+        tx.audit.append(
+            at=ctx.clock.now(),
+            actor=actor.name,
+            action="key.limits",
+            subject=f"key {key}",
+            details={"before": plain(before), "after": plain(limits)},
+        )
+    return changed
+
+
+def all_keys(ctx: Context) -> Sequence[KeyGlance]:
+    """Revoked ones too."""
+    today = ctx.clock.now().date()
     with ctx.store.read() as tx:
-        return tx.keys.list()
+        keys, rows = tx.keys.list(), tx.observations.spends(since=today.replace(day=1))
+    by_key: dict[str, list[KeySpend]] = {}
+    for row in rows:
+        by_key.setdefault(row.key, []).append(row)
+    return [
+        KeyGlance(
+            **{each.name: getattr(key, each.name) for each in fields(key)},
+            spent=spent_of(by_key.get(key.id, ()), today),
+        )
+        for key in keys
+    ]
 
 
 def authenticate(store: Store, text: str, *, secret: bytes) -> Actor:

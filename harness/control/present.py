@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from datetime import datetime
+from datetime import date
 from enum import Enum, IntEnum
 
 from harness.domain.evaluation import Judged
@@ -26,7 +26,7 @@ def plain(value: object) -> Plain:  # noqa: PLR0911 - one per kind of value
             return plain(value.value)
         case int() | float():
             return value
-        case datetime():
+        case date():  # and datetime, which is one
             return value.isoformat()
         case Mapping():
             return {str(key): plain(inner) for key, inner in value.items()}

@@ -7,6 +7,7 @@ from enum import IntEnum
 from hashlib import sha256
 
 from harness.domain.errors import NotAllowed
+from harness.domain.key_limits import KeyLimits
 
 DATA_PREFIX = "sk-sg-"
 MANAGEMENT_PREFIX = "sg-mgmt-"
@@ -45,7 +46,7 @@ class ApiKey:
     """A key as it is stored: never the secret itself. role None: a data key.
 
     hash: HMAC-SHA-256 of the key under the server's secret, hex. routes: empty means all.
-    hint: its last four characters, for people.
+    hint: its last four characters, for people. limits: of a data key, None for none.
     """
 
     id: str
@@ -56,6 +57,7 @@ class ApiKey:
     routes: frozenset[str]
     created_at: datetime
     revoked_at: datetime | None = None
+    limits: KeyLimits | None = None
 
 
 def key_hash(key: str, secret: bytes) -> str:

@@ -1,14 +1,19 @@
-"""Rate limits of a key: two token buckets, for requests and for tokens. Pure.
+"""Rate limits of a key: two leaky buckets, for requests and for tokens. Pure.
 
-Each worker has buckets of its own: it is given its part of the limit (`RateLimit.part`).
-Time is monotonic seconds, handed in.
+The state of a bucket is one number: the moment at which it is empty again. So processes can
+share it. Time is monotonic seconds, handed in.
+Source: the generic cell rate algorithm, ITU-T I.371, with a tolerance of one minute.
 """
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from harness.domain.errors import InputError
 
-MINUTE_S = 60.0
+MINUTE_S: Final = 60.0
+# Who comes back after exactly the time told must not be a rounding error too early.
+_ROUNDING_S: Final = 1e-7
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,33 +31,18 @@ class RateLimit:
             ("requests_per_min", self.requests_per_min),
             ("tokens_per_min", self.tokens_per_min),
         ):
-            if value is not None and not value > 0:
-                raise InputError(f"{name} is above 0, or absent for no limit; not {value}")
-
-    def part(self, workers: int) -> "RateLimit":
-        """One worker's part of the limit."""
-        return RateLimit(
-            self.requests_per_min and self.requests_per_min / workers,
-            self.tokens_per_min and self.tokens_per_min / workers,
-        )
+            if value is not None and not 1 <= value < math.inf:
+                raise InputError(f"{name} is 1 or more, or absent for no limit; not {value}")
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
-    """used: of the minute's worth, 0 when full. at: monotonic seconds of the last look."""
+class RateState(NamedTuple):
+    """Monotonic seconds at which each bucket is empty; in the past for one that is."""
 
-    used: float = 0.0
-    at: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class RateState:
-    requests: Level = Level()
-    tokens: Level = Level()
+    requests_until: float = 0.0
+    tokens_until: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class RateDecision:
+class RateDecision(NamedTuple):
     """state: to keep, whatever was decided. retry_after_s: 0 when allowed. reason: in words."""
 
     state: RateState
@@ -61,16 +51,25 @@ class RateDecision:
     reason: str = ""
 
 
+class Standing(NamedTuple):
+    """How one limit stands. kind: requests or tokens. reset_s: until all of it is free."""
+
+    kind: str
+    per_minute: float
+    remaining: float
+    reset_s: float
+
+
 def admit(state: RateState, limit: RateLimit, tokens: float, now: float) -> RateDecision:
     """May a request with about so many tokens go? It takes from both buckets, or from none.
 
-    A request larger than a whole minute's worth goes when its bucket is full, and the debt is
+    A request larger than a whole minute's worth goes when its bucket is empty, and the debt is
     waited off by those after it: otherwise it could never go.
     """
-    requests = _drained(state.requests, limit.requests_per_min, now)
-    used = _drained(state.tokens, limit.tokens_per_min, now)
-    for_requests = _wait_s(requests, limit.requests_per_min, 1.0)
-    for_tokens = _wait_s(used, limit.tokens_per_min, tokens)
+    cost_s = _seconds(limit.requests_per_min, 1.0)
+    tokens_s = _seconds(limit.tokens_per_min, tokens)
+    for_requests = _wait_s(state.requests_until, limit.requests_per_min, cost_s, now)
+    for_tokens = _wait_s(state.tokens_until, limit.tokens_per_min, tokens_s, now)
     wait_s = max(for_requests, for_tokens)
     if wait_s > 0:
         per_minute, what = (
@@ -78,10 +77,10 @@ def admit(state: RateState, limit: RateLimit, tokens: float, now: float) -> Rate
             if for_requests >= for_tokens
             else (limit.tokens_per_min, "tokens")
         )
-        reason = f"this key's limit of {per_minute:g} {what} per minute is used up"
-        return RateDecision(RateState(requests, used), False, wait_s, reason)  # noqa: FBT003
+        reason = f"this key's limit of {per_minute:.15g} {what} per minute is used up"
+        return RateDecision(state, allowed=False, retry_after_s=wait_s, reason=reason)
     taken = RateState(
-        replace(requests, used=requests.used + 1.0), replace(used, used=used.used + tokens)
+        max(state.requests_until, now) + cost_s, max(state.tokens_until, now) + tokens_s
     )
     return RateDecision(taken, allowed=True)
 
@@ -90,26 +89,36 @@ def settle(
     state: RateState, limit: RateLimit, *, estimated: float, actual: float, now: float
 ) -> RateState:
     """The state once a request's tokens are known. estimated: what `admit` was told."""
-    tokens = _drained(state.tokens, limit.tokens_per_min, now)
-    return replace(
-        state, tokens=replace(tokens, used=max(0.0, tokens.used + actual - estimated))
+    more_s = _seconds(limit.tokens_per_min, actual - estimated)
+    until = max(now, max(state.tokens_until, now) + more_s)
+    return state._replace(tokens_until=until)
+
+
+def standings(state: RateState, limit: RateLimit, now: float) -> tuple[Standing, ...]:
+    """How each limit that there is stands now."""
+    return tuple(
+        Standing(
+            kind,
+            per_minute,
+            max(0.0, per_minute * (1 - max(0.0, until - now) / MINUTE_S)),
+            max(0.0, until - now),
+        )
+        for kind, per_minute, until in (
+            ("requests", limit.requests_per_min, state.requests_until),
+            ("tokens", limit.tokens_per_min, state.tokens_until),
+        )
+        if per_minute is not None
     )
 
 
-def _drained(level: Level, per_minute: float | None, now: float) -> Level:
-    if per_minute is None:
-        return Level(0.0, now)
-    if now <= level.at:
-        return level
-    return Level(max(0.0, level.used - (now - level.at) * per_minute / MINUTE_S), now)
+def _seconds(per_minute: float | None, amount: float) -> float:
+    """How long the bucket takes to lose the amount."""
+    return 0.0 if per_minute is None else amount * MINUTE_S / per_minute
 
 
-def _wait_s(level: Level, per_minute: float | None, amount: float) -> float:
-    """0 when the amount may be taken now."""
+def _wait_s(until: float, per_minute: float | None, cost_s: float, now: float) -> float:
+    """0 when so much may be added now."""
     if per_minute is None:
         return 0.0
-    room = max(0.0, per_minute - amount)
-    # Who comes back after exactly the time told must not be a rounding error too early.
-    if level.used <= room + 1e-9 * per_minute:
-        return 0.0
-    return (level.used - room) * MINUTE_S / per_minute
+    wait_s = until - now - max(0.0, MINUTE_S - cost_s)
+    return wait_s if wait_s > _ROUNDING_S else 0.0

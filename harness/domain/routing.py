@@ -12,6 +12,7 @@ from typing import Any, Self, assert_never
 
 from harness.domain.errors import IllegalTransition, ProofRefused
 from harness.domain.evaluation import Passed, SuiteRole
+from harness.domain.key_limits import KeyLimits
 from harness.domain.observation import DEFAULT_UNIT_RULE, UnitRule
 from harness.domain.switches import Switch
 from harness.domain.targets import Provider, Target
@@ -302,11 +303,15 @@ def _canary_of(route: Route, rollout: str) -> Canary:
 
 @dataclass(frozen=True, slots=True)
 class KeyGrant:
-    """A data key as the router knows it. hash: HMAC-SHA-256 hex. routes: empty means all."""
+    """A data key as the router knows it. hash: HMAC-SHA-256 hex. routes: empty means all.
+
+    limits: None when there are none, so that such a key costs one look.
+    """
 
     id: str
     hash: str
     routes: frozenset[str] = frozenset()
+    limits: KeyLimits | None = None
 
 
 @dataclass(frozen=True)

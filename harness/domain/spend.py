@@ -5,6 +5,7 @@ overrun by what its requests in flight cost.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from enum import IntEnum
@@ -32,6 +33,18 @@ class SpendBudget:
 
 
 @dataclass(frozen=True, slots=True)
+class KeySpend:
+    """What requests of one key cost on one day. unpriced: those whose cost nobody knows."""
+
+    key: str
+    day: date
+    requests: int
+    tokens: int
+    cost_usd: float
+    unpriced: int
+
+
+@dataclass(frozen=True, slots=True)
 class Spent:
     """What a key spent on `day` and in that day's month.
 
@@ -54,11 +67,15 @@ class SpendLevel(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class SpendDecision:
-    """reason: in words, empty when fine. until: the day on which the budget starts anew."""
+    """reason: in words, empty when fine. until: the day on which the budget starts anew.
+
+    share: of that budget, 1 for all of it; 0 when fine.
+    """
 
     level: SpendLevel
     reason: str = ""
     until: date | None = None
+    share: float = 0.0
 
     @property
     def allowed(self) -> bool:
@@ -72,6 +89,20 @@ def as_of(spent: Spent, today: date) -> Spent:
     if (today.year, today.month) == (spent.day.year, spent.day.month):
         return replace(spent, day=today, day_usd=0.0)
     return Spent(today)
+
+
+def spent_of(rows: Iterable[KeySpend], today: date) -> Spent:
+    """One key's rows, as of today."""
+    spent = Spent(today)
+    for row in rows:
+        if (row.day.year, row.day.month) == (today.year, today.month):
+            spent = Spent(
+                today,
+                spent.day_usd + (row.cost_usd if row.day == today else 0.0),
+                spent.month_usd + row.cost_usd,
+                spent.unpriced + row.unpriced,
+            )
+    return spent
 
 
 def spent_after(spent: Spent, cost_usd: float | None, today: date) -> Spent:
@@ -108,4 +139,5 @@ def _judged(
         f"this key spent {spent_usd:.2f} of its {budget_usd:.2f} US dollars per {period}; "
         f"the budget starts anew on {until.isoformat()} (UTC)"
     )
-    return SpendDecision(level, reason, until)
+    share = spent_usd / budget_usd if budget_usd else 1.0
+    return SpendDecision(level, reason, until, share)

@@ -21,6 +21,7 @@ from harness.domain.evaluation import RunState, Sample, Verdict
 from harness.domain.observation import Block, Traffic
 from harness.domain.proposal import Phase, Proposal
 from harness.domain.routing import Change, CreateRoute, KeyGrant, Restore
+from harness.domain.spend import KeySpend
 from harness.domain.switches import Source, Switch
 from harness.ports import Waiver
 from harness.store.tables.base import storable
@@ -36,6 +37,9 @@ TRAFFIC_SUMS: Final = (
     "output_tokens",
     "cost_usd",
 )
+
+SPEND_KEY: Final = ("key", "day")
+SPEND_SUMS: Final = ("requests", "tokens", "cost_usd", "unpriced")
 
 
 def checked_sample(sample: Sample) -> Sample:
@@ -89,6 +93,18 @@ def check_traffic(traffic: Traffic) -> None:
         cost_usd=traffic.cost_usd,
         **{name: getattr(traffic, name) for name in counts},
     )
+
+
+def check_spend(spend: KeySpend) -> None:
+    """Raises InputError for a negative or infinite figure."""
+    _check_amounts(
+        f"what key {spend.key} spent on {spend.day.isoformat()}",
+        **{name: getattr(spend, name) for name in SPEND_SUMS},
+    )
+
+
+def no_such_key(key: str) -> NotFound:
+    return NotFound(f"there is no key {key}; `swapgate key list` shows them")
 
 
 def check_waiver(waiver: Waiver) -> None:
@@ -162,7 +178,7 @@ def _check_amounts(where: str, **figures: float | None) -> None:
 def grants(keys: Iterable[ApiKey]) -> tuple[KeyGrant, ...]:
     """The data keys that open the router: those that nobody has revoked."""
     return tuple(
-        KeyGrant(key.id, key.hash, key.routes)
+        KeyGrant(key.id, key.hash, key.routes, key.limits and key.limits.some)
         for key in keys
         if key.role is None and key.revoked_at is None
     )

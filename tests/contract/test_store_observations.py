@@ -1,13 +1,15 @@
 """Blocks, traffic and the audit log in every store, through the port."""
 
+import math
 from dataclasses import replace
-from datetime import timedelta, timezone
+from datetime import date, timedelta, timezone
 from typing import Any
 
 import pytest
 
 from harness.domain.audit import GENESIS
 from harness.domain.errors import InputError
+from harness.domain.spend import KeySpend
 from harness.ports import Store
 from tests.contract.builders import BLOCK, NOW, ROUTE, TRAFFIC
 
@@ -96,6 +98,29 @@ def test_traffic_comes_oldest_first_by_time_and_route(store: Store) -> None:
 def test_traffic_with_an_impossible_figure_is_refused(store: Store) -> None:
     with store.write() as tx, pytest.raises(InputError, match="requests"):
         tx.observations.append([], [replace(TRAFFIC, requests=-1)])
+
+
+def test_what_a_key_spent_on_a_day_adds_up(store: Store) -> None:
+    day = date(2026, 3, 1)
+    first = KeySpend("k_1", day, 2, 300, 0.25, 1)
+    before = replace(first, day=day - timedelta(days=1))
+    with store.write() as tx:
+        tx.observations.append([], [], [first, replace(first, key="k_0"), before])
+        tx.observations.append([], [], [replace(first, requests=1, cost_usd=0.5, unpriced=0)])
+
+    with store.read() as tx:
+        assert list(tx.observations.spends(since=day)) == [
+            replace(first, key="k_0"),
+            KeySpend("k_1", day, 3, 600, 0.75, 1),
+        ]
+        assert before in tx.observations.spends(since=before.day)
+
+
+@pytest.mark.parametrize("bad", [{"cost_usd": math.nan}, {"tokens": -1}])
+def test_impossible_spend_is_refused(store: Store, bad: dict[str, Any]) -> None:
+    spend = replace(KeySpend("k_1", date(2026, 3, 1), 1, 1, 1.0, 0), **bad)
+    with store.write() as tx, pytest.raises(InputError, match="key k_1 spent"):
+        tx.observations.append([], [], [spend])
 
 
 def append(store: Store, action: str, **details: object) -> None:

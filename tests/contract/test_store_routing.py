@@ -15,6 +15,7 @@ from harness.domain.errors import (
     RevisionConflict,
 )
 from harness.domain.evaluation import Passed
+from harness.domain.key_limits import KeyLimits
 from harness.domain.routing import (
     Abort,
     Canary,
@@ -297,6 +298,27 @@ def test_the_etag_changes_with_all_that_is_served_and_with_nothing_else(store: S
         tx.routing.add_target(OLD)
         tx.audit.append(at=NOW, actor="a", action="b", subject="c", details={})
     assert not changed()
+
+
+def test_a_keys_limits_are_kept_changed_and_served(store: Store) -> None:
+    limits = KeyLimits(requests_per_min=60, budget_month_usd=20.5, warn_share=0.5)
+    with store.write() as tx:
+        create_route(tx)
+        tx.keys.add(replace(KEY, limits=limits))
+        with pytest.raises(NotFound, match="k_unknown"):
+            tx.keys.limit("k_unknown", limits)
+    assert [grant.limits for grant in store.snapshot().keys] == [limits]
+
+    before = store.etag()
+    with store.write() as tx:
+        assert tx.keys.limit(KEY.id, KeyLimits(tokens_per_min=5)).limits == KeyLimits(None, 5)
+    assert store.etag() != before
+    with store.write() as tx:
+        tx.keys.limit(KEY.id, KeyLimits())
+
+    assert [grant.limits for grant in store.snapshot().keys] == [None]
+    with store.read() as tx:
+        assert [key.limits for key in tx.keys.list()] == [KeyLimits()]
 
 
 def test_a_key_is_found_by_its_hash_also_when_it_is_revoked(store: Store) -> None:

@@ -53,6 +53,7 @@ WRITES = {
     "POST /routes": ({"name": "mail", "incumbent": "sim/base"}, "admin"),
     "POST /keys": ({"name": "carl"}, "admin"),
     "DELETE /keys/{key}": (None, "admin"),
+    "PUT /keys/{key}/limits": ({"requests_per_min": 60}, "admin"),
 }
 
 

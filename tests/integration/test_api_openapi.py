@@ -42,6 +42,7 @@ PATHS = {
     "/api/v1/policies": "get",
     "/api/v1/keys": "get post",
     "/api/v1/keys/{key}": "delete",
+    "/api/v1/keys/{key}/limits": "put",
     "/api/v1/audit": "get",
     "/api/v1/audit/verify": "get",
 }

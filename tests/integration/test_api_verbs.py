@@ -195,6 +195,30 @@ def test_a_key_is_shown_once_works_and_is_revoked(door: Door) -> None:
     assert error_of(door.send("DELETE", "/keys/key_none"), 404)["type"] == "NotFound"
 
 
+def test_a_keys_limits_are_replaced_as_a_whole(door: Door) -> None:
+    limits = {"requests_per_min": 60, "budget_day_usd": 2}
+    made = door.post("/keys", {"name": "app", "limits": limits})
+    name = made["key"]["id"]
+    assert made["key"]["limits"]["budget_day_usd"] == 2
+
+    changed = door.send("PUT", f"/keys/{name}/limits", json={"tokens_per_min": 900}).json()
+    assert (changed["limits"]["tokens_per_min"], changed["limits"]["budget_day_usd"]) == (
+        900,
+        None,
+    )
+    assert door.send("PUT", f"/keys/{name}/limits", json={}).json()["limits"] is None
+    [listed] = [key for key in door.get("/keys")["items"] if key["id"] == name]
+    assert listed["spent"]["day_usd"] == 0
+
+    viewer = door.post("/keys", {"name": "vic", "role": "viewer"})["key"]["id"]
+    refused = door.send("PUT", f"/keys/{viewer}/limits", json=limits)
+    assert error_of(refused, 422)["type"] == "InputError"
+    none = door.send("PUT", "/keys/key_none/limits", json=limits)
+    assert error_of(none, 404)["type"] == "NotFound"
+    below = door.send("PUT", f"/keys/{name}/limits", json={"requests_per_min": 0})
+    assert below.status_code == 422
+
+
 def test_a_data_key_has_routes_and_opens_nothing_here(door: Door) -> None:
     made = door.post("/keys", {"name": "app", "routes": ["chat"]})
     assert made["text"].startswith("sk-sg-")

@@ -90,14 +90,15 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     ask("proposal", "cancel", fourth["proposal"]["id"])  # type: ignore[index]
     promoted(cli)
     ask("route", "rollback", "chat2", "--reason", "a rehearsal")
-    key = ask("key", "create", "carol", "--role", "viewer")
+    key = ask("key", "create", "carol")
     ask("key", "list")
-    ask("key", "revoke", key["key"]["id"])  # type: ignore[index]
+    for verb in (("limits", "--budget-day", "5"), ("revoke",)):
+        ask("key", *verb, key["key"]["id"])  # type: ignore[index]
     switch = ask("switch", "throw", "provider:sim", "--for", "2h", "--reason", "a drill")
     ask("switch", "list")
     ask("switch", "lift", switch["id"])  # type: ignore[index]
-    ask("audit", "tail")
-    ask("audit", "verify")
+    for verb in ("tail", "verify"):
+        ask("audit", verb)
     ask("gate", "decide", "pairs.csv")
     ask("canary", "decide", "blocks.csv")
 
@@ -350,6 +351,35 @@ def test_the_proposer_cannot_approve(cli: CommandLine) -> None:
 
     assert "ask another approver" in cli.error("proposal", "approve", proposal, exits=7)
     assert "approved by ben" in cli.text("proposal", "approve", proposal, "--as", "ben")
+
+
+def test_a_keys_limits_are_set_changed_one_by_one_and_listed(cli: CommandLine) -> None:
+    cli.run("key", "create", "web", "--requests-per-min", "60", "--budget-month", "20.5")
+    (key,) = (each for each in cli.json("key", "list") if each["name"] == "web")
+
+    assert "60 requests/min, 20.50 USD/month" in cli.text("key", "list")
+    changed = cli.text(
+        "key", "limits", key["id"], "--requests-per-min", "none", "--tokens-per-min", "9000"
+    )
+    assert changed == f"{key['id']}: 9000 tokens/min, 20.50 USD/month\n"
+
+    (key,) = (each for each in cli.json("key", "list") if each["name"] == "web")
+    assert key["limits"] == {
+        "requests_per_min": None,
+        "tokens_per_min": 9000.0,
+        "budget_day_usd": None,
+        "budget_month_usd": 20.5,
+        "warn_share": 0.8,
+    }
+    assert key["spent"]["month_usd"] == 0
+    lift = ("--tokens-per-min", "none", "--budget-month", "none")
+    assert cli.text("key", "limits", key["id"], *lift) == f"{key['id']}: no limits\n"
+
+    cli.run("key", "limits", key["id"], exits=2)
+    cli.run("key", "limits", key["id"], "--budget-day", "-1", exits=2)
+    cli.run("key", "limits", key["id"], "--budget-day", "much", exits=2)
+    cli.run("key", "limits", "key_none", "--budget-day", "1", exits=1)
+    cli.run("key", "create", "eve", "--role", "viewer", "--budget-day", "1", exits=2)
 
 
 def test_a_key_is_printed_once_and_revoked(cli: CommandLine) -> None:

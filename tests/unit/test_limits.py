@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.errors import InputError
-from harness.domain.limits import RateLimit, RateState, admit, settle
+from harness.domain.limits import RateLimit, RateState, admit, settle, standings
 
 START = RateState()
 steps = st.lists(st.tuples(st.floats(0, 30), st.floats(0, 50)), max_size=60)
@@ -45,24 +45,34 @@ def test_a_request_that_one_limit_refuses_takes_nothing_of_the_other() -> None:
     assert admit(refused.state, limit, 20, 0.0).allowed
 
 
-@pytest.mark.parametrize("workers", [1, 4])
-def test_a_request_larger_than_the_limit_goes_alone_and_its_debt_is_waited_off(
-    workers: int,
-) -> None:
-    limit = RateLimit(tokens_per_min=400).part(workers)
+def test_a_limit_that_was_lifted_holds_nothing_back() -> None:
+    owed = admit(START, RateLimit(tokens_per_min=1), 1000, 0.0).state
+
+    assert not admit(owed, RateLimit(60, 1), 0, 1.0).allowed
+    assert admit(owed, RateLimit(60), 0, 1.0).allowed
+
+
+def test_a_request_larger_than_the_limit_goes_alone_and_its_debt_is_waited_off() -> None:
+    limit = RateLimit(tokens_per_min=400)
     first = admit(START, limit, 1000, 0.0)
     second = admit(first.state, limit, 1000, 1.0)
 
     assert first.allowed
     assert not second.allowed
-    assert 1.0 + second.retry_after_s == pytest.approx(150.0 * workers)
+    assert 1.0 + second.retry_after_s == pytest.approx(150.0)
     assert admit(second.state, limit, 1000, 1.0 + second.retry_after_s).allowed
 
 
-def test_a_worker_gets_its_part_of_what_is_limited() -> None:
-    assert RateLimit(60).part(4) == RateLimit(15)
-    assert RateLimit(tokens_per_min=100).part(2) == RateLimit(None, 50)
-    assert admit(START, RateLimit(1).part(4), 0, 0.0).allowed
+def test_how_each_limit_stands_can_be_told() -> None:
+    limit = RateLimit(60, 1000)
+    state = admit(START, limit, 250, 100.0).state
+
+    requests, tokens = standings(state, limit, 100.0)
+    assert (requests.kind, requests.per_minute) == ("requests", 60)
+    assert (requests.remaining, requests.reset_s) == pytest.approx((59, 1))
+    assert (tokens.remaining, tokens.reset_s) == pytest.approx((750, 15))
+    assert standings(state, RateLimit(), 100.0) == ()
+    assert [each.remaining for each in standings(state, limit, 200.0)] == [60, 1000]
 
 
 def test_tokens_are_settled_by_what_was_used() -> None:
@@ -74,7 +84,7 @@ def test_tokens_are_settled_by_what_was_used() -> None:
     assert admit(less, limit, 90, 0.0).allowed
     assert not admit(less, limit, 91, 0.0).allowed
     assert admit(more, limit, 100, 0.0).retry_after_s == pytest.approx(96.0)
-    assert settle(START, limit, estimated=50, actual=0, now=5.0).tokens.used == 0.0
+    assert settle(START, limit, estimated=50, actual=0, now=5.0).tokens_until == 5.0
 
 
 @given(steps, st.floats(1, 100), st.floats(1, 100))
@@ -118,11 +128,11 @@ def test_a_clock_that_goes_back_gives_nothing() -> None:
     state = admit(START, limit, 0, 50.0).state
 
     assert not admit(state, limit, 0, 40.0).allowed
-    assert admit(state, limit, 0, 40.0).state.requests.at == 50.0
+    assert admit(state, limit, 0, 40.0).state == state
 
 
 @pytest.mark.parametrize("field", ["requests_per_min", "tokens_per_min"])
-@pytest.mark.parametrize("value", [0, -1, math.nan])
+@pytest.mark.parametrize("value", [0, 0.5, -1, math.nan, math.inf])
 def test_a_limit_that_lets_nothing_through_is_refused(field: str, value: float) -> None:
     with pytest.raises(InputError, match=field):
         RateLimit(**{field: value})

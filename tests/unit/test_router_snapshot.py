@@ -13,6 +13,7 @@ from harness.domain.access import key_hash
 from harness.domain.capabilities import Capabilities
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.evaluation import SuiteRole
+from harness.domain.key_limits import KeyLimits
 from harness.domain.observation import UnitRule
 from harness.domain.policy import Unit
 from harness.domain.routing import (
@@ -69,6 +70,8 @@ providers = st.builds(
         max_size=2,
     ),
 )  # fmt: skip
+rates, dollars = st.none() | st.floats(1, 1e6), st.none() | floats
+limits = st.builds(KeyLimits, rates, rates, dollars, dollars, st.floats(0.01, 1))
 snapshots = st.builds(
     Snapshot,
     st.builds(
@@ -78,7 +81,9 @@ snapshots = st.builds(
         st.lists(targets, max_size=3).map(lambda all_: {each.id: each for each in all_}),
     ),
     st.lists(providers, max_size=2).map(lambda all_: {each.name: each for each in all_}),
-    st.lists(st.builds(KeyGrant, text, text, st.frozensets(text)), max_size=2).map(tuple),
+    st.lists(
+        st.builds(KeyGrant, text, text, st.frozensets(text), st.none() | limits), max_size=2
+    ).map(tuple),
     text,
 )
 
@@ -126,6 +131,17 @@ def test_a_damaged_file_is_never_served(
     except SnapshotInvalid:
         return
     assert found == whole
+
+
+def test_a_file_of_an_older_version_has_keys_without_limits() -> None:
+    whole = snapshot(URL)
+    data = snapshot_file.to_json(whole)
+    keys = data["keys"]
+    assert isinstance(keys, list)
+    for key in keys:
+        del key["limits"]
+
+    assert snapshot_file.from_json(data) == whole
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"format":2}', b'{"format":1}'])

@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.errors import InputError
-from harness.domain.spend import SpendBudget, SpendLevel, Spent, as_of, judge, spent_after
+from harness.domain.spend import (
+    KeySpend,
+    SpendBudget,
+    SpendLevel,
+    Spent,
+    as_of,
+    judge,
+    spent_after,
+    spent_of,
+)
 
 DAY = date(2026, 3, 31)
 FINE, WARNING, STOPPED = SpendLevel
@@ -100,6 +109,25 @@ def test_the_sums_are_those_of_the_last_day_and_its_month(
     assert spent.month_usd == pytest.approx(sum(cost for cost in month if cost))
     assert spent.unpriced == month.count(None)
     assert spent.day_usd <= spent.month_usd + 1e-9
+
+
+def test_the_share_of_the_budget_is_told() -> None:
+    budget = SpendBudget(day_usd=10, month_usd=100)
+
+    assert judge(budget, Spent(DAY, 8.3, 20), DAY).share == pytest.approx(0.83)
+    assert judge(budget, Spent(DAY, 1, 20), DAY).share == 0
+    assert judge(SpendBudget(day_usd=0), Spent(DAY), DAY).share == 1
+
+
+def test_rows_of_a_key_become_what_it_spent_today_and_this_month() -> None:
+    rows = [
+        KeySpend("k", date(2026, 2, 28), 9, 9, 9.0, 9),
+        KeySpend("k", date(2026, 3, 1), 2, 30, 5.0, 1),
+        KeySpend("k", DAY, 1, 10, 2.0, 1),
+    ]
+
+    assert spent_of(rows, DAY) == Spent(DAY, 2.0, 7.0, 2)
+    assert spent_of([], DAY) == Spent(DAY)
 
 
 @given(amounts, amounts, amounts, st.floats(0.01, 1))

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import date, datetime
 
 from harness.domain.access import ApiKey
 from harness.domain.audit import GENESIS, AuditEvent, first_break
-from harness.domain.errors import Conflict, NotFound
+from harness.domain.errors import Conflict
+from harness.domain.key_limits import KeyLimits
 from harness.domain.observation import Block, Traffic
+from harness.domain.spend import KeySpend
 from harness.store import rules
 from harness.store.audit import chained
 from harness.store.memory.state import Unit
@@ -17,11 +19,18 @@ class MemoryObservations:
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
-    def append(self, blocks: Iterable[Block], traffic: Iterable[Traffic]) -> None:
+    def append(
+        self,
+        blocks: Iterable[Block],
+        traffic: Iterable[Traffic],
+        spends: Iterable[KeySpend] = (),
+    ) -> None:
         for block in blocks:
             self._append_block(block)
         for minute in traffic:
             self._add_traffic(minute)
+        for spend in spends:
+            self._add_spend(spend)
 
     def _append_block(self, new: Block) -> None:
         rules.check_block(new)
@@ -44,6 +53,15 @@ class MemoryObservations:
         sums = {n: getattr(known, n) + getattr(more, n) for n in rules.TRAFFIC_SUMS}
         stored[key] = replace(known, **sums, latency_ms=latency)
 
+    def _add_spend(self, more: KeySpend) -> None:
+        rules.check_spend(more)
+        stored = self._unit.writing.spends
+        known = stored.get((more.key, more.day))
+        if known is not None:
+            sums = {n: getattr(known, n) + getattr(more, n) for n in rules.SPEND_SUMS}
+            more = replace(more, **sums)
+        stored[more.key, more.day] = more
+
     def blocks(self, rollout: str) -> Sequence[Block]:
         return self._unit.state.blocks.get(rollout, ())
 
@@ -53,6 +71,10 @@ class MemoryObservations:
         return sorted(
             found, key=lambda t: (t.minute, *(getattr(t, name) for name in rules.TRAFFIC_KEY))
         )
+
+    def spends(self, *, since: date) -> Sequence[KeySpend]:
+        found = sorted(self._unit.state.spends.items())
+        return [spend for (_, day), spend in found if day >= since]
 
 
 class MemoryAuditLog:
@@ -116,7 +138,15 @@ class MemoryApiKeys:
     def revoke(self, key: str, now: datetime) -> None:
         state = self._unit.writing
         if key not in state.keys:
-            raise NotFound(f"there is no key {key}; `swapgate key list` shows them")
+            raise rules.no_such_key(key)
         if state.keys[key].revoked_at is None:
             state.keys[key] = replace(state.keys[key], revoked_at=now)
             state.serving_changes += 1
+
+    def limit(self, key: str, limits: KeyLimits | None) -> ApiKey:
+        state = self._unit.writing
+        if key not in state.keys:
+            raise rules.no_such_key(key)
+        state.keys[key] = replace(state.keys[key], limits=limits)
+        state.serving_changes += 1
+        return state.keys[key]

@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Collection
 from copy import copy
 from dataclasses import dataclass, field, fields
-from datetime import datetime
+from datetime import date, datetime
 from typing import Self
 
 from harness.domain.access import ApiKey
@@ -14,6 +14,7 @@ from harness.domain.evaluation import EvalRun, Sample, SuitePin, Verdict
 from harness.domain.observation import Block, Traffic
 from harness.domain.proposal import Proposal
 from harness.domain.rollout import Rollout
+from harness.domain.spend import KeySpend
 from harness.domain.targets import Provider, Target
 from harness.ports import RouteRecord, SwitchRecord, Waiver
 
@@ -41,6 +42,7 @@ class State:
     rollouts: dict[str, Rollout] = field(default_factory=dict)
     blocks: dict[str, tuple[Block, ...]] = field(default_factory=dict)
     traffic: dict[tuple[object, ...], Traffic] = field(default_factory=dict)
+    spends: dict[tuple[str, date], KeySpend] = field(default_factory=dict)
     events: tuple[AuditEvent, ...] = ()
     keys: dict[str, ApiKey] = field(default_factory=dict)
     switches: dict[str, SwitchRecord] = field(default_factory=dict)

@@ -1,8 +1,12 @@
-"""Blocks, traffic, audit events and API keys."""
+"""Blocks, traffic, spend, audit events and API keys."""
+
+from dataclasses import asdict
 
 from harness.domain.access import ApiKey, Role
 from harness.domain.audit import AuditEvent
+from harness.domain.key_limits import KeyLimits
 from harness.domain.observation import Block, Traffic
+from harness.domain.spend import KeySpend
 from harness.store.rows import Row, Values
 
 
@@ -27,6 +31,14 @@ def traffic(row: Row) -> Traffic:
     return Traffic(**(row._asdict() | {"latency_ms": latency}))
 
 
+def of_spend(spend: KeySpend) -> Values:
+    return {name: getattr(spend, name) for name in spend.__dataclass_fields__}
+
+
+def spend(row: Row) -> KeySpend:
+    return KeySpend(**row._asdict())
+
+
 def of_event(event: AuditEvent) -> Values:
     return {name: getattr(event, name) for name in event.__dataclass_fields__}
 
@@ -45,7 +57,12 @@ def of_key(key: ApiKey) -> Values:
         "routes": sorted(key.routes),
         "created_at": key.created_at,
         "revoked_at": key.revoked_at,
+        "limits": of_limits(key.limits),
     }
+
+
+def of_limits(limits: KeyLimits | None) -> dict[str, object] | None:
+    return asdict(limits) if limits else None
 
 
 def key(row: Row) -> ApiKey:
@@ -58,4 +75,5 @@ def key(row: Row) -> ApiKey:
         routes=frozenset(row.routes),
         created_at=row.created_at,
         revoked_at=row.revoked_at,
+        limits=KeyLimits(**row.limits) if row.limits else None,
     )

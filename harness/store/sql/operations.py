@@ -1,20 +1,31 @@
 """Observations, providers and API keys."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 
 import sqlalchemy as sa
 
 from harness.domain.access import ApiKey
-from harness.domain.errors import Conflict, NotFound
+from harness.domain.errors import Conflict
+from harness.domain.key_limits import KeyLimits
 from harness.domain.observation import Block, Traffic
+from harness.domain.spend import KeySpend
 from harness.domain.targets import Provider
 from harness.store.rows import Values
 from harness.store.rows import operations as rows
 from harness.store.rows import routing as provider_rows
-from harness.store.rules import TRAFFIC_KEY, TRAFFIC_SUMS, check_block, check_traffic
+from harness.store.rules import (
+    SPEND_KEY,
+    SPEND_SUMS,
+    TRAFFIC_KEY,
+    TRAFFIC_SUMS,
+    check_block,
+    check_spend,
+    check_traffic,
+    no_such_key,
+)
 from harness.store.sql.unit import Unit
-from harness.store.tables.operations import api_key, block, traffic
+from harness.store.tables.operations import api_key, block, key_spend, traffic
 from harness.store.tables.routing import provider
 
 BLOCKS = sa.select(block).where(block.c.rollout == sa.bindparam("of")).order_by(block.c.number)
@@ -30,6 +41,19 @@ ADD_TRAFFIC = (
         | {"latency_ms": sa.bindparam("histogram", type_=traffic.c.latency_ms.type)}
     )
 )
+IS_SAME_SPEND = sa.and_(
+    *(key_spend.c[name] == sa.bindparam(f"key_{name}") for name in SPEND_KEY)
+)
+ADD_SPEND = (
+    sa.update(key_spend)
+    .where(IS_SAME_SPEND)
+    .values({name: key_spend.c[name] + sa.bindparam(f"more_{name}") for name in SPEND_SUMS})
+)
+SPENDS = (
+    sa.select(key_spend)
+    .where(key_spend.c.day >= sa.bindparam("since"))
+    .order_by(key_spend.c.key, key_spend.c.day)
+)
 OLDEST_TRAFFIC = sa.select(traffic).order_by(traffic.c.minute, *traffic.primary_key.columns)
 PROVIDERS = sa.select(provider).order_by(provider.c.name)
 KEYS = sa.select(api_key).order_by(api_key.c.created_at, api_key.c.id)
@@ -39,17 +63,30 @@ REVOKE = (
     .values(revoked_at=sa.bindparam("now"))
 )
 
+LIMIT = (
+    sa.update(api_key)
+    .where(api_key.c.id == sa.bindparam("key"))
+    .values(limits=sa.bindparam("new_limits", type_=api_key.c.limits.type))
+)
+
 
 class SqlObservations:
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
 
-    def append(self, blocks: Iterable[Block], traffic: Iterable[Traffic]) -> None:
+    def append(
+        self,
+        blocks: Iterable[Block],
+        traffic: Iterable[Traffic],
+        spends: Iterable[KeySpend] = (),
+    ) -> None:
         # In one order for all writers: two of them never wait for each other.
         for each in sorted(blocks, key=lambda b: b.rollout):
             self._append_block(each)
         for minute in sorted(traffic, key=lambda t: [str(getattr(t, k)) for k in TRAFFIC_KEY]):
             self._add_traffic(minute)
+        for spend in sorted(spends, key=lambda s: (s.key, s.day)):
+            self._add_spend(spend)
 
     def _append_block(self, new: Block) -> None:
         check_block(new)
@@ -74,6 +111,14 @@ class SqlObservations:
         sums = {f"more_{name}": values[name] for name in TRAFFIC_SUMS}
         self._unit.write(ADD_TRAFFIC, {**key, **sums, "histogram": histogram})
 
+    def _add_spend(self, more: KeySpend) -> None:
+        check_spend(more)
+        values = rows.of_spend(more)
+        if not self._unit.write_new(key_spend, values):
+            key: Values = {f"key_{name}": values[name] for name in SPEND_KEY}
+            sums = {f"more_{name}": values[name] for name in SPEND_SUMS}
+            self._unit.write(ADD_SPEND, {**key, **sums})
+
     def blocks(self, rollout: str) -> Sequence[Block]:
         return [rows.block(row) for row in self._unit.read(BLOCKS, {"of": rollout})]
 
@@ -82,6 +127,9 @@ class SqlObservations:
         if route is not None:
             query = query.where(traffic.c.route == route)
         return [rows.traffic(row) for row in self._unit.read(query)]
+
+    def spends(self, *, since: date) -> Sequence[KeySpend]:
+        return [rows.spend(row) for row in self._unit.read(SPENDS, {"since": since})]
 
 
 class SqlProviders:
@@ -127,4 +175,10 @@ class SqlApiKeys:
         if self._unit.write(REVOKE, {"key": key, "now": now}):
             return
         if self._unit.read(KEYS.where(api_key.c.id == key)).first() is None:
-            raise NotFound(f"there is no key {key}; `swapgate key list` shows them")
+            raise no_such_key(key)
+
+    def limit(self, key: str, limits: KeyLimits | None) -> ApiKey:
+        self._unit.serialize()
+        if not self._unit.write(LIMIT, {"key": key, "new_limits": rows.of_limits(limits)}):
+            raise no_such_key(key)
+        return rows.key(self._unit.read(KEYS.where(api_key.c.id == key)).one())

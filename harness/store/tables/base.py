@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 import sqlalchemy as sa
@@ -58,6 +58,19 @@ class Json(sa.types.TypeDecorator[object]):
 
     def process_result_value(self, value: str | None, dialect: sa.Dialect) -> object:  # noqa: ARG002
         return None if value is None else json.loads(value)
+
+
+class Day(sa.types.TypeDecorator[date]):
+    """A date as YYYY-MM-DD: sorts as it should, alike on every database."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: date | None, dialect: sa.Dialect) -> str | None:  # noqa: ARG002
+        return None if value is None else value.isoformat()
+
+    def process_result_value(self, value: str | None, dialect: sa.Dialect) -> date | None:  # noqa: ARG002
+        return None if value is None else date.fromisoformat(value)
 
 
 def storable(text: str) -> str:
@@ -116,6 +129,10 @@ def number(name: str, *, nullable: bool = False) -> sa.Column[float]:
 
 def time(name: str, *, nullable: bool = False) -> sa.Column[datetime]:
     return sa.Column(name, UtcTime, nullable=nullable)
+
+
+def day(name: str) -> sa.Column[date]:
+    return sa.Column(name, Day, nullable=False)
 
 
 def json_value(name: str, *, nullable: bool = False) -> sa.Column[object]:

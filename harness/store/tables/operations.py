@@ -7,6 +7,7 @@ from harness.store.tables.base import (
     amount,
     at_least,
     count,
+    day,
     json_value,
     metadata,
     number,
@@ -72,6 +73,22 @@ traffic = sa.Table(
     sa.Index("ix_traffic_minute", "minute"),
 )
 
+# What each key cost, by UTC day. The key is not a reference: spend is kept whatever happens.
+key_spend = sa.Table(
+    "key_spend",
+    metadata,
+    text("key"),
+    day("day"),
+    count("requests"),
+    count("tokens"),
+    number("cost_usd"),
+    count("unpriced"),
+    sa.PrimaryKeyConstraint("key", "day"),
+    *(at_least(column, 0) for column in ("requests", "tokens", "unpriced")),
+    amount("cost_usd"),
+    sa.Index("ix_key_spend_day", "day"),
+)
+
 # Append-only, without gaps (triggers), chained by HMAC (harness.domain.audit).
 audit_event = sa.Table(
     "audit_event",
@@ -98,6 +115,7 @@ api_key = sa.Table(
     json_value("routes"),
     time("created_at"),
     time("revoked_at", nullable=True),
+    json_value("limits", nullable=True),
     sa.UniqueConstraint("hash"),
     sa.CheckConstraint("role BETWEEN 1 AND 4", name="role_known"),
 )
