@@ -28,11 +28,11 @@ from router.dispatch import Dispatcher
 from router.failover_log import FailoverLog
 from router.health import GAUGE, TargetHealth
 from router.keys import KeyRing, may_use
-from router.metrics import CONTENT_TYPE, Reading, RouterMetrics
+from router.metrics import CONTENT_TYPE, Reading, RouterMetrics, counter_names
 from router.model_calls import ENDPOINTS, ModelCalls
 from router.planner import Planner
 from router.ports import TransportFactory
-from router.recorder import Recorder
+from router.recording import Exposition, OwnExposition, Recording
 from router.replies import JSON, Reply, error_reply
 from router.serving import Header, Serving
 from router.snapshot import SnapshotHolder
@@ -50,33 +50,45 @@ CLOSE: Final[Header] = (b"connection", b"close")
 SOON: Final[Header] = (b"retry-after", b"1")
 
 
-def build(
+def build(  # noqa: PLR0913 - the parts, one by one
     holder: SnapshotHolder,
-    recorder: Recorder,
+    recorder: Recording,
     transport_factory: TransportFactory,
     settings: RouterSettings,
     secret: bytes,
     clock: Clock,
     *,
     on_stop: Callable[[], Awaitable[None]] | None = None,
+    exposition: Exposition | None = None,
 ) -> App:
     """The ASGI application; its lifespan starts and stops holder and recorder.
 
-    holder: booted. on_stop: closes what the factory hands out.
+    holder: booted. on_stop: closes what the factory hands out. exposition: answers for all
+    workers; by default for this process alone.
     """
-    return Router(holder, recorder, transport_factory, settings, secret, clock, on_stop)
+    return Router(
+        holder,
+        recorder,
+        transport_factory,
+        settings,
+        secret,
+        clock,
+        on_stop,
+        exposition or OwnExposition(),
+    )
 
 
 class Router:
-    def __init__(
+    def __init__(  # noqa: PLR0913 - as `build`
         self,
         holder: SnapshotHolder,
-        recorder: Recorder,
+        recorder: Recording,
         transport_factory: TransportFactory,
         settings: RouterSettings,
         secret: bytes,
         clock: Clock,
         on_stop: Callable[[], Awaitable[None]] | None,
+        exposition: Exposition,
     ) -> None:
         self._holder = holder
         self._recorder = recorder
@@ -84,6 +96,8 @@ class Router:
         self._keys = KeyRing(secret)
         self._health = TargetHealth(settings.breaker, clock.monotonic)
         self._metrics = RouterMetrics(self._reading)
+        self._exposition = exposition
+        exposition.attach(self._metrics)
         self._failovers = FailoverLog(secret, clock, self._metrics)
         books = Books(recorder, self._metrics, self._failovers, clock)
         dispatcher = Dispatcher(
@@ -179,7 +193,7 @@ class Router:
         path = scope["path"]
         if path in ENDPOINTS:
             return await self._admitted(scope, receive, send, grant, serving, request_id)
-        return self.metrics() if path == METRICS else _models(serving, grant, path)
+        return await self.metrics() if path == METRICS else _models(serving, grant, path)
 
     async def _admitted(
         self,
@@ -243,14 +257,17 @@ class Router:
             return Reply(200, (JSON,), b'{"status":"degraded"}')
         return Reply(200, (JSON,), b'{"status":"ok"}')
 
-    def metrics(self) -> Reply:
+    async def metrics(self) -> Reply:
         """In Prometheus's text format."""
-        return Reply(200, ((b"content-type", CONTENT_TYPE),), self._metrics.text())
+        try:
+            text = await self._exposition.text()
+        except TimeoutError:
+            message = "the router's parent process does not answer; try again in a second"
+            return error_reply(503, message, "metrics_unavailable", headers=(SOON,))
+        return Reply(200, ((b"content-type", CONTENT_TYPE),), text)
 
     def _reading(self) -> Reading:
         serving, holder = self._holder.current, self._holder
-        counted = dict(self._recorder.counters)
-        dropped = counted.pop("rows_dropped", 0)
         return Reading(
             gauges={
                 "routing_revision": serving.revision if serving else 0,
@@ -260,9 +277,8 @@ class Router:
                 "router_requests_under_way": self._under_way,
             },
             counters={
-                "observations_dropped": dropped,
                 "router_failover_events_dropped": self._failovers.dropped,
-                **{f"router_{name}": count for name, count in sorted(counted.items())},
+                **counter_names(self._recorder.counters),
             },
             breakers=self._breakers(serving) if serving else {},
         )

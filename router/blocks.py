@@ -1,6 +1,6 @@
-"""One rollout's units and blocks in one worker (statistics.md 2.1). No I/O, time is given.
+"""One rollout's units and blocks (statistics.md 2.1). No I/O, time is given.
 
-A block's counts n and m are fixed at admission, in assignment order; it closes by admissions
+One ledger serves all workers of a router, so that a sticky key counts once. A block's counts n and m are fixed at admission, in assignment order; it closes by admissions
 and time alone, never because of an outcome. It is handed out once all its outcomes are in, in
 order: a slow block holds those behind it.
 """
@@ -69,8 +69,10 @@ class Unit:
 
 
 class Ledger:
-    """What one worker has seen of one rollout.
+    """What one router, with all its workers, has seen of one rollout.
 
+    worker: names whose blocks these are. Workers learn of a new weight within seconds of one
+    another: what still comes in at an old one has an open block of its own.
     At most max_keys sticky keys are remembered in a period; later ones are served and not
     scored, in either arm (`unscored`): forgetting a key would toss its coin twice.
     """
@@ -86,24 +88,28 @@ class Ledger:
         self._period_s: float | None = None
         self._seen: set[int] = set()
         self._sessions: dict[int, Unit] = {}  # open ones, oldest first
-        self._open: OpenBlock | None = None
+        self._open: dict[int, OpenBlock] = {}  # by weight; mostly one
+        self._newest_bps = 0  # weights only rise
         self._waiting: deque[OpenBlock] = deque()  # closed, in order
         self._sequence = 0
 
     @property
     def idle(self) -> bool:
         """Nothing is open or waiting."""
-        return self._open is None and not self._waiting and not self._sessions
+        return not self._open and not self._waiting and not self._sessions
 
     def admit(
-        self, key: str, *, canary: bool, weight_bps: int, now: float, at: datetime
+        self, key: str | int, *, canary: bool, weight_bps: int, now: float, at: datetime
     ) -> Unit | None:
         """A request of this sticky key begins. Its unit; None when it is not scored.
 
         now: monotonic seconds. at: the same moment, wall time.
         """
         self._begin_period(now, at)
-        self._close_if_due(now, at, weight_bps)
+        self._close_aged(now, at)
+        if weight_bps > self._newest_bps:
+            self._newest_bps = weight_bps
+            self._close_all(now, at)
         if self._rule.unit is UnitKind.REQUEST:
             unit = self._new_unit(now, at, canary=canary, weight_bps=weight_bps)
             unit.shut = True
@@ -130,14 +136,13 @@ class Ledger:
     def tick(self, now: float, at: datetime) -> list[Block]:
         """Let time pass; the blocks that are complete now, in order."""
         self._shut_sessions(now - self._rule.session_s)
-        if self._open and now - self._open.opened_s >= MAX_BLOCK_AGE_S:
-            self._close(now, at)
+        self._close_aged(now, at)
         return self._complete(now - self._rule.missing_s)
 
     def close(self, now: float, at: datetime) -> list[Block]:
-        """The worker ends, after its last request: every block, with what is known."""
+        """The router ends, after its last request: every block, with what is known."""
         self._shut_sessions(float("inf"))
-        self._close(now, at)
+        self._close_all(now, at)
         return self._complete(float("inf"))
 
     def _begin_period(self, now: float, at: datetime) -> None:
@@ -145,7 +150,7 @@ class Ledger:
             self._period_s = now
         elif now - self._period_s >= self._rule.period_s:
             self._period_s = now
-            self._close(now, at)
+            self._close_all(now, at)
             self._shut_sessions(float("inf"))
             self._seen.clear()
 
@@ -172,32 +177,31 @@ class Ledger:
         return unit
 
     def _new_unit(self, now: float, at: datetime, *, canary: bool, weight_bps: int) -> Unit:
-        block = self._open
+        block = self._open.get(weight_bps)
         if block is None:
-            block = self._open = OpenBlock(weight_bps, now, at)
+            block = self._open[weight_bps] = OpenBlock(weight_bps, now, at)
         unit = Unit(block, now, canary=canary)
         block.units += 1
         block.out += 1
         block.canary_units += canary
         block.canary_out += canary
         if block.units >= self._rule.block_size:
-            self._close(now, at)
+            self._close(block, now, at)
         return unit
 
-    def _close_if_due(self, now: float, at: datetime, weight_bps: int) -> None:
-        block = self._open
-        if block and (
-            block.weight_bps != weight_bps or now - block.opened_s >= MAX_BLOCK_AGE_S
-        ):
-            self._close(now, at)
+    def _close_aged(self, now: float, at: datetime) -> None:
+        for block in list(self._open.values()):
+            if now - block.opened_s >= MAX_BLOCK_AGE_S:
+                self._close(block, now, at)
 
-    def _close(self, now: float, at: datetime) -> None:
-        block = self._open
-        if block is None:
-            return
+    def _close_all(self, now: float, at: datetime) -> None:
+        for block in list(self._open.values()):
+            self._close(block, now, at)
+
+    def _close(self, block: OpenBlock, now: float, at: datetime) -> None:
         block.closed_s, block.closed_at = now, at
         self._waiting.append(block)
-        self._open = None
+        del self._open[block.weight_bps]
 
     def _shut_sessions(self, started_before: float) -> None:
         due = []

@@ -8,7 +8,7 @@ from router.exchange import NO_USAGE, Exchange
 from router.failover_log import FailoverLog
 from router.metrics import Finished, RouterMetrics
 from router.minutes import Ended
-from router.recorder import Recorder, Ticket
+from router.recording import Recording, Ticket
 
 
 class Entry(NamedTuple):
@@ -23,7 +23,7 @@ class Entry(NamedTuple):
 
 class Books:
     def __init__(
-        self, recorder: Recorder, metrics: RouterMetrics, failovers: FailoverLog, clock: Clock
+        self, recorder: Recording, metrics: RouterMetrics, failovers: FailoverLog, clock: Clock
     ) -> None:
         self._recorder = recorder
         self._metrics = metrics

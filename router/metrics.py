@@ -15,6 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from harness.domain.failures import FailureClass
+from router.families import Family, families_of
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST.encode()
 DURATION_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -146,6 +147,10 @@ class RouterMetrics:
             self._cost.labels(target) if target else None,
         )
 
+    def families(self) -> list[Family]:
+        """As plain data, for the parent process."""
+        return families_of(self._registry)
+
     def text(self) -> bytes:
         """In Prometheus's text format, as CONTENT_TYPE."""
         return generate_latest(self._registry)
@@ -161,9 +166,9 @@ class _States(Collector):
     def collect(self) -> Iterable[Metric]:
         reading = self._read()
         for name, value in reading.gauges.items():
-            yield GaugeMetricFamily(f"swapgate_{name}", _said(name), value)
+            yield GaugeMetricFamily(f"swapgate_{name}", said(name), value)
         for name, value in reading.counters.items():
-            yield CounterMetricFamily(f"swapgate_{name}", _said(name), value)
+            yield CounterMetricFamily(f"swapgate_{name}", said(name), value)
         breakers = GaugeMetricFamily(
             "swapgate_breaker_state", "0 closed, 1 half open, 2 open", labels=("target",)
         )
@@ -172,5 +177,11 @@ class _States(Collector):
         yield breakers
 
 
-def _said(name: str) -> str:
+def counter_names(counted: Mapping[str, int]) -> dict[str, int]:
+    """A process's own counters as `Reading.counters` names them."""
+    others = {f"router_{name}": n for name, n in sorted(counted.items())}
+    return {"observations_dropped": others.pop("router_rows_dropped", 0), **others}
+
+
+def said(name: str) -> str:
     return name.removeprefix("router_").replace("_", " ")

@@ -31,6 +31,9 @@ class Ended(NamedTuple):
     cost_usd: float
 
 
+_Key = tuple[str, datetime, str, str, int]
+
+
 class _Sum:
     __slots__ = (
         "buckets",
@@ -55,14 +58,11 @@ class Minutes:
 
     def __init__(self, worker: str) -> None:
         self._worker = worker
-        self._sums: dict[tuple[str, datetime, str, str, int], _Sum] = {}
+        self._sums: dict[_Key, _Sum] = {}
 
     def add(self, ended: Ended, at: datetime) -> None:
         minute = at.replace(second=0, microsecond=0)
-        key = (ended.route, minute, ended.arm, ended.target, ended.revision)
-        total = self._sums.get(key)
-        if total is None:
-            total = self._sums[key] = _Sum()
+        total = self._sum_of((ended.route, minute, ended.arm, ended.target, ended.revision))
         total.requests += 1
         total.failed += ended.failed
         total.charged += ended.charged
@@ -71,6 +71,19 @@ class Minutes:
         total.output_tokens += ended.output_tokens
         total.cost_usd += ended.cost_usd
         total.buckets[bisect_left(LATENCY_BOUNDS_MS, ended.latency_ms)] += 1
+
+    def merge(self, row: Traffic) -> None:
+        """Add what another process summed up."""
+        total = self._sum_of((row.route, row.minute, row.arm, row.target, row.revision))
+        total.requests += row.requests
+        total.failed += row.failed
+        total.charged += row.charged
+        total.streams += row.streams
+        total.input_tokens += row.input_tokens
+        total.output_tokens += row.output_tokens
+        total.cost_usd += row.cost_usd
+        for bound, count in row.latency_ms.items():
+            total.buckets[_ALL_BOUNDS.index(bound)] += count
 
     def take(self) -> list[Traffic]:
         """All sums so far; begins again at nothing."""
@@ -98,3 +111,9 @@ class Minutes:
             )
             for (route, minute, arm, target, revision), total in sums.items()
         ]
+
+    def _sum_of(self, key: _Key) -> _Sum:
+        total = self._sums.get(key)
+        if total is None:
+            total = self._sums[key] = _Sum()
+        return total

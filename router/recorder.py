@@ -14,19 +14,18 @@ from contextlib import closing
 from typing import Final
 
 from harness.domain.errors import StoreUnavailable
-from harness.domain.observation import Block
+from harness.domain.observation import Block, UnitRule
 from harness.domain.routing import Arm, Canary
 from harness.ports import Clock, Store
-from router.blocks import Ledger, Unit
+from router.blocks import Ledger
 from router.minutes import Ended, Minutes
+from router.recording import Scored, Ticket
 from router.spool import NOTHING, Batch, Spool
 
 log = logging.getLogger(__name__)
 
 # Longer than the store waits for a lock.
 STOP_S: Final = 15.0
-
-Ticket = tuple[Ledger, Unit]
 
 
 class Recorder:
@@ -64,27 +63,46 @@ class Recorder:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
 
-    def admit(self, canary: Canary, arm: Arm, key: str) -> Ticket | None:
+    def admit(self, canary: Canary, arm: Arm, key: str) -> Scored | None:
         """A request of a route with a canary begins; None when it is not scored."""
+        return self.admit_to(
+            canary.rollout,
+            canary.unit_rule,
+            key,
+            canary=arm is Arm.CANARY,
+            weight_bps=canary.weight_bps,
+        )
+
+    def admit_to(
+        self, rollout: str, rule: UnitRule, key: str | int, *, canary: bool, weight_bps: int
+    ) -> Scored | None:
+        """key: the sticky key, or a hash of it that is the same in every process."""
         now, at = self._clock.monotonic(), self._clock.now()
         with self._lock:
-            ledger = self._ledgers.get(canary.rollout)
+            ledger = self._ledgers.get(rollout)
             if ledger is None:
-                ledger = Ledger(canary.rollout, self.worker, canary.unit_rule)
-                self._ledgers[canary.rollout] = ledger
-            unit = ledger.admit(
-                key, canary=arm is Arm.CANARY, weight_bps=canary.weight_bps, now=now, at=at
-            )
-        return (ledger, unit) if unit else None
+                ledger = self._ledgers[rollout] = Ledger(rollout, self.worker, rule)
+            unit = ledger.admit(key, canary=canary, weight_bps=weight_bps, now=now, at=at)
+        return Scored(ledger, unit) if unit else None
 
     def finish(self, ticket: Ticket | None, ended: Ended) -> None:
         """It ended: its outcome goes to its block, its figures to the minute."""
         at = self._clock.now()
         with self._lock:
-            if ticket is not None:
-                ledger, unit = ticket
-                ledger.finish(unit, failed=ended.charged)
+            if isinstance(ticket, Scored):
+                ticket.ledger.finish(ticket.unit, failed=ended.charged)
             self._minutes.add(ended, at)
+
+    def settle(self, scored: Scored, *, failed: bool) -> None:
+        """The outcome alone; the figures come with a batch."""
+        with self._lock:
+            scored.ledger.finish(scored.unit, failed=failed)
+
+    def absorb(self, batch: Batch) -> None:
+        """What another process added up since it last did."""
+        with self._lock:
+            for row in batch.traffic:
+                self._minutes.merge(row)
 
     def start(self) -> None:
         self._thread.start()

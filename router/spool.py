@@ -4,12 +4,12 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from harness.domain.observation import Block, Traffic
 
@@ -113,18 +113,24 @@ class Spool:
 
 def encode(batch: Batch) -> str:
     """One line of JSON."""
-    return json.dumps(
-        {
-            "blocks": [asdict(block) for block in batch.blocks],
-            "traffic": [asdict(row) for row in batch.traffic],
-        },
-        default=datetime.isoformat,
-    )
+    return json.dumps(plain(batch), default=datetime.isoformat)
+
+
+def plain(batch: Batch) -> dict[str, object]:
+    """For JSON, but for the moments in it."""
+    return {
+        "blocks": [asdict(block) for block in batch.blocks],
+        "traffic": [asdict(row) for row in batch.traffic],
+    }
 
 
 def decode(line: bytes | str) -> Batch:
     """Raises ValueError, KeyError or TypeError for what `encode` did not write."""
-    data = json.loads(line)
+    return from_plain(json.loads(line))
+
+
+def from_plain(data: Mapping[str, Any]) -> Batch:
+    """As `decode`, of what was JSON."""
     moment = datetime.fromisoformat
     blocks = [
         Block(

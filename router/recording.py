@@ -1,0 +1,65 @@
+"""Where a router's front door enters what requests did, and whom it asks for all counts."""
+
+from collections import Counter
+from collections.abc import Awaitable
+from typing import NamedTuple, Protocol
+
+from harness.domain.routing import Arm, Canary
+from router.blocks import Ledger, Unit
+from router.metrics import RouterMetrics
+from router.minutes import Ended
+
+
+class Scored(NamedTuple):
+    """A request that counts in a rollout's statistics, where the ledger is at hand."""
+
+    ledger: Ledger
+    unit: Unit
+
+
+# Or its number, where another process keeps the ledger.
+Ticket = Scored | int
+
+
+class Recording(Protocol):
+    """A Recorder, or the Reporter of a worker whose parent has the Recorder.
+
+    worker: a name that is new for every process. counters: of this process.
+    """
+
+    worker: str
+    counters: Counter[str]
+
+    def admit(self, canary: Canary, arm: Arm, key: str) -> Ticket | None:
+        """A request of a route with a canary begins; None when it is not scored."""
+        ...
+
+    def finish(self, ticket: Ticket | None, ended: Ended) -> None: ...
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None:
+        """After the last request."""
+        ...
+
+
+class Exposition(Protocol):
+    """What `/metrics` answers: for one process, or for all that serve together."""
+
+    def attach(self, metrics: RouterMetrics) -> None:
+        """This process's own counts."""
+        ...
+
+    def text(self) -> Awaitable[bytes]:
+        """In Prometheus's text format. Raises TimeoutError when it cannot be had."""
+        ...
+
+
+class OwnExposition:
+    """Of a router that serves alone."""
+
+    def attach(self, metrics: RouterMetrics) -> None:
+        self._metrics = metrics
+
+    async def text(self) -> bytes:
+        return self._metrics.text()
