@@ -79,7 +79,7 @@ def build(  # noqa: PLR0913 - the parts, one by one
 
 
 class Router:
-    def __init__(  # noqa: PLR0913 - as `build`
+    def __init__(  # noqa: PLR0913, PLR0917 - as `build`
         self,
         holder: SnapshotHolder,
         recorder: Recording,

@@ -220,6 +220,15 @@ def test_a_block_closes_when_the_weight_rises() -> None:
     assert [(b.weight_bps, b.units) for b in play.blocks] == [(100, 1), (500, 1)]
 
 
+def test_a_worker_that_is_behind_with_the_weight_does_not_break_up_the_blocks() -> None:
+    play = Play(REQUESTS)
+    for weight in (100, 500, 100, 500, 100):
+        play.finish(play.admit("a", weight_bps=weight))
+    play.close()
+
+    assert [(b.weight_bps, b.units) for b in play.blocks] == [(100, 1), (500, 2), (100, 2)]
+
+
 def test_a_session_does_not_go_on_in_another_arm() -> None:
     play = Play(SESSIONS)
     play.finish(play.admit("a", canary=False))

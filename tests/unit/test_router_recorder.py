@@ -343,3 +343,33 @@ def test_every_request_is_in_one_minute_and_one_latency_bucket(
     assert all(sum(row.latency_ms.values()) == row.requests for row in rows)
     assert len({row.minute for row in rows}) == len(rows)
     assert minutes.take() == []
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 2),
+            st.sampled_from(["support", "other"]),
+            st.floats(0.0, 100_000.0),
+            st.booleans(),
+        )
+    )
+)
+def test_minutes_that_several_processes_added_up_merge_to_those_of_one(
+    ended: list[tuple[int, str, float, bool]],
+) -> None:
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    workers, alone = [Minutes(f"w{n}") for n in range(3)], Minutes("parent")
+    merged = Minutes("parent")
+    for worker, route, ms, failed in ended:
+        one = DONE._replace(route=route, latency_ms=ms, failed=failed)
+        workers[worker].add(one, at)
+        alone.add(one, at)
+    for each in workers:
+        for row in each.take():
+            merged.merge(row)
+
+    def by_route(rows: list[Traffic]) -> list[Traffic]:
+        return sorted(rows, key=lambda row: row.route)
+
+    assert by_route(merged.take()) == by_route(alone.take())
