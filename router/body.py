@@ -21,6 +21,11 @@ class ClientRequest(NamedTuple):
         member = self.members.values.get(name)
         return member.value if member else None
 
+    @property
+    def serial_tools(self) -> bool:
+        """The client itself asks for one tool call at a time."""
+        return self.value("parallel_tool_calls") is False
+
 
 class FieldError(InputError):
     """param: the field of the body that is wrong."""

@@ -35,8 +35,10 @@ class Calls:
         self, job: Job, upstream: Upstream, on_end: OnEnd, *, again: bool
     ) -> Answer | CommittedStream:
         """again: not the first try. on_end: of a stream. Raises UpstreamFailed."""
-        body = patched(job.request, upstream.target)
         asked = job.request
+        # A target that never calls tools in parallel may not even know the field.
+        serialize = job.plan.serialize_tools and upstream.can.parallel_tools
+        body = patched(asked, upstream.target, serialize_tools=serialize)
         request = UpstreamRequest(
             upstream.provider, body, asked.stream, again, PATHS[asked.endpoint]
         )

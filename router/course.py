@@ -29,6 +29,17 @@ class Job(NamedTuple):
         """The target id of the assigned arm."""
         return guest_of(self.route.targets, self.arm) or self.route.targets.incumbent
 
+    @property
+    def candidate_is_unable(self) -> bool:
+        """The canary cannot do what the request needs, and the incumbent can."""
+        out = self.plan.guest_left_out
+        return (
+            self.arm is Arm.CANARY
+            and out is not None
+            and out.because is Because.CAPABILITY
+            and self.plan.incumbent in self.plan.targets
+        )
+
 
 class Attempt(NamedTuple):
     """failure: None for the one that answered."""
@@ -62,11 +73,13 @@ class Course:
         return UpstreamFailed(FailureClass.OVERLOADED, "its circuit is open")
 
     def charged(self, job: Job) -> bool:
-        """Whether the assigned arm failed (router.md 5), or was left out as open."""
+        """Whether the assigned arm failed (router.md 5), or was left out through its fault."""
         if not (job.plan.left_out or self.shut_out) and len(self.attempts) == 1:
             return charged(job.arm, [_class(self.attempts[0])])
         open_ = (each.target for each in job.plan.left_out if each.because is Because.OPEN)
         if job.own in (*open_, *self.shut_out):
+            return True
+        if job.plan.left_out and job.candidate_is_unable:
             return True
         last = {each.upstream.id: _class(each) for each in self.attempts}
         return job.own in last and charged(job.arm, list(last.values()))

@@ -48,7 +48,10 @@ class Dispatcher:
                 return
             failures.append(Failed(target, failure.failure))
             target = next_target(
-                job.plan, failures, {}, policy_fallback=job.route.targets.policy_fallback
+                job.plan,
+                failures,
+                job.route.capabilities,
+                policy_fallback=job.route.targets.policy_fallback,
             )
             if target is None and failure.failure in CLIENTS_OWN:
                 course.result = failure

@@ -69,7 +69,9 @@ class Exchange:
         result = self.course.result
         if isinstance(result, UpstreamFailed):
             return result.failure not in CLIENTS_OWN
-        return result is None or self._broke_off
+        if result is None:
+            return not self.job.plan.unable
+        return self._broke_off
 
     @property
     def outcome(self) -> str:
@@ -78,7 +80,8 @@ class Exchange:
             return "cancelled"
         if self.failed:
             return "failed"
-        return "client_error" if isinstance(self.course.result, UpstreamFailed) else "ok"
+        result = self.course.result
+        return "client_error" if isinstance(result, UpstreamFailed | None) else "ok"
 
     @property
     def charged(self) -> bool:

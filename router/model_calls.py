@@ -28,6 +28,9 @@ ENDPOINTS: Final = {
 }
 
 
+SERIALIZED: Final = (b"x-swapgate-degraded", b"parallel_tool_calls")
+
+
 class ModelCalls:
     def __init__(
         self,
@@ -64,13 +67,18 @@ class ModelCalls:
         if not told_apart:
             self._books.count("sticky_by_api_key")
         arm = arm_of(route.route, key)
-        plan = self._planner.plan(route, arm)
+        plan = self._planner.plan(route, arm, request)
         # Under a switch the arms do not get what they stand for: that is no evidence.
         ticket = self._books.admit(route.canary, arm, key) if plan.forced is None else None
         limit_s = min(route.route.settings.total_timeout_s, self._settings.total_timeout_s)
         begun = asyncio.get_running_loop().time()
         job = Job(request, route, arm, plan, begun, begun + limit_s)
-        headers = (request_id, *route.headers[arm], *self._switched(plan))
+        headers = (
+            request_id,
+            *route.headers[arm],
+            *self._switched(plan),
+            *self._degraded(plan, request),
+        )
         exchange = Exchange(job, Course(), headers)
         try:
             await exchange.serve(self._dispatcher, receive, send)
@@ -89,6 +97,13 @@ class ModelCalls:
         self._books.count(f"switch_{effect}")
         words = f"{plan.forced.switch.id}; {plan.forced.switch.force}; {effect}"
         return ((b"x-swapgate-switch", header_text(words)),)
+
+    def _degraded(self, plan: Plan, request: ClientRequest) -> tuple[Header, ...]:
+        """Says that tools are called one at a time, since a target cannot do otherwise."""
+        if not plan.serialize_tools or request.serial_tools:
+            return ()
+        self._books.count("tools_serialized")
+        return (SERIALIZED,)
 
 
 def _routed(

@@ -14,14 +14,14 @@ RESERVED: Final = frozenset({"model", "messages", "stream"})
 SYSTEM_ROLES: Final = ("system", "developer")
 
 
-def patched(request: ClientRequest, target: Target) -> bytes:
+def patched(request: ClientRequest, target: Target, *, serialize_tools: bool = False) -> bytes:
     """`model` is the target's; its parameters and its request patch are applied.
 
     Without settings of the client's own this is what evals send (`evals.wire.body`): what was
     measured is what serves.
 
     A stream asks for its usage, so that it can be counted; `router.stream` takes the extra
-    event out again when the client did not ask.
+    event out again when the client did not ask. serialize_tools: one tool call at a time.
     """
     values = request.members.values
     model = values["model"]
@@ -29,6 +29,8 @@ def patched(request: ClientRequest, target: Target) -> bytes:
     if request.endpoint is Endpoint.EMBEDDINGS:
         return spliced(request.text, edits)  # the target's settings are about words
     wanted = _wanted(request, target)
+    if serialize_tools and not request.serial_tools:
+        wanted["parallel_tool_calls"] = False
     if wanted:
         edits += [
             Edit(values[name].start, values[name].end, _json(value))

@@ -1,13 +1,20 @@
 """Makes a request's plan: from what was worked out with the snapshot, and from what is now."""
 
+from dataclasses import replace
+from typing import Final
+
 from harness.domain.breaker import WhenAllOpen
-from harness.domain.capabilities import Needs
+from harness.domain.capabilities import UNKNOWN, Needs, missing, serialized
 from harness.domain.plan import Plan, Surroundings, plan_for
 from harness.domain.routing import Arm
 from harness.domain.switches import in_force
 from harness.ports import Clock
+from router.body import ClientRequest
 from router.health import TargetHealth
+from router.needs import needs_of
 from router.serving import ServedRoute
+
+ANYTHING: Final = Needs()
 
 
 class Planner:
@@ -16,17 +23,32 @@ class Planner:
         self._clock = clock
         self._when_all_open = when_all_open
 
-    def plan(self, route: ServedRoute, arm: Arm) -> Plan:
+    def plan(self, route: ServedRoute, arm: Arm, request: ClientRequest) -> Plan:
         """Whom to ask now, in order."""
         well = route.plans[arm]
-        # Switches are rare: without one, no request looks at the wall clock for them.
+        # Both are rare: without them, no request looks at the wall clock or into its input.
         live = in_force(route.switches, self._clock.now()) if route.switches else ()
-        if not live and self._health.all_well(well.targets):
+        needs = needs_of(request) if route.capabilities else ANYTHING
+        if not live and self._health.all_well(well.targets) and _suits(route, well, needs):
             return well
         around = Surroundings(
+            capabilities=route.capabilities,
             health=self._health.of(well.targets),
             targets=route.names,
             switches=live,
             when_all_open=self._when_all_open,
         )
-        return plan_for(route.targets, arm, Needs(), around)
+        plan = plan_for(route.targets, arm, needs, around)
+        if plan.unable and needs.tokens:
+            # The tokens are an estimate: it may choose among targets, it refuses no request.
+            sure = replace(needs, approx_input_tokens=0, max_output_tokens=0)
+            return plan_for(route.targets, arm, sure, around)
+        return plan
+
+
+def _suits(route: ServedRoute, plan: Plan, needs: Needs) -> bool:
+    """Whether every target of the plan can do all that is needed."""
+    if needs is ANYTHING:
+        return True
+    has = tuple(route.capabilities.get(each, UNKNOWN) for each in plan.targets)
+    return not any(missing(needs, each) for each in has) and not serialized(needs, has)

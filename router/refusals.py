@@ -22,11 +22,21 @@ def refusal(failed: UpstreamFailed) -> Reply:
 
 
 def nobody(job: Job, course: Course) -> Reply:
-    """503 when nobody could be asked, 502 when all that were asked failed."""
+    """503 when nobody could be asked, 502 when all that were asked failed.
+
+    422 when nobody is able to do what the request needs.
+    """
     if course.attempts:
         return _all_failed(job, course)
     name = job.route.route.name
     left_out = [_left_out(job.route, each) for each in job.plan.left_out]
+    if job.plan.unable:
+        return error_reply(
+            422,
+            f"no target of route {name!r} can do what this request needs ({_listed(left_out)})",
+            "not_supported_by_route",
+            targets=left_out,
+        )
     if not (job.plan.all_open or job.plan.targets):
         return error_reply(
             503,

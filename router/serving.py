@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
-from harness.domain.capabilities import Needs
+from harness.domain.capabilities import UNKNOWN, Capabilities, Needs
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.plan import Plan, RouteTargets, Surroundings, plan_for
 from harness.domain.routing import Arm, Canary, KeyGrant, Route, Snapshot
@@ -23,7 +23,10 @@ OPENAI_COMPATIBLE: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """A target with its provider. price: None when unknown. header: x-swapgate-target."""
+    """A target with its provider. price: None when unknown. header: x-swapgate-target.
+
+    can: what its provider's configuration says of its model.
+    """
 
     target: Target
     id: str
@@ -31,6 +34,7 @@ class Upstream:
     provider: Provider
     price: Price | None
     header: Header
+    can: Capabilities
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,7 @@ class ServedRoute:
 
     plans: per arm, when every target is well and no switch is in force. upstreams: by target
     id. switches: kill switches about this route, whether expired or not. names: of the targets,
-    for switches.
+    for switches. capabilities: by target id, of those about which something is configured.
     """
 
     route: Route
@@ -50,6 +54,7 @@ class ServedRoute:
     headers: Mapping[Arm, tuple[Header, ...]]
     switches: tuple[Switch, ...]
     names: Mapping[str, SwitchTarget]
+    capabilities: Mapping[str, Capabilities]
 
     @property
     def canary(self) -> Canary | None:
@@ -117,6 +122,7 @@ def _served(snapshot: Snapshot, route: Route, switches: Sequence[Switch]) -> Ser
             id_: SwitchTarget(id_, each.name, each.provider.name)
             for id_, each in upstreams.items()
         },
+        capabilities={id_: each.can for id_, each in upstreams.items() if each.can != UNKNOWN},
     )
 
 
@@ -145,6 +151,7 @@ def _upstream(snapshot: Snapshot, route: Route, target_id: str) -> Upstream:
         provider=provider,
         price=provider.prices.get(target.model),
         header=(b"x-swapgate-target", header_text(target.name)),
+        can=provider.can(target.model),
     )
 
 

@@ -107,6 +107,15 @@ class Plan:
         return not self.targets and any(e.because is Because.OPEN for e in self.left_out)
 
     @property
+    def unable(self) -> bool:
+        """Nobody is left, and time would not help: no target can do what the request needs."""
+        return (
+            not self.targets
+            and not self.all_open
+            and any(e.because is Because.CAPABILITY for e in self.left_out)
+        )
+
+    @property
     def retry_after_s(self) -> int | None:
         """Whole seconds until the earliest probe, at least 1; None unless `all_open`."""
         waits = [each.retry_in_s for each in self.left_out if each.because is Because.OPEN]
