@@ -77,7 +77,7 @@ def stage(upstream: Upstream, tmp_path: Path) -> Stage:
     return staged
 
 
-NEEDS = {
+NEEDS: dict[str, dict[str, Any]] = {
     "tools": {"tools": [TOOL]},
     "vision": {"messages": [{"role": "user", "content": [PICTURE]}]},
     "json_schema": {"response_format": SCHEMA},
