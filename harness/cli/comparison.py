@@ -49,7 +49,7 @@ def print_all(found: Comparison, status: CanaryStatus | None) -> None:
     )
     click.echo()
     if verdict:
-        output.table(HEADINGS, [_row(each) for each in verdict.suites], empty="no suites")
+        output.table(HEADINGS, [suite_row(each) for each in verdict.suites], empty="no suites")
         click.echo("delta and interval in points: candidate minus incumbent")
     else:
         _print_progress(found)
@@ -59,7 +59,7 @@ def print_all(found: Comparison, status: CanaryStatus | None) -> None:
         output.facts(canary.described(status))
 
 
-def _row(report: SuiteReport) -> list[object]:
+def suite_row(report: SuiteReport) -> list[object]:
     return [
         report.suite,
         report.role.value,

@@ -1,0 +1,94 @@
+"""`swapgate replay`: decide again from what is stored, and ask what other terms would say."""
+
+import sys
+
+import click
+
+from harness.cli import output
+from harness.cli.comparison import HEADINGS, suite_row
+from harness.cli.session import Session, pass_session
+from harness.control import replays
+from harness.control.present import plain
+from harness.control.replays import Otherwise, Replayed
+from harness.domain.evaluation import Claim, Verdict
+
+DIFFERS = 1
+NO_PROOF = (
+    "This is no proof, and nothing is stored: terms that are chosen after the answers are "
+    "known keep no error rate. Propose again with these terms."
+)
+
+
+@click.command()
+@click.argument("decision", metavar="VERDICT")
+@click.option(
+    "--claim",
+    type=click.Choice([each.value for each in Claim]),
+    help="What if this had been the claim?",
+)
+@click.option(
+    "--margin", type=float, metavar="SHARE", help="What if this were the allowed loss?"
+)
+@click.option("--alpha", type=float, metavar="SHARE", help="What if this were the error?")
+@pass_session
+def replay(
+    session: Session,
+    *,
+    decision: str,
+    claim: str | None,
+    margin: float | None,
+    alpha: float | None,
+) -> None:
+    """Decide VERDICT again from the stored samples; it must come out the same, to the byte.
+
+    VERDICT is a verdict's id, or a proposal's. With --claim, --margin or --alpha: what the same
+    answers would have said on other terms.
+    Exit code: 1 when the stored verdict is not what its samples say.
+    """
+    if (claim, margin, alpha) == (None, None, None):
+        found = replays.replay(session.context, decision)
+        _print_replayed(found, as_json=session.json)
+        sys.exit(0 if found.agrees else DIFFERS)
+    terms = Otherwise(Claim(claim) if claim else None, margin, alpha)
+    verdict = replays.what_if(session.context, decision, terms)
+    _print_what_if(decision, verdict, as_json=session.json)
+
+
+def _print_replayed(found: Replayed, *, as_json: bool) -> None:
+    if as_json:
+        shown = {
+            "verdict": found.stored.id,
+            "outcome": found.stored.outcome,
+            "agrees": found.agrees,
+            "stored_sha256": found.stored_sha256,
+            "again_sha256": found.again_sha256,
+            "items": dict(found.items),
+            "differences": list(found.differences),
+        }
+        output.document(shown)
+        return
+    output.facts(
+        [
+            ("verdict", found.stored.id),
+            ("says", f"{found.stored.words}: {found.stored.reason}"),
+            ("items", ", ".join(f"{suite} {n}" for suite, n in found.items.items())),
+            ("stored", f"sha256 {found.stored_sha256}"),
+            ("again", f"sha256 {found.again_sha256}"),
+        ]
+    )
+    if found.agrees:
+        click.echo("The same, to the byte; and its pairs are what the stored samples say.")
+    for difference in found.differences:
+        click.echo(f"NOT THE SAME: {difference}")
+
+
+def _print_what_if(decision: str, verdict: Verdict | None, *, as_json: bool) -> None:
+    if as_json:
+        output.document({"of": decision, "proof": False, "verdict": plain(verdict)})
+        return
+    if verdict is None:
+        click.echo("WHAT IF: no verdict. On these terms the gate would ask for more answers.")
+    else:
+        click.echo(f"WHAT IF: {verdict.words}: {verdict.reason}")
+        output.table(HEADINGS, [suite_row(each) for each in verdict.suites], empty="no suites")
+    output.note(NO_PROOF)

@@ -1,0 +1,149 @@
+"""A verdict decided again: from what is stored, or on other terms (F5)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+
+from harness.control.context import Context
+from harness.domain.errors import NotFound, SwapgateError
+from harness.domain.evaluation import Claim, Sample, SuitePlan, SuiteRole, Verdict
+from harness.gate.design import design_of
+from harness.gate.pairs import pair_up
+from harness.gate.replay import Case, cases_of, times_of, verdict_bytes
+from harness.gate.verdicts import recompute, verdict
+from harness.ports import Transaction
+
+Sides = tuple[Sequence[Sample], Sequence[Sample]]
+SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """differences: what does not agree with the stored verdict, in words; empty when all does.
+
+    stored_sha256, again_sha256: of everything the verdict says, in canonical form.
+    items: of the stored samples, by suite, that went into the check.
+    """
+
+    stored: Verdict
+    stored_sha256: str
+    again_sha256: str
+    items: Mapping[str, int]
+    differences: tuple[str, ...]
+
+    @property
+    def agrees(self) -> bool:
+        return not self.differences
+
+
+@dataclass(frozen=True, slots=True)
+class Otherwise:
+    """Other terms than the registered ones. None keeps what was registered.
+
+    claim: of the primary suite. margin, alpha: of every suite.
+    """
+
+    claim: Claim | None = None
+    margin: float | None = None
+    alpha: float | None = None
+
+    def of(self, plan: SuitePlan) -> SuitePlan:
+        """Raises InputError for terms that no comparison can have."""
+        primary = plan.role is SuiteRole.PRIMARY
+        changed = replace(
+            plan,
+            claim=self.claim if self.claim and primary else plan.claim,
+            margin=plan.margin if self.margin is None else self.margin,
+            alpha=plan.alpha if self.alpha is None else self.alpha,
+        )
+        design_of(changed)
+        return changed
+
+
+def replay(ctx: Context, decision: str) -> Replayed:
+    """Decide again from the inputs that the verdict carries, and compare them with the samples.
+
+    decision: a verdict's id, or a proposal's for its newest verdict. Raises NotFound.
+    """
+    with ctx.store.read() as tx:
+        stored = _verdict(tx, decision)
+        cases = cases_of(stored.inputs)
+        samples = {case.plan.suite: _samples(tx, case) for case in cases}
+    differences: list[str] = []
+    for case in cases:
+        differences += _unlike(case, samples[case.plan.suite])
+    before, after = verdict_bytes(stored), b""
+    try:
+        after = verdict_bytes(recompute(stored))
+    except ValueError as error:
+        differences.append(str(error))
+    if after and after != before:
+        differences.append("the stored inputs give another verdict than the stored one")
+    return Replayed(
+        stored=stored,
+        stored_sha256=sha256(before).hexdigest(),
+        again_sha256=sha256(after).hexdigest(),
+        items={case.plan.suite: len(case.paired.items) for case in cases},
+        differences=tuple(differences),
+    )
+
+
+def what_if(ctx: Context, decision: str, otherwise: Otherwise) -> Verdict | None:
+    """The verdict that the stored samples give on other terms; nothing is stored.
+
+    None when they do not decide on those terms: more answers would be needed. It is no proof:
+    terms that are chosen after the answers are known keep no error rate.
+    Raises NotFound, InputError.
+    """
+    with ctx.store.read() as tx:
+        stored = _verdict(tx, decision)
+        cases = cases_of(stored.inputs)
+        samples = {case.plan.suite: _samples(tx, case) for case in cases}
+    decided_at, expires_at = times_of(stored.inputs)
+    return verdict(
+        stored.route,
+        stored.incumbent,
+        stored.candidate,
+        [otherwise.of(case.plan) for case in cases],
+        samples,
+        decided_at,
+        (expires_at - decided_at).total_seconds(),
+        stopped={case.plan.suite: case.stopped for case in cases if case.stopped},
+    )
+
+
+def _verdict(tx: Transaction, decision: str) -> Verdict:
+    if not decision.startswith("p_"):
+        return tx.verdicts.get(decision)
+    found = tx.proposals.get(decision).verdict
+    if found is None:
+        raise NotFound(f"proposal {decision} has no verdict yet: the gate is still open")
+    return tx.verdicts.get(found)
+
+
+def _samples(tx: Transaction, case: Case) -> Sides:
+    def of(run: str) -> Sequence[Sample]:
+        return tx.runs.samples(run, below=case.plan.n_max) if run else ()
+
+    return of(case.paired.incumbent_run), of(case.paired.candidate_run)
+
+
+def _unlike(case: Case, samples: Sides) -> list[str]:
+    """Where the pairs in the verdict are not what the stored samples give."""
+    suite = case.plan.suite
+    try:
+        found = pair_up(case.plan, *samples).items
+    except SwapgateError as error:
+        return [f"{suite}: the stored samples make no pairs: {error}"]
+    if len(found) < len(case.paired.items):
+        used = len(case.paired.items)
+        return [f"{suite}: {used} items were used, and the stored samples make {len(found)}"]
+    unlike = [
+        now.pair.item
+        for used, now in zip(case.paired.items, found, strict=False)
+        if used != now
+    ]
+    if not unlike:
+        return []
+    more = f" and {len(unlike) - SHOWN} more" if len(unlike) > SHOWN else ""
+    return [f"{suite}: items {', '.join(unlike[:SHOWN])}{more} are not what the samples say"]

@@ -1,0 +1,102 @@
+"""A stored verdict is decided again: to the same bytes, or the forgery is named."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from harness.control import replays
+from harness.control.replays import Otherwise
+from harness.domain.errors import InputError, NotFound
+from harness.domain.evaluation import Claim, Failed, Inconclusive, Passed
+from harness.runtime.clock import ManualClock
+from harness.store.sql import SqlStore
+from tests.world import SECRET, World
+
+pytestmark = pytest.mark.req("F5")
+
+
+@pytest.mark.parametrize("candidate", ["better", "worse", "equal"])
+def test_a_verdict_comes_out_the_same_to_the_byte(world: World, candidate: str) -> None:
+    proposal = world.until_decided(world.propose(f"sim/{candidate}").id)
+
+    found = replays.replay(world.context(), proposal.id)
+
+    assert found.agrees, found.differences
+    assert found.stored_sha256 == found.again_sha256
+    assert found.stored.id == proposal.verdict
+    assert replays.replay(world.context(), found.stored.id) == found
+    assert found.items["colours"] > 0
+
+
+def test_an_open_proposal_has_nothing_to_replay(world: World) -> None:
+    proposal = world.propose()
+
+    with pytest.raises(NotFound, match="has no verdict yet"):
+        replays.replay(world.context(), proposal.id)
+    with pytest.raises(NotFound):
+        replays.replay(world.context(), "v_nobody")
+
+
+@pytest.mark.parametrize(
+    ("candidate", "terms", "expected"),
+    [
+        ("better", Otherwise(), Passed),
+        ("better", Otherwise(alpha=1e-9), Inconclusive),
+        ("worse", Otherwise(claim=Claim.NON_INFERIOR, margin=0.9), Passed),
+        ("worse", Otherwise(claim=Claim.NON_INFERIOR, margin=0.02), Failed),
+    ],
+)
+def test_other_terms_are_answered_from_the_same_samples_and_leave_no_trace(
+    world: World, candidate: str, terms: Otherwise, expected: type
+) -> None:
+    proposal = world.until_decided(world.propose(f"sim/{candidate}").id)
+    ctx = world.context()
+    with world.store.read() as tx:
+        before = tx.verdicts.list(), tx.audit.tail(1)
+
+    found = replays.what_if(ctx, proposal.id, terms)
+
+    assert type(found) is expected
+    with world.store.read() as tx:
+        assert (tx.verdicts.list(), tx.audit.tail(1)) == before
+
+
+def test_registered_terms_give_the_registered_verdict(world: World) -> None:
+    proposal = world.until_decided(world.propose("sim/better").id)
+
+    again = replays.what_if(world.context(), proposal.id, Otherwise())
+
+    assert again == replays.replay(world.context(), proposal.id).stored
+
+
+@pytest.mark.parametrize("terms", [Otherwise(margin=0.0), Otherwise(alpha=1.0)])
+def test_terms_that_no_comparison_can_have_are_refused(world: World, terms: Otherwise) -> None:
+    proposal = world.until_decided(world.propose("sim/better").id)
+
+    with pytest.raises(InputError):
+        replays.what_if(world.context(), proposal.id, terms)
+
+
+def test_a_score_that_was_changed_behind_our_back_is_named(
+    tmp_path: Path, sqlite_url: str
+) -> None:
+    clock = ManualClock()
+    world = World(tmp_path, SqlStore(sqlite_url, secret=SECRET, clock=clock), clock=clock)
+    world.set_up()
+    proposal = world.until_decided(world.propose("sim/worse").id)
+    candidate_run = proposal.runs["colours"].candidate
+    with sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as raw:
+        triggers = raw.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")
+        for (name,) in triggers.fetchall():
+            raw.execute(f'DROP TRIGGER "{name}"')
+        raw.execute(
+            "UPDATE sample SET strict = 1.0 WHERE run = ? AND position = 0", (candidate_run,)
+        )
+    raw.close()
+
+    found = replays.replay(world.context(), proposal.id)
+
+    assert not found.agrees
+    assert "are not what the samples say" in found.differences[0]
+    world.store.close()
