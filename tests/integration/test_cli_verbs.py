@@ -65,9 +65,8 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     ask("route", "create", "chat2", "--incumbent", "sim/base", "--suite", "colours")
     ask("route", "create", "chat3", "--incumbent", "sim/base", "--suite", "colours")
     ask("route", "list")
-    ask("route", "show", "chat")
-    ask("route", "history", "chat")
-    ask("route", "diff", "chat")
+    for look in ("show", "history", "diff"):
+        ask("route", look, "chat")
     run = ask("eval", "run", "colours", "sim/base", "--items", "5")
     assert isinstance(run, dict)
     ask("eval", "list")
@@ -84,22 +83,21 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     ask("proposal", "approve", ids[1], "--as", "ben")
     ask("proposal", "reject", ids[2], "--reason", "not now")
     ask("canary", "status")
-    ask("canary", "pause", "chat")
-    ask("canary", "resume", "chat")
-    ask("canary", "abort", "chat")
+    for step in ("pause", "resume", "abort"):
+        ask("canary", step, "chat")
     fourth = ask("proposal", "create", "chat3", "sim/equal")
     ask("proposal", "cancel", fourth["proposal"]["id"])  # type: ignore[index]
     promoted(cli)
     ask("route", "rollback", "chat2", "--reason", "a rehearsal")
     key = ask("key", "create", "carol")
     ask("key", "list")
-    for verb in (("limits", "--budget-day", "5"), ("revoke",)):
-        ask("key", *verb, key["key"]["id"])  # type: ignore[index]
+    for words in (("limits", "--budget-day", "5"), ("revoke",)):
+        ask("key", *words, key["key"]["id"])  # type: ignore[index]
     switch = ask("switch", "throw", "provider:sim", "--for", "2h", "--reason", "a drill")
     ask("switch", "list")
     ask("switch", "lift", switch["id"])  # type: ignore[index]
-    for verb in ("tail", "verify"):
-        ask("audit", verb)
+    for look in ("tail", "verify"):
+        ask("audit", look)
     ask("gate", "decide", "pairs.csv")
     ask("canary", "decide", "blocks.csv")
 
