@@ -10,8 +10,11 @@ from datetime import date, datetime
 from typing import Protocol
 
 from harness.domain.access import ApiKey
+from harness.domain.alerts import Alert, AlertRecord
 from harness.domain.audit import AuditEvent
+from harness.domain.delivery import Delivery
 from harness.domain.evaluation import EvalRun, RunState, Sample, SuitePin, Verdict
+from harness.domain.failover import Failover
 from harness.domain.key_limits import KeyLimits
 from harness.domain.observation import Block, Traffic
 from harness.domain.proposal import Proposal
@@ -333,6 +336,69 @@ class Switches(Protocol):
         ...
 
 
+class Alerts(Protocol):
+    def tell(self, alerts: Iterable[Alert]) -> None:
+        """Fold them into the records of their keys, in their order (`domain.alerts.heard`)."""
+        ...
+
+    def newest(self, key: str) -> AlertRecord | None:
+        """In a `write()`, nobody else changes it until the end of the unit of work."""
+        ...
+
+    def save(self, record: AlertRecord) -> None:
+        """Raises NotFound."""
+        ...
+
+    def list(self, *, open_only: bool = False, limit: int = 100) -> Sequence[AlertRecord]:
+        """The one heard last first."""
+        ...
+
+    def unsettled(self) -> Sequence[AlertRecord]:
+        """Those that are open, or of which people may have something left to hear."""
+        ...
+
+    def forget(self, before: datetime) -> int:
+        """Delete what ended before; how many. Their deliveries go with them."""
+        ...
+
+
+class Deliveries(Protocol):
+    """The outbox: one row per message and sink."""
+
+    def add(self, delivery: Delivery) -> None: ...
+
+    def due(self, now: datetime, *, limit: int = 100) -> Sequence[Delivery]:
+        """Oldest first."""
+        ...
+
+    def save(self, delivery: Delivery) -> None: ...
+
+    def of(self, alert: str) -> Sequence[Delivery]:
+        """Oldest first."""
+        ...
+
+
+class Failovers(Protocol):
+    def append(self, rows: Iterable[Failover]) -> None:
+        """One already stored (worker, number) is left as it is."""
+        ...
+
+    def list(
+        self,
+        *,
+        since: datetime,
+        route: str | None = None,
+        user_hashes: Sequence[str] = (),
+        limit: int = 100,
+    ) -> Sequence[Failover]:
+        """Newest first. user_hashes: any of them; empty for all users."""
+        ...
+
+    def forget(self, before: datetime) -> int:
+        """Delete the older ones; how many."""
+        ...
+
+
 class Transaction(Protocol):
     @property
     def routing(self) -> Routing: ...
@@ -358,6 +424,12 @@ class Transaction(Protocol):
     def waivers(self) -> Waivers: ...
     @property
     def switches(self) -> Switches: ...
+    @property
+    def alerts(self) -> Alerts: ...
+    @property
+    def deliveries(self) -> Deliveries: ...
+    @property
+    def failovers(self) -> Failovers: ...
 
 
 class Store(Protocol):

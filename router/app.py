@@ -1,5 +1,6 @@
 """The router's front door: OpenAI-shaped HTTP as a bare ASGI application."""
 
+import asyncio
 import itertools
 import json
 import logging
@@ -10,6 +11,7 @@ from typing import Final
 from harness.domain.routing import KeyGrant
 from harness.domain.settings import RouterSettings
 from harness.ports import Clock
+from router.alarms import Alarms
 from router.asgi import (
     App,
     CallerGone,
@@ -95,10 +97,12 @@ class Router:
         self._settings = settings
         self._keys = KeyRing(secret)
         self._health = TargetHealth(settings.breaker, clock.monotonic)
+        self._alarms = Alarms(holder, self._health, recorder, clock)
+        self._health.on_move = self._alarms.breaker_moved
         self._metrics = RouterMetrics(self._reading)
         self._exposition = exposition
         exposition.attach(self._metrics)
-        self._failovers = FailoverLog(secret, clock, self._metrics)
+        self._failovers = FailoverLog(secret, clock, self._metrics, recorder)
         books = Books(recorder, self._metrics, self._failovers, clock)
         dispatcher = Dispatcher(
             Calls(transport_factory, settings),
@@ -125,8 +129,10 @@ class Router:
         self._holder.start()
         self._recorder.start()
         self._failovers.start()
+        watching = asyncio.ensure_future(self._alarms.watch())
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        watching.cancel()
         self._holder.stop()
         self._recorder.stop()
         self._failovers.stop()

@@ -1,21 +1,24 @@
 """The failover log (B5): which target a request left, and why; never its content.
 
-Written by a thread of its own: a log that nobody reads must not hold up requests.
+As rows, with the recorder's next batch, and as events of the process's log. These are written
+by a thread of their own: a log that nobody reads must not hold up requests.
 """
 
+import itertools
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from queue import Empty, Full, Queue
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import structlog
 
-from harness.domain.access import key_hash
+from harness.domain.failover import Failover, user_hash
 from harness.domain.plan import Because
 from harness.ports import Clock
 from router.body import ClientRequest
 from router.course import Course, Job
 from router.metrics import RouterMetrics
+from router.recording import Recording
 
 log = structlog.get_logger("swapgate.router")
 
@@ -38,8 +41,12 @@ class Left(NamedTuple):
 class FailoverLog:
     """secret: under which users are hashed. dropped: events that nobody took."""
 
-    def __init__(self, secret: bytes, clock: Clock, metrics: RouterMetrics) -> None:
+    def __init__(
+        self, secret: bytes, clock: Clock, metrics: RouterMetrics, recorder: Recording
+    ) -> None:
         self.dropped = 0
+        self._recorder = recorder
+        self._numbers = itertools.count(1)
         self._secret = secret
         self._clock = clock
         self._metrics = metrics
@@ -54,27 +61,50 @@ class FailoverLog:
         if not left:
             return
         answered = course.upstream
-        about = {
-            "at": self._clock.now().isoformat(),
-            "request": request_id,
-            "route": job.route.route.name,
-            "arm": job.arm.value,
-            "answered_by": answered.name if answered else None,
-            "user": user_hash(user, self._secret),
-            "request_ms": round(ms),
-            **shape(job.request),
-        }
-        for each in left:
-            self._metrics.failover(job.route.route.name, each.target, each.failure)
+        at, user_, sizes = self._clock.now(), user_hash(user, self._secret), shape(job.request)
+        route, arm = job.route.route.name, job.arm.value
+        rows = [
+            Failover(
+                worker=self._recorder.worker,
+                number=next(self._numbers),
+                at=at,
+                request=request_id,
+                route=route,
+                arm=arm,
+                target=each.target,
+                provider=each.provider,
+                failure=each.failure,
+                status=each.status,
+                attempts=each.attempts,
+                latency_ms=each.ms,
+                endpoint=job.request.endpoint.value,
+                user_hash=user_,
+                next_target=asked_after(left[number:], answered.name if answered else None),
+                **sizes,
+            )
+            for number, each in enumerate(left, 1)
+        ]
+        self._recorder.failed_over(rows)
+        for row in rows:
+            self._metrics.failover(route, row.target, row.failure)
             self._put(
                 {
-                    **about,
-                    "target": each.target,
-                    "provider": each.provider,
-                    "failure_class": each.failure,
-                    "status": each.status,
-                    "attempts": each.attempts,
-                    "ms": round(each.ms),
+                    "at": at.isoformat(),
+                    "request": request_id,
+                    "route": route,
+                    "arm": arm,
+                    "answered_by": answered.name if answered else None,
+                    "user": user_,
+                    "request_ms": round(ms),
+                    "endpoint": row.endpoint,
+                    **sizes,
+                    "target": row.target,
+                    "provider": row.provider,
+                    "failure_class": row.failure,
+                    "status": row.status,
+                    "attempts": row.attempts,
+                    "ms": round(row.latency_ms),
+                    "next_target": row.next_target,
                 }
             )
 
@@ -139,17 +169,17 @@ def left_targets(job: Job, course: Course) -> Iterator[Left]:
             yield Left(upstream.name, upstream.provider.name, OPEN)
 
 
-def shape(request: ClientRequest) -> dict[str, object]:
+def asked_after(left: Sequence[Left], answered: str | None) -> str | None:
+    """Who was asked next. left: those behind, in order."""
+    return next((each.target for each in left if each.failure != OPEN), answered)
+
+
+def shape(request: ClientRequest) -> dict[str, Any]:
     """Sizes and kinds, without a word of the content."""
-    messages, tools = request.value("messages"), request.value("tools")
+    messages, tools, text = request.value("messages"), request.value("tools"), request.text
     return {
         "stream": request.stream,
-        "body_chars": len(request.text),
+        "body_bytes": len(text if text.isascii() else text.encode("utf-8", "surrogatepass")),
         "messages": len(messages) if isinstance(messages, list) else 0,
         "tools": len(tools) if isinstance(tools, list) else 0,
     }
-
-
-def user_hash(sticky_key: str, secret: bytes) -> str:
-    """HMAC-SHA-256, hex, of the sticky key, such as `user:alice`: who knows it can search."""
-    return key_hash(f"failover:{sticky_key}", secret)[:32]

@@ -17,12 +17,14 @@ GAUGE: Final[Mapping[BreakerState, int]] = {
 
 class TargetHealth:
     """By target id; who is not known is well. monotonic: seconds that never jump.
+    on_move: told of a target and its breaker in its new state.
 
     Belongs to one event loop: nothing here waits, so no lock is needed.
     """
 
     def __init__(self, policy: BreakerPolicy, monotonic: Callable[[], float]) -> None:
         self.policy = policy
+        self.on_move: Callable[[str, Breaker], None] | None = None
         self._monotonic = monotonic
         self._breakers: dict[str, Breaker] = {}
         self._paused_until: dict[str, float] = {}
@@ -76,6 +78,8 @@ class TargetHealth:
             self._not_closed.discard(target)
         else:
             self._not_closed.add(target)
+        if after.state is not before.state and self.on_move is not None:
+            self.on_move(target, after)
 
     def _pause_s(self, target: str, now: float) -> float:
         until = self._paused_until.get(target)

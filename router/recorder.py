@@ -9,16 +9,19 @@ the database fails between committing and answering.
 import logging
 import threading
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Final
 
+from harness.domain.alerts import Alert, AlertKind, News
 from harness.domain.errors import StoreUnavailable
+from harness.domain.failover import Failover
 from harness.domain.observation import Block, UnitRule
 from harness.domain.routing import Arm, Canary
-from harness.ports import Clock, Store
+from harness.ports import Clock, Store, Transaction
 from router.blocks import Ledger
 from router.minutes import Ended, Minutes
+from router.notices import Notices
 from router.recording import Scored, Ticket
 from router.spool import NOTHING, Batch, Spool
 
@@ -58,6 +61,8 @@ class Recorder:
         self._lock = threading.Lock()
         self._ledgers: dict[str, Ledger] = {}
         self._minutes = Minutes(worker)
+        self._notices = Notices(clock, self.counters)
+        self._troubles: dict[AlertKind, Alert] = {}
         self._queue: deque[Batch] = deque()
         self._in_hand = NOTHING
         self._stopping = threading.Event()
@@ -103,6 +108,15 @@ class Recorder:
         with self._lock:
             for row in batch.traffic:
                 self._minutes.merge(row)
+        self._notices.failed_over(batch.failovers)
+        self._notices.tell(*batch.alerts)
+
+    def failed_over(self, rows: Sequence[Failover]) -> None:
+        """For the failover log; what is too much for one second is dropped, and counted."""
+        self._notices.failed_over(rows)
+
+    def tell(self, *alerts: Alert) -> None:
+        self._notices.tell(*alerts)
 
     def start(self) -> None:
         self._thread.start()
@@ -131,6 +145,8 @@ class Recorder:
         except StoreUnavailable:
             self.counters["flushes_failed"] += 1
             self._keep(batch)
+        else:
+            self._well_again()
         self._in_hand = NOTHING
 
     def _run(self) -> None:
@@ -150,7 +166,7 @@ class Recorder:
                 if ledger.idle and rollout not in live:
                     self.counters["unscored_units"] += ledger.unscored
                     del self._ledgers[rollout]
-            return Batch(blocks, self._minutes.take())
+            return Batch(blocks, self._minutes.take(), *self._notices.take())
 
     def _write(self, batch: Batch) -> None:
         """Raises StoreUnavailable; what the store refuses for another reason is set aside."""
@@ -158,10 +174,14 @@ class Recorder:
             return
         try:
             with self._store.write() as tx:
-                tx.observations.append(batch.blocks, batch.traffic)
+                _write_all(tx, batch)
         except StoreUnavailable:
             raise
         except Exception:
+            if len(parts := batch.parts) > 1:
+                for part in parts:
+                    self._write(part)
+                return
             # Trying it again would hold everything behind it for ever.
             log.exception("the store refused %d rows; see %s", batch.rows, self._aside.file)
             self._append(self._aside, batch)
@@ -201,6 +221,48 @@ class Recorder:
         if self._append(self._spool, batch):
             self.counters["rows_spooled"] += batch.rows
             return
-        self._queue.append(batch)
+        self._trouble(
+            AlertKind.SPOOL_FULL,
+            "observations are kept in memory alone",
+            "The database does not answer, and the spool on disk takes no more.",
+        )
+        # Few, and what they tell of is not over: they come with the next batch.
+        self.tell(*batch.alerts)
+        self._queue.append(batch._replace(alerts=()))
         while sum(each.rows for each in self._queue) > self._queue_rows:
             self.counters["rows_dropped"] += self._queue.popleft().rows
+            self._trouble(
+                AlertKind.OBSERVATIONS_DROPPED,
+                "observations are being dropped",
+                "Database and disk take none, and memory is full: the oldest are lost.",
+            )
+
+    def _trouble(self, kind: AlertKind, title: str, text: str) -> None:
+        if kind in self._troubles:
+            return
+        alert = Alert(
+            kind=kind,
+            subject=f"router worker {self.worker}",
+            key=kind.value,
+            title=title,
+            text=f"{text} Worker {self.worker} saw it first.",
+            at=self._clock.now(),
+            source=self.worker,
+        )
+        self._troubles[kind] = alert
+        self.tell(alert)
+
+    def _well_again(self) -> None:
+        """The database has taken all that waited."""
+        if self._troubles and not self._queue and self._spool.empty:
+            at = self._clock.now()
+            self.tell(*(each.now(News.ENDED, at) for each in self._troubles.values()))
+            self._troubles.clear()
+
+
+def _write_all(tx: Transaction, batch: Batch) -> None:
+    tx.observations.append(batch.blocks, batch.traffic)
+    if batch.failovers:
+        tx.failovers.append(batch.failovers)
+    if batch.alerts:
+        tx.alerts.tell(batch.alerts)

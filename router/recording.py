@@ -1,9 +1,11 @@
 """Where a router's front door enters what requests did, and whom it asks for all counts."""
 
 from collections import Counter
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import NamedTuple, Protocol
 
+from harness.domain.alerts import Alert
+from harness.domain.failover import Failover
 from harness.domain.routing import Arm, Canary
 from router.blocks import Ledger, Unit
 from router.metrics import RouterMetrics
@@ -35,6 +37,14 @@ class Recording(Protocol):
         ...
 
     def finish(self, ticket: Ticket | None, ended: Ended) -> None: ...
+
+    def failed_over(self, rows: Sequence[Failover]) -> None:
+        """For the failover log; what is too much for one second is dropped, and counted."""
+        ...
+
+    def tell(self, *alerts: Alert) -> None:
+        """What a person should know, with the next batch."""
+        ...
 
     def start(self) -> None: ...
 

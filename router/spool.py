@@ -11,16 +11,33 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness.domain.alerts import Alert, AlertKind, News
+from harness.domain.failover import Failover
 from harness.domain.observation import Block, Traffic
 
 
 class Batch(NamedTuple):
+    """What is written in one unit of work: plain data."""
+
     blocks: Sequence[Block]
     traffic: Sequence[Traffic]
+    failovers: Sequence[Failover] = ()
+    alerts: Sequence[Alert] = ()
 
     @property
     def rows(self) -> int:
-        return len(self.blocks) + len(self.traffic)
+        return sum(map(len, self))
+
+    @property
+    def parts(self) -> list["Batch"]:
+        """Each kind on its own, so that what is refused takes nothing else with it."""
+        counts, none = Batch(self.blocks, self.traffic), Batch((), ())
+        split = (
+            counts,
+            none._replace(failovers=self.failovers),
+            none._replace(alerts=self.alerts),
+        )
+        return [each for each in split if each.rows]
 
 
 NOTHING = Batch((), ())
@@ -121,6 +138,8 @@ def plain(batch: Batch) -> dict[str, object]:
     return {
         "blocks": [asdict(block) for block in batch.blocks],
         "traffic": [asdict(row) for row in batch.traffic],
+        "failovers": [asdict(row) for row in batch.failovers],
+        "alerts": [asdict(alert) for alert in batch.alerts],
     }
 
 
@@ -152,4 +171,14 @@ def from_plain(data: Mapping[str, Any]) -> Batch:
         )
         for row in data["traffic"]
     ]
-    return Batch(blocks, traffic)
+    # A version before this one spooled without these two.
+    failovers = [
+        Failover(**{**row, "at": moment(row["at"])}) for row in data.get("failovers", ())
+    ]
+    alerts = [_alert(row) for row in data.get("alerts", ())]
+    return Batch(blocks, traffic, failovers, alerts)
+
+
+def _alert(row: dict[str, Any]) -> Alert:
+    words = {"kind": AlertKind(row["kind"]), "news": News(row["news"])}
+    return Alert(**{**row, **words, "at": datetime.fromisoformat(row["at"])})

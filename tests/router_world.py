@@ -12,7 +12,9 @@ from types import SimpleNamespace
 from typing import cast
 
 from harness.domain.access import key_hash
+from harness.domain.alerts import Alert
 from harness.domain.errors import StoreUnavailable
+from harness.domain.failover import Failover
 from harness.domain.observation import Block, Traffic, UnitRule
 from harness.domain.retry import RetryPolicy
 from harness.domain.routing import (
@@ -56,6 +58,8 @@ class SwitchableStore:
         self.away = snapshot is None
         self.blocks: dict[tuple[str, str, int], Block] = {}
         self.traffic: list[Traffic] = []
+        self.failovers: list[Failover] = []
+        self.alerts: list[Alert] = []
         self._snapshot = snapshot
         self._changed = threading.Event()
 
@@ -80,7 +84,11 @@ class SwitchableStore:
     @contextmanager
     def write(self) -> Iterator[SimpleNamespace]:
         self._answer()
-        yield SimpleNamespace(observations=SimpleNamespace(append=self._append))
+        yield SimpleNamespace(
+            observations=SimpleNamespace(append=self._append),
+            failovers=SimpleNamespace(append=self.failovers.extend),
+            alerts=SimpleNamespace(tell=self.alerts.extend),
+        )
 
     def _append(self, blocks: Sequence[Block], traffic: Sequence[Traffic]) -> None:
         for block in blocks:

@@ -18,6 +18,7 @@ from harness.domain.errors import (
     StaleWrite,
 )
 from harness.domain.evaluation import RunState, Sample, Verdict
+from harness.domain.failover import Failover
 from harness.domain.observation import Block, Traffic
 from harness.domain.proposal import Phase, Proposal
 from harness.domain.routing import Change, CreateRoute, KeyGrant, Restore
@@ -128,6 +129,22 @@ def check_switch(switch: Switch) -> None:
 
 def no_such_switch(id_: str) -> NotFound:
     return NotFound(f"there is no switch {id_}; `swapgate switch list` shows them")
+
+
+def no_such_alert(id_: str) -> NotFound:
+    return NotFound(f"there is no alert {id_}; `swapgate alert list` shows them")
+
+
+def check_failover(row: Failover) -> None:
+    """Raises InputError for figures out of their range."""
+    _check_amounts(
+        f"failover {row.number} of worker {row.worker}",
+        attempts=row.attempts,
+        latency_ms=row.latency_ms,
+        body_bytes=row.body_bytes,
+        messages=row.messages,
+        tools=row.tools,
+    )
 
 
 def check_four_eyes(proposal: Proposal) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from router.failover_log import OPEN, QUEUE, user_hash
+from harness.domain.failover import hashes_of_user, user_hash
+from router.failover_log import OPEN, QUEUE
 from router.transport.scripted import Happening
 from tests.router_door import ASK, Place
 from tests.router_upstream import ROLE, broken_stream, completion, error, event, streamed
@@ -98,9 +99,15 @@ async def test_a_failover_is_logged_with_its_shape_and_without_its_content(
     assert (told["target"], told["provider"], told["answered_by"]) == (OWN, "up", SPARE)
     assert (told["failure_class"], told["status"], told["attempts"]) == ("overloaded", 529, 2)
     assert (told["stream"], told["messages"], told["tools"]) == (False, 1, 1)
-    assert told["body_chars"] == len(SECRETIVE)
+    assert told["body_bytes"] == len(SECRETIVE)
     assert told["user"] == user_hash("user:alice", SECRET)
-    text = json.dumps(told)
+    place.door.recorder.flush()
+    (row,) = place.door.kept.failovers
+    assert (row.target, row.next_target, row.failure) == (OWN, SPARE, "overloaded")
+    assert (row.worker, row.number, row.endpoint) == ("w", 1, "chat")
+    assert (row.body_bytes, row.tools, row.attempts) == (len(SECRETIVE), 1, 2)
+    assert row.user_hash in hashes_of_user("alice", SECRET)
+    text = json.dumps(told) + repr(row)
     assert not [word for word in ("secret", "private_tool", "alice") if word in text]
 
 

@@ -9,11 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.domain.alerts import Alert, AlertKind, News
+from harness.domain.failover import Failover
 from harness.domain.observation import Block, Traffic, UnitRule
 from harness.domain.policy import Unit
 from harness.domain.routing import Arm, Canary
 from harness.ports import Store
 from harness.runtime.clock import ManualClock
+from harness.store.sql import SqlStore
 from router.minutes import Ended, Minutes
 from router.recorder import Recorder
 from router.spool import Batch, Spool, decode, encode
@@ -321,11 +324,17 @@ def test_a_rollout_that_is_over_is_forgotten_once_its_blocks_are_out(bench: Benc
     assert bench.stored == (1, 1)
 
 
-@given(st.lists(blocks, max_size=3), st.lists(traffic, max_size=3))
-def test_a_batch_comes_back_from_the_spool_as_it_was(
-    some: list[Block], rows: list[Traffic]
-) -> None:
-    assert decode(encode(Batch(some, rows))) == Batch(some, rows)
+@given(
+    st.builds(
+        Batch,
+        st.lists(blocks, max_size=3),
+        st.lists(traffic, max_size=3),
+        st.lists(st.builds(Failover, at=moments, latency_ms=st.floats(0, 1e6)), max_size=2),
+        st.lists(st.builds(Alert, at=moments), max_size=2),
+    )
+)
+def test_a_batch_comes_back_from_the_spool_as_it_was(batch: Batch) -> None:
+    assert decode(encode(batch)) == batch
 
 
 @given(st.lists(st.tuples(st.integers(0, 300), st.floats(0, 1e6)), max_size=30))
@@ -373,3 +382,42 @@ def test_minutes_that_several_processes_added_up_merge_to_those_of_one(
         return sorted(rows, key=lambda row: row.route)
 
     assert by_route(merged.take()) == by_route(alone.take())
+
+
+@pytest.mark.req("B9")
+def test_a_full_spool_is_told_of_once_and_its_end_too(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, max_bytes=10)
+    bench.store.away = True
+    for _ in range(6):
+        bench.request()
+        bench.recorder.flush()
+    bench.store.away = False
+    bench.recorder.flush()
+    bench.recorder.flush()
+
+    told = {(each.kind, each.news) for each in bench.store.alerts}
+    kinds = (AlertKind.SPOOL_FULL, AlertKind.OBSERVATIONS_DROPPED)
+    assert told == {(kind, news) for kind in kinds for news in (News.RAISED, News.ENDED)}
+    assert len(bench.store.alerts) == 4
+
+
+def test_an_alert_that_is_refused_takes_no_observation_with_it(
+    tmp_path: Path, sqlite_url: str
+) -> None:
+    clock = ManualClock()
+    store = SqlStore(sqlite_url, secret=b"s", clock=clock)
+    recorder = Recorder(
+        store, Spool(tmp_path / "spool"), worker="w", clock=clock, live_rollouts=frozenset
+    )
+    recorder.finish(None, DONE)
+    without_zone = clock.now().replace(tzinfo=None)
+    recorder.tell(Alert(AlertKind.TEST, "s", "k", "t", "x", without_zone, "w"))
+
+    recorder.flush()
+
+    with store.read() as tx:
+        (row,) = tx.observations.traffic(since=clock.now() - timedelta(days=1))
+        assert tx.alerts.list() == []
+    store.close()
+    assert row.requests == 1
+    assert recorder.counters["rows_refused"] == 1

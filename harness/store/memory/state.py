@@ -8,9 +8,12 @@ from datetime import date, datetime
 from typing import Self
 
 from harness.domain.access import ApiKey
+from harness.domain.alerts import AlertRecord
 from harness.domain.audit import AuditEvent
+from harness.domain.delivery import Delivery
 from harness.domain.errors import IllegalTransition, InputError
 from harness.domain.evaluation import EvalRun, Sample, SuitePin, Verdict
+from harness.domain.failover import Failover
 from harness.domain.observation import Block, Traffic
 from harness.domain.proposal import Proposal
 from harness.domain.rollout import Rollout
@@ -25,6 +28,7 @@ class State:
 
     routes: by name, oldest version first. samples: by run, then by item and epoch.
     verdicts: with the proposal's id. suites: with the time they came. traffic: by its key.
+    alerts: by id. deliveries: by alert, number and sink. failovers: by worker and number.
     """
 
     installation: str = field(default_factory=lambda: secrets.token_hex(6))
@@ -46,6 +50,9 @@ class State:
     events: tuple[AuditEvent, ...] = ()
     keys: dict[str, ApiKey] = field(default_factory=dict)
     switches: dict[str, SwitchRecord] = field(default_factory=dict)
+    alerts: dict[str, AlertRecord] = field(default_factory=dict)
+    deliveries: dict[tuple[str, int, str], Delivery] = field(default_factory=dict)
+    failovers: dict[tuple[str, int], Failover] = field(default_factory=dict)
 
     def fork(self) -> Self:
         forked = copy(self)

@@ -9,6 +9,7 @@ from harness.domain.errors import StoreUnavailable
 from harness.domain.routing import Snapshot
 from harness.domain.switches import in_force
 from harness.ports import Clock
+from harness.store.memory.alerts import MemoryAlerts, MemoryDeliveries, MemoryFailovers
 from harness.store.memory.decisions import MemoryProposals, MemoryRollouts, MemoryVerdicts
 from harness.store.memory.evals import MemoryEvalRuns, MemorySuites
 from harness.store.memory.operations import MemoryApiKeys, MemoryAuditLog, MemoryObservations
@@ -37,6 +38,9 @@ class MemoryTransaction:
         self.keys = MemoryApiKeys(unit)
         self.waivers = MemoryWaivers(unit)
         self.switches = MemorySwitches(unit)
+        self.alerts = MemoryAlerts(unit)
+        self.deliveries = MemoryDeliveries(unit)
+        self.failovers = MemoryFailovers(unit)
 
 
 class MemoryStore:

@@ -10,11 +10,13 @@ from harness.domain.switches import in_force
 from harness.ports import Clock
 from harness.store.rules import grants
 from harness.store.sql import engine
+from harness.store.sql.alerts import SqlAlerts, SqlDeliveries
 from harness.store.sql.audit import SqlAuditLog
 from harness.store.sql.changes import Changes
 from harness.store.sql.decisions import SqlProposals, SqlRollouts, SqlVerdicts
 from harness.store.sql.evals import SqlEvalRuns, SqlSuites
 from harness.store.sql.evidence import SqlWaivers
+from harness.store.sql.failovers import SqlFailovers
 from harness.store.sql.failures import translated
 from harness.store.sql.leader import leadership
 from harness.store.sql.operations import SqlApiKeys, SqlObservations, SqlProviders
@@ -45,6 +47,9 @@ class SqlTransaction:
         self.keys = SqlApiKeys(unit)
         self.waivers = SqlWaivers(unit, now)
         self.switches = SqlSwitches(unit)
+        self.alerts = SqlAlerts(unit)
+        self.deliveries = SqlDeliveries(unit)
+        self.failovers = SqlFailovers(unit)
         self._unit = unit
 
     def etag(self) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from harness.store.tables import decisions, evals, operations, routing, switches
+from harness.store.tables import alerts, decisions, evals, operations, routing, switches
 from harness.store.tables.base import metadata
 
 APPEND_ONLY: Final = (
@@ -29,6 +29,7 @@ TRIGGERS: Final = frozenset(
 __all__ = [
     "APPEND_ONLY",
     "TRIGGERS",
+    "alerts",
     "decisions",
     "evals",
     "metadata",

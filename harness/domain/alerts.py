@@ -1,0 +1,321 @@
+"""Alerts: what a person should know, told once and not per request.
+
+Whatever notices something makes an Alert with a key. All alerts with one key fold into one
+record: workers that see the same are its sources, and it ends when the last of them says so.
+When people are told is a function of the record and the time:
+
+    raised ──▶ told "raised" ──▶ cause ended ──▶ told "resolved"
+                    ▲                                  │
+                    └──── raised again, QUIET after ───┘
+
+Within QUIET of the last message a cause that comes back is counted and not told again; one that
+goes on is told once more after REMIND.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import IntEnum, StrEnum
+from hashlib import blake2b
+from typing import Final
+
+
+class Severity(IntEnum):
+    INFO = 1  # good to know
+    WARNING = 2  # look at it today
+    CRITICAL = 3  # look at it now
+
+
+class AlertKind(StrEnum):
+    BREAKER_OPEN = "breaker_open"
+    OUR_KEY = "our_key"
+    QUOTA = "quota"
+    MODEL_UNKNOWN = "model_unknown"
+    REVISION_REFUSED = "revision_refused"
+    OBSERVATIONS_DROPPED = "observations_dropped"
+    SPOOL_FULL = "spool_full"
+    ROLLED_BACK = "rolled_back"
+    PROMOTED = "promoted"
+    CANARY_PAUSED = "canary_paused"
+    AWAITING_APPROVAL = "awaiting_approval"
+    SAMPLE_RATIO = "sample_ratio"
+    JOB_FAILED = "job_failed"
+    AUDIT_BROKEN = "audit_broken"
+    TEST = "test"
+
+
+@dataclass(frozen=True, slots=True)
+class KindRule:
+    """lasting: its cause goes on until it ends; else it is over as it happens.
+
+    silent: a source that is not heard of for so long has ended (a worker that died cannot say
+    so); None where the control plane looks itself.
+    """
+
+    severity: Severity
+    next_step: str
+    lasting: bool = True
+    silent: timedelta | None = None
+
+
+# Several times the rhythm in which a worker says that a cause goes on.
+_WORKER: Final = timedelta(minutes=30)
+_K, _S = AlertKind, Severity
+KINDS: Final[Mapping[AlertKind, KindRule]] = {
+    _K.BREAKER_OPEN: KindRule(
+        _S.WARNING,
+        "see the provider's status page; `swapgate route failovers` shows what failed, "
+        "`swapgate switch throw` keeps traffic away",
+        silent=_WORKER,
+    ),
+    _K.OUR_KEY: KindRule(
+        _S.CRITICAL,
+        "put a valid key into the provider's environment variable, restart the router, then "
+        "`swapgate doctor`",
+        silent=_WORKER,
+    ),
+    _K.QUOTA: KindRule(
+        _S.CRITICAL,
+        "raise the account's limit or pay its bill at the provider; until then the fallbacks "
+        "carry the load",
+        silent=_WORKER,
+    ),
+    _K.MODEL_UNKNOWN: KindRule(
+        _S.CRITICAL,
+        "the provider has no such model any more: propose another with `swapgate proposal "
+        "create`",
+        silent=_WORKER,
+    ),
+    _K.REVISION_REFUSED: KindRule(
+        _S.CRITICAL,
+        "mend what the text names, or go back with `swapgate route rollback`; the old revision "
+        "goes on serving",
+        silent=_WORKER,
+    ),
+    _K.OBSERVATIONS_DROPPED: KindRule(
+        _S.CRITICAL,
+        "bring back the database and free the disk under `home`; canaries hold while "
+        "observations are missing",
+        silent=_WORKER,
+    ),
+    _K.SPOOL_FULL: KindRule(
+        _S.WARNING,
+        "bring back the database: observations are in memory now, and are lost when that is "
+        "full or the router ends",
+        silent=_WORKER,
+    ),
+    _K.ROLLED_BACK: KindRule(
+        _S.CRITICAL,
+        "`swapgate canary status` and the Canary page show the evidence; users are on the "
+        "incumbent",
+        lasting=False,
+    ),
+    _K.PROMOTED: KindRule(
+        _S.INFO, "nothing; `swapgate route rollback` goes back to the one before", lasting=False
+    ),
+    _K.CANARY_PAUSED: KindRule(
+        _S.WARNING, "look at the Canary page, then `swapgate canary resume` or `abort`"
+    ),
+    _K.AWAITING_APPROVAL: KindRule(
+        _S.WARNING, "read the comparison, then `swapgate proposal approve` or `reject`"
+    ),
+    _K.SAMPLE_RATIO: KindRule(
+        _S.CRITICAL,
+        "the canary cannot advance: see whether all traffic goes through routers of one "
+        "revision, and whether something retries or caches between",
+    ),
+    _K.JOB_FAILED: KindRule(
+        _S.CRITICAL, "see the control process's log, and `swapgate doctor`"
+    ),
+    _K.AUDIT_BROKEN: KindRule(
+        _S.CRITICAL, "`swapgate audit verify` names the event: compare it with a backup"
+    ),
+    _K.TEST: KindRule(_S.INFO, "nothing: this is a test", lasting=False),
+}
+
+
+class News(StrEnum):
+    RAISED = "raised"
+    STILL = "still"  # it goes on: not counted again
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """Something noticed, or its end. Never has content of requests, or a secret.
+
+    subject: what it is about, such as `target openai/gpt-5`. key: alerts with the same key are
+    one. source: who noticed it; an end counts for its own source alone.
+    """
+
+    kind: AlertKind
+    subject: str
+    key: str
+    title: str
+    text: str
+    at: datetime
+    source: str
+    news: News = News.RAISED
+
+    @property
+    def severity(self) -> Severity:
+        return KINDS[self.kind].severity
+
+    @property
+    def next_step(self) -> str:
+        return KINDS[self.kind].next_step
+
+    def now(self, news: News, at: datetime) -> "Alert":
+        return replace(self, news=news, at=at)
+
+
+class Told(StrEnum):
+    RAISED = "raised"
+    RESOLVED = "resolved"
+
+
+@dataclass(frozen=True, slots=True)
+class AlertRecord:
+    """All alerts of one key since it was last quiet.
+
+    sources: who sees the cause now, and when each was last heard. count: how often it was
+    raised. resolved_at: None while the cause goes on. told, told_at, told_count: the last
+    message to people, when, and the count then. messages: how many there were.
+    """
+
+    id: str
+    kind: AlertKind
+    subject: str
+    key: str
+    title: str
+    text: str
+    first_seen: datetime
+    last_seen: datetime
+    count: int = 1
+    sources: Mapping[str, datetime] = field(default_factory=dict)
+    resolved_at: datetime | None = None
+    told: Told | None = None
+    told_at: datetime | None = None
+    told_count: int = 0
+    messages: int = 0
+
+    @property
+    def severity(self) -> Severity:
+        return KINDS[self.kind].severity
+
+    @property
+    def next_step(self) -> str:
+        return KINDS[self.kind].next_step
+
+    @property
+    def open(self) -> bool:
+        return self.resolved_at is None
+
+
+QUIET: Final = timedelta(minutes=15)
+REMIND: Final = timedelta(hours=24)
+
+
+def heard(record: AlertRecord | None, alert: Alert) -> AlertRecord | None:
+    """The record after an alert; None when an end comes for what nobody has raised.
+
+    record: the newest of that key. One that was quiet for long makes room for a new one.
+    """
+    if alert.news is News.ENDED:
+        return None if record is None else _ended(record, alert)
+    lasting = KINDS[alert.kind].lasting
+    sources = {alert.source: alert.at} if lasting else {}
+    if record is None or _is_past(record, alert.at):
+        return _first(alert, sources)
+    newer = alert.at >= record.last_seen
+    latest = max(alert.at, record.last_seen)
+    return replace(
+        record,
+        title=alert.title if newer else record.title,
+        text=alert.text if newer else record.text,
+        last_seen=latest,
+        count=record.count + (alert.news is News.RAISED),
+        sources={**record.sources, **sources},
+        resolved_at=None if lasting else latest,
+    )
+
+
+def heard_all(
+    records: Mapping[str, AlertRecord], alerts: Iterable[Alert]
+) -> Mapping[str, AlertRecord]:
+    """Records by id that are new or have changed. records: by key, the newest of each."""
+    newest = dict(records)
+    changed: dict[str, AlertRecord] = {}
+    for alert in alerts:
+        before = newest.get(alert.key)
+        after = heard(before, alert)
+        if after is not None and after != before:
+            newest[alert.key] = changed[after.id] = after
+    return changed
+
+
+def forgotten(record: AlertRecord, now: datetime) -> AlertRecord:
+    """Without the sources that were not heard of for too long: they cannot say the end."""
+    silent = KINDS[record.kind].silent
+    if silent is None or not record.open:
+        return record
+    sources = {who: at for who, at in record.sources.items() if now - at < silent}
+    if sources == record.sources:
+        return record
+    return replace(record, sources=sources, resolved_at=None if sources else now)
+
+
+def message_due(record: AlertRecord, now: datetime) -> Told | None:
+    """What people are to be told now; None when they know it, or were told lately."""
+    since = None if record.told_at is None else now - record.told_at
+    rested = since is None or since >= QUIET
+    if not KINDS[record.kind].lasting:
+        return Told.RAISED if record.count > record.told_count and rested else None
+    if not record.open:
+        return Told.RESOLVED if record.told is Told.RAISED else None
+    if record.told is Told.RAISED:
+        return Told.RAISED if since is not None and since >= REMIND else None
+    return Told.RAISED if rested else None
+
+
+def told(record: AlertRecord, message: Told, now: datetime) -> AlertRecord:
+    return replace(
+        record,
+        told=message,
+        told_at=now,
+        told_count=record.count,
+        messages=record.messages + 1,
+    )
+
+
+def _ended(record: AlertRecord, alert: Alert) -> AlertRecord:
+    if alert.source not in record.sources or alert.at < record.sources[alert.source]:
+        return record
+    sources = {who: at for who, at in record.sources.items() if who != alert.source}
+    if sources or not record.open:
+        return replace(record, sources=sources)
+    return replace(record, sources=sources, resolved_at=max(alert.at, record.first_seen))
+
+
+def _first(alert: Alert, sources: Mapping[str, datetime]) -> AlertRecord:
+    return AlertRecord(
+        id=_id(alert),
+        kind=alert.kind,
+        subject=alert.subject,
+        key=alert.key,
+        title=alert.title,
+        text=alert.text,
+        first_seen=alert.at,
+        last_seen=alert.at,
+        sources=sources,
+        resolved_at=None if sources else alert.at,
+    )
+
+
+def _is_past(record: AlertRecord, at: datetime) -> bool:
+    return record.resolved_at is not None and at - record.resolved_at >= QUIET
+
+
+def _id(alert: Alert) -> str:
+    said = f"{alert.key}\n{alert.at.isoformat()}\n{alert.source}"
+    return "al_" + blake2b(said.encode(), digest_size=8).hexdigest()

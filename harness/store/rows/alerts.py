@@ -1,0 +1,39 @@
+"""Alerts, deliveries and failovers."""
+
+from datetime import datetime
+
+from harness.domain.alerts import AlertKind, AlertRecord, Told
+from harness.domain.delivery import Delivery
+from harness.domain.failover import Failover
+from harness.store.rows import Row, Values
+
+
+def of_record(record: AlertRecord) -> Values:
+    values: Values = {name: getattr(record, name) for name in record.__dataclass_fields__}
+    sources = {who: at.isoformat() for who, at in record.sources.items()}
+    told = record.told and record.told.value
+    return values | {"kind": record.kind.value, "sources": sources, "told": told}
+
+
+def record(row: Row) -> AlertRecord:
+    sources = {who: datetime.fromisoformat(at) for who, at in row.sources.items()}
+    told = Told(row.told) if row.told else None
+    values = row._asdict() | {"kind": AlertKind(row.kind), "sources": sources, "told": told}
+    return AlertRecord(**values)
+
+
+def of_delivery(delivery: Delivery) -> Values:
+    values: Values = {name: getattr(delivery, name) for name in delivery.__dataclass_fields__}
+    return values | {"message": delivery.message.value}
+
+
+def delivery(row: Row) -> Delivery:
+    return Delivery(**(row._asdict() | {"message": Told(row.message)}))
+
+
+def of_failover(failover: Failover) -> Values:
+    return {name: getattr(failover, name) for name in failover.__dataclass_fields__}
+
+
+def failover(row: Row) -> Failover:
+    return Failover(**row._asdict())

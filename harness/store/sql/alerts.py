@@ -1,0 +1,99 @@
+"""Alerts and their outbox in SQL."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from harness.domain.alerts import KINDS, Alert, AlertRecord, Told, heard_all
+from harness.domain.delivery import Delivery
+from harness.store.rows import alerts as rows
+from harness.store.rules import no_such_alert
+from harness.store.sql.unit import Unit
+from harness.store.tables.alerts import alert, delivery
+
+LATEST = sa.select(alert).order_by(alert.c.last_seen.desc(), alert.c.id)
+OF_KEY = (
+    sa.select(alert)
+    .where(alert.c.key == sa.bindparam("of"))
+    .order_by(alert.c.first_seen.desc(), alert.c.id)
+    .limit(1)
+)
+_EVENTS = [kind.value for kind, rule in KINDS.items() if not rule.lasting]
+UNSETTLED = LATEST.where(
+    sa.or_(
+        alert.c.resolved_at.is_(None),
+        sa.and_(alert.c.told == Told.RAISED.value, alert.c.kind.not_in(_EVENTS)),
+        sa.and_(alert.c.kind.in_(_EVENTS), alert.c.count > alert.c.told_count),
+    )
+)
+DUE = (
+    sa.select(delivery)
+    .where(delivery.c.next_attempt_at <= sa.bindparam("now", type_=delivery.c.created_at.type))
+    .order_by(delivery.c.created_at, delivery.c.alert, delivery.c.number, delivery.c.sink)
+)
+OF_ALERT = (
+    sa.select(delivery)
+    .where(delivery.c.alert == sa.bindparam("of"))
+    .order_by(delivery.c.number, delivery.c.sink)
+)
+
+
+class SqlAlerts:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def tell(self, alerts: Iterable[Alert]) -> None:
+        told = list(alerts)
+        # In one order for all writers: two of them never wait for each other.
+        keys = sorted({each.key for each in told})
+        known = {key: found for key in keys if (found := self.newest(key)) is not None}
+        stored = {each.id for each in known.values()}
+        for record in heard_all(known, told).values():
+            if record.id in stored:
+                self.save(record)
+            else:
+                self._unit.write(sa.insert(alert), rows.of_record(record))
+
+    def newest(self, key: str) -> AlertRecord | None:
+        self._unit.serialize_by(f"alert {key}")
+        row = self._unit.read(OF_KEY, {"of": key}).first()
+        return None if row is None else rows.record(row)
+
+    def save(self, record: AlertRecord) -> None:
+        same = sa.update(alert).where(alert.c.id == record.id)
+        if self._unit.write(same.values(rows.of_record(record))) != 1:
+            raise no_such_alert(record.id)
+
+    def list(self, *, open_only: bool = False, limit: int = 100) -> Sequence[AlertRecord]:
+        query = LATEST.where(alert.c.resolved_at.is_(None)) if open_only else LATEST
+        return [rows.record(row) for row in self._unit.read(query.limit(limit))]
+
+    def unsettled(self) -> Sequence[AlertRecord]:
+        return [rows.record(row) for row in self._unit.read(UNSETTLED)]
+
+    def forget(self, before: datetime) -> int:
+        return self._unit.write(sa.delete(alert).where(alert.c.resolved_at < before))
+
+
+class SqlDeliveries:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def add(self, new: Delivery) -> None:
+        self._unit.write(sa.insert(delivery), rows.of_delivery(new))
+
+    def due(self, now: datetime, *, limit: int = 100) -> Sequence[Delivery]:
+        found = self._unit.read(DUE.limit(limit), {"now": now})
+        return [rows.delivery(row) for row in found]
+
+    def save(self, known: Delivery) -> None:
+        same = (
+            delivery.c.alert == known.alert,
+            delivery.c.number == known.number,
+            delivery.c.sink == known.sink,
+        )
+        self._unit.write(sa.update(delivery).where(*same).values(rows.of_delivery(known)))
+
+    def of(self, alert: str) -> Sequence[Delivery]:
+        return [rows.delivery(row) for row in self._unit.read(OF_ALERT, {"of": alert})]

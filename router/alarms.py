@@ -1,0 +1,173 @@
+"""What this worker noticed that a person should know: open circuits, a refused revision.
+
+Each goes to the process's log at once, and with the recorder's next batch to the database: when
+that is away, to the spool. No request waits for any of it.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Final
+
+import structlog
+
+from harness.domain.alerts import Alert, AlertKind, News
+from harness.domain.breaker import Breaker, BreakerState
+from harness.domain.failures import RULES, FailureClass
+from harness.ports import Clock
+from router.health import TargetHealth
+from router.recording import Recording
+from router.serving import ServedRoute
+from router.snapshot import SnapshotHolder
+
+log = structlog.get_logger("swapgate.router")
+
+WATCH_S: Final = 1.0
+# How often the database hears that a cause goes on: below `silent` in domain.alerts.
+STILL_S: Final = 300.0
+KIND_OF: Final = {
+    FailureClass.OUR_KEY: AlertKind.OUR_KEY,
+    FailureClass.QUOTA: AlertKind.QUOTA,
+    FailureClass.MODEL_UNKNOWN: AlertKind.MODEL_UNKNOWN,
+}
+# What a class of failure means, for people.
+BECAUSE: Final = {
+    FailureClass.OUR_KEY: "the provider refuses our key",
+    FailureClass.QUOTA: "our account has no quota left, or is suspended",
+    FailureClass.MODEL_UNKNOWN: "the provider does not know the model",
+    FailureClass.OVERLOADED: "it says that it is overloaded",
+    FailureClass.SERVER: "it answers with server errors",
+    FailureClass.CONNECT: "no connection can be made",
+    FailureClass.TIMEOUT: "it does not answer in time",
+    FailureClass.MALFORMED: "its answers are malformed",
+}
+
+
+class Alarms:
+    """Belongs to the event loop of its worker, like the health that it listens to."""
+
+    def __init__(
+        self, holder: SnapshotHolder, health: TargetHealth, recorder: Recording, clock: Clock
+    ) -> None:
+        self._holder = holder
+        self._health = health
+        self._recorder = recorder
+        self._clock = clock
+        self._open: dict[str, Alert] = {}
+        self._refused = ""
+
+    def breaker_moved(self, target: str, after: Breaker) -> None:
+        """For `TargetHealth`: told of every new state."""
+        if after.state is BreakerState.HALF_OPEN:
+            return
+        key = f"target {target}"
+        if after.state is BreakerState.CLOSED:
+            self._end(key)
+            return
+        self._raise(key, self._opened(target, after.because))
+
+    def look(self) -> None:
+        """At what nobody tells us of."""
+        refused = self._holder.refused
+        if refused == self._refused:
+            return
+        self._refused = refused
+        if not refused:
+            self._end("revision")
+            return
+        alert = self._alert(
+            AlertKind.REVISION_REFUSED,
+            subject="routing table",
+            key=AlertKind.REVISION_REFUSED.value,
+            title="a new revision was refused, the old one goes on serving",
+            text=refused,
+            source=self._recorder.worker,
+        )
+        self._raise("revision", alert)
+
+    def still(self) -> None:
+        """Say of everything that goes on that it does."""
+        now = self._clock.now()
+        self._recorder.tell(*(each.now(News.STILL, now) for each in self._open.values()))
+
+    async def watch(self) -> None:
+        """Until it is cancelled."""
+        turns = 0
+        while True:
+            await asyncio.sleep(WATCH_S)
+            self.look()
+            turns += 1
+            if turns >= STILL_S / WATCH_S:
+                turns = 0
+                self.still()
+
+    def _raise(self, name: str, alert: Alert) -> None:
+        before = self._open.get(name)
+        if before is not None and before.key != alert.key:
+            self._end(name)
+        self._open[name] = alert
+        self._recorder.tell(alert)
+        log.error(
+            "alert", kind=alert.kind.value, subject=alert.subject, title=alert.title,
+            text=alert.text, next=alert.next_step,
+        )  # fmt: skip
+
+    def _end(self, name: str) -> None:
+        alert = self._open.pop(name, None)
+        if alert is None:
+            return
+        self._recorder.tell(alert.now(News.ENDED, self._clock.now()))
+        log.info("alert_resolved", kind=alert.kind.value, subject=alert.subject)
+
+    def _opened(self, target: str, because: FailureClass | None) -> Alert:
+        name, provider = self._names(target)
+        kind = (
+            KIND_OF.get(because, AlertKind.BREAKER_OPEN) if because else AlertKind.BREAKER_OPEN
+        )
+        # All targets of a provider share its account: that is one thing for a person to do.
+        ours = because is not None and RULES[because].alerts and kind is not _UNKNOWN
+        about = f"provider {provider}" if ours else f"target {name}"
+        why = BECAUSE.get(because, "it fails") if because else "it fails"
+        return self._alert(
+            kind,
+            subject=about,
+            key=f"{kind.value}:{provider if ours else target}",
+            title=f"{name} gets no requests: {why}",
+            text=" ".join((f"The circuit of {name} is open.", *self._carried(target))),
+            source=f"{self._recorder.worker}/{target}",
+        )
+
+    def _carried(self, target: str) -> Iterator[str]:
+        """Who has the load now, a sentence for each route that has the target."""
+        serving = self._holder.current
+        for route in serving.routes.values() if serving else ():
+            if target in route.upstreams:
+                name = self._carrier(route, target)
+                yield (
+                    f"Route {route.route.name}: {name} carries its load now."
+                    if name
+                    else f"Route {route.route.name}: no other target is left for its load."
+                )
+
+    def _carrier(self, route: ServedRoute, target: str) -> str | None:
+        """The first of the route's plans that is well."""
+        planned = (each for plan in route.plans.values() for each in plan.targets)
+        well = (
+            each
+            for each in planned
+            if each != target and self._health.state(each) is not BreakerState.OPEN
+        )
+        found = next(well, None)
+        return route.upstreams[found].name if found else None
+
+    def _names(self, target: str) -> tuple[str, str]:
+        serving = self._holder.current
+        known = serving.snapshot.table.targets.get(target) if serving else None
+        return (known.name, known.provider) if known else (target, target)
+
+    def _alert(
+        self, kind: AlertKind, *, subject: str, key: str, title: str, text: str, source: str
+    ) -> Alert:
+        return Alert(kind, subject, key, title, text, self._clock.now(), source)
+
+
+_UNKNOWN: Final = AlertKind.MODEL_UNKNOWN

@@ -1,0 +1,48 @@
+"""Failovers and alerts that wait for the recorder's next batch: bounded, and counted beyond."""
+
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+from harness.domain.alerts import Alert
+from harness.domain.failover import Failover
+from harness.ports import Clock
+
+# Under an outage every request fails over: the log says which kinds, not each of them.
+FAILOVERS_PER_S: Final = 20
+MAX_ALERTS: Final = 1000
+
+
+class Notices:
+    """counters: where what was dropped is counted."""
+
+    def __init__(self, clock: Clock, counters: Counter[str]) -> None:
+        self._clock = clock
+        self._counters = counters
+        self._lock = threading.Lock()
+        self._failovers: list[Failover] = []
+        self._alerts: list[Alert] = []
+        self._second, self._in_second = 0, 0
+
+    def failed_over(self, rows: Sequence[Failover]) -> None:
+        second = int(self._clock.monotonic())
+        with self._lock:
+            if second != self._second:
+                self._second, self._in_second = second, 0
+            room = max(0, FAILOVERS_PER_S - self._in_second)
+            self._failovers += rows[:room]
+            self._in_second += len(rows[:room])
+            self._counters["failover_rows_dropped"] += len(rows[room:])
+
+    def tell(self, *alerts: Alert) -> None:
+        with self._lock:
+            room = max(0, MAX_ALERTS - len(self._alerts))
+            self._alerts += alerts[:room]
+            self._counters["alerts_dropped"] += len(alerts[room:])
+
+    def take(self) -> tuple[Sequence[Failover], Sequence[Alert]]:
+        with self._lock:
+            taken = self._failovers, self._alerts
+            self._failovers, self._alerts = [], []
+        return taken

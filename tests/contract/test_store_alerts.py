@@ -1,0 +1,193 @@
+"""Alerts, their outbox and the failover log of every store, through the port."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from harness.domain.alerts import Alert, AlertKind, News, Told, message_due, told
+from harness.domain.delivery import delivered, delivery_of, failed
+from harness.domain.errors import InputError, NotFound
+from harness.domain.failover import Failover
+from harness.ports import Store
+from harness.store.sql.failures import RowRefused
+from tests.contract.builders import NOW
+from tests.contract.conftest import Opener
+
+OPENED = Alert(
+    kind=AlertKind.BREAKER_OPEN,
+    subject="target sim/old-1",
+    key="breaker_open:t_1",
+    title="sim/old-1 is left alone",
+    text="It timed out five times. sim/spare carries the load now.",
+    at=NOW,
+    source="w1",
+)
+PROMOTED = Alert(
+    AlertKind.PROMOTED, "route triage", "promoted:ro_1", "promoted", "better", NOW, "control"
+)
+ROW = Failover(
+    worker="w1",
+    number=1,
+    at=NOW,
+    request="req_w1-1",
+    route="triage",
+    arm="incumbent",
+    target="sim/old-1",
+    provider="sim",
+    failure="timeout",
+    status=None,
+    attempts=2,
+    latency_ms=1500.5,
+    endpoint="chat",
+    stream=True,
+    body_bytes=812,
+    messages=3,
+    tools=2,
+    user_hash="a" * 32,
+    next_target="sim/spare",
+)
+
+
+def later(seconds: float) -> Alert:
+    return replace(OPENED, at=NOW + timedelta(seconds=seconds))
+
+
+@pytest.mark.req("A6", "B9")
+def test_the_same_alert_of_two_workers_is_one_record_that_the_last_one_ends(
+    store: Store,
+) -> None:
+    other = replace(later(3), source="w2")
+    with store.write() as tx:
+        tx.alerts.tell([OPENED, PROMOTED])
+    with store.write() as tx:
+        tx.alerts.tell([other])
+        tx.alerts.tell([OPENED.now(News.ENDED, NOW + timedelta(seconds=5))])
+    with store.read() as tx:
+        (record,) = tx.alerts.list(open_only=True)
+        assert (record.count, set(record.sources)) == (2, {"w2"})
+        assert record.last_seen == other.at
+
+    with store.write() as tx:
+        tx.alerts.tell([other.now(News.ENDED, NOW + timedelta(seconds=9))])
+    with store.read() as tx:
+        assert tx.alerts.list(open_only=True) == []
+        newest, event = tx.alerts.list()
+        assert newest.resolved_at == NOW + timedelta(seconds=9)
+        assert (event.key, event.resolved_at) == ("promoted:ro_1", NOW)
+
+
+@pytest.mark.req("B9")
+def test_an_alert_is_part_of_its_unit_of_work(store: Store) -> None:
+    def decide() -> None:
+        with store.write() as tx:
+            tx.alerts.tell([OPENED])
+            raise InputError("the decision failed")
+
+    with pytest.raises(InputError):
+        decide()
+    with store.read() as tx:
+        assert tx.alerts.list() == []
+
+
+def test_a_record_says_what_people_were_told_until_nothing_is_left_to_say(
+    store: Store,
+) -> None:
+    with store.write() as tx:
+        tx.alerts.tell([OPENED])
+        (record,) = tx.alerts.unsettled()
+        assert message_due(record, NOW) is Told.RAISED
+        tx.alerts.save(told(record, Told.RAISED, NOW))
+    with store.write() as tx:
+        tx.alerts.tell([later(60).now(News.ENDED, NOW + timedelta(seconds=60))])
+        (record,) = tx.alerts.unsettled()
+        assert message_due(record, NOW) is Told.RESOLVED
+        tx.alerts.save(told(record, Told.RESOLVED, NOW))
+    with store.read() as tx:
+        assert tx.alerts.unsettled() == []
+        (record,) = tx.alerts.list()
+        assert (record.messages, record.told_count) == (2, 1)
+
+
+def test_a_record_that_is_not_stored_cannot_be_saved(store: Store) -> None:
+    with store.write() as tx:
+        tx.alerts.tell([OPENED])
+        (record,) = tx.alerts.list()
+    with pytest.raises(NotFound), store.write() as tx:
+        tx.alerts.save(replace(record, id="al_other"))
+
+
+@pytest.mark.req("B9")
+def test_a_delivery_waits_is_tried_again_and_is_over_once(store: Store) -> None:
+    with store.write() as tx:
+        tx.alerts.tell([OPENED])
+        record = told(tx.alerts.list()[0], Told.RAISED, NOW)
+        tx.alerts.save(record)
+        first = delivery_of(record, Told.RAISED, "chat", NOW)
+        second = delivery_of(record, Told.RAISED, "mail", NOW)
+        tx.deliveries.add(first)
+        tx.deliveries.add(second)
+    with store.write() as tx:
+        assert tx.deliveries.due(NOW) == [first, second]
+        tx.deliveries.save(delivered(first, NOW))
+        again = failed(second, NOW, "connection refused", uniform=0.5)
+        tx.deliveries.save(again)
+        assert tx.deliveries.due(NOW) == []
+    with store.read() as tx:
+        assert tx.deliveries.due(NOW + timedelta(minutes=1)) == [again]
+        assert tx.deliveries.of(record.id) == [delivered(first, NOW), again]
+
+
+def test_what_ended_long_ago_is_forgotten_with_its_deliveries(store: Store) -> None:
+    with store.write() as tx:
+        tx.alerts.tell([OPENED, PROMOTED])
+        for record in tx.alerts.list():
+            after = told(record, Told.RAISED, NOW)
+            tx.alerts.save(after)
+            tx.deliveries.add(delivery_of(after, Told.RAISED, "chat", NOW))
+    with store.write() as tx:
+        assert tx.alerts.forget(NOW) == 0
+        assert tx.alerts.forget(NOW + timedelta(days=1)) == 1
+    with store.read() as tx:
+        (left,) = tx.alerts.list()
+        assert left.kind is AlertKind.BREAKER_OPEN
+        assert [each.alert for each in tx.deliveries.due(NOW)] == [left.id]
+
+
+@pytest.mark.req("B5")
+def test_failovers_are_found_by_route_user_and_time_the_newest_first(store: Store) -> None:
+    second = replace(ROW, number=2, at=NOW + timedelta(seconds=1), user_hash="b" * 32)
+    third = replace(ROW, worker="w2", route="other", next_target=None, status=503)
+    with store.write() as tx:
+        tx.failovers.append([ROW, second, third])
+        tx.failovers.append([second])
+    with store.read() as tx:
+        assert tx.failovers.list(since=NOW) == [second, ROW, third]
+        assert tx.failovers.list(since=NOW, limit=1) == [second]
+        assert tx.failovers.list(since=NOW, route="other") == [third]
+        assert tx.failovers.list(since=NOW, user_hashes=["b" * 32]) == [second]
+        assert tx.failovers.list(since=NOW + timedelta(seconds=1)) == [second]
+    with store.write() as tx:
+        assert tx.failovers.forget(NOW + timedelta(seconds=1)) == 2
+        assert tx.failovers.list(since=NOW) == [second]
+
+
+@pytest.mark.parametrize(
+    "wrong", [replace(ROW, latency_ms=float("nan")), replace(ROW, body_bytes=-1)]
+)
+def test_a_failover_without_sense_is_refused(store: Store, wrong: Failover) -> None:
+    with pytest.raises(InputError), store.write() as tx:
+        tx.failovers.append([wrong])
+
+
+@pytest.mark.req("B9")
+def test_the_database_keeps_one_open_record_of_a_key(sql_stores: Opener) -> None:
+    store = sql_stores()
+    with store.write() as tx:
+        tx.alerts.tell([OPENED])
+    with pytest.raises(RowRefused), store.write() as tx:
+        tx.alerts._unit._db.exec_driver_sql(
+            "INSERT INTO alert SELECT 'al_2', kind, subject, key, title, text, first_seen,"
+            " last_seen, count, sources, resolved_at, told, told_at, told_count, messages"
+            " FROM alert"
+        )

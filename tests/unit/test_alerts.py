@@ -1,0 +1,156 @@
+"""When people are told: laws of folding alerts, and of delivering them."""
+
+from dataclasses import replace
+from datetime import timedelta
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.domain.alerts import (
+    KINDS,
+    QUIET,
+    REMIND,
+    Alert,
+    AlertKind,
+    AlertRecord,
+    News,
+    Told,
+    forgotten,
+    heard,
+    heard_all,
+    message_due,
+    told,
+)
+from harness.domain.delivery import (
+    FIRST_WAIT,
+    GIVE_UP_AFTER,
+    LONGEST_WAIT,
+    delivered,
+    delivery_of,
+    failed,
+    wait,
+)
+from tests.contract.builders import NOW
+
+OPENED = Alert(AlertKind.BREAKER_OPEN, "target a/b", "breaker_open:t", "t", "x", NOW, "w1")
+DONE = Alert(AlertKind.ROLLED_BACK, "route chat", "rolled_back:r", "t", "x", NOW, "control")
+steps = st.lists(
+    st.tuples(st.sampled_from(News), st.sampled_from(["w1", "w2"]), st.integers(0, 2000)),
+    max_size=40,
+)
+
+
+def after(*alerts: Alert) -> AlertRecord:
+    (record,) = heard_all({}, alerts).values()
+    return record
+
+
+def at(minutes: float) -> Alert:
+    return replace(OPENED, at=NOW + timedelta(minutes=minutes))
+
+
+def test_every_kind_has_its_rule_and_says_what_to_do() -> None:
+    assert set(KINDS) == set(AlertKind)
+    assert all(rule.next_step for rule in KINDS.values())
+
+
+@pytest.mark.req("A6")
+def test_the_same_key_within_the_window_is_counted_and_not_sent_again() -> None:
+    record = after(OPENED)
+    assert message_due(record, NOW) is Told.RAISED
+    record = told(record, Told.RAISED, NOW)
+
+    again = heard(record, at(5))
+
+    assert again is not None
+    assert again.count == 2
+    assert message_due(again, NOW + QUIET) is None
+    assert message_due(again, NOW + REMIND) is Told.RAISED
+
+
+def test_a_cause_that_comes_back_at_once_is_told_when_the_window_is_over() -> None:
+    record = told(after(OPENED), Told.RAISED, NOW)
+    over = heard(record, at(1).now(News.ENDED, NOW + timedelta(minutes=1)))
+    assert over is not None
+    assert message_due(over, NOW) is Told.RESOLVED
+    over = told(over, Told.RESOLVED, over.last_seen)
+    back = heard(over, at(2))
+
+    assert back is not None
+    assert (back.id, back.open) == (record.id, True)
+    assert message_due(back, NOW + timedelta(minutes=3)) is None
+    assert message_due(back, over.last_seen + QUIET) is Told.RAISED
+
+
+def test_after_a_quiet_time_it_is_a_new_record() -> None:
+    over = heard(after(OPENED), OPENED.now(News.ENDED, NOW))
+    assert over is not None
+    fresh = heard(over, at(15))
+    assert fresh is not None
+    assert (fresh.id != over.id, fresh.count) == (True, 1)
+
+
+def test_an_end_that_nobody_has_raised_is_nothing() -> None:
+    assert heard(None, OPENED.now(News.ENDED, NOW)) is None
+
+
+def test_a_worker_that_fell_silent_does_not_keep_an_alert_open() -> None:
+    two = after(OPENED, replace(at(20), source="w2"))
+    assert forgotten(two, NOW + timedelta(minutes=29)) == two
+    one = forgotten(two, NOW + timedelta(minutes=31))
+    assert (set(one.sources), one.open) == ({"w2"}, True)
+    assert not forgotten(one, NOW + timedelta(minutes=51)).open
+
+
+def test_what_happened_is_told_once_and_is_over() -> None:
+    record = after(DONE)
+    assert (record.open, message_due(record, NOW)) == (False, Told.RAISED)
+    assert message_due(told(record, Told.RAISED, NOW), NOW + REMIND) is None
+
+
+@given(steps)
+def test_whatever_comes_people_know_the_state_in_the_end_and_are_not_flooded(
+    moves: list[tuple[News, str, int]],
+) -> None:
+    record: AlertRecord | None = None
+    now, messages = NOW, []
+    for news, source, seconds in moves:
+        now += timedelta(seconds=seconds)
+        record = heard(record, replace(OPENED, source=source, news=news, at=now)) or record
+        if record is not None and (due := message_due(record, now)):
+            record = told(record, due, now)
+            messages.append((due, now))
+    if record is None:
+        return
+    assert record.open == bool(record.sources)
+    raised = [when for due, when in messages if due is Told.RAISED]
+    assert all(later - one >= QUIET for one, later in pairwise(raised))
+    if due := message_due(record, now + QUIET):
+        record = told(record, due, now + QUIET)
+    if record.told is not None:
+        assert record.open == (record.told is Told.RAISED)
+
+
+@given(st.integers(1, 10_000), st.floats(0, 1, exclude_max=True))
+def test_waits_grow_to_their_cap_and_never_to_nothing(attempts: int, uniform: float) -> None:
+    found = wait(attempts, uniform)
+    assert FIRST_WAIT / 2 <= found <= LONGEST_WAIT
+    assert found >= wait(attempts, 0.0)
+    assert wait(attempts + 1, uniform) >= found
+
+
+@pytest.mark.req("B9")
+def test_a_delivery_ends_delivered_or_given_up_and_says_so() -> None:
+    record = told(after(OPENED), Told.RAISED, NOW)
+    first = delivery_of(record, Told.RAISED, "chat", NOW)
+    tried = failed(first, NOW, "refused", uniform=0.0)
+    assert tried.next_attempt_at == NOW + FIRST_WAIT / 2
+    assert (tried.attempts, tried.last_error) == (1, "refused")
+
+    late = failed(tried, NOW + GIVE_UP_AFTER, "refused", uniform=0.0)
+    assert (late.next_attempt_at, late.gave_up_at) == (None, NOW + GIVE_UP_AFTER)
+    done = delivered(tried, NOW)
+    assert (done.next_attempt_at, done.delivered_at, done.last_error) == (None, NOW, "")
+    assert first.id == tried.id == f"{record.id}.1"

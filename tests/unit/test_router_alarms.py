@@ -1,0 +1,139 @@
+"""What a worker tells a person of: once, with who carries the load, and when it is over."""
+
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from harness.domain.alerts import AlertKind, News
+from harness.domain.errors import SnapshotInvalid
+from router.notices import FAILOVERS_PER_S, MAX_ALERTS, Notices
+from tests.router_door import Place
+from tests.router_upstream import completion, error
+from tests.router_world import FALLBACK, INCUMBENT
+
+OWN, SPARE = f"up/{INCUMBENT}", f"up/{FALLBACK}"
+
+
+def told(place: Place) -> list[tuple[AlertKind, News]]:
+    place.door.recorder.flush()
+    return [(each.kind, each.news) for each in place.door.kept.alerts]
+
+
+@pytest.mark.req("A6", "B4", "B9")
+async def test_an_open_circuit_names_its_target_and_who_carries_the_load(
+    tmp_path: Path,
+) -> None:
+    place = Place(tmp_path, {INCUMBENT: error(503), FALLBACK: completion()}, fallback=True)
+
+    with capture_logs() as logged:
+        await place.ask(times=4)
+
+    assert told(place) == [(AlertKind.BREAKER_OPEN, News.RAISED)]
+    (alert,) = place.door.kept.alerts
+    assert OWN in alert.title
+    assert alert.subject == f"target {OWN}"
+    assert f"Route support: {SPARE} carries its load now." in alert.text
+    assert [each["title"] for each in logged if each["event"] == "alert"] == [alert.title]
+
+
+@pytest.mark.req("A6")
+async def test_the_alert_ends_when_the_circuit_closes(tmp_path: Path) -> None:
+    place = Place(tmp_path, {INCUMBENT: error(503), FALLBACK: completion()}, fallback=True)
+    await place.ask(times=4)
+    place.script = {INCUMBENT: completion(), FALLBACK: completion()}
+    place.door.clock.advance(121)
+
+    await place.ask(times=4)
+
+    assert told(place) == [
+        (AlertKind.BREAKER_OPEN, News.RAISED),
+        (AlertKind.BREAKER_OPEN, News.ENDED),
+    ]
+
+
+@pytest.mark.req("A5")
+@pytest.mark.parametrize(
+    ("status", "kind", "subject"),
+    [
+        (401, AlertKind.OUR_KEY, "provider up"),
+        (402, AlertKind.QUOTA, "provider up"),
+        (404, AlertKind.MODEL_UNKNOWN, f"target {OWN}"),
+    ],
+)
+async def test_what_is_ours_to_mend_is_told_once_and_not_per_request(
+    tmp_path: Path, status: int, kind: AlertKind, subject: str
+) -> None:
+    place = Place(tmp_path, {INCUMBENT: error(status), FALLBACK: completion()}, fallback=True)
+
+    await place.ask(times=5)
+
+    assert told(place) == [(kind, News.RAISED)]
+    assert place.door.kept.alerts[0].subject == subject
+
+
+async def test_another_cause_takes_the_place_of_the_first(tmp_path: Path) -> None:
+    place = Place(tmp_path, {INCUMBENT: error(401), FALLBACK: completion()}, fallback=True)
+    await place.ask()
+    place.script = {INCUMBENT: error(503), FALLBACK: completion()}
+    place.door.clock.advance(121)
+    await place.ask()
+
+    assert told(place) == [
+        (AlertKind.OUR_KEY, News.RAISED),
+        (AlertKind.OUR_KEY, News.ENDED),
+        (AlertKind.BREAKER_OPEN, News.RAISED),
+    ]
+
+
+async def test_what_goes_on_is_said_again_without_being_counted(tmp_path: Path) -> None:
+    place = Place(tmp_path, {INCUMBENT: error(401)})
+    await place.ask()
+
+    place.door.app._alarms.still()
+
+    assert told(place)[-1] == (AlertKind.OUR_KEY, News.STILL)
+    assert "no other target is left" in place.door.kept.alerts[0].text
+
+
+@pytest.mark.req("F1")
+async def test_a_refused_revision_is_told_once_until_a_good_one_comes(tmp_path: Path) -> None:
+    place = Place(tmp_path, {INCUMBENT: completion()})
+    alarms, holder = place.door.app._alarms, place.door.holder
+    holder.refused = str(SnapshotInvalid("route 'support' names a target that is not there"))
+    alarms.look()
+    alarms.look()
+    holder.refused = ""
+    alarms.look()
+
+    assert told(place) == [
+        (AlertKind.REVISION_REFUSED, News.RAISED),
+        (AlertKind.REVISION_REFUSED, News.ENDED),
+    ]
+    assert "route 'support'" in place.door.kept.alerts[0].text
+
+
+@pytest.mark.req("B5")
+async def test_more_failovers_than_the_log_takes_are_counted(tmp_path: Path) -> None:
+    place = Place(tmp_path, {INCUMBENT: error(401), FALLBACK: completion()}, fallback=True)
+
+    await place.ask(times=FAILOVERS_PER_S + 3)
+    place.door.clock.advance(1)
+    await place.ask()
+    place.door.recorder.flush()
+
+    assert len(place.door.kept.failovers) == FAILOVERS_PER_S + 1
+    assert (await place.metrics())["swapgate_router_failover_rows_dropped_total"] == 3
+
+
+def test_alerts_that_wait_are_bounded_too(tmp_path: Path) -> None:
+    place = Place(tmp_path, {INCUMBENT: completion()})
+    counters = place.door.recorder.counters
+    notices = Notices(place.door.clock, counters)
+    alarms = place.door.app._alarms
+    alert = alarms._opened("t", None)
+
+    notices.tell(*[alert] * (MAX_ALERTS + 2))
+
+    assert len(notices.take()[1]) == MAX_ALERTS
+    assert counters["alerts_dropped"] == 2
