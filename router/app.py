@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import json
 import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping
@@ -26,12 +25,16 @@ from router.asgi import (
 )
 from router.books import Books
 from router.calling import Calls
+from router.dialects.messages import VERSION
+from router.dialects.messages_error import anthropic_error
+from router.dialects.table import ENDPOINTS
 from router.dispatch import Dispatcher
 from router.failover_log import FailoverLog
 from router.health import GAUGE, TargetHealth
-from router.keys import KeyRing, may_use
+from router.keys import KeyRing
+from router.listing import MODELS, models
 from router.metrics import CONTENT_TYPE, Reading, RouterMetrics, counter_names
-from router.model_calls import ENDPOINTS, ModelCalls
+from router.model_calls import ModelCalls
 from router.planner import Planner
 from router.ports import TransportFactory
 from router.recording import Exposition, OwnExposition, Recording
@@ -41,7 +44,7 @@ from router.snapshot import SnapshotHolder
 
 log = logging.getLogger(__name__)
 
-MODELS: Final = "/v1/models"
+MESSAGES: Final = "/v1/messages"
 METRICS: Final = "/metrics"
 METHODS: Final[Mapping[str, str]] = {
     **dict.fromkeys(ENDPOINTS, "POST"),
@@ -154,7 +157,7 @@ class Router:
         try:
             reply = await self._answer(scope, receive, noting_send, request_id)
             if reply is not None:
-                await send_reply(send, reply, (request_id,))
+                await send_reply(send, _told(scope, reply, number), (request_id,))
         except CallerGone:
             return
         except Exception:
@@ -163,7 +166,7 @@ class Router:
             if begun:
                 raise
             reply = error_reply(500, f"the router failed; quote {number}", "internal_error")
-            await send_reply(send, reply, (request_id,))
+            await send_reply(send, _told(scope, reply, number), (request_id,))
 
     async def _answer(
         self, scope: Scope, receive: Receive, send: Send, request_id: Header
@@ -182,6 +185,8 @@ class Router:
             message = "the router has no routes yet; try again in a second"
             return error_reply(503, message, "not_ready", headers=(SOON,))
         grant = self._keys.grant(header(scope, b"authorization"), serving)
+        if grant is None and _anthropic(scope):
+            grant = self._keys.grant_of(header(scope, b"x-api-key"), serving)
         if grant is None:
             message = "no valid key: send `Authorization: Bearer sk-sg-…`"
             return error_reply(401, message, "invalid_api_key")
@@ -199,7 +204,9 @@ class Router:
         path = scope["path"]
         if path in ENDPOINTS:
             return await self._admitted(scope, receive, send, grant, serving, request_id)
-        return await self.metrics() if path == METRICS else _models(serving, grant, path)
+        if path == METRICS:
+            return await self.metrics()
+        return models(serving, grant, path, anthropic=_anthropic(scope))
 
     async def _admitted(
         self,
@@ -240,7 +247,7 @@ class Router:
         except TimeoutError:
             message = "the body did not arrive in time"
             return error_reply(408, message, "request_timeout", headers=(CLOSE,))
-        await self._calls.answer(
+        return await self._calls.answer(
             scope,
             receive,
             send,
@@ -249,7 +256,6 @@ class Router:
             serving=serving,
             request_id=request_id,
         )
-        return None
 
     def healthz(self) -> Reply:
         return Reply(200, (JSON,), b'{"status":"ok"}')
@@ -306,17 +312,14 @@ def _not_allowed(method: str) -> Reply:
     return error_reply(405, f"only {method} works here", "method_not_allowed", headers=(allow,))
 
 
-def _models(serving: Serving, grant: KeyGrant, path: str) -> Reply:
-    """The routes that this key may use, or one of them."""
-    listed = [
-        {"id": name, "object": "model", "created": 0, "owned_by": "swapgate"}
-        for name in sorted(serving.routes)
-        if may_use(grant, name)
-    ]
-    wanted = path[len(MODELS) + 1 :]
-    if not wanted:
-        return Reply(200, (JSON,), json.dumps({"object": "list", "data": listed}).encode())
-    for each in listed:
-        if each["id"] == wanted:
-            return Reply(200, (JSON,), json.dumps(each).encode())
-    return error_reply(404, f"there is no route {wanted!r}", "model_not_found", param="model")
+def _anthropic(scope: Scope) -> bool:
+    """Whether it is Anthropic's client that asks."""
+    path = scope["path"]
+    return path == MESSAGES or (path not in ENDPOINTS and header(scope, VERSION) is not None)
+
+
+def _told(scope: Scope, reply: Reply, request_id: str) -> Reply:
+    """An error in the client's protocol; any other reply as it is."""
+    if reply.status >= 400 and _anthropic(scope):
+        return anthropic_error(reply, request_id)
+    return reply

@@ -2,15 +2,15 @@
 
 from typing import Final, NamedTuple
 
-from harness.domain.capabilities import Endpoint
 from harness.domain.errors import InputError
 from harness.domain.failures import FailureClass
+from router.dialects.dialect import Dialect
 from router.failures import refused
-from router.jsonspan import Edit, Members, decode, read_object, spliced
+from router.jsonspan import Edit, decode, read_object, spliced
 from router.ports import UpstreamFailed, UpstreamReply
 from router.replies import passed_on
 from router.serving import Header
-from router.usage import Usage, usage_of
+from router.usage import Usage
 
 # Of a refusal, more than this is not a message.
 MAX_REFUSAL_BYTES: Final = 256 * 1024
@@ -37,30 +37,19 @@ async def check_head(reply: UpstreamReply, content_type: str) -> None:
         )
 
 
-async def read_answer(reply: UpstreamReply, json_name: str, endpoint: Endpoint) -> Answer:
-    """The whole body, `model` replaced. Raises UpstreamFailed (malformed, connect)."""
+async def read_answer(reply: UpstreamReply, json_name: str, dialect: Dialect) -> Answer:
+    """The whole body, `model` replaced. Raises UpstreamFailed for what is no answer."""
     body = b"".join([chunk async for chunk in reply.chunks()])
     try:
         text = decode(body)
         members = read_object(text)
     except InputError as error:
         raise UpstreamFailed(FailureClass.MALFORMED, f"answer is not valid: {error}") from None
-    _check_list(members, "data" if endpoint is Endpoint.EMBEDDINGS else "choices")
+    usage = dialect.checked(members)
     model = members.values.get("model")
     if model is not None:
         body = spliced(text, [Edit(model.start, model.end, json_name)])
-    usage = members.values.get("usage")
-    return Answer(
-        reply.status, passed_on(reply.headers), body, usage_of(usage.value) if usage else None
-    )
-
-
-def _check_list(members: Members, name: str) -> None:
-    member = members.values.get(name)
-    found = member.value if member else None
-    if not isinstance(found, list) or not found or not isinstance(found[0], dict):
-        what = "an error" if "error" in members.values else f"no {name}"
-        raise UpstreamFailed(FailureClass.MALFORMED, f"status 200 with {what}")
+    return Answer(reply.status, passed_on(reply.headers), body, usage)
 
 
 async def _refusal(reply: UpstreamReply) -> bytes:

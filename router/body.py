@@ -8,7 +8,7 @@ from router.jsonspan import Members, decode, read_object
 
 
 class ClientRequest(NamedTuple):
-    """A request as it came. wants_usage: the client asked for usage in its stream."""
+    """A request as it came. wants_usage: a chat's client asked for usage in its stream."""
 
     text: str
     members: Members
@@ -24,7 +24,10 @@ class ClientRequest(NamedTuple):
     @property
     def serial_tools(self) -> bool:
         """The client itself asks for one tool call at a time."""
-        return self.value("parallel_tool_calls") is False
+        choice = self.value("tool_choice")
+        return self.value("parallel_tool_calls") is False or (
+            isinstance(choice, dict) and choice.get("disable_parallel_tool_use") is True
+        )
 
 
 class FieldError(InputError):
@@ -40,7 +43,8 @@ def read_request(body: bytes, endpoint: Endpoint) -> ClientRequest:
     if endpoint is Endpoint.EMBEDDINGS:
         text, members, model = _read(body)
         return ClientRequest(text, members, model, False, False, endpoint)  # noqa: FBT003
-    return read_chat(body)
+    request = read_chat(body)
+    return request if endpoint is Endpoint.CHAT else request._replace(endpoint=endpoint)
 
 
 def read_chat(body: bytes) -> ClientRequest:

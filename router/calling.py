@@ -2,14 +2,12 @@
 
 from typing import Final
 
-from harness.domain.capabilities import Endpoint
 from harness.domain.failures import FailureClass
 from harness.domain.settings import RouterSettings
 from router.attempt import Answer, check_head, read_answer
 from router.course import Job
-from router.patching import patched
+from router.dialects.table import DIALECTS
 from router.ports import (
-    CHAT_PATH,
     TransportFactory,
     UpstreamFailed,
     UpstreamReply,
@@ -21,7 +19,6 @@ from router.stream import StreamFilter
 
 # What may come before the first output; more is no metadata.
 MAX_HELD_BYTES: Final = 1024 * 1024
-PATHS: Final = {Endpoint.CHAT: CHAT_PATH, Endpoint.EMBEDDINGS: "/embeddings"}
 
 
 class Calls:
@@ -36,20 +33,22 @@ class Calls:
     ) -> Answer | CommittedStream:
         """again: not the first try. on_end: of a stream. Raises UpstreamFailed."""
         asked = job.request
+        dialect = DIALECTS[asked.endpoint]
         # A target that never calls tools in parallel may not even know the field.
         serialize = job.plan.serialize_tools and upstream.can.parallel_tools
-        body = patched(asked, upstream.target, serialize_tools=serialize)
+        body = dialect.patched(asked, upstream.target, serialize_tools=serialize)
         request = UpstreamRequest(
-            upstream.provider, body, asked.stream, again, PATHS[asked.endpoint]
+            upstream.provider, body, asked.stream, again, dialect.path, job.passed_up
         )
         reply = await self._transport_for(upstream.provider).send(request)
         handed_over = False
         try:
             if not asked.stream:
                 await check_head(reply, "application/json")
-                return await read_answer(reply, job.route.json_name, asked.endpoint)
+                return await read_answer(reply, job.route.json_name, dialect)
             await check_head(reply, "text/event-stream")
-            stream = await self._until_commit(job, reply, on_end)
+            events = dialect.stream(asked, job.route.json_name)
+            stream = await self._until_commit(job, reply, events, on_end)
             handed_over = True
             return stream
         finally:
@@ -57,22 +56,24 @@ class Calls:
                 await reply.aclose()
 
     async def _until_commit(
-        self, job: Job, reply: UpstreamReply, on_end: OnEnd
+        self, job: Job, reply: UpstreamReply, events: StreamFilter, on_end: OnEnd
     ) -> CommittedStream:
         """Raises UpstreamFailed for a stream that breaks before its first output."""
-        events = StreamFilter(job.route.json_name, show_usage=job.request.wants_usage)
+        # A response's metadata repeat what was asked, each time.
+        most = MAX_HELD_BYTES + 4 * len(job.request.text)
         chunks = reply.chunks()
         held = b""
         async for chunk in chunks:
             held += events.feed(chunk)
             if events.committed or events.failure:
                 break
-            if len(held) > MAX_HELD_BYTES:
+            if len(held) > most:
                 raise UpstreamFailed(FailureClass.MALFORMED, "metadata without end")
         else:
             held += events.end()
         if not events.committed:
-            raise UpstreamFailed(FailureClass.MALFORMED, events.failure)
+            failure = events.failure_class or FailureClass.MALFORMED
+            raise UpstreamFailed(failure, events.failure)
         return CommittedStream(
             reply,
             chunks,

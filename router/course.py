@@ -11,11 +11,14 @@ from router.body import ClientRequest
 from router.plan import charged
 from router.ports import UpstreamFailed
 from router.relay import CommittedStream
-from router.serving import ServedRoute, Upstream
+from router.serving import Header, ServedRoute, Upstream
 
 
 class Job(NamedTuple):
-    """A request with its arm and its plan. begun, deadline: on the event loop's clock."""
+    """A request with its arm and its plan. begun, deadline: on the event loop's clock.
+
+    passed_up: headers of the client's that go to the provider.
+    """
 
     request: ClientRequest
     route: ServedRoute
@@ -23,6 +26,7 @@ class Job(NamedTuple):
     plan: Plan
     begun: float
     deadline: float
+    passed_up: tuple[Header, ...] = ()
 
     @property
     def own(self) -> str:

@@ -8,6 +8,7 @@ from harness.domain.failures import CLIENTS_OWN
 from router.asgi import CallerWatch, Receive, Send, send_reply
 from router.attempt import Answer
 from router.course import Course, Job
+from router.dialects.table import DIALECTS
 from router.dispatch import Dispatcher
 from router.ports import UpstreamFailed
 from router.refusals import nobody, refusal
@@ -20,7 +21,7 @@ NO_USAGE: Final = Usage(0, 0)
 
 
 class Exchange:
-    """One routed request and what became of it."""
+    """One routed request and what became of it. headers: of every answer, its id first."""
 
     def __init__(self, job: Job, course: Course, headers: tuple[Header, ...]) -> None:
         self.job = job
@@ -50,9 +51,13 @@ class Exchange:
             case Answer(status, headers, body):
                 return Reply(status, (JSON, *headers), body)
             case UpstreamFailed():
-                return refusal(result)
+                return self._told(refusal(result))
             case None:
-                return nobody(self.job, self.course)
+                return self._told(nobody(self.job, self.course))
+
+    def _told(self, error: Reply) -> Reply:
+        dialect = DIALECTS[self.job.request.endpoint]
+        return dialect.error(error, self._headers[0][1].decode())
 
     @property
     def usage(self) -> Usage:

@@ -25,20 +25,59 @@ _BY_CODE: Final[Mapping[str, FailureClass]] = {
     "content_policy_violation": _F.CONTENT_POLICY,
     "content_filter": _F.CONTENT_POLICY,
 }
+# Anthropic's 400 has one type for all of them: its words tell them apart.
+_BY_WORDS: Final[Mapping[str, FailureClass]] = {
+    "prompt is too long": _F.CONTEXT_WINDOW,
+    "exceed context limit": _F.CONTEXT_WINDOW,
+    "content filtering policy": _F.CONTENT_POLICY,
+    "credit balance is too low": _F.QUOTA,
+    "organization has been disabled": _F.QUOTA,
+    "specified api usage limits": _F.QUOTA,
+}
+# Of an error in what began as a 200: Anthropic's types, OpenAI's codes and types.
+_IN_ANSWER: Final[Mapping[str, FailureClass]] = {
+    **_BY_CODE,
+    "authentication_error": _F.OUR_KEY,
+    "permission_error": _F.QUOTA,
+    "billing_error": _F.QUOTA,
+    "not_found_error": _F.MODEL_UNKNOWN,
+    "rate_limit_error": _F.RATE_LIMITED,
+    "rate_limit_exceeded": _F.RATE_LIMITED,
+    "overloaded_error": _F.OVERLOADED,
+    "api_error": _F.SERVER,
+    "server_error": _F.SERVER,
+    "timeout_error": _F.TIMEOUT,
+}
 
 
 def class_of(status: int, body: bytes) -> FailureClass:
     """The class of an answer that is not 2xx. body: it may be anything."""
     if 400 <= status < 500:
-        named = _BY_CODE.get(_code(body))
+        error = _error(body)
+        named = _BY_CODE.get(_code(error))
         if named is not None and (status in (400, 404) or named is _F.QUOTA):
             return named
+        if status == 400 and error.get("type") == "invalid_request_error":
+            found = _by_words(error)
+            if found is not None:
+                return found
     found = _BY_STATUS.get(status)
     if found is not None:
         return found
     if 400 <= status < 500:
         return _F.BAD_REQUEST
     return _F.SERVER if status >= 500 else _F.MALFORMED
+
+
+def class_of_error(error: object) -> FailureClass:
+    """The class of an error object in an answer that began as a 200."""
+    if not isinstance(error, Mapping):
+        return _F.MALFORMED
+    for name in ("code", "type"):
+        found = _IN_ANSWER.get(str(error.get(name)))
+        if found is not None:
+            return found
+    return _by_words(error) or _F.MALFORMED
 
 
 def refused(
@@ -55,10 +94,27 @@ def refused(
     )
 
 
-def _code(body: bytes) -> str:
+def error_in_answer(error: object) -> UpstreamFailed:
+    """An error object in a 200, as the failure that it is."""
+    failure = class_of_error(error)
+    body = json.dumps({"error": error}).encode()
+    return UpstreamFailed(failure, "status 200 with an error", body=body)
+
+
+def _error(body: bytes) -> Mapping[str, object]:
+    """The error object of OpenAI's and Anthropic's answers; empty when there is none."""
     try:
         error = json.loads(body)["error"]
-        code = error["code"] or error["type"]
     except (ValueError, TypeError, KeyError, RecursionError):
-        return ""
+        return {}
+    return error if isinstance(error, dict) else {}
+
+
+def _code(error: Mapping[str, object]) -> str:
+    code = error.get("code") or error.get("type")
     return code if isinstance(code, str) else ""
+
+
+def _by_words(error: Mapping[str, object]) -> FailureClass | None:
+    message = str(error.get("message")).lower()
+    return next((found for words, found in _BY_WORDS.items() if words in message), None)

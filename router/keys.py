@@ -27,7 +27,13 @@ class KeyRing:
         """None: no key, another scheme, or a key that opens nothing."""
         if authorization is None or authorization[:7].lower() != _SCHEME:
             return None
-        key = authorization[7:].strip()
+        return self.grant_of(authorization[7:], serving)
+
+    def grant_of(self, bare: bytes | None, serving: Serving) -> KeyGrant | None:
+        """As `grant`, of a key that stands alone in its header."""
+        if bare is None:
+            return None
+        key = bare.strip()
         known = self._hashes.get(key)
         hashed = known or key_hash(key.decode("latin-1"), self._secret)
         grant = serving.grants.get(hashed)

@@ -1,6 +1,7 @@
 """POST to a model's endpoint: from the body to the route, the arm and the plan."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Final
 
 from harness.domain.capabilities import Endpoint
@@ -10,23 +11,17 @@ from harness.domain.routing import KeyGrant, arm_of
 from harness.domain.settings import RouterSettings
 from harness.ports import Clock
 from router import sticky
-from router.asgi import CallerGone, Receive, Scope, Send, header, send_reply
+from router.asgi import CallerGone, Receive, Scope, Send, header
 from router.body import ClientRequest, FieldError, read_request
 from router.books import Books, Entry
 from router.course import Course, Job
+from router.dialects.table import DIALECTS, ENDPOINTS
 from router.dispatch import Dispatcher
 from router.exchange import Exchange
 from router.keys import may_use
 from router.planner import Planner
 from router.replies import Reply, error_reply
 from router.serving import Header, ServedRoute, Serving, header_text
-
-# By path of ours; the providers' are in `router.calling`.
-ENDPOINTS: Final = {
-    "/v1/chat/completions": Endpoint.CHAT,
-    "/v1/embeddings": Endpoint.EMBEDDINGS,
-}
-
 
 SERIALIZED: Final = (b"x-swapgate-degraded", b"parallel_tool_calls")
 
@@ -56,12 +51,12 @@ class ModelCalls:
         grant: KeyGrant,
         serving: Serving,
         request_id: Header,
-    ) -> None:
+    ) -> Reply | None:
+        """A refusal, or None when everything is sent."""
         started = self._clock.monotonic()
         found = _routed(body, ENDPOINTS[scope["path"]], grant, serving)
         if isinstance(found, Reply):
-            await send_reply(send, found, (request_id,))
-            return
+            return found
         request, route = found
         key, told_apart = sticky.sticky_key(request, header(scope, sticky.HEADER), grant.id)
         if not told_apart:
@@ -72,7 +67,9 @@ class ModelCalls:
         ticket = self._books.admit(route.canary, arm, key) if plan.forced is None else None
         limit_s = min(route.route.settings.total_timeout_s, self._settings.total_timeout_s)
         begun = asyncio.get_running_loop().time()
-        job = Job(request, route, arm, plan, begun, begun + limit_s)
+        wanted = DIALECTS[request.endpoint].passed_up
+        passed_up = _passed_up(scope, wanted) if wanted else ()
+        job = Job(request, route, arm, plan, begun, begun + limit_s, passed_up)
         headers = (
             request_id,
             *route.headers[arm],
@@ -88,6 +85,7 @@ class ModelCalls:
         finally:
             entry = Entry(ticket, serving.revision, started, key, request_id[1].decode())
             self._books.enter(exchange, entry)
+        return None
 
     def _switched(self, plan: Plan) -> tuple[Header, ...]:
         """Says that a switch ruled, in the answer and in the metrics."""
@@ -122,3 +120,9 @@ def _routed(
         message = f"this key may not use route {request.model!r}; ask an admin for one"
         return error_reply(403, message, "route_not_allowed", param="model")
     return request, route
+
+
+def _passed_up(scope: Scope, wanted: Mapping[bytes, bytes]) -> tuple[Header, ...]:
+    """The client's own headers that go to the provider, or what stands in for them."""
+    given = ((name, header(scope, name) or instead) for name, instead in wanted.items())
+    return tuple((name, value) for name, value in given if value)

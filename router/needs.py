@@ -62,12 +62,12 @@ def _longest(value: object) -> int:
 
 
 def _asks_for_schema(request: ClientRequest) -> bool:
-    """`response_format` of chat, `text.format` of responses."""
-    wanted, text = request.value("response_format"), request.value("text")
-    inner = text.get("format") if isinstance(text, Mapping) else None
+    """`response_format` of chat, `text.format` of responses, `output_config` of messages."""
+    outer = (request.value(name) for name in ("text", "output_config"))
+    inner = (each.get("format") for each in outer if isinstance(each, Mapping))
     return any(
         isinstance(each, Mapping) and each.get("type") == "json_schema"
-        for each in (wanted, inner)
+        for each in (request.value("response_format"), *inner)
     )
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Final
 
 from harness.domain.breaker import WhenAllOpen
-from harness.domain.capabilities import UNKNOWN, Needs, missing, serialized
+from harness.domain.capabilities import Endpoint, Needs, missing, serialized
 from harness.domain.plan import Plan, Surroundings, plan_for
 from harness.domain.routing import Arm
 from harness.domain.switches import in_force
@@ -14,7 +14,7 @@ from router.health import TargetHealth
 from router.needs import needs_of
 from router.serving import ServedRoute
 
-ANYTHING: Final = Needs()
+PLAIN: Final = {endpoint: Needs(endpoint) for endpoint in Endpoint}
 
 
 class Planner:
@@ -25,11 +25,12 @@ class Planner:
 
     def plan(self, route: ServedRoute, arm: Arm, request: ClientRequest) -> Plan:
         """Whom to ask now, in order."""
-        well = route.plans[arm]
+        well = route.plans[request.endpoint][arm]
         # Both are rare: without them, no request looks at the wall clock or into its input.
         live = in_force(route.switches, self._clock.now()) if route.switches else ()
-        needs = needs_of(request) if route.capabilities else ANYTHING
-        if not live and self._health.all_well(well.targets) and _suits(route, well, needs):
+        needs = needs_of(request) if route.particular else PLAIN[request.endpoint]
+        suits = not route.particular or _suits(route, well, needs)
+        if suits and not live and self._health.all_well(well.targets):
             return well
         around = Surroundings(
             capabilities=route.capabilities,
@@ -48,7 +49,5 @@ class Planner:
 
 def _suits(route: ServedRoute, plan: Plan, needs: Needs) -> bool:
     """Whether every target of the plan can do all that is needed."""
-    if needs is ANYTHING:
-        return True
-    has = tuple(route.capabilities.get(each, UNKNOWN) for each in plan.targets)
+    has = tuple(route.capabilities[each] for each in plan.targets)
     return not any(missing(needs, each) for each in has) and not serialized(needs, has)

@@ -14,7 +14,7 @@ class UpstreamRequest(NamedTuple):
     """One attempt, ready to send. body: JSON, as the provider is to see it.
 
     fresh: on a connection of its own, since the provider may just have closed the idle ones.
-    path: below the provider's `api_base`.
+    path: below the provider's `api_base`. headers: the client's own that go along.
     """
 
     provider: Provider
@@ -22,6 +22,7 @@ class UpstreamRequest(NamedTuple):
     stream: bool
     fresh: bool = False
     path: str = CHAT_PATH
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 class UpstreamFailed(UpstreamError):

@@ -6,7 +6,7 @@ from typing import Final
 
 from harness.domain.failures import FailureClass
 from router.ports import UpstreamFailed, UpstreamReply
-from router.replies import error_event, passed_on
+from router.replies import passed_on
 from router.serving import Header
 from router.stream import StreamFilter
 from router.usage import Usage
@@ -45,8 +45,7 @@ class CommittedStream:
 
     @property
     def usage(self) -> Usage:
-        """As reported; of a stream that ended before, one output token for each delta."""
-        return self._events.usage or Usage(0, self._events.output_events)
+        return self._events.used()
 
     async def sent(self) -> AsyncGenerator[bytes, None]:
         """What the client gets, piece by piece. Raises nothing of the upstream's."""
@@ -56,9 +55,11 @@ class CommittedStream:
             if out:
                 yield out
             if events.finished:
+                self.failure = events.failure_class
                 return
             if events.failure:
-                yield self._broken(FailureClass.MALFORMED, events.failure)
+                failure = events.failure_class or FailureClass.MALFORMED
+                yield self._broken(failure, events.failure)
                 return
             try:
                 chunk = await self._next()
@@ -95,4 +96,4 @@ class CommittedStream:
 
     def _broken(self, failure: FailureClass, detail: str) -> bytes:
         self.failure = failure
-        return error_event(f"the provider's stream broke off: {detail}", failure.value)
+        return self._events.broken(f"the provider's stream broke off: {detail}", failure)

@@ -30,6 +30,7 @@ _HOP_BY_HOP: Final = frozenset(
 # Ours to set, or about the hop or the operator's account and not about the answer.
 _NOT_PASSED_ON: Final = _HOP_BY_HOP | {
     "alt-svc",
+    "anthropic-organization-id",
     "cache-control",
     "content-encoding",
     "content-length",

@@ -3,10 +3,16 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 from urllib.parse import quote
 
-from harness.domain.capabilities import UNKNOWN, Capabilities, Needs
+from harness.domain.capabilities import (
+    SPOKEN,
+    UNKNOWN,
+    Capabilities,
+    Endpoint,
+    Needs,
+    within,
+)
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.plan import Plan, RouteTargets, Surroundings, plan_for
 from harness.domain.routing import Arm, Canary, KeyGrant, Route, Snapshot
@@ -15,17 +21,13 @@ from harness.domain.targets import Price, Provider, Target
 from router.plan import route_targets
 
 Header = tuple[bytes, bytes]
-# Providers that speak OpenAI's protocol under their api_base.
-OPENAI_COMPATIBLE: Final = frozenset(
-    {"sim", "openai", "custom", "openrouter", "vllm", "ollama", "deepseek"}
-)
 
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
     """A target with its provider. price: None when unknown. header: x-swapgate-target.
 
-    can: what its provider's configuration says of its model.
+    can: what its provider's configuration says of its model, of that what its kind speaks.
     """
 
     target: Target
@@ -41,20 +43,22 @@ class Upstream:
 class ServedRoute:
     """A route with all that a request of it needs. json_name: as a JSON string, for replies.
 
-    plans: per arm, when every target is well and no switch is in force. upstreams: by target
-    id. switches: kill switches about this route, whether expired or not. names: of the targets,
-    for switches. capabilities: by target id, of those about which something is configured.
+    plans: by endpoint, per arm, when every target is well and no switch is in force.
+    upstreams, capabilities: by target id. switches: kill switches about this route, whether
+    expired or not. names: of the targets, for switches. particular: something is configured
+    about what one of its models can do.
     """
 
     route: Route
     json_name: str
     targets: RouteTargets
-    plans: Mapping[Arm, Plan]
+    plans: Mapping[Endpoint, Mapping[Arm, Plan]]
     upstreams: Mapping[str, Upstream]
+    capabilities: Mapping[str, Capabilities]
     headers: Mapping[Arm, tuple[Header, ...]]
     switches: tuple[Switch, ...]
     names: Mapping[str, SwitchTarget]
-    capabilities: Mapping[str, Capabilities]
+    particular: bool
 
     @property
     def canary(self) -> Canary | None:
@@ -103,12 +107,18 @@ def _served(snapshot: Snapshot, route: Route, switches: Sequence[Switch]) -> Ser
     revision = str(snapshot.table.revision).encode()
     targets = route_targets(route)
     upstreams = {each: _upstream(snapshot, route, each) for each in route.targets}
+    can = {id_: each.can for id_, each in upstreams.items()}
+    well = Surroundings(capabilities=can)
     return ServedRoute(
         route=route,
         json_name=json.dumps(route.name),
         targets=targets,
-        plans={arm: plan_for(targets, arm, Needs(), Surroundings()) for arm in Arm},
+        plans={
+            endpoint: {arm: plan_for(targets, arm, Needs(endpoint), well) for arm in Arm}
+            for endpoint in Endpoint
+        },
         upstreams=upstreams,
+        capabilities=can,
         headers={
             arm: (
                 (b"x-swapgate-route", header_text(route.name)),
@@ -122,7 +132,9 @@ def _served(snapshot: Snapshot, route: Route, switches: Sequence[Switch]) -> Ser
             id_: SwitchTarget(id_, each.name, each.provider.name)
             for id_, each in upstreams.items()
         },
-        capabilities={id_: each.can for id_, each in upstreams.items() if each.can != UNKNOWN},
+        particular=any(
+            each.provider.can(each.target.model) != UNKNOWN for each in upstreams.values()
+        ),
     )
 
 
@@ -139,10 +151,10 @@ def _upstream(snapshot: Snapshot, route: Route, target_id: str) -> Upstream:
             f"route {route.name!r}: target {target.name} needs provider "
             f"{target.provider!r}, which is not configured; add it under `providers`"
         )
-    if provider.kind not in OPENAI_COMPATIBLE:
+    if provider.kind not in SPOKEN:
         raise SnapshotInvalid(
             f"route {route.name!r}: provider {provider.name!r} is of kind {provider.kind!r}; "
-            f"this router speaks {', '.join(sorted(OPENAI_COMPATIBLE))}"
+            f"this router speaks {', '.join(sorted(SPOKEN))}"
         )
     return Upstream(
         target=target,
@@ -151,8 +163,20 @@ def _upstream(snapshot: Snapshot, route: Route, target_id: str) -> Upstream:
         provider=provider,
         price=provider.prices.get(target.model),
         header=(b"x-swapgate-target", header_text(target.name)),
-        can=provider.can(target.model),
+        can=_capabilities(target, provider),
     )
+
+
+def _capabilities(target: Target, provider: Provider) -> Capabilities:
+    """What the model can do, of that what its provider's kind speaks.
+
+    A patch's `response_format` has no place in a message: a target with one was measured with
+    it, and is not to serve without.
+    """
+    spoken = SPOKEN[provider.kind]
+    if target.request_patch.response_format:
+        spoken -= {Endpoint.MESSAGES}
+    return within(provider.can(target.model), spoken)
 
 
 def header_text(text: str) -> bytes:

@@ -1,6 +1,7 @@
 """What a request needs, what a target can do, and what is missing between them. Pure."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, assert_never
 
@@ -60,6 +61,20 @@ class Capabilities:
 
 
 UNKNOWN: Final = Capabilities()
+
+_OPENAIS: Final = frozenset({Endpoint.CHAT, Endpoint.EMBEDDINGS, Endpoint.RESPONSES})
+# What each kind of provider speaks below its `api_base`, without translation.
+SPOKEN: Final[Mapping[str, frozenset[Endpoint]]] = {
+    "sim": frozenset(Endpoint),
+    "anthropic": frozenset({Endpoint.MESSAGES}),
+    **dict.fromkeys(("openai", "custom", "openrouter", "vllm", "ollama", "deepseek"), _OPENAIS),
+}
+
+
+def within(has: Capabilities, spoken: frozenset[Endpoint]) -> Capabilities:
+    """The same without the endpoints that are not spoken; `has` itself if nothing changes."""
+    unspoken = {each.value: False for each in Endpoint if each not in spoken}
+    return replace(has, **unspoken) if any(getattr(has, e) for e in unspoken) else has
 
 
 def missing(needs: Needs, has: Capabilities) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from harness.domain.settings import RouterSettings
 from harness.domain.targets import Provider
 from router.ports import UpstreamFailed, UpstreamRequest
 from router.transport.inflate import inflater_for
+from router.transport.kinds import key_headers, passed_up, url_of
 
 LARGE_BODY_BYTES = 512 * 1024
 Headers = dict[bool, dict[str, str]]  # by: for a stream
@@ -31,12 +32,15 @@ class Passthrough:
 
     async def send(self, request: UpstreamRequest) -> "HttpReply":
         session = self._sessions.get(request.fresh) or self._open(fresh=request.fresh)
-        url, headers = self._call(request.provider, request.path)
+        url, heads = self._call(request.provider, request.path)
+        headers = heads[request.stream]
+        if request.headers:
+            headers = headers | dict(passed_up(request.provider, request.headers))
         # A file is sent piece by piece; so many bytes at once would hold up the others.
         data = BytesIO(request.body) if len(request.body) > LARGE_BODY_BYTES else request.body
         try:
             response = await session.post(
-                url, data=data, headers=headers[request.stream], allow_redirects=False
+                url, data=data, headers=headers, allow_redirects=False
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _failed(error) from None
@@ -71,15 +75,14 @@ class Passthrough:
             return known[1], known[2]
         headers = {"content-type": "application/json", "accept-encoding": "identity"}
         headers["user-agent"] = "swapgate"
-        secret = self._secrets.get(provider.api_key_env or "")
-        if secret:
-            headers["authorization"] = f"Bearer {secret}"
+        secret = self._secrets.get(provider.api_key_env or "", "")
+        headers.update(key_headers(provider, secret))
         headers.update({k.lower(): v for k, v in provider.extra_headers.items()})
         by_stream = {
             False: {"accept": "application/json", **headers},
             True: {"accept": "text/event-stream", **headers},
         }
-        url = URL(f"{provider.api_base.rstrip('/')}{path}")
+        url = URL(url_of(provider, path))
         self._calls[provider.name, path] = (provider, url, by_stream)
         return url, by_stream
 

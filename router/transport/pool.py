@@ -11,7 +11,7 @@ from harness.domain.settings import RouterSettings
 from harness.domain.targets import Provider
 from router.ports import UpstreamFailed, UpstreamRequest
 from router.transport.inflate import inflater_for
-from router.transport.pool_call import Call, call_for
+from router.transport.pool_call import Call, call_for, more_lines
 from router.transport.pool_origin import Address, Origin
 from router.transport.pool_wire import Wire
 
@@ -39,7 +39,8 @@ class Pool:
         call, origin = self._way_to(request.provider, request.path)
         wire = await origin.lend(fresh=request.fresh)
         try:
-            head = call.head(stream=request.stream, body_bytes=len(request.body))
+            more = more_lines(request.provider, request.headers) if request.headers else b""
+            head = call.head(stream=request.stream, body_bytes=len(request.body), more=more)
             await wire.ask(head, request.body)
         except BaseException:
             origin.give_back(wire)

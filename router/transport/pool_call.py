@@ -7,6 +7,7 @@ from urllib.parse import quote, urlsplit
 from harness.domain.failures import FailureClass
 from harness.domain.targets import Provider
 from router.ports import UpstreamFailed
+from router.transport.kinds import key_headers, passed_up, url_of
 
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
@@ -23,8 +24,9 @@ class Call(NamedTuple):
     secure: bool
     heads: dict[bool, bytes]
 
-    def head(self, *, stream: bool, body_bytes: int) -> bytes:
-        return b"%s%d\r\n\r\n" % (self.heads[stream], body_bytes)
+    def head(self, *, stream: bool, body_bytes: int, more: bytes = b"") -> bytes:
+        """more: header lines of this request alone, each with its end."""
+        return b"%s%d\r\n%s\r\n" % (self.heads[stream], body_bytes, more)
 
 
 def call_for(provider: Provider, path: str, secret: str) -> Call:
@@ -33,7 +35,7 @@ def call_for(provider: Provider, path: str, secret: str) -> Call:
     Raises UpstreamFailed (connect) for an address or a header that HTTP cannot carry.
     """
     try:
-        url = urlsplit(f"{provider.api_base.rstrip('/')}{path}")
+        url = urlsplit(url_of(provider, path))
         port = url.port
         host = (url.hostname or "").encode("idna")
     except ValueError:
@@ -50,14 +52,18 @@ def call_for(provider: Provider, path: str, secret: str) -> Call:
         "accept-encoding": "identity",
         "user-agent": "swapgate",
     }
-    if secret:
-        headers["authorization"] = f"Bearer {secret}"
+    headers.update(key_headers(provider, secret))
     heads = {}
     for stream, accept in ACCEPT.items():
         own = {k.lower(): v for k, v in provider.extra_headers.items()}
         lines = _lines(provider, {"accept": accept, **headers, **own})
         heads[stream] = f"POST {target} HTTP/1.1\r\n{lines}content-length: ".encode("latin-1")
     return Call(name, port or (443 if secure else 80), secure, heads)
+
+
+def more_lines(provider: Provider, headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    """The client's headers that go along. Raises UpstreamFailed as `call_for`."""
+    return _lines(provider, dict(passed_up(provider, headers))).encode("latin-1")
 
 
 def _lines(provider: Provider, headers: dict[str, str]) -> str:

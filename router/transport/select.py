@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 
+from harness.domain.capabilities import SPOKEN
 from harness.domain.errors import ConfigError
 from harness.domain.settings import RouterSettings
 from harness.domain.targets import Provider
 from router.ports import Transport
-from router.serving import OPENAI_COMPATIBLE
 from router.transport.pool import Pool
 
 
@@ -21,11 +21,11 @@ class Transports:
 
     def __call__(self, provider: Provider) -> Transport:
         """Raises ConfigError for a kind that this router does not speak."""
-        if provider.kind in OPENAI_COMPATIBLE:
+        if provider.kind in SPOKEN:
             return self._pool
         raise ConfigError(
             f"provider {provider.name!r} is of kind {provider.kind!r}; "
-            f"this router speaks {', '.join(sorted(OPENAI_COMPATIBLE))}"
+            f"this router speaks {', '.join(sorted(SPOKEN))}"
         )
 
     async def aclose(self) -> None:

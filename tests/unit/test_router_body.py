@@ -11,8 +11,8 @@ from evals import wire
 from harness.domain.errors import InputError
 from harness.domain.targets import RequestPatch, Target
 from router.body import read_chat
+from router.dialects.chat import CHAT
 from router.jsonspan import MAX_DEPTH, decode, read_object
-from router.patching import patched
 
 PLAIN = Target("p", "the/model-1")
 scalars = (
@@ -73,7 +73,7 @@ def encodable(text: str) -> bool:
 def test_everything_but_model_survives_byte_for_byte(pair: tuple[str, str]) -> None:
     before, after = pair
 
-    assert patched(read_chat(before.encode()), PLAIN) == after.encode()
+    assert CHAT.patched(read_chat(before.encode()), PLAIN) == after.encode()
 
 
 @given(st.text(alphabet='{}[]",:\\ amodel1.e\n', max_size=40))
@@ -139,7 +139,9 @@ def test_a_request_must_name_its_model(body: bytes) -> None:
 
 
 def sent(body: Mapping[str, object], target: Target) -> dict[str, object]:
-    found: dict[str, object] = json.loads(patched(read_chat(json.dumps(body).encode()), target))
+    found: dict[str, object] = json.loads(
+        CHAT.patched(read_chat(json.dumps(body).encode()), target)
+    )
     return found
 
 
@@ -231,4 +233,4 @@ def test_a_stream_asks_for_its_usage_and_keeps_its_other_options() -> None:
     assert "stream_options" not in sent({"model": "r"}, PLAIN)
     asking = b'{"model":"r","stream":true,"stream_options":{"include_usage":true}}'
     assert read_chat(asking).wants_usage
-    assert patched(read_chat(asking), PLAIN) == asking.replace(b'"r"', b'"the/model-1"')
+    assert CHAT.patched(read_chat(asking), PLAIN) == asking.replace(b'"r"', b'"the/model-1"')

@@ -91,7 +91,7 @@ def test_where_nothing_is_configured_the_ready_plan_is_taken_as_it_is() -> None:
         first = snapshot("http://up", providers=[provider("http://up", models=models)])
         route = ready(first).routes["support"]
         plan = planner.plan(route, Arm.INCUMBENT, request)
-        return plan is route.plans[Arm.INCUMBENT], plan.targets
+        return plan is route.plans[Endpoint.CHAT][Arm.INCUMBENT], plan.targets
 
     (own,) = planned({})[1]
     assert planned({}) == (True, (own,))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.stream import DONE, StreamFilter
+from router.dialects.chat_stream import DONE, ChatStream
 from tests.router_upstream import ROLE, USAGE, event
 
 WHOLE = b"".join(
@@ -22,7 +22,7 @@ WHOLE = b"".join(
 
 def filtered(data: bytes, cuts: list[int], *, show_usage: bool = False) -> tuple[bytes, str]:
     """What the client gets when `data` arrives cut at these places, and the failure."""
-    stream = StreamFilter('"route"', show_usage=show_usage)
+    stream = ChatStream('"route"', show_usage=show_usage)
     places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
     out = b""
     for start, end in itertools.pairwise(places):
@@ -81,7 +81,7 @@ def test_a_stream_cut_before_its_finish_reason_is_broken(cuts: list[int], end: i
 )
 @pytest.mark.req("B8")
 def test_the_first_real_output_commits(data: bytes, *, commits: bool) -> None:
-    stream = StreamFilter('"r"', show_usage=False)
+    stream = ChatStream('"r"', show_usage=False)
 
     stream.feed(data)
 
@@ -94,7 +94,7 @@ def test_every_choice_needs_its_own_end() -> None:
         b'data: {"choices":[{"index":0,"delta":{"content":"a"}},'
         b'{"index":1,"delta":{"content":"b"}}]}\n\n'
     )
-    stream = StreamFilter('"r"', show_usage=False)
+    stream = ChatStream('"r"', show_usage=False)
 
     stream.feed(two + event(finish="stop") + DONE)
 
@@ -102,7 +102,7 @@ def test_every_choice_needs_its_own_end() -> None:
 
 
 def test_data_over_several_lines_are_one_event() -> None:
-    stream = StreamFilter('"r"', show_usage=False)
+    stream = ChatStream('"r"', show_usage=False)
 
     out = stream.feed(
         b'event: message\ndata: {"model":"m",\n'
@@ -132,7 +132,7 @@ def test_an_end_without_done_gets_one() -> None:
 
 def test_an_endless_event_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("router.stream.MAX_EVENT_BYTES", 1000)
-    stream = StreamFilter('"r"', show_usage=False)
+    stream = ChatStream('"r"', show_usage=False)
 
     stream.feed(b"data: " + b"x" * 2000)
 

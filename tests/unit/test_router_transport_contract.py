@@ -236,5 +236,5 @@ async def test_a_provider_changed_at_run_time_is_used_as_it_is_now(upstream: Ups
 
     sent = [each.headers["authorization"] for each in upstream.asked[-2:]]
     assert sent == ["Bearer one", "Bearer two"]
-    with pytest.raises(ConfigError, match="kind 'anthropic'"):
-        transports(replace(first, kind="anthropic"))
+    with pytest.raises(ConfigError, match="kind 'bedrock'"):
+        transports(replace(first, kind="bedrock"))

@@ -1,0 +1,1 @@
+"""What each endpoint's protocol means to the router; one file each."""

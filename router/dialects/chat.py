@@ -1,0 +1,94 @@
+"""`/v1/chat/completions`, as OpenAI has it."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from harness.domain.capabilities import Endpoint
+from harness.domain.targets import Target
+from router.body import ClientRequest
+from router.dialects.chat_stream import ChatStream
+from router.dialects.lists import first_object
+from router.dialects.opening import opening_of
+from router.jsonspan import Edit, Members, Value, spliced, walk_array, walk_object
+from router.patching import appended, field_edits, model_edit, settings_of, to_json
+from router.ports import CHAT_PATH
+from router.replies import Reply
+from router.stream import StreamFilter
+from router.usage import Usage, usage_of
+
+RESERVED: Final = frozenset({"model", "messages", "stream"})
+SYSTEM_ROLES: Final = ("system", "developer")
+CALLER_FIELDS: Final = ("user", "prompt_cache_key")
+
+
+class Chat:
+    endpoint = Endpoint.CHAT
+    path = CHAT_PATH
+    passed_up: Mapping[bytes, bytes] = {}
+
+    def caller(self, request: ClientRequest) -> str:
+        for field in CALLER_FIELDS:
+            value = request.value(field)
+            if isinstance(value, str) and value:
+                return f"{field}:{value}"
+        return ""
+
+    def opening(self, request: ClientRequest) -> list[object]:
+        return opening_of(request.value("messages"))
+
+    def patched(
+        self, request: ClientRequest, target: Target, *, serialize_tools: bool = False
+    ) -> bytes:
+        """A stream asks for its usage, so that it can be counted.
+
+        `ChatStream` takes the extra event out again when the client did not ask.
+        """
+        wanted = _wanted(request, target)
+        if serialize_tools and not request.serial_tools:
+            wanted["parallel_tool_calls"] = False
+        edits = [model_edit(request, target), *field_edits(request, wanted)]
+        addendum = target.request_patch.prompt_addendum
+        messages = request.members.values.get("messages")
+        if addendum and messages is not None:
+            edits += _with_addendum(request.text, messages, addendum)
+        return spliced(request.text, edits)
+
+    def checked(self, members: Members) -> Usage | None:
+        first_object(members, "choices")
+        usage = members.values.get("usage")
+        return usage_of(usage.value) if usage else None
+
+    def stream(self, request: ClientRequest, json_name: str) -> StreamFilter:
+        return ChatStream(json_name, show_usage=request.wants_usage)
+
+    def error(self, reply: Reply, request_id: str) -> Reply:  # noqa: ARG002 - in a header
+        return reply
+
+
+def _wanted(request: ClientRequest, target: Target) -> dict[str, object]:
+    wanted = settings_of(request, target, RESERVED)
+    response_format = target.request_patch.response_format
+    if response_format:
+        wanted["response_format"] = response_format
+    if request.stream:
+        options = wanted.get("stream_options", request.value("stream_options"))
+        given = dict(options) if isinstance(options, Mapping) else {}
+        if given.get("include_usage") is not True:
+            wanted["stream_options"] = {**given, "include_usage": True}
+    return wanted
+
+
+def _with_addendum(text: str, messages: Value, addendum: str) -> list[Edit]:
+    """The addendum at the end of the first system or developer message, or as a new one."""
+    if not isinstance(messages.value, list):
+        return []
+    for message in walk_array(text, messages.start):
+        role = message.value.get("role") if isinstance(message.value, dict) else None
+        if role in SYSTEM_ROLES:
+            content = walk_object(text, message.start).values.get("content")
+            return appended(content, addendum) if content else []
+    new = to_json({"role": "system", "content": addendum}) + ("," if messages.value else "")
+    return [Edit(messages.start + 1, messages.start + 1, new)]
+
+
+CHAT: Final = Chat()

@@ -1,0 +1,72 @@
+"""The events of a streamed chat completion."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from harness.domain.failures import FailureClass
+from router.jsonspan import Edit, Members
+from router.replies import error_event
+from router.stream import StreamFilter
+from router.usage import usage_of
+
+DONE: Final = b"data: [DONE]\n\n"
+_NOTHING: Final[tuple[object, ...]] = (None, "", [], {})
+
+
+class ChatStream(StreamFilter):
+    """Ends with `[DONE]`, or with the connection, once every choice has a finish reason."""
+
+    def __init__(self, json_name: str, *, show_usage: bool) -> None:
+        super().__init__(json_name)
+        self._show_usage = show_usage
+        self._choices: set[object] = set()
+        self._ended: set[object] = set()
+
+    def broken(self, message: str, failure: FailureClass) -> bytes:
+        return error_event(message, failure.value)
+
+    def _mark(self, event: bytes) -> bytes:
+        if not self._ended or self._choices - self._ended:
+            self._fail("the stream ended without a finish_reason")
+            return b""
+        self.committed = self.finished = True
+        return event
+
+    def _closed(self) -> bytes:
+        return self._mark(DONE)
+
+    def _read(self, text: str, members: Members) -> Sequence[Edit] | None:  # noqa: ARG002 - the top level is enough
+        values = members.values
+        error = values.get("error")
+        if error is not None and error.value:
+            self._fail("the stream carries an error")
+            return None
+        usage = values.get("usage")
+        if usage is not None:
+            self.usage = usage_of(usage.value) or self.usage
+        listed = values.get("choices")
+        choices = listed.value if listed is not None else None
+        if isinstance(choices, list):
+            for choice in choices:
+                if isinstance(choice, Mapping):
+                    self._choice(choice)
+        if not (self._show_usage or choices) and usage and usage.value:
+            return None
+        model = values.get("model")
+        return () if model is None else (Edit(model.start, model.end, self._json_name),)
+
+    def _choice(self, choice: Mapping[object, object]) -> None:
+        index = choice.get("index")
+        self._choices.add(index if isinstance(index, int) else 0)
+        if _has_output(choice.get("delta")):
+            self.output_events += 1
+            self.committed = True
+        if choice.get("finish_reason") is not None:
+            self._ended.add(index if isinstance(index, int) else 0)
+            self.committed = True
+
+
+def _has_output(delta: object) -> bool:
+    return isinstance(delta, Mapping) and any(
+        value not in _NOTHING for name, value in delta.items() if name != "role"
+    )

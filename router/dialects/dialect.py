@@ -1,0 +1,48 @@
+"""What the router asks of an endpoint's protocol."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from harness.domain.capabilities import Endpoint
+from harness.domain.targets import Target
+from router.body import ClientRequest
+from router.jsonspan import Members
+from router.replies import Reply
+from router.stream import StreamFilter
+from router.usage import Usage
+
+
+class Dialect(Protocol):
+    """One endpoint's protocol. Holds nothing of a request.
+
+    path: below a provider's `api_base` that ends in `/v1`. passed_up: the client's headers that
+    go to the provider, with what is sent where the client has none; empty for nothing.
+    """
+
+    endpoint: Endpoint
+    path: str
+    passed_up: Mapping[bytes, bytes]
+
+    def caller(self, request: ClientRequest) -> str:
+        """Who asks, as the body says, for the sticky key; empty when it does not."""
+        ...
+
+    def opening(self, request: ClientRequest) -> list[object]:
+        """What every later turn of the conversation begins with; empty when unknown."""
+        ...
+
+    def patched(
+        self, request: ClientRequest, target: Target, *, serialize_tools: bool = False
+    ) -> bytes:
+        """The body as the target is to see it. serialize_tools: one tool call at a time."""
+        ...
+
+    def checked(self, members: Members) -> Usage | None:
+        """The usage of a whole answer. Raises UpstreamFailed when it is none."""
+        ...
+
+    def stream(self, request: ClientRequest, json_name: str) -> StreamFilter: ...
+
+    def error(self, reply: Reply, request_id: str) -> Reply:
+        """An error of ours, or a provider's, as this endpoint's clients know it."""
+        ...

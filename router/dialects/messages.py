@@ -1,0 +1,77 @@
+"""`/v1/messages`, as Anthropic has it."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from harness.domain.capabilities import Endpoint
+from harness.domain.failures import FailureClass
+from harness.domain.targets import Target
+from router.body import ClientRequest
+from router.dialects.messages_error import anthropic_error
+from router.dialects.messages_stream import MessagesStream, counts_of
+from router.dialects.opening import opening_of
+from router.failures import error_in_answer
+from router.jsonspan import Edit, Members, spliced
+from router.patching import appended, field_edits, model_edit, settings_of
+from router.ports import UpstreamFailed
+from router.replies import Reply
+from router.stream import StreamFilter
+from router.usage import Usage
+
+RESERVED: Final = frozenset({"model", "messages", "stream"})
+NAMES: Final = {"max_completion_tokens": "max_tokens"}
+VERSION: Final = b"anthropic-version"
+PASSED_UP: Final[Mapping[bytes, bytes]] = {VERSION: b"2023-06-01", b"anthropic-beta": b""}
+
+
+class Messages:
+    """A target whose patch sets a `response_format` does not speak it: `router.speaking`."""
+
+    endpoint = Endpoint.MESSAGES
+    path = "/messages"
+    passed_up = PASSED_UP
+
+    def caller(self, request: ClientRequest) -> str:
+        metadata = request.value("metadata")
+        user = metadata.get("user_id") if isinstance(metadata, Mapping) else None
+        return f"user:{user}" if isinstance(user, str) and user else ""
+
+    def opening(self, request: ClientRequest) -> list[object]:
+        said = opening_of(request.value("messages"))
+        return [("system", request.value("system")), *said] if said else []
+
+    def patched(
+        self, request: ClientRequest, target: Target, *, serialize_tools: bool = False
+    ) -> bytes:
+        wanted = settings_of(request, target, RESERVED, NAMES)
+        if serialize_tools and not request.serial_tools:
+            choice = wanted.get("tool_choice", request.value("tool_choice"))
+            given = dict(choice) if isinstance(choice, Mapping) else {"type": "auto"}
+            wanted["tool_choice"] = {**given, "disable_parallel_tool_use": True}
+        addendum = target.request_patch.prompt_addendum
+        system = request.members.values.get("system")
+        more: list[Edit] = []
+        if addendum and system is None:
+            wanted["system"] = addendum
+        elif addendum and system is not None and "system" not in wanted:
+            more = appended(system, addendum)
+        edits = [model_edit(request, target), *field_edits(request, wanted), *more]
+        return spliced(request.text, edits)
+
+    def checked(self, members: Members) -> Usage | None:
+        values = {name: each.value for name, each in members.values.items()}
+        if values.get("type") == "error":
+            raise error_in_answer(values.get("error"))
+        if not isinstance(values.get("content"), list) or not values.get("stop_reason"):
+            raise UpstreamFailed(FailureClass.MALFORMED, "status 200 without a message")
+        counts = counts_of(values.get("usage"))
+        return counts.usage() if counts else None
+
+    def stream(self, request: ClientRequest, json_name: str) -> StreamFilter:  # noqa: ARG002 - a Dialect
+        return MessagesStream(json_name)
+
+    def error(self, reply: Reply, request_id: str) -> Reply:
+        return anthropic_error(reply, request_id)
+
+
+MESSAGES: Final = Messages()

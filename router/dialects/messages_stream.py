@@ -1,0 +1,143 @@
+"""The events of a streamed message."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from harness.domain.failures import FailureClass
+from router.dialects.messages_error import TYPE_BY_CLASS
+from router.failures import class_of_error
+from router.jsonspan import Edit, Members, walk_object
+from router.stream import StreamFilter
+from router.usage import Usage
+
+STOP: Final = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+# Metadata, until output comes; any other event is output, or follows some.
+HELD: Final = frozenset({"message_start", "ping", "content_block_start"})
+# Blocks that come piece by piece; another kind is whole from the start.
+IN_PIECES: Final = frozenset({"text", "thinking", "tool_use", "server_tool_use"})
+_NOTHING: Final[tuple[object, ...]] = (None, "", [], {})
+
+
+@dataclass(slots=True)
+class Counts:
+    """input_tokens: with those read from the cache and written to it."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    def usage(self) -> Usage:
+        return Usage(self.input_tokens, self.output_tokens)
+
+
+def counts_of(usage: object) -> Counts | None:
+    """None when it is no `usage` object. Anthropic's `input_tokens` leaves the cache out."""
+    if not isinstance(usage, Mapping):
+        return None
+    cached = ("cache_creation_input_tokens", "cache_read_input_tokens")
+    given = sum(_count(usage.get(name)) for name in ("input_tokens", *cached))
+    return Counts(given, _count(usage.get("output_tokens")))
+
+
+class MessagesStream(StreamFilter):
+    """Ends with `message_stop`, or with the connection, once there was a stop reason."""
+
+    def __init__(self, json_name: str) -> None:
+        super().__init__(json_name)
+        self._stopped = False
+        self._counts: Counts | None = None
+        self._counted = False
+
+    def used(self) -> Usage:
+        counts = self._counts or Counts()
+        if self._counted:
+            return counts.usage()
+        # What the start says of the output is its first token.
+        return Usage(counts.input_tokens, max(counts.output_tokens, self.output_events))
+
+    def broken(self, message: str, failure: FailureClass) -> bytes:
+        kind = TYPE_BY_CLASS.get(failure, "api_error")
+        error = {"type": "error", "error": {"type": kind, "message": message}}
+        return b"event: error\ndata: " + json.dumps(error).encode() + b"\n\n"
+
+    def _mark(self, event: bytes) -> bytes:
+        return event  # not of this protocol
+
+    def _closed(self) -> bytes:
+        if not self._stopped:
+            self._fail("the stream ended without a stop_reason")
+            return b""
+        self.finished = True
+        return STOP
+
+    def _read(self, text: str, members: Members) -> Sequence[Edit] | None:
+        values = members.values
+        kind = values["type"].value if "type" in values else None
+        match kind:
+            case "error":
+                error = values["error"].value if "error" in values else None
+                self._fail("the stream carries an error", class_of_error(error))
+                return None
+            case "content_block_delta":
+                self._delta(values["delta"].value if "delta" in values else None)
+            case "content_block_start":
+                block = values["content_block"].value if "content_block" in values else None
+                self._block(block)
+            case "message_start":
+                return self._start(text, members)
+            case "message_delta":
+                self._end(members)
+            case "message_stop":
+                return self._stop()
+            case _:
+                self.committed = self.committed or kind not in HELD
+        return ()
+
+    def _delta(self, delta: object) -> None:
+        if _has_output(delta):
+            self.output_events += 1
+            self.committed = True
+
+    def _block(self, block: object) -> None:
+        if not isinstance(block, Mapping):
+            return
+        if block.get("type") not in IN_PIECES or block.get("text") or block.get("thinking"):
+            self.committed = True
+
+    def _start(self, text: str, members: Members) -> Sequence[Edit]:
+        message = members.values.get("message")
+        if message is None or not isinstance(message.value, dict):
+            return ()
+        self._counts = counts_of(message.value.get("usage"))
+        model = walk_object(text, message.start).values.get("model")
+        return () if model is None else (Edit(model.start, model.end, self._json_name),)
+
+    def _end(self, members: Members) -> None:
+        delta = members.values.get("delta")
+        if delta and isinstance(delta.value, Mapping) and delta.value.get("stop_reason"):
+            self._stopped = self.committed = True
+        usage = members.values.get("usage")
+        found = counts_of(usage.value) if usage else None
+        if found:
+            known = self._counts or Counts()
+            # Its input is given again, or not at all.
+            self._counts = Counts(found.input_tokens or known.input_tokens, found.output_tokens)
+            self._counted = True
+
+    def _stop(self) -> Sequence[Edit] | None:
+        if not self._stopped:
+            self._fail("the stream ended without a stop_reason")
+            return None
+        self.finished = True
+        return ()
+
+
+def _has_output(delta: object) -> bool:
+    return isinstance(delta, Mapping) and any(
+        value not in _NOTHING for name, value in delta.items() if name != "type"
+    )
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and value > 0 else 0

@@ -1,0 +1,76 @@
+"""`/v1/responses`, as OpenAI has it. What is stored stays at the provider."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from harness.domain.capabilities import Endpoint
+from harness.domain.failures import FailureClass
+from harness.domain.targets import JsonObject, Target
+from router.body import ClientRequest
+from router.dialects.chat import RESERVED as CHATS
+from router.dialects.chat import Chat
+from router.dialects.opening import opening_of
+from router.dialects.responses_stream import ResponsesStream, usage_of
+from router.failures import error_in_answer
+from router.jsonspan import Edit, Members, spliced
+from router.patching import appended, field_edits, model_edit, settings_of
+from router.ports import UpstreamFailed
+from router.stream import StreamFilter
+from router.usage import Usage
+
+RESERVED: Final = CHATS | {"input"}
+NAMES: Final = dict.fromkeys(("max_tokens", "max_completion_tokens"), "max_output_tokens")
+
+
+class Responses(Chat):
+    endpoint = Endpoint.RESPONSES
+    path = "/responses"
+
+    def opening(self, request: ClientRequest) -> list[object]:
+        """Unknown of a conversation whose beginning the provider keeps."""
+        if request.value("previous_response_id") or request.value("conversation"):
+            return []
+        given = request.value("input")
+        said = [("user", given)] if isinstance(given, str) and given else opening_of(given)
+        return [("system", request.value("instructions")), *said] if said else []
+
+    def patched(
+        self, request: ClientRequest, target: Target, *, serialize_tools: bool = False
+    ) -> bytes:
+        wanted = settings_of(request, target, RESERVED, NAMES)
+        if serialize_tools and not request.serial_tools:
+            wanted["parallel_tool_calls"] = False
+        patch = target.request_patch
+        if patch.response_format:
+            text = wanted.get("text", request.value("text"))
+            given = dict(text) if isinstance(text, Mapping) else {}
+            wanted["text"] = {**given, "format": _text_format(patch.response_format)}
+        instructions = request.members.values.get("instructions")
+        more: list[Edit] = []
+        if patch.prompt_addendum and instructions is None:
+            wanted["instructions"] = patch.prompt_addendum
+        elif patch.prompt_addendum and instructions and "instructions" not in wanted:
+            more = appended(instructions, patch.prompt_addendum)
+        edits = [model_edit(request, target), *field_edits(request, wanted), *more]
+        return spliced(request.text, edits)
+
+    def checked(self, members: Members) -> Usage | None:
+        values = {name: each.value for name, each in members.values.items()}
+        if values.get("error"):
+            raise error_in_answer(values["error"])
+        if not isinstance(values.get("output"), list):
+            raise UpstreamFailed(FailureClass.MALFORMED, "status 200 without an output")
+        return usage_of(values.get("usage"))
+
+    def stream(self, request: ClientRequest, json_name: str) -> StreamFilter:  # noqa: ARG002 - a Dialect
+        return ResponsesStream(json_name)
+
+
+def _text_format(response_format: JsonObject) -> dict[str, object]:
+    """A chat's `response_format` as this endpoint has it: the schema one level up."""
+    schema = response_format.get("json_schema")
+    flat = {name: v for name, v in response_format.items() if name != "json_schema"}
+    return {**flat, **schema} if isinstance(schema, Mapping) else flat
+
+
+RESPONSES: Final = Responses()

@@ -1,0 +1,99 @@
+"""The events of a streamed response."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from harness.domain.failures import FailureClass
+from router.failures import class_of_error
+from router.jsonspan import Edit, Members, walk_object
+from router.stream import StreamFilter
+from router.usage import Usage
+
+# Metadata, until output comes; any other event is output, or follows some.
+HELD: Final = frozenset(
+    {
+        "keepalive",
+        "response.created",
+        "response.queued",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.content_part.added",
+        "response.reasoning_summary_part.added",
+    }
+)
+ENDS: Final = frozenset({"response.completed", "response.incomplete"})
+
+
+def usage_of(value: object) -> Usage | None:
+    """The `usage` object; None when it is not one."""
+    if not isinstance(value, Mapping):
+        return None
+    return Usage(_count(value.get("input_tokens")), _count(value.get("output_tokens")))
+
+
+class ResponsesStream(StreamFilter):
+    """Ends with `response.completed`, `.incomplete` or `.failed`, and with nothing else."""
+
+    def __init__(self, json_name: str) -> None:
+        super().__init__(json_name)
+        self._number = -1
+
+    def broken(self, message: str, failure: FailureClass) -> bytes:
+        told = {"code": failure.value, "message": message, "param": None}
+        # The official client looks for `error`, the specification has it flat.
+        error = {
+            "type": "error",
+            "sequence_number": self._number + 1,
+            **told,
+            "error": {"type": "upstream_error", **told},
+        }
+        return b"event: error\ndata: " + json.dumps(error).encode() + b"\n\n"
+
+    def _mark(self, event: bytes) -> bytes:
+        return event  # not of this protocol
+
+    def _closed(self) -> bytes:
+        self._fail("the stream ended without a response.completed")
+        return b""
+
+    def _read(self, text: str, members: Members) -> Sequence[Edit] | None:
+        values = members.values
+        kind = values["type"].value if "type" in values else None
+        number = values["sequence_number"].value if "sequence_number" in values else None
+        if isinstance(number, int):
+            self._number = number
+        if kind == "error" or (kind is None and "error" in values):
+            nested = values["error"].value if "error" in values else None
+            flat = {name: each.value for name, each in values.items()}
+            self._fail("the stream carries an error", class_of_error(nested or flat))
+            return None
+        delta = values["delta"].value if "delta" in values else None
+        if kind not in HELD and delta != "":
+            self.output_events += bool(delta)
+            if kind != "response.failed":
+                self.committed = True
+        response = values.get("response")
+        if response is None or not isinstance(response.value, dict):
+            return ()
+        self.usage = usage_of(response.value.get("usage")) or self.usage
+        if kind in ENDS:
+            self.finished = True
+        elif kind == "response.failed" and not self._failed(response.value):
+            return None
+        model = walk_object(text, response.start).values.get("model")
+        return () if model is None else (Edit(model.start, model.end, self._json_name),)
+
+    def _failed(self, response: Mapping[str, object]) -> bool:
+        """The provider says so. Whether the client is to see it: it has seen output."""
+        failure = class_of_error(response.get("error"))
+        if not self.committed:
+            self._fail("the response failed", failure)
+            return False
+        self.finished = True
+        self.failure_class = failure
+        return True
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
