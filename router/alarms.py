@@ -150,7 +150,8 @@ class Alarms:
 
     def _carrier(self, route: ServedRoute, target: str) -> str | None:
         """The first of the route's plans that is well."""
-        planned = (each for plan in route.plans.values() for each in plan.targets)
+        plans = (plan for each in route.plans.values() for plan in each.values())
+        planned = (each for plan in plans for each in plan.targets)
         well = (
             each
             for each in planned
