@@ -12,14 +12,16 @@ from typing import Protocol
 from harness.domain.access import ApiKey
 from harness.domain.alerts import Alert, AlertRecord
 from harness.domain.audit import AuditEvent
+from harness.domain.changes import Change
 from harness.domain.delivery import Delivery
 from harness.domain.evaluation import EvalRun, RunState, Sample, SuitePin, Verdict
+from harness.domain.evidence import RouteEvidence, Waiver
 from harness.domain.failover import Failover
 from harness.domain.key_limits import KeyLimits
 from harness.domain.observation import Block, Traffic
 from harness.domain.proposal import Proposal
 from harness.domain.rollout import Rollout
-from harness.domain.routing import Change, Route, RoutingTable, Snapshot
+from harness.domain.routing import Route, RoutingTable, Snapshot
 from harness.domain.spend import KeySpend
 from harness.domain.switches import Switch
 from harness.domain.targets import Provider, Target
@@ -58,18 +60,6 @@ class RouteRecord:
     verdict: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Waiver:
-    """Evidence without a verdict, for a fallback: reason, author and expiry are required."""
-
-    id: str
-    route: str
-    target: str
-    reason: str
-    author: str
-    expires_at: datetime
-
-
 class Routing(Protocol):
     """The routing table. Revisions rise by one over all routes; versions by one per route."""
 
@@ -79,6 +69,10 @@ class Routing(Protocol):
 
     def history(self, name: str) -> Sequence[RouteRecord]:
         """Newest first."""
+        ...
+
+    def evidence(self, name: str) -> RouteEvidence | None:
+        """Why each target of the route's newest version may serve; None without a route."""
         ...
 
     def commit(

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from benchmarks.router.clients import TRANSPORTS
 from harness.domain.access import ApiKey, key_hash
+from harness.domain.changes import CreateRoute, StartCanary
 from harness.domain.evaluation import Claim, Passed
 from harness.domain.policy import Policy
 from harness.domain.proposal import Phase, Proposal
-from harness.domain.routing import CreateRoute, StartCanary
 from harness.domain.settings import RouterSettings
 from harness.domain.targets import Price, Provider, Target
 from harness.ports import Store, Transaction

@@ -5,13 +5,14 @@ from dataclasses import replace
 from harness.control import evaluate, routes
 from harness.control.context import Context
 from harness.domain.access import SYSTEM, Actor, Role
+from harness.domain.changes import Abort, Change, Promote, RaiseWeight, StartCanary
 from harness.domain.errors import InputError, NotFound, ProofRefused, StaleWrite
 from harness.domain.evaluation import Passed
 from harness.domain.observation import UnitRule
 from harness.domain.proposal import Event, Proposal, moved
 from harness.domain.rollout import Action, Rollout, RolloutState, Signal
 from harness.domain.rollout import moved as rollout_moved
-from harness.domain.routing import Abort, Change, Promote, RaiseWeight, Route, StartCanary
+from harness.domain.routing import Route
 from harness.gate import policy as gate_policy
 from harness.ports import Transaction
 

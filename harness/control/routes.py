@@ -8,17 +8,10 @@ from typing import Final
 from harness.control import targets
 from harness.control.context import Context
 from harness.domain.access import Actor, Role
+from harness.domain.changes import KINDS, ChangeSettings, CreateRoute, Restore
 from harness.domain.errors import InputError, NotFound
 from harness.domain.keepwarm import KeepWarm
-from harness.domain.routing import (
-    KINDS,
-    ChangeSettings,
-    CreateRoute,
-    Restore,
-    Route,
-    RouteSettings,
-    RoutingTable,
-)
+from harness.domain.routing import Route, RouteSettings, RoutingTable
 from harness.ports import RouteRecord, Transaction
 
 LONGEST_TIMEOUT_S: Final = 86_400

@@ -7,7 +7,7 @@ is, and `doctor` reports where the file differs.
 from harness.control import routes, targets
 from harness.control.context import Context
 from harness.domain.access import SYSTEM, Actor
-from harness.domain.routing import CreateRoute
+from harness.domain.changes import CreateRoute
 from harness.domain.settings import Settings
 
 

@@ -1,17 +1,12 @@
-"""The routing table: routes at one revision, immutable, replaced whole.
-
-Every change of a route is one of the classes below; those that bring a new target into traffic
-carry the proof in their hand. `apply` is the only way from one version of a route to the next.
-"""
+"""The routing table: routes at one revision, immutable, replaced whole."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import blake2b
-from typing import Any, Self, assert_never
+from typing import Any, Final, Self
 
-from harness.domain.errors import IllegalTransition, ProofRefused
-from harness.domain.evaluation import Passed, SuiteRole
+from harness.domain.evaluation import SuiteRole
 from harness.domain.key_limits import KeyLimits
 from harness.domain.observation import DEFAULT_UNIT_RULE, UnitRule
 from harness.domain.switches import Switch
@@ -85,6 +80,9 @@ class RouteSettings:
         return cls(**{**data, **read})
 
 
+DEFAULT_SETTINGS: Final = RouteSettings()
+
+
 @dataclass(frozen=True, slots=True)
 class Canary:
     """weight_bps: share of sticky keys in basis points, 1 to 10 000 (1 % is 100)."""
@@ -105,7 +103,7 @@ class Route:
     incumbent: str
     canary: Canary | None = None
     fallbacks: tuple[str, ...] = ()
-    settings: RouteSettings = RouteSettings()
+    settings: RouteSettings = DEFAULT_SETTINGS
 
     @property
     def targets(self) -> frozenset[str]:
@@ -124,76 +122,6 @@ class RoutingTable:
     def __post_init__(self) -> None:
         object.__setattr__(self, "routes", dict(self.routes or {}))
         object.__setattr__(self, "targets", dict(self.targets or {}))
-
-
-@dataclass(frozen=True, slots=True)
-class CreateRoute:
-    """The first version: its targets become the route's baseline."""
-
-    route: str
-    incumbent: str
-    fallbacks: tuple[str, ...] = ()
-    settings: RouteSettings = RouteSettings()
-
-
-@dataclass(frozen=True, slots=True)
-class StartCanary:
-    route: str
-    proof: Passed
-    rollout: str
-    weight_bps: int
-    salt: str
-    unit_rule: UnitRule = DEFAULT_UNIT_RULE
-
-
-@dataclass(frozen=True, slots=True)
-class RaiseWeight:
-    route: str
-    rollout: str
-    weight_bps: int
-
-
-@dataclass(frozen=True, slots=True)
-class Promote:
-    route: str
-    proof: Passed
-
-
-@dataclass(frozen=True, slots=True)
-class Abort:
-    """Takes the canary away. Needs no proof: going back is always allowed."""
-
-    route: str
-    rollout: str
-
-
-@dataclass(frozen=True, slots=True)
-class Restore:
-    """Brings a former incumbent of this route back; the store knows which those are."""
-
-    route: str
-    incumbent: str
-
-
-@dataclass(frozen=True, slots=True)
-class ChangeSettings:
-    """Same targets, other settings."""
-
-    route: str
-    settings: RouteSettings
-
-
-Change = CreateRoute | StartCanary | RaiseWeight | Promote | Abort | Restore | ChangeSettings
-
-KINDS: Mapping[type, str] = {
-    CreateRoute: "baseline",
-    StartCanary: "canary",
-    RaiseWeight: "weight",
-    Promote: "promotion",
-    Abort: "abort",
-    Restore: "restore",
-    ChangeSettings: "settings",
-}
 
 
 def bucket_of(key: str, *, salt: str) -> int:
@@ -215,90 +143,6 @@ def arm_of(route: Route, key: str) -> Arm:
     if canary and in_canary(key, salt=canary.salt, weight_bps=canary.weight_bps):
         return Arm.CANARY
     return Arm.INCUMBENT
-
-
-def apply(route: Route | None, change: Change) -> Route:  # noqa: PLR0911 - one per class
-    """The route's next version. Raises IllegalTransition or ProofRefused; changes nothing."""
-    if isinstance(change, CreateRoute):
-        return _create(route, change)
-    if route is None:
-        raise IllegalTransition(f"there is no route {change.route!r}; create it first")
-    after = replace(route, version=route.version + 1)
-    match change:
-        case StartCanary():
-            return _start_canary(after, change)
-        case RaiseWeight():
-            canary = _canary_of(route, change.rollout)
-            if not canary.weight_bps < change.weight_bps <= BUCKETS:
-                raise IllegalTransition(
-                    f"route {route.name!r}: a weight only rises, "
-                    f"and {change.weight_bps} does not after {canary.weight_bps} bps"
-                )
-            return replace(after, canary=replace(canary, weight_bps=change.weight_bps))
-        case Promote():
-            return _promote(after, change.proof)
-        case Abort():
-            _canary_of(route, change.rollout)
-            return replace(after, canary=None)
-        case Restore():
-            return replace(after, incumbent=change.incumbent, canary=None)
-        case ChangeSettings():
-            return replace(after, settings=change.settings)
-        case _:
-            assert_never(change)
-
-
-def _create(route: Route | None, change: CreateRoute) -> Route:
-    if route is not None:
-        raise IllegalTransition(f"route {change.route!r} exists, at version {route.version}")
-    return Route(
-        name=change.route,
-        version=1,
-        incumbent=change.incumbent,
-        fallbacks=change.fallbacks,
-        settings=change.settings,
-    )
-
-
-def _start_canary(after: Route, change: StartCanary) -> Route:
-    _check_proof(after, change.proof)
-    if after.canary is not None:
-        raise IllegalTransition(
-            f"route {after.name!r} has a canary already: end that rollout first"
-        )
-    if not 0 < change.weight_bps <= BUCKETS:
-        raise IllegalTransition(
-            f"a canary's weight is 1 to {BUCKETS} bps, not {change.weight_bps}"
-        )
-    canary = Canary(
-        change.proof.candidate,
-        change.weight_bps,
-        change.salt,
-        change.rollout,
-        change.unit_rule,
-    )
-    return replace(after, canary=canary)
-
-
-def _promote(after: Route, proof: Passed) -> Route:
-    _check_proof(after, proof)
-    if after.canary is None or after.canary.target != proof.candidate:
-        raise ProofRefused(f"route {after.name!r}: {proof.candidate} is not its canary")
-    return replace(after, incumbent=proof.candidate, canary=None)
-
-
-def _check_proof(route: Route, proof: Passed) -> None:
-    if (proof.route, proof.incumbent) != (route.name, route.incumbent):
-        raise ProofRefused(
-            f"verdict {proof.id} is for route {proof.route!r} against {proof.incumbent}; "
-            f"route {route.name!r} has incumbent {route.incumbent}: propose again"
-        )
-
-
-def _canary_of(route: Route, rollout: str) -> Canary:
-    if route.canary is None or route.canary.rollout != rollout:
-        raise IllegalTransition(f"route {route.name!r} has no canary of rollout {rollout}")
-    return route.canary
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,11 @@ import json
 import math
 from collections.abc import Collection, Iterable
 from dataclasses import replace
+from datetime import datetime
 from typing import Final
 
 from harness.domain.access import ApiKey
+from harness.domain.changes import Change, ChangeSettings, CreateRoute, Restore, SetChain
 from harness.domain.content import canonical_json
 from harness.domain.errors import (
     InputError,
@@ -18,13 +20,13 @@ from harness.domain.errors import (
     StaleWrite,
 )
 from harness.domain.evaluation import RunState, Sample, Verdict
+from harness.domain.evidence import Evidence, Waiver
 from harness.domain.failover import Failover
 from harness.domain.observation import Block, Traffic
 from harness.domain.proposal import Phase, Proposal
-from harness.domain.routing import Change, CreateRoute, KeyGrant, Restore
+from harness.domain.routing import KeyGrant
 from harness.domain.spend import KeySpend
 from harness.domain.switches import Source, Switch
-from harness.ports import Waiver
 from harness.store.tables.base import storable
 
 ENDED: Final = (RunState.DONE, RunState.STOPPED, RunState.OVER_BUDGET, RunState.FAILED)
@@ -170,19 +172,36 @@ def check_unchanged(before: Proposal, after: Proposal) -> None:
 
 
 def check_targets(change: Change, known: Collection[str]) -> None:
-    """Raises NotFound when a new route names a target that is not stored."""
-    if isinstance(change, CreateRoute):
-        for target in (change.incumbent, *change.fallbacks):
-            if target not in known:
-                raise NotFound(f"route {change.route!r}: there is no target {target}; add it")
-        chain = (change.incumbent, *change.fallbacks)
-        if len(set(chain)) < len(chain):
-            raise InputError(f"route {change.route!r} names a target twice: {', '.join(chain)}")
-        stray = set(change.settings.capable) - set(change.fallbacks)
-        if stray:
-            raise InputError(
-                f"route {change.route!r}: only fallbacks are marked capable, and these are "
-                f"none: {', '.join(sorted(stray))}"
+    """Raises NotFound when a change names a target that is not stored."""
+    match change:
+        case CreateRoute():
+            named: tuple[str, ...] = (change.incumbent, *change.fallbacks)
+        case SetChain():
+            named = change.fallbacks
+        case _:
+            return
+    for target in named:
+        if target not in known:
+            raise NotFound(f"route {change.route!r}: there is no target {target}; add it")
+
+
+def check_waivers(
+    change: Change, chain: Iterable[Evidence], waivers: Iterable[Waiver], now: datetime
+) -> None:
+    """Raises ProofRefused when a person's change keeps a target whose waiver has expired.
+
+    What a rollout does by itself carries the chain as it is: going back is always allowed.
+    """
+    if not isinstance(change, SetChain | ChangeSettings):
+        return
+    expired = {each.id: each for each in waivers if each.expired(now)}
+    for each in chain:
+        waiver = expired.get(each.proof)
+        if waiver is not None:
+            raise ProofRefused(
+                f"route {change.route!r}: the waiver of {waiver.author} for {waiver.target} "
+                f"expired on {waiver.expires_at:%Y-%m-%d}: take it out of the chain, or bring "
+                "a verdict or a new waiver"
             )
 
 
@@ -233,6 +252,13 @@ def has_live_rollout(route: str, rollout: str) -> RouteBusy:
     return RouteBusy(
         f"route {route!r} has the live rollout {rollout}: `swapgate canary abort {route}` "
         "ends it"
+    )
+
+
+def never_served(route: str, target: str) -> ProofRefused:
+    return ProofRefused(
+        f"{target} never served route {route!r}: `swapgate route history` shows what did; a "
+        "new target needs a passed verdict of this route, or a waiver"
     )
 
 

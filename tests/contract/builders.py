@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from harness.domain.access import ApiKey
 from harness.domain.capabilities import Capabilities
+from harness.domain.changes import CreateRoute, StartCanary
 from harness.domain.evaluation import (
     Budget,
     Claim,
@@ -24,14 +25,7 @@ from harness.domain.observation import Block, Traffic, UnitRule
 from harness.domain.policy import CanaryPolicy, Policy, Step, Unit
 from harness.domain.proposal import Phase, Proposal, SuiteRuns
 from harness.domain.rollout import Rollout, RolloutState
-from harness.domain.routing import (
-    CreateRoute,
-    OnContentPolicy,
-    RouteSettings,
-    RouteSuite,
-    Stakes,
-    StartCanary,
-)
+from harness.domain.routing import OnContentPolicy, RouteSettings, RouteSuite, Stakes
 from harness.domain.targets import Price, Provider, RequestPatch, Target
 from harness.ports import Store, Transaction
 

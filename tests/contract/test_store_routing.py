@@ -6,6 +6,15 @@ from datetime import timedelta
 import pytest
 
 from harness.domain.access import Role
+from harness.domain.changes import (
+    Abort,
+    Change,
+    ChangeSettings,
+    CreateRoute,
+    Promote,
+    RaiseWeight,
+    Restore,
+)
 from harness.domain.errors import (
     Conflict,
     IllegalTransition,
@@ -15,20 +24,11 @@ from harness.domain.errors import (
     RevisionConflict,
 )
 from harness.domain.evaluation import Passed
+from harness.domain.evidence import Waiver
 from harness.domain.key_limits import KeyLimits
-from harness.domain.routing import (
-    Abort,
-    Canary,
-    Change,
-    ChangeSettings,
-    CreateRoute,
-    Promote,
-    RaiseWeight,
-    Restore,
-    Route,
-)
+from harness.domain.routing import Canary, Route
 from harness.domain.targets import Provider
-from harness.ports import Store, Transaction, Waiver
+from harness.ports import Store, Transaction
 from tests.contract.builders import (
     KEY,
     LATER,

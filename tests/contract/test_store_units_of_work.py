@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from harness.domain.changes import Abort, ChangeSettings, RaiseWeight
 from harness.domain.errors import (
     Conflict,
     IllegalTransition,
@@ -16,7 +17,6 @@ from harness.domain.errors import (
     SnapshotInvalid,
 )
 from harness.domain.evaluation import RunState
-from harness.domain.routing import Abort, ChangeSettings, RaiseWeight
 from harness.ports import Store, Transaction
 from harness.store.sql import SqlStore
 from tests.contract.builders import (

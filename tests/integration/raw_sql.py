@@ -110,8 +110,11 @@ class Database:
             db.execute(sa.text(statement), row or {})
 
     def insert(self, table: str, *rows: Row, verb: str = "INSERT") -> None:
+        self.insert_all(*((table, row) for row in rows), verb=verb)
+
+    def insert_all(self, *rows: tuple[str, Row], verb: str = "INSERT") -> None:
         with self.engine.begin() as db:
-            for row in rows:
+            for table, row in rows:
                 columns = ", ".join(row)
                 values = ", ".join(f":{column}" for column in row)
                 statement = f"{verb} INTO {table} ({columns}) VALUES ({values})"

@@ -16,6 +16,8 @@ from harness.store.tables import metadata
 from tests.contract.builders import SAMPLE, proposal, rollout, seeded, start_canary
 from tests.contract.conftest import open_store
 
+NEWEST = "0010"
+
 
 @contextmanager
 def connected(url: str) -> Iterator[sa.Connection]:
@@ -52,12 +54,12 @@ def test_an_upgrade_leads_to_the_tables_and_a_downgrade_back(empty_database_url:
 
 def test_each_migration_can_be_undone_and_done_again(empty_database_url: str) -> None:
     url = empty_database_url
-    for revision in ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009"):
+    for revision in [f"{number:04}" for number in range(1, int(NEWEST) + 1)]:
         migrate.upgrade(url, revision)
         migrate.downgrade(url, "-1")
         migrate.upgrade(url, revision)
         assert migrate.current(url) == revision
-    assert migrate.head() == "0009"
+    assert migrate.head() == NEWEST
 
 
 def test_a_database_in_use_can_be_downgraded(database_url: str) -> None:

@@ -7,9 +7,9 @@ SQLite and on PostgreSQL.
 from collections.abc import Iterator, Mapping
 
 import pytest
-import sqlalchemy as sa
 
 from tests.integration.raw_sql import (
+    AT,
     CANARY,
     FIRST,
     NEXT,
@@ -223,6 +223,7 @@ def test_the_database_refuses(database: Database, what: str) -> None:
 
 
 FALLBACK = {"route": "a", "version": 2, "position": 0}
+WAIVED = FALLBACK | {"target": "t_third", "evidence": "e_w"}
 BAD_EVIDENCE: Mapping[str, Row] = {
     "a baseline once the route has a version": baseline("e_late", "a", "t_new"),
     "a failed verdict": proven("e", "a", "t_new", "v_bad"),
@@ -258,9 +259,7 @@ def test_a_waiver_needs_reason_author_and_expiry(database: Database, bad: Row) -
 
 
 def test_a_waived_fallback_is_accepted_and_serves_in_no_other_role(database: Database) -> None:
-    waived = {**baseline("e_w", "a", "t_third"), "kind": "waiver", "waiver_id": "w_1"}
-    database.insert("waiver", WAIVER | {"reason": "r", "author": "ada"})
-    database.insert("evidence", waived)
+    waive(database, expires_at=AT + 1)
     for refused in (
         SETTINGS | {"incumbent": "t_third", "incumbent_evidence": "e_w"},
         CANARY | {"canary": "t_third", "canary_evidence": "e_w"},
@@ -268,13 +267,68 @@ def test_a_waived_fallback_is_accepted_and_serves_in_no_other_role(database: Dat
         with pytest.raises(REFUSED):
             database.insert("route_version", refused)
 
-    with database.engine.begin() as db:
-        for table, row in (
-            ("route_fallback", FALLBACK | {"target": "t_third", "evidence": "e_w"}),
-            ("route_version", SETTINGS),
-        ):
-            columns, values = ", ".join(row), ", ".join(f":{key}" for key in row)
-            db.execute(sa.text(f"INSERT INTO {table} ({columns}) VALUES ({values})"), row)  # noqa: S608
+    database.insert_all(("route_fallback", WAIVED), ("route_version", SETTINGS))
+
+
+def waive(database: Database, *, expires_at: int) -> None:
+    waived = {**baseline("e_w", "a", "t_third"), "kind": "waiver", "waiver_id": "w_1"}
+    words = {"reason": "r", "author": "ada", "expires_at": expires_at}
+    database.insert("waiver", WAIVER | words)
+    database.insert("evidence", waived)
+
+
+def test_a_waiver_that_has_expired_opens_no_chain(database: Database) -> None:
+    waive(database, expires_at=AT)
+
+    with pytest.raises(REFUSED, match="waiver_expired"):
+        database.insert_all(("route_fallback", WAIVED), ("route_version", SETTINGS))
+
+    assert database.count("route_fallback") == 0
+
+
+def test_an_expired_waiver_is_kept_by_no_persons_change_and_holds_up_no_abort(
+    database: Database,
+) -> None:
+    waive(database, expires_at=AT + 1)
+    database.insert_all(("route_fallback", WAIVED), ("route_version", SETTINGS))
+    base = {"version": 3, "revision": 4, "prev_version": 2}
+    third = WAIVED | {"version": 3}
+
+    with pytest.raises(REFUSED, match="waiver_expired"):
+        database.insert_all(
+            ("route_fallback", third), ("route_version", SETTINGS | base | {"at": AT + 1})
+        )
+
+    database.insert_all(
+        ("route_fallback", third), ("route_version", CANARY | base | {"at": AT + 1})
+    )
+    ended = after_canary(kind="abort", **GONE, at=AT + 2)
+    ended |= {"version": 4, "revision": 5, "prev_version": 3}
+    database.insert_all(("route_fallback", WAIVED | {"version": 4}), ("route_version", ended))
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        [],
+        [{"target": "t_new", "evidence": "e_new"}],
+        [{"position": 1}],
+        [{}, {"target": "t_new", "evidence": "e_new", "position": 1}],
+    ],
+    ids=["emptied", "exchanged", "moved", "lengthened"],
+)
+def test_a_chain_is_not_changed_in_the_shadow_of_a_canary(
+    database: Database, chain: list[Row]
+) -> None:
+    waive(database, expires_at=AT + 1)
+    database.insert_all(("route_fallback", WAIVED), ("route_version", SETTINGS))
+    links = [("route_fallback", WAIVED | {"version": 3} | each) for each in chain]
+    canary = CANARY | {"version": 3, "revision": 4, "prev_version": 2}
+
+    with pytest.raises(REFUSED, match="chain_stays"):
+        database.insert_all(*links, ("route_version", canary))
+
+    assert database.count("route_version") == 3
 
 
 def test_a_fallback_needs_evidence_of_its_own_target_and_a_version(database: Database) -> None:

@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from harness.domain.access import key_hash
-from harness.domain.routing import Abort, RaiseWeight
+from harness.domain.changes import Abort, RaiseWeight
 from harness.runtime.clock import SystemClock
 from harness.store.sql import SqlStore
 from tests.contract import builders

@@ -15,7 +15,8 @@ from harness.control import switches
 from harness.control.context import Context
 from harness.control.switches import Wanted
 from harness.domain.access import Actor, ApiKey, Role, key_hash
-from harness.domain.routing import CreateRoute, Snapshot
+from harness.domain.changes import CreateRoute
+from harness.domain.routing import Snapshot
 from harness.domain.switches import Source, Switch, force_of, parse_switches
 from harness.domain.targets import Target
 from harness.ports import Store

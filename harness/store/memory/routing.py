@@ -1,22 +1,36 @@
 """The routing table, providers and waivers."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
+from typing import assert_never
 
-from harness.domain.errors import InputError, ProofRefused
-from harness.domain.evaluation import Passed
-from harness.domain.routing import (
+from harness.domain.changes import (
     KINDS,
+    Abort,
     Change,
+    CreateRoute,
     Promote,
     Restore,
-    Route,
-    RoutingTable,
+    SetChain,
     StartCanary,
     apply,
 )
+from harness.domain.errors import InputError, ProofRefused
+from harness.domain.evaluation import Passed
+from harness.domain.evidence import (
+    ChainProof,
+    Evidence,
+    RouteEvidence,
+    Served,
+    Waiver,
+    baseline,
+    proven,
+    waived,
+)
+from harness.domain.routing import Route, RoutingTable
 from harness.domain.targets import Provider, Target
-from harness.ports import RouteRecord, Waiver
+from harness.ports import RouteRecord
 from harness.store import rules
 from harness.store.memory.state import State, Unit, need
 
@@ -49,6 +63,13 @@ class MemoryRouting:
         rules.check_targets(change, state.targets)
         after = apply(before, change)
         verdict = self._proof(state, change)
+        after_evidence = self._evidence(state, change, after)
+        chain = after_evidence.fallbacks
+        rules.check_waivers(change, chain, state.waivers.values(), now)
+        state.evidence[change.route] = (
+            *state.evidence.get(change.route, ()),
+            after_evidence,
+        )
         state.revision += 1
         record = RouteRecord(
             after, state.revision, KINDS[type(change)], now, actor, reason, verdict
@@ -59,23 +80,75 @@ class MemoryRouting:
     def _proof(self, state: State, change: Change) -> str | None:
         """The verdict's id. Raises ProofRefused where the databases would."""
         if isinstance(change, StartCanary | Promote):
-            proof = change.proof
-            stored, _ = state.verdicts.get(proof.id, (None, ""))
-            if not isinstance(stored, Passed) or _claims(stored) != _claims(proof):
-                raise ProofRefused(
-                    f"no passed verdict {proof.id} for exactly this route, incumbent and "
-                    f"candidate is stored: route {change.route!r} stays as it is"
-                )
-            return proof.id
+            self._check_stored(state, change.proof)
+            return change.proof.id
         if isinstance(change, Restore):
             records = state.routes[change.route]
             if change.incumbent not in {record.route.incumbent for record in records}:
                 raise rules.never_incumbent(change)
         return None
 
+    def _evidence(  # noqa: PLR0911 - one per kind of change
+        self, state: State, change: Change, after: Route
+    ) -> RouteEvidence:
+        """Raises ProofRefused for a target that never served, and an unknown proof."""
+        if isinstance(change, CreateRoute):
+            chain = tuple(baseline(after.name, each) for each in after.fallbacks)
+            return RouteEvidence(baseline(after.name, after.incumbent), None, chain)
+        earlier = state.evidence[change.route]
+        last = earlier[-1]
+        match change:
+            case StartCanary(proof=proof):
+                return replace(last, canary=proven(proof))
+            case Promote(proof=proof):
+                return replace(last, incumbent=proven(proof), canary=None)
+            case Restore(incumbent=target):
+                were = [each.incumbent for each in earlier if each.incumbent.target == target]
+                return replace(last, incumbent=were[-1], canary=None)
+            case Abort():
+                return replace(last, canary=None)
+            case SetChain(proofs=proofs):
+                known = {each.target: each for each in last.fallbacks}
+                new = {t: self._chain_proof(state, after.name, p) for t, p in proofs.items()}
+                return replace(
+                    last, fallbacks=tuple((known | new)[each] for each in after.fallbacks)
+                )
+            case _:
+                return last
+
+    def _chain_proof(self, state: State, route: str, proof: ChainProof) -> Evidence:
+        match proof:
+            case Passed():
+                self._check_stored(state, proof)
+                return proven(proof)
+            case Waiver():
+                if state.waivers.get(proof.id) != proof:
+                    raise ProofRefused(f"the waiver {proof.id} is not stored")
+                return waived(proof)
+            case Served(target):
+                for version in reversed(state.evidence[route]):
+                    for each in (version.incumbent, *version.fallbacks):
+                        if each.target == target:
+                            return each
+                raise rules.never_served(route, target)
+            case _:
+                assert_never(proof)
+
+    def evidence(self, name: str) -> RouteEvidence | None:
+        versions = self._unit.state.evidence.get(name)
+        return versions[-1] if versions else None
+
     def add_target(self, target: Target) -> str:
         self._unit.writing.targets.setdefault(target.id, target)
         return target.id
+
+    def _check_stored(self, state: State, proof: Passed) -> None:
+        stored, _ = state.verdicts.get(proof.id, (None, ""))
+        if not isinstance(stored, Passed) or _claims(stored) != _claims(proof):
+            raise ProofRefused(
+                f"no passed verdict {proof.id} for exactly this route, incumbent and "
+                f"candidate is stored: route {proof.route!r} stays as it is"
+            )
 
     def targets(self) -> Mapping[str, Target]:
         return dict(self._unit.state.targets)

@@ -13,20 +13,21 @@ from harness.domain.audit import AuditEvent
 from harness.domain.delivery import Delivery
 from harness.domain.errors import IllegalTransition, InputError
 from harness.domain.evaluation import EvalRun, Sample, SuitePin, Verdict
+from harness.domain.evidence import RouteEvidence, Waiver
 from harness.domain.failover import Failover
 from harness.domain.observation import Block, Traffic
 from harness.domain.proposal import Proposal
 from harness.domain.rollout import Rollout
 from harness.domain.spend import KeySpend
 from harness.domain.targets import Provider, Target
-from harness.ports import RouteRecord, SwitchRecord, Waiver
+from harness.ports import RouteRecord, SwitchRecord
 
 
 @dataclass
 class State:
     """Values are immutable, and so are the tuples: a shallow copy of each dict is a copy.
 
-    routes: by name, oldest version first. samples: by run, then by item and epoch.
+    routes, evidence: by name, oldest version first. samples: by run, then by item and epoch.
     verdicts: with the proposal's id. suites: with the time they came. traffic: by its key.
     alerts: by id. deliveries: by alert, number and sink. failovers: by worker and number.
     """
@@ -36,6 +37,7 @@ class State:
     serving_changes: int = 0
     targets: dict[str, Target] = field(default_factory=dict)
     routes: dict[str, tuple[RouteRecord, ...]] = field(default_factory=dict)
+    evidence: dict[str, tuple[RouteEvidence, ...]] = field(default_factory=dict)
     waivers: dict[str, Waiver] = field(default_factory=dict)
     providers: dict[str, Provider] = field(default_factory=dict)
     suites: dict[str, tuple[SuitePin, datetime]] = field(default_factory=dict)

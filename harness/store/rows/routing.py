@@ -1,48 +1,21 @@
 """Providers, waivers, evidence and the versions of a route."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from harness.domain.capabilities import Capabilities
-from harness.domain.content import digest
 from harness.domain.evaluation import Passed
+from harness.domain.evidence import Evidence, EvidenceKind, Waiver
 from harness.domain.observation import UnitRule
 from harness.domain.policy import Unit
 from harness.domain.routing import Canary, Route, RouteSettings
 from harness.domain.targets import Price, Provider
-from harness.ports import RouteRecord, Waiver
+from harness.ports import RouteRecord
 from harness.store.rows import Row, Values
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """Why a target may serve a route. Its id is the hash of the rest."""
-
-    route: str
-    target: str
-    kind: str
-    proof: str = ""
-    verdict_incumbent: str | None = None
-
-    @property
-    def id(self) -> str:
-        return f"e_{digest([self.route, self.target, self.kind, self.proof])[:24]}"
-
-
-def baseline(route: str, target: str) -> Evidence:
-    return Evidence(route, target, "baseline")
-
-
-def proven(proof: Passed) -> Evidence:
-    return Evidence(proof.route, proof.candidate, "verdict", proof.id, proof.incumbent)
-
-
-def waived(waiver: Waiver) -> Evidence:
-    return Evidence(waiver.route, waiver.target, "waiver", waiver.id)
-
-
 def of_evidence(evidence: Evidence) -> Values:
-    by_verdict = evidence.kind == "verdict"
+    by_verdict = evidence.kind is EvidenceKind.VERDICT
     return {
         "id": evidence.id,
         "route": evidence.route,
@@ -51,8 +24,13 @@ def of_evidence(evidence: Evidence) -> Values:
         "verdict_id": evidence.proof if by_verdict else None,
         "verdict_incumbent": evidence.verdict_incumbent,
         "verdict_outcome": Passed.outcome if by_verdict else None,
-        "waiver_id": evidence.proof if evidence.kind == "waiver" else None,
+        "waiver_id": evidence.proof if evidence.kind is EvidenceKind.WAIVER else None,
     }
+
+
+def evidence(row: Row) -> Evidence:
+    proof = row.verdict_id or row.waiver_id or ""
+    return Evidence(row.route, row.target, EvidenceKind(row.kind), proof, row.verdict_incumbent)
 
 
 def waiver(row: Row) -> Waiver:

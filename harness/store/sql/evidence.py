@@ -1,14 +1,12 @@
 """Evidence: what each role of a route's version refers to."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import assert_never
 
 import sqlalchemy as sa
 
-from harness.domain.errors import ProofRefused
-from harness.domain.evaluation import Passed
-from harness.domain.routing import (
+from harness.domain.changes import (
     Abort,
     Change,
     ChangeSettings,
@@ -16,13 +14,25 @@ from harness.domain.routing import (
     Promote,
     RaiseWeight,
     Restore,
-    Route,
+    SetChain,
     StartCanary,
 )
-from harness.ports import Waiver
+from harness.domain.errors import ProofRefused
+from harness.domain.evaluation import Passed
+from harness.domain.evidence import (
+    ChainProof,
+    Evidence,
+    RouteEvidence,
+    Served,
+    Waiver,
+    baseline,
+    proven,
+    waived,
+)
+from harness.domain.routing import Route
 from harness.store.rows import Row, Values
 from harness.store.rows import routing as rows
-from harness.store.rules import check_waiver, never_incumbent
+from harness.store.rules import check_waiver, check_waivers, never_incumbent, never_served
 from harness.store.sql.unit import Unit
 from harness.store.tables.routing import evidence, route_fallback, route_version, waiver
 
@@ -35,10 +45,27 @@ FORMER_EVIDENCE = (
     .order_by(route_version.c.version.desc())
     .limit(1)
 )
-FALLBACK_EVIDENCE = sa.select(route_fallback.c.target, route_fallback.c.evidence).where(
-    route_fallback.c.route == sa.bindparam("name"),
-    route_fallback.c.version == sa.bindparam("version"),
+FALLBACK_EVIDENCE = (
+    sa.select(route_fallback.c.target, route_fallback.c.evidence)
+    .where(
+        route_fallback.c.route == sa.bindparam("name"),
+        route_fallback.c.version == sa.bindparam("version"),
+    )
+    .order_by(route_fallback.c.position)
 )
+_SERVED = sa.union_all(
+    sa.select(
+        route_version.c.version, route_version.c.incumbent_evidence.label("evidence")
+    ).where(
+        route_version.c.route == sa.bindparam("name"),
+        route_version.c.incumbent == sa.bindparam("target"),
+    ),
+    sa.select(route_fallback.c.version, route_fallback.c.evidence).where(
+        route_fallback.c.route == sa.bindparam("name"),
+        route_fallback.c.target == sa.bindparam("target"),
+    ),
+).subquery()
+SERVED = sa.select(_SERVED.c.evidence).order_by(_SERVED.c.version.desc()).limit(1)
 WAIVERS = sa.select(waiver).order_by(waiver.c.expires_at, waiver.c.id)
 
 
@@ -48,7 +75,7 @@ def proof_of(unit: Unit, change: Change, before: Row | None, now: datetime) -> V
     Raises ProofRefused for a restore of a target that was never this route's incumbent.
     """
     if isinstance(change, CreateRoute):
-        first = rows.baseline(change.route, change.incumbent)
+        first = baseline(change.route, change.incumbent)
         return {"incumbent_evidence": ensure(unit, first, now)}
     if before is None:
         raise ProofRefused(f"route {change.route!r} has no version to change: create it first")
@@ -72,7 +99,7 @@ def proof_of(unit: Unit, change: Change, before: Row | None, now: datetime) -> V
             return base | {"incumbent_evidence": found, "canary_evidence": None}
         case Abort():
             return base | {"canary_evidence": None}
-        case RaiseWeight() | ChangeSettings():
+        case RaiseWeight() | ChangeSettings() | SetChain():
             return base
         case _:
             assert_never(change)
@@ -87,10 +114,10 @@ def _verdict(proof: Passed) -> Values:
 
 
 def _proven(unit: Unit, proof: Passed, now: datetime) -> str:
-    return ensure(unit, rows.proven(proof), now)
+    return ensure(unit, proven(proof), now)
 
 
-def ensure(unit: Unit, wanted: rows.Evidence, now: datetime) -> str:
+def ensure(unit: Unit, wanted: Evidence, now: datetime) -> str:
     """The evidence's id; written if it is new."""
     known = sa.select(evidence.c.id).where(evidence.c.id == wanted.id)
     if unit.read(known).first() is None:
@@ -98,14 +125,15 @@ def ensure(unit: Unit, wanted: rows.Evidence, now: datetime) -> str:
     return wanted.id
 
 
-def write_fallbacks(unit: Unit, after: Route, before: Row | None, now: datetime) -> None:
-    """The chain of a version, written before it: the version seals it."""
-    if before is None:
-        chain = {t: ensure(unit, rows.baseline(after.name, t), now) for t in after.fallbacks}
-    else:
-        of_before = {"name": after.name, "version": before.version}
-        found = unit.read(FALLBACK_EVIDENCE, of_before)
-        chain = {row.target: row.evidence for row in found}
+def write_fallbacks(
+    unit: Unit, change: Change, after: Route, before: Row | None, now: datetime
+) -> None:
+    """The chain of a version, written before it: the version seals it.
+
+    Raises ProofRefused for a waiver that has expired, and for a target that never served.
+    """
+    chain = _chain(unit, change, after, before, now)
+    check_waivers(change, read(unit, chain.values()), waivers_of(unit, after.name), now)
     for position, fallback in enumerate(after.fallbacks):
         unit.write(
             sa.insert(route_fallback),
@@ -119,6 +147,56 @@ def write_fallbacks(unit: Unit, after: Route, before: Row | None, now: datetime)
         )
 
 
+def _chain(
+    unit: Unit, change: Change, after: Route, before: Row | None, now: datetime
+) -> dict[str, str]:
+    """Evidence id by target."""
+    name = after.name
+    if before is None:
+        return {each: ensure(unit, baseline(name, each), now) for each in after.fallbacks}
+    found = unit.read(FALLBACK_EVIDENCE, {"name": name, "version": before.version})
+    chain = {row.target: row.evidence for row in found}
+    if isinstance(change, SetChain):
+        new = {each: _proof(unit, name, proof, now) for each, proof in change.proofs.items()}
+        chain |= new
+    return {each: chain[each] for each in after.fallbacks}
+
+
+def _proof(unit: Unit, route: str, proof: ChainProof, now: datetime) -> str:
+    match proof:
+        case Passed():
+            return _proven(unit, proof, now)
+        case Waiver():
+            return ensure(unit, waived(proof), now)
+        case Served(target):
+            found = unit.read(SERVED, {"name": route, "target": target}).scalar()
+            if found is None:
+                raise never_served(route, target)
+            return str(found)
+        case _:
+            assert_never(proof)
+
+
+def read(unit: Unit, ids: Iterable[str]) -> list[Evidence]:
+    """In the order of `ids`."""
+    wanted = list(ids)
+    query = sa.select(evidence).where(evidence.c.id.in_(wanted))
+    found = {row.id: rows.evidence(row) for row in unit.read(query)} if wanted else {}
+    return [found[each] for each in wanted]
+
+
+def of_version(unit: Unit, row: Row) -> RouteEvidence:
+    chain = unit.read(FALLBACK_EVIDENCE, {"name": row.route, "version": row.version})
+    [incumbent] = read(unit, [row.incumbent_evidence])
+    canary = read(unit, [row.canary_evidence]) if row.canary_evidence else [None]
+    return RouteEvidence(incumbent, canary[0], tuple(read(unit, [r.evidence for r in chain])))
+
+
+def waivers_of(unit: Unit, route: str | None) -> list[Waiver]:
+    query = WAIVERS if route is None else WAIVERS.where(waiver.c.route == route)
+    return [rows.waiver(row) for row in unit.read(query)]
+
+
 class SqlWaivers:
     def __init__(self, unit: Unit, now: datetime) -> None:
         self._unit = unit
@@ -130,8 +208,7 @@ class SqlWaivers:
         self._unit.write(
             sa.insert(waiver), {name: getattr(new, name) for name in new.__slots__}
         )
-        ensure(self._unit, rows.waived(new), self._now)
+        ensure(self._unit, waived(new), self._now)
 
     def list(self, *, route: str | None = None) -> Sequence[Waiver]:
-        query = WAIVERS if route is None else WAIVERS.where(waiver.c.route == route)
-        return [rows.waiver(row) for row in self._unit.read(query)]
+        return waivers_of(self._unit, route)

@@ -7,14 +7,16 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from harness.domain.changes import KINDS, Change, CreateRoute, SetChain, apply
 from harness.domain.errors import ProofRefused, RevisionConflict, SnapshotInvalid
-from harness.domain.routing import KINDS, Change, CreateRoute, Route, RoutingTable, apply
+from harness.domain.evidence import RouteEvidence
+from harness.domain.routing import Route, RoutingTable
 from harness.domain.targets import Target
 from harness.ports import RouteRecord
 from harness.store.rows import evals as target_rows
 from harness.store.rows import routing as rows
 from harness.store.rules import check_targets, moved_on
-from harness.store.sql.evidence import proof_of, write_fallbacks
+from harness.store.sql.evidence import of_version, proof_of, write_fallbacks
 from harness.store.sql.failures import RowRefused
 from harness.store.sql.unit import Unit
 from harness.store.tables.evals import target
@@ -117,6 +119,10 @@ class SqlRouting:
         fallbacks = self._fallbacks(name)
         return [rows.record(row, fallbacks) for row in self._unit.read(HISTORY, {"name": name})]
 
+    def evidence(self, name: str) -> RouteEvidence | None:
+        row = self._unit.read(CURRENT_OF, {"name": name}).first()
+        return of_version(self._unit, row) if row is not None else None
+
     def commit(
         self, change: Change, *, expected_version: int, actor: str, reason: str, now: datetime
     ) -> int:
@@ -125,7 +131,7 @@ class SqlRouting:
         version = row.version if row is not None else 0
         if version != expected_version:
             raise moved_on(change.route, version, expected_version)
-        if isinstance(change, CreateRoute):
+        if isinstance(change, CreateRoute | SetChain):
             check_targets(change, self.targets())
         after = apply(self.route(change.route), change)
         revision = self._revision() + 1
@@ -139,7 +145,7 @@ class SqlRouting:
         try:
             with self._unit.attempt():
                 proof = proof_of(self._unit, change, row, now)
-                write_fallbacks(self._unit, after, row, now)
+                write_fallbacks(self._unit, change, after, row, now)
                 self._unit.write(sa.insert(route_version), values | proof)
         except RowRefused as error:
             raise _refusal(change, error) from error

@@ -7,7 +7,7 @@ the row before it is a trigger (migrations). A CHECK passes on NULL, hence each 
 
 import sqlalchemy as sa
 
-from harness.domain.routing import KINDS
+from harness.domain.changes import KINDS
 from harness.store.tables.base import (
     at_least,
     count,
@@ -114,7 +114,7 @@ route_version = sa.Table(
     sa.PrimaryKeyConstraint("route", "version"),
     sa.UniqueConstraint("revision"),
     sa.UniqueConstraint("route", "version", "incumbent", name="uq_route_version_base"),
-    one_of("kind", KINDS.values()),
+    one_of("kind", dict.fromkeys(KINDS.values())),
     at_least("revision", 1),
     not_blank("route"),
     sa.CheckConstraint(
