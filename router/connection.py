@@ -1,83 +1,254 @@
-"""One client's connection: uvicorn's, with limits on how much and how slowly it may send.
+"""One client's connection: HTTP/1.1 read by httptools, each request handed to the application.
 
-uvicorn itself would read a head without end, and wait for ever for the rest of a request.
+Stands in uvicorn's server in place of uvicorn's own, which takes as long for a request as all
+routing may, reads a head without end, and waits for ever for the rest of a request.
 """
 
 import asyncio
-from typing import Any, Final
+from collections import deque
+from functools import lru_cache
+from typing import Any, Final, cast
+from urllib.parse import unquote
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+import httptools
+from uvicorn.config import Config
+from uvicorn.server import ServerState
 
-from router.asgi import REQUEST_ARRIVES_S
+from router.asgi import REQUEST_ARRIVES_S, App
+from router.http_call import Call, status_line
 from router.replies import error_body
 
 MAX_HEAD_BYTES: Final = 64 * 1024
+# Of a body that nobody reads yet; more is left to the network.
+HIGH_WATER_BYTES: Final = 64 * 1024
+_ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 
 
 class HeadTooLarge(Exception):
     """The request line and the headers are over the limit."""
 
 
-class Connection(HttpToolsProtocol):
-    """A head over MAX_HEAD_BYTES is refused; what does not arrive in time is hung up on."""
+class Connection(asyncio.Protocol):
+    """A head over MAX_HEAD_BYTES is refused; what does not arrive in time is hung up on.
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
+    Requests are answered in order, one at a time; those that come early wait.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],  # noqa: ARG002 - uvicorn's; nothing is shared that way
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self.loop = _loop or asyncio.get_running_loop()
+        self.app = cast("App", config.loaded_app)
+        self.tasks = server_state.tasks
+        self.full = False
+        self._state = server_state
+        self._keep_alive_s = config.timeout_keep_alive
+        self._parser = httptools.HttpRequestParser(self)
+        self._arriving: Call | None = None  # its body is still to come
+        self._answered: Call | None = None  # its answer is
+        self._waiting: deque[Call] = deque()
+        self._drains: list[asyncio.Future[None]] = []
         self._fed = 0  # bytes, since the last request was complete
         self._in_head = True
-        self._head_too_large = False
+        self._head_too_large = self._paused = False
+        self._refusal: bytes | None = None  # nothing more is read; what is said about it
         self._limit: asyncio.TimerHandle | None = None
+        self._idle: asyncio.TimerHandle | None = None
+        self._idle_since = 0.0
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn
-        super().connection_made(transport)
+    # What follows is called by the event loop.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        # The server asks for no more of them than `shutdown`.
+        self._state.connections.add(cast("Any", self))
         self._wait()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
+        self._state.connections.discard(cast("Any", self))
         self._arrived()
-        super().connection_lost(exc)
+        if self._idle is not None:
+            self._idle.cancel()
+        self._waiting.clear()
+        if self._answered is not None:
+            self._answered.hang_up()
+        self.resume_writing()
 
     def data_received(self, data: bytes) -> None:
+        if self._refusal is not None:
+            return
         self._fed += len(data)
-        super().data_received(data)
-        if self.transport.is_closing():
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # Answered as if it had not asked; what follows may be of another protocol.
+            self._refusal = b""
+            self.shutdown()
+            return
+        except httptools.HttpParserError:
+            self._refuse()
             return
         if self._in_head and self._fed > MAX_HEAD_BYTES:
             self._head_too_large = True
-            self.send_400_response("")
+            self._refuse()
         elif self._fed and self._limit is None:
             self._wait()
 
+    def pause_writing(self) -> None:
+        self.full = True
+
+    def resume_writing(self) -> None:
+        self.full = False
+        for each in self._drains:
+            if not each.done():
+                each.set_result(None)
+        self._drains.clear()
+
+    # What follows is called by the parser.
+
     def on_message_begin(self) -> None:
-        super().on_message_begin()
         self._in_head = True
+        self._expects_100 = False
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self._expects_100 = True
+        self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         if self._fed > MAX_HEAD_BYTES:
             # Perhaps it is the body that came along.
-            lines = (len(name) + len(value) + len(b": \r\n") for name, value in self.headers)
-            if len(self.url) + sum(lines) > MAX_HEAD_BYTES:
+            lines = (len(name) + len(value) + len(b": \r\n") for name, value in self._headers)
+            if len(self._url) + sum(lines) > MAX_HEAD_BYTES:
                 self._head_too_large = True
                 raise HeadTooLarge
         self._in_head = False
-        super().on_headers_complete()
+        path, raw_path, query = _place(self._url)
+        version = self._parser.get_http_version()
+        scope = {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": version,
+            "method": self._parser.get_method().decode("ascii"),
+            "scheme": "http",
+            "path": path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "root_path": "",
+            "headers": self._headers,
+        }
+        goes_on = version == "1.1" and self._parser.should_keep_alive()
+        call = Call(self, scope, keep_alive=goes_on, expects_100=self._expects_100)
+        self._arriving = call
+        if self._answered is None:
+            self._start(call)
+        else:
+            self._waiting.append(call)
+            self._pause()
+
+    def on_body(self, body: bytes) -> None:
+        if self._arriving is not None and self._arriving.feed(body) > HIGH_WATER_BYTES:
+            self._pause()
 
     def on_message_complete(self) -> None:
-        super().on_message_complete()
+        if self._arriving is not None:
+            self._arriving.feed_end()
+            self._arriving = None
         self._fed = 0
         self._in_head = True
         self._arrived()
 
-    def send_400_response(self, msg: str) -> None:
-        """What cannot be read as HTTP, in the client's own protocol; ends the connection."""
+    # What follows is called by the request under way.
+
+    @property
+    def date(self) -> bytes:
+        return b"".join([b"%b: %b\r\n" % each for each in self._state.default_headers])
+
+    def ended(self) -> None:
+        call, self._answered = self._answered, None
+        self._state.total_requests += 1
+        if call is None or self.transport.is_closing():
+            return
+        if not call.keep_alive:
+            self.transport.close()
+        elif self._waiting:
+            self._start(self._waiting.popleft())
+        elif self._refusal is not None:
+            self._hang_up()
+        else:
+            self.read_on()
+            self._idle_since = self.loop.time()
+            if self._idle is None:
+                self._idle = self.loop.call_later(self._keep_alive_s, self._tired)
+
+    def read_on(self) -> None:
+        if self._paused and self._refusal is None:
+            self._paused = False
+            self.transport.resume_reading()
+
+    async def drained(self) -> None:
+        """Until the client has read most of what was sent, or is gone."""
+        if self.full:
+            drain = self.loop.create_future()
+            self._drains.append(drain)
+            await drain
+
+    # What follows is called by the server.
+
+    def shutdown(self) -> None:
+        """End after the requests that came; at once without one."""
+        last = self._waiting[-1] if self._waiting else self._answered
+        if last is None:
+            self.transport.close()
+        else:
+            last.keep_alive = False
+
+    def _start(self, call: Call) -> None:
+        self._answered = call
+        call.start()
+
+    def _pause(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def _refuse(self) -> None:
+        """What cannot be read as HTTP is told so, in the client's own protocol, and ended.
+
+        The answers to what came before it are sent first.
+        """
         if self._head_too_large:
             status, code = 431, "headers_too_large"
-            msg = f"the request's head is larger than {MAX_HEAD_BYTES} bytes"
+            message = f"the request's head is larger than {MAX_HEAD_BYTES} bytes"
         else:
-            status, code = 400, "invalid_http"
-        body = error_body(msg, "invalid_request_error", code)
+            status, code, message = 400, "invalid_http", "this is not HTTP/1.1"
+        body = error_body(message, "invalid_request_error", code)
         head = b"content-type: application/json\r\ncontent-length: %d\r\n" % len(body)
-        closing = b"connection: close\r\n\r\n"
-        self.transport.write(STATUS_LINE[status] + head + closing + body)
+        self._refusal = status_line(status) + head + b"connection: close\r\n\r\n" + body
+        broken = self._arriving
+        if broken is not None:
+            broken.hang_up()
+            if broken is self._answered:
+                self._answered = None
+                self._refusal = b"" if broken.begun else self._refusal
+            else:
+                self._waiting.remove(broken)
+        if self._answered is None:
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        if self._refusal:
+            self.transport.write(self._refusal)
         self.transport.close()
 
     def _wait(self) -> None:
@@ -90,7 +261,27 @@ class Connection(HttpToolsProtocol):
 
     def _late(self) -> None:
         self._limit = None
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self._answered is not None:
             self._wait()  # the application is reading, and has a limit of its own
         else:
             self.transport.close()
+
+    def _tired(self) -> None:
+        """One timer for many requests: setting one for each would cost more than this look."""
+        self._idle = None
+        if self._answered is not None or self._fed:
+            return
+        left_s = self._idle_since + self._keep_alive_s - self.loop.time()
+        if left_s > 0:
+            self._idle = self.loop.call_later(left_s, self._tired)
+        else:
+            self.transport.close()
+
+
+@lru_cache(maxsize=256)
+def _place(url: bytes) -> tuple[str, bytes, bytes]:
+    """Path, raw path and query. Raises HttpParserError, UnicodeDecodeError."""
+    found = httptools.parse_url(url)
+    raw = found.path
+    path = raw.decode("ascii")
+    return (unquote(path) if "%" in path else path), raw, found.query or b""

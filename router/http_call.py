@@ -1,0 +1,202 @@
+"""One request on a connection, and the answer to it: `receive` and `send` as ASGI has them."""
+
+import asyncio
+import logging
+from functools import lru_cache
+from http import HTTPStatus
+from typing import Final, Protocol
+
+from router.asgi import App, Message, Scope
+
+log = logging.getLogger(__name__)
+
+_DISCONNECT: Final = {"type": "http.disconnect"}
+_BODILESS: Final = (204, 304)
+
+
+class Line(Protocol):
+    """The connection, as a request needs it. full: the client reads slowly."""
+
+    app: App
+    loop: asyncio.AbstractEventLoop
+    transport: asyncio.Transport
+    tasks: set[asyncio.Task[None]]
+    full: bool
+
+    @property
+    def date(self) -> bytes:
+        """Header lines that every answer begins with."""
+        ...
+
+    def ended(self) -> None:
+        """The answer is complete."""
+        ...
+
+    def read_on(self) -> None: ...
+
+    async def drained(self) -> None: ...
+
+
+class Call:
+    """begun: the answer's head is sent, or about to be. keep_alive: others may follow."""
+
+    __slots__ = (
+        "_chunked",
+        "_expects_100",
+        "_gone",
+        "_head",
+        "_left",
+        "_line",
+        "_more_body",
+        "_news",
+        "_parts",
+        "_scope",
+        "_size",
+        "_task",
+        "_waiter",
+        "begun",
+        "complete",
+        "keep_alive",
+    )
+
+    def __init__(
+        self, line: Line, scope: Scope, *, keep_alive: bool, expects_100: bool
+    ) -> None:
+        self.keep_alive = keep_alive
+        self.begun = self.complete = False
+        self._line = line
+        self._scope = scope
+        self._expects_100 = expects_100
+        self._gone = False
+        # Of the request's body: what nobody has read yet.
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._more_body = True
+        self._news = False
+        self._waiter: asyncio.Future[None] | None = None
+        # Of the answer: a head that waits for the first bytes of its body, and how many of
+        # them are still to come, None for as many as there are.
+        self._head = b""
+        self._chunked = False
+        self._left: int | None = None
+
+    def start(self) -> None:
+        self._task = self._line.loop.create_task(self._run())
+        self._line.tasks.add(self._task)
+
+    def feed(self, body: bytes) -> int:
+        """More of the request's body. How many bytes of it wait to be read."""
+        if self.complete:
+            return 0
+        self._parts.append(body)
+        self._size += len(body)
+        self._tell()
+        return self._size
+
+    def feed_end(self) -> None:
+        self._more_body = False
+        self._tell()
+
+    def hang_up(self) -> None:
+        """The client is gone: nothing more is sent, and `receive` says so."""
+        self._gone = True
+        self._tell()
+
+    async def receive(self) -> Message:
+        line = self._line
+        if self._expects_100:
+            self._expects_100 = False
+            if not (self.begun or line.transport.is_closing()):
+                line.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        while not (self._news or self._gone or self.complete):
+            line.read_on()
+            self._waiter = line.loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        if self._gone or self.complete:
+            return _DISCONNECT
+        self._news = False
+        parts, self._parts, self._size = self._parts, [], 0
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        return {"type": "http.request", "body": body, "more_body": self._more_body}
+
+    async def send(self, message: Message) -> None:
+        """Raises RuntimeError for what is no answer: too long, too short, out of order."""
+        if self._line.full and not self._gone:
+            await self._line.drained()
+        if self._gone:
+            return
+        if message["type"] == "http.response.start" and not self.begun:
+            self._begin(message)
+        elif message["type"] == "http.response.body" and self.begun and not self.complete:
+            self._go_on(message.get("body", b""), more=message.get("more_body", False))
+        else:
+            raise RuntimeError(f"{message['type']} is not what comes next")
+
+    def _begin(self, message: Message) -> None:
+        status, headers = message["status"], message["headers"]
+        named = dict(headers)
+        lines = [b": ".join(each) for each in headers]
+        if named.get(b"connection") == b"close":
+            self.keep_alive = False
+        elif not self.keep_alive:
+            lines.append(b"connection: close")
+        length = named.get(b"content-length")
+        if self._scope["method"] == "HEAD" or status in _BODILESS:
+            self._left = 0
+        elif length is not None:
+            self._left = int(length)
+        elif self._scope["http_version"] == "1.1":
+            self._chunked = True
+            lines.append(b"transfer-encoding: chunked")
+        head = b"\r\n".join(lines)
+        if head.count(b"\n") != len(lines) - 1:
+            raise RuntimeError("a header holds the end of a line")
+        self._head = b"%b%b%b\r\n\r\n" % (status_line(status), self._line.date, head)
+        self.begun = True
+
+    def _go_on(self, body: bytes, *, more: bool) -> None:
+        if self._scope["method"] == "HEAD":
+            body = b""
+        if self._left is not None:
+            self._left -= len(body)
+            if self._left < 0 or (self._left and not more):
+                raise RuntimeError("the body is not as long as its content-length says")
+        elif self._chunked:
+            body = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+            if not more:
+                body += b"0\r\n\r\n"
+        data, self._head = self._head + body, b""
+        if data:
+            self._line.transport.write(data)
+        if not more:
+            self.complete = True
+            self._tell()
+            self._line.ended()
+
+    async def _run(self) -> None:
+        line = self._line
+        try:
+            await line.app(self._scope, self.receive, self.send)
+        except Exception:
+            log.exception("an answer broke off")
+        finally:
+            line.tasks.discard(self._task)
+            if not self.complete:
+                line.transport.close()
+
+    def _tell(self) -> None:
+        self._news = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+@lru_cache(maxsize=128)
+def status_line(status: int) -> bytes:
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        phrase = ""
+    return f"HTTP/1.1 {status} {phrase}\r\n".encode()

@@ -1,0 +1,380 @@
+"""What an application may rely on from a connection: uvicorn's own and ours alike."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from router.asgi import Receive, Scope, Send
+from router.connection import Connection
+from tests.both_loops import on_both_loops
+
+Ask = Callable[[Scope, Receive, Send], Awaitable[None]]
+both = pytest.mark.parametrize("protocol", [Connection, HttpToolsProtocol])
+GET = b"GET /a%20b?c=d HTTP/1.1\r\nhost: x\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
+LARGE = 8 * 1024 * 1024
+
+
+@dataclass
+class Served:
+    """One server with one application. ended: how each request's call of it ended."""
+
+    port: int
+    server: uvicorn.Server
+    ended: list[BaseException | None] = field(default_factory=list)
+
+    async def talk(self, *parts: bytes) -> bytes:
+        """All that comes until the server closes."""
+        reader, writer = await self.connect()
+        for each in parts:
+            writer.write(each)
+            await asyncio.sleep(0.01)
+        try:
+            return await reader.read()
+        finally:
+            writer.close()
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 26)
+
+
+@asynccontextmanager
+async def serving(protocol: type[asyncio.Protocol], app: Ask) -> AsyncIterator[Served]:
+    async def noted(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await app(scope, receive, send)
+        except BaseException as error:
+            served.ended.append(error)
+            raise
+        served.ended.append(None)
+
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        noted, http=protocol, lifespan="off", log_config=None, timeout_graceful_shutdown=10
+    )
+    served = Served(listener.getsockname()[1], uvicorn.Server(config))
+    running = asyncio.create_task(served.server.serve([listener]))
+    async with asyncio.timeout(60):
+        await until(lambda: served.server.started)
+        try:
+            yield served
+        finally:
+            served.server.should_exit = True
+            await running
+
+
+async def answer(send: Send, body: bytes, *headers: tuple[bytes, bytes]) -> None:
+    length = (b"content-length", str(len(body)).encode())
+    await send({"type": "http.response.start", "status": 200, "headers": [*headers, length]})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def whole(receive: Receive) -> bytes:
+    body = bytearray()
+    while True:
+        message = await receive()
+        assert message["type"] == "http.request"
+        body += message["body"]
+        if not message["more_body"]:
+            return bytes(body)
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    body = await whole(receive)
+    said = f"{scope['method']} {scope['path']} {scope['query_string'].decode()} {len(body)} "
+    await answer(send, said.encode() + body[:20])
+
+
+async def until(condition: Callable[[], object]) -> None:
+    while not condition():  # noqa: ASYNC110 - what is waited for knows no events
+        await asyncio.sleep(0.01)
+
+
+@both
+@on_both_loops
+async def test_the_scope_says_what_was_asked(protocol: Any) -> None:
+    seen: list[Scope] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope)
+        await echo(scope, receive, send)
+
+    async with serving(protocol, app) as served:
+        asked = GET.replace(b"host", b"X-Odd: V\r\nconnection: close\r\nHost")
+        out = await served.talk(asked)
+
+    scope = seen[0]
+    assert out.endswith(b"GET /a b c=d 0 ")
+    assert (scope["type"], scope["http_version"]) == ("http", "1.1")
+    assert scope["raw_path"] == b"/a%20b"
+    assert (b"x-odd", b"V") in scope["headers"]
+
+
+@both
+@on_both_loops
+async def test_requests_on_one_connection_are_answered_in_order(protocol: Any) -> None:
+    async with serving(protocol, echo) as served:
+        many = b"".join(POST % 1 + str(n).encode() for n in range(10))
+        out = await served.talk(many, GET.replace(b"host", b"connection: close\r\nhost"))
+
+    assert out.count(b"HTTP/1.1 200 OK") == 11
+    assert [out.index(b"POST /  1 %d" % n) for n in range(10)] == sorted(
+        out.index(b"POST /  1 %d" % n) for n in range(10)
+    )
+
+
+@both
+@on_both_loops
+async def test_a_body_comes_whole_however_it_is_cut(protocol: Any) -> None:
+    chunked = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+    async with serving(protocol, echo) as served:
+        out = await served.talk(
+            POST % 6 + b"abc",
+            b"def" + chunked,
+            b"3\r\nx",
+            b"yz\r\n0\r\n\r\n",
+            (POST % 1).replace(b"host", b"connection: close\r\nhost") + b"!",
+        )
+
+    assert [each in out for each in (b"6 abcdef", b"3 xyz", b"1 !")] == [True] * 3
+
+
+@both
+@on_both_loops
+async def test_100_continue_is_sent_when_the_body_is_wanted(protocol: Any) -> None:
+    head = (POST % 2).replace(b"host", b"expect: 100-continue\r\nhost")
+
+    async def unwilling(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
+        await answer(send, b"no", (b"connection", b"close"))
+
+    async with serving(protocol, echo) as served:
+        reader, writer = await served.connect()
+        writer.write(head)
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"ok")
+        assert await reader.readuntil(b"2 ok")
+        writer.close()
+    async with serving(protocol, unwilling) as served:
+        assert b"100 Continue" not in await served.talk(head)
+
+
+@both
+@on_both_loops
+async def test_the_length_is_told_or_the_body_comes_in_chunks(protocol: Any) -> None:
+    async def stream(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"abc", "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": True})
+        await send({"type": "http.response.body", "body": b"de"})
+
+    close = GET.replace(b"host", b"connection: close\r\nhost")
+    async with serving(protocol, stream) as served:
+        out = await served.talk(close)
+        bare = await served.talk(close.replace(b"GET", b"HEAD"))
+    async with serving(protocol, echo) as served:
+        old = await served.talk(GET.replace(b"HTTP/1.1", b"HTTP/1.0"))
+
+    assert out.endswith(b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n")
+    assert b"transfer-encoding: chunked" in out
+    assert b"connection: close" in out
+    assert bare.endswith(b"\r\n\r\n")
+    assert b"abc" not in bare
+    assert b"chunked" not in old
+    assert old.endswith(b"GET /a b c=d 0 ")
+
+
+@both
+@on_both_loops
+async def test_a_client_that_leaves_is_noticed_and_gets_nothing_more(protocol: Any) -> None:
+    messages: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
+        await whole(receive)
+        messages.append("asked")
+        messages.append((await receive())["type"])
+        await answer(send, b"too late")
+
+    async with serving(protocol, app) as served:
+        _, writer = await served.connect()
+        writer.write(POST % 1 + b"x")
+        await until(lambda: messages)
+        writer.close()
+        await until(lambda: served.ended)
+
+    assert messages == ["asked", "http.disconnect"]
+    assert served.ended == [None]
+
+
+@both
+@on_both_loops
+async def test_a_client_that_leaves_in_its_body_is_noticed(protocol: Any) -> None:
+    types: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
+        while not types or types[-1] != "http.disconnect":
+            types.append((await receive())["type"])
+
+    async with serving(protocol, app) as served:
+        _, writer = await served.connect()
+        writer.write(POST % 100 + b"x")
+        await until(lambda: types)
+        writer.close()
+        await until(lambda: served.ended)
+
+    assert types[0] == "http.request"
+
+
+@both
+@on_both_loops
+async def test_a_client_that_does_not_read_holds_the_application_up(protocol: Any) -> None:
+    sent = 0
+
+    async def flood(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
+        nonlocal sent
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while sent < 1000:
+            await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
+            sent += 1
+        await send({"type": "http.response.body", "body": b"END"})
+
+    async with serving(protocol, flood) as served:
+        connected = socket.create_connection(("127.0.0.1", served.port))
+        connected.sendall(GET)
+        await asyncio.sleep(0.5)
+        held, before = sent, -1
+        while before != held:
+            before = held
+            await asyncio.sleep(0.2)
+            held = sent
+        assert held < 1000
+        connected.settimeout(0)
+        loop = asyncio.get_running_loop()
+        tail = b""
+        while b"END" not in tail:
+            tail = tail[-10:] + await loop.sock_recv(connected, 1 << 20)
+        connected.close()
+    assert sent == 1000
+
+
+@both
+@on_both_loops
+async def test_a_body_that_nobody_reads_is_left_to_the_network(protocol: Any) -> None:
+    go = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await go.wait()
+        await echo(scope, receive, send)
+
+    async with serving(protocol, app) as served:
+        _, writer = await served.connect()
+        writer.transport.set_write_buffer_limits(high=0)
+        writer.write(POST % LARGE + b"x" * LARGE)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await writer.drain()
+        go.set()
+        await writer.drain()
+        await until(lambda: served.ended)
+        writer.close()
+    assert served.ended == [None]
+
+
+@both
+@on_both_loops
+async def test_an_answer_before_the_bodys_end_leaves_the_connection_in_step(
+    protocol: Any,
+) -> None:
+    async def hasty(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
+        await answer(send, scope["method"].encode())
+
+    async with serving(protocol, hasty) as served:
+        reader, writer = await served.connect()
+        writer.write(POST % 300_000)
+        await reader.readuntil(b"\r\n\r\nPOST")
+        writer.write(b"GET / HTTP/1.1\r\n" * 18_750)  # the body, whatever it looks like
+        writer.write(GET)
+        rest = await reader.readuntil(b"\r\n\r\nGET")
+        writer.close()
+    assert rest.count(b"HTTP/1.1 200") == 1
+
+
+@both
+@on_both_loops
+@pytest.mark.req("B8")
+async def test_an_answer_that_breaks_off_is_never_made_to_look_whole(protocol: Any) -> None:
+    async def broken(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"abc", "more_body": True})
+        raise ValueError("a bug")
+
+    async def short(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
+        headers = [(b"content-length", b"10")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"abc"})
+
+    for app, error in ((broken, ValueError), (short, RuntimeError)):
+        async with serving(protocol, app) as served:
+            out = await served.talk(GET)
+        assert not out.endswith(b"0\r\n\r\n")
+        assert [type(each) for each in served.ended] == [error]
+
+
+@both
+@on_both_loops
+async def test_a_shutdown_lets_requests_end_and_closes_what_is_idle(protocol: Any) -> None:
+    go = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "POST":
+            await go.wait()
+        await echo(scope, receive, send)
+
+    async with serving(protocol, app) as served:
+        idle_reader, idle = await served.connect()
+        idle.write(GET)
+        await idle_reader.readuntil(b"c=d 0 ")
+        reader, writer = await served.connect()
+        writer.write(POST % 2 + b"x")
+        await until(lambda: len(served.server.server_state.tasks) == 1)
+        served.server.should_exit = True
+        assert await idle_reader.read() == b""
+        go.set()
+        writer.write(b"y")
+        out = await reader.read()
+        idle.close()
+        writer.close()
+    assert b"connection: close" in out
+    assert out.endswith(b"2 xy")
+    assert served.ended == [None, None]
+
+
+@on_both_loops
+async def test_what_is_broken_is_told_so_after_the_answers_before_it() -> None:
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(0.05)
+        await echo(scope, receive, send)
+
+    async with serving(Connection, slow) as served:
+        out = await served.talk(POST % 1 + b"1" + b"nonsense\r\n\r\n")
+
+    assert out.count(b"HTTP/1.1 ") == 2
+    assert out.index(b"POST /  1 1") < out.index(b"HTTP/1.1 400")
+
+
+@on_both_loops
+async def test_an_upgrade_is_not_made_and_the_request_answered() -> None:
+    asked = GET.replace(b"host", b"connection: upgrade\r\nupgrade: h2c\r\nhost")
+
+    async with serving(Connection, echo) as served:
+        out = await served.talk(asked + b"\x00\x00 another protocol")
+
+    assert out.count(b"HTTP/1.1 ") == 1
+    assert b"connection: close" in out
