@@ -65,6 +65,23 @@ class Alarms:
             return
         self._raise(key, self._opened(target, after.because))
 
+    def key_moved(self, provider: str, key: str, because: FailureClass | None) -> None:
+        """For `ProviderKeys`: one of several keys is refused, or serves again (None)."""
+        name = f"key {provider} {key}"
+        if because is None:
+            self._end(name)
+            return
+        kind = KIND_OF[because]
+        alert = self._alert(
+            kind,
+            subject=f"provider {provider}",
+            key=f"{kind.value}:{provider}:{key}",
+            title=f"the key in {key} is left alone: {BECAUSE[because]}",
+            text=f"Another key of {provider} serves while one is left.",
+            source=f"{self._recorder.worker}/{provider}/{key}",
+        )
+        self._raise(name, alert)
+
     def look(self) -> None:
         """At what nobody tells us of."""
         refused = self._holder.refused

@@ -35,8 +35,10 @@ from router.keys import KeyRing
 from router.listing import MODELS, models
 from router.metrics import CONTENT_TYPE, Reading, RouterMetrics, counter_names
 from router.model_calls import ModelCalls
+from router.outcomes import Outcomes
 from router.planner import Planner
 from router.ports import TransportFactory
+from router.provider_keys import ProviderKeys
 from router.recording import Exposition, OwnExposition, Recording
 from router.replies import JSON, Reply, error_reply
 from router.serving import Header, Serving
@@ -107,11 +109,13 @@ class Router:
         exposition.attach(self._metrics)
         self._failovers = FailoverLog(secret, clock, self._metrics, recorder)
         books = Books(recorder, self._metrics, self._failovers, clock)
+        keys = ProviderKeys(clock.monotonic, self._alarms.key_moved)
         dispatcher = Dispatcher(
             Calls(transport_factory, settings),
             settings,
             self._health,
-            self._metrics,
+            keys,
+            Outcomes(self._health, keys, self._metrics),
             clock,
             random.random,
         )

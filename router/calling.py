@@ -5,7 +5,7 @@ from typing import Final
 from harness.domain.failures import FailureClass
 from harness.domain.settings import RouterSettings
 from router.attempt import Answer, check_head, read_answer
-from router.course import Job
+from router.course import Job, Try
 from router.dialects.table import DIALECTS
 from router.ports import (
     TransportFactory,
@@ -14,7 +14,6 @@ from router.ports import (
     UpstreamRequest,
 )
 from router.relay import CommittedStream, OnEnd
-from router.serving import Upstream
 from router.stream import StreamFilter
 
 # What may come before the first output; more is no metadata.
@@ -28,17 +27,22 @@ class Calls:
         self._transport_for = transport_for
         self._between_s = settings.between_chunks_timeout_s
 
-    async def make(
-        self, job: Job, upstream: Upstream, on_end: OnEnd, *, again: bool
-    ) -> Answer | CommittedStream:
-        """again: not the first try. on_end: of a stream. Raises UpstreamFailed."""
+    async def make(self, job: Job, made: Try, on_end: OnEnd) -> Answer | CommittedStream:
+        """on_end: of a stream. Raises UpstreamFailed."""
+        upstream = made.upstream
         asked = job.request
         dialect = DIALECTS[asked.endpoint]
         # A target that never calls tools in parallel may not even know the field.
         serialize = job.plan.serialize_tools and upstream.can.parallel_tools
         body = dialect.patched(asked, upstream.target, serialize_tools=serialize)
         request = UpstreamRequest(
-            upstream.provider, body, asked.stream, again, dialect.path, job.passed_up
+            upstream.provider,
+            body,
+            asked.stream,
+            made.number > 1,
+            dialect.path,
+            job.passed_up,
+            made.key,
         )
         reply = await self._transport_for(upstream.provider).send(request)
         handed_over = False

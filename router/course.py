@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from harness.domain.breaker import Ticket
 from harness.domain.failures import FailureClass
 from harness.domain.plan import Because, Plan, guest_of
 from harness.domain.routing import Arm
@@ -43,6 +44,19 @@ class Job(NamedTuple):
             and out.because is Because.CAPABILITY
             and self.plan.incumbent in self.plan.targets
         )
+
+
+class Try(NamedTuple):
+    """An attempt to be made. until: on the event loop's clock. number: of its target, from 1.
+
+    key: of several, the variable of the one to use; None for the only one.
+    """
+
+    upstream: Upstream
+    ticket: Ticket
+    key: str | None
+    until: float
+    number: int
 
 
 class Attempt(NamedTuple):

@@ -4,19 +4,19 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from harness.domain.breaker import LAST_RESORT, Ticket
+from harness.domain.breaker import LAST_RESORT
 from harness.domain.failures import CLIENTS_OWN, FailureClass
 from harness.domain.plan import Failed, next_target
-from harness.domain.retry import Room, retry_after_s, wait_before_again
+from harness.domain.retry import Room, wait_before_again
 from harness.domain.settings import RouterSettings
 from harness.ports import Clock
 from router.calling import Calls
-from router.course import Attempt, Course, Job
+from router.course import Attempt, Course, Job, Try
 from router.health import TargetHealth
-from router.metrics import RouterMetrics
+from router.outcomes import Outcomes
 from router.ports import UpstreamFailed
+from router.provider_keys import ProviderKeys
 from router.relay import CommittedStream
-from router.serving import Upstream
 
 
 class Dispatcher:
@@ -27,14 +27,16 @@ class Dispatcher:
         calls: Calls,
         settings: RouterSettings,
         health: TargetHealth,
-        metrics: RouterMetrics,
+        keys: ProviderKeys,
+        outcomes: Outcomes,
         clock: Clock,
         uniform: Callable[[], float],
     ) -> None:
         self._calls = calls
         self._settings = settings
         self._health = health
-        self._metrics = metrics
+        self._keys = keys
+        self._outcomes = outcomes
         self._clock = clock
         self._uniform = uniform
 
@@ -65,41 +67,48 @@ class Dispatcher:
     async def _ask(self, job: Job, target: str, course: Course) -> UpstreamFailed | None:
         """One target, once or more often. None when it answered, else its last failure."""
         loop = asyncio.get_running_loop()
+        upstream = job.route.upstreams[target]
         # Every target behind this one keeps its share of what is left of the budget.
         left = len(job.plan.targets) - job.plan.targets.index(target)
         now = loop.time()
         share_s = max(0.0, job.deadline - now) / left
+        until = now + share_s
         failure: UpstreamFailed | None = None
-        tries = 0
+        tries, first_key = 0, self._keys.key(upstream.provider)
         while True:
             ticket = LAST_RESORT if job.plan.last_resort else self._health.admit(target)
             if ticket is None:
                 return failure or course.shut(target)
             tries += 1
-            upstream = job.route.upstreams[target]
-            failure = await self._attempt(
-                job, upstream, ticket, now + share_s, course, tries=tries
-            )
+            key = self._keys.key(upstream.provider) if tries > 1 else first_key
+            this = Try(upstream, ticket, key, until, tries)
+            failure = await self._attempt(job, this, course)
             if failure is None:
                 return None
-            room = Room(now + share_s - loop.time(), share_s, self._standby(job, target))
-            wait_s = self._wait_s(job, course, failure, tries, room)
+            told_s = self._outcomes.told_s(this, failure, self._clock.now())
+            if self._spent(job, course):
+                return failure
+            if key == first_key and self._keys.other_left(
+                upstream.provider, key, failure.failure
+            ):
+                continue  # at once, with the next key; no more than once
+            room = Room(until - loop.time(), share_s, self._standby(job, target))
+            wait_s = self._wait_s(job, failure, tries, told_s, room)
             if wait_s is None:
                 return failure
             if wait_s > 0:
                 await asyncio.sleep(wait_s)
 
     def _wait_s(
-        self, job: Job, course: Course, failure: UpstreamFailed, tries: int, room: Room
+        self,
+        job: Job,
+        failure: UpstreamFailed,
+        tries: int,
+        told_s: float | None,
+        room: Room,
     ) -> float | None:
         """Until the same target is asked once more; None to go on without it."""
-        told_s = retry_after_s(failure.headers, self._clock.now()) if failure.headers else None
-        limited = failure.failure is FailureClass.RATE_LIMITED
-        if limited and told_s:
-            self._health.pause(course.attempts[-1].upstream.id, told_s)
-        if len(course.attempts) >= self._settings.retry.attempts:
-            return None
-        if job.plan.last_resort and not limited:
+        if job.plan.last_resort and failure.failure is not FailureClass.RATE_LIMITED:
             return None  # it is known to be down: one request, one attempt
         return wait_before_again(
             failure.failure,
@@ -113,29 +122,20 @@ class Dispatcher:
     def _standby(self, job: Job, target: str) -> bool:
         """Whether another target of the plan, behind this one, is well."""
         later = job.plan.targets[job.plan.targets.index(target) + 1 :]
-        return any(self._health.all_well((each,)) for each in later)
+        return any(each.retry_in_s <= 0 for each in self._health.of(later).values())
 
-    async def _attempt(
-        self,
-        job: Job,
-        upstream: Upstream,
-        ticket: Ticket,
-        until: float,
-        course: Course,
-        *,
-        tries: int,
-    ) -> UpstreamFailed | None:
+    async def _attempt(self, job: Job, made: Try, course: Course) -> UpstreamFailed | None:
         loop = asyncio.get_running_loop()
         started = loop.time()
-        limit = until
+        limit = made.until
         if job.request.stream:
             limit = min(limit, started + self._settings.first_token_timeout_s)
-        settle = partial(self._settle, upstream, ticket)
+        settle = partial(self._outcomes.settle, made)
         failure: UpstreamFailed | None = None
         outcome: FailureClass | None = FailureClass.CANCELLED
         try:
             async with asyncio.timeout_at(limit):
-                course.result = await self._calls.make(job, upstream, settle, again=tries > 1)
+                course.result = await self._calls.make(job, made, settle)
             outcome = None
         except UpstreamFailed as error:
             failure, outcome = error, error.failure
@@ -148,9 +148,5 @@ class Dispatcher:
                 course.first_token_s = loop.time() - job.begun
             else:
                 settle(outcome)
-        course.attempts.append(Attempt(upstream, failure, (loop.time() - started) * 1000))
+        course.attempts.append(Attempt(made.upstream, failure, (loop.time() - started) * 1000))
         return failure
-
-    def _settle(self, upstream: Upstream, ticket: Ticket, outcome: FailureClass | None) -> None:
-        self._health.settle(upstream.id, ticket, outcome)
-        self._metrics.attempt(upstream.name, outcome)

@@ -14,7 +14,8 @@ class UpstreamRequest(NamedTuple):
     """One attempt, ready to send. body: JSON, as the provider is to see it.
 
     fresh: on a connection of its own, since the provider may just have closed the idle ones.
-    path: below the provider's `api_base`. headers: the client's own that go along.
+    path: below the provider's `api_base`. headers: the client's own that go along. key_env: the
+    environment variable of the key to use; None for the provider's `api_key_env`.
     """
 
     provider: Provider
@@ -23,6 +24,7 @@ class UpstreamRequest(NamedTuple):
     fresh: bool = False
     path: str = CHAT_PATH
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    key_env: str | None = None
 
 
 class UpstreamFailed(UpstreamError):

@@ -40,6 +40,11 @@ SECRET = b"the server's secret"
 KEY = "sk-sg-good"
 NARROW_KEY = "sk-sg-narrow"
 UPSTREAM_KEY = "upstream-secret"
+UPSTREAM_KEYS = {
+    "UP_KEY": UPSTREAM_KEY,
+    "UP_KEY_2": "second-secret",
+    "UP_KEY_3": "third-secret",
+}
 INCUMBENT, CANDIDATE, FALLBACK = "m-incumbent", "m-candidate", "m-fallback"
 QUICK = RouterSettings(
     first_token_timeout_s=1.0,
@@ -194,7 +199,7 @@ def running_router_on(
         live_rollouts=lambda: holder.current.rollouts if holder.current else frozenset(),
         flush_interval_s=settings.flush_interval_s,
     )
-    transports = Transports(settings, {"UP_KEY": UPSTREAM_KEY})
+    transports = Transports(settings, UPSTREAM_KEYS)
     app = build(
         holder, recorder, transports, settings, SECRET, clock, on_stop=transports.aclose
     )

@@ -50,8 +50,9 @@ class BreakerEffect(StrEnum):
 class ClassRule:
     """One row of router.md 2.
 
-    alerts: a person must act; once, not per request. other_key: another key of the same
-    provider is tried first; only when none is left does the class count for the breaker.
+    alerts: a person must act; once, not per request. other_key: it is about our key; another
+    key of the same provider is tried first, and only when none is left does the class count
+    for the breaker.
     """
 
     same_target: SameTarget
@@ -72,8 +73,8 @@ class ClassRule:
 _F, _S, _N, _B = FailureClass, SameTarget, NextTarget, BreakerEffect
 
 RULES: Final[Mapping[FailureClass, ClassRule]] = {
-    _F.RATE_LIMITED: ClassRule(_S.RETRY_AFTER, _N.YES, _B.NEUTRAL),
-    _F.QUOTA: ClassRule(_S.NEVER, _N.YES, _B.OPENS, alerts=True),
+    _F.RATE_LIMITED: ClassRule(_S.RETRY_AFTER, _N.YES, _B.NEUTRAL, other_key=True),
+    _F.QUOTA: ClassRule(_S.NEVER, _N.YES, _B.OPENS, alerts=True, other_key=True),
     _F.OUR_KEY: ClassRule(_S.NEVER, _N.YES, _B.OPENS, alerts=True, other_key=True),
     _F.OVERLOADED: ClassRule(_S.BACKOFF, _N.YES, _B.FAILURE),
     _F.SERVER: ClassRule(_S.ONCE, _N.YES, _B.FAILURE),

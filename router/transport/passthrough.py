@@ -28,11 +28,11 @@ class Passthrough:
         self._settings = settings
         self._secrets = dict(secrets)
         self._sessions: dict[bool, aiohttp.ClientSession] = {}  # by: on a fresh connection
-        self._calls: dict[tuple[str, str], tuple[Provider, URL, Headers]] = {}
+        self._calls: dict[tuple[str, str, str | None], tuple[Provider, URL, Headers]] = {}
 
     async def send(self, request: UpstreamRequest) -> "HttpReply":
         session = self._sessions.get(request.fresh) or self._open(fresh=request.fresh)
-        url, heads = self._call(request.provider, request.path)
+        url, heads = self._call(request)
         headers = heads[request.stream]
         if request.headers:
             headers = headers | dict(passed_up(request.provider, request.headers))
@@ -68,22 +68,24 @@ class Passthrough:
         )
         return session
 
-    def _call(self, provider: Provider, path: str) -> tuple[URL, Headers]:
-        """URL and headers; worked out once per provider as configured, and path."""
-        known = self._calls.get((provider.name, path))
+    def _call(self, request: UpstreamRequest) -> tuple[URL, Headers]:
+        """URL and headers; worked out once per provider as configured, path and key."""
+        provider = request.provider
+        asked = (provider.name, request.path, request.key_env)
+        known = self._calls.get(asked)
         if known is not None and known[0] is provider:
             return known[1], known[2]
         headers = {"content-type": "application/json", "accept-encoding": "identity"}
         headers["user-agent"] = "swapgate"
-        secret = self._secrets.get(provider.api_key_env or "", "")
+        secret = self._secrets.get(request.key_env or provider.api_key_env or "", "")
         headers.update(key_headers(provider, secret))
         headers.update({k.lower(): v for k, v in provider.extra_headers.items()})
         by_stream = {
             False: {"accept": "application/json", **headers},
             True: {"accept": "text/event-stream", **headers},
         }
-        url = URL(url_of(provider, path))
-        self._calls[provider.name, path] = (provider, url, by_stream)
+        url = URL(url_of(provider, request.path))
+        self._calls[asked] = (provider, url, by_stream)
         return url, by_stream
 
 

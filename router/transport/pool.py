@@ -32,11 +32,11 @@ class Pool:
         self._settings = settings
         self._secrets = dict(secrets)
         self._tls = tls
-        self._calls: dict[tuple[str, str], tuple[Provider, Call, Origin]] = {}
+        self._calls: dict[tuple[str, str, str | None], tuple[Provider, Call, Origin]] = {}
         self._origins: dict[tuple[str, int, bool], Origin] = {}
 
     async def send(self, request: UpstreamRequest) -> "PooledReply":
-        call, origin = self._way_to(request.provider, request.path)
+        call, origin = self._way_to(request)
         wire = await origin.lend(fresh=request.fresh)
         try:
             more = more_lines(request.provider, request.headers) if request.headers else b""
@@ -53,12 +53,15 @@ class Pool:
         self._origins.clear()
         self._calls.clear()
 
-    def _way_to(self, provider: Provider, path: str) -> tuple[Call, Origin]:
-        """Worked out once per provider as configured, and path."""
-        known = self._calls.get((provider.name, path))
+    def _way_to(self, request: UpstreamRequest) -> tuple[Call, Origin]:
+        """Worked out once per provider as configured, path and key."""
+        provider = request.provider
+        asked = (provider.name, request.path, request.key_env)
+        known = self._calls.get(asked)
         if known is not None and known[0] is provider:
             return known[1], known[2]
-        call = call_for(provider, path, self._secrets.get(provider.api_key_env or "", ""))
+        secret = self._secrets.get(request.key_env or provider.api_key_env or "", "")
+        call = call_for(provider, request.path, secret)
         key = (call.host, call.port, call.secure)
         if key not in self._origins:
             if call.secure and self._tls is None:
@@ -68,7 +71,7 @@ class Pool:
                 limit=self._settings.upstream_connections,
                 connect_timeout_s=self._settings.connect_timeout_s,
             )
-        self._calls[provider.name, path] = provider, call, self._origins[key]
+        self._calls[asked] = provider, call, self._origins[key]
         return call, self._origins[key]
 
 

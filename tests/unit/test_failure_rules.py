@@ -14,8 +14,8 @@ from harness.domain.failures import (
 F = FailureClass
 TABLE = """
 class           same_target  next_target    breaker  alerts other_key
-rate_limited    retry_after  yes            neutral  no     no
-quota           never        yes            opens    yes    no
+rate_limited    retry_after  yes            neutral  no     yes
+quota           never        yes            opens    yes    yes
 our_key         never        yes            opens    yes    yes
 overloaded      backoff      yes            failure  no     no
 server          once         yes            failure  no     no

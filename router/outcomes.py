@@ -1,0 +1,41 @@
+"""What an attempt's end means: for its target's breaker, for its key, for the metrics."""
+
+from datetime import datetime
+
+from harness.domain.failures import FailureClass
+from harness.domain.retry import retry_after_s
+from router.course import Try
+from router.health import TargetHealth
+from router.metrics import RouterMetrics
+from router.ports import UpstreamFailed
+from router.provider_keys import ProviderKeys
+
+
+class Outcomes:
+    def __init__(
+        self, health: TargetHealth, keys: ProviderKeys, metrics: RouterMetrics
+    ) -> None:
+        self._health = health
+        self._keys = keys
+        self._metrics = metrics
+
+    def settle(self, made: Try, outcome: FailureClass | None) -> None:
+        """Once for every attempt, a stream's at its end. outcome: None for a success."""
+        upstream, counts = made.upstream, outcome
+        if outcome is None:
+            self._keys.accepted(upstream.provider, made.key)
+        elif self._keys.other_left(upstream.provider, made.key, outcome):
+            # One key's trouble is not the target's: neutral, and a probe is free again.
+            counts = FailureClass.CANCELLED
+        self._health.settle(upstream.id, made.ticket, counts)
+        self._metrics.attempt(upstream.name, outcome)
+
+    def told_s(self, made: Try, failure: UpstreamFailed, now: datetime) -> float | None:
+        """The pause that the provider asks for; taken note of, for the key or the target."""
+        told_s = retry_after_s(failure.headers, now) if failure.headers else None
+        provider = made.upstream.provider
+        self._keys.rest(provider, made.key, failure.failure, told_s)
+        if failure.failure is FailureClass.RATE_LIMITED and told_s:
+            pause_s = told_s if made.key is None else self._keys.back_in_s(provider)
+            self._health.pause(made.upstream.id, pause_s)
+        return told_s

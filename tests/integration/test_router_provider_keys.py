@@ -1,0 +1,153 @@
+"""Fault 4 with several keys: over real sockets, with the official client."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import openai
+import pytest
+
+from harness.domain.routing import Snapshot
+from router.transport.scripted import Turn
+from tests.router_upstream import Asked, Upstream, completion, error, running_upstream, streamed
+from tests.router_world import (
+    FALLBACK,
+    INCUMBENT,
+    KEY,
+    UPSTREAM_KEYS,
+    World,
+    provider,
+    running_router,
+    snapshot,
+)
+
+FIRST, SECOND, THIRD = UPSTREAM_KEYS
+REFUSALS = [
+    error(401),
+    error(402),
+    error(403),
+    error(429, code="insufficient_quota"),
+]
+FOR_LONG = replace(error(429), headers={"content-type": "text/html", "retry-after": "600"})
+
+
+@dataclass
+class Scene:
+    """turns: what a key gets; all else is answered."""
+
+    upstream: Upstream
+    world: World
+    client: openai.OpenAI
+    turns: dict[str, Turn]
+
+    def ask(self, *, stream: bool = False) -> str:
+        """The model that served."""
+        raw = self.client.chat.completions.with_raw_response.create(
+            model="support", messages=[{"role": "user", "content": "hi"}], stream=stream
+        )
+        if stream:
+            assert "".join(c.choices[0].delta.content or "" for c in raw.parse() if c.choices)  # type: ignore[union-attr]  # a stream
+        return raw.headers["x-swapgate-target"].partition("/")[2]
+
+    def keys_used(self, model: str = INCUMBENT) -> list[str]:
+        names = {f"Bearer {secret}": name for name, secret in UPSTREAM_KEYS.items()}
+        return [names[each.headers["authorization"]] for each in self.upstream.asked_for(model)]
+
+    def breaker(self) -> float:
+        metrics = self.client._client.get(
+            f"{self.world.url}/metrics", headers={"authorization": f"Bearer {KEY}"}
+        ).text
+        series = f'swapgate_breaker_state{{target="up/{INCUMBENT}"}} '
+        (line,) = (each for each in metrics.splitlines() if each.startswith(series))
+        return float(line.removeprefix(series))
+
+
+Stage = Callable[..., AbstractContextManager[Scene]]
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    @contextmanager
+    def staged(*more_keys: str) -> Iterator[Scene]:
+        turns: dict[str, Turn] = {}
+
+        def turn(asked: Asked) -> Turn:
+            secret = asked.headers["authorization"].removeprefix("Bearer ")
+            for name, value in UPSTREAM_KEYS.items():
+                if value == secret and name in turns:
+                    return turns[name]
+            return streamed("a") if asked.json.get("stream") else completion()
+
+        with running_upstream() as upstream:
+            upstream.turns = {INCUMBENT: turn, FALLBACK: completion()}
+            with (
+                running_router(keyed(upstream.url, more_keys), tmp_path) as world,
+                openai.OpenAI(base_url=f"{world.url}/v1", api_key=KEY, max_retries=0) as client,
+            ):
+                yield Scene(upstream, world, client, turns)
+
+    return staged
+
+
+def keyed(url: str, more_keys: tuple[str, ...]) -> Snapshot:
+    made = provider(url, more_api_key_envs=more_keys)
+    return snapshot(url, fallback=True, providers=[made])
+
+
+@pytest.mark.req("A5", "B3", "B4")
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("refusal", REFUSALS, ids=["401", "402", "403", "quota"])
+def test_when_one_key_is_refused_the_same_provider_answers_with_its_other_one(
+    stage: Stage, refusal: Turn, *, stream: bool
+) -> None:
+    with stage(SECOND) as scene:
+        scene.turns[FIRST] = refusal
+
+        assert [scene.ask(stream=stream) for _ in range(3)] == [INCUMBENT] * 3
+
+        assert scene.keys_used() == [FIRST, SECOND, SECOND, SECOND]
+        assert scene.breaker() == 0
+        assert sum(row.charged for row in scene.world.wait_for_traffic(3)) == 0
+        scene.world.recorder.flush()
+        (alert,) = scene.world.store.alerts
+        assert FIRST in alert.title
+        assert not any(secret in str(alert) for secret in UPSTREAM_KEYS.values())
+
+
+@pytest.mark.req("A5", "B3", "B4")
+def test_only_when_no_key_is_left_the_circuit_opens_and_the_next_target_answers(
+    stage: Stage,
+) -> None:
+    with stage(SECOND) as scene:
+        scene.turns |= {FIRST: error(401), SECOND: error(403)}
+
+        assert [scene.ask() for _ in range(3)] == [FALLBACK] * 3
+
+        assert scene.keys_used() == [FIRST, SECOND]
+        assert scene.breaker() == 2
+
+
+@pytest.mark.req("A5", "B3")
+def test_one_request_tries_no_more_than_one_other_key(stage: Stage) -> None:
+    with stage(SECOND, THIRD) as scene:
+        scene.turns |= {FIRST: error(401), SECOND: error(401)}
+
+        assert [scene.ask(), scene.ask()] == [FALLBACK, INCUMBENT]
+
+        assert scene.keys_used() == [FIRST, SECOND, THIRD]
+        assert scene.breaker() == 0
+
+
+@pytest.mark.req("A5", "B3")
+def test_a_limit_rests_the_key_and_not_the_target(stage: Stage) -> None:
+    with stage(SECOND) as scene:
+        scene.turns[FIRST] = FOR_LONG
+
+        assert [scene.ask(), scene.ask()] == [INCUMBENT] * 2
+        assert scene.keys_used() == [FIRST, SECOND, SECOND]
+
+        scene.turns[SECOND] = FOR_LONG
+        assert [scene.ask(), scene.ask()] == [FALLBACK] * 2
+        assert scene.keys_used()[3:] == [SECOND]
+        assert scene.breaker() == 0

@@ -1,0 +1,116 @@
+"""Which of several keys is used, and for how long one that was refused is left alone."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.domain.alerts import AlertKind, News
+from harness.domain.failures import RULES, FailureClass
+from harness.domain.provider_keys import LONGEST_S, REFUSED_S, chosen, rest_s, rested
+from router.ports import UpstreamRequest
+from router.transport.scripted import Turn
+from tests.router_door import ASK, CHAT, Door
+from tests.router_upstream import completion, error
+from tests.router_world import provider, snapshot
+
+F = FailureClass
+ABOUT_KEYS: Final = {F.OUR_KEY, F.QUOTA, F.RATE_LIMITED}
+key_lists = st.lists(st.sampled_from("abcd"), min_size=1, unique=True)
+rests = st.dictionaries(st.sampled_from("abcd"), st.floats(0, 100))
+
+
+@given(key_lists, rests, st.floats(0, 100))
+def test_the_first_key_that_does_not_rest_is_chosen_and_else_the_soonest_back(
+    keys: list[str], until: Mapping[str, float], now: float
+) -> None:
+    able = rested(keys, until, now)
+    key = chosen(keys, until, now)
+
+    assert key in keys
+    assert all(until.get(each, 0.0) <= now for each in able)
+    if able:
+        assert key == able[0]
+        assert all(until[each] > now for each in keys[: keys.index(key)])
+    else:
+        assert all(until[key] <= until[each] for each in keys)
+
+
+@given(st.sampled_from(F), st.none() | st.floats(0, 1e6))
+def test_a_key_rests_only_for_what_is_about_keys_and_never_for_ever(
+    failure: F, told_s: float | None
+) -> None:
+    wait_s = rest_s(failure, told_s)
+
+    assert (wait_s is not None) is (failure in ABOUT_KEYS) is RULES[failure].other_key
+    if wait_s is not None:
+        assert 0 < wait_s <= LONGEST_S
+        assert wait_s >= min(told_s or 0.0, LONGEST_S)
+        assert failure is F.RATE_LIMITED or wait_s >= REFUSED_S
+
+
+class Keyed(Door):
+    """A provider with two keys; `turns` by the key that is used."""
+
+    def __init__(self, folder: Path) -> None:
+        self.turns = {"UP_KEY": error(401), "UP_KEY_2": completion()}
+        self.used: list[str] = []
+        made = provider("http://up", more_api_key_envs=("UP_KEY_2",))
+        super().__init__(folder, self.turn, first=snapshot("http://up", providers=[made]))
+
+    def turn(self, request: UpstreamRequest) -> Turn:
+        assert request.key_env is not None
+        self.used.append(request.key_env)
+        return self.turns[request.key_env]
+
+    async def ask(self, times: int = 1) -> int:
+        for _ in range(times):
+            status, _, _ = await self.call(CHAT, ASK)
+        return status
+
+    def told(self) -> list[tuple[AlertKind, News]]:
+        self.recorder.flush()
+        return [(each.kind, each.news) for each in self.kept.alerts]
+
+
+@pytest.mark.req("A5", "B3")
+async def test_a_refused_key_is_tried_again_after_some_minutes_and_told_of_once(
+    tmp_path: Path,
+) -> None:
+    door = Keyed(tmp_path)
+
+    assert await door.ask(times=3) == 200
+    assert door.used == ["UP_KEY", "UP_KEY_2", "UP_KEY_2", "UP_KEY_2"]
+    assert door.told() == [(AlertKind.OUR_KEY, News.RAISED)]
+    assert "UP_KEY" in door.kept.alerts[0].title
+
+    door.clock.advance(REFUSED_S + 1)
+    assert await door.ask() == 200
+    assert door.used[4:] == ["UP_KEY", "UP_KEY_2"]
+    assert len(door.told()) == 1
+
+    door.turns["UP_KEY"] = completion()
+    door.clock.advance(REFUSED_S + 1)
+    assert await door.ask() == 200
+    assert door.used[6:] == ["UP_KEY"]
+    assert door.told()[1:] == [(AlertKind.OUR_KEY, News.ENDED)]
+
+
+@pytest.mark.req("A5")
+async def test_a_key_that_reached_its_limit_rests_as_long_as_it_was_told(
+    tmp_path: Path,
+) -> None:
+    door = Keyed(tmp_path)
+    door.turns["UP_KEY"] = replace(error(429), headers={"retry-after": "40"})
+
+    assert await door.ask(times=2) == 200
+    assert door.used == ["UP_KEY", "UP_KEY_2", "UP_KEY_2"]
+    assert door.told() == []
+
+    door.clock.advance(41)
+    await door.ask()
+    assert door.used[3:] == ["UP_KEY", "UP_KEY_2"]
