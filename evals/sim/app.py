@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 
 from evals.sim import switches
+from evals.sim.dialects import DIALECTS, dialect_of
 from evals.sim.exchange import ClientGone, Exchange, Receive, Scope, Send
 from evals.sim.requests import Refused
 from evals.sim.simulator import Simulator
@@ -20,7 +21,10 @@ def build_app(simulator: Simulator, *, allow_switches: bool = True) -> App:
         try:
             await answer(exchange, simulator, allow_switches=allow_switches)
         except Refused as refused:
-            await exchange.json(refused.status, refused.body)
+            error = dialect_of(exchange.path).error(
+                refused.status, refused.message, refused.code, refused.param
+            )
+            await exchange.json(refused.status, error)
         except ClientGone:
             return
 
@@ -29,8 +33,8 @@ def build_app(simulator: Simulator, *, allow_switches: bool = True) -> App:
 
 async def answer(exchange: Exchange, simulator: Simulator, *, allow_switches: bool) -> None:
     match exchange.method, exchange.path:
-        case "POST", "/v1/chat/completions":
-            await simulator.chat(exchange)
+        case "POST", path if path in DIALECTS:
+            await simulator.answer(exchange, DIALECTS[path])
         case "POST", "/v1/embeddings":
             await simulator.embed(exchange)
         case "GET", "/v1/models":

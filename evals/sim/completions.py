@@ -12,7 +12,6 @@ from evals.sim.tools import ToolCall
 
 PIECE = re.compile(r"\s*\S+\s*")
 DONE = b"data: [DONE]\n\n"
-PING = b": ping\n\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +101,7 @@ class Events:
             chunk["usage"] = None
         return event(chunk)
 
-    def role(self) -> bytes:
+    def opening(self) -> bytes:
         content = None if self._answer.call else ""
         return self._chunk({"role": "assistant", "content": content})
 

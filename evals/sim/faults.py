@@ -21,7 +21,7 @@ HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 class Kind(StrEnum):
     """What happens instead of the answer, or in the middle of it."""
 
-    STATUS = "status"  # an error with `status`, `headers`, `code`
+    STATUS = "status"  # an error with `status`, `headers`, `code`, `message`
     NOT_FOUND = "not_found"  # 404 model_not_found, as if the model had been withdrawn
     HANG = "hang"  # nothing at all: for `delay_s`, else until the client leaves
     SLOW = "slow"  # `delay_s` before the first byte, then the answer
@@ -62,6 +62,7 @@ class Fault:
     rate: float = 1.0
     status: int = 500
     code: str | None = None
+    message: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     delay_s: float | None = None
     after_chunks: int = 0
@@ -98,6 +99,7 @@ def parse(data: object) -> Fault:
         rate=_number(data, "rate", 1.0, high=1.0),
         status=_whole(data, "status", DEFAULT_STATUS.get(kind, 500), low=200, high=599),
         code=None if data.get("code") is None else str(data["code"]),
+        message=str(data.get("message", "")),
         headers=_headers(data.get("headers", {})),
         delay_s=None if delay is None else _number({"delay_s": delay}, "delay_s", 0.0),
         after_chunks=_whole(data, "after_chunks", DEFAULT_AFTER.get(kind, 0)),

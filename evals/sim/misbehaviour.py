@@ -5,9 +5,10 @@ import zlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
+from evals.sim.dialect import Dialect
 from evals.sim.exchange import Exchange, encoded
 from evals.sim.faults import Fault, Kind
-from evals.sim.requests import error_body, no_such_model
+from evals.sim.requests import no_such_model
 
 PIECE = b" " * 65_536
 NESTING = 10_000
@@ -16,12 +17,14 @@ SIMULATED = "This error is simulated by a fault switch."
 JSON = "application/json"
 
 
-async def replace_answer(exchange: Exchange, fault: Fault, model: str) -> bool:
+async def replace_answer(
+    exchange: Exchange, fault: Fault, model: str, dialect: Dialect
+) -> bool:
     """Carry out a fault that leaves nothing of the answer; False if there is to be one yet."""
     exchange.headers = {**exchange.headers, **fault.headers}
     act = ACTS.get(fault.kind)
     if act is not None:
-        await act(exchange, fault, model)
+        await act(exchange, fault, model, dialect)
         return True
     before_first_byte = fault.after_chunks == 0 and not fault.role_first
     if fault.kind in {Kind.RESET, Kind.CLOSE} and before_first_byte:
@@ -32,23 +35,26 @@ async def replace_answer(exchange: Exchange, fault: Fault, model: str) -> bool:
     return False
 
 
-async def status(exchange: Exchange, fault: Fault, _model: str) -> None:
-    await exchange.json(fault.status, error_body(fault.status, SIMULATED, code=fault.code))
+async def status(exchange: Exchange, fault: Fault, _model: str, dialect: Dialect) -> None:
+    error = dialect.error(fault.status, fault.message or SIMULATED, fault.code, None)
+    await exchange.json(fault.status, error)
 
 
-async def not_found(exchange: Exchange, _fault: Fault, model: str) -> None:
-    await exchange.json(404, no_such_model(model).body)
+async def not_found(exchange: Exchange, _fault: Fault, model: str, dialect: Dialect) -> None:
+    missing = no_such_model(model)
+    error = dialect.error(404, missing.message, missing.code, missing.param)
+    await exchange.json(404, error)
 
 
-async def garbage(exchange: Exchange, fault: Fault, _model: str) -> None:
+async def garbage(exchange: Exchange, fault: Fault, _model: str, _dialect: Dialect) -> None:
     await exchange.whole(200, GARBAGE[fault.variant], JSON)
 
 
-async def html(exchange: Exchange, fault: Fault, _model: str) -> None:
+async def html(exchange: Exchange, fault: Fault, _model: str, _dialect: Dialect) -> None:
     await exchange.whole(fault.status, PAGE, "text/html; charset=utf-8")
 
 
-async def huge(exchange: Exchange, fault: Fault, _model: str) -> None:
+async def huge(exchange: Exchange, fault: Fault, _model: str, _dialect: Dialect) -> None:
     """As many blanks as asked for before an object; the memory used here stays small."""
     packed = fault.variant == "gzip"
     if packed:
@@ -79,7 +85,9 @@ def gzipped(size: int) -> Iterator[bytes]:
     yield struct.pack("<II", checksum, total % 2**32)
 
 
-async def endless_header(exchange: Exchange, fault: Fault, _model: str) -> None:
+async def endless_header(
+    exchange: Exchange, fault: Fault, _model: str, _dialect: Dialect
+) -> None:
     line = b"x-endless: " + b"a" * 4096 + b"\r\n"
     await exchange.raw(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n")
     for _ in range(fault.size_bytes // len(line)):
@@ -93,7 +101,7 @@ GARBAGE: Mapping[str, bytes] = {
     "nested": b"[" * NESTING + b"]" * NESTING,
     "no_choices": encoded({"id": "chatcmpl-sim", "object": "chat.completion", "choices": []}),
 }
-ACTS: Mapping[Kind, Callable[[Exchange, Fault, str], Awaitable[Any]]] = {
+ACTS: Mapping[Kind, Callable[[Exchange, Fault, str, Dialect], Awaitable[Any]]] = {
     Kind.STATUS: status,
     Kind.NOT_FOUND: not_found,
     Kind.GARBAGE: garbage,

@@ -7,14 +7,18 @@ from typing import Any, NoReturn
 
 
 class Refused(Exception):
-    """An answer in OpenAI's error shape, with its HTTP status."""
+    """A refusal with its HTTP status; `body` in OpenAI's error shape."""
 
     def __init__(
         self, status: int, message: str, *, code: str | None = None, param: str | None = None
     ) -> None:
         super().__init__(message)
         self.status = status
-        self.body = error_body(status, message, code=code, param=param)
+        self.message, self.code, self.param = message, code, param
+
+    @property
+    def body(self) -> dict[str, Any]:
+        return error_body(self.status, self.message, code=self.code, param=self.param)
 
 
 def error_body(
@@ -39,7 +43,7 @@ def no_such_model(name: str) -> Refused:
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """A chat completion request, as far as the simulator reads it.
+    """A request of any endpoint, as far as the simulator reads it.
 
     prompt: the text of the last user message. texts: of every message, for the token count.
     tools: JSON Schema of the parameters, by name. forced_tool: the one that must be called.
@@ -127,14 +131,15 @@ def text_of(content: object) -> str:
 
 
 def parse_max_tokens(data: Mapping[str, Any]) -> int | None:
-    for param in ("max_completion_tokens", "max_tokens"):
-        limit = data.get(param)
-        if limit is None:
-            continue
-        if not isinstance(limit, int) or limit < 1:
-            invalid(f"Invalid '{param}': must be an integer of at least 1.", param)
-        return limit
-    return None
+    limit = parse_limit(data, "max_completion_tokens")
+    return parse_limit(data, "max_tokens") if limit is None else limit
+
+
+def parse_limit(data: Mapping[str, Any], param: str) -> int | None:
+    limit = data.get(param)
+    if limit is not None and (not isinstance(limit, int) or limit < 1):
+        invalid(f"Invalid '{param}': must be an integer of at least 1.", param)
+    return limit
 
 
 def parse_tools(tools: object) -> dict[str, Mapping[str, Any]]:

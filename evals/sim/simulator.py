@@ -8,8 +8,10 @@ from typing import Any
 
 from evals.sim import chance, completions, embeddings, requests, tokens, tools, wording
 from evals.sim.bank import ItemBank
-from evals.sim.completions import Completion, Events
+from evals.sim.completions import Completion
 from evals.sim.delivery import Pace, send_stream, send_whole
+from evals.sim.dialect import Dialect
+from evals.sim.dialects import CHAT
 from evals.sim.examinee import Examinee, examinees
 from evals.sim.exchange import ClientGone, Exchange
 from evals.sim.faults import Fault, FaultBook, Kind, hits
@@ -87,27 +89,26 @@ class Simulator:
             },
         }
 
-    async def chat(self, exchange: Exchange) -> None:
-        """`POST /v1/chat/completions`. Raises Refused, ClientGone."""
+    async def answer(self, exchange: Exchange, dialect: Dialect) -> None:
+        """Any endpoint that answers in words. Raises Refused, ClientGone."""
         data = requests.decoded(await exchange.body())
         name = requests.model_name(data)
         examinee = self._examinee(name)
-        request = requests.parse_chat(data)
+        request = dialect.parse(data)
         number = self._count(name)
         stats = self.stats[name]
         stats.streams += request.stream
         try:
             fault = self._draw(name, examinee.profile, number)
-            if fault and await replace_answer(exchange, fault, name):
+            if fault and await replace_answer(exchange, fault, name, dialect):
                 return
             self._refuse_parameters(request, examinee.profile)
             answer = self._complete(request, examinee, stats)
             pace = self._pace(examinee.profile, number, answer.completion_tokens)
             if request.stream:
-                events = Events(answer, include_usage=request.include_usage)
-                await send_stream(exchange, events, pace, fault)
+                await send_stream(exchange, answer, request, pace, fault, dialect)
             else:
-                await send_whole(exchange, completions.body(answer), pace, fault)
+                await send_whole(exchange, dialect.body(answer), pace, fault, dialect)
         except ClientGone:
             stats.client_gone += 1
             raise
@@ -120,9 +121,10 @@ class Simulator:
         answer = embeddings.response(data, model=name)
         number = self._count(name)
         fault = self._draw(name, examinee.profile, number)
-        if fault and await replace_answer(exchange, fault, name):
+        if fault and await replace_answer(exchange, fault, name, CHAT):
             return
-        await send_whole(exchange, answer, self._pace(examinee.profile, number, 0), fault)
+        pace = self._pace(examinee.profile, number, 0)
+        await send_whole(exchange, answer, pace, fault, CHAT)
 
     def _examinee(self, name: str) -> Examinee:
         examinee = self.models.get(name)

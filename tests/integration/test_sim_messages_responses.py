@@ -1,0 +1,204 @@
+"""The official clients before the simulator's two younger endpoints."""
+
+import json
+from collections.abc import Iterator
+
+import anthropic
+import openai
+import pytest
+from anthropic.types import ToolParam
+from openai.types.responses import FunctionToolParam
+
+from evals.sim import faults, serve
+from evals.sim.simulator import Simulator
+
+SCHEMA: dict[str, object] = {"type": "object", "properties": {"city": {"type": "string"}}}
+TOOL: ToolParam = {"name": "weather", "input_schema": SCHEMA}
+FUNCTION: FunctionToolParam = {
+    "type": "function",
+    "name": "weather",
+    "parameters": SCHEMA,
+    "strict": False,
+}
+MODEL = "sim-base"
+HELLO = "Say 12 words please."
+
+
+@pytest.fixture(scope="module")
+def sim() -> Simulator:
+    return serve.simulator(time_scale=0)
+
+
+@pytest.fixture(scope="module")
+def url(sim: Simulator) -> Iterator[str]:
+    with serve.in_thread(sim) as url:
+        yield url
+
+
+@pytest.fixture
+def claude(url: str, sim: Simulator) -> Iterator[anthropic.Anthropic]:
+    sim.faults.clear()
+    with anthropic.Anthropic(base_url=url, api_key="none", max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture
+def client(url: str, sim: Simulator) -> Iterator[openai.OpenAI]:
+    sim.faults.clear()
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+def said(claude: anthropic.Anthropic, **more: object) -> anthropic.types.Message:
+    asked = {
+        "model": MODEL,
+        "max_tokens": 100,
+        "messages": [{"role": "user", "content": HELLO}],
+    }
+    found: anthropic.types.Message = claude.messages.create(**{**asked, **more})  # type: ignore[call-overload]
+    return found
+
+
+def test_a_message_comes_whole_and_in_pieces_alike(claude: anthropic.Anthropic) -> None:
+    whole = said(claude, system="Be kind.")
+
+    with claude.messages.stream(
+        model=MODEL,
+        max_tokens=100,
+        system="Be kind.",
+        messages=[{"role": "user", "content": HELLO}],
+    ) as stream:
+        text = stream.get_final_text()
+        final = stream.get_final_message()
+
+    (block,) = whole.content
+    assert block.type == "text"
+    assert len(block.text.split()) == 12
+    assert text == block.text
+    assert (whole.stop_reason, final.stop_reason) == ("end_turn", "end_turn")
+    assert final.usage.output_tokens == whole.usage.output_tokens > 1
+    assert whole.id.startswith("msg_simulated-swapgate-")
+
+
+def test_a_response_comes_whole_and_in_pieces_alike(client: openai.OpenAI) -> None:
+    whole = client.responses.create(model=MODEL, input=HELLO, instructions="Be kind.")
+
+    with client.responses.stream(model=MODEL, input=HELLO, instructions="Be kind.") as stream:
+        numbers = [event.sequence_number for event in stream]
+        final = stream.get_final_response()
+
+    assert len(whole.output_text.split()) == 12
+    assert final.output_text == whole.output_text
+    assert (whole.status, final.status) == ("completed", "completed")
+    assert final.usage == whole.usage
+    assert numbers == list(range(len(numbers)))
+    assert whole.id.startswith("resp_simulated-swapgate-")
+
+
+def test_an_answer_is_cut_at_its_limit(
+    claude: anthropic.Anthropic, client: openai.OpenAI
+) -> None:
+    assert said(claude, max_tokens=2).stop_reason == "max_tokens"
+    cut = client.responses.create(model=MODEL, input=HELLO, max_output_tokens=2)
+    assert cut.status == "incomplete"
+    assert cut.incomplete_details
+    assert cut.incomplete_details.reason == "max_output_tokens"
+
+
+@pytest.mark.req("B7")
+def test_a_forced_tool_is_called_by_both(
+    claude: anthropic.Anthropic, client: openai.OpenAI
+) -> None:
+    with claude.messages.stream(
+        model=MODEL,
+        max_tokens=100,
+        messages=[{"role": "user", "content": "x"}],
+        tools=[TOOL],
+        tool_choice={"type": "any"},
+    ) as stream:
+        made = stream.get_final_message()
+    (use,) = made.content
+    assert use.type == "tool_use"
+    assert made.stop_reason == "tool_use"
+
+    with client.responses.stream(
+        model=MODEL,
+        input="x",
+        tools=[FUNCTION],
+        tool_choice={"type": "function", "name": "weather"},
+    ) as events:
+        (call,) = events.get_final_response().output
+    assert call.type == "function_call"
+    assert json.loads(call.arguments) == use.input
+    assert set(json.loads(call.arguments)) == {"city"}
+
+
+@pytest.mark.req("B7")
+def test_after_a_tools_result_both_answer_in_words(
+    claude: anthropic.Anthropic, client: openai.OpenAI
+) -> None:
+    message = said(
+        claude,
+        tools=[TOOL],
+        tool_choice={"type": "any"},
+        messages=[
+            {"role": "user", "content": "x"},
+            {"role": "assistant", "content": [
+                {"type": "tool_use", "id": "t", "name": "weather", "input": {}}]},
+            {"role": "user", "content": [
+                {"type": "tool_result", "tool_use_id": "t", "content": "20 C"}]},
+        ],
+    )  # fmt: skip
+    assert message.content[0].type == "text"
+
+    response = client.responses.create(
+        model=MODEL,
+        tools=[FUNCTION],
+        tool_choice="required",
+        input=[
+            {"role": "user", "content": "x"},
+            {"type": "function_call", "call_id": "c", "name": "weather", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "c", "output": "20 C"},
+        ],
+    )
+    assert response.output_text
+
+
+@pytest.mark.parametrize(
+    ("status", "raised"),
+    [
+        (400, anthropic.BadRequestError),
+        (401, anthropic.AuthenticationError),
+        (403, anthropic.PermissionDeniedError),
+        (404, anthropic.NotFoundError),
+        (429, anthropic.RateLimitError),
+        (529, anthropic.InternalServerError),
+    ],
+)
+def test_faults_of_messages_have_anthropics_shape(
+    claude: anthropic.Anthropic, sim: Simulator, status: int, raised: type[Exception]
+) -> None:
+    sim.faults.set(MODEL, faults.parse({"kind": "status", "status": status}))
+
+    with pytest.raises(raised, match="'type': 'error'"):
+        said(claude)
+
+
+@pytest.mark.parametrize("field", ["messages", "max_tokens", "model"])
+def test_a_message_that_lacks_a_field_is_a_400(claude: anthropic.Anthropic, field: str) -> None:
+    body: dict[str, object] = {"model": MODEL, "max_tokens": 1, "messages": [
+        {"role": "user", "content": "x"}]}  # fmt: skip
+    del body[field]
+
+    with pytest.raises(anthropic.BadRequestError, match=field):
+        claude.post("/v1/messages", body=body, cast_to=object)
+
+
+def test_an_unknown_model_is_a_404_in_each_protocol(
+    claude: anthropic.Anthropic, client: openai.OpenAI
+) -> None:
+    with pytest.raises(anthropic.NotFoundError, match="not_found_error"):
+        said(claude, model="claude-0")
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.responses.create(model="gpt-0", input="x")
+    assert caught.value.code == "model_not_found"
