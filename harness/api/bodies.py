@@ -131,10 +131,17 @@ class ProposalBody(Body):
     claim: Claim | None = None
     margin: Annotated[float, Field(gt=0, lt=1)] | None = None
     policy: Name | None = None
+    descends_from: Name | None = None
 
     def wish(self) -> Wish:
         return Wish(
-            self.route, self.candidate, self.reason, self.claim, self.margin, self.policy
+            self.route,
+            self.candidate,
+            self.reason,
+            self.claim,
+            self.margin,
+            self.policy,
+            self.descends_from,
         )
 
 

@@ -6,6 +6,7 @@ from harness.cli import canary, output, wording
 from harness.control.present import plain
 from harness.control.reports import ArmFigures, CanaryStatus, Comparison, SuiteSide
 from harness.domain.evaluation import SuiteReport
+from harness.gate.words import spending
 
 HEADINGS = (
     "SUITE",
@@ -51,6 +52,9 @@ def print_all(found: Comparison, status: CanaryStatus | None) -> None:
     if verdict:
         output.table(HEADINGS, [suite_row(each) for each in verdict.suites], empty="no suites")
         click.echo("delta and interval in points: candidate minus incumbent")
+        for plan in proposal.plans:
+            if said := spending(plan.look, plan.alpha, plan.spend):
+                click.echo(f"{plan.suite}: {said}")
     else:
         _print_progress(found)
     _print_arms(found)

@@ -13,6 +13,7 @@ from harness.control.rehearse import rehearsed
 from harness.domain.evaluation import Claim
 from harness.domain.proposal import Proposal
 from harness.gate.planning import Forecast
+from harness.gate.words import spending
 
 Planning = Sequence[tuple[str, Forecast]]
 
@@ -38,6 +39,11 @@ def proposal() -> None:
 )
 @click.option("--reason", default="", help="Why; needed for the claim non_inferior.")
 @click.option("--policy", help="Name of a policy. [default: the route's]")
+@click.option(
+    "--descends-from",
+    metavar="TARGET",
+    help="The candidate was tuned after this one's results: its looks at the suites count.",
+)
 @click.option("--dry-run", is_flag=True, help="Check and plan; store nothing.")
 @click.option("--wait", is_flag=True, help="Stay until the gate has decided.")
 @click.option(
@@ -63,6 +69,7 @@ def create(  # noqa: PLR0913 - one per option
     margin: float | None,
     reason: str,
     policy: str | None,
+    descends_from: str | None,
     dry_run: bool,
     wait: bool,
     until: str,
@@ -77,7 +84,13 @@ def create(  # noqa: PLR0913 - one per option
     session = ctx.ensure_object(Session)
     context = session.context_with_providers
     wish = propose.Wish(
-        route, candidate, reason, Claim(claim) if claim else None, margin, policy
+        route,
+        candidate,
+        reason,
+        Claim(claim) if claim else None,
+        margin,
+        policy,
+        descends_from,
     )
     planned = propose.create(rehearsed(context), session.actor, wish)
     planning = propose.figures(planned)
@@ -137,6 +150,9 @@ def _print_planning(planned: Proposal, planning: Planning) -> None:
     for suite, figures in planning:
         if figures.warning:
             output.note(f"{suite}: {figures.warning}")
+        plan = plans[suite]
+        if plan.look > 1:
+            output.note(f"{suite}: {spending(plan.look, plan.alpha, plan.spend)}")
 
 
 def _planning_json(planning: Planning) -> object:

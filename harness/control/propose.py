@@ -1,9 +1,9 @@
 """Proposals by people: create, approve, refuse, cancel. What happens next is `reconcile`'s."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from harness.control import routes, targets, work
+from harness.control import looks, routes, targets, work
 from harness.control.context import Context
 from harness.domain.access import Actor, Role
 from harness.domain.errors import (
@@ -25,7 +25,11 @@ from harness.ports import Transaction
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a person asks for. claim, margin: None means what the policy says."""
+    """What a person asks for. claim, margin: None means what the policy says.
+
+    descends_from: a target id or name that stood before the suites already, and whose results
+    the candidate was tuned after: its looks count as the candidate's.
+    """
 
     route: str
     candidate: str
@@ -33,6 +37,7 @@ class Wish:
     claim: Claim | None = None
     margin: float | None = None
     policy: str | None = None
+    descends_from: str | None = None
 
 
 def create(ctx: Context, actor: Actor, wish: Wish) -> Proposal:
@@ -54,6 +59,7 @@ def create(ctx: Context, actor: Actor, wish: Wish) -> Proposal:
             )
         policy = _policy(ctx, route.settings, wish)
         _check_reason(policy.gate, wish)
+        lineage = looks.lineage(tx, candidate.id, wish.descends_from)
         proposal = Proposal(
             id=ctx.chance.token("p_"),
             route=route.name,
@@ -63,7 +69,7 @@ def create(ctx: Context, actor: Actor, wish: Wish) -> Proposal:
             reason=wish.reason,
             proposer=actor.name,
             policy=policy,
-            plans=plans(ctx, tx, route.settings, policy.gate),
+            plans=plans(ctx, tx, route.settings, policy.gate, lineage),
             phase=Phase.PROPOSED,
             created_at=now,
             updated_at=now,
@@ -95,7 +101,11 @@ def _check_reason(gate: GatePolicy, wish: Wish) -> None:
 
 
 def plans(
-    ctx: Context, tx: Transaction, settings: RouteSettings, gate: GatePolicy
+    ctx: Context,
+    tx: Transaction,
+    settings: RouteSettings,
+    gate: GatePolicy,
+    lineage: Collection[str],
 ) -> tuple[SuitePlan, ...]:
     """The registration, suite by suite, and the suites' pins stored.
 
@@ -104,7 +114,7 @@ def plans(
     registered = _registered(ctx, settings, gate)
     for pin, _ in registered:
         tx.suites.put(pin, ctx.clock.now())
-    return tuple(plan for _, plan in registered)
+    return tuple(looks.charged(tx, plan, gate, lineage) for _, plan in registered)
 
 
 def preview(ctx: Context, wish: Wish) -> Sequence[tuple[SuitePlan, Forecast]]:
@@ -116,7 +126,11 @@ def preview(ctx: Context, wish: Wish) -> Sequence[tuple[SuitePlan, Forecast]]:
         settings = routes.existing(tx, wish.route).settings
     gate = _policy(ctx, settings, wish).gate
     registered = _registered(ctx, settings, gate)
-    return [(plan, forecast(design_of(plan))) for _, plan in registered]
+    with ctx.store.read() as tx:
+        known = targets.known(tx, wish.candidate)
+        lineage = looks.lineage(tx, known.id if known else "", wish.descends_from)
+        charged = [looks.charged(tx, plan, gate, lineage) for _, plan in registered]
+    return [(plan, forecast(design_of(plan))) for plan in charged]
 
 
 def _registered(

@@ -86,6 +86,14 @@ def find(tx: Transaction, name: str) -> Target:
             raise InputError(f"{name!r} names several targets: {ids}. Give the id")
 
 
+def known(tx: Transaction, name: str) -> Target | None:
+    """As `find`, None where nothing has the name. Raises InputError when several have it."""
+    try:
+        return find(tx, name)
+    except NotFound:
+        return None
+
+
 def find_or_register(ctx: Context, tx: Transaction, actor: Actor, name: str) -> Target:
     """`find`, and where nothing has the name, register it as a plain `provider/model`."""
     try:

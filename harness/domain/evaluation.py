@@ -45,7 +45,12 @@ class SuitePin:
 
 @dataclass(frozen=True, slots=True)
 class SuitePlan:
-    """Registered before the first candidate score. n_max: items. margin: allowed loss."""
+    """Registered before the first candidate score. n_max: items. margin: allowed loss.
+
+    alpha: of this comparison. look: which time this candidate, or one that it descends from,
+    stands before this suite; spend: the rule by which that look got its alpha, "" in
+    registrations older than the rule.
+    """
 
     suite: str
     suite_digest: str
@@ -56,8 +61,12 @@ class SuitePlan:
     n_max: int
     epochs: int
     order_seed: int
+    look: int = 1
+    spend: str = ""
 
     def as_json(self) -> dict[str, object]:
+        """Without a rule of spending as before there was one: old verdicts keep their bytes."""
+        spending = {"look": self.look, "spend": self.spend} if self.spend else {}
         return {
             "suite": self.suite,
             "suite_digest": self.suite_digest,
@@ -68,6 +77,7 @@ class SuitePlan:
             "n_max": self.n_max,
             "epochs": self.epochs,
             "order_seed": self.order_seed,
+            **spending,
         }
 
 

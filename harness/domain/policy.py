@@ -12,6 +12,15 @@ class Promotion(StrEnum):
     APPROVED = "approved"  # a person, not the proposer, after the verdict
 
 
+class Spend(StrEnum):
+    """How the k-th proposal of the same candidate on the same suite pays for its look."""
+
+    HARMONIC = "harmonic"  # at most alpha over all looks
+    SQUARE = "square"  # at most alpha over all looks
+    FIRST_FULL = "first_full"  # at most 1.5 alpha over all looks
+    NONE = "none"  # no promise about repeats
+
+
 class Unit(StrEnum):
     SESSION = "session"  # a sticky key's first session in the period
     REQUEST = "request"  # approximate unless (nearly) every key is different
@@ -23,7 +32,7 @@ class GatePolicy:
 
     verdict_ttl_s: how long a verdict is proof. infra_retries, infra_pause_s: what happens after
     InfraError. max_cost_usd, max_tokens: per run. run_max_age_s: how old a shared incumbent run
-    may be.
+    may be. spend: of alpha, when a candidate comes back to the same suite.
     """
 
     claim: Claim = Claim.SUPERIOR
@@ -37,6 +46,7 @@ class GatePolicy:
     max_cost_usd: float | None = None
     max_tokens: int | None = None
     run_max_age_s: float = 86_400.0
+    spend: Spend = Spend.FIRST_FULL
 
 
 @dataclass(frozen=True, slots=True)

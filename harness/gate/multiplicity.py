@@ -1,17 +1,17 @@
 """More than one suite, more than one try: where the error goes."""
 
 import math
-from collections.abc import Sequence
-from enum import StrEnum
+from collections.abc import Mapping, Sequence
+from typing import Final
 
+from harness.domain.policy import Spend
 
-class Spend(StrEnum):
-    """How the k-th proposal of the same candidate on the same suite pays for its look."""
-
-    HARMONIC = "harmonic"  # at most alpha over all looks
-    SQUARE = "square"  # at most alpha over all looks
-    FIRST_FULL = "first_full"  # at most 1.5 alpha over all looks
-    NONE = "none"  # no promise about repeats
+PROMISES: Final[Mapping[Spend, str]] = {
+    Spend.HARMONIC: "alpha over all looks together",
+    Spend.SQUARE: "alpha over all looks together",
+    Spend.FIRST_FULL: "1.5 alpha over all looks together",
+    Spend.NONE: "nothing is promised about repeats",
+}
 
 
 def holm(p_values: Sequence[float], alpha: float) -> tuple[bool, ...]:

@@ -185,8 +185,10 @@ def _details(
     plan: SuitePlan, items: Sequence[PairedItem], found: Evidence
 ) -> dict[str, object]:
     exact = mcnemar(found.wins, found.losses) if found.ci_method == "tango" else None
+    spending = {"look": plan.look, "spend": plan.spend} if plan.spend else {}
     return {
         "alpha": plan.alpha,
+        **spending,
         "t": found.t,
         "p_t": found.p_t,
         "log_e_max": found.log_e_max,

@@ -1,7 +1,9 @@
 """One or two plain sentences about a comparison. The exact figures stand beside them."""
 
 from harness.domain.evaluation import Claim
+from harness.domain.policy import Spend
 from harness.gate.design import Design
+from harness.gate.multiplicity import PROMISES
 from harness.gate.offline import Evidence
 from harness.gate.planning import items_needed
 
@@ -10,6 +12,19 @@ def points(share: float) -> str:
     """A difference in points of a hundred, with its sign."""
     text = f"{share * 100.0:+.1f}"
     return "0.0" if float(text) == 0.0 else text.replace("-", "−")
+
+
+def spending(look: int, alpha: float, spend: str) -> str:
+    """Which look it is and what it may cost; empty for registrations without a rule."""
+    if not spend:
+        return ""
+    rule = Spend(spend)
+    which = (
+        "first look of this candidate at this suite"
+        if look == 1
+        else f"look number {look} of this candidate, or one it descends from, at this suite"
+    )
+    return f"{which}: alpha {alpha:.4g} ({rule.value}: {PROMISES[rule]})"
 
 
 def because(found: Evidence, design: Design) -> str:

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from harness.domain.evaluation import Claim
+from harness.domain.policy import Spend
 from harness.gate.assignment import log_srm
 from harness.gate.certificate import Certificate, certify, log_odds_e
 from harness.gate.design import Design
 from harness.gate.intervals import mcnemar, tango_interval, tango_p
-from harness.gate.multiplicity import Spend, alpha_of_look, holm
+from harness.gate.multiplicity import alpha_of_look, holm
 from harness.gate.offline import evidence, judge, judge_many, path, progress_at
 from harness.gate.online import HARM_GRID, Counts, Harm, Restarting, combined
 from harness.gate.planning import items_needed, mde

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from harness.domain.evaluation import Claim, SuitePlan, SuiteRole
+from harness.domain.policy import Spend
 from harness.gate.design import Design, design_of
 from harness.gate.final import final_p, guarded_t, t_tail
 from harness.gate.intervals import tango_interval, tango_p, tango_z
-from harness.gate.multiplicity import Spend, alpha_of_look
+from harness.gate.multiplicity import alpha_of_look
 from harness.gate.offline import judge, path
 from harness.gate.planning import forecast, items_needed, sd_epochs, sd_pass_fail
 from harness.gate.words import because, more_items

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from harness.domain.evaluation import Claim, SuitePlan, SuiteReport, SuiteRole
-from harness.domain.policy import CanaryPolicy, GatePolicy, Policy, Promotion, Step, Unit
+from harness.domain.policy import CanaryPolicy, GatePolicy, Policy, Promotion, Spend, Step, Unit
 from harness.store.rows import JsonIn
 
 
@@ -15,10 +15,16 @@ def policy(data: JsonIn) -> Policy:
         **{
             **data,
             "promotion": Promotion(data["promotion"]),
-            "gate": GatePolicy(**{**data["gate"], "claim": Claim(data["gate"]["claim"])}),
+            "gate": gate_policy(data["gate"]),
             "canary": canary_policy(data["canary"]),
         }
     )
+
+
+def gate_policy(data: JsonIn) -> GatePolicy:
+    """Registrations older than the rule of spending made no promise about repeats."""
+    spend = Spend(data.get("spend", Spend.NONE))
+    return GatePolicy(**{**data, "claim": Claim(data["claim"]), "spend": spend})
 
 
 def canary_policy(data: JsonIn) -> CanaryPolicy:
