@@ -39,9 +39,9 @@ def replay(
     margin: float | None,
     alpha: float | None,
 ) -> None:
-    """Decide VERDICT again from the stored samples; it must come out the same, to the byte.
+    """Decide a verdict again from what is stored.
 
-    VERDICT is a verdict's id, or a proposal's. With --claim, --margin or --alpha: what the same
+    It must come out the same, to the byte. VERDICT is its id, or a proposal's. With --claim, --margin or --alpha: what the same
     answers would have said on other terms.
     Exit code: 1 when the stored verdict is not what its samples say.
     """
