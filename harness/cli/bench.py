@@ -60,8 +60,14 @@ def bench() -> None:
     show_default=True,
     help="Comparisons per pair of models at the null.",
 )
-@click.option("--pairs", type=click.IntRange(1, 1000), default=6, show_default=True)
-@click.option("--seed", type=int, default=11, show_default=True)
+@click.option(
+    "--pairs",
+    type=click.IntRange(1, 1000),
+    default=6,
+    show_default=True,
+    help="Pairs of models of each matrix.",
+)
+@click.option("--seed", type=int, default=11, show_default=True, help="Of the draws.")
 @click.option(
     "--usd-per-item",
     type=click.FloatRange(min=0.0),

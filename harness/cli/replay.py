@@ -41,8 +41,8 @@ def replay(
 ) -> None:
     """Decide a verdict again from what is stored.
 
-    It must come out the same, to the byte. VERDICT is its id, or a proposal's. With --claim, --margin or --alpha: what the same
-    answers would have said on other terms.
+    It must come out the same, to the byte. VERDICT is its id, or a proposal's. With --claim,
+    --margin or --alpha: what the same answers would have said on other terms.
     Exit code: 1 when the stored verdict is not what its samples say.
     """
     if (claim, margin, alpha) == (None, None, None):
