@@ -25,31 +25,36 @@ class Answer(NamedTuple):
     usage: Usage | None
 
 
-async def check_head(reply: UpstreamReply, content_type: str) -> None:
+async def check_head(reply: UpstreamReply, content_type: bytes) -> None:
     """Raises UpstreamFailed for a status that is not 2xx or another content type."""
-    found = reply.headers.get("Content-Type", "")
+    found = dict(reply.headers).get(b"content-type", b"")
     if not 200 <= reply.status < 300:
         body = await _refusal(reply)
-        raise refused(reply.status, body, found, reply.headers)
-    if found.split(";", 1)[0].strip().lower() != content_type:
-        raise UpstreamFailed(
-            FailureClass.MALFORMED, f"content type {found[:60]!r} instead of {content_type}"
-        )
+        told = {name.decode("latin-1"): text(value) for name, value in reply.headers}
+        raise refused(reply.status, body, text(found), told)
+    if found.split(b";", 1)[0].strip().lower() != content_type:
+        said = f"content type {text(found)[:60]!r} instead of {content_type.decode()}"
+        raise UpstreamFailed(FailureClass.MALFORMED, said)
 
 
 async def read_answer(reply: UpstreamReply, json_name: str, dialect: Dialect) -> Answer:
     """The whole body, `model` replaced. Raises UpstreamFailed for what is no answer."""
-    body = b"".join([chunk async for chunk in reply.chunks()])
+    body = await reply.body()
     try:
-        text = decode(body)
-        members = read_object(text)
+        words = decode(body)
+        members = read_object(words)
     except InputError as error:
         raise UpstreamFailed(FailureClass.MALFORMED, f"answer is not valid: {error}") from None
     usage = dialect.checked(members)
     model = members.values.get("model")
     if model is not None:
-        body = spliced(text, [Edit(model.start, model.end, json_name)])
+        body = spliced(words, [Edit(model.start, model.end, json_name)])
     return Answer(reply.status, passed_on(reply.headers), body, usage)
+
+
+def text(value: bytes) -> str:
+    """Of a header, which may hold any byte."""
+    return value.decode("utf-8", "surrogateescape")
 
 
 async def _refusal(reply: UpstreamReply) -> bytes:

@@ -48,9 +48,9 @@ class Calls:
         handed_over = False
         try:
             if not asked.stream:
-                await check_head(reply, "application/json")
+                await check_head(reply, b"application/json")
                 return await read_answer(reply, job.route.json_name, dialect)
-            await check_head(reply, "text/event-stream")
+            await check_head(reply, b"text/event-stream")
             events = dialect.stream(asked, job.route.json_name)
             stream = await self._until_commit(job, reply, events, on_end)
             handed_over = True

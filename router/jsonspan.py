@@ -5,6 +5,7 @@ library at C speed; only the top level is walked here.
 """
 
 import json
+import json.scanner
 import re
 from collections.abc import Iterable
 from typing import Final, NamedTuple, NoReturn
@@ -41,11 +42,16 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
-_PARSE: Final = json.JSONDecoder(parse_constant=_refuse).raw_decode
+_STRICT: Final = json.JSONDecoder(parse_constant=_refuse)
+_PARSE: Final = _STRICT.raw_decode
+# What `_PARSE` calls, without the call in between.
+_SCAN: Final = json.scanner.make_scanner(_STRICT)  # type: ignore[arg-type]  # as json does
 _SPACE: Final = re.compile(r"[ \t\n\r]*").match
-# A name without escapes, which are rare, up to its value; and what follows a value.
-_PLAIN_NAME: Final = re.compile(r'"([^"\\\x00-\x1f]*)"[ \t\n\r]*:[ \t\n\r]*').match
-_AFTER_VALUE: Final = re.compile(r"[ \t\n\r]*([,}])[ \t\n\r]*").match
+# A name without escapes, which are rare, up to its value; and what follows a value: the end of
+# the object, which leaves the group empty, or another such name.
+_PLAIN: Final = r'"([^"\\\x00-\x1f]*)"[ \t\n\r]*:[ \t\n\r]*'
+_PLAIN_NAME: Final = re.compile(_PLAIN).match
+_AFTER_VALUE: Final = re.compile(rf"[ \t\n\r]*(?:}}|,[ \t\n\r]*{_PLAIN})").match
 _NOT_STRUCTURE: Final = bytes(b for b in range(256) if b not in b'"[]{}')
 
 
@@ -119,19 +125,24 @@ def walk_object(text: str, start: int) -> Members:
     at = _skip(text, start + 1)
     if text[at : at + 1] == "}":
         return Members(values, at)
+    name, at = _name(text, at)
     while True:
-        name, value_at = _name(text, at)
         if name in values:
             raise InputError(f"the name {name!r} occurs twice, again at character {at}")
-        value = values[name] = _parse(text, value_at)
+        try:
+            value, end = _SCAN(text, at)
+        except (StopIteration, RecursionError, ValueError):
+            value, _, end = _parse(text, at)  # says what is wrong with it
+        values[name] = Value(value, at, end)
         if len(values) > MAX_MEMBERS:
             raise InputError(f"an object has more than {MAX_MEMBERS} names")
-        mark = _AFTER_VALUE(text, value.end)
-        if mark is None:
-            raise InputError(f"expected ',' or '}}' at character {value.end}")
-        if mark[1] == "}":
-            return Members(values, mark.start(1))
-        at = mark.end()
+        after = _AFTER_VALUE(text, end)
+        if after is None:
+            name, at = _name(text, _skip(text, _expect(text, _skip(text, end), ",")))
+            continue
+        name, at = after[1], after.end()
+        if name is None:
+            return Members(values, at - 1)
 
 
 def _name(text: str, at: int) -> tuple[str, int]:

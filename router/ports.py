@@ -1,6 +1,6 @@
 """The one seam between the router and the providers."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from harness.domain.errors import UpstreamError
@@ -58,8 +58,12 @@ class UpstreamReply(Protocol):
     def status(self) -> int: ...
 
     @property
-    def headers(self) -> Mapping[str, str]:
-        """Look-up ignores case."""
+    def headers(self) -> Sequence[tuple[bytes, bytes]]:
+        """As they came; names in lower case."""
+        ...
+
+    async def body(self) -> bytes:
+        """All of it, as `chunks` has it. Raises UpstreamFailed."""
         ...
 
     def chunks(self) -> AsyncIterator[bytes]:

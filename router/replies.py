@@ -1,7 +1,8 @@
 """Answers in OpenAI's shape, and the headers that say what served."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from router.serving import Header
@@ -14,35 +15,37 @@ EVENTS: Final[tuple[Header, ...]] = (
 )
 DO_NOT_RETRY: Final[Header] = (b"x-should-retry", b"false")
 
+_PLAIN_CONNECTION: Final = (b"keep-alive", b"close")
+_NOT_PASSED_ON_PREFIXES: Final = (b"x-swapgate-", b"access-control-")
 _HOP_BY_HOP: Final = frozenset(
     {
-        "connection",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
     }
 )
 # Ours to set, or about the hop or the operator's account and not about the answer.
 _NOT_PASSED_ON: Final = _HOP_BY_HOP | {
-    "alt-svc",
-    "anthropic-organization-id",
-    "cache-control",
-    "content-encoding",
-    "content-length",
-    "content-type",
-    "date",
-    "openai-organization",
-    "openai-project",
-    "server",
-    "set-cookie",
-    "strict-transport-security",
-    "x-accel-buffering",
-    "x-should-retry",
+    b"alt-svc",
+    b"anthropic-organization-id",
+    b"cache-control",
+    b"content-encoding",
+    b"content-length",
+    b"content-type",
+    b"date",
+    b"openai-organization",
+    b"openai-project",
+    b"server",
+    b"set-cookie",
+    b"strict-transport-security",
+    b"x-accel-buffering",
+    b"x-should-retry",
 }
 
 
@@ -72,17 +75,18 @@ def error_event(message: str, code: str) -> bytes:
     return b"data: " + error_body(message, "upstream_error", code) + b"\n\n"
 
 
-def passed_on(headers: Mapping[str, str]) -> list[Header]:
-    """The provider's headers that are the client's business."""
-    nominated = {each.strip().lower() for each in headers.get("Connection", "").split(",")}
-    found: list[Header] = []
-    for name, value in headers.items():
-        lower = name.lower()
-        if (
-            lower in _NOT_PASSED_ON
-            or lower in nominated
-            or lower.startswith(("x-swapgate-", "access-control-"))
-        ):
-            continue
-        found.append((lower.encode("latin-1"), value.encode("utf-8", "surrogateescape")))
-    return found
+def passed_on(headers: Iterable[Header]) -> list[Header]:
+    """The provider's headers that are the client's business. headers: names in lower case."""
+    found = [each for each in headers if _is_clients(each[0])]
+    nominated = {
+        name.strip().lower()
+        for each in headers
+        if each[0] == b"connection" and each[1].lower() not in _PLAIN_CONNECTION
+        for name in each[1].split(b",")
+    }
+    return [each for each in found if each[0] not in nominated] if nominated else found
+
+
+@lru_cache(maxsize=1024)
+def _is_clients(name: bytes) -> bool:
+    return name not in _NOT_PASSED_ON and not name.startswith(_NOT_PASSED_ON_PREFIXES)

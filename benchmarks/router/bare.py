@@ -24,10 +24,8 @@ def app(transport: Transport, providers: Mapping[str, Provider]) -> App:
         request = UpstreamRequest(providers[kind], body, stream=kind == "streamed")
         reply = await transport.send(request)
         try:
-            headers = [(b"content-type", reply.headers["content-type"].encode())]
-            length = reply.headers.get("content-length")
-            if length is not None:
-                headers.append((b"content-length", length.encode()))
+            passed = (b"content-type", b"content-length")
+            headers = [each for each in reply.headers if each[0] in passed]
             start = {"type": "http.response.start", "status": reply.status, "headers": headers}
             await send(start)
             async for chunk in reply.chunks():

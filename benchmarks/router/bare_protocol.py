@@ -53,13 +53,12 @@ class Server(asyncio.Protocol):
         kind = self._path.split("/", 2)[1]
         request = UpstreamRequest(self._providers[kind], body, stream=kind == "streamed")
         reply = await self._upstream.send(request)
-        head = HEAD % (reply.status, reply.headers["content-type"].encode())
-        length = reply.headers.get("content-length")
+        headers = dict(reply.headers)
+        head = HEAD % (reply.status, headers[b"content-type"])
+        length = headers.get(b"content-length")
         if length is not None:
             whole = b"".join([chunk async for chunk in reply.chunks()])
-            self._transport.write(
-                head + b"content-length: %s\r\n\r\n" % length.encode() + whole
-            )
+            self._transport.write(head + b"content-length: %s\r\n\r\n" % length + whole)
         else:
             self._transport.write(head + b"transfer-encoding: chunked\r\n\r\n")
             async for chunk in reply.chunks():

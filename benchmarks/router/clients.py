@@ -38,8 +38,13 @@ class Pyreqwest:
 class PyreqwestReply:
     def __init__(self, response: Any) -> None:
         self.status: int = response.status
-        self.headers: Mapping[str, str] = response.headers
+        self.headers = [
+            (name.lower().encode(), value.encode()) for name, value in response.headers.items()
+        ]
         self._response = response
+
+    async def body(self) -> bytes:
+        return bytes(await self._response.bytes())
 
     async def chunks(self) -> AsyncIterator[bytes]:
         yield bytes(await self._response.bytes())

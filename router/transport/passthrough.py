@@ -1,6 +1,6 @@
 """Providers that speak OpenAI's protocol, over HTTP/1.1 with pooled connections."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from io import BytesIO
 
 import aiohttp
@@ -101,8 +101,11 @@ class HttpReply:
         return self._response.status
 
     @property
-    def headers(self) -> Mapping[str, str]:
-        return self._response.headers
+    def headers(self) -> Sequence[tuple[bytes, bytes]]:
+        return [(name.lower(), value) for name, value in self._response.raw_headers]
+
+    async def body(self) -> bytes:
+        return b"".join([piece async for piece in self.chunks()])
 
     async def chunks(self) -> AsyncIterator[bytes]:
         inflater = inflater_for(self._response.headers.get("Content-Encoding", ""))

@@ -4,7 +4,7 @@ Why not a library: docs/adr/0003-upstream-client.md.
 """
 
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from harness.domain.failures import FailureClass
 from harness.domain.settings import RouterSettings
@@ -78,23 +78,33 @@ class Pool:
 class PooledReply:
     """A reply whose body is read as it arrives, up to max_bytes."""
 
+    __slots__ = ("_max_bytes", "_origin", "_wire", "headers", "status")
+
     def __init__(self, wire: Wire, origin: Origin, max_bytes: int) -> None:
         self.status = wire.status
-        self.headers: Mapping[str, str] = wire.headers
+        self.headers: Sequence[tuple[bytes, bytes]] = wire.headers
         self._wire: Wire | None = wire
         self._origin = origin
         self._max_bytes = max_bytes
 
+    async def body(self) -> bytes:
+        wire = self._wire
+        # Most answers come whole with their head, and need no generator.
+        if wire is not None and wire.complete and not self._encoding:
+            data = await wire.read()
+            if len(data) > self._max_bytes:
+                raise _too_large(self._max_bytes)
+            return data
+        return b"".join([piece async for piece in self.chunks()])
+
     async def chunks(self) -> AsyncIterator[bytes]:
-        inflater = inflater_for(self.headers.get("Content-Encoding", ""))
+        inflater = inflater_for(self._encoding)
         size = 0
         while self._wire is not None and (data := await self._wire.read()):
             for piece in inflater.feed(data) if inflater else (data,):
                 size += len(piece)
                 if size > self._max_bytes:
-                    raise UpstreamFailed(
-                        FailureClass.MALFORMED, f"answer larger than {self._max_bytes} bytes"
-                    )
+                    raise _too_large(self._max_bytes)
                 yield piece
 
     async def aclose(self) -> None:
@@ -102,3 +112,11 @@ class PooledReply:
         wire, self._wire = self._wire, None
         if wire is not None:
             self._origin.give_back(wire)
+
+    @property
+    def _encoding(self) -> str:
+        return dict(self.headers).get(b"content-encoding", b"").decode("latin-1")
+
+
+def _too_large(max_bytes: int) -> UpstreamFailed:
+    return UpstreamFailed(FailureClass.MALFORMED, f"answer larger than {max_bytes} bytes")

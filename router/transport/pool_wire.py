@@ -6,7 +6,6 @@ from enum import Enum, auto
 from typing import Final, cast
 
 import httptools
-from multidict import CIMultiDict
 
 from harness.domain.failures import FailureClass
 from router.ports import UpstreamFailed
@@ -29,7 +28,7 @@ class Wire(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.status = 0
-        self.headers: CIMultiDict[str] = CIMultiDict()
+        self.headers: list[tuple[bytes, bytes]] = []
         self.closed = False
         self._phase = Phase.IDLE
         self._heard = False
@@ -45,7 +44,7 @@ class Wire(asyncio.Protocol):
     async def ask(self, head: bytes, body: bytes) -> None:
         """Send, and wait for the answer's head. Raises UpstreamFailed (connect, malformed)."""
         self._parser = httptools.HttpResponseParser(self)
-        self.headers = CIMultiDict()
+        self.headers = []
         self._phase, self._heard, self._barren = Phase.HEAD, False, 0
         self._keep = self._ends_with_eof = False
         if self.closed:
@@ -59,6 +58,11 @@ class Wire(asyncio.Protocol):
             await self._wait()
         if self._phase is Phase.BROKEN:
             raise UpstreamFailed(*self._failure)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the whole answer is here, or what is left of it."""
+        return self._phase is Phase.DONE
 
     async def read(self) -> bytes:
         """What arrived since; nothing at the body's end. Raises UpstreamFailed."""
@@ -141,7 +145,7 @@ class Wire(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._phase is Phase.HEAD:  # otherwise a trailer
-            self.headers.add(name.decode("latin-1"), value.decode("utf-8", "surrogateescape"))
+            self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         if self._phase is not Phase.HEAD:
@@ -150,15 +154,16 @@ class Wire(asyncio.Protocol):
         if 100 <= status < 200:  # 100 Continue, 103 Early Hints: the answer is still to come
             self.headers.clear()
             return
-        size = sum(len(name) + len(value) for name, value in self.headers.items())
-        if status < 200 or size > MAX_HEAD_BYTES:
-            self._break(FailureClass.MALFORMED, f"status {status}, headers of {size} bytes")
-            return
-        coding = self.headers.get("Transfer-Encoding")
-        if coding is not None and coding.strip().lower() != "chunked":
+        if status < 200 or self._barren > MAX_HEAD_BYTES:  # else they cannot be too large
+            size = sum(len(name) + len(value) for name, value in self.headers)
+            if status < 200 or size > MAX_HEAD_BYTES:
+                self._break(FailureClass.MALFORMED, f"status {status}, headers of {size} bytes")
+                return
+        codings = [value for name, value in self.headers if name == b"transfer-encoding"]
+        if any(each.strip().lower() != b"chunked" for each in codings):
             self._break(FailureClass.MALFORMED, "a transfer encoding that is not chunked")
             return
-        self._ends_with_eof = coding is None and "Content-Length" not in self.headers
+        self._ends_with_eof = not codings and b"content-length" not in dict(self.headers)
         self.status = status
         self._phase = Phase.BODY
 

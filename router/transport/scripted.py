@@ -1,11 +1,9 @@
 """The twin of passthrough: plays turns from a script, without a network. Ships for users."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-
-from multidict import CIMultiDict
 
 from harness.domain.failures import FailureClass
 from router.ports import UpstreamFailed, UpstreamRequest
@@ -58,10 +56,16 @@ class Scripted:
 class ScriptedReply:
     def __init__(self, turn: Turn, transport: Scripted) -> None:
         self.status = turn.status
-        self.headers: Mapping[str, str] = CIMultiDict(turn.headers)
+        self.headers: Sequence[tuple[bytes, bytes]] = [
+            (name.lower().encode("latin-1"), value.encode("latin-1"))
+            for name, value in turn.headers.items()
+        ]
         self._turn = turn
         self._transport = transport
         self._closed = False
+
+    async def body(self) -> bytes:
+        return b"".join([piece async for piece in self.chunks()])
 
     async def chunks(self) -> AsyncIterator[bytes]:
         for step in self._turn.steps:
