@@ -1,4 +1,4 @@
-"""Processes that a benchmark owns: each pinned to one core, ended by its own pid."""
+"""Processes that a benchmark owns: perhaps pinned to one core, ended by their own pids."""
 
 import re
 import socket
@@ -23,14 +23,15 @@ def start(
     command: Sequence[str],
     stack: ExitStack,
     *,
-    core: int,
     log: Path,
+    core: int | None = None,
     env: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Ended when `stack` is. core: the only one that it may run on."""
+    """Ended when `stack` is. core: the only one that it may run on; None for any."""
+    pinned = ["taskset", "-c", str(core)] if core is not None else []
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - our own command
-            ["taskset", "-c", str(core), *command],  # noqa: S607
+            [*pinned, *command],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

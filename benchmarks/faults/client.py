@@ -1,0 +1,100 @@
+"""One request by the official client, and how it ended."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+import openai
+
+from benchmarks.faults.answers import Ending, ending
+
+LEAVE_AFTER: Final = 3  # pieces of content
+# As long as a provider may take to notice that nobody listens.
+NOTICE_S: Final = 1.0
+
+# Whom the providers saw leaving, by number.
+Left = Callable[[], Awaitable[set[str]]]
+
+
+class Asked(NamedTuple):
+    """One request. begun: seconds since its row began.
+
+    status, said: of the error that the client was given; 0 when it came without a status.
+    """
+
+    number: str
+    stream: bool
+    begun: float
+    ending: Ending
+    latency_s: float
+    said: str = ""
+    status: int = 0
+
+
+class Question(NamedTuple):
+    """number: of the request, unique; its provider counts by it. begun: as in Asked."""
+
+    number: str
+    model: str
+    stream: bool
+    headers: Mapping[str, str]
+    begun: float
+
+    def words(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "messages": [{"role": "user", "content": f"Go on, request-{self.number}"}],
+            "extra_headers": dict(self.headers),
+        }
+
+
+async def ask(client: openai.AsyncOpenAI, question: Question) -> Asked:
+    """Raises nothing: whatever went wrong is in the ending."""
+    started, heard, failure = time.perf_counter(), "", None
+    try:
+        if question.stream:
+            chunks = await client.chat.completions.create(**question.words(), stream=True)
+            async for chunk in chunks:
+                heard += _text(chunk)
+        else:
+            done = await client.chat.completions.create(**question.words())
+            heard = done.choices[0].message.content or ""
+    except Exception as error:  # noqa: BLE001 - every kind is a failed request
+        failure = error
+    how = ending(heard, failed=failure is not None)
+    return asked(question, how, started, failure)
+
+
+async def leave(client: openai.AsyncOpenAI, question: Question, left: Left) -> Asked:
+    """Hang up in mid-stream; whether the provider knows of it in time."""
+    started, heard, failure = time.perf_counter(), 0, None
+    how = Ending.ERROR
+    try:
+        chunks = await client.chat.completions.create(**question.words(), stream=True)
+        async for chunk in chunks:
+            heard += bool(_text(chunk))
+            if heard == LEAVE_AFTER:
+                break
+        await chunks.close()
+        await asyncio.sleep(NOTICE_S)
+        how = Ending.CANCELLED if question.number in await left() else Ending.ORPHANED
+    except Exception as error:  # noqa: BLE001 - as above
+        failure = error
+    return asked(question, how, started, failure)
+
+
+def asked(question: Question, how: Ending, started: float, failure: Exception | None) -> Asked:
+    return Asked(
+        question.number,
+        question.stream,
+        question.begun,
+        how,
+        time.perf_counter() - started,
+        f"{type(failure).__name__}: {failure}"[:300] if failure else "",
+        failure.status_code if isinstance(failure, openai.APIStatusError) else 0,
+    )
+
+
+def _text(chunk: Any) -> str:
+    return (chunk.choices[0].delta.content or "") if chunk.choices else ""

@@ -1,0 +1,85 @@
+"""A row's requests as figures. Pure."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, assert_never
+
+from benchmarks.faults.answers import Ending
+from benchmarks.faults.catalogue import Expect, Row
+from benchmarks.faults.client import Asked
+
+CLIENTS_OWN: Final = (400, 413, 422)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One gateway, row and client. retries: the client's own. right: as the row expects.
+
+    calls, warm_calls: of providers, for all requests and for those of the second half.
+    p99_s: of what arrived whole; NaN when nothing did. said: an example of an error.
+    """
+
+    gateway: str
+    number: int
+    title: str
+    expect: Expect
+    outage: bool
+    retries: int
+    requests: int
+    right: int
+    endings: Mapping[Ending, int]
+    calls: int
+    warm_requests: int
+    warm_calls: int
+    p99_s: float
+    said: str
+
+
+def figures(
+    gateway: str, row: Row, retries: int, asked: Sequence[Asked], calls: Mapping[str, int]
+) -> Figures:
+    """calls: by the request's number."""
+    half = max((each.begun for each in asked), default=0.0) / 2
+    warm = [each for each in asked if each.begun >= half]
+    return Figures(
+        gateway=gateway,
+        number=row.number,
+        title=row.title,
+        expect=row.expect,
+        outage=row.outage,
+        retries=retries,
+        requests=len(asked),
+        right=sum(right(row.expect, each) for each in asked),
+        endings=dict(Counter(each.ending for each in asked)),
+        calls=sum(calls.get(each.number, 0) for each in asked),
+        warm_requests=len(warm),
+        warm_calls=sum(calls.get(each.number, 0) for each in warm),
+        p99_s=p99(each.latency_s for each in asked if each.ending is Ending.WHOLE),
+        said=next((each.said for each in asked if not right(row.expect, each)), ""),
+    )
+
+
+def right(expect: Expect, asked: Asked) -> bool:
+    """Whether the request ended as its client may expect."""
+    match expect:
+        case Expect.WHOLE:
+            return asked.ending is Ending.WHOLE
+        case Expect.HONEST:
+            broke = asked.stream and asked.ending is Ending.ERROR
+            return broke or asked.ending is Ending.WHOLE
+        case Expect.TOLD:
+            return asked.status in CLIENTS_OWN
+        case Expect.LEFT:
+            return asked.ending is Ending.CANCELLED
+        case Expect.DOWN:
+            return asked.ending is Ending.ERROR
+        case _:
+            assert_never(expect)
+
+
+def p99(values: Iterable[float]) -> float:
+    """The smallest value that at least 99 % do not exceed; NaN of none."""
+    ordered = sorted(values)
+    return ordered[math.ceil(0.99 * len(ordered)) - 1] if ordered else math.nan

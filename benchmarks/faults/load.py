@@ -1,0 +1,85 @@
+"""A row played to a gateway: requests at a fixed rate, whatever becomes of those before."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from typing import Final, NamedTuple
+
+import httpx
+import openai
+
+from benchmarks.faults.catalogue import Manner, Row, Variant
+from benchmarks.faults.client import Asked, Left, Question, ask, leave
+from benchmarks.faults.crowd import crowd
+from benchmarks.faults.routes import route
+
+# Longer than any gateway may take for two targets.
+PATIENCE_S: Final = 10.0
+HEALTHY: Final = Variant("f0-none")
+_NUMBERS: Final = itertools.count(1)
+
+
+class Door(NamedTuple):
+    """Where requests go. headers: by route. model: of a route, its name unless said."""
+
+    port: int
+    headers: Callable[[str], Mapping[str, str]]
+    left: Left
+    model: Callable[[str], str] = str
+
+
+@asynccontextmanager
+async def official_client(
+    port: int, retries: int, patience_s: float
+) -> AsyncIterator[openai.AsyncOpenAI]:
+    """retries: its own."""
+    async with openai.AsyncOpenAI(
+        base_url=f"http://127.0.0.1:{port}/v1",
+        api_key="none",
+        max_retries=retries,
+        timeout=httpx.Timeout(patience_s),
+    ) as client:
+        yield client
+
+
+async def played(
+    row: Row,
+    door: Door,
+    *,
+    retries: int,
+    rate: float,
+    seconds: float,
+    patience_s: float = PATIENCE_S,
+) -> list[Asked]:
+    """Every request, in the order in which they began; each variant has one at least."""
+    loop = asyncio.get_running_loop()
+    number_of = max(len(row.variants), round(rate * row.share * seconds))
+    beside: AbstractAsyncContextManager[None] = nullcontext()
+    if row.manner is Manner.CROWD:
+        beside = crowd(door.port)
+    async with official_client(door.port, retries, patience_s) as client, beside:
+        # A new client's first request costs it ten times as long.
+        await ask(client, question(door, route(HEALTHY, retries).name, number="warming-up"))
+        began, tasks = loop.time(), []
+        for turn in range(number_of):
+            await asyncio.sleep(began + turn * seconds / number_of - loop.time())
+            next_ = in_turn(row, door, turn, retries, loop.time() - began)
+            leaves = row.manner is Manner.LEAVE
+            doing = leave(client, next_, door.left) if leaves else ask(client, next_)
+            tasks.append(asyncio.create_task(doing))
+        return list(await asyncio.gather(*tasks))
+
+
+def in_turn(row: Row, door: Door, turn: int, retries: int, begun: float) -> Question:
+    """Variants in turn; each streamed and whole in turn."""
+    lap, at = divmod(turn, len(row.variants))
+    name = route(row.variants[at], retries).name
+    stream = lap % 2 == 0 or row.manner is Manner.LEAVE
+    return question(door, name, number=f"{next(_NUMBERS):x}", stream=stream, begun=begun)
+
+
+def question(
+    door: Door, name: str, *, number: str, stream: bool = False, begun: float = 0.0
+) -> Question:
+    return Question(number, door.model(name), stream, door.headers(name), begun)

@@ -1,0 +1,86 @@
+"""The simulator with numbered words: `python -m benchmarks.faults.provider LETTER PORT`.
+
+Answers say who wrote them, calls are counted by the request that they are for.
+"""
+
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, MutableMapping
+from dataclasses import replace
+from typing import Any, Final
+
+from benchmarks.faults.answers import words
+from benchmarks.faults.catalogue import rows
+from benchmarks.faults.routes import routes
+from evals.sim import profiles, serve
+from evals.sim.app import App, build_app
+from evals.sim.bank import ItemBank
+from evals.sim.completions import Completion
+from evals.sim.connection import server
+from evals.sim.examinee import Examinee
+from evals.sim.exchange import Exchange, Receive, Scope, Send
+from evals.sim.requests import ChatRequest
+from evals.sim.simulator import Simulator, Stats
+
+# In the prompt, so that every gateway passes it on.
+NUMBER: Final = re.compile(rb"request-([0-9a-z.-]+)")
+CALLS: Final = "/calls"
+
+
+class Numbered(Simulator):
+    """A simulator whose every answer is its letter's words."""
+
+    def __init__(self, letter: str, models: Iterable[str]) -> None:
+        plain = replace(next(iter(profiles.load(profiles.SHIPPED).values())), error_rate=0.0)
+        super().__init__(
+            dict.fromkeys(models, plain),
+            ItemBank({}),
+            unix_time=serve.whole_seconds,
+            time_scale=0,
+        )
+        self._text = " ".join(words(letter))
+
+    def _complete(self, request: ChatRequest, examinee: Examinee, stats: Stats) -> Completion:
+        return replace(super()._complete(request, examinee, stats), text=self._text)
+
+
+def counting(app: App) -> App:
+    """The application, and under CALLS what it was asked: calls and who left, by number."""
+    calls: Counter[str] = Counter()
+    left: set[str] = set()
+
+    async def counted(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == CALLS:
+            told = {"calls": calls, "left": sorted(left)}
+            await Exchange(scope, receive, send).json(200, told)
+            return
+        body = await Exchange(scope, receive, send).body()
+        found = NUMBER.search(body)
+        number = found[1].decode() if found else ""
+        calls[number] += 1
+        unread = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def again() -> MutableMapping[str, Any]:
+            if unread:
+                return unread.pop()
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                left.add(number)
+            return message
+
+        await app(scope, again, send)
+
+    return counted
+
+
+def main() -> None:
+    letter, port = sys.argv[1:]
+    models = [f"{letter}.{route.name}" for route in routes(rows())]
+    app = counting(build_app(Numbered(letter, models)))
+    with serve.listening("127.0.0.1", int(port)) as listener:
+        server(app).run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""Swapgate with its two providers, as processes; what it recorded, from its database."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from subprocess import Popen
+from typing import Final
+
+from benchmarks.faults.catalogue import rows
+from benchmarks.faults.gateways import chain, swapgate
+from benchmarks.faults.gateways.chain import Limits
+from benchmarks.faults.load import Door
+from benchmarks.faults.routes import routes
+from benchmarks.faults.upstreams import Upstreams
+from benchmarks.faults.vitals import Vitals, metrics
+from benchmarks.router.peers.peer import Site
+from benchmarks.router.processes import free_port, start, wait_for
+from harness import bootstrap
+
+EVER: Final = datetime(2000, 1, 1, tzinfo=UTC)
+START_S: Final = 120.0
+
+
+@dataclass
+class Swapgate:
+    """site: its folder and port. config: its file. router: the process that serves."""
+
+    site: Site
+    config: Path
+    stack: ExitStack
+    upstreams: Upstreams
+    router: Popen[bytes]
+
+    @property
+    def door(self) -> Door:
+        headers = swapgate.ask(self.site, "").headers
+        return Door(
+            self.site.port,
+            lambda _: headers,
+            lambda: asyncio.to_thread(self.upstreams.left),
+        )
+
+    def part(self, name: str, port: int) -> Popen[bytes]:
+        """Another of its processes, once it listens on its port."""
+        log = self.site.folder / f"{name}.log"
+        process = start(swapgate.serve(self.config, name), self.stack, log=log)
+        wait_for(port, process, START_S)
+        return process
+
+    def metrics(self) -> dict[str, float]:
+        return metrics(self.site.port, swapgate.ask(self.site, "").headers["Authorization"])
+
+    def vitals(self) -> Vitals:
+        return Vitals.of(self.router.pid, self.metrics())
+
+    def recorded(self) -> int:
+        """Requests in the database."""
+        installation = bootstrap.open_installation(self.config)
+        try:
+            with installation.store.read() as tx:
+                return sum(row.requests for row in tx.observations.traffic(since=EVER))
+        finally:
+            installation.close()
+
+
+@contextmanager
+def running(folder: Path, limits: Limits = chain.LIMITS, **more: object) -> Iterator[Swapgate]:
+    """The router before its providers, every route with its fault. more: of its file."""
+    with ExitStack() as stack:
+        upstreams = Upstreams.started(folder, stack)
+        upstreams.break_(routes(rows()))
+        site = Site(folder / "swapgate", free_port(), upstreams.ports)
+        site.folder.mkdir()
+        config = swapgate.install(site, limits, **more)
+        process = start(swapgate.serve(config), stack, log=site.folder / "log")
+        wait_for(site.port, process, START_S)
+        yield Swapgate(site, config, stack, upstreams, process)

@@ -1,0 +1,134 @@
+"""Mixed faults for twenty minutes: `python -m benchmarks.faults.soak [--seconds 1200]`.
+
+Real processes. Says whether memory, files, sockets, threads or tasks grow, and whether every
+request is in the database or counted as dropped. Ends with 1 when one of them is not so.
+"""
+
+import argparse
+import asyncio
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from benchmarks.faults.gateways import chain
+from benchmarks.faults.gateways.chain import Limits
+from benchmarks.faults.mixture import Outcome, mixed, poured
+from benchmarks.faults.site import Swapgate, running
+from benchmarks.faults.trend import Trend, trend
+from benchmarks.faults.vitals import WATCHED, Vitals, allowed_per_h
+
+SAMPLE_EVERY_S: Final = 5.0
+DROPPED: Final = "swapgate_observations_dropped_total"
+BY_ROUTER: Final = "swapgate_requests_total{"
+
+
+@dataclass(frozen=True)
+class Soaked:
+    """A run. recorded: requests in the database at its end; dropped: rows that were not kept.
+
+    begun: by the router's own count. exit_code: of the router, after SIGTERM.
+    """
+
+    outcome: Outcome
+    samples: list[Vitals]
+    begun: int
+    recorded: int
+    dropped: int
+    exit_code: int
+
+    def trends(self) -> dict[str, Trend]:
+        """Of everything watched. Raises ValueError for a run that was too short."""
+        times = [each.at_s for each in self.samples]
+        return {
+            what: trend(times, [getattr(each, what) for each in self.samples])
+            for what in WATCHED
+        }
+
+    def faults(self) -> list[str]:
+        """What is not as it should be; empty for a good run."""
+        found = [
+            f"{what} grows by {each.per_hour:.1f} an hour, and surely by {each.low:.1f}"
+            for what, each in self.trends().items()
+            if each.grows(allowed_per_h(what, each.level))
+        ]
+        return [*found, *self.miscounted()]
+
+    def miscounted(self) -> list[str]:
+        found = []
+        if self.recorded != self.outcome.sent and not self.dropped:
+            found.append(f"{self.outcome.sent} sent, {self.recorded} recorded, none dropped")
+        if self.exit_code:
+            found.append(f"the router ended with {self.exit_code}")
+        return [*found, *(f"{n} × {row}" for row, n in self.outcome.wrong.items())]
+
+
+async def watched(site: Swapgate, samples: list[Vitals]) -> None:
+    while True:
+        samples.append(await asyncio.to_thread(site.vitals))
+        await asyncio.sleep(SAMPLE_EVERY_S)
+
+
+async def loaded(
+    site: Swapgate, rate: float, seconds: float, patience_s: float
+) -> tuple[Outcome, list[Vitals]]:
+    samples: list[Vitals] = []
+    watching = asyncio.create_task(watched(site, samples))
+    try:
+        outcome = await poured(
+            site.door, mixed(), rate=rate, seconds=seconds, patience_s=patience_s
+        )
+    finally:
+        watching.cancel()
+    return outcome, samples
+
+
+def soak(
+    folder: Path,
+    *,
+    seconds: float,
+    rate: float,
+    limits: Limits = chain.LIMITS,
+    **more: object,
+) -> Soaked:
+    """more: of Swapgate's configuration file."""
+    with running(folder, limits, **more) as site:
+        patience_s = limits.total_s + 10
+        outcome, samples = asyncio.run(loaded(site, rate, seconds, patience_s))
+        told = site.metrics()
+        site.router.terminate()
+        code = site.router.wait(60)
+        return Soaked(
+            outcome,
+            samples,
+            round(sum(n for name, n in told.items() if name.startswith(BY_ROUTER))),
+            site.recorded(),
+            round(told[DROPPED]),
+            code,
+        )
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--seconds", type=float, default=1200.0)
+    options.add_argument("--rate", type=float, default=20.0)
+    chosen = options.parse_args()
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="swapgate-soak-") as folder:
+        run = soak(Path(folder), seconds=chosen.seconds, rate=chosen.rate)
+    print(f"{run.outcome.sent} requests in {time.monotonic() - began:.0f} s:", end=" ")
+    print(", ".join(f"{n} {how}" for how, n in run.outcome.endings.most_common()))
+    print(f"{run.recorded} recorded, {run.dropped} rows dropped")
+    for what, each in run.trends().items():
+        print(
+            f"{what}: {each.level:.1f}, {each.per_hour:+.2f} an hour "
+            f"({each.low:+.2f} to {each.high:+.2f})"
+        )
+    print("\n".join(run.faults()) or "nothing grows, nothing is lost")
+    return 1 if run.faults() else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

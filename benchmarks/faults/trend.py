@@ -1,0 +1,47 @@
+"""Whether something grows: a straight line through a run's samples. Pure."""
+
+import math
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from scipy import stats
+
+# Neighbouring samples resemble one another: means of blocks are nearly independent.
+BLOCKS: Final = 12
+WARM_FROM: Final = 0.25
+CONFIDENCE: Final = 0.95
+
+
+class Trend(NamedTuple):
+    """level: the mean. low, per_hour, high: the slope per hour with its confidence bounds."""
+
+    level: float
+    low: float
+    per_hour: float
+    high: float
+
+    def grows(self, more_than_per_hour: float) -> bool:
+        """Whether even the lower bound is above it."""
+        return self.low > more_than_per_hour
+
+
+def trend(times_s: Sequence[float], values: Sequence[float]) -> Trend:
+    """Of the last three quarters of the run, by least squares over means of blocks.
+
+    Raises ValueError for fewer than four samples there: three blocks are the least.
+    """
+    since = times_s[0] + WARM_FROM * (times_s[-1] - times_s[0])
+    kept = [(at, v) for at, v in zip(times_s, values, strict=True) if at >= since]
+    count = min(BLOCKS, len(kept) - 1)
+    if count < 3:
+        raise ValueError(f"{len(kept)} samples are too few for a slope")
+    blocks = [kept[len(kept) * n // count : len(kept) * (n + 1) // count] for n in range(count)]
+    means = [
+        (math.fsum(at for at, _ in b) / len(b), math.fsum(v for _, v in b) / len(b))
+        for b in blocks
+    ]
+    line = stats.linregress([at / 3600 for at, _ in means], [v for _, v in means])
+    spread = stats.t.ppf((1 + CONFIDENCE) / 2, count - 2) * line.stderr
+    level = math.fsum(v for _, v in kept) / len(kept)
+    slope = float(line.slope)
+    return Trend(level, slope - float(spread), slope, slope + float(spread))
