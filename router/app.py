@@ -124,6 +124,7 @@ class Router:
         self._on_stop = on_stop
         self._count = itertools.count(1)
         self._under_way = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -133,6 +134,7 @@ class Router:
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
+        self._loop = asyncio.get_running_loop()
         self._holder.start()
         self._recorder.start()
         self._failovers.start()
@@ -291,6 +293,7 @@ class Router:
                 "router_stale": int(holder.stale),
                 "router_revision_refused": int(bool(holder.refused)),
                 "router_requests_under_way": self._under_way,
+                "router_tasks": len(asyncio.all_tasks(self._loop)) if self._loop else 0,
             },
             counters={
                 "router_failover_events_dropped": self._failovers.dropped,

@@ -55,7 +55,7 @@ def without(
     site: Swapgate,
     what: str,
     leave: Callable[[], None],
-    return_: Callable[[], None],
+    return_: Callable[[], object],
     *,
     rate: float,
     seconds: float,
@@ -85,7 +85,7 @@ def database(folder: Path, *, rate: float, seconds: float) -> Away:
                 site,
                 "database",
                 server.stop,
-                lambda: started(place) and None,
+                lambda: started(place),
                 rate=rate,
                 seconds=seconds,
             )
@@ -103,7 +103,7 @@ def control(folder: Path, *, rate: float, seconds: float) -> Away:
             site,
             "control",
             process.kill,
-            lambda: site.part("control", port) and None,
+            lambda: site.part("control", port),
             rate=rate,
             seconds=seconds,
         )
@@ -125,7 +125,7 @@ def told(away: Away) -> str:
 
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("what", nargs="*", choices=[*KINDS, []], default=list(KINDS))
+    options.add_argument("what", nargs="*", choices=[*KINDS], default=list(KINDS))
     options.add_argument("--seconds", type=float, default=300.0)
     options.add_argument("--rate", type=float, default=20.0)
     chosen = options.parse_args()

@@ -41,7 +41,8 @@ def trend(times_s: Sequence[float], values: Sequence[float]) -> Trend:
         for b in blocks
     ]
     line = stats.linregress([at / 3600 for at, _ in means], [v for _, v in means])
-    spread = stats.t.ppf((1 + CONFIDENCE) / 2, count - 2) * line.stderr
-    level = math.fsum(v for _, v in kept) / len(kept)
-    slope = float(line.slope)
-    return Trend(level, slope - float(spread), slope, slope + float(spread))
+    # scipy has no error for values that are all the same.
+    error = 0.0 if math.isnan(line.stderr) else float(line.stderr)
+    spread = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 2)) * error
+    slope, level = float(line.slope), math.fsum(v for _, v in kept) / len(kept)
+    return Trend(level, slope - spread, slope, slope + spread)

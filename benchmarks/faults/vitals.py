@@ -49,7 +49,7 @@ def allowed_per_h(what: str, level: float) -> float:
 
 def metrics(port: int, authorization: str) -> dict[str, float]:
     """Value by series, as Prometheus reads it."""
-    request = urllib.request.Request(  # noqa: S310 - http, to ourselves
+    request = urllib.request.Request(
         f"http://127.0.0.1:{port}/metrics", headers={"authorization": authorization}
     )
     with urllib.request.urlopen(request, timeout=METRICS_S) as answer:  # noqa: S310 - as above

@@ -1,0 +1,80 @@
+"""The fault benchmark, played briefly: real processes, the official client, every fault."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks.faults import soak
+from benchmarks.faults.answers import Ending
+from benchmarks.faults.catalogue import Expect, rows
+from benchmarks.faults.figures import Figures, figures
+from benchmarks.faults.gateways.chain import Limits
+from benchmarks.faults.load import Door, played
+from benchmarks.faults.routes import PRIMARY, RETRIES
+from benchmarks.faults.site import Swapgate, running
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+# A busy machine must not look like a provider that hangs.
+PATIENT = Limits(first_token_s=8.0, between_chunks_s=8.0, answer_s=10.0)
+PATIENCE_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swapgate]:
+    with running(tmp_path_factory.mktemp("faults"), PATIENT) as site:
+        yield site
+
+
+async def all_at_once(site: Swapgate, door: Door) -> list[Figures]:
+    """Every row with either client; rows share nothing but the router."""
+    plays = [(row, retries) for row in rows() for retries in RETRIES]
+    asked = await asyncio.gather(
+        *(
+            played(r, door, retries=n, rate=2, seconds=2, patience_s=PATIENCE_S)
+            for r, n in plays
+        )
+    )
+    calls = site.upstreams.calls()
+    return [
+        figures("Swapgate", row, retries, each, calls)
+        for (row, retries), each in zip(plays, asked, strict=True)
+    ]
+
+
+@pytest.mark.req("A4", "A5", "B3", "B8")
+def test_whatever_the_first_provider_does_clients_get_what_they_may_expect(
+    site: Swapgate,
+) -> None:
+    found = asyncio.run(all_at_once(site, site.door))
+
+    for each in found:
+        assert each.right == each.requests, (each.title, each.retries, each.said)
+        assert Ending.SPLICED not in each.endings
+        assert Ending.FALSE_END not in each.endings
+    told = [each for each in found if each.expect is Expect.TOLD]
+    assert [each.calls / each.requests for each in told] == [1.0, 1.0]
+
+
+def test_without_a_gateway_the_same_faults_reach_the_client(site: Swapgate) -> None:
+    door = Door(site.upstreams.ports["primary"], lambda _: {}, site.door.left, direct)
+    (pinged,) = (row for row in rows() if row.number == 10)
+
+    asked = asyncio.run(played(pinged, door, retries=0, rate=6, seconds=2))
+
+    endings = {each.ending for each in asked if each.stream}
+    assert endings == {Ending.ERROR, Ending.FALSE_END}
+
+
+@pytest.mark.req("B9")
+def test_after_mixed_faults_every_request_is_in_the_database(tmp_path: Path) -> None:
+    run = soak.soak(tmp_path, seconds=4, rate=15, limits=PATIENT)
+
+    assert run.outcome.sent >= 50
+    assert run.miscounted() == []
+
+
+def direct(route: str) -> str:
+    return f"{PRIMARY}.{route}"

@@ -1,0 +1,148 @@
+"""The fault benchmark's own judgement: whole, spliced, ended falsely; growing or not."""
+
+import math
+import random
+
+import pytest
+
+from benchmarks.faults.answers import WORDS, Ending, ending, words
+from benchmarks.faults.catalogue import Expect, Row, Variant, rows
+from benchmarks.faults.client import Asked
+from benchmarks.faults.figures import figures, p99, right
+from benchmarks.faults.routes import routes
+from benchmarks.faults.table import document, lines, share
+from benchmarks.faults.trend import trend
+
+WHOLE = " ".join(words("p"))
+HALF = " ".join(words("p")[:6])
+
+
+@pytest.mark.req("B8")
+@pytest.mark.parametrize(
+    ("text", "failed", "expected"),
+    [
+        (WHOLE, False, Ending.WHOLE),
+        (" ".join(words("s")), False, Ending.WHOLE),
+        (HALF, True, Ending.ERROR),
+        ("", True, Ending.ERROR),
+        (HALF, False, Ending.FALSE_END),
+        ("", False, Ending.FALSE_END),
+        ("<!doctype html>", False, Ending.FALSE_END),
+        (HALF + " s6 s7", False, Ending.SPLICED),
+        (HALF + " s0 s1", True, Ending.SPLICED),
+        (HALF + " " + WHOLE, False, Ending.SPLICED),
+        ("p0 p1 p1 p2", False, Ending.SPLICED),
+        ("p0 p2", True, Ending.SPLICED),
+        (WHOLE + f" p{WORDS}", False, Ending.SPLICED),
+    ],
+)
+def test_an_answer_is_judged_by_its_words(text: str, *, failed: bool, expected: Ending) -> None:
+    assert ending(text, failed=failed) is expected
+
+
+def asked(
+    how: Ending = Ending.WHOLE,
+    *,
+    number: str = "1",
+    stream: bool = True,
+    begun: float = 0.0,
+    latency_s: float = 1.0,
+    status: int = 0,
+) -> Asked:
+    said = "an error" if how is Ending.ERROR else ""
+    return Asked(number, stream, begun, how, latency_s, said, status)
+
+
+@pytest.mark.parametrize(
+    ("expect", "good", "bad"),
+    [
+        (Expect.WHOLE, asked(), asked(Ending.ERROR)),
+        (Expect.HONEST, asked(Ending.ERROR), asked(Ending.ERROR, stream=False)),
+        (Expect.HONEST, asked(), asked(Ending.FALSE_END)),
+        (Expect.TOLD, asked(Ending.ERROR, status=422), asked(Ending.ERROR, status=502)),
+        (Expect.TOLD, asked(Ending.ERROR, status=400), asked()),
+        (Expect.LEFT, asked(Ending.CANCELLED), asked(Ending.ORPHANED)),
+        (Expect.DOWN, asked(Ending.ERROR), asked(Ending.FALSE_END)),
+    ],
+)
+def test_each_row_says_what_its_clients_may_expect(
+    expect: Expect, good: Asked, bad: Asked
+) -> None:
+    assert right(expect, good)
+    assert not right(expect, bad)
+
+
+def test_a_rows_figures_tell_all_calls_from_those_of_its_second_half() -> None:
+    row = Row(2, "an outage", Expect.WHOLE, (Variant("x"),), outage=True)
+    requests = [
+        asked(number="a", begun=0.0),
+        asked(Ending.ERROR, number="b", begun=1.0),
+        asked(number="c", begun=9.0, latency_s=3.0),
+        asked(number="d", begun=10.0),
+    ]
+
+    found = figures("ours", row, 2, requests, {"a": 3, "b": 3, "c": 1, "d": 1, "z": 50})
+
+    assert (found.requests, found.right, found.calls) == (4, 3, 8)
+    assert (found.warm_requests, found.warm_calls) == (2, 2)
+    assert found.p99_s == 3.0
+    assert found.endings == {Ending.WHOLE: 3, Ending.ERROR: 1}
+    assert found.said == "an error"
+    text = "\n".join(lines([found], direct_p99_s=1.0))
+    assert (
+        "| 2 an outage | retries | ours | 4 | 75.0 % | 75.0 % | 0 | 0 | 2.00 | 1.00 |" in text
+    )
+    assert "in an outage 1.00 calls a request once warm" in text
+    assert '"spliced"' not in document([found])
+
+
+def test_nothing_whole_has_no_latency_and_is_still_json() -> None:
+    row = Row(15, "nobody", Expect.DOWN, (Variant("x"),))
+
+    found = figures("ours", row, 0, [asked(Ending.ERROR)], {})
+
+    assert math.isnan(found.p99_s)
+    assert '"p99_s": null' in document([found])
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"), [([1.0], 1.0), (range(1, 101), 99), (range(1, 1001), 990)]
+)
+def test_the_99th_percentile_is_one_of_the_values(values: list[float], expected: float) -> None:
+    assert p99(values) == expected
+
+
+def test_a_share_is_never_rounded_up_to_all() -> None:
+    assert share(9999, 10_000) == "99.9 %"
+    assert share(10, 10) == "100.0 %"
+
+
+def test_every_fault_from_1_to_15_is_there_and_no_two_share_a_route() -> None:
+    assert {row.number for row in rows()} == set(range(16))
+    names = [route.name for route in routes(rows())]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(("per_hour", "grows"), [(0.0, False), (60.0, True), (-60.0, False)])
+def test_growth_is_told_from_noise(*, per_hour: float, grows: bool) -> None:
+    chance = random.Random(1)
+    times = [5.0 * n for n in range(240)]
+    values = [100 + per_hour * at / 3600 + chance.gauss(0, 1) for at in times]
+
+    found = trend(times, values)
+
+    assert found.low <= per_hour <= found.high
+    assert found.grows(1.0) is grows
+
+
+def test_what_fills_up_at_the_beginning_is_no_growth() -> None:
+    times = [5.0 * n for n in range(240)]
+
+    found = trend(times, [min(50.0 + at, 100.0) for at in times])
+
+    assert found == (100.0, 0.0, 0.0, 0.0)
+
+
+def test_a_few_samples_have_no_slope() -> None:
+    with pytest.raises(ValueError, match="too few"):
+        trend([0.0, 1.0, 2.0], [1.0, 1.0, 1.0])
