@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from harness.domain.breaker import Ticket
 from harness.domain.failures import FailureClass
-from harness.domain.plan import Because, Plan, guest_of
+from harness.domain.plan import Because, Plan
 from harness.domain.routing import Arm
 from router.attempt import Answer
 from router.body import ClientRequest
@@ -32,7 +32,7 @@ class Job(NamedTuple):
     @property
     def own(self) -> str:
         """The target id of the assigned arm."""
-        return guest_of(self.route.targets, self.arm) or self.route.targets.incumbent
+        return self.plan.guest or self.plan.incumbent
 
     @property
     def candidate_is_unable(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Final
 from harness.domain.capabilities import Endpoint
 from harness.domain.errors import InputError
 from harness.domain.plan import Plan
-from harness.domain.routing import KeyGrant, arm_of
+from harness.domain.routing import Arm, KeyGrant
 from harness.domain.settings import RouterSettings
 from harness.ports import Clock
 from router import sticky
@@ -61,10 +61,10 @@ class ModelCalls:
         key, told_apart = sticky.sticky_key(request, header(scope, sticky.HEADER), grant.id)
         if not told_apart:
             self._books.count("sticky_by_api_key")
-        arm = arm_of(route.route, key)
-        plan = self._planner.plan(route, arm, request)
-        # Under a switch the arms do not get what they stand for: that is no evidence.
-        ticket = self._books.admit(route.canary, arm, key) if plan.forced is None else None
+        own = request_id[1].decode()
+        # Whose callers cannot be told apart must not all go to one place for a day.
+        arm, plan = self._planner.assign(route, request, key, key if told_apart else own)
+        ticket = self._books.admit(route.canary, arm, key) if is_evidence(arm, plan) else None
         limit_s = min(route.route.settings.total_timeout_s, self._settings.total_timeout_s)
         begun = asyncio.get_running_loop().time()
         wanted = DIALECTS[request.endpoint].passed_up
@@ -83,7 +83,7 @@ class ModelCalls:
             exchange.caller_gone = True
             self._books.count("callers_gone")
         finally:
-            entry = Entry(ticket, serving.revision, started, key, request_id[1].decode())
+            entry = Entry(ticket, serving.revision, started, key, own)
             self._books.enter(exchange, entry)
         return None
 
@@ -102,6 +102,11 @@ class ModelCalls:
             return ()
         self._books.count("tools_serialized")
         return (SERIALIZED,)
+
+
+def is_evidence(arm: Arm, plan: Plan) -> bool:
+    """Whether the arms get what they stand for: not under a switch, and not for practice."""
+    return plan.forced is None and arm is not Arm.KEEP_WARM
 
 
 def _routed(

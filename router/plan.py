@@ -23,12 +23,12 @@ def charged(arm: Arm, failures: Sequence[FailureClass | None]) -> bool:
     """Whether the assigned arm failed, whatever answered in the end.
 
     failures: the last one of each target that was asked, the arm's own first, None for the one
-    that answered. A canary that alone rejects a request is charged; a request that nobody takes
+    that answered. A guest that alone rejects a request is charged; a request that nobody takes
     charges nobody (router.md 5).
     """
     own = failures[0] if failures else None
     if own is None or own is FailureClass.CANCELLED:
         return False
     if own in CLIENTS_OWN:
-        return arm is Arm.CANARY and failures[-1] is None
+        return arm is not Arm.INCUMBENT and failures[-1] is None
     return True

@@ -1,13 +1,15 @@
 """Makes a request's plan: from what was worked out with the snapshot, and from what is now."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
 from harness.domain.breaker import WhenAllOpen
 from harness.domain.capabilities import Endpoint, Needs, missing, serialized
+from harness.domain.keepwarm import draw
 from harness.domain.plan import Plan, Surroundings, plan_for
-from harness.domain.routing import Arm
-from harness.domain.switches import in_force
+from harness.domain.routing import Arm, arm_of
+from harness.domain.switches import Switch, in_force
 from harness.ports import Clock
 from router.body import ClientRequest
 from router.health import TargetHealth
@@ -23,6 +25,39 @@ class Planner:
         self._clock = clock
         self._when_all_open = when_all_open
 
+    def assign(
+        self, route: ServedRoute, request: ClientRequest, key: str, warm_key: str
+    ) -> tuple[Arm, Plan]:
+        """The arm, and whom to ask now, in order.
+
+        key: the sticky one. warm_key: the same, or one of the request's own.
+        """
+        if route.warmed and request.endpoint is not Endpoint.EMBEDDINGS:
+            plan = self._warming(route, request, warm_key)
+            if plan is not None:
+                return Arm.KEEP_WARM, plan
+        arm = arm_of(route.route, key)
+        return arm, self.plan(route, arm, request)
+
+    def _warming(self, route: ServedRoute, request: ClientRequest, key: str) -> Plan | None:
+        """None for a request that was not drawn, or whose target cannot be asked now."""
+        now = self._clock.now()
+        warm = draw(
+            key,
+            route=route.route.name,
+            day=now.date(),
+            targets=route.warmed,
+            healthy=lambda each: self._health.all_well((each,)),
+            setting=route.keep_warm,
+        )
+        # Where a switch rules, nobody else is asked for practice.
+        if warm is None or in_force(route.switches, now):
+            return None
+        needs = needs_of(request) if route.particular else PLAIN[request.endpoint]
+        around = self._around(route, route.upstreams, ())
+        plan = plan_for(route.targets, Arm.KEEP_WARM, needs, around, warm)
+        return plan if warm in plan.targets else None
+
     def plan(self, route: ServedRoute, arm: Arm, request: ClientRequest) -> Plan:
         """Whom to ask now, in order."""
         well = route.plans[request.endpoint][arm]
@@ -32,19 +67,24 @@ class Planner:
         suits = not route.particular or _suits(route, well, needs)
         if suits and not live and self._health.all_well(well.targets):
             return well
-        around = Surroundings(
-            capabilities=route.capabilities,
-            health=self._health.of(well.targets),
-            targets=route.names,
-            switches=live,
-            when_all_open=self._when_all_open,
-        )
+        around = self._around(route, well.targets, live)
         plan = plan_for(route.targets, arm, needs, around)
         if plan.unable and needs.tokens:
             # The tokens are an estimate: it may choose among targets, it refuses no request.
             sure = replace(needs, approx_input_tokens=0, max_output_tokens=0)
             return plan_for(route.targets, arm, sure, around)
         return plan
+
+    def _around(
+        self, route: ServedRoute, asked: Iterable[str], live: Sequence[Switch]
+    ) -> Surroundings:
+        return Surroundings(
+            capabilities=route.capabilities,
+            health=self._health.of(asked),
+            targets=route.names,
+            switches=live,
+            when_all_open=self._when_all_open,
+        )
 
 
 def _suits(route: ServedRoute, plan: Plan, needs: Needs) -> bool:

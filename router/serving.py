@@ -14,6 +14,7 @@ from harness.domain.capabilities import (
     within,
 )
 from harness.domain.errors import SnapshotInvalid
+from harness.domain.keepwarm import KeepWarm, warmed
 from harness.domain.plan import Plan, RouteTargets, Surroundings, plan_for
 from harness.domain.routing import Arm, Canary, KeyGrant, Route, Snapshot
 from harness.domain.switches import Switch, SwitchTarget
@@ -46,7 +47,8 @@ class ServedRoute:
     plans: by endpoint, per arm, when every target is well and no switch is in force.
     upstreams, capabilities: by target id. switches: kill switches about this route, whether
     expired or not. names: of the targets, for switches. particular: something is configured
-    about what one of its models can do.
+    about what one of its models can do. warmed: target ids that a share of its requests, as
+    keep_warm says, keeps warm; empty when it is off.
     """
 
     route: Route
@@ -59,6 +61,8 @@ class ServedRoute:
     switches: tuple[Switch, ...]
     names: Mapping[str, SwitchTarget]
     particular: bool
+    warmed: tuple[str, ...]
+    keep_warm: KeepWarm
 
     @property
     def canary(self) -> Canary | None:
@@ -109,6 +113,7 @@ def _served(snapshot: Snapshot, route: Route, switches: Sequence[Switch]) -> Ser
     upstreams = {each: _upstream(snapshot, route, each) for each in route.targets}
     can = {id_: each.can for id_, each in upstreams.items()}
     well = Surroundings(capabilities=can)
+    keep_warm = KeepWarm(route.settings.keep_warm_bps, route.settings.side_effects)
     return ServedRoute(
         route=route,
         json_name=json.dumps(route.name),
@@ -135,7 +140,17 @@ def _served(snapshot: Snapshot, route: Route, switches: Sequence[Switch]) -> Ser
         particular=any(
             each.provider.can(each.target.model) != UNKNOWN for each in upstreams.values()
         ),
+        warmed=_warmed(targets, keep_warm, upstreams),
+        keep_warm=keep_warm,
     )
+
+
+def _warmed(
+    targets: RouteTargets, keep_warm: KeepWarm, upstreams: Mapping[str, Upstream]
+) -> tuple[str, ...]:
+    if keep_warm.side_effects or not keep_warm.share_bps:
+        return ()
+    return warmed(targets, {id_: each.provider.name for id_, each in upstreams.items()})
 
 
 def _upstream(snapshot: Snapshot, route: Route, target_id: str) -> Upstream:

@@ -16,8 +16,11 @@ BUCKETS = 10_000
 
 
 class Arm(StrEnum):
+    """KEEP_WARM: its requests go to another target for practice (B6), and prove nothing."""
+
     INCUMBENT = "incumbent"
     CANARY = "canary"
+    KEEP_WARM = "keep_warm"
 
 
 class Stakes(StrEnum):

@@ -9,6 +9,7 @@ import pytest
 
 from harness.domain.audit import GENESIS
 from harness.domain.errors import InputError
+from harness.domain.routing import Arm
 from harness.domain.spend import KeySpend
 from harness.ports import Store
 from tests.contract.builders import BLOCK, NOW, ROUTE, TRAFFIC
@@ -56,6 +57,16 @@ def test_a_block_sent_twice_is_stored_once(store: Store) -> None:
 def test_a_block_whose_counts_contradict_is_refused(store: Store, bad: dict[str, Any]) -> None:
     with store.write() as tx, pytest.raises(InputError, match="contradict"):
         tx.observations.append([replace(BLOCK, **bad)], [])
+
+
+@pytest.mark.parametrize("arm", Arm)
+def test_traffic_of_every_arm_is_kept(store: Store, arm: Arm) -> None:
+    with store.write() as tx:
+        tx.observations.append([], [replace(TRAFFIC, arm=arm.value)])
+
+    with store.read() as tx:
+        (row,) = tx.observations.traffic(since=NOW - timedelta(hours=1))
+    assert row.arm == arm.value
 
 
 def test_traffic_of_the_same_minute_adds_up(store: Store) -> None:
