@@ -77,7 +77,7 @@ class Calls:
             held += events.end()
         if not events.committed:
             failure = events.failure_class or FailureClass.MALFORMED
-            raise UpstreamFailed(failure, events.failure)
+            raise UpstreamFailed(failure, events.failure, body=events.refusal)
         return CommittedStream(
             reply,
             chunks,

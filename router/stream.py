@@ -5,6 +5,7 @@ point. Each event stays as it came, byte for byte, but for the value of `model`.
 events mean is the endpoint's protocol: `router.dialects`.
 """
 
+import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import Final
 
 from harness.domain.errors import InputError
 from harness.domain.failures import FailureClass
+from router.failures import class_of_error
 from router.jsonspan import Edit, Members, decode, read_object, spliced
 from router.usage import Usage
 
@@ -27,6 +29,7 @@ class StreamFilter(ABC):
     stream is broken, empty while it is not; nothing may be fed after it. failure_class: of
     that, or of an end that says that the provider failed; None for a good end. finished: it
     ended as the protocol says. output_events: deltas with output, where no usage was reported.
+    refusal: the provider's own words, where the failure is an error event.
     """
 
     def __init__(self, json_name: str) -> None:
@@ -34,6 +37,7 @@ class StreamFilter(ABC):
         self.finished = False
         self.failure = ""
         self.failure_class: FailureClass | None = None
+        self.refusal = b""
         self.usage: Usage | None = None
         self.output_events = 0
         self._json_name = json_name
@@ -83,6 +87,10 @@ class StreamFilter(ABC):
 
     def _fail(self, why: str, failure: FailureClass = FailureClass.MALFORMED) -> None:
         self.failure, self.failure_class = why, failure
+
+    def _refused(self, error: object) -> None:
+        self._fail("the stream carries an error", class_of_error(error))
+        self.refusal = json.dumps({"error": error}).encode()
 
     def _event(self, event: bytes, end: bytes) -> bytes:
         payload = _data_of(event)

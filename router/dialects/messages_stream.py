@@ -7,7 +7,6 @@ from typing import Final
 
 from harness.domain.failures import FailureClass
 from router.dialects.messages_error import TYPE_BY_CLASS
-from router.failures import class_of_error
 from router.jsonspan import Edit, Members, walk_object
 from router.stream import StreamFilter
 from router.usage import Usage
@@ -77,7 +76,7 @@ class MessagesStream(StreamFilter):
         match kind:
             case "error":
                 error = values["error"].value if "error" in values else None
-                self._fail("the stream carries an error", class_of_error(error))
+                self._refused(error)
                 return None
             case "content_block_delta":
                 self._delta(values["delta"].value if "delta" in values else None)

@@ -66,7 +66,7 @@ class ResponsesStream(StreamFilter):
         if kind == "error" or (kind is None and "error" in values):
             nested = values["error"].value if "error" in values else None
             flat = {name: each.value for name, each in values.items()}
-            self._fail("the stream carries an error", class_of_error(nested or flat))
+            self._refused(nested or flat)
             return None
         delta = values["delta"].value if "delta" in values else None
         if kind not in HELD and delta != "":
@@ -86,12 +86,11 @@ class ResponsesStream(StreamFilter):
 
     def _failed(self, response: Mapping[str, object]) -> bool:
         """The provider says so. Whether the client is to see it: it has seen output."""
-        failure = class_of_error(response.get("error"))
         if not self.committed:
-            self._fail("the response failed", failure)
+            self._refused(response.get("error"))
             return False
         self.finished = True
-        self.failure_class = failure
+        self.failure_class = class_of_error(response.get("error"))
         return True
 
 

@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals import wire
+from harness.domain.capabilities import Endpoint
 from harness.domain.errors import InputError
 from harness.domain.targets import RequestPatch, Target
-from router.body import read_chat
+from router.body import read_chat, read_request
 from router.dialects.chat import CHAT
+from router.dialects.table import DIALECTS
 from router.jsonspan import MAX_DEPTH, decode, read_object
 
 PLAIN = Target("p", "the/model-1")
@@ -69,11 +71,14 @@ def encodable(text: str) -> bool:
 
 
 @pytest.mark.req("A2")
-@given(bodies().filter(lambda pair: encodable(pair[0])))
-def test_everything_but_model_survives_byte_for_byte(pair: tuple[str, str]) -> None:
+@given(bodies().filter(lambda pair: encodable(pair[0])), st.sampled_from(Endpoint))
+def test_everything_but_model_survives_byte_for_byte(
+    pair: tuple[str, str], endpoint: Endpoint
+) -> None:
     before, after = pair
 
-    assert CHAT.patched(read_chat(before.encode()), PLAIN) == after.encode()
+    request = read_request(before.encode(), endpoint)
+    assert DIALECTS[endpoint].patched(request, PLAIN) == after.encode()
 
 
 @given(st.text(alphabet='{}[]",:\\ amodel1.e\n', max_size=40))

@@ -1,0 +1,468 @@
+"""Anthropic's official client before the router, unchanged, over real HTTP."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import pytest
+
+from evals.sim import serve
+from evals.sim.simulator import Simulator
+from router.transport.scripted import Turn
+from tests.router_sim import (
+    HELLO,
+    OWN,
+    PATIENT,
+    SPARE,
+    SimScene,
+    before_sim,
+    served,
+    snapshot_of,
+)
+from tests.router_upstream import running_upstream
+from tests.router_world import (
+    KEY,
+    NARROW_KEY,
+    QUICK,
+    UPSTREAM_KEY,
+    running_router,
+    snapshot,
+    wait_until,
+)
+
+ASK: dict[str, Any] = {
+    "model": "support",
+    "max_tokens": 100,
+    "messages": [{"role": "user", "content": HELLO}],
+}
+TOOL = {
+    "name": "weather",
+    "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}},
+}
+
+
+@pytest.fixture(scope="module")
+def sim() -> Simulator:
+    return serve.simulator(time_scale=0)
+
+
+@pytest.fixture(scope="module")
+def sim_url(sim: Simulator) -> Iterator[str]:
+    with serve.in_thread(sim) as url:
+        yield url
+
+
+@pytest.fixture
+def scene(sim: Simulator, sim_url: str, tmp_path: Path) -> Iterator[SimScene]:
+    with before_sim(sim, sim_url, tmp_path) as scene:
+        yield scene
+
+
+def client_of(url: str, key: str = KEY) -> anthropic.Anthropic:
+    return anthropic.Anthropic(base_url=url, api_key=key, max_retries=0)
+
+
+@pytest.fixture
+def client(scene: SimScene) -> Iterator[anthropic.Anthropic]:
+    with client_of(scene.world.url) as client:
+        yield client
+
+
+def said(client: anthropic.Anthropic, **more: Any) -> anthropic.types.Message:
+    message: anthropic.types.Message = client.messages.create(**{**ASK, **more})
+    return message
+
+
+def text_of(message: anthropic.types.Message) -> str:
+    (block,) = message.content
+    assert block.type == "text"
+    return block.text
+
+
+def streamed(client: anthropic.Anthropic, **more: Any) -> tuple[list[str], str]:
+    """The kinds of events, and the text."""
+    kinds, text = [], ""
+    for event in client.messages.create(**{**ASK, **more}, stream=True):
+        kinds.append(event.type)
+        if event.type == "content_block_delta" and event.delta.type == "text_delta":
+            text += event.delta.text
+    return kinds, text
+
+
+@pytest.mark.req("A1")
+def test_the_client_works_plain_and_streaming(client: anthropic.Anthropic) -> None:
+    message = said(client)
+    with client.messages.stream(**ASK) as stream:
+        final = stream.get_final_message()
+
+    assert message.model == final.model == "support"
+    assert len(text_of(message).split()) == 12
+    assert text_of(final) == text_of(message)
+    assert final.stop_reason == "end_turn"
+    assert final.usage.output_tokens == message.usage.output_tokens
+
+
+@pytest.mark.req("A1")
+async def test_the_async_client_works_too(scene: SimScene) -> None:
+    async with anthropic.AsyncAnthropic(
+        base_url=scene.world.url, auth_token=KEY, max_retries=0
+    ) as client:
+        message = await client.messages.create(**ASK)
+        async with client.messages.stream(**ASK) as stream:
+            text = await stream.get_final_text()
+
+    assert text == text_of(message)
+
+
+@pytest.mark.req("B7")
+def test_tools_are_used_plain_and_streaming(client: anthropic.Anthropic) -> None:
+    forced: dict[str, Any] = {
+        "tools": [TOOL],
+        "tool_choice": {"type": "tool", "name": "weather"},
+    }
+
+    (use,) = said(client, **forced).content
+    with client.messages.stream(**ASK, **forced) as stream:
+        (streamed_use,) = stream.get_final_message().content
+
+    assert use.type == streamed_use.type == "tool_use"
+    assert use.input == streamed_use.input != {}
+
+
+@pytest.mark.req("A3")
+def test_tokens_of_both_forms_are_counted(client: anthropic.Anthropic, scene: SimScene) -> None:
+    message = said(client)
+    streamed(client)
+
+    rows = scene.world.wait_for_traffic(2)
+    assert sum(row.input_tokens for row in rows) == 2 * message.usage.input_tokens
+    assert sum(row.output_tokens for row in rows) == 2 * message.usage.output_tokens
+
+
+# What goes wrong before the first words
+
+
+@pytest.mark.req("A5", "B3", "B8")
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "status", "status": 529},
+        {"kind": "status", "status": 500},
+        {"kind": "status", "status": 401},
+        {"kind": "status", "status": 429, "headers": {"retry-after": "600"}},
+        {"kind": "status", "status": 400, "message": "Your credit balance is too low"},
+        {"kind": "not_found"},
+        {"kind": "reset"},
+        {"kind": "hang"},
+        {"kind": "garbage", "variant": "no_choices"},
+        {"kind": "html"},
+        {"kind": "error_in_stream"},
+        {"kind": "error_in_stream", "role_first": True},
+        {"kind": "close", "role_first": True},
+    ],
+    ids=lambda fault: "-".join(str(value) for value in fault.values()),
+)
+def test_before_the_first_words_the_spare_answers(
+    scene: SimScene, client: anthropic.Anthropic, fault: dict[str, Any], *, stream: bool
+) -> None:
+    scene.fault(**fault)
+
+    if stream:
+        kinds, text = streamed(client)
+        assert kinds[-1] == "message_stop"
+        assert kinds.count("message_start") == 1
+    else:
+        text = text_of(said(client))
+
+    assert len(text.split()) == 12
+    assert scene.asked(SPARE) == 1
+
+
+@pytest.mark.req("B8")
+@pytest.mark.parametrize("kind", ["reset", "close", "truncate", "error_in_stream", "stall"])
+def test_after_the_first_words_a_broken_stream_is_an_error(
+    scene: SimScene, client: anthropic.Anthropic, kind: str
+) -> None:
+    scene.fault(kind, after_chunks=4)
+    seen: list[anthropic.types.RawMessageStreamEvent] = []
+
+    with pytest.raises(anthropic.APIStatusError, match="broke off"):
+        seen.extend(client.messages.create(**ASK, stream=True))
+
+    assert [event.type for event in seen].count("content_block_delta") == 4
+    assert seen[-1].type == "content_block_delta"
+    assert scene.asked(SPARE) == 0
+    assert sum(row.failed for row in scene.world.wait_for_traffic(1)) == 1
+
+
+def test_a_client_that_leaves_ends_the_providers_work(
+    scene: SimScene, client: anthropic.Anthropic
+) -> None:
+    scene.fault("stall", after_chunks=2, delay_s=60)
+
+    with client.messages.create(**ASK, stream=True) as stream:
+        for event in stream:
+            if event.type == "content_block_delta":
+                break
+
+    wait_until(lambda: scene.gone() == 1)
+
+
+# Errors
+
+
+@pytest.mark.req("A5")
+@pytest.mark.parametrize(
+    ("status", "kind", "raised"),
+    [
+        (400, "invalid_request_error", anthropic.BadRequestError),
+        (413, "request_too_large", anthropic.RequestTooLargeError),
+    ],
+)
+def test_the_clients_own_mistake_is_told_in_the_providers_words(
+    scene: SimScene,
+    client: anthropic.Anthropic,
+    status: int,
+    kind: str,
+    raised: type[anthropic.APIStatusError],
+) -> None:
+    scene.fault("status", status=status, message="max_tokens: too many")
+
+    with pytest.raises(raised, match="max_tokens: too many") as refused:
+        said(client)
+
+    assert refused.value.body == {
+        "type": "error",
+        "error": {"type": kind, "message": "max_tokens: too many"},
+    }
+    assert (scene.asked(OWN), scene.asked(SPARE)) == (1, 0)
+
+
+def test_a_prompt_that_is_too_long_is_told_and_harms_no_breaker(
+    scene: SimScene, client: anthropic.Anthropic
+) -> None:
+    scene.fault("status", status=400, message="prompt is too long: 9 tokens > 8 maximum")
+
+    for _ in range(6):
+        with pytest.raises(anthropic.BadRequestError, match="prompt is too long"):
+            said(client)
+
+    assert scene.asked(OWN) == 6
+
+
+def kind_of(error: anthropic.APIStatusError) -> tuple[str, str]:
+    """The error's own type; that its request id is the answer's."""
+    body = error.body
+    assert isinstance(body, dict)
+    assert body["type"] == "error"
+    assert body["request_id"] == error.response.headers["x-swapgate-request-id"]
+    assert error.request_id == body["request_id"]
+    return str(body["error"]["type"]), str(body["error"]["message"])
+
+
+def test_our_own_errors_are_raised_as_anthropics(
+    scene: SimScene, client: anthropic.Anthropic
+) -> None:
+    url = scene.world.url
+    with client_of(url, "sk-sg-bad") as stranger:
+        with pytest.raises(anthropic.AuthenticationError) as unknown_key:
+            said(stranger)
+        with pytest.raises(anthropic.AuthenticationError):
+            stranger.models.list()
+    with (
+        client_of(url, NARROW_KEY) as narrow,
+        pytest.raises(anthropic.PermissionDeniedError) as forbidden,
+    ):
+        said(narrow)
+    with pytest.raises(anthropic.NotFoundError) as no_route:
+        said(client, model="claude-0")
+    with pytest.raises(anthropic.BadRequestError) as no_boolean:
+        client.post("/v1/messages", body={"model": "support", "stream": 1}, cast_to=object)
+    with pytest.raises(anthropic.APIStatusError) as method:
+        client.get("/v1/messages", cast_to=object)
+
+    assert kind_of(unknown_key.value)[0] == "authentication_error"
+    assert kind_of(forbidden.value)[0] == "permission_error"
+    assert kind_of(no_route.value) == (
+        "not_found_error",
+        "there is no route 'claude-0'; GET /v1/models lists yours",
+    )
+    assert kind_of(no_boolean.value)[0] == "invalid_request_error"
+    assert kind_of(method.value)[0] == "invalid_request_error"
+
+
+def test_what_nobody_answered_is_one_error_that_names_all(
+    scene: SimScene, client: anthropic.Anthropic
+) -> None:
+    scene.fault("status", model="*", status=529)
+
+    with pytest.raises(anthropic.InternalServerError) as failed:
+        said(client)
+
+    kind, message = kind_of(failed.value)
+    assert (failed.value.status_code, kind) == (502, "api_error")
+    assert f"up/{OWN}: overloaded" in message
+    assert f"other/{SPARE}: overloaded" in message
+    assert failed.value.response.headers["x-should-retry"] == "false"
+
+
+def test_limits_speak_anthropics_language(sim: Simulator, sim_url: str, tmp_path: Path) -> None:
+    tight = replace(PATIENT, max_body_bytes=200)
+    with (
+        before_sim(sim, sim_url, tmp_path, tight) as scene,
+        client_of(scene.world.url) as client,
+        pytest.raises(anthropic.RequestTooLargeError) as large,
+    ):
+        said(client, system="x" * 500)
+    assert kind_of(large.value)[0] == "request_too_large"
+
+    full = replace(PATIENT, max_concurrent=0)
+    with (
+        before_sim(sim, sim_url, tmp_path, full) as scene,
+        client_of(scene.world.url) as client,
+        pytest.raises(anthropic.InternalServerError) as busy,
+    ):
+        said(client)
+    assert (busy.value.status_code, kind_of(busy.value)[0]) == (503, "overloaded_error")
+
+
+# Keys, headers, models
+
+
+def test_either_header_carries_the_key_but_only_on_anthropics_paths(
+    scene: SimScene, client: anthropic.Anthropic
+) -> None:
+    url, http = scene.world.url, client._client
+    bearer, own = {"authorization": f"Bearer {KEY}"}, {"x-api-key": KEY}
+
+    def status(path: str, headers: dict[str, str], **body: Any) -> int:
+        return http.post(f"{url}{path}", headers=headers, json=body).status_code
+
+    assert status("/v1/messages", bearer, **ASK) == 200
+    assert status("/v1/messages", own, **ASK) == 200
+    assert status("/v1/messages", {**own, "authorization": "Bearer no"}, **ASK) == 200
+    assert status("/v1/messages", {"x-api-key": "no"}, **ASK) == 401
+    chat = {name: ASK[name] for name in ("model", "messages")}
+    assert status("/v1/chat/completions", bearer, **chat) == 200
+    assert status("/v1/chat/completions", own, **chat) == 401
+    assert http.get(f"{url}/metrics", headers=own).status_code == 401
+
+
+def test_models_are_listed_for_anthropics_client(client: anthropic.Anthropic) -> None:
+    listed = client.models.list()
+
+    assert [(each.id, each.type, each.display_name) for each in listed] == [
+        ("other", "model", "other"),
+        ("support", "model", "support"),
+    ]
+    assert client.models.retrieve("other").created_at.year == 1970
+    with pytest.raises(anthropic.NotFoundError) as unknown:
+        client.models.retrieve("claude-0")
+    assert kind_of(unknown.value)[0] == "not_found_error"
+
+
+WHOLE = (
+    b'{ "id":"m", "type":"message","role":"assistant", "model" : "claude-x","content":'
+    b'[{"type":"text","text":"\\"model\\": 1.0"}],"stop_reason":"end_turn",'
+    b'"usage":{"input_tokens":12345678901234567890,"output_tokens":1.0e0} }'
+)
+
+
+@pytest.mark.req("A2")
+@pytest.mark.parametrize("version", ["", "/v1", "/v1/"])
+def test_a_provider_of_the_kind_anthropic_is_asked_as_it_expects(
+    tmp_path: Path, version: str
+) -> None:
+    headers = {"content-type": "application/json", "anthropic-organization-id": "ours",
+               "request-id": "req_theirs"}  # fmt: skip
+    body = (
+        '{"x":[1.0, 12345678901234567890123], "model" :"support","max_tokens":1,'
+        ' "messages":[{"role":"user","content":"\\u00e9"}] }'
+    )
+    with running_upstream() as upstream:
+        base = upstream.url.removesuffix("/v1")
+        upstream.turns["m-incumbent"] = Turn(headers=headers, steps=(WHOLE,))
+        first = snapshot(f"{base}{version}")
+        up = replace(first.providers["up"], kind="anthropic")
+        with (
+            running_router(replace(first, providers={"up": up}), tmp_path, QUICK) as world,
+            client_of(world.url) as client,
+        ):
+            sent = {
+                "x-api-key": KEY,
+                "content-type": "application/json",
+                "anthropic-beta": "files-1,tools-2",
+                "x-private": "of the caller",
+            }
+            raw = client._client.post(f"{world.url}/v1/messages", content=body, headers=sent)
+            said(client, extra_headers={"anthropic-version": "2030-01-01"})
+
+    assert raw.content == WHOLE.replace(b'"claude-x"', b'"support"')
+    assert raw.headers["request-id"] == "req_theirs"
+    assert "anthropic-organization-id" not in raw.headers
+    one, two = upstream.asked
+    assert one.path == two.path == "/v1/messages"
+    assert one.body.decode() == body.replace('"support"', '"m-incumbent"')
+    assert one.headers["x-api-key"] == UPSTREAM_KEY
+    assert one.headers["anthropic-version"] == "2023-06-01"
+    assert two.headers["anthropic-version"] == "2030-01-01"
+    assert one.headers["anthropic-beta"] == "files-1,tools-2"
+    assert one.headers["x-team"] == "router"
+    assert "authorization" not in one.headers
+    assert "x-private" not in one.headers
+    assert KEY not in json.dumps([one.headers, two.headers])
+
+
+def test_what_the_operator_sets_wins_over_the_clients_header(tmp_path: Path) -> None:
+    with running_upstream() as upstream:
+        upstream.turns["m-incumbent"] = Turn(steps=(WHOLE,))
+        first = snapshot(upstream.url)
+        fixed = {"Anthropic-Version": "2023-01-01"}
+        up = replace(first.providers["up"], kind="anthropic", extra_headers=fixed)
+        with (
+            running_router(replace(first, providers={"up": up}), tmp_path, QUICK) as world,
+            client_of(world.url) as client,
+        ):
+            said(client, extra_headers={"anthropic-version": "2030-01-01"})
+
+    assert upstream.asked[0].headers["anthropic-version"] == "2023-01-01"
+
+
+# Who speaks what
+
+
+@pytest.mark.req("B7")
+def test_a_target_that_does_not_speak_messages_is_left_out(
+    sim: Simulator, sim_url: str, tmp_path: Path
+) -> None:
+    with (
+        before_sim(sim, sim_url, tmp_path, own_kind="openai") as scene,
+        client_of(scene.world.url) as client,
+    ):
+        raw = client.messages.with_raw_response.create(**ASK)
+        assert served(raw.headers) == SPARE
+        with pytest.raises(anthropic.UnprocessableEntityError) as refused:
+            said(client, model="other")
+
+    kind, message = kind_of(refused.value)
+    assert kind == "invalid_request_error"
+    assert "up/sim-worse: lacks the messages endpoint" in message
+    assert scene.asked(OWN) == 0
+
+
+def test_a_route_of_anthropics_models_alone_is_no_chat(sim_url: str, tmp_path: Path) -> None:
+    first = snapshot_of(sim_url, own_kind="anthropic", spare_kind="anthropic")
+    with running_router(first, tmp_path, QUICK) as world, client_of(world.url) as client:
+        assert said(client).model == "support"
+        chat = client._client.post(
+            f"{world.url}/v1/chat/completions",
+            headers={"authorization": f"Bearer {KEY}"},
+            json={"model": "support", "messages": ASK["messages"]},
+        )
+
+    assert chat.status_code == 422
+    assert "lacks the chat endpoint" in chat.json()["error"]["message"]

@@ -1,0 +1,310 @@
+"""Streams of responses and messages on their way: commit points, ends, every other byte."""
+
+import itertools
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.domain.failures import FailureClass
+from router.dialects.messages_stream import STOP, MessagesStream
+from router.dialects.responses_stream import ResponsesStream
+from router.stream import StreamFilter
+from router.usage import Usage
+
+F = FailureClass
+
+
+def ev(kind: str, **fields: Any) -> bytes:
+    """Odd spacing, so that equal bytes mean something."""
+    return f"event: {kind}\ndata: {json.dumps({'type': kind, **fields})}\n\n".encode()
+
+
+def raw(kind: str, data: str) -> bytes:
+    return f'event: {kind}\ndata: {{ "type" :"{kind}", {data} }}\n\n'.encode()
+
+
+def delta(**fields: Any) -> bytes:
+    return ev("content_block_delta", index=0, delta=fields)
+
+
+def block(**fields: Any) -> bytes:
+    return ev("content_block_start", index=0, content_block=fields)
+
+
+START = raw(
+    "message_start",
+    '"message":{"id":"m", "model" : "claude", "content":[], "usage":{"input_tokens":5,'
+    '"cache_read_input_tokens":20,"cache_creation_input_tokens":10,"output_tokens":1}}',
+)
+BLOCK = block(type="text", text="")
+STOPPED = ev("content_block_stop", index=0)
+END = ev("message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 7})
+PING = b'event: ping\ndata: {"type": "ping"}\n\n'
+TEXT = delta(type="text_delta", text='say "model": "claude"')
+MESSAGE = START + BLOCK + PING + TEXT + delta(type="text_delta", text="b") + STOPPED + END
+
+CREATED = raw("response.created", '"sequence_number":0,"response":{"id":"r","model": "gpt"}')
+ADDED = ev("response.output_item.added", sequence_number=1, item={"type": "message"})
+WORD = ev("response.output_text.delta", sequence_number=2, delta='"model": "gpt"')
+COMPLETED = raw(
+    "response.completed",
+    '"sequence_number":3,"response":{"model": "gpt", "output":[], "usage":{"input_tokens":9,'
+    '"output_tokens":4}}',
+)
+RESPONSE = CREATED + ADDED + WORD
+FAILED = raw(
+    "response.failed",
+    '"sequence_number":3,"response":{"model": "gpt", "error":{"code":"server_error",'
+    '"message":"no"}}',
+)
+
+
+def messages() -> StreamFilter:
+    return MessagesStream('"route"')
+
+
+def responses() -> StreamFilter:
+    return ResponsesStream('"route"')
+
+
+Make = Callable[[], StreamFilter]
+BOTH = pytest.mark.parametrize(
+    ("make", "begun", "end"),
+    [(messages, MESSAGE, ev("message_stop")), (responses, RESPONSE, COMPLETED)],
+    ids=["messages", "responses"],
+)
+
+
+def run(stream: StreamFilter, data: bytes, cuts: list[int]) -> bytes:
+    """What the client gets when `data` arrives cut at these places, and ends."""
+    places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
+    out = b""
+    for start, end in itertools.pairwise(places):
+        out += stream.feed(data[start:end])
+        if stream.failure or stream.finished:
+            return out
+    return out + stream.end()
+
+
+cuts = st.lists(st.integers(0, 10_000), max_size=30)
+
+
+@BOTH
+@given(cuts=cuts, line=st.sampled_from([b"\n", b"\r\n", b"\r"]))
+def test_only_the_model_changes_wherever_the_network_cuts(
+    make: Make, begun: bytes, end: bytes, cuts: list[int], line: bytes
+) -> None:
+    data = (begun + end).replace(b"\n", line)
+    stream = make()
+
+    out = run(stream, data, cuts)
+
+    assert (stream.failure, stream.finished, stream.failure_class) == ("", True, None)
+    # In the words of the answer the quotes are escaped: those stay.
+    changed = data.replace(b'"claude"', b'"route"').replace(b'"gpt"', b'"route"')
+    assert out == changed != data
+
+
+@BOTH
+@pytest.mark.req("B8")
+@given(cuts=cuts, data=st.data())
+def test_a_stream_cut_before_its_end_is_broken(
+    make: Make, begun: bytes, end: bytes, cuts: list[int], data: st.DataObject
+) -> None:
+    last = begun.rindex(b"event:") if make is messages else len(begun)
+    whole = begun[: data.draw(st.integers(0, last))]
+    stream = make()
+
+    out = run(stream, whole, cuts)
+
+    assert stream.failure
+    assert stream.failure_class is F.MALFORMED
+    assert b"message_stop" not in out
+    assert b"completed" not in out
+    assert end not in out
+
+
+@pytest.mark.parametrize(
+    ("make", "data", "commits"),
+    [
+        (messages, START, False),
+        (messages, BLOCK, False),
+        (messages, PING, False),
+        (messages, b": keep-alive\n\n", False),
+        (messages, delta(type="text_delta", text=""), False),
+        (messages, block(type="tool_use"), False),
+        (messages, block(type="thinking"), False),
+        (messages, delta(type="text_delta", text="a"), True),
+        (messages, delta(type="thinking_delta", thinking="a"), True),
+        (messages, delta(type="input_json_delta", partial_json="{"), True),
+        (messages, STOPPED, True),
+        (messages, block(type="text", text="a"), True),
+        (messages, block(type="redacted_thinking"), True),
+        (messages, END, True),
+        (messages, ev("an_event_of_tomorrow"), True),
+        (responses, CREATED, False),
+        (responses, ev("response.in_progress", response={"model": None}), False),
+        (responses, ADDED, False),
+        (responses, ev("response.content_part.added"), False),
+        (responses, ev("response.output_text.delta", delta=""), False),
+        (responses, WORD, True),
+        (responses, ev("response.function_call_arguments.delta", delta="{"), True),
+        (responses, ev("response.reasoning_summary_text.delta", delta="a"), True),
+        (responses, ev("response.refusal.delta", delta="a"), True),
+        (responses, ev("response.output_item.done", item={}), True),
+        (responses, ev("response.incomplete", response={}), True),
+        (responses, COMPLETED, True),
+    ],
+)  # fmt: skip
+@pytest.mark.req("B8")
+def test_the_first_real_output_commits(make: Make, data: bytes, *, commits: bool) -> None:
+    stream = make()
+
+    stream.feed(data)
+
+    assert stream.committed is commits
+    assert stream.failure == ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "failure"),
+    [
+        ("overloaded_error", F.OVERLOADED),
+        ("rate_limit_error", F.RATE_LIMITED),
+        ("api_error", F.SERVER),
+        ("permission_error", F.QUOTA),
+        ("invalid_request_error", F.MALFORMED),
+        ("of_tomorrow", F.MALFORMED),
+    ],
+)
+@pytest.mark.req("B8")
+def test_an_error_event_of_a_message_is_kept_back_and_has_its_class(
+    kind: str, failure: F
+) -> None:
+    stream = messages()
+
+    out = stream.feed(START + ev("error", error={"type": kind, "message": "secret words"}))
+
+    assert b"secret" not in out
+    assert (stream.committed, stream.failure_class) == (False, failure)
+
+
+@pytest.mark.parametrize(
+    ("event", "failure"),
+    [
+        (ev("error", code="server_error", message="x"), F.SERVER),
+        (ev("error", error={"code": "rate_limit_exceeded", "message": "x"}), F.RATE_LIMITED),
+        (b'data: {"error":{"type":"insufficient_quota"}}\n\n', F.QUOTA),
+        (ev("error"), F.MALFORMED),
+        (FAILED, F.SERVER),
+    ],
+)
+@pytest.mark.req("B8")
+def test_an_error_before_the_output_of_a_response_has_its_class(
+    event: bytes, failure: F
+) -> None:
+    stream = responses()
+
+    out = stream.feed(CREATED + event)
+
+    assert b"response.created" in out
+    assert b"error" not in out
+    assert (stream.committed, stream.finished) == (False, False)
+    assert stream.failure
+    assert stream.failure_class is failure
+
+
+def test_a_response_that_fails_after_its_output_ends_with_the_providers_words() -> None:
+    stream = responses()
+
+    out = stream.feed(RESPONSE + FAILED)
+
+    assert out.endswith(FAILED.replace(b'"gpt"', b'"route"'))
+    assert (stream.finished, stream.failure, stream.failure_class) == (True, "", F.SERVER)
+
+
+def test_usage_counts_the_cache_and_the_last_word_on_the_output() -> None:
+    stream = messages()
+    stream.feed(START + BLOCK + TEXT)
+    assert stream.used() == Usage(35, 1)
+    stream.feed(delta(type="text_delta", text="b"))
+    assert stream.used() == Usage(35, 2)
+    stream.feed(END)
+    assert stream.used() == Usage(35, 7)
+
+    other = responses()
+    other.feed(RESPONSE)
+    assert other.used() == Usage(0, 1)
+    other.feed(COMPLETED)
+    assert other.used() == Usage(9, 4)
+
+
+def test_a_message_with_a_stop_reason_and_no_stop_gets_one() -> None:
+    stream = messages()
+
+    out = run(stream, MESSAGE, [])
+
+    assert stream.finished
+    assert out.endswith(END + STOP)
+
+
+def test_a_stop_without_a_reason_is_no_end() -> None:
+    stream = messages()
+
+    stream.feed(START + BLOCK + TEXT + STOPPED + ev("message_stop"))
+
+    assert "stop_reason" in stream.failure
+    assert not stream.finished
+
+
+def test_what_ends_a_broken_stream_is_in_the_clients_protocol() -> None:
+    told = json.loads(messages().broken("it broke", F.OVERLOADED).split(b"data: ")[1])
+    assert told == {
+        "type": "error",
+        "error": {"type": "overloaded_error", "message": "it broke"},
+    }
+
+    stream = responses()
+    stream.feed(RESPONSE)
+    told = json.loads(stream.broken("it broke", F.TIMEOUT).split(b"data: ")[1])
+    assert told["sequence_number"] == 3
+    assert (told["type"], told["code"], told["message"]) == ("error", "timeout", "it broke")
+    assert told["error"]["message"] == "it broke"  # the official client looks here
+
+
+shapes = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(["type", "model", "usage", "error", "stop_reason", "input_tokens"]),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=6,
+)
+kinds = st.sampled_from(
+    ["message_start", "message_delta", "content_block_start", "content_block_delta", "error",
+     "message_stop", "response.created", "response.completed", "response.failed", None],
+)  # fmt: skip
+members = st.sampled_from(
+    ["message", "response", "delta", "content_block", "usage", "error", "sequence_number"]
+)
+
+
+@pytest.mark.parametrize("make", [messages, responses])
+@given(kind=kinds, fields=st.dictionaries(members, shapes, max_size=4))
+def test_no_event_whatever_its_shape_is_a_crash(
+    make: Make, kind: str | None, fields: dict[str, Any]
+) -> None:
+    stream = make()
+
+    out = stream.feed(f"data: {json.dumps({'type': kind, **fields})}\n\n".encode())
+
+    assert isinstance(out, bytes)
+    assert stream.used().output_tokens >= 0

@@ -1,0 +1,304 @@
+"""What an endpoint's protocol makes of a request, of an answer and of an error."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.domain.capabilities import SPOKEN, UNKNOWN, Endpoint, within
+from harness.domain.failures import FailureClass
+from harness.domain.targets import RequestPatch, Target
+from router.body import ClientRequest, read_request
+from router.dialects.table import DIALECTS, ENDPOINTS
+from router.failures import class_of
+from router.jsonspan import read_object
+from router.ports import UpstreamFailed
+from router.replies import JSON, Reply, error_reply
+from router.sticky import sticky_key
+from router.usage import Usage
+
+F = FailureClass
+HI = [{"role": "user", "content": "hi"}]
+SCHEMA = {"type": "json_schema", "json_schema": {"name": "s", "schema": {}, "strict": True}}
+
+
+def request(endpoint: str, **fields: Any) -> ClientRequest:
+    body = {"model": "r", **fields}
+    return read_request(json.dumps(body).encode(), Endpoint(endpoint))
+
+
+def sent(endpoint: str, target: Target, *, serial: bool = False, **fields: Any) -> Any:
+    dialect = DIALECTS[Endpoint(endpoint)]
+    asked = request(endpoint, **fields)
+    return json.loads(dialect.patched(asked, target, serialize_tools=serial))
+
+
+def test_each_endpoint_has_its_path() -> None:
+    assert set(ENDPOINTS) == {
+        "/v1/chat/completions",
+        "/v1/embeddings",
+        "/v1/responses",
+        "/v1/messages",
+    }
+    assert set(DIALECTS) == set(Endpoint)
+
+
+# Who is who
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "fields", "key"),
+    [
+        ("messages", {"metadata": {"user_id": "ann"}, "messages": HI}, "user:ann"),
+        ("responses", {"user": "ann", "input": "hi"}, "user:ann"),
+        ("responses", {"prompt_cache_key": "c", "input": "hi"}, "prompt_cache_key:c"),
+        ("messages", {"metadata": {"user_id": 7}, "messages": []}, "key:k"),
+        ("messages", {"metadata": 7}, "key:k"),
+        ("responses", {"input": [{"type": "item_reference"}]}, "key:k"),
+        ("responses", {"input": "hi", "previous_response_id": "resp_1"}, "key:k"),
+        ("responses", {"input": "hi", "conversation": "conv_1"}, "key:k"),
+    ],
+)
+def test_callers_are_told_apart_by_what_the_body_says(
+    endpoint: str, fields: dict[str, Any], key: str
+) -> None:
+    assert sticky_key(request(endpoint, **fields), None, "k")[0] == key
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "system", "said"),
+    [("messages", "system", "messages"), ("responses", "instructions", "input")],
+)
+def test_a_conversation_keeps_its_arm_as_it_grows(
+    endpoint: str, system: str, said: str
+) -> None:
+    def key(text: str, more: list[dict[str, str]], rules: str = "be kind") -> str:
+        messages = [{"role": "user", "content": text}, *more]
+        return sticky_key(request(endpoint, **{system: rules, said: messages}), None, "k")[0]
+
+    first = key("hi", [])
+    assert first.startswith("conversation:")
+    later = [{"role": "assistant", "content": "ho"}, {"role": "user", "content": "more"}]
+    assert key("hi", later) == first
+    assert key("hello", []) != first
+    assert key("hi", [], "be rude") != first
+
+
+def test_an_input_that_is_a_text_begins_a_conversation_too() -> None:
+    one, two = (sticky_key(request("responses", input=x), None, "k")[0] for x in ("a", "b"))
+
+    assert one.startswith("conversation:")
+    assert one != two
+
+
+# What the target gets
+
+PATCH = RequestPatch(parameters={"max_tokens": 9, "stream": True}, prompt_addendum="Be brief.")
+
+
+@pytest.mark.req("A8")
+def test_a_patch_reaches_a_response_under_its_own_names() -> None:
+    patch = RequestPatch({**PATCH.parameters, "input": "never"}, "Be brief.", SCHEMA)
+    target = Target("p", "m", {"temperature": 0}, patch)
+
+    assert sent("responses", target, input="hi", text={"verbosity": "low"}) == {
+        "model": "m",
+        "input": "hi",
+        "text": {
+            "verbosity": "low",
+            "format": {"type": "json_schema", "name": "s", "schema": {}, "strict": True},
+        },
+        "temperature": 0,
+        "max_output_tokens": 9,
+        "instructions": "Be brief.",
+    }
+    assert sent("responses", target, input="hi", instructions="Sé.")["instructions"] == (
+        "Sé.\n\nBe brief."
+    )
+    assert (
+        sent("responses", target, input="hi", instructions=None)["instructions"] == "Be brief."
+    )
+
+
+@pytest.mark.req("A8")
+def test_a_patch_reaches_a_message_under_its_own_names() -> None:
+    target = Target("p", "m", {"max_completion_tokens": 5, "top_k": 1}, PATCH)
+    cached = {"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}
+
+    assert sent("messages", target, messages=HI, max_tokens=100) == {
+        "model": "m",
+        "messages": HI,
+        "max_tokens": 9,
+        "top_k": 1,
+        "system": "Be brief.",
+    }
+    assert sent("messages", target, system="Sé.")["system"] == "Sé.\n\nBe brief."
+    assert sent("messages", target, system=[cached])["system"] == [
+        cached,
+        {"type": "text", "text": "Be brief."},
+    ]
+
+
+@pytest.mark.req("B7")
+def test_tools_are_called_one_at_a_time_in_each_protocols_words() -> None:
+    target = Target("p", "m")
+
+    assert sent("responses", target, serial=True)["parallel_tool_calls"] is False
+    assert sent("messages", target, serial=True)["tool_choice"] == {
+        "type": "auto",
+        "disable_parallel_tool_use": True,
+    }
+    choice = {"type": "tool", "name": "f"}
+    assert sent("messages", target, serial=True, tool_choice=choice)["tool_choice"] == {
+        **choice,
+        "disable_parallel_tool_use": True,
+    }
+
+
+def test_a_target_measured_with_a_response_format_gets_no_messages() -> None:
+    assert within(UNKNOWN, SPOKEN["sim"]) is UNKNOWN
+    anthropic = within(UNKNOWN, SPOKEN["anthropic"])
+    assert (anthropic.messages, anthropic.chat, anthropic.embeddings) == (True, False, False)
+    openai = within(UNKNOWN, SPOKEN["openai"])
+    assert (openai.messages, openai.responses, openai.chat) == (False, True, True)
+
+
+# What is an answer
+
+MESSAGE = {
+    "type": "message",
+    "model": "claude",
+    "content": [],
+    "stop_reason": "end_turn",
+    "usage": {"input_tokens": 3, "cache_read_input_tokens": 4, "output_tokens": 2},
+}
+RESPONSE = {
+    "object": "response",
+    "status": "completed",
+    "output": [],
+    "usage": {"input_tokens": 3, "output_tokens": 2},
+}
+
+
+def checked(endpoint: str, body: object) -> Usage | None:
+    return DIALECTS[Endpoint(endpoint)].checked(read_object(json.dumps(body)))
+
+
+def test_a_whole_answer_tells_its_usage() -> None:
+    assert checked("messages", MESSAGE) == Usage(7, 2)
+    assert checked("responses", RESPONSE) == Usage(3, 2)
+    assert checked("responses", {**RESPONSE, "usage": None}) is None
+    assert checked("messages", {**MESSAGE, "usage": 1}) is None
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "body", "failure"),
+    [
+        ("messages", {}, F.MALFORMED),
+        ("messages", {**MESSAGE, "content": None}, F.MALFORMED),
+        ("messages", {**MESSAGE, "stop_reason": None}, F.MALFORMED),
+        ("messages", {"type": "error", "error": {"type": "overloaded_error"}}, F.OVERLOADED),
+        ("messages", {"type": "error"}, F.MALFORMED),
+        ("responses", {}, F.MALFORMED),
+        ("responses", {"output": {}}, F.MALFORMED),
+        ("responses", {**RESPONSE, "error": {"code": "server_error"}}, F.SERVER),
+        ("responses", {"error": "no"}, F.MALFORMED),
+    ],
+)
+def test_what_is_no_answer_has_its_class(endpoint: str, body: object, failure: F) -> None:
+    with pytest.raises(UpstreamFailed) as refused:
+        checked(endpoint, body)
+
+    assert refused.value.failure is failure
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "message", "failure"),
+    [
+        (400, "invalid_request_error", "prompt is too long: 9 tokens > 8", F.CONTEXT_WINDOW),
+        (
+            400,
+            "invalid_request_error",
+            "input length and `max_tokens` exceed context limit: 8 + 1 > 8",
+            F.CONTEXT_WINDOW,
+        ),
+        (
+            400,
+            "invalid_request_error",
+            "Your credit balance is too low to access the Anthropic API.",
+            F.QUOTA,
+        ),
+        (
+            400,
+            "invalid_request_error",
+            "Output blocked by content filtering policy",
+            F.CONTENT_POLICY,
+        ),
+        (400, "invalid_request_error", "max_tokens: Field required", F.BAD_REQUEST),
+        (401, "authentication_error", "invalid x-api-key", F.OUR_KEY),
+        (402, "billing_error", "", F.QUOTA),
+        (403, "permission_error", "", F.QUOTA),
+        (404, "not_found_error", "model: claude-0", F.MODEL_UNKNOWN),
+        (413, "request_too_large", "", F.BAD_REQUEST),
+        (429, "rate_limit_error", "", F.RATE_LIMITED),
+        (500, "api_error", "", F.SERVER),
+        (504, "timeout_error", "", F.SERVER),
+        (529, "overloaded_error", "", F.OVERLOADED),
+    ],
+)
+@pytest.mark.req("A5", "B3")
+def test_anthropics_errors_have_the_class_of_the_table(
+    status: int, kind: str, message: str, failure: F
+) -> None:
+    body = {"type": "error", "error": {"type": kind, "message": message}}
+
+    assert class_of(status, json.dumps(body).encode()) is failure
+
+
+# What an error looks like
+
+
+def told(reply: Reply) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(DIALECTS[Endpoint.MESSAGES].error(reply, "req_1").body)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, "invalid_request_error"),
+        (401, "authentication_error"),
+        (403, "permission_error"),
+        (404, "not_found_error"),
+        (413, "request_too_large"),
+        (415, "invalid_request_error"),
+        (422, "invalid_request_error"),
+        (429, "rate_limit_error"),
+        (500, "api_error"),
+        (502, "api_error"),
+        (503, "overloaded_error"),
+    ],
+)
+def test_our_errors_speak_to_anthropics_clients(status: int, kind: str) -> None:
+    found = told(error_reply(status, "what to do", "our_code", attempts=[1]))
+
+    assert (found["type"], found["request_id"]) == ("error", "req_1")
+    assert found["error"]["type"] == kind
+    assert found["error"]["message"] == "what to do"
+    assert found["error"]["attempts"] == [1]
+
+
+def test_an_error_that_is_anthropics_already_stays_as_it_is() -> None:
+    reply = Reply(400, (JSON,), b'{ "type":"error","error":{"type":"x_error","message":"m"}}')
+
+    assert DIALECTS[Endpoint.MESSAGES].error(reply, "req_1") is reply
+    assert DIALECTS[Endpoint.CHAT].error(reply, "req_1") is reply
+
+
+@given(st.recursive(st.none() | st.text() | st.integers(), st.lists))
+def test_any_json_of_a_provider_becomes_an_error_with_a_message(value: object) -> None:
+    for body in (value, {"error": value}):
+        found = told(Reply(400, (JSON,), json.dumps(body).encode()))
+        assert isinstance(found["error"]["message"], str)
