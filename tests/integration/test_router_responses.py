@@ -1,0 +1,258 @@
+"""The official client's responses before the router, over real HTTP."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from openai.types.responses import FunctionToolParam, Response, ResponseStreamEvent
+
+from evals.sim import serve
+from evals.sim.simulator import Simulator
+from router.transport.scripted import Turn
+from tests.router_sim import HELLO, OWN, SPARE, SimScene, before_sim, served
+from tests.router_upstream import EVENTS, running_upstream
+from tests.router_world import KEY, QUICK, running_router, snapshot, wait_until
+
+TOOL: FunctionToolParam = {
+    "type": "function",
+    "name": "weather",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+    "strict": False,
+}
+
+
+@pytest.fixture(scope="module")
+def sim() -> Simulator:
+    return serve.simulator(time_scale=0)
+
+
+@pytest.fixture(scope="module")
+def sim_url(sim: Simulator) -> Iterator[str]:
+    with serve.in_thread(sim) as url:
+        yield url
+
+
+@pytest.fixture
+def scene(sim: Simulator, sim_url: str, tmp_path: Path) -> Iterator[SimScene]:
+    with before_sim(sim, sim_url, tmp_path) as scene:
+        yield scene
+
+
+def client_of(url: str, key: str = KEY) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0)
+
+
+@pytest.fixture
+def client(scene: SimScene) -> Iterator[openai.OpenAI]:
+    with client_of(scene.world.url) as client:
+        yield client
+
+
+def answered(client: openai.OpenAI, **more: Any) -> Response:
+    response: Response = client.responses.create(**{"model": "support", "input": HELLO, **more})
+    return response
+
+
+def events_of(client: openai.OpenAI) -> list[ResponseStreamEvent]:
+    return list(client.responses.create(model="support", input=HELLO, stream=True))
+
+
+@pytest.mark.req("A1")
+def test_the_client_works_plain_and_streaming(client: openai.OpenAI) -> None:
+    whole = answered(client, instructions="Be kind.")
+    with client.responses.stream(
+        model="support", input=HELLO, instructions="Be kind."
+    ) as stream:
+        first = next(iter(stream))
+        final = stream.get_final_response()
+
+    assert first.type == "response.created"
+    assert first.response.model == whole.model == final.model == "support"
+    assert len(whole.output_text.split()) == 12
+    assert final.output_text == whole.output_text
+    assert final.usage == whole.usage
+
+
+@pytest.mark.req("A1")
+async def test_the_async_client_works_too(scene: SimScene) -> None:
+    async with openai.AsyncOpenAI(
+        base_url=f"{scene.world.url}/v1", api_key=KEY, max_retries=0
+    ) as client:
+        whole = await client.responses.create(model="support", input=HELLO)
+        stream = await client.responses.create(model="support", input=HELLO, stream=True)
+        text = [e.delta async for e in stream if e.type == "response.output_text.delta"]
+
+    assert "".join(text) == whole.output_text
+
+
+@pytest.mark.req("B7")
+def test_tools_are_called_plain_and_streaming(client: openai.OpenAI) -> None:
+    (call,) = answered(client, tools=[TOOL], tool_choice="required").output
+    with client.responses.stream(
+        model="support", input=HELLO, tools=[TOOL], tool_choice="required"
+    ) as stream:
+        (streamed,) = stream.get_final_response().output
+
+    assert call.type == streamed.type == "function_call"
+    assert call.arguments == streamed.arguments
+    assert json.loads(call.arguments)
+
+
+@pytest.mark.req("A3")
+def test_tokens_of_both_forms_are_counted(client: openai.OpenAI, scene: SimScene) -> None:
+    usage = answered(client).usage
+    events_of(client)
+
+    rows = scene.world.wait_for_traffic(2)
+    assert usage
+    assert sum(row.input_tokens for row in rows) == 2 * usage.input_tokens
+    assert sum(row.output_tokens for row in rows) == 2 * usage.output_tokens
+
+
+@pytest.mark.req("A5", "B3", "B8")
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "status", "status": 503},
+        {"kind": "status", "status": 500},
+        {"kind": "status", "status": 401},
+        {"kind": "status", "status": 429, "code": "insufficient_quota"},
+        {"kind": "not_found"},
+        {"kind": "reset"},
+        {"kind": "hang"},
+        {"kind": "garbage", "variant": "no_choices"},
+        {"kind": "wrong_content_type"},
+        {"kind": "error_in_stream"},
+        {"kind": "error_in_stream", "role_first": True},
+        {"kind": "truncate", "after_chunks": 0, "role_first": True},
+    ],
+    ids=lambda fault: "-".join(str(value) for value in fault.values()),
+)
+def test_before_the_first_words_the_spare_answers(
+    scene: SimScene, client: openai.OpenAI, fault: dict[str, Any], *, stream: bool
+) -> None:
+    scene.fault(**fault)
+
+    if stream:
+        events = events_of(client)
+        assert events[-1].type == "response.completed"
+        assert [each.type for each in events].count("response.created") == 1
+        text = events[-1].response.output_text
+    else:
+        text = answered(client).output_text
+
+    assert len(text.split()) == 12
+    assert scene.asked(SPARE) == 1
+
+
+@pytest.mark.req("B8")
+@pytest.mark.parametrize("kind", ["reset", "close", "truncate", "error_in_stream", "stall"])
+def test_after_the_first_words_a_broken_stream_is_an_error(
+    scene: SimScene, client: openai.OpenAI, kind: str
+) -> None:
+    scene.fault(kind, after_chunks=4)
+    seen: list[ResponseStreamEvent] = []
+
+    with pytest.raises(openai.APIError, match="broke off"):
+        seen.extend(client.responses.create(model="support", input=HELLO, stream=True))
+
+    assert [each.type for each in seen].count("response.output_text.delta") == 4
+    assert seen[-1].type == "response.output_text.delta"
+    assert scene.asked(SPARE) == 0
+    assert sum(row.failed for row in scene.world.wait_for_traffic(1)) == 1
+
+
+def test_a_client_that_leaves_ends_the_providers_work(
+    scene: SimScene, client: openai.OpenAI
+) -> None:
+    scene.fault("stall", after_chunks=2, delay_s=60)
+
+    with client.responses.create(model="support", input=HELLO, stream=True) as stream:
+        next(event for event in stream if event.type == "response.output_text.delta")
+
+    wait_until(lambda: scene.gone() == 1)
+
+
+def test_errors_are_openais(scene: SimScene, client: openai.OpenAI) -> None:
+    with (
+        client_of(scene.world.url, "no") as stranger,
+        pytest.raises(openai.AuthenticationError),
+    ):
+        answered(stranger)
+    with pytest.raises(openai.NotFoundError) as unknown:
+        answered(client, model="gpt-0")
+    assert unknown.value.code == "model_not_found"
+    scene.fault("status", status=400, message="no such parameter")
+    with pytest.raises(openai.BadRequestError, match="no such parameter"):
+        answered(client)
+    assert scene.asked(SPARE) == 0
+
+
+@pytest.mark.req("B7")
+def test_a_target_that_does_not_speak_responses_is_left_out(
+    sim: Simulator, sim_url: str, tmp_path: Path
+) -> None:
+    with (
+        before_sim(sim, sim_url, tmp_path, own_kind="anthropic", spare_kind="openai") as scene,
+        client_of(scene.world.url) as client,
+    ):
+        raw = client.responses.with_raw_response.create(model="support", input=HELLO)
+        assert served(raw.headers) == SPARE
+        with pytest.raises(
+            openai.UnprocessableEntityError, match="lacks the responses endpoint"
+        ):
+            answered(client, model="other")
+
+    assert scene.asked(OWN) == 0
+
+
+WHOLE = (
+    b'{ "id":"r", "object":"response", "model" : "gpt-x","output":[],"n":1.0,"status":'
+    b'"completed","usage":{"input_tokens":12345678901234567890,"output_tokens":1} }'
+)
+FAILED = (
+    b'event: response.failed\ndata: {"type":"response.failed","sequence_number":1,"response":'
+    b'{"id":"r","model":"gpt-x","error":{"code":"context_length_exceeded",'
+    b'"message":"too long for us"}}}\n\n'
+)
+
+
+@pytest.mark.req("A2")
+def test_only_model_changes_on_the_way_there_and_back(tmp_path: Path) -> None:
+    body = (
+        '{"x":[1.0, 12345678901234567890123], "model" :"support","input":"\\u00e9",'
+        ' "previous_response_id":"resp_1", "stream" : false}'
+    )
+    with running_upstream() as upstream:
+        upstream.turns["m-incumbent"] = Turn(steps=(WHOLE,))
+        with (
+            running_router(snapshot(upstream.url), tmp_path, QUICK) as world,
+            client_of(world.url) as client,
+        ):
+            raw = client._client.post(
+                f"{world.url}/v1/responses",
+                content=body,
+                headers={"authorization": f"Bearer {KEY}", "content-type": "application/json"},
+            )
+
+    (asked,) = upstream.asked
+    assert asked.path == "/v1/responses"
+    assert asked.body.decode() == body.replace('"support"', '"m-incumbent"')
+    assert raw.content == WHOLE.replace(b'"gpt-x"', b'"support"')
+
+
+def test_an_input_that_is_found_too_long_in_the_stream_is_the_clients_mistake(
+    tmp_path: Path,
+) -> None:
+    with running_upstream() as upstream:
+        upstream.turns["m-incumbent"] = Turn(headers=EVENTS, steps=(FAILED,))
+        with (
+            running_router(snapshot(upstream.url), tmp_path, QUICK) as world,
+            client_of(world.url) as client,
+            pytest.raises(openai.BadRequestError, match="too long for us"),
+        ):
+            events_of(client)
