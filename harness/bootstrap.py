@@ -24,6 +24,7 @@ from harness.domain.switches import (
 )
 from harness.ports import Clock, EvalWorkers, Store
 from harness.runtime import telemetry
+from harness.runtime.alert_sinks import ConfiguredSinks
 from harness.runtime.chance import SystemChance
 from harness.runtime.clock import SystemClock
 
@@ -153,6 +154,7 @@ class Installation:
             policies=self.settings.policies,
             workers=self.workers,
             eval_workers=self.settings.control.eval_workers,
+            sinks=ConfiguredSinks(self.settings.alerts, os.environ),
         )
 
     def close(self) -> None:
@@ -236,30 +238,47 @@ def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None
 
 
 def control_schedule(installation: Installation) -> "Schedule":
-    """The control process's jobs: the reconcile loop, housekeeping, eval schedules.
+    """The control process's jobs: the reconcile loop, alerts, housekeeping, eval schedules.
 
     Several control processes may run; one leads, and only its jobs do anything.
     """
-    from harness.control import housekeeping, reconcile  # noqa: PLC0415
+    from harness.control import alerts, housekeeping, reconcile  # noqa: PLC0415
+    from harness.control.jobs import Watched  # noqa: PLC0415
     from harness.runtime.schedule import Job, Schedule  # noqa: PLC0415
 
     telemetry.configure()
-    ctx, control = installation.context, installation.settings.control
+    ctx, settings = installation.context, installation.settings
+    control = settings.control
     owner = f"control-{os.getpid()}"
 
-    def leading(job: Callable[[Context], object]) -> Callable[[], object]:
-        return lambda: job(ctx) if ctx.store.try_lead(owner) else None
+    def leading(
+        name: str,
+        job: Callable[[Context], object],
+        *,
+        every_s: float | None = None,
+        cron: str | None = None,
+    ) -> Job:
+        watched = Watched(ctx, name, job)
+        run = lambda: watched() if ctx.store.try_lead(owner) else None  # noqa: E731
+        return Job(name, run, every_s=every_s, cron=cron)
+
+    def tidy(ctx: Context) -> None:
+        housekeeping.tidy(ctx)
+        housekeeping.forget(
+            ctx,
+            alerts_days=settings.alerts.keep_days,
+            failovers_days=control.failovers_keep_days,
+        )
 
     jobs = [
-        Job("reconcile", leading(reconcile.turn), every_s=control.reconcile_interval_s),
-        Job(
-            "housekeeping", leading(housekeeping.tidy), every_s=control.housekeeping_interval_s
-        ),
+        leading("reconcile", reconcile.turn, every_s=control.reconcile_interval_s),
+        leading("alerts", alerts.turn, every_s=settings.alerts.deliver_interval_s),
+        leading("housekeeping", tidy, every_s=control.housekeeping_interval_s),
     ]
-    for suite in installation.settings.suites.values():
+    for suite in settings.suites.values():
         if suite.every:
             again = partial(housekeeping.evaluate_incumbents, suite=suite.name)
-            jobs.append(Job(f"evals of {suite.name}", leading(again), cron=suite.every))
+            jobs.append(leading(f"evals of {suite.name}", again, cron=suite.every))
     return Schedule(jobs, clock=installation.clock, on_error=_log_failed_job)
 
 

@@ -13,7 +13,7 @@ from harness.domain.access import ApiKey
 from harness.domain.alerts import Alert, AlertRecord
 from harness.domain.audit import AuditEvent
 from harness.domain.changes import Change
-from harness.domain.delivery import Delivery
+from harness.domain.delivery import AlertMessage, Delivery
 from harness.domain.evaluation import EvalRun, RunState, Sample, SuitePin, Verdict
 from harness.domain.evidence import RouteEvidence, Waiver
 from harness.domain.failover import Failover
@@ -335,6 +335,10 @@ class Alerts(Protocol):
         """Fold them into the records of their keys, in their order (`domain.alerts.heard`)."""
         ...
 
+    def get(self, alert: str) -> AlertRecord:
+        """Raises NotFound."""
+        ...
+
     def newest(self, key: str) -> AlertRecord | None:
         """In a `write()`, nobody else changes it until the end of the unit of work."""
         ...
@@ -362,13 +366,23 @@ class Deliveries(Protocol):
     def add(self, delivery: Delivery) -> None: ...
 
     def due(self, now: datetime, *, limit: int = 100) -> Sequence[Delivery]:
-        """Oldest first."""
+        """Oldest first; not before an earlier one of the same alert and sink is over."""
         ...
 
     def save(self, delivery: Delivery) -> None: ...
 
     def of(self, alert: str) -> Sequence[Delivery]:
         """Oldest first."""
+        ...
+
+
+class AlertSinks(Protocol):
+    """Who is told of alerts, by name."""
+
+    def names(self) -> Sequence[str]: ...
+
+    def send(self, sink: str, message: AlertMessage) -> None:
+        """Blocks for a bounded time. Raises DeliveryFailed, without any secret in its words."""
         ...
 
 

@@ -19,6 +19,7 @@ DOORS = {
     "aiohttp": ("router/transport/", "harness/demo/", "evals/provider.py"),
     "alembic": ("harness/store/", "migrations/"),
     "altair": ("dashboard/",),
+    "apprise": ("harness/runtime/apprise_sink.py",),
     "apscheduler": ("harness/runtime/",),
     "fastapi": ("harness/api/",),
     "inspect_ai": ("evals/",),

@@ -26,6 +26,7 @@ from harness.domain.routing import RouteSettings, RouteSuite
 from harness.domain.settings import SuiteSettings
 from harness.domain.targets import Price, Provider, Target
 from harness.ports import Chance, Clock, Store, Transaction
+from harness.runtime.alert_sinks import KeptSinks
 from harness.runtime.chance import CountingChance
 from harness.runtime.clock import ManualClock
 from harness.runtime.evaluating import Worker
@@ -71,6 +72,7 @@ class World:
     policy: Policy = POLICY
     script: Callable[[Target, Item, int], str] = answer
     boot: Callable[[str], None] = lambda _run: None
+    sinks: KeptSinks = field(default_factory=lambda: KeptSinks("chat", "mail"))
 
     def __post_init__(self) -> None:
         self.suites = {
@@ -88,6 +90,7 @@ class World:
             chance=self.chance,
             suites=Catalog(self.suites),
             policies={self.policy.name: self.policy},
+            sinks=self.sinks,
             workers=InlineWorkers(lambda run, owner: self._work(chosen, run, owner)),
         )
 

@@ -9,7 +9,16 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 import harness
-from harness.api import canaries, evals, health, operations, proposals, routing, switches
+from harness.api import (
+    alerts,
+    canaries,
+    evals,
+    health,
+    operations,
+    proposals,
+    routing,
+    switches,
+)
 from harness.api.access import Authenticated, Locks
 from harness.api.body import StrictBody
 from harness.api.document import document
@@ -19,7 +28,7 @@ from harness.api.idempotency import Remembered
 from harness.bootstrap import Installation
 
 PREFIX: Final = "/api/v1"
-NOUNS: Final = (routing, evals, proposals, canaries, switches, operations)
+NOUNS: Final = (routing, evals, proposals, canaries, switches, alerts, operations)
 
 
 class _Api(FastAPI):

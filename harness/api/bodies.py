@@ -209,5 +209,19 @@ class Versions(Body):
     newer: Annotated[Count | None, Field(alias="to")] = None
 
 
+class AlertSlice(Body):
+    open: bool = False
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+
+
+class FailoverSlice(Body):
+    """user: the id as the client sent it. since_s: how far back."""
+
+    route: Name | None = None
+    user: Name | None = None
+    since_s: Annotated[float, Field(gt=0, le=31_536_000)] = 86_400.0
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+
+
 class AuditSlice(Body):
     limit: Annotated[int, Field(ge=1, le=1000)] = 50

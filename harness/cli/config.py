@@ -58,6 +58,8 @@ def effective(settings: Settings) -> Plain:
     shown = plain(_with_texts(settings))
     assert isinstance(shown, dict)  # noqa: S101 - a dataclass becomes an object
     shown["database_url"] = without_password(settings.database_url)
+    for sink in shown["alerts"]["sinks"]:  # type: ignore[index, call-overload, union-attr]  # as above
+        sink["url"] = HIDDEN if sink["url"] else ""  # type: ignore[index, call-overload]  # as above
     for provider in settings.providers.values():
         hidden: Plain = dict.fromkeys(provider.extra_headers, HIDDEN)
         shown["providers"][provider.name]["extra_headers"] = hidden  # type: ignore[index, call-overload]  # as above

@@ -101,6 +101,7 @@ VERBS = {
     "switch": Lazy(
         "harness.cli.switch:switch", "The kill switch: force a provider or a target."
     ),
+    "alert": Lazy("harness.cli.alert:alert", "Alerts: what is wrong now, and who was told."),
     "gate": Lazy("harness.cli.gate:gate", "The gate's rule, on plain files."),
     "bench": Lazy("harness.cli.bench:bench", "Measure the rules themselves."),
     "replay": Lazy("harness.cli.replay:replay", "Decide a verdict again from what is stored."),

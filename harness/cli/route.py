@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from harness.cli import output, wording
+from harness.cli.failovers import list_failovers
 from harness.cli.route_settings import given, settings_options
 from harness.cli.session import Session, pass_session
 from harness.control import lookup, reports, routes, seed, targets
@@ -290,3 +291,6 @@ def rollback(session: Session, name: str, to_version: int | None, reason: str) -
     else:
         names = _names(session)
         click.echo(f"route {name} is served by {names[found.incumbent]} again")
+
+
+route.add_command(list_failovers)

@@ -1,33 +1,15 @@
 """`swapgate switch`: the kill switch, from a terminal."""
 
-import re
 from datetime import datetime, timedelta
 
 import click
 
 from harness.cli import output, wording
+from harness.cli.duration import Duration
 from harness.cli.session import Session, pass_session
 from harness.control import switches
 from harness.domain.switches import Source, force_of
 from harness.ports import SwitchRecord
-
-UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-
-
-class Duration(click.ParamType[timedelta]):
-    """`90s`, `30m`, `2h` or `1d`."""
-
-    name = "duration"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> timedelta:
-        if isinstance(value, timedelta):
-            return value
-        found = re.fullmatch(r"(\d{1,6})([smhd])", str(value))
-        if found is None:
-            self.fail(f"{value!r} is no time: write 90s, 30m, 2h or 1d", param, ctx)
-        return timedelta(**{UNITS[found[2]]: int(found[1])})
 
 
 @click.group()

@@ -11,12 +11,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.config.places import Document, Path_
 from harness.config.ranges import complaints
+from harness.config.sinks import alert_sink
 from harness.domain.capabilities import Capabilities
 from harness.domain.errors import ConfigError, InputError
 from harness.domain.keepwarm import share_bps_of
 from harness.domain.policy import CanaryPolicy, GatePolicy, Policy, Promotion
 from harness.domain.routing import OnContentPolicy, RouteSettings, RouteSuite, Stakes
 from harness.domain.settings import (
+    AlertSettings,
+    AlertSink,
     ControlSettings,
     RouterSettings,
     RouteSeed,
@@ -108,6 +111,23 @@ class RouteEntry(BaseModel):
     data_class: str = ""
 
 
+class SinkEntry(BaseModel):
+    model_config = _STRICT
+    name: str = ""
+    url: str = ""
+    url_env: str = ""
+    webhook: str = ""
+    secret_env: str = ""
+
+
+class AlertsEntry(BaseModel):
+    model_config = _STRICT
+    sinks: list[SinkEntry] = []
+    deliver_interval_s: float = AlertSettings().deliver_interval_s
+    timeout_s: float = AlertSettings().timeout_s
+    keep_days: float = AlertSettings().keep_days
+
+
 class FileConfig(BaseModel):
     """Swapgate's configuration file."""
 
@@ -121,6 +141,7 @@ class FileConfig(BaseModel):
     suites: dict[str, SuiteEntry] = {}
     policies: dict[str, PolicyEntry] = {}
     routes: dict[str, RouteEntry] = {}
+    alerts: AlertsEntry = Field(AlertsEntry(), description="whom to tell, see docs/alerts.md")
     switches: list[str] = Field(
         [],
         description="kill switches, read at a router's start: provider:NAME, target:ID or "
@@ -162,7 +183,22 @@ def settings(document: Document, *, base: Path, shipped: Path, source: Path | No
         policies={name: Policy(name, **_fields(p)) for name, p in config.policies.items()},
         routes={name: _route(name, r, document) for name, r in config.routes.items()},
         switches=_switches(config.switches, document),
+        alerts=_alerts(config.alerts, document),
     )
+
+
+def _alerts(entry: AlertsEntry, document: Document) -> AlertSettings:
+    sinks: list[AlertSink] = []
+    for number, each in enumerate(entry.sinks):
+        place = document.place(("alerts", "sinks", number))
+        try:
+            sink = alert_sink(number + 1, **_fields(each))
+        except InputError as error:
+            raise ConfigError(f"{place}: alerts.sinks.{number}: {error}") from None
+        if sink.name in {known.name for known in sinks}:
+            raise ConfigError(f"{place}: alerts.sinks.{number}: a second sink {sink.name!r}")
+        sinks.append(sink)
+    return AlertSettings(**_fields(entry) | {"sinks": tuple(sinks)})
 
 
 def _switches(items: list[str], document: Document) -> tuple[str, ...]:

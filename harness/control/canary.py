@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 
-from harness.control import evaluate, routes
+from harness.control import alerts, evaluate, routes
 from harness.control.context import Context
 from harness.domain.access import SYSTEM, Actor, Role
+from harness.domain.alerts import AlertKind
 from harness.domain.changes import Abort, Change, Promote, RaiseWeight, StartCanary
 from harness.domain.errors import InputError, NotFound, ProofRefused, StaleWrite
 from harness.domain.evaluation import Passed
@@ -14,6 +15,7 @@ from harness.domain.rollout import Action, Rollout, RolloutState, Signal
 from harness.domain.rollout import moved as rollout_moved
 from harness.domain.routing import Route
 from harness.gate import policy as gate_policy
+from harness.gate.assignment import ALARM_AT
 from harness.ports import Transaction
 
 
@@ -115,7 +117,45 @@ def _move(
         change = RaiseWeight(rollout.route, rollout.id, after.current.weight_bps)
         _commit(ctx, tx, SYSTEM, route, change, because)
     _audit(ctx, tx, SYSTEM, f"canary.{signal.value}", after, because)
+    _tell_if_paused(ctx, tx, after, because)
     return tx.rollouts.save(after)
+
+
+def _tell_if_paused(ctx: Context, tx: Transaction, after: Rollout, because: str) -> None:
+    if after.state is not RolloutState.PAUSED:
+        return
+    alerts.tell(
+        ctx,
+        tx,
+        AlertKind.CANARY_PAUSED,
+        after.id,
+        subject=f"route {after.route}",
+        title=f"the canary of route {after.route} is paused and waits for a person",
+        text=because,
+    )
+
+
+def watch_ratio(ctx: Context, rollout: Rollout, action: Action) -> None:
+    """Tell once when the canary's share of traffic is not the planned one (statistics.md)."""
+    if not rollout.live or _log_srm(action) < ALARM_AT:
+        return
+    if alerts.is_open(ctx, AlertKind.SAMPLE_RATIO, rollout.id):
+        return
+    with ctx.store.write() as tx:
+        alerts.tell(
+            ctx,
+            tx,
+            AlertKind.SAMPLE_RATIO,
+            rollout.id,
+            subject=f"route {rollout.route}",
+            title=f"the canary of route {rollout.route} gets another share than planned",
+            text=f"Planned: {rollout.current.weight_bps / 100:g} %. {action.reason}",
+        )
+
+
+def _log_srm(action: Action) -> float:
+    found = action.figures.get("log_srm")
+    return found if isinstance(found, float) else 0.0
 
 
 def _promote(
@@ -134,6 +174,16 @@ def _promote(
     after = tx.rollouts.save(rollout_moved(rollout, Signal.PROVEN, now, action.reason))
     tx.proposals.save(moved(proposal, Event.HEALTHY, now, action.reason))
     _audit(ctx, tx, SYSTEM, "canary.promote", after, action.reason, _figures(action))
+    name = _name(tx, rollout.candidate)
+    alerts.tell(
+        ctx,
+        tx,
+        AlertKind.PROMOTED,
+        rollout.id,
+        subject=f"route {rollout.route}",
+        title=f"{name} is now the model of route {rollout.route}",
+        text=f"It took the place of {_name(tx, rollout.incumbent)}. {action.reason}",
+    )
     return after
 
 
@@ -150,7 +200,23 @@ def end(
     event = {Signal.HARM: Event.HARM, Signal.BASE_CHANGED: Event.BASE_CHANGED}
     tx.proposals.save(moved(proposal, event.get(signal, Event.CANCELLED), now, because))
     _audit(ctx, tx, actor, f"canary.{signal.value}", after, because)
+    if signal is Signal.HARM:
+        alerts.tell(
+            ctx,
+            tx,
+            AlertKind.ROLLED_BACK,
+            rollout.id,
+            subject=f"route {rollout.route}",
+            title=f"the canary of route {rollout.route} was rolled back",
+            text=f"{_name(tx, rollout.incumbent)} serves all users again, "
+            f"{_name(tx, rollout.candidate)} none. {because}",
+        )
     return after
+
+
+def _name(tx: Transaction, target: str) -> str:
+    known = tx.routing.targets().get(target)
+    return known.name if known else target
 
 
 def by_hand(ctx: Context, actor: Actor, route: str, signal: Signal, reason: str) -> Rollout:
@@ -168,6 +234,7 @@ def by_hand(ctx: Context, actor: Actor, route: str, signal: Signal, reason: str)
             return end(ctx, tx, actor, rollout, signal, because)
         after = rollout_moved(rollout, signal, ctx.clock.now(), because)
         _audit(ctx, tx, actor, f"canary.{signal.value}", after, because)
+        _tell_if_paused(ctx, tx, after, because)
         return tx.rollouts.save(after)
 
 

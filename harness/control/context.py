@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 from harness.domain.errors import NotFound
 from harness.domain.policy import Policy
-from harness.ports import Chance, Clock, EvalWorkers, Store, SuiteCatalog
+from harness.ports import AlertSinks, Chance, Clock, EvalWorkers, Store, SuiteCatalog
 
 
 @dataclass(frozen=True)
 class Context:
-    """eval_workers: how many run at once. workers: None where this process starts none."""
+    """eval_workers: how many run at once. workers: None where this process starts none.
+    sinks: None where nobody is told of alerts."""
 
     store: Store
     clock: Clock
@@ -20,6 +21,7 @@ class Context:
     policies: Mapping[str, Policy]
     workers: EvalWorkers | None = None
     eval_workers: int = 2
+    sinks: AlertSinks | None = None
 
     def policy(self, name: str) -> Policy:
         """Raises NotFound with the nearest policy."""

@@ -10,9 +10,10 @@ from typing import assert_never
 
 import structlog
 
-from harness.control import canary, evaluate, work
+from harness.control import alerts, canary, evaluate, work
 from harness.control.context import Context
 from harness.domain.access import SYSTEM
+from harness.domain.alerts import AlertKind
 from harness.domain.errors import ProofRefused, StaleEvidence, SwapgateError
 from harness.domain.evaluation import (
     Failed,
@@ -151,7 +152,17 @@ def _apply(ctx: Context, tx: Transaction, proposal: Proposal, verdict: Verdict) 
 def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) -> None:
     if proposal.policy.promotion is Promotion.APPROVED:
         now = ctx.clock.now()
-        tx.proposals.save(moved(proposal, Event.PASSED_NEEDS_APPROVAL, now))
+        waits = tx.proposals.save(moved(proposal, Event.PASSED_NEEDS_APPROVAL, now))
+        alerts.tell(
+            ctx,
+            tx,
+            AlertKind.AWAITING_APPROVAL,
+            proposal.id,
+            subject=f"route {proposal.route}",
+            title=f"a swap on route {proposal.route} waits for approval ({proposal.id})",
+            text=f"{proposal.proposer} proposed it. {proof.words}: {proof.reason} It expires "
+            f"at {waits.approval_ends_at:%Y-%m-%d %H:%M} UTC.",
+        )
     else:
         canary.open_canary(ctx, tx, proposal, proof, Event.PASSED)
     work.stop_unneeded(ctx, tx, proposal)
@@ -214,6 +225,7 @@ def _canary(ctx: Context, proposal: Proposal) -> list[str]:
         before = tx.rollouts.get(proposal.rollout or "")
         route = tx.routing.route(proposal.route)
     action = canary.look(ctx, before)
+    canary.watch_ratio(ctx, before, action)
     if action.signal is None and _canary_in_place(route, before.id, proposal):
         return []
     with ctx.store.write() as tx:

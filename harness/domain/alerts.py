@@ -39,6 +39,7 @@ class AlertKind(StrEnum):
     CANARY_PAUSED = "canary_paused"
     AWAITING_APPROVAL = "awaiting_approval"
     SAMPLE_RATIO = "sample_ratio"
+    KEY_BUDGET = "key_budget"
     JOB_FAILED = "job_failed"
     AUDIT_BROKEN = "audit_broken"
     TEST = "test"
@@ -123,6 +124,11 @@ KINDS: Final[Mapping[AlertKind, KindRule]] = {
         _S.CRITICAL,
         "the canary cannot advance: see whether all traffic goes through routers of one "
         "revision, and whether something retries or caches between",
+    ),
+    _K.KEY_BUDGET: KindRule(
+        _S.WARNING,
+        "`swapgate key list` shows what each key has spent; `swapgate key limits` changes it",
+        lasting=False,
     ),
     _K.JOB_FAILED: KindRule(
         _S.CRITICAL, "see the control process's log, and `swapgate doctor`"

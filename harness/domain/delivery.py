@@ -2,14 +2,33 @@
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from hashlib import blake2b
 from typing import Final
 
-from harness.domain.alerts import AlertRecord, Told
+from harness.domain.alerts import AlertKind, AlertRecord, Severity, Told
 
 FIRST_WAIT: Final = timedelta(seconds=5)
 LONGEST_WAIT: Final = timedelta(minutes=15)
 GIVE_UP_AFTER: Final = timedelta(days=3)
 LONGEST_ERROR: Final = 300
+
+
+@dataclass(frozen=True, slots=True)
+class AlertMessage:
+    """What a sink is told. id: the same in every attempt. state: raised or resolved."""
+
+    id: str
+    alert: str
+    kind: AlertKind
+    severity: Severity
+    state: Told
+    subject: str
+    title: str
+    text: str
+    next_step: str
+    first_seen: datetime
+    last_seen: datetime
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +73,23 @@ def delivery_of(record: AlertRecord, message: Told, sink: str, now: datetime) ->
     )
 
 
+def message_of(delivery: Delivery, record: AlertRecord) -> AlertMessage:
+    return AlertMessage(
+        id=delivery.id,
+        alert=record.id,
+        kind=record.kind,
+        severity=record.severity,
+        state=delivery.message,
+        subject=record.subject,
+        title=delivery.title,
+        text=delivery.text,
+        next_step=record.next_step if delivery.message is Told.RAISED else "",
+        first_seen=record.first_seen,
+        last_seen=record.last_seen,
+        count=record.count,
+    )
+
+
 def delivered(delivery: Delivery, now: datetime) -> Delivery:
     return replace(
         delivery,
@@ -71,6 +107,12 @@ def failed(delivery: Delivery, now: datetime, error: str, *, uniform: float) -> 
     if now - delivery.created_at >= GIVE_UP_AFTER:
         return replace(tried, next_attempt_at=None, gave_up_at=now)
     return replace(tried, next_attempt_at=now + wait(attempts, uniform))
+
+
+def spread(delivery: Delivery) -> float:
+    """In [0, 1): not the same for any two deliveries or attempts, so that they spread out."""
+    said = f"{delivery.id}\n{delivery.sink}\n{delivery.attempts}"
+    return int.from_bytes(blake2b(said.encode(), digest_size=4).digest()) / 2**32
 
 
 def wait(attempts: int, uniform: float) -> timedelta:

@@ -13,6 +13,7 @@ SwapgateError
 ├── ProofRefused           the proof is missing, stale, expired, or another target's
 ├── StaleEvidence          pairs whose pins differ between the arms or from the registration
 ├── StoreUnavailable       the database did not answer; the same call may succeed later
+├── DeliveryFailed         a sink did not take an alert; it is tried again
 ├── WorkerFailed           an eval worker ended without finishing its run
 ├── SnapshotInvalid        a snapshot does not validate; the old one goes on serving
 └── UpstreamError          a provider failed (domain.failures says how)
@@ -70,6 +71,10 @@ class StaleEvidence(SwapgateError): ...
 
 
 class StoreUnavailable(SwapgateError):
+    retryable = True
+
+
+class DeliveryFailed(SwapgateError):
     retryable = True
 
 

@@ -44,6 +44,33 @@ class ControlSettings:
     housekeeping_interval_s: float = 60.0
     eval_workers: int = 2
     eval_connections: int = 8
+    failovers_keep_days: float = 14.0
+
+
+@dataclass(frozen=True, slots=True)
+class AlertSink:
+    """Where alerts go: an apprise URL (`url`, or in the variable `url_env`), or a webhook.
+
+    A URL of apprise has passwords in it: it is never logged, stored or shown. secret_env: the
+    variable with the secret that signs what the webhook gets. Where a variable is not set, the
+    file that NAME_FILE names is read.
+    """
+
+    name: str
+    url: str = field(default="", repr=False)
+    url_env: str = ""
+    webhook: str = ""
+    secret_env: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AlertSettings:
+    """keep_days: how long alerts that are over are kept."""
+
+    sinks: tuple[AlertSink, ...] = ()
+    deliver_interval_s: float = 2.0
+    timeout_s: float = 10.0
+    keep_days: float = 90.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,3 +149,4 @@ class Settings:
     policies: Mapping[str, Policy]
     routes: Mapping[str, RouteSeed]
     switches: tuple[str, ...] = ()
+    alerts: AlertSettings = AlertSettings()

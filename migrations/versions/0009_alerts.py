@@ -21,6 +21,7 @@ KINDS = (
     "canary_paused",
     "awaiting_approval",
     "sample_ratio",
+    "key_budget",
     "job_failed",
     "audit_broken",
     "test",

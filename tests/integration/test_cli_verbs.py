@@ -96,6 +96,9 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     switch = ask("switch", "throw", "provider:sim", "--for", "2h", "--reason", "a drill")
     ask("switch", "list")
     ask("switch", "lift", switch["id"])  # type: ignore[index]
+    ask("route", "failovers")
+    ask("alert", "list")
+    ask("alert", "test", exits=1)  # there is no sink
     for look in ("tail", "verify"):
         ask("audit", look)
     ask("gate", "decide", "pairs.csv")

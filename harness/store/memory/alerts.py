@@ -20,6 +20,12 @@ class MemoryAlerts:
         known = {key: found for key in keys if (found := self.newest(key)) is not None}
         self._unit.writing.alerts.update(heard_all(known, told))
 
+    def get(self, id_: str) -> AlertRecord:
+        stored = self._unit.state.alerts
+        if id_ not in stored:
+            raise no_such_alert(id_)
+        return stored[id_]
+
     def newest(self, key: str) -> AlertRecord | None:
         of_key = [each for each in self._unit.state.alerts.values() if each.key == key]
         return min(
@@ -71,8 +77,16 @@ class MemoryDeliveries:
 
     def due(self, now: datetime, *, limit: int = 100) -> Sequence[Delivery]:
         stored = self._unit.state.deliveries.values()
+        waiting = {_key(each) for each in stored if each.next_attempt_at}
         found = [
-            each for each in stored if each.next_attempt_at and each.next_attempt_at <= now
+            each
+            for each in stored
+            if each.next_attempt_at
+            and each.next_attempt_at <= now
+            and not any(
+                (alert, sink) == (each.alert, each.sink) and number < each.number
+                for alert, number, sink in waiting
+            )
         ]
         return sorted(found, key=lambda each: (each.created_at, *_key(each)))[:limit]
 

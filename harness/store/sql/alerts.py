@@ -27,9 +27,19 @@ UNSETTLED = LATEST.where(
         sa.and_(alert.c.kind.in_(_EVENTS), alert.c.count > alert.c.told_count),
     )
 )
+_earlier = delivery.alias("earlier")
 DUE = (
     sa.select(delivery)
-    .where(delivery.c.next_attempt_at <= sa.bindparam("now", type_=delivery.c.created_at.type))
+    .where(
+        delivery.c.next_attempt_at <= sa.bindparam("now", type_=delivery.c.created_at.type),
+        # Nobody hears that it is over before hearing of it.
+        ~sa.exists().where(
+            _earlier.c.alert == delivery.c.alert,
+            _earlier.c.sink == delivery.c.sink,
+            _earlier.c.number < delivery.c.number,
+            _earlier.c.next_attempt_at.is_not(None),
+        ),
+    )
     .order_by(delivery.c.created_at, delivery.c.alert, delivery.c.number, delivery.c.sink)
 )
 OF_ALERT = (
@@ -54,6 +64,12 @@ class SqlAlerts:
                 self.save(record)
             else:
                 self._unit.write(sa.insert(alert), rows.of_record(record))
+
+    def get(self, id_: str) -> AlertRecord:
+        row = self._unit.read(LATEST.where(alert.c.id == id_)).first()
+        if row is None:
+            raise no_such_alert(id_)
+        return rows.record(row)
 
     def newest(self, key: str) -> AlertRecord | None:
         self._unit.serialize_by(f"alert {key}")

@@ -1,0 +1,41 @@
+"""Alerts and failovers: what went wrong, and who was told."""
+
+from datetime import timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from harness.api.answers import Page, whole
+from harness.api.bodies import AlertSlice, FailoverSlice
+from harness.api.endpoint import Who, endpoint
+from harness.control import alerts, failovers
+from harness.control.alerts import Listed, Tried
+from harness.domain.failover import Failover
+
+router = APIRouter()
+
+
+@endpoint(router, "GET", "/alerts")
+def list_alerts(who: Who, piece: Annotated[AlertSlice, Query()]) -> Page[Listed]:
+    """The one heard last first."""
+    return whole(list(alerts.listed(who.ctx, open_only=piece.open, limit=piece.limit)))
+
+
+@endpoint(router, "POST", "/alerts/test")
+def test_alerts(who: Who) -> Page[Tried]:
+    """Send a message through every sink, now, and say what became of each. Needs an admin."""
+    return whole(list(alerts.test(who.ctx, who.actor)))
+
+
+@endpoint(router, "GET", "/failovers")
+def list_failovers(who: Who, piece: Annotated[FailoverSlice, Query()]) -> Page[Failover]:
+    """Targets that requests left, newest first; never content, and users as hashes."""
+    found = failovers.found(
+        who.ctx,
+        secret=who.secret,
+        route=piece.route,
+        user=piece.user,
+        since=timedelta(seconds=piece.since_s),
+        limit=piece.limit,
+    )
+    return whole(list(found))

@@ -1,0 +1,24 @@
+"""Spans of time as people type them."""
+
+import re
+from datetime import timedelta
+
+import click
+
+UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+class Duration(click.ParamType[timedelta]):
+    """`90s`, `30m`, `2h` or `1d`."""
+
+    name = "duration"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> timedelta:
+        if isinstance(value, timedelta):
+            return value
+        found = re.fullmatch(r"(\d{1,6})([smhd])", str(value))
+        if found is None:
+            self.fail(f"{value!r} is no time: write 90s, 30m, 2h or 1d", param, ctx)
+        return timedelta(**{UNITS[found[2]]: int(found[1])})

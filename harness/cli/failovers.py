@@ -1,0 +1,69 @@
+"""`swapgate route failovers`: the failover log, searched."""
+
+from datetime import timedelta
+
+import click
+
+from harness.cli import output, wording
+from harness.cli.duration import Duration
+from harness.cli.session import Session, pass_session
+from harness.control import failovers
+from harness.domain.failover import Failover
+
+
+@click.command("failovers")
+@click.option("--route", "name", metavar="ROUTE", help="Of this route alone.")
+@click.option("--user", metavar="ID", help="Of this user, as the client named it.")
+@click.option(
+    "--since",
+    type=Duration(),
+    default="1d",
+    show_default=True,
+    metavar="TIME",
+    help="How far back: 90s, 30m, 2h, 1d.",
+)
+@click.option(
+    "--limit", default=100, show_default=True, type=click.IntRange(1, 1000), help="At most."
+)
+@pass_session
+def list_failovers(
+    session: Session, *, name: str | None, user: str | None, since: timedelta, limit: int
+) -> None:
+    """List targets that requests left, and why; the newest first.
+
+    The log has sizes and kinds of the requests, never their content, and hashes of users.
+    """
+    found = failovers.found(
+        session.context,
+        secret=session.installation.secret,
+        route=name,
+        user=user,
+        since=since,
+        limit=limit,
+    )
+    if session.json:
+        output.document(found)
+        return
+    output.table(
+        ["AT", "ROUTE", "LEFT", "BECAUSE", "STATUS", "MS", "ASKED NEXT", "SHAPE", "REQUEST"],
+        [
+            [
+                wording.at(each.at),
+                each.route,
+                each.target,
+                each.failure,
+                each.status,
+                round(each.latency_ms),
+                each.next_target or "nobody",
+                _shape(each),
+                each.request,
+            ]
+            for each in found
+        ],
+        empty="no request left a target in that time",
+    )
+
+
+def _shape(each: Failover) -> str:
+    stream = ", stream" if each.stream else ""
+    return f"{each.endpoint}{stream}, {each.body_bytes:,} bytes, {each.tools} tools"

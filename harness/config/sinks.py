@@ -1,0 +1,42 @@
+"""Where alerts go: one entry under `alerts.sinks`, checked."""
+
+import ipaddress
+from typing import Final
+from urllib.parse import urlsplit
+
+from harness.domain.errors import InputError
+from harness.domain.settings import AlertSink
+
+ONE_OF: Final = ("url", "url_env", "webhook")
+# Answer with credentials of the machine to whoever asks from inside.
+METADATA: Final = frozenset({"metadata", "metadata.google.internal", "instance-data"})
+
+
+def alert_sink(number: int, **entry: str) -> AlertSink:
+    """number: its place in the list, for its name. Raises InputError; names no URL."""
+    given = [name for name in ONE_OF if entry[name]]
+    if len(given) != 1:
+        raise InputError("give one of `url`, `url_env` and `webhook`")
+    url = entry["url"] or entry["webhook"]
+    scheme = urlsplit(url).scheme.lower() if url else ""
+    if entry["webhook"]:
+        if scheme not in ("http", "https"):
+            raise InputError("`webhook` is an http or https URL")
+        if not entry["secret_env"]:
+            raise InputError("a webhook needs `secret_env`: it is signed with that secret")
+    elif entry["secret_env"]:
+        raise InputError("`secret_env` belongs to a webhook")
+    if url and not scheme:
+        raise InputError("`url` is no URL of apprise, such as slack://… or mailto://…")
+    if url and is_internal(urlsplit(url).hostname or ""):
+        raise InputError("the address is link-local, or a cloud's metadata service")
+    kind = "webhook" if entry["webhook"] else scheme or "sink"
+    return AlertSink(**{**entry, "name": entry["name"] or f"{kind}-{number}"})
+
+
+def is_internal(host: str) -> bool:
+    """Whether a server must never be sent there."""
+    try:
+        return ipaddress.ip_address(host).is_link_local
+    except ValueError:
+        return host.lower().rstrip(".") in METADATA

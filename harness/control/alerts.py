@@ -1,0 +1,278 @@
+"""Alerts: written beside the decision that they tell of, delivered from the outbox.
+
+Writing one is part of the decision's unit of work. Whether anybody can be reached is not: the
+deliverer's turns look after that, and try again.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import structlog
+
+from harness.control.context import Context
+from harness.domain.access import Actor, Role
+from harness.domain.alerts import (
+    Alert,
+    AlertKind,
+    AlertRecord,
+    News,
+    Severity,
+    Told,
+    forgotten,
+    message_due,
+    told,
+)
+from harness.domain.delivery import (
+    AlertMessage,
+    Delivery,
+    delivered,
+    delivery_of,
+    failed,
+    message_of,
+    spread,
+)
+from harness.domain.errors import DeliveryFailed, NotFound
+from harness.domain.proposal import Phase
+from harness.domain.rollout import RolloutState
+from harness.ports import AlertSinks, Transaction
+
+log = structlog.get_logger("swapgate.alerts")
+
+SOURCE: Final = "control"
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An alert as people see it. delivered, waiting, given_up: counts of its messages."""
+
+    id: str
+    kind: AlertKind
+    severity: Severity
+    open: bool
+    subject: str
+    title: str
+    text: str
+    next_step: str
+    first_seen: datetime
+    last_seen: datetime
+    resolved_at: datetime | None
+    count: int
+    delivered: int
+    waiting: int
+    given_up: int
+    last_error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What became of a test. error: empty when the sink took it."""
+
+    sink: str
+    delivered: bool
+    error: str
+
+
+def tell(
+    ctx: Context,
+    tx: Transaction,
+    kind: AlertKind,
+    about: str,
+    *,
+    subject: str,
+    title: str,
+    text: str,
+) -> None:
+    """about: the id that tells this cause from others of its kind."""
+    key = f"{kind.value}:{about}"
+    tx.alerts.tell([Alert(kind, subject, key, title, text, ctx.clock.now(), SOURCE)])
+
+
+def end(ctx: Context, tx: Transaction, kind: AlertKind, about: str) -> None:
+    """Its cause is over; nothing where there was none."""
+    record = tx.alerts.newest(f"{kind.value}:{about}")
+    if record is not None and record.open:
+        tx.alerts.tell([_end_of(ctx, record)])
+
+
+def is_open(ctx: Context, kind: AlertKind, about: str) -> bool:
+    with ctx.store.read() as tx:
+        record = tx.alerts.newest(f"{kind.value}:{about}")
+    return record is not None and record.open
+
+
+def turn(ctx: Context) -> None:
+    """The deliverer's: see what is over, put messages into the outbox, send what is due."""
+    _settle(ctx)
+    if ctx.sinks is not None and ctx.sinks.names():
+        _queue(ctx, ctx.sinks.names())
+        _send_due(ctx, ctx.sinks)
+
+
+def listed(ctx: Context, *, open_only: bool = False, limit: int = 100) -> Sequence[Listed]:
+    """The one heard last first."""
+    with ctx.store.read() as tx:
+        records = tx.alerts.list(open_only=open_only, limit=limit)
+        return [_listed(each, tx.deliveries.of(each.id)) for each in records]
+
+
+def test(ctx: Context, actor: Actor) -> Sequence[Tried]:
+    """Send one message through every sink, now. Raises NotAllowed, NotFound without sinks."""
+    actor.require(Role.ADMIN)
+    if ctx.sinks is None or not ctx.sinks.names():
+        raise NotFound("no sink is configured: write one under `alerts.sinks` (docs/alerts.md)")
+    now = ctx.clock.now()
+    id_ = ctx.chance.token("al_")
+    message = AlertMessage(
+        id=f"{id_}.1",
+        alert=id_,
+        kind=AlertKind.TEST,
+        severity=Severity.INFO,
+        state=Told.RAISED,
+        subject="alerts",
+        title="a test of Swapgate's alerts",
+        text=f"{actor.name} asked for it. Whoever reads this will hear of real ones.",
+        next_step="nothing: this is a test",
+        first_seen=now,
+        last_seen=now,
+        count=1,
+    )
+    return [_tried(ctx.sinks, sink, message) for sink in ctx.sinks.names()]
+
+
+def _tried(sinks: AlertSinks, sink: str, message: AlertMessage) -> Tried:
+    try:
+        sinks.send(sink, message)
+    except DeliveryFailed as error:
+        return Tried(sink, delivered=False, error=str(error))
+    return Tried(sink, delivered=True, error="")
+
+
+def _settle(ctx: Context) -> None:
+    """End what cannot say its own end: decided proposals, moved rollouts, silent workers."""
+    now = ctx.clock.now()
+    with ctx.store.read() as tx:
+        open_ = [each for each in tx.alerts.unsettled() if each.open]
+        over = {each.key for each in open_ if _is_over(tx, each)}
+        over |= {each.key for each in open_ if not forgotten(each, now).open}
+    for key in sorted(over):
+        with ctx.store.write() as tx:
+            record = tx.alerts.newest(key)
+            if record is None or not record.open:
+                continue
+            quiet = forgotten(record, now)
+            if not quiet.open:
+                tx.alerts.save(quiet)
+            elif _is_over(tx, record):
+                tx.alerts.tell([_end_of(ctx, record)])
+
+
+def _is_over(tx: Transaction, record: AlertRecord) -> bool:
+    about = record.key.partition(":")[2]
+    try:
+        match record.kind:
+            case AlertKind.AWAITING_APPROVAL:
+                proposal = tx.proposals.get(about)
+                return proposal.phase is not Phase.AWAITING_APPROVAL or bool(proposal.approver)
+            case AlertKind.CANARY_PAUSED:
+                return tx.rollouts.get(about).state is not RolloutState.PAUSED
+            case AlertKind.SAMPLE_RATIO:
+                return not tx.rollouts.get(about).live
+            case _:
+                return False
+    except NotFound:
+        return True
+
+
+def _end_of(ctx: Context, record: AlertRecord) -> Alert:
+    return Alert(
+        record.kind,
+        record.subject,
+        record.key,
+        record.title,
+        record.text,
+        ctx.clock.now(),
+        SOURCE,
+        News.ENDED,
+    )
+
+
+def _queue(ctx: Context, sinks: Sequence[str]) -> None:
+    """A message of every alert that people do not know of yet, for every sink."""
+    now = ctx.clock.now()
+    with ctx.store.read() as tx:
+        keys = {each.key for each in tx.alerts.unsettled() if message_due(each, now)}
+    for key in sorted(keys):
+        with ctx.store.write() as tx:
+            record = tx.alerts.newest(key)
+            due = message_due(record, now) if record is not None else None
+            if record is None or due is None:
+                continue
+            after = told(record, due, now)
+            tx.alerts.save(after)
+            for sink in sinks:
+                tx.deliveries.add(delivery_of(after, due, sink, now))
+
+
+def _send_due(ctx: Context, sinks: AlertSinks) -> None:
+    with ctx.store.read() as tx:
+        due = tx.deliveries.due(ctx.clock.now())
+        records = {each.alert: tx.alerts.get(each.alert) for each in due}
+    by_sink: dict[str, list[Delivery]] = {}
+    for each in due:
+        by_sink.setdefault(each.sink, []).append(each)
+    if not by_sink:
+        return
+    # One thread each: a sink that hangs holds up no other.
+    with ThreadPoolExecutor(max_workers=len(by_sink)) as pool:
+        list(pool.map(lambda waiting: _send(ctx, sinks, waiting, records), by_sink.values()))
+
+
+def _send(
+    ctx: Context,
+    sinks: AlertSinks,
+    waiting: Iterable[Delivery],
+    records: Mapping[str, AlertRecord],
+) -> None:
+    """In their order, up to the first that fails: what is behind it waits for the next turn."""
+    for each in waiting:
+        tried = _tried(sinks, each.sink, message_of(each, records[each.alert]))
+        now, error = ctx.clock.now(), tried.error
+        after = delivered(each, now)
+        if not tried.delivered:
+            after = failed(each, now, error, uniform=spread(each))
+        with ctx.store.write() as tx:
+            tx.deliveries.save(after)
+        if not tried.delivered:
+            log.warning(
+                "alert_not_delivered",
+                alert=each.alert,
+                sink=each.sink,
+                attempts=after.attempts,
+                given_up=after.gave_up_at is not None,
+                error=error,
+            )
+            return
+
+
+def _listed(record: AlertRecord, deliveries: Sequence[Delivery]) -> Listed:
+    return Listed(
+        id=record.id,
+        kind=record.kind,
+        severity=record.severity,
+        open=record.open,
+        subject=record.subject,
+        title=record.title,
+        text=record.text,
+        next_step=record.next_step,
+        first_seen=record.first_seen,
+        last_seen=record.last_seen,
+        resolved_at=record.resolved_at,
+        count=record.count,
+        delivered=sum(each.delivered_at is not None for each in deliveries),
+        waiting=sum(each.next_attempt_at is not None for each in deliveries),
+        given_up=sum(each.gave_up_at is not None for each in deliveries),
+        last_error=next((each.last_error for each in deliveries if each.last_error), ""),
+    )

@@ -1,0 +1,70 @@
+"""The one door to apprise: chat, e-mail, pagers, by URL. The URL is a secret."""
+
+import logging
+import re
+import threading
+import warnings
+from typing import Final
+
+with warnings.catch_warnings():
+    # Its plugins, loaded with the first URL, import modules that Python is going to drop.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import apprise
+
+    apprise.Apprise.instantiate("json://localhost")
+
+from harness.domain.alerts import Severity, Told
+from harness.domain.delivery import AlertMessage
+from harness.domain.errors import DeliveryFailed
+
+KINDS: Final = {
+    Severity.INFO: apprise.NotifyType.INFO,
+    Severity.WARNING: apprise.NotifyType.WARNING,
+    Severity.CRITICAL: apprise.NotifyType.FAILURE,
+}
+LOGGER: Final = logging.getLogger("apprise")
+# It logs addresses, and what it says there may have passwords in it.
+LOGGER.propagate = False
+LOGGER.setLevel(logging.WARNING)
+LOGGER.addHandler(logging.NullHandler())
+
+
+class _Said(logging.Handler):
+    """What apprise logs in this thread: that alone tells why it failed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.status = ""
+        self._thread = threading.get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        found = re.search(r"\berror=(\d{3})\b", record.getMessage())
+        if found and record.thread == self._thread:
+            self.status = found[1]
+
+
+def notify(url: str, message: AlertMessage, *, timeout_s: float) -> None:
+    """Raises DeliveryFailed, with a status where there was one, and without the URL."""
+    sender = _sender(url, timeout_s)
+    over = message.state is Told.RESOLVED
+    kind = apprise.NotifyType.SUCCESS if over else KINDS[message.severity]
+    body = message.text + (f"\n\nNext: {message.next_step}" if message.next_step else "")
+    said = _Said()
+    LOGGER.addHandler(said)
+    try:
+        done = sender.notify(title=f"Swapgate: {message.title}", body=body, notify_type=kind)
+    finally:
+        LOGGER.removeHandler(said)
+    if not done:
+        why = f"status {said.status}" if said.status else "no connection, or it was refused"
+        raise DeliveryFailed(f"apprise could not deliver it: {why}")
+
+
+def _sender(url: str, timeout_s: float) -> apprise.Apprise:
+    made = apprise.Apprise()
+    if not made.add(url):
+        raise DeliveryFailed("apprise does not know this kind of URL, or it is incomplete")
+    for plugin in made:
+        plugin.socket_connect_timeout = timeout_s
+        plugin.socket_read_timeout = timeout_s
+    return made

@@ -1,0 +1,281 @@
+"""Alerts of the control plane: beside the decision, in the outbox, delivered in the end."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from harness.control import alerts, canary, housekeeping, propose
+from harness.control.jobs import Watched
+from harness.domain.access import SYSTEM, Actor, Role
+from harness.domain.alerts import Alert, AlertKind, AlertRecord, News, Severity, Told
+from harness.domain.delivery import GIVE_UP_AFTER
+from harness.domain.errors import InputError, NotAllowed, NotFound, StoreUnavailable
+from harness.domain.rollout import Signal
+from harness.store.sql import SqlStore
+from tests.world import BEN, World, approved
+
+
+@pytest.fixture
+def world(tmp_path: Path, database_url: str) -> Iterator[World]:
+    made = World(tmp_path, store=None)  # type: ignore[arg-type]  # set in the next line
+    made.store = SqlStore(database_url, secret=b"s", clock=made.clock)
+    made.set_up()
+    yield made
+    made.store.close()
+
+
+def open_alerts(world: World) -> list[AlertRecord]:
+    with world.store.read() as tx:
+        return list(tx.alerts.list(open_only=True))
+
+
+def all_kinds(world: World) -> list[AlertKind]:
+    with world.store.read() as tx:
+        return [each.kind for each in tx.alerts.list()]
+
+
+def told(world: World, sink: str = "chat") -> list[tuple[AlertKind, Told]]:
+    return [(each.kind, each.state) for each in world.sinks.kept[sink]]
+
+
+def deliver(world: World, turns: int = 1) -> None:
+    for _ in range(turns):
+        alerts.turn(world.context())
+
+
+@pytest.mark.req("B9", "A7")
+def test_a_promotion_is_told_with_the_name_of_the_model(world: World) -> None:
+    proposal = world.until_decided(world.propose("sim/better").id)
+    for _ in range(40):
+        world.feed()
+        world.turn()
+    assert world.get(proposal.id).phase.value == "promoted"
+
+    deliver(world)
+
+    assert told(world) == [(AlertKind.PROMOTED, Told.RAISED)]
+    (message,) = world.sinks.kept["mail"]
+    assert message.title == "sim/better is now the model of route chat"
+    assert "sim/base" in message.text
+    assert open_alerts(world) == []
+
+
+@pytest.mark.req("B9", "F3")
+def test_a_rollback_is_told_as_critical(world: World) -> None:
+    world.until_decided(world.propose("sim/better").id)
+    for _ in range(20):
+        world.feed(failing=True)
+        world.turn()
+
+    deliver(world, 3)
+
+    assert told(world) == [(AlertKind.ROLLED_BACK, Told.RAISED)]
+    (message,) = world.sinks.kept["chat"]
+    assert message.severity is Severity.CRITICAL
+    assert "sim/base serves all users again, sim/better none" in message.text
+    assert "e = " in message.text
+
+
+@pytest.mark.req("B9", "C4")
+def test_what_waits_for_approval_is_told_and_then_that_it_no_longer_does(world: World) -> None:
+    world.policy = approved()
+    proposal = world.until_decided(world.propose("sim/better").id)
+    deliver(world)
+    assert told(world) == [(AlertKind.AWAITING_APPROVAL, Told.RAISED)]
+    assert proposal.id in world.sinks.kept["chat"][0].title
+
+    propose.approve(world.context(), BEN, proposal.id)
+    deliver(world)
+
+    assert told(world)[1:] == [(AlertKind.AWAITING_APPROVAL, Told.RESOLVED)]
+    assert world.sinks.kept["chat"][1].title.startswith("resolved: ")
+    assert world.sinks.kept["chat"][1].next_step == ""
+
+
+@pytest.mark.req("B9")
+def test_a_paused_canary_is_told_until_it_is_resumed(world: World) -> None:
+    world.until_decided(world.propose("sim/better").id)
+    canary.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
+    deliver(world)
+    canary.by_hand(world.context(), BEN, "chat", Signal.RESUME, "")
+    deliver(world)
+
+    kind = AlertKind.CANARY_PAUSED
+    assert told(world) == [(kind, Told.RAISED), (kind, Told.RESOLVED)]
+
+
+def test_a_decision_that_fails_leaves_no_alert(world: World) -> None:
+    def decide() -> None:
+        with world.store.write() as tx:
+            alerts.tell(
+                world.context(), tx, AlertKind.PROMOTED, "r", subject="s", title="t", text="x"
+            )
+            raise InputError("somebody else was first")
+
+    with pytest.raises(InputError):
+        decide()
+    assert all_kinds(world) == []
+
+
+@pytest.mark.req("B9")
+def test_a_sink_that_is_down_gets_its_messages_once_it_is_back_and_in_order(
+    world: World,
+) -> None:
+    world.sinks.down.add("chat")
+    world.until_decided(world.propose("sim/better").id)
+    canary.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
+    deliver(world)
+    canary.by_hand(world.context(), BEN, "chat", Signal.RESUME, "")
+    for _ in range(5):
+        deliver(world)
+        world.clock.advance(60)
+    assert len(world.sinks.kept["mail"]) == 2
+    (listed,) = alerts.listed(world.context())
+    assert (listed.delivered, listed.waiting) == (2, 2)
+    assert "does not answer" in listed.last_error
+
+    world.sinks.down.clear()
+    for _ in range(2):
+        world.clock.advance(15 * 60)
+        deliver(world)
+
+    assert [state for _, state in told(world)] == [Told.RAISED, Told.RESOLVED]
+    deliver(world, 3)
+    assert len(world.sinks.kept["mail"]) == 2
+
+
+@pytest.mark.req("B9")
+def test_after_days_a_delivery_is_given_up_and_its_row_says_so(world: World) -> None:
+    world.sinks.down.add("chat")
+    world.until_decided(world.propose("sim/better").id)
+    canary.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
+    deliver(world)
+    world.clock.advance(GIVE_UP_AFTER.total_seconds())
+    deliver(world)
+
+    with world.store.read() as tx:
+        (record,) = tx.alerts.list()
+        deliveries = tx.deliveries.of(record.id)
+    (first,) = [each for each in deliveries if (each.sink, each.number) == ("chat", 1)]
+    assert (first.gave_up_at, first.attempts) == (world.clock.now(), 2)
+    assert "does not answer" in first.last_error
+
+
+@pytest.mark.req("F5")
+def test_a_broken_audit_chain_is_told_once_until_it_is_whole(world: World) -> None:
+    ctx = world.context()
+    other = World(world.folder, store=SqlStore(_url(world), secret=b"o", clock=world.clock))
+    for _ in range(3):
+        housekeeping.tidy(other.context())
+    (record,) = open_alerts(world)
+    assert (record.kind, record.count) == (AlertKind.AUDIT_BROKEN, 1)
+
+    other.store.close()
+
+    housekeeping.tidy(ctx)
+
+    assert open_alerts(world) == []
+
+
+def _url(world: World) -> str:
+    assert isinstance(world.store, SqlStore)
+    return world.store._url.render_as_string(hide_password=False)
+
+
+def test_a_job_that_fails_is_told_until_it_goes_well_again(world: World) -> None:
+    ctx, broken = world.context(), [True]
+
+    def job(_: object) -> None:
+        if broken[0]:
+            raise StoreUnavailable("the disk is full")
+
+    watched = Watched(ctx, "reconcile", job)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            watched()
+    (record,) = open_alerts(world)
+    assert (record.kind, record.count) == (AlertKind.JOB_FAILED, 2)
+    assert "the disk is full" in record.text
+
+    broken[0] = False
+    Watched(ctx, "reconcile", job)()
+
+    assert open_alerts(world) == []
+
+
+@pytest.mark.req("F3")
+def test_a_share_that_is_not_the_planned_one_is_told_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(canary, "ALARM_AT", -1.0)
+    world.until_decided(world.propose("sim/better").id)
+    for _ in range(3):
+        world.turn()
+
+    (record,) = open_alerts(world)
+    assert (record.kind, record.count) == (AlertKind.SAMPLE_RATIO, 1)
+    assert "Planned: 1 %" in record.text
+    canary.by_hand(world.context(), BEN, "chat", Signal.ABORT, "")
+    deliver(world)
+    assert open_alerts(world) == []
+
+
+@pytest.mark.req("A6")
+def test_a_worker_that_died_does_not_keep_its_alert_open_for_ever(world: World) -> None:
+    opened = Alert(
+        AlertKind.BREAKER_OPEN, "target a/b", "breaker_open:t", "t", "x", world.clock.now(), "w"
+    )
+    with world.store.write() as tx:
+        tx.alerts.tell([opened])
+    world.clock.advance(1200)
+    with world.store.write() as tx:
+        tx.alerts.tell([opened.now(News.STILL, world.clock.now())])
+    world.clock.advance(1200)
+    deliver(world)
+    assert len(open_alerts(world)) == 1
+    world.clock.advance(1200)
+    deliver(world)
+
+    assert told(world) == [
+        (AlertKind.BREAKER_OPEN, Told.RAISED),
+        (AlertKind.BREAKER_OPEN, Told.RESOLVED),
+    ]
+
+
+def test_a_test_goes_through_every_sink_and_says_what_happened(world: World) -> None:
+    ctx = world.context()
+    world.sinks.down.add("mail")
+
+    tried = alerts.test(ctx, SYSTEM)
+
+    assert [(each.sink, each.delivered) for each in tried] == [("chat", True), ("mail", False)]
+    assert "does not answer" in tried[1].error
+    assert all_kinds(world) == []
+    with pytest.raises(NotAllowed):
+        alerts.test(ctx, Actor("vera", Role.APPROVER))
+
+
+def test_without_a_sink_alerts_are_kept_and_a_test_says_what_to_do(world: World) -> None:
+    world.sinks.kept.clear()
+    world.until_decided(world.propose("sim/better").id)
+    canary.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
+    deliver(world)
+
+    (record,) = open_alerts(world)
+    assert record.told is None
+    with pytest.raises(NotFound, match=r"alerts\.sinks"):
+        alerts.test(world.context(), SYSTEM)
+
+
+def test_old_alerts_and_failovers_are_forgotten(world: World) -> None:
+    world.until_decided(world.propose("sim/better").id)
+    canary.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
+    canary.by_hand(world.context(), BEN, "chat", Signal.RESUME, "")
+    deliver(world)
+    world.clock.advance(timedelta(days=31).total_seconds())
+
+    housekeeping.forget(world.context(), alerts_days=30, failovers_days=30)
+
+    assert all_kinds(world) == []

@@ -1,0 +1,65 @@
+"""`alerts:` in the file: what may stand there, and that no URL is shown."""
+
+from pathlib import Path
+
+import pytest
+
+from harness import config, shipped
+from harness.cli.config import effective
+from harness.domain.errors import ConfigError
+from harness.domain.settings import Settings
+
+
+def load(folder: Path, sinks: str) -> Settings:
+    file = folder / "swapgate.yaml"
+    file.write_text(f"alerts:\n  sinks:\n{sinks}", encoding="utf-8")
+    return config.load(file, {}, defaults=shipped.path("config/default.yaml"))
+
+
+@pytest.mark.req("B9")
+def test_sinks_are_read_and_get_names(tmp_path: Path) -> None:
+    found = load(
+        tmp_path,
+        "    - url: slack://a/b/c\n"
+        "    - {url_env: MAIL, name: mail}\n"
+        "    - {webhook: 'https://x.example/in', secret_env: S}\n",
+    ).alerts.sinks
+
+    assert [each.name for each in found] == ["slack-1", "mail", "webhook-3"]
+    assert found[0].url == "slack://a/b/c"
+
+
+@pytest.mark.parametrize(
+    ("sink", "why"),
+    [
+        ("{name: x}", "give one of"),
+        ("{url: 'slack://a/b/c', url_env: S}", "give one of"),
+        ("{webhook: 'https://x.example/'}", "secret_env"),
+        ("{webhook: 'ftp://x.example/', secret_env: S}", "http or https"),
+        ("{url: 'slack://a/b/c', secret_env: S}", "belongs to a webhook"),
+        ("{url: nothing}", "no URL of apprise"),
+        ("{webhook: 'http://169.254.169.254/x', secret_env: S}", "link-local"),
+        ("{url: 'json://metadata.google.internal/'}", "metadata"),
+        ("{url: 'slack://a/b/c', retries: 3}", "unknown key"),
+    ],
+)
+def test_a_sink_that_makes_no_sense_is_refused_with_its_place(
+    tmp_path: Path, sink: str, why: str
+) -> None:
+    with pytest.raises(ConfigError, match=why) as raised:
+        load(tmp_path, f"    - {sink}\n")
+
+    assert "swapgate.yaml:3" in str(raised.value)
+    assert "a/b/c" not in str(raised.value)
+
+
+def test_two_sinks_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="a second sink 'x'"):
+        load(tmp_path, "    - {name: x, url_env: A}\n    - {name: x, url_env: B}\n")
+
+
+def test_the_settings_are_shown_and_repeated_without_urls(tmp_path: Path) -> None:
+    found = load(tmp_path, "    - url: slack://tokenA/tokenB\n")
+
+    assert "tokenA" not in f"{effective(found)} {found!r}"
+    assert "***" in str(effective(found))
