@@ -16,7 +16,12 @@ ROOMS = ("harness", "router", "evals", "dashboard", "migrations")
 
 # Vendor → the files and folders that may import it: its one door.
 DOORS = {
-    "aiohttp": ("router/transport/", "harness/demo/", "evals/provider.py"),
+    "aiohttp": (
+        "router/transport/",
+        "harness/demo/",
+        "evals/provider.py",
+        "harness/runtime/webhook.py",
+    ),
     "alembic": ("harness/store/", "migrations/"),
     "altair": ("dashboard/",),
     "apprise": ("harness/runtime/apprise_sink.py",),
