@@ -5,18 +5,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from harness.control import evaluate, propose, reports, routes
-from harness.control import targets as known_targets
+from harness.control import evaluate, reports, routes
 from harness.control.context import Context
-from harness.domain.errors import NotFound, SwapgateError
-from harness.domain.evaluation import Sample, SampleError, Verdict
+from harness.domain.errors import SwapgateError
+from harness.domain.evaluation import Verdict
 from harness.domain.observation import Traffic
 from harness.domain.proposal import Phase, Proposal
 from harness.domain.rollout import Rollout
 from harness.domain.routing import Route
-from harness.domain.targets import Price, Provider, Target
-from harness.gate.planning import Forecast
-from harness.ports import RouteRecord, Transaction
+from harness.domain.targets import Target
+from harness.ports import RouteRecord
 
 # Without a request for so long, a live canary's figures are called stale.
 QUIET = timedelta(minutes=3)
@@ -116,75 +114,6 @@ def _expiry(proposal: Proposal) -> datetime | None:
     if proposal.phase is not Phase.AWAITING_APPROVAL or proposal.approver is not None:
         return None
     return proposal.updated_at + timedelta(seconds=proposal.policy.approval_ttl_s)
-
-
-@dataclass(frozen=True)
-class Outlook:
-    """What a proposal would take, before it is made.
-
-    plan: by suite title: items and forecast. cost_usd: of both arms, None where a price or a
-    former run is missing. minutes: None without a former run.
-    """
-
-    plan: Sequence[tuple[str, int, Forecast]]
-    cost_usd: float | None
-    minutes: float | None
-
-
-def outlook(ctx: Context, wish: propose.Wish, connections: int) -> Outlook:
-    """Raises as `propose.create` does for a wish that makes no sense."""
-    names = titles(ctx)
-    previewed = propose.preview(ctx, wish)
-    costs: list[float | None] = []
-    durations: list[float | None] = []
-    with ctx.store.read() as tx:
-        incumbent = routes.existing(tx, wish.route).incumbent
-        targets = tx.routing.targets()
-        providers = tx.providers.all()
-        prices = [
-            _price(providers, targets.get(incumbent)),
-            _price(providers, _candidate(tx, wish.candidate)),
-        ]
-        runs = [run for run in tx.runs.list() if run.target == incumbent]
-        for plan, _ in previewed:
-            former = next((run for run in runs if run.suite == plan.suite), None)
-            seen = tx.runs.samples(former.id, below=50) if former else ()
-            costs.append(_cost(seen, plan.n_max, prices))
-            durations.append(_duration(seen, plan.n_max, connections))
-    known = [each for each in durations if each is not None]
-    return Outlook(
-        plan=[(names.get(p.suite, p.suite), p.n_max, figures) for p, figures in previewed],
-        cost_usd=None if None in costs else sum(each for each in costs if each is not None),
-        minutes=sum(known) / 60 if known and len(known) == len(durations) else None,
-    )
-
-
-def _candidate(tx: Transaction, name: str) -> Target | None:
-    """The target with this name, also one that is not registered yet."""
-    with suppress(NotFound):
-        return known_targets.find(tx, name)
-    provider, slash, model = name.partition("/")
-    return Target(provider, model) if slash and provider and model else None
-
-
-def _price(providers: Mapping[str, Provider], target: Target | None) -> Price | None:
-    if target is None or target.provider not in providers:
-        return None
-    return providers[target.provider].prices.get(target.model)
-
-
-def _cost(seen: Sequence[Sample], items: int, prices: Sequence[Price | None]) -> float | None:
-    answered = [s for s in seen if s.error is not SampleError.INFRA]
-    if not answered or None in prices:
-        return None
-    tokens = [(s.input_tokens, s.output_tokens) for s in answered]
-    each = sum(price.cost_usd(i, o) for price in prices if price for i, o in tokens)
-    return each / len(answered) * items
-
-
-def _duration(seen: Sequence[Sample], items: int, connections: int) -> float | None:
-    times = [s.duration_s for s in seen if s.error is not SampleError.INFRA]
-    return sum(times) / len(times) * items / connections if times else None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from datetime import datetime
 from dashboard import wording
 from dashboard.cards import Tile, VerdictCard
 from dashboard.frames import FEWEST_PAIRS, in_reading_order
-from dashboard.queries import ComparisonView, Outlook
+from dashboard.queries import ComparisonView
+from harness.control.outlook import Outlook
 from harness.control.reports import ArmFigures, Comparison, SuiteSide
 from harness.domain.evaluation import Claim, Judged, Sample, SampleError, SuiteReport
 from harness.domain.proposal import Phase, Proposal
@@ -282,17 +283,28 @@ def stale_because(view: ComparisonView) -> str:
     return ""
 
 
-def outlook_line(outlook: Outlook) -> str:
+def cheapest_words(each: Outlook) -> str:
+    """The cheapest design that shows the difference that matters."""
+    best, wanted = each.cheapest, f"{each.effect * 100:.1f} points"
+    if best is None:
+        return f"{wanted}: not with this suite"
+    epochs = f" × {best.epochs} epochs" if best.epochs > 1 else ""
+    return f"{wanted}: {best.items:,} items{epochs}"
+
+
+def outlook_line(planned: Sequence[Outlook]) -> str:
     """What a proposal costs at most, and how long it takes."""
+    costs = [each.cost_usd for each in planned]
     cost = (
-        f"at most about {wording.usd(outlook.cost_usd)}"
-        if outlook.cost_usd is not None
+        f"at most about {wording.usd(sum(each for each in costs if each is not None))}"
+        if None not in costs
         else "cost unknown (a price or a former run is missing)"
     )
+    durations = [each.duration_s for each in planned]
     time = (
-        f"about {wording.span(max(60.0, outlook.minutes * 60))}"
-        if outlook.minutes is not None
+        f"about {wording.span(max(60.0, sum(each for each in durations if each is not None)))}"
+        if None not in durations
         else "time unknown until the current model was evaluated once"
     )
-    warnings = [figures.warning for _, _, figures in outlook.plan if figures.warning]
+    warnings = [each.warning for each in planned if each.warning]
     return " ".join([f"For both models: {cost}, {time}; the gate may stop early.", *warnings])

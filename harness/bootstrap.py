@@ -155,6 +155,7 @@ class Installation:
             workers=self.workers,
             eval_workers=self.settings.control.eval_workers,
             sinks=ConfiguredSinks(self.settings.alerts, os.environ),
+            eval_connections=self.settings.control.eval_connections,
         )
 
     def close(self) -> None:

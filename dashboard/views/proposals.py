@@ -8,7 +8,7 @@ import streamlit as st
 from dashboard import acting, cards, queries, shell, stories, wording
 from dashboard.cards import esc, strong
 from dashboard.queries import ProposalRow
-from harness.control import propose
+from harness.control import outlook, propose
 from harness.domain.errors import SwapgateError
 from harness.domain.evaluation import Claim
 from harness.domain.proposal import Phase
@@ -274,23 +274,24 @@ def _why_not(wish: propose.Wish) -> str:
 
 def _outlook(wish: propose.Wish) -> None:
     """What it takes, before it starts."""
-    connections = shell.installation().settings.control.eval_connections
+    ctx = shell.context()
     try:
-        outlook = queries.outlook(shell.context(), wish, connections)
+        planned = outlook.of(ctx, wish)
     except SwapgateError as error:
         st.html(cards.note(f"No forecast: {error}"))
         return
+    names = queries.titles(ctx)
     rows = [
         (
-            esc(name),
-            f"{items:,}",
-            f"{figures.mde * 100:.1f} points",
-            f"{figures.items:,} for {figures.effect * 100:.1f} points",
+            esc(names.get(each.plan.suite, each.plan.suite)),
+            f"{each.plan.n_max:,}",
+            f"{each.mde * 100:.1f} points",
+            stories.cheapest_words(each),
         )
-        for name, items, figures in outlook.plan
+        for each in planned
     ]
-    heads = ("Suite", "Items", "Smallest difference it can show", "Items needed")
-    st.html(cards.table(heads, rows) + cards.note(stories.outlook_line(outlook)))
+    heads = ("Suite", "Items", "Smallest difference it can show", "Cheapest design")
+    st.html(cards.table(heads, rows) + cards.note(stories.outlook_line(planned)))
 
 
 shell.page("The proposals", show)

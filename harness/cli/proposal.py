@@ -1,21 +1,20 @@
 """`swapgate proposal`: ask for a swap, look at it, decide about it."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 
 import click
 
 from harness.cli import comparison, following, output, wording
 from harness.cli.session import Session, pass_session
 from harness.cli.waiting import TIMED_OUT, who_starts_it
-from harness.control import propose, reports, targets
+from harness.control import outlook, propose, reports, targets
+from harness.control.outlook import Outlook
 from harness.control.present import plain
 from harness.control.rehearse import rehearsed
 from harness.domain.evaluation import Claim
 from harness.domain.proposal import Proposal
-from harness.gate.planning import Forecast
 from harness.gate.words import spending
-
-Planning = Sequence[tuple[str, Forecast]]
 
 
 @click.group()
@@ -44,6 +43,12 @@ def proposal() -> None:
     metavar="TARGET",
     help="The candidate was tuned after this one's results: its looks at the suites count.",
 )
+@click.option(
+    "--effect",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="SHARE",
+    help="The difference that matters to you, for planning. [default: 0.05]",
+)
 @click.option("--dry-run", is_flag=True, help="Check and plan; store nothing.")
 @click.option("--wait", is_flag=True, help="Stay until the gate has decided.")
 @click.option(
@@ -70,6 +75,7 @@ def create(  # noqa: PLR0913 - one per option
     reason: str,
     policy: str | None,
     descends_from: str | None,
+    effect: float | None,
     dry_run: bool,
     wait: bool,
     until: str,
@@ -93,9 +99,9 @@ def create(  # noqa: PLR0913 - one per option
         descends_from,
     )
     planned = propose.create(rehearsed(context), session.actor, wish)
-    planning = propose.figures(planned)
+    planning = outlook.of(context, wish, effect)
     if not session.json:
-        _print_planning(planned, planning)
+        _print_planning(planning)
     if dry_run:
         _print_dry(session, planned, planning)
         return
@@ -116,7 +122,7 @@ def create(  # noqa: PLR0913 - one per option
     ctx.exit(code)
 
 
-def _print_dry(session: Session, planned: Proposal, planning: Planning) -> None:
+def _print_dry(session: Session, planned: Proposal, planning: Sequence[Outlook]) -> None:
     if session.json:
         output.document(
             {
@@ -129,34 +135,62 @@ def _print_dry(session: Session, planned: Proposal, planning: Planning) -> None:
         output.note("nothing was stored: leave --dry-run out to propose it")
 
 
-def _print_planning(planned: Proposal, planning: Planning) -> None:
-    plans = {plan.suite: plan for plan in planned.plans}
+def _print_planning(planning: Sequence[Outlook]) -> None:
     output.table(
-        ["SUITE", "ROLE", "CLAIM", "ALLOWED LOSS", "ITEMS", "SEES FROM", "NEEDED FOR"],
         [
-            [
-                suite,
-                plans[suite].role.value,
-                plans[suite].claim.value.replace("_", "-"),
-                f"{plans[suite].margin * 100:g} points",
-                plans[suite].n_max,
-                f"{figures.mde * 100:.1f} points",
-                f"{figures.effect * 100:g} points: {figures.items} items",
-            ]
-            for suite, figures in planning
+            *("SUITE", "ROLE", "CLAIM", "ALLOWED LOSS", "ITEMS", "SEES FROM"),
+            *("COSTS AT MOST", "TAKES ABOUT", "CHEAPEST DESIGN"),
         ],
+        [_planning_row(each) for each in planning],
         empty="no suites",
     )
-    for suite, figures in planning:
-        if figures.warning:
-            output.note(f"{suite}: {figures.warning}")
-        plan = plans[suite]
+    for each in planning:
+        suite, plan = each.plan.suite, each.plan
+        if each.warning:
+            output.note(f"{suite}: {each.warning}")
         if plan.look > 1:
             output.note(f"{suite}: {spending(plan.look, plan.alpha, plan.spend)}")
+        if each.estimated:
+            output.note(
+                f"{suite}: the candidate has no answers yet; its cost is the incumbent's "
+                "tokens at the candidate's price"
+            )
 
 
-def _planning_json(planning: Planning) -> object:
-    return [{"suite": suite, "figures": plain(figures)} for suite, figures in planning]
+def _planning_row(each: Outlook) -> list[object]:
+    plan, best = each.plan, each.cheapest
+    cheapest = (
+        f"{each.effect * 100:g} points: {best.items} items"
+        + (f" x {best.epochs} epochs" if best.epochs > 1 else "")
+        + (f", {wording.money(best.cost_usd)}" if best.cost_usd is not None else "")
+        if best
+        else f"{each.effect * 100:g} points: not with this suite"
+    )
+    return [
+        plan.suite,
+        plan.role.value,
+        plan.claim.value.replace("_", "-"),
+        f"{plan.margin * 100:g} points",
+        plan.n_max,
+        f"{each.mde * 100:.1f} points",
+        wording.money(each.cost_usd),
+        "unknown" if each.duration_s is None else wording.span(each.duration_s),
+        cheapest,
+    ]
+
+
+def _planning_json(planning: Sequence[Outlook]) -> object:
+    return [
+        {
+            "suite": each.plan.suite,
+            "figures": _figures(each),
+        }
+        for each in planning
+    ]
+
+
+def _figures(each: Outlook) -> dict[str, object]:
+    return {field.name: plain(getattr(each, field.name)) for field in fields(each)[1:]}
 
 
 def _next(made: Proposal) -> str:

@@ -40,6 +40,14 @@ def seconds(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f} s"
 
 
+def span(length_s: float) -> str:
+    """A length of time in its largest units: `40 s`, `12 min`, `2 h 5 min`."""
+    minutes, hours = round(length_s / 60), int(length_s // 3600)
+    if length_s < 60:
+        return f"{length_s:.0f} s"
+    return f"{minutes} min" if not hours else f"{hours} h {minutes - hours * 60} min"
+
+
 def price_of(target: Target, provider: Provider | None) -> Price | None:
     """None where nobody said what it costs."""
     return provider.prices.get(target.model) if provider else None

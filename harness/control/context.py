@@ -12,7 +12,10 @@ from harness.ports import AlertSinks, Chance, Clock, EvalWorkers, Store, SuiteCa
 @dataclass(frozen=True)
 class Context:
     """eval_workers: how many run at once. workers: None where this process starts none.
-    sinks: None where nobody is told of alerts."""
+
+    sinks: None where nobody is told of alerts.
+    eval_connections: answers that one worker waits for at a time.
+    """
 
     store: Store
     clock: Clock
@@ -22,6 +25,7 @@ class Context:
     workers: EvalWorkers | None = None
     eval_workers: int = 2
     sinks: AlertSinks | None = None
+    eval_connections: int = 8
 
     def policy(self, name: str) -> Policy:
         """Raises NotFound with the nearest policy."""

@@ -18,8 +18,6 @@ from harness.domain.evaluation import Claim, SuitePin, SuitePlan, SuiteRole
 from harness.domain.policy import GatePolicy, Policy
 from harness.domain.proposal import Event, Phase, Proposal, advance, moved
 from harness.domain.routing import RouteSettings
-from harness.gate.design import design_of
-from harness.gate.planning import Forecast, forecast
 from harness.ports import Transaction
 
 
@@ -117,8 +115,8 @@ def plans(
     return tuple(looks.charged(tx, plan, gate, lineage) for _, plan in registered)
 
 
-def preview(ctx: Context, wish: Wish) -> Sequence[tuple[SuitePlan, Forecast]]:
-    """What `create` would register for this wish, and what that can show; stores nothing.
+def preview(ctx: Context, wish: Wish) -> Sequence[SuitePlan]:
+    """What `create` would register for this wish; stores nothing.
 
     Raises as `create` does for an unknown route or policy.
     """
@@ -129,8 +127,7 @@ def preview(ctx: Context, wish: Wish) -> Sequence[tuple[SuitePlan, Forecast]]:
     with ctx.store.read() as tx:
         known = targets.known(tx, wish.candidate)
         lineage = looks.lineage(tx, known.id if known else "", wish.descends_from)
-        charged = [looks.charged(tx, plan, gate, lineage) for _, plan in registered]
-    return [(plan, forecast(design_of(plan))) for plan in charged]
+        return [looks.charged(tx, plan, gate, lineage) for _, plan in registered]
 
 
 def _registered(
@@ -160,11 +157,6 @@ def _registered(
         )
         result.append((pin, plan))
     return result
-
-
-def figures(proposal: Proposal) -> Sequence[tuple[str, Forecast]]:
-    """By suite: what this registration can show (minimum detectable effect, items needed)."""
-    return [(plan.suite, forecast(design_of(plan))) for plan in proposal.plans]
 
 
 def approve(

@@ -12,7 +12,7 @@ from harness.gate.final import final_p, guarded_t, t_tail
 from harness.gate.intervals import tango_interval, tango_p, tango_z
 from harness.gate.multiplicity import alpha_of_look
 from harness.gate.offline import judge, path
-from harness.gate.planning import forecast, items_needed, sd_epochs, sd_pass_fail
+from harness.gate.planning import items_needed, sd_epochs, sd_pass_fail
 from harness.gate.words import because, more_items
 
 pytestmark = pytest.mark.req("F2")
@@ -94,15 +94,6 @@ def test_planning_for_pass_fail_and_for_epochs() -> None:
     assert sd_pass_fail(0.2025) == pytest.approx(0.45)
     assert sd_pass_fail(0.2, 0.05) == pytest.approx(math.sqrt(0.1975))
     assert sd_epochs(0.04, 0.05, 5) == pytest.approx(math.sqrt(0.05))
-
-
-def test_a_small_suite_is_told_what_it_cannot_see() -> None:
-    small = forecast(Design(Claim.SUPERIOR, 0.05, 100))
-    assert small.mde > 0.1
-    assert "With 100 items you can only see differences of 11.5 points or more" in small.warning
-    large = forecast(Design(Claim.NON_INFERIOR, 0.05, 600))
-    assert large.warning == ""
-    assert large.items == items_needed(math.sqrt(0.2), 0.05)
 
 
 def test_the_first_look_may_be_full_and_none_promises_nothing() -> None:

@@ -1,0 +1,207 @@
+"""What a proposal will cost and can show, from what earlier runs recorded (A3, F2)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Final
+
+from harness.control import propose, routes, targets
+from harness.control.context import Context
+from harness.control.propose import Wish
+from harness.domain.evaluation import Claim, EvalRun, Sample, SampleError, SuitePlan
+from harness.domain.proposal import Proposal
+from harness.domain.targets import Target
+from harness.gate import budgeting
+from harness.gate.budgeting import Option, Spread, Usage
+from harness.gate.planning import DISAGREE, EFFECT, sd_pass_fail
+from harness.ports import Transaction
+
+# Enough to know a mean; reading every stored answer would take longer than it tells.
+MOST_SAMPLES: Final = 500
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """One suite. effect: the true distance from the null that matters, a share of 1.
+
+    spread: of the differences, recorded between the incumbent and an earlier candidate, or
+    between any two; None where too few were recorded, and `sd` is the default guess.
+    incumbent, candidate: what one answer took; `estimated` when the candidate has none on this
+    suite and the incumbent's tokens are taken at its price. None where nobody knows.
+    cost_usd, duration_s: at most, for the registered design; None where unknown. asked: sides
+    whose answers are not there yet. cheapest: None where the suite has too few items.
+    """
+
+    plan: SuitePlan
+    effect: float
+    sd: float
+    mde: float
+    spread: Spread | None
+    incumbent: Usage | None
+    candidate: Usage | None
+    estimated: bool
+    cost_usd: float | None
+    duration_s: float | None
+    cheapest: Option | None
+    warning: str
+
+
+def of(ctx: Context, wish: Wish, effect: float | None = None) -> Sequence[Outlook]:
+    """Suite by suite; stores nothing. effect: default 5 points.
+
+    Raises as `propose.preview` does.
+    """
+    plans = propose.preview(ctx, wish)
+    with ctx.store.read() as tx:
+        incumbent = tx.routing.targets()[routes.existing(tx, wish.route).incumbent]
+        sides = (incumbent, targets.known(tx, wish.candidate) or _plain(wish.candidate))
+        recorded = _Recorded(tx.runs.list(), tx.proposals.list())
+        return [_of_suite(ctx, tx, plan, sides, recorded, effect) for plan in plans]
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """Newest first."""
+
+    runs: Sequence[EvalRun]
+    proposals: Sequence[Proposal]
+
+
+def _of_suite(
+    ctx: Context,
+    tx: Transaction,
+    plan: SuitePlan,
+    arms: tuple[Target, Target | None],
+    recorded: _Recorded,
+    wished: float | None,
+) -> Outlook:
+    ours, theirs = (_usage(tx, plan, arm, recorded.runs) for arm in arms)
+    estimated = theirs is None and ours is not None
+    if ours is not None and theirs is None:
+        theirs = _at_price(tx, arms[1], ours)
+    spread = _spread(tx, plan, arms[0].id, recorded.proposals)
+    effect = _effect(plan, wished)
+    known = spread or Spread(_guess(plan, effect), 0.0, 0)
+    smallest = budgeting.reach(known, plan.n_max, plan.epochs, plan.alpha)
+    items = ctx.suites.pin(plan.suite).items
+    sides = (ours, theirs)
+    best = budgeting.cheapest(known, effect, plan.alpha, items, sides)
+    return Outlook(
+        plan=plan,
+        effect=effect,
+        sd=known.sd(plan.epochs),
+        mde=smallest,
+        spread=spread,
+        incumbent=ours,
+        candidate=theirs,
+        estimated=estimated,
+        cost_usd=budgeting.cost_usd(plan.n_max, plan.epochs, sides),
+        duration_s=budgeting.duration_s(plan.n_max, plan.epochs, sides, ctx.eval_connections),
+        cheapest=best,
+        warning=_warning(plan, smallest, effect, best, items),
+    )
+
+
+def _effect(plan: SuitePlan, wished: float | None) -> float:
+    """For non_inferior the distance of equal models from the null: the margin."""
+    if plan.claim is Claim.NON_INFERIOR:
+        return plan.margin
+    return EFFECT if wished is None else wished
+
+
+def _guess(plan: SuitePlan, effect: float) -> float:
+    shift = effect if plan.claim is Claim.SUPERIOR else 0.0
+    return sd_pass_fail(DISAGREE, shift) ** 2
+
+
+def _warning(
+    plan: SuitePlan, smallest: float, effect: float, best: Option | None, items: int
+) -> str:
+    if smallest <= effect:
+        return ""
+    advice = (
+        f"{best.items} items with {best.epochs} epoch(s) would show {effect * 100:g}"
+        if best
+        else f"its {items} items are too few to show {effect * 100:g}, whatever the epochs"
+    )
+    return (
+        f"With {plan.n_max} items you can only see differences of {smallest * 100:.1f} points "
+        f"or more; {advice}."
+    )
+
+
+def _plain(name: str) -> Target | None:
+    """A candidate that is not registered yet."""
+    provider, slash, model = name.partition("/")
+    return Target(provider, model) if slash and provider and model else None
+
+
+def _usage(
+    tx: Transaction, plan: SuitePlan, target: Target | None, runs: Sequence[EvalRun]
+) -> Usage | None:
+    """Of the newest run with answers."""
+    for run in runs:
+        if target is None or (run.suite_digest, run.target) != (plan.suite_digest, target.id):
+            continue
+        answered = [
+            sample
+            for sample in tx.runs.samples(run.id, below=MOST_SAMPLES)
+            if sample.error is not SampleError.INFRA
+        ]
+        if answered:
+            return _means(answered)
+    return None
+
+
+def _means(samples: Sequence[Sample]) -> Usage:
+    costs = [sample.cost_usd for sample in samples if sample.cost_usd is not None]
+    return Usage(
+        answers=len(samples),
+        input_tokens=fmean(sample.input_tokens for sample in samples),
+        output_tokens=fmean(sample.output_tokens for sample in samples),
+        cost_usd=fmean(costs) if len(costs) == len(samples) else None,
+        duration_s=fmean(sample.duration_s for sample in samples),
+    )
+
+
+def _at_price(tx: Transaction, target: Target | None, of: Usage) -> Usage:
+    """As if the candidate took the same tokens and time."""
+    provider = tx.providers.all().get(target.provider) if target else None
+    price = provider.prices.get(target.model) if provider and target else None
+    per_answer = (
+        None
+        if price is None
+        else price.cost_usd(1, 0) * of.input_tokens + price.cost_usd(0, 1) * of.output_tokens
+    )
+    return Usage(0, of.input_tokens, of.output_tokens, per_answer, of.duration_s)
+
+
+def _spread(
+    tx: Transaction, plan: SuitePlan, incumbent: str, earlier: Sequence[Proposal]
+) -> Spread | None:
+    """Of the newest comparison on this suite; one with the same incumbent goes first."""
+    for proposal in sorted(earlier, key=lambda each: each.incumbent != incumbent):
+        registered = {each.suite: each for each in proposal.plans}.get(plan.suite)
+        runs = proposal.runs.get(plan.suite)
+        if registered is None or runs is None or registered.suite_digest != plan.suite_digest:
+            continue
+        found = budgeting.spread_of(
+            _differences(
+                tx.runs.samples(runs.incumbent, below=MOST_SAMPLES),
+                tx.runs.samples(runs.candidate, below=MOST_SAMPLES),
+            )
+        )
+        if found is not None:
+            return found
+    return None
+
+
+def _differences(ours: Sequence[Sample], theirs: Sequence[Sample]) -> list[list[float]]:
+    """Per item, per epoch; only answers that both sides have a score of."""
+    scores = {(s.item, s.epoch): s.strict for s in ours if s.strict is not None}
+    items: dict[str, list[float]] = {}
+    for sample in theirs:
+        score = scores.get((sample.item, sample.epoch))
+        if score is not None and sample.strict is not None:
+            items.setdefault(sample.item, []).append(sample.strict - score)
+    return list(items.values())
