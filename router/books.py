@@ -6,7 +6,7 @@ from harness.domain.routing import Arm, Canary
 from harness.ports import Clock
 from router.exchange import NO_USAGE, Exchange
 from router.failover_log import FailoverLog
-from router.metrics import Finished, RouterMetrics
+from router.metrics import RouterMetrics
 from router.minutes import Ended
 from router.recording import Recording, Ticket
 
@@ -45,34 +45,25 @@ class Books:
         elif usage != NO_USAGE:
             self.count("requests_without_price")
         seconds = self._clock.monotonic() - entry.started
-        self._recorder.finish(
-            entry.ticket,
-            Ended(
-                route=job.route.route.name,
-                arm=job.arm.value,
-                target=upstream.id if upstream else "",
-                revision=entry.revision,
-                stream=job.request.stream,
-                failed=exchange.failed,
-                charged=exchange.charged,
-                latency_ms=seconds * 1000,
-                input_tokens=usage.input_tokens,
-                output_tokens=usage.output_tokens,
-                cost_usd=cost_usd,
-            ),
+        ended = Ended(
+            route=job.route.route.name,
+            arm=job.arm.value,
+            target=upstream.id if upstream else "",
+            revision=entry.revision,
+            stream=job.request.stream,
+            failed=exchange.failed,
+            charged=exchange.charged,
+            latency_ms=seconds * 1000,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cost_usd=cost_usd,
         )
+        self._recorder.finish(entry.ticket, ended)
         self._metrics.finished(
-            Finished(
-                route=job.route.route.name,
-                arm=job.arm.value,
-                target=upstream.name if upstream else "",
-                outcome=exchange.outcome,
-                duration_s=seconds,
-                first_token_s=course.first_token_s,
-                input_tokens=usage.input_tokens,
-                output_tokens=usage.output_tokens,
-                cost_usd=cost_usd,
-            )
+            ended,
+            target=upstream.name if upstream else "",
+            outcome=exchange.outcome,
+            first_token_s=course.first_token_s,
         )
         self._failovers.note(
             job,

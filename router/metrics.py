@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 
 from harness.domain.failures import FailureClass
 from router.families import Family, families_of
+from router.minutes import Ended
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST.encode()
 DURATION_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -34,36 +35,34 @@ class Reading(NamedTuple):
     breakers: Mapping[str, int]
 
 
-class Finished(NamedTuple):
-    """A request that ended. target: the name of what answered, or "".
+class _Added:
+    """What a counter is to grow by: its own `inc` takes a lock and three calls each time."""
 
-    outcome: ok, failed, client_error, cancelled. first_token_s: of a stream that began.
-    """
+    __slots__ = ("_counter", "amount")
 
-    route: str
-    arm: str
-    target: str
-    outcome: str
-    duration_s: float
-    first_token_s: float | None
-    input_tokens: int
-    output_tokens: int
-    cost_usd: float
+    def __init__(self, counter: Counter) -> None:
+        self.amount: float = 0
+        self._counter = counter
+
+    def fold(self) -> None:
+        self._counter.inc(self.amount)
+        self.amount = 0
 
 
 class _Series(NamedTuple):
-    """What a request of one kind adds to: looking series up by their labels takes longer."""
+    """What a request of one kind adds to: looking series up by their labels takes longer.
 
-    requests: Counter
+    tokens: input, output, cost; None when no target answered.
+    """
+
+    requests: _Added
     duration: Histogram
     first_token: Histogram | None
-    input_tokens: Counter | None
-    output_tokens: Counter | None
-    cost: Counter | None
+    tokens: tuple[_Added, _Added, _Added] | None
 
 
 class RouterMetrics:
-    """One worker's. read: called at each scrape."""
+    """One worker's, counted and read on its event loop. read: called at each scrape."""
 
     def __init__(self, read: Callable[[], Reading]) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # theirs
@@ -107,7 +106,8 @@ class RouterMetrics:
             "swapgate_cost_dollars", "Of priced targets", ("target",), registry=here
         )
         self._series: dict[tuple[str, str, str, str, bool], _Series] = {}
-        self._ends: dict[tuple[str, FailureClass | None], Counter] = {}
+        self._ends: dict[tuple[str, FailureClass | None], _Added] = {}
+        self._added: dict[Counter, _Added] = {}
         here.register(_States(read))
 
     def attempt(self, target: str, failure: FailureClass | None) -> None:
@@ -115,44 +115,71 @@ class RouterMetrics:
         series = self._ends.get((target, failure))
         if series is None:
             said = failure.value if failure else NO_FAILURE
-            series = self._ends[target, failure] = self._attempts.labels(target, said)
-        series.inc()
+            counter = self._attempts.labels(target, said)
+            series = self._ends[target, failure] = self._later(counter)
+        series.amount += 1
 
     def failover(self, route: str, target: str, failure: str) -> None:
         self._failovers.labels(route, target, failure).inc()
 
-    def finished(self, done: Finished) -> None:
-        began = done.first_token_s is not None
-        kind = (done.route, done.arm, done.target, done.outcome, began)
+    def finished(
+        self, ended: Ended, *, target: str, outcome: str, first_token_s: float | None
+    ) -> None:
+        """target: the name of what answered, or "". first_token_s: of a stream that began.
+
+        outcome: ok, failed, client_error, cancelled.
+        """
+        kind = (ended.route, ended.arm, target, outcome, first_token_s is not None)
         to = self._series.get(kind)
         if to is None:
-            to = self._series[kind] = self._series_of(done, began=began)
-        to.requests.inc()
-        to.duration.observe(done.duration_s)
-        if to.first_token and done.first_token_s is not None:
-            to.first_token.observe(done.first_token_s)
-        if to.input_tokens and to.output_tokens and to.cost:
-            to.input_tokens.inc(done.input_tokens)
-            to.output_tokens.inc(done.output_tokens)
-            to.cost.inc(done.cost_usd)
+            to = self._series[kind] = self._series_of(*kind)
+        to.requests.amount += 1
+        to.duration.observe(ended.latency_ms / 1000)
+        if to.first_token and first_token_s is not None:
+            to.first_token.observe(first_token_s)
+        if to.tokens:
+            given, made, cost = to.tokens
+            given.amount += ended.input_tokens
+            made.amount += ended.output_tokens
+            cost.amount += ended.cost_usd
 
-    def _series_of(self, done: Finished, *, began: bool) -> _Series:
-        target = done.target
+    def _series_of(
+        self,
+        route: str,
+        arm: str,
+        target: str,
+        outcome: str,
+        began: bool,  # noqa: FBT001 - the last part of a key
+    ) -> _Series:
         return _Series(
-            self._requests.labels(done.route, done.arm, target, done.outcome),
-            self._duration.labels(done.route),
-            self._first_token.labels(done.route, target) if began else None,
-            self._tokens.labels(target, "input") if target else None,
-            self._tokens.labels(target, "output") if target else None,
-            self._cost.labels(target) if target else None,
+            self._later(self._requests.labels(route, arm, target, outcome)),
+            self._duration.labels(route),
+            self._first_token.labels(route, target) if began else None,
+            self._of_target(target) if target else None,
         )
+
+    def _of_target(self, target: str) -> tuple[_Added, _Added, _Added]:
+        return (
+            self._later(self._tokens.labels(target, "input")),
+            self._later(self._tokens.labels(target, "output")),
+            self._later(self._cost.labels(target)),
+        )
+
+    def _later(self, counter: Counter) -> _Added:
+        return self._added.setdefault(counter, _Added(counter))
+
+    def _fold(self) -> None:
+        for each in self._added.values():
+            each.fold()
 
     def families(self) -> list[Family]:
         """As plain data, for the parent process."""
+        self._fold()
         return families_of(self._registry)
 
     def text(self) -> bytes:
         """In Prometheus's text format, as CONTENT_TYPE."""
+        self._fold()
         return generate_latest(self._registry)
 
 

@@ -1,7 +1,7 @@
 """Traffic per minute, added up in memory. No I/O, time is given."""
 
 from bisect import bisect_left
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
 from harness.domain.observation import Traffic
@@ -59,10 +59,15 @@ class Minutes:
     def __init__(self, worker: str) -> None:
         self._worker = worker
         self._sums: dict[_Key, _Sum] = {}
+        self._minute = self._next = datetime.min.replace(tzinfo=UTC)
 
     def add(self, ended: Ended, at: datetime) -> None:
-        minute = at.replace(second=0, microsecond=0)
-        total = self._sum_of((ended.route, minute, ended.arm, ended.target, ended.revision))
+        if not self._minute <= at < self._next:
+            self._minute = at.replace(second=0, microsecond=0)
+            self._next = self._minute + timedelta(minutes=1)
+        total = self._sum_of(
+            (ended.route, self._minute, ended.arm, ended.target, ended.revision)
+        )
         total.requests += 1
         total.failed += ended.failed
         total.charged += ended.charged
