@@ -290,6 +290,7 @@ def _log_failed_job(job: str, error: BaseException) -> None:
 def serve_router(installation: Installation) -> None:
     """The data plane's process: blocks until SIGTERM, then lets requests end."""
     from router.app import build  # noqa: PLC0415 - only the router's process needs it
+    from router.rates import SharedRates  # noqa: PLC0415
     from router.recorder import Recorder  # noqa: PLC0415
     from router.serve import serve  # noqa: PLC0415
     from router.snapshot import SnapshotHolder  # noqa: PLC0415
@@ -324,6 +325,7 @@ def serve_router(installation: Installation) -> None:
         installation.secret,
         installation.clock,
         on_stop=transports.aclose,
+        rates=SharedRates(home / "rates.book"),
     )
     try:
         serve(app, where.host, where.port)

@@ -3,7 +3,7 @@
 A `Transaction` is one unit of work: all of it is stored, or none. Reads in it see its writes.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -236,7 +236,7 @@ class Observations(Protocol):
         """A block already stored (rollout, worker, sequence) is left as it is.
 
         Traffic of the same (route, minute, worker, arm, target, revision) adds up, and so does
-        what a key spent on the same day.
+        what a key spent, by (key, day, worker).
         """
         ...
 
@@ -248,8 +248,8 @@ class Observations(Protocol):
         """Oldest first."""
         ...
 
-    def spends(self, *, since: date) -> Sequence[KeySpend]:
-        """Of every key, that day and later; by key, then by day."""
+    def spends(self, *, since: date, keys: Collection[str] | None = None) -> Sequence[KeySpend]:
+        """That day and later, of all keys unless some are named; in order of its key."""
         ...
 
 

@@ -122,6 +122,10 @@ class Alarms:
         if before is not None and before.key != alert.key:
             self._end(name)
         self._open[name] = alert
+        self.say(alert)
+
+    def say(self, alert: Alert) -> None:
+        """Something that is over as it happens."""
         self._recorder.tell(alert)
         log.error(
             "alert", kind=alert.kind.value, subject=alert.subject, title=alert.title,

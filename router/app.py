@@ -10,6 +10,7 @@ from typing import Final
 from harness.domain.routing import KeyGrant
 from harness.domain.settings import RouterSettings
 from harness.ports import Clock
+from router.admission import Admission
 from router.alarms import Alarms
 from router.asgi import (
     App,
@@ -24,6 +25,7 @@ from router.asgi import (
     send_reply,
 )
 from router.books import Books
+from router.budgets import BudgetWatch
 from router.calling import Calls
 from router.dialects.messages import VERSION
 from router.dialects.messages_error import anthropic_error
@@ -39,6 +41,7 @@ from router.outcomes import Outcomes
 from router.planner import Planner
 from router.ports import TransportFactory
 from router.provider_keys import ProviderKeys
+from router.rates import LocalRates, RateBook
 from router.recording import Exposition, OwnExposition, Recording
 from router.replies import JSON, Reply, error_reply
 from router.serving import Header, Serving
@@ -67,11 +70,13 @@ def build(  # noqa: PLR0913 - the parts, one by one
     *,
     on_stop: Callable[[], Awaitable[None]] | None = None,
     exposition: Exposition | None = None,
+    rates: RateBook | None = None,
 ) -> App:
     """The ASGI application; its lifespan starts and stops holder and recorder.
 
     holder: booted. on_stop: closes what the factory hands out. exposition: answers for all
-    workers; by default for this process alone.
+    workers; by default for this process alone. rates: shared by all workers; by default this
+    process's own.
     """
     return Router(
         holder,
@@ -82,6 +87,7 @@ def build(  # noqa: PLR0913 - the parts, one by one
         clock,
         on_stop,
         exposition or OwnExposition(),
+        rates or LocalRates(),
     )
 
 
@@ -96,6 +102,7 @@ class Router:
         clock: Clock,
         on_stop: Callable[[], Awaitable[None]] | None,
         exposition: Exposition,
+        rates: RateBook,
     ) -> None:
         self._holder = holder
         self._recorder = recorder
@@ -119,8 +126,13 @@ class Router:
             clock,
             random.random,
         )
+        self._admission = Admission(
+            rates, recorder.spends, recorder.counters, clock, self._alarms.say,
+            worker=recorder.worker,
+        )  # fmt: skip
+        holder.also(BudgetWatch(holder, recorder.spends, clock))
         planner = Planner(self._health, clock, settings.breaker.when_all_open)
-        self._calls = ModelCalls(planner, dispatcher, books, settings, clock)
+        self._calls = ModelCalls(planner, dispatcher, self._admission, books, settings, clock)
         self._on_stop = on_stop
         self._count = itertools.count(1)
         self._under_way = 0
@@ -194,8 +206,7 @@ class Router:
         if grant is None and _anthropic(scope):
             grant = self._keys.grant_of(header(scope, b"x-api-key"), serving)
         if grant is None:
-            message = "no valid key: send `Authorization: Bearer sk-sg-…`"
-            return error_reply(401, message, "invalid_api_key")
+            return self._admission.stranger()
         return await self._allowed(scope, receive, send, grant, serving, request_id)
 
     async def _allowed(

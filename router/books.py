@@ -12,13 +12,17 @@ from router.recording import Recording, Ticket
 
 
 class Entry(NamedTuple):
-    """What is known of a request before it is served. started: the clock's monotonic time."""
+    """What is known of a request before it is served.
+
+    started: the clock's monotonic time. key: the id of the caller's.
+    """
 
     ticket: Ticket | None
     revision: int
     started: float
     sticky_key: str
     request_id: str
+    key: str
 
 
 class Books:
@@ -39,10 +43,11 @@ class Books:
     def enter(self, exchange: Exchange, entry: Entry) -> None:
         job, course = exchange.job, exchange.course
         upstream, usage = course.upstream, exchange.usage
-        cost_usd = 0.0
+        cost_usd, priced = 0.0, True
         if upstream is not None and upstream.price is not None:
             cost_usd = upstream.price.cost_usd(usage.input_tokens, usage.output_tokens)
         elif usage != NO_USAGE:
+            priced = False
             self.count("requests_without_price")
         seconds = self._clock.monotonic() - entry.started
         ended = Ended(
@@ -57,6 +62,8 @@ class Books:
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
             cost_usd=cost_usd,
+            key=entry.key,
+            priced=priced,
         )
         self._recorder.finish(entry.ticket, ended)
         self._metrics.finished(

@@ -18,16 +18,24 @@ from router.serving import Header
 from router.usage import Usage
 
 NO_USAGE: Final = Usage(0, 0)
+RATES: Final = (b"x-ratelimit-", b"anthropic-ratelimit-")
 
 
 class Exchange:
-    """One routed request and what became of it. headers: of every answer, its id first."""
+    """One routed request and what became of it.
 
-    def __init__(self, job: Job, course: Course, headers: tuple[Header, ...]) -> None:
+    headers: of every answer, its id first. limited: they tell of limits of our own, which is
+    what the client must heed, and not the provider's.
+    """
+
+    def __init__(
+        self, job: Job, course: Course, headers: tuple[Header, ...], *, limited: bool = False
+    ) -> None:
         self.job = job
         self.course = course
         self.caller_gone = False
         self._headers = headers
+        self._limited = limited
 
     async def serve(self, dispatcher: Dispatcher, receive: Receive, send: Send) -> None:
         """Raises CallerGone; whatever happens, the upstream's work ends with this."""
@@ -49,7 +57,7 @@ class Exchange:
     def _reply(self, result: Answer | UpstreamFailed | None) -> Reply:
         match result:
             case Answer(status, headers, body):
-                return Reply(status, (JSON, *headers), body)
+                return Reply(status, (JSON, *self._passed_on(headers)), body)
             case UpstreamFailed():
                 return self._told(refusal(result))
             case None:
@@ -100,11 +108,16 @@ class Exchange:
         return isinstance(result, CommittedStream) and result.failure is not None
 
     async def _relay(self, stream: CommittedStream, send: Send) -> None:
-        headers = [*EVENTS, *stream.headers, *self._truth()]
+        headers = [*EVENTS, *self._passed_on(stream.headers), *self._truth()]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         async with aclosing(stream.sent()) as pieces:
             async for piece in pieces:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
+
+    def _passed_on(self, headers: Sequence[Header]) -> Sequence[Header]:
+        if not self._limited:
+            return headers
+        return [each for each in headers if not each[0].startswith(RATES)]
 
     def _truth(self) -> Sequence[Header]:
         attempts = (b"x-swapgate-attempts", str(len(self.course.attempts)).encode())

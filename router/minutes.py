@@ -15,7 +15,7 @@ class Ended(NamedTuple):
     """How one request ended. arm: the assigned one. target: the id of what answered, or "".
 
     failed: the caller got an error that is not the caller's own. charged: the assigned arm
-    failed, whatever answered.
+    failed, whatever answered. key: the id of the caller's. priced: whether cost_usd is known.
     """
 
     route: str
@@ -29,6 +29,8 @@ class Ended(NamedTuple):
     input_tokens: int
     output_tokens: int
     cost_usd: float
+    key: str = ""
+    priced: bool = True
 
 
 _Key = tuple[str, datetime, str, str, int]

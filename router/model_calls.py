@@ -11,6 +11,7 @@ from harness.domain.routing import Arm, KeyGrant
 from harness.domain.settings import RouterSettings
 from harness.ports import Clock
 from router import sticky
+from router.admission import Admission, Toll
 from router.asgi import CallerGone, Receive, Scope, Send, header
 from router.body import ClientRequest, FieldError, read_request
 from router.books import Books, Entry
@@ -31,12 +32,14 @@ class ModelCalls:
         self,
         planner: Planner,
         dispatcher: Dispatcher,
+        admission: Admission,
         books: Books,
         settings: RouterSettings,
         clock: Clock,
     ) -> None:
         self._planner = planner
         self._dispatcher = dispatcher
+        self._admission = admission
         self._books = books
         self._settings = settings
         self._clock = clock
@@ -55,6 +58,13 @@ class ModelCalls:
         """A refusal, or None when everything is sent."""
         started = self._clock.monotonic()
         found = _routed(body, ENDPOINTS[scope["path"]], grant, serving)
+        toll: Toll | None = None
+        if grant.limits is not None:
+            asked = None if isinstance(found, Reply) else found[0]
+            admitted = self._admission.admit(grant.id, grant.limits, asked, len(body))
+            if isinstance(admitted, Reply):
+                return admitted
+            toll = admitted
         if isinstance(found, Reply):
             return found
         request, route = found
@@ -75,15 +85,18 @@ class ModelCalls:
             *route.headers[arm],
             *self._switched(plan),
             *self._degraded(plan, request),
+            *(toll.headers if toll else ()),
         )
-        exchange = Exchange(job, Course(), headers)
+        exchange = Exchange(job, Course(), headers, limited=toll is not None)
         try:
             await exchange.serve(self._dispatcher, receive, send)
         except CallerGone:
             exchange.caller_gone = True
             self._books.count("callers_gone")
         finally:
-            entry = Entry(ticket, serving.revision, started, key, own)
+            if toll is not None:
+                self._admission.settle(toll, exchange)
+            entry = Entry(ticket, serving.revision, started, key, own, grant.id)
             self._books.enter(exchange, entry)
         return None
 

@@ -23,6 +23,7 @@ from router.blocks import Ledger
 from router.minutes import Ended, Minutes
 from router.notices import Notices
 from router.recording import Scored, Ticket
+from router.spends import Spends
 from router.spool import NOTHING, Batch, Spool
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ class Recorder:
         self._minutes = Minutes(worker)
         self._notices = Notices(clock, self.counters)
         self._troubles: dict[AlertKind, Alert] = {}
+        self.spends = Spends(worker)
         self._queue: deque[Batch] = deque()
         self._in_hand = NOTHING
         self._stopping = threading.Event()
@@ -97,6 +99,7 @@ class Recorder:
             if isinstance(ticket, Scored):
                 ticket.ledger.finish(ticket.unit, failed=ended.charged)
             self._minutes.add(ended, at)
+        self.spends.note(ended, at)
 
     def settle(self, scored: Scored, *, failed: bool) -> None:
         """The outcome alone; the figures come with a batch."""
@@ -108,6 +111,8 @@ class Recorder:
         with self._lock:
             for row in batch.traffic:
                 self._minutes.merge(row)
+        for spend in batch.spends:
+            self.spends.merge(spend)
         self._notices.failed_over(batch.failovers)
         self._notices.tell(*batch.alerts)
 
@@ -132,9 +137,15 @@ class Recorder:
             self._keep(self._take(final=True))
         else:
             self.flush(final=True)
-        lost = sum(batch.rows for batch in self._queue)
-        if lost:
-            log.error("%d rows of observations are lost: database and disk took none", lost)
+        lost, spends = sum(batch.rows for batch in self._queue), self.spends.take()
+        if lost or spends:
+            usd = sum(row.cost_usd for row in spends)
+            log.error(
+                "%d rows of observations are lost, and what keys spent (%.2f US dollars): "
+                "database and disk took none",
+                lost,
+                usd,
+            )
 
     def flush(self, *, final: bool = False) -> None:
         """Write what is complete. Raises nothing: what cannot be written waits."""
@@ -166,7 +177,8 @@ class Recorder:
                 if ledger.idle and rollout not in live:
                     self.counters["unscored_units"] += ledger.unscored
                     del self._ledgers[rollout]
-            return Batch(blocks, self._minutes.take(), *self._notices.take())
+            batch = Batch(blocks, self._minutes.take(), *self._notices.take())
+            return batch._replace(spends=self.spends.take())
 
     def _write(self, batch: Batch) -> None:
         """Raises StoreUnavailable; what the store refuses for another reason is set aside."""
@@ -228,7 +240,9 @@ class Recorder:
         )
         # Few, and what they tell of is not over: they come with the next batch.
         self.tell(*batch.alerts)
-        self._queue.append(batch._replace(alerts=()))
+        # Money is never dropped: its sums stay few, however long this goes on.
+        self.spends.take_back(batch.spends)
+        self._queue.append(batch._replace(alerts=(), spends=()))
         while sum(each.rows for each in self._queue) > self._queue_rows:
             self.counters["rows_dropped"] += self._queue.popleft().rows
             self._trouble(
@@ -261,7 +275,7 @@ class Recorder:
 
 
 def _write_all(tx: Transaction, batch: Batch) -> None:
-    tx.observations.append(batch.blocks, batch.traffic)
+    tx.observations.append(batch.blocks, batch.traffic, batch.spends)
     if batch.failovers:
         tx.failovers.append(batch.failovers)
     if batch.alerts:

@@ -10,6 +10,7 @@ from harness.domain.routing import Arm, Canary
 from router.blocks import Ledger, Unit
 from router.metrics import RouterMetrics
 from router.minutes import Ended
+from router.spends import Spends
 
 
 class Scored(NamedTuple):
@@ -26,11 +27,13 @@ Ticket = Scored | int
 class Recording(Protocol):
     """A Recorder, or the Reporter of a worker whose parent has the Recorder.
 
-    worker: a name that is new for every process. counters: of this process.
+    worker: a name that is new for every process. counters: of this process. spends: what keys
+    spent in it.
     """
 
     worker: str
     counters: Counter[str]
+    spends: Spends
 
     def admit(self, canary: Canary, arm: Arm, key: str) -> Ticket | None:
         """A request of a route with a canary begins; None when it is not scored."""

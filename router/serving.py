@@ -71,11 +71,15 @@ class ServedRoute:
 
 @dataclass(frozen=True)
 class Serving:
-    """One revision, complete and immutable. A request keeps it from start to end."""
+    """One revision, complete and immutable. A request keeps it from start to end.
+
+    grants: by hash. budgeted: ids of the keys that have a budget.
+    """
 
     snapshot: Snapshot
     routes: Mapping[str, ServedRoute]
     grants: Mapping[str, KeyGrant]
+    budgeted: frozenset[str]
 
     @property
     def etag(self) -> str:
@@ -104,6 +108,9 @@ def ready(snapshot: Snapshot, standing: Sequence[Switch] = ()) -> Serving:
             for name, route in snapshot.table.routes.items()
         },
         grants={grant.hash: grant for grant in snapshot.keys},
+        budgeted=frozenset(
+            grant.id for grant in snapshot.keys if grant.limits and grant.limits.budgeted
+        ),
     )
 
 

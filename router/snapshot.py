@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -40,6 +40,7 @@ class SnapshotHolder:
         self._standing = tuple(standing)
         self._seen = ""
         self._confirmed = time.monotonic()
+        self._followers: list[Callable[[Store], None]] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="snapshot", daemon=True)
 
@@ -65,6 +66,17 @@ class SnapshotHolder:
         self.stale = True
         log.warning("serving revision %d from disk: %s", self.current.revision, why)
         return self.current
+
+    def also(self, follower: Callable[[Store], None]) -> None:
+        """Called in the thread that follows the store, about every second.
+
+        It may raise StoreUnavailable.
+        """
+        self._followers.append(follower)
+
+    def tell_followers(self) -> None:
+        for follower in self._followers:
+            follower(self._store)
 
     def start(self) -> None:
         """Begin to follow the store."""
@@ -116,6 +128,7 @@ class SnapshotHolder:
                 if self._stopping.is_set():
                     return
                 self.refresh()
+                self.tell_followers()
                 pause_s = FIRST_PAUSE_S
             except Exception as error:  # noqa: BLE001 - nothing may end this thread
                 if not self.stale:

@@ -7,13 +7,14 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.domain.alerts import Alert, AlertKind, News
 from harness.domain.failover import Failover
 from harness.domain.observation import Block, Traffic
+from harness.domain.spend import KeySpend
 
 
 class Batch(NamedTuple):
@@ -23,6 +24,7 @@ class Batch(NamedTuple):
     traffic: Sequence[Traffic]
     failovers: Sequence[Failover] = ()
     alerts: Sequence[Alert] = ()
+    spends: Sequence[KeySpend] = ()
 
     @property
     def rows(self) -> int:
@@ -36,6 +38,7 @@ class Batch(NamedTuple):
             counts,
             none._replace(failovers=self.failovers),
             none._replace(alerts=self.alerts),
+            none._replace(spends=self.spends),
         )
         return [each for each in split if each.rows]
 
@@ -140,6 +143,7 @@ def plain(batch: Batch) -> dict[str, object]:
         "traffic": [asdict(row) for row in batch.traffic],
         "failovers": [asdict(row) for row in batch.failovers],
         "alerts": [asdict(alert) for alert in batch.alerts],
+        "spends": [{**asdict(row), "day": row.day.isoformat()} for row in batch.spends],
     }
 
 
@@ -171,12 +175,16 @@ def from_plain(data: Mapping[str, Any]) -> Batch:
         )
         for row in data["traffic"]
     ]
-    # A version before this one spooled without these two.
+    # A version before this one spooled without these.
     failovers = [
         Failover(**{**row, "at": moment(row["at"])}) for row in data.get("failovers", ())
     ]
     alerts = [_alert(row) for row in data.get("alerts", ())]
-    return Batch(blocks, traffic, failovers, alerts)
+    spends = [
+        KeySpend(**{**row, "day": date.fromisoformat(row["day"])})
+        for row in data.get("spends", ())
+    ]
+    return Batch(blocks, traffic, failovers, alerts, spends)
 
 
 def _alert(row: dict[str, Any]) -> Alert:

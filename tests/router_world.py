@@ -4,9 +4,10 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -26,6 +27,7 @@ from harness.domain.routing import (
     Snapshot,
 )
 from harness.domain.settings import RouterSettings
+from harness.domain.spend import KeySpend
 from harness.domain.targets import Price, Provider, RequestPatch, Target
 from harness.ports import Store
 from harness.runtime.clock import SystemClock
@@ -65,6 +67,7 @@ class SwitchableStore:
         self.traffic: list[Traffic] = []
         self.failovers: list[Failover] = []
         self.alerts: list[Alert] = []
+        self.spends: list[KeySpend] = []
         self._snapshot = snapshot
         self._changed = threading.Event()
 
@@ -95,7 +98,21 @@ class SwitchableStore:
             alerts=SimpleNamespace(tell=self.alerts.extend),
         )
 
-    def _append(self, blocks: Sequence[Block], traffic: Sequence[Traffic]) -> None:
+    @contextmanager
+    def read(self) -> Iterator[SimpleNamespace]:
+        self._answer()
+        yield SimpleNamespace(observations=SimpleNamespace(spends=self._spends))
+
+    def _spends(self, *, since: date, keys: Collection[str]) -> list[KeySpend]:
+        return [row for row in self.spends if row.day >= since and row.key in keys]
+
+    def _append(
+        self,
+        blocks: Sequence[Block],
+        traffic: Sequence[Traffic],
+        spends: Sequence[KeySpend] = (),
+    ) -> None:
+        self.spends += spends
         for block in blocks:
             self.blocks.setdefault((block.rollout, block.worker, block.sequence), block)
         self.traffic += traffic
@@ -185,7 +202,11 @@ def running_router(
 
 @contextmanager
 def running_router_on(
-    store: Store, folder: Path, settings: RouterSettings = QUICK
+    store: Store,
+    folder: Path,
+    settings: RouterSettings = QUICK,
+    *,
+    worker: str = "w1",
 ) -> Iterator[tuple[str, SnapshotHolder, Recorder]]:
     """A router on any store; its URL and what follows the store."""
     clock = SystemClock()
@@ -194,7 +215,7 @@ def running_router_on(
     recorder = Recorder(
         store,
         Spool(folder / "spool.jsonl"),
-        worker="w1",
+        worker=worker,
         clock=clock,
         live_rollouts=lambda: holder.current.rollouts if holder.current else frozenset(),
         flush_interval_s=settings.flush_interval_s,

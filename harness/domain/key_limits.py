@@ -33,6 +33,10 @@ class KeyLimits:
         return SpendBudget(self.budget_day_usd, self.budget_month_usd, self.warn_share)
 
     @property
+    def budgeted(self) -> bool:
+        return self.budget_day_usd is not None or self.budget_month_usd is not None
+
+    @property
     def some(self) -> Self | None:
         """None when nothing is limited: then nothing needs to be looked at."""
         limits = (getattr(self, each.name) for each in fields(self)[:-1])

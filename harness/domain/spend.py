@@ -34,10 +34,14 @@ class SpendBudget:
 
 @dataclass(frozen=True, slots=True)
 class KeySpend:
-    """What requests of one key cost on one day. unpriced: those whose cost nobody knows."""
+    """What requests of one key cost on one day (UTC), as one process of a router counted them.
+
+    worker: its name, new for every process. unpriced: requests whose cost nobody knows.
+    """
 
     key: str
     day: date
+    worker: str
     requests: int
     tokens: int
     cost_usd: float

@@ -41,7 +41,7 @@ TRAFFIC_SUMS: Final = (
     "cost_usd",
 )
 
-SPEND_KEY: Final = ("key", "day")
+SPEND_KEY: Final = ("key", "day", "worker")
 SPEND_SUMS: Final = ("requests", "tokens", "cost_usd", "unpriced")
 
 

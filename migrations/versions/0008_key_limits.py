@@ -15,6 +15,7 @@ def upgrade() -> None:
         "key_spend",
         sa.Column("key", sa.Text(), nullable=False),
         sa.Column("day", sa.Text(), nullable=False),
+        sa.Column("worker", sa.Text(), nullable=False),
         sa.Column("requests", sa.BigInteger(), nullable=False),
         sa.Column("tokens", sa.BigInteger(), nullable=False),
         sa.Column("cost_usd", sa.Double(), nullable=False),
@@ -25,7 +26,7 @@ def upgrade() -> None:
         sa.CheckConstraint("requests >= 0", name=op.f("ck_key_spend_requests_least")),
         sa.CheckConstraint("tokens >= 0", name=op.f("ck_key_spend_tokens_least")),
         sa.CheckConstraint("unpriced >= 0", name=op.f("ck_key_spend_unpriced_least")),
-        sa.PrimaryKeyConstraint("key", "day", name=op.f("pk_key_spend")),
+        sa.PrimaryKeyConstraint("key", "day", "worker", name=op.f("pk_key_spend")),
     )
     op.create_index("ix_key_spend_day", "key_spend", ["day"], unique=False)
 

@@ -113,23 +113,30 @@ def test_traffic_with_an_impossible_figure_is_refused(store: Store) -> None:
 
 def test_what_a_key_spent_on_a_day_adds_up(store: Store) -> None:
     day = date(2026, 3, 1)
-    first = KeySpend("k_1", day, 2, 300, 0.25, 1)
+    first = KeySpend("k_1", day, "w1", 2, 300, 0.25, 1)
     before = replace(first, day=day - timedelta(days=1))
     with store.write() as tx:
-        tx.observations.append([], [], [first, replace(first, key="k_0"), before])
+        others = [replace(first, key="k_0"), replace(first, worker="w2"), before]
+        tx.observations.append([], [], [first, *others])
         tx.observations.append([], [], [replace(first, requests=1, cost_usd=0.5, unpriced=0)])
 
     with store.read() as tx:
+        both = KeySpend("k_1", day, "w1", 3, 600, 0.75, 1)
         assert list(tx.observations.spends(since=day)) == [
             replace(first, key="k_0"),
-            KeySpend("k_1", day, 3, 600, 0.75, 1),
+            both,
+            replace(first, worker="w2"),
         ]
+        assert list(tx.observations.spends(since=day, keys={"k_0"})) == [
+            replace(first, key="k_0")
+        ]
+        assert list(tx.observations.spends(since=day, keys=())) == []
         assert before in tx.observations.spends(since=before.day)
 
 
 @pytest.mark.parametrize("bad", [{"cost_usd": math.nan}, {"tokens": -1}])
 def test_impossible_spend_is_refused(store: Store, bad: dict[str, Any]) -> None:
-    spend = replace(KeySpend("k_1", date(2026, 3, 1), 1, 1, 1.0, 0), **bad)
+    spend = replace(KeySpend("k_1", date(2026, 3, 1), "w", 1, 1, 1.0, 0), **bad)
     with store.write() as tx, pytest.raises(InputError, match="key k_1 spent"):
         tx.observations.append([], [], [spend])
 

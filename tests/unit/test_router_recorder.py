@@ -1,7 +1,7 @@
 """Recording: what is stored, what waits, what is never counted twice."""
 
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ from harness.domain.failover import Failover
 from harness.domain.observation import Block, Traffic, UnitRule
 from harness.domain.policy import Unit
 from harness.domain.routing import Arm, Canary
+from harness.domain.spend import KeySpend
 from harness.ports import Store
 from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
@@ -22,6 +23,7 @@ from router.recorder import Recorder
 from router.spool import Batch, Spool, decode, encode
 from tests.router_world import SwitchableStore, snapshot
 
+DAY = date(2026, 3, 31)
 CANARY = Canary("t", 100, "s", "r-1", UnitRule(block_size=2, unit=Unit.REQUEST))
 DONE = Ended(
     route="support",
@@ -142,6 +144,34 @@ def test_replaying_a_spool_that_was_written_already_changes_no_block(
     assert bench.store.blocks == before
     assert sum(row.requests for row in bench.store.traffic) == 2 + 2 + 1
     assert bench.spool.empty
+
+
+def test_money_is_never_dropped(tmp_path: Path) -> None:
+    bench = Bench(tmp_path / "full", max_bytes=0)
+    bench.store.away = True
+    for _ in range(50):
+        bench.recorder.finish(None, DONE._replace(key="k"))
+        bench.recorder.flush()
+    assert bench.recorder.counters["rows_dropped"] > 0
+
+    bench.store.away = False
+    bench.recorder.flush()
+
+    (row,) = bench.store.spends
+    assert (row.key, row.requests, row.cost_usd) == ("k", 50, 25.0)
+
+
+def test_the_sums_of_other_processes_are_written_in_their_names(bench: Bench) -> None:
+    theirs = KeySpend("k", DAY, "another", 3, 30, 1.5, 0)
+    bench.recorder.finish(None, DONE._replace(key="k"))
+    for _ in range(2):
+        bench.recorder.absorb(Batch((), (), spends=[theirs]))
+    bench.recorder.flush()
+
+    assert [(row.worker, row.cost_usd) for row in bench.store.spends] == [
+        ("w", 0.5),
+        ("another", 3.0),
+    ]
 
 
 class Killed(BaseException):
@@ -331,6 +361,7 @@ def test_a_rollout_that_is_over_is_forgotten_once_its_blocks_are_out(bench: Benc
         st.lists(traffic, max_size=3),
         st.lists(st.builds(Failover, at=moments, latency_ms=st.floats(0, 1e6)), max_size=2),
         st.lists(st.builds(Alert, at=moments), max_size=2),
+        st.lists(st.builds(KeySpend, cost_usd=st.floats(0, 1e6)), max_size=2),
     )
 )
 def test_a_batch_comes_back_from_the_spool_as_it_was(batch: Batch) -> None:

@@ -121,9 +121,9 @@ def test_the_share_of_the_budget_is_told() -> None:
 
 def test_rows_of_a_key_become_what_it_spent_today_and_this_month() -> None:
     rows = [
-        KeySpend("k", date(2026, 2, 28), 9, 9, 9.0, 9),
-        KeySpend("k", date(2026, 3, 1), 2, 30, 5.0, 1),
-        KeySpend("k", DAY, 1, 10, 2.0, 1),
+        KeySpend("k", date(2026, 2, 28), "w", 9, 9, 9.0, 9),
+        KeySpend("k", date(2026, 3, 1), "w", 2, 30, 5.0, 1),
+        KeySpend("k", DAY, "w", 1, 10, 2.0, 1),
     ]
 
     assert spent_of(rows, DAY) == Spent(DAY, 2.0, 7.0, 2)

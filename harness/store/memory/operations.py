@@ -1,6 +1,6 @@
 """Observations, the audit log and API keys."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime
 
@@ -56,11 +56,12 @@ class MemoryObservations:
     def _add_spend(self, more: KeySpend) -> None:
         rules.check_spend(more)
         stored = self._unit.writing.spends
-        known = stored.get((more.key, more.day))
+        where = tuple(getattr(more, name) for name in rules.SPEND_KEY)
+        known = stored.get(where)
         if known is not None:
             sums = {n: getattr(known, n) + getattr(more, n) for n in rules.SPEND_SUMS}
             more = replace(more, **sums)
-        stored[more.key, more.day] = more
+        stored[where] = more
 
     def blocks(self, rollout: str) -> Sequence[Block]:
         return self._unit.state.blocks.get(rollout, ())
@@ -72,9 +73,13 @@ class MemoryObservations:
             found, key=lambda t: (t.minute, *(getattr(t, name) for name in rules.TRAFFIC_KEY))
         )
 
-    def spends(self, *, since: date) -> Sequence[KeySpend]:
-        found = sorted(self._unit.state.spends.items())
-        return [spend for (_, day), spend in found if day >= since]
+    def spends(self, *, since: date, keys: Collection[str] | None = None) -> Sequence[KeySpend]:
+        found = [
+            spend
+            for spend in self._unit.state.spends.values()
+            if spend.day >= since and (keys is None or spend.key in keys)
+        ]
+        return sorted(found, key=lambda s: (s.key, s.day, s.worker))
 
 
 class MemoryAuditLog:

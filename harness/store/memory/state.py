@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Collection
 from copy import copy
 from dataclasses import dataclass, field, fields
-from datetime import date, datetime
+from datetime import datetime
 from typing import Self
 
 from harness.domain.access import ApiKey
@@ -48,7 +48,7 @@ class State:
     rollouts: dict[str, Rollout] = field(default_factory=dict)
     blocks: dict[str, tuple[Block, ...]] = field(default_factory=dict)
     traffic: dict[tuple[object, ...], Traffic] = field(default_factory=dict)
-    spends: dict[tuple[str, date], KeySpend] = field(default_factory=dict)
+    spends: dict[tuple[object, ...], KeySpend] = field(default_factory=dict)
     events: tuple[AuditEvent, ...] = ()
     keys: dict[str, ApiKey] = field(default_factory=dict)
     switches: dict[str, SwitchRecord] = field(default_factory=dict)

@@ -1,6 +1,6 @@
 """Observations, providers and API keys."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime
 
 import sqlalchemy as sa
@@ -52,8 +52,9 @@ ADD_SPEND = (
 SPENDS = (
     sa.select(key_spend)
     .where(key_spend.c.day >= sa.bindparam("since"))
-    .order_by(key_spend.c.key, key_spend.c.day)
+    .order_by(*key_spend.primary_key.columns)
 )
+SPENDS_OF = SPENDS.where(key_spend.c.key.in_(sa.bindparam("keys", expanding=True)))
 OLDEST_TRAFFIC = sa.select(traffic).order_by(traffic.c.minute, *traffic.primary_key.columns)
 PROVIDERS = sa.select(provider).order_by(provider.c.name)
 KEYS = sa.select(api_key).order_by(api_key.c.created_at, api_key.c.id)
@@ -85,7 +86,7 @@ class SqlObservations:
             self._append_block(each)
         for minute in sorted(traffic, key=lambda t: [str(getattr(t, k)) for k in TRAFFIC_KEY]):
             self._add_traffic(minute)
-        for spend in sorted(spends, key=lambda s: (s.key, s.day)):
+        for spend in sorted(spends, key=lambda s: (s.key, s.day, s.worker)):
             self._add_spend(spend)
 
     def _append_block(self, new: Block) -> None:
@@ -128,8 +129,12 @@ class SqlObservations:
             query = query.where(traffic.c.route == route)
         return [rows.traffic(row) for row in self._unit.read(query)]
 
-    def spends(self, *, since: date) -> Sequence[KeySpend]:
-        return [rows.spend(row) for row in self._unit.read(SPENDS, {"since": since})]
+    def spends(self, *, since: date, keys: Collection[str] | None = None) -> Sequence[KeySpend]:
+        if keys is None:
+            found = self._unit.read(SPENDS, {"since": since})
+        else:
+            found = self._unit.read(SPENDS_OF, {"since": since, "keys": sorted(keys)})
+        return [rows.spend(row) for row in found]
 
 
 class SqlProviders:

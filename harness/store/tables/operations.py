@@ -73,17 +73,19 @@ traffic = sa.Table(
     sa.Index("ix_traffic_minute", "minute"),
 )
 
-# What each key cost, by UTC day. The key is not a reference: spend is kept whatever happens.
+# What each key cost, by UTC day and process. The key is not a reference: spend is kept
+# whatever happens.
 key_spend = sa.Table(
     "key_spend",
     metadata,
     text("key"),
     day("day"),
+    text("worker"),
     count("requests"),
     count("tokens"),
     number("cost_usd"),
     count("unpriced"),
-    sa.PrimaryKeyConstraint("key", "day"),
+    sa.PrimaryKeyConstraint("key", "day", "worker"),
     *(at_least(column, 0) for column in ("requests", "tokens", "unpriced")),
     amount("cost_usd"),
     sa.Index("ix_key_spend_day", "day"),

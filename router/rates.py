@@ -1,0 +1,175 @@
+"""Where the rates of keys stand: in this process, or shared by all workers of a router.
+
+A worker's own part of a limit would give a caller on one connection only that part. So workers
+share one file. It is read and written, not mapped into memory: a full disk is then an error,
+where touching a mapped page would end the process.
+"""
+
+import errno
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from hashlib import blake2b
+from pathlib import Path
+from struct import Struct
+from typing import Final, Protocol
+
+from harness.domain import limits
+from harness.domain.limits import RateDecision, RateLimit, RateState
+
+log = logging.getLogger(__name__)
+
+Change = Callable[[RateState], RateState]
+
+# A slot: the name of a key, and its state.
+SLOT: Final = Struct("16sdd")
+STATE: Final = Struct("dd")
+SLOTS: Final = 16_384
+PROBES: Final = 64
+FREE: Final = bytes(16)
+# How long to ask for a slot that another worker has for some microseconds. A worker that was
+# stopped in the middle must not hold up the others: without the lock, an update may be lost.
+LOCK_S: Final = 0.002
+PAUSE_S: Final = 0.00005
+
+
+class RateBook(Protocol):
+    """The state of each key's limits. Never waits, never raises."""
+
+    def change(self, key: str, change: Change) -> RateState:
+        """Replace the key's state by what comes of it; the state before."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class LocalRates:
+    """For one process. Has as many keys as it is asked for."""
+
+    def __init__(self) -> None:
+        self._states: dict[str, RateState] = {}
+
+    def change(self, key: str, change: Change) -> RateState:
+        before = self._states.get(key, RateState())
+        self._states[key] = change(before)
+        return before
+
+    def close(self) -> None: ...
+
+
+class SharedRates:
+    """For all processes that open the same file, on one machine: their clock is the machine's.
+
+    The first one to open it begins anew, since that clock begins anew with the machine. Of two
+    that change a key at the same moment, neither is lost, unless one of them was stopped just
+    then. Keys without a slot (there are SLOTS), and all while the disk fails, are counted here
+    alone. Raises OSError when the file cannot be made.
+    """
+
+    def __init__(self, file: Path) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._users = os.open(file.with_suffix(".users"), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            self._file = self._opened(file)
+        except OSError:
+            os.close(self._users)
+            raise
+        self._places: dict[str, int] = {}
+        self._alone = LocalRates()
+        self._told = False
+
+    def change(self, key: str, change: Change) -> RateState:
+        try:
+            place = self._places.get(key)
+            if place is None:
+                place = self._places[key] = self._place(key)
+            with self._held(place):
+                before = RateState(*STATE.unpack(os.pread(self._file, STATE.size, place)))
+                os.pwrite(self._file, STATE.pack(*change(before)), place)
+        except OSError as error:
+            self._tell(error)
+            return self._alone.change(key, change)
+        return before
+
+    def close(self) -> None:
+        os.close(self._file)
+        os.close(self._users)
+
+    def _opened(self, file: Path) -> int:
+        """Every user holds the other file for as long as it lives; who is alone begins anew."""
+        opened = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            try:
+                fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pass
+            else:
+                os.ftruncate(opened, 0)
+                os.ftruncate(opened, SLOTS * SLOT.size)
+            fcntl.flock(self._users, fcntl.LOCK_SH)
+        except OSError:
+            os.close(opened)
+            raise
+        return opened
+
+    def _place(self, key: str) -> int:
+        """Where the key's state stands; a slot is taken once and kept."""
+        name = blake2b(key.encode(), digest_size=len(FREE)).digest()
+        first = int.from_bytes(name[:8])
+        with self._held(0) as held:
+            if not held:
+                raise OSError(errno.EAGAIN, "another worker is busy with it")
+            for probe in range(PROBES):
+                slot = (first + probe) % SLOTS * SLOT.size
+                found, *_ = SLOT.unpack(os.pread(self._file, SLOT.size, slot))
+                if found == FREE:
+                    os.pwrite(self._file, name, slot)
+                if found in (FREE, name):
+                    return slot + len(FREE)
+        raise OSError(errno.ENOSPC, "no slot is left")
+
+    @contextmanager
+    def _held(self, place: int) -> Iterator[bool]:
+        held = self._lock(place) or self._lock_soon(place)
+        try:
+            yield held
+        finally:
+            if held:
+                fcntl.lockf(self._file, fcntl.LOCK_UN, 1, place)
+
+    def _lock_soon(self, place: int) -> bool:
+        until = time.monotonic() + LOCK_S
+        while time.monotonic() < until:
+            time.sleep(PAUSE_S)
+            if self._lock(place):
+                return True
+        return False
+
+    def _lock(self, place: int) -> bool:
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+        except (BlockingIOError, PermissionError):
+            return False
+        return True
+
+    def _tell(self, error: OSError) -> None:
+        if not self._told:
+            self._told = True
+            log.warning("rates of keys are counted in this process alone: %s", error)
+
+
+def admit(
+    book: RateBook, key: str, limit: RateLimit, tokens: float, now: float
+) -> RateDecision:
+    """As `limits.admit`, of the key's state in the book."""
+    decided: list[RateDecision] = []
+
+    def change(state: RateState) -> RateState:
+        decided.append(limits.admit(state, limit, tokens, now))
+        return decided[-1].state
+
+    book.change(key, change)
+    return decided[-1]

@@ -1,0 +1,128 @@
+"""Limits of keys on real databases: changed while it serves, over the official client."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import openai
+import pytest
+
+from evals.suites import Catalog
+from harness.control import keys
+from harness.control.context import Context
+from harness.domain.access import SYSTEM
+from harness.domain.key_limits import KeyLimits
+from harness.domain.targets import Price
+from harness.runtime.chance import SystemChance
+from harness.runtime.clock import SystemClock
+from harness.store.sql import SqlStore
+from tests.contract import builders
+from tests.contract.builders import OLD, ROUTE
+from tests.router_upstream import Upstream, completion, running_upstream
+from tests.router_world import SECRET, running_router_on, wait_until
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Upstream]:
+    with running_upstream() as upstream:
+        upstream.turns = {OLD.model: completion("hello")}
+        yield upstream
+
+
+@pytest.fixture
+def ctx(database_url: str, upstream: Upstream) -> Iterator[Context]:
+    clock = SystemClock()
+    with closing(SqlStore(database_url, secret=SECRET, clock=clock)) as store:
+        builders.seeded(store)
+        with store.write() as tx:
+            for name in ("sim", "other"):
+                # 7 tokens of input and 5 of output: half a dollar.
+                prices = {OLD.model: Price(0.0, 100_000.0)}
+                made = replace(
+                    builders.PROVIDER, name=name, api_base=upstream.url, prices=prices
+                )
+                tx.providers.put(made)
+        yield Context(store, clock, SystemChance(), Catalog({}), policies={}, workers=None)
+
+
+def ask(client: openai.OpenAI) -> dict[str, str]:
+    """The answer's headers."""
+    raw = client.chat.completions.with_raw_response.create(
+        model=ROUTE, messages=[{"role": "user", "content": "hi"}], user="u"
+    )
+    return dict(raw.headers)
+
+
+@pytest.mark.req("G5")
+def test_limits_are_in_force_soon_after_they_are_set_and_after_they_are_lifted(
+    ctx: Context, tmp_path: Path
+) -> None:
+    key, text = keys.create(ctx, SYSTEM, "app", secret=SECRET)
+    with (
+        running_router_on(ctx.store, tmp_path) as (url, holder, _),
+        openai.OpenAI(base_url=f"{url}/v1", api_key=text, max_retries=0) as client,
+    ):
+        assert "x-ratelimit-limit-requests" not in ask(client)
+
+        def change(limits: KeyLimits) -> None:
+            keys.set_limits(ctx, SYSTEM, key.id, lambda _: limits)
+            etag = ctx.store.etag()
+            wait_until(lambda: holder.current and holder.current.etag == etag)
+
+        change(KeyLimits(requests_per_min=2))
+        assert ask(client)["x-ratelimit-remaining-requests"] == "1"
+        ask(client)
+        with pytest.raises(openai.RateLimitError) as caught:
+            ask(client)
+        assert 1 <= int(caught.value.response.headers["retry-after"]) <= 30
+        assert caught.value.code == "rate_limit_exceeded"
+
+        change(KeyLimits())
+        assert "x-ratelimit-limit-requests" not in ask(client)
+
+
+@pytest.mark.req("G5")
+def test_a_budget_counts_what_every_router_of_the_database_spent(
+    ctx: Context, tmp_path: Path
+) -> None:
+    key, text = keys.create(
+        ctx, SYSTEM, "app", secret=SECRET, limits=KeyLimits(budget_month_usd=2.5)
+    )
+    with (
+        running_router_on(ctx.store, tmp_path / "one") as (one_url, *_),
+        openai.OpenAI(base_url=f"{one_url}/v1", api_key=text, max_retries=0) as one,
+    ):
+        for _ in range(4):
+            ask(one)
+        wait_until(lambda: spent(ctx, key.id) == 2.0)
+
+    with (
+        # Also after a restart, and beside another one of another name.
+        running_router_on(ctx.store, tmp_path / "two", worker="w2") as (url, _, recorder),
+        openai.OpenAI(base_url=f"{url}/v1", api_key=text, max_retries=0) as two,
+    ):
+        today = ctx.clock.now().date()
+        wait_until(lambda: recorder.spends.spent(key.id, today).month_usd == 2.0)
+        assert ask(two)["x-swapgate-budget"] == "80%"
+        with pytest.raises(openai.RateLimitError) as caught:
+            ask(two)
+        assert caught.value.code == "insufficient_quota"
+        assert caught.value.response.headers["x-should-retry"] == "false"
+
+        keys.set_limits(ctx, SYSTEM, key.id, lambda old: replace(old, budget_month_usd=9))
+        wait_until(lambda: accepted(two))
+        wait_until(lambda: spent(ctx, key.id) == 3.0)
+
+
+def spent(ctx: Context, key: str) -> float:
+    (found,) = (each for each in keys.all_keys(ctx) if each.id == key)
+    return found.spent.month_usd
+
+
+def accepted(client: openai.OpenAI) -> bool:
+    try:
+        ask(client)
+    except openai.RateLimitError:
+        return False
+    return True

@@ -1,0 +1,234 @@
+"""Limits of keys at the router's front door, by a clock that the test moves."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.domain.access import key_hash
+from harness.domain.alerts import AlertKind
+from harness.domain.key_limits import KeyLimits
+from harness.domain.routing import KeyGrant
+from harness.domain.spend import KeySpend
+from router.ports import UpstreamRequest
+from router.transport.scripted import Turn
+from tests.router_door import ASK, AUTH, CHAT, Door, code
+from tests.router_upstream import completion, error, streamed
+from tests.router_world import KEY, SECRET, snapshot
+
+LIMITED = "sk-sg-limited"
+BEARER = ((b"authorization", f"Bearer {LIMITED}".encode()),)
+# A completion costs 7 input and 5 output tokens at 1 and 2 dollars per million: 17e-6 dollars.
+COST_USD = 17e-6
+LATE = datetime(2026, 3, 31, 23, 0, tzinfo=UTC)
+Make = Callable[..., Door]
+
+
+@pytest.fixture
+def door(tmp_path: Path) -> Make:
+    def make(
+        script: Callable[[UpstreamRequest], Turn] = lambda _: completion(), **limits: Any
+    ) -> Door:
+        grants = (
+            KeyGrant("k-good", key_hash(KEY, SECRET)),
+            KeyGrant("k-limited", key_hash(LIMITED, SECRET), limits=KeyLimits(**limits)),
+        )
+        first = replace(snapshot("http://127.0.0.1:1/v1"), keys=grants)
+        return Door(tmp_path, script, first=first)
+
+    return make
+
+
+async def ask(
+    door: Door, body: bytes = ASK, path: str = CHAT, headers: Any = BEARER
+) -> tuple[int, dict[bytes, bytes], bytes]:
+    return await door.call(path, body, headers=headers)
+
+
+async def test_requests_over_the_limit_are_told_when_to_come_back(door: Make) -> None:
+    router = door(requests_per_min=2)
+    status, headers, _ = await ask(router)
+    assert status == 200
+    assert headers[b"x-ratelimit-limit-requests"] == b"2"
+    assert headers[b"x-ratelimit-remaining-requests"] == b"1"
+    assert headers[b"x-ratelimit-reset-requests"] == b"30s"
+
+    await ask(router)
+    status, headers, body = await ask(router)
+    assert (status, code(body)) == (429, "rate_limit_exceeded")
+    assert (headers[b"retry-after"], headers[b"retry-after-ms"]) == (b"30", b"30000")
+    assert headers[b"x-ratelimit-remaining-requests"] == b"0"
+    assert headers[b"x-ratelimit-reset-requests"] == b"1m0s"
+    assert "limit of 2 requests per minute" in json.loads(body)["error"]["message"]
+    assert len(router.transport.seen) == 2
+
+    router.clock.advance(30)
+    assert (await ask(router))[0] == 200
+    assert router.recorder.counters["rate_limited"] == 1
+
+
+async def test_other_keys_have_nothing_to_do_with_it(door: Make) -> None:
+    router = door(requests_per_min=1)
+    for _ in range(5):
+        await ask(router)
+        status, headers, _ = await ask(router, headers=(AUTH,))
+        assert status == 200
+        assert not [name for name in headers if name.startswith(b"x-ratelimit-")]
+
+
+async def test_a_wrong_request_counts_as_one(door: Make) -> None:
+    router = door(requests_per_min=2)
+
+    assert (await ask(router, b"{"))[0] == 400
+    assert (await ask(router, b'{"model":"nothing"}'))[0] == 404
+    assert (await ask(router, b"{"))[0] == 429
+
+
+async def test_tokens_are_estimated_first_and_counted_afterwards(door: Make) -> None:
+    router = door(tokens_per_min=1000)
+    body = ASK.replace(b'"model"', b'"max_tokens":500,"model"')
+    estimate = len(body) // 4 + 500
+
+    status, headers, _ = await ask(router, body)
+    assert status == 200
+    assert headers[b"x-ratelimit-remaining-tokens"] == b"%d" % (1000 - estimate)
+
+    # It cost 12 in truth.
+    _, headers, _ = await ask(router)
+    assert headers[b"x-ratelimit-remaining-tokens"] == b"%d" % (1000 - 12 - len(ASK) // 4)
+
+
+async def test_a_request_that_nobody_answered_costs_no_tokens(door: Make) -> None:
+    router = door(lambda _: error(400), tokens_per_min=1000)
+    await ask(router)
+    _, headers, _ = await ask(router)
+
+    assert headers[b"x-ratelimit-remaining-tokens"] == b"%d" % (1000 - len(ASK) // 4)
+
+
+async def test_a_streams_tokens_are_counted_at_its_end(door: Make) -> None:
+    router = door(lambda _: streamed("a", "b"), tokens_per_min=1000)
+    body = ASK.replace(b'"model"', b'"stream":true,"model"')
+    for _ in range(2):
+        status, headers, _ = await ask(router, body)
+    assert status == 200
+    assert headers[b"x-ratelimit-remaining-tokens"] == b"%d" % (1000 - 9 - len(body) // 4)
+
+
+async def test_the_providers_own_limits_are_not_taken_for_the_keys(door: Make) -> None:
+    def turn(_: UpstreamRequest) -> Turn:
+        own = {"x-ratelimit-remaining-requests": "77", "content-type": "application/json"}
+        return Turn(200, own, completion().steps)
+
+    router = door(turn, requests_per_min=5)
+
+    assert (await ask(router))[1][b"x-ratelimit-remaining-requests"] == b"4"
+    assert (await ask(router, headers=(AUTH,)))[1][b"x-ratelimit-remaining-requests"] == b"77"
+
+
+async def test_an_anthropic_client_is_told_in_its_own_words(door: Make) -> None:
+    router = door(requests_per_min=1)
+    bearer = ((b"x-api-key", LIMITED.encode()),)
+    await ask(router, path="/v1/messages", headers=bearer)
+    status, headers, body = await ask(router, path="/v1/messages", headers=bearer)
+
+    assert (status, headers[b"retry-after"]) == (429, b"60")
+    told = json.loads(body)
+    assert (told["type"], told["error"]["type"]) == ("error", "rate_limit_error")
+
+
+async def test_a_budget_warns_and_stops_until_it_starts_anew(door: Make) -> None:
+    router = door(budget_day_usd=10 * COST_USD)
+    router.clock.jump((LATE - router.clock.now()).total_seconds())
+    for spent in range(10):
+        status, headers, _ = await ask(router)
+        assert status == 200
+        expected = None if spent < 8 else b"%d%%" % (10 * spent)
+        assert headers.get(b"x-swapgate-budget") == expected
+
+    status, headers, body = await ask(router)
+    assert (status, code(body)) == (429, "insufficient_quota")
+    assert headers[b"x-should-retry"] == b"false"
+    assert headers[b"retry-after"] == b"3600"
+    assert "starts anew on 2026-04-01 (UTC)" in json.loads(body)["error"]["message"]
+    assert router.recorder.counters["budget_stopped"] == 1
+    assert len(router.transport.seen) == 10
+
+    router.clock.advance(3600)
+    assert (await ask(router))[0] == 200
+
+
+async def test_each_step_of_a_budget_is_told_once(door: Make) -> None:
+    router = door(budget_month_usd=10 * COST_USD)
+    for _ in range(14):
+        await ask(router)
+    router.recorder.flush()
+
+    near, at_end = router.kept.alerts
+    assert near.kind is at_end.kind is AlertKind.KEY_BUDGET
+    assert near.key != at_end.key
+    assert near.title == "key k-limited comes near its end: it spent 80 % of a budget"
+    assert at_end.title == "key k-limited is stopped: it spent 100 % of a budget"
+
+
+async def test_what_others_spent_counts_as_soon_as_it_is_stored(door: Make) -> None:
+    router = door(budget_day_usd=1.0)
+    today = router.clock.now().date()
+    router.kept.spends.append(KeySpend("k-limited", today, "another", 1, 1, 1.0, 0))
+    assert (await ask(router))[0] == 200
+
+    router.holder.tell_followers()
+    assert (await ask(router))[0] == 429
+
+
+async def test_spend_is_recorded_of_every_key_with_its_requests_tokens_and_day(
+    door: Make,
+) -> None:
+    router = door()
+    router.clock.jump((LATE - router.clock.now()).total_seconds())
+    await ask(router)
+    await ask(router, headers=(AUTH,))
+    router.clock.advance(7200)
+    await ask(router)
+    router.recorder.flush()
+
+    day = LATE.date()
+    assert router.kept.spends == [
+        KeySpend("k-limited", day, "w", 1, 12, pytest.approx(COST_USD), 0),  # type: ignore[arg-type]  # near
+        KeySpend("k-good", day, "w", 1, 12, pytest.approx(COST_USD), 0),  # type: ignore[arg-type]
+        KeySpend("k-limited", day + timedelta(1), "w", 1, 12, pytest.approx(COST_USD), 0),  # type: ignore[arg-type]
+    ]
+
+
+async def test_with_the_database_away_spend_is_kept_and_budgets_hold(door: Make) -> None:
+    router = door(budget_day_usd=3 * COST_USD)
+    router.kept.away = True
+    statuses = []
+    for _ in range(4):
+        statuses.append((await ask(router))[0])
+        router.recorder.flush()
+    assert statuses == [200, 200, 200, 429]
+    assert not router.kept.spends
+
+    router.kept.away = False
+    router.recorder.flush()
+    assert sum(row.cost_usd for row in router.kept.spends) == pytest.approx(3 * COST_USD)
+
+
+async def test_callers_with_unknown_keys_are_slowed_down_and_known_ones_are_not(
+    door: Make,
+) -> None:
+    router = door()
+    wrong = ((b"authorization", b"Bearer sk-sg-guess"),)
+    statuses = [(await ask(router, headers=wrong))[0] for _ in range(601)]
+    assert (statuses.count(401), statuses[-1]) == (600, 429)
+
+    status, headers, body = await ask(router, headers=())
+    assert (status, code(body), headers[b"retry-after"]) == (429, "rate_limit_exceeded", b"1")
+    assert (await ask(router))[0] == (await ask(router, headers=(AUTH,)))[0] == 200
+    router.clock.advance(0.1)
+    assert (await ask(router, headers=wrong))[0] == 401

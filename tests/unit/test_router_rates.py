@@ -1,0 +1,159 @@
+"""Rates of keys: alone and shared by processes, the same to who asks."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from harness.domain.limits import RateLimit, RateState
+from router import rates
+from router.rates import LocalRates, RateBook, SharedRates, admit
+
+TEN = RateLimit(requests_per_min=10)
+# Asks as often as it is told, at a standstill of the clock, and says how often it was let in.
+ASKER = """
+import sys, time
+from pathlib import Path
+from harness.domain.limits import RateLimit
+from router.rates import SharedRates, admit
+book = SharedRates(Path(sys.argv[1]))
+print("ready", flush=True)
+sys.stdin.readline()
+limit, allowed = RateLimit(requests_per_min=100), 0
+for _ in range(int(sys.argv[2])):
+    allowed += admit(book, "k", limit, 0, 1000.0).allowed
+    time.sleep(0.001)
+print(allowed)
+"""
+# Stops in the middle of a change, and stays there.
+STUCK = """
+import os, signal, sys
+from pathlib import Path
+from router.rates import SharedRates
+book = SharedRates(Path(sys.argv[1]))
+def change(state):
+    print("changing", flush=True)
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return state
+book.change("k", change)
+"""
+
+
+@pytest.fixture(params=["alone", "shared"])
+def book(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RateBook]:
+    made = LocalRates() if request.param == "alone" else SharedRates(tmp_path / "rates.book")
+    with closing(made):
+        yield made
+
+
+def child(code: str, *words: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(  # noqa: S603 - our own code
+        [sys.executable, "-c", code, *map(str, words)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def at(number: int, _: RateState) -> RateState:
+    return RateState(number, -number)
+
+
+def test_each_key_has_a_state_of_its_own(book: RateBook) -> None:
+    assert [admit(book, "a", TEN, 0, 1000.0).allowed for _ in range(11)] == [True] * 10 + [
+        False
+    ]
+    assert admit(book, "b", TEN, 0, 1000.0).allowed
+    assert admit(book, "a", TEN, 0, 1006.1).allowed
+
+
+def test_a_change_gives_the_state_before_it(book: RateBook) -> None:
+    assert book.change("a", lambda _: RateState(3.0, 4.0)) == RateState()
+    assert book.change("a", lambda state: state) == RateState(3.0, 4.0)
+
+
+def test_many_keys_never_meet_in_one_place(tmp_path: Path) -> None:
+    with closing(SharedRates(tmp_path / "rates.book")) as book:
+        for number in range(3000):
+            book.change(f"key_{number}", partial(at, number))
+        for number in range(3000):
+            found = book.change(f"key_{number}", lambda state: state)
+            assert found == RateState(number, -number)
+
+
+def test_with_no_place_left_a_key_is_counted_in_its_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rates, "SLOTS", 4)
+    monkeypatch.setattr(rates, "PROBES", 4)
+    with closing(SharedRates(tmp_path / "rates.book")) as book:
+        for key in "abcdef":
+            assert [admit(book, key, TEN, 0, 9.0).allowed for _ in range(11)].count(True) == 10
+
+
+@pytest.mark.req("G5")
+def test_a_disk_that_takes_nothing_costs_no_request(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with closing(SharedRates(tmp_path / "rates.book")) as book:
+        assert admit(book, "a", TEN, 0, 1000.0).allowed
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+        try:
+            allowed = [admit(book, "a", TEN, 0, 1000.0).allowed for _ in range(20)].count(True)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+            signal.signal(signal.SIGXFSZ, before)
+
+    assert allowed == 10
+    assert caplog.text.count("in this process alone") == 1
+
+
+def test_processes_share_one_limit(tmp_path: Path) -> None:
+    file = tmp_path / "rates.book"
+    askers = [child(ASKER, file, 60) for _ in range(4)]
+    for each in askers:
+        assert each.stdout
+        assert each.stdout.readline() == "ready\n"
+    allowed = sum(int(each.communicate("go\n", timeout=60)[0]) for each in askers)
+
+    # A process that loses the processor in mid-change may cost a few updates; parts of a
+    # quarter each would let 100 through as well, but 60 of one asker's 100 alone.
+    assert 100 <= allowed <= 130
+
+    alone = child(ASKER, file, 120)
+    assert alone.stdout
+    assert alone.stdout.readline() == "ready\n"
+    assert alone.communicate("go\n", timeout=60)[0] == "100\n"
+
+
+def test_a_process_that_stopped_in_the_middle_holds_up_nobody(tmp_path: Path) -> None:
+    file = tmp_path / "rates.book"
+    with closing(SharedRates(file)) as book:
+        stuck = child(STUCK, file)
+        try:
+            assert stuck.stdout
+            assert stuck.stdout.readline() == "changing\n"
+            assert [admit(book, "k", TEN, 0, 5.0).allowed for _ in range(11)].count(True) == 10
+        finally:
+            os.kill(stuck.pid, signal.SIGKILL)
+            stuck.communicate()
+
+
+def test_who_comes_first_begins_anew_and_who_comes_later_does_not(tmp_path: Path) -> None:
+    file = tmp_path / "rates.book"
+    with closing(SharedRates(file)) as first, closing(SharedRates(file)) as second:
+        first.change("k", lambda _: RateState(7.0))
+        assert second.change("k", lambda state: state) == RateState(7.0)
+
+    # As after a restart of the machine, whose clock begins at 0 again.
+    with closing(SharedRates(file)) as later:
+        assert later.change("k", lambda state: state) == RateState()

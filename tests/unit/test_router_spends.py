@@ -1,0 +1,105 @@
+"""What keys spend: nothing lost, nothing counted twice, whenever rows reach the database."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.domain.spend import KeySpend, Spent, spent_of
+from router.spends import Spends
+
+DAY = date(2026, 3, 30)
+
+
+def test_it_is_known_at_once_and_written_once() -> None:
+    spends = Spends("w1")
+    spends.add("k", DAY, tokens=10, cost_usd=0.5)
+    spends.add("k", DAY, tokens=5, cost_usd=None)
+
+    assert spends.spent("k", DAY) == Spent(DAY, 0.5, 0.5, 1)
+    assert spends.take() == [KeySpend("k", DAY, "w1", 2, 15, 0.5, 1)]
+    assert spends.take() == []
+    assert spends.spent("k", DAY) == Spent(DAY, 0.5, 0.5, 1)
+    assert spends.spent("other", DAY) == Spent(DAY)
+
+
+def test_rows_of_others_are_written_in_their_name_and_count_once_they_are_stored() -> None:
+    spends, row = Spends("parent"), KeySpend("k", DAY, "w1", 2, 15, 0.5, 1)
+    spends.merge(row)
+    spends.merge(row)
+
+    assert spends.take() == [KeySpend("k", DAY, "w1", 4, 30, 1.0, 2)]
+    assert spends.spent("k", DAY) == Spent(DAY)
+    spends.know([KeySpend("k", DAY, "w1", 4, 30, 1.0, 2)], DAY)
+    assert spends.spent("k", DAY) == Spent(DAY, 1.0, 1.0, 2)
+
+
+def test_a_new_day_and_a_new_month_start_anew() -> None:
+    spends = Spends("w1")
+    spends.know([KeySpend("k", DAY, "w0", 1, 1, 5.0, 0)], DAY)
+    spends.add("k", DAY, tokens=0, cost_usd=1.0)
+
+    assert spends.spent("k", DAY) == Spent(DAY, 6.0, 6.0)
+    tomorrow, april = DAY + timedelta(1), date(2026, 4, 1)
+    spends.take()
+    assert spends.spent("k", tomorrow) == Spent(tomorrow, 0.0, 6.0)
+    assert spends.spent("k", april) == Spent(april)
+
+
+class Two:
+    """Two processes, the rows that both have written, and what was added in truth."""
+
+    def __init__(self) -> None:
+        self.today = date(2026, 3, 25)
+        self.workers = {name: Spends(name) for name in ("w1", "w2")}
+        self.stored: dict[tuple[str, date], KeySpend] = {}
+        self.added: dict[tuple[str, date], float] = defaultdict(float)
+
+    def add(self, name: str, dollars: int) -> None:
+        self.workers[name].add("k", self.today, tokens=1, cost_usd=float(dollars))
+        self.added[name, self.today] += dollars
+
+    def write(self, name: str, _: int = 0) -> None:
+        for row in self.workers[name].take():
+            known = self.stored.get((row.worker, row.day))
+            both = row.cost_usd + (known.cost_usd if known else 0.0)
+            self.stored[row.worker, row.day] = replace(row, cost_usd=both)
+
+    def read(self, name: str, _: int = 0) -> None:
+        self.workers[name].know(self.stored.values(), self.today)
+
+    def night(self, *_: object) -> None:
+        # Whoever runs on through midnight writes what the day was.
+        for name in self.workers:
+            self.write(name)
+        self.today += timedelta(1)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([Two.add, Two.write, Two.read, Two.night]),
+            st.sampled_from(["w1", "w2"]),
+            st.integers(0, 8),
+        ),
+        max_size=60,
+    )
+)
+def test_each_process_knows_its_own_and_all_that_is_stored(
+    steps: list[tuple[Callable[[Two, str, int], None], str, int]],
+) -> None:
+    two = Two()
+    for step, name, dollars in steps:
+        step(two, name, dollars)
+    for do in (two.write, two.read):
+        for name in two.workers:
+            do(name)
+
+    rows = [KeySpend("k", day, name, 1, 1, usd, 0) for (name, day), usd in two.added.items()]
+    expected = spent_of(rows, two.today)
+    for spends in two.workers.values():
+        found = spends.spent("k", two.today)
+        assert (found.day_usd, found.month_usd) == (expected.day_usd, expected.month_usd)
