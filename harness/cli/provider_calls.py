@@ -14,7 +14,8 @@ from email.message import Message
 from typing import IO
 
 from evals.wire import MalformedReply, body, reply
-from harness.domain.targets import Provider, Target
+from harness.cli import message_probe
+from harness.domain.targets import ANTHROPIC, ANTHROPIC_VERSION, Provider, Target
 
 QUESTION = "Reply with the one word: ready"
 MAX_BYTES = 4 * 1024 * 1024
@@ -33,7 +34,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One chat request. latency_ms: until the whole answer was there."""
+    """One short question. latency_ms: until the whole answer was there."""
 
     target: str
     ok: bool
@@ -76,12 +77,20 @@ def models(provider: Provider, *, timeout_s: float = 5.0) -> Call:
 
 def chat(provider: Provider, target: Target, *, timeout_s: float = 60.0) -> Probe:
     """A short question, with the target's parameters and its request patch."""
-    messages = [{"role": "user", "content": QUESTION}]
-    call = _call(provider, "/chat/completions", body(target, messages, {}), timeout_s)
+    if provider.kind == ANTHROPIC:
+        path, sent, read = (
+            "/messages",
+            message_probe.body(target, QUESTION),
+            message_probe.reply,
+        )
+    else:
+        messages = [{"role": "user", "content": QUESTION}]
+        path, sent, read = "/chat/completions", body(target, messages, {}), reply
+    call = _call(provider, path, sent, timeout_s)
     found, error = None, call.error
     if not error:
         try:
-            found = reply(call.content)
+            found = read(call.content)
         except MalformedReply as malformed:
             error = str(malformed)
     return Probe(
@@ -98,7 +107,7 @@ def chat(provider: Provider, target: Target, *, timeout_s: float = 60.0) -> Prob
 
 
 def _call(provider: Provider, path: str, sent: object, timeout_s: float) -> Call:
-    url = provider.api_base.rstrip("/") + path
+    url = provider.url(path)
     if not url.startswith(("http://", "https://")):
         return Call(
             None, 0.0, b"", f"api_base is {provider.api_base!r}: http or https is needed"
@@ -123,10 +132,11 @@ def _call(provider: Provider, path: str, sent: object, timeout_s: float) -> Call
 
 
 def _headers(provider: Provider) -> dict[str, str]:
-    key = key_of(provider)
+    version = {"anthropic-version": ANTHROPIC_VERSION} if provider.kind == ANTHROPIC else {}
     return {
         "Content-Type": "application/json",
-        **({"Authorization": f"Bearer {key}"} if key else {}),
+        **provider.key_headers(key_of(provider) or ""),
+        **version,
         **provider.extra_headers,
     }
 

@@ -7,7 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from harness.config.places import Document, Path_
 from harness.config.ranges import complaints
@@ -29,7 +36,7 @@ from harness.domain.settings import (
     UiSettings,
 )
 from harness.domain.switches import switches_of_file
-from harness.domain.targets import Price, Provider, RequestPatch
+from harness.domain.targets import DEFAULT_BASES, Price, Provider, RequestPatch
 
 T = TypeVar("T")
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
@@ -38,12 +45,23 @@ _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 class ProviderEntry(BaseModel):
     model_config = _STRICT
     kind: str = "custom"
-    api_base: str
+    api_base: str = Field(
+        "", validate_default=True, description="may be left out for the kinds anthropic, openai"
+    )
     api_key_env: str | None = None
     extra_headers: dict[str, str] = {}
     prices: dict[str, Price] = {}
     more_api_key_envs: tuple[str, ...] = ()
     models: dict[str, Capabilities] = {}
+
+    @field_validator("api_base")
+    @classmethod
+    def _known(cls, value: str, info: ValidationInfo) -> str:
+        kind = str(info.data.get("kind"))
+        base = value or DEFAULT_BASES.get(kind)
+        if not base:
+            raise ValueError(f"is required for a provider of kind {kind!r}")
+        return base
 
 
 class TargetEntry(BaseModel):

@@ -7,12 +7,20 @@ past the gate: another parameter is another target, and needs its own proof.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Final
 
 from harness.domain.capabilities import UNKNOWN, Capabilities
 from harness.domain.content import digest
 from harness.domain.errors import InputError
 
 JsonObject = Mapping[str, object]
+ANTHROPIC: Final = "anthropic"  # the kind of providers that speak Anthropic's Messages
+ANTHROPIC_VERSION: Final = "2023-06-01"  # of that protocol, where a client names none
+# Of kinds whose providers are all in one place.
+DEFAULT_BASES: Final[Mapping[str, str]] = {
+    ANTHROPIC: "https://api.anthropic.com/v1",
+    "openai": "https://api.openai.com/v1",
+}
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,21 @@ class Provider:
     prices: Mapping[str, Price] = field(default_factory=dict)
     more_api_key_envs: tuple[str, ...] = ()
     models: Mapping[str, Capabilities] = field(default_factory=dict)
+
+    def url(self, path: str) -> str:
+        """path: below `/v1`, where the `api_base` ends; it may be left out of Anthropic's."""
+        base = self.api_base.rstrip("/")
+        if self.kind == ANTHROPIC and not base.endswith("/v1"):
+            base += "/v1"
+        return f"{base}{path}"
+
+    def key_headers(self, key: str) -> dict[str, str]:
+        """key: empty for none."""
+        if not key:
+            return {}
+        if self.kind == ANTHROPIC:
+            return {"x-api-key": key}
+        return {"authorization": f"Bearer {key}"}
 
     @property
     def key_envs(self) -> tuple[str, ...]:

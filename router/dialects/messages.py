@@ -5,7 +5,7 @@ from typing import Final
 
 from harness.domain.capabilities import Endpoint
 from harness.domain.failures import FailureClass
-from harness.domain.targets import Target
+from harness.domain.targets import ANTHROPIC_VERSION, Target
 from router.body import ClientRequest
 from router.dialects.messages_error import anthropic_error
 from router.dialects.messages_stream import MessagesStream, counts_of
@@ -21,7 +21,10 @@ from router.usage import Usage
 RESERVED: Final = frozenset({"model", "messages", "stream"})
 NAMES: Final = {"max_completion_tokens": "max_tokens"}
 VERSION: Final = b"anthropic-version"
-PASSED_UP: Final[Mapping[bytes, bytes]] = {VERSION: b"2023-06-01", b"anthropic-beta": b""}
+PASSED_UP: Final[Mapping[bytes, bytes]] = {
+    VERSION: ANTHROPIC_VERSION.encode(),
+    b"anthropic-beta": b"",
+}
 
 
 class Messages:

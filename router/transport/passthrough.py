@@ -11,7 +11,7 @@ from harness.domain.settings import RouterSettings
 from harness.domain.targets import Provider
 from router.ports import UpstreamFailed, UpstreamRequest
 from router.transport.inflate import inflater_for
-from router.transport.kinds import key_headers, passed_up, url_of
+from router.transport.passed_up import passed_up
 
 LARGE_BODY_BYTES = 512 * 1024
 Headers = dict[bool, dict[str, str]]  # by: for a stream
@@ -78,13 +78,13 @@ class Passthrough:
         headers = {"content-type": "application/json", "accept-encoding": "identity"}
         headers["user-agent"] = "swapgate"
         secret = self._secrets.get(request.key_env or provider.api_key_env or "", "")
-        headers.update(key_headers(provider, secret))
+        headers.update(provider.key_headers(secret))
         headers.update({k.lower(): v for k, v in provider.extra_headers.items()})
         by_stream = {
             False: {"accept": "application/json", **headers},
             True: {"accept": "text/event-stream", **headers},
         }
-        url = URL(url_of(provider, request.path))
+        url = URL(provider.url(request.path))
         self._calls[asked] = (provider, url, by_stream)
         return url, by_stream
 

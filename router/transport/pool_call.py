@@ -7,7 +7,7 @@ from urllib.parse import quote, urlsplit
 from harness.domain.failures import FailureClass
 from harness.domain.targets import Provider
 from router.ports import UpstreamFailed
-from router.transport.kinds import key_headers, passed_up, url_of
+from router.transport.passed_up import passed_up
 
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
@@ -35,7 +35,7 @@ def call_for(provider: Provider, path: str, secret: str) -> Call:
     Raises UpstreamFailed (connect) for an address or a header that HTTP cannot carry.
     """
     try:
-        url = urlsplit(url_of(provider, path))
+        url = urlsplit(provider.url(path))
         port = url.port
         host = (url.hostname or "").encode("idna")
     except ValueError:
@@ -52,7 +52,7 @@ def call_for(provider: Provider, path: str, secret: str) -> Call:
         "accept-encoding": "identity",
         "user-agent": "swapgate",
     }
-    headers.update(key_headers(provider, secret))
+    headers.update(provider.key_headers(secret))
     heads = {}
     for stream, accept in ACCEPT.items():
         own = {k.lower(): v for k, v in provider.extra_headers.items()}

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
+from evals.sim.serve import in_thread, simulator
 from harness.cli.program import program
 from tests.command_line import CommandLine, installed
 from tests.scripted_provider import Response, serving
@@ -241,6 +242,20 @@ def test_a_probe_asks_the_real_provider(
     assert found["latency_ms"] > 0
     assert served.requests[0]["authorization"] == "Bearer sk-of-the-test"
     assert served.requests[0]["model"] == "m"
+
+
+@pytest.mark.req("D5")
+def test_a_probe_of_anthropics_kind_asks_for_a_message(cli: CommandLine) -> None:
+    with in_thread(simulator(time_scale=0)) as url:
+        configure(cli, f"  claude: {{kind: anthropic, api_base: '{url}'}}\n")
+
+        found = cli.json("model", "probe", "claude/sim-base")
+        missing = cli.json("model", "probe", "claude/sim-gone", exits=1)
+
+    assert (found["ok"], found["served_model"]) == (True, "sim-base")
+    assert found["answer"]
+    assert found["output_tokens"] > 0
+    assert "sim-gone" in missing["error"]
 
 
 @pytest.mark.parametrize(

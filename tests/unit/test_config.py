@@ -58,6 +58,7 @@ ROUTE = "routes:\n  r:\n    incumbent: a/b\n"
             2,
             "must be above 0",
         ),
+        ("providers:\n  p: {kind: vllm}\n", 2, "required for a provider of kind 'vllm'"),
         ("routes:\n  r:\n    incumbent: foo\n", 3, "write provider/model"),
         ("routes:\n  r:\n    incumbent: a/b\n    suites: [{sute: x}]\n", 4, "'suite'"),
         (f"{ROUTE}    fallbacks:\n      - a/c\n      - {{target: c}}\n", 6, "provider/model"),
@@ -185,6 +186,13 @@ def test_a_route_says_what_it_risks_and_who_may_answer(tmp_path: Path) -> None:
 def test_a_share_is_a_percentage_or_basis_points(tmp_path: Path, share: str) -> None:
     settings = loaded(tmp_path, f"{ROUTE}    keep_warm: {share}\n")
     assert settings.routes["r"].settings.keep_warm_bps == 50
+
+
+def test_the_address_of_a_provider_that_has_one_place_may_be_left_out(tmp_path: Path) -> None:
+    found = loaded(tmp_path, "providers: {a: {kind: anthropic}, o: {kind: openai}}\n").providers
+
+    assert found["a"].url("/messages") == "https://api.anthropic.com/v1/messages"
+    assert found["o"].url("/responses") == "https://api.openai.com/v1/responses"
 
 
 def test_the_json_schema_knows_every_section_and_refuses_others() -> None:
