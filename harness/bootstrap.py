@@ -1,9 +1,11 @@
 """The only place that picks adapters and joins them. No rules."""
 
 import os
+import signal
+import socket
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -287,47 +289,54 @@ def _log_failed_job(job: str, error: BaseException) -> None:
     structlog.get_logger("swapgate.schedule").error("job_failed", job=job, error=str(error))
 
 
-def serve_router(installation: Installation) -> None:
-    """The data plane's process: blocks until SIGTERM, then lets requests end."""
+def run_router_worker(settings: Settings, *, channel: int, listeners: Sequence[int]) -> None:
+    """A router's worker: blocks until SIGTERM or its parent's end, then lets requests end.
+
+    channel, listeners: file descriptors that the parent handed down.
+    """
     from router.app import build  # noqa: PLC0415 - only the router's process needs it
     from router.rates import SharedRates  # noqa: PLC0415
-    from router.recorder import Recorder  # noqa: PLC0415
+    from router.reporter import Reporter  # noqa: PLC0415
     from router.serve import serve  # noqa: PLC0415
     from router.snapshot import SnapshotHolder  # noqa: PLC0415
-    from router.spool import Spool  # noqa: PLC0415
     from router.transport.select import Transports  # noqa: PLC0415
 
     telemetry.configure()
-    settings, home = installation.settings, writable_home(installation.settings)
-    where = settings.router
+    # A hangup is for the parent, which then starts others.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    installation = Installation(settings, installation_secret(settings), SystemClock())
+    where, home = settings.router, writable_home(settings)
     holder = SnapshotHolder(
         installation.store, home / "snapshot.json", installation.standing_switches
     )
     holder.boot()
-    # A new name for every process: blocks are numbered from 1 in each.
-    worker = SystemChance().token("router-")
-    recorder = Recorder(
-        installation.store,
-        Spool(home / "observations.jsonl"),
-        worker=worker,
+    reporter = Reporter(
+        socket.socket(fileno=channel),
+        worker=SystemChance().token("router-"),
         clock=installation.clock,
         live_rollouts=lambda: holder.current.rollouts if holder.current else frozenset(),
-        flush_interval_s=where.flush_interval_s,
-        queue_rows=where.queue_size,
+        on_orphaned=partial(signal.raise_signal, signal.SIGTERM),
     )
     # Keys are read once: a request never looks at the environment.
     transports = Transports(where, dict(os.environ))
+
+    async def close() -> None:
+        await transports.aclose()
+        await reporter.aclose()
+
     app = build(
         holder,
-        recorder,
+        reporter,
         transports,
         where,
         installation.secret,
         installation.clock,
-        on_stop=transports.aclose,
+        on_stop=close,
+        exposition=reporter,
         rates=SharedRates(home / "rates.book"),
     )
+    sockets = [socket.socket(fileno=each) for each in listeners]
     try:
-        serve(app, where.host, where.port)
+        serve(app, drain_s=where.drain_s, sockets=sockets)
     finally:
         installation.close()

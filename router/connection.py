@@ -21,6 +21,9 @@ from router.replies import error_body
 MAX_HEAD_BYTES: Final = 64 * 1024
 # Of a body that nobody reads yet; more is left to the network.
 HIGH_WATER_BYTES: Final = 64 * 1024
+# How long a worker that ends still answers whoever is connected: a client that sends its next
+# request at that moment would be cut off.
+LINGER_S: Final = 1.0
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 
 
@@ -56,6 +59,7 @@ class Connection(asyncio.Protocol):
         self._in_head = True
         self._head_too_large = self._paused = False
         self._refusal: bytes | None = None  # nothing more is read; what is said about it
+        self._ending = False  # the worker is; the next answer is the last
         self._limit: asyncio.TimerHandle | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._idle_since = 0.0
@@ -87,7 +91,8 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserUpgrade:
             # Answered as if it had not asked; what follows may be of another protocol.
             self._refusal = b""
-            self.shutdown()
+            if not self._say_last():
+                self.transport.close()
             return
         except httptools.HttpParserError:
             self._refuse()
@@ -147,7 +152,7 @@ class Connection(asyncio.Protocol):
             "root_path": "",
             "headers": self._headers,
         }
-        goes_on = version == "1.1" and self._parser.should_keep_alive()
+        goes_on = version == "1.1" and self._parser.should_keep_alive() and not self._ending
         call = Call(self, scope, keep_alive=goes_on, expects_100=self._expects_100)
         self._arriving = call
         if self._answered is None:
@@ -206,12 +211,22 @@ class Connection(asyncio.Protocol):
     # What follows is called by the server.
 
     def shutdown(self) -> None:
-        """End after the requests that came; at once without one."""
+        """End after the requests that came, or one that comes now. May be called again."""
+        if not self._ending:
+            self._ending = True
+            self.loop.call_later(LINGER_S, self._leave)
+        self._say_last()
+
+    def _say_last(self) -> bool:
+        """The last request that came says so in its answer; False when there is none."""
         last = self._waiting[-1] if self._waiting else self._answered
-        if last is None:
-            self.transport.close()
-        else:
+        if last is not None:
             last.keep_alive = False
+        return last is not None
+
+    def _leave(self) -> None:
+        if self._answered is None and not self._fed:
+            self.transport.close()
 
     def _start(self, call: Call) -> None:
         self._answered = call

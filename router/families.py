@@ -7,10 +7,6 @@ back. Gauges stay apart, each with the label `worker`.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import Metric
-from prometheus_client.registry import Collector
-
 WORKER = "worker"
 
 
@@ -27,18 +23,6 @@ class Family(NamedTuple):
     kind: str
     says: str
     samples: Sequence[Sample]
-
-
-def families_of(collector: Collector) -> list[Family]:
-    return [
-        Family(
-            metric.name,
-            metric.type,
-            metric.documentation,
-            [Sample(each.name, dict(each.labels), each.value) for each in metric.samples],
-        )
-        for metric in collector.collect()
-    ]
 
 
 def from_plain(data: Iterable[Sequence[object]]) -> list[Family]:
@@ -99,22 +83,3 @@ class Sums:
             )
             for name, (kind, says) in self._about.items()
         ]
-
-
-class _Told(Collector):
-    def __init__(self, families: Iterable[Family]) -> None:
-        self._families = families
-
-    def collect(self) -> Iterable[Metric]:
-        for family in self._families:
-            metric = Metric(family.name, family.says, family.kind)
-            for sample in family.samples:
-                metric.add_sample(sample.name, dict(sample.labels), sample.value)
-            yield metric
-
-
-def text_of(families: Iterable[Family]) -> bytes:
-    """In Prometheus's text format."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Told(families))
-    return generate_latest(registry)

@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from harness.domain.failures import FailureClass
-from router.families import Family, families_of
+from router.families import Family, Sample
 from router.minutes import Ended
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST.encode()
@@ -175,7 +175,15 @@ class RouterMetrics:
     def families(self) -> list[Family]:
         """As plain data, for the parent process."""
         self._fold()
-        return families_of(self._registry)
+        return [
+            Family(
+                metric.name,
+                metric.type,
+                metric.documentation,
+                [Sample(each.name, dict(each.labels), each.value) for each in metric.samples],
+            )
+            for metric in self._registry.collect()
+        ]
 
     def text(self) -> bytes:
         """In Prometheus's text format, as CONTENT_TYPE."""
@@ -212,3 +220,22 @@ def counter_names(counted: Mapping[str, int]) -> dict[str, int]:
 
 def said(name: str) -> str:
     return name.removeprefix("router_").replace("_", " ")
+
+
+class _Told(Collector):
+    def __init__(self, families: Iterable[Family]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        for family in self._families:
+            metric = Metric(family.name, family.says, family.kind)
+            for sample in family.samples:
+                metric.add_sample(sample.name, dict(sample.labels), sample.value)
+            yield metric
+
+
+def text_of(families: Iterable[Family]) -> bytes:
+    """In Prometheus's text format, as CONTENT_TYPE."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Told(families))
+    return generate_latest(registry)

@@ -36,6 +36,12 @@ class Server(uvicorn.Server):
             for each, handler in before.items():
                 signal.signal(each, handler)
 
+    async def _wait_tasks_to_complete(self) -> None:
+        # A connection that was accepted a moment ago does not know yet.
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        await super()._wait_tasks_to_complete()
+
 
 def server(
     app: App, host: str = "127.0.0.1", port: int = 8080, *, drain_s: float = 30.0
@@ -54,7 +60,7 @@ def server(
         # Nothing here asks for the caller's address.
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=round(drain_s),
+        timeout_graceful_shutdown=max(1, round(drain_s)),
         backlog=2048,
     )
     return Server(config)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import openai
+import psutil
 
 from harness import bootstrap
 from harness.bootstrap import Installation
@@ -91,8 +92,19 @@ class Routed:
     def url(self) -> str:
         return self.place.url("router")
 
-    def start(self) -> None:
-        self.place.start("router", "serve", "router", wait_for="/readyz")
+    def start(self, *words: str) -> None:
+        self.place.start("router", "serve", "router", *words, wait_for="/readyz")
+
+    def workers(self) -> list[psutil.Process]:
+        """The router's live workers."""
+        children = psutil.Process(self.place.pid("router")).children()
+        return [each for each in children if each.status() != psutil.STATUS_ZOMBIE]
+
+    def kill(self) -> None:
+        """kill -9 of the router's parent; its workers end by themselves."""
+        workers = self.workers()
+        self.place.kill("router")
+        assert not psutil.wait_procs(workers, timeout=60)[1]
 
     def client(self, key: str | None = None) -> openai.OpenAI:
         return openai.OpenAI(

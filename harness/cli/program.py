@@ -91,6 +91,9 @@ VERBS = {
     "worker": Lazy(
         "harness.cli.worker:worker", "Ask and score what one eval run still lacks.", hidden=True
     ),
+    "router-worker": Lazy(
+        "harness.cli.worker:router_worker", "Serve requests for `serve router`.", hidden=True
+    ),
     "model": Lazy("harness.cli.model:model", "Targets: models at providers, with prices."),
     "route": Lazy("harness.cli.route:route", "Routes: the names that clients use as `model`."),
     "eval": Lazy("harness.cli.eval:eval_", "Eval runs: one suite on one target."),

@@ -27,16 +27,21 @@ def serve() -> None:
 
 
 @serve.command()
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    metavar="N",
+    help="Processes that serve; by default the file's router.workers.",
+)
 @click.pass_context
-def router(context: click.Context) -> None:
-    """Serve production traffic: the OpenAI-compatible API."""
-    from harness import bootstrap  # noqa: PLC0415 - `--help` stays quick
-    from harness.runtime.addresses import require_free  # noqa: PLC0415
+def router(context: click.Context, workers: int | None) -> None:
+    """Serve production traffic: the OpenAI-compatible API.
 
-    installation = bootstrap.open_installation(_config(context))
-    where = installation.settings.router
-    require_free(where.host, where.port, what="the router", setting="router.port")
-    bootstrap.serve_router(installation)
+    SIGTERM lets requests end; SIGHUP reads the configuration again, without losing one.
+    """
+    from harness import data_plane  # noqa: PLC0415 - `--help` stays quick
+
+    raise SystemExit(data_plane.serve_router(_config(context), workers))
 
 
 @serve.command()

@@ -1,5 +1,6 @@
-"""`swapgate worker`: one eval run in a process of its own. The control process starts it."""
+"""Processes that others of ours start: an eval run's worker, and a router's."""
 
+import sys
 from pathlib import Path
 
 import click
@@ -16,3 +17,14 @@ def worker(context: click.Context, run: str, owner: str, parent: int) -> None:
 
     given = context.find_root().params.get("config")
     bootstrap.run_worker(Path(given) if given else None, run, owner=owner, parent=parent)
+
+
+@click.command(hidden=True)
+@click.option("--slot", type=int, required=True, help="Its place among the workers.")
+@click.option("--channel", type=int, required=True, help="File descriptor of the parent's ear.")
+@click.option("--listen", "listeners", type=int, multiple=True, help="Listening descriptors.")
+def router_worker(slot: int, channel: int, listeners: tuple[int, ...]) -> None:  # noqa: ARG001 - the slot tells workers apart in `ps`
+    """Serve requests for `swapgate serve router`, which sends the settings on stdin."""
+    from harness import data_plane  # noqa: PLC0415
+
+    data_plane.run_router_worker(sys.stdin.buffer.read(), channel=channel, listeners=listeners)

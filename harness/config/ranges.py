@@ -28,6 +28,8 @@ POSITIVE = {
     "max_concurrent",
     "upstream_connections",
     "flush_interval_s",
+    "workers",
+    "drain_s",
     "queue_size",
     "failures",
     "window_s",

@@ -15,13 +15,17 @@ from harness.domain.targets import Provider, RequestPatch, Target
 class RouterSettings:
     """The data plane. Timeouts in seconds; see router.md for what each one bounds.
 
-    breaker: of every target, in each worker. retry: of one request.
+    workers: processes that serve; limits and breakers are each worker's own. drain_s: how long
+    requests may go on once their worker is to end. breaker: of every target. retry: of one
+    request.
     upstream_connections: per worker and provider. spool_dir and snapshot_file: beside the
     database unless set.
     """
 
     host: str = "127.0.0.1"
     port: int = 8080
+    workers: int = 1
+    drain_s: float = 30.0
     first_token_timeout_s: float = 30.0
     between_chunks_timeout_s: float = 30.0
     total_timeout_s: float = 120.0

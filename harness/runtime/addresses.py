@@ -3,10 +3,26 @@
 import contextlib
 import socket
 from collections.abc import Container
+from typing import Protocol
 
 import psutil
 
 from harness.domain.errors import ConfigError
+
+
+class _Address(Protocol):
+    @property
+    def port(self) -> int: ...
+
+
+class _Connection(Protocol):
+    """What psutil's two kinds of connection have in common."""
+
+    @property
+    def laddr(self) -> _Address | tuple[()]: ...
+
+    @property
+    def status(self) -> str: ...
 
 
 def is_free(host: str, port: int) -> bool:
@@ -27,11 +43,20 @@ def holder(port: int) -> str:
     """`pid 12 (nginx)`, or `another process` where the system does not tell."""
     with contextlib.suppress(psutil.Error, OSError):
         for connection in psutil.net_connections("tcp"):
-            here = connection.laddr and connection.laddr.port == port
-            if here and connection.status == psutil.CONN_LISTEN and connection.pid:
-                name = psutil.Process(connection.pid).name()
-                return f"pid {connection.pid} ({name})"
+            if connection.pid and _listens(connection, port):
+                process = psutil.Process(connection.pid)
+                # Workers hold their parent's socket: it is the parent who must be stopped.
+                while (parent := process.parent()) is not None and any(
+                    _listens(each, port) for each in parent.net_connections("tcp")
+                ):
+                    process = parent
+                return f"pid {process.pid} ({process.name()})"
     return "another process"
+
+
+def _listens(connection: _Connection, port: int) -> bool:
+    here = connection.laddr and connection.laddr.port == port
+    return bool(here) and connection.status == psutil.CONN_LISTEN
 
 
 def require_free(host: str, port: int, *, what: str, setting: str) -> None:

@@ -124,7 +124,7 @@ def test_while_postgresql_is_stopped_nothing_fails_and_its_time_is_recorded_afte
         assert load.errors == []
 
         server.stop()
-        world.place.kill("router")
+        world.kill()
         world.start()
         assert world.readyz() == "degraded"
         with world.load() as again:
@@ -186,15 +186,19 @@ def test_a_signal_under_load_ends_it_well_and_loses_nothing(
         assert "Traceback" not in world.place.log("router")
 
 
-def test_the_routers_process_loads_nothing_that_it_does_not_need(
+def test_the_routers_processes_load_nothing_that_they_do_not_need(
     provider: str, tmp_path: Path
 ) -> None:
     heavy = "{'fastapi', 'httpx', 'openai', 'litellm', 'inspect_ai', 'numpy', 'evals'}"
     code = (
-        "import sys; from pathlib import Path; import router.serve;"
-        "from harness import bootstrap;"
-        f"router.serve.serve = lambda *_: print(sorted({heavy} & set(sys.modules)));"
-        "bootstrap.serve_router(bootstrap.open_installation(Path(sys.argv[1])))"
+        "import socket, sys; from pathlib import Path; import router.serve;"
+        "from harness import bootstrap, data_plane;"
+        f"router.serve.serve = lambda *_, **__: print(sorted({heavy} & set(sys.modules)));"
+        "ours, theirs = socket.socketpair();"
+        "settings = bootstrap.load_settings(Path(sys.argv[1]));"
+        "bootstrap.run_router_worker(settings, channel=theirs.detach(), listeners=[]);"
+        "import router.parent, router.recorder, router.bookkeeper;"
+        f"print(sorted({heavy} & set(sys.modules)))"
     )
     with routed(tmp_path, provider) as world:
         done = subprocess.run(  # noqa: S603 - our own code
@@ -204,7 +208,7 @@ def test_the_routers_process_loads_nothing_that_it_does_not_need(
             check=True,
         )
 
-    assert done.stdout == "[]\n"
+    assert done.stdout == "[]\n[]\n"
 
 
 @pytest.mark.req("G5")

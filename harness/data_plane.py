@@ -1,0 +1,146 @@
+"""The router's processes, joined: a parent that keeps the books, and workers that serve."""
+
+import asyncio
+import os
+import pickle
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from harness import bootstrap
+from harness.bootstrap import Installation
+from harness.domain.errors import ConfigError
+from harness.domain.settings import Settings
+from harness.runtime import telemetry
+from harness.runtime.addresses import is_free, require_free
+from harness.runtime.chance import SystemChance
+
+if TYPE_CHECKING:
+    from router.crew import Orders
+
+# Workers of a parent that was killed give the port up at once, but not in no time.
+ORPHANS_LEAVE_S: Final = 3.0
+
+
+def serve_router(given: Path | None, workers: int | None = None) -> int:
+    """Blocks until SIGTERM or SIGINT, and lets requests end. The exit code.
+
+    given: the configuration file, if one was named. workers: instead of the file's. Raises
+    ConfigError.
+    """
+    from router.bookkeeper import Bookkeeper, Live  # noqa: PLC0415 - only this process needs it
+    from router.listening import listening  # noqa: PLC0415
+    from router.parent import Parent  # noqa: PLC0415
+    from router.recorder import Recorder  # noqa: PLC0415
+    from router.spool import Spool  # noqa: PLC0415
+
+    before = dict(os.environ)
+    installation = bootstrap.open_installation(given)
+    installation = replace(installation, settings=_with_workers(installation.settings, workers))
+    settings = installation.settings
+    where, home = settings.router, bootstrap.writable_home(settings)
+    _ = installation.standing_switches  # one clear error, not one of each worker
+    _wait_for_orphans(where.host, where.port)
+    require_free(where.host, where.port, what="the router", setting="router.port")
+    telemetry.configure()
+    live = Live()
+    recorder = Recorder(
+        installation.store,
+        Spool(home / "observations.jsonl"),
+        # A new name for every process: blocks are numbered from 1 in each.
+        worker=SystemChance().token("router-"),
+        clock=installation.clock,
+        live_rollouts=live,
+        flush_interval_s=where.flush_interval_s,
+        queue_rows=where.queue_size,
+    )
+    listeners = listening(where.host, where.port)
+    parent = Parent(
+        listeners,
+        Bookkeeper(recorder, live),
+        lambda: _orders(_again(given, before, installation, workers)),
+    )
+    recorder.start()
+    try:
+        return asyncio.run(parent.run(_orders(settings)))
+    finally:
+        for each in listeners:
+            each.close()
+        recorder.stop()
+        installation.close()
+
+
+def run_router_worker(given: bytes, *, channel: int, listeners: Sequence[int]) -> None:
+    """given: the settings as the parent pickled them."""
+    settings = pickle.loads(given)  # noqa: S301 - our own parent's
+    if not isinstance(settings, Settings):
+        raise TypeError("a router's worker is started by `swapgate serve router` alone")
+    bootstrap.run_router_worker(settings, channel=channel, listeners=listeners)
+
+
+def _orders(settings: Settings) -> "Orders":
+    from router.crew import Orders  # noqa: PLC0415
+
+    return Orders(
+        command=[sys.executable, "-m", "harness.cli.main", "router-worker"],
+        environment=dict(os.environ),
+        # Not read from the file by each worker: one that is started again after the file was
+        # broken must serve like the others.
+        given=pickle.dumps(settings),
+        workers=settings.router.workers,
+        drain_s=settings.router.drain_s,
+    )
+
+
+def _with_workers(settings: Settings, workers: int | None) -> Settings:
+    if workers is None:
+        return settings
+    return replace(settings, router=replace(settings.router, workers=workers))
+
+
+def _again(
+    given: Path | None, environ: Mapping[str, str], old: Installation, workers: int | None
+) -> Settings:
+    """The configuration as it is now, `.env` included. Raises ConfigError; all stays then."""
+    kept = dict(os.environ)
+    _set_environment(environ)
+    try:
+        new = _with_workers(bootstrap.load_settings(given), workers)
+        _ = replace(old, settings=new).standing_switches
+        _check_unmoved(old.settings, new)
+    except ConfigError:
+        _set_environment(kept)
+        raise
+    return new
+
+
+def _set_environment(environ: Mapping[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environ)
+
+
+FIXED: Final[Mapping[str, Callable[[Settings], object]]] = {
+    "home": lambda settings: settings.home,
+    "database_url": lambda settings: settings.database_url,
+    "router.host": lambda settings: settings.router.host,
+    "router.port": lambda settings: settings.router.port,
+}
+
+
+def _check_unmoved(old: Settings, new: Settings) -> None:
+    """The parent holds these open."""
+    for name, value in FIXED.items():
+        if value(old) != value(new):
+            raise ConfigError(
+                f"{new.source}: {name} changed, which takes a restart; the old configuration "
+                "goes on serving"
+            )
+
+
+def _wait_for_orphans(host: str, port: int) -> None:
+    until = time.monotonic() + ORPHANS_LEAVE_S
+    while not is_free(host, port) and time.monotonic() < until:
+        time.sleep(0.1)

@@ -1,0 +1,216 @@
+"""The parent's books: what all workers report, in one recorder and one set of metrics.
+
+A sticky key is one unit whichever worker served it, so one ledger per rollout hears of all
+admissions. Runs in the parent's event loop.
+"""
+
+import asyncio
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Final, Protocol
+
+import structlog
+
+from harness.domain.observation import UnitRule
+from harness.domain.policy import Unit
+from router.families import Family, Sums, counter, from_plain, gauge
+from router.metrics import counter_names, said, text_of
+from router.recorder import Recorder
+from router.recording import Scored
+from router.spool import from_plain as batch_of
+from router.wire import Frames, frame
+
+log = structlog.get_logger("swapgate.router")
+
+# How long a scrape waits for a worker that is busy; then it gets what was told before.
+TELL_S: Final = 1.0
+# Lengths of a report's entries of `units`.
+ADMISSION: Final = 5
+
+
+class Live:
+    """The rollouts of the workers' snapshots, as the recorder asks for them in its thread."""
+
+    def __init__(self) -> None:
+        self.rollouts: frozenset[str] = frozenset()
+
+    def __call__(self) -> frozenset[str]:
+        return self.rollouts
+
+
+class Bookkeeper:
+    """recorder: not fed by anybody else. live: what it was given as `live_rollouts`.
+
+    counters: of the parent itself, such as `worker_restarts`.
+    """
+
+    def __init__(self, recorder: Recorder, live: Live) -> None:
+        self.recorder = recorder
+        self.counters: Counter[str] = Counter()
+        self._live = live
+        self._accounts: list[Account] = []
+        self._ended = Sums()
+        self._scrapes: dict[int, _Scrape] = {}
+        self._count = itertools.count(1)
+
+    def open(self, slot: int) -> "Account":
+        """For a new worker's channel. slot: its place, 0 to N - 1; its successor takes it."""
+        account = Account(self, slot)
+        self._accounts.append(account)
+        return account
+
+    def closed(self, account: "Account") -> None:
+        # Its rollouts stay: were it the last one, its ledgers would forget who was counted.
+        self._accounts.remove(account)
+        self._ended.add_counts(account.families)
+        for scrape in list(self._scrapes.values()):
+            scrape.heard(account)
+
+    def live_changed(self) -> None:
+        self._live.rollouts = frozenset().union(*(each.live for each in self._accounts))
+
+    def scrape(self, asker: "Account", answer: Callable[[bytes], None]) -> None:
+        """Have every other worker tell its counts; answer once they did, or after TELL_S."""
+        number = next(self._count)
+        others = [each for each in self._accounts if each is not asker and each.tell(number)]
+
+        def done() -> None:
+            del self._scrapes[number]
+            answer(self.text())
+
+        self._scrapes[number] = scrape = _Scrape(others, done)
+        scrape.begin()
+
+    def told(self, account: "Account", number: int) -> None:
+        if number in self._scrapes:
+            self._scrapes[number].heard(account)
+
+    def text(self) -> bytes:
+        """Everybody's metrics, for Prometheus."""
+        sums = Sums()
+        sums.add(self._ended.families())
+        # In order of age: of two workers in one place, the newer one's states are shown.
+        for account in self._accounts:
+            sums.add(account.families, worker=str(account.slot))
+        sums.add(self._own())
+        return text_of(sums.families())
+
+    def _own(self) -> list[Family]:
+        counted = counter_names(self.recorder.counters + self.counters)
+        serving = sum(each.ready.is_set() for each in self._accounts)
+        return [
+            gauge("swapgate_router_workers", "Workers that serve", serving),
+            *(counter(f"swapgate_{name}", said(name), n) for name, n in counted.items()),
+        ]
+
+
+class _Scrape:
+    """One wait for the counts of several workers. done: called once."""
+
+    def __init__(self, others: Iterable["Account"], done: Callable[[], None]) -> None:
+        self._missing = set(others)
+        self._done = done
+
+    def begin(self) -> None:
+        self._limit = asyncio.get_running_loop().call_later(TELL_S, self._end)
+        if not self._missing:
+            self._end()
+
+    def heard(self, account: "Account") -> None:
+        if account in self._missing:
+            self._missing.discard(account)
+            if not self._missing:
+                self._end()
+
+    def _end(self) -> None:
+        self._limit.cancel()
+        self._done()
+
+
+class Channel(Protocol):
+    """The part of asyncio's transports that is used here."""
+
+    def write(self, data: bytes) -> None: ...
+
+
+class Account(asyncio.Protocol):
+    """One worker's side of the books. ready: it serves. gone: its last word was read."""
+
+    def __init__(self, books: Bookkeeper, slot: int) -> None:
+        self.slot = slot
+        self.ready = asyncio.Event()
+        self.gone = asyncio.Event()
+        self.live: frozenset[str] = frozenset()
+        self.families: list[Family] = []
+        self._books = books
+        self._frames = Frames()
+        self._rollouts: list[tuple[str, UnitRule]] = []
+        self._scored: dict[int, Scored] = {}
+        self._channel: Channel | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if isinstance(transport, asyncio.WriteTransport):
+            self._channel = transport
+
+    def data_received(self, data: bytes) -> None:
+        for report in self._frames.feed(data):
+            try:
+                self._enter(report)
+            except Exception:
+                # One report that cannot be read must not end the others.
+                log.exception("report_refused", worker=self.slot)
+                self._books.counters["reports_refused"] += 1
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        # What it had begun stays open in the ledger, and is missing at the deadline.
+        self._scored.clear()
+        self._channel = None
+        self._books.closed(self)
+        self.gone.set()
+
+    def _enter(self, report: dict[str, Any]) -> None:
+        if "ready" in report:
+            self.ready.set()
+        if "live" in report:
+            self.live = frozenset(report["live"])
+            self._books.live_changed()
+        for rollout, rule in report.get("rollouts", ()):
+            self._rollouts.append((rollout, UnitRule(**{**rule, "unit": Unit(rule["unit"])})))
+        for unit in report.get("units", ()):
+            self._count(unit)
+        if "batch" in report:
+            self._books.recorder.absorb(batch_of(report["batch"]))
+        if "metrics" in report:
+            self.families = from_plain(report["metrics"])
+        if "told" in report:
+            self._books.told(self, report["told"])
+        if "ask" in report:
+            self._books.scrape(self, partial(self._answer, report["ask"]))
+
+    def tell(self, number: int) -> bool:
+        """Ask for its counts; False when it is not there to be asked."""
+        if self._channel is None or not self.ready.is_set():
+            return False
+        self._channel.write(frame({"tell": number}))
+        return True
+
+    def _answer(self, number: int, text: bytes) -> None:
+        if self._channel is not None:
+            self._channel.write(frame({"answer": number, "text": text.decode()}))
+
+    def _count(self, unit: list[int]) -> None:
+        recorder = self._books.recorder
+        if len(unit) == ADMISSION:
+            ticket, number, key, canary, weight_bps = unit
+            rollout, rule = self._rollouts[number]
+            scored = recorder.admit_to(
+                rollout, rule, key, canary=bool(canary), weight_bps=weight_bps
+            )
+            if scored is not None:
+                self._scored[ticket] = scored
+            return
+        ticket, failed = unit
+        if (known := self._scored.pop(ticket, None)) is not None:
+            recorder.settle(known, failed=bool(failed))

@@ -1,0 +1,28 @@
+"""The sockets on which all workers of a router accept."""
+
+import socket
+
+from harness.domain.errors import ConfigError
+
+BACKLOG = 2048
+
+
+def listening(host: str, port: int) -> list[socket.socket]:
+    """One per address of `host`. They belong to the parent, so that no connection that waits
+
+    in the queue is lost when a worker ends. Raises ConfigError.
+    """
+    sockets: list[socket.socket] = []
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, address in dict.fromkeys((each[0], each[4]) for each in found):
+            made = socket.create_server(address, family=family, backlog=BACKLOG)
+            sockets.append(made)
+    except OSError as error:
+        for each in sockets:
+            each.close()
+        raise ConfigError(
+            f"the router cannot listen on {host}:{port}: {error.strerror or error}; "
+            "set router.host and router.port to what is free here"
+        ) from None
+    return sockets

@@ -1,0 +1,89 @@
+"""The parent of the workers: it serves no request, and keeps what they share."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from harness.domain.errors import SwapgateError
+from router.bookkeeper import Bookkeeper
+from router.crew import Crew, Orders
+
+log = structlog.get_logger("swapgate.router")
+
+
+class Parent:
+    """again: fresh orders from the configuration; raises SwapgateError when it is not valid."""
+
+    def __init__(
+        self,
+        listeners: Sequence[socket.socket],
+        books: Bookkeeper,
+        again: Callable[[], Orders],
+    ) -> None:
+        self._listeners = listeners
+        self._books = books
+        self._again = again
+        self._stopping = asyncio.Event()
+        self._reload = asyncio.Event()
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    async def run(self, orders: Orders) -> int:
+        """Until SIGTERM or SIGINT. The exit code: a worker's own if the first crew fails."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload.set)
+        crew = Crew(orders, self._listeners, self._books)
+        code = await self._started(crew)
+        while code == 0 and await self._reload_wanted():
+            crew = await self._reloaded(crew)
+        await crew.retire()
+        await asyncio.gather(*self._retiring)
+        return code
+
+    async def _reload_wanted(self) -> bool:
+        """Wait for the next signal; False for one to stop."""
+        waits = [asyncio.create_task(e.wait()) for e in (self._stopping, self._reload)]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for each in waits:
+            each.cancel()
+        self._reload.clear()
+        return not self._stopping.is_set()
+
+    async def _started(self, crew: Crew) -> int:
+        """0 once it serves, or when a signal to stop came first; else a worker's exit code."""
+        start = asyncio.create_task(crew.start())
+        stop = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait((start, stop), return_when=asyncio.FIRST_COMPLETED)
+            return start.result() if start.done() else 0
+        finally:
+            start.cancel()
+            stop.cancel()
+
+    async def _reloaded(self, old: Crew) -> Crew:
+        """The crew that serves from now on."""
+        try:
+            orders = self._again()
+        except SwapgateError as error:
+            log.error("reload_refused", reason=str(error))  # noqa: TRY400 - the message is the whole story
+            self._books.counters["reloads_refused"] += 1
+            return old
+        new = Crew(orders, self._listeners, self._books)
+        code = await self._started(new)
+        if code or self._stopping.is_set():
+            if code:
+                reason = f"a new worker ended with {code}; the old ones go on serving"
+                log.error("reload_refused", reason=reason)
+                self._books.counters["reloads_refused"] += 1
+            await new.retire()
+            return old
+        log.info("reloaded", workers=orders.workers)
+        self._books.counters["reloads"] += 1
+        leaving = asyncio.create_task(old.retire())
+        self._retiring.add(leaving)
+        leaving.add_done_callback(self._retiring.discard)
+        return new

@@ -1,0 +1,221 @@
+"""A worker's recording: the parent keeps the books, and hears of everything in batches.
+
+Nothing here waits: what happened is put on a list, and the list is sent every INTERVAL_S by the
+event loop, all of it in the loop's thread.
+"""
+
+import asyncio
+import socket
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from hashlib import blake2b
+from typing import Any, Final
+
+from harness.domain.alerts import Alert
+from harness.domain.failover import Failover
+from harness.domain.routing import Arm, Canary
+from harness.ports import Clock
+from router import spool
+from router.metrics import RouterMetrics
+from router.minutes import Ended, Minutes
+from router.notices import Notices
+from router.recording import Ticket
+from router.spends import Spends
+from router.spool import Batch
+from router.wire import Frames, frame
+
+INTERVAL_S: Final = 0.05
+# How often the parent gets all counts, unasked: what a kill may take from them.
+METRICS_EVERY: Final = 20
+ANSWER_S: Final = 5.0
+STOP_S: Final = 10.0
+# While the parent does not read, this much waits; later requests are served and not scored.
+MAX_UNSENT_BYTES: Final = 4 * 1024 * 1024
+MAX_UNITS: Final = 200_000
+
+
+class Reporter:
+    """Implements Recording and Exposition. live_rollouts: of the snapshot that serves.
+
+    channel: connected to the parent. on_orphaned: called in the loop when the parent is gone.
+    """
+
+    def __init__(
+        self,
+        channel: socket.socket,
+        *,
+        worker: str,
+        clock: Clock,
+        live_rollouts: Callable[[], frozenset[str]],
+        on_orphaned: Callable[[], None],
+    ) -> None:
+        self.worker = worker
+        self.counters: Counter[str] = Counter()
+        self._channel = channel
+        self._clock = clock
+        self._live_rollouts = live_rollouts
+        self._on_orphaned = on_orphaned
+        self._live: frozenset[str] = frozenset()
+        self._numbers: dict[str, int] = {}
+        self._new_rollouts: list[list[object]] = []
+        self._units: list[tuple[int, ...]] = []
+        self._tickets = 0
+        self._minutes = Minutes(worker)
+        self._notices = Notices(clock, self.counters)
+        self.spends = Spends(worker)
+        self._metrics: RouterMetrics | None = None
+        self._transport: asyncio.WriteTransport | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._answers: dict[int, asyncio.Future[bytes]] = {}
+        self._asked = 0
+        self._ending = False
+        self._closed = asyncio.Event()
+
+    def admit(self, canary: Canary, arm: Arm, key: str) -> int | None:
+        if len(self._units) >= MAX_UNITS:
+            # Before its outcome is known, and in both arms alike: no bias.
+            self.counters["rows_dropped"] += 1
+            return None
+        number = self._numbers.get(canary.rollout)
+        if number is None:
+            number = self._numbers[canary.rollout] = len(self._numbers)
+            self._new_rollouts.append([canary.rollout, asdict(canary.unit_rule)])
+        self._tickets += 1
+        in_canary = int(arm is Arm.CANARY)
+        unit = (self._tickets, number, stable(key), in_canary, canary.weight_bps)
+        self._units.append(unit)
+        return self._tickets
+
+    def finish(self, ticket: Ticket | None, ended: Ended) -> None:
+        if isinstance(ticket, int):
+            self._units.append((ticket, int(ended.charged)))
+        at = self._clock.now()
+        self._minutes.add(ended, at)
+        self.spends.note(ended, at)
+
+    def failed_over(self, rows: Sequence[Failover]) -> None:
+        self._notices.failed_over(rows)
+
+    def tell(self, *alerts: Alert) -> None:
+        self._notices.tell(*alerts)
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def stop(self) -> None:
+        """No more requests; `aclose` sends what there is."""
+        self._ending = True
+
+    async def aclose(self) -> None:
+        """The last report, and its arrival, within STOP_S."""
+        self._ending = True
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        if self._transport is None or self._transport.is_closing():
+            return
+        self.report(final=True)
+        # The parent hangs up once it has read everything.
+        self._transport.write_eof()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOP_S):
+                await self._closed.wait()
+        self._transport.close()
+
+    def attach(self, metrics: RouterMetrics) -> None:
+        self._metrics = metrics
+
+    async def text(self) -> bytes:
+        """Of all workers."""
+        if self._transport is None or self._transport.is_closing():
+            raise TimeoutError
+        self._asked += 1
+        asked = self._asked
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._answers[asked] = answer
+        try:
+            self._send({"metrics": self._counts(), "ask": asked})
+            async with asyncio.timeout(ANSWER_S):
+                return await answer
+        finally:
+            del self._answers[asked]
+
+    def report(self, *, final: bool = False, counts: bool = False) -> None:
+        """Send what happened since the last report, unless the parent is far behind."""
+        if not final and self._unsent > MAX_UNSENT_BYTES:
+            return
+        message: dict[str, Any] = {}
+        live = self._live_rollouts()
+        if live != self._live:
+            self._live = live
+            message["live"] = sorted(live)
+        if self._new_rollouts:
+            message["rollouts"], self._new_rollouts = self._new_rollouts, []
+        if self._units:
+            message["units"], self._units = self._units, []
+        batch = Batch((), self._minutes.take(), *self._notices.take())
+        batch = batch._replace(spends=self.spends.take())
+        if batch.rows:
+            message["batch"] = spool.plain(batch)
+        if counts or final:
+            message["metrics"] = self._counts()
+        if message:
+            self._send(message)
+
+    def _counts(self) -> object:
+        return self._metrics.families() if self._metrics else []
+
+    @property
+    def _unsent(self) -> int:
+        return self._transport.get_write_buffer_size() if self._transport else 0
+
+    def _send(self, message: dict[str, Any]) -> None:
+        if self._transport is not None:
+            self._transport.write(frame(message))
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._transport, _ = await loop.create_unix_connection(
+            lambda: _Ear(self), sock=self._channel
+        )
+        self._send({"ready": True, "metrics": self._counts()})
+        turn = 0
+        while True:
+            await asyncio.sleep(INTERVAL_S)
+            turn += 1
+            self.report(counts=turn % METRICS_EVERY == 0)
+
+    def heard(self, message: dict[str, Any]) -> None:
+        if "tell" in message:
+            self._send({"metrics": self._counts(), "told": message["tell"]})
+            return
+        answer = self._answers.get(message["answer"])
+        if answer is not None and not answer.done():
+            answer.set_result(message["text"].encode())
+
+    def hung_up(self) -> None:
+        self._closed.set()
+        if not self._ending:
+            self._on_orphaned()
+
+
+class _Ear(asyncio.Protocol):
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._frames = Frames()
+
+    def data_received(self, data: bytes) -> None:
+        for message in self._frames.feed(data):
+            self._reporter.heard(message)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        self._reporter.hung_up()
+
+
+def stable(key: str) -> int:
+    """A hash that every process agrees on, unlike `hash()`."""
+    data = key.encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(data, digest_size=8).digest())

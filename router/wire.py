@@ -1,0 +1,43 @@
+"""What workers and their parent say to one another: JSON behind its length.
+
+A worker's report has any of: `ready` (it serves), `live` (rollouts of its snapshot), `rollouts`
+(`[id, unit rule]`, numbered from 0 as they come), `units` (in order: `[ticket, rollout, key,
+canary, weight_bps]` for an admission, `[ticket, failed]` for its outcome), `batch` (a spool's),
+`metrics` (families), `ask` (for the text of all metrics, by a number) and `told` (this report
+answers `tell`). The parent sends `{"tell": number}`, to which a worker reports its metrics, and
+`{"answer": number, "text": text}`.
+"""
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from struct import Struct
+from typing import Any, Final
+
+_LENGTH: Final = Struct("!I")
+
+
+def frame(message: dict[str, Any]) -> bytes:
+    data = json.dumps(message, default=datetime.isoformat, separators=(",", ":")).encode()
+    return _LENGTH.pack(len(data)) + data
+
+
+class Frames:
+    """Puts messages together again, however the bytes were cut."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[dict[str, Any]]:
+        """The messages that are whole now. Raises ValueError for what is none."""
+        held = self._held
+        held += data
+        place = 0
+        while len(held) - place >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(held, place)
+            end = place + _LENGTH.size + length
+            if len(held) < end:
+                break
+            yield json.loads(held[place + _LENGTH.size : end])
+            place = end
+        del held[:place]

@@ -1,0 +1,313 @@
+"""Books of several workers kept by one parent: reporters and accounts over socket pairs."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.domain.failures import FailureClass
+from harness.domain.observation import UnitRule
+from harness.domain.policy import Unit
+from harness.domain.routing import Arm, Canary
+from harness.ports import Store
+from harness.runtime.clock import SystemClock
+from router import reporter as reporting
+from router.bookkeeper import Account, Bookkeeper, Live
+from router.crew import LONGEST_PAUSE_S, pause_s
+from router.families import Family, Sample, Sums
+from router.metrics import Reading, RouterMetrics
+from router.minutes import Ended
+from router.recorder import Recorder
+from router.reporter import Reporter, stable
+from router.spool import Spool
+from router.wire import Frames, frame
+from tests.router_world import SwitchableStore, snapshot
+
+ROLLOUT = "r-1"
+SESSIONS = Canary("t", 100, "s", ROLLOUT, UnitRule(block_size=100))
+REQUESTS = Canary("t", 100, "s", ROLLOUT, UnitRule(block_size=100, unit=Unit.REQUEST))
+messages = st.dictionaries(
+    st.text(), st.one_of(st.integers(), st.text(), st.lists(st.integers()))
+)
+
+
+def ended(*, failed: bool = False) -> Ended:
+    return Ended("support", "canary", "t", 3, False, failed, failed, 40.0, 7, 5, 0.5)  # noqa: FBT003 - a record's fields in order
+
+
+class Office:
+    """A parent's books, with workers that are reporters in this process."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = SwitchableStore(snapshot("http://127.0.0.1:1/v1"))
+        live = Live()
+        self.recorder = Recorder(
+            cast("Store", self.store),
+            Spool(folder / "spool.jsonl"),
+            worker="parent",
+            clock=SystemClock(),
+            live_rollouts=live,
+        )
+        self.live = live
+        self.books = Bookkeeper(self.recorder, live)
+        self.accounts: list[Account] = []
+        self.orphaned = 0
+
+    async def worker(
+        self, *, live: frozenset[str] = frozenset(), counts: Callable[[], int] = lambda: 0
+    ) -> Reporter:
+        ours, theirs = socket.socketpair()
+        account = self.books.open(len(self.accounts))
+        self.accounts.append(account)
+        await asyncio.get_running_loop().create_unix_connection(lambda: account, sock=ours)
+        made = Reporter(
+            theirs,
+            worker=f"w{account.slot}",
+            clock=SystemClock(),
+            live_rollouts=lambda: live,
+            on_orphaned=self._orphaned,
+        )
+        made.attach(RouterMetrics(lambda: Reading({"router_stale": counts()}, {}, {})))
+        made.start()
+        await account.ready.wait()
+        return made
+
+    def _orphaned(self) -> None:
+        self.orphaned += 1
+
+    def close_books(self) -> None:
+        self.recorder.flush(final=True)
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Office:
+    return Office(tmp_path)
+
+
+def block_sums(office: Office) -> tuple[int, int, int]:
+    """Units, failures, missing outcomes."""
+    blocks = office.store.blocks.values()
+    return (
+        sum(each.units for each in blocks),
+        sum(each.failures for each in blocks),
+        sum(each.missing for each in blocks),
+    )
+
+
+@pytest.mark.req("F3")
+def test_a_sticky_key_on_two_workers_is_one_unit(office: Office) -> None:
+    async def play() -> None:
+        first, second = await office.worker(), await office.worker()
+        for worker in (first, second):
+            for key in ("user:a", "user:b"):
+                worker.finish(worker.admit(SESSIONS, Arm.CANARY, key), ended())
+            await worker.aclose()
+
+    asyncio.run(play())
+    office.close_books()
+
+    assert block_sums(office) == (2, 0, 0)
+    assert sum(row.requests for row in office.store.traffic) == 4
+    (row,) = office.store.traffic
+    assert (row.worker, row.input_tokens, row.latency_ms) == ("parent", 28, {50: 4})
+
+
+@pytest.mark.req("F3")
+def test_a_failure_seen_by_any_worker_is_the_units(office: Office) -> None:
+    async def play() -> None:
+        first, second = await office.worker(), await office.worker()
+        early = first.admit(SESSIONS, Arm.CANARY, "user:a")
+        first.report()
+        second.finish(second.admit(SESSIONS, Arm.CANARY, "user:a"), ended(failed=True))
+        await second.aclose()
+        first.finish(early, ended())
+        await first.aclose()
+
+    asyncio.run(play())
+    office.close_books()
+
+    assert block_sums(office) == (1, 1, 0)
+
+
+@pytest.mark.req("F3")
+@pytest.mark.parametrize("arm", list(Arm))
+def test_what_a_killed_worker_had_begun_is_missing_in_either_arm(
+    office: Office, arm: Arm
+) -> None:
+    async def play() -> None:
+        killed, other = await office.worker(), await office.worker()
+        killed.admit(REQUESTS, arm, "user:a")
+        killed.report()
+        other.finish(other.admit(REQUESTS, arm, "user:b"), ended())
+        await settled(killed)
+        assert killed._transport is not None
+        killed._transport.abort()
+        await office.accounts[0].gone.wait()
+        await other.aclose()
+
+    asyncio.run(play())
+    office.close_books()
+
+    assert block_sums(office) == (2, 1, 1)
+
+
+@pytest.mark.req("B9")
+def test_any_workers_text_has_the_counts_of_all_and_keeps_those_of_the_dead(
+    office: Office,
+) -> None:
+    async def play() -> list[str]:
+        first, second = await office.worker(counts=lambda: 4), await office.worker()
+        for worker in (first, second):
+            assert worker._metrics is not None
+            worker._metrics.attempt("up/m", FailureClass.SERVER)
+        texts = [(await worker.text()).decode() for worker in (first, second)]
+        await first.aclose()
+        await office.accounts[0].gone.wait()
+        texts.append((await second.text()).decode())
+        await second.aclose()
+        return texts
+
+    one, two, later = asyncio.run(play())
+
+    attempts = 'swapgate_attempts_total{failure_class="server",target="up/m"} 2.0'
+    assert attempts in one.splitlines()
+    assert attempts in two.splitlines()
+    assert 'swapgate_router_stale{worker="0"} 4.0' in one.splitlines()
+    assert 'swapgate_router_stale{worker="1"} 0.0' in one.splitlines()
+    assert attempts in later.splitlines()
+    assert 'worker="0"' not in later
+    assert "swapgate_router_workers 1.0" in later.splitlines()
+
+
+def test_a_worker_whose_parent_is_gone_is_told_once_and_says_so_to_a_scrape(
+    office: Office,
+) -> None:
+    async def play() -> None:
+        worker = await office.worker()
+        channel = office.accounts[0]._channel
+        cast("Any", channel).abort()
+        await worker._closed.wait()
+        with pytest.raises(TimeoutError):
+            await worker.text()
+        worker.finish(worker.admit(REQUESTS, Arm.CANARY, "user:a"), ended())
+        await worker.aclose()
+
+    asyncio.run(play())
+
+    assert office.orphaned == 1
+
+
+def test_a_parent_that_does_not_read_makes_later_requests_unscored_and_holds_up_none(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reporting, "MAX_UNSENT_BYTES", -1)
+    monkeypatch.setattr(reporting, "MAX_UNITS", 3)
+
+    async def play() -> Reporter:
+        worker = await office.worker()
+        tickets = [worker.admit(REQUESTS, Arm.CANARY, str(number)) for number in range(5)]
+        assert tickets == [1, 2, 3, None, None]
+        for each in tickets:
+            worker.finish(each, ended())
+        worker.report()
+        await worker.aclose()
+        return worker
+
+    worker = asyncio.run(play())
+    office.close_books()
+
+    assert worker.counters["rows_dropped"] == 2
+    assert block_sums(office) == (3, 0, 0)
+    assert sum(row.requests for row in office.store.traffic) == 5
+
+
+def test_a_report_that_cannot_be_read_is_counted_and_the_next_one_is(office: Office) -> None:
+    async def play() -> None:
+        worker = await office.worker()
+        worker._send({"units": [[1, 7, 2, 1, 100]]})
+        worker.finish(worker.admit(REQUESTS, Arm.CANARY, "user:a"), ended())
+        await worker.aclose()
+
+    asyncio.run(play())
+    office.close_books()
+
+    assert office.books.counters["reports_refused"] == 1
+    assert block_sums(office) == (1, 0, 0)
+
+
+def test_a_rollout_is_live_as_long_as_one_worker_serves_it(office: Office) -> None:
+    async def play() -> None:
+        behind = await office.worker(live=frozenset({"old"}))
+        ahead = await office.worker(live=frozenset({"new"}))
+        for worker in (behind, ahead):
+            await settled(worker)
+        assert office.live() == {"old", "new"}
+        # Until a new worker says otherwise: the ledgers must not forget who was counted.
+        for worker in (behind, ahead):
+            await worker.aclose()
+        for account in office.accounts:
+            await account.gone.wait()
+        assert office.live() == {"old", "new"}
+
+    asyncio.run(play())
+
+
+async def settled(worker: Reporter) -> None:
+    """Once the parent has read all that was sent: it answers in order."""
+    worker.report()
+    await worker.text()
+
+
+@given(st.lists(messages, max_size=5), st.integers(1, 7))
+def test_messages_come_out_whole_however_the_bytes_are_cut(
+    sent: list[dict[str, Any]], size: int
+) -> None:
+    data = b"".join(map(frame, sent))
+    frames, heard = Frames(), []
+    for start in range(0, len(data), size):
+        heard += frames.feed(data[start : start + size])
+
+    assert heard == sent
+
+
+counts = st.lists(
+    st.builds(
+        Sample,
+        st.just("n_total"),
+        st.dictionaries(st.just("route"), st.sampled_from("ab"), max_size=1),
+        st.integers(0, 9).map(float),
+    ),
+    max_size=4,
+)
+
+
+@given(st.lists(counts, max_size=4))
+def test_counters_sum_over_workers_whoever_has_ended(workers: list[list[Sample]]) -> None:
+    told = [[Family("n", "counter", "of them", samples)] for samples in workers]
+    alive, mixed = Sums(), Sums()
+    for number, families in enumerate(told):
+        alive.add(families, worker=str(number))
+        if number % 2:
+            mixed.add_counts(families)
+        else:
+            mixed.add(families, worker=str(number))
+
+    assert alive.families() == mixed.families()
+    assert sum(s.value for f in alive.families() for s in f.samples) == sum(
+        s.value for samples in workers for s in samples
+    )
+
+
+@given(st.integers(0, 10_000))
+def test_the_pause_before_a_restart_grows_up_to_its_limit(deaths: int) -> None:
+    assert 0.0 <= pause_s(deaths) <= pause_s(deaths + 1) <= LONGEST_PAUSE_S
+    assert pause_s(1) == 0.0
+
+
+def test_a_keys_hash_is_the_same_in_every_process() -> None:
+    assert stable("user:alice") == 17_189_974_838_173_815_903
