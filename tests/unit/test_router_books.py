@@ -268,7 +268,7 @@ def test_messages_come_out_whole_however_the_bytes_are_cut(
     sent: list[dict[str, Any]], size: int
 ) -> None:
     data = b"".join(map(frame, sent))
-    frames, heard = Frames(), []
+    frames, heard = Frames(), list[dict[str, Any]]()
     for start in range(0, len(data), size):
         heard += frames.feed(data[start : start + size])
 
