@@ -69,5 +69,5 @@ lock: setup ## resolve requirements/*.lock anew from pyproject.toml; UPGRADE=1 f
 	$(COMPILE) pyproject.toml --constraint requirements/dev.lock -o requirements/runtime.lock
 	echo uv | $(COMPILE) - -o requirements/uv.lock
 
-soak: setup ## the long tests: hundreds of real kills
+soak: setup ## the long tests: hundreds of real kills, SOAK_S=1200 seconds of mixed faults
 	$(PYTEST) tests -m soak --timeout=0

@@ -72,7 +72,7 @@ async def poured(
         began = loop.time()
         for turn, (row, variant) in enumerate(mixture):
             due = began + turn / rate
-            if due > began + seconds:
+            if due >= began + seconds:
                 break
             await asyncio.sleep(due - loop.time())
             outcome.sent += 1

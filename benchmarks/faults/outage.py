@@ -1,6 +1,6 @@
 """PostgreSQL stopped, or the control plane killed, for the whole of a load run.
 
-`python -m benchmarks.faults.outage [database] [control] [--seconds 300]`: nothing may fail
+`python -m benchmarks.faults.outage [--what database control] [--seconds 300]`: nothing may fail
 meanwhile, and everything must be recorded within five seconds once it is back.
 """
 
@@ -17,7 +17,7 @@ from typing import Final
 
 from benchmarks.faults.figures import p99
 from benchmarks.faults.mixture import Outcome, healthy, poured
-from benchmarks.faults.site import Swapgate, running
+from benchmarks.faults.stage import Swapgate, running
 from benchmarks.router.processes import free_port
 from tests.postgres import end, started
 
@@ -125,7 +125,7 @@ def told(away: Away) -> str:
 
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("what", nargs="*", choices=[*KINDS], default=list(KINDS))
+    options.add_argument("--what", nargs="+", choices=KINDS, default=list(KINDS))
     options.add_argument("--seconds", type=float, default=300.0)
     options.add_argument("--rate", type=float, default=20.0)
     chosen = options.parse_args()

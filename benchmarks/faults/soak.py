@@ -16,7 +16,7 @@ from typing import Final
 from benchmarks.faults.gateways import chain
 from benchmarks.faults.gateways.chain import Limits
 from benchmarks.faults.mixture import Outcome, mixed, poured
-from benchmarks.faults.site import Swapgate, running
+from benchmarks.faults.stage import Swapgate, running
 from benchmarks.faults.trend import Trend, trend
 from benchmarks.faults.vitals import WATCHED, Vitals, allowed_per_h
 

@@ -27,12 +27,63 @@ HEAD: Final = (f"| {' | '.join(COLUMNS)} |", "|" + " --- |" * len(COLUMNS))
 
 
 def lines(found: Sequence[Figures], direct_p99_s: float) -> list[str]:
-    """The table, row by row, then a line of totals for each gateway."""
+    """Gateways side by side, then every figure, totals, what was not as it should be."""
     ordered = sorted(found, key=lambda each: (each.number, each.title, each.retries))
-    rows = [_line(each, direct_p99_s) for each in ordered]
-    gateways = dict.fromkeys(each.gateway for each in found)
+    gateways = list(dict.fromkeys(each.gateway for each in found))
     totals = [_total(name, [f for f in found if f.gateway == name]) for name in gateways]
-    return [*HEAD, *rows, "", *totals, "", *unexpected(ordered)]
+    return [
+        *side_by_side(ordered, gateways, direct_p99_s),
+        "",
+        *HEAD,
+        *(_line(each, direct_p99_s) for each in ordered),
+        "",
+        *totals,
+        "",
+        *unexpected(ordered),
+    ]
+
+
+def side_by_side(
+    ordered: Sequence[Figures], gateways: Sequence[str], direct_p99_s: float
+) -> list[str]:
+    """A line for each fault and client. Cells: as it should, calls once warm, added p99."""
+    cells: dict[str, dict[str, str]] = {}
+    for each in ordered:
+        place = f"{each.number} {each.title} | {client(each)}"
+        cells.setdefault(place, {})[each.gateway] = " · ".join(
+            [
+                share(each.right, each.requests),
+                *(f"{n} {how.value.replace('_', ' ')}" for how, n in harm(each)),
+                ratio(each.warm_calls, each.warm_requests),
+                added_ms(each, direct_p99_s),
+            ]
+        )
+    return [
+        f"| fault | client | {' | '.join(gateways)} |",
+        "|" + " --- |" * (2 + len(gateways)),
+        *(
+            f"| {place} | {' | '.join(by.get(name, '–') for name in gateways)} |"
+            for place, by in cells.items()
+        ),
+    ]
+
+
+def harm(each: Figures) -> list[tuple[Ending, int]]:
+    """What a client cannot notice."""
+    return [
+        (how, n)
+        for how in (Ending.SPLICED, Ending.FALSE_END)
+        if (n := each.endings.get(how, 0))
+    ]
+
+
+def client(each: Figures) -> str:
+    return "retries" if each.retries else "plain"
+
+
+def added_ms(each: Figures, direct_p99_s: float) -> str:
+    """The 99th percentile over the provider's own."""
+    return "–" if math.isnan(each.p99_s) else f"{(each.p99_s - direct_p99_s) * 1000:.0f}"
 
 
 def unexpected(found: Sequence[Figures]) -> list[str]:
@@ -47,7 +98,7 @@ def unexpected(found: Sequence[Figures]) -> list[str]:
 def _line(each: Figures, direct_p99_s: float) -> str:
     cells = (
         f"{each.number} {each.title}",
-        "retries" if each.retries else "plain",
+        client(each),
         each.gateway,
         str(each.requests),
         share(each.right, each.requests),
@@ -56,7 +107,7 @@ def _line(each: Figures, direct_p99_s: float) -> str:
         str(each.endings.get(Ending.FALSE_END, 0)),
         ratio(each.calls, each.requests),
         ratio(each.warm_calls, each.warm_requests),
-        "–" if math.isnan(each.p99_s) else f"{(each.p99_s - direct_p99_s) * 1000:.0f}",
+        added_ms(each, direct_p99_s),
     )
     return f"| {' | '.join(cells)} |"
 

@@ -13,7 +13,7 @@ from benchmarks.faults.figures import Figures, figures
 from benchmarks.faults.gateways.chain import Limits
 from benchmarks.faults.load import Door, played
 from benchmarks.faults.routes import PRIMARY, RETRIES
-from benchmarks.faults.site import Swapgate, running
+from benchmarks.faults.stage import Swapgate, running
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
