@@ -46,6 +46,7 @@ from router.recording import Exposition, OwnExposition, Recording
 from router.replies import JSON, Reply, error_reply
 from router.serving import Header, Serving
 from router.snapshot import SnapshotHolder
+from router.timers import Timers
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +109,7 @@ class Router:
         self._recorder = recorder
         self._settings = settings
         self._keys = KeyRing(secret)
+        self._timers = Timers()
         self._health = TargetHealth(settings.breaker, clock.monotonic)
         self._alarms = Alarms(holder, self._health, recorder, clock)
         self._health.on_move = self._alarms.breaker_moved
@@ -118,7 +120,7 @@ class Router:
         books = Books(recorder, self._metrics, self._failovers, clock)
         keys = ProviderKeys(clock.monotonic, self._alarms.key_moved)
         dispatcher = Dispatcher(
-            Calls(transport_factory, settings),
+            Calls(transport_factory, settings, self._timers),
             settings,
             self._health,
             keys,
@@ -257,7 +259,7 @@ class Router:
             return error_reply(415, "send application/json", "unsupported_media_type")
         limit = self._settings.max_body_bytes
         try:
-            body = await read_body(scope, receive, limit)
+            body = await read_body(scope, receive, limit, self._timers)
         except TooLarge:
             message = f"the body is larger than {limit} bytes"
             return error_reply(413, message, "request_too_large", headers=(CLOSE,))

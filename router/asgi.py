@@ -7,6 +7,7 @@ from typing import Any, Final, Self
 
 from router.replies import Reply
 from router.serving import Header
+from router.timers import Timers
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -35,12 +36,12 @@ def header(scope: Scope, name: bytes) -> bytes | None:
     return None
 
 
-async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
+async def read_body(scope: Scope, receive: Receive, max_bytes: int, timers: Timers) -> bytes:
     """Raises TooLarge, CallerGone, TimeoutError when it does not arrive in time."""
     length = header(scope, b"content-length")
     if length is not None and length.isdigit() and int(length) > max_bytes:
         raise TooLarge
-    async with asyncio.timeout(REQUEST_ARRIVES_S):
+    with timers.limit(asyncio.get_running_loop().time() + REQUEST_ARRIVES_S):
         message = await receive()
         body: bytes = message.get("body", b"")
         parts = [body]
@@ -74,8 +75,9 @@ async def send_reply(send: Send, reply: Reply, headers: Iterable[Header]) -> Non
 class CallerWatch:
     """Within the block, a caller who hangs up cancels it; outside it is CallerGone."""
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, timers: Timers) -> None:
         self._receive = receive
+        self._timers = timers
         self._gone = False
         self._watch: asyncio.Task[None] | None = None
 
@@ -84,8 +86,8 @@ class CallerWatch:
         if task is None:
             raise RuntimeError("a caller is watched from within a task")
         self._task = task
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(WATCH_AFTER_S, self._begin)
+        when = asyncio.get_running_loop().time() + WATCH_AFTER_S
+        self._timer = self._timers.call_at(when, self._begin)
         return self
 
     def __exit__(
@@ -94,7 +96,7 @@ class CallerWatch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._timer.cancel()
+        self._timers.cancel(self._timer)
         if self._watch is not None:
             self._watch.cancel()
         if self._gone and kind is asyncio.CancelledError and self._task.uncancel() == 0:

@@ -15,6 +15,7 @@ from router.ports import (
 )
 from router.relay import CommittedStream, OnEnd
 from router.stream import StreamFilter
+from router.timers import Timers
 
 # What may come before the first output; more is no metadata.
 MAX_HELD_BYTES: Final = 1024 * 1024
@@ -23,7 +24,10 @@ MAX_HELD_BYTES: Final = 1024 * 1024
 class Calls:
     """No time limits of its own but the stream's: the caller bounds it by cancelling."""
 
-    def __init__(self, transport_for: TransportFactory, settings: RouterSettings) -> None:
+    def __init__(
+        self, transport_for: TransportFactory, settings: RouterSettings, timers: Timers
+    ) -> None:
+        self.timers = timers
         self._transport_for = transport_for
         self._between_s = settings.between_chunks_timeout_s
 
@@ -85,5 +89,6 @@ class Calls:
             held,
             between_s=self._between_s,
             deadline=job.deadline,
+            timers=self.timers,
             on_end=on_end,
         )

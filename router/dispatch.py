@@ -32,6 +32,7 @@ class Dispatcher:
         clock: Clock,
         uniform: Callable[[], float],
     ) -> None:
+        self.timers = calls.timers
         self._calls = calls
         self._settings = settings
         self._health = health
@@ -134,7 +135,7 @@ class Dispatcher:
         failure: UpstreamFailed | None = None
         outcome: FailureClass | None = FailureClass.CANCELLED
         try:
-            async with asyncio.timeout_at(limit):
+            with self.timers.limit(limit):
                 course.result = await self._calls.make(job, made, settle)
             outcome = None
         except UpstreamFailed as error:

@@ -41,7 +41,7 @@ class Exchange:
         """Raises CallerGone; whatever happens, the upstream's work ends with this."""
         try:
             # Not watched while the last bytes are sent: after them any caller may go.
-            with CallerWatch(receive):
+            with CallerWatch(receive, dispatcher.timers):
                 await dispatcher.run(self.job, self.course)
                 result = self.course.result
                 if isinstance(result, CommittedStream):

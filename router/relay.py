@@ -9,6 +9,7 @@ from router.ports import UpstreamFailed, UpstreamReply
 from router.replies import passed_on
 from router.serving import Header
 from router.stream import StreamFilter
+from router.timers import Timers
 from router.usage import Usage
 
 # How long a finished stream may take to close, so that its connection can be used again.
@@ -19,7 +20,7 @@ OnEnd = Callable[[FailureClass | None], None]
 class CommittedStream:
     """failure: why it broke off, None while it did not. on_end: told once, when it closes."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all by name but what it reads
         self,
         reply: UpstreamReply,
         chunks: AsyncIterator[bytes],
@@ -28,6 +29,7 @@ class CommittedStream:
         *,
         between_s: float,
         deadline: float,
+        timers: Timers,
         on_end: OnEnd,
     ) -> None:
         self.failure: FailureClass | None = None
@@ -37,6 +39,7 @@ class CommittedStream:
         self._held = held
         self._between_s = between_s
         self._deadline = deadline
+        self._timers = timers
         self._on_end: OnEnd | None = on_end
 
     @property
@@ -88,7 +91,7 @@ class CommittedStream:
         now = asyncio.get_running_loop().time()
         limit = min(now + self._between_s, self._deadline)
         try:
-            async with asyncio.timeout_at(limit):
+            with self._timers.limit(limit):
                 return await anext(self._chunks, None)
         except TimeoutError:
             what = "total time" if limit == self._deadline else "time between chunks"

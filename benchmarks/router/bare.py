@@ -12,14 +12,17 @@ from harness.domain.targets import Provider
 from router.asgi import App, Receive, Scope, Send, read_body
 from router.ports import Transport, UpstreamRequest
 from router.serve import serve
+from router.timers import Timers
 
 
 def app(transport: Transport, providers: Mapping[str, Provider]) -> App:
+    timers = Timers()
+
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await _lifespan(transport, receive, send)
             return
-        body = await read_body(scope, receive, 1 << 20)
+        body = await read_body(scope, receive, 1 << 20, timers)
         kind = scope["path"].split("/", 2)[1]
         request = UpstreamRequest(providers[kind], body, stream=kind == "streamed")
         reply = await transport.send(request)

@@ -1,0 +1,96 @@
+"""Time limits by the hundred: one look every few milliseconds in place of a timer for each.
+
+Nearly every limit is set and never reached. `asyncio.timeout` and `call_later` cost more than
+the rest of an attempt's bookkeeping; here a limit costs two set operations.
+"""
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final, Self
+
+# How much later than due a timer may go off.
+TICK_S: Final = 0.01
+
+
+class Timer:
+    """when: on the event loop's clock."""
+
+    __slots__ = ("call", "when")
+
+    def __init__(self, when: float, call: Callable[[], object]) -> None:
+        self.when = when
+        self.call = call
+
+
+class Timers:
+    """Of one event loop, the one that sets the first."""
+
+    def __init__(self) -> None:
+        self._set: set[Timer] = set()
+        self._looks: asyncio.TimerHandle | None = None
+
+    def call_at(self, when: float, call: Callable[[], object]) -> Timer:
+        timer = Timer(when, call)
+        self._set.add(timer)
+        if self._looks is None:
+            self._looks = asyncio.get_running_loop().call_later(TICK_S, self._look)
+        return timer
+
+    def cancel(self, timer: Timer) -> None:
+        """Also one that went off."""
+        self._set.discard(timer)
+
+    def limit(self, when: float) -> "TimeLimit":
+        return TimeLimit(self, when)
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        due = [each for each in self._set if each.when <= now]
+        self._set.difference_update(due)
+        for each in due:
+            each.call()
+        self._looks = loop.call_later(TICK_S, self._look) if self._set else None
+
+
+class TimeLimit:
+    """Within the block, time that is up cancels it; outside it is TimeoutError.
+
+    As `asyncio.timeout_at`, source of the rules about cancelling, up to a tick late.
+    """
+
+    __slots__ = ("_cancelling", "_reached", "_task", "_timer", "_timers", "_when")
+
+    def __init__(self, timers: Timers, when: float) -> None:
+        self._timers = timers
+        self._when = when
+        self._reached = False
+
+    def __enter__(self) -> Self:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("only what a task does can be limited")
+        self._task = task
+        self._cancelling = task.cancelling()
+        self._timer = self._timers.call_at(self._when, self._up)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._timers.cancel(self._timer)
+        # Someone else may have cancelled the task as well, who is not to be held up.
+        if (
+            self._reached
+            and self._task.uncancel() <= self._cancelling
+            and kind is asyncio.CancelledError
+        ):
+            raise TimeoutError from error
+
+    def _up(self) -> None:
+        self._reached = True
+        self._task.cancel()

@@ -1,0 +1,100 @@
+"""Time limits of the router: as asyncio's own, on both event loops."""
+
+import asyncio
+from functools import partial
+from typing import Any
+
+import pytest
+
+from router.timers import Timers
+from tests.both_loops import on_both_loops
+
+
+def in_s(seconds: float) -> float:
+    return asyncio.get_running_loop().time() + seconds
+
+
+@on_both_loops
+async def test_time_that_is_up_is_a_timeout_and_the_task_goes_on() -> None:
+    timers = Timers()
+
+    for _ in range(3):
+        with pytest.raises(TimeoutError), timers.limit(in_s(0.02)):
+            await asyncio.sleep(60)
+
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+@on_both_loops
+async def test_who_is_done_in_time_is_left_alone() -> None:
+    timers = Timers()
+
+    with timers.limit(in_s(0.02)):
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.1)
+
+    with pytest.raises(ValueError, match="mine"), timers.limit(in_s(60)):
+        raise ValueError("mine")
+
+
+@on_both_loops
+async def test_the_inner_limit_is_the_inner_blocks_alone() -> None:
+    timers = Timers()
+
+    with timers.limit(in_s(60)):
+        with pytest.raises(TimeoutError), timers.limit(in_s(0.02)):
+            await asyncio.sleep(60)
+        await asyncio.sleep(0)
+    with pytest.raises(TimeoutError), timers.limit(in_s(0.02)), timers.limit(in_s(60)):
+        await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize("limit_s", [60.0, 0.02])
+@on_both_loops
+async def test_a_task_that_another_cancels_is_cancelled_even_if_its_time_is_up(
+    limit_s: float,
+) -> None:
+    timers = Timers()
+
+    async def work() -> None:
+        with timers.limit(in_s(limit_s)):
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(work())
+    # Both before the task runs again: they are due in the same look.
+    timers.call_at(in_s(0.02), task.cancel)
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@on_both_loops
+async def test_calls_are_made_once_each_when_they_are_due_unless_cancelled() -> None:
+    timers = Timers()
+    called: list[int] = []
+    start = in_s(0)
+
+    made = [timers.call_at(start + n * 0.02, partial(called.append, n)) for n in range(5)]
+    timers.cancel(made[3])
+    timers.cancel(made[3])
+    while len(called) < 4:  # noqa: ASYNC110 - nothing tells
+        await asyncio.sleep(0.01)
+    timers.cancel(made[0])
+
+    assert called == [0, 1, 2, 4]
+
+
+@on_both_loops
+async def test_no_look_is_taken_while_nothing_is_set() -> None:
+    timers = Timers()
+
+    with timers.limit(in_s(60)):
+        pass
+    await asyncio.sleep(0.1)
+    assert timers._looks is None
+
+    done: Any = asyncio.get_running_loop().create_future()
+    timers.call_at(in_s(0.01), lambda: done.set_result(None))
+    await done
