@@ -55,6 +55,7 @@ def create(ctx: Context, actor: Actor, wish: Wish) -> Proposal:
             raise InputError(
                 f"{candidate.name} serves route {route.name!r} already: nothing to swap"
             )
+        targets.check_evaluable(tx, candidate, tx.routing.targets()[route.incumbent])
         policy = _policy(ctx, route.settings, wish)
         _check_reason(policy.gate, wish)
         lineage = looks.lineage(tx, candidate.id, wish.descends_from)

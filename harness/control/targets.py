@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from harness.control.context import Context
 from harness.domain.access import Actor, Role
+from harness.domain.capabilities import SPOKEN, Endpoint
 from harness.domain.errors import InputError, NotFound
 from harness.domain.settings import TargetSeed
 from harness.domain.targets import Provider, Target
@@ -39,6 +40,18 @@ def register(ctx: Context, tx: Transaction, actor: Actor, seed: TargetSeed) -> T
             details=target.as_json(),
         )
     return target
+
+
+def check_evaluable(tx: Transaction, *asked: Target) -> None:
+    """Suites are run over chat. Raises InputError for a target whose provider has none."""
+    providers = tx.providers.all()
+    for target in asked:
+        kind = providers[target.provider].kind
+        if kind in SPOKEN and Endpoint.CHAT not in SPOKEN[kind]:
+            raise InputError(
+                f"{target.name} cannot be compared: suites are run over chat, which a provider "
+                f"of the kind {kind!r} does not speak"
+            )
 
 
 def put_provider(ctx: Context, actor: Actor, provider: Provider) -> None:
