@@ -17,7 +17,7 @@ import structlog
 from harness import config, shipped
 from harness.control.context import Context
 from harness.domain.errors import ConfigError, InputError, NotFound
-from harness.domain.settings import Settings
+from harness.domain.settings import Settings, TracingSettings
 from harness.domain.switches import (
     ENVIRONMENT_VARIABLE,
     Switch,
@@ -32,9 +32,11 @@ from harness.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
     from harness.runtime.schedule import Schedule
+    from router.spans import Tracing
 
 SECRET_VARIABLE = "SWAPGATE_SECRET"  # noqa: S105 - a name, not a secret
 CONFIG_VARIABLE = "SWAPGATE_CONFIG"
+OTLP_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 SECRET_FILE = "secret.key"  # noqa: S105 - a name, not a secret
 SECRET_ATTEMPTS, SECRET_PAUSE_S = 20, 0.05
 
@@ -289,6 +291,22 @@ def _log_failed_job(job: str, error: BaseException) -> None:
     structlog.get_logger("swapgate.schedule").error("job_failed", job=job, error=str(error))
 
 
+def _tracing(settings: TracingSettings) -> "Tracing | None":
+    """None unless the file or the standard variables ask for it. Raises ConfigError."""
+    given = any(os.environ.get(each) for each in OTLP_VARIABLES)
+    off = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    if off or not (settings.otlp_endpoint or given):
+        return None
+    try:
+        from router.tracing import OpenTelemetry  # noqa: PLC0415 - the SDK takes its time
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"tracing needs the package {error.name}: install `swapgate[otel]`, or leave "
+            "`router.tracing` and the OTEL_EXPORTER_OTLP_… variables out"
+        ) from None
+    return OpenTelemetry(settings)
+
+
 def run_router_worker(settings: Settings, *, channel: int, listeners: Sequence[int]) -> None:
     """A router's worker: blocks until SIGTERM or its parent's end, then lets requests end.
 
@@ -334,6 +352,7 @@ def run_router_worker(settings: Settings, *, channel: int, listeners: Sequence[i
         on_stop=close,
         exposition=reporter,
         rates=SharedRates(home / "rates.book"),
+        tracing=_tracing(where.tracing),
     )
     sockets = [socket.socket(fileno=each) for each in listeners]
     try:

@@ -46,6 +46,7 @@ from router.recording import Exposition, OwnExposition, Recording
 from router.replies import JSON, Reply, error_reply
 from router.serving import Header, Serving
 from router.snapshot import SnapshotHolder
+from router.spans import Tracing
 from router.timers import Timers
 
 log = logging.getLogger(__name__)
@@ -72,12 +73,13 @@ def build(  # noqa: PLR0913 - the parts, one by one
     on_stop: Callable[[], Awaitable[None]] | None = None,
     exposition: Exposition | None = None,
     rates: RateBook | None = None,
+    tracing: Tracing | None = None,
 ) -> App:
     """The ASGI application; its lifespan starts and stops holder and recorder.
 
     holder: booted. on_stop: closes what the factory hands out. exposition: answers for all
     workers; by default for this process alone. rates: shared by all workers; by default this
-    process's own.
+    process's own. tracing: None for none.
     """
     return Router(
         holder,
@@ -89,6 +91,7 @@ def build(  # noqa: PLR0913 - the parts, one by one
         on_stop,
         exposition or OwnExposition(),
         rates or LocalRates(),
+        tracing,
     )
 
 
@@ -104,6 +107,7 @@ class Router:
         on_stop: Callable[[], Awaitable[None]] | None,
         exposition: Exposition,
         rates: RateBook,
+        tracing: Tracing | None,
     ) -> None:
         self._holder = holder
         self._recorder = recorder
@@ -134,7 +138,10 @@ class Router:
         )  # fmt: skip
         holder.also(BudgetWatch(holder, recorder.spends, clock))
         planner = Planner(self._health, clock, settings.breaker.when_all_open)
-        self._calls = ModelCalls(planner, dispatcher, self._admission, books, settings, clock)
+        self._calls = ModelCalls(
+            planner, dispatcher, self._admission, books, settings, clock, tracing
+        )
+        self._tracing = tracing
         self._on_stop = on_stop
         self._count = itertools.count(1)
         self._under_way = 0
@@ -159,6 +166,8 @@ class Router:
         self._holder.stop()
         self._recorder.stop()
         self._failovers.stop()
+        if self._tracing is not None:
+            self._tracing.close()
         if self._on_stop is not None:
             await self._on_stop()
         await send({"type": "lifespan.shutdown.complete"})

@@ -45,7 +45,7 @@ class Calls:
             asked.stream,
             made.number > 1,
             dialect.path,
-            job.passed_up,
+            job.passed_up if job.span is None else (*job.passed_up, *job.span.passed_up),
             made.key,
         )
         reply = await self._transport_for(upstream.provider).send(request)

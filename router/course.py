@@ -13,12 +13,13 @@ from router.plan import charged
 from router.ports import UpstreamFailed
 from router.relay import CommittedStream
 from router.serving import Header, ServedRoute, Upstream
+from router.spans import RequestSpan
 
 
 class Job(NamedTuple):
     """A request with its arm and its plan. begun, deadline: on the event loop's clock.
 
-    passed_up: headers of the client's that go to the provider.
+    passed_up: headers of the client's that go to the provider. span: None without tracing.
     """
 
     request: ClientRequest
@@ -28,6 +29,7 @@ class Job(NamedTuple):
     begun: float
     deadline: float
     passed_up: tuple[Header, ...] = ()
+    span: RequestSpan | None = None
 
     @property
     def own(self) -> str:

@@ -16,7 +16,7 @@ from router.health import TargetHealth
 from router.outcomes import Outcomes
 from router.ports import UpstreamFailed
 from router.provider_keys import ProviderKeys
-from router.relay import CommittedStream
+from router.relay import CommittedStream, OnEnd
 
 
 class Dispatcher:
@@ -131,7 +131,9 @@ class Dispatcher:
         limit = made.until
         if job.request.stream:
             limit = min(limit, started + self._settings.first_token_timeout_s)
-        settle = partial(self._outcomes.settle, made)
+        settle: OnEnd = partial(self._outcomes.settle, made)
+        if job.span is not None:
+            settle = job.span.attempt(made.upstream, len(course.attempts) + 1, settle)
         failure: UpstreamFailed | None = None
         outcome: FailureClass | None = FailureClass.CANCELLED
         try:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Final
 
-from harness.domain.failures import CLIENTS_OWN
+from harness.domain.failures import CLIENTS_OWN, FailureClass
 from router.asgi import CallerWatch, Receive, Send, send_reply
 from router.attempt import Answer
 from router.course import Course, Job
@@ -15,6 +15,7 @@ from router.refusals import nobody, refusal
 from router.relay import CommittedStream
 from router.replies import EVENTS, JSON, Reply
 from router.serving import Header
+from router.spans import Served
 from router.usage import Usage
 
 NO_USAGE: Final = Usage(0, 0)
@@ -95,6 +96,36 @@ class Exchange:
             return "failed"
         result = self.course.result
         return "client_error" if isinstance(result, UpstreamFailed | None) else "ok"
+
+    def served(self) -> Served:
+        """For tracing."""
+        result, course = self.course.result, self.course
+        return Served(
+            upstream=course.upstream,
+            outcome=self.outcome,
+            error=self._error(),
+            attempts=len(course.attempts),
+            usage=self.usage,
+            first_token_s=course.first_token_s,
+            body=result.body if isinstance(result, Answer) else b"",
+            finish_reasons=(
+                result.finish_reasons if isinstance(result, CommittedStream) else ()
+            ),
+        )
+
+    def _error(self) -> str:
+        """A class of failure; empty for an answer."""
+        result = self.course.result
+        match result:
+            case _ if self.caller_gone:
+                return FailureClass.CANCELLED.value
+            case UpstreamFailed() | CommittedStream():
+                return result.failure.value if result.failure else ""
+            case None:
+                failures = [each.failure for each in self.course.attempts if each.failure]
+                return failures[-1].failure.value if failures else "no_target"
+            case _:
+                return ""
 
     @property
     def charged(self) -> bool:

@@ -23,8 +23,11 @@ from router.keys import may_use
 from router.planner import Planner
 from router.replies import Reply, error_reply
 from router.serving import Header, ServedRoute, Serving, header_text
+from router.spans import Asked, Tracing
 
 SERIALIZED: Final = (b"x-swapgate-degraded", b"parallel_tool_calls")
+
+TRACE: Final = {b"traceparent": b"", b"tracestate": b""}
 
 
 class ModelCalls:
@@ -36,6 +39,7 @@ class ModelCalls:
         books: Books,
         settings: RouterSettings,
         clock: Clock,
+        tracing: Tracing | None = None,
     ) -> None:
         self._planner = planner
         self._dispatcher = dispatcher
@@ -43,6 +47,7 @@ class ModelCalls:
         self._books = books
         self._settings = settings
         self._clock = clock
+        self._tracing = tracing
 
     async def answer(
         self,
@@ -79,7 +84,11 @@ class ModelCalls:
         begun = asyncio.get_running_loop().time()
         wanted = DIALECTS[request.endpoint].passed_up
         passed_up = _passed_up(scope, wanted) if wanted else ()
-        job = Job(request, route, arm, plan, begun, begun + limit_s, passed_up)
+        span = None
+        if self._tracing is not None:
+            trace = _passed_up(scope, TRACE)
+            span = self._tracing.begin(Asked(request, route, arm, serving.revision, own, trace))
+        job = Job(request, route, arm, plan, begun, begun + limit_s, passed_up, span)
         headers = (
             request_id,
             *route.headers[arm],
@@ -98,6 +107,8 @@ class ModelCalls:
                 self._admission.settle(toll, exchange)
             entry = Entry(ticket, serving.revision, started, key, own, grant.id)
             self._books.enter(exchange, entry)
+            if span is not None:
+                span.end(exchange.served())
         return None
 
     def _switched(self, plan: Plan) -> tuple[Header, ...]:

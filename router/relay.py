@@ -1,7 +1,7 @@
 """A stream after its commit point: to its end, or to an error; never to another target."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import Final
 
 from harness.domain.failures import FailureClass
@@ -45,6 +45,10 @@ class CommittedStream:
     @property
     def headers(self) -> list[Header]:
         return passed_on(self._reply.headers)
+
+    @property
+    def finish_reasons(self) -> Sequence[str]:
+        return self._events.finish_reasons
 
     @property
     def usage(self) -> Usage:

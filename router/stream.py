@@ -29,7 +29,8 @@ class StreamFilter(ABC):
     stream is broken, empty while it is not; nothing may be fed after it. failure_class: of
     that, or of an end that says that the provider failed; None for a good end. finished: it
     ended as the protocol says. output_events: deltas with output, where no usage was reported.
-    refusal: the provider's own words, where the failure is an error event.
+    refusal: the provider's own words, where the failure is an error event. finish_reasons: as
+    they came.
     """
 
     def __init__(self, json_name: str) -> None:
@@ -40,6 +41,7 @@ class StreamFilter(ABC):
         self.refusal = b""
         self.usage: Usage | None = None
         self.output_events = 0
+        self.finish_reasons: list[str] = []
         self._json_name = json_name
         self._buffer = b""
 

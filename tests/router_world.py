@@ -35,6 +35,7 @@ from router.app import build
 from router.recorder import Recorder
 from router.serve import server
 from router.snapshot import SnapshotHolder
+from router.spans import Tracing
 from router.spool import Spool
 from router.transport.select import Transports
 
@@ -192,11 +193,15 @@ def wait_until(condition: object, *, timeout_s: float = 10.0) -> None:
 
 @contextmanager
 def running_router(
-    first: Snapshot | None, folder: Path, settings: RouterSettings = QUICK
+    first: Snapshot | None,
+    folder: Path,
+    settings: RouterSettings = QUICK,
+    tracing: Tracing | None = None,
 ) -> Iterator[World]:
     """first: None for a store that does not answer."""
     store = SwitchableStore(first)
-    with running_router_on(cast("Store", store), folder, settings) as (url, holder, recorder):
+    running = running_router_on(cast("Store", store), folder, settings, tracing=tracing)
+    with running as (url, holder, recorder):
         yield World(store, holder, recorder, url)
 
 
@@ -207,6 +212,7 @@ def running_router_on(
     settings: RouterSettings = QUICK,
     *,
     worker: str = "w1",
+    tracing: Tracing | None = None,
 ) -> Iterator[tuple[str, SnapshotHolder, Recorder]]:
     """A router on any store; its URL and what follows the store."""
     clock = SystemClock()
@@ -222,7 +228,14 @@ def running_router_on(
     )
     transports = Transports(settings, UPSTREAM_KEYS)
     app = build(
-        holder, recorder, transports, settings, SECRET, clock, on_stop=transports.aclose
+        holder,
+        recorder,
+        transports,
+        settings,
+        SECRET,
+        clock,
+        on_stop=transports.aclose,
+        tracing=tracing,
     )
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))

@@ -28,6 +28,7 @@ DOORS = {
     "apscheduler": ("harness/runtime/",),
     "fastapi": ("harness/api/",),
     "inspect_ai": ("evals/",),
+    "opentelemetry": ("router/tracing.py",),
     "prometheus_client": ("harness/api/health.py", "router/metrics.py"),
     "litellm": ("router/transport/litellm.py",),
     "sqlalchemy": ("harness/store/", "migrations/"),

@@ -12,6 +12,16 @@ from harness.domain.targets import Provider, RequestPatch, Target
 
 
 @dataclass(frozen=True, slots=True)
+class TracingSettings:
+    """OpenTelemetry. otlp_endpoint: of an OTLP/HTTP collector, such as `http://host:4318`;
+    where it is empty, the standard OTEL_EXPORTER_OTLP_* variables say so, or there is no
+    tracing. content: record prompts and answers as well."""
+
+    otlp_endpoint: str = ""
+    content: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class RouterSettings:
     """The data plane. Timeouts in seconds; see router.md for what each one bounds.
 
@@ -38,6 +48,7 @@ class RouterSettings:
     queue_size: int = 50_000
     breaker: BreakerPolicy = DEFAULT_BREAKER
     retry: RetryPolicy = DEFAULT_RETRY
+    tracing: TracingSettings = TracingSettings()
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,9 @@ class ChatStream(StreamFilter):
         if _has_output(choice.get("delta")):
             self.output_events += 1
             self.committed = True
-        if choice.get("finish_reason") is not None:
+        reason = choice.get("finish_reason")
+        if reason is not None:
+            self.finish_reasons.append(str(reason))
             self._ended.add(index if isinstance(index, int) else 0)
             self.committed = True
 

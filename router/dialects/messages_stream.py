@@ -115,6 +115,7 @@ class MessagesStream(StreamFilter):
     def _end(self, members: Members) -> None:
         delta = members.values.get("delta")
         if delta and isinstance(delta.value, Mapping) and delta.value.get("stop_reason"):
+            self.finish_reasons.append(str(delta.value["stop_reason"]))
             self._stopped = self.committed = True
         usage = members.values.get("usage")
         found = counts_of(usage.value) if usage else None

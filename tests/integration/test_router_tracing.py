@@ -1,0 +1,229 @@
+"""Traces as a real collector gets them: names, parents, attributes; no content unasked."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import openai
+import pytest
+
+from evals.sim import serve
+from harness import bootstrap
+from harness.domain.errors import ConfigError
+from harness.domain.settings import TracingSettings
+from router.tracing import OpenTelemetry, finish_reasons
+from router.transport.scripted import Happening
+from tests.router_site import ROUTE, ask, routed
+from tests.router_upstream import (
+    ROLE,
+    Upstream,
+    broken_stream,
+    completion,
+    error,
+    event,
+    running_upstream,
+    streamed,
+)
+from tests.router_world import FALLBACK, INCUMBENT, KEY, running_router, snapshot
+from tests.trace_collector import Collector, Seen, collecting
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+PARENT = "00f067aa0ba902b7"
+SERVER, CLIENT = 2, 3
+QUESTION = "what nobody else may read"
+
+
+@pytest.fixture
+def upstream() -> Iterator[Upstream]:
+    with running_upstream() as made:
+        yield made
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    with collecting() as made:
+        yield made
+
+
+@contextmanager
+def traced(
+    upstream: Upstream, collector: Collector, folder: Path, *, content: bool = False
+) -> Iterator[openai.OpenAI]:
+    """Everything is at the collector when the router has stopped."""
+    tracing = OpenTelemetry(TracingSettings(collector.url, content))
+    first = snapshot(upstream.url, fallback=True)
+    with (
+        running_router(first, folder, tracing=tracing) as world,
+        openai.OpenAI(base_url=f"{world.url}/v1", api_key=KEY, max_retries=0) as client,
+    ):
+        yield client
+
+
+def chat(client: openai.OpenAI, *, stream: bool = False, **headers: str) -> None:
+    done = client.chat.completions.create(
+        model="support",
+        messages=[{"role": "user", "content": QUESTION}],
+        temperature=0.5,
+        max_tokens=64,
+        stream=stream,
+        extra_headers=headers,
+    )
+    if stream:
+        for _ in done:
+            pass
+
+
+def request_and_attempts(collector: Collector) -> tuple[Seen, list[Seen]]:
+    (whole,) = [each for each in collector.spans if each.kind == SERVER]
+    return whole, [each for each in collector.spans if each.kind == CLIENT]
+
+
+@pytest.mark.req("B5", "B9")
+def test_a_request_is_a_span_and_each_attempt_one_below_it(
+    upstream: Upstream, collector: Collector, tmp_path: Path
+) -> None:
+    upstream.turns = {INCUMBENT: error(401), FALLBACK: completion("hello")}
+    with traced(upstream, collector, tmp_path) as client:
+        chat(client, traceparent=f"00-{TRACE}-{PARENT}-01", tracestate="vendor=1")
+
+    whole, (first, second) = request_and_attempts(collector)
+    assert (whole.name, whole.trace, whole.parent) == ("chat support", TRACE, PARENT)
+    assert not whole.failed
+    expected = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "up",
+        "gen_ai.request.model": "support",
+        "gen_ai.response.model": FALLBACK,
+        "gen_ai.request.temperature": 0.5,
+        "gen_ai.request.max_tokens": 64,
+        "gen_ai.usage.input_tokens": 7,
+        "gen_ai.usage.output_tokens": 5,
+        "gen_ai.response.finish_reasons": ["stop"],
+        "swapgate.route": "support",
+        "swapgate.arm": "incumbent",
+        "swapgate.revision": 3,
+        "swapgate.target": f"up/{FALLBACK}",
+        "swapgate.attempts": 2,
+        "swapgate.outcome": "ok",
+    }
+    assert {name: whole.attributes.get(name) for name in expected} == expected
+    assert (first.name, first.parent, first.failed) == (f"chat {INCUMBENT}", whole.span, True)
+    assert first.attributes["error.type"] == "our_key"
+    assert (second.parent, second.failed) == (whole.span, False)
+    assert second.attributes["gen_ai.request.model"] == FALLBACK
+    assert collector.service == "swapgate-router"
+    passed = [each.headers["traceparent"] for each in upstream.asked]
+    assert passed == [f"00-{TRACE}-{each.span}-01" for each in (first, second)]
+    assert {each.headers["tracestate"] for each in upstream.asked} == {"vendor=1"}
+    assert not [body for body in collector.raw if QUESTION.encode() in body]
+
+
+@pytest.mark.req("B5")
+def test_a_stream_ends_its_spans_when_it_ends(
+    upstream: Upstream, collector: Collector, tmp_path: Path
+) -> None:
+    upstream.turns = {INCUMBENT: streamed("one", "two")}
+    with traced(upstream, collector, tmp_path) as client:
+        chat(client, stream=True)
+
+    whole, (attempt,) = request_and_attempts(collector)
+    assert whole.parent == ""
+    assert (whole.trace, attempt.parent) == (attempt.trace, whole.span)
+    assert whole.attributes["gen_ai.response.finish_reasons"] == ["stop"]
+    assert whole.attributes["gen_ai.request.stream"] is True
+    assert whole.attributes["gen_ai.response.time_to_first_chunk"] >= 0
+
+
+@pytest.mark.req("B8")
+def test_a_broken_stream_says_so_in_both_spans(
+    upstream: Upstream, collector: Collector, tmp_path: Path
+) -> None:
+    half = event({"content": "half"})
+    upstream.turns = {INCUMBENT: broken_stream(ROLE, half, Happening.RESET)}
+    with (
+        traced(upstream, collector, tmp_path) as client,
+        pytest.raises(openai.APIError),
+    ):
+        chat(client, stream=True)
+
+    whole, (attempt,) = request_and_attempts(collector)
+    assert whole.failed
+    assert attempt.failed
+    assert whole.attributes["error.type"] == attempt.attributes["error.type"] == "connect"
+    assert whole.attributes["swapgate.outcome"] == "failed"
+
+
+@pytest.mark.req("B5", "G4")
+def test_content_is_recorded_where_it_is_asked_for(
+    upstream: Upstream, collector: Collector, tmp_path: Path
+) -> None:
+    upstream.turns = {INCUMBENT: completion("the answer")}
+    with traced(upstream, collector, tmp_path, content=True) as client:
+        chat(client)
+
+    whole, _ = request_and_attempts(collector)
+    asked = json.loads(whole.attributes["gen_ai.input.messages"])
+    assert asked == [{"role": "user", "content": QUESTION}]
+    assert "the answer" in whole.attributes["gen_ai.output.messages"]
+
+
+@pytest.mark.req("B5")
+def test_a_collector_that_is_away_costs_no_request_and_no_exit(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    upstream.turns = {INCUMBENT: completion("hello")}
+    with traced(upstream, Collector("http://127.0.0.1:9"), tmp_path) as client:
+        for _ in range(5):
+            chat(client)
+
+
+@pytest.mark.slow
+@pytest.mark.req("B9")
+def test_the_standard_variable_turns_tracing_on_in_a_router_process(
+    collector: Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "our-router")
+    simulator = serve.simulator(time_scale=0.0)
+    with serve.in_thread(simulator) as provider, routed(tmp_path, provider) as world:
+        world.start()
+        with world.client() as client:
+            assert ask(client)
+        assert world.place.terminate("router") == 0
+
+    whole, (attempt,) = request_and_attempts(collector)
+    assert whole.name == f"chat {ROUTE}"
+    assert attempt.attributes["gen_ai.provider.name"] == "sim"
+    assert collector.service == "our-router"
+
+
+def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "router.tracing")
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+
+    with pytest.raises(ConfigError, match=r"swapgate\[otel\]"):
+        bootstrap._tracing(TracingSettings("http://127.0.0.1:9"))
+
+
+def test_tracing_is_off_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert bootstrap._tracing(TracingSettings()) is None
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    assert bootstrap._tracing(TracingSettings("http://127.0.0.1:9")) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ({"choices": [{"finish_reason": "stop"}, {"finish_reason": "x"}]}, ["stop", "x"]),
+        ({"stop_reason": "end_turn"}, ["end_turn"]),
+        ({"status": "completed"}, ["completed"]),
+        ({"data": []}, []),
+        ({"choices": [None, {"finish_reason": None}]}, []),
+    ],
+)
+def test_finish_reasons_are_found_in_every_protocol(
+    answer: dict[str, object], expected: list[str]
+) -> None:
+    assert finish_reasons(answer) == expected

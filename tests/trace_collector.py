@@ -1,0 +1,87 @@
+"""A real OTLP/HTTP collector: reads the protobuf that exporters send."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+
+@dataclass(frozen=True)
+class Seen:
+    name: str
+    kind: int
+    trace: str
+    span: str
+    parent: str
+    failed: bool
+    attributes: dict[str, Any]
+
+
+@dataclass
+class Collector:
+    url: str
+    raw: list[bytes] = field(default_factory=list)
+    spans: list[Seen] = field(default_factory=list)
+    service: str = ""
+
+
+@contextmanager
+def collecting() -> Iterator[Collector]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            assert self.path == "/v1/traces"
+            collector.raw.append(body)
+            for part in ExportTraceServiceRequest.FromString(body).resource_spans:
+                named = {each.key: _value(each.value) for each in part.resource.attributes}
+                collector.service = named["service.name"]
+                for scope in part.scope_spans:
+                    collector.spans += [_seen(span) for span in scope.spans]
+            answer = ExportTraceServiceResponse().SerializeToString()
+            self.send_response(200)
+            self.send_header("content-type", "application/x-protobuf")
+            self.send_header("content-length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name
+            """Be quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    collector = Collector(f"http://127.0.0.1:{server.server_address[1]}")
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield collector
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _seen(span: Span) -> Seen:
+    return Seen(
+        span.name,
+        span.kind,
+        span.trace_id.hex(),
+        span.span_id.hex(),
+        span.parent_span_id.hex(),
+        span.status.code == 2,
+        {each.key: _value(each.value) for each in span.attributes},
+    )
+
+
+def _value(value: AnyValue) -> Any:
+    kind = value.WhichOneof("value")
+    if kind == "array_value":
+        return [_value(each) for each in value.array_value.values]
+    return getattr(value, kind) if kind else None
