@@ -17,6 +17,7 @@ from router.failures import class_of_error
 from router.jsonspan import Edit, Members, decode, read_object, spliced
 from router.usage import Usage
 
+LONGEST_END: Final = len(b"\r\n\r\n")
 MAX_EVENT_BYTES: Final = 8 * 1024 * 1024
 _EVENT_END: Final = re.compile(rb"\r?\n\r?\n|\r\r")
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
@@ -67,10 +68,12 @@ class StreamFilter(ABC):
 
     def feed(self, data: bytes) -> bytes:
         """The complete events in it, ready for the client."""
+        # What was looked through is not again, but for an end that the network cut.
+        looked = max(0, len(self._buffer) - LONGEST_END + 1)
         self._buffer += data
         out: list[bytes] = []
         start = 0
-        for end in _EVENT_END.finditer(self._buffer):
+        for end in _EVENT_END.finditer(self._buffer, looked):
             out.append(self._event(self._buffer[start : end.start()], end.group()))
             start = end.end()
             if self.failure or self.finished:

@@ -55,7 +55,7 @@ class Bench:
     """A recorder without its thread: it flushes when it is told to."""
 
     def __init__(
-        self, folder: Path, *, max_bytes: int = 1_000_000, queue_rows: int = 4
+        self, folder: Path, *, max_bytes: int = 8_000_000, queue_rows: int = 4
     ) -> None:
         self.store = SwitchableStore(snapshot("http://127.0.0.1:1/v1"))
         self.clock = ManualClock()
@@ -143,6 +143,24 @@ def test_replaying_a_spool_that_was_written_already_changes_no_block(
 
     assert bench.store.blocks == before
     assert sum(row.requests for row in bench.store.traffic) == 2 + 2 + 1
+    assert bench.spool.empty
+
+
+@pytest.mark.req("G5")
+def test_an_hour_without_a_database_is_recorded_as_soon_as_it_is_back(bench: Bench) -> None:
+    bench.store.away = True
+    for _ in range(3600):
+        bench.recorder.finish(None, DONE._replace(key="k"))
+        bench.clock.advance(1)
+        bench.recorder.flush()
+    assert not bench.store.traffic
+
+    bench.store.away = False
+    bench.recorder.flush()
+
+    assert sum(row.requests for row in bench.store.traffic) == 3600
+    assert sum(row.requests for row in bench.store.spends) == 3600
+    assert bench.recorder.counters["rows_dropped"] == 0
     assert bench.spool.empty
 
 

@@ -1,0 +1,211 @@
+"""What protects the router's process: endless answers, and clients that never come to an end.
+
+Real processes and sockets; memory as the system counts it.
+"""
+
+import resource
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Self
+
+import psutil
+import pytest
+
+from evals.sim import serve as sim
+from harness import bootstrap
+from harness.control import keys, seed
+from harness.domain.access import SYSTEM
+from tests.hostile_provider import KINDS, Hostile, hostile_provider
+from tests.processes import site
+from tests.router_site import ROUTE, Routed, ask
+from tests.world import suite_file
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+MIB = 1 << 20
+# Of an answer at most 64 MiB are kept, in pieces and then whole.
+ROOM_MIB = 300
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+
+
+@pytest.fixture(scope="module")
+def hostile() -> Iterator[Hostile]:
+    with hostile_provider() as hostile:
+        yield hostile
+
+
+@pytest.fixture(scope="module")
+def world(hostile: Hostile, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Routed]:
+    """The hostile provider first, the simulator as its fallback."""
+    folder = tmp_path_factory.mktemp("protection")
+    with (
+        sim.in_thread(sim.simulator(time_scale=0.0)) as url,
+        served(folder, hostile, url) as it,
+    ):
+        it.start()
+        yield it
+
+
+@contextmanager
+def served(folder: Path, hostile: Hostile, url: str) -> Iterator[Routed]:
+    settings: dict[str, object] = {
+        "database_url": f"sqlite:///{folder / 'swapgate.db'}",
+        # Its circuit stays closed, so that it is asked first every time.
+        "router": {"breaker": {"failures": 1000}},
+        "providers": {
+            "bad": {"kind": "custom", "api_base": hostile.url},
+            "sim": {"kind": "sim", "api_base": f"{url}/v1"},
+        },
+        "suites": {"colours": {"path": str(suite_file(folder)), "scorer": "exact"}},
+        "routes": {
+            ROUTE: {
+                "incumbent": "bad/huge",
+                "fallbacks": ["sim/sim-base"],
+                "suites": ["colours"],
+            },
+            "well": {"incumbent": "sim/sim-base", "suites": ["colours"]},
+        },
+    }
+    with site(folder, settings) as place:
+        installation = bootstrap.open_installation(place.config, create_secret=True)
+        try:
+            bootstrap.upgrade_database(installation.settings)
+            seed.seed(installation.context, installation.settings)
+            made = keys.create(installation.context, SYSTEM, "test", secret=installation.secret)
+            yield Routed(place, installation, made[1])
+        finally:
+            installation.close()
+
+
+def rss_mib(world: Routed) -> float:
+    """Of the router with all its processes."""
+    parent = psutil.Process(world.place.pid("router"))
+    total = 0
+    for each in (parent, *parent.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            total += each.memory_info().rss
+    return total / MIB
+
+
+class Peak:
+    """The most memory within the block, beyond what there was at its beginning."""
+
+    def __init__(self, world: Routed) -> None:
+        self._world = world
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self.mib = 0.0
+
+    def __enter__(self) -> Self:
+        self._before = rss_mib(self._world)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.02):
+            self.mib = max(self.mib, rss_mib(self._world) - self._before)
+
+
+def port_of(world: Routed) -> int:
+    return world.place.ports["router"]
+
+
+def connect(world: Routed) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port_of(world)), timeout=30)
+
+
+@pytest.mark.req("G5")
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_answer_without_end_is_cut_and_the_next_target_answers(
+    world: Routed, hostile: Hostile, kind: str
+) -> None:
+    hostile.kind = kind
+    hostile.sent.clear()
+    stream = kind == "stream"
+    with world.client() as client, Peak(world) as peak:
+        assert ask(client, stream=stream)
+
+    assert hostile.sent
+    # What stands in the sockets' buffers comes on top of the 64 MiB.
+    assert max(hostile.sent) < 128 * MIB
+    assert peak.mib < ROOM_MIB
+
+
+@pytest.mark.req("G5")
+def test_clients_that_never_finish_their_request_hold_up_nobody(world: Routed) -> None:
+    begun = [
+        b"",
+        b"POST /v1/chat",
+        HEAD,
+        HEAD + f"authorization: Bearer {world.key}\r\ncontent-length: 1000\r\n\r\n{{".encode(),
+        HEAD + b"content-length: 1000\r\n\r\n{",
+    ]
+    with ExitStack() as stack, Peak(world) as peak:
+        slow = [stack.enter_context(connect(world)) for _ in range(300)]
+        for number, each in enumerate(slow):
+            each.sendall(begun[number % len(begun)])
+            if number % 3 == 0:  # half open: it says that nothing more comes, and waits
+                each.shutdown(socket.SHUT_WR)
+        answered(world, 40)
+        for each in slow:  # a byte now and then keeps nothing alive
+            with suppress(OSError):
+                each.sendall(b"a")
+        answered(world, 40)
+    assert peak.mib < ROOM_MIB
+
+
+@pytest.mark.req("G5")
+def test_thousands_of_idle_connections_hold_up_nobody(world: Routed) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    # As many as this process and the router may have open, at most 10 000.
+    room = min(hard, psutil.Process(world.place.pid("router")).rlimit(psutil.RLIMIT_NOFILE)[0])
+    try:
+        with ExitStack() as stack, Peak(world) as peak:
+            for number in range(min(10_000, room - 500)):
+                stack.enter_context(connect(world))
+                if number % 2000 == 1999:
+                    answered(world, 10)
+            answered(world, 40)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    answered(world, 10)
+    assert peak.mib < ROOM_MIB
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b'"x":' + b"[" * 63 + b"]" * 63, 200),
+        (b'"x":' + b"[" * 64 + b"]" * 64, 400),
+        (b'"x":' + b"[" * 100_000, 400),
+        (b'"x":NaN', 400),
+        (b'"x":[-Infinity]', 400),
+        (b'"x":"' + b"x" * (32 * MIB) + b'"', 413),
+    ],
+)
+def test_a_body_over_a_limit_is_refused_at_once(
+    world: Routed, body: bytes, status: int
+) -> None:
+    message = b'{"model":"well","messages":[{"role":"user","content":"Colour number 3?"}],%s}'
+    whole = message % body
+    head = HEAD + f"authorization: Bearer {world.key}\r\nconnection: close\r\n".encode()
+    with connect(world) as client:
+        with suppress(OSError):  # it answers 413 without reading on
+            client.sendall(head + b"content-length: %d\r\n\r\n" % len(whole) + whole)
+        assert client.recv(1 << 16).startswith(b"HTTP/1.1 %d" % status)
+
+
+def answered(world: Routed, times: int) -> None:
+    with world.client() as client:
+        for _ in range(times):
+            done = client.chat.completions.create(
+                model="well", messages=[{"role": "user", "content": "Colour number 3?"}]
+            )
+            assert done.choices[0].message.content
