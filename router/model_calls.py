@@ -152,6 +152,15 @@ def _routed(
 
 
 def _passed_up(scope: Scope, wanted: Mapping[bytes, bytes]) -> tuple[Header, ...]:
-    """The client's own headers that go to the provider, or what stands in for them."""
-    given = ((name, header(scope, name) or instead) for name, instead in wanted.items())
-    return tuple((name, value) for name, value in given if value)
+    """The client's own headers that go to the provider, or what stands in for them.
+
+    A value that no header should have is as good as none: it must not spoil the request, whose
+    failure would be the provider's.
+    """
+    given = ((name, header(scope, name), instead) for name, instead in wanted.items())
+    chosen = ((name, v if v and _plain(v) else instead) for name, v, instead in given)
+    return tuple((name, value) for name, value in chosen if value)
+
+
+def _plain(value: bytes) -> bool:
+    return value.isascii() and value.decode().isprintable()

@@ -9,7 +9,15 @@ from typing import Any
 from evals.sim import faults
 from evals.sim.simulator import Simulator
 from harness.domain.access import key_hash
-from harness.domain.routing import KeyGrant, Route, RouteSettings, RoutingTable, Snapshot
+from harness.domain.observation import UnitRule
+from harness.domain.routing import (
+    Canary,
+    KeyGrant,
+    Route,
+    RouteSettings,
+    RoutingTable,
+    Snapshot,
+)
 from harness.domain.settings import RouterSettings
 from harness.domain.targets import Provider, Target
 from tests.router_world import KEY, NARROW_KEY, QUICK, SECRET, World, running_router
@@ -42,10 +50,23 @@ def served(headers: Mapping[str, str]) -> str:
     return headers["x-swapgate-target"].partition("/")[2]
 
 
-def snapshot_of(sim_url: str, *, own_kind: str = "sim", spare_kind: str = "sim") -> Snapshot:
-    """Route `support` with a spare; `other` has none, and is alone the narrow key's."""
+def snapshot_of(
+    sim_url: str, *, own_kind: str = "sim", spare_kind: str = "sim", canary: bool = False
+) -> Snapshot:
+    """Route `support` with a spare; `other` has none, and is alone the narrow key's.
+
+    canary: the spare is one instead, and takes everybody.
+    """
     own, spare, other = Target("up", OWN), Target("other", SPARE), Target("up", OTHER)
-    support = Route("support", 1, own.id, None, (spare.id,), RouteSettings())
+    all_ = Canary(spare.id, 10_000, "salt", "r-1", UnitRule())
+    support = Route(
+        "support",
+        1,
+        own.id,
+        all_ if canary else None,
+        () if canary else (spare.id,),
+        RouteSettings(),
+    )
     lone = Route("other", 1, other.id, None, (), RouteSettings())
     return Snapshot(
         RoutingTable(
@@ -69,9 +90,12 @@ def before_sim(
     sim_url: str,
     folder: Path,
     settings: RouterSettings = PATIENT,
-    **kinds: str,
+    *,
+    own_kind: str = "sim",
+    spare_kind: str = "sim",
 ) -> Iterator[SimScene]:
     sim.faults.clear()
     sim.stats.clear()
-    with running_router(snapshot_of(sim_url, **kinds), folder, settings) as world:
+    first = snapshot_of(sim_url, own_kind=own_kind, spare_kind=spare_kind)
+    with running_router(first, folder, settings) as world:
         yield SimScene(sim, world)

@@ -142,6 +142,33 @@ def test_tokens_of_both_forms_are_counted(client: anthropic.Anthropic, scene: Si
     assert sum(row.output_tokens for row in rows) == 2 * message.usage.output_tokens
 
 
+def test_the_beta_client_works(client: anthropic.Anthropic) -> None:
+    message = client.beta.messages.create(**ASK, betas=["of-tomorrow-2030-01-01"])
+
+    assert message.model == "support"
+
+
+@pytest.mark.req("F4")
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_canary_that_fails_is_answered_by_the_incumbent_and_charged(
+    sim: Simulator, sim_url: str, tmp_path: Path, *, stream: bool
+) -> None:
+    sim.faults.clear()
+    sim.stats.clear()
+    first = snapshot_of(sim_url, canary=True)
+    with running_router(first, tmp_path, PATIENT) as world, client_of(world.url) as client:
+        scene = SimScene(sim, world)
+        scene.fault("error_in_stream" if stream else "status", model=SPARE)
+        if stream:
+            assert len(streamed(client)[1].split()) == 12
+        else:
+            assert len(text_of(said(client)).split()) == 12
+        (row,) = world.wait_for_traffic(1)
+
+    assert (row.arm, row.charged, row.failed) == ("canary", 1, 0)
+    assert scene.asked(OWN) == 1
+
+
 # What goes wrong before the first words
 
 

@@ -147,6 +147,42 @@ async def test_each_path_of_a_provider_is_its_own(
     assert paths == ["/v1/chat/completions", "/v1/embeddings", "/v1/chat/completions"]
 
 
+async def test_headers_of_one_request_go_with_it_alone(
+    kind: Callable[..., Transport], upstream: Upstream
+) -> None:
+    upstream.turns["m"] = completion()
+    transport = kind(QUICK, {"UP_KEY": UPSTREAM_KEY})
+    ours = provider(upstream.url, extra_headers={"X-Fixed": "ours"})
+    ask = UpstreamRequest(ours, b'{"model":"m"}', stream=False)
+    theirs = ((b"x-version", b"7"), (b"x-fixed", b"theirs"))
+    for each in (ask._replace(headers=theirs), ask):
+        await (await transport.send(each)).aclose()
+    await transport.aclose()
+
+    one, two = (each.headers for each in upstream.asked[-2:])
+    assert (one["x-version"], one["x-fixed"]) == ("7", "ours")
+    assert "x-version" not in two
+    assert two["x-fixed"] == "ours"
+
+
+async def test_a_key_is_shown_as_the_providers_kind_wants_it(
+    kind: Callable[..., Transport], upstream: Upstream
+) -> None:
+    upstream.turns["m"] = completion()
+    transport = kind(QUICK, {"UP_KEY": UPSTREAM_KEY})
+    base = upstream.url.removesuffix("/v1")
+    for where in (base, upstream.url, f"{base}/"):
+        asked = provider(where, kind="anthropic")
+        ask = UpstreamRequest(asked, b'{"model":"m"}', stream=False, path="/messages")
+        await (await transport.send(ask)).aclose()
+    await transport.aclose()
+
+    for each in upstream.asked[-3:]:
+        assert each.path == "/v1/messages"
+        assert each.headers["x-api-key"] == UPSTREAM_KEY
+        assert "authorization" not in each.headers
+
+
 async def test_a_redirect_is_an_answer_and_not_followed(make: Make) -> None:
     turn = Turn(307, {"location": "http://127.0.0.1:1/elsewhere"})
 
