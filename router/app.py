@@ -33,9 +33,10 @@ from router.dialects.table import ENDPOINTS
 from router.dispatch import Dispatcher
 from router.failover_log import FailoverLog
 from router.health import GAUGE, TargetHealth
+from router.health_checks import HealthChecks
 from router.keys import KeyRing
 from router.listing import MODELS, models
-from router.metrics import CONTENT_TYPE, Reading, RouterMetrics, counter_names
+from router.metrics import CONTENT_TYPE, Checked, Reading, RouterMetrics, counter_names
 from router.model_calls import ModelCalls
 from router.outcomes import Outcomes
 from router.planner import Planner
@@ -137,6 +138,14 @@ class Router:
             worker=recorder.worker,
         )  # fmt: skip
         holder.also(BudgetWatch(holder, recorder.spends, clock))
+        self._checks = HealthChecks(
+            holder,
+            dispatcher,
+            self._health,
+            self._metrics,
+            clock,
+            settings.health_check_interval_s,
+        )
         planner = Planner(self._health, clock, settings.breaker.when_all_open)
         self._calls = ModelCalls(
             planner, dispatcher, self._admission, books, settings, clock, tracing
@@ -160,9 +169,12 @@ class Router:
         self._recorder.start()
         self._failovers.start()
         watching = asyncio.ensure_future(self._alarms.watch())
+        checking = asyncio.ensure_future(self._checks.watch())
         await send({"type": "lifespan.startup.complete"})
         await receive()
         watching.cancel()
+        checking.cancel()
+        await asyncio.gather(watching, checking, return_exceptions=True)
         self._holder.stop()
         self._recorder.stop()
         self._failovers.stop()
@@ -322,7 +334,12 @@ class Router:
                 **counter_names(self._recorder.counters),
             },
             breakers=self._breakers(serving) if serving else {},
+            checks=self._checked(serving) if serving else {},
         )
+
+    def _checked(self, serving: Serving) -> dict[str, Checked]:
+        targets = serving.snapshot.table.targets
+        return {targets[id_].name: each for id_, each in self._checks.results().items()}
 
     def _breakers(self, serving: Serving) -> dict[str, int]:
         """By target name; of targets that share one, the worst."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from harness.domain.breaker import Ticket
+from harness.domain.capabilities import Endpoint
 from harness.domain.failures import FailureClass
 from harness.domain.plan import Because, Plan
 from harness.domain.routing import Arm
@@ -51,7 +52,8 @@ class Job(NamedTuple):
 class Try(NamedTuple):
     """An attempt to be made. until: on the event loop's clock. number: of its target, from 1.
 
-    key: of several, the variable of the one to use; None for the only one.
+    key: of several, the variable of the one to use; None for the only one. check: of its
+    health, by a request of our own.
     """
 
     upstream: Upstream
@@ -59,6 +61,8 @@ class Try(NamedTuple):
     key: str | None
     until: float
     number: int
+    endpoint: Endpoint
+    check: bool = False
 
 
 class Attempt(NamedTuple):

@@ -17,6 +17,7 @@ from router.outcomes import Outcomes
 from router.ports import UpstreamFailed
 from router.provider_keys import ProviderKeys
 from router.relay import CommittedStream, OnEnd
+from router.serving import Upstream
 
 
 class Dispatcher:
@@ -61,6 +62,23 @@ class Dispatcher:
             if self._spent(job, course):
                 return
 
+    async def check(
+        self, job: Job, upstream: Upstream, course: Course
+    ) -> UpstreamFailed | None:
+        """One attempt beside all traffic, for the target's health: the failure, if it is one.
+
+        No attempt is in `course` when its circuit gives no ticket now.
+        """
+        ticket = self._health.admit(upstream.id)
+        if ticket is None:
+            return course.shut(upstream.id)
+        key = self._keys.key(upstream.provider)
+        made = Try(upstream, ticket, key, job.deadline, 1, job.request.endpoint, check=True)
+        failure = await self._attempt(job, made, course)
+        if failure is not None:
+            self._outcomes.told_s(made, failure, self._clock.now())
+        return failure
+
     def _spent(self, job: Job, course: Course) -> bool:
         now = asyncio.get_running_loop().time()
         return now >= job.deadline or len(course.attempts) >= self._settings.retry.attempts
@@ -82,7 +100,7 @@ class Dispatcher:
                 return failure or course.shut(target)
             tries += 1
             key = self._keys.key(upstream.provider) if tries > 1 else first_key
-            this = Try(upstream, ticket, key, until, tries)
+            this = Try(upstream, ticket, key, until, tries, job.request.endpoint)
             failure = await self._attempt(job, this, course)
             if failure is None:
                 return None
@@ -126,6 +144,7 @@ class Dispatcher:
         return any(each.retry_in_s <= 0 for each in self._health.of(later).values())
 
     async def _attempt(self, job: Job, made: Try, course: Course) -> UpstreamFailed | None:
+        """The failure, None when it answered; settled in any case."""
         loop = asyncio.get_running_loop()
         started = loop.time()
         limit = made.until

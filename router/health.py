@@ -5,6 +5,7 @@ from typing import Final
 
 from harness.domain import breaker
 from harness.domain.breaker import CLOSED, Breaker, BreakerPolicy, BreakerState, Ticket
+from harness.domain.capabilities import Endpoint
 from harness.domain.failures import FailureClass
 from harness.domain.plan import Health, health_of
 
@@ -29,6 +30,9 @@ class TargetHealth:
         self._breakers: dict[str, Breaker] = {}
         self._paused_until: dict[str, float] = {}
         self._not_closed: set[str] = set()
+        # When it last answered anybody, and at which endpoint.
+        self.answered_at: dict[str, float] = {}
+        self.spoken: dict[str, Endpoint] = {}
 
     def all_well(self, targets: Iterable[str]) -> bool:
         """Whether every one may be asked, without a look at the clock."""
@@ -58,8 +62,10 @@ class TargetHealth:
 
     def settle(self, target: str, ticket: Ticket, failure: FailureClass | None) -> None:
         """The attempt is over, a stream's at its end. failure: None for a success."""
-        before = self._breaker(target)
-        after = breaker.settle(before, ticket, failure, self._monotonic(), self.policy)
+        before, now = self._breaker(target), self._monotonic()
+        if failure is None:
+            self.answered_at[target] = now
+        after = breaker.settle(before, ticket, failure, now, self.policy)
         self._keep(target, before, after)
 
     def pause(self, target: str, wait_s: float) -> None:

@@ -15,8 +15,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from harness.domain.failures import FailureClass
+from harness.domain.targets import Price
 from router.families import Family, Sample
 from router.minutes import Ended
+from router.usage import Usage
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST.encode()
 DURATION_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -24,8 +26,16 @@ FIRST_TOKEN_S: Final = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 30.0)
 NO_FAILURE: Final = "none"
 
 
+class Checked(NamedTuple):
+    """A target's last health check. up: it answered, then or since."""
+
+    up: bool
+    seconds: float
+
+
 class Reading(NamedTuple):
     """The worker's state now. breakers: 0 closed, 1 half open, 2 open, by target's name.
+    checks: by target's name, of those that were checked.
 
     counters, gauges: by their name after `swapgate_`, without `_total`.
     """
@@ -33,6 +43,7 @@ class Reading(NamedTuple):
     gauges: Mapping[str, float]
     counters: Mapping[str, float]
     breakers: Mapping[str, int]
+    checks: Mapping[str, Checked]
 
 
 class _Added:
@@ -122,6 +133,14 @@ class RouterMetrics:
     def failover(self, route: str, target: str, failure: str) -> None:
         self._failovers.labels(route, target, failure).inc()
 
+    def spent(self, target: str, usage: Usage, price: Price | None) -> None:
+        """By a request of our own."""
+        self._tokens.labels(target, "input").inc(usage.input_tokens)
+        self._tokens.labels(target, "output").inc(usage.output_tokens)
+        if price is not None:
+            cost_usd = price.cost_usd(usage.input_tokens, usage.output_tokens)
+            self._cost.labels(target).inc(cost_usd)
+
     def finished(
         self, ended: Ended, *, target: str, outcome: str, first_token_s: float | None
     ) -> None:
@@ -210,6 +229,16 @@ class _States(Collector):
         for target, state in reading.breakers.items():
             breakers.add_metric((target,), state)
         yield breakers
+        up = GaugeMetricFamily(
+            "swapgate_health_check_up", "1 when it answered, then or since", labels=("target",)
+        )
+        took = GaugeMetricFamily(
+            "swapgate_health_check_duration_seconds", "Of the last one", labels=("target",)
+        )
+        for target, check in reading.checks.items():
+            up.add_metric((target,), check.up)
+            took.add_metric((target,), check.seconds)
+        yield from (up, took)
 
 
 def counter_names(counted: Mapping[str, int]) -> dict[str, int]:

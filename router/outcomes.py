@@ -1,6 +1,7 @@
 """What an attempt's end means: for its target's breaker, for its key, for the metrics."""
 
 from datetime import datetime
+from typing import Final
 
 from harness.domain.failures import FailureClass
 from harness.domain.retry import retry_after_s
@@ -9,6 +10,10 @@ from router.health import TargetHealth
 from router.metrics import RouterMetrics
 from router.ports import UpstreamFailed
 from router.provider_keys import ProviderKeys
+
+# What a health check may meet with because it asked for the wrong thing, such as a chat with a
+# model for embeddings. It counts only where that endpoint is known to be there.
+GUESSED: Final = (FailureClass.MODEL_UNKNOWN, FailureClass.QUOTA, FailureClass.MALFORMED)
 
 
 class Outcomes:
@@ -24,8 +29,11 @@ class Outcomes:
         upstream, counts = made.upstream, outcome
         if outcome is None:
             self._keys.accepted(upstream.provider, made.key)
+            self._health.spoken[upstream.id] = made.endpoint
         elif self._keys.other_left(upstream.provider, made.key, outcome):
             # One key's trouble is not the target's: neutral, and a probe is free again.
+            counts = FailureClass.CANCELLED
+        elif made.check and outcome in GUESSED and upstream.id not in self._health.spoken:
             counts = FailureClass.CANCELLED
         self._health.settle(upstream.id, made.ticket, counts)
         self._metrics.attempt(upstream.name, outcome)

@@ -27,7 +27,7 @@ class RouterSettings:
 
     workers: processes that serve; limits and breakers are each worker's own. drain_s: how long
     requests may go on once their worker is to end. breaker: of every target. retry: of one
-    request.
+    request. health_check_interval_s: since a target last answered anybody, 0 for no checks.
     upstream_connections: per worker and provider. spool_dir and snapshot_file: beside the
     database unless set.
     """
@@ -46,6 +46,7 @@ class RouterSettings:
     upstream_connections: int = 256
     flush_interval_s: float = 1.0
     queue_size: int = 50_000
+    health_check_interval_s: float = 60.0
     breaker: BreakerPolicy = DEFAULT_BREAKER
     retry: RetryPolicy = DEFAULT_RETRY
     tracing: TracingSettings = TracingSettings()

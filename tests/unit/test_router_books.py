@@ -72,7 +72,7 @@ class Office:
             live_rollouts=lambda: live,
             on_orphaned=self._orphaned,
         )
-        made.attach(RouterMetrics(lambda: Reading({"router_stale": counts()}, {}, {})))
+        made.attach(RouterMetrics(lambda: Reading({"router_stale": counts()}, {}, {}, {})))
         made.start()
         await account.ready.wait()
         return made

@@ -1,0 +1,252 @@
+"""Who is checked and when; what a check may do to its target's circuit, and what not."""
+
+import asyncio
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.domain.alerts import AlertKind
+from harness.domain.breaker import BreakerState
+from harness.domain.capabilities import Capabilities
+from harness.domain.health_checks import (
+    LONGEST_SLEEP_S,
+    PROBE_EVERY_S,
+    Seen,
+    due,
+    due_in_s,
+    sleep_s,
+)
+from router.ports import UpstreamRequest
+from router.transport.scripted import Turn
+from tests.router_door import ASK, CHAT, Door
+from tests.router_upstream import completion, error
+from tests.router_world import FALLBACK, INCUMBENT, QUICK, provider, snapshot
+
+times = st.floats(0, 1000)
+seens = st.builds(
+    Seen,
+    st.sampled_from(BreakerState),
+    st.just(0.0) | st.floats(0.1, 900),
+    times,
+    times,
+    st.booleans(),
+)
+INTERVAL_S = 60.0
+
+
+@given(seens, times, st.floats(0.1, 600))
+def test_nobody_is_checked_too_early(seen: Seen, now: float, interval_s: float) -> None:
+    if due_in_s(seen, now, interval_s) > 0:
+        return
+    assert seen.retry_in_s == 0
+    if seen.state is BreakerState.CLOSED:
+        assert now >= max(seen.answered_at, seen.checked_at) + interval_s - 1e-6
+    else:
+        assert now >= seen.checked_at + min(interval_s, PROBE_EVERY_S) - 1e-6
+
+
+@given(seens, times, st.floats(0.1, 600))
+def test_whoever_waits_so_long_is_due(seen: Seen, now: float, interval_s: float) -> None:
+    wait_s = due_in_s(seen, now, interval_s)
+    then = seen._replace(retry_in_s=max(0.0, seen.retry_in_s - wait_s))
+
+    assert due_in_s(then, now + wait_s + 1e-6, interval_s) == pytest.approx(0, abs=1e-3)
+
+
+@given(st.dictionaries(st.sampled_from("abcd"), seens), times)
+def test_an_interval_of_nothing_checks_nobody(seen: Mapping[str, Seen], now: float) -> None:
+    assert due(seen, now, 0) == ()
+    assert sleep_s(seen, now, 0) == LONGEST_SLEEP_S
+    assert all(due_in_s(each, now, 0) == math.inf for each in seen.values())
+
+
+@given(st.dictionaries(st.sampled_from("abcd"), seens), times)
+def test_who_waited_longest_is_first_and_nobody_oversleeps(
+    seen: Mapping[str, Seen], now: float
+) -> None:
+    chosen = due(seen, now, INTERVAL_S)
+
+    assert [seen[each].checked_at for each in chosen] == sorted(
+        seen[each].checked_at for each in chosen
+    )
+    assert not (chosen and sleep_s(seen, now, INTERVAL_S) > 0)
+
+
+class Checked(Door):
+    """A route with a fallback; `turns` by model; `asked` has the checks and all else."""
+
+    def __init__(self, folder: Path, models: dict[str, Capabilities] | None = None) -> None:
+        self.turns: dict[str, Turn] = {INCUMBENT: completion(), FALLBACK: completion()}
+        self.asked: list[UpstreamRequest] = []
+        made = provider("http://up", models=models or {})
+        super().__init__(
+            folder,
+            self.turn,
+            replace(QUICK, health_check_interval_s=INTERVAL_S),
+            first=snapshot("http://up", fallback=True, providers=[made]),
+        )
+
+    def turn(self, request: UpstreamRequest) -> Turn:
+        self.asked.append(request)
+        return self.turns[json.loads(request.body)["model"]]
+
+    async def check(self, after_s: float = INTERVAL_S + 1) -> list[str]:
+        """The models that were checked."""
+        self.clock.advance(after_s)
+        before = len(self.asked)
+        self.app._checks.turn()
+        await asyncio.gather(*self.app._checks._running.values())
+        return sorted(json.loads(each.body)["model"] for each in self.asked[before:])
+
+    async def ask(self) -> int:
+        return (await self.call(CHAT, ASK))[0]
+
+    async def metric(self, name: str, model: str) -> float:
+        _, _, text = await self.call("/metrics", method="GET")
+        series = f'{name}{{target="up/{model}"}} '
+        (line,) = (each for each in text.decode().splitlines() if each.startswith(series))
+        return float(line.removeprefix(series))
+
+    async def up(self, model: str = FALLBACK) -> float:
+        return await self.metric("swapgate_health_check_up", model)
+
+    async def state(self, model: str = FALLBACK) -> float:
+        return await self.metric("swapgate_breaker_state", model)
+
+
+@pytest.mark.req("B10")
+async def test_who_answered_lately_is_not_checked_and_the_check_is_cheap(
+    tmp_path: Path,
+) -> None:
+    door = Checked(tmp_path)
+    assert await door.check(INTERVAL_S - 1) == []
+    await door.ask()
+
+    assert await door.check(2) == [FALLBACK]
+    assert json.loads(door.asked[-1].body)["max_tokens"] == 1
+    assert await door.up() == 1
+    assert await door.metric("swapgate_health_check_duration_seconds", FALLBACK) >= 0
+    assert await door.check(2) == []
+    # It is no client's request: in no traffic, but its tokens were spent.
+    door.recorder.flush(final=True)
+    assert sum(row.requests for row in door.kept.traffic) == 1
+    assert (await door.call("/metrics", method="GET"))[2].decode().count(
+        f'swapgate_tokens_total{{kind="input",target="up/{FALLBACK}"}} 7.0'
+    ) == 1
+
+
+@pytest.mark.req("B10", "B4")
+async def test_checks_close_a_circuit_so_that_no_user_has_to_be_the_probe(
+    tmp_path: Path,
+) -> None:
+    door = Checked(tmp_path)
+    door.turns[INCUMBENT] = error(401)
+    assert await door.ask() == 200
+    assert await door.state(INCUMBENT) == 2
+    assert INCUMBENT not in await door.check(60)  # not before its time
+
+    assert INCUMBENT in await door.check(61)  # still refused: open for twice as long
+    assert await door.state(INCUMBENT) == 2
+    assert await door.up(INCUMBENT) == 0
+
+    door.turns[INCUMBENT] = completion()
+    assert INCUMBENT in await door.check(241)
+    assert await door.state(INCUMBENT) == 1
+    assert INCUMBENT not in await door.check(PROBE_EVERY_S / 2)
+    for _ in range(2):
+        await door.check(PROBE_EVERY_S)
+    assert await door.state(INCUMBENT) == 0
+    assert await door.up(INCUMBENT) == 1
+    assert sum(json.loads(each.body).get("max_tokens") == 1 for each in door.asked) >= 4
+
+
+@pytest.mark.req("B10", "A6")
+async def test_a_check_finds_a_key_that_is_refused_before_a_user_does(tmp_path: Path) -> None:
+    door = Checked(tmp_path)
+    door.turns[FALLBACK] = error(401)
+
+    await door.check()
+
+    assert (await door.state(), await door.up()) == (2, 0)
+    door.recorder.flush()
+    assert [each.kind for each in door.kept.alerts] == [AlertKind.OUR_KEY]
+
+
+@pytest.mark.req("B10")
+@pytest.mark.parametrize(
+    ("turn", "up"), [(error(404), 0), (error(403), 0), (error(400), 1), (error(429), 1)]
+)
+async def test_what_may_be_the_checks_own_fault_opens_no_circuit(
+    tmp_path: Path, turn: Turn, up: int
+) -> None:
+    door = Checked(tmp_path)
+    door.turns[FALLBACK] = turn
+
+    for _ in range(8):
+        await door.check()
+
+    assert (await door.state(), await door.up()) == (0, up)
+
+
+@pytest.mark.req("B10")
+async def test_a_target_is_checked_by_what_it_was_asked_for_or_is_known_to_speak(
+    tmp_path: Path,
+) -> None:
+    door = Checked(tmp_path, {FALLBACK: Capabilities(chat=False)})
+    await door.check()
+    paths = {json.loads(each.body)["model"]: each.path for each in door.asked}
+    assert paths == {INCUMBENT: "/chat/completions", FALLBACK: "/responses"}
+
+    body = b'{"object":"list","model":"m","data":[{"embedding":[1.0],"index":0}]}'
+    door.turns[INCUMBENT] = Turn(steps=(body,))
+    await door.call("/v1/embeddings", b'{"model":"support","input":"a"}')
+    await door.check()
+    assert [each.path for each in door.asked[-2:]].count("/embeddings") == 1
+    assert await door.up(INCUMBENT) == 1
+
+
+@pytest.mark.req("B10")
+async def test_a_model_withdrawn_is_found_where_the_check_is_no_guess(tmp_path: Path) -> None:
+    door = Checked(tmp_path)
+    await door.check()
+    door.turns[FALLBACK] = error(404)
+
+    await door.check()
+
+    assert (await door.state(), await door.up()) == (2, 0)
+
+
+@pytest.mark.req("B10", "B4")
+async def test_a_guess_that_is_wrong_keeps_no_circuit_open(tmp_path: Path) -> None:
+    door = Checked(tmp_path)
+    door.turns |= {INCUMBENT: error(503), FALLBACK: error(404)}
+    for _ in range(4):
+        await door.ask()
+    assert await door.state(INCUMBENT) == 2
+    door.turns[INCUMBENT] = error(404)  # it is a model for something else than chat
+
+    assert INCUMBENT in await door.check(121)
+    assert await door.state(INCUMBENT) == 1
+    assert INCUMBENT not in await door.check(INTERVAL_S - 2)
+    assert INCUMBENT in await door.check(3)
+
+
+@pytest.mark.req("B10")
+async def test_a_check_that_fails_now_and_then_is_told_of_at_each_change(
+    tmp_path: Path,
+) -> None:
+    door = Checked(tmp_path)
+    told = []
+    for turn in (completion(), error(500), error(500), completion()):
+        door.turns[FALLBACK] = turn
+        await door.check()
+        told.append(await door.up())
+
+    assert told == [1, 0, 0, 1]
+    assert await door.state() == 0
