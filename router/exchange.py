@@ -56,13 +56,11 @@ class Exchange:
                 await self.course.result.aclose()
 
     def _reply(self, result: Answer | UpstreamFailed | None) -> Reply:
-        match result:
-            case Answer(status, headers, body):
-                return Reply(status, (JSON, *self._passed_on(headers)), body)
-            case UpstreamFailed():
-                return self._told(refusal(result))
-            case None:
-                return self._told(nobody(self.job, self.course))
+        if isinstance(result, Answer):
+            return Reply(result.status, (JSON, *self._passed_on(result.headers)), result.body)
+        if result is None:
+            return self._told(nobody(self.job, self.course))
+        return self._told(refusal(result))
 
     def _told(self, error: Reply) -> Reply:
         dialect = DIALECTS[self.job.request.endpoint]
@@ -78,9 +76,9 @@ class Exchange:
     @property
     def failed(self) -> bool:
         """The caller got an error that is not the caller's own."""
-        if self.caller_gone:
-            return False
         result = self.course.result
+        if self.caller_gone or isinstance(result, Answer):
+            return False
         if isinstance(result, UpstreamFailed):
             return result.failure not in CLIENTS_OWN
         if result is None:
@@ -94,8 +92,9 @@ class Exchange:
             return "cancelled"
         if self.failed:
             return "failed"
-        result = self.course.result
-        return "client_error" if isinstance(result, UpstreamFailed | None) else "ok"
+        return (
+            "ok" if isinstance(self.course.result, Answer | CommittedStream) else "client_error"
+        )
 
     def served(self) -> Served:
         """For tracing."""

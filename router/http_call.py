@@ -6,7 +6,7 @@ from functools import lru_cache
 from http import HTTPStatus
 from typing import Final, Protocol
 
-from router.asgi import App, Message, Scope
+from router.asgi import BODY, App, Message, Scope
 
 log = logging.getLogger(__name__)
 
@@ -117,9 +117,9 @@ class Call:
                 self._waiter = None
         if self._gone or self.complete:
             return _DISCONNECT
+        body = self._body()
         self._news = False
-        parts, self._parts, self._size = self._parts, [], 0
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        self._parts, self._size = [], 0
         return {"type": "http.request", "body": body, "more_body": self._more_body}
 
     async def send(self, message: Message) -> None:
@@ -178,6 +178,8 @@ class Call:
 
     async def _run(self) -> None:
         line = self._line
+        if not (self._more_body or self._expects_100):
+            self._scope[BODY] = self._body()
         try:
             await line.app(self._scope, self.receive, self.send)
         except Exception:
@@ -186,6 +188,9 @@ class Call:
             line.tasks.discard(self._task)
             if not self.complete:
                 line.transport.close()
+
+    def _body(self) -> bytes:
+        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
 
     def _tell(self) -> None:
         self._news = True

@@ -1,6 +1,5 @@
 """Tokens and finish reasons, as OpenAI's protocol reports them."""
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 
@@ -11,7 +10,7 @@ class Usage(NamedTuple):
 
 def usage_of(value: object) -> Usage | None:
     """The `usage` object; None when it is not one."""
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         return None
     return Usage(_count(value.get("prompt_tokens")), _count(value.get("completion_tokens")))
 

@@ -48,7 +48,7 @@ class ChatStream(StreamFilter):
         choices = listed.value if listed is not None else None
         if isinstance(choices, list):
             for choice in choices:
-                if isinstance(choice, Mapping):
+                if isinstance(choice, dict):
                     self._choice(choice)
         if not (self._show_usage or choices) and usage and usage.value:
             return None
@@ -69,6 +69,6 @@ class ChatStream(StreamFilter):
 
 
 def _has_output(delta: object) -> bool:
-    return isinstance(delta, Mapping) and any(
+    return isinstance(delta, dict) and any(
         value not in _NOTHING for name, value in delta.items() if name != "role"
     )

@@ -1,7 +1,7 @@
 """The events of a streamed message."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,7 +32,7 @@ class Counts:
 
 def counts_of(usage: object) -> Counts | None:
     """None when it is no `usage` object. Anthropic's `input_tokens` leaves the cache out."""
-    if not isinstance(usage, Mapping):
+    if not isinstance(usage, dict):
         return None
     cached = ("cache_creation_input_tokens", "cache_read_input_tokens")
     given = sum(_count(usage.get(name)) for name in ("input_tokens", *cached))
@@ -99,7 +99,7 @@ class MessagesStream(StreamFilter):
             self.committed = True
 
     def _block(self, block: object) -> None:
-        if not isinstance(block, Mapping):
+        if not isinstance(block, dict):
             return
         if block.get("type") not in IN_PIECES or block.get("text") or block.get("thinking"):
             self.committed = True
@@ -114,7 +114,7 @@ class MessagesStream(StreamFilter):
 
     def _end(self, members: Members) -> None:
         delta = members.values.get("delta")
-        if delta and isinstance(delta.value, Mapping) and delta.value.get("stop_reason"):
+        if delta and isinstance(delta.value, dict) and delta.value.get("stop_reason"):
             self.finish_reasons.append(str(delta.value["stop_reason"]))
             self._stopped = self.committed = True
         usage = members.values.get("usage")
@@ -134,7 +134,7 @@ class MessagesStream(StreamFilter):
 
 
 def _has_output(delta: object) -> bool:
-    return isinstance(delta, Mapping) and any(
+    return isinstance(delta, dict) and any(
         value not in _NOTHING for name, value in delta.items() if name != "type"
     )
 

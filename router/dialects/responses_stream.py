@@ -27,7 +27,7 @@ ENDS: Final = frozenset({"response.completed", "response.incomplete"})
 
 def usage_of(value: object) -> Usage | None:
     """The `usage` object; None when it is not one."""
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         return None
     return Usage(_count(value.get("input_tokens")), _count(value.get("output_tokens")))
 
