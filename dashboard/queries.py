@@ -5,7 +5,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from harness.control import evaluate, reports, routes
+from harness.control import chains, evaluate, reports, routes
+from harness.control.chains import Entry
 from harness.control.context import Context
 from harness.domain.errors import SwapgateError
 from harness.domain.evaluation import Verdict
@@ -171,6 +172,7 @@ class RouteView:
     route: Route
     history: Sequence[RouteRecord]
     targets: Mapping[str, Target]
+    chain: Sequence[Entry]
     serving_revision: int | None
     now: datetime
 
@@ -189,6 +191,7 @@ class RouteView:
 def route(ctx: Context, name: str) -> RouteView:
     """Raises NotFound."""
     history = routes.history(ctx, name)
+    chain = chains.entries(ctx, name)
     now = ctx.clock.now()
     with ctx.store.read() as tx:
         recent = tx.observations.traffic(since=now - timedelta(minutes=10), route=name)
@@ -199,6 +202,7 @@ def route(ctx: Context, name: str) -> RouteView:
             route=routes.existing(tx, name),
             history=history,
             targets=tx.routing.targets(),
+            chain=chain,
             serving_revision=newest.revision if newest else None,
             now=now,
         )

@@ -79,7 +79,7 @@ CHANGE_KINDS: Final[Mapping[str, str]] = {
     "promotion": "candidate promoted",
     "abort": "canary ended",
     "restore": "rolled back by hand",
-    "settings": "settings changed",
+    "settings": "settings or fallbacks changed",
 }
 
 CLAIMS: Final[Mapping[Claim, str]] = {

@@ -160,6 +160,7 @@ class Installation:
             eval_workers=self.settings.control.eval_workers,
             sinks=ConfiguredSinks(self.settings.alerts, os.environ),
             eval_connections=self.settings.control.eval_connections,
+            data_classes=self.settings.data_classes,
         )
 
     def close(self) -> None:

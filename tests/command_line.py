@@ -42,6 +42,8 @@ policies:
     promotion: approved
     gate: {claim: superior}
     canary: *canary
+data_classes:
+  personal: [sim]
 routes:
   chat: {incumbent: sim/base, suites: [colours]}
 """

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from dashboard import acting, cards, queries, shell, wording
+from dashboard import acting, cards, chain, queries, shell, wording
 from dashboard.cards import esc, strong
 from dashboard.queries import RouteView
 from harness.control import routes as control
@@ -99,6 +99,8 @@ def settings(view: RouteView) -> None:
     ]
     cells = [(f'<span class="neutral">{esc(a)}</span>', esc(b)) for a, b in rows]
     st.html(cards.section("Now", route.settings.description) + cards.table(("", ""), cells))
+    if view.chain:
+        st.html(chain.card(route.name, view.chain))
 
 
 def timeline(view: RouteView) -> None:

@@ -1,9 +1,13 @@
 """What callers may send. An unknown field is an error, and so is a number that is none."""
 
+from dataclasses import replace
+from datetime import timedelta
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from harness.control.chains import Wanted
+from harness.control.proofs import Waive
 from harness.control.propose import Wish
 from harness.domain.evaluation import Claim, RunState, SuiteRole
 from harness.domain.keepwarm import MOST_BPS
@@ -100,6 +104,53 @@ class RouteBody(Body):
             side_effects=self.side_effects,
             data_class=self.data_class,
         )
+
+
+class WaiverBody(Body):
+    """for_s: how long it holds, up to 90 days."""
+
+    reason: Text
+    for_s: Annotated[float, Field(gt=0, le=7_776_000)]
+
+
+class LinkBody(FallbackBody):
+    """waiver: for a target without a verdict of this route."""
+
+    waiver: WaiverBody | None = None
+
+    @property
+    def wanted(self) -> Wanted:
+        asked = self.waiver
+        waive = Waive(asked.reason, timedelta(seconds=asked.for_s)) if asked else None
+        return Wanted(self.target, self.capable, waive)
+
+
+class ChainBody(Body):
+    """The whole chain, in order."""
+
+    fallbacks: Annotated[list[LinkBody], Field(max_length=20)]
+    reason: Text
+
+
+class SettingsBody(Body):
+    """What is left out stays as it is."""
+
+    suites: Annotated[list[SuiteBody], Field(max_length=20)] | None = None
+    description: Text | None = None
+    stakes: Stakes | None = None
+    policy: Name | None = None
+    total_timeout_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
+    on_content_policy: OnContentPolicy | None = None
+    keep_warm_bps: Annotated[int, Field(ge=0, le=MOST_BPS)] | None = None
+    side_effects: bool | None = None
+    data_class: Annotated[str, Field(max_length=200)] | None = None
+
+    def over(self, before: RouteSettings) -> RouteSettings:
+        found = {name: getattr(self, name) for name in type(self).model_fields}
+        changed = {name: value for name, value in found.items() if value is not None}
+        if self.suites is not None:
+            changed["suites"] = tuple(RouteSuite(each.suite, each.role) for each in self.suites)
+        return replace(before, **changed)
 
 
 class RollbackBody(Body):

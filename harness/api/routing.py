@@ -7,9 +7,17 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from harness.api.answers import Page, page, whole
-from harness.api.bodies import ModelBody, RollbackBody, RouteBody, Versions
+from harness.api.bodies import (
+    ChainBody,
+    ModelBody,
+    RollbackBody,
+    RouteBody,
+    SettingsBody,
+    Versions,
+)
 from harness.api.endpoint import Maker, Piece, Who, endpoint
-from harness.control import lookup, routes, targets
+from harness.control import chains, lookup, routes, targets
+from harness.control.chains import Entry
 from harness.domain.errors import NotFound
 from harness.domain.routing import Route
 from harness.domain.targets import Target
@@ -95,6 +103,26 @@ def route_diff(who: Who, route: str, versions: Annotated[Versions, Query()]) -> 
     found = routes.difference(by_version[older], by_version[newer])
     changes = {field: Change(before, after) for field, (before, after) in found.items()}
     return RouteDiff(route, older, newer, changes)
+
+
+@endpoint(router, "PATCH", "/routes/{route}")
+def change_route(who: Who, route: str, body: SettingsBody) -> Route:
+    """Same models, other settings. Needs an admin."""
+    return routes.change_settings(who.ctx, who.actor, route, body.over)
+
+
+@endpoint(router, "GET", "/routes/{route}/fallbacks")
+def list_fallbacks(who: Who, route: str) -> Page[Entry]:
+    """The chain, in order, with the evidence of each: baseline, verdict or waiver."""
+    return whole(chains.entries(who.ctx, route))
+
+
+@endpoint(router, "PUT", "/routes/{route}/fallbacks")
+def put_fallbacks(who: Who, route: str, body: ChainBody) -> Page[Entry]:
+    """Replace the chain. Needs an admin, and for a new model evidence or a waiver."""
+    wanted = [each.wanted for each in body.fallbacks]
+    chains.put(who.ctx, who.actor, route, wanted, reason=body.reason)
+    return whole(chains.entries(who.ctx, route))
 
 
 @endpoint(router, "POST", "/routes/{route}/rollback")

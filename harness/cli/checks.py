@@ -13,7 +13,7 @@ from harness.cli import provider_calls
 from harness.cli.config import without_password
 from harness.cli.session import Session
 from harness.cli.waiting import answers
-from harness.control import lookup, routes, seed
+from harness.control import chains, clearance, lookup, routes, seed
 from harness.control.context import Context
 from harness.domain.errors import StoreUnavailable, SwapgateError
 from harness.domain.settings import Settings
@@ -52,6 +52,7 @@ def all_checks(session: Session) -> Iterator[Check]:
     yield from _providers(context, providers)
     if context is not None:
         yield from _differences(context, settings)
+        yield from _chains(context)
     yield from _ports(settings)
 
 
@@ -188,6 +189,16 @@ def _differences(context: Context, settings: Settings) -> Iterator[Check]:
         yield Check("file and database", "warn", each, step)
     if not found and settings.source is not None:
         yield Check("file and database", "ok", "they say the same")
+
+
+def _chains(context: Context) -> Iterator[Check]:
+    for waiver in chains.expired(context):
+        target = lookup.target(context, waiver.target).name
+        found = f"the waiver of {waiver.author} for {target} expired on {waiver.expires_at:%F}"
+        step = f"`swapgate route fallback remove {waiver.route} {target}`, or add it again"
+        yield Check(f"route {waiver.route}", "warn", found, step)
+    for each in clearance.violations(context):
+        yield Check("data classes", "fail", each, "take the target out, or mend the file")
 
 
 def _ports(settings: Settings) -> Iterator[Check]:

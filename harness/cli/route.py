@@ -8,7 +8,8 @@ import click
 
 from harness.cli import output, wording
 from harness.cli.failovers import list_failovers
-from harness.cli.route_settings import given, settings_options
+from harness.cli.fallback import fallback
+from harness.cli.route_settings import given, settings, settings_options
 from harness.cli.session import Session, pass_session
 from harness.control import lookup, reports, routes, seed, targets
 from harness.control.present import plain
@@ -22,6 +23,10 @@ from harness.ports import RouteRecord
 @click.group()
 def route() -> None:
     """Routes: the names that clients use as `model`."""
+
+
+route.add_command(fallback)
+route.add_command(settings)
 
 
 @route.command("list")
@@ -140,22 +145,22 @@ def show(session: Session, name: str) -> None:
         output.document(as_json(status))
         return
     names = _names(session)
-    found, settings = status.route, status.route.settings
+    found, how = status.route, status.route.settings
     output.facts(
         [
             ("route", found.name),
-            ("description", settings.description or None),
+            ("description", how.description or None),
             ("version", found.version),
             ("incumbent", f"{status.incumbent.name} ({found.incumbent})"),
             ("canary", _canary(status) or "none"),
             ("fallbacks", _fallbacks(found, names)),
-            ("stakes", settings.stakes.value),
-            ("on content policy", settings.on_content_policy.value),
-            ("keep warm", wording.share(settings.keep_warm_bps)),
-            ("tools", "side effects" if settings.side_effects else None),
-            ("data class", settings.data_class or None),
-            ("policy", settings.policy),
-            ("suites", ", ".join(f"{s.suite} ({s.role.value})" for s in settings.suites)),
+            ("stakes", how.stakes.value),
+            ("on content policy", how.on_content_policy.value),
+            ("keep warm", wording.share(how.keep_warm_bps)),
+            ("tools", "side effects" if how.side_effects else None),
+            ("data class", how.data_class or None),
+            ("policy", how.policy),
+            ("suites", ", ".join(f"{s.suite} ({s.role.value})" for s in how.suites)),
             ("open proposal", _proposal(status) or "none"),
             ("last verdict", status.last_verdict.words if status.last_verdict else "none"),
             ("requests, last hour", f"{sum(m.requests for m in status.traffic):,}"),

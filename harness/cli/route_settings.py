@@ -1,13 +1,18 @@
 """Options of `swapgate route` that say how a route behaves, whether new or old."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import click
 
+from harness.cli import output
+from harness.cli.session import Session, pass_session
+from harness.control import routes
 from harness.domain.errors import InputError
+from harness.domain.evaluation import SuiteRole
 from harness.domain.keepwarm import share_bps_of
-from harness.domain.routing import OnContentPolicy, RouteSettings, Stakes
+from harness.domain.routing import OnContentPolicy, RouteSettings, RouteSuite, Stakes
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -53,7 +58,13 @@ _OPTIONS = (
         help="Its tools act on the world: nothing is sent to a model for practice.",
     ),
     click.option("--data-class", metavar="NAME", help="Who may see its traffic; '' for any."),
-    click.option("--timeout", "total_timeout_s", type=float, metavar="SECONDS"),
+    click.option(
+        "--timeout",
+        "total_timeout_s",
+        type=float,
+        metavar="SECONDS",
+        help=f"A request's whole budget. A new route's: {_NEW.total_timeout_s:g}.",
+    ),
     click.option("--description", help="What the route is for."),
 )
 
@@ -67,3 +78,25 @@ def settings_options(command: F) -> F:
 def given(options: dict[str, Any]) -> dict[str, Any]:
     """Of these options, by the names of the settings, those that somebody gave."""
     return {name: value for name, value in options.items() if value is not None}
+
+
+@click.command()
+@click.argument("name")
+@settings_options
+@click.option("--suite", help="The primary suite: candidates must win here.")
+@pass_session
+def settings(session: Session, *, name: str, suite: str | None, **options: Any) -> None:
+    """Change how a route behaves; what is not given stays as it is."""
+
+    def changed(before: RouteSettings) -> RouteSettings:
+        after = replace(before, **given(options))
+        if suite is None:
+            return after
+        others = (each for each in before.suites if each.role is not SuiteRole.PRIMARY)
+        return replace(after, suites=(RouteSuite(suite), *others))
+
+    made = routes.change_settings(session.context, session.actor, name, changed)
+    if session.json:
+        output.document(made)
+    else:
+        click.echo(f"route {name} is at version {made.version}")

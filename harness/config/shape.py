@@ -160,6 +160,9 @@ class FileConfig(BaseModel):
     policies: dict[str, PolicyEntry] = {}
     routes: dict[str, RouteEntry] = {}
     alerts: AlertsEntry = Field(AlertsEntry(), description="whom to tell, see docs/alerts.md")
+    data_classes: dict[str, list[str]] = Field(
+        {}, description="kinds of data, each with the providers that may see it"
+    )
     switches: list[str] = Field(
         [],
         description="kill switches, read at a router's start: provider:NAME, target:ID or "
@@ -185,6 +188,7 @@ def settings(document: Document, *, base: Path, shipped: Path, source: Path | No
         raise ConfigError(f"{document.place(('router',))}: router.{error}") from None
     for path, message in complaints(config.model_dump()):
         raise ConfigError(f"{document.place(path)}: {_dotted(path)}: {message}")
+    _check_data_classes(config, document)
     home = base / config.home
     return Settings(
         database_url=config.database_url or f"sqlite:///{home / 'swapgate.db'}",
@@ -201,6 +205,7 @@ def settings(document: Document, *, base: Path, shipped: Path, source: Path | No
         policies={name: Policy(name, **_fields(p)) for name, p in config.policies.items()},
         routes={name: _route(name, r, document) for name, r in config.routes.items()},
         switches=_switches(config.switches, document),
+        data_classes={name: frozenset(each) for name, each in config.data_classes.items()},
         alerts=_alerts(config.alerts, document),
     )
 
@@ -217,6 +222,18 @@ def _alerts(entry: AlertsEntry, document: Document) -> AlertSettings:
             raise ConfigError(f"{place}: alerts.sinks.{number}: a second sink {sink.name!r}")
         sinks.append(sink)
     return AlertSettings(**_fields(entry) | {"sinks": tuple(sinks)})
+
+
+def _check_data_classes(config: FileConfig, document: Document) -> None:
+    for name, route in config.routes.items():
+        if route.data_class and route.data_class not in config.data_classes:
+            near = difflib.get_close_matches(route.data_class, config.data_classes, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            path = ("routes", name, "data_class")
+            raise ConfigError(
+                f"{document.place(path)}: {_dotted(path)}: `data_classes` has no "
+                f"{route.data_class!r}{hint}"
+            )
 
 
 def _switches(items: list[str], document: Document) -> tuple[str, ...]:

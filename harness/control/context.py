@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from harness.domain.errors import NotFound
 from harness.domain.policy import Policy
@@ -15,6 +15,7 @@ class Context:
 
     sinks: None where nobody is told of alerts.
     eval_connections: answers that one worker waits for at a time.
+    data_classes: names of the providers that may see data of a class.
     """
 
     store: Store
@@ -26,6 +27,7 @@ class Context:
     eval_workers: int = 2
     sinks: AlertSinks | None = None
     eval_connections: int = 8
+    data_classes: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def policy(self, name: str) -> Policy:
         """Raises NotFound with the nearest policy."""

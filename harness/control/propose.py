@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from harness.control import looks, routes, targets, work
+from harness.control import clearance, looks, routes, targets, work
 from harness.control.context import Context
 from harness.domain.access import Actor, Role
 from harness.domain.errors import (
@@ -56,6 +56,7 @@ def create(ctx: Context, actor: Actor, wish: Wish) -> Proposal:
                 f"{candidate.name} serves route {route.name!r} already: nothing to swap"
             )
         targets.check_evaluable(tx, candidate, tx.routing.targets()[route.incumbent])
+        clearance.check(ctx, route.settings, [candidate], route=route.name)
         policy = _policy(ctx, route.settings, wish)
         _check_reason(policy.gate, wish)
         lineage = looks.lineage(tx, candidate.id, wish.descends_from)

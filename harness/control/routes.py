@@ -1,17 +1,18 @@
 """Routes by hand: create, look back, go back. Everything that needs proof goes by proposals."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from harness.control import targets
+from harness.control import clearance, targets
 from harness.control.context import Context
 from harness.domain.access import Actor, Role
 from harness.domain.changes import KINDS, ChangeSettings, CreateRoute, Restore
 from harness.domain.errors import InputError, NotFound
 from harness.domain.keepwarm import KeepWarm
 from harness.domain.routing import Route, RouteSettings, RoutingTable
+from harness.domain.targets import Target
 from harness.ports import RouteRecord, Transaction
 
 LONGEST_TIMEOUT_S: Final = 86_400
@@ -57,18 +58,30 @@ def create(
     with ctx.store.write() as tx:
         first = targets.find_or_register(ctx, tx, actor, incumbent).id
         chain = [targets.find_or_register(ctx, tx, actor, each).id for each in fallbacks]
+        clearance.check(ctx, settings, _known(tx, [first, *chain]), route=name)
         marked = tuple(targets.find(tx, each).id for each in capable)
         change = CreateRoute(name, first, tuple(chain), replace(settings, capable=marked))
         _commit(ctx, tx, actor, change, 0, "created", "route.create")
         return existing(tx, name)
 
 
-def change_settings(ctx: Context, actor: Actor, name: str, settings: RouteSettings) -> Route:
-    """Same targets, other settings."""
+def change_settings(
+    ctx: Context, actor: Actor, name: str, changed: Callable[[RouteSettings], RouteSettings]
+) -> Route:
+    """Same targets, other settings; who is marked capable is the chain's affair.
+
+    Raises ProofRefused while a waiver of the chain has expired, NotAllowed when a target may
+    not see the data class.
+    """
     actor.require(Role.ADMIN)
-    check_settings(ctx, settings)
+    with ctx.store.read() as tx:
+        before = existing(tx, name).settings
+    # A suite may take seconds to load, and a unit of work holds up all others.
+    check_settings(ctx, changed(before))
     with ctx.store.write() as tx:
         route = existing(tx, name)
+        settings = replace(changed(route.settings), capable=route.settings.capable)
+        clearance.check(ctx, settings, _known(tx, route.targets), route=name)
         change = ChangeSettings(name, settings)
         _commit(ctx, tx, actor, change, route.version, "settings", "route.settings")
         return existing(tx, name)
@@ -88,9 +101,15 @@ def roll_back(
     with ctx.store.write() as tx:
         route = existing(tx, name)
         incumbent = _former(tx.routing.history(name), route, to_version)
+        clearance.check(ctx, route.settings, _known(tx, [incumbent]), route=name)
         change = Restore(name, incumbent)
         _commit(ctx, tx, actor, change, route.version, reason, "route.rollback")
         return existing(tx, name)
+
+
+def _known(tx: Transaction, ids: Iterable[str]) -> list[Target]:
+    targets_ = tx.routing.targets()
+    return [targets_[each] for each in sorted(ids)]
 
 
 def _former(history: Sequence[RouteRecord], route: Route, version: int | None) -> str:

@@ -4,7 +4,7 @@ Of providers the file's word counts. Of routes the database's: one that it knows
 is, and `doctor` reports where the file differs.
 """
 
-from harness.control import routes, targets
+from harness.control import clearance, routes, targets
 from harness.control.context import Context
 from harness.domain.access import SYSTEM, Actor
 from harness.domain.changes import CreateRoute
@@ -26,13 +26,11 @@ def seed(ctx: Context, settings: Settings) -> list[str]:
         routes.check_settings(ctx, route.settings)
         with ctx.store.write() as tx:
             now = ctx.clock.now()
+            first = targets.register(ctx, tx, SYSTEM, route.incumbent)
+            chain = [targets.register(ctx, tx, SYSTEM, each) for each in route.fallbacks]
+            clearance.check(ctx, route.settings, [first, *chain], route=name)
             change = CreateRoute(
-                route=name,
-                incumbent=targets.register(ctx, tx, SYSTEM, route.incumbent).id,
-                fallbacks=tuple(
-                    targets.register(ctx, tx, SYSTEM, each).id for each in route.fallbacks
-                ),
-                settings=route.settings,
+                name, first.id, tuple(each.id for each in chain), route.settings
             )
             revision = tx.routing.commit(
                 change,

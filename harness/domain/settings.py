@@ -151,7 +151,7 @@ class Settings:
     """The whole file. source: where it was read, None for the shipped default.
 
     home: the folder for state (SQLite file, secret, disk snapshot, logs). switches: as
-    `domain.switches.switches_of_file` reads them.
+    `domain.switches.switches_of_file` reads them. data_classes: who may see each.
     """
 
     database_url: str
@@ -166,3 +166,4 @@ class Settings:
     routes: Mapping[str, RouteSeed]
     switches: tuple[str, ...] = ()
     alerts: AlertSettings = AlertSettings()
+    data_classes: Mapping[str, frozenset[str]] = field(default_factory=dict)

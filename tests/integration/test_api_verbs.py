@@ -176,6 +176,37 @@ def test_a_canary_is_shown_paused_resumed_and_aborted(door: Door) -> None:
     assert error_of(gone, 404)["type"] == "NotFound"
 
 
+@pytest.mark.req("A4", "A7")
+def test_a_chain_is_put_whole_and_shows_its_evidence(door: Door) -> None:
+    link = {"target": "sim/equal", "capable": True}
+    wanted = {"fallbacks": [link], "reason": "an outage last week"}
+    refused = error_of(door.send("PUT", "/routes/chat/fallbacks", json=wanted), 409)
+    assert refused["type"] == "ProofRefused"
+
+    waiver = {"reason": "no time to measure it", "for_s": 86_400}
+    wanted["fallbacks"] = [link | {"waiver": waiver}]
+    answer = door.send("PUT", "/routes/chat/fallbacks", json=wanted)
+    assert answer.status_code == 200
+    [entry] = answer.json()["items"]
+    assert (entry["capable"], entry["evidence"]) == (True, "waiver")
+    assert (entry["waiver"]["author"], entry["waiver"]["reason"]) == ("ada", waiver["reason"])
+    assert door.get("/routes/chat/fallbacks")["items"] == [entry]
+    assert door.get("/routes/chat")["fallbacks"] == [entry["target"]["id"]]
+
+    changed = door.send("PATCH", "/routes/chat", json={"stakes": "high", "keep_warm_bps": 100})
+    settings = changed.json()["settings"]
+    assert (settings["stakes"], settings["keep_warm_bps"]) == ("high", 100)
+    assert settings["capable"] == [entry["target"]["id"]]
+    assert settings["suites"] == [{"suite": "colours", "role": "primary"}]
+    wrong: tuple[dict[str, object], ...] = (
+        {"keep_warm_bps": 1001},
+        {"stakes": "huge"},
+        {"capable": []},
+    )
+    for bad in wrong:
+        assert door.send("PATCH", "/routes/chat", json=bad).status_code == 422
+
+
 def test_a_route_without_a_canary_says_so(door: Door) -> None:
     assert "no canary yet" in error_of(door.send("GET", "/canaries/chat"), 404)["message"]
 

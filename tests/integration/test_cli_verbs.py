@@ -2,7 +2,9 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import click
@@ -10,6 +12,11 @@ import pytest
 
 from evals.sim.serve import in_thread, simulator
 from harness.cli.program import program
+from harness.control import chains
+from harness.control.chains import Wanted
+from harness.control.proofs import Waive
+from harness.domain.access import SYSTEM
+from harness.runtime.clock import ManualClock
 from tests.command_line import CommandLine, installed
 from tests.scripted_provider import Response, serving
 
@@ -46,7 +53,7 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     asked: set[str] = set()
 
     def ask(*words: str, exits: int = 0) -> object:
-        asked.update({" ".join(words[:1]), " ".join(words[:2])})
+        asked.update(" ".join(words[:count]) for count in (1, 2, 3))
         return cli.json(*words, exits=exits)
 
     (cli.folder / "pairs.csv").write_text(PAIRS)
@@ -68,6 +75,7 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     ask("route", "list")
     for look in ("show", "history", "diff"):
         ask("route", look, "chat")
+    chain_verbs(ask)
     run = ask("eval", "run", "colours", "sim/base", "--items", "5")
     assert isinstance(run, dict)
     ask("eval", "list")
@@ -106,6 +114,16 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     ask("canary", "decide", "blocks.csv")
 
     assert leaves(program) - PROCESSES <= asked
+
+
+def chain_verbs(ask: Callable[..., object]) -> None:
+    ask("route", "settings", "chat3", "--stakes", "high")
+    target, why = ("chat3", "sim/worse"), ("--reason", "a rehearsal")
+    ask("route", "fallback", "add", *target, "--waive", "a rehearsal", "--for", "1d", *why)
+    ask("route", "fallback", "mark", *target, "--capable", *why)
+    ask("route", "fallback", "order", *target, *why)
+    ask("route", "fallback", "list", "chat3")
+    ask("route", "fallback", "remove", *target, *why)
 
 
 def promoted(cli: CommandLine) -> None:
@@ -336,6 +354,64 @@ def test_a_route_shows_its_settings(cli: CommandLine) -> None:
         "capable": route["fallbacks"][:1],
         "data_class": "personal",
     }
+
+
+@pytest.mark.req("A4", "A7")
+def test_a_chain_is_kept_from_the_terminal(cli: CommandLine) -> None:
+    why = ("--reason", "an outage last week")
+    add = ("route", "fallback", "add", "chat", "sim/equal", *why)
+
+    denied = cli.run(*add, exits=7)
+    assert "no evidence on route 'chat'" in denied.stderr
+    assert "--waive" in denied.stderr
+    cli.run(*add, "--waive", "no time", exits=2)
+    cli.run(*add, "--capable", "--waive", "no time to measure it", "--for", "30d")
+
+    listed = cli.text("route", "fallback", "list", "chat")
+    for words in ("sim/equal", "yes", "waiver", "no time to measure it"):
+        assert words in listed
+    [entry] = cli.json("route", "fallback", "list", "chat")
+    assert (entry["evidence"], entry["waiver_expired"]) == ("waiver", False)
+    assert entry["target"]["name"] == "sim/equal"
+    assert "waiver.add" in cli.text("audit", "tail", "-n", "10")
+    assert "sim/equal (capable)" in cli.text("route", "show", "chat")
+
+    said = cli.text("route", "fallback", "remove", "chat", "sim/equal", *why)
+    assert "falls back to nobody" in said
+
+
+@pytest.mark.req("A7")
+def test_a_waiver_that_has_expired_is_shown_until_it_is_dealt_with(cli: CommandLine) -> None:
+    chains.add(
+        replace(cli.world.context(), clock=ManualClock()),
+        SYSTEM,
+        "chat",
+        Wanted("sim/equal", waive=Waive("no time", timedelta(days=30))),
+        reason="an outage",
+    )
+
+    assert "waiver, EXPIRED" in cli.text("route", "fallback", "list", "chat")
+    doctor = cli.run("doctor", exits=1).stdout
+    assert "the waiver of" in doctor
+    assert "route fallback remove chat sim/equal" in doctor
+    assert "expired" in cli.run("route", "settings", "chat", "--stakes", "high", exits=7).stderr
+    cli.run("route", "fallback", "remove", "chat", "sim/equal", "--reason", "it expired")
+    assert "the waiver of" not in cli.run("doctor", exits=1).stdout
+
+
+def test_settings_that_are_not_given_stay_as_they_are(cli: CommandLine) -> None:
+    cli.run("route", "settings", "chat", "--stakes", "high", "--keep-warm", "0.5%")
+    cli.run("route", "settings", "chat", "--description", "Talks", "--side-effects")
+    settings = cli.json("route", "settings", "chat", "--timeout", "9")["settings"]
+
+    assert (settings["stakes"], settings["keep_warm_bps"]) == ("high", 50)
+    assert (settings["description"], settings["side_effects"]) == ("Talks", True)
+    assert settings["suites"] == [{"suite": "colours", "role": "primary"}]
+    assert settings["total_timeout_s"] == 9
+    cli.run("route", "settings", "chat", "--keep-warm", "half", exits=2)
+    cli.run("route", "settings", "chat", "--timeout", "0", exits=2)
+    unknown = cli.run("route", "settings", "chat", "--data-class", "secret", exits=1)
+    assert "no data class 'secret'" in unknown.stderr
 
 
 def test_the_file_differs_from_the_database_and_the_diff_says_so(cli: CommandLine) -> None:

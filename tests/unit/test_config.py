@@ -70,6 +70,7 @@ ROUTE = "routes:\n  r:\n    incumbent: a/b\n"
         (f"{ROUTE}    keep_warm: 0.001%\n", 4, "whole basis points"),
         (f"{ROUTE}    on_content_policy: retry\n", 4, "'fail' or 'fallback'"),
         (f"{ROUTE}    tools: harmless\n", 4, "side_effects"),
+        (f"{ROUTE}    data_class: x\ndata_classes: {{xy: []}}\n", 4, "did you mean 'xy'?"),
         (
             FALLING_STEPS,
             5,
@@ -166,6 +167,8 @@ def test_a_route_says_what_it_risks_and_who_may_answer(tmp_path: Path) -> None:
     on_content_policy: fallback
     tools: side_effects
     data_class: personal
+data_classes:
+  personal: [a, b, c]
 """,
     )
     route = settings.routes["r"]

@@ -1,0 +1,225 @@
+"""A route's chain, changed by people: evidence for each new target, in every store (A7)."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from harness.control import canary, chains, clearance, lookup, propose, routes, targets
+from harness.control.chains import Wanted
+from harness.control.proofs import Waive
+from harness.control.propose import Wish
+from harness.domain.access import SYSTEM, Actor, Role
+from harness.domain.errors import InputError, NotAllowed, NotFound, ProofRefused
+from harness.domain.evidence import EvidenceKind
+from harness.domain.proposal import Phase
+from harness.domain.rollout import Signal
+from harness.domain.routing import Route
+from harness.domain.targets import Provider
+from tests.world import ANN, World, approved
+
+pytestmark = pytest.mark.req("A7")
+ADA = Actor("ada", Role.ADMIN)
+WAIVE = Waive("no time to measure it", timedelta(days=30))
+
+
+@pytest.fixture
+def world(world: World) -> World:
+    """A person approves before a canary starts: until then a verdict waits."""
+    world.policy = approved()
+    return world
+
+
+def add(world: World, target: str, **more: object) -> Route:
+    wanted = Wanted(target, **more)  # type: ignore[arg-type]  # its own fields
+    return chains.add(world.context(), ADA, "chat", wanted, reason="a spare")
+
+
+def shown(world: World) -> list[tuple[str, EvidenceKind]]:
+    found = chains.entries(world.context(), "chat")
+    return [(each.target.model, each.evidence) for each in found]
+
+
+def audited(world: World, action: str) -> list[dict[str, object]]:
+    events = lookup.audit_tail(world.context(), 50)
+    return [dict(each.details) for each in events if each.action == action]
+
+
+def test_a_target_without_evidence_stays_out_of_the_chain(world: World) -> None:
+    with pytest.raises(ProofRefused, match="no evidence on route 'chat'"):
+        add(world, "sim/equal")
+
+    assert shown(world) == []
+    assert len(routes.history(world.context(), "chat")) == 1
+
+
+def test_a_waiver_lets_it_in_and_is_shown_and_audited(world: World) -> None:
+    add(world, "sim/equal", waive=WAIVE, capable=True)
+
+    [entry] = chains.entries(world.context(), "chat")
+    assert (entry.evidence, entry.capable, entry.waiver_expired) == (
+        EvidenceKind.WAIVER,
+        True,
+        False,
+    )
+    assert entry.waiver is not None
+    assert (entry.waiver.author, entry.waiver.reason) == ("ada", WAIVE.reason)
+    [event] = audited(world, "waiver.add")
+    assert (event["target"], event["reason"]) == (entry.target.id, WAIVE.reason)
+    [change] = audited(world, "route.fallbacks")
+    assert change["proofs"] == {entry.target.id: entry.waiver.id}
+
+
+@pytest.mark.parametrize(
+    ("waive", "words"),
+    [
+        (Waive(" ", timedelta(days=1)), "needs a reason"),
+        (Waive("why", timedelta(0)), "90 days"),
+        (Waive("why", timedelta(days=91)), "90 days"),
+    ],
+)
+def test_a_waiver_has_a_reason_and_an_end(world: World, waive: Waive, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        add(world, "sim/equal", waive=waive)
+
+
+def test_a_passed_verdict_lets_it_in_until_it_expires(world: World) -> None:
+    proposal = world.until_decided(world.propose().id)
+    assert proposal.phase is Phase.AWAITING_APPROVAL
+    propose.refuse(world.context(), Actor("ben", Role.APPROVER), proposal.id, "not now")
+
+    add(world, "sim/better")
+    assert shown(world) == [("better", EvidenceKind.VERDICT)]
+    [entry] = chains.entries(world.context(), "chat")
+    assert entry.verdict == proposal.verdict
+
+
+def test_an_expired_verdict_lets_nobody_in(world: World) -> None:
+    proposal = world.until_decided(world.propose().id)
+    assert proposal.verdict
+    expires_at = lookup.verdict(world.context(), proposal.verdict).expires_at
+    world.clock.advance((expires_at - world.clock.now()).total_seconds())
+
+    with pytest.raises(ProofRefused, match="no evidence"):
+        add(world, "sim/better")
+
+
+def test_the_verdict_of_a_canary_that_did_harm_lets_nobody_in(world: World) -> None:
+    proposal = world.until_decided(world.propose().id)
+    propose.approve(world.context(), Actor("ben", Role.APPROVER), proposal.id)
+    world.turn()
+    world.feed(failing=True, blocks=30)
+    world.turn()
+    assert world.get(proposal.id).phase is Phase.ROLLED_BACK
+
+    with pytest.raises(ProofRefused, match="no evidence"):
+        add(world, "sim/better")
+
+
+def test_a_failed_verdict_lets_nobody_in(world: World) -> None:
+    proposal = world.until_decided(world.propose("sim/worse").id)
+    assert proposal.phase is Phase.REJECTED
+
+    with pytest.raises(ProofRefused, match="no evidence"):
+        add(world, "sim/worse")
+
+
+def test_a_former_fallback_comes_back_with_the_evidence_it_had(world: World) -> None:
+    add(world, "sim/equal", waive=WAIVE)
+    chains.remove(world.context(), ADA, "chat", "sim/equal", reason="a test")
+    assert shown(world) == []
+
+    add(world, "sim/equal")
+
+    assert shown(world) == [("equal", EvidenceKind.WAIVER)]
+    assert len(audited(world, "waiver.add")) == 1
+
+
+def test_an_expired_waiver_serves_on_until_somebody_changes_the_route(world: World) -> None:
+    add(world, "sim/equal", waive=WAIVE)
+    world.clock.advance(WAIVE.lasts.total_seconds())
+    ctx = world.context()
+
+    [waiver] = chains.expired(ctx)
+    assert waiver.author == "ada"
+    assert shown(world) == [("equal", EvidenceKind.WAIVER)]
+    with pytest.raises(ProofRefused, match="waiver of ada"):
+        chains.mark(ctx, ADA, "chat", "sim/equal", capable=True, reason="a test")
+    with pytest.raises(ProofRefused, match="waiver of ada"):
+        routes.change_settings(ctx, ADA, "chat", lambda before: before)
+
+    # What a rollout does by itself is not held up by it.
+    proposal = world.until_decided(world.propose().id)
+    propose.approve(ctx, Actor("ben", Role.APPROVER), proposal.id)
+    world.turn()
+    canary.by_hand(ctx, ADA, "chat", Signal.ABORT, "a test")
+    assert shown(world) == [("equal", EvidenceKind.WAIVER)]
+
+    add(world, "sim/equal", waive=WAIVE)
+    assert list(chains.expired(ctx)) == []
+    chains.remove(ctx, ADA, "chat", "sim/equal", reason="a test")
+    assert shown(world) == []
+
+
+def test_a_chain_is_put_marked_ordered_and_keeps_its_marks(world: World) -> None:
+    ctx = world.context()
+    wanted = [
+        Wanted("sim/equal", waive=WAIVE),
+        Wanted("sim/better", capable=True, waive=WAIVE),
+    ]
+    chains.put(ctx, ADA, "chat", wanted, reason="two spares")
+    chains.reorder(ctx, ADA, "chat", ["sim/better", "sim/equal"], reason="better first")
+    made = chains.mark(ctx, ADA, "chat", "sim/equal", capable=True, reason="measured")
+
+    assert [model for model, _ in shown(world)] == ["better", "equal"]
+    assert made.settings.capable == made.fallbacks
+    made = chains.remove(ctx, ADA, "chat", "sim/better", reason="retired")
+    assert made.settings.capable == made.fallbacks
+    with pytest.raises(NotFound, match="no fallback"):
+        chains.remove(ctx, ADA, "chat", "sim/better", reason="again")
+    with pytest.raises(InputError, match="each fallback"):
+        chains.reorder(ctx, ADA, "chat", [], reason="nobody")
+    with pytest.raises(InputError, match="twice"):
+        add(world, "sim/base")
+    with pytest.raises(InputError, match="needs a reason"):
+        chains.put(ctx, ADA, "chat", [], reason=" ")
+    with pytest.raises(NotAllowed):
+        chains.put(ctx, ANN, "chat", [], reason="I would like to")
+
+
+@pytest.mark.req("D8")
+def test_a_provider_that_may_not_see_the_data_comes_to_the_route_in_no_role(
+    world: World,
+) -> None:
+    plain = world.context()
+    targets.put_provider(plain, SYSTEM, Provider("away", "sim", "http://127.0.0.1:9/v1"))
+    ctx = replace(plain, data_classes={"personal": frozenset({"sim"})})
+    routes.change_settings(ctx, ADA, "chat", lambda old: replace(old, data_class="personal"))
+    personal = lookup.route(ctx, "chat").settings
+
+    def refused(do: Callable[[], object]) -> None:
+        with pytest.raises(NotAllowed, match=r"'away' of away/\S+ may not see it"):
+            do()
+
+    refused(lambda: propose.create(ctx, ANN, Wish("chat", "away/better")))
+    refused(
+        lambda: chains.add(ctx, ADA, "chat", Wanted("away/equal", waive=WAIVE), reason="spare")
+    )
+    refused(lambda: routes.create(ctx, ADA, "two", "away/base", settings=personal))
+    refused(
+        lambda: routes.create(
+            ctx, ADA, "two", "sim/base", fallbacks=["away/base"], settings=personal
+        )
+    )
+    open_ = replace(personal, data_class="")
+    routes.create(ctx, ADA, "two", "away/base", settings=open_)
+    refused(lambda: routes.change_settings(ctx, ADA, "two", lambda _: personal))
+    with pytest.raises(NotFound, match="did you mean 'personal'"):
+        routes.create(
+            ctx, ADA, "three", "sim/base", settings=replace(personal, data_class="personnel")
+        )
+
+    assert clearance.violations(ctx) == []
+    [told] = clearance.violations(replace(ctx, data_classes={"personal": frozenset()}))
+    assert "allowed are none" in told

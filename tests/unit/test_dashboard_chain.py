@@ -1,0 +1,52 @@
+"""The chain's card: every fallback with why it may serve."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from dashboard import chain
+from harness.control.chains import Entry
+from harness.domain.evidence import EvidenceKind, Waiver
+from harness.domain.targets import Target
+
+pytestmark = pytest.mark.req("A7")
+WAIVER = Waiver("w_1", "chat", "t", "<no time>", "ada", datetime(2026, 12, 1, tzinfo=UTC))
+CHAIN = (
+    Entry(Target("a", "one"), capable=True, evidence=EvidenceKind.BASELINE),
+    Entry(Target("a", "two"), capable=False, evidence=EvidenceKind.VERDICT, verdict="v_7"),
+    Entry(Target("a", "three"), capable=False, evidence=EvidenceKind.WAIVER, waiver=WAIVER),
+)
+
+
+def test_each_fallback_says_why_it_may_serve() -> None:
+    shown = chain.card("chat", CHAIN)
+
+    for words in (
+        "a/one",
+        "baseline",
+        "verdict v_7",
+        "waiver of ada, until",
+        "&lt;no time&gt;",
+    ):
+        assert words in shown
+    assert "expired" not in shown
+    assert shown.index("a/one") < shown.index("a/two") < shown.index("a/three")
+
+
+def test_an_expired_waiver_is_a_banner() -> None:
+    late = Entry(
+        Target("a", "three"),
+        capable=False,
+        evidence=EvidenceKind.WAIVER,
+        waiver=WAIVER,
+        waiver_expired=True,
+    )
+
+    shown = chain.card("chat", (late,))
+
+    assert "A waiver has expired." in shown
+    assert "swapgate route fallback remove chat" in shown
+
+
+def test_a_route_without_a_chain_has_no_card() -> None:
+    assert chain.card("chat", ()) == ""
