@@ -3,20 +3,24 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import openai
 import psutil
 
+from evals.samples import Item
 from harness import bootstrap
 from harness.bootstrap import Installation
-from harness.control import keys, seed
+from harness.control import keys, routes, seed
 from harness.domain.access import SYSTEM
-from harness.domain.observation import Traffic
+from harness.domain.observation import Block, Traffic
+from harness.domain.policy import Step, Unit
+from harness.domain.proposal import Phase
+from harness.domain.targets import Target
 from tests.processes import Site, site
-from tests.world import suite_file
+from tests.world import CANARY, POLICY, World, suite_file
 
 ROUTE = "chat"
 EVER = datetime(2000, 1, 1, tzinfo=UTC)
@@ -64,10 +68,12 @@ class Load:
                     with self._lock:
                         self.answered += 1
 
-    def more(self, answers: int = 20, *, timeout_s: float = 60.0) -> None:
-        """Wait until so many more were answered."""
+    def more(self, answers: int = 20, *, known: int = 0, timeout_s: float = 60.0) -> None:
+        """Wait until so many more were answered, or one failed besides the `known`."""
         wanted = self.answered + answers
-        eventually(lambda: self.answered >= wanted or bool(self.errors), timeout_s=timeout_s)
+        eventually(
+            lambda: self.answered >= wanted or len(self.errors) > known, timeout_s=timeout_s
+        )
 
 
 def eventually(condition: object, *, timeout_s: float = 60.0) -> None:
@@ -136,6 +142,15 @@ class Routed:
         with self.installation.store.read() as tx:
             return list(tx.observations.traffic(since=EVER, route=ROUTE))
 
+    def blocks(self) -> list[Block]:
+        """Of the live canary."""
+        with self.installation.store.read() as tx:
+            (rollout,) = tx.rollouts.live()
+            return list(tx.observations.blocks(rollout.id))
+
+    def revision(self) -> int:
+        return routes.table(self.installation.context).revision
+
     def recorded(self) -> int:
         return sum(row.requests for row in self.traffic())
 
@@ -162,3 +177,22 @@ def routed(folder: Path, provider: str, database_url: str | None = None) -> Iter
             yield Routed(place, installation, made[1])
         finally:
             installation.close()
+
+
+def start_canary(world: Routed, folder: Path, *, unit: Unit = Unit.REQUEST) -> None:
+    """Evaluate and gate a better candidate by the use cases, up to its canary at one half."""
+    steps = (Step(5000, 1000, certify=True),)
+    policy = replace(POLICY, canary=replace(CANARY, steps=steps, unit=unit))
+
+    def answer(target: Target, item: Item, _epoch: int) -> str:
+        number = int(item.id.rpartition("-")[2])
+        right = target.model == "sim-better" or number % 2 == 0
+        return str(item.target) if right else "wrong"
+
+    control = World(folder, world.installation.store, policy=policy, script=answer)
+    proposal = control.propose("sim/sim-better")
+    for _ in range(10):
+        control.turn()
+        if control.get(proposal.id).phase is Phase.CANARY:
+            return
+    raise AssertionError(control.get(proposal.id))

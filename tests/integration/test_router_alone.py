@@ -11,22 +11,16 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import openai
 import pytest
 
-from evals.samples import Item
 from evals.sim import serve as sim
 from harness.control import keys
 from harness.domain.access import SYSTEM
-from harness.domain.policy import Step
-from harness.domain.proposal import Phase
-from harness.domain.targets import Target
 from harness.store.migrate import upgrade
-from tests.router_site import ROUTE, Routed, ask, eventually, routed
-from tests.world import CANARY, POLICY, World
+from tests.router_site import ROUTE, Routed, ask, eventually, routed, start_canary
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -246,24 +240,6 @@ def arms(client: openai.OpenAI) -> set[str]:
         )
         found.add(raw.headers["x-swapgate-arm"])
     return found
-
-
-def start_canary(world: Routed, folder: Path) -> None:
-    """Evaluate and gate a better candidate by the use cases, up to its canary at one half."""
-    policy = replace(POLICY, canary=replace(CANARY, steps=(Step(5000, 1000, certify=True),)))
-
-    def answer(target: Target, item: Item, _epoch: int) -> str:
-        number = int(item.id.rpartition("-")[2])
-        right = target.model == "sim-better" or number % 2 == 0
-        return str(item.target) if right else "wrong"
-
-    control = World(folder, world.installation.store, policy=policy, script=answer)
-    proposal = control.propose("sim/sim-better")
-    for _ in range(10):
-        control.turn()
-        if control.get(proposal.id).phase is Phase.CANARY:
-            return
-    raise AssertionError(control.get(proposal.id))
 
 
 class OwnPostgres:

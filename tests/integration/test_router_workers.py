@@ -1,0 +1,323 @@
+"""Several workers under one parent: real processes, real signals, the official client.
+
+What is asked of any one router must hold of all its workers together.
+"""
+
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import openai
+import psutil
+import pytest
+import yaml
+
+from evals.sim import serve as sim
+from harness.control import keys, switches
+from harness.control.switches import Wanted
+from harness.domain.access import SYSTEM
+from harness.domain.policy import Unit
+from harness.domain.switches import Force, ForceKind, Source
+from tests.processes import kill_nine
+from tests.router_site import ROUTE, Routed, ask, eventually, routed, start_canary
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+# As the callers of `Routed.load` see a connection that ended under them.
+CUT_OFF = {"APIConnectionError", "APIError", "RemoteProtocolError"}
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[str]:
+    with sim.in_thread(sim.simulator(time_scale=0.0)) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def slow_provider() -> Iterator[str]:
+    """Answers take their time, so that many are under way."""
+    with sim.in_thread(sim.simulator(time_scale=0.5)) as url:
+        yield url
+
+
+def metrics(world: Routed) -> dict[str, float]:
+    with world.client() as client:
+        headers = {"authorization": f"Bearer {world.key}"}
+        text = client._client.get(f"{world.url}/metrics", headers=headers).text
+    lines = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in lines}
+
+
+def requests(world: Routed) -> float:
+    found = metrics(world)
+    return sum(n for name, n in found.items() if name.startswith("swapgate_requests_total"))
+
+
+def kinds(errors: list[str]) -> set[str]:
+    return {each.split("(")[0] for each in errors}
+
+
+@pytest.mark.req("B9", "G5")
+def test_a_killed_worker_takes_its_own_requests_alone_and_is_replaced(
+    slow_provider: str, database_url: str, tmp_path: Path
+) -> None:
+    with routed(tmp_path, slow_provider, database_url) as world:
+        world.start("--workers", "2")
+        start_canary(world, tmp_path)
+        with world.load(callers=8) as load:
+            load.more(60)
+            killed, other = world.workers()
+            before = requests(world)
+            kill_nine(killed.pid)
+            eventually(lambda: len(world.workers()) == 2)
+            assert other.is_running()
+            eventually(lambda: metrics(world)["swapgate_router_workers"] == 2)
+            known = len(load.errors)
+            load.more(60, known=known)
+
+        assert killed.pid not in {each.pid for each in world.workers()}
+        # At most what every caller had under way.
+        assert len(load.errors) == known <= 8
+        assert kinds(load.errors) <= CUT_OFF
+        after = metrics(world)
+        assert after["swapgate_router_worker_restarts_total"] == 1
+        assert before <= requests(world)
+        assert world.place.terminate("router") == 0
+
+        blocks = world.blocks()
+        missing = sum(block.missing for block in blocks)
+        assert missing <= known
+        # Every request has an outcome, whatever worker it met.
+        assert load.answered <= sum(block.units for block in blocks) <= load.answered + known
+        assert missing <= sum(block.failures for block in blocks) <= known
+        # What the killed worker had not reported yet is all that may lack.
+        assert load.answered - known - 60 <= world.recorded() <= load.answered + known
+
+
+@pytest.mark.req("G5")
+def test_sigterm_under_load_lets_begun_requests_end(slow_provider: str, tmp_path: Path) -> None:
+    with routed(tmp_path, slow_provider) as world:
+        world.start("--workers", "2")
+        with world.load(callers=8) as load:
+            load.more()
+            workers = world.workers()
+            code = world.place.terminate("router")
+            load.stopping.set()
+
+        assert code == 0, world.place.log("router")
+        # Whoever came too late was not let in; nobody was cut off.
+        assert kinds(load.errors) <= {"APIConnectionError"}
+        assert world.recorded() == load.answered
+        assert sum(row.failed for row in world.traffic()) == 0
+        assert not any(each.is_running() for each in workers)
+        assert "Traceback" not in world.place.log("router")
+
+
+@pytest.mark.req("G5")
+def test_a_stream_that_outlasts_the_drain_ends_with_its_worker_and_the_exit_code_is_0(
+    tmp_path: Path,
+) -> None:
+    with (
+        sim.in_thread(sim.simulator(time_scale=200.0)) as endless,
+        routed(tmp_path, endless) as world,
+    ):
+        configure(world, drain_s=1)
+        world.start("--workers", "2")
+        with world.load(callers=4) as load:
+            eventually(lambda: under_way(world) == 4)
+            assert world.place.terminate("router", timeout_s=120) == 0
+            load.stopping.set()
+
+    assert load.answered == 0
+
+
+@pytest.mark.req("G5")
+def test_sighup_under_load_takes_the_new_configuration_and_fails_nobody(
+    slow_provider: str, tmp_path: Path
+) -> None:
+    with routed(tmp_path, slow_provider) as world:
+        world.start()
+        with world.load(callers=8) as load:
+            load.more()
+            (old,) = world.workers()
+            configure(world, workers=2)
+            world.place.children["router"].send_signal(signal.SIGHUP)
+            eventually(lambda: metrics(world).get("swapgate_router_reloads_total") == 1)
+            psutil.wait_procs([old], timeout=60)
+            load.more()
+
+        assert load.errors == []
+        assert not old.is_running()
+        assert len(world.workers()) == 2
+        eventually(lambda: world.recorded() == load.answered)
+        assert world.place.terminate("router") == 0
+
+
+@pytest.mark.req("G5")
+def test_a_bad_configuration_is_refused_whole_with_its_place(
+    provider: str, tmp_path: Path
+) -> None:
+    with routed(tmp_path, provider) as world:
+        world.start("--workers", "2")
+        before = {each.pid for each in world.workers()}
+        with world.load() as load:
+            text = world.place.config.read_text(encoding="utf-8")
+            broken = text + "\nrooter: {}\n"
+            world.place.config.write_text(broken, encoding="utf-8")
+            hang_up(world, refused=1)
+            world.place.config.write_text(
+                text.replace("flush_interval_s", "worker_count: 2\n  flush_interval_s"),
+                encoding="utf-8",
+            )
+            hang_up(world, refused=2)
+            configure(world, text, port=world.place.ports["router"] + 1)
+            hang_up(world, refused=3)
+            load.more()
+
+            # A worker that dies now is replaced by one with the configuration that serves.
+            first, _ = world.workers()
+            kill_nine(first.pid)
+            eventually(lambda: metrics(world)["swapgate_router_workers"] == 2)
+            load.more(known=len(load.errors))
+
+        last_line = broken.rstrip().count("\n") + 1
+        log = world.place.log("router")
+        assert f"swapgate.yaml:{last_line}: unknown key 'rooter'; did you mean 'router'?" in log
+        assert "unknown key 'router.worker_count'" in log
+        assert "router.port changed, which takes a restart" in log
+        assert len(before & {each.pid for each in world.workers()}) == 1
+        assert len(load.errors) <= 3
+
+
+@pytest.mark.req("F3")
+def test_a_sticky_key_is_counted_once_whichever_worker_it_meets(
+    provider: str, database_url: str, tmp_path: Path
+) -> None:
+    with routed(tmp_path, provider, database_url) as world:
+        world.start("--workers", "2")
+        start_canary(world, tmp_path, unit=Unit.SESSION)
+        eventually(lambda: in_force(world))
+        for _ in range(3):
+            for number in range(20):
+                # A connection each: whichever worker takes it.
+                with world.client() as client:
+                    ask(client, user=f"person-{number}")
+        met = {meet(world).worker for _ in range(40)}
+        assert world.place.terminate("router") == 0
+
+        blocks = world.blocks()
+        # The people, and the one user of `meet`.
+        assert sum(block.units for block in blocks) == 21
+        assert sum(block.failures + block.missing for block in blocks) == 0
+        assert len({block.worker for block in blocks}) == 1
+        assert len(met) == 2
+
+
+@pytest.mark.req("F1", "B11")
+def test_a_switch_a_key_and_a_revision_are_in_force_on_each_of_four_workers(
+    provider: str, database_url: str, tmp_path: Path
+) -> None:
+    with routed(tmp_path, provider, database_url) as world:
+        world.start("--workers", "4")
+        context, secret = world.installation.context, world.installation.secret
+        made, text = keys.create(context, SYSTEM, "new", secret=secret)
+        eventually(lambda: on_all(world, lambda met: met.status == 200, text))
+        keys.revoke(context, SYSTEM, made.id)
+        eventually(lambda: on_all(world, lambda met: met.status == 401, text))
+
+        wanted = Wanted(Force(ForceKind.PROVIDER, "sim"), "a drill")
+        thrown = switches.throw(context, SYSTEM, wanted, source=Source.CLI)
+        eventually(lambda: on_all(world, lambda met: met.switch.startswith(thrown.id)))
+        switches.lift(context, SYSTEM, thrown.id, reason="over")
+        eventually(lambda: on_all(world, lambda met: met.switch == ""))
+
+        start_canary(world, tmp_path)
+        revision = world.revision()
+
+        def everybody() -> list[float]:
+            named = metrics(world).items()
+            return [n for name, n in named if name.startswith("swapgate_routing_revision{")]
+
+        eventually(lambda: everybody() == [revision] * 4)
+
+
+@pytest.mark.req("G5")
+def test_workers_whose_parent_is_killed_end_and_let_requests_end(
+    slow_provider: str, tmp_path: Path
+) -> None:
+    with routed(tmp_path, slow_provider) as world:
+        world.start("--workers", "2")
+        with world.load(callers=6) as load:
+            load.more()
+            world.kill()
+            load.stopping.set()
+        assert kinds(load.errors) <= {"APIConnectionError"}
+
+        world.start("--workers", "2")
+        with world.client() as client:
+            assert ask(client)
+
+
+def test_a_router_that_cannot_start_says_why_and_ends(provider: str, tmp_path: Path) -> None:
+    with routed(tmp_path, provider) as world:
+        (tmp_path / "swapgate.db").unlink()
+
+        done = world.place.run("serve", "router", "--workers", "2", expect=None)
+
+    assert done.returncode > 0
+    assert "the router cannot start: the database gave no snapshot" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def configure(world: Routed, text: str | None = None, **router: object) -> None:
+    """Change the file's `router` section."""
+    file = world.place.config
+    document = yaml.safe_load(text or file.read_text(encoding="utf-8"))
+    document["router"].update(router)
+    file.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+
+
+def hang_up(world: Routed, *, refused: int) -> None:
+    world.place.children["router"].send_signal(signal.SIGHUP)
+    name = "swapgate_router_reloads_refused_total"
+    eventually(lambda: metrics(world).get(name) == refused)
+
+
+def under_way(world: Routed) -> float:
+    found = metrics(world).items()
+    return sum(n for name, n in found if name.startswith("swapgate_router_requests_under_way"))
+
+
+class Met(NamedTuple):
+    """What one request, on a connection of its own, came upon."""
+
+    worker: str
+    status: int
+    switch: str
+
+
+def meet(world: Routed, key: str | None = None) -> Met:
+    with world.client(key) as client:
+        try:
+            headers = client.chat.completions.with_raw_response.create(
+                model=ROUTE, messages=[{"role": "user", "content": "hi"}], user="one"
+            ).headers
+            status = 200
+        except openai.APIStatusError as error:
+            headers, status = error.response.headers, error.status_code
+    worker = headers["x-swapgate-request-id"].rpartition("-")[0]
+    return Met(worker, status, headers.get("x-swapgate-switch", ""))
+
+
+def in_force(world: Routed) -> bool:
+    """Whether the canary has reached every worker."""
+    revision = world.revision()
+    named = metrics(world).items()
+    return all(n == revision for name, n in named if "routing_revision{" in name)
+
+
+def on_all(world: Routed, wanted: Callable[[Met], bool], key: str | None = None) -> bool:
+    """Whether each of four workers answered so, the last time that it was met."""
+    lately = {met.worker: met for met in (meet(world, key) for _ in range(24))}
+    return len(lately) == 4 and all(map(wanted, lately.values()))
