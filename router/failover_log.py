@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 
+from harness.domain.capabilities import Endpoint
 from harness.domain.failover import Failover, user_hash
 from harness.domain.plan import Because
 from harness.ports import Clock
@@ -176,7 +177,9 @@ def asked_after(left: Sequence[Left], answered: str | None) -> str | None:
 
 def shape(request: ClientRequest) -> dict[str, Any]:
     """Sizes and kinds, without a word of the content."""
-    messages, tools, text = request.value("messages"), request.value("tools"), request.text
+    said = "input" if request.endpoint is Endpoint.RESPONSES else "messages"
+    messages = request.value(said)
+    tools, text = request.value("tools"), request.text
     return {
         "stream": request.stream,
         "body_bytes": len(text if text.isascii() else text.encode("utf-8", "surrogatepass")),
