@@ -37,8 +37,11 @@ async def check_head(reply: UpstreamReply, content_type: bytes) -> None:
         raise UpstreamFailed(FailureClass.MALFORMED, said)
 
 
-async def read_answer(reply: UpstreamReply, json_name: str, dialect: Dialect) -> Answer:
-    """The whole body, `model` replaced. Raises UpstreamFailed for what is no answer."""
+async def read_answer(reply: UpstreamReply, json_name: str | None, dialect: Dialect) -> Answer:
+    """The whole body, `model` replaced if there is a name.
+
+    Raises UpstreamFailed for what is no answer.
+    """
     body = await reply.body()
     try:
         words = decode(body)
@@ -47,7 +50,7 @@ async def read_answer(reply: UpstreamReply, json_name: str, dialect: Dialect) ->
         raise UpstreamFailed(FailureClass.MALFORMED, f"answer is not valid: {error}") from None
     usage = dialect.checked(members)
     model = members.values.get("model")
-    if model is not None:
+    if model is not None and json_name is not None:
         body = spliced(words, [Edit(model.start, model.end, json_name)])
     return Answer(reply.status, passed_on(reply.headers), body, usage)
 

@@ -3,7 +3,7 @@
 from typing import Final
 
 from harness.domain.failures import FailureClass
-from harness.domain.settings import RouterSettings
+from harness.domain.settings import AnsweredModel, RouterSettings
 from router.attempt import Answer, check_head, read_answer
 from router.course import Job, Try
 from router.dialects.table import DIALECTS
@@ -30,6 +30,7 @@ class Calls:
         self.timers = timers
         self._transport_for = transport_for
         self._between_s = settings.between_chunks_timeout_s
+        self._names_route = settings.response_model is AnsweredModel.ROUTE
 
     async def make(self, job: Job, made: Try, on_end: OnEnd) -> Answer | CommittedStream:
         """on_end: of a stream. Raises UpstreamFailed."""
@@ -53,15 +54,18 @@ class Calls:
         try:
             if not asked.stream:
                 await check_head(reply, b"application/json")
-                return await read_answer(reply, job.route.json_name, dialect)
+                return await read_answer(reply, self._name(job), dialect)
             await check_head(reply, b"text/event-stream")
-            events = dialect.stream(asked, job.route.json_name)
+            events = dialect.stream(asked, self._name(job))
             stream = await self._until_commit(job, reply, events, on_end)
             handed_over = True
             return stream
         finally:
             if not handed_over:
                 await reply.aclose()
+
+    def _name(self, job: Job) -> str | None:
+        return job.route.json_name if self._names_route else None
 
     async def _until_commit(
         self, job: Job, reply: UpstreamReply, events: StreamFilter, on_end: OnEnd

@@ -1,5 +1,6 @@
 """One routed request: from its plan to the last byte of its answer."""
 
+import json
 from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Final
@@ -10,6 +11,7 @@ from router.attempt import Answer
 from router.course import Course, Job
 from router.dialects.table import DIALECTS
 from router.dispatch import Dispatcher
+from router.heartbeat import Heartbeat
 from router.ports import UpstreamFailed
 from router.refusals import nobody, refusal
 from router.relay import CommittedStream
@@ -26,20 +28,48 @@ class Exchange:
     """One routed request and what became of it.
 
     headers: of every answer, its id first. limited: they tell of limits of our own, which is
-    what the client must heed, and not the provider's.
+    what the client must heed, and not the provider's. heartbeat_s: of a stream, 0 for none.
     """
 
     def __init__(
-        self, job: Job, course: Course, headers: tuple[Header, ...], *, limited: bool = False
+        self,
+        job: Job,
+        course: Course,
+        headers: tuple[Header, ...],
+        *,
+        limited: bool = False,
+        heartbeat_s: float = 0.0,
     ) -> None:
         self.job = job
         self.course = course
         self.caller_gone = False
         self._headers = headers
         self._limited = limited
+        self._heartbeat_s = heartbeat_s
 
     async def serve(self, dispatcher: Dispatcher, receive: Receive, send: Send) -> None:
         """Raises CallerGone; whatever happens, the upstream's work ends with this."""
+        if self._heartbeat_s:
+            await self._with_heartbeat(dispatcher, receive, send)
+        else:
+            await self._serve(dispatcher, receive, send)
+
+    async def _with_heartbeat(
+        self, dispatcher: Dispatcher, receive: Receive, send: Send
+    ) -> None:
+        beat = Heartbeat(send, self._headers, self._heartbeat_s)
+        try:
+            await self._serve(dispatcher, receive, beat.send, beat)
+        finally:
+            await beat.close()
+
+    async def _serve(
+        self,
+        dispatcher: Dispatcher,
+        receive: Receive,
+        send: Send,
+        beat: Heartbeat | None = None,
+    ) -> None:
         try:
             # Not watched while the last bytes are sent: after them any caller may go.
             with CallerWatch(receive, dispatcher.timers):
@@ -47,13 +77,26 @@ class Exchange:
                 result = self.course.result
                 if isinstance(result, CommittedStream):
                     await self._relay(result, send)
+            if beat is not None:
+                await beat.close()
             if isinstance(result, CommittedStream):
                 await send({"type": "http.response.body", "body": b""})
+            elif beat is not None and beat.begun:
+                await send({"type": "http.response.body", "body": self._late_error(result)})
             else:
                 await send_reply(send, self._reply(result), self._truth())
         finally:
             if isinstance(self.course.result, CommittedStream):
                 await self.course.result.aclose()
+
+    def _late_error(self, result: Answer | UpstreamFailed | None) -> bytes:
+        """The end of a stream that has begun with a heartbeat and has no answer."""
+        told = json.loads(self._reply(result).body)
+        error = told.get("error") if isinstance(told, dict) else None
+        message = error.get("message") if isinstance(error, dict) else None
+        failure = result.failure if isinstance(result, UpstreamFailed) else None
+        events = DIALECTS[self.job.request.endpoint].stream(self.job.request, None)
+        return events.broken(str(message or told), failure or FailureClass.OVERLOADED)
 
     def _reply(self, result: Answer | UpstreamFailed | None) -> Reply:
         if isinstance(result, Answer):

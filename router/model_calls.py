@@ -10,7 +10,7 @@ from harness.domain.plan import Plan
 from harness.domain.routing import Arm, KeyGrant
 from harness.domain.settings import RouterSettings
 from harness.ports import Clock
-from router import sticky
+from router import sticky, wishes
 from router.admission import Admission, Toll
 from router.asgi import CallerGone, Receive, Scope, Send, header
 from router.body import ClientRequest, FieldError, read_request
@@ -63,6 +63,9 @@ class ModelCalls:
         """A refusal, or None when everything is sent."""
         started = self._clock.monotonic()
         found = _routed(body, ENDPOINTS[scope["path"]], grant, serving)
+        wished_s = wishes.limit_s(scope)
+        if isinstance(wished_s, Reply):
+            return wished_s
         toll: Toll | None = None
         if grant.limits is not None:
             asked = None if isinstance(found, Reply) else found[0]
@@ -80,7 +83,8 @@ class ModelCalls:
         # Whose callers cannot be told apart must not all go to one place for a day.
         arm, plan = self._planner.assign(route, request, key, key if told_apart else own)
         ticket = self._books.admit(route.canary, arm, key) if is_evidence(arm, plan) else None
-        limit_s = min(route.route.settings.total_timeout_s, self._settings.total_timeout_s)
+        settings = self._settings
+        limit_s = min(wished_s, route.route.settings.total_timeout_s, settings.total_timeout_s)
         begun = asyncio.get_running_loop().time()
         wanted = DIALECTS[request.endpoint].passed_up
         passed_up = _passed_up(scope, wanted) if wanted else ()
@@ -96,7 +100,13 @@ class ModelCalls:
             *self._degraded(plan, request),
             *(toll.headers if toll else ()),
         )
-        exchange = Exchange(job, Course(), headers, limited=toll is not None)
+        exchange = Exchange(
+            job,
+            Course(),
+            headers,
+            limited=toll is not None,
+            heartbeat_s=wishes.heartbeat_s(scope, request, settings),
+        )
         try:
             await exchange.serve(self._dispatcher, receive, send)
         except CallerGone:

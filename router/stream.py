@@ -14,7 +14,7 @@ from typing import Final
 from harness.domain.errors import InputError
 from harness.domain.failures import FailureClass
 from router.failures import class_of_error
-from router.jsonspan import Edit, Members, decode, read_object, spliced
+from router.jsonspan import Edit, Members, Value, decode, read_object, spliced
 from router.usage import Usage
 
 LONGEST_END: Final = len(b"\r\n\r\n")
@@ -31,10 +31,10 @@ class StreamFilter(ABC):
     that, or of an end that says that the provider failed; None for a good end. finished: it
     ended as the protocol says. output_events: deltas with output, where no usage was reported.
     refusal: the provider's own words, where the failure is an error event. finish_reasons: as
-    they came.
+    they came. json_name: what `model` becomes, as JSON; None to leave it.
     """
 
-    def __init__(self, json_name: str) -> None:
+    def __init__(self, json_name: str | None) -> None:
         self.committed = False
         self.finished = False
         self.failure = ""
@@ -89,6 +89,11 @@ class StreamFilter(ABC):
         if self.finished or self.failure:
             return rest
         return rest + self._closed()
+
+    def _model_edit(self, model: Value | None) -> Sequence[Edit]:
+        if model is None or self._json_name is None:
+            return ()
+        return (Edit(model.start, model.end, self._json_name),)
 
     def _fail(self, why: str, failure: FailureClass = FailureClass.MALFORMED) -> None:
         self.failure, self.failure_class = why, failure

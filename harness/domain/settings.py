@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
 from harness.domain.breaker import DEFAULT_BREAKER, BreakerPolicy
@@ -9,6 +10,13 @@ from harness.domain.policy import Policy
 from harness.domain.retry import DEFAULT_RETRY, RetryPolicy
 from harness.domain.routing import RouteSettings
 from harness.domain.targets import Provider, RequestPatch, Target
+
+
+class AnsweredModel(StrEnum):
+    """What an answer's `model` says."""
+
+    ROUTE = "route"
+    PROVIDER = "provider"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +36,8 @@ class RouterSettings:
     workers: processes that serve; limits and breakers are each worker's own. drain_s: how long
     requests may go on once their worker is to end. breaker: of every target. retry: of one
     request. health_check_interval_s: since a target last answered anybody, 0 for no checks.
+    heartbeat_s: how long a stream may be silent before a comment goes to the client, 0 for
+    never. response_model: what `model` in an answer says.
     upstream_connections: per worker and provider. spool_dir and snapshot_file: beside the
     database unless set.
     """
@@ -39,6 +49,8 @@ class RouterSettings:
     first_token_timeout_s: float = 30.0
     between_chunks_timeout_s: float = 30.0
     total_timeout_s: float = 120.0
+    heartbeat_s: float = 15.0
+    response_model: AnsweredModel = AnsweredModel.ROUTE
     connect_timeout_s: float = 5.0
     max_body_bytes: int = 32 * 1024 * 1024
     max_response_bytes: int = 64 * 1024 * 1024

@@ -58,7 +58,7 @@ class Chat:
         usage = members.values.get("usage")
         return usage_of(usage.value) if usage else None
 
-    def stream(self, request: ClientRequest, json_name: str) -> StreamFilter:
+    def stream(self, request: ClientRequest, json_name: str | None) -> StreamFilter:
         return ChatStream(json_name, show_usage=request.wants_usage)
 
     def error(self, reply: Reply, request_id: str) -> Reply:  # noqa: ARG002 - in a header

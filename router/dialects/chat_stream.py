@@ -16,7 +16,7 @@ _NOTHING: Final[tuple[object, ...]] = (None, "", [], {})
 class ChatStream(StreamFilter):
     """Ends with `[DONE]`, or with the connection, once every choice has a finish reason."""
 
-    def __init__(self, json_name: str, *, show_usage: bool) -> None:
+    def __init__(self, json_name: str | None, *, show_usage: bool) -> None:
         super().__init__(json_name)
         self._show_usage = show_usage
         self._choices: set[object] = set()
@@ -53,7 +53,7 @@ class ChatStream(StreamFilter):
         if not (self._show_usage or choices) and usage and usage.value:
             return None
         model = values.get("model")
-        return () if model is None else (Edit(model.start, model.end, self._json_name),)
+        return self._model_edit(model)
 
     def _choice(self, choice: Mapping[object, object]) -> None:
         index = choice.get("index")

@@ -70,7 +70,7 @@ class Messages:
         counts = counts_of(values.get("usage"))
         return counts.usage() if counts else None
 
-    def stream(self, request: ClientRequest, json_name: str) -> StreamFilter:  # noqa: ARG002 - a Dialect
+    def stream(self, request: ClientRequest, json_name: str | None) -> StreamFilter:  # noqa: ARG002 - a Dialect
         return MessagesStream(json_name)
 
     def error(self, reply: Reply, request_id: str) -> Reply:

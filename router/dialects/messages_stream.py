@@ -42,7 +42,7 @@ def counts_of(usage: object) -> Counts | None:
 class MessagesStream(StreamFilter):
     """Ends with `message_stop`, or with the connection, once there was a stop reason."""
 
-    def __init__(self, json_name: str) -> None:
+    def __init__(self, json_name: str | None) -> None:
         super().__init__(json_name)
         self._stopped = False
         self._counts: Counts | None = None
@@ -110,7 +110,7 @@ class MessagesStream(StreamFilter):
             return ()
         self._counts = counts_of(message.value.get("usage"))
         model = walk_object(text, message.start).values.get("model")
-        return () if model is None else (Edit(model.start, model.end, self._json_name),)
+        return self._model_edit(model)
 
     def _end(self, members: Members) -> None:
         delta = members.values.get("delta")

@@ -62,7 +62,7 @@ class Responses(Chat):
             raise UpstreamFailed(FailureClass.MALFORMED, "status 200 without an output")
         return usage_of(values.get("usage"))
 
-    def stream(self, request: ClientRequest, json_name: str) -> StreamFilter:  # noqa: ARG002 - a Dialect
+    def stream(self, request: ClientRequest, json_name: str | None) -> StreamFilter:  # noqa: ARG002 - a Dialect
         return ResponsesStream(json_name)
 
 

@@ -35,7 +35,7 @@ def usage_of(value: object) -> Usage | None:
 class ResponsesStream(StreamFilter):
     """Ends with `response.completed`, `.incomplete` or `.failed`, and with nothing else."""
 
-    def __init__(self, json_name: str) -> None:
+    def __init__(self, json_name: str | None) -> None:
         super().__init__(json_name)
         self._number = -1
 
@@ -82,7 +82,7 @@ class ResponsesStream(StreamFilter):
         elif kind == "response.failed" and not self._failed(response.value):
             return None
         model = walk_object(text, response.start).values.get("model")
-        return () if model is None else (Edit(model.start, model.end, self._json_name),)
+        return self._model_edit(model)
 
     def _failed(self, response: Mapping[str, object]) -> bool:
         """The provider says so. Whether the client is to see it: it has seen output."""

@@ -1,0 +1,38 @@
+"""What a client may ask of the router for one request, by header."""
+
+import math
+from typing import Final
+
+from harness.domain.settings import RouterSettings
+from router.asgi import Scope, header
+from router.body import ClientRequest
+from router.replies import Reply, error_reply
+
+TIMEOUT: Final = b"x-swapgate-timeout"
+HEARTBEAT: Final = b"x-swapgate-heartbeat"
+
+
+def limit_s(scope: Scope) -> float | Reply:
+    """Seconds for the whole request, infinite unless asked; a refusal for no number."""
+    given = header(scope, TIMEOUT)
+    if given is None:
+        return math.inf
+    try:
+        wished_s = float(given)
+    except ValueError:
+        wished_s = math.nan
+    if not 0 < wished_s < math.inf:
+        said = given[:40].decode("latin-1")
+        return error_reply(
+            400,
+            f"{TIMEOUT.decode()} is a number of seconds above 0, not {said!r}",
+            "invalid_header",
+        )
+    return wished_s
+
+
+def heartbeat_s(scope: Scope, request: ClientRequest, settings: RouterSettings) -> float:
+    """Of this answer; 0 for none: whole answers have none, and a client may wish for none."""
+    if not request.stream or not settings.heartbeat_s:
+        return 0.0
+    return 0.0 if header(scope, HEARTBEAT) == b"off" else settings.heartbeat_s

@@ -1,0 +1,181 @@
+"""What a client asks of the router by header, and how a stream that waits stays alive."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+from harness.domain.settings import AnsweredModel, RouterSettings
+from router.transport.scripted import Turn
+from tests.router_upstream import (
+    DONE,
+    ROLE,
+    Upstream,
+    broken_stream,
+    completion,
+    error,
+    event,
+    running_upstream,
+    streamed,
+)
+from tests.router_world import INCUMBENT, KEY, QUICK, running_router, snapshot
+
+pytestmark = pytest.mark.req("A1", "B8")
+
+HELLO = [{"role": "user", "content": "hello"}]
+BEATING = replace(QUICK, heartbeat_s=0.05)
+COMMENT = b": keep-alive\n\n"
+
+
+@pytest.fixture
+def upstream() -> Iterator[Upstream]:
+    with running_upstream() as upstream:
+        yield upstream
+
+
+@contextmanager
+def routed(
+    upstream: Upstream, folder: Path, settings: RouterSettings, *, fallback: bool = False
+) -> Iterator[httpx.Client]:
+    first = snapshot(upstream.url, fallback=fallback)
+    with (
+        running_router(first, folder, settings) as world,
+        httpx.Client(
+            base_url=f"{world.url}/v1", headers={"authorization": f"Bearer {KEY}"}, timeout=20
+        ) as client,
+    ):
+        yield client
+
+
+def ask(client: httpx.Client, *, stream: bool = True, **headers: str) -> httpx.Response:
+    body = {"model": "support", "messages": HELLO, "stream": stream}
+    named = {f"x-swapgate-{name}": value for name, value in headers.items()}
+    return client.post("/chat/completions", json=body, headers=named)
+
+
+def late_by(pause_s: float, turn: Turn) -> Turn:
+    return replace(turn, steps=(pause_s, *turn.steps))
+
+
+def test_a_stream_that_is_silent_for_long_gets_comments_before_and_between_its_events(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    words = event({"content": "one"}), 0.2, event({"content": "two"})
+    steps = (0.2, ROLE, *words, event(finish="stop"), DONE)
+    upstream.turns[INCUMBENT] = broken_stream(*steps)
+
+    with routed(upstream, tmp_path, BEATING) as client:
+        found = ask(client)
+
+    assert found.status_code == 200
+    before, between = found.content.split(b'"one"')
+    assert before.startswith(COMMENT)
+    assert COMMENT in between
+    events = found.content.replace(COMMENT, b"").split(b"\n\n")
+    assert [b"one" in events[1], b"two" in events[2], events[-2]] == [True, True, DONE.strip()]
+    # Its head went out before anybody had answered.
+    assert "x-swapgate-target" not in found.headers
+    assert found.headers["x-swapgate-route"] == "support"
+
+
+def test_the_official_client_reads_a_stream_with_comments(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    upstream.turns[INCUMBENT] = broken_stream(
+        0.2, ROLE, event({"content": "hi"}), 0.2, event(finish="stop"), DONE
+    )
+    with routed(upstream, tmp_path, BEATING) as client:
+        official = openai.OpenAI(base_url=str(client.base_url), api_key=KEY, max_retries=0)
+        with official.chat.completions.create(
+            model="support", messages=[{"role": "user", "content": "hello"}], stream=True
+        ) as stream:
+            words = [each.choices[0].delta.content for each in stream if each.choices]
+        official.close()
+
+    assert "hi" in words
+
+
+@pytest.mark.parametrize("failure", ["refused", "broken"])
+def test_what_fails_after_a_heartbeat_ends_in_an_error_event(
+    upstream: Upstream, tmp_path: Path, failure: str
+) -> None:
+    late = {
+        "refused": late_by(0.2, error(400, "no such thing")),
+        "broken": broken_stream(0.2, ROLE),
+    }
+    upstream.turns[INCUMBENT] = late[failure]
+
+    with routed(upstream, tmp_path, BEATING) as client:
+        found = ask(client)
+
+    assert found.status_code == 200
+    *comments, last, end = found.content.split(b"\n\n")
+    assert set(comments) == {COMMENT.strip()}
+    assert end == b""
+    told = json.loads(last.removeprefix(b"data: "))["error"]
+    assert told["message"]
+    assert b"[DONE]" not in found.content
+
+
+def test_a_quick_answer_has_no_comments_and_all_its_headers(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    upstream.turns[INCUMBENT] = streamed("hi")
+    with routed(upstream, tmp_path, replace(QUICK, heartbeat_s=5.0)) as client:
+        found = ask(client)
+
+    assert COMMENT not in found.content
+    assert found.headers["x-swapgate-target"] == f"up/{INCUMBENT}"
+
+
+@pytest.mark.parametrize("off", ["by the client", "by the settings"])
+def test_heartbeats_can_be_switched_off(upstream: Upstream, tmp_path: Path, off: str) -> None:
+    upstream.turns[INCUMBENT] = broken_stream(
+        0.2, ROLE, event({"content": "hi"}), event(finish="stop"), DONE
+    )
+    settings = BEATING if off == "by the client" else replace(BEATING, heartbeat_s=0.0)
+    with routed(upstream, tmp_path, settings) as client:
+        found = ask(client, heartbeat="off" if off == "by the client" else "as you like")
+
+    assert COMMENT not in found.content
+    assert b"hi" in found.content
+
+
+def test_a_client_may_lower_the_time_for_its_request(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    upstream.turns[INCUMBENT] = late_by(0.8, completion())
+    with routed(upstream, tmp_path, QUICK) as client:
+        short = ask(client, stream=False, timeout="0.2")
+        plenty = ask(client, stream=False, timeout="3600")
+
+    assert short.status_code == 502
+    assert short.json()["error"]["attempts"][0]["failure"] == "timeout"
+    assert plenty.status_code == 200
+
+
+@pytest.mark.parametrize("wish", ["soon", "0", "-1", "nan", "inf"])
+def test_a_time_that_is_none_is_refused(upstream: Upstream, tmp_path: Path, wish: str) -> None:
+    with routed(upstream, tmp_path, QUICK) as client:
+        found = ask(client, stream=False, timeout=wish)
+
+    assert found.status_code == 400
+    assert "x-swapgate-timeout is a number of seconds above 0" in found.text
+    assert upstream.asked == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_providers_own_model_name_is_left_where_the_settings_say_so(
+    upstream: Upstream, tmp_path: Path, *, stream: bool
+) -> None:
+    upstream.turns[INCUMBENT] = streamed("hi") if stream else completion(model="m-2026-01")
+    own = replace(QUICK, response_model=AnsweredModel.PROVIDER)
+    with routed(upstream, tmp_path, own) as client:
+        found = ask(client, stream=stream)
+
+    assert (b'"model": "m"' if stream else b'"model" : "m-2026-01"') in found.content
