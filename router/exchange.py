@@ -61,7 +61,7 @@ class Exchange:
         try:
             await self._serve(dispatcher, receive, beat.send, beat)
         finally:
-            await beat.close()
+            beat.cancel()
 
     async def _serve(
         self,
@@ -78,7 +78,7 @@ class Exchange:
                 if isinstance(result, CommittedStream):
                     await self._relay(result, send)
             if beat is not None:
-                await beat.close()
+                await beat.settle()
             if isinstance(result, CommittedStream):
                 await send({"type": "http.response.body", "body": b""})
             elif beat is not None and beat.begun:

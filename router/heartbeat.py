@@ -32,7 +32,7 @@ class Heartbeat:
     async def send(self, message: Message) -> None:
         """As ASGI's; a head after a beat that began the answer is left out."""
         if self._beat is not None:
-            await self._beat
+            await asyncio.wait({self._beat})
         if message["type"] == "http.response.start":
             if self.begun:
                 return
@@ -44,16 +44,17 @@ class Heartbeat:
             self._sending = False
             self._last = self._loop.time()
 
-    def stop(self) -> None:
-        """No beat begins from now on; before the last bytes are sent."""
+    async def settle(self) -> None:
+        """No beat begins from now on, and one that has begun is whole."""
         self._timer.cancel()
+        if self._beat is not None:
+            await asyncio.wait({self._beat})
 
-    async def close(self) -> None:
-        """Also ends a beat that is under way."""
-        self.stop()
+    def cancel(self) -> None:
+        """At the end of all: whatever is still under way."""
+        self._timer.cancel()
         if self._beat is not None:
             self._beat.cancel()
-            await asyncio.wait({self._beat})
 
     def _due(self) -> None:
         quiet_s = self._loop.time() - self._last
