@@ -156,10 +156,13 @@ class Routed:
 
 
 @contextmanager
-def routed(folder: Path, provider: str, database_url: str | None = None) -> Iterator[Routed]:
+def routed(
+    folder: Path, provider: str, database_url: str | None = None, **sections: object
+) -> Iterator[Routed]:
     """A migrated, seeded installation whose router is not running yet.
 
-    provider: the simulator's base URL. database_url: by default SQLite in the folder.
+    provider: the simulator's base URL. database_url: by default SQLite in the folder. sections:
+    of the file, instead of those here.
     """
     settings: dict[str, object] = {
         "database_url": database_url or f"sqlite:///{folder / 'swapgate.db'}",
@@ -167,6 +170,7 @@ def routed(folder: Path, provider: str, database_url: str | None = None) -> Iter
         "providers": {"sim": {"kind": "sim", "api_base": f"{provider}/v1"}},
         "suites": {"colours": {"path": str(suite_file(folder)), "scorer": "exact"}},
         "routes": {ROUTE: {"incumbent": "sim/sim-base", "suites": ["colours"]}},
+        **sections,
     }
     with site(folder, settings) as place:
         installation = bootstrap.open_installation(place.config, create_secret=True)
