@@ -470,3 +470,26 @@ def test_an_alert_that_is_refused_takes_no_observation_with_it(
     store.close()
     assert row.requests == 1
     assert recorder.counters["rows_refused"] == 1
+
+
+@pytest.mark.req("B5", "B9")
+def test_alerts_and_failovers_wait_in_the_spool_while_the_database_is_away(
+    bench: Bench,
+) -> None:
+    at = bench.clock.now()
+    alert = Alert(AlertKind.BREAKER_OPEN, "s", "k", "t", "x", at, "w")
+    row = Failover(
+        "w", 1, at, "req", "support", "incumbent", "up/m", "up", "timeout", None, 1, 5.0,
+        "chat", stream=False, body_bytes=2, messages=1, tools=0, user_hash="h",
+        next_target=None,
+    )  # fmt: skip
+    bench.store.away = True
+    bench.recorder.tell(alert)
+    bench.recorder.failed_over([row])
+    bench.recorder.flush()
+    assert not bench.spool.empty
+
+    bench.store.away = False
+    bench.recorder.flush()
+
+    assert (bench.store.alerts, bench.store.failovers) == ([alert], [row])

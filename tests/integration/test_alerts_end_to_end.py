@@ -1,0 +1,98 @@
+"""From a provider that breaks to a webhook that says so, through every process, and back."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evals.sim import faults, serve
+from evals.sim.simulator import Simulator
+from tests.alert_receiver import Receiver
+from tests.router_site import ROUTE, Routed, ask, eventually, routed
+
+ROUTES = {ROUTE: {"incumbent": "sim/sim-base", "fallbacks": ["spare/sim-better"]}}
+BREAKER = {"open_s": 1.0, "open_max_s": 2.0, "probe_successes": 1}
+
+
+@pytest.fixture
+def sim() -> Simulator:
+    return serve.simulator(time_scale=0.0)
+
+
+@pytest.fixture
+def provider(sim: Simulator) -> Iterator[str]:
+    with serve.in_thread(sim) as url:
+        yield url
+
+
+def settings(provider: str, port: int) -> dict[str, object]:
+    address = {"kind": "sim", "api_base": f"{provider}/v1"}
+    webhook = {"webhook": f"http://127.0.0.1:{port}/hook", "secret_env": "HOOK_SECRET"}
+    return {
+        "router": {"flush_interval_s": 0.2, "breaker": BREAKER},
+        "providers": {"sim": address, "spare": address},
+        "routes": ROUTES,
+        "alerts": {"sinks": [webhook], "deliver_interval_s": 0.2},
+    }
+
+
+def told(receiver: Receiver) -> list[dict[str, Any]]:
+    return [json.loads(got.body) for got in receiver.got]
+
+
+def cli(world: Routed, *words: str) -> Any:
+    return json.loads(world.place.run(*words, "--json").stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.req("A6", "B5", "B9")
+def test_a_webhook_hears_that_a_circuit_opened_who_carries_the_load_and_that_it_closed(
+    sim: Simulator,
+    provider: str,
+    database_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HOOK_SECRET", "s3cret")
+    receiver = Receiver()
+    with (
+        receiver.up(),
+        routed(tmp_path, provider, database_url, **settings(provider, receiver.port)) as world,
+    ):
+        world.start()
+        world.place.start("control", "serve", "control", wait_for="/readyz")
+        sim.faults.set("sim-base", faults.parse({"kind": "status", "status": 401}))
+        with world.client() as client:
+            for _ in range(4):
+                assert ask(client, user="alice")
+            eventually(lambda: len(receiver.got) == 1)
+            (listed,) = cli(world, "alert", "list", "--open")
+            sim.faults.clear()
+
+            def resolved() -> bool:
+                assert ask(client, user="bob")
+                return len(receiver.got) == 2
+
+            eventually(resolved)
+        found = cli(world, "route", "failovers", "--user", "alice")
+        others = cli(world, "route", "failovers", "--user", "carol")
+
+        raised, over = told(receiver)
+        assert (raised["kind"], raised["state"]) == ("our_key", "raised")
+        assert raised["subject"] == "provider sim"
+        assert f"Route {ROUTE}: spare/sim-better carries its load now." in raised["text"]
+        assert (over["state"], over["alert"]) == ("resolved", raised["alert"])
+        assert (listed["id"], listed["delivered"]) == (raised["alert"], 1)
+        assert {each["target"] for each in found} == {"sim/sim-base"}
+        assert {each["next_target"] for each in found} == {"spare/sim-better"}
+        assert {each["failure"] for each in found} <= {"our_key", "circuit_open"}
+        assert others == []
+        (tried,) = cli(world, "alert", "test")
+        assert (tried["sink"], tried["delivered"]) == ("webhook-1", True)
+        logs = world.place.log("router") + world.place.log("control")
+        assert "s3cret" not in logs
+        assert "Colour" not in logs
+        assert world.place.terminate("router") == 0
+        assert world.place.terminate("control") == 0
