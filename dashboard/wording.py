@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final, assert_never
 
+from harness.control.alerts import Listed
+from harness.domain.alerts import Severity
 from harness.domain.evaluation import VERDICTS, Claim, Judged, SuiteRole
 from harness.domain.proposal import Phase
 from harness.domain.rollout import RolloutState
@@ -110,6 +112,14 @@ def switch_banner(switch: Switch) -> tuple[str, str]:
         case _:
             assert_never(switch.source)
     return heading, f"{switch.actor}: {switch.reason}. {end}"
+
+
+def alert_banner(alert: Listed, now: datetime) -> tuple[str, str]:
+    """Heading and text for an open alert."""
+    mark = "✕" if alert.severity is Severity.CRITICAL else "?"
+    times = f", {alert.count:,} times" if alert.count > 1 else ""
+    when = f"For {span((now - alert.first_seen).total_seconds())}{times}."
+    return f"{mark} {alert.title}.", f"{alert.text} {when} Next: {alert.next_step}."
 
 
 def signed(value: float, digits: int = 1) -> str:

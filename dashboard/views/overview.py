@@ -2,23 +2,30 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Final
 
 import streamlit as st
 
 from dashboard import cards, frames, shell, wording
 from dashboard.cards import esc, strong
-from harness.control import reports
+from harness.control import alerts, reports
+from harness.control.alerts import Listed
 from harness.control.reports import RouteStatus
+from harness.domain.alerts import AlertKind, Severity
 from harness.domain.observation import Traffic
 from harness.domain.proposal import Phase
+
+MOST_ALERTS: Final = 5
 
 
 def show() -> None:
     with shell.loading("the routes"):
         ctx = shell.context()
         statuses, now = sorted(reports.overview(ctx), key=_calm), ctx.clock.now()
+        alarming = [each for each in alerts.listed(ctx, open_only=True) if _is_news(each)]
     st.html(cards.title(*_answer(statuses, now)))
     shell.say_what_was_done()
+    _alerts(alarming, now)
     if not statuses:
         st.html(
             cards.empty(
@@ -45,6 +52,22 @@ def _answer(statuses: Sequence[RouteStatus], now: datetime) -> tuple[str, str]:
         many = wording.several(len(waiting), "route")
         return f"{many} {verb} a decision: {strong(', '.join(waiting))}", note
     return ("No route needs you now" if statuses else "No route yet"), note
+
+
+def _is_news(alert: Listed) -> bool:
+    """What waits for a decision has its own place, in the route's row."""
+    return alert.kind not in (AlertKind.AWAITING_APPROVAL, AlertKind.CANARY_PAUSED)
+
+
+def _alerts(open_: Sequence[Listed], now: datetime) -> None:
+    for alert in open_[:MOST_ALERTS]:
+        heading, text = wording.alert_banner(alert, now)
+        critical = alert.severity is Severity.CRITICAL
+        tone = wording.Tone.WORSE if critical else wording.Tone.UNDECIDED
+        st.html(cards.banner(heading, text, tone=tone))
+    if len(open_) > MOST_ALERTS:
+        more = wording.several(len(open_) - MOST_ALERTS, "more alert")
+        st.html(cards.banner(f"? {more}.", "`swapgate alert list --open` has all of them."))
 
 
 def _row(status: RouteStatus, now: datetime) -> None:

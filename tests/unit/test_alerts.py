@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -54,6 +55,14 @@ def at(minutes: float) -> Alert:
 def test_every_kind_has_its_rule_and_says_what_to_do() -> None:
     assert set(KINDS) == set(AlertKind)
     assert all(rule.next_step for rule in KINDS.values())
+
+
+@pytest.mark.req("G7")
+def test_every_kind_has_its_line_in_the_runbook() -> None:
+    text = (Path(__file__).parents[2] / "docs/alerts.md").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line.startswith("| `")]
+    found = {line.split("`")[1]: line.split("|")[2].strip() for line in lines}
+    assert found == {kind.value: rule.severity.name.lower() for kind, rule in KINDS.items()}
 
 
 @pytest.mark.req("A6")

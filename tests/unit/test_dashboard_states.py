@@ -14,8 +14,9 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard import acting, shell
 from harness.bootstrap import CONFIG_VARIABLE
-from harness.control import switches, targets
+from harness.control import alerts, switches, targets
 from harness.control.switches import Wanted
+from harness.domain.alerts import AlertKind
 from harness.domain.switches import ENVIRONMENT_VARIABLE, Source, force_of
 from harness.domain.targets import Provider
 from tests.dashboard_data import ANA, XSS, Lived, configured, lived
@@ -232,6 +233,29 @@ def test_a_switch_in_force_is_shown_on_every_page(
     assert "provider:sim is forced for route support-chat" in told
     assert f"swapgate switch lift {thrown.id}" in told
     assert "a drill that is over" not in told
+    assert not any("<script>" in str(each.proto.body) for each in app.get("html"))
+
+
+@pytest.mark.req("B9")
+def test_what_is_wrong_now_is_on_the_overview_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configured(tmp_path)
+    monkeypatch.setenv(CONFIG_VARIABLE, str(config))
+    ctx = shell.context()
+    with ctx.store.write() as tx:
+        for number in range(7):
+            alerts.tell(
+                ctx, tx, AlertKind.JOB_FAILED, f"job {number}", subject="s", title=XSS, text="x"
+            )
+        alerts.tell(ctx, tx, AlertKind.PROMOTED, "r", subject="s", title="it is over", text="x")
+
+    app = shown(monkeypatch, config, "overview")
+
+    told = text(app)
+    assert told.count("see the control process's log") == 5
+    assert "2 more alerts" in told
+    assert "it is over" not in told
     assert not any("<script>" in str(each.proto.body) for each in app.get("html"))
 
 
