@@ -6,7 +6,7 @@ from harness.domain.errors import InputError
 from harness.domain.failures import FailureClass
 from router.dialects.dialect import Dialect
 from router.failures import refused
-from router.jsonspan import Edit, decode, read_object, spliced
+from router.jsonspan import Edit, read, spliced
 from router.ports import UpstreamFailed, UpstreamReply
 from router.replies import passed_on
 from router.serving import Header
@@ -44,14 +44,12 @@ async def read_answer(reply: UpstreamReply, json_name: str | None, dialect: Dial
     """
     body = await reply.body()
     try:
-        words = decode(body)
-        members = read_object(words)
+        members = read(body)
     except InputError as error:
         raise UpstreamFailed(FailureClass.MALFORMED, f"answer is not valid: {error}") from None
     usage = dialect.checked(members)
-    model = members.values.get("model")
-    if model is not None and json_name is not None:
-        body = spliced(words, [Edit(model.start, model.end, json_name)])
+    if json_name is not None and (model := members.text_place("model")) is not None:
+        body = spliced(members.text, [Edit(model.start, model.end, json_name)])
     return Answer(reply.status, passed_on(reply.headers), body, usage)
 
 

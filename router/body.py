@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from harness.domain.capabilities import Endpoint
 from harness.domain.errors import InputError
-from router.jsonspan import Members, decode, read_object
+from router.jsonspan import Members, read
 
 
 class ClientRequest(NamedTuple):
@@ -18,8 +18,7 @@ class ClientRequest(NamedTuple):
     endpoint: Endpoint = Endpoint.CHAT
 
     def value(self, name: str) -> object:
-        member = self.members.values.get(name)
-        return member.value if member else None
+        return self.members.get(name)
 
     @property
     def serial_tools(self) -> bool:
@@ -50,21 +49,17 @@ def read_request(body: bytes, endpoint: Endpoint) -> ClientRequest:
 def read_chat(body: bytes) -> ClientRequest:
     """As `read_request`, for chat; also where `stream` is no boolean."""
     text, members, model = _read(body)
-    stream = members.values.get("stream")
-    streams = stream.value if stream else None
+    streams = members.get("stream")
     if not isinstance(streams, bool | None):
         raise FieldError("stream", "`stream` must be true or false")
-    options = members.values.get("stream_options")
-    asked = options is not None and (
-        isinstance(options.value, dict) and options.value.get("include_usage") is True
-    )
+    options = members.get("stream_options")
+    asked = isinstance(options, dict) and options.get("include_usage") is True
     return ClientRequest(text, members, model, bool(streams), asked)
 
 
 def _read(body: bytes) -> tuple[str, Members, str]:
-    text = decode(body)
-    members = read_object(text)
-    model = members.values.get("model")
-    if model is None or not isinstance(model.value, str) or not model.value:
+    members = read(body)
+    model = members.get("model")
+    if not isinstance(model, str) or not model:
         raise FieldError("model", "`model` must name a route; GET /v1/models lists yours")
-    return text, members, model.value
+    return members.text, members, model

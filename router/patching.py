@@ -16,7 +16,9 @@ NO_NAMES: Final[Mapping[str, str]] = {}
 
 
 def model_edit(request: ClientRequest, target: Target) -> Edit:
-    model = request.members.values["model"]
+    model = request.members.text_place("model")
+    if model is None:
+        raise ValueError("a request names its model")
     return Edit(model.start, model.end, to_json(target.model))
 
 
@@ -50,7 +52,7 @@ def field_edits(request: ClientRequest, wanted: Mapping[str, object]) -> list[Ed
     """Each field in its place, those that are new at the object's end."""
     if not wanted:
         return []
-    values, close = request.members
+    values, close = request.members.values, request.members.close
     edits = [
         Edit(values[name].start, values[name].end, to_json(value))
         for name, value in wanted.items()

@@ -14,7 +14,7 @@ from typing import Final
 from harness.domain.errors import InputError
 from harness.domain.failures import FailureClass
 from router.failures import class_of_error
-from router.jsonspan import Edit, Members, Value, decode, read_object, spliced
+from router.jsonspan import Edit, Members, Value, read, spliced
 from router.usage import Usage
 
 LONGEST_END: Final = len(b"\r\n\r\n")
@@ -109,17 +109,16 @@ class StreamFilter(ABC):
         if payload == b"[DONE]":
             return self._mark(event + end)
         try:
-            text = decode(payload)
-            members = read_object(text)
+            members = read(payload)
         except InputError as error:
             self._fail(f"an event that is not valid: {error}")
             return b""
-        edits = self._read(text, members)
+        edits = self._read(members.text, members)
         if edits is None:
             return b""
         if not edits:
             return event + end
-        return _with_data(event, payload, spliced(text, edits)) + end
+        return _with_data(event, payload, spliced(members.text, edits)) + end
 
 
 def _data_of(event: bytes) -> bytes | None:

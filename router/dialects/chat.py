@@ -48,15 +48,14 @@ class Chat:
             wanted["parallel_tool_calls"] = False
         edits = [model_edit(request, target), *field_edits(request, wanted)]
         addendum = target.request_patch.prompt_addendum
-        messages = request.members.values.get("messages")
-        if addendum and messages is not None:
+        messages = request.members.values.get("messages") if addendum else None
+        if messages is not None:
             edits += _with_addendum(request.text, messages, addendum)
         return spliced(request.text, edits)
 
     def checked(self, members: Members) -> Usage | None:
         first_object(members, "choices")
-        usage = members.values.get("usage")
-        return usage_of(usage.value) if usage else None
+        return usage_of(members.get("usage"))
 
     def stream(self, request: ClientRequest, json_name: str | None) -> StreamFilter:
         return ChatStream(json_name, show_usage=request.wants_usage)

@@ -36,24 +36,20 @@ class ChatStream(StreamFilter):
         return self._mark(DONE)
 
     def _read(self, text: str, members: Members) -> Sequence[Edit] | None:  # noqa: ARG002 - the top level is enough
-        values = members.values
-        error = values.get("error")
-        if error is not None and error.value:
+        if members.get("error"):
             self._fail("the stream carries an error")
             return None
-        usage = values.get("usage")
+        usage = members.get("usage")
         if usage is not None:
-            self.usage = usage_of(usage.value) or self.usage
-        listed = values.get("choices")
-        choices = listed.value if listed is not None else None
+            self.usage = usage_of(usage) or self.usage
+        choices = members.get("choices")
         if isinstance(choices, list):
             for choice in choices:
                 if isinstance(choice, dict):
                     self._choice(choice)
-        if not (self._show_usage or choices) and usage and usage.value:
+        if not (self._show_usage or choices) and usage:
             return None
-        model = values.get("model")
-        return self._model_edit(model)
+        return self._model_edit(members.text_place("model"))
 
     def _choice(self, choice: Mapping[object, object]) -> None:
         index = choice.get("index")

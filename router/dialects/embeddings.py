@@ -33,8 +33,7 @@ class Embeddings(Chat):
 
     def checked(self, members: Members) -> Usage | None:
         first_object(members, "data")
-        usage = members.values.get("usage")
-        return usage_of(usage.value) if usage else None
+        return usage_of(members.get("usage"))
 
 
 EMBEDDINGS: Final = Embeddings()

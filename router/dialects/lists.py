@@ -7,8 +7,7 @@ from router.ports import UpstreamFailed
 
 def first_object(members: Members, name: str) -> None:
     """Raises UpstreamFailed unless the field is a list that begins with an object."""
-    member = members.values.get(name)
-    found = member.value if member else None
+    found = members.get(name)
     if not isinstance(found, list) or not found or not isinstance(found[0], dict):
-        what = "an error" if "error" in members.values else f"no {name}"
+        what = "an error" if "error" in members else f"no {name}"
         raise UpstreamFailed(FailureClass.MALFORMED, f"status 200 with {what}")

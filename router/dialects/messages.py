@@ -52,7 +52,7 @@ class Messages:
             given = dict(choice) if isinstance(choice, Mapping) else {"type": "auto"}
             wanted["tool_choice"] = {**given, "disable_parallel_tool_use": True}
         addendum = target.request_patch.prompt_addendum
-        system = request.members.values.get("system")
+        system = request.members.values.get("system") if addendum else None
         more: list[Edit] = []
         if addendum and system is None:
             wanted["system"] = addendum
@@ -62,12 +62,11 @@ class Messages:
         return spliced(request.text, edits)
 
     def checked(self, members: Members) -> Usage | None:
-        values = {name: each.value for name, each in members.values.items()}
-        if values.get("type") == "error":
-            raise error_in_answer(values.get("error"))
-        if not isinstance(values.get("content"), list) or not values.get("stop_reason"):
+        if members.get("type") == "error":
+            raise error_in_answer(members.get("error"))
+        if not isinstance(members.get("content"), list) or not members.get("stop_reason"):
             raise UpstreamFailed(FailureClass.MALFORMED, "status 200 without a message")
-        counts = counts_of(values.get("usage"))
+        counts = counts_of(members.get("usage"))
         return counts.usage() if counts else None
 
     def stream(self, request: ClientRequest, json_name: str | None) -> StreamFilter:  # noqa: ARG002 - a Dialect

@@ -71,17 +71,17 @@ class MessagesStream(StreamFilter):
         return STOP
 
     def _read(self, text: str, members: Members) -> Sequence[Edit] | None:
-        values = members.values
-        kind = values["type"].value if "type" in values else None
+
+        kind = members.get("type")
         match kind:
             case "error":
-                error = values["error"].value if "error" in values else None
+                error = members.get("error")
                 self._refused(error)
                 return None
             case "content_block_delta":
-                self._delta(values["delta"].value if "delta" in values else None)
+                self._delta(members.get("delta"))
             case "content_block_start":
-                block = values["content_block"].value if "content_block" in values else None
+                block = members.get("content_block")
                 self._block(block)
             case "message_start":
                 return self._start(text, members)
@@ -113,12 +113,11 @@ class MessagesStream(StreamFilter):
         return self._model_edit(model)
 
     def _end(self, members: Members) -> None:
-        delta = members.values.get("delta")
-        if delta and isinstance(delta.value, dict) and delta.value.get("stop_reason"):
-            self.finish_reasons.append(str(delta.value["stop_reason"]))
+        delta = members.get("delta")
+        if isinstance(delta, dict) and delta.get("stop_reason"):
+            self.finish_reasons.append(str(delta["stop_reason"]))
             self._stopped = self.committed = True
-        usage = members.values.get("usage")
-        found = counts_of(usage.value) if usage else None
+        found = counts_of(members.get("usage"))
         if found:
             known = self._counts or Counts()
             # Its input is given again, or not at all.

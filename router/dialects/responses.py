@@ -45,22 +45,22 @@ class Responses(Chat):
             text = wanted.get("text", request.value("text"))
             given = dict(text) if isinstance(text, Mapping) else {}
             wanted["text"] = {**given, "format": _text_format(patch.response_format)}
-        instructions = request.members.values.get("instructions")
+        addendum = patch.prompt_addendum
+        instructions = request.members.values.get("instructions") if addendum else None
         more: list[Edit] = []
-        if patch.prompt_addendum and instructions is None:
-            wanted["instructions"] = patch.prompt_addendum
-        elif patch.prompt_addendum and instructions and "instructions" not in wanted:
-            more = appended(instructions, patch.prompt_addendum)
+        if addendum and instructions is None:
+            wanted["instructions"] = addendum
+        elif addendum and instructions and "instructions" not in wanted:
+            more = appended(instructions, addendum)
         edits = [model_edit(request, target), *field_edits(request, wanted), *more]
         return spliced(request.text, edits)
 
     def checked(self, members: Members) -> Usage | None:
-        values = {name: each.value for name, each in members.values.items()}
-        if values.get("error"):
-            raise error_in_answer(values["error"])
-        if not isinstance(values.get("output"), list):
+        if members.get("error"):
+            raise error_in_answer(members.get("error"))
+        if not isinstance(members.get("output"), list):
             raise UpstreamFailed(FailureClass.MALFORMED, "status 200 without an output")
-        return usage_of(values.get("usage"))
+        return usage_of(members.get("usage"))
 
     def stream(self, request: ClientRequest, json_name: str | None) -> StreamFilter:  # noqa: ARG002 - a Dialect
         return ResponsesStream(json_name)

@@ -58,22 +58,22 @@ class ResponsesStream(StreamFilter):
         return b""
 
     def _read(self, text: str, members: Members) -> Sequence[Edit] | None:
-        values = members.values
-        kind = values["type"].value if "type" in values else None
-        number = values["sequence_number"].value if "sequence_number" in values else None
+
+        kind = members.get("type")
+        number = members.get("sequence_number")
         if isinstance(number, int):
             self._number = number
-        if kind == "error" or (kind is None and "error" in values):
-            nested = values["error"].value if "error" in values else None
-            flat = {name: each.value for name, each in values.items()}
+        if kind == "error" or (kind is None and "error" in members):
+            nested = members.get("error")
+            flat = {name: each.value for name, each in members.values.items()}
             self._refused(nested or flat)
             return None
-        delta = values["delta"].value if "delta" in values else None
+        delta = members.get("delta")
         if kind not in HELD and delta != "":
             self.output_events += bool(delta)
             if kind != "response.failed":
                 self.committed = True
-        response = values.get("response")
+        response = members.values.get("response")
         if response is None or not isinstance(response.value, dict):
             return ()
         self.usage = usage_of(response.value.get("usage")) or self.usage

@@ -1,7 +1,7 @@
 """Only `model` changes; all else stays byte for byte."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 from hypothesis import given
@@ -14,7 +14,7 @@ from harness.domain.targets import RequestPatch, Target
 from router.body import read_chat, read_request
 from router.dialects.chat import CHAT
 from router.dialects.table import DIALECTS
-from router.jsonspan import MAX_DEPTH, decode, read_object
+from router.jsonspan import MAX_DEPTH, Members, decode, read, read_object
 
 PLAIN = Target("p", "the/model-1")
 scalars = (
@@ -88,6 +88,54 @@ def test_what_is_accepted_is_what_the_standard_library_reads(text: str) -> None:
     except InputError:
         return
     assert found == json.loads(text)
+
+
+def as_read(reader: Callable[[], Members]) -> tuple[dict[str, object], object] | None:
+    """Each member's value and the place of `model`; None for what is refused."""
+    try:
+        found = reader()
+    except InputError:
+        return None
+    values = {name: each.value for name, each in found.values.items()}
+    assert {name: found.get(name) for name in values} == values
+    return values, found.text_place("model")
+
+
+@given(st.text(alphabet='{}[]",:\\u065 amodel1.e\n', max_size=60) | st.text(max_size=20))
+def test_both_readers_accept_the_same_texts(text: str) -> None:
+    body = text.encode("utf-8", "surrogatepass")
+
+    quick = as_read(lambda: read(body))
+
+    assert quick == as_read(lambda: read_object(decode(body)))
+
+
+@given(bodies().filter(lambda pair: encodable(pair[0])))
+def test_both_readers_find_the_same_values_and_places(pair: tuple[str, str]) -> None:
+    for text in pair:
+        body = text.encode()
+        found = as_read(lambda body=body: read(body))  # type: ignore[misc]  # a loop's own
+
+        assert found is not None
+        assert found == as_read(lambda text=text: read_object(text))  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r'{"mod\u0065l":"a","x":{"model":"b"}}',
+        r'{"mod\u0065l":"a","x":"say \"model"}',
+        r'{"MODEL":"a","model":"b"}',
+        r'{"x":[{"model":"b"}],"model":"a"}',
+        r'{"x":"\\\"model\":\"b\"","model" : "a\"b"}',
+        r'{"model":"a","x":{"y":1,"y":2}}',
+        r'{"model":"a","x":"\ud800"}',
+        r'{"model":["a"]}',
+        r'{"model":"\u00e9 \u0041"}',
+    ],
+)
+def test_a_name_that_is_hidden_or_repeated_further_in_is_not_mistaken(text: str) -> None:
+    assert as_read(lambda: read(text.encode())) == as_read(lambda: read_object(text))
 
 
 @given(values)
