@@ -27,6 +27,7 @@ from router.spans import Asked, Tracing
 
 SERIALIZED: Final = (b"x-swapgate-degraded", b"parallel_tool_calls")
 
+TASK: Final = b"x-swapgate-task"
 TRACE: Final = {b"traceparent": b"", b"tracestate": b""}
 
 
@@ -62,7 +63,9 @@ class ModelCalls:
     ) -> Reply | None:
         """A refusal, or None when everything is sent."""
         started = self._clock.monotonic()
-        found = _routed(body, ENDPOINTS[scope["path"]], grant, serving)
+        # Looked for only where a route has a task: the others' requests pay nothing.
+        task = header(scope, TASK) if serving.tasks else None
+        found = _routed(body, ENDPOINTS[scope["path"]], grant, serving, task)
         wished_s = wishes.limit_s(scope)
         if isinstance(wished_s, Reply):
             return wished_s
@@ -144,19 +147,21 @@ def is_evidence(arm: Arm, plan: Plan) -> bool:
 
 
 def _routed(
-    body: bytes, endpoint: Endpoint, grant: KeyGrant, serving: Serving
+    body: bytes, endpoint: Endpoint, grant: KeyGrant, serving: Serving, task: bytes | None
 ) -> Reply | tuple[ClientRequest, ServedRoute]:
     try:
         request = read_request(body, endpoint)
     except InputError as error:
         param = error.param if isinstance(error, FieldError) else None
         return error_reply(400, f"the request body: {error}", "invalid_json", param=param)
-    route = serving.routes.get(request.model)
+    route = serving.tasks.get(task) if task is not None else None
+    if route is None:
+        route = serving.routes.get(request.model)
     if route is None:
         message = f"there is no route {request.model!r}; GET /v1/models lists yours"
         return error_reply(404, message, "model_not_found", param="model")
     if not may_use(grant, route.route.name):
-        message = f"this key may not use route {request.model!r}; ask an admin for one"
+        message = f"this key may not use route {route.route.name!r}; ask an admin for one"
         return error_reply(403, message, "route_not_allowed", param="model")
     return request, route
 

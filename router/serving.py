@@ -73,13 +73,15 @@ class ServedRoute:
 class Serving:
     """One revision, complete and immutable. A request keeps it from start to end.
 
-    grants: by hash. budgeted: ids of the keys that have a budget.
+    grants: by hash. budgeted: ids of the keys that have a budget. tasks: route by the task that
+    requests may name in a header, mostly empty.
     """
 
     snapshot: Snapshot
     routes: Mapping[str, ServedRoute]
     grants: Mapping[str, KeyGrant]
     budgeted: frozenset[str]
+    tasks: Mapping[bytes, ServedRoute]
 
     @property
     def etag(self) -> str:
@@ -101,12 +103,20 @@ def ready(snapshot: Snapshot, standing: Sequence[Switch] = ()) -> Serving:
     Raises SnapshotInvalid, naming the route, when it cannot be served whole.
     """
     switches = (*standing, *snapshot.switches)
+    routes = {
+        name: _served(snapshot, route, switches)
+        for name, route in snapshot.table.routes.items()
+    }
+    # Of two routes with one task the first by name has it, on every worker.
+    tasks = {
+        each.route.settings.task.encode("utf-8", "surrogatepass"): each
+        for _, each in sorted(routes.items(), reverse=True)
+        if each.route.settings.task
+    }
     return Serving(
         snapshot=snapshot,
-        routes={
-            name: _served(snapshot, route, switches)
-            for name, route in snapshot.table.routes.items()
-        },
+        routes=routes,
+        tasks=tasks,
         grants={grant.hash: grant for grant in snapshot.keys},
         budgeted=frozenset(
             grant.id for grant in snapshot.keys if grant.limits and grant.limits.budgeted

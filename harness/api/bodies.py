@@ -84,6 +84,7 @@ class RouteBody(Body):
     keep_warm_bps: Annotated[int, Field(ge=0, le=MOST_BPS)] = 0
     side_effects: bool = False
     data_class: Annotated[str, Field(max_length=200)] = ""
+    task: Annotated[str, Field(max_length=200)] = ""
 
     @property
     def chain(self) -> list[FallbackBody]:
@@ -103,6 +104,7 @@ class RouteBody(Body):
             keep_warm_bps=self.keep_warm_bps,
             side_effects=self.side_effects,
             data_class=self.data_class,
+            task=self.task,
         )
 
 
@@ -144,6 +146,7 @@ class SettingsBody(Body):
     keep_warm_bps: Annotated[int, Field(ge=0, le=MOST_BPS)] | None = None
     side_effects: bool | None = None
     data_class: Annotated[str, Field(max_length=200)] | None = None
+    task: Annotated[str, Field(max_length=200)] | None = None
 
     def over(self, before: RouteSettings) -> RouteSettings:
         found = {name: getattr(self, name) for name in type(self).model_fields}

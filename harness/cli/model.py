@@ -7,7 +7,7 @@ import click
 
 from harness.cli import output, wording
 from harness.cli.session import Session, pass_session
-from harness.config.shape import target_seed
+from harness.config.routes import target_seed
 from harness.control import routes, targets
 from harness.control.present import plain
 from harness.domain.settings import TargetSeed

@@ -159,6 +159,7 @@ def show(session: Session, name: str) -> None:
             ("keep warm", wording.share(how.keep_warm_bps)),
             ("tools", "side effects" if how.side_effects else None),
             ("data class", how.data_class or None),
+            ("task", how.task or None),
             ("policy", how.policy),
             ("suites", ", ".join(f"{s.suite} ({s.role.value})" for s in how.suites)),
             ("open proposal", _proposal(status) or "none"),

@@ -59,6 +59,9 @@ _OPTIONS = (
     ),
     click.option("--data-class", metavar="NAME", help="Who may see its traffic; '' for any."),
     click.option(
+        "--task", metavar="NAME", help="Requests with x-swapgate-task: NAME come here."
+    ),
+    click.option(
         "--timeout",
         "total_timeout_s",
         type=float,

@@ -1,11 +1,8 @@
 """The file's shape: what may stand where, and what it becomes."""
 
-import difflib
-from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -16,27 +13,25 @@ from pydantic import (
     field_validator,
 )
 
-from harness.config.places import Document, Path_
+from harness.config.faults import config_error, dotted
+from harness.config.places import Document
 from harness.config.ranges import complaints
+from harness.config.routes import Known, RouteEntry, route_seed
 from harness.config.sinks import alert_sink
 from harness.domain.capabilities import Capabilities
 from harness.domain.errors import ConfigError, InputError
-from harness.domain.keepwarm import share_bps_of
 from harness.domain.policy import CanaryPolicy, GatePolicy, Policy, Promotion
-from harness.domain.routing import OnContentPolicy, RouteSettings, RouteSuite, Stakes
 from harness.domain.settings import (
     AlertSettings,
     AlertSink,
     ControlSettings,
     RouterSettings,
-    RouteSeed,
     Settings,
     SuiteSettings,
-    TargetSeed,
     UiSettings,
 )
 from harness.domain.switches import switches_of_file
-from harness.domain.targets import DEFAULT_BASES, Price, Provider, RequestPatch
+from harness.domain.targets import DEFAULT_BASES, Price, Provider
 
 T = TypeVar("T")
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
@@ -53,6 +48,7 @@ class ProviderEntry(BaseModel):
     prices: dict[str, Price] = {}
     more_api_key_envs: tuple[str, ...] = ()
     models: dict[str, Capabilities] = {}
+    tiers: dict[str, str] = Field({}, description="names such as `fast`, each with its model")
 
     @field_validator("api_base")
     @classmethod
@@ -62,26 +58,6 @@ class ProviderEntry(BaseModel):
         if not base:
             raise ValueError(f"is required for a provider of kind {kind!r}")
         return base
-
-
-class TargetEntry(BaseModel):
-    model_config = _STRICT
-    provider: str
-    model: str
-    parameters: dict[str, object] = {}
-    request_patch: RequestPatch = RequestPatch()
-
-
-class FallbackEntry(BaseModel):
-    """Give `target` (provider/model), or `provider` and `model`."""
-
-    model_config = _STRICT
-    target: str = ""
-    provider: str = ""
-    model: str = ""
-    parameters: dict[str, object] = {}
-    request_patch: RequestPatch = RequestPatch()
-    capable: bool = Field(default=False, description="good enough for a route of high stakes")
 
 
 class SuiteEntry(BaseModel):
@@ -108,25 +84,6 @@ class PolicyEntry(BaseModel):
     self_approval: bool = False
     gate: GatePolicy = GatePolicy()
     canary: CanaryPolicy = CanaryPolicy()
-
-
-class RouteEntry(BaseModel):
-    model_config = _STRICT
-    incumbent: str | TargetEntry
-    fallbacks: list[str | FallbackEntry] = []
-    description: str = ""
-    stakes: Stakes = Stakes.LOW
-    policy: str = "default"
-    suites: list[str | RouteSuite] = []
-    total_timeout_s: float = RouteSettings().total_timeout_s
-    on_content_policy: OnContentPolicy = OnContentPolicy.FAIL
-    keep_warm: int | str = Field(
-        0, description="share for each warmed target: 1%, or basis points (100)"
-    )
-    tools: Literal["side_effects"] | None = Field(
-        None, description="side_effects: what its tools do cannot be undone"
-    )
-    data_class: str = ""
 
 
 class SinkEntry(BaseModel):
@@ -182,13 +139,17 @@ def settings(document: Document, *, base: Path, shipped: Path, source: Path | No
     try:
         config = FileConfig.model_validate(document.values)
     except ValidationError as error:
-        raise _config_error(document, error) from None
+        raise config_error(document, error, json_schema()) from None
     except InputError as error:
         # Single values are right, and do not go together.
         raise ConfigError(f"{document.place(('router',))}: router.{error}") from None
     for path, message in complaints(config.model_dump()):
-        raise ConfigError(f"{document.place(path)}: {_dotted(path)}: {message}")
-    _check_data_classes(config, document)
+        raise ConfigError(f"{document.place(path)}: {dotted(path)}: {message}")
+    known = Known(
+        document,
+        {name: each.tiers for name, each in config.providers.items()},
+        frozenset(config.data_classes),
+    )
     home = base / config.home
     return Settings(
         database_url=config.database_url or f"sqlite:///{home / 'swapgate.db'}",
@@ -203,7 +164,7 @@ def settings(document: Document, *, base: Path, shipped: Path, source: Path | No
             for name, entry in config.suites.items()
         },
         policies={name: Policy(name, **_fields(p)) for name, p in config.policies.items()},
-        routes={name: _route(name, r, document) for name, r in config.routes.items()},
+        routes={name: route_seed(name, r, known) for name, r in config.routes.items()},
         switches=_switches(config.switches, document),
         data_classes={name: frozenset(each) for name, each in config.data_classes.items()},
         alerts=_alerts(config.alerts, document),
@@ -224,18 +185,6 @@ def _alerts(entry: AlertsEntry, document: Document) -> AlertSettings:
     return AlertSettings(**_fields(entry) | {"sinks": tuple(sinks)})
 
 
-def _check_data_classes(config: FileConfig, document: Document) -> None:
-    for name, route in config.routes.items():
-        if route.data_class and route.data_class not in config.data_classes:
-            near = difflib.get_close_matches(route.data_class, config.data_classes, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            path = ("routes", name, "data_class")
-            raise ConfigError(
-                f"{document.place(path)}: {_dotted(path)}: `data_classes` has no "
-                f"{route.data_class!r}{hint}"
-            )
-
-
 def _switches(items: list[str], document: Document) -> tuple[str, ...]:
     try:
         switches_of_file(items, datetime.min.replace(tzinfo=UTC))
@@ -249,7 +198,8 @@ def _fields(model: BaseModel) -> dict[str, Any]:
 
 
 def _provider(name: str, entry: ProviderEntry) -> Provider:
-    return Provider(name=name, **_fields(entry))
+    # Tiers end here: a route's targets name models.
+    return Provider(name=name, **{k: v for k, v in _fields(entry).items() if k != "tiers"})
 
 
 def _suite(
@@ -271,124 +221,3 @@ def _suite(
 
 def _located(path: str, base: Path) -> Path:
     return Path(path).expanduser() if Path(path).expanduser().is_absolute() else base / path
-
-
-def _route(name: str, entry: RouteEntry, document: Document) -> RouteSeed:
-    def at(path: Path_, read: Callable[[], T]) -> T:
-        try:
-            return read()
-        except InputError as error:
-            whole = ("routes", name, *path)
-            raise ConfigError(f"{document.place(whole)}: {_dotted(whole)}: {error}") from None
-
-    fallbacks = [
-        at(("fallbacks", index), partial(_target, value))
-        for index, value in enumerate(entry.fallbacks)
-    ]
-    return RouteSeed(
-        name=name,
-        incumbent=at(("incumbent",), partial(_target, entry.incumbent)),
-        fallbacks=tuple(fallbacks),
-        settings=RouteSettings(
-            description=entry.description,
-            stakes=entry.stakes,
-            policy=entry.policy,
-            suites=tuple(RouteSuite(s) if isinstance(s, str) else s for s in entry.suites),
-            total_timeout_s=entry.total_timeout_s,
-            on_content_policy=entry.on_content_policy,
-            keep_warm_bps=at(("keep_warm",), partial(share_bps_of, entry.keep_warm)),
-            side_effects=entry.tools == "side_effects",
-            capable=tuple(
-                seed.target.id
-                for seed, each in zip(fallbacks, entry.fallbacks, strict=True)
-                if isinstance(each, FallbackEntry) and each.capable
-            ),
-            data_class=entry.data_class,
-        ),
-    )
-
-
-def _target(entry: str | TargetEntry | FallbackEntry) -> TargetSeed:
-    """Raises InputError."""
-    if isinstance(entry, str):
-        return target_seed(entry)
-    provider, model = entry.provider, entry.model
-    if isinstance(entry, FallbackEntry) and entry.target:
-        if provider or model:
-            raise InputError("give either `target`, or `provider` and `model`")
-        named = target_seed(entry.target)
-        provider, model = named.provider, named.model
-    if not (provider.strip() and model.strip()):
-        raise InputError("give `provider` and `model`, or `target: provider/model`")
-    return TargetSeed(provider, model, entry.parameters, entry.request_patch)
-
-
-def target_seed(name: str) -> TargetSeed:
-    """`provider/model` as a target; the model may contain slashes. Raises InputError."""
-    provider, slash, model = name.partition("/")
-    if not (slash and provider and model):
-        raise InputError(f"{name!r} is not a target: write provider/model, e.g. openai/gpt-5")
-    return TargetSeed(provider, model)
-
-
-def _dotted(path: Path_) -> str:
-    return ".".join(str(part) for part in path)
-
-
-_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
-
-
-def _config_error(document: Document, error: ValidationError) -> ConfigError:
-    faults = error.errors(include_url=False)
-    # Where several shapes were tried, an unknown key says more than "not a string".
-    first = next((fault for fault in faults if fault["type"] in _UNKNOWN), faults[0])
-    path = tuple(p for p in first["loc"] if not _is_branch(p))
-    place, unknown = document.place(path), str(path[-1]) if path else ""
-    if first["type"] in _UNKNOWN:
-        guess = difflib.get_close_matches(unknown, _siblings(path), n=1)
-        hint = f"; did you mean {guess[0]!r}?" if guess else ""
-        return ConfigError(f"{place}: unknown key {_dotted(path)!r}{hint}")
-    return ConfigError(f"{place}: {_dotted(path)}: {first['msg']}")
-
-
-def _is_branch(part: str | int) -> bool:
-    """pydantic adds the tried type to the path of a union, e.g. `TargetEntry`, `str`."""
-    return isinstance(part, str) and part in (
-        "str",
-        "int",
-        "TargetEntry",
-        "FallbackEntry",
-        "RouteSuite",
-    )
-
-
-def _siblings(path: Path_) -> list[str]:
-    """The keys that may stand where the last part of `path` stands, from the schema."""
-    schema = json_schema()
-    defs: Mapping[str, object] = schema.get("$defs", {})  # type: ignore[assignment]
-    node: object = schema
-    for part in path[:-1]:
-        node = _inside(_resolved(node, defs), part, defs)
-    properties = _resolved(node, defs).get("properties", {})
-    return list(properties) if isinstance(properties, dict) else []
-
-
-def _resolved(node: object, defs: Mapping[str, object]) -> dict[str, object]:
-    if not isinstance(node, dict):
-        return {}
-    if "$ref" in node:
-        return _resolved(defs[str(node["$ref"]).rsplit("/", 1)[1]], defs)
-    for choice in node.get("anyOf", []):
-        found = _resolved(choice, defs)
-        if found.get("type") in ("object", "array"):
-            return found
-    return node
-
-
-def _inside(node: dict[str, object], part: str | int, defs: Mapping[str, object]) -> object:
-    properties = node.get("properties")
-    if isinstance(part, int):
-        return _resolved(node.get("items", {}), defs)
-    if isinstance(properties, dict) and part in properties:
-        return properties[part]
-    return node.get("additionalProperties", {})

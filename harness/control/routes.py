@@ -165,6 +165,7 @@ def _fields(route: Route) -> dict[str, str]:
         "keep warm": f"{route.settings.keep_warm_bps / 100:g} %",
         "tools": "side effects" if route.settings.side_effects else "",
         "data class": route.settings.data_class,
+        "task": route.settings.task,
         "timeout": f"{route.settings.total_timeout_s:g} s",
         "policy": route.settings.policy,
         "suites": ", ".join(f"{s.suite} ({s.role.value})" for s in route.settings.suites),

@@ -51,7 +51,7 @@ class RouteSettings:
     warmed target (B6), 0 to 1 000 (1 % is 100). side_effects: the tools act on the world, so
     that nothing is sent to another model for practice. capable: ids of the fallbacks that are
     good enough when the stakes are high (A4). data_class: of its traffic, by name; empty for
-    none (D8).
+    none (D8). task: requests that name it in `x-swapgate-task` come here; empty for none (A3).
     """
 
     description: str = ""
@@ -64,6 +64,7 @@ class RouteSettings:
     side_effects: bool = False
     capable: tuple[str, ...] = ()
     data_class: str = ""
+    task: str = ""
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:

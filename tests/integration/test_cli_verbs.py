@@ -353,6 +353,7 @@ def test_a_route_shows_its_settings(cli: CommandLine) -> None:
         "side_effects": True,
         "capable": route["fallbacks"][:1],
         "data_class": "personal",
+        "task": "",
     }
 
 

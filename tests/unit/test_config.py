@@ -32,6 +32,7 @@ def test_the_shipped_defaults_hold_four_suites_and_three_policies() -> None:
     assert all(suite.path and suite.path.is_file() for suite in settings.suites.values())
 
 
+PROVIDER = "providers: {p: {api_base: 'http://p/v1', tiers: {fast: small}}}\n"
 ROUTE = "routes:\n  r:\n    incumbent: a/b\n"
 
 
@@ -63,8 +64,16 @@ ROUTE = "routes:\n  r:\n    incumbent: a/b\n"
         ("routes:\n  r:\n    incumbent: a/b\n    suites: [{sute: x}]\n", 4, "'suite'"),
         (f"{ROUTE}    fallbacks:\n      - a/c\n      - {{target: c}}\n", 6, "provider/model"),
         (f"{ROUTE}    fallbacks: [{{capabel: true}}]\n", 4, "did you mean 'capable'?"),
-        (f"{ROUTE}    fallbacks: [{{target: a/b, model: b}}]\n", 4, "give either"),
-        (f"{ROUTE}    fallbacks: [{{provider: a}}]\n", 4, "give `provider` and `model`"),
+        (f"{ROUTE}    fallbacks: [{{target: a/b, model: b}}]\n", 4, "give `provider` with"),
+        (f"{ROUTE}    fallbacks: [{{target: a/b, provider: b}}]\n", 4, "give `provider` with"),
+        (f"{ROUTE}    fallbacks: [{{provider: a}}]\n", 4, "give `provider` with"),
+        (f"{ROUTE}    fallbacks: [{{provider: a, tier: x}}]\n", 4, "has no tier 'x'"),
+        (f"{PROVIDER}{ROUTE}    fallbacks: [p]\n", 5, "provider 'p' has no tier 'r'"),
+        (
+            f"{PROVIDER}{ROUTE}    fallbacks: [{{provider: p, tier: fats}}]\n",
+            5,
+            "did you mean 'fast'?",
+        ),
         (f"{ROUTE}    keep_warm: a bit\n", 4, "write 1%"),
         (f"{ROUTE}    keep_warm: 11%\n", 4, "0 to 1000"),
         (f"{ROUTE}    keep_warm: 0.001%\n", 4, "whole basis points"),
@@ -183,6 +192,33 @@ data_classes:
         data_class="personal",
     )
     assert spare.target.id not in route.settings.capable
+
+
+@pytest.mark.req("B2")
+def test_a_tier_names_each_providers_own_model(tmp_path: Path) -> None:
+    settings = loaded(
+        tmp_path,
+        """
+providers:
+  one: {api_base: http://one/v1, tiers: {fast: mini, frontier: huge}}
+  two: {api_base: http://two/v1, tiers: {fast: org/flash}}
+routes:
+  fast:
+    incumbent: one
+    fallbacks: [two, {provider: one, tier: frontier, parameters: {seed: 1}, capable: true}]
+  frontier: {incumbent: {provider: one, tier: frontier}, fallbacks: [two/other]}
+""",
+    )
+    fast, frontier = settings.routes["fast"], settings.routes["frontier"]
+    chain = (fast.incumbent, *fast.fallbacks)
+    assert [(t.provider, t.model) for t in chain] == [
+        ("one", "mini"),
+        ("two", "org/flash"),
+        ("one", "huge"),
+    ]
+    assert fast.fallbacks[1].parameters == {"seed": 1}
+    assert fast.settings.capable == (fast.fallbacks[1].target.id,)
+    assert frontier.incumbent.target.name == "one/huge"
 
 
 @pytest.mark.parametrize("share", ["0.5%", "50", "0.50 %"])

@@ -57,7 +57,7 @@ routes = st.builds(
         st.lists(st.builds(RouteSuite, text, st.sampled_from(SuiteRole)), max_size=2)
         .map(tuple),
         floats, st.sampled_from(OnContentPolicy), numbers, st.booleans(),
-        st.lists(text, max_size=2).map(tuple), text,
+        st.lists(text, max_size=2).map(tuple), text, text,
     ),
 )  # fmt: skip
 providers = st.builds(

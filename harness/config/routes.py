@@ -1,0 +1,156 @@
+"""Routes as the file says them, and what they become."""
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from harness.config.faults import dotted
+from harness.config.places import Document, Path_
+from harness.domain.errors import ConfigError, InputError
+from harness.domain.keepwarm import share_bps_of
+from harness.domain.routing import OnContentPolicy, RouteSettings, RouteSuite, Stakes
+from harness.domain.settings import RouteSeed, TargetSeed
+from harness.domain.targets import RequestPatch
+
+T = TypeVar("T")
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
+
+
+class TargetEntry(BaseModel):
+    """Give `target` (provider/model), or `provider` with `model` or `tier`."""
+
+    model_config = _STRICT
+    target: str = ""
+    provider: str = ""
+    model: str = ""
+    tier: str = Field("", description="of the provider's `tiers`; instead of `model`")
+    parameters: dict[str, object] = {}
+    request_patch: RequestPatch = RequestPatch()
+
+
+class FallbackEntry(TargetEntry):
+    capable: bool = Field(default=False, description="good enough for a route of high stakes")
+
+
+class RouteEntry(BaseModel):
+    model_config = _STRICT
+    incumbent: str | TargetEntry
+    fallbacks: list[str | FallbackEntry] = []
+    description: str = ""
+    stakes: Stakes = Stakes.LOW
+    policy: str = "default"
+    suites: list[str | RouteSuite] = []
+    total_timeout_s: float = RouteSettings().total_timeout_s
+    on_content_policy: OnContentPolicy = OnContentPolicy.FAIL
+    keep_warm: int | str = Field(
+        0, description="share for each warmed target: 1%, or basis points (100)"
+    )
+    tools: Literal["side_effects"] | None = Field(
+        None, description="side_effects: what its tools do cannot be undone"
+    )
+    data_class: str = Field("", description="of its traffic; one of `data_classes`")
+    task: str = Field("", description="requests with x-swapgate-task: NAME come here")
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What else the file says. tiers: provider to tier to model."""
+
+    document: Document
+    tiers: Mapping[str, Mapping[str, str]]
+    data_classes: frozenset[str]
+
+
+def route_seed(name: str, entry: RouteEntry, known: Known) -> RouteSeed:
+    """Raises ConfigError with the place of what makes no sense."""
+
+    def at(path: Path_, read: Callable[[], T]) -> T:
+        try:
+            return read()
+        except InputError as error:
+            whole = ("routes", name, *path)
+            place = known.document.place(whole)
+            raise ConfigError(f"{place}: {dotted(whole)}: {error}") from None
+
+    fallbacks = [
+        at(("fallbacks", index), partial(_target, value, name, known.tiers))
+        for index, value in enumerate(entry.fallbacks)
+    ]
+    return RouteSeed(
+        name=name,
+        incumbent=at(("incumbent",), partial(_target, entry.incumbent, name, known.tiers)),
+        fallbacks=tuple(fallbacks),
+        settings=RouteSettings(
+            description=entry.description,
+            stakes=entry.stakes,
+            policy=entry.policy,
+            suites=tuple(RouteSuite(s) if isinstance(s, str) else s for s in entry.suites),
+            total_timeout_s=entry.total_timeout_s,
+            on_content_policy=entry.on_content_policy,
+            keep_warm_bps=at(("keep_warm",), partial(share_bps_of, entry.keep_warm)),
+            side_effects=entry.tools == "side_effects",
+            capable=tuple(
+                seed.target.id
+                for seed, each in zip(fallbacks, entry.fallbacks, strict=True)
+                if isinstance(each, FallbackEntry) and each.capable
+            ),
+            data_class=at(("data_class",), partial(_data_class, entry.data_class, known)),
+            task=entry.task,
+        ),
+    )
+
+
+def _data_class(name: str, known: Known) -> str:
+    if name and name not in known.data_classes:
+        raise InputError(f"`data_classes` has no {name!r}{_hint(name, known.data_classes)}")
+    return name
+
+
+def _target(
+    entry: str | TargetEntry, route: str, tiers: Mapping[str, Mapping[str, str]]
+) -> TargetSeed:
+    """A provider alone means its model of the tier that the route is named after.
+
+    Raises InputError.
+    """
+    if isinstance(entry, str):
+        if entry in tiers:
+            return TargetSeed(entry, _of_tier(entry, route, tiers))
+        return target_seed(entry)
+    given = [bool(entry.target), bool(entry.model), bool(entry.tier)]
+    if sum(given) != 1 or bool(entry.target) == bool(entry.provider):
+        raise InputError("give `provider` with `model` or `tier`, or `target: provider/model`")
+    if entry.target:
+        named = target_seed(entry.target)
+    elif entry.tier:
+        named = TargetSeed(entry.provider, _of_tier(entry.provider, entry.tier, tiers))
+    else:
+        named = TargetSeed(entry.provider, entry.model)
+    return TargetSeed(named.provider, named.model, entry.parameters, entry.request_patch)
+
+
+def _of_tier(provider: str, tier: str, tiers: Mapping[str, Mapping[str, str]]) -> str:
+    known = tiers.get(provider, {})
+    if tier not in known:
+        raise InputError(
+            f"provider {provider!r} has no tier {tier!r}{_hint(tier, known)}. Name its model "
+            f"under providers.{provider}.tiers"
+        )
+    return known[tier]
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def target_seed(name: str) -> TargetSeed:
+    """`provider/model` as a target; the model may contain slashes. Raises InputError."""
+    provider, slash, model = name.partition("/")
+    if not (slash and provider and model):
+        raise InputError(f"{name!r} is not a target: write provider/model, e.g. openai/gpt-5")
+    return TargetSeed(provider, model)
