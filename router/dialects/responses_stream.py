@@ -79,6 +79,7 @@ class ResponsesStream(StreamFilter):
         self.usage = usage_of(response.value.get("usage")) or self.usage
         if kind in ENDS:
             self.finished = True
+            self.finish_reasons.append(str(kind).removeprefix("response."))
         elif kind == "response.failed" and not self._failed(response.value):
             return None
         model = walk_object(text, response.start).values.get("model")

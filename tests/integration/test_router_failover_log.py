@@ -56,6 +56,6 @@ def test_a_failure_is_found_again_by_the_users_id_and_the_breaker_is_seen(
         assert (event["failure_class"], event["status"]) == ("our_key", 401)
         assert event["answered_by"] is None
         assert "Colour" not in world.place.log("router")
-        assert 'swapgate_breaker_state{target="sim/sim-base"} 2.0' in metrics
+        assert 'swapgate_breaker_state{target="sim/sim-base",worker="0"} 2.0' in metrics
         assert key_hash(world.key, secret) not in world.place.log("router")
         assert world.place.terminate("router") == 0

@@ -241,6 +241,7 @@ def test_usage_counts_the_cache_and_the_last_word_on_the_output() -> None:
     assert other.used() == Usage(0, 1)
     other.feed(COMPLETED)
     assert other.used() == Usage(9, 4)
+    assert (stream.finish_reasons, other.finish_reasons) == (["end_turn"], ["completed"])
 
 
 def test_a_message_with_a_stop_reason_and_no_stop_gets_one() -> None:
