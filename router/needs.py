@@ -4,76 +4,77 @@ Asked only on a route with a target whose capabilities are known: it walks the w
 """
 
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
 from harness.domain.capabilities import Endpoint, Needs
 from router.body import ClientRequest
+from router.jsonspan import Value
 
 # Few tokenizers need more tokens than one for four bytes of English; other scripts need more.
 BYTES_PER_TOKEN: Final = 4
 _INPUTS: Final = ("messages", "input", "system", "instructions", "tools", "functions")
+_FORMATS: Final = ("response_format", "text", "output_config")
 _LIMITS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 _IMAGES: Final = frozenset({"image_url", "input_image", "image"})
 # Their data are no text: what they cost in tokens has nothing to do with their length.
 _NO_TEXT: Final = _IMAGES | {"input_audio", "file", "input_file", "document"}
 
 
-class _Read(NamedTuple):
-    text_bytes: int
-    images: bool
-
-
 def needs_of(request: ClientRequest) -> Needs:
     """Tokens: of the text alone, at four bytes each; of embeddings, of the longest input."""
-    read = [_read(request.value(name)) for name in _INPUTS]
     if request.endpoint is Endpoint.EMBEDDINGS:
         return Needs(Endpoint.EMBEDDINGS, approx_input_tokens=_longest(request.value("input")))
+    values = request.members.values
+    kinds: set[str] = set()
+    size = sum(_text_bytes(values[name].value, kinds) for name in _INPUTS if name in values)
     return Needs(
         endpoint=request.endpoint,
         stream=request.stream,
         tools=bool(request.value("tools") or request.value("functions")),
         parallel_tools=request.value("parallel_tool_calls") is True,
-        json_schema=_asks_for_schema(request),
-        vision=any(each.images for each in read),
-        approx_input_tokens=sum(each.text_bytes for each in read) // BYTES_PER_TOKEN,
-        max_output_tokens=_output_limit(request),
+        json_schema=_asks_for_schema(values),
+        vision=bool(kinds),
+        approx_input_tokens=size // BYTES_PER_TOKEN,
+        max_output_tokens=_output_limit(values),
     )
 
 
-def _read(value: object) -> _Read:
-    match value:
-        case str():
-            return _Read(len(value.encode("utf-8", "surrogatepass")), images=False)
-        case Mapping():
-            kind = value.get("type")
-            if isinstance(kind, str) and kind in _NO_TEXT:
-                return _Read(0, kind in _IMAGES)
-            parts = [_read(each) for each in value.values()]
-        case list():
-            parts = [_read(each) for each in value]
-        case _:
-            return _Read(0, images=False)
-    return _Read(sum(each.text_bytes for each in parts), any(each.images for each in parts))
+def _text_bytes(value: object, images: set[str]) -> int:
+    """Of all strings in it but those of pictures and files; adds the kinds of its pictures."""
+    # Parsed JSON has these types and no others; this is quicker than asking for protocols.
+    if type(value) is str:
+        return len(value if value.isascii() else value.encode("utf-8", "surrogatepass"))
+    if type(value) is list:
+        return sum([_text_bytes(each, images) for each in value])
+    if type(value) is not dict:
+        return 0
+    kind = value.get("type")
+    if type(kind) is str and kind in _NO_TEXT:
+        if kind in _IMAGES:
+            images.add(kind)
+        return 0
+    return sum([_text_bytes(each, images) for each in value.values()])
 
 
 def _longest(value: object) -> int:
     items = value if isinstance(value, list) else [value]
-    return max((_read(each).text_bytes for each in items), default=0) // BYTES_PER_TOKEN
+    return max((_text_bytes(each, set()) for each in items), default=0) // BYTES_PER_TOKEN
 
 
-def _asks_for_schema(request: ClientRequest) -> bool:
+def _asks_for_schema(values: Mapping[str, Value]) -> bool:
     """`response_format` of chat, `text.format` of responses, `output_config` of messages."""
-    outer = (request.value(name) for name in ("text", "output_config"))
-    inner = (each.get("format") for each in outer if isinstance(each, Mapping))
-    return any(
-        isinstance(each, Mapping) and each.get("type") == "json_schema"
-        for each in (request.value("response_format"), *inner)
-    )
+    for name in _FORMATS:
+        given = values[name].value if name in values else None
+        if isinstance(given, dict):
+            wanted = given if name == "response_format" else given.get("format")
+            if isinstance(wanted, dict) and wanted.get("type") == "json_schema":
+                return True
+    return False
 
 
-def _output_limit(request: ClientRequest) -> int:
+def _output_limit(values: Mapping[str, Value]) -> int:
     for name in _LIMITS:
-        limit = request.value(name)
+        limit = values[name].value if name in values else None
         if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0:
             return limit
     return 0

@@ -81,20 +81,20 @@ def missing(needs: Needs, has: Capabilities) -> tuple[str, ...]:
     """In words, what the request needs and the target lacks; empty when it will do."""
     if has is UNKNOWN:
         return ()
-    window = has.context_window
     lacks = (
         (needs.stream and not has.stream, "streaming"),
         (needs.tools and not has.tools, "tools"),
         (needs.parallel_tools and not has.parallel_tools, "parallel tool calls"),
         (needs.json_schema and not has.json_schema, "JSON schema"),
         (needs.vision and not has.vision, "vision"),
-        (not _speaks(has, needs.endpoint), f"the {needs.endpoint.value} endpoint"),
-        (
-            window is not None and needs.tokens > window,
-            f"the context window (about {needs.tokens} tokens, it holds {window})",
-        ),
     )
-    return tuple(word for lack, word in lacks if lack)
+    words = [word for lack, word in lacks if lack]
+    if not _speaks(has, needs.endpoint):
+        words.append(f"the {needs.endpoint.value} endpoint")
+    window = has.context_window
+    if window is not None and needs.tokens > window:
+        words.append(f"the context window (about {needs.tokens} tokens, it holds {window})")
+    return tuple(words)
 
 
 def _speaks(has: Capabilities, endpoint: Endpoint) -> bool:
