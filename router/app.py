@@ -32,11 +32,11 @@ from router.dialects.messages_error import anthropic_error
 from router.dialects.table import ENDPOINTS
 from router.dispatch import Dispatcher
 from router.failover_log import FailoverLog
-from router.health import GAUGE, TargetHealth
+from router.health import TargetHealth
 from router.health_checks import HealthChecks
 from router.keys import KeyRing
 from router.listing import MODELS, models
-from router.metrics import CONTENT_TYPE, Checked, Reading, RouterMetrics, counter_names
+from router.metrics import CONTENT_TYPE, Reading, RouterMetrics
 from router.model_calls import ModelCalls
 from router.outcomes import Outcomes
 from router.planner import Planner
@@ -48,6 +48,7 @@ from router.replies import JSON, Reply, error_reply
 from router.serving import Header, Serving
 from router.snapshot import SnapshotHolder
 from router.spans import Tracing
+from router.states import States
 from router.timers import Timers
 
 log = logging.getLogger(__name__)
@@ -146,6 +147,7 @@ class Router:
             clock,
             settings.health_check_interval_s,
         )
+        self._states = States(holder, recorder, self._failovers, self._health, self._checks)
         planner = Planner(self._health, clock, settings.breaker.when_all_open)
         self._calls = ModelCalls(
             planner, dispatcher, self._admission, books, settings, clock, tracing
@@ -319,35 +321,12 @@ class Router:
         return Reply(200, ((b"content-type", CONTENT_TYPE),), text)
 
     def _reading(self) -> Reading:
-        serving, holder = self._holder.current, self._holder
-        return Reading(
-            gauges={
-                "routing_revision": serving.revision if serving else 0,
-                "snapshot_age_seconds": holder.age_s,
-                "router_stale": int(holder.stale),
-                "router_revision_refused": int(bool(holder.refused)),
+        return self._states.reading(
+            {
                 "router_requests_under_way": self._under_way,
                 "router_tasks": len(asyncio.all_tasks(self._loop)) if self._loop else 0,
-            },
-            counters={
-                "router_failover_events_dropped": self._failovers.dropped,
-                **counter_names(self._recorder.counters),
-            },
-            breakers=self._breakers(serving) if serving else {},
-            checks=self._checked(serving) if serving else {},
+            }
         )
-
-    def _checked(self, serving: Serving) -> dict[str, Checked]:
-        targets = serving.snapshot.table.targets
-        return {targets[id_].name: each for id_, each in self._checks.results().items()}
-
-    def _breakers(self, serving: Serving) -> dict[str, int]:
-        """By target name; of targets that share one, the worst."""
-        states: dict[str, int] = {}
-        for target_id, target in sorted(serving.snapshot.table.targets.items()):
-            state = GAUGE[self._health.state(target_id)]
-            states[target.name] = max(state, states.get(target.name, 0))
-        return states
 
 
 HEALTH: Final = {"/healthz": Router.healthz, "/readyz": Router.readyz}

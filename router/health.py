@@ -1,19 +1,12 @@
 """What this worker knows of each target's health: its breaker, and pauses asked for. No I/O."""
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from collections.abc import Callable, Iterable
 
 from harness.domain import breaker
 from harness.domain.breaker import CLOSED, Breaker, BreakerPolicy, BreakerState, Ticket
 from harness.domain.capabilities import Endpoint
 from harness.domain.failures import FailureClass
 from harness.domain.plan import Health, health_of
-
-GAUGE: Final[Mapping[BreakerState, int]] = {
-    BreakerState.CLOSED: 0,
-    BreakerState.HALF_OPEN: 1,
-    BreakerState.OPEN: 2,
-}
 
 
 class TargetHealth:
