@@ -78,13 +78,17 @@ def _door(module: str, config: Path | None) -> None:
 @click.pass_context
 def all_(context: click.Context) -> None:
     """Router, control plane and dashboard together; Ctrl-C ends all three."""
-    from harness.runtime.supervisor import Supervisor  # noqa: PLC0415
+    from harness import bootstrap  # noqa: PLC0415
+    from harness.runtime.supervisor import LAST_WORDS_S, Supervisor  # noqa: PLC0415
 
     config = _config(context)
     commands: dict[str, Sequence[str]] = {
         part: command("serve", part, config=config) for part in PARTS
     }
-    raise SystemExit(Supervisor(commands, lambda words: click.echo(words, err=True)).run())
+    # The router's requests may take as long as they are allowed to.
+    stop_s = bootstrap.load_settings(config).router.drain_s + LAST_WORDS_S
+    supervisor = Supervisor(commands, lambda words: click.echo(words, err=True), stop_s=stop_s)
+    raise SystemExit(supervisor.run())
 
 
 @click.command()

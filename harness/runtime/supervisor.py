@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 RESTART_PAUSE_S = 1.0
-STOP_S = 15.0
+LAST_WORDS_S = 20.0
 
 
 @dataclass
@@ -17,12 +17,13 @@ class Supervisor:
     """commands: name to argv. say: told of every start, death and restart, in words.
 
     A child that dies is started again after a pause; Ctrl-C or SIGTERM ends all of them and
-    leaves none behind.
+    leaves none behind. stop_s: how long they have for it.
     """
 
     commands: Mapping[str, Sequence[str]]
     say: Callable[[str], None]
     restart: bool = True
+    stop_s: float = LAST_WORDS_S
     children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _ending: threading.Event = field(default_factory=threading.Event)
 
@@ -64,7 +65,7 @@ class Supervisor:
         for child in self.children.values():
             if child.poll() is None:
                 child.terminate()
-        deadline = time.monotonic() + STOP_S
+        deadline = time.monotonic() + self.stop_s
         for name, child in self.children.items():
             try:
                 child.wait(timeout=max(0.1, deadline - time.monotonic()))
