@@ -8,9 +8,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import openai
@@ -19,7 +18,7 @@ import pytest
 from evals.sim import serve as sim
 from harness.control import keys
 from harness.domain.access import SYSTEM
-from harness.store.migrate import upgrade
+from tests.own_postgres import own_postgres
 from tests.router_site import ROUTE, Routed, ask, eventually, routed, start_canary
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -240,36 +239,3 @@ def arms(client: openai.OpenAI) -> set[str]:
         )
         found.add(raw.headers["x-swapgate-arm"])
     return found
-
-
-class OwnPostgres:
-    """A server of this test alone, which it may stop."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.start()
-
-    def start(self) -> None:
-        from tests.postgres import started  # noqa: PLC0415 - the package is for Linux only
-
-        self._server = started(self._folder)
-
-    def stop(self) -> None:
-        self._server.stop()
-
-    def url(self, database: str) -> str:
-        return self._server.get_uri(database=database, driver="psycopg")
-
-
-@contextmanager
-def own_postgres() -> Iterator[OwnPostgres]:
-    from tests.postgres import end  # noqa: PLC0415 - as above
-
-    # As in conftest: pytest's own folder is closed to the user that PostgreSQL runs as.
-    folder = Path(tempfile.mkdtemp(prefix="swapgate-own-pg-"))
-    server = OwnPostgres(folder)
-    try:
-        upgrade(server.url("postgres"))
-        yield server
-    finally:
-        end(folder)

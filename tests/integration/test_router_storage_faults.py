@@ -1,0 +1,185 @@
+"""A database that takes 2 s for everything, a disk that is full: requests notice nothing."""
+
+import sqlite3
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import openai
+import pytest
+
+from evals.sim import serve as sim
+from harness.domain.access import key_hash
+from harness.ports import Store
+from harness.runtime.clock import SystemClock
+from harness.store.sql import SqlStore
+from router import snapshot_file
+from tests.contract import builders
+from tests.contract.builders import OLD, ROUTE
+from tests.router_site import Routed, routed
+from tests.router_upstream import completion, running_upstream
+from tests.router_world import KEY, SECRET, running_router_on, wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+SLOW_S = 2.0
+EVER = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+class Slow:
+    """A store whose every unit of work takes SLOW_S longer. turns: how many have."""
+
+    def __init__(self, store: Store) -> None:
+        self.turns = 0
+        self._store = store
+        self._lock = threading.Lock()
+
+    def _turn(self) -> None:
+        time.sleep(SLOW_S)
+        with self._lock:
+            self.turns += 1
+
+    def etag(self) -> str:
+        self._turn()
+        return self._store.etag()
+
+    def snapshot(self) -> object:
+        self._turn()
+        return self._store.snapshot()
+
+    def wait_for_change(self, timeout_s: float) -> bool:
+        return self._store.wait_for_change(timeout_s)
+
+    @contextmanager
+    def write(self) -> Iterator[Any]:
+        self._turn()
+        with self._store.write() as tx:
+            yield tx
+
+    @contextmanager
+    def read(self) -> Iterator[Any]:
+        self._turn()
+        with self._store.read() as tx:
+            yield tx
+
+
+@pytest.mark.req("G5")
+def test_a_database_that_takes_two_seconds_for_everything_slows_no_request(
+    database_url: str, tmp_path: Path
+) -> None:
+    with (
+        running_upstream() as upstream,
+        closing(SqlStore(database_url, secret=SECRET, clock=SystemClock())) as store,
+    ):
+        upstream.turns = {OLD.model: completion("hello")}
+        builders.seeded(store)
+        with store.write() as tx:
+            for name in ("sim", "other"):
+                provider = replace(builders.PROVIDER, name=name, api_base=upstream.url)
+                tx.providers.put(provider)
+            hashed = key_hash(KEY, SECRET)
+            tx.keys.add(replace(builders.KEY, hash=hashed, routes=frozenset()))
+        slow = Slow(store)
+        with (
+            running_router_on(cast("Store", slow), tmp_path) as (url, _, recorder),
+            openai.OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0) as client,
+        ):
+            asked = [while_it_works(slow, client) for _ in range(3)]
+            wait_until(
+                lambda: recorder.counters["rows_written"] > 0 and recorded(store) == sum(asked),
+                timeout_s=30,
+            )
+    # Were one of them to wait for the database, it would be the only one.
+    assert min(asked) >= 5
+
+
+def while_it_works(slow: Slow, client: openai.OpenAI) -> int:
+    """Requests that are answered from one turn of the database to the next."""
+    before = slow.turns
+    wait_until(lambda: slow.turns > before, timeout_s=30)
+    # Reading and recording take turns: in this time each is at work once.
+    until, answered = slow.turns + 2, 0
+    while slow.turns < until:
+        done = client.chat.completions.create(
+            model=ROUTE, messages=[{"role": "user", "content": "hi"}]
+        )
+        assert done.choices[0].message.content == "hello"
+        answered += 1
+    return answered
+
+
+def recorded(store: Store) -> int:
+    with store.read() as tx:
+        return sum(row.requests for row in tx.observations.traffic(since=EVER))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 16 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)]
+    try:
+        done = subprocess.run(mount, capture_output=True, text=True, check=False)  # noqa: S603
+        problem = done.stderr.strip()
+    except FileNotFoundError:
+        problem = "no mount here"
+    if problem:
+        pytest.skip(f"a small disk takes the right to mount one: {problem}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)  # noqa: S603, S607
+
+
+@pytest.mark.req("G5")
+def test_a_full_disk_costs_no_request_tears_nothing_and_loses_nothing(
+    small_disk: Path,
+) -> None:
+    # Database, spool, snapshot, rates and logs: all of it is on that disk.
+    with (
+        sim.in_thread(sim.simulator(time_scale=0.0)) as provider,
+        routed(small_disk, provider) as world,
+    ):
+        world.start()
+        with world.load() as load:
+            load.more()
+            with full(small_disk):
+                load.more(200)
+                failed = counter(world, "swapgate_router_flushes_failed_total")
+                assert failed > 0
+            load.more()
+        assert load.errors == []
+        wait_until(lambda: world.recorded() == load.answered, timeout_s=60)
+        assert counter(world, "swapgate_observations_dropped_total") == 0
+        assert snapshot_file.load(small_disk / "home" / "snapshot.json").table.routes
+        assert world.readyz() == "ok"
+        assert world.place.terminate("router") == 0
+        with closing(sqlite3.connect(small_disk / "swapgate.db")) as db:
+            assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+@contextmanager
+def full(disk: Path) -> Iterator[None]:
+    """Not a byte is left on it within the block."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as out, suppress(OSError):
+        while out.write(bytes(4096)):
+            pass
+    try:
+        yield
+    finally:
+        filler.unlink()
+
+
+def counter(world: Routed, name: str) -> float:
+    with world.client() as client:
+        bearer = {"authorization": f"Bearer {world.key}"}
+        text = client._client.get(f"{world.url}/metrics", headers=bearer).text
+    lines = (line for line in text.splitlines() if line.startswith(f"{name} "))
+    return sum(float(line.split()[1]) for line in lines)
