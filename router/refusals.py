@@ -5,6 +5,7 @@ import math
 
 from harness.domain.plan import LeftOut
 from router.course import Course, Job
+from router.dialects.table import ENDPOINTS
 from router.ports import UpstreamFailed
 from router.replies import DO_NOT_RETRY, JSON, Reply, error_reply
 from router.serving import Header, ServedRoute
@@ -33,7 +34,8 @@ def nobody(job: Job, course: Course) -> Reply:
     if job.plan.unable:
         return error_reply(
             422,
-            f"no target of route {name!r} can do what this request needs ({_listed(left_out)})",
+            f"no target of route {name!r} can do what this request needs ({_listed(left_out)})"
+            f"{_elsewhere(job)}",
             "not_supported_by_route",
             targets=left_out,
         )
@@ -59,6 +61,15 @@ def nobody(job: Job, course: Course) -> Reply:
         headers=headers,
         targets=left_out,
     )
+
+
+def _elsewhere(job: Job) -> str:
+    """Where the route does answer, if it never does at the endpoint that was asked."""
+    speaks = [
+        path for path, each in ENDPOINTS.items() if job.route.plans[each][job.arm].targets
+    ]
+    asked = job.route.plans[job.request.endpoint][job.arm].targets
+    return "" if asked or not speaks else f"; it answers at {', '.join(speaks)}"
 
 
 def _all_failed(job: Job, course: Course) -> Reply:

@@ -478,6 +478,7 @@ def test_a_target_that_does_not_speak_messages_is_left_out(
     kind, message = kind_of(refused.value)
     assert kind == "invalid_request_error"
     assert "up/sim-worse: lacks the messages endpoint" in message
+    assert message.endswith("it answers at /v1/chat/completions, /v1/embeddings, /v1/responses")
     assert scene.asked(OWN) == 0
 
 
