@@ -8,18 +8,15 @@ import asyncio
 from collections.abc import Iterator
 from typing import Final
 
-import structlog
-
 from harness.domain.alerts import Alert, AlertKind, News
 from harness.domain.breaker import Breaker, BreakerState
 from harness.domain.failures import RULES, FailureClass
 from harness.ports import Clock
+from router.event_log import EventLog
 from router.health import TargetHealth
 from router.recording import Recording
 from router.serving import ServedRoute
 from router.snapshot import SnapshotHolder
-
-log = structlog.get_logger("swapgate.router")
 
 WATCH_S: Final = 1.0
 # How often the database hears that a cause goes on: below `silent` in domain.alerts.
@@ -46,8 +43,14 @@ class Alarms:
     """Belongs to the event loop of its worker, like the health that it listens to."""
 
     def __init__(
-        self, holder: SnapshotHolder, health: TargetHealth, recorder: Recording, clock: Clock
+        self,
+        holder: SnapshotHolder,
+        health: TargetHealth,
+        recorder: Recording,
+        clock: Clock,
+        events: EventLog,
     ) -> None:
+        self._events = events
         self._holder = holder
         self._health = health
         self._recorder = recorder
@@ -127,17 +130,22 @@ class Alarms:
     def say(self, alert: Alert) -> None:
         """Something that is over as it happens."""
         self._recorder.tell(alert)
-        log.error(
-            "alert", kind=alert.kind.value, subject=alert.subject, title=alert.title,
-            text=alert.text, next=alert.next_step,
-        )  # fmt: skip
+        self._events.put(
+            "alert",
+            kind=alert.kind.value,
+            severity=alert.severity.name.lower(),
+            subject=alert.subject,
+            title=alert.title,
+            text=alert.text,
+            next=alert.next_step,
+        )
 
     def _end(self, name: str) -> None:
         alert = self._open.pop(name, None)
         if alert is None:
             return
         self._recorder.tell(alert.now(News.ENDED, self._clock.now()))
-        log.info("alert_resolved", kind=alert.kind.value, subject=alert.subject)
+        self._events.put("alert_resolved", kind=alert.kind.value, subject=alert.subject)
 
     def _opened(self, target: str, because: FailureClass | None) -> Alert:
         name, provider = self._names(target)

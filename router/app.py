@@ -31,6 +31,7 @@ from router.dialects.messages import VERSION
 from router.dialects.messages_error import anthropic_error
 from router.dialects.table import ENDPOINTS
 from router.dispatch import Dispatcher
+from router.event_log import EventLog
 from router.failover_log import FailoverLog
 from router.health import TargetHealth
 from router.health_checks import HealthChecks
@@ -117,13 +118,14 @@ class Router:
         self._keys = KeyRing(secret)
         self._timers = Timers()
         self._health = TargetHealth(settings.breaker, clock.monotonic)
-        self._alarms = Alarms(holder, self._health, recorder, clock)
+        self._events = EventLog()
+        self._alarms = Alarms(holder, self._health, recorder, clock, self._events)
         self._health.on_move = self._alarms.breaker_moved
         self._metrics = RouterMetrics(self._reading)
         self._exposition = exposition
         exposition.attach(self._metrics)
-        self._failovers = FailoverLog(secret, clock, self._metrics, recorder)
-        books = Books(recorder, self._metrics, self._failovers, clock)
+        failovers = FailoverLog(secret, clock, self._metrics, recorder, self._events)
+        books = Books(recorder, self._metrics, failovers, clock)
         keys = ProviderKeys(clock.monotonic, self._alarms.key_moved)
         dispatcher = Dispatcher(
             Calls(transport_factory, settings, self._timers),
@@ -147,7 +149,7 @@ class Router:
             clock,
             settings.health_check_interval_s,
         )
-        self._states = States(holder, recorder, self._failovers, self._health, self._checks)
+        self._states = States(holder, recorder, self._events, self._health, self._checks)
         planner = Planner(self._health, clock, settings.breaker.when_all_open)
         self._calls = ModelCalls(
             planner, dispatcher, self._admission, books, settings, clock, tracing
@@ -169,7 +171,7 @@ class Router:
         self._loop = asyncio.get_running_loop()
         self._holder.start()
         self._recorder.start()
-        self._failovers.start()
+        self._events.start()
         watching = asyncio.ensure_future(self._alarms.watch())
         checking = asyncio.ensure_future(self._checks.watch())
         await send({"type": "lifespan.startup.complete"})
@@ -179,7 +181,7 @@ class Router:
         await asyncio.gather(watching, checking, return_exceptions=True)
         self._holder.stop()
         self._recorder.stop()
-        self._failovers.stop()
+        self._events.stop()
         if self._tracing is not None:
             self._tracing.close()
         if self._on_stop is not None:

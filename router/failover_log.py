@@ -1,16 +1,11 @@
 """The failover log (B5): which target a request left, and why; never its content.
 
-As rows, with the recorder's next batch, and as events of the process's log. These are written
-by a thread of their own: a log that nobody reads must not hold up requests.
+As rows, with the recorder's next batch, and as events of the process's log.
 """
 
 import itertools
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from queue import Empty, Full, Queue
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
-
-import structlog
 
 from harness.domain.capabilities import Endpoint
 from harness.domain.failover import Failover, user_hash
@@ -18,14 +13,11 @@ from harness.domain.plan import Because
 from harness.ports import Clock
 from router.body import ClientRequest
 from router.course import Course, Job
+from router.event_log import EventLog
 from router.metrics import RouterMetrics
 from router.recording import Recording
 
-log = structlog.get_logger("swapgate.router")
-
-QUEUE: Final = 10_000
 OPEN: Final = "circuit_open"
-STOP_S: Final = 5.0
 
 
 class Left(NamedTuple):
@@ -40,19 +32,22 @@ class Left(NamedTuple):
 
 
 class FailoverLog:
-    """secret: under which users are hashed. dropped: events that nobody took."""
+    """secret: under which users are hashed."""
 
     def __init__(
-        self, secret: bytes, clock: Clock, metrics: RouterMetrics, recorder: Recording
+        self,
+        secret: bytes,
+        clock: Clock,
+        metrics: RouterMetrics,
+        recorder: Recording,
+        events: EventLog,
     ) -> None:
-        self.dropped = 0
         self._recorder = recorder
+        self._events = events
         self._numbers = itertools.count(1)
         self._secret = secret
         self._clock = clock
         self._metrics = metrics
-        self._events: Queue[Mapping[str, object] | None] = Queue(QUEUE)
-        self._thread = threading.Thread(target=self._run, name="failover-log", daemon=True)
 
     def note(self, job: Job, course: Course, *, request_id: str, user: str, ms: float) -> None:
         """A request ended: an event for every target that it left. user: its sticky key."""
@@ -88,61 +83,25 @@ class FailoverLog:
         self._recorder.failed_over(rows)
         for row in rows:
             self._metrics.failover(route, row.target, row.failure)
-            self._put(
-                {
-                    "at": at.isoformat(),
-                    "request": request_id,
-                    "route": route,
-                    "arm": arm,
-                    "answered_by": answered.name if answered else None,
-                    "user": user_,
-                    "request_ms": round(ms),
-                    "endpoint": row.endpoint,
-                    **sizes,
-                    "target": row.target,
-                    "provider": row.provider,
-                    "failure_class": row.failure,
-                    "status": row.status,
-                    "attempts": row.attempts,
-                    "ms": round(row.latency_ms),
-                    "next_target": row.next_target,
-                }
+            self._events.put(
+                "failover",
+                at=at.isoformat(),
+                request=request_id,
+                route=route,
+                arm=arm,
+                answered_by=answered.name if answered else None,
+                user=user_,
+                request_ms=round(ms),
+                endpoint=row.endpoint,
+                **sizes,
+                target=row.target,
+                provider=row.provider,
+                failure_class=row.failure,
+                status=row.status,
+                attempts=row.attempts,
+                ms=round(row.latency_ms),
+                next_target=row.next_target,
             )
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Write what is waiting, within STOP_S."""
-        if self._thread.is_alive():
-            try:
-                self._events.put(None, timeout=STOP_S)
-            except Full:
-                return
-            self._thread.join(STOP_S)
-
-    def drain(self) -> None:
-        """Write all that is waiting, here and now."""
-        while True:
-            try:
-                event = self._events.get_nowait()
-            except Empty:
-                return
-            if event is not None:
-                log.warning("failover", **event)
-
-    def _put(self, event: Mapping[str, object]) -> None:
-        try:
-            self._events.put_nowait(event)
-        except Full:
-            self.dropped += 1
-
-    def _run(self) -> None:
-        while (event := self._events.get()) is not None:
-            try:
-                log.warning("failover", **event)
-            except Exception:  # noqa: BLE001 - whoever reads the log left; requests go on
-                self.dropped += 1
 
 
 def left_targets(job: Job, course: Course) -> Iterator[Left]:

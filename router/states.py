@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from harness.domain.breaker import BreakerState
-from router.failover_log import FailoverLog
+from router.event_log import EventLog
 from router.health import TargetHealth
 from router.health_checks import HealthChecks
 from router.metrics import Checked, Reading, counter_names
@@ -24,13 +24,13 @@ class States:
         self,
         holder: SnapshotHolder,
         recorder: Recording,
-        failovers: FailoverLog,
+        events: EventLog,
         health: TargetHealth,
         checks: HealthChecks,
     ) -> None:
         self._holder = holder
         self._recorder = recorder
-        self._failovers = failovers
+        self._events = events
         self._health = health
         self._checks = checks
 
@@ -46,7 +46,7 @@ class States:
                 **gauges,
             },
             counters={
-                "router_failover_events_dropped": self._failovers.dropped,
+                "router_log_events_dropped": self._events.dropped,
                 **counter_names(self._recorder.counters),
             },
             breakers=self._breakers(serving) if serving else {},

@@ -28,6 +28,7 @@ async def test_an_open_circuit_names_its_target_and_who_carries_the_load(
 
     with capture_logs() as logged:
         await place.ask(times=4)
+        place.door.app._events.drain()
 
     assert told(place) == [(AlertKind.BREAKER_OPEN, News.RAISED)]
     (alert,) = place.door.kept.alerts
