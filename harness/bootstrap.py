@@ -248,7 +248,7 @@ def control_schedule(installation: Installation) -> "Schedule":
 
     Several control processes may run; one leads, and only its jobs do anything.
     """
-    from harness.control import alerts, housekeeping, reconcile  # noqa: PLC0415
+    from harness.control import alerts, housekeeping, reconcile, waivers  # noqa: PLC0415
     from harness.control.jobs import Watched  # noqa: PLC0415
     from harness.runtime.schedule import Job, Schedule  # noqa: PLC0415
 
@@ -270,6 +270,7 @@ def control_schedule(installation: Installation) -> "Schedule":
 
     def tidy(ctx: Context) -> None:
         housekeeping.tidy(ctx)
+        waivers.watch(ctx)
         housekeeping.forget(
             ctx,
             alerts_days=settings.alerts.keep_days,

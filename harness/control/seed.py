@@ -8,7 +8,8 @@ from harness.control import clearance, routes, targets
 from harness.control.context import Context
 from harness.domain.access import SYSTEM, Actor
 from harness.domain.changes import CreateRoute
-from harness.domain.settings import Settings
+from harness.domain.routing import Route, RouteSettings
+from harness.domain.settings import RouteSeed, Settings
 
 
 def seed(ctx: Context, settings: Settings) -> list[str]:
@@ -81,4 +82,23 @@ def differences(ctx: Context, settings: Settings) -> list[str]:
                 f"route {name}: the file says {wanted.incumbent.provider}/"
                 f"{wanted.incumbent.model}, the database {serving}"
             )
+        if route is not None:
+            found += _otherwise(wanted, route)
     return found
+
+
+def _otherwise(wanted: RouteSeed, route: Route) -> list[str]:
+    """Chain and settings: people change them with `swapgate route fallback` and `settings`."""
+    said = []
+    if tuple(each.target.id for each in wanted.fallbacks) != route.fallbacks:
+        said.append("fallbacks")
+    fields = RouteSettings.__dataclass_fields__
+    ours, theirs = wanted.settings, route.settings
+    said += [name for name in fields if getattr(ours, name) != getattr(theirs, name)]
+    if not said:
+        return []
+    words = (
+        f"route {route.name}: file and database differ in {', '.join(said)}; "
+        "`swapgate route settings` and `swapgate route fallback` change the database"
+    )
+    return [words]

@@ -40,6 +40,7 @@ class AlertKind(StrEnum):
     AWAITING_APPROVAL = "awaiting_approval"
     SAMPLE_RATIO = "sample_ratio"
     KEY_BUDGET = "key_budget"
+    WAIVER_EXPIRED = "waiver_expired"
     JOB_FAILED = "job_failed"
     AUDIT_BROKEN = "audit_broken"
     TEST = "test"
@@ -129,6 +130,11 @@ KINDS: Final[Mapping[AlertKind, KindRule]] = {
         _S.WARNING,
         "`swapgate key list` shows what each key has spent; `swapgate key limits` changes it",
         lasting=False,
+    ),
+    _K.WAIVER_EXPIRED: KindRule(
+        _S.WARNING,
+        "`swapgate route fallback remove` takes the target out, `add` brings a verdict or a "
+        "new waiver; until then the route's settings and chain stay as they are",
     ),
     _K.JOB_FAILED: KindRule(
         _S.CRITICAL, "see the control process's log, and `swapgate doctor`"

@@ -22,6 +22,7 @@ KINDS = (
     "awaiting_approval",
     "sample_ratio",
     "key_budget",
+    "waiver_expired",
     "job_failed",
     "audit_broken",
     "test",

@@ -409,6 +409,9 @@ def test_settings_that_are_not_given_stay_as_they_are(cli: CommandLine) -> None:
     assert (settings["description"], settings["side_effects"]) == ("Talks", True)
     assert settings["suites"] == [{"suite": "colours", "role": "primary"}]
     assert settings["total_timeout_s"] == 9
+    [told] = cli.json("route", "diff", "chat")["file"]
+    for name in ("stakes", "keep_warm_bps", "description", "side_effects"):
+        assert name in told
     cli.run("route", "settings", "chat", "--keep-warm", "half", exits=2)
     cli.run("route", "settings", "chat", "--timeout", "0", exits=2)
     unknown = cli.run("route", "settings", "chat", "--data-class", "secret", exits=1)

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.control import alerts, canary, housekeeping, propose
+from harness.control import alerts, canary, chains, housekeeping, propose, waivers
+from harness.control.chains import Wanted
 from harness.control.jobs import Watched
+from harness.control.proofs import Waive
 from harness.domain.access import SYSTEM, Actor, Role
 from harness.domain.alerts import Alert, AlertKind, AlertRecord, News, Severity, Told
 from harness.domain.delivery import GIVE_UP_AFTER
@@ -182,6 +184,27 @@ def test_a_broken_audit_chain_is_told_once_until_it_is_whole(world: World) -> No
 def _url(world: World) -> str:
     assert isinstance(world.store, SqlStore)
     return world.store._url.render_as_string(hide_password=False)
+
+
+@pytest.mark.req("A7", "B9")
+def test_an_expired_waiver_is_told_until_its_target_is_out_of_the_chain(world: World) -> None:
+    ctx, ada = world.context(), Actor("ada", Role.ADMIN)
+    wanted = Wanted("sim/equal", waive=Waive("not measured yet", timedelta(days=1)))
+    chains.add(ctx, ada, "chat", wanted, reason="a spare")
+    waivers.watch(ctx)
+    assert open_alerts(world) == []
+
+    world.clock.advance(timedelta(days=1).total_seconds())
+    for _ in range(3):
+        waivers.watch(ctx)
+    (record,) = open_alerts(world)
+    assert (record.kind, record.count) == (AlertKind.WAIVER_EXPIRED, 1)
+    assert "sim/equal" in record.title
+    assert "ada gave it, and said: not measured yet" in record.text
+
+    chains.remove(ctx, ada, "chat", "sim/equal", reason="it expired")
+    waivers.watch(ctx)
+    assert open_alerts(world) == []
 
 
 def test_a_job_that_fails_is_told_until_it_goes_well_again(world: World) -> None:
