@@ -96,8 +96,8 @@ class CallerWatch:
         if task is None:
             raise RuntimeError("a caller is watched from within a task")
         self._task = task
-        when = asyncio.get_running_loop().time() + WATCH_AFTER_S
-        self._timer = self._timers.call_at(when, self._begin)
+        self.when = asyncio.get_running_loop().time() + WATCH_AFTER_S
+        self._timers.add(self)
         return self
 
     def __exit__(
@@ -106,13 +106,13 @@ class CallerWatch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._timers.cancel(self._timer)
+        self._timers.discard(self)
         if self._watch is not None:
             self._watch.cancel()
         if self._gone and kind is asyncio.CancelledError and self._task.uncancel() == 0:
             raise CallerGone from None
 
-    def _begin(self) -> None:
+    def due(self) -> None:
         self._watch = asyncio.get_running_loop().create_task(self._wait())
 
     async def _wait(self) -> None:

@@ -5,22 +5,19 @@ the rest of an attempt's bookkeeping; here a limit costs two set operations.
 """
 
 import asyncio
-from collections.abc import Callable
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 # How much later than due a timer may go off.
 TICK_S: Final = 0.01
 
 
-class Timer:
-    """when: on the event loop's clock."""
+class Timer(Protocol):
+    """when: on the event loop's clock. Made by whom it calls: nothing else is to be freed."""
 
-    __slots__ = ("call", "when")
+    when: float
 
-    def __init__(self, when: float, call: Callable[[], object]) -> None:
-        self.when = when
-        self.call = call
+    def due(self) -> None: ...
 
 
 class Timers:
@@ -30,14 +27,12 @@ class Timers:
         self._set: set[Timer] = set()
         self._looks: asyncio.TimerHandle | None = None
 
-    def call_at(self, when: float, call: Callable[[], object]) -> Timer:
-        timer = Timer(when, call)
+    def add(self, timer: Timer) -> None:
         self._set.add(timer)
         if self._looks is None:
             self._looks = asyncio.get_running_loop().call_later(TICK_S, self._look)
-        return timer
 
-    def cancel(self, timer: Timer) -> None:
+    def discard(self, timer: Timer) -> None:
         """Also one that went off."""
         self._set.discard(timer)
 
@@ -50,7 +45,7 @@ class Timers:
         due = [each for each in self._set if each.when <= now]
         self._set.difference_update(due)
         for each in due:
-            each.call()
+            each.due()
         self._looks = loop.call_later(TICK_S, self._look) if self._set else None
 
 
@@ -60,11 +55,11 @@ class TimeLimit:
     As `asyncio.timeout_at`, source of the rules about cancelling, up to a tick late.
     """
 
-    __slots__ = ("_cancelling", "_reached", "_task", "_timer", "_timers", "_when")
+    __slots__ = ("_cancelling", "_reached", "_task", "_timers", "when")
 
     def __init__(self, timers: Timers, when: float) -> None:
         self._timers = timers
-        self._when = when
+        self.when = when
         self._reached = False
 
     def __enter__(self) -> Self:
@@ -73,7 +68,7 @@ class TimeLimit:
             raise RuntimeError("only what a task does can be limited")
         self._task = task
         self._cancelling = task.cancelling()
-        self._timer = self._timers.call_at(self._when, self._up)
+        self._timers.add(self)
         return self
 
     def __exit__(
@@ -82,7 +77,7 @@ class TimeLimit:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._timers.cancel(self._timer)
+        self._timers.discard(self)
         # Someone else may have cancelled the task as well, who is not to be held up.
         if (
             self._reached
@@ -91,6 +86,6 @@ class TimeLimit:
         ):
             raise TimeoutError from error
 
-    def _up(self) -> None:
+    def due(self) -> None:
         self._reached = True
         self._task.cancel()

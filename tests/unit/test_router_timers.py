@@ -1,13 +1,20 @@
 """Time limits of the router: as asyncio's own, on both event loops."""
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import pytest
 
 from router.timers import Timers
 from tests.both_loops import on_both_loops
+
+
+@dataclass(eq=False)
+class At:
+    when: float
+    due: Callable[[], None]
 
 
 def in_s(seconds: float) -> float:
@@ -62,9 +69,12 @@ async def test_a_task_that_another_cancels_is_cancelled_even_if_its_time_is_up(
         with timers.limit(in_s(limit_s)):
             await asyncio.sleep(60)
 
+    def cancel() -> None:
+        task.cancel()
+
     task = asyncio.create_task(work())
     # Both before the task runs again: they are due in the same look.
-    timers.call_at(in_s(0.02), task.cancel)
+    timers.add(At(in_s(0.02), cancel))
 
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -76,12 +86,14 @@ async def test_calls_are_made_once_each_when_they_are_due_unless_cancelled() -> 
     called: list[int] = []
     start = in_s(0)
 
-    made = [timers.call_at(start + n * 0.02, partial(called.append, n)) for n in range(5)]
-    timers.cancel(made[3])
-    timers.cancel(made[3])
+    made = [At(start + n * 0.02, partial(called.append, n)) for n in range(5)]
+    for each in made:
+        timers.add(each)
+    timers.discard(made[3])
+    timers.discard(made[3])
     while len(called) < 4:  # noqa: ASYNC110 - nothing tells
         await asyncio.sleep(0.01)
-    timers.cancel(made[0])
+    timers.discard(made[0])
 
     assert called == [0, 1, 2, 4]
 
@@ -95,6 +107,6 @@ async def test_no_look_is_taken_while_nothing_is_set() -> None:
     await asyncio.sleep(0.1)
     assert timers._looks is None
 
-    done: Any = asyncio.get_running_loop().create_future()
-    timers.call_at(in_s(0.01), lambda: done.set_result(None))
-    await done
+    done = asyncio.Event()
+    timers.add(At(in_s(0.01), done.set))
+    await done.wait()
