@@ -21,7 +21,15 @@ from router.snapshot import SnapshotHolder
 from router.spool import Spool
 from router.transport.scripted import Scripted, Turn
 from tests.router_upstream import completion
-from tests.router_world import INCUMBENT, KEY, QUICK, SECRET, SwitchableStore, snapshot
+from tests.router_world import (
+    INCUMBENT,
+    KEY,
+    QUICK,
+    SECRET,
+    SwitchableStore,
+    provider,
+    snapshot,
+)
 
 AUTH = (b"authorization", f"Bearer {KEY}".encode())
 CHAT = "/v1/chat/completions"
@@ -108,6 +116,7 @@ class Place:
         *,
         fallback: bool = False,
         weight_bps: int = 0,
+        more_keys: tuple[str, ...] = (),
     ) -> None:
         self.asked: Counter[str] = Counter()
         self.script = script
@@ -123,7 +132,13 @@ class Place:
             folder,
             turn,
             settings,
-            first=snapshot("http://up", weight_bps=weight_bps, fallback=fallback, rule=rule),
+            first=snapshot(
+                "http://up",
+                weight_bps=weight_bps,
+                fallback=fallback,
+                rule=rule,
+                providers=[provider("http://up", more_api_key_envs=more_keys)],
+            ),
         )
 
     async def ask(self, body: bytes = ASK, times: int = 1) -> tuple[int, dict[bytes, bytes]]:

@@ -29,6 +29,7 @@ from tests.router_world import (
     provider,
     running_router,
     snapshot,
+    wait_until,
 )
 
 WARM, OWN, NEW = Target("other", FALLBACK), Target("up", INCUMBENT), Target("up", CANDIDATE)
@@ -148,10 +149,11 @@ def test_what_keeps_warm_is_on_no_arm_of_a_canary(stage: Stage) -> None:
         assert set(arms) == {"incumbent", "canary", "keep_warm"}
 
         scene.traffic()
-        scene.world.recorder.flush()
-        blocks = scene.world.store.blocks.values()
-        assert sum(each.units for each in blocks) == arms["incumbent"] + arms["canary"]
-        assert sum(each.canary_units for each in blocks) == arms["canary"]
+        scored = arms["incumbent"] + arms["canary"]
+        blocks = scene.world.store.blocks
+        wait_until(lambda: sum(each.units for each in list(blocks.values())) >= scored)
+        assert sum(each.units for each in blocks.values()) == scored
+        assert sum(each.canary_units for each in blocks.values()) == arms["canary"]
 
 
 def thrown() -> Switch:

@@ -81,10 +81,15 @@ def test_who_waited_longest_is_first_and_nobody_oversleeps(
 class Checked(Door):
     """A route with a fallback; `turns` by model; `asked` has the checks and all else."""
 
-    def __init__(self, folder: Path, models: dict[str, Capabilities] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        models: dict[str, Capabilities] | None = None,
+        kind: str = "custom",
+    ) -> None:
         self.turns: dict[str, Turn] = {INCUMBENT: completion(), FALLBACK: completion()}
         self.asked: list[UpstreamRequest] = []
-        made = provider("http://up", models=models or {})
+        made = provider("http://up", kind=kind, models=models or {})
         super().__init__(
             folder,
             self.turn,
@@ -209,6 +214,16 @@ async def test_a_target_is_checked_by_what_it_was_asked_for_or_is_known_to_speak
     await door.check()
     assert [each.path for each in door.asked[-2:]].count("/embeddings") == 1
     assert await door.up(INCUMBENT) == 1
+
+
+@pytest.mark.req("B10")
+async def test_anthropics_models_are_checked_in_their_own_protocol(tmp_path: Path) -> None:
+    door = Checked(tmp_path, kind="anthropic")
+
+    await door.check()
+
+    assert {each.path for each in door.asked} == {"/messages"}
+    assert all(dict(each.headers)[b"anthropic-version"] for each in door.asked)
 
 
 @pytest.mark.req("B10")

@@ -53,15 +53,17 @@ def steps(draw: st.DrawFn) -> tuple[str, str, str, bool, float, bool]:
     st.lists(steps(), min_size=1, max_size=25),
     st.sampled_from(WhenAllOpen),
     st.sampled_from([0, 10_000]),
+    st.sampled_from([(), ("UP_KEY_2",), ("UP_KEY_2", "UP_KEY_3")]),
 )
 @settings(max_examples=60, deadline=None)
 def test_every_ticket_and_connection_returns_and_no_request_asks_too_often(
     script: list[tuple[str, str, str, bool, float, bool]],
     when_all_open: WhenAllOpen,
     weight_bps: int,
+    more_keys: tuple[str, ...],
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        asyncio.run(_play(Path(folder), script, when_all_open, weight_bps))
+        asyncio.run(_play(Path(folder), script, when_all_open, weight_bps, more_keys))
 
 
 async def _play(
@@ -69,13 +71,14 @@ async def _play(
     script: list[tuple[str, str, str, bool, float, bool]],
     when_all_open: WhenAllOpen,
     weight_bps: int,
+    more_keys: tuple[str, ...],
 ) -> None:
     chosen = RouterSettings(
         total_timeout_s=30.0,
         breaker=BreakerPolicy(when_all_open=when_all_open),
         retry=RetryPolicy(base_s=0, cap_s=0, attempts=MOST, attempt_s=0),
     )
-    place = Place(folder, {}, chosen, fallback=True, weight_bps=weight_bps)
+    place = Place(folder, {}, chosen, fallback=True, weight_bps=weight_bps, more_keys=more_keys)
     router = place.door.app
     for candidate, incumbent, fallback, streams, pause, leaves in script:
         before = place.asked.total()
