@@ -59,6 +59,13 @@ class ProviderEntry(BaseModel):
             raise ValueError(f"is required for a provider of kind {kind!r}")
         return base
 
+    @field_validator("more_api_key_envs")
+    @classmethod
+    def _after_a_first(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if value and not info.data.get("api_key_env"):
+            raise ValueError("needs `api_key_env`, the key that is used first")
+        return value
+
 
 class SuiteEntry(BaseModel):
     model_config = _STRICT

@@ -55,6 +55,11 @@ ROUTE = "routes:\n  r:\n    incumbent: a/b\n"
             "did you mean 'tools'?",
         ),
         (
+            "providers:\n  p: {api_base: x, more_api_key_envs: [B]}\n",
+            2,
+            "providers.p.more_api_key_envs: Value error, needs `api_key_env`",
+        ),
+        (
             "providers:\n  p: {api_base: x, models: {m: {context_window: 0}}}\n",
             2,
             "must be above 0",
