@@ -20,6 +20,7 @@ from router.asgi import (
     Scope,
     Send,
     TooLarge,
+    arrived,
     header,
     read_body,
     send_reply,
@@ -194,13 +195,18 @@ class Router:
         request_id = (b"x-swapgate-request-id", number.encode())
         begun = False
 
-        async def noting_send(message: Message) -> None:
+        def noting_send(message: Message) -> Awaitable[None]:
             nonlocal begun
             begun = True
-            await send(message)
+            return send(message)
 
         try:
-            reply = await self._answer(scope, receive, noting_send, request_id)
+            found = self._caller(scope)
+            reply: Reply | None
+            if isinstance(found, Reply):
+                reply = found
+            else:
+                reply = await self._allowed(scope, receive, noting_send, *found, request_id)
             if reply is not None:
                 await send_reply(send, _told(scope, reply, number), (request_id,))
         except CallerGone:
@@ -213,10 +219,8 @@ class Router:
             reply = error_reply(500, f"the router failed; quote {number}", "internal_error")
             await send_reply(send, _told(scope, reply, number), (request_id,))
 
-    async def _answer(
-        self, scope: Scope, receive: Receive, send: Send, request_id: Header
-    ) -> Reply | None:
-        """The reply; None when it is sent already."""
+    def _caller(self, scope: Scope) -> Reply | tuple[KeyGrant, Serving]:
+        """Who asks, and the revision for all of this request; or the reply already."""
         path, method = scope["path"], scope["method"]
         if path in HEALTH:
             return HEALTH[path](self) if method in ("GET", "HEAD") else _not_allowed("GET")
@@ -234,7 +238,7 @@ class Router:
             grant = self._keys.grant_of(header(scope, b"x-api-key"), serving)
         if grant is None:
             return self._admission.stranger()
-        return await self._allowed(scope, receive, send, grant, serving, request_id)
+        return grant, serving
 
     async def _allowed(
         self,
@@ -245,22 +249,12 @@ class Router:
         serving: Serving,
         request_id: Header,
     ) -> Reply | None:
+        """The reply; None when it is sent already."""
         path = scope["path"]
-        if path in ENDPOINTS:
-            return await self._admitted(scope, receive, send, grant, serving, request_id)
         if path == METRICS:
             return await self.metrics()
-        return models(serving, grant, path, anthropic=_anthropic(scope))
-
-    async def _admitted(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        grant: KeyGrant,
-        serving: Serving,
-        request_id: Header,
-    ) -> Reply | None:
+        if path not in ENDPOINTS:
+            return models(serving, grant, path, anthropic=_anthropic(scope))
         if self._under_way >= self._settings.max_concurrent:
             self._recorder.counters["refused_when_full"] += 1
             return error_reply(503, "this worker is full", "overloaded", headers=(SOON, CLOSE))
@@ -284,7 +278,9 @@ class Router:
             return error_reply(415, "send application/json", "unsupported_media_type")
         limit = self._settings.max_body_bytes
         try:
-            body = await read_body(scope, receive, limit, self._timers)
+            body = arrived(scope, limit)
+            if body is None:
+                body = await read_body(receive, limit, self._timers)
         except TooLarge:
             message = f"the body is larger than {limit} bytes"
             return error_reply(413, message, "request_too_large", headers=(CLOSE,))

@@ -41,16 +41,19 @@ def header(scope: Scope, name: bytes) -> bytes | None:
     return None
 
 
-async def read_body(scope: Scope, receive: Receive, max_bytes: int, timers: Timers) -> bytes:
-    """Raises TooLarge, CallerGone, TimeoutError when it does not arrive in time."""
+def arrived(scope: Scope, max_bytes: int) -> bytes | None:
+    """The body, if it came with the head. Raises TooLarge, also for what is still to come."""
     length = header(scope, b"content-length")
     if length is not None and length.isdigit() and int(length) > max_bytes:
         raise TooLarge
-    here: bytes | None = scope.get(BODY)
-    if here is not None:
-        if len(here) > max_bytes:
-            raise TooLarge
-        return here
+    body: bytes | None = scope.get(BODY)
+    if body is not None and len(body) > max_bytes:
+        raise TooLarge
+    return body
+
+
+async def read_body(receive: Receive, max_bytes: int, timers: Timers) -> bytes:
+    """Raises TooLarge, CallerGone, TimeoutError when it does not arrive in time."""
     with timers.limit(asyncio.get_running_loop().time() + REQUEST_ARRIVES_S):
         message = await receive()
         body: bytes = message.get("body", b"")

@@ -25,13 +25,16 @@ class Answer(NamedTuple):
     usage: Usage | None
 
 
-async def check_head(reply: UpstreamReply, content_type: bytes) -> None:
-    """Raises UpstreamFailed for a status that is not 2xx or another content type."""
+async def refusal_of(reply: UpstreamReply) -> UpstreamFailed:
+    """What a reply says that is not 2xx."""
+    body = await _refusal(reply)
+    told = {name.decode("latin-1"): text(value) for name, value in reply.headers}
+    return refused(reply.status, body, told.get("content-type", ""), told)
+
+
+def check_type(reply: UpstreamReply, content_type: bytes) -> None:
+    """Raises UpstreamFailed for another content type."""
     found = dict(reply.headers).get(b"content-type", b"")
-    if not 200 <= reply.status < 300:
-        body = await _refusal(reply)
-        told = {name.decode("latin-1"): text(value) for name, value in reply.headers}
-        raise refused(reply.status, body, text(found), told)
     if found.split(b";", 1)[0].strip().lower() != content_type:
         said = f"content type {text(found)[:60]!r} instead of {content_type.decode()}"
         raise UpstreamFailed(FailureClass.MALFORMED, said)

@@ -4,7 +4,7 @@ from typing import Final
 
 from harness.domain.failures import FailureClass
 from harness.domain.settings import AnsweredModel, RouterSettings
-from router.attempt import Answer, check_head, read_answer
+from router.attempt import Answer, check_type, read_answer, refusal_of
 from router.course import Job, Try
 from router.dialects.table import DIALECTS
 from router.ports import (
@@ -52,10 +52,12 @@ class Calls:
         reply = await self._transport_for(upstream.provider).send(request)
         handed_over = False
         try:
+            if not 200 <= reply.status < 300:
+                raise await refusal_of(reply)
             if not asked.stream:
-                await check_head(reply, b"application/json")
+                check_type(reply, b"application/json")
                 return await read_answer(reply, self._name(job), dialect)
-            await check_head(reply, b"text/event-stream")
+            check_type(reply, b"text/event-stream")
             events = dialect.stream(asked, self._name(job))
             stream = await self._until_commit(job, reply, events, on_end)
             handed_over = True

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from benchmarks.router.clients import TRANSPORTS
 from harness.domain.settings import RouterSettings
 from harness.domain.targets import Provider
-from router.asgi import App, Receive, Scope, Send, read_body
+from router.asgi import App, Receive, Scope, Send, arrived, read_body
 from router.ports import Transport, UpstreamRequest
 from router.serve import serve
 from router.timers import Timers
@@ -22,7 +22,7 @@ def app(transport: Transport, providers: Mapping[str, Provider]) -> App:
         if scope["type"] != "http":
             await _lifespan(transport, receive, send)
             return
-        body = await read_body(scope, receive, 1 << 20, timers)
+        body = arrived(scope, 1 << 20) or await read_body(receive, 1 << 20, timers)
         kind = scope["path"].split("/", 2)[1]
         request = UpstreamRequest(providers[kind], body, stream=kind == "streamed")
         reply = await transport.send(request)

@@ -55,7 +55,8 @@ class Wire(asyncio.Protocol):
         else:
             self._transport.write(head + body)
         while self._phase is Phase.HEAD:
-            await self._wait()
+            self._waiter = self._loop.create_future()
+            await self._waiter
         if self._phase is Phase.BROKEN:
             raise UpstreamFailed(*self._failure)
 
@@ -71,7 +72,8 @@ class Wire(asyncio.Protocol):
                 return b""
             if self._phase is Phase.BROKEN:
                 raise UpstreamFailed(*self._failure)
-            await self._wait()
+            self._waiter = self._loop.create_future()
+            await self._waiter
         data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._drop()
         return data
@@ -104,6 +106,7 @@ class Wire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._loop = asyncio.get_running_loop()
         self._poll = select.poll()
         self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
@@ -196,13 +199,6 @@ class Wire(asyncio.Protocol):
             self._paused = False
             if not self.closed:
                 self._transport.resume_reading()
-
-    async def _wait(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
