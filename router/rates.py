@@ -10,8 +10,7 @@ import fcntl
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
 from struct import Struct
@@ -86,9 +85,13 @@ class SharedRates:
             place = self._places.get(key)
             if place is None:
                 place = self._places[key] = self._place(key)
-            with self._held(place):
+            held = self._lock(place) or self._lock_soon(place)
+            try:
                 before = RateState(*STATE.unpack(os.pread(self._file, STATE.size, place)))
                 os.pwrite(self._file, STATE.pack(*change(before)), place)
+            finally:
+                if held:
+                    fcntl.lockf(self._file, fcntl.LOCK_UN, 1, place)
         except OSError as error:
             self._tell(error)
             return self._alone.change(key, change)
@@ -119,9 +122,9 @@ class SharedRates:
         """Where the key's state stands; a slot is taken once and kept."""
         name = blake2b(key.encode(), digest_size=len(FREE)).digest()
         first = int.from_bytes(name[:8])
-        with self._held(0) as held:
-            if not held:
-                raise OSError(errno.EAGAIN, "another worker is busy with it")
+        if not (self._lock(0) or self._lock_soon(0)):
+            raise OSError(errno.EAGAIN, "another worker is busy with it")
+        try:
             for probe in range(PROBES):
                 slot = (first + probe) % SLOTS * SLOT.size
                 found, *_ = SLOT.unpack(os.pread(self._file, SLOT.size, slot))
@@ -129,16 +132,9 @@ class SharedRates:
                     os.pwrite(self._file, name, slot)
                 if found in (FREE, name):
                     return slot + len(FREE)
-        raise OSError(errno.ENOSPC, "no slot is left")
-
-    @contextmanager
-    def _held(self, place: int) -> Iterator[bool]:
-        held = self._lock(place) or self._lock_soon(place)
-        try:
-            yield held
         finally:
-            if held:
-                fcntl.lockf(self._file, fcntl.LOCK_UN, 1, place)
+            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, 0)
+        raise OSError(errno.ENOSPC, "no slot is left")
 
     def _lock_soon(self, place: int) -> bool:
         until = time.monotonic() + LOCK_S

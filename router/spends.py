@@ -56,22 +56,18 @@ class Spends:
         self._others: dict[str, Spent] = {}
 
     def note(self, ended: Ended, at: datetime) -> None:
+        """A request has ended."""
         if not ended.key:
             return
-        tokens = ended.input_tokens + ended.output_tokens
-        cost_usd = ended.cost_usd if ended.priced else None
-        self.add(ended.key, at.date(), tokens=tokens, cost_usd=cost_usd)
-
-    def add(self, key: str, day: date, *, tokens: int, cost_usd: float | None) -> None:
-        """A request has ended. cost_usd: None when its price is unknown."""
+        where = ended.key, at.date(), self._worker
         with self._lock:
-            total = self._sum_of(key, day, self._worker)
+            total = self._new.get(where) or self._sum_of(*where)
             total.requests += 1
-            total.tokens += tokens
-            if cost_usd is None:
-                total.unpriced += 1
+            total.tokens += ended.input_tokens + ended.output_tokens
+            if ended.priced:
+                total.cost_usd += ended.cost_usd
             else:
-                total.cost_usd += cost_usd
+                total.unpriced += 1
 
     def merge(self, row: KeySpend) -> None:
         """Add what another process summed up, to be written in its name."""

@@ -3,21 +3,30 @@
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.spend import KeySpend, Spent, spent_of
+from router.minutes import Ended
 from router.spends import Spends
 
 DAY = date(2026, 3, 30)
+ENDED = Ended("r", "incumbent", "t", 1, False, False, False, 1.0, 0, 0, 0.0, "k")  # noqa: FBT003 - as it stands
+
+
+def add(spends: Spends, day: date, *, tokens: int, cost_usd: float | None) -> None:
+    """One request of key k."""
+    priced = cost_usd is not None
+    ended = ENDED._replace(output_tokens=tokens, cost_usd=cost_usd or 0.0, priced=priced)
+    spends.note(ended, datetime.combine(day, time(12), UTC))
 
 
 def test_it_is_known_at_once_and_written_once() -> None:
     spends = Spends("w1")
-    spends.add("k", DAY, tokens=10, cost_usd=0.5)
-    spends.add("k", DAY, tokens=5, cost_usd=None)
+    add(spends, DAY, tokens=10, cost_usd=0.5)
+    add(spends, DAY, tokens=5, cost_usd=None)
 
     assert spends.spent("k", DAY) == Spent(DAY, 0.5, 0.5, 1)
     assert spends.take() == [KeySpend("k", DAY, "w1", 2, 15, 0.5, 1)]
@@ -40,7 +49,7 @@ def test_rows_of_others_are_written_in_their_name_and_count_once_they_are_stored
 def test_a_new_day_and_a_new_month_start_anew() -> None:
     spends = Spends("w1")
     spends.know([KeySpend("k", DAY, "w0", 1, 1, 5.0, 0)], DAY)
-    spends.add("k", DAY, tokens=0, cost_usd=1.0)
+    add(spends, DAY, tokens=0, cost_usd=1.0)
 
     assert spends.spent("k", DAY) == Spent(DAY, 6.0, 6.0)
     tomorrow, april = DAY + timedelta(1), date(2026, 4, 1)
@@ -59,7 +68,7 @@ class Two:
         self.added: dict[tuple[str, date], float] = defaultdict(float)
 
     def add(self, name: str, dollars: int) -> None:
-        self.workers[name].add("k", self.today, tokens=1, cost_usd=float(dollars))
+        add(self.workers[name], self.today, tokens=1, cost_usd=float(dollars))
         self.added[name, self.today] += dollars
 
     def write(self, name: str, _: int = 0) -> None:
