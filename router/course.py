@@ -37,6 +37,10 @@ class Job(NamedTuple):
         """The target id of the assigned arm."""
         return self.plan.guest or self.plan.incumbent
 
+    def practises(self, target: str) -> bool:
+        """Whether it is asked only to be kept warm."""
+        return self.arm is Arm.KEEP_WARM and target == self.plan.guest
+
     @property
     def candidate_is_unable(self) -> bool:
         """The canary cannot do what the request needs, and the incumbent can."""

@@ -111,6 +111,8 @@ class Dispatcher:
                 upstream.provider, key, failure.failure
             ):
                 continue  # at once, with the next key; no more than once
+            if job.practises(target):
+                return failure  # nobody waits for it: the incumbent is there
             room = Room(until - loop.time(), share_s, self._standby(job, target))
             wait_s = self._wait_s(job, failure, tries, told_s, room)
             if wait_s is None:

@@ -35,6 +35,7 @@ from tests.router_world import (
 WARM, OWN, NEW = Target("other", FALLBACK), Target("up", INCUMBENT), Target("up", CANDIDATE)
 TENTH = RouteSettings(keep_warm_bps=1000)
 ASKED = 200
+EVERY_SECOND = {"content-type": "application/json", "retry-after": "1"}
 
 
 @dataclass
@@ -135,6 +136,20 @@ def test_a_warmed_target_that_fails_harms_nobody_and_gets_no_more(stage: Stage) 
             (1, 1, 0)
         ]
         assert sum(row.charged + row.failed for row in traffic["incumbent"]) == 0
+
+
+@pytest.mark.req("B6")
+def test_nobody_waits_for_a_second_try_of_a_warmed_target(stage: Stage) -> None:
+    with stage() as scene:
+        scene.upstream.turns[FALLBACK] = replace(error(503), headers=EVERY_SECOND)
+
+        served = scene.ask_all()
+
+        assert {target for _, target in served} == {OWN.name}
+        # At most five: then its circuit is open.
+        assert (
+            1 <= len(scene.upstream.asked_for(FALLBACK)) == served["keep_warm", OWN.name] <= 5
+        )
 
 
 @pytest.mark.req("B6", "F3")
