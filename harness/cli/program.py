@@ -92,7 +92,9 @@ VERBS = {
         "harness.cli.worker:worker", "Ask and score what one eval run still lacks.", hidden=True
     ),
     "router-worker": Lazy(
-        "harness.cli.worker:router_worker", "Serve requests for `serve router`.", hidden=True
+        "harness.cli.worker:router_worker",
+        "Serve requests for `swapgate serve router`, which sends the settings on stdin.",
+        hidden=True,
     ),
     "model": Lazy("harness.cli.model:model", "Targets: models at providers, with prices."),
     "route": Lazy("harness.cli.route:route", "Routes: the names that clients use as `model`."),
