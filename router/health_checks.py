@@ -27,10 +27,13 @@ from router.snapshot import SnapshotHolder
 log = logging.getLogger(__name__)
 events = structlog.get_logger("swapgate.router")
 
+_F = FailureClass
 # One that takes longer is not well; and it holds the probe of its circuit so long.
 CHECK_TIMEOUT_S: Final = 10.0
 AT_ONCE: Final = 4
 SHORTEST_SLEEP_S: Final = 0.1
+# What cannot be the check's own fault.
+FAULTS: Final = (_F.OVERLOADED, _F.SERVER, _F.CONNECT, _F.TIMEOUT)
 _WORD: Final = [{"role": "user", "content": "ping"}]
 _CHEAPEST: Final[Mapping[Endpoint, Mapping[str, object]]] = {
     Endpoint.CHAT: {"messages": _WORD, "max_tokens": 1},
@@ -47,12 +50,12 @@ REQUESTS: Final[Mapping[Endpoint, ClientRequest]] = {
 class Result(NamedTuple):
     """The last check. at: monotonic, when it began. up: the provider answered it at all.
 
-    well: it answered as it should.
+    outcome: None when it answered as it should.
     """
 
     at: float
     up: bool
-    well: bool
+    outcome: FailureClass | None
     seconds: float
 
 
@@ -122,7 +125,7 @@ class HealthChecks:
 
     def _seen(self, targets: Mapping[str, ServedRoute]) -> dict[str, Seen]:
         health = self._health.of(targets)
-        never = Result(self._began, up=True, well=True, seconds=0.0)
+        never = Result(self._began, up=True, outcome=None, seconds=0.0)
         last = {each: self._results.get(each, never) for each in targets}
         return {
             each: Seen(
@@ -130,7 +133,8 @@ class HealthChecks:
                 health[each].retry_in_s,
                 self._answered_at(each),
                 last[each].at,
-                last[each].well,
+                last[each].outcome is None,
+                last[each].outcome in FAULTS,
             )
             for each in targets
         }
@@ -155,7 +159,7 @@ class HealthChecks:
         # A refusal of the check itself comes from a provider that is there.
         up = outcome is None or outcome in CLIENTS_OWN or outcome is FailureClass.RATE_LIMITED
         self._tell(upstream, outcome, up=up)
-        self._results[target] = Result(began, up, outcome is None, seconds)
+        self._results[target] = Result(began, up, outcome, seconds)
 
     def _tell(self, upstream: Upstream, outcome: FailureClass | None, *, up: bool) -> None:
         """Of a change alone."""

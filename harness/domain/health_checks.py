@@ -14,6 +14,8 @@ from harness.domain.breaker import BreakerState
 
 # Between the good probes that close a circuit.
 PROBE_EVERY_S: Final = 2.0
+# After a check that failed: five of them within a minute open the circuit, and raise its alert.
+SUSPECT_EVERY_S: Final = 10.0
 # New targets come with a revision, and circuits open: nobody sleeps longer than this.
 LONGEST_SLEEP_S: Final = 1.0
 
@@ -23,7 +25,7 @@ class Seen(NamedTuple):
 
     retry_in_s: until a request may go. answered_at: of the last good answer, whoever asked.
     checked_at: of the last check; both the worker's start where there was none. well: the last
-    check was answered, or there was none.
+    check was answered, or there was none. suspect: it met with a fault of the target's.
     """
 
     state: BreakerState
@@ -31,6 +33,7 @@ class Seen(NamedTuple):
     answered_at: float
     checked_at: float
     well: bool = True
+    suspect: bool = False
 
 
 def due_in_s(seen: Seen, now: float, interval_s: float) -> float:
@@ -38,7 +41,9 @@ def due_in_s(seen: Seen, now: float, interval_s: float) -> float:
     if interval_s <= 0:
         return math.inf
     if seen.state is BreakerState.CLOSED:
-        wait_s = max(seen.answered_at, seen.checked_at) + interval_s - now
+        doubtful = seen.suspect and seen.answered_at <= seen.checked_at
+        every_s = min(SUSPECT_EVERY_S, interval_s) if doubtful else interval_s
+        wait_s = max(seen.answered_at, seen.checked_at) + every_s - now
     else:
         # A probe that proved nothing, such as a refusal of the check itself, is not hurried.
         every_s = min(PROBE_EVERY_S, interval_s) if seen.well else interval_s

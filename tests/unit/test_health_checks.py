@@ -17,6 +17,7 @@ from harness.domain.capabilities import Capabilities
 from harness.domain.health_checks import (
     LONGEST_SLEEP_S,
     PROBE_EVERY_S,
+    SUSPECT_EVERY_S,
     Seen,
     due,
     due_in_s,
@@ -36,6 +37,7 @@ seens = st.builds(
     times,
     times,
     st.booleans(),
+    st.booleans(),
 )
 INTERVAL_S = 60.0
 
@@ -46,7 +48,8 @@ def test_nobody_is_checked_too_early(seen: Seen, now: float, interval_s: float) 
         return
     assert seen.retry_in_s == 0
     if seen.state is BreakerState.CLOSED:
-        assert now >= max(seen.answered_at, seen.checked_at) + interval_s - 1e-6
+        every_s = min(interval_s, SUSPECT_EVERY_S) if seen.suspect else interval_s
+        assert now >= max(seen.answered_at, seen.checked_at) + every_s - 1e-6
     else:
         assert now >= seen.checked_at + min(interval_s, PROBE_EVERY_S) - 1e-6
 
@@ -181,6 +184,24 @@ async def test_a_check_finds_a_key_that_is_refused_before_a_user_does(tmp_path: 
     assert (await door.state(), await door.up()) == (2, 0)
     door.recorder.flush()
     assert [each.kind for each in door.kept.alerts] == [AlertKind.OUR_KEY]
+
+
+@pytest.mark.req("B10", "A6")
+@pytest.mark.parametrize("turn", [error(503), error(500), Turn(refuse=True)])
+async def test_a_fallback_that_is_down_is_told_of_within_a_minute(
+    tmp_path: Path, turn: Turn
+) -> None:
+    door = Checked(tmp_path)
+    door.turns[FALLBACK] = turn
+
+    assert FALLBACK in await door.check()
+    for _ in range(4):
+        assert await door.state() == 0
+        assert await door.check(SUSPECT_EVERY_S) == [FALLBACK]
+
+    assert await door.state() == 2
+    door.recorder.flush()
+    assert [each.kind for each in door.kept.alerts] == [AlertKind.BREAKER_OPEN]
 
 
 @pytest.mark.req("B10")
