@@ -8,6 +8,7 @@ import json
 import json.scanner
 import re
 from collections.abc import Iterable, Mapping
+from operator import itemgetter
 from typing import Final, NamedTuple, NoReturn
 
 from jiter import from_json
@@ -99,6 +100,7 @@ _PLAIN_NAME: Final = re.compile(_PLAIN).match
 _AFTER_VALUE: Final = re.compile(rf"[ \t\n\r]*(?:}}|,[ \t\n\r]*{_PLAIN})").match
 _STRING_VALUE: Final = re.compile(r'[ \t\n\r]*:[ \t\n\r]*("(?:[^"\\]|\\.)*")').match
 _ESCAPED_LETTER: Final = re.compile(r"\\u00[4-7]").search
+_START: Final = itemgetter(0)
 _NOT_STRUCTURE: Final = bytes(b for b in range(256) if b not in b'"[]{}')
 
 
@@ -190,9 +192,9 @@ def spliced(text: str, edits: Iterable[Edit]) -> bytes:
     """The text with each span replaced; all else byte for byte. Spans must not overlap."""
     parts: list[str] = []
     at = 0
-    for edit in sorted(edits, key=lambda edit: edit.start):
-        parts += (text[at : edit.start], edit.text)
-        at = edit.end
+    for start, end, new in sorted(edits, key=_START):
+        parts += (text[at:start], new)
+        at = end
     parts.append(text[at:])
     return "".join(parts).encode()
 

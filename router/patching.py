@@ -6,6 +6,7 @@ measured is what serves. What an endpoint calls its fields is told in `router.di
 
 import json
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from typing import Final
 
 from harness.domain.targets import Target
@@ -19,7 +20,12 @@ def model_edit(request: ClientRequest, target: Target) -> Edit:
     model = request.members.text_place("model")
     if model is None:
         raise ValueError("a request names its model")
-    return Edit(model.start, model.end, to_json(target.model))
+    return Edit(model.start, model.end, _quoted(target.model))
+
+
+@lru_cache(maxsize=1024)
+def _quoted(model: str) -> str:
+    return to_json(model)
 
 
 def settings_of(

@@ -77,13 +77,14 @@ def error_event(message: str, code: str) -> bytes:
 
 def passed_on(headers: Iterable[Header]) -> list[Header]:
     """The provider's headers that are the client's business. headers: names in lower case."""
-    found = [each for each in headers if _is_clients(each[0])]
-    nominated = {
-        name.strip().lower()
-        for each in headers
-        if each[0] == b"connection" and each[1].lower() not in _PLAIN_CONNECTION
-        for name in each[1].split(b",")
-    }
+    found: list[Header] = []
+    nominated: list[bytes] = []
+    for each in headers:
+        name, value = each
+        if _is_clients(name):
+            found.append(each)
+        elif name == b"connection" and value.lower() not in _PLAIN_CONNECTION:
+            nominated += (part.strip().lower() for part in value.split(b","))
     return [each for each in found if each[0] not in nominated] if nominated else found
 
 

@@ -180,7 +180,8 @@ def _counted(
         return breaker
     failed = effect is not None
     window = _with(breaker.window, now, policy, failed=failed)
-    after = breaker._replace(window=window)
+    # `_replace(window=window)`, which takes twice as long: every request comes here.
+    after = Breaker(breaker.state, breaker.serial, window, *breaker[3:])
     if effect is BreakerEffect.OPENS or (failed and _over(window, policy)):
         return _opened(after, Move.TRIPPED, failure, policy.open_s, now)
     return after
