@@ -127,6 +127,11 @@ class Alarms:
         self._open[name] = alert
         self.say(alert)
 
+    def close(self) -> None:
+        """The worker ends, and with it its circuits; the next one sees for itself."""
+        for name in list(self._open):
+            self._end(name)
+
     def say(self, alert: Alert) -> None:
         """Something that is over as it happens."""
         self._recorder.tell(alert)

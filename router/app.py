@@ -178,6 +178,7 @@ class Router:
         await send({"type": "lifespan.startup.complete"})
         await receive()
         watching.cancel()
+        self._alarms.close()
         checking.cancel()
         await asyncio.gather(watching, checking, return_exceptions=True)
         self._holder.stop()

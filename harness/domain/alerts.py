@@ -9,7 +9,7 @@ When people are told is a function of the record and the time:
                     └──── raised again, QUIET after ───┘
 
 Within QUIET of the last message a cause that comes back is counted and not told again; one that
-goes on is told once more after REMIND.
+goes on is told once more after REMIND. What workers saw is over when it was so for SETTLE.
 """
 
 from collections.abc import Iterable, Mapping
@@ -226,6 +226,8 @@ class AlertRecord:
 
 QUIET: Final = timedelta(minutes=15)
 REMIND: Final = timedelta(hours=24)
+# A worker that is restarted ends its alerts; the next needs a moment to see the cause again.
+SETTLE: Final = timedelta(seconds=30)
 
 
 def heard(record: AlertRecord | None, alert: Alert) -> AlertRecord | None:
@@ -283,8 +285,9 @@ def message_due(record: AlertRecord, now: datetime) -> Told | None:
     rested = since is None or since >= QUIET
     if not KINDS[record.kind].lasting:
         return Told.RAISED if record.count > record.told_count and rested else None
-    if not record.open:
-        return Told.RESOLVED if record.told is Told.RAISED else None
+    if record.resolved_at is not None:
+        over = now - record.resolved_at >= _settling(record.kind)
+        return Told.RESOLVED if record.told is Told.RAISED and over else None
     if record.told is Told.RAISED:
         return Told.RAISED if since is not None and since >= REMIND else None
     return Told.RAISED if rested else None
@@ -307,6 +310,10 @@ def _ended(record: AlertRecord, alert: Alert) -> AlertRecord:
     if sources or not record.open:
         return replace(record, sources=sources)
     return replace(record, sources=sources, resolved_at=max(alert.at, record.first_seen))
+
+
+def _settling(kind: AlertKind) -> timedelta:
+    return timedelta(0) if KINDS[kind].silent is None else SETTLE
 
 
 def _first(alert: Alert, sources: Mapping[str, datetime]) -> AlertRecord:

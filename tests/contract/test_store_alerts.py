@@ -101,7 +101,7 @@ def test_a_record_says_what_people_were_told_until_nothing_is_left_to_say(
     with store.write() as tx:
         tx.alerts.tell([later(60).now(News.ENDED, NOW + timedelta(seconds=60))])
         (record,) = tx.alerts.unsettled()
-        assert message_due(record, NOW) is Told.RESOLVED
+        assert message_due(record, NOW + timedelta(seconds=90)) is Told.RESOLVED
         tx.alerts.save(told(record, Told.RESOLVED, NOW))
     with store.read() as tx:
         assert tx.alerts.unsettled() == []

@@ -27,7 +27,7 @@ def provider(sim: Simulator) -> Iterator[str]:
         yield url
 
 
-def settings(provider: str, port: int) -> dict[str, object]:
+def settings(provider: str, port: int) -> dict[str, Any]:
     address = {"kind": "sim", "api_base": f"{provider}/v1"}
     webhook = {"webhook": f"http://127.0.0.1:{port}/hook", "secret_env": "HOOK_SECRET"}
     return {
@@ -51,7 +51,6 @@ def cli(world: Routed, *words: str) -> Any:
 def test_a_webhook_hears_that_a_circuit_opened_who_carries_the_load_and_that_it_closed(
     sim: Simulator,
     provider: str,
-    database_url: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -59,7 +58,7 @@ def test_a_webhook_hears_that_a_circuit_opened_who_carries_the_load_and_that_it_
     receiver = Receiver()
     with (
         receiver.up(),
-        routed(tmp_path, provider, database_url, **settings(provider, receiver.port)) as world,
+        routed(tmp_path, provider, **settings(provider, receiver.port)) as world,
     ):
         world.start()
         world.place.start("control", "serve", "control", wait_for="/readyz")
@@ -75,7 +74,7 @@ def test_a_webhook_hears_that_a_circuit_opened_who_carries_the_load_and_that_it_
                 assert ask(client, user="bob")
                 return len(receiver.got) == 2
 
-            eventually(resolved)
+            eventually(resolved, timeout_s=120)
         found = cli(world, "route", "failovers", "--user", "alice")
         others = cli(world, "route", "failovers", "--user", "carol")
 

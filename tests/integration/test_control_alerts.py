@@ -1,6 +1,7 @@
 """Alerts of the control plane: beside the decision, in the outbox, delivered in the end."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from harness.domain.access import SYSTEM, Actor, Role
 from harness.domain.alerts import Alert, AlertKind, AlertRecord, News, Severity, Told
 from harness.domain.delivery import GIVE_UP_AFTER
 from harness.domain.errors import InputError, NotAllowed, NotFound, StoreUnavailable
+from harness.domain.policy import Unit
 from harness.domain.rollout import Signal
 from harness.store.sql import SqlStore
-from tests.world import BEN, World, approved
+from tests.world import BEN, World, approved, block_of
 
 
 @pytest.fixture
@@ -229,11 +231,17 @@ def test_a_job_that_fails_is_told_until_it_goes_well_again(world: World) -> None
 
 
 @pytest.mark.req("F3")
-def test_a_share_that_is_not_the_planned_one_is_told_once(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(canary, "ALARM_AT", -1.0)
+def test_a_share_that_is_not_the_planned_one_is_told_once(world: World) -> None:
+    # Only sticky callers are expected to split as planned.
+    sticky = replace(world.policy.canary, unit=Unit.SESSION)
+    world.policy = replace(world.policy, canary=sticky)
     world.until_decided(world.propose("sim/better").id)
+    with world.store.write() as tx:
+        (rollout,) = tx.rollouts.live()
+        block = block_of(rollout, 0, world.clock, failing=False)
+        tx.observations.append(
+            [replace(block, sequence=n, canary_units=30) for n in range(1, 4)], []
+        )
     for _ in range(3):
         world.turn()
 
@@ -259,6 +267,8 @@ def test_a_worker_that_died_does_not_keep_its_alert_open_for_ever(world: World) 
     deliver(world)
     assert len(open_alerts(world)) == 1
     world.clock.advance(1200)
+    deliver(world)
+    world.clock.advance(30)
     deliver(world)
 
     assert told(world) == [

@@ -13,6 +13,7 @@ from harness.domain.alerts import (
     KINDS,
     QUIET,
     REMIND,
+    SETTLE,
     Alert,
     AlertKind,
     AlertRecord,
@@ -83,14 +84,25 @@ def test_a_cause_that_comes_back_at_once_is_told_when_the_window_is_over() -> No
     record = told(after(OPENED), Told.RAISED, NOW)
     over = heard(record, at(1).now(News.ENDED, NOW + timedelta(minutes=1)))
     assert over is not None
-    assert message_due(over, NOW) is Told.RESOLVED
-    over = told(over, Told.RESOLVED, over.last_seen)
+    assert message_due(over, over.resolved_at or NOW) is None
+    settled = NOW + timedelta(minutes=1) + SETTLE
+    assert message_due(over, settled) is Told.RESOLVED
+    over = told(over, Told.RESOLVED, settled)
     back = heard(over, at(2))
 
     assert back is not None
     assert (back.id, back.open) == (record.id, True)
     assert message_due(back, NOW + timedelta(minutes=3)) is None
-    assert message_due(back, over.last_seen + QUIET) is Told.RAISED
+    assert message_due(back, settled + QUIET) is Told.RAISED
+
+
+def test_a_restart_within_a_moment_tells_nobody_anything() -> None:
+    record = told(after(OPENED), Told.RAISED, NOW)
+    stopped = heard(record, OPENED.now(News.ENDED, NOW + timedelta(minutes=5)))
+    assert stopped is not None
+    again = heard(stopped, replace(at(5.4), source="w2"))
+    assert again is not None
+    assert [message_due(each, at(5.4).at) for each in (stopped, again)] == [None, None]
 
 
 def test_after_a_quiet_time_it_is_a_new_record() -> None:

@@ -97,6 +97,15 @@ async def test_what_goes_on_is_said_again_without_being_counted(tmp_path: Path) 
     assert "no other target is left" in place.door.kept.alerts[0].text
 
 
+async def test_a_worker_that_ends_takes_its_alerts_with_it(tmp_path: Path) -> None:
+    place = Place(tmp_path, {INCUMBENT: error(401)})
+    await place.ask()
+
+    place.door.app._alarms.close()
+
+    assert told(place) == [(AlertKind.OUR_KEY, News.RAISED), (AlertKind.OUR_KEY, News.ENDED)]
+
+
 @pytest.mark.req("F1")
 async def test_a_refused_revision_is_told_once_until_a_good_one_comes(tmp_path: Path) -> None:
     place = Place(tmp_path, {INCUMBENT: completion()})
