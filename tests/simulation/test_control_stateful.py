@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -27,11 +28,14 @@ from hypothesis.stateful import (
 
 from evals.provider import ProviderFailed
 from evals.samples import Item
-from harness.control import canary, propose, reconcile, routes
+from harness.control import canary, chains, propose, reconcile, routes
+from harness.control.chains import Wanted
+from harness.control.proofs import Waive
 from harness.control.propose import Wish
-from harness.domain.access import SYSTEM, Actor
+from harness.domain.access import SYSTEM, Actor, Role
 from harness.domain.errors import Conflict, IllegalTransition, SwapgateError
 from harness.domain.evaluation import Passed
+from harness.domain.evidence import EvidenceKind
 from harness.domain.policy import Policy
 from harness.domain.proposal import Phase, Proposal
 from harness.domain.rollout import RolloutState, Signal
@@ -54,6 +58,7 @@ from tests.world import (
 )
 
 ROUTES = ("chat", "mail")
+ADA = Actor("ada", Role.ADMIN)
 PROVEN = (Phase.AWAITING_APPROVAL, Phase.CANARY, Phase.PROMOTED, Phase.ROLLED_BACK)
 LEGAL = {
     "baseline": (),
@@ -193,6 +198,27 @@ class ControlPlane(RuleBasedStateMachine):
     def roll_back(self, route: str) -> None:
         self.attempt(lambda: routes.roll_back(self.ctx, BEN, route, reason="an incident"))
 
+    @rule(
+        route=route_names,
+        model=models,
+        removes=st.booleans(),
+        days=st.sampled_from([None, 1, 30]),
+    )
+    def change_the_chain(
+        self,
+        route: str,
+        model: str,
+        removes: bool,  # noqa: FBT001 - drawn
+        days: int | None,
+    ) -> None:
+        name, why = f"sim/{model}", "an outage"
+        waive = Waive("a drill", timedelta(days=days)) if days else None
+        if removes:
+            self.attempt(lambda: chains.remove(self.ctx, ADA, route, name, reason=why))
+        else:
+            wanted = Wanted(name, waive=waive)
+            self.attempt(lambda: chains.add(self.ctx, ADA, route, wanted, reason=why))
+
     @rule(seconds=st.sampled_from([1.0, 30.0, 400.0, 3 * 86_400.0, 8 * 86_400.0]))
     def time_goes_by(self, seconds: float) -> None:
         self.world.clock.advance(seconds)
@@ -291,8 +317,27 @@ def check_history(tx: Transaction, name: str) -> None:
     assert [record.route.version for record in history] == list(range(1, len(history) + 1))
     assert [record.revision for record in history] == sorted({r.revision for r in history})
     for before, after in pairwise(history):
-        assert before.kind in LEGAL[after.kind], (before.kind, after.kind)
         check_change(tx, before, after)
+    # A chain may change at any time, and changes nothing else.
+    for before, after in pairwise([each for each in history if each.kind != "settings"]):
+        assert before.kind in LEGAL[after.kind], (before.kind, after.kind)
+    check_evidence(tx, history[-1].route)
+
+
+def check_evidence(tx: Transaction, route: Route) -> None:
+    """Every target in every role has evidence of its own, of a kind that the role takes."""
+    found = tx.routing.evidence(route.name)
+    assert found is not None
+    canary_ = route.canary.target if route.canary else None
+    assert found.incumbent.target == route.incumbent
+    assert (found.canary.target if found.canary else None) == canary_
+    assert tuple(each.target for each in found.fallbacks) == route.fallbacks
+    assert found.canary is None or found.canary.kind is EvidenceKind.VERDICT
+    assert found.incumbent.kind is not EvidenceKind.WAIVER
+    stored = {each.id: each.target for each in tx.waivers.list(route=route.name)}
+    for each in found.fallbacks:
+        if each.kind is EvidenceKind.WAIVER:
+            assert stored[each.proof] == each.target
 
 
 def check_change(tx: Transaction, before: RouteRecord, after: RouteRecord) -> None:
@@ -312,7 +357,11 @@ def check_change(tx: Transaction, before: RouteRecord, after: RouteRecord) -> No
         assert new.weight_bps > old.weight_bps
     if after.kind not in ("promotion", "restore"):
         assert after.route.incumbent == before.route.incumbent
-    if after.kind not in ("canary", "weight"):
+    if after.kind == "settings":
+        assert new == old
+    else:
+        assert after.route.fallbacks == before.route.fallbacks
+    if after.kind not in ("canary", "weight", "settings"):
         assert new is None
 
 
@@ -329,7 +378,8 @@ def check_canary(tx: Transaction, route: Route, proposals: Sequence[Proposal]) -
         assert route.canary.target == live[0].candidate
     elif live:
         # Taken away by hand: the loop's next turn ends the rollout.
-        assert tx.routing.history(route.name)[0].kind == "restore"
+        kinds = (each.kind for each in tx.routing.history(route.name))
+        assert next(kind for kind in kinds if kind != "settings") == "restore"
 
 
 def check_verdicts(tx: Transaction, proposal: Proposal) -> None:

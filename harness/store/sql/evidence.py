@@ -133,7 +133,9 @@ def write_fallbacks(
     Raises ProofRefused for a waiver that has expired, and for a target that never served.
     """
     chain = _chain(unit, change, after, before, now)
-    check_waivers(change, read(unit, chain.values()), waivers_of(unit, after.name), now)
+    if chain and isinstance(change, SetChain | ChangeSettings):
+        waivers = waivers_of(unit, after.name)
+        check_waivers(change, read(unit, chain.values()), waivers, now)
     for position, fallback in enumerate(after.fallbacks):
         unit.write(
             sa.insert(route_fallback),
