@@ -110,7 +110,7 @@ def _again(
     try:
         new = _with_workers(bootstrap.load_settings(given), workers)
         _ = replace(old, settings=new).standing_switches
-        _check_unmoved(old.settings, new)
+        _check_unmoved(old, new)
     except ConfigError:
         _set_environment(kept)
         raise
@@ -130,14 +130,16 @@ FIXED: Final[Mapping[str, Callable[[Settings], object]]] = {
 }
 
 
-def _check_unmoved(old: Settings, new: Settings) -> None:
+def _check_unmoved(old: Installation, new: Settings) -> None:
     """The parent holds these open."""
     for name, value in FIXED.items():
-        if value(old) != value(new):
+        if value(old.settings) != value(new):
             raise ConfigError(
                 f"{new.source}: {name} changed, which takes a restart; the old configuration "
                 "goes on serving"
             )
+    if bootstrap.installation_secret(new) != old.secret:
+        raise ConfigError(f"{bootstrap.SECRET_VARIABLE} changed, which takes a restart")
 
 
 def _wait_for_orphans(host: str, port: int) -> None:

@@ -6,6 +6,7 @@ admissions. Runs in the parent's event loop.
 
 import asyncio
 import itertools
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -149,12 +150,19 @@ class Account(asyncio.Protocol):
         self._rollouts: list[tuple[str, UnitRule]] = []
         self._scored: dict[int, Scored] = {}
         self._channel: Channel | None = None
+        self._heard_s = time.monotonic()
+
+    @property
+    def silent_s(self) -> float:
+        """Since a worker that serves was last heard; 0 for one that does not serve yet."""
+        return time.monotonic() - self._heard_s if self.ready.is_set() else 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if isinstance(transport, asyncio.WriteTransport):
             self._channel = transport
 
     def data_received(self, data: bytes) -> None:
+        self._heard_s = time.monotonic()
         for report in self._frames.feed(data):
             try:
                 self._enter(report)

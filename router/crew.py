@@ -20,6 +20,8 @@ START_S: Final = 120.0
 # A worker that lived for so long did not die of its start.
 STEADY_S: Final = 10.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+# Workers report every second, unasked: one that does not for so long serves nobody either.
+SILENT_S: Final = 60.0
 # After the time that a worker has for its requests: to send its last report and end.
 LAST_WORDS_S: Final = 15.0
 
@@ -134,20 +136,31 @@ class Crew:
         serves = asyncio.create_task(self._note_ready(slot, process, account))
         retiring = asyncio.create_task(self._retiring.wait())
         ended = asyncio.create_task(process.wait())
+        waits, silences = (ended, retiring), 0
         try:
-            await asyncio.wait((ended, retiring), return_when=asyncio.FIRST_COMPLETED)
+            while not (ended.done() or retiring.done()):
+                await asyncio.wait(
+                    waits, timeout=SILENT_S / 4, return_when=asyncio.FIRST_COMPLETED
+                )
+                # Twice: after a pause of the whole machine, workers need a moment to be heard.
+                silences = silences + 1 if account.silent_s > SILENT_S else 0
+                if silences == 2:
+                    self._kill(slot, process, "it reports nothing any more")
             if not ended.done():
                 limit = self._orders.drain_s + LAST_WORDS_S
                 done, _ = await asyncio.wait((ended,), timeout=limit)
                 if not done:
-                    log.error("worker_killed", worker=slot, pid=process.pid)
-                    _send(process, signal.SIGKILL)
+                    self._kill(slot, process, "it does not end")
                 await ended
             await account.gone.wait()
         finally:
             serves.cancel()
             retiring.cancel()
             del self._processes[slot]
+
+    def _kill(self, slot: int, process: asyncio.subprocess.Process, why: str) -> None:
+        log.error("worker_killed", worker=slot, pid=process.pid, why=why)
+        _send(process, signal.SIGKILL)
 
     async def _note_ready(
         self, slot: int, process: asyncio.subprocess.Process, account: Account
@@ -157,24 +170,33 @@ class Crew:
         self._started[slot].set()
 
     async def _launch(self, slot: int, account: Account) -> asyncio.subprocess.Process:
+        """Raises OSError when the system has no process, file or memory left."""
         ours, theirs = socket.socketpair()
-        with theirs, tempfile.TemporaryFile() as given:
+        try:
+            with theirs:
+                process = await self._begun(slot, theirs.fileno())
+        except OSError:
+            ours.close()
+            raise
+        self._processes[slot] = process
+        await asyncio.get_running_loop().create_unix_connection(lambda: account, sock=ours)
+        return process
+
+    async def _begun(self, slot: int, channel: int) -> asyncio.subprocess.Process:
+        fds = [each.fileno() for each in self._listeners]
+        with tempfile.TemporaryFile() as given:
             given.write(self._orders.given)
             given.seek(0)
-            fds = [each.fileno() for each in self._listeners]
-            process = await asyncio.create_subprocess_exec(
+            return await asyncio.create_subprocess_exec(
                 *self._orders.command,
-                *("--slot", str(slot), "--channel", str(theirs.fileno())),
+                *("--slot", str(slot), "--channel", str(channel)),
                 *(word for fd in fds for word in ("--listen", str(fd))),
                 stdin=given,
                 env=dict(self._orders.environment),
-                pass_fds=(theirs.fileno(), *fds),
+                pass_fds=(channel, *fds),
                 # Ctrl-C reaches the parent alone, which then ends them in order.
                 start_new_session=True,
             )
-            self._processes[slot] = process
-        await asyncio.get_running_loop().create_unix_connection(lambda: account, sock=ours)
-        return process
 
 
 def _send(process: asyncio.subprocess.Process, number: signal.Signals) -> None:

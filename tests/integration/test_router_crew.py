@@ -1,0 +1,152 @@
+"""A crew whose workers die, hang or never begin: small processes that report as workers do."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from harness.ports import Store
+from harness.runtime.clock import SystemClock
+from router import crew as crews
+from router.bookkeeper import Bookkeeper, Live
+from router.crew import Crew, Orders
+from router.recorder import Recorder
+from router.spool import Spool
+from tests.router_world import SwitchableStore, snapshot
+
+# argv: what to do, a folder to leave a mark in, then what every worker is given.
+WORKER = """
+import os, pathlib, signal, socket, sys, time
+from router.wire import frame
+told, folder = sys.argv[1], pathlib.Path(sys.argv[2])
+(folder / str(os.getpid())).write_bytes(sys.stdin.buffer.read())
+first = len(list(folder.iterdir())) == 1
+if told == "never":
+    sys.exit(7)
+if told == "stubborn":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+channel = socket.socket(fileno=int(sys.argv[sys.argv.index("--channel") + 1]))
+channel.sendall(frame({"ready": True}))
+if told == "dies once" and first:
+    sys.exit(9)
+while True:
+    time.sleep(0.1)
+    if not (told == "hangs once" and first):
+        channel.sendall(frame({"metrics": []}))
+"""
+
+
+class Yard:
+    def __init__(self, folder: Path) -> None:
+        self.marks = folder / "marks"
+        self.marks.mkdir()
+        self.script = folder / "worker.py"
+        self.script.write_text(WORKER, encoding="utf-8")
+        live = Live()
+        self.recorder = Recorder(
+            cast("Store", SwitchableStore(snapshot("http://127.0.0.1:1/v1"))),
+            Spool(folder / "spool.jsonl"),
+            worker="parent",
+            clock=SystemClock(),
+            live_rollouts=live,
+        )
+        self.books = Bookkeeper(self.recorder, live)
+
+    def crew(self, told: str, *, workers: int = 1, drain_s: float = 30.0) -> Crew:
+        orders = Orders(
+            command=[sys.executable, str(self.script), told, str(self.marks)],
+            environment={**os.environ, "PYTHONPATH": str(Path.cwd())},
+            given=b"the settings",
+            workers=workers,
+            drain_s=drain_s,
+        )
+        return Crew(orders, [], self.books)
+
+    @property
+    def began(self) -> list[Path]:
+        return sorted(self.marks.iterdir())
+
+
+@pytest.fixture
+def yard(tmp_path: Path) -> Yard:
+    return Yard(tmp_path)
+
+
+def play(made: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(120):
+            await made()
+
+    asyncio.run(bounded())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - what a process does is no event of ours
+        await asyncio.sleep(0.05)
+
+
+@pytest.mark.req("G5")
+def test_every_worker_gets_the_settings_and_all_end_together(yard: Yard) -> None:
+    async def story() -> None:
+        crew = yard.crew("serve", workers=2)
+        assert await crew.start() == 0
+        await crew.retire()
+
+    play(story)
+
+    assert [each.read_bytes() for each in yard.began] == [b"the settings"] * 2
+    assert yard.books.counters == {}
+
+
+@pytest.mark.req("G5")
+@pytest.mark.parametrize("told", ["dies once", "hangs once"])
+def test_a_worker_that_dies_or_hangs_is_replaced(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch, told: str
+) -> None:
+    if told == "hangs once":
+        monkeypatch.setattr(crews, "SILENT_S", 2.0)
+
+    async def story() -> None:
+        crew = yard.crew(told)
+        assert await crew.start() == 0
+        await until(lambda: len(yard.began) == 2)
+        await crew.retire()
+
+    play(story)
+
+    assert yard.books.counters["worker_restarts"] == 1
+
+
+def test_a_crew_whose_worker_ends_before_it_serves_tells_its_exit_code(yard: Yard) -> None:
+    async def story() -> None:
+        crew = yard.crew("never", workers=2)
+        assert await crew.start() == 7
+        await crew.retire()
+
+    play(story)
+
+
+def test_a_worker_that_does_not_end_is_killed_at_the_deadline(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crews, "LAST_WORDS_S", 0.5)
+
+    async def story() -> None:
+        crew = yard.crew("stubborn", drain_s=0.5)
+        assert await crew.start() == 0
+        await crew.retire()
+
+    play(story)
+
+
+def test_a_command_that_cannot_be_run_is_a_failed_start(yard: Yard) -> None:
+    async def story() -> None:
+        crew = Crew(Orders(["/nowhere/python"], {}, b"", 1, 1.0), [], yard.books)
+        assert await crew.start() == 1
+        await crew.retire()
+
+    play(story)

@@ -1,0 +1,70 @@
+"""What SIGHUP reads: the file, `.env` and the environment that the parent began with."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import bootstrap, data_plane
+from harness.domain.errors import ConfigError
+
+FILE = "home: state\nrouter: {port: 8099, workers: 2}\n"
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("SWAPGATE_SECRET", "the secret")
+    monkeypatch.setenv("OF_THE_SHELL", "kept")
+    before = dict(os.environ)
+    file = tmp_path / "swapgate.yaml"
+    file.write_text(FILE, encoding="utf-8")
+    (tmp_path / ".env").write_text("SIM_KEY=old\n", encoding="utf-8")
+    yield file
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def test_a_changed_dotenv_and_file_are_taken_and_the_flag_still_wins(file: Path) -> None:
+    before = dict(os.environ)
+    installation = bootstrap.open_installation(file)
+    assert os.environ["SIM_KEY"] == "old"
+
+    (file.parent / ".env").write_text("SIM_KEY=new\nOF_THE_SHELL=lost\n", encoding="utf-8")
+    file.write_text(FILE + "switches: [provider:backup]\n", encoding="utf-8")
+    again = data_plane._again(file, before, installation, 4)
+
+    assert (os.environ["SIM_KEY"], os.environ["OF_THE_SHELL"]) == ("new", "kept")
+    assert again.switches == ("provider:backup",)
+    assert again.router.workers == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("home: state\nrouter: {prot: 1}\n", "swapgate.yaml:2: unknown key 'router.prot'"),
+        ("home: state\nrouter: {port: 9}\n", "router.port changed, which takes a restart"),
+        ("home: other\nrouter: {port: 8099}\n", "home changed, which takes a restart"),
+        (f"{FILE}database_url: sqlite:///x.db\n", "database_url changed"),
+    ],
+)
+def test_what_is_wrong_or_takes_a_restart_is_refused_and_changes_nothing(
+    file: Path, text: str, says: str
+) -> None:
+    before = dict(os.environ)
+    installation = bootstrap.open_installation(file)
+    environment = dict(os.environ)
+    (file.parent / ".env").write_text("SIM_KEY=new\n", encoding="utf-8")
+    file.write_text(text, encoding="utf-8")
+
+    with pytest.raises(ConfigError, match=says):
+        data_plane._again(file, before, installation, None)
+
+    assert dict(os.environ) == environment
+
+
+def test_another_secret_takes_a_restart(file: Path) -> None:
+    installation = bootstrap.open_installation(file)
+
+    with pytest.raises(ConfigError, match="SWAPGATE_SECRET changed"):
+        data_plane._again(file, {"SWAPGATE_SECRET": "other"}, installation, None)
