@@ -1,6 +1,7 @@
 """What `swapgate doctor` looks at: one function per subject, one line per finding."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from harness.domain.errors import StoreUnavailable, SwapgateError
 from harness.domain.settings import Settings
 from harness.domain.targets import Provider
 from harness.runtime.addresses import holder, is_free
+from harness.runtime.alert_sinks import ConfiguredSinks
 
 Status = Literal["ok", "warn", "fail"]
 SQLITE: Final = "sqlite:///"
@@ -53,7 +55,18 @@ def all_checks(session: Session) -> Iterator[Check]:
     if context is not None:
         yield from _differences(context, settings)
         yield from _chains(context)
+    yield from _alert_sinks(settings)
     yield from _ports(settings)
+
+
+def _alert_sinks(settings: Settings) -> Iterator[Check]:
+    """Their variables in this environment; `swapgate alert test` sends something."""
+    sinks = ConfiguredSinks(settings.alerts, os.environ)
+    for name in sinks.names():
+        if lacks := sinks.lacks(name):
+            yield Check(f"alert sink {name}", "warn", lacks, "set it where the control runs")
+        else:
+            yield Check(f"alert sink {name}", "ok", "its secrets are here")
 
 
 def _configuration(settings: Settings) -> Check:

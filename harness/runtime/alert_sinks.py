@@ -31,6 +31,17 @@ class ConfiguredSinks:
             # Its words may have the URL in them, and the URL has a password.
             raise DeliveryFailed(f"the sender failed: {type(error).__name__}") from None
 
+    def lacks(self, sink: str) -> str:
+        """Which variable of the sink is not to be had here; empty when all are."""
+        known = self._sinks[sink]
+        try:
+            for variable in (known.url_env, known.secret_env):
+                if variable:
+                    self._secret(variable)
+        except DeliveryFailed as error:
+            return str(error)
+        return ""
+
     def _send(self, sink: AlertSink, message: AlertMessage) -> None:
         if sink.webhook:
             from harness.runtime import webhook  # noqa: PLC0415 - aiohttp takes its time

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from harness import config, shipped
+from harness.cli import checks
 from harness.cli.config import effective
 from harness.domain.errors import ConfigError
 from harness.domain.settings import Settings
@@ -63,3 +64,20 @@ def test_the_settings_are_shown_and_repeated_without_urls(tmp_path: Path) -> Non
 
     assert "tokenA" not in f"{effective(found)} {found!r}"
     assert "***" in str(effective(found))
+
+
+def test_the_doctor_names_a_variable_that_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load(
+        tmp_path,
+        "    - {url_env: MAIL_URL, name: mail}\n"
+        "    - {webhook: 'https://x.example/in', secret_env: HOOK}\n",
+    )
+    monkeypatch.setenv("HOOK", "s3cret")
+
+    mail, hook = checks._alert_sinks(settings)
+
+    assert (mail.status, hook.status) == ("warn", "ok")
+    assert "MAIL_URL is not set" in mail.found
+    assert "s3cret" not in f"{mail} {hook}"
