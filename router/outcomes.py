@@ -45,5 +45,6 @@ class Outcomes:
         self._keys.rest(provider, made.key, failure.failure, told_s)
         if failure.failure is FailureClass.RATE_LIMITED and told_s:
             pause_s = told_s if made.key is None else self._keys.back_in_s(provider)
-            self._health.pause(made.upstream.id, pause_s)
+            if pause_s > 0:
+                self._health.pause(made.upstream.id, pause_s)
         return told_s
