@@ -117,6 +117,14 @@ class Routed:
             base_url=f"{self.url}/v1", api_key=key or self.key, max_retries=0, timeout=60
         )
 
+    def counter(self, name: str) -> float:
+        """Of `/metrics`: one without labels."""
+        with self.client() as client:
+            bearer = {"authorization": f"Bearer {self.key}"}
+            text = client._client.get(f"{self.url}/metrics", headers=bearer).text
+        lines = (line for line in text.splitlines() if line.startswith(f"{name} "))
+        return sum(float(line.split()[1]) for line in lines)
+
     def readyz(self) -> str:
         with self.client() as client:
             return str(client._client.get(f"{self.url}/readyz").json()["status"])

@@ -69,6 +69,8 @@ def test_workers_share_a_keys_limit_and_one_connection_gets_all_of_it(
             return sum(row.requests for row in rows if row.key == key)
 
         eventually(lambda: recorded() == alone)
+        refused = (60 - alone) + found[429]
+        eventually(lambda: world.counter("swapgate_router_rate_limited_total") == refused)
 
 
 def outcome(client: openai.OpenAI) -> int:

@@ -22,7 +22,7 @@ from harness.store.sql import SqlStore
 from router import snapshot_file
 from tests.contract import builders
 from tests.contract.builders import OLD, ROUTE
-from tests.router_site import Routed, routed
+from tests.router_site import routed
 from tests.router_upstream import completion, running_upstream
 from tests.router_world import KEY, SECRET, running_router_on, wait_until
 
@@ -151,12 +151,12 @@ def test_a_full_disk_costs_no_request_tears_nothing_and_loses_nothing(
             load.more()
             with full(small_disk):
                 load.more(200)
-                failed = counter(world, "swapgate_router_flushes_failed_total")
+                failed = world.counter("swapgate_router_flushes_failed_total")
                 assert failed > 0
             load.more()
         assert load.errors == []
         wait_until(lambda: world.recorded() == load.answered, timeout_s=60)
-        assert counter(world, "swapgate_observations_dropped_total") == 0
+        assert world.counter("swapgate_observations_dropped_total") == 0
         assert snapshot_file.load(small_disk / "home" / "snapshot.json").table.routes
         assert world.readyz() == "ok"
         assert world.place.terminate("router") == 0
@@ -175,11 +175,3 @@ def full(disk: Path) -> Iterator[None]:
         yield
     finally:
         filler.unlink()
-
-
-def counter(world: Routed, name: str) -> float:
-    with world.client() as client:
-        bearer = {"authorization": f"Bearer {world.key}"}
-        text = client._client.get(f"{world.url}/metrics", headers=bearer).text
-    lines = (line for line in text.splitlines() if line.startswith(f"{name} "))
-    return sum(float(line.split()[1]) for line in lines)

@@ -125,9 +125,9 @@ def test_processes_share_one_limit(tmp_path: Path) -> None:
         assert each.stdout.readline() == "ready\n"
     allowed = sum(int(each.communicate("go\n", timeout=60)[0]) for each in askers)
 
-    # A process that loses the processor in mid-change may cost a few updates; parts of a
-    # quarter each would let 100 through as well, but 60 of one asker's 100 alone.
-    assert 100 <= allowed <= 130
+    # A process that loses the processor in mid-change may cost a few updates. Each for itself
+    # would let 240 through.
+    assert 100 <= allowed <= 160
 
     alone = child(ASKER, file, 120)
     assert alone.stdout
