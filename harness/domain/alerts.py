@@ -284,7 +284,9 @@ def message_due(record: AlertRecord, now: datetime) -> Told | None:
     since = None if record.told_at is None else now - record.told_at
     rested = since is None or since >= QUIET
     if not KINDS[record.kind].lasting:
-        return Told.RAISED if record.count > record.told_count and rested else None
+        # Whoever gets a first sink today need not hear what happened last month.
+        news = record.count > record.told_count and now - record.last_seen < REMIND
+        return Told.RAISED if news and rested else None
     if record.resolved_at is not None:
         over = now - record.resolved_at >= _settling(record.kind)
         return Told.RESOLVED if record.told is Told.RAISED and over else None

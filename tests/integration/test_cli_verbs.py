@@ -23,6 +23,7 @@ from tests.scripted_provider import Response, serving
 # These end only when they are stopped, or are no verbs for data.
 PROCESSES = {
     *("serve all", "serve control", "serve router", "serve ui", "sim", "demo", "worker"),
+    "router-worker",
     *("completion", "docs generate"),
 }
 PAIRS = "item,incumbent,candidate\n" + "".join(f"{n},0,1\n" for n in range(40))

@@ -129,6 +129,7 @@ def test_what_happened_is_told_once_and_is_over() -> None:
     record = after(DONE)
     assert (record.open, message_due(record, NOW)) == (False, Told.RAISED)
     assert message_due(told(record, Told.RAISED, NOW), NOW + REMIND) is None
+    assert message_due(record, NOW + REMIND) is None
 
 
 @given(steps)
