@@ -32,6 +32,10 @@ class CallerGone(Exception):
 # In the scope, from our own server: the whole body, where it came with the head. `receive` has
 # it as well.
 BODY: Final = "swapgate_body"
+# Likewise: to be told what is to happen when the client leaves, and None in the end. Without
+# it, a task has to wait for `receive` to say so.
+ON_LEAVING: Final = "swapgate_on_leaving"
+OnLeaving = Callable[[Callable[[], None] | None], None]
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
@@ -88,8 +92,11 @@ async def send_reply(send: Send, reply: Reply, headers: Iterable[Header]) -> Non
 class CallerWatch:
     """Within the block, a caller who hangs up cancels it; outside it is CallerGone."""
 
-    def __init__(self, receive: Receive, timers: Timers) -> None:
+    def __init__(
+        self, receive: Receive, timers: Timers, on_leaving: OnLeaving | None = None
+    ) -> None:
         self._receive = receive
+        self._on_leaving = on_leaving
         self._timers = timers
         self._gone = False
         self._watch: asyncio.Task[None] | None = None
@@ -99,6 +106,9 @@ class CallerWatch:
         if task is None:
             raise RuntimeError("a caller is watched from within a task")
         self._task = task
+        if self._on_leaving is not None:
+            self._on_leaving(self._left)
+            return self
         self.when = asyncio.get_running_loop().time() + WATCH_AFTER_S
         self._timers.add(self)
         return self
@@ -109,7 +119,10 @@ class CallerWatch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._timers.discard(self)
+        if self._on_leaving is not None:
+            self._on_leaving(None)
+        else:
+            self._timers.discard(self)
         if self._watch is not None:
             self._watch.cancel()
         if self._gone and kind is asyncio.CancelledError and self._task.uncancel() == 0:
@@ -121,5 +134,8 @@ class CallerWatch:
     async def _wait(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
+        self._left()
+
+    def _left(self) -> None:
         self._gone = True
         self._task.cancel()

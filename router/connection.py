@@ -188,6 +188,7 @@ class Connection(asyncio.Protocol):
             self.transport.close()
         elif self._waiting:
             self._start(self._waiting.popleft())
+            self.read_on()
         elif self._refusal is not None:
             self._hang_up()
         else:
@@ -197,7 +198,8 @@ class Connection(asyncio.Protocol):
                 self._idle = self.loop.call_later(self._keep_alive_s, self._tired)
 
     def read_on(self) -> None:
-        if self._paused and self._refusal is None:
+        """Unless requests wait already: more of them would wait in memory."""
+        if self._paused and self._refusal is None and not self._waiting:
             self._paused = False
             self.transport.resume_reading()
 

@@ -6,7 +6,7 @@ from contextlib import aclosing
 from typing import Final
 
 from harness.domain.failures import CLIENTS_OWN, FailureClass
-from router.asgi import CallerWatch, Receive, Send, send_reply
+from router.asgi import CallerWatch, OnLeaving, Receive, Send, send_reply
 from router.attempt import Answer
 from router.course import Course, Job
 from router.dialects.table import DIALECTS
@@ -39,6 +39,7 @@ class Exchange:
         *,
         limited: bool = False,
         heartbeat_s: float = 0.0,
+        on_leaving: OnLeaving | None = None,
     ) -> None:
         self.job = job
         self.course = course
@@ -46,6 +47,7 @@ class Exchange:
         self._headers = headers
         self._limited = limited
         self._heartbeat_s = heartbeat_s
+        self._on_leaving = on_leaving
 
     async def serve(self, dispatcher: Dispatcher, receive: Receive, send: Send) -> None:
         """Raises CallerGone; whatever happens, the upstream's work ends with this."""
@@ -72,7 +74,7 @@ class Exchange:
     ) -> None:
         try:
             # Not watched while the last bytes are sent: after them any caller may go.
-            with CallerWatch(receive, dispatcher.timers):
+            with CallerWatch(receive, dispatcher.timers, self._on_leaving):
                 await dispatcher.run(self.job, self.course)
                 result = self.course.result
                 if isinstance(result, CommittedStream):

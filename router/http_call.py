@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Final, Protocol
 
-from router.asgi import BODY, App, Message, Scope
+from router.asgi import BODY, ON_LEAVING, App, Message, Scope
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class Call:
         "_gone",
         "_head",
         "_left",
+        "_left_call",
         "_line",
         "_more_body",
         "_news",
@@ -68,6 +70,7 @@ class Call:
         self._scope = scope
         self._expects_100 = expects_100
         self._gone = False
+        self._left_call: Callable[[], None] | None = None
         # Of the request's body: what nobody has read yet.
         self._parts: list[bytes] = []
         self._size = 0
@@ -101,6 +104,16 @@ class Call:
         """The client is gone: nothing more is sent, and `receive` says so."""
         self._gone = True
         self._tell()
+        if self._left_call is not None:
+            self._left_call()
+
+    def on_leaving(self, call: Callable[[], None] | None) -> None:
+        """Once, when the client leaves, or now if it has left. None: no more."""
+        self._left_call = call
+        if call is not None:
+            self._line.read_on()  # else nobody would see it leave
+            if self._gone:
+                call()
 
     async def receive(self) -> Message:
         line = self._line
@@ -178,6 +191,7 @@ class Call:
 
     async def _run(self) -> None:
         line = self._line
+        self._scope[ON_LEAVING] = self.on_leaving
         if not (self._more_body or self._expects_100):
             self._scope[BODY] = self._body()
         try:
@@ -186,6 +200,7 @@ class Call:
             log.exception("an answer broke off")
         finally:
             line.tasks.discard(self._task)
+            del self._scope[ON_LEAVING]  # a cycle would wait for the garbage collector
             if not self.complete:
                 line.transport.close()
 

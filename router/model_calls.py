@@ -12,7 +12,7 @@ from harness.domain.settings import RouterSettings
 from harness.ports import Clock
 from router import sticky, wishes
 from router.admission import Admission, Toll
-from router.asgi import CallerGone, Receive, Scope, Send, header
+from router.asgi import ON_LEAVING, CallerGone, Receive, Scope, Send, header
 from router.body import ClientRequest, FieldError, read_request
 from router.books import Books, Entry
 from router.course import Course, Job
@@ -109,6 +109,7 @@ class ModelCalls:
             headers,
             limited=toll is not None,
             heartbeat_s=wishes.heartbeat_s(scope, request, settings),
+            on_leaving=scope.get(ON_LEAVING),
         )
         try:
             await exchange.serve(self._dispatcher, receive, send)

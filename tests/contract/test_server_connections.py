@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from router.asgi import Receive, Scope, Send
+from router.asgi import BODY, ON_LEAVING, Receive, Scope, Send
 from router.connection import Connection
 from tests.both_loops import on_both_loops
 
@@ -378,3 +378,58 @@ async def test_an_upgrade_is_not_made_and_the_request_answered() -> None:
 
     assert out.count(b"HTTP/1.1 ") == 1
     assert b"connection: close" in out
+
+
+@on_both_loops
+async def test_who_wants_to_be_told_of_a_client_leaving_is_told_once() -> None:
+    told: list[str] = []
+    asked = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope[BODY] == b"x"
+        assert await whole(receive) == b"x"
+        left = asyncio.Event()
+
+        def note() -> None:
+            told.append("left")
+            left.set()
+
+        scope[ON_LEAVING](note)
+        asked.set()
+        await left.wait()
+        scope[ON_LEAVING](None)
+        scope[ON_LEAVING](lambda: told.append("left before"))
+        await answer(send, b"too late")
+
+    async with serving(Connection, app) as served:
+        _, writer = await served.connect()
+        writer.write(POST % 1 + b"x")
+        await asked.wait()
+        writer.close()
+        await until(lambda: served.ended)
+
+    assert told == ["left", "left before"]
+    assert served.ended == [None]
+
+
+@on_both_loops
+async def test_requests_that_wait_are_not_joined_by_ever_more() -> None:
+    go = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scope[ON_LEAVING](lambda: None)
+        await go.wait()
+        await echo(scope, receive, send)
+
+    async with serving(Connection, app) as served:
+        reader, writer = await served.connect()
+        writer.transport.set_write_buffer_limits(high=0)
+        many = LARGE // len(GET)
+        writer.write(GET * many)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await writer.drain()
+        go.set()
+        for _ in range(1000):
+            await reader.readuntil(b"c=d 0 ")
+        writer.transport.abort()
