@@ -83,7 +83,10 @@ def change_settings(
         settings = replace(changed(route.settings), capable=route.settings.capable)
         clearance.check(ctx, settings, _known(tx, route.targets), route=name)
         change = ChangeSettings(name, settings)
-        _commit(ctx, tx, actor, change, route.version, "settings", "route.settings")
+        said = _otherwise(route, replace(route, settings=settings))
+        words = "; ".join(f"{field}: {a or 'none'} → {b or 'none'}" for field, (a, b) in said)
+        why = words or "the same settings again"
+        _commit(ctx, tx, actor, change, route.version, why, "route.settings")
         return existing(tx, name)
 
 
@@ -147,8 +150,13 @@ def history(ctx: Context, name: str) -> Sequence[RouteRecord]:
 
 def difference(older: RouteRecord, newer: RouteRecord) -> dict[str, tuple[str, str]]:
     """What differs between two versions: field to (before, after)."""
-    before, after = _fields(older.route), _fields(newer.route)
-    return {name: (before[name], after[name]) for name in before if before[name] != after[name]}
+    return dict(_otherwise(older.route, newer.route))
+
+
+def _otherwise(older: Route, newer: Route) -> list[tuple[str, tuple[str, str]]]:
+    before, after = _fields(older), _fields(newer)
+    both = ((name, (before[name], after[name])) for name in before)
+    return [(name, pair) for name, pair in both if pair[0] != pair[1]]
 
 
 def _fields(route: Route) -> dict[str, str]:
