@@ -1,11 +1,12 @@
 """Runs the router's application in uvicorn's server, in this process."""
 
 import gc
+import resource
 import signal
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import uvicorn
@@ -15,6 +16,7 @@ from router.connection import Connection
 
 # Longer than the usual client pools keep a connection, so that they close it first.
 KEEP_ALIVE_S: Final = 75
+ENOUGH_FILES: Final = 65_536
 STOP: Final = (signal.SIGTERM, signal.SIGINT)
 # Requests leave no cycles behind, but thousands of live objects: Python's own thresholds look
 # at all of them hundreds of times a second, a seventh of the time a request takes.
@@ -41,6 +43,16 @@ class Server(uvicorn.Server):
         for connection in list(self.server_state.connections):
             connection.shutdown()
         await super()._wait_tasks_to_complete()
+
+
+def allow_connections() -> None:
+    """As many open files as the system lets us have: the usual 1024 are as many clients."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # What macOS calls unlimited, it refuses.
+    wanted = ENOUGH_FILES if most == resource.RLIM_INFINITY else min(most, ENOUGH_FILES)
+    if now != resource.RLIM_INFINITY and now < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def server(
@@ -78,6 +90,7 @@ def serve(
 
     sockets: bound already, instead of host and port. Raises SystemExit when the port is taken.
     """
+    allow_connections()
     gc.collect()
     gc.freeze()
     gc.set_threshold(*COLLECT_AFTER)

@@ -3,6 +3,7 @@
 What is asked of any one router must hold of all its workers together.
 """
 
+import resource
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -257,6 +258,21 @@ def test_workers_whose_parent_is_killed_end_and_let_requests_end(
         world.start("--workers", "2")
         with world.client() as client:
             assert ask(client)
+
+
+@pytest.mark.skipif(not hasattr(psutil.Process, "rlimit"), reason="Linux alone tells")
+def test_a_worker_may_have_as_many_connections_as_the_system_allows(
+    provider: str, tmp_path: Path
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 1024), hard))
+    try:
+        with routed(tmp_path, provider) as world:
+            world.start()
+            (worker,) = world.workers()
+            assert worker.rlimit(psutil.RLIMIT_NOFILE)[0] == min(hard, 65_536)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_router_that_cannot_start_says_why_and_ends(provider: str, tmp_path: Path) -> None:
