@@ -102,7 +102,7 @@ class CallerWatch:
         self._watch: asyncio.Task[None] | None = None
 
     def __enter__(self) -> Self:
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._timers.loop)
         if task is None:
             raise RuntimeError("a caller is watched from within a task")
         self._task = task

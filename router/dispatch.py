@@ -80,12 +80,12 @@ class Dispatcher:
         return failure
 
     def _spent(self, job: Job, course: Course) -> bool:
-        now = asyncio.get_running_loop().time()
+        now = self.timers.loop.time()
         return now >= job.deadline or len(course.attempts) >= self._settings.retry.attempts
 
     async def _ask(self, job: Job, target: str, course: Course) -> UpstreamFailed | None:
         """One target, once or more often. None when it answered, else its last failure."""
-        loop = asyncio.get_running_loop()
+        loop = self.timers.loop
         upstream = job.route.upstreams[target]
         # Every target behind this one keeps its share of what is left of the budget.
         left = len(job.plan.targets) - job.plan.targets.index(target)
@@ -147,7 +147,7 @@ class Dispatcher:
 
     async def _attempt(self, job: Job, made: Try, course: Course) -> UpstreamFailed | None:
         """The failure, None when it answered; settled in any case."""
-        loop = asyncio.get_running_loop()
+        loop = self.timers.loop
         started = loop.time()
         limit = made.until
         if job.request.stream:

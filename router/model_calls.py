@@ -1,6 +1,5 @@
 """POST to a model's endpoint: from the body to the route, the arm and the plan."""
 
-import asyncio
 from collections.abc import Mapping
 from typing import Final
 
@@ -88,7 +87,7 @@ class ModelCalls:
         ticket = self._books.admit(route.canary, arm, key) if is_evidence(arm, plan) else None
         settings = self._settings
         limit_s = min(wished_s, route.route.settings.total_timeout_s, settings.total_timeout_s)
-        begun = asyncio.get_running_loop().time()
+        begun = self._dispatcher.timers.loop.time()
         wanted = DIALECTS[request.endpoint].passed_up
         passed_up = _passed_up(scope, wanted) if wanted else ()
         span = None

@@ -92,7 +92,7 @@ class CommittedStream:
 
     async def _next(self) -> bytes | None:
         """None at the end. Only waiting for the upstream counts, not a slow client."""
-        now = asyncio.get_running_loop().time()
+        now = self._timers.loop.time()
         limit = min(now + self._between_s, self._deadline)
         try:
             with self._timers.limit(limit):

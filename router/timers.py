@@ -26,11 +26,19 @@ class Timers:
     def __init__(self) -> None:
         self._set: set[Timer] = set()
         self._looks: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Asking asyncio for it takes a system call each time, up to Python 3.11."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop
 
     def add(self, timer: Timer) -> None:
         self._set.add(timer)
         if self._looks is None:
-            self._looks = asyncio.get_running_loop().call_later(TICK_S, self._look)
+            self._looks = self.loop.call_later(TICK_S, self._look)
 
     def discard(self, timer: Timer) -> None:
         """Also one that went off."""
@@ -40,7 +48,7 @@ class Timers:
         return TimeLimit(self, when)
 
     def _look(self) -> None:
-        loop = asyncio.get_running_loop()
+        loop = self.loop
         now = loop.time()
         due = [each for each in self._set if each.when <= now]
         self._set.difference_update(due)
@@ -63,7 +71,7 @@ class TimeLimit:
         self._reached = False
 
     def __enter__(self) -> Self:
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._timers.loop)
         if task is None:
             raise RuntimeError("only what a task does can be limited")
         self._task = task

@@ -61,7 +61,7 @@ class Origin:
         self._lent.remove(wire)
         if wire.reusable:
             wire.rest()
-            now = asyncio.get_running_loop().time()
+            now = wire.loop.time()
             self._idle.append((now, wire))
             if self._sweeper is None:
                 self._sweep_at(now + IDLE_S)

@@ -55,7 +55,7 @@ class Wire(asyncio.Protocol):
         else:
             self._transport.write(head + body)
         while self._phase is Phase.HEAD:
-            self._waiter = self._loop.create_future()
+            self._waiter = self.loop.create_future()
             await self._waiter
         if self._phase is Phase.BROKEN:
             raise UpstreamFailed(*self._failure)
@@ -72,7 +72,7 @@ class Wire(asyncio.Protocol):
                 return b""
             if self._phase is Phase.BROKEN:
                 raise UpstreamFailed(*self._failure)
-            self._waiter = self._loop.create_future()
+            self._waiter = self.loop.create_future()
             await self._waiter
         data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._drop()
@@ -106,7 +106,7 @@ class Wire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._poll = select.poll()
         self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
