@@ -34,7 +34,8 @@ def addresses(site: Site) -> Mapping[str, str]:
     return {
         Place.PRIMARY: f"http://127.0.0.1:{primary}/v1",
         Place.REFUSED: "http://127.0.0.1:1/v1",
-        Place.NO_NAME: "http://no-such-host.invalid/v1",
+        # Portkey refuses a name that ends in .invalid.
+        Place.NO_NAME: "http://no-such-host.example/v1",
         Place.NO_TLS: f"https://127.0.0.1:{primary}/v1",
         SPARE: f"http://127.0.0.1:{site.upstreams[SPARE]}/v1",
     }
