@@ -6,6 +6,7 @@ Blocks are idempotent there (rollout, worker, sequence); a minute of traffic may
 the database fails between committing and answering.
 """
 
+import itertools
 import logging
 import threading
 from collections import Counter, deque
@@ -30,6 +31,9 @@ log = logging.getLogger(__name__)
 
 # Longer than the store waits for a lock.
 STOP_S: Final = 15.0
+# Batches of a spool in one transaction: after an hour without a database there are thousands,
+# and each commit waits for a disk. A kill right after one may count as many twice.
+TOGETHER: Final = 50
 
 
 class Recorder:
@@ -215,10 +219,24 @@ class Recorder:
         if self._spool.empty:
             return
         with self._spool.held(), closing(self._spool.batches()) as batches:
-            for batch, place in batches:
-                self._write(batch)
-                self._spool.done(place)
+            while together := list(itertools.islice(batches, TOGETHER)):
+                self._write_together([batch for batch, _ in together])
+                self._spool.done([place for _, place in together])
             self._spool.clear()
+
+    def _write_together(self, batches: Sequence[Batch]) -> None:
+        """In one transaction; one by one if that is refused. Raises StoreUnavailable."""
+        try:
+            with self._store.write() as tx:
+                for batch in batches:
+                    _write_all(tx, batch)
+        except StoreUnavailable:
+            raise
+        except Exception:  # noqa: BLE001 - one by one it is logged, and set aside
+            for batch in batches:
+                self._write(batch)
+        else:
+            self.counters["rows_written"] += sum(batch.rows for batch in batches)
 
     def _append(self, spool: Spool, batch: Batch) -> bool:
         try:

@@ -112,17 +112,18 @@ class Spool:
                     yield batch, place
                 place += len(line)
 
-    def done(self, place: int) -> None:
-        """The batch there is never handed out again. Raises OSError.
+    def done(self, places: Sequence[int]) -> None:
+        """The batches there are never handed out again. Raises OSError.
 
         At once and in place: a kill in mid-replay must not count what was written twice.
         """
         try:
             with self.file.open("r+b") as out:
-                out.seek(place)
-                out.write(DONE)
+                for place in places:
+                    out.seek(place)
+                    out.write(DONE)
         except OSError:
-            self._unmarked.add(place)
+            self._unmarked.update(places)
             raise
 
     def clear(self) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -82,6 +83,8 @@ async def loaded(
         )
     finally:
         watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
     return outcome, samples
 
 

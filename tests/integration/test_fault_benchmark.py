@@ -74,6 +74,8 @@ def test_after_mixed_faults_every_request_is_in_the_database(tmp_path: Path) -> 
 
     assert run.outcome.sent >= 50
     assert run.miscounted() == []
+    assert run.samples[0].tasks >= 1
+    assert run.samples[0].rss_mib > 10
 
 
 def direct(route: str) -> str:

@@ -1,8 +1,11 @@
 """Recording: what is stored, what waits, what is never counted twice."""
 
 import threading
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -19,7 +22,7 @@ from harness.ports import Store
 from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
 from router.minutes import Ended, Minutes
-from router.recorder import Recorder
+from router.recorder import TOGETHER, Recorder
 from router.spool import Batch, Spool, decode, encode
 from tests.router_world import SwitchableStore, snapshot
 
@@ -121,6 +124,54 @@ def test_with_the_database_away_nothing_is_lost_and_nothing_counts_twice(
     assert [block.sequence for block in bench.store.blocks.values()] == [1, 2, 3, 4, 5]
 
 
+def spooled(bench: Bench, batches: int) -> None:
+    """So many flushes, a block each, while the database is away; then it is back."""
+    bench.store.away = True
+    for _ in range(batches):
+        bench.request()
+        bench.request()
+        bench.recorder.flush()
+    bench.store.away = False
+
+
+def test_a_long_spool_comes_back_in_a_few_transactions(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, write = 0, bench.store.write
+
+    def counted() -> AbstractContextManager[SimpleNamespace]:
+        nonlocal begun
+        begun += 1
+        return write()
+
+    spooled(bench, TOGETHER * 2 + 1)
+    monkeypatch.setattr(bench.store, "write", counted)
+    bench.recorder.flush()
+
+    assert bench.stored == (TOGETHER * 4 + 2, TOGETHER * 4 + 2)
+    assert begun <= 4
+    assert bench.spool.empty
+
+
+def test_of_a_spool_only_the_batch_that_is_refused_is_set_aside(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spooled(bench, 5)
+    append = bench.store._append
+
+    def picky(blocks: Sequence[Block], *rest: Any) -> None:
+        if any(block.sequence == 3 for block in blocks):
+            raise ValueError("no such rollout (test)")
+        append(blocks, *rest)
+
+    monkeypatch.setattr(bench.store, "_append", picky)
+    bench.recorder.flush()
+
+    assert [block.sequence for block in bench.store.blocks.values()] == [1, 2, 4, 5]
+    assert bench.recorder.counters["rows_refused"] == 2  # the block, and its minute
+    assert bench.spool.empty
+
+
 @pytest.mark.req("F3")
 def test_replaying_a_spool_that_was_written_already_changes_no_block(
     bench: Bench,
@@ -198,7 +249,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.req("F3")
-def test_a_kill_in_mid_replay_counts_at_most_one_batch_twice(
+def test_a_kill_in_mid_replay_counts_at_most_one_transaction_twice(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.store.away = True
@@ -206,22 +257,23 @@ def test_a_kill_in_mid_replay_counts_at_most_one_batch_twice(
         bench.request()
         bench.recorder.flush()
     bench.store.away = False
-    written = bench.store._append
+    mark = bench.spool.done
 
-    def die_after_the_third(*rows: Any) -> None:
-        written(*rows)
-        if len(bench.store.traffic) == 3:
+    def die_after_the_second(places: Sequence[int]) -> None:
+        if len(bench.store.traffic) == 4:
             raise Killed
+        mark(places)
 
+    monkeypatch.setattr("router.recorder.TOGETHER", 2)
     with monkeypatch.context() as patched:
-        patched.setattr(bench.store, "_append", die_after_the_third)
+        patched.setattr(bench.spool, "done", die_after_the_second)
         with pytest.raises(Killed):
             bench.recorder.flush()
     restarted = Bench(tmp_path)
     restarted.recorder.flush()
 
-    assert bench.stored[1] == 3
-    assert restarted.stored[1] == 3  # the third again, since its mark came too late
+    assert bench.stored[1] == 4
+    assert restarted.stored[1] == 3  # the third and the fourth again: their marks came too late
     assert restarted.spool.empty
 
 
