@@ -12,10 +12,18 @@ from inspect_ai.scorer import SampleScore
 from inspect_ai.util import EarlyStop
 from pydantic import JsonValue
 
-from evals.jobs import GIVE_UP_AFTER, Answer, Question, Spent, answered, not_answered
+from evals.jobs import (
+    GIVE_UP_AFTER,
+    Answer,
+    Question,
+    Spent,
+    answered,
+    not_answered,
+    spoken,
+)
 from evals.model import SECONDS, SERVED
 from evals.scorers import Scored
-from evals.tasks import InspectSuite
+from evals.tasks import InspectSuite, calls_of
 from harness.domain.evaluation import RunState, Sample, SampleError
 from harness.ports import EvalJob
 
@@ -157,7 +165,8 @@ class Collector:
         return {}
 
     def _sample(self, question: Question, sample: EvalSample) -> Sample:
-        prompt, answer = self._suite.prompt(question.item), sample.output.completion
+        prompt = self._suite.prompt(question.item)
+        answer = spoken(sample.output.completion, calls_of(sample.output))
         if sample.error is None:
             scored, why = self._suite.scored(sample)
         else:

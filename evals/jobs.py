@@ -1,11 +1,12 @@
 """What a run still has to ask, and the sample that an answer becomes: for every runner."""
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from evals.order import planned
-from evals.scorers import Scored
+from evals.scorers import Call, Scored
 from harness.domain.errors import NotFound, StaleEvidence
 from harness.domain.evaluation import Sample, SampleError, SuitePin
 from harness.domain.settings import SuiteSettings
@@ -81,6 +82,22 @@ def cost_usd(job: EvalJob, spent: Spent) -> float | None:
     """None when the provider's price of the model is not known."""
     price = job.provider.prices.get(job.target.model)
     return price.cost_usd(spent.input_tokens, spent.output_tokens) if price else None
+
+
+def spoken(text: str, calls: Sequence[Call]) -> str:
+    """An answer as it is stored: its text, or with tool calls one JSON object of both."""
+    if not calls:
+        return text
+    made = [{"name": call.name, "arguments": arguments_of(call)} for call in calls]
+    return json.dumps({"content": text, "tool_calls": made}, ensure_ascii=False)
+
+
+def arguments_of(call: Call) -> object:
+    """As JSON, or the text as it came when it is none."""
+    try:
+        return json.loads(call.arguments or "{}")
+    except (ValueError, RecursionError):
+        return call.arguments
 
 
 def answered(

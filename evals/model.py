@@ -34,6 +34,7 @@ from harness.domain.targets import Target
 
 SECONDS = "swapgate_seconds"
 SERVED = "swapgate_served"
+CALLS = "swapgate_calls"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +121,7 @@ def generation_settings(config: GenerateConfig) -> dict[str, Any]:
         )
         if getattr(config, name) is not None
     }
+    settings |= config.extra_body or {}
     if config.stop_seqs:
         settings["stop"] = list(config.stop_seqs)
     if config.response_schema is not None:
@@ -228,7 +230,12 @@ def output_of(reply: Reply, seconds: float) -> ModelOutput:
             output_tokens=reply.output_tokens,
             total_tokens=reply.input_tokens + reply.output_tokens,
         ),
-        metadata={SECONDS: seconds, SERVED: reply.served_model},
+        metadata={
+            SECONDS: seconds,
+            SERVED: reply.served_model,
+            # Inspect drops the text of arguments that are not JSON; a scorer may forgive them.
+            CALLS: [[use.name, use.arguments] for use in reply.tool_calls],
+        },
     )
 
 

@@ -61,6 +61,20 @@ def load_items(
     return tuple(items)
 
 
+def tags_of(item: Item) -> tuple[str, ...]:
+    """`metadata.tags`: a list of texts, or one text; in their order, each once.
+
+    Raises InputError for anything else.
+    """
+    given = item.metadata.get("tags", [])
+    listed = [given] if isinstance(given, str) else given
+    if not isinstance(listed, list) or not all(isinstance(tag, str) and tag for tag in listed):
+        raise InputError(
+            f"item {item.id!r}: metadata.tags must be a list of texts that are not empty"
+        )
+    return tuple(dict.fromkeys(listed))
+
+
 def file_sha256(path: Path) -> str:
     """Hash of the file's bytes, as `sha256sum` prints it. Raises InputError."""
     return sha256(_bytes(path)).hexdigest()

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_uppercase
 
-from evals.samples import Item, file_sha256, load_items
-from evals.scorers import Options, Scored, Scorer, identity, scorer
+from evals.request_fields import checked_fields, fields_of
+from evals.samples import Item, file_sha256, load_items, tags_of
+from evals.scorers import Call, Options, Scored, Scorer, identity, scorer
+from evals.scorers.texts import written
 from harness.domain.content import digest
 from harness.domain.errors import ConfigError, InputError, NotFound
 from harness.domain.evaluation import SuitePin
@@ -36,7 +38,13 @@ class Suite:
     def prompt(self, item: str) -> str:
         return rendered(self.settings.template, self.items[item])
 
-    def score(self, answer: str, item: str) -> Scored:
+    def fields(self, item: str) -> Mapping[str, object]:
+        """What is sent beside the messages: tools and how they are to be used."""
+        return fields_of(self.settings.request, self.items[item])
+
+    def score(self, answer: str, item: str, calls: Sequence[Call] = ()) -> Scored:
+        if self.scorer.calls is not None:
+            return self.scorer.calls(calls, answer, self.items[item], self.options)
         return self.scorer.score(answer, self.items[item], self.options)
 
 
@@ -59,6 +67,7 @@ def load_suite(settings: SuiteSettings) -> Suite:
     if "{input}" not in settings.template:
         raise ConfigError(f"suite {settings.name!r}: its template must contain {{input}}")
     judge = scorer(settings.scorer)
+    checked_fields(settings.request, f"suite {settings.name!r}: request")
     loaded = load_items(
         settings.path,
         name=settings.name,
@@ -70,6 +79,8 @@ def load_suite(settings: SuiteSettings) -> Suite:
     for item in loaded:
         try:
             reason = judge.check(item, options)
+            fields_of(settings.request, item)
+            tags_of(item)
         except InputError as error:
             raise InputError(f"{settings.path}: {error}") from None
         if reason:
@@ -98,6 +109,8 @@ def _asked_sha256(settings: SuiteSettings) -> str:
             settings.temperature,
             settings.input_field,
             settings.target_field,
+            # Pins of suites from before there were such fields stay as they are.
+            *([dict(settings.request)] if settings.request else []),
         ]
     )
 
@@ -155,6 +168,24 @@ class Catalog:
         if key not in self._loaded:
             self._loaded[key] = load_suite(settings)
         return self._loaded[key]
+
+    def tags(self, suite: str) -> Mapping[str, tuple[str, ...]]:
+        """Item → its `metadata.tags`, of those that have any; empty for a `@task`."""
+        if self.settings(suite).task is not None:
+            return {}
+        tagged = {item.id: tags_of(item) for item in self.suite(suite).items.values()}
+        return {item: tags for item, tags in tagged.items() if tags}
+
+    def shown(self, suite: str, item: str) -> tuple[str, str]:
+        """An item's input and target, as people read them. Raises NotFound."""
+        if self.settings(suite).task is not None:
+            raise NotFound(
+                f"suite {suite!r} is an Inspect task; its items are in the stored prompts only"
+            )
+        found = self.suite(suite).items.get(item)
+        if found is None:
+            raise NotFound(f"suite {suite!r} has no item {item!r}; has its data changed?")
+        return found.input, written(found.target)
 
     def left_out(self, suite: str) -> Mapping[str, int]:
         """Reason → how many items of the file are not in the suite. Empty for a `@task`."""

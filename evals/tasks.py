@@ -15,22 +15,29 @@ from inspect_ai import Task, task_with
 from inspect_ai.dataset import MemoryDataset
 from inspect_ai.dataset import Sample as InspectSample
 from inspect_ai.log import EvalSample
-from inspect_ai.model import ChatMessage, ChatMessageSystem, ChatMessageUser, GenerateConfig
+from inspect_ai.model import (
+    ChatMessage,
+    ChatMessageSystem,
+    ChatMessageUser,
+    GenerateConfig,
+    ModelOutput,
+)
 from inspect_ai.scorer import Score, Target, Value, mean, scorer, value_to_float
 from inspect_ai.scorer import Scorer as InspectScorer
-from inspect_ai.solver import TaskState, generate
+from inspect_ai.solver import Generate, Solver, TaskState, solver
 from inspect_ai.util import EarlyStopping
 
 from evals.jobs import Question
+from evals.model import CALLS
 from evals.samples import file_sha256
-from evals.scorers import Scored
+from evals.scorers import Call, Scored
 from evals.suites import Suite, load_suite, task_file
 from harness.domain.content import digest
 from harness.domain.errors import InputError, NotFound
 from harness.domain.evaluation import SuitePin
 from harness.domain.settings import SuiteSettings
 
-LENIENT, RULE = "swapgate_lenient", "swapgate_rule"
+LENIENT, RULE, FIELDS = "swapgate_lenient", "swapgate_rule", "swapgate_fields"
 SPELLED = frozenset({"c", "i", "p", "n", "yes", "no", "true", "false"})
 
 
@@ -58,6 +65,20 @@ def inspect_suite(settings: SuiteSettings) -> InspectSuite:
     return load_task_suite(settings) if settings.task else DataSuite(load_suite(settings))
 
 
+@solver
+def asked_as_written() -> Solver:
+    """One request with the item's own fields. Its tool calls are the answer; none is run."""
+
+    async def solve(state: TaskState, generate: Generate) -> TaskState:
+        return await generate(state, tool_calls="none", extra_body=state.metadata[FIELDS])
+
+    return solve
+
+
+def calls_of(output: ModelOutput) -> list[Call]:
+    return [Call(*each) for each in (output.metadata or {}).get(CALLS, ())]
+
+
 def item_of(sample_id: str | int) -> str:
     return str(sample_id).rpartition("#")[0]
 
@@ -83,7 +104,7 @@ class DataSuite:
         return Task(
             name=settings.name,
             dataset=MemoryDataset([self._sample(each) for each in asked]),
-            solver=generate(),
+            solver=asked_as_written(),
             scorer=self._scorer(),
             config=GenerateConfig(
                 temperature=settings.temperature, max_tokens=settings.max_output_tokens
@@ -93,20 +114,23 @@ class DataSuite:
 
     def _sample(self, asked: Question) -> InspectSample:
         prompt, system = self.prompt(asked.item), self.suite.settings.system
+        metadata = {FIELDS: dict(self.suite.fields(asked.item))}
         if not system:
-            return InspectSample(id=asked.id, input=prompt)
+            return InspectSample(id=asked.id, input=prompt, metadata=metadata)
         messages: list[ChatMessage] = [
             ChatMessageSystem(content=system),
             ChatMessageUser(content=prompt),
         ]
-        return InspectSample(id=asked.id, input=messages)
+        return InspectSample(id=asked.id, input=messages, metadata=metadata)
 
     def _scorer(self) -> InspectScorer:
         # Inspect logs a scorer's parameters; as a closure it has none to log.
         @scorer(metrics=[mean()], name="swapgate")
         def by_name() -> InspectScorer:
             async def score(state: TaskState, target: Target) -> Score:  # noqa: ARG001 - Inspect's
-                found = self.suite.score(state.output.completion, item_of(state.sample_id))
+                found = self.suite.score(
+                    state.output.completion, item_of(state.sample_id), calls_of(state.output)
+                )
                 return Score(
                     value=math.nan if found.strict is None else found.strict,
                     metadata={LENIENT: found.lenient, RULE: found.rule},

@@ -3,12 +3,13 @@
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from evals.samples import Item
 from harness.domain.errors import InputError
 
 Options = Mapping[str, Any]
+KINDS: Final[Mapping[type, str]] = {bool: "yes or no (true, false)", dict: "mapping"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,14 @@ class Scored:
 
 
 UNSCORED = Scored(None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A tool call of an answer. arguments: as the provider sent them, JSON in a text."""
+
+    name: str
+    arguments: str
 
 
 def right_or_wrong(*, strict: bool, lenient: bool, rule: str = "") -> Scored:
@@ -51,7 +60,8 @@ class Scorer:
 
     defaults: the options it knows, with their values. check: None for an item that it can
     score, or the reason why the item must be left out of the suite; raises InputError for one
-    that is plainly wrong. complete: options filled in from the whole suite.
+    that is plainly wrong. complete: options filled in from the whole suite. calls: scores an
+    answer with its tool calls; without it these are not looked at.
     """
 
     name: str
@@ -59,6 +69,7 @@ class Scorer:
     defaults: Options = field(default_factory=dict)
     check: Callable[[Item, Options], str | None] = accepts_any
     complete: Callable[[Sequence[Item], Options], Options] = as_given
+    calls: Callable[[Sequence[Call], str, Item, Options], Scored] | None = None
 
     def options(self, given: Options) -> Options:
         """The defaults with `given` over them. Raises InputError for an unknown option."""
@@ -70,10 +81,10 @@ class Scorer:
                 raise InputError(f"scorer {self.name!r}: unknown option {key!r}; {hint}")
             default = self.defaults[key]
             if isinstance(default, bool) != isinstance(value, bool) or (
-                isinstance(default, str) and not isinstance(value, str)
+                isinstance(default, str | dict) and not isinstance(value, type(default))
             ):
                 raise InputError(
                     f"scorer {self.name!r}: option {key!r}: {value!r} is not a "
-                    f"{'yes or no (true, false)' if isinstance(default, bool) else 'text'}"
+                    f"{KINDS.get(type(default), 'text')}"
                 )
         return {**self.defaults, **given}

@@ -81,6 +81,9 @@ class SuiteEntry(BaseModel):
     target_field: str = ""
     max_output_tokens: int = 512
     temperature: float = 0.0
+    request: dict[str, object] = Field(
+        {}, description="tools, tool_choice, response_format: sent with every item"
+    )
     every: str = ""
 
 

@@ -114,8 +114,10 @@ class SuiteSettings:
     path: JSONL or CSV with `input`, `target` or `expected`; perhaps `id`, `choices`,
     `metadata`.
     template: how an item is rendered into the one user message; `{input}` and, with choices,
-    `{choices}`. task: `file.py:name` or `file.py` instead of path. every: a cron expression,
-    when incumbents of the routes that use the suite are evaluated again; empty for never.
+    `{choices}`. request: `tools`, `tool_choice`, `response_format`, sent with every item; an
+    item's metadata may have its own. task: `file.py:name` or `file.py` instead of path.
+    every: a cron expression, when incumbents of the routes that use the suite are evaluated
+    again; empty for never.
     """
 
     name: str
@@ -131,6 +133,7 @@ class SuiteSettings:
     target_field: str = ""
     max_output_tokens: int = 512
     temperature: float = 0.0
+    request: Mapping[str, object] = field(default_factory=dict)
     every: str = ""
 
 

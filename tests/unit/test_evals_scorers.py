@@ -346,6 +346,8 @@ ITEMS = {
             "kwargs": [{}, {}],
         }
     ),
+    "json_schema": to({"type": "array", "items": {"type": "number"}}),
+    "tool_call": to({"name": "name", "arguments": {"a": 42}}),
 }
 PIECES = st.sampled_from(
     [

@@ -151,3 +151,36 @@ def test_suites_are_read_without_inspect() -> None:
     program = "import sys, evals.suites, evals.scripted; sys.exit('inspect_ai' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0  # noqa: S603 - our own interpreter
+
+
+def test_tags_are_carried_with_their_items(tmp_path: Path) -> None:
+    file = tmp_path / "tagged.jsonl"
+    rows = [
+        {"id": "a", "input": "1?", "target": "x", "metadata": {"tags": ["hard", "dk", "hard"]}},
+        {"id": "b", "input": "2?", "target": {"k": 1}, "metadata": {"tags": "easy"}},
+        {"id": "c", "input": "3?", "target": "z"},
+    ]
+    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    catalog: SuiteCatalog = Catalog({"tagged": SuiteSettings("tagged", path=file)})
+
+    assert catalog.tags("tagged") == {"a": ("hard", "dk"), "b": ("easy",)}
+    assert catalog.shown("tagged", "a") == ("1?", "x")
+    assert catalog.shown("tagged", "b") == ("2?", '{"k": 1}')
+    with pytest.raises(NotFound, match="no item 'd'"):
+        catalog.shown("tagged", "d")
+
+
+def test_tags_that_are_no_texts_are_told_when_the_suite_is_loaded(tmp_path: Path) -> None:
+    file = tmp_path / "tagged.jsonl"
+    file.write_text('{"input": "a", "target": "b", "metadata": {"tags": [1]}}', "utf-8")
+
+    with pytest.raises(InputError, match=r"metadata\.tags must be a list of texts"):
+        load_suite(SuiteSettings("tagged", path=file))
+
+
+def test_an_inspect_task_has_no_tags_and_shows_no_items() -> None:
+    catalog = Catalog({"t": SuiteSettings("t", task="mine.py")})
+
+    assert catalog.tags("t") == {}
+    with pytest.raises(NotFound, match="is an Inspect task"):
+        catalog.shown("t", "a")

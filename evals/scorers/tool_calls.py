@@ -1,0 +1,208 @@
+"""`tool_call`: the right function with the right arguments, by the API's own tool calls.
+
+The target is `{"name": …, "arguments": {…}}`, a list of such calls (all of them, in any
+order), or `[]` where no call is right. With `any_of` each argument of the target is a list of
+accepted values; `""` among them says that it may be left out.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from evals.samples import Item
+from evals.scorers.json_fields import relaxed, same
+from evals.scorers.json_repair import LONGEST, json_object, loads, repaired, unfenced
+from evals.scorers.scored import UNSCORED, Call, Options, Scored, Scorer, right_or_wrong
+from harness.domain.errors import InputError
+
+# What models name a call's parts when they write one as text.
+NAMES: Final = ("name", "tool", "tool_name", "function", "function_name")
+ARGUMENTS: Final = ("arguments", "parameters", "args", "input", "tool_input")
+TAGGED = re.compile(r"<(tool_call|function_call)>(.*?)</\1>", re.DOTALL)
+MOST_MATCHED: Final = 32  # calls; more are not compared in every order
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A call as read. rule: what had to be forgiven to read it; empty for a proper one."""
+
+    name: str
+    arguments: Mapping[str, Any]
+    rule: str = ""
+
+
+def tool_calls(calls: Sequence[Call], answer: str, item: Item, options: Options) -> Scored:
+    """strict: exactly the target's calls, with the target's types. lenient: also a call that
+    was written as text, arguments that are not quite JSON, numbers as texts, another spelling
+    of a name.
+    """
+    if not calls and not answer.strip():
+        return UNSCORED
+    try:
+        return _scored(calls, answer, wanted_of(item), any_of=bool(options["any_of"]))
+    except RecursionError:
+        # As in json_fields.
+        return UNSCORED
+
+
+def in_words(answer: str, item: Item, options: Options) -> Scored:
+    """An answer without calls."""
+    return tool_calls((), answer, item, options)
+
+
+def _scored(
+    calls: Sequence[Call], answer: str, wanted: Sequence[Made], *, any_of: bool
+) -> Scored:
+    if not wanted:
+        return right_or_wrong(strict=not calls, lenient=not calls)
+    made = [proper(call) for call in calls]
+    if all(made) and matched([each for each in made if each], wanted, any_of, loose=False):
+        return right_or_wrong(strict=True, lenient=True)
+    read = [mended(call) for call in calls] if calls else written_in(answer)
+    if not matched(read, wanted, any_of, loose=True):
+        return right_or_wrong(strict=False, lenient=False)
+    rules = [each.rule for each in read if each.rule]
+    return right_or_wrong(
+        strict=False, lenient=True, rule=rules[0] if rules else value_rule(read, wanted)
+    )
+
+
+def value_rule(read: Sequence[Made], wanted: Sequence[Made]) -> str:
+    names = {each.name for each in wanted}
+    return "argument_type" if all(each.name in names for each in read) else "tool_name_form"
+
+
+def proper(call: Call) -> Made | None:
+    found = json_object(call.arguments.strip() or "{}")
+    return None if found is None else Made(call.name, found)
+
+
+def mended(call: Call) -> Made:
+    """The arguments as far as they can be read."""
+    inner = loads(call.arguments)
+    if isinstance(inner, str):
+        found = json_object(inner)
+        return Made(call.name, found or {}, "double_escaped")
+    read = repaired(call.arguments.strip() or "{}")
+    return Made(call.name, {}, "arguments_not_json") if read is None else Made(call.name, *read)
+
+
+def written_in(answer: str) -> list[Made]:
+    """Calls that stand in the text, as JSON."""
+    if len(answer) > LONGEST:
+        return []
+    tagged = [found[2] for found in TAGGED.finditer(answer)]
+    if tagged:
+        return [made for text in tagged for made in calls_of(mended_json(text))]
+    text = unfenced(answer.strip())
+    listed = loads(text)
+    return calls_of(listed if isinstance(listed, list) else mended_json(answer))
+
+
+def mended_json(text: str) -> Any:
+    read = repaired(text)
+    return None if read is None else read[0]
+
+
+def calls_of(value: Any) -> list[Made]:
+    """Of one call, of a list, or of an object that holds `tool_calls`."""
+    if isinstance(value, list):
+        return [made for each in value for made in calls_of(each)]
+    if not isinstance(value, dict):
+        return []
+    if isinstance(value.get("tool_calls"), list):
+        return calls_of(value["tool_calls"])
+    if isinstance(value.get("function"), dict):
+        return calls_of(value["function"])
+    name = next((value[key] for key in NAMES if isinstance(value.get(key), str)), None)
+    given: object = next((value[key] for key in ARGUMENTS if key in value), {})
+    arguments = loads(given) if isinstance(given, str) else given
+    if name is None or not isinstance(arguments, dict):
+        return []
+    return [Made(name, arguments, "call_as_text")]
+
+
+def matched(made: Sequence[Made], wanted: Sequence[Made], any_of: bool, *, loose: bool) -> bool:  # noqa: FBT001 - the suite's option, handed through
+    """Whether the calls are the wanted ones, in some order: a perfect matching (Kuhn 1955)."""
+    if len(made) != len(wanted) or len(made) > MOST_MATCHED:
+        return False
+    fits = [
+        [n for n, one in enumerate(wanted) if alike(each, one, any_of, loose=loose)]
+        for each in made
+    ]
+    taken: dict[int, int] = {}
+
+    def place(at: int, seen: set[int]) -> bool:
+        for n in fits[at]:
+            if n in seen:
+                continue
+            seen.add(n)
+            if n not in taken or place(taken[n], seen):
+                taken[n] = at
+                return True
+        return False
+
+    return all(place(at, set()) for at in range(len(made)))
+
+
+def alike(made: Made, wanted: Made, any_of: bool, *, loose: bool) -> bool:  # noqa: FBT001 - as above
+    if made.name != wanted.name and not (loose and spelled(made.name) == spelled(wanted.name)):
+        return False
+    if any_of:
+        return within(made.arguments, wanted.arguments, loose=loose)
+    return equal(dict(made.arguments), dict(wanted.arguments), loose=loose)
+
+
+def spelled(name: str) -> str:
+    """Providers refuse dots in names; models like them, and `functions.` before a name."""
+    return re.sub(r"[.\-\s]", "_", name.removeprefix("functions.").casefold())
+
+
+def equal(one: object, other: object, *, loose: bool) -> bool:
+    return same(one, other) or (loose and same(relaxed(one), relaxed(other)))
+
+
+def within(arguments: Mapping[str, Any], accepted: Mapping[str, Any], *, loose: bool) -> bool:
+    if not arguments.keys() <= accepted.keys():
+        return False
+    return all(
+        any(equal(arguments[key], value, loose=loose) for value in values)
+        if key in arguments
+        else "" in values
+        for key, values in accepted.items()
+    )
+
+
+def wanted_of(item: Item) -> list[Made]:
+    """Raises InputError for a target that is neither a call nor a list of calls."""
+    targets = item.target if isinstance(item.target, list) else [item.target]
+    found = []
+    for each in targets:
+        if (
+            not isinstance(each, dict)
+            or not isinstance(each.get("name"), str)
+            or not isinstance(each.get("arguments"), dict)
+        ):
+            raise InputError(
+                f"item {item.id!r}: scorer 'tool_call' needs a target of the form "
+                '{"name": "…", "arguments": {…}}, a list of these, or []; this is '
+                f"{json.dumps(each, ensure_ascii=False)[:60]}"
+            )
+        found.append(Made(each["name"], each["arguments"]))
+    return found
+
+
+def check(item: Item, options: Options) -> str | None:
+    for call in wanted_of(item):
+        lists = all(isinstance(each, list) and each for each in call.arguments.values())
+        if options["any_of"] and not lists:
+            raise InputError(
+                f"item {item.id!r}: with any_of every argument of {call.name!r} is a list of "
+                "accepted values"
+            )
+    return None
+
+
+TOOL_CALL = Scorer("tool_call", in_words, {"any_of": False}, check=check, calls=tool_calls)

@@ -1,0 +1,106 @@
+"""A suite with tools, through Inspect and over HTTP: sent as written, scored and stored."""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evals.suites import Catalog
+from harness.domain.evaluation import EvalRun, RunState
+from harness.domain.settings import SuiteSettings
+from harness.domain.targets import Target
+from harness.ports import EvalJob
+from tests.eval_process import Assignment, carry_out
+from tests.scripted_provider import Response, Served, serving
+
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+    },
+}
+OTHER = {"type": "function", "function": {"name": "clock", "parameters": {}}}
+ROWS = [
+    {
+        "id": "right",
+        "input": "right",
+        "target": {"name": "weather", "arguments": {"city": "A"}},
+    },
+    {"id": "text", "input": "text", "target": {"name": "weather", "arguments": {"city": "A"}}},
+    {
+        "id": "broken",
+        "input": "broken",
+        "target": {"name": "weather", "arguments": {"city": "A"}},
+    },
+    {
+        "id": "none",
+        "input": "none",
+        "target": [],
+        "metadata": {"tools": [OTHER], "tool_choice": "none"},
+    },
+]
+
+
+def provider_says(body: Mapping[str, Any]) -> Response:
+    asked = body["messages"][-1]["content"]
+    call = {"name": "weather", "arguments": '{"city": "A"}'}
+    if asked == "text":
+        return Response(json.dumps({"name": "weather", "arguments": {"city": "A"}}))
+    if asked == "none":
+        return Response("No tool of mine tells that.")
+    if asked == "broken":
+        call["arguments"] = "{'city': 'A'}"
+    message = {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"id": "c1", "type": "function", "function": call}],
+    }
+    choice = {"message": message, "finish_reason": "tool_calls"}
+    return Response(raw=json.dumps({"choices": [choice], "model": "m"}).encode())
+
+
+@pytest.mark.req("A8")
+def test_tools_are_sent_as_written_and_the_calls_are_scored_and_stored(tmp_path: Path) -> None:
+    file = tmp_path / "calls.jsonl"
+    file.write_text("\n".join(map(json.dumps, ROWS)), encoding="utf-8")
+    suite = SuiteSettings(
+        "calls",
+        path=file,
+        scorer="tool_call",
+        request={"tools": [TOOL], "tool_choice": "auto"},
+    )
+    target = Target("sim", "m")
+    run = EvalRun(
+        id="run-1",
+        suite="calls",
+        suite_digest=Catalog({"calls": suite}).pin("calls").digest,
+        target=target.id,
+        order_seed=1,
+        epochs=1,
+        wanted=len(ROWS),
+        state=RunState.RUNNING,
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+    with serving(provider_says) as served:
+        job = EvalJob(run, target, Served(served.url).provider(), None)
+        (result,) = carry_out([Assignment({"calls": suite}, job)])
+    sent = {each["messages"][-1]["content"]: each for each in served.requests}
+    found = {each["item"]: each for each in result["samples"]}
+
+    assert (result["state"], len(served.requests)) == ("done", len(ROWS))
+    assert (sent["right"]["tools"], sent["right"]["tool_choice"]) == ([TOOL], "auto")
+    assert (sent["none"]["tools"], sent["none"]["tool_choice"]) == ([OTHER], "none")
+    scores = {item: (each["strict"], each["rule"]) for item, each in found.items()}
+    assert scores == {
+        "right": (1, ""),
+        "text": (0, "call_as_text"),
+        "broken": (0, "single_quotes"),
+        "none": (1, ""),
+    }
+    assert all(each["lenient"] == 1 for each in found.values())
+    assert json.loads(found["right"]["answer"])["tool_calls"] == [ROWS[0]["target"]]
+    assert found["none"]["answer"] == "No tool of mine tells that."

@@ -1,0 +1,208 @@
+"""Tool calls: made by the API, written as text, and right but for their form."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evals.jobs import spoken
+from evals.request_fields import fields_of
+from evals.samples import Item
+from evals.scorers import Call, Scored, scorer
+from evals.suites import load_suite
+from harness.domain.errors import InputError
+from harness.domain.settings import SuiteSettings
+
+RIGHT, WRONG, NONE = Scored(1, 1), Scored(0, 0), Scored(None, None)
+TARGET = {"name": "weather.today", "arguments": {"city": "Oslo", "days": 3}}
+SHARED = Path(os.environ.get("SWAPGATE_SHARED", Path(__file__).parents[3] / "shared"))
+BFCL = SHARED / "evaldata" / "bfcl_simple_python.jsonl"
+
+
+def form(rule: str) -> Scored:
+    return Scored(0, 1, rule)
+
+
+def judged(answer: str, *calls: Call, target: object = TARGET, any_of: bool = False) -> Scored:
+    chosen = scorer("tool_call")
+    item, options = Item("i", "asked", target), chosen.options({"any_of": any_of})
+    assert chosen.check(item, options) is None
+    assert chosen.calls is not None
+    return chosen.calls(calls, answer, item, options)
+
+
+def call(name: str = "weather.today", **arguments: object) -> Call:
+    return Call(name, json.dumps(arguments or TARGET["arguments"]))
+
+
+@pytest.mark.req("A8")
+@pytest.mark.parametrize(
+    ("made", "scored"),
+    [
+        (call(), RIGHT),
+        (call(days=3.0, city="Oslo"), RIGHT),
+        (call(city="Oslo", days="3"), form("argument_type")),
+        (call("weather_today"), form("tool_name_form")),
+        (call("functions.weather.today"), form("tool_name_form")),
+        (Call("weather.today", "{'city': 'Oslo', 'days': 3}"), form("single_quotes")),
+        (Call("weather.today", '{"city": "Oslo", "days": 3,}'), form("trailing_comma")),
+        (
+            Call("weather.today", json.dumps(json.dumps(TARGET["arguments"]))),
+            form("double_escaped"),
+        ),
+        (call(city="Bergen", days=3), WRONG),
+        (call(city="Oslo"), WRONG),
+        (call(city="Oslo", days=3, unit="C"), WRONG),
+        (call("weather.tomorrow"), WRONG),
+        (Call("weather.today", "Oslo, please"), WRONG),
+    ],
+)
+def test_a_call_is_right_by_its_name_and_arguments(made: Call, scored: Scored) -> None:
+    assert judged("", made) == scored
+
+
+@pytest.mark.req("A8")
+@pytest.mark.parametrize(
+    ("answer", "scored"),
+    [
+        (json.dumps(TARGET), form("call_as_text")),
+        (f"```json\n{json.dumps(TARGET)}\n```", form("call_as_text")),
+        (f"I will look.\n{json.dumps(TARGET)}", form("call_as_text")),
+        (f"<tool_call>{json.dumps(TARGET)}</tool_call>", form("call_as_text")),
+        (json.dumps([TARGET]), form("call_as_text")),
+        (json.dumps({"tool_calls": [{"function": TARGET}]}), form("call_as_text")),
+        (
+            json.dumps({"tool": "weather.today", "args": TARGET["arguments"]}),
+            form("call_as_text"),
+        ),
+        (json.dumps({"name": "weather.today", "arguments": {"city": "Bergen"}}), WRONG),
+        ("It is raining in Oslo.", WRONG),
+        ("", NONE),
+    ],
+)
+def test_a_call_that_is_written_as_text_breaks_the_form_only(
+    answer: str, scored: Scored
+) -> None:
+    assert judged(answer) == scored
+
+
+def test_several_calls_are_right_in_any_order_and_none_may_be_missing() -> None:
+    other = {"name": "time", "arguments": {}}
+    both = [TARGET, other]
+
+    assert judged("", Call("time", ""), call(), target=both) == RIGHT
+    assert judged("", call(), target=both) == WRONG
+    assert judged("", call(), call(), target=both) == WRONG
+
+
+def test_where_no_call_is_right_words_are() -> None:
+    assert judged("None of my tools fits.", target=[]) == RIGHT
+    assert judged("", call(), target=[]) == WRONG
+
+
+def test_accepted_values_may_be_several_and_an_argument_optional() -> None:
+    target = {"name": "area", "arguments": {"base": [10], "unit": ["cm", "units", ""]}}
+
+    assert judged("", call("area", base=10), target=target, any_of=True) == RIGHT
+    assert judged("", call("area", base=10, unit="cm"), target=target, any_of=True) == RIGHT
+    assert judged("", call("area", base="10"), target=target, any_of=True) == form(
+        "argument_type"
+    )
+    assert judged("", call("area", unit="cm"), target=target, any_of=True) == WRONG
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "told"),
+    [
+        ("weather", {}, "needs a target of the form"),
+        ([{"name": "weather"}], {}, "needs a target of the form"),
+        (TARGET, {"any_of": True}, "every argument of 'weather.today' is a list"),
+    ],
+)
+def test_a_target_that_is_no_call_is_told(
+    target: object, options: dict[str, Any], told: str
+) -> None:
+    chosen = scorer("tool_call")
+
+    with pytest.raises(InputError, match=told):
+        chosen.check(Item("i", "asked", target), chosen.options(options))
+
+
+def test_an_answer_with_calls_is_stored_with_them() -> None:
+    assert spoken("Hello.", []) == "Hello."
+    assert json.loads(spoken("", [call(), Call("x", "{")])) == {
+        "content": "",
+        "tool_calls": [TARGET, {"name": "x", "arguments": "{"}],
+    }
+
+
+def test_an_item_may_have_tools_of_its_own() -> None:
+    ours = {"tool_choice": "auto", "response_format": {"type": "json_object"}}
+    tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
+    item = Item("i", "asked", "x", metadata={"tools": [tool], "tool_choice": "required"})
+
+    assert fields_of(ours, item) == {
+        "tools": [tool],
+        "tool_choice": "required",
+        "response_format": {"type": "json_object"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("request_", "told"),
+    [
+        ({"tool": []}, "unknown field 'tool'; it knows tools, tool_choice, response_format"),
+        ({"tools": [{"name": "f"}]}, "tools must be a list of objects of the form"),
+        ({"tool_choice": 1}, "tool_choice must be a text or an object"),
+        ({"response_format": "json"}, "response_format must be an object"),
+    ],
+)
+def test_a_wrong_field_of_the_request_is_told_with_its_place(
+    tmp_path: Path, request_: dict[str, object], told: str
+) -> None:
+    file = tmp_path / "s.jsonl"
+    file.write_text('{"input": "a", "target": "b"}', encoding="utf-8")
+    settings = SuiteSettings("s", path=file, request=request_)
+
+    with pytest.raises(InputError, match="suite 's': request: " + told):
+        load_suite(settings)
+    item = Item("i", "asked", "x", metadata=request_)
+    if "tool" not in request_:
+        with pytest.raises(InputError, match="item 'i': metadata: " + told):
+            fields_of({}, item)
+
+
+@pytest.mark.req("F6")
+def test_the_fields_of_the_request_are_part_of_the_pin(tmp_path: Path) -> None:
+    file = tmp_path / "s.jsonl"
+    file.write_text('{"input": "a", "target": "b"}', encoding="utf-8")
+    plain = SuiteSettings("s", path=file)
+    shaped = SuiteSettings("s", path=file, request={"tool_choice": "none"})
+
+    assert load_suite(plain).pin.digest != load_suite(shaped).pin.digest
+
+
+@pytest.mark.skipif(not BFCL.is_file(), reason="no public eval data; set SWAPGATE_SHARED")
+def test_every_public_ground_truth_is_right_by_its_own_first_values() -> None:
+    lines = BFCL.read_text(encoding="utf-8").splitlines()
+    truths = [
+        (name, accepted)
+        for line in lines
+        for truth in json.loads(line)["ground_truth"]
+        for name, accepted in truth.items()
+    ]
+    # Some nest a list of values inside an object; those are another benchmark's form.
+    flat = [
+        (name, accepted)
+        for name, accepted in truths
+        if not any(isinstance(value, dict) for each in accepted.values() for value in each)
+    ]
+
+    for name, accepted in flat:
+        target = {"name": name, "arguments": accepted}
+        # An empty text stands first where the argument had better be left out.
+        given = {key: values[0] for key, values in accepted.items() if values[0] != ""}
+        assert judged("", Call(name, json.dumps(given)), target=target, any_of=True) == RIGHT
+    assert len(flat) > 350
