@@ -19,10 +19,11 @@ from evals.jobs import (
     Spent,
     answered,
     not_answered,
+    not_judged,
     spoken,
 )
 from evals.model import SECONDS, SERVED
-from evals.scorers import Scored
+from evals.scorers import NotJudged, Scored
 from evals.tasks import InspectSuite, calls_of
 from harness.domain.evaluation import RunState, Sample, SampleError
 from harness.ports import EvalJob
@@ -167,8 +168,13 @@ class Collector:
     def _sample(self, question: Question, sample: EvalSample) -> Sample:
         prompt = self._suite.prompt(question.item)
         answer = spoken(sample.output.completion, calls_of(sample.output))
+        served = (sample.output.metadata or {}).get(SERVED)
+        came = Answer(answer, spent(sample), str(served or sample.output.model))
         if sample.error is None:
-            scored, why = self._suite.scored(sample)
+            try:
+                scored, why = self._suite.scored(sample)
+            except NotJudged as error:
+                return not_judged(self._job, question, came, text=str(error), prompt=prompt)
         else:
             told = self._provider_failure(sample)
             if told or not answer:
@@ -177,15 +183,7 @@ class Collector:
                     self._job, question, text=text, spent=spent(sample), prompt=prompt
                 )
             scored, why = Scored(None, None), f"the scorer failed with {error_kind(sample)}"
-        served = (sample.output.metadata or {}).get(SERVED)
-        return answered(
-            self._job,
-            question,
-            Answer(answer, spent(sample), str(served or sample.output.model)),
-            scored,
-            prompt=prompt,
-            why_unscored=why,
-        )
+        return answered(self._job, question, came, scored, prompt=prompt, why_unscored=why)
 
     def _provider_failure(self, sample: EvalSample) -> str:
         """Our own words, found again in Inspect's, which may hold the whole request."""

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from evals.order import planned
 from evals.scorers import Call, Scored
+from evals.scorers.scored import UNSCORED
 from harness.domain.errors import NotFound, StaleEvidence
 from harness.domain.evaluation import Sample, SampleError, SuitePin
 from harness.domain.settings import SuiteSettings
@@ -129,6 +130,14 @@ def answered(
         prompt=prompt,
         rule=scored.rule,
     )
+
+
+def not_judged(
+    job: EvalJob, question: Question, answer: Answer, *, text: str, prompt: str
+) -> Sample:
+    """A sample with an answer, whose score the infrastructure owes us."""
+    found = answered(job, question, answer, UNSCORED, prompt=prompt)
+    return replace(found, error=SampleError.INFRA, error_text=text)
 
 
 def not_answered(

@@ -10,10 +10,12 @@ from evals.jobs import (
     answered,
     configured,
     not_answered,
+    not_judged,
     questions,
 )
 from evals.provider import ProviderFailed
 from evals.samples import Item
+from evals.scorers import NotJudged
 from evals.suites import Suite, load_suite
 from harness.domain.evaluation import RunState, Sample, SampleError
 from harness.domain.settings import SuiteSettings
@@ -61,10 +63,9 @@ class ScriptedRunner:
             answer = self._script(job.target, suite.items[question.item], question.epoch)
         except ProviderFailed as error:
             return not_answered(job, question, text=str(error), spent=Spent(), prompt=prompt)
-        return answered(
-            job,
-            question,
-            Answer(answer, Spent(len(prompt.split()), len(answer.split())), job.target.model),
-            suite.score(answer, question.item),
-            prompt=prompt,
-        )
+        came = Answer(answer, Spent(len(prompt.split()), len(answer.split())), job.target.model)
+        try:
+            scored = suite.score(answer, question.item)
+        except NotJudged as error:
+            return not_judged(job, question, came, text=str(error), prompt=prompt)
+        return answered(job, question, came, scored, prompt=prompt)

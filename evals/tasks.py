@@ -1,5 +1,6 @@
 """Suites as Inspect tasks: one built from our data, or a user's own `@task` as it is."""
 
+import asyncio
 import difflib
 import importlib.metadata
 import importlib.util
@@ -30,13 +31,14 @@ from inspect_ai.util import EarlyStopping
 from evals.jobs import Question
 from evals.model import CALLS
 from evals.samples import file_sha256
-from evals.scorers import Call, Scored
+from evals.scorers import Call, NotJudged, Scored
 from evals.suites import Suite, load_suite, task_file
 from harness.domain.content import digest
 from harness.domain.errors import InputError, NotFound
 from harness.domain.evaluation import SuitePin
 from harness.domain.settings import SuiteSettings
 
+NOT_JUDGED = "swapgate_not_judged"
 LENIENT, RULE, FIELDS = "swapgate_lenient", "swapgate_rule", "swapgate_fields"
 SPELLED = frozenset({"c", "i", "p", "n", "yes", "no", "true", "false"})
 
@@ -56,7 +58,7 @@ class InspectSuite(Protocol):
         ...
 
     def scored(self, sample: EvalSample) -> tuple[Scored, str]:
-        """The scores, and why there are none."""
+        """The scores, and why there are none. Raises NotJudged."""
         ...
 
 
@@ -128,9 +130,10 @@ class DataSuite:
         @scorer(metrics=[mean()], name="swapgate")
         def by_name() -> InspectScorer:
             async def score(state: TaskState, target: Target) -> Score:  # noqa: ARG001 - Inspect's
-                found = self.suite.score(
-                    state.output.completion, item_of(state.sample_id), calls_of(state.output)
-                )
+                try:
+                    found = await self._found(state)
+                except NotJudged as error:
+                    return Score(value=math.nan, metadata={NOT_JUDGED: str(error)})
                 return Score(
                     value=math.nan if found.strict is None else found.strict,
                     metadata={LENIENT: found.lenient, RULE: found.rule},
@@ -140,8 +143,18 @@ class DataSuite:
 
         return by_name()
 
+    async def _found(self, state: TaskState) -> Scored:
+        item, calls = item_of(state.sample_id), calls_of(state.output)
+        if self.suite.scorer.blocking:
+            return await asyncio.to_thread(
+                self.suite.score, state.output.completion, item, calls
+            )
+        return self.suite.score(state.output.completion, item, calls)
+
     def scored(self, sample: EvalSample) -> tuple[Scored, str]:
         score = next(iter((sample.scores or {}).values()), None)
+        if score is not None and NOT_JUDGED in (score.metadata or {}):
+            raise NotJudged((score.metadata or {})[NOT_JUDGED])
         value = score.value if score else None
         if score is None or not isinstance(value, int | float) or math.isnan(value):
             return Scored(None, None), ""

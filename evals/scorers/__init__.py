@@ -8,25 +8,26 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
+from evals.scorers.code import CODE
 from evals.scorers.ifeval import IFEVAL
 from evals.scorers.instructions import INSTRUCTIONS
 from evals.scorers.json_fields import JSON_FIELDS
 from evals.scorers.json_schema import JSON_SCHEMA
 from evals.scorers.labels import CHOICE, LABEL
 from evals.scorers.numeric import NUMERIC
-from evals.scorers.scored import Call, Options, Scored, Scorer
+from evals.scorers.scored import Call, NotJudged, Options, Scored, Scorer
 from evals.scorers.texts import EXACT, REGEX
 from evals.scorers.tool_calls import TOOL_CALL
 from harness.domain.content import digest
 from harness.domain.errors import NotFound
 
-__all__ = ["SCORERS", "Call", "Options", "Scored", "Scorer", "identity", "scorer"]
+__all__ = ["SCORERS", "Call", "NotJudged", "Options", "Scored", "Scorer", "identity", "scorer"]
 
 SCORERS: Final[Mapping[str, Scorer]] = {
     each.name: each
     for each in (
         *(EXACT, NUMERIC, CHOICE, LABEL, REGEX, JSON_FIELDS, JSON_SCHEMA, TOOL_CALL),
-        *(INSTRUCTIONS, IFEVAL),
+        *(INSTRUCTIONS, IFEVAL, CODE),
     )
 }
 

@@ -28,6 +28,10 @@ class Scored:
 UNSCORED = Scored(None, None)
 
 
+class NotJudged(Exception):
+    """The answer is there, and what should score it is not: nothing against the answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """A tool call of an answer. arguments: as the provider sent them, JSON in a text."""
@@ -61,7 +65,8 @@ class Scorer:
     defaults: the options it knows, with their values. check: None for an item that it can
     score, or the reason why the item must be left out of the suite; raises InputError for one
     that is plainly wrong. complete: options filled in from the whole suite. calls: scores an
-    answer with its tool calls; without it these are not looked at.
+    answer with its tool calls; without it these are not looked at. blocking: `score` takes
+    long enough to need a thread of its own, and may raise NotJudged.
     """
 
     name: str
@@ -70,6 +75,7 @@ class Scorer:
     check: Callable[[Item, Options], str | None] = accepts_any
     complete: Callable[[Sequence[Item], Options], Options] = as_given
     calls: Callable[[Sequence[Call], str, Item, Options], Scored] | None = None
+    blocking: bool = False
 
     def options(self, given: Options) -> Options:
         """The defaults with `given` over them. Raises InputError for an unknown option."""

@@ -174,15 +174,26 @@ def _paired(a: Sequence[Sample], b: Sequence[Sample]) -> PairedItem:
     )
 
 
+def _why(broken: Sample) -> str:
+    return broken.error_text or "no reply"
+
+
 def _blocking(a: Sequence[Sample], b: Sequence[Sample], unanswered: int, allowed: float) -> str:
     broken = next(filter(_infra, a), None)
     if broken is not None:
-        why = broken.error_text or "no reply"
-        return f"the incumbent did not answer item {broken.item}: {why}"
+        if broken.answer:
+            return (
+                f"the incumbent's answer to item {broken.item} was not judged: {_why(broken)}"
+            )
+        return f"the incumbent did not answer item {broken.item}: {_why(broken)}"
+    broken = next((sample for sample in b if _infra(sample) and sample.answer), None)
+    if broken is not None:
+        # It did answer: what failed is ours, and no tolerance of the candidate's.
+        return f"the candidate's answer to item {broken.item} was not judged: {_why(broken)}"
     broken = next(filter(_infra, b), None)
     if broken is not None and unanswered > allowed:
         return (
             f"the candidate did not answer {unanswered} items, more than 2 % of those planned; "
-            f"the last was {broken.item}: {broken.error_text or 'no reply'}"
+            f"the last was {broken.item}: {_why(broken)}"
         )
     return ""

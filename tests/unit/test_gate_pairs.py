@@ -37,7 +37,12 @@ def run(name: str, scores: Iterable[float | None]) -> list[Sample]:
 
 def broken(found: Sample) -> Sample:
     return replace(
-        found, strict=None, lenient=None, error=SampleError.INFRA, error_text="timeout"
+        found,
+        answer="",
+        strict=None,
+        lenient=None,
+        error=SampleError.INFRA,
+        error_text="timeout",
     )
 
 
@@ -125,6 +130,18 @@ def test_two_of_a_hundred_unanswered_items_count_0_and_the_third_blocks() -> Non
     assert len(found.items) == 70
     assert "did not answer 3 items" in found.blocked
     assert "q70: timeout" in found.blocked
+
+
+@pytest.mark.req("F7")
+def test_an_answer_that_was_not_judged_blocks_at_once_whosever_it_is() -> None:
+    ours, theirs = run("a", [1.0] * 100), run("b", [1.0] * 100)
+    theirs[4] = replace(broken(theirs[4]), answer="4", error_text="the judge is away")
+    found = pair_up(PLAN, ours, theirs)
+
+    assert len(found.items) == 4
+    told = "answer to item q4 was not judged: the judge is away"
+    assert found.blocked == f"the candidate's {told}"
+    assert pair_up(PLAN, theirs, ours).blocked == f"the incumbent's {told}"
 
 
 def test_an_incumbent_that_did_not_answer_blocks_at_that_item() -> None:

@@ -77,7 +77,14 @@ def sides(
 
 
 def broken(found: Sample) -> Sample:
-    return replace(found, strict=None, lenient=None, error=SampleError.INFRA, error_text="503")
+    return replace(
+        found,
+        answer="",
+        strict=None,
+        lenient=None,
+        error=SampleError.INFRA,
+        error_text="503",
+    )
 
 
 BETTER = sides([0.0] * 200, [1.0] * 200)
