@@ -135,6 +135,19 @@ def _suites(session: Session, context: Context | None) -> Iterator[Check]:
             else:
                 found = f"{pin.items} items, pin {pin.digest[:12]}"
                 yield Check(f"suite {name}", "ok", found)
+                if suite.scorer == "code":
+                    yield _code(name)
+
+
+def _code(suite: str) -> Check:
+    """What a model's code runs behind on this machine."""
+    from evals.scorers.code import protection  # noqa: PLC0415 - only for suites that run code
+    from evals.scorers.scored import NotJudged  # noqa: PLC0415
+
+    try:
+        return Check(f"code of suite {suite}", "ok", f"kept off the network: {protection()}")
+    except NotJudged as error:
+        return Check(f"code of suite {suite}", "fail", str(error), "let it start processes")
 
 
 def _providers_of(context: Context | None, settings: Settings) -> Mapping[str, Provider]:
