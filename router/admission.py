@@ -20,6 +20,7 @@ from router.relay import CommittedStream
 from router.replies import DO_NOT_RETRY, JSON, Reply, error_body, error_reply
 from router.serving import Header
 from router.spends import Spends
+from router.usage import MOST_TOKENS
 
 # As most tokenizers have it for English; other text is settled once the provider has counted.
 BYTES_PER_TOKEN: Final = 4
@@ -159,7 +160,8 @@ def _terms(limits: KeyLimits) -> tuple[RateLimit | None, SpendBudget | None]:
 def _most_output(request: ClientRequest) -> int:
     """What the request itself allows; 0 when it does not say."""
     given = (request.value(name) for name in MAX_TOKENS)
-    return max((n for n in given if isinstance(n, int) and n > 0), default=0)
+    allowed = (n for n in given if isinstance(n, int) and n > 0)
+    return min(max(allowed, default=0), MOST_TOKENS)
 
 
 def _actual(toll: Toll, exchange: Exchange) -> int:

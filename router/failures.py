@@ -29,6 +29,8 @@ _BY_CODE: Final[Mapping[str, FailureClass]] = {
 _BY_WORDS: Final[Mapping[str, FailureClass]] = {
     "prompt is too long": _F.CONTEXT_WINDOW,
     "exceed context limit": _F.CONTEXT_WINDOW,
+    "maximum context length": _F.CONTEXT_WINDOW,  # OpenAI, vLLM
+    "exceeds the available context size": _F.CONTEXT_WINDOW,  # llama.cpp
     "content filtering policy": _F.CONTENT_POLICY,
     "credit balance is too low": _F.QUOTA,
     "organization has been disabled": _F.QUOTA,
@@ -57,10 +59,12 @@ def class_of(status: int, body: bytes) -> FailureClass:
         named = _BY_CODE.get(_code(error))
         if named is not None and (status in (400, 404) or named is _F.QUOTA):
             return named
-        if status == 400 and error.get("type") == "invalid_request_error":
-            found = _by_words(error)
-            if found is not None:
-                return found
+        said = _by_words(error) if status == 400 else None
+        # The others are Anthropic's; elsewhere they may be a client's, repeated.
+        if said is _F.CONTEXT_WINDOW or (
+            said is not None and error.get("type") == "invalid_request_error"
+        ):
+            return said
     found = _BY_STATUS.get(status)
     if found is not None:
         return found
@@ -102,11 +106,15 @@ def error_in_answer(error: object) -> UpstreamFailed:
 
 
 def _error(body: bytes) -> Mapping[str, object]:
-    """The error object of OpenAI's and Anthropic's answers; empty when there is none."""
+    """The error object of OpenAI's and Anthropic's answers; empty when there is none.
+
+    Older versions of vLLM answer with the object alone.
+    """
     try:
-        error = json.loads(body)["error"]
-    except (ValueError, TypeError, KeyError, RecursionError):
+        found = json.loads(body)
+    except (ValueError, RecursionError):
         return {}
+    error = found.get("error", found) if isinstance(found, dict) else None
     return error if isinstance(error, dict) else {}
 
 

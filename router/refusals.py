@@ -1,11 +1,12 @@
 """What the client is told when nobody answered: who was asked, who was not, and why."""
 
-import json
 import math
 
+from harness.domain.errors import InputError
 from harness.domain.plan import LeftOut
 from router.course import Course, Job
 from router.dialects.table import ENDPOINTS
+from router.jsonspan import read
 from router.ports import UpstreamFailed
 from router.replies import DO_NOT_RETRY, JSON, Reply, error_reply
 from router.serving import Header, ServedRoute
@@ -14,12 +15,19 @@ from router.serving import Header, ServedRoute
 def refusal(failed: UpstreamFailed) -> Reply:
     """The provider's own words, with its status."""
     status = failed.status or 400
-    try:
-        json.loads(failed.body)
-    except (ValueError, RecursionError):
+    if not _is_object(failed.body):
         text = failed.body[:500].decode("utf-8", "replace")
         return error_reply(status, text or failed.detail, failed.failure.value)
     return Reply(status, (JSON,), failed.body)
+
+
+def _is_object(body: bytes) -> bool:
+    """Whether any client can read it: in UTF-8, and without NaN."""
+    try:
+        read(body)
+    except InputError:
+        return False
+    return True
 
 
 def nobody(job: Job, course: Course) -> Reply:

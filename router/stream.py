@@ -8,6 +8,7 @@ events mean is the endpoint's protocol: `router.dialects`.
 import json
 import re
 from abc import ABC, abstractmethod
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from typing import Final
 
@@ -45,6 +46,7 @@ class StreamFilter(ABC):
         self.finish_reasons: list[str] = []
         self._json_name = json_name
         self._buffer = b""
+        self._begun = False
 
     def used(self) -> Usage:
         """As reported; of a stream that ended before, one output token for each delta."""
@@ -71,6 +73,11 @@ class StreamFilter(ABC):
         # What was looked through is not again, but for an end that the network cut.
         looked = max(0, len(self._buffer) - LONGEST_END + 1)
         self._buffer += data
+        if not self._begun:
+            if len(self._buffer) < len(BOM_UTF8) and BOM_UTF8.startswith(self._buffer):
+                return b""
+            self._begun = True
+            self._buffer = self._buffer.removeprefix(BOM_UTF8)
         out: list[bytes] = []
         start = 0
         for end in _EVENT_END.finditer(self._buffer, looked):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from harness.domain.capabilities import Endpoint
+from harness.domain.failures import FailureClass
 from harness.domain.targets import Target
 from router.body import ClientRequest
 from router.dialects.chat_stream import ChatStream
@@ -11,7 +12,7 @@ from router.dialects.lists import first_object
 from router.dialects.opening import opening_of
 from router.jsonspan import Edit, Members, Value, spliced, walk_array, walk_object
 from router.patching import appended, field_edits, model_edit, settings_of, to_json
-from router.ports import CHAT_PATH
+from router.ports import CHAT_PATH, UpstreamFailed
 from router.replies import Reply
 from router.stream import StreamFilter
 from router.usage import Usage, usage_of
@@ -47,6 +48,8 @@ class Chat:
         if serialize_tools and not request.serial_tools:
             wanted["parallel_tool_calls"] = False
         edits = [model_edit(request, target), *field_edits(request, wanted)]
+        if request.stream and "stream_options" not in wanted:
+            edits += _asks_for_usage(request)
         addendum = target.request_patch.prompt_addendum
         messages = request.members.values.get("messages") if addendum else None
         if messages is not None:
@@ -54,7 +57,8 @@ class Chat:
         return spliced(request.text, edits)
 
     def checked(self, members: Members) -> Usage | None:
-        first_object(members, "choices")
+        if not isinstance(first_object(members, "choices").get("message"), dict):
+            raise UpstreamFailed(FailureClass.MALFORMED, "status 200 without a message")
         return usage_of(members.get("usage"))
 
     def stream(self, request: ClientRequest, json_name: str | None) -> StreamFilter:
@@ -70,11 +74,26 @@ def _wanted(request: ClientRequest, target: Target) -> dict[str, object]:
     if response_format:
         wanted["response_format"] = response_format
     if request.stream:
-        options = wanted.get("stream_options", request.value("stream_options"))
-        given = dict(options) if isinstance(options, Mapping) else {}
-        if given.get("include_usage") is not True:
-            wanted["stream_options"] = {**given, "include_usage": True}
+        own = wanted.get("stream_options")
+        if isinstance(own, Mapping):
+            wanted["stream_options"] = {**own, "include_usage": True}
+        elif "stream_options" in wanted or not isinstance(
+            request.value("stream_options"), dict
+        ):
+            wanted["stream_options"] = {"include_usage": True}
     return wanted
+
+
+def _asks_for_usage(request: ClientRequest) -> list[Edit]:
+    """Set in the client's own options, whose other values stay as they were written."""
+    if request.wants_usage:
+        return []
+    start = request.members.values["stream_options"].start
+    options, close = walk_object(request.text, start)
+    asked = options.get("include_usage")
+    if asked is not None:
+        return [Edit(asked.start, asked.end, "true")]
+    return [Edit(close, close, f'{"," if options else ""}"include_usage":true')]
 
 
 def _with_addendum(text: str, messages: Value, addendum: str) -> list[Edit]:

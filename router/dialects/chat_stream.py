@@ -58,7 +58,7 @@ class ChatStream(StreamFilter):
             self.output_events += 1
             self.committed = True
         reason = choice.get("finish_reason")
-        if reason is not None:
+        if reason:  # some providers send an empty one with every delta
             self.finish_reasons.append(str(reason))
             self._ended.add(index if isinstance(index, int) else 0)
             self.committed = True

@@ -1,13 +1,16 @@
 """Whether an answer holds what was asked for."""
 
+from collections.abc import Mapping
+
 from harness.domain.failures import FailureClass
 from router.jsonspan import Members
 from router.ports import UpstreamFailed
 
 
-def first_object(members: Members, name: str) -> None:
+def first_object(members: Members, name: str) -> Mapping[object, object]:
     """Raises UpstreamFailed unless the field is a list that begins with an object."""
     found = members.get(name)
     if not isinstance(found, list) or not found or not isinstance(found[0], dict):
         what = "an error" if "error" in members else f"no {name}"
         raise UpstreamFailed(FailureClass.MALFORMED, f"status 200 with {what}")
+    return found[0]

@@ -9,7 +9,7 @@ from harness.domain.failures import FailureClass
 from router.dialects.messages_error import TYPE_BY_CLASS
 from router.jsonspan import Edit, Members, walk_object
 from router.stream import StreamFilter
-from router.usage import Usage
+from router.usage import Usage, count_of
 
 STOP: Final = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 # Metadata, until output comes; any other event is output, or follows some.
@@ -35,8 +35,8 @@ def counts_of(usage: object) -> Counts | None:
     if not isinstance(usage, dict):
         return None
     cached = ("cache_creation_input_tokens", "cache_read_input_tokens")
-    given = sum(_count(usage.get(name)) for name in ("input_tokens", *cached))
-    return Counts(given, _count(usage.get("output_tokens")))
+    given = sum(count_of(usage.get(name)) for name in ("input_tokens", *cached))
+    return Counts(given, count_of(usage.get("output_tokens")))
 
 
 class MessagesStream(StreamFilter):
@@ -136,7 +136,3 @@ def _has_output(delta: object) -> bool:
     return isinstance(delta, dict) and any(
         value not in _NOTHING for name, value in delta.items() if name != "type"
     )
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and value > 0 else 0

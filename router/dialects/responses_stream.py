@@ -8,7 +8,7 @@ from harness.domain.failures import FailureClass
 from router.failures import class_of_error
 from router.jsonspan import Edit, Members, walk_object
 from router.stream import StreamFilter
-from router.usage import Usage
+from router.usage import Usage, count_of
 
 # Metadata, until output comes; any other event is output, or follows some.
 HELD: Final = frozenset(
@@ -29,7 +29,7 @@ def usage_of(value: object) -> Usage | None:
     """The `usage` object; None when it is not one."""
     if not isinstance(value, dict):
         return None
-    return Usage(_count(value.get("input_tokens")), _count(value.get("output_tokens")))
+    return Usage(count_of(value.get("input_tokens")), count_of(value.get("output_tokens")))
 
 
 class ResponsesStream(StreamFilter):
@@ -93,7 +93,3 @@ class ResponsesStream(StreamFilter):
         self.finished = True
         self.failure_class = class_of_error(response.get("error"))
         return True
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and value > 0 else 0

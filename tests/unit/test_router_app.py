@@ -168,7 +168,7 @@ async def test_a_second_try_of_a_target_is_on_a_fresh_connection(tmp_path: Path)
     assert [each.fresh for each in door.transport.seen] == [False, True]
 
 
-@pytest.mark.parametrize("choices", ["null", "[]", "{}", "[null]", '"text"', "[[]]"])
+@pytest.mark.parametrize("choices", ["null", "[]", "{}", "[null]", '"text"', "[[]]", "[{}]"])
 async def test_an_answer_without_a_choice_is_none(tmp_path: Path, choices: str) -> None:
     turn = Turn(steps=(f'{{"model":"m","choices":{choices}}}'.encode(),))
 

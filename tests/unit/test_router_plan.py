@@ -97,6 +97,30 @@ def test_an_answer_has_the_class_of_the_table(
     assert class_of(status, body) is expected
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        # OpenAI and vLLM, older versions of vLLM, llama.cpp
+        {"error": {"message": "This model's maximum context length is 9 tokens.", "code": 400}},
+        {"object": "error", "message": "This model's maximum context length is 9", "code": 400},
+        {
+            "error": {
+                "message": "the request exceeds the available context size",
+                "type": "exceed_context_size_error",
+            }
+        },
+    ],
+)
+def test_a_full_context_window_is_known_by_the_servers_words(body: dict[str, object]) -> None:
+    assert class_of(400, json.dumps(body).encode()) is F.CONTEXT_WINDOW
+
+
+def test_words_about_our_account_are_believed_in_anthropics_errors_alone() -> None:
+    error = {"message": "role 'credit balance is too low' is unknown", "type": "BadRequest"}
+
+    assert class_of(400, json.dumps({"error": error}).encode()) is F.BAD_REQUEST
+
+
 @given(st.integers(300, 599), st.binary(max_size=50))
 def test_any_answer_has_a_class(status: int, body: bytes) -> None:
     assert isinstance(class_of(status, body), FailureClass)

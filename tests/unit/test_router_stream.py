@@ -1,6 +1,7 @@
 """Events on their way: the commit point, the end, and every other byte."""
 
 import itertools
+from codecs import BOM_UTF8
 
 import pytest
 from hypothesis import given
@@ -99,6 +100,23 @@ def test_every_choice_needs_its_own_end() -> None:
     stream.feed(two + event(finish="stop") + DONE)
 
     assert "finish_reason" in stream.failure
+
+
+@pytest.mark.req("B8")
+def test_a_provider_that_sends_an_empty_finish_reason_has_not_finished() -> None:
+    stream = ChatStream('"r"', show_usage=False)
+
+    stream.feed(event({"role": "assistant"}, finish=""))
+    assert not stream.committed
+    stream.feed(event({"content": "a"}, finish=""))
+    stream.end()
+
+    assert "finish_reason" in stream.failure
+
+
+@given(cuts)
+def test_a_byte_order_mark_hides_no_event(cuts: list[int]) -> None:
+    assert filtered(BOM_UTF8 + WHOLE, cuts) == filtered(WHOLE, cuts)
 
 
 def test_data_over_several_lines_are_one_event() -> None:
