@@ -6,6 +6,7 @@ from typing import Final
 
 from harness.control.context import Context
 from harness.control.present import plain
+from harness.control.routes import existing
 from harness.domain.access import (
     DATA_PREFIX,
     MANAGEMENT_PREFIX,
@@ -40,7 +41,10 @@ def create(
     routes: Iterable[str] = (),
     limits: KeyLimits | None = None,
 ) -> tuple[ApiKey, str]:
-    """A new key and its text, which is never shown again. role None: a data key."""
+    """A new key and its text, which is never shown again. role None: a data key.
+
+    Raises NotFound for a route that does not exist, InputError, NotAllowed.
+    """
     actor.require(Role.ADMIN)
     if not name.strip():
         raise InputError("a key needs a name, so that people know whose it is")
@@ -65,6 +69,8 @@ def create(
         limits=limits,
     )
     with ctx.store.write() as tx:
+        for each in sorted(granted):
+            existing(tx, each)
         tx.keys.add(key)
         tx.audit.append(
             at=now,

@@ -30,7 +30,7 @@ def existing(tx: Transaction, name: str) -> Route:
         near = difflib.get_close_matches(name, tx.routing.table().routes, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise NotFound(
-            f"there is no route {name!r}{hint}. `swapgate route list` shows the routes"
+            f"there is no route {name!r}{hint}; `swapgate route list` shows the routes"
         )
     return route
 

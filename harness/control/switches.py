@@ -112,12 +112,12 @@ def lift(ctx: Context, actor: Actor, switch: str, *, reason: str = "") -> Switch
 
 
 def untouched(ctx: Context, switch: Switch) -> Sequence[str]:
-    """Names of the routes that it is about, and that have nothing of what it forces."""
+    """Names of the routes that it is about, and that may use nothing of what it forces."""
     with ctx.store.read() as tx:
         table = tx.routing.table()
     found = []
     for name, route in sorted(table.routes.items()):
-        known = ((id_, table.targets[id_]) for id_ in sorted(route.targets))
+        known = ((id_, table.targets[id_]) for id_ in sorted(route.may_answer))
         plan = [SwitchTarget(id_, each.name, each.provider) for id_, each in known]
         if switch.route in (None, name) and not forced(switch, plan).in_effect:
             found.append(name)

@@ -114,6 +114,14 @@ class Route:
         canary = {self.canary.target} if self.canary else set()
         return frozenset({self.incumbent, *self.fallbacks} | canary)
 
+    @property
+    def may_answer(self) -> frozenset[str]:
+        """Of `targets`, without the fallbacks that high stakes forbid."""
+        if self.settings.stakes is not Stakes.HIGH:
+            return self.targets
+        beneath = set(self.fallbacks) - set(self.settings.capable) - {self.incumbent}
+        return self.targets - beneath | ({self.canary.target} if self.canary else set())
+
 
 @dataclass(frozen=True)
 class RoutingTable:

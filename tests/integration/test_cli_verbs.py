@@ -494,6 +494,7 @@ def test_a_key_is_printed_once_and_revoked(cli: CommandLine) -> None:
     (found,) = (each for each in cli.json("key", "list") if each["id"] == key["id"])
     assert found["revoked_at"] is not None
     cli.run("key", "create", "both", "--role", "admin", "--route", "chat", exits=2)
+    assert "did you mean 'chat'?" in cli.error("key", "create", "x", "--route", "chta", exits=1)
 
 
 @pytest.mark.req("F5")
