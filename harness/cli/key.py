@@ -36,7 +36,7 @@ class LimitType(click.ParamType[Limit]):
 
 
 LIMITS: Final = (
-    ("--requests-per-min", "requests_per_min", "N", "Requests per minute, over a machine's workers."),
+    ("--requests-per-min", "requests_per_min", "N", "Requests per minute, over all workers."),
     ("--tokens-per-min", "tokens_per_min", "N", "Tokens per minute, of input and output."),
     ("--budget-day", "budget_day_usd", "USD", "US dollars per day (UTC)."),
     ("--budget-month", "budget_month_usd", "USD", "US dollars per month (UTC)."),

@@ -48,7 +48,8 @@ def throw(
     output.note(f"{made.force} is forced for {scope} {until}: `swapgate switch lift {made.id}`")
     kept = switches.untouched(session.context, made)
     if kept:
-        output.note(f"these routes may use nothing of it and keep their plans: {', '.join(kept)}")
+        names = ", ".join(kept)
+        output.note(f"these routes may use nothing of it and keep their plans: {names}")
 
 
 @switch.command()

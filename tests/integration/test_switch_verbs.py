@@ -157,9 +157,7 @@ def test_who_throws_a_switch_is_told_which_routes_it_does_not_reach(cli: Command
     assert "keep their plans: chat" in told("target:sim/better")
     assert "keep their plans" not in told("provider:sim")
     why = ("--reason", "drill")
-    cli.run(
-        *("route", "fallback", "add", "chat", "sim/better"), "--waive=x", "--for=1d", *why
-    )
+    cli.run(*("route", "fallback", "add", "chat", "sim/better"), "--waive=x", "--for=1d", *why)
     assert "keep their plans" not in told("target:sim/better")
     cli.run("route", "settings", "chat", "--stakes=high")
     assert "keep their plans: chat" in told("target:sim/better")
