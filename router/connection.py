@@ -6,6 +6,7 @@ routing may, reads a head without end, and waits for ever for the rest of a requ
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final, cast
 from urllib.parse import unquote
@@ -24,6 +25,10 @@ HIGH_WATER_BYTES: Final = 64 * 1024
 # How long a worker that ends still answers whoever is connected: a client that sends its next
 # request at that moment would be cut off.
 LINGER_S: Final = 1.0
+# A client that takes nothing of what waits for it in so long is hung up on: it holds up a
+# provider's connection, and a place among the requests at once.
+STALLED_S: Final = 60.0
+_FRAMING: Final = (b"content-length", b"transfer-encoding")
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 
 
@@ -31,8 +36,17 @@ class HeadTooLarge(Exception):
     """The request line and the headers are over the limit."""
 
 
+class BodyAlone:
+    """What a parser tells of a body whose head was read by another one."""
+
+    def __init__(self, on_body: Callable[[bytes], None], on_end: Callable[[], None]) -> None:
+        self.on_body = on_body
+        self.on_message_complete = on_end
+
+
 class Connection(asyncio.Protocol):
-    """A head over MAX_HEAD_BYTES is refused; what does not arrive in time is hung up on.
+    """A head over MAX_HEAD_BYTES is refused, and so are trailers of that size. What does not
+    arrive in time is hung up on, and who does not read.
 
     Requests are answered in order, one at a time; those that come early wait.
     """
@@ -55,7 +69,7 @@ class Connection(asyncio.Protocol):
         self._answered: Call | None = None  # its answer is
         self._waiting: deque[Call] = deque()
         self._drains: list[asyncio.Future[None]] = []
-        self._fed = 0  # bytes, since the last request was complete
+        self._fed = 0  # bytes of a request: of its head, or since the last piece of its body
         self._in_head = True
         self._head_too_large = self._paused = False
         self._refusal: bytes | None = None  # nothing more is read; what is said about it
@@ -63,6 +77,8 @@ class Connection(asyncio.Protocol):
         self._limit: asyncio.TimerHandle | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._idle_since = 0.0
+        self._stalling: asyncio.TimerHandle | None = None
+        self._unread = 0
 
     # What follows is called by the event loop.
 
@@ -77,6 +93,7 @@ class Connection(asyncio.Protocol):
         self._arrived()
         if self._idle is not None:
             self._idle.cancel()
+        self._taken()
         self._waiting.clear()
         if self._answered is not None:
             self._answered.hang_up()
@@ -88,16 +105,15 @@ class Connection(asyncio.Protocol):
         self._fed += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # Answered as if it had not asked; what follows may be of another protocol.
-            self._refusal = b""
-            if not self._say_last():
-                self.transport.close()
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._refusal is None:
+                self._not_upgraded(data[upgrade.args[0] :])
             return
         except httptools.HttpParserError:
-            self._refuse()
+            if self._refusal is None:
+                self._refuse()
             return
-        if self._in_head and self._fed > MAX_HEAD_BYTES:
+        if self._fed > MAX_HEAD_BYTES:
             self._head_too_large = True
             self._refuse()
         elif self._fed and self._limit is None:
@@ -105,9 +121,11 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.full = True
+        self._watch_reader()
 
     def resume_writing(self) -> None:
         self.full = False
+        self._taken()
         for each in self._drains:
             if not each.done():
                 each.set_result(None)
@@ -125,6 +143,8 @@ class Connection(asyncio.Protocol):
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_head:
+            return  # a trailer: it may come from beyond a proxy that guards the headers
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
             self._expects_100 = True
@@ -138,6 +158,7 @@ class Connection(asyncio.Protocol):
                 self._head_too_large = True
                 raise HeadTooLarge
         self._in_head = False
+        self._fed = 1
         path, raw_path, query = _place(self._url)
         version = self._parser.get_http_version()
         scope = {
@@ -162,16 +183,45 @@ class Connection(asyncio.Protocol):
             self._pause()
 
     def on_body(self, body: bytes) -> None:
+        self._fed = 1
         if self._arriving is not None and self._arriving.feed(body) > HIGH_WATER_BYTES:
             self._pause()
 
     def on_message_complete(self) -> None:
+        if self._parser.should_upgrade() and self._framing():
+            return  # the parser takes the body for another protocol
+        self._complete()
+
+    def _complete(self) -> None:
         if self._arriving is not None:
             self._arriving.feed_end()
             self._arriving = None
         self._fed = 0
         self._in_head = True
         self._arrived()
+
+    def _framing(self) -> list[bytes]:
+        """Header lines that say how long the body is; none for no body."""
+        return [b"%b: %b\r\n" % each for each in self._headers if each[0] in _FRAMING]
+
+    def _not_upgraded(self, rest: bytes) -> None:
+        """Answered as if it had not asked; what follows its body may be of another protocol.
+
+        Java's client asks for HTTP/2 in this way with every request that is not over TLS.
+        """
+        self._say_last()
+        lines = self._framing()
+        if not lines:
+            self._last_came()
+            return
+        self._parser = httptools.HttpRequestParser(BodyAlone(self.on_body, self._last_came))
+        self.data_received(b"POST / HTTP/1.1\r\n%b\r\n%b" % (b"".join(lines), rest))
+
+    def _last_came(self) -> None:
+        self._complete()
+        self._refusal = b""
+        if self._answered is None:
+            self._close()
 
     # What follows is called by the request under way.
 
@@ -185,7 +235,7 @@ class Connection(asyncio.Protocol):
         if call is None or self.transport.is_closing():
             return
         if not call.keep_alive:
-            self.transport.close()
+            self._close()
         elif self._waiting:
             self._start(self._waiting.popleft())
             self.read_on()
@@ -219,16 +269,36 @@ class Connection(asyncio.Protocol):
             self.loop.call_later(LINGER_S, self._leave)
         self._say_last()
 
-    def _say_last(self) -> bool:
-        """The last request that came says so in its answer; False when there is none."""
+    def _say_last(self) -> None:
+        """The last request that came says so in its answer."""
         last = self._waiting[-1] if self._waiting else self._answered
         if last is not None:
             last.keep_alive = False
-        return last is not None
 
     def _leave(self) -> None:
         if self._answered is None and not self._fed:
-            self.transport.close()
+            self._close()
+
+    def _close(self) -> None:
+        """Once everything is sent, for which the client must read."""
+        self.transport.close()
+        if self._stalling is None and self.transport.get_write_buffer_size():
+            self._watch_reader()
+
+    def _watch_reader(self) -> None:
+        self._unread = self.transport.get_write_buffer_size()
+        self._stalling = self.loop.call_later(STALLED_S, self._stalled)
+
+    def _taken(self) -> None:
+        if self._stalling is not None:
+            self._stalling.cancel()
+            self._stalling = None
+
+    def _stalled(self) -> None:
+        if self.transport.get_write_buffer_size() < self._unread:
+            self._watch_reader()
+        else:
+            self.transport.abort()
 
     def _start(self, call: Call) -> None:
         self._answered = call
@@ -266,7 +336,7 @@ class Connection(asyncio.Protocol):
     def _hang_up(self) -> None:
         if self._refusal:
             self.transport.write(self._refusal)
-        self.transport.close()
+        self._close()
 
     def _wait(self) -> None:
         self._limit = self.loop.call_later(REQUEST_ARRIVES_S, self._late)
@@ -281,7 +351,7 @@ class Connection(asyncio.Protocol):
         if self._answered is not None:
             self._wait()  # the application is reading, and has a limit of its own
         else:
-            self.transport.close()
+            self._close()
 
     def _tired(self) -> None:
         """One timer for many requests: setting one for each would cost more than this look."""
@@ -292,7 +362,7 @@ class Connection(asyncio.Protocol):
         if left_s > 0:
             self._idle = self.loop.call_later(left_s, self._tired)
         else:
-            self.transport.close()
+            self._close()
 
 
 @lru_cache(maxsize=256)

@@ -12,7 +12,16 @@ from pathlib import Path
 import pytest
 
 from router.transport.scripted import Turn
-from tests.router_upstream import Asked, Upstream, completion, running_upstream, streamed
+from tests.router_upstream import (
+    DONE,
+    Asked,
+    Upstream,
+    broken_stream,
+    completion,
+    event,
+    running_upstream,
+    streamed,
+)
 from tests.router_world import (
     INCUMBENT,
     KEY,
@@ -21,6 +30,7 @@ from tests.router_world import (
     World,
     running_router,
     snapshot,
+    wait_until,
 )
 
 CHAT = b"/v1/chat/completions"
@@ -130,6 +140,78 @@ def test_a_body_may_come_in_chunks_and_after_a_100(world: World) -> None:
         assert found.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
         found.sendall(PLAIN)
         assert statuses(until_closed(found)) == [200]
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("cut", [1, 10_000])
+def test_a_client_that_offers_http_2_is_answered_over_http_1(
+    world: World, *, chunked: bool, cut: int
+) -> None:
+    """Java's client does so with every request."""
+    offer = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAM\r\n"
+    sent = request(PLAIN, offer)
+    if chunked:
+        head = request(b"", offer, b"transfer-encoding: chunked\r\n", length=None)
+        sent = head + b"%x\r\n%s\r\n0\r\n\r\n" % (len(PLAIN), PLAIN)
+
+    out = exchange(world, sent[:-cut], sent[-cut:])
+
+    assert statuses(out) == [200]
+    assert b'"hello"' in out
+    assert b"connection: close" in out
+
+
+def test_a_trailer_is_no_header(world: World) -> None:
+    head = request(b"", b"transfer-encoding: chunked\r\n", LAST, length=None, key=None)
+    body = b"%x\r\n%s\r\n0\r\n" % (len(PLAIN), PLAIN)
+
+    out = exchange(world, head + body + b"authorization: Bearer %s\r\n\r\n" % KEY.encode())
+
+    assert statuses(out) == [401]
+
+
+@pytest.mark.parametrize("end", [b"0\r\nx-a: ", b"1;x="])
+def test_trailers_and_frames_of_chunks_without_end_are_cut(world: World, end: bytes) -> None:
+    head = request(b"", b"transfer-encoding: chunked\r\n", length=None)
+    with connect(world) as endless:
+        endless.sendall(head + b"%x\r\n%s\r\n" % (len(PLAIN), PLAIN) + end)
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            endless.sendall(b"a" * 64 * 1024 * 1024)
+    assert statuses(exchange(world, request(PLAIN, LAST))) == [200]
+
+
+def test_a_client_that_never_reads_is_hung_up_on(
+    upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("router.connection.STALLED_S", 0.3)
+    words = [event({"content": "x" * 60_000})] * 1000
+    upstream.turns = {INCUMBENT: broken_stream(*words, event(finish="stop"), DONE)}
+    with (
+        running_router(snapshot(upstream.url), tmp_path, PATIENT) as world,
+        connect(world) as deaf,
+    ):
+        deaf.sendall(request(STREAM))
+        wait_until(lambda: world.recorder.counters["callers_gone"] == 1)
+        (row,) = world.wait_for_traffic(1)
+        assert row.output_tokens > 0
+
+
+def test_a_client_that_reads_slowly_gets_everything(
+    upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("router.connection.STALLED_S", 2.0)
+    words = [event({"content": "x" * 60_000})] * 200
+    upstream.turns = {INCUMBENT: broken_stream(*words, event(finish="stop"), DONE)}
+    out = b""
+    with (
+        running_router(snapshot(upstream.url), tmp_path, PATIENT) as world,
+        connect(world) as slow,
+    ):
+        slow.sendall(request(STREAM, LAST))
+        while data := slow.recv(1 << 18):
+            out += data
+            time.sleep(0.05)
+    assert out.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
 
 
 def test_a_body_too_large_is_refused_before_it_is_sent(world: World) -> None:
