@@ -129,8 +129,9 @@ class Alarms:
 
     def close(self) -> None:
         """The worker ends, and with it its circuits; the next one sees for itself."""
-        for name in list(self._open):
-            self._end(name)
+        now = self._clock.now()
+        self._recorder.tell(*(each.now(News.LEFT, now) for each in self._open.values()))
+        self._open.clear()
 
     def say(self, alert: Alert) -> None:
         """Something that is over as it happens."""

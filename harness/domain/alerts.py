@@ -150,6 +150,7 @@ class News(StrEnum):
     RAISED = "raised"
     STILL = "still"  # it goes on: not counted again
     ENDED = "ended"
+    LEFT = "left"  # its source is gone, and the cause perhaps not
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,8 +227,9 @@ class AlertRecord:
 
 QUIET: Final = timedelta(minutes=15)
 REMIND: Final = timedelta(hours=24)
-# A worker that is restarted ends its alerts; the next needs a moment to see the cause again.
 SETTLE: Final = timedelta(seconds=30)
+# What a worker's successor has to see a cause for itself: without traffic, by its health checks.
+HANDOVER: Final = timedelta(minutes=3)
 
 
 def heard(record: AlertRecord | None, alert: Alert) -> AlertRecord | None:
@@ -237,6 +239,8 @@ def heard(record: AlertRecord | None, alert: Alert) -> AlertRecord | None:
     """
     if alert.news is News.ENDED:
         return None if record is None else _ended(record, alert)
+    if alert.news is News.LEFT:
+        return None if record is None else _left(record, alert)
     lasting = KINDS[alert.kind].lasting
     sources = {alert.source: alert.at} if lasting else {}
     if record is None or _is_past(record, alert.at):
@@ -312,6 +316,17 @@ def _ended(record: AlertRecord, alert: Alert) -> AlertRecord:
     if sources or not record.open:
         return replace(record, sources=sources)
     return replace(record, sources=sources, resolved_at=max(alert.at, record.first_seen))
+
+
+def _left(record: AlertRecord, alert: Alert) -> AlertRecord:
+    """As if its source had fallen silent so long ago that it is forgotten after HANDOVER."""
+    silent = KINDS[record.kind].silent
+    if silent is None:
+        return _ended(record, alert)
+    if alert.source not in record.sources or alert.at < record.sources[alert.source]:
+        return record
+    heard_at = alert.at - silent + HANDOVER
+    return replace(record, sources={**record.sources, alert.source: heard_at})
 
 
 def _settling(kind: AlertKind) -> timedelta:

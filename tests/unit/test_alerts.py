@@ -96,13 +96,24 @@ def test_a_cause_that_comes_back_at_once_is_told_when_the_window_is_over() -> No
     assert message_due(back, settled + QUIET) is Told.RAISED
 
 
-def test_a_restart_within_a_moment_tells_nobody_anything() -> None:
+def test_a_restart_tells_nobody_anything_if_the_next_worker_sees_the_cause_too() -> None:
     record = told(after(OPENED), Told.RAISED, NOW)
-    stopped = heard(record, OPENED.now(News.ENDED, NOW + timedelta(minutes=5)))
-    assert stopped is not None
-    again = heard(stopped, replace(at(5.4), source="w2"))
+    left = heard(record, OPENED.now(News.LEFT, NOW + timedelta(minutes=5)))
+    assert left is not None
+    waiting = forgotten(left, at(7.9).at)
+    again = heard(waiting, replace(at(7.9), source="w2"))
     assert again is not None
-    assert [message_due(each, at(5.4).at) for each in (stopped, again)] == [None, None]
+    later = forgotten(again, at(20).at)
+    assert (set(later.sources), later.open) == ({"w2"}, True)
+    assert [message_due(each, at(20).at) for each in (waiting, later)] == [None, None]
+
+
+def test_a_cause_that_no_successor_sees_is_over() -> None:
+    record = told(after(OPENED), Told.RAISED, NOW)
+    left = heard(record, OPENED.now(News.LEFT, NOW + timedelta(minutes=5)))
+    assert left is not None
+    over = forgotten(left, at(8).at)
+    assert message_due(over, at(8).at + SETTLE) is Told.RESOLVED
 
 
 def test_after_a_quiet_time_it_is_a_new_record() -> None:

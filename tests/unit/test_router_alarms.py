@@ -97,13 +97,13 @@ async def test_what_goes_on_is_said_again_without_being_counted(tmp_path: Path) 
     assert "no other target is left" in place.door.kept.alerts[0].text
 
 
-async def test_a_worker_that_ends_takes_its_alerts_with_it(tmp_path: Path) -> None:
+async def test_a_worker_that_ends_leaves_its_alerts_to_its_successor(tmp_path: Path) -> None:
     place = Place(tmp_path, {INCUMBENT: error(401)})
     await place.ask()
 
     place.door.app._alarms.close()
 
-    assert told(place) == [(AlertKind.OUR_KEY, News.RAISED), (AlertKind.OUR_KEY, News.ENDED)]
+    assert told(place) == [(AlertKind.OUR_KEY, News.RAISED), (AlertKind.OUR_KEY, News.LEFT)]
 
 
 @pytest.mark.req("F1")
