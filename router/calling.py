@@ -95,6 +95,7 @@ class Calls:
             held,
             between_s=self._between_s,
             deadline=job.deadline,
+            hurried=job.hurried,
             timers=self.timers,
             on_end=on_end,
         )

@@ -21,6 +21,7 @@ class Job(NamedTuple):
     """A request with its arm and its plan. begun, deadline: on the event loop's clock.
 
     passed_up: headers of the client's that go to the provider. span: None without tracing.
+    hurried: the client gave less time than the route: that it is up says nothing of a provider.
     """
 
     request: ClientRequest
@@ -31,6 +32,7 @@ class Job(NamedTuple):
     deadline: float
     passed_up: tuple[Header, ...] = ()
     span: RequestSpan | None = None
+    hurried: bool = False
 
     @property
     def own(self) -> str:

@@ -164,8 +164,12 @@ class Dispatcher:
         except UpstreamFailed as error:
             failure, outcome = error, error.failure
         except TimeoutError:
-            outcome = FailureClass.TIMEOUT
-            failure = UpstreamFailed(outcome, f"no answer within {limit - started:.1f} s")
+            # Else a client in a hurry could open every circuit.
+            its_own = job.hurried and limit == made.until
+            outcome = FailureClass.CANCELLED if its_own else FailureClass.TIMEOUT
+            failure = UpstreamFailed(
+                FailureClass.TIMEOUT, f"no answer within {limit - started:.1f} s"
+            )
         finally:
             # A stream settles at its own end.
             if isinstance(course.result, CommittedStream):

@@ -86,7 +86,8 @@ class ModelCalls:
         arm, plan = self._planner.assign(route, request, key, key if told_apart else own)
         ticket = self._books.admit(route.canary, arm, key) if is_evidence(arm, plan) else None
         settings = self._settings
-        limit_s = min(wished_s, route.route.settings.total_timeout_s, settings.total_timeout_s)
+        most_s = min(route.route.settings.total_timeout_s, settings.total_timeout_s)
+        limit_s = min(wished_s, most_s)
         begun = self._dispatcher.timers.loop.time()
         wanted = DIALECTS[request.endpoint].passed_up
         passed_up = _passed_up(scope, wanted) if wanted else ()
@@ -94,7 +95,9 @@ class ModelCalls:
         if self._tracing is not None:
             trace = _passed_up(scope, TRACE)
             span = self._tracing.begin(Asked(request, route, arm, serving.revision, own, trace))
-        job = Job(request, route, arm, plan, begun, begun + limit_s, passed_up, span)
+        job = Job(
+            request, route, arm, plan, begun, begun + limit_s, passed_up, span, limit_s < most_s
+        )
         headers = (
             request_id,
             *route.headers[arm],

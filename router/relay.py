@@ -18,7 +18,10 @@ OnEnd = Callable[[FailureClass | None], None]
 
 
 class CommittedStream:
-    """failure: why it broke off, None while it did not. on_end: told once, when it closes."""
+    """failure: why it broke off, None while it did not. on_end: told once, when it closes.
+
+    hurried: the deadline is the client's wish, and passing it no failure of the provider's.
+    """
 
     def __init__(  # noqa: PLR0913 - all by name but what it reads
         self,
@@ -29,6 +32,7 @@ class CommittedStream:
         *,
         between_s: float,
         deadline: float,
+        hurried: bool,
         timers: Timers,
         on_end: OnEnd,
     ) -> None:
@@ -39,6 +43,8 @@ class CommittedStream:
         self._held = held
         self._between_s = between_s
         self._deadline = deadline
+        self._hurried = hurried
+        self._blameless = False
         self._timers = timers
         self._on_end: OnEnd | None = on_end
 
@@ -80,7 +86,7 @@ class CommittedStream:
         told, self._on_end = self._on_end, None
         if told is not None:
             left = None if self._events.finished else FailureClass.CANCELLED
-            told(self.failure or left)
+            told(FailureClass.CANCELLED if self._blameless else self.failure or left)
         if self._events.finished and self.failure is None:
             try:
                 async with asyncio.timeout(LAST_BYTES_S):
@@ -98,7 +104,9 @@ class CommittedStream:
             with self._timers.limit(limit):
                 return await anext(self._chunks, None)
         except TimeoutError:
-            what = "total time" if limit == self._deadline else "time between chunks"
+            whole = limit == self._deadline
+            self._blameless = whole and self._hurried
+            what = "total time" if whole else "time between chunks"
             raise UpstreamFailed(FailureClass.TIMEOUT, f"{what} is up") from None
 
     def _broken(self, failure: FailureClass, detail: str) -> bytes:

@@ -18,7 +18,8 @@ def limit_s(scope: Scope) -> float | Reply:
     if given is None:
         return math.inf
     try:
-        wished_s = float(given)
+        # float() alone would take "1_0".
+        wished_s = math.nan if b"_" in given else float(given)
     except ValueError:
         wished_s = math.nan
     if not 0 < wished_s < math.inf:

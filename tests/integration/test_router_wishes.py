@@ -159,7 +159,7 @@ def test_a_client_may_lower_the_time_for_its_request(
     assert plenty.status_code == 200
 
 
-@pytest.mark.parametrize("wish", ["soon", "0", "-1", "nan", "inf"])
+@pytest.mark.parametrize("wish", ["soon", "0", "-1", "nan", "inf", "1_0", ""])
 def test_a_time_that_is_none_is_refused(upstream: Upstream, tmp_path: Path, wish: str) -> None:
     with routed(upstream, tmp_path, QUICK) as client:
         found = ask(client, stream=False, timeout=wish)

@@ -12,7 +12,7 @@ from harness.domain.breaker import BreakerPolicy, WhenAllOpen
 from harness.domain.retry import RetryPolicy
 from harness.runtime.clock import ManualClock
 from router.transport.scripted import Happening, Turn
-from tests.router_door import ASK, CHAT, Place, Script, leaving
+from tests.router_door import ASK, AUTH, CHAT, Place, Script, leaving
 from tests.router_upstream import ROLE, broken_stream, completion, error, event, streamed
 from tests.router_world import CANDIDATE, FALLBACK, INCUMBENT, QUICK
 
@@ -304,3 +304,32 @@ async def test_an_incumbent_left_out_during_a_rollout_is_charged_like_a_canary(
     blocks = place.door.kept.blocks.values()
     assert [(block.failures, block.canary_units) for block in blocks] == [(1, 0)] * 4
     assert place.asked == {INCUMBENT: 1, FALLBACK: 4}
+
+
+@pytest.mark.req("A5", "B4")
+@pytest.mark.parametrize("spoken", [False, True], ids=["silent", "in mid-stream"])
+async def test_a_client_in_a_hurry_opens_no_circuit_for_the_others(
+    tmp_path: Path, *, spoken: bool
+) -> None:
+    slow = broken_stream(event({"content": "a"}), 0.2, event(finish="stop"))
+    place = Place(tmp_path, {INCUMBENT: slow if spoken else Turn(hang=True)})
+    hurried = (AUTH, (b"x-swapgate-timeout", b"0.05"))
+
+    for _ in range(6):
+        _, _, body = await place.door.call(CHAT, STREAM, headers=hurried)
+        assert b"timeout" in body
+
+    assert await place.state() == 0
+
+
+@pytest.mark.req("A5", "B4")
+async def test_limits_of_our_own_count_however_little_time_a_client_gives(
+    tmp_path: Path,
+) -> None:
+    quick = replace(QUICK, first_token_timeout_s=0.05)
+    place = Place(tmp_path, {INCUMBENT: Turn(hang=True)}, quick)
+
+    for _ in range(5):
+        await place.door.call(CHAT, STREAM, headers=(AUTH, (b"x-swapgate-timeout", b"2")))
+
+    assert await place.state() == 2
