@@ -23,6 +23,7 @@ COLUMNS: Final = (
     "warm",
     "+p99 ms",
 )
+SAID: Final = {Ending.SPLICED: "spliced", Ending.FALSE_END: "false ends"}
 HEAD: Final = (f"| {' | '.join(COLUMNS)} |", "|" + " --- |" * len(COLUMNS))
 
 
@@ -53,7 +54,7 @@ def side_by_side(
         cells.setdefault(place, {})[each.gateway] = " · ".join(
             [
                 share(each.right, each.requests),
-                *(f"{n} {how.value.replace('_', ' ')}" for how, n in harm(each)),
+                *(f"{n} {SAID[how]}" for how, n in harm(each)),
                 ratio(each.warm_calls, each.warm_requests),
                 added_ms(each, direct_p99_s),
             ]
@@ -70,11 +71,7 @@ def side_by_side(
 
 def harm(each: Figures) -> list[tuple[Ending, int]]:
     """What a client cannot notice."""
-    return [
-        (how, n)
-        for how in (Ending.SPLICED, Ending.FALSE_END)
-        if (n := each.endings.get(how, 0))
-    ]
+    return [(how, n) for how in SAID if (n := each.endings.get(how, 0))]
 
 
 def client(each: Figures) -> str:
