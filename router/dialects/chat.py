@@ -10,6 +10,7 @@ from router.body import ClientRequest
 from router.dialects.chat_stream import ChatStream
 from router.dialects.lists import first_object
 from router.dialects.opening import opening_of
+from router.failures import error_in_answer
 from router.jsonspan import Edit, Members, Value, spliced, walk_array, walk_object
 from router.patching import appended, field_edits, model_edit, settings_of, to_json
 from router.ports import CHAT_PATH, UpstreamFailed
@@ -57,6 +58,8 @@ class Chat:
         return spliced(request.text, edits)
 
     def checked(self, members: Members) -> Usage | None:
+        if members.get("error") and not members.get("choices"):
+            raise error_in_answer(members.get("error"))
         if not isinstance(first_object(members, "choices").get("message"), dict):
             raise UpstreamFailed(FailureClass.MALFORMED, "status 200 without a message")
         return usage_of(members.get("usage"))

@@ -37,7 +37,7 @@ class ChatStream(StreamFilter):
 
     def _read(self, text: str, members: Members) -> Sequence[Edit] | None:  # noqa: ARG002 - the top level is enough
         if members.get("error"):
-            self._fail("the stream carries an error")
+            self._refused(members.get("error"))
             return None
         usage = members.get("usage")
         if usage is not None:
@@ -49,7 +49,11 @@ class ChatStream(StreamFilter):
                     self._choice(choice)
         if not (self._show_usage or choices) and usage:
             return None
-        return self._model_edit(members.text_place("model"))
+        edits = self._model_edit(members.text_place("model"))
+        if usage and not self._show_usage:  # some providers send it with the last choice
+            shown = members.values["usage"]
+            return (*edits, Edit(shown.start, shown.end, "null"))
+        return edits
 
     def _choice(self, choice: Mapping[object, object]) -> None:
         index = choice.get("index")

@@ -8,9 +8,9 @@ import pytest
 
 from harness.domain.key_limits import KeyLimits
 from router.transport.scripted import Turn
-from tests.router_door import ASK, CHAT, Door
-from tests.router_upstream import ROLE, broken_stream, completion, event, streamed
-from tests.router_world import snapshot
+from tests.router_door import ASK, CHAT, Door, Place
+from tests.router_upstream import DONE, ROLE, broken_stream, completion, event, streamed
+from tests.router_world import INCUMBENT, snapshot
 
 pytestmark = pytest.mark.req("A1", "B8")
 
@@ -81,6 +81,39 @@ async def test_a_refusal_that_clients_cannot_read_is_put_in_openais_shape(
     error = json.loads(body.decode())["error"]
     assert error["code"] == "bad_request"
     assert error["message"]
+
+
+TOO_LONG = {"message": "This model's maximum context length is 9 tokens", "code": 400}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_prompt_too_long_that_is_told_in_a_200_harms_no_circuit(
+    tmp_path: Path, *, stream: bool
+) -> None:
+    told = json.dumps({"error": TOO_LONG}).encode()
+    turn = broken_stream(ROLE, b"data: " + told + b"\n\n") if stream else Turn(steps=(told,))
+    place = Place(tmp_path, {INCUMBENT: turn})
+
+    status, _ = await place.ask(asking(b'"stream":true') if stream else ASK, times=6)
+
+    assert (status, await place.state()) == (400, 0)
+
+
+async def test_usage_beside_the_last_choice_is_counted_and_sent_only_if_asked(
+    tmp_path: Path,
+) -> None:
+    last = event(finish="stop").replace(b"}\n\n", b', "usage": {"prompt_tokens": 7}}\n\n')
+    door = Door(tmp_path, lambda _: broken_stream(event({"content": "a"}), last, DONE))
+    asked = b'"stream":true,"stream_options":{"include_usage":true}'
+
+    _, _, plain = await door.call(CHAT, asking(b'"stream":true'))
+    _, _, shown = await door.call(CHAT, asking(asked))
+    door.recorder.flush()
+
+    assert b'"usage": null' in plain
+    assert b"prompt_tokens" not in plain
+    assert b'"usage": {"prompt_tokens": 7}' in shown
+    assert sum(row.input_tokens for row in door.kept.traffic) == 14
 
 
 async def test_a_stream_of_nothing_but_comments_is_no_answer(tmp_path: Path) -> None:
