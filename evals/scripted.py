@@ -24,6 +24,8 @@ from harness.ports import EvalJob
 
 Script = Callable[[Target, Item, int], str]
 """(target, item, epoch) → answer; raises ProviderFailed for an infrastructure error."""
+Pace = Callable[[Target, Item], float]
+"""(target, item) → seconds that the answer took."""
 
 
 def right_answers(_target: Target, item: Item, _epoch: int) -> str:
@@ -35,10 +37,14 @@ class ScriptedRunner:
     """Suites must have a data file: a `@task` needs the real runner."""
 
     def __init__(
-        self, suites: Mapping[str, SuiteSettings], script: Script = right_answers
+        self,
+        suites: Mapping[str, SuiteSettings],
+        script: Script = right_answers,
+        pace: Pace = lambda _target, _item: 0.0,
     ) -> None:
         self._suites = suites
         self._script = script
+        self._pace = pace
 
     def run(
         self, job: EvalJob, on_sample: Callable[[Sample], bool], stop: Callable[[], bool]
@@ -63,9 +69,14 @@ class ScriptedRunner:
             answer = self._script(job.target, suite.items[question.item], question.epoch)
         except ProviderFailed as error:
             return not_answered(job, question, text=str(error), spent=Spent(), prompt=prompt)
-        came = Answer(answer, Spent(len(prompt.split()), len(answer.split())), job.target.model)
+        spent = self._spent(job.target, suite, question, answer)
+        came = Answer(answer, spent, job.target.model)
         try:
             scored = suite.score(answer, question.item)
         except NotJudged as error:
             return not_judged(job, question, came, text=str(error), prompt=prompt)
         return answered(job, question, came, scored, prompt=prompt)
+
+    def _spent(self, target: Target, suite: Suite, question: Question, answer: str) -> Spent:
+        words = len(suite.prompt(question.item).split()), len(answer.split())
+        return Spent(*words, self._pace(target, suite.items[question.item]))

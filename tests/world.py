@@ -72,6 +72,7 @@ class World:
     policy: Policy = POLICY
     script: Callable[[Target, Item, int], str] = answer
     boot: Callable[[str], None] = lambda _run: None
+    pace: Callable[[Target, Item], float] = lambda _target, _item: 0.0
     sinks: KeptSinks = field(default_factory=lambda: KeptSinks("chat", "mail"))
 
     def __post_init__(self) -> None:
@@ -99,7 +100,7 @@ class World:
         Worker(
             store=store,
             clock=self.clock,
-            runner=ScriptedRunner(self.suites, self.script),
+            runner=ScriptedRunner(self.suites, self.script, self.pace),
             owner=owner,
             parent=os.getppid(),
             secrets={},

@@ -8,7 +8,9 @@ DECIDE = Lazy(
     "harness.cli.decide:gate_decide", "Decide about a candidate from the scores in PAIRS.csv."
 )
 
+RUN = Lazy("harness.cli.gate_run:gate_run", "Compare two targets without a server.")
 
-@click.command(cls=LazyGroup, lazy={"decide": DECIDE})
+
+@click.command(cls=LazyGroup, lazy={"decide": DECIDE, "run": RUN})
 def gate() -> None:
-    """The gate's rule, on plain files."""
+    """The gate's rule, on plain files or on two targets."""

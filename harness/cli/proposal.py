@@ -6,6 +6,7 @@ from dataclasses import fields
 import click
 
 from harness.cli import comparison, following, output, wording
+from harness.cli.lazy import Lazy, LazyGroup
 from harness.cli.session import Session, pass_session
 from harness.cli.waiting import TIMED_OUT, who_starts_it
 from harness.control import outlook, propose, reports, targets
@@ -16,8 +17,10 @@ from harness.domain.evaluation import Claim
 from harness.domain.proposal import Proposal
 from harness.gate.words import spending
 
+REPORT = Lazy("harness.cli.report:proposal_report", "Write a comparison as a document.")
 
-@click.group()
+
+@click.command(cls=LazyGroup, lazy={"report": REPORT})
 def proposal() -> None:
     """Proposals: the wish to swap a route's model."""
 

@@ -14,6 +14,7 @@ from harness.domain.rollout import Action, Rollout
 from harness.domain.routing import Route
 from harness.domain.targets import Target
 from harness.gate import policy as gate_policy
+from harness.gate.arms import mean_interval, median_interval
 from harness.ports import Transaction
 
 
@@ -22,7 +23,7 @@ class ArmFigures:
     """One arm's answers in an eval. cost_usd_per_1000: None where a price is unknown.
 
     p50_s, p95_s: of the answers' wall time, None without answers. failed: share of calls that
-    ended in an infrastructure error.
+    ended in an infrastructure error. The intervals are 95 %, None where they say nothing.
     """
 
     samples: int
@@ -30,6 +31,8 @@ class ArmFigures:
     p50_s: float | None
     p95_s: float | None
     failed: float
+    cost_interval_usd_per_1000: tuple[float, float] | None = None
+    p50_interval_s: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -147,12 +150,17 @@ def figures(samples: Sequence[Sample]) -> ArmFigures:
     costs = [s.cost_usd for s in answered if s.cost_usd is not None]
     times = [s.duration_s for s in answered]
     known = bool(costs) and len(costs) == len(answered)
+    cost_interval = mean_interval(costs) if known else None
     return ArmFigures(
         samples=len(samples),
         cost_usd_per_1000=sum(costs) / len(costs) * 1000 if known else None,
         p50_s=median(times) if times else None,
         p95_s=quantiles(times, n=20)[-1] if len(times) > 1 else None,
         failed=1 - len(answered) / len(samples),
+        cost_interval_usd_per_1000=(
+            (cost_interval[0] * 1000, cost_interval[1] * 1000) if cost_interval else None
+        ),
+        p50_interval_s=median_interval(times),
     )
 
 

@@ -90,6 +90,7 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     ask("proposal", "list")
     ask("proposal", "show", ids[0])
     ask("replay", ids[0])
+    ask("proposal", "report", ids[0])
     ask("proposal", "approve", ids[1], "--as", "ben")
     ask("proposal", "reject", ids[2], "--reason", "not now")
     ask("canary", "status")

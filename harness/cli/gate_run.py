@@ -1,0 +1,212 @@
+"""`swapgate gate run`: one comparison from the configuration alone, for CI."""
+
+import os
+import secrets
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from harness.cli import output
+from harness.cli.following import REJECTED_BY_VERDICT
+from harness.cli.session import Session, pass_session
+from harness.cli.waiting import TIMED_OUT, Ticker
+from harness.control import standalone
+from harness.control.standalone import Question
+from harness.domain.errors import InputError
+from harness.domain.evaluation import Claim
+
+if TYPE_CHECKING:
+    from harness.bootstrap import Installation
+    from harness.control.context import Context
+    from harness.domain.proposal import Proposal
+    from harness.report.contents import Report
+
+PAUSE_S = 0.2
+FILE = "swapgate.db"
+EXITS = REJECTED_BY_VERDICT | {"passed": 0}
+
+
+@click.command("run")
+@click.option(
+    "--suite",
+    "suites",
+    multiple=True,
+    required=True,
+    help="A suite of the configuration; the first is the primary one, others are required.",
+)
+@click.option("--incumbent", required=True, metavar="TARGET", help="As `provider/model`.")
+@click.option("--candidate", required=True, metavar="TARGET", help="As `provider/model`.")
+@click.option("--policy", default="default", show_default=True, help="Name of a policy.")
+@click.option(
+    "--claim",
+    type=click.Choice([each.value for each in Claim]),
+    help="What the candidate has to show. [default: as the policy says]",
+)
+@click.option("--margin", type=float, metavar="SHARE", help="Allowed loss, a share of 1.")
+@click.option("--reason", default="swapgate gate run", show_default=True, help="Why.")
+@click.option(
+    "--markdown",
+    "markdown_file",
+    type=click.Path(path_type=Path),
+    help="Write the report here.",
+)
+@click.option(
+    "--junit", "junit_file", type=click.Path(path_type=Path), help="Write JUnit XML here."
+)
+@click.option(
+    "--keep",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Keep the database with every answer, for `swapgate replay`. [default: thrown away]",
+)
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0),
+    help="Seconds, then exit code 5. [default: none]",
+)
+@pass_session
+def gate_run(  # noqa: PLR0913 - one per option
+    session: Session,
+    *,
+    suites: tuple[str, ...],
+    incumbent: str,
+    candidate: str,
+    policy: str,
+    claim: str | None,
+    margin: float | None,
+    reason: str,
+    markdown_file: Path | None,
+    junit_file: Path | None,
+    keep: Path | None,
+    timeout_s: float | None,
+) -> None:
+    """Compare two targets without a server.
+
+    Suites, providers and policies are the configuration's. Both targets answer the items; the
+    gate decides as it does for a proposal. Nothing is routed; your database is not touched.
+    Exit code: 0 passed, 3 failed or format mismatch, 4 not enough evidence, 5 timeout, 1 not
+    measured.
+    """
+    question = Question(
+        suites, incumbent, candidate, policy, Claim(claim) if claim else None, margin, reason
+    )
+    with tempfile.TemporaryDirectory(prefix="swapgate-gate-") as scratch:
+        with _installation(session, keep or Path(scratch)) as installation:
+            found = _decided(session, installation, question, timeout_s)
+            report = _report(installation.context, found)
+        _write(markdown_file, junit_file, report)
+        _print(session, report, keep)
+    sys.exit(_exit_code(report))
+
+
+def _installation(session: Session, folder: Path) -> "_Opened":
+    return _Opened(session.config, folder)
+
+
+class _Opened:
+    """The installation of the configuration, on a database of its own in `folder`."""
+
+    def __init__(self, config: Path | None, folder: Path) -> None:
+        self._config, self._folder = config, folder
+
+    def __enter__(self) -> "Installation":
+        from harness import bootstrap  # noqa: PLC0415 - pydantic and YAML take their time
+
+        folder = self._folder.resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / FILE).exists():
+            raise InputError(f"{folder / FILE} exists already: give --keep an empty folder")
+        # The workers are processes of their own, and read this too.
+        os.environ["SWAPGATE__DATABASE_URL"] = f"sqlite:///{folder / FILE}"
+        os.environ["SWAPGATE__HOME"] = str(folder)
+        os.environ.setdefault("SWAPGATE_SECRET", secrets.token_hex(32))
+        self._installation = bootstrap.open_installation(self._config, with_workers=True)
+        bootstrap.upgrade_database(self._installation.settings)
+        return self._installation
+
+    def __exit__(self, *_: object) -> None:
+        self._installation.close()
+
+
+def _decided(
+    session: Session, installation: "Installation", question: Question, timeout_s: float | None
+) -> "Proposal":
+    ctx, settings = standalone.hurried(installation.context), installation.settings
+    proposal = standalone.register(ctx, session.actor, settings, question)
+    ticker, clock = Ticker(), installation.clock
+    deadline = None if timeout_s is None else clock.monotonic() + timeout_s
+
+    def pause(now: "Proposal") -> bool:
+        ticker.say(_progress(ctx, now))
+        if deadline is not None and clock.monotonic() >= deadline:
+            return False
+        time.sleep(PAUSE_S)
+        return True
+
+    try:
+        return standalone.run(ctx, proposal.id, pause)
+    finally:
+        ticker.end()
+
+
+def _progress(ctx: "Context", proposal: "Proposal") -> str:
+    if proposal.retry_at is not None:
+        with ctx.store.read() as tx:
+            why = next((each.reason for each in tx.verdicts.of(proposal.id)), "")
+        return f"{why[:1].lower()}{why[1:]} Trying again."
+    runs = [run for pair in proposal.runs.values() for run in (pair.incumbent, pair.candidate)]
+    wanted = 2 * sum(plan.n_max * plan.epochs for plan in proposal.plans)
+    with ctx.store.read() as tx:
+        done = sum(tx.runs.progress(run)[0] for run in runs)
+    # A log gets a line for each new text.
+    return f"{done * 20 // wanted * 5} % of at most {wanted} answers" if wanted else "starting"
+
+
+def _report(ctx: "Context", proposal: "Proposal") -> "Report":
+    from harness.report.contents import gather  # noqa: PLC0415 - only when there is something
+
+    return gather(ctx, proposal.id)
+
+
+def _write(markdown_file: Path | None, junit_file: Path | None, report: "Report") -> None:
+    from harness.report.junit import junit  # noqa: PLC0415 - as above
+    from harness.report.markdown import markdown  # noqa: PLC0415
+
+    for file, render in ((markdown_file, markdown), (junit_file, junit)):
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(render(report), encoding="utf-8")
+
+
+def _print(session: Session, report: "Report", keep: Path | None) -> None:
+    from harness.cli import comparison  # noqa: PLC0415 - as above
+
+    found = report.comparison
+    if session.json:
+        output.document({**comparison.as_json(found, None), "exit_code": _exit_code(report)})
+        return
+    if found.verdict is None:
+        click.echo(comparison.outcome(found))
+    else:
+        click.echo(f"{found.verdict.words}: {found.verdict.reason}")
+        rows = [comparison.suite_row(each) for each in found.verdict.suites]
+        output.table(comparison.HEADINGS, rows, empty="no suites")
+    if keep is not None and found.verdict:
+        output.note(
+            f"every answer is in {keep / FILE}: "
+            f"SWAPGATE__DATABASE_URL=sqlite:///{keep.resolve() / FILE} "
+            f"swapgate replay {found.verdict.id}"
+        )
+
+
+def _exit_code(report: "Report") -> int:
+    verdict = report.comparison.verdict
+    if verdict is not None:
+        return EXITS[verdict.outcome]
+    # Without one it was given up, or ended for a reason of its own: that was no measurement.
+    return TIMED_OUT if report.comparison.proposal.open else 1

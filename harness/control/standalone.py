@@ -1,0 +1,75 @@
+"""One comparison on a database of its own: what CI asks, without a server (F10)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from harness.control import propose, reconcile, routes, targets
+from harness.control.context import Context
+from harness.control.propose import Wish
+from harness.domain.access import Actor
+from harness.domain.evaluation import Claim, SuiteRole
+from harness.domain.proposal import Phase, Proposal
+from harness.domain.routing import RouteSettings, RouteSuite
+from harness.domain.settings import Settings
+
+LONGEST_PAUSE_S: Final = 20.0
+ROUTE: Final = "gate-run"
+DECIDED: Final = frozenset(Phase) - {Phase.PROPOSED, Phase.EVALUATING}
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """suites: the first is the primary one, the others are required."""
+
+    suites: Sequence[str]
+    incumbent: str
+    candidate: str
+    policy: str = "default"
+    claim: Claim | None = None
+    margin: float | None = None
+    reason: str = ""
+
+
+def register(ctx: Context, actor: Actor, settings: Settings, question: Question) -> Proposal:
+    """The file's providers, a route for this comparison alone, and its proposal.
+
+    Raises as `routes.create` and `propose.create` do.
+    """
+    for provider in settings.providers.values():
+        targets.put_provider(ctx, actor, provider)
+    primary, *others = question.suites
+    asked = (
+        RouteSuite(primary, SuiteRole.PRIMARY),
+        *(RouteSuite(each, SuiteRole.REQUIRED) for each in others),
+    )
+    route = RouteSettings(policy=question.policy, suites=asked)
+    routes.create(ctx, actor, ROUTE, question.incumbent, settings=route)
+    wish = Wish(ROUTE, question.candidate, question.reason, question.claim, question.margin)
+    return propose.create(ctx, actor, wish)
+
+
+def hurried(ctx: Context) -> Context:
+    """The same, without long pauses after InfraError: somebody waits at a terminal or in CI."""
+    policies = {
+        name: replace(
+            policy,
+            gate=replace(
+                policy.gate, infra_pause_s=min(policy.gate.infra_pause_s, LONGEST_PAUSE_S)
+            ),
+        )
+        for name, policy in ctx.policies.items()
+    }
+    return replace(ctx, policies=policies)
+
+
+def run(ctx: Context, proposal: str, pause: Callable[[Proposal], bool]) -> Proposal:
+    """Turn the loop until the gate has decided. The proposal as it is then.
+
+    pause: waits a moment after each turn; False gives up.
+    """
+    while True:
+        reconcile.reconcile(ctx)
+        found = propose.get(ctx, proposal)
+        if found.phase in DECIDED or not pause(found):
+            return found

@@ -1,0 +1,202 @@
+"""What stands in a report, gathered once; the renderers only write it down."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from statistics import fmean
+from typing import Final
+
+from harness.control import reports
+from harness.control.context import Context
+from harness.control.reports import ArmFigures, Comparison, SuiteSide
+from harness.domain.errors import SwapgateError
+from harness.domain.evaluation import Sample, SuitePin, SuiteReport
+from harness.gate.pairs import mean_score
+
+TELLING: Final = 10
+NO_TAG: Final = "(no tag)"
+
+
+@dataclass(frozen=True)
+class TagRow:
+    """Mean scores of the items with this tag. delta: candidate minus incumbent."""
+
+    tag: str
+    items: int
+    incumbent: float
+    candidate: float
+    wins: int
+    losses: int
+
+    @property
+    def delta(self) -> float:
+        return self.candidate - self.incumbent
+
+
+@dataclass(frozen=True)
+class Telling:
+    """One item on which the two differ. Answers are of the first epoch."""
+
+    suite: str
+    item: str
+    prompt: str
+    expected: str
+    incumbent: str
+    candidate: str
+    incumbent_score: float
+    candidate_score: float
+    rule: str
+
+
+@dataclass(frozen=True)
+class SuitePart:
+    """report: None while the gate is open. served: what the providers said that they served."""
+
+    side: SuiteSide
+    report: SuiteReport | None
+    pin: SuitePin
+    tags: Sequence[TagRow]
+    served_incumbent: Sequence[str]
+    served_candidate: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Report:
+    comparison: Comparison
+    suites: Sequence[SuitePart]
+    telling: Sequence[Telling]
+    made_at: datetime
+
+    @property
+    def arms(self) -> Sequence[tuple[str, ArmFigures]]:
+        found = self.comparison
+        return (
+            (found.incumbent.name, found.incumbent_figures),
+            (found.candidate.name, found.candidate_figures),
+        )
+
+
+def gather(ctx: Context, proposal: str) -> Report:
+    """Raises NotFound."""
+    found = reports.compare(ctx, proposal)
+    judged = {each.suite: each for each in found.verdict.suites} if found.verdict else {}
+    parts: list[SuitePart] = []
+    telling: list[Telling] = []
+    for side in found.suites:
+        report = judged.get(side.plan.suite)
+        used = _used(side, report)
+        parts.append(_part(ctx, side, report, used))
+        telling += _telling(ctx, side, used)
+    # Losses first: they are what a decision has to look in the eye.
+    telling.sort(key=lambda each: (each.candidate_score - each.incumbent_score, each.item))
+    return Report(found, parts, _most(telling), ctx.clock.now())
+
+
+@dataclass(frozen=True)
+class _Item:
+    """An item that the verdict rests on, with both sides' answers."""
+
+    item: str
+    incumbent: Sequence[Sample]
+    candidate: Sequence[Sample]
+
+    @property
+    def scores(self) -> tuple[float, float]:
+        """Unscored counts against a promotion, as the gate counts it."""
+        ours = mean_score((each.strict for each in self.incumbent), 1.0)
+        return ours, mean_score((each.strict for each in self.candidate), 0.0)
+
+
+def _used(side: SuiteSide, report: SuiteReport | None) -> Sequence[_Item]:
+    limit = report.n_used if report else side.plan.n_max
+    ours, theirs = _by_item(side.incumbent, limit), _by_item(side.candidate, limit)
+    return [_Item(item, ours[item], theirs[item]) for item in ours if item in theirs]
+
+
+def _by_item(samples: Sequence[Sample], below: int) -> Mapping[str, list[Sample]]:
+    found: dict[str, list[Sample]] = {}
+    for sample in samples:
+        if sample.position < below:
+            found.setdefault(sample.item, []).append(sample)
+    return found
+
+
+def _part(
+    ctx: Context, side: SuiteSide, report: SuiteReport | None, used: Sequence[_Item]
+) -> SuitePart:
+    with ctx.store.read() as tx:
+        pin = tx.suites.get(side.plan.suite_digest)
+    return SuitePart(
+        side=side,
+        report=report,
+        pin=pin,
+        tags=_tags(ctx, side.plan.suite, used),
+        served_incumbent=_served(side.incumbent),
+        served_candidate=_served(side.candidate),
+    )
+
+
+def _served(samples: Sequence[Sample]) -> Sequence[str]:
+    return sorted({each.served_model for each in samples if each.served_model})
+
+
+def _tags(ctx: Context, suite: str, used: Sequence[_Item]) -> Sequence[TagRow]:
+    of_item = ctx.suites.tags(suite)
+    groups: dict[str, list[tuple[float, float]]] = {}
+    for each in used:
+        for tag in of_item.get(each.item) or (NO_TAG,):
+            groups.setdefault(tag, []).append(each.scores)
+    rows = [
+        TagRow(
+            tag=tag,
+            items=len(scores),
+            incumbent=fmean(ours for ours, _ in scores),
+            candidate=fmean(theirs for _, theirs in scores),
+            wins=sum(theirs > ours for ours, theirs in scores),
+            losses=sum(theirs < ours for ours, theirs in scores),
+        )
+        for tag, scores in groups.items()
+    ]
+    if [row.tag for row in rows] == [NO_TAG]:
+        return ()
+    return sorted(rows, key=lambda row: (row.delta, row.tag))
+
+
+def _telling(ctx: Context, side: SuiteSide, used: Sequence[_Item]) -> Sequence[Telling]:
+    found = []
+    for each in used:
+        ours, theirs = each.scores
+        if ours == theirs:
+            continue
+        a, b = each.incumbent[0], each.candidate[0]
+        found.append(
+            Telling(
+                suite=side.plan.suite,
+                item=each.item,
+                prompt=b.prompt or a.prompt,
+                expected=_expected(ctx, side.plan.suite, each.item),
+                incumbent=a.answer or a.error_text,
+                candidate=b.answer or b.error_text,
+                incumbent_score=ours,
+                candidate_score=theirs,
+                rule=b.rule,
+            )
+        )
+    return found
+
+
+def _expected(ctx: Context, suite: str, item: str) -> str:
+    """Empty where the suite's items are not known here, or not any more."""
+    try:
+        return ctx.suites.shown(suite, item)[1]
+    except SwapgateError:
+        return ""
+
+
+def _most(telling: Sequence[Telling]) -> Sequence[Telling]:
+    """The largest losses and the largest wins, at most TELLING together."""
+    losses = [each for each in telling if each.candidate_score < each.incumbent_score]
+    wins = [each for each in telling if each.candidate_score > each.incumbent_score][::-1]
+    half = TELLING // 2
+    kept_losses = losses[: max(half, TELLING - len(wins))]
+    return [*kept_losses, *wins[: TELLING - len(kept_losses)]]

@@ -1,0 +1,238 @@
+"""A report as Markdown. What models wrote stands in fences: it is data, never markup."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from harness.control.reports import ArmFigures
+from harness.domain.evaluation import SuiteReport, Verdict
+from harness.domain.targets import Target
+from harness.gate.words import points, spending
+from harness.report.contents import Report, SuitePart, TagRow, Telling
+
+SHOWN: Final = 700
+_FENCE: Final = re.compile("`{3,}")
+HEADS: Final = {
+    "passed": "may replace",
+    "failed": "must not replace",
+    "harness_mismatch": "loses by form, not by substance, against",
+    "inconclusive": "is not shown to be good enough to replace",
+    "infra_error": "could not be measured against",
+}
+
+
+def markdown(report: Report) -> str:
+    """The whole document, with one empty line at most between its parts."""
+    return "\n".join(_lines(report)).rstrip() + "\n"
+
+
+def _lines(report: Report) -> Iterator[str]:
+    found = report.comparison
+    yield from _verdict(report, found.verdict)
+    yield from ("", "## What was compared", "")
+    yield from _table(
+        ("suite", "verdict", "candidate − incumbent", "95 % interval", "allowed loss",
+         "wins / ties / losses", "items used"),
+        [_suite_row(part) for part in report.suites],
+    )  # fmt: skip
+    yield ""
+    yield "Differences are points of 100. A win is an item on which the candidate does better."
+    if any(part.report and part.report.how == "early" for part in report.suites):
+        yield "The gate stopped early: an interval at that moment is not adjusted for it."
+    for part in report.suites:
+        yield from _tags(part)
+    yield from ("", "## Cost and time of an answer", "")
+    yield from _arms(report.arms)
+    if report.telling:
+        yield from ("", "## The most telling answers", "")
+        for each in report.telling:
+            yield from _telling(each)
+    yield from _pins(report)
+
+
+def _verdict(report: Report, verdict: Verdict | None) -> Iterator[str]:
+    found = report.comparison
+    a, b = _name(found.incumbent), _name(found.candidate)
+    if verdict is None:
+        yield f"# No verdict yet: {b} against {a} on route `{found.proposal.route}`"
+        yield from ("", found.proposal.closed_because or "The gate is still open.")
+        return
+    yield f"# {verdict.words}: {b} {HEADS[verdict.outcome]} {a}"
+    yield from ("", f"Route `{found.proposal.route}`. {verdict.reason}")
+    claim = found.proposal.claim.value
+    said = {
+        "superior": "The candidate had to be better.",
+        "non_inferior": "The candidate had to be at most the allowed loss worse.",
+    }[claim]
+    why = f" Why it was proposed: {found.proposal.reason}." if found.proposal.reason else ""
+    yield from ("", f"{said}{why}")
+    for part in report.suites:
+        yield from _form(part)
+
+
+def _form(part: SuitePart) -> Iterator[str]:
+    report = part.report
+    if report is None or not report.details.get("rule"):
+        return
+    rules = report.details["rules"]
+    if isinstance(rules, dict):
+        counts = ", ".join(f"{rule}: {count}" for rule, count in rules.items())
+        yield from ("", f"Rules of form that broke in the candidate's answers: {counts}.")
+
+
+def _suite_row(part: SuitePart) -> Sequence[str]:
+    plan, report = part.side.plan, part.report
+    if report is None:
+        return (
+            plan.suite,
+            "open",
+            "–",
+            "–",
+            f"{plan.margin * 100:g}",
+            "–",
+            f"0 of {plan.n_max}",
+        )
+    return (
+        f"{plan.suite} ({plan.role.value})",
+        report.outcome.replace("_", " "),
+        points(report.delta),
+        _interval(report),
+        f"{plan.margin * 100:g}",
+        f"{report.wins} / {report.ties} / {report.losses}",
+        f"{report.n_used} of {report.n_max}",
+    )
+
+
+def _interval(report: SuiteReport) -> str:
+    if report.ci_low is None or report.ci_high is None:
+        return "–"
+    return f"{points(report.ci_low)} to {points(report.ci_high)}"
+
+
+def _tags(part: SuitePart) -> Iterator[str]:
+    if not part.tags:
+        return
+    yield from ("", f"### {part.side.plan.suite} by tag", "")
+    heads = ("tag", "items", "incumbent", "candidate", "difference", "wins / losses")
+    yield from _table(heads, [_tag_row(row) for row in part.tags])
+    yield from ("", "An item may have several tags. No row alone is evidence: there are many.")
+
+
+def _tag_row(row: TagRow) -> Sequence[str]:
+    return (
+        _cell(row.tag),
+        str(row.items),
+        f"{row.incumbent * 100:.1f}",
+        f"{row.candidate * 100:.1f}",
+        points(row.delta),
+        f"{row.wins} / {row.losses}",
+    )
+
+
+def _arms(arms: Sequence[tuple[str, ArmFigures]]) -> Iterator[str]:
+    heads = ("", "answers", "$ per 1,000", "95 % interval", "median", "95 % interval",
+             "95th percentile", "calls that failed")  # fmt: skip
+    yield from _table(heads, [_arm_row(name, figures) for name, figures in arms])
+    (_, ours), (_, theirs) = arms
+    if ours.cost_usd_per_1000 and theirs.cost_usd_per_1000 is not None:
+        share = theirs.cost_usd_per_1000 / ours.cost_usd_per_1000
+        yield from ("", f"An answer of the candidate costs {share:.2f} times the incumbent's.")
+
+
+def _arm_row(name: str, figures: ArmFigures) -> Sequence[str]:
+    return (
+        f"`{name}`",
+        f"{figures.samples:,}",
+        _money(figures.cost_usd_per_1000),
+        _range(figures.cost_interval_usd_per_1000, _money),
+        _seconds(figures.p50_s),
+        _range(figures.p50_interval_s, _seconds),
+        _seconds(figures.p95_s),
+        f"{figures.failed:.1%}",
+    )
+
+
+def _range(found: tuple[float, float] | None, words: Callable[[float | None], str]) -> str:
+    return "–" if found is None else f"{words(found[0])} to {words(found[1])}"
+
+
+def _money(usd: float | None) -> str:
+    return "unknown" if usd is None else f"{usd:,.4f}".rstrip("0").rstrip(".")
+
+
+def _seconds(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f} s"
+
+
+def _telling(each: Telling) -> Iterator[str]:
+    change = points(each.candidate_score - each.incumbent_score)
+    broken = f", broken rule: {each.rule}" if each.rule else ""
+    yield f"### {each.suite}, item {_cell(each.item)}: {change} points{broken}"
+    for head, text in (
+        ("Asked", each.prompt),
+        ("Expected", each.expected),
+        (f"Incumbent, {each.incumbent_score * 100:g}", each.incumbent),
+        (f"Candidate, {each.candidate_score * 100:g}", each.candidate),
+    ):
+        if text:
+            yield from ("", f"{head}:", "", *_fenced(text))
+    yield ""
+
+
+def _fenced(text: str) -> Sequence[str]:
+    """In a fence that is longer than any in the text; its end is cut, and that is said."""
+    shown = text if len(text) <= SHOWN else text[:SHOWN].rstrip() + " […]"
+    longest = max((len(found) for found in _FENCE.findall(shown)), default=2)
+    fence = "`" * (longest + 1)
+    return (f"{fence}text", *shown.splitlines(), fence)
+
+
+def _pins(report: Report) -> Iterator[str]:
+    found = report.comparison
+    yield from ("", "## What was pinned", "")
+    rows = [
+        (
+            _cell(part.pin.name),
+            _cell(part.pin.version),
+            f"`{part.pin.data_sha256[:12]}`",
+            f"`{_cell(part.pin.scorer)}`",
+            f"`{part.pin.template}`",
+            f"`{part.pin.digest[:12]}`",
+        )
+        for part in report.suites
+    ]
+    yield from _table(("suite", "version", "data", "scorer", "prompt", "together"), rows)
+    yield ""
+    for head, target, served in (
+        ("Incumbent", found.incumbent, {s for p in report.suites for s in p.served_incumbent}),
+        ("Candidate", found.candidate, {s for p in report.suites for s in p.served_candidate}),
+    ):
+        said = ", ".join(f"`{_cell(each)}`" for each in sorted(served)) or "nothing"
+        yield f"- {head} `{target.id}`; its provider reported serving {said}."
+    for part in report.suites:
+        plan = part.side.plan
+        how = f"{plan.epochs} epoch(s), order seed {plan.order_seed}"
+        look = spending(plan.look, plan.alpha, plan.spend)
+        yield f"- {plan.suite}: {how}" + (f"; {look}" if look else "") + "."
+    verdict = found.verdict
+    if verdict is not None:
+        yield f"- Verdict `{verdict.id}`, of {verdict.decided_at:%Y-%m-%d %H:%M} UTC,"
+        yield f"  holds until {verdict.expires_at:%Y-%m-%d}."
+        yield from ("", "## To check it", "", "```", f"swapgate replay {verdict.id}", "```")
+        yield from ("", "decides again from the stored answers, and must give the same bytes.")
+
+
+def _name(target: Target) -> str:
+    return f"`{target.name}`"
+
+
+def _cell(text: str) -> str:
+    """Of a table: no line breaks, no column marks, no markup."""
+    return re.sub(r"([|`*_<>\[\]\\])", r"\\\1", " ".join(text.split()))
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield "| " + " | ".join(heads) + " |"
+    yield "|" + "---|" * len(heads)
+    for row in rows:
+        yield "| " + " | ".join(row) + " |"

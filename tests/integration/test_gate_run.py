@@ -1,0 +1,164 @@
+"""`swapgate gate run` and the GitHub Action around it: real processes, a simulated provider."""
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+import yaml
+
+from evals.sim import serve
+
+pytestmark = [pytest.mark.req("F10"), pytest.mark.slow]
+
+ACTION = Path(__file__).resolve().parents[2] / ".github" / "actions" / "gate" / "action.yml"
+TIMEOUT_S = 240
+
+
+@pytest.fixture(scope="module")
+def sim_url() -> Iterator[str]:
+    with serve.in_thread(serve.simulator(time_scale=0)) as url:
+        yield url
+
+
+@pytest.fixture
+def folder(sim_url: str, tmp_path: Path) -> Path:
+    config = {
+        "providers": {"sim": {"kind": "sim", "api_base": f"{sim_url}/v1"}},
+        "policies": {"quick": {"gate": {"n_max": 120, "infra_pause_s": 0.1}}},
+    }
+    (tmp_path / "swapgate.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    return tmp_path
+
+
+def environment(**more: str) -> dict[str, str]:
+    ours = {
+        name: value for name, value in os.environ.items() if not name.startswith("SWAPGATE")
+    }
+    return {**ours, "PATH": f"{Path(sys.executable).parent}:{ours['PATH']}", **more}
+
+
+def gate_run(
+    folder: Path, *words: str, candidate: str = "sim/sim-better"
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "harness.cli.main", "gate", "run", "--policy", "quick"]
+    arms = ["--incumbent", "sim/sim-base", "--candidate", candidate]
+    return subprocess.run(  # noqa: S603 - our own command
+        [*command, *arms, *words],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+
+
+def test_a_better_candidate_passes_and_leaves_its_reports(folder: Path) -> None:
+    reports = "--markdown", "out/report.md", "--junit", "out/junit.xml"
+    done = gate_run(folder, "--suite", "tickets", *reports, "--keep", "kept")
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("PASSED: ")
+    assert (folder / "out/report.md").read_text().startswith("# PASSED")
+    suite = ET.parse(folder / "out/junit.xml").getroot()[0]  # noqa: S314 - our own
+    assert (suite.attrib["tests"], suite.attrib["failures"]) == ("1", "0")
+    # Nothing of the installation's own was made.
+    assert {each.name for each in folder.iterdir()} == {"swapgate.yaml", "out", "kept"}
+    again = done.stderr.rpartition("swapgate replay ")[2].split()[0]
+    replayed = subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, "-m", "harness.cli.main", "replay", again, "--json"],
+        cwd=folder,
+        env=environment(
+            SWAPGATE__DATABASE_URL=f"sqlite:///{folder}/kept/swapgate.db",
+            SWAPGATE_SECRET=secrets.token_hex(),
+        ),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert json.loads(replayed.stdout)["agrees"] is True
+
+
+def test_a_worse_candidate_fails_the_job(folder: Path) -> None:
+    done = gate_run(folder, "--suite", "tickets", "--json", candidate="sim/sim-worse")
+
+    assert done.returncode == 3, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["verdict"]["verdict"], found["exit_code"]) == ("failed", 3)
+
+
+def test_a_provider_that_is_away_is_not_measured(folder: Path) -> None:
+    config = yaml.safe_load((folder / "swapgate.yaml").read_text())
+    config["providers"]["sim"]["api_base"] = "http://127.0.0.1:9/v1"
+    (folder / "swapgate.yaml").write_text(yaml.safe_dump(config))
+
+    in_time = gate_run(folder, "--suite", "tickets", "--timeout", "1")
+    given_up = gate_run(folder, "--suite", "tickets")
+
+    assert in_time.returncode == 5, in_time.stderr
+    assert given_up.returncode == 1, given_up.stderr
+    assert "not measured: the incumbent did not answer" in given_up.stderr
+
+
+def test_a_suite_that_nobody_knows_is_named_with_the_nearest(folder: Path) -> None:
+    done = gate_run(folder, "--suite", "ticket")
+
+    assert done.returncode not in (0, 3, 4, 5)
+    assert "did you mean 'tickets'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("candidate", "code"), [("sim/sim-better", "0"), ("sim/sim-worse", "3")]
+)
+def test_the_action_runs_its_step_with_inputs_as_data(
+    folder: Path, candidate: str, code: str
+) -> None:
+    action = yaml.safe_load(ACTION.read_text(encoding="utf-8"))
+    inputs = {name: each.get("default", "") for name, each in action["inputs"].items()}
+    inputs |= {
+        "suites": "tickets\n\n",
+        "incumbent": "sim/sim-base",
+        "candidate": candidate,
+        "policy": "quick",
+        "version": "",
+        "reports": "reports; touch hacked",
+    }
+    step = next(each for each in action["runs"]["steps"] if each.get("id") == "gate")
+    assert "${{" not in step["run"]
+    variables = {
+        name: inputs[value.removeprefix("${{ inputs.").removesuffix(" }}")]
+        for name, value in step["env"].items()
+    }
+    outputs, summary = folder / "outputs", folder / "summary"
+
+    done = subprocess.run(  # noqa: S603 - the action's own step
+        ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]],  # noqa: S607 - as the runner calls it
+        cwd=folder,
+        env=environment(
+            **variables, GITHUB_OUTPUT=str(outputs), GITHUB_STEP_SUMMARY=str(summary)
+        ),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+
+    assert str(done.returncode) == code, done.stderr
+    assert outputs.read_text() == f"exit-code={code}\n"
+    assert summary.read_text().startswith("# PASSED" if code == "0" else "# FAILED")
+    assert (folder / "reports; touch hacked" / "junit.xml").exists()
+    assert not (folder / "hacked").exists()
+
+
+def test_every_input_of_the_action_reaches_its_steps() -> None:
+    text = ACTION.read_text(encoding="utf-8")
+    for name in yaml.safe_load(text)["inputs"]:
+        assert f"inputs.{name}" in text

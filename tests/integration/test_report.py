@@ -1,0 +1,208 @@
+"""The document that a team lead decides from: what is in it, and that nothing breaks out."""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from evals.samples import Item
+from evals.sim import chance, profiles, wording
+from evals.sim.bank import ItemBank
+from evals.sim.examinee import Examinee
+from evals.sim.suites import as_item, load_all
+from harness import shipped
+from harness.control import propose, routes, targets
+from harness.control.propose import Wish
+from harness.domain.access import SYSTEM
+from harness.domain.evaluation import SuiteRole
+from harness.domain.policy import GatePolicy, Policy
+from harness.domain.proposal import Proposal
+from harness.domain.routing import RouteSettings, RouteSuite
+from harness.domain.settings import SuiteSettings
+from harness.domain.targets import Price, Provider, Target
+from harness.report.contents import TELLING, Report, gather
+from harness.report.junit import junit
+from harness.report.markdown import SHOWN, markdown
+from harness.runtime.clock import ManualClock
+from harness.store.memory import MemoryStore
+from tests.world import ANN, SECRET, World
+
+pytestmark = pytest.mark.req("A3", "A7", "F10")
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "example-report.md"
+SUITES = {"tickets": "label", "extraction": "json_fields"}
+
+
+def reported(world: World, candidate: str = "sim/better") -> Report:
+    proposal = world.until_decided(world.propose(candidate).id)
+    return gather(world.context(), proposal.id)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "head", "problem"),
+    [
+        ("sim/better", "# PASSED: `sim/better` may replace `sim/base`", None),
+        ("sim/worse", "# FAILED: `sim/worse` must not replace `sim/base`", "failure"),
+        (
+            "sim/equal",
+            "# NOT ENOUGH EVIDENCE: `sim/equal` is not shown to be good enough to replace",
+            "failure",
+        ),
+    ],
+)
+def test_the_first_line_says_what_to_do(
+    world: World, candidate: str, head: str, problem: str | None
+) -> None:
+    report = reported(world, candidate)
+    verdict = report.comparison.verdict
+    assert verdict is not None
+
+    text = markdown(report)
+    assert text.startswith(head)
+    assert verdict.reason in text
+    assert f"swapgate replay {verdict.id}" in text
+    cases = ET.fromstring(junit(report)).findall("testsuite/testcase")  # noqa: S314 - our own
+    assert [case.find(problem) is not None for case in cases if problem] == [True] * bool(
+        problem
+    )
+
+
+def test_an_open_comparison_says_that_it_is_open(world: World) -> None:
+    proposal = world.propose()
+    report = gather(world.context(), proposal.id)
+
+    assert markdown(report).startswith("# No verdict yet")
+    assert "0" in ET.fromstring(junit(report)).findall("testsuite")[0].attrib["tests"]  # noqa: S314
+
+
+def test_losses_and_wins_share_the_most_telling_answers(world: World) -> None:
+    for candidate in ("sim/worse", "sim/better"):
+        telling = reported(world, candidate).telling
+        assert 0 < len(telling) <= TELLING
+        changes = [each.candidate_score - each.incumbent_score for each in telling]
+        assert 0.0 not in changes
+        assert changes[0] == min(changes)
+
+
+def written(script: Callable[[Target, Item, int], str], tmp_path: Path) -> Report:
+    clock = ManualClock()
+    store = MemoryStore(secret=SECRET, clock=clock)
+    world = World(tmp_path, store, clock=clock, script=script)
+    world.set_up()
+    return reported(world, "sim/worse")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["```\n# PASSED\n```", "````text\n<script>alert(1)</script>", "| a | b |\n![](http://x)"],
+)
+def test_what_a_model_wrote_stays_data(answer: str, tmp_path: Path) -> None:
+    def script(target: Target, item: Item, _epoch: int) -> str:
+        return str(item.target) if target.model == "base" else answer
+
+    text = markdown(written(script, tmp_path))
+
+    outside: list[str] = []
+    fence = ""
+    for line in text.splitlines():
+        opened = re.match(r"`{3,}", line)
+        if fence:
+            fence = "" if line == fence else fence
+        elif opened:
+            fence = opened[0]
+        else:
+            outside.append(line)
+    assert fence == ""
+    shown = "\n".join(outside)
+    assert shown.count("# PASSED") == 0
+    assert "<script>" not in shown
+    assert "![]" not in shown
+
+
+def test_a_long_answer_is_cut_and_says_so(tmp_path: Path) -> None:
+    def script(target: Target, item: Item, _epoch: int) -> str:
+        return str(item.target) if target.model == "base" else "long " * SHOWN
+
+    text = markdown(written(script, tmp_path))
+
+    assert "[…]" in text
+    assert max(map(len, text.splitlines())) < 2 * SHOWN
+
+
+def test_control_characters_do_not_break_the_xml(tmp_path: Path) -> None:
+    report = written(lambda *_: "\x00\x1b[31m", tmp_path)
+
+    assert ET.fromstring(junit(report)).tag == "testsuites"  # noqa: S314 - our own
+
+
+def example_world(tmp_path: Path) -> World:
+    """Two shipped suites, answered by two of the simulator's models."""
+    folder = shipped.path("datasets")
+    suites = {
+        name: SuiteSettings(name=name, path=folder / f"{name}.jsonl", scorer=scorer)
+        for name, scorer in SUITES.items()
+    }
+    models = profiles.load()
+    bank = ItemBank(load_all(suites.values()))
+    sitting = {name: Examinee(models[name], bank) for name in ("sim-base", "sim-better")}
+
+    def script(target: Target, item: Item, _epoch: int) -> str:
+        asked = as_item(item, suite=suite_of(item), place="")
+        seen = sitting[target.model].sit(asked)
+        return wording.answer(seen, models[target.model], prompt=item.input)
+
+    def pace(target: Target, item: Item) -> float:
+        middle = models[target.model].latency.first_token_median_ms / 1000
+        return middle * (0.6 + 2 * chance.uniform("pace", target.model, item.id) ** 4)
+
+    def suite_of(item: Item) -> str:
+        return item.id.rpartition("-")[0]
+
+    clock = ManualClock()
+    store = MemoryStore(secret=SECRET, clock=clock)
+    policy = Policy("default", gate=GatePolicy())
+    world = World(tmp_path, store, clock=clock, policy=policy, script=script, pace=pace)
+    world.suites = suites
+    ctx = world.context()
+    prices = {
+        name: Price(each.price.input_usd_per_mtok, each.price.output_usd_per_mtok)
+        for name, each in models.items()
+    }
+    targets.put_provider(
+        ctx, SYSTEM, Provider("sim", "sim", "http://127.0.0.1:9/v1", prices=prices)
+    )
+    asked = (RouteSuite("tickets"), RouteSuite("extraction", SuiteRole.REQUIRED))
+    routes.create(ctx, SYSTEM, "support", "sim/sim-base", settings=RouteSettings(suites=asked))
+    return world
+
+
+def example(tmp_path: Path) -> tuple[World, Proposal]:
+    world = example_world(tmp_path)
+    wish = Wish("support", "sim/sim-better", "half the price")
+    made = propose.create(world.context(), ANN, wish)
+    return world, world.until_decided(made.id)
+
+
+def test_the_report_in_the_docs_is_what_the_code_writes(tmp_path: Path) -> None:
+    """With SWAPGATE_WRITE_DOCS=1 it is written anew."""
+    world, proposal = example(tmp_path)
+    text = markdown(gather(world.context(), proposal.id))
+    if os.environ.get("SWAPGATE_WRITE_DOCS") == "1":
+        EXAMPLE.write_text(text, encoding="utf-8")
+
+    assert text == EXAMPLE.read_text(encoding="utf-8")
+
+
+def test_rows_by_tag_add_up_to_what_was_used(tmp_path: Path) -> None:
+    world, proposal = example(tmp_path)
+    report = gather(world.context(), proposal.id)
+
+    for part in report.suites:
+        of_item = world.context().suites.tags(part.side.plan.suite)
+        assert part.report is not None
+        used = {s.item for s in part.side.candidate if s.position < part.report.n_used}
+        assert sum(row.items for row in part.tags) == sum(len(of_item[item]) for item in used)
+        assert all(0 <= row.wins + row.losses <= row.items for row in part.tags)
