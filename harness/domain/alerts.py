@@ -228,7 +228,7 @@ class AlertRecord:
 QUIET: Final = timedelta(minutes=15)
 REMIND: Final = timedelta(hours=24)
 SETTLE: Final = timedelta(seconds=30)
-# What a worker's successor has to see a cause for itself: without traffic, by its health checks.
+# What a successor of a worker has to see a cause itself: without traffic, by health checks.
 HANDOVER: Final = timedelta(minutes=3)
 
 

@@ -24,6 +24,7 @@ from tests.scripted_provider import Response, serving
 PROCESSES = {
     *("serve all", "serve control", "serve router", "serve ui", "sim", "demo", "worker"),
     "router-worker",
+    "gate run",  # tests/integration/test_gate_run.py
     *("completion", "docs generate"),
 }
 PAIRS = "item,incumbent,candidate\n" + "".join(f"{n},0,1\n" for n in range(40))
@@ -88,9 +89,8 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     for _ in range(4):
         cli.world.turn()
     ask("proposal", "list")
-    ask("proposal", "show", ids[0])
-    ask("replay", ids[0])
-    ask("proposal", "report", ids[0])
+    for words in (("proposal", "show"), ("proposal", "report"), ("replay",)):
+        ask(*words, ids[0])
     ask("proposal", "approve", ids[1], "--as", "ben")
     ask("proposal", "reject", ids[2], "--reason", "not now")
     ask("canary", "status")
