@@ -99,7 +99,9 @@ class Collector:
             return
         if not wanted:
             self._end(RunState.OVER_BUDGET)
-        elif self._failed_in_a_row >= GIVE_UP_AFTER and self._ended is None:
+        elif self._ended is None and (
+            self._failed_in_a_row >= GIVE_UP_AFTER or (infra and self._suite.spent())
+        ):
             self._end(RunState.FAILED)
 
     async def _call(self, function: Callable[..., bool], *args: object) -> bool:

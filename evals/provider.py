@@ -5,16 +5,17 @@ import json
 import random
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import aiohttp
 
-from evals.wire import MalformedReply, Reply, reply
+from evals.wire import Embedded, MalformedReply, Reply, embedded, reply
 from harness.domain.errors import UpstreamError
 from harness.domain.targets import Provider
 
+T = TypeVar("T")
 RETRIES: Final = 3  # statistics.md §1.1: R
 FIRST_PAUSE_S: Final = 0.25
 LONGEST_PAUSE_S: Final = 20.0
@@ -46,7 +47,7 @@ class Answered:
 
 
 class ProviderClient:
-    """One provider's chat completions. Make and close it within one running event loop."""
+    """One provider's chat completions and embeddings. Make and close it in one event loop."""
 
     def __init__(
         self,
@@ -57,7 +58,7 @@ class ProviderClient:
         timeout_s: float = 120.0,
         first_pause_s: float = FIRST_PAUSE_S,
     ) -> None:
-        self._url = provider.api_base.rstrip("/") + "/chat/completions"
+        self._base = provider.api_base.rstrip("/")
         self._headers = {
             **({"Authorization": f"Bearer {api_key}"} if api_key else {}),
             **provider.extra_headers,
@@ -72,17 +73,29 @@ class ProviderClient:
 
     async def ask(self, body: Mapping[str, Any]) -> Answered:
         """Raises ProviderFailed when the last retry has failed, or none is worth it."""
+        found, seconds = await self._asked("/chat/completions", body, reply)
+        return Answered(found, seconds)
+
+    async def embed(self, body: Mapping[str, Any]) -> Embedded:
+        """Raises ProviderFailed, as ask()."""
+        found, _ = await self._asked("/embeddings", body, embedded)
+        return found
+
+    async def _asked(
+        self, path: str, body: Mapping[str, Any], read: Callable[[bytes], T]
+    ) -> tuple[T, float]:
+        """What `read` makes of the answer, and the seconds of the attempt that brought it."""
         attempt = 0
         while True:
             started = time.perf_counter()
             try:
-                found = reply(await self._post(body))
+                found = read(await self._post(path, body))
             except MalformedReply as error:
                 failed = _Attempt(str(error), retry=True)
             except _Attempt as error:
                 failed = error
             else:
-                return Answered(found, time.perf_counter() - started)
+                return found, time.perf_counter() - started
             if not failed.retry:
                 raise ProviderFailed(str(failed))
             if attempt == RETRIES:
@@ -108,13 +121,13 @@ class ProviderClient:
             )
         return self._session
 
-    async def _post(self, body: Mapping[str, Any]) -> bytes:
+    async def _post(self, path: str, body: Mapping[str, Any]) -> bytes:
         """Raises _Attempt."""
         request = json.dumps(body, ensure_ascii=False).encode()
         try:
             # A redirect would carry the request and our headers to another host.
             async with self._open().post(
-                self._url, data=request, allow_redirects=False
+                self._base + path, data=request, allow_redirects=False
             ) as response:
                 raw = await _whole(response)
         except TimeoutError:
@@ -145,7 +158,8 @@ class ProviderClient:
         except (ValueError, LookupError, TypeError, RecursionError):
             return ""
         words = _flat(words)[:300]
-        asked = "\n".join(_flat(str(each["content"])) for each in body["messages"])
+        texts = [each["content"] for each in body.get("messages", ())] + [body.get("input", "")]
+        asked = "\n".join(_flat(str(text)) for text in texts)
         if _share(words, asked, SHARED_TEXT) or any(
             _share(words, secret, SHARED_SECRET) for secret in self._secrets
         ):

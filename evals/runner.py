@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from inspect_ai import eval_async
@@ -19,12 +20,15 @@ from inspect_ai.log import (
 from inspect_ai.model import Model
 from inspect_ai.util import display_type
 
+from evals.calibration import Checks, confirm
 from evals.collector import Collector
 from evals.jobs import configured, questions
+from evals.judge import Judge
 from evals.model import Connection, connected
 from evals.provider import ProviderClient
 from evals.scratch import scratch
-from evals.tasks import InspectSuite, inspect_suite
+from evals.tasks import DataSuite, InspectSuite, inspect_suite
+from harness.domain.errors import JudgeUnfit
 from harness.domain.evaluation import RunState, Sample
 from harness.domain.settings import SuiteSettings
 from harness.ports import EvalJob
@@ -41,19 +45,29 @@ class SampleHooks(Hooks):
 
 
 class InspectRunner:
-    """log_dir: where Inspect's log is kept; without one it is deleted after the run."""
+    """log_dir: where Inspect's log is kept; without one it is deleted after the run.
+
+    checks: what is known of judges; without it they are checked at each run.
+    """
 
     def __init__(
-        self, suites: Mapping[str, SuiteSettings], *, log_dir: Path | None = None
+        self,
+        suites: Mapping[str, SuiteSettings],
+        *,
+        log_dir: Path | None = None,
+        checks: Checks | None = None,
     ) -> None:
         self._suites = suites
         self._log_dir = log_dir
+        self._checks = checks
 
     def run(
         self, job: EvalJob, on_sample: Callable[[Sample], bool], stop: Callable[[], bool]
     ) -> RunState:
-        """Raises what on_sample and stop raise, StaleEvidence, and the suite's own errors."""
-        suite = inspect_suite(configured(self._suites, job))
+        """Raises what on_sample and stop raise, StaleEvidence, JudgeUnfit, and the suite's own
+        errors.
+        """
+        suite = judged_by(job, inspect_suite(configured(self._suites, job)))
         asked = questions(job, suite.ids(), suite.pin)
         if not asked:
             return RunState.DONE
@@ -92,6 +106,7 @@ class InspectRunner:
         client = ProviderClient(job.provider, job.api_key, connections=job.max_connections)
         _collector = collector
         try:
+            await self._confirm(job, suite)
             model = connected(Connection(job.target, client, failures))
             eval_ = asyncio.create_task(
                 _evaluate(suite, collector, model, folder, job.max_connections)
@@ -108,6 +123,39 @@ class InspectRunner:
         finally:
             _collector = None
             await client.close()
+            if isinstance(suite, DataSuite) and suite.judging is not None:
+                await suite.judging.close()
+
+    async def _confirm(self, job: EvalJob, suite: InspectSuite) -> None:
+        """Raises JudgeUnfit."""
+        if isinstance(suite, DataSuite) and suite.judging is not None:
+            found = await confirm(
+                suite.suite,
+                suite.judging,
+                checks=self._checks,
+                connections=job.max_connections,
+            )
+            log.info("judge of %s: %s", suite.pin.name, found or "no references")
+
+
+def judged_by(job: EvalJob, suite: InspectSuite) -> InspectSuite:
+    """The suite with its judge's connection, where it has a judge. Raises JudgeUnfit."""
+    if not isinstance(suite, DataSuite) or suite.suite.settings.judge is None:
+        return suite
+    settings = suite.suite.settings.judge
+    if job.judge_provider is None:
+        raise JudgeUnfit(
+            f"suite {suite.pin.name}: there is no provider {settings.target.provider!r} for "
+            f"its judge {settings.target.name}; name it under `providers` in the configuration"
+        )
+    client = ProviderClient(
+        job.judge_provider,
+        job.judge_api_key,
+        connections=job.max_connections,
+        timeout_s=settings.timeout_s,
+    )
+    judge = Judge(settings, job.judge_provider, client, calls=len(job.done))
+    return replace(suite, judging=judge)
 
 
 async def _evaluate(

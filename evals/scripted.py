@@ -17,6 +17,7 @@ from evals.provider import ProviderFailed
 from evals.samples import Item
 from evals.scorers import NotJudged
 from evals.suites import Suite, load_suite
+from harness.domain.errors import InputError
 from harness.domain.evaluation import RunState, Sample, SampleError
 from harness.domain.settings import SuiteSettings
 from harness.domain.targets import Target
@@ -34,7 +35,7 @@ def right_answers(_target: Target, item: Item, _epoch: int) -> str:
 
 
 class ScriptedRunner:
-    """Suites must have a data file: a `@task` needs the real runner."""
+    """Suites must have a data file and no judge: these need the real runner."""
 
     def __init__(
         self,
@@ -50,6 +51,8 @@ class ScriptedRunner:
         self, job: EvalJob, on_sample: Callable[[Sample], bool], stop: Callable[[], bool]
     ) -> RunState:
         suite = load_suite(configured(self._suites, job))
+        if suite.settings.judge is not None:
+            raise InputError(f"suite {suite.settings.name!r}: a judge needs the real runner")
         failed_in_a_row = 0
         for question in questions(job, suite.items, suite.pin):
             if stop():

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_uppercase
 
+from evals.references import load_references
 from evals.request_fields import checked_fields, fields_of
 from evals.samples import Item, file_sha256, load_items, tags_of
-from evals.scorers import Call, Options, Scored, Scorer, identity, scorer
+from evals.scorers import Call, Judging, Options, Scored, Scorer, identity, scorer
 from evals.scorers.texts import written
 from harness.domain.content import digest
 from harness.domain.errors import ConfigError, InputError, NotFound
@@ -37,6 +38,11 @@ class Suite:
 
     def prompt(self, item: str) -> str:
         return rendered(self.settings.template, self.items[item])
+
+    async def judged(self, answer: str, item: Item, judging: Judging) -> Scored:
+        """For scorers that ask the judge; the item may be a reference's. Raises NotJudged."""
+        assert self.scorer.judged is not None  # noqa: S101 - load_suite has looked
+        return await self.scorer.judged(judging, answer, item, self.options)
 
     def fields(self, item: str) -> Mapping[str, object]:
         """What is sent beside the messages: tools and how they are to be used."""
@@ -67,6 +73,7 @@ def load_suite(settings: SuiteSettings) -> Suite:
     if "{input}" not in settings.template:
         raise ConfigError(f"suite {settings.name!r}: its template must contain {{input}}")
     judge = scorer(settings.scorer)
+    _check_judge(settings, judge)
     checked_fields(settings.request, f"suite {settings.name!r}: request")
     loaded = load_items(
         settings.path,
@@ -92,11 +99,34 @@ def load_suite(settings: SuiteSettings) -> Suite:
         name=settings.name,
         version=settings.version,
         data_sha256=file_sha256(settings.path),
-        scorer=identity(judge, options),
+        scorer=identity(judge, options) + _judge_pin(settings),
         template=_asked_sha256(settings)[:16],
         items=len(items),
     )
     return Suite(settings, items, judge, options, left_out, pin)
+
+
+def _check_judge(settings: SuiteSettings, chosen: Scorer) -> None:
+    """Raises ConfigError for a judge too many or too few, InputError for its references."""
+    if (chosen.judged is None) != (settings.judge is None):
+        lack = f"scorer {chosen.name!r} needs a `judge` with a `target`"
+        extra = f"scorer {chosen.name!r} asks no judge; take `judge` away"
+        raise ConfigError(f"suite {settings.name!r}: {extra if settings.judge else lack}")
+    if settings.judge is not None and settings.judge.references is not None:
+        load_references(settings.judge.references)
+
+
+def _judge_pin(settings: SuiteSettings) -> str:
+    """Target id and a hash of what else decides its scores: `+judge:t_3f…/9a1b…`. Budgets do
+    not.
+    """
+    judge = settings.judge
+    if judge is None:
+        return ""
+    references = file_sha256(judge.references) if judge.references else ""
+    decides = [judge.attempts, judge.max_output_tokens, references]
+    trusted = [judge.min_agreement, judge.levels] if references else []
+    return f"+judge:{judge.target.id}/{digest([decides, trusted])[:8]}"
 
 
 def _asked_sha256(settings: SuiteSettings) -> str:

@@ -28,10 +28,10 @@ from inspect_ai.scorer import Scorer as InspectScorer
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 from inspect_ai.util import EarlyStopping
 
-from evals.jobs import Question
+from evals.jobs import Question, spoken
 from evals.model import CALLS
 from evals.samples import file_sha256
-from evals.scorers import Call, NotJudged, Scored
+from evals.scorers import Call, Judging, NotJudged, Scored
 from evals.suites import Suite, load_suite, task_file
 from harness.domain.content import digest
 from harness.domain.errors import InputError, NotFound
@@ -59,6 +59,10 @@ class InspectSuite(Protocol):
 
     def scored(self, sample: EvalSample) -> tuple[Scored, str]:
         """The scores, and why there are none. Raises NotJudged."""
+        ...
+
+    def spent(self) -> str:
+        """Why no more answers can be scored; empty while they can."""
         ...
 
 
@@ -90,6 +94,7 @@ class DataSuite:
     """Our own kind: data file, template, scorer by name."""
 
     suite: Suite
+    judging: Judging | None = None
 
     @property
     def pin(self) -> SuitePin:
@@ -143,8 +148,15 @@ class DataSuite:
 
         return by_name()
 
+    def spent(self) -> str:
+        return self.judging.spent if self.judging is not None else ""
+
     async def _found(self, state: TaskState) -> Scored:
         item, calls = item_of(state.sample_id), calls_of(state.output)
+        if self.judging is not None:
+            return await self.suite.judged(
+                spoken(state.output.completion, calls), self.suite.items[item], self.judging
+            )
         if self.suite.scorer.blocking:
             return await asyncio.to_thread(
                 self.suite.score, state.output.completion, item, calls
@@ -184,6 +196,9 @@ class TaskSuite:
         ]
         dataset = MemoryDataset(chosen, name=self.settings.name)
         return task_with(self.inner, dataset=dataset, epochs=1, early_stopping=stopping)
+
+    def spent(self) -> str:
+        return ""
 
     def scored(self, sample: EvalSample) -> tuple[Scored, str]:
         """strict and lenient are the same: the task's scorer knows no forms."""

@@ -112,6 +112,25 @@ def reply(raw: bytes) -> Reply:
         raise MalformedReply("the answer is not a chat completion") from None
 
 
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """vectors: one per text, in the texts' order. tokens: that were read for them."""
+
+    vectors: tuple[tuple[float, ...], ...]
+    tokens: int
+
+
+def embedded(raw: bytes) -> Embedded:
+    """Raises MalformedReply."""
+    try:
+        payload = json.loads(raw)
+        listed = sorted(payload["data"], key=lambda each: each["index"])
+        vectors = tuple(tuple(map(float, each["embedding"])) for each in listed)
+        return Embedded(vectors, _usage(payload.get("usage") or {})["input_tokens"])
+    except (LookupError, TypeError, AttributeError, ValueError, RecursionError):
+        raise MalformedReply("the answer holds no embeddings") from None
+
+
 def _text(message: Mapping[str, Any]) -> str:
     """Content may be a text, parts, or null beside a refusal or tool calls."""
     content = message.get("content")

@@ -195,16 +195,30 @@ def _workers(installation: Installation) -> EvalWorkers:
     ours = [name for name in os.environ if name.startswith(config.environment.PREFIX)]
 
     def needed_by(run: str) -> list[str]:
-        """Our own settings, and the key of the one provider that the run calls."""
+        """Our own settings, and the keys of the providers that the run calls: its target's, and
+        its judge's.
+        """
         with installation.store.read() as tx:
-            target = tx.routing.targets()[tx.runs.get(run).target]
-            provider = tx.providers.all().get(target.provider)
+            found = tx.runs.get(run)
+            target = tx.routing.targets()[found.target]
+            known = tx.providers.all()
+        provider = known.get(target.provider)
         if provider is None:
             raise NotFound(f"run {run}: there is no provider {target.provider!r} any more")
-        key = provider.api_key_env
-        return [*ours, SECRET_VARIABLE, CONFIG_VARIABLE, *([key] if key else [])]
+        judge = known.get(judges_of(installation.settings).get(found.suite, ""))
+        keys = {each.api_key_env for each in (provider, judge) if each is not None}
+        return [*ours, SECRET_VARIABLE, CONFIG_VARIABLE, *sorted(filter(None, keys))]
 
     return SubprocessWorkers(command, needed_by=needed_by, cwd=Path.cwd())
+
+
+def judges_of(settings: Settings) -> dict[str, str]:
+    """Suite → the provider of its judge, for the suites that have one."""
+    return {
+        name: suite.judge.target.provider
+        for name, suite in settings.suites.items()
+        if suite.judge is not None
+    }
 
 
 def upgrade_database(settings: Settings) -> None:
@@ -225,6 +239,7 @@ def schema_differences(settings: Settings) -> list[str]:
 
 def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None:
     """The eval worker's process, from its configuration to its last sample."""
+    from evals.calibration import Checks  # noqa: PLC0415
     from evals.runner import InspectRunner  # noqa: PLC0415 - Inspect takes seconds
     from harness.runtime.evaluating import Worker  # noqa: PLC0415
 
@@ -233,11 +248,17 @@ def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None
         Worker(
             store=installation.store,
             clock=installation.clock,
-            runner=InspectRunner(installation.settings.suites),
+            runner=InspectRunner(
+                installation.settings.suites,
+                checks=Checks(
+                    writable_home(installation.settings) / "judges", installation.clock
+                ),
+            ),
             owner=owner,
             parent=parent,
             secrets=os.environ,
             connections=installation.settings.control.eval_connections,
+            judges=judges_of(installation.settings),
         ).work(run)
     finally:
         installation.close()

@@ -5,7 +5,7 @@ A `Transaction` is one unit of work: all of it is stored, or none. Reads in it s
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Protocol
 
@@ -492,7 +492,10 @@ class EvalWorkers(Protocol):
 
 @dataclass(frozen=True)
 class EvalJob:
-    """What a worker is to do. todo: (item, epoch) pairs still missing; None means all."""
+    """What a worker is to do. done: (item, epoch) pairs that are stored already.
+
+    judge_provider, judge_api_key: of the suite's judge, where it has one.
+    """
 
     run: EvalRun
     target: Target
@@ -500,6 +503,8 @@ class EvalJob:
     api_key: str | None
     done: frozenset[tuple[str, int]] = frozenset()
     max_connections: int = 8
+    judge_provider: Provider | None = None
+    judge_api_key: str | None = field(default=None, repr=False)
 
 
 class EvalRunner(Protocol):
@@ -510,6 +515,7 @@ class EvalRunner(Protocol):
 
         on_sample: stores it; False ends the run (budget, lease lost). stop: asked between
         samples. Returns DONE, STOPPED, OVER_BUDGET or FAILED. Errors of samples are samples.
+        Raises JudgeUnfit when nothing can be measured with the suite's judge.
         """
         ...
 

@@ -13,21 +13,35 @@ from evals.scorers.ifeval import IFEVAL
 from evals.scorers.instructions import INSTRUCTIONS
 from evals.scorers.json_fields import JSON_FIELDS
 from evals.scorers.json_schema import JSON_SCHEMA
+from evals.scorers.judging import Judging
 from evals.scorers.labels import CHOICE, LABEL
 from evals.scorers.numeric import NUMERIC
+from evals.scorers.pairwise import PAIRWISE
+from evals.scorers.rubric import RUBRIC
 from evals.scorers.scored import Call, NotJudged, Options, Scored, Scorer
+from evals.scorers.similarity import SIMILARITY
 from evals.scorers.texts import EXACT, REGEX
 from evals.scorers.tool_calls import TOOL_CALL
 from harness.domain.content import digest
 from harness.domain.errors import NotFound
 
-__all__ = ["SCORERS", "Call", "NotJudged", "Options", "Scored", "Scorer", "identity", "scorer"]
+__all__ = [
+    "SCORERS",
+    "Call",
+    "Judging",
+    "NotJudged",
+    "Options",
+    "Scored",
+    "Scorer",
+    "identity",
+    "scorer",
+]
 
 SCORERS: Final[Mapping[str, Scorer]] = {
     each.name: each
     for each in (
         *(EXACT, NUMERIC, CHOICE, LABEL, REGEX, JSON_FIELDS, JSON_SCHEMA, TOOL_CALL),
-        *(INSTRUCTIONS, IFEVAL, CODE),
+        *(INSTRUCTIONS, IFEVAL, CODE, RUBRIC, PAIRWISE, SIMILARITY),
     )
 }
 
@@ -44,7 +58,9 @@ def scorer(name: str) -> Scorer:
 
 def identity(each: Scorer, options: Options) -> str:
     """Name, hash of the code that decides, hash of the options: `numeric@3f0c…/9a1b…`."""
-    return f"{each.name}@{_code_sha256(each.score.__module__)[:12]}/{digest(dict(options))[:8]}"
+    decides = each.judged or each.score
+    code, chosen = _code_sha256(decides.__module__), digest(dict(options))
+    return f"{each.name}@{code[:12]}/{chosen[:8]}"
 
 
 def _code_sha256(module: str) -> str:

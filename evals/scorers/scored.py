@@ -3,10 +3,13 @@
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from evals.samples import Item
 from harness.domain.errors import InputError
+
+if TYPE_CHECKING:
+    from evals.scorers.judging import JudgedScore
 
 Options = Mapping[str, Any]
 KINDS: Final[Mapping[type, str]] = {bool: "yes or no (true, false)", dict: "mapping"}
@@ -66,7 +69,8 @@ class Scorer:
     score, or the reason why the item must be left out of the suite; raises InputError for one
     that is plainly wrong. complete: options filled in from the whole suite. calls: scores an
     answer with its tool calls; without it these are not looked at. blocking: `score` takes
-    long enough to need a thread of its own, and may raise NotJudged.
+    long enough to need a thread of its own, and may raise NotJudged. judged: scores by asking
+    the suite's judge; `score` is not called then.
     """
 
     name: str
@@ -76,6 +80,7 @@ class Scorer:
     complete: Callable[[Sequence[Item], Options], Options] = as_given
     calls: Callable[[Sequence[Call], str, Item, Options], Scored] | None = None
     blocking: bool = False
+    judged: "JudgedScore | None" = None
 
     def options(self, given: Options) -> Options:
         """The defaults with `given` over them. Raises InputError for an unknown option."""

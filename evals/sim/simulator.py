@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from evals.sim import chance, completions, embeddings, requests, tokens, tools, wording
+from evals.sim import chance, completions, embeddings, judging, requests, tokens, tools, wording
 from evals.sim.bank import ItemBank
 from evals.sim.completions import Completion
 from evals.sim.delivery import Pace, send_stream, send_whole
@@ -160,7 +160,8 @@ class Simulator:
                 raise Refused(400, message, code="unsupported_parameter", param=parameter)
 
     def _complete(self, request: ChatRequest, examinee: Examinee, stats: Stats) -> Completion:
-        item = self.bank.find(request.prompt)
+        judgement = judging.answer(request.prompt, examinee.profile)
+        item = None if judgement else self.bank.find(request.prompt)
         stats.items += item is not None
         verdict = examinee.sit(item, request_seed=request.seed) if item else None
         call = tools.call_for(request, verdict)
@@ -174,7 +175,7 @@ class Simulator:
                     verdict, profile, prompt=request.prompt, json_asked=request.json_asked
                 )
                 if verdict
-                else wording.filler(request.prompt),
+                else judgement or wording.filler(request.prompt),
             )
         written = text if call is None else call.name + call.arguments
         return Completion(

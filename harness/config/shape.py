@@ -16,7 +16,7 @@ from pydantic import (
 from harness.config.faults import config_error, dotted
 from harness.config.places import Document
 from harness.config.ranges import complaints
-from harness.config.routes import Known, RouteEntry, route_seed
+from harness.config.routes import Known, RouteEntry, route_seed, target_seed
 from harness.config.sinks import alert_sink
 from harness.domain.capabilities import Capabilities
 from harness.domain.errors import ConfigError, InputError
@@ -25,13 +25,14 @@ from harness.domain.settings import (
     AlertSettings,
     AlertSink,
     ControlSettings,
+    JudgeSettings,
     RouterSettings,
     Settings,
     SuiteSettings,
     UiSettings,
 )
 from harness.domain.switches import switches_of_file
-from harness.domain.targets import DEFAULT_BASES, Price, Provider
+from harness.domain.targets import DEFAULT_BASES, Price, Provider, Target
 
 T = TypeVar("T")
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
@@ -67,6 +68,21 @@ class ProviderEntry(BaseModel):
         return value
 
 
+class JudgeEntry(BaseModel):
+    model_config = _STRICT
+    target: str = Field(description="provider/model")
+    parameters: dict[str, object] = {}
+    max_calls: int = Field(10_000, ge=1)
+    max_cost_usd: float | None = Field(None, gt=0)
+    attempts: int = Field(3, ge=1, le=10)
+    max_output_tokens: int = 512
+    timeout_s: float = 120.0
+    references: str | None = Field(None, description="answers with human scores, a data file")
+    min_agreement: float = Field(0.6, ge=0, le=1, description="Cohen's kappa")
+    levels: int = Field(2, ge=2, le=10)
+    recheck_s: float = Field(86_400.0, ge=0)
+
+
 class SuiteEntry(BaseModel):
     model_config = _STRICT
     path: str | None = None
@@ -85,6 +101,7 @@ class SuiteEntry(BaseModel):
         {}, description="tools, tool_choice, response_format: sent with every item"
     )
     every: str = ""
+    judge: JudgeEntry | None = None
 
 
 class PolicyEntry(BaseModel):
@@ -226,7 +243,22 @@ def _suite(
     if entry.task is not None:
         file, _, task = entry.task.partition(":")
         values["task"] = f"{_located(file, base)}{':' + task if task else ''}"
+    if entry.judge is not None:
+        place = document.place(("suites", name, "judge"))
+        values["judge"] = _judge(entry.judge, f"{place}: suites.{name}.judge", base)
     return SuiteSettings(name=name, **values)
+
+
+def _judge(entry: JudgeEntry, place: str, base: Path) -> JudgeSettings:
+    values = _fields(entry)
+    try:
+        named = target_seed(entry.target)
+    except InputError as error:
+        raise ConfigError(f"{place}: {error}") from None
+    del values["parameters"]
+    values["target"] = Target(named.provider, named.model, entry.parameters)
+    values["references"] = _located(entry.references, base) if entry.references else None
+    return JudgeSettings(**values)
 
 
 def _located(path: str, base: Path) -> Path:

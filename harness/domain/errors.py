@@ -14,6 +14,7 @@ SwapgateError
 ├── StaleEvidence          pairs whose pins differ between the arms or from the registration
 ├── StoreUnavailable       the database did not answer; the same call may succeed later
 ├── DeliveryFailed         a sink did not take an alert; it is tried again
+├── JudgeUnfit             a suite's judge is away, or does not agree with its references
 ├── WorkerFailed           an eval worker ended without finishing its run
 ├── SnapshotInvalid        a snapshot does not validate; the old one goes on serving
 └── UpstreamError          a provider failed (domain.failures says how)
@@ -76,6 +77,9 @@ class StoreUnavailable(SwapgateError):
 
 class DeliveryFailed(SwapgateError):
     retryable = True
+
+
+class JudgeUnfit(SwapgateError): ...
 
 
 class WorkerFailed(SwapgateError):

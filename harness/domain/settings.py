@@ -108,6 +108,29 @@ class UiSettings:
 
 
 @dataclass(frozen=True)
+class JudgeSettings:
+    """The model that scores a suite's answers, and how far it is trusted.
+
+    max_calls, max_cost_usd: for each run of the suite. attempts: how often it is asked when its
+    answer cannot be read. references: a file of answers with human scores; at each run, but
+    not within recheck_s of the last time, the judge scores these again, and where its
+    agreement with them (Cohen's kappa over `levels` equal bands of the score) is below
+    min_agreement the run measures nothing.
+    """
+
+    target: Target
+    max_calls: int = 10_000
+    max_cost_usd: float | None = None
+    attempts: int = 3
+    max_output_tokens: int = 512
+    timeout_s: float = 120.0
+    references: Path | None = None
+    min_agreement: float = 0.6
+    levels: int = 2
+    recheck_s: float = 86_400.0
+
+
+@dataclass(frozen=True)
 class SuiteSettings:
     """A suite: its data file with a scorer by name, or a Python file with an Inspect `@task`.
 
@@ -115,9 +138,9 @@ class SuiteSettings:
     `metadata`.
     template: how an item is rendered into the one user message; `{input}` and, with choices,
     `{choices}`. request: `tools`, `tool_choice`, `response_format`, sent with every item; an
-    item's metadata may have its own. task: `file.py:name` or `file.py` instead of path.
-    every: a cron expression, when incumbents of the routes that use the suite are evaluated
-    again; empty for never.
+    item's metadata may have its own. judge: for the scorers that ask a model.
+    task: `file.py:name` or `file.py` instead of path. every: a cron expression, when incumbents
+    of the routes that use the suite are evaluated again; empty for never.
     """
 
     name: str
@@ -135,6 +158,7 @@ class SuiteSettings:
     temperature: float = 0.0
     request: Mapping[str, object] = field(default_factory=dict)
     every: str = ""
+    judge: JudgeSettings | None = None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from harness.domain.errors import NotFound, StoreUnavailable, SwapgateError
+from harness.domain.errors import JudgeUnfit, NotFound, StoreUnavailable, SwapgateError
 from harness.domain.evaluation import LEASE_S, RunState, Sample
 from harness.ports import Clock, EvalJob, EvalRunner, Store
 
@@ -24,7 +24,7 @@ STORE_ATTEMPTS, STORE_PAUSE_S = 30, 1.0
 class Worker:
     """owner: this worker's name on the lease. parent: pid; the worker ends when it is gone.
 
-    secrets: environment variable to provider key.
+    secrets: environment variable to provider key. judges: suite to its judge's provider.
     """
 
     store: Store
@@ -34,6 +34,7 @@ class Worker:
     parent: int
     secrets: Mapping[str, str]
     connections: int = 8
+    judges: Mapping[str, str] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def work(self, run: str) -> RunState | None:
@@ -45,15 +46,18 @@ class Worker:
             signal.signal(signal.SIGTERM, lambda *_: self._stop.set())
         beat = threading.Thread(target=self._beat, args=(run,), daemon=True)
         beat.start()
-        meter = _Meter(job, *self._progress(run))
+        meter, unfit = _Meter(job, *self._progress(run)), ""
         try:
             state = RunState.OVER_BUDGET
             if not meter.over:
                 state = self.runner.run(job, self._keeper(meter), self._stop.is_set)
+        except JudgeUnfit as error:
+            # The next worker would find the same: it is the verdict that says so.
+            state, unfit = RunState.FAILED, str(error)
         finally:
             self._stop.set()
             beat.join()
-        return self._leave(run, state, meter)
+        return self._leave(run, state, unfit or meter.message)
 
     def _take(self, run: str) -> EvalJob | None:
         with self.store.write() as tx:
@@ -65,6 +69,7 @@ class Worker:
             provider = tx.providers.all().get(target.provider)
             if provider is None:
                 raise NotFound(f"run {run}: provider {target.provider!r} is gone")
+            judge = tx.providers.all().get(self.judges.get(found.suite, ""))
             return EvalJob(
                 run=found,
                 target=target,
@@ -72,6 +77,8 @@ class Worker:
                 api_key=self.secrets.get(provider.api_key_env or ""),
                 done=tx.runs.done(run),
                 max_connections=self.connections,
+                judge_provider=judge,
+                judge_api_key=self.secrets.get(judge.api_key_env or "") if judge else None,
             )
 
     def _lease(self, lease: Callable[..., bool], run: str) -> bool:
@@ -116,12 +123,12 @@ class Worker:
         with self.store.write() as tx:
             return tx.runs.store_sample(sample)
 
-    def _leave(self, run: str, state: RunState, meter: "_Meter") -> RunState | None:
+    def _leave(self, run: str, state: RunState, message: str) -> RunState | None:
         with self.store.write() as tx:
             found = tx.runs.get(run)
             wanted = len(tx.runs.done(run)) >= found.wanted * found.epochs
             after = _after(state, complete=wanted)
-            ours = tx.runs.leave(run, self.owner, after, meter.message)
+            ours = tx.runs.leave(run, self.owner, after, message)
             return after if ours else None
 
 

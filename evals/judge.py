@@ -1,0 +1,94 @@
+"""The pinned model that scores a suite's answers, over HTTP and within its budget."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from evals.provider import ProviderClient, ProviderFailed
+from evals.scorers import NotJudged
+from evals.wire import body
+from harness.domain.settings import JudgeSettings
+from harness.domain.targets import Price, Provider
+
+
+class Judge:
+    """Implements scorers.judging.Judging. client: of its provider; the caller closes it.
+
+    calls: how many were made for this run before, by a worker that is gone.
+    """
+
+    def __init__(
+        self,
+        settings: JudgeSettings,
+        provider: Provider,
+        client: ProviderClient,
+        *,
+        calls: int = 0,
+    ) -> None:
+        self._settings = settings
+        self._client = client
+        self._price: Price | None = provider.prices.get(settings.target.model)
+        self._calls = calls
+        self.cost_usd = 0.0
+
+    @property
+    def attempts(self) -> int:
+        return self._settings.attempts
+
+    @property
+    def spent(self) -> str:
+        """Why it may not be asked any more; empty while it may."""
+        most, limit = self._settings.max_calls, self._settings.max_cost_usd
+        name = self._settings.target.name
+        if self._calls >= most:
+            return f"the judge {name} has been asked {most} times, the most that `judge` allows"
+        if limit is not None and self._price is None:
+            return (
+                f"the price of the judge {name} is not known, so that its cost cannot be held "
+                f"to ${limit:.4f}: give its provider a price"
+            )
+        if limit is not None and self.cost_usd >= limit:
+            return f"the judge {name} has cost ${self.cost_usd:.4f} of ${limit:.4f}"
+        return ""
+
+    async def ask(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """Raises NotJudged."""
+        self._charge()
+        settings = {"temperature": 0, "max_tokens": self._settings.max_output_tokens}
+        try:
+            came = await self._client.ask(body(self._settings.target, messages, settings))
+        except ProviderFailed as error:
+            raise self._away(error) from None
+        self._pay(came.reply.input_tokens, came.reply.output_tokens)
+        return came.reply.text
+
+    async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
+        """Raises NotJudged."""
+        self._charge()
+        target = self._settings.target
+        asked: dict[str, Any] = {**target.parameters, "model": target.model}
+        try:
+            came = await self._client.embed({**asked, "input": list(texts)})
+        except ProviderFailed as error:
+            raise self._away(error) from None
+        self._pay(came.tokens, 0)
+        if len(came.vectors) != len(texts):
+            raise NotJudged(
+                f"{target.name} sent {len(came.vectors)} vectors for {len(texts)} texts"
+            )
+        return came.vectors
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    def _charge(self) -> None:
+        if self.spent:
+            raise NotJudged(self.spent)
+        # Before the call: those under way count, or they could be many too many.
+        self._calls += 1
+
+    def _pay(self, input_tokens: int, output_tokens: int) -> None:
+        if self._price is not None:
+            self.cost_usd += self._price.cost_usd(input_tokens, output_tokens)
+
+    def _away(self, error: ProviderFailed) -> NotJudged:
+        return NotJudged(f"the judge {self._settings.target.name} did not answer: {error}")

@@ -1,0 +1,46 @@
+"""`similarity`: how near the answer is to the target in meaning, by a model's embeddings."""
+
+import math
+from collections.abc import Sequence
+
+from evals.samples import Item
+from evals.scorers.judging import Judging, without_a_judge, wording
+from evals.scorers.scored import UNSCORED, NotJudged, Options, Scored, Scorer, settled
+from harness.domain.errors import InputError
+
+
+async def similarity(judging: Judging, answer: str, item: Item, options: Options) -> Scored:
+    """The cosine with the nearest target, 0 where it is negative; with a `threshold` 1 from
+    there up, else 0. Raises NotJudged.
+    """
+    if not answer.strip():
+        return UNSCORED
+    targets = item.target if isinstance(item.target, list) else [item.target]
+    mine, *theirs = await judging.embed([answer, *map(wording, targets)])
+    near = max(cosine(mine, each) for each in theirs)
+    score = min(max(near, 0.0), 1.0)
+    if options["threshold"]:
+        score = float(score >= options["threshold"])
+    return settled(score, score)
+
+
+def cosine(one: Sequence[float], other: Sequence[float]) -> float:
+    """Raises NotJudged for vectors that have no angle."""
+    lengths = math.hypot(*one) * math.hypot(*other)
+    if len(one) != len(other) or not (lengths and math.isfinite(lengths)):
+        raise NotJudged("the embeddings cannot be compared: their lengths differ, or one is 0")
+    return math.fsum(a * b for a, b in zip(one, other, strict=True)) / lengths
+
+
+def check(item: Item, options: Options) -> str | None:
+    threshold = options["threshold"]
+    if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+        raise InputError("scorer 'similarity': option 'threshold' must be from 0 to 1")
+    if item.target == []:
+        raise InputError(f"item {item.id!r}: scorer 'similarity' needs a text as target")
+    return None
+
+
+SIMILARITY = Scorer(
+    "similarity", without_a_judge, {"threshold": 0}, check=check, judged=similarity
+)

@@ -1,0 +1,202 @@
+"""Suites with a judge, through Inspect and over HTTP: the simulator answers, and judges."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evals.sim import serve
+from evals.suites import Catalog
+from harness.domain.evaluation import (
+    Claim,
+    EvalRun,
+    RunState,
+    Sample,
+    SampleError,
+    SuitePlan,
+    SuiteRole,
+)
+from harness.domain.settings import JudgeSettings, SuiteSettings
+from harness.domain.targets import Price, Provider, Target
+from harness.gate.suites import judge_suite
+from harness.ports import EvalJob
+from tests.eval_process import Assignment, carry_out
+
+ITEMS = 24
+MODELS = """
+base: {skill: {replies: 0.5}, seed: 3}
+sim-judge: {skill: {judge: 1.0}}
+sim-fool: {skill: {judge: 0.5}}
+"""
+JUDGE = JudgeSettings(Target("sim", "sim-judge"))
+RUBRIC = {"rubric": "1 when the answer says what the reference says, else 0."}
+Results = dict[str, dict[str, Any]]
+
+
+def suites_in(folder: Path) -> dict[str, SuiteSettings]:
+    data, references = folder / "replies.jsonl", folder / "references.jsonl"
+    rows = [
+        {"input": f"What is the code of drawer {n}?", "target": f"It is {n * 37 % 101}-{n}."}
+        for n in range(ITEMS)
+    ]
+    data.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    rated = [
+        {
+            "input": f"Drawer {n}?",
+            "answer": f"It is {n + n % 2}.",
+            "score": 1 - n % 2,
+            "metadata": {"target": f"It is {n}."},
+        }
+        for n in range(40)
+    ]
+    references.write_text("\n".join(map(json.dumps, rated)), encoding="utf-8")
+    checked = replace(JUDGE, references=references)
+    plain = SuiteSettings(
+        "replies", path=data, scorer="rubric", scorer_options=RUBRIC, judge=JUDGE
+    )
+    pair = {"criteria": "Tell more."}
+    return {
+        "rubric": replace(plain, judge=checked),
+        "gone": replace(plain, judge=replace(JUDGE, target=Target("sim", "no-such-judge"))),
+        "few": replace(plain, judge=replace(JUDGE, max_calls=5)),
+        "dear": replace(plain, judge=replace(JUDGE, max_cost_usd=1e-9)),
+        "fool": replace(plain, judge=replace(checked, target=Target("sim", "sim-fool"))),
+        "pairs": replace(plain, scorer="pairwise", scorer_options=pair),
+        "near": replace(plain, scorer="similarity", scorer_options={}),
+        "nobody": plain,
+    }
+
+
+def assignment(name: str, suite: SuiteSettings, url: str) -> Assignment:
+    target = Target("sim", "base")
+    prices = {"sim-judge": Price(1.0, 1.0)}
+    provider = Provider("sim", "openai", f"{url}/v1", prices=prices)
+    run = EvalRun(
+        id=f"run-{name}",
+        suite="replies",
+        suite_digest=Catalog({"replies": suite}).pin("replies").digest,
+        target=target.id,
+        order_seed=7,
+        epochs=1,
+        wanted=ITEMS,
+        state=RunState.RUNNING,
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+    job = EvalJob(
+        run,
+        target,
+        provider,
+        None,
+        max_connections=1 if name in ("few", "dear") else 4,
+        judge_provider=None if name == "nobody" else provider,
+    )
+    return Assignment({"replies": suite}, job)
+
+
+@pytest.fixture(scope="module")
+def suites(tmp_path_factory: pytest.TempPathFactory) -> dict[str, SuiteSettings]:
+    return suites_in(tmp_path_factory.mktemp("judges"))
+
+
+@pytest.fixture(scope="module")
+def results(
+    suites: dict[str, SuiteSettings], tmp_path_factory: pytest.TempPathFactory
+) -> Results:
+    models = tmp_path_factory.mktemp("models") / "models.yaml"
+    models.write_text(MODELS, encoding="utf-8")
+    simulator = serve.simulator(profiles=models, suites=[suites["rubric"]], time_scale=0)
+    with serve.in_thread(simulator) as url:
+        asked = [assignment(name, suite, url) for name, suite in suites.items()]
+        return dict(zip(suites, carry_out(asked), strict=True))
+
+
+def samples(result: Mapping[str, Any]) -> list[Sample]:
+    """As they were before they were JSON."""
+    return [
+        Sample(**{**each, "error": SampleError(each["error"]) if each["error"] else None})
+        for each in result["samples"]
+    ]
+
+
+@pytest.mark.req("F7")
+def test_a_rubrics_score_is_the_judges(results: Results, suites: Mapping[str, Any]) -> None:
+    items = Catalog({"replies": suites["rubric"]}).suite("replies").items
+    found = samples(results["rubric"])
+
+    assert (results["rubric"]["state"], results["rubric"]["error"], len(found)) == (
+        "done",
+        "",
+        ITEMS,
+    )
+    right = {each.item: str(items[each.item].target) in each.answer for each in found}
+    assert {each.item: each.strict for each in found} == {
+        item: float(holds) for item, holds in right.items()
+    }
+    assert set(right.values()) == {True, False}
+
+
+@pytest.mark.req("F7")
+def test_without_its_judge_an_answer_is_kept_unscored_and_nothing_passes(
+    results: Results,
+) -> None:
+    found = samples(results["gone"])
+
+    assert all(each.error is SampleError.INFRA and each.answer for each in found)
+    assert all("the judge sim/no-such-judge did not answer: HTTP 404" in each.error_text
+               for each in found)  # fmt: skip
+    plan = SuitePlan(
+        suite="replies",
+        suite_digest="",
+        role=SuiteRole.PRIMARY,
+        claim=Claim.SUPERIOR,
+        margin=0.05,
+        alpha=0.05,
+        n_max=ITEMS,
+        epochs=1,
+        order_seed=7,
+    )
+    scored = samples(results["rubric"])
+    for incumbent, candidate in ((scored, found), (found, scored), (found, found)):
+        report = judge_suite(plan, incumbent, candidate)
+        assert report.outcome == "infra_error"
+        assert "was not judged: the judge sim/no-such-judge" in report.reason
+
+
+@pytest.mark.req("F7")
+def test_a_judge_is_asked_within_its_budget_and_the_run_ends_there(results: Results) -> None:
+    few, dear = samples(results["few"]), samples(results["dear"])
+
+    assert results["few"]["state"] == results["dear"]["state"] == "failed"
+    assert [each.error for each in few[:6]] == [None] * 5 + [SampleError.INFRA]
+    assert "has been asked 5 times, the most that `judge` allows" in few[5].error_text
+    assert [each.error for each in dear[:2]] == [None, SampleError.INFRA]
+    assert "of $0.0000" in dear[1].error_text
+    assert len(few) < ITEMS > len(dear)
+
+
+@pytest.mark.req("F7")
+def test_a_judge_that_disagrees_with_people_measures_nothing(results: Results) -> None:
+    assert results["fool"]["samples"] == []
+    assert (
+        "JudgeUnfit: suite replies: the judge sim/sim-fool does not agree"
+        in (results["fool"]["error"])
+    )
+    assert (
+        "there is no provider 'sim' for its judge sim/sim-judge" in (results["nobody"]["error"])
+    )
+
+
+def test_pairs_and_embeddings_come_from_the_judge_too(results: Results) -> None:
+    pairs, near = samples(results["pairs"]), samples(results["near"])
+
+    assert len(pairs) == len(near) == ITEMS
+    assert {each.strict for each in pairs} <= {0, 0.5, 1}
+    by_item = {each.item: each for each in samples(results["rubric"])}
+    right = [each.strict for each in near if by_item[each.item].strict]
+    wrong = [each.strict for each in near if not by_item[each.item].strict]
+    assert right == pytest.approx([1.0] * len(right))
+    assert all(each is not None and each < 1 for each in wrong)

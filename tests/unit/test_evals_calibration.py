@@ -1,0 +1,179 @@
+"""A judge is checked against people before it scores anything."""
+
+import asyncio
+import json
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from evals.calibration import Checks, band, confirm
+from evals.references import load_references
+from evals.suites import Suite, load_suite
+from harness.domain.errors import InputError, JudgeUnfit
+from harness.domain.settings import JudgeSettings, SuiteSettings
+from harness.domain.targets import Target
+from harness.gate.agreement import Agreement
+from harness.runtime.clock import ManualClock
+from tests.scripted_judge import ScriptedJudge
+
+pytestmark = pytest.mark.req("F7")
+REFERENCES = 20
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Suite:
+    """Its references: people like even numbers."""
+    data, references = tmp_path / "s.jsonl", tmp_path / "references.jsonl"
+    data.write_text('{"input": "a", "target": "b"}', encoding="utf-8")
+    rows = [
+        {"input": "n?", "answer": f"{n}", "score": 0.9 if n % 2 == 0 else 0.1}
+        for n in range(REFERENCES)
+    ]
+    references.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    judge = JudgeSettings(Target("sim", "sim-judge"), references=references, recheck_s=60)
+    return load_suite(
+        SuiteSettings(
+            "replies", path=data, scorer="rubric", scorer_options={"rubric": "x"}, judge=judge
+        )
+    )
+
+
+def agrees_but_for(wrong: int) -> ScriptedJudge:
+    def says(data: dict[str, str]) -> object:
+        n = int(data["answer"])
+        even = n % 2 == 0
+        return {"score": float(even if n >= wrong else not even)}
+
+    return ScriptedJudge(says)  # type: ignore[arg-type]
+
+
+def confirmed(
+    suite: Suite, judge: ScriptedJudge, checks: Checks | None = None
+) -> Agreement | None:
+    return asyncio.run(confirm(suite, judge, checks=checks, connections=4))
+
+
+def test_a_judge_that_agrees_is_confirmed_with_its_figure(suite: Suite) -> None:
+    found = confirmed(suite, agrees_but_for(2))
+
+    assert found is not None
+    # 18 of 20 agree, and chance gives half.
+    assert found.kappa == pytest.approx(0.8)
+    assert (found.observed, found.n) == (0.9, REFERENCES)
+
+
+def test_a_judge_below_the_floor_measures_nothing_and_says_how_far(suite: Suite) -> None:
+    with pytest.raises(
+        JudgeUnfit,
+        match=r"suite replies: the judge sim/sim-judge does not agree with the 20 human "
+        r"references: Cohen's kappa is 0\.40 \(95 % interval -?0\.\d\d to 0\.\d\d\), the floor "
+        r"is 0\.60",
+    ):
+        confirmed(suite, agrees_but_for(6))
+
+
+def test_a_judge_that_abstains_does_not_agree(suite: Suite) -> None:
+    with pytest.raises(JudgeUnfit, match=r"kappa is 0\.00"):
+        confirmed(suite, ScriptedJudge(lambda _data: {"score": None}))
+
+
+def test_a_judge_that_is_away_measures_nothing(suite: Suite) -> None:
+    with pytest.raises(JudgeUnfit, match="could not be checked: the judge did not answer"):
+        confirmed(suite, ScriptedJudge(lambda _data: None))
+
+
+def test_references_of_one_score_tell_nothing(suite: Suite, tmp_path: Path) -> None:
+    file = tmp_path / "alike.jsonl"
+    rows = [{"input": "n?", "answer": "2", "score": 1} for _ in range(10)]
+    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    assert suite.settings.judge is not None
+    judge = replace(suite.settings.judge, references=file)
+    alike = load_suite(replace(suite.settings, judge=judge))
+
+    with pytest.raises(JudgeUnfit, match="tells nothing of agreement"):
+        confirmed(alike, agrees_but_for(0))
+
+
+def test_an_agreement_is_kept_for_its_time_and_for_its_pin(
+    suite: Suite, tmp_path: Path
+) -> None:
+    clock = ManualClock()
+    checks = Checks(tmp_path / "judges", clock)
+    judge = agrees_but_for(0)
+    first = confirmed(suite, judge, checks)
+    asked = len(judge.asked)
+
+    assert confirmed(suite, judge, checks) == first
+    assert len(judge.asked) == asked == REFERENCES
+    other = load_suite(replace(suite.settings, scorer_options={"rubric": "y"}))
+    confirmed(other, judge, checks)
+    assert len(judge.asked) == 2 * REFERENCES
+    clock.advance(61)
+    confirmed(suite, judge, checks)
+    assert len(judge.asked) == 3 * REFERENCES
+
+
+def test_a_kept_agreement_below_the_floor_still_refuses(suite: Suite, tmp_path: Path) -> None:
+    checks = Checks(tmp_path / "judges", ManualClock())
+    judge = agrees_but_for(6)
+    for _ in range(2):
+        with pytest.raises(JudgeUnfit, match=r"0\.40"):
+            confirmed(suite, judge, checks)
+
+    assert len(judge.asked) == REFERENCES
+
+
+def test_a_kept_agreement_that_is_damaged_or_from_the_future_is_measured_again(
+    suite: Suite, tmp_path: Path
+) -> None:
+    clock = ManualClock()
+    checks = Checks(tmp_path / "judges", clock)
+    judge = agrees_but_for(0)
+    confirmed(suite, judge, checks)
+    (kept,) = (tmp_path / "judges").iterdir()
+    noted = json.loads(kept.read_text(encoding="utf-8"))
+    ahead = (clock.now() + timedelta(hours=1)).timestamp()
+
+    for damaged in ("", "[]", "{}", '{"at": 1}', json.dumps({**noted, "at": ahead})):
+        kept.write_text(damaged, encoding="utf-8")
+        before = len(judge.asked)
+        confirmed(suite, judge, checks)
+        assert len(judge.asked) == before + REFERENCES
+
+
+@pytest.mark.parametrize(
+    ("score", "levels", "found"),
+    [
+        (0.0, 2, 0),
+        (0.49, 2, 0),
+        (0.5, 2, 1),
+        (1.0, 2, 1),
+        (0.5, 5, 2),
+        (1.0, 5, 4),
+        (None, 5, -1),
+    ],
+)
+def test_scores_fall_into_equal_bands(score: float | None, levels: int, found: int) -> None:
+    assert band(score, levels) == found
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"input": "a", "answer": "x", "score": 2}, "a number from 0 to 1"),
+        ({"input": "a", "answer": "x", "score": "good"}, "a number from 0 to 1"),
+        ({"input": "a", "answer": ["x"], "score": 1}, "`answer`, a text"),
+        ({"input": "a", "score": 1}, "field 'answer': missing"),
+        ({"input": "a", "answer": "x", "score": 1}, "1 references; agreement needs 10"),
+    ],
+)
+def test_references_that_cannot_be_used_are_told(
+    tmp_path: Path, row: dict[str, object], told: str
+) -> None:
+    file = tmp_path / "references.jsonl"
+    file.write_text(json.dumps(row), encoding="utf-8")
+
+    with pytest.raises(InputError, match=told):
+        load_references(file)
