@@ -89,8 +89,8 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     for _ in range(4):
         cli.world.turn()
     ask("proposal", "list")
-    for words in (("proposal", "show"), ("proposal", "report"), ("replay",)):
-        ask(*words, ids[0])
+    for about in (("proposal", "show"), ("proposal", "report"), ("replay",)):
+        ask(*about, ids[0])
     ask("proposal", "approve", ids[1], "--as", "ben")
     ask("proposal", "reject", ids[2], "--reason", "not now")
     ask("canary", "status")
