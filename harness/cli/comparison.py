@@ -1,11 +1,14 @@
 """One proposal on a screen: the verdict first, then the figures behind it."""
 
+from collections.abc import Mapping
+
 import click
 
 from harness.cli import canary, output, wording
 from harness.control.present import plain
 from harness.control.reports import ArmFigures, CanaryStatus, Comparison, SuiteSide
 from harness.domain.evaluation import SuiteReport
+from harness.gate.remedies import patch_words, remedy_of
 from harness.gate.words import spending
 
 HEADINGS = (
@@ -45,6 +48,7 @@ def print_all(found: Comparison, status: CanaryStatus | None) -> None:
             ("phase", proposal.phase.value.replace("_", " ")),
             ("verdict", verdict.words if verdict else "none yet"),
             ("reason", verdict.reason if verdict else None),
+            ("remedy", _remedy(found)),
             ("ended", proposal.closed_because or None),
         ]
     )
@@ -61,6 +65,19 @@ def print_all(found: Comparison, status: CanaryStatus | None) -> None:
     if status:
         click.echo()
         output.facts(canary.described(status))
+
+
+def _remedy(found: Comparison) -> str | None:
+    """Of a candidate that loses by form."""
+    verdict = found.verdict
+    if verdict is None or verdict.outcome != "harness_mismatch":
+        return None
+    broken = next(each for each in verdict.suites if each.outcome == "harness_mismatch")
+    rules = broken.details.get("rules")
+    remedy = remedy_of(rules) if isinstance(rules, Mapping) else None
+    if remedy is None:
+        return None
+    return patch_words(remedy, f"{found.candidate.provider}/{found.candidate.model}")
 
 
 def suite_row(report: SuiteReport) -> list[object]:

@@ -50,12 +50,16 @@ class Telling:
 
 @dataclass(frozen=True)
 class SuitePart:
-    """report: None while the gate is open. served: what the providers said that they served."""
+    """report: None while the gate is open. served_*: what the providers said that they served.
+
+    form: answers of the candidate that lose points by form alone, of the rule that broke most.
+    """
 
     side: SuiteSide
     report: SuiteReport | None
     pin: SuitePin
     tags: Sequence[TagRow]
+    form: Sequence[Telling]
     served_incumbent: Sequence[str]
     served_candidate: Sequence[str]
 
@@ -131,6 +135,7 @@ def _part(
         report=report,
         pin=pin,
         tags=_tags(ctx, side.plan.suite, used),
+        form=_by_form(ctx, side, report),
         served_incumbent=_served(side.incumbent),
         served_candidate=_served(side.candidate),
     )
@@ -163,26 +168,33 @@ def _tags(ctx: Context, suite: str, used: Sequence[_Item]) -> Sequence[TagRow]:
 
 
 def _telling(ctx: Context, side: SuiteSide, used: Sequence[_Item]) -> Sequence[Telling]:
-    found = []
-    for each in used:
-        ours, theirs = each.scores
-        if ours == theirs:
-            continue
-        a, b = each.incumbent[0], each.candidate[0]
-        found.append(
-            Telling(
-                suite=side.plan.suite,
-                item=each.item,
-                prompt=b.prompt or a.prompt,
-                expected=_expected(ctx, side.plan.suite, each.item),
-                incumbent=a.answer or a.error_text,
-                candidate=b.answer or b.error_text,
-                incumbent_score=ours,
-                candidate_score=theirs,
-                rule=b.rule,
-            )
-        )
-    return found
+    differing = (each for each in used if each.scores[0] != each.scores[1])
+    return [_told(ctx, side.plan.suite, each) for each in differing]
+
+
+def _told(ctx: Context, suite: str, each: _Item) -> Telling:
+    ours, theirs = each.scores
+    a, b = each.incumbent[0], each.candidate[0]
+    return Telling(
+        suite=suite,
+        item=each.item,
+        prompt=b.prompt or a.prompt,
+        expected=_expected(ctx, suite, each.item),
+        incumbent=a.answer or a.error_text,
+        candidate=b.answer or b.error_text,
+        incumbent_score=ours,
+        candidate_score=theirs,
+        rule=next((sample.rule for sample in each.candidate if sample.rule), ""),
+    )
+
+
+def _by_form(ctx: Context, side: SuiteSide, report: SuiteReport | None) -> Sequence[Telling]:
+    """The examples that the verdict names; some may lie behind the items that it used."""
+    named = report.details.get("examples") if report else None
+    if not isinstance(named, list | tuple):
+        return ()
+    items = {each.item: each for each in _used(side, None)}
+    return [_told(ctx, side.plan.suite, items[name]) for name in named if name in items]
 
 
 def _expected(ctx: Context, suite: str, item: str) -> str:

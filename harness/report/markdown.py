@@ -1,12 +1,13 @@
 """A report as Markdown. What models wrote stands in fences: it is data, never markup."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from harness.control.reports import ArmFigures
 from harness.domain.evaluation import SuiteReport, Verdict
 from harness.domain.targets import Target
+from harness.gate.remedies import patch_words, remedy_of
 from harness.gate.words import points, spending
 from harness.report.contents import Report, SuitePart, TagRow, Telling
 
@@ -67,17 +68,39 @@ def _verdict(report: Report, verdict: Verdict | None) -> Iterator[str]:
     why = f" Why it was proposed: {found.proposal.reason}." if found.proposal.reason else ""
     yield from ("", f"{said}{why}")
     for part in report.suites:
-        yield from _form(part)
+        yield from _form(part, found.candidate)
 
 
-def _form(part: SuitePart) -> Iterator[str]:
+def _form(part: SuitePart, candidate: Target) -> Iterator[str]:
     report = part.report
-    if report is None or not report.details.get("rule"):
+    rules = report.details.get("rules") if report else None
+    remedy = remedy_of(rules) if isinstance(rules, Mapping) else None
+    if report is None or remedy is None or not isinstance(rules, Mapping):
         return
-    rules = report.details["rules"]
-    if isinstance(rules, dict):
-        counts = ", ".join(f"{rule}: {count}" for rule, count in rules.items())
-        yield from ("", f"Rules of form that broke in the candidate's answers: {counts}.")
+    counts = ", ".join(f"`{rule}` {count}" for rule, count in rules.items())
+    yield from ("", f"{report.suite}: the candidate broke rules of form: {counts}.")
+    if report.outcome != "harness_mismatch":
+        return
+    yield from ("", f"### {report.suite}: what to change", "", f"The candidate {remedy.what}.")
+    yield from ("", *_lenient(report), "One of these would help:", "")
+    yield f"- a line of the prompt: “{remedy.prompt}”"
+    if remedy.json_mode:
+        yield "- `response_format: {type: json_object}`, where the provider knows it"
+    yield f"- a parser in your application that can {remedy.parser}"
+    plain = f"{candidate.provider}/{candidate.model}"
+    yield from ("", "The first makes another target, which is evaluated anew:", "")
+    yield from ("```", patch_words(remedy, plain), "```", "")
+    for each in part.form:
+        yield from _telling(each)
+
+
+def _lenient(report: SuiteReport) -> Iterator[str]:
+    lenient = report.details.get("lenient")
+    if isinstance(lenient, Mapping):
+        yield (
+            f"As scored {points(report.delta)} points; with form forgiven on both sides "
+            f"{points(float(str(lenient['delta'])))}."
+        )
 
 
 def _suite_row(part: SuitePart) -> Sequence[str]:

@@ -147,7 +147,7 @@ def example_world(tmp_path: Path) -> World:
     }
     models = profiles.load()
     bank = ItemBank(load_all(suites.values()))
-    sitting = {name: Examinee(models[name], bank) for name in ("sim-base", "sim-better")}
+    sitting = {name: Examinee(each, bank) for name, each in models.items()}
 
     def script(target: Target, item: Item, _epoch: int) -> str:
         asked = as_item(item, suite=suite_of(item), place="")
@@ -175,7 +175,9 @@ def example_world(tmp_path: Path) -> World:
         ctx, SYSTEM, Provider("sim", "sim", "http://127.0.0.1:9/v1", prices=prices)
     )
     asked = (RouteSuite("tickets"), RouteSuite("extraction", SuiteRole.REQUIRED))
-    routes.create(ctx, SYSTEM, "support", "sim/sim-base", settings=RouteSettings(suites=asked))
+    for name, suites_ in (("support", asked), ("forms", (RouteSuite("extraction"),))):
+        settings = RouteSettings(suites=suites_)
+        routes.create(ctx, SYSTEM, name, "sim/sim-base", settings=settings)
     return world
 
 
@@ -206,3 +208,21 @@ def test_rows_by_tag_add_up_to_what_was_used(tmp_path: Path) -> None:
         used = {s.item for s in part.side.candidate if s.position < part.report.n_used}
         assert sum(row.items for row in part.tags) == sum(len(of_item[item]) for item in used)
         assert all(0 <= row.wins + row.losses <= row.items for row in part.tags)
+
+
+@pytest.mark.req("A8")
+def test_a_candidate_that_loses_by_form_gets_a_remedy_and_five_examples(
+    tmp_path: Path,
+) -> None:
+    world = example_world(tmp_path)
+    made = propose.create(world.context(), ANN, Wish("forms", "sim/sim-fenced", "a test"))
+    report = gather(world.context(), world.until_decided(made.id).id)
+    text = markdown(report)
+
+    assert text.startswith("# FORMAT MISMATCH: `sim/sim-fenced` loses by form")
+    assert "puts its answer into a code fence" in text
+    assert 'swapgate model add sim/sim-fenced --prompt-addendum "Answer with the JSON' in text
+    (part,) = report.suites
+    assert len(part.form) == 5
+    assert all("code_fence" in each.rule for each in part.form)
+    assert all(each.candidate.startswith("```") for each in part.form)
