@@ -1,5 +1,6 @@
 """One attempt: send, read, check that the answer is what was asked."""
 
+import asyncio
 from typing import Final, NamedTuple
 
 from harness.domain.errors import InputError
@@ -14,6 +15,8 @@ from router.usage import Usage
 
 # Of a refusal, more than this is not a message.
 MAX_REFUSAL_BYTES: Final = 256 * 1024
+# How long its words are waited for, once its status is known.
+REFUSAL_S: Final = 2.0
 
 
 class Answer(NamedTuple):
@@ -62,9 +65,14 @@ def text(value: bytes) -> str:
 
 
 async def _refusal(reply: UpstreamReply) -> bytes:
+    """Empty for what does not come whole: the status says enough."""
     body = b""
-    async for chunk in reply.chunks():
-        body += chunk
-        if len(body) > MAX_REFUSAL_BYTES:
-            return b""
+    try:
+        async with asyncio.timeout(REFUSAL_S):
+            async for chunk in reply.chunks():
+                body += chunk
+                if len(body) > MAX_REFUSAL_BYTES:
+                    return b""
+    except (TimeoutError, UpstreamFailed):
+        return b""
     return body

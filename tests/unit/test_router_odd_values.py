@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.domain.key_limits import KeyLimits
-from router.transport.scripted import Turn
+from router.transport.scripted import Happening, Turn
 from tests.router_door import ASK, CHAT, Door, Place
 from tests.router_upstream import DONE, ROLE, broken_stream, completion, event, streamed
 from tests.router_world import INCUMBENT, snapshot
@@ -114,6 +114,21 @@ async def test_usage_beside_the_last_choice_is_counted_and_sent_only_if_asked(
     assert b"prompt_tokens" not in plain
     assert b'"usage": {"prompt_tokens": 7}' in shown
     assert sum(row.input_tokens for row in door.kept.traffic) == 14
+
+
+@pytest.mark.parametrize("status", [400, 429, 503])
+@pytest.mark.parametrize("end", [Happening.HANG, Happening.RESET])
+async def test_a_refusal_is_known_by_its_status_when_its_words_do_not_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, end: Happening
+) -> None:
+    monkeypatch.setattr("router.attempt.REFUSAL_S", 0.05)
+    door = Door(tmp_path, lambda _: Turn(status=status, steps=(b'{"err', end)))
+
+    answered, _, body = await door.call(CHAT, ASK)
+
+    assert answered == (400 if status == 400 else 502)
+    found = {400: b"status 400", 429: b"rate_limited", 503: b"overloaded"}
+    assert found[status] in body
 
 
 async def test_a_stream_of_nothing_but_comments_is_no_answer(tmp_path: Path) -> None:
