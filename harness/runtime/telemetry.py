@@ -2,21 +2,35 @@
 
 import logging
 import sys
+from typing import Final
 
 import structlog
+from structlog.stdlib import ProcessorFormatter
+from structlog.tracebacks import ExceptionDictTransformer
+from structlog.typing import Processor
+
+_SAID_OF_ALL: Final[tuple[Processor, ...]] = (
+    structlog.contextvars.merge_contextvars,
+    structlog.processors.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    # Without local variables: keys, secrets and the content of requests are among them.
+    structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
+)
+_JSON: Final = structlog.processors.JSONRenderer()
 
 
 def configure(*, level: int = logging.INFO) -> None:
-    """For a process that serves. Content of requests is never logged."""
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    """For a process that serves; of libraries, warnings. Content of requests is never logged."""
+    libraries = logging.StreamHandler(sys.stderr)
+    libraries.setFormatter(
+        ProcessorFormatter(
+            processors=[ProcessorFormatter.remove_processors_meta, _JSON],
+            foreign_pre_chain=_SAID_OF_ALL,
+        )
+    )
+    logging.basicConfig(handlers=[libraries], level=logging.WARNING)
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.dict_tracebacks,
-            structlog.processors.JSONRenderer(),
-        ],
+        processors=[*_SAID_OF_ALL, _JSON],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
