@@ -20,7 +20,7 @@ _JSON: Final = structlog.processors.JSONRenderer()
 
 
 def configure(*, level: int = logging.INFO) -> None:
-    """For a process that serves; of libraries, warnings. Content of requests is never logged."""
+    """For a process that serves; libraries: warnings. Content of requests is never logged."""
     libraries = logging.StreamHandler(sys.stderr)
     libraries.setFormatter(
         ProcessorFormatter(
