@@ -23,6 +23,8 @@ REFUSED = (
     *("os.chown", "os.truncate", "os.kill", "os.putenv", "os.utime", "os.setxattr", "pty."),
     *("signal.pthread_kill", "syslog.", "sqlite3.", "resource.", "fcntl.", "mmap.", "code."),
 )
+# What starts processes and native code past the audit table.
+REFUSED_IMPORTS = frozenset({"_posixsubprocess", "_ctypes", "_cffi_backend", "_testcapi"})
 
 
 def off_the_network() -> bool:
@@ -55,6 +57,8 @@ def watch(event: str, args: tuple[object, ...]) -> None:
         written = isinstance(mode, str) and any(each in mode for each in "wax+")
         if written or (isinstance(flags, int) and flags & WRITES):
             raise PermissionError("files cannot be written here")
+    elif event == "import" and args[0] in REFUSED_IMPORTS:
+        raise PermissionError(f"{args[0]} cannot be imported here")
     elif event.startswith(REFUSED):
         raise PermissionError(f"{event} is not allowed here")
 
@@ -71,7 +75,8 @@ def main() -> None:
     limit(order["memory_bytes"], order["cpu_s"])
     program = order["program"]
     del order
-    sys.modules.pop("ctypes", None)
+    for name in ("ctypes", *REFUSED_IMPORTS):
+        sys.modules.pop(name, None)
     sys.addaudithook(watch)
     # The model's code is what this process is for.
     exec(compile(program, "answer", "exec"), {"__name__": "__main__"})  # noqa: S102 - as above

@@ -5,10 +5,13 @@ target_field `prompt+test+entry_point`), or the test itself, a text.
 """
 
 import ast
+import contextlib
 import json
 import math
+import os
 import re
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
@@ -123,25 +126,35 @@ def run(source: str, options: Options) -> Ran:
         "cpu_s": math.ceil(options["timeout_s"]) + 1,
     }
     with tempfile.TemporaryDirectory(prefix="swapgate-code-") as folder:
+        said, code = _child(json.dumps(order).encode(), folder, options["timeout_s"])
+    lines = said.decode(errors="replace").splitlines()
+    protection = lines[0] if lines and lines[0] in PROTECTIONS else ""
+    return Ran(passed=lines[1:] == [word] and code == 0, protection=protection)
+
+
+def _child(order: bytes, folder: str, timeout_s: float) -> tuple[bytes, int]:
+    """What it said, and its exit code; it and whatever it started are gone afterwards."""
+    try:
+        child = subprocess.Popen(  # noqa: S603 - our own child, in which the answer is data
+            [sys.executable, "-I", "-S", str(CELL)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd=folder,
+            env={},
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise NotJudged(f"no process for the code could be started: {error}") from None
+    with child:
         try:
-            done = subprocess.run(  # noqa: S603 - our own child, in which the answer is data
-                [sys.executable, "-I", "-S", str(CELL)],
-                input=json.dumps(order).encode(),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                cwd=folder,
-                env={},
-                timeout=options["timeout_s"],
-                check=False,
-                start_new_session=True,
-            )
+            said, _ = child.communicate(order, timeout=timeout_s)
         except subprocess.TimeoutExpired:
-            return Ran(passed=False, protection="")
-        except OSError as error:
-            raise NotJudged(f"no process for the code could be started: {error}") from None
-    said = done.stdout.decode(errors="replace").splitlines()
-    protection = said[0] if said[:1] and said[0] in PROTECTIONS else ""
-    return Ran(passed=said[1:] == [word] and done.returncode == 0, protection=protection)
+            said = b""
+            # Not reaped yet, so that the number is still its own; the group is as well.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+        return said, child.wait()
 
 
 PROBE: Final[Options] = {"timeout_s": START_S, "memory_mb": 512}

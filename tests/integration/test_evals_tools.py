@@ -1,4 +1,4 @@
-"""A suite with tools, through Inspect and over HTTP: sent as written, scored and stored."""
+"""Suites with tools and with code, through Inspect and over HTTP: asked, scored, stored."""
 
 import json
 from collections.abc import Mapping
@@ -48,6 +48,10 @@ ROWS = [
 def provider_says(body: Mapping[str, Any]) -> Response:
     asked = body["messages"][-1]["content"]
     call = {"name": "weather", "arguments": '{"city": "A"}'}
+    if asked == "def one():":
+        return Response("```python\ndef one():\n    return 1\n```")
+    if asked.startswith("def "):
+        return Response("    return 1")
     if asked == "text":
         return Response(json.dumps({"name": "weather", "arguments": {"city": "A"}}))
     if asked == "none":
@@ -63,6 +67,22 @@ def provider_says(body: Mapping[str, Any]) -> Response:
     return Response(raw=json.dumps({"choices": [choice], "model": "m"}).encode())
 
 
+def assignment(suite: SuiteSettings, items: int, served: Served) -> Assignment:
+    suites, target = {suite.name: suite}, Target("sim", "m")
+    run = EvalRun(
+        id="run-1",
+        suite=suite.name,
+        suite_digest=Catalog(suites).pin(suite.name).digest,
+        target=target.id,
+        order_seed=1,
+        epochs=1,
+        wanted=items,
+        state=RunState.RUNNING,
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+    return Assignment(suites, EvalJob(run, target, served.provider(), None))
+
+
 @pytest.mark.req("A8")
 def test_tools_are_sent_as_written_and_the_calls_are_scored_and_stored(tmp_path: Path) -> None:
     file = tmp_path / "calls.jsonl"
@@ -73,21 +93,8 @@ def test_tools_are_sent_as_written_and_the_calls_are_scored_and_stored(tmp_path:
         scorer="tool_call",
         request={"tools": [TOOL], "tool_choice": "auto"},
     )
-    target = Target("sim", "m")
-    run = EvalRun(
-        id="run-1",
-        suite="calls",
-        suite_digest=Catalog({"calls": suite}).pin("calls").digest,
-        target=target.id,
-        order_seed=1,
-        epochs=1,
-        wanted=len(ROWS),
-        state=RunState.RUNNING,
-        created_at=datetime(2026, 1, 1, tzinfo=UTC),
-    )
     with serving(provider_says) as served:
-        job = EvalJob(run, target, Served(served.url).provider(), None)
-        (result,) = carry_out([Assignment({"calls": suite}, job)])
+        (result,) = carry_out([assignment(suite, len(ROWS), served)])
     sent = {each["messages"][-1]["content"]: each for each in served.requests}
     found = {each["item"]: each for each in result["samples"]}
 
@@ -104,3 +111,27 @@ def test_tools_are_sent_as_written_and_the_calls_are_scored_and_stored(tmp_path:
     assert all(each["lenient"] == 1 for each in found.values())
     assert json.loads(found["right"]["answer"])["tool_calls"] == [ROWS[0]["target"]]
     assert found["none"]["answer"] == "No tool of mine tells that."
+
+
+@pytest.mark.req("A8")
+def test_code_is_run_and_scored(tmp_path: Path) -> None:
+    file = tmp_path / "code.jsonl"
+    rows = [
+        {
+            "id": name,
+            "input": f"def {name}():",
+            "target": {
+                "prompt": f"def {name}():\n",
+                "test": f"def check(made):\n    assert made() == {wanted}",
+                "entry_point": name,
+            },
+        }
+        for name, wanted in (("one", 1), ("two", 2), ("uno", 1))
+    ]
+    file.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    suite = SuiteSettings("code", path=file, scorer="code")
+    with serving(provider_says) as served:
+        (result,) = carry_out([assignment(suite, len(rows), served)])
+
+    scores = {each["item"]: (each["strict"], each["lenient"]) for each in result["samples"]}
+    assert (result["state"], scores) == ("done", {"one": (0, 1), "two": (0, 0), "uno": (1, 1)})

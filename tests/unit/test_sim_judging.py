@@ -1,0 +1,57 @@
+"""The simulated judge goes by its rule, as often as its skill says."""
+
+import json
+
+import pytest
+
+from evals.scorers.judging import with_data
+from evals.sim.judging import answer
+from evals.sim.profiles import Profile
+
+SURE = Profile("sure", skill={"judge": 1.0})
+
+
+def asked(**data: str) -> str:
+    return with_data("Judge this.", {"task": "Say hello.", **data})[0]["content"]
+
+
+def says(profile: Profile, **data: str) -> object:
+    said = answer(asked(**data), profile)
+    assert said is not None
+    found = json.loads(said)
+    return found.get("score", found.get("winner"))
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"answer": "Oh, HELLO  there", "reference": "hello there"}, 1),
+        ({"answer": "Bye", "reference": "hello there"}, 0),
+        ({"answer": "room 7"}, 1),
+        ({"answer": "room"}, 0),
+        ({"A": "one two", "B": "one one"}, "A"),
+        ({"A": "one", "B": "one two"}, "B"),
+        ({"A": "one", "B": "two"}, "tie"),
+    ],
+)
+def test_a_judgement_follows_the_rule(data: dict[str, str], said: object) -> None:
+    assert says(SURE, **data) == said
+
+
+def test_a_judge_without_skill_says_the_contrary() -> None:
+    contrary = Profile("contrary", skill={"judge": 0.0})
+
+    assert says(contrary, answer="Hello", reference="hello") == 0
+    assert says(contrary, A="one two", B="one") == "B"
+
+
+def test_half_a_skill_is_half_of_the_judgements() -> None:
+    half = Profile("half", skill={"judge": 0.5}, seed=4)
+    right = [says(half, answer=f"Hello {n}", reference="hello") for n in range(400)]
+
+    assert 150 < sum(each == 1 for each in right) < 250
+
+
+@pytest.mark.parametrize("prompt", ["Hello", "DATA:\nnothing", "DATA:\n[1]", 'DATA:\n{"x": 1}'])
+def test_other_prompts_are_no_judgements(prompt: str) -> None:
+    assert answer(prompt, SURE) is None
