@@ -289,8 +289,8 @@ def message_due(record: AlertRecord, now: datetime) -> Told | None:
     rested = since is None or since >= QUIET
     if not KINDS[record.kind].lasting:
         # Whoever gets a first sink today need not hear what happened last month.
-        news = record.count > record.told_count and now - record.last_seen < REMIND
-        return Told.RAISED if news and rested else None
+        recent = now - record.last_seen < REMIND
+        return Told.RAISED if record.told is None and recent else None
     if record.resolved_at is not None:
         over = now - record.resolved_at >= _settling(record.kind)
         return Told.RESOLVED if record.told is Told.RAISED and over else None
@@ -349,7 +349,10 @@ def _first(alert: Alert, sources: Mapping[str, datetime]) -> AlertRecord:
 
 
 def _is_past(record: AlertRecord, at: datetime) -> bool:
-    return record.resolved_at is not None and at - record.resolved_at >= QUIET
+    # What happened has a key of its own: whoever notices it later says nothing new.
+    if record.resolved_at is None or not KINDS[record.kind].lasting:
+        return False
+    return at - record.resolved_at >= QUIET
 
 
 def _id(alert: Alert) -> str:

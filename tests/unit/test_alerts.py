@@ -143,6 +143,16 @@ def test_what_happened_is_told_once_and_is_over() -> None:
     assert message_due(record, NOW + REMIND) is None
 
 
+def test_what_another_worker_notices_too_is_told_once() -> None:
+    record = told(after(DONE), Told.RAISED, NOW)
+    for minutes in (1, 16, 600):
+        at_ = NOW + timedelta(minutes=minutes)
+        again = heard(record, replace(DONE, at=at_, source="w2"))
+        assert again is not None
+        assert (again.id, message_due(again, at_ + QUIET)) == (record.id, None)
+        record = again
+
+
 @given(steps)
 def test_whatever_comes_people_know_the_state_in_the_end_and_are_not_flooded(
     moves: list[tuple[News, str, int]],

@@ -65,7 +65,7 @@ class MemoryAlerts:
 def _has_news(record: AlertRecord) -> bool:
     if KINDS[record.kind].lasting:
         return record.told is Told.RAISED
-    return record.count > record.told_count
+    return record.told is None
 
 
 class MemoryDeliveries:

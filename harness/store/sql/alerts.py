@@ -24,7 +24,7 @@ UNSETTLED = LATEST.where(
     sa.or_(
         alert.c.resolved_at.is_(None),
         sa.and_(alert.c.told == Told.RAISED.value, alert.c.kind.not_in(_EVENTS)),
-        sa.and_(alert.c.kind.in_(_EVENTS), alert.c.count > alert.c.told_count),
+        sa.and_(alert.c.kind.in_(_EVENTS), alert.c.told.is_(None)),
     )
 )
 _earlier = delivery.alias("earlier")
