@@ -90,7 +90,7 @@ class MessagesStream(StreamFilter):
             case "message_stop":
                 return self._stop()
             case _:
-                self.committed = self.committed or kind not in HELD
+                self.committed = self.committed or str(kind) not in HELD
         return ()
 
     def _delta(self, delta: object) -> None:
@@ -101,7 +101,11 @@ class MessagesStream(StreamFilter):
     def _block(self, block: object) -> None:
         if not isinstance(block, dict):
             return
-        if block.get("type") not in IN_PIECES or block.get("text") or block.get("thinking"):
+        if (
+            str(block.get("type")) not in IN_PIECES
+            or block.get("text")
+            or block.get("thinking")
+        ):
             self.committed = True
 
     def _start(self, text: str, members: Members) -> Sequence[Edit]:

@@ -69,7 +69,7 @@ class ResponsesStream(StreamFilter):
             self._refused(nested or flat)
             return None
         delta = members.get("delta")
-        if kind not in HELD and delta != "":
+        if str(kind) not in HELD and delta != "":
             self.output_events += bool(delta)
             if kind != "response.failed":
                 self.committed = True
@@ -77,7 +77,7 @@ class ResponsesStream(StreamFilter):
         if response is None or not isinstance(response.value, dict):
             return ()
         self.usage = usage_of(response.value.get("usage")) or self.usage
-        if kind in ENDS:
+        if str(kind) in ENDS:
             self.finished = True
             self.finish_reasons.append(str(kind).removeprefix("response."))
         elif kind == "response.failed" and not self._failed(response.value):
