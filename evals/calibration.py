@@ -11,7 +11,7 @@ from evals.scorers import Judging, NotJudged
 from evals.suites import Suite
 from harness.domain.content import digest
 from harness.domain.errors import JudgeUnfit
-from harness.domain.settings import JudgeSettings
+from harness.domain.settings import JudgeSettings, SuiteSettings
 from harness.gate.agreement import Agreement, cohens_kappa
 from harness.ports import Clock
 
@@ -79,7 +79,7 @@ async def confirm(
             ) from None
         if checks:
             checks.keep(_key(suite), found)
-    _demand(suite.settings.name, judge, found)
+    _demand(suite.settings, judge, found)
     return found
 
 
@@ -110,18 +110,25 @@ async def _measured(
     return cohens_kappa([each for each in ratings if not isinstance(each, NotJudged)])
 
 
-def _demand(suite: str, judge: JudgeSettings, found: Agreement) -> None:
-    """Raises JudgeUnfit with the figure in words."""
-    name = judge.target.name
+def words(suite: SuiteSettings, found: Agreement) -> str:
+    """The figure as people read it."""
+    assert suite.judge is not None  # noqa: S101 - confirm has looked
     if found.kappa is None or found.low is None or found.high is None:
-        raise JudgeUnfit(
-            f"suite {suite}: the {found.n} references and the judge {name} all have one "
-            "and the same score, which tells nothing of agreement; add references with others"
+        return (
+            f"suite {suite.name}: the {found.n} references and the judge "
+            f"{suite.judge.target.name} all have one and the same score, which tells nothing "
+            "of agreement; add references with others"
         )
+    return (
+        f"suite {suite.name}: on {found.n} human references the judge "
+        f"{suite.judge.target.name} has Cohen's kappa {found.kappa:.2f} (95 % interval "
+        f"{found.low:.2f} to {found.high:.2f}), the floor is {suite.judge.min_agreement:.2f}"
+    )
+
+
+def _demand(suite: SuiteSettings, judge: JudgeSettings, found: Agreement) -> None:
+    """Raises JudgeUnfit with the figure in words."""
+    if found.kappa is None:
+        raise JudgeUnfit(words(suite, found))
     if found.kappa < judge.min_agreement:
-        raise JudgeUnfit(
-            f"suite {suite}: the judge {name} does not agree with the {found.n} human "
-            f"references: Cohen's kappa is {found.kappa:.2f} (95 % interval {found.low:.2f} to "
-            f"{found.high:.2f}), the floor is {judge.min_agreement:.2f}; mend the rubric or "
-            "take another judge"
-        )
+        raise JudgeUnfit(f"{words(suite, found)}; mend the rubric or take another judge")

@@ -20,7 +20,7 @@ from inspect_ai.log import (
 from inspect_ai.model import Model
 from inspect_ai.util import display_type
 
-from evals.calibration import Checks, confirm
+from evals.calibration import Checks, confirm, words
 from evals.collector import Collector
 from evals.jobs import configured, questions
 from evals.judge import Judge
@@ -60,6 +60,7 @@ class InspectRunner:
         self._suites = suites
         self._log_dir = log_dir
         self._checks = checks
+        self.remark = ""
 
     def run(
         self, job: EvalJob, on_sample: Callable[[Sample], bool], stop: Callable[[], bool]
@@ -67,6 +68,7 @@ class InspectRunner:
         """Raises what on_sample and stop raise, StaleEvidence, JudgeUnfit, and the suite's own
         errors.
         """
+        self.remark = ""
         suite = judged_by(job, inspect_suite(configured(self._suites, job)))
         asked = questions(job, suite.ids(), suite.pin)
         if not asked:
@@ -92,7 +94,10 @@ class InspectRunner:
             asyncio.run(self._run(job, suite, collector, failures, folder))
         if collector.error is not None:
             raise collector.error
-        return collector.state()
+        state = collector.state()
+        if state is RunState.FAILED:
+            self.remark = suite.spent()
+        return state
 
     async def _run(
         self,
@@ -135,7 +140,7 @@ class InspectRunner:
                 checks=self._checks,
                 connections=job.max_connections,
             )
-            log.info("judge of %s: %s", suite.pin.name, found or "no references")
+            self.remark = words(suite.suite.settings, found) if found else ""
 
 
 def judged_by(job: EvalJob, suite: InspectSuite) -> InspectSuite:

@@ -45,6 +45,7 @@ class ScriptedRunner:
     ) -> None:
         self._suites = suites
         self._script = script
+        self.remark = ""
         self._pace = pace
 
     def run(

@@ -508,6 +508,13 @@ class EvalJob:
 
 
 class EvalRunner(Protocol):
+    @property
+    def remark(self) -> str:
+        """Of the last run: why it failed, or how far its judge agrees with people. May be
+        empty.
+        """
+        ...
+
     def run(
         self, job: EvalJob, on_sample: Callable[[Sample], bool], stop: Callable[[], bool]
     ) -> RunState:

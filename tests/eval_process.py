@@ -77,6 +77,7 @@ def one(
     return {
         "state": state,
         "error": error,
+        "remark": runner.remark,
         "samples": [asdict(sample) for sample in samples],
         "seconds": time.perf_counter() - started,
     }

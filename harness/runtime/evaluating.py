@@ -46,18 +46,19 @@ class Worker:
             signal.signal(signal.SIGTERM, lambda *_: self._stop.set())
         beat = threading.Thread(target=self._beat, args=(run,), daemon=True)
         beat.start()
-        meter, unfit = _Meter(job, *self._progress(run)), ""
+        meter, remark = _Meter(job, *self._progress(run)), ""
         try:
             state = RunState.OVER_BUDGET
             if not meter.over:
                 state = self.runner.run(job, self._keeper(meter), self._stop.is_set)
+                remark = self.runner.remark
         except JudgeUnfit as error:
             # The next worker would find the same: it is the verdict that says so.
-            state, unfit = RunState.FAILED, str(error)
+            state, remark = RunState.FAILED, str(error)
         finally:
             self._stop.set()
             beat.join()
-        return self._leave(run, state, unfit or meter.message)
+        return self._leave(run, state, meter.message or remark)
 
     def _take(self, run: str) -> EvalJob | None:
         with self.store.write() as tx:

@@ -176,15 +176,15 @@ def test_a_judge_is_asked_within_its_budget_and_the_run_ends_there(results: Resu
     assert [each.error for each in dear[:2]] == [None, SampleError.INFRA]
     assert "of $0.0000" in dear[1].error_text
     assert len(few) < ITEMS > len(dear)
+    assert results["few"]["remark"] == few[5].error_text
 
 
 @pytest.mark.req("F7")
 def test_a_judge_that_disagrees_with_people_measures_nothing(results: Results) -> None:
     assert results["fool"]["samples"] == []
-    assert (
-        "JudgeUnfit: suite replies: the judge sim/sim-fool does not agree"
-        in (results["fool"]["error"])
-    )
+    told = "JudgeUnfit: suite replies: on 40 human references the judge sim/sim-fool has"
+    assert told in results["fool"]["error"]
+    assert "sim/sim-judge has Cohen's kappa 1.00" in results["rubric"]["remark"]
     assert (
         "there is no provider 'sim' for its judge sim/sim-judge" in (results["nobody"]["error"])
     )

@@ -72,6 +72,7 @@ def test_a_worker_reaches_its_judge_with_the_judges_key_and_checks_it_once(
             samples = [each for run in runs for each in tx.runs.samples(run.id)]
 
     assert [each.state.value for each in runs] == ["done", "done"]
+    assert all("on 12 human references" in each.message for each in runs)
     assert [each.strict for each in samples] == [0.8] * (2 * ITEMS)
     # The references once, each answer once.
     assert len(judge.requests) == 12 + 2 * ITEMS

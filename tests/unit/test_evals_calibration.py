@@ -67,15 +67,14 @@ def test_a_judge_that_agrees_is_confirmed_with_its_figure(suite: Suite) -> None:
 def test_a_judge_below_the_floor_measures_nothing_and_says_how_far(suite: Suite) -> None:
     with pytest.raises(
         JudgeUnfit,
-        match=r"suite replies: the judge sim/sim-judge does not agree with the 20 human "
-        r"references: Cohen's kappa is 0\.40 \(95 % interval -?0\.\d\d to 0\.\d\d\), the floor "
-        r"is 0\.60",
+        match=r"suite replies: on 20 human references the judge sim/sim-judge has Cohen's "
+        r"kappa 0\.40 \(95 % interval -?0\.\d\d to 0\.\d\d\), the floor is 0\.60; mend the rubric",
     ):
         confirmed(suite, agrees_but_for(6))
 
 
 def test_a_judge_that_abstains_does_not_agree(suite: Suite) -> None:
-    with pytest.raises(JudgeUnfit, match=r"kappa is 0\.00"):
+    with pytest.raises(JudgeUnfit, match=r"kappa 0\.00"):
         confirmed(suite, ScriptedJudge(lambda _data: {"score": None}))
 
 
