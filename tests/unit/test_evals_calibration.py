@@ -68,7 +68,7 @@ def test_a_judge_below_the_floor_measures_nothing_and_says_how_far(suite: Suite)
     with pytest.raises(
         JudgeUnfit,
         match=r"suite replies: on 20 human references the judge sim/sim-judge has Cohen's "
-        r"kappa 0\.40 \(95 % interval -?0\.\d\d to 0\.\d\d\), the floor is 0\.60; mend the rubric",
+        r"kappa 0\.40 \(95 % interval -?0\.\d\d to 0\.\d\d\), the floor is 0\.60; mend",
     ):
         confirmed(suite, agrees_but_for(6))
 
