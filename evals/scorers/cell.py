@@ -12,6 +12,8 @@ import os
 import resource
 import sys
 
+# Which of the two keeps a program off the network.
+NAMESPACE, HOOK = PROTECTIONS = ("network namespace", "audit hook")
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
 FILE_BYTES = 2**20
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -68,7 +70,7 @@ def main() -> None:
     sys.stdin = io.StringIO()
     out, word = sys.stdout, order["word"]
     inside = off_the_network()
-    out.write("network namespace\n" if inside else "audit hook\n")
+    out.write(f"{NAMESPACE if inside else HOOK}\n")
     out.flush()
     # What the program prints must not fill a pipe, nor be taken for ours.
     sys.stdout = sys.stderr = io.StringIO()

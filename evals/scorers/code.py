@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 from evals.samples import Item
+from evals.scorers.cell import PROTECTIONS
 from evals.scorers.scored import (
     UNSCORED,
     NotJudged,
@@ -35,7 +36,6 @@ CELL: Final = Path(__file__).with_name("cell.py")
 LONGEST: Final = 100_000  # characters; a longer answer is not run
 BLOCKS: Final = re.compile(r"```[\w+-]*[^\S\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
 START_S: Final = 20.0  # for the interpreter itself, on a busy machine
-PROTECTIONS: Final = ("network namespace", "audit hook")
 
 
 @dataclass(frozen=True, slots=True)

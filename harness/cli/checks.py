@@ -51,6 +51,7 @@ def all_checks(session: Session) -> Iterator[Check]:
     yield from found
     yield from _suites(session, context)
     providers = _providers_of(context, settings)
+    yield from _judges(settings, providers)
     yield from _providers(context, providers)
     if context is not None:
         yield from _differences(context, settings)
@@ -137,6 +138,25 @@ def _suites(session: Session, context: Context | None) -> Iterator[Check]:
                 yield Check(f"suite {name}", "ok", found)
                 if suite.scorer == "code":
                     yield _code(name)
+
+
+def _judges(settings: Settings, providers: Mapping[str, Provider]) -> Iterator[Check]:
+    """Whether each suite's judge has a provider, and its money can be counted."""
+    for name, suite in settings.suites.items():
+        if suite.judge is None:
+            continue
+        what, target = f"judge of suite {name}", suite.judge.target
+        provider = providers.get(target.provider)
+        if provider is None:
+            found = f"there is no provider {target.provider!r} for {target.name}"
+            yield Check(what, "fail", found, "name it under `providers`")
+        elif suite.judge.max_cost_usd is not None and target.model not in provider.prices:
+            found = f"max_cost_usd is set, and the price of {target.name} is not known"
+            step = f"give it one under providers.{target.provider}.prices"
+            yield Check(what, "fail", found, step)
+        else:
+            checked = "checked against references" if suite.judge.references else "not checked"
+            yield Check(what, "ok", f"{target.name}, {checked}")
 
 
 def _code(suite: str) -> Check:

@@ -359,3 +359,29 @@ def test_who_acts_is_the_option_then_the_variable_then_the_user(
     events = json.loads(run("audit", "tail", "-n", "4", "--json").stdout)
 
     assert [event["actor"] for event in events] == ["olga", "vera", "otto", "otto"]
+
+
+@pytest.mark.req("F7")
+def test_the_doctor_looks_at_judges_and_at_what_code_runs_behind(here: Path) -> None:
+    (here / "swapgate.yaml").write_text(
+        """
+providers:
+  jury: {kind: sim, api_base: "http://127.0.0.1:9/v1"}
+suites:
+  fine: {path: s.jsonl, scorer: similarity, judge: {target: jury/m}}
+  dear: {path: s.jsonl, scorer: similarity, judge: {target: jury/m, max_cost_usd: 1}}
+  lost: {path: s.jsonl, scorer: similarity, judge: {target: nobody/m}}
+  code: {path: s.jsonl, scorer: code}
+"""
+    )
+    (here / "s.jsonl").write_text('{"input": "a", "target": "x = 1"}\n')
+    run("init")
+
+    found = statuses(exits=1)
+
+    assert {name: found[f"judge of suite {name}"] for name in ("fine", "dear", "lost")} == {
+        "fine": "ok",
+        "dear": "fail",
+        "lost": "fail",
+    }
+    assert found["code of suite code"] == "ok"

@@ -8,7 +8,8 @@ import pytest
 
 from evals.samples import Item, load_items
 from evals.scorers import Scored, scorer
-from evals.scorers.code import PROTECTIONS, protection
+from evals.scorers.cell import PROTECTIONS
+from evals.scorers.code import protection
 from harness.domain.errors import InputError
 
 RIGHT, WRONG, NONE = Scored(1, 1), Scored(0, 0), Scored(None, None)
