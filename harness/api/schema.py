@@ -46,8 +46,11 @@ class Components:
             return self._page(inner[0])
         if origin is Mapping or origin is dict:
             return {"type": "object", "additionalProperties": self.of(inner[1])}
-        same = origin is not tuple or inner[-1] is ...
-        if same and any(origin is each for each in LISTS):
+        if origin is tuple and inner[-1] is not ...:
+            each_place = [self.of(each) for each in inner]
+            n = len(inner)
+            return {"type": "array", "prefixItems": each_place, "minItems": n, "maxItems": n}
+        if any(origin is each for each in LISTS):
             return {"type": "array", "items": self.of(inner[0])}
         if isinstance(kind, type) and issubclass(kind, Enum):
             return _enum(kind)
