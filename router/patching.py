@@ -5,6 +5,8 @@ measured is what serves. What an endpoint calls its fields is told in `router.di
 """
 
 import json
+import math
+import sys
 from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Final
@@ -85,7 +87,23 @@ def appended(content: Value, addendum: str) -> list[Edit]:
 
 def to_json(value: object) -> str:
     # ASCII only: a lone surrogate, which JSON may carry as an escape, has no UTF-8.
+    try:
+        return _dumps(value)
+    except ValueError:
+        return _dumps(_finite(value))
+
+
+def _dumps(value: object) -> str:
     return json.dumps(value, separators=(",", ":"), allow_nan=False, default=_plain)
+
+
+def _finite(value: object) -> object:
+    """JSON allows 1e999, and Python reads it as infinite, which JSON does not allow."""
+    if isinstance(value, float) and math.isinf(value):
+        return math.copysign(sys.float_info.max, value)
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _plain(value: object) -> object:
