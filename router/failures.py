@@ -59,6 +59,9 @@ def class_of(status: int, body: bytes) -> FailureClass:
         named = _BY_CODE.get(_code(error))
         if named is not None and (status in (400, 404) or named is _F.QUOTA):
             return named
+        # OpenRouter's 403 for input that a moderation flagged: the client's, not our key's.
+        if status == 403 and (named is _F.CONTENT_POLICY or _flagged(error)):
+            return _F.CONTENT_POLICY
         said = _by_words(error) if status == 400 else None
         # The others are Anthropic's; elsewhere they may be a client's, repeated.
         if said is _F.CONTEXT_WINDOW or (
@@ -121,6 +124,11 @@ def _error(body: bytes) -> Mapping[str, object]:
 def _code(error: Mapping[str, object]) -> str:
     code = error.get("code") or error.get("type")
     return code if isinstance(code, str) else ""
+
+
+def _flagged(error: Mapping[str, object]) -> bool:
+    details = error.get("metadata")
+    return isinstance(details, Mapping) and "flagged_input" in details
 
 
 def _by_words(error: Mapping[str, object]) -> FailureClass | None:

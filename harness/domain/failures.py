@@ -18,7 +18,7 @@ class FailureClass(StrEnum):
     BAD_REQUEST = "bad_request"  # 400, 413, 415, 422
     MODEL_UNKNOWN = "model_unknown"  # the name that we put in
     CONTEXT_WINDOW = "context_window"  # 400 saying so
-    CONTENT_POLICY = "content_policy"  # 400 saying so
+    CONTENT_POLICY = "content_policy"  # 400 or 403 saying so
     CANCELLED = "cancelled"  # the client left
 
 

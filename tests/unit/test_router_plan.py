@@ -121,6 +121,17 @@ def test_words_about_our_account_are_believed_in_anthropics_errors_alone() -> No
     assert class_of(400, json.dumps({"error": error}).encode()) is F.BAD_REQUEST
 
 
+def test_input_that_a_moderation_flagged_is_the_clients_and_not_our_keys() -> None:
+    metadata = {"reasons": ["violence"], "flagged_input": "I will ...", "provider_name": "p"}
+    error = {"code": 403, "message": "Your input was flagged", "metadata": metadata}
+
+    assert class_of(403, json.dumps({"error": error}).encode()) is F.CONTENT_POLICY
+    coded = {"error": {"code": "content_filter", "message": "no"}}
+    assert class_of(403, json.dumps(coded).encode()) is F.CONTENT_POLICY
+    plain = {"error": {"code": 403, "message": "this key may not"}}
+    assert class_of(403, json.dumps(plain).encode()) is F.QUOTA
+
+
 @given(st.integers(300, 599), st.binary(max_size=50))
 def test_any_answer_has_a_class(status: int, body: bytes) -> None:
     assert isinstance(class_of(status, body), FailureClass)
