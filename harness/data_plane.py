@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 
 # Workers of a parent that was killed give the port up at once, but not in no time.
 ORPHANS_LEAVE_S: Final = 3.0
+# Of a worker: glibc's own thresholds grow with the largest answer that was freed, and then it
+# keeps as much for good. Bytes.
+MALLOC: Final[Mapping[str, str]] = {
+    "MALLOC_MMAP_THRESHOLD_": str(128 * 1024),
+    "MALLOC_TRIM_THRESHOLD_": str(2 * 1024 * 1024),
+}
 
 
 def serve_router(given: Path | None, workers: int | None = None) -> int:
@@ -86,7 +92,7 @@ def _orders(settings: Settings) -> "Orders":
 
     return Orders(
         command=[sys.executable, "-m", "harness.cli.main", "router-worker"],
-        environment=dict(os.environ),
+        environment={**MALLOC, **os.environ},
         # Not read from the file by each worker: one that is started again after the file was
         # broken must serve like the others.
         given=pickle.dumps(settings),

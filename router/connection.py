@@ -95,9 +95,12 @@ class Connection(asyncio.Protocol):
             self._idle.cancel()
         self._taken()
         self._waiting.clear()
-        if self._answered is not None:
-            self._answered.hang_up()
+        call, self._answered = self._answered, None
+        if call is not None:
+            call.hang_up()
         self.resume_writing()
+        # Like a request, it holds this connection: together they would wait to be collected.
+        del self._parser
 
     def data_received(self, data: bytes) -> None:
         if self._refusal is not None:

@@ -162,7 +162,7 @@ class Dispatcher:
                 course.result = await self._calls.make(job, made, settle)
             outcome = None
         except UpstreamFailed as error:
-            failure, outcome = error, error.failure
+            failure, outcome = error.kept(), error.failure
         except TimeoutError:
             # Else a client in a hurry could open every circuit.
             its_own = job.hurried and limit == made.until

@@ -1,7 +1,7 @@
 """The one seam between the router and the providers."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, Self
 
 from harness.domain.errors import UpstreamError
 from harness.domain.failures import FailureClass
@@ -51,6 +51,14 @@ class UpstreamFailed(UpstreamError):
         self.body = body
         self.content_type = content_type
         self.headers: Mapping[str, str] = headers or {}
+
+    def kept(self) -> Self:
+        """Itself, for whoever keeps what was caught, without the frames that it came through.
+
+        Their variables hold the whole request, and this failure: a cycle for each failed attempt.
+        """
+        self.__context__ = self.__cause__ = None
+        return self.with_traceback(None)
 
 
 class UpstreamReply(Protocol):

@@ -8,7 +8,6 @@ from typing import Any, Final, NamedTuple
 import openai
 
 from benchmarks.faults.answers import Ending, ending
-from benchmarks.faults.routes import SPARE
 
 LEAVE_AFTER: Final = 3  # pieces of content
 # As long as a provider may take to notice that nobody listens.
@@ -79,9 +78,7 @@ async def leave(client: openai.AsyncOpenAI, question: Question, left: Left) -> A
                 break
         await chunks.close()
         await asyncio.sleep(NOTICE_S)
-        # The other provider does not stall: it was done before anybody left.
-        knew = heard.startswith(SPARE) or question.number in await left()
-        how = Ending.CANCELLED if knew else Ending.ORPHANED
+        how = Ending.CANCELLED if question.number in await left() else Ending.ORPHANED
     except Exception as error:  # noqa: BLE001 - as above
         failure = error
     return asked(question, how, started, failure)

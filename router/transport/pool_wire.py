@@ -43,13 +43,14 @@ class Wire(asyncio.Protocol):
 
     async def ask(self, head: bytes, body: bytes) -> None:
         """Send, and wait for the answer's head. Raises UpstreamFailed (connect, malformed)."""
-        self._parser = httptools.HttpResponseParser(self)
         self.headers = []
-        self._phase, self._heard, self._barren = Phase.HEAD, False, 0
+        self._heard, self._barren = False, 0
         self._keep = self._ends_with_eof = False
         if self.closed:
-            self._break(FailureClass.CONNECT, "closed while it was idle")
-        elif len(body) > HIGH_WATER_BYTES:
+            raise UpstreamFailed(FailureClass.CONNECT, "closed while it was idle")
+        self._parser = httptools.HttpResponseParser(self)
+        self._phase = Phase.HEAD
+        if len(body) > HIGH_WATER_BYTES:
             self._transport.write(head)
             self._transport.write(body)
         else:
@@ -107,6 +108,7 @@ class Wire(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self.loop = asyncio.get_running_loop()
+        self._parser = httptools.HttpResponseParser(self)
         self._poll = select.poll()
         self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
@@ -138,6 +140,7 @@ class Wire(asyncio.Protocol):
         why = type(exc).__name__ if exc else "closed"
         self._break(FailureClass.CONNECT, f"{why} {when}")
         self._wake()
+        del self._parser  # it holds this connection: together they would wait to be collected
 
     # What follows is called by the parser. After the answer's end it may find another one,
     # which nobody asked for: it is not looked at, and the connection is not used again.

@@ -34,6 +34,9 @@ _SQLITE_SETTINGS: Final = (
     f"PRAGMA busy_timeout = {LOCK_TIMEOUT_MS}",
     "PRAGMA synchronous = NORMAL",
     "PRAGMA foreign_keys = ON",
+    # KiB, a quarter of the usual. The system keeps the file in memory as well, and every
+    # connection of every process fills a cache of its own.
+    "PRAGMA cache_size = -512",
 )
 _WAL: Final = "PRAGMA journal_mode = WAL"
 _WAL_PAUSE_S: Final = 0.02

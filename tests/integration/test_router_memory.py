@@ -1,0 +1,130 @@
+"""What requests leave in the router's memory once they ended."""
+
+import gc
+import json
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from router.connection import Connection
+from router.course import Attempt, Course
+from router.ports import UpstreamFailed
+from router.transport.pool_wire import Wire
+from router.transport.scripted import Happening, Turn
+from tests.router_upstream import EVENTS, completion, running_upstream, streamed
+from tests.router_world import (
+    FALLBACK,
+    INCUMBENT,
+    KEY,
+    QUICK,
+    World,
+    running_router,
+    snapshot,
+    wait_until,
+)
+
+ASKED = 10
+# No circuit opens: each request fails at the first target.
+PATIENT = replace(QUICK, breaker=replace(QUICK.breaker, failures=1000))
+OF_A_REQUEST = (Attempt, Course, UpstreamFailed, Connection, Wire)
+FAILURES = {
+    "status": Turn(status=503, steps=(b"{}",)),
+    "rate limit": Turn(status=429, headers={"retry-after": "60"}, steps=(b"{}",)),
+    "html": Turn(headers={"content-type": "text/html"}, steps=(b"<html>",)),
+    "garbage": Turn(headers={"content-type": "application/json"}, steps=(b"nonsense",)),
+    "reset": Turn(steps=(Happening.RESET,)),
+    "reset within": Turn(headers=EVENTS, steps=(b": ping\n\n", Happening.RESET)),
+}
+
+
+def kept() -> Counter[str]:
+    """Objects of requests that nobody has freed, by their type."""
+    found = (type(each) for each in gc.get_objects())
+    return Counter(each.__name__ for each in found if each in OF_A_REQUEST)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def connected(world: World, *, stream: bool) -> socket.socket:
+    """A connection of its own, on which a request was sent."""
+    words = {"model": "support", "messages": [{"role": "user", "content": "hi"}]}
+    body = json.dumps({**words, "stream": stream}).encode()
+    head = (
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+        f"authorization: Bearer {KEY}\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    port = int(world.url.rpartition(":")[2])
+    client = socket.create_connection(("127.0.0.1", port), timeout=20)
+    client.sendall(head.encode() + body)
+    return client
+
+
+def ask(world: World, *, stream: bool) -> bytes:
+    """All that comes."""
+    with connected(world, stream=stream) as client:
+        return b"".join(iter(lambda: client.recv(65536), b""))
+
+
+def leave(world: World) -> None:
+    """Hang up once the answer has begun."""
+    with connected(world, stream=True) as client:
+        assert client.recv(65536)
+
+
+@pytest.mark.req("B8")
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_failed_attempt_leaves_nothing_for_the_garbage_collector(
+    failure: str, stream: bool, tmp_path: Path
+) -> None:
+    spare = streamed("a") if stream else completion("a")
+    with running_upstream() as upstream:
+        upstream.turns = {INCUMBENT: FAILURES[failure], FALLBACK: spare}
+        upstream.hangs_up = True
+        with running_router(snapshot(upstream.url, fallback=True), tmp_path, PATIENT) as world:
+            ask(world, stream=stream)
+            with uncollected():
+                before = kept()
+                for _ in range(ASKED):
+                    assert b"200 OK" in ask(world, stream=stream)
+                wait_until(lambda: kept() <= before)
+
+
+@pytest.mark.req("B8")
+def test_a_provider_that_is_not_there_leaves_nothing_for_the_garbage_collector(
+    tmp_path: Path,
+) -> None:
+    nobody = snapshot("http://127.0.0.1:1/v1")
+    with running_router(nobody, tmp_path, PATIENT) as world:
+        ask(world, stream=False)
+        with uncollected():
+            before = kept()
+            for _ in range(ASKED):
+                assert b"HTTP/1.1 502" in ask(world, stream=False)
+            wait_until(lambda: kept() <= before)
+
+
+@pytest.mark.req("B8")
+def test_a_client_that_leaves_leaves_nothing_for_the_garbage_collector(tmp_path: Path) -> None:
+    begun = streamed("a").steps[:2]
+    with running_upstream() as upstream:
+        upstream.turns = {INCUMBENT: Turn(headers=EVENTS, steps=(*begun, Happening.HANG))}
+        with running_router(snapshot(upstream.url), tmp_path, PATIENT) as world:
+            with uncollected():
+                for _ in range(ASKED):
+                    leave(world)
+                wait_until(lambda: sum(each.left.is_set() for each in upstream.asked) == ASKED)
+                wait_until(lambda: not kept())
