@@ -55,7 +55,7 @@ class UpstreamFailed(UpstreamError):
     def kept(self) -> Self:
         """Itself, for whoever keeps what was caught, without the frames that it came through.
 
-        Their variables hold the whole request, and this failure: a cycle for each failed attempt.
+        Their variables hold the whole request, and this failure: a cycle for each attempt.
         """
         self.__context__ = self.__cause__ = None
         return self.with_traceback(None)

@@ -88,7 +88,9 @@ def leave(world: World) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("failure", FAILURES)
 def test_a_failed_attempt_leaves_nothing_for_the_garbage_collector(
-    failure: str, stream: bool, tmp_path: Path
+    failure: str,
+    stream: bool,  # noqa: FBT001 - pytest gives it by name
+    tmp_path: Path,
 ) -> None:
     spare = streamed("a") if stream else completion("a")
     with running_upstream() as upstream:
@@ -122,9 +124,8 @@ def test_a_client_that_leaves_leaves_nothing_for_the_garbage_collector(tmp_path:
     begun = streamed("a").steps[:2]
     with running_upstream() as upstream:
         upstream.turns = {INCUMBENT: Turn(headers=EVENTS, steps=(*begun, Happening.HANG))}
-        with running_router(snapshot(upstream.url), tmp_path, PATIENT) as world:
-            with uncollected():
-                for _ in range(ASKED):
-                    leave(world)
-                wait_until(lambda: sum(each.left.is_set() for each in upstream.asked) == ASKED)
-                wait_until(lambda: not kept())
+        with running_router(snapshot(upstream.url), tmp_path, PATIENT) as world, uncollected():
+            for _ in range(ASKED):
+                leave(world)
+            wait_until(lambda: sum(each.left.is_set() for each in upstream.asked) == ASKED)
+            wait_until(lambda: not kept())

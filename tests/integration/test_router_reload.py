@@ -68,3 +68,14 @@ def test_another_secret_takes_a_restart(file: Path) -> None:
 
     with pytest.raises(ConfigError, match="SWAPGATE_SECRET changed"):
         data_plane._again(file, {"SWAPGATE_SECRET": "other"}, installation, None)
+
+
+def test_a_worker_gives_memory_back_after_large_answers_unless_told_otherwise(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "7")
+    given = data_plane._orders(bootstrap.load_settings(file)).environment
+
+    assert given["MALLOC_MMAP_THRESHOLD_"] == "131072"
+    assert given["MALLOC_TRIM_THRESHOLD_"] == "7"
+    assert "MALLOC_MMAP_THRESHOLD_" not in os.environ
