@@ -163,6 +163,8 @@ class Dispatcher:
             outcome = None
         except UpstreamFailed as error:
             failure, outcome = error.kept(), error.failure
+            if error.stale:
+                outcome = FailureClass.CANCELLED  # that connection's end says nothing of it
         except TimeoutError:
             # Else a client in a hurry could open every circuit.
             its_own = job.hurried and limit == made.until

@@ -31,7 +31,8 @@ class UpstreamFailed(UpstreamError):
     """An attempt without a usable answer.
 
     detail: for people and logs; without secrets and without content. status, body,
-    content_type, headers: what the provider answered, if it did.
+    content_type, headers: what the provider answered, if it did. stale: a connection that had
+    served before ended without a word: most likely it was closed as idle, a moment ago.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class UpstreamFailed(UpstreamError):
         body: bytes = b"",
         content_type: str = "",
         headers: Mapping[str, str] | None = None,
+        stale: bool = False,
     ) -> None:
         super().__init__(f"{failure.value}: {detail}")
         self.failure = failure
@@ -51,6 +53,7 @@ class UpstreamFailed(UpstreamError):
         self.body = body
         self.content_type = content_type
         self.headers: Mapping[str, str] = headers or {}
+        self.stale = stale
 
     def kept(self) -> Self:
         """Itself, for whoever keeps what was caught, without the frames that it came through.

@@ -32,6 +32,7 @@ class Wire(asyncio.Protocol):
         self.closed = False
         self._phase = Phase.IDLE
         self._heard = False
+        self._used = False
         self._waiter: asyncio.Future[None] | None = None
         self._pieces: list[bytes] = []
         self._buffered = 0
@@ -46,8 +47,9 @@ class Wire(asyncio.Protocol):
         self.headers = []
         self._heard, self._barren = False, 0
         self._keep = self._ends_with_eof = False
+        used, self._used = self._used, True
         if self.closed:
-            raise UpstreamFailed(FailureClass.CONNECT, "closed while it was idle")
+            raise UpstreamFailed(FailureClass.CONNECT, "closed while it was idle", stale=True)
         self._parser = httptools.HttpResponseParser(self)
         self._phase = Phase.HEAD
         if len(body) > HIGH_WATER_BYTES:
@@ -59,7 +61,7 @@ class Wire(asyncio.Protocol):
             self._waiter = self.loop.create_future()
             await self._waiter
         if self._phase is Phase.BROKEN:
-            raise UpstreamFailed(*self._failure)
+            raise UpstreamFailed(*self._failure, stale=used and not self._heard)
 
     @property
     def complete(self) -> bool:
