@@ -95,7 +95,11 @@ class PooledReply:
             if len(data) > self._max_bytes:
                 raise _too_large(self._max_bytes)
             return data
-        return b"".join([piece async for piece in self.chunks()])
+        # Thousands of pieces would leave holes in memory that nothing else fills.
+        body = bytearray()
+        async for piece in self.chunks():
+            body += piece
+        return bytes(body)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         inflater = inflater_for(self._encoding)

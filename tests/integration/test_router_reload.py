@@ -76,6 +76,6 @@ def test_a_worker_gives_memory_back_after_large_answers_unless_told_otherwise(
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "7")
     given = data_plane._orders(bootstrap.load_settings(file)).environment
 
-    assert given["MALLOC_MMAP_THRESHOLD_"] == "131072"
+    assert given["MALLOC_MMAP_THRESHOLD_"] == str(8 * 1024 * 1024)
     assert given["MALLOC_TRIM_THRESHOLD_"] == "7"
     assert "MALLOC_MMAP_THRESHOLD_" not in os.environ
