@@ -26,7 +26,6 @@ from tests.router_world import (
     World,
     running_router,
     snapshot,
-    wait_until,
 )
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -128,24 +127,28 @@ async def test_the_official_async_client_works_plain_and_streaming(
 
 
 def test_usage_is_collected_always_and_sent_only_when_asked_for(
-    client: openai.OpenAI, upstream: Upstream, world: World
+    upstream: Upstream, tmp_path: Path
 ) -> None:
+    upstream.asked.clear()
     upstream.turns[INCUMBENT] = streamed("a", "b")
-    before = sum(row.output_tokens for row in world.store.traffic)
-
-    silent = list(
-        client.chat.completions.create(
-            model="support", messages=[{"role": "user", "content": "hi"}], stream=True
+    with (
+        running_router(snapshot(upstream.url), tmp_path) as world,
+        openai.OpenAI(base_url=f"{world.url}/v1", api_key=KEY, max_retries=0) as client,
+    ):
+        silent = list(
+            client.chat.completions.create(
+                model="support", messages=[{"role": "user", "content": "hi"}], stream=True
+            )
         )
-    )
-    asking = list(
-        client.chat.completions.create(
-            model="support",
-            messages=[{"role": "user", "content": "hi"}],
-            stream=True,
-            stream_options={"include_usage": True},
+        asking = list(
+            client.chat.completions.create(
+                model="support",
+                messages=[{"role": "user", "content": "hi"}],
+                stream=True,
+                stream_options={"include_usage": True},
+            )
         )
-    )
+        rows = world.wait_for_traffic(2)
 
     assert all(chunk.usage is None for chunk in silent)
     assert asking[-1].usage
@@ -153,7 +156,7 @@ def test_usage_is_collected_always_and_sent_only_when_asked_for(
     assert [each.json["stream_options"] for each in upstream.asked] == [
         {"include_usage": True}
     ] * 2
-    wait_until(lambda: sum(row.output_tokens for row in world.store.traffic) == before + 4)
+    assert sum(row.output_tokens for row in rows) == 4
 
 
 @pytest.mark.req("F4")
