@@ -57,6 +57,8 @@ class Profile:
     skill: share of a suite's items answered rightly, by suite; default_skill for any other.
     seed: models of the same seed have the same luck on every item. error_rate: share of
     requests answered with status 500. rejects: request parameters answered with status 400.
+    serves: the `model` that answers report; without one, the name that was asked for. build:
+    the end of the fingerprint that answers report; without one, a hash of the profile.
     """
 
     name: str
@@ -68,6 +70,8 @@ class Profile:
     price: Price = field(default_factory=lambda: Price(1.0, 4.0))
     error_rate: float = 0.0
     rejects: tuple[str, ...] = ()
+    serves: str = ""
+    build: str = ""
 
     def skill_in(self, suite: str) -> float:
         return self.skill.get(suite, self.default_skill)
@@ -75,7 +79,7 @@ class Profile:
     @property
     def fingerprint(self) -> str:
         """The `system_fingerprint` of every answer: says that it is simulated, and by what."""
-        return f"simulated-swapgate-{digest(self.as_json())[:10]}"
+        return f"simulated-swapgate-{self.build or digest(self.as_json())[:10]}"
 
     def as_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -133,6 +137,8 @@ def changed(profile: Profile, changes: object, *, place: str) -> Profile:
                 values[key] = number(value, where, high=1.0)
             case "rejects":
                 values[key] = names(value, where)
+            case "serves" | "build":
+                values[key] = word(value, where)
             case _:
                 raise InputError(f"{where}: cannot be set")
     return replace(profile, **values)
@@ -184,3 +190,10 @@ def names(value: object, place: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise InputError(f"{place}: must be a list of parameter names")
     return tuple(value)
+
+
+def word(value: object, place: str) -> str:
+    """Empty for none. Raises InputError with the place."""
+    if not isinstance(value, str) or any(not c.isprintable() or c.isspace() for c in value):
+        raise InputError(f"{place}: must be a name without blanks, not {value!r}")
+    return value

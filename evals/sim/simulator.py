@@ -118,7 +118,7 @@ class Simulator:
         data = requests.decoded(await exchange.body())
         name = requests.model_name(data)
         examinee = self._examinee(name)
-        answer = embeddings.response(data, model=name)
+        answer = embeddings.response(data, model=examinee.profile.serves or name)
         number = self._count(name)
         fault = self._draw(name, examinee.profile, number)
         if fault and await replace_answer(exchange, fault, name, CHAT):
@@ -181,7 +181,7 @@ class Simulator:
         return Completion(
             id=f"chatcmpl-sim-{next(self._numbers):08x}",
             created=self._unix_time(),
-            model=request.model,
+            model=examinee.profile.serves or request.model,
             fingerprint=examinee.fingerprint,
             text=text,
             call=call,

@@ -366,6 +366,24 @@ def test_another_profile_behind_a_name_is_seen_in_the_fingerprint(
     assert json.loads(call(at, "GET", "/sim/profiles")[2])[name]["default_skill"] == 0.2
 
 
+@pytest.mark.req("F6", "F7")
+def test_the_model_behind_an_alias_changes_openly_or_in_silence(at: tuple[str, int]) -> None:
+    name = "sim-equal"
+
+    def replaced(**behind: object) -> tuple[str, str]:
+        status, _, said = call(at, "POST", f"/sim/profiles/{name}", behind)
+        assert status == 200, said
+        answer = json.loads(chat(at, model=name)[2])
+        return answer["model"], answer["system_fingerprint"]
+
+    before = replaced(build="b1")
+    assert before == (name, "simulated-swapgate-b1")
+    assert replaced(like="sim-worse", build="b1") == before
+    assert replaced(like="sim-worse", serves="other-1")[0] == "other-1"
+    embedded = call(at, "POST", "/v1/embeddings", {"model": name, "input": "x"})[2]
+    assert json.loads(embedded)["model"] == "other-1"
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "says"),
     [

@@ -59,6 +59,8 @@ def test_a_swap_of_an_unknown_model_names_the_nearest() -> None:
         ("a: {price: 5}", "a: price: must be an object"),
         ("a: {error_rate: true}", "a: error_rate"),
         ("a: {rejects: top_p}", "a: rejects"),
+        ("a: {serves: [b]}", "a: serves: must be a name"),
+        ("a: {build: 'b 1'}", "a: build: must be a name"),
         ("a: [", "not YAML"),
         ("- a", "must be a mapping"),
     ],
@@ -83,6 +85,12 @@ def test_the_fingerprint_says_simulated_and_changes_with_the_profile() -> None:
 
     assert one.fingerprint.startswith("simulated-swapgate-")
     assert one.fingerprint == Profile("a").fingerprint != other.fingerprint
+
+
+def test_a_build_keeps_the_fingerprint_whatever_is_behind_it() -> None:
+    one, other = Profile("a", build="b1"), Profile("b", default_skill=0.5, build="b1")
+
+    assert one.fingerprint == other.fingerprint == "simulated-swapgate-b1"
 
 
 def test_the_median_latency_is_as_named() -> None:
