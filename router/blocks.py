@@ -31,12 +31,14 @@ class OpenBlock:
         "opened_at",
         "opened_s",
         "out",
+        "period",
         "units",
         "weight_bps",
     )
 
-    def __init__(self, weight_bps: int, now: float, at: datetime) -> None:
+    def __init__(self, weight_bps: int, now: float, at: datetime, period: int) -> None:
         self.weight_bps = weight_bps
+        self.period = period
         self.opened_s, self.opened_at = now, at
         self.closed_s: float | None = None
         self.closed_at = at
@@ -86,7 +88,8 @@ class Ledger:
         self._worker = worker
         self._rule = rule
         self._max_keys = max_keys
-        self._period_s: float | None = None
+        self._period = 1
+        self._zero_s: float | None = None  # when the first period began
         self._seen: set[int] = set()
         self._sessions: dict[int, Unit] = {}  # open ones, oldest first
         self._open: dict[int, OpenBlock] = {}  # by weight; mostly one
@@ -147,11 +150,13 @@ class Ledger:
         return self._complete(float("inf"))
 
     def _begin_period(self, now: float, at: datetime) -> None:
-        if self._period_s is None:
-            self._period_s = now
-        elif now - self._period_s >= self._rule.period_s:
-            self._period_s = now
+        if self._zero_s is None:
+            # Wall time is asked once: later jumps of it move no period.
+            self._zero_s = now - self._rule.age_s(at)
+        period = 1 + int((now - self._zero_s) // self._rule.period_s)
+        if period > self._period:
             self._close_all(now, at)
+            self._period = period
             self._shut_sessions(float("inf"))
             self._seen.clear()
 
@@ -180,7 +185,7 @@ class Ledger:
     def _new_unit(self, now: float, at: datetime, *, canary: bool, weight_bps: int) -> Unit:
         block = self._open.get(weight_bps)
         if block is None:
-            block = self._open[weight_bps] = OpenBlock(weight_bps, now, at)
+            block = self._open[weight_bps] = OpenBlock(weight_bps, now, at, self._period)
         unit = Unit(block, now, canary=canary)
         block.units += 1
         block.out += 1
@@ -253,4 +258,5 @@ class Ledger:
             missing=missing,
             opened_at=block.opened_at,
             closed_at=block.closed_at,
+            period=block.period,
         )

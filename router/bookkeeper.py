@@ -15,7 +15,6 @@ from typing import Any, Final, Protocol
 import structlog
 
 from harness.domain.observation import UnitRule
-from harness.domain.policy import Unit
 from router.families import Family, Sums, counter, from_plain, gauge
 from router.metrics import counter_names, said, text_of
 from router.recorder import Recorder
@@ -185,7 +184,7 @@ class Account(asyncio.Protocol):
             self.live = frozenset(report["live"])
             self._books.live_changed()
         for rollout, rule in report.get("rollouts", ()):
-            self._rollouts.append((rollout, UnitRule(**{**rule, "unit": Unit(rule["unit"])})))
+            self._rollouts.append((rollout, UnitRule.from_json(rule)))
         for unit in report.get("units", ()):
             self._count(unit)
         if "batch" in report:

@@ -9,7 +9,6 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -81,7 +80,7 @@ class Reporter:
         number = self._numbers.get(canary.rollout)
         if number is None:
             number = self._numbers[canary.rollout] = len(self._numbers)
-            self._new_rollouts.append([canary.rollout, asdict(canary.unit_rule)])
+            self._new_rollouts.append([canary.rollout, canary.unit_rule.as_json()])
         self._tickets += 1
         in_canary = int(arm is Arm.CANARY)
         unit = (self._tickets, number, stable(key), in_canary, canary.weight_bps)

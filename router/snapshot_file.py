@@ -14,7 +14,6 @@ from harness.domain.content import canonical_json
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.key_limits import KeyLimits
 from harness.domain.observation import UnitRule
-from harness.domain.policy import Unit
 from harness.domain.routing import (
     Canary,
     KeyGrant,
@@ -165,8 +164,7 @@ def _route(data: Mapping[str, Any]) -> Route:
 
 
 def _canary(data: Mapping[str, Any]) -> Canary:
-    rule = data["unit_rule"]
-    return Canary(**{**data, "unit_rule": UnitRule(**{**rule, "unit": Unit(rule["unit"])})})
+    return Canary(**{**data, "unit_rule": UnitRule.from_json(data["unit_rule"])})
 
 
 def _target(data: Mapping[str, Any]) -> Target:

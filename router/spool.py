@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from harness.domain.alerts import Alert, AlertKind, News
 from harness.domain.failover import Failover
+from harness.domain.guardrails import levels_of, ranks_of, tallies_of
 from harness.domain.observation import Block, Traffic
 from harness.domain.spend import KeySpend
 
@@ -162,6 +163,10 @@ def from_plain(data: Mapping[str, Any]) -> Batch:
                 **block,
                 "opened_at": moment(block["opened_at"]),
                 "closed_at": moment(block["closed_at"]),
+                # A version before this one spooled without these.
+                "counts": tallies_of(block.get("counts", {})),
+                "ranks": ranks_of(block.get("ranks", {})),
+                "levels": levels_of(block.get("levels", {})),
             }
         )
         for block in data["blocks"]

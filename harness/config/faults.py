@@ -37,6 +37,8 @@ def _is_branch(part: str | int) -> bool:
     return isinstance(part, str) and part in (
         "str",
         "int",
+        "float",
+        "literal[False]",
         "TargetEntry",
         "FallbackEntry",
         "RouteSuite",

@@ -54,7 +54,7 @@ POSITIVE = {
 NOT_NEGATIVE = {
     "infra_retries", "infra_pause_s", "max_cost_usd", "min_exposures", "temperature",
     "input_usd_per_mtok", "output_usd_per_mtok", "base_s", "cap_s", "attempt_s",
-    "max_wait_s", "health_check_interval_s",
+    "max_wait_s", "health_check_interval_s", "local_alpha",
 }  # fmt: skip
 
 
@@ -63,6 +63,7 @@ def complaints(values: Mapping[str, object]) -> Iterator[tuple[Path_, str]]:
     yield from _walk(values, ())
     for name, policy in _mapping(values.get("policies")).items():
         yield from _steps(policy, ("policies", name, "canary", "steps"))
+        yield from _guardrails(policy, ("policies", name, "canary", "guardrails"))
 
 
 def _walk(value: object, path: Path_) -> Iterator[tuple[Path_, str]]:
@@ -100,6 +101,23 @@ def _steps(policy: object, path: Path_) -> Iterator[tuple[Path_, str]]:
     for index in range(1, len(weights)):
         if not weights[index] > weights[index - 1]:  # type: ignore[operator]
             yield (*path, index), "a step's weight must be above the one before"
+
+
+def unclear(values: Mapping[str, object]) -> Iterator[tuple[Path_, str]]:
+    """Guardrails that are `on` or 0 in the file as it was read: they look like 1, and off."""
+    for name, policy in _mapping(values.get("policies")).items():
+        guardrails = _mapping(_mapping(_mapping(policy).get("canary")).get("guardrails"))
+        for guardrail, ratio in guardrails.items():
+            if ratio is True or (ratio == 0 and ratio is not False):
+                path = ("policies", name, "canary", "guardrails", guardrail)
+                yield path, "give the ratio that is tolerated, such as 1.25, or off"
+
+
+def _guardrails(policy: object, path: Path_) -> Iterator[tuple[Path_, str]]:
+    guardrails = _mapping(_mapping(_mapping(policy).get("canary")).get("guardrails"))
+    for name, ratio in guardrails.items():
+        if ratio is not False and not (isinstance(ratio, float) and ratio > 0):
+            yield (*path, name), f"a tolerated ratio is above 0, or off; not {ratio}"
 
 
 def _mapping(value: object) -> Mapping[str, object]:

@@ -15,7 +15,7 @@ from pydantic import (
 
 from harness.config.faults import config_error, dotted
 from harness.config.places import Document
-from harness.config.ranges import complaints
+from harness.config.ranges import complaints, unclear
 from harness.config.routes import Known, RouteEntry, route_seed, target_seed
 from harness.config.sinks import alert_sink
 from harness.domain.capabilities import Capabilities
@@ -170,7 +170,7 @@ def settings(document: Document, *, base: Path, shipped: Path, source: Path | No
     except InputError as error:
         # Single values are right, and do not go together.
         raise ConfigError(f"{document.place(('router',))}: router.{error}") from None
-    for path, message in complaints(config.model_dump()):
+    for path, message in (*complaints(config.model_dump()), *unclear(document.values)):
         raise ConfigError(f"{document.place(path)}: {dotted(path)}: {message}")
     known = Known(
         document,

@@ -53,7 +53,7 @@ def open_canary(
         rollout=rollout.id,
         weight_bps=policy.steps[0].weight_bps,
         salt=rollout.salt,
-        unit_rule=UnitRule.of(policy),
+        unit_rule=UnitRule.of(policy, now),
     )
     _commit(ctx, tx, SYSTEM, route, change, f"{proof.words}: {proof.reason}")
     after = replace(moved(proposal, event, now), rollout=rollout.id)

@@ -1,10 +1,11 @@
 """What requests did, counted: blocks for the canary's statistics, minutes for people."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import Self
+from typing import Any, Final, Self
 
+from harness.domain.guardrails import Guardrail, Level, Tally
 from harness.domain.policy import CanaryPolicy, Unit
 
 
@@ -14,7 +15,9 @@ class UnitRule:
 
     block_size: admitted units. session_requests, session_s: when a session's outcome is fixed,
     if no failure fixed it before. missing_s: after a block closed, outcomes still out count as
-    failures. period_s: then every sticky key counts once more.
+    failures. period_s: then every sticky key counts once more. began_s: when the rollout began,
+    in seconds since 1970 UTC, 0 for not known. rho, guardrails: tolerated ratios, of errors and
+    of what else is measured. local_alpha: of the workers' own guards together, 0 for none.
     """
 
     block_size: int = 100
@@ -23,18 +26,44 @@ class UnitRule:
     session_s: float = 60.0
     missing_s: float = 600.0
     period_s: float = 86_400.0
+    began_s: float = 0.0
+    rho: float = 1.0
+    local_alpha: float = 0.0
+    guardrails: Mapping[Guardrail, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, policy: CanaryPolicy) -> Self:
+    def of(cls, policy: CanaryPolicy, began_at: datetime) -> Self:
         return cls(
             block_size=policy.block_size,
             unit=policy.unit,
             session_requests=policy.session_requests,
             session_s=policy.session_s,
             missing_s=policy.missing_s,
+            began_s=began_at.timestamp(),
+            rho=policy.rho,
+            local_alpha=policy.local_alpha,
+            guardrails=policy.guardrails.tolerated(),
         )
 
+    def as_json(self) -> dict[str, object]:
+        """What a rollout was started with before a field came is written as it was then."""
+        written = asdict(self)
+        for name in _LATER:
+            if written[name] == getattr(DEFAULT_UNIT_RULE, name):
+                del written[name]
+        return written
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        ratios = {Guardrail(name): r for name, r in data.get("guardrails", {}).items()}
+        return cls(**{**data, "unit": Unit(data["unit"]), "guardrails": ratios})
+
+    def age_s(self, at: datetime) -> float:
+        """Of the rollout; 0 when it is not known when it began."""
+        return max(0.0, at.timestamp() - self.began_s) if self.began_s else 0.0
+
+
+_LATER: Final = ("began_s", "rho", "local_alpha", "guardrails")
 DEFAULT_UNIT_RULE = UnitRule()
 
 
@@ -45,6 +74,11 @@ class Block:
     Analysis is by assigned arm, whatever answered. sequence: the worker's own count, so that
     the same block sent twice is stored once. number: given by the store, in order of arrival.
     failures count both arms; missing: outcomes that never came, counted as failures in both.
+
+    period: of the rollout, from 1 (statistics.md 2.1); a block never spans two. counts, ranks:
+    what the guardrails beside errors saw, by guardrail, of the units that each applies to; one
+    that is absent saw nothing. counts: a unit's missing outcome is a failure. ranks: in [0, 1],
+    one for each scored canary unit, by `domain.ranking`. levels: of the same, for words.
     """
 
     rollout: str
@@ -59,6 +93,10 @@ class Block:
     opened_at: datetime
     closed_at: datetime
     number: int = 0
+    period: int = 1
+    counts: Mapping[Guardrail, Tally] = field(default_factory=dict)
+    ranks: Mapping[Guardrail, tuple[float, ...]] = field(default_factory=dict)
+    levels: Mapping[Guardrail, Level] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from harness.domain.content import digest
 from harness.domain.evaluation import Claim
+from harness.domain.guardrails import Guardrail, Guardrails
 
 
 class Promotion(StrEnum):
@@ -71,7 +72,9 @@ class CanaryPolicy:
 
     p0: failure rate under which a canary is not called harmful, whatever its odds ratio.
     block_size: units. session_requests, session_s: when a session's outcome is fixed.
-    missing_s: after it a missing outcome counts as a failure, in both arms alike.
+    missing_s: after it a missing outcome counts as a failure, in both arms alike. alpha: of the
+    control plane's analysis, over the whole rollout; local_alpha: of all workers' own guards, 0
+    for none. guardrails: beside errors.
     """
 
     steps: tuple[Step, ...] = DEFAULT_STEPS
@@ -85,6 +88,13 @@ class CanaryPolicy:
     session_requests: int = 3
     session_s: float = 60.0
     missing_s: float = 600.0
+    local_alpha: float = 0.01
+    guardrails: Guardrails = field(default_factory=Guardrails)
+
+    @property
+    def tolerated(self) -> dict[Guardrail, float]:
+        """Tolerated ratio of every guardrail that is on, errors first."""
+        return {Guardrail.ERRORS: self.rho, **self.guardrails.tolerated()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ import math
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 from harness.domain.access import ApiKey
@@ -22,6 +23,7 @@ from harness.domain.errors import (
 from harness.domain.evaluation import RunState, Sample, Verdict
 from harness.domain.evidence import Evidence, Waiver
 from harness.domain.failover import Failover
+from harness.domain.guardrails import Tally
 from harness.domain.observation import Block, Traffic
 from harness.domain.proposal import Phase, Proposal
 from harness.domain.routing import KeyGrant
@@ -73,19 +75,36 @@ def checked_sample(sample: Sample) -> Sample:
 
 def check_block(block: Block) -> None:
     """Raises InputError when the counts contradict one another."""
-    stable_units = block.units - block.canary_units
-    stable_failures = block.failures - block.canary_failures
+    errors = Tally(block.units, block.canary_units, block.failures, block.canary_failures)
     fits = (
         0 <= block.weight_bps <= 10_000
-        and 0 <= block.canary_failures <= block.canary_units
-        and 0 <= stable_failures <= stable_units
+        and errors.fits
         and 0 <= block.missing <= block.units
+        and block.period >= 1
+        and all(map(partial(_is_part, block), block.counts.values()))
+        and all(0.0 <= u <= 1.0 for ranks in block.ranks.values() for u in ranks)
+        and all(len(ranks) <= block.canary_units for ranks in block.ranks.values())
+        and all(
+            0.0 < each < math.inf
+            for level in block.levels.values()
+            for each in (level.canary, level.control)
+        )
     )
     if not fits:
         raise InputError(
             f"block {block.sequence} of worker {block.worker}, rollout {block.rollout}: "
             f"its counts contradict one another ({block})"
         )
+
+
+def _is_part(block: Block, tally: Tally) -> bool:
+    """A guardrail applies to some of the block's units."""
+    control = block.units - block.canary_units
+    return (
+        tally.fits
+        and tally.canary <= block.canary_units
+        and tally.units - tally.canary <= control
+    )
 
 
 def check_traffic(traffic: Traffic) -> None:

@@ -21,6 +21,7 @@ from harness.domain.evaluation import (
     SuiteRole,
     Verdict,
 )
+from harness.domain.guardrails import Guardrail, Guardrails, Level, Tally
 from harness.domain.observation import Block, Traffic, UnitRule
 from harness.domain.policy import CanaryPolicy, Policy, Step, Unit
 from harness.domain.proposal import Phase, Proposal, SuiteRuns
@@ -49,7 +50,7 @@ SETTINGS = RouteSettings(
     capable=(SPARE.id,),
     data_class="personal",
 )
-RULE = UnitRule(block_size=50, unit=Unit.REQUEST)
+RULE = UnitRule.of(CanaryPolicy(block_size=50, unit=Unit.REQUEST), NOW)
 
 PLAN = SuitePlan(
     suite="tickets",
@@ -65,7 +66,10 @@ PLAN = SuitePlan(
 POLICY = Policy(
     name="careful",
     approval_ttl_s=3600.0,
-    canary=CanaryPolicy(steps=(Step(100, 10), Step(500, 20, certify=True))),
+    canary=CanaryPolicy(
+        steps=(Step(100, 10), Step(500, 20, certify=True)),
+        guardrails=Guardrails(latency=2.0, feedback=False),
+    ),
 )
 PIN = SuitePin("tickets", "3", "a" * 64, "label", "Which team?\n{input}", 400)
 PROVIDER = Provider(
@@ -117,6 +121,10 @@ BLOCK = Block(
     missing=0,
     opened_at=NOW,
     closed_at=NOW + timedelta(seconds=9),
+    period=2,
+    counts={Guardrail.JSON_VALIDITY: Tally(60, 2, 3, 1)},
+    ranks={Guardrail.LATENCY: (0.1, 1 / 3)},
+    levels={Guardrail.LATENCY: Level(0.5, 0.75)},
 )
 TRAFFIC = Traffic(
     route=ROUTE,

@@ -9,6 +9,7 @@ import pytest
 
 from harness.domain.audit import GENESIS
 from harness.domain.errors import InputError
+from harness.domain.guardrails import Guardrail, Level, Tally
 from harness.domain.routing import Arm
 from harness.domain.spend import KeySpend
 from harness.ports import Store
@@ -52,11 +53,26 @@ def test_a_block_sent_twice_is_stored_once(store: Store) -> None:
         {"missing": 101},
         {"weight_bps": 10_001},
         {"failures": 0},
+        {"period": 0},
+        {"counts": {Guardrail.REFUSALS: Tally(100, 3, 0, 0)}},
+        {"counts": {Guardrail.REFUSALS: Tally(100, 2, 1, 2)}},
+        {"ranks": {Guardrail.LATENCY: (0.5, 0.5, 0.5)}},
+        {"ranks": {Guardrail.LATENCY: (math.nan,)}},
+        {"levels": {Guardrail.LATENCY: Level(0.0, 1.0)}},
     ],
 )
 def test_a_block_whose_counts_contradict_is_refused(store: Store, bad: dict[str, Any]) -> None:
     with store.write() as tx, pytest.raises(InputError, match="contradict"):
         tx.observations.append([replace(BLOCK, **bad)], [])
+
+
+def test_a_block_without_guardrails_reads_as_one_that_saw_nothing(store: Store) -> None:
+    plain = replace(BLOCK, period=1, counts={}, ranks={}, levels={})
+    with store.write() as tx:
+        tx.observations.append([plain], [])
+
+    with store.read() as tx:
+        assert list(tx.observations.blocks("ro_1")) == [replace(plain, number=1)]
 
 
 @pytest.mark.parametrize("arm", Arm)

@@ -8,10 +8,11 @@ import pytest
 from benchmarks.canary.rules import e_fisher
 from benchmarks.canary.run import INCIDENT, detect
 from benchmarks.canary.traffic import Traffic, Truth, simulate
+from harness.domain.ranking import place
 from harness.gate.assignment import ALARM_AT, log_srm
 from harness.gate.certificate import Certificate, certify, log_certificate
 from harness.gate.online import Counts, Restarting, combined
-from harness.gate.ranks import Ranks, rank
+from harness.gate.ranks import Ranks
 
 pytestmark = pytest.mark.req("F3")
 
@@ -122,7 +123,7 @@ def _slow_rollbacks(factor: float, exposures: int, runs: int) -> int:
         ties = rng.random(exposures)
         state = Ranks()
         for row, tie in zip(values, ties, strict=True):
-            state = state.after(rank(float(row[0]) * factor, row[1:].tolist(), float(tie)))
+            state = state.after(place(float(row[0]) * factor, row[1:].tolist(), float(tie)))
             if state.log_e >= HARM_AT:
                 tripped += 1
                 break

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from harness.domain.errors import InputError
 from harness.domain.observation import Block
 from harness.domain.policy import CanaryPolicy
+from harness.domain.ranking import place
 from harness.gate.assignment import ALARM_AT, worst_log_srm
 from harness.gate.certificate import Certificate, log_certificate
 from harness.gate.fisher import log_factors
@@ -25,7 +26,7 @@ from harness.gate.online import (
     trip,
     watch,
 )
-from harness.gate.ranks import Ranks, rank
+from harness.gate.ranks import Ranks
 
 pytestmark = pytest.mark.req("F3")
 
@@ -209,8 +210,8 @@ def test_a_wrong_share_of_traffic_raises_the_alarm_and_a_right_one_does_not() ->
 
 
 def test_ranks_are_between_0_and_1() -> None:
-    assert rank(1.0, [2.0] * 9, 0.5) == pytest.approx(0.05)
-    assert rank(3.0, [2.0] * 9, 0.5) == pytest.approx(0.95)
+    assert place(1.0, [2.0] * 9, 0.5) == pytest.approx(0.05)
+    assert place(3.0, [2.0] * 9, 0.5) == pytest.approx(0.95)
     with pytest.raises(InputError, match="a rank is"):
         Ranks().after(1.5)
 

@@ -6,6 +6,7 @@ from harness import config
 from harness.domain.capabilities import Capabilities
 from harness.domain.errors import ConfigError
 from harness.domain.evaluation import Claim
+from harness.domain.guardrails import Guardrail, Guardrails
 from harness.domain.routing import OnContentPolicy, RouteSettings, Stakes
 from harness.domain.settings import Settings
 
@@ -15,6 +16,7 @@ FALLING_STEPS = """policies:
       steps: [{weight_bps: 5, min_exposures: 3},
               {weight_bps: 4, min_exposures: 3}]
 """
+GUARDED = "policies:\n  a:\n    canary:\n      guardrails: {"
 DEFAULTS = Path(__file__).parents[2] / "config" / "default.yaml"
 
 
@@ -30,6 +32,17 @@ def test_the_shipped_defaults_hold_four_suites_and_three_policies() -> None:
     assert set(settings.policies) == {"default", "approved", "demo"}
     assert settings.policies["default"].gate.claim is Claim.SUPERIOR
     assert all(suite.path and suite.path.is_file() for suite in settings.suites.values())
+
+
+def test_a_policy_says_what_its_canaries_are_guarded_by(tmp_path: Path) -> None:
+    canary = loaded(tmp_path, GUARDED + "latency: 1.5, feedback: off, judge: 2}\n")
+    tolerated = canary.policies["a"].canary.tolerated
+
+    assert next(iter(tolerated)) is Guardrail.ERRORS
+    assert tolerated[Guardrail.LATENCY] == 1.5
+    assert tolerated[Guardrail.JUDGE] == 2.0
+    assert Guardrail.FEEDBACK not in tolerated
+    assert tolerated[Guardrail.OUTPUT_TOKENS] == Guardrails().output_tokens
 
 
 PROVIDER = "providers: {p: {api_base: 'http://p/v1', tiers: {fast: small}}}\n"
@@ -91,6 +104,16 @@ ROUTE = "routes:\n  r:\n    incumbent: a/b\n"
             "above the one before",
         ),
         ("policies:\n  a:\n    canary:\n      steps: []\n", 4, "at least one step"),
+        (GUARDED + "latncy: 1.5}\n", 4, "did you mean 'latency'?"),
+        (GUARDED + "latency: -1}\n", 4, "guardrails.latency: a tolerated ratio is above 0"),
+        (GUARDED + "latency: 0}\n", 4, "give the ratio that is tolerated"),
+        (GUARDED + "latency: on}\n", 4, "give the ratio that is tolerated, such as 1.25"),
+        (
+            GUARDED + "latency: slow}\n",
+            4,
+            "canary.guardrails.latency: Input should be a valid n",
+        ),
+        ("policies:\n  a:\n    canary: {local_alpha: -1}\n", 3, "not be negative"),
         ("suites:\n  mine: {scorer: exact}\n", 2, "either `path` or `task`"),
         ("a: 1\na: 2\n", 2, "given twice"),
         ("router: [\n", 2, ""),

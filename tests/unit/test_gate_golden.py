@@ -8,6 +8,7 @@ import pytest
 
 from harness.domain.evaluation import Claim
 from harness.domain.policy import Spend
+from harness.domain.ranking import place
 from harness.gate.assignment import log_srm
 from harness.gate.certificate import Certificate, certify, log_odds_e
 from harness.gate.design import Design
@@ -16,7 +17,7 @@ from harness.gate.multiplicity import alpha_of_look, holm
 from harness.gate.offline import evidence, judge, judge_many, path, progress_at
 from harness.gate.online import HARM_GRID, Counts, Harm, Restarting, combined
 from harness.gate.planning import items_needed, mde
-from harness.gate.ranks import Ranks, rank
+from harness.gate.ranks import Ranks
 
 FILE = Path(__file__).parent.parent / "golden" / "golden.json"
 GOLDEN: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
@@ -139,7 +140,7 @@ def test_ranks_agree() -> None:
         state = state.after(u)
         assert state.log_e == close(log_e)
     for example in GOLDEN["rank"]["u_examples"]:
-        assert rank(example["x"], example["controls"], example["U"]) == example["u"]
+        assert place(example["x"], example["controls"], example["U"]) == example["u"]
 
 
 @cases("srm")

@@ -1,6 +1,7 @@
 """The laws of units and blocks (statistics.md 2.1)."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -252,3 +253,27 @@ def test_past_the_limit_of_keys_new_ones_are_served_and_not_scored() -> None:
 
     assert [unit is not None for unit in units] == [True, True, False]
     assert play.ledger.unscored == 1
+
+
+def test_periods_count_from_the_rollouts_beginning_and_no_block_spans_two() -> None:
+    """A second router, or one that starts again, counts the same periods."""
+    began = START - timedelta(days=1, hours=23)
+    rule = replace(REQUESTS, began_s=began.timestamp())
+    play = Play(rule)
+    play.finish(play.admit("a"))
+    play.now += 3600.0
+    play.finish(play.admit("b"))
+    play.close()
+
+    assert [(block.period, block.units) for block in play.blocks] == [(2, 1), (3, 1)]
+
+
+def test_a_jump_of_the_wall_clock_moves_no_period() -> None:
+    play = Play(replace(REQUESTS, began_s=START.timestamp()))
+    play.finish(play.admit("a"))
+    jumped = play.at + timedelta(days=400)
+    unit = play.ledger.admit("b", canary=False, weight_bps=100, now=1.0, at=jumped)
+    play.finish(unit)
+    play.close()
+
+    assert [block.period for block in play.blocks] == [1]

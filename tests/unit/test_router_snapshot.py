@@ -13,6 +13,7 @@ from harness.domain.access import key_hash
 from harness.domain.capabilities import Capabilities
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.evaluation import SuiteRole
+from harness.domain.guardrails import Guardrail
 from harness.domain.key_limits import KeyLimits
 from harness.domain.observation import UnitRule
 from harness.domain.policy import Unit
@@ -48,7 +49,10 @@ targets = st.builds(
     jsons,
     st.builds(RequestPatch, jsons, text, st.none() | jsons.filter(bool)),
 )
-rules = st.builds(UnitRule, numbers, st.sampled_from(Unit), numbers, floats, floats, floats)
+rules = st.builds(
+    UnitRule, numbers, st.sampled_from(Unit), numbers, floats, floats, floats, floats, floats,
+    floats, st.dictionaries(st.sampled_from(Guardrail), floats, max_size=2),
+)  # fmt: skip
 routes = st.builds(
     Route, text, numbers, text, st.none() | st.builds(Canary, text, numbers, text, text, rules),
     st.lists(text, max_size=2).map(tuple),

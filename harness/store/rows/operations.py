@@ -1,9 +1,11 @@
 """Blocks, traffic, spend, audit events and API keys."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 
 from harness.domain.access import ApiKey, Role
 from harness.domain.audit import AuditEvent
+from harness.domain.guardrails import Guardrail, levels_of, ranks_of, tallies_of
 from harness.domain.key_limits import KeyLimits
 from harness.domain.observation import Block, Traffic
 from harness.domain.spend import KeySpend
@@ -13,11 +15,25 @@ from harness.store.rows import Row, Values
 def of_block(block: Block) -> Values:
     values: Values = {name: getattr(block, name) for name in block.__dataclass_fields__}
     del values["number"]
-    return values
+    seen = {"counts": block.counts, "ranks": block.ranks, "levels": block.levels}
+    return values | {name: _by_guardrail(found) for name, found in seen.items()}
+
+
+def _by_guardrail(found: Mapping[Guardrail, object]) -> dict[str, object] | None:
+    """None as in rows from before there were guardrails."""
+    return {
+        name.value: list(each) if isinstance(each, tuple) else asdict(each)  # type: ignore[call-overload]
+        for name, each in found.items()
+    } or None
 
 
 def block(row: Row) -> Block:
-    return Block(**row._asdict())
+    read = {
+        "counts": tallies_of(row.counts or {}),
+        "ranks": ranks_of(row.ranks or {}),
+        "levels": levels_of(row.levels or {}),
+    }
+    return Block(**row._asdict() | read)
 
 
 def of_traffic(traffic: Traffic) -> Values:

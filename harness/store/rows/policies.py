@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from harness.domain.evaluation import Claim, SuitePlan, SuiteReport, SuiteRole
+from harness.domain.guardrails import Guardrails
 from harness.domain.policy import CanaryPolicy, GatePolicy, Policy, Promotion, Spend, Step, Unit
 from harness.store.rows import JsonIn
 
@@ -28,11 +29,15 @@ def gate_policy(data: JsonIn) -> GatePolicy:
 
 
 def canary_policy(data: JsonIn) -> CanaryPolicy:
+    """Rollouts older than the guardrails are guarded by errors alone, at the control plane."""
+    guardrails = data.get("guardrails")
     return CanaryPolicy(
         **{
             **data,
             "steps": tuple(Step(**step) for step in data["steps"]),
             "unit": Unit(data["unit"]),
+            "local_alpha": data.get("local_alpha", 0.0),
+            "guardrails": Guardrails(**guardrails) if guardrails else Guardrails.none(),
         }
     )
 

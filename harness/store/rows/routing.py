@@ -7,7 +7,6 @@ from harness.domain.capabilities import Capabilities
 from harness.domain.evaluation import Passed
 from harness.domain.evidence import Evidence, EvidenceKind, Waiver
 from harness.domain.observation import UnitRule
-from harness.domain.policy import Unit
 from harness.domain.routing import Canary, Route, RouteSettings
 from harness.domain.targets import Price, Provider
 from harness.ports import RouteRecord
@@ -74,7 +73,7 @@ def of_route(route: Route) -> Values:
         "weight_bps": canary.weight_bps if canary else 0,
         "salt": canary.salt if canary else None,
         "rollout": canary.rollout if canary else None,
-        "unit_rule": asdict(canary.unit_rule) if canary else None,
+        "unit_rule": canary.unit_rule.as_json() if canary else None,
         "settings": asdict(route.settings),
     }
 
@@ -91,7 +90,7 @@ def route(row: Row, fallbacks: tuple[str, ...]) -> Route:
 
 
 def _canary(row: Row) -> Canary:
-    rule = UnitRule(**{**row.unit_rule, "unit": Unit(row.unit_rule["unit"])})
+    rule = UnitRule.from_json(row.unit_rule)
     return Canary(row.canary, row.weight_bps, row.salt, row.rollout, rule)
 
 

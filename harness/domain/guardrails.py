@@ -1,0 +1,125 @@
+"""The closed list of what a canary is guarded by (statistics.md 2.2, 2.4, 2.5).
+
+Each guardrail is a stream of evidence of its own; they share one alpha over the rollout.
+Whether one applies to a unit depends on the unit's first request alone, never on an answer:
+what is chosen by its outcome proves nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Any, Final, Literal, Self
+
+
+class Guardrail(StrEnum):
+    """What is more of it is worse, for every one.
+
+    Of a unit (a session), a count fails when any of its scored requests does, and a value is
+    its first request's.
+    """
+
+    ERRORS = "errors"  # every unit; classes of failure are shown, not tested
+    LATENCY = "latency"  # seconds to the end of the answer, every unit
+    TIME_TO_FIRST_TOKEN = "time_to_first_token"  # noqa: S105 - seconds, units that stream
+    INTER_TOKEN_LATENCY = "inter_token_latency"  # noqa: S105 - mean seconds, units that stream
+    OUTPUT_TOKENS = "output_tokens"  # every unit; of a failed one, what it got
+    TRUNCATION = "truncation"  # every unit: finish_reason length
+    REFUSALS = "refusals"  # every unit: an answer that declines
+    JSON_VALIDITY = "json_validity"  # units that ask for JSON: it does not parse, or fit
+    TOOL_VALIDITY = "tool_validity"  # units that offer tools: a call of none, or misfitting
+    COST_PER_SUCCESS = "cost_per_success"  # US dollars, every unit with priced targets
+    FEEDBACK = "feedback"  # every unit: thumb down or low score before its block is out
+    JUDGE = "judge"  # units drawn beforehand: the judge finds the answer bad
+
+
+class Kind(StrEnum):
+    COUNTS = "counts"  # a unit fails or not; tolerated: an odds ratio
+    RANKS = "ranks"  # a value per unit; tolerated: a ratio of values
+
+
+VALUES: Final = frozenset(
+    {
+        Guardrail.LATENCY,
+        Guardrail.TIME_TO_FIRST_TOKEN,
+        Guardrail.INTER_TOKEN_LATENCY,
+        Guardrail.OUTPUT_TOKENS,
+        Guardrail.COST_PER_SUCCESS,
+    }
+)
+
+Ratio = float | Literal[False]
+
+
+def kind_of(guardrail: Guardrail) -> Kind:
+    return Kind.RANKS if guardrail in VALUES else Kind.COUNTS
+
+
+@dataclass(frozen=True, slots=True)
+class Guardrails:
+    """Tolerated ratio of each, False for off. Errors are always on: `CanaryPolicy.rho`.
+
+    A canary whose failures have odds 1.25 times the incumbent's, or whose values are 1.25
+    times as high, is at the limit of a ratio of 1.25.
+    """
+
+    latency: Ratio = 1.25
+    time_to_first_token: Ratio = 1.25
+    inter_token_latency: Ratio = 1.25
+    output_tokens: Ratio = 1.5
+    truncation: Ratio = 1.25
+    refusals: Ratio = 1.25
+    json_validity: Ratio = 1.0
+    tool_validity: Ratio = 1.0
+    cost_per_success: Ratio = 1.5
+    feedback: Ratio = 1.25
+    judge: Ratio = False
+
+    @classmethod
+    def none(cls) -> Self:
+        """Errors alone."""
+        return cls(**dict.fromkeys((each.name for each in fields(cls)), False))
+
+    def tolerated(self) -> dict[Guardrail, float]:
+        """Those that are on, in the order of the list, without errors."""
+        named = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {Guardrail(name): float(r) for name, r in named.items() if r is not False}
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """n units a guardrail applies to, m of them canary; F failures, y of them canary."""
+
+    units: int
+    canary: int
+    failures: int
+    canary_failures: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether such counts can be."""
+        control = self.units - self.canary
+        return (
+            0 <= self.canary_failures <= self.canary
+            and 0 <= self.failures - self.canary_failures <= control
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """Geometric means of a block's values in both arms: for words, never for a decision."""
+
+    canary: float
+    control: float
+
+
+def tallies_of(stored: Mapping[str, Any]) -> dict[Guardrail, Tally]:
+    """The inverse of asdict, by JSON."""
+    return {Guardrail(name): Tally(**tally) for name, tally in stored.items()}
+
+
+def ranks_of(stored: Mapping[str, Any]) -> dict[Guardrail, tuple[float, ...]]:
+    return {Guardrail(name): tuple(map(float, ranks)) for name, ranks in stored.items()}
+
+
+def levels_of(stored: Mapping[str, Any]) -> dict[Guardrail, Level]:
+    return {Guardrail(name): Level(**level) for name, level in stored.items()}

@@ -1,0 +1,158 @@
+"""What a canary is guarded by, and where its values stand among the incumbent's."""
+
+import math
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.domain.content import canonical_json
+from harness.domain.errors import InputError
+from harness.domain.guardrails import VALUES, Guardrail, Guardrails, Kind, Tally, kind_of
+from harness.domain.observation import UnitRule
+from harness.domain.policy import CanaryPolicy, Policy, Unit
+from harness.domain.ranking import MIN_CONTROLS, Measured, place, ranking, scored
+from harness.store.rows.policies import policy as policy_of
+
+pytestmark = pytest.mark.req("F3")
+
+BEGAN = datetime(2026, 3, 1, tzinfo=UTC)
+SEED = ("r-1", "w-1", 7)
+values = st.builds(Measured, st.booleans(), st.none() | st.floats(0, 1e6))
+
+
+def test_every_guardrail_but_errors_has_its_place_in_the_policy() -> None:
+    assert {each.name for each in fields(Guardrails)} == {
+        each.value for each in Guardrail if each is not Guardrail.ERRORS
+    }
+    assert {each for each in Guardrail if kind_of(each) is Kind.RANKS} == VALUES
+    assert Guardrails.none().tolerated() == {}
+    assert CanaryPolicy(rho=1.5, guardrails=Guardrails.none()).tolerated == {
+        Guardrail.ERRORS: 1.5
+    }
+
+
+def test_a_policy_keeps_its_guardrails_in_its_hash_and_in_what_is_stored() -> None:
+    default, off = Policy(), Policy(canary=CanaryPolicy(guardrails=Guardrails.none()))
+
+    assert default.digest != off.digest
+    for each in (default, off):
+        assert policy_of(each.as_json()) == each
+
+
+def test_a_policy_stored_before_there_were_guardrails_has_none() -> None:
+    stored = Policy().as_json()
+    canary = stored["canary"]
+    assert isinstance(canary, dict)
+    del canary["guardrails"], canary["local_alpha"]
+
+    read = policy_of(stored).canary
+    assert read.tolerated == {Guardrail.ERRORS: 1.0}
+    assert read.local_alpha == 0.0
+
+
+def test_a_rule_that_began_before_a_field_came_is_written_as_it_was() -> None:
+    """The database refuses a canary whose rule changes under way, be it by a new field."""
+    old = {
+        "block_size": 100,
+        "unit": "session",
+        "session_requests": 3,
+        "session_s": 60.0,
+        "missing_s": 600.0,
+        "period_s": 86_400.0,
+    }
+    assert canonical_json(UnitRule.from_json(old).as_json()) == canonical_json(old)
+
+
+def test_a_rule_comes_back_from_json() -> None:
+    rule = UnitRule.of(CanaryPolicy(unit=Unit.REQUEST, rho=1.2), BEGAN)
+
+    assert rule.guardrails[Guardrail.LATENCY] == 1.25
+    assert UnitRule.from_json(rule.as_json()) == rule
+    assert rule.age_s(BEGAN + timedelta(hours=2)) == 7200.0
+    assert rule.age_s(BEGAN - timedelta(hours=2)) == 0.0
+    assert UnitRule().age_s(BEGAN) == 0.0
+
+
+def test_a_tally_fits_or_not() -> None:
+    assert Tally(100, 5, 7, 5).fits
+    assert not Tally(100, 5, 7, 6).fits
+    assert not Tally(6, 5, 7, 5).fits
+
+
+def test_the_worked_rank() -> None:
+    assert place(230.0, [100.0, 180.0, 230.0, 250.0], 0.25) == pytest.approx(0.5)
+
+
+@given(canaries=st.integers(0, 200), controls=st.integers(0, 200))
+def test_a_scored_value_has_at_least_nine_fresh_controls(canaries: int, controls: int) -> None:
+    wanted = scored(canaries, controls)
+    assert 0 <= wanted <= canaries
+    assert wanted * MIN_CONTROLS <= controls
+
+
+def test_at_a_quarter_every_third_canary_value_is_scored() -> None:
+    assert scored(25, 75) == 8
+    assert scored(1, 99) == 1
+    assert scored(1, 8) == 0
+
+
+@given(measured=st.lists(values, max_size=60))
+def test_ranks_lie_between_0_and_1_and_come_out_the_same_again(
+    measured: list[Measured],
+) -> None:
+    found = ranking(measured, guardrail=Guardrail.LATENCY, tolerated=1.25, block=SEED)
+    canaries = sum(each.canary for each in measured)
+
+    assert len(found.u) == scored(canaries, len(measured) - canaries)
+    assert all(0.0 <= u <= 1.0 for u in found.u)
+    assert found == ranking(measured, guardrail=Guardrail.LATENCY, tolerated=1.25, block=SEED)
+
+
+def test_a_failed_unit_ranks_above_every_value_and_beside_other_failures() -> None:
+    healthy = [Measured(canary=False, value=9.0)] * 99
+    failed = Measured(canary=True, value=None)
+    (u,) = ranking(
+        [*healthy, failed], guardrail=Guardrail.LATENCY, tolerated=1.25, block=SEED
+    ).u
+    assert u > 0.99
+    all_failed = [Measured(canary=False, value=None)] * 99
+    draws = [
+        ranking(
+            [*all_failed, failed],
+            guardrail=Guardrail.LATENCY,
+            tolerated=1.25,
+            block=("r-1", "w-1", number),
+        ).u[0]
+        for number in range(200)
+    ]
+    assert 0.4 < sum(draws) / 200 < 0.6
+
+
+def test_a_tolerated_slow_down_ranks_as_equal() -> None:
+    controls = [Measured(canary=False, value=float(n)) for n in range(1, 20)]
+    slow = Measured(canary=True, value=20.0)
+    (u,) = ranking([*controls, slow], guardrail=Guardrail.LATENCY, tolerated=2.0, block=SEED).u
+    assert 9 / 20 <= u <= 11 / 20
+
+
+def test_levels_are_geometric_means_of_what_was_answered() -> None:
+    units = [Measured(canary=False, value=v) for v in [1.0, 4.0] * 5 + [0.0]]
+    units += [Measured(canary=True, value=6.0), Measured(canary=False, value=None)]
+    level = ranking(units, guardrail=Guardrail.LATENCY, tolerated=1.0, block=SEED).level
+    assert level is not None
+    assert level.canary == pytest.approx(6.0)
+    assert level.control == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
+def test_what_is_no_amount_is_refused(value: float) -> None:
+    with pytest.raises(InputError, match="latency of a unit"):
+        ranking(
+            [Measured(canary=True, value=value)],
+            guardrail=Guardrail.LATENCY,
+            tolerated=1.0,
+            block=SEED,
+        )
