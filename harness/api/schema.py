@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import date, datetime
 from enum import Enum, IntEnum
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from harness.api.answers import Page
 from harness.control.present import HIDDEN
@@ -42,6 +42,8 @@ class Components:
         origin, inner = get_origin(kind), get_args(kind)
         if origin in (Union, types.UnionType):
             return {"anyOf": [self.of(each) for each in inner]}
+        if origin is Literal:
+            return {"enum": list(inner)}
         if origin is Page:
             return self._page(inner[0])
         if origin is Mapping or origin is dict:
