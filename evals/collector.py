@@ -24,7 +24,7 @@ from evals.jobs import (
 )
 from evals.model import SECONDS, SERVED
 from evals.scorers import NotJudged, Scored
-from evals.tasks import InspectSuite, calls_of
+from evals.tasks import JUDGE, InspectSuite, calls_of
 from harness.domain.evaluation import RunState, Sample, SampleError
 from harness.ports import EvalJob
 
@@ -203,6 +203,8 @@ def error_kind(sample: EvalSample) -> str:
 def spent(sample: EvalSample) -> Spent:
     """Over all calls of the sample; seconds: of the last answer."""
     used = list(sample.model_usage.values())
+    score = next(iter((sample.scores or {}).values()), None)
+    judge = ((score.metadata if score else None) or {}).get(JUDGE)
     seconds = (sample.output.metadata or {}).get(SECONDS) or sample.working_time or 0.0
     return Spent(
         input_tokens=sum(
@@ -213,4 +215,7 @@ def spent(sample: EvalSample) -> Spent:
         ),
         output_tokens=sum(each.output_tokens for each in used),
         seconds=float(seconds),
+        cached_tokens=sum(each.input_tokens_cache_read or 0 for each in used),
+        judge_calls=judge["calls"] if judge else 0,
+        judge_cost_usd=judge["cost_usd"] if judge else None,
     )

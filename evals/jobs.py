@@ -31,11 +31,16 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What an answer took. input_tokens: cached ones included."""
+    """What an answer took. input_tokens: cached ones included. judge_calls, judge_cost_usd:
+    what scoring it took; None where the judge's price is unknown.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
     seconds: float = 0.0
+    cached_tokens: int = 0
+    judge_calls: int = 0
+    judge_cost_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +87,9 @@ def questions(job: EvalJob, items: Iterable[str], pin: SuitePin) -> tuple[Questi
 def cost_usd(job: EvalJob, spent: Spent) -> float | None:
     """None when the provider's price of the model is not known."""
     price = job.provider.prices.get(job.target.model)
-    return price.cost_usd(spent.input_tokens, spent.output_tokens) if price else None
+    if price is None:
+        return None
+    return price.cost_usd(spent.input_tokens, spent.output_tokens, spent.cached_tokens)
 
 
 def spoken(text: str, calls: Sequence[Call]) -> str:
@@ -129,6 +136,9 @@ def answered(
         served_model=answer.served_model,
         prompt=prompt,
         rule=scored.rule,
+        cached_tokens=answer.spent.cached_tokens,
+        judge_calls=answer.spent.judge_calls,
+        judge_cost_usd=answer.spent.judge_cost_usd,
     )
 
 
@@ -159,4 +169,7 @@ def not_answered(
         error=SampleError.INFRA,
         error_text=text,
         prompt=prompt,
+        cached_tokens=spent.cached_tokens,
+        judge_calls=spent.judge_calls,
+        judge_cost_usd=spent.judge_cost_usd,
     )

@@ -1,6 +1,9 @@
 """The pinned model that scores a suite's answers, over HTTP and within its budget."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 from evals.provider import ProviderClient, ProviderFailed
@@ -8,6 +11,32 @@ from evals.scorers import NotJudged
 from evals.wire import body
 from harness.domain.settings import JudgeSettings
 from harness.domain.targets import Price, Provider
+
+
+@dataclass
+class Bill:
+    """What scoring one answer took. cost_usd: None where the judge's price is unknown."""
+
+    calls: int = 0
+    cost_usd: float | None = 0.0
+
+    def pay(self, cost_usd: float | None) -> None:
+        known = self.cost_usd is not None and cost_usd is not None
+        self.cost_usd = (self.cost_usd or 0.0) + (cost_usd or 0.0) if known else None
+
+
+_bill: ContextVar[Bill | None] = ContextVar("bill", default=None)
+
+
+@contextmanager
+def billed() -> Iterator[Bill]:
+    """What judges are asked in this block, in tasks that it starts too, stands on the bill."""
+    bill = Bill()
+    token = _bill.set(bill)
+    try:
+        yield bill
+    finally:
+        _bill.reset(token)
 
 
 class Judge:
@@ -58,8 +87,9 @@ class Judge:
             came = await self._client.ask(body(self._settings.target, messages, settings))
         except ProviderFailed as error:
             raise self._away(error) from None
-        self._pay(came.reply.input_tokens, came.reply.output_tokens)
-        return came.reply.text
+        reply = came.reply
+        self._pay(reply.input_tokens, reply.output_tokens, reply.cached_tokens)
+        return reply.text
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
         """Raises NotJudged."""
@@ -85,10 +115,16 @@ class Judge:
             raise NotJudged(self.spent)
         # Before the call: those under way count, or they could be many too many.
         self._calls += 1
+        if (bill := _bill.get()) is not None:
+            bill.calls += 1
 
-    def _pay(self, input_tokens: int, output_tokens: int) -> None:
+    def _pay(self, input_tokens: int, output_tokens: int, cached_tokens: int = 0) -> None:
+        cost_usd = None
         if self._price is not None:
-            self.cost_usd += self._price.cost_usd(input_tokens, output_tokens)
+            cost_usd = self._price.cost_usd(input_tokens, output_tokens, cached_tokens)
+            self.cost_usd += cost_usd
+        if (bill := _bill.get()) is not None:
+            bill.pay(cost_usd)
 
     def _away(self, error: ProviderFailed) -> NotJudged:
         return NotJudged(f"the judge {self._settings.target.name} did not answer: {error}")

@@ -8,7 +8,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -29,6 +29,7 @@ from inspect_ai.solver import Generate, Solver, TaskState, solver
 from inspect_ai.util import EarlyStopping
 
 from evals.jobs import Question, spoken
+from evals.judge import billed
 from evals.model import CALLS
 from evals.samples import file_sha256
 from evals.scorers import Call, Judging, NotJudged, Scored
@@ -38,7 +39,7 @@ from harness.domain.errors import InputError, NotFound
 from harness.domain.evaluation import SuitePin
 from harness.domain.settings import SuiteSettings
 
-NOT_JUDGED = "swapgate_not_judged"
+NOT_JUDGED, JUDGE = "swapgate_not_judged", "swapgate_judge"
 LENIENT, RULE, FIELDS = "swapgate_lenient", "swapgate_rule", "swapgate_fields"
 SPELLED = frozenset({"c", "i", "p", "n", "yes", "no", "true", "false"})
 
@@ -135,13 +136,17 @@ class DataSuite:
         @scorer(metrics=[mean()], name="swapgate")
         def by_name() -> InspectScorer:
             async def score(state: TaskState, target: Target) -> Score:  # noqa: ARG001 - Inspect's
-                try:
-                    found = await self._found(state)
-                except NotJudged as error:
-                    return Score(value=math.nan, metadata={NOT_JUDGED: str(error)})
+                with billed() as bill:
+                    try:
+                        found = await self._found(state)
+                    except NotJudged as error:
+                        unread = {NOT_JUDGED: str(error), JUDGE: asdict(bill)}
+                        return Score(value=math.nan, metadata=unread)
+                noted: dict[str, Any] = {LENIENT: found.lenient, RULE: found.rule}
+                if self.judging is not None:
+                    noted[JUDGE] = asdict(bill)
                 return Score(
-                    value=math.nan if found.strict is None else found.strict,
-                    metadata={LENIENT: found.lenient, RULE: found.rule},
+                    value=math.nan if found.strict is None else found.strict, metadata=noted
                 )
 
             return score

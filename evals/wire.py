@@ -143,8 +143,9 @@ def _text(message: Mapping[str, Any]) -> str:
 
 def _usage(usage: Mapping[str, Any]) -> dict[str, int]:
     details = usage.get("prompt_tokens_details") or {}
+    given = int(usage.get("prompt_tokens") or 0)
     return {
-        "input_tokens": int(usage.get("prompt_tokens") or 0),
-        "cached_tokens": int(details.get("cached_tokens") or 0),
+        "input_tokens": given,
+        "cached_tokens": min(int(details.get("cached_tokens") or 0), given),
         "output_tokens": int(usage.get("completion_tokens") or 0),
     }

@@ -18,7 +18,7 @@ from harness.domain.evaluation import EvalRun, RunState, Sample, SuitePin, Verdi
 from harness.domain.evidence import RouteEvidence, Waiver
 from harness.domain.failover import Failover
 from harness.domain.key_limits import KeyLimits
-from harness.domain.observation import Block, Traffic
+from harness.domain.observation import Block, Traffic, TrafficTotal
 from harness.domain.proposal import Proposal
 from harness.domain.rollout import Rollout
 from harness.domain.routing import Route, RoutingTable, Snapshot
@@ -246,6 +246,10 @@ class Observations(Protocol):
 
     def traffic(self, *, since: datetime, route: str | None = None) -> Sequence[Traffic]:
         """Oldest first."""
+        ...
+
+    def totals(self, *, since: datetime, route: str | None = None) -> Sequence[TrafficTotal]:
+        """Sums of what `traffic` gives, in order of route, arm and target."""
         ...
 
     def spends(self, *, since: date, keys: Collection[str] | None = None) -> Sequence[KeySpend]:

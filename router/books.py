@@ -45,7 +45,7 @@ class Books:
         upstream, usage = course.upstream, exchange.usage
         cost_usd, priced = 0.0, True
         if upstream is not None and upstream.price is not None:
-            cost_usd = upstream.price.cost_usd(usage.input_tokens, usage.output_tokens)
+            cost_usd = upstream.price.cost_usd(*usage)
         elif usage != NO_USAGE:
             priced = False
             self.count("requests_without_price")
@@ -64,6 +64,7 @@ class Books:
             cost_usd=cost_usd,
             key=entry.key,
             priced=priced,
+            cached_tokens=usage.cached_tokens,
         )
         self._recorder.finish(entry.ticket, ended)
         self._metrics.finished(

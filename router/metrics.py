@@ -138,8 +138,7 @@ class RouterMetrics:
         self._tokens.labels(target, "input").inc(usage.input_tokens)
         self._tokens.labels(target, "output").inc(usage.output_tokens)
         if price is not None:
-            cost_usd = price.cost_usd(usage.input_tokens, usage.output_tokens)
-            self._cost.labels(target).inc(cost_usd)
+            self._cost.labels(target).inc(price.cost_usd(*usage))
 
     def finished(
         self, ended: Ended, *, target: str, outcome: str, first_token_s: float | None

@@ -4,11 +4,10 @@ from bisect import bisect_left
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
+from harness.domain.latency import BOUNDS_MS
 from harness.domain.observation import Traffic
 
-# Upper bounds of the latency histogram in ms; -1 stands for "no bound".
-LATENCY_BOUNDS_MS: Final = (10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000)
-_ALL_BOUNDS: Final = (*LATENCY_BOUNDS_MS, -1)
+_ALL_BOUNDS: Final = (*BOUNDS_MS, -1)
 
 
 class Ended(NamedTuple):
@@ -31,6 +30,7 @@ class Ended(NamedTuple):
     cost_usd: float
     key: str = ""
     priced: bool = True
+    cached_tokens: int = 0
 
 
 _Key = tuple[str, datetime, str, str, int]
@@ -39,6 +39,7 @@ _Key = tuple[str, datetime, str, str, int]
 class _Sum:
     __slots__ = (
         "buckets",
+        "cached_tokens",
         "charged",
         "cost_usd",
         "failed",
@@ -46,11 +47,12 @@ class _Sum:
         "output_tokens",
         "requests",
         "streams",
+        "unpriced",
     )
 
     def __init__(self) -> None:
         self.requests = self.failed = self.charged = self.streams = 0
-        self.input_tokens = self.output_tokens = 0
+        self.input_tokens = self.output_tokens = self.cached_tokens = self.unpriced = 0
         self.cost_usd = 0.0
         self.buckets = [0] * len(_ALL_BOUNDS)
 
@@ -77,7 +79,9 @@ class Minutes:
         total.input_tokens += ended.input_tokens
         total.output_tokens += ended.output_tokens
         total.cost_usd += ended.cost_usd
-        total.buckets[bisect_left(LATENCY_BOUNDS_MS, ended.latency_ms)] += 1
+        total.cached_tokens += ended.cached_tokens
+        total.unpriced += not ended.priced
+        total.buckets[bisect_left(BOUNDS_MS, ended.latency_ms)] += 1
 
     def merge(self, row: Traffic) -> None:
         """Add what another process summed up."""
@@ -89,6 +93,8 @@ class Minutes:
         total.input_tokens += row.input_tokens
         total.output_tokens += row.output_tokens
         total.cost_usd += row.cost_usd
+        total.cached_tokens += row.cached_tokens
+        total.unpriced += row.unpriced
         for bound, count in row.latency_ms.items():
             total.buckets[_ALL_BOUNDS.index(bound)] += count
 
@@ -115,6 +121,8 @@ class Minutes:
                     for bound, count in zip(_ALL_BOUNDS, total.buckets, strict=True)
                     if count
                 },
+                cached_tokens=total.cached_tokens,
+                unpriced=total.unpriced,
             )
             for (route, minute, arm, target, revision), total in sums.items()
         ]

@@ -8,6 +8,7 @@ import streamlit as st
 from dashboard import cards, charts, frames, queries, shell, stories, wording
 from dashboard.cards import esc, strong
 from dashboard.queries import ComparisonView, ProposalRow
+from harness.control import monthly
 from harness.domain.evaluation import SuiteReport
 from harness.domain.proposal import Phase
 
@@ -112,6 +113,13 @@ def figures(view: ComparisonView, *, stale: bool) -> None:
     st.html(
         cards.tiles(
             stories.tiles(found.incumbent_figures, found.candidate_figures), stale=stale
+        )
+    )
+    why = monthly.basis(found.forecast)
+    st.html(
+        cards.block(
+            f"<p>{esc(monthly.words(found.forecast))}</p>"
+            + (f'<p class="note">{esc(why)}</p>' if why else "")
         )
     )
 

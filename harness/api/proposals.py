@@ -10,8 +10,10 @@ from harness.api.answers import Page, page
 from harness.api.bodies import ApprovalBody, ProposalBody, ProposalSlice, ReasonBody
 from harness.api.endpoint import Maker, Who, endpoint
 from harness.control import propose, reports
+from harness.control.judging import JudgingCost
 from harness.control.reports import ArmFigures
 from harness.domain.evaluation import EvalRun, SuitePlan, Verdict
+from harness.domain.forecast import Forecast
 from harness.domain.proposal import Proposal
 from harness.domain.targets import Target
 
@@ -29,11 +31,14 @@ class SuiteComparison:
     candidate_run: EvalRun
     incumbent_samples: int
     candidate_samples: int
+    judging: JudgingCost
 
 
 @dataclass(frozen=True)
 class ProposalComparison:
-    """Both models beside one another. verdict: null while the gate is open."""
+    """Both models beside one another. verdict: null while the gate is open. forecast: of the
+    route's bill, in US dollars per 30 days.
+    """
 
     proposal: Proposal
     incumbent: Target
@@ -42,6 +47,7 @@ class ProposalComparison:
     suites: Sequence[SuiteComparison]
     incumbent_figures: ArmFigures
     candidate_figures: ArmFigures
+    forecast: Forecast
 
 
 @endpoint(router, "GET", "/proposals")
@@ -77,11 +83,13 @@ def compare_proposal(who: Who, proposal: str) -> ProposalComparison:
                 candidate_run=side.candidate_run,
                 incumbent_samples=len(side.incumbent),
                 candidate_samples=len(side.candidate),
+                judging=side.judging,
             )
             for side in found.suites
         ],
         incumbent_figures=found.incumbent_figures,
         candidate_figures=found.candidate_figures,
+        forecast=found.forecast,
     )
 
 

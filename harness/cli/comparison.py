@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import click
 
 from harness.cli import canary, output, wording
+from harness.control import monthly
 from harness.control.present import plain
 from harness.control.reports import ArmFigures, CanaryStatus, Comparison, SuiteSide
 from harness.domain.evaluation import SuiteReport
@@ -62,6 +63,7 @@ def print_all(found: Comparison, status: CanaryStatus | None) -> None:
     else:
         _print_progress(found)
     _print_arms(found)
+    _print_money(found)
     if status:
         click.echo()
         output.facts(canary.described(status))
@@ -122,6 +124,19 @@ def _print_arms(found: Comparison) -> None:
         )
 
 
+def _print_money(found: Comparison) -> None:
+    judged = [side for side in found.suites if side.judged]
+    for side in judged:
+        cost = side.judging
+        click.echo(
+            f"{side.plan.suite}: judging cost {wording.money(cost.usd)}, {cost.calls:,} calls"
+        )
+    click.echo()
+    click.echo(monthly.words(found.forecast))
+    if why := monthly.basis(found.forecast):
+        click.echo(why)
+
+
 def _figures(figures: ArmFigures) -> list[object]:
     return [
         figures.samples,
@@ -145,10 +160,12 @@ def as_json(found: Comparison, status: CanaryStatus | None) -> dict[str, object]
                 "incumbent": len(side.incumbent),
                 "candidate": len(side.candidate),
                 "of": _wanted(side),
+                "judging": plain(side.judging),
             }
             for side in found.suites
         ],
         "incumbent_figures": plain(found.incumbent_figures),
         "candidate_figures": plain(found.candidate_figures),
+        "forecast": plain(found.forecast),
         "canary": canary.as_json(status) if status else None,
     }

@@ -9,11 +9,12 @@ from harness.cli import comparison, following, output, wording
 from harness.cli.lazy import Lazy, LazyGroup
 from harness.cli.session import Session, pass_session
 from harness.cli.waiting import TIMED_OUT, who_starts_it
-from harness.control import outlook, propose, reports, targets
+from harness.control import monthly, outlook, propose, reports, targets
 from harness.control.outlook import Outlook
 from harness.control.present import plain
 from harness.control.rehearse import rehearsed
 from harness.domain.evaluation import Claim
+from harness.domain.forecast import Forecast
 from harness.domain.proposal import Proposal
 from harness.gate.words import spending
 
@@ -103,10 +104,14 @@ def create(  # noqa: PLR0913 - one per option
     )
     planned = propose.create(rehearsed(context), session.actor, wish)
     planning = outlook.of(context, wish, effect)
+    bill = monthly.of_wish(context, wish)
     if not session.json:
         _print_planning(planning)
+        output.note(
+            "\n".join(part for part in (monthly.words(bill), monthly.basis(bill)) if part)
+        )
     if dry_run:
-        _print_dry(session, planned, planning)
+        _print_dry(session, planned, planning, bill)
         return
     made = propose.create(context, session.actor, wish)
     if advice := who_starts_it(session.settings.control):
@@ -119,18 +124,27 @@ def create(  # noqa: PLR0913 - one per option
         made, in_time = following.proposal(session, made.id, until, timeout_s)
         code = following.exit_code(session, made) if in_time else TIMED_OUT
     if session.json:
-        output.document({"proposal": plain(made), "planning": _planning_json(planning)})
+        output.document(
+            {
+                "proposal": plain(made),
+                "planning": _planning_json(planning),
+                "forecast": plain(bill),
+            }
+        )
     elif wait:
         click.echo(comparison.outcome(reports.compare(context, made.id)))
     ctx.exit(code)
 
 
-def _print_dry(session: Session, planned: Proposal, planning: Sequence[Outlook]) -> None:
+def _print_dry(
+    session: Session, planned: Proposal, planning: Sequence[Outlook], bill: Forecast
+) -> None:
     if session.json:
         output.document(
             {
                 "proposal": None,
                 "planning": _planning_json(planning),
+                "forecast": plain(bill),
                 "plans": plain(planned.plans),
             }
         )
@@ -149,6 +163,13 @@ def _print_planning(planning: Sequence[Outlook]) -> None:
     )
     for each in planning:
         suite, plan = each.plan.suite, each.plan
+        if each.judge_usd != 0:
+            output.note(
+                f"{suite}: of that, the judge costs {wording.money(each.judge_usd)} at most"
+                if each.judge_usd is not None
+                else f"{suite}: what its judge costs is unknown: it has judged nothing yet, or "
+                "has no price"
+            )
         if each.warning:
             output.note(f"{suite}: {each.warning}")
         if plan.look > 1:

@@ -54,7 +54,7 @@ POSITIVE = {
 NOT_NEGATIVE = {
     "infra_retries", "infra_pause_s", "max_cost_usd", "min_exposures", "temperature",
     "input_usd_per_mtok", "output_usd_per_mtok", "base_s", "cap_s", "attempt_s",
-    "max_wait_s", "health_check_interval_s", "local_alpha",
+    "max_wait_s", "health_check_interval_s", "local_alpha", "cached_input_usd_per_mtok",
 }  # fmt: skip
 
 

@@ -1,12 +1,13 @@
 """What a proposal will cost and can show, from what earlier runs recorded (A3, F2)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Final
 
-from harness.control import propose, routes, targets
+from harness.control import monthly, propose, routes, targets
 from harness.control.context import Context
+from harness.control.judging import judging_cost
 from harness.control.propose import Wish
 from harness.domain.evaluation import Claim, EvalRun, Sample, SampleError, SuitePlan
 from harness.domain.proposal import Proposal
@@ -28,7 +29,8 @@ class Outlook:
     between any two; None where too few were recorded, and `sd` is the default guess.
     incumbent, candidate: what one answer took; `estimated` when the candidate has none on this
     suite and the incumbent's tokens are taken at its price. None where nobody knows.
-    cost_usd, duration_s: at most, for the registered design; None where unknown. asked: sides
+    cost_usd, duration_s: at most, for the registered design, judge included; None where
+    unknown. judge_usd: of that, the judge's; 0 for a suite without one. asked: sides
     whose answers are not there yet. cheapest: None where the suite has too few items.
     """
 
@@ -41,6 +43,7 @@ class Outlook:
     candidate: Usage | None
     estimated: bool
     cost_usd: float | None
+    judge_usd: float | None
     duration_s: float | None
     cheapest: Option | None
     warning: str
@@ -54,7 +57,7 @@ def of(ctx: Context, wish: Wish, effect: float | None = None) -> Sequence[Outloo
     plans = propose.preview(ctx, wish)
     with ctx.store.read() as tx:
         incumbent = tx.routing.targets()[routes.existing(tx, wish.route).incumbent]
-        sides = (incumbent, targets.known(tx, wish.candidate) or _plain(wish.candidate))
+        sides = (incumbent, targets.known(tx, wish.candidate) or targets.plain(wish.candidate))
         recorded = _Recorded(tx.runs.list(), tx.proposals.list())
         return [_of_suite(ctx, tx, plan, sides, recorded, effect) for plan in plans]
 
@@ -83,7 +86,8 @@ def _of_suite(
     effect = _effect(plan, wished)
     known = spread or Spread(_guess(plan, effect), 0.0, 0)
     smallest = budgeting.reach(known, plan.n_max, plan.epochs, plan.alpha)
-    items = ctx.suites.pin(plan.suite).items
+    pin = ctx.suites.pin(plan.suite)
+    items, judged = pin.items, pin.judged
     sides = (ours, theirs)
     best = budgeting.cheapest(known, effect, plan.alpha, items, sides)
     return Outlook(
@@ -96,6 +100,7 @@ def _of_suite(
         candidate=theirs,
         estimated=estimated,
         cost_usd=budgeting.cost_usd(plan.n_max, plan.epochs, sides),
+        judge_usd=budgeting.judge_usd(plan.n_max, plan.epochs, sides) if judged else 0.0,
         duration_s=budgeting.duration_s(plan.n_max, plan.epochs, sides, ctx.eval_connections),
         cheapest=best,
         warning=_warning(plan, smallest, effect, best, items),
@@ -130,12 +135,6 @@ def _warning(
     )
 
 
-def _plain(name: str) -> Target | None:
-    """A candidate that is not registered yet."""
-    provider, slash, model = name.partition("/")
-    return Target(provider, model) if slash and provider and model else None
-
-
 def _usage(
     tx: Transaction, plan: SuitePlan, target: Target | None, runs: Sequence[EvalRun]
 ) -> Usage | None:
@@ -149,31 +148,29 @@ def _usage(
             if sample.error is not SampleError.INFRA
         ]
         if answered:
-            return _means(answered)
+            judged = tx.suites.get(plan.suite_digest).judged
+            return _means(answered, judged=judged)
     return None
 
 
-def _means(samples: Sequence[Sample]) -> Usage:
+def _means(samples: Sequence[Sample], *, judged: bool) -> Usage:
     costs = [sample.cost_usd for sample in samples if sample.cost_usd is not None]
+    judging = judging_cost(samples, judged=judged)
     return Usage(
         answers=len(samples),
         input_tokens=fmean(sample.input_tokens for sample in samples),
         output_tokens=fmean(sample.output_tokens for sample in samples),
         cost_usd=fmean(costs) if len(costs) == len(samples) else None,
         duration_s=fmean(sample.duration_s for sample in samples),
+        judge_usd=None if judging.usd is None else judging.usd / len(samples),
     )
 
 
 def _at_price(tx: Transaction, target: Target | None, of: Usage) -> Usage:
-    """As if the candidate took the same tokens and time."""
-    provider = tx.providers.all().get(target.provider) if target else None
-    price = provider.prices.get(target.model) if provider and target else None
-    per_answer = (
-        None
-        if price is None
-        else price.cost_usd(1, 0) * of.input_tokens + price.cost_usd(0, 1) * of.output_tokens
-    )
-    return Usage(0, of.input_tokens, of.output_tokens, per_answer, of.duration_s)
+    """As if the candidate took the same tokens and time, and the judge as much."""
+    price = monthly.price(tx, target)
+    per_answer = price.cost_usd(of.input_tokens, of.output_tokens) if price else None
+    return replace(of, answers=0, cost_usd=per_answer)
 
 
 def _spread(

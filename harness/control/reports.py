@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from statistics import median, quantiles
 
-from harness.control import routes
+from harness.control import monthly, routes
 from harness.control.context import Context
+from harness.control.judging import JudgingCost, judging_cost
 from harness.domain.evaluation import EvalRun, Sample, SampleError, SuitePlan, Verdict
+from harness.domain.forecast import Forecast
 from harness.domain.observation import Block, Traffic
 from harness.domain.proposal import Proposal
 from harness.domain.rollout import Action, Rollout
@@ -44,6 +46,12 @@ class SuiteSide:
     candidate_run: EvalRun
     incumbent: Sequence[Sample]
     candidate: Sequence[Sample]
+    judged: bool
+
+    @property
+    def judging(self) -> JudgingCost:
+        """Of both runs."""
+        return judging_cost([*self.incumbent, *self.candidate], judged=self.judged)
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,7 @@ class Comparison:
     suites: Sequence[SuiteSide]
     incumbent_figures: ArmFigures
     candidate_figures: ArmFigures
+    forecast: Forecast
 
 
 @dataclass(frozen=True)
@@ -120,14 +129,18 @@ def compare(ctx: Context, proposal: str) -> Comparison:
         targets = tx.routing.targets()
         suites = [_side(tx, found, plan) for plan in found.plans if plan.suite in found.runs]
         verdict = tx.verdicts.get(found.verdict) if found.verdict else None
+        arms = targets[found.incumbent], targets[found.candidate]
+        answers = [(side.incumbent, side.candidate) for side in suites]
+        money = monthly.of_arms(ctx, tx, found.route, arms, answers)
     return Comparison(
         proposal=found,
-        incumbent=targets[found.incumbent],
-        candidate=targets[found.candidate],
+        incumbent=arms[0],
+        candidate=arms[1],
         verdict=verdict,
         suites=suites,
         incumbent_figures=figures([s for side in suites for s in side.incumbent]),
         candidate_figures=figures([s for side in suites for s in side.candidate]),
+        forecast=money,
     )
 
 
@@ -139,6 +152,7 @@ def _side(tx: Transaction, proposal: Proposal, plan: SuitePlan) -> SuiteSide:
         candidate_run=tx.runs.get(pair.candidate),
         incumbent=tx.runs.samples(pair.incumbent, below=plan.n_max),
         candidate=tx.runs.samples(pair.candidate, below=plan.n_max),
+        judged=tx.suites.get(plan.suite_digest).judged,
     )
 
 

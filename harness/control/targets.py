@@ -107,6 +107,12 @@ def known(tx: Transaction, name: str) -> Target | None:
         return None
 
 
+def plain(name: str) -> Target | None:
+    """What `provider/model` would be, registered or not; None for another name."""
+    provider, slash, model = name.partition("/")
+    return Target(provider, model) if slash and provider and model else None
+
+
 def find_or_register(ctx: Context, tx: Transaction, actor: Actor, name: str) -> Target:
     """`find`, and where nothing has the name, register it as a plain `provider/model`."""
     try:

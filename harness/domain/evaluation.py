@@ -37,6 +37,11 @@ class SuitePin:
     items: int
 
     @property
+    def judged(self) -> bool:
+        """Whether a model scores its answers: the scorer's pin names the judge."""
+        return "+judge:" in self.scorer
+
+    @property
     def digest(self) -> str:
         return digest(
             [self.name, self.version, self.data_sha256, self.scorer, self.template, self.items]
@@ -155,6 +160,8 @@ class Sample:
 
     position: of the item in the run's order, from 0. strict, lenient: scores in [0, 1], or None
     when there is none (then `error` says why). duration_s: wall time of the model's answer.
+    cached_tokens: of the input, those read from the provider's cache. judge_calls,
+    judge_cost_usd: what scoring took; None where the judge's price is unknown.
     """
 
     run: str
@@ -173,6 +180,9 @@ class Sample:
     served_model: str = ""
     prompt: str = ""
     rule: str = ""  # the form rule that broke where strict and lenient differ
+    cached_tokens: int = 0
+    judge_calls: int = 0
+    judge_cost_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

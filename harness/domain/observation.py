@@ -105,7 +105,8 @@ class Traffic:
 
     failed: requests whose user got an error. charged: requests whose assigned arm failed,
     though another target answered. latency_ms: histogram, upper bound in ms (-1: no bound) to
-    count.
+    count. cached_tokens: of the input, those read from a provider's cache. unpriced: requests
+    whose cost nobody knows; cost_usd is of the others.
     """
 
     route: str
@@ -122,3 +123,25 @@ class Traffic:
     output_tokens: int
     cost_usd: float
     latency_ms: Mapping[int, int] = field(default_factory=dict)
+    cached_tokens: int = 0
+    unpriced: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TrafficTotal:
+    """All minutes of one (route, arm, target) in a window; first, last: its minutes in it."""
+
+    route: str
+    arm: str
+    target: str
+    first: datetime
+    last: datetime
+    requests: int
+    failed: int
+    charged: int
+    streams: int
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    cost_usd: float
+    unpriced: int

@@ -5,7 +5,7 @@ past the gate: another parameter is another target, and needs its own proof.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Final
 
@@ -89,15 +89,26 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """US dollars per million tokens."""
+    """US dollars per million tokens. Input read from the provider's cache has a price of its
+    own; where none is given it costs what other input does.
+    """
 
     input_usd_per_mtok: float
     output_usd_per_mtok: float
+    cached_input_usd_per_mtok: float | None = None
 
-    def cost_usd(self, input_tokens: int, output_tokens: int) -> float:
-        return (
-            input_tokens * self.input_usd_per_mtok + output_tokens * self.output_usd_per_mtok
-        ) / 1e6
+    def cost_usd(
+        self, input_tokens: float, output_tokens: float, cached_tokens: float = 0
+    ) -> float:
+        """input_tokens: all of them; cached_tokens: those that came from the cache."""
+        full, cached = self.input_usd_per_mtok, self.cached_input_usd_per_mtok
+        read = full if cached is None else cached
+        given = (input_tokens - cached_tokens) * full + cached_tokens * read
+        return (given + output_tokens * self.output_usd_per_mtok) / 1e6
+
+    def as_json(self) -> dict[str, float]:
+        """Without what is not given: a version that does not know it can read it too."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)

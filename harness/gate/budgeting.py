@@ -15,13 +15,23 @@ FEWEST_PAIRS: Final = 30
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Means of one answer. cost_usd: None where a price is unknown. answers: how many."""
+    """Means of one answer. cost_usd: None where a price is unknown. answers: how many.
+
+    judge_usd: of judging it, 0 without a judge, None where nobody knows.
+    """
 
     answers: int
     input_tokens: float
     output_tokens: float
     cost_usd: float | None
     duration_s: float
+    judge_usd: float | None = 0.0
+
+    @property
+    def total_usd(self) -> float | None:
+        if self.cost_usd is None or self.judge_usd is None:
+            return None
+        return self.cost_usd + self.judge_usd
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +74,20 @@ def spread_of(differences: Sequence[Sequence[float]]) -> Spread | None:
 
 
 def cost_usd(items: int, epochs: int, sides: Sequence[Usage | None]) -> float | None:
-    """Of asking every item; the gate may stop earlier. None where a price is unknown."""
-    if any(side is None or side.cost_usd is None for side in sides):
-        return None
-    each = sum(side.cost_usd or 0.0 for side in sides if side is not None)
-    return items * epochs * each
+    """Of asking and judging every item; the gate may stop earlier. None where a price is
+    unknown.
+    """
+    return _summed(items * epochs, [side.total_usd if side else None for side in sides])
+
+
+def judge_usd(items: int, epochs: int, sides: Sequence[Usage | None]) -> float | None:
+    """As cost_usd, of judging alone."""
+    return _summed(items * epochs, [side.judge_usd if side else None for side in sides])
+
+
+def _summed(answers: int, each: Sequence[float | None]) -> float | None:
+    known = [usd for usd in each if usd is not None]
+    return answers * math.fsum(known) if len(known) == len(each) else None
 
 
 def duration_s(

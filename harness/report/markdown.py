@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
+from harness.control import monthly
 from harness.control.reports import ArmFigures
 from harness.domain.evaluation import SuiteReport, Verdict
 from harness.domain.targets import Target
@@ -44,6 +45,10 @@ def _lines(report: Report) -> Iterator[str]:
         yield from _tags(part)
     yield from ("", "## Cost and time of an answer", "")
     yield from _arms(report.arms)
+    yield from _judging(report)
+    yield from ("", "## The route's bill", "", monthly.words(found.forecast))
+    if why := monthly.basis(found.forecast):
+        yield why
     if report.telling:
         yield from ("", "## The most telling answers", "")
         for each in report.telling:
@@ -160,6 +165,18 @@ def _arms(arms: Sequence[tuple[str, ArmFigures]]) -> Iterator[str]:
     if ours.cost_usd_per_1000 and theirs.cost_usd_per_1000 is not None:
         share = theirs.cost_usd_per_1000 / ours.cost_usd_per_1000
         yield from ("", f"An answer of the candidate costs {share:.2f} times the incumbent's.")
+
+
+def _judging(report: Report) -> Iterator[str]:
+    """What it cost to have answers judged; nothing where no suite has a judge."""
+    judged = [part.side for part in report.suites if part.side.judged]
+    if judged:
+        rows = [
+            (side.plan.suite, f"{side.judging.calls:,}", _money(side.judging.usd))
+            for side in judged
+        ]
+        yield ""
+        yield from _table(("suite", "calls of its judge", "$ for judging"), rows)
 
 
 def _arm_row(name: str, figures: ArmFigures) -> Sequence[str]:

@@ -41,7 +41,11 @@ TRAFFIC_SUMS: Final = (
     "input_tokens",
     "output_tokens",
     "cost_usd",
+    "cached_tokens",
+    "unpriced",
 )
+
+TOTAL_KEY: Final = ("route", "arm", "target")
 
 SPEND_KEY: Final = ("key", "day", "worker")
 SPEND_SUMS: Final = ("requests", "tokens", "cost_usd", "unpriced")
@@ -62,6 +66,9 @@ def checked_sample(sample: Sample) -> Sample:
         duration_s=sample.duration_s,
         input_tokens=sample.input_tokens,
         output_tokens=sample.output_tokens,
+        cached_tokens=sample.cached_tokens,
+        judge_calls=sample.judge_calls,
+        judge_cost_usd=sample.judge_cost_usd,
     )
     return replace(
         sample,
@@ -109,11 +116,9 @@ def _is_part(block: Block, tally: Tally) -> bool:
 
 def check_traffic(traffic: Traffic) -> None:
     """Raises InputError for a negative or infinite figure."""
-    counts = ("requests", "failed", "charged", "streams", "input_tokens", "output_tokens")
     _check_amounts(
         f"traffic of route {traffic.route!r} at {traffic.minute.isoformat()}",
-        cost_usd=traffic.cost_usd,
-        **{name: getattr(traffic, name) for name in counts},
+        **{name: getattr(traffic, name) for name in TRAFFIC_SUMS},
     )
 
 

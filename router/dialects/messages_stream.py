@@ -25,9 +25,10 @@ class Counts:
 
     input_tokens: int = 0
     output_tokens: int = 0
+    cached_tokens: int = 0  # read from it
 
     def usage(self) -> Usage:
-        return Usage(self.input_tokens, self.output_tokens)
+        return Usage(self.input_tokens, self.output_tokens, self.cached_tokens)
 
 
 def counts_of(usage: object) -> Counts | None:
@@ -36,7 +37,8 @@ def counts_of(usage: object) -> Counts | None:
         return None
     cached = ("cache_creation_input_tokens", "cache_read_input_tokens")
     given = sum(count_of(usage.get(name)) for name in ("input_tokens", *cached))
-    return Counts(given, count_of(usage.get("output_tokens")))
+    read = count_of(usage.get("cache_read_input_tokens"))
+    return Counts(given, count_of(usage.get("output_tokens")), read)
 
 
 class MessagesStream(StreamFilter):
@@ -53,7 +55,8 @@ class MessagesStream(StreamFilter):
         if self._counted:
             return counts.usage()
         # What the start says of the output is its first token.
-        return Usage(counts.input_tokens, max(counts.output_tokens, self.output_events))
+        made = max(counts.output_tokens, self.output_events)
+        return Usage(counts.input_tokens, made, counts.cached_tokens)
 
     def broken(self, message: str, failure: FailureClass) -> bytes:
         kind = TYPE_BY_CLASS.get(failure, "api_error")
@@ -125,7 +128,10 @@ class MessagesStream(StreamFilter):
         if found:
             known = self._counts or Counts()
             # Its input is given again, or not at all.
-            self._counts = Counts(found.input_tokens or known.input_tokens, found.output_tokens)
+            input_from = found if found.input_tokens else known
+            self._counts = Counts(
+                input_from.input_tokens, found.output_tokens, input_from.cached_tokens
+            )
             self._counted = True
 
     def _stop(self) -> Sequence[Edit] | None:

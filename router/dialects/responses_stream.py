@@ -8,7 +8,7 @@ from harness.domain.failures import FailureClass
 from router.failures import class_of_error
 from router.jsonspan import Edit, Members, walk_object
 from router.stream import StreamFilter
-from router.usage import Usage, count_of
+from router.usage import Usage, usage_with_cache
 
 # Metadata, until output comes; any other event is output, or follows some.
 HELD: Final = frozenset(
@@ -29,7 +29,11 @@ def usage_of(value: object) -> Usage | None:
     """The `usage` object; None when it is not one."""
     if not isinstance(value, dict):
         return None
-    return Usage(count_of(value.get("input_tokens")), count_of(value.get("output_tokens")))
+    return usage_with_cache(
+        value.get("input_tokens"),
+        value.get("output_tokens"),
+        value.get("input_tokens_details"),
+    )
 
 
 class ResponsesStream(StreamFilter):

@@ -10,6 +10,7 @@ import pytest
 from harness.domain.audit import GENESIS
 from harness.domain.errors import InputError
 from harness.domain.guardrails import Guardrail, Level, Tally
+from harness.domain.observation import TrafficTotal
 from harness.domain.routing import Arm
 from harness.domain.spend import KeySpend
 from harness.ports import Store
@@ -107,6 +108,54 @@ def test_traffic_of_the_same_minute_adds_up(store: Store) -> None:
             ),
             replace(TRAFFIC, worker="w2"),
         ]
+
+
+@pytest.mark.req("A3")
+def test_totals_of_traffic_are_the_sums_of_its_minutes(store: Store) -> None:
+    later = TRAFFIC.minute + timedelta(minutes=3)
+    more = replace(
+        TRAFFIC,
+        minute=later,
+        worker="w2",
+        revision=2,
+        cached_tokens=30,
+        unpriced=4,
+        cost_usd=0.5,
+    )
+    canary = replace(TRAFFIC, arm=Arm.CANARY.value)
+    other, before = replace(TRAFFIC, route="answers"), TRAFFIC.minute - timedelta(minutes=1)
+    with store.write() as tx:
+        tx.observations.append(
+            [], [more, TRAFFIC, canary, other, replace(TRAFFIC, minute=before)]
+        )
+
+    with store.read() as tx:
+        found = list(tx.observations.totals(since=TRAFFIC.minute))
+        of_route = tx.observations.totals(since=TRAFFIC.minute, route=ROUTE)
+        assert list(tx.observations.totals(since=later + timedelta(minutes=1))) == []
+
+    assert [(each.route, each.arm) for each in found] == [
+        ("answers", "incumbent"),
+        (ROUTE, "canary"),
+        (ROUTE, "incumbent"),
+    ]
+    assert list(of_route) == found[1:]
+    assert found[2] == TrafficTotal(
+        route=ROUTE,
+        arm="incumbent",
+        target=TRAFFIC.target,
+        first=TRAFFIC.minute,
+        last=later,
+        requests=20,
+        failed=2,
+        charged=4,
+        streams=6,
+        input_tokens=800,
+        cached_tokens=30,
+        output_tokens=100,
+        cost_usd=0.625,
+        unpriced=4,
+    )
 
 
 def test_traffic_comes_oldest_first_by_time_and_route(store: Store) -> None:

@@ -201,7 +201,7 @@ def test_a_price_that_nobody_named_is_unknown(cli: CommandLine) -> None:
     known, unknown = sorted(cli.json("model", "list"), key=lambda each: str(each["target"]))
 
     prices = {each["target"]["model"]: each["price"] for each in (known, unknown)}
-    assert prices["base"] == {"input_usd_per_mtok": 1, "output_usd_per_mtok": 2}
+    assert prices["base"]["input_usd_per_mtok"] == 1
     assert prices["better"] is None
     assert "unknown" in cli.text("model", "list")
 

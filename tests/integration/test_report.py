@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -17,7 +18,8 @@ from harness import shipped
 from harness.control import propose, routes, targets
 from harness.control.propose import Wish
 from harness.domain.access import SYSTEM
-from harness.domain.evaluation import SuiteRole
+from harness.domain.evaluation import Sample, SuiteRole
+from harness.domain.observation import Traffic
 from harness.domain.policy import GatePolicy, Policy
 from harness.domain.proposal import Proposal
 from harness.domain.routing import RouteSettings, RouteSuite
@@ -185,7 +187,30 @@ def example(tmp_path: Path) -> tuple[World, Proposal]:
     world = example_world(tmp_path)
     wish = Wish("support", "sim/sim-better", "half the price")
     made = propose.create(world.context(), ANN, wish)
+    a_fortnight_of_traffic(world, made.incumbent)
     return world, world.until_decided(made.id)
+
+
+def a_fortnight_of_traffic(world: World, incumbent: str) -> None:
+    """42,000 requests of 400 input and 60 output tokens, at $2.50 and $10 per million."""
+    requests = 42_000
+    recorded = Traffic(
+        route="support",
+        minute=world.clock.now() - timedelta(days=14),
+        worker="w",
+        arm="incumbent",
+        target=incumbent,
+        revision=1,
+        requests=requests,
+        failed=0,
+        charged=0,
+        streams=0,
+        input_tokens=requests * 400,
+        output_tokens=requests * 60,
+        cost_usd=requests * (400 * 2.5 + 60 * 10) / 1e6,
+    )
+    with world.store.write() as tx:
+        tx.observations.append([], [recorded])
 
 
 def test_the_report_in_the_docs_is_what_the_code_writes(tmp_path: Path) -> None:
@@ -196,6 +221,32 @@ def test_the_report_in_the_docs_is_what_the_code_writes(tmp_path: Path) -> None:
         EXAMPLE.write_text(text, encoding="utf-8")
 
     assert text == EXAMPLE.read_text(encoding="utf-8")
+
+
+@pytest.mark.req("A3")
+def test_the_bill_is_reckoned_from_recorded_traffic_and_the_candidates_own_tokens(
+    tmp_path: Path,
+) -> None:
+    world, proposal = example(tmp_path)
+    found = gather(world.context(), proposal.id).comparison.forecast
+    with world.store.read() as tx:
+        ours = [s for pair in proposal.runs.values() for s in tx.runs.samples(pair.incumbent)]
+        theirs = [s for pair in proposal.runs.values() for s in tx.runs.samples(pair.candidate)]
+    shared = {sample.item for sample in ours} & {sample.item for sample in theirs}
+
+    def tokens(samples: list[Sample], kind: str) -> int:
+        return sum(getattr(s, f"{kind}_tokens") for s in samples if s.item in shared)
+
+    price = profiles.load()["sim-better"].price
+    sent = 400 * tokens(theirs, "input") / tokens(ours, "input")
+    made = 60 * tokens(theirs, "output") / tokens(ours, "output")
+    each = (sent * price.input_usd_per_mtok + made * price.output_usd_per_mtok) / 1e6
+
+    # $67.20 in 14 days; 42,000 requests are 90,000 in 30.
+    assert found.now_usd == pytest.approx(67.2 / 14 * 30, rel=1e-3)
+    assert found.candidate_usd == pytest.approx(90_000 * each, rel=1e-3)
+    assert found.low_usd is not None
+    assert found.low_usd < (found.candidate_usd or 0.0) < (found.high_usd or 0.0)
 
 
 def test_rows_by_tag_add_up_to_what_was_used(tmp_path: Path) -> None:

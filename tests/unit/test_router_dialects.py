@@ -187,7 +187,7 @@ def checked(endpoint: str, body: object) -> Usage | None:
 
 
 def test_a_whole_answer_tells_its_usage() -> None:
-    assert checked("messages", MESSAGE) == Usage(7, 2)
+    assert checked("messages", MESSAGE) == Usage(7, 2, cached_tokens=4)
     assert checked("responses", RESPONSE) == Usage(3, 2)
     assert checked("responses", {**RESPONSE, "usage": None}) is None
     assert checked("messages", {**MESSAGE, "usage": 1}) is None

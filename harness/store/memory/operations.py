@@ -8,7 +8,7 @@ from harness.domain.access import ApiKey
 from harness.domain.audit import GENESIS, AuditEvent, first_break
 from harness.domain.errors import Conflict
 from harness.domain.key_limits import KeyLimits
-from harness.domain.observation import Block, Traffic
+from harness.domain.observation import Block, Traffic, TrafficTotal
 from harness.domain.spend import KeySpend
 from harness.store import rules
 from harness.store.audit import chained
@@ -73,6 +73,13 @@ class MemoryObservations:
             found, key=lambda t: (t.minute, *(getattr(t, name) for name in rules.TRAFFIC_KEY))
         )
 
+    def totals(self, *, since: datetime, route: str | None = None) -> Sequence[TrafficTotal]:
+        found: dict[tuple[str, ...], list[Traffic]] = {}
+        for minute in self.traffic(since=since, route=route):
+            key = tuple(getattr(minute, name) for name in rules.TOTAL_KEY)
+            found.setdefault(key, []).append(minute)
+        return [_total(found[key]) for key in sorted(found)]
+
     def spends(self, *, since: date, keys: Collection[str] | None = None) -> Sequence[KeySpend]:
         found = [
             spend
@@ -80,6 +87,12 @@ class MemoryObservations:
             if spend.day >= since and (keys is None or spend.key in keys)
         ]
         return sorted(found, key=lambda s: (s.key, s.day, s.worker))
+
+
+def _total(minutes: Sequence[Traffic]) -> TrafficTotal:
+    sums = {name: sum(getattr(each, name) for each in minutes) for name in rules.TRAFFIC_SUMS}
+    key = {name: getattr(minutes[0], name) for name in rules.TOTAL_KEY}
+    return TrafficTotal(**key, first=minutes[0].minute, last=minutes[-1].minute, **sums)
 
 
 class MemoryAuditLog:

@@ -87,6 +87,9 @@ def of_sample(sample: Sample) -> Values:
         "served_model": sample.served_model,
         "prompt": sample.prompt,
         "rule": sample.rule,
+        "cached_tokens": sample.cached_tokens,
+        "judge_calls": sample.judge_calls,
+        "judge_cost_usd": sample.judge_cost_usd,
     }
 
 

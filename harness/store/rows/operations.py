@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from decimal import Decimal
 
 from harness.domain.access import ApiKey, Role
 from harness.domain.audit import AuditEvent
 from harness.domain.guardrails import Guardrail, levels_of, ranks_of, tallies_of
 from harness.domain.key_limits import KeyLimits
-from harness.domain.observation import Block, Traffic
+from harness.domain.observation import Block, Traffic, TrafficTotal
 from harness.domain.spend import KeySpend
 from harness.store.rows import Row, Values
 
@@ -45,6 +46,12 @@ def of_traffic(traffic: Traffic) -> Values:
 def traffic(row: Row) -> Traffic:
     latency = {int(bound): n for bound, n in row.latency_ms.items()}
     return Traffic(**(row._asdict() | {"latency_ms": latency}))
+
+
+def total(row: Row) -> TrafficTotal:
+    # A sum of counts is a decimal on PostgreSQL.
+    counts = {name: int(v) for name, v in row._asdict().items() if isinstance(v, Decimal)}
+    return TrafficTotal(**(row._asdict() | counts))
 
 
 def of_spend(spend: KeySpend) -> Values:

@@ -43,7 +43,7 @@ def of_provider(provider: Provider) -> Values:
         "api_base": provider.api_base,
         "api_key_env": provider.api_key_env,
         "extra_headers": dict(provider.extra_headers),
-        "prices": {model: asdict(price) for model, price in provider.prices.items()},
+        "prices": {model: price.as_json() for model, price in provider.prices.items()},
         "more_api_key_envs": list(provider.more_api_key_envs),
         "models": {model: asdict(can) for model, can in provider.models.items()},
     }

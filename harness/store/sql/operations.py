@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from harness.domain.access import ApiKey
 from harness.domain.errors import Conflict
 from harness.domain.key_limits import KeyLimits
-from harness.domain.observation import Block, Traffic
+from harness.domain.observation import Block, Traffic, TrafficTotal
 from harness.domain.spend import KeySpend
 from harness.domain.targets import Provider
 from harness.store.rows import Values
@@ -17,6 +17,7 @@ from harness.store.rows import routing as provider_rows
 from harness.store.rules import (
     SPEND_KEY,
     SPEND_SUMS,
+    TOTAL_KEY,
     TRAFFIC_KEY,
     TRAFFIC_SUMS,
     check_block,
@@ -56,6 +57,19 @@ SPENDS = (
 )
 SPENDS_OF = SPENDS.where(key_spend.c.key.in_(sa.bindparam("keys", expanding=True)))
 OLDEST_TRAFFIC = sa.select(traffic).order_by(traffic.c.minute, *traffic.primary_key.columns)
+_TOTAL_OF = [traffic.c[name] for name in TOTAL_KEY]
+TOTALS = (
+    sa.select(
+        *_TOTAL_OF,
+        sa.func.min(traffic.c.minute, type_=traffic.c.minute.type).label("first"),
+        sa.func.max(traffic.c.minute, type_=traffic.c.minute.type).label("last"),
+        *(sa.func.sum(traffic.c[name]).label(name) for name in TRAFFIC_SUMS),
+    )
+    .where(traffic.c.minute >= sa.bindparam("since", type_=traffic.c.minute.type))
+    .group_by(*_TOTAL_OF)
+    .order_by(*_TOTAL_OF)
+)
+TOTALS_OF_ROUTE = TOTALS.where(traffic.c.route == sa.bindparam("of"))
 PROVIDERS = sa.select(provider).order_by(provider.c.name)
 KEYS = sa.select(api_key).order_by(api_key.c.created_at, api_key.c.id)
 REVOKE = (
@@ -128,6 +142,13 @@ class SqlObservations:
         if route is not None:
             query = query.where(traffic.c.route == route)
         return [rows.traffic(row) for row in self._unit.read(query)]
+
+    def totals(self, *, since: datetime, route: str | None = None) -> Sequence[TrafficTotal]:
+        if route is None:
+            found = self._unit.read(TOTALS, {"since": since})
+        else:
+            found = self._unit.read(TOTALS_OF_ROUTE, {"since": since, "of": route})
+        return [rows.total(row) for row in found]
 
     def spends(self, *, since: date, keys: Collection[str] | None = None) -> Sequence[KeySpend]:
         if keys is None:

@@ -123,6 +123,11 @@ def count(name: str, *, nullable: bool = False) -> sa.Column[int]:
     return sa.Column(name, sa.BigInteger, nullable=nullable)
 
 
+def added_count(name: str) -> sa.Column[int]:
+    """0 in rows from before there was such a column, and of a version that does not know it."""
+    return sa.Column(name, sa.BigInteger, nullable=False, server_default="0")
+
+
 def number(name: str, *, nullable: bool = False) -> sa.Column[float]:
     return sa.Column(name, sa.Double, nullable=nullable)
 

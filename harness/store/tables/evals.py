@@ -4,6 +4,7 @@ import sqlalchemy as sa
 
 from harness.domain.evaluation import RunState, SampleError
 from harness.store.tables.base import (
+    added_count,
     amount,
     at_least,
     count,
@@ -95,6 +96,9 @@ sample = sa.Table(
     words("served_model"),
     words("prompt"),
     words("rule"),
+    added_count("cached_tokens"),
+    added_count("judge_calls"),
+    number("judge_cost_usd", nullable=True),
     sa.PrimaryKeyConstraint("run", "item", "epoch"),
     share("strict"),
     share("lenient"),
@@ -104,7 +108,10 @@ sample = sa.Table(
     at_least("position", 0),
     at_least("input_tokens", 0),
     at_least("output_tokens", 0),
+    at_least("cached_tokens", 0),
+    at_least("judge_calls", 0),
     amount("cost_usd"),
+    amount("judge_cost_usd"),
     amount("duration_s"),
     sa.Index("ix_sample_run_position", "run", "position", "epoch"),
 )

@@ -4,6 +4,7 @@ import sqlalchemy as sa
 
 from harness.domain.routing import Arm
 from harness.store.tables.base import (
+    added_count,
     amount,
     at_least,
     count,
@@ -70,10 +71,13 @@ traffic = sa.Table(
     count("output_tokens"),
     number("cost_usd"),
     json_value("latency_ms"),
+    added_count("cached_tokens"),
+    added_count("unpriced"),
     sa.PrimaryKeyConstraint("route", "minute", "worker", "arm", "target", "revision"),
     one_of("arm", Arm),
     *(at_least(column, 0) for column in ("requests", "failed", "charged", "streams")),
     *(at_least(column, 0) for column in ("input_tokens", "output_tokens")),
+    *(at_least(column, 0) for column in ("cached_tokens", "unpriced")),
     amount("cost_usd"),
     sa.Index("ix_traffic_minute", "minute"),
 )

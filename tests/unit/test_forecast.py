@@ -1,0 +1,145 @@
+"""A route's bill and what a candidate would make of it, against arithmetic by hand."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.control import monthly
+from harness.domain.forecast import Forecast, ItemTokens, Tokens, billed, forecast
+from harness.domain.observation import TrafficTotal
+from harness.domain.targets import Price
+
+pytestmark = pytest.mark.req("A3")
+
+NOW = datetime(2026, 3, 31, 12, tzinfo=UTC)
+OLD, NEW = "t_old", "t_new"
+DEAR, CHEAP = Price(2.0, 10.0), Price(0.5, 4.0, 0.1)
+# 3 days of it: 3,000 requests of 1,000 input and 200 output tokens each.
+TRAFFIC = TrafficTotal(
+    route="support", arm="incumbent", target=OLD, first=NOW - timedelta(days=3), last=NOW,
+    requests=3000, failed=0, charged=0, streams=0,
+    input_tokens=3_000_000, cached_tokens=0, output_tokens=600_000, cost_usd=12.0, unpriced=0,
+)  # fmt: skip
+# The candidate's tokenizer makes 1.2 of it, and it writes half as much.
+ITEMS = [ItemTokens(Tokens(100, 40), Tokens(120, 20)) for _ in range(40)]
+
+
+def found(
+    items: list[ItemTokens] = ITEMS, *totals: TrafficTotal, price: Price | None = CHEAP
+) -> Forecast:
+    return forecast(billed(totals or (TRAFFIC,), OLD, DEAR, NOW), items, price)
+
+
+def test_the_bill_is_the_recorded_cost_put_on_thirty_days() -> None:
+    assert found().now_usd == pytest.approx(12.0 / 3 * 30)
+    assert found().requests_per_month == pytest.approx(30_000)
+
+
+def test_the_candidate_pays_its_own_tokens_at_its_own_prices() -> None:
+    # 1,200 input at $0.5 and 100 output at $4 per million: $0.0006 + $0.0004 a request.
+    assert found().candidate_usd == pytest.approx(30_000 * 0.001)
+    assert found().candidate_tokens == Tokens(1200, 100)
+
+
+def test_cached_input_is_paid_at_its_own_price() -> None:
+    half = [ItemTokens(Tokens(100, 40), Tokens(120, 20, 60)) for _ in range(40)]
+
+    # 600 at $0.5, 600 at $0.1, 100 at $4.
+    assert found(half).candidate_usd == pytest.approx(30_000 * (300 + 60 + 400) / 1e6)
+    # Without a price of its own it costs what other input does.
+    assert found(half, price=Price(0.5, 4.0)).candidate_usd == pytest.approx(30.0)
+
+
+def test_items_that_agree_leave_no_doubt_and_others_do() -> None:
+    doubtful = [ItemTokens(Tokens(100, 40), Tokens(120, 10 + n % 3 * 10)) for n in range(60)]
+    sure, wide = found(), found(doubtful)
+
+    assert (sure.low_usd, sure.high_usd) == pytest.approx((30.0, 30.0))
+    # Output 10, 20 or 30 for 40: sd of the ratio 0.2058, a request's 200 tokens at $4 per
+    # million, 30,000 of them; 1.96 sd / sqrt(60) either side.
+    sd = (2 / 3 * 60 / 59) ** 0.5 * 10 / 40
+    half = 1.959964 * sd / 60**0.5 * 200 * 4e-6 * 30_000
+    assert wide.candidate_usd == pytest.approx(30.0)
+    assert (wide.low_usd, wide.high_usd) == pytest.approx((30 - half, 30 + half))
+
+
+def test_few_items_give_a_figure_without_an_interval() -> None:
+    few = found(ITEMS[:29])
+
+    assert few.candidate_usd == pytest.approx(30.0)
+    assert (few.low_usd, few.high_usd) == (None, None)
+
+
+def test_what_other_arms_asked_for_is_asked_of_the_candidate_too() -> None:
+    canary = replace(TRAFFIC, arm="canary", target=NEW, requests=1000, cost_usd=0.5)
+    both = found(ITEMS, TRAFFIC, canary)
+
+    assert both.requests_per_month == pytest.approx(40_000)
+    # The incumbent's own $0.004 a request, for all of them.
+    assert both.now_usd == pytest.approx(160.0)
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (found(price=None), "no price"),
+        (found([]), "no items"),
+        (found(ITEMS, replace(TRAFFIC, requests=0)), "no traffic"),
+        (found(ITEMS, replace(TRAFFIC, target=NEW)), "answered nothing"),
+        (found(ITEMS, replace(TRAFFIC, input_tokens=0)), "no tokens"),
+        (found([ItemTokens(Tokens(0, 0), Tokens(1, 1))]), "no tokens"),
+    ],
+)
+def test_what_is_not_known_is_said_and_never_zero(given: Forecast, why: str) -> None:
+    assert given.candidate_usd is None
+    assert why in given.unknown
+    assert f"unknown: {given.unknown}." in monthly.words(given)
+
+
+def test_requests_from_before_there_was_a_price_are_reckoned_at_todays() -> None:
+    unpriced = replace(TRAFFIC, cost_usd=0.0, unpriced=3000)
+
+    # 1,000 at $2 and 200 at $10 per million: $0.004 a request.
+    assert billed([unpriced], OLD, DEAR, NOW).month_usd == pytest.approx(120.0)
+    assert billed([unpriced], OLD, None, NOW).month_usd is None
+
+
+def test_without_answers_the_incumbents_tokens_may_stand_in() -> None:
+    bill = billed([TRAFFIC], OLD, DEAR, NOW)
+    guess = forecast(bill, [], CHEAP, estimated=True)
+
+    assert guess.estimated
+    # 1,000 at $0.5 and 200 at $4 per million.
+    assert guess.candidate_usd == pytest.approx(30_000 * 0.0013)
+    assert guess.low_usd is None
+    assert "no answers yet" in monthly.basis(guess)
+
+
+def test_one_line_says_it() -> None:
+    assert monthly.words(found()) == (
+        "This route costs $120.00 a month now; with the candidate about $30.00 "
+        "($30.00 to $30.00)."
+    )
+    assert monthly.basis(found()) == (
+        "3,000 requests recorded in 3 days, reckoned for 30 days, and the tokens of both "
+        "models on the same 40 items."
+    )
+
+
+@given(
+    factor=st.floats(0.1, 10),
+    lengths=st.lists(
+        st.tuples(st.integers(1, 999), st.integers(1, 999)), min_size=30, max_size=50
+    ),
+)
+def test_a_candidate_that_takes_so_many_times_the_tokens_costs_so_many_times_as_much(
+    factor: float, lengths: list[tuple[int, int]]
+) -> None:
+    items = [ItemTokens(Tokens(a, b), Tokens(a * factor, b * factor)) for a, b in lengths]
+
+    usd = found(items, price=DEAR).candidate_usd
+
+    assert usd == pytest.approx(120.0 * factor)
