@@ -194,6 +194,7 @@ def _foot(found: Comparison, verdict: Judged, now: datetime) -> str:
         f"and scorers on both sides · {wording.several(max(epochs, default=1), 'epoch')} · "
         f"verdict {verdict.id} · decided {wording.age(verdict.decided_at, now)}, "
         f"valid until {wording.moment(verdict.expires_at)}"
+        f"{f' · {found.stopped_early}' if found.stopped_early else ''}"
         f"{' · decided early: the intervals are not adjusted for that' if early else ''}"
     )
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 
 from inspect_ai.dataset import Sample as InspectSample
@@ -122,6 +122,21 @@ class Collector:
             return None
         await asyncio.Event().wait()  # until runner.py cancels the eval
         return EarlyStop(id=id, epoch=epoch)
+
+    @contextlib.asynccontextmanager
+    async def waiting(self) -> AsyncIterator[None]:
+        """Around a sample's wait for its turn at the provider: the end does not wait for it.
+
+        One whose turn comes after the end asks nothing more: nobody needs what it would cost.
+        """
+        self._under_way -= 1
+        self._check_drained()
+        try:
+            yield
+            if self._ended is not None:
+                await asyncio.Event().wait()  # until runner.py cancels the eval
+        finally:
+            self._under_way += 1
 
     async def ended(self) -> None:
         """Return when the run is to end and nothing is under way, or has been for too long."""

@@ -6,19 +6,33 @@ import random
 import ssl
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Final, Protocol, TypeVar
 
 import aiohttp
 
+from evals.pace import Pace
 from evals.wire import Embedded, MalformedReply, Reply, embedded, reply
 from harness.domain.errors import UpstreamError
+from harness.domain.retry import retry_after_s
 from harness.domain.targets import Provider
 
-T = TypeVar("T")
+
+class Counted(Protocol):
+    @property
+    def tokens(self) -> int: ...
+
+
+T = TypeVar("T", bound=Counted)
+Waiting = Callable[[], AbstractAsyncContextManager[None]]
 RETRIES: Final = 3  # statistics.md §1.1: R
 FIRST_PAUSE_S: Final = 0.25
 LONGEST_PAUSE_S: Final = 20.0
+# Longer than this, an answer is not waited for, whatever the provider asks.
+LONGEST_ASKED_S: Final = 600.0
 RETRYABLE: Final = frozenset({408, 409, 425, 429})
 SHARED_TEXT: Final = 16  # characters in common with the request that make a text suspicious
 SHARED_SECRET: Final = 8  # the same for the key and the provider's own headers
@@ -47,7 +61,11 @@ class Answered:
 
 
 class ProviderClient:
-    """One provider's chat completions and embeddings. Make and close it in one event loop."""
+    """One provider's chat completions and embeddings. Make and close it in one event loop.
+
+    pace: when a call may go; it is closed with the client. waiting: entered while a call waits
+    for that.
+    """
 
     def __init__(
         self,
@@ -57,6 +75,8 @@ class ProviderClient:
         connections: int,
         timeout_s: float = 120.0,
         first_pause_s: float = FIRST_PAUSE_S,
+        pace: Pace | None = None,
+        waiting: Waiting = nullcontext,
     ) -> None:
         self._base = provider.api_base.rstrip("/")
         self._headers = {
@@ -67,6 +87,8 @@ class ProviderClient:
         self._connections = connections
         self._timeout = aiohttp.ClientTimeout(total=timeout_s, connect=10.0)
         self._first_pause_s = first_pause_s
+        self._pace = pace
+        self._waiting = waiting
         self._session: aiohttp.ClientSession | None = None
         # Chance only spreads the retries of many samples over time; no result depends on it.
         self._jitter = random.Random()  # noqa: S311 - as above
@@ -85,32 +107,60 @@ class ProviderClient:
         self, path: str, body: Mapping[str, Any], read: Callable[[bytes], T]
     ) -> tuple[T, float]:
         """What `read` makes of the answer, and the seconds of the attempt that brought it."""
+        request = json.dumps(body, ensure_ascii=False).encode()
         attempt = 0
         while True:
-            started = time.perf_counter()
             try:
-                found = read(await self._post(path, body))
-            except MalformedReply as error:
-                failed = _Attempt(str(error), retry=True)
+                return await self._attempted(path, request, body, read)
             except _Attempt as error:
                 failed = error
-            else:
-                return found, time.perf_counter() - started
             if not failed.retry:
                 raise ProviderFailed(str(failed))
+            asked_s = failed.pause_s or 0.0
+            if asked_s > LONGEST_ASKED_S:
+                raise ProviderFailed(f"{failed} (it asks for a pause of {asked_s:.0f} s)")
             if attempt == RETRIES:
                 raise ProviderFailed(f"{failed} ({RETRIES + 1} attempts)")
-            await asyncio.sleep(self._pause_s(attempt, failed.pause_s))
+            if asked_s and self._pace is not None:
+                self._pace.hold(asked_s)
+            await asyncio.sleep(max(self._pause_s(attempt), asked_s))
             attempt += 1
 
+    async def _attempted(
+        self, path: str, request: bytes, body: Mapping[str, Any], read: Callable[[bytes], T]
+    ) -> tuple[T, float]:
+        """Raises _Attempt."""
+        async with AsyncExitStack() as stack:
+            settle = None
+            if self._pace is not None:
+                async with self._waiting():
+                    try:
+                        turn = self._pace.turn(len(request))
+                        settle = await stack.enter_async_context(turn)
+                    except OSError as error:
+                        text = f"the provider's limits cannot be kept: {error.strerror}"
+                        raise _Attempt(text, retry=True) from None
+            started = time.perf_counter()
+            raw = await self._post(path, request, body)
+            seconds = time.perf_counter() - started
+            try:
+                found = read(raw)
+            except MalformedReply as error:
+                raise _Attempt(str(error), retry=True) from None
+            if settle is not None:
+                settle(found.tokens)
+            return found, seconds
+
     async def close(self) -> None:
+        if self._pace is not None:
+            self._pace.close()
         if self._session is not None:
             await self._session.close()
             self._session = None
 
-    def _pause_s(self, attempt: int, asked_s: float | None) -> float:
+    def _pause_s(self, attempt: int) -> float:
         pause = self._first_pause_s * float(4**attempt) * self._jitter.uniform(0.75, 1.25)
-        return min(LONGEST_PAUSE_S, max(pause, asked_s or 0.0))
+        return min(LONGEST_PAUSE_S, pause)
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -121,9 +171,8 @@ class ProviderClient:
             )
         return self._session
 
-    async def _post(self, path: str, body: Mapping[str, Any]) -> bytes:
-        """Raises _Attempt."""
-        request = json.dumps(body, ensure_ascii=False).encode()
+    async def _post(self, path: str, request: bytes, body: Mapping[str, Any]) -> bytes:
+        """body: what the request says. Raises _Attempt."""
         try:
             # A redirect would carry the request and our headers to another host.
             async with self._open().post(
@@ -147,7 +196,7 @@ class ProviderClient:
         raise _Attempt(
             f"HTTP {response.status}{said}",
             retry=retry,
-            pause_s=_seconds(response.headers.get("retry-after")),
+            pause_s=retry_after_s(response.headers, _time_of(response)),
         )
 
     def _said(self, raw: bytes, body: Mapping[str, Any]) -> str:
@@ -189,9 +238,9 @@ def _share(one: str, other: str, length: int) -> bool:
     return any(one[at : at + length] in other for at in range(len(one) - length + 1))
 
 
-def _seconds(retry_after: str | None) -> float | None:
-    """Only the form in seconds; a date is answered by our own back-off."""
+def _time_of(response: aiohttp.ClientResponse) -> datetime:
+    """By the provider's clock; where it shows none, no date of its headers can be ahead."""
     try:
-        return max(0.0, float(retry_after or ""))
-    except ValueError:
-        return None
+        return parsedate_to_datetime(response.headers["date"]).astimezone(UTC)
+    except (LookupError, ValueError, OverflowError):
+        return datetime.max.replace(tzinfo=UTC)

@@ -25,6 +25,7 @@ from evals.collector import Collector
 from evals.jobs import configured, questions
 from evals.judge import Judge
 from evals.model import Connection, connected
+from evals.pace import Paces
 from evals.provider import ProviderClient
 from evals.scratch import scratch
 from evals.tasks import DataSuite, InspectSuite, inspect_suite
@@ -47,7 +48,8 @@ class SampleHooks(Hooks):
 class InspectRunner:
     """log_dir: where Inspect's log is kept; without one it is deleted after the run.
 
-    checks: what is known of judges; without it they are checked at each run.
+    checks: what is known of judges; without it they are checked at each run. paces: limits of
+    providers; without them calls go as they come.
     """
 
     def __init__(
@@ -56,10 +58,12 @@ class InspectRunner:
         *,
         log_dir: Path | None = None,
         checks: Checks | None = None,
+        paces: Paces | None = None,
     ) -> None:
         self._suites = suites
         self._log_dir = log_dir
         self._checks = checks
+        self._paces = paces
         self.remark = ""
 
     def run(
@@ -69,7 +73,7 @@ class InspectRunner:
         errors.
         """
         self.remark = ""
-        suite = judged_by(job, inspect_suite(configured(self._suites, job)))
+        suite = judged_by(job, inspect_suite(configured(self._suites, job)), self._paces)
         asked = questions(job, suite.ids(), suite.pin)
         if not asked:
             return RunState.DONE
@@ -108,7 +112,13 @@ class InspectRunner:
         folder: Path,
     ) -> None:
         global _collector  # noqa: PLW0603 - Inspect makes the one instance of a hook itself
-        client = ProviderClient(job.provider, job.api_key, connections=job.max_connections)
+        client = ProviderClient(
+            job.provider,
+            job.api_key,
+            connections=job.max_connections,
+            pace=self._paces.of(job.provider.name) if self._paces else None,
+            waiting=collector.waiting,
+        )
         _collector = collector
         try:
             await self._confirm(job, suite)
@@ -143,7 +153,7 @@ class InspectRunner:
             self.remark = words(suite.suite.settings, found) if found else ""
 
 
-def judged_by(job: EvalJob, suite: InspectSuite) -> InspectSuite:
+def judged_by(job: EvalJob, suite: InspectSuite, paces: Paces | None) -> InspectSuite:
     """The suite with its judge's connection, where it has a judge. Raises JudgeUnfit."""
     if not isinstance(suite, DataSuite) or suite.suite.settings.judge is None:
         return suite
@@ -158,6 +168,7 @@ def judged_by(job: EvalJob, suite: InspectSuite) -> InspectSuite:
         job.judge_api_key,
         connections=job.max_connections,
         timeout_s=settings.timeout_s,
+        pace=paces.of(job.judge_provider.name) if paces else None,
     )
     judge = Judge(settings, job.judge_provider, client, calls=len(job.done))
     return replace(suite, judging=judge)

@@ -41,6 +41,10 @@ class Reply:
         """Model and build, to notice a change behind an alias: `gpt-4o-2024-08-06@fp_1`."""
         return f"{self.model}@{self.fingerprint}" if self.fingerprint else self.model
 
+    @property
+    def tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
 
 def body(
     target: Target,

@@ -240,10 +240,13 @@ def schema_differences(settings: Settings) -> list[str]:
 def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None:
     """The eval worker's process, from its configuration to its last sample."""
     from evals.calibration import Checks  # noqa: PLC0415
+    from evals.pace import Paces  # noqa: PLC0415
     from evals.runner import InspectRunner  # noqa: PLC0415 - Inspect takes seconds
     from harness.runtime.evaluating import Worker  # noqa: PLC0415
+    from router.rates import SharedRates  # noqa: PLC0415
 
     installation = open_installation(given)
+    shared = writable_home(installation.settings) / "evals"
     try:
         Worker(
             store=installation.store,
@@ -252,6 +255,9 @@ def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None
                 installation.settings.suites,
                 checks=Checks(
                     writable_home(installation.settings) / "judges", installation.clock
+                ),
+                paces=Paces(
+                    installation.settings.eval_limits, SharedRates(shared / "rates"), shared
                 ),
             ),
             owner=owner,

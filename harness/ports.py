@@ -18,6 +18,7 @@ from harness.domain.evaluation import EvalRun, RunState, Sample, SuitePin, Verdi
 from harness.domain.evidence import RouteEvidence, Waiver
 from harness.domain.failover import Failover
 from harness.domain.key_limits import KeyLimits
+from harness.domain.limits import RateState
 from harness.domain.observation import Block, Traffic, TrafficTotal
 from harness.domain.proposal import Proposal
 from harness.domain.rollout import Rollout
@@ -509,6 +510,16 @@ class EvalJob:
     max_connections: int = 8
     judge_provider: Provider | None = None
     judge_api_key: str | None = field(default=None, repr=False)
+
+
+class RateBook(Protocol):
+    """The state of rate limits by name. Never waits, never raises."""
+
+    def change(self, key: str, change: Callable[[RateState], RateState]) -> RateState:
+        """Replace the key's state by what comes of it; the state before."""
+        ...
+
+    def close(self) -> None: ...
 
 
 class EvalRunner(Protocol):

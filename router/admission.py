@@ -11,11 +11,10 @@ from harness.domain.alerts import Alert, AlertKind
 from harness.domain.key_limits import KeyLimits
 from harness.domain.limits import RateLimit, RateState, Standing, settle, standings
 from harness.domain.spend import SpendBudget, SpendDecision, SpendLevel, judge
-from harness.ports import Clock
+from harness.ports import Clock, RateBook
 from router import rates
 from router.body import ClientRequest
 from router.exchange import Exchange
-from router.rates import RateBook
 from router.relay import CommittedStream
 from router.replies import DO_NOT_RETRY, JSON, Reply, error_body, error_reply
 from router.serving import Header

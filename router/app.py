@@ -9,7 +9,7 @@ from typing import Final
 
 from harness.domain.routing import KeyGrant
 from harness.domain.settings import RouterSettings
-from harness.ports import Clock
+from harness.ports import Clock, RateBook
 from router.admission import Admission
 from router.alarms import Alarms
 from router.asgi import (
@@ -44,7 +44,7 @@ from router.outcomes import Outcomes
 from router.planner import Planner
 from router.ports import TransportFactory
 from router.provider_keys import ProviderKeys
-from router.rates import LocalRates, RateBook
+from router.rates import LocalRates
 from router.recording import Exposition, OwnExposition, Recording
 from router.replies import JSON, Reply, error_reply
 from router.serving import Header, Serving

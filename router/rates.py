@@ -14,10 +14,11 @@ from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
 from struct import Struct
-from typing import Final, Protocol
+from typing import Final
 
 from harness.domain import limits
 from harness.domain.limits import RateDecision, RateLimit, RateState
+from harness.ports import RateBook
 
 log = logging.getLogger(__name__)
 
@@ -33,16 +34,6 @@ FREE: Final = bytes(16)
 # stopped in the middle must not hold up the others: without the lock, an update may be lost.
 LOCK_S: Final = 0.002
 PAUSE_S: Final = 0.00005
-
-
-class RateBook(Protocol):
-    """The state of each key's limits. Never waits, never raises."""
-
-    def change(self, key: str, change: Change) -> RateState:
-        """Replace the key's state by what comes of it; the state before."""
-        ...
-
-    def close(self) -> None: ...
 
 
 class LocalRates:

@@ -12,6 +12,7 @@ from harness.api.endpoint import Maker, Who, endpoint
 from harness.control import propose, reports
 from harness.control.judging import JudgingCost
 from harness.control.reports import ArmFigures
+from harness.control.savings import Savings
 from harness.domain.evaluation import EvalRun, SuitePlan, Verdict
 from harness.domain.forecast import Forecast
 from harness.domain.proposal import Proposal
@@ -37,7 +38,7 @@ class SuiteComparison:
 @dataclass(frozen=True)
 class ProposalComparison:
     """Both models beside one another. verdict: null while the gate is open. forecast: of the
-    route's bill, in US dollars per 30 days.
+    route's bill, in US dollars per 30 days. savings: null where the gate did not decide early.
     """
 
     proposal: Proposal
@@ -48,6 +49,7 @@ class ProposalComparison:
     incumbent_figures: ArmFigures
     candidate_figures: ArmFigures
     forecast: Forecast
+    savings: Savings | None
 
 
 @endpoint(router, "GET", "/proposals")
@@ -90,6 +92,7 @@ def compare_proposal(who: Who, proposal: str) -> ProposalComparison:
         incumbent_figures=found.incumbent_figures,
         candidate_figures=found.candidate_figures,
         forecast=found.forecast,
+        savings=found.savings,
     )
 
 

@@ -57,6 +57,8 @@ def print_all(found: Comparison, status: CanaryStatus | None) -> None:
     if verdict:
         output.table(HEADINGS, [suite_row(each) for each in verdict.suites], empty="no suites")
         click.echo("delta and interval in points: candidate minus incumbent")
+        if found.stopped_early:
+            click.echo(found.stopped_early)
         for plan in proposal.plans:
             if said := spending(plan.look, plan.alpha, plan.spend):
                 click.echo(f"{plan.suite}: {said}")
@@ -167,5 +169,6 @@ def as_json(found: Comparison, status: CanaryStatus | None) -> dict[str, object]
         "incumbent_figures": plain(found.incumbent_figures),
         "candidate_figures": plain(found.candidate_figures),
         "forecast": plain(found.forecast),
+        "savings": plain(found.savings),
         "canary": canary.as_json(status) if status else None,
     }

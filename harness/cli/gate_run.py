@@ -196,6 +196,8 @@ def _print(session: Session, report: "Report", keep: Path | None) -> None:
         click.echo(f"{found.verdict.words}: {found.verdict.reason}")
         rows = [comparison.suite_row(each) for each in found.verdict.suites]
         output.table(comparison.HEADINGS, rows, empty="no suites")
+        if found.stopped_early:
+            click.echo(found.stopped_early)
     if keep is not None and found.verdict:
         output.note(
             f"every answer is in {keep / FILE}: "

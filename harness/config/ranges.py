@@ -26,6 +26,8 @@ POSITIVE = {
     "max_body_bytes",
     "max_response_bytes",
     "max_concurrent",
+    "requests_per_min",
+    "tokens_per_min",
     "upstream_connections",
     "flush_interval_s",
     "workers",

@@ -20,6 +20,7 @@ from harness.config.routes import Known, RouteEntry, route_seed, target_seed
 from harness.config.sinks import alert_sink
 from harness.domain.capabilities import Capabilities
 from harness.domain.errors import ConfigError, InputError
+from harness.domain.eval_limits import EvalLimits
 from harness.domain.policy import CanaryPolicy, GatePolicy, Policy, Promotion
 from harness.domain.settings import (
     AlertSettings,
@@ -50,6 +51,9 @@ class ProviderEntry(BaseModel):
     more_api_key_envs: tuple[str, ...] = ()
     models: dict[str, Capabilities] = {}
     tiers: dict[str, str] = Field({}, description="names such as `fast`, each with its model")
+    eval_limits: EvalLimits = Field(
+        EvalLimits(), description="for all eval workers of this machine together"
+    )
 
     @field_validator("api_base")
     @classmethod
@@ -195,6 +199,7 @@ def settings(document: Document, *, base: Path, shipped: Path, source: Path | No
         switches=_switches(config.switches, document),
         data_classes={name: frozenset(each) for name, each in config.data_classes.items()},
         alerts=_alerts(config.alerts, document),
+        eval_limits={name: each.eval_limits for name, each in config.providers.items()},
     )
 
 
@@ -225,8 +230,9 @@ def _fields(model: BaseModel) -> dict[str, Any]:
 
 
 def _provider(name: str, entry: ProviderEntry) -> Provider:
-    # Tiers end here: a route's targets name models.
-    return Provider(name=name, **{k: v for k, v in _fields(entry).items() if k != "tiers"})
+    # Tiers end here: a route's targets name models. Limits of evals are this machine's own.
+    kept = {k: v for k, v in _fields(entry).items() if k not in ("tiers", "eval_limits")}
+    return Provider(name=name, **kept)
 
 
 def _suite(

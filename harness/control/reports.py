@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from statistics import median, quantiles
+from typing import Final
 
 from harness.control import monthly, routes
 from harness.control.context import Context
 from harness.control.judging import JudgingCost, judging_cost
+from harness.control.savings import Arm, Savings, saved
 from harness.domain.evaluation import EvalRun, Sample, SampleError, SuitePlan, Verdict
 from harness.domain.forecast import Forecast
 from harness.domain.observation import Block, Traffic
@@ -18,6 +20,9 @@ from harness.domain.targets import Target
 from harness.gate import policy as gate_policy
 from harness.gate.arms import mean_interval, median_interval
 from harness.ports import Transaction
+
+# What ends without these ran out of money, items or infrastructure: that saves nothing.
+DECIDED: Final = frozenset({"passed", "failed", "harness_mismatch"})
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,28 @@ class Comparison:
     incumbent_figures: ArmFigures
     candidate_figures: ArmFigures
     forecast: Forecast
+
+    @property
+    def savings(self) -> Savings | None:
+        """What the gate saved by deciding early; None where it did not."""
+        if self.verdict is None or self.verdict.outcome not in DECIDED:
+            return None
+        return saved(
+            [
+                Arm(side.plan.n_max * side.plan.epochs, samples)
+                for side in self.suites
+                for samples in (side.incumbent, side.candidate)
+            ]
+        )
+
+    @property
+    def stopped_early(self) -> str:
+        """In words; empty where the gate needed everything that was planned."""
+        if self.savings is None or self.verdict is None:
+            return ""
+        used = sum(report.n_used for report in self.verdict.suites)
+        planned = sum(report.n_max for report in self.verdict.suites)
+        return f"Stopped after {used:,} of {planned:,} items: {self.savings.words}."
 
 
 @dataclass(frozen=True)

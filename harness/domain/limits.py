@@ -2,7 +2,7 @@
 
 The state of a bucket is one number: the moment at which it is empty again. So processes can
 share it. Time is monotonic seconds, handed in.
-Source: the generic cell rate algorithm, ITU-T I.371, with a tolerance of one minute.
+Source: the generic cell rate algorithm, ITU-T I.371, with a tolerance of one minute for keys.
 """
 
 import math
@@ -18,13 +18,14 @@ _ROUNDING_S: Final = 1e-7
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """Per minute; None for no limit. A minute's worth may come at once.
+    """Per minute; None for no limit. burst_s: so many seconds' worth may come at once.
 
     Raises InputError for a limit below 1: to shut a key out, revoke it.
     """
 
     requests_per_min: float | None = None
     tokens_per_min: float | None = None
+    burst_s: float = MINUTE_S
 
     def __post_init__(self) -> None:
         for name, value in (
@@ -68,8 +69,8 @@ def admit(state: RateState, limit: RateLimit, tokens: float, now: float) -> Rate
     """
     cost_s = _seconds(limit.requests_per_min, 1.0)
     tokens_s = _seconds(limit.tokens_per_min, tokens)
-    for_requests = _wait_s(state.requests_until, limit.requests_per_min, cost_s, now)
-    for_tokens = _wait_s(state.tokens_until, limit.tokens_per_min, tokens_s, now)
+    for_requests = _wait_s(state.requests_until, limit.requests_per_min, cost_s, limit, now)
+    for_tokens = _wait_s(state.tokens_until, limit.tokens_per_min, tokens_s, limit, now)
     wait_s = max(for_requests, for_tokens)
     if wait_s > 0:
         per_minute, what = (
@@ -116,9 +117,11 @@ def _seconds(per_minute: float | None, amount: float) -> float:
     return 0.0 if per_minute is None else amount * MINUTE_S / per_minute
 
 
-def _wait_s(until: float, per_minute: float | None, cost_s: float, now: float) -> float:
+def _wait_s(
+    until: float, per_minute: float | None, cost_s: float, limit: RateLimit, now: float
+) -> float:
     """0 when so much may be added now."""
     if per_minute is None:
         return 0.0
-    wait_s = until - now - max(0.0, MINUTE_S - cost_s)
+    wait_s = until - now - max(0.0, limit.burst_s - cost_s)
     return wait_s if wait_s > _ROUNDING_S else 0.0

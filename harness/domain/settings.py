@@ -6,6 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from harness.domain.breaker import DEFAULT_BREAKER, BreakerPolicy
+from harness.domain.eval_limits import EvalLimits
 from harness.domain.policy import Policy
 from harness.domain.retry import DEFAULT_RETRY, RetryPolicy
 from harness.domain.routing import RouteSettings
@@ -190,7 +191,8 @@ class Settings:
     """The whole file. source: where it was read, None for the shipped default.
 
     home: the folder for state (SQLite file, secret, disk snapshot, logs). switches: as
-    `domain.switches.switches_of_file` reads them. data_classes: who may see each.
+    `domain.switches.switches_of_file` reads them. data_classes: who may see each. eval_limits:
+    of this machine's eval workers, by provider.
     """
 
     database_url: str
@@ -206,3 +208,4 @@ class Settings:
     switches: tuple[str, ...] = ()
     alerts: AlertSettings = AlertSettings()
     data_classes: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    eval_limits: Mapping[str, EvalLimits] = field(default_factory=dict)

@@ -41,6 +41,8 @@ def _lines(report: Report) -> Iterator[str]:
     yield "Differences are points of 100. A win is an item on which the candidate does better."
     if any(part.report and part.report.how == "early" for part in report.suites):
         yield "The gate stopped early: an interval at that moment is not adjusted for it."
+    if found.stopped_early:
+        yield from ("", found.stopped_early)
     for part in report.suites:
         yield from _tags(part)
     yield from ("", "## Cost and time of an answer", "")

@@ -5,7 +5,7 @@ Inspect is imported by the fixture, once: it takes seconds.
 
 import asyncio
 import shutil
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -178,6 +178,52 @@ def test_a_run_that_is_to_stop_does_not_wait_for_ever_for_an_answer(
     inspect: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inspect.collector, "UNDER_WAY_S", 0.01)
+
+    async def one_hangs() -> RunState:
+        with ThreadPoolExecutor(1) as thread:
+            collector = stopping(inspect, thread)
+            assert await collector.schedule_sample("i#1", 1) is None
+            await collector.ended()
+            state: RunState = collector.state()
+            return state
+
+    assert asyncio.run(one_hangs()) is RunState.STOPPED
+
+
+@pytest.mark.req("F2")
+def test_a_run_that_is_to_stop_asks_nothing_more_that_waited_for_its_turn(
+    inspect: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """UNDER_WAY_S is for answers that are paid for already."""
+    monkeypatch.setattr(inspect.collector, "UNDER_WAY_S", 600.0)
+    sent = []
+
+    async def one_waits() -> None:
+        turn = asyncio.Event()
+
+        async def call(collector: Any) -> None:
+            async with collector.waiting():
+                await turn.wait()
+            sent.append(1)
+
+        with ThreadPoolExecutor(1) as thread:
+            collector = stopping(inspect, thread)
+            assert await collector.schedule_sample("i#1", 1) is None
+            calling = asyncio.create_task(call(collector))
+            await collector.ended()
+            turn.set()
+            for _ in range(10):
+                await asyncio.sleep(0)
+            calling.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await calling
+
+    asyncio.run(one_waits())
+    assert sent == []
+
+
+def stopping(inspect: SimpleNamespace, thread: Executor) -> Any:
+    """A collector of one question, that is asked to stop once it was scheduled."""
     run = EvalRun(
         id="r",
         suite="s",
@@ -189,24 +235,13 @@ def test_a_run_that_is_to_stop_does_not_wait_for_ever_for_an_answer(
         state=RunState.RUNNING,
         created_at=datetime(2026, 1, 1, tzinfo=UTC),
     )
-    job = EvalJob(run, Target("sim", "m"), Provider("sim", "openai", "http://x"), None)
-
-    async def one_hangs() -> RunState:
-        with ThreadPoolExecutor(1) as thread:
-            asked = [inspect.collector.Question(0, "i", 1)]
-            stops = iter([False, True])
-            collector = inspect.collector.Collector(
-                job,
-                None,
-                asked,
-                on_sample=lambda _: True,
-                stop=lambda: next(stops),
-                failures=set(),
-                thread=thread,
-            )
-            assert await collector.schedule_sample("i#1", 1) is None
-            await collector.ended()
-            state: RunState = collector.state()
-            return state
-
-    assert asyncio.run(one_hangs()) is RunState.STOPPED
+    stops = iter([False, True])
+    return inspect.collector.Collector(
+        EvalJob(run, Target("sim", "m"), Provider("sim", "openai", "http://x"), None),
+        None,
+        [inspect.collector.Question(0, "i", 1)],
+        on_sample=lambda _: True,
+        stop=lambda: next(stops),
+        failures=set(),
+        thread=thread,
+    )

@@ -3,17 +3,24 @@
 import asyncio
 import gzip
 import json
+import time
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from pathlib import Path
 
 import pytest
 
+from evals.pace import Paces
 from evals.provider import (
     LONGEST_ANSWER,
     RETRIES,
     Answered,
     ProviderClient,
     ProviderFailed,
-    _seconds,
 )
+from harness.domain.eval_limits import EvalLimits
+from harness.ports import RateBook
+from router.rates import LocalRates
 from tests.scripted_provider import KEY, Response, Script, Served, serving
 
 BODY = {
@@ -168,15 +175,39 @@ def test_a_page_that_is_no_json_leaves_the_status_alone() -> None:
         ask(served)
 
 
-@pytest.mark.parametrize(
-    ("header", "seconds"),
-    [
-        ("2", 2.0),
-        ("0.5", 0.5),
-        ("-1", 0.0),
-        ("Wed, 21 Oct 2026 07:28:00 GMT", None),
-        (None, None),
-    ],
-)
-def test_retry_after_is_read_in_seconds(header: str | None, seconds: float | None) -> None:
-    assert _seconds(header) == seconds
+def paced(served: Served, book: RateBook, slots: Path) -> Answered:
+    """One question from a worker that shares book and slots with others."""
+
+    async def once() -> Answered:
+        pace = Paces({"sim": EvalLimits(max_concurrent=1)}, book, slots).of("sim")
+        client = ProviderClient(
+            served.provider(), KEY, connections=2, first_pause_s=0.001, pace=pace
+        )
+        try:
+            return await client.ask(BODY)
+        finally:
+            await client.close()
+
+    return asyncio.run(once())
+
+
+@pytest.mark.req("A5")
+def test_a_pause_that_the_provider_asks_for_is_for_every_worker(tmp_path: Path) -> None:
+    book, began = LocalRates(), time.monotonic()
+    with serving(in_turn(error(429, retry_after="0.3"), Response("at last"))) as served:
+        assert paced(served, book, tmp_path).reply.text == "at last"
+    held = book.change("hold:sim", lambda state: state).requests_until
+    assert held >= began + 0.3
+
+
+@pytest.mark.parametrize("by_date", [False, True])
+def test_a_pause_of_hours_is_told_and_not_waited_for(*, by_date: bool) -> None:
+    """As seconds or as a date."""
+    after = format_datetime(datetime(2037, 1, 1, tzinfo=UTC), usegmt=True)
+    told = r"^HTTP 429: no \(it asks for a pause of \d{4,} s\)$"
+    with (
+        serving(in_turn(error(429, retry_after=after if by_date else "7200"))) as served,
+        pytest.raises(ProviderFailed, match=told),
+    ):
+        ask(served)
+    assert len(served.requests) == 1

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -70,6 +71,21 @@ def test_the_first_line_says_what_to_do(
     assert [case.find(problem) is not None for case in cases if problem] == [True] * bool(
         problem
     )
+
+
+def test_what_an_early_decision_saved_is_said(world: World) -> None:
+    report = reported(world, "sim/better")
+    found = report.comparison
+    cut = [
+        replace(side, incumbent=side.incumbent[:40], candidate=side.candidate[:45])
+        for side in found.suites
+    ]
+    early = replace(found, suites=cut)
+    assert "planned answers" not in markdown(report)
+    assert early.savings is not None
+    assert (early.savings.answers, early.savings.planned) == (85, 120)
+    assert early.stopped_early in markdown(replace(report, comparison=early))
+    assert "of 60 items: 85 of 120 planned answers were asked for" in early.stopped_early
 
 
 def test_an_open_comparison_says_that_it_is_open(world: World) -> None:

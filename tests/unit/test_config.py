@@ -77,6 +77,16 @@ ROUTE = "routes:\n  r:\n    incumbent: a/b\n"
             2,
             "must be above 0",
         ),
+        (
+            "providers:\n  p: {api_base: x, eval_limits: {max_concurrent: 0}}\n",
+            2,
+            "must be above 0",
+        ),
+        (
+            "providers:\n  p: {api_base: x, eval_limits: {request_per_min: 9}}\n",
+            2,
+            "did you mean 'requests_per_min'?",
+        ),
         ("providers:\n  p: {kind: vllm}\n", 2, "required for a provider of kind 'vllm'"),
         ("routes:\n  r:\n    incumbent: foo\n", 3, "write provider/model"),
         ("routes:\n  r:\n    incumbent: a/b\n    suites: [{sute: x}]\n", 4, "'suite'"),

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.errors import InputError
+from harness.domain.eval_limits import EvalLimits
 from harness.domain.limits import RateLimit, RateState, admit, settle, standings
 
 START = RateState()
@@ -136,3 +137,32 @@ def test_a_clock_that_goes_back_gives_nothing() -> None:
 def test_a_limit_that_lets_nothing_through_is_refused(field: str, value: float) -> None:
     with pytest.raises(InputError, match=field):
         RateLimit(**{field: value})
+
+
+@given(
+    per_minute=st.integers(1, 300),
+    pauses=st.lists(st.floats(0, 20), min_size=1, max_size=200),
+)
+def test_of_a_provider_no_minute_has_more_requests_than_its_limit(
+    per_minute: int, pauses: list[float]
+) -> None:
+    """Whoever waits as long as told, then goes; a minute begins with any of the requests."""
+    limit, state, now, went = EvalLimits(requests_per_min=per_minute).rate, START, 1000.0, []
+    for pause in pauses:
+        for _ in range(10):
+            decision = admit(state, limit, 0, now)
+            if not decision.allowed:
+                now += decision.retry_after_s
+                decision = admit(state, limit, 0, now)
+            assert decision.allowed
+            state = decision.state
+            went.append(now)
+        now += pause
+    for number, at in enumerate(went):
+        within = [each for each in went[number:] if each < at + 60 - 1e-4]
+        assert len(within) <= per_minute
+
+
+def test_a_provider_without_limits_holds_nothing_back() -> None:
+    assert EvalLimits().rate.requests_per_min is None
+    assert admit(START, EvalLimits().rate, 10**9, 0.0).allowed

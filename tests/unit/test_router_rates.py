@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from harness.domain.limits import RateLimit, RateState
+from harness.ports import RateBook
 from router import rates
-from router.rates import LocalRates, RateBook, SharedRates, admit
+from router.rates import LocalRates, SharedRates, admit
 
 TEN = RateLimit(requests_per_min=10)
 # Asks as often as it is told, at a standstill of the clock, and says how often it was let in.

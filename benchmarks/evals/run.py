@@ -1,0 +1,162 @@
+"""A run of ours beside bare Inspect, on the same items: CPU time and memory.
+
+    python benchmarks/evals/run.py [--samples 500] [--rounds 2] [--no-profile]
+
+The two take turns of seconds (SIGSTOP, SIGCONT), so that both feel the same neighbours. Counted
+is the CPU time, user and system, of the whole process, from its start to its last sample: wall
+time would show the weather. A last round says where bare Inspect's time goes, and ours.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import yaml
+
+from benchmarks.evals import sampling, turns
+from benchmarks.router.processes import free_port, start, wait_for
+from harness import bootstrap
+from harness.control import targets, work
+from harness.domain.access import SYSTEM
+from harness.domain.settings import TargetSeed
+
+HERE: Final = Path(__file__).parent
+BARE, OURS = "bare Inspect", "swapgate worker"
+MOST_CPU, MOST_RSS_MIB = 1.5, 800
+PROFILED: Final = 1000
+CONNECTIONS: Final = 8
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of one run. answered, right: samples."""
+
+    cpu_s: float
+    rss_mib: float
+    answered: int
+    right: int
+
+
+def write_items(file: Path, count: int) -> None:
+    with file.open("w", encoding="utf-8") as out:
+        for number in range(count):
+            a, b = number * 37 % 1000, number * 91 % 1000
+            item = {"id": f"sum-{number}", "input": f"What is {a} + {b}?", "target": str(a + b)}
+            out.write(json.dumps(item) + "\n")
+
+
+def commands(folder: Path, port: int, samples: int) -> dict[str, list[str]]:
+    """Both contenders' command lines; ours with a run queued in a database of its own."""
+    data = folder / "sums.jsonl"
+    write_items(data, samples)
+    base_url = f"http://127.0.0.1:{port}/v1"
+    for name in ("bare", "ours"):
+        (folder / name).mkdir()
+    python = sys.executable
+    bare = [python, str(HERE / "bare.py"), str(data), base_url, str(folder / "bare")]
+    config, run = queued(folder / "ours", data, base_url)
+    ours = [python, str(HERE / "swapgate.py"), str(config), run, str(folder / "ours")]
+    return {BARE: [*bare, str(CONNECTIONS)], OURS: ours}
+
+
+def queued(folder: Path, data: Path, base_url: str) -> tuple[Path, str]:
+    """The configuration file, and the run's id."""
+    price = {"input_usd_per_mtok": 1.0, "output_usd_per_mtok": 2.0}
+    document = {
+        "home": str(folder / "home"),
+        "control": {"eval_connections": CONNECTIONS},
+        "providers": {"adder": {"api_base": base_url, "prices": {"adder": price}}},
+        "suites": {"sums": {"path": str(data), "scorer": "exact"}},
+    }
+    config = folder / "swapgate.yaml"
+    config.write_text(yaml.safe_dump(document), encoding="utf-8")
+    installation = bootstrap.open_installation(config, create_secret=True)
+    bootstrap.upgrade_database(installation.settings)
+    ctx = installation.context
+    targets.put_provider(ctx, SYSTEM, installation.settings.providers["adder"])
+    target = targets.add(ctx, SYSTEM, TargetSeed("adder", "adder"))
+    run = work.start_by_hand(ctx, SYSTEM, "sums", target.id)
+    installation.close()
+    return config, run.id
+
+
+def one_round(folder: Path, port: int, samples: int, *more: str) -> dict[str, Figures]:
+    """more: further words for both command lines."""
+    folder.mkdir()
+    chosen = {name: [*each, *more] for name, each in commands(folder, port, samples).items()}
+    used = turns.taken(chosen, folder)
+    found = {}
+    for name, place in ((BARE, "bare"), (OURS, "ours")):
+        answered, right = (folder / place / "result").read_text(encoding="utf-8").split()
+        cpu_s, rss_mib = used[name]
+        found[name] = Figures(cpu_s, rss_mib, int(answered), int(right))
+        if found[name].answered != samples or found[name].right != samples:
+            sys.exit(f"{name}: {found[name]} of {samples} samples; see {folder}")
+    return found
+
+
+def lines(rounds: Sequence[Mapping[str, Figures]], samples: int) -> list[str]:
+    out = [
+        f"{'':18}{'samples':>9}{'CPU s':>8}{'ms/sample':>11}{'peak RSS MiB':>14}{'of bare':>9}"
+    ]
+    for name in (BARE, OURS):
+        cpu_s = statistics.median(each[name].cpu_s for each in rounds)
+        ratio = statistics.median(each[name].cpu_s / each[BARE].cpu_s for each in rounds)
+        rss = max(each[name].rss_mib for each in rounds)
+        per = cpu_s / samples * 1000
+        out.append(f"{name:18}{samples:9,}{cpu_s:8.1f}{per:11.1f}{rss:14.0f}{ratio:9.2f}")
+    return out
+
+
+def profile_lines(folder: Path) -> list[str]:
+    found = {
+        name: sampling.shares(folder / place / "profile.json")
+        for name, place in ((BARE, "bare"), (OURS, "ours"))
+    }
+    parts = dict.fromkeys([*found[BARE], *found[OURS]])
+    out = [f"{'share of CPU time after imports':40}" + "".join(f"{name:>18}" for name in found)]
+    for part in parts:
+        row = "".join(f"{each.get(part, 0.0):18.0%}" for each in found.values())
+        out.append(f"{part:40}{row}")
+    imports = [sampling.import_s(folder / place / "profile.json") for place in ("bare", "ours")]
+    row = "".join(f"{each:16.1f} s" for each in imports)
+    return [*out, f"{sampling.IMPORTS:40}{row}"]
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--samples", type=int, default=500)
+    options.add_argument("--rounds", type=int, default=2, choices=range(1, 21))
+    options.add_argument("--no-profile", action="store_true")
+    chosen = options.parse_args()
+    rounds = []
+    with tempfile.TemporaryDirectory(prefix="swapgate-bench-") as name, ExitStack() as stack:
+        folder, port = Path(name), free_port()
+        command = [sys.executable, str(HERE / "provider.py"), str(port)]
+        wait_for(port, start(command, stack, log=folder / "provider.log"), 30)
+        for number in range(chosen.rounds):
+            rounds.append(one_round(folder / f"round-{number}", port, chosen.samples))
+            print("\n".join(lines(rounds[-1:], chosen.samples)), file=sys.stderr, flush=True)
+        print("\n".join(lines(rounds, chosen.samples)))
+        if not chosen.no_profile:
+            one_round(folder / "profile", port, PROFILED, "--profile")
+            print("\n".join(["", *profile_lines(folder / "profile")]))
+    ours = [each[OURS] for each in rounds]
+    ratio = statistics.median(each[OURS].cpu_s / each[BARE].cpu_s for each in rounds)
+    good = ratio <= MOST_CPU and max(each.rss_mib for each in ours) <= MOST_RSS_MIB
+    print(f"goal: at most {MOST_CPU} x bare Inspect's CPU time and {MOST_RSS_MIB} MiB: "
+          f"{'reached' if good else 'MISSED'}")  # fmt: skip
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""What early stopping saved: answers that nobody had to ask for, and about what they cost."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from harness.domain.evaluation import Sample
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One side of one suite. planned: its answers at most. samples: those that were given."""
+
+    planned: int
+    samples: Sequence[Sample]
+
+
+@dataclass(frozen=True)
+class Savings:
+    """Of both sides. answers of `planned` were asked for.
+
+    saved_usd, planned_usd: estimates, by what each side's answers cost on average; None where a
+    price is unknown, or a side has no answer.
+    """
+
+    answers: int
+    planned: int
+    saved_usd: float | None
+    planned_usd: float | None
+
+    @property
+    def words(self) -> str:
+        """`412 of 1,000 planned answers were asked for; saved about $1.20 of $2.05`."""
+        asked = f"{self.answers:,} of {self.planned:,} planned answers were asked for"
+        if self.saved_usd is None or self.planned_usd is None:
+            return f"{asked}; what that saved is not known: a price is missing"
+        return f"{asked}; saved about {_usd(self.saved_usd)} of {_usd(self.planned_usd)}"
+
+
+def saved(arms: Sequence[Arm]) -> Savings | None:
+    """None when everything planned was asked."""
+    asked = sum(min(len(arm.samples), arm.planned) for arm in arms)
+    planned = sum(arm.planned for arm in arms)
+    if asked >= planned:
+        return None
+    each = [_mean_usd(arm.samples) for arm in arms]
+    prices = [price for price in each if price is not None]
+    if len(prices) < len(arms):
+        return Savings(asked, planned, None, None)
+    open_usd = sum(
+        price * max(0, arm.planned - len(arm.samples))
+        for price, arm in zip(prices, arms, strict=True)
+    )
+    whole_usd = sum(
+        price * max(arm.planned, len(arm.samples))
+        for price, arm in zip(prices, arms, strict=True)
+    )
+    return Savings(asked, planned, open_usd, whole_usd)
+
+
+def _mean_usd(samples: Sequence[Sample]) -> float | None:
+    costs = [sample.cost_usd for sample in samples if sample.cost_usd is not None]
+    return fmean(costs) if costs and len(costs) == len(samples) else None
+
+
+def _usd(amount: float) -> str:
+    return f"${amount:,.2f}" if amount >= 1 or amount == 0 else f"${amount:.4f}"

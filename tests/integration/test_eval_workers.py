@@ -1,0 +1,142 @@
+"""Two eval workers of one machine, as processes, at one provider that counts what is asked."""
+
+import json
+import os
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evals.scorers.judging import DATA
+from harness import bootstrap
+from harness.bootstrap import Installation
+from harness.control import targets, work
+from harness.domain.access import SYSTEM
+from harness.domain.settings import TargetSeed
+from tests.processes import Site, kill_nine, site
+from tests.scripted_provider import Response, serving
+
+ITEMS, CONNECTIONS, AT_ONCE = 30, 4, 3
+END_S = 240.0
+
+
+@dataclass
+class Counting:
+    """Answers, judges, and counts: calls by model and prompt, and how many were at once."""
+
+    asked: Counter[tuple[str, str]] = field(default_factory=Counter)
+    most: int = 0
+    _now: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __call__(self, body: Mapping[str, Any]) -> Response:
+        prompt = body["messages"][-1]["content"]
+        with self._lock:
+            self.asked[body["model"], prompt] += 1
+            self._now += 1
+            self.most = max(self.most, self._now)
+        # So long that calls meet.
+        time.sleep(0.05)
+        with self._lock:
+            self._now -= 1
+        judged = DATA in prompt
+        return Response(json.dumps({"reason": "x", "score": 1}) if judged else "fine")
+
+    def calls(self, model: str) -> int:
+        with self._lock:
+            return sum(count for (each, _), count in self.asked.items() if each == model)
+
+
+def settings(folder: Path, url: str) -> dict[str, object]:
+    data = folder / "replies.jsonl"
+    rows = [{"input": f"Say {n}.", "target": f"{n}"} for n in range(ITEMS)]
+    data.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return {
+        "control": {"eval_connections": CONNECTIONS},
+        "providers": {
+            "sim": {
+                "kind": "openai",
+                "api_base": url,
+                "eval_limits": {"max_concurrent": AT_ONCE, "requests_per_min": 100_000},
+            }
+        },
+        "suites": {
+            "replies": {
+                "path": str(data),
+                "scorer": "rubric",
+                "scorer_options": {"rubric": "Is it good?"},
+                "judge": {"target": "sim/judge"},
+            }
+        },
+    }
+
+
+def queued(installation: Installation, model: str) -> str:
+    ctx = installation.context
+    target = targets.add(ctx, SYSTEM, TargetSeed("sim", model))
+    return work.start_by_hand(ctx, SYSTEM, "replies", target.id).id
+
+
+def worker(place: Site, run: str) -> subprocess.Popen[bytes]:
+    words = ("worker", run, "--owner", f"w-{time.monotonic_ns()}", "--parent", str(os.getpid()))
+    return subprocess.Popen(place.command(*words))  # noqa: S603 - our own command
+
+
+def until(what: Any) -> None:
+    deadline = time.monotonic() + END_S
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.req("F2")
+@pytest.mark.timeout(600)
+def test_workers_share_a_providers_limit_and_a_killed_one_asks_only_what_was_in_flight_again(
+    tmp_path: Path,
+) -> None:
+    counting = Counting()
+    with serving(counting) as served, site(tmp_path, settings(tmp_path, served.url)) as place:
+        installation = bootstrap.open_installation(place.config, create_secret=True)
+        bootstrap.upgrade_database(installation.settings)
+        for provider in installation.settings.providers.values():
+            targets.put_provider(installation.context, SYSTEM, provider)
+        runs = {model: queued(installation, model) for model in ("incumbent", "candidate")}
+        working = {model: worker(place, run) for model, run in runs.items()}
+        until(lambda: counting.calls("candidate") >= ITEMS // 3)
+        kill_nine(working["candidate"].pid)
+        working["candidate"].wait()
+        with installation.store.read() as tx:
+            stored = len(tx.runs.done(runs["candidate"]))
+        killed_at = counting.calls("candidate")
+
+        # Nobody gave the dead worker's lease up: it has to run out first.
+        until(lambda: lease_is_over(installation, runs["candidate"]))
+        working["candidate"] = worker(place, runs["candidate"])
+        assert [each.wait(END_S) for each in working.values()] == [0, 0]
+        with installation.store.read() as tx:
+            samples = {model: tx.runs.samples(run) for model, run in runs.items()}
+            states = [tx.runs.get(run).state.value for run in runs.values()]
+        installation.close()
+
+    assert states == ["done", "done"]
+    assert 0 < stored < ITEMS
+    for each in samples.values():
+        assert len({sample.item for sample in each}) == len(each) == ITEMS
+    assert counting.calls("incumbent") == ITEMS
+    # What was stored is not asked again; what was under way is at most one call a connection.
+    assert counting.calls("candidate") - killed_at == ITEMS - stored
+    assert killed_at - stored <= CONNECTIONS
+    # Both workers and their judges together.
+    assert 1 < counting.most <= AT_ONCE
+
+
+def lease_is_over(installation: Installation, run: str) -> bool:
+    with installation.store.read() as tx:
+        return not tx.runs.get(run).held(installation.clock.now())

@@ -1,0 +1,143 @@
+"""Limits of a provider, shared by the workers of a machine: calls under way, rates, pauses."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from evals.pace import Pace, Paces
+from evals.slots import Slots
+from harness.domain.eval_limits import EvalLimits
+from harness.domain.limits import RateState
+from router.rates import LocalRates
+
+HOLDER = """
+import asyncio, sys
+from pathlib import Path
+from evals.slots import Slots
+
+async def hold():
+    async with Slots(Path(sys.argv[1]), 2).one():
+        print("held", flush=True)
+        await asyncio.sleep(600)
+
+asyncio.run(hold())
+"""
+
+
+@contextmanager
+def holder(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Another process that holds one of two slots."""
+    process = subprocess.Popen(  # noqa: S603 - our own command
+        [sys.executable, "-c", HOLDER, folder], stdout=subprocess.PIPE
+    )
+    try:
+        assert process.stdout
+        assert process.stdout.readline() == b"held\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+async def free(slots: Slots) -> int:
+    """How many can be had at once."""
+    async with AsyncExitStack() as stack:
+        for count in range(100):
+            try:
+                async with asyncio.timeout(0.05):
+                    slot = await slots._found()
+            except TimeoutError:
+                return count
+            stack.callback(slots._left, slot)
+    raise AssertionError("no end of slots")
+
+
+def test_workers_share_a_providers_slots_and_a_killed_one_leaves_its_own(
+    tmp_path: Path,
+) -> None:
+    with closing(Slots(tmp_path, 2)) as slots, holder(tmp_path) as other:
+        assert asyncio.run(free(slots)) == 1
+        other.kill()
+        other.wait()
+        assert asyncio.run(free(slots)) == 2
+
+
+def test_slots_of_one_process_are_given_once_each_and_come_back(tmp_path: Path) -> None:
+    most = 0
+
+    async def call(slots: Slots, under_way: list[int]) -> None:
+        nonlocal most
+        async with slots.one():
+            under_way.append(1)
+            most = max(most, len(under_way))
+            await asyncio.sleep(0)
+            under_way.pop()
+
+    async def calls() -> None:
+        with closing(Slots(tmp_path, 3)) as slots, closing(Slots(tmp_path, 3)) as others:
+            under_way: list[int] = []
+            both = [call(each, under_way) for each in (slots, others) for _ in range(20)]
+            await asyncio.gather(*both)
+
+    asyncio.run(calls())
+    assert 1 < most <= 3
+
+
+def pace_of(book: LocalRates, folder: Path, **limits: int) -> Pace:
+    return Paces({"p": EvalLimits(**limits)}, book, folder).of("p")
+
+
+async def goes(pace: Pace, size: int = 4, tokens: int | None = None) -> bool:
+    """Whether a call may go at once."""
+    try:
+        async with asyncio.timeout(0.05), pace.turn(size) as settle:
+            if tokens is not None:
+                settle(tokens)
+            return True
+    except TimeoutError:
+        return False
+
+
+def test_two_workers_share_one_rate(tmp_path: Path) -> None:
+    book = LocalRates()
+    one, two = (pace_of(book, tmp_path, requests_per_min=1) for _ in range(2))
+    assert asyncio.run(goes(one))
+    assert not asyncio.run(goes(two))
+
+
+def test_tokens_that_the_provider_counted_are_what_the_next_one_waits_for(
+    tmp_path: Path,
+) -> None:
+    book = LocalRates()
+    assert asyncio.run(goes(pace_of(book, tmp_path, tokens_per_min=600), tokens=5))
+    assert asyncio.run(goes(pace_of(book, tmp_path, tokens_per_min=600), tokens=5000))
+    assert not asyncio.run(goes(pace_of(book, tmp_path, tokens_per_min=600)))
+
+
+def test_a_pause_of_one_provider_holds_its_calls_and_no_others(tmp_path: Path) -> None:
+    book = LocalRates()
+    paces = Paces({}, book, tmp_path)
+    paces.of("p").hold(60)
+    assert not asyncio.run(goes(paces.of("p")))
+    assert asyncio.run(goes(paces.of("q")))
+
+
+def test_a_shorter_pause_does_not_end_a_longer_one(tmp_path: Path) -> None:
+    book = LocalRates()
+    pace = Paces({}, book, tmp_path).of("p")
+    pace.hold(600)
+    long: RateState = book.change("hold:p", lambda state: state)
+    pace.hold(1)
+    assert book.change("hold:p", lambda state: state) == long
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "a b"])
+def test_any_name_of_a_provider_has_slots(tmp_path: Path, name: str) -> None:
+    limits = {name: EvalLimits(max_concurrent=1)}
+    with closing(Paces(limits, LocalRates(), tmp_path / "evals").of(name)) as pace:
+        assert asyncio.run(goes(pace))

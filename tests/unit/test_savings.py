@@ -1,0 +1,50 @@
+"""What early stopping saved."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.control.savings import Arm, saved
+from harness.domain.evaluation import Sample
+
+costs = st.lists(st.floats(0, 10), max_size=30)
+
+
+def samples(costs_usd: list[float | None]) -> list[Sample]:
+    return [
+        Sample("run", f"item-{n}", 0, n, "yes", 1.0, 1.0, 10, 1, cost_usd, 0.5)
+        for n, cost_usd in enumerate(costs_usd)
+    ]
+
+
+def test_what_was_not_asked_is_valued_at_each_sides_own_price() -> None:
+    cheap, dear = Arm(500, samples([0.001] * 212)), Arm(500, samples([0.01] * 220))
+    found = saved([cheap, dear])
+
+    assert found is not None
+    assert (
+        found.words == "432 of 1,000 planned answers were asked for; saved about $3.09 of $5.50"
+    )
+
+
+def test_nothing_was_saved_where_everything_was_asked() -> None:
+    assert saved([Arm(2, samples([1.0, 1.0])), Arm(2, samples([1.0, 2.0]))]) is None
+
+
+def test_an_unknown_price_is_said_and_not_taken_for_nothing() -> None:
+    found = saved([Arm(3, samples([1.0])), Arm(3, samples([None, 1.0]))])
+
+    assert found is not None
+    assert (found.saved_usd, found.planned_usd) == (None, None)
+    assert "a price is missing" in found.words
+
+
+@given(incumbent=costs, candidate=costs, planned=st.integers(1, 30))
+def test_what_was_saved_and_what_was_paid_are_the_whole(
+    incumbent: list[float], candidate: list[float], planned: int
+) -> None:
+    found = saved([Arm(planned, samples(list(arm))) for arm in (incumbent, candidate)])
+    if found is None or found.saved_usd is None or found.planned_usd is None:
+        return
+    paid = sum(incumbent) + sum(candidate)
+    assert 0 <= found.saved_usd <= found.planned_usd + 1e-9
+    assert abs(found.planned_usd - found.saved_usd - paid) < 1e-6
