@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.gate.online import Counts
+from harness.domain.guardrails import Tally
 
 Ints = NDArray[np.int64]
 
@@ -33,10 +33,10 @@ class Traffic:
     def controls(self) -> int:
         return self.truth.size - self.truth.canaries
 
-    def counts(self) -> list[Counts]:
+    def counts(self) -> list[Tally]:
         size, canaries = self.truth.size, self.truth.canaries
         return [
-            Counts(size, canaries, int(ours + theirs), int(theirs))
+            Tally(size, canaries, int(ours + theirs), int(theirs))
             for ours, theirs in zip(self.control_failures, self.canary_failures, strict=True)
         ]
 

@@ -28,7 +28,7 @@ from harness.domain.observation import Block
 from harness.domain.policy import Policy
 from harness.gate.design import Design
 from harness.gate.offline import judge
-from harness.gate.online import watch
+from harness.gate.watch import watch
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TOLD = {BETTER: "promote", WORSE: "reject", FRAGILE: "promote"}

@@ -147,8 +147,9 @@ def _unscored(items: Sequence[ItemRow]) -> str:
 def _watched(
     rows: Sequence[BlockRow], place: str, alpha: float, rho: float
 ) -> dict[str, object]:
+    from harness.domain.guardrails import Tally  # noqa: PLC0415 - as in _judged
     from harness.gate.fisher import check_counts  # noqa: PLC0415 - as in _judged
-    from harness.gate.online import Counts, distance_to_trip, odds_grid, trip  # noqa: PLC0415
+    from harness.gate.online import distance_to_trip, odds_grid, trip  # noqa: PLC0415
 
     try:
         odds_grid(rho)
@@ -156,7 +157,7 @@ def _watched(
         raise InputError(f"--rho: {error}") from None
     counts = []
     for row in rows:
-        count = Counts(row.requests, row.canary_requests, row.failures, row.canary_failures)
+        count = Tally(row.requests, row.canary_requests, row.failures, row.canary_failures)
         try:
             check_counts(count.units, count.canary, count.failures, count.canary_failures)
         except InputError as error:

@@ -1,7 +1,7 @@
 """The canary's evidence of harm, block by block (statistics.md 2.2, 2.3, 2.5).
 
-Each state is a handful of logs, so it can be stored and taken up again; `watch` reads a whole
-rollout.
+Each state is a handful of logs, so it can be stored and taken up again; `streams` gives the
+same for a whole rollout at once.
 """
 
 import math
@@ -9,27 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.domain.errors import InputError
-from harness.domain.observation import Block
-from harness.domain.policy import CanaryPolicy
-from harness.gate.certificate import Certificate, certify, log_certificate
+from harness.domain.guardrails import Tally
 from harness.gate.fisher import log_factors
 from harness.gate.logspace import log_mean, without_minus_zero
 
 HARM_GRID = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """One block: n units, m of them canary; F failures in both arms, y of them canary."""
-
-    units: int
-    canary: int
-    failures: int
-    canary_failures: int
-
-
-def counts_of(block: Block) -> Counts:
-    return Counts(block.units, block.canary_units, block.failures, block.canary_failures)
 
 
 def odds_grid(rho: float) -> tuple[float, ...]:
@@ -53,7 +37,7 @@ class Harm:
     def log_e(self) -> float:
         return log_mean(self.log_products) + 0.0
 
-    def after(self, block: Counts) -> "Harm":
+    def after(self, block: Tally) -> "Harm":
         factors = _factors(block, self.rho)
         if not any(factors):
             return self
@@ -90,7 +74,7 @@ class Restarting:
         # Instances that have not started are worth 1 each: together 1/(J+1).
         return log_mean([*started, 0.0], [*weights, -math.log(len(started) + 1)])
 
-    def after(self, block: Counts) -> "Restarting":
+    def after(self, block: Tally) -> "Restarting":
         due = self.exposures // self.every + 1
         fresh = Harm(self.instances[0].rho)
         instances = self.instances + (fresh,) * (due - len(self.instances))
@@ -118,80 +102,8 @@ def distance_to_trip(log_e: float, alpha: float) -> float:
     return min(1.0, max(0.0, log_e / math.log(1.0 / alpha)))
 
 
-@dataclass(frozen=True, slots=True)
-class CanaryEvidence:
-    """A rollout's data up to the last block, or to the one that tripped.
-
-    block: index of the block that tripped, None if none did. log_e: after each block read.
-    exposures: canary units. exposures_by_weight: the same, by weight in bps, only in blocks in
-    which not every unit failed (those say nothing about the canary). log_certificate: running;
-    log_odds_e and log_rate_e are the two e-values it is the mean of.
-    """
-
-    path: tuple[float, ...]
-    block: int | None
-    exposures: int
-    exposures_by_weight: Mapping[int, int]
-    units: int
-    failures: int
-    canary_failures: int
-    missing: int
-    distance_to_trip: float
-    log_certificate: float
-    log_odds_e: float
-    log_rate_e: float
-
-    @property
-    def log_e(self) -> float:
-        return self.path[-1] if self.path else 0.0
-
-    @property
-    def log_e_max(self) -> float:
-        return max(0.0, *self.path) if self.path else 0.0
-
-    @property
-    def control_units(self) -> int:
-        return self.units - self.exposures
-
-    @property
-    def control_failures(self) -> int:
-        return self.failures - self.canary_failures
-
-
-def watch(blocks: Sequence[Block], policy: CanaryPolicy) -> CanaryEvidence:
-    """All evidence of one rollout, accumulated over its steps, blocks in the order of number.
-
-    Stops at the block that trips: a rollback is final.
-    """
-    ordered = sorted(blocks, key=lambda block: block.number)
-    path, tripped = trip(map(counts_of, ordered), policy.alpha, policy.rho)
-    read = ordered[: len(path)]
-    certificate = Certificate()
-    for block in read:
-        certificate = certify(
-            certificate,
-            (block.units, block.canary_units, block.failures, block.canary_failures),
-            policy.rho_ni,
-        )
-    total, odds, rate = log_certificate(certificate, policy.p0)
-    return CanaryEvidence(
-        path=path,
-        block=tripped,
-        exposures=sum(block.canary_units for block in read),
-        exposures_by_weight=_telling(read),
-        units=sum(block.units for block in read),
-        failures=sum(block.failures for block in read),
-        canary_failures=sum(block.canary_failures for block in read),
-        missing=sum(block.missing for block in read),
-        distance_to_trip=distance_to_trip(path[-1] if path else 0.0, policy.alpha),
-        log_certificate=total,
-        log_odds_e=odds,
-        log_rate_e=rate,
-    )
-
-
 def trip(
-    blocks: Iterable[Counts], alpha: float, rho: float = 1.0
+    blocks: Iterable[Tally], alpha: float, rho: float = 1.0
 ) -> tuple[tuple[float, ...], int | None]:
     """log e after each block up to the one that reaches 1/alpha, and that one's index."""
     odds_grid(rho)
@@ -205,16 +117,7 @@ def trip(
     return tuple(path), None
 
 
-def _telling(blocks: Iterable[Block]) -> dict[int, int]:
-    exposures: dict[int, int] = {}
-    for block in blocks:
-        if block.failures < block.units:
-            seen = exposures.get(block.weight_bps, 0)
-            exposures[block.weight_bps] = seen + block.canary_units
-    return exposures
-
-
-def _factors(block: Counts, rho: float) -> tuple[float, ...]:
+def _factors(block: Tally, rho: float) -> tuple[float, ...]:
     return log_factors(
         block.units,
         block.canary,

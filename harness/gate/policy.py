@@ -12,7 +12,7 @@ from harness.domain.observation import Block
 from harness.domain.policy import Unit
 from harness.domain.rollout import Action, ActionKind, Rollout, RolloutState, Signal
 from harness.gate.assignment import ALARM_AT, worst_log_srm
-from harness.gate.online import CanaryEvidence, watch
+from harness.gate.watch import CanaryEvidence, watch
 
 _Choice = tuple[ActionKind, Signal | None, str]
 
@@ -94,10 +94,9 @@ def _measuring(view: _View) -> _Choice:
         return _open(view, f"{missing} at {_share(view)}")
     if view.log_srm >= ALARM_AT:
         return _open(view, "The canary's share of traffic is not the planned one: see routing")
-    wanted = math.log(rollout.policy.certificate)
+    wanted = view.evidence.certificate_limit
     if rollout.current.certify and view.evidence.log_certificate < wanted:
-        value = _e(view.evidence.log_certificate)
-        needed = rollout.policy.certificate
+        value, needed = _e(view.evidence.log_certificate), _e(wanted)
         return _open(view, f"The certificate of no harm is at {value:.2g} of {needed:g}")
     shown = "certified" if rollout.current.certify else "no evidence of harm beyond tolerance"
     reason = f"{view.step_exposures:,} exposures at {_share(view)}, {shown}. {_standing(view)}"
@@ -115,9 +114,9 @@ def _open(view: _View, what: str) -> _Choice:
 
 def _harm(view: _View) -> str:
     found = view.evidence
+    what = next(each for each in found.guardrails if each.guardrail is found.tripped)
     return (
-        f"The canary fails more often than the incumbent: {found.canary_failures:,} of "
-        f"{found.exposures:,} against {found.control_failures:,} of {found.control_units:,}; "
+        f"The canary {what.words}; "
         f"evidence of harm reached the rollback level (e = {_e(found.log_e):.3g})."
     )
 
@@ -147,11 +146,14 @@ def _figures(view: _View) -> dict[str, object]:
         "rho_ni": policy.rho_ni,
         "p0": policy.p0,
         "log_e_max": found.log_e_max,
-        "rollback_at": math.log(1.0 / policy.alpha),
+        "rollback_at": found.limit,
+        "period": found.period,
+        "tripped": found.tripped and found.tripped.value,
+        "guardrails": {each.guardrail.value: each.as_json() for each in found.guardrails},
         "certificate": _e(found.log_certificate),
         "certificate_odds": _e(found.log_odds_e),
         "certificate_rate": _e(found.log_rate_e),
-        "certificate_at": policy.certificate,
+        "certificate_at": _e(found.certificate_limit),
         "log_srm": view.log_srm,
         "blocks": len(found.path),
         "canary_units": found.exposures,

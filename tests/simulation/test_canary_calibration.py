@@ -8,10 +8,11 @@ import pytest
 from benchmarks.canary.rules import e_fisher
 from benchmarks.canary.run import INCIDENT, detect
 from benchmarks.canary.traffic import Traffic, Truth, simulate
+from harness.domain.guardrails import Tally
 from harness.domain.ranking import place
 from harness.gate.assignment import ALARM_AT, log_srm
 from harness.gate.certificate import Certificate, certify, log_certificate
-from harness.gate.online import Counts, Restarting, combined
+from harness.gate.online import Restarting, combined
 from harness.gate.ranks import Ranks
 
 pytestmark = pytest.mark.req("F3")
@@ -91,7 +92,7 @@ def _ever_certified(truth: Truth, index: int, blocks: int) -> bool:
     return False
 
 
-def _tuple(block: Counts) -> tuple[int, int, int, int]:
+def _tuple(block: Tally) -> tuple[int, int, int, int]:
     return block.units, block.canary, block.failures, block.canary_failures
 
 

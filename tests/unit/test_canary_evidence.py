@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.errors import InputError
+from harness.domain.guardrails import Guardrails, Tally
 from harness.domain.observation import Block
-from harness.domain.policy import CanaryPolicy
+from harness.domain.policy import CanaryPolicy, Unit
 from harness.domain.ranking import place
 from harness.gate.assignment import ALARM_AT, worst_log_srm
 from harness.gate.certificate import Certificate, log_certificate
 from harness.gate.fisher import log_factors
 from harness.gate.online import (
-    Counts,
     Harm,
     Restarting,
     combined,
@@ -24,25 +24,26 @@ from harness.gate.online import (
     harm_of,
     odds_grid,
     trip,
-    watch,
 )
 from harness.gate.ranks import Ranks
+from harness.gate.watch import watch
 
 pytestmark = pytest.mark.req("F3")
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
+ERRORS_ALONE = CanaryPolicy(alpha=0.05, unit=Unit.REQUEST, guardrails=Guardrails.none())
 
 
 @st.composite
-def counts(draw: st.DrawFn) -> Counts:
+def counts(draw: st.DrawFn) -> Tally:
     units = draw(st.integers(0, 120))
     canary = draw(st.integers(0, units))
     failures = draw(st.integers(0, units))
     low, high = max(0, failures - units + canary), min(canary, failures)
-    return Counts(units, canary, failures, draw(st.integers(low, high)))
+    return Tally(units, canary, failures, draw(st.integers(low, high)))
 
 
-def block(number: int, counts: Counts, weight_bps: int = 100) -> Block:
+def block(number: int, counts: Tally, weight_bps: int = 100) -> Block:
     return Block(
         rollout="r",
         worker="w",
@@ -60,7 +61,7 @@ def block(number: int, counts: Counts, weight_bps: int = 100) -> Block:
 
 
 @given(found=counts())
-def test_the_factors_average_to_1_over_what_could_have_happened(found: Counts) -> None:
+def test_the_factors_average_to_1_over_what_could_have_happened(found: Tally) -> None:
     """An e-value: its mean is 1 when the null is true, whatever the block's margins."""
     low = max(0, found.failures - found.units + found.canary)
     high = min(found.canary, found.failures)
@@ -82,13 +83,13 @@ def test_the_factors_average_to_1_over_what_could_have_happened(found: Counts) -
 
 
 @given(found=counts())
-def test_a_block_without_a_choice_says_nothing(found: Counts) -> None:
+def test_a_block_without_a_choice_says_nothing(found: Tally) -> None:
     if found.canary in (0, found.units) or found.failures in (0, found.units):
         assert Harm().after(found) == Harm()
 
 
 @given(blocks=st.lists(counts(), max_size=12), cut=st.integers(0, 12))
-def test_a_restart_in_the_middle_changes_nothing(blocks: list[Counts], cut: int) -> None:
+def test_a_restart_in_the_middle_changes_nothing(blocks: list[Tally], cut: int) -> None:
     straight = resumed = Harm(rho=1.25)
     for index, found in enumerate(blocks):
         if index == cut:
@@ -99,7 +100,7 @@ def test_a_restart_in_the_middle_changes_nothing(blocks: list[Counts], cut: int)
 
 @given(blocks=st.lists(counts(), min_size=1, max_size=8))
 def test_the_order_of_the_blocks_does_not_change_the_final_evidence(
-    blocks: list[Counts],
+    blocks: list[Tally],
 ) -> None:
     forward = backward = Harm()
     for found, other in zip(blocks, reversed(blocks), strict=True):
@@ -108,8 +109,8 @@ def test_the_order_of_the_blocks_does_not_change_the_final_evidence(
 
 
 @given(found=counts())
-def test_one_more_canary_failure_never_speaks_for_the_canary(found: Counts) -> None:
-    more = Counts(
+def test_one_more_canary_failure_never_speaks_for_the_canary(found: Tally) -> None:
+    more = Tally(
         found.units, found.canary, found.failures, min(found.canary, found.canary_failures + 1)
     )
     if more.canary_failures > min(more.failures, more.canary):
@@ -119,11 +120,11 @@ def test_one_more_canary_failure_never_speaks_for_the_canary(found: Counts) -> N
 
 def test_what_cannot_be_counted_is_refused() -> None:
     for bad in (
-        Counts(10, 11, 0, 0),
-        Counts(10, 1, 11, 0),
-        Counts(10, 1, 5, 2),
-        Counts(10, 9, 5, 2),
-        Counts(-1, 0, 0, 0),
+        Tally(10, 11, 0, 0),
+        Tally(10, 1, 11, 0),
+        Tally(10, 1, 5, 2),
+        Tally(10, 9, 5, 2),
+        Tally(-1, 0, 0, 0),
     ):
         with pytest.raises(InputError):
             Harm().after(bad)
@@ -136,8 +137,11 @@ def test_what_cannot_be_counted_is_refused() -> None:
 def test_the_watch_reads_by_number_and_stops_at_the_block_that_trips() -> None:
     worked = [(100, 1, 0, 0), (100, 1, 1, 0), (100, 1, 2, 1), (100, 1, 1, 0)]
     worked += [(100, 1, 3, 1), (100, 1, 1, 1)]
-    blocks = [block(n + 1, Counts(*figures)) for n, figures in enumerate(worked)]
-    found = watch(list(reversed(blocks)), CanaryPolicy(alpha=0.05))
+    blocks = [block(n + 1, Tally(*figures)) for n, figures in enumerate(worked)]
+    found = watch(
+        list(reversed(blocks)),
+        CanaryPolicy(alpha=0.05, unit=Unit.REQUEST, guardrails=Guardrails.none()),
+    )
 
     assert found.block == 4
     assert len(found.path) == 5
@@ -150,9 +154,9 @@ def test_the_watch_reads_by_number_and_stops_at_the_block_that_trips() -> None:
 
 def test_exposures_count_by_weight_and_not_where_everything_failed() -> None:
     blocks = [
-        block(1, Counts(100, 1, 0, 0)),
-        block(2, Counts(100, 5, 3, 0), weight_bps=500),
-        block(3, Counts(100, 5, 100, 5), weight_bps=500),
+        block(1, Tally(100, 1, 0, 0)),
+        block(2, Tally(100, 5, 3, 0), weight_bps=500),
+        block(3, Tally(100, 5, 100, 5), weight_bps=500),
     ]
     found = watch(blocks, CanaryPolicy())
 
@@ -187,10 +191,10 @@ def test_a_failure_costs_a_certificate() -> None:
 def test_restarts_shorten_the_way_back_from_a_long_healthy_time() -> None:
     plain, restarting = Harm(), Restarting(every=100)
     for _ in range(400):
-        healthy = Counts(100, 5, 2, 0)
+        healthy = Tally(100, 5, 2, 0)
         plain, restarting = plain.after(healthy), restarting.after(healthy)
     for _ in range(4):
-        sick = Counts(100, 5, 6, 4)
+        sick = Tally(100, 5, 6, 4)
         plain, restarting = plain.after(sick), restarting.after(sick)
     assert restarting.log_e > 3.0 > plain.log_e
 
@@ -202,11 +206,11 @@ def test_weights_of_streams_sum_to_one() -> None:
 
 
 def test_a_wrong_share_of_traffic_raises_the_alarm_and_a_right_one_does_not() -> None:
-    right = [block(n, Counts(100, 1, 0, 0)) for n in range(1, 200)]
-    wrong = [block(n, Counts(100, 3, 0, 0)) for n in range(1, 200)]
+    right = [block(n, Tally(100, 1, 0, 0)) for n in range(1, 200)]
+    wrong = [block(n, Tally(100, 3, 0, 0)) for n in range(1, 200)]
     assert worst_log_srm(right) < 1.0
     assert worst_log_srm(wrong) > ALARM_AT
-    assert worst_log_srm([block(1, Counts(100, 100, 0, 0), weight_bps=10_000)]) == 0.0
+    assert worst_log_srm([block(1, Tally(100, 100, 0, 0), weight_bps=10_000)]) == 0.0
 
 
 def test_ranks_are_between_0_and_1() -> None:

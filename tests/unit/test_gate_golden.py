@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from harness.domain.evaluation import Claim
+from harness.domain.guardrails import Tally
 from harness.domain.policy import Spend
 from harness.domain.ranking import place
 from harness.gate.assignment import log_srm
@@ -15,7 +16,7 @@ from harness.gate.design import Design
 from harness.gate.intervals import mcnemar, tango_interval, tango_p
 from harness.gate.multiplicity import alpha_of_look, holm
 from harness.gate.offline import evidence, judge, judge_many, path, progress_at
-from harness.gate.online import HARM_GRID, Counts, Harm, Restarting, combined
+from harness.gate.online import HARM_GRID, Harm, Restarting, combined
 from harness.gate.planning import items_needed, mde
 from harness.gate.ranks import Ranks
 
@@ -116,7 +117,7 @@ def test_evidence_of_harm_and_of_no_harm_agrees_block_by_block(case: dict[str, A
     for block, log_e, log_e_ni in zip(
         case["blocks_n_m_F_y"], case["log_e"], case["log_e_ni_rho2"], strict=True
     ):
-        harm = harm.after(Counts(*block))
+        harm = harm.after(Tally(*block))
         certificate = certify(certificate, tuple(block), rho_ni=2.0)
         assert harm.log_e == close(log_e)
         assert log_odds_e(certificate) == close(log_e_ni)
@@ -130,7 +131,7 @@ def test_restarts_agree_block_by_block() -> None:
     case = GOLDEN["canary_restart"]
     state = Restarting(every=case["every"])
     for block, log_e in zip(case["blocks_n_m_F_y"], case["log_e"], strict=True):
-        state = state.after(Counts(*block))
+        state = state.after(Tally(*block))
         assert state.log_e == close(log_e)
 
 

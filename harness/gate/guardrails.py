@@ -1,0 +1,143 @@
+"""What one guardrail has seen of a rollout, in figures and in plain words."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.domain.guardrails import Guardrail, Kind, kind_of
+from harness.domain.observation import Block
+from harness.gate.streams import tally
+
+# What the canary does when the guardrail trips: of counts, then of values with their unit.
+_COUNTS = {
+    Guardrail.ERRORS: "fails more often than the incumbent",
+    Guardrail.TRUNCATION: "breaks off at its token limit more often than the incumbent",
+    Guardrail.REFUSALS: "refuses more often than the incumbent",
+    Guardrail.JSON_VALIDITY: "gives invalid JSON more often than the incumbent",
+    Guardrail.TOOL_VALIDITY: "calls tools wrongly more often than the incumbent",
+    Guardrail.FEEDBACK: "is disliked by users more often than the incumbent",
+    Guardrail.JUDGE: "is found bad by the judge more often than the incumbent",
+}
+_VALUES = {
+    Guardrail.LATENCY: ("answers more slowly than the incumbent", "{:.3g} s"),
+    Guardrail.TIME_TO_FIRST_TOKEN: ("begins its answers later than the incumbent", "{:.3g} s"),
+    Guardrail.INTER_TOKEN_LATENCY: ("streams more slowly than the incumbent", "{:.3g} s"),
+    Guardrail.OUTPUT_TOKENS: ("answers at greater length than the incumbent", "{:.3g} tokens"),
+    Guardrail.COST_PER_SUCCESS: ("costs more for an answer than the incumbent", "${:.3g}"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class GuardrailEvidence:
+    """One guardrail of one rollout.
+
+    log_e, log_e_max: of the current period. distance_to_trip: if it tripped alone; 1 trips.
+    canary: exposures, units or ranked values; control: units that they stand beside. level:
+    share of units that failed, or the geometric mean of values, None without any.
+    """
+
+    guardrail: Guardrail
+    tolerated: float
+    weight: float
+    log_e: float
+    log_e_max: float
+    distance_to_trip: float
+    canary: int
+    control: int
+    canary_failures: int
+    control_failures: int
+    canary_level: float | None
+    control_level: float | None
+
+    @property
+    def ratio(self) -> float | None:
+        """The canary's level to the incumbent's."""
+        if self.canary_level is None or not self.control_level:
+            return None
+        return self.canary_level / self.control_level
+
+    @property
+    def words(self) -> str:
+        """A sentence without its subject and its full stop: the canary …"""
+        if kind_of(self.guardrail) is Kind.COUNTS:
+            return (
+                f"{_COUNTS[self.guardrail]}: {self.canary_failures:,} of {self.canary:,} "
+                f"against {self.control_failures:,} of {self.control:,}"
+            )
+        what, unit = _VALUES[self.guardrail]
+        if self.ratio is None or self.canary_level is None or self.control_level is None:
+            return f"{what}, or not at all"
+        levels = f"{unit.format(self.canary_level)} against {unit.format(self.control_level)}"
+        if self.ratio <= 1.0:
+            # Levels are of answers alone; what failed ranks above them all.
+            return f"{what}, counting those that failed: without them {levels}"
+        return f"{what}, {self.ratio:.2g} × as much: {levels}"
+
+    def as_json(self) -> dict[str, object]:
+        """For the figures of an Action; NaN and infinity never occur in it."""
+        return {
+            "tolerated": self.tolerated,
+            "weight": self.weight,
+            "log_e": self.log_e,
+            "log_e_max": self.log_e_max,
+            "distance_to_trip": self.distance_to_trip,
+            "canary": self.canary,
+            "control": self.control,
+            "canary_failures": self.canary_failures,
+            "control_failures": self.control_failures,
+            "canary_level": self.canary_level,
+            "control_level": self.control_level,
+            "ratio": self.ratio,
+            "words": self.words,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Sums over blocks; the levels as in GuardrailEvidence."""
+
+    canary: int
+    control: int
+    canary_failures: int
+    control_failures: int
+    canary_level: float | None
+    control_level: float | None
+
+
+def seen(blocks: Sequence[Block], guardrail: Guardrail) -> Seen:
+    if kind_of(guardrail) is Kind.RANKS:
+        return _values(blocks, guardrail)
+    tallies = [found for block in blocks if (found := tally(block, guardrail))]
+    canary, units = sum(t.canary for t in tallies), sum(t.units for t in tallies)
+    failed, failures = (
+        sum(t.canary_failures for t in tallies),
+        sum(t.failures for t in tallies),
+    )
+    control = units - canary
+    return Seen(
+        canary,
+        control,
+        failed,
+        failures - failed,
+        failed / canary if canary else None,
+        (failures - failed) / control if control else None,
+    )
+
+
+def _values(blocks: Sequence[Block], guardrail: Guardrail) -> Seen:
+    """Levels are weighted by ranked values."""
+    told = [
+        (len(block.ranks[guardrail]), level)
+        for block in blocks
+        if guardrail in block.ranks and (level := block.levels.get(guardrail))
+    ]
+    canary = sum(len(block.ranks.get(guardrail, ())) for block in blocks)
+    control = sum(
+        block.units - block.canary_units for block in blocks if block.ranks.get(guardrail)
+    )
+    total = sum(n for n, _ in told)
+    if not total:
+        return Seen(canary, control, 0, 0, None, None)
+    log_canary = math.fsum(n * math.log(level.canary) for n, level in told) / total
+    log_control = math.fsum(n * math.log(level.control) for n, level in told) / total
+    return Seen(canary, control, 0, 0, math.exp(log_canary), math.exp(log_control))

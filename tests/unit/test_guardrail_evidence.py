@@ -1,0 +1,193 @@
+"""Several guardrails of one rollout: one alpha, the mean, each with its figures and words."""
+
+import json
+import math
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.domain.content import canonical_json
+from harness.domain.guardrails import VALUES, Guardrail, Guardrails, Level, Tally
+from harness.domain.observation import Block
+from harness.domain.policy import CanaryPolicy, Unit
+from harness.gate.guardrails import GuardrailEvidence
+from harness.gate.online import Harm, combined
+from harness.gate.ranks import Ranks
+from harness.gate.streams import log_path, weights
+from harness.gate.watch import CanaryEvidence, watch
+
+pytestmark = pytest.mark.req("F3")
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+POLICY = CanaryPolicy(unit=Unit.REQUEST)
+G = Guardrail
+
+
+def block(number: int, **changes: object) -> Block:
+    plain = Block("r", "w", number, 100, 100, 1, 0, 0, 0, NOW, NOW, number)
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def of(found: CanaryEvidence, guardrail: Guardrail) -> GuardrailEvidence:
+    return next(each for each in found.guardrails if each.guardrail is guardrail)
+
+
+@st.composite
+def tallies(draw: st.DrawFn) -> Tally:
+    canary, control = draw(st.integers(0, 5)), draw(st.integers(0, 100))
+    y, others = draw(st.integers(0, canary)), draw(st.integers(0, control))
+    return Tally(canary + control, canary, y + others, y)
+
+
+units = st.floats(0.0, 1.0)
+
+
+@given(seen=st.lists(st.none() | tallies(), max_size=15))
+def test_counts_of_all_blocks_at_once_are_what_they_are_step_by_step(
+    seen: list[Tally | None],
+) -> None:
+    blocks = [
+        block(n, counts={G.REFUSALS: tally} if tally else {}) for n, tally in enumerate(seen)
+    ]
+    state, stepwise = Harm(rho=1.25), []
+    for tally in seen:
+        state = state.after(tally) if tally else state
+        stepwise.append(state.log_e)
+    assert log_path(blocks, G.REFUSALS, 1.25) == pytest.approx(stepwise, rel=1e-12, abs=1e-12)
+
+
+@given(seen=st.lists(st.lists(units, max_size=4), max_size=15))
+def test_ranks_of_all_blocks_at_once_are_what_they_are_step_by_step(
+    seen: list[list[float]],
+) -> None:
+    blocks = [block(n, ranks={G.LATENCY: tuple(u)}) for n, u in enumerate(seen)]
+    state, stepwise = Ranks(), []
+    for ranks in seen:
+        for u in ranks:
+            state = state.after(u)
+        stepwise.append(state.log_e)
+    assert log_path(blocks, G.LATENCY, 1.25) == pytest.approx(stepwise, rel=1e-12, abs=1e-12)
+
+
+def test_errors_weigh_a_half_and_the_others_share_the_rest() -> None:
+    found = weights(POLICY.tolerated)
+    assert found[G.ERRORS] == 0.5
+    assert len(set(list(found.values())[1:])) == 1
+    assert sum(found.values()) == pytest.approx(1.0)
+    assert weights([G.ERRORS]) == {G.ERRORS: 1.0}
+
+
+def test_the_worked_ranks_alone_are_diluted_by_their_weight() -> None:
+    worked = (0.61, 0.87, 0.42, 0.93, 0.78, 0.99, 0.35, 0.88, 0.95, 0.71)
+    found = watch([block(n, ranks={G.LATENCY: (u,)}) for n, u in enumerate(worked)], POLICY)
+    latency = of(found, G.LATENCY)
+
+    assert latency.log_e == pytest.approx(1.9731, abs=1e-4)
+    assert latency.canary == 10
+    assert found.log_e == pytest.approx(
+        combined([latency.log_e, 0.0], [latency.weight, 1.0 - latency.weight])
+    )
+
+
+def test_one_guardrail_trips_alone_at_its_share_of_alpha_and_is_named() -> None:
+    slow = {"ranks": {G.LATENCY: (0.995,)}, "levels": {G.LATENCY: Level(4.2, 2.0)}}
+    found = watch([block(n, **slow) for n in range(1, 40)], POLICY)
+
+    assert found.block is not None
+    assert found.tripped is G.LATENCY
+    latency = of(found, G.LATENCY)
+    assert latency.log_e == pytest.approx(
+        math.log((1 / 0.04 - (1 - latency.weight)) / latency.weight), abs=0.8
+    )
+    assert latency.words == (
+        "answers more slowly than the incumbent, 2.1 × as much: 4.2 s against 2 s"
+    )
+
+
+def test_bad_json_is_told_in_counts() -> None:
+    bad = {"counts": {G.JSON_VALIDITY: Tally(60, 1, 2, 1)}}
+    found = watch([block(n, **bad) for n in range(1, 40)], POLICY)
+
+    assert found.tripped is G.JSON_VALIDITY
+    assert of(found, G.JSON_VALIDITY).words.startswith(
+        "gives invalid JSON more often than the incumbent: "
+    )
+    assert "of 1" not in of(found, G.ERRORS).words
+
+
+def test_values_that_only_fail_are_told_without_a_ratio() -> None:
+    failed = {"ranks": {G.LATENCY: (0.999,)}}
+    assert of(watch([block(1, **failed)], POLICY), G.LATENCY).words.endswith("or not at all")
+    faster = failed | {"levels": {G.LATENCY: Level(1.0, 2.0)}}
+    assert (
+        "counting those that failed" in of(watch([block(1, **faster)], POLICY), G.LATENCY).words
+    )
+
+
+@given(
+    tally=tallies(),
+    ranks=st.lists(units, max_size=3),
+    guardrail=st.sampled_from([each for each in Guardrail if each is not G.ERRORS]),
+)
+def test_a_guardrail_that_is_off_is_never_looked_at(
+    tally: Tally, ranks: list[float], guardrail: Guardrail
+) -> None:
+    policy = replace(POLICY, guardrails=Guardrails.none())
+    if guardrail in VALUES:
+        seen = block(1, ranks={guardrail: tuple(ranks)})
+    else:
+        seen = block(1, counts={guardrail: tally})
+    assert watch([seen], policy).path == (0.0,)
+
+
+def test_what_is_missing_counts_as_1_whatever_the_others_say() -> None:
+    found = watch([block(n) for n in range(1, 10)], POLICY)
+    assert found.log_e == pytest.approx(0.0, abs=1e-12)
+    assert [each.canary for each in found.guardrails[1:]] == [0] * 10
+
+
+def test_figures_can_be_stored() -> None:
+    found = watch([block(1, ranks={G.LATENCY: (0.5,)})], POLICY)
+    for each in found.guardrails:
+        assert json.loads(canonical_json(each.as_json()))["tolerated"] == each.tolerated
+
+
+def test_a_second_day_has_evidence_of_its_own_at_a_sixth_of_alpha() -> None:
+    policy = replace(POLICY, unit=Unit.SESSION, guardrails=Guardrails.none(), alpha=0.05)
+    sick = {"failures": 10, "canary_failures": 1}
+    first = [block(1, **sick), block(2, **sick)]
+    second = [block(3, **sick, period=2)]
+
+    one, two = watch(first, policy), watch([*first, *second], policy)
+    assert one.limit == pytest.approx(math.log(2 / 0.05))
+    assert two.period == 2
+    assert two.limit == pytest.approx(math.log(6 / 0.05))
+    # The third block begins anew: it says what the first one said.
+    assert two.path[2] == pytest.approx(one.path[0])
+    assert two.path[1] > two.path[2]
+    # Late data of the first day still count there.
+    late = watch([*first, *second, block(4, **sick)], policy)
+    assert late.path[3] > one.path[1]
+    # Requests are new every day: nothing begins anew.
+    assert watch([*first, *second], replace(policy, unit=Unit.REQUEST)).block == 1
+
+
+@given(cut=st.integers(0, 30))
+def test_a_look_at_more_data_never_changes_what_was_seen_before(cut: int) -> None:
+    rng = np.random.default_rng(3)
+    blocks = [
+        block(
+            n,
+            failures=int(rng.integers(0, 2)),
+            ranks={G.LATENCY: (float(rng.random()),)},
+            counts={G.TRUNCATION: Tally(100, 1, int(rng.integers(0, 3)), 0)},
+            period=1 + n // 16,
+        )
+        for n in range(1, 31)
+    ]
+    policy = replace(POLICY, unit=Unit.SESSION)
+    assert watch(blocks[:cut], policy).path == watch(blocks, policy).path[:cut]
