@@ -172,6 +172,12 @@ class EvalRuns(Protocol):
         """In the run's order (position, epoch); only positions below `below` if given."""
         ...
 
+    def outcomes(self, run: str, *, below: int) -> Sequence[Sample]:
+        """As `samples`, for who decides again and again: without prompts, and an answer is
+        only ANSWERED or empty.
+        """
+        ...
+
     def progress(self, run: str) -> tuple[int, float, int, int]:
         """Stored samples, cost in USD (known prices), input tokens, output tokens."""
         ...

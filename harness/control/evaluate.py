@@ -61,7 +61,7 @@ def _serves(tx: Transaction, found: EvalRun, ours: EvalRun) -> bool:
     enough = found.state is RunState.DONE and found.wanted >= ours.wanted
     if found.state in STUCK or not (enough or found.budget == ours.budget):
         return False
-    samples = tx.runs.samples(found.id, below=ours.wanted)
+    samples = tx.runs.outcomes(found.id, below=ours.wanted)
     return not any(sample.error is SampleError.INFRA for sample in samples)
 
 
@@ -109,12 +109,15 @@ def run_ids(proposal: Proposal) -> frozenset[str]:
 
 
 def answers(tx: Transaction, proposal: Proposal) -> dict[str, Answers]:
-    """By suite: the stored samples of (incumbent, candidate), in the run's order."""
+    """By suite: the stored outcomes of (incumbent, candidate), in the run's order.
+
+    Asked every second while a run is on: nobody needs the texts of thousands of answers.
+    """
     limit = {plan.suite: plan.n_max for plan in proposal.plans}
     return {
         suite: (
-            tx.runs.samples(pair.incumbent, below=limit[suite]),
-            tx.runs.samples(pair.candidate, below=limit[suite]),
+            tx.runs.outcomes(pair.incumbent, below=limit[suite]),
+            tx.runs.outcomes(pair.candidate, below=limit[suite]),
         )
         for suite, pair in proposal.runs.items()
     }
@@ -148,7 +151,7 @@ def asleep(tx: Transaction, proposal: Proposal) -> dict[str, int]:
 def _asleep(tx: Transaction, run: EvalRun, plan: SuitePlan) -> bool:
     if run.state is RunState.DONE:
         # It may have ended while somebody wanted more of it.
-        return len(tx.runs.samples(run.id, below=plan.n_max)) < plan.n_max * plan.epochs
+        return len(tx.runs.outcomes(run.id, below=plan.n_max)) < plan.n_max * plan.epochs
     return run.state is RunState.STOPPED
 
 

@@ -147,6 +147,9 @@ def furthest_lease(now: datetime, lease_s: float) -> datetime:
     return now + timedelta(seconds=2 * lease_s)
 
 
+ANSWERED: Final = "…"  # in place of an answer's text, where only that there is one counts
+
+
 class SampleError(StrEnum):
     """Why a sample has no answer or no score. None of them is dropped."""
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.domain.errors import InputError, NotFound
-from harness.domain.evaluation import RunState, SampleError
+from harness.domain.evaluation import ANSWERED, RunState, SampleError
 from harness.ports import Store
 from harness.store.rules import ENDED
 from tests.contract.builders import LATER, NEW, NOW, OLD, PIN, RUN, SAMPLE
@@ -194,6 +194,19 @@ def test_samples_come_in_the_runs_order(store: Store) -> None:
         assert found == sorted(places)
         assert [each.position for each in tx.runs.samples(RUN.id, below=1)] == [0, 0]
         assert list(tx.runs.samples("r_unknown")) == []
+
+
+def test_outcomes_are_the_samples_without_their_texts(store: Store) -> None:
+    silent = replace(SAMPLE, item="i2", position=1, answer="", prompt="a long question")
+    with store.write() as tx:
+        for each in (SAMPLE, silent, replace(SAMPLE, item="i3", position=2)):
+            tx.runs.store_sample(each)
+
+    with store.read() as tx:
+        assert list(tx.runs.outcomes(RUN.id, below=2)) == [
+            replace(SAMPLE, answer=ANSWERED, prompt=""),
+            replace(silent, prompt=""),
+        ]
 
 
 def test_progress_adds_up_what_is_known(store: Store) -> None:

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from harness.domain.errors import InputError, NotFound
 from harness.domain.evaluation import (
+    ANSWERED,
     RUNNABLE,
     EvalRun,
     RunState,
@@ -134,6 +135,12 @@ class MemoryEvalRuns:
         stored = self._unit.state.samples.get(run, {}).values()
         wanted = [each for each in stored if below is None or each.position < below]
         return sorted(wanted, key=lambda each: (each.position, each.epoch, each.item))
+
+    def outcomes(self, run: str, *, below: int) -> Sequence[Sample]:
+        return [
+            replace(each, prompt="", answer=ANSWERED if each.answer else "")
+            for each in self.samples(run, below=below)
+        ]
 
     def progress(self, run: str) -> tuple[int, float, int, int]:
         stored = self._unit.state.samples.get(run, {}).values()

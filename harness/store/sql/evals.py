@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from harness.domain.errors import NotFound
 from harness.domain.evaluation import (
+    ANSWERED,
     RUNNABLE,
     EvalRun,
     RunState,
@@ -47,6 +48,15 @@ RELEASE = (
 SAMPLES = (
     sa.select(sample)
     .where(sample.c.run == sa.bindparam("run"))
+    .order_by(sample.c.position, sample.c.epoch, sample.c.item)
+)
+TEXTS = {
+    "answer": sa.case((sample.c.answer == "", ""), else_=ANSWERED).label("answer"),
+    "prompt": sa.literal("").label("prompt"),
+}
+OUTCOMES = (
+    sa.select(*(TEXTS.get(column.name, column) for column in sample.c))
+    .where(sample.c.run == sa.bindparam("run"), sample.c.position < sa.bindparam("below"))
     .order_by(sample.c.position, sample.c.epoch, sample.c.item)
 )
 DONE = sa.select(sample.c.item, sample.c.epoch).where(sample.c.run == sa.bindparam("run"))
@@ -152,6 +162,10 @@ class SqlEvalRuns:
     def samples(self, run: str, *, below: int | None = None) -> Sequence[Sample]:
         query = SAMPLES if below is None else SAMPLES.where(sample.c.position < below)
         return [rows.sample(row) for row in self._unit.read(query, {"run": run})]
+
+    def outcomes(self, run: str, *, below: int) -> Sequence[Sample]:
+        wanted = {"run": run, "below": below}
+        return [rows.sample(row) for row in self._unit.read(OUTCOMES, wanted)]
 
     def progress(self, run: str) -> tuple[int, float, int, int]:
         row = self._unit.read(PROGRESS, {"run": run}).one()
