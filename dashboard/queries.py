@@ -5,9 +5,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from harness.control import chains, evaluate, reports, routes
+from harness.control import chains, evaluate, measured, reports, routes
 from harness.control.chains import Entry
 from harness.control.context import Context
+from harness.control.measured import RouteMeasured
 from harness.domain.errors import SwapgateError
 from harness.domain.evaluation import Verdict
 from harness.domain.observation import Traffic
@@ -174,6 +175,7 @@ class RouteView:
     targets: Mapping[str, Target]
     chain: Sequence[Entry]
     serving_revision: int | None
+    measured: RouteMeasured
     now: datetime
 
     @property
@@ -192,6 +194,7 @@ def route(ctx: Context, name: str) -> RouteView:
     """Raises NotFound."""
     history = routes.history(ctx, name)
     chain = chains.entries(ctx, name)
+    figures = measured.of_route(ctx, name)
     now = ctx.clock.now()
     with ctx.store.read() as tx:
         recent = tx.observations.traffic(since=now - timedelta(minutes=10), route=name)
@@ -204,6 +207,7 @@ def route(ctx: Context, name: str) -> RouteView:
             targets=tx.routing.targets(),
             chain=chain,
             serving_revision=newest.revision if newest else None,
+            measured=figures,
             now=now,
         )
 

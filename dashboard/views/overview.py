@@ -6,10 +6,11 @@ from typing import Final
 
 import streamlit as st
 
-from dashboard import cards, frames, shell, wording
+from dashboard import cards, figures, frames, shell, wording
 from dashboard.cards import esc, strong
-from harness.control import alerts, reports
+from harness.control import alerts, measured, reports
 from harness.control.alerts import Listed
+from harness.control.measured import RouteMeasured
 from harness.control.reports import RouteStatus
 from harness.domain.alerts import AlertKind, Severity
 from harness.domain.observation import Traffic
@@ -22,6 +23,7 @@ def show() -> None:
     with shell.loading("the routes"):
         ctx = shell.context()
         statuses, now = sorted(reports.overview(ctx), key=_calm), ctx.clock.now()
+        known = {each.route.name: each for each in measured.of_routes(ctx)}
         alarming = [each for each in alerts.listed(ctx, open_only=True) if _is_news(each)]
     st.html(cards.title(*_answer(statuses, now)))
     shell.say_what_was_done()
@@ -35,7 +37,7 @@ def show() -> None:
             )
         )
     for status in statuses:
-        _row(status, now)
+        _row(status, known.get(status.route.name), now)
     shell.copy_as_cli("route", "list")
 
 
@@ -70,12 +72,12 @@ def _alerts(open_: Sequence[Listed], now: datetime) -> None:
         st.html(cards.banner(f"? {more}.", "`swapgate alert list --open` has all of them."))
 
 
-def _row(status: RouteStatus, now: datetime) -> None:
+def _row(status: RouteStatus, found: RouteMeasured | None, now: datetime) -> None:
     with st.container(border=True):
         st.html(
             cards.block(
                 f"<div>{_who(status)}</div><div>{_proof(status, now)}</div>"
-                f"<div>{_cost(status.traffic)}</div>",
+                f"<div>{_cost(status.traffic)}{figures.line(found)}</div>",
                 kind="sg-route",
             )
         )

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from dashboard import acting, cards, chain, queries, shell, wording
+from dashboard import acting, cards, chain, figures, queries, shell, wording
 from dashboard.cards import esc, strong
 from dashboard.queries import RouteView
 from harness.control import routes as control
@@ -27,6 +27,7 @@ def show() -> None:
     shell.say_what_was_done()
     drift(view)
     settings(view)
+    st.html(figures.section(view))
     timeline(view)
     versions(view)
     back(view)

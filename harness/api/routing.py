@@ -16,8 +16,9 @@ from harness.api.bodies import (
     Versions,
 )
 from harness.api.endpoint import Maker, Piece, Who, endpoint
-from harness.control import chains, lookup, routes, targets
+from harness.control import chains, lookup, measured, routes, targets
 from harness.control.chains import Entry
+from harness.control.measured import RouteMeasured
 from harness.domain.errors import NotFound
 from harness.domain.routing import Route
 from harness.domain.targets import Target
@@ -88,6 +89,12 @@ def get_route(who: Who, route: str) -> Route:
 def route_history(who: Who, route: str, piece: Piece) -> Page[RouteRecord]:
     """Every stored version, newest first: who changed what, with which proof."""
     return page(routes.history(who.ctx, route), limit=piece.limit, offset=piece.offset)
+
+
+@endpoint(router, "GET", "/routes/{route}/measured")
+def route_measured(who: Who, route: str) -> RouteMeasured:
+    """Its model's newest scores, its cost and failures in 30 days, its latency in a day."""
+    return measured.of_route(who.ctx, route)
 
 
 @endpoint(router, "GET", "/routes/{route}/diff")

@@ -9,9 +9,10 @@ import click
 from harness.cli import output, wording
 from harness.cli.failovers import list_failovers
 from harness.cli.fallback import fallback
+from harness.cli.measured import facts, route_measured
 from harness.cli.route_settings import given, settings, settings_options
 from harness.cli.session import Session, pass_session
-from harness.control import lookup, reports, routes, seed, targets
+from harness.control import lookup, measured, reports, routes, seed, targets
 from harness.control.present import plain
 from harness.control.reports import RouteStatus
 from harness.domain.errors import InputError, NotFound
@@ -139,10 +140,11 @@ def create(
 @click.argument("name")
 @pass_session
 def show(session: Session, name: str) -> None:
-    """Show one route: targets, settings, what is open."""
+    """Show one route: targets, settings, what is open, what is measured."""
     status = _status(session, name)
+    figures = measured.of_route(session.context, name)
     if session.json:
-        output.document(as_json(status))
+        output.document({**as_json(status), "measured": plain(figures)})
         return
     names = _names(session)
     found, how = status.route, status.route.settings
@@ -165,6 +167,7 @@ def show(session: Session, name: str) -> None:
             ("open proposal", _proposal(status) or "none"),
             ("last verdict", status.last_verdict.words if status.last_verdict else "none"),
             ("requests, last hour", f"{sum(m.requests for m in status.traffic):,}"),
+            *facts(figures),
         ]
     )
 
@@ -300,3 +303,4 @@ def rollback(session: Session, name: str, to_version: int | None, reason: str) -
 
 
 route.add_command(list_failovers)
+route.add_command(route_measured)

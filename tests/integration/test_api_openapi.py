@@ -19,6 +19,7 @@ PATHS = {
     "/api/v1/routes/{route}": "get patch",
     "/api/v1/routes/{route}/fallbacks": "get put",
     "/api/v1/routes/{route}/history": "get",
+    "/api/v1/routes/{route}/measured": "get",
     "/api/v1/routes/{route}/diff": "get",
     "/api/v1/routes/{route}/rollback": "post",
     "/api/v1/suites": "get",

@@ -75,6 +75,7 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     ask("route", "create", "chat2", "--incumbent", "sim/base", "--suite", "colours")
     ask("route", "create", "chat3", "--incumbent", "sim/base", "--suite", "colours")
     ask("route", "list")
+    ask("route", "measured")
     for look in ("show", "history", "diff"):
         ask("route", look, "chat")
     chain_verbs(ask)

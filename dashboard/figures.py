@@ -1,0 +1,73 @@
+"""What is measured of a route's model, as markup. Pure."""
+
+from datetime import datetime
+
+from dashboard import cards, wording
+from dashboard.cards import esc, strong
+from dashboard.queries import RouteView
+from harness.control import monthly
+from harness.control.measured import RouteMeasured, SuiteScore
+
+
+def section(view: RouteView) -> str:
+    found = view.measured
+    bill = found.bill
+    traffic = (
+        f"{bill.requests:,} requests in {monthly.length(bill.window_s)}"
+        if bill.requests
+        else "no request in 30 days"
+    )
+    rows = [
+        *((f"Score, {each.suite}", _score(each, view.now)) for each in found.scores),
+        ("Cost per 1,000 requests", _usd(found, found.usd_per_1000)),
+        ("Cost a month", _usd(found, found.month_usd)),
+        ("Latency, last day", _latency(found)),
+        ("Callers that failed", _share(found.failed)),
+        ("Failures of the model", _share(found.charged)),
+    ]
+    cells = [(f'<span class="neutral">{esc(a)}</span>', esc(b)) for a, b in rows]
+    note = f"Of {view.name(view.route.incumbent)}; traffic: {traffic}."
+    return cards.section("Measured", note) + cards.table(("", ""), cells)
+
+
+def line(found: RouteMeasured | None) -> str:
+    """The scores and the month's cost, for a row of the overview."""
+    if found is None:
+        return ""
+    known = [
+        f"{esc(each.suite)} {strong(f'{each.score * 100:.1f}')}"
+        for each in found.scores
+        if each.score is not None
+    ]
+    if found.month_usd is not None:
+        known.append(f"{strong(wording.usd(found.month_usd))} a month")
+    return f'<p class="note">{" · ".join(known)}</p>' if known else ""
+
+
+def _score(score: SuiteScore, now: datetime) -> str:
+    if score.score is None or score.measured_at is None:
+        return "never measured"
+    between = (
+        f" ({score.low * 100:.1f} to {score.high * 100:.1f})"
+        if score.low is not None and score.high is not None
+        else ""
+    )
+    older = "" if score.current else ", of an older version of the suite"
+    age = wording.age(score.measured_at, now)
+    return f"{score.score * 100:.1f}{between} on {score.items:,} items, {age}{older}"
+
+
+def _usd(found: RouteMeasured, usd: float | None) -> str:
+    """A dash without traffic; unknown where there is some and no price."""
+    return "–" if found.bill.tokens is None else wording.usd(usd)
+
+
+def _latency(found: RouteMeasured) -> str:
+    if found.p50_ms is None or found.p95_ms is None:
+        return "–"
+    middle, slow = wording.seconds(found.p50_ms / 1000), wording.seconds(found.p95_ms / 1000)
+    return f"median {middle}, 95th percentile {slow}; {found.requests_day:,} requests"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2%}".replace("%", " %")

@@ -1,0 +1,101 @@
+"""What is measured of a route's model, from stored answers and recorded traffic."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from harness.control import measured, targets
+from harness.domain.access import SYSTEM
+from harness.domain.errors import NotFound
+from harness.domain.observation import Traffic
+from harness.domain.targets import Provider
+from tests.world import ITEMS, SKILL, World
+
+pytestmark = pytest.mark.req("A3")
+
+
+def recorded(world: World, hours: float, **changes: Any) -> None:
+    with world.store.write() as tx:
+        route = tx.routing.route("chat")
+        assert route is not None
+        fields: dict[str, Any] = {
+            "route": "chat",
+            "minute": world.clock.now() - timedelta(hours=hours),
+            "worker": "w",
+            "arm": "incumbent",
+            "target": route.incumbent,
+            "revision": 1,
+            "requests": 100,
+            "failed": 1,
+            "charged": 5,
+            "streams": 0,
+            "input_tokens": 10_000,
+            "output_tokens": 2_000,
+            "cost_usd": 0.014,
+            "latency_ms": {50: 50, 100: 50},
+        }
+        tx.observations.append([], [Traffic(**{**fields, **changes})])
+
+
+def test_a_route_that_nobody_uses_shows_nothing_and_no_zero(world: World) -> None:
+    (found,) = measured.of_routes(world.context())
+
+    assert [(each.suite, each.score) for each in found.scores] == [("colours", None)]
+    assert (found.usd_per_1000, found.month_usd, found.failed, found.p95_ms) == (None,) * 4
+
+
+def test_scores_are_of_the_incumbents_newest_run_with_interval_and_time(world: World) -> None:
+    world.until_decided(world.propose("sim/worse").id)
+
+    (score,) = measured.of_route(world.context(), "chat").scores
+
+    assert None not in (score.measured_at, score.score, score.low, score.high)
+    assert score.current
+    assert 0 < score.items <= ITEMS
+    assert score.score == pytest.approx(SKILL["base"] / 12, abs=0.2)
+    assert (score.low or 1.0) < (score.score or 0.0) < (score.high or 0.0)
+
+
+def test_cost_failures_and_latency_are_of_the_recorded_traffic(world: World) -> None:
+    recorded(world, 72)
+    recorded(world, 2)
+
+    found = measured.of_route(world.context(), "chat")
+
+    # $0.028 for 200 requests in 3 days.
+    assert found.usd_per_1000 == pytest.approx(0.14)
+    assert found.month_usd == pytest.approx(0.28)
+    assert (found.failed, found.charged) == pytest.approx((0.01, 0.05))
+    # Of the last day: half up to 50 ms, half from there to 100.
+    assert (found.p50_ms, found.p95_ms) == pytest.approx((50.0, 95.0))
+    assert found.requests_day == 100
+
+
+def test_another_targets_answers_are_no_measure_of_the_incumbent(world: World) -> None:
+    recorded(world, 2)
+    recorded(world, 2, target="t_other", cost_usd=9.0, latency_ms={1000: 100}, failed=0)
+
+    found = measured.of_route(world.context(), "chat")
+
+    assert found.usd_per_1000 == pytest.approx(0.14)
+    assert found.bill.requests == 200
+    assert found.p95_ms == pytest.approx(95.0)
+    assert found.failed == pytest.approx(0.005)
+
+
+def test_without_a_price_the_cost_is_unknown(world: World) -> None:
+    recorded(world, 2, cost_usd=0.0, unpriced=100)
+    priced = measured.of_route(world.context(), "chat")
+    targets.put_provider(
+        world.context(), SYSTEM, Provider("sim", "sim", "http://127.0.0.1:9/v1")
+    )
+
+    # 100 input tokens at $1 and 20 output at $2 per million.
+    assert priced.usd_per_1000 == pytest.approx(0.14)
+    assert measured.of_route(world.context(), "chat").usd_per_1000 is None
+
+
+def test_an_unknown_route_is_named(world: World) -> None:
+    with pytest.raises(NotFound, match="did you mean 'chat'"):
+        measured.of_route(world.context(), "chatt")
