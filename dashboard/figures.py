@@ -1,15 +1,18 @@
 """What is measured of a route's model, as markup. Pure."""
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from dashboard import cards, wording
+from dashboard import cards, frames, wording
 from dashboard.cards import esc, strong
 from dashboard.queries import RouteView
 from harness.control import monthly
 from harness.control.measured import RouteMeasured, SuiteScore
+from harness.domain.observation import Traffic
 
 
-def section(view: RouteView) -> str:
+def section(view: RouteView, titles: Mapping[str, str]) -> str:
+    """titles: of suites, by name."""
     found = view.measured
     bill = found.bill
     traffic = (
@@ -18,7 +21,10 @@ def section(view: RouteView) -> str:
         else "no request in 30 days"
     )
     rows = [
-        *((f"Score, {each.suite}", _score(each, view.now)) for each in found.scores),
+        *(
+            (f"Score, {titles.get(each.suite, each.suite)}", _score(each, view.now))
+            for each in found.scores
+        ),
         ("Cost per 1,000 requests", _usd(found, found.usd_per_1000)),
         ("Cost a month", _usd(found, found.month_usd)),
         ("Latency, last day", _latency(found)),
@@ -30,18 +36,32 @@ def section(view: RouteView) -> str:
     return cards.section("Measured", note) + cards.table(("", ""), cells)
 
 
-def line(found: RouteMeasured | None) -> str:
+def line(found: RouteMeasured, titles: Mapping[str, str]) -> str:
     """The scores and the month's cost, for a row of the overview."""
-    if found is None:
-        return ""
     known = [
-        f"{esc(each.suite)} {strong(f'{each.score * 100:.1f}')}"
+        f"{esc(titles.get(each.suite, each.suite))} {strong(f'{each.score * 100:.1f}')}"
         for each in found.scores
         if each.score is not None
     ]
     if found.month_usd is not None:
         known.append(f"{strong(wording.usd(found.month_usd))} a month")
     return f'<p class="note">{" · ".join(known)}</p>' if known else ""
+
+
+def last_hour(traffic: Sequence[Traffic]) -> str:
+    """Requests, failures and cost, for a row of the overview."""
+    requests = sum(t.requests for t in traffic)
+    if not requests:
+        return '<p class="note">last hour</p><p class="neutral">no request</p>'
+    unpriced = any(t.unpriced for t in traffic)
+    cost = None if unpriced else sum(t.cost_usd for t in traffic) * 1000 / requests
+    failed = sum(t.failed for t in traffic)
+    trend = [] if unpriced else frames.cost_trend(traffic)
+    bars = cards.trend(trend, name="cost per 1,000 requests, every 5 min")
+    return (
+        f'<p class="note">last hour: {requests:,} requests, {failed:,} failed</p>'
+        f"<p>{strong(wording.usd(cost))} per 1,000 {bars}</p>"
+    )
 
 
 def _score(score: SuiteScore, now: datetime) -> str:

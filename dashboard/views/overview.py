@@ -6,14 +6,12 @@ from typing import Final
 
 import streamlit as st
 
-from dashboard import cards, figures, frames, shell, wording
+from dashboard import cards, figures, queries, shell, wording
 from dashboard.cards import esc, strong
 from harness.control import alerts, measured, reports
 from harness.control.alerts import Listed
-from harness.control.measured import RouteMeasured
 from harness.control.reports import RouteStatus
 from harness.domain.alerts import AlertKind, Severity
-from harness.domain.observation import Traffic
 from harness.domain.proposal import Phase
 
 MOST_ALERTS: Final = 5
@@ -23,7 +21,8 @@ def show() -> None:
     with shell.loading("the routes"):
         ctx = shell.context()
         statuses, now = sorted(reports.overview(ctx), key=_calm), ctx.clock.now()
-        known = {each.route.name: each for each in measured.of_routes(ctx)}
+        titles = queries.titles(ctx)
+        lines = {m.route.name: figures.line(m, titles) for m in measured.of_routes(ctx)}
         alarming = [each for each in alerts.listed(ctx, open_only=True) if _is_news(each)]
     st.html(cards.title(*_answer(statuses, now)))
     shell.say_what_was_done()
@@ -37,7 +36,7 @@ def show() -> None:
             )
         )
     for status in statuses:
-        _row(status, known.get(status.route.name), now)
+        _row(status, lines.get(status.route.name, ""), now)
     shell.copy_as_cli("route", "list")
 
 
@@ -72,12 +71,12 @@ def _alerts(open_: Sequence[Listed], now: datetime) -> None:
         st.html(cards.banner(f"? {more}.", "`swapgate alert list --open` has all of them."))
 
 
-def _row(status: RouteStatus, found: RouteMeasured | None, now: datetime) -> None:
+def _row(status: RouteStatus, figures_line: str, now: datetime) -> None:
     with st.container(border=True):
         st.html(
             cards.block(
                 f"<div>{_who(status)}</div><div>{_proof(status, now)}</div>"
-                f"<div>{_cost(status.traffic)}{figures.line(found)}</div>",
+                f"<div>{figures.last_hour(status.traffic)}{figures_line}</div>",
                 kind="sg-route",
             )
         )
@@ -119,19 +118,6 @@ def _proof(status: RouteStatus, now: datetime) -> str:
     return (
         f'<p class="note">last verdict, {esc(when)}</p>'
         f"<p>{cards.state(wording.verdict_label(verdict))}{mark}</p>"
-    )
-
-
-def _cost(traffic: Sequence[Traffic]) -> str:
-    requests = sum(t.requests for t in traffic)
-    if not requests:
-        return '<p class="note">last hour</p><p class="neutral">no request</p>'
-    cost = sum(t.cost_usd for t in traffic) * 1000 / requests
-    failed = sum(t.failed for t in traffic)
-    bars = cards.trend(frames.cost_trend(traffic), name="cost per 1,000 requests, every 5 min")
-    return (
-        f'<p class="note">last hour: {requests:,} requests, {failed:,} failed</p>'
-        f"<p>{strong(wording.usd(cost))} per 1,000 {bars}</p>"
     )
 
 

@@ -27,7 +27,7 @@ def show() -> None:
     shell.say_what_was_done()
     drift(view)
     settings(view)
-    st.html(figures.section(view))
+    st.html(figures.section(view, queries.titles(shell.context())))
     timeline(view)
     versions(view)
     back(view)

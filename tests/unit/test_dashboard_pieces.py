@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard import cards, charts, frames, serve, theme, wording
+from dashboard import cards, charts, figures, frames, serve, theme, wording
 from dashboard.theme import DARK, LIGHT, Palette
 from harness.domain.errors import ConfigError
 from harness.domain.evaluation import Claim, Sample, SampleError, SuiteReport, SuiteRole
@@ -285,3 +285,11 @@ def test_nothing_remote_is_loaded_by_the_styles() -> None:
     assert "url(" not in theme.css()
     assert "@import" not in theme.css()
     assert "http" not in theme.css()
+
+
+@pytest.mark.req("A3")
+def test_a_last_hour_without_a_price_is_unknown_and_not_free() -> None:
+    assert "<b>$2.00</b> per 1,000" in figures.last_hour([minute(0)])
+    unknown = figures.last_hour([minute(0), minute(1, cost_usd=0.0, unpriced=7)])
+    assert "<b>unknown</b> per 1,000" in unknown
+    assert "no request" in figures.last_hour([])
