@@ -5,10 +5,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from harness.control import chains, evaluate, measured, reports, routes
+from harness.control import chains, measured, reports, routes, standing
 from harness.control.chains import Entry
 from harness.control.context import Context
 from harness.control.measured import RouteMeasured
+from harness.control.standing import Standing
 from harness.domain.errors import SwapgateError
 from harness.domain.evaluation import Verdict
 from harness.domain.observation import Traffic
@@ -24,14 +25,12 @@ QUIET = timedelta(minutes=3)
 
 @dataclass(frozen=True)
 class ComparisonView:
-    """differing: by suite, which pins the two arms do not share. changed: suites whose content
-    is no longer what was compared, as words; empty when none."""
+    """differing: by suite, which pins the two arms do not share."""
 
     comparison: reports.Comparison
     titles: Mapping[str, str]
     rollout: Rollout | None
     differing: Mapping[str, Sequence[str]]
-    changed: str
     now: datetime
 
 
@@ -49,17 +48,8 @@ def comparison(ctx: Context, proposal: str) -> ComparisonView:
         titles=titles(ctx),
         rollout=rollout,
         differing=_differing(ctx, found),
-        changed=_changed(ctx, found.proposal),
         now=ctx.clock.now(),
     )
-
-
-def _changed(ctx: Context, proposal: Proposal) -> str:
-    try:
-        return evaluate.changed_suites(ctx, proposal)
-    except SwapgateError as error:
-        # A suite that cannot be read any more is not what was compared either.
-        return str(error)
 
 
 def _differing(ctx: Context, found: reports.Comparison) -> Mapping[str, Sequence[str]]:
@@ -85,13 +75,16 @@ def _pieces(ctx: Context, one: str, other: str) -> Sequence[str]:
 
 @dataclass(frozen=True)
 class ProposalRow:
-    """One proposal with the names behind its ids. expires_at: of the wait for approval."""
+    """One proposal with the names behind its ids. standing: of the verdict of one that waits
+    for approval. expires_at: of that wait.
+    """
 
     proposal: Proposal
     incumbent: Target
     candidate: Target
     verdict: Verdict | None
     expires_at: datetime | None
+    standing: Standing | None = None
 
 
 def proposals(ctx: Context) -> Sequence[ProposalRow]:
@@ -104,10 +97,16 @@ def proposals(ctx: Context) -> Sequence[ProposalRow]:
                 proposal=each,
                 incumbent=targets[each.incumbent],
                 candidate=targets[each.candidate],
-                verdict=tx.verdicts.get(each.verdict) if each.verdict else None,
+                verdict=verdict,
                 expires_at=_expiry(each),
+                standing=(
+                    standing.of(ctx, tx, verdict)
+                    if verdict and each.phase is Phase.AWAITING_APPROVAL
+                    else None
+                ),
             )
             for each in found
+            for verdict in [tx.verdicts.get(each.verdict) if each.verdict else None]
         ]
     return sorted(rows, key=lambda row: row.proposal.phase is not Phase.AWAITING_APPROVAL)
 

@@ -9,6 +9,7 @@ from dashboard.frames import FEWEST_PAIRS, in_reading_order
 from dashboard.queries import ComparisonView
 from harness.control.outlook import Outlook
 from harness.control.reports import ArmFigures, Comparison, SuiteSide
+from harness.control.standing import Proof
 from harness.domain.evaluation import Claim, Judged, Sample, SampleError, SuiteReport
 from harness.domain.proposal import Phase, Proposal
 from harness.domain.rollout import Rollout
@@ -271,17 +272,42 @@ def tiles(before: ArmFigures, after: ArmFigures) -> Sequence[Tile]:
     )
 
 
+PIN_HEADS = ("Suite", "Pin", "What was measured")
+
+
+def pins(view: ComparisonView) -> Sequence[Sequence[str]]:
+    """What each suite's figures rest on, and what the providers said that they served."""
+    rows: list[Sequence[str]] = []
+    for side in view.comparison.suites:
+        title = view.titles.get(side.plan.suite, side.plan.suite)
+        pieces = (
+            ("data", side.pin.data_sha256[:12]),
+            ("scorer", side.pin.scorer_alone),
+            ("judge", side.pin.judge_pin),
+            ("prompt and settings", side.pin.template),
+            ("served as the current model", wording.served(side.served.incumbent)),
+            ("served as the candidate", wording.served(side.served.candidate)),
+            ("served as the judge", wording.served(side.served.judge)),
+        )
+        rows += [(title, what, pinned) for what, pinned in pieces if pinned]
+    return rows
+
+
 def stale_because(view: ComparisonView) -> str:
     """Why the verdict is no proof any more; empty while it is."""
     verdict, proposal = view.comparison.verdict, view.comparison.proposal
     if verdict is None:
         return ""
     # Once the candidate was promoted, the verdict has done its work.
-    if verdict.expires_at <= view.now and proposal.phase is not Phase.PROMOTED:
-        return f"it expired {wording.age(verdict.expires_at, view.now)}"
-    if view.changed:
-        return f"the content changed since: {view.changed}"
-    return ""
+    found = view.comparison.standing
+    if found is None or found.holds:
+        return ""
+    if found.proof is Proof.STALE:
+        return f"the content changed since: {found.why}"
+    # Once the candidate was promoted, the verdict has done its work.
+    if proposal.phase is Phase.PROMOTED:
+        return ""
+    return f"it expired {wording.age(verdict.expires_at, view.now)}"
 
 
 def cheapest_words(each: Outlook) -> str:

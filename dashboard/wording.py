@@ -1,6 +1,6 @@
 """Numbers, times and states as words: formatted once, the same in tables, charts and cards."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -9,6 +9,7 @@ from typing import Final, assert_never
 from harness.control.alerts import Listed
 from harness.domain.alerts import Severity
 from harness.domain.evaluation import VERDICTS, Claim, Judged, SuiteRole
+from harness.domain.pins import ServedModel
 from harness.domain.proposal import Phase
 from harness.domain.rollout import RolloutState
 from harness.domain.switches import Source, Switch
@@ -249,6 +250,10 @@ def failure_change(new: float, old: float) -> Change:
         return Change("=", "no change,", Tone.NEUTRAL, was)
     amount = f"{abs(new - old) * 100:.1f} points"
     return _directed(new - old, f"{amount} fewer,", f"{amount} more,", was)
+
+
+def served(models: Iterable[ServedModel]) -> str:
+    return ", ".join(each.label for each in models)
 
 
 def _directed(difference: float, less: str, more: str, was: str) -> Change:

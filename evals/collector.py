@@ -26,6 +26,7 @@ from evals.model import SECONDS, SERVED
 from evals.scorers import NotJudged, Scored
 from evals.tasks import JUDGE, InspectSuite, calls_of
 from harness.domain.evaluation import RunState, Sample, SampleError
+from harness.domain.pins import ServedModel
 from harness.ports import EvalJob
 
 CANCELLED = ("CancelledError", "Cancelled(")
@@ -185,8 +186,11 @@ class Collector:
     def _sample(self, question: Question, sample: EvalSample) -> Sample:
         prompt = self._suite.prompt(question.item)
         answer = spoken(sample.output.completion, calls_of(sample.output))
-        served = (sample.output.metadata or {}).get(SERVED)
-        came = Answer(answer, spent(sample), str(served or sample.output.model))
+        served = ServedModel(
+            *(sample.output.metadata or {}).get(SERVED, (sample.output.model,))
+        )
+        judge = ServedModel(*self._suite.judges(sample))
+        came = Answer(answer, spent(sample), served, judge)
         if sample.error is None:
             try:
                 scored, why = self._suite.scored(sample)

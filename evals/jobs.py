@@ -10,9 +10,11 @@ from evals.scorers import Call, Scored
 from evals.scorers.scored import UNSCORED
 from harness.domain.errors import NotFound, StaleEvidence
 from harness.domain.evaluation import Sample, SampleError, SuitePin
+from harness.domain.pins import ServedModel
 from harness.domain.settings import SuiteSettings
 from harness.ports import EvalJob
 
+NOBODY: Final = ServedModel("")
 GIVE_UP_AFTER: Final = 24  # infrastructure errors in a row, with no answer between them
 
 
@@ -45,11 +47,12 @@ class Spent:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """served_model: as the provider named it in its reply."""
+    """served, judge: as the providers named themselves in their replies."""
 
     text: str
     spent: Spent
-    served_model: str
+    served: ServedModel
+    judge: ServedModel = NOBODY
 
 
 def configured(suites: Mapping[str, SuiteSettings], job: EvalJob) -> SuiteSettings:
@@ -133,12 +136,15 @@ def answered(
         duration_s=answer.spent.seconds,
         error=SampleError.UNSCORED if unscored else None,
         error_text=(why_unscored or "no score can be read from the answer") if unscored else "",
-        served_model=answer.served_model,
+        served_model=answer.served.model,
         prompt=prompt,
         rule=scored.rule,
         cached_tokens=answer.spent.cached_tokens,
         judge_calls=answer.spent.judge_calls,
         judge_cost_usd=answer.spent.judge_cost_usd,
+        served_build=answer.served.build,
+        judge_model=answer.judge.model,
+        judge_build=answer.judge.build,
     )
 
 

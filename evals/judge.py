@@ -8,7 +8,8 @@ from typing import Any
 
 from evals.provider import ProviderClient, ProviderFailed
 from evals.scorers import NotJudged
-from evals.wire import body
+from evals.wire import Embedded, Reply, body
+from harness.domain.pins import ServedModel
 from harness.domain.settings import JudgeSettings
 from harness.domain.targets import Price, Provider
 
@@ -79,7 +80,18 @@ class Judge:
             return f"the judge {name} has cost ${self.cost_usd:.4f} of ${limit:.4f}"
         return ""
 
+    def heard_in(self, heard: set[ServedModel]) -> "Heard":
+        return Heard(self, heard)
+
     async def ask(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """Raises NotJudged."""
+        return (await self.asked(messages)).text
+
+    async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
+        """Raises NotJudged."""
+        return (await self.embedded(texts)).vectors
+
+    async def asked(self, messages: Sequence[Mapping[str, str]]) -> Reply:
         """Raises NotJudged."""
         self._charge()
         settings = {"temperature": 0, "max_tokens": self._settings.max_output_tokens}
@@ -89,9 +101,9 @@ class Judge:
             raise self._away(error) from None
         reply = came.reply
         self._pay(reply.input_tokens, reply.output_tokens, reply.cached_tokens)
-        return reply.text
+        return reply
 
-    async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
+    async def embedded(self, texts: Sequence[str]) -> Embedded:
         """Raises NotJudged."""
         self._charge()
         target = self._settings.target
@@ -105,7 +117,7 @@ class Judge:
             raise NotJudged(
                 f"{target.name} sent {len(came.vectors)} vectors for {len(texts)} texts"
             )
-        return came.vectors
+        return came
 
     async def close(self) -> None:
         await self._client.close()
@@ -128,3 +140,37 @@ class Judge:
 
     def _away(self, error: ProviderFailed) -> NotJudged:
         return NotJudged(f"the judge {self._settings.target.name} did not answer: {error}")
+
+
+class Heard:
+    """The judge for one sample. heard: takes note of what answered."""
+
+    def __init__(self, judge: Judge, heard: set[ServedModel]) -> None:
+        self._judge = judge
+        self._heard = heard
+
+    @property
+    def attempts(self) -> int:
+        return self._judge.attempts
+
+    @property
+    def spent(self) -> str:
+        return self._judge.spent
+
+    def heard_in(self, heard: set[ServedModel]) -> "Heard":
+        return Heard(self._judge, heard)
+
+    async def ask(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """Raises NotJudged."""
+        reply = await self._judge.asked(messages)
+        self._heard.add(reply.served)
+        return reply.text
+
+    async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
+        """Raises NotJudged."""
+        found = await self._judge.embedded(texts)
+        self._heard.add(ServedModel(found.model))
+        return found.vectors
+
+    async def close(self) -> None:
+        await self._judge.close()

@@ -19,6 +19,7 @@ from evals.scorers import NotJudged
 from evals.suites import Suite, load_suite
 from harness.domain.errors import InputError
 from harness.domain.evaluation import RunState, Sample, SampleError
+from harness.domain.pins import ServedModel
 from harness.domain.settings import SuiteSettings
 from harness.domain.targets import Target
 from harness.ports import EvalJob
@@ -27,6 +28,8 @@ Script = Callable[[Target, Item, int], str]
 """(target, item, epoch) → answer; raises ProviderFailed for an infrastructure error."""
 Pace = Callable[[Target, Item], float]
 """(target, item) → seconds that the answer took."""
+Served = Callable[[Target, Item], ServedModel]
+"""(target, item) → what the provider says that it served."""
 
 
 def right_answers(_target: Target, item: Item, _epoch: int) -> str:
@@ -42,11 +45,13 @@ class ScriptedRunner:
         suites: Mapping[str, SuiteSettings],
         script: Script = right_answers,
         pace: Pace = lambda _target, _item: 0.0,
+        served: Served = lambda target, _item: ServedModel(target.model),
     ) -> None:
         self._suites = suites
         self._script = script
         self.remark = ""
         self._pace = pace
+        self._served = served
 
     def run(
         self, job: EvalJob, on_sample: Callable[[Sample], bool], stop: Callable[[], bool]
@@ -74,7 +79,7 @@ class ScriptedRunner:
         except ProviderFailed as error:
             return not_answered(job, question, text=str(error), spent=Spent(), prompt=prompt)
         spent = self._spent(job.target, suite, question, answer)
-        came = Answer(answer, spent, job.target.model)
+        came = Answer(answer, spent, self._served(job.target, suite.items[question.item]))
         try:
             scored = suite.score(answer, question.item)
         except NotJudged as error:

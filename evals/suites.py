@@ -19,7 +19,7 @@ from evals.scorers import Call, Judging, Options, Scored, Scorer, identity, scor
 from evals.scorers.texts import written
 from harness.domain.content import digest
 from harness.domain.errors import ConfigError, InputError, NotFound
-from harness.domain.evaluation import SuitePin
+from harness.domain.evaluation import JUDGED_BY, SuitePin
 from harness.domain.settings import SuiteSettings
 
 PLACEHOLDER = re.compile(r"\{(input|choices)\}")
@@ -126,7 +126,7 @@ def _judge_pin(settings: SuiteSettings) -> str:
     references = file_sha256(judge.references) if judge.references else ""
     decides = [judge.attempts, judge.max_output_tokens, references]
     trusted = [judge.min_agreement, judge.levels] if references else []
-    return f"+judge:{judge.target.id}/{digest([decides, trusted])[:8]}"
+    return f"{JUDGED_BY}{judge.target.id}/{digest([decides, trusted])[:8]}"
 
 
 def _asked_sha256(settings: SuiteSettings) -> str:

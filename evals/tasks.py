@@ -7,7 +7,7 @@ import importlib.util
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import ModuleType
 from typing import Any, Protocol
@@ -37,10 +37,12 @@ from evals.suites import Suite, load_suite, task_file
 from harness.domain.content import digest
 from harness.domain.errors import InputError, NotFound
 from harness.domain.evaluation import SuitePin
+from harness.domain.pins import ServedModel, told
 from harness.domain.settings import SuiteSettings
 
 NOT_JUDGED, JUDGE = "swapgate_not_judged", "swapgate_judge"
 LENIENT, RULE, FIELDS = "swapgate_lenient", "swapgate_rule", "swapgate_fields"
+JUDGES = "swapgate_judges"
 SPELLED = frozenset({"c", "i", "p", "n", "yes", "no", "true", "false"})
 
 
@@ -60,6 +62,10 @@ class InspectSuite(Protocol):
 
     def scored(self, sample: EvalSample) -> tuple[Scored, str]:
         """The scores, and why there are none. Raises NotJudged."""
+        ...
+
+    def judges(self, sample: EvalSample) -> tuple[str, str]:
+        """Model and build of what scored it, as it named itself; empty for what asks none."""
         ...
 
     def spent(self) -> str:
@@ -84,6 +90,13 @@ def asked_as_written() -> Solver:
 
 def calls_of(output: ModelOutput) -> list[Call]:
     return [Call(*each) for each in (output.metadata or {}).get(CALLS, ())]
+
+
+def named(heard: Iterable[ServedModel]) -> tuple[str, str]:
+    """Model and build; of several that were heard for one sample, all of them."""
+    known = told(heard)
+    builds = {each.build for each in known if each.build}
+    return ", ".join(sorted({each.model for each in known})), ", ".join(sorted(builds))
 
 
 def item_of(sample_id: str | int) -> str:
@@ -136,15 +149,16 @@ class DataSuite:
         @scorer(metrics=[mean()], name="swapgate")
         def by_name() -> InspectScorer:
             async def score(state: TaskState, target: Target) -> Score:  # noqa: ARG001 - Inspect's
+                heard: set[ServedModel] = set()
                 with billed() as bill:
                     try:
-                        found = await self._found(state)
+                        found = await self._found(state, heard)
                     except NotJudged as error:
                         unread = {NOT_JUDGED: str(error), JUDGE: asdict(bill)}
-                        return Score(value=math.nan, metadata=unread)
+                        return Score(value=math.nan, metadata=unread | {JUDGES: named(heard)})
                 noted: dict[str, Any] = {LENIENT: found.lenient, RULE: found.rule}
                 if self.judging is not None:
-                    noted[JUDGE] = asdict(bill)
+                    noted |= {JUDGE: asdict(bill), JUDGES: named(heard)}
                 return Score(
                     value=math.nan if found.strict is None else found.strict, metadata=noted
                 )
@@ -156,17 +170,24 @@ class DataSuite:
     def spent(self) -> str:
         return self.judging.spent if self.judging is not None else ""
 
-    async def _found(self, state: TaskState) -> Scored:
+    async def _found(self, state: TaskState, heard: set[ServedModel]) -> Scored:
         item, calls = item_of(state.sample_id), calls_of(state.output)
         if self.judging is not None:
             return await self.suite.judged(
-                spoken(state.output.completion, calls), self.suite.items[item], self.judging
+                spoken(state.output.completion, calls),
+                self.suite.items[item],
+                self.judging.heard_in(heard),
             )
         if self.suite.scorer.blocking:
             return await asyncio.to_thread(
                 self.suite.score, state.output.completion, item, calls
             )
         return self.suite.score(state.output.completion, item, calls)
+
+    def judges(self, sample: EvalSample) -> tuple[str, str]:
+        score = next(iter((sample.scores or {}).values()), None)
+        model, build = (score.metadata or {}).get(JUDGES, ("", "")) if score else ("", "")
+        return str(model), str(build)
 
     def scored(self, sample: EvalSample) -> tuple[Scored, str]:
         score = next(iter((sample.scores or {}).values()), None)
@@ -204,6 +225,9 @@ class TaskSuite:
 
     def spent(self) -> str:
         return ""
+
+    def judges(self, sample: EvalSample) -> tuple[str, str]:  # noqa: ARG002 - it asks none of ours
+        return "", ""
 
     def scored(self, sample: EvalSample) -> tuple[Scored, str]:
         """strict and lenient are the same: the task's scorer knows no forms."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.domain.pins import ServedModel
 from harness.domain.targets import Target
 
 Message = Mapping[str, Any]
@@ -37,9 +38,8 @@ class Reply:
     fingerprint: str
 
     @property
-    def served_model(self) -> str:
-        """Model and build, to notice a change behind an alias: `gpt-4o-2024-08-06@fp_1`."""
-        return f"{self.model}@{self.fingerprint}" if self.fingerprint else self.model
+    def served(self) -> ServedModel:
+        return ServedModel(self.model, self.fingerprint)
 
     @property
     def tokens(self) -> int:
@@ -118,10 +118,13 @@ def reply(raw: bytes) -> Reply:
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """vectors: one per text, in the texts' order. tokens: that were read for them."""
+    """vectors: one per text, in the texts' order. tokens: that were read for them. model: as
+    the provider named it.
+    """
 
     vectors: tuple[tuple[float, ...], ...]
     tokens: int
+    model: str
 
 
 def embedded(raw: bytes) -> Embedded:
@@ -130,7 +133,8 @@ def embedded(raw: bytes) -> Embedded:
         payload = json.loads(raw)
         listed = sorted(payload["data"], key=lambda each: each["index"])
         vectors = tuple(tuple(map(float, each["embedding"])) for each in listed)
-        return Embedded(vectors, _usage(payload.get("usage") or {})["input_tokens"])
+        used = _usage(payload.get("usage") or {})["input_tokens"]
+        return Embedded(vectors, used, str(payload.get("model") or ""))
     except (LookupError, TypeError, AttributeError, ValueError, RecursionError):
         raise MalformedReply("the answer holds no embeddings") from None
 

@@ -20,6 +20,7 @@ from harness.domain.failover import Failover
 from harness.domain.key_limits import KeyLimits
 from harness.domain.limits import RateState
 from harness.domain.observation import Block, Traffic, TrafficTotal
+from harness.domain.pins import Sighting
 from harness.domain.proposal import Proposal
 from harness.domain.rollout import Rollout
 from harness.domain.routing import Route, RoutingTable, Snapshot
@@ -418,6 +419,16 @@ class Failovers(Protocol):
         ...
 
 
+class Sightings(Protocol):
+    def note(self, seen: Iterable[Sighting]) -> None:
+        """Add them; of one that is known, `last_at` rises. The oldest of a target give way."""
+        ...
+
+    def of(self, target: str) -> Sequence[Sighting]:
+        """Newest first, at most MOST_SIGHTINGS."""
+        ...
+
+
 class Transaction(Protocol):
     @property
     def routing(self) -> Routing: ...
@@ -449,6 +460,8 @@ class Transaction(Protocol):
     def deliveries(self) -> Deliveries: ...
     @property
     def failovers(self) -> Failovers: ...
+    @property
+    def sightings(self) -> Sightings: ...
 
 
 class Store(Protocol):
@@ -505,7 +518,8 @@ class EvalWorkers(Protocol):
 class EvalJob:
     """What a worker is to do. done: (item, epoch) pairs that are stored already.
 
-    judge_provider, judge_api_key: of the suite's judge, where it has one.
+    judge, judge_provider, judge_api_key: of the suite's judge, where it has one; judge is the
+    id of its target.
     """
 
     run: EvalRun
@@ -516,6 +530,7 @@ class EvalJob:
     max_connections: int = 8
     judge_provider: Provider | None = None
     judge_api_key: str | None = field(default=None, repr=False)
+    judge: str = ""
 
 
 class RateBook(Protocol):

@@ -3,10 +3,11 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from evals.scorers import NotJudged
 from evals.scorers.judging import DATA
+from harness.domain.pins import ServedModel
 
 Says = Callable[[Mapping[str, Any]], object]
 
@@ -27,6 +28,10 @@ class ScriptedJudge:
         if said is None:
             raise NotJudged("the judge did not answer: HTTP 503")
         return said if isinstance(said, str) else json.dumps(said)
+
+    def heard_in(self, heard: set[ServedModel]) -> Self:
+        heard.add(ServedModel("scripted"))
+        return self
 
     async def embed(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
         return [(float(text.count("a")), float(text.count("b"))) for text in texts]

@@ -19,6 +19,7 @@ from harness.control.propose import Wish
 from harness.domain.access import SYSTEM, Actor, Role
 from harness.domain.evaluation import Claim
 from harness.domain.observation import Block
+from harness.domain.pins import ServedModel
 from harness.domain.policy import CanaryPolicy, GatePolicy, Policy, Promotion, Step, Unit
 from harness.domain.proposal import Proposal
 from harness.domain.rollout import Rollout
@@ -73,6 +74,7 @@ class World:
     script: Callable[[Target, Item, int], str] = answer
     boot: Callable[[str], None] = lambda _run: None
     pace: Callable[[Target, Item], float] = lambda _target, _item: 0.0
+    served: Callable[[Target, Item], ServedModel] = lambda target, _: ServedModel(target.model)
     sinks: KeptSinks = field(default_factory=lambda: KeptSinks("chat", "mail"))
 
     def __post_init__(self) -> None:
@@ -100,7 +102,7 @@ class World:
         Worker(
             store=store,
             clock=self.clock,
-            runner=ScriptedRunner(self.suites, self.script, self.pace),
+            runner=ScriptedRunner(self.suites, self.script, self.pace, self.served),
             owner=owner,
             parent=os.getppid(),
             secrets={},

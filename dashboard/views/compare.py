@@ -38,6 +38,7 @@ def show() -> None:
         progress(view)
     if found_out(view):
         samples(view)
+    pins(view)
     others(rows, view.comparison.proposal.id)
     shell.copy_as_cli("proposal", "show", view.comparison.proposal.id)
 
@@ -122,6 +123,16 @@ def figures(view: ComparisonView, *, stale: bool) -> None:
             + (f'<p class="note">{esc(why)}</p>' if why else "")
         )
     )
+
+
+def pins(view: ComparisonView) -> None:
+    rows = stories.pins(view)
+    if not rows:
+        return
+    note = "The verdict is proof while all of it stays as it was."
+    st.html(cards.section("What was pinned", note))
+    shown = [[esc(cell) for cell in row] for row in rows]
+    st.html(cards.table(stories.PIN_HEADS, shown))
 
 
 def effects(view: ComparisonView, reports: Sequence[SuiteReport]) -> None:

@@ -112,7 +112,8 @@ def _proof(status: RouteStatus, now: datetime) -> str:
         return (
             '<p class="note">last verdict</p><p class="neutral">none yet: the first model</p>'
         )
-    stale = verdict.expires_at <= now and verdict.candidate != status.route.incumbent
+    found = status.standing
+    stale = found and not found.holds and verdict.candidate != status.route.incumbent
     mark = f" {cards.pill('STALE', wording.Tone.UNDECIDED)}" if stale else ""
     when = wording.age(verdict.decided_at, now)
     return (

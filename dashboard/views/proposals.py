@@ -9,6 +9,7 @@ from dashboard import acting, cards, queries, shell, stories, wording
 from dashboard.cards import esc, strong
 from dashboard.queries import ProposalRow
 from harness.control import outlook, propose
+from harness.control.standing import Proof
 from harness.domain.errors import SwapgateError
 from harness.domain.evaluation import Claim
 from harness.domain.proposal import Phase
@@ -112,9 +113,11 @@ def _approvals(row: ProposalRow, now: datetime) -> str:
 
 
 def _why_no_approval(row: ProposalRow, actor: str, now: datetime) -> str:
-    if row.verdict is not None and row.verdict.expires_at <= now:
-        when = wording.age(row.verdict.expires_at, now)
-        return f"STALE: the verdict expired {when}. Propose again to refresh it."
+    found, verdict = row.standing, row.verdict
+    if found is not None and verdict is not None and not found.holds:
+        expired = f"the verdict expired {wording.age(verdict.expires_at, now)}"
+        why = found.why if found.proof is Proof.STALE else expired
+        return f"STALE: {why}. Propose again to refresh it."
     if row.proposal.proposer == actor and not row.proposal.policy.self_approval:
         return f"{actor} proposed this, so another person approves it."
     return ""

@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 from evals.samples import Item
 from evals.scorers.json_repair import repaired
 from evals.scorers.scored import UNSCORED, Options, Scored
+from harness.domain.pins import ServedModel
 
 T = TypeVar("T")
 DATA = "DATA:\n"
@@ -25,6 +26,10 @@ class Judging(Protocol):
     @property
     def spent(self) -> str:
         """Why it may not be asked any more; empty while it may."""
+        ...
+
+    def heard_in(self, heard: set[ServedModel]) -> "Judging":
+        """The same, which notes in `heard` what answered."""
         ...
 
     async def close(self) -> None: ...

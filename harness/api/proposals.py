@@ -13,8 +13,10 @@ from harness.control import propose, reports
 from harness.control.judging import JudgingCost
 from harness.control.reports import ArmFigures
 from harness.control.savings import Savings
-from harness.domain.evaluation import EvalRun, SuitePlan, Verdict
+from harness.control.standing import Standing
+from harness.domain.evaluation import EvalRun, SuitePin, SuitePlan, Verdict
 from harness.domain.forecast import Forecast
+from harness.domain.pins import Served
 from harness.domain.proposal import Proposal
 from harness.domain.targets import Target
 
@@ -25,7 +27,9 @@ AS_STORED = ApprovalBody()
 
 @dataclass(frozen=True)
 class SuiteComparison:
-    """One suite's two runs. Their samples: `/evals/{run}/samples`."""
+    """One suite's two runs. Their samples: `/evals/{run}/samples`. pin: what they rest on.
+    served: what the providers said that they served.
+    """
 
     plan: SuitePlan
     incumbent_run: EvalRun
@@ -33,12 +37,15 @@ class SuiteComparison:
     incumbent_samples: int
     candidate_samples: int
     judging: JudgingCost
+    pin: SuitePin
+    served: Served
 
 
 @dataclass(frozen=True)
 class ProposalComparison:
     """Both models beside one another. verdict: null while the gate is open. forecast: of the
     route's bill, in US dollars per 30 days. savings: null where the gate did not decide early.
+    standing: whether the verdict is proof still.
     """
 
     proposal: Proposal
@@ -50,6 +57,7 @@ class ProposalComparison:
     candidate_figures: ArmFigures
     forecast: Forecast
     savings: Savings | None
+    standing: Standing | None
 
 
 @endpoint(router, "GET", "/proposals")
@@ -86,6 +94,8 @@ def compare_proposal(who: Who, proposal: str) -> ProposalComparison:
                 incumbent_samples=len(side.incumbent),
                 candidate_samples=len(side.candidate),
                 judging=side.judging,
+                pin=side.pin,
+                served=side.served,
             )
             for side in found.suites
         ],
@@ -93,6 +103,7 @@ def compare_proposal(who: Who, proposal: str) -> ProposalComparison:
         candidate_figures=found.candidate_figures,
         forecast=found.forecast,
         savings=found.savings,
+        standing=found.standing,
     )
 
 

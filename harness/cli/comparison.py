@@ -1,6 +1,6 @@
 """One proposal on a screen: the verdict first, then the figures behind it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import click
 
@@ -9,6 +9,7 @@ from harness.control import monthly
 from harness.control.present import plain
 from harness.control.reports import ArmFigures, CanaryStatus, Comparison, SuiteSide
 from harness.domain.evaluation import SuiteReport
+from harness.domain.pins import ServedModel
 from harness.gate.remedies import patch_words, remedy_of
 from harness.gate.words import spending
 
@@ -49,6 +50,7 @@ def print_all(found: Comparison, status: CanaryStatus | None) -> None:
             ("phase", proposal.phase.value.replace("_", " ")),
             ("verdict", verdict.words if verdict else "none yet"),
             ("reason", verdict.reason if verdict else None),
+            ("proof", _proof(found)),
             ("remedy", _remedy(found)),
             ("ended", proposal.closed_because or None),
         ]
@@ -66,9 +68,42 @@ def print_all(found: Comparison, status: CanaryStatus | None) -> None:
         _print_progress(found)
     _print_arms(found)
     _print_money(found)
+    _print_pins(found)
     if status:
         click.echo()
         output.facts(canary.described(status))
+
+
+def _proof(found: Comparison) -> str | None:
+    """Whether the verdict is proof still."""
+    if found.verdict is None or found.standing is None:
+        return None
+    if found.standing.holds:
+        return f"holds until {wording.at(found.verdict.expires_at)} UTC"
+    return found.standing.words
+
+
+def _print_pins(found: Comparison) -> None:
+    rows: list[list[object]] = []
+    for side in found.suites:
+        pin, served = side.pin, side.served
+        pieces = [
+            ("data", pin.data_sha256[:12]),
+            ("scorer", pin.scorer_alone),
+            ("judge", pin.judge_pin),
+            ("prompt and settings", pin.template),
+            ("incumbent served", _labels(served.incumbent)),
+            ("candidate served", _labels(served.candidate)),
+            ("judge served", _labels(served.judge)),
+        ]
+        rows += [[side.plan.suite, what, pinned] for what, pinned in pieces if pinned]
+    if rows:
+        click.echo()
+        output.table(["SUITE", "PIN", "WHAT WAS MEASURED"], rows, empty="")
+
+
+def _labels(served: Iterable[ServedModel]) -> str:
+    return ", ".join(each.label for each in served)
 
 
 def _remedy(found: Comparison) -> str | None:
@@ -127,7 +162,7 @@ def _print_arms(found: Comparison) -> None:
 
 
 def _print_money(found: Comparison) -> None:
-    judged = [side for side in found.suites if side.judged]
+    judged = [side for side in found.suites if side.pin.judged]
     for side in judged:
         cost = side.judging
         click.echo(
@@ -156,6 +191,16 @@ def as_json(found: Comparison, status: CanaryStatus | None) -> dict[str, object]
         "incumbent": plain(found.incumbent),
         "candidate": plain(found.candidate),
         "verdict": plain(found.verdict),
+        "standing": plain(found.standing),
+        "pins": [
+            {
+                "suite": side.plan.suite,
+                "pin": plain(side.pin),
+                "digest": side.pin.digest,
+                "served": plain(side.served),
+            }
+            for side in found.suites
+        ],
         "progress": [
             {
                 "suite": side.plan.suite,

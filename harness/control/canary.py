@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from harness.control import alerts, evaluate, routes
+from harness.control import alerts, routes, standing
 from harness.control.context import Context
 from harness.domain.access import SYSTEM, Actor, Role
 from harness.domain.alerts import AlertKind
@@ -11,7 +11,7 @@ from harness.domain.errors import InputError, NotFound, ProofRefused, StaleWrite
 from harness.domain.evaluation import Passed
 from harness.domain.observation import UnitRule
 from harness.domain.proposal import Event, Proposal, moved
-from harness.domain.rollout import Action, Rollout, RolloutState, Signal
+from harness.domain.rollout import Action, ActionKind, Rollout, RolloutState, Signal
 from harness.domain.rollout import moved as rollout_moved
 from harness.domain.routing import Route
 from harness.gate import policy as gate_policy
@@ -24,11 +24,11 @@ def open_canary(
 ) -> Proposal:
     """Rollout, routing table and proposal in one unit of work: all of it, or none.
 
-    Raises ProofRefused when the verdict has expired or a suite changed since, RevisionConflict
-    when another writer was first.
+    Raises ProofRefused when the verdict holds no more, RevisionConflict when another writer
+    was first.
     """
     now = ctx.clock.now()
-    check_proof(ctx, proposal, proof)
+    standing.demand(ctx, tx, proof)
     route = routes.existing(tx, proposal.route)
     policy = proposal.policy.canary
     rollout = Rollout(
@@ -60,22 +60,34 @@ def open_canary(
     return tx.proposals.save(after)
 
 
-def check_proof(ctx: Context, proposal: Proposal, proof: Passed) -> None:
-    """Raises ProofRefused when the verdict is too old or its suites are not what they were.
-
-    Expiry and staleness depend on time and content, so the schema cannot check them.
-    """
-    if proof.expires_at <= ctx.clock.now():
-        raise ProofRefused(f"verdict {proof.id} expired at {proof.expires_at}: propose again")
-    if stale := evaluate.changed_suites(ctx, proposal):
-        raise ProofRefused(f"verdict {proof.id} is stale: {stale}; propose again")
-
-
 def look(ctx: Context, rollout: Rollout) -> Action:
-    """What the evidence asks for now; changes nothing."""
+    """What the evidence asks for now, and whether the proof allows it; changes nothing."""
     with ctx.store.read() as tx:
         blocks = tx.observations.blocks(rollout.id)
-    return gate_policy.decide(rollout, blocks, ctx.clock.now())
+        action = gate_policy.decide(rollout, blocks, ctx.clock.now())
+        return _allowed(ctx, tx, rollout, action)
+
+
+def _allowed(ctx: Context, tx: Transaction, rollout: Rollout, action: Action) -> Action:
+    """Users leave a model that was never measured at once; with any other change of what the
+    proof rests on, the canary goes no further and a person looks.
+    """
+    if not rollout.live or action.signal is Signal.HARM:
+        return action
+    proof = tx.verdicts.get(rollout.verdict)
+    if standing.replaced_candidate(tx, proof) is not None:
+        why = f"the proof is {standing.of(ctx, tx, proof).words}"
+        return replace(action, kind=ActionKind.ROLLBACK, signal=Signal.STALE, reason=why)
+    if action.signal not in (Signal.STEP_DONE, Signal.PROVEN):
+        return action
+    found = standing.of(ctx, tx, proof)
+    if found.holds:
+        return action
+    why = (
+        f"the proof is {found.words}. It goes no further: put that back and resume, or abort "
+        "and propose again"
+    )
+    return replace(action, kind=ActionKind.PAUSE, signal=Signal.PAUSE, reason=why)
 
 
 def step(
@@ -96,8 +108,8 @@ def step(
     match action.signal:
         case None:
             return rollout
-        case Signal.HARM:
-            return end(ctx, tx, SYSTEM, rollout, Signal.HARM, action.reason)
+        case Signal.HARM | Signal.STALE:
+            return end(ctx, tx, SYSTEM, rollout, action.signal, action.reason)
         case Signal.PROVEN:
             return _promote(ctx, tx, rollout, route, proposal, action)
         case signal:
@@ -169,6 +181,7 @@ def _promote(
     proof = tx.verdicts.get(rollout.verdict)
     if not isinstance(proof, Passed):
         raise ProofRefused(f"verdict {rollout.verdict} is {proof.outcome}, not passed")
+    standing.demand(ctx, tx, proof)
     now = ctx.clock.now()
     _commit(ctx, tx, SYSTEM, route, Promote(rollout.route, proof), action.reason)
     after = tx.rollouts.save(rollout_moved(rollout, Signal.PROVEN, now, action.reason))
@@ -197,10 +210,14 @@ def end(
         _commit(ctx, tx, actor, route, Abort(rollout.route, rollout.id), because)
     after = tx.rollouts.save(rollout_moved(rollout, signal, now, because))
     proposal = tx.proposals.get(rollout.proposal)
-    event = {Signal.HARM: Event.HARM, Signal.BASE_CHANGED: Event.BASE_CHANGED}
+    event = {
+        Signal.HARM: Event.HARM,
+        Signal.BASE_CHANGED: Event.BASE_CHANGED,
+        Signal.STALE: Event.STALE,
+    }
     tx.proposals.save(moved(proposal, event.get(signal, Event.CANCELLED), now, because))
     _audit(ctx, tx, actor, f"canary.{signal.value}", after, because)
-    if signal is Signal.HARM:
+    if signal in (Signal.HARM, Signal.STALE):
         alerts.tell(
             ctx,
             tx,
@@ -222,7 +239,8 @@ def _name(tx: Transaction, target: str) -> str:
 def by_hand(ctx: Context, actor: Actor, route: str, signal: Signal, reason: str) -> Rollout:
     """Pause, resume or abort the route's live canary.
 
-    Raises NotFound when there is none, IllegalTransition when the state does not allow it.
+    Raises NotFound when there is none, IllegalTransition when the state does not allow it,
+    ProofRefused for a resume with a verdict that holds no more.
     """
     actor.require(Role.APPROVER)
     if signal not in (Signal.PAUSE, Signal.RESUME, Signal.ABORT):
@@ -233,6 +251,8 @@ def by_hand(ctx: Context, actor: Actor, route: str, signal: Signal, reason: str)
         if signal is Signal.ABORT:
             return end(ctx, tx, actor, rollout, signal, because)
         after = rollout_moved(rollout, signal, ctx.clock.now(), because)
+        if signal is Signal.RESUME:
+            standing.demand(ctx, tx, tx.verdicts.get(rollout.verdict))
         _audit(ctx, tx, actor, f"canary.{signal.value}", after, because)
         _tell_if_paused(ctx, tx, after, because)
         return tx.rollouts.save(after)

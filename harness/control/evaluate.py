@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from harness.control.context import Context
+from harness.domain.errors import StaleEvidence
 from harness.domain.evaluation import (
     RUNNABLE,
     Budget,
@@ -15,6 +16,7 @@ from harness.domain.evaluation import (
     SuitePlan,
     Verdict,
 )
+from harness.domain.pins import ServedModel, replaced_by, told
 from harness.domain.proposal import Proposal, SuiteRuns
 from harness.gate import verdicts
 from harness.ports import Transaction
@@ -45,24 +47,38 @@ def _shared(ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePlan) 
     ours = _run(ctx, proposal, plan, proposal.incumbent)
     since = ctx.clock.now() - timedelta(seconds=gate.run_max_age_s)
     found = tx.runs.shared(ours.fingerprint, not_before=since)
-    if found is None or not _serves(tx, found, ours):
+    if found is None or not _serves(tx, found, ours, plan):
         tx.runs.add(ours)
         return ours.id
     tx.runs.want(found.id, plan.n_max)
     return found.id
 
 
-def _serves(tx: Transaction, found: EvalRun, ours: EvalRun) -> bool:
+def _serves(tx: Transaction, found: EvalRun, ours: EvalRun, plan: SuitePlan) -> bool:
     """Whether a stored run can be what `ours` would be, money included.
 
     A sample that ended in an infrastructure error stays as it is: a run with one measures
-    nothing behind it, however often it is tried again.
+    nothing behind it, however often it is tried again. The same of one that two models
+    answered or scored, or a model that its provider serves no more.
     """
     enough = found.state is RunState.DONE and found.wanted >= ours.wanted
     if found.state in STUCK or not (enough or found.budget == ours.budget):
         return False
     samples = tx.runs.outcomes(found.id, below=ours.wanted)
-    return not any(sample.error is SampleError.INFRA for sample in samples)
+    if any(sample.error is SampleError.INFRA for sample in samples):
+        return False
+    judge = tx.suites.get(plan.suite_digest).judge
+    return _same(tx, found.target, plan, [sample.served for sample in samples]) and _same(
+        tx, judge, plan, [sample.judge for sample in samples]
+    )
+
+
+def _same(tx: Transaction, target: str, plan: SuitePlan, served: Sequence[ServedModel]) -> bool:
+    """Whether one model gave all of these, and is the one that was seen last."""
+    known = told(served)
+    mixed = any(one.unlike(known[0], plan.served_pin) for one in known)
+    seen = tx.sightings.of(target)
+    return not mixed and replaced_by(known, seen, plan.served_pin) is None
 
 
 def _new(
@@ -89,17 +105,26 @@ def _run(ctx: Context, proposal: Proposal, plan: SuitePlan, target: str) -> Eval
     )
 
 
-def changed_suites(ctx: Context, proposal: Proposal) -> str:
-    """Which suites are no longer what was registered, and why; empty when none."""
-    return "; ".join(filter(None, (_change_of(ctx, plan) for plan in proposal.plans)))
-
-
-def _change_of(ctx: Context, plan: SuitePlan) -> str:
-    try:
-        same = ctx.suites.pin(plan.suite).digest == plan.suite_digest
-    except Exception as error:  # noqa: BLE001 - a suite may be a Python file of the user's
-        return f"{plan.suite} cannot be loaded any more ({error})"
-    return "" if same else f"{plan.suite} changed"
+def check_arms(proposal: Proposal, runs: Mapping[str, EvalRun]) -> None:
+    """Raises StaleEvidence for a run that is not what was registered, on either side."""
+    for plan in proposal.plans:
+        pair = proposal.runs[plan.suite]
+        for run, target in (
+            (runs[pair.incumbent], proposal.incumbent),
+            (runs[pair.candidate], proposal.candidate),
+        ):
+            pins = (
+                ("suite", run.suite_digest, plan.suite_digest),
+                ("target", run.target, target),
+                ("order of items", run.order_seed, plan.order_seed),
+                ("epochs", run.epochs, plan.epochs),
+            )
+            for what, has, registered in pins:
+                if has != registered:
+                    raise StaleEvidence(
+                        f"suite {plan.suite}: run {run.id} has another {what} than the "
+                        f"proposal: {has}, not {registered}; propose again"
+                    )
 
 
 def run_ids(proposal: Proposal) -> frozenset[str]:

@@ -1,9 +1,10 @@
 """What speaks for a target that wants to come into a route's chain (A7)."""
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
+from harness.control import standing
 from harness.control.context import Context
 from harness.domain.access import Actor
 from harness.domain.errors import InputError, ProofRefused
@@ -40,7 +41,7 @@ def proof_for(
     now = ctx.clock.now()
     if waive is not None:
         return _waived(ctx, tx, actor, route, target, waive)
-    verdict = _verdict(tx, route, target, now)
+    verdict = _verdict(ctx, tx, route, target)
     if verdict is not None:
         return verdict
     history = tx.routing.history(route.name)
@@ -57,7 +58,7 @@ def proof_for(
     )
 
 
-def _verdict(tx: Transaction, route: Route, target: Target, now: datetime) -> Passed | None:
+def _verdict(ctx: Context, tx: Transaction, route: Route, target: Target) -> Passed | None:
     """The newest that holds. One whose canary did harm in production shows no more."""
     harmful = {
         each.verdict
@@ -66,8 +67,9 @@ def _verdict(tx: Transaction, route: Route, target: Target, now: datetime) -> Pa
     }
     for each in tx.verdicts.list(route=route.name):
         pair = (each.incumbent, each.candidate)
-        holds = each.expires_at > now and each.id not in harmful
-        if isinstance(each, Passed) and holds and pair == (route.incumbent, target.id):
+        if not isinstance(each, Passed) or pair != (route.incumbent, target.id):
+            continue
+        if each.id not in harmful and standing.of(ctx, tx, each).holds:
             return each
     return None
 

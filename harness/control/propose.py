@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from harness.control import clearance, looks, routes, targets, work
+from harness.control import clearance, looks, routes, standing, targets, work
 from harness.control.context import Context
 from harness.domain.access import Actor, Role
 from harness.domain.errors import (
@@ -156,6 +156,7 @@ def _registered(
             epochs=gate.epochs,
             # One order per suite content: the incumbent's run can serve every proposal.
             order_seed=int(pin.digest[:8], 16),
+            served_pin=gate.served_pin,
         )
         result.append((pin, plan))
     return result
@@ -188,8 +189,7 @@ def approve(
             raise Conflict(f"{found.id} is approved already, by {found.approver}")
         if found.approval_ends_at <= now:
             raise ProofRefused(f"{found.id} has waited too long for an approval: propose again")
-        if found.verdict is None or tx.verdicts.get(found.verdict).expires_at <= now:
-            raise ProofRefused(f"the verdict of {found.id} has expired: propose again")
+        standing.demand(ctx, tx, tx.verdicts.get(found.verdict or ""))
         saved = tx.proposals.save(
             # The reconciler opens the canary, in one transaction with the routing table.
             replace(found, approver=actor.name, approved_verdict=found.verdict, updated_at=now)

@@ -10,8 +10,9 @@ from typing import assert_never
 
 import structlog
 
-from harness.control import alerts, canary, evaluate, work
+from harness.control import alerts, canary, evaluate, standing, work
 from harness.control.context import Context
+from harness.control.standing import Proof, Standing
 from harness.domain.access import SYSTEM
 from harness.domain.alerts import AlertKind
 from harness.domain.errors import ProofRefused, StaleEvidence, SwapgateError
@@ -100,12 +101,19 @@ def _evaluate(ctx: Context, proposal: Proposal) -> list[str]:
         base_changed = _base_changed(tx, proposal)
         runs = [tx.runs.get(run) for run in sorted(evaluate.run_ids(proposal))]
         found = evaluate.answers(tx, proposal)
+        changes = [
+            change
+            for plan in proposal.plans
+            if (change := standing.suite_change(ctx, tx, plan))
+        ]
     if base_changed:
         return _in_write(ctx, proposal, Event.BASE_CHANGED, _OTHER_BASE)
-    if stale := evaluate.changed_suites(ctx, proposal):
-        return _in_write(ctx, proposal, Event.STALE, f"{stale} since the proposal was made")
+    if changes:
+        because = f"{'; '.join(changes)} since the proposal was made"
+        return _in_write(ctx, proposal, Event.STALE, because)
     stuck = evaluate.stuck(proposal, {run.id: run for run in runs})
     try:
+        evaluate.check_arms(proposal, {run.id: run for run in runs})
         verdict = evaluate.judge(ctx, proposal, found, stuck)
     except StaleEvidence as error:
         return _in_write(ctx, proposal, Event.STALE, str(error))
@@ -135,6 +143,11 @@ def _apply(ctx: Context, tx: Transaction, proposal: Proposal, verdict: Verdict) 
     said = f"{proposal.id}: {verdict.words}"
     match verdict:
         case Passed():
+            found = standing.of(ctx, tx, verdict)
+            if not found.holds:
+                said = f"{said}, and {found.words}"
+                _reject(ctx, tx, decided, Event.STALE, _no_proof(verdict, found))
+                return [said]
             _passed(ctx, tx, decided, verdict)
         case Failed():
             _reject(ctx, tx, decided, Event.FAILED, verdict.reason)
@@ -197,8 +210,13 @@ def _retry(ctx: Context, proposal: Proposal) -> list[str]:
 def _await(ctx: Context, proposal: Proposal) -> list[str]:
     with ctx.store.read() as tx:
         base_changed = _base_changed(tx, proposal)
+        proof = tx.verdicts.get(proposal.verdict or "")
+        found = standing.of(ctx, tx, proof)
     if base_changed:
         return _in_write(ctx, proposal, Event.BASE_CHANGED, _OTHER_BASE)
+    if not found.holds:
+        event = Event.STALE if found.proof is Proof.STALE else Event.EXPIRED
+        return _in_write(ctx, proposal, event, _no_proof(proof, found))
     if proposal.approver is not None:
         return _open_approved(ctx, proposal)
     if proposal.approval_ends_at <= ctx.clock.now():
@@ -211,10 +229,6 @@ def _open_approved(ctx: Context, proposal: Proposal) -> list[str]:
         proof = tx.verdicts.get(proposal.verdict or "")
     if not isinstance(proof, Passed) or proposal.approved_verdict != proof.id:
         raise ProofRefused(f"{proposal.id}: the approval is for another verdict")
-    try:
-        canary.check_proof(ctx, proposal, proof)
-    except ProofRefused as refused:
-        return _in_write(ctx, proposal, Event.STALE, str(refused))
     with ctx.store.write() as tx:
         canary.open_canary(ctx, tx, proposal, proof, Event.APPROVED)
     return [f"{proposal.id}: canary opened"]
@@ -242,6 +256,10 @@ def _canary_in_place(route: Route | None, rollout: str, proposal: Proposal) -> b
         and route.canary is not None
         and route.canary.rollout == rollout
     )
+
+
+def _no_proof(verdict: Verdict, found: Standing) -> str:
+    return f"verdict {verdict.id} is {found.proof.value}: {found.why}; propose again"
 
 
 _OTHER_BASE = "the route's incumbent was changed by another: this proof would be against it"

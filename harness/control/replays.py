@@ -7,6 +7,7 @@ from hashlib import sha256
 from harness.control.context import Context
 from harness.domain.errors import NotFound, SwapgateError
 from harness.domain.evaluation import Claim, Sample, SuitePlan, SuiteRole, Verdict
+from harness.domain.pins import Served
 from harness.gate.design import design_of
 from harness.gate.pairs import pair_up
 from harness.gate.replay import Case, cases_of, times_of, verdict_bytes
@@ -132,12 +133,16 @@ def _unlike(case: Case, samples: Sides) -> list[str]:
     """Where the pairs in the verdict are not what the stored samples give."""
     suite = case.plan.suite
     try:
-        found = pair_up(case.plan, *samples).items
+        paired = pair_up(case.plan, *samples)
     except SwapgateError as error:
         return [f"{suite}: the stored samples make no pairs: {error}"]
+    found = paired.items
     if len(found) < len(case.paired.items):
         used = len(case.paired.items)
         return [f"{suite}: {used} items were used, and the stored samples make {len(found)}"]
+    again = replace(paired, items=found[: len(case.paired.items)])
+    if case.paired.served != Served() and again.served != case.paired.served:
+        return [f"{suite}: the stored samples were served by others than the verdict says"]
     unlike = [
         now.pair.item
         for used, now in zip(case.paired.items, found, strict=False)

@@ -6,13 +6,15 @@ from datetime import datetime, timedelta
 from statistics import median, quantiles
 from typing import Final
 
-from harness.control import monthly, routes
+from harness.control import monthly, routes, standing
 from harness.control.context import Context
 from harness.control.judging import JudgingCost, judging_cost
 from harness.control.savings import Arm, Savings, saved
-from harness.domain.evaluation import EvalRun, Sample, SampleError, SuitePlan, Verdict
+from harness.control.standing import Standing
+from harness.domain.evaluation import EvalRun, Sample, SampleError, SuitePin, SuitePlan, Verdict
 from harness.domain.forecast import Forecast
 from harness.domain.observation import Block, Traffic
+from harness.domain.pins import Served, told
 from harness.domain.proposal import Proposal
 from harness.domain.rollout import Action, Rollout
 from harness.domain.routing import Route
@@ -51,17 +53,28 @@ class SuiteSide:
     candidate_run: EvalRun
     incumbent: Sequence[Sample]
     candidate: Sequence[Sample]
-    judged: bool
+    pin: SuitePin
 
     @property
     def judging(self) -> JudgingCost:
         """Of both runs."""
-        return judging_cost([*self.incumbent, *self.candidate], judged=self.judged)
+        return judging_cost([*self.incumbent, *self.candidate], judged=self.pin.judged)
+
+    @property
+    def served(self) -> Served:
+        """What the providers said that they served, over all answers."""
+        return Served(
+            incumbent=told(sample.served for sample in self.incumbent),
+            candidate=told(sample.served for sample in self.candidate),
+            judge=told(sample.judge for sample in (*self.incumbent, *self.candidate)),
+        )
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One proposal with both models' answers. verdict: None while the gate is open."""
+    """One proposal with both models' answers. verdict: None while the gate is open; standing:
+    whether it is proof still.
+    """
 
     proposal: Proposal
     incumbent: Target
@@ -71,6 +84,7 @@ class Comparison:
     incumbent_figures: ArmFigures
     candidate_figures: ArmFigures
     forecast: Forecast
+    standing: Standing | None = None
 
     @property
     def savings(self) -> Savings | None:
@@ -117,6 +131,7 @@ class RouteStatus:
     last_verdict: Verdict | None
     rollout: Rollout | None
     traffic: Sequence[Traffic]
+    standing: Standing | None = None
 
     @property
     def needs_decision(self) -> bool:
@@ -134,17 +149,22 @@ def overview(ctx: Context) -> Sequence[RouteStatus]:
         proposals = {p.route: p for p in tx.proposals.open()}
         rollouts = {r.route: r for r in tx.rollouts.live()}
         traffic = tx.observations.traffic(since=since)
+        verdicts = {
+            name: next(iter(tx.verdicts.list(route=name)), None) for name in table.routes
+        }
         found = [
             RouteStatus(
                 route=route,
                 incumbent=table.targets[route.incumbent],
                 candidate=table.targets[route.canary.target] if route.canary else None,
                 open_proposal=proposals.get(name),
-                last_verdict=next(iter(tx.verdicts.list(route=name)), None),
+                last_verdict=verdict,
                 rollout=rollouts.get(name),
                 traffic=[minute for minute in traffic if minute.route == name],
+                standing=standing.of(ctx, tx, verdict) if verdict else None,
             )
             for name, route in sorted(table.routes.items())
+            for verdict in [verdicts[name]]
         ]
     return sorted(found, key=lambda status: not status.needs_decision)
 
@@ -159,6 +179,7 @@ def compare(ctx: Context, proposal: str) -> Comparison:
         arms = targets[found.incumbent], targets[found.candidate]
         answers = [(side.incumbent, side.candidate) for side in suites]
         money = monthly.of_arms(ctx, tx, found.route, arms, answers)
+        standing_ = standing.of(ctx, tx, verdict) if verdict else None
     return Comparison(
         proposal=found,
         incumbent=arms[0],
@@ -168,6 +189,7 @@ def compare(ctx: Context, proposal: str) -> Comparison:
         incumbent_figures=figures([s for side in suites for s in side.incumbent]),
         candidate_figures=figures([s for side in suites for s in side.candidate]),
         forecast=money,
+        standing=standing_,
     )
 
 
@@ -179,7 +201,7 @@ def _side(tx: Transaction, proposal: Proposal, plan: SuitePlan) -> SuiteSide:
         candidate_run=tx.runs.get(pair.candidate),
         incumbent=tx.runs.samples(pair.incumbent, below=plan.n_max),
         candidate=tx.runs.samples(pair.candidate, below=plan.n_max),
-        judged=tx.suites.get(plan.suite_digest).judged,
+        pin=tx.suites.get(plan.suite_digest),
     )
 
 

@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from harness.domain.content import digest
+from harness.domain.pins import ServedModel, ServedPin
 
 LEASE_S: Final = 10.0
+JUDGED_BY: Final = "+judge:"  # in a suite's pin, between the scorer and its judge
 
 
 class Claim(StrEnum):
@@ -39,7 +41,21 @@ class SuitePin:
     @property
     def judged(self) -> bool:
         """Whether a model scores its answers: the scorer's pin names the judge."""
-        return "+judge:" in self.scorer
+        return bool(self.judge)
+
+    @property
+    def judge(self) -> str:
+        """The id of the judge's target; empty without a judge."""
+        return self.judge_pin.partition("/")[0]
+
+    @property
+    def judge_pin(self) -> str:
+        """The judge's target and a hash of what else decides its scores."""
+        return self.scorer.partition(JUDGED_BY)[2]
+
+    @property
+    def scorer_alone(self) -> str:
+        return self.scorer.partition(JUDGED_BY)[0]
 
     @property
     def digest(self) -> str:
@@ -54,7 +70,8 @@ class SuitePlan:
 
     alpha: of this comparison. look: which time this candidate, or one that it descends from,
     stands before this suite; spend: the rule by which that look got its alpha, "" in
-    registrations older than the rule.
+    registrations older than the rule. served_pin: what the providers must go on serving; NONE
+    in registrations older than that pin.
     """
 
     suite: str
@@ -68,9 +85,11 @@ class SuitePlan:
     order_seed: int
     look: int = 1
     spend: str = ""
+    served_pin: ServedPin = ServedPin.NONE
 
     def as_json(self) -> dict[str, object]:
-        """Without a rule of spending as before there was one: old verdicts keep their bytes."""
+        """Without what older registrations did not have: old verdicts keep their bytes."""
+        pinned = self.served_pin is not ServedPin.NONE
         spending = {"look": self.look, "spend": self.spend} if self.spend else {}
         return {
             "suite": self.suite,
@@ -83,7 +102,18 @@ class SuitePlan:
             "epochs": self.epochs,
             "order_seed": self.order_seed,
             **spending,
+            **({"served_pin": self.served_pin.value} if pinned else {}),
         }
+
+
+def plan_of(stored: Mapping[str, Any]) -> SuitePlan:
+    """The inverse of SuitePlan.as_json."""
+    kinds = {
+        "role": SuiteRole(stored["role"]),
+        "claim": Claim(stored["claim"]),
+        "served_pin": ServedPin(stored.get("served_pin", ServedPin.NONE)),
+    }
+    return SuitePlan(**{**stored, **kinds})
 
 
 class RunState(StrEnum):
@@ -165,6 +195,8 @@ class Sample:
     when there is none (then `error` says why). duration_s: wall time of the model's answer.
     cached_tokens: of the input, those read from the provider's cache. judge_calls,
     judge_cost_usd: what scoring took; None where the judge's price is unknown.
+    served_model, served_build: what the provider said that it served; judge_model, judge_build:
+    the same of the judge. Empty where it did not say.
     """
 
     run: str
@@ -186,6 +218,17 @@ class Sample:
     cached_tokens: int = 0
     judge_calls: int = 0
     judge_cost_usd: float | None = None
+    served_build: str = ""
+    judge_model: str = ""
+    judge_build: str = ""
+
+    @property
+    def served(self) -> ServedModel:
+        return ServedModel(self.served_model, self.served_build)
+
+    @property
+    def judge(self) -> ServedModel:
+        return ServedModel(self.judge_model, self.judge_build)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from enum import StrEnum
 from harness.domain.content import digest
 from harness.domain.evaluation import Claim
 from harness.domain.guardrails import Guardrail, Guardrails
+from harness.domain.pins import ServedPin
 
 
 class Promotion(StrEnum):
@@ -33,7 +34,8 @@ class GatePolicy:
 
     verdict_ttl_s: how long a verdict is proof. infra_retries, infra_pause_s: what happens after
     InfraError. max_cost_usd, max_tokens: per run. run_max_age_s: how old a shared incumbent run
-    may be. spend: of alpha, when a candidate comes back to the same suite.
+    may be. spend: of alpha, when a candidate comes back to the same suite. served_pin: what of
+    the providers' own words on what they serve must not change.
     """
 
     claim: Claim = Claim.SUPERIOR
@@ -48,6 +50,7 @@ class GatePolicy:
     max_tokens: int | None = None
     run_max_age_s: float = 86_400.0
     spend: Spend = Spend.FIRST_FULL
+    served_pin: ServedPin = ServedPin.MODEL
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,7 @@ TRANSITIONS: Final[Mapping[tuple[Phase, Event], Phase]] = {
     (Phase.CANARY, Event.HEALTHY): Phase.PROMOTED,
     (Phase.CANARY, Event.HARM): Phase.ROLLED_BACK,
     (Phase.CANARY, Event.BASE_CHANGED): Phase.ROLLED_BACK,
+    (Phase.CANARY, Event.STALE): Phase.ROLLED_BACK,
     (Phase.CANARY, Event.CANCELLED): Phase.ROLLED_BACK,
     (Phase.PROMOTED, Event.HARM): Phase.ROLLED_BACK,
 }

@@ -32,6 +32,7 @@ class Signal(StrEnum):
     RESUME = "resume"
     ABORT = "abort"
     BASE_CHANGED = "base_changed"
+    STALE = "stale"  # the candidate's name stands for another model now
 
 
 class ActionKind(StrEnum):
@@ -50,6 +51,7 @@ TRANSITIONS: Final[Mapping[tuple[RolloutState, Signal], RolloutState]] = {
     (_S.WAITING, Signal.HARM): _S.ROLLED_BACK,
     (_S.WAITING, Signal.ABORT): _S.ROLLED_BACK,
     (_S.WAITING, Signal.BASE_CHANGED): _S.ROLLED_BACK,
+    (_S.WAITING, Signal.STALE): _S.ROLLED_BACK,
     (_S.MEASURING, Signal.STEP_DONE): _S.WAITING,
     (_S.MEASURING, Signal.PROVEN): _S.PROMOTED,
     (_S.MEASURING, Signal.UNDECIDED): _S.PAUSED,
@@ -57,10 +59,12 @@ TRANSITIONS: Final[Mapping[tuple[RolloutState, Signal], RolloutState]] = {
     (_S.MEASURING, Signal.HARM): _S.ROLLED_BACK,
     (_S.MEASURING, Signal.ABORT): _S.ROLLED_BACK,
     (_S.MEASURING, Signal.BASE_CHANGED): _S.ROLLED_BACK,
+    (_S.MEASURING, Signal.STALE): _S.ROLLED_BACK,
     (_S.PAUSED, Signal.RESUME): _S.WAITING,
     (_S.PAUSED, Signal.HARM): _S.ROLLED_BACK,
     (_S.PAUSED, Signal.ABORT): _S.ROLLED_BACK,
     (_S.PAUSED, Signal.BASE_CHANGED): _S.ROLLED_BACK,
+    (_S.PAUSED, Signal.STALE): _S.ROLLED_BACK,
 }
 
 LIVE: Final = frozenset({_S.WAITING, _S.MEASURING, _S.PAUSED})

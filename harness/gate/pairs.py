@@ -6,10 +6,11 @@ before the first one that is not complete on both sides count.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from harness.domain.errors import InputError, StaleEvidence
 from harness.domain.evaluation import Pair, Sample, SampleError, SuitePlan
+from harness.domain.pins import Served, ServedModel, ServedPin, told
 
 # Up to this share of the planned items the candidate may fail to answer.
 INFRA_TOLERANCE = 0.02
@@ -24,7 +25,8 @@ class PairedItem:
     """One pair and what the report must say about it.
 
     unscored_*: epochs without a score. unanswered: the candidate's infrastructure failed.
-    rules: form rules that broke in the candidate's answers, one entry per epoch.
+    rules: form rules that broke in the candidate's answers, one entry per epoch. served: what
+    the providers said; not part of what a pair is.
     """
 
     pair: Pair
@@ -32,16 +34,32 @@ class PairedItem:
     unscored_candidate: int = 0
     unanswered: bool = False
     rules: tuple[str, ...] = ()
+    served: Served = field(default=Served(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """The contiguous prefix of one suite. blocked: why no item after it can be measured."""
+    """The contiguous prefix of one suite. blocked: why no item after it can be measured.
+
+    stored_served: where the items come from a verdict, what it says was served.
+    """
 
     items: tuple[PairedItem, ...]
     incumbent_run: str
     candidate_run: str
     blocked: str = ""
+    stored_served: Served | None = None
+
+    @property
+    def served(self) -> Served:
+        """What answered and scored these items."""
+        if self.stored_served is not None:
+            return self.stored_served
+        return Served(
+            incumbent=told(one for item in self.items for one in item.served.incumbent),
+            candidate=told(one for item in self.items for one in item.served.candidate),
+            judge=told(one for item in self.items for one in item.served.judge),
+        )
 
 
 def mean_score(scores: Iterable[float | None], if_missing: float) -> float:
@@ -66,7 +84,7 @@ def pair_up(
     """
     ours, theirs = _by_position(plan, incumbent), _by_position(plan, candidate)
     items: list[PairedItem] = []
-    unanswered, blocked = 0, ""
+    unanswered, blocked, pinned = 0, "", _Pinned(plan.served_pin)
     allowed = INFRA_TOLERANCE * plan.n_max
     for position in range(plan.n_max):
         a, b = ours.get(position, []), theirs.get(position, [])
@@ -76,7 +94,7 @@ def pair_up(
         _same_epochs(plan, a, b)
         item = _paired(a, b)
         unanswered += item.unanswered
-        blocked = _blocking(a, b, unanswered, allowed)
+        blocked = pinned.broken(item) or _blocking(a, b, unanswered, allowed)
         if blocked:
             break
         items.append(item)
@@ -171,7 +189,37 @@ def _paired(a: Sequence[Sample], b: Sequence[Sample]) -> PairedItem:
             for sample in b
             if not _infra(sample) and (sample.rule or _strict(sample) != _lenient(sample))
         ),
+        served=Served(
+            incumbent=told(sample.served for sample in a),
+            candidate=told(sample.served for sample in b),
+            judge=told(sample.judge for sample in (*a, *b)),
+        ),
     )
+
+
+class _Pinned:
+    """Holds every item against what served the first one: else it is no one measurement."""
+
+    def __init__(self, pin: ServedPin) -> None:
+        self._pin = pin
+        self._first: dict[str, tuple[ServedModel, str]] = {}
+
+    def broken(self, item: PairedItem) -> str:
+        """Why the run ends before this item; empty when it does not."""
+        served = item.served
+        for whose, models in (
+            ("the incumbent", served.incumbent),
+            ("the candidate", served.candidate),
+            ("the judge", served.judge),
+        ):
+            for model in models:
+                first, since = self._first.setdefault(whose, (model, item.pair.item))
+                if model.unlike(first, self._pin):
+                    return (
+                        f"two models answered as {whose}: {first.label} from item {since} on, "
+                        f"{model.label} to item {item.pair.item}; that is no one measurement"
+                    )
+        return ""
 
 
 def _why(broken: Sample) -> str:

@@ -6,14 +6,8 @@ from datetime import datetime
 from typing import Any
 
 from harness.domain.content import canonical_json
-from harness.domain.evaluation import (
-    Claim,
-    Pair,
-    SuitePlan,
-    SuiteReport,
-    SuiteRole,
-    Verdict,
-)
+from harness.domain.evaluation import Pair, SuitePlan, SuiteReport, Verdict, plan_of
+from harness.domain.pins import Served, ServedModel
 from harness.gate.pairs import Paired, PairedItem
 
 
@@ -29,7 +23,10 @@ class Case:
 def inputs_of(
     cases: Sequence[Case], decided_at: datetime, expires_at: datetime
 ) -> dict[str, object]:
-    """plans, pairs (item, incumbent, candidate, both lenient), runs, and marks of odd items."""
+    """plans, pairs (item, incumbent, candidate, both lenient), runs, marks of odd items, and
+    what the providers served.
+    """
+    served = {case.plan.suite: case.paired.served for case in cases}
     return {
         "plans": [case.plan.as_json() for case in cases],
         "pairs": {case.plan.suite: _rows(case.paired) for case in cases},
@@ -44,6 +41,12 @@ def inputs_of(
         "blocked": {
             case.plan.suite: case.paired.blocked for case in cases if case.paired.blocked
         },
+        # Left out where nothing is known: old verdicts keep their bytes.
+        **(
+            {"served": {suite: each.as_json() for suite, each in served.items()}}
+            if any(each != Served() for each in served.values())
+            else {}
+        ),
         "stopped": {case.plan.suite: list(case.stopped) for case in cases if case.stopped},
         "decided_at": decided_at.isoformat(),
         "expires_at": expires_at.isoformat(),
@@ -55,17 +58,18 @@ def cases_of(inputs: Mapping[str, Any]) -> tuple[Case, ...]:
     return tuple(_case(plan_of(plan), inputs) for plan in inputs["plans"])
 
 
+def served_of(inputs: Mapping[str, Any], suite: str) -> Served:
+    """The inverse of Served.as_json; of verdicts older than it, nothing is known."""
+    stored = inputs.get("served", {}).get(suite, {})
+    sides = {side: tuple(ServedModel(*each) for each in told) for side, told in stored.items()}
+    return Served(**sides)
+
+
 def times_of(inputs: Mapping[str, Any]) -> tuple[datetime, datetime]:
     return (
         datetime.fromisoformat(inputs["decided_at"]),
         datetime.fromisoformat(inputs["expires_at"]),
     )
-
-
-def plan_of(stored: Mapping[str, Any]) -> SuitePlan:
-    """The inverse of SuitePlan.as_json."""
-    fields = {**stored, "role": SuiteRole(stored["role"]), "claim": Claim(stored["claim"])}
-    return SuitePlan(**fields)
 
 
 def report_json(report: SuiteReport) -> dict[str, object]:
@@ -117,7 +121,13 @@ def _case(plan: SuitePlan, inputs: Mapping[str, Any]) -> Case:
     marks, runs = inputs["marks"][suite], inputs["runs"][suite]
     items = tuple(_item(row, marks.get(row[0])) for row in inputs["pairs"][suite])
     blocked = inputs["blocked"].get(suite, "")
-    paired = Paired(items, runs["incumbent"], runs["candidate"], blocked)
+    paired = Paired(
+        items,
+        runs["incumbent"],
+        runs["candidate"],
+        blocked,
+        stored_served=served_of(inputs, suite),
+    )
     stopped = inputs["stopped"].get(suite)
     return Case(plan, paired, (stopped[0], stopped[1]) if stopped else None)
 

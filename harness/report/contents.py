@@ -10,7 +10,7 @@ from harness.control import reports
 from harness.control.context import Context
 from harness.control.reports import ArmFigures, Comparison, SuiteSide
 from harness.domain.errors import SwapgateError
-from harness.domain.evaluation import Sample, SuitePin, SuiteReport
+from harness.domain.evaluation import Sample, SuiteReport
 from harness.gate.pairs import mean_score
 
 TELLING: Final = 10
@@ -50,18 +50,15 @@ class Telling:
 
 @dataclass(frozen=True)
 class SuitePart:
-    """report: None while the gate is open. served_*: what the providers said that they served.
+    """report: None while the gate is open.
 
     form: answers of the candidate that lose points by form alone, of the rule that broke most.
     """
 
     side: SuiteSide
     report: SuiteReport | None
-    pin: SuitePin
     tags: Sequence[TagRow]
     form: Sequence[Telling]
-    served_incumbent: Sequence[str]
-    served_candidate: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -128,21 +125,12 @@ def _by_item(samples: Sequence[Sample], below: int) -> Mapping[str, list[Sample]
 def _part(
     ctx: Context, side: SuiteSide, report: SuiteReport | None, used: Sequence[_Item]
 ) -> SuitePart:
-    with ctx.store.read() as tx:
-        pin = tx.suites.get(side.plan.suite_digest)
     return SuitePart(
         side=side,
         report=report,
-        pin=pin,
         tags=_tags(ctx, side.plan.suite, used),
         form=_by_form(ctx, side, report),
-        served_incumbent=_served(side.incumbent),
-        served_candidate=_served(side.candidate),
     )
-
-
-def _served(samples: Sequence[Sample]) -> Sequence[str]:
-    return sorted({each.served_model for each in samples if each.served_model})
 
 
 def _tags(ctx: Context, suite: str, used: Sequence[_Item]) -> Sequence[TagRow]:

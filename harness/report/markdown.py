@@ -1,12 +1,14 @@
 """A report as Markdown. What models wrote stands in fences: it is data, never markup."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from harness.control import monthly
 from harness.control.reports import ArmFigures
+from harness.control.standing import Proof, Standing
 from harness.domain.evaluation import SuiteReport, Verdict
+from harness.domain.pins import ServedModel, told
 from harness.domain.targets import Target
 from harness.gate.remedies import patch_words, remedy_of
 from harness.gate.words import points, spending
@@ -66,6 +68,8 @@ def _verdict(report: Report, verdict: Verdict | None) -> Iterator[str]:
         yield from ("", found.proposal.closed_because or "The gate is still open.")
         return
     yield f"# {verdict.words}: {b} {HEADS[verdict.outcome]} {a}"
+    if found.standing is not None and found.standing.proof is Proof.STALE:
+        yield from ("", f"**STALE**, no proof any more: {_cell(found.standing.why)}.")
     yield from ("", f"Route `{found.proposal.route}`. {verdict.reason}")
     claim = found.proposal.claim.value
     said = {
@@ -171,7 +175,7 @@ def _arms(arms: Sequence[tuple[str, ArmFigures]]) -> Iterator[str]:
 
 def _judging(report: Report) -> Iterator[str]:
     """What it cost to have answers judged; nothing where no suite has a judge."""
-    judged = [part.side for part in report.suites if part.side.judged]
+    judged = [part.side for part in report.suites if part.side.pin.judged]
     if judged:
         rows = [
             (side.plan.suite, f"{side.judging.calls:,}", _money(side.judging.usd))
@@ -234,23 +238,27 @@ def _pins(report: Report) -> Iterator[str]:
     yield from ("", "## What was pinned", "")
     rows = [
         (
-            _cell(part.pin.name),
-            _cell(part.pin.version),
-            f"`{part.pin.data_sha256[:12]}`",
-            f"`{_cell(part.pin.scorer)}`",
-            f"`{part.pin.template}`",
-            f"`{part.pin.digest[:12]}`",
+            _cell(pin.name),
+            _cell(pin.version),
+            f"`{pin.data_sha256[:12]}`",
+            f"`{_cell(pin.scorer_alone)}`",
+            f"`{pin.judge_pin}`" if pin.judge_pin else "–",
+            f"`{pin.template}`",
+            f"`{pin.digest[:12]}`",
         )
-        for part in report.suites
+        for pin in (part.side.pin for part in report.suites)
     ]
-    yield from _table(("suite", "version", "data", "scorer", "prompt", "together"), rows)
+    heads = ("suite", "version", "data", "scorer", "judge", "prompt and settings", "together")
+    yield from _table(heads, rows)
     yield ""
+    parts = [part.side.served for part in report.suites]
     for head, target, served in (
-        ("Incumbent", found.incumbent, {s for p in report.suites for s in p.served_incumbent}),
-        ("Candidate", found.candidate, {s for p in report.suites for s in p.served_candidate}),
+        ("Incumbent", found.incumbent, {s for each in parts for s in each.incumbent}),
+        ("Candidate", found.candidate, {s for each in parts for s in each.candidate}),
     ):
-        said = ", ".join(f"`{_cell(each)}`" for each in sorted(served)) or "nothing"
-        yield f"- {head} `{target.id}`; its provider reported serving {said}."
+        yield f"- {head} `{target.id}`; its provider reported serving {_reported(served)}."
+    if judges := {s for each in parts for s in each.judge}:
+        yield f"- The judge's provider reported serving {_reported(judges)}."
     for part in report.suites:
         plan = part.side.plan
         how = f"{plan.epochs} epoch(s), order seed {plan.order_seed}"
@@ -259,9 +267,19 @@ def _pins(report: Report) -> Iterator[str]:
     verdict = found.verdict
     if verdict is not None:
         yield f"- Verdict `{verdict.id}`, of {verdict.decided_at:%Y-%m-%d %H:%M} UTC,"
-        yield f"  holds until {verdict.expires_at:%Y-%m-%d}."
+        yield f"  {_until(verdict, found.standing)}."
         yield from ("", "## To check it", "", "```", f"swapgate replay {verdict.id}", "```")
         yield from ("", "decides again from the stored answers, and must give the same bytes.")
+
+
+def _reported(served: Iterable[ServedModel]) -> str:
+    return ", ".join(f"`{_cell(each.label)}`" for each in told(served)) or "nothing"
+
+
+def _until(verdict: Verdict, standing: Standing | None) -> str:
+    if standing is None or standing.holds:
+        return f"holds until {verdict.expires_at:%Y-%m-%d}"
+    return f"proof no more: **{standing.proof.value.upper()}**, {_cell(standing.why)}"
 
 
 def _name(target: Target) -> str:

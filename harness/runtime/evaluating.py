@@ -7,17 +7,19 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from harness.domain.errors import JudgeUnfit, NotFound, StoreUnavailable, SwapgateError
-from harness.domain.evaluation import LEASE_S, RunState, Sample
-from harness.ports import Clock, EvalJob, EvalRunner, Store
+from harness.domain.evaluation import LEASE_S, EvalRun, RunState, Sample
+from harness.domain.pins import ServedModel, Sighting
+from harness.ports import Clock, EvalJob, EvalRunner, Store, Transaction
 
 BEAT_S = 2.0
 STORE_ATTEMPTS, STORE_PAUSE_S = 30, 1.0
+NOTE_EVERY = timedelta(seconds=5)
 
 
 @dataclass
@@ -36,6 +38,7 @@ class Worker:
     connections: int = 8
     judges: Mapping[str, str] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event)
+    _noted: dict[tuple[str, ServedModel], datetime] = field(default_factory=dict)
 
     def work(self, run: str) -> RunState | None:
         """Returns the state the run was left in, None when it is not this worker's to run."""
@@ -79,6 +82,7 @@ class Worker:
                 done=tx.runs.done(run),
                 max_connections=self.connections,
                 judge_provider=judge,
+                judge=_judge(tx, found),
                 judge_api_key=self.secrets.get(judge.api_key_env or "") if judge else None,
             )
 
@@ -109,20 +113,37 @@ class Worker:
 
     def _keeper(self, meter: "_Meter") -> Callable[[Sample], bool]:
         def keep(sample: Sample) -> bool:
-            if self._stored(sample):
+            if self._stored(meter.job, sample):
                 meter.add(sample)
             return not meter.over
 
         return keep
 
-    def _stored(self, sample: Sample) -> bool:
+    def _stored(self, job: EvalJob, sample: Sample) -> bool:
         """Whether it is new. Waits while the database is away: an answer costs money."""
+        seen = self._sightings(job, sample)
         for _ in range(STORE_ATTEMPTS):
             with suppress(StoreUnavailable), self.store.write() as tx:
-                return tx.runs.store_sample(sample)
+                return self._store(tx, sample, seen)
             time.sleep(STORE_PAUSE_S)
         with self.store.write() as tx:
-            return tx.runs.store_sample(sample)
+            return self._store(tx, sample, seen)
+
+    def _store(self, tx: Transaction, sample: Sample, seen: Sequence[Sighting]) -> bool:
+        tx.sightings.note(seen)
+        return tx.runs.store_sample(sample)
+
+    def _sightings(self, job: EvalJob, sample: Sample) -> Sequence[Sighting]:
+        """What this answer says of who serves, where that is new or was noted a while ago."""
+        now = self.clock.now()
+        found = []
+        for target, served in ((job.target.id, sample.served), (job.judge, sample.judge)):
+            noted = self._noted.get((target, served))
+            if not (target and served.model) or (noted and now - noted < NOTE_EVERY):
+                continue
+            self._noted[target, served] = now
+            found.append(Sighting(target, served, now, now))
+        return found
 
     def _leave(self, run: str, state: RunState, message: str) -> RunState | None:
         with self.store.write() as tx:
@@ -131,6 +152,13 @@ class Worker:
             after = _after(state, complete=wanted)
             ours = tx.runs.leave(run, self.owner, after, message)
             return after if ours else None
+
+
+def _judge(tx: Transaction, run: EvalRun) -> str:
+    """The target that scores; empty without one. A suite that is not stored has none known."""
+    with suppress(NotFound):
+        return tx.suites.get(run.suite_digest).judge
+    return ""
 
 
 def _after(state: RunState, *, complete: bool) -> RunState:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -25,6 +25,7 @@ from harness.domain.evidence import Evidence, Waiver
 from harness.domain.failover import Failover
 from harness.domain.guardrails import Tally
 from harness.domain.observation import Block, Traffic
+from harness.domain.pins import ServedModel, Sighting
 from harness.domain.proposal import Phase, Proposal
 from harness.domain.routing import KeyGrant
 from harness.domain.spend import KeySpend
@@ -46,6 +47,7 @@ TRAFFIC_SUMS: Final = (
 )
 
 TOTAL_KEY: Final = ("route", "arm", "target")
+LONGEST_NAME: Final = 200  # of a served model, in characters
 
 SPEND_KEY: Final = ("key", "day", "worker")
 SPEND_SUMS: Final = ("requests", "tokens", "cost_usd", "unpriced")
@@ -77,7 +79,20 @@ def checked_sample(sample: Sample) -> Sample:
         served_model=storable(sample.served_model),
         prompt=storable(sample.prompt),
         rule=storable(sample.rule),
+        served_build=storable(sample.served_build),
+        judge_model=storable(sample.judge_model),
+        judge_build=storable(sample.judge_build),
     )
+
+
+def checked_sightings(seen: Iterable[Sighting]) -> Sequence[Sighting]:
+    """As they can be stored, in the order in which every writer writes them."""
+    found = []
+    for each in seen:
+        model, build = (storable(text)[:LONGEST_NAME] for text in each.served)
+        if model:
+            found.append(replace(each, served=ServedModel(model, build)))
+    return sorted(found, key=lambda each: (each.target, each.served))
 
 
 def check_block(block: Block) -> None:

@@ -107,6 +107,9 @@ SAMPLE = Sample(
     cost_usd=0.25,
     duration_s=0.75,
     served_model="old-1",
+    served_build="fp_1",
+    judge_model="judge-1",
+    judge_build="fp_2",
 )
 KEY = ApiKey("k_1", "web shop", "a" * 64, "wxyz", None, frozenset({"triage", "answers"}), NOW)
 BLOCK = Block(

@@ -91,6 +91,9 @@ SAMPLE = {
     "duration_s": 0.1,
     "error_text": "",
     "served_model": "",
+    "served_build": "",
+    "judge_model": "",
+    "judge_build": "",
     "prompt": "",
     "rule": "",
 }

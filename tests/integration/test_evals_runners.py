@@ -278,7 +278,7 @@ def test_inspect_reports_tokens_cost_time_and_who_served(inspect_results: Result
     assert (sample["input_tokens"], sample["output_tokens"]) == (10, 2)
     assert sample["cost_usd"] == pytest.approx((10 * 1 + 2 * 10) / 1e6)
     assert sample["duration_s"] > 0
-    assert sample["served_model"] == "served-1@fp"
+    assert (sample["served_model"], sample["served_build"]) == ("served-1", "fp")
     assert sample["prompt"] == "Which colour has number 0?"
 
 

@@ -75,7 +75,7 @@ def test_a_reply_tells_text_usage_and_who_served_it() -> None:
         )
     )
 
-    assert (found.text, found.finish, found.served_model) == ("Hello", "stop", "m-2026@fp_1")
+    assert (found.text, found.finish, found.served.label) == ("Hello", "stop", "m-2026@fp_1")
     assert (found.input_tokens, found.cached_tokens, found.output_tokens) == (7, 4, 2)
 
 
@@ -125,7 +125,7 @@ def test_embeddings_are_read_in_the_order_of_their_texts() -> None:
     data = [{"index": 1, "embedding": [0, 1]}, {"index": 0, "embedding": [1.5, 0]}]
     answer = {"data": data, "usage": {"prompt_tokens": 7}}
 
-    assert embedded(json.dumps(answer).encode()) == Embedded(((1.5, 0.0), (0.0, 1.0)), 7)
+    assert embedded(json.dumps(answer).encode()) == Embedded(((1.5, 0.0), (0.0, 1.0)), 7, "")
 
 
 @given(st.binary(max_size=50) | st.sampled_from([b'{"data": 1}', b'{"data": [{"index": 0}]}']))

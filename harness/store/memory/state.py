@@ -16,6 +16,7 @@ from harness.domain.evaluation import EvalRun, Sample, SuitePin, Verdict
 from harness.domain.evidence import RouteEvidence, Waiver
 from harness.domain.failover import Failover
 from harness.domain.observation import Block, Traffic
+from harness.domain.pins import Sighting
 from harness.domain.proposal import Proposal
 from harness.domain.rollout import Rollout
 from harness.domain.spend import KeySpend
@@ -30,6 +31,7 @@ class State:
     routes, evidence: by name, oldest version first. samples: by run, then by item and epoch.
     verdicts: with the proposal's id. suites: with the time they came. traffic: by its key.
     alerts: by id. deliveries: by alert, number and sink. failovers: by worker and number.
+    sightings: by target, newest first.
     """
 
     installation: str = field(default_factory=lambda: secrets.token_hex(6))
@@ -55,6 +57,7 @@ class State:
     alerts: dict[str, AlertRecord] = field(default_factory=dict)
     deliveries: dict[tuple[str, int, str], Delivery] = field(default_factory=dict)
     failovers: dict[tuple[str, int], Failover] = field(default_factory=dict)
+    sightings: dict[str, tuple[Sighting, ...]] = field(default_factory=dict)
 
     def fork(self) -> Self:
         forked = copy(self)

@@ -14,6 +14,7 @@ from harness.store.memory.decisions import MemoryProposals, MemoryRollouts, Memo
 from harness.store.memory.evals import MemoryEvalRuns, MemorySuites
 from harness.store.memory.operations import MemoryApiKeys, MemoryAuditLog, MemoryObservations
 from harness.store.memory.routing import MemoryProviders, MemoryRouting, MemoryWaivers
+from harness.store.memory.sightings import MemorySightings
 from harness.store.memory.state import State, Unit
 from harness.store.memory.switches import MemorySwitches
 from harness.store.rules import grants
@@ -41,6 +42,7 @@ class MemoryTransaction:
         self.alerts = MemoryAlerts(unit)
         self.deliveries = MemoryDeliveries(unit)
         self.failovers = MemoryFailovers(unit)
+        self.sightings = MemorySightings(unit)
 
 
 class MemoryStore:

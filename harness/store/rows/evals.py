@@ -90,6 +90,9 @@ def of_sample(sample: Sample) -> Values:
         "cached_tokens": sample.cached_tokens,
         "judge_calls": sample.judge_calls,
         "judge_cost_usd": sample.judge_cost_usd,
+        "served_build": sample.served_build,
+        "judge_model": sample.judge_model,
+        "judge_build": sample.judge_build,
     }
 
 

@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from harness.domain.evaluation import Claim, SuitePlan, SuiteReport, SuiteRole
+from harness.domain.evaluation import Claim, SuitePlan, SuiteReport, SuiteRole, plan_of
 from harness.domain.guardrails import Guardrails
+from harness.domain.pins import ServedPin
 from harness.domain.policy import CanaryPolicy, GatePolicy, Policy, Promotion, Spend, Step, Unit
 from harness.store.rows import JsonIn
 
@@ -23,9 +24,14 @@ def policy(data: JsonIn) -> Policy:
 
 
 def gate_policy(data: JsonIn) -> GatePolicy:
-    """Registrations older than the rule of spending made no promise about repeats."""
-    spend = Spend(data.get("spend", Spend.NONE))
-    return GatePolicy(**{**data, "claim": Claim(data["claim"]), "spend": spend})
+    """Registrations older than the rule of spending made no promise about repeats, and those
+    older than the pin of what is served compare nothing.
+    """
+    newer = {
+        "spend": Spend(data.get("spend", Spend.NONE)),
+        "served_pin": ServedPin(data.get("served_pin", ServedPin.NONE)),
+    }
+    return GatePolicy(**{**data, "claim": Claim(data["claim"]), **newer})
 
 
 def canary_policy(data: JsonIn) -> CanaryPolicy:
@@ -43,7 +49,7 @@ def canary_policy(data: JsonIn) -> CanaryPolicy:
 
 
 def plan(data: JsonIn) -> SuitePlan:
-    return SuitePlan(**{**data, "role": SuiteRole(data["role"]), "claim": Claim(data["claim"])})
+    return plan_of(data)
 
 
 def of_reports(reports: Iterable[SuiteReport]) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ from harness.store.sql.failures import translated
 from harness.store.sql.leader import leadership
 from harness.store.sql.operations import SqlApiKeys, SqlObservations, SqlProviders
 from harness.store.sql.routing import REVISION, SqlRouting
+from harness.store.sql.sightings import SqlSightings
 from harness.store.sql.switches import SqlSwitches
 from harness.store.sql.unit import Unit
 from harness.store.tables.operations import meta
@@ -50,6 +51,7 @@ class SqlTransaction:
         self.alerts = SqlAlerts(unit)
         self.deliveries = SqlDeliveries(unit)
         self.failovers = SqlFailovers(unit)
+        self.sightings = SqlSightings(unit)
         self._unit = unit
 
     def etag(self) -> str:

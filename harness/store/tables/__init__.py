@@ -2,7 +2,15 @@
 
 from typing import Final
 
-from harness.store.tables import alerts, decisions, evals, operations, routing, switches
+from harness.store.tables import (
+    alerts,
+    decisions,
+    evals,
+    operations,
+    routing,
+    sightings,
+    switches,
+)
 from harness.store.tables.base import metadata
 
 APPEND_ONLY: Final = (
@@ -35,5 +43,6 @@ __all__ = [
     "metadata",
     "operations",
     "routing",
+    "sightings",
     "switches",
 ]

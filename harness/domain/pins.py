@@ -1,0 +1,110 @@
+"""What a provider said that it served: pinned with the samples, compared afterwards (F6). Pure.
+
+An alias such as `gpt-4o` is a name; the answers' `model` says what stood behind it, and their
+`system_fingerprint`, where there is one, how it was set up. Targets are hashes of what *we*
+send; this is the other half, which changes without us.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Final, NamedTuple, Self
+
+# Of one target: a provider that invents a name for every answer must not fill the database.
+MOST_SIGHTINGS: Final = 16
+
+
+class ServedPin(StrEnum):
+    """What must stay as it was for a measurement to hold.
+
+    BUILD is for providers whose fingerprint is one model's; OpenAI's changes with the machine.
+    """
+
+    MODEL = "model"  # the answers' `model`
+    BUILD = "build"  # that and the fingerprint
+    NONE = "none"  # recorded and shown only: for a name that stands for several models
+
+
+class ServedModel(NamedTuple):
+    """As the provider's answers named it; build is empty where they had no fingerprint."""
+
+    model: str
+    build: str = ""
+
+    @property
+    def label(self) -> str:
+        """As people read it: `gpt-4o-2024-08-06@fp_1`."""
+        return f"{self.model}@{self.build}" if self.build else self.model
+
+    def unlike(self, other: Self, pin: ServedPin) -> bool:
+        """A name or build that was not told is unlike none."""
+        if pin is ServedPin.NONE or not (self.model and other.model):
+            return False
+        builds = pin is ServedPin.BUILD and self.build and other.build
+        return self.model != other.model or bool(builds and self.build != other.build)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What answered one suite's items. judge: of the models that scored them."""
+
+    incumbent: tuple[ServedModel, ...] = ()
+    candidate: tuple[ServedModel, ...] = ()
+    judge: tuple[ServedModel, ...] = ()
+
+    def as_json(self) -> dict[str, list[list[str]]]:
+        return {
+            "incumbent": [list(each) for each in self.incumbent],
+            "candidate": [list(each) for each in self.candidate],
+            "judge": [list(each) for each in self.judge],
+        }
+
+
+def told(served: Iterable[ServedModel]) -> tuple[ServedModel, ...]:
+    """Each once, in the order of their names, without those that told nothing."""
+    return tuple(sorted({each for each in served if each.model}))
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """That a target's provider served this model, first and last seen; whoever asked."""
+
+    target: str
+    served: ServedModel
+    first_at: datetime
+    last_at: datetime
+
+
+def replaced_by(
+    measured: Collection[ServedModel],
+    sightings: Sequence[Sighting],
+    pin: ServedPin,
+    *,
+    decided_at: datetime | None = None,
+) -> Sighting | None:
+    """The newest sighting of a model that is none of those measured, if it counts.
+
+    It counts when it is newer than every sighting of a measured one, or came after decided_at.
+    None as well when nothing is known of what was measured.
+    """
+    if not any(each.model for each in measured):
+        return None
+    ours = [each for each in sightings if _measured(each, measured, pin)]
+    others = [each for each in sightings if not _measured(each, measured, pin)]
+    newest = max(others, key=lambda each: each.last_at, default=None)
+    if newest is None:
+        return None
+    later = all(newest.last_at > each.last_at for each in ours)
+    since = decided_at is not None and newest.last_at > decided_at
+    return newest if later or since else None
+
+
+def _measured(sighting: Sighting, measured: Collection[ServedModel], pin: ServedPin) -> bool:
+    return any(not sighting.served.unlike(each, pin) for each in measured)
+
+
+def kept(sightings: Iterable[Sighting]) -> Sequence[Sighting]:
+    """Of one target's, the newest that are kept; newest first."""
+    newest = sorted(sightings, key=lambda each: (each.last_at, each.served), reverse=True)
+    return newest[:MOST_SIGHTINGS]

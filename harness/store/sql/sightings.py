@@ -1,0 +1,53 @@
+"""Sightings of served models in SQL."""
+
+from collections.abc import Iterable, Sequence
+
+import sqlalchemy as sa
+
+from harness.domain.pins import ServedModel, Sighting, kept
+from harness.store.rules import checked_sightings
+from harness.store.sql.unit import Unit
+from harness.store.tables.sightings import served_model
+
+THIS = sa.and_(
+    served_model.c.target == sa.bindparam("whose"),
+    served_model.c.model == sa.bindparam("which"),
+    served_model.c.build == sa.bindparam("built"),
+)
+SEE = sa.update(served_model).where(THIS, served_model.c.last_at < sa.bindparam("at"))
+SEEN = SEE.values(last_at=sa.bindparam("at"))
+FORGET = sa.delete(served_model).where(THIS)
+OF = sa.select(served_model).where(served_model.c.target == sa.bindparam("whose"))
+
+
+class SqlSightings:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def note(self, seen: Iterable[Sighting]) -> None:
+        # In one order everywhere: two that write the same rows do not wait for each other.
+        for each in checked_sightings(seen):
+            if self._unit.write(SEEN, {**_key(each), "at": each.last_at}):
+                continue
+            row = {"target": each.target, **each.served._asdict()}
+            times = {"first_at": each.first_at, "last_at": each.last_at}
+            if self._unit.write_new(served_model, row | times):
+                self._prune(each.target)
+
+    def of(self, target: str) -> Sequence[Sighting]:
+        return kept(self._stored(target))
+
+    def _stored(self, target: str) -> Sequence[Sighting]:
+        return [
+            Sighting(row.target, ServedModel(row.model, row.build), row.first_at, row.last_at)
+            for row in self._unit.read(OF, {"whose": target})
+        ]
+
+    def _prune(self, target: str) -> None:
+        stored = self._stored(target)
+        for each in set(stored) - set(kept(stored)):
+            self._unit.write(FORGET, _key(each))
+
+
+def _key(each: Sighting) -> dict[str, str]:
+    return {"whose": each.target, "which": each.served.model, "built": each.served.build}

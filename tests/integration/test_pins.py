@@ -1,0 +1,243 @@
+"""Each thing that a verdict rests on, changed in turn: it is proof no more (F6)."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evals.samples import Item
+from harness.control import canary, chains, evaluate, propose, reports
+from harness.control.chains import Wanted
+from harness.control.replays import replay
+from harness.control.standing import Proof
+from harness.domain.access import Actor, Role
+from harness.domain.alerts import AlertKind
+from harness.domain.errors import ProofRefused, StaleEvidence
+from harness.domain.evaluation import InfraError, Passed
+from harness.domain.pins import ServedModel, ServedPin, Sighting
+from harness.domain.proposal import Phase, Proposal
+from harness.domain.rollout import RolloutState, Signal
+from harness.domain.targets import Target
+from harness.runtime.clock import ManualClock
+from harness.store.memory import MemoryStore
+from tests.world import BEN, SECRET, World, approved
+
+pytestmark = pytest.mark.req("F6")
+
+
+ADMIN = Actor("eve", Role.ADMIN)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """In memory: what the stores do with sightings is tested in tests/contract."""
+    clock = ManualClock()
+    made = World(tmp_path, MemoryStore(secret=SECRET, clock=clock), clock)
+    made.set_up()
+    return made
+
+
+def awaiting(world: World) -> Proposal:
+    world.policy = approved(world.policy)
+    return world.until_decided(world.propose("sim/better").id)
+
+
+def in_canary(world: World) -> Proposal:
+    found = world.until_decided(world.propose("sim/better").id)
+    assert found.phase is Phase.CANARY, found.closed_because
+    return found
+
+
+def now_serves(world: World, target: str, model: str) -> None:
+    """As a router, a worker or a check would note it."""
+    world.clock.advance(1)
+    at = world.clock.now()
+    with world.store.write() as tx:
+        tx.sightings.note([Sighting(target, ServedModel(model), at, at)])
+
+
+def changed(world: World, change: str) -> None:
+    """One piece of the suite, edited under the verdict."""
+    suite = world.suites["colours"]
+    edits: Mapping[str, Mapping[str, object]] = {
+        "scorer": {"scorer": "regex", "scorer_options": {}},
+        "template": {"template": "Tell: {input}"},
+        "settings": {"temperature": 0.5},
+        "version": {"version": "2"},
+    }
+    if change == "data":
+        assert suite.path is not None
+        text = suite.path.read_text(encoding="utf-8")
+        suite.path.write_text(text.replace("number 1?", "number one?"), encoding="utf-8")
+    else:
+        world.suites["colours"] = replace(suite, **edits[change])  # type: ignore[arg-type] # fields of its own
+
+
+PIECES = {
+    "data": "(data, ",
+    "scorer": "(scorer, ",
+    "template": "(prompt or settings, ",
+    "settings": "(prompt or settings, ",
+    "version": "(version, ",
+}
+
+
+@pytest.mark.parametrize("change", PIECES)
+def test_a_changed_suite_closes_what_waits_for_approval(world: World, change: str) -> None:
+    proposal = awaiting(world)
+    changed(world, change)
+    with pytest.raises(ProofRefused, match="is stale"):
+        propose.approve(world.context(), BEN, proposal.id)
+    world.turn()
+
+    after = world.get(proposal.id)
+    assert after.phase is Phase.REJECTED
+    assert "is stale: colours changed" in after.closed_because
+    assert PIECES[change] in after.closed_because
+    shown = reports.compare(world.context(), proposal.id).standing
+    assert shown is not None
+    assert shown.proof is Proof.STALE
+
+
+@pytest.mark.parametrize("whose", ["incumbent", "candidate"])
+def test_another_model_behind_either_alias_closes_what_waits_for_approval(
+    world: World, whose: str
+) -> None:
+    proposal = awaiting(world)
+    now_serves(world, getattr(proposal, whose), "other-2026")
+    world.turn()
+
+    after = world.get(proposal.id)
+    assert after.phase is Phase.REJECTED
+    assert "serves other-2026" in after.closed_because
+
+
+def test_a_canary_whose_suite_changed_goes_no_further_until_it_is_put_back(
+    world: World,
+) -> None:
+    proposal = in_canary(world)
+    before = world.suites["colours"]
+    changed(world, "template")
+    world.turn()
+    world.feed(blocks=8)
+    for _ in range(3):
+        world.turn()
+    with world.store.read() as tx:
+        paused = tx.rollouts.get(proposal.rollout or "")
+    assert (paused.state, paused.step) == (RolloutState.PAUSED, 0)
+    with pytest.raises(ProofRefused, match="stale"):
+        canary.by_hand(world.context(), BEN, "chat", Signal.RESUME, "")
+
+    world.suites["colours"] = before
+    canary.by_hand(world.context(), BEN, "chat", Signal.RESUME, "put back")
+    for _ in range(40):
+        world.feed(blocks=4)
+        world.turn()
+    assert world.get(proposal.id).phase is Phase.PROMOTED
+
+
+def test_a_verdict_that_expires_during_its_canary_promotes_nobody(world: World) -> None:
+    proposal = in_canary(world)
+    world.clock.advance(world.policy.gate.verdict_ttl_s)
+    for _ in range(40):
+        world.feed(blocks=4)
+        world.turn()
+
+    with world.store.read() as tx:
+        rollout = tx.rollouts.get(proposal.rollout or "")
+        assert tx.routing.route("chat").incumbent == proposal.incumbent  # type: ignore[union-attr]
+    assert rollout.state is RolloutState.PAUSED
+    with pytest.raises(ProofRefused, match="is expired"):
+        canary.by_hand(world.context(), BEN, "chat", Signal.RESUME, "")
+
+
+@pytest.mark.req("F3")
+def test_an_alias_that_is_repointed_in_mid_canary_is_rolled_back(world: World) -> None:
+    proposal = in_canary(world)
+    now_serves(world, proposal.candidate, "other-2026")
+    world.turn()
+
+    after = world.get(proposal.id)
+    assert after.phase is Phase.ROLLED_BACK
+    assert "serves other-2026" in after.closed_because
+    with world.store.read() as tx:
+        kinds = [each.kind for each in tx.alerts.list()]
+        route = tx.routing.route("chat")
+    assert AlertKind.ROLLED_BACK in kinds
+    assert route is not None
+    assert route.canary is None
+
+
+def test_an_alias_that_changes_in_mid_run_is_measured_anew(world: World) -> None:
+    asked: list[str] = []
+
+    def served(target: Target, item: Item) -> ServedModel:
+        asked.append(item.id)
+        return ServedModel(f"{target.model}-{1 if len(asked) < 8 else 2}")
+
+    world.served = served
+    proposal = world.until_decided(world.propose("sim/better").id)
+    with world.store.read() as tx:
+        first = tx.verdicts.get(proposal.verdict or "")
+    assert isinstance(first, InfraError)
+    assert "that is no one measurement" in first.reason
+    assert proposal.phase is Phase.EVALUATING
+
+    world.clock.advance(world.policy.gate.infra_pause_s)
+    for _ in range(4):
+        world.turn()
+    after = world.get(proposal.id)
+    assert after.phase is Phase.CANARY, after.closed_because
+    with world.store.read() as tx:
+        second = tx.verdicts.get(after.verdict or "")
+    assert isinstance(second, Passed)
+    assert second.inputs["served"]["colours"]["incumbent"] == [["base-2", ""]]  # type: ignore[index]
+    assert replay(world.context(), second.id).agrees
+
+
+def test_a_run_of_a_model_that_is_served_no_more_is_not_shared(world: World) -> None:
+    first = world.until_decided(world.propose("sim/equal").id)
+    now_serves(world, first.incumbent, "base-2")
+    world.served = lambda target, _: ServedModel(f"{target.model}-2")
+    second = world.until_decided(world.propose("sim/better").id)
+
+    assert first.runs["colours"].incumbent != second.runs["colours"].incumbent
+
+
+@pytest.mark.parametrize(("pin", "opens"), [(ServedPin.MODEL, True), (ServedPin.BUILD, False)])
+def test_the_policy_says_whether_a_build_counts(
+    world: World, pin: ServedPin, *, opens: bool
+) -> None:
+    world.policy = replace(world.policy, gate=replace(world.policy.gate, served_pin=pin))
+    world.served = lambda target, item: ServedModel(target.model, f"fp_{item.id[-1]}")
+    after = world.until_decided(world.propose("sim/better").id)
+
+    assert (after.phase is Phase.CANARY) is opens
+
+
+@pytest.mark.parametrize("piece", ["suite_digest", "target", "order_seed", "epochs"])
+def test_an_arm_that_was_measured_on_something_else_is_refused(
+    world: World, piece: str
+) -> None:
+    proposal = in_canary(world)
+    with world.store.read() as tx:
+        runs = {run.id: run for run in tx.runs.list()}
+    evaluate.check_arms(proposal, runs)
+    for arm in ("incumbent", "candidate"):
+        run = runs[getattr(proposal.runs["colours"], arm)]
+        other = getattr(run, piece) * 2
+        with pytest.raises(StaleEvidence, match="than the proposal"):
+            evaluate.check_arms(proposal, runs | {run.id: replace(run, **{piece: other})})
+
+
+def test_a_stale_verdict_opens_no_chain(world: World) -> None:
+    awaiting(world)
+    before = world.suites["colours"]
+    changed(world, "template")
+    with pytest.raises(ProofRefused, match="no evidence"):
+        chains.add(world.context(), ADMIN, "chat", Wanted("sim/better"), reason="a spare")
+
+    world.suites["colours"] = before
+    route = chains.add(world.context(), ADMIN, "chat", Wanted("sim/better"), reason="a spare")
+    assert len(route.fallbacks) == 1

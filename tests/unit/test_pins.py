@@ -1,0 +1,122 @@
+"""What was served: when it is one measurement, and when another model took its place (F6)."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from harness.control.standing import differing
+from harness.domain.evaluation import Claim, Sample, SuitePin, SuitePlan, SuiteRole
+from harness.domain.pins import ServedModel, ServedPin, Sighting, replaced_by
+from harness.gate.pairs import pair_up
+from harness.gate.replay import verdict_bytes
+from harness.gate.verdicts import recompute, verdict
+
+pytestmark = pytest.mark.req("F6")
+
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+A, B = ServedModel("m-1", "fp_1"), ServedModel("m-2", "fp_1")
+PLAN = SuitePlan(
+    "s", "d" * 64, SuiteRole.PRIMARY, Claim.SUPERIOR, 0.05, 0.05, 30, 1, 7,
+    served_pin=ServedPin.MODEL,
+)  # fmt: skip
+PIN = SuitePin("s", "1", "d" * 64, "exact@1/2+judge:t_1/3", "t", 30)
+
+
+def seen(served: ServedModel, at: datetime) -> Sighting:
+    return Sighting("t", served, at, at)
+
+
+def side(run: str, score: float, served: ServedModel, judge: str = "j-1") -> list[Sample]:
+    return [
+        Sample(
+            run, f"i{n}", 0, n, "a", score, score, 1, 1, None, 0.1,
+            served_model=served.model, served_build=served.build, judge_model=judge,
+        )
+        for n in range(30)
+    ]  # fmt: skip
+
+
+def test_a_newer_sighting_of_another_model_replaces_the_measured_one() -> None:
+    both = [seen(A, NOW), seen(B, NOW + HOUR)]
+
+    assert replaced_by([A], both, ServedPin.MODEL) == both[1]
+    assert replaced_by([A], [seen(A, NOW), seen(B, NOW - HOUR)], ServedPin.MODEL) is None
+    assert replaced_by([A, B], both, ServedPin.MODEL) is None
+    assert replaced_by([A], both, ServedPin.NONE) is None
+
+
+def test_a_model_that_comes_and_goes_after_the_decision_counts_too() -> None:
+    both = [seen(A, NOW + 2 * HOUR), seen(B, NOW + HOUR)]
+
+    assert replaced_by([A], both, ServedPin.MODEL, decided_at=NOW) == both[1]
+    assert replaced_by([A], both, ServedPin.MODEL, decided_at=NOW + 2 * HOUR) is None
+
+
+def test_a_build_counts_only_where_it_is_pinned_and_told() -> None:
+    other = [seen(ServedModel("m-1", "fp_2"), NOW)]
+
+    assert replaced_by([A], other, ServedPin.MODEL) is None
+    assert replaced_by([A], other, ServedPin.BUILD) == other[0]
+    assert replaced_by([A], [seen(ServedModel("m-1"), NOW)], ServedPin.BUILD) is None
+
+
+def test_of_what_was_never_told_nothing_can_be_said() -> None:
+    assert replaced_by([ServedModel("")], [seen(B, NOW)], ServedPin.MODEL) is None
+    assert replaced_by([], [seen(B, NOW)], ServedPin.MODEL) is None
+
+
+@pytest.mark.parametrize("whose", ["incumbent", "candidate", "judge"])
+def test_two_models_in_one_run_are_no_one_measurement(whose: str) -> None:
+    ours, theirs = side("r1", 1.0, A), side("r2", 1.0, A)
+    changed = {"judge": {"judge_model": "j-2"}}.get(whose, {"served_model": "m-2"})
+    arm = theirs if whose == "candidate" else ours
+    arm[20] = replace(arm[20], **changed)  # type: ignore[arg-type] # names of two fields
+
+    found = pair_up(PLAN, ours, theirs)
+
+    assert len(found.items) == 20
+    assert f"two models answered as the {whose}" in found.blocked
+    free = pair_up(replace(PLAN, served_pin=ServedPin.NONE), ours, theirs)
+    assert (len(free.items), free.blocked) == (30, "")
+
+
+def test_arms_that_two_judges_scored_are_not_compared() -> None:
+    found = pair_up(PLAN, side("r1", 1.0, A, "j-1"), side("r2", 1.0, B, "j-2"))
+
+    assert found.items == ()
+    assert "two models answered as the judge: j-1" in found.blocked
+
+
+def test_what_was_served_is_part_of_the_verdict_and_of_its_id() -> None:
+    def decided(served: ServedModel, plan: SuitePlan = PLAN) -> object:
+        samples = {"s": (side("r1", 0.0, A), side("r2", 1.0, served))}
+        return verdict("chat", "t_1", "t_2", [plan], samples, NOW, 60.0)
+
+    one, other = decided(B), decided(A)
+
+    assert one is not None
+    assert other is not None
+    assert one.inputs["served"]["s"]["candidate"] == [["m-2", "fp_1"]]  # type: ignore[attr-defined]
+    assert one.id != other.id  # type: ignore[attr-defined]
+    assert verdict_bytes(recompute(one)) == verdict_bytes(one)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"data_sha256": "e" * 64}, "data"),
+        ({"scorer": "exact@9/2+judge:t_1/3"}, "scorer"),
+        ({"scorer": "exact@1/2+judge:t_9/3"}, "judge"),
+        ({"template": "u"}, "prompt or settings"),
+        ({"version": "2"}, "version"),
+    ],
+)
+def test_a_piece_that_differs_is_named(change: dict[str, str], says: str) -> None:
+    changed = replace(PIN, **change)  # type: ignore[arg-type] # texts only
+
+    (piece,) = differing(PIN, changed)
+
+    assert piece.startswith(f"{says}, ")
+    assert changed.digest != PIN.digest
