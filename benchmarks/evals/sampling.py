@@ -19,9 +19,13 @@ IMPORTS: Final = "importing modules"
 # Part, and what stands in the path of its files. The first that fits wins.
 PARTS: Final[Sequence[tuple[str, Sequence[str]]]] = (
     (IMPORTS, ("importlib._bootstrap",)),
+    ("Inspect: buffer of its live view", ("inspect_ai/log/_recorders/buffer/",)),
     (
         "Inspect: log, transcript and events",
-        ("inspect_ai/log/", "inspect_ai/event", "inspect_ai/_eval/task/log.py"),
+        (
+            *("inspect_ai/log/", "inspect_ai/event", "inspect_ai/_eval/task/log.py"),
+            *("inspect_ai/_util/json.py", "inspect_ai/_util/zipfile.py"),
+        ),
     ),
     ("Inspect: deep copies of state", ("/copy.py",)),
     (
@@ -29,7 +33,7 @@ PARTS: Final[Sequence[tuple[str, Sequence[str]]]] = (
         ("inspect_ai/_eval/", "inspect_ai/solver/", "inspect_ai/util/", "inspect_ai/scorer/"),
     ),
     ("Inspect: its model layer", ("inspect_ai/model/",)),
-    ("Inspect: the rest", ("inspect_ai/",)),
+    ("Inspect: hooks, registry, the rest", ("inspect_ai/",)),
     ("calling the provider", ("aiohttp/", "evals/provider.py", "evals/wire.py")),
     ("storing samples", ("harness/", "sqlalchemy/")),
     ("our runner, model and scorers", ("evals/",)),
