@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from evals.judge import Bill
 from evals.sim import serve
 from evals.suites import Catalog
+from harness.control.judging import JudgingCost, judging_cost
 from harness.domain.evaluation import (
     Claim,
     EvalRun,
@@ -200,3 +202,38 @@ def test_pairs_and_embeddings_come_from_the_judge_too(results: Results) -> None:
     wrong = [each.strict for each in near if not by_item[each.item].strict]
     assert right == pytest.approx([1.0] * len(right))
     assert all(each is not None and each < 1 for each in wrong)
+
+
+@pytest.mark.req("A3")
+def test_what_judging_an_answer_took_stands_with_it(results: Results) -> None:
+    found = judging_cost(samples(results["rubric"]), judged=True)
+    # Both orders.
+    pairs = [each for each in samples(results["pairs"]) if each.judge_calls]
+
+    assert found.calls == ITEMS
+    assert found.usd is not None
+    assert found.usd > 0
+    assert {each.judge_calls for each in pairs} == {2}
+    # A call that is not answered is not paid for.
+    gone = judging_cost(samples(results["gone"]), judged=True)
+    assert gone.calls > 0
+    assert gone.usd == 0.0
+
+
+@pytest.mark.req("A3")
+def test_a_suite_without_a_judge_costs_no_judging_and_old_answers_tell_nothing(
+    results: Results,
+) -> None:
+    old = [replace(each, judge_calls=0) for each in samples(results["rubric"])]
+
+    assert judging_cost(old, judged=False) == JudgingCost(0, 0.0)
+    assert judging_cost(old, judged=True) == JudgingCost(0, None)
+
+
+@pytest.mark.req("A3")
+def test_one_call_without_a_price_makes_a_bill_unknown() -> None:
+    bill = Bill()
+    for cost_usd in (0.25, None, 0.5):
+        bill.pay(cost_usd)
+
+    assert bill.cost_usd is None
