@@ -84,6 +84,7 @@ class Tile:
     figure: str
     change: Change | None = None
     below: str = ""
+    interval: str = ""
 
 
 def tiles(row: Iterable[Tile], *, stale: bool = False) -> str:
@@ -98,9 +99,11 @@ def _tile(tile: Tile) -> str:
         change = tile.change
         moved = f"{esc(change.symbol)} {esc(change.words)}"
         below = f'<span class="{change.tone}">{moved}</span> {esc(change.was)}'
+    between = f'<p class="note">{esc(tile.interval)}</p>' if tile.interval else ""
     return (
         f'<div class="sg-card"><p class="note">{esc(tile.name)}</p>'
-        f'<div class="figure">{esc(tile.figure)}</div><p class="note">{below}</p></div>'
+        f'<div class="figure">{esc(tile.figure)}</div>{between}'
+        f'<p class="note">{below}</p></div>'
     )
 
 

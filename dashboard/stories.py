@@ -13,9 +13,17 @@ from harness.control.standing import Proof
 from harness.domain.evaluation import Claim, Judged, Sample, SampleError, SuiteReport
 from harness.domain.proposal import Phase, Proposal
 from harness.domain.rollout import Rollout
+from harness.gate.cases import cost_of
+from harness.gate.words import percent
 
 # More items than this many times those used are no advice.
 HOPELESS = 10
+COST_WORDS = {
+    "shown": "shown",
+    "refuted": "not so",
+    "unshowable": "cannot be shown, one answer cost more than the ceiling",
+    "open": "not shown",
+}
 
 
 def verdict_card(view: ComparisonView, connections: int) -> VerdictCard:
@@ -53,16 +61,25 @@ def _lead(verdict: Judged) -> str:
     whole = len(verdict.suites)
     suites = wording.several(whole, "suite")
     match verdict.outcome:
+        case "passed" if passed < whole:
+            return f"{passed} of {suites} passed, and the others do not block."
         case "passed":
             return f"All {suites} passed." if whole > 1 else "Its one suite passed."
         case "failed":
-            return f"{passed} of {suites} passed. Worse than the allowed loss:"
+            return f"{passed} of {suites} passed. {_shown_bad(verdict)}:"
         case "harness_mismatch":
             return f"{passed} of {suites} passed as scored. Lost by form alone:"
         case "infra_error":
             return f"{passed} of {suites} passed. Could not be measured:"
         case _:
             return f"{passed} of {suites} passed. Still open:"
+
+
+def _shown_bad(verdict: Judged) -> str:
+    costs = [cost_of(r) for r in verdict.suites if r.outcome == "failed"]
+    if costs and all(cost is not None and cost["outcome"] == "refuted" for cost in costs):
+        return "Not as cheap as was claimed"
+    return "Worse than the allowed loss"
 
 
 def suite_line(report: SuiteReport) -> str:
@@ -79,7 +96,22 @@ def suite_line(report: SuiteReport) -> str:
     if report.n_used < FEWEST_PAIRS or report.ci_low is None or report.ci_high is None:
         return f"{effect} on {pairs}: too few for an interval; {limit}.{_why(report)}"
     low, high = wording.points(report.ci_low), wording.points(report.ci_high)
-    return f"{effect}, 95 % CI {low} to {high}; {limit}; {pairs}.{_why(report)}"
+    shown = f"{effect}, 95 % CI {low} to {high}; {limit}; {pairs}.{_why(report)}"
+    return f"{shown}{_cost(report)}"
+
+
+def _cost(report: SuiteReport) -> str:
+    """What the costs of the same items say, where the claim is about them."""
+    cost = cost_of(report)
+    if cost is None:
+        return ""
+    claimed = f"{percent(cost['min_saving'])} less was claimed"
+    if cost["saving"] is None:
+        return f" What it saves is unknown; {claimed}."
+    found = f" Cost per item {percent(cost['saving'])} less"
+    if cost["saving_low"] is not None:
+        found += f", 95 % CI {percent(cost['saving_low'])} to {percent(cost['saving_high'])}"
+    return f"{found}; {claimed}: {COST_WORDS[cost['outcome']]}."
 
 
 def _why(report: SuiteReport) -> str:
@@ -253,11 +285,13 @@ def tiles(before: ArmFigures, after: ArmFigures) -> Sequence[Tile]:
                 more="dearer",
                 was=f"was {wording.usd(before.cost_usd_per_1000)}",
             ),
+            interval=wording.interval(after.cost_interval_usd_per_1000, wording.usd),
         ),
         Tile(
             "Latency, median",
             wording.seconds(after.p50_s),
             wording.latency_change(after.p50_s, before.p50_s),
+            interval=wording.interval(after.p50_interval_s, wording.seconds),
         ),
         Tile(
             "Latency, p95",

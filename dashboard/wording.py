@@ -1,6 +1,6 @@
 """Numbers, times and states as words: formatted once, the same in tables, charts and cards."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -88,11 +88,13 @@ CHANGE_KINDS: Final[Mapping[str, str]] = {
 CLAIMS: Final[Mapping[Claim, str]] = {
     Claim.SUPERIOR: "better",
     Claim.NON_INFERIOR: "equal or better",
+    Claim.CHEAPER: "cheaper and not worse",
 }
 
 ROLES: Final[Mapping[SuiteRole, str]] = {
     SuiteRole.PRIMARY: "primary",
     SuiteRole.REQUIRED: "required",
+    SuiteRole.GUARD: "guard",
 }
 
 
@@ -220,6 +222,11 @@ class Change:
     words: str
     tone: Tone
     was: str
+
+
+def interval(found: tuple[float, float] | None, words: Callable[[float | None], str]) -> str:
+    """Empty where there is none."""
+    return "" if found is None else f"95 % CI {words(found[0])} to {words(found[1])}"
 
 
 def relative_change(

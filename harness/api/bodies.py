@@ -60,6 +60,10 @@ class ModelBody(Body):
 class SuiteBody(Body):
     suite: Name
     role: SuiteRole = SuiteRole.PRIMARY
+    weight: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+
+    def suite_of_route(self) -> RouteSuite:
+        return RouteSuite(self.suite, self.role, self.weight)
 
 
 class FallbackBody(Body):
@@ -98,7 +102,7 @@ class RouteBody(Body):
             description=self.description,
             stakes=self.stakes,
             policy=self.policy,
-            suites=tuple(RouteSuite(each.suite, each.role) for each in self.suites),
+            suites=tuple(each.suite_of_route() for each in self.suites),
             total_timeout_s=self.total_timeout_s,
             on_content_policy=self.on_content_policy,
             keep_warm_bps=self.keep_warm_bps,
@@ -152,7 +156,7 @@ class SettingsBody(Body):
         found = {name: getattr(self, name) for name in type(self).model_fields}
         changed = {name: value for name, value in found.items() if value is not None}
         if self.suites is not None:
-            changed["suites"] = tuple(RouteSuite(each.suite, each.role) for each in self.suites)
+            changed["suites"] = tuple(each.suite_of_route() for each in self.suites)
         return replace(before, **changed)
 
 
@@ -177,7 +181,10 @@ class EvalBody(Body):
 
 
 class ProposalBody(Body):
-    """candidate: an id or `provider/model`. claim, margin, policy: None for the route's."""
+    """candidate: an id or `provider/model`. claim, margin, policy: None for the route's.
+
+    min_saving: of the claim cheaper_and_not_worse, a share of 1; None for the policy's.
+    """
 
     route: Name
     candidate: Name
@@ -186,6 +193,7 @@ class ProposalBody(Body):
     margin: Annotated[float, Field(gt=0, lt=1)] | None = None
     policy: Name | None = None
     descends_from: Name | None = None
+    min_saving: Annotated[float, Field(gt=0, lt=1)] | None = None
 
     def wish(self) -> Wish:
         return Wish(
@@ -196,6 +204,7 @@ class ProposalBody(Body):
             self.margin,
             self.policy,
             self.descends_from,
+            self.min_saving,
         )
 
 

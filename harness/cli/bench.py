@@ -9,7 +9,7 @@ import click
 
 from harness.cli import output
 from harness.cli.lazy import Lazy, LazyGroup
-from harness.domain.evaluation import Claim
+from harness.domain.evaluation import QUALITY_CLAIMS, Claim
 
 if TYPE_CHECKING:
     from harness.bench.gatebench import GateBench, Line
@@ -42,7 +42,7 @@ def bench() -> None:
 @click.option(
     "--claim",
     "claims",
-    type=click.Choice([each.value for each in Claim]),
+    type=click.Choice([each.value for each in QUALITY_CLAIMS]),
     multiple=True,
     help="[default: both]",
 )
@@ -112,7 +112,7 @@ def bench_gate(  # noqa: PLR0913 - one per option
         pairs=pairs,
         seed=seed,
         sizes=sizes or SIZES,
-        claims=tuple(map(Claim, claims)) or tuple(Claim),
+        claims=tuple(map(Claim, claims)) or QUALITY_CLAIMS,
     )
     found = run(
         [*map(load, files), *(generated(kind, each) for each in seeds for kind in Kind)],

@@ -155,7 +155,10 @@ def _print_arms(found: Comparison) -> None:
     if any(figures.samples for _, figures in arms):
         click.echo()
         output.table(
-            ["TARGET", "ANSWERS", "COST PER 1,000", "MEDIAN", "95TH PERCENTILE", "FAILED"],
+            [
+                *("TARGET", "ANSWERS", "COST PER 1,000", "95 % INTERVAL"),
+                *("MEDIAN", "95 % INTERVAL", "95TH PERCENTILE", "FAILED"),
+            ],
             [[name, *_figures(figures)] for name, figures in arms],
             empty="",
         )
@@ -178,7 +181,9 @@ def _figures(figures: ArmFigures) -> list[object]:
     return [
         figures.samples,
         wording.money(figures.cost_usd_per_1000),
+        wording.span_of(figures.cost_interval_usd_per_1000, wording.money),
         wording.seconds(figures.p50_s),
+        wording.span_of(figures.p50_interval_s, wording.seconds),
         wording.seconds(figures.p95_s),
         f"{figures.failed:.1%}",
     ]

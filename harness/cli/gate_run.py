@@ -38,6 +38,13 @@ EXITS = REJECTED_BY_VERDICT | {"passed": 0}
     required=True,
     help="A suite of the configuration; the first is the primary one, others are required.",
 )
+@click.option(
+    "--guard",
+    "guards",
+    multiple=True,
+    metavar="SUITE",
+    help="A suite where a candidate that is shown worse fails; may be repeated.",
+)
 @click.option("--incumbent", required=True, metavar="TARGET", help="As `provider/model`.")
 @click.option("--candidate", required=True, metavar="TARGET", help="As `provider/model`.")
 @click.option("--policy", default="default", show_default=True, help="Name of a policy.")
@@ -47,6 +54,12 @@ EXITS = REJECTED_BY_VERDICT | {"passed": 0}
     help="What the candidate has to show. [default: as the policy says]",
 )
 @click.option("--margin", type=float, metavar="SHARE", help="Allowed loss, a share of 1.")
+@click.option(
+    "--min-saving",
+    type=float,
+    metavar="SHARE",
+    help="With cheaper_and_not_worse: share of the cost to save. [default: the policy's]",
+)
 @click.option("--reason", default="swapgate gate run", show_default=True, help="Why.")
 @click.option(
     "--markdown",
@@ -74,11 +87,13 @@ def gate_run(  # noqa: PLR0913 - one per option
     session: Session,
     *,
     suites: tuple[str, ...],
+    guards: tuple[str, ...],
     incumbent: str,
     candidate: str,
     policy: str,
     claim: str | None,
     margin: float | None,
+    min_saving: float | None,
     reason: str,
     markdown_file: Path | None,
     junit_file: Path | None,
@@ -93,7 +108,15 @@ def gate_run(  # noqa: PLR0913 - one per option
     measured.
     """
     question = Question(
-        suites, incumbent, candidate, policy, Claim(claim) if claim else None, margin, reason
+        suites,
+        incumbent,
+        candidate,
+        policy,
+        Claim(claim) if claim else None,
+        margin,
+        reason,
+        guards,
+        min_saving,
     )
     with tempfile.TemporaryDirectory(prefix="swapgate-gate-") as scratch:
         with _installation(session, keep or Path(scratch)) as installation:

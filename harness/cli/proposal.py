@@ -16,7 +16,7 @@ from harness.control.rehearse import rehearsed
 from harness.domain.evaluation import Claim
 from harness.domain.forecast import Forecast
 from harness.domain.proposal import Proposal
-from harness.gate.words import spending
+from harness.gate.words import percent, spending
 
 REPORT = Lazy("harness.cli.report:proposal_report", "Write a comparison as a document.")
 
@@ -39,6 +39,12 @@ def proposal() -> None:
     type=float,
     metavar="SHARE",
     help="Allowed loss, a share of 1: 0.05 is 5 points. [default: as the policy says]",
+)
+@click.option(
+    "--min-saving",
+    type=float,
+    metavar="SHARE",
+    help="With cheaper_and_not_worse: share of the cost to save. [default: the policy's]",
 )
 @click.option("--reason", default="", help="Why; needed for the claim non_inferior.")
 @click.option("--policy", help="Name of a policy. [default: the route's]")
@@ -76,6 +82,7 @@ def create(  # noqa: PLR0913 - one per option
     candidate: str,
     claim: str | None,
     margin: float | None,
+    min_saving: float | None,
     reason: str,
     policy: str | None,
     descends_from: str | None,
@@ -101,6 +108,7 @@ def create(  # noqa: PLR0913 - one per option
         margin,
         policy,
         descends_from,
+        min_saving,
     )
     planned = propose.create(rehearsed(context), session.actor, wish)
     planning = outlook.of(context, wish, effect)
@@ -172,6 +180,8 @@ def _print_planning(planning: Sequence[Outlook]) -> None:
             )
         if each.warning:
             output.note(f"{suite}: {each.warning}")
+        if each.plan.claim is Claim.CHEAPER:
+            output.note(f"{suite}: {_saving(each)}")
         if plan.look > 1:
             output.note(f"{suite}: {spending(plan.look, plan.alpha, plan.spend)}")
         if each.estimated:
@@ -179,6 +189,17 @@ def _print_planning(planning: Sequence[Outlook]) -> None:
                 f"{suite}: the candidate has no answers yet; its cost is the incumbent's "
                 "tokens at the candidate's price"
             )
+
+
+def _saving(each: Outlook) -> str:
+    plan = each.plan
+    if each.saving is None:
+        return f"whether it costs {percent(plan.min_saving)} less is open: no recorded answers"
+    found = f"recorded answers cost {percent(each.saving)} less; claimed are "
+    if each.saving_items is None or each.saving_items > plan.n_max:
+        more = f", and that takes about {each.saving_items:,}" if each.saving_items else ""
+        return f"{found}{percent(plan.min_saving)}: {plan.n_max} items will not show it{more}"
+    return f"{found}{percent(plan.min_saving)}: about {each.saving_items} items show it"
 
 
 def _planning_row(each: Outlook) -> list[object]:

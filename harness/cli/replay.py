@@ -30,6 +30,12 @@ NO_PROOF = (
     "--margin", type=float, metavar="SHARE", help="What if this were the allowed loss?"
 )
 @click.option("--alpha", type=float, metavar="SHARE", help="What if this were the error?")
+@click.option(
+    "--min-saving",
+    type=float,
+    metavar="SHARE",
+    help="What if this share of the cost had to be saved?",
+)
 @pass_session
 def replay(
     session: Session,
@@ -38,18 +44,19 @@ def replay(
     claim: str | None,
     margin: float | None,
     alpha: float | None,
+    min_saving: float | None,
 ) -> None:
     """Decide a verdict again from what is stored.
 
     It must come out the same, to the byte. VERDICT is its id, or a proposal's. With --claim,
-    --margin or --alpha: what the same answers would have said on other terms.
+    --margin, --alpha or --min-saving: what the same answers would have said on other terms.
     Exit code: 1 when the stored verdict is not what its samples say.
     """
-    if (claim, margin, alpha) == (None, None, None):
+    if (claim, margin, alpha, min_saving) == (None, None, None, None):
         found = replays.replay(session.context, decision)
         _print_replayed(found, as_json=session.json)
         sys.exit(0 if found.agrees else DIFFERS)
-    terms = Otherwise(Claim(claim) if claim else None, margin, alpha)
+    terms = Otherwise(Claim(claim) if claim else None, margin, alpha, min_saving)
     verdict = replays.what_if(session.context, decision, terms)
     _print_what_if(decision, verdict, as_json=session.json)
 

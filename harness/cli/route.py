@@ -12,12 +12,12 @@ from harness.cli.fallback import fallback
 from harness.cli.measured import facts, route_measured
 from harness.cli.route_settings import given, settings, settings_options
 from harness.cli.session import Session, pass_session
+from harness.cli.suite_options import suite_options, suites_of
 from harness.control import lookup, measured, reports, routes, seed, targets
 from harness.control.present import plain
 from harness.control.reports import RouteStatus
 from harness.domain.errors import InputError, NotFound
-from harness.domain.evaluation import SuiteRole
-from harness.domain.routing import Route, RouteSettings, RouteSuite
+from harness.domain.routing import Route, RouteSettings
 from harness.ports import RouteRecord
 
 
@@ -95,14 +95,7 @@ def as_json(status: RouteStatus) -> dict[str, object]:
     metavar="TARGET",
     help="Which of the fallbacks are good enough for high stakes; may be repeated.",
 )
-@click.option("--suite", required=True, help="The primary suite: candidates must win here.")
-@click.option(
-    "--required-suite",
-    "required",
-    multiple=True,
-    metavar="SUITE",
-    help="A suite where candidates must not lose; may be repeated.",
-)
+@suite_options(required=True)
 @settings_options
 @pass_session
 def create(
@@ -112,15 +105,10 @@ def create(
     incumbent: str,
     fallbacks: tuple[str, ...],
     capable: tuple[str, ...],
-    suite: str,
-    required: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Create a route. Its first targets are its baseline: later ones need proof."""
-    suites = (
-        RouteSuite(suite),
-        *(RouteSuite(each, SuiteRole.REQUIRED) for each in required),
-    )
+    suites = suites_of(options)
     made = routes.create(
         session.context_with_providers,
         session.actor,
@@ -163,7 +151,7 @@ def show(session: Session, name: str) -> None:
             ("data class", how.data_class or None),
             ("task", how.task or None),
             ("policy", how.policy),
-            ("suites", ", ".join(f"{s.suite} ({s.role.value})" for s in how.suites)),
+            ("suites", ", ".join(each.words for each in how.suites)),
             ("open proposal", _proposal(status) or "none"),
             ("last verdict", status.last_verdict.words if status.last_verdict else "none"),
             ("requests, last hour", f"{sum(m.requests for m in status.traffic):,}"),

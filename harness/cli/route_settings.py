@@ -8,11 +8,11 @@ import click
 
 from harness.cli import output
 from harness.cli.session import Session, pass_session
+from harness.cli.suite_options import suite_options, suites_of
 from harness.control import routes
 from harness.domain.errors import InputError
-from harness.domain.evaluation import SuiteRole
 from harness.domain.keepwarm import share_bps_of
-from harness.domain.routing import OnContentPolicy, RouteSettings, RouteSuite, Stakes
+from harness.domain.routing import OnContentPolicy, RouteSettings, Stakes
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -86,17 +86,15 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
 @click.command()
 @click.argument("name")
 @settings_options
-@click.option("--suite", help="The primary suite: candidates must win here.")
+@suite_options(required=False)
 @pass_session
-def settings(session: Session, *, name: str, suite: str | None, **options: Any) -> None:
+def settings(session: Session, *, name: str, **options: Any) -> None:
     """Change how a route behaves; what is not given stays as it is."""
 
     def changed(before: RouteSettings) -> RouteSettings:
-        after = replace(before, **given(options))
-        if suite is None:
-            return after
-        others = (each for each in before.suites if each.role is not SuiteRole.PRIMARY)
-        return replace(after, suites=(RouteSuite(suite), *others))
+        wanted = dict(options)
+        suites = suites_of(wanted, before.suites)
+        return replace(before, **given(wanted), suites=suites)
 
     made = routes.change_settings(session.context, session.actor, name, changed)
     if session.json:

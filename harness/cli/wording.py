@@ -1,6 +1,6 @@
 """Figures in the words that people read. An unknown figure is `unknown`, never 0."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from harness.domain.evaluation import SuiteReport
@@ -34,6 +34,10 @@ def interval(report: SuiteReport) -> str:
 
 def money(usd: float | None) -> str:
     return "unknown" if usd is None else f"${usd:,.4f}".rstrip("0").rstrip(".")
+
+
+def span_of(found: tuple[float, float] | None, words: Callable[[float | None], str]) -> str:
+    return "–" if found is None else f"{words(found[0])} to {words(found[1])}"
 
 
 def seconds(value: float | None) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from harness.config.places import Path_
 
-SHARES = {"alpha", "margin", "p0"}
+SHARES = {"alpha", "margin", "min_saving", "p0"}
 POSITIVE = {
     "verdict_ttl_s",
     "approval_ttl_s",
@@ -15,6 +15,8 @@ POSITIVE = {
     "rho",
     "rho_ni",
     "certificate",
+    "cost_ceiling",
+    "weight",
     "epochs",
     "block_size",
     "session_requests",

@@ -14,6 +14,7 @@ from harness.domain.proposal import Proposal
 from harness.domain.targets import Target
 from harness.gate import budgeting
 from harness.gate.budgeting import Option, Spread, Usage
+from harness.gate.costs import items_to_show
 from harness.gate.planning import DISAGREE, EFFECT, sd_pass_fail
 from harness.ports import Transaction
 
@@ -31,7 +32,9 @@ class Outlook:
     suite and the incumbent's tokens are taken at its price. None where nobody knows.
     cost_usd, duration_s: at most, for the registered design, judge included; None where
     unknown. judge_usd: of that, the judge's; 0 for a suite without one. asked: sides
-    whose answers are not there yet. cheapest: None where the suite has too few items.
+    whose answers are not there yet. cheapest: None where the suite has too few items. saving:
+    share of the incumbent's cost, by these answers, where the claim is about it; saving_items:
+    how many would show it, None for never.
     """
 
     plan: SuitePlan
@@ -47,6 +50,8 @@ class Outlook:
     duration_s: float | None
     cheapest: Option | None
     warning: str
+    saving: float | None = None
+    saving_items: int | None = None
 
 
 def of(ctx: Context, wish: Wish, effect: float | None = None) -> Sequence[Outlook]:
@@ -90,6 +95,7 @@ def _of_suite(
     items, judged = pin.items, pin.judged
     sides = (ours, theirs)
     best = budgeting.cheapest(known, effect, plan.alpha, items, sides)
+    saving = _saving(ours, theirs) if plan.claim is Claim.CHEAPER else None
     return Outlook(
         plan=plan,
         effect=effect,
@@ -104,12 +110,21 @@ def _of_suite(
         duration_s=budgeting.duration_s(plan.n_max, plan.epochs, sides, ctx.eval_connections),
         cheapest=best,
         warning=_warning(plan, smallest, effect, best, items),
+        saving=saving,
+        saving_items=None if saving is None else items_to_show(saving, plan),
     )
+
+
+def _saving(ours: Usage | None, theirs: Usage | None) -> float | None:
+    """None where a side's cost is unknown, or the incumbent's is 0."""
+    if ours is None or theirs is None or not ours.cost_usd or theirs.cost_usd is None:
+        return None
+    return 1.0 - theirs.cost_usd / ours.cost_usd
 
 
 def _effect(plan: SuitePlan, wished: float | None) -> float:
     """For non_inferior the distance of equal models from the null: the margin."""
-    if plan.claim is Claim.NON_INFERIOR:
+    if plan.claim.quality is Claim.NON_INFERIOR:
         return plan.margin
     return EFFECT if wished is None else wished
 

@@ -14,16 +14,17 @@ from harness.domain.errors import (
     ProofRefused,
     StaleWrite,
 )
-from harness.domain.evaluation import Claim, SuitePin, SuitePlan, SuiteRole
+from harness.domain.evaluation import Claim, Primaries, SuitePin, SuitePlan, SuiteRole
 from harness.domain.policy import GatePolicy, Policy
 from harness.domain.proposal import Event, Phase, Proposal, advance, moved
-from harness.domain.routing import RouteSettings
+from harness.domain.routing import RouteSettings, RouteSuite
+from harness.domain.targets import Target
 from harness.ports import Transaction
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a person asks for. claim, margin: None means what the policy says.
+    """What a person asks for. claim, margin, min_saving: None means what the policy says.
 
     descends_from: a target id or name that stood before the suites already, and whose results
     the candidate was tuned after: its looks count as the candidate's.
@@ -36,6 +37,7 @@ class Wish:
     margin: float | None = None
     policy: str | None = None
     descends_from: str | None = None
+    min_saving: float | None = None
 
 
 def create(ctx: Context, actor: Actor, wish: Wish) -> Proposal:
@@ -59,6 +61,7 @@ def create(ctx: Context, actor: Actor, wish: Wish) -> Proposal:
         clearance.check(ctx, route.settings, [candidate], route=route.name)
         policy = _policy(ctx, route.settings, wish)
         _check_reason(policy.gate, wish)
+        _check_prices(tx, policy.gate, tx.routing.targets()[route.incumbent], candidate)
         lineage = looks.lineage(tx, candidate.id, wish.descends_from)
         proposal = Proposal(
             id=ctx.chance.token("p_"),
@@ -84,11 +87,19 @@ def _policy(ctx: Context, settings: RouteSettings, wish: Wish) -> Policy:
     gate = policy.gate
     if wish.margin is not None and not 0 < wish.margin < 1:
         raise InputError(f"an allowed loss lies between 0 and 1, not {wish.margin}")
+    if wish.min_saving is not None and not 0 < wish.min_saving < 1:
+        raise InputError(f"a share to be saved lies between 0 and 1, not {wish.min_saving}")
     gate = replace(
         gate,
         claim=wish.claim or gate.claim,
         margin=gate.margin if wish.margin is None else wish.margin,
+        min_saving=gate.min_saving if wish.min_saving is None else wish.min_saving,
     )
+    if wish.min_saving is not None and gate.claim is not Claim.CHEAPER:
+        raise InputError(
+            f"a share to be saved goes with the claim {Claim.CHEAPER.value}, not with "
+            f"{gate.claim.value}"
+        )
     return replace(policy, gate=gate)
 
 
@@ -100,6 +111,20 @@ def _check_reason(gate: GatePolicy, wish: Wish) -> None:
         )
 
 
+def _check_prices(tx: Transaction, gate: GatePolicy, *arms: Target) -> None:
+    """Before any answer is paid for: what has no price is never shown to be cheaper."""
+    if gate.claim is not Claim.CHEAPER:
+        return
+    providers = tx.providers.all()
+    for arm in arms:
+        provider = providers.get(arm.provider)
+        if provider is None or arm.model not in provider.prices:
+            raise InputError(
+                f"the claim {gate.claim.value} needs both models' prices, and {arm.name} has "
+                f"none: set providers.{arm.provider}.prices"
+            )
+
+
 def plans(
     ctx: Context,
     tx: Transaction,
@@ -109,7 +134,7 @@ def plans(
 ) -> tuple[SuitePlan, ...]:
     """The registration, suite by suite, and the suites' pins stored.
 
-    Raises ConfigError for a route without exactly one primary suite.
+    Raises ConfigError for a route without a primary suite, and for several that make no claim.
     """
     registered = _registered(ctx, settings, gate)
     for pin, _ in registered:
@@ -136,30 +161,57 @@ def _registered(
     ctx: Context, settings: RouteSettings, gate: GatePolicy
 ) -> Sequence[tuple[SuitePin, SuitePlan]]:
     primary = [s for s in settings.suites if s.role is SuiteRole.PRIMARY]
-    if len(primary) != 1:
+    if not primary:
         raise ConfigError(
-            f"a route needs exactly one primary suite to be gated, and this one has "
-            f"{len(primary)}: set `suites:` of the route"
+            "a route needs a primary suite to be gated, and this one has none: set `suites:` "
+            "of the route"
         )
-    result = []
-    for each in settings.suites:
-        pin = ctx.suites.pin(each.suite)
-        main = each.role is SuiteRole.PRIMARY
-        plan = SuitePlan(
-            suite=each.suite,
-            suite_digest=pin.digest,
-            role=each.role,
-            claim=gate.claim if main else Claim.NON_INFERIOR,
-            margin=gate.margin,
-            alpha=gate.alpha,
-            n_max=min(gate.n_max or pin.items, pin.items),
-            epochs=gate.epochs,
-            # One order per suite content: the incumbent's run can serve every proposal.
-            order_seed=int(pin.digest[:8], 16),
-            served_pin=gate.served_pin,
+    names = [each.suite for each in settings.suites]
+    if len(set(names)) != len(names):
+        raise ConfigError(f"a suite has one role on a route, and {names} names one twice")
+    combine = gate.primaries if len(primary) > 1 else None
+    if combine is Primaries.ANY and gate.claim is not Claim.SUPERIOR:
+        raise ConfigError(
+            f"`primaries: any` asks whether one of several suites is better, which is no "
+            f"question of the claim {gate.claim.value}: use `primaries: weighted`"
         )
-        result.append((pin, plan))
-    return result
+    pins = {each.suite: ctx.suites.pin(each.suite) for each in settings.suites}
+    return [
+        (pins[each.suite], _plan(each, pins, gate, combine, primary))
+        for each in settings.suites
+    ]
+
+
+def _plan(
+    each: RouteSuite,
+    pins: Mapping[str, SuitePin],
+    gate: GatePolicy,
+    combine: Primaries | None,
+    primary: Sequence[RouteSuite],
+) -> SuitePlan:
+    pin = pins[each.suite]
+    main = each.role is SuiteRole.PRIMARY
+    claim = gate.claim if main else Claim.NON_INFERIOR
+    # An item of the weighted mean takes one of each suite: the shortest one's end is the end.
+    paired = [pins[other.suite].items for other in primary]
+    items = min(paired) if main and combine is Primaries.WEIGHTED else pin.items
+    return SuitePlan(
+        suite=each.suite,
+        suite_digest=pin.digest,
+        role=each.role,
+        claim=claim,
+        margin=gate.margin,
+        alpha=gate.alpha,
+        n_max=min(gate.n_max or items, items),
+        epochs=gate.epochs,
+        # One order per suite content: the incumbent's run can serve every proposal.
+        order_seed=int(pin.digest[:8], 16),
+        served_pin=gate.served_pin,
+        min_saving=gate.min_saving if claim is Claim.CHEAPER else 0.0,
+        cost_ceiling=gate.cost_ceiling if claim is Claim.CHEAPER else 0.0,
+        combine=combine if main else None,
+        weight=each.weight if main and combine else 1.0,
+    )
 
 
 def approve(

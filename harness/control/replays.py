@@ -5,12 +5,14 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 
 from harness.control.context import Context
-from harness.domain.errors import NotFound, SwapgateError
-from harness.domain.evaluation import Claim, Sample, SuitePlan, SuiteRole, Verdict
+from harness.domain.errors import InputError, NotFound, SwapgateError
+from harness.domain.evaluation import Claim, Primaries, Sample, SuitePlan, SuiteRole, Verdict
 from harness.domain.pins import Served
+from harness.domain.policy import GatePolicy
+from harness.gate.cases import Case
 from harness.gate.design import design_of
 from harness.gate.pairs import pair_up
-from harness.gate.replay import Case, cases_of, times_of, verdict_bytes
+from harness.gate.replay import cases_of, times_of, verdict_bytes
 from harness.gate.verdicts import recompute, verdict
 from harness.ports import Transaction
 
@@ -41,12 +43,13 @@ class Replayed:
 class Otherwise:
     """Other terms than the registered ones. None keeps what was registered.
 
-    claim: of the primary suite. margin, alpha: of every suite.
+    claim, min_saving: of the primary suites. margin, alpha: of every suite.
     """
 
     claim: Claim | None = None
     margin: float | None = None
     alpha: float | None = None
+    min_saving: float | None = None
 
     def of(self, plan: SuitePlan) -> SuitePlan:
         """Raises InputError for terms that no comparison can have."""
@@ -58,7 +61,17 @@ class Otherwise:
             alpha=plan.alpha if self.alpha is None else self.alpha,
         )
         design_of(changed)
-        return changed
+        if changed.combine is Primaries.ANY and changed.claim is not Claim.SUPERIOR:
+            raise InputError("one of several primary suites can only be claimed to be better")
+        return self._saving(changed) if changed.claim is Claim.CHEAPER else changed
+
+    def _saving(self, plan: SuitePlan) -> SuitePlan:
+        registered = plan.min_saving or GatePolicy().min_saving
+        wanted = registered if self.min_saving is None else self.min_saving
+        if not 0 < wanted < 1:
+            raise InputError(f"a share to be saved lies between 0 and 1, not {wanted}")
+        ceiling = plan.cost_ceiling or GatePolicy().cost_ceiling
+        return replace(plan, min_saving=wanted, cost_ceiling=ceiling)
 
 
 def replay(ctx: Context, decision: str) -> Replayed:

@@ -176,7 +176,7 @@ def _fields(route: Route) -> dict[str, str]:
         "task": route.settings.task,
         "timeout": f"{route.settings.total_timeout_s:g} s",
         "policy": route.settings.policy,
-        "suites": ", ".join(f"{s.suite} ({s.role.value})" for s in route.settings.suites),
+        "suites": ", ".join(each.words for each in route.settings.suites),
     }
 
 

@@ -20,7 +20,7 @@ DECIDED: Final = frozenset(Phase) - {Phase.PROPOSED, Phase.EVALUATING}
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """suites: the first is the primary one, the others are required."""
+    """suites: the first is the primary one, the others are required. guards: suites, too."""
 
     suites: Sequence[str]
     incumbent: str
@@ -29,6 +29,8 @@ class Question:
     claim: Claim | None = None
     margin: float | None = None
     reason: str = ""
+    guards: Sequence[str] = ()
+    min_saving: float | None = None
 
 
 def register(ctx: Context, actor: Actor, settings: Settings, question: Question) -> Proposal:
@@ -42,10 +44,18 @@ def register(ctx: Context, actor: Actor, settings: Settings, question: Question)
     asked = (
         RouteSuite(primary, SuiteRole.PRIMARY),
         *(RouteSuite(each, SuiteRole.REQUIRED) for each in others),
+        *(RouteSuite(each, SuiteRole.GUARD) for each in question.guards),
     )
     route = RouteSettings(policy=question.policy, suites=asked)
     routes.create(ctx, actor, ROUTE, question.incumbent, settings=route)
-    wish = Wish(ROUTE, question.candidate, question.reason, question.claim, question.margin)
+    wish = Wish(
+        ROUTE,
+        question.candidate,
+        question.reason,
+        question.claim,
+        question.margin,
+        min_saving=question.min_saving,
+    )
     return propose.create(ctx, actor, wish)
 
 

@@ -20,11 +20,28 @@ JUDGED_BY: Final = "+judge:"  # in a suite's pin, between the scorer and its jud
 class Claim(StrEnum):
     SUPERIOR = "superior"
     NON_INFERIOR = "non_inferior"
+    CHEAPER = "cheaper_and_not_worse"  # non-inferior, and its cost lower by the declared share
+
+    @property
+    def quality(self) -> "Claim":
+        """What the scores have to show."""
+        return Claim.NON_INFERIOR if self is Claim.CHEAPER else self
+
+
+QUALITY_CLAIMS: Final = (Claim.SUPERIOR, Claim.NON_INFERIOR)
 
 
 class SuiteRole(StrEnum):
-    PRIMARY = "primary"
-    REQUIRED = "required"
+    PRIMARY = "primary"  # the claim is decided here
+    REQUIRED = "required"  # must be shown to stay within the allowed loss
+    GUARD = "guard"  # must not be shown worse; too little evidence does not block
+
+
+class Primaries(StrEnum):
+    """What several primary suites have to show (statistics.md 1.7)."""
+
+    WEIGHTED = "weighted"  # the claim, on the weighted mean of their items' scores
+    ANY = "any"  # superiority on at least one of them, by Holm's rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +88,9 @@ class SuitePlan:
     alpha: of this comparison. look: which time this candidate, or one that it descends from,
     stands before this suite; spend: the rule by which that look got its alpha, "" in
     registrations older than the rule. served_pin: what the providers must go on serving; NONE
-    in registrations older than that pin.
+    in registrations older than that pin. min_saving, cost_ceiling: as in GatePolicy, for the
+    claim CHEAPER alone. combine, weight: of one of several primary suites; None for a suite
+    alone.
     """
 
     suite: str
@@ -86,11 +105,22 @@ class SuitePlan:
     look: int = 1
     spend: str = ""
     served_pin: ServedPin = ServedPin.NONE
+    min_saving: float = 0.0
+    cost_ceiling: float = 0.0
+    combine: Primaries | None = None
+    weight: float = 1.0
 
     def as_json(self) -> dict[str, object]:
-        """Without what older registrations did not have: old verdicts keep their bytes."""
-        pinned = self.served_pin is not ServedPin.NONE
-        spending = {"look": self.look, "spend": self.spend} if self.spend else {}
+        """What does not concern a plan is left out: old verdicts keep their bytes."""
+        more: dict[str, object] = {}
+        if self.spend:
+            more |= {"look": self.look, "spend": self.spend}
+        if self.served_pin is not ServedPin.NONE:
+            more |= {"served_pin": self.served_pin.value}
+        if self.claim is Claim.CHEAPER:
+            more |= {"min_saving": self.min_saving, "cost_ceiling": self.cost_ceiling}
+        if self.combine:
+            more |= {"combine": self.combine.value, "weight": self.weight}
         return {
             "suite": self.suite,
             "suite_digest": self.suite_digest,
@@ -101,8 +131,7 @@ class SuitePlan:
             "n_max": self.n_max,
             "epochs": self.epochs,
             "order_seed": self.order_seed,
-            **spending,
-            **({"served_pin": self.served_pin.value} if pinned else {}),
+            **more,
         }
 
 
@@ -112,6 +141,7 @@ def plan_of(stored: Mapping[str, Any]) -> SuitePlan:
         "role": SuiteRole(stored["role"]),
         "claim": Claim(stored["claim"]),
         "served_pin": ServedPin(stored.get("served_pin", ServedPin.NONE)),
+        "combine": Primaries(stored["combine"]) if stored.get("combine") else None,
     }
     return SuitePlan(**{**stored, **kinds})
 

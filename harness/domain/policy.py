@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
 from harness.domain.content import digest
-from harness.domain.evaluation import Claim
+from harness.domain.evaluation import Claim, Primaries
 from harness.domain.guardrails import Guardrail, Guardrails
 from harness.domain.pins import ServedPin
 
@@ -35,7 +35,10 @@ class GatePolicy:
     verdict_ttl_s: how long a verdict is proof. infra_retries, infra_pause_s: what happens after
     InfraError. max_cost_usd, max_tokens: per run. run_max_age_s: how old a shared incumbent run
     may be. spend: of alpha, when a candidate comes back to the same suite. served_pin: what of
-    the providers' own words on what they serve must not change.
+    the providers' own words on what they serve must not change. min_saving: share of the
+    incumbent's cost that the claim CHEAPER must save. cost_ceiling: the most that one item of
+    the candidate may cost, in mean costs of the incumbent's items. primaries: what several
+    primary suites have to show together.
     """
 
     claim: Claim = Claim.SUPERIOR
@@ -51,6 +54,9 @@ class GatePolicy:
     run_max_age_s: float = 86_400.0
     spend: Spend = Spend.FIRST_FULL
     served_pin: ServedPin = ServedPin.MODEL
+    min_saving: float = 0.1
+    cost_ceiling: float = 10.0
+    primaries: Primaries = Primaries.WEIGHTED
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,10 +37,20 @@ class OnContentPolicy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RouteSuite:
-    """A suite that decides about this route."""
+    """A suite that decides about this route. weight: in the mean of several primary ones."""
 
     suite: str
     role: SuiteRole = SuiteRole.PRIMARY
+    weight: float = 1.0
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        return cls(data["suite"], SuiteRole(data["role"]), float(data.get("weight", 1.0)))
+
+    @property
+    def words(self) -> str:
+        weight = "" if self.weight == 1.0 else f", weight {self.weight:g}"
+        return f"{self.suite} ({self.role.value}{weight})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +82,7 @@ class RouteSettings:
 
         Raises KeyError, TypeError or ValueError for what is no such thing.
         """
-        suites = (RouteSuite(s["suite"], SuiteRole(s["role"])) for s in data["suites"])
+        suites = (RouteSuite.from_json(each) for each in data["suites"])
         read = {
             "stakes": Stakes(data["stakes"]),
             "suites": tuple(suites),

@@ -141,7 +141,7 @@ def path(differences: ArrayLike, design: Design, since: Progress | None = None) 
         raise InputError(f"{items[-1]} items, but the plan says at most {design.n_max}")
     total, squares = running(before.total, d), running(before.squares, d * d)
     variance = (_PRIOR + spread(items, total, squares)) / (items + 1.0)
-    wish = np.sqrt(2.0 * design.promote_at / (variance[..., :-1] * design.n_max))
+    wish = np.sqrt(2.0 * design.bets_for / (variance[..., :-1] * design.n_max))
     bet = np.minimum(wish, _CAP / (1.0 + design.theta0))
     log_e = running(before.log_e, np.log1p(bet * (d - design.theta0)))
     losing = [

@@ -6,10 +6,10 @@ before the first one that is not complete on both sides count.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from harness.domain.errors import InputError, StaleEvidence
-from harness.domain.evaluation import Pair, Sample, SampleError, SuitePlan
+from harness.domain.evaluation import Claim, Pair, Sample, SampleError, SuitePlan
 from harness.domain.pins import Served, ServedModel, ServedPin, told
 
 # Up to this share of the planned items the candidate may fail to answer.
@@ -26,7 +26,8 @@ class PairedItem:
 
     unscored_*: epochs without a score. unanswered: the candidate's infrastructure failed.
     rules: form rules that broke in the candidate's answers, one entry per epoch. served: what
-    the providers said; not part of what a pair is.
+    the providers said; not part of what a pair is. costs: US dollars of (incumbent, candidate),
+    means over epochs, where the claim asks for them.
     """
 
     pair: Pair
@@ -35,6 +36,7 @@ class PairedItem:
     unanswered: bool = False
     rules: tuple[str, ...] = ()
     served: Served = field(default=Served(), compare=False)
+    costs: tuple[float | None, float | None] = (None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,8 @@ def pair_up(
             break
         _same_epochs(plan, a, b)
         item = _paired(a, b)
+        if plan.claim is Claim.CHEAPER:
+            item = replace(item, costs=(_cost(a), _cost(b)))
         unanswered += item.unanswered
         blocked = pinned.broken(item) or _blocking(a, b, unanswered, allowed)
         if blocked:
@@ -220,6 +224,13 @@ class _Pinned:
                         f"{model.label} to item {item.pair.item}; that is no one measurement"
                     )
         return ""
+
+
+def _cost(samples: Sequence[Sample]) -> float | None:
+    """Mean over epochs; None where one of them is not known, or was no answer."""
+    costs = [None if _infra(sample) else sample.cost_usd for sample in samples]
+    known = [cost for cost in costs if cost is not None and math.isfinite(cost) and cost >= 0]
+    return math.fsum(known) / len(known) if len(known) == len(costs) else None
 
 
 def _why(broken: Sample) -> str:

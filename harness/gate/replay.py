@@ -1,23 +1,22 @@
 """A verdict's inputs as JSON and back: enough to decide again, to the same bytes (F5)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
 from harness.domain.content import canonical_json
-from harness.domain.evaluation import Pair, SuitePlan, SuiteReport, Verdict, plan_of
+from harness.domain.evaluation import (
+    Claim,
+    Pair,
+    SuitePlan,
+    SuiteReport,
+    Verdict,
+    plan_of,
+)
 from harness.domain.pins import Served, ServedModel
+from harness.gate.cases import Case
 from harness.gate.pairs import Paired, PairedItem
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One suite's registration and what was measured. stopped: as in suites."""
-
-    plan: SuitePlan
-    paired: Paired
-    stopped: tuple[str, str] | None = None
 
 
 def inputs_of(
@@ -25,9 +24,17 @@ def inputs_of(
 ) -> dict[str, object]:
     """plans, pairs (item, incumbent, candidate, both lenient), runs, marks of odd items, and
     what the providers served.
+
+    costs: only of suites whose claim asks for them; pairs in US dollars, in the items' order.
     """
     served = {case.plan.suite: case.paired.served for case in cases}
+    costs = {
+        case.plan.suite: [list(item.costs) for item in case.paired.items]
+        for case in cases
+        if case.plan.claim is Claim.CHEAPER
+    }
     return {
+        **({"costs": costs} if costs else {}),
         "plans": [case.plan.as_json() for case in cases],
         "pairs": {case.plan.suite: _rows(case.paired) for case in cases},
         "runs": {
@@ -112,14 +119,19 @@ def _marks(paired: Paired) -> dict[str, object]:
             "rules": list(item.rules),
         }
         for item in paired.items
-        if item != PairedItem(item.pair)
+        if item != PairedItem(item.pair, costs=item.costs)
     }
 
 
 def _case(plan: SuitePlan, inputs: Mapping[str, Any]) -> Case:
     suite = plan.suite
     marks, runs = inputs["marks"][suite], inputs["runs"][suite]
-    items = tuple(_item(row, marks.get(row[0])) for row in inputs["pairs"][suite])
+    rows = inputs["pairs"][suite]
+    costs = inputs.get("costs", {}).get(suite) or [(None, None)] * len(rows)
+    items = tuple(
+        replace(_item(row, marks.get(row[0])), costs=(cost[0], cost[1]))
+        for row, cost in zip(rows, costs, strict=True)
+    )
     blocked = inputs["blocked"].get(suite, "")
     paired = Paired(
         items,

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from harness.domain.evaluation import Claim, Sample, SuitePlan, SuiteReport
-from harness.gate.design import Design, design_of
+from harness.domain.evaluation import Claim, Sample, SuitePlan, SuiteReport, SuiteRole
+from harness.gate.design import design_of
 from harness.gate.intervals import mcnemar
 from harness.gate.offline import Evidence, judge
 from harness.gate.pairs import (
@@ -69,7 +69,7 @@ def judge_suite(
     *,
     stopped: Stopped | None = None,
 ) -> SuiteReport:
-    """What the samples of both runs say so far; outcome `running` while they do not decide.
+    """What the scores of both runs say so far; outcome `running` while they do not decide.
 
     stopped: the runs bring no more samples; what running then becomes, and why.
     Raises StaleEvidence and InputError as `pair_up` does.
@@ -80,7 +80,7 @@ def judge_suite(
 def judge_pairs(
     plan: SuitePlan, paired: Paired, *, stopped: Stopped | None = None
 ) -> Judgement:
-    """As judge_suite, on pairs that are made already (statistics.md 1.6)."""
+    """As judge_suite, on pairs that are made already (statistics.md 1.6). Costs: gate.cases."""
     readings = _read(plan, paired.items)
     outcome = _outcome(paired, readings, stopped)
     strict, consumed = readings.strict, readings.consumed
@@ -94,12 +94,13 @@ def judge_pairs(
 
 def _read(plan: SuitePlan, items: Sequence[PairedItem]) -> _Readings:
     strict = judge(_differences(items), design_of(plan))
-    if strict.outcome not in ("reject", "inconclusive"):
+    asked = ("reject",) if plan.role is SuiteRole.GUARD else ("reject", "inconclusive")
+    if strict.outcome not in asked:
         return _Readings(strict)
     # A strict loss asks only whether the substance holds within the margin; a strict draw
     # asks the registered claim again.
-    claim = Claim.NON_INFERIOR if strict.outcome == "reject" else plan.claim
-    design = Design(claim, plan.margin, plan.n_max, plan.alpha)
+    claim = Claim.NON_INFERIOR if strict.outcome == "reject" else plan.claim.quality
+    design = replace(design_of(plan), claim=claim)
     lenient = judge(_lenient_differences(items), design)
     if strict.outcome != "reject":
         return _Readings(strict, lenient)

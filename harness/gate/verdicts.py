@@ -1,7 +1,7 @@
 """From samples to a verdict, and from a stored verdict to the same verdict again."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from harness.domain.content import digest
@@ -9,19 +9,18 @@ from harness.domain.evaluation import (
     VERDICTS,
     Sample,
     SuitePlan,
-    SuiteReport,
     SuiteRole,
     Verdict,
 )
+from harness.gate.cases import Case
 from harness.gate.pairs import pair_up
-from harness.gate.replay import Case, cases_of, inputs_of, report_json, times_of
-from harness.gate.suites import judge_pairs, judge_suite
+from harness.gate.replay import cases_of, inputs_of, report_json, times_of
+from harness.gate.roles import judge_together
+from harness.gate.suites import judge_suite
 
 __all__ = ["judge_suite", "recompute", "verdict"]
 
 Samples = Sequence[Sample]
-# The worst word wins; `passed` needs every suite (Berger 1982, intersection-union).
-PRECEDENCE = ("failed", "running", "infra_error", "harness_mismatch", "inconclusive", "passed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +72,13 @@ def recompute(stored: Verdict) -> Verdict:
 def _decide(
     question: _Question, cases: Sequence[Case], decided_at: datetime, expires_at: datetime
 ) -> Verdict | None:
-    judged = [judge_pairs(case.plan, case.paired, stopped=case.stopped) for case in cases]
-    reports = tuple(found.report for found in judged)
-    outcomes = {report.outcome for report in reports}
-    outcome = next((word for word in PRECEDENCE if word in outcomes), "running")
+    found = judge_together(cases)
+    outcome, reports = found.outcome, found.reports
     if outcome == "running":
         return None
-    used = [
-        replace(case, paired=replace(case.paired, items=case.paired.items[: found.consumed]))
-        for case, found in zip(cases, judged, strict=True)
-    ]
+    used = [case.first(items) for case, items in zip(cases, found.consumed, strict=True)]
     inputs = inputs_of(used, decided_at, expires_at)
-    reason = _reason(outcome, reports)
+    reason = found.reason
     body = [
         question.route,
         question.incumbent,
@@ -105,14 +99,3 @@ def _decide(
         decided_at=decided_at,
         expires_at=expires_at,
     )
-
-
-def _reason(outcome: str, reports: Sequence[SuiteReport]) -> str:
-    """The deciding suite's sentence. With all passed that is the primary one, judged last."""
-    deciding = [report for report in reports if report.outcome == outcome]
-    report = deciding[-1] if outcome == "passed" else deciding[0]
-    if len(reports) == 1:
-        return report.reason
-    if outcome == "passed":
-        return f"All {len(reports)} suites passed. {report.suite}: {report.reason}"
-    return f"{report.suite}: {report.reason}"

@@ -1,7 +1,8 @@
 """One or two plain sentences about a comparison. The exact figures stand beside them."""
 
-from harness.domain.evaluation import Claim
+from harness.domain.evaluation import Claim, SuitePlan
 from harness.domain.policy import Spend
+from harness.gate.costs import CostEvidence, CostOutcome
 from harness.gate.design import Design
 from harness.gate.multiplicity import PROMISES
 from harness.gate.offline import Evidence
@@ -44,6 +45,55 @@ def because(found: Evidence, design: Design) -> str:
                 f"{found.n_used} of {design.n_max} items are in and none of the limits is "
                 f"reached; so far {_difference(found)}."
             )
+
+
+def costs_because(found: CostEvidence, plan: SuitePlan) -> str:
+    """What the costs say of the claim that the candidate is cheaper."""
+    claimed = f"{percent(plan.min_saving)} less was claimed"
+    if found.saving is None:
+        return f"Not shown to be cheaper: {_unknown(found)}"
+    saved = _saved(found)
+    match found.outcome:
+        case CostOutcome.SHOWN:
+            return f"It is cheaper: {saved}; at least {claimed}."
+        case CostOutcome.REFUTED:
+            return f"The candidate does not save enough: {saved}; at least {claimed}."
+        case CostOutcome.UNSHOWABLE:
+            return (
+                f"Not shown to be cheaper: item {found.n_used} cost the candidate more than "
+                f"the ceiling of {plan.cost_ceiling:g} times the incumbent's mean, so that "
+                f"rare dear answers may hide behind the others. So far {saved}. Raise "
+                "cost_ceiling and propose again."
+            )
+        case _ if found.n_used < plan.n_max:
+            return f"Whether it is cheaper is open: so far {saved}; at least {claimed}."
+        case _:
+            return (
+                f"Not shown to be cheaper after {found.n_used} items: {saved}; at least "
+                f"{claimed}. The incumbent stays."
+            )
+
+
+def _unknown(found: CostEvidence) -> str:
+    if found.incumbent_usd == 0.0:
+        return "the incumbent costs nothing."
+    side = "incumbent" if found.missing_incumbent == found.n_used else "candidate"
+    return f"nobody knows what the {side} costs; give it a price and propose again."
+
+
+def percent(share: float) -> str:
+    return f"{share * 100:.3g} %".replace("-", "−")
+
+
+def _saved(found: CostEvidence) -> str:
+    saving = found.saving or 0.0
+    than = "less" if saving >= 0.0 else "more"
+    words = f"{percent(abs(saving))} {than} per item"
+    if found.saving_low is not None and found.saving_high is not None:
+        low, high = percent(found.saving_low), percent(found.saving_high)
+        words += f" (95 % interval of the saving {low} to {high})"
+    missing = found.missing_candidate
+    return words + (f", {missing} of the candidate's costs are missing" if missing else "")
 
 
 def more_items(found: Evidence, design: Design) -> int | None:

@@ -69,6 +69,13 @@ class Report:
     made_at: datetime
 
     @property
+    def together(self) -> Sequence[SuiteReport]:
+        """Reports on several suites as one: the weighted mean's."""
+        verdict = self.comparison.verdict
+        alone = {part.side.plan.suite for part in self.suites}
+        return [each for each in verdict.suites if each.suite not in alone] if verdict else []
+
+    @property
     def arms(self) -> Sequence[tuple[str, ArmFigures]]:
         found = self.comparison
         return (

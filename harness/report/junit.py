@@ -1,7 +1,9 @@
 """A report as JUnit XML: one test case per suite, as CI systems show them."""
 
+from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
+from harness.domain.evaluation import SuiteReport
 from harness.report.contents import Report, SuitePart
 
 PROBLEMS = {
@@ -13,49 +15,65 @@ PROBLEMS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Case:
+    name: str
+    duration_s: float
+    outcome: str
+    reason: str
+
+
 def junit(report: Report) -> str:
     """Counts and messages; times are the sums of the answers' times."""
     found = report.comparison
+    cases = [*map(_of_part, report.suites), *map(_of_whole, report.together)]
+    # A suite that decided nothing by itself has not failed a candidate that passed.
+    passed = found.verdict is not None and found.verdict.outcome == "passed"
+    problems = ["" if passed else PROBLEMS.get(case.outcome, "") for case in cases]
     suite = ET.Element(
         "testsuite",
         name=f"swapgate: {found.candidate.name} against {found.incumbent.name}",
-        tests=str(len(report.suites)),
-        failures=str(_count(report, "failure")),
-        errors=str(_count(report, "error")),
+        tests=str(len(cases)),
+        failures=str(problems.count("failure")),
+        errors=str(problems.count("error")),
         timestamp=f"{report.made_at:%Y-%m-%dT%H:%M:%S}",
     )
-    for part in report.suites:
-        _case(suite, part)
+    for case, problem in zip(cases, problems, strict=True):
+        _write(suite, case, problem)
     root = ET.Element("testsuites")
     root.append(suite)
     ET.indent(root)
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def outcome_of(part: SuitePart) -> str:
-    return part.report.outcome if part.report else "open"
-
-
-def _count(report: Report, problem: str) -> int:
-    return sum(PROBLEMS.get(outcome_of(part)) == problem for part in report.suites)
-
-
-def _case(suite: ET.Element, part: SuitePart) -> None:
+def _of_part(part: SuitePart) -> _Case:
+    plan, report = part.side.plan, part.report
     answers = [*part.side.incumbent, *part.side.candidate]
+    return _Case(
+        name=f"{plan.suite} ({plan.role.value})",
+        duration_s=sum(each.duration_s for each in answers),
+        outcome=report.outcome if report else "open",
+        reason=report.reason if report else "the gate is still open",
+    )
+
+
+def _of_whole(report: SuiteReport) -> _Case:
+    """Of several suites as one: their answers' times stand at the suites."""
+    return _Case(f"{report.suite} ({report.role.value})", 0.0, report.outcome, report.reason)
+
+
+def _write(suite: ET.Element, found: _Case, problem: str) -> None:
     case = ET.SubElement(
         suite,
         "testcase",
         classname="swapgate.gate",
-        name=f"{part.side.plan.suite} ({part.side.plan.role.value})",
-        time=f"{sum(each.duration_s for each in answers):.3f}",
+        name=found.name,
+        time=f"{found.duration_s:.3f}",
     )
-    outcome = outcome_of(part)
-    problem = PROBLEMS.get(outcome)
-    reason = part.report.reason if part.report else "the gate is still open"
     if problem:
-        ET.SubElement(case, problem, type=outcome, message=_text(reason))
+        ET.SubElement(case, problem, type=found.outcome, message=_text(found.reason))
     else:
-        ET.SubElement(case, "system-out").text = _text(reason)
+        ET.SubElement(case, "system-out").text = _text(found.reason)
 
 
 def _text(words: str) -> str:

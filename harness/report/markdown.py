@@ -10,8 +10,9 @@ from harness.control.standing import Proof, Standing
 from harness.domain.evaluation import SuiteReport, Verdict
 from harness.domain.pins import ServedModel, told
 from harness.domain.targets import Target
+from harness.gate.cases import cost_of
 from harness.gate.remedies import patch_words, remedy_of
-from harness.gate.words import points, spending
+from harness.gate.words import percent, points, spending
 from harness.report.contents import Report, SuitePart, TagRow, Telling
 
 SHOWN: Final = 700
@@ -37,7 +38,7 @@ def _lines(report: Report) -> Iterator[str]:
     yield from _table(
         ("suite", "verdict", "candidate − incumbent", "95 % interval", "allowed loss",
          "wins / ties / losses", "items used"),
-        [_suite_row(part) for part in report.suites],
+        [*(_suite_row(part) for part in report.suites), *map(_report_row, report.together)],
     )  # fmt: skip
     yield ""
     yield "Differences are points of 100. A win is an item on which the candidate does better."
@@ -49,6 +50,7 @@ def _lines(report: Report) -> Iterator[str]:
         yield from _tags(part)
     yield from ("", "## Cost and time of an answer", "")
     yield from _arms(report.arms)
+    yield from _claimed_cost(found.verdict)
     yield from _judging(report)
     yield from ("", "## The route's bill", "", monthly.words(found.forecast))
     if why := monthly.basis(found.forecast):
@@ -75,6 +77,8 @@ def _verdict(report: Report, verdict: Verdict | None) -> Iterator[str]:
     said = {
         "superior": "The candidate had to be better.",
         "non_inferior": "The candidate had to be at most the allowed loss worse.",
+        "cheaper_and_not_worse": "The candidate had to cost less, by the declared share, and "
+        "be at most the allowed loss worse.",
     }[claim]
     why = f" Why it was proposed: {found.proposal.reason}." if found.proposal.reason else ""
     yield from ("", f"{said}{why}")
@@ -126,15 +130,53 @@ def _suite_row(part: SuitePart) -> Sequence[str]:
             "–",
             f"0 of {plan.n_max}",
         )
+    return _report_row(report)
+
+
+def _report_row(report: SuiteReport) -> Sequence[str]:
     return (
-        f"{plan.suite} ({plan.role.value})",
+        f"{report.suite} ({report.role.value})",
         report.outcome.replace("_", " "),
         points(report.delta),
         _interval(report),
-        f"{plan.margin * 100:g}",
+        f"{report.margin * 100:g}",
         f"{report.wins} / {report.ties} / {report.losses}",
         f"{report.n_used} of {report.n_max}",
     )
+
+
+def _claimed_cost(verdict: Verdict | None) -> Iterator[str]:
+    """The paired evidence of a claim about cost."""
+    claimed = [(each, cost_of(each)) for each in (verdict.suites if verdict else ())]
+    rows = [
+        (
+            each.suite,
+            str(cost["outcome"]),
+            _money(_per_1000(cost["incumbent_usd"])),
+            _money(_per_1000(cost["candidate_usd"])),
+            _share(cost["saving"]),
+            f"{_share(cost['saving_low'])} to {_share(cost['saving_high'])}",
+            _share(cost["min_saving"]),
+            f"{cost['n_used']}",
+        )
+        for each, cost in claimed
+        if cost is not None
+    ]
+    if rows:
+        heads = ("suite", "cheaper", "incumbent, $ per 1,000 items", "candidate",
+                 "saving", "95 % interval", "claimed", "items used")  # fmt: skip
+        yield ""
+        yield from _table(heads, rows)
+        yield ""
+        yield "Paired: both models' costs of the same items, in the order of the scores."
+
+
+def _per_1000(usd: float | None) -> float | None:
+    return None if usd is None else usd * 1000
+
+
+def _share(share: float | None) -> str:
+    return "–" if share is None else percent(share)
 
 
 def _interval(report: SuiteReport) -> str:

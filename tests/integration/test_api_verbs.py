@@ -197,7 +197,7 @@ def test_a_chain_is_put_whole_and_shows_its_evidence(door: Door) -> None:
     settings = changed.json()["settings"]
     assert (settings["stakes"], settings["keep_warm_bps"]) == ("high", 100)
     assert settings["capable"] == [entry["target"]["id"]]
-    assert settings["suites"] == [{"suite": "colours", "role": "primary"}]
+    assert settings["suites"] == [{"suite": "colours", "role": "primary", "weight": 1.0}]
     wrong: tuple[dict[str, object], ...] = (
         {"keep_warm_bps": 1001},
         {"stakes": "huge"},

@@ -410,7 +410,7 @@ def test_settings_that_are_not_given_stay_as_they_are(cli: CommandLine) -> None:
 
     assert (settings["stakes"], settings["keep_warm_bps"]) == ("high", 50)
     assert (settings["description"], settings["side_effects"]) == ("Talks", True)
-    assert settings["suites"] == [{"suite": "colours", "role": "primary"}]
+    assert settings["suites"] == [{"suite": "colours", "role": "primary", "weight": 1.0}]
     assert settings["total_timeout_s"] == 9
     assert "stakes: low → high; keep warm: 0 % → 0.5 %" in cli.text("route", "history", "chat")
     [told] = cli.json("route", "diff", "chat")["file"]

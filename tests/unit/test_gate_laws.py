@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.errors import InputError
-from harness.domain.evaluation import Claim
+from harness.domain.evaluation import QUALITY_CLAIMS, Claim
 from harness.gate import offline
 from harness.gate.design import Design
 from harness.gate.offline import (
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.req("F2")
 
 passfail = st.lists(st.sampled_from([-1.0, 0.0, 1.0]), min_size=1, max_size=80)
 graded = st.lists(st.floats(-1.0, 1.0), min_size=1, max_size=80)
-claims = st.sampled_from(list(Claim))
+claims = st.sampled_from(list(QUALITY_CLAIMS))
 either = passfail | graded
 
 

@@ -5,7 +5,14 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from harness.domain.evaluation import Claim, SuitePlan, SuiteReport, SuiteRole, plan_of
+from harness.domain.evaluation import (
+    Claim,
+    Primaries,
+    SuitePlan,
+    SuiteReport,
+    SuiteRole,
+    plan_of,
+)
 from harness.domain.guardrails import Guardrails
 from harness.domain.pins import ServedPin
 from harness.domain.policy import CanaryPolicy, GatePolicy, Policy, Promotion, Spend, Step, Unit
@@ -30,6 +37,7 @@ def gate_policy(data: JsonIn) -> GatePolicy:
     newer = {
         "spend": Spend(data.get("spend", Spend.NONE)),
         "served_pin": ServedPin(data.get("served_pin", ServedPin.NONE)),
+        "primaries": Primaries(data.get("primaries", Primaries.WEIGHTED)),
     }
     return GatePolicy(**{**data, "claim": Claim(data["claim"]), **newer})
 

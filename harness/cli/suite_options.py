@@ -1,0 +1,90 @@
+"""Options that say which suites decide about a route, and in which role."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
+
+import click
+
+from harness.domain.evaluation import SuiteRole
+from harness.domain.routing import RouteSuite
+
+F = TypeVar("F", bound=Callable[..., Any])
+OPTIONS: Final[Mapping[str, SuiteRole]] = {
+    "primaries": SuiteRole.PRIMARY,
+    "required": SuiteRole.REQUIRED,
+    "guards": SuiteRole.GUARD,
+}
+
+
+class WeightedSuite(click.ParamType[RouteSuite]):
+    """`tickets` or `tickets=2`."""
+
+    name = "suite"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> RouteSuite:
+        if isinstance(value, RouteSuite):
+            return value
+        suite, equals, weight = str(value).rpartition("=")
+        if not equals:
+            return RouteSuite(str(value))
+        try:
+            number = float(weight)
+        except ValueError:
+            number = math.nan
+        if not 0 < number < math.inf or not suite:
+            self.fail(f"{value!r} is not SUITE=WEIGHT with a weight above 0", param, ctx)
+        return RouteSuite(suite, weight=number)
+
+
+def suite_options(*, required: bool) -> Callable[[F], F]:
+    """--suite, --required-suite, --guard-suite; `required` is of the first."""
+
+    def add(command: F) -> F:
+        for option in (
+            click.option(
+                "--guard-suite",
+                "guards",
+                multiple=True,
+                metavar="SUITE",
+                help="A suite where a candidate that is shown worse is rejected; repeatable.",
+            ),
+            click.option(
+                "--required-suite",
+                "required",
+                multiple=True,
+                metavar="SUITE",
+                help="A suite that must be shown within the allowed loss; may be repeated.",
+            ),
+            click.option(
+                "--suite",
+                "primaries",
+                required=required,
+                multiple=True,
+                type=WeightedSuite(),
+                metavar="SUITE[=WEIGHT]",
+                help="The primary suite: the claim is decided here. Several: a weighted mean.",
+            ),
+        ):
+            command = option(command)
+        return command
+
+    return add
+
+
+def suites_of(
+    options: dict[str, Any], before: tuple[RouteSuite, ...] = ()
+) -> tuple[RouteSuite, ...]:
+    """Takes these options out of `options`. A role that is given replaces all that had it."""
+    suites = before
+    for name, role in OPTIONS.items():
+        given = options.pop(name)
+        chosen = [RouteSuite(e, role) if isinstance(e, str) else e for e in given]
+        if chosen:
+            names = {each.suite for each in chosen}
+            others = (e for e in suites if e.role is not role and e.suite not in names)
+            suites = (*others, *chosen)
+    order = list(OPTIONS.values())
+    return tuple(sorted(suites, key=lambda each: order.index(each.role)))

@@ -1,0 +1,197 @@
+"""Claims about cost, and the roles of suites, through the control plane."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evals.samples import Item
+from harness.control import outlook, propose, replays, reports, routes, targets
+from harness.control.propose import Wish
+from harness.control.replays import Otherwise
+from harness.domain.access import SYSTEM
+from harness.domain.errors import ConfigError, InputError
+from harness.domain.evaluation import Claim, Passed, Primaries, SuiteRole
+from harness.domain.policy import GatePolicy
+from harness.domain.proposal import Phase, Proposal
+from harness.domain.routing import RouteSettings, RouteSuite
+from harness.domain.targets import Price, Provider, Target
+from harness.gate.cases import cost_of
+from harness.gate.primaries import WEIGHTED_MEAN
+from harness.report.contents import gather
+from harness.report.junit import junit
+from harness.report.markdown import markdown
+from harness.runtime.clock import ManualClock
+from harness.store.memory import MemoryStore
+from tests.world import ANN, POLICY, SECRET, World
+
+pytestmark = pytest.mark.req("A3", "A7")
+
+CHEAPER = Claim.CHEAPER
+# With the 60 items of this world a smaller allowed loss, or a higher ceiling, shows nothing.
+GATE = replace(POLICY.gate, margin=0.2, cost_ceiling=2.0)
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> World:
+    """On one store: what is asked here is not the store's business."""
+    clock = ManualClock()
+    world = World(tmp_path, MemoryStore(secret=SECRET, clock=clock), clock=clock)
+    world.set_up()
+    return world
+
+
+def same(_target: Target, item: Item, _epoch: int) -> str:
+    """All models answer alike."""
+    return str(item.target)
+
+
+def prepared(world: World, gate: GatePolicy = GATE) -> World:
+    world.policy = replace(POLICY, gate=gate)
+    prices = {"base": Price(2.0, 4.0), "good": Price(0.5, 1.0), "equal": Price(2.0, 4.0)}
+    provider = Provider("sim", "sim", "http://127.0.0.1:9/v1", prices=prices)
+    targets.put_provider(world.context(), SYSTEM, provider)
+    return world
+
+
+def proposed(world: World, candidate: str, **more: object) -> Proposal:
+    wish = Wish("chat", candidate, claim=CHEAPER, **more)  # type: ignore[arg-type]
+    made = propose.create(world.context(), ANN, wish)
+    return world.until_decided(made.id)
+
+
+def with_suites(world: World, *suites: RouteSuite) -> None:
+    world.suites |= {
+        each.suite: replace(world.suites["colours"], name=each.suite, version=each.suite)
+        for each in suites
+    }
+    settings = RouteSettings(suites=suites)
+    routes.create(world.context(), SYSTEM, "mixed", "sim/base", settings=settings)
+
+
+def test_a_cheaper_equal_candidate_passes_and_the_evidence_is_told_everywhere(
+    world: World,
+) -> None:
+    prepared(world).script = same
+    proposal = proposed(world, "sim/good", min_saving=0.3)
+
+    assert proposal.claim is CHEAPER
+    found = reports.compare(world.context(), proposal.id)
+    assert isinstance(found.verdict, Passed), found.verdict
+    cost = cost_of(found.verdict.suites[0])
+    assert cost is not None
+    assert (cost["saving"], cost["min_saving"]) == (pytest.approx(0.75), 0.3)
+    assert found.candidate_figures.cost_interval_usd_per_1000 is not None
+    text = markdown(gather(world.context(), proposal.id))
+    assert "It is cheaper: 75 % less per item" in text
+    assert "| colours | shown |" in text
+    replayed = replays.replay(world.context(), proposal.id)
+    assert replayed.agrees, replayed.differences
+
+
+def test_an_equally_dear_candidate_does_not_pass(plain: World) -> None:
+    prepared(plain).script = same
+    proposal = proposed(plain, "sim/equal")
+
+    assert proposal.phase is Phase.REJECTED
+    assert "0 % less per item" in proposal.closed_because
+    assert replays.replay(plain.context(), proposal.id).agrees
+
+
+def test_a_model_without_a_price_is_refused_before_anything_is_asked(plain: World) -> None:
+    prepared(plain)
+
+    with pytest.raises(InputError, match=r"sim/better has none: set providers\.sim\.prices"):
+        propose.create(plain.context(), ANN, Wish("chat", "sim/better", claim=CHEAPER))
+    with pytest.raises(InputError, match="goes with the claim cheaper_and_not_worse"):
+        propose.create(plain.context(), ANN, Wish("chat", "sim/good", min_saving=0.2))
+    with pytest.raises(InputError, match="between 0 and 1"):
+        propose.create(
+            plain.context(), ANN, Wish("chat", "sim/good", claim=CHEAPER, min_saving=1.0)
+        )
+
+
+def test_what_it_would_have_saved_can_be_asked_afterwards(plain: World) -> None:
+    prepared(plain).script = same
+    proposal = proposed(plain, "sim/good")
+    ctx = plain.context()
+
+    more = replays.what_if(ctx, proposal.id, Otherwise(min_saving=0.8))
+    assert more is None or not isinstance(more, Passed)
+    quality = replays.what_if(ctx, proposal.id, Otherwise(claim=Claim.NON_INFERIOR))
+    assert isinstance(quality, Passed)
+    with pytest.raises(InputError, match="between 0 and 1"):
+        replays.what_if(ctx, proposal.id, Otherwise(min_saving=0.0))
+
+
+def test_the_plan_says_how_many_items_the_saving_takes(plain: World) -> None:
+    prepared(plain).script = same
+    wish = Wish("chat", "sim/good", claim=CHEAPER)
+    (unknown,) = outlook.of(plain.context(), wish)
+    assert (unknown.saving, unknown.saving_items) == (None, None)
+    proposed(plain, "sim/good")
+
+    (known,) = outlook.of(plain.context(), wish)
+    assert known.saving == pytest.approx(0.75)
+    assert known.saving_items is not None
+    assert known.saving_items < 30
+
+
+@pytest.mark.req("F2")
+def test_a_guard_stops_a_swap_that_the_primary_suite_would_pass(plain: World) -> None:
+    def script(target: Target, item: Item, _epoch: int) -> str:
+        right = (target.model == "base") == item.id.startswith("guard")
+        return str(item.target) if right else "wrong"
+
+    prepared(plain).script = script
+    with_suites(plain, RouteSuite("colours"), RouteSuite("guarding", SuiteRole.GUARD))
+    others = plain.folder / "guarding.jsonl"
+    text = (plain.folder / "colours.jsonl").read_text(encoding="utf-8")
+    others.write_text(text.replace("colour-", "guard-"), encoding="utf-8")
+    plain.suites["guarding"] = replace(plain.suites["guarding"], path=others)
+    proposal = propose.create(plain.context(), ANN, Wish("mixed", "sim/good"))
+    decided = plain.until_decided(proposal.id)
+
+    assert decided.phase is Phase.REJECTED
+    assert decided.closed_because.startswith("guarding: The candidate is worse")
+    text = markdown(gather(plain.context(), proposal.id))
+    assert "| guarding (guard) | failed |" in text
+
+
+@pytest.mark.req("F2")
+def test_a_weighted_primary_is_registered_judged_reported_and_replayed(plain: World) -> None:
+    prepared(plain)
+    with_suites(plain, RouteSuite("colours"), RouteSuite("shades", weight=2.0))
+    proposal = propose.create(plain.context(), ANN, Wish("mixed", "sim/good"))
+    decided = plain.until_decided(proposal.id)
+    report = gather(plain.context(), decided.id)
+
+    weights = [(plan.suite, plan.combine, plan.weight) for plan in decided.plans]
+    assert weights == [
+        ("colours", Primaries.WEIGHTED, 1.0),
+        ("shades", Primaries.WEIGHTED, 2.0),
+    ]
+    assert [each.suite for each in report.together] == [WEIGHTED_MEAN]
+    assert f"| {WEIGHTED_MEAN} (primary) | passed |" in markdown(report)
+    assert 'tests="3" failures="0"' in junit(report)
+    assert replays.replay(plain.context(), decided.id).agrees
+
+
+@pytest.mark.req("F2")
+@pytest.mark.parametrize(
+    ("suites", "claim", "why"),
+    [
+        ([RouteSuite("colours", SuiteRole.GUARD)], None, "needs a primary suite"),
+        ([RouteSuite("colours"), RouteSuite("shades")], CHEAPER, "is no question of the claim"),
+        ([RouteSuite("colours"), RouteSuite("colours")], None, "names one twice"),
+    ],
+)
+def test_roles_that_make_no_claim_are_refused(
+    plain: World, suites: Sequence[RouteSuite], claim: Claim | None, why: str
+) -> None:
+    prepared(plain, replace(GATE, primaries=Primaries.ANY))
+    with_suites(plain, *suites)
+
+    with pytest.raises(ConfigError, match=why):
+        propose.create(plain.context(), ANN, Wish("mixed", "sim/good", claim=claim))

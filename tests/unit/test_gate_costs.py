@@ -1,0 +1,224 @@
+"""Cheaper and not worse: quality and cost, both shown, each at the whole alpha."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.domain.evaluation import (
+    Claim,
+    Failed,
+    Inconclusive,
+    InfraError,
+    Passed,
+    Sample,
+    SampleError,
+    SuitePlan,
+    SuiteRole,
+    Verdict,
+)
+from harness.gate.cases import cost_of
+from harness.gate.costs import CostOutcome, items_to_show, judge_costs
+from harness.gate.replay import verdict_bytes
+from harness.gate.verdicts import recompute
+from tests.unit.test_gate_verdicts import Sides, ask, plan, sides
+
+pytestmark = pytest.mark.req("A3", "A7")
+
+N = 300
+EQUAL = sides([1.0, 0.0] * (N // 2), [1.0, 0.0] * (N // 2))
+WORSE = sides([1.0] * N, [0.0] * N)
+BETTER = sides([0.0] * N, [1.0] * N)
+
+
+def claim(n_max: int = N, min_saving: float = 0.2, cost_ceiling: float = 10.0) -> SuitePlan:
+    made = plan(claim=Claim.CHEAPER, n_max=n_max)
+    return replace(made, min_saving=min_saving, cost_ceiling=cost_ceiling)
+
+
+def priced(found: Sides, ours: float | None, theirs: float | None) -> Sides:
+    return costing(found, [ours] * len(found[0]), [theirs] * len(found[1]))
+
+
+def costing(
+    found: Sides, ours: Sequence[float | None], theirs: Sequence[float | None]
+) -> Sides:
+    def with_costs(side: Sequence[Sample], costs: Sequence[float | None]) -> list[Sample]:
+        return [replace(s, cost_usd=c) for s, c in zip(side, costs, strict=True)]
+
+    return with_costs(found[0], ours), with_costs(found[1], theirs)
+
+
+def one(found: Sides, asked: SuitePlan | None = None) -> Verdict | None:
+    return ask([asked or claim()], {"math": found})
+
+
+def test_an_equal_candidate_at_half_the_price_passes_with_its_paired_cost() -> None:
+    found = one(priced(EQUAL, 0.002, 0.001))
+
+    assert isinstance(found, Passed)
+    cost = cost_of(found.suites[0])
+    assert cost is not None
+    assert (cost["outcome"], cost["saving"], cost["min_saving"]) == ("shown", 0.5, 0.2)
+    assert cost["log_e"] >= math.log(20)
+    assert "at most 5 points worse" in found.reason
+    assert "It is cheaper: 50 % less per item" in found.reason
+    # The scores were decided first; the cost needed more items, and they were read.
+    assert cost["n_used"] > found.suites[0].n_used
+
+
+def test_an_equal_candidate_at_the_same_price_does_not_pass() -> None:
+    found = one(priced(EQUAL, 0.002, 0.002))
+
+    assert isinstance(found, Failed)
+    assert "does not save enough: 0 % less per item" in found.reason
+    modest = one(priced(EQUAL, 0.002, 0.002), claim(min_saving=0.1))
+    assert isinstance(modest, Inconclusive)
+    assert "Not shown to be cheaper after 300 items: 0 % less" in modest.reason
+
+
+def test_a_dearer_candidate_fails_early_however_good_it_is() -> None:
+    found = one(priced(BETTER, 0.002, 0.006))
+
+    assert isinstance(found, Failed)
+    assert "does not save enough: 200 % more per item" in found.reason
+    cost = cost_of(found.suites[0])
+    assert cost is not None
+    assert cost["n_used"] < 60
+
+
+def test_a_cheap_candidate_that_is_worse_fails_for_its_answers() -> None:
+    found = one(priced(WORSE, 0.002, 0.0001))
+
+    assert isinstance(found, Failed)
+    assert "The candidate is worse" in found.reason
+
+
+@pytest.mark.parametrize("costs", [(None, 0.001), (0.002, None), (None, None), (0.0, 0.0)])
+def test_a_cost_that_nobody_knows_is_never_passed(
+    costs: tuple[float | None, float | None],
+) -> None:
+    found = one(priced(EQUAL, *costs))
+
+    assert isinstance(found, Inconclusive)
+    assert "Not shown to be cheaper" in found.reason
+    # It is known after 20 items that nobody knows it: the rest is not paid for.
+    assert len(found.inputs["pairs"]["math"]) == 20  # type: ignore[index]
+
+
+def test_missing_costs_of_the_candidate_count_against_it() -> None:
+    theirs = [None if n % 10 == 9 else 0.0014 for n in range(N)]
+    found = one(costing(EQUAL, [0.002] * N, theirs), claim(min_saving=0.1))
+
+    assert isinstance(found, Failed | Inconclusive)
+    alike = judge_costs([(0.002, 0.0014)] * N, claim(min_saving=0.1))
+    missing = judge_costs([(0.002, c) for c in theirs], claim(min_saving=0.1))
+    assert missing.log_e < 0.0 < alike.log_e
+    assert "30 of the candidate's costs are missing" in found.reason
+
+
+def test_an_unanswered_call_has_no_cost() -> None:
+    ours, theirs = priced(EQUAL, 0.002, 0.001)
+    gone = replace(theirs[7], strict=None, error=SampleError.INFRA, cost_usd=0.0)
+    found = one((ours, [*theirs[:7], gone, *theirs[8:]]))
+
+    assert isinstance(found, Passed)
+    cost = cost_of(found.suites[0])
+    assert cost is not None
+    assert cost["missing_candidate"] == 1
+
+
+def test_one_answer_above_the_ceiling_shows_that_rare_dear_ones_exist() -> None:
+    theirs = [0.001] * N
+    theirs[30] = 0.03
+    found = one(costing(EQUAL, [0.002] * N, theirs))
+
+    assert isinstance(found, Inconclusive)
+    assert "item 31 cost the candidate more than the ceiling of 10 times" in found.reason
+    again = one(costing(EQUAL, [0.002] * N, theirs), claim(cost_ceiling=20.0))
+    assert isinstance(again, Passed | Inconclusive)
+    assert "ceiling" not in again.reason
+
+
+def test_the_level_is_the_plans_own() -> None:
+    pairs = [(0.002, 0.001)] * N
+    usual = judge_costs(pairs, claim())
+    strict = judge_costs(pairs, replace(claim(), alpha=0.002))
+
+    assert usual.outcome is strict.outcome is CostOutcome.SHOWN
+    assert strict.log_e >= math.log(500) > usual.log_e >= math.log(20)
+    assert strict.n_used > usual.n_used
+
+
+def test_a_share_and_a_ceiling_say_how_many_items_it_takes() -> None:
+    planned = items_to_show(0.5, claim(min_saving=0.1))
+    found = judge_costs([(0.002, 0.001)] * N, claim(min_saving=0.1))
+
+    assert planned == 102
+    assert found.n_used == pytest.approx(planned, abs=6)
+    assert items_to_show(0.1, claim(min_saving=0.1)) is None
+
+
+def test_it_stays_open_while_items_are_missing_and_never_passes_when_they_stop() -> None:
+    ours, theirs = priced(BETTER, 0.002, 0.001)
+    some = (ours[:20], theirs[:20])
+    assert one(some) is None
+    stopped = {"math": ("inconclusive", "over budget")}
+    assert isinstance(ask([claim()], {"math": some}, stopped), Inconclusive)
+    gone = {"math": ("infra_error", "the worker died")}
+    assert isinstance(ask([claim()], {"math": some}, gone), InfraError)
+
+
+def test_a_required_suite_is_asked_for_quality_alone() -> None:
+    required = plan("safety", SuiteRole.REQUIRED, Claim.NON_INFERIOR)
+    alike = sides([1.0, 0.0] * 100, [1.0, 0.0] * 100)
+    found = ask([claim(), required], {"math": priced(EQUAL, 0.002, 0.001), "safety": alike})
+
+    assert isinstance(found, Passed)
+    assert "cost" not in found.suites[0].details
+    assert list(found.inputs["costs"]) == ["math"]  # type: ignore[call-overload]
+
+
+@pytest.mark.req("F5")
+@given(
+    scores=st.lists(
+        st.tuples(st.sampled_from([0.0, 1.0]), st.sampled_from([0.0, 0.5, 1.0]) | st.none()),
+        min_size=60, max_size=60,
+    ),
+    costs=st.lists(
+        st.tuples(st.floats(0.0, 1.0) | st.none(), st.floats(0.0, 1.0) | st.none()),
+        min_size=60, max_size=60,
+    ),
+    known=st.integers(1, 60),
+)  # fmt: skip
+def test_whatever_it_costs_the_replay_is_the_verdict(
+    scores: list[tuple[float, float | None]],
+    costs: list[tuple[float | None, float | None]],
+    known: int,
+) -> None:
+    both = sides([a for a, _ in scores], [b for _, b in scores])
+    ours, theirs = costing(both, [a for a, _ in costs], [b for _, b in costs])
+    stopped = {"math": ("infra_error", "x")} if known % 2 else None
+    before = ask([claim(60)], {"math": (ours[:known], theirs[:known])}, stopped)
+    if before is None:
+        return
+    again = recompute(replace(before, inputs=json.loads(json.dumps(before.inputs)), suites=()))
+    assert verdict_bytes(again) == verdict_bytes(before)
+
+
+@given(
+    costs=st.lists(st.tuples(st.floats(0.001, 1.0), st.floats(0.0, 1.0)), min_size=1),
+    factor=st.floats(0.5, 1.0),
+)
+def test_a_lower_cost_never_weakens_what_the_same_items_show(
+    costs: list[tuple[float, float]], factor: float
+) -> None:
+    """Only where all stay under one ceiling: a lower one lets more be bet."""
+    asked = claim(len(costs), cost_ceiling=1e4)
+    usual = judge_costs(costs, asked)
+    cheaper = judge_costs([(a, b * factor) for a, b in costs], asked)
+    assert cheaper.outcome is not CostOutcome.REFUTED or usual.outcome is CostOutcome.REFUTED
