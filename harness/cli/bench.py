@@ -15,10 +15,13 @@ if TYPE_CHECKING:
     from harness.bench.gatebench import GateBench, Line
 
 GATE = Lazy("harness.cli.bench:bench_gate", "How often the gate errs, beside simpler rules.")
+CANARY = Lazy(
+    "harness.cli.bench_canary:bench_canary", "How soon harm is seen, and how often none was."
+)
 MISSED = 3
 
 
-@click.command(cls=LazyGroup, lazy={"gate": GATE})
+@click.command(cls=LazyGroup, lazy={"canary": CANARY, "gate": GATE})
 def bench() -> None:
     """Measure the rules themselves."""
 

@@ -42,8 +42,8 @@ def tally(block: Block, guardrail: Guardrail) -> Tally | None:
 def log_path(blocks: Sequence[Block], guardrail: Guardrail, tolerated: float) -> Floats:
     """log e of one guardrail after each block."""
     if kind_of(guardrail) is Kind.RANKS:
-        return _of_ranks([block.ranks.get(guardrail, ()) for block in blocks])
-    return _of_counts([tally(block, guardrail) for block in blocks], tolerated)
+        return ranks_path([block.ranks.get(guardrail, ()) for block in blocks])
+    return counts_path([tally(block, guardrail) for block in blocks], tolerated)
 
 
 def combined_path(paths: Mapping[Guardrail, Floats]) -> Floats:
@@ -54,7 +54,8 @@ def combined_path(paths: Mapping[Guardrail, Floats]) -> Floats:
     return log_mean_rows(rows) + math.log(len(rows))
 
 
-def _of_counts(tallies: Sequence[Tally | None], tolerated: float) -> Floats:
+def counts_path(tallies: Sequence[Tally | None], tolerated: float = 1.0) -> Floats:
+    """log e of harm after each block; None for one that the guardrail did not apply to."""
     odds, nothing = odds_grid(tolerated), (0.0,) * len(HARM_GRID)
     factors = [
         log_factors(t.units, t.canary, t.failures, t.canary_failures, odds=odds)
@@ -65,7 +66,8 @@ def _of_counts(tallies: Sequence[Tally | None], tolerated: float) -> Floats:
     return _mean_of_products(np.array(factors, dtype=np.float64).reshape(-1, len(HARM_GRID)))
 
 
-def _of_ranks(ranks: Sequence[Sequence[float]]) -> Floats:
+def ranks_path(ranks: Sequence[Sequence[float]]) -> Floats:
+    """log e of harm after each block's ranks."""
     leans = 2.0 * np.array([u for each in ranks for u in each], dtype=np.float64) - 1.0
     factors = np.log1p(leans[:, None] * np.array(STAKES))
     ends = list(accumulate(len(each) for each in ranks))

@@ -60,15 +60,18 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
 
     (cli.folder / "pairs.csv").write_text(PAIRS)
     (cli.folder / "blocks.csv").write_text(BLOCKS)
-    ask("bench", "gate", "--generated", "1", "--claim", "superior", "--pairs", "2")
     ask("init")
     ask("doctor", exits=1)  # the provider does not answer
     for noun, verbs in {
+        "bench": (
+            "gate --generated 1 --claim superior --pairs 2",
+            "canary --rollouts 20 --table latency",
+        ),
         "db": ("upgrade", "check"),
         "config": ("schema", "show", "apply"),
     }.items():
         for verb in verbs:
-            ask(noun, verb)
+            ask(noun, *verb.split())
     ask("model", "add", "sim/better")
     ask("model", "list")
     ask("model", "probe", "sim/better", exits=1)

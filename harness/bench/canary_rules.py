@@ -3,14 +3,15 @@
 None: never within the rollout. The others look after each window of canary exposures.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
 from scipy import special, stats
 
-from benchmarks.canary.traffic import Traffic
-from harness.gate.online import trip
+from harness.bench.canary_traffic import Traffic
+from harness.gate.streams import counts_path
 
 Rule = Callable[[Traffic], int | None]
 ALPHA = 0.05
@@ -18,8 +19,8 @@ ALPHA = 0.05
 
 def e_fisher(traffic: Traffic) -> int | None:
     """The canary's rule itself."""
-    _, block = trip(traffic.counts(), ALPHA)
-    return None if block is None else (block + 1) * traffic.truth.canaries
+    over = np.flatnonzero(counts_path(traffic.counts()) >= math.log(1.0 / ALPHA))
+    return _exposures(over, traffic.truth.canaries)
 
 
 def threshold(traffic: Traffic, *, window: int, success: float, failed: int) -> int | None:
@@ -81,8 +82,9 @@ def _exposures(bad: np.ndarray, per_window: int) -> int | None:
     return int((bad[0] + 1) * per_window) if len(bad) else None
 
 
+OURS = "e-fisher"
 RULES: Mapping[str, Rule] = {
-    "e-fisher": e_fisher,
+    OURS: e_fisher,
     "Flagger-like, w10": partial(flagger, window=10),
     "Flagger-like, w100": partial(flagger, window=100),
     "Argo-like, w10": partial(argo, window=10),

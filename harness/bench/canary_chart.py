@@ -1,0 +1,84 @@
+"""CanaryBench as one SVG picture: exposures to the rollback, and false rollbacks, by rule."""
+
+import math
+from collections.abc import Sequence
+from html import escape
+from typing import Final
+
+from harness.bench.canary_rules import OURS
+from harness.bench.canarybench import MOST_FALSE, CanaryBench, Line
+
+ROW, TOP, LEFT, PANEL, GAP, FOOT = 22, 58, 190, 250, 60, 40
+MOST: Final = 10_000.0
+OUR_COLOUR, OTHER_COLOUR, LINE_COLOUR = "#2f6f4f", "#8a8f98", "#c2493d"
+FONT: Final = 'font-family="system-ui, sans-serif" font-size="12"'
+SICK: Final = "5 % errors"
+
+
+def svg(bench: CanaryBench) -> str:
+    """One row per rule: a canary with 5 % errors on the left, a healthy one on the right."""
+    sick = [line for line in bench.lines if line.table == "errors" and line.case == SICK]
+    healthy = {
+        line.rule: line
+        for line in bench.lines
+        if line.table == "errors" and line.case == "healthy"
+    }
+    height, width = TOP + ROW * len(sick) + FOOT, LEFT + 2 * PANEL + GAP + 60
+    right = LEFT + PANEL + GAP
+    parts = [
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+            f'viewBox="0 0 {width} {height}" {FONT}>'
+        ),
+        f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
+        _text(10, 22, "A canary at 1 % beside an incumbent with 1 % errors", weight="bold"),
+        _text(LEFT, 42, f"{SICK}: exposures to rollback, median – 95 %"),
+        _text(right, 42, "healthy: rolled back within 1,000"),
+    ]
+    for index, line in enumerate(sick):
+        parts += _row(line, healthy[line.rule], TOP + index * ROW)
+    x, bottom = right + PANEL * MOST_FALSE, TOP + ROW * len(sick)
+    parts += [
+        (
+            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP - 6}" y2="{bottom}" '
+            f'stroke="{LINE_COLOUR}" stroke-dasharray="4 3"/>'
+        ),
+        _text(x - 8, bottom + 14, f"{MOST_FALSE:.0%}", colour=LINE_COLOUR),
+        _text(LEFT, bottom + 14, "1 to 10,000, by powers of ten"),
+    ]
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def _row(sick: Line, healthy: Line, y: int) -> Sequence[str]:
+    colour = OUR_COLOUR if sick.rule == OURS else OTHER_COLOUR
+    right, middle = LEFT + PANEL + GAP, y + 7
+    median, late = _place(sick.median), _place(sick.p95)
+    told = f"> {sick.cap}" if sick.p95 is None else str(sick.p95)
+    return [
+        _text(10, y + 12, sick.rule),
+        _bar(LEFT, y, median, colour),
+        (
+            f'<line x1="{LEFT + median:.1f}" x2="{LEFT + late:.1f}" y1="{middle}" '
+            f'y2="{middle}" stroke="{colour}" stroke-width="2"/>'
+        ),
+        _text(LEFT + late + 4, y + 12, told),
+        _bar(right, y, PANEL * healthy.rolled_back, colour),
+        _text(right + PANEL * healthy.rolled_back + 4, y + 12, f"{healthy.rolled_back:.1%}"),
+    ]
+
+
+def _place(exposures: int | None) -> float:
+    return PANEL * math.log10(max(1.0, exposures or MOST)) / math.log10(MOST)
+
+
+def _bar(x: float, y: float, width: float, colour: str) -> str:
+    return f'<rect x="{x}" y="{y}" width="{width:.1f}" height="14" fill="{colour}"/>'
+
+
+def _text(
+    x: float, y: float, text: str, *, weight: str = "normal", colour: str = "#1d2430"
+) -> str:
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" font-weight="{weight}" fill="{colour}">'
+        f"{escape(text)}</text>"
+    )

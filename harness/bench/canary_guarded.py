@@ -1,0 +1,136 @@
+"""Traffic with everything that guardrails look at, made as real traffic is: all of it depends.
+
+A longer answer takes longer, costs more and meets the token limit; who gets an error sends a
+thumb down. One canary unit in each block of 100.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.bench.canary_latency import ranks_of_rows
+from harness.domain.guardrails import Guardrail, Level, Tally
+from harness.domain.observation import Block
+from harness.domain.policy import CanaryPolicy
+from harness.gate.logspace import Floats
+
+Bools = NDArray[np.bool_]
+SIZE: Final = 100
+START: Final = datetime(2026, 1, 1, tzinfo=UTC)
+INCIDENT_RATE: Final = 0.30
+TOKEN_LIMIT: Final = 900.0
+# Shares of units: failing for each reason; asking for JSON, offering tools, judged, streaming.
+ERRORS, REFUSED, BAD_JSON, BAD_CALL, DISLIKED, JUDGED_BAD = 0.01, 0.02, 0.02, 0.02, 0.03, 0.1
+ASKS_JSON, OFFERS_TOOLS, IS_JUDGED, STREAMS = 0.3, 0.2, 0.1, 0.5
+
+
+@dataclass(frozen=True)
+class Harm:
+    """What is wrong with the canary. errors, bad_json: shares; slower, longer: ratios."""
+
+    errors: float = ERRORS
+    bad_json: float = BAD_JSON
+    slower: float = 1.0
+    longer: float = 1.0
+
+
+def rollout(
+    harm: Harm,
+    policy: CanaryPolicy,
+    *,
+    blocks: int,
+    rng: np.random.Generator,
+    incident: range = range(0),
+) -> list[Block]:
+    """incident: blocks in which both arms fail 30 % of their units, three times slower."""
+    shape = (blocks, SIZE)
+    arm = np.zeros(shape, dtype=bool)
+    arm[:, 0] = True  # units of a block are alike: which one it is does not matter
+    hit = np.zeros((blocks, 1))
+    hit[list(incident)] = 1.0
+    chance = np.where(arm, harm.errors, ERRORS)
+    failed = rng.random(shape) < np.where(hit > 0, np.maximum(chance, INCIDENT_RATE), chance)
+    tokens = rng.lognormal(5.0, 0.8, shape) * np.where(arm, harm.longer, 1.0)
+    slow = np.where(arm, harm.slower, 1.0) * (1.0 + 2.0 * hit)
+    first, between = (
+        rng.lognormal(-1.0, 0.5, shape) * slow,
+        rng.lognormal(-4.0, 0.3, shape) * slow,
+    )
+    asks, offers = rng.random(shape) < ASKS_JSON, rng.random(shape) < OFFERS_TOOLS
+    judged, streams = rng.random(shape) < IS_JUDGED, rng.random(shape) < STREAMS
+    everyone = np.ones(shape, dtype=bool)
+
+    def draw(share: float | Floats) -> Bools:
+        return np.asarray((rng.random(shape) < share) & ~failed)
+
+    counts = {
+        Guardrail.TRUNCATION: (everyone, (tokens > TOKEN_LIMIT) & ~failed),
+        Guardrail.REFUSALS: (everyone, draw(REFUSED)),
+        Guardrail.JSON_VALIDITY: (asks, draw(np.where(arm, harm.bad_json, BAD_JSON))),
+        Guardrail.TOOL_VALIDITY: (offers, draw(BAD_CALL)),
+        Guardrail.FEEDBACK: (everyone, draw(DISLIKED) | (failed & (rng.random(shape) < 0.2))),
+        Guardrail.JUDGE: (judged, draw(JUDGED_BAD)),
+    }
+    latency = first + between * tokens
+    values = {
+        Guardrail.LATENCY: (everyone, _or_worst(latency, failed)),
+        Guardrail.TIME_TO_FIRST_TOKEN: (streams, _or_worst(first, failed)),
+        Guardrail.INTER_TOKEN_LATENCY: (streams, _or_worst(between, failed)),
+        Guardrail.OUTPUT_TOKENS: (everyone, np.where(failed, 0.0, tokens)),
+        Guardrail.COST_PER_SUCCESS: (everyone, _or_worst(1e-4 + 1e-5 * tokens, failed)),
+    }
+    on = policy.tolerated
+    tallies = {each: _tallies(*found) for each, found in counts.items() if each in on}
+    ranked = {
+        each: _ranked(*found, on[each], rng) for each, found in values.items() if each in on
+    }
+    return [
+        Block(
+            rollout="r", worker="w", sequence=n, weight_bps=100, units=SIZE, canary_units=1,
+            failures=int(failed[n].sum()), canary_failures=int(failed[n, 0]), missing=0,
+            opened_at=START, closed_at=START, number=n + 1,
+            counts={each: found[n] for each, found in tallies.items()},
+            ranks={each: found[n][0] for each, found in ranked.items() if found[n][0]},
+            levels={each: found[n][1] for each, found in ranked.items() if found[n][0]},
+        )
+        for n in range(blocks)
+    ]  # fmt: skip
+
+
+def _or_worst(values: Floats, failed: Bools) -> Floats:
+    return np.where(failed, np.inf, values)
+
+
+def _tallies(applies: Bools, failed: Bools) -> list[Tally]:
+    bad = applies & failed
+    rows = zip(applies.sum(axis=1), applies[:, 0], bad.sum(axis=1), bad[:, 0], strict=True)
+    return [Tally(*map(int, row)) for row in rows]
+
+
+def _ranked(
+    applies: Bools, values: Floats, tolerated: float, rng: np.random.Generator
+) -> list[tuple[tuple[float, ...], Level]]:
+    """Ranks of the blocks whose canary unit the guardrail applies to.
+
+    One canary value in a block: all the block's control values are its own.
+    """
+    ranks = ranks_of_rows(
+        values[:, 0] / tolerated, values[:, 1:], rng.random(len(values)), among=applies[:, 1:]
+    )
+    return [
+        ((float(rank),) if scored else (), level)
+        for rank, scored, level in zip(
+            ranks, applies[:, 0], _levels(applies, values), strict=True
+        )
+    ]
+
+
+def _levels(applies: Bools, values: Floats) -> list[Level]:
+    answered = applies & np.isfinite(values) & (values > 0.0)
+    logs = np.log(np.where(answered, values, 1.0))
+    control = answered[:, 1:].sum(axis=1)
+    means = np.exp(logs[:, 1:].sum(axis=1) / np.maximum(control, 1))
+    return [Level(float(c), float(m)) for c, m in zip(np.exp(logs[:, 0]), means, strict=True)]

@@ -1,0 +1,92 @@
+"""CanaryBench's parts: its fast ways are the product's ways, its goals, its picture."""
+
+import math
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import pytest
+
+from harness.bench.canary_chart import svg
+from harness.bench.canary_guarded import SIZE, Harm, rollout
+from harness.bench.canary_latency import ranks_of_rows
+from harness.bench.canary_rules import ALPHA, OURS, RULES, e_fisher
+from harness.bench.canary_traffic import Truth, simulate
+from harness.bench.canarybench import EVERYTHING, CanaryBench, Line, Plan, run
+from harness.domain.guardrails import Guardrail, Tally
+from harness.domain.ranking import place
+from harness.gate.online import trip
+
+pytestmark = pytest.mark.req("F3")
+
+
+def test_ranks_of_many_rows_are_the_products_own_ranks() -> None:
+    rng = np.random.default_rng(1)
+    values = rng.integers(0, 30, (200, 20)).astype(float)
+    ties, among = rng.random(200), rng.random((200, 19)) < 0.7
+    found = ranks_of_rows(values[:, 0], values[:, 1:], ties, among)
+
+    for n in range(200):
+        controls = values[n, 1:][among[n]].tolist()
+        assert found[n] == place(float(values[n, 0]), controls, float(ties[n]))
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.05, 1.0])
+def test_our_rule_rolls_back_where_the_rule_of_single_steps_does(rate: float) -> None:
+    for index in range(5):
+        traffic = simulate(Truth(canary=rate), 400, np.random.default_rng([2, index]))
+        _, block = trip(traffic.counts(), ALPHA)
+        assert e_fisher(traffic) == (None if block is None else block + 1)
+
+
+def test_traffic_for_all_guardrails_holds_together() -> None:
+    blocks = rollout(Harm(), EVERYTHING, blocks=30, rng=np.random.default_rng(3))
+
+    for block in blocks:
+        assert block.units == SIZE
+        assert all(tally.fits for tally in block.counts.values())
+        assert set(block.counts) | set(block.ranks) <= set(Guardrail)
+        assert block.counts[Guardrail.REFUSALS].units == SIZE
+        assert block.counts[Guardrail.JSON_VALIDITY].units < SIZE
+        assert all(0.0 <= u <= 1.0 for ranks in block.ranks.values() for u in ranks)
+        assert all(math.isfinite(level.canary) for level in block.levels.values())
+    assert 0 < sum(Guardrail.INTER_TOKEN_LATENCY in block.ranks for block in blocks) < 30
+
+
+def test_an_incident_hits_both_arms() -> None:
+    rng = np.random.default_rng(4)
+    blocks = rollout(Harm(), EVERYTHING, blocks=10, rng=rng, incident=range(4, 6))
+    failures = [block.failures for block in blocks]
+
+    assert min(failures[4:6]) > 15
+    assert max(failures[:4] + failures[6:]) < 10
+
+
+def test_a_goal_is_named_with_what_was_found() -> None:
+    found = run(Plan(rollouts=20, tables=["latency"]))
+
+    assert {goal.what for goal in found.goals} == {
+        f"ranks, × 1, sd of logs {sd}: false rollbacks" for sd in (0.5, 0.6, 0.7)
+    }
+    slow = next(line for line in found.lines if line.case == "× 2, sd of logs 0.6")
+    assert slow.rolled_back == 1.0
+    assert slow.median is not None
+    assert slow.median < 20
+
+
+def test_the_picture_has_a_row_for_each_rule() -> None:
+    lines = []
+    for rule in RULES:
+        lines.append(Line("errors", rule, "5 % errors", 1500, 20, 90, None, 0.9, false=False))
+        lines.append(Line("errors", rule, "healthy", 1000, 20, None, None, 0.02, false=True))
+    drawn = svg(CanaryBench(Plan(), tuple(lines), ()))
+
+    ET.fromstring(drawn)  # noqa: S314 - we made it
+    for rule in RULES:
+        assert f">{rule}</text>" in drawn
+    assert "&gt; 1500" in drawn
+
+
+def test_the_tally_of_our_rule_counts_both_arms() -> None:
+    traffic = simulate(Truth(canary=1.0, canaries=5), 2, np.random.default_rng(5))
+    assert all(isinstance(each, Tally) and each.canary == 5 for each in traffic.counts())
+    assert OURS in RULES
