@@ -232,7 +232,7 @@ def output_of(reply: Reply, seconds: float) -> ModelOutput:
         ),
         metadata={
             SECONDS: seconds,
-            SERVED: list(reply.served),
+            SERVED: list(reply.served.pair),
             # Inspect drops the text of arguments that are not JSON; a scorer may forgive them.
             CALLS: [[use.name, use.arguments] for use in reply.tool_calls],
         },

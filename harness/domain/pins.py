@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
 
 # Of one target: a provider that invents a name for every answer must not fill the database.
 MOST_SIGHTINGS: Final = 16
@@ -26,11 +26,16 @@ class ServedPin(StrEnum):
     NONE = "none"  # recorded and shown only: for a name that stands for several models
 
 
-class ServedModel(NamedTuple):
+@dataclass(frozen=True, slots=True, order=True)
+class ServedModel:
     """As the provider's answers named it; build is empty where they had no fingerprint."""
 
     model: str
     build: str = ""
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        return self.model, self.build
 
     @property
     def label(self) -> str:
@@ -55,9 +60,9 @@ class Served:
 
     def as_json(self) -> dict[str, list[list[str]]]:
         return {
-            "incumbent": [list(each) for each in self.incumbent],
-            "candidate": [list(each) for each in self.candidate],
-            "judge": [list(each) for each in self.judge],
+            "incumbent": [list(each.pair) for each in self.incumbent],
+            "candidate": [list(each.pair) for each in self.candidate],
+            "judge": [list(each.pair) for each in self.judge],
         }
 
 

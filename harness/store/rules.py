@@ -89,7 +89,7 @@ def checked_sightings(seen: Iterable[Sighting]) -> Sequence[Sighting]:
     """As they can be stored, in the order in which every writer writes them."""
     found = []
     for each in seen:
-        model, build = (storable(text)[:LONGEST_NAME] for text in each.served)
+        model, build = (storable(text)[:LONGEST_NAME] for text in each.served.pair)
         if model:
             found.append(replace(each, served=ServedModel(model, build)))
     return sorted(found, key=lambda each: (each.target, each.served))

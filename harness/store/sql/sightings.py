@@ -29,7 +29,8 @@ class SqlSightings:
         for each in checked_sightings(seen):
             if self._unit.write(SEEN, {**_key(each), "at": each.last_at}):
                 continue
-            row = {"target": each.target, **each.served._asdict()}
+            model, build = each.served.pair
+            row: dict[str, object] = {"target": each.target, "model": model, "build": build}
             times = {"first_at": each.first_at, "last_at": each.last_at}
             if self._unit.write_new(served_model, row | times):
                 self._prune(each.target)
