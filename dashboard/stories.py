@@ -222,12 +222,13 @@ def _foot(found: Comparison, verdict: Judged, now: datetime) -> str:
     pairs = sum(r.n_used for r in verdict.suites)
     epochs = {plan.epochs for plan in found.proposal.plans}
     early = any(r.how == "early" for r in verdict.suites)
+    saved = found.stopped_early.rstrip(".")
     return (
         f"Paired test on {wording.several(pairs, 'shared item')} · same items, order, prompts "
         f"and scorers on both sides · {wording.several(max(epochs, default=1), 'epoch')} · "
         f"verdict {verdict.id} · decided {wording.age(verdict.decided_at, now)}, "
         f"valid until {wording.moment(verdict.expires_at)}"
-        f"{f' · {found.stopped_early}' if found.stopped_early else ''}"
+        f"{f' · {saved}' if saved else ''}"
         f"{' · decided early: the intervals are not adjusted for that' if early else ''}"
     )
 
