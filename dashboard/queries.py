@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from harness.control import chains, measured, reports, routes, standing
+from harness.control import chains, drift_reports, measured, reports, routes, standing
 from harness.control.chains import Entry
 from harness.control.context import Context
 from harness.control.measured import RouteMeasured
@@ -173,6 +173,7 @@ class RouteView:
     history: Sequence[RouteRecord]
     targets: Mapping[str, Target]
     chain: Sequence[Entry]
+    drift: Sequence[drift_reports.Status]
     serving_revision: int | None
     measured: RouteMeasured
     now: datetime
@@ -194,6 +195,7 @@ def route(ctx: Context, name: str) -> RouteView:
     history = routes.history(ctx, name)
     chain = chains.entries(ctx, name)
     figures = measured.of_route(ctx, name)
+    drift = drift_reports.status(ctx, route=name)
     now = ctx.clock.now()
     with ctx.store.read() as tx:
         recent = tx.observations.traffic(since=now - timedelta(minutes=10), route=name)
@@ -205,6 +207,7 @@ def route(ctx: Context, name: str) -> RouteView:
             history=history,
             targets=tx.routing.targets(),
             chain=chain,
+            drift=drift,
             serving_revision=newest.revision if newest else None,
             measured=figures,
             now=now,

@@ -161,6 +161,11 @@ class Installation:
             sinks=ConfiguredSinks(self.settings.alerts, os.environ),
             eval_connections=self.settings.control.eval_connections,
             data_classes=self.settings.data_classes,
+            drift={
+                name: suite.drift
+                for name, suite in self.settings.suites.items()
+                if suite.drift is not None
+            },
         )
 
     def close(self) -> None:
@@ -275,7 +280,7 @@ def control_schedule(installation: Installation) -> "Schedule":
 
     Several control processes may run; one leads, and only its jobs do anything.
     """
-    from harness.control import alerts, housekeeping, reconcile, waivers  # noqa: PLC0415
+    from harness.control import alerts, drift, housekeeping, reconcile, waivers  # noqa: PLC0415
     from harness.control.jobs import Watched  # noqa: PLC0415
     from harness.runtime.schedule import Job, Schedule  # noqa: PLC0415
 
@@ -307,6 +312,7 @@ def control_schedule(installation: Installation) -> "Schedule":
     jobs = [
         leading("reconcile", reconcile.turn, every_s=control.reconcile_interval_s),
         leading("alerts", alerts.turn, every_s=settings.alerts.deliver_interval_s),
+        leading("drift watch", drift.turn, every_s=control.drift_interval_s),
         leading("housekeeping", tidy, every_s=control.housekeeping_interval_s),
     ]
     for suite in settings.suites.values():

@@ -14,6 +14,7 @@ from harness.domain.alerts import Alert, AlertRecord
 from harness.domain.audit import AuditEvent
 from harness.domain.changes import Change
 from harness.domain.delivery import AlertMessage, Delivery
+from harness.domain.drift import Check, Watch
 from harness.domain.evaluation import EvalRun, RunState, Sample, SuitePin, Verdict
 from harness.domain.evidence import RouteEvidence, Waiver
 from harness.domain.failover import Failover
@@ -429,6 +430,34 @@ class Sightings(Protocol):
         ...
 
 
+class Drift(Protocol):
+    """Watches of incumbents, and the runs that they compare."""
+
+    def open(self, watch: Watch) -> bool:
+        """False when that target and suite has an open watch."""
+        ...
+
+    def save(self, watch: Watch) -> bool:
+        """Its state and end; False when it is closed already."""
+        ...
+
+    def watches(self, *, open_only: bool = False) -> Sequence[Watch]:
+        """Newest first."""
+        ...
+
+    def start(self, check: Check) -> bool:
+        """False when the watch has a running check, or one of that number."""
+        ...
+
+    def end(self, check: Check) -> bool:
+        """Store how it ended; False when it runs no more."""
+        ...
+
+    def checks(self, watch: str) -> Sequence[Check]:
+        """Oldest first."""
+        ...
+
+
 class Transaction(Protocol):
     @property
     def routing(self) -> Routing: ...
@@ -462,6 +491,8 @@ class Transaction(Protocol):
     def failovers(self) -> Failovers: ...
     @property
     def sightings(self) -> Sightings: ...
+    @property
+    def drift(self) -> Drift: ...
 
 
 class Store(Protocol):

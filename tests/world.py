@@ -17,6 +17,7 @@ from harness.control import propose, reconcile, routes, targets
 from harness.control.context import Context
 from harness.control.propose import Wish
 from harness.domain.access import SYSTEM, Actor, Role
+from harness.domain.drift import DriftPolicy
 from harness.domain.evaluation import Claim
 from harness.domain.observation import Block
 from harness.domain.pins import ServedModel
@@ -75,6 +76,7 @@ class World:
     boot: Callable[[str], None] = lambda _run: None
     pace: Callable[[Target, Item], float] = lambda _target, _item: 0.0
     served: Callable[[Target, Item], ServedModel] = lambda target, _: ServedModel(target.model)
+    drift: dict[str, DriftPolicy] = field(default_factory=dict)
     sinks: KeptSinks = field(default_factory=lambda: KeptSinks("chat", "mail"))
 
     def __post_init__(self) -> None:
@@ -94,6 +96,7 @@ class World:
             suites=Catalog(self.suites),
             policies={self.policy.name: self.policy},
             sinks=self.sinks,
+            drift=self.drift,
             workers=InlineWorkers(lambda run, owner: self._work(chosen, run, owner)),
         )
 

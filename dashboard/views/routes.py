@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from dashboard import acting, cards, chain, figures, queries, shell, wording
+from dashboard import acting, cards, chain, drift, figures, queries, shell, wording
 from dashboard.cards import esc, strong
 from dashboard.queries import RouteView
 from harness.control import routes as control
@@ -25,7 +25,9 @@ def show() -> None:
     with top:
         header(view)
     shell.say_what_was_done()
-    drift(view)
+    behind(view)
+    if view.drift:
+        st.html(drift.card(name, view.drift))
     settings(view)
     st.html(figures.section(view, queries.titles(shell.context())))
     timeline(view)
@@ -62,7 +64,7 @@ def kind(record: RouteRecord) -> str:
     return wording.CHANGE_KINDS.get(record.kind, record.kind)
 
 
-def drift(view: RouteView) -> None:
+def behind(view: RouteView) -> None:
     if view.behind:
         words = (
             f"The router still answers from revision {view.serving_revision}; the table is at "

@@ -12,6 +12,7 @@ import harness
 from harness.api import (
     alerts,
     canaries,
+    drift,
     evals,
     health,
     operations,
@@ -28,7 +29,7 @@ from harness.api.idempotency import Remembered
 from harness.bootstrap import Installation
 
 PREFIX: Final = "/api/v1"
-NOUNS: Final = (routing, evals, proposals, canaries, switches, alerts, operations)
+NOUNS: Final = (routing, evals, proposals, canaries, switches, alerts, drift, operations)
 
 
 class _Api(FastAPI):

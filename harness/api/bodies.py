@@ -219,6 +219,20 @@ class ReasonBody(Body):
     reason: Text = ""
 
 
+class DriftRunBody(Body):
+    """suite: None for all that watch the route."""
+
+    suite: Name | None = None
+
+
+class DriftAcceptBody(DriftRunBody):
+    reason: Text
+
+
+class DriftSlice(Slice):
+    route: Name | None = None
+
+
 class SwitchBody(Body):
     """force: `provider:NAME` or `target:ID`. route: None for all. for_s: None until lifted."""
 

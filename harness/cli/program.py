@@ -107,6 +107,9 @@ VERBS = {
         "harness.cli.switch:switch", "The kill switch: force a provider or a target."
     ),
     "alert": Lazy("harness.cli.alert:alert", "Alerts: what is wrong now, and who was told."),
+    "drift": Lazy(
+        "harness.cli.drift:drift", "The drift watch: whether models still answer as they did."
+    ),
     "gate": Lazy("harness.cli.gate:gate", "The gate's rule, on plain files or on two targets."),
     "bench": Lazy("harness.cli.bench:bench", "Measure the rules themselves."),
     "replay": Lazy("harness.cli.replay:replay", "Decide a verdict again from what is stored."),

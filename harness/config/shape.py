@@ -19,6 +19,7 @@ from harness.config.ranges import complaints, unclear
 from harness.config.routes import Known, RouteEntry, route_seed, target_seed
 from harness.config.sinks import alert_sink
 from harness.domain.capabilities import Capabilities
+from harness.domain.drift import DriftPolicy
 from harness.domain.errors import ConfigError, InputError
 from harness.domain.eval_limits import EvalLimits
 from harness.domain.policy import CanaryPolicy, GatePolicy, Policy, Promotion
@@ -106,6 +107,9 @@ class SuiteEntry(BaseModel):
     )
     every: str = ""
     judge: JudgeEntry | None = None
+    drift: DriftPolicy | None = Field(
+        None, description="watch the incumbents of the suite's routes, see docs/drift.md"
+    )
 
 
 class PolicyEntry(BaseModel):

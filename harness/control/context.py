@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from harness.domain.drift import DriftPolicy
 from harness.domain.errors import NotFound
 from harness.domain.policy import Policy
 from harness.ports import AlertSinks, Chance, Clock, EvalWorkers, Store, SuiteCatalog
@@ -16,6 +17,7 @@ class Context:
     sinks: None where nobody is told of alerts.
     eval_connections: answers that one worker waits for at a time.
     data_classes: names of the providers that may see data of a class.
+    drift: by suite, of those whose incumbents are watched.
     """
 
     store: Store
@@ -28,6 +30,7 @@ class Context:
     sinks: AlertSinks | None = None
     eval_connections: int = 8
     data_classes: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    drift: Mapping[str, DriftPolicy] = field(default_factory=dict)
 
     def policy(self, name: str) -> Policy:
         """Raises NotFound with the nearest policy."""

@@ -43,6 +43,8 @@ class AlertKind(StrEnum):
     WAIVER_EXPIRED = "waiver_expired"
     JOB_FAILED = "job_failed"
     AUDIT_BROKEN = "audit_broken"
+    DRIFT = "drift"
+    SERVED_MODEL = "served_model"
     TEST = "test"
 
 
@@ -141,6 +143,16 @@ KINDS: Final[Mapping[AlertKind, KindRule]] = {
     ),
     _K.AUDIT_BROKEN: KindRule(
         _S.CRITICAL, "`swapgate audit verify` names the event: compare it with a backup"
+    ),
+    _K.DRIFT: KindRule(
+        _S.CRITICAL,
+        "`swapgate drift show` has the answers that changed: accept what there is now with "
+        "`swapgate drift accept`, or propose another model",
+    ),
+    _K.SERVED_MODEL: KindRule(
+        _S.WARNING,
+        "ask the provider what it changed; `swapgate drift run` measures at once, "
+        "`swapgate drift accept` takes the new model for the one to compare with",
     ),
     _K.TEST: KindRule(_S.INFO, "nothing: this is a test", lasting=False),
 }

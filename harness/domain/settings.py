@@ -6,6 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from harness.domain.breaker import DEFAULT_BREAKER, BreakerPolicy
+from harness.domain.drift import DriftPolicy
 from harness.domain.eval_limits import EvalLimits
 from harness.domain.policy import Policy
 from harness.domain.retry import DEFAULT_RETRY, RetryPolicy
@@ -71,6 +72,7 @@ class ControlSettings:
     port: int = 8081
     reconcile_interval_s: float = 1.0
     housekeeping_interval_s: float = 60.0
+    drift_interval_s: float = 10.0
     eval_workers: int = 2
     eval_connections: int = 8
     failovers_keep_days: float = 14.0
@@ -141,7 +143,8 @@ class SuiteSettings:
     `{choices}`. request: `tools`, `tool_choice`, `response_format`, sent with every item; an
     item's metadata may have its own. judge: for the scorers that ask a model.
     task: `file.py:name` or `file.py` instead of path. every: a cron expression, when incumbents
-    of the routes that use the suite are evaluated again; empty for never.
+    of the routes that use the suite are evaluated again; empty for never. drift: the same,
+    compared with the runs before; None for never.
     """
 
     name: str
@@ -160,6 +163,7 @@ class SuiteSettings:
     request: Mapping[str, object] = field(default_factory=dict)
     every: str = ""
     judge: JudgeSettings | None = None
+    drift: DriftPolicy | None = None
 
 
 @dataclass(frozen=True)

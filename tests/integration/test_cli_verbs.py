@@ -112,14 +112,22 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     ask("switch", "list")
     ask("switch", "lift", switch["id"])  # type: ignore[index]
     ask("route", "failovers")
-    ask("alert", "list")
-    ask("alert", "test", exits=1)  # there is no sink
+    watch_verbs(ask)
     for look in ("tail", "verify"):
         ask("audit", look)
     ask("gate", "decide", "pairs.csv")
     ask("canary", "decide", "blocks.csv")
 
     assert leaves(program) - PROCESSES <= asked
+
+
+def watch_verbs(ask: Callable[..., object]) -> None:
+    ask("alert", "list")
+    ask("alert", "test", exits=1)  # there is no sink
+    for look in (("status",), ("list",), ("show", "chat")):
+        ask("drift", *look)
+    ask("drift", "run", "chat", exits=1)  # no suite has a drift section
+    ask("drift", "accept", "chat", "--reason", "no matter", exits=1)
 
 
 def chain_verbs(ask: Callable[..., object]) -> None:

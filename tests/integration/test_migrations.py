@@ -183,3 +183,29 @@ def test_a_database_that_does_not_answer_is_unavailable(tmp_path: Path) -> None:
             store.etag()
         assert not store.wait_for_change(0.05)
         store.close()
+
+
+def test_alerts_keep_their_deliveries_when_kinds_of_alerts_are_added(
+    empty_database_url: str,
+) -> None:
+    url = empty_database_url
+    migrate.upgrade(url, "0014")
+    with connected(url) as db:
+        db.execute(
+            sa.text(
+                "INSERT INTO alert VALUES ('al_1', 'test', 's', 'k', 't', 'x', 1, 2, 1, '{}',"
+                " NULL, NULL, NULL, 0, 0)"
+            )
+        )
+        db.execute(
+            sa.text(
+                "INSERT INTO delivery VALUES ('al_1', 1, 'chat', 'raised', 't', 'x', 1, 2, 0,"
+                " NULL, NULL, '')"
+            )
+        )
+
+    for step in ("upgrade", "downgrade", "upgrade"):
+        getattr(migrate, step)(url, "0014" if step == "downgrade" else "0015")
+        with connected(url) as db:
+            assert db.scalar(sa.text("SELECT count(*) FROM delivery")) == 1
+            assert db.scalar(sa.text("SELECT count(*) FROM alert")) == 1

@@ -11,6 +11,7 @@ from harness.domain.access import ApiKey
 from harness.domain.alerts import AlertRecord
 from harness.domain.audit import AuditEvent
 from harness.domain.delivery import Delivery
+from harness.domain.drift import Check, Watch
 from harness.domain.errors import IllegalTransition, InputError
 from harness.domain.evaluation import EvalRun, Sample, SuitePin, Verdict
 from harness.domain.evidence import RouteEvidence, Waiver
@@ -32,6 +33,7 @@ class State:
     verdicts: with the proposal's id. suites: with the time they came. traffic: by its key.
     alerts: by id. deliveries: by alert, number and sink. failovers: by worker and number.
     sightings: by target, newest first.
+    drift_checks: by watch and number.
     """
 
     installation: str = field(default_factory=lambda: secrets.token_hex(6))
@@ -58,6 +60,8 @@ class State:
     deliveries: dict[tuple[str, int, str], Delivery] = field(default_factory=dict)
     failovers: dict[tuple[str, int], Failover] = field(default_factory=dict)
     sightings: dict[str, tuple[Sighting, ...]] = field(default_factory=dict)
+    drift_watches: dict[str, Watch] = field(default_factory=dict)
+    drift_checks: dict[tuple[str, int], Check] = field(default_factory=dict)
 
     def fork(self) -> Self:
         forked = copy(self)

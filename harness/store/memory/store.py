@@ -11,6 +11,7 @@ from harness.domain.switches import in_force
 from harness.ports import Clock
 from harness.store.memory.alerts import MemoryAlerts, MemoryDeliveries, MemoryFailovers
 from harness.store.memory.decisions import MemoryProposals, MemoryRollouts, MemoryVerdicts
+from harness.store.memory.drift import MemoryDrift
 from harness.store.memory.evals import MemoryEvalRuns, MemorySuites
 from harness.store.memory.operations import MemoryApiKeys, MemoryAuditLog, MemoryObservations
 from harness.store.memory.routing import MemoryProviders, MemoryRouting, MemoryWaivers
@@ -43,6 +44,7 @@ class MemoryTransaction:
         self.deliveries = MemoryDeliveries(unit)
         self.failovers = MemoryFailovers(unit)
         self.sightings = MemorySightings(unit)
+        self.drift = MemoryDrift(unit)
 
 
 class MemoryStore:

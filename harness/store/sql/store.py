@@ -14,6 +14,7 @@ from harness.store.sql.alerts import SqlAlerts, SqlDeliveries
 from harness.store.sql.audit import SqlAuditLog
 from harness.store.sql.changes import Changes
 from harness.store.sql.decisions import SqlProposals, SqlRollouts, SqlVerdicts
+from harness.store.sql.drift import SqlDrift
 from harness.store.sql.evals import SqlEvalRuns, SqlSuites
 from harness.store.sql.evidence import SqlWaivers
 from harness.store.sql.failovers import SqlFailovers
@@ -52,6 +53,7 @@ class SqlTransaction:
         self.deliveries = SqlDeliveries(unit)
         self.failovers = SqlFailovers(unit)
         self.sightings = SqlSightings(unit)
+        self.drift = SqlDrift(unit)
         self._unit = unit
 
     def etag(self) -> str:

@@ -5,6 +5,7 @@ from typing import Final
 from harness.store.tables import (
     alerts,
     decisions,
+    drift,
     evals,
     operations,
     routing,
@@ -39,6 +40,7 @@ __all__ = [
     "TRIGGERS",
     "alerts",
     "decisions",
+    "drift",
     "evals",
     "metadata",
     "operations",

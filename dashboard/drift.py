@@ -1,0 +1,59 @@
+"""The drift watch of one route, as a card."""
+
+from collections.abc import Sequence
+
+from dashboard import cards, wording
+from dashboard.cards import esc, strong
+from harness.control.drift_reports import Status
+from harness.domain.drift import CheckState
+
+STATES = {
+    "starting": wording.Label("…", "starting", wording.Tone.NEUTRAL),
+    "baseline": wording.Label("…", "measuring the baseline", wording.Tone.NEUTRAL),
+    "watching": wording.Label("=", "no drift", wording.Tone.NEUTRAL),
+    "drifted": wording.Label("✕", "DRIFTED", wording.Tone.WORSE),
+}
+HEADS = ("Suite", "State", "Compared", "Change in points", "Evidence", "Last", "Next")
+
+
+def card(route: str, found: Sequence[Status]) -> str:
+    """Empty where no suite watches the route."""
+    if not found:
+        return ""
+    note = "The incumbent is asked the same items again and again, and compared."
+    drifted = [each for each in found if each.state == "drifted"]
+    warning = cards.banner("✕ The model behind this route has changed.", _next(route))
+    rows = [_row(each) for each in found]
+    table = cards.section("Drift watch", note) + cards.table(HEADS, rows)
+    return (warning if drifted else "") + table
+
+
+def _next(route: str) -> str:
+    return (
+        f"`swapgate drift show {route}` has the answers. A person accepts what there is now "
+        f"(`swapgate drift accept {route} --reason …`), or proposes another model."
+    )
+
+
+def _row(status: Status) -> tuple[str, ...]:
+    last = status.last
+    found = last.evidence if last else None
+    change = evidence = "–"
+    if found is not None:
+        change = wording.signed(found.delta * 100)
+        if found.ci_low is not None and found.ci_high is not None:
+            ends = (wording.signed(found.ci_low * 100), wording.signed(found.ci_high * 100))
+            change += f" ({ends[0]} to {ends[1]})"
+        evidence = f"{found.share_of_limit * 100:.0f} % of the alarm level"
+    ended = "–" if last is None or last.ended_at is None else wording.moment(last.ended_at)
+    if last is not None and last.state is CheckState.NOT_MEASURED:
+        ended += " NOT MEASURED"
+    return (
+        strong(status.suite),
+        cards.state(STATES[status.state]),
+        f"{status.comparisons} times",
+        esc(change),
+        esc(evidence),
+        esc(ended),
+        esc(wording.moment(status.next_at) if status.next_at else "–"),
+    )

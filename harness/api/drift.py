@@ -1,0 +1,59 @@
+"""The drift watch: what is watched, what was found, and a person's hand."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from harness.api.answers import Page, page, whole
+from harness.api.bodies import DriftAcceptBody, DriftRunBody, DriftSlice
+from harness.api.endpoint import Who, endpoint
+from harness.control import drift_by_hand, drift_reports
+from harness.control.drift_reports import Shown, Status
+from harness.domain.drift import Check, Watch
+
+router = APIRouter()
+ALL_SUITES = DriftRunBody()
+
+
+@dataclass(frozen=True)
+class DriftRun:
+    """A run of the drift watch. check: with each item's score."""
+
+    watch: Watch
+    check: Check
+
+
+@endpoint(router, "GET", "/drift")
+def list_watched(who: Who) -> Page[Status]:
+    """Every incumbent that a suite watches."""
+    return whole(drift_reports.status(who.ctx))
+
+
+@endpoint(router, "GET", "/drift/runs")
+def list_drift_runs(who: Who, piece: Annotated[DriftSlice, Query()]) -> Page[DriftRun]:
+    """Newest first."""
+    found = drift_reports.checks(who.ctx, route=piece.route or "")
+    return page([DriftRun(*each) for each in found], limit=piece.limit, offset=piece.offset)
+
+
+@endpoint(router, "GET", "/routes/{route}/drift")
+def route_drift(who: Who, route: str) -> Page[Shown]:
+    """What changed since the baseline, suite by suite: figures, items, old and new answers."""
+    return whole(drift_reports.shown(who.ctx, route))
+
+
+@endpoint(router, "POST", "/routes/{route}/drift/run", status=201)
+def run_drift(who: Who, route: str, body: DriftRunBody = ALL_SUITES) -> Page[Check]:
+    """Ask the incumbent again at once."""
+    return whole(drift_by_hand.run_now(who.ctx, who.actor, route, suite=body.suite or ""))
+
+
+@endpoint(router, "POST", "/routes/{route}/drift/accept")
+def accept_drift(who: Who, route: str, body: DriftAcceptBody) -> Page[Watch]:
+    """Measure a new baseline of how it answers now. Needs an approver and a reason."""
+    return whole(
+        drift_by_hand.accept(
+            who.ctx, who.actor, route, suite=body.suite or "", reason=body.reason
+        )
+    )

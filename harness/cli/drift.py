@@ -1,0 +1,198 @@
+"""`swapgate drift`: whether the models in use still answer as they did."""
+
+import click
+
+from harness.cli import output, wording
+from harness.cli.session import Session, pass_session
+from harness.cli.waiting import who_starts_it
+from harness.control import drift_by_hand, drift_reports
+from harness.control.drift_reports import Shown, Status
+from harness.domain.drift import Check, CheckState, DriftEvidence
+
+ROUTE_OPTION = click.option("--route", default="", metavar="ROUTE", help="Only this route.")
+SUITE_OPTION = click.option(
+    "--suite", default="", metavar="SUITE", help="Only this suite. [default: all that watch it]"
+)
+
+
+@click.group()
+def drift() -> None:
+    """The drift watch: whether models still answer as they did."""
+
+
+@drift.command()
+@ROUTE_OPTION
+@pass_session
+def status(session: Session, *, route: str) -> None:
+    """Show every incumbent that is watched, and what was found."""
+    found = drift_reports.status(session.context, route=route)
+    if session.json:
+        output.document(found)
+        return
+    output.table(
+        ["ROUTES", "SUITE", "MODEL", "STATE", "COMPARED", "CHANGE", "LAST (UTC)", "NEXT (UTC)"],
+        [
+            [
+                ", ".join(each.routes),
+                each.suite,
+                each.model,
+                _state(each),
+                f"{each.comparisons} times",
+                _change(each.last.evidence if each.last else None),
+                wording.at(each.last.ended_at if each.last else None),
+                wording.at(each.next_at),
+            ]
+            for each in found
+        ],
+        empty="nothing is watched: give a suite a `drift` section, see docs/drift.md",
+    )
+
+
+@drift.command("list")
+@ROUTE_OPTION
+@pass_session
+def list_checks(session: Session, *, route: str) -> None:
+    """List the drift watch's runs, the newest first."""
+    found = drift_reports.checks(session.context, route=route)
+    if session.json:
+        output.document([{"watch": watch, "check": check} for watch, check in found])
+        return
+    output.table(
+        ["STARTED (UTC)", "SUITE", "RUN", "RESULT", "CHANGE", "EVIDENCE", "SERVED"],
+        [
+            [
+                wording.at(check.started_at),
+                watch.suite,
+                check.run,
+                _result(check),
+                _change(check.evidence),
+                _evidence(check.evidence),
+                ", ".join(check.served) or "–",
+            ]
+            for watch, check in found
+        ],
+        empty="no run yet: `swapgate drift run ROUTE` starts one",
+    )
+
+
+@drift.command()
+@click.argument("route")
+@SUITE_OPTION
+@pass_session
+def show(session: Session, *, route: str, suite: str) -> None:
+    """Show what changed on ROUTE since the baseline: figures, items, old and new answers."""
+    found = drift_reports.shown(session.context, route, suite=suite)
+    if session.json:
+        output.document(found)
+        return
+    if not found:
+        output.note(f"nothing watches route {route}: see docs/drift.md")
+    for each in found:
+        _show(each)
+
+
+def _show(shown: Shown) -> None:
+    status_, watch = shown.status, shown.status.watch
+    last = status_.last
+    evidence = last.evidence if last else None
+    output.facts(
+        [
+            ("suite", status_.suite),
+            ("model", status_.model),
+            ("state", _state(status_)),
+            ("baseline", f"{wording.at(watch.opened_at)}, {watch.reason}" if watch else None),
+            ("compared", f"{status_.comparisons} times"),
+            ("change", _change(evidence) if evidence else None),
+            ("evidence", _evidence(evidence) if evidence else None),
+            ("served", ", ".join(last.served) or "not named by the provider" if last else None),
+            ("message", last.message or None if last else None),
+        ]
+    )
+    if shown.changes:
+        click.echo()
+        output.table(
+            ["ITEM", "BEFORE", "NOW", "ANSWER BEFORE", "ANSWER NOW"],
+            [
+                [
+                    each.item,
+                    f"{each.score_before:g}",
+                    f"{each.score_now:g}",
+                    _line(each.answer_before),
+                    _line(each.answer_now),
+                ]
+                for each in shown.changes
+            ],
+            empty="",
+        )
+    click.echo()
+
+
+@drift.command()
+@click.argument("route")
+@SUITE_OPTION
+@pass_session
+def run(session: Session, *, route: str, suite: str) -> None:
+    """Ask ROUTE's incumbent again at once; the control process works on it."""
+    started = drift_by_hand.run_now(session.context, session.actor, route, suite=suite)
+    if advice := who_starts_it(session.settings.control):
+        output.note(advice)
+    if session.json:
+        output.document(started)
+        return
+    for each in started:
+        click.echo(each.run)
+
+
+@drift.command()
+@click.argument("route")
+@SUITE_OPTION
+@click.option("--reason", required=True, help="Why; the audit log keeps it.")
+@pass_session
+def accept(session: Session, *, route: str, suite: str, reason: str) -> None:
+    """Accept how ROUTE's model answers now: a new baseline is measured, and its alerts end."""
+    opened = drift_by_hand.accept(
+        session.context, session.actor, route, suite=suite, reason=reason
+    )
+    if session.json:
+        output.document(opened)
+        return
+    for each in opened:
+        click.echo(each.id)
+        output.note(f"suite {each.suite}: a new baseline is measured")
+
+
+def _state(status_: Status) -> str:
+    words = {"baseline": "measuring the baseline", "drifted": "DRIFTED"}
+    state = words.get(status_.state, status_.state)
+    last = status_.last
+    if last is not None and last.state is CheckState.NOT_MEASURED:
+        return f"{state}, last not measured"
+    return state
+
+
+def _result(check: Check) -> str:
+    if check.state is CheckState.RUNNING:
+        return "running"
+    if check.state is CheckState.NOT_MEASURED:
+        return f"not measured: {check.message}"
+    if check.evidence is None:
+        return "baseline"
+    return "DRIFT" if check.evidence.drifted else "no drift"
+
+
+def _change(found: DriftEvidence | None) -> str:
+    if found is None:
+        return "–"
+    by = f"{wording.points(found.delta)} points"
+    if found.ci_low is None or found.ci_high is None:
+        return by
+    return f"{by} ({wording.points(found.ci_low)} to {wording.points(found.ci_high)})"
+
+
+def _evidence(found: DriftEvidence | None) -> str:
+    return "–" if found is None else f"{found.share_of_limit:.0%} of the alarm level"
+
+
+def _line(text: str, width: int = 60) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= width else f"{flat[: width - 1]}…"

@@ -1,0 +1,109 @@
+"""What was found about a drifting model, as people read it: figures, items, answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from harness.domain.drift import Check, Watch, counted
+from harness.domain.evaluation import Sample
+from harness.ports import Transaction
+
+EXAMPLES: Final = 3
+ANSWER_WIDTH: Final = 120
+CLEAR: Final = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class ItemChange:
+    """One item in the baseline and in the newest run. served_*: as the provider named it."""
+
+    item: str
+    score_before: float
+    score_now: float
+    answer_before: str
+    answer_now: str
+    served_before: str
+    served_now: str
+
+
+def subject(routes: Sequence[str], suite: str) -> str:
+    return f"{'route' if len(routes) == 1 else 'routes'} {', '.join(routes)}, suite {suite}"
+
+
+def named(tx: Transaction, watch: Watch) -> str:
+    """The target's `provider/model`."""
+    return tx.routing.targets()[watch.target].name
+
+
+def changes(tx: Transaction, checks: Sequence[Check]) -> list[ItemChange]:
+    """Items that score otherwise in the newest counted run than in the baseline; the largest
+    losses first.
+    """
+    measured = counted(checks)
+    if len(measured) < 2:
+        return []
+    before, now = measured[0], measured[-1]
+    old, new = _first_answers(tx, before.run), _first_answers(tx, now.run)
+    scores = dict(now.scores)
+    found = []
+    for item, score in before.scores:
+        present = scores.get(item)
+        if score is None or present is None or abs(present - score) < CLEAR:
+            continue
+        a, b = old[item], new[item]
+        found.append(
+            ItemChange(item, score, present, a.answer, b.answer, a.served_model, b.served_model)
+        )
+    return sorted(found, key=lambda each: (each.score_now - each.score_before, each.item))
+
+
+def _first_answers(tx: Transaction, run: str) -> dict[str, Sample]:
+    found: dict[str, Sample] = {}
+    for each in tx.runs.samples(run):
+        found.setdefault(each.item, each)
+    return found
+
+
+def drifted(
+    tx: Transaction, routes: Sequence[str], watch: Watch, checks: Sequence[Check]
+) -> tuple[str, str]:
+    """Title and text of the alert."""
+    found = checks[-1].evidence
+    assert found is not None  # noqa: S101 - only a comparison finds drift
+    by = f"{abs(found.delta) * 100:.1f} points {found.direction}"
+    which = "run" if found.window == 1 else f"{found.window} runs"
+    interval = ""
+    if found.ci_low is not None and found.ci_high is not None:
+        interval = f" (95 % interval {found.ci_low * 100:+.1f} to {found.ci_high * 100:+.1f})"
+    title = f"{named(tx, watch)} answers {watch.suite} otherwise than it did: {by}"
+    said = [
+        (
+            f"The newest {which} against those before: {found.delta * 100:+.1f} "
+            f"points{interval} over {found.items} items; {found.worse} worse, {found.same} the "
+            f"same, {found.better} better."
+        ),
+        f"It serves {subject(routes, watch.suite)}. {_served(checks)}",
+    ]
+    listed = changes(tx, checks)
+    shown = listed if found.direction == "worse" else list(reversed(listed))
+    said += [
+        f"Item {each.item}: {each.score_before:g} before, {each.score_now:g} now. "
+        f"Before: “{_short(each.answer_before)}” Now: “{_short(each.answer_now)}”"
+        for each in shown[:EXAMPLES]
+    ]
+    return title, "\n".join(said)
+
+
+def _served(checks: Sequence[Check]) -> str:
+    before = sorted({name for each in counted(checks[:-1]) for name in each.served})
+    now = list(checks[-1].served)
+    if not now:
+        return "The provider does not say which model answers."
+    if now == before:
+        return f"The provider names the same model as before: {', '.join(now)}."
+    return f"The provider named {', '.join(before) or 'none'} before, {', '.join(now)} now."
+
+
+def _short(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= ANSWER_WIDTH else f"{flat[: ANSWER_WIDTH - 1]}…"

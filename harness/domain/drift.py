@@ -1,0 +1,149 @@
+"""The drift watch: an incumbent is asked the same items again and again (F7).
+
+A watch begins with a run of its own, the baseline. Each later run is compared with those before
+it, item by item (gate.drift). Once drift is found the watch rests until a person accepts what
+there is now as a new baseline, or swaps the model.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+RETRY_S: Final = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class DriftPolicy:
+    """How often the incumbents of a suite's routes are asked again, and how much.
+
+    every_s: from one run's start to the next. items: per run, None for the whole suite. alpha:
+    chance that a watch of an unchanged model ever raises an alarm. max_cost_usd, max_tokens:
+    per run.
+    """
+
+    every_s: float = 86_400.0
+    items: int | None = 200
+    epochs: int = 1
+    alpha: float = 0.05
+    max_cost_usd: float | None = None
+    max_tokens: int | None = None
+
+
+class WatchState(StrEnum):
+    WATCHING = "watching"
+    DRIFTED = "drifted"  # a person accepts, or swaps
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class DriftPlan:
+    """Registered before the first answer; another plan needs another baseline."""
+
+    suite_digest: str
+    items: int
+    epochs: int
+    alpha: float
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """One suite on one target since one baseline. reason: why there is this baseline."""
+
+    id: str
+    target: str
+    suite: str
+    plan: DriftPlan
+    state: WatchState
+    opened_at: datetime
+    opened_by: str
+    reason: str
+    closed_at: datetime | None = None
+
+
+class CheckState(StrEnum):
+    RUNNING = "running"
+    COUNTED = "counted"
+    NOT_MEASURED = "not_measured"  # infrastructure: it says nothing about the model
+
+
+@dataclass(frozen=True, slots=True)
+class DriftEvidence:
+    """What a run says beside those before it. Shares of 1.
+
+    check: how often the baseline was compared, from 1. window: how many of the newest runs are
+    taken together; the figures are of the window that says most. delta: new minus before, over
+    `items`; its 95 % interval is for reading, not adjusted for having looked often. log_e: the
+    highest; at log_e_limit it is drift. direction: worse | better, by the sign of delta.
+    """
+
+    check: int
+    window: int
+    items: int
+    delta: float
+    ci_low: float | None
+    ci_high: float | None
+    ci_method: str
+    log_e: float
+    log_e_limit: float
+    direction: str
+    drifted: bool
+    worse: int
+    same: int
+    better: int
+
+    @property
+    def share_of_limit(self) -> float:
+        """How far it is to the alarm: 0 for nothing, 1 for drift."""
+        return min(max(self.log_e / self.log_e_limit, 0.0), 1.0)
+
+    def as_json(self) -> dict[str, object]:
+        return asdict(self)
+
+
+Scores = tuple[tuple[str, float | None], ...]
+"""(item, mean score over its epochs) in the run's order; None where it was not measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One run of a watch. number: from 0. served: models that the provider named.
+
+    evidence: None for the baseline and where nothing was measured.
+    """
+
+    watch: str
+    number: int
+    run: str
+    started_at: datetime
+    state: CheckState = CheckState.RUNNING
+    ended_at: datetime | None = None
+    message: str = ""
+    served: tuple[str, ...] = ()
+    scores: Scores = ()
+    evidence: DriftEvidence | None = None
+
+
+def next_due(checks: Sequence[Check], every_s: float, now: datetime) -> datetime:
+    """When the next run is to start. What was not measured is tried again within the hour.
+
+    checks: of one watch, oldest first, none of them running.
+    """
+    if not checks:
+        return now
+    last = checks[-1]
+    measured = last.state is CheckState.COUNTED
+    return last.started_at + timedelta(seconds=every_s if measured else min(every_s, RETRY_S))
+
+
+def counted(checks: Sequence[Check]) -> list[Check]:
+    """The baseline and what was compared with it."""
+    return [each for each in checks if each.state is CheckState.COUNTED]
+
+
+def new_names(checks: Sequence[Check], served: Sequence[str]) -> list[str]:
+    """Models that the provider names now and had not named in the counted checks; none while
+    there is no such check, and where it names none."""
+    before = {name for each in counted(checks) for name in each.served}
+    return sorted(set(served) - before) if before else []

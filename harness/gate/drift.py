@@ -1,0 +1,178 @@
+"""Has a model changed behind its name? Runs over the same items, in the order they were made.
+
+Null: for each item the scores of all runs are exchangeable (the model answers as it did; that
+one question gets different answers is part of it), and items err independently of each other.
+Then, given all scores of an item, each choice of m of them is as likely to be the newest m as
+any other. With w = exp(eta * score), an item's factor
+
+    product of w over its newest m scores / mean of that product over all choices of m
+
+has expectation 1; the product over items is an e-value for each eta and each window m, and so
+is the mean e_j over the grid of eta (both signs) and those of the windows 1, 2, 4, 8, 16 that
+fit j. For pass/fail scores it is the likelihood ratio of Fisher's noncentral hypergeometric
+(statistics.md 2.2) with odds ratio exp(eta). The evidence after j comparisons is
+
+    S_j = sum over i <= j of e_i / (i (i + 1))
+
+It never falls, and its expectation is at most 1 for ever, since the weights sum to 1: it ever
+reaches 1 / alpha with chance alpha at most (Markov). That e_i share their runs does not matter.
+
+Why not one product of all runs against the baseline's scores: given these, a difference's
+expectation is not 0 (the baseline was lucky or unlucky on the item), so it grows on luck alone.
+
+Sources: Turner, Ly & Gruenwald 2024 (e-values by conditioning, 2x2 tables); Vovk & Wang 2021
+(means of e-values are e-values, whatever their dependence).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from harness.domain.drift import DriftEvidence, Scores
+from harness.domain.errors import InputError
+from harness.gate.intervals import t_interval, tango_interval
+from harness.gate.logspace import Floats, log_mean
+from harness.gate.pairs import ROUNDING
+
+WINDOWS: Final = (1, 2, 4, 8, 16)
+ODDS: Final = (1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0)
+ETAS: Final = tuple(sign * math.log(each) for sign in (-1.0, 1.0) for each in ODDS)
+
+
+def compare(history: Sequence[Scores], alpha: float, log_before: float) -> DriftEvidence:
+    """What the newest run says beside those before it. history: the baseline first.
+
+    log_before: the evidence after the comparison before, -inf at the first. An item that a run
+    did not measure is left out of that run. Raises InputError below two runs, and for a score
+    outside [0, 1].
+    """
+    check = len(history) - 1
+    if check < 1:
+        raise InputError("drift is seen against a baseline: one more run is needed")
+    scores = _matrix(history)
+    windows = [each for each in WINDOWS if each <= check]
+    by_window = log_e_values(scores, windows)
+    now = log_mean([log_mean([float(log) for log in logs]) for logs in by_window])
+    best = int(np.argmax(by_window.max(axis=1)))
+    evidence = log_mean([log_before, now], [0.0, -math.log(check * (check + 1.0))])
+    falls = int(np.argmax(by_window[best])) < len(ODDS)
+    return _evidence(
+        check, windows[best], differences(scores, windows[best]), evidence, alpha, falls=falls
+    )
+
+
+def _matrix(history: Sequence[Scores]) -> Floats:
+    """Runs by items, in the baseline's order; NaN where an item was not measured."""
+    by_item: list[Mapping[str, float | None]] = [dict(run) for run in history]
+    rows = [[_checked(item, run.get(item)) for item, _ in history[0]] for run in by_item]
+    return np.asarray(rows, dtype=np.float64)
+
+
+def _checked(item: str, score: float | None) -> float:
+    if score is None:
+        return math.nan
+    if not 0.0 <= score <= 1.0:
+        raise InputError(f"item {item}: the score is {score}; scores are numbers from 0 to 1")
+    return score
+
+
+def log_e_values(scores: Floats, windows: Sequence[int]) -> Floats:
+    """log e by window and eta. scores: runs by items, NaN where not measured."""
+    bag = Bag.empty(max(windows), scores.shape[1])
+    for run in scores:
+        bag = bag.with_run(run)
+    rows = [[math.fsum(each) for each in bag.log_factors(scores[-size:])] for size in windows]
+    return np.asarray(rows, dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Bag:
+    """All scores that each item ever had, without their order.
+
+    means [k, eta, item]: over all choices of k of an item's scores, the mean of the product of
+    their weights. counts [item]: how many scores.
+    """
+
+    means: Floats
+    counts: Floats
+
+    @classmethod
+    def empty(cls, largest: int, items: int) -> "Bag":
+        """largest: the most scores that a choice may have."""
+        means = np.zeros((largest + 1, len(ETAS), items))
+        means[0] = 1.0
+        return cls(means, np.zeros(items))
+
+    def with_run(self, scores: Floats) -> "Bag":
+        """A choice of k of n has the n-th with chance k / n."""
+        known = ~np.isnan(scores)
+        counts = self.counts + known
+        weights = np.exp(_tilt(scores))
+        chosen = np.arange(1, len(self.means))[:, None, None]
+        share = np.minimum(chosen / np.maximum(counts, 1.0), 1.0)
+        after = (1.0 - share) * self.means[1:] + share * weights * self.means[:-1]
+        means = np.concatenate([self.means[:1], np.where(known, after, self.means[1:])])
+        return Bag(means, counts)
+
+    def log_factors(self, newest: Floats) -> Floats:
+        """[eta, item]: log of an item's factor, for these newest runs of those in the bag."""
+        size = (~np.isnan(newest)).sum(axis=0)
+        means = self.means[size, :, np.arange(newest.shape[1])].T
+        return np.asarray(_tilt(newest).sum(axis=1) - np.log(means), dtype=np.float64)
+
+
+def _tilt(scores: Floats) -> Floats:
+    """eta times score; 0, as if it were not there, where it was not measured."""
+    etas = np.reshape(ETAS, (-1,) + (1,) * scores.ndim)
+    return np.asarray(etas * np.where(np.isnan(scores), 0.0, scores), dtype=np.float64)
+
+
+def differences(scores: Floats, size: int) -> Floats:
+    """Means over the newest `size` runs minus means before, of items that both measured."""
+    new, before = _means(scores[-size:]), _means(scores[:-size])
+    both = ~(np.isnan(new) | np.isnan(before))
+    d = new[both] - before[both]
+    return np.where(np.abs(d) > ROUNDING, d, 0.0)
+
+
+def _means(scores: Floats) -> Floats:
+    known = ~np.isnan(scores)
+    total = np.where(known, scores, 0.0).sum(axis=0)
+    count = known.sum(axis=0)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _evidence(
+    check: int, window: int, d: Floats, log_e: float, alpha: float, *, falls: bool
+) -> DriftEvidence:
+    low, high, method = _interval(d)
+    worse, better = int((d < 0.0).sum()), int((d > 0.0).sum())
+    return DriftEvidence(
+        check=check,
+        window=window,
+        items=len(d),
+        delta=math.fsum(d) / len(d) + 0.0 if len(d) else 0.0,
+        ci_low=low,
+        ci_high=high,
+        ci_method=method,
+        log_e=log_e,
+        log_e_limit=-math.log(alpha),
+        direction="worse" if falls else "better",
+        drifted=bool(log_e >= -math.log(alpha)),
+        worse=worse,
+        same=len(d) - worse - better,
+        better=better,
+    )
+
+
+def _interval(d: Floats) -> tuple[float | None, float | None, str]:
+    if len(d) < 2:
+        return None, None, "t"
+    if bool(np.all(d == np.round(d))):
+        low, high = tango_interval(int((d > 0.0).sum()), int((d < 0.0).sum()), len(d))
+        return low, high, "tango"
+    low, high = t_interval(len(d), float(d.sum()), float((d * d).sum()))
+    return low, high, "t"

@@ -1,0 +1,63 @@
+"""Drift watches and their checks in memory."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from harness.domain.drift import Check, CheckState, Watch
+from harness.store.memory.state import Unit, need
+
+
+class MemoryDrift:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def open(self, watch: Watch) -> bool:
+        state = self._unit.writing
+        need(state.targets, "target", watch.target)
+        of = (watch.target, watch.suite)
+        taken = any((each.target, each.suite) == of for each in self.watches(open_only=True))
+        if taken or watch.id in state.drift_watches:
+            return False
+        state.drift_watches[watch.id] = watch
+        return True
+
+    def save(self, watch: Watch) -> bool:
+        stored = self._unit.state.drift_watches.get(watch.id)
+        if stored is None or stored.closed_at is not None:
+            return False
+        changed = replace(stored, state=watch.state, closed_at=watch.closed_at)
+        self._unit.writing.drift_watches[watch.id] = changed
+        return True
+
+    def watches(self, *, open_only: bool = False) -> Sequence[Watch]:
+        known = self._unit.state.drift_watches.values()
+        found = [each for each in known if not open_only or each.closed_at is None]
+        by_id = sorted(found, key=lambda each: each.id)
+        return sorted(by_id, key=lambda each: each.opened_at, reverse=True)
+
+    def start(self, check: Check) -> bool:
+        state = self._unit.writing
+        need(state.drift_watches, "watch", check.watch)
+        need(state.runs, "run", check.run)
+        others = self.checks(check.watch)
+        running = any(each.state is CheckState.RUNNING for each in others)
+        if running or any(each.number == check.number for each in others):
+            return False
+        state.drift_checks[check.watch, check.number] = check
+        return True
+
+    def end(self, check: Check) -> bool:
+        key = (check.watch, check.number)
+        stored = self._unit.state.drift_checks.get(key)
+        if stored is None or stored.state is not CheckState.RUNNING:
+            return False
+        self._unit.writing.drift_checks[key] = replace(
+            check, run=stored.run, started_at=stored.started_at
+        )
+        return True
+
+    def checks(self, watch: str) -> Sequence[Check]:
+        known = self._unit.state.drift_checks.values()
+        return sorted(
+            (each for each in known if each.watch == watch), key=lambda each: each.number
+        )

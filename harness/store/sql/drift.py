@@ -1,0 +1,57 @@
+"""Drift watches and their checks in SQL."""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from harness.domain.drift import Check, CheckState, Watch
+from harness.store.rows import drift as rows
+from harness.store.sql.unit import Unit
+from harness.store.tables.drift import drift_check, drift_watch
+
+WATCHES = sa.select(drift_watch).order_by(drift_watch.c.opened_at.desc(), drift_watch.c.id)
+STILL = sa.update(drift_watch).where(
+    drift_watch.c.id == sa.bindparam("watch"), drift_watch.c.closed_at.is_(None)
+)
+CHECKS = (
+    sa.select(drift_check)
+    .where(drift_check.c.watch == sa.bindparam("of"))
+    .order_by(drift_check.c.number)
+)
+RUNS_STILL = sa.update(drift_check).where(
+    drift_check.c.watch == sa.bindparam("of"),
+    drift_check.c.number == sa.bindparam("nth"),
+    drift_check.c.state == CheckState.RUNNING.value,
+)
+
+
+class SqlDrift:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def open(self, watch: Watch) -> bool:
+        self._unit.serialize()
+        return self._unit.write_new(drift_watch, rows.of_watch(watch))
+
+    def save(self, watch: Watch) -> bool:
+        self._unit.serialize()
+        changes = {"state": watch.state.value, "closed_at": watch.closed_at}
+        return self._unit.write(STILL.values(changes), {"watch": watch.id}) == 1
+
+    def watches(self, *, open_only: bool = False) -> Sequence[Watch]:
+        query = WATCHES
+        if open_only:
+            query = query.where(drift_watch.c.closed_at.is_(None))
+        return [rows.watch(row) for row in self._unit.read(query)]
+
+    def start(self, check: Check) -> bool:
+        self._unit.serialize()
+        return self._unit.write_new(drift_check, rows.of_check(check))
+
+    def end(self, check: Check) -> bool:
+        self._unit.serialize()
+        ours = {"of": check.watch, "nth": check.number}
+        return self._unit.write(RUNS_STILL.values(rows.of_end(check)), ours) == 1
+
+    def checks(self, watch: str) -> Sequence[Check]:
+        return [rows.check(row) for row in self._unit.read(CHECKS, {"of": watch})]

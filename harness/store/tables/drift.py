@@ -1,0 +1,79 @@
+"""Drift watches and their checks."""
+
+import sqlalchemy as sa
+
+from harness.domain.drift import CheckState, WatchState
+from harness.store.tables.base import (
+    at_least,
+    count,
+    json_value,
+    metadata,
+    number,
+    one_of,
+    text,
+    time,
+    words,
+)
+from harness.store.tables.evals import eval_run, target
+
+IS_OPEN = sa.text("closed_at IS NULL")
+IS_RUNNING = sa.text("state = 'running'")
+
+# One open watch per target and suite, whoever opens it first.
+drift_watch = sa.Table(
+    "drift_watch",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("target", sa.ForeignKey(target.c.id), nullable=False),
+    text("suite"),
+    text("suite_digest"),
+    count("items"),
+    count("epochs"),
+    number("alpha"),
+    text("state"),
+    time("opened_at"),
+    words("opened_by"),
+    words("reason"),
+    time("closed_at", nullable=True),
+    one_of("state", WatchState),
+    at_least("items", 1),
+    at_least("epochs", 1),
+    sa.CheckConstraint("alpha > 0 AND alpha < 1", name="alpha_share"),
+    sa.CheckConstraint("(state = 'closed') = (closed_at IS NOT NULL)", name="closed_when"),
+    sa.Index(
+        "uq_drift_watch_open",
+        "target",
+        "suite",
+        unique=True,
+        sqlite_where=IS_OPEN,
+        postgresql_where=IS_OPEN,
+    ),
+)
+
+# One running check per watch, whichever control process starts it.
+drift_check = sa.Table(
+    "drift_check",
+    metadata,
+    sa.Column("watch", sa.ForeignKey(drift_watch.c.id), nullable=False),
+    count("number"),
+    sa.Column("run", sa.ForeignKey(eval_run.c.id), nullable=False),
+    time("started_at"),
+    text("state"),
+    time("ended_at", nullable=True),
+    words("message"),
+    json_value("served"),
+    json_value("scores"),
+    json_value("evidence", nullable=True),
+    sa.PrimaryKeyConstraint("watch", "number"),
+    sa.UniqueConstraint("run"),
+    one_of("state", CheckState),
+    at_least("number", 0),
+    sa.CheckConstraint("(state = 'running') = (ended_at IS NULL)", name="ended_when"),
+    sa.Index(
+        "uq_drift_check_running",
+        "watch",
+        unique=True,
+        sqlite_where=IS_RUNNING,
+        postgresql_where=IS_RUNNING,
+    ),
+)

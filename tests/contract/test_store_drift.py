@@ -1,0 +1,141 @@
+"""Drift watches of every store, through the port."""
+
+from dataclasses import replace
+
+import pytest
+import sqlalchemy as sa
+
+from harness.domain.drift import (
+    Check,
+    CheckState,
+    DriftEvidence,
+    DriftPlan,
+    Watch,
+    WatchState,
+)
+from harness.ports import Store
+from harness.store.sql.failures import RowRefused
+from tests.contract.builders import LATER, NEW, NOW, OLD, PIN, RUN
+from tests.contract.conftest import Opener
+
+WATCH = Watch(
+    id="dw_1",
+    target=OLD.id,
+    suite="tickets",
+    plan=DriftPlan(PIN.digest, items=200, epochs=2, alpha=0.05),
+    state=WatchState.WATCHING,
+    opened_at=NOW,
+    opened_by="ada",
+    reason="the first",
+)
+CHECK = Check(watch="dw_1", number=0, run=RUN.id, started_at=NOW)
+FOUND = DriftEvidence(
+    check=1,
+    window=1,
+    items=2,
+    delta=-0.25,
+    ci_low=None,
+    ci_high=0.1,
+    ci_method="t",
+    log_e=3.25,
+    log_e_limit=3.0,
+    direction="worse",
+    drifted=True,
+    worse=1,
+    same=1,
+    better=0,
+)
+ENDED = replace(
+    CHECK,
+    state=CheckState.COUNTED,
+    ended_at=LATER,
+    message="as planned",
+    served=("old-1-0502", "old-1-1106"),
+    scores=(("i2", 1.0), ("i1", None), ("i3", 0.125)),
+    evidence=FOUND,
+)
+pytestmark = pytest.mark.req("F7")
+
+
+@pytest.fixture
+def watching(store: Store) -> Store:
+    with store.write() as tx:
+        for target in (OLD, NEW):
+            tx.routing.add_target(target)
+        tx.runs.add(RUN)
+        tx.runs.add(replace(RUN, id="r_2"))
+        assert tx.drift.open(WATCH)
+        assert tx.drift.start(CHECK)
+    return store
+
+
+def test_a_watch_and_its_checks_come_back_as_they_were(watching: Store) -> None:
+    with watching.write() as tx:
+        assert tx.drift.end(ENDED)
+        assert tx.drift.start(replace(CHECK, number=1, run="r_2"))
+    with watching.read() as tx:
+        assert tx.drift.watches() == [WATCH]
+        assert tx.drift.checks("dw_1") == [ENDED, replace(CHECK, number=1, run="r_2")]
+        assert tx.drift.checks("dw_9") == []
+
+
+def test_a_target_and_suite_has_one_open_watch(watching: Store) -> None:
+    second = replace(WATCH, id="dw_2", opened_at=LATER)
+    with watching.write() as tx:
+        assert not tx.drift.open(second)
+        assert tx.drift.open(replace(second, id="dw_3", target=NEW.id))
+        closed = replace(WATCH, state=WatchState.CLOSED, closed_at=LATER)
+        assert tx.drift.save(closed)
+        assert tx.drift.open(second)
+
+    with watching.read() as tx:
+        assert [each.id for each in tx.drift.watches()] == ["dw_2", "dw_3", "dw_1"]
+        assert [each.id for each in tx.drift.watches(open_only=True)] == ["dw_2", "dw_3"]
+
+
+def test_a_closed_watch_stays_as_it_is(watching: Store) -> None:
+    closed = replace(WATCH, state=WatchState.CLOSED, closed_at=LATER)
+    with watching.write() as tx:
+        assert tx.drift.save(replace(WATCH, state=WatchState.DRIFTED))
+        assert tx.drift.save(closed)
+        assert not tx.drift.save(WATCH)
+        assert not tx.drift.save(replace(WATCH, id="dw_9"))
+
+    with watching.read() as tx:
+        assert tx.drift.watches() == [closed]
+
+
+def test_a_watch_has_one_running_check_and_it_ends_once(watching: Store) -> None:
+    second = replace(CHECK, number=1, run="r_2")
+    with watching.write() as tx:
+        assert not tx.drift.start(second)
+        assert tx.drift.end(ENDED)
+        assert not tx.drift.end(replace(ENDED, message="another"))
+        assert not tx.drift.start(replace(CHECK, run="r_2"))
+        assert tx.drift.start(second)
+
+    with watching.read() as tx:
+        assert tx.drift.checks("dw_1") == [ENDED, second]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE drift_watch SET state = 'closed'",
+        "UPDATE drift_watch SET closed_at = 5",
+        "UPDATE drift_watch SET alpha = 1",
+        "UPDATE drift_check SET ended_at = 5",
+        "UPDATE drift_check SET state = 'counted'",
+        "UPDATE drift_check SET run = 'r_9'",
+    ],
+)
+def test_the_database_refuses_what_makes_no_sense(sql_stores: Opener, statement: str) -> None:
+    store = sql_stores()
+    with store.write() as tx:
+        tx.routing.add_target(OLD)
+        tx.runs.add(RUN)
+        tx.drift.open(WATCH)
+        tx.drift.start(CHECK)
+
+    with pytest.raises(RowRefused), store.write() as tx:
+        tx.drift._unit.write(sa.text(statement))

@@ -1,0 +1,365 @@
+"""The drift watch end to end: incumbents asked again, the alert, a person's hand."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from evals.provider import ProviderFailed
+from evals.samples import Item
+from harness.control import alerts, drift, drift_by_hand, drift_reports, routes, work
+from harness.domain.access import SYSTEM, Actor, Role
+from harness.domain.alerts import AlertKind, AlertRecord
+from harness.domain.drift import Check, CheckState, DriftPolicy, WatchState
+from harness.domain.errors import Conflict, InputError, NotAllowed, NotFound
+from harness.domain.evaluation import RunState
+from harness.domain.routing import RouteSettings, RouteSuite
+from harness.domain.targets import Target
+from harness.ports import Store
+from harness.runtime.chance import SystemChance
+from harness.runtime.clock import ManualClock
+from harness.store.memory import MemoryStore
+from harness.store.sql import SqlStore
+from tests.world import ANN, BEN, SECRET, Crash, CrashingStore, World, answer
+
+DAY_S = 86_400.0
+POLICY = DriftPolicy(every_s=DAY_S, items=None)
+VIEWER = Actor("vic", Role.VIEWER)
+pytestmark = pytest.mark.req("F7")
+
+
+class Alias:
+    """What is behind the name: as it was, until somebody changes it."""
+
+    def __init__(self) -> None:
+        self.skilled_like = "base"
+        self.broken = False
+
+    def __call__(self, target: Target, item: Item, epoch: int) -> str:
+        if self.broken:
+            raise ProviderFailed("503 from the provider")
+        behind = replace(target, model=self.skilled_like) if target.model == "base" else target
+        return answer(behind, item, epoch)
+
+
+@pytest.fixture
+def alias() -> Alias:
+    return Alias()
+
+
+@pytest.fixture
+def world(tmp_path: Path, alias: Alias) -> World:
+    """Rules are the same on every store, which tests/contract looks after."""
+    made = World(tmp_path, store=None, script=alias, drift={"colours": POLICY})  # type: ignore[arg-type]
+    made.store = MemoryStore(secret=SECRET, clock=made.clock)
+    made.set_up()
+    return made
+
+
+@pytest.fixture
+def stored(tmp_path: Path, database_url: str, alias: Alias) -> Iterator[World]:
+    clock = ManualClock()
+    store = SqlStore(database_url, secret=SECRET, clock=clock)
+    made = World(
+        tmp_path,
+        store,
+        clock=clock,
+        chance=SystemChance(),
+        script=alias,
+        drift={"colours": replace(POLICY, items=30)},
+    )
+    made.set_up()
+    yield made
+    store.close()
+
+
+def turn(world: World, store: Store | None = None) -> None:
+    """The drift job, the workers, the drift job: as the control process does."""
+    ctx = world.context(store)
+    drift.turn(ctx)
+    work.tend(ctx)
+    drift.turn(ctx)
+    world.clock.advance(1)
+
+
+def days(world: World, count: int) -> None:
+    for _ in range(count):
+        turn(world)
+        world.clock.advance(DAY_S)
+
+
+def status(world: World) -> drift_reports.Status:
+    (found,) = drift_reports.status(world.context())
+    return found
+
+
+def checks(world: World) -> list[Check]:
+    return [check for _, check in reversed(drift_reports.checks(world.context()))]
+
+
+def open_alerts(world: World) -> dict[AlertKind, AlertRecord]:
+    with world.store.read() as tx:
+        return {each.kind: each for each in tx.alerts.list(open_only=True)}
+
+
+def actions(world: World) -> list[str]:
+    with world.store.read() as tx:
+        return [each.action for each in tx.audit.all() if each.action.startswith("drift")]
+
+
+def test_an_unchanged_model_is_asked_each_day_and_nobody_is_told(world: World) -> None:
+    days(world, 5)
+    turn(world)
+
+    assert status(world).state == "watching"
+    assert status(world).comparisons == 5
+    assert open_alerts(world) == {}
+    assert actions(world) == ["drift.baseline"]
+
+
+def test_between_two_days_nothing_is_asked(world: World) -> None:
+    for _ in range(3):
+        turn(world)
+
+    assert len(checks(world)) == 1
+    (first,) = checks(world)
+    assert status(world).next_at == first.started_at + timedelta(seconds=DAY_S)
+
+
+def test_a_model_that_changed_behind_its_name_raises_an_alert_with_the_diff(
+    world: World, alias: Alias
+) -> None:
+    days(world, 3)
+    alias.skilled_like = "worse"
+    days(world, 1)
+
+    told = open_alerts(world)[AlertKind.DRIFT]
+    assert told.subject == "route chat, suite colours"
+    assert told.title == "sim/base answers colours otherwise than it did: 41.7 points worse"
+    assert "-41.7 points (95 % interval -5" in told.text
+    assert "25 worse, 35 the same, 0 better" in told.text
+    assert "Before: “c" in told.text
+    assert "Now: “wrong”" in told.text
+    assert status(world).state == "drifted"
+    (shown,) = drift_reports.shown(world.context(), "chat")
+    assert len(shown.changes) == 25
+    first = shown.changes[0]
+    assert (first.score_before, first.score_now, first.answer_now) == (1.0, 0.0, "wrong")
+
+
+def test_people_are_told_once_and_the_watch_rests_until_somebody_accepts(
+    world: World, alias: Alias
+) -> None:
+    days(world, 1)
+    alias.skilled_like = "worse"
+    days(world, 4)
+    alerts.turn(world.context())
+
+    assert len(checks(world)) == 2
+    assert [each.kind for each in world.sinks.kept["chat"]] == [AlertKind.DRIFT]
+    with pytest.raises(Conflict, match="drift accept chat"):
+        drift_by_hand.run_now(world.context(), ANN, "chat")
+
+
+def test_a_better_model_is_told_as_well(world: World, alias: Alias) -> None:
+    days(world, 2)
+    alias.skilled_like = "better"
+    days(world, 2)
+
+    assert "points better" in open_alerts(world)[AlertKind.DRIFT].title
+
+
+def test_a_person_accepts_and_a_new_baseline_is_measured(world: World, alias: Alias) -> None:
+    days(world, 1)
+    alias.skilled_like = "worse"
+    days(world, 1)
+    ctx = world.context()
+
+    with pytest.raises(NotAllowed):
+        drift_by_hand.accept(ctx, ANN, "chat", reason="cheaper now")
+    with pytest.raises(InputError, match="reason"):
+        drift_by_hand.accept(ctx, BEN, "chat", reason=" ")
+    drift_by_hand.accept(ctx, BEN, "chat", reason="cheaper now")
+
+    assert open_alerts(world) == {}
+    days(world, 3)
+    assert status(world).state == "watching"
+    assert status(world).comparisons == 2
+    assert status(world).watch.reason == "cheaper now"  # type: ignore[union-attr]
+    assert open_alerts(world) == {}
+    assert actions(world) == ["drift.baseline", "drift.found", "drift.baseline"]
+
+
+def test_a_swap_ends_the_watch_and_its_alert(world: World, alias: Alias) -> None:
+    days(world, 1)
+    alias.skilled_like = "worse"
+    days(world, 1)
+    proposal = world.until_decided(world.propose("sim/better").id)
+    for _ in range(60):
+        world.feed()
+        world.turn()
+    assert world.get(proposal.id).phase.value == "promoted"
+
+    turn(world)
+
+    assert AlertKind.DRIFT not in open_alerts(world)
+    assert status(world).model == "sim/better"
+    with world.store.read() as tx:
+        assert [each.state for each in tx.drift.watches()] == [
+            WatchState.WATCHING,
+            WatchState.CLOSED,
+        ]
+
+
+def test_an_outage_is_not_drift(world: World, alias: Alias) -> None:
+    days(world, 2)
+    alias.broken = True
+    for _ in range(6):
+        turn(world)
+
+    assert set(open_alerts(world)) == {AlertKind.JOB_FAILED}
+    assert "503" in open_alerts(world)[AlertKind.JOB_FAILED].text
+    assert checks(world)[-1].state is CheckState.NOT_MEASURED
+    alias.broken = False
+    world.clock.advance(3601)
+    turn(world)
+    assert open_alerts(world) == {}
+    assert status(world).comparisons == 2
+
+
+def test_other_data_need_another_baseline(world: World) -> None:
+    days(world, 2)
+    file = world.suites["colours"].path
+    assert file is not None
+    file.write_text(file.read_text().replace("Colour number 7", "Colour number seven"))
+    days(world, 2)
+
+    assert status(world).comparisons == 1
+    assert status(world).watch.reason == "the suite or its plan changed"  # type: ignore[union-attr]
+    assert open_alerts(world) == {}
+
+
+def test_a_budget_ends_a_run_and_too_few_answers_are_no_measurement(world: World) -> None:
+    world.drift["colours"] = replace(POLICY, max_cost_usd=0.00001)
+    days(world, 1)
+
+    last = checks(world)[-1]
+    with world.store.read() as tx:
+        assert tx.runs.get(last.run).state is RunState.OVER_BUDGET
+    assert last.state is CheckState.NOT_MEASURED
+    assert "too few" in last.message
+
+
+def test_only_as_many_items_as_configured_are_asked(world: World) -> None:
+    world.drift["colours"] = replace(POLICY, items=20, epochs=2)
+    days(world, 2)
+
+    assert [len(each.scores) for each in checks(world)] == [20, 20]
+    with world.store.read() as tx:
+        assert len(tx.runs.samples(checks(world)[0].run)) == 40
+
+
+def test_a_run_by_hand_needs_no_waiting(world: World) -> None:
+    ctx = world.context()
+    with pytest.raises(NotAllowed):
+        drift_by_hand.run_now(ctx, VIEWER, "chat")
+    (first,) = drift_by_hand.run_now(ctx, ANN, "chat")
+    (same,) = drift_by_hand.run_now(ctx, ANN, "chat")
+    assert first == same
+
+    turn(world)
+    (second,) = drift_by_hand.run_now(ctx, ANN, "chat")
+    turn(world)
+
+    assert second.run != first.run
+    assert status(world).comparisons == 1
+
+
+def test_without_a_drift_section_nothing_is_watched(world: World) -> None:
+    days(world, 1)
+    world.drift.clear()
+    turn(world)
+
+    assert drift_reports.status(world.context()) == []
+    with world.store.read() as tx:
+        assert tx.drift.watches(open_only=True) == []
+    with pytest.raises(NotFound, match=r"docs/drift\.md"):
+        drift_by_hand.run_now(world.context(), ANN, "chat")
+
+
+def test_routes_with_one_incumbent_share_a_watch(world: World) -> None:
+    settings = RouteSettings(suites=(RouteSuite("colours"),))
+    routes.create(world.context(), SYSTEM, "mail", "sim/base", settings=settings)
+    days(world, 1)
+
+    assert status(world).routes == ("chat", "mail")
+    assert len(checks(world)) == 1
+
+
+def test_a_closed_watch_takes_its_run_along(world: World) -> None:
+    ctx = world.context()
+    drift.turn(ctx)
+    run = checks(world)[0].run
+    world.drift.clear()
+    drift.turn(ctx)
+
+    with world.store.read() as tx:
+        assert tx.runs.get(run).state is RunState.STOPPED
+    (watch,) = {w.id: c for w, c in drift_reports.checks(ctx)}.values()
+    assert watch.state is CheckState.NOT_MEASURED
+
+
+@pytest.mark.req("A7")
+def test_of_two_control_processes_each_check_happens_once(
+    stored: World, database_url: str, alias: Alias
+) -> None:
+    other = SqlStore(database_url, secret=SECRET, clock=stored.clock)
+
+    def process(store: Store) -> None:
+        for _ in range(6):
+            drift.turn(stored.context(store))
+
+    try:
+        for changed in (False, True):
+            alias.skilled_like = "worse" if changed else "base"
+            with ThreadPoolExecutor(2) as both:
+                for done in [both.submit(process, each) for each in (stored.store, other)]:
+                    done.result()
+            work.tend(stored.context())
+            with ThreadPoolExecutor(2) as both:
+                for done in [both.submit(process, each) for each in (stored.store, other)]:
+                    done.result()
+            stored.clock.advance(DAY_S + 1)
+    finally:
+        other.close()
+
+    assert [each.number for each in checks(stored)] == [0, 1]
+    assert open_alerts(stored)[AlertKind.DRIFT].count == 1
+    assert actions(stored) == ["drift.baseline", "drift.found"]
+
+
+@pytest.mark.parametrize("after_commit", [False, True])
+def test_wherever_the_control_process_dies_the_next_one_goes_on(
+    stored: World, alias: Alias, *, after_commit: bool
+) -> None:
+    for at in range(1, 9):
+        dying = CrashingStore(stored.store, at=at, after_commit=after_commit)
+        try:
+            turn(stored, dying)  # type: ignore[arg-type]
+        except Crash:
+            stored.clock.advance(30)
+        turn(stored)
+        if at == 4:
+            alias.skilled_like = "worse"
+        stored.clock.advance(DAY_S)
+
+    assert status(stored).state == "drifted"
+    assert open_alerts(stored)[AlertKind.DRIFT].count == 1
+    assert actions(stored).count("drift.found") == 1
+    for each in checks(stored):
+        with stored.store.read() as tx:
+            asked = [(s.item, s.epoch) for s in tx.runs.samples(each.run)]
+        assert len(asked) == len(set(asked)) == 30
