@@ -16,7 +16,7 @@ from harness.store.tables import metadata
 from tests.contract.builders import SAMPLE, proposal, rollout, seeded, start_canary
 from tests.contract.conftest import open_store
 
-NEWEST = "0015"
+NEWEST = "0016"
 
 
 @contextmanager
@@ -189,7 +189,7 @@ def test_alerts_keep_their_deliveries_when_kinds_of_alerts_are_added(
     empty_database_url: str,
 ) -> None:
     url = empty_database_url
-    migrate.upgrade(url, "0014")
+    migrate.upgrade(url, "0015")
     with connected(url) as db:
         db.execute(
             sa.text(
@@ -205,7 +205,7 @@ def test_alerts_keep_their_deliveries_when_kinds_of_alerts_are_added(
         )
 
     for step in ("upgrade", "downgrade", "upgrade"):
-        getattr(migrate, step)(url, "0014" if step == "downgrade" else "0015")
+        getattr(migrate, step)(url, "0015" if step == "downgrade" else "0016")
         with connected(url) as db:
             assert db.scalar(sa.text("SELECT count(*) FROM delivery")) == 1
             assert db.scalar(sa.text("SELECT count(*) FROM alert")) == 1
