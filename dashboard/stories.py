@@ -145,8 +145,8 @@ def next_step(view: ComparisonView, verdict: Judged, connections: int) -> str:
             return _more(view, verdict, connections)
         case "harness_mismatch":
             return (
-                "give the candidate a request patch that mends the form (a prompt addendum or "
-                "a response_format), then propose that target."
+                "give the candidate a request patch that mends the form, as said below, then "
+                "propose that target."
             )
         case _:
             if proposal.retry_at is not None and proposal.open:

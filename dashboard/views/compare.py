@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import streamlit as st
 
-from dashboard import cards, charts, frames, queries, shell, stories, wording
+from dashboard import cards, charts, form, frames, queries, shell, stories, wording
 from dashboard.cards import esc, strong
 from dashboard.queries import ComparisonView, ProposalRow
 from harness.control import monthly
@@ -33,6 +33,7 @@ def show() -> None:
     next_button(view)
     figures(view, stale=stale)
     if view.comparison.verdict is not None:
+        form.show(view.comparison, view.titles)
         effects(view, view.comparison.verdict.suites)
     elif view.comparison.proposal.open:
         progress(view)

@@ -4,7 +4,7 @@ Each rule is `{"rule": name, …parameters}`; docs/suites.md has the table.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -50,9 +50,44 @@ RULES: Final[Mapping[str, Rule]] = {
 }
 
 
-def share(text: str, rules: list[Params]) -> float:
+# Limits of length: lenient reading lifts them where an item has other rules as well.
+LENGTHS: Final = frozenset({"words_between", "sentences_exact"})
+BULLET: Final = re.compile(r"^[^\S\n]*(?:[-*+•–]|\d{1,3}[.)])[^\S\n]", re.MULTILINE)
+AROUND: Final = " \t\n*_`#\"'“”‘’.!;:"  # markup, quotes and marks around a phrase
+
+
+def ends_about(text: str, params: Params) -> bool:
+    wanted = str(params["phrase"]).strip(AROUND).casefold()
+    return bool(wanted) and text.strip(AROUND).casefold().endswith(wanted)
+
+
+# The same instruction, followed in another spelling than the letter of it.
+VARIANTS: Final[Mapping[str, Callable[[str, Params], bool]]] = {
+    "bullets_exact": lambda t, p: len(BULLET.findall(t)) == p["count"],
+    "ends_with": ends_about,
+    "starts_with": lambda t, p: first_word(t).casefold() == p["word"].casefold(),
+    "title_in_angles": lambda t, _: (
+        re.search(r"(?:«|&lt;&lt;)[^<>\n]+(?:»|&gt;&gt;)", t) is not None
+    ),
+}
+
+
+def share(text: str, rules: Sequence[Params]) -> float:
     """The share of the rules that the text keeps."""
     return sum(RULES[rule["rule"]].holds(text, rule) for rule in rules) / len(rules)
+
+
+def loose_share(text: str, rules: Sequence[Params]) -> float:
+    """As share, another spelling of an instruction counting as kept."""
+    kept = sum(
+        RULES[rule["rule"]].holds(text, rule) or VARIANTS.get(rule["rule"], _never)(text, rule)
+        for rule in rules
+    )
+    return kept / len(rules)
+
+
+def _never(_text: str, _params: Params) -> bool:
+    return False
 
 
 def relaxed(answer: str) -> Iterator[tuple[str, str]]:
@@ -76,22 +111,28 @@ def relaxed(answer: str) -> Iterator[tuple[str, str]]:
         yield "leading_and_trailing_prose", "\n\n".join(blocks[1:-1]).strip()
 
 
+def readings(answer: str, rules: Sequence[Params]) -> Iterator[tuple[str, float]]:
+    """(what was forgiven, share of the rules kept): the least forgiving first."""
+    unlimited = [rule for rule in rules if rule["rule"] not in LENGTHS]
+    texts = (("", answer), *relaxed(answer))
+    for name, text in texts:
+        yield name, share(text, rules)
+    for form, left in (("literal_form", rules), ("length", unlimited)):
+        for name, text in texts if left else ():
+            yield f"{name}+{form}" if name else form, loose_share(text, left)
+
+
 def instructions(answer: str, item: Item, options: Options) -> Scored:
     """All rules kept: 1, else 0; with `graded` the share of them."""
     if not answer.strip():
         return UNSCORED
-    rules = item.metadata["rules"]
-
-    def score(text: str) -> float:
-        kept = share(text, rules)
-        return kept if options["graded"] else float(kept == 1)
-
-    strict = score(answer)
-    best, rule = strict, ""
-    for name, text in relaxed(answer):
-        if score(text) > best:
-            best, rule = score(text), name
-    return settled(strict, best, rule)
+    found = [
+        (rule, kept if options["graded"] else float(kept == 1))
+        for rule, kept in readings(answer, item.metadata["rules"])
+    ]
+    # Of equal scores the first: the one that had the least to forgive.
+    rule, best = max(found, key=lambda each: each[1])
+    return settled(found[0][1], best, rule)
 
 
 def check(item: Item, _options: Options) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from evals.scorers.peel import inside_fence
 
 LONGEST = 200_000  # characters; a longer answer is not searched
+MOST_PARTS = 20  # in braces; an object behind more of them is not found
 
 # One that does not end goes to the end: else every quote would start a search of its own.
 STRINGS = re.compile(r'"(?:[^"\\]|\\.|\\\Z)*+(?:"|\Z)', re.DOTALL)
@@ -39,10 +40,30 @@ def unfenced(text: str) -> str:
 
 
 def braces_only(text: str) -> str:
-    """From the first `{` to the brace that closes it; to the last `}` if none does."""
-    start, depth, in_string, escaped = text.find("{"), 0, False, False
-    if start < 0:
-        return text
+    """The first part from a `{` to the brace that closes it that is a JSON object.
+
+    Without one, the longest such part: prose has braces too, but short ones. Without any, from
+    the first `{` to the last `}`.
+    """
+    found: list[str] = []
+    start = text.find("{")
+    while start >= 0 and len(found) < MOST_PARTS:
+        part = balanced(text, start)
+        if not part:
+            break
+        if json_object(part):
+            return part
+        found.append(part)
+        start = text.find("{", start + len(part))
+    first, last = text.find("{"), text.rfind("}")
+    if found:
+        return max(found, key=len)
+    return text[first : last + 1] if 0 <= first < last else text
+
+
+def balanced(text: str, start: int) -> str:
+    """From the brace at `start` to the one that closes it; empty if none does."""
+    depth, in_string, escaped = 0, False, False
     for at in range(start, len(text)):
         char = text[at]
         if escaped:
@@ -55,8 +76,7 @@ def braces_only(text: str) -> str:
             depth += 1 if char == "{" else -1
             if depth == 0:
                 return text[start : at + 1]
-    last = text.rfind("}")
-    return text[start : last + 1] if last > start else text
+    return ""
 
 
 def unescaped(text: str) -> str:

@@ -51,6 +51,7 @@ def parse(data: Mapping[str, Any]) -> ChatRequest:
         model=model_name(data),
         prompt=asked[-1] if asked else texts[-1],
         texts=(system, *texts) if system else texts,
+        system=system,
         stream=data.get("stream") is True,
         include_usage=True,
         max_tokens=limit,

@@ -16,6 +16,10 @@ from harness.domain.errors import InputError
 from harness.domain.targets import Price
 
 SHIPPED = Path(__file__).with_name("profiles.yaml")
+JSON_FORMS = (
+    "json_fences", "trailing_prose", "double_escaped", "single_quotes", "trailing_commas",
+    "other_keys",
+)  # fmt: skip
 T = TypeVar("T", "Habits", "Latency", Price)
 
 
@@ -23,15 +27,21 @@ T = TypeVar("T", "Habits", "Latency", Price)
 class Habits:
     """How often an answer has which form, each a share in [0, 1].
 
-    The first four concern JSON answers and exclude one another; none is used when the request
-    asks for JSON by `response_format`. verbose: a sentence before an answer that is not JSON.
+    JSON_FORMS concern JSON answers and exclude one another; none is used when the request asks
+    for JSON by `response_format`. verbose: a sentence before an answer that is not JSON.
+    markup: bold around its last line. calls_as_text: a tool call written as JSON in the text.
+    All give way to a system message that insists on the form.
     """
 
     json_fences: float = 0.0
     trailing_prose: float = 0.0
     double_escaped: float = 0.0
     single_quotes: float = 0.0
+    trailing_commas: float = 0.0
+    other_keys: float = 0.0
     verbose: float = 0.0
+    markup: float = 0.0
+    calls_as_text: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +165,7 @@ def skills(profile: Profile, value: object, place: str) -> dict[str, Any]:
 def overlaid(part: T, changes: object, place: str, *, high: float = math.inf) -> T:
     fields = known(changes, type(part), place)
     new = replace(part, **{k: number(v, f"{place}.{k}", high=high) for k, v in fields.items()})
-    if isinstance(new, Habits) and sum(dataclasses.astuple(new)[:4]) > 1:
+    if isinstance(new, Habits) and sum(getattr(new, form) for form in JSON_FORMS) > 1:
         raise InputError(f"{place}: the shares of the JSON forms add up to more than 1")
     if isinstance(new, Latency) and new.tokens_per_s <= 0:
         raise InputError(f"{place}.tokens_per_s: must be more than 0")

@@ -46,12 +46,14 @@ class ChatRequest:
     """A request of any endpoint, as far as the simulator reads it.
 
     prompt: the text of the last user message. texts: of every message, for the token count.
-    tools: JSON Schema of the parameters, by name. forced_tool: the one that must be called.
+    system: text of the system messages. tools: JSON Schema of the parameters, by name.
+    forced_tool: the one that must be called.
     """
 
     model: str
     prompt: str
     texts: tuple[str, ...]
+    system: str
     stream: bool
     include_usage: bool
     max_tokens: int | None
@@ -105,6 +107,11 @@ def parse_chat(data: Mapping[str, Any]) -> ChatRequest:
         model=model_name(data),
         prompt=asked[-1] if asked else texts[-1],
         texts=texts,
+        system="\n".join(
+            text
+            for message, text in zip(messages, texts, strict=True)
+            if message["role"] in ("system", "developer")
+        ),
         stream=data.get("stream") is True,
         include_usage=isinstance(options, dict) and options.get("include_usage") is True,
         max_tokens=parse_max_tokens(data),

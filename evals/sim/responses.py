@@ -29,6 +29,7 @@ def parse(data: Mapping[str, Any]) -> ChatRequest:
         model=model_name(data),
         prompt=asked[-1] if asked else texts[-1],
         texts=(instructions, *texts) if isinstance(instructions, str) else texts,
+        system=instructions if isinstance(instructions, str) else "",
         stream=data.get("stream") is True,
         include_usage=True,
         max_tokens=parse_limit(data, "max_output_tokens"),

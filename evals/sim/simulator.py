@@ -12,7 +12,7 @@ from evals.sim.completions import Completion
 from evals.sim.delivery import Pace, send_stream, send_whole
 from evals.sim.dialect import Dialect
 from evals.sim.dialects import CHAT
-from evals.sim.examinee import Examinee, examinees
+from evals.sim.examinee import Examinee, Verdict, examinees
 from evals.sim.exchange import ClientGone, Exchange
 from evals.sim.faults import Fault, FaultBook, Kind, hits
 from evals.sim.misbehaviour import replace_answer
@@ -165,17 +165,18 @@ class Simulator:
         stats.items += item is not None
         verdict = examinee.sit(item, request_seed=request.seed) if item else None
         call = tools.call_for(request, verdict)
-        if call:
+        if call and self._writes_calls(request, examinee.profile):
+            text, finish_reason = completions.limited(request, tools.in_words(call))
+            call = None
+        elif call:
             text, finish_reason = "", "tool_calls"
-        else:
-            profile = examinee.profile
+        elif verdict:
             text, finish_reason = completions.limited(
-                request,
-                wording.answer(
-                    verdict, profile, prompt=request.prompt, json_asked=request.json_asked
-                )
-                if verdict
-                else judgement or wording.filler(request.prompt),
+                request, _in_words(request, verdict, examinee.profile)
+            )
+        else:
+            text, finish_reason = completions.limited(
+                request, judgement or wording.filler(request.prompt)
             )
         written = text if call is None else call.name + call.arguments
         return Completion(
@@ -190,6 +191,10 @@ class Simulator:
             completion_tokens=tokens.estimate(written),
         )
 
+    def _writes_calls(self, request: ChatRequest, profile: Profile) -> bool:
+        u = chance.uniform("call", profile.seed, request.prompt)
+        return u < profile.habits.calls_as_text and not wording.insists_on_form(request.system)
+
     def _pace(self, profile: Profile, number: int, answer_tokens: int) -> Pace:
         if self._time_scale == 0:
             return NO_PACE
@@ -198,3 +203,13 @@ class Simulator:
             first_token_s=self._time_scale * profile.latency.first_token_s(z),
             generation_s=self._time_scale * profile.latency.generation_s(answer_tokens),
         )
+
+
+def _in_words(request: ChatRequest, verdict: Verdict, profile: Profile) -> str:
+    return wording.answer(
+        verdict,
+        profile,
+        prompt=request.prompt,
+        json_asked=request.json_asked,
+        form_asked=wording.insists_on_form(request.system),
+    )

@@ -36,6 +36,11 @@ def call_for(request: ChatRequest, verdict: Verdict | None) -> ToolCall | None:
     return written(request, name, made_up(request.tools[name], (request.prompt, name)))
 
 
+def in_words(call: ToolCall) -> str:
+    """The call as some models write it where they should make it."""
+    return json.dumps({"name": call.name, "arguments": json.loads(call.arguments)})
+
+
 def expected(request: ChatRequest, verdict: Verdict, call: Mapping[str, Any]) -> ToolCall:
     """The right call, or the same tool with other arguments."""
     name, arguments = str(call["name"]), call["arguments"]

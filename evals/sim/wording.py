@@ -15,6 +15,8 @@ TRAILERS = (
     "Please check the dates before you use this.",
 )
 OPENERS = ("Certainly. Here is my answer.", "Sure, this is what I found.", "Good question.")
+INSISTENT = re.compile(r"\b(?:alone|exactly|never)\b", re.IGNORECASE)
+NONE = Habits()
 FILLER = (
     "this text comes from a simulated model and says nothing of interest while it shows how "
     "words arrive one after another from a provider that answers any prompt with patience"
@@ -25,21 +27,42 @@ MOST_WORDS = 20_000
 ASKED_LENGTH = re.compile(r"\b(\d{1,5}) words\b")
 
 
-def answer(verdict: Verdict, profile: Profile, *, prompt: str, json_asked: bool = False) -> str:
+def answer(
+    verdict: Verdict,
+    profile: Profile,
+    *,
+    prompt: str,
+    json_asked: bool = False,
+    form_asked: bool = False,
+) -> str:
     """The text for an item.
 
     json_asked: the request has a `response_format`, which keeps JSON bare whatever the habits.
+    form_asked: its system message insists on the form, which ends every habit.
     """
     value = verdict.value
+    habits = NONE if form_asked else profile.habits
     place = (profile.seed, verdict.item.suite, verdict.item.id)
     if isinstance(value, dict):
-        return bare(value) if json_asked else in_habit(value, profile.habits, place)
+        return bare(value) if json_asked else in_habit(value, habits, place)
     text = plain(value)
     if "ANSWER:" in prompt:
-        return f"{working(verdict)}\nANSWER: {text.rpartition('####')[2].strip()}"
-    if chance.uniform("verbose", *place) < profile.habits.verbose:
+        text = f"{working(verdict)}\nANSWER: {text.rpartition('####')[2].strip()}"
+    if chance.uniform("markup", *place) < habits.markup:
+        text = bold_at_last(text)
+    if "ANSWER:" not in prompt and chance.uniform("verbose", *place) < habits.verbose:
         return f"{OPENERS[chance.number('opener', *place) % len(OPENERS)]}\n\n{text}"
     return text
+
+
+def bold_at_last(text: str) -> str:
+    head, line, last = text.rpartition("\n")
+    return f"{head}{line}**{last}**"
+
+
+def insists_on_form(system: str) -> bool:
+    """Whether a system message tells a model to keep to the form."""
+    return INSISTENT.search(system) is not None
 
 
 def bare(value: object) -> str:
@@ -65,6 +88,8 @@ def in_habit(value: object, habits: Habits, place: tuple[object, ...]) -> str:
         (habits.trailing_prose, lambda text: f"{text}\n\n{trailer(place)}"),
         (habits.double_escaped, json.dumps),
         (habits.single_quotes, lambda _: repr(value)),
+        (habits.trailing_commas, lambda text: f"{text[:-1]},}}"),
+        (habits.other_keys, lambda _: bare(in_other_case(value))),
     )
     u = chance.uniform("form", *place)
     for share, form in forms:
@@ -72,6 +97,12 @@ def in_habit(value: object, habits: Habits, place: tuple[object, ...]) -> str:
             return form(bare(value))
         u -= share
     return bare(value)
+
+
+def in_other_case(value: object) -> object:
+    """The object with its own keys capitalised."""
+    fields = value.items() if isinstance(value, dict) else ()
+    return {str(key).title(): each for key, each in fields}
 
 
 def trailer(place: tuple[object, ...]) -> str:

@@ -10,6 +10,7 @@ from harness.api.answers import Page, page
 from harness.api.bodies import ApprovalBody, ProposalBody, ProposalSlice, ReasonBody
 from harness.api.endpoint import Maker, Who, endpoint
 from harness.control import propose, reports
+from harness.control.form import LostByForm, lost_by_form
 from harness.control.judging import JudgingCost
 from harness.control.reports import ArmFigures
 from harness.control.savings import Savings
@@ -46,6 +47,7 @@ class ProposalComparison:
     """Both models beside one another. verdict: null while the gate is open. forecast: of the
     route's bill, in US dollars per 30 days. savings: null where the gate did not decide early.
     standing: whether the verdict is proof still.
+    lost_by_form: of a FORMAT MISMATCH, what broke and what mends it.
     """
 
     proposal: Proposal
@@ -58,6 +60,7 @@ class ProposalComparison:
     forecast: Forecast
     savings: Savings | None
     standing: Standing | None
+    lost_by_form: Sequence[LostByForm]
 
 
 @endpoint(router, "GET", "/proposals")
@@ -104,6 +107,7 @@ def compare_proposal(who: Who, proposal: str) -> ProposalComparison:
         forecast=found.forecast,
         savings=found.savings,
         standing=found.standing,
+        lost_by_form=lost_by_form(found),
     )
 
 

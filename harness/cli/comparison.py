@@ -1,18 +1,20 @@
 """One proposal on a screen: the verdict first, then the figures behind it."""
 
-from collections.abc import Iterable, Mapping
+import textwrap
+from collections.abc import Iterable, Sequence
 
 import click
 
 from harness.cli import canary, output, wording
 from harness.control import monthly
+from harness.control.form import LostByForm, lost_by_form
 from harness.control.present import plain
 from harness.control.reports import ArmFigures, CanaryStatus, Comparison, SuiteSide
 from harness.domain.evaluation import SuiteReport
 from harness.domain.pins import ServedModel
-from harness.gate.remedies import patch_words, remedy_of
 from harness.gate.words import spending
 
+EXAMPLE_CHARACTERS = 200
 HEADINGS = (
     "SUITE",
     "ROLE",
@@ -51,7 +53,6 @@ def print_all(found: Comparison, status: CanaryStatus | None) -> None:
             ("verdict", verdict.words if verdict else "none yet"),
             ("reason", verdict.reason if verdict else None),
             ("proof", _proof(found)),
-            ("remedy", _remedy(found)),
             ("ended", proposal.closed_because or None),
         ]
     )
@@ -66,6 +67,8 @@ def print_all(found: Comparison, status: CanaryStatus | None) -> None:
                 click.echo(f"{plan.suite}: {said}")
     else:
         _print_progress(found)
+    for lost in lost_by_form(found):
+        _print_lost(lost)
     _print_arms(found)
     _print_money(found)
     _print_pins(found)
@@ -106,17 +109,35 @@ def _labels(served: Iterable[ServedModel]) -> str:
     return ", ".join(each.label for each in served)
 
 
-def _remedy(found: Comparison) -> str | None:
-    """Of a candidate that loses by form."""
-    verdict = found.verdict
-    if verdict is None or verdict.outcome != "harness_mismatch":
-        return None
-    broken = next(each for each in verdict.suites if each.outcome == "harness_mismatch")
-    rules = broken.details.get("rules")
-    remedy = remedy_of(rules) if isinstance(rules, Mapping) else None
-    if remedy is None:
-        return None
-    return patch_words(remedy, f"{found.candidate.provider}/{found.candidate.model}")
+def _print_lost(lost: LostByForm) -> None:
+    """What broke and what mends it; one example, the others are in the report."""
+    click.echo()
+    counts = ", ".join(f"{rule} {count}" for rule, count in lost.rules.items())
+    output.facts(
+        [
+            ("by form", f"{lost.suite}: the candidate {lost.remedy.what}"),
+            ("rules broken", counts),
+            ("as scored", f"{wording.points(lost.strict_delta)} points"),
+            ("form forgiven", f"{wording.points(lost.lenient_delta)} points"),
+            *_example(lost),
+            *[(f"remedy {n}", each.what) for n, each in enumerate(lost.mends, start=1)],
+            ("or", f"a parser in your application that can {lost.remedy.parser}"),
+        ]
+    )
+    click.echo("for the first remedy:")
+    for command in lost.mends[0].commands:
+        click.echo(f"  {command}")
+
+
+def _example(lost: LostByForm) -> Sequence[tuple[str, str]]:
+    if not lost.examples:
+        return ()
+    shown = lost.examples[0]
+    return (
+        ("example", f"{shown.item}, {shown.rule or 'unnamed rule'}"),
+        ("  incumbent", textwrap.shorten(shown.incumbent, EXAMPLE_CHARACTERS)),
+        ("  candidate", textwrap.shorten(shown.candidate, EXAMPLE_CHARACTERS)),
+    )
 
 
 def suite_row(report: SuiteReport) -> list[object]:
@@ -220,5 +241,6 @@ def as_json(found: Comparison, status: CanaryStatus | None) -> dict[str, object]
         "candidate_figures": plain(found.candidate_figures),
         "forecast": plain(found.forecast),
         "savings": plain(found.savings),
+        "lost_by_form": plain(lost_by_form(found)),
         "canary": canary.as_json(status) if status else None,
     }

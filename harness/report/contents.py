@@ -1,5 +1,6 @@
 """What stands in a report, gathered once; the renderers only write it down."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -50,15 +51,11 @@ class Telling:
 
 @dataclass(frozen=True)
 class SuitePart:
-    """report: None while the gate is open.
-
-    form: answers of the candidate that lose points by form alone, of the rule that broke most.
-    """
+    """report: None while the gate is open."""
 
     side: SuiteSide
     report: SuiteReport | None
     tags: Sequence[TagRow]
-    form: Sequence[Telling]
 
 
 @dataclass(frozen=True)
@@ -95,8 +92,6 @@ def gather(ctx: Context, proposal: str) -> Report:
         used = _used(side, report)
         parts.append(_part(ctx, side, report, used))
         telling += _telling(ctx, side, used)
-    # Losses first: they are what a decision has to look in the eye.
-    telling.sort(key=lambda each: (each.candidate_score - each.incumbent_score, each.item))
     return Report(found, parts, _most(telling), ctx.clock.now())
 
 
@@ -136,7 +131,6 @@ def _part(
         side=side,
         report=report,
         tags=_tags(ctx, side.plan.suite, used),
-        form=_by_form(ctx, side, report),
     )
 
 
@@ -183,15 +177,6 @@ def _told(ctx: Context, suite: str, each: _Item) -> Telling:
     )
 
 
-def _by_form(ctx: Context, side: SuiteSide, report: SuiteReport | None) -> Sequence[Telling]:
-    """The examples that the verdict names; some may lie behind the items that it used."""
-    named = report.details.get("examples") if report else None
-    if not isinstance(named, list | tuple):
-        return ()
-    items = {each.item: each for each in _used(side, None)}
-    return [_told(ctx, side.plan.suite, items[name]) for name in named if name in items]
-
-
 def _expected(ctx: Context, suite: str, item: str) -> str:
     """Empty where the suite's items are not known here, or not any more."""
     try:
@@ -201,9 +186,26 @@ def _expected(ctx: Context, suite: str, item: str) -> str:
 
 
 def _most(telling: Sequence[Telling]) -> Sequence[Telling]:
-    """The largest losses and the largest wins, at most TELLING together."""
-    losses = [each for each in telling if each.candidate_score < each.incumbent_score]
-    wins = [each for each in telling if each.candidate_score > each.incumbent_score][::-1]
+    """The largest losses, then the largest wins, at most TELLING together.
+
+    Losses first: they are what a decision has to look in the eye.
+    """
+    losses = _largest([each for each in telling if each.candidate_score < each.incumbent_score])
+    wins = _largest([each for each in telling if each.candidate_score > each.incumbent_score])
     half = TELLING // 2
     kept_losses = losses[: max(half, TELLING - len(wins))]
     return [*kept_losses, *wins[: TELLING - len(kept_losses)]]
+
+
+def _largest(telling: Sequence[Telling]) -> Sequence[Telling]:
+    """By the size of the difference; of equal ones every suite in turn."""
+
+    def size(each: Telling) -> float:
+        return abs(each.candidate_score - each.incumbent_score)
+
+    seen: Counter[tuple[str, float]] = Counter()
+    ranked = []
+    for each in sorted(telling, key=lambda each: each.item):
+        seen[each.suite, size(each)] += 1
+        ranked.append((-size(each), seen[each.suite, size(each)], each.suite, each))
+    return [each for *_, each in sorted(ranked, key=lambda entry: entry[:3])]

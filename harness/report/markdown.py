@@ -1,22 +1,29 @@
 """A report as Markdown. What models wrote stands in fences: it is data, never markup."""
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from harness.control import monthly
+from harness.control.form import LostByForm, broken_rules, lost_by_form
 from harness.control.reports import ArmFigures
 from harness.control.standing import Proof, Standing
 from harness.domain.evaluation import SuiteReport, Verdict
 from harness.domain.pins import ServedModel, told
 from harness.domain.targets import Target
 from harness.gate.cases import cost_of
-from harness.gate.remedies import patch_words, remedy_of
 from harness.gate.words import percent, points, spending
-from harness.report.contents import Report, SuitePart, TagRow, Telling
+from harness.report.answers import most_telling
+from harness.report.contents import Report, SuitePart, TagRow
+from harness.report.pieces import cell, code, fenced, table
 
-SHOWN: Final = 700
-_FENCE: Final = re.compile("`{3,}")
+NEXT: Final = {
+    "passed": "nothing in the evals stands against a canary.",
+    "failed": "keep the incumbent. The losses below show where the candidate is worse.",
+    "harness_mismatch": "mend the form as said below, then propose the mended candidate.",
+    "inconclusive": "keep the incumbent; plan more items, or let the candidate go.",
+    "infra_error": "mend what failed, then propose again. This says nothing of the candidate.",
+}
 HEADS: Final = {
     "passed": "may replace",
     "failed": "must not replace",
@@ -34,20 +41,10 @@ def markdown(report: Report) -> str:
 def _lines(report: Report) -> Iterator[str]:
     found = report.comparison
     yield from _verdict(report, found.verdict)
-    yield from ("", "## What was compared", "")
-    yield from _table(
-        ("suite", "verdict", "candidate − incumbent", "95 % interval", "allowed loss",
-         "wins / ties / losses", "items used"),
-        [*(_suite_row(part) for part in report.suites), *map(_report_row, report.together)],
-    )  # fmt: skip
-    yield ""
-    yield "Differences are points of 100. A win is an item on which the candidate does better."
-    if any(part.report and part.report.how == "early" for part in report.suites):
-        yield "The gate stopped early: an interval at that moment is not adjusted for it."
-    if found.stopped_early:
-        yield from ("", found.stopped_early)
-    for part in report.suites:
-        yield from _tags(part)
+    yield from _glance(report)
+    for lost in lost_by_form(found):
+        yield from _form(lost)
+    yield from _suites(report)
     yield from ("", "## Cost and time of an answer", "")
     yield from _arms(report.arms)
     yield from _claimed_cost(found.verdict)
@@ -56,9 +53,12 @@ def _lines(report: Report) -> Iterator[str]:
     if why := monthly.basis(found.forecast):
         yield why
     if report.telling:
-        yield from ("", "## The most telling answers", "")
-        for each in report.telling:
-            yield from _telling(each)
+        yield from most_telling(report.telling)
+    if any(part.tags for part in report.suites):
+        yield from ("", "## By tag", "", "No row alone is evidence: there are many.")
+        yield "An item may have several tags."
+    for part in report.suites:
+        yield from _tags(part)
     yield from _pins(report)
 
 
@@ -71,51 +71,117 @@ def _verdict(report: Report, verdict: Verdict | None) -> Iterator[str]:
         return
     yield f"# {verdict.words}: {b} {HEADS[verdict.outcome]} {a}"
     if found.standing is not None and found.standing.proof is Proof.STALE:
-        yield from ("", f"**STALE**, no proof any more: {_cell(found.standing.why)}.")
-    yield from ("", f"Route `{found.proposal.route}`. {verdict.reason}")
+        yield from ("", f"**STALE**, no proof any more: {cell(found.standing.why)}.")
+    yield from ("", f"**Why:** {verdict.reason}", "", f"**Next:** {NEXT[verdict.outcome]}")
     claim = found.proposal.claim.value
     said = {
-        "superior": "The candidate had to be better.",
-        "non_inferior": "The candidate had to be at most the allowed loss worse.",
-        "cheaper_and_not_worse": "The candidate had to cost less, by the declared share, and "
-        "be at most the allowed loss worse.",
+        "superior": "the candidate had to be better",
+        "non_inferior": "the candidate had to be at most the allowed loss worse",
+        "cheaper_and_not_worse": "the candidate had to cost less, by the declared share, and "
+        "be at most the allowed loss worse",
     }[claim]
-    why = f" Why it was proposed: {found.proposal.reason}." if found.proposal.reason else ""
-    yield from ("", f"{said}{why}")
-    for part in report.suites:
-        yield from _form(part, found.candidate)
+    why = f" Proposed because: {found.proposal.reason}." if found.proposal.reason else ""
+    yield from ("", f"**Asked:** on route `{found.proposal.route}`, {said}.{why}")
 
 
-def _form(part: SuitePart, candidate: Target) -> Iterator[str]:
+def _glance(report: Report) -> Iterator[str]:
+    """What there is to decide on, in one table; nothing before the gate has decided."""
+    scores = [row for part in report.suites for row in _score_row(part)]
+    if not scores:
+        return
+    (_, ours), (_, theirs) = report.arms
+    rows = [
+        *scores,
+        ("$ per 1,000 answers", _money(ours.cost_usd_per_1000),
+         _money(theirs.cost_usd_per_1000),
+         _change(ours.cost_usd_per_1000, theirs.cost_usd_per_1000)),
+        ("median time", _seconds(ours.p50_s), _seconds(theirs.p50_s),
+         _change(ours.p50_s, theirs.p50_s)),
+        ("calls that failed", f"{ours.failed:.1%}", f"{theirs.failed:.1%}", ""),
+        *_bill_row(report),
+    ]  # fmt: skip
+    yield ""
+    yield from table(("", "incumbent", "candidate", "change"), rows)
+
+
+def _bill_row(report: Report) -> Iterator[Sequence[str]]:
+    forecast = report.comparison.forecast
+    now, then = forecast.now_usd, forecast.candidate_usd
+    if now is not None and then is not None:
+        yield ("the route's bill in 30 days", f"${now:,.2f}", f"${then:,.2f}",
+               _change(now, then))  # fmt: skip
+
+
+def _score_row(part: SuitePart) -> Iterator[Sequence[str]]:
     report = part.report
-    rules = report.details.get("rules") if report else None
-    remedy = remedy_of(rules) if isinstance(rules, Mapping) else None
-    if report is None or remedy is None or not isinstance(rules, Mapping):
+    if report is None:
         return
-    counts = ", ".join(f"`{rule}` {count}" for rule, count in rules.items())
-    yield from ("", f"{report.suite}: the candidate broke rules of form: {counts}.")
-    if report.outcome != "harness_mismatch":
+    ours, theirs = (report.details.get(f"{arm}_mean") for arm in ("incumbent", "candidate"))
+    if not isinstance(ours, float) or not isinstance(theirs, float):
         return
-    yield from ("", f"### {report.suite}: what to change", "", f"The candidate {remedy.what}.")
-    yield from ("", *_lenient(report), "One of these would help:", "")
-    yield f"- a line of the prompt: “{remedy.prompt}”"
-    if remedy.json_mode:
-        yield "- `response_format: {type: json_object}`, where the provider knows it"
-    yield f"- a parser in your application that can {remedy.parser}"
-    plain = f"{candidate.provider}/{candidate.model}"
-    yield from ("", "The first makes another target, which is evaluated anew:", "")
-    yield from ("```", patch_words(remedy, plain), "```", "")
-    for each in part.form:
-        yield from _telling(each)
+    known = report.ci_low is not None
+    sure = f" (95 % interval {_interval(report)})" if known else ""
+    yield (
+        f"{report.suite}: score of 100",
+        f"{ours * 100:.1f}",
+        f"{theirs * 100:.1f}",
+        f"{points(report.delta)}{sure}",
+    )
 
 
-def _lenient(report: SuiteReport) -> Iterator[str]:
-    lenient = report.details.get("lenient")
-    if isinstance(lenient, Mapping):
-        yield (
-            f"As scored {points(report.delta)} points; with form forgiven on both sides "
-            f"{points(float(str(lenient['delta'])))}."
-        )
+def _change(before: float | None, after: float | None) -> str:
+    if not before or after is None:
+        return ""
+    return f"{after / before - 1:+.0%}".replace("-", "−")
+
+
+def _form(lost: LostByForm) -> Iterator[str]:
+    counts = ", ".join(f"`{rule}` {count}" for rule, count in lost.rules.items())
+    yield from ("", f"## What to change: {lost.suite}", "")
+    yield f"On {lost.suite} the candidate {lost.remedy.what}."
+    yield f"As scored {points(lost.strict_delta)} points; with form forgiven on both sides"
+    yield f"{points(lost.lenient_delta)} points. Rules that its answers broke: {counts}."
+    yield from ("", "One of these would help:", "")
+    for mend in lost.mends:
+        yield f"- {mend.what}"
+    yield f"- a parser in your application that can {lost.remedy.parser}"
+    for mend, which in zip(lost.mends, ("first", "second"), strict=False):
+        yield from ("", f"The {which} makes another target, which is evaluated anew:", "")
+        yield from ("```", *mend.commands, "```")
+    heads = ("item", "rule", "as scored", "form forgiven")
+    rows = [
+        (cell(each.item), f"`{each.rule or 'unnamed'}`", _score(each.candidate_score),
+         _score(each.lenient_score))
+        for each in lost.examples
+    ]  # fmt: skip
+    yield from ("", f"### {len(rows)} of its answers", "", *table(heads, rows))
+    for each in lost.examples:
+        yield from ("", f"{cell(each.item)}, incumbent and candidate:", "")
+        yield from (*fenced(each.incumbent), "", *fenced(each.candidate))
+
+
+def _score(share: float | None) -> str:
+    return "none" if share is None else f"{share * 100:g}"
+
+
+def _suites(report: Report) -> Iterator[str]:
+    yield from ("", "## What was compared", "")
+    yield from table(
+        ("suite", "verdict", "candidate − incumbent", "95 % interval", "allowed loss",
+         "wins / ties / losses", "items used"),
+        [*map(_suite_row, report.suites), *map(_report_row, report.together)],
+    )  # fmt: skip
+    yield ""
+    yield "Differences are points of 100. A win is an item on which the candidate does better."
+    if any(part.report and part.report.how == "early" for part in report.suites):
+        yield "The gate stopped early: an interval at that moment is not adjusted for it."
+    if report.comparison.stopped_early:
+        yield from ("", report.comparison.stopped_early, "")
+    for part in report.suites:
+        rules = broken_rules(part.report) if part.report else {}
+        if part.report and rules and part.report.outcome != "harness_mismatch":
+            counts = ", ".join(f"`{rule}` {count}" for rule, count in rules.items())
+            yield f"{part.report.suite}: the candidate broke rules of form: {counts}."
 
 
 def _suite_row(part: SuitePart) -> Sequence[str]:
@@ -166,7 +232,7 @@ def _claimed_cost(verdict: Verdict | None) -> Iterator[str]:
         heads = ("suite", "cheaper", "incumbent, $ per 1,000 items", "candidate",
                  "saving", "95 % interval", "claimed", "items used")  # fmt: skip
         yield ""
-        yield from _table(heads, rows)
+        yield from table(heads, rows)
         yield ""
         yield "Paired: both models' costs of the same items, in the order of the scores."
 
@@ -188,15 +254,14 @@ def _interval(report: SuiteReport) -> str:
 def _tags(part: SuitePart) -> Iterator[str]:
     if not part.tags:
         return
-    yield from ("", f"### {part.side.plan.suite} by tag", "")
+    yield from ("", f"### {part.side.plan.suite}", "")
     heads = ("tag", "items", "incumbent", "candidate", "difference", "wins / losses")
-    yield from _table(heads, [_tag_row(row) for row in part.tags])
-    yield from ("", "An item may have several tags. No row alone is evidence: there are many.")
+    yield from table(heads, [_tag_row(row) for row in part.tags])
 
 
 def _tag_row(row: TagRow) -> Sequence[str]:
     return (
-        _cell(row.tag),
+        cell(row.tag),
         str(row.items),
         f"{row.incumbent * 100:.1f}",
         f"{row.candidate * 100:.1f}",
@@ -208,7 +273,7 @@ def _tag_row(row: TagRow) -> Sequence[str]:
 def _arms(arms: Sequence[tuple[str, ArmFigures]]) -> Iterator[str]:
     heads = ("", "answers", "$ per 1,000", "95 % interval", "median", "95 % interval",
              "95th percentile", "calls that failed")  # fmt: skip
-    yield from _table(heads, [_arm_row(name, figures) for name, figures in arms])
+    yield from table(heads, [_arm_row(name, figures) for name, figures in arms])
     (_, ours), (_, theirs) = arms
     if ours.cost_usd_per_1000 and theirs.cost_usd_per_1000 is not None:
         share = theirs.cost_usd_per_1000 / ours.cost_usd_per_1000
@@ -224,7 +289,7 @@ def _judging(report: Report) -> Iterator[str]:
             for side in judged
         ]
         yield ""
-        yield from _table(("suite", "calls of its judge", "$ for judging"), rows)
+        yield from table(("suite", "calls of its judge", "$ for judging"), rows)
 
 
 def _arm_row(name: str, figures: ArmFigures) -> Sequence[str]:
@@ -252,38 +317,15 @@ def _seconds(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f} s"
 
 
-def _telling(each: Telling) -> Iterator[str]:
-    change = points(each.candidate_score - each.incumbent_score)
-    broken = f", broken rule: {each.rule}" if each.rule else ""
-    yield f"### {each.suite}, item {_cell(each.item)}: {change} points{broken}"
-    for head, text in (
-        ("Asked", each.prompt),
-        ("Expected", each.expected),
-        (f"Incumbent, {each.incumbent_score * 100:g}", each.incumbent),
-        (f"Candidate, {each.candidate_score * 100:g}", each.candidate),
-    ):
-        if text:
-            yield from ("", f"{head}:", "", *_fenced(text))
-    yield ""
-
-
-def _fenced(text: str) -> Sequence[str]:
-    """In a fence that is longer than any in the text; its end is cut, and that is said."""
-    shown = text if len(text) <= SHOWN else text[:SHOWN].rstrip() + " […]"
-    longest = max((len(found) for found in _FENCE.findall(shown)), default=2)
-    fence = "`" * (longest + 1)
-    return (f"{fence}text", *shown.splitlines(), fence)
-
-
 def _pins(report: Report) -> Iterator[str]:
     found = report.comparison
     yield from ("", "## What was pinned", "")
     rows = [
         (
-            _cell(pin.name),
-            _cell(pin.version),
+            cell(pin.name),
+            cell(pin.version),
             f"`{pin.data_sha256[:12]}`",
-            f"`{_cell(pin.scorer_alone)}`",
+            code(pin.scorer_alone),
             f"`{pin.judge_pin}`" if pin.judge_pin else "–",
             f"`{pin.template}`",
             f"`{pin.digest[:12]}`",
@@ -291,7 +333,7 @@ def _pins(report: Report) -> Iterator[str]:
         for pin in (part.side.pin for part in report.suites)
     ]
     heads = ("suite", "version", "data", "scorer", "judge", "prompt and settings", "together")
-    yield from _table(heads, rows)
+    yield from table(heads, rows)
     yield ""
     parts = [part.side.served for part in report.suites]
     for head, target, served in (
@@ -310,31 +352,37 @@ def _pins(report: Report) -> Iterator[str]:
     if verdict is not None:
         yield f"- Verdict `{verdict.id}`, of {verdict.decided_at:%Y-%m-%d %H:%M} UTC,"
         yield f"  {_until(verdict, found.standing)}."
-        yield from ("", "## To check it", "", "```", f"swapgate replay {verdict.id}", "```")
+    yield from _again(report, verdict)
+
+
+def _again(report: Report, verdict: Verdict | None) -> Iterator[str]:
+    """How to recompute the verdict, and how to measure anew."""
+    found = report.comparison
+    yield from ("", "## To check it")
+    if verdict is not None:
+        yield from ("", "```", f"swapgate replay {verdict.id}", "```")
         yield from ("", "decides again from the stored answers, and must give the same bytes.")
+    arms = found.incumbent, found.candidate
+    if any(target.parameters or not target.request_patch.empty for target in arms):
+        return
+    words = ["swapgate", "gate", "run"]
+    for part in report.suites:
+        words += ["--suite", part.side.plan.suite]
+    words += ["--incumbent", found.incumbent.name, "--candidate", found.candidate.name]
+    words += ["--claim", found.proposal.claim.value]
+    yield from ("", "```", shlex.join(words), "```", "")
+    yield "asks both models anew, with the suites and the default policy of your configuration."
 
 
 def _reported(served: Iterable[ServedModel]) -> str:
-    return ", ".join(f"`{_cell(each.label)}`" for each in told(served)) or "nothing"
+    return ", ".join(code(each.label) for each in told(served)) or "nothing"
 
 
 def _until(verdict: Verdict, standing: Standing | None) -> str:
     if standing is None or standing.holds:
         return f"holds until {verdict.expires_at:%Y-%m-%d}"
-    return f"proof no more: **{standing.proof.value.upper()}**, {_cell(standing.why)}"
+    return f"proof no more: **{standing.proof.value.upper()}**, {cell(standing.why)}"
 
 
 def _name(target: Target) -> str:
     return f"`{target.name}`"
-
-
-def _cell(text: str) -> str:
-    """Of a table: no line breaks, no column marks, no markup."""
-    return re.sub(r"([|`*_<>\[\]\\])", r"\\\1", " ".join(text.split()))
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield "| " + " | ".join(heads) + " |"
-    yield "|" + "---|" * len(heads)
-    for row in rows:
-        yield "| " + " | ".join(row) + " |"

@@ -115,6 +115,19 @@ def test_a_comparison_shows_what_the_verdict_rests_on(
     expect(page.locator(".pairbars .bar")).to_have_count(8)
 
 
+@pytest.mark.req("A8")
+def test_a_format_mismatch_shows_what_broke_and_how_to_mend_it(
+    page: Page, house: Lived, address: str
+) -> None:
+    opened(page, f"{address}/compare?id={house.proposals['mismatch']}")
+
+    expect(page.locator(".sg-verdict")).to_contain_text("FORMAT MISMATCH")
+    expect(page.get_by_text("The candidate puts its answer into a code fence")).to_be_visible()
+    expect(page.locator(".stMain")).to_contain_text("swapgate model add sim/sim-fenced")
+    expect(page.locator(".stMain")).to_contain_text("swapgate proposal create order-forms t_")
+    expect(page.get_by_text("0 of 100, form forgiven 100 of 100")).to_have_count(5)
+
+
 def test_filters_and_the_sample_live_in_the_address(
     page: Page, house: Lived, address: str
 ) -> None:

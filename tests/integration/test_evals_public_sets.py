@@ -2,25 +2,47 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from evals.samples import Item
+from evals.scorers.ifeval import pairs
+from evals.scorers.ifeval_rules import KINDS
+from evals.scripted import ScriptedRunner
+from evals.sim import wording
+from evals.sim.bank import Item as SimItem
+from evals.sim.bank import ItemBank
+from evals.sim.profiles import Habits, Profile
+from evals.sim.serve import in_thread
+from evals.sim.simulator import Simulator
 from evals.suites import Catalog, Suite, load_suite
 from harness import shipped
-from harness.domain.evaluation import EvalRun, RunState
+from harness.domain.evaluation import (
+    Claim,
+    EvalRun,
+    RunState,
+    Sample,
+    SampleError,
+    SuitePlan,
+    SuiteRole,
+    Verdict,
+)
 from harness.domain.settings import SuiteSettings
-from harness.domain.targets import Target
+from harness.domain.targets import Provider, Target
+from harness.gate.verdicts import verdict
 from harness.ports import EvalJob
-from tests.eval_process import Assignment, carry_out
-from tests.scripted_provider import Response, Served, serving
+from tests.eval_process import Assignment, carry_out, one
+from tests.ifeval_writer import follows
 
 ROOT = Path(__file__).parents[2]
 SHARED = Path(os.environ.get("SWAPGATE_SHARED", ROOT.parent / "shared")) / "evaldata"
-ITEMS = 30
+FIRST = 500
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 OURS = {
     "arithmetic": SuiteSettings(
@@ -61,13 +83,17 @@ def test_in_our_sets_every_target_is_right_and_every_distractor_wrong(name: str)
 
 
 @pytest.fixture(scope="module")
-def public() -> dict[str, SuiteSettings]:
+def public(tmp_path_factory: pytest.TempPathFactory) -> dict[str, SuiteSettings]:
+    """The first 500 items of GSM8K, and IFEval."""
     if not SHARED.is_dir():
         pytest.skip(f"no public eval data at {SHARED}; set SWAPGATE_SHARED to its folder")
+    first = tmp_path_factory.mktemp("public") / "gsm8k.jsonl"
+    lines = (SHARED / "gsm8k_test.jsonl").read_text(encoding="utf-8").splitlines()
+    first.write_text("\n".join(lines[:FIRST]), encoding="utf-8")
     return {
         "gsm8k": SuiteSettings(
             "gsm8k",
-            path=SHARED / "gsm8k_test.jsonl",
+            path=first,
             scorer="numeric",
             input_field="question",
             target_field="target",
@@ -78,24 +104,9 @@ def public() -> dict[str, SuiteSettings]:
             scorer="ifeval",
             input_field="prompt",
             target_field="instruction_id_list+kwargs",
+            max_output_tokens=4096,
         ),
     }
-
-
-def job(catalog: Catalog, suite: str, url: str) -> EvalJob:
-    target = Target("sim", "m")
-    run = EvalRun(
-        id=f"run-{suite}",
-        suite=suite,
-        suite_digest=catalog.pin(suite).digest,
-        target=target.id,
-        order_seed=1,
-        epochs=1,
-        wanted=ITEMS,
-        state=RunState.RUNNING,
-        created_at=datetime(2026, 1, 1, tzinfo=UTC),
-    )
-    return EvalJob(run, target, Served(url).provider(), None)
 
 
 def test_ifeval_counts_the_items_that_it_cannot_judge(public: dict[str, SuiteSettings]) -> None:
@@ -107,32 +118,172 @@ def test_ifeval_counts_the_items_that_it_cannot_judge(public: dict[str, SuiteSet
     assert all(reason.startswith("language ") for reason in left_out)
 
 
-@pytest.mark.slow
-def test_gsm8k_and_ifeval_run_through_inspect(public: dict[str, SuiteSettings]) -> None:
+def loud(params: Mapping[str, Any]) -> str:
+    """Long, in capitals, with commas, and with all that is forbidden or to be rare."""
+    rare = [params.get("keyword"), params.get("letter"), *params.get("forbidden_words", ())]
+    many = " ".join(each for each in rare if each)
+    return f"{many} TEA, BUT. " * 600
+
+
+def test_each_instruction_in_ifeval_tells_an_answer_that_follows_it_from_one_that_does_not(
+    public: dict[str, SuiteSettings],
+) -> None:
+    seen = set()
+    for item in Catalog(public).suite("ifeval").items.values():
+        for kind, params in pairs(item):
+            seen.add(kind)
+            assert KINDS[kind](follows([(kind, params)]), params), (item.id, kind)
+            broken = [not KINDS[kind](text, params) for text in ("x", loud(params))]
+            assert any(broken), (item.id, kind)
+
+    assert (len(seen), seen) == (25, set(KINDS))
+
+
+def test_loose_scores_forgive_what_stands_around_an_answer(
+    public: dict[str, SuiteSettings],
+) -> None:
+    suite = Catalog(public).suite("ifeval")
+    lowered = 0
+    for item in suite.items.values():
+        text = follows(pairs(item))
+        if suite.score(text, item.id).strict == 1:
+            wrapped = suite.score(f"Sure, here it is:\n{text}\nDone, I hope!", item.id)
+            assert wrapped.lenient == 1, item.id
+            lowered += wrapped.strict == 0
+
+    assert lowered > 100
+
+
+def bank(public: dict[str, SuiteSettings]) -> ItemBank:
+    """What simulated models know: worked solutions, and texts that follow instructions."""
     catalog = Catalog(public)
-    gsm8k = catalog.suite("gsm8k")
-    by_prompt = {item.input: item for item in gsm8k.items.values()}
-    half = {each for n, each in enumerate(sorted(gsm8k.items)) if n % 2}
-
-    def answer(body: Mapping[str, Any]) -> Response:
-        item = by_prompt.get(body["messages"][-1]["content"])
-        if item is None:
-            return Response('"all in small letters and without any comma."')
-        shown = item.target if item.id in half else "-1"
-        return Response(f"Thinking it through, the total comes to {shown}.")
-
-    with serving(answer) as served:
-        jobs = [job(catalog, name, served.url) for name in public]
-        math, writing = carry_out([Assignment(public, each) for each in jobs])
-
-    assert (math["state"], writing["state"]) == ("done", "done")
-    assert {each["item"]: each["strict"] for each in math["samples"]} == {
-        each["item"]: float(each["item"] in half) for each in math["samples"]
+    solved = {
+        each["question"]: each["answer"]
+        for each in map(json.loads, Path(str(public["gsm8k"].path)).read_text().splitlines())
     }
-    assert len(math["samples"]) == len(writing["samples"]) == ITEMS
-    scores = {each["item"]: (each["strict"], each["lenient"]) for each in writing["samples"]}
-    ifeval = catalog.suite("ifeval")
-    for each in writing["samples"]:
-        again = ifeval.score(each["answer"], each["item"])
-        assert scores[each["item"]] == (again.strict, again.lenient)
-    assert {strict for strict, _ in scores.values()} == {0, 1}
+    sums = [
+        SimItem("gsm8k", item.id, item.input, solved[item.input],
+                distractors=(f"It is {float(str(item.target)) + 1:g}.",))
+        for item in catalog.suite("gsm8k").items.values()
+    ]  # fmt: skip
+    texts = [
+        SimItem("ifeval", item.id, item.input, follows(pairs(item)), distractors=("x, y.",))
+        for item in catalog.suite("ifeval").items.values()
+    ]
+    return ItemBank([*sums, *texts])
+
+
+BASE = Profile("base", {"gsm8k": 0.7, "ifeval": 0.8}, seed=3)
+PROFILES = {
+    each.name: each
+    for each in (
+        BASE,
+        Profile("better", {"gsm8k": 0.85, "ifeval": 0.93}, seed=5),
+        Profile("worse", {"gsm8k": 0.55, "ifeval": 0.6}, seed=7),
+        replace(BASE, name="chatty", habits=Habits(verbose=0.9)),
+    )
+}
+Runs = Mapping[tuple[str, str], Sequence[Sample]]
+
+
+# By Inspect over HTTP, every item; the others by its twin, in seconds.
+BY_INSPECT = (("gsm8k", "better"), ("ifeval", "chatty"))
+
+
+@pytest.fixture(scope="module")
+def runs(public: dict[str, SuiteSettings]) -> Runs:
+    """Every model on every item of a suite."""
+    catalog, known = Catalog(public), bank(public)
+    sim = Simulator(PROFILES, known, unix_time=lambda: 0, time_scale=0)
+
+    def script(target: Target, item: Item, _epoch: int) -> str:
+        asked = known.find(item.input)
+        assert asked is not None
+        seen = sim.models[target.model].sit(asked)
+        return wording.answer(seen, PROFILES[target.model], prompt=item.input)
+
+    with in_thread(sim) as url:
+        jobs = [job(catalog, *each, f"{url}/v1") for each in BY_INSPECT]
+        done = carry_out([Assignment(public, each) for each in jobs], timeout_s=600)
+    by_twin = [(s, m) for s in public for m in PROFILES if (s, m) not in BY_INSPECT]
+    twin = ScriptedRunner(public, script)
+    done += [one(Assignment(public, job(catalog, *each, url)), twin, {}) for each in by_twin]
+    assert [each["state"] for each in done] == ["done"] * len(done), done[0]["error"]
+    return {
+        key: [sample_of(each) for each in found["samples"]]
+        for key, found in zip((*BY_INSPECT, *by_twin), done, strict=True)
+    }
+
+
+def sample_of(found: Mapping[str, Any]) -> Sample:
+    error = SampleError(found["error"]) if found["error"] else None
+    return Sample(**{**found, "error": error})
+
+
+def job(catalog: Catalog, suite: str, model: str, url: str) -> EvalJob:
+    target = Target("sim", model)
+    pin = catalog.pin(suite)
+    run = EvalRun(
+        id=f"run-{suite}-{model}",
+        suite=suite,
+        suite_digest=pin.digest,
+        target=target.id,
+        order_seed=1,
+        epochs=1,
+        wanted=pin.items,
+        state=RunState.RUNNING,
+        created_at=NOW,
+    )
+    return EvalJob(run, target, Provider("sim", "sim", url), None, max_connections=8)
+
+
+def decided(runs: Runs, catalog: Catalog, suite: str, candidate: str) -> Verdict:
+    pin = catalog.pin(suite)
+    plan = SuitePlan(
+        suite=suite,
+        suite_digest=pin.digest,
+        role=SuiteRole.PRIMARY,
+        claim=Claim.SUPERIOR,
+        margin=0.05,
+        alpha=0.05,
+        n_max=pin.items,
+        epochs=1,
+        order_seed=1,
+    )
+    sides = {suite: (runs[suite, "base"], runs[suite, candidate])}
+    found = verdict("route", "t_base", f"t_{candidate}", [plan], sides, NOW, 3600)
+    assert found is not None
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.req("A7", "A8")
+def test_gsm8k_and_ifeval_run_through_inspect_to_a_verdict(
+    public: dict[str, SuiteSettings], runs: Runs
+) -> None:
+    catalog = Catalog(public)
+    for (name, model), samples in runs.items():
+        suite = catalog.suite(name)
+        assert len(samples) == len(suite.items)
+        for each in samples:
+            again = suite.score(each.answer, each.item)
+            assert (each.strict, each.lenient) == (again.strict, again.lenient), each.item
+        if name == "gsm8k":
+            right = sum(each.strict or 0 for each in samples)
+            assert right == FIRST * PROFILES[model].skill_in(name)
+
+    outcomes = {
+        (name, model): decided(runs, catalog, name, model).outcome
+        for name, model in runs
+        if model != "base"
+    }
+    assert outcomes == {
+        ("gsm8k", "better"): "passed",
+        ("gsm8k", "worse"): "failed",
+        # An opening sentence changes no sum: the same answers as the incumbent's.
+        ("gsm8k", "chatty"): "inconclusive",
+        ("ifeval", "better"): "passed",
+        ("ifeval", "worse"): "failed",
+        ("ifeval", "chatty"): "harness_mismatch",
+    }

@@ -17,6 +17,7 @@ from evals.sim.examinee import Examinee
 from evals.sim.suites import as_item, load_all
 from harness import shipped
 from harness.control import propose, routes, targets
+from harness.control.form import lost_by_form
 from harness.control.propose import Wish
 from harness.domain.access import SYSTEM
 from harness.domain.evaluation import Sample, SuiteRole
@@ -28,7 +29,8 @@ from harness.domain.settings import SuiteSettings
 from harness.domain.targets import Price, Provider, Target
 from harness.report.contents import TELLING, Report, gather
 from harness.report.junit import junit
-from harness.report.markdown import SHOWN, markdown
+from harness.report.markdown import markdown
+from harness.report.pieces import SHOWN
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
 from tests.world import ANN, SECRET, World
@@ -288,8 +290,13 @@ def test_a_candidate_that_loses_by_form_gets_a_remedy_and_five_examples(
 
     assert text.startswith("# FORMAT MISMATCH: `sim/sim-fenced` loses by form")
     assert "puts its answer into a code fence" in text
-    assert 'swapgate model add sim/sim-fenced --prompt-addendum "Answer with the JSON' in text
-    (part,) = report.suites
-    assert len(part.form) == 5
-    assert all("code_fence" in each.rule for each in part.form)
-    assert all(each.candidate.startswith("```") for each in part.form)
+    assert "swapgate model add sim/sim-fenced --prompt-addendum 'Answer with the JSON" in text
+    assert "response_format: json_object" in text
+    (lost,) = lost_by_form(report.comparison)
+    assert len(lost.examples) == 5
+    assert lost.strict_delta < 0 < lost.lenient_delta
+    for each in lost.examples:
+        assert "code_fence" in each.rule
+        assert each.candidate.startswith("```")
+        assert (each.candidate_score, each.lenient_score) == (0, 1)
+        assert each.item in text

@@ -1,10 +1,23 @@
 """Every rule of form has words and a remedy."""
 
+import shlex
+
 import pytest
 
 from evals.scorers.json_repair import REPAIRS
 from evals.scorers.peel import peelings
-from harness.gate.remedies import FORMS, OTHER, patch_words, remedy_of
+from harness.cli import model
+from harness.domain.targets import RequestPatch, Target
+from harness.gate.forms import (
+    CALL,
+    CODE_ONLY,
+    FORMS,
+    JSON_ONLY,
+    LABEL_ONLY,
+    OTHER,
+    TEXT_ONLY,
+)
+from harness.gate.remedies import add_command, in_json_mode, patched, remedy_of
 
 pytestmark = pytest.mark.req("A8")
 
@@ -17,29 +30,86 @@ def test_the_rules_that_repairs_and_peelings_name_have_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rules", "worst"),
+    ("rules", "worst", "prompts"),
     [
-        ({"code_fence": 3, "trailing_comma": 2}, "code_fence"),
-        ({"code_fence+single_quotes": 2, "code_fence": 2, "key_case": 3}, "code_fence"),
-        ({"b": 1, "a": 1}, "a"),
+        ({"code_fence": 3, "trailing_comma": 2}, "code_fence", [JSON_ONLY]),
+        (
+            {"code_fence+single_quotes": 2, "code_fence": 2, "key_case": 3},
+            "code_fence",
+            [JSON_ONLY, FORMS["key_case"].prompt],
+        ),
+        ({"code_fence": 30, "key_case": 1}, "code_fence", [JSON_ONLY]),
+        ({"b": 1, "a": 1}, "a", [OTHER.prompt]),
     ],
 )
-def test_the_rule_that_broke_most_decides(rules: dict[str, int], worst: str) -> None:
+def test_the_rule_that_broke_most_decides_and_others_that_broke_often_get_a_line(
+    rules: dict[str, int], worst: str, prompts: list[str]
+) -> None:
     found = remedy_of(rules)
 
     assert found is not None
-    assert found.rule == worst
-    assert found.prompt == FORMS.get(worst, OTHER).prompt
+    assert (found.rule, found.prompt) == (worst, " ".join(prompts))
+
+
+@pytest.mark.parametrize(
+    ("scorer", "line", "json_mode"),
+    [
+        ("json_fields", JSON_ONLY, True),
+        ("label", LABEL_ONLY, False),
+        ("code", CODE_ONLY, False),
+        ("instructions", TEXT_ONLY, False),
+        ("tool_call", CALL, False),
+    ],
+)
+def test_a_fence_around_something_else_than_json_is_not_mended_by_json(
+    scorer: str,
+    line: str,
+    json_mode: bool,  # noqa: FBT001 - one case of a table
+) -> None:
+    found = remedy_of({"code_fence": 1}, scorer)
+
+    assert found is not None
+    assert (found.prompt, found.json_mode) == (line, json_mode)
 
 
 def test_nothing_broken_needs_no_remedy() -> None:
     assert remedy_of({}) is None
 
 
-@pytest.mark.parametrize("rule", [*FORMS, "something else"])
-def test_every_remedy_can_be_given_on_a_command_line(rule: str) -> None:
-    found = remedy_of({rule: 1})
+CANDIDATE = Target(
+    "sim",
+    "m",
+    {"effort": "high", "top_p": 0.5},
+    RequestPatch({"seed": 7}, "Don't hurry."),
+)
 
-    assert found is not None
-    assert '"' not in found.prompt
-    assert patch_words(found, "sim/m").count('"') == 2
+
+@pytest.mark.parametrize("rule", [*FORMS, "startend:quotation", "something else"])
+def test_the_command_registers_the_candidate_with_the_line_and_all_that_it_had(
+    rule: str,
+) -> None:
+    remedy = remedy_of({rule: 1})
+    assert remedy is not None
+    mended = patched(CANDIDATE, remedy)
+
+    assert mended.request_patch.prompt_addendum == f"Don't hurry. {remedy.prompt}"
+    for each in (mended, in_json_mode(CANDIDATE)):
+        words = shlex.split(add_command(each))
+        assert words[:4] == ["swapgate", "model", "add", "sim/m"]
+        assert registered(words[3:]).id == each.id
+
+
+def registered(words: list[str]) -> Target:
+    """As `swapgate model add` would read them."""
+    given = model.add.make_context("add", words).params
+    provider, _, name = given["name"].partition("/")
+    return Target(
+        provider,
+        name,
+        model._fields("", given["parameters"]),
+        RequestPatch(
+            model._fields("", given["patched"]),
+            given["prompt_addendum"],
+            model._object("", given["response_format"]),
+        ),
+    )

@@ -1,0 +1,141 @@
+"""The rules of form that answers break: in words, with a prompt line and a parser for each."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+JSON_ONLY: Final = (
+    "Answer with the JSON object alone: no code fence, no words before or after it."
+)
+LABEL_ONLY: Final = "Answer with the label alone, exactly as it is listed, and nothing else."
+VALUE_ONLY: Final = "Answer with the answer alone: no explanation, no markup, no quotes."
+TEXT_ONLY: Final = "Answer with the text alone: no code fence, no words before or after it."
+CODE_ONLY: Final = "Answer with the code alone: no code fence, no words before or after it."
+FINAL_LINE: Final = "End with one line in exactly the form that was asked for, unformatted."
+CALL: Final = "Use the tools by calling them; never write a call as text."
+TO_THE_LETTER: Final = "Follow every instruction exactly, to the letter."
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """As Remedy has them, of one rule."""
+
+    what: str
+    prompt: str
+    parser: str
+    json_mode: bool = False
+
+
+def _json(what: str, parser: str) -> Form:
+    return Form(what, JSON_ONLY, parser, json_mode=True)
+
+
+FORMS: Final[Mapping[str, Form]] = {
+    "code_fence": _json("puts its answer into a code fence", "take off one code fence"),
+    "leading_prose": _json("writes words before the JSON", "read from the first brace"),
+    "trailing_prose": _json("writes words after the JSON", "stop at the last brace"),
+    "extra_prose": _json("writes words around the JSON", "read from brace to brace"),
+    "double_escaped": _json("escapes its JSON twice", "decode a string that holds JSON"),
+    "trailing_comma": _json("leaves a comma before a closing bracket", "drop such commas"),
+    "single_quotes": _json("writes objects as Python does", "read Python literals as well"),
+    "bare_keys": _json("leaves keys without quotes", "quote bare keys"),
+    "key_case": Form(
+        "writes keys in another case",
+        "Use the keys exactly as they are given, letter by letter.",
+        "compare keys without regard to case",
+    ),
+    "missing_null": Form(
+        "leaves keys out that have no value",
+        "Write every key; where there is no value, write null.",
+        "take a missing key for null",
+    ),
+    "value_type": Form(
+        "writes values in another type, such as numbers as text",
+        "Write numbers as numbers, not as text.",
+        "convert values to the schema's types",
+    ),
+    "case": Form("writes the label in another case", LABEL_ONLY, "compare labels without case"),
+    "label_with_extra_text": Form(
+        "writes more than the label", LABEL_ONLY, "look for the only label in the answer"
+    ),
+    "extra_text": Form("writes more than the answer", VALUE_ONLY, "look for the answer in it"),
+    "markup": Form("marks its answer up", VALUE_ONLY, "take off Markdown"),
+    "quotes": Form("puts its answer into quotes", VALUE_ONLY, "take off quotes"),
+    "trailing_punctuation": Form(
+        "ends its answer with punctuation", VALUE_ONLY, "take off punctuation"
+    ),
+    "no_final_line": Form(
+        "leaves out the final line",
+        FINAL_LINE,
+        "take the last value of the answer",
+    ),
+    "final_line_form": Form(
+        "writes the final line in another form",
+        FINAL_LINE,
+        "read the value wherever it stands in the last line",
+    ),
+    "call_as_text": Form("writes tool calls as text", CALL, "parse calls out of the text"),
+    "tool_name_form": Form(
+        "writes tool names in another form",
+        "Use the tools' names exactly as they are given.",
+        "compare names without case and separators",
+    ),
+    "arguments_not_json": Form(
+        "writes arguments that are not JSON",
+        "Write the arguments of a tool as one JSON object.",
+        "repair the arguments",
+    ),
+    "argument_type": Form(
+        "writes arguments in another type",
+        "Keep to the types that the tools' schemas name.",
+        "convert arguments to the schema's types",
+    ),
+    "schema": Form(
+        "writes JSON that the schema does not allow",
+        "Keep to the schema exactly: its keys and its types, and no others.",
+        "drop keys that the schema does not know",
+    ),
+    "length": Form(
+        "does not keep to the length that is asked for",
+        "Keep exactly to the length that is asked for; count before you answer.",
+        "take another length, or cut at the limit",
+    ),
+    "literal_form": Form(
+        "follows instructions in another spelling",
+        TO_THE_LETTER,
+        "take other bullets, another case and marks around a phrase",
+    ),
+}
+OTHER: Final = Form(
+    "keeps to another form than was asked for",
+    "Keep exactly to the form that is asked for, and write nothing else.",
+    "accept that form as well",
+)
+IFEVAL: Final = Form(
+    "follows instructions, but writes around or marks up what they ask for",
+    "Follow every instruction exactly. Write no opening or closing line, and no asterisks.",
+    "take off the first line, the last line and asterisks",
+)
+# Suites whose answers are JSON; in others the same rule breaks around something else.
+JSON_SCORERS: Final = frozenset({"", "json_fields", "json_schema"})
+LINES: Final[Mapping[str, str]] = {
+    "code": CODE_ONLY,
+    "label": LABEL_ONLY,
+    "choice": LABEL_ONLY,
+    "exact": VALUE_ONLY,
+    "regex": VALUE_ONLY,
+    "numeric": FINAL_LINE,
+    "tool_call": CALL,
+}
+
+
+def form_of(rule: str, scorer: str = "") -> Form:
+    """rule: of several joined by `+` the first, which is the outermost. scorer: its name."""
+    outermost = rule.partition("+")[0]
+    if ":" in outermost:
+        return IFEVAL
+    form = FORMS.get(outermost, OTHER)
+    if not form.json_mode or scorer in JSON_SCORERS:
+        return form
+    what = form.what.replace("its JSON", "its answer").replace("the JSON", "the answer")
+    return replace(form, what=what, prompt=LINES.get(scorer, TEXT_ONLY), json_mode=False)

@@ -1,0 +1,195 @@
+"""Models that differ in habit, in substance, in both: only the first loses by form (A8)."""
+
+import shlex
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from evals.samples import Item
+from evals.sim import wording
+from evals.sim.bank import ItemBank
+from evals.sim.examinee import Examinee
+from evals.sim.profiles import Habits, Profile
+from evals.sim.suites import as_item, load_all
+from harness import shipped
+from harness.cli.proposal import create
+from harness.control import propose, reports, routes, targets
+from harness.control.form import LostByForm, lost_by_form
+from harness.control.propose import Wish
+from harness.domain.access import SYSTEM
+from harness.domain.evaluation import Claim, Verdict
+from harness.domain.policy import GatePolicy, Policy
+from harness.domain.routing import RouteSettings, RouteSuite
+from harness.domain.settings import SuiteSettings, TargetSeed
+from harness.domain.targets import Provider, Target
+from harness.gate.remedies import in_json_mode, patched
+from harness.runtime.clock import ManualClock
+from harness.store.memory import MemoryStore
+from tests.world import ANN, SECRET, World
+
+pytestmark = pytest.mark.req("A8")
+
+FOLDER = shipped.path("datasets")
+SUITES = {
+    name: SuiteSettings(
+        name, path=FOLDER / f"{name}.jsonl", scorer=scorer, scorer_options=options
+    )
+    for name, scorer, options in (
+        ("extraction", "json_fields", {}),
+        ("tickets", "label", {}),
+        ("arithmetic", "numeric", {"final_line": "ANSWER:"}),
+        ("instructions", "instructions", {}),
+    )
+}
+# Of one seed: right and wrong on the same items where the skill is the same.
+BASE = Profile("base", default_skill=0.8, seed=3)
+WEAK = 0.5
+OFTEN = 0.6
+HABITS = [
+    ("extraction", Habits(json_fences=OFTEN), "code_fence"),
+    ("extraction", Habits(trailing_prose=OFTEN), "trailing_prose"),
+    ("extraction", Habits(double_escaped=OFTEN), "double_escaped"),
+    ("extraction", Habits(single_quotes=OFTEN), "single_quotes"),
+    ("extraction", Habits(trailing_commas=OFTEN), "trailing_comma"),
+    ("extraction", Habits(other_keys=OFTEN), "key_case"),
+    ("tickets", Habits(markup=OFTEN), "markup"),
+    ("tickets", Habits(verbose=OFTEN), "label_with_extra_text"),
+    ("arithmetic", Habits(markup=OFTEN), "markup"),
+    ("instructions", Habits(verbose=OFTEN), "leading_prose"),
+]
+
+
+@dataclass
+class Sitting:
+    """One suite, and models that sit it. A system message and a format reach them."""
+
+    world: World
+
+    def verdict(self, candidate: str) -> Verdict:
+        found = self.compared(candidate).verdict
+        assert found is not None
+        return found
+
+    def compared(self, candidate: str) -> reports.Comparison:
+        made = propose.create(self.world.context(), ANN, Wish("route", candidate, "a test"))
+        return reports.compare(self.world.context(), self.world.until_decided(made.id).id)
+
+
+def sitting(tmp_path: Path, suite: str, *candidates: Profile) -> Sitting:
+    bank = ItemBank(load_all([SUITES[suite]]))
+    models = {each.name: each for each in (BASE, *candidates)}
+    pupils = {name: Examinee(each, bank) for name, each in models.items()}
+
+    def script(target: Target, item: Item, _epoch: int) -> str:
+        patch = target.request_patch
+        return wording.answer(
+            pupils[target.model].sit(as_item(item, suite=suite, place="")),
+            models[target.model],
+            prompt=item.input,
+            json_asked=patch.response_format is not None,
+            form_asked=wording.insists_on_form(patch.prompt_addendum),
+        )
+
+    clock = ManualClock()
+    store = MemoryStore(secret=SECRET, clock=clock)
+    policy = Policy("default", gate=GatePolicy(n_max=160))
+    world = World(tmp_path, store, clock=clock, policy=policy, script=script)
+    world.suites = {suite: SUITES[suite]}
+    ctx = world.context()
+    targets.put_provider(ctx, SYSTEM, Provider("sim", "sim", "http://127.0.0.1:9/v1"))
+    settings = RouteSettings(suites=(RouteSuite(suite),))
+    routes.create(ctx, SYSTEM, "route", "sim/base", settings=settings)
+    return Sitting(world)
+
+
+@pytest.mark.parametrize(("suite", "habits", "rule"), HABITS)
+def test_a_habit_alone_is_a_format_mismatch_and_with_less_skill_a_failure(
+    suite: str, habits: Habits, rule: str, tmp_path: Path
+) -> None:
+    in_habit = replace(BASE, name="in-habit", habits=habits)
+    in_both = replace(in_habit, name="in-both", default_skill=WEAK)
+    in_substance = replace(BASE, name="in-substance", default_skill=WEAK)
+
+    found = sitting(tmp_path, suite, in_habit, in_both, in_substance)
+    compared = found.compared("sim/in-habit")
+    both, substance = (found.verdict(f"sim/in-{n}") for n in ("both", "substance"))
+
+    (lost,) = lost_by_form(compared)
+    assert compared.verdict is not None
+    assert compared.verdict.outcome == "harness_mismatch"
+    assert (lost.remedy.rule, max(lost.rules, key=lost.rules.__getitem__)) == (rule, rule)
+    assert lost.strict_delta < -0.05 < lost.lenient_delta
+    assert len(lost.examples) == 5
+    for each in lost.examples:
+        assert (each.rule, each.candidate_score, each.lenient_score) == (rule, 0, 1)
+        assert each.incumbent != each.candidate
+    assert (both.outcome, substance.outcome) == ("failed", "failed")
+
+
+def the_loss(compared: reports.Comparison) -> LostByForm:
+    (lost,) = lost_by_form(compared)
+    return lost
+
+
+@pytest.mark.parametrize("claim", list(Claim))
+def test_the_commands_of_a_remedy_ask_the_same_question_in_options_that_there_are(
+    claim: Claim, tmp_path: Path
+) -> None:
+    compared = sitting(
+        tmp_path, "extraction", replace(BASE, name="m", habits=Habits(json_fences=OFTEN))
+    ).compared("sim/m")
+    asked = replace(compared.proposal, claim=claim, reason="it's cheaper")
+
+    for mend in the_loss(replace(compared, proposal=asked)).mends:
+        words = shlex.split(mend.commands[1])
+        given = create.make_context("create", words[3:]).params
+        assert words[:3] == ["swapgate", "proposal", "create"]
+        assert (given["route"], given["candidate"]) == ("route", mend.target)
+        assert (given["claim"], given["reason"]) == (claim.value, "it's cheaper")
+        assert given["descends_from"] == asked.candidate
+        assert (given["margin"] is None) == (claim is Claim.SUPERIOR)
+
+
+@pytest.mark.parametrize(
+    ("suite", "habits"),
+    [
+        ("extraction", Habits(json_fences=0.4, other_keys=0.4)),
+        ("tickets", Habits(markup=0.5, verbose=0.5)),
+        ("arithmetic", Habits(markup=OFTEN)),
+        ("instructions", Habits(verbose=OFTEN)),
+    ],
+)
+def test_the_remedy_as_a_request_patch_makes_another_target_that_passes(
+    suite: str, habits: Habits, tmp_path: Path
+) -> None:
+    """Better in substance, hidden by its habits; mended it shows."""
+    better = replace(BASE, name="better", default_skill=0.97, habits=habits)
+
+    found = sitting(tmp_path, suite, better)
+    compared = found.compared("sim/better")
+    lost = the_loss(compared)
+    mended = patched(compared.candidate, lost.remedy)
+    assert mended.id == lost.mends[0].target
+    ctx = found.world.context()
+    seed = TargetSeed(mended.provider, mended.model, mended.parameters, mended.request_patch)
+    assert targets.add(ctx, ANN, seed).id == mended.id
+    wish = Wish("route", mended.id, descends_from=compared.candidate.id)
+    again = found.world.until_decided(propose.create(ctx, ANN, wish).id)
+    verdict = reports.compare(ctx, again.id).verdict
+
+    assert verdict is not None
+    assert verdict.outcome == "passed"
+    assert {plan.look for plan in again.plans} == {2}
+
+
+def test_a_response_format_is_offered_where_it_helps_and_helps(tmp_path: Path) -> None:
+    better = replace(BASE, name="better", default_skill=0.97, habits=Habits(json_fences=OFTEN))
+
+    found = sitting(tmp_path, "extraction", better)
+    compared = found.compared("sim/better")
+    mended = in_json_mode(compared.candidate)
+    assert [each.target for each in the_loss(compared).mends][1:] == [mended.id]
+    seed = TargetSeed("sim", "better", {}, mended.request_patch)
+    targets.add(found.world.context(), ANN, seed)
+    assert found.verdict(mended.id).outcome == "passed"

@@ -1,0 +1,175 @@
+"""Answers as models give them: wrong in form, right in substance, each with its rule (A8)."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from evals.samples import Item
+from evals.scorers import Call, Scored, scorer
+from harness.gate.forms import FORMS, OTHER, form_of
+
+pytestmark = pytest.mark.req("A8")
+
+INVOICE = {"number": "INV-7", "supplier": "Kestrel & Sons", "total": 4982.49, "paid": None}
+GOOD = json.dumps(INVOICE)
+SPREAD = json.dumps(INVOICE, indent=2)
+PYTHONIC = "{'number': 'INV-7', 'supplier': 'Kestrel & Sons', 'total': 4982.49, 'paid': None}"
+JAVASCRIPT = '{number: "INV-7", supplier: "Kestrel & Sons", total: 4982.49, paid: null}'
+
+JSON_ANSWERS = [
+    (f"```json\n{SPREAD}\n```", "code_fence"),
+    (f"Sure! Here's the JSON:\n\n```json\n{SPREAD}\n```\n\nAnything else?", "code_fence"),
+    (f"Based on the text, the object is: {GOOD}", "leading_prose"),
+    (f"The keys are {{number, supplier}}. So:\n{GOOD}", "leading_prose"),
+    (f"<think>It is {{not}} paid yet.</think>\n{SPREAD}", "leading_prose"),
+    (f"{GOOD}\n\nNote: I set `paid` to null, as the text does not say.", "trailing_prose"),
+    (f"{GOOD}\n\nI left {{paid}} empty.", "trailing_prose"),
+    (PYTHONIC, "single_quotes"),
+    (SPREAD.replace("\n}", ",\n}"), "trailing_comma"),
+    (JAVASCRIPT, "bare_keys"),
+    (json.dumps(GOOD), "double_escaped"),
+    (json.dumps(SPREAD), "double_escaped"),
+    (GOOD.replace('"', '\\"'), "double_escaped"),
+    (GOOD.replace("number", "Number").replace("total", "TOTAL"), "key_case"),
+    (GOOD.replace("4982.49", '"4982.49"'), "value_type"),
+    (GOOD.replace(', "paid": null', ""), "missing_null"),
+    (f"```json\n{PYTHONIC}\n```", "code_fence+single_quotes"),
+]  # fmt: skip
+
+
+def scored(name: str, answer: str, item: Item, **options: Any) -> Scored:
+    chosen = scorer(name)
+    settings = chosen.complete([item], chosen.options(options))
+    assert chosen.check(item, settings) is None
+    return chosen.score(answer, item, settings)
+
+
+@pytest.mark.parametrize(("answer", "rule"), JSON_ANSWERS)
+def test_json_that_an_application_could_not_parse_or_would_misread(
+    answer: str, rule: str
+) -> None:
+    assert scored("json_fields", answer, Item("i", "asked", INVOICE)) == Scored(0, 1, rule)
+
+
+def test_an_object_within_another_is_not_taken_for_the_answer() -> None:
+    nested = {"buyer": {"name": "Ann"}, "total": 4}
+    item = Item("i", "asked", nested)
+
+    for broken in (str(nested), '{"buyer": {"name": "Ann"}, "total": 4,}'):
+        assert scored("json_fields", f"Use {{this}}: {broken}", item).lenient == 1
+
+
+@pytest.mark.parametrize(("answer", "rule"), JSON_ANSWERS)
+def test_the_same_forms_around_another_substance_are_wrong_both_ways(
+    answer: str, rule: str
+) -> None:
+    other = Item("i", "asked", {**INVOICE, "supplier": "Marlow Textiles"})
+
+    assert scored("json_fields", answer, other) == Scored(0, 0), rule
+
+
+@pytest.mark.parametrize(
+    ("name", "answer", "target", "options", "rule"),
+    [
+        ("label", "**billing**", "billing", {"labels": ["billing", "bug"]}, "markup"),
+        (
+            "label",
+            "This ticket belongs in the **billing** queue.",
+            "billing",
+            {"labels": ["billing", "bug"]},
+            "label_with_extra_text",
+        ),
+        ("label", "Billing", "billing", {"labels": ["billing", "bug"]}, "case"),
+        ("exact", '"Paris".', "Paris", {}, "trailing_punctuation"),
+        ("exact", "Sure!\n\nParis", "Paris", {}, "leading_prose"),
+        (
+            "numeric",
+            "So 6 × 7 = 42.\n\n**ANSWER: 42**",
+            "42",
+            {"final_line": "ANSWER:"},
+            "markup",
+        ),
+        ("numeric", "ANSWER: $42.00", "42", {"final_line": "ANSWER:"}, "final_line_form"),
+        ("numeric", "He needs 42.", "42", {"final_line": "ANSWER:"}, "no_final_line"),
+        ("regex", "The code is AB-12.", "[A-Z]{2}-[0-9]{2}", {}, "extra_text"),
+    ],
+)
+def test_short_answers(
+    name: str, answer: str, target: str, options: dict[str, Any], rule: str
+) -> None:
+    assert scored(name, answer, Item("i", "asked", target), **options) == Scored(0, 1, rule)
+
+
+def told(*rules: Mapping[str, object]) -> Item:
+    return Item("i", "asked", "", metadata={"rules": list(rules)})
+
+
+TWO = {"rule": "sentences_exact", "count": 2}
+NO_COMMAS = {"rule": "no_commas"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "item", "rule"),
+    [
+        ("Sure, here it is:\n\nOne. Two.", told(TWO, NO_COMMAS), "leading_prose"),
+        ("One. Two. Three. Four.", told(TWO, NO_COMMAS), "length"),
+        ("Of course, here:\n\nOne. Two. Three.", told(TWO, NO_COMMAS), "leading_prose+length"),
+        ("* a\n* b", told({"rule": "bullets_exact", "count": 2}), "literal_form"),
+        ("1. a\n2. b", told({"rule": "bullets_exact", "count": 2}), "literal_form"),
+        ("Go. **The end!**", told({"rule": "ends_with", "phrase": "The end."}), "literal_form"),
+        ("so it is", told({"rule": "starts_with", "word": "So"}), "literal_form"),
+        ("«Tea»\nHot.", told({"rule": "title_in_angles"}), "literal_form"),
+    ],
+)
+def test_texts_that_follow_in_another_form(answer: str, item: Item, rule: str) -> None:
+    assert scored("instructions", answer, item) == Scored(0, 1, rule)
+
+
+@pytest.mark.parametrize(
+    ("answer", "item"),
+    [
+        ("One, two. Three. Four.", told(TWO, NO_COMMAS)),
+        # Its length is all that is asked for: then it is the substance.
+        ("One. Two. Three.", told(TWO)),
+        ("* a", told({"rule": "bullets_exact", "count": 2})),
+        ("The end. Or not.", told({"rule": "ends_with", "phrase": "The end."})),
+    ],
+)
+def test_what_was_not_followed_in_any_form_stays_wrong(answer: str, item: Item) -> None:
+    assert scored("instructions", answer, item) == Scored(0, 0)
+
+
+WEATHER = {"name": "get_weather", "arguments": {"city": "Oslo", "days": 2}}
+
+
+@pytest.mark.parametrize(
+    ("calls", "answer", "rule"),
+    [
+        ([], f"<tool_call>{json.dumps(WEATHER)}</tool_call>", "call_as_text"),
+        ([], f"```json\n{json.dumps(WEATHER)}\n```", "call_as_text"),
+        ([("get-weather", '{"city": "Oslo", "days": 2}')], "", "tool_name_form"),
+        ([("get_weather", '{"city": "Oslo", "days": "2"}')], "", "argument_type"),
+        ([("get_weather", "{'city': 'Oslo', 'days': 2}")], "", "single_quotes"),
+        ([("get_weather", '"{\\"city\\": \\"Oslo\\", \\"days\\": 2}"')], "", "double_escaped"),
+    ],
+)
+def test_tool_calls(calls: list[tuple[str, str]], answer: str, rule: str) -> None:
+    tool_call = scorer("tool_call")
+    assert tool_call.calls is not None
+    found = tool_call.calls(
+        [Call(*each) for each in calls],
+        answer,
+        Item("i", "asked", WEATHER),
+        tool_call.options({}),
+    )
+
+    assert found == Scored(0, 1, rule)
+    assert form_of(rule, "tool_call") != OTHER
+
+
+def test_every_rule_seen_here_has_words_of_its_own() -> None:
+    rules = {rule.partition("+")[0] for _, rule in JSON_ANSWERS}
+
+    assert rules <= set(FORMS)
