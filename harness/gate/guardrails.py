@@ -8,7 +8,7 @@ from harness.domain.guardrails import Guardrail, Kind, kind_of
 from harness.domain.observation import Block
 from harness.gate.streams import tally
 
-# What the canary does when the guardrail trips: of counts, then of values with their unit.
+# What the canary does when the guardrail trips.
 _COUNTS = {
     Guardrail.ERRORS: "fails more often than the incumbent",
     Guardrail.TRUNCATION: "breaks off at its token limit more often than the incumbent",
@@ -18,12 +18,19 @@ _COUNTS = {
     Guardrail.FEEDBACK: "is disliked by users more often than the incumbent",
     Guardrail.JUDGE: "is found bad by the judge more often than the incumbent",
 }
+# What it does, {} times; and how a value is written.
 _VALUES = {
-    Guardrail.LATENCY: ("answers more slowly than the incumbent", "{:.3g} s"),
-    Guardrail.TIME_TO_FIRST_TOKEN: ("begins its answers later than the incumbent", "{:.3g} s"),
-    Guardrail.INTER_TOKEN_LATENCY: ("streams more slowly than the incumbent", "{:.3g} s"),
-    Guardrail.OUTPUT_TOKENS: ("answers at greater length than the incumbent", "{:.3g} tokens"),
-    Guardrail.COST_PER_SUCCESS: ("costs more for an answer than the incumbent", "${:.3g}"),
+    Guardrail.LATENCY: ("takes {} as long as the incumbent for an answer", "{:.3g} s"),
+    Guardrail.TIME_TO_FIRST_TOKEN: (
+        "takes {} as long as the incumbent to begin its answer",
+        "{:.3g} s",
+    ),
+    Guardrail.INTER_TOKEN_LATENCY: (
+        "takes {} as long as the incumbent between pieces of its answer",
+        "{:.3g} s",
+    ),
+    Guardrail.OUTPUT_TOKENS: ("answers with {} as many tokens as the incumbent", "{:.3g}"),
+    Guardrail.COST_PER_SUCCESS: ("costs {} as much as the incumbent for an answer", "${:.3g}"),
 }
 
 
@@ -66,12 +73,13 @@ class GuardrailEvidence:
             )
         what, unit = _VALUES[self.guardrail]
         if self.ratio is None or self.canary_level is None or self.control_level is None:
-            return f"{what}, or not at all"
+            return what.format("more than once") + ", or fails"
         levels = f"{unit.format(self.canary_level)} against {unit.format(self.control_level)}"
         if self.ratio <= 1.0:
             # Levels are of answers alone; what failed ranks above them all.
-            return f"{what}, counting those that failed: without them {levels}"
-        return f"{what}, {self.ratio:.2g} × as much: {levels}"
+            told = what.format("more than once")
+            return f"{told}, counting those that failed: without them {levels}"
+        return f"{what.format(f'{self.ratio:.2g} ×')}: {levels}"
 
     def as_json(self) -> dict[str, object]:
         """For the figures of an Action; NaN and infinity never occur in it."""

@@ -104,7 +104,7 @@ def test_one_guardrail_trips_alone_at_its_share_of_alpha_and_is_named() -> None:
         math.log((1 / 0.04 - (1 - latency.weight)) / latency.weight), abs=0.8
     )
     assert latency.words == (
-        "answers more slowly than the incumbent, 2.1 × as much: 4.2 s against 2 s"
+        "takes 2.1 × as long as the incumbent for an answer: 4.2 s against 2 s"
     )
 
 
@@ -121,7 +121,7 @@ def test_bad_json_is_told_in_counts() -> None:
 
 def test_values_that_only_fail_are_told_without_a_ratio() -> None:
     failed = {"ranks": {G.LATENCY: (0.999,)}}
-    assert of(watch([block(1, **failed)], POLICY), G.LATENCY).words.endswith("or not at all")
+    assert of(watch([block(1, **failed)], POLICY), G.LATENCY).words.endswith(", or fails")
     faster = failed | {"levels": {G.LATENCY: Level(1.0, 2.0)}}
     assert (
         "counting those that failed" in of(watch([block(1, **faster)], POLICY), G.LATENCY).words
