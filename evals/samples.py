@@ -99,7 +99,7 @@ def _text(path: Path) -> str:
 def _records(path: Path, input_field: str) -> Iterator[tuple[int, dict[str, Any]]]:
     match path.suffix.lower():
         case ".jsonl" | ".ndjson":
-            return _json_lines(path)
+            return json_lines(path)
         case ".csv":
             return _csv_rows(path, input_field)
         case other:
@@ -110,7 +110,8 @@ def _no_nan(constant: str) -> float:
     raise ValueError(f"{constant} is not JSON")
 
 
-def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Number and object of each line that is not blank. Raises InputError as `file:line: …`."""
     # Not splitlines(): JSON strings may contain U+2028 and other breaks unescaped.
     for number, line in enumerate(_text(path).split("\n"), start=1):
         if not line.strip():

@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_uppercase
+from typing import Any
 
+from evals.context import conversation
 from evals.references import load_references
 from evals.request_fields import checked_fields, fields_of
 from evals.samples import Item, file_sha256, load_items, tags_of
@@ -37,7 +39,13 @@ class Suite:
     pin: SuitePin
 
     def prompt(self, item: str) -> str:
+        if self.context(item):
+            return self.items[item].input
         return rendered(self.settings.template, self.items[item])
+
+    def context(self, item: str) -> tuple[Mapping[str, Any], ...]:
+        """The whole conversation, where the item is one: then there is no template."""
+        return conversation(self.items[item])
 
     async def judged(self, answer: str, item: Item, judging: Judging) -> Scored:
         """For scorers that ask the judge; the item may be a reference's. Raises NotJudged."""
@@ -88,6 +96,7 @@ def load_suite(settings: SuiteSettings) -> Suite:
             reason = judge.check(item, options)
             fields_of(settings.request, item)
             tags_of(item)
+            conversation(item)
         except InputError as error:
             raise InputError(f"{settings.path}: {error}") from None
         if reason:
@@ -190,6 +199,9 @@ class Catalog:
 
     def title(self, suite: str) -> str:
         return self.settings(suite).title or suite
+
+    def data_class(self, suite: str) -> str:
+        return self.settings(suite).data_class
 
     def suite(self, suite: str) -> Suite:
         """Items and scorer of a suite with a data file. Raises as pin()."""

@@ -18,7 +18,9 @@ from inspect_ai.dataset import Sample as InspectSample
 from inspect_ai.log import EvalSample
 from inspect_ai.model import (
     ChatMessage,
+    ChatMessageAssistant,
     ChatMessageSystem,
+    ChatMessageTool,
     ChatMessageUser,
     GenerateConfig,
     ModelOutput,
@@ -28,9 +30,10 @@ from inspect_ai.scorer import Scorer as InspectScorer
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 from inspect_ai.util import EarlyStopping
 
+from evals.context import text
 from evals.jobs import Question, spoken
 from evals.judge import billed
-from evals.model import CALLS
+from evals.model import CALLS, called
 from evals.samples import file_sha256
 from evals.scorers import Call, Judging, NotJudged, Scored
 from evals.suites import Suite, load_suite, task_file
@@ -88,6 +91,28 @@ def asked_as_written() -> Solver:
     return solve
 
 
+def said(message: Mapping[str, Any]) -> ChatMessage:
+    """A message of a chat completion as Inspect has it."""
+    content = text(message)
+    match message["role"]:
+        case "user":
+            return ChatMessageUser(content=content)
+        case "tool":
+            return ChatMessageTool(content=content, tool_call_id=message["tool_call_id"])
+        case "assistant":
+            calls = [
+                called(
+                    str(each.get("id") or ""),
+                    each["function"]["name"],
+                    each["function"].get("arguments", ""),
+                )
+                for each in message.get("tool_calls") or ()
+            ]
+            return ChatMessageAssistant(content=content, tool_calls=calls or None)
+        case _:
+            return ChatMessageSystem(content=content)
+
+
 def calls_of(output: ModelOutput) -> list[Call]:
     return [Call(*each) for each in (output.metadata or {}).get(CALLS, ())]
 
@@ -136,11 +161,12 @@ class DataSuite:
     def _sample(self, asked: Question) -> InspectSample:
         prompt, system = self.prompt(asked.item), self.suite.settings.system
         metadata = {FIELDS: dict(self.suite.fields(asked.item))}
-        if not system:
+        context = self.suite.context(asked.item)
+        if not (system or context):
             return InspectSample(id=asked.id, input=prompt, metadata=metadata)
         messages: list[ChatMessage] = [
-            ChatMessageSystem(content=system),
-            ChatMessageUser(content=prompt),
+            *([ChatMessageSystem(content=system)] if system else []),
+            *(map(said, context) if context else [ChatMessageUser(content=prompt)]),
         ]
         return InspectSample(id=asked.id, input=messages, metadata=metadata)
 

@@ -7,12 +7,14 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from harness import bootstrap
 from harness.bootstrap import Installation
 from harness.domain.errors import ConfigError
+from harness.domain.redaction import Redactor
 from harness.domain.settings import Settings
 from harness.runtime import telemetry
 from harness.runtime.addresses import is_free, require_free
@@ -38,6 +40,7 @@ def serve_router(given: Path | None, workers: int | None = None) -> int:
     ConfigError.
     """
     from router.bookkeeper import Bookkeeper, Live  # noqa: PLC0415 - only this process needs it
+    from router.capture_desk import CaptureDesk  # noqa: PLC0415
     from router.listening import listening  # noqa: PLC0415
     from router.parent import Parent  # noqa: PLC0415
     from router.recorder import Recorder  # noqa: PLC0415
@@ -62,6 +65,12 @@ def serve_router(given: Path | None, workers: int | None = None) -> int:
         live_rollouts=live,
         flush_interval_s=where.flush_interval_s,
         queue_rows=where.queue_size,
+        desk=partial(
+            CaptureDesk,
+            installation.store,
+            Redactor(settings.capture.rules, settings.capture.off),
+            installation.secret,
+        ),
     )
     listeners = listening(where.host, where.port)
     parent = Parent(
@@ -133,6 +142,7 @@ FIXED: Final[Mapping[str, Callable[[Settings], object]]] = {
     "database_url": lambda settings: settings.database_url,
     "router.host": lambda settings: settings.router.host,
     "router.port": lambda settings: settings.router.port,
+    "capture": lambda settings: settings.capture,
 }
 
 

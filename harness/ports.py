@@ -12,6 +12,7 @@ from typing import Protocol
 from harness.domain.access import ApiKey
 from harness.domain.alerts import Alert, AlertRecord
 from harness.domain.audit import AuditEvent
+from harness.domain.capture import Captured, Kept
 from harness.domain.changes import Change
 from harness.domain.delivery import AlertMessage, Delivery
 from harness.domain.drift import Check, Watch
@@ -458,6 +459,41 @@ class Drift(Protocol):
         ...
 
 
+class Captures(Protocol):
+    """Requests with their answers, redacted before they come here (F9)."""
+
+    def add(self, new: Captured, *, most_per_day: int) -> Kept:
+        """One already stored (id) is counted. most_per_day: of its route, by UTC day."""
+        ...
+
+    def get(self, id_: str) -> Captured:
+        """Raises NotFound."""
+        ...
+
+    def list(
+        self,
+        *,
+        route: str | None = None,
+        since: datetime | None = None,
+        limit: int | None = None,
+    ) -> Sequence[Captured]:
+        """Newest first."""
+        ...
+
+    def forget(self, now: datetime) -> int:
+        """Delete those that have expired; how many."""
+        ...
+
+    def purge(
+        self, *, id_: str | None = None, route: str | None = None, users: Sequence[str] = ()
+    ) -> int:
+        """Delete those that fit all that is given, all of them if nothing is; how many.
+
+        users: hashes, any of them.
+        """
+        ...
+
+
 class Transaction(Protocol):
     @property
     def routing(self) -> Routing: ...
@@ -493,6 +529,8 @@ class Transaction(Protocol):
     def sightings(self) -> Sightings: ...
     @property
     def drift(self) -> Drift: ...
+    @property
+    def captures(self) -> Captures: ...
 
 
 class Store(Protocol):
@@ -604,6 +642,10 @@ class SuiteCatalog(Protocol):
         ...
 
     def title(self, suite: str) -> str: ...
+
+    def data_class(self, suite: str) -> str:
+        """Of its data (D8), empty for none. Raises NotFound."""
+        ...
 
     def tags(self, suite: str) -> Mapping[str, tuple[str, ...]]:
         """Item → its tags, of the items that have any. Raises as pin()."""

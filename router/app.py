@@ -28,6 +28,7 @@ from router.asgi import (
 from router.books import Books
 from router.budgets import BudgetWatch
 from router.calling import Calls
+from router.capture import Sampler
 from router.dialects.messages import VERSION
 from router.dialects.messages_error import anthropic_error
 from router.dialects.table import ENDPOINTS
@@ -153,7 +154,14 @@ class Router:
         self._states = States(holder, recorder, self._events, self._health, self._checks)
         planner = Planner(self._health, clock, settings.breaker.when_all_open)
         self._calls = ModelCalls(
-            planner, dispatcher, self._admission, books, settings, clock, tracing
+            planner,
+            dispatcher,
+            self._admission,
+            books,
+            settings,
+            clock,
+            Sampler(secret, clock, recorder),
+            tracing,
         )
         self._tracing = tracing
         self._on_stop = on_stop

@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 import structlog
 
 from harness.domain.observation import UnitRule
+from router.draft import Draft
 from router.families import Family, Sums, counter, from_plain, gauge
 from router.metrics import counter_names, said, text_of
 from router.recorder import Recorder
@@ -189,6 +190,8 @@ class Account(asyncio.Protocol):
             self._count(unit)
         if "batch" in report:
             self._books.recorder.absorb(batch_of(report["batch"]))
+        for draft in report.get("captures", ()):
+            self._books.recorder.capture(Draft(**draft))
         if "metrics" in report:
             self.families = from_plain(report["metrics"])
         if "told" in report:

@@ -24,11 +24,33 @@ NO_USAGE: Final = Usage(0, 0)
 RATES: Final = (b"x-ratelimit-", b"anthropic-ratelimit-")
 
 
+class Copied:
+    """What a client got, for whom keeps it (F9); nothing more once it is too large."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self.too_large = False
+        self._room = most_bytes
+        self._pieces: list[bytes] = []
+
+    def add(self, piece: bytes) -> None:
+        self._room -= len(piece)
+        if self._room < 0:
+            self.too_large = True
+            self._pieces.clear()
+        else:
+            self._pieces.append(piece)
+
+    @property
+    def text(self) -> str:
+        return b"".join(self._pieces).decode("utf-8", "replace")
+
+
 class Exchange:
     """One routed request and what became of it.
 
     headers: of every answer, its id first. limited: they tell of limits of our own, which is
     what the client must heed, and not the provider's. heartbeat_s: of a stream, 0 for none.
+    copied: where a stream's events are put as well.
     """
 
     def __init__(
@@ -40,6 +62,7 @@ class Exchange:
         limited: bool = False,
         heartbeat_s: float = 0.0,
         on_leaving: OnLeaving | None = None,
+        copied: Copied | None = None,
     ) -> None:
         self.job = job
         self.course = course
@@ -48,6 +71,7 @@ class Exchange:
         self._limited = limited
         self._heartbeat_s = heartbeat_s
         self._on_leaving = on_leaving
+        self._copied = copied
 
     async def serve(self, dispatcher: Dispatcher, receive: Receive, send: Send) -> None:
         """Raises CallerGone; whatever happens, the upstream's work ends with this."""
@@ -188,6 +212,8 @@ class Exchange:
         async with aclosing(stream.sent()) as pieces:
             async for piece in pieces:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
+                if self._copied is not None:
+                    self._copied.add(piece)
 
     def _passed_on(self, headers: Sequence[Header]) -> Sequence[Header]:
         if not self._limited:

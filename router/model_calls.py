@@ -14,6 +14,7 @@ from router.admission import Admission, Toll
 from router.asgi import ON_LEAVING, CallerGone, Receive, Scope, Send, header
 from router.body import ClientRequest, FieldError, read_request
 from router.books import Books, Entry
+from router.capture import Sampler
 from router.course import Course, Job
 from router.dialects.table import DIALECTS, ENDPOINTS
 from router.dispatch import Dispatcher
@@ -31,7 +32,7 @@ TRACE: Final = {b"traceparent": b"", b"tracestate": b""}
 
 
 class ModelCalls:
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - the parts, one by one
         self,
         planner: Planner,
         dispatcher: Dispatcher,
@@ -39,6 +40,7 @@ class ModelCalls:
         books: Books,
         settings: RouterSettings,
         clock: Clock,
+        sampler: Sampler,
         tracing: Tracing | None = None,
     ) -> None:
         self._planner = planner
@@ -47,6 +49,7 @@ class ModelCalls:
         self._books = books
         self._settings = settings
         self._clock = clock
+        self._sampler = sampler
         self._tracing = tracing
 
     async def answer(
@@ -105,6 +108,7 @@ class ModelCalls:
             *self._degraded(plan, request),
             *(toll.headers if toll else ()),
         )
+        copied = self._sampler.copied(scope, route, request, own)
         exchange = Exchange(
             job,
             Course(),
@@ -112,6 +116,7 @@ class ModelCalls:
             limited=toll is not None,
             heartbeat_s=wishes.heartbeat_s(scope, request, settings),
             on_leaving=scope.get(ON_LEAVING),
+            copied=copied,
         )
         try:
             await exchange.serve(self._dispatcher, receive, send)
@@ -123,6 +128,7 @@ class ModelCalls:
                 self._admission.settle(toll, exchange)
             entry = Entry(ticket, serving.revision, started, key, own, grant.id)
             self._books.enter(exchange, entry)
+            self._sampler.take(exchange, copied, entry)
             if span is not None:
                 span.end(exchange.served())
         return None

@@ -21,6 +21,8 @@ from harness.domain.observation import Block, UnitRule
 from harness.domain.routing import Arm, Canary
 from harness.ports import Clock, Store, Transaction
 from router.blocks import Ledger
+from router.capture_desk import CaptureDesk
+from router.draft import Draft
 from router.minutes import Ended, Minutes
 from router.notices import Notices
 from router.recording import Scored, Ticket
@@ -41,9 +43,10 @@ class Recorder:
 
     live_rollouts: those of the snapshot that serves. queue_rows: rows kept in memory when
     neither the database nor the disk takes them; past it the oldest are dropped, and counted.
+    desk: made for these counters; without one nothing is captured.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all by name but two
         self,
         store: Store,
         spool: Spool,
@@ -53,9 +56,11 @@ class Recorder:
         live_rollouts: Callable[[], frozenset[str]],
         flush_interval_s: float = 1.0,
         queue_rows: int = 50_000,
+        desk: Callable[[Counter[str]], CaptureDesk] | None = None,
     ) -> None:
         self.worker = worker
         self.counters: Counter[str] = Counter()
+        self._desk = desk(self.counters) if desk else None
         self._store = store
         self._spool = spool
         self._aside = Spool(spool.file.with_suffix(".refused"))
@@ -124,15 +129,23 @@ class Recorder:
         """For the failover log; what is too much for one second is dropped, and counted."""
         self._notices.failed_over(rows)
 
+    def capture(self, draft: Draft) -> None:
+        if self._desk is not None:
+            self._desk.put(draft)
+
     def tell(self, *alerts: Alert) -> None:
         self._notices.tell(*alerts)
 
     def start(self) -> None:
         self._thread.start()
+        if self._desk is not None:
+            self._desk.start()
 
     def stop(self) -> None:
         """After the last request: close every block, write what there is."""
         self._stopping.set()
+        if self._desk is not None:
+            self._desk.stop()
         if self._thread.is_alive():
             self._thread.join(timeout=STOP_S)
         if self._thread.is_alive():

@@ -8,6 +8,7 @@ from harness.domain.alerts import Alert
 from harness.domain.failover import Failover
 from harness.domain.routing import Arm, Canary
 from router.blocks import Ledger, Unit
+from router.draft import Draft
 from router.metrics import RouterMetrics
 from router.minutes import Ended
 from router.spends import Spends
@@ -43,6 +44,10 @@ class Recording(Protocol):
 
     def failed_over(self, rows: Sequence[Failover]) -> None:
         """For the failover log; what is too much for one second is dropped, and counted."""
+        ...
+
+    def capture(self, draft: Draft) -> None:
+        """To be redacted and kept; what there is no room for is dropped, and counted."""
         ...
 
     def tell(self, *alerts: Alert) -> None:

@@ -6,7 +6,7 @@ event loop, all of it in the loop's thread.
 
 import asyncio
 import socket
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from hashlib import blake2b
@@ -17,6 +17,7 @@ from harness.domain.failover import Failover
 from harness.domain.routing import Arm, Canary
 from harness.ports import Clock
 from router import spool
+from router.draft import Draft
 from router.metrics import RouterMetrics
 from router.minutes import Ended, Minutes
 from router.notices import Notices
@@ -33,6 +34,10 @@ STOP_S: Final = 10.0
 # While the parent does not read, this much waits; later requests are served and not scored.
 MAX_UNSENT_BYTES: Final = 4 * 1024 * 1024
 MAX_UNITS: Final = 200_000
+# Drafts of captured requests, in characters: those that wait, and those of one report, since
+# making it holds up the requests of the moment.
+MAX_DRAFTS: Final = 4 * 1024 * 1024
+DRAFTS_AT_ONCE: Final = 256 * 1024
 
 
 class Reporter:
@@ -60,6 +65,8 @@ class Reporter:
         self._numbers: dict[str, int] = {}
         self._new_rollouts: list[list[object]] = []
         self._units: list[tuple[int, ...]] = []
+        self._drafts: deque[Draft] = deque()
+        self._drafted = 0
         self._tickets = 0
         self._minutes = Minutes(worker)
         self._notices = Notices(clock, self.counters)
@@ -96,6 +103,13 @@ class Reporter:
 
     def failed_over(self, rows: Sequence[Failover]) -> None:
         self._notices.failed_over(rows)
+
+    def capture(self, draft: Draft) -> None:
+        if self._drafted + draft.size > MAX_DRAFTS:
+            self.counters["captures_dropped"] += 1
+            return
+        self._drafted += draft.size
+        self._drafts.append(draft)
 
     def tell(self, *alerts: Alert) -> None:
         self._notices.tell(*alerts)
@@ -159,10 +173,23 @@ class Reporter:
         batch = batch._replace(spends=self.spends.take())
         if batch.rows:
             message["batch"] = spool.plain(batch)
+        if self._drafts:
+            message["captures"] = self._next_drafts(everything=final)
         if counts or final:
             message["metrics"] = self._counts()
         if message:
             self._send(message)
+
+    def _next_drafts(self, *, everything: bool) -> list[dict[str, Any]]:
+        """One at least; the oldest first."""
+        drafts: list[dict[str, Any]] = []
+        size = 0
+        while self._drafts and (everything or size < DRAFTS_AT_ONCE):
+            draft = self._drafts.popleft()
+            size += draft.size
+            drafts.append(draft._asdict())
+        self._drafted -= size
+        return drafts
 
     def _counts(self) -> object:
         return self._metrics.families() if self._metrics else []

@@ -13,6 +13,7 @@ from harness.api import (
     alerts,
     canaries,
     drift,
+    captures,
     evals,
     health,
     operations,
@@ -29,7 +30,9 @@ from harness.api.idempotency import Remembered
 from harness.bootstrap import Installation
 
 PREFIX: Final = "/api/v1"
-NOUNS: Final = (routing, evals, proposals, canaries, switches, alerts, drift, operations)
+NOUNS: Final = (
+    routing, evals, proposals, canaries, switches, alerts, drift, captures, operations
+)
 
 
 class _Api(FastAPI):

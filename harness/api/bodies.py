@@ -9,10 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from harness.control.chains import Wanted
 from harness.control.proofs import Waive
 from harness.control.propose import Wish
+from harness.domain.capture import LONGEST_DAYS, MOST_PER_DAY
 from harness.domain.evaluation import Claim, RunState, SuiteRole
 from harness.domain.keepwarm import MOST_BPS
 from harness.domain.key_limits import KeyLimits
-from harness.domain.routing import OnContentPolicy, RouteSettings, RouteSuite, Stakes
+from harness.domain.routing import BUCKETS, OnContentPolicy, RouteSettings, RouteSuite, Stakes
 from harness.domain.settings import TargetSeed
 from harness.domain.targets import RequestPatch
 
@@ -89,6 +90,9 @@ class RouteBody(Body):
     side_effects: bool = False
     data_class: Annotated[str, Field(max_length=200)] = ""
     task: Annotated[str, Field(max_length=200)] = ""
+    capture_bps: Annotated[int, Field(ge=0, le=BUCKETS)] = 0
+    capture_per_day: Annotated[int, Field(ge=1, le=MOST_PER_DAY)] = 200
+    capture_keep_days: Annotated[float, Field(gt=0, le=LONGEST_DAYS)] = 30.0
 
     @property
     def chain(self) -> list[FallbackBody]:
@@ -109,6 +113,9 @@ class RouteBody(Body):
             side_effects=self.side_effects,
             data_class=self.data_class,
             task=self.task,
+            capture_bps=self.capture_bps,
+            capture_per_day=self.capture_per_day,
+            capture_keep_days=self.capture_keep_days,
         )
 
 
@@ -151,6 +158,9 @@ class SettingsBody(Body):
     side_effects: bool | None = None
     data_class: Annotated[str, Field(max_length=200)] | None = None
     task: Annotated[str, Field(max_length=200)] | None = None
+    capture_bps: Annotated[int, Field(ge=0, le=BUCKETS)] | None = None
+    capture_per_day: Annotated[int, Field(ge=1, le=MOST_PER_DAY)] | None = None
+    capture_keep_days: Annotated[float, Field(gt=0, le=LONGEST_DAYS)] | None = None
 
     def over(self, before: RouteSettings) -> RouteSettings:
         found = {name: getattr(self, name) for name in type(self).model_fields}
@@ -302,3 +312,17 @@ class FailoverSlice(Body):
 
 class AuditSlice(Body):
     limit: Annotated[int, Field(ge=1, le=1000)] = 50
+
+
+class CaptureSlice(Body):
+    route: Name | None = None
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+
+
+class PurgeSlice(Body):
+    """At least one of them. user: as the client named it."""
+
+    capture: Name | None = None
+    route: Name | None = None
+    user: Name | None = None
+    all: bool = False

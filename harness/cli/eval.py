@@ -6,6 +6,7 @@ from statistics import fmean
 import click
 
 from harness.cli import output, wording
+from harness.cli.eval_import import import_suite
 from harness.cli.session import Session, pass_session
 from harness.cli.waiting import TIMED_OUT, follow, who_starts_it
 from harness.control import lookup, reports, targets, work
@@ -24,6 +25,9 @@ EXITS = {
 @click.group("eval")
 def eval_() -> None:
     """Eval runs: one suite on one target."""
+
+
+eval_.add_command(import_suite)
 
 
 @eval_.command("run")

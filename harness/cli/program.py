@@ -99,6 +99,10 @@ VERBS = {
     "model": Lazy("harness.cli.model:model", "Targets: models at providers, with prices."),
     "route": Lazy("harness.cli.route:route", "Routes: the names that clients use as `model`."),
     "eval": Lazy("harness.cli.eval:eval_", "Eval runs: one suite on one target."),
+    "capture": Lazy(
+        "harness.cli.capture:capture",
+        "Captured requests: from production, redacted, to be labelled.",
+    ),
     "proposal": Lazy(
         "harness.cli.proposal:proposal", "Proposals: the wish to swap a route's model."
     ),

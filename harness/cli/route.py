@@ -150,6 +150,7 @@ def show(session: Session, name: str) -> None:
             ("tools", "side effects" if how.side_effects else None),
             ("data class", how.data_class or None),
             ("task", how.task or None),
+            ("capture", _capture(how)),
             ("policy", how.policy),
             ("suites", ", ".join(each.words for each in how.suites)),
             ("open proposal", _proposal(status) or "none"),
@@ -158,6 +159,13 @@ def show(session: Session, name: str) -> None:
             *facts(figures),
         ]
     )
+
+
+def _capture(how: RouteSettings) -> str | None:
+    if not how.capture_bps:
+        return None
+    share = wording.share(how.capture_bps)
+    return f"{share}, {how.capture_per_day} a day, for {how.capture_keep_days:g} days"
 
 
 def _fallbacks(route: Route, names: Mapping[str, str]) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 import click
@@ -11,7 +12,7 @@ from harness.cli.session import Session, pass_session
 from harness.cli.suite_options import suite_options, suites_of
 from harness.control import routes
 from harness.domain.errors import InputError
-from harness.domain.keepwarm import share_bps_of
+from harness.domain.keepwarm import bps_of, share_bps_of
 from harness.domain.routing import OnContentPolicy, RouteSettings, Stakes
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -20,13 +21,18 @@ _NEW = RouteSettings()
 
 
 class Share(click.ParamType[int]):
+    """trickle: no more than may be kept warm."""
+
     name = "share"
+
+    def __init__(self, *, trickle: bool = True) -> None:
+        self._read = share_bps_of if trickle else partial(bps_of, what="capture")
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> int:
         try:
-            return share_bps_of(str(value))
+            return self._read(str(value))
         except InputError as error:
             self.fail(str(error), param, ctx)
 
@@ -60,6 +66,25 @@ _OPTIONS = (
     click.option("--data-class", metavar="NAME", help="Who may see its traffic; '' for any."),
     click.option(
         "--task", metavar="NAME", help="Requests with x-swapgate-task: NAME come here."
+    ),
+    click.option(
+        "--capture",
+        "capture_bps",
+        type=Share(trickle=False),
+        metavar="SHARE",
+        help="Of the requests, kept redacted for a suite: 1%. A new route's: 0%.",
+    ),
+    click.option(
+        "--capture-per-day",
+        type=int,
+        metavar="N",
+        help=f"Kept at most, by UTC day. A new route's: {_NEW.capture_per_day}.",
+    ),
+    click.option(
+        "--capture-keep-days",
+        type=float,
+        metavar="DAYS",
+        help=f"Deleted after that. A new route's: {_NEW.capture_keep_days:g}.",
     ),
     click.option(
         "--timeout",

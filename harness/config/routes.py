@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from harness.config.faults import dotted
 from harness.config.places import Document, Path_
+from harness.domain.capture import check_capture
 from harness.domain.errors import ConfigError, InputError
-from harness.domain.keepwarm import share_bps_of
+from harness.domain.keepwarm import bps_of, share_bps_of
 from harness.domain.routing import OnContentPolicy, RouteSettings, RouteSuite, Stakes
 from harness.domain.settings import RouteSeed, TargetSeed
 from harness.domain.targets import RequestPatch
@@ -54,6 +55,11 @@ class RouteEntry(BaseModel):
     )
     data_class: str = Field("", description="of its traffic; one of `data_classes`")
     task: str = Field("", description="requests with x-swapgate-task: NAME come here")
+    capture: int | str = Field(
+        0, description="share that is kept, redacted: 1%, or basis points (100)"
+    )
+    capture_per_day: int = RouteSettings().capture_per_day
+    capture_keep_days: float = RouteSettings().capture_keep_days
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +86,7 @@ def route_seed(name: str, entry: RouteEntry, known: Known) -> RouteSeed:
         at(("fallbacks", index), partial(_target, value, name, known.tiers))
         for index, value in enumerate(entry.fallbacks)
     ]
-    return RouteSeed(
+    seed = RouteSeed(
         name=name,
         incumbent=at(("incumbent",), partial(_target, entry.incumbent, name, known.tiers)),
         fallbacks=tuple(fallbacks),
@@ -100,8 +106,13 @@ def route_seed(name: str, entry: RouteEntry, known: Known) -> RouteSeed:
             ),
             data_class=at(("data_class",), partial(_data_class, entry.data_class, known)),
             task=entry.task,
+            capture_bps=at(("capture",), partial(bps_of, entry.capture, what="capture")),
+            capture_per_day=entry.capture_per_day,
+            capture_keep_days=entry.capture_keep_days,
         ),
     )
+    at(("capture",), partial(check_capture, seed.settings))
+    return seed
 
 
 def _data_class(name: str, known: Known) -> str:

@@ -13,6 +13,7 @@ from pydantic import (
     field_validator,
 )
 
+from harness.config.captures import CaptureEntry, capture_settings
 from harness.config.faults import config_error, dotted
 from harness.config.places import Document
 from harness.config.ranges import complaints, unclear
@@ -110,6 +111,7 @@ class SuiteEntry(BaseModel):
     drift: DriftPolicy | None = Field(
         None, description="watch the incumbents of the suite's routes, see docs/drift.md"
     )
+    data_class: str = Field("", description="of its data; one of `data_classes`")
 
 
 class PolicyEntry(BaseModel):
@@ -155,6 +157,9 @@ class FileConfig(BaseModel):
     data_classes: dict[str, list[str]] = Field(
         {}, description="kinds of data, each with the providers that may see it"
     )
+    capture: CaptureEntry = Field(
+        CaptureEntry(keep=[]), description="redaction, see docs/capture.md"
+    )
     switches: list[str] = Field(
         [],
         description="kill switches, read at a router's start: provider:NAME, target:ID or "
@@ -195,7 +200,7 @@ def settings(document: Document, *, base: Path, shipped: Path, source: Path | No
         ui=config.ui,
         providers={name: _provider(name, p) for name, p in config.providers.items()},
         suites={
-            name: _suite(name, entry, document, base, shipped)
+            name: _suite(name, entry, known, base, shipped)
             for name, entry in config.suites.items()
         },
         policies={name: Policy(name, **_fields(p)) for name, p in config.policies.items()},
@@ -204,6 +209,7 @@ def settings(document: Document, *, base: Path, shipped: Path, source: Path | No
         data_classes={name: frozenset(each) for name, each in config.data_classes.items()},
         alerts=_alerts(config.alerts, document),
         eval_limits={name: each.eval_limits for name, each in config.providers.items()},
+        capture=capture_settings(config.capture, document),
     )
 
 
@@ -240,9 +246,9 @@ def _provider(name: str, entry: ProviderEntry) -> Provider:
 
 
 def _suite(
-    name: str, entry: SuiteEntry, document: Document, base: Path, shipped: Path
+    name: str, entry: SuiteEntry, known: Known, base: Path, shipped: Path
 ) -> SuiteSettings:
-    values = _fields(entry)
+    values, document = _fields(entry), known.document
     if (entry.path is None) == (entry.task is None):
         place = document.place(("suites", name))
         raise ConfigError(f"{place}: suites.{name}: give either `path` or `task`")
@@ -253,6 +259,11 @@ def _suite(
     if entry.task is not None:
         file, _, task = entry.task.partition(":")
         values["task"] = f"{_located(file, base)}{':' + task if task else ''}"
+    if entry.data_class and entry.data_class not in known.data_classes:
+        place = document.place(("suites", name, "data_class"))
+        raise ConfigError(
+            f"{place}: suites.{name}.data_class: `data_classes` has no {entry.data_class!r}"
+        )
     if entry.judge is not None:
         place = document.place(("suites", name, "judge"))
         values["judge"] = _judge(entry.judge, f"{place}: suites.{name}.judge", base)

@@ -30,6 +30,21 @@ def check(
             )
 
 
+def check_suite(ctx: Context, suite: str, targets: Iterable[Target]) -> None:
+    """Its data go to no provider that may not see their class. Raises as `check`."""
+    data_class = ctx.suites.data_class(suite)
+    if not data_class:
+        return
+    allowed = _allowed(ctx, data_class)
+    for target in targets:
+        if target.provider not in allowed:
+            raise NotAllowed(
+                f"suite {suite!r} has {data_class} data, and provider {target.provider!r} of "
+                f"{target.name} may not see it; allowed are "
+                f"{', '.join(sorted(allowed)) or 'none'} (`data_classes:` in the file)"
+            )
+
+
 def violations(ctx: Context) -> list[str]:
     """Routes that carry what the file does not allow (any more), in words."""
     with ctx.store.read() as tx:

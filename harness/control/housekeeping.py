@@ -42,11 +42,14 @@ def _tell_of_chain(ctx: Context, tx: Transaction, broken: int | None) -> None:
 
 
 def forget(ctx: Context, *, alerts_days: float, failovers_days: float) -> None:
-    """Delete alerts that ended, and failovers, when they are as old as that."""
+    """Delete alerts that ended, and failovers, when they are as old as that; and captured
+    requests at their own end.
+    """
     now = ctx.clock.now()
     with ctx.store.write() as tx:
         tx.alerts.forget(now - timedelta(days=alerts_days))
         tx.failovers.forget(now - timedelta(days=failovers_days))
+        tx.captures.forget(now)
 
 
 def evaluate_incumbents(ctx: Context, *, suite: str) -> list[EvalRun]:

@@ -59,6 +59,9 @@ def create(ctx: Context, actor: Actor, wish: Wish) -> Proposal:
             )
         targets.check_evaluable(tx, candidate, tx.routing.targets()[route.incumbent])
         clearance.check(ctx, route.settings, [candidate], route=route.name)
+        incumbent = tx.routing.targets()[route.incumbent]
+        for each in route.settings.suites:
+            clearance.check_suite(ctx, each.suite, [incumbent, candidate])
         policy = _policy(ctx, route.settings, wish)
         _check_reason(policy.gate, wish)
         _check_prices(tx, policy.gate, tx.routing.targets()[route.incumbent], candidate)

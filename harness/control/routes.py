@@ -8,6 +8,7 @@ from typing import Final
 from harness.control import clearance, targets
 from harness.control.context import Context
 from harness.domain.access import Actor, Role
+from harness.domain.capture import check_capture
 from harness.domain.changes import KINDS, ChangeSettings, CreateRoute, Restore
 from harness.domain.errors import InputError, NotFound
 from harness.domain.keepwarm import KeepWarm
@@ -174,6 +175,9 @@ def _fields(route: Route) -> dict[str, str]:
         "tools": "side effects" if route.settings.side_effects else "",
         "data class": route.settings.data_class,
         "task": route.settings.task,
+        "capture": f"{route.settings.capture_bps / 100:g} %",
+        "captured per day": str(route.settings.capture_per_day),
+        "captured for": f"{route.settings.capture_keep_days:g} days",
         "timeout": f"{route.settings.total_timeout_s:g} s",
         "policy": route.settings.policy,
         "suites": ", ".join(each.words for each in route.settings.suites),
@@ -183,6 +187,7 @@ def _fields(route: Route) -> dict[str, str]:
 def check_settings(ctx: Context, settings: RouteSettings) -> None:
     """Raises NotFound for an unknown suite or policy, InputError for an impossible value."""
     KeepWarm(settings.keep_warm_bps)
+    check_capture(settings)
     if not 0 < settings.total_timeout_s <= LONGEST_TIMEOUT_S:
         raise InputError(
             f"a request's whole budget is above 0 s, at most {LONGEST_TIMEOUT_S} s"

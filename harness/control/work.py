@@ -4,7 +4,7 @@ import math
 import signal
 from collections.abc import Iterable, Sequence
 
-from harness.control import evaluate, targets
+from harness.control import clearance, evaluate, targets
 from harness.control.context import Context
 from harness.domain.access import Actor, Role
 from harness.domain.errors import InputError, StoreUnavailable
@@ -129,7 +129,9 @@ def start_by_hand(
     actor.require(Role.PROPOSER)
     pin = ctx.suites.pin(suite)
     with ctx.store.read() as tx:
-        found = targets.find(tx, target).id
+        wanted = targets.find(tx, target)
+    found = wanted.id
+    clearance.check_suite(ctx, suite, [wanted])
     if items is not None and items < 1:
         raise InputError(f"a run needs at least one item, not {items}")
     for limit in (budget.max_tokens, budget.max_cost_usd):

@@ -42,13 +42,18 @@ def share_bps_of(text: str | int) -> int:
 
     Raises InputError for anything else, and for a share that is no trickle.
     """
+    return KeepWarm(bps_of(text, what="keep_warm")).share_bps
+
+
+def bps_of(text: str | int, *, what: str) -> int:
+    """As `share_bps_of`, of any size. what: the setting's name, for the error."""
     found = _SHARE.fullmatch(str(text))
     if found is None:
-        raise InputError(f"keep_warm: {text!r} is no share: write 1% or basis points (100)")
+        raise InputError(f"{what}: {text!r} is no share: write 1% or basis points (100)")
     number = Decimal(found["number"]) * (100 if found["percent"] else 1)
     if number != int(number):
-        raise InputError(f"keep_warm: {text!r} is not in whole basis points (0.01 %)")
-    return KeepWarm(int(number)).share_bps
+        raise InputError(f"{what}: {text!r} is not in whole basis points (0.01 %)")
+    return int(number)
 
 
 def warmed(route: RouteTargets, provider_of: Mapping[str, str]) -> tuple[str, ...]:

@@ -62,6 +62,8 @@ class RouteSettings:
     that nothing is sent to another model for practice. capable: ids of the fallbacks that are
     good enough when the stakes are high (A4). data_class: of its traffic, by name; empty for
     none (D8). task: requests that name it in `x-swapgate-task` come here; empty for none (A3).
+    capture_bps: share of the requests that is kept, redacted, 0 to 10 000 (F9); at most
+    capture_per_day (UTC), each for capture_keep_days.
     """
 
     description: str = ""
@@ -75,6 +77,9 @@ class RouteSettings:
     capable: tuple[str, ...] = ()
     data_class: str = ""
     task: str = ""
+    capture_bps: int = 0
+    capture_per_day: int = 200
+    capture_keep_days: float = 30.0
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:

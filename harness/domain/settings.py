@@ -8,6 +8,7 @@ from pathlib import Path
 from harness.domain.breaker import DEFAULT_BREAKER, BreakerPolicy
 from harness.domain.drift import DriftPolicy
 from harness.domain.eval_limits import EvalLimits
+from harness.domain.capture import CaptureSettings
 from harness.domain.policy import Policy
 from harness.domain.retry import DEFAULT_RETRY, RetryPolicy
 from harness.domain.routing import RouteSettings
@@ -144,7 +145,8 @@ class SuiteSettings:
     item's metadata may have its own. judge: for the scorers that ask a model.
     task: `file.py:name` or `file.py` instead of path. every: a cron expression, when incumbents
     of the routes that use the suite are evaluated again; empty for never. drift: the same,
-    compared with the runs before; None for never.
+    compared with the runs before; None for never. data_class: of its data (D8), empty for
+    none: only providers that may see it are asked.
     """
 
     name: str
@@ -164,6 +166,7 @@ class SuiteSettings:
     every: str = ""
     judge: JudgeSettings | None = None
     drift: DriftPolicy | None = None
+    data_class: str = ""
 
 
 @dataclass(frozen=True)
@@ -213,3 +216,4 @@ class Settings:
     alerts: AlertSettings = AlertSettings()
     data_classes: Mapping[str, frozenset[str]] = field(default_factory=dict)
     eval_limits: Mapping[str, EvalLimits] = field(default_factory=dict)
+    capture: CaptureSettings = field(default_factory=CaptureSettings)

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Final
 
 from harness.domain.access import ApiKey
+from harness.domain.capture import Captured
 from harness.domain.changes import Change, ChangeSettings, CreateRoute, Restore, SetChain
 from harness.domain.content import canonical_json
 from harness.domain.errors import (
@@ -27,7 +28,7 @@ from harness.domain.guardrails import Tally
 from harness.domain.observation import Block, Traffic
 from harness.domain.pins import ServedModel, Sighting
 from harness.domain.proposal import Phase, Proposal
-from harness.domain.routing import KeyGrant
+from harness.domain.routing import BUCKETS, KeyGrant
 from harness.domain.spend import KeySpend
 from harness.domain.switches import Source, Switch
 from harness.store.tables.base import storable
@@ -248,6 +249,20 @@ def _check_amounts(where: str, **figures: float | None) -> None:
     for name, figure in figures.items():
         if figure is not None and not (figure >= 0 and math.isfinite(figure)):
             raise InputError(f"{where}: {name} is {figure}; it must be finite and not negative")
+
+
+def check_captured(new: Captured) -> None:
+    """Raises InputError for what the database refuses, and for content that is no JSON."""
+    if not (1 <= new.share_bps <= BUCKETS and new.expires_at > new.at and len(new.rules) == 64):
+        raise InputError(f"{new.id}: a captured request has a share, an end and its rules")
+    try:
+        canonical_json(new.content)
+    except (ValueError, TypeError):
+        raise InputError(f"{new.id}: its content is no JSON") from None
+
+
+def not_captured(id_: str) -> NotFound:
+    return NotFound(f"there is no captured request {id_}; `swapgate capture list` shows them")
 
 
 def grants(keys: Iterable[ApiKey]) -> tuple[KeyGrant, ...]:

@@ -37,6 +37,7 @@ READS = (
     "/routes/chat/drift",
     "/alerts",
     "/failovers",
+    "/captures",
     "/policies",
     "/keys",
     "/audit",
@@ -59,6 +60,8 @@ WRITES = {
     "POST /routes/chat/drift/run": ({}, "proposer"),
     "POST /routes/chat/drift/accept": ({"reason": "fine"}, "approver"),
     "POST /alerts/test": (None, "admin"),
+    "GET /captures/{capture}": (None, "approver"),
+    "DELETE /captures?all=true": (None, "admin"),
     "POST /routes": ({"name": "mail", "incumbent": "sim/base"}, "admin"),
     "PATCH /routes/chat": ({"description": "Answers"}, "admin"),
     "PUT /routes/chat/fallbacks": ({"fallbacks": [], "reason": "none is needed"}, "admin"),
@@ -92,6 +95,7 @@ def names(door: Door) -> dict[str, str]:
         "verdict": waiting.verdict,
         "key": key.id,
         "switch": switch["id"],
+        "capture": "cap_1",
     }
 
 
@@ -128,7 +132,7 @@ def test_the_table_above_has_every_endpoint(door: Door) -> None:
     # Two of the table's names stand for themselves, and one in a path is another's.
     told = {f"GET {path}" for path in READS} | set(WRITES)
     named = {
-        verb.replace("/chat", "/{route}").replace("/models/sim/base", "/models/{model}")
+        verb.partition("?")[0].replace("/chat", "/{route}").replace("/models/sim/base", "/models/{model}")
         for verb in told
     }
     documented = {

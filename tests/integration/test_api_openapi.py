@@ -48,6 +48,8 @@ PATHS = {
     "/api/v1/alerts": "get",
     "/api/v1/alerts/test": "post",
     "/api/v1/failovers": "get",
+    "/api/v1/captures": "delete get",
+    "/api/v1/captures/{capture}": "get",
     "/api/v1/overview": "get",
     "/api/v1/policies": "get",
     "/api/v1/keys": "get post",

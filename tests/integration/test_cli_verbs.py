@@ -18,6 +18,7 @@ from harness.control.proofs import Waive
 from harness.domain.access import SYSTEM
 from harness.runtime.clock import ManualClock
 from tests.command_line import CommandLine, installed
+from tests.contract.test_store_captures import ONE
 from tests.scripted_provider import Response, serving
 
 # These end only when they are stopped, or are no verbs for data.
@@ -113,6 +114,9 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     ask("switch", "lift", switch["id"])  # type: ignore[index]
     ask("route", "failovers")
     watch_verbs(ask)
+    ask("alert", "list")
+    ask("alert", "test", exits=1)  # there is no sink
+    capture_verbs(cli, ask)
     for look in ("tail", "verify"):
         ask("audit", look)
     ask("gate", "decide", "pairs.csv")
@@ -128,6 +132,33 @@ def watch_verbs(ask: Callable[..., object]) -> None:
         ask("drift", *look)
     ask("drift", "run", "chat", exits=1)  # no suite has a drift section
     ask("drift", "accept", "chat", "--reason", "no matter", exits=1)
+def capture_verbs(cli: CommandLine, ask: Callable[..., object]) -> None:
+    """A captured request, labelled, as a suite; the file's comments stay."""
+    now = cli.world.clock.now()
+    with cli.world.store.write() as tx:
+        for number in range(2):
+            new = replace(ONE, id=f"cap_{number}", at=now, expires_at=now + timedelta(days=1))
+            said = {"role": "user", "content": f"{number} is what?"}
+            content = {**ONE.content, "messages": [said]}
+            tx.captures.add(replace(new, content=content), most_per_day=5)
+    listed = ask("capture", "list")
+    assert "is what" not in json.dumps(listed)
+    ask("capture", "show", "cap_0")
+    ask("capture", "export", "to-label.jsonl", "--near", "1")
+    file = cli.folder / "to-label.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [line["label"] for line in lines] == [None, None]
+    done = [{**line, "label": "red", "label_author": "ann"} for line in lines]
+    file.write_text("\n".join(json.dumps(line) for line in done))
+    ask("eval", "import", file.name, "--suite", "live", "--scorer", "exact")
+    assert "suites/live.jsonl" in (cli.folder / "swapgate.yaml").read_text()
+    assert "# yaml-language-server" in (cli.folder / "swapgate.yaml").read_text()
+    ask("capture", "export", file.name, exits=2)  # its labels would be lost
+    ask("eval", "run", "live", "sim/base")
+    assert ask("capture", "purge", "--all") == {"deleted": 2}
+    ask("capture", "purge", exits=2)  # of what?
+    audited = json.dumps(ask("audit", "tail"))
+    assert all(f"capture.{verb}" in audited for verb in ("read", "export", "purge"))
 
 
 def chain_verbs(ask: Callable[..., object]) -> None:

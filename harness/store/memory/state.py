@@ -10,6 +10,7 @@ from typing import Self
 from harness.domain.access import ApiKey
 from harness.domain.alerts import AlertRecord
 from harness.domain.audit import AuditEvent
+from harness.domain.capture import Captured
 from harness.domain.delivery import Delivery
 from harness.domain.drift import Check, Watch
 from harness.domain.errors import IllegalTransition, InputError
@@ -62,6 +63,7 @@ class State:
     sightings: dict[str, tuple[Sighting, ...]] = field(default_factory=dict)
     drift_watches: dict[str, Watch] = field(default_factory=dict)
     drift_checks: dict[tuple[str, int], Check] = field(default_factory=dict)
+    captures: dict[str, Captured] = field(default_factory=dict)
 
     def fork(self) -> Self:
         forked = copy(self)

@@ -10,6 +10,7 @@ from harness.domain.routing import Snapshot
 from harness.domain.switches import in_force
 from harness.ports import Clock
 from harness.store.memory.alerts import MemoryAlerts, MemoryDeliveries, MemoryFailovers
+from harness.store.memory.captures import MemoryCaptures
 from harness.store.memory.decisions import MemoryProposals, MemoryRollouts, MemoryVerdicts
 from harness.store.memory.drift import MemoryDrift
 from harness.store.memory.evals import MemoryEvalRuns, MemorySuites
@@ -45,6 +46,7 @@ class MemoryTransaction:
         self.failovers = MemoryFailovers(unit)
         self.sightings = MemorySightings(unit)
         self.drift = MemoryDrift(unit)
+        self.captures = MemoryCaptures(unit)
 
 
 class MemoryStore:

@@ -12,6 +12,7 @@ from harness.store.rules import grants
 from harness.store.sql import engine
 from harness.store.sql.alerts import SqlAlerts, SqlDeliveries
 from harness.store.sql.audit import SqlAuditLog
+from harness.store.sql.captures import SqlCaptures
 from harness.store.sql.changes import Changes
 from harness.store.sql.decisions import SqlProposals, SqlRollouts, SqlVerdicts
 from harness.store.sql.drift import SqlDrift
@@ -54,6 +55,7 @@ class SqlTransaction:
         self.failovers = SqlFailovers(unit)
         self.sightings = SqlSightings(unit)
         self.drift = SqlDrift(unit)
+        self.captures = SqlCaptures(unit)
         self._unit = unit
 
     def etag(self) -> str:

@@ -4,6 +4,7 @@ from typing import Final
 
 from harness.store.tables import (
     alerts,
+    captures,
     decisions,
     drift,
     evals,
@@ -39,6 +40,7 @@ __all__ = [
     "APPEND_ONLY",
     "TRIGGERS",
     "alerts",
+    "captures",
     "decisions",
     "drift",
     "evals",

@@ -1,0 +1,40 @@
+"""Captured requests: from production, redacted, to be labelled."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from harness.api.answers import Page, whole
+from harness.api.bodies import CaptureSlice, PurgeSlice
+from harness.api.endpoint import Who, endpoint
+from harness.control import captures
+from harness.control.captures import Glance
+from harness.domain.capture import Captured
+
+router = APIRouter()
+
+
+@endpoint(router, "GET", "/captures")
+def list_captures(who: Who, piece: Annotated[CaptureSlice, Query()]) -> Page[Glance]:
+    """Newest first; never their content."""
+    return whole(list(captures.listed(who.ctx, route=piece.route, limit=piece.limit)))
+
+
+@endpoint(router, "GET", "/captures/{capture}")
+def show_capture(who: Who, capture: str) -> Captured:
+    """With its content. Needs an approver; the audit log notes it."""
+    return captures.shown(who.ctx, who.actor, capture)
+
+
+@endpoint(router, "DELETE", "/captures", status=204)
+def purge_captures(who: Who, piece: Annotated[PurgeSlice, Query()]) -> None:
+    """Those that fit all that is given. Needs an admin."""
+    captures.purge(
+        who.ctx,
+        who.actor,
+        secret=who.secret,
+        id_=piece.capture,
+        route=piece.route,
+        user=piece.user,
+        everything=piece.all,
+    )

@@ -1,0 +1,165 @@
+"""Captured requests (F9): seen, handed out, deleted. Reading content is audited."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from harness.control.context import Context
+from harness.domain.access import Actor, Role
+from harness.domain.capture import Captured, user_text
+from harness.domain.errors import InputError
+from harness.domain.failover import hashes_of_user
+from harness.domain.near import near_duplicates
+from harness.ports import AuditLog
+
+NEAR: Final = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """A captured request without its content."""
+
+    id: str
+    at: datetime
+    expires_at: datetime
+    route: str
+    endpoint: str
+    stream: bool
+    arm: str
+    target: str
+    data_class: str
+    messages: int
+    tools: int
+    redactions: Mapping[str, int]
+    seen: int
+
+
+@dataclass(frozen=True)
+class Handout:
+    """lines: one JSON object each, oldest first. near: left out → what it resembles."""
+
+    lines: Sequence[Mapping[str, Any]]
+    near: Mapping[str, str]
+
+
+def listed(ctx: Context, *, route: str | None = None, limit: int = 100) -> Sequence[Glance]:
+    """Newest first."""
+    with ctx.store.read() as tx:
+        return [_glance(each) for each in tx.captures.list(route=route, limit=limit)]
+
+
+def shown(ctx: Context, actor: Actor, id_: str) -> Captured:
+    """With its content. Raises NotAllowed below an approver, NotFound."""
+    actor.require(Role.APPROVER)
+    with ctx.store.write() as tx:
+        found = tx.captures.get(id_)
+        _note(ctx, actor, tx.audit, "capture.read", found.route, {"captures": [id_]})
+    return found
+
+
+def exported(
+    ctx: Context,
+    actor: Actor,
+    *,
+    route: str | None = None,
+    since: timedelta | None = None,
+    near: float = NEAR,
+) -> Handout:
+    """For labelling, without near-duplicates. near: similarity from which on, 0 excluded to 1.
+
+    Raises NotAllowed below an approver, InputError.
+    """
+    actor.require(Role.APPROVER)
+    if not 0 < near <= 1:
+        raise InputError(f"a similarity is above 0, at most 1, not {near}")
+    after = ctx.clock.now() - since if since is not None else None
+    with ctx.store.read() as tx:
+        found = [*reversed(tx.captures.list(route=route, since=after))]
+    like = near_duplicates({each.id: user_text(each.content) for each in found}, threshold=near)
+    kept = [each for each in found if each.id not in like]
+    with ctx.store.write() as tx:
+        details = {"count": len(kept), "near_duplicates": len(like)}
+        _note(ctx, actor, tx.audit, "capture.export", route or "all routes", details)
+    return Handout([line(each) for each in kept], like)
+
+
+def line(captured: Captured) -> dict[str, Any]:
+    """To be labelled: `label` is what the scorer of the suite compares with."""
+    content = captured.content
+    told = {name: content[name] for name in content if name != "answer"}
+    return {
+        "id": captured.id,
+        **told,
+        "answer": content["answer"],
+        "model": captured.target,
+        "tags": [f"route:{captured.route}", f"endpoint:{captured.endpoint}"]
+        + (["tools"] if content.get("tools") else []),
+        "label": None,
+        "label_author": "",
+        "labelled_at": "",
+        "provenance": {
+            "route": captured.route,
+            "request": captured.request,
+            "at": captured.at.isoformat(),
+            "arm": captured.arm,
+            "revision": captured.revision,
+            "data_class": captured.data_class,
+            "share_bps": captured.share_bps,
+            "rules_sha256": captured.rules,
+            "redactions": dict(captured.redactions),
+            "seen": captured.seen,
+        },
+    }
+
+
+def purge(
+    ctx: Context,
+    actor: Actor,
+    *,
+    secret: bytes,
+    id_: str | None = None,
+    route: str | None = None,
+    user: str | None = None,
+    everything: bool = False,
+) -> int:
+    """Delete what fits all that is given; how many. user: the id as the client sent it.
+
+    Raises NotAllowed below an admin, InputError when nothing says what.
+    """
+    actor.require(Role.ADMIN)
+    if not (id_ or route or user or everything):
+        raise InputError("say what to delete: a capture, a route, a user, or everything")
+    users = hashes_of_user(user, secret) if user else ()
+    with ctx.store.write() as tx:
+        gone = tx.captures.purge(id_=id_, route=route, users=users)
+        # Not the user's id: the log is kept for ever.
+        details = {"count": gone, "capture": id_, "by_user": bool(user)}
+        _note(ctx, actor, tx.audit, "capture.purge", route or "all routes", details)
+    return gone
+
+
+def _glance(each: Captured) -> Glance:
+    names = set(Glance.__dataclass_fields__) - {"messages", "tools"}
+    return Glance(
+        **{name: getattr(each, name) for name in names},
+        messages=len(each.content.get("messages", ())),
+        tools=len(each.content.get("tools", ())),
+    )
+
+
+def _note(
+    ctx: Context,
+    actor: Actor,
+    log: AuditLog,
+    action: str,
+    route: str,
+    details: Mapping[str, object],
+) -> None:
+    log.append(
+        at=ctx.clock.now(),
+        actor=actor.name,
+        action=action,
+        subject=f"captures of {route}",
+        details=details,
+    )

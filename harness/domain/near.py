@@ -1,0 +1,65 @@
+"""Which of many texts are nearly the same: exact Jaccard similarity of word shingles. Pure.
+
+Source: prefix filtering, Bayardo, Ma, Srikant 2007, "Scaling Up All Pairs Similarity Search":
+two sets of similarity t or more share one of their rarest elements.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+WORDS: Final = 3
+
+
+def shingles(text: str) -> frozenset[tuple[str, ...]]:
+    """Runs of three words, without regard to case; shorter texts are one run."""
+    words = text.casefold().split()
+    if len(words) <= WORDS:
+        return frozenset({tuple(words)})
+    return frozenset(tuple(words[i : i + WORDS]) for i in range(len(words) - WORDS + 1))
+
+
+def similarity(one: frozenset[tuple[str, ...]], other: frozenset[tuple[str, ...]]) -> float:
+    """Jaccard's, 0 to 1. Both hold something."""
+    common = len(one & other)
+    return common / (len(one) + len(other) - common)
+
+
+def near_duplicates(texts: Mapping[str, str], *, threshold: float) -> dict[str, str]:
+    """Id → the earlier text that it nearly is, which is itself kept; texts in their order.
+
+    threshold: similarity from which on two are nearly the same, above 0, at most 1.
+    """
+    sets = {id_: shingles(text) for id_, text in texts.items()}
+    counted = Counter(each for found in sets.values() for each in found)
+    kept_by: dict[tuple[str, ...], list[str]] = {}
+    near: dict[str, str] = {}
+    for id_, found in sets.items():
+        rarest = sorted(found, key=lambda each: (counted[each], each))
+        prefix = rarest[: len(rarest) - math.ceil(threshold * len(rarest)) + 1]
+        like = _first_like(found, _candidates(prefix, kept_by), sets, threshold)
+        if like is not None:
+            near[id_] = like
+            continue
+        for each in prefix:
+            kept_by.setdefault(each, []).append(id_)
+    return near
+
+
+def _candidates(
+    prefix: Sequence[tuple[str, ...]], kept_by: Mapping[tuple[str, ...], Sequence[str]]
+) -> Sequence[str]:
+    """Each once, in the order in which they were kept."""
+    return list(dict.fromkeys(id_ for each in prefix for id_ in kept_by.get(each, ())))
+
+
+def _first_like(
+    found: frozenset[tuple[str, ...]],
+    candidates: Sequence[str],
+    sets: Mapping[str, frozenset[tuple[str, ...]]],
+    threshold: float,
+) -> str | None:
+    return next(
+        (each for each in candidates if similarity(found, sets[each]) >= threshold), None
+    )

@@ -1,0 +1,82 @@
+"""What the router takes along of a request, and of which."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.domain.routing import RouteSettings
+from router.capture import MAX_BYTES
+from router.draft import Draft
+from tests.router_door import AUTH, CHAT, Door
+from tests.router_upstream import completion
+from tests.router_world import snapshot
+
+pytestmark = pytest.mark.req("F9", "G4")
+
+
+class Sampled:
+    """A door of a route that captures everything, or nothing."""
+
+    def __init__(self, folder: Path, share_bps: int = 10_000) -> None:
+        settings = RouteSettings(capture_bps=share_bps, data_class="personal")
+        first = snapshot("http://up", settings=settings)
+        self.door = Door(folder, lambda _: completion(), first=first)
+        self.drafts: list[Draft] = []
+        self.door.recorder.capture = self.drafts.append  # type: ignore[method-assign, assignment]  # the desk has its own tests
+
+    def ask(self, said: str = "hi", *headers: tuple[bytes, bytes], **more: object) -> int:
+        body = {"model": "support", "messages": [{"role": "user", "content": said}], **more}
+        given = json.dumps(body).encode()
+        call = self.door.call(CHAT, given, headers=(AUTH, *headers))
+        return asyncio.run(call)[0]
+
+    @property
+    def counted(self) -> dict[str, int]:
+        counters = self.door.recorder.counters.items()
+        return {name: n for name, n in counters if name.startswith("captures")}
+
+
+def test_a_drawn_request_goes_to_the_desk_with_its_answer(tmp_path: Path) -> None:
+    sampled = Sampled(tmp_path)
+
+    assert sampled.ask(user="kim") == 200
+
+    (draft,) = sampled.drafts
+    assert json.loads(draft.asked)["messages"][0]["content"] == "hi"
+    assert json.loads(draft.answer)["choices"]
+    assert (draft.route, draft.arm, draft.endpoint) == ("support", "incumbent", "chat")
+    assert (draft.data_class, draft.share_bps, draft.per_day) == ("personal", 10_000, 200)
+    assert "kim" not in draft.user_hash
+
+
+def test_nothing_is_taken_unless_the_route_says_so(tmp_path: Path) -> None:
+    sampled = Sampled(tmp_path, 0)
+
+    sampled.ask()
+
+    assert sampled.drafts == []
+    assert sampled.counted == {}
+
+
+@pytest.mark.parametrize("by", ["header", "body"])
+def test_a_client_can_refuse_for_one_request(by: str, tmp_path: Path) -> None:
+    sampled = Sampled(tmp_path)
+
+    if by == "header":
+        sampled.ask("hi", (b"x-swapgate-capture", b"off"))
+    else:
+        sampled.ask(store=False)
+
+    assert sampled.drafts == []
+    assert sampled.counted == {"captures_refused": 1}
+
+
+def test_a_request_too_large_to_be_labelled_is_not_taken(tmp_path: Path) -> None:
+    sampled = Sampled(tmp_path)
+
+    sampled.ask("x" * MAX_BYTES)
+
+    assert sampled.drafts == []
+    assert sampled.counted == {"captures_too_large": 1}

@@ -1,0 +1,143 @@
+"""Which requests are kept, and what becomes of them on the way to the store."""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.domain.capture import Captured, captured_id, is_drawn
+from harness.domain.errors import StoreUnavailable
+from harness.domain.redaction import Redactor
+from harness.ports import Transaction
+from harness.runtime.clock import ManualClock
+from harness.store.memory import MemoryStore
+from router.capture_desk import ROOM, CaptureDesk
+from router.draft import Draft
+
+pytestmark = pytest.mark.req("F9", "G4")
+
+SECRET = b"the installation's"
+SENT = "I am kim@example.org"
+
+
+class AwayStore(MemoryStore):
+    away = False
+
+    @contextmanager
+    def write(self) -> Iterator[Transaction]:  # type: ignore[override]  # as the port has it
+        if self.away:
+            raise StoreUnavailable(f"cannot write {SENT}")
+        with super().write() as tx:
+            yield tx
+
+
+def draft(number: int = 1, *, said: str = SENT, answer: str | None = None) -> Draft:
+    asked = {"messages": [{"role": "user", "content": said}]}
+    whole = {"choices": [{"message": {"content": f"Hello, {said}"}, "finish_reason": "stop"}]}
+    return Draft(
+        route="triage",
+        request=f"req_{number}",
+        endpoint="chat",
+        stream=False,
+        arm="incumbent",
+        target="sim/old-1",
+        revision=1,
+        data_class="",
+        user_hash="a" * 32,
+        share_bps=100,
+        per_day=2,
+        keep_days=30.0,
+        at="2026-11-20T12:00:00+00:00",
+        asked=json.dumps(asked),
+        answer=answer or json.dumps(whole),
+    )
+
+
+def desk(*drafts: Draft, away: bool = False) -> tuple[list[Captured], Counter[str]]:
+    """What is stored, and what was counted."""
+    store = AwayStore(secret=SECRET, clock=ManualClock())
+    store.away = away
+    counters: Counter[str] = Counter()
+    made = CaptureDesk(store, Redactor(), SECRET, counters)
+    made.start()
+    for each in drafts:
+        made.put(each)
+    made.stop()
+    with store.read() as tx:
+        return list(tx.captures.list()), counters
+
+
+def test_a_draft_is_stored_redacted_with_all_that_tells_where_it_is_from() -> None:
+    (found,), counted = desk(draft())
+
+    assert found.content["messages"][0]["content"] == "I am [EMAIL_1]"
+    assert found.content["answer"]["content"] == "Hello, I am [EMAIL_1]"
+    assert found.redactions == {"email": 2}
+    assert found.rules == Redactor().digest
+    assert (found.expires_at - found.at).days == 30
+    assert counted == {"captures_stored": 1}
+
+
+def test_the_same_question_is_counted_and_a_full_day_takes_no_more() -> None:
+    questions = "One?", " one? ", "Two?", "Three?"
+    found, counted = desk(*(draft(n, said=said) for n, said in enumerate(questions)))
+
+    assert [each.seen for each in sorted(found, key=lambda each: each.request)] == [2, 1]
+    assert counted == {"captures_stored": 2, "captures_repeated": 1, "captures_over_day": 1}
+
+
+def test_what_cannot_be_read_or_stored_is_dropped_and_no_log_has_a_word_of_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.DEBUG):
+        kept, unreadable = desk(draft(answer=f'{{"choices": "{SENT}"'), draft(2))
+        none, away = desk(draft(), away=True)
+
+    assert (len(kept), len(none)) == (1, 0)
+    assert unreadable == {"captures_unreadable": 1, "captures_stored": 1}
+    assert away == {"captures_dropped": 1}
+    assert "kim@" not in caplog.text
+    assert "kim@" not in repr(draft())
+    assert "kim@" not in repr(kept[0])
+
+
+def test_a_desk_without_room_drops_and_does_not_wait() -> None:
+    counters: Counter[str] = Counter()
+    store = MemoryStore(secret=SECRET, clock=ManualClock())
+    made = CaptureDesk(store, Redactor(), SECRET, counters)
+
+    for number in range(ROOM + 3):
+        made.put(draft(number))
+
+    assert counters == {"captures_dropped": 3}
+
+
+@given(requests=st.lists(st.uuids().map(str), unique=True), low=st.integers(0, 10_000))
+def test_a_greater_share_draws_all_that_a_smaller_one_did(
+    requests: list[str], low: int
+) -> None:
+    for each in requests:
+        assert is_drawn(each, low) <= is_drawn(each, 10_000)
+        assert not is_drawn(each, 0)
+
+
+def test_about_the_share_is_drawn() -> None:
+    drawn = sum(is_drawn(f"req_w-{number:x}", 500) for number in range(20_000))
+
+    assert 850 < drawn < 1150  # 1 000; five standard deviations are 154
+
+
+def test_the_id_follows_route_and_question_alone() -> None:
+    one = {"messages": [{"role": "user", "content": "How  much?"}], "answer": "1"}
+    same = {"messages": [{"role": "user", "content": "how much?\n"}], "answer": "2"}
+    other = {"messages": [{"role": "user", "content": "how many?"}], "answer": "1"}
+
+    assert captured_id("r", one, SECRET) == captured_id("r", same, SECRET)
+    assert len({captured_id(*each) for each in (
+        ("r", one, SECRET), ("s", one, SECRET), ("r", other, SECRET), ("r", one, b"another"),
+    )}) == 4  # fmt: skip

@@ -1,0 +1,172 @@
+"""Labelled captures become a suite: its data, its manifest, its faults by file and line."""
+
+import json
+import tomllib
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evals.importing import Imported, import_labelled
+from evals.suites import load_suite
+from evals.tasks import DataSuite
+from harness.domain.errors import Conflict, InputError, SwapgateError
+from harness.domain.settings import SuiteSettings
+
+pytestmark = pytest.mark.req("F9", "D8")
+
+NOW = datetime(2026, 11, 20, 15, tzinfo=UTC)
+
+
+def line(number: int, **changed: Any) -> dict[str, Any]:
+    provenance = {
+        "route": "triage",
+        "at": f"2026-11-0{number}T08:00:00+00:00",
+        "data_class": "personal",
+        "share_bps": 100,
+        "rules_sha256": "f" * 64,
+    }
+    return {
+        "id": f"cap_{number}",
+        "messages": [
+            {"role": "system", "content": "Route it."},
+            {"role": "user", "content": [{"type": "text", "text": f"Mail {number}"}]},
+        ],
+        "answer": {"role": "assistant", "content": "billing"},
+        "model": "sim/base",
+        "tags": ["route:triage"],
+        "label": "billing" if number % 2 else "refund",
+        "label_author": "ann",
+        "labelled_at": "2026-11-19T09:00:00Z",
+        "provenance": provenance,
+        **changed,
+    }
+
+
+def imported(folder: Path, *lines: Any, replace_: bool = False, **wished: Any) -> Imported:
+    file = folder / "labelled.jsonl"
+    file.write_text("\n".join(json.dumps(each) for each in lines), encoding="utf-8")
+    settings = SuiteSettings("production", **{"scorer": "label", **wished})
+    return import_labelled(file, settings, base=folder, actor="ann", now=NOW, replace_=replace_)
+
+
+def test_a_labelled_file_is_a_suite_whose_manifest_says_where_it_is_from(
+    tmp_path: Path,
+) -> None:
+    done = imported(tmp_path, line(1), line(2), line(3, label=None, label_author=""))
+
+    assert (done.items, done.unlabelled, done.left_out) == (2, 1, 0)
+    assert done.settings == {
+        "path": "suites/production.jsonl",
+        "scorer": "label",
+        "data_class": "personal",
+    }
+    (entry,) = tomllib.loads(done.manifest.read_text())["dataset"]
+    assert entry == {
+        "name": "production",
+        "file": "production.jsonl",
+        "items": 2,
+        "sha256": done.sha256,
+        "origin": "captured from production",
+        "routes": ["triage"],
+        "captured_from": "2026-11-01T08:00:00+00:00",
+        "captured_until": "2026-11-02T08:00:00+00:00",
+        "share_bps": [100],
+        "rules_sha256": ["f" * 64],
+        "data_class": "personal",
+        "label_authors": ["ann"],
+        "labelled_from": "2026-11-19T09:00:00Z",
+        "labelled_until": "2026-11-19T09:00:00Z",
+        "imported_at": "2026-11-20T15:00:00+00:00",
+        "imported_by": "ann",
+    }
+    item = json.loads(done.data.read_text().splitlines()[0])
+    assert item["metadata"]["provenance"]["label_author"] == "ann"
+    assert item["metadata"]["production"]["model"] == "sim/base"
+
+
+def test_a_conversation_is_asked_as_it_was_with_its_tools(tmp_path: Path) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "find", "arguments": "{}"}}
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Where is it?"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "Oslo"},
+    ]
+    tools = [{"type": "function", "function": {"name": "find", "parameters": {}}}]
+    done = imported(tmp_path, line(1, messages=messages, tools=tools), line(2))
+    suite = load_suite(SuiteSettings("production", path=done.data, scorer="label"))
+
+    assert suite.prompt("cap_1") == "Where is it?"
+    assert list(suite.context("cap_1")) == messages
+    assert suite.fields("cap_1") == {"tools": tools}
+    assert DataSuite(suite).prompt("cap_2") == "Mail 2"
+
+
+@pytest.mark.parametrize(
+    ("lines", "because"),
+    [
+        ([line(1), {"label": "x"}], "labelled.jsonl:2: field 'id'"),
+        ([line(1), line(1)], "labelled.jsonl:2: field 'id': 'cap_1' is that of line 1"),
+        ([line(1, messages=[])], "labelled.jsonl:1: field 'messages'"),
+        ([line(1, messages=[{"role": "cat", "content": "x"}])], "message 0: must be an object"),
+        ([line(1, messages=[{"role": "user", "content": 7}])], "message 0: content must be"),
+        ([line(1, messages=[{"role": "user", "content": " "}])], "nothing is asked"),
+        ([line(1, messages=[{"role": "assistant", "content": "x"}])], "the model's own"),
+        ([line(1, tools=[{}])], "labelled.jsonl:1: tools must be"),
+        ([line(1, tags="x")], "labelled.jsonl:1: field 'tags'"),
+        ([line(1, label_author="")], "labelled.jsonl:1: field 'label_author'"),
+        ([line(1, labelled_at="today")], "'today' is no time"),
+        ([line(1, provenance=None)], "labelled.jsonl:1: field 'provenance'"),
+        ([line(1, provenance={"route": 1})], "field 'provenance.route'"),
+        ([line(1, label=None)], "no line has a label"),
+        ([line(1), line(2, provenance={**line(2)["provenance"], "data_class": ""})], "several"),
+        ([[1]], "labelled.jsonl:1: each line must be one JSON object"),
+        ([line(1, label=7)], "cap_1"),
+    ],
+)
+def test_a_fault_is_named_by_its_place_and_nothing_is_left_behind(
+    lines: list[Any], because: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=because.replace("[", r"\[")):
+        imported(tmp_path, *lines)
+
+    assert not list(tmp_path.rglob("production*"))
+    assert not list(tmp_path.rglob("manifest*"))
+
+
+def test_a_suite_is_replaced_only_when_that_is_said_and_restored_when_refused(
+    tmp_path: Path,
+) -> None:
+    first = imported(tmp_path, line(1), line(2))
+    before = first.data.read_bytes()
+
+    with pytest.raises(Conflict, match="--replace"):
+        imported(tmp_path, line(3), line(4))
+    refused: Callable[[], object] = lambda: imported(  # noqa: E731
+        tmp_path, line(3), line(4), replace_=True, scorer="no-such"
+    )
+    with pytest.raises(SwapgateError):
+        refused()
+    assert first.data.read_bytes() == before
+
+    second = imported(tmp_path, line(3), line(4), replace_=True)
+    (entry,) = tomllib.loads(second.manifest.read_text())["dataset"]
+    assert entry["sha256"] == second.sha256 != first.sha256
+
+
+def test_a_name_that_is_no_files_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "labelled.jsonl"
+    file.write_text(json.dumps(line(1)))
+
+    with pytest.raises(InputError, match="no name of a suite"):
+        import_labelled(
+            file,
+            SuiteSettings("../x"),
+            base=tmp_path,
+            actor="ann",
+            now=NOW,
+            replace_=False,
+        )

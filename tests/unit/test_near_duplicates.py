@@ -1,0 +1,41 @@
+"""Texts that are nearly the same."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.domain.near import near_duplicates, shingles, similarity
+
+WORDS = st.lists(st.sampled_from(["a", "b", "c", "d"]), min_size=1, max_size=12).map(" ".join)
+
+
+@pytest.mark.req("F9")
+@given(texts=st.lists(WORDS, max_size=14), threshold=st.sampled_from([0.3, 0.5, 0.8, 0.9, 1.0]))
+def test_the_quick_way_finds_what_comparing_all_with_all_does(
+    texts: list[str], threshold: float
+) -> None:
+    named = {str(number): text for number, text in enumerate(texts)}
+    kept: list[str] = []
+    expected: set[str] = set()
+    for id_, text in named.items():
+        mine = shingles(text)
+        if any(similarity(mine, shingles(named[each])) >= threshold for each in kept):
+            expected.add(id_)
+        else:
+            kept.append(id_)
+
+    found = near_duplicates(named, threshold=threshold)
+
+    assert set(found) == expected
+    assert all(
+        each in kept and similarity(shingles(named[id_]), shingles(named[each])) >= threshold
+        for id_, each in found.items()
+    )
+
+
+@pytest.mark.req("F9")
+def test_one_word_of_many_makes_a_near_duplicate_and_another_question_does_not() -> None:
+    mail = " ".join(f"word{n}" for n in range(60))
+    texts = {"first": mail, "again": f"{mail} thanks", "other": "where is my parcel"}
+
+    assert near_duplicates(texts, threshold=0.9) == {"again": "first"}
