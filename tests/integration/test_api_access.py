@@ -132,7 +132,9 @@ def test_the_table_above_has_every_endpoint(door: Door) -> None:
     # Two of the table's names stand for themselves, and one in a path is another's.
     told = {f"GET {path}" for path in READS} | set(WRITES)
     named = {
-        verb.partition("?")[0].replace("/chat", "/{route}").replace("/models/sim/base", "/models/{model}")
+        verb.partition("?")[0]
+        .replace("/chat", "/{route}")
+        .replace("/models/sim/base", "/models/{model}")
         for verb in told
     }
     documented = {
