@@ -12,7 +12,7 @@ from harness.cli import output
 from harness.cli.session import Session, pass_session
 from harness.domain.errors import ConfigError, Conflict, InputError
 
-_SUITES = re.compile(r"(?m)^suites:[ \t]*(#.*)?$")
+_SUITES = re.compile(r"(?m)^suites:[ \t]*(?:\{[ \t]*\}[ \t]*)?(?P<comment>#.*)?$")
 
 
 @click.command("import")
@@ -118,7 +118,8 @@ def add_to_config(file: Path, entry: str, data: Path) -> bool:
 
     before = file.read_text(encoding="utf-8")
     if found := _SUITES.search(before):
-        after = before[: found.end()] + "\n" + entry.rstrip("\n") + before[found.end() :]
+        head = f"suites: {found['comment'] or ''}".rstrip()
+        after = f"{before[: found.start()]}{head}\n{entry.rstrip()}{before[found.end() :]}"
     elif re.search(r"(?m)^suites\b", before):
         return False  # in a form of its own
     else:

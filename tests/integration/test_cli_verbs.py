@@ -379,6 +379,7 @@ def test_a_route_shows_its_settings(cli: CommandLine) -> None:
         *("--suite", "colours", "--stakes", "high", "--description", "Tickets"),
         *("--fallback", "sim/better", "--capable", "sim/equal", "--keep-warm", "1%"),
         *("--on-content-policy", "fallback", "--side-effects", "--data-class", "personal"),
+        *("--capture", "5%", "--capture-keep-days", "7"),
     )
 
     shown = cli.text("route", "show", "triage")
@@ -386,6 +387,7 @@ def test_a_route_shows_its_settings(cli: CommandLine) -> None:
     assert "Tickets" in shown
     assert "sim/equal (capable), sim/better\n" in shown
     assert "colours (primary)" in shown
+    assert "5 %, 200 a day, for 7 days" in shown
     route = cli.json("route", "show", "triage")["route"]
     assert route["settings"] | {"suites": []} == {
         "description": "Tickets",
@@ -399,6 +401,9 @@ def test_a_route_shows_its_settings(cli: CommandLine) -> None:
         "capable": route["fallbacks"][:1],
         "data_class": "personal",
         "task": "",
+        "capture_bps": 500,
+        "capture_per_day": 200,
+        "capture_keep_days": 7,
     }
 
 
