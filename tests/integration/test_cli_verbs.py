@@ -112,9 +112,8 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     switch = ask("switch", "throw", "provider:sim", "--for", "2h", "--reason", "a drill")
     ask("switch", "list")
     ask("switch", "lift", switch["id"])  # type: ignore[index]
-    ask("route", "failovers")
-    watch_verbs(ask)
-    ask("alert", "list")
+    for noun, verb in (("route", "failovers"), ("alert", "list")):
+        ask(noun, verb)
     ask("alert", "test", exits=1)  # there is no sink
     capture_verbs(cli, ask)
     for look in ("tail", "verify"):
