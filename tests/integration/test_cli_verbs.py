@@ -112,9 +112,7 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     switch = ask("switch", "throw", "provider:sim", "--for", "2h", "--reason", "a drill")
     ask("switch", "list")
     ask("switch", "lift", switch["id"])  # type: ignore[index]
-    for noun, verb in (("route", "failovers"), ("alert", "list")):
-        ask(noun, verb)
-    ask("alert", "test", exits=1)  # there is no sink
+    trouble_verbs(ask)
     capture_verbs(cli, ask)
     for look in ("tail", "verify"):
         ask("audit", look)
@@ -124,13 +122,12 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     assert leaves(program) - PROCESSES <= asked
 
 
-def watch_verbs(ask: Callable[..., object]) -> None:
+def trouble_verbs(ask: Callable[..., object]) -> None:
+    ask("route", "failovers")
     ask("alert", "list")
     ask("alert", "test", exits=1)  # there is no sink
-    for look in (("status",), ("list",), ("show", "chat")):
-        ask("drift", *look)
-    ask("drift", "run", "chat", exits=1)  # no suite has a drift section
-    ask("drift", "accept", "chat", "--reason", "no matter", exits=1)
+
+
 def capture_verbs(cli: CommandLine, ask: Callable[..., object]) -> None:
     """A captured request, labelled, as a suite; the file's comments stay."""
     now = cli.world.clock.now()
