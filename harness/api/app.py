@@ -12,8 +12,8 @@ import harness
 from harness.api import (
     alerts,
     canaries,
-    drift,
     captures,
+    drift,
     evals,
     health,
     operations,
@@ -31,7 +31,15 @@ from harness.bootstrap import Installation
 
 PREFIX: Final = "/api/v1"
 NOUNS: Final = (
-    routing, evals, proposals, canaries, switches, alerts, drift, captures, operations
+    routing,
+    evals,
+    proposals,
+    canaries,
+    switches,
+    alerts,
+    drift,
+    captures,
+    operations,
 )
 
 

@@ -6,8 +6,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from harness.domain.breaker import DEFAULT_BREAKER, BreakerPolicy
-from harness.domain.drift import DriftPolicy
 from harness.domain.capture import CaptureSettings
+from harness.domain.drift import DriftPolicy
 from harness.domain.eval_limits import EvalLimits
 from harness.domain.policy import Policy
 from harness.domain.retry import DEFAULT_RETRY, RetryPolicy

@@ -126,6 +126,10 @@ def trouble_verbs(ask: Callable[..., object]) -> None:
     ask("route", "failovers")
     ask("alert", "list")
     ask("alert", "test", exits=1)  # there is no sink
+    for look in (("status",), ("list",), ("show", "chat")):
+        ask("drift", *look)
+    ask("drift", "run", "chat", exits=1)  # no suite has a drift section
+    ask("drift", "accept", "chat", "--reason", "no matter", exits=1)
 
 
 def capture_verbs(cli: CommandLine, ask: Callable[..., object]) -> None:
