@@ -4,10 +4,12 @@ import ast
 import difflib
 import sys
 from collections.abc import Mapping
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
+from evals.parsing import tree_of
 from evals.scorers.code import CODE
 from evals.scorers.ifeval import IFEVAL
 from evals.scorers.instructions import INSTRUCTIONS
@@ -63,6 +65,7 @@ def identity(each: Scorer, options: Options) -> str:
     return f"{each.name}@{code[:12]}/{chosen[:8]}"
 
 
+@cache
 def _code_sha256(module: str) -> str:
     """Hash of a scorer's module with every module of ours that it imports from here."""
     seen: dict[str, str] = {}
@@ -75,7 +78,7 @@ def _code_sha256(module: str) -> str:
         seen[name] = source
         todo += [
             node.module
-            for node in ast.walk(ast.parse(source))
+            for node in ast.walk(tree_of(source))
             if isinstance(node, ast.ImportFrom)
             and (node.module or "").startswith("evals.scorers.")
             and node.module

@@ -4,7 +4,6 @@ The target is an object with `test` and perhaps `entry_point` and `prompt` (Huma
 target_field `prompt+test+entry_point`), or the test itself, a text.
 """
 
-import ast
 import contextlib
 import json
 import math
@@ -20,6 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from evals.parsing import tree_of
 from evals.samples import Item
 from evals.scorers.cell import PROTECTIONS
 from evals.scorers.scored import (
@@ -107,7 +107,7 @@ def defines(text: str, name: str) -> bool:
 def imports(prompt: str) -> str:
     """The prompt's import lines and helpers; the prompt itself where it is whole Python."""
     try:
-        ast.parse(prompt)
+        tree_of(prompt)
     except SyntaxError:
         lines = [line for line in prompt.splitlines() if re.match(r"(?:from|import) ", line)]
         return "".join(f"{line}\n" for line in lines)
@@ -176,7 +176,7 @@ def check(item: Item, options: Options) -> str | None:
             raise InputError(f"scorer 'code': option {name!r} must be from {low} to {high}")
     task = task_of(item)
     try:
-        ast.parse(task.test)
+        tree_of(task.test)
     except (SyntaxError, ValueError) as error:
         raise InputError(f"item {item.id!r}: its test is not Python: {error}") from None
     return None

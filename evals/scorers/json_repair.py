@@ -1,11 +1,11 @@
 """A JSON object out of an answer that is not quite one; each repair has a name."""
 
-import ast
 import json
 import re
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from evals.parsing import literal
 from evals.scorers.peel import inside_fence
 
 LONGEST = 200_000  # characters; a longer answer is not searched
@@ -105,7 +105,7 @@ def without_trailing_commas(text: str) -> str:
 def from_python(text: str) -> str:
     """Single quotes, True, False and None, as Python writes an object."""
     try:
-        return json.dumps(ast.literal_eval(text), allow_nan=False)
+        return json.dumps(literal(text), allow_nan=False)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return text
 

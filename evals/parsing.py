@@ -1,0 +1,24 @@
+"""Python source as a tree, built by one thread at a time.
+
+CPython before 3.11.8 and 3.12.2 counts a tree's depth once for all threads (gh-106905). When
+the garbage collector runs Python code meanwhile, another thread may begin a tree of its own:
+one of the two ends in `SystemError: AST constructor recursion depth mismatch`.
+"""
+
+import ast
+import threading
+from typing import Final
+
+_ONE_AT_A_TIME: Final = threading.Lock()
+
+
+def tree_of(source: str) -> ast.Module:
+    """Raises SyntaxError, or ValueError for null bytes."""
+    with _ONE_AT_A_TIME:
+        return ast.parse(source)
+
+
+def literal(text: str) -> object:
+    """The value of a Python literal. Raises as `ast.literal_eval`."""
+    with _ONE_AT_A_TIME:
+        return ast.literal_eval(text)
