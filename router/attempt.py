@@ -20,12 +20,13 @@ REFUSAL_S: Final = 2.0
 
 
 class Answer(NamedTuple):
-    """A whole answer, with `model` as the route's name."""
+    """A whole answer, with `model` as the route's name. model: the provider's, or empty."""
 
     status: int
     headers: list[Header]
     body: bytes
     usage: Usage | None
+    model: str = ""
 
 
 async def refusal_of(reply: UpstreamReply) -> UpstreamFailed:
@@ -54,9 +55,11 @@ async def read_answer(reply: UpstreamReply, json_name: str | None, dialect: Dial
     except InputError as error:
         raise UpstreamFailed(FailureClass.MALFORMED, f"answer is not valid: {error}") from None
     usage = dialect.checked(members)
-    if json_name is not None and (model := members.text_place("model")) is not None:
+    model = members.text_place("model")
+    if json_name is not None and model is not None:
         body = spliced(members.text, [Edit(model.start, model.end, json_name)])
-    return Answer(reply.status, passed_on(reply.headers), body, usage)
+    named = model.value if model is not None and isinstance(model.value, str) else ""
+    return Answer(reply.status, passed_on(reply.headers), body, usage, named)
 
 
 def text(value: bytes) -> str:

@@ -67,6 +67,7 @@ class Books:
             cached_tokens=usage.cached_tokens,
         )
         self._recorder.finish(entry.ticket, ended)
+        self._recorder.served_names.note(ended.target, exchange.model)
         self._metrics.finished(
             ended,
             target=upstream.name if upstream else "",

@@ -143,6 +143,12 @@ class Exchange:
         return result.usage if isinstance(result, CommittedStream) else NO_USAGE
 
     @property
+    def model(self) -> str:
+        """That the provider says it served; empty if it does not."""
+        result = self.course.result
+        return result.model if isinstance(result, Answer | CommittedStream) else ""
+
+    @property
     def failed(self) -> bool:
         """The caller got an error that is not the caller's own."""
         result = self.course.result

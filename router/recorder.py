@@ -26,6 +26,7 @@ from router.draft import Draft
 from router.minutes import Ended, Minutes
 from router.notices import Notices
 from router.recording import Scored, Ticket
+from router.served_names import ServedNames
 from router.spends import Spends
 from router.spool import NOTHING, Batch, Spool
 
@@ -74,6 +75,7 @@ class Recorder:
         self._notices = Notices(clock, self.counters)
         self._troubles: dict[AlertKind, Alert] = {}
         self.spends = Spends(worker)
+        self.served_names = ServedNames(clock)
         self._queue: deque[Batch] = deque()
         self._in_hand = NOTHING
         self._stopping = threading.Event()
@@ -122,6 +124,7 @@ class Recorder:
                 self._minutes.merge(row)
         for spend in batch.spends:
             self.spends.merge(spend)
+        self.served_names.merge(batch.sightings)
         self._notices.failed_over(batch.failovers)
         self._notices.tell(*batch.alerts)
 
@@ -195,7 +198,7 @@ class Recorder:
                     self.counters["unscored_units"] += ledger.unscored
                     del self._ledgers[rollout]
             batch = Batch(blocks, self._minutes.take(), *self._notices.take())
-            return batch._replace(spends=self.spends.take())
+            return batch._replace(spends=self.spends.take(), sightings=self.served_names.take())
 
     def _write(self, batch: Batch) -> None:
         """Raises StoreUnavailable; what the store refuses for another reason is set aside."""
@@ -241,8 +244,7 @@ class Recorder:
         """In one transaction; one by one if that is refused. Raises StoreUnavailable."""
         try:
             with self._store.write() as tx:
-                for batch in batches:
-                    _write_all(tx, batch)
+                _write_all(tx, *batches)
         except StoreUnavailable:
             raise
         except Exception:  # noqa: BLE001 - one by one it is logged, and set aside
@@ -305,9 +307,13 @@ class Recorder:
             self._troubles.clear()
 
 
-def _write_all(tx: Transaction, batch: Batch) -> None:
-    tx.observations.append(batch.blocks, batch.traffic, batch.spends)
-    if batch.failovers:
-        tx.failovers.append(batch.failovers)
-    if batch.alerts:
-        tx.alerts.tell(batch.alerts)
+def _write_all(tx: Transaction, *batches: Batch) -> None:
+    for batch in batches:
+        tx.observations.append(batch.blocks, batch.traffic, batch.spends)
+        if batch.failovers:
+            tx.failovers.append(batch.failovers)
+        if batch.alerts:
+            tx.alerts.tell(batch.alerts)
+    # At once, so that two routers write them in one order.
+    if seen := [each for batch in batches for each in batch.sightings]:
+        tx.sightings.note(seen)

@@ -11,6 +11,7 @@ from router.blocks import Ledger, Unit
 from router.draft import Draft
 from router.metrics import RouterMetrics
 from router.minutes import Ended
+from router.served_names import ServedNames
 from router.spends import Spends
 
 
@@ -29,12 +30,13 @@ class Recording(Protocol):
     """A Recorder, or the Reporter of a worker whose parent has the Recorder.
 
     worker: a name that is new for every process. counters: of this process. spends: what keys
-    spent in it.
+    spent in it. served_names: what the answers named as the model.
     """
 
     worker: str
     counters: Counter[str]
     spends: Spends
+    served_names: ServedNames
 
     def admit(self, canary: Canary, arm: Arm, key: str) -> Ticket | None:
         """A request of a route with a canary begins; None when it is not scored."""

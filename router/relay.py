@@ -57,6 +57,11 @@ class CommittedStream:
         return self._events.finish_reasons
 
     @property
+    def model(self) -> str:
+        """As the provider named it; empty if it did not."""
+        return self._events.model
+
+    @property
     def usage(self) -> Usage:
         return self._events.used()
 

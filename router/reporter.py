@@ -22,6 +22,7 @@ from router.metrics import RouterMetrics
 from router.minutes import Ended, Minutes
 from router.notices import Notices
 from router.recording import Ticket
+from router.served_names import ServedNames
 from router.spends import Spends
 from router.spool import Batch
 from router.wire import Frames, frame
@@ -71,6 +72,7 @@ class Reporter:
         self._minutes = Minutes(worker)
         self._notices = Notices(clock, self.counters)
         self.spends = Spends(worker)
+        self.served_names = ServedNames(clock)
         self._metrics: RouterMetrics | None = None
         self._transport: asyncio.WriteTransport | None = None
         self._task: asyncio.Task[None] | None = None
@@ -170,7 +172,7 @@ class Reporter:
         if self._units:
             message["units"], self._units = self._units, []
         batch = Batch((), self._minutes.take(), *self._notices.take())
-        batch = batch._replace(spends=self.spends.take())
+        batch = batch._replace(spends=self.spends.take(), sightings=self.served_names.take())
         if batch.rows:
             message["batch"] = spool.plain(batch)
         if self._drafts:

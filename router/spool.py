@@ -15,6 +15,7 @@ from harness.domain.alerts import Alert, AlertKind, News
 from harness.domain.failover import Failover
 from harness.domain.guardrails import levels_of, ranks_of, tallies_of
 from harness.domain.observation import Block, Traffic
+from harness.domain.pins import ServedModel, Sighting
 from harness.domain.spend import KeySpend
 
 
@@ -26,6 +27,7 @@ class Batch(NamedTuple):
     failovers: Sequence[Failover] = ()
     alerts: Sequence[Alert] = ()
     spends: Sequence[KeySpend] = ()
+    sightings: Sequence[Sighting] = ()
 
     @property
     def rows(self) -> int:
@@ -40,6 +42,7 @@ class Batch(NamedTuple):
             none._replace(failovers=self.failovers),
             none._replace(alerts=self.alerts),
             none._replace(spends=self.spends),
+            none._replace(sightings=self.sightings),
         )
         return [each for each in split if each.rows]
 
@@ -146,6 +149,7 @@ def plain(batch: Batch) -> dict[str, object]:
         "failovers": [asdict(row) for row in batch.failovers],
         "alerts": [asdict(alert) for alert in batch.alerts],
         "spends": [{**asdict(row), "day": row.day.isoformat()} for row in batch.spends],
+        "sightings": [asdict(each) for each in batch.sightings],
     }
 
 
@@ -190,7 +194,16 @@ def from_plain(data: Mapping[str, Any]) -> Batch:
         KeySpend(**{**row, "day": date.fromisoformat(row["day"])})
         for row in data.get("spends", ())
     ]
-    return Batch(blocks, traffic, failovers, alerts, spends)
+    sightings = [
+        Sighting(
+            row["target"],
+            ServedModel(**row["served"]),
+            moment(row["first_at"]),
+            moment(row["last_at"]),
+        )
+        for row in data.get("sightings", ())
+    ]
+    return Batch(blocks, traffic, failovers, alerts, spends, sightings)
 
 
 def _alert(row: dict[str, Any]) -> Alert:

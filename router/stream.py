@@ -32,7 +32,8 @@ class StreamFilter(ABC):
     that, or of an end that says that the provider failed; None for a good end. finished: it
     ended as the protocol says. output_events: deltas with output, where no usage was reported.
     refusal: the provider's own words, where the failure is an error event. finish_reasons: as
-    they came. json_name: what `model` becomes, as JSON; None to leave it.
+    they came. model: the first that an event named. json_name: what `model` becomes, as JSON;
+    None to leave it.
     """
 
     def __init__(self, json_name: str | None) -> None:
@@ -44,6 +45,7 @@ class StreamFilter(ABC):
         self.usage: Usage | None = None
         self.output_events = 0
         self.finish_reasons: list[str] = []
+        self.model = ""
         self._json_name = json_name
         self._buffer = b""
         self._begun = False
@@ -98,7 +100,11 @@ class StreamFilter(ABC):
         return rest + self._closed()
 
     def _model_edit(self, model: Value | None) -> Sequence[Edit]:
-        if model is None or self._json_name is None:
+        if model is None:
+            return ()
+        if not self.model and isinstance(model.value, str):
+            self.model = model.value
+        if self._json_name is None:
             return ()
         return (Edit(model.start, model.end, self._json_name),)
 

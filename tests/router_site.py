@@ -191,8 +191,11 @@ def routed(
             installation.close()
 
 
-def start_canary(world: Routed, folder: Path, *, unit: Unit = Unit.REQUEST) -> None:
-    """Evaluate and gate a better candidate by the use cases, up to its canary at one half."""
+def start_canary(world: Routed, folder: Path, *, unit: Unit = Unit.REQUEST) -> World:
+    """Evaluate and gate a better candidate by the use cases, up to its canary at one half.
+
+    Returns the control plane that did.
+    """
     steps = (Step(5000, 1000, certify=True),)
     policy = replace(POLICY, canary=replace(CANARY, steps=steps, unit=unit))
 
@@ -206,5 +209,5 @@ def start_canary(world: Routed, folder: Path, *, unit: Unit = Unit.REQUEST) -> N
     for _ in range(10):
         control.turn()
         if control.get(proposal.id).phase is Phase.CANARY:
-            return
+            return control
     raise AssertionError(control.get(proposal.id))

@@ -17,6 +17,7 @@ from harness.domain.alerts import Alert
 from harness.domain.errors import StoreUnavailable
 from harness.domain.failover import Failover
 from harness.domain.observation import Block, Traffic, UnitRule
+from harness.domain.pins import Sighting
 from harness.domain.retry import RetryPolicy
 from harness.domain.routing import (
     Canary,
@@ -69,6 +70,7 @@ class SwitchableStore:
         self.failovers: list[Failover] = []
         self.alerts: list[Alert] = []
         self.spends: list[KeySpend] = []
+        self.sightings: list[Sighting] = []
         self._snapshot = snapshot
         self._changed = threading.Event()
 
@@ -97,6 +99,7 @@ class SwitchableStore:
             observations=SimpleNamespace(append=self._append),
             failovers=SimpleNamespace(append=self.failovers.extend),
             alerts=SimpleNamespace(tell=self.alerts.extend),
+            sightings=SimpleNamespace(note=self.sightings.extend),
         )
 
     @contextmanager

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from harness.domain.alerts import Alert, AlertKind, News
 from harness.domain.failover import Failover
 from harness.domain.observation import Block, Traffic, UnitRule
+from harness.domain.pins import ServedModel, Sighting
 from harness.domain.policy import Unit
 from harness.domain.routing import Arm, Canary
 from harness.domain.spend import KeySpend
@@ -244,6 +245,23 @@ def test_the_sums_of_other_processes_are_written_in_their_names(bench: Bench) ->
     ]
 
 
+@pytest.mark.req("F6")
+def test_what_providers_served_waits_for_the_database_and_is_written_together(
+    bench: Bench,
+) -> None:
+    bench.store.away = True
+    for model in ("new", "newer"):
+        bench.recorder.served_names.note("t", model)
+        bench.recorder.flush()
+    at = bench.clock.now()
+    theirs = Sighting("t", ServedModel("newest"), at, at)
+    bench.store.away = False
+    bench.recorder.absorb(Batch((), (), sightings=[theirs]))
+    bench.recorder.flush()
+
+    assert [each.served.model for each in bench.store.sightings] == ["new", "newer", "newest"]
+
+
 class Killed(BaseException):
     """The process dies here."""
 
@@ -433,6 +451,7 @@ def test_a_rollout_that_is_over_is_forgotten_once_its_blocks_are_out(bench: Benc
         st.lists(st.builds(Failover, at=moments, latency_ms=st.floats(0, 1e6)), max_size=2),
         st.lists(st.builds(Alert, at=moments), max_size=2),
         st.lists(st.builds(KeySpend, cost_usd=st.floats(0, 1e6)), max_size=2),
+        st.lists(st.builds(Sighting, first_at=moments, last_at=moments), max_size=2),
     )
 )
 def test_a_batch_comes_back_from_the_spool_as_it_was(batch: Batch) -> None:

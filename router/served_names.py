@@ -1,0 +1,66 @@
+"""Which models providers say that they served: noted now and then, not each time (F6)."""
+
+import threading
+from collections.abc import Iterable
+from typing import Final
+
+from harness.domain.pins import MOST_SIGHTINGS, ServedModel, Sighting
+from harness.ports import Clock
+
+# A name that a target served a while ago is noted again: the newest is what counts.
+NOTE_EVERY_S: Final = 30.0
+LONGEST_NAME: Final = 200  # characters
+
+
+class ServedNames:
+    """Of each target as many names as the store keeps; what a provider invents beyond that
+    within NOTE_EVERY_S is not noted. Thread-safe.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        # When each was noted, in monotonic seconds, by target and name.
+        self._noted: dict[str, dict[str, float]] = {}
+        self._new: dict[tuple[str, ServedModel], Sighting] = {}
+
+    def note(self, target: str, model: str) -> None:
+        """target: the id of what answered. model: as its answer named it, or empty."""
+        now = self._clock.monotonic()
+        names = self._noted.get(target)
+        at = names.get(model[:LONGEST_NAME]) if names is not None else None
+        if not model or (at is not None and now - at < NOTE_EVERY_S):
+            return
+        model = model[:LONGEST_NAME]
+        moment = self._clock.now()
+        with self._lock:
+            if self._takes(target, model, now):
+                self._put(Sighting(target, ServedModel(model), moment, moment))
+
+    def merge(self, rows: Iterable[Sighting]) -> None:
+        """What other processes noted."""
+        with self._lock:
+            for each in rows:
+                self._put(each)
+
+    def take(self) -> list[Sighting]:
+        """What is new since the last time."""
+        with self._lock:
+            taken, self._new = list(self._new.values()), {}
+        return taken
+
+    def _takes(self, target: str, model: str, now: float) -> bool:
+        names = self._noted.setdefault(target, {})
+        if model not in names and len(names) >= MOST_SIGHTINGS:
+            names = {name: at for name, at in names.items() if now - at < NOTE_EVERY_S}
+            self._noted[target] = names
+            if len(names) >= MOST_SIGHTINGS:
+                return False
+        names[model] = now
+        return True
+
+    def _put(self, each: Sighting) -> None:
+        key = each.target, each.served
+        known = self._new.get(key)
+        if known is None or known.last_at <= each.last_at:
+            self._new[key] = each

@@ -1,0 +1,127 @@
+"""An alias that stands for another model in mid-canary is noticed by the answers themselves."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import anthropic
+import httpx
+import openai
+import pytest
+
+from evals.sim import serve
+from evals.sim.simulator import Simulator
+from harness.domain.alerts import AlertKind
+from harness.domain.policy import Unit
+from harness.domain.proposal import Phase
+from harness.domain.rollout import Rollout
+from harness.ports import Store
+from tests.router_sim import OWN, SimScene, before_sim
+from tests.router_site import ask, eventually, routed, start_canary
+from tests.router_world import KEY, wait_until
+
+pytestmark = pytest.mark.req("F6")
+
+
+@pytest.fixture(scope="module")
+def sim() -> Simulator:
+    return serve.simulator(time_scale=0)
+
+
+@pytest.fixture(scope="module")
+def sim_url(sim: Simulator) -> Iterator[str]:
+    with serve.in_thread(sim) as url:
+        yield url
+
+
+@pytest.fixture
+def scene(sim: Simulator, sim_url: str, tmp_path: Path) -> Iterator[SimScene]:
+    with before_sim(sim, sim_url, tmp_path) as scene:
+        yield scene
+
+
+def live(store: Store) -> list[Rollout]:
+    with store.read() as tx:
+        return list(tx.rollouts.live())
+
+
+def stand_for(sim_url: str, alias: str, serves: str) -> None:
+    done = httpx.post(f"{sim_url}/sim/profiles/{alias}", json={"serves": serves})
+    assert done.status_code == 200, done.text
+
+
+def chat(url: str, *, stream: bool) -> None:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0) as client:
+        done = client.chat.completions.create(
+            model="support", messages=[{"role": "user", "content": "hi"}], stream=stream
+        )
+        assert not stream or list(done)
+
+
+def messages(url: str, *, stream: bool) -> None:
+    with anthropic.Anthropic(base_url=url, api_key=KEY, max_retries=0) as client:
+        done = client.messages.create(
+            model="support",
+            max_tokens=50,
+            messages=[{"role": "user", "content": "hi"}],
+            stream=stream,
+        )
+        assert not stream or list(done)  # type: ignore[call-overload] # it is one then
+
+
+def responses(url: str, *, stream: bool) -> None:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0) as client:
+        done = client.responses.create(model="support", input="hi", stream=stream)
+        assert not stream or list(done)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("call", [chat, messages, responses])
+def test_the_name_in_the_providers_answer_is_noted_once(
+    scene: SimScene, sim_url: str, call: Callable[..., None], *, stream: bool
+) -> None:
+    target = next(
+        each
+        for each in scene.world.holder.current.snapshot.table.targets.values()
+        if each.model == OWN
+    )
+    for name in ("first-2026", "second-2026"):
+        stand_for(sim_url, OWN, name)
+        for _ in range(3):
+            call(scene.world.url, stream=stream)
+    scene.world.wait_for_traffic(6)
+    wait_until(lambda: len(scene.world.store.sightings) >= 2)
+
+    seen = [(each.target, each.served.model) for each in scene.world.store.sightings]
+    assert seen == [(target.id, "first-2026"), (target.id, "second-2026")]
+
+
+@pytest.mark.slow
+def test_an_alias_that_changes_in_mid_canary_takes_it_back_without_another_eval(
+    sim_url: str, sqlite_url: str, tmp_path: Path
+) -> None:
+    stand_for(sim_url, "sim-better", "sim-better")
+    with routed(tmp_path, sim_url, sqlite_url) as world, world.client() as client:
+        world.start("--workers", "2")
+        control = start_canary(world, tmp_path, unit=Unit.REQUEST)
+        (rollout,) = live(world.installation.store)
+
+        def seen() -> set[str]:
+            for turn in range(8):
+                ask(client, stream=turn % 2 == 0, user=f"user-{turn}")
+            with world.installation.store.read() as tx:
+                return {each.served.model for each in tx.sightings.of(rollout.candidate)}
+
+        eventually(lambda: "sim-better" in seen() and world.recorded() > 0)
+        control.turn()
+        assert live(world.installation.store) == [rollout]
+
+        stand_for(sim_url, "sim-better", "cheap-2027")
+        eventually(lambda: "cheap-2027" in seen())
+        control.turn()
+
+        after = control.get(rollout.proposal)
+        with control.store.read() as tx:
+            told = {each.kind: each for each in tx.alerts.list()}
+    assert after.phase is Phase.ROLLED_BACK
+    assert "serves cheap-2027" in after.closed_because
+    assert "serves cheap-2027" in told[AlertKind.ROLLED_BACK].text
