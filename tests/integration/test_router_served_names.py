@@ -65,7 +65,7 @@ def messages(url: str, *, stream: bool) -> None:
             messages=[{"role": "user", "content": "hi"}],
             stream=stream,
         )
-        assert not stream or list(done)  # type: ignore[call-overload] # it is one then
+        assert not stream or list(done)
 
 
 def responses(url: str, *, stream: bool) -> None:
@@ -79,11 +79,10 @@ def responses(url: str, *, stream: bool) -> None:
 def test_the_name_in_the_providers_answer_is_noted_once(
     scene: SimScene, sim_url: str, call: Callable[..., None], *, stream: bool
 ) -> None:
-    target = next(
-        each
-        for each in scene.world.holder.current.snapshot.table.targets.values()
-        if each.model == OWN
-    )
+    serving = scene.world.holder.current
+    assert serving is not None
+    targets = serving.snapshot.table.targets.values()
+    target = next(each for each in targets if each.model == OWN)
     for name in ("first-2026", "second-2026"):
         stand_for(sim_url, OWN, name)
         for _ in range(3):
