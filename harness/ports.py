@@ -218,7 +218,8 @@ class Verdicts(Protocol):
 
 class Rollouts(Protocol):
     def add(self, rollout: Rollout) -> None:
-        """Raises RouteBusy when the route has a live rollout."""
+        """Raises RouteBusy when the route has a live rollout, ProofRefused when its verdict was
+        another rollout's proof already."""
         ...
 
     def get(self, rollout: str) -> Rollout:
@@ -230,6 +231,10 @@ class Rollouts(Protocol):
         ...
 
     def live(self) -> Sequence[Rollout]: ...
+
+    def baking(self) -> Sequence[Rollout]:
+        """Promoted, and still compared with the incumbent before it."""
+        ...
 
     def list(self, *, route: str | None = None) -> Sequence[Rollout]:
         """Newest first."""

@@ -87,7 +87,7 @@ class ModelCalls:
         own = request_id[1].decode()
         # Whose callers cannot be told apart must not all go to one place for a day.
         arm, plan = self._planner.assign(route, request, key, key if told_apart else own)
-        ticket = self._books.admit(route.canary, arm, key) if is_evidence(arm, plan) else None
+        ticket = self._books.admit(route.trial, arm, key) if is_evidence(arm, plan) else None
         settings = self._settings
         most_s = min(route.route.settings.total_timeout_s, settings.total_timeout_s)
         limit_s = min(wished_s, most_s)

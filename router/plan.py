@@ -13,6 +13,7 @@ def route_targets(route: Route) -> RouteTargets:
         name=route.name,
         incumbent=route.incumbent,
         canary=route.canary.target if route.canary else None,
+        holdback=route.holdback.target if route.holdback else None,
         chain=tuple(Link(each, each in settings.capable) for each in route.fallbacks),
         stakes=settings.stakes,
         policy_fallback=settings.on_content_policy is OnContentPolicy.FALLBACK,

@@ -87,8 +87,8 @@ class Recorder:
             canary.rollout,
             canary.unit_rule,
             key,
-            canary=arm is Arm.CANARY,
-            weight_bps=canary.weight_bps,
+            canary=canary.is_candidate(arm),
+            weight_bps=canary.candidate_bps,
         )
 
     def admit_to(

@@ -91,8 +91,8 @@ class Reporter:
             number = self._numbers[canary.rollout] = len(self._numbers)
             self._new_rollouts.append([canary.rollout, canary.unit_rule.as_json()])
         self._tickets += 1
-        in_canary = int(arm is Arm.CANARY)
-        unit = (self._tickets, number, stable(key), in_canary, canary.weight_bps)
+        in_canary = int(canary.is_candidate(arm))
+        unit = (self._tickets, number, stable(key), in_canary, canary.candidate_bps)
         self._units.append(unit)
         return self._tickets
 

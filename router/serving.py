@@ -65,8 +65,8 @@ class ServedRoute:
     keep_warm: KeepWarm
 
     @property
-    def canary(self) -> Canary | None:
-        return self.route.canary
+    def trial(self) -> Canary | None:
+        return self.route.trial
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Serving:
     @property
     def rollouts(self) -> frozenset[str]:
         routes = self.routes.values()
-        return frozenset(each.canary.rollout for each in routes if each.canary)
+        return frozenset(each.trial.rollout for each in routes if each.trial)
 
 
 def ready(snapshot: Snapshot, standing: Sequence[Switch] = ()) -> Serving:

@@ -160,6 +160,8 @@ def _route(data: Mapping[str, Any]) -> Route:
         canary=_canary(canary) if canary else None,
         fallbacks=tuple(data["fallbacks"]),
         settings=RouteSettings.from_json(data["settings"]),
+        # A file of an older version has none.
+        holdback=_canary(data["holdback"]) if data.get("holdback") else None,
     )
 
 

@@ -17,7 +17,7 @@ from evals.sim.bank import ItemBank
 from evals.sim.examinee import Examinee
 from evals.suites import Catalog
 from harness.bootstrap import Installation, open_installation, upgrade_database
-from harness.control import canary, propose, reconcile, seed
+from harness.control import canary, canary_hands, propose, reconcile, seed
 from harness.control.context import Context
 from harness.domain.access import Actor, Role
 from harness.domain.evaluation import Claim, EvalRun, RunState, Sample
@@ -319,7 +319,7 @@ def _marked(sample: Sample, model: str) -> Sample:
 def paused(config: Path, route: str) -> None:
     """Pause the route's canary, as a person does."""
     with _opened(config, ManualClock(datetime.now(UTC))) as installation:  # noqa: TID251
-        canary.by_hand(installation.context, BEN, route, Signal.PAUSE, "lunch")
+        canary_hands.by_hand(installation.context, BEN, route, Signal.PAUSE, "lunch")
 
 
 def turned(config: Path) -> Sequence[str]:

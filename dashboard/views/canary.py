@@ -5,7 +5,7 @@ import streamlit as st
 from dashboard import acting, canary_stories, cards, charts, frames, queries, shell, wording
 from dashboard.cards import esc, strong
 from dashboard.queries import CanaryView
-from harness.control import canary as control
+from harness.control import canary_hands as control
 from harness.control.reports import CanaryStatus
 from harness.domain.errors import SwapgateError
 from harness.domain.rollout import RolloutState, Signal

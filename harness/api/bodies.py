@@ -243,6 +243,13 @@ class DriftSlice(Slice):
     route: Name | None = None
 
 
+class HandBody(Body):
+    """version: of the rollout that the person looked at; another one is a conflict."""
+
+    reason: Text = ""
+    version: int | None = None
+
+
 class SwitchBody(Body):
     """force: `provider:NAME` or `target:ID`. route: None for all. for_s: None until lifted."""
 

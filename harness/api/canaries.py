@@ -1,17 +1,18 @@
-"""Canaries: where they stand and why; pause, resume, abort."""
+"""Canaries: where they stand and why, and a person's hand on them."""
 
 from fastapi import APIRouter
 
 from harness.api.answers import Page, whole
-from harness.api.bodies import ReasonBody
+from harness.api.bodies import HandBody
 from harness.api.endpoint import Who, endpoint
-from harness.control import canary, reports
+from harness.control import reports
+from harness.control.canary_hands import by_hand
 from harness.control.reports import CanaryStatus
 from harness.domain.errors import NotFound
 from harness.domain.rollout import Rollout, Signal
 
 router = APIRouter()
-NO_REASON = ReasonBody()
+NO_REASON = HandBody()
 
 
 @endpoint(router, "GET", "/canaries")
@@ -29,17 +30,39 @@ def get_canary(who: Who, route: str) -> CanaryStatus:
 
 
 @endpoint(router, "POST", "/canaries/{route}/pause")
-def pause_canary(who: Who, route: str, body: ReasonBody = NO_REASON) -> Rollout:
+def pause_canary(who: Who, route: str, body: HandBody = NO_REASON) -> Rollout:
     """Hold the share where it is until a person resumes or aborts."""
-    return canary.by_hand(who.ctx, who.actor, route, Signal.PAUSE, body.reason)
+    return _moved(who, route, Signal.PAUSE, body)
 
 
 @endpoint(router, "POST", "/canaries/{route}/resume")
-def resume_canary(who: Who, route: str, body: ReasonBody = NO_REASON) -> Rollout:
-    return canary.by_hand(who.ctx, who.actor, route, Signal.RESUME, body.reason)
+def resume_canary(who: Who, route: str, body: HandBody = NO_REASON) -> Rollout:
+    return _moved(who, route, Signal.RESUME, body)
 
 
 @endpoint(router, "POST", "/canaries/{route}/abort")
-def abort_canary(who: Who, route: str, body: ReasonBody = NO_REASON) -> Rollout:
-    """Back to the incumbent. Needs no proof."""
-    return canary.by_hand(who.ctx, who.actor, route, Signal.ABORT, body.reason)
+def abort_canary(who: Who, route: str, body: HandBody = NO_REASON) -> Rollout:
+    """Back to the incumbent; in a bake, to the one before. Needs no proof."""
+    return _moved(who, route, Signal.ABORT, body)
+
+
+@endpoint(router, "POST", "/canaries/{route}/advance")
+def advance_canary(who: Who, route: str, body: HandBody) -> Rollout:
+    """One step on, with a reason, whatever the evidence still lacks."""
+    return _moved(who, route, Signal.ADVANCE, body)
+
+
+@endpoint(router, "POST", "/canaries/{route}/promote")
+def promote_canary(who: Who, route: str, body: HandBody) -> Rollout:
+    """Now, with a reason: needs the passed verdict, and another person than the proposer."""
+    return _moved(who, route, Signal.PROMOTE, body)
+
+
+@endpoint(router, "POST", "/canaries/{route}/finish")
+def finish_canary(who: Who, route: str, body: HandBody) -> Rollout:
+    """End the bake, with a reason: the promotion stands."""
+    return _moved(who, route, Signal.FINISH, body)
+
+
+def _moved(who: Who, route: str, signal: Signal, body: HandBody) -> Rollout:
+    return by_hand(who.ctx, who.actor, route, signal, body.reason, seen=body.version)

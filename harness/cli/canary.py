@@ -5,8 +5,7 @@ import click
 from harness.cli import output, wording
 from harness.cli.lazy import Lazy, LazyGroup
 from harness.cli.session import Session, pass_session
-from harness.control import canary as canaries
-from harness.control import reports
+from harness.control import canary_hands, reports
 from harness.control.present import plain
 from harness.control.reports import CanaryStatus
 from harness.domain.rollout import Signal
@@ -80,36 +79,34 @@ def _next_weight(status: CanaryStatus) -> int:
     return status.rollout.policy.steps[status.rollout.step + 1].weight_bps
 
 
-@canary.command()
-@click.argument("route")
-@click.option("--reason", default="", help="Why; the audit log keeps it.")
-@pass_session
-def pause(session: Session, route: str, reason: str) -> None:
-    """Hold the canary at its share until somebody resumes or aborts it."""
-    _by_hand(session, route, Signal.PAUSE, reason)
+def _hand(signal: Signal, doc: str, *, needs: bool = False) -> click.Command:
+    """One verb. needs: a reason; what overrules the plan says why."""
+
+    @click.argument("route")
+    @click.option(
+        "--reason",
+        required=needs,
+        default=None if needs else "",
+        help="Why; the audit log keeps it.",
+    )
+    @click.option("--version", type=int, help="Only if the rollout is still at this version.")
+    @pass_session
+    def command(session: Session, route: str, reason: str, version: int | None) -> None:
+        rollout = canary_hands.by_hand(
+            session.context, session.actor, route, signal, reason, seen=version
+        )
+        if session.json:
+            output.document(rollout)
+            return
+        said = "promoted, and bakes" if rollout.baking else rollout.state.value
+        click.echo(f"the canary of {route} is {said.replace('_', ' ')}")
+
+    return canary.command(signal.value, help=doc)(command)
 
 
-@canary.command()
-@click.argument("route")
-@click.option("--reason", default="", help="Why; the audit log keeps it.")
-@pass_session
-def resume(session: Session, route: str, reason: str) -> None:
-    """Let a paused canary go on at the same share."""
-    _by_hand(session, route, Signal.RESUME, reason)
-
-
-@canary.command()
-@click.argument("route")
-@click.option("--reason", default="", help="Why; the audit log keeps it.")
-@pass_session
-def abort(session: Session, route: str, reason: str) -> None:
-    """End the canary: the incumbent serves everybody again."""
-    _by_hand(session, route, Signal.ABORT, reason)
-
-
-def _by_hand(session: Session, route: str, signal: Signal, reason: str) -> None:
-    rollout = canaries.by_hand(session.context, session.actor, route, signal, reason)
-    if session.json:
-        output.document(rollout)
-    else:
-        click.echo(f"the canary of {route} is {rollout.state.value.replace('_', ' ')}")
+_hand(Signal.PAUSE, "Hold the canary at its share until somebody resumes or aborts it.")
+_hand(Signal.RESUME, "Let a paused canary go on at the same share.")
+_hand(Signal.ADVANCE, "Go one step on, whatever the evidence still lacks.", needs=True)
+_hand(Signal.PROMOTE, "Promote now: needs the passed verdict, not the proposer.", needs=True)
+_hand(Signal.ABORT, "End the canary, or the bake: the incumbent before it serves again.")
+_hand(Signal.FINISH, "End the bake: the promotion stands.", needs=True)

@@ -62,7 +62,11 @@ NOT_NEGATIVE = {
     "infra_retries", "infra_pause_s", "max_cost_usd", "min_exposures", "temperature",
     "input_usd_per_mtok", "output_usd_per_mtok", "base_s", "cap_s", "attempt_s",
     "max_wait_s", "health_check_interval_s", "local_alpha", "cached_input_usd_per_mtok",
+    "min_s", "min_peak_s", "bake_s",
 }  # fmt: skip
+
+# Half of the traffic: more of it would be no promotion.
+MOST_HELD_BACK_BPS = 5_000
 
 
 def complaints(values: Mapping[str, object]) -> Iterator[tuple[Path_, str]]:
@@ -95,6 +99,10 @@ def _number(key: str, value: float, path: Path_) -> Iterator[tuple[Path_, str]]:
         yield path, f"must not be negative, and {value} is"
     elif key == "port" and not 0 <= value <= 65_535:
         yield path, f"a port is 0 to 65535, not {value}"
+    elif key in ("start_h", "end_h") and not 0 <= value <= 24:
+        yield path, f"an hour of the day is 0 to 24, not {value}"
+    elif key == "bake_bps" and not 1 <= value <= MOST_HELD_BACK_BPS:
+        yield path, f"1 to {MOST_HELD_BACK_BPS} basis points are held back, not {value}"
     elif key == "weight_bps" and not 1 <= value <= 9_999:
         yield path, f"a step's weight is 1 to 9999 basis points (1 % is 100), not {value}"
 

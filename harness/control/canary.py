@@ -4,10 +4,10 @@ from dataclasses import replace
 
 from harness.control import alerts, routes, standing
 from harness.control.context import Context
-from harness.domain.access import SYSTEM, Actor, Role
+from harness.domain.access import SYSTEM, Actor
 from harness.domain.alerts import AlertKind
-from harness.domain.changes import Abort, Change, Promote, RaiseWeight, StartCanary
-from harness.domain.errors import InputError, NotFound, ProofRefused, StaleWrite
+from harness.domain.changes import Abort, Change, Promote, RaiseWeight, Restore, StartCanary
+from harness.domain.errors import NotFound, ProofRefused, StaleWrite
 from harness.domain.evaluation import Passed
 from harness.domain.observation import UnitRule
 from harness.domain.proposal import Event, Proposal, moved
@@ -55,7 +55,7 @@ def open_canary(
         salt=rollout.salt,
         unit_rule=UnitRule.of(policy, now),
     )
-    _commit(ctx, tx, SYSTEM, route, change, f"{proof.words}: {proof.reason}")
+    commit(ctx, tx, SYSTEM, route, change, f"{proof.words}: {proof.reason}")
     after = replace(moved(proposal, event, now), rollout=rollout.id)
     return tx.proposals.save(after)
 
@@ -63,9 +63,13 @@ def open_canary(
 def look(ctx: Context, rollout: Rollout) -> Action:
     """What the evidence asks for now, and whether the proof allows it; changes nothing."""
     with ctx.store.read() as tx:
-        blocks = tx.observations.blocks(rollout.id)
-        action = gate_policy.decide(rollout, blocks, ctx.clock.now())
-        return _allowed(ctx, tx, rollout, action)
+        return _allowed(ctx, tx, rollout, look_in(ctx, tx, rollout))
+
+
+def look_in(ctx: Context, tx: Transaction, rollout: Rollout) -> Action:
+    """What the evidence asks for, within a unit of work."""
+    blocks = tx.observations.blocks(rollout.id)
+    return gate_policy.decide(rollout, blocks, ctx.clock.now())
 
 
 def _allowed(ctx: Context, tx: Transaction, rollout: Rollout, action: Action) -> Action:
@@ -111,24 +115,31 @@ def step(
         case Signal.HARM | Signal.STALE:
             return end(ctx, tx, SYSTEM, rollout, action.signal, action.reason)
         case Signal.PROVEN:
-            return _promote(ctx, tx, rollout, route, proposal, action)
+            return promote(ctx, tx, SYSTEM, rollout, proposal, action)
         case signal:
-            return _move(ctx, tx, rollout, route, signal, action.reason)
+            return move(ctx, tx, SYSTEM, rollout, signal, action.reason, action)
 
 
-def _move(
+def move(
     ctx: Context,
     tx: Transaction,
+    actor: Actor,
     rollout: Rollout,
-    route: Route,
     signal: Signal,
     because: str,
+    action: Action | None = None,
 ) -> Rollout:
+    """A rollout that stays live: another state, perhaps another share. action: what asked.
+
+    Raises IllegalTransition, RevisionConflict.
+    """
     after = rollout_moved(rollout, signal, ctx.clock.now(), because)
     if after.step != rollout.step:
+        route = routes.existing(tx, rollout.route)
         change = RaiseWeight(rollout.route, rollout.id, after.current.weight_bps)
-        _commit(ctx, tx, SYSTEM, route, change, because)
-    _audit(ctx, tx, SYSTEM, f"canary.{signal.value}", after, because)
+        commit(ctx, tx, actor, route, change, because)
+    figures = _figures(action) if action else None
+    audit(ctx, tx, actor, f"canary.{signal.value}", after, because, figures)
     _tell_if_paused(ctx, tx, after, because)
     return tx.rollouts.save(after)
 
@@ -170,23 +181,31 @@ def _log_srm(action: Action) -> float:
     return found if isinstance(found, float) else 0.0
 
 
-def _promote(
+def promote(
     ctx: Context,
     tx: Transaction,
+    actor: Actor,
     rollout: Rollout,
-    route: Route,
     proposal: Proposal,
     action: Action,
 ) -> Rollout:
+    """The candidate becomes the incumbent; the old one keeps a share while the bake lasts.
+
+    action: who asks for it, the data or a person, and the evidence at this moment. Raises
+    ProofRefused.
+    """
+    because, signal = action.reason, action.signal or Signal.PROVEN
     proof = tx.verdicts.get(rollout.verdict)
     if not isinstance(proof, Passed):
         raise ProofRefused(f"verdict {rollout.verdict} is {proof.outcome}, not passed")
     standing.demand(ctx, tx, proof)
     now = ctx.clock.now()
-    _commit(ctx, tx, SYSTEM, route, Promote(rollout.route, proof), action.reason)
-    after = tx.rollouts.save(rollout_moved(rollout, Signal.PROVEN, now, action.reason))
-    tx.proposals.save(moved(proposal, Event.HEALTHY, now, action.reason))
-    _audit(ctx, tx, SYSTEM, "canary.promote", after, action.reason, _figures(action))
+    policy = rollout.policy
+    change = Promote(rollout.route, proof, policy.bake_bps if policy.bake_s else 0)
+    commit(ctx, tx, actor, routes.existing(tx, rollout.route), change, because)
+    after = tx.rollouts.save(rollout_moved(rollout, signal, now, because))
+    tx.proposals.save(moved(proposal, Event.HEALTHY, now, because))
+    audit(ctx, tx, actor, "canary.promote", after, because, _figures(action))
     name = _name(tx, rollout.candidate)
     alerts.tell(
         ctx,
@@ -195,7 +214,7 @@ def _promote(
         rollout.id,
         subject=f"route {rollout.route}",
         title=f"{name} is now the model of route {rollout.route}",
-        text=f"It took the place of {_name(tx, rollout.incumbent)}. {action.reason}",
+        text=f"It took the place of {_name(tx, rollout.incumbent)}. {because}",
     )
     return after
 
@@ -203,11 +222,16 @@ def _promote(
 def end(
     ctx: Context, tx: Transaction, actor: Actor, rollout: Rollout, signal: Signal, because: str
 ) -> Rollout:
-    """Back to the incumbent. Needs no proof, and works whatever else changed."""
+    """Back to the incumbent before it. Needs no proof, and works whatever else changed."""
     now = ctx.clock.now()
     route = routes.existing(tx, rollout.route)
+    back: Change | None = None
     if route.canary is not None and route.canary.rollout == rollout.id:
-        _commit(ctx, tx, actor, route, Abort(rollout.route, rollout.id), because)
+        back = Abort(rollout.route, rollout.id)
+    elif route.holdback is not None and route.holdback.rollout == rollout.id:
+        back = Restore(rollout.route, rollout.incumbent)
+    if back is not None:
+        commit(ctx, tx, actor, route, back, because)
     after = tx.rollouts.save(rollout_moved(rollout, signal, now, because))
     proposal = tx.proposals.get(rollout.proposal)
     event = {
@@ -216,7 +240,7 @@ def end(
         Signal.STALE: Event.STALE,
     }
     tx.proposals.save(moved(proposal, event.get(signal, Event.CANCELLED), now, because))
-    _audit(ctx, tx, actor, f"canary.{signal.value}", after, because)
+    audit(ctx, tx, actor, f"canary.{signal.value}", after, because)
     if signal in (Signal.HARM, Signal.STALE):
         alerts.tell(
             ctx,
@@ -224,11 +248,16 @@ def end(
             AlertKind.ROLLED_BACK,
             rollout.id,
             subject=f"route {rollout.route}",
-            title=f"the canary of route {rollout.route} was rolled back",
+            title=_rolled_back(rollout),
             text=f"{_name(tx, rollout.incumbent)} serves all users again, "
             f"{_name(tx, rollout.candidate)} none. {because}",
         )
     return after
+
+
+def _rolled_back(rollout: Rollout) -> str:
+    what = "promotion" if rollout.baking else "canary"
+    return f"the {what} of route {rollout.route} was rolled back"
 
 
 def _name(tx: Transaction, target: str) -> str:
@@ -236,32 +265,10 @@ def _name(tx: Transaction, target: str) -> str:
     return known.name if known else target
 
 
-def by_hand(ctx: Context, actor: Actor, route: str, signal: Signal, reason: str) -> Rollout:
-    """Pause, resume or abort the route's live canary.
-
-    Raises NotFound when there is none, IllegalTransition when the state does not allow it,
-    ProofRefused for a resume with a verdict that holds no more.
-    """
-    actor.require(Role.APPROVER)
-    if signal not in (Signal.PAUSE, Signal.RESUME, Signal.ABORT):
-        raise InputError(f"a person can pause, resume or abort, not {signal.value}")
-    with ctx.store.write() as tx:
-        rollout = live(tx, route)
-        because = f"{signal.value} by {actor.name}" + (f": {reason}" if reason else "")
-        if signal is Signal.ABORT:
-            return end(ctx, tx, actor, rollout, signal, because)
-        after = rollout_moved(rollout, signal, ctx.clock.now(), because)
-        if signal is Signal.RESUME:
-            standing.demand(ctx, tx, tx.verdicts.get(rollout.verdict))
-        _audit(ctx, tx, actor, f"canary.{signal.value}", after, because)
-        _tell_if_paused(ctx, tx, after, because)
-        return tx.rollouts.save(after)
-
-
 def live(tx: Transaction, route: str) -> Rollout:
-    """The route's live rollout. Raises NotFound."""
+    """The route's rollout, live or in its bake. Raises NotFound."""
     routes.existing(tx, route)
-    for rollout in tx.rollouts.live():
+    for rollout in (*tx.rollouts.live(), *tx.rollouts.baking()):
         if rollout.route == route:
             return rollout
     raise NotFound(f"route {route!r} has no live canary; `swapgate canary status` lists them")
@@ -272,7 +279,7 @@ def _still_ours(route: Route, rollout: Rollout) -> bool:
     return ours and route.incumbent == rollout.incumbent
 
 
-def _commit(
+def commit(
     ctx: Context, tx: Transaction, actor: Actor, route: Route, change: Change, reason: str
 ) -> None:
     tx.routing.commit(
@@ -293,7 +300,7 @@ def _figures(action: Action) -> dict[str, object]:
     }
 
 
-def _audit(
+def audit(
     ctx: Context,
     tx: Transaction,
     actor: Actor,

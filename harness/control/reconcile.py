@@ -10,7 +10,7 @@ from typing import assert_never
 
 import structlog
 
-from harness.control import alerts, canary, evaluate, standing, work
+from harness.control import alerts, bake, canary, evaluate, standing, work
 from harness.control.context import Context
 from harness.control.standing import Proof, Standing
 from harness.domain.access import SYSTEM
@@ -56,6 +56,7 @@ def reconcile(ctx: Context) -> Turn:
             failed.append(f"{proposal.id}: {error}")
         except Exception as error:  # noqa: BLE001 - one that is broken must not stop the others
             failed.append(f"{proposal.id}: {type(error).__name__}: {error}")
+    did.extend(bake.turn(ctx))
     did.extend(work.tend(ctx))
     return Turn(tuple(did), tuple(failed))
 

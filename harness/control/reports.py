@@ -147,7 +147,7 @@ def overview(ctx: Context) -> Sequence[RouteStatus]:
     with ctx.store.read() as tx:
         table = tx.routing.table()
         proposals = {p.route: p for p in tx.proposals.open()}
-        rollouts = {r.route: r for r in tx.rollouts.live()}
+        rollouts = {r.route: r for r in (*tx.rollouts.baking(), *tx.rollouts.live())}
         traffic = tx.observations.traffic(since=since)
         verdicts = {
             name: next(iter(tx.verdicts.list(route=name)), None) for name in table.routes
@@ -236,7 +236,11 @@ def canaries(ctx: Context, *, route: str | None = None) -> Sequence[CanaryStatus
     with ctx.store.read() as tx:
         if route is not None:
             routes.existing(tx, route)
-        rollouts = tx.rollouts.live() if route is None else tx.rollouts.list(route=route)[:1]
+        rollouts = (
+            [*tx.rollouts.live(), *tx.rollouts.baking()]
+            if route is None
+            else tx.rollouts.list(route=route)[:1]
+        )
         targets = tx.routing.targets()
         return [_status(tx, targets, rollout, now) for rollout in rollouts]
 

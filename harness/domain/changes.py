@@ -44,8 +44,19 @@ class RaiseWeight:
 
 @dataclass(frozen=True, slots=True)
 class Promote:
+    """holdback_bps: the incumbent that goes keeps this share for the bake; 0 for no bake."""
+
     route: str
     proof: Passed
+    holdback_bps: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EndBake:
+    """The incumbent before the promotion loses its last share. Needs no proof."""
+
+    route: str
+    rollout: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +102,7 @@ Change = (
     | StartCanary
     | RaiseWeight
     | Promote
+    | EndBake
     | Abort
     | Restore
     | ChangeSettings
@@ -107,10 +119,11 @@ KINDS: Mapping[type, str] = {
     ChangeSettings: "settings",
     # To the database: incumbent and canary stay as they are.
     SetChain: "settings",
+    EndBake: "settings",
 }
 
 
-def apply(route: Route | None, change: Change) -> Route:  # noqa: C901, PLR0911 - one per class
+def apply(route: Route | None, change: Change) -> Route:  # noqa: C901, PLR0911, PLR0912 - one a class
     """The route's next version. Raises IllegalTransition or ProofRefused; changes nothing."""
     if isinstance(change, CreateRoute):
         return _create(route, change)
@@ -129,12 +142,16 @@ def apply(route: Route | None, change: Change) -> Route:  # noqa: C901, PLR0911 
                 )
             return replace(after, canary=replace(canary, weight_bps=change.weight_bps))
         case Promote():
-            return _promote(after, change.proof)
+            return _promote(after, change)
+        case EndBake():
+            if route.holdback is None or route.holdback.rollout != change.rollout:
+                raise IllegalTransition(f"route {route.name!r} does not bake {change.rollout}")
+            return replace(after, holdback=None)
         case Abort():
             _canary_of(route, change.rollout)
             return replace(after, canary=None)
         case Restore():
-            return replace(after, incumbent=change.incumbent, canary=None)
+            return replace(after, incumbent=change.incumbent, canary=None, holdback=None)
         case ChangeSettings():
             return replace(after, settings=change.settings)
         case SetChain():
@@ -174,6 +191,11 @@ def _start_canary(after: Route, change: StartCanary) -> Route:
         raise IllegalTransition(
             f"route {after.name!r} has a canary already: end that rollout first"
         )
+    if after.holdback is not None:
+        raise IllegalTransition(
+            f"route {after.name!r} still bakes its last promotion: "
+            f"`swapgate canary finish {after.name}` ends that"
+        )
     if not 0 < change.weight_bps <= BUCKETS:
         raise IllegalTransition(
             f"a canary's weight is 1 to {BUCKETS} bps, not {change.weight_bps}"
@@ -188,11 +210,18 @@ def _start_canary(after: Route, change: StartCanary) -> Route:
     return replace(after, canary=canary)
 
 
-def _promote(after: Route, proof: Passed) -> Route:
+def _promote(after: Route, change: Promote) -> Route:
+    proof = change.proof
     _check_proof(after, proof)
-    if after.canary is None or after.canary.target != proof.candidate:
+    canary = after.canary
+    if canary is None or canary.target != proof.candidate:
         raise ProofRefused(f"route {after.name!r}: {proof.candidate} is not its canary")
-    return replace(after, incumbent=proof.candidate, canary=None)
+    holdback = None
+    if change.holdback_bps:
+        holdback = replace(
+            canary, target=after.incumbent, weight_bps=change.holdback_bps, control=True
+        )
+    return replace(after, incumbent=proof.candidate, canary=None, holdback=holdback)
 
 
 def _check_proof(route: Route, proof: Passed) -> None:

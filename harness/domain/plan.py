@@ -39,6 +39,7 @@ class RouteTargets:
     chain: tuple[Link, ...] = ()
     stakes: Stakes = Stakes.LOW
     policy_fallback: bool = False
+    holdback: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,15 +145,21 @@ def health_of(
 
 
 def guest_of(route: RouteTargets, arm: Arm, warm: str | None = None) -> str | None:
-    """Who stands before the incumbent: the keep-warm target, or on its arm the canary's."""
-    return warm or (route.canary if arm is Arm.CANARY else None)
+    """Who stands before the incumbent: the keep-warm target, or on its arm the canary's or the
+    holdback's."""
+    own = {Arm.CANARY: route.canary, Arm.HOLDBACK: route.holdback}
+    return warm or own.get(arm)
 
 
 def order(route: RouteTargets, guest: str | None) -> tuple[str, ...]:
-    """All target ids of a request, best first, no doubles."""
+    """All target ids of a request, best first, no doubles.
+
+    While a promotion bakes, what served the route until then stands before the chain.
+    """
     first = (guest,) if guest else ()
+    before = (route.holdback,) if route.holdback else ()
     chain = (each.target for each in route.chain)
-    return tuple(dict.fromkeys((*first, route.incumbent, *chain)))
+    return tuple(dict.fromkeys((*first, route.incumbent, *before, *chain)))
 
 
 def plan_for(
@@ -240,7 +247,8 @@ def _beneath_the_stakes(route: RouteTargets, guest: str | None) -> frozenset[str
     if route.stakes is not Stakes.HIGH:
         return frozenset()
     capable = {each.target for each in route.chain if each.capable}
-    arms = {route.incumbent, route.canary if guest == route.canary else None}
+    own = route.canary if guest == route.canary else None
+    arms = {route.incumbent, route.holdback, own}
     return frozenset(each.target for each in route.chain) - capable - arms
 
 

@@ -64,12 +64,24 @@ class Step:
     """One share of traffic. min_exposures: canary units scored before it may be left.
 
     deadline_s: then a person looks. certify: leave only certified (statistics.md 2.7).
+    min_s, min_peak_s: the step lasts at least so long, and so long within the policy's peak
+    hours, whatever the evidence says; they are never enough by themselves.
     """
 
     weight_bps: int
     min_exposures: int
     certify: bool = False
     deadline_s: float = 7 * 86_400.0
+    min_s: float = 0.0
+    min_peak_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PeakHours:
+    """When traffic is at its height, every day, in hours UTC; 22 to 6 goes over midnight."""
+
+    start_h: int = 8
+    end_h: int = 18
 
 
 DEFAULT_STEPS = (Step(100, 300), Step(500, 1000), Step(2500, 3000, certify=True))
@@ -83,7 +95,9 @@ class CanaryPolicy:
     block_size: units. session_requests, session_s: when a session's outcome is fixed.
     missing_s: after it a missing outcome counts as a failure, in both arms alike. alpha: of the
     control plane's analysis, over the whole rollout; local_alpha: of all workers' own guards, 0
-    for none. guardrails: beside errors.
+    for none. guardrails: beside errors. peak: for the steps' min_peak_s. bake_s: after the
+    promotion, how long the incumbent before it keeps bake_bps of the traffic as a control; 0
+    for no bake.
     """
 
     steps: tuple[Step, ...] = DEFAULT_STEPS
@@ -99,6 +113,9 @@ class CanaryPolicy:
     missing_s: float = 600.0
     local_alpha: float = 0.01
     guardrails: Guardrails = field(default_factory=Guardrails)
+    peak: PeakHours = field(default_factory=PeakHours)
+    bake_s: float = 86_400.0
+    bake_bps: int = 100
 
     @property
     def tolerated(self) -> dict[Guardrail, float]:

@@ -71,6 +71,7 @@ TRANSITIONS: Final[Mapping[tuple[Phase, Event], Phase]] = {
     (Phase.CANARY, Event.STALE): Phase.ROLLED_BACK,
     (Phase.CANARY, Event.CANCELLED): Phase.ROLLED_BACK,
     (Phase.PROMOTED, Event.HARM): Phase.ROLLED_BACK,
+    (Phase.PROMOTED, Event.CANCELLED): Phase.ROLLED_BACK,
 }
 
 OPEN: Final = frozenset(

@@ -16,10 +16,14 @@ BUCKETS = 10_000
 
 
 class Arm(StrEnum):
-    """KEEP_WARM: its requests go to another target for practice (B6), and prove nothing."""
+    """KEEP_WARM: its requests go to another target for practice (B6), and prove nothing.
+
+    HOLDBACK: after a promotion, those still answered by the incumbent before it.
+    """
 
     INCUMBENT = "incumbent"
     CANARY = "canary"
+    HOLDBACK = "holdback"
     KEEP_WARM = "keep_warm"
 
 
@@ -104,18 +108,35 @@ DEFAULT_SETTINGS: Final = RouteSettings()
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """weight_bps: share of sticky keys in basis points, 1 to 10 000 (1 % is 100)."""
+    """weight_bps: share of sticky keys in basis points, 1 to 10 000 (1 % is 100).
+
+    control: a holdback; its target is what the candidate, now the incumbent, is compared with.
+    """
 
     target: str
     weight_bps: int
     salt: str
     rollout: str
     unit_rule: UnitRule = DEFAULT_UNIT_RULE
+    control: bool = False
+
+    @property
+    def candidate_bps(self) -> int:
+        """The candidate's share."""
+        return BUCKETS - self.weight_bps if self.control else self.weight_bps
+
+    def is_candidate(self, arm: Arm) -> bool:
+        """Whether a request on this arm counts for the candidate, and not for its control."""
+        return arm is (Arm.INCUMBENT if self.control else Arm.CANARY)
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A public model name. incumbent, fallbacks: target ids. version: rises by one."""
+    """A public model name. incumbent, fallbacks: target ids. version: rises by one.
+
+    holdback: while a promotion bakes, the incumbent before it and its share; then there
+    is no canary.
+    """
 
     name: str
     version: int
@@ -123,11 +144,17 @@ class Route:
     canary: Canary | None = None
     fallbacks: tuple[str, ...] = ()
     settings: RouteSettings = DEFAULT_SETTINGS
+    holdback: Canary | None = None
+
+    @property
+    def trial(self) -> Canary | None:
+        """What its rollout counts: the canary, or after the promotion the holdback."""
+        return self.canary or self.holdback
 
     @property
     def targets(self) -> frozenset[str]:
-        canary = {self.canary.target} if self.canary else set()
-        return frozenset({self.incumbent, *self.fallbacks} | canary)
+        trial = {self.trial.target} if self.trial else set()
+        return frozenset({self.incumbent, *self.fallbacks} | trial)
 
     @property
     def may_answer(self) -> frozenset[str]:
@@ -135,7 +162,7 @@ class Route:
         if self.settings.stakes is not Stakes.HIGH:
             return self.targets
         beneath = set(self.fallbacks) - set(self.settings.capable) - {self.incumbent}
-        return self.targets - beneath | ({self.canary.target} if self.canary else set())
+        return self.targets - beneath | ({self.trial.target} if self.trial else set())
 
 
 @dataclass(frozen=True)
@@ -169,6 +196,10 @@ def arm_of(route: Route, key: str) -> Arm:
     canary = route.canary
     if canary and in_canary(key, salt=canary.salt, weight_bps=canary.weight_bps):
         return Arm.CANARY
+    holdback = route.holdback
+    if holdback and bucket_of(key, salt=holdback.salt) >= BUCKETS - holdback.weight_bps:
+        # From the other end than the canary: these callers have never left the old model.
+        return Arm.HOLDBACK
     return Arm.INCUMBENT
 
 

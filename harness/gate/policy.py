@@ -12,6 +12,7 @@ from harness.domain.observation import Block
 from harness.domain.policy import Unit
 from harness.domain.rollout import Action, ActionKind, Rollout, RolloutState, Signal
 from harness.gate.assignment import ALARM_AT, worst_log_srm
+from harness.gate.floors import floor_left
 from harness.gate.watch import CanaryEvidence, watch
 
 _Choice = tuple[ActionKind, Signal | None, str]
@@ -28,6 +29,7 @@ class _View:
     log_srm: float
     late: bool
     left: timedelta
+    now: datetime
 
 
 def decide(rollout: Rollout, blocks: Sequence[Block], now: datetime) -> Action:
@@ -48,6 +50,7 @@ def decide(rollout: Rollout, blocks: Sequence[Block], now: datetime) -> Action:
         log_srm=worst_log_srm(sorted(blocks, key=_number)) if keyed else 0.0,
         late=now >= deadline,
         left=deadline - now,
+        now=now,
     )
     kind, signal, reason = _choose(view)
     return Action(
@@ -66,6 +69,8 @@ def decide(rollout: Rollout, blocks: Sequence[Block], now: datetime) -> Action:
 
 def _choose(view: _View) -> _Choice:
     rollout = view.rollout
+    if rollout.baking:
+        return _baking(view)
     if not rollout.live:
         return ActionKind.HOLD, None, f"The rollout has ended: {rollout.state.value}."
     if view.evidence.block is not None:
@@ -75,6 +80,19 @@ def _choose(view: _View) -> _Choice:
     if rollout.state is RolloutState.WAITING:
         return _waiting(view)
     return _measuring(view)
+
+
+def _baking(view: _View) -> _Choice:
+    """After the promotion: every failure of the candidate counts, up to the bake's end."""
+    rollout, ends = view.rollout, view.rollout.bake_ends_at
+    if view.evidence.block is not None:
+        return ActionKind.ROLLBACK, Signal.HARM, _harm(view)
+    share = rollout.policy.bake_bps / 100
+    kept = f"the incumbent before it keeps {share:g} % as a control. {_standing(view)}"
+    if ends is not None and view.now >= ends:
+        return ActionKind.HOLD, Signal.BAKED, f"The bake is over. {_standing(view)}"
+    left = _span(ends - view.now) if ends else ""
+    return ActionKind.HOLD, None, f"Promoted; for {left} more {kept}"
 
 
 def _waiting(view: _View) -> _Choice:
@@ -94,6 +112,9 @@ def _measuring(view: _View) -> _Choice:
         return _open(view, f"{missing} at {_share(view)}")
     if view.log_srm >= ALARM_AT:
         return _open(view, "The canary's share of traffic is not the planned one: see routing")
+    step, began = rollout.current, rollout.step_started_at
+    if missing := floor_left(step, rollout.policy.peak, began, view.now):
+        return _open(view, missing)
     wanted = view.evidence.certificate_limit
     if rollout.current.certify and view.evidence.log_certificate < wanted:
         value, needed = _e(view.evidence.log_certificate), _e(wanted)

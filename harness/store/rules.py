@@ -302,6 +302,13 @@ def has_open_proposal(route: str, proposal: str) -> RouteBusy:
     )
 
 
+def verdict_used(verdict: str) -> ProofRefused:
+    return ProofRefused(
+        f"verdict {verdict} was the proof of a rollout already, and that one ended: the same "
+        "candidate needs a new verdict, so propose it again"
+    )
+
+
 def has_live_rollout(route: str, rollout: str) -> RouteBusy:
     return RouteBusy(
         f"route {route!r} has the live rollout {rollout}: `swapgate canary abort {route}` "

@@ -6,7 +6,15 @@ from datetime import timedelta
 
 import pytest
 
-from harness.control import canary, chains, clearance, lookup, propose, routes, targets
+from harness.control import (
+    canary_hands,
+    chains,
+    clearance,
+    lookup,
+    propose,
+    routes,
+    targets,
+)
 from harness.control.chains import Wanted
 from harness.control.proofs import Waive
 from harness.control.propose import Wish
@@ -153,7 +161,7 @@ def test_an_expired_waiver_serves_on_until_somebody_changes_the_route(world: Wor
     proposal = world.until_decided(world.propose().id)
     propose.approve(ctx, Actor("ben", Role.APPROVER), proposal.id)
     world.turn()
-    canary.by_hand(ctx, ADA, "chat", Signal.ABORT, "a test")
+    canary_hands.by_hand(ctx, ADA, "chat", Signal.ABORT, "a test")
     assert shown(world) == [("equal", EvidenceKind.WAIVER)]
 
     add(world, "sim/equal", waive=WAIVE)

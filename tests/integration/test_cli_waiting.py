@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.cli import waiting
-from harness.control import canary, propose
+from harness.control import canary_hands, propose
 from harness.domain.access import Actor, Role
 from harness.domain.evaluation import RunState
 from harness.domain.rollout import Signal
@@ -89,7 +89,7 @@ def test_an_aborted_canary_ends_with_3(cli: CommandLine, meanwhile: Meanwhile) -
         with ctx.store.read() as tx:
             live = tx.rollouts.live()
         if live:
-            canary.by_hand(ctx, somebody, "chat", Signal.ABORT, "no")
+            canary_hands.by_hand(ctx, somebody, "chat", Signal.ABORT, "no")
 
     meanwhile(aborts)
 

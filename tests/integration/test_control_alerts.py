@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.control import alerts, canary, chains, housekeeping, propose, waivers
+from harness.control import alerts, canary_hands, chains, housekeeping, propose, waivers
 from harness.control.chains import Wanted
 from harness.control.jobs import Watched
 from harness.control.proofs import Waive
@@ -101,9 +101,9 @@ def test_what_waits_for_approval_is_told_and_then_that_it_no_longer_does(world: 
 @pytest.mark.req("B9")
 def test_a_paused_canary_is_told_until_it_is_resumed(world: World) -> None:
     world.until_decided(world.propose("sim/better").id)
-    canary.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
+    canary_hands.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
     deliver(world)
-    canary.by_hand(world.context(), BEN, "chat", Signal.RESUME, "")
+    canary_hands.by_hand(world.context(), BEN, "chat", Signal.RESUME, "")
     deliver(world)
 
     kind = AlertKind.CANARY_PAUSED
@@ -129,9 +129,9 @@ def test_a_sink_that_is_down_gets_its_messages_once_it_is_back_and_in_order(
 ) -> None:
     world.sinks.down.add("chat")
     world.until_decided(world.propose("sim/better").id)
-    canary.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
+    canary_hands.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
     deliver(world)
-    canary.by_hand(world.context(), BEN, "chat", Signal.RESUME, "")
+    canary_hands.by_hand(world.context(), BEN, "chat", Signal.RESUME, "")
     for _ in range(5):
         deliver(world)
         world.clock.advance(60)
@@ -154,7 +154,7 @@ def test_a_sink_that_is_down_gets_its_messages_once_it_is_back_and_in_order(
 def test_after_days_a_delivery_is_given_up_and_its_row_says_so(world: World) -> None:
     world.sinks.down.add("chat")
     world.until_decided(world.propose("sim/better").id)
-    canary.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
+    canary_hands.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
     deliver(world)
     world.clock.advance(GIVE_UP_AFTER.total_seconds())
     deliver(world)
@@ -248,7 +248,7 @@ def test_a_share_that_is_not_the_planned_one_is_told_once(world: World) -> None:
     (record,) = open_alerts(world)
     assert (record.kind, record.count) == (AlertKind.SAMPLE_RATIO, 1)
     assert "Planned: 1 %" in record.text
-    canary.by_hand(world.context(), BEN, "chat", Signal.ABORT, "")
+    canary_hands.by_hand(world.context(), BEN, "chat", Signal.ABORT, "")
     deliver(world)
     assert open_alerts(world) == []
 
@@ -293,7 +293,7 @@ def test_a_test_goes_through_every_sink_and_says_what_happened(world: World) -> 
 def test_without_a_sink_alerts_are_kept_and_a_test_says_what_to_do(world: World) -> None:
     world.sinks.kept.clear()
     world.until_decided(world.propose("sim/better").id)
-    canary.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
+    canary_hands.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
     deliver(world)
 
     (record,) = open_alerts(world)
@@ -304,8 +304,8 @@ def test_without_a_sink_alerts_are_kept_and_a_test_says_what_to_do(world: World)
 
 def test_old_alerts_and_failovers_are_forgotten(world: World) -> None:
     world.until_decided(world.propose("sim/better").id)
-    canary.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
-    canary.by_hand(world.context(), BEN, "chat", Signal.RESUME, "")
+    canary_hands.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
+    canary_hands.by_hand(world.context(), BEN, "chat", Signal.RESUME, "")
     deliver(world)
     world.clock.advance(timedelta(days=31).total_seconds())
 

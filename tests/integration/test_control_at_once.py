@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.control import canary, propose, reconcile, routes
+from harness.control import canary_hands, propose, reconcile, routes
 from harness.control.propose import Wish
 from harness.domain.access import SYSTEM
 from harness.domain.errors import Conflict, IllegalTransition, NotFound, StaleWrite
@@ -154,7 +154,7 @@ def test_people_and_two_control_processes_at_once_leave_one_truth(
         acts: list[Callable[[], object]] = [
             lambda: [world.turn(world.context(one)) for _ in range(5)],
             lambda: [world.turn(world.context(two)) for _ in range(5)],
-            lambda: canary.by_hand(ctx, BEN, "chat", Signal.ABORT, "now"),
+            lambda: canary_hands.by_hand(ctx, BEN, "chat", Signal.ABORT, "now"),
         ]
         for each in [people.submit(at_once(act)) for act in acts]:
             each.result()

@@ -9,7 +9,16 @@ import sqlalchemy as sa
 
 from evals.provider import ProviderFailed
 from evals.samples import Item
-from harness.control import canary, evaluate, propose, reconcile, routes, targets, work
+from harness.control import (
+    canary,
+    canary_hands,
+    evaluate,
+    propose,
+    reconcile,
+    routes,
+    targets,
+    work,
+)
 from harness.control.context import Context
 from harness.control.propose import Wish
 from harness.control.rehearse import rehearsed
@@ -340,8 +349,8 @@ def test_an_action_decided_for_an_older_state_is_not_applied(world: World) -> No
     world.feed(blocks=5)
     action = canary.look(ctx, seen)
     assert action.signal is Signal.ENOUGH
-    canary.by_hand(ctx, BEN, "chat", Signal.PAUSE, "lunch")
-    canary.by_hand(ctx, BEN, "chat", Signal.RESUME, "")
+    canary_hands.by_hand(ctx, BEN, "chat", Signal.PAUSE, "lunch")
+    canary_hands.by_hand(ctx, BEN, "chat", Signal.RESUME, "")
 
     with pytest.raises(StaleWrite), world.store.write() as tx:
         canary.step(ctx, tx, world.get(proposal.id), seen, action)

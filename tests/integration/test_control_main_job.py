@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from evals.samples import Item
-from harness.control import canary, propose, routes
+from harness.control import canary_hands, propose, routes
 from harness.control.propose import Wish
 from harness.domain.access import SYSTEM
 from harness.domain.errors import (
@@ -180,14 +180,17 @@ def test_people_pause_resume_and_abort_a_canary(world: World) -> None:
     proposal = world.propose("sim/better")
     world.until_decided(proposal.id)
     ctx = world.context()
-    assert canary.by_hand(ctx, BEN, "chat", Signal.PAUSE, "lunch").state is RolloutState.PAUSED
+    assert (
+        canary_hands.by_hand(ctx, BEN, "chat", Signal.PAUSE, "lunch").state
+        is RolloutState.PAUSED
+    )
     for _ in range(5):
         world.feed()
         world.turn()
     with world.store.read() as tx:
         assert tx.rollouts.live()[0].step == 0
-    canary.by_hand(ctx, BEN, "chat", Signal.RESUME, "")
-    canary.by_hand(ctx, BEN, "chat", Signal.ABORT, "no")
+    canary_hands.by_hand(ctx, BEN, "chat", Signal.RESUME, "")
+    canary_hands.by_hand(ctx, BEN, "chat", Signal.ABORT, "no")
     assert world.get(proposal.id).phase is Phase.ROLLED_BACK
     assert serving(world) == "base"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from evals.samples import Item
-from harness.control import canary, chains, evaluate, propose, reports
+from harness.control import canary_hands, chains, evaluate, propose, reports
 from harness.control.chains import Wanted
 from harness.control.replays import replay
 from harness.control.standing import Proof
@@ -127,10 +127,10 @@ def test_a_canary_whose_suite_changed_goes_no_further_until_it_is_put_back(
         paused = tx.rollouts.get(proposal.rollout or "")
     assert (paused.state, paused.step) == (RolloutState.PAUSED, 0)
     with pytest.raises(ProofRefused, match="stale"):
-        canary.by_hand(world.context(), BEN, "chat", Signal.RESUME, "")
+        canary_hands.by_hand(world.context(), BEN, "chat", Signal.RESUME, "")
 
     world.suites["colours"] = before
-    canary.by_hand(world.context(), BEN, "chat", Signal.RESUME, "put back")
+    canary_hands.by_hand(world.context(), BEN, "chat", Signal.RESUME, "put back")
     for _ in range(40):
         world.feed(blocks=4)
         world.turn()
@@ -149,7 +149,7 @@ def test_a_verdict_that_expires_during_its_canary_promotes_nobody(world: World) 
         assert tx.routing.route("chat").incumbent == proposal.incumbent  # type: ignore[union-attr]
     assert rollout.state is RolloutState.PAUSED
     with pytest.raises(ProofRefused, match="is expired"):
-        canary.by_hand(world.context(), BEN, "chat", Signal.RESUME, "")
+        canary_hands.by_hand(world.context(), BEN, "chat", Signal.RESUME, "")
 
 
 @pytest.mark.req("F3")

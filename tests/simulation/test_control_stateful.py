@@ -28,7 +28,7 @@ from hypothesis.stateful import (
 
 from evals.provider import ProviderFailed
 from evals.samples import Item
-from harness.control import canary, chains, propose, reconcile, routes
+from harness.control import canary_hands, chains, propose, reconcile, routes
 from harness.control.chains import Wanted
 from harness.control.proofs import Waive
 from harness.control.propose import Wish
@@ -187,12 +187,12 @@ class ControlPlane(RuleBasedStateMachine):
     @precondition(now_in(Phase.CANARY))
     @rule(route=route_names, signal=st.sampled_from([Signal.PAUSE, Signal.RESUME]))
     def pause_or_resume(self, route: str, signal: Signal) -> None:
-        self.attempt(lambda: canary.by_hand(self.ctx, BEN, route, signal, ""))
+        self.attempt(lambda: canary_hands.by_hand(self.ctx, BEN, route, signal, ""))
 
     @precondition(now_in(Phase.CANARY))
     @rule(route=route_names)
     def abort(self, route: str) -> None:
-        self.attempt(lambda: canary.by_hand(self.ctx, BEN, route, Signal.ABORT, ""))
+        self.attempt(lambda: canary_hands.by_hand(self.ctx, BEN, route, Signal.ABORT, ""))
 
     @rule(route=route_names)
     def roll_back(self, route: str) -> None:

@@ -102,6 +102,8 @@ class MemoryRollouts:
         for each in state.rollouts.values():
             if new.live and each.live and each.route == new.route:
                 raise rules.has_live_rollout(new.route, each.id)
+            if each.verdict == new.verdict:
+                raise rules.verdict_used(new.verdict)
         state.rollouts[new.id] = new
 
     def get(self, rollout: str) -> Rollout:
@@ -120,6 +122,9 @@ class MemoryRollouts:
 
     def live(self) -> Sequence[Rollout]:
         return [each for each in reversed(self.list()) if each.live]
+
+    def baking(self) -> Sequence[Rollout]:
+        return [each for each in reversed(self.list()) if each.baking]
 
     def list(self, *, route: str | None = None) -> Sequence[Rollout]:
         found = [

@@ -28,6 +28,7 @@ from harness.domain.evidence import (
     proven,
     waived,
 )
+from harness.domain.rollout import RolloutState
 from harness.domain.routing import Route, RoutingTable
 from harness.domain.targets import Provider, Target
 from harness.ports import RouteRecord
@@ -81,6 +82,13 @@ class MemoryRouting:
         """The verdict's id. Raises ProofRefused where the databases would."""
         if isinstance(change, StartCanary | Promote):
             self._check_stored(state, change.proof)
+            rolled_back = (
+                each.verdict
+                for each in state.rollouts.values()
+                if each.state is RolloutState.ROLLED_BACK
+            )
+            if change.proof.id in rolled_back:
+                raise rules.verdict_used(change.proof.id)
             return change.proof.id
         if isinstance(change, Restore):
             records = state.routes[change.route]

@@ -15,7 +15,16 @@ from harness.domain.evaluation import (
 )
 from harness.domain.guardrails import Guardrails
 from harness.domain.pins import ServedPin
-from harness.domain.policy import CanaryPolicy, GatePolicy, Policy, Promotion, Spend, Step, Unit
+from harness.domain.policy import (
+    CanaryPolicy,
+    GatePolicy,
+    PeakHours,
+    Policy,
+    Promotion,
+    Spend,
+    Step,
+    Unit,
+)
 from harness.store.rows import JsonIn
 
 
@@ -49,6 +58,9 @@ def canary_policy(data: JsonIn) -> CanaryPolicy:
         **{
             **data,
             "steps": tuple(Step(**step) for step in data["steps"]),
+            "peak": PeakHours(**data.get("peak", {})),
+            # Older rollouts did not bake.
+            "bake_s": data.get("bake_s", 0.0),
             "unit": Unit(data["unit"]),
             "local_alpha": data.get("local_alpha", 0.0),
             "guardrails": Guardrails(**guardrails) if guardrails else Guardrails.none(),

@@ -75,6 +75,17 @@ def of_route(route: Route) -> Values:
         "rollout": canary.rollout if canary else None,
         "unit_rule": canary.unit_rule.as_json() if canary else None,
         "settings": asdict(route.settings),
+        "holdback": route.holdback.target if route.holdback else None,
+        "holdback_plan": _plan(route.holdback) if route.holdback else None,
+    }
+
+
+def _plan(holdback: Canary) -> Values:
+    return {
+        "weight_bps": holdback.weight_bps,
+        "salt": holdback.salt,
+        "rollout": holdback.rollout,
+        "unit_rule": holdback.unit_rule.as_json(),
     }
 
 
@@ -86,6 +97,15 @@ def route(row: Row, fallbacks: tuple[str, ...]) -> Route:
         canary=_canary(row) if row.canary else None,
         fallbacks=fallbacks,
         settings=RouteSettings.from_json(row.settings),
+        holdback=_holdback(row) if row.holdback else None,
+    )
+
+
+def _holdback(row: Row) -> Canary:
+    plan = row.holdback_plan
+    rule = UnitRule.from_json(plan["unit_rule"])
+    return Canary(
+        row.holdback, plan["weight_bps"], plan["salt"], plan["rollout"], rule, control=True
     )
 
 

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from harness.domain.errors import Conflict, NotFound
 from harness.domain.evaluation import Verdict
 from harness.domain.proposal import Proposal
-from harness.domain.rollout import Rollout
+from harness.domain.rollout import Rollout, RolloutState
 from harness.store.rows import decisions as rows
 from harness.store.rules import (
     check_four_eyes,
@@ -16,6 +16,7 @@ from harness.store.rules import (
     has_live_rollout,
     has_open_proposal,
     stale,
+    verdict_used,
 )
 from harness.store.sql.failures import RowRefused
 from harness.store.sql.unit import Unit
@@ -44,6 +45,11 @@ IS_LIVE = rollout.c.state.in_(LIVE_STATES)
 LIVE = sa.select(rollout).where(IS_LIVE).order_by(rollout.c.started_at, rollout.c.id)
 ROLLOUTS = sa.select(rollout).order_by(rollout.c.started_at.desc(), rollout.c.id.desc())
 ONE_ROLLOUT = sa.select(rollout).where(rollout.c.id == sa.bindparam("rollout"))
+BAKING = (
+    sa.select(rollout)
+    .where(rollout.c.state == RolloutState.PROMOTED, rollout.c.bake_ends_at.is_not(None))
+    .order_by(rollout.c.started_at, rollout.c.id)
+)
 LIVE_ON_ROUTE = sa.select(rollout.c.id).where(IS_LIVE, rollout.c.route == sa.bindparam("route"))
 SAVE_ROLLOUT = sa.update(rollout).where(
     rollout.c.id == sa.bindparam("key"), rollout.c.version == sa.bindparam("expected")
@@ -132,6 +138,8 @@ class SqlRollouts:
             with self._unit.attempt():
                 self._unit.write(sa.insert(rollout), rows.of_rollout(new))
         except RowRefused as error:
+            if error.names("verdict_used"):
+                raise verdict_used(new.verdict) from error
             busy = self._unit.read(LIVE_ON_ROUTE, {"route": new.route}).scalar()
             if busy is None or not new.live:
                 raise
@@ -154,6 +162,9 @@ class SqlRollouts:
 
     def live(self) -> Sequence[Rollout]:
         return [rows.rollout(row) for row in self._unit.read(LIVE)]
+
+    def baking(self) -> Sequence[Rollout]:
+        return [rows.rollout(row) for row in self._unit.read(BAKING)]
 
     def list(self, *, route: str | None = None) -> Sequence[Rollout]:
         query = ROLLOUTS if route is None else ROLLOUTS.where(rollout.c.route == route)

@@ -11,6 +11,7 @@ from harness.domain.changes import (
     Change,
     ChangeSettings,
     CreateRoute,
+    EndBake,
     Promote,
     RaiseWeight,
     Restore,
@@ -99,7 +100,7 @@ def proof_of(unit: Unit, change: Change, before: Row | None, now: datetime) -> V
             return base | {"incumbent_evidence": found, "canary_evidence": None}
         case Abort():
             return base | {"canary_evidence": None}
-        case RaiseWeight() | ChangeSettings() | SetChain():
+        case RaiseWeight() | ChangeSettings() | SetChain() | EndBake():
             return base
         case _:
             assert_never(change)

@@ -114,6 +114,7 @@ rollout = sa.Table(
     time("updated_at"),
     words("ended_because"),
     count("version"),
+    time("bake_ends_at", nullable=True),
     one_of("state", RolloutState),
     at_least("step", 0),
     at_least("version", 1),

@@ -111,6 +111,9 @@ route_version = sa.Table(
     time("at"),
     words("actor"),
     words("reason"),
+    # While a promotion bakes: the incumbent before it, and its share (triggers).
+    text("holdback", nullable=True),
+    json_value("holdback_plan", nullable=True),
     sa.PrimaryKeyConstraint("route", "version"),
     sa.UniqueConstraint("revision"),
     sa.UniqueConstraint("route", "version", "incumbent", name="uq_route_version_base"),

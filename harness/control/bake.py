@@ -1,0 +1,57 @@
+"""After a promotion: the incumbent before it keeps a small share, and harm that shows late
+brings it back by itself."""
+
+from harness.control import canary, routes
+from harness.control.context import Context
+from harness.domain.access import SYSTEM, Actor
+from harness.domain.changes import EndBake
+from harness.domain.rollout import Rollout, Signal
+from harness.domain.rollout import moved as rollout_moved
+from harness.ports import Transaction
+
+
+def turn(ctx: Context) -> list[str]:
+    """Look at every promotion that bakes; what was done, in words."""
+    with ctx.store.read() as tx:
+        baking = tx.rollouts.baking()
+    return [said for rollout in baking for said in _one(ctx, rollout)]
+
+
+def _one(ctx: Context, seen: Rollout) -> list[str]:
+    action = canary.look(ctx, seen)
+    with ctx.store.read() as tx:
+        ours = _held_back(tx, seen)
+    if ours and action.signal is None:
+        return []
+    with ctx.store.write() as tx:
+        rollout = tx.rollouts.get(seen.id)
+        if rollout.version != seen.version:
+            return []
+        if not _held_back(tx, rollout):
+            because = "the route was changed by another: nothing is left to compare with"
+            over(ctx, tx, SYSTEM, rollout, Signal.BASE_CHANGED, because)
+        elif action.signal is Signal.HARM:
+            because = action.reason
+            canary.end(ctx, tx, SYSTEM, rollout, Signal.HARM, because)
+        else:
+            because = action.reason
+            over(ctx, tx, SYSTEM, rollout, Signal.BAKED, because)
+    return [f"{seen.proposal}: {action.kind.value}: {because}"]
+
+
+def over(
+    ctx: Context, tx: Transaction, actor: Actor, rollout: Rollout, signal: Signal, because: str
+) -> Rollout:
+    """The bake ends, and the promotion stands. Raises IllegalTransition."""
+    after = rollout_moved(rollout, signal, ctx.clock.now(), because)
+    if _held_back(tx, rollout):
+        route = routes.existing(tx, rollout.route)
+        canary.commit(ctx, tx, actor, route, EndBake(rollout.route, rollout.id), because)
+    canary.audit(ctx, tx, actor, f"canary.{signal.value}", after, because)
+    return tx.rollouts.save(after)
+
+
+def _held_back(tx: Transaction, rollout: Rollout) -> bool:
+    route = tx.routing.route(rollout.route)
+    holdback = route.holdback if route else None
+    return holdback is not None and holdback.rollout == rollout.id

@@ -1,0 +1,109 @@
+"""A person's hand on a canary: pause, resume, advance, abort, promote now, finish the bake."""
+
+from dataclasses import replace
+
+from harness.control import bake, canary, standing
+from harness.control.context import Context
+from harness.domain.access import Actor, Role
+from harness.domain.errors import (
+    IllegalTransition,
+    InputError,
+    NotAllowed,
+    ProofRefused,
+    StaleWrite,
+)
+from harness.domain.proposal import Proposal
+from harness.domain.rollout import BY_HAND, Action, ActionKind, Rollout, Signal
+from harness.ports import Transaction
+
+# What overrules the plan says why; to stop something never waits for words.
+_SAYS_WHY = frozenset({Signal.ADVANCE, Signal.PROMOTE, Signal.FINISH})
+
+
+def by_hand(
+    ctx: Context,
+    actor: Actor,
+    route: str,
+    signal: Signal,
+    reason: str,
+    *,
+    seen: int | None = None,
+) -> Rollout:
+    """Move the route's canary, or end its bake.
+
+    seen: the rollout's version that the person looked at; None takes what is stored. Raises
+    NotFound when there is none, IllegalTransition when its state does not allow it, StaleWrite
+    when it moved since it was seen, InputError without a needed reason, ProofRefused and
+    NotAllowed as `_promote_now` says.
+    """
+    actor.require(Role.APPROVER)
+    if signal not in BY_HAND:
+        raise InputError(f"that is for the evidence to say, not for a person: {signal.value}")
+    if signal in _SAYS_WHY and not reason.strip():
+        raise InputError(f"to {signal.value} by hand needs a reason; the audit log keeps it")
+    because = f"{signal.value} by {actor.name}" + (f": {reason}" if reason else "")
+    with ctx.store.write() as tx:
+        rollout = canary.live(tx, route)
+        if seen not in (None, rollout.version):
+            raise StaleWrite(
+                f"the canary of {route} is at version {rollout.version}, not {seen}: "
+                "look at it again, then decide"
+            )
+        match signal:
+            case Signal.ABORT:
+                return canary.end(ctx, tx, actor, rollout, signal, because)
+            case Signal.PROMOTE:
+                return _promote_now(ctx, tx, actor, rollout, because)
+            case Signal.FINISH:
+                if not rollout.baking:
+                    raise IllegalTransition(
+                        f"the canary of {route} is {rollout.state.value}: only a bake, after "
+                        "the promotion, is finished by hand"
+                    )
+                return bake.over(ctx, tx, actor, rollout, signal, because)
+            case Signal.ADVANCE:
+                standing.demand(ctx, tx, tx.verdicts.get(rollout.verdict))
+                _check_harmless(ctx, tx, rollout)
+            case Signal.RESUME:
+                standing.demand(ctx, tx, tx.verdicts.get(rollout.verdict))
+            case _:
+                pass
+        return canary.move(ctx, tx, actor, rollout, signal, because)
+
+
+def _promote_now(
+    ctx: Context, tx: Transaction, actor: Actor, rollout: Rollout, because: str
+) -> Rollout:
+    """Without the rest of the ramp, not without proof.
+
+    Raises ProofRefused when the verdict is not valid any more or the data show harm, NotAllowed
+    for the proposer.
+    """
+    proposal = tx.proposals.get(rollout.proposal)
+    if actor.name == proposal.proposer and not proposal.policy.self_approval:
+        raise NotAllowed(
+            f"{actor.name} proposed {proposal.id} and cannot promote it: ask another approver"
+        )
+    action = _check_harmless(ctx, tx, rollout)
+    asked = replace(
+        action,
+        kind=ActionKind.PROMOTE,
+        signal=Signal.PROMOTE,
+        reason=f"{because}. {action.reason}",
+    )
+    return canary.promote(ctx, tx, actor, rollout, _approved(proposal, actor), asked)
+
+
+def _approved(proposal: Proposal, actor: Actor) -> Proposal:
+    """With this approver, if none has approved it before: the database holds the four eyes."""
+    if proposal.approver is not None:
+        return proposal
+    return replace(proposal, approver=actor.name, approved_verdict=proposal.verdict)
+
+
+def _check_harmless(ctx: Context, tx: Transaction, rollout: Rollout) -> Action:
+    """What the data say. Raises ProofRefused when they ask for the rollback."""
+    action = canary.look_in(ctx, tx, rollout)
+    if action.signal is Signal.HARM:
+        raise ProofRefused(f"the canary of {rollout.route} goes back, not on: {action.reason}")
+    return action
