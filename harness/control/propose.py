@@ -12,12 +12,13 @@ from harness.domain.errors import (
     InputError,
     NotAllowed,
     ProofRefused,
+    RouteBusy,
     StaleWrite,
 )
 from harness.domain.evaluation import Claim, Primaries, SuitePin, SuitePlan, SuiteRole
 from harness.domain.policy import GatePolicy, Policy
 from harness.domain.proposal import Event, Phase, Proposal, advance, moved
-from harness.domain.routing import RouteSettings, RouteSuite
+from harness.domain.routing import Route, RouteSettings, RouteSuite
 from harness.domain.targets import Target
 from harness.ports import Transaction
 
@@ -52,6 +53,7 @@ def create(ctx: Context, actor: Actor, wish: Wish) -> Proposal:
     preview(ctx, wish)
     with ctx.store.write() as tx:
         route = routes.existing(tx, wish.route)
+        _check_baked(route)
         candidate = targets.find_or_register(ctx, tx, actor, wish.candidate)
         if candidate.id == route.incumbent:
             raise InputError(
@@ -104,6 +106,14 @@ def _policy(ctx: Context, settings: RouteSettings, wish: Wish) -> Policy:
             f"{gate.claim.value}"
         )
     return replace(policy, gate=gate)
+
+
+def _check_baked(route: Route) -> None:
+    if route.holdback is not None:
+        raise RouteBusy(
+            f"route {route.name!r} still bakes its last promotion: wait for the end, or end it "
+            f"with `swapgate canary finish {route.name} --reason …`"
+        )
 
 
 def _check_reason(gate: GatePolicy, wish: Wish) -> None:

@@ -12,9 +12,11 @@ from harness.domain.errors import (
     InputError,
     NotAllowed,
     NotFound,
+    ProofRefused,
     RouteBusy,
     StaleWrite,
 )
+from harness.domain.evaluation import Passed
 from harness.domain.policy import Policy
 from harness.domain.proposal import Event, Phase, moved
 from harness.domain.rollout import Signal
@@ -32,6 +34,7 @@ from tests.contract.builders import (
     proposal,
     rollout,
     seeded,
+    verdict,
 )
 
 
@@ -192,13 +195,38 @@ def test_a_route_has_one_live_rollout(store: Store) -> None:
         with pytest.raises(RouteBusy, match="ro_1"):
             tx.rollouts.add(rollout("ro_2"))
         ended = tx.rollouts.save(rolled(rollout(), Signal.HARM, LATER, "errors"))
-        tx.rollouts.add(rollout("ro_2", started_at=LATER))
+        tx.verdicts.add(verdict(Passed, "v_2"), "p_1")
+        tx.rollouts.add(rollout("ro_2", started_at=LATER, verdict="v_2"))
 
     assert ended.version == 2
     with store.read() as tx:
         assert [each.id for each in tx.rollouts.live()] == ["ro_2"]
         assert [each.id for each in tx.rollouts.list()] == ["ro_2", "ro_1"]
         assert tx.rollouts.get("ro_1").ended_because == "errors"
+
+
+@pytest.mark.req("F1", "F3")
+def test_a_verdict_is_the_proof_of_one_rollout(store: Store) -> None:
+    seeded(store)
+    with store.write() as tx:
+        tx.rollouts.add(rollout())
+        tx.rollouts.save(rolled(rollout(), Signal.HARM, LATER, "errors"))
+    with pytest.raises(ProofRefused, match="needs a new verdict"), store.write() as tx:
+        tx.rollouts.add(rollout("ro_2", started_at=LATER))
+
+
+def test_a_promotion_bakes_until_its_bake_is_over(store: Store) -> None:
+    seeded(store)
+    with store.write() as tx:
+        tx.rollouts.add(rollout())
+        baking = tx.rollouts.save(rolled(rollout(), Signal.PROMOTE, LATER, "by hand"))
+    with store.read() as tx:
+        assert list(tx.rollouts.baking()) == [baking]
+        assert list(tx.rollouts.live()) == []
+    with store.write() as tx:
+        tx.rollouts.save(rolled(baking, Signal.BAKED, LATER, "the bake is over"))
+    with store.read() as tx:
+        assert list(tx.rollouts.baking()) == []
 
 
 def test_saving_an_old_state_of_a_rollout_is_refused(store: Store) -> None:

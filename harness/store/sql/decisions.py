@@ -138,12 +138,12 @@ class SqlRollouts:
             with self._unit.attempt():
                 self._unit.write(sa.insert(rollout), rows.of_rollout(new))
         except RowRefused as error:
+            busy = self._unit.read(LIVE_ON_ROUTE, {"route": new.route}).scalar()
+            if busy is not None and new.live:
+                raise has_live_rollout(new.route, busy) from error
             if error.names("verdict_used"):
                 raise verdict_used(new.verdict) from error
-            busy = self._unit.read(LIVE_ON_ROUTE, {"route": new.route}).scalar()
-            if busy is None or not new.live:
-                raise
-            raise has_live_rollout(new.route, busy) from error
+            raise
 
     def get(self, rollout_: str) -> Rollout:
         row = self._unit.read(ONE_ROLLOUT, {"rollout": rollout_}).first()
