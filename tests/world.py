@@ -24,7 +24,7 @@ from harness.domain.pins import ServedModel
 from harness.domain.policy import CanaryPolicy, GatePolicy, Policy, Promotion, Step, Unit
 from harness.domain.proposal import Proposal
 from harness.domain.rollout import Rollout
-from harness.domain.routing import RouteSettings, RouteSuite
+from harness.domain.routing import BUCKETS, RouteSettings, RouteSuite
 from harness.domain.settings import SuiteSettings
 from harness.domain.targets import Price, Provider, Target
 from harness.ports import Chance, Clock, Store, Transaction
@@ -41,7 +41,7 @@ SECRET = b"a secret of the tests"
 # Share of items that each model answers rightly, in twelfths.
 SKILL = {"base": 7, "good": 10, "better": 12, "worse": 2, "equal": 7}
 STEPS = (Step(100, 3), Step(500, 5), Step(2500, 10, certify=True))
-CANARY = CanaryPolicy(steps=STEPS, unit=Unit.REQUEST, p0=0.2, alpha=0.05)
+CANARY = CanaryPolicy(steps=STEPS, unit=Unit.REQUEST, p0=0.2, alpha=0.05, bake_s=0.0)
 POLICY = Policy(
     "default", gate=GatePolicy(claim=Claim.SUPERIOR, infra_pause_s=5), canary=CANARY
 )
@@ -141,9 +141,9 @@ class World:
         return self.get(proposal)
 
     def feed(self, *, failing: bool = False, blocks: int = 1) -> None:
-        """Traffic for the live rollout, as a router would record it."""
+        """Traffic for the rollout, live or in its bake, as a router would record it."""
         with self.store.read() as tx:
-            rollouts = tx.rollouts.live()
+            rollouts = [*tx.rollouts.live(), *tx.rollouts.baking()]
             counts = {r.id: len(tx.observations.blocks(r.id)) for r in rollouts}
         new = [
             block_of(rollout, counts[rollout.id] + number, self.clock, failing=failing)
@@ -155,9 +155,9 @@ class World:
 
 
 def block_of(rollout: Rollout, number: int, clock: Clock, *, failing: bool) -> Block:
-    weight = rollout.current.weight_bps
+    weight = BUCKETS - rollout.policy.bake_bps if rollout.baking else rollout.current.weight_bps
     canary = max(1, weight // 100)
-    lost = canary if failing else 0
+    lost = min(canary, 50) if failing else 0
     return Block(
         rollout=rollout.id,
         worker="router-test",
@@ -165,7 +165,8 @@ def block_of(rollout: Rollout, number: int, clock: Clock, *, failing: bool) -> B
         weight_bps=weight,
         units=100,
         canary_units=canary,
-        failures=lost + (1 if number % 3 == 0 else 0),
+        # Of a bake, the one that is held back never fails.
+        failures=lost + (1 if number % 3 == 0 and not rollout.baking else 0),
         canary_failures=lost,
         missing=0,
         opened_at=clock.now(),

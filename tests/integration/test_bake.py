@@ -1,0 +1,200 @@
+"""After a promotion: the incumbent before it is kept as a control, and people's hands."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from harness.control import bake, canary_hands, reports, routes
+from harness.domain.errors import (
+    IllegalTransition,
+    InputError,
+    NotAllowed,
+    NotFound,
+    RouteBusy,
+    StaleWrite,
+)
+from harness.domain.proposal import Phase, Proposal
+from harness.domain.rollout import Rollout, RolloutState, Signal
+from harness.domain.routing import Arm, Route, arm_of, bucket_of
+from tests.world import ANN, BEN, CANARY, POLICY, World
+
+DAY = timedelta(days=1)
+pytestmark = pytest.mark.req("F3", "F8")
+
+
+@pytest.fixture
+def baking(world: World) -> World:
+    """Its promotions bake for a day."""
+    world.policy = replace(POLICY, canary=replace(CANARY, bake_s=DAY.total_seconds()))
+    return world
+
+
+def in_canary(world: World) -> Proposal:
+    proposal = world.propose("sim/better")
+    world.until_decided(proposal.id)
+    world.turn()
+    return world.get(proposal.id)
+
+
+def promoted(world: World) -> Proposal:
+    proposal = in_canary(world)
+    canary_hands.by_hand(world.context(), BEN, "chat", Signal.PROMOTE, "a demo at noon")
+    return world.get(proposal.id)
+
+
+def route(world: World) -> Route:
+    with world.store.read() as tx:
+        return routes.existing(tx, "chat")
+
+
+def rollout(world: World) -> Rollout:
+    with world.store.read() as tx:
+        return tx.rollouts.list(route="chat")[0]
+
+
+def test_after_a_promotion_the_incumbent_before_it_keeps_one_percent(baking: World) -> None:
+    before = route(baking).incumbent
+    proposal = promoted(baking)
+
+    after = route(baking)
+    assert proposal.phase is Phase.PROMOTED
+    assert after.incumbent == proposal.candidate
+    assert after.holdback is not None
+    assert (after.holdback.target, after.holdback.weight_bps) == (before, 100)
+    arms = [arm_of(after, f"user:{i}") for i in range(20_000)]
+    assert arms.count(Arm.HOLDBACK) == pytest.approx(200, abs=60)
+    assert rollout(baking).baking
+
+
+def test_who_is_held_back_never_left_the_old_model(baking: World) -> None:
+    promoted(baking)
+    after = route(baking)
+    assert after.holdback is not None
+    held = [key for key in map(str, range(20_000)) if arm_of(after, key) is Arm.HOLDBACK]
+    assert min(bucket_of(key, salt=after.holdback.salt) for key in held) >= 9_900
+
+
+def test_a_bake_ends_by_itself_and_the_promotion_stands(baking: World) -> None:
+    proposal = promoted(baking)
+    baking.turn()
+    assert rollout(baking).baking
+
+    baking.clock.advance(DAY.total_seconds())
+    said = bake.turn(baking.context())
+
+    assert "The bake is over" in said[0]
+    assert route(baking).holdback is None
+    assert route(baking).incumbent == proposal.candidate
+    assert rollout(baking).state is RolloutState.PROMOTED
+    assert bake.turn(baking.context()) == []
+
+
+def test_harm_that_shows_in_the_bake_brings_the_incumbent_before_it_back(
+    baking: World,
+) -> None:
+    before = route(baking).incumbent
+    proposal = promoted(baking)
+    for _ in range(20):
+        baking.feed(failing=True)
+        baking.turn()
+
+    assert route(baking).incumbent == before
+    assert route(baking).holdback is None
+    assert rollout(baking).state is RolloutState.ROLLED_BACK
+    assert baking.get(proposal.id).phase is Phase.ROLLED_BACK
+
+
+def test_a_healthy_bake_rolls_nothing_back(baking: World) -> None:
+    promoted(baking)
+    for _ in range(20):
+        baking.feed()
+        baking.turn()
+    assert rollout(baking).baking
+
+
+def test_no_swap_is_proposed_while_a_promotion_bakes(baking: World) -> None:
+    promoted(baking)
+    with pytest.raises(RouteBusy, match="canary finish chat"):
+        baking.propose("sim/base")
+
+    canary_hands.by_hand(baking.context(), BEN, "chat", Signal.FINISH, "it is fine")
+    assert route(baking).holdback is None
+    assert baking.propose("sim/base").phase is Phase.PROPOSED
+
+
+def test_an_abort_in_the_bake_goes_back_to_the_incumbent_before(baking: World) -> None:
+    before = route(baking).incumbent
+    proposal = promoted(baking)
+    canary_hands.by_hand(baking.context(), BEN, "chat", Signal.ABORT, "")
+    assert route(baking).incumbent == before
+    assert baking.get(proposal.id).phase is Phase.ROLLED_BACK
+
+
+def test_a_route_rolled_back_by_hand_bakes_no_more(baking: World) -> None:
+    promoted(baking)
+    routes.roll_back(baking.context(), BEN, "chat", reason="complaints")
+    baking.turn()
+    assert not rollout(baking).baking
+    assert route(baking).holdback is None
+
+
+def test_a_person_advances_a_canary_with_a_reason(world: World) -> None:
+    in_canary(world)
+    with pytest.raises(InputError, match="needs a reason"):
+        canary_hands.by_hand(world.context(), BEN, "chat", Signal.ADVANCE, " ")
+
+    moved = canary_hands.by_hand(world.context(), BEN, "chat", Signal.ADVANCE, "a quiet route")
+
+    found = route(world).canary
+    assert moved.step == 1
+    assert found is not None
+    assert found.weight_bps == CANARY.steps[1].weight_bps
+    with world.store.read() as tx:
+        last = list(tx.audit.all())[-1]
+    assert (last.actor, last.action) == (BEN.name, "canary.advance")
+    assert "a quiet route" in str(last.details)
+
+
+def test_past_the_last_step_comes_the_promotion_alone(world: World) -> None:
+    in_canary(world)
+    for _ in CANARY.steps[1:]:
+        canary_hands.by_hand(world.context(), BEN, "chat", Signal.ADVANCE, "on")
+    with pytest.raises(IllegalTransition, match="last step"):
+        canary_hands.by_hand(world.context(), BEN, "chat", Signal.ADVANCE, "on")
+
+
+def test_the_proposer_cannot_promote_now(world: World) -> None:
+    in_canary(world)
+    cat = replace(BEN, name=ANN.name)
+    with pytest.raises(NotAllowed, match="ask another approver"):
+        canary_hands.by_hand(world.context(), cat, "chat", Signal.PROMOTE, "now")
+
+
+def test_who_looked_at_an_older_state_is_told_to_look_again(world: World) -> None:
+    in_canary(world)
+    seen = rollout(world).version
+    canary_hands.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "", seen=seen)
+    with pytest.raises(StaleWrite, match="look at it again"):
+        canary_hands.by_hand(world.context(), BEN, "chat", Signal.ABORT, "", seen=seen)
+
+
+@pytest.mark.parametrize("signal", [Signal.HARM, Signal.PROVEN, Signal.STEP_DONE])
+def test_what_the_data_say_is_not_for_people_to_say(world: World, signal: Signal) -> None:
+    in_canary(world)
+    with pytest.raises(InputError, match="for the evidence"):
+        canary_hands.by_hand(world.context(), BEN, "chat", signal, "why not")
+
+
+def test_a_canary_is_not_finished_before_its_promotion(world: World) -> None:
+    in_canary(world)
+    with pytest.raises(IllegalTransition, match="only a bake"):
+        canary_hands.by_hand(world.context(), BEN, "chat", Signal.FINISH, "enough")
+
+
+def test_without_a_bake_a_promotion_is_the_end(world: World) -> None:
+    promoted(world)
+    assert route(world).holdback is None
+    with pytest.raises(NotFound):
+        canary_hands.by_hand(world.context(), BEN, "chat", Signal.ABORT, "")
+    assert not reports.canaries(world.context())

@@ -1,0 +1,68 @@
+"""What a step lasts at least, whatever the evidence says."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.domain.policy import PeakHours, Step
+from harness.gate.floors import floor_left, peak_seconds
+
+MONDAY = datetime(2026, 11, 16, tzinfo=UTC)
+DAYTIME = PeakHours(8, 18)
+HOUR = 3_600.0
+
+pytestmark = pytest.mark.req("F3")
+
+
+def at(hours: float) -> datetime:
+    return MONDAY + timedelta(hours=hours)
+
+
+@pytest.mark.parametrize(
+    ("peak", "began", "ended", "hours"),
+    [
+        (DAYTIME, 0, 24, 10),
+        (DAYTIME, 9, 10, 1),
+        (DAYTIME, 17, 33, 2),
+        (DAYTIME, 19, 30, 0),
+        (PeakHours(22, 6), 0, 24, 8),
+        (PeakHours(22, 6), 23, 29, 6),
+        (PeakHours(0, 24), 5, 7.5, 2.5),
+        (DAYTIME, 10, 9, 0),
+    ],
+)
+def test_peak_hours_are_counted_within_the_window_alone(
+    peak: PeakHours, began: float, ended: float, hours: float
+) -> None:
+    assert peak_seconds(peak, at(began), at(ended)) == hours * HOUR
+
+
+@given(st.integers(0, 23), st.integers(0, 24), st.floats(0, 72), st.floats(0, 72))
+def test_a_window_and_the_rest_of_the_day_make_the_whole_time(
+    start: int, end: int, began: float, length: float
+) -> None:
+    whole = peak_seconds(PeakHours(0, 24), at(began), at(began + length))
+    inside = peak_seconds(PeakHours(start, end), at(began), at(began + length))
+    outside = peak_seconds(PeakHours(end % 24, start), at(began), at(began + length))
+    assert whole == pytest.approx(length * HOUR, abs=1e-3)
+    if start == end % 24:
+        assert inside == whole
+    else:
+        assert inside + outside == pytest.approx(whole, abs=1e-3)
+
+
+def test_a_step_that_is_too_short_says_what_is_left() -> None:
+    step = Step(100, 10, min_s=2 * HOUR)
+    assert floor_left(step, DAYTIME, at(0), at(0.5)) == (
+        "The step lasts at least 2 h: 1.5 h are left"
+    )
+    assert floor_left(step, DAYTIME, at(0), at(2)) == ""
+
+
+def test_a_step_may_ask_for_peak_traffic() -> None:
+    step = Step(100, 10, min_peak_s=3 * HOUR)
+    left = floor_left(step, DAYTIME, at(0), at(10))
+    assert left == ("The step lasts at least 3 h of peak traffic (8 to 18 h UTC): 1 h are left")
+    assert floor_left(step, DAYTIME, at(0), at(11)) == ""
