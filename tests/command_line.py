@@ -33,6 +33,7 @@ policies:
     canary: &canary
       unit: request
       p0: 0.2
+      bake_s: 20
       alpha: 0.05
       steps:
         - {weight_bps: 100, min_exposures: 3}

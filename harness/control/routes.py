@@ -166,6 +166,7 @@ def _fields(route: Route) -> dict[str, str]:
         "incumbent": route.incumbent,
         "canary": canary.target if canary else "none",
         "canary share": f"{canary.weight_bps / 100:g} %" if canary else "0 %",
+        "held back": route.holdback.target if route.holdback else "none",
         "fallbacks": ", ".join(route.fallbacks) or "none",
         "description": route.settings.description,
         "capable": ", ".join(route.settings.capable) or "none",

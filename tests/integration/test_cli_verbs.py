@@ -103,7 +103,10 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
         ask("canary", step, "chat")
     fourth = ask("proposal", "create", "chat3", "sim/equal")
     ask("proposal", "cancel", fourth["proposal"]["id"])  # type: ignore[index]
-    promoted(cli)
+    cli.world.until_decided(ids[1])
+    cli.world.turn()
+    for step in ("advance", "promote", "finish"):
+        ask("canary", step, "chat2", "--reason", "a rehearsal", "--as", "ben")
     ask("route", "rollback", "chat2", "--reason", "a rehearsal")
     key = ask("key", "create", "carol")
     ask("key", "list")
@@ -204,7 +207,7 @@ def test_a_swap_from_the_proposal_to_the_promotion_in_words(cli: CommandLine) ->
     assert "promoted" in cli.text("canary", "status", "chat")
     assert "sim/better" in cli.text("route", "list")
     assert "promotion" in cli.text("route", "history", "chat")
-    assert "sim/better" in cli.text("route", "diff", "chat")
+    assert "held back" in cli.text("route", "diff", "chat")
     assert "served by sim/base again" in cli.text(
         "route", "rollback", "chat", "--reason", "it is dearer than we thought"
     )
