@@ -103,10 +103,7 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
         ask("canary", step, "chat")
     fourth = ask("proposal", "create", "chat3", "sim/equal")
     ask("proposal", "cancel", fourth["proposal"]["id"])  # type: ignore[index]
-    cli.world.until_decided(ids[1])
-    cli.world.turn()
-    for step in ("advance", "promote", "finish"):
-        ask("canary", step, "chat2", "--reason", "a rehearsal", "--as", "ben")
+    canary_verbs(cli, ask, ids[1])
     ask("route", "rollback", "chat2", "--reason", "a rehearsal")
     key = ask("key", "create", "carol")
     ask("key", "list")
@@ -162,6 +159,13 @@ def capture_verbs(cli: CommandLine, ask: Callable[..., object]) -> None:
     ask("capture", "purge", exits=2)  # of what?
     audited = json.dumps(ask("audit", "tail"))
     assert all(f"capture.{verb}" in audited for verb in ("read", "export", "purge"))
+
+
+def canary_verbs(cli: CommandLine, ask: Callable[..., object], proposal: str) -> None:
+    cli.world.until_decided(proposal)
+    cli.world.turn()
+    for step in ("advance", "promote", "finish"):
+        ask("canary", step, "chat2", "--reason", "a rehearsal", "--as", "ben")
 
 
 def chain_verbs(ask: Callable[..., object]) -> None:
