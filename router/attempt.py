@@ -7,7 +7,7 @@ from harness.domain.errors import InputError
 from harness.domain.failures import FailureClass
 from router.dialects.dialect import Dialect
 from router.failures import refused
-from router.jsonspan import Edit, read, spliced
+from router.jsonspan import Edit, Members, read, spliced
 from router.ports import UpstreamFailed, UpstreamReply
 from router.replies import passed_on
 from router.serving import Header
@@ -20,12 +20,16 @@ REFUSAL_S: Final = 2.0
 
 
 class Answer(NamedTuple):
-    """A whole answer, with `model` as the route's name. model: the provider's, or empty."""
+    """A whole answer, with `model` as the route's name. members: as it was parsed.
+
+    model: the provider's, or empty.
+    """
 
     status: int
     headers: list[Header]
     body: bytes
     usage: Usage | None
+    members: Members
     model: str = ""
 
 
@@ -59,7 +63,7 @@ async def read_answer(reply: UpstreamReply, json_name: str | None, dialect: Dial
     if json_name is not None and model is not None:
         body = spliced(members.text, [Edit(model.start, model.end, json_name)])
     named = model.value if model is not None and isinstance(model.value, str) else ""
-    return Answer(reply.status, passed_on(reply.headers), body, usage, named)
+    return Answer(reply.status, passed_on(reply.headers), body, usage, members, named)
 
 
 def text(value: bytes) -> str:

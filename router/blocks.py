@@ -8,10 +8,11 @@ holds those behind it.
 
 from collections import deque
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from harness.domain.observation import Block, UnitRule
 from harness.domain.policy import Unit as UnitKind
+from router.seen import NOTHING, Bad, Seen, Values, findings
 
 # A block of a quiet route closes with what it has, so that its data do not wait for hours.
 MAX_BLOCK_AGE_S: Final = 60.0
@@ -19,15 +20,11 @@ MAX_KEYS: Final = 500_000
 
 
 class OpenBlock:
-    """A block that still admits units, or waits for outcomes."""
+    """A block that still admits units, or waits for outcomes. out: units without one yet."""
 
     __slots__ = (
-        "canary_failures",
-        "canary_out",
-        "canary_units",
         "closed_at",
         "closed_s",
-        "failures",
         "opened_at",
         "opened_s",
         "out",
@@ -42,33 +39,55 @@ class OpenBlock:
         self.opened_s, self.opened_at = now, at
         self.closed_s: float | None = None
         self.closed_at = at
-        self.units = self.canary_units = 0
-        self.failures = self.canary_failures = 0
-        # Units without an outcome yet.
-        self.out = self.canary_out = 0
-
-    def count_missing(self) -> int:
-        """What is still out becomes a failure, in both arms alike; how many."""
-        missing = self.out
-        self.failures += self.out
-        self.canary_failures += self.canary_out
-        self.out = self.canary_out = 0
-        return missing
+        self.units: list[Unit] = []  # in the order of admission
+        self.out = 0
 
 
 class Unit:
-    """One scored unit: a session of a sticky key, or one request."""
+    """One scored unit: a session of a sticky key, or one request.
 
-    __slots__ = ("admitted", "block", "canary", "fixed", "pending", "shut", "started_s")
+    traits, values: of its first request. bad: of all that count. awaited: the first request's
+    values are to come. shut: no further request joins. fixed: the outcome is in.
+    """
 
-    def __init__(self, block: OpenBlock, now: float, *, canary: bool) -> None:
-        self.block = block
+    __slots__ = (
+        "admitted",
+        "awaited",
+        "bad",
+        "block",
+        "canary",
+        "failed",
+        "fixed",
+        "pending",
+        "shut",
+        "started_s",
+        "traits",
+        "values",
+    )
+
+    def __init__(
+        self, block: OpenBlock, now: float, *, canary: bool, traits: int, awaited: bool
+    ) -> None:
+        self.block: OpenBlock | None = block  # None once it is handed out
         self.canary = canary
         self.started_s = now
-        self.admitted = 0
-        self.pending = 0
-        self.shut = False  # no further request joins
-        self.fixed = False  # the outcome is in
+        self.traits = traits
+        self.awaited = awaited
+        self.admitted = self.pending = self.bad = 0
+        self.values: Values | None = None
+        self.shut = self.failed = self.fixed = False
+
+    @property
+    def lost(self) -> bool:
+        """Its block is handed out, and no outcome came."""
+        return not (self.fixed or self.failed)
+
+    def object_to(self) -> bool:
+        """Feedback says that an answer was bad. False when its block is out already."""
+        if self.block is None:
+            return False
+        self.bad |= Bad.FEEDBACK
+        return True
 
 
 class Ledger:
@@ -103,23 +122,32 @@ class Ledger:
         return not self._open and not self._waiting and not self._sessions
 
     def admit(
-        self, key: str | int, *, canary: bool, weight_bps: int, now: float, at: datetime
+        self,
+        key: str | int,
+        *,
+        canary: bool,
+        weight_bps: int,
+        now: float,
+        at: datetime,
+        traits: int = 0,
     ) -> Unit | None:
         """A request of this sticky key begins. Its unit; None when it is not scored.
 
-        now: monotonic seconds. at: the same moment, wall time.
+        now: monotonic seconds. at: the same moment, wall time. traits: of `seen.Traits`. The
+        first request of a unit is the one after which `unit.admitted` is 1.
         """
         self._begin_period(now, at)
         self._close_aged(now, at)
         if weight_bps > self._newest_bps:
             self._newest_bps = weight_bps
             self._close_all(now, at)
+        new = _New(canary, weight_bps, now, at, traits)
         if self._rule.unit is UnitKind.REQUEST:
-            unit = self._new_unit(now, at, canary=canary, weight_bps=weight_bps)
+            unit = self._new_unit(new)
             unit.shut = True
         else:
             # hash() is salted per process: fine for a memory that ends with it.
-            found = self._session(hash(key), now, at, canary=canary, weight_bps=weight_bps)
+            found = self._session(hash(key), new)
             if found is None:
                 return None
             unit = found
@@ -127,15 +155,26 @@ class Ledger:
         unit.pending += 1
         return unit
 
-    def finish(self, unit: Unit, *, failed: bool) -> None:
-        """A request of the unit ended. A caller who hung up did not fail."""
+    def finish(
+        self, unit: Unit, *, failed: bool, seen: Seen | None = None, first: bool = False
+    ) -> None:
+        """A request of the unit ended. A caller who hung up did not fail.
+
+        seen: for the guardrails, where there are any. first: it was the unit's first.
+        """
         unit.pending -= 1
-        if unit.fixed:
+        if first:
+            unit.awaited = False
+        if unit.block is None or unit.fixed:
             return
+        if seen is not None:
+            if first:
+                unit.values = seen.values
+            if not unit.failed:
+                unit.bad |= seen.bad
         if failed:
-            self._fix(unit, failed=True)
-        elif not unit.pending and (unit.shut or unit.admitted >= self._rule.session_requests):
-            self._fix(unit, failed=False)
+            unit.failed = unit.shut = True
+        self._settle(unit)
 
     def tick(self, now: float, at: datetime) -> list[Block]:
         """Let time pass; the blocks that are complete now, in order."""
@@ -160,16 +199,15 @@ class Ledger:
             self._shut_sessions(float("inf"))
             self._seen.clear()
 
-    def _session(
-        self, key: int, now: float, at: datetime, *, canary: bool, weight_bps: int
-    ) -> Unit | None:
+    def _session(self, key: int, new: "_New") -> Unit | None:
         unit = self._sessions.get(key)
         if unit is not None:
             joins = (
-                unit.admitted < self._rule.session_requests
-                and now - unit.started_s < self._rule.session_s
+                not unit.failed
+                and unit.admitted < self._rule.session_requests
+                and new.now - unit.started_s < self._rule.session_s
                 # The weight rose in between: another arm's outcome is not this unit's.
-                and unit.canary is canary
+                and unit.canary is new.canary
             )
             return unit if joins else None
         if key in self._seen:
@@ -178,21 +216,25 @@ class Ledger:
             self.unscored += 1
             return None
         self._seen.add(key)
-        unit = self._new_unit(now, at, canary=canary, weight_bps=weight_bps)
-        self._sessions[key] = unit
+        unit = self._sessions[key] = self._new_unit(new)
         return unit
 
-    def _new_unit(self, now: float, at: datetime, *, canary: bool, weight_bps: int) -> Unit:
-        block = self._open.get(weight_bps)
+    def _new_unit(self, new: "_New") -> Unit:
+        block = self._open.get(new.weight_bps)
         if block is None:
-            block = self._open[weight_bps] = OpenBlock(weight_bps, now, at, self._period)
-        unit = Unit(block, now, canary=canary)
-        block.units += 1
+            block = OpenBlock(new.weight_bps, new.now, new.at, self._period)
+            self._open[new.weight_bps] = block
+        unit = Unit(
+            block,
+            new.now,
+            canary=new.canary,
+            traits=new.traits,
+            awaited=bool(self._rule.guardrails),
+        )
+        block.units.append(unit)
         block.out += 1
-        block.canary_units += canary
-        block.canary_out += canary
-        if block.units >= self._rule.block_size:
-            self._close(block, now, at)
+        if len(block.units) >= self._rule.block_size:
+            self._close(block, new.now, new.at)
         return unit
 
     def _close_aged(self, now: float, at: datetime) -> None:
@@ -218,19 +260,16 @@ class Ledger:
         for key in due:
             unit = self._sessions.pop(key)
             unit.shut = True
-            if not unit.pending and not unit.fixed:
-                self._fix(unit, failed=False)
+            self._settle(unit)
 
-    def _fix(self, unit: Unit, *, failed: bool) -> None:
-        unit.fixed = unit.shut = True
-        block = unit.block
-        if block.out == 0:  # handed out already: the outcome was counted as missing
+    def _settle(self, unit: Unit) -> None:
+        """Fix its outcome, if it is known: by its first failure, or by all its requests."""
+        if unit.block is None or unit.fixed or unit.awaited:
             return
-        block.out -= 1
-        block.canary_out -= unit.canary
-        if failed:
-            block.failures += 1
-            block.canary_failures += unit.canary
+        whole = unit.shut or unit.admitted >= self._rule.session_requests
+        if unit.failed or (whole and not unit.pending):
+            unit.fixed = unit.shut = True
+            unit.block.out -= 1
 
     def _complete(self, closed_before: float) -> list[Block]:
         done: list[Block] = []
@@ -240,23 +279,43 @@ class Ledger:
             if block.out and not overdue:
                 break
             self._waiting.popleft()
-            missing = block.count_missing()
             self._sequence += 1
-            done.append(self._handed_out(block, missing))
+            done.append(self._handed_out(block))
         return done
 
-    def _handed_out(self, block: OpenBlock, missing: int) -> Block:
+    def _handed_out(self, block: OpenBlock) -> Block:
+        """What is still out is a failure from now on, in both arms alike."""
+        units, block.units = block.units, []
+        for unit in units:
+            unit.block = None
+        failed = [unit for unit in units if unit.failed or unit.lost]
+        tolerated = self._rule.guardrails
+        name = (self._rollout, self._worker, self._sequence)
+        found = findings(units, tolerated, name) if tolerated else NOTHING
         return Block(
             rollout=self._rollout,
             worker=self._worker,
             sequence=self._sequence,
             weight_bps=block.weight_bps,
-            units=block.units,
-            canary_units=block.canary_units,
-            failures=block.failures,
-            canary_failures=block.canary_failures,
-            missing=missing,
+            units=len(units),
+            canary_units=sum(unit.canary for unit in units),
+            failures=len(failed),
+            canary_failures=sum(unit.canary for unit in failed),
+            missing=sum(unit.lost for unit in units),
             opened_at=block.opened_at,
             closed_at=block.closed_at,
             period=block.period,
+            counts=found.counts,
+            ranks=found.ranks,
+            levels=found.levels,
         )
+
+
+class _New(NamedTuple):
+    """A request that may begin a unit."""
+
+    canary: bool
+    weight_bps: int
+    now: float
+    at: datetime
+    traits: int

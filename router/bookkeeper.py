@@ -20,6 +20,7 @@ from router.families import Family, Sums, counter, from_plain, gauge
 from router.metrics import counter_names, said, text_of
 from router.recorder import Recorder
 from router.recording import Scored
+from router.seen import Seen
 from router.spool import from_plain as batch_of
 from router.wire import Frames, frame
 
@@ -27,8 +28,8 @@ log = structlog.get_logger("swapgate.router")
 
 # How long a scrape waits for a worker that is busy; then it gets what was told before.
 TELL_S: Final = 1.0
-# Lengths of a report's entries of `units`.
-ADMISSION: Final = 5
+# Length of a report's entry of `units` that admits; an outcome has another.
+ADMISSION: Final = 6
 
 
 class Live:
@@ -213,14 +214,20 @@ class Account(asyncio.Protocol):
     def _count(self, unit: list[int]) -> None:
         recorder = self._books.recorder
         if len(unit) == ADMISSION:
-            ticket, number, key, canary, weight_bps = unit
+            ticket, number, key, canary, weight_bps, traits = unit
             rollout, rule = self._rollouts[number]
             scored = recorder.admit_to(
-                rollout, rule, key, canary=bool(canary), weight_bps=weight_bps
+                rollout,
+                rule,
+                key,
+                canary=bool(canary),
+                weight_bps=weight_bps,
+                traits=traits,
             )
             if scored is not None:
                 self._scored[ticket] = scored
             return
-        ticket, failed = unit
+        ticket, failed, *more = unit
         if (known := self._scored.pop(ticket, None)) is not None:
-            recorder.settle(known, failed=bool(failed))
+            seen = Seen.from_plain(more) if more else None
+            recorder.settle(known, failed=bool(failed), seen=seen)

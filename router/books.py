@@ -9,6 +9,8 @@ from router.failover_log import FailoverLog
 from router.metrics import RouterMetrics
 from router.minutes import Ended
 from router.recording import Recording, Ticket
+from router.seen import Seen
+from router.watch import Spent, Watch
 
 
 class Entry(NamedTuple):
@@ -34,8 +36,12 @@ class Books:
         self._failovers = failovers
         self._clock = clock
 
-    def admit(self, canary: Canary | None, arm: Arm, key: str) -> Ticket | None:
-        return self._recorder.admit(canary, arm, key) if canary else None
+    def admit(
+        self, canary: Canary | None, arm: Arm, key: str, watch: Watch | None
+    ) -> Ticket | None:
+        if canary is None:
+            return None
+        return self._recorder.admit(canary, arm, key, watch.traits if watch else 0)
 
     def count(self, name: str) -> None:
         self._recorder.counters[name] += 1
@@ -66,7 +72,7 @@ class Books:
             priced=priced,
             cached_tokens=usage.cached_tokens,
         )
-        self._recorder.finish(entry.ticket, ended)
+        self._recorder.finish(entry.ticket, ended, _seen(exchange, ended))
         self._recorder.served_names.note(ended.target, exchange.model)
         self._metrics.finished(
             ended,
@@ -81,3 +87,17 @@ class Books:
             user=entry.sticky_key,
             ms=seconds * 1000,
         )
+
+
+def _seen(exchange: Exchange, ended: Ended) -> Seen | None:
+    watch, course = exchange.job.watch, exchange.course
+    if watch is None:
+        return None
+    spent = Spent(
+        ended.latency_ms / 1000,
+        course.first_token_s,
+        course.last_token_s,
+        ended.output_tokens,
+        ended.cost_usd,
+    )
+    return watch.seen(exchange.said(), spent, failed=ended.failed or ended.charged)

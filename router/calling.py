@@ -59,6 +59,8 @@ class Calls:
                 return await read_answer(reply, self._name(job), dialect)
             check_type(reply, b"text/event-stream")
             events = dialect.stream(asked, self._name(job))
+            if job.watch is not None:
+                events.said = job.watch.ear()
             stream = await self._until_commit(job, reply, events, on_end)
             handed_over = True
             return stream

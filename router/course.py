@@ -15,6 +15,7 @@ from router.ports import UpstreamFailed
 from router.relay import CommittedStream
 from router.serving import Header, ServedRoute, Upstream
 from router.spans import RequestSpan
+from router.watch import Watch
 
 
 class Job(NamedTuple):
@@ -22,6 +23,7 @@ class Job(NamedTuple):
 
     passed_up: headers of the client's that go to the provider. span: None without tracing.
     hurried: the client gave less time than the route: that it is up says nothing of a provider.
+    watch: for the guardrails of a live rollout; None for none.
     """
 
     request: ClientRequest
@@ -33,6 +35,7 @@ class Job(NamedTuple):
     passed_up: tuple[Header, ...] = ()
     span: RequestSpan | None = None
     hurried: bool = False
+    watch: Watch | None = None
 
     @property
     def own(self) -> str:
@@ -83,14 +86,15 @@ class Attempt(NamedTuple):
 class Course:
     """What happened so far. result: what the client gets, None when all failed.
 
-    shut_out: target ids whose breaker opened between the plan and their turn. first_token_s: of
-    a stream, from the request to its first output.
+    shut_out: target ids whose breaker opened between the plan and their turn. first_token_s,
+    last_token_s: of a stream, from the request to its first output, and to its end.
     """
 
     attempts: list[Attempt] = field(default_factory=list)
     shut_out: list[str] = field(default_factory=list)
     result: Answer | CommittedStream | UpstreamFailed | None = None
     first_token_s: float | None = None
+    last_token_s: float | None = None
 
     @property
     def upstream(self) -> Upstream | None:

@@ -1,5 +1,6 @@
 """One routed request: from its plan to the last byte of its answer."""
 
+import asyncio
 import json
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -16,6 +17,7 @@ from router.ports import UpstreamFailed
 from router.refusals import nobody, refusal
 from router.relay import CommittedStream
 from router.replies import EVENTS, JSON, Reply
+from router.said import Said
 from router.serving import Header
 from router.spans import Served
 from router.usage import Usage
@@ -201,6 +203,22 @@ class Exchange:
             case _:
                 return ""
 
+    def said(self) -> Said | None:
+        """What the answer said, for the guardrails that watch; None where none came."""
+        watch, result = self.job.watch, self.course.result
+        if watch is None or result is None:
+            return None
+        if isinstance(result, CommittedStream):
+            return result.said
+        said = watch.ear()
+        if said is None:
+            return None
+        if isinstance(result, Answer):
+            DIALECTS[self.job.request.endpoint].hear(said, result.members)
+        elif result.failure is FailureClass.CONTENT_POLICY:
+            said.refused = True
+        return said
+
     @property
     def charged(self) -> bool:
         upstream = self.course.upstream
@@ -220,6 +238,9 @@ class Exchange:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
                 if self._copied is not None:
                     self._copied.add(piece)
+        if self.job.watch is not None:
+            now = asyncio.get_running_loop().time()
+            self.course.last_token_s = now - self.job.begun
 
     def _passed_on(self, headers: Sequence[Header]) -> Sequence[Header]:
         if not self._limited:

@@ -21,9 +21,11 @@ from router.dispatch import Dispatcher
 from router.exchange import Exchange
 from router.keys import may_use
 from router.planner import Planner
+from router.recording import Ticket
 from router.replies import Reply, error_reply
 from router.serving import Header, ServedRoute, Serving, header_text
 from router.spans import Asked, Tracing
+from router.watch import Watch
 
 SERIALIZED: Final = (b"x-swapgate-degraded", b"parallel_tool_calls")
 
@@ -87,7 +89,7 @@ class ModelCalls:
         own = request_id[1].decode()
         # Whose callers cannot be told apart must not all go to one place for a day.
         arm, plan = self._planner.assign(route, request, key, key if told_apart else own)
-        ticket = self._books.admit(route.trial, arm, key) if is_evidence(arm, plan) else None
+        ticket, watch = self._scored(route, request, arm, plan, key)
         settings = self._settings
         most_s = min(route.route.settings.total_timeout_s, settings.total_timeout_s)
         limit_s = min(wished_s, most_s)
@@ -99,7 +101,16 @@ class ModelCalls:
             trace = _passed_up(scope, TRACE)
             span = self._tracing.begin(Asked(request, route, arm, serving.revision, own, trace))
         job = Job(
-            request, route, arm, plan, begun, begun + limit_s, passed_up, span, limit_s < most_s
+            request,
+            route,
+            arm,
+            plan,
+            begun,
+            begun + limit_s,
+            passed_up,
+            span,
+            hurried=limit_s < most_s,
+            watch=watch,
         )
         headers = (
             request_id,
@@ -132,6 +143,17 @@ class ModelCalls:
             if span is not None:
                 span.end(exchange.served())
         return None
+
+    def _scored(
+        self, route: ServedRoute, request: ClientRequest, arm: Arm, plan: Plan, key: str
+    ) -> tuple[Ticket | None, Watch | None]:
+        """The request's place in the statistics, and what its guardrails watch."""
+        canary = route.trial
+        if canary is None or not is_evidence(arm, plan):
+            return None, None
+        watch = Watch.of(request, route, canary.unit_rule)
+        ticket = self._books.admit(canary, arm, key, watch)
+        return ticket, watch if ticket is not None else None
 
     def _switched(self, plan: Plan) -> tuple[Header, ...]:
         """Says that a switch ruled, in the answer and in the metrics."""

@@ -26,6 +26,7 @@ from router.draft import Draft
 from router.minutes import Ended, Minutes
 from router.notices import Notices
 from router.recording import Scored, Ticket
+from router.seen import Seen
 from router.served_names import ServedNames
 from router.spends import Spends
 from router.spool import NOTHING, Batch, Spool
@@ -81,7 +82,7 @@ class Recorder:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
 
-    def admit(self, canary: Canary, arm: Arm, key: str) -> Scored | None:
+    def admit(self, canary: Canary, arm: Arm, key: str, traits: int = 0) -> Scored | None:
         """A request of a route with a canary begins; None when it is not scored."""
         return self.admit_to(
             canary.rollout,
@@ -89,10 +90,18 @@ class Recorder:
             key,
             canary=canary.is_candidate(arm),
             weight_bps=canary.candidate_bps,
+            traits=traits,
         )
 
     def admit_to(
-        self, rollout: str, rule: UnitRule, key: str | int, *, canary: bool, weight_bps: int
+        self,
+        rollout: str,
+        rule: UnitRule,
+        key: str | int,
+        *,
+        canary: bool,
+        weight_bps: int,
+        traits: int = 0,
     ) -> Scored | None:
         """key: the sticky key, or a hash of it that is the same in every process."""
         now, at = self._clock.monotonic(), self._clock.now()
@@ -100,22 +109,26 @@ class Recorder:
             ledger = self._ledgers.get(rollout)
             if ledger is None:
                 ledger = self._ledgers[rollout] = Ledger(rollout, self.worker, rule)
-            unit = ledger.admit(key, canary=canary, weight_bps=weight_bps, now=now, at=at)
-        return Scored(ledger, unit) if unit else None
+            unit = ledger.admit(
+                key, canary=canary, weight_bps=weight_bps, now=now, at=at, traits=traits
+            )
+            return Scored(ledger, unit, unit.admitted == 1) if unit else None
 
-    def finish(self, ticket: Ticket | None, ended: Ended) -> None:
+    def finish(self, ticket: Ticket | None, ended: Ended, seen: Seen | None = None) -> None:
         """It ended: its outcome goes to its block, its figures to the minute."""
         at = self._clock.now()
         with self._lock:
             if isinstance(ticket, Scored):
-                ticket.ledger.finish(ticket.unit, failed=ended.charged)
+                ledger, unit, first = ticket
+                ledger.finish(unit, failed=ended.charged, seen=seen, first=first)
             self._minutes.add(ended, at)
         self.spends.note(ended, at)
 
-    def settle(self, scored: Scored, *, failed: bool) -> None:
+    def settle(self, scored: Scored, *, failed: bool, seen: Seen | None = None) -> None:
         """The outcome alone; the figures come with a batch."""
+        ledger, unit, first = scored
         with self._lock:
-            scored.ledger.finish(scored.unit, failed=failed)
+            ledger.finish(unit, failed=failed, seen=seen, first=first)
 
     def absorb(self, batch: Batch) -> None:
         """What another process added up since it last did."""

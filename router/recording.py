@@ -11,15 +11,20 @@ from router.blocks import Ledger, Unit
 from router.draft import Draft
 from router.metrics import RouterMetrics
 from router.minutes import Ended
+from router.seen import Seen
 from router.served_names import ServedNames
 from router.spends import Spends
 
 
 class Scored(NamedTuple):
-    """A request that counts in a rollout's statistics, where the ledger is at hand."""
+    """A request that counts in a rollout's statistics, where the ledger is at hand.
+
+    first: of its unit.
+    """
 
     ledger: Ledger
     unit: Unit
+    first: bool = False
 
 
 # Or its number, where another process keeps the ledger.
@@ -38,11 +43,14 @@ class Recording(Protocol):
     spends: Spends
     served_names: ServedNames
 
-    def admit(self, canary: Canary, arm: Arm, key: str) -> Ticket | None:
-        """A request of a route with a canary begins; None when it is not scored."""
+    def admit(self, canary: Canary, arm: Arm, key: str, traits: int = 0) -> Ticket | None:
+        """A request of a route with a canary begins; None when it is not scored.
+
+        traits: of `seen.Traits`, where the rollout has guardrails beside errors.
+        """
         ...
 
-    def finish(self, ticket: Ticket | None, ended: Ended) -> None: ...
+    def finish(self, ticket: Ticket | None, ended: Ended, seen: Seen | None = None) -> None: ...
 
     def failed_over(self, rows: Sequence[Failover]) -> None:
         """For the failover log; what is too much for one second is dropped, and counted."""

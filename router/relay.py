@@ -7,6 +7,7 @@ from typing import Final
 from harness.domain.failures import FailureClass
 from router.ports import UpstreamFailed, UpstreamReply
 from router.replies import passed_on
+from router.said import Said
 from router.serving import Header
 from router.stream import StreamFilter
 from router.timers import Timers
@@ -60,6 +61,10 @@ class CommittedStream:
     def model(self) -> str:
         """As the provider named it; empty if it did not."""
         return self._events.model
+
+    @property
+    def said(self) -> Said | None:
+        return self._events.said
 
     @property
     def usage(self) -> Usage:

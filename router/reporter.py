@@ -22,6 +22,7 @@ from router.metrics import RouterMetrics
 from router.minutes import Ended, Minutes
 from router.notices import Notices
 from router.recording import Ticket
+from router.seen import Seen
 from router.served_names import ServedNames
 from router.spends import Spends
 from router.spool import Batch
@@ -65,7 +66,7 @@ class Reporter:
         self._live: frozenset[str] = frozenset()
         self._numbers: dict[str, int] = {}
         self._new_rollouts: list[list[object]] = []
-        self._units: list[tuple[int, ...]] = []
+        self._units: list[tuple[float | None, ...]] = []
         self._drafts: deque[Draft] = deque()
         self._drafted = 0
         self._tickets = 0
@@ -81,7 +82,7 @@ class Reporter:
         self._ending = False
         self._closed = asyncio.Event()
 
-    def admit(self, canary: Canary, arm: Arm, key: str) -> int | None:
+    def admit(self, canary: Canary, arm: Arm, key: str, traits: int = 0) -> int | None:
         if len(self._units) >= MAX_UNITS:
             # Before its outcome is known, and in both arms alike: no bias.
             self.counters["rows_dropped"] += 1
@@ -92,13 +93,15 @@ class Reporter:
             self._new_rollouts.append([canary.rollout, canary.unit_rule.as_json()])
         self._tickets += 1
         in_canary = int(canary.is_candidate(arm))
-        unit = (self._tickets, number, stable(key), in_canary, canary.candidate_bps)
+        weight_bps = canary.candidate_bps
+        unit = (self._tickets, number, stable(key), in_canary, weight_bps, int(traits))
         self._units.append(unit)
         return self._tickets
 
-    def finish(self, ticket: Ticket | None, ended: Ended) -> None:
+    def finish(self, ticket: Ticket | None, ended: Ended, seen: Seen | None = None) -> None:
         if isinstance(ticket, int):
-            self._units.append((ticket, int(ended.charged)))
+            more = seen.plain if seen is not None else ()
+            self._units.append((ticket, int(ended.charged), *more))
         at = self._clock.now()
         self._minutes.add(ended, at)
         self.spends.note(ended, at)

@@ -16,6 +16,7 @@ from harness.domain.errors import InputError
 from harness.domain.failures import FailureClass
 from router.failures import class_of_error
 from router.jsonspan import Edit, Members, Value, read, spliced
+from router.said import Said
 from router.usage import Usage
 
 LONGEST_END: Final = len(b"\r\n\r\n")
@@ -32,8 +33,9 @@ class StreamFilter(ABC):
     that, or of an end that says that the provider failed; None for a good end. finished: it
     ended as the protocol says. output_events: deltas with output, where no usage was reported.
     refusal: the provider's own words, where the failure is an error event. finish_reasons: as
-    they came. model: the first that an event named. json_name: what `model` becomes, as JSON;
-    None to leave it.
+    they came. model: the first that an event named. said: what it said, where a rollout's
+    guardrails ask; None where nobody does. json_name: what `model` becomes, as JSON; None to
+    leave it.
     """
 
     def __init__(self, json_name: str | None) -> None:
@@ -46,6 +48,7 @@ class StreamFilter(ABC):
         self.output_events = 0
         self.finish_reasons: list[str] = []
         self.model = ""
+        self.said: Said | None = None
         self._json_name = json_name
         self._buffer = b""
         self._begun = False

@@ -1,4 +1,9 @@
-"""Where a block's canary values stand among the incumbent's (statistics.md 2.4)."""
+"""Where a block's canary values stand among the incumbent's (statistics.md 2.4).
+
+Where the canary has most of the traffic, as in a bake, the roles are exchanged: each scored
+value of the control is placed among fresh canary values, and 1 - u is kept, which is uniform
+just as well, and high where the canary's values are.
+"""
 
 import math
 from bisect import bisect_left, bisect_right
@@ -23,7 +28,7 @@ class Measured(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """u: a rank in (0, 1) for each scored canary unit, high for a high value."""
+    """u: in (0, 1), for each scored unit of the smaller arm; high for high canary values."""
 
     u: tuple[float, ...]
     level: Level | None
@@ -41,11 +46,11 @@ def place(value: float, controls: Sequence[float], tie_breaker: float) -> float:
     return (below + tie_breaker * (equal + 1)) / (len(ordered) + 1)
 
 
-def scored(canaries: int, controls: int) -> int:
-    """How many canary values: every ⌈9·canaries/controls⌉-th, each with 9 controls or more."""
-    if not canaries or not controls:
+def scored(fewer: int, more: int) -> int:
+    """How many of the fewer values: every ⌈9·fewer/more⌉-th, each with 9 of the others."""
+    if not fewer or not more:
         return 0
-    return canaries // math.ceil(MIN_CONTROLS * canaries / controls)
+    return fewer // math.ceil(MIN_CONTROLS * fewer / more)
 
 
 def ranking(
@@ -71,15 +76,21 @@ def ranking(
     draw = Random(":".join((*map(str, block), guardrail.value)))  # noqa: S311
     canaries = _drawn([_worst(v) / tolerated for c, v in values if c], draw)
     controls = _drawn([_worst(v) for c, v in values if not c], draw)
-    wanted = scored(len(canaries), len(controls))
+    # By the arms' sizes, which were fixed before any answer.
+    exchanged = len(canaries) > len(controls)
+    fewer, more = (controls, canaries) if exchanged else (canaries, controls)
+    wanted = scored(len(fewer), len(more))
     if not wanted:
         return Ranking((), None)
-    size = min(MAX_CONTROLS, len(controls) // wanted)
-    ranks = tuple(
-        place(value, controls[index * size : (index + 1) * size], draw.random())
-        for index, value in enumerate(canaries[:wanted])
+    size = min(MAX_CONTROLS, len(more) // wanted)
+    ranks = (
+        place(value, more[index * size : (index + 1) * size], draw.random())
+        for index, value in enumerate(fewer[:wanted])
     )
-    return Ranking(ranks, _level(values))
+    return Ranking(
+        tuple(1.0 - u if exchanged else u for u in ranks),
+        _level(values),
+    )
 
 
 def _worst(value: float | None) -> float:

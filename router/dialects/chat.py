@@ -7,14 +7,16 @@ from harness.domain.capabilities import Endpoint
 from harness.domain.failures import FailureClass
 from harness.domain.targets import Target
 from router.body import ClientRequest
+from router.dialects.chat_said import hear, schema_of, tools_of
 from router.dialects.chat_stream import ChatStream
-from router.dialects.lists import first_object
+from router.dialects.lists import first_object, objects
 from router.dialects.opening import opening_of
 from router.failures import error_in_answer
 from router.jsonspan import Edit, Members, Value, spliced, walk_array, walk_object
 from router.patching import appended, field_edits, model_edit, settings_of, to_json
 from router.ports import CHAT_PATH, UpstreamFailed
 from router.replies import Reply
+from router.said import Said
 from router.stream import StreamFilter
 from router.usage import Usage, usage_of
 
@@ -63,6 +65,16 @@ class Chat:
         if not isinstance(first_object(members, "choices").get("message"), dict):
             raise UpstreamFailed(FailureClass.MALFORMED, "status 200 without a message")
         return usage_of(members.get("usage"))
+
+    def schema(self, request: ClientRequest) -> Mapping[str, object] | None:
+        return schema_of(request)
+
+    def tools(self, request: ClientRequest) -> Mapping[str, object]:
+        return tools_of(request)
+
+    def hear(self, said: Said, members: Members) -> None:
+        for choice in objects(members.get("choices")):
+            hear(said, choice, "message")
 
     def stream(self, request: ClientRequest, json_name: str | None) -> StreamFilter:
         return ChatStream(json_name, show_usage=request.wants_usage)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from harness.domain.failures import FailureClass
+from router.dialects.chat_said import hear
 from router.jsonspan import Edit, Members
 from router.replies import error_event
 from router.stream import StreamFilter
@@ -55,7 +56,9 @@ class ChatStream(StreamFilter):
             return (*edits, Edit(shown.start, shown.end, "null"))
         return edits
 
-    def _choice(self, choice: Mapping[object, object]) -> None:
+    def _choice(self, choice: Mapping[str, object]) -> None:
+        if self.said is not None:
+            hear(self.said, choice, "delta")
         index = choice.get("index")
         self._choices.add(index if isinstance(index, int) else 0)
         if _has_output(choice.get("delta")):

@@ -8,6 +8,7 @@ from harness.domain.targets import Target
 from router.body import ClientRequest
 from router.jsonspan import Members
 from router.replies import Reply
+from router.said import Said
 from router.stream import StreamFilter
 from router.usage import Usage
 
@@ -39,6 +40,18 @@ class Dialect(Protocol):
 
     def checked(self, members: Members) -> Usage | None:
         """The usage of a whole answer. Raises UpstreamFailed when it is none."""
+        ...
+
+    def schema(self, request: ClientRequest) -> Mapping[str, object] | None:
+        """Of the JSON that the answer is to be; empty for any, None when none was asked for."""
+        ...
+
+    def tools(self, request: ClientRequest) -> Mapping[str, object]:
+        """The offered tools' parameters as JSON schemas, by name; None for no JSON."""
+        ...
+
+    def hear(self, said: Said, members: Members) -> None:
+        """Enter what a whole answer said."""
         ...
 
     def stream(self, request: ClientRequest, json_name: str | None) -> StreamFilter: ...

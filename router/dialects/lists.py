@@ -1,6 +1,6 @@
-"""Whether an answer holds what was asked for."""
+"""Lists of objects, as answers and requests hold them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from harness.domain.failures import FailureClass
 from router.jsonspan import Members
@@ -14,3 +14,9 @@ def first_object(members: Members, name: str) -> Mapping[object, object]:
         what = "an error" if "error" in members else f"no {name}"
         raise UpstreamFailed(FailureClass.MALFORMED, f"status 200 with {what}")
     return found[0]
+
+
+def objects(value: object) -> Iterator[Mapping[str, object]]:
+    """Those in a list; of anything else, none."""
+    if isinstance(value, list):
+        yield from (each for each in value if isinstance(each, dict))

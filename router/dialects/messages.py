@@ -7,7 +7,9 @@ from harness.domain.capabilities import Endpoint
 from harness.domain.failures import FailureClass
 from harness.domain.targets import ANTHROPIC_VERSION, Target
 from router.body import ClientRequest
+from router.dialects.lists import objects
 from router.dialects.messages_error import anthropic_error
+from router.dialects.messages_said import hear_block, schema_of, tools_of
 from router.dialects.messages_stream import MessagesStream, counts_of
 from router.dialects.opening import opening_of
 from router.failures import error_in_answer
@@ -15,6 +17,7 @@ from router.jsonspan import Edit, Members, spliced
 from router.patching import appended, field_edits, model_edit, settings_of
 from router.ports import UpstreamFailed
 from router.replies import Reply
+from router.said import Said
 from router.stream import StreamFilter
 from router.usage import Usage
 
@@ -68,6 +71,17 @@ class Messages:
             raise UpstreamFailed(FailureClass.MALFORMED, "status 200 without a message")
         counts = counts_of(members.get("usage"))
         return counts.usage() if counts else None
+
+    def schema(self, request: ClientRequest) -> Mapping[str, object] | None:
+        return schema_of(request)
+
+    def tools(self, request: ClientRequest) -> Mapping[str, object]:
+        return tools_of(request)
+
+    def hear(self, said: Said, members: Members) -> None:
+        for number, block in enumerate(objects(members.get("content"))):
+            hear_block(said, number, block)
+        said.ended(members.get("stop_reason"))
 
     def stream(self, request: ClientRequest, json_name: str | None) -> StreamFilter:  # noqa: ARG002 - a Dialect
         return MessagesStream(json_name)

@@ -7,6 +7,7 @@ from typing import Final
 
 from harness.domain.failures import FailureClass
 from router.dialects.messages_error import TYPE_BY_CLASS
+from router.dialects.messages_said import hear_block, hear_delta
 from router.jsonspan import Edit, Members, walk_object
 from router.stream import StreamFilter
 from router.usage import Usage, count_of
@@ -82,10 +83,15 @@ class MessagesStream(StreamFilter):
                 self._refused(error)
                 return None
             case "content_block_delta":
-                self._delta(members.get("delta"))
+                delta = members.get("delta")
+                self._delta(delta)
+                if self.said is not None:
+                    hear_delta(self.said, members.get("index"), delta)
             case "content_block_start":
                 block = members.get("content_block")
                 self._block(block)
+                if self.said is not None:
+                    hear_block(self.said, members.get("index"), block)
             case "message_start":
                 return self._start(text, members)
             case "message_delta":
@@ -124,6 +130,8 @@ class MessagesStream(StreamFilter):
         if isinstance(delta, dict) and delta.get("stop_reason"):
             self.finish_reasons.append(str(delta["stop_reason"]))
             self._stopped = self.committed = True
+            if self.said is not None:
+                self.said.ended(delta["stop_reason"])
         found = counts_of(members.get("usage"))
         if found:
             known = self._counts or Counts()

@@ -10,11 +10,13 @@ from router.body import ClientRequest
 from router.dialects.chat import RESERVED as CHATS
 from router.dialects.chat import Chat
 from router.dialects.opening import opening_of
+from router.dialects.responses_said import hear, schema_of, tools_of
 from router.dialects.responses_stream import ResponsesStream, usage_of
 from router.failures import error_in_answer
 from router.jsonspan import Edit, Members, spliced
 from router.patching import appended, field_edits, model_edit, settings_of
 from router.ports import UpstreamFailed
+from router.said import Said
 from router.stream import StreamFilter
 from router.usage import Usage
 
@@ -61,6 +63,15 @@ class Responses(Chat):
         if not isinstance(members.get("output"), list):
             raise UpstreamFailed(FailureClass.MALFORMED, "status 200 without an output")
         return usage_of(members.get("usage"))
+
+    def schema(self, request: ClientRequest) -> Mapping[str, object] | None:
+        return schema_of(request)
+
+    def tools(self, request: ClientRequest) -> Mapping[str, object]:
+        return tools_of(request)
+
+    def hear(self, said: Said, members: Members) -> None:
+        hear(said, members.get("output"), members.get("incomplete_details"))
 
     def stream(self, request: ClientRequest, json_name: str | None) -> StreamFilter:  # noqa: ARG002 - a Dialect
         return ResponsesStream(json_name)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from harness.domain.failures import FailureClass
+from router.dialects.responses_said import hear
 from router.failures import class_of_error
 from router.jsonspan import Edit, Members, walk_object
 from router.stream import StreamFilter
@@ -84,6 +85,9 @@ class ResponsesStream(StreamFilter):
         if str(kind) in ENDS:
             self.finished = True
             self.finish_reasons.append(str(kind).removeprefix("response."))
+            if self.said is not None:
+                ended = response.value
+                hear(self.said, ended.get("output"), ended.get("incomplete_details"))
         elif kind == "response.failed" and not self._failed(response.value):
             return None
         model = walk_object(text, response.start).values.get("model")

@@ -106,7 +106,9 @@ def test_ranks_lie_between_0_and_1_and_come_out_the_same_again(
     found = ranking(measured, guardrail=Guardrail.LATENCY, tolerated=1.25, block=SEED)
     canaries = sum(each.canary for each in measured)
 
-    assert len(found.u) == scored(canaries, len(measured) - canaries)
+    fewer, more = sorted((canaries, len(measured) - canaries))
+
+    assert len(found.u) == scored(fewer, more)
     assert all(0.0 <= u <= 1.0 for u in found.u)
     assert found == ranking(measured, guardrail=Guardrail.LATENCY, tolerated=1.25, block=SEED)
 
@@ -129,6 +131,26 @@ def test_a_failed_unit_ranks_above_every_value_and_beside_other_failures() -> No
         for number in range(200)
     ]
     assert 0.4 < sum(draws) / 200 < 0.6
+
+
+def test_where_the_canary_has_the_traffic_the_controls_are_ranked_and_slow_is_still_high() -> (
+    None
+):
+    """As in a bake, where the old incumbent keeps 1 %."""
+
+    def drawn(canary_s: float, tolerated: float, number: int) -> float:
+        block = ("r-1", "w-1", number)
+        units = [Measured(canary=True, value=canary_s + n / 100) for n in range(99)]
+        units.insert(number % 99, Measured(canary=False, value=1.5))
+        return ranking(units, guardrail=Guardrail.LATENCY, tolerated=tolerated, block=block).u[
+            0
+        ]
+
+    assert all(drawn(2.0, 1.0, n) > 0.99 for n in range(20))
+    assert all(drawn(0.1, 1.0, n) < 0.01 for n in range(20))
+    alike = [drawn(0.52 + n % 100 / 100, 1.0, n) for n in range(400)]
+    assert 0.4 < sum(alike) / 400 < 0.6
+    assert all(drawn(2.0, 4.0, n) < 0.01 for n in range(20))
 
 
 def test_a_tolerated_slow_down_ranks_as_equal() -> None:

@@ -229,7 +229,7 @@ def test_a_parent_that_does_not_read_makes_later_requests_unscored_and_holds_up_
 def test_a_report_that_cannot_be_read_is_counted_and_the_next_one_is(office: Office) -> None:
     async def play() -> None:
         worker = await office.worker()
-        worker._send({"units": [[1, 7, 2, 1, 100]]})
+        worker._send({"units": [[1, 7, 2, 1, 100, 0]]})
         worker.finish(worker.admit(REQUESTS, Arm.CANARY, "user:a"), ended())
         await worker.aclose()
 

@@ -1,0 +1,102 @@
+"""What an answer said, as far as a rollout's guardrails ask. Whole, or piece by piece."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+# More of an answer is not kept, and then neither its JSON nor its calls are judged.
+MAX_KEPT: Final = 256 * 1024
+# What stands for itself in this much of the beginning.
+OPENING: Final = 200
+TRUNCATED: Final = frozenset(
+    {"length", "max_tokens", "max_output_tokens", "model_context_window_exceeded"}
+)
+REFUSED: Final = frozenset({"content_filter", "refusal"})
+# Few words, and only at the beginning: better one overlooked than an answer taken for one.
+_DECLINES: Final = re.compile(
+    r"\s*(?:I(?:['\u2019]m| am) (?:very |so )?sorry,? (?:but |, )?)?"
+    r"I (?:can(?:no|['\u2019])t|can not|am not able to|won['\u2019]t|will not)"
+    r" (?:help|assist|comply|provide|answer|do that|fulfil|discuss)\b",
+    re.IGNORECASE,
+).match
+
+
+class Said:
+    """One answer's. keeps: its words are wanted, and not only how it ended.
+
+    length: characters of all words and arguments. cut: not everything was kept.
+    """
+
+    __slots__ = ("_calls", "_texts", "cut", "keeps", "length", "refused", "truncated")
+
+    def __init__(self, *, keeps: bool) -> None:
+        self.keeps = keeps
+        self.truncated = self.refused = self.cut = False
+        self.length = 0
+        self._texts: dict[object, list[str]] = {}
+        self._calls: dict[object, Call] = {}
+
+    def text(self, place: object, words: object) -> None:
+        """A piece of the text there. What is no text is not judged."""
+        if words is None:
+            return
+        if not isinstance(words, str):
+            self.cut = True
+            return
+        opening = self.length < OPENING
+        self.length += len(words)
+        if self.keeps and self.length > MAX_KEPT:
+            self.cut = True
+        elif self.keeps or opening:
+            self._texts.setdefault(place, []).append(words if self.keeps else words[:OPENING])
+
+    def call(self, place: object, name: object, arguments: object) -> None:
+        """A piece of a call there. arguments: text, or an object that is whole."""
+        if not self.keeps:
+            return
+        call = self._calls.setdefault(place, Call())
+        if isinstance(name, str):
+            call.name += name
+        if isinstance(arguments, Mapping):
+            call.object = call.object or arguments
+        elif isinstance(arguments, str):
+            self.length += len(arguments)
+            if self.length > MAX_KEPT:
+                self.cut = True
+            else:
+                call.pieces.append(arguments)
+
+    def ended(self, reason: object) -> None:
+        """As the protocol names it; nothing for an end that it does not have yet."""
+        self.truncated = self.truncated or reason in TRUNCATED
+        self.refused = self.refused or reason in REFUSED
+
+    @property
+    def declined(self) -> bool:
+        """By the provider's own sign, or in so many words."""
+        return self.refused or any(_DECLINES(text) for text in self.texts())
+
+    def texts(self) -> Iterator[str]:
+        return ("".join(pieces) for pieces in self._texts.values())
+
+    @property
+    def calls(self) -> list["Call"]:
+        return list(self._calls.values())
+
+
+class Call:
+    """Of a tool. object: its arguments, where they came whole and parsed."""
+
+    __slots__ = ("name", "object", "pieces")
+
+    def __init__(self) -> None:
+        self.name = ""
+        self.pieces: list[str] = []
+        self.object: Mapping[object, object] | None = None
+
+    @property
+    def arguments(self) -> Mapping[object, object] | str:
+        """Text is to be parsed; none at all is an empty object, as providers have it."""
+        if self.pieces:
+            return "".join(self.pieces)
+        return self.object or {}

@@ -1,0 +1,150 @@
+"""What the guardrails of a rollout are told of a request; small, for it goes between processes.
+
+Whether a guardrail applies to a unit is known before its first answer (`Traits`); what an
+answer did is told once it was sent (`Seen`).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from enum import IntFlag
+from typing import Final, NamedTuple, Protocol, Self
+
+from harness.domain.guardrails import Guardrail, Kind, Level, Tally, kind_of
+from harness.domain.ranking import Measured, ranking
+
+
+class Traits(IntFlag):
+    """Of a request, as it came: what its answer can be judged by."""
+
+    WORDS = 1  # it is to be answered in words: no embedding
+    STREAMS = 2
+    JSON = 4
+    TOOLS = 8
+    PRICED = 16  # both arms' targets have a price
+
+
+class Bad(IntFlag):
+    """What was wrong with an answer that came."""
+
+    TRUNCATED = 1
+    REFUSED = 2
+    JSON = 4
+    TOOLS = 8
+    FEEDBACK = 16
+
+
+NEEDS: Final[Mapping[Guardrail, Traits]] = {
+    Guardrail.LATENCY: Traits(0),
+    Guardrail.TIME_TO_FIRST_TOKEN: Traits.STREAMS,
+    Guardrail.INTER_TOKEN_LATENCY: Traits.STREAMS,
+    Guardrail.OUTPUT_TOKENS: Traits.WORDS,
+    Guardrail.TRUNCATION: Traits.WORDS,
+    Guardrail.REFUSALS: Traits.WORDS,
+    Guardrail.JSON_VALIDITY: Traits.JSON,
+    Guardrail.TOOL_VALIDITY: Traits.TOOLS,
+    Guardrail.COST_PER_SUCCESS: Traits.PRICED,
+    Guardrail.FEEDBACK: Traits(0),
+}
+FAULTS: Final[Mapping[Guardrail, Bad]] = {
+    Guardrail.TRUNCATION: Bad.TRUNCATED,
+    Guardrail.REFUSALS: Bad.REFUSED,
+    Guardrail.JSON_VALIDITY: Bad.JSON,
+    Guardrail.TOOL_VALIDITY: Bad.TOOLS,
+    Guardrail.FEEDBACK: Bad.FEEDBACK,
+}
+
+
+class Values(NamedTuple):
+    """One request's, in seconds, tokens and US dollars. None: it failed."""
+
+    latency: float | None = None
+    time_to_first_token: float | None = None
+    inter_token_latency: float | None = None
+    output_tokens: float | None = None
+    cost_per_success: float | None = None
+
+    def of(self, guardrail: Guardrail) -> float | None:
+        value: float | None = getattr(self, guardrail.value)
+        return value
+
+
+class Seen(NamedTuple):
+    """How one request went. bad: of `Bad`; nothing of a request that failed."""
+
+    values: Values
+    bad: int = 0
+
+    @property
+    def plain(self) -> tuple[float | int | None, ...]:
+        return (*self.values, self.bad)
+
+    @classmethod
+    def from_plain(cls, plain: Sequence[float | None]) -> Self:
+        *values, bad = plain
+        return cls(Values(*values), int(bad or 0))
+
+
+class Told(Protocol):
+    """A unit whose block is complete. lost: no outcome came. values: its first request's."""
+
+    canary: bool
+    traits: int
+    bad: int
+    values: Values | None
+
+    @property
+    def lost(self) -> bool: ...
+
+
+class Findings(NamedTuple):
+    counts: Mapping[Guardrail, Tally]
+    ranks: Mapping[Guardrail, tuple[float, ...]]
+    levels: Mapping[Guardrail, Level]
+
+
+NOTHING: Final = Findings({}, {}, {})
+
+
+def findings(
+    units: Sequence[Told], tolerated: Mapping[Guardrail, float], block: tuple[str, str, int]
+) -> Findings:
+    """What the guardrails saw in a complete block.
+
+    units: all of it, in the order of admission. tolerated: of the guardrails that are on.
+    block: its rollout, worker and sequence.
+    """
+    counts: dict[Guardrail, Tally] = {}
+    ranks: dict[Guardrail, tuple[float, ...]] = {}
+    levels: dict[Guardrail, Level] = {}
+    for guardrail, ratio in tolerated.items():
+        needs = NEEDS.get(guardrail)
+        if needs is None:
+            continue  # the judge's: not asked here
+        those = [unit for unit in units if unit.traits & needs == needs]
+        if not those:
+            continue
+        if kind_of(guardrail) is Kind.COUNTS:
+            counts[guardrail] = _tally(those, FAULTS[guardrail])
+            continue
+        measured = [Measured(unit.canary, _value(unit, guardrail)) for unit in those]
+        ranked = ranking(measured, guardrail=guardrail, tolerated=ratio, block=block)
+        if ranked.u:
+            ranks[guardrail] = ranked.u
+        if ranked.level is not None:
+            levels[guardrail] = ranked.level
+    return Findings(counts, ranks, levels)
+
+
+def _value(unit: Told, guardrail: Guardrail) -> float | None:
+    return None if unit.values is None else unit.values.of(guardrail)
+
+
+def _tally(units: Iterable[Told], bad: Bad) -> Tally:
+    """A unit that no outcome came of is a failure, in both arms alike."""
+    units_, canary, failures, canary_failures = 0, 0, 0, 0
+    for unit in units:
+        failed = unit.lost or bool(unit.bad & bad)
+        units_ += 1
+        canary += unit.canary
+        failures += failed
+        canary_failures += failed and unit.canary
+    return Tally(units_, canary, failures, canary_failures)

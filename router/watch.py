@@ -1,0 +1,139 @@
+"""What a rollout's guardrails want to know of one request, and what they are told of it.
+
+Made only for requests that a live rollout scores; the others pay nothing.
+"""
+
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Self
+
+from harness.domain.capabilities import Endpoint
+from harness.domain.guardrails import Guardrail
+from harness.domain.observation import UnitRule
+from router.body import ClientRequest
+from router.dialects.table import DIALECTS
+from router.said import Said
+from router.seen import NEEDS, Bad, Seen, Traits, Values
+from router.serving import ServedRoute
+from router.validity import NO_JSON, calls_hold, fits, parsed
+
+_WORDS: Final = frozenset({Guardrail.JSON_VALIDITY, Guardrail.TOOL_VALIDITY})
+_LISTENING: Final = _WORDS | {
+    Guardrail.TRUNCATION,
+    Guardrail.REFUSALS,
+    Guardrail.OUTPUT_TOKENS,
+}
+# Of text whose provider counts no tokens.
+CHARACTERS_PER_TOKEN: Final = 4
+
+
+class Spent(NamedTuple):
+    """On one request that is over. first_token_s, last_token_s: since it came; of a stream."""
+
+    elapsed_s: float
+    first_token_s: float | None
+    last_token_s: float | None
+    output_tokens: int
+    cost_usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """traits: of the request. listens: what the answer says is wanted; keeps: all its words."""
+
+    request: ClientRequest
+    traits: Traits
+    listens: bool
+    keeps: bool
+
+    @classmethod
+    def of(cls, request: ClientRequest, route: ServedRoute, rule: UnitRule) -> Self | None:
+        """None where the rollout has no guardrail beside errors."""
+        on = rule.guardrails
+        if not on:
+            return None
+        traits = traits_of(request, route)
+        asked = [each for each in on if each in _LISTENING and _applies(each, traits)]
+        return cls(request, traits, bool(asked), any(each in _WORDS for each in asked))
+
+    def ear(self) -> Said | None:
+        """For one answer."""
+        return Said(keeps=self.keeps) if self.listens else None
+
+    def seen(self, said: Said | None, spent: Spent, *, failed: bool) -> Seen:
+        """said: by the answer, None where none came.
+
+        An error is an error alone: its answer is neither truncated nor bad JSON. A caller who
+        hung up has waited for so long; what he would have waited is not known.
+        """
+        tokens = float(spent.output_tokens)
+        if not tokens and said is not None:
+            tokens = float(said.length // CHARACTERS_PER_TOKEN)
+        if failed:
+            return Seen(Values(output_tokens=tokens))
+        values = Values(
+            latency=spent.elapsed_s,
+            time_to_first_token=_or(spent.first_token_s, spent.elapsed_s),
+            inter_token_latency=_between_s(spent, tokens),
+            output_tokens=tokens,
+            cost_per_success=spent.cost_usd,
+        )
+        return Seen(values, int(self._bad(said)) if said is not None else 0)
+
+    def _bad(self, said: Said) -> Bad:
+        bad = Bad(0)
+        if said.truncated:
+            bad |= Bad.TRUNCATED
+        if said.declined:
+            return bad | Bad.REFUSED  # words of its own are no bad JSON
+        if not self.keeps or said.cut:
+            return bad
+        dialect, calls = DIALECTS[self.request.endpoint], said.calls
+        if Traits.JSON in self.traits and not (calls or _is_json(said, self.request)):
+            bad |= Bad.JSON
+        if calls and Traits.TOOLS in self.traits:
+            made = ((call.name, call.arguments) for call in calls)
+            if not calls_hold(made, dialect.tools(self.request)):
+                bad |= Bad.TOOLS
+        return bad
+
+
+def traits_of(request: ClientRequest, route: ServedRoute) -> Traits:
+    """Of the request and its route, whichever arm it is in."""
+    priced = all(each.price is not None for each in route.upstreams.values())
+    traits = Traits.PRICED if priced else Traits(0)
+    if request.endpoint is Endpoint.EMBEDDINGS:
+        return traits
+    traits |= Traits.WORDS
+    if request.stream:
+        traits |= Traits.STREAMS
+    if request.value("tools"):
+        traits |= Traits.TOOLS
+    if DIALECTS[request.endpoint].schema(request) is not None:
+        traits |= Traits.JSON
+    return traits
+
+
+def _applies(guardrail: Guardrail, traits: Traits) -> bool:
+    needs = NEEDS[guardrail]
+    return traits & needs == needs
+
+
+def _is_json(said: Said, request: ClientRequest) -> bool:
+    """Every choice's text is, and as the schema says; no text at all is not."""
+    schema = DIALECTS[request.endpoint].schema(request)
+    values = [parsed(text) for text in said.texts()]
+    return bool(values) and all(
+        value is not NO_JSON and fits(value, schema or {}) for value in values
+    )
+
+
+def _or(value: float | None, other: float) -> float:
+    return other if value is None else value
+
+
+def _between_s(spent: Spent, tokens: float) -> float:
+    """The mean; nobody waited between fewer than two."""
+    first, last = spent.first_token_s, spent.last_token_s
+    if first is None or last is None or tokens < 2.0:
+        return 0.0
+    return max(0.0, last - first) / (tokens - 1.0)

@@ -1,0 +1,221 @@
+"""What the router tells a canary's guardrails, unit by unit and block by block."""
+
+import math
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.domain.guardrails import VALUES, Guardrail, Guardrails, Tally
+from harness.domain.observation import Block, UnitRule
+from harness.domain.policy import Unit as UnitKind
+from harness.domain.ranking import scored
+from router.blocks import Ledger, Unit
+from router.seen import NEEDS, Bad, Seen, Traits, Values
+
+pytestmark = pytest.mark.req("F3")
+START = datetime(2026, 1, 1, tzinfo=UTC)
+ALL = Traits.WORDS | Traits.STREAMS | Traits.JSON | Traits.TOOLS | Traits.PRICED
+SESSIONS = UnitRule(block_size=20, guardrails=Guardrails().tolerated())
+REQUESTS = replace(SESSIONS, unit=UnitKind.REQUEST)
+traits = st.integers(0, int(ALL)).map(Traits)
+amounts = st.floats(0, 1e6)
+seens = st.builds(Seen, st.builds(Values, *(amounts,) * 5), st.integers(0, 15))
+
+
+class Play:
+    """A ledger and its time."""
+
+    def __init__(self, rule: UnitRule) -> None:
+        self.ledger = Ledger("r-1", "w-1", rule)
+        self.now = 0.0
+
+    @property
+    def at(self) -> datetime:
+        return START + timedelta(seconds=self.now)
+
+    def begin(self, key: str, *, canary: bool = False, kind: Traits = ALL) -> Unit:
+        unit = self.ledger.admit(
+            key, canary=canary, weight_bps=100, now=self.now, at=self.at, traits=kind
+        )
+        assert unit is not None
+        return unit
+
+    def ask(
+        self,
+        key: str,
+        seen: Seen | None = None,
+        *,
+        canary: bool = False,
+        kind: Traits = ALL,
+        failed: bool = False,
+    ) -> Unit:
+        unit = self.begin(key, canary=canary, kind=kind)
+        first = unit.admitted == 1
+        self.ledger.finish(unit, failed=failed, seen=seen or good(), first=first)
+        return unit
+
+    def only(self) -> Block:
+        (block,) = self.ledger.close(self.now, self.at)
+        return block
+
+
+def good(seconds: float = 1.0, bad: int = 0) -> Seen:
+    return Seen(Values(seconds, 0.2, 0.01, 50.0, 0.001), bad)
+
+
+def failed() -> Seen:
+    return Seen(Values(output_tokens=3.0))
+
+
+@given(st.lists(st.tuples(st.booleans(), traits, st.none() | seens), min_size=1, max_size=20))
+def test_a_blocks_findings_fit_the_units_that_each_guardrail_applies_to(
+    requests: list[tuple[bool, Traits, Seen | None]],
+) -> None:
+    play = Play(REQUESTS)
+    for canary, kind, seen in requests:
+        play.ask("k", seen or failed(), canary=canary, kind=kind, failed=seen is None)
+    block = play.only()
+
+    for guardrail in REQUESTS.guardrails:
+        needs = NEEDS[guardrail]
+        arms = [canary for canary, kind, _ in requests if kind & needs == needs]
+        if guardrail in VALUES:
+            fewer, more = sorted((sum(arms), len(arms) - sum(arms)))
+            assert len(block.ranks.get(guardrail, ())) == scored(fewer, more)
+        elif not arms:
+            assert guardrail not in block.counts
+        else:
+            tally = block.counts[guardrail]
+            assert (tally.units, tally.canary) == (len(arms), sum(arms))
+            assert tally.fits
+    assert all(0.0 <= u <= 1.0 for ranks in block.ranks.values() for u in ranks)
+
+
+@given(st.lists(st.tuples(st.booleans(), seens), min_size=1, max_size=20))
+def test_what_was_bad_is_counted_by_its_own_guardrail_alone(
+    requests: list[tuple[bool, Seen]],
+) -> None:
+    play = Play(REQUESTS)
+    for canary, seen in requests:
+        play.ask("k", seen, canary=canary)
+    block = play.only()
+
+    truncated = [canary for canary, seen in requests if seen.bad & Bad.TRUNCATED]
+    found = block.counts[Guardrail.TRUNCATION]
+    assert (found.failures, found.canary_failures) == (len(truncated), sum(truncated))
+    assert block.failures == 0
+    assert block.counts[Guardrail.FEEDBACK].failures == 0
+
+
+def test_an_error_is_an_error_alone_and_the_worst_value() -> None:
+    play = Play(REQUESTS)
+    for _ in range(18):
+        play.ask("k")
+    play.ask("k", failed(), canary=True, failed=True)
+    block = play.only()
+
+    assert (block.failures, block.canary_failures, block.missing) == (1, 1, 0)
+    assert {tally.failures for tally in block.counts.values()} == {0}
+    assert block.ranks[Guardrail.LATENCY][0] > 0.94
+    assert block.ranks[Guardrail.COST_PER_SUCCESS][0] > 0.94
+    # Of a failed one, what it got.
+    assert block.ranks[Guardrail.OUTPUT_TOKENS][0] < 0.06
+
+
+def test_a_lost_outcome_is_a_failure_of_every_guardrail_in_both_arms() -> None:
+    play = Play(REQUESTS)
+    play.begin("a", canary=True)
+    play.begin("b")
+    play.ask("c")
+    block = play.only()
+
+    assert block.missing == 2
+    assert set(block.counts.values()) == {Tally(3, 1, 2, 1)}
+
+
+def test_a_session_is_judged_by_the_values_of_its_first_request_and_the_faults_of_all() -> None:
+    play = Play(SESSIONS)
+    for n in range(10):
+        play.ask(f"control-{n}", good(1.0))
+    play.ask("u", good(0.1), canary=True)
+    play.ask("u", good(99.0, Bad.TRUNCATED), canary=True)
+    play.ask("u", good(99.0, Bad.JSON), canary=True)
+    block = play.only()
+
+    assert block.ranks[Guardrail.LATENCY][0] < 0.1
+    assert block.counts[Guardrail.TRUNCATION] == Tally(11, 1, 1, 1)
+    assert block.counts[Guardrail.JSON_VALIDITY] == Tally(11, 1, 1, 1)
+    assert block.counts[Guardrail.REFUSALS] == Tally(11, 1, 0, 0)
+
+
+def test_a_guardrail_applies_by_the_first_request_alone() -> None:
+    play = Play(SESSIONS)
+    play.ask("u", kind=Traits.WORDS)
+    play.ask("u", good(1.0, Bad.JSON), kind=ALL)
+
+    assert Guardrail.JSON_VALIDITY not in play.only().counts
+
+
+def test_a_failed_session_waits_for_the_values_of_its_first_request() -> None:
+    play = Play(replace(SESSIONS, block_size=1))
+    first = play.begin("u")
+    play.ask("u", failed(), failed=True)
+
+    assert play.ledger.tick(play.now, play.at) == []
+    play.ledger.finish(first, failed=False, seen=good(), first=True)
+    (block,) = play.ledger.tick(play.now, play.at)
+    assert (block.failures, block.missing) == (1, 0)
+
+
+def test_a_failed_session_whose_first_request_never_ends_is_not_missing() -> None:
+    play = Play(replace(SESSIONS, block_size=1, missing_s=100.0))
+    play.begin("u", canary=True)
+    play.ask("u", failed(), canary=True, failed=True)
+    play.now = 100.0
+
+    (block,) = play.ledger.tick(play.now, play.at)
+    assert (block.canary_failures, block.missing) == (1, 0)
+
+
+def test_feedback_counts_until_the_block_is_out() -> None:
+    play = Play(REQUESTS)
+    units = [play.ask("k", canary=canary) for canary in (True, False, False)]
+
+    assert units[0].object_to()
+    assert units[0].object_to()
+    block = play.only()
+
+    assert block.counts[Guardrail.FEEDBACK] == Tally(3, 1, 1, 1)
+    assert not units[1].object_to()
+
+
+def test_without_guardrails_a_block_tells_of_failures_alone() -> None:
+    play = Play(replace(REQUESTS, guardrails={}))
+    unit = play.begin("k")
+    play.ledger.finish(unit, failed=True)
+    (block,) = play.ledger.close(play.now, play.at)
+
+    assert (block.failures, block.counts, block.ranks, block.levels) == (1, {}, {}, {})
+
+
+@given(seens | st.just(failed()))
+def test_what_was_seen_comes_back_from_the_wire(seen: Seen) -> None:
+    assert Seen.from_plain(list(seen.plain)) == seen
+
+
+def test_alike_arms_have_ranks_that_are_spread_evenly() -> None:
+    found: list[float] = []
+    for number in range(60):
+        play = Play(replace(REQUESTS, block_size=100))
+        play.ledger = Ledger(f"r-{number}", "w", play.ledger._rule)
+        for n in range(100):
+            play.ask("k", good(1.0 + math.sin(n * 7.0 + number)), canary=n % 5 == 0)
+        (block,) = play.ledger.tick(play.now, play.at)
+        found += block.ranks[Guardrail.LATENCY]
+
+    assert len(found) == 60 * 6
+    # At the tolerated 1.25 times, equal arms rank below the middle.
+    assert 0.3 < sum(found) / len(found) < 0.5

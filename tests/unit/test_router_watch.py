@@ -1,0 +1,243 @@
+"""What the router hears in an answer: in every protocol, whole and streamed alike."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from harness.domain.capabilities import Endpoint
+from harness.domain.guardrails import Guardrails
+from harness.domain.observation import UnitRule
+from router.body import read_request
+from router.dialects.table import DIALECTS
+from router.jsonspan import read
+from router.said import MAX_KEPT, Said
+from router.seen import Bad, Seen, Traits
+from router.serving import ServedRoute, ready
+from router.validity import calls_hold, fits, parsed
+from router.watch import Spent, Watch
+from tests.router_world import snapshot
+
+pytestmark = pytest.mark.req("F3")
+RULE = UnitRule(guardrails=Guardrails().tolerated())
+CITY = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}},
+    "required": ["city"],
+}
+CHAT_JSON = {"response_format": {"type": "json_schema", "json_schema": {"schema": CITY}}}
+CHAT_TOOLS = {"tools": [{"type": "function", "function": {"name": "go", "parameters": CITY}}]}
+ASKS: dict[Endpoint, tuple[dict[str, object], dict[str, object]]] = {
+    Endpoint.CHAT: (CHAT_JSON, CHAT_TOOLS),
+    Endpoint.RESPONSES: (
+        {"text": {"format": {"type": "json_schema", "schema": CITY}}},
+        {"tools": [{"type": "function", "name": "go", "parameters": CITY}]},
+    ),
+    Endpoint.MESSAGES: (
+        {"output_config": {"format": {"type": "json_schema", "schema": CITY}}},
+        {"tools": [{"name": "go", "input_schema": CITY}]},
+    ),
+}
+TIMES = Spent(1.0, 0.2, 0.9, 0, 0.001)
+
+
+@pytest.fixture(scope="module")
+def route() -> ServedRoute:
+    return ready(snapshot("http://127.0.0.1:1/v1", weight_bps=100)).routes["support"]
+
+
+def watch(route: ServedRoute, endpoint: Endpoint = Endpoint.CHAT, **body: object) -> Watch:
+    asked = read_request(json.dumps({"model": "support", **body}).encode(), endpoint)
+    found = Watch.of(asked, route, RULE)
+    assert found is not None
+    return found
+
+
+def answer(endpoint: Endpoint, text: str, call: str, ended: str) -> dict[str, object]:
+    """call: arguments of a call of `go`, or ""."""
+    if endpoint is Endpoint.CHAT:
+        calls = [{"type": "function", "function": {"name": "go", "arguments": call}}]
+        message = {"content": text or None, "tool_calls": calls if call else None}
+        return {"choices": [{"index": 0, "message": message, "finish_reason": ended}]}
+    if endpoint is Endpoint.MESSAGES:
+        block = {"type": "tool_use", "name": "go", "input": json.loads(call or "{}")}
+        content = [block] if call else [{"type": "text", "text": text}]
+        reasons = {"length": "max_tokens", "content_filter": "refusal"}
+        return {"content": content, "stop_reason": reasons.get(ended, ended)}
+    part = {"type": "message", "content": [{"type": "output_text", "text": text}]}
+    made = {"type": "function_call", "name": "go", "arguments": call}
+    reason = {"length": "max_output_tokens"}.get(ended, ended)
+    return {"output": [made if call else part], "incomplete_details": {"reason": reason}}
+
+
+def streamed(endpoint: Endpoint, text: str, call: str, ended: str) -> list[dict[str, object]]:
+    """The same in pieces of two characters."""
+    pieces = [(call or text)[at : at + 2] for at in range(0, len(call or text), 2)]
+    if endpoint is Endpoint.CHAT:
+        function = [{"name": "go", "arguments": ""}, *({"arguments": each} for each in pieces)]
+        deltas: list[dict[str, object]] = (
+            [{"tool_calls": [{"index": 0, "function": each}]} for each in function]
+            if call
+            else [{"content": each} for each in pieces]
+        )
+        choices = [{"index": 0, "delta": each} for each in deltas]
+        return [
+            {"choices": [each]}
+            for each in (*choices, {"index": 0, "delta": {}, "finish_reason": ended})
+        ]
+    whole = answer(endpoint, text, call, ended)
+    if endpoint is Endpoint.RESPONSES:
+        return [{"type": "response.incomplete", "response": whole}]
+    kind, field = ("input_json_delta", "partial_json") if call else ("text_delta", "text")
+    block = {"type": "tool_use", "name": "go", "input": {}} if call else {"type": "text"}
+    return [
+        {"type": "content_block_start", "index": 0, "content_block": block},
+        *(
+            {"type": "content_block_delta", "index": 0, "delta": {"type": kind, field: each}}
+            for each in pieces
+        ),
+        {"type": "message_delta", "delta": {"stop_reason": whole["stop_reason"]}},
+    ]
+
+
+def bad_of(given: Watch, said: Said | None) -> Bad:
+    return Bad(given.seen(said, TIMES, failed=False).bad)
+
+
+def judged(given: Watch, text: str, call: str, ended: str) -> tuple[Bad, Bad]:
+    """Whole, and streamed."""
+    endpoint = given.request.endpoint
+    said = given.ear()
+    assert said is not None
+    whole = read(json.dumps(answer(endpoint, text, call, ended)).encode())
+    DIALECTS[endpoint].hear(said, whole)
+    events = DIALECTS[endpoint].stream(given.request, None)
+    events.said = given.ear()
+    for each in streamed(endpoint, text, call, ended):
+        events.feed(b"data: " + json.dumps(each).encode() + b"\n\n")
+    assert not events.failure
+    return bad_of(given, said), bad_of(given, events.said)
+
+
+@pytest.mark.parametrize("endpoint", ASKS)
+@pytest.mark.parametrize(
+    ("text", "call", "ended", "bad"),
+    [
+        ('{"city": "Bern"}', "", "stop", Bad(0)),
+        ('{"city": "Be', "", "length", Bad.TRUNCATED | Bad.JSON),
+        ('```json\n{"city": "Bern"}\n```', "", "stop", Bad.JSON),
+        ('{"town": "Bern"}', "", "stop", Bad.JSON),
+        ("", "", "stop", Bad.JSON),
+        ("", "", "content_filter", Bad.REFUSED),
+        ("I'm sorry, but I can't help with that.", "", "stop", Bad.REFUSED),
+        ("", '{"city": "Bern"}', "stop", Bad(0)),
+        ("", '{"town": "Bern"}', "stop", Bad.TOOLS),
+    ],
+)
+def test_an_answer_is_judged_alike_whole_and_streamed(
+    route: ServedRoute, endpoint: Endpoint, text: str, call: str, ended: str, bad: Bad
+) -> None:
+    json_wanted, tools = ASKS[endpoint]
+    given = watch(route, endpoint, **json_wanted, **tools)
+
+    assert Traits.JSON | Traits.TOOLS in given.traits
+    assert judged(given, text, call, ended) == (bad, bad)
+
+
+def test_a_call_of_a_tool_that_was_not_offered_or_that_does_not_parse_is_bad(
+    route: ServedRoute,
+) -> None:
+    other = {"tools": [{"type": "function", "function": {"name": "stay"}}]}
+
+    assert judged(watch(route, **other), "", "{}", "tool_calls") == (Bad.TOOLS,) * 2
+    assert judged(watch(route, **CHAT_TOOLS), "", "{oops", "tool_calls") == (Bad.TOOLS,) * 2
+    assert judged(watch(route, **CHAT_TOOLS), "no call", "", "stop") == (Bad(0),) * 2
+
+
+def test_an_answer_that_asked_for_no_json_is_not_judged_as_json(route: ServedRoute) -> None:
+    given = watch(route)
+
+    assert not given.keeps
+    assert judged(given, "plain words", "", "stop") == (Bad(0), Bad(0))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Sorry to hear that. I can't wait to help!",
+        "You said: I'm sorry, but I can't help.",
+        "I can help with that.",
+        "I cannot recommend this enough",
+    ],
+)
+def test_an_answer_that_only_sounds_like_a_refusal_is_none(
+    route: ServedRoute, text: str
+) -> None:
+    assert judged(watch(route), text, "", "stop") == (Bad(0), Bad(0))
+
+
+def test_of_a_huge_answer_little_is_kept_and_its_json_is_not_judged(
+    route: ServedRoute,
+) -> None:
+    given = watch(route, **CHAT_JSON)
+    said = given.ear()
+    assert said is not None
+    for _ in range(3):
+        said.text(0, "x" * (MAX_KEPT // 2))
+
+    assert said.cut
+    assert sum(len(text) for text in said.texts()) <= MAX_KEPT
+    assert bad_of(given, said) == Bad(0)
+    modest = watch(route).ear()
+    assert modest is not None
+    modest.text(0, "x" * 10_000)
+    assert sum(len(text) for text in modest.texts()) <= 200
+
+
+def test_the_times_of_a_stream_and_of_a_failure(route: ServedRoute) -> None:
+    given = watch(route, stream=True)
+    spent = Spent(2.0, 0.5, 1.5, 11, 0.25)
+
+    values = given.seen(given.ear(), spent, failed=False).values
+    assert values == (2.0, 0.5, 0.1, 11.0, 0.25)
+    failed = given.seen(given.ear(), spent, failed=True)
+    assert failed == Seen((None, None, None, 11.0, None), 0)  # type: ignore[arg-type]
+    hung_up = given.seen(None, spent._replace(first_token_s=None), failed=False).values
+    assert (hung_up.time_to_first_token, hung_up.inter_token_latency) == (2.0, 0.0)
+
+
+def test_what_applies_is_known_before_the_answer(route: ServedRoute) -> None:
+    assert watch(route, stream=True).traits == Traits.WORDS | Traits.STREAMS
+    assert watch(route, Endpoint.EMBEDDINGS, input="x").traits == Traits(0)
+    assert not watch(route, Endpoint.EMBEDDINGS, input="x").listens
+    priced = {
+        id_: replace(each, price=route.upstreams[route.route.incumbent].price)
+        for id_, each in route.upstreams.items()
+    }
+    assert Traits.PRICED in watch(replace(route, upstreams=priced)).traits
+    request = read_request(b'{"model": "support"}', Endpoint.CHAT)
+    assert Watch.of(request, route, UnitRule()) is None
+
+
+def test_a_schema_that_would_take_long_or_cannot_be_read_refuses_nothing() -> None:
+    doubling: dict[str, object] = {
+        "$defs": {f"a{n}": {"allOf": [{"$ref": f"#/$defs/a{n + 1}"}] * 2} for n in range(40)}
+        | {"a40": {"type": "string"}},
+        "$ref": "#/$defs/a0",
+    }
+    assert fits("x", doubling)
+    assert fits(1, {"$ref": "#"})
+    assert fits(1, {"$ref": "http://127.0.0.1:1/schema"})
+    assert fits("a" * 40, {"pattern": "^(a+)+$x"})
+    assert fits({"k": 1}, {"patternProperties": {"(a+)+$": {}}, "additionalProperties": False})
+    assert fits(1, {"type": "no such type"})
+    assert not fits(1, {"type": "string"})
+    assert not fits({"a": 1}, {"additionalProperties": False})
+
+
+def test_json_is_strict_and_calls_may_take_any_text() -> None:
+    assert parsed("[1, 2]") == [1, 2]
+    assert not isinstance(parsed("[NaN]"), list)
+    assert not isinstance(parsed("[1]]"), list)
+    assert calls_hold([("free", "any { text")], {"free": None})
+    assert calls_hold([("none", {})], {"none": {}})
