@@ -69,8 +69,8 @@ def ask_all(world: World, *, stream: bool) -> None:
                 model="support",
                 messages=[{"role": "user", "content": "Where?"}],
                 user=f"user-{number}",
-                response_format=SCHEMA,  # type: ignore[arg-type]  # as JSON
                 stream=stream,
+                extra_body={"response_format": SCHEMA},
             )
             if isinstance(answer, openai.Stream):
                 assert list(answer)
@@ -152,7 +152,7 @@ def test_a_candidate_that_calls_what_was_not_offered_is_seen_and_one_that_refuse
                 model="support",
                 messages=[{"role": "user", "content": "Where?"}],
                 user=f"user-{number}",
-                tools=[tool],  # type: ignore[list-item]  # as JSON
+                extra_body={"tools": [tool]},
             )
     block = only_block(world)
 

@@ -1,6 +1,7 @@
 """What the router hears in an answer: in every protocol, whole and streamed alike."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -25,8 +26,12 @@ CITY = {
     "properties": {"city": {"type": "string"}},
     "required": ["city"],
 }
-CHAT_JSON = {"response_format": {"type": "json_schema", "json_schema": {"schema": CITY}}}
-CHAT_TOOLS = {"tools": [{"type": "function", "function": {"name": "go", "parameters": CITY}}]}
+CHAT_JSON: dict[str, object] = {
+    "response_format": {"type": "json_schema", "json_schema": {"schema": CITY}}
+}
+CHAT_TOOLS: dict[str, object] = {
+    "tools": [{"type": "function", "function": {"name": "go", "parameters": CITY}}]
+}
 ASKS: dict[Endpoint, tuple[dict[str, object], dict[str, object]]] = {
     Endpoint.CHAT: (CHAT_JSON, CHAT_TOOLS),
     Endpoint.RESPONSES: (
@@ -46,8 +51,12 @@ def route() -> ServedRoute:
     return ready(snapshot("http://127.0.0.1:1/v1", weight_bps=100)).routes["support"]
 
 
-def watch(route: ServedRoute, endpoint: Endpoint = Endpoint.CHAT, **body: object) -> Watch:
-    asked = read_request(json.dumps({"model": "support", **body}).encode(), endpoint)
+def watch(
+    route: ServedRoute,
+    body: Mapping[str, object] | None = None,
+    endpoint: Endpoint = Endpoint.CHAT,
+) -> Watch:
+    asked = read_request(json.dumps({"model": "support", **(body or {})}).encode(), endpoint)
     found = Watch.of(asked, route, RULE)
     assert found is not None
     return found
@@ -138,7 +147,7 @@ def test_an_answer_is_judged_alike_whole_and_streamed(
     route: ServedRoute, endpoint: Endpoint, text: str, call: str, ended: str, bad: Bad
 ) -> None:
     json_wanted, tools = ASKS[endpoint]
-    given = watch(route, endpoint, **json_wanted, **tools)
+    given = watch(route, {**json_wanted, **tools}, endpoint)
 
     assert Traits.JSON | Traits.TOOLS in given.traits
     assert judged(given, text, call, ended) == (bad, bad)
@@ -147,11 +156,11 @@ def test_an_answer_is_judged_alike_whole_and_streamed(
 def test_a_call_of_a_tool_that_was_not_offered_or_that_does_not_parse_is_bad(
     route: ServedRoute,
 ) -> None:
-    other = {"tools": [{"type": "function", "function": {"name": "stay"}}]}
+    other: dict[str, object] = {"tools": [{"type": "function", "function": {"name": "stay"}}]}
 
-    assert judged(watch(route, **other), "", "{}", "tool_calls") == (Bad.TOOLS,) * 2
-    assert judged(watch(route, **CHAT_TOOLS), "", "{oops", "tool_calls") == (Bad.TOOLS,) * 2
-    assert judged(watch(route, **CHAT_TOOLS), "no call", "", "stop") == (Bad(0),) * 2
+    assert judged(watch(route, other), "", "{}", "tool_calls") == (Bad.TOOLS,) * 2
+    assert judged(watch(route, CHAT_TOOLS), "", "{oops", "tool_calls") == (Bad.TOOLS,) * 2
+    assert judged(watch(route, CHAT_TOOLS), "no call", "", "stop") == (Bad(0),) * 2
 
 
 def test_an_answer_that_asked_for_no_json_is_not_judged_as_json(route: ServedRoute) -> None:
@@ -179,7 +188,7 @@ def test_an_answer_that_only_sounds_like_a_refusal_is_none(
 def test_of_a_huge_answer_little_is_kept_and_its_json_is_not_judged(
     route: ServedRoute,
 ) -> None:
-    given = watch(route, **CHAT_JSON)
+    given = watch(route, CHAT_JSON)
     said = given.ear()
     assert said is not None
     for _ in range(3):
@@ -195,7 +204,7 @@ def test_of_a_huge_answer_little_is_kept_and_its_json_is_not_judged(
 
 
 def test_the_times_of_a_stream_and_of_a_failure(route: ServedRoute) -> None:
-    given = watch(route, stream=True)
+    given = watch(route, {"stream": True})
     spent = Spent(2.0, 0.5, 1.5, 11, 0.25)
 
     values = given.seen(given.ear(), spent, failed=False).values
@@ -207,9 +216,9 @@ def test_the_times_of_a_stream_and_of_a_failure(route: ServedRoute) -> None:
 
 
 def test_what_applies_is_known_before_the_answer(route: ServedRoute) -> None:
-    assert watch(route, stream=True).traits == Traits.WORDS | Traits.STREAMS
-    assert watch(route, Endpoint.EMBEDDINGS, input="x").traits == Traits(0)
-    assert not watch(route, Endpoint.EMBEDDINGS, input="x").listens
+    assert watch(route, {"stream": True}).traits == Traits.WORDS | Traits.STREAMS
+    assert watch(route, None, Endpoint.EMBEDDINGS).traits == Traits(0)
+    assert not watch(route, None, Endpoint.EMBEDDINGS).listens
     priced = {
         id_: replace(each, price=route.upstreams[route.route.incumbent].price)
         for id_, each in route.upstreams.items()
