@@ -22,11 +22,11 @@ from harness.domain.drift import (
     Watch,
     WatchState,
     counted,
-    new_names,
     next_due,
 )
 from harness.domain.errors import Conflict, InputError, SwapgateError
 from harness.domain.evaluation import RUNNABLE
+from harness.domain.pins import ServedModel, ServedPin, Sighting, replaced_by
 from harness.ports import Transaction
 
 log = structlog.get_logger("swapgate.drift")
@@ -77,15 +77,22 @@ def _tend(ctx: Context, pair: Watched, watch: Watch | None) -> list[str]:
         return _first(ctx, pair, plan, "the first")
     with ctx.store.read() as tx:
         checks = tx.drift.checks(watch.id)
+        another = _another(tx, watch, checks)
+    did = []
+    if another is not None and not alerts.is_open(ctx, AlertKind.SERVED_MODEL, watch.id):
+        with ctx.store.write() as tx:
+            # Unless a person has just closed the watch.
+            if tx.drift.save(watch):
+                did = _notice(ctx, tx, pair, watch, checks)
     if checks and checks[-1].state is CheckState.RUNNING:
-        return _look(ctx, pair, watch, checks)
+        return did + _look(ctx, pair, watch, checks)
     if watch.state is WatchState.DRIFTED:
-        return []
+        return did
     if watch.plan != plan:
-        return _first(ctx, pair, plan, "the suite or its plan changed", after=watch)
+        return did + _first(ctx, pair, plan, "the suite or its plan changed", after=watch)
     if ctx.clock.now() < next_due(checks, pair.policy.every_s, ctx.clock.now()):
-        return []
-    return _start(ctx, pair, watch)
+        return did
+    return did + _start(ctx, pair, watch)
 
 
 def _first(
@@ -105,28 +112,23 @@ def _start(ctx: Context, pair: Watched, watch: Watch) -> list[str]:
 
 
 def _look(ctx: Context, pair: Watched, watch: Watch, checks: Sequence[Check]) -> list[str]:
-    """At the running check: what the provider names is told at once, the rest at its end."""
+    """At the running check: nothing while it goes on, all that it found at its end."""
     check = checks[-1]
     with ctx.store.read() as tx:
         run = tx.runs.get(check.run)
+        if run.state in RUNNABLE:
+            return []
         samples = tx.runs.samples(check.run)
     served = tuple(sorted({each.served_model for each in samples if each.served_model}))
-    news = new_names(checks, served)
-    if run.state in RUNNABLE:
-        if news and not alerts.is_open(ctx, AlertKind.SERVED_MODEL, watch.id):
-            with ctx.store.write() as tx:
-                # Unless a person has just closed the watch.
-                if tx.drift.save(watch):
-                    _tell_served(ctx, tx, pair, watch, checks, news)
-            return [f"{watch.id}: the provider names {', '.join(news)}"]
-        return []
     ended = drift_runs.ended(
         ctx, watch, replace(check, served=served), run, samples, counted(checks)
     )
     with ctx.store.write() as tx:
         if not tx.drift.end(ended):
             return []
-        return _record(ctx, tx, pair, watch, [*checks[:-1], ended], news)
+        # What answered last may not have been looked at while the run was on.
+        did = _notice(ctx, tx, pair, watch, checks)
+        return did + _record(ctx, tx, pair, watch, [*checks[:-1], ended])
 
 
 def _record(
@@ -135,7 +137,6 @@ def _record(
     pair: Watched,
     watch: Watch,
     checks: Sequence[Check],
-    news: Sequence[str],
 ) -> list[str]:
     """The alerts of a check that has just ended, beside it."""
     check = checks[-1]
@@ -151,8 +152,6 @@ def _record(
         )
         return [f"{watch.id}: not measured, {check.message}"]
     alerts.end(ctx, tx, AlertKind.JOB_FAILED, watch.id)
-    if news:
-        _tell_served(ctx, tx, pair, watch, checks, news)
     found = check.evidence
     if found is None:
         return [f"{watch.id}: the baseline of {pair.suite} is measured"]
@@ -174,26 +173,32 @@ def _record(
     return [f"{watch.id}: {title}"]
 
 
-def _tell_served(
-    ctx: Context,
-    tx: Transaction,
-    pair: Watched,
-    watch: Watch,
-    checks: Sequence[Check],
-    news: Sequence[str],
-) -> None:
+def _another(tx: Transaction, watch: Watch, checks: Sequence[Check]) -> Sighting | None:
+    """A model that none of the counted runs met, seen since: by a router, or by any eval."""
+    measured = counted(checks)
+    if not measured:
+        return None
+    met = {ServedModel(name) for each in measured for name in each.served}
+    since = measured[-1].ended_at
+    return replaced_by(met, tx.sightings.of(watch.target), ServedPin.MODEL, decided_at=since)
+
+
+def _notice(
+    ctx: Context, tx: Transaction, pair: Watched, watch: Watch, checks: Sequence[Check]
+) -> list[str]:
+    """Told at once, once for a watch: how that model answers is measured by the next run."""
+    another = _another(tx, watch, checks)
     record = tx.alerts.newest(f"{AlertKind.SERVED_MODEL.value}:{watch.id}")
-    if record is not None and record.open:
-        return
-    before = sorted({name for each in counted(checks[:-1]) for name in each.served})
-    name = drift_words.named(tx, watch)
+    if another is None or (record is not None and record.open):
+        return []
+    title, text = drift_words.another(tx, pair.routes, watch, checks, another)
     alerts.tell(
         ctx,
         tx,
         AlertKind.SERVED_MODEL,
         watch.id,
         subject=drift_words.subject(pair.routes, pair.suite),
-        title=f"the provider names another model behind {name}: {', '.join(news)}",
-        text=f"Until now its answers named {', '.join(before)}. Whether they are as good is "
-        "measured by the drift watch.",
+        title=title,
+        text=text,
     )
+    return [f"{watch.id}: {title}"]

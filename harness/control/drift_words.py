@@ -6,6 +6,7 @@ from typing import Final
 
 from harness.domain.drift import Check, Watch, counted
 from harness.domain.evaluation import Sample
+from harness.domain.pins import Sighting
 from harness.ports import Transaction
 
 EXAMPLES: Final = 3
@@ -92,6 +93,24 @@ def drifted(
         for each in shown[:EXAMPLES]
     ]
     return title, "\n".join(said)
+
+
+def another(
+    tx: Transaction,
+    routes: Sequence[str],
+    watch: Watch,
+    checks: Sequence[Check],
+    seen: Sighting,
+) -> tuple[str, str]:
+    """Title and text of the notice that the provider names another model."""
+    before = sorted({name for each in counted(checks) for name in each.served})
+    title = f"the provider of {named(tx, watch)} serves another model: {seen.served.model}"
+    text = (
+        f"First seen {seen.first_at:%Y-%m-%d %H:%M} UTC; the runs so far met "
+        f"{', '.join(before)}. Whether it answers as well is measured by the next run: "
+        f"`swapgate drift run {routes[0]}` starts it now."
+    )
+    return title, text
 
 
 def _served(checks: Sequence[Check]) -> str:

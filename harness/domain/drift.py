@@ -140,10 +140,3 @@ def next_due(checks: Sequence[Check], every_s: float, now: datetime) -> datetime
 def counted(checks: Sequence[Check]) -> list[Check]:
     """The baseline and what was compared with it."""
     return [each for each in checks if each.state is CheckState.COUNTED]
-
-
-def new_names(checks: Sequence[Check], served: Sequence[str]) -> list[str]:
-    """Models that the provider names now and had not named in the counted checks; none while
-    there is no such check, and where it names none."""
-    before = {name for each in counted(checks) for name in each.served}
-    return sorted(set(served) - before) if before else []

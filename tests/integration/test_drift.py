@@ -16,6 +16,7 @@ from harness.domain.alerts import AlertKind, AlertRecord
 from harness.domain.drift import Check, CheckState, DriftPolicy, WatchState
 from harness.domain.errors import Conflict, InputError, NotAllowed, NotFound
 from harness.domain.evaluation import RunState
+from harness.domain.pins import ServedModel, Sighting
 from harness.domain.routing import RouteSettings, RouteSuite
 from harness.domain.targets import Target
 from harness.ports import Store
@@ -37,12 +38,16 @@ class Alias:
     def __init__(self) -> None:
         self.skilled_like = "base"
         self.broken = False
+        self.names = "base-1"
 
     def __call__(self, target: Target, item: Item, epoch: int) -> str:
         if self.broken:
             raise ProviderFailed("503 from the provider")
         behind = replace(target, model=self.skilled_like) if target.model == "base" else target
         return answer(behind, item, epoch)
+
+    def served(self, target: Target, _item: Item) -> ServedModel:
+        return ServedModel(self.names if target.model == "base" else target.model)
 
 
 @pytest.fixture
@@ -53,8 +58,15 @@ def alias() -> Alias:
 @pytest.fixture
 def world(tmp_path: Path, alias: Alias) -> World:
     """Rules are the same on every store, which tests/contract looks after."""
-    made = World(tmp_path, store=None, script=alias, drift={"colours": POLICY})  # type: ignore[arg-type]
-    made.store = MemoryStore(secret=SECRET, clock=made.clock)
+    clock = ManualClock()
+    made = World(
+        tmp_path,
+        MemoryStore(secret=SECRET, clock=clock),
+        clock,
+        script=alias,
+        served=alias.served,
+        drift={"colours": POLICY},
+    )
     made.set_up()
     return made
 
@@ -162,6 +174,54 @@ def test_people_are_told_once_and_the_watch_rests_until_somebody_accepts(
     assert [each.kind for each in world.sinks.kept["chat"]] == [AlertKind.DRIFT]
     with pytest.raises(Conflict, match="drift accept chat"):
         drift_by_hand.run_now(world.context(), ANN, "chat")
+
+
+@pytest.mark.req("F6")
+def test_another_name_in_a_users_answer_is_told_before_the_next_run(world: World) -> None:
+    turn(world)
+    world.clock.advance(DAY_S / 2)
+    now = world.clock.now()
+    target = status(world).watch.target  # type: ignore[union-attr]
+    with world.store.write() as tx:  # as a router does
+        tx.sightings.note([Sighting(target, ServedModel("base-2"), now, now)])
+    turn(world)
+    turn(world)
+
+    told = open_alerts(world)[AlertKind.SERVED_MODEL]
+    assert told.title == "the provider of sim/base serves another model: base-2"
+    assert "the runs so far met base-1" in told.text
+    assert "`swapgate drift run chat`" in told.text
+    assert told.count == 1
+    assert len(checks(world)) == 1
+
+
+@pytest.mark.req("F6")
+def test_another_name_in_a_runs_answers_is_told_even_if_it_answers_as_well(
+    world: World, alias: Alias
+) -> None:
+    days(world, 2)
+    alias.names = "base-2"
+    days(world, 3)
+
+    assert set(open_alerts(world)) == {AlertKind.SERVED_MODEL}
+    assert status(world).state == "watching"
+    assert [each.served for each in checks(world)] == [("base-1",)] * 2 + [("base-2",)] * 3
+    drift_by_hand.accept(world.context(), BEN, "chat", reason="the provider told us")
+    assert open_alerts(world) == {}
+    days(world, 2)
+    assert open_alerts(world) == {}
+
+
+@pytest.mark.req("F6")
+def test_names_seen_before_the_baseline_are_no_news(world: World) -> None:
+    now = world.clock.now()
+    with world.store.write() as tx:
+        for target in tx.routing.targets():
+            tx.sightings.note([Sighting(target, ServedModel("base-0"), now, now)])
+    world.clock.advance(60)
+    days(world, 3)
+
+    assert open_alerts(world) == {}
 
 
 def test_a_better_model_is_told_as_well(world: World, alias: Alias) -> None:

@@ -1,0 +1,86 @@
+"""A model changed behind its alias, by real processes: the simulator over HTTP, the control
+process with its eval workers.
+"""
+
+from pathlib import Path
+
+import httpx
+import pytest
+
+from evals.sim import serve
+from harness import bootstrap
+from harness.bootstrap import Installation
+from harness.control import drift_by_hand, drift_reports
+from harness.domain.access import SYSTEM
+from harness.domain.alerts import AlertKind, AlertRecord
+from harness.domain.drift import CheckState
+from tests.processes import site
+from tests.router_site import eventually
+
+ITEMS = 60
+
+
+def settings(provider: str) -> dict[str, object]:
+    return {
+        "control": {
+            "reconcile_interval_s": 0.2,
+            "drift_interval_s": 0.2,
+            "eval_connections": 8,
+        },
+        "providers": {"sim": {"kind": "sim", "api_base": f"{provider}/v1"}},
+        "suites": {"tickets": {"drift": {"items": ITEMS}}},
+        "routes": {"chat": {"incumbent": "sim/sim-base", "suites": ["tickets"]}},
+    }
+
+
+def change(provider: str, **fields: str) -> None:
+    done = httpx.post(f"{provider}/sim/profiles/sim-base", json=fields)
+    assert done.status_code == 200, done.text
+
+
+def measured(site: Installation, times: int) -> str:
+    """The watch's state, once its model has been asked so often."""
+
+    def done() -> bool:
+        found = drift_reports.checks(site.context)
+        return [each.state for _, each in found] == [CheckState.COUNTED] * times
+
+    eventually(done)
+    (watch,) = drift_reports.status(site.context)
+    return watch.state
+
+
+def open_alerts(site: Installation) -> dict[AlertKind, AlertRecord]:
+    with site.store.read() as tx:
+        return {each.kind: each for each in tx.alerts.list(open_only=True)}
+
+
+@pytest.mark.slow
+@pytest.mark.req("F6", "F7")
+def test_another_name_is_told_as_news_and_a_silent_change_as_drift(tmp_path: Path) -> None:
+    with (
+        serve.in_thread(serve.simulator(time_scale=0)) as provider,
+        site(tmp_path, settings(provider)) as place,
+    ):
+        installation = bootstrap.open_installation(place.config, create_secret=True)
+        ctx = installation.context
+        place.start("control", "serve", "control", wait_for="/healthz")
+        assert measured(installation, 1) == "watching"
+
+        change(provider, serves="sim-base-2027", build="b1")  # and it answers as it did
+        drift_by_hand.run_now(ctx, SYSTEM, "chat")
+        assert measured(installation, 2) == "watching"
+        assert set(open_alerts(installation)) == {AlertKind.SERVED_MODEL}
+
+        change(provider, like="sim-worse", serves="sim-base-2027", build="b1")  # unsaid
+        drift_by_hand.run_now(ctx, SYSTEM, "chat")
+        assert measured(installation, 3) == "drifted"
+        told = open_alerts(installation)
+        installation.close()
+
+    found, named = told[AlertKind.DRIFT], told[AlertKind.SERVED_MODEL]
+    assert found.title.startswith("sim/sim-base answers tickets otherwise than it did: ")
+    assert "points worse" in found.title
+    assert "Before: “" in found.text
+    assert named.title == "the provider of sim/sim-base serves another model: sim-base-2027"
+    assert named.count == 1
