@@ -68,7 +68,7 @@ class Known:
 
     document: Document
     tiers: Mapping[str, Mapping[str, str]]
-    data_classes: frozenset[str]
+    data_classes: Mapping[str, frozenset[str]]
 
 
 def route_seed(name: str, entry: RouteEntry, known: Known) -> RouteSeed:

@@ -188,7 +188,7 @@ def settings(document: Document, *, base: Path, shipped: Path, source: Path | No
     known = Known(
         document,
         {name: each.tiers for name, each in config.providers.items()},
-        frozenset(config.data_classes),
+        {name: frozenset(each) for name, each in config.data_classes.items()},
     )
     home = base / config.home
     return Settings(
@@ -206,7 +206,7 @@ def settings(document: Document, *, base: Path, shipped: Path, source: Path | No
         policies={name: Policy(name, **_fields(p)) for name, p in config.policies.items()},
         routes={name: route_seed(name, r, known) for name, r in config.routes.items()},
         switches=_switches(config.switches, document),
-        data_classes={name: frozenset(each) for name, each in config.data_classes.items()},
+        data_classes=known.data_classes,
         alerts=_alerts(config.alerts, document),
         eval_limits={name: each.eval_limits for name, each in config.providers.items()},
         capture=capture_settings(config.capture, document),
@@ -266,8 +266,19 @@ def _suite(
         )
     if entry.judge is not None:
         place = document.place(("suites", name, "judge"))
-        values["judge"] = _judge(entry.judge, f"{place}: suites.{name}.judge", base)
+        values["judge"] = judge = _judge(entry.judge, f"{place}: suites.{name}.judge", base)
+        _check_clearance(entry, judge, known, f"{place}: suites.{name}.judge.target")
     return SuiteSettings(name=name, **values)
+
+
+def _check_clearance(entry: SuiteEntry, judge: JudgeSettings, known: Known, where: str) -> None:
+    """A judge reads what the suite asks (D8)."""
+    allowed = known.data_classes.get(entry.data_class)
+    if allowed is not None and judge.target.provider not in allowed:
+        raise ConfigError(
+            f"{where}: provider {judge.target.provider!r} may not see {entry.data_class} data; "
+            f"allowed are {', '.join(sorted(allowed)) or 'none'} (`data_classes:`)"
+        )
 
 
 def _judge(entry: JudgeEntry, place: str, base: Path) -> JudgeSettings:

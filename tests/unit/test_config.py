@@ -109,11 +109,21 @@ ROUTE = "routes:\n  r:\n    incumbent: a/b\n"
         (f"{ROUTE}    tools: harmless\n", 4, "side_effects"),
         (f"{ROUTE}    data_class: x\ndata_classes: {{xy: []}}\n", 4, "did you mean 'xy'?"),
         (
+            (
+                "suites:\n  s:\n    path: s.jsonl\n    data_class: pii\n"
+                "    judge: {target: p/m}\ndata_classes: {pii: [local]}\n"
+            ),
+            5,
+            "may not see pii data; allowed are local",
+        ),
+        (
             FALLING_STEPS,
             5,
             "above the one before",
         ),
         ("policies:\n  a:\n    canary:\n      steps: []\n", 4, "at least one step"),
+        ("policies:\n  a:\n    canary: {bake_bps: 0}\n", 3, "basis points are held back"),
+        ("policies:\n  a:\n    canary:\n      peak: {start_h: 25}\n", 4, "0 to 24, not 25"),
         (GUARDED + "latncy: 1.5}\n", 4, "did you mean 'latency'?"),
         (GUARDED + "latency: -1}\n", 4, "guardrails.latency: a tolerated ratio is above 0"),
         (GUARDED + "latency: 0}\n", 4, "give the ratio that is tolerated"),
