@@ -10,9 +10,10 @@ from collections import deque
 from datetime import datetime
 from typing import Final, NamedTuple
 
+from harness.domain.guardrails import Guardrail
 from harness.domain.observation import Block, UnitRule
 from harness.domain.policy import Unit as UnitKind
-from router.seen import NOTHING, Bad, Seen, Values, findings
+from router.seen import FAULTS, NOTHING, Seen, Values, findings
 
 # A block of a quiet route closes with what it has, so that its data do not wait for hours.
 MAX_BLOCK_AGE_S: Final = 60.0
@@ -86,7 +87,7 @@ class Unit:
         """Feedback says that an answer was bad. False when its block is out already."""
         if self.block is None:
             return False
-        self.bad |= Bad.FEEDBACK
+        self.bad |= FAULTS[Guardrail.FEEDBACK]
         return True
 
 

@@ -12,7 +12,7 @@ from harness.domain.observation import UnitRule
 from router.body import ClientRequest
 from router.dialects.table import DIALECTS
 from router.said import Said
-from router.seen import NEEDS, Bad, Seen, Traits, Values
+from router.seen import FAULTS, NEEDS, Seen, Traits, Values
 from router.serving import ServedRoute
 from router.validity import NO_JSON, calls_hold, fits, parsed
 
@@ -22,6 +22,8 @@ _LISTENING: Final = _WORDS | {
     Guardrail.REFUSALS,
     Guardrail.OUTPUT_TOKENS,
 }
+_PRICED, _WORDED, _STREAMS = Traits.PRICED.value, Traits.WORDS.value, Traits.STREAMS.value
+_JSON, _TOOLS = Traits.JSON.value, Traits.TOOLS.value
 # Of text whose provider counts no tokens.
 CHARACTERS_PER_TOKEN: Final = 4
 
@@ -38,10 +40,10 @@ class Spent(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """traits: of the request. listens: what the answer says is wanted; keeps: all its words."""
+    """traits: of `Traits`. listens: what the answer says is wanted; keeps: all its words."""
 
     request: ClientRequest
-    traits: Traits
+    traits: int
     listens: bool
     keeps: bool
 
@@ -77,43 +79,44 @@ class Watch:
             output_tokens=tokens,
             cost_per_success=spent.cost_usd,
         )
-        return Seen(values, int(self._bad(said)) if said is not None else 0)
+        return Seen(values, self._bad(said) if said is not None else 0)
 
-    def _bad(self, said: Said) -> Bad:
-        bad = Bad(0)
-        if said.truncated:
-            bad |= Bad.TRUNCATED
+    def _bad(self, said: Said) -> int:
+        """Of `Bad`."""
+        bad = FAULTS[Guardrail.TRUNCATION] if said.truncated else 0
         if said.declined:
-            return bad | Bad.REFUSED  # words of its own are no bad JSON
+            return bad | FAULTS[Guardrail.REFUSALS]  # words of its own are no bad JSON
         if not self.keeps or said.cut:
             return bad
         dialect, calls = DIALECTS[self.request.endpoint], said.calls
-        if Traits.JSON in self.traits and not (calls or _is_json(said, self.request)):
-            bad |= Bad.JSON
-        if calls and Traits.TOOLS in self.traits:
+        if self.traits & _JSON and not (calls or _is_json(said, self.request)):
+            bad |= FAULTS[Guardrail.JSON_VALIDITY]
+        if calls and self.traits & _TOOLS:
             made = ((call.name, call.arguments) for call in calls)
             if not calls_hold(made, dialect.tools(self.request)):
-                bad |= Bad.TOOLS
+                bad |= FAULTS[Guardrail.TOOL_VALIDITY]
         return bad
 
 
-def traits_of(request: ClientRequest, route: ServedRoute) -> Traits:
+def traits_of(request: ClientRequest, route: ServedRoute) -> int:
     """Of the request and its route, whichever arm it is in."""
-    priced = all(each.price is not None for each in route.upstreams.values())
-    traits = Traits.PRICED if priced else Traits(0)
+    traits = _PRICED
+    for each in route.upstreams.values():
+        if each.price is None:
+            traits = 0
     if request.endpoint is Endpoint.EMBEDDINGS:
         return traits
-    traits |= Traits.WORDS
+    traits |= _WORDED
     if request.stream:
-        traits |= Traits.STREAMS
+        traits |= _STREAMS
     if request.value("tools"):
-        traits |= Traits.TOOLS
+        traits |= _TOOLS
     if DIALECTS[request.endpoint].schema(request) is not None:
-        traits |= Traits.JSON
+        traits |= _JSON
     return traits
 
 
-def _applies(guardrail: Guardrail, traits: Traits) -> bool:
+def _applies(guardrail: Guardrail, traits: int) -> bool:
     needs = NEEDS[guardrail]
     return traits & needs == needs
 

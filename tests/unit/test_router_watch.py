@@ -149,7 +149,7 @@ def test_an_answer_is_judged_alike_whole_and_streamed(
     json_wanted, tools = ASKS[endpoint]
     given = watch(route, {**json_wanted, **tools}, endpoint)
 
-    assert Traits.JSON | Traits.TOOLS in given.traits
+    assert Traits.JSON | Traits.TOOLS in Traits(given.traits)
     assert judged(given, text, call, ended) == (bad, bad)
 
 
@@ -223,7 +223,7 @@ def test_what_applies_is_known_before_the_answer(route: ServedRoute) -> None:
         id_: replace(each, price=route.upstreams[route.route.incumbent].price)
         for id_, each in route.upstreams.items()
     }
-    assert Traits.PRICED in watch(replace(route, upstreams=priced)).traits
+    assert watch(replace(route, upstreams=priced)).traits & Traits.PRICED
     request = read_request(b'{"model": "support"}', Endpoint.CHAT)
     assert Watch.of(request, route, UnitRule()) is None
 
