@@ -35,12 +35,15 @@ from router.dialects.table import ENDPOINTS
 from router.dispatch import Dispatcher
 from router.event_log import EventLog
 from router.failover_log import FailoverLog
+from router.feedback import PATH as FEEDBACK
+from router.feedback import Feedback
 from router.health import TargetHealth
 from router.health_checks import HealthChecks
 from router.keys import KeyRing
 from router.listing import MODELS, models
 from router.metrics import CONTENT_TYPE, Reading, RouterMetrics
 from router.model_calls import ModelCalls
+from router.opinions import MAX_BODY_BYTES
 from router.outcomes import Outcomes
 from router.planner import Planner
 from router.ports import TransportFactory
@@ -60,6 +63,7 @@ MESSAGES: Final = "/v1/messages"
 METRICS: Final = "/metrics"
 METHODS: Final[Mapping[str, str]] = {
     **dict.fromkeys(ENDPOINTS, "POST"),
+    FEEDBACK: "POST",
     MODELS: "GET",
     METRICS: "GET",
 }
@@ -128,6 +132,7 @@ class Router:
         exposition.attach(self._metrics)
         failovers = FailoverLog(secret, clock, self._metrics, recorder, self._events)
         books = Books(recorder, self._metrics, failovers, clock)
+        self._feedback = Feedback(recorder, self._metrics)
         keys = ProviderKeys(clock.monotonic, self._alarms.key_moved)
         dispatcher = Dispatcher(
             Calls(transport_factory, settings, self._timers),
@@ -158,6 +163,7 @@ class Router:
             dispatcher,
             self._admission,
             books,
+            self._feedback,
             settings,
             clock,
             Sampler(secret, clock, recorder),
@@ -262,6 +268,11 @@ class Router:
         path = scope["path"]
         if path == METRICS:
             return await self.metrics()
+        if path == FEEDBACK:
+            body = await self._body(scope, receive, MAX_BODY_BYTES)
+            return (
+                body if isinstance(body, Reply) else await self._feedback.take(body, grant.id)
+            )
         if path not in ENDPOINTS:
             return models(serving, grant, path, anthropic=_anthropic(scope))
         if self._under_way >= self._settings.max_concurrent:
@@ -282,10 +293,24 @@ class Router:
         serving: Serving,
         request_id: Header,
     ) -> Reply | None:
+        body = await self._body(scope, receive, self._settings.max_body_bytes)
+        if isinstance(body, Reply):
+            return body
+        return await self._calls.answer(
+            scope,
+            receive,
+            send,
+            body=body,
+            grant=grant,
+            serving=serving,
+            request_id=request_id,
+        )
+
+    async def _body(self, scope: Scope, receive: Receive, limit: int) -> bytes | Reply:
+        """All of it, or why it is refused."""
         kind = header(scope, b"content-type") or b"application/json"
         if kind.split(b";", 1)[0].strip().lower() != b"application/json":
             return error_reply(415, "send application/json", "unsupported_media_type")
-        limit = self._settings.max_body_bytes
         try:
             body = arrived(scope, limit)
             if body is None:
@@ -296,15 +321,7 @@ class Router:
         except TimeoutError:
             message = "the body did not arrive in time"
             return error_reply(408, message, "request_timeout", headers=(CLOSE,))
-        return await self._calls.answer(
-            scope,
-            receive,
-            send,
-            body=body,
-            grant=grant,
-            serving=serving,
-            request_id=request_id,
-        )
+        return body
 
     def healthz(self) -> Reply:
         return Reply(200, (JSON,), b'{"status":"ok"}')

@@ -83,11 +83,12 @@ class Unit:
         """Its block is handed out, and no outcome came."""
         return not (self.fixed or self.failed)
 
-    def object_to(self) -> bool:
-        """Feedback says that an answer was bad. False when its block is out already."""
+    def hear(self, *, bad: bool) -> bool:
+        """Feedback about an answer of its. False when its block is out already."""
         if self.block is None:
             return False
-        self.bad |= FAULTS[Guardrail.FEEDBACK]
+        if bad:
+            self.bad |= FAULTS[Guardrail.FEEDBACK]
         return True
 
 

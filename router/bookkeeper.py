@@ -15,9 +15,11 @@ from typing import Any, Final, Protocol
 import structlog
 
 from harness.domain.observation import UnitRule
+from router.blocks import Unit
 from router.draft import Draft
 from router.families import Family, Sums, counter, from_plain, gauge
 from router.metrics import counter_names, said, text_of
+from router.recent import Recent
 from router.recorder import Recorder
 from router.recording import Scored
 from router.seen import Seen
@@ -28,6 +30,9 @@ log = structlog.get_logger("swapgate.router")
 
 # How long a scrape waits for a worker that is busy; then it gets what was told before.
 TELL_S: Final = 1.0
+OPINIONS_UNDER_WAY: Final = 1000
+# Of a worker's scored requests, about which feedback may come after their end.
+REMEMBERED: Final = 20_000
 # Length of a report's entry of `units` that admits; an outcome has another.
 ADMISSION: Final = 6
 
@@ -56,6 +61,7 @@ class Bookkeeper:
         self._ended = Sums()
         self._scrapes: dict[int, _Scrape] = {}
         self._count = itertools.count(1)
+        self._opinions: Recent[int, Callable[[str], None]] = Recent(OPINIONS_UNDER_WAY)
 
     def open(self, slot: int) -> "Account":
         """For a new worker's channel. slot: its place, 0 to N - 1; its successor takes it."""
@@ -73,17 +79,32 @@ class Bookkeeper:
     def live_changed(self) -> None:
         self._live.rollouts = frozenset().union(*(each.live for each in self._accounts))
 
-    def scrape(self, asker: "Account", answer: Callable[[bytes], None]) -> None:
+    def scrape(self, asker: "Account", answer: Callable[[str], None]) -> None:
         """Have every other worker tell its counts; answer once they did, or after TELL_S."""
         number = next(self._count)
         others = [each for each in self._accounts if each is not asker and each.tell(number)]
 
         def done() -> None:
             del self._scrapes[number]
-            answer(self.text())
+            answer(self.text().decode())
 
         self._scrapes[number] = scrape = _Scrape(others, done)
         scrape.begin()
+
+    def forward(self, worker: str, said: list[str], answer: Callable[[str], None]) -> None:
+        """An opinion of a request that this worker served; nothing if it is gone."""
+        number = next(self._count)
+        known = (each for each in self._accounts if each.worker == worker)
+        to = next(known, None)
+        if to is None or not to.opinion(number, said):
+            answer("")
+            return
+        # A worker that ends instead leaves the asker to its own time limit.
+        self._opinions.put(number, answer)
+
+    def entered(self, number: int, outcome: str) -> None:
+        if (answer := self._opinions.get(number)) is not None:
+            answer(outcome)
 
     def told(self, account: "Account", number: int) -> None:
         if number in self._scrapes:
@@ -150,6 +171,8 @@ class Account(asyncio.Protocol):
         self._frames = Frames()
         self._rollouts: list[tuple[str, UnitRule]] = []
         self._scored: dict[int, Scored] = {}
+        self._latest: Recent[int, Unit] = Recent(REMEMBERED)
+        self.worker = ""  # its name, once it serves
         self._channel: Channel | None = None
         self._heard_s = time.monotonic()
 
@@ -181,6 +204,7 @@ class Account(asyncio.Protocol):
 
     def _enter(self, report: dict[str, Any]) -> None:
         if "ready" in report:
+            self.worker = report.get("worker", "")
             self.ready.set()
         if "live" in report:
             self.live = frozenset(report["live"])
@@ -199,6 +223,19 @@ class Account(asyncio.Protocol):
             self._books.told(self, report["told"])
         if "ask" in report:
             self._books.scrape(self, partial(self._answer, report["ask"]))
+        self._enter_feedback(report)
+
+    def _enter_feedback(self, report: dict[str, Any]) -> None:
+        if "opined" in report:
+            ticket, bad = report["opined"]
+            unit = self._latest.get(ticket)
+            in_time = unit is not None and self._books.recorder.heard_of(unit, bad=bad)
+            self._answer(report["of"], "in time" if in_time else "")
+        if "opinion" in report:
+            worker, *said = report["opinion"]
+            self._books.forward(worker, said, partial(self._answer, report["of"]))
+        if "entered" in report:
+            self._books.entered(report["entered"], report["outcome"])
 
     def tell(self, number: int) -> bool:
         """Ask for its counts; False when it is not there to be asked."""
@@ -207,9 +244,16 @@ class Account(asyncio.Protocol):
         self._channel.write(frame({"tell": number}))
         return True
 
-    def _answer(self, number: int, text: bytes) -> None:
+    def opinion(self, number: int, said: list[str]) -> bool:
+        """Have it entered; False when it is not there."""
+        if self._channel is None:
+            return False
+        self._channel.write(frame({"opinion": said, "of": number}))
+        return True
+
+    def _answer(self, number: int, text: str) -> None:
         if self._channel is not None:
-            self._channel.write(frame({"answer": number, "text": text.decode()}))
+            self._channel.write(frame({"answer": number, "text": text}))
 
     def _count(self, unit: list[int]) -> None:
         recorder = self._books.recorder
@@ -226,6 +270,7 @@ class Account(asyncio.Protocol):
             )
             if scored is not None:
                 self._scored[ticket] = scored
+                self._latest.put(ticket, scored.unit)
             return
         ticket, failed, *more = unit
         if (known := self._scored.pop(ticket, None)) is not None:

@@ -110,6 +110,12 @@ class RouterMetrics:
             ("route", "target", "failure_class"),
             registry=here,
         )
+        self._feedback = Counter(
+            "swapgate_feedback",
+            "What callers said of answers; verdict good, bad, or none for a label alone",
+            ("route", "arm", "verdict", "label"),
+            registry=here,
+        )
         self._tokens = Counter(
             "swapgate_tokens", "As providers report them", ("target", "kind"), registry=here
         )
@@ -132,6 +138,9 @@ class RouterMetrics:
 
     def failover(self, route: str, target: str, failure: str) -> None:
         self._failovers.labels(route, target, failure).inc()
+
+    def feedback(self, route: str, arm: str, verdict: str, label: str) -> None:
+        self._feedback.labels(route, arm, verdict, label).inc()
 
     def spent(self, target: str, usage: Usage, price: Price | None) -> None:
         """By a request of our own."""

@@ -19,6 +19,7 @@ from router.course import Course, Job
 from router.dialects.table import DIALECTS, ENDPOINTS
 from router.dispatch import Dispatcher
 from router.exchange import Exchange
+from router.feedback import Feedback
 from router.keys import may_use
 from router.planner import Planner
 from router.recording import Ticket
@@ -40,6 +41,7 @@ class ModelCalls:
         dispatcher: Dispatcher,
         admission: Admission,
         books: Books,
+        feedback: Feedback,
         settings: RouterSettings,
         clock: Clock,
         sampler: Sampler,
@@ -49,6 +51,7 @@ class ModelCalls:
         self._dispatcher = dispatcher
         self._admission = admission
         self._books = books
+        self._feedback = feedback
         self._settings = settings
         self._clock = clock
         self._sampler = sampler
@@ -90,6 +93,8 @@ class ModelCalls:
         # Whose callers cannot be told apart must not all go to one place for a day.
         arm, plan = self._planner.assign(route, request, key, key if told_apart else own)
         ticket, watch = self._scored(route, request, arm, plan, key)
+        name = route.route.name
+        self._feedback.remember(own, name, arm, grant.id, route.trial, ticket)
         settings = self._settings
         most_s = min(route.route.settings.total_timeout_s, settings.total_timeout_s)
         limit_s = min(wished_s, most_s)

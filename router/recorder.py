@@ -20,12 +20,13 @@ from harness.domain.failover import Failover
 from harness.domain.observation import Block, UnitRule
 from harness.domain.routing import Arm, Canary
 from harness.ports import Clock, Store, Transaction
-from router.blocks import Ledger
+from router.blocks import Ledger, Unit
 from router.capture_desk import CaptureDesk
 from router.draft import Draft
 from router.minutes import Ended, Minutes
 from router.notices import Notices
-from router.recording import Scored, Ticket
+from router.opinions import Opinion, Outcome
+from router.recording import EnterOpinion, Scored, Ticket
 from router.seen import Seen
 from router.served_names import ServedNames
 from router.spends import Spends
@@ -129,6 +130,20 @@ class Recorder:
         ledger, unit, first = scored
         with self._lock:
             ledger.finish(unit, failed=failed, seen=seen, first=first)
+
+    def on_opinion(self, enter: EnterOpinion) -> None:
+        """Nobody else is told: all requests are served here."""
+
+    async def opined(self, ticket: Ticket, *, bad: bool) -> bool:
+        return isinstance(ticket, Scored) and self.heard_of(ticket.unit, bad=bad)
+
+    async def elsewhere(self, opinion: Opinion, key: str) -> Outcome | None:  # noqa: ARG002 - there is nobody else
+        return None
+
+    def heard_of(self, unit: Unit, *, bad: bool) -> bool:
+        """Feedback; False when the unit's block is out already."""
+        with self._lock:
+            return unit.hear(bad=bad)
 
     def absorb(self, batch: Batch) -> None:
         """What another process added up since it last did."""

@@ -1,7 +1,7 @@
 """Where a router's front door enters what requests did, and whom it asks for all counts."""
 
 from collections import Counter
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from harness.domain.alerts import Alert
@@ -11,6 +11,7 @@ from router.blocks import Ledger, Unit
 from router.draft import Draft
 from router.metrics import RouterMetrics
 from router.minutes import Ended
+from router.opinions import Opinion, Outcome
 from router.seen import Seen
 from router.served_names import ServedNames
 from router.spends import Spends
@@ -29,6 +30,10 @@ class Scored(NamedTuple):
 
 # Or its number, where another process keeps the ledger.
 Ticket = Scored | int
+
+
+# key: the id of who says it. None for a request that is not remembered.
+EnterOpinion = Callable[[Opinion, str], Awaitable[Outcome | None]]
 
 
 class Recording(Protocol):
@@ -62,6 +67,21 @@ class Recording(Protocol):
 
     def tell(self, *alerts: Alert) -> None:
         """What a person should know, with the next batch."""
+        ...
+
+    def on_opinion(self, enter: EnterOpinion) -> None:
+        """Whom to ask about the requests that were served here."""
+        ...
+
+    def opined(self, ticket: Ticket, *, bad: bool) -> Awaitable[bool]:
+        """Feedback about a scored request; False when its block is closed for good."""
+        ...
+
+    def elsewhere(self, opinion: Opinion, key: str) -> Awaitable[Outcome | None]:
+        """Have another worker enter it; None when nobody knows the request, of this key.
+
+        Raises TimeoutError.
+        """
         ...
 
     def start(self) -> None: ...

@@ -21,7 +21,8 @@ from router.draft import Draft
 from router.metrics import RouterMetrics
 from router.minutes import Ended, Minutes
 from router.notices import Notices
-from router.recording import Ticket
+from router.opinions import Opinion, Outcome, Verdict
+from router.recording import EnterOpinion, Ticket
 from router.seen import Seen
 from router.served_names import ServedNames
 from router.spends import Spends
@@ -77,7 +78,9 @@ class Reporter:
         self._metrics: RouterMetrics | None = None
         self._transport: asyncio.WriteTransport | None = None
         self._task: asyncio.Task[None] | None = None
-        self._answers: dict[int, asyncio.Future[bytes]] = {}
+        self._answers: dict[int, asyncio.Future[str]] = {}
+        self._enter_opinion: EnterOpinion | None = None
+        self._opining: set[asyncio.Task[None]] = set()
         self._asked = 0
         self._ending = False
         self._closed = asyncio.Event()
@@ -148,18 +151,46 @@ class Reporter:
 
     async def text(self) -> bytes:
         """Of all workers."""
+        return (await self._asking({"metrics": self._counts()}, "ask")).encode()
+
+    def on_opinion(self, enter: EnterOpinion) -> None:
+        self._enter_opinion = enter
+
+    async def opined(self, ticket: Ticket, *, bad: bool) -> bool:
+        # The parent is to have heard of the request before.
+        self.report()
+        try:
+            return bool(await self._asking({"opined": [ticket, bad]}, "of"))
+        except TimeoutError:
+            return False
+
+    async def elsewhere(self, opinion: Opinion, key: str) -> Outcome | None:
+        told = await self._asking({"opinion": [opinion.worker, key, *opinion]}, "of")
+        return Outcome(told) if told else None
+
+    async def _asking(self, message: dict[str, Any], number: str) -> str:
+        """The parent's answer. number: under which name it gets the question's number."""
         if self._transport is None or self._transport.is_closing():
             raise TimeoutError
         self._asked += 1
         asked = self._asked
-        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._answers[asked] = answer
         try:
-            self._send({"metrics": self._counts(), "ask": asked})
+            self._send({**message, number: asked})
             async with asyncio.timeout(ANSWER_S):
                 return await answer
         finally:
             del self._answers[asked]
+
+    async def _opine(self, number: int, key: str, said: list[str]) -> None:
+        """Another worker was told of a request that was served here."""
+        outcome = None
+        if self._enter_opinion is not None:
+            request_id, verdict, label = said
+            opinion = Opinion(request_id, Verdict(verdict), label)
+            outcome = await self._enter_opinion(opinion, key)
+        self._send({"entered": number, "outcome": outcome or ""})
 
     def report(self, *, final: bool = False, counts: bool = False) -> None:
         """Send what happened since the last report, unless the parent is far behind."""
@@ -212,7 +243,7 @@ class Reporter:
         self._transport, _ = await loop.create_unix_connection(
             lambda: _Ear(self), sock=self._channel
         )
-        self._send({"ready": True, "metrics": self._counts()})
+        self._send({"ready": True, "worker": self.worker, "metrics": self._counts()})
         turn = 0
         while True:
             await asyncio.sleep(INTERVAL_S)
@@ -223,9 +254,15 @@ class Reporter:
         if "tell" in message:
             self._send({"metrics": self._counts(), "told": message["tell"]})
             return
+        if "opinion" in message:
+            key, *said = message["opinion"]
+            task = asyncio.ensure_future(self._opine(message["of"], key, said))
+            self._opining.add(task)
+            task.add_done_callback(self._opining.discard)
+            return
         answer = self._answers.get(message["answer"])
         if answer is not None and not answer.done():
-            answer.set_result(message["text"].encode())
+            answer.set_result(message["text"])
 
     def hung_up(self) -> None:
         self._closed.set()

@@ -7,6 +7,10 @@ what `seen.Seen` has where the rollout has guardrails), `batch` (a spool's), `ca
 never written anywhere), `metrics` (families), `ask` (for the text of all metrics, by a number)
 and `told` (this report answers `tell`). The parent sends `{"tell": number}`, to which a worker
 reports its metrics, and `{"answer": number, "text": text}`.
+
+Feedback: a worker sends `{"opinion": [worker, key, request, verdict, label], "of": number}`.
+The parent passes it on to the worker of that name, which says `{"entered": number, "outcome":
+word}`, and before that may ask `{"opined": [ticket, bad], "of": number}`: does it still count?
 """
 
 import json

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.failures import FailureClass
+from harness.domain.guardrails import Guardrail, Guardrails, Tally
 from harness.domain.observation import UnitRule
 from harness.domain.policy import Unit
 from harness.domain.routing import Arm, Canary
@@ -20,10 +22,13 @@ from router import reporter as reporting
 from router.bookkeeper import Account, Bookkeeper, Live
 from router.crew import LONGEST_PAUSE_S, pause_s
 from router.families import Family, Sample, Sums
+from router.feedback import Feedback
 from router.metrics import Reading, RouterMetrics
 from router.minutes import Ended
+from router.opinions import Opinion, Outcome, Verdict
 from router.recorder import Recorder
 from router.reporter import Reporter, stable
+from router.seen import Bad, Seen, Traits, Values
 from router.spool import Spool
 from router.wire import Frames, frame
 from tests.router_world import SwitchableStore, snapshot
@@ -31,6 +36,7 @@ from tests.router_world import SwitchableStore, snapshot
 ROLLOUT = "r-1"
 SESSIONS = Canary("t", 100, "s", ROLLOUT, UnitRule(block_size=100))
 REQUESTS = Canary("t", 100, "s", ROLLOUT, UnitRule(block_size=100, unit=Unit.REQUEST))
+NOTHING_READ = Reading({}, {}, {}, {})
 messages = st.dictionaries(
     st.text(), st.one_of(st.integers(), st.text(), st.lists(st.integers()))
 )
@@ -311,3 +317,66 @@ def test_the_pause_before_a_restart_grows_up_to_its_limit(deaths: int) -> None:
 
 def test_a_keys_hash_is_the_same_in_every_process() -> None:
     assert stable("user:alice") == 17_189_974_838_173_815_903
+
+
+GUARDED = replace(
+    REQUESTS,
+    unit_rule=replace(REQUESTS.unit_rule, guardrails=Guardrails().tolerated()),
+)
+SEEN = Seen(Values(1.0, None, None, 5.0, None), int(Bad.TRUNCATED))
+
+
+@pytest.mark.req("F3")
+def test_what_a_workers_requests_were_seen_to_do_is_in_the_parents_block(
+    office: Office,
+) -> None:
+    async def play() -> None:
+        worker = await office.worker()
+        for number in range(20):
+            arm = Arm.CANARY if number % 10 == 0 else Arm.INCUMBENT
+            ticket = worker.admit(GUARDED, arm, "user:a", int(Traits.WORDS))
+            worker.finish(ticket, ended(), SEEN if arm is Arm.CANARY else Seen(SEEN.values))
+        await worker.aclose()
+
+    asyncio.run(play())
+    office.close_books()
+
+    (block,) = office.store.blocks.values()
+    assert block.counts[Guardrail.TRUNCATION] == Tally(20, 2, 2, 2)
+    assert block.counts[Guardrail.REFUSALS] == Tally(20, 2, 0, 0)
+    assert len(block.ranks[Guardrail.LATENCY]) == 2
+    assert Guardrail.TIME_TO_FIRST_TOKEN not in block.ranks
+
+
+@pytest.mark.req("F3")
+def test_feedback_reaches_the_worker_that_served_whichever_one_is_told(
+    office: Office,
+) -> None:
+    outcomes: list[Outcome | None] = []
+
+    async def play() -> None:
+        served, told = await office.worker(), await office.worker()
+        doors = [Feedback(each, RouterMetrics(lambda: NOTHING_READ)) for each in (served, told)]
+        for number in ("1", "2"):
+            ticket = served.admit(GUARDED, Arm.CANARY, "user:a")
+            request_id = f"req_{served.worker}-{number}"
+            doors[0].remember(request_id, "support", Arm.CANARY, "k", GUARDED, ticket)
+            served.finish(ticket, ended(), SEEN)
+        for worker, request_id, key in (
+            (told, "req_w0-1", "k"),
+            (told, "req_w0-1", "another key"),
+            (told, "req_w0-9", "k"),
+            (told, "req_gone-1", "k"),
+        ):
+            opinion = Opinion(request_id, Verdict.BAD, "")
+            outcomes.append(await worker.elsewhere(opinion, key))
+        office.close_books()
+        outcomes.append(await told.elsewhere(Opinion("req_w0-2", Verdict.BAD, ""), "k"))
+        for worker in (served, told):
+            await worker.aclose()
+
+    asyncio.run(play())
+
+    assert outcomes == [Outcome.COUNTED, None, None, None, Outcome.LATE]
+    (block,) = office.store.blocks.values()
+    assert block.counts[Guardrail.FEEDBACK] == Tally(2, 2, 1, 1)

@@ -184,12 +184,13 @@ def test_feedback_counts_until_the_block_is_out() -> None:
     play = Play(REQUESTS)
     units = [play.ask("k", canary=canary) for canary in (True, False, False)]
 
-    assert units[0].object_to()
-    assert units[0].object_to()
+    assert units[0].hear(bad=True)
+    assert units[0].hear(bad=True)
+    assert units[1].hear(bad=False)
     block = play.only()
 
     assert block.counts[Guardrail.FEEDBACK] == Tally(3, 1, 1, 1)
-    assert not units[1].object_to()
+    assert not units[1].hear(bad=True)
 
 
 def test_without_guardrails_a_block_tells_of_failures_alone() -> None:
