@@ -3,15 +3,23 @@
 from collections.abc import Mapping, Sequence
 
 from dashboard import wording
-from dashboard.cards import Tile, VerdictCard, strong
+from dashboard.cards import Measure, Tile, VerdictCard, strong
 from dashboard.frames import latency_ms
 from dashboard.queries import CanaryView
 from harness.control.reports import CanaryStatus
 from harness.domain.policy import Unit
-from harness.domain.rollout import Rollout, RolloutState
+from harness.domain.rollout import Rollout, RolloutState, Signal
+from harness.gate.explain import GuardrailRow, Need
+from harness.gate.ramp_words import span
 
 # From half of the rollback level on, the page says that the candidate may do harm.
 HARM_SHOWS = 0.5
+BAKING = wording.Label("◐", "promoted, and bakes", wording.Tone.BETTER)
+HARM = wording.Label("✕", "harm is shown", wording.Tone.WORSE, "it goes back")
+GUARDRAILS_NOTE = (
+    "The candidate's figures against the incumbent's. The bar: how near each one's evidence is "
+    "to a rollback by itself; the mark: the nearest that it was."
+)
 
 
 def answer(status: CanaryStatus) -> str:
@@ -21,6 +29,8 @@ def answer(status: CanaryStatus) -> str:
         wording.weight(status.rollout.current.weight_bps),
     )
     match status.rollout.state:
+        case RolloutState.PROMOTED if status.rollout.baking:
+            return f"{name} is promoted, and bakes"
         case RolloutState.PROMOTED:
             return f"{name} was promoted"
         case RolloutState.ROLLED_BACK:
@@ -36,6 +46,10 @@ def answer(status: CanaryStatus) -> str:
 def card(view: CanaryView, status: CanaryStatus) -> VerdictCard:
     rollout, action = status.rollout, status.action
     label = wording.ROLLOUT_LABELS[rollout.state]
+    if action.signal is Signal.HARM:
+        return VerdictCard(label=HARM, lead=action.reason, next_step=what_moves_it(status))
+    if rollout.baking:
+        return _bake_card(view, status)
     if not rollout.live:
         ended = wording.moment(rollout.updated_at)
         return VerdictCard(
@@ -50,24 +64,98 @@ def card(view: CanaryView, status: CanaryStatus) -> VerdictCard:
     return VerdictCard(label=label, lead=action.reason, next_step=what_moves_it(status))
 
 
+def _bake_card(view: CanaryView, status: CanaryStatus) -> VerdictCard:
+    """After the promotion: until when, who is kept back, and what it shows so far."""
+    rollout, old, ends = status.rollout, status.incumbent.name, status.rollout.bake_ends_at
+    kept = f"{wording.weight(rollout.policy.bake_bps)} of the callers still meet {old}"
+    when = f"{wording.moment(ends)}, {wording.left(ends, view.now)}" if ends else "unknown"
+    return VerdictCard(
+        label=BAKING,
+        lead=f"{status.candidate.name} serves the route. It is compared with {old} a while "
+        "longer, as harm may show late.",
+        bullets=(
+            ("Ends", when),
+            ("Kept back", f"{kept}, as a control"),
+            ("Evidence of harm", harm_line(status)),
+        ),
+        next_step=f"it ends by itself; with evidence of harm {old} serves everybody again.",
+    )
+
+
 def what_moves_it(status: CanaryStatus) -> str:
-    """What takes it up, and what takes it back."""
-    rollout, action = status.rollout, status.action
-    missing = max(0, rollout.current.min_exposures - action.step_exposures)
-    up = "promotion" if rollout.last_step else wording.weight(_next_weight(rollout))
+    """What takes it up and when, and what takes it back."""
+    told = status.explanation
+    if status.action.signal is Signal.HARM:
+        return f"to {told.goes_to} {told.eta}: {told.goes_back}"
     back = "evidence of harm at 100 % of the rollback level takes it back at once"
-    if rollout.state is RolloutState.PAUSED:
+    if status.rollout.state is RolloutState.PAUSED:
         return f"a person resumes or aborts; {back}."
-    needs = [f"{wording.count(missing)} more canary {units(rollout)}"] if missing else []
-    if rollout.current.certify:
-        at = rollout.policy.certificate
-        needs.append(f"a certificate of no harm of {at:g} or more")
-    wait = " and ".join(needs) if needs else "the next look at the figures"
-    return f"to {up}: {wait}; {back}."
+    waits = " and ".join(need.words for need in told.needs if not need.done)
+    return f"to {told.goes_to} {told.eta}{f' ({waits})' if waits else ''}; {back}."
 
 
-def _next_weight(rollout: Rollout) -> int:
-    return rollout.policy.steps[rollout.step + 1].weight_bps
+def needs(status: CanaryStatus) -> Sequence[tuple[wording.Label, str]]:
+    """Each thing that the next step waits for, and when it will be there."""
+    return [(_need_label(need), _when(need)) for need in status.explanation.needs]
+
+
+def _need_label(need: Need) -> wording.Label:
+    if need.done:
+        return wording.Label("✓", need.words, wording.Tone.BETTER)
+    if need.eta_s is None:
+        return wording.Label("?", need.words, wording.Tone.UNDECIDED)
+    return wording.Label("◷", need.words, wording.Tone.NEUTRAL)
+
+
+def _when(need: Need) -> str:
+    if need.done:
+        return ""
+    if need.eta_s is None:
+        return "" if need.what == "person" else "when: nobody can tell yet"
+    return f"about {span(need.eta_s)}"
+
+
+def guardrails(status: CanaryStatus) -> Sequence[Measure]:
+    """One row for each that has data, those that are furthest on first."""
+    seen = [row for row in status.explanation.guardrails if row.exposures]
+    rows = sorted(seen, key=lambda row: -row.distance)
+    return [
+        Measure(
+            name=row.name,
+            before=row.incumbent,
+            after=row.candidate,
+            limit=f"allowed: {row.allowed}",
+            label=_evidence_label(row),
+            share=row.distance,
+            furthest=row.furthest,
+        )
+        for row in rows
+    ]
+
+
+def without_data(status: CanaryStatus) -> str:
+    """Names of the guardrails that saw nothing; empty when all did."""
+    names = [row.name for row in status.explanation.guardrails if not row.exposures]
+    return f"No data yet: {', '.join(names)}." if names else ""
+
+
+def _evidence_label(row: GuardrailRow) -> wording.Label:
+    if row.distance >= 1:
+        return wording.Label("✕", row.says, wording.Tone.WORSE)
+    if row.distance >= HARM_SHOWS:
+        return wording.Label("▲", row.says, wording.Tone.UNDECIDED)
+    if row.log_e <= 0:
+        return wording.Label("✓", row.says, wording.Tone.BETTER)
+    return wording.Label("=", row.says, wording.Tone.NEUTRAL)
+
+
+def furthest(status: CanaryStatus) -> float:
+    """Where the evidence of harm was at most, as a share of the rollback level."""
+    figures = status.action.figures
+    most, limit = figures.get("log_e_max"), figures.get("rollback_at")
+    if not isinstance(most, float) or not isinstance(limit, float) or not limit:
+        return 0.0
+    return max(0.0, most / limit)
 
 
 def units(rollout: Rollout) -> str:
@@ -83,6 +171,9 @@ def plan(rollout: Rollout) -> tuple[Sequence[tuple[str, str]], int | None]:
         )
         for step in rollout.policy.steps
     ]
+    if rollout.baking:
+        kept = wording.weight(rollout.policy.bake_bps)
+        return [*steps, ("100 %", f"bakes; {kept} kept back")], len(steps)
     return [*steps, ("100 %", "promoted")], rollout.step if rollout.live else None
 
 
@@ -106,7 +197,7 @@ def tiles(view: CanaryView, status: CanaryStatus) -> Sequence[Tile]:
     left = f", {wording.span(_int(figures, 'seconds_left'))} left" if rollout.live else ""
     return (
         Tile(
-            "Failed in the canary",
+            "Failed with the candidate" if rollout.baking else "Failed in the canary",
             wording.percent(_share(failed, canary)),
             below=f"{failed:,} of {canary:,} {units(rollout)}",
         ),
@@ -115,7 +206,9 @@ def tiles(view: CanaryView, status: CanaryStatus) -> Sequence[Tile]:
             wording.percent(_share(control_failed, control)),
             below=f"{control_failed:,} of {control:,} {units(rollout)}",
         ),
-        Tile(
+        _bake_tile(view, rollout)
+        if rollout.baking
+        else Tile(
             "Exposures at this step",
             f"{status.action.step_exposures:,}",
             below=f"of {rollout.current.min_exposures:,} needed{left}",
@@ -124,9 +217,20 @@ def tiles(view: CanaryView, status: CanaryStatus) -> Sequence[Tile]:
     )
 
 
+def _bake_tile(view: CanaryView, rollout: Rollout) -> Tile:
+    ends = rollout.bake_ends_at
+    left = wording.left(ends, view.now).removesuffix(" left") if ends else "unknown"
+    return Tile("The bake ends in", left, below=wording.moment(ends) if ends else "")
+
+
 def share_line(status: CanaryStatus) -> str:
     """Whether the canary's share of callers is the planned one."""
     now = status.rollout.current.weight_bps
+    if status.rollout.baking:
+        kept = wording.weight(status.rollout.policy.bake_bps)
+        return (
+            f"{kept} of the callers never left {status.incumbent.name}: they are the control."
+        )
     step = [b for b in status.blocks if b.weight_bps == now]
     seen = _share(sum(b.canary_units for b in step), sum(b.units for b in step))
     measured = wording.percent(seen, 2) if seen is not None else "not measured yet"

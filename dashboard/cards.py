@@ -142,12 +142,53 @@ def _pair_row(suite: PairCounts, most: int) -> str:
     )
 
 
-def meter(share: float, tone: Tone) -> str:
-    width = 100 * min(1.0, max(0.0, share))
+def meter(share: float, tone: Tone, furthest: float = 0.0) -> str:
+    """furthest: a tick where it was at most, if that is beyond the share."""
+    width, tick = (100 * min(1.0, max(0.0, each)) for each in (share, furthest))
+    mark = f'<em style="left:{tick:.1f}%"></em>' if tick > width else ""
     return (
         f'<div class="sg sg-meter" role="meter" aria-valuemin="0" aria-valuemax="100" '
-        f'aria-valuenow="{width:.0f}"><i class="{tone}" style="width:{width:.1f}%"></i></div>'
+        f'aria-valuenow="{width:.0f}"><i class="{tone}" style="width:{width:.1f}%"></i>'
+        f"{mark}</div>"
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One row with a meter. before, after: the two figures. share, furthest: of the meter."""
+
+    name: str
+    before: str
+    after: str
+    limit: str
+    label: Label
+    share: float
+    furthest: float
+
+
+def measures(rows: Iterable[Measure], *, stale: bool = False) -> str:
+    kind = "sg-measures sg-stale" if stale else "sg-measures"
+    return block("".join(_measure(each) for each in rows), kind=kind)
+
+
+def _measure(row: Measure) -> str:
+    figures = f"{esc(row.after)} <span>against {esc(row.before)}</span>" if row.after else ""
+    return (
+        f'<div class="row"><div class="name">{strong(row.name)}<span>{esc(row.limit)}</span>'
+        f'</div><div class="figures">{figures}</div>'
+        f'<div class="state">{state(row.label)}'
+        f"<span>{row.share * 100:.0f} % of the rollback level</span></div>"
+        f"{meter(row.share, row.label.tone, row.furthest)}</div>"
+    )
+
+
+def checklist(rows: Iterable[tuple[Label, str]]) -> str:
+    """What is done or not, and when it will be: `◷ 240 of 300 … · about 2 h`."""
+    lines = "".join(
+        f'<p class="check">{state(label)} <span class="when">{esc(when)}</span></p>'
+        for label, when in rows
+    )
+    return block(lines)
 
 
 @dataclass(frozen=True, slots=True)

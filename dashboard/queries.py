@@ -160,9 +160,9 @@ def route_names(ctx: Context) -> Sequence[str]:
 
 
 def canary_routes(ctx: Context) -> Sequence[str]:
-    """Routes with a live canary first, then the rest."""
-    live = {status.rollout.route for status in reports.canaries(ctx)}
-    return sorted(route_names(ctx), key=lambda name: (name not in live, name))
+    """Routes with a live canary first, then those that bake, then the rest."""
+    order = {s.rollout.route: 0 if s.rollout.live else 1 for s in reports.canaries(ctx)}
+    return sorted(route_names(ctx), key=lambda name: (order.get(name, 2), name))
 
 
 @dataclass(frozen=True)

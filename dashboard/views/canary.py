@@ -2,13 +2,20 @@
 
 import streamlit as st
 
-from dashboard import acting, canary_stories, cards, charts, frames, queries, shell, wording
+from dashboard import (
+    canary_controls,
+    canary_stories,
+    cards,
+    charts,
+    frames,
+    queries,
+    shell,
+    wording,
+)
 from dashboard.cards import esc, strong
 from dashboard.queries import CanaryView
-from harness.control import canary_hands as control
 from harness.control.reports import CanaryStatus
 from harness.domain.errors import SwapgateError
-from harness.domain.rollout import RolloutState, Signal
 
 EVERY = "2s"
 
@@ -37,9 +44,9 @@ def show() -> None:
         with top:
             header(view, view.status)
         shell.say_what_was_done()
-        controls(view.status)
+        canary_controls.controls(view.status)
         live(route, view.status.rollout.version)
-    shell.copy_as_cli("canary", "status", route)
+    shell.copy_as_cli("canary", "explain", route)
 
 
 def header(view: CanaryView, status: CanaryStatus) -> None:
@@ -54,52 +61,6 @@ def header(view: CanaryView, status: CanaryStatus) -> None:
         )
     )
     st.html(cards.steps(*canary_stories.plan(rollout)))
-
-
-def controls(status: CanaryStatus) -> None:
-    """Pause, resume and abort: always there; what cannot be done now says why."""
-    state = status.rollout.state
-    live_now, paused = status.rollout.live, state is RolloutState.PAUSED
-    with st.container(horizontal=True, vertical_alignment="center"):
-        if st.button("Pause", icon=":material/pause:", disabled=not live_now or paused):
-            confirm(status, Signal.PAUSE)
-        if st.button("Resume", icon=":material/play_arrow:", disabled=not paused):
-            confirm(status, Signal.RESUME)
-        if st.button("Abort the canary", icon=":material/block:", disabled=not live_now):
-            confirm(status, Signal.ABORT)
-        st.html(cards.note(_why_disabled(state)), width="content")
-
-
-def _why_disabled(state: RolloutState) -> str:
-    match state:
-        case RolloutState.PAUSED:
-            return "It is paused: the share stays, nothing goes up. Harm still ends it."
-        case RolloutState.PROMOTED | RolloutState.ROLLED_BACK:
-            return "It has ended, so there is nothing to pause, resume or abort."
-        case _:
-            return "Resume is for a paused canary."
-
-
-@st.dialog("Are you sure?")
-def confirm(status: CanaryStatus, signal: Signal) -> None:
-    rollout = status.rollout
-    share = wording.weight(rollout.current.weight_bps)
-    effects = {
-        Signal.PAUSE: f"{share} of the traffic stays with {status.candidate.name}; it does not "
-        "go up until somebody resumes.",
-        Signal.RESUME: f"The step at {share} for {status.candidate.name} starts anew, with its "
-        "whole time.",
-        Signal.ABORT: f"From {share} to 0 %: all traffic goes back to {status.incumbent.name}, "
-        f"and {status.candidate.name} needs a new proposal.",
-    }
-    st.html(cards.block(f"<p>Route {strong(rollout.route)}. {esc(effects[signal])}</p>"))
-    reason = st.text_input("Reason (optional)", key=f"why-{signal.value}")
-    if st.button(f"Yes, {signal.value}", type="primary"):
-        ctx, actor = shell.context(), acting.acting()
-        shell.attempt(
-            lambda: control.by_hand(ctx, actor, rollout.route, signal, reason),
-            f"{signal.value} by {actor.name} on route {rollout.route}.",
-        )
 
 
 @st.fragment(run_every=EVERY)
@@ -128,12 +89,24 @@ def live(route: str, version: int) -> None:
         )
         st.html(cards.banner("STALE.", words))
     st.html(cards.verdict(canary_stories.card(view, status), stale=stale))
-    st.html(
-        cards.section("Evidence of harm", canary_stories.harm_line(status))
-        + cards.meter(status.action.distance_to_trip, canary_stories.harm_tone(status))
-    )
     st.html(cards.tiles(canary_stories.tiles(view, status), stale=stale))
     st.html(cards.note(canary_stories.share_line(status)))
+    needs = canary_stories.needs(status)
+    if needs:
+        st.html(cards.section("What it waits for") + cards.checklist(needs))
+    st.html(
+        cards.section("Evidence of harm", canary_stories.harm_line(status))
+        + cards.meter(
+            status.action.distance_to_trip,
+            canary_stories.harm_tone(status),
+            furthest=canary_stories.furthest(status),
+        )
+    )
+    st.html(
+        cards.section("Guardrails", canary_stories.GUARDRAILS_NOTE)
+        + cards.measures(canary_stories.guardrails(status), stale=stale)
+        + cards.note(canary_stories.without_data(status))
+    )
     if status.blocks:
         note = "Counted by the arm that a caller was assigned to, whoever answered in the end."
         st.html(cards.section("Failures so far", note))

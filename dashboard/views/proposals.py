@@ -8,7 +8,7 @@ import streamlit as st
 from dashboard import acting, cards, queries, shell, stories, wording
 from dashboard.cards import esc, strong
 from dashboard.queries import ProposalRow
-from harness.control import outlook, propose
+from harness.control import canary_plan, outlook, propose
 from harness.control.standing import Proof
 from harness.domain.errors import SwapgateError
 from harness.domain.evaluation import Claim
@@ -295,6 +295,9 @@ def _outlook(wish: propose.Wish) -> None:
     ]
     heads = ("Suite", "Items", "Smallest difference it can show", "Cheapest design")
     st.html(cards.table(heads, rows) + cards.note(stories.outlook_line(planned)))
+    ramp = canary_plan.of_route(ctx, wish.route, wish.policy)
+    options = "".join(cards.note(f"Option: {option}") for option in ramp.options)
+    st.html(cards.note(f"The canary: {ramp.words}") + options)
 
 
 shell.page("The proposals", show)

@@ -5,8 +5,9 @@ from fastapi import APIRouter
 from harness.api.answers import Page, whole
 from harness.api.bodies import HandBody
 from harness.api.endpoint import Who, endpoint
-from harness.control import reports
+from harness.control import canary_plan, reports
 from harness.control.canary_hands import by_hand
+from harness.control.canary_plan import RampPlan
 from harness.control.reports import CanaryStatus
 from harness.domain.errors import NotFound
 from harness.domain.rollout import Rollout, Signal
@@ -27,6 +28,12 @@ def get_canary(who: Who, route: str) -> CanaryStatus:
     for found in reports.canaries(who.ctx, route=route):
         return found
     raise NotFound(f"route {route!r} has had no canary yet: propose a swap first")
+
+
+@endpoint(router, "GET", "/canaries/{route}/plan")
+def plan_canary(who: Who, route: str, policy: str | None = None) -> RampPlan:
+    """How long a canary takes at today's traffic, step by step, before there is one."""
+    return canary_plan.of_route(who.ctx, route, policy)
 
 
 @endpoint(router, "POST", "/canaries/{route}/pause")

@@ -5,10 +5,15 @@ import click
 from harness.cli import output, wording
 from harness.cli.lazy import Lazy, LazyGroup
 from harness.cli.session import Session, pass_session
-from harness.control import canary_hands, reports
+from harness.control import canary_hands, canary_plan, reports
+from harness.control.canary_plan import RampPlan
 from harness.control.present import plain
-from harness.control.reports import CanaryStatus
-from harness.domain.rollout import Signal
+from harness.control.reports import CanaryExplained, CanaryStatus
+from harness.domain.policy import Unit
+from harness.domain.rollout import Rollout, Signal
+from harness.gate.explain import GuardrailRow, Need
+from harness.gate.ramp import StepPlan
+from harness.gate.ramp_words import span
 
 DECIDE = Lazy(
     "harness.cli.decide:canary_decide", "Decide about a canary from the counts in BLOCKS.csv."
@@ -37,18 +42,146 @@ def status(session: Session, route: str | None) -> None:
         output.facts(described(each))
 
 
+@canary.command()
+@click.argument("route")
+@pass_session
+def explain(session: Session, route: str) -> None:
+    """Say why ROUTE's canary is where it is, and what would move it."""
+    found = reports.explained(session.context, route)
+    if session.json:
+        output.document(
+            {
+                "rollout": found.status.rollout.id,
+                "explanation": plain(found.status.explanation),
+                "moves": plain(found.moves),
+            }
+        )
+        return
+    _print_explained(found)
+
+
+def _print_explained(found: CanaryExplained) -> None:
+    status, told = found.status, found.status.explanation
+    rollout = status.rollout
+    output.facts(
+        [
+            ("route", f"{rollout.route}: {status.candidate.name} for {status.incumbent.name}"),
+            ("state", wording.rollout_state(rollout)),
+            ("why", told.why),
+            ("goes to", f"{told.goes_to} {told.eta}".strip() or None),
+            ("goes back", told.goes_back or None),
+            ("pace", f"{told.units_per_hour:,.0f} an hour" if told.units_per_hour else None),
+        ]
+    )
+    if told.needs:
+        output.table(
+            ["", "STILL NEEDED", "WHEN"],
+            [["✓" if n.done else "◷", n.words, _when(n)] for n in told.needs],
+            empty="",
+        )
+    heads = [
+        "GUARDRAIL",
+        "CANDIDATE",
+        "INCUMBENT",
+        "ALLOWED",
+        "EVIDENCE",
+        "TO ROLLBACK",
+        "MOST",
+    ]
+    output.table(
+        heads, [guardrail_row(each) for each in told.guardrails], empty="no guardrails"
+    )
+    if found.moves:
+        output.table(
+            ["EVENT", "AT (UTC)", "WHO", "DID", "BECAUSE"],
+            [
+                [e.number, wording.at(e.at), e.actor, e.action, e.details.get("reason")]
+                for e in found.moves
+            ],
+            empty="",
+        )
+        output.note("`swapgate replay EVENT` decides one of them again, from stored blocks")
+
+
+def guardrail_row(row: GuardrailRow) -> list[object]:
+    return [
+        row.name,
+        row.candidate or None,
+        row.incumbent or None,
+        row.allowed,
+        row.says,
+        f"{row.distance * 100:.0f} %",
+        f"{row.furthest * 100:.0f} %",
+    ]
+
+
+def _when(need: Need) -> str:
+    if need.done:
+        return "done"
+    return "unknown" if need.eta_s is None else f"about {span(need.eta_s)}"
+
+
+@canary.command("plan")
+@click.argument("route")
+@click.option("--policy", help="Name of a policy. [default: the route's]")
+@pass_session
+def plan_ramp(session: Session, route: str, policy: str | None) -> None:
+    """Say how long a canary on ROUTE takes at today's traffic."""
+    found = canary_plan.of_route(session.context, route, policy)
+    if session.json:
+        output.document({**plan_json(found), "in_time": found.in_time})
+        return
+    print_plan(found)
+
+
+def print_plan(found: RampPlan) -> None:
+    """The ramp step by step, its answer in words, and what would help."""
+    if found.steps:
+        output.table(
+            ["SHARE", "NEEDS", "TAKES ABOUT", "FOUR OF FIVE", "ITS TIME", ""],
+            [_plan_row(found, step) for step in found.steps],
+            empty="",
+        )
+    output.note(found.words)
+    for option in found.options:
+        output.note(f"option: {option}")
+
+
+def _plan_row(found: RampPlan, step: StepPlan) -> list[object]:
+    unit = "sessions" if found.policy.unit is Unit.SESSION else "requests"
+    needs = f"{step.min_exposures:,} {unit}" + (", certified" if step.certify else "")
+    return [
+        wording.share(step.weight_bps),
+        needs,
+        "not in its time" if step.typical_s is None else span(step.typical_s),
+        "not in its time" if step.cautious_s is None else span(step.cautious_s),
+        span(step.deadline_s),
+        "✓" if step.in_time else "too slow",
+    ]
+
+
+def plan_json(found: RampPlan) -> dict[str, object]:
+    return {
+        "route": found.route,
+        "pace": plain(found.pace),
+        "steps": plain(found.steps),
+        "options": plain(found.options),
+        "words": found.words,
+    }
+
+
 def described(status: CanaryStatus) -> list[tuple[str, object]]:
     """Name and words of what people ask about a canary."""
     rollout, action = status.rollout, status.action
-    step = rollout.current
+    step, told = rollout.current, status.explanation
     needs = f"{action.step_exposures:,} of {step.min_exposures:,} exposures at this share"
     ends = "promotion" if rollout.last_step else wording.share(_next_weight(status))
     return [
         ("route", rollout.route),
         ("rollout", f"{rollout.id}, of proposal {rollout.proposal}"),
         ("candidate", f"{status.candidate.name} against {status.incumbent.name}"),
-        ("state", rollout.state.value.replace("_", " ")),
-        ("share", wording.share(step.weight_bps) if rollout.live else "0 %"),
+        ("state", "promoted, and bakes" if rollout.baking else _state(rollout)),
+        ("share", _share(rollout)),
         ("step", f"{rollout.step + 1} of {len(rollout.policy.steps)}"),
         ("exposures", f"{action.exposures:,}"),
         ("harm", wording.harm(action.distance_to_trip)),
@@ -58,9 +191,20 @@ def described(status: CanaryStatus) -> list[tuple[str, object]]:
             if rollout.live
             else None,
         ),
-        ("now", action.reason if rollout.live else None),
+        ("now", action.reason if rollout.live or rollout.baking else None),
+        ("next", f"{told.goes_to} {told.eta}" if told.goes_to else None),
         ("ended", rollout.ended_because or None),
     ]
+
+
+def _state(rollout: Rollout) -> str:
+    return rollout.state.value.replace("_", " ")
+
+
+def _share(rollout: Rollout) -> str:
+    if rollout.baking:
+        return f"100 %, and {wording.share(rollout.policy.bake_bps)} kept back as a control"
+    return wording.share(rollout.current.weight_bps) if rollout.live else "0 %"
 
 
 def as_json(status: CanaryStatus) -> object:
@@ -71,6 +215,7 @@ def as_json(status: CanaryStatus) -> object:
         "incumbent": plain(status.incumbent),
         "candidate": plain(status.candidate),
         "action": plain(status.action),
+        "explanation": plain(status.explanation),
         "blocks": len(status.blocks),
     }
 

@@ -6,10 +6,12 @@ from dataclasses import fields
 import click
 
 from harness.cli import comparison, following, output, wording
+from harness.cli.canary import plan_json
 from harness.cli.lazy import Lazy, LazyGroup
 from harness.cli.session import Session, pass_session
 from harness.cli.waiting import TIMED_OUT, who_starts_it
-from harness.control import monthly, outlook, propose, reports, targets
+from harness.control import canary_plan, monthly, outlook, propose, reports, targets
+from harness.control.canary_plan import RampPlan
 from harness.control.outlook import Outlook
 from harness.control.present import plain
 from harness.control.rehearse import rehearsed
@@ -113,13 +115,17 @@ def create(  # noqa: PLR0913 - one per option
     planned = propose.create(rehearsed(context), session.actor, wish)
     planning = outlook.of(context, wish, effect)
     bill = monthly.of_wish(context, wish)
+    ramp = canary_plan.of_wish(context, planned)
     if not session.json:
         _print_planning(planning)
         output.note(
             "\n".join(part for part in (monthly.words(bill), monthly.basis(bill)) if part)
         )
+        output.note(f"the canary: {ramp.words}")
+        for option in ramp.options:
+            output.note(f"option: {option}")
     if dry_run:
-        _print_dry(session, planned, planning, bill)
+        _print_dry(session, planned, planning, bill, ramp)
         return
     made = propose.create(context, session.actor, wish)
     if advice := who_starts_it(session.settings.control):
@@ -145,7 +151,11 @@ def create(  # noqa: PLR0913 - one per option
 
 
 def _print_dry(
-    session: Session, planned: Proposal, planning: Sequence[Outlook], bill: Forecast
+    session: Session,
+    planned: Proposal,
+    planning: Sequence[Outlook],
+    bill: Forecast,
+    ramp: RampPlan,
 ) -> None:
     if session.json:
         output.document(
@@ -154,6 +164,7 @@ def _print_dry(
                 "planning": _planning_json(planning),
                 "forecast": plain(bill),
                 "plans": plain(planned.plans),
+                "canary": plan_json(ramp),
             }
         )
     else:

@@ -4,12 +4,14 @@ import sys
 
 import click
 
-from harness.cli import output
+from harness.cli import output, wording
 from harness.cli.comparison import HEADINGS, suite_row
 from harness.cli.session import Session, pass_session
-from harness.control import replays
+from harness.control import canary_actions, replays
+from harness.control.canary_actions import ReplayedAction
 from harness.control.present import plain
 from harness.control.replays import Otherwise, Replayed
+from harness.domain.errors import InputError
 from harness.domain.evaluation import Claim, Verdict
 
 DIFFERS = 1
@@ -20,7 +22,7 @@ NO_PROOF = (
 
 
 @click.command()
-@click.argument("decision", metavar="VERDICT")
+@click.argument("decision", metavar="VERDICT|ACTION")
 @click.option(
     "--claim",
     type=click.Choice([each.value for each in Claim]),
@@ -50,9 +52,17 @@ def replay(
 
     It must come out the same, to the byte. VERDICT is its id, or a proposal's. With --claim,
     --margin, --alpha or --min-saving: what the same answers would have said on other terms.
-    Exit code: 1 when the stored verdict is not what its samples say.
+    ACTION is the number of an audit event: what a canary did, decided again from its blocks.
+    Exit code: 1 when the stored decision is not what its samples or blocks say.
     """
-    if (claim, margin, alpha, min_saving) == (None, None, None, None):
+    terms_given = (claim, margin, alpha, min_saving) != (None, None, None, None)
+    if decision.isdigit():
+        if terms_given:
+            raise InputError("other terms are for verdicts: an action has none of its own")
+        action = canary_actions.replay(session.context, int(decision))
+        _print_action(action, as_json=session.json)
+        sys.exit(0 if action.agrees else DIFFERS)
+    if not terms_given:
         found = replays.replay(session.context, decision)
         _print_replayed(found, as_json=session.json)
         sys.exit(0 if found.agrees else DIFFERS)
@@ -87,6 +97,41 @@ def _print_replayed(found: Replayed, *, as_json: bool) -> None:
         click.echo("The same, to the byte; and its pairs are what the stored samples say.")
     for difference in found.differences:
         click.echo(f"NOT THE SAME: {difference}")
+
+
+def _print_action(found: ReplayedAction, *, as_json: bool) -> None:
+    if as_json:
+        output.document({**_plain_action(found), "agrees": found.agrees})
+        return
+    event, reason = found.event, found.event.details.get("reason", "")
+    output.facts(
+        [
+            ("action", f"{event.action}, event {event.number}, by {event.actor}"),
+            ("of", f"{event.subject}, rollout {found.rollout}, {wording.at(event.at)} UTC"),
+            ("said", reason),
+            ("evidence", found.decided.reason if found.decided else "cannot be decided again"),
+            ("blocks", f"{found.blocks:,}"),
+            ("stored", f"sha256 {found.stored_sha256}"),
+            ("again", f"sha256 {found.again_sha256}"),
+        ]
+    )
+    if found.agrees:
+        click.echo("The same, to the byte, from the blocks that are stored.")
+    for difference in found.differences:
+        click.echo(f"NOT THE SAME: {difference}")
+
+
+def _plain_action(found: ReplayedAction) -> dict[str, object]:
+    return {
+        "event": found.event.number,
+        "action": found.event.action,
+        "rollout": found.rollout,
+        "stored_sha256": found.stored_sha256,
+        "again_sha256": found.again_sha256,
+        "blocks": found.blocks,
+        "decided": plain(found.decided),
+        "differences": list(found.differences),
+    }
 
 
 def _print_what_if(decision: str, verdict: Verdict | None, *, as_json: bool) -> None:

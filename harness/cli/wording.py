@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from harness.domain.evaluation import SuiteReport
+from harness.domain.rollout import Rollout
 from harness.domain.targets import Price, Provider, Target
 
 
@@ -59,3 +60,11 @@ def price_of(target: Target, provider: Provider | None) -> Price | None:
 
 def harm(distance_to_trip: float) -> str:
     return f"evidence of harm: {distance_to_trip:.0%} of the rollback level".replace("%", " %")
+
+
+def rollout_state(rollout: Rollout) -> str:
+    """`measuring, at 5 %`; `promoted, and bakes`."""
+    if rollout.baking:
+        return "promoted, and bakes"
+    state = rollout.state.value.replace("_", " ")
+    return f"{state}, at {share(rollout.current.weight_bps)}" if rollout.live else state

@@ -5,7 +5,7 @@ from harness.control import canary, routes
 from harness.control.context import Context
 from harness.domain.access import SYSTEM, Actor
 from harness.domain.changes import EndBake
-from harness.domain.rollout import Rollout, Signal
+from harness.domain.rollout import Action, Rollout, Signal
 from harness.domain.rollout import moved as rollout_moved
 from harness.ports import Transaction
 
@@ -32,22 +32,29 @@ def _one(ctx: Context, seen: Rollout) -> list[str]:
             over(ctx, tx, SYSTEM, rollout, Signal.BASE_CHANGED, because)
         elif action.signal is Signal.HARM:
             because = action.reason
-            canary.end(ctx, tx, SYSTEM, rollout, Signal.HARM, because)
+            canary.end(ctx, tx, SYSTEM, rollout, Signal.HARM, because, action)
         else:
             because = action.reason
-            over(ctx, tx, SYSTEM, rollout, Signal.BAKED, because)
+            over(ctx, tx, SYSTEM, rollout, Signal.BAKED, because, action)
     return [f"{seen.proposal}: {action.kind.value}: {because}"]
 
 
 def over(
-    ctx: Context, tx: Transaction, actor: Actor, rollout: Rollout, signal: Signal, because: str
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    rollout: Rollout,
+    signal: Signal,
+    because: str,
+    action: Action | None = None,
 ) -> Rollout:
-    """The bake ends, and the promotion stands. Raises IllegalTransition."""
+    """The bake ends, and the promotion stands. action: what asked. Raises IllegalTransition."""
     after = rollout_moved(rollout, signal, ctx.clock.now(), because)
     if _held_back(tx, rollout):
         route = routes.existing(tx, rollout.route)
         canary.commit(ctx, tx, actor, route, EndBake(rollout.route, rollout.id), because)
-    canary.audit(ctx, tx, actor, f"canary.{signal.value}", after, because)
+    figures = canary.evidence_of(ctx, tx, rollout, action)
+    canary.audit(ctx, tx, actor, f"canary.{signal.value}", after, because, figures)
     return tx.rollouts.save(after)
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from harness.control import alerts, routes, standing
+from harness.control import alerts, canary_actions, routes, standing
 from harness.control.context import Context
 from harness.domain.access import SYSTEM, Actor
 from harness.domain.alerts import AlertKind
@@ -113,7 +113,7 @@ def step(
         case None:
             return rollout
         case Signal.HARM | Signal.STALE:
-            return end(ctx, tx, SYSTEM, rollout, action.signal, action.reason)
+            return end(ctx, tx, SYSTEM, rollout, action.signal, action.reason, action)
         case Signal.PROVEN:
             return promote(ctx, tx, SYSTEM, rollout, proposal, action)
         case signal:
@@ -138,7 +138,7 @@ def move(
         route = routes.existing(tx, rollout.route)
         change = RaiseWeight(rollout.route, rollout.id, after.current.weight_bps)
         commit(ctx, tx, actor, route, change, because)
-    figures = _figures(action) if action else None
+    figures = evidence_of(ctx, tx, rollout, action)
     audit(ctx, tx, actor, f"canary.{signal.value}", after, because, figures)
     _tell_if_paused(ctx, tx, after, because)
     return tx.rollouts.save(after)
@@ -205,7 +205,8 @@ def promote(
     commit(ctx, tx, actor, routes.existing(tx, rollout.route), change, because)
     after = tx.rollouts.save(rollout_moved(rollout, signal, now, because))
     tx.proposals.save(moved(proposal, Event.HEALTHY, now, because))
-    audit(ctx, tx, actor, "canary.promote", after, because, _figures(action))
+    figures = evidence_of(ctx, tx, rollout, action)
+    audit(ctx, tx, actor, canary_actions.PROMOTED, after, because, figures)
     name = _name(tx, rollout.candidate)
     alerts.tell(
         ctx,
@@ -220,9 +221,18 @@ def promote(
 
 
 def end(
-    ctx: Context, tx: Transaction, actor: Actor, rollout: Rollout, signal: Signal, because: str
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    rollout: Rollout,
+    signal: Signal,
+    because: str,
+    action: Action | None = None,
 ) -> Rollout:
-    """Back to the incumbent before it. Needs no proof, and works whatever else changed."""
+    """Back to the incumbent before it. Needs no proof, and works whatever else changed.
+
+    action: what asked, None for a person or for the route itself.
+    """
     now = ctx.clock.now()
     route = routes.existing(tx, rollout.route)
     back: Change | None = None
@@ -240,7 +250,8 @@ def end(
         Signal.STALE: Event.STALE,
     }
     tx.proposals.save(moved(proposal, event.get(signal, Event.CANCELLED), now, because))
-    audit(ctx, tx, actor, f"canary.{signal.value}", after, because)
+    figures = evidence_of(ctx, tx, rollout, action)
+    audit(ctx, tx, actor, f"canary.{signal.value}", after, because, figures)
     if signal in (Signal.HARM, Signal.STALE):
         alerts.tell(
             ctx,
@@ -291,12 +302,19 @@ def commit(
     )
 
 
-def _figures(action: Action) -> dict[str, object]:
+def evidence_of(
+    ctx: Context, tx: Transaction, seen: Rollout, action: Action | None
+) -> dict[str, object]:
+    """An action's figures and inputs, for the audit log. seen: the rollout before it."""
+    inputs = canary_actions.inputs_of(ctx, tx, seen, action)
+    if action is None:
+        return inputs
     return {
         "log_e": action.log_e,
         "exposures": action.exposures,
         "log_certificate": action.log_certificate,
         **action.figures,
+        **inputs,
     }
 
 

@@ -11,6 +11,8 @@ from harness.control.context import Context
 from harness.control.judging import JudgingCost, judging_cost
 from harness.control.savings import Arm, Savings, saved
 from harness.control.standing import Standing
+from harness.domain.audit import AuditEvent
+from harness.domain.errors import NotFound
 from harness.domain.evaluation import EvalRun, Sample, SampleError, SuitePin, SuitePlan, Verdict
 from harness.domain.forecast import Forecast
 from harness.domain.observation import Block, Traffic
@@ -21,9 +23,11 @@ from harness.domain.routing import Route
 from harness.domain.targets import Target
 from harness.gate import policy as gate_policy
 from harness.gate.arms import mean_interval, median_interval
+from harness.gate.explain import Explanation, explain
 from harness.ports import Transaction
 
 # What ends without these ran out of money, items or infrastructure: that saves nothing.
+MOST_EVENTS: Final = 2_000
 DECIDED: Final = frozenset({"passed", "failed", "harness_mismatch"})
 
 
@@ -111,13 +115,16 @@ class Comparison:
 
 @dataclass(frozen=True)
 class CanaryStatus:
-    """Where a rollout is and why. action: what the evidence asks for now."""
+    """Where a rollout is and why. action: what the evidence asks for now; explanation: the
+    same for people.
+    """
 
     rollout: Rollout
     incumbent: Target
     candidate: Target
     action: Action
     blocks: Sequence[Block]
+    explanation: Explanation
 
 
 @dataclass(frozen=True)
@@ -245,16 +252,37 @@ def canaries(ctx: Context, *, route: str | None = None) -> Sequence[CanaryStatus
         return [_status(tx, targets, rollout, now) for rollout in rollouts]
 
 
+@dataclass(frozen=True)
+class CanaryExplained:
+    """moves: what was done to the rollout, newest first, of the log's last MOST_EVENTS."""
+
+    status: CanaryStatus
+    moves: Sequence[AuditEvent]
+
+
+def explained(ctx: Context, route: str) -> CanaryExplained:
+    """The route's newest rollout, live or not, and its moves. Raises NotFound."""
+    found = next(iter(canaries(ctx, route=route)), None)
+    if found is None:
+        raise NotFound(f"route {route!r} has had no canary yet: propose a swap first")
+    with ctx.store.read() as tx:
+        events = tx.audit.tail(MOST_EVENTS)
+    moves = [each for each in events if each.details.get("rollout") == found.rollout.id]
+    return CanaryExplained(found, moves)
+
+
 def _status(
     tx: Transaction, targets: Mapping[str, Target], rollout: Rollout, now: datetime
 ) -> CanaryStatus:
     blocks = tx.observations.blocks(rollout.id)
+    action = gate_policy.decide(rollout, blocks, now)
     return CanaryStatus(
         rollout=rollout,
         incumbent=targets[rollout.incumbent],
         candidate=targets[rollout.candidate],
-        action=gate_policy.decide(rollout, blocks, now),
+        action=action,
         blocks=blocks,
+        explanation=explain(rollout, action, blocks, now),
     )
 
 

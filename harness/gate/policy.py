@@ -30,6 +30,7 @@ class _View:
     late: bool
     left: timedelta
     now: datetime
+    last_block: int
 
 
 def decide(rollout: Rollout, blocks: Sequence[Block], now: datetime) -> Action:
@@ -51,6 +52,7 @@ def decide(rollout: Rollout, blocks: Sequence[Block], now: datetime) -> Action:
         late=now >= deadline,
         left=deadline - now,
         now=now,
+        last_block=max((block.number for block in blocks), default=0),
     )
     kind, signal, reason = _choose(view)
     return Action(
@@ -162,6 +164,8 @@ def _span(left: timedelta) -> str:
 def _figures(view: _View) -> dict[str, object]:
     found, policy = view.evidence, view.rollout.policy
     return {
+        "at": view.now.isoformat(),
+        "last_block": view.last_block,
         "alpha": policy.alpha,
         "rho": policy.rho,
         "rho_ni": policy.rho_ni,

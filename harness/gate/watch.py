@@ -162,7 +162,7 @@ def _guardrails(
                 weight=weight[each],
                 log_e=_last(path),
                 log_e_max=_highest(path),
-                distance_to_trip=_distance(_last(path) + math.log(weight[each]), now.limit),
+                distance_to_trip=_distance(_last(path), now.limit - math.log(weight[each])),
                 canary=sums.canary,
                 control=sums.control,
                 canary_failures=sums.canary_failures,

@@ -31,6 +31,7 @@ READS = (
     "/verdicts/{verdict}",
     "/canaries",
     "/canaries/chat",
+    "/canaries/chat/plan",
     "/switches",
     "/drift",
     "/drift/runs",

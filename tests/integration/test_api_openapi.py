@@ -35,6 +35,7 @@ PATHS = {
     "/api/v1/proposals/{proposal}/cancel": "post",
     "/api/v1/canaries": "get",
     "/api/v1/canaries/{route}": "get",
+    "/api/v1/canaries/{route}/plan": "get",
     "/api/v1/canaries/{route}/pause": "post",
     "/api/v1/canaries/{route}/resume": "post",
     "/api/v1/canaries/{route}/abort": "post",

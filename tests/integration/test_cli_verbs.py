@@ -166,6 +166,8 @@ def canary_verbs(cli: CommandLine, ask: Callable[..., object], proposal: str) ->
     cli.world.turn()
     for step in ("advance", "promote", "finish"):
         ask("canary", step, "chat2", "--reason", "a rehearsal", "--as", "ben")
+    for look in ("explain", "plan"):
+        ask("canary", look, "chat2")
 
 
 def chain_verbs(ask: Callable[..., object]) -> None:
@@ -186,6 +188,28 @@ def promoted(cli: CommandLine) -> None:
         if not cli.json("canary", "status"):
             return
     raise AssertionError("the canary has not ended")
+
+
+@pytest.mark.req("F3")
+def test_a_canary_is_planned_explained_and_its_actions_replayed(cli: CommandLine) -> None:
+    assert "no request was recorded" in cli.run("canary", "plan", "chat").stderr
+    cli.run("canary", "plan", "chat", "--policy", "none", exits=1)
+    proposal = cli.json("proposal", "create", "chat", "sim/better")["proposal"]["id"]
+    cli.run("canary", "explain", "chat", exits=1)
+    cli.world.until_decided(proposal)
+    for _ in range(3):
+        cli.world.turn()
+        cli.world.feed(blocks=4)
+
+    said = cli.text("canary", "explain", "chat")
+
+    assert "canary requests at 5 %" in said
+    assert "no evidence of harm" in said
+    event = cli.json("canary", "explain", "chat")["moves"][-1]["number"]
+    assert "The same, to the byte" in cli.text("replay", str(event))
+    assert cli.json("replay", str(event))["agrees"]
+    cli.run("replay", str(event), "--margin", "0.1", exits=2)
+    cli.run("replay", "1", exits=2)
 
 
 @pytest.mark.req("F4")

@@ -1,0 +1,105 @@
+"""A canary's action is decided again from stored blocks; a forgery is named."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from harness.control import canary_actions, canary_hands
+from harness.domain.audit import AuditEvent
+from harness.domain.errors import InputError, NotFound
+from harness.domain.rollout import Signal
+from harness.runtime.clock import ManualClock
+from harness.store.sql import SqlStore
+from tests.world import BEN, SECRET, World
+
+pytestmark = pytest.mark.req("F5", "F3")
+
+
+def actions(world: World) -> dict[str, AuditEvent]:
+    with world.store.read() as tx:
+        return {e.action: e for e in tx.audit.all() if e.action.startswith("canary.")}
+
+
+def promoted(world: World) -> World:
+    world.until_decided(world.propose().id)
+    for _ in range(12):
+        world.turn()
+        world.feed(blocks=4)
+    return world
+
+
+def test_every_action_up_to_the_promotion_comes_out_the_same(world: World) -> None:
+    found = actions(promoted(world))
+
+    assert {"canary.enough", "canary.step_done", "canary.promote"} <= found.keys()
+    for event in found.values():
+        again = canary_actions.replay(world.context(), event.number)
+        assert again.agrees, again.differences
+        assert again.again_sha256 == event.details["decided_sha256"]
+
+
+def test_blocks_that_came_after_the_decision_change_nothing(world: World) -> None:
+    world.until_decided(world.propose().id)
+    for _ in range(3):
+        world.turn()
+        world.feed(blocks=4)
+    event = actions(world)["canary.enough"]
+    before = canary_actions.replay(world.context(), event.number)
+
+    world.feed(blocks=9)
+
+    assert canary_actions.replay(world.context(), event.number) == before
+
+
+def test_a_rollback_and_a_persons_hand_keep_their_inputs_too(world: World) -> None:
+    world.until_decided(world.propose().id)
+    world.turn()
+    canary_hands.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "lunch")
+    world.feed(failing=True, blocks=30)
+    world.turn()
+    world.turn()
+
+    found = actions(world)
+
+    assert canary_actions.replay(world.context(), found["canary.pause"].number).agrees
+    harm = canary_actions.replay(world.context(), found["canary.harm"].number)
+    assert harm.agrees
+    assert harm.decided
+    assert harm.decided.signal is Signal.HARM
+
+
+def test_what_is_no_action_of_a_canary_is_refused_in_words(world: World) -> None:
+    with pytest.raises(InputError, match="keeps no inputs"):
+        canary_actions.replay(world.context(), 1)
+    with pytest.raises(NotFound, match="no event 9999"):
+        canary_actions.replay(world.context(), 9999)
+
+
+@pytest.mark.parametrize(
+    ("forgery", "said"),
+    [
+        ("UPDATE block SET failures = failures + 1 WHERE number = 1", "not those"),
+        ("DELETE FROM block WHERE number = 2", "blocks were used"),
+        ("UPDATE rollout SET policy = replace(policy, '0.05', '0.5')", "policy"),
+    ],
+)
+def test_tampering_with_blocks_or_policy_is_seen(
+    tmp_path: Path, sqlite_url: str, forgery: str, said: str
+) -> None:
+    clock = ManualClock()
+    world = World(tmp_path, SqlStore(sqlite_url, secret=SECRET, clock=clock), clock=clock)
+    world.set_up()
+    event = actions(promoted(world))["canary.promote"]
+    with sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as raw:
+        triggers = raw.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")
+        for (name,) in triggers.fetchall():
+            raw.execute(f'DROP TRIGGER "{name}"')
+        assert raw.execute(forgery).rowcount
+    raw.close()
+
+    found = canary_actions.replay(world.context(), event.number)
+
+    assert not found.agrees
+    assert any(said in each for each in found.differences), found.differences
+    world.store.close()

@@ -1,0 +1,154 @@
+"""Why a canary is where it is, and what would move it."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from harness.domain.guardrails import Guardrail, Level
+from harness.domain.observation import Block
+from harness.domain.policy import CanaryPolicy, Step
+from harness.domain.rollout import Rollout, RolloutState
+from harness.gate.explain import Explanation, explain
+from harness.gate.policy import decide
+from tests.unit.test_canary_policy import START, rollout
+
+pytestmark = pytest.mark.req("F3", "A7")
+
+HOUR = timedelta(hours=1)
+POLICY = CanaryPolicy(steps=(Step(100, 20), Step(2500, 100, certify=True)))
+
+
+def blocks(
+    count: int, *, bps: int = 100, failing: bool = False, slow: bool = False
+) -> list[Block]:
+    """One each minute."""
+    canary = bps // 100
+    seen = Guardrail.LATENCY
+    return [
+        Block(
+            rollout="r",
+            worker="w",
+            sequence=number,
+            weight_bps=bps,
+            units=100,
+            canary_units=canary,
+            failures=1 + canary * failing,
+            canary_failures=canary * failing,
+            missing=0,
+            opened_at=START + timedelta(minutes=number - 1),
+            closed_at=START + timedelta(minutes=number),
+            number=number,
+            ranks={seen: (0.97,)} if slow else {},
+            levels={seen: Level(2.0, 1.0)} if slow else {},
+        )
+        for number in range(1, count + 1)
+    ]
+
+
+def explained(what: Rollout, seen: list[Block], minutes: int) -> Explanation:
+    now = START + timedelta(minutes=minutes)
+    return explain(what, decide(what, seen, now), seen, now)
+
+
+def waiting(step: int = 0) -> Rollout:
+    return rollout(RolloutState.WAITING, step, POLICY)
+
+
+def test_what_is_missing_is_counted_and_timed_from_the_current_pace() -> None:
+    told = explained(waiting(), blocks(10), 10)
+
+    assert told.units_per_hour == pytest.approx(6000)
+    need = told.needs[0]
+    assert need.words == "10 of 20 canary sessions at 1 %"
+    assert need.eta_s == pytest.approx(600)
+    assert told.goes_to == "25 %"
+    assert told.eta == "in about 10 min"
+    assert "rollback level" in told.goes_back
+
+
+def test_without_traffic_nobody_can_tell_when() -> None:
+    told = explained(waiting(), [], 10)
+
+    assert told.eta_s is None
+    assert told.eta == "nobody can tell at the current pace"
+    assert {row.says for row in told.guardrails} == {"no data yet"}
+
+
+def test_what_comes_after_the_deadline_says_that_it_will_pause() -> None:
+    slow = replace(POLICY, steps=(replace(POLICY.steps[0], deadline_s=700.0),))
+
+    told = explained(rollout(RolloutState.WAITING, 0, slow), blocks(10), 10)
+
+    assert told.goes_to == "promotion"
+    assert "so it will pause" in told.eta
+
+
+def test_each_guardrail_says_its_figures_and_how_far_it_is() -> None:
+    told = explained(waiting(), blocks(12, slow=True), 12)
+
+    rows = {row.guardrail: row for row in told.guardrails}
+    errors, latency = rows[Guardrail.ERRORS], rows[Guardrail.LATENCY]
+    assert (errors.candidate, errors.says) == ("0 % (0 of 12)", "no evidence of harm")
+    assert errors.incumbent == "1 % (12 of 1,188)"
+    assert (latency.candidate, latency.incumbent) == ("2 s", "1 s")
+    assert latency.says == "strong evidence of harm"
+    assert 0 < latency.distance <= latency.furthest <= 1
+    assert rows[Guardrail.REFUSALS].says == "no data yet"
+
+
+def test_the_certificate_has_a_time_of_its_own() -> None:
+    told = explained(waiting(step=1), blocks(10, bps=2500), 10)
+
+    need = {each.what: each for each in told.needs}["certificate"]
+    assert not need.done
+    assert need.eta_s is not None
+    assert 0 < need.eta_s < 86_400
+    assert told.goes_to == "promotion"
+
+
+def test_a_paused_one_waits_for_a_person() -> None:
+    told = explained(rollout(RolloutState.PAUSED, 0, POLICY), blocks(10), 10)
+
+    assert told.needs[0].what == "person"
+    assert told.eta == "not before a person resumes it"
+
+
+def test_with_harm_shown_it_goes_back_and_nothing_else_is_waited_for() -> None:
+    told = explained(waiting(), blocks(19, failing=True), 19)
+
+    assert (told.goes_to, told.eta) == ("0 %", "at the next look")
+    assert not told.needs
+    assert told.guardrails[0].says == "harm is shown"
+
+
+def test_an_ended_one_says_why_it_ended_and_needs_nothing() -> None:
+    ended = replace(rollout(RolloutState.ROLLED_BACK, 0, POLICY), ended_because="harm")
+
+    told = explained(ended, blocks(10, failing=True), 10)
+
+    assert (told.why, told.goes_to, told.eta) == ("harm", "", "")
+    assert not told.needs
+
+
+def test_a_bake_tells_when_it_ends() -> None:
+    baking = replace(
+        rollout(RolloutState.PROMOTED, 1, POLICY), bake_ends_at=START + timedelta(hours=5)
+    )
+
+    told = explained(baking, blocks(10), 60)
+
+    assert told.goes_to == "the end of the bake"
+    assert told.eta == "in 4 h"
+
+
+def test_floors_of_time_and_peak_hours_have_an_end() -> None:
+    step = Step(100, 1, min_s=3600.0, min_peak_s=7200.0)
+    told = explained(
+        rollout(RolloutState.MEASURING, 0, replace(POLICY, steps=(step,))), blocks(10), 10
+    )
+
+    need = {each.what: each for each in told.needs}["time"]
+    assert not need.done
+    assert need.eta_s
+    assert need.eta_s >= 3000

@@ -1,0 +1,93 @@
+"""How long a ramp takes at today's traffic, and what is offered when it takes too long."""
+
+from dataclasses import replace
+
+import pytest
+
+from harness.domain.policy import CanaryPolicy, Step, Unit
+from harness.gate import ramp, ramp_words
+from harness.gate.ramp import Pace
+
+pytestmark = pytest.mark.req("F3")
+
+POLICY = CanaryPolicy()
+BY_REQUEST = replace(POLICY, unit=Unit.REQUEST)
+
+
+def pace(per_hour: float, rate: float = 0.01) -> Pace:
+    return Pace(per_hour, per_hour, rate, measured=True)
+
+
+def test_a_step_takes_its_exposures_at_its_share_of_the_traffic() -> None:
+    steps = ramp.plan(POLICY, pace(4000))
+
+    assert steps[0].typical_s == 300 / (0.01 * 4000) * 3600
+    assert steps[1].typical_s == 1000 / (0.05 * 4000) * 3600
+    assert all(step.in_time for step in steps)
+
+
+def test_a_floor_of_time_is_in_the_plan() -> None:
+    long = replace(POLICY, steps=(Step(100, 1, min_s=86_400.0),))
+
+    assert ramp.plan(long, pace(1e6))[0].typical_s == 86_400.0
+
+
+# statistics.md 3, medians of the odds ratio's certificate alone; it is half of the mean here.
+@pytest.mark.parametrize(("rate", "median"), [(0.01, 1010), (0.05, 260), (0.10, 170)])
+def test_the_certificate_takes_the_exposures_that_were_measured(
+    rate: float, median: int
+) -> None:
+    policy = replace(BY_REQUEST, block_size=40, steps=(Step(2500, 1, certify=True),))
+
+    found = ramp.plan(policy, pace(36_000, rate))[0].exposures
+
+    assert found is not None
+    assert 0.5 * median < found < 2 * median
+
+
+def test_on_a_route_that_hardly_fails_few_hundred_clean_exposures_certify() -> None:
+    policy = replace(BY_REQUEST, steps=(Step(2500, 1, certify=True),))
+
+    found = ramp.plan(policy, pace(36_000, 0.0))[0].exposures
+
+    assert found is not None
+    assert 300 <= found <= 600
+
+
+def test_two_hundred_sessions_a_day_do_not_certify_and_options_are_offered() -> None:
+    quiet = Pace(200 / 24, 50_000 / 24, 0.01, measured=True)
+
+    steps = ramp.plan(POLICY, quiet)
+    said = ramp_words.answer(POLICY, quiet, steps)
+    options = ramp_words.options(POLICY, quiet, steps)
+
+    assert not steps[0].in_time
+    assert not steps[2].in_time
+    assert "would pause for a person" in said
+    assert any("larger share" in each for each in options)
+    assert any("unit: request" in each for each in options)
+
+
+def test_more_traffic_never_makes_a_plan_longer() -> None:
+    times = [ramp.plan(BY_REQUEST, pace(each))[0].typical_s for each in (10, 100, 1000, 1e5)]
+
+    assert times == sorted(times, key=lambda t: -(t or 1e18))
+
+
+def test_the_same_plan_is_the_same_twice_and_says_what_it_rests_on() -> None:
+    unknown = Pace(4000, 4000, 0.01, measured=False)
+
+    steps = ramp.plan(POLICY, unknown)
+    ramp.crossings.cache_clear()
+
+    assert ramp.plan(POLICY, unknown) == steps
+    assert "not measured yet" in ramp_words.answer(POLICY, unknown, steps)
+    assert ramp_words.options(POLICY, unknown, steps) == ()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.4, "1 s"), (90, "1.5 min"), (7200, "2 h"), (9000, "2.5 h"), (864_000, "10 days")],
+)
+def test_a_forecast_has_two_figures(seconds: float, said: str) -> None:
+    assert ramp_words.span(seconds) == said
