@@ -1,6 +1,6 @@
 """Score matrices, models by items: read from a file, and paired."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ CLOSE = 0.12
 # Differences that a pair must have on either side, for every truth to be reachable.
 REACH = (-0.05, 0.10)
 UNSCORED = "-"
+HEADER = "model,"
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ def load(path: Path) -> Matrix:
     """A line per model, or per model and epoch; # begins a comment.
 
     `model,0110…` has a digit per item, `model,55,90,…` 0 to 100 (with a decimal point anywhere
-    in the file: 0 to 1), `model,2,01-0…` the digits of epoch 2. `-` is unscored.
+    in the file, or nothing but 0 and 1 in it: 0 to 1), `model,2,01-0…` the digits of epoch 2.
+    `-` is unscored. A first line that begins with `model,` is a header.
     Raises InputError with file and line.
     """
     try:
@@ -65,7 +67,9 @@ def load(path: Path) -> Matrix:
         for number, line in enumerate(text.splitlines(), start=1)
         if line.strip() and not line.startswith("#")
     ]
-    top = 1.0 if any("." in line.partition(",")[2] for _, line in lines) else 100.0
+    if lines and lines[0][1].lower().startswith(HEADER):
+        del lines[0]
+    top = _top([line.partition(",")[2] for _, line in lines])
     epochs: dict[str, list[Floats]] = {}
     items: int | None = None
     for number, line in lines:
@@ -92,6 +96,12 @@ def row(epochs: Floats) -> Row:
     return Row(
         np.nan_to_num(epochs, nan=1.0).mean(axis=0), np.nan_to_num(epochs, nan=0.0).mean(axis=0)
     )
+
+
+def _top(rows: Sequence[str]) -> float:
+    """What the best score is written as, in rows that are numbers between commas."""
+    marks = {field.strip() for row in rows for field in row.split(",")}
+    return 1.0 if marks <= {"0", "1", UNSCORED} or "." in "".join(rows) else 100.0
 
 
 def _scores(text: str, top: float) -> Floats:

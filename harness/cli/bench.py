@@ -97,7 +97,7 @@ def bench_gate(  # noqa: PLR0913 - one per option
 
     Items of real pairs of models are drawn again and again, under weights that make the
     candidate exactly as good as the null says, or 5 or 10 points better.
-    A matrix has a line per model: `model,0110…` or `model,55,90,…`.
+    A matrix has a line per model: `model,0110…`, `model,0,1,…` or `model,55,90,…`.
     Exit code: 3 when the gate misses a goal that docs/benchmarks.md names.
     """
     from harness import shipped  # noqa: PLC0415 - numpy takes its time

@@ -18,7 +18,7 @@ from harness.gate.pairs import (
     difference,
     pair_up,
 )
-from harness.gate.words import because, more_items, points
+from harness.gate.words import because, more_items, points, without_score
 
 OUTCOMES = {
     "promote": "passed",
@@ -89,6 +89,8 @@ def judge_pairs(
     why = stopped[1] if stopped else ""
     details = {**report.details, **form, "lenient": _lenient_figures(readings.lenient)}
     reason = _reason(plan, readings, report, form, paired.blocked or why)
+    if UNSCORED_HIGH in report.flags and report.outcome != "infra_error":
+        reason += without_score(details, strict.n_used * plan.epochs)
     return Judgement(replace(report, reason=reason, details=details), consumed)
 
 

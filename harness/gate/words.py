@@ -1,5 +1,7 @@
 """One or two plain sentences about a comparison. The exact figures stand beside them."""
 
+from collections.abc import Mapping
+
 from harness.domain.evaluation import Claim, SuitePlan
 from harness.domain.policy import Spend
 from harness.gate.costs import CostEvidence, CostOutcome
@@ -156,4 +158,13 @@ def _difference(found: Evidence) -> str:
     return (
         f"{points(found.delta)} points "
         f"(95 % interval {points(found.ci_low)} to {points(found.ci_high)}{label})"
+    )
+
+
+def without_score(details: Mapping[str, object], answers: int) -> str:
+    """What came without a valid score, on either side. answers: of one side."""
+    return (
+        f" Without a score: {details['unscored_candidate']} of the candidate's {answers} "
+        f"answers (each counts 0) and {details['unscored_incumbent']} of the incumbent's "
+        "(each counts 1)."
     )

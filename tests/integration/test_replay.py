@@ -43,7 +43,7 @@ def test_an_open_proposal_has_nothing_to_replay(world: World) -> None:
     [
         ("better", Otherwise(), Passed),
         ("better", Otherwise(alpha=1e-9), Inconclusive),
-        ("worse", Otherwise(claim=Claim.NON_INFERIOR, margin=0.9), Passed),
+        ("equal", Otherwise(claim=Claim.NON_INFERIOR, margin=0.9), Passed),
         ("worse", Otherwise(claim=Claim.NON_INFERIOR, margin=0.02), Failed),
     ],
 )

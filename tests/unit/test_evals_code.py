@@ -94,12 +94,28 @@ def test_memory_is_bounded() -> None:
         "open('found.txt', 'w')",
         "import os; os.remove('/nonexistent')",
         "import pathlib; pathlib.Path('found.txt').write_text('x')",
+        "open('/etc/passwd')",
+        "import os; open(f'/proc/{os.getppid()}/environ', 'rb')",
+        "import os; os.listdir(os.path.dirname(os.getcwd()))",
+        "import os; os.scandir('/')",
+        "import os; os.chdir('/etc')",
+        "import os; os.open('../../etc/passwd', os.O_RDONLY)",
     ],
 )
 def test_code_that_reaches_out_is_refused(reach: str) -> None:
     caught = f"    try:\n        {reach}\n    except PermissionError:\n        return 4\n"
 
     assert judged(caught) == RIGHT
+
+
+def test_code_reads_its_own_folder_and_uses_the_standard_library() -> None:
+    uses = (
+        "    import collections, csv, datetime, decimal, fractions, heapq, itertools, os, re\n"
+        "    import statistics, typing, zoneinfo, json, hashlib, bisect, random, string, copy\n"
+        "    return 4 if os.listdir('.') == os.listdir() == [] else 0\n"
+    )
+
+    assert judged(uses) == RIGHT
 
 
 def test_code_sees_neither_our_environment_nor_our_packages() -> None:

@@ -222,6 +222,8 @@ def test_many_unscored_answers_are_flagged_and_still_decided() -> None:
 
     assert isinstance(found, Passed)
     assert found.suites[0].flags == ("UNSCORED_HIGH",)
+    assert "Without a score: 1 of the candidate's" in found.reason
+    assert found.reason.endswith("and 0 of the incumbent's (each counts 1).")
 
 
 REQUIRED = plan("safety", SuiteRole.REQUIRED, Claim.NON_INFERIOR)

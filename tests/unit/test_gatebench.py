@@ -13,7 +13,7 @@ from harness.bench.matrix import Matrix, close_pairs, load, row
 from harness.bench.resample import tilted
 from harness.bench.rules import OURS, RULES
 from harness.domain.errors import InputError
-from harness.domain.evaluation import Claim
+from harness.domain.evaluation import QUALITY_CLAIMS, Claim
 
 pytestmark = pytest.mark.req("F2")
 QUICK = Plan(replications=20, power=20, pairs=2, sizes=(60,))
@@ -32,8 +32,10 @@ def written(tmp_path: Path, text: str) -> Path:
         ("# made\n\na,0,50,100\nb,1,2,3", [0.0, 0.5, 1.0]),
         ("a,0.25,1\nb,0.5,0", [0.25, 1.0]),
         ("a,1,01\na,2,11\nb,1,00\nb,2,00", [0.5, 1.0]),
+        ("Model,first,second,third\na,1,0,1\nb,0,-,1", [1.0, 0.0, 1.0]),
+        ("model,1,2\na,100,0\nb,0,1", [1.0, 0.0]),
     ],
-    ids=["digits", "hundredths", "decimals", "epochs"],
+    ids=["digits", "hundredths", "decimals", "epochs", "digits apart", "a header of numbers"],
 )
 def test_a_matrix_is_read_in_each_of_its_forms(
     text: str, scores: list[float], tmp_path: Path
@@ -102,7 +104,7 @@ def test_every_rule_stands_in_the_table_for_every_claim() -> None:
     found = run([generated(Kind.PASS_FAIL, 1)], QUICK)
 
     assert [(line.claim, line.rule) for line in found.lines] == [
-        (claim, rule) for claim in Claim for rule in RULES
+        (claim, rule) for claim in QUALITY_CLAIMS for rule in RULES
     ]
 
 
