@@ -348,6 +348,7 @@ def run_router_worker(settings: Settings, *, channel: int, listeners: Sequence[i
     channel, listeners: file descriptors that the parent handed down.
     """
     from router.app import build  # noqa: PLC0415 - only the router's process needs it
+    from router.guard_folder import GuardFolder  # noqa: PLC0415
     from router.rates import SharedRates  # noqa: PLC0415
     from router.reporter import Reporter  # noqa: PLC0415
     from router.serve import serve  # noqa: PLC0415
@@ -388,6 +389,7 @@ def run_router_worker(settings: Settings, *, channel: int, listeners: Sequence[i
         exposition=reporter,
         rates=SharedRates(home / "rates.book"),
         tracing=_tracing(where.tracing),
+        guard_files=GuardFolder(home / "guard"),
     )
     sockets = [socket.socket(fileno=each) for each in listeners]
     try:

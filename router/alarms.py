@@ -13,6 +13,7 @@ from harness.domain.breaker import Breaker, BreakerState
 from harness.domain.failures import RULES, FailureClass
 from harness.ports import Clock
 from router.event_log import EventLog
+from router.guard_folder import LocalAbort
 from router.health import TargetHealth
 from router.recording import Recording
 from router.serving import ServedRoute
@@ -84,6 +85,18 @@ class Alarms:
             source=f"{self._recorder.worker}/{provider}/{key}",
         )
         self._raise(name, alert)
+
+    def canary_aborted(self, abort: LocalAbort) -> None:
+        """For `Guards`. The control plane reads it as a request to roll back."""
+        alert = self._alert(
+            AlertKind.LOCAL_ABORT,
+            subject=f"route {abort.route}",
+            key=f"{AlertKind.LOCAL_ABORT.value}:{abort.rollout}",
+            title=f"the router stopped the canary of route {abort.route} by itself",
+            text=abort.words,
+            source=abort.worker,
+        )
+        self.say(alert)
 
     def look(self) -> None:
         """At what nobody tells us of."""

@@ -37,6 +37,8 @@ from router.event_log import EventLog
 from router.failover_log import FailoverLog
 from router.feedback import PATH as FEEDBACK
 from router.feedback import Feedback
+from router.guard import Guards
+from router.guard_folder import GuardFiles, NoFiles
 from router.health import TargetHealth
 from router.health_checks import HealthChecks
 from router.keys import KeyRing
@@ -83,12 +85,14 @@ def build(  # noqa: PLR0913 - the parts, one by one
     exposition: Exposition | None = None,
     rates: RateBook | None = None,
     tracing: Tracing | None = None,
+    guard_files: GuardFiles | None = None,
 ) -> App:
     """The ASGI application; its lifespan starts and stops holder and recorder.
 
     holder: booted. on_stop: closes what the factory hands out. exposition: answers for all
     workers; by default for this process alone. rates: shared by all workers; by default this
-    process's own. tracing: None for none.
+    process's own. tracing: None for none. guard_files: of the workers' own guards of canaries;
+    by default they forget with the process.
     """
     return Router(
         holder,
@@ -101,6 +105,7 @@ def build(  # noqa: PLR0913 - the parts, one by one
         exposition or OwnExposition(),
         rates or LocalRates(),
         tracing,
+        guard_files or NoFiles(),
     )
 
 
@@ -117,6 +122,7 @@ class Router:
         exposition: Exposition,
         rates: RateBook,
         tracing: Tracing | None,
+        guard_files: GuardFiles,
     ) -> None:
         self._holder = holder
         self._recorder = recorder
@@ -131,7 +137,18 @@ class Router:
         self._exposition = exposition
         exposition.attach(self._metrics)
         failovers = FailoverLog(secret, clock, self._metrics, recorder, self._events)
-        books = Books(recorder, self._metrics, failovers, clock)
+        self._guards = Guards(
+            holder,
+            guard_files,
+            clock,
+            workers=settings.workers,
+            worker=recorder.worker,
+            announce=recorder.announce,
+            on_abort=self._alarms.canary_aborted,
+        )
+        self._guards.boot()
+        recorder.on_abort = self._guards.heard
+        books = Books(recorder, self._metrics, failovers, self._guards, clock)
         self._feedback = Feedback(recorder, self._metrics)
         keys = ProviderKeys(clock.monotonic, self._alarms.key_moved)
         dispatcher = Dispatcher(
@@ -157,7 +174,9 @@ class Router:
             settings.health_check_interval_s,
         )
         self._states = States(holder, recorder, self._events, self._health, self._checks)
-        planner = Planner(self._health, clock, settings.breaker.when_all_open)
+        planner = Planner(
+            self._health, clock, settings.breaker.when_all_open, self._guards.stopped
+        )
         self._calls = ModelCalls(
             planner,
             dispatcher,
@@ -189,12 +208,14 @@ class Router:
         self._events.start()
         watching = asyncio.ensure_future(self._alarms.watch())
         checking = asyncio.ensure_future(self._checks.watch())
+        guarding = asyncio.ensure_future(self._guards.watch())
         await send({"type": "lifespan.startup.complete"})
         await receive()
         watching.cancel()
         self._alarms.close()
         checking.cancel()
-        await asyncio.gather(watching, checking, return_exceptions=True)
+        guarding.cancel()
+        await asyncio.gather(watching, checking, guarding, return_exceptions=True)
         self._holder.stop()
         self._recorder.stop()
         self._events.stop()

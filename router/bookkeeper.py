@@ -18,6 +18,7 @@ from harness.domain.observation import UnitRule
 from router.blocks import Unit
 from router.draft import Draft
 from router.families import Family, Sums, counter, from_plain, gauge
+from router.guard_folder import LocalAbort
 from router.metrics import counter_names, said, text_of
 from router.recent import Recent
 from router.recorder import Recorder
@@ -62,6 +63,7 @@ class Bookkeeper:
         self._scrapes: dict[int, _Scrape] = {}
         self._count = itertools.count(1)
         self._opinions: Recent[int, Callable[[str], None]] = Recent(OPINIONS_UNDER_WAY)
+        self._aborted: dict[str, LocalAbort] = {}
 
     def open(self, slot: int) -> "Account":
         """For a new worker's channel. slot: its place, 0 to N - 1; its successor takes it."""
@@ -78,6 +80,20 @@ class Bookkeeper:
 
     def live_changed(self) -> None:
         self._live.rollouts = frozenset().union(*(each.live for each in self._accounts))
+
+    def abort(self, abort: LocalAbort) -> None:
+        """A worker has stopped a canary: tell all, and those that come later."""
+        if abort.rollout in self._aborted:
+            return
+        self._aborted[abort.rollout] = abort
+        self.counters["canaries_aborted"] += 1
+        for account in self._accounts:
+            account.send_abort(abort)
+
+    def aborts(self) -> list[LocalAbort]:
+        """Of rollouts that the workers still serve."""
+        live = self._live.rollouts
+        return [each for each in self._aborted.values() if each.rollout in live]
 
     def scrape(self, asker: "Account", answer: Callable[[str], None]) -> None:
         """Have every other worker tell its counts; answer once they did, or after TELL_S."""
@@ -203,16 +219,16 @@ class Account(asyncio.Protocol):
         self.gone.set()
 
     def _enter(self, report: dict[str, Any]) -> None:
+        if "abort" in report:
+            # First: what else is in a report is for later.
+            self._books.abort(LocalAbort.from_json(report["abort"]))
         if "ready" in report:
             self.worker = report.get("worker", "")
-            self.ready.set()
+            self._is_ready()
         if "live" in report:
             self.live = frozenset(report["live"])
             self._books.live_changed()
-        for rollout, rule in report.get("rollouts", ()):
-            self._rollouts.append((rollout, UnitRule.from_json(rule)))
-        for unit in report.get("units", ()):
-            self._count(unit)
+        self._count_all(report)
         if "batch" in report:
             self._books.recorder.absorb(batch_of(report["batch"]))
         for draft in report.get("captures", ()):
@@ -237,12 +253,27 @@ class Account(asyncio.Protocol):
         if "entered" in report:
             self._books.entered(report["entered"], report["outcome"])
 
+    def _count_all(self, report: dict[str, Any]) -> None:
+        for rollout, rule in report.get("rollouts", ()):
+            self._rollouts.append((rollout, UnitRule.from_json(rule)))
+        for unit in report.get("units", ()):
+            self._count(unit)
+
+    def _is_ready(self) -> None:
+        self.ready.set()
+        for abort in self._books.aborts():
+            self.send_abort(abort)
+
     def tell(self, number: int) -> bool:
         """Ask for its counts; False when it is not there to be asked."""
         if self._channel is None or not self.ready.is_set():
             return False
         self._channel.write(frame({"tell": number}))
         return True
+
+    def send_abort(self, abort: LocalAbort) -> None:
+        if self._channel is not None:
+            self._channel.write(frame({"aborted": abort.as_json()}))
 
     def opinion(self, number: int, said: list[str]) -> bool:
         """Have it entered; False when it is not there."""

@@ -6,6 +6,7 @@ from harness.domain.routing import Arm, Canary
 from harness.ports import Clock
 from router.exchange import NO_USAGE, Exchange
 from router.failover_log import FailoverLog
+from router.guard import Counted, Guards
 from router.metrics import RouterMetrics
 from router.minutes import Ended
 from router.recording import Recording, Ticket
@@ -16,7 +17,8 @@ from router.watch import Spent, Watch
 class Entry(NamedTuple):
     """What is known of a request before it is served.
 
-    started: the clock's monotonic time. key: the id of the caller's.
+    started: the clock's monotonic time. key: the id of the caller's. counted: by this worker's
+    own guard.
     """
 
     ticket: Ticket | None
@@ -25,12 +27,19 @@ class Entry(NamedTuple):
     sticky_key: str
     request_id: str
     key: str
+    counted: Counted | None = None
 
 
 class Books:
     def __init__(
-        self, recorder: Recording, metrics: RouterMetrics, failovers: FailoverLog, clock: Clock
+        self,
+        recorder: Recording,
+        metrics: RouterMetrics,
+        failovers: FailoverLog,
+        guards: Guards,
+        clock: Clock,
     ) -> None:
+        self._guards = guards
         self._recorder = recorder
         self._metrics = metrics
         self._failovers = failovers
@@ -39,9 +48,13 @@ class Books:
     def admit(
         self, canary: Canary | None, arm: Arm, key: str, watch: Watch | None
     ) -> Ticket | None:
-        if canary is None:
+        if canary is None or self._guards.stopped(canary):
+            # Nobody is charged for what has no canary any more.
             return None
         return self._recorder.admit(canary, arm, key, watch.traits if watch else 0)
+
+    def guard(self, canary: Canary | None, arm: Arm, key: str) -> Counted | None:
+        return self._guards.begin(canary, arm, key) if canary else None
 
     def count(self, name: str) -> None:
         self._recorder.counters[name] += 1
@@ -74,6 +87,9 @@ class Books:
         )
         self._recorder.finish(entry.ticket, ended, _seen(exchange, ended))
         self._recorder.served_names.note(ended.target, exchange.model)
+        canary = job.route.route.canary
+        if canary is not None:
+            self._guards.end(canary.rollout, entry.counted, failed=ended.charged)
         self._metrics.finished(
             ended,
             target=upstream.name if upstream else "",

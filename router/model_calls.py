@@ -95,6 +95,9 @@ class ModelCalls:
         ticket, watch = self._scored(route, request, arm, plan, key)
         name = route.route.name
         self._feedback.remember(own, name, arm, grant.id, route.trial, ticket)
+        counted = (
+            self._books.guard(route.route.canary, arm, key) if is_evidence(arm, plan) else None
+        )
         settings = self._settings
         most_s = min(route.route.settings.total_timeout_s, settings.total_timeout_s)
         limit_s = min(wished_s, most_s)
@@ -142,7 +145,7 @@ class ModelCalls:
         finally:
             if toll is not None:
                 self._admission.settle(toll, exchange)
-            entry = Entry(ticket, serving.revision, started, key, own, grant.id)
+            entry = Entry(ticket, serving.revision, started, key, own, grant.id, counted)
             self._books.enter(exchange, entry)
             self._sampler.take(exchange, copied, entry)
             if span is not None:

@@ -1,6 +1,6 @@
 """Makes a request's plan: from what was worked out with the snapshot, and from what is now."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -8,7 +8,7 @@ from harness.domain.breaker import WhenAllOpen
 from harness.domain.capabilities import Endpoint, Needs, missing, serialized
 from harness.domain.keepwarm import draw
 from harness.domain.plan import Plan, Surroundings, plan_for
-from harness.domain.routing import Arm, arm_of
+from harness.domain.routing import Arm, Canary, arm_of
 from harness.domain.switches import Switch, in_force
 from harness.ports import Clock
 from router.body import ClientRequest
@@ -20,7 +20,16 @@ PLAIN: Final = {endpoint: Needs(endpoint) for endpoint in Endpoint}
 
 
 class Planner:
-    def __init__(self, health: TargetHealth, clock: Clock, when_all_open: WhenAllOpen) -> None:
+    """stopped: whether this router has aborted a canary by itself."""
+
+    def __init__(
+        self,
+        health: TargetHealth,
+        clock: Clock,
+        when_all_open: WhenAllOpen,
+        stopped: Callable[[Canary | None], bool] = lambda _: False,
+    ) -> None:
+        self._stopped = stopped
         self._health = health
         self._clock = clock
         self._when_all_open = when_all_open
@@ -37,6 +46,8 @@ class Planner:
             if plan is not None:
                 return Arm.KEEP_WARM, plan
         arm = arm_of(route.route, key)
+        if arm is Arm.CANARY and self._stopped(route.route.canary):
+            arm = Arm.INCUMBENT
         return arm, self.plan(route, arm, request)
 
     def _warming(self, route: ServedRoute, request: ClientRequest, key: str) -> Plan | None:

@@ -23,10 +23,11 @@ from harness.ports import Clock, Store, Transaction
 from router.blocks import Ledger, Unit
 from router.capture_desk import CaptureDesk
 from router.draft import Draft
+from router.guard_folder import LocalAbort
 from router.minutes import Ended, Minutes
 from router.notices import Notices
 from router.opinions import Opinion, Outcome
-from router.recording import EnterOpinion, Scored, Ticket
+from router.recording import EnterOpinion, Scored, Ticket, nobody_hears
 from router.seen import Seen
 from router.served_names import ServedNames
 from router.spends import Spends
@@ -78,6 +79,7 @@ class Recorder:
         self._troubles: dict[AlertKind, Alert] = {}
         self.spends = Spends(worker)
         self.served_names = ServedNames(clock)
+        self.on_abort: Callable[[LocalAbort], None] = nobody_hears
         self._queue: deque[Batch] = deque()
         self._in_hand = NOTHING
         self._stopping = threading.Event()
@@ -166,6 +168,9 @@ class Recorder:
 
     def tell(self, *alerts: Alert) -> None:
         self._notices.tell(*alerts)
+
+    def announce(self, abort: LocalAbort) -> None:
+        """One process: there is nobody else."""
 
     def start(self) -> None:
         self._thread.start()

@@ -9,6 +9,7 @@ from harness.domain.failover import Failover
 from harness.domain.routing import Arm, Canary
 from router.blocks import Ledger, Unit
 from router.draft import Draft
+from router.guard_folder import LocalAbort
 from router.metrics import RouterMetrics
 from router.minutes import Ended
 from router.opinions import Opinion, Outcome
@@ -40,13 +41,15 @@ class Recording(Protocol):
     """A Recorder, or the Reporter of a worker whose parent has the Recorder.
 
     worker: a name that is new for every process. counters: of this process. spends: what keys
-    spent in it. served_names: what the answers named as the model.
+    spent in it. served_names: what the answers named as the model. on_abort: hears of the
+    canaries that other workers have stopped.
     """
 
     worker: str
     counters: Counter[str]
     spends: Spends
     served_names: ServedNames
+    on_abort: Callable[[LocalAbort], None]
 
     def admit(self, canary: Canary, arm: Arm, key: str, traits: int = 0) -> Ticket | None:
         """A request of a route with a canary begins; None when it is not scored.
@@ -84,11 +87,19 @@ class Recording(Protocol):
         """
         ...
 
+    def announce(self, abort: LocalAbort) -> None:
+        """This worker has stopped a canary: the others are to, at once."""
+        ...
+
     def start(self) -> None: ...
 
     def stop(self) -> None:
         """After the last request."""
         ...
+
+
+def nobody_hears(abort: LocalAbort) -> None:
+    """Where there are no other workers, or none of them is listened to yet."""
 
 
 class Exposition(Protocol):

@@ -18,11 +18,12 @@ from harness.domain.routing import Arm, Canary
 from harness.ports import Clock
 from router import spool
 from router.draft import Draft
+from router.guard_folder import LocalAbort
 from router.metrics import RouterMetrics
 from router.minutes import Ended, Minutes
 from router.notices import Notices
 from router.opinions import Opinion, Outcome, Verdict
-from router.recording import EnterOpinion, Ticket
+from router.recording import EnterOpinion, Ticket, nobody_hears
 from router.seen import Seen
 from router.served_names import ServedNames
 from router.spends import Spends
@@ -75,6 +76,7 @@ class Reporter:
         self._notices = Notices(clock, self.counters)
         self.spends = Spends(worker)
         self.served_names = ServedNames(clock)
+        self.on_abort: Callable[[LocalAbort], None] = nobody_hears
         self._metrics: RouterMetrics | None = None
         self._transport: asyncio.WriteTransport | None = None
         self._task: asyncio.Task[None] | None = None
@@ -121,6 +123,10 @@ class Reporter:
 
     def tell(self, *alerts: Alert) -> None:
         self._notices.tell(*alerts)
+
+    def announce(self, abort: LocalAbort) -> None:
+        # Not with the next report: other workers send users there until they hear.
+        self._send({"abort": abort.as_json()})
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -251,6 +257,9 @@ class Reporter:
             self.report(counts=turn % METRICS_EVERY == 0)
 
     def heard(self, message: dict[str, Any]) -> None:
+        if "aborted" in message:
+            self.on_abort(LocalAbort.from_json(message["aborted"]))
+            return
         if "tell" in message:
             self._send({"metrics": self._counts(), "told": message["tell"]})
             return

@@ -4,9 +4,10 @@ A worker's report has any of: `ready` (it serves), `live` (rollouts of its snaps
 (`[id, unit rule]`, numbered from 0 as they come), `units` (in order: `[ticket, rollout, key,
 canary, weight_bps, traits]` for an admission, `[ticket, failed]` for its outcome, followed by
 what `seen.Seen` has where the rollout has guardrails), `batch` (a spool's), `captures` (drafts,
-never written anywhere), `metrics` (families), `ask` (for the text of all metrics, by a number)
-and `told` (this report answers `tell`). The parent sends `{"tell": number}`, to which a worker
-reports its metrics, and `{"answer": number, "text": text}`.
+never written anywhere), `abort` (this worker stopped a canary), `metrics` (families), `ask`
+(for the text of all metrics, by a number) and `told` (this report answers `tell`). The parent
+sends `{"tell": number}`, to which a worker reports its metrics, `{"answer": number, "text":
+text}`, and `{"aborted": abort}` for a canary that another worker stopped.
 
 Feedback: a worker sends `{"opinion": [worker, key, request, verdict, label], "of": number}`.
 The parent passes it on to the worker of that name, which says `{"entered": number, "outcome":

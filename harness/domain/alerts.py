@@ -45,6 +45,8 @@ class AlertKind(StrEnum):
     AUDIT_BROKEN = "audit_broken"
     DRIFT = "drift"
     SERVED_MODEL = "served_model"
+    LOCAL_ABORT = "local_abort"
+    CANARY_HELD = "canary_held"
     TEST = "test"
 
 
@@ -113,6 +115,17 @@ KINDS: Final[Mapping[AlertKind, KindRule]] = {
         "`swapgate canary status` and the Canary page show the evidence; users are on the "
         "incumbent",
         lasting=False,
+    ),
+    _K.LOCAL_ABORT: KindRule(
+        _S.CRITICAL,
+        "nothing: its users are on the incumbent, and the control plane rolls it back for good "
+        "as soon as it can; see that it runs",
+        lasting=False,
+    ),
+    _K.CANARY_HELD: KindRule(
+        _S.WARNING,
+        "mend what the text names: the canary goes on by itself after that; "
+        "`swapgate canary status` says how it stands",
     ),
     _K.PROMOTED: KindRule(
         _S.INFO, "nothing; `swapgate route rollback` goes back to the one before", lasting=False

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 from harness.domain.errors import InputError
 from harness.domain.guardrails import Tally
+from harness.domain.local_guard import HARM_GRID
 from harness.gate.fisher import log_factors
 from harness.gate.logspace import log_mean, without_minus_zero
-
-HARM_GRID = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 
 
 def odds_grid(rho: float) -> tuple[float, ...]:

@@ -11,10 +11,11 @@ from itertools import accumulate
 import numpy as np
 
 from harness.domain.guardrails import Guardrail, Kind, Tally, kind_of
+from harness.domain.local_guard import HARM_GRID
 from harness.domain.observation import Block
 from harness.gate.fisher import log_factors
 from harness.gate.logspace import Floats, log_mean_rows, running
-from harness.gate.online import HARM_GRID, odds_grid
+from harness.gate.online import odds_grid
 from harness.gate.ranks import STAKES
 
 ERRORS_WEIGHT = 0.5

@@ -16,7 +16,7 @@ from harness.store.tables import metadata
 from tests.contract.builders import SAMPLE, proposal, rollout, seeded, start_canary
 from tests.contract.conftest import open_store
 
-NEWEST = "0018"
+NEWEST = "0019"
 
 
 @contextmanager
@@ -204,8 +204,14 @@ def test_alerts_keep_their_deliveries_when_kinds_of_alerts_are_added(
             )
         )
 
-    for step in ("upgrade", "downgrade", "upgrade"):
-        getattr(migrate, step)(url, "0015" if step == "downgrade" else "0016")
+    for step, revision in (
+        ("upgrade", "0016"),
+        ("downgrade", "0015"),
+        ("upgrade", "0019"),
+        ("downgrade", "0018"),
+        ("upgrade", "0019"),
+    ):
+        getattr(migrate, step)(url, revision)
         with connected(url) as db:
             assert db.scalar(sa.text("SELECT count(*) FROM delivery")) == 1
             assert db.scalar(sa.text("SELECT count(*) FROM alert")) == 1

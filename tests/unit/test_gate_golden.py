@@ -8,6 +8,7 @@ import pytest
 
 from harness.domain.evaluation import Claim
 from harness.domain.guardrails import Tally
+from harness.domain.local_guard import HARM_GRID
 from harness.domain.policy import Spend
 from harness.domain.ranking import place
 from harness.gate.assignment import log_srm
@@ -16,7 +17,7 @@ from harness.gate.design import Design
 from harness.gate.intervals import mcnemar, tango_interval, tango_p
 from harness.gate.multiplicity import alpha_of_look, holm
 from harness.gate.offline import evidence, judge, judge_many, path, progress_at
-from harness.gate.online import HARM_GRID, Harm, Restarting, combined
+from harness.gate.online import Harm, Restarting, combined
 from harness.gate.planning import items_needed, mde
 from harness.gate.ranks import Ranks
 

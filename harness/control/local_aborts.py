@@ -1,0 +1,27 @@
+"""What routers stopped by themselves: the control plane makes it final.
+
+A router's own guard needs no database. What it did arrives as an alert, perhaps much later,
+from its spool; until then the weights that the database has are not what users get.
+"""
+
+from dataclasses import replace
+
+from harness.domain.alerts import AlertKind
+from harness.domain.rollout import Action, ActionKind, Rollout, Signal
+from harness.ports import Transaction
+
+
+def confirmed(tx: Transaction, rollout: Rollout, action: Action) -> Action:
+    """The action, or the rollback that a router has begun."""
+    if not rollout.live or action.signal is Signal.HARM:
+        return action
+    found = tx.alerts.newest(f"{AlertKind.LOCAL_ABORT.value}:{rollout.id}")
+    if found is None:
+        return action
+    return replace(
+        action,
+        kind=ActionKind.ROLLBACK,
+        signal=Signal.HARM,
+        reason=f"A router's own guard stopped the canary. {found.text}",
+        figures={**action.figures, "local_abort": found.id},
+    )

@@ -1,0 +1,159 @@
+"""What a router's guards must not forget when a process ends: aborts, and who has watched.
+
+A small file for each rollout, written whole under a lock. Nothing here needs a database.
+"""
+
+import fcntl
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol
+from urllib.parse import quote
+
+SUFFIX: Final = ".json"
+
+
+@dataclass(frozen=True, slots=True)
+class LocalAbort:
+    """A worker's own decision. failures: units, in both arms, of them canary_failures."""
+
+    rollout: str
+    route: str
+    worker: str
+    log_e: float
+    log_limit: float
+    failures: int
+    canary_failures: int
+    exposures: int
+    at: datetime
+
+    @property
+    def words(self) -> str:
+        return (
+            f"Worker {self.worker} saw {self.canary_failures} of {self.exposures} keys fail in "
+            f"the canary, {self.failures - self.canary_failures} outside it: evidence of harm "
+            f"e = {math.exp(min(self.log_e, 700.0)):.3g}, and it stops at "
+            f"{math.exp(self.log_limit):.3g}."
+        )
+
+    def as_json(self) -> dict[str, object]:
+        return {**asdict(self), "at": self.at.isoformat()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "LocalAbort":
+        return cls(**{**data, "at": datetime.fromisoformat(data["at"])})
+
+
+class Watch(NamedTuple):
+    """turn: how many worker processes watched a rollout before. workers: when the first did."""
+
+    turn: int
+    workers: int
+
+
+class GuardFiles(Protocol):
+    """Each raises OSError when the disk does not take or give it."""
+
+    def claim(self, rollout: str, workers: int) -> Watch:
+        """For a process that begins to watch; no two get the same turn."""
+        ...
+
+    def keep(self, abort: LocalAbort) -> None:
+        """Durable once this returns; the first abort of a rollout stays."""
+        ...
+
+    def aborted(self) -> list[LocalAbort]: ...
+
+    def forget(self, over: frozenset[str]) -> None:
+        """Rollouts that have ended."""
+        ...
+
+
+class NoFiles:
+    """Of a router that is one process and ends with its test or bench."""
+
+    def __init__(self) -> None:
+        self._turns: dict[str, int] = {}
+        self._aborted: dict[str, LocalAbort] = {}
+
+    def claim(self, rollout: str, workers: int) -> Watch:
+        turn = self._turns.get(rollout, 0)
+        self._turns[rollout] = turn + 1
+        return Watch(turn, workers)
+
+    def keep(self, abort: LocalAbort) -> None:
+        self._aborted.setdefault(abort.rollout, abort)
+
+    def aborted(self) -> list[LocalAbort]:
+        return list(self._aborted.values())
+
+    def forget(self, over: frozenset[str]) -> None:
+        for each in over:
+            self._aborted.pop(each, None)
+            self._turns.pop(each, None)
+
+
+class GuardFolder:
+    """Implements GuardFiles for all processes of one router."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def claim(self, rollout: str, workers: int) -> Watch:
+        with self._changing() as folder:
+            kept = _read(self._file(folder, rollout))
+            turn = int(kept.get("turns", 0))
+            first = int(kept.get("workers", workers))
+            self._write(rollout, {**kept, "turns": turn + 1, "workers": first})
+        return Watch(turn, first)
+
+    def keep(self, abort: LocalAbort) -> None:
+        with self._changing() as folder:
+            kept = _read(self._file(folder, abort.rollout))
+            if "aborted" not in kept:
+                self._write(abort.rollout, {**kept, "aborted": abort.as_json()})
+
+    def aborted(self) -> list[LocalAbort]:
+        if not self._folder.exists():
+            return []
+        kept = (_read(each) for each in sorted(self._folder.glob(f"*{SUFFIX}")))
+        return [LocalAbort.from_json(each["aborted"]) for each in kept if "aborted" in each]
+
+    def forget(self, over: frozenset[str]) -> None:
+        with self._changing() as folder:
+            for each in over:
+                self._file(folder, each).unlink(missing_ok=True)
+
+    @contextmanager
+    def _changing(self) -> Iterator[Path]:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / "lock").open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield self._folder
+
+    @staticmethod
+    def _file(folder: Path, rollout: str) -> Path:
+        return folder / f"{quote(rollout, safe='')}{SUFFIX}"
+
+    def _write(self, rollout: str, kept: Mapping[str, object]) -> None:
+        file = self._file(self._folder, rollout)
+        temporary = file.with_suffix(".new")
+        with temporary.open("w") as out:
+            json.dump(kept, out)
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.replace(file)
+
+
+def _read(file: Path) -> Mapping[str, Any]:
+    """Nothing for a file that is not there, or not ours."""
+    try:
+        found = json.loads(file.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,66 @@
+"""A candidate that breaks is stopped by the router itself; the control plane makes it final."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from evals.sim import serve as sim
+from harness.control import reconcile
+from harness.domain.rollout import RolloutState
+from tests.router_site import Routed, ask, eventually, routed, start_canary
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+
+@pytest.fixture
+def provider() -> Iterator[str]:
+    with sim.in_thread(sim.simulator(time_scale=0.0)) as url:
+        yield url
+
+
+def on_the_canary(world: Routed, users: int = 40) -> int:
+    """Of so many new users, how many the workers send to the candidate."""
+    with world.client() as client:
+        raw = [
+            client.chat.completions.with_raw_response.create(
+                model="chat", messages=[{"role": "user", "content": "hi"}], user=f"late-{n}"
+            )
+            for n in range(users)
+        ]
+    return sum(each.headers["x-swapgate-arm"] == "canary" for each in raw)
+
+
+@pytest.mark.req("F3", "F4")
+def test_a_canary_that_breaks_is_stopped_without_a_control_plane_and_stays_so(
+    provider: str, tmp_path: Path
+) -> None:
+    with routed(tmp_path, provider) as world:
+        start_canary(world, tmp_path)
+        world.start("--workers", "2")
+        with world.client() as client:
+            ask(client, user="first")
+        assert on_the_canary(world) > 0
+        httpx.post(f"{provider}/sim/profiles/sim-better", json={"error_rate": 1.0})
+
+        # No control process runs.
+        with world.load(callers=2) as load:
+            eventually(lambda: world.counter("swapgate_router_canaries_aborted_total") == 1)
+
+        assert load.errors == []
+        assert on_the_canary(world) == 0
+
+        world.kill()
+        world.start("--workers", "2")
+        assert on_the_canary(world) == 0
+
+        ctx = world.installation.context
+        with ctx.store.read() as tx:
+            (rollout,) = tx.rollouts.live()
+        eventually(lambda: any("rollback" in each for each in reconcile.reconcile(ctx).did))
+        with ctx.store.read() as tx:
+            after = tx.rollouts.get(rollout.id)
+        assert after.state is RolloutState.ROLLED_BACK
+        assert "A router's own guard stopped the canary. Worker router-" in after.ended_because
+        eventually(lambda: list(tmp_path.rglob("guard/*.json")) == [], timeout_s=10)

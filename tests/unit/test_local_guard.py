@@ -1,0 +1,264 @@
+"""A worker's own guard: the evidence, and the order in which it is read."""
+
+import asyncio
+import math
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.domain.local_guard import FIRST, LocalGuard, log_limit
+from harness.domain.observation import UnitRule
+from harness.domain.routing import Arm, Canary, Route
+from harness.runtime.clock import ManualClock
+from router.guard import WAIT_S, Guards, RolloutGuard
+from router.guard_folder import GuardFiles, GuardFolder, LocalAbort, NoFiles, Watch
+
+RULE = UnitRule(local_alpha=0.01)
+CANARY = Canary("t_new", 100, "salt", "r-1", RULE)
+ROUTE = Route("support", 1, "t_old", CANARY)
+shares = st.floats(0.001, 0.999)
+ratios = st.floats(0.5, 4.0)
+failures = st.lists(st.booleans(), max_size=30)
+
+
+def after(arms: list[bool], share: float, rho: float = 1.0) -> LocalGuard:
+    guard = LocalGuard(rho)
+    for canary in arms:
+        guard = guard.after(canary=canary, share=share)
+    return guard
+
+
+@pytest.mark.req("F3")
+@given(arms=failures, share=shares, rho=ratios)
+def test_where_who_fails_is_drawn_by_share_alone_evidence_is_expected_to_stay_as_it_is(
+    arms: list[bool], share: float, rho: float
+) -> None:
+    before = after(arms, share, rho)
+
+    # At the tolerated ratio itself, the worst case of what is no harm.
+    null = max(1.0, rho)
+    chance = share * null / (share * null + 1.0 - share)
+    canary = math.exp(before.after(canary=True, share=share).log_e)
+    other = math.exp(before.after(canary=False, share=share).log_e)
+
+    assert chance * canary + (1 - chance) * other == pytest.approx(math.exp(before.log_e))
+    assert canary > other
+
+
+@pytest.mark.req("F3")
+@pytest.mark.parametrize(
+    ("weight_bps", "workers", "exposures"),
+    [(100, 1, 2), (100, 4, 2), (100, 16, 3), (2500, 4, 6)],
+)
+def test_a_canary_that_always_fails_is_stopped_after_a_handful(
+    weight_bps: int, workers: int, exposures: int
+) -> None:
+    limit = log_limit(0.01, workers=workers, turn=0)
+
+    needed = next(
+        n for n in range(1, 20) if after([True] * n, weight_bps / 10_000).log_e >= limit
+    )
+
+    assert needed == exposures
+
+
+@pytest.mark.req("F3")
+def test_a_break_after_a_long_healthy_time_is_found_all_the_same() -> None:
+    healthy = after([False] * 1000, 0.01)
+
+    assert healthy.log_e < 0
+    broken = healthy
+    for _ in range(7):
+        broken = broken.after(canary=True, share=0.01)
+    assert broken.log_e > log_limit(0.01, workers=4, turn=0)
+
+
+@given(share=st.sampled_from([0.0, 1.0]), canary=st.booleans())
+def test_where_all_are_in_one_arm_nothing_is_learnt(share: float, canary: bool) -> None:  # noqa: FBT001 - drawn
+    assert LocalGuard().after(canary=canary, share=share) == LocalGuard()
+
+
+@pytest.mark.req("F3")
+@given(workers=st.integers(1, 64), alpha=st.floats(0.001, 0.2))
+def test_however_often_workers_are_started_again_all_spend_at_most_alpha(
+    workers: int, alpha: float
+) -> None:
+    spent = [math.exp(-log_limit(alpha, workers=workers, turn=n)) for n in range(2000)]
+
+    assert sum(spent) <= alpha
+    assert spent[0] == pytest.approx(alpha * FIRST / workers)
+
+
+class Line:
+    """One rollout's guard, asked in the order in which requests end."""
+
+    def __init__(self) -> None:
+        self.guard = RolloutGuard("support", 1.0, log_limit(0.01, workers=1, turn=0))
+        self.now_s = 0.0
+
+    def begin(self, key: str, *, canary: bool = False) -> Any:
+        return self.guard.begin(key, canary=canary, share=0.01, now_s=self.now_s)
+
+
+@pytest.mark.req("F3")
+def test_a_failure_is_read_once_the_requests_before_it_have_ended() -> None:
+    line = Line()
+    slow = line.begin("slow")
+    for n in range(3):
+        line.begin(f"canary-{n}", canary=True).failed = True
+
+    # The slow one may be about to fail as well: then it was not the canary.
+    assert not line.guard.read(line.now_s)
+    assert line.guard.evidence.failures == 0
+    slow.failed = False
+    assert line.guard.read(line.now_s)
+    assert line.guard.evidence.canary_failures == 3
+
+
+@pytest.mark.req("F3")
+def test_who_is_late_is_taken_for_the_worst_against_the_canarys_guilt() -> None:
+    line = Line()
+    for n in range(3):
+        line.begin(f"incumbent-{n}")
+    line.begin("canary", canary=True)
+
+    line.guard.read(WAIT_S)
+
+    assert (line.guard.evidence.failures, line.guard.evidence.canary_failures) == (3, 0)
+
+
+def test_a_key_counts_once() -> None:
+    line = Line()
+
+    assert line.begin("ann", canary=True) is not None
+    assert line.begin("ann", canary=True) is None
+    assert line.guard.exposures == 1
+
+
+class Side:
+    """A worker's guards over a snapshot that the test holds."""
+
+    def __init__(self, files: GuardFiles, route: Route = ROUTE, *, stale: bool = False) -> None:
+        self.announced: list[LocalAbort] = []
+        self.alerts: list[LocalAbort] = []
+        self.holder = SimpleNamespace(current=None, stale=stale)
+        self.serve(route)
+        self.guards = Guards(
+            cast("Any", self.holder),
+            files,
+            ManualClock(),
+            workers=2,
+            worker="router-a",
+            announce=self.announced.append,
+            on_abort=self.alerts.append,
+        )
+        self.guards.boot()
+
+    def serve(self, route: Route) -> None:
+        served = {route.name: SimpleNamespace(route=route)}
+        live = frozenset({route.canary.rollout} if route.canary else ())
+        self.holder.current = SimpleNamespace(routes=served, rollouts=live)
+
+    def request(self, key: str, arm: Arm, *, failed: bool) -> None:
+        counted = self.guards.begin(CANARY, arm, key)
+        self.guards.end(CANARY.rollout, counted, failed=failed)
+
+    def break_it(self) -> None:
+        for n in range(3):
+            self.request(f"k{n}", Arm.CANARY, failed=True)
+
+    def look(self) -> None:
+        asyncio.run(self.guards.look())
+
+
+@pytest.mark.req("F3", "F4")
+def test_a_gross_failure_stops_the_canary_in_this_worker_with_its_own_last_request() -> None:
+    side = Side(NoFiles())
+
+    side.break_it()
+
+    assert side.guards.stopped(CANARY)
+    assert side.announced == side.alerts
+    assert "2 of 2 keys fail in the canary, 0 outside it" in side.alerts[0].words
+    assert not side.guards.stopped(replace(CANARY, rollout="r-2"))
+
+
+@pytest.mark.req("F3")
+def test_failures_that_hit_both_arms_stop_nothing() -> None:
+    side = Side(NoFiles())
+
+    for n in range(2000):
+        side.request(f"k{n}", Arm.CANARY if n % 100 == 7 else Arm.INCUMBENT, failed=True)
+
+    assert not side.guards.stopped(CANARY)
+
+
+def test_a_policy_without_a_local_alpha_has_no_guard() -> None:
+    rule = replace(RULE, local_alpha=0.0)
+    side = Side(NoFiles(), replace(ROUTE, canary=replace(CANARY, unit_rule=rule)))
+
+    side.break_it()
+
+    assert not side.guards.stopped(CANARY)
+
+
+@pytest.mark.req("F3")
+def test_a_worker_that_is_started_again_does_not_take_the_canary_up(tmp_path: Path) -> None:
+    files = GuardFolder(tmp_path / "guard")
+    first = Side(files)
+    first.break_it()
+    first.look()
+
+    # The database is away: the snapshot on disk still has the canary.
+    again = Side(GuardFolder(tmp_path / "guard"), stale=True)
+    again.look()
+
+    assert again.guards.stopped(CANARY)
+    assert again.announced == []
+
+
+@pytest.mark.req("F3")
+def test_an_abort_is_over_with_the_rollout_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    side = Side(GuardFolder(tmp_path / "guard"))
+    side.break_it()
+    side.look()
+
+    side.serve(replace(ROUTE, canary=None))
+    side.look()
+
+    assert not side.guards.stopped(CANARY)
+    assert list((tmp_path / "guard").glob("*.json")) == []
+
+
+def test_a_worker_whose_snapshot_is_older_keeps_what_another_one_tells(tmp_path: Path) -> None:
+    files = GuardFolder(tmp_path / "guard")
+    side = Side(files, replace(ROUTE, canary=None))
+    side.guards.heard(LocalAbort("r-1", "support", "w", 7.0, 6.0, 3, 3, 3, EPOCH))
+    side.look()
+
+    assert side.guards.stopped(CANARY)
+
+
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def test_every_process_that_watches_a_rollout_gets_a_turn_of_its_own(tmp_path: Path) -> None:
+    first, second = GuardFolder(tmp_path / "guard"), GuardFolder(tmp_path / "guard")
+
+    assert first.claim("r/1", 2) == Watch(0, 2)
+    assert second.claim("r/1", 4) == Watch(1, 2)
+    assert first.claim("r/2", 4) == Watch(0, 4)
+
+
+def test_a_damaged_file_is_as_good_as_none(tmp_path: Path) -> None:
+    files = GuardFolder(tmp_path / "guard")
+    files.keep(LocalAbort("r-1", "support", "w", 7.0, 6.0, 3, 3, 3, EPOCH))
+    (tmp_path / "guard" / "r-1.json").write_bytes(b'{"torn')
+
+    assert files.aborted() == []
