@@ -20,6 +20,7 @@ from router.dialects.table import DIALECTS, ENDPOINTS
 from router.dispatch import Dispatcher
 from router.exchange import Exchange
 from router.feedback import Feedback
+from router.guard import Counted
 from router.keys import may_use
 from router.planner import Planner
 from router.recording import Ticket
@@ -92,12 +93,9 @@ class ModelCalls:
         own = request_id[1].decode()
         # Whose callers cannot be told apart must not all go to one place for a day.
         arm, plan = self._planner.assign(route, request, key, key if told_apart else own)
-        ticket, watch = self._scored(route, request, arm, plan, key)
+        ticket, watch, counted = self._scored(route, request, arm, plan, key)
         name = route.route.name
         self._feedback.remember(own, name, arm, grant.id, route.trial, ticket)
-        counted = (
-            self._books.guard(route.route.canary, arm, key) if is_evidence(arm, plan) else None
-        )
         settings = self._settings
         most_s = min(route.route.settings.total_timeout_s, settings.total_timeout_s)
         limit_s = min(wished_s, most_s)
@@ -154,14 +152,17 @@ class ModelCalls:
 
     def _scored(
         self, route: ServedRoute, request: ClientRequest, arm: Arm, plan: Plan, key: str
-    ) -> tuple[Ticket | None, Watch | None]:
-        """The request's place in the statistics, and what its guardrails watch."""
+    ) -> tuple[Ticket | None, Watch | None, Counted | None]:
+        """The request's place in the statistics, what its guardrails watch, and its place in
+        this worker's own guard.
+        """
         canary = route.trial
         if canary is None or not is_evidence(arm, plan):
-            return None, None
+            return None, None, None
         watch = Watch.of(request, route, canary.unit_rule)
         ticket = self._books.admit(canary, arm, key, watch)
-        return ticket, watch if ticket is not None else None
+        counted = self._books.guard(route.route.canary, arm, key)
+        return ticket, watch if ticket is not None else None, counted
 
     def _switched(self, plan: Plan) -> tuple[Header, ...]:
         """Says that a switch ruled, in the answer and in the metrics."""
