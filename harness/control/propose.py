@@ -152,7 +152,7 @@ def plans(
     registered = _registered(ctx, settings, gate)
     for pin, _ in registered:
         tx.suites.put(pin, ctx.clock.now())
-    return tuple(looks.charged(tx, plan, gate, lineage) for _, plan in registered)
+    return tuple(looks.charged(tx, pin, plan, gate, lineage) for pin, plan in registered)
 
 
 def preview(ctx: Context, wish: Wish) -> Sequence[SuitePlan]:
@@ -167,7 +167,7 @@ def preview(ctx: Context, wish: Wish) -> Sequence[SuitePlan]:
     with ctx.store.read() as tx:
         known = targets.known(tx, wish.candidate)
         lineage = looks.lineage(tx, known.id if known else "", wish.descends_from)
-        return [looks.charged(tx, plan, gate, lineage) for _, plan in registered]
+        return [looks.charged(tx, pin, plan, gate, lineage) for pin, plan in registered]
 
 
 def _registered(

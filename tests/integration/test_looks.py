@@ -89,9 +89,22 @@ def test_looks_count_over_routes(world: World) -> None:
 
 def test_fresh_items_begin_again(world: World) -> None:
     decided(world, wish())
+    colours = world.suites["colours"]
+    assert colours.path is not None
+    fresh = colours.path.with_name("fresh.jsonl")
+    fresh.write_text(colours.path.read_text().replace("Colour", "Shade"))
+    world.suites["colours"] = replace(colours, path=fresh)
+
+    (plan,) = propose.preview(world.context(), wish())
+
+    assert plan.look == 1
+
+
+def test_another_version_of_a_suite_does_not_make_its_items_fresh(world: World) -> None:
+    decided(world, wish())
     world.suites["colours"] = replace(world.suites["colours"], version="2")
 
-    assert plan_of(decided(world, wish())).look == 1
+    assert plan_of(decided(world, wish())).look == 2
 
 
 def test_the_preview_shows_the_look_that_the_proposal_will_get(world: World) -> None:
