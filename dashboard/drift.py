@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from dashboard import cards, wording
 from dashboard.cards import esc, strong
+from harness.control import drift_words
 from harness.control.drift_reports import Status
 from harness.domain.drift import CheckState
 
@@ -51,7 +52,7 @@ def _row(status: Status) -> tuple[str, ...]:
     return (
         strong(status.suite),
         cards.state(STATES[status.state]),
-        f"{status.comparisons} times",
+        drift_words.compared(status.comparisons),
         esc(change),
         esc(evidence),
         esc(ended),

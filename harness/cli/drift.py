@@ -5,9 +5,9 @@ import click
 from harness.cli import output, wording
 from harness.cli.session import Session, pass_session
 from harness.cli.waiting import who_starts_it
-from harness.control import drift_by_hand, drift_reports
+from harness.control import drift_by_hand, drift_reports, drift_words
 from harness.control.drift_reports import Shown, Status
-from harness.domain.drift import Check, CheckState, DriftEvidence
+from harness.domain.drift import Check, CheckState, DriftEvidence, WatchState
 
 ROUTE_OPTION = click.option("--route", default="", metavar="ROUTE", help="Only this route.")
 SUITE_OPTION = click.option(
@@ -37,7 +37,7 @@ def status(session: Session, *, route: str) -> None:
                 each.suite,
                 each.model,
                 _state(each),
-                f"{each.comparisons} times",
+                drift_words.compared(each.comparisons),
                 _change(each.last.evidence if each.last else None),
                 wording.at(each.last.ended_at if each.last else None),
                 wording.at(each.next_at),
@@ -101,10 +101,11 @@ def _show(shown: Shown) -> None:
             ("model", status_.model),
             ("state", _state(status_)),
             ("baseline", f"{wording.at(watch.opened_at)}, {watch.reason}" if watch else None),
-            ("compared", f"{status_.comparisons} times"),
+            ("compared", drift_words.compared(status_.comparisons)),
             ("change", _change(evidence) if evidence else None),
             ("evidence", _evidence(evidence) if evidence else None),
             ("served", ", ".join(last.served) or "not named by the provider" if last else None),
+            ("served before", _served_before(shown)),
             ("message", last.message or None if last else None),
         ]
     )
@@ -125,6 +126,11 @@ def _show(shown: Shown) -> None:
             empty="",
         )
     click.echo()
+    if status_.state == WatchState.DRIFTED:
+        output.note(
+            f"next: `swapgate drift accept {status_.routes[0]} --reason …` takes what there is "
+            "now, or propose another model"
+        )
 
 
 @drift.command()
@@ -141,6 +147,7 @@ def run(session: Session, *, route: str, suite: str) -> None:
         return
     for each in started:
         click.echo(each.run)
+    output.note(f"asked again; `swapgate drift status --route {route}` has the result")
 
 
 @drift.command()
@@ -159,6 +166,13 @@ def accept(session: Session, *, route: str, suite: str, reason: str) -> None:
     for each in opened:
         click.echo(each.id)
         output.note(f"suite {each.suite}: a new baseline is measured")
+
+
+def _served_before(shown: Shown) -> str | None:
+    """Where the changed items were answered by a model of another name."""
+    names = {each.served_before for each in shown.changes if each.served_before}
+    last = shown.status.last
+    return ", ".join(sorted(names)) if last and names - set(last.served) else None
 
 
 def _state(status_: Status) -> str:

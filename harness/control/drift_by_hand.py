@@ -22,8 +22,8 @@ def run_now(ctx: Context, actor: Actor, route: str, *, suite: str = "") -> list[
             watch = watches.open_of(tx, pair)
             if watch is not None and watch.state is WatchState.DRIFTED:
                 raise Conflict(
-                    f"{pair.suite} has found drift on route {route}: `swapgate drift show "
-                    f"{route}`, then `swapgate drift accept {route}`"
+                    f"suite {pair.suite} has found drift on route {route}: see `swapgate drift "
+                    f"show {route}`, then `swapgate drift accept {route} --reason …`"
                 )
             if watch is None:
                 watch = watches.begin(

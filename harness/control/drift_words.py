@@ -31,6 +31,11 @@ def subject(routes: Sequence[str], suite: str) -> str:
     return f"{'route' if len(routes) == 1 else 'routes'} {', '.join(routes)}, suite {suite}"
 
 
+def compared(times: int) -> str:
+    """How often the baseline was compared."""
+    return {0: "not yet", 1: "once"}.get(times, f"{times} times")
+
+
 def named(tx: Transaction, watch: Watch) -> str:
     """The target's `provider/model`."""
     return tx.routing.targets()[watch.target].name
