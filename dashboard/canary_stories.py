@@ -1,5 +1,6 @@
 """What a canary's figures say, in sentences. Pure."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from dashboard import wording
@@ -14,6 +15,8 @@ from harness.gate.ramp_words import span
 
 # From half of the rollback level on, the page says that the candidate may do harm.
 HARM_SHOWS = 0.5
+# log e: strong evidence, not enough to act (statistics).
+STRONG = math.log(10.0)
 BAKING = wording.Label("◐", "promoted, and bakes", wording.Tone.BETTER)
 HARM = wording.Label("✕", "harm is shown", wording.Tone.WORSE, "it goes back")
 GUARDRAILS_NOTE = (
@@ -142,7 +145,7 @@ def without_data(status: CanaryStatus) -> str:
 def _evidence_label(row: GuardrailRow) -> wording.Label:
     if row.distance >= 1:
         return wording.Label("✕", row.says, wording.Tone.WORSE)
-    if row.distance >= HARM_SHOWS:
+    if row.distance >= HARM_SHOWS or row.log_e > STRONG:
         return wording.Label("▲", row.says, wording.Tone.UNDECIDED)
     if row.log_e <= 0:
         return wording.Label("✓", row.says, wording.Tone.BETTER)

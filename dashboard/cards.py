@@ -145,7 +145,7 @@ def _pair_row(suite: PairCounts, most: int) -> str:
 def meter(share: float, tone: Tone, furthest: float = 0.0) -> str:
     """furthest: a tick where it was at most, if that is beyond the share."""
     width, tick = (100 * min(1.0, max(0.0, each)) for each in (share, furthest))
-    mark = f'<em style="left:{tick:.1f}%"></em>' if tick > width else ""
+    mark = f'<em style="left:{tick:.1f}%"></em>' if tick > width + 0.5 else ""
     return (
         f'<div class="sg sg-meter" role="meter" aria-valuemin="0" aria-valuemax="100" '
         f'aria-valuenow="{width:.0f}"><i class="{tone}" style="width:{width:.1f}%"></i>'

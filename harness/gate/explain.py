@@ -107,9 +107,7 @@ def explain(
     rows = _rows(action.figures)
     if rollout.baking and rollout.bake_ends_at and action.signal is not Signal.HARM:
         left = max(0.0, (rollout.bake_ends_at - now).total_seconds())
-        need = Need(
-            "time", f"the bake ends in {span(left)}", done=not left, share=0.0, eta_s=left
-        )
+        need = Need("time", "the end of the bake", done=not left, share=0.0, eta_s=left)
         goes, back = "the end of the bake", _back("the incumbent before it serves again")
         return Explanation(
             action.reason, goes, back, rows, (need,), pace, left, f"in {span(left)}"

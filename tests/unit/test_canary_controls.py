@@ -1,0 +1,83 @@
+"""The Canary page: which move can be made, why another cannot, and what each one does."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from dashboard import canary_controls
+from harness.control.reports import CanaryStatus
+from harness.domain.observation import Block
+from harness.domain.rollout import Rollout, RolloutState, Signal
+from harness.domain.targets import Target
+from harness.gate.explain import explain
+from harness.gate.policy import decide
+from tests.unit.test_canary_explained import POLICY, blocks
+from tests.unit.test_canary_policy import START, rollout
+
+pytestmark = pytest.mark.req("F3")
+
+
+def status(what: Rollout, seen: list[Block]) -> CanaryStatus:
+    now = START + timedelta(hours=1)
+    action = decide(what, seen, now)
+    old, new = (Target(provider="sim", model=name) for name in ("old", "new"))
+    return CanaryStatus(what, old, new, action, seen, explain(what, action, seen, now))
+
+
+def live(step: int = 0, state: RolloutState = RolloutState.WAITING) -> CanaryStatus:
+    return status(rollout(state, step, POLICY), blocks(3))
+
+
+def baking() -> CanaryStatus:
+    ends = START + timedelta(hours=9)
+    what = rollout(RolloutState.PROMOTED, 1, POLICY)
+    return status(replace(what, bake_ends_at=ends), blocks(3))
+
+
+def test_a_live_canary_can_be_moved_in_every_way_but_resumed() -> None:
+    assert set(canary_controls.why_not(live())) == {Signal.RESUME}
+
+
+def test_a_paused_one_can_be_resumed_and_not_paused() -> None:
+    assert set(canary_controls.why_not(live(state=RolloutState.PAUSED))) == {Signal.PAUSE}
+
+
+def test_at_the_last_step_there_is_no_step_on() -> None:
+    assert canary_controls.why_not(live(step=1))[Signal.ADVANCE] == canary_controls.LAST
+
+
+def test_with_harm_shown_it_cannot_go_on_by_hand() -> None:
+    found = canary_controls.why_not(
+        status(rollout(RolloutState.WAITING, 0, POLICY), blocks(30, failing=True))
+    )
+
+    assert found[Signal.ADVANCE] == found[Signal.PROMOTE] == canary_controls.HARM
+    assert Signal.ABORT not in found
+
+
+def test_a_bake_is_finished_or_taken_back() -> None:
+    found = baking()
+
+    assert canary_controls.shown(found.rollout) == [Signal.FINISH, Signal.ABORT]
+    assert not {Signal.FINISH, Signal.ABORT} & set(canary_controls.why_not(found))
+    assert "From 100 % to 0 % for sim/new" in canary_controls.effect(found, Signal.ABORT)
+
+
+def test_what_has_ended_says_so_for_every_button() -> None:
+    found = status(rollout(RolloutState.ROLLED_BACK, 0, POLICY), blocks(3))
+
+    assert set(canary_controls.why_not(found).values()) == {canary_controls.ENDED}
+    assert Signal.FINISH not in canary_controls.shown(found.rollout)
+
+
+@pytest.mark.parametrize(
+    ("signal", "says"),
+    [
+        (Signal.ADVANCE, "From 1 % to 25 % for sim/new"),
+        (Signal.PROMOTE, "From 1 % to 100 % for sim/new"),
+        (Signal.ABORT, "From 1 % to 0 %: all traffic goes back to sim/old"),
+    ],
+)
+def test_the_question_names_percents_and_models(signal: Signal, says: str) -> None:
+    assert says in canary_controls.effect(live(), signal)
