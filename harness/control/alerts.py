@@ -178,7 +178,7 @@ def _is_over(tx: Transaction, record: AlertRecord) -> bool:
                 return proposal.phase is not Phase.AWAITING_APPROVAL or bool(proposal.approver)
             case AlertKind.CANARY_PAUSED:
                 return tx.rollouts.get(about).state is not RolloutState.PAUSED
-            case AlertKind.SAMPLE_RATIO:
+            case AlertKind.CANARY_HELD | AlertKind.SAMPLE_RATIO:
                 return not tx.rollouts.get(about).live
             case _:
                 return False

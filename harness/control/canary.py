@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from harness.control import alerts, canary_actions, local_aborts, routes, standing
+from harness.control import alerts, canary_actions, holding, local_aborts, routes, standing
 from harness.control.context import Context
 from harness.domain.access import SYSTEM, Actor
 from harness.domain.alerts import AlertKind
@@ -63,7 +63,8 @@ def open_canary(
 def look(ctx: Context, rollout: Rollout) -> Action:
     """What the evidence asks for now, and whether the proof allows it; changes nothing."""
     with ctx.store.read() as tx:
-        action = _allowed(ctx, tx, rollout, look_in(ctx, tx, rollout))
+        decided = holding.held(ctx, tx, rollout, look_in(ctx, tx, rollout))
+        action = _allowed(ctx, tx, rollout, decided)
         return local_aborts.confirmed(tx, rollout, action)
 
 

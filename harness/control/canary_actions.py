@@ -141,6 +141,9 @@ def _unlike(inputs: Mapping[str, Any], rollout: Rollout, blocks: Sequence[Block]
 
 def _not_asked(event: AuditEvent, decided: Action) -> list[str]:
     """Where the system did what its evidence did not ask for."""
+    if "local_abort" in event.details:
+        # A router's own guard asked, by what it saw before these blocks were complete.
+        return []
     did = event.action.removeprefix("canary.")
     wanted = Signal.PROVEN.value if event.action == PROMOTED else did
     evident = {each.value for each in _OF_EVIDENCE} | {Signal.PROVEN.value}

@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from harness.control.clock_watch import ClockWatch
 from harness.domain.drift import DriftPolicy
 from harness.domain.errors import NotFound
 from harness.domain.policy import Policy
@@ -18,6 +19,7 @@ class Context:
     eval_connections: answers that one worker waits for at a time.
     data_classes: names of the providers that may see data of a class.
     drift: by suite, of those whose incumbents are watched.
+    clock_watch: of this process's clock.
     """
 
     store: Store
@@ -31,6 +33,7 @@ class Context:
     eval_connections: int = 8
     data_classes: Mapping[str, frozenset[str]] = field(default_factory=dict)
     drift: Mapping[str, DriftPolicy] = field(default_factory=dict)
+    clock_watch: ClockWatch = field(default_factory=ClockWatch)
 
     def policy(self, name: str) -> Policy:
         """Raises NotFound with the nearest policy."""

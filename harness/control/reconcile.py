@@ -10,7 +10,7 @@ from typing import assert_never
 
 import structlog
 
-from harness.control import alerts, bake, canary, evaluate, standing, work
+from harness.control import alerts, bake, canary, evaluate, holding, standing, work
 from harness.control.context import Context
 from harness.control.standing import Proof, Standing
 from harness.domain.access import SYSTEM
@@ -241,6 +241,7 @@ def _canary(ctx: Context, proposal: Proposal) -> list[str]:
         route = tx.routing.route(proposal.route)
     action = canary.look(ctx, before)
     canary.watch_ratio(ctx, before, action)
+    holding.tell(ctx, before)
     if action.signal is None and _canary_in_place(route, before.id, proposal):
         return []
     with ctx.store.write() as tx:

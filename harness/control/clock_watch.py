@@ -1,0 +1,31 @@
+"""Whether this process's wall clock was set while it ran. Takes readings, asks no clock."""
+
+from datetime import datetime, timedelta
+from typing import Final
+
+JUMP_S: Final = 5.0
+# How long a clock that was set is not trusted for what cannot be undone.
+SETTLE_S: Final = 120.0
+
+
+class ClockWatch:
+    """Compares the wall clock with the monotonic one, from look to look."""
+
+    def __init__(self) -> None:
+        self._lead: float | None = None
+        self._behind_s = 0.0
+        self._jumped_s: float | None = None
+
+    def look(self, now: datetime, monotonic: float) -> None:
+        lead = now.timestamp() - monotonic
+        if self._lead is not None and abs(lead - self._lead) > JUMP_S:
+            self._behind_s += lead - self._lead
+            self._jumped_s = monotonic
+        self._lead = lead
+
+    def unsettled(self, monotonic: float) -> bool:
+        return self._jumped_s is not None and monotonic - self._jumped_s < SETTLE_S
+
+    def steady(self, now: datetime) -> datetime:
+        """What the wall clock would say had nobody set it."""
+        return now - timedelta(seconds=self._behind_s)

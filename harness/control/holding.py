@@ -1,0 +1,85 @@
+"""Holds a canary while its data or its clock cannot be trusted; it goes on by itself."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Final
+
+from harness.control import alerts
+from harness.control.context import Context
+from harness.domain.alerts import AlertKind
+from harness.domain.observation import Traffic
+from harness.domain.rollout import Action, ActionKind, Rollout, RolloutState, Signal
+from harness.gate import holds
+from harness.ports import Transaction
+
+UP: Final = frozenset({Signal.STEP_DONE, Signal.PROVEN})
+LATE: Final = frozenset({Signal.SILENT, Signal.UNDECIDED})
+SEEN: Final = timedelta(hours=2)
+
+
+def held(ctx: Context, tx: Transaction, rollout: Rollout, action: Action) -> Action:
+    """The action, or a hold with its reason where it would move on untrusted data."""
+    ctx.clock_watch.look(ctx.clock.now(), ctx.clock.monotonic())
+    why = ""
+    if action.signal in UP:
+        why = _distrusted(ctx, tx, rollout)
+    elif action.signal in LATE:
+        why = _false_expiry(ctx, rollout)
+    if not why:
+        return action
+    reason = f"On hold: {why}. It goes on by itself after that."
+    return replace(action, kind=ActionKind.HOLD, signal=None, reason=reason)
+
+
+def tell(ctx: Context, rollout: Rollout) -> None:
+    """Once per cause; its end as well."""
+    if rollout.state not in (RolloutState.WAITING, RolloutState.MEASURING):
+        return
+    with ctx.store.read() as tx:
+        why = _distrusted(ctx, tx, rollout)
+    if bool(why) == alerts.is_open(ctx, AlertKind.CANARY_HELD, rollout.id):
+        return
+    with ctx.store.write() as tx:
+        if not why:
+            alerts.end(ctx, tx, AlertKind.CANARY_HELD, rollout.id)
+            return
+        alerts.tell(
+            ctx,
+            tx,
+            AlertKind.CANARY_HELD,
+            rollout.id,
+            subject=f"route {rollout.route}",
+            title=f"the canary of route {rollout.route} is on hold",
+            text=f"{why[0].upper()}{why[1:]}.",
+        )
+
+
+def _distrusted(ctx: Context, tx: Transaction, rollout: Rollout) -> str:
+    now = ctx.clock.now()
+    if ctx.clock_watch.unsettled(ctx.clock.monotonic()):
+        return "this machine's clock was set a moment ago"
+    traffic = _traffic(ctx, tx, rollout)
+    blocks = tx.observations.blocks(rollout.id)
+    if rollout.baking:
+        return holds.gap(traffic, now) or holds.clocks(blocks, now)
+    weight = rollout.current.weight_bps
+    units = sum(each.canary_units for each in blocks if each.weight_bps == weight)
+    return (
+        holds.gap(traffic, now)
+        or holds.clocks(blocks, now)
+        or holds.stale(rollout, blocks, now)
+        or holds.no_units(rollout, traffic, units, now)
+    )
+
+
+def _traffic(ctx: Context, tx: Transaction, rollout: Rollout) -> Sequence[Traffic]:
+    return tx.observations.traffic(since=ctx.clock.now() - SEEN, route=rollout.route)
+
+
+def _false_expiry(ctx: Context, rollout: Rollout) -> str:
+    """A deadline that passed by the wall clock alone, which somebody set, has not passed."""
+    deadline = rollout.step_started_at + timedelta(seconds=rollout.current.deadline_s)
+    if ctx.clock_watch.steady(ctx.clock.now()) >= deadline:
+        return ""
+    return "this machine's clock was set, and the step's time is not up by the time that passed"

@@ -1,0 +1,146 @@
+"""A canary holds while its data or its clock cannot be trusted, and goes on by itself."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from harness.control import alerts, canary, reconcile
+from harness.domain.alerts import AlertKind
+from harness.domain.observation import Traffic
+from harness.domain.proposal import Phase
+from harness.domain.rollout import Action, Rollout
+from harness.runtime.clock import ManualClock
+from harness.store.memory.store import MemoryStore
+from tests.world import SECRET, World, block_of
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    clock = ManualClock()
+    made = World(tmp_path, MemoryStore(secret=SECRET, clock=clock), clock)
+    made.set_up()
+    proposal = made.propose()
+    assert made.until_decided(proposal.id).phase is Phase.CANARY
+    return made
+
+
+def live(world: World) -> Rollout:
+    with world.store.read() as tx:
+        (rollout,) = tx.rollouts.live()
+    return rollout
+
+
+def requests(world: World, number: int, *, minutes_ago: int = 0) -> None:
+    minute = world.clock.now().replace(second=0, microsecond=0)
+    row = Traffic(
+        live(world).route, minute - timedelta(minutes=minutes_ago), f"w{minutes_ago}",
+        "incumbent", "t", 1, number, 0, 0, 0, 0, 0, 0.0,
+    )  # fmt: skip
+    with world.store.write() as tx:
+        tx.observations.append([], [row])
+
+
+def up_to_the_next_step(world: World) -> None:
+    """Enough exposures: the next look would advance."""
+    world.feed(blocks=4)
+    world.turn()
+    assert look(world, world.context()).kind.value == "advance"
+
+
+def look(world: World, ctx: object) -> Action:
+    return canary.look(ctx, live(world))  # type: ignore[arg-type]
+
+
+@pytest.mark.req("F3")
+def test_where_routers_fall_silent_it_holds_tells_once_and_goes_on(world: World) -> None:
+    up_to_the_next_step(world)
+    ctx = world.context()
+    requests(world, 3000)
+    world.clock.advance(125)
+
+    assert "no router has recorded anything of this route" in look(world, ctx).reason
+    for _ in range(3):
+        reconcile.reconcile(ctx)
+    assert alerts.is_open(ctx, AlertKind.CANARY_HELD, live(world).id)
+    assert live(world).step == 0
+
+    requests(world, 50)
+    reconcile.reconcile(ctx)
+    assert live(world).step == 1
+    reconcile.reconcile(ctx)
+    assert not alerts.is_open(ctx, AlertKind.CANARY_HELD, live(world).id)
+
+
+@pytest.mark.req("F3")
+def test_a_quiet_route_is_no_gap(world: World) -> None:
+    up_to_the_next_step(world)
+    requests(world, 20)
+    world.clock.advance(300)
+
+    assert look(world, world.context()).kind.value == "advance"
+
+
+@pytest.mark.req("F3")
+def test_a_clock_that_is_set_moves_no_canary_for_a_while(world: World) -> None:
+    up_to_the_next_step(world)
+    ctx = world.context()
+    look(world, ctx)
+    world.clock.jump(3600)
+
+    assert "clock was set" in look(world, ctx).reason
+    world.clock.advance(121)
+    world.feed()
+    assert look(world, ctx).kind.value == "advance"
+
+
+@pytest.mark.req("F3")
+def test_blocks_from_the_future_move_no_canary(world: World) -> None:
+    up_to_the_next_step(world)
+    # As a control process sees it whose clock was set back before it began.
+    world.clock.jump(-3600)
+
+    action = look(world, world.context())
+
+    assert action.signal is None
+
+
+@pytest.mark.req("F3")
+def test_a_step_does_not_end_by_a_clock_that_is_set(world: World) -> None:
+    ctx = world.context()
+    look(world, ctx)
+    world.clock.jump(live(world).current.deadline_s + 60)
+
+    assert "the step's time is not up" in look(world, ctx).reason
+    world.clock.advance(live(world).current.deadline_s)
+    assert look(world, ctx).kind.value == "pause"
+
+
+@pytest.mark.req("F3")
+def test_a_canary_without_traffic_on_a_route_that_has_it_is_told_early(world: World) -> None:
+    ctx = world.context()
+    world.clock.advance(700)
+    requests(world, 900)
+
+    reconcile.reconcile(ctx)
+
+    with world.store.read() as tx:
+        told = tx.alerts.newest(f"canary_held:{live(world).id}")
+    assert told is not None
+    assert "900 requests since the step began, and no unit of the canary" in told.text
+
+
+@pytest.mark.req("F3")
+def test_a_router_with_an_old_snapshot_holds_the_next_step(world: World) -> None:
+    ctx = world.context()
+    up_to_the_next_step(world)
+    old = live(world)
+    reconcile.reconcile(ctx)
+    assert live(world).step == 1
+    world.clock.advance(130)
+    world.feed(blocks=4)
+    world.turn(ctx)
+    with world.store.write() as tx:
+        tx.observations.append([block_of(old, 500, world.clock, failing=False)], [])
+
+    assert "still assigns 1 % where the step has 5 %" in look(world, ctx).reason
