@@ -100,7 +100,7 @@ def test_blocks_from_the_future_move_no_canary(world: World) -> None:
     up_to_the_next_step(world)
     with world.store.read() as tx:
         blocks = tx.observations.blocks(live(world).id)
-    now = world.clock.now()
+    now = blocks[-1].closed_at
 
     assert "3,600 s in the future" in holds.clocks(blocks, now - timedelta(hours=1))
     assert holds.clocks(blocks, now) == ""
