@@ -26,6 +26,7 @@ from harness.domain.pins import Sighting
 from harness.domain.proposal import Proposal
 from harness.domain.rollout import Rollout
 from harness.domain.routing import Route, RoutingTable, Snapshot
+from harness.domain.shadow import Shadow, ShadowTally
 from harness.domain.spend import KeySpend
 from harness.domain.switches import Switch
 from harness.domain.targets import Provider, Target
@@ -349,6 +350,46 @@ class Switches(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class ShadowRecord:
+    """A shadow as it is stored. ended_at, ended_by: None until it ends."""
+
+    shadow: Shadow
+    ended_at: datetime | None = None
+    ended_by: str | None = None
+    ended_because: str | None = None
+
+
+class Shadows(Protocol):
+    """Shadows (F8), and what workers added up of their pairs."""
+
+    def add(self, new: Shadow) -> None:
+        """Raises InputError for limits that make no sense, Conflict while the route has one."""
+        ...
+
+    def end(self, id_: str, *, actor: str, because: str, now: datetime) -> ShadowRecord:
+        """Ending it again changes nothing. Raises NotFound."""
+        ...
+
+    def all(self, *, route: str | None = None) -> Sequence[ShadowRecord]:
+        """Newest first; ended ones too."""
+        ...
+
+    def live(self) -> Sequence[Shadow]:
+        """Those that nobody has ended; expired ones too."""
+        ...
+
+    def append(self, more: Iterable[ShadowTally]) -> None:
+        """Add to what is stored of the same shadow, day and worker."""
+        ...
+
+    def tallies(
+        self, shadows: Sequence[str], *, since: date | None = None
+    ) -> Sequence[ShadowTally]:
+        """By shadow, day and worker. since: the first day, None for all."""
+        ...
+
+
 class Alerts(Protocol):
     def tell(self, alerts: Iterable[Alert]) -> None:
         """Fold them into the records of their keys, in their order (`domain.alerts.heard`)."""
@@ -524,6 +565,8 @@ class Transaction(Protocol):
     def waivers(self) -> Waivers: ...
     @property
     def switches(self) -> Switches: ...
+    @property
+    def shadows(self) -> Shadows: ...
     @property
     def alerts(self) -> Alerts: ...
     @property

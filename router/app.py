@@ -54,6 +54,8 @@ from router.rates import LocalRates
 from router.recording import Exposition, OwnExposition, Recording
 from router.replies import JSON, Reply, error_reply
 from router.serving import Header, Serving
+from router.shadow import Shadows
+from router.shadow_sums import ShadowWatch
 from router.snapshot import SnapshotHolder
 from router.spans import Tracing
 from router.states import States
@@ -151,8 +153,9 @@ class Router:
         books = Books(recorder, self._metrics, failovers, self._guards, clock)
         self._feedback = Feedback(recorder, self._metrics)
         keys = ProviderKeys(clock.monotonic, self._alarms.key_moved)
+        calls = Calls(transport_factory, settings, self._timers)
         dispatcher = Dispatcher(
-            Calls(transport_factory, settings, self._timers),
+            calls,
             settings,
             self._health,
             keys,
@@ -165,6 +168,10 @@ class Router:
             worker=recorder.worker,
         )  # fmt: skip
         holder.also(BudgetWatch(holder, recorder.spends, clock))
+        holder.also(ShadowWatch(holder, recorder.shadows, clock))
+        self._shadows = Shadows(
+            holder, calls, self._health, keys, recorder, self._metrics, settings, clock
+        )
         self._checks = HealthChecks(
             holder,
             dispatcher,
@@ -186,6 +193,7 @@ class Router:
             settings,
             clock,
             Sampler(secret, clock, recorder),
+            self._shadows,
             tracing,
         )
         self._tracing = tracing
@@ -216,6 +224,7 @@ class Router:
         checking.cancel()
         guarding.cancel()
         await asyncio.gather(watching, checking, guarding, return_exceptions=True)
+        await self._shadows.aclose()
         self._holder.stop()
         self._recorder.stop()
         self._events.stop()

@@ -52,7 +52,7 @@ class Exchange:
 
     headers: of every answer, its id first. limited: they tell of limits of our own, which is
     what the client must heed, and not the provider's. heartbeat_s: of a stream, 0 for none.
-    copied: where a stream's events are put as well.
+    copies: where a stream's events are put as well.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Exchange:
         limited: bool = False,
         heartbeat_s: float = 0.0,
         on_leaving: OnLeaving | None = None,
-        copied: Copied | None = None,
+        copies: Sequence[Copied] = (),
     ) -> None:
         self.job = job
         self.course = course
@@ -73,7 +73,7 @@ class Exchange:
         self._limited = limited
         self._heartbeat_s = heartbeat_s
         self._on_leaving = on_leaving
-        self._copied = copied
+        self._copies = copies
 
     async def serve(self, dispatcher: Dispatcher, receive: Receive, send: Send) -> None:
         """Raises CallerGone; whatever happens, the upstream's work ends with this."""
@@ -236,8 +236,8 @@ class Exchange:
         async with aclosing(stream.sent()) as pieces:
             async for piece in pieces:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
-                if self._copied is not None:
-                    self._copied.add(piece)
+                for copied in self._copies:
+                    copied.add(piece)
         if self.job.watch is not None:
             now = asyncio.get_running_loop().time()
             self.course.last_token_s = now - self.job.begun

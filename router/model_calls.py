@@ -26,6 +26,7 @@ from router.planner import Planner
 from router.recording import Ticket
 from router.replies import Reply, error_reply
 from router.serving import Header, ServedRoute, Serving, header_text
+from router.shadow import Shadows, copies
 from router.spans import Asked, Tracing
 from router.watch import Watch
 
@@ -46,6 +47,7 @@ class ModelCalls:
         settings: RouterSettings,
         clock: Clock,
         sampler: Sampler,
+        shadows: Shadows,
         tracing: Tracing | None = None,
     ) -> None:
         self._planner = planner
@@ -56,6 +58,7 @@ class ModelCalls:
         self._settings = settings
         self._clock = clock
         self._sampler = sampler
+        self._shadows = shadows
         self._tracing = tracing
 
     async def answer(
@@ -92,16 +95,14 @@ class ModelCalls:
             self._books.count("sticky_by_api_key")
         own = request_id[1].decode()
         # Whose callers cannot be told apart must not all go to one place for a day.
-        arm, plan = self._planner.assign(route, request, key, key if told_apart else own)
+        apart = key if told_apart else own
+        arm, plan = self._planner.assign(route, request, key, apart)
         ticket, watch, counted = self._scored(route, request, arm, plan, key)
-        name = route.route.name
-        self._feedback.remember(own, name, arm, grant.id, route.trial, ticket)
-        settings = self._settings
-        most_s = min(route.route.settings.total_timeout_s, settings.total_timeout_s)
+        self._feedback.remember(own, route.route.name, arm, grant.id, route.trial, ticket)
+        most_s = min(route.route.settings.total_timeout_s, self._settings.total_timeout_s)
         limit_s = min(wished_s, most_s)
         begun = self._dispatcher.timers.loop.time()
-        wanted = DIALECTS[request.endpoint].passed_up
-        passed_up = _passed_up(scope, wanted) if wanted else ()
+        passed_up = _passed_up(scope, DIALECTS[request.endpoint].passed_up)
         span = None
         if self._tracing is not None:
             trace = _passed_up(scope, TRACE)
@@ -126,14 +127,15 @@ class ModelCalls:
             *(toll.headers if toll else ()),
         )
         copied = self._sampler.copied(scope, route, request, own)
+        mirror = self._shadows.drawn(scope, job, apart)
         exchange = Exchange(
             job,
             Course(),
             headers,
             limited=toll is not None,
-            heartbeat_s=wishes.heartbeat_s(scope, request, settings),
+            heartbeat_s=wishes.heartbeat_s(scope, request, self._settings),
             on_leaving=scope.get(ON_LEAVING),
-            copied=copied,
+            copies=copies(copied, mirror),
         )
         try:
             await exchange.serve(self._dispatcher, receive, send)
@@ -146,6 +148,7 @@ class ModelCalls:
             entry = Entry(ticket, serving.revision, started, key, own, grant.id, counted)
             self._books.enter(exchange, entry)
             self._sampler.take(exchange, copied, entry)
+            self._shadows.mirror(mirror, exchange)
             if span is not None:
                 span.end(exchange.served())
         return None
@@ -212,6 +215,8 @@ def _passed_up(scope: Scope, wanted: Mapping[bytes, bytes]) -> tuple[Header, ...
     A value that no header should have is as good as none: it must not spoil the request, whose
     failure would be the provider's.
     """
+    if not wanted:
+        return ()
     given = ((name, header(scope, name), instead) for name, instead in wanted.items())
     chosen = ((name, v if v and _plain(v) else instead) for name, v, instead in given)
     return tuple((name, value) for name, value in chosen if value)

@@ -30,6 +30,7 @@ from router.opinions import Opinion, Outcome
 from router.recording import EnterOpinion, Scored, Ticket, nobody_hears
 from router.seen import Seen
 from router.served_names import ServedNames
+from router.shadow_sums import ShadowSums
 from router.spends import Spends
 from router.spool import NOTHING, Batch, Spool
 
@@ -80,6 +81,7 @@ class Recorder:
         self.spends = Spends(worker)
         self.served_names = ServedNames(clock)
         self.on_abort: Callable[[LocalAbort], None] = nobody_hears
+        self.shadows = ShadowSums(worker)
         self._queue: deque[Batch] = deque()
         self._in_hand = NOTHING
         self._stopping = threading.Event()
@@ -152,6 +154,8 @@ class Recorder:
         with self._lock:
             for row in batch.traffic:
                 self._minutes.merge(row)
+        for tally in batch.shadows:
+            self.shadows.merge(tally)
         for spend in batch.spends:
             self.spends.merge(spend)
         self.served_names.merge(batch.sightings)
@@ -231,7 +235,11 @@ class Recorder:
                     self.counters["unscored_units"] += ledger.unscored
                     del self._ledgers[rollout]
             batch = Batch(blocks, self._minutes.take(), *self._notices.take())
-            return batch._replace(spends=self.spends.take(), sightings=self.served_names.take())
+            return batch._replace(
+                spends=self.spends.take(),
+                sightings=self.served_names.take(),
+                shadows=self.shadows.take(),
+            )
 
     def _write(self, batch: Batch) -> None:
         """Raises StoreUnavailable; what the store refuses for another reason is set aside."""
@@ -345,6 +353,8 @@ def _write_all(tx: Transaction, *batches: Batch) -> None:
         tx.observations.append(batch.blocks, batch.traffic, batch.spends)
         if batch.failovers:
             tx.failovers.append(batch.failovers)
+        if batch.shadows:
+            tx.shadows.append(batch.shadows)
         if batch.alerts:
             tx.alerts.tell(batch.alerts)
     # At once, so that two routers write them in one order.

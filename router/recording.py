@@ -15,6 +15,7 @@ from router.minutes import Ended
 from router.opinions import Opinion, Outcome
 from router.seen import Seen
 from router.served_names import ServedNames
+from router.shadow_sums import ShadowSums
 from router.spends import Spends
 
 
@@ -42,7 +43,7 @@ class Recording(Protocol):
 
     worker: a name that is new for every process. counters: of this process. spends: what keys
     spent in it. served_names: what the answers named as the model. on_abort: hears of the
-    canaries that other workers have stopped.
+    canaries that other workers have stopped. shadows: their sums.
     """
 
     worker: str
@@ -50,6 +51,7 @@ class Recording(Protocol):
     spends: Spends
     served_names: ServedNames
     on_abort: Callable[[LocalAbort], None]
+    shadows: ShadowSums
 
     def admit(self, canary: Canary, arm: Arm, key: str, traits: int = 0) -> Ticket | None:
         """A request of a route with a canary begins; None when it is not scored.

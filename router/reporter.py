@@ -26,6 +26,7 @@ from router.opinions import Opinion, Outcome, Verdict
 from router.recording import EnterOpinion, Ticket, nobody_hears
 from router.seen import Seen
 from router.served_names import ServedNames
+from router.shadow_sums import ShadowSums
 from router.spends import Spends
 from router.spool import Batch
 from router.wire import Frames, frame
@@ -77,6 +78,7 @@ class Reporter:
         self.spends = Spends(worker)
         self.served_names = ServedNames(clock)
         self.on_abort: Callable[[LocalAbort], None] = nobody_hears
+        self.shadows = ShadowSums(worker)
         self._metrics: RouterMetrics | None = None
         self._transport: asyncio.WriteTransport | None = None
         self._task: asyncio.Task[None] | None = None
@@ -212,7 +214,11 @@ class Reporter:
         if self._units:
             message["units"], self._units = self._units, []
         batch = Batch((), self._minutes.take(), *self._notices.take())
-        batch = batch._replace(spends=self.spends.take(), sightings=self.served_names.take())
+        batch = batch._replace(
+            spends=self.spends.take(),
+            sightings=self.served_names.take(),
+            shadows=self.shadows.take(),
+        )
         if batch.rows:
             message["batch"] = spool.plain(batch)
         if self._drafts:

@@ -1,6 +1,7 @@
 """A snapshot made ready to serve: everything a request needs is one look-up away."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -15,11 +16,15 @@ from harness.domain.capabilities import (
 )
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.keepwarm import KeepWarm, warmed
+from harness.domain.mirroring import ended_by
 from harness.domain.plan import Plan, RouteTargets, Surroundings, plan_for
 from harness.domain.routing import Arm, Canary, KeyGrant, Route, Snapshot
+from harness.domain.shadow import Shadow
 from harness.domain.switches import Switch, SwitchTarget
 from harness.domain.targets import Price, Provider, Target
 from router.plan import route_targets
+
+log = logging.getLogger(__name__)
 
 Header = tuple[bytes, bytes]
 
@@ -41,6 +46,12 @@ class Upstream:
 
 
 @dataclass(frozen=True, slots=True)
+class ServedShadow:
+    shadow: Shadow
+    upstream: Upstream
+
+
+@dataclass(frozen=True, slots=True)
 class ServedRoute:
     """A route with all that a request of it needs. json_name: as a JSON string, for replies.
 
@@ -48,7 +59,7 @@ class ServedRoute:
     upstreams, capabilities: by target id. switches: kill switches about this route, whether
     expired or not. names: of the targets, for switches. particular: something is configured
     about what one of its models can do. warmed: target ids that a share of its requests, as
-    keep_warm says, keeps warm; empty when it is off.
+    keep_warm says, keeps warm; empty when it is off. shadow: who gets a copy of its requests.
     """
 
     route: Route
@@ -63,6 +74,7 @@ class ServedRoute:
     particular: bool
     warmed: tuple[str, ...]
     keep_warm: KeepWarm
+    shadow: ServedShadow | None = None
 
     @property
     def trial(self) -> Canary | None:
@@ -159,7 +171,19 @@ def _served(snapshot: Snapshot, route: Route, switches: Sequence[Switch]) -> Ser
         ),
         warmed=_warmed(targets, keep_warm, upstreams),
         keep_warm=keep_warm,
+        shadow=_shadow(snapshot, route),
     )
+
+
+def _shadow(snapshot: Snapshot, route: Route) -> ServedShadow | None:
+    """None also for one that cannot be asked: it holds up no revision."""
+    for each in snapshot.shadows:
+        if each.route == route.name and not ended_by(each, route):
+            try:
+                return ServedShadow(each, _upstream_of(snapshot, route, each.candidate))
+            except SnapshotInvalid as error:
+                log.warning("shadow %s mirrors nothing: %s", each.id, error)
+    return None
 
 
 def _warmed(
@@ -177,6 +201,10 @@ def _upstream(snapshot: Snapshot, route: Route, target_id: str) -> Upstream:
             f"route {route.name!r} names target {target_id}, which revision "
             f"{snapshot.table.revision} does not have; the last good revision goes on serving"
         )
+    return _upstream_of(snapshot, route, target)
+
+
+def _upstream_of(snapshot: Snapshot, route: Route, target: Target) -> Upstream:
     provider = snapshot.providers.get(target.provider)
     if provider is None:
         raise SnapshotInvalid(
@@ -190,7 +218,7 @@ def _upstream(snapshot: Snapshot, route: Route, target_id: str) -> Upstream:
         )
     return Upstream(
         target=target,
-        id=target_id,
+        id=target.id,
         name=target.name,
         provider=provider,
         price=provider.prices.get(target.model),

@@ -22,6 +22,7 @@ from harness.domain.routing import (
     RoutingTable,
     Snapshot,
 )
+from harness.domain.shadow import Shadow, ShadowLimits
 from harness.domain.switches import Force, ForceKind, Source, Switch
 from harness.domain.targets import Price, Provider, RequestPatch, Target
 
@@ -91,6 +92,7 @@ def to_json(snapshot: Snapshot) -> dict[str, object]:
         ],
         "etag": snapshot.etag,
         "switches": [_switch_json(each) for each in snapshot.switches],
+        "shadows": [_shadow_json(each) for each in snapshot.shadows],
     }
 
 
@@ -100,6 +102,15 @@ def _switch_json(switch: Switch) -> dict[str, object]:
         **asdict(switch),
         "created_at": switch.created_at.isoformat(),
         "expires_at": expires_at and expires_at.isoformat(),
+    }
+
+
+def _shadow_json(shadow: Shadow) -> dict[str, object]:
+    return {
+        **asdict(shadow),
+        "candidate": shadow.candidate.as_json(),
+        "started_at": shadow.started_at.isoformat(),
+        "expires_at": shadow.expires_at.isoformat(),
     }
 
 
@@ -130,6 +141,7 @@ def from_json(data: Mapping[str, Any]) -> Snapshot:
         etag=data["etag"],
         # A file of an older version has none.
         switches=tuple(_switch(each) for each in data.get("switches", ())),
+        shadows=tuple(_shadow(each) for each in data.get("shadows", ())),
     )
 
 
@@ -149,6 +161,16 @@ def _switch(data: Mapping[str, Any]) -> Switch:
         "source": Source(data["source"]),
     }
     return Switch(**{**data, **read})
+
+
+def _shadow(data: Mapping[str, Any]) -> Shadow:
+    read = {
+        "candidate": _target(data["candidate"]),
+        "limits": ShadowLimits(**data["limits"]),
+        "started_at": datetime.fromisoformat(data["started_at"]),
+        "expires_at": datetime.fromisoformat(data["expires_at"]),
+    }
+    return Shadow(**{**data, **read})
 
 
 def _route(data: Mapping[str, Any]) -> Route:

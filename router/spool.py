@@ -16,6 +16,7 @@ from harness.domain.failover import Failover
 from harness.domain.guardrails import levels_of, ranks_of, tallies_of
 from harness.domain.observation import Block, Traffic
 from harness.domain.pins import ServedModel, Sighting
+from harness.domain.shadow import ShadowTally
 from harness.domain.spend import KeySpend
 
 
@@ -28,6 +29,7 @@ class Batch(NamedTuple):
     alerts: Sequence[Alert] = ()
     spends: Sequence[KeySpend] = ()
     sightings: Sequence[Sighting] = ()
+    shadows: Sequence[ShadowTally] = ()
 
     @property
     def rows(self) -> int:
@@ -43,6 +45,7 @@ class Batch(NamedTuple):
             none._replace(alerts=self.alerts),
             none._replace(spends=self.spends),
             none._replace(sightings=self.sightings),
+            none._replace(shadows=self.shadows),
         )
         return [each for each in split if each.rows]
 
@@ -150,6 +153,7 @@ def plain(batch: Batch) -> dict[str, object]:
         "alerts": [asdict(alert) for alert in batch.alerts],
         "spends": [{**asdict(row), "day": row.day.isoformat()} for row in batch.spends],
         "sightings": [asdict(each) for each in batch.sightings],
+        "shadows": [{**asdict(row), "day": row.day.isoformat()} for row in batch.shadows],
     }
 
 
@@ -203,7 +207,11 @@ def from_plain(data: Mapping[str, Any]) -> Batch:
         )
         for row in data.get("sightings", ())
     ]
-    return Batch(blocks, traffic, failovers, alerts, spends, sightings)
+    shadows = [
+        ShadowTally(**{**row, "day": date.fromisoformat(row["day"])})
+        for row in data.get("shadows", ())
+    ]
+    return Batch(blocks, traffic, failovers, alerts, spends, sightings, shadows)
 
 
 def _alert(row: dict[str, Any]) -> Alert:

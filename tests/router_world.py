@@ -28,6 +28,7 @@ from harness.domain.routing import (
     Snapshot,
 )
 from harness.domain.settings import RouterSettings
+from harness.domain.shadow import ShadowTally
 from harness.domain.spend import KeySpend
 from harness.domain.targets import Price, Provider, RequestPatch, Target
 from harness.ports import Store
@@ -71,6 +72,7 @@ class SwitchableStore:
         self.alerts: list[Alert] = []
         self.spends: list[KeySpend] = []
         self.sightings: list[Sighting] = []
+        self.shadows: list[ShadowTally] = []
         self._snapshot = snapshot
         self._changed = threading.Event()
 
@@ -100,12 +102,16 @@ class SwitchableStore:
             failovers=SimpleNamespace(append=self.failovers.extend),
             alerts=SimpleNamespace(tell=self.alerts.extend),
             sightings=SimpleNamespace(note=self.sightings.extend),
+            shadows=SimpleNamespace(append=self.shadows.extend),
         )
 
     @contextmanager
     def read(self) -> Iterator[SimpleNamespace]:
         self._answer()
-        yield SimpleNamespace(observations=SimpleNamespace(spends=self._spends))
+        tallies = SimpleNamespace(tallies=lambda _, since: [*self.shadows])  # noqa: ARG005 - the port's name
+        yield SimpleNamespace(
+            observations=SimpleNamespace(spends=self._spends), shadows=tallies
+        )
 
     def _spends(self, *, since: date, keys: Collection[str]) -> list[KeySpend]:
         return [row for row in self.spends if row.day >= since and row.key in keys]

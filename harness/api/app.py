@@ -19,6 +19,7 @@ from harness.api import (
     operations,
     proposals,
     routing,
+    shadows,
     switches,
 )
 from harness.api.access import Authenticated, Locks
@@ -35,6 +36,7 @@ NOUNS: Final = (
     evals,
     proposals,
     canaries,
+    shadows,
     switches,
     alerts,
     drift,

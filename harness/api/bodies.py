@@ -259,6 +259,22 @@ class SwitchBody(Body):
     for_s: Annotated[float, Field(gt=0, le=31_536_000)] | None = None
 
 
+class ShadowBody(Body):
+    """candidate: id or provider/model. Budgets: of a day (UTC). usd_per_day: None for none."""
+
+    candidate: Name
+    reason: Text
+    share_bps: Annotated[int, Field(ge=1, le=10_000)] = 100
+    at_once: Annotated[int, Field(ge=1, le=64)] = 4
+    requests_per_day: Annotated[int, Field(ge=1, le=10_000_000)] = 1000
+    usd_per_day: Annotated[float, Field(gt=0, lt=1e9)] | None = 1.0
+    for_s: Annotated[float, Field(gt=0, le=7_776_000)] = 604_800.0
+
+
+class ShadowSlice(Body):
+    route: Name | None = None
+
+
 Rate = Annotated[float, Field(ge=1, le=1e12)]
 Dollars = Annotated[float, Field(ge=0, lt=1e12)]
 

@@ -107,6 +107,10 @@ VERBS = {
         "harness.cli.proposal:proposal", "Proposals: the wish to swap a route's model."
     ),
     "canary": Lazy("harness.cli.canary:canary", "Canaries: a candidate on a small share."),
+    "shadow": Lazy(
+        "harness.cli.shadow:shadow",
+        "Shadows: requests mirrored to a candidate, whose answers nobody gets.",
+    ),
     "switch": Lazy(
         "harness.cli.switch:switch", "The kill switch: force a provider or a target."
     ),

@@ -10,7 +10,7 @@ from typing import assert_never
 
 import structlog
 
-from harness.control import alerts, bake, canary, evaluate, holding, standing, work
+from harness.control import alerts, bake, canary, evaluate, holding, shadows, standing, work
 from harness.control.context import Context
 from harness.control.standing import Proof, Standing
 from harness.domain.access import SYSTEM
@@ -58,6 +58,7 @@ def reconcile(ctx: Context) -> Turn:
             failed.append(f"{proposal.id}: {type(error).__name__}: {error}")
     did.extend(bake.turn(ctx))
     did.extend(work.tend(ctx))
+    did.extend(shadows.review(ctx))
     return Turn(tuple(did), tuple(failed))
 
 

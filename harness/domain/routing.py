@@ -9,6 +9,7 @@ from typing import Any, Final, Self
 from harness.domain.evaluation import SuiteRole
 from harness.domain.key_limits import KeyLimits
 from harness.domain.observation import DEFAULT_UNIT_RULE, UnitRule
+from harness.domain.shadow import Shadow
 from harness.domain.switches import Switch
 from harness.domain.targets import Provider, Target
 
@@ -221,7 +222,8 @@ class Snapshot:
     """All that a router needs to serve, at one moment. Immutable; swapped whole.
 
     etag: changes whenever anything in it does (a key, a provider, a revision, a switch).
-    switches: kill switches that nobody has lifted; they may have expired since.
+    switches: kill switches that nobody has lifted; they may have expired since. shadows: that
+    nobody has ended, as well.
     """
 
     table: RoutingTable
@@ -229,3 +231,4 @@ class Snapshot:
     keys: tuple[KeyGrant, ...]
     etag: str
     switches: tuple[Switch, ...] = ()
+    shadows: tuple[Shadow, ...] = ()

@@ -13,6 +13,7 @@ from harness.domain.capture import Captured
 from harness.domain.changes import Change, ChangeSettings, CreateRoute, Restore, SetChain
 from harness.domain.content import canonical_json
 from harness.domain.errors import (
+    Conflict,
     InputError,
     NotAllowed,
     NotFound,
@@ -29,6 +30,7 @@ from harness.domain.observation import Block, Traffic
 from harness.domain.pins import ServedModel, Sighting
 from harness.domain.proposal import Phase, Proposal
 from harness.domain.routing import BUCKETS, KeyGrant
+from harness.domain.shadow import Shadow, ShadowTally, check_limits
 from harness.domain.spend import KeySpend
 from harness.domain.switches import Source, Switch
 from harness.store.tables.base import storable
@@ -171,6 +173,33 @@ def check_switch(switch: Switch) -> None:
 
 def no_such_switch(id_: str) -> NotFound:
     return NotFound(f"there is no switch {id_}; `swapgate switch list` shows them")
+
+
+def check_shadow(shadow: Shadow) -> None:
+    """Raises InputError for limits that make no sense, and for one without an end or reason."""
+    check_limits(shadow.limits)
+    if shadow.incumbent == shadow.candidate.id:
+        raise InputError("a shadow compares the incumbent with another target")
+    if shadow.expires_at <= shadow.started_at or not shadow.reason.strip():
+        raise InputError(f"the shadow {shadow.id} needs a reason, and an end after its start")
+
+
+def check_shadow_tally(tally: ShadowTally) -> None:
+    """Raises InputError for figures that are negative or not finite."""
+    _check_amounts(
+        f"shadow {tally.shadow} of worker {tally.worker}", **tally.counts, **tally.sums
+    )
+
+
+def no_such_shadow(id_: str) -> NotFound:
+    return NotFound(f"there is no shadow {id_}; `swapgate shadow list` shows them")
+
+
+def shadow_is_live(route: str, shadow: str) -> Conflict:
+    return Conflict(
+        f"route {route!r} has the shadow {shadow} already: `swapgate shadow stop {route}` "
+        "ends it"
+    )
 
 
 def no_such_alert(id_: str) -> NotFound:

@@ -32,6 +32,8 @@ READS = (
     "/canaries",
     "/canaries/chat",
     "/canaries/chat/plan",
+    "/shadows",
+    "/shadows/chat",
     "/switches",
     "/drift",
     "/drift/runs",
@@ -60,6 +62,11 @@ WRITES = {
     "POST /canaries/chat/advance": ({"reason": "on"}, "approver"),
     "POST /canaries/chat/promote": ({"reason": "now"}, "approver"),
     "POST /canaries/chat/finish": ({"reason": "fine"}, "approver"),
+    "POST /shadows/chat/start": (
+        {"candidate": "sim/equal", "reason": "a look", "usd_per_day": None},
+        "approver",
+    ),
+    "POST /shadows/chat/stop": ({}, "proposer"),
     "POST /switches": ({"force": "provider:sim", "reason": "a drill"}, "approver"),
     "POST /switches/{switch}/lift": ({}, "approver"),
     "POST /routes/chat/drift/run": ({}, "proposer"),
@@ -92,6 +99,9 @@ def names(door: Door) -> dict[str, str]:
     world.turn()
     door.post("/canaries/chat/abort")
     key, _ = keys.create(world.context(), SYSTEM, "old", secret=SECRET)
+    shadow = {"candidate": "sim/worse", "reason": "a look", "usd_per_day": None}
+    door.post("/shadows/chat/start", shadow)
+    door.post("/shadows/chat/stop", {})
     switch = door.post("/switches", {"force": "provider:sim", "reason": "a drill"})
     assert waiting.verdict
     return {

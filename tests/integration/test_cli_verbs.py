@@ -113,6 +113,7 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     ask("switch", "list")
     ask("switch", "lift", switch["id"])  # type: ignore[index]
     trouble_verbs(ask)
+    shadow_verbs(ask)
     capture_verbs(cli, ask)
     for look in ("tail", "verify"):
         ask("audit", look)
@@ -130,6 +131,16 @@ def trouble_verbs(ask: Callable[..., object]) -> None:
         ask("drift", *look)
     ask("drift", "run", "chat", exits=1)  # no suite has a drift section
     ask("drift", "accept", "chat", "--reason", "no matter", exits=1)
+
+
+def shadow_verbs(ask: Callable[..., object]) -> None:
+    wanted = ("start", "chat", "sim/worse", "--share", "5", "--reason", "a look")
+    ask("shadow", *wanted, "--usd-per-day", "much", exits=2)
+    started = ask("shadow", *wanted, "--usd-per-day", "none", "--for", "2h")
+    assert started["limits"]["share_bps"] == 500  # type: ignore[index]
+    assert ask("shadow", "status", "chat")["state"] == "mirroring"  # type: ignore[index]
+    ask("shadow", "stop", "chat", "--reason", "seen enough")
+    ask("shadow", "list")
 
 
 def capture_verbs(cli: CommandLine, ask: Callable[..., object]) -> None:

@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Collection
 from copy import copy
 from dataclasses import dataclass, field, fields
-from datetime import datetime
+from datetime import date, datetime
 from typing import Self
 
 from harness.domain.access import ApiKey
@@ -21,9 +21,10 @@ from harness.domain.observation import Block, Traffic
 from harness.domain.pins import Sighting
 from harness.domain.proposal import Proposal
 from harness.domain.rollout import Rollout
+from harness.domain.shadow import ShadowTally
 from harness.domain.spend import KeySpend
 from harness.domain.targets import Provider, Target
-from harness.ports import RouteRecord, SwitchRecord
+from harness.ports import RouteRecord, ShadowRecord, SwitchRecord
 
 
 @dataclass
@@ -57,6 +58,8 @@ class State:
     events: tuple[AuditEvent, ...] = ()
     keys: dict[str, ApiKey] = field(default_factory=dict)
     switches: dict[str, SwitchRecord] = field(default_factory=dict)
+    shadows: dict[str, ShadowRecord] = field(default_factory=dict)
+    shadow_tallies: dict[tuple[str, date, str], ShadowTally] = field(default_factory=dict)
     alerts: dict[str, AlertRecord] = field(default_factory=dict)
     deliveries: dict[tuple[str, int, str], Delivery] = field(default_factory=dict)
     failovers: dict[tuple[str, int], Failover] = field(default_factory=dict)

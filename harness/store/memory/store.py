@@ -16,6 +16,7 @@ from harness.store.memory.drift import MemoryDrift
 from harness.store.memory.evals import MemoryEvalRuns, MemorySuites
 from harness.store.memory.operations import MemoryApiKeys, MemoryAuditLog, MemoryObservations
 from harness.store.memory.routing import MemoryProviders, MemoryRouting, MemoryWaivers
+from harness.store.memory.shadows import MemoryShadows
 from harness.store.memory.sightings import MemorySightings
 from harness.store.memory.state import State, Unit
 from harness.store.memory.switches import MemorySwitches
@@ -41,6 +42,7 @@ class MemoryTransaction:
         self.keys = MemoryApiKeys(unit)
         self.waivers = MemoryWaivers(unit)
         self.switches = MemorySwitches(unit)
+        self.shadows = MemoryShadows(unit)
         self.alerts = MemoryAlerts(unit)
         self.deliveries = MemoryDeliveries(unit)
         self.failovers = MemoryFailovers(unit)
@@ -84,7 +86,10 @@ class MemoryStore:
         tx = MemoryTransaction(state, writable=False, secret=self._secret)
         keys = grants(tx.keys.list())
         switches = in_force(tx.switches.not_lifted(), self._clock.now())
-        return Snapshot(tx.routing.table(), tx.providers.all(), keys, state.etag, switches)
+        shadows = tuple(tx.shadows.live())
+        return Snapshot(
+            tx.routing.table(), tx.providers.all(), keys, state.etag, switches, shadows
+        )
 
     def etag(self) -> str:
         return self._state.etag

@@ -23,6 +23,7 @@ from harness.store.sql.failures import translated
 from harness.store.sql.leader import leadership
 from harness.store.sql.operations import SqlApiKeys, SqlObservations, SqlProviders
 from harness.store.sql.routing import REVISION, SqlRouting
+from harness.store.sql.shadows import SqlShadows
 from harness.store.sql.sightings import SqlSightings
 from harness.store.sql.switches import SqlSwitches
 from harness.store.sql.unit import Unit
@@ -50,6 +51,7 @@ class SqlTransaction:
         self.keys = SqlApiKeys(unit)
         self.waivers = SqlWaivers(unit, now)
         self.switches = SqlSwitches(unit)
+        self.shadows = SqlShadows(unit)
         self.alerts = SqlAlerts(unit)
         self.deliveries = SqlDeliveries(unit)
         self.failovers = SqlFailovers(unit)
@@ -104,7 +106,14 @@ class SqlStore:
                 return kept
             keys = grants(tx.keys.list())
             switches = in_force(tx.switches.not_lifted(), self._clock.now())
-            found = Snapshot(tx.routing.table(), tx.providers.all(), keys, etag, switches)
+            found = Snapshot(
+                tx.routing.table(),
+                tx.providers.all(),
+                keys,
+                etag,
+                switches,
+                tuple(tx.shadows.live()),
+            )
         self._snapshot = found
         return found
 

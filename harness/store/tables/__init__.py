@@ -10,6 +10,7 @@ from harness.store.tables import (
     evals,
     operations,
     routing,
+    shadows,
     sightings,
     switches,
 )
@@ -34,6 +35,7 @@ TRIGGERS: Final = frozenset(
     | {f"{t.name}_guard" for t in APPEND_ONLY if t not in (evals.sample, operations.block)}
     | {"proposal_guard", "proposal_no_rewrite", "rollout_guard"}
     | {"switch_guard", "switch_no_rewrite", "switch_no_delete"}
+    | {"shadow_guard", "shadow_no_rewrite", "shadow_no_delete"}
 )
 
 __all__ = [
@@ -47,6 +49,7 @@ __all__ = [
     "metadata",
     "operations",
     "routing",
+    "shadows",
     "sightings",
     "switches",
 ]

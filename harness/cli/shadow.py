@@ -1,0 +1,221 @@
+"""`swapgate shadow`: a route's requests mirrored to a candidate, from a terminal."""
+
+from datetime import timedelta
+
+import click
+
+from harness.cli import output, wording
+from harness.cli.duration import Duration
+from harness.cli.session import Session, pass_session
+from harness.control import shadows
+from harness.control.shadows import LEFT_OUT, Figures, ShadowStatus, WantedShadow
+from harness.domain.errors import InputError
+from harness.domain.shadow import ShadowLimits
+
+DEFAULT = ShadowLimits()
+
+
+@click.group()
+def shadow() -> None:
+    """Shadows: requests mirrored to a candidate, whose answers nobody gets."""
+
+
+@shadow.command()
+@click.argument("route", metavar="ROUTE")
+@click.argument("candidate", metavar="TARGET")
+@click.option(
+    "--share",
+    type=click.FloatRange(0.01, 100.0),
+    default=DEFAULT.share_bps / 100,
+    show_default=True,
+    metavar="PERCENT",
+    help="Of the callers; the same ones each time.",
+)
+@click.option(
+    "--requests-per-day",
+    type=click.IntRange(min=1),
+    default=DEFAULT.requests_per_day,
+    show_default=True,
+    help="Budget in requests, over all routers (UTC).",
+)
+@click.option(
+    "--usd-per-day",
+    default="1",
+    show_default=True,
+    metavar="USD|none",
+    help="Budget in US dollars, over all routers (UTC).",
+)
+@click.option(
+    "--at-once",
+    type=click.IntRange(min=1),
+    default=DEFAULT.at_once,
+    show_default=True,
+    help="Mirrored requests under way at a time, of one worker.",
+)
+@click.option(
+    "--for",
+    "lasts",
+    type=Duration(),
+    default="7d",
+    show_default=True,
+    metavar="TIME",
+    help="When it ends by itself: 90m, 2h, 7d.",
+)
+@click.option("--reason", required=True, help="Why; the audit log keeps it.")
+@pass_session
+def start(  # noqa: PLR0913 - the options of the command, one by one
+    session: Session,
+    route: str,
+    candidate: str,
+    *,
+    share: float,
+    requests_per_day: int,
+    usd_per_day: str,
+    at_once: int,
+    lasts: timedelta,
+    reason: str,
+) -> None:
+    """Mirror a share of a route's requests to a target (by id or provider/model).
+
+    Users get the incumbent's answers and wait for nothing else. The candidate's are compared
+    with them, counted and forgotten. Needs an open proposal of the candidate, or an approver.
+    """
+    limits = ShadowLimits(round(share * 100), at_once, requests_per_day, _usd(usd_per_day))
+    wanted = WantedShadow(route, candidate, limits, reason, lasts)
+    made = shadows.start(session.context, session.actor, wanted)
+    if session.json:
+        output.document(made)
+        return
+    click.echo(made.id)
+    output.note(
+        f"{share:g} % of the callers of route {route} are mirrored to {made.candidate.name} "
+        f"until {wording.at(made.expires_at)}: `swapgate shadow status {route}`"
+    )
+
+
+def _usd(text: str) -> float | None:
+    if text == "none":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"--usd-per-day is an amount or none, not {text!r}") from None
+
+
+@shadow.command()
+@click.argument("route", metavar="ROUTE")
+@click.option("--reason", default="", help="Why; the audit log keeps it.")
+@pass_session
+def stop(session: Session, route: str, reason: str) -> None:
+    """End a route's shadow: routers stop within two seconds."""
+    record = shadows.stop(session.context, session.actor, route, reason=reason)
+    if session.json:
+        output.document(record)
+    else:
+        click.echo(f"stopped {record.shadow.id}")
+
+
+@shadow.command()
+@click.argument("route", metavar="ROUTE")
+@pass_session
+def status(session: Session, route: str) -> None:
+    """Show what a route's newest shadow has seen."""
+    found = shadows.status(session.context, route)
+    if session.json:
+        output.document(found)
+        return
+    started = found.record.shadow
+    output.facts(
+        [
+            ("shadow", started.id),
+            ("state", found.state),
+            ("candidate", started.candidate.name),
+            ("proposal", started.proposal or "none: an approver's act"),
+            ("share", f"{started.limits.share_bps / 100:g} % of the callers"),
+            ("until", wording.at(started.expires_at)),
+            ("mirrored", f"{found.mirrored:,}, of which {found.pairs:,} are pairs of answers"),
+            ("cost", f"${found.cost_usd:.4f}" + _unpriced(found)),
+            (
+                "today",
+                _today(found),
+            ),
+            ("evidence that it is worse", _evidence(found)),
+            ("words in both answers", _share(found.similarity)),
+            ("incumbent, mean", _figures(found.incumbent)),
+            ("candidate, mean", _figures(found.candidate)),
+        ]
+    )
+    output.table(
+        ["CHECK", "BOTH", "INCUMBENT ALONE", "CANDIDATE ALONE", "NEITHER", "OF THE LEVEL"],
+        [
+            [
+                each.check,
+                each.both,
+                each.incumbent_only,
+                each.candidate_only,
+                each.neither,
+                f"{each.share_of_level:.0%}",
+            ]
+            for each in found.checks
+        ],
+        empty="no pair yet",
+    )
+    for name, number in found.left_out.items():
+        output.note(f"{number:,} not mirrored: {LEFT_OUT[name]}")
+
+
+@shadow.command("list")
+@pass_session
+def list_shadows(session: Session) -> None:
+    """List the shadows of all routes, the newest first."""
+    found = shadows.listed(session.context)
+    if session.json:
+        output.document(found)
+        return
+    output.table(
+        ["ID", "ROUTE", "CANDIDATE", "STATE", "MIRRORED", "PAIRS", "COST", "BY", "REASON"],
+        [
+            [
+                each.record.shadow.id,
+                each.record.shadow.route,
+                each.record.shadow.candidate.name,
+                each.state,
+                each.mirrored,
+                each.pairs,
+                f"${each.cost_usd:.4f}",
+                each.record.shadow.started_by,
+                each.record.shadow.reason,
+            ]
+            for each in found
+        ],
+        empty="no shadow was started yet",
+    )
+
+
+def _today(found: ShadowStatus) -> str:
+    limits, used = found.record.shadow.limits, found.today
+    money = "" if limits.usd_per_day is None else f" of ${limits.usd_per_day:g}"
+    requests = f"{used.requests:,} of {limits.requests_per_day:,} requests"
+    return f"{requests}, ${used.cost_usd:.4f}{money}"
+
+
+def _evidence(found: ShadowStatus) -> str:
+    said = f"{found.share_of_level:.0%} of the level"
+    return f"{said}: HARM" if found.harm else said
+
+
+def _unpriced(found: ShadowStatus) -> str:
+    return f" and {found.unpriced:,} requests without a price" if found.unpriced else ""
+
+
+def _share(value: float | None) -> str | None:
+    return None if value is None else f"{value:.0%}"
+
+
+def _figures(side: Figures | None) -> str | None:
+    if side is None:
+        return None
+    return (
+        f"{side.ms:,.0f} ms, {side.output_tokens:,.0f} tokens, {side.characters:,.0f} "
+        f"characters, ${side.cost_usd:.6f}"
+    )

@@ -1,0 +1,95 @@
+"""Shadows in SQL."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import date, datetime
+
+import sqlalchemy as sa
+
+from harness.domain.errors import Conflict
+from harness.domain.shadow import Shadow, ShadowTally, added
+from harness.domain.targets import Target
+from harness.ports import ShadowRecord
+from harness.store.rows import evals as target_rows
+from harness.store.rows import shadows as rows
+from harness.store.rules import check_shadow, check_shadow_tally, no_such_shadow, shadow_is_live
+from harness.store.sql.unit import Unit
+from harness.store.tables.evals import target
+from harness.store.tables.shadows import shadow, shadow_tally
+
+NEWEST = sa.select(shadow).order_by(shadow.c.started_at.desc(), shadow.c.id.desc())
+LIVE = NEWEST.where(shadow.c.ended_at.is_(None))
+END = (
+    sa.update(shadow)
+    .where(shadow.c.id == sa.bindparam("shadow"), shadow.c.ended_at.is_(None))
+    .values(
+        ended_at=sa.bindparam("now"),
+        ended_by=sa.bindparam("who"),
+        ended_because=sa.bindparam("why"),
+    )
+)
+TALLIES = sa.select(shadow_tally).order_by(*shadow_tally.primary_key.columns)
+
+
+class SqlShadows:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def add(self, new: Shadow) -> None:
+        check_shadow(new)
+        self._unit.serialize()
+        live = self._unit.read(LIVE.where(shadow.c.route == new.route)).first()
+        if live is not None:
+            raise shadow_is_live(new.route, live.id)
+        if self._unit.read(NEWEST.where(shadow.c.id == new.id)).first() is not None:
+            raise Conflict(f"the shadow {new.id} is stored already: start another")
+        self._unit.write(sa.insert(shadow), rows.of_shadow(new))
+
+    def end(self, id_: str, *, actor: str, because: str, now: datetime) -> ShadowRecord:
+        self._unit.serialize()
+        found = self._records(NEWEST.where(shadow.c.id == id_))
+        if not found:
+            raise no_such_shadow(id_)
+        stored = found[0]
+        if stored.ended_at is not None:
+            return stored
+        self._unit.write(END, {"shadow": id_, "who": actor, "why": because, "now": now})
+        return replace(stored, ended_at=now, ended_by=actor, ended_because=because)
+
+    def all(self, *, route: str | None = None) -> Sequence[ShadowRecord]:
+        return self._records(NEWEST if route is None else NEWEST.where(shadow.c.route == route))
+
+    def live(self) -> Sequence[Shadow]:
+        return [each.shadow for each in self._records(LIVE)]
+
+    def append(self, more: Iterable[ShadowTally]) -> None:
+        for each in sorted(more, key=lambda t: (t.shadow, t.day, t.worker)):
+            check_shadow_tally(each)
+            values = rows.of_tally(each)
+            if self._unit.write_new(shadow_tally, values):
+                continue
+            is_same = sa.and_(
+                *(shadow_tally.c[name] == values[name] for name in ("shadow", "day", "worker"))
+            )
+            query = sa.select(shadow_tally).where(is_same).with_for_update()
+            both = rows.of_tally(added(rows.tally(self._unit.read(query).one()), each))
+            self._unit.write(sa.update(shadow_tally).where(is_same).values(both))
+
+    def tallies(
+        self, shadows: Sequence[str], *, since: date | None = None
+    ) -> Sequence[ShadowTally]:
+        query = TALLIES.where(shadow_tally.c.shadow.in_(list(shadows)))
+        if since is not None:
+            query = query.where(shadow_tally.c.day >= since)
+        return [rows.tally(row) for row in self._unit.read(query)]
+
+    def _records(self, query: sa.Select[tuple[object, ...]]) -> list[ShadowRecord]:
+        found = self._unit.read(query).all()
+        if not found:
+            return []
+        wanted = sorted({row.candidate for row in found})
+        known: dict[str, Target] = {
+            row.id: target_rows.target(row)
+            for row in self._unit.read(sa.select(target).where(target.c.id.in_(wanted)))
+        }
+        return [rows.record(row, known) for row in found]

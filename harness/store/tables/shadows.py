@@ -1,0 +1,66 @@
+"""Shadows: who had a route's requests mirrored to which target, and what the pairs showed."""
+
+import sqlalchemy as sa
+
+from harness.store.tables.base import (
+    amount,
+    count,
+    day,
+    json_value,
+    metadata,
+    not_blank,
+    number,
+    text,
+    time,
+    words,
+)
+
+# Ended once, else never changed or deleted (triggers).
+shadow = sa.Table(
+    "shadow",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    words("route"),
+    sa.Column("incumbent", sa.Text, sa.ForeignKey("target.id"), nullable=False),
+    sa.Column("candidate", sa.Text, sa.ForeignKey("target.id"), nullable=False),
+    words("data_class"),
+    count("share_bps"),
+    count("at_once"),
+    count("requests_per_day"),
+    number("usd_per_day", nullable=True),
+    sa.Column("proposal", sa.Text, sa.ForeignKey("proposal.id"), nullable=True),
+    words("reason"),
+    words("started_by"),
+    time("started_at"),
+    time("expires_at"),
+    time("ended_at", nullable=True),
+    text("ended_by", nullable=True),
+    text("ended_because", nullable=True),
+    sa.CheckConstraint("share_bps BETWEEN 1 AND 10000", name="share_bps_range"),
+    sa.CheckConstraint("at_once BETWEEN 1 AND 64", name="at_once_range"),
+    sa.CheckConstraint("requests_per_day >= 1", name="requests_per_day_least"),
+    amount("usd_per_day"),
+    not_blank("reason"),
+    sa.CheckConstraint("incumbent <> candidate", name="another_target"),
+    # No shadow is for ever.
+    sa.CheckConstraint("expires_at > started_at", name="expires_later"),
+    sa.CheckConstraint("(ended_at IS NULL) = (ended_by IS NULL)", name="ended_by_whom"),
+    sa.Index(
+        "uq_shadow_live",
+        "route",
+        unique=True,
+        sqlite_where=sa.text("ended_at IS NULL"),
+        postgresql_where=sa.text("ended_at IS NULL"),
+    ),
+)
+
+shadow_tally = sa.Table(
+    "shadow_tally",
+    metadata,
+    sa.Column("shadow", sa.Text, sa.ForeignKey("shadow.id"), nullable=False),
+    day("day"),
+    text("worker"),
+    json_value("counts"),
+    json_value("sums"),
+    sa.PrimaryKeyConstraint("shadow", "day", "worker"),
+)

@@ -1,0 +1,134 @@
+"""Shadows of every store, through the port."""
+
+from dataclasses import replace
+from datetime import date, timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from harness.domain.errors import Conflict, InputError, NotFound
+from harness.domain.shadow import Shadow, ShadowLimits, ShadowTally
+from harness.ports import ShadowRecord, Store
+from harness.store.sql.failures import RowRefused
+from tests.contract.builders import LATER, NEW, NOW, OLD, ROUTE
+from tests.contract.conftest import Opener
+
+pytestmark = pytest.mark.req("F8")
+
+SHADOW = Shadow(
+    id="sh_1",
+    route=ROUTE,
+    incumbent=OLD.id,
+    candidate=NEW,
+    data_class="personal",
+    limits=ShadowLimits(500, 2, 100, 0.5),
+    proposal=None,
+    reason="a look before it is proposed",
+    started_by="ada",
+    started_at=NOW,
+    expires_at=LATER,
+)
+DAY = date(2026, 11, 20)
+TALLY = ShadowTally("sh_1", DAY, "w-1", {"mirrored": 2, "pairs": 1}, {"similarity": 0.5})
+
+
+@pytest.fixture
+def started(store: Store) -> Store:
+    with store.write() as tx:
+        for each in (OLD, NEW):
+            tx.routing.add_target(each)
+        tx.shadows.add(SHADOW)
+    return store
+
+
+def test_one_comes_back_as_it_was_and_routers_get_it(started: Store) -> None:
+    with started.read() as tx:
+        assert tx.shadows.all() == [ShadowRecord(SHADOW)]
+        assert tx.shadows.all(route="another") == []
+    assert started.snapshot().shadows == (SHADOW,)
+
+
+def test_a_route_has_one_at_a_time_and_ending_it_tells_the_routers(started: Store) -> None:
+    second = replace(SHADOW, id="sh_2", started_at=NOW + timedelta(seconds=1))
+    with pytest.raises(Conflict, match="shadow stop"), started.write() as tx:
+        tx.shadows.add(second)
+    before = started.etag()
+
+    with started.write() as tx:
+        ended = tx.shadows.end("sh_1", actor="kim", because="enough seen", now=NOW)
+    with started.write() as tx:
+        again = tx.shadows.end("sh_1", actor="ada", because="late", now=LATER)
+        tx.shadows.add(second)
+
+    assert again == ended == ShadowRecord(SHADOW, NOW, "kim", "enough seen")
+    assert started.etag() != before
+    assert [each.id for each in started.snapshot().shadows] == ["sh_2"]
+    with started.read() as tx:
+        assert [each.shadow.id for each in tx.shadows.all()] == ["sh_2", "sh_1"]
+
+
+def test_what_workers_add_up_is_added_to_what_is_there(started: Store) -> None:
+    more = replace(TALLY, counts={"pairs": 3, "slower": 1}, sums={"similarity": 1.0})
+    other = replace(TALLY, worker="w-2", day=DAY - timedelta(days=1))
+    with started.write() as tx:
+        tx.shadows.append([TALLY, other])
+    with started.write() as tx:
+        tx.shadows.append([more])
+
+    with started.read() as tx:
+        today = tx.shadows.tallies(["sh_1"], since=DAY)
+        assert len(tx.shadows.tallies(["sh_1"])) == 2
+        assert tx.shadows.tallies([]) == []
+
+    counts = {"mirrored": 2, "pairs": 4, "slower": 1}
+    assert today == [replace(TALLY, counts=counts, sums={"similarity": 1.5})]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"limits": ShadowLimits(share_bps=0)},
+        {"limits": ShadowLimits(usd_per_day=float("nan"))},
+        {"limits": ShadowLimits(requests_per_day=0)},
+        {"expires_at": NOW},
+        {"incumbent": NEW.id},
+        {"reason": " "},
+        {"proposal": "nobody-knows"},
+    ],
+)
+def test_one_that_makes_no_sense_is_refused(started: Store, wrong: dict[str, object]) -> None:
+    with started.write() as tx:
+        tx.shadows.end("sh_1", actor="kim", because="done", now=NOW)
+    with pytest.raises(InputError), started.write() as tx:
+        tx.shadows.add(replace(SHADOW, id="sh_9", **wrong))  # type: ignore[arg-type]
+
+
+def test_unknown_ones_are_said_and_figures_that_are_none_are_refused(started: Store) -> None:
+    with pytest.raises(NotFound, match="sh_9"), started.write() as tx:
+        tx.shadows.end("sh_9", actor="kim", because="", now=NOW)
+    for wrong in (
+        replace(TALLY, sums={"similarity": float("nan")}),
+        replace(TALLY, shadow="x"),
+    ):
+        with pytest.raises(InputError), started.write() as tx:
+            tx.shadows.append([wrong])
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE shadow SET share_bps = 10000",
+        "UPDATE shadow SET candidate = incumbent",
+        "DELETE FROM shadow",
+        "INSERT INTO shadow SELECT * FROM shadow",
+    ],
+)
+def test_the_database_keeps_what_was_started(sql_stores: Opener, statement: str) -> None:
+    store = sql_stores()
+    with store.write() as tx:
+        for each in (OLD, NEW):
+            tx.routing.add_target(each)
+        tx.shadows.add(SHADOW)
+
+    with pytest.raises(RowRefused), store.write() as tx:
+        tx.shadows._unit.write(sa.text(statement))

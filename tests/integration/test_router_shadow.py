@@ -1,0 +1,285 @@
+"""Shadow mode through a real router, database and simulated models, with the openai client."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from evals.sim import faults, serve
+from evals.sim.simulator import Simulator
+from harness.control import shadows, switches
+from harness.control.context import Context
+from harness.control.shadows import ShadowStatus, WantedShadow
+from harness.domain.access import Actor, ApiKey, Role, key_hash
+from harness.domain.changes import ChangeSettings, CreateRoute
+from harness.domain.errors import InputError, NotAllowed, NotFound
+from harness.domain.routing import RouteSettings
+from harness.domain.shadow import Shadow, ShadowLimits
+from harness.domain.switches import Source, force_of
+from harness.domain.targets import Price, Provider, Target
+from harness.runtime.chance import SystemChance
+from harness.runtime.clock import SystemClock
+from harness.store.sql import SqlStore
+from router import snapshot_file
+from router.recorder import Recorder
+from router.snapshot import SnapshotHolder
+from tests.router_sim import HELLO, OWN, SPARE
+from tests.router_world import KEY, QUICK, SECRET, running_router_on, wait_until
+
+pytestmark = pytest.mark.req("F8")
+
+ADA, KIM = Actor("ada", Role.APPROVER), Actor("kim", Role.PROPOSER)
+CLOCK = SystemClock()
+OLD, NEW, FREE = Target("up", OWN), Target("other", SPARE), Target("other", "sim-worse")
+ALL = ShadowLimits(share_bps=10_000, at_once=4, requests_per_day=1000, usd_per_day=1.0)
+SLOW = replace(QUICK, first_token_timeout_s=20.0, total_timeout_s=20.0)
+
+
+@pytest.fixture(scope="module")
+def sim() -> Simulator:
+    return serve.simulator(time_scale=0.0)
+
+
+@pytest.fixture(scope="module")
+def sim_url(sim: Simulator) -> Iterator[str]:
+    with serve.in_thread(sim) as url:
+        yield url
+
+
+@dataclass
+class Scene:
+    url: str
+    ctx: Context
+    holder: SnapshotHolder
+    recorder: Recorder
+    sim: Simulator
+
+    def start(self, **changed: Any) -> Shadow:
+        wanted = WantedShadow("support", NEW.name, replace(ALL, **changed), "a test")
+        made = shadows.start(self.ctx, ADA, wanted)
+        self.settled()
+        wait_until(lambda: self.recorder.shadows.used(made.id, CLOCK.now().date()) is not None)
+        return made
+
+    def settled(self) -> None:
+        etag = self.ctx.store.etag()
+        wait_until(lambda: self.holder.current and self.holder.current.etag == etag)
+
+    def ask(self, number: int = 0, *, stream: bool = False, **more: Any) -> str:
+        """What the user gets, and from whom: the incumbent each time."""
+        with openai.OpenAI(base_url=f"{self.url}/v1", api_key=KEY, max_retries=0) as client:
+            given: dict[str, Any] = {
+                "model": "support",
+                "messages": [{"role": "user", "content": f"{HELLO} {number}"}],
+                "user": f"user-{number}",
+                **more,
+            }
+            if stream:
+                pieces = client.chat.completions.create(stream=True, **given)
+                return "".join(each.choices[0].delta.content or "" for each in pieces)
+            raw = client.chat.completions.with_raw_response.create(**given)
+            assert raw.headers["x-swapgate-target"] == OLD.name
+            return raw.parse().choices[0].message.content or ""
+
+    def asked(self, model: str = SPARE) -> int:
+        stats = self.sim.stats.get(model)
+        return stats.requests if stats else 0
+
+    def status(self, condition: Any) -> ShadowStatus:
+        """Once it is so."""
+        wait_until(lambda: condition(shadows.status(self.ctx, "support")))
+        return shadows.status(self.ctx, "support")
+
+
+@contextmanager
+def scene(
+    database_url: str, sim: Simulator, sim_url: str, folder: Path, settings: Any = QUICK
+) -> Iterator[Scene]:
+    sim.faults.clear()
+    sim.stats.clear()
+    theirs = SqlStore(database_url, secret=SECRET, clock=CLOCK)
+    ours = SqlStore(database_url, secret=SECRET, clock=CLOCK)
+    with ours.write() as tx:
+        prices = {OWN: Price(1.0, 2.0), SPARE: Price(10.0, 20.0)}
+        for name in ("up", "other"):
+            tx.providers.put(Provider(name, "sim", f"{sim_url}/v1", "UP_KEY", {}, prices))
+        for target in (OLD, NEW, FREE):
+            tx.routing.add_target(target)
+        route = CreateRoute("support", OLD.id, (), RouteSettings(data_class="personal"))
+        tx.routing.commit(
+            route, expected_version=0, actor="ada", reason="a test", now=CLOCK.now()
+        )
+        hashed = key_hash(KEY, SECRET)
+        tx.keys.add(ApiKey("k", "test", hashed, "good", None, frozenset(), CLOCK.now()))
+    cleared = {"personal": frozenset({"up", "other"}), "health": frozenset({"up"})}
+    ctx = Context(ours, CLOCK, SystemChance(), suites=None, policies={}, data_classes=cleared)  # type: ignore[arg-type]  # no suites here
+    try:
+        with running_router_on(theirs, folder, settings) as (url, holder, recorder):
+            yield Scene(url, ctx, holder, recorder, sim)
+    finally:
+        theirs.close()
+        ours.close()
+
+
+def change(at: Scene, settings: RouteSettings) -> None:
+    with at.ctx.store.write() as tx:
+        tx.routing.commit(
+            ChangeSettings("support", settings),
+            expected_version=1,
+            actor="ada",
+            reason="a test",
+            now=CLOCK.now(),
+        )
+    at.settled()
+
+
+def test_answers_are_paired_counted_and_paid_and_users_notice_nothing(
+    database_url: str, sim: Simulator, sim_url: str, tmp_path: Path
+) -> None:
+    with scene(database_url, sim, sim_url, tmp_path) as at:
+        without = [at.ask(n) for n in range(3)]
+        made = at.start()
+
+        told = [at.ask(n) for n in range(3)]
+        streamed = at.ask(3, stream=True)
+
+        found = at.status(lambda s: s.pairs == 4)
+        assert told == without
+        assert streamed
+        assert (found.mirrored, found.left_out, found.harm) == (4, {}, False)
+        assert found.cost_usd > 0
+        assert found.today.requests == 4
+        assert {each.check: each.both for each in found.checks}["answered"] == 4
+        assert found.incumbent is not None
+        assert found.candidate is not None
+        assert found.candidate.cost_usd > found.incumbent.cost_usd
+        # Whoever starts without the database still knows of it.
+        assert snapshot_file.load(tmp_path / "snapshot.json").shadows == (made,)
+
+        shadows.stop(at.ctx, KIM, "support")
+        at.settled()
+        at.ask(0)
+        assert at.asked() == 4
+
+
+def test_a_candidate_that_hangs_or_fails_harms_nobody_and_is_counted(
+    sqlite_url: str, sim: Simulator, sim_url: str, tmp_path: Path
+) -> None:
+    with scene(sqlite_url, sim, sim_url, tmp_path, SLOW) as at:
+        at.start(at_once=1)
+        sim.faults.set(SPARE, faults.parse({"kind": "hang"}))
+
+        answers = [at.ask(n) for n in range(20)]
+
+        assert all(answers)
+        # One under way, sixteen wait, and the rest is dropped.
+        found = at.status(lambda s: s.left_out.get("dropped") == 3)
+        assert (found.mirrored, found.left_out) == (1, {"dropped": 3})
+        assert at.recorder.counters["shadow_dropped"] == 3
+    # The router has stopped: what was under way was cancelled with it.
+    assert sim.stats[SPARE].requests == 1
+
+
+def test_failures_are_evidence_and_overload_makes_it_rest(
+    sqlite_url: str, sim: Simulator, sim_url: str, tmp_path: Path
+) -> None:
+    with scene(sqlite_url, sim, sim_url, tmp_path) as at:
+        at.start()
+        sim.faults.set(SPARE, faults.parse({"kind": "garbage"}))
+        for number in range(12):
+            at.ask(number)
+            wait_until(lambda n=number: at.asked() == n + 1)
+        found = at.status(lambda s: s.checks and s.checks[0].incumbent_only == 12)
+        assert found.pairs == 0
+        assert found.harm
+
+        sim.faults.set(SPARE, faults.parse({"kind": "status", "status": 429}))
+        at.ask()
+        at.status(lambda s: s.checks[0].incumbent_only == 13)
+        at.ask()
+        assert at.status(lambda s: s.left_out).left_out == {"resting": 1}
+
+
+def test_its_budget_ends_it_for_the_day(
+    sqlite_url: str, sim: Simulator, sim_url: str, tmp_path: Path
+) -> None:
+    with scene(sqlite_url, sim, sim_url, tmp_path) as at:
+        at.start(requests_per_day=2)
+
+        for number in range(5):
+            at.ask(number)
+
+        found = at.status(lambda s: s.left_out.get("over_budget") == 3 and s.pairs == 2)
+        assert at.asked() == found.mirrored == 2
+
+
+def test_nobody_is_asked_under_a_switch_or_for_who_says_no_or_twice(
+    sqlite_url: str, sim: Simulator, sim_url: str, tmp_path: Path
+) -> None:
+    with scene(sqlite_url, sim, sim_url, tmp_path) as at:
+        at.start()
+        at.ask(extra_headers={"x-swapgate-shadow": "off"})
+        force = switches.Wanted(force_of("provider:up"), "a drill")
+        switches.throw(at.ctx, ADA, force, source=Source.CLI)
+        at.settled()
+        at.ask()
+
+        assert at.status(lambda s: s.left_out).left_out == {"declined": 1}
+        assert at.asked() == 0
+
+
+@pytest.mark.parametrize(
+    "now", [RouteSettings(side_effects=True, data_class="personal"), RouteSettings()]
+)
+def test_a_route_that_changes_under_it_is_mirrored_no_more(
+    now: RouteSettings, sqlite_url: str, sim: Simulator, sim_url: str, tmp_path: Path
+) -> None:
+    with scene(sqlite_url, sim, sim_url, tmp_path) as at:
+        made = at.start()
+        change(at, now)
+
+        at.ask()
+
+        assert at.asked() == 0
+        (said,) = shadows.review(at.ctx)
+        assert made.id in said
+        assert "ended by" in shadows.status(at.ctx, "support").state
+        assert shadows.review(at.ctx) == ()
+
+
+def test_what_must_not_be_mirrored_is_refused_with_words(
+    sqlite_url: str, sim: Simulator, sim_url: str, tmp_path: Path
+) -> None:
+    with scene(sqlite_url, sim, sim_url, tmp_path) as at:
+        wanted = WantedShadow("support", NEW.name, ALL, "a test")
+
+        def refused(error: type[Exception], word: str, actor: Actor = ADA, **more: Any) -> None:
+            with pytest.raises(error, match=word):
+                shadows.start(at.ctx, actor, replace(wanted, **more))
+
+        refused(NotAllowed, "approver", KIM)
+        refused(InputError, "incumbent", candidate=OLD.name)
+        refused(InputError, "no price", candidate=FREE.name)
+        refused(InputError, "reason", reason=" ")
+        refused(InputError, "90 days", lasts=timedelta(days=91))
+        refused(NotFound, "no route", route="suport")
+        with pytest.raises(NotFound, match="no shadow"):
+            shadows.stop(at.ctx, ADA, "support")
+        with pytest.raises(NotFound, match="shadow start"):
+            shadows.status(at.ctx, "support")
+        change(at, RouteSettings(data_class="health"))
+        refused(NotAllowed, "health")
+
+
+def test_tools_that_act_on_the_world_keep_a_route_out(
+    sqlite_url: str, sim: Simulator, sim_url: str, tmp_path: Path
+) -> None:
+    with scene(sqlite_url, sim, sim_url, tmp_path) as at:
+        change(at, RouteSettings(side_effects=True))
+        with pytest.raises(InputError, match="side_effects"):
+            shadows.start(at.ctx, ADA, WantedShadow("support", NEW.name, ALL, "a test"))

@@ -1,0 +1,241 @@
+"""Who is mirrored, within which budget, what pairs show, and what it is evidence of."""
+
+import random
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.domain.errors import InputError
+from harness.domain.json_fit import fits
+from harness.domain.mirroring import ended_by, is_drawn
+from harness.domain.routing import Canary, Route, RouteSettings
+from harness.domain.shadow import (
+    Shadow,
+    ShadowLimits,
+    ShadowTally,
+    Used,
+    added,
+    check_limits,
+    used_of,
+    within_budget,
+)
+from harness.domain.shadow_pairs import Measured, Side, compared, similarity
+from harness.domain.targets import Target
+from harness.gate.shadow import ALPHA, is_harm, log_e, log_e_of_all, share_of_level
+from router.shadow_sums import ShadowSums
+
+pytestmark = pytest.mark.req("F8")
+
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+TODAY = NOW.date()
+OLD, NEW = Target("up", "old"), Target("up", "new")
+SHADOW = Shadow(
+    id="sh_1",
+    route="support",
+    incumbent=OLD.id,
+    candidate=NEW,
+    data_class="personal",
+    limits=ShadowLimits(share_bps=1000),
+    proposal=None,
+    reason="to see",
+    started_by="ada",
+    started_at=NOW,
+    expires_at=NOW + timedelta(days=1),
+)
+ROUTE = Route("support", 1, OLD.id, settings=RouteSettings(data_class="personal"))
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "find",
+        "parameters": {
+            "type": "object",
+            "properties": {"id": {"type": "integer"}},
+            "required": ["id"],
+        },
+    },
+}
+
+
+def side(answer: dict[str, object] | None, ms: float = 10.0, **asked: object) -> Side:
+    content = None if answer is None else {"messages": [], "answer": answer, **asked}
+    return Side(content, Measured(ms, 5, 0.001))
+
+
+def calling(arguments: str, name: str = "find") -> dict[str, object]:
+    call = {"id": "c", "type": "function", "function": {"name": name, "arguments": arguments}}
+    return {"content": None, "tool_calls": [call], "finish_reason": "tool_calls"}
+
+
+def test_a_tenth_of_the_callers_is_mirrored_the_same_ones_each_time() -> None:
+    drawn = [is_drawn(SHADOW, f"user-{n}") for n in range(10_000)]
+
+    assert 900 < sum(drawn) < 1100
+    assert drawn == [is_drawn(SHADOW, f"user-{n}") for n in range(10_000)]
+    other = [is_drawn(replace(SHADOW, id="sh_2"), f"user-{n}") for n in range(10_000)]
+    assert sum(a and b for a, b in zip(drawn, other, strict=True)) < 200
+
+
+@pytest.mark.parametrize(
+    ("route", "word"),
+    [
+        (None, "no route"),
+        (replace(ROUTE, settings=RouteSettings("", data_class="personal", side_effects=True)),
+         "act on the world"),
+        (replace(ROUTE, settings=RouteSettings(data_class="health")), "another class"),
+        (replace(ROUTE, incumbent="another"), "another incumbent"),
+        (replace(ROUTE, canary=Canary(NEW.id, 100, "s", "r-1")), "canary"),
+    ],
+)  # fmt: skip
+def test_a_shadow_ends_when_what_it_was_cleared_for_is_no_more(
+    route: Route | None, word: str
+) -> None:
+    assert word in ended_by(SHADOW, route)
+    assert not ended_by(SHADOW, ROUTE)
+
+
+@pytest.mark.parametrize(
+    ("used", "priced", "may"),
+    [
+        (Used(999, 0.99), True, True),
+        (Used(1000, 0.0), True, False),
+        (Used(0, 1.0), True, False),
+        (Used(0, 0.0), False, False),
+    ],
+)
+def test_either_budget_ends_it_and_an_unknown_price_has_none(
+    *, used: Used, priced: bool, may: bool
+) -> None:
+    assert within_budget(ShadowLimits(), used, priced=priced) is may
+    assert within_budget(ShadowLimits(usd_per_day=None), Used(999, 1e9), priced=False)
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        ShadowLimits(share_bps=10_001),
+        ShadowLimits(at_once=0),
+        ShadowLimits(at_once=65),
+        ShadowLimits(requests_per_day=0),
+        ShadowLimits(usd_per_day=0.0),
+        ShadowLimits(usd_per_day=float("inf")),
+        ShadowLimits(usd_per_day=float("nan")),
+    ],
+)
+def test_limits_that_make_no_sense_are_refused(limits: ShadowLimits) -> None:
+    with pytest.raises(InputError):
+        check_limits(limits)
+
+
+def test_sums_of_workers_add_up_and_nothing_counts_twice() -> None:
+    mine = ShadowSums("w-1")
+    mine.note("sh_1", NOW, {"mirrored": 2}, {"candidate.cost_usd": 0.25})
+    assert mine.used("sh_1", TODAY) is None  # nobody said what others spend
+    written = mine.take()
+    theirs = ShadowTally("sh_1", TODAY, "w-2", {"mirrored": 3}, {"candidate.cost_usd": 0.5})
+
+    mine.know(["sh_1"], [*written, theirs], TODAY)
+
+    assert mine.used("sh_1", TODAY) == Used(5, 0.75)
+    assert mine.used("sh_1", date(2026, 11, 21)) == Used()
+    assert mine.take() == []
+    assert used_of([added(theirs, theirs)]) == Used(6, 1.0)
+
+
+def test_a_pair_is_compared_by_what_the_request_asks_for() -> None:
+    schema = {"type": "object", "required": ["a"], "additionalProperties": False,
+              "properties": {"a": {"type": "string"}}}  # fmt: skip
+    form = {"type": "json_schema", "json_schema": {"schema": schema}}
+    good = side({"content": '{"a": "x"}', "finish_reason": "stop"}, response_format=form)
+    bad = side({"content": '{"b": 1}', "finish_reason": "length"}, 30.0, response_format=form)
+
+    counts, sums = compared(good, bad)
+
+    assert counts == {
+        "answered.both": 1,
+        "json.both": 1,
+        "schema.incumbent_only": 1,
+        "not_refused.both": 1,
+        "not_cut_off.incumbent_only": 1,
+        "pairs": 1,
+        "slower": 1,
+    }
+    assert (sums["incumbent.ms"], sums["candidate.ms"]) == (10.0, 30.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "valid"),
+    [
+        ('{"id": 7}', "find", True),
+        ('{"id": "seven"}', "find", False),
+        ("{", "find", False),
+        ("{}", "find", False),
+        ('{"id": 7}', "invented", False),
+    ],
+)
+def test_a_tool_call_names_an_offered_tool_with_its_arguments(
+    *, arguments: str, name: str, valid: bool
+) -> None:
+    plain = side({"content": "no need", "finish_reason": "stop"}, tools=[TOOL])
+    counts, _ = compared(plain, side(calling(arguments, name), tools=[TOOL]))
+
+    assert counts["tools.both" if valid else "tools.incumbent_only"] == 1
+
+
+def test_no_answer_and_a_refusal_are_told_apart() -> None:
+    fine = side({"content": "hello there", "finish_reason": "stop"})
+
+    assert compared(fine, side(None)) == ({"answered.incumbent_only": 1}, {})
+    refused = side({"content": "", "refusal": "I will not", "finish_reason": "stop"})
+    counts, sums = compared(fine, refused)
+    assert counts["not_refused.incumbent_only"] == 1
+    assert sums["similarity"] == 0.0
+    assert similarity("A b", "b a") == similarity("", "") == 1.0
+
+
+@given(
+    st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=9)
+)
+def test_whatever_stands_where_a_schema_should_is_survived(schema: object) -> None:
+    assert fits(schema, {"a": [1]}) is (schema is not False)
+    assert fits({"type": schema, "properties": schema, "required": schema}, 1) in (True, False)
+    deep: object = {}
+    for _ in range(200):
+        deep = {"items": deep}
+    assert fits(deep, [[[1]]])
+
+
+def test_types_and_members_are_held_against_a_schema() -> None:
+    assert fits({"type": "integer"}, 3.0)
+    assert not fits({"type": "integer"}, value=True)
+    assert not fits({"type": ["string", "null"]}, 3)
+    assert fits({"type": ["string", "null"]}, None)
+    assert not fits({"enum": ["a", "b"]}, "c")
+    assert not fits({"const": 1}, 2)
+    assert not fits({"items": {"type": "string"}}, ["a", 1])
+
+
+def test_the_evidence_says_harm_after_few_lost_pairs_and_never_for_won_ones() -> None:
+    assert not is_harm(log_e_of_all({}))
+    assert not is_harm(log_e(5, 0))
+    assert is_harm(log_e(8, 0))
+    assert not is_harm(log_e(0, 500))
+    assert share_of_level(log_e(0, 500)) == 0.0
+    # One check among six carries a sixth of the evidence.
+    rest = {str(n): (0, 0) for n in range(5)}
+    assert is_harm(log_e_of_all({"schema": (13, 0), **rest}))
+
+
+def test_two_alike_are_called_worse_less_often_than_the_level_says() -> None:
+    """500 shadows of 300 discordant pairs, looked at after each; the seed is fixed."""
+    chance, false = random.Random(8), 0
+    for _ in range(500):
+        lost = won = 0
+        for _ in range(300):
+            lost, won = (lost + 1, won) if chance.random() < 0.5 else (lost, won + 1)
+            if is_harm(log_e(lost, won)):
+                false += 1
+                break
+    assert false / 500 <= ALPHA
