@@ -63,7 +63,7 @@ WRITES = {
     "POST /canaries/chat/promote": ({"reason": "now"}, "approver"),
     "POST /canaries/chat/finish": ({"reason": "fine"}, "approver"),
     "POST /shadows/chat/start": (
-        {"candidate": "sim/equal", "reason": "a look", "usd_per_day": None},
+        {"candidate": "sim/worse", "reason": "a look", "usd_per_day": None},
         "approver",
     ),
     "POST /shadows/chat/stop": ({}, "proposer"),
