@@ -12,7 +12,7 @@ from harness.control.present import plain
 from harness.control.reports import ArmFigures, CanaryStatus, Comparison, SuiteSide
 from harness.domain.evaluation import SuiteReport
 from harness.domain.pins import ServedModel
-from harness.gate.words import spending
+from harness.gate.words import outcome_words, plainly, spending
 
 EXAMPLE_CHARACTERS = 200
 HEADINGS = (
@@ -34,7 +34,8 @@ def outcome(found: Comparison) -> str:
     if found.verdict is None:
         why = found.proposal.closed_because
         return f"{found.proposal.id} is {phase}" + (f": {why}" if why else "")
-    return f"{found.verdict.words}: {found.verdict.reason} ({found.proposal.id} is {phase})"
+    why = plainly(found.verdict.reason)
+    return f"{found.verdict.words}: {why} ({found.proposal.id} is {phase})"
 
 
 def print_all(found: Comparison, status: CanaryStatus | None) -> None:
@@ -51,7 +52,7 @@ def print_all(found: Comparison, status: CanaryStatus | None) -> None:
             ("approved", f"by {proposal.approver}" if proposal.approver else None),
             ("phase", proposal.phase.value.replace("_", " ")),
             ("verdict", verdict.words if verdict else "none yet"),
-            ("reason", verdict.reason if verdict else None),
+            ("reason", plainly(verdict.reason) if verdict else None),
             ("proof", _proof(found)),
             ("ended", proposal.closed_because or None),
         ]
@@ -62,13 +63,15 @@ def print_all(found: Comparison, status: CanaryStatus | None) -> None:
         click.echo("delta and interval in points: candidate minus incumbent")
         if found.stopped_early:
             click.echo(found.stopped_early)
+        for said in found.unscored:
+            click.echo(said)
         for plan in proposal.plans:
             if said := spending(plan.look, plan.alpha, plan.spend):
                 click.echo(f"{plan.suite}: {said}")
     else:
         _print_progress(found)
     for lost in lost_by_form(found):
-        _print_lost(lost)
+        print_lost(lost)
     _print_arms(found)
     _print_money(found)
     _print_pins(found)
@@ -109,7 +112,7 @@ def _labels(served: Iterable[ServedModel]) -> str:
     return ", ".join(each.label for each in served)
 
 
-def _print_lost(lost: LostByForm) -> None:
+def print_lost(lost: LostByForm) -> None:
     """What broke and what mends it; one example, the others are in the report."""
     click.echo()
     counts = ", ".join(f"{rule} {count}" for rule, count in lost.rules.items())
@@ -144,8 +147,8 @@ def suite_row(report: SuiteReport) -> list[object]:
     return [
         report.suite,
         report.role.value,
-        report.outcome.replace("_", " "),
-        wording.points(report.delta),
+        outcome_words(report.outcome),
+        wording.points(report.delta) if report.n_used else "–",
         wording.interval(report),
         f"{report.margin * 100:g}",
         f"{report.n_used} of {report.n_max}",
@@ -210,7 +213,9 @@ def _figures(figures: ArmFigures) -> list[object]:
     ]
 
 
-def as_json(found: Comparison, status: CanaryStatus | None) -> dict[str, object]:
+def as_json(
+    found: Comparison, status: CanaryStatus | None, *, standalone: bool = False
+) -> dict[str, object]:
     """Without the single answers: `eval show RUN --samples` has them."""
     return {
         "proposal": plain(found.proposal),
@@ -241,6 +246,6 @@ def as_json(found: Comparison, status: CanaryStatus | None) -> dict[str, object]
         "candidate_figures": plain(found.candidate_figures),
         "forecast": plain(found.forecast),
         "savings": plain(found.savings),
-        "lost_by_form": plain(lost_by_form(found)),
+        "lost_by_form": plain(lost_by_form(found, standalone=standalone)),
         "canary": canary.as_json(status) if status else None,
     }

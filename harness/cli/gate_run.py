@@ -2,22 +2,26 @@
 
 import os
 import secrets
+import shlex
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
 from harness.cli import output
 from harness.cli.following import REJECTED_BY_VERDICT
 from harness.cli.session import Session, pass_session
+from harness.cli.target_options import TargetOptions, target_asked, target_options
 from harness.cli.waiting import TIMED_OUT, Ticker
+from harness.config.routes import target_seed
 from harness.control import standalone
 from harness.control.standalone import Question
 from harness.domain.errors import InputError
 from harness.domain.evaluation import Claim
+from harness.report.kept import DATABASE, FILE, address
 
 if TYPE_CHECKING:
     from harness.bootstrap import Installation
@@ -26,7 +30,6 @@ if TYPE_CHECKING:
     from harness.report.contents import Report
 
 PAUSE_S = 0.2
-FILE = "swapgate.db"
 EXITS = REJECTED_BY_VERDICT | {"passed": 0}
 
 
@@ -47,6 +50,7 @@ EXITS = REJECTED_BY_VERDICT | {"passed": 0}
 )
 @click.option("--incumbent", required=True, metavar="TARGET", help="As `provider/model`.")
 @click.option("--candidate", required=True, metavar="TARGET", help="As `provider/model`.")
+@target_options("Of the candidate: ")
 @click.option("--policy", default="default", show_default=True, help="Name of a policy.")
 @click.option(
     "--claim",
@@ -99,6 +103,7 @@ def gate_run(  # noqa: PLR0913 - one per option
     junit_file: Path | None,
     keep: Path | None,
     timeout_s: float | None,
+    **candidate_settings: Unpack[TargetOptions],
 ) -> None:
     """Compare two targets without a server.
 
@@ -109,8 +114,8 @@ def gate_run(  # noqa: PLR0913 - one per option
     """
     question = Question(
         suites,
-        incumbent,
-        candidate,
+        target_seed(incumbent),
+        target_asked(candidate, candidate_settings),
         policy,
         Claim(claim) if claim else None,
         margin,
@@ -121,7 +126,7 @@ def gate_run(  # noqa: PLR0913 - one per option
     with tempfile.TemporaryDirectory(prefix="swapgate-gate-") as scratch:
         with _installation(session, keep or Path(scratch)) as installation:
             found = _decided(session, installation, question, timeout_s)
-            report = _report(installation.context, found)
+            report = _report(installation.context, found, keep)
         _write(markdown_file, junit_file, report)
         _print(session, report, keep)
     sys.exit(_exit_code(report))
@@ -145,7 +150,7 @@ class _Opened:
         if (folder / FILE).exists():
             raise InputError(f"{folder / FILE} exists already: give --keep an empty folder")
         # The workers are processes of their own, and read this too.
-        os.environ["SWAPGATE__DATABASE_URL"] = f"sqlite:///{folder / FILE}"
+        os.environ[DATABASE] = address(folder)
         os.environ["SWAPGATE__HOME"] = str(folder)
         os.environ.setdefault("SWAPGATE_SECRET", secrets.token_hex(32))
         self._installation = bootstrap.open_installation(self._config, with_workers=True)
@@ -190,10 +195,10 @@ def _progress(ctx: "Context", proposal: "Proposal") -> str:
     return f"{done * 20 // wanted * 5} % of at most {wanted} answers" if wanted else "starting"
 
 
-def _report(ctx: "Context", proposal: "Proposal") -> "Report":
+def _report(ctx: "Context", proposal: "Proposal", kept: Path | None) -> "Report":
     from harness.report.contents import gather  # noqa: PLC0415 - only when there is something
 
-    return gather(ctx, proposal.id)
+    return gather(ctx, proposal.id, standalone=True, kept=kept)
 
 
 def _write(markdown_file: Path | None, junit_file: Path | None, report: "Report") -> None:
@@ -208,23 +213,34 @@ def _write(markdown_file: Path | None, junit_file: Path | None, report: "Report"
 
 def _print(session: Session, report: "Report", keep: Path | None) -> None:
     from harness.cli import comparison  # noqa: PLC0415 - as above
+    from harness.control.form import lost_by_form  # noqa: PLC0415
+    from harness.gate.words import plainly  # noqa: PLC0415
 
     found = report.comparison
     if session.json:
-        output.document({**comparison.as_json(found, None), "exit_code": _exit_code(report)})
+        output.document(
+            {
+                **comparison.as_json(found, None, standalone=True),
+                "exit_code": _exit_code(report),
+            }
+        )
         return
     if found.verdict is None:
         click.echo(comparison.outcome(found))
     else:
-        click.echo(f"{found.verdict.words}: {found.verdict.reason}")
+        click.echo(f"{found.verdict.words}: {plainly(found.verdict.reason)}")
         rows = [comparison.suite_row(each) for each in found.verdict.suites]
         output.table(comparison.HEADINGS, rows, empty="no suites")
         if found.stopped_early:
             click.echo(found.stopped_early)
+        for said in found.unscored:
+            click.echo(said)
+        for lost in lost_by_form(found, standalone=True):
+            comparison.print_lost(lost)
     if keep is not None and found.verdict:
         output.note(
             f"every answer is in {keep / FILE}: "
-            f"SWAPGATE__DATABASE_URL=sqlite:///{keep.resolve() / FILE} "
+            f"{DATABASE}={shlex.quote(address(keep))} "
             f"swapgate replay {found.verdict.id}"
         )
 

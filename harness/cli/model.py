@@ -1,17 +1,16 @@
 """`swapgate model`: the targets that routes can use."""
 
-import json
 from collections.abc import Mapping
+from typing import Unpack
 
 import click
 
 from harness.cli import output, wording
 from harness.cli.session import Session, pass_session
-from harness.config.routes import target_seed
+from harness.cli.target_options import TargetOptions, target_asked, target_options
 from harness.control import routes, targets
 from harness.control.present import plain
-from harness.domain.settings import TargetSeed
-from harness.domain.targets import Provider, RequestPatch, Target
+from harness.domain.targets import Provider, Target
 
 
 @click.group()
@@ -60,80 +59,20 @@ def _as_json(
 
 @model.command()
 @click.argument("name", metavar="PROVIDER/MODEL")
-@click.option(
-    "--param",
-    "parameters",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="A default body field, which a client's own value wins over; may be repeated.",
-)
-@click.option(
-    "--patch-param",
-    "patched",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="A body field set whatever the client sent; may be repeated.",
-)
-@click.option(
-    "--prompt-addendum", default="", metavar="TEXT", help="Appended to the system message."
-)
-@click.option(
-    "--response-format", metavar="JSON", help="Replaces the client's response_format."
-)
+@target_options()
 @pass_session
 def add(
     session: Session,
     name: str,
-    parameters: tuple[str, ...],
-    patched: tuple[str, ...],
-    prompt_addendum: str,
-    response_format: str | None,
+    **settings: Unpack[TargetOptions],
 ) -> None:
     """Register a target. Its id is the hash of its content: another setting, another target."""
-    plainly = target_seed(name)
-    patch = RequestPatch(
-        parameters=_fields("--patch-param", patched),
-        prompt_addendum=prompt_addendum,
-        response_format=_object("--response-format", response_format),
-    )
-    seed = TargetSeed(plainly.provider, plainly.model, _fields("--param", parameters), patch)
+    seed = target_asked(name, settings)
     made = targets.add(session.context_with_providers, session.actor, seed)
     if session.json:
         output.document(made)
     else:
         output.facts([("target", made.name), ("id", made.id)])
-
-
-def _fields(option: str, given: tuple[str, ...]) -> dict[str, object]:
-    """KEY=VALUE as a body field: VALUE is read as JSON where it is JSON, else as text."""
-    fields: dict[str, object] = {}
-    for each in given:
-        key, equals, text = each.partition("=")
-        if not (key and equals):
-            raise click.BadParameter(f"{each!r} is not KEY=VALUE", param_hint=option)
-        try:
-            fields[key] = json.loads(text, parse_constant=_no_constant)
-        except ValueError:
-            fields[key] = text
-    return fields
-
-
-def _no_constant(name: str) -> object:
-    raise ValueError(name)
-
-
-def _object(option: str, text: str | None) -> dict[str, object] | None:
-    if text is None:
-        return None
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise click.BadParameter(f"not JSON: {error}", param_hint=option) from None
-    if not isinstance(value, dict):
-        raise click.BadParameter(
-            'a JSON object is needed, like {"type": "json_object"}', param_hint=option
-        )
-    return value
 
 
 @model.command()

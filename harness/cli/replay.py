@@ -13,6 +13,7 @@ from harness.control.present import plain
 from harness.control.replays import Otherwise, Replayed
 from harness.domain.errors import InputError
 from harness.domain.evaluation import Claim, Verdict
+from harness.gate.words import plainly
 
 DIFFERS = 1
 NO_PROOF = (
@@ -87,7 +88,7 @@ def _print_replayed(found: Replayed, *, as_json: bool) -> None:
     output.facts(
         [
             ("verdict", found.stored.id),
-            ("says", f"{found.stored.words}: {found.stored.reason}"),
+            ("says", f"{found.stored.words}: {plainly(found.stored.reason)}"),
             ("items", ", ".join(f"{suite} {n}" for suite, n in found.items.items())),
             ("stored", f"sha256 {found.stored_sha256}"),
             ("again", f"sha256 {found.again_sha256}"),
@@ -141,6 +142,6 @@ def _print_what_if(decision: str, verdict: Verdict | None, *, as_json: bool) -> 
     if verdict is None:
         click.echo("WHAT IF: no verdict. On these terms the gate would ask for more answers.")
     else:
-        click.echo(f"WHAT IF: {verdict.words}: {verdict.reason}")
+        click.echo(f"WHAT IF: {verdict.words}: {plainly(verdict.reason)}")
         output.table(HEADINGS, [suite_row(each) for each in verdict.suites], empty="no suites")
     output.note(NO_PROOF)

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.control import again
 from harness.control.reports import Comparison, SuiteSide
 from harness.domain.evaluation import Claim, Sample, SuiteReport
 from harness.domain.proposal import Proposal
@@ -56,15 +57,18 @@ class LostByForm:
     examples: Sequence[FormExample]
 
 
-def lost_by_form(found: Comparison) -> Sequence[LostByForm]:
-    """One for each suite that was lost by form alone; empty without such a verdict."""
+def lost_by_form(found: Comparison, *, standalone: bool = False) -> Sequence[LostByForm]:
+    """One for each suite that was lost by form alone; empty without such a verdict.
+
+    standalone: of a `gate run`, whose route is gone: its commands are further `gate run`s.
+    """
     reports = {each.suite: each for each in found.verdict.suites} if found.verdict else {}
     sides = [(side, reports.get(side.plan.suite)) for side in found.suites]
     return [
         lost
         for side, report in sides
         if report is not None and report.outcome == "harness_mismatch"
-        for lost in _lost(found, side, report)
+        for lost in _lost(found, side, report, standalone=standalone)
     ]
 
 
@@ -74,7 +78,9 @@ def broken_rules(report: SuiteReport) -> Mapping[str, int]:
     return rules if isinstance(rules, Mapping) else {}
 
 
-def _lost(found: Comparison, side: SuiteSide, report: SuiteReport) -> Sequence[LostByForm]:
+def _lost(
+    found: Comparison, side: SuiteSide, report: SuiteReport, *, standalone: bool
+) -> Sequence[LostByForm]:
     rules = broken_rules(report)
     scorer = side.pin.scorer.partition("@")[0]
     remedy = remedy_of(rules, scorer)
@@ -89,22 +95,30 @@ def _lost(found: Comparison, side: SuiteSide, report: SuiteReport) -> Sequence[L
             strict_delta=report.delta,
             lenient_delta=float(lenient["delta"]),
             remedy=remedy,
-            mends=_mends(found, remedy),
+            mends=_mends(found, remedy, standalone=standalone),
             examples=_examples(side, report),
         ),
     )
 
 
-def _mends(found: Comparison, remedy: Remedy) -> Sequence[Mend]:
-    with_line = patched(found.candidate, remedy)
-    mends = [_mend(f"a line in the prompt: “{remedy.prompt}”", with_line, found.proposal)]
+def _mends(found: Comparison, remedy: Remedy, *, standalone: bool) -> Sequence[Mend]:
+    told = [(f"a line in the prompt: “{remedy.prompt}”", patched(found.candidate, remedy))]
     if remedy.json_mode:
         what = "`response_format: json_object`, where the provider knows it"
-        mends.append(_mend(what, in_json_mode(found.candidate), found.proposal))
-    return mends
+        told.append((what, in_json_mode(found.candidate)))
+    return [
+        Mend(what, target.id, _commands(found, target, standalone=standalone))
+        for what, target in told
+    ]
 
 
-def _mend(what: str, target: Target, proposal: Proposal) -> Mend:
+def _commands(found: Comparison, target: Target, *, standalone: bool) -> Sequence[str]:
+    if standalone:
+        return (again.gate_run(found, target),)
+    return add_command(target), _proposing(target, found.proposal)
+
+
+def _proposing(target: Target, proposal: Proposal) -> str:
     words = ["swapgate", "proposal", "create", proposal.route, target.id]
     # The same question again; honest about whose results the new target was made after.
     words += ["--claim", proposal.claim.value]
@@ -117,7 +131,7 @@ def _mend(what: str, target: Target, proposal: Proposal) -> Mend:
     words += ["--descends-from", proposal.candidate]
     if proposal.reason:
         words += ["--reason", proposal.reason]
-    return Mend(what, target.id, (add_command(target), shlex.join(words)))
+    return shlex.join(words)
 
 
 def _examples(side: SuiteSide, report: SuiteReport) -> Sequence[FormExample]:

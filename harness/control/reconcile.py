@@ -28,6 +28,7 @@ from harness.domain.evaluation import (
 from harness.domain.policy import Promotion
 from harness.domain.proposal import Event, Phase, Proposal, moved
 from harness.domain.routing import Route
+from harness.gate.words import plainly
 from harness.ports import Transaction
 
 log = structlog.get_logger("swapgate.reconcile")
@@ -188,7 +189,8 @@ def _not_measured(
 ) -> None:
     now, gate = ctx.clock.now(), proposal.policy.gate
     if proposal.infra_errors >= gate.infra_retries:
-        because = f"not measured after {proposal.infra_errors + 1} attempts: {verdict.reason}"
+        why, attempts = plainly(verdict.reason), proposal.infra_errors + 1
+        because = f"not measured after {attempts} attempts: {why}"
         _reject(ctx, tx, proposal, Event.INFRA_LIMIT, because)
         return
     paused = replace(

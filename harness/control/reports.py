@@ -24,6 +24,8 @@ from harness.domain.targets import Target
 from harness.gate import policy as gate_policy
 from harness.gate.arms import mean_interval, median_interval
 from harness.gate.explain import Explanation, explain
+from harness.gate.pairs import UNSCORED_HIGH
+from harness.gate.words import without_score
 from harness.ports import Transaction
 
 # What ends without these ran out of money, items or infrastructure: that saves nothing.
@@ -111,6 +113,28 @@ class Comparison:
         used = sum(report.n_used for report in self.verdict.suites)
         planned = sum(report.n_max for report in self.verdict.suites)
         return f"Stopped after {used:,} of {planned:,} items: {self.savings.words}."
+
+    @property
+    def unscored(self) -> Sequence[str]:
+        """Of each suite with many answers without a score, how they counted.
+
+        A verdict's reason is one suite's; what it says already is left out.
+        """
+        if self.verdict is None:
+            return ()
+        epochs = {side.plan.suite: side.plan.epochs for side in self.suites}
+        said = [
+            (each.suite, without_score(each.details, each.n_used * epochs[each.suite]).strip())
+            for each in self.verdict.suites
+            if UNSCORED_HIGH in each.flags and each.suite in epochs
+        ]
+        alone = len(self.verdict.suites) == 1
+        told = self.verdict.reason
+        return [
+            f"{suite}: {words}"
+            for suite, words in said
+            if not (words in told and (alone or f"{suite}: " in told))
+        ]
 
 
 @dataclass(frozen=True)

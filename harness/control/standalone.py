@@ -1,5 +1,6 @@
 """One comparison on a database of its own: what CI asks, without a server (F10)."""
 
+import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -8,10 +9,11 @@ from harness.control import propose, reconcile, routes, targets
 from harness.control.context import Context
 from harness.control.propose import Wish
 from harness.domain.access import Actor
+from harness.domain.errors import NotFound
 from harness.domain.evaluation import Claim, SuiteRole
 from harness.domain.proposal import Phase, Proposal
 from harness.domain.routing import RouteSettings, RouteSuite
-from harness.domain.settings import Settings
+from harness.domain.settings import Settings, TargetSeed
 
 LONGEST_PAUSE_S: Final = 20.0
 ROUTE: Final = "gate-run"
@@ -23,8 +25,8 @@ class Question:
     """suites: the first is the primary one, the others are required. guards: suites, too."""
 
     suites: Sequence[str]
-    incumbent: str
-    candidate: str
+    incumbent: TargetSeed
+    candidate: TargetSeed
     policy: str = "default"
     claim: Claim | None = None
     margin: float | None = None
@@ -40,6 +42,11 @@ def register(ctx: Context, actor: Actor, settings: Settings, question: Question)
     """
     for provider in settings.providers.values():
         targets.put_provider(ctx, actor, provider)
+    for seed in (question.incumbent, question.candidate):
+        _check_provider(settings, seed)
+    incumbent, candidate = (
+        targets.add(ctx, actor, seed) for seed in (question.incumbent, question.candidate)
+    )
     primary, *others = question.suites
     asked = (
         RouteSuite(primary, SuiteRole.PRIMARY),
@@ -47,16 +54,27 @@ def register(ctx: Context, actor: Actor, settings: Settings, question: Question)
         *(RouteSuite(each, SuiteRole.GUARD) for each in question.guards),
     )
     route = RouteSettings(policy=question.policy, suites=asked)
-    routes.create(ctx, actor, ROUTE, question.incumbent, settings=route)
+    routes.create(ctx, actor, ROUTE, incumbent.id, settings=route)
     wish = Wish(
         ROUTE,
-        question.candidate,
+        candidate.id,
         question.reason,
         question.claim,
         question.margin,
         min_saving=question.min_saving,
     )
     return propose.create(ctx, actor, wish)
+
+
+def _check_provider(settings: Settings, seed: TargetSeed) -> None:
+    """The configuration is all there is to read, so that is what has to be changed."""
+    if seed.provider not in settings.providers:
+        near = difflib.get_close_matches(seed.provider, settings.providers, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        file = settings.source or "swapgate.yaml"
+        raise NotFound(
+            f"there is no provider {seed.provider!r}{hint}. Add it under `providers:` in {file}"
+        )
 
 
 def hurried(ctx: Context) -> Context:

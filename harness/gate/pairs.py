@@ -234,7 +234,8 @@ def _cost(samples: Sequence[Sample]) -> float | None:
 
 
 def _why(broken: Sample) -> str:
-    return broken.error_text or "no reply"
+    # It ends within a sentence.
+    return broken.error_text.rstrip(". ") or "no reply"
 
 
 def _blocking(a: Sequence[Sample], b: Sequence[Sample], unanswered: int, allowed: float) -> str:

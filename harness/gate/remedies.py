@@ -5,7 +5,7 @@ A remedy's home is the target's request patch: it is another target then, and ev
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -67,8 +67,14 @@ def in_json_mode(candidate: Target) -> Target:
 
 def add_command(target: Target) -> str:
     """The command that registers it."""
+    named = f"{target.provider}/{target.model}"
+    return shlex.join(["swapgate", "model", "add", named, *settings_of(target)])
+
+
+def settings_of(target: Target) -> Sequence[str]:
+    """What is its own beside the model's name, as options of `model add` and `gate run`."""
     patch: RequestPatch = target.request_patch
-    words = ["swapgate", "model", "add", f"{target.provider}/{target.model}"]
+    words: list[str] = []
     for option, fields in (("--param", target.parameters), ("--patch-param", patch.parameters)):
         for key, value in fields.items():
             words += [option, f"{key}={json.dumps(value, ensure_ascii=False)}"]
@@ -76,4 +82,4 @@ def add_command(target: Target) -> str:
         words += ["--prompt-addendum", patch.prompt_addendum]
     if patch.response_format:
         words += ["--response-format", json.dumps(dict(patch.response_format))]
-    return shlex.join(words)
+    return words

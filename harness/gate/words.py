@@ -1,8 +1,10 @@
 """One or two plain sentences about a comparison. The exact figures stand beside them."""
 
+import re
 from collections.abc import Mapping
+from typing import Final
 
-from harness.domain.evaluation import Claim, SuitePlan
+from harness.domain.evaluation import VERDICTS, Claim, SuitePlan
 from harness.domain.policy import Spend
 from harness.gate.costs import CostEvidence, CostOutcome
 from harness.gate.design import Design
@@ -10,11 +12,29 @@ from harness.gate.multiplicity import PROMISES
 from harness.gate.offline import Evidence
 from harness.gate.planning import items_needed
 
+ONE_POINT: Final = re.compile(r"(?<![\d.,+−])1 points\b")
+# Not the dots of an ellipsis.
+TWO_STOPS: Final = re.compile(r"(?<!\.)\.\.(?!\.)")
+
 
 def points(share: float) -> str:
     """A difference in points of a hundred, with its sign."""
     text = f"{share * 100.0:+.1f}"
     return "0.0" if float(text) == 0.0 else text.replace("-", "−")
+
+
+def outcome_words(outcome: str) -> str:
+    """A suite's outcome as the verdict of that name says it, in small letters."""
+    return VERDICTS[outcome].words.lower() if outcome in VERDICTS else outcome
+
+
+def plainly(reason: str) -> str:
+    """A stored reason for people, beside the verdict's words.
+
+    What is stored stays as it is: a verdict is recomputed to the same bytes.
+    """
+    once = reason.replace("Not measured: ", "", 1)
+    return ONE_POINT.sub("1 point", TWO_STOPS.sub(".", once))
 
 
 def spending(look: int, alpha: float, spend: str) -> str:

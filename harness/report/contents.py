@@ -1,9 +1,10 @@
 """What stands in a report, gathered once; the renderers only write it down."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from statistics import fmean
 from typing import Final
 
@@ -60,10 +61,16 @@ class SuitePart:
 
 @dataclass(frozen=True)
 class Report:
+    """standalone: of a `gate run`, which leaves no route and no database of its own behind
+    unless that was kept. kept: the folder of that database.
+    """
+
     comparison: Comparison
     suites: Sequence[SuitePart]
     telling: Sequence[Telling]
     made_at: datetime
+    standalone: bool = False
+    kept: Path | None = None
 
     @property
     def together(self) -> Sequence[SuiteReport]:
@@ -81,8 +88,10 @@ class Report:
         )
 
 
-def gather(ctx: Context, proposal: str) -> Report:
-    """Raises NotFound."""
+def gather(
+    ctx: Context, proposal: str, *, standalone: bool = False, kept: Path | None = None
+) -> Report:
+    """standalone, kept: as `Report` says. Raises NotFound."""
     found = reports.compare(ctx, proposal)
     judged = {each.suite: each for each in found.verdict.suites} if found.verdict else {}
     parts: list[SuitePart] = []
@@ -91,8 +100,9 @@ def gather(ctx: Context, proposal: str) -> Report:
         report = judged.get(side.plan.suite)
         used = _used(side, report)
         parts.append(_part(ctx, side, report, used))
-        telling += _telling(ctx, side, used)
-    return Report(found, parts, _most(telling), ctx.clock.now())
+        shown = _shown_by_form(report)
+        telling += _telling(ctx, side, [each for each in used if each.item not in shown])
+    return Report(found, parts, _most(telling), ctx.clock.now(), standalone, kept)
 
 
 @dataclass(frozen=True)
@@ -159,6 +169,14 @@ def _tags(ctx: Context, suite: str, used: Sequence[_Item]) -> Sequence[TagRow]:
 def _telling(ctx: Context, side: SuiteSide, used: Sequence[_Item]) -> Sequence[Telling]:
     differing = (each for each in used if each.scores[0] != each.scores[1])
     return [_told(ctx, side.plan.suite, each) for each in differing]
+
+
+def _shown_by_form(report: SuiteReport | None) -> Collection[str]:
+    """Items that stand in the report already, as examples of a form that broke."""
+    if report is None or report.outcome != "harness_mismatch":
+        return ()
+    named = report.details.get("examples")
+    return frozenset(named) if isinstance(named, list | tuple) else ()
 
 
 def _told(ctx: Context, suite: str, each: _Item) -> Telling:

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
-from harness.control import monthly
+from harness.control import again, monthly
 from harness.control.form import LostByForm, broken_rules, lost_by_form
 from harness.control.reports import ArmFigures
 from harness.control.standing import Proof, Standing
@@ -12,9 +12,10 @@ from harness.domain.evaluation import SuiteReport, Verdict
 from harness.domain.pins import ServedModel, told
 from harness.domain.targets import Target
 from harness.gate.cases import cost_of
-from harness.gate.words import percent, points, spending
+from harness.gate.words import outcome_words, percent, plainly, points, spending
 from harness.report.answers import most_telling
 from harness.report.contents import Report, SuitePart, TagRow
+from harness.report.kept import DATABASE, address
 from harness.report.pieces import cell, code, fenced, table
 
 NEXT: Final = {
@@ -42,7 +43,7 @@ def _lines(report: Report) -> Iterator[str]:
     found = report.comparison
     yield from _verdict(report, found.verdict)
     yield from _glance(report)
-    for lost in lost_by_form(found):
+    for lost in lost_by_form(found, standalone=report.standalone):
         yield from _form(lost)
     yield from _suites(report)
     yield from ("", "## Cost and time of an answer", "")
@@ -72,7 +73,12 @@ def _verdict(report: Report, verdict: Verdict | None) -> Iterator[str]:
     yield f"# {verdict.words}: {b} {HEADS[verdict.outcome]} {a}"
     if found.standing is not None and found.standing.proof is Proof.STALE:
         yield from ("", f"**STALE**, no proof any more: {cell(found.standing.why)}.")
-    yield from ("", f"**Why:** {verdict.reason}", "", f"**Next:** {NEXT[verdict.outcome]}")
+    why = plainly(verdict.reason)
+    yield from ("", f"**Why:** {why[:1].upper()}{why[1:]}")
+    if verdict.outcome != "infra_error":
+        for said in found.unscored:
+            yield from ("", f"**Mind:** {said}")
+    yield from ("", f"**Next:** {NEXT[verdict.outcome]}")
     claim = found.proposal.claim.value
     said = {
         "superior": "the candidate had to be better",
@@ -202,8 +208,8 @@ def _suite_row(part: SuitePart) -> Sequence[str]:
 def _report_row(report: SuiteReport) -> Sequence[str]:
     return (
         f"{report.suite} ({report.role.value})",
-        report.outcome.replace("_", " "),
-        points(report.delta),
+        outcome_words(report.outcome),
+        points(report.delta) if report.n_used else "–",
         _interval(report),
         f"{report.margin * 100:g}",
         f"{report.wins} / {report.ties} / {report.losses}",
@@ -357,21 +363,29 @@ def _pins(report: Report) -> Iterator[str]:
 
 def _again(report: Report, verdict: Verdict | None) -> Iterator[str]:
     """How to recompute the verdict, and how to measure anew."""
-    found = report.comparison
     yield from ("", "## To check it")
     if verdict is not None:
-        yield from ("", "```", f"swapgate replay {verdict.id}", "```")
-        yield from ("", "decides again from the stored answers, and must give the same bytes.")
-    arms = found.incumbent, found.candidate
-    if any(target.parameters or not target.request_patch.empty for target in arms):
+        yield from _replaying(report, verdict)
+    command = again.gate_run(report.comparison)
+    if not command:
         return
-    words = ["swapgate", "gate", "run"]
-    for part in report.suites:
-        words += ["--suite", part.side.plan.suite]
-    words += ["--incumbent", found.incumbent.name, "--candidate", found.candidate.name]
-    words += ["--claim", found.proposal.claim.value]
-    yield from ("", "```", shlex.join(words), "```", "")
-    yield "asks both models anew, with the suites and the default policy of your configuration."
+    proposal = report.comparison.proposal
+    yield from ("", "```", command, "```", "")
+    yield "asks both models anew, with the suites and the policy"
+    yield f"{code(proposal.policy.name)} of your configuration."
+    if any(plan.look > 1 for plan in proposal.plans):
+        yield "It knows of no earlier look, so that alpha is that of a first one."
+
+
+def _replaying(report: Report, verdict: Verdict) -> Iterator[str]:
+    if report.standalone and report.kept is None:
+        yield from ("", "The answers were not kept. `swapgate gate run … --keep FOLDER` keeps")
+        yield "them, so that `swapgate replay` can decide again from them."
+        return
+    words = ["swapgate", "replay", verdict.id]
+    place = "" if report.kept is None else f"{DATABASE}={shlex.quote(address(report.kept))} "
+    yield from ("", "```", place + shlex.join(words), "```")
+    yield from ("", "decides again from the stored answers, and must give the same bytes.")
 
 
 def _reported(served: Iterable[ServedModel]) -> str:

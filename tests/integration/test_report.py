@@ -2,10 +2,12 @@
 
 import os
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import cast
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -15,18 +17,25 @@ from evals.sim import chance, profiles, wording
 from evals.sim.bank import ItemBank
 from evals.sim.examinee import Examinee
 from evals.sim.suites import as_item, load_all
-from harness import shipped
-from harness.control import propose, routes, targets
+from harness import config, shipped
+from harness.cli import comparison
+from harness.cli.gate_run import gate_run
+from harness.cli.target_options import TargetOptions, target_asked
+from harness.config.routes import target_seed
+from harness.control import propose, routes, standalone, targets
 from harness.control.form import lost_by_form
 from harness.control.propose import Wish
+from harness.control.standalone import Question
 from harness.domain.access import SYSTEM
-from harness.domain.evaluation import Sample, SuiteRole
+from harness.domain.errors import NotFound
+from harness.domain.evaluation import Claim, Sample, SuitePlan, SuiteRole
 from harness.domain.observation import Traffic
 from harness.domain.policy import GatePolicy, Policy
 from harness.domain.proposal import Proposal
 from harness.domain.routing import RouteSettings, RouteSuite
 from harness.domain.settings import SuiteSettings
 from harness.domain.targets import Price, Provider, Target
+from harness.gate.pairs import UNSCORED_HIGH
 from harness.report.contents import TELLING, Report, gather
 from harness.report.junit import junit
 from harness.report.markdown import markdown
@@ -294,9 +303,145 @@ def test_a_candidate_that_loses_by_form_gets_a_remedy_and_five_examples(
     assert "response_format: json_object" in text
     (lost,) = lost_by_form(report.comparison)
     assert len(lost.examples) == 5
+    assert not {each.item for each in report.telling} & {each.item for each in lost.examples}
     assert lost.strict_delta < 0 < lost.lenient_delta
     for each in lost.examples:
         assert "code_fence" in each.rule
         assert each.candidate.startswith("```")
         assert (each.candidate_score, each.lenient_score) == (0, 1)
         assert each.item in text
+
+
+def question_of(command: str) -> Question:
+    """As `swapgate gate run` reads it."""
+    program, *group, verb = (words := shlex.split(command))[:3]
+    assert (program, *group, verb) == ("swapgate", "gate", "run")
+    given = gate_run.make_context("run", words[3:]).params
+    return Question(
+        given["suites"],
+        target_seed(given["incumbent"]),
+        target_asked(given["candidate"], cast("TargetOptions", given)),
+        given["policy"],
+        Claim(given["claim"]),
+        given["margin"],
+        given["reason"],
+        given["guards"],
+        given["min_saving"],
+    )
+
+
+def printed(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("swapgate gate run")]
+
+
+def registered_anew(world: World, tmp_path: Path, command: str) -> Proposal:
+    """By the printed command, on a database of its own."""
+    with world.store.read() as tx:
+        providers = tx.providers.all()
+    home, defaults = {"SWAPGATE__HOME": str(tmp_path)}, shipped.path("config/default.yaml")
+    shipped_ones = config.load(None, home, defaults=defaults)
+    settings = replace(shipped_ones, providers=providers)
+    ctx = world.context(MemoryStore(secret=SECRET, clock=world.clock))
+    return standalone.register(ctx, SYSTEM, settings, question_of(command))
+
+
+@pytest.mark.req("A7", "F5")
+@pytest.mark.parametrize(
+    "wish",
+    [
+        Wish("many", "sim/sim-better", "half the price", Claim.SUPERIOR),
+        Wish("many", "sim/sim-better", "it's dearer\nhere", Claim.NON_INFERIOR, 0.035),
+        Wish("many", "sim/sim-better", "", Claim.CHEAPER, 0.02, min_saving=0.15),
+        Wish("many", "sim/sim-fenced", "", Claim.SUPERIOR, 0.07),
+    ],
+)
+def test_the_printed_command_asks_the_same_question(tmp_path: Path, wish: Wish) -> None:
+    world = example_world(tmp_path)
+    # The primary suite stands last, as a route may list it.
+    suites = (RouteSuite("extraction", SuiteRole.GUARD), RouteSuite("tickets"))
+    routes.create(
+        world.context(), SYSTEM, "many", "sim/sim-base", settings=RouteSettings(suites=suites)
+    )
+    made = propose.create(world.context(), ANN, wish)
+    report = gather(world.context(), world.until_decided(made.id, turns=1).id)
+
+    (command,) = printed(markdown(report))
+    again = registered_anew(world, tmp_path, command)
+
+    def by_suite(proposal: Proposal) -> list[SuitePlan]:
+        return sorted(proposal.plans, key=lambda plan: plan.suite)
+
+    assert by_suite(again) == by_suite(made)
+    assert (again.policy, again.claim) == (made.policy, made.claim)
+    assert (again.incumbent, again.candidate) == (made.incumbent, made.candidate)
+    assert again.reason == " ".join(wish.reason.split()) or not wish.reason
+
+
+@pytest.mark.req("A8", "F10")
+def test_a_gate_run_that_was_thrown_away_names_nothing_that_is_gone(tmp_path: Path) -> None:
+    world = example_world(tmp_path)
+    made = propose.create(world.context(), ANN, Wish("forms", "sim/sim-fenced", "a test"))
+    proposal = world.until_decided(made.id)
+    thrown = gather(world.context(), proposal.id, standalone=True)
+    text = markdown(thrown)
+    kept = markdown(replace(thrown, kept=tmp_path / "a folder"))
+
+    assert f"swapgate replay {proposal.verdict}" not in text
+    assert "--keep FOLDER" in text
+    assert f"SWAPGATE__DATABASE_URL='sqlite:///{tmp_path}/a folder/swapgate.db'" in kept
+    assert f"swapgate replay {proposal.verdict}" in kept
+    assert "proposal create" not in text
+    with_line, in_json_mode, _ = printed(text)
+    mends = lost_by_form(thrown.comparison, standalone=True)[0].mends
+    for command, mend in zip((with_line, in_json_mode), mends, strict=True):
+        assert question_of(command).candidate.target.id == mend.target
+
+
+def test_answers_without_a_score_in_another_suite_are_said(tmp_path: Path) -> None:
+    world = example_world(tmp_path)
+    made = propose.create(world.context(), ANN, Wish("support", "sim/sim-better", "a test"))
+    report = gather(world.context(), world.until_decided(made.id).id)
+    found = report.comparison
+    assert found.verdict is not None
+    assert found.unscored == []
+    marked = [
+        replace(
+            each,
+            flags=(UNSCORED_HIGH,),
+            details={**each.details, "unscored_candidate": 9, "unscored_incumbent": 0},
+        )
+        if each.role is SuiteRole.REQUIRED
+        else each
+        for each in found.verdict.suites
+    ]
+    # The stored verdict's sentence is the primary suite's.
+    verdict = replace(found.verdict, suites=tuple(marked))
+    text = markdown(replace(report, comparison=replace(found, verdict=verdict)))
+
+    assert text.startswith("# PASSED")
+    assert "**Mind:** extraction: Without a score: 9 of the candidate's" in text
+
+
+def test_a_suite_without_a_single_item_has_no_difference(world: World) -> None:
+    report = reported(world)
+    verdict = report.comparison.verdict
+    assert verdict is not None
+    (suite,) = verdict.suites
+    empty = replace(suite, outcome="infra_error", n_used=0, delta=0.0, ci_low=None)
+    parts = [replace(part, report=empty) for part in report.suites]
+
+    assert "| not measured | – | – |" in markdown(replace(report, suites=parts))
+    assert comparison.suite_row(empty)[2:5] == ["not measured", "–", "–"]
+
+
+def test_a_provider_that_the_file_lacks_is_asked_for_in_the_file(tmp_path: Path) -> None:
+    world = example_world(tmp_path)
+    with pytest.raises(
+        NotFound, match=r"no provider 'simm' \(did you mean 'sim'\?\)\. Add it under"
+    ):
+        registered_anew(
+            world,
+            tmp_path,
+            "swapgate gate run --suite tickets --incumbent sim/sim-base --candidate simm/x "
+            "--claim superior",
+        )

@@ -1,12 +1,14 @@
 """Every rule of form has words and a remedy."""
 
 import shlex
+from typing import cast
 
 import pytest
 
 from evals.scorers.json_repair import REPAIRS
 from evals.scorers.peel import peelings
 from harness.cli import model
+from harness.cli.target_options import TargetOptions, target_asked
 from harness.domain.targets import RequestPatch, Target
 from harness.gate.forms import (
     CALL,
@@ -102,14 +104,4 @@ def test_the_command_registers_the_candidate_with_the_line_and_all_that_it_had(
 def registered(words: list[str]) -> Target:
     """As `swapgate model add` would read them."""
     given = model.add.make_context("add", words).params
-    provider, _, name = given["name"].partition("/")
-    return Target(
-        provider,
-        name,
-        model._fields("", given["parameters"]),
-        RequestPatch(
-            model._fields("", given["patched"]),
-            given["prompt_addendum"],
-            model._object("", given["response_format"]),
-        ),
-    )
+    return target_asked(given.pop("name"), cast("TargetOptions", given)).target
