@@ -174,7 +174,7 @@ def test_the_whole_comparison_fits_into_a_picture(
 ) -> None:
     page.emulate_media(color_scheme="dark" if theme == "dark" else "light")
     page.set_viewport_size({"width": width, "height": 844})
-    opened(page, f"{address}/compare?id={house.proposals['canary']}&suite=extraction")
+    opened(page, f"{address}/compare?id={house.proposals['canary']}&show=all")
     first_screen = page.locator(".sg-verdict").bounding_box()
     expect(
         page.locator("[data-testid=stVegaLiteChart] canvas, .vega-embed svg")

@@ -144,11 +144,12 @@ def test_a_route_has_one_open_proposal_and_one_live_rollout(database: Database) 
     with pytest.raises(REFUSED):
         database.insert("proposal", PROPOSAL | {"id": "p_2"})
     database.insert("rollout", ROLLOUT | {"id": "ro_1"})
+    another = ROLLOUT | {"verdict": "v_other_incumbent"}
     with pytest.raises(REFUSED):
-        database.insert("rollout", ROLLOUT | {"id": "ro_2", "state": "paused"})
+        database.insert("rollout", another | {"id": "ro_2", "state": "paused"})
 
     database.insert("proposal", PROPOSAL | {"id": "p_3", "phase": "rejected"})
-    database.insert("rollout", ROLLOUT | {"id": "ro_3", "state": "rolled_back"})
+    database.insert("rollout", another | {"id": "ro_3", "state": "rolled_back"})
 
 
 def test_audit_events_have_no_gaps_and_follow_the_chain(full: Database) -> None:

@@ -23,7 +23,7 @@ from tests.world import ITEMS, SECRET, Crash, CrashingStore, World
 
 # Units of work and statements that store samples are many and alike: a few of them will do.
 SAMPLE = "INSERT sample"
-UNITS, SAMPLE_UNITS = 14, 11
+UNITS, SAMPLE_UNITS = 16, 11
 STATEMENTS = 40
 
 
@@ -149,6 +149,8 @@ def test_the_job_is_killed_at_every_kind_of_write(journal: Journal) -> None:
         "UPDATE proposal",
         "INSERT audit_event",
         "INSERT alert",
+        "INSERT served_model",
+        "UPDATE served_model",
     }
 
 

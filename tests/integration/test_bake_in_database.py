@@ -1,0 +1,70 @@
+"""What the database refuses of bakes and of used verdicts, in raw SQL."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.integration.raw_sql import (
+    CANARY,
+    PROMOTION,
+    REFUSED,
+    ROLLOUT,
+    SETTINGS,
+    Database,
+    prepared,
+)
+
+PLAN = {"holdback_plan": '{"weight_bps": 100}'}
+HELD = {"holdback": "t_old", **PLAN}
+THIRD = {"version": 3, "prev_version": 2, "revision": 4}
+
+pytestmark = pytest.mark.req("F1", "F3")
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    with prepared(database_url) as db:
+        yield db
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(PROMOTION | {"holdback": "t_third", **PLAN}, id="another target"),
+        pytest.param(PROMOTION | {"holdback": "t_old"}, id="without a share"),
+        pytest.param(PROMOTION | PLAN, id="a share of nothing"),
+        pytest.param(SETTINGS | HELD, id="brought by settings"),
+        pytest.param(CANARY | HELD, id="beside a canary"),
+    ],
+)
+def test_a_holdback_is_the_last_incumbent_kept_by_its_promotion(
+    database: Database, row: dict[str, object]
+) -> None:
+    with pytest.raises(REFUSED, match="holdback"):
+        database.insert("route_version", row)
+
+
+def test_a_promotion_keeps_the_last_incumbent_and_settings_leave_it(
+    database: Database,
+) -> None:
+    database.insert("route_version", PROMOTION | HELD)
+    new = {"incumbent": "t_new", "incumbent_evidence": "e_new", "prev_incumbent": "t_new"}
+    other = HELD | {"holdback_plan": '{"weight_bps": 5000}'}
+    with pytest.raises(REFUSED, match="holdback"):
+        database.insert("route_version", SETTINGS | new | THIRD | other)
+    database.insert("route_version", SETTINGS | new | THIRD | HELD)
+
+
+@pytest.mark.parametrize("row", [CANARY, PROMOTION], ids=["canary", "promotion"])
+def test_the_verdict_of_a_rollout_that_was_rolled_back_proves_nothing_more(
+    database: Database, row: dict[str, object]
+) -> None:
+    database.insert("rollout", ROLLOUT | {"id": "ro_1", "state": "rolled_back"})
+    with pytest.raises(REFUSED, match="verdict_used"):
+        database.insert("route_version", row)
+
+
+def test_a_verdict_opens_one_rollout(database: Database) -> None:
+    database.insert("rollout", ROLLOUT | {"id": "ro_1", "state": "rolled_back"})
+    with pytest.raises(REFUSED, match="verdict_used"):
+        database.insert("rollout", ROLLOUT | {"id": "ro_2"})
