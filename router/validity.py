@@ -13,6 +13,9 @@ from jiter import from_json
 
 # Keywords looked at for one value: about 2 ms.
 MAX_STEPS: Final = 1000
+# Of keywords within keywords: far from the interpreter's limit, past which the library's Rust
+# part panics, and that is no Exception.
+MAX_DEPTH: Final = 32
 NOT_LOOKED_AT: Final = frozenset(
     {
         "format",
@@ -28,18 +31,26 @@ _Keyword = Callable[[Any, Any, Any, Any], Iterable[Any] | None]
 
 
 class TooMuch(Exception):
-    """More steps than they are worth."""
+    """More steps than they are worth, or deeper."""
 
 
 class _Steps:
     """One for all: there is one event loop."""
 
     left = 0
+    depth = 0
 
-    def take(self) -> None:
+    def begin(self) -> None:
+        self.left, self.depth = MAX_STEPS, 0
+
+    def go_in(self) -> None:
         self.left -= 1
-        if self.left < 0:
+        self.depth += 1
+        if self.left < 0 or self.depth > MAX_DEPTH:
             raise TooMuch
+
+    def come_out(self) -> None:
+        self.depth -= 1
 
 
 _STEPS: Final = _Steps()
@@ -57,7 +68,7 @@ def fits(value: object, schema: Mapping[str, object]) -> bool:
     """Whether it is as the JSON schema says; also where that cannot be told."""
     if not schema:
         return True
-    _STEPS.left = MAX_STEPS
+    _STEPS.begin()
     try:
         return bool(_validator()(schema).is_valid(value))
     except Exception:  # noqa: BLE001 - too much, or no schema: of that its provider tells the client
@@ -99,9 +110,12 @@ def _validator() -> Callable[[Mapping[str, object]], Any]:
 
 def _counted(name: str, check: _Keyword) -> _Keyword:
     def step(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[Any]:
-        _STEPS.take()
-        by_pattern = name == "additionalProperties" and "patternProperties" in schema
-        if name not in NOT_LOOKED_AT and not by_pattern:
-            yield from check(validator, value, instance, schema) or ()
+        _STEPS.go_in()
+        try:
+            by_pattern = name == "additionalProperties" and "patternProperties" in schema
+            if name not in NOT_LOOKED_AT and not by_pattern:
+                yield from check(validator, value, instance, schema) or ()
+        finally:
+            _STEPS.come_out()
 
     return step

@@ -110,6 +110,7 @@ def test_workers_share_a_providers_limit_and_a_killed_one_asks_only_what_was_in_
         runs = {model: queued(installation, model) for model in ("incumbent", "candidate")}
         working = {model: worker(place, run) for model, run in runs.items()}
         until(lambda: counting.calls("candidate") >= ITEMS // 3)
+        before_the_kill = counting.most
         kill_nine(working["candidate"].pid)
         working["candidate"].wait()
         with installation.store.read() as tx:
@@ -118,6 +119,8 @@ def test_workers_share_a_providers_limit_and_a_killed_one_asks_only_what_was_in_
 
         # Nobody gave the dead worker's lease up: it has to run out first.
         until(lambda: lease_is_over(installation, runs["candidate"]))
+        # By now the provider is done with what the dead worker had asked.
+        counting.most = 0
         working["candidate"] = worker(place, runs["candidate"])
         assert [each.wait(END_S) for each in working.values()] == [0, 0]
         with installation.store.read() as tx:
@@ -134,6 +137,7 @@ def test_workers_share_a_providers_limit_and_a_killed_one_asks_only_what_was_in_
     assert counting.calls("candidate") - killed_at == ITEMS - stored
     assert killed_at - stored <= CONNECTIONS
     # Both workers and their judges together.
+    assert 1 < before_the_kill <= AT_ONCE
     assert 1 < counting.most <= AT_ONCE
 
 

@@ -32,6 +32,11 @@ def on_the_canary(world: Routed, users: int = 40) -> int:
     return sum(each.headers["x-swapgate-arm"] == "canary" for each in raw)
 
 
+def kept_abort(folder: Path) -> bool:
+    files = folder.rglob("guard/*.json")
+    return any("canary_failures" in file.read_text(encoding="utf-8") for file in files)
+
+
 @pytest.mark.req("F3", "F4")
 def test_a_canary_that_breaks_is_stopped_without_a_control_plane_and_stays_so(
     provider: str, tmp_path: Path
@@ -50,6 +55,9 @@ def test_a_canary_that_breaks_is_stopped_without_a_control_plane_and_stays_so(
 
         assert load.errors == []
         assert on_the_canary(world) == 0
+
+        # The stop is in force at once; on disk it is a moment later.
+        eventually(lambda: kept_abort(tmp_path))
 
         world.kill()
         world.start("--workers", "2")

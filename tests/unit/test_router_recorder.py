@@ -18,6 +18,7 @@ from harness.domain.observation import Block, Traffic, UnitRule
 from harness.domain.pins import ServedModel, Sighting
 from harness.domain.policy import Unit
 from harness.domain.routing import Arm, Canary
+from harness.domain.shadow import ShadowTally
 from harness.domain.spend import KeySpend
 from harness.ports import Store
 from harness.runtime.clock import ManualClock
@@ -452,6 +453,14 @@ def test_a_rollout_that_is_over_is_forgotten_once_its_blocks_are_out(bench: Benc
         st.lists(st.builds(Alert, at=moments), max_size=2),
         st.lists(st.builds(KeySpend, cost_usd=st.floats(0, 1e6)), max_size=2),
         st.lists(st.builds(Sighting, first_at=moments, last_at=moments), max_size=2),
+        st.lists(
+            st.builds(
+                ShadowTally,
+                counts=st.dictionaries(st.text(), st.integers(0, 10**9)),
+                sums=st.dictionaries(st.text(), st.floats(0, 1e9)),
+            ),
+            max_size=2,
+        ),
     )
 )
 def test_a_batch_comes_back_from_the_spool_as_it_was(batch: Batch) -> None:

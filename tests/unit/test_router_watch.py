@@ -242,6 +242,8 @@ def test_a_schema_that_would_take_long_or_cannot_be_read_refuses_nothing() -> No
     assert fits(1, {"type": "no such type"})
     assert not fits(1, {"type": "string"})
     assert not fits({"a": 1}, {"additionalProperties": False})
+    one_of = {"oneOf": [{"type": "string"}, *([{"type": "null"}] * 40)]}
+    assert not fits([1] * 9, {"items": one_of})
 
 
 def test_json_is_strict_and_calls_may_take_any_text() -> None:
