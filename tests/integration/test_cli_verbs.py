@@ -247,6 +247,11 @@ def test_a_swap_from_the_proposal_to_the_promotion_in_words(cli: CommandLine) ->
     assert "sim/better" in cli.text("route", "list")
     assert "promotion" in cli.text("route", "history", "chat")
     assert "held back" in cli.text("route", "diff", "chat")
+    versions = {
+        each["kind"]: each["route"]["version"] for each in cli.json("route", "history", "chat")
+    }
+    promotion = versions["promotion"]
+    assert "sim/better" in cli.text("route", "diff", "chat", str(promotion - 1), str(promotion))
     assert "served by sim/base again" in cli.text(
         "route", "rollback", "chat", "--reason", "it is dearer than we thought"
     )
