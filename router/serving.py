@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from harness.domain.capabilities import (
-    SPOKEN,
     UNKNOWN,
     Capabilities,
     Endpoint,
@@ -18,6 +17,7 @@ from harness.domain.errors import SnapshotInvalid
 from harness.domain.keepwarm import KeepWarm, warmed
 from harness.domain.mirroring import ended_by
 from harness.domain.plan import Plan, RouteTargets, Surroundings, plan_for
+from harness.domain.provider_kinds import PROVIDER_KINDS, SERVED_KINDS
 from harness.domain.routing import Arm, Canary, KeyGrant, Route, Snapshot
 from harness.domain.shadow import Shadow
 from harness.domain.switches import Switch, SwitchTarget
@@ -211,10 +211,10 @@ def _upstream_of(snapshot: Snapshot, route: Route, target: Target) -> Upstream:
             f"route {route.name!r}: target {target.name} needs provider "
             f"{target.provider!r}, which is not configured; add it under `providers`"
         )
-    if provider.kind not in SPOKEN:
+    if provider.kind not in SERVED_KINDS:
         raise SnapshotInvalid(
             f"route {route.name!r}: provider {provider.name!r} is of kind {provider.kind!r}; "
-            f"this router speaks {', '.join(sorted(SPOKEN))}"
+            f"this router speaks {', '.join(sorted(SERVED_KINDS))}"
         )
     return Upstream(
         target=target,
@@ -233,7 +233,7 @@ def _capabilities(target: Target, provider: Provider) -> Capabilities:
     A patch's `response_format` has no place in a message: a target with one was measured with
     it, and is not to serve without.
     """
-    spoken = SPOKEN[provider.kind]
+    spoken = PROVIDER_KINDS[provider.kind].serves
     if target.request_patch.response_format:
         spoken -= {Endpoint.MESSAGES}
     return within(provider.can(target.model), spoken)

@@ -24,6 +24,7 @@ from harness.domain.drift import DriftPolicy
 from harness.domain.errors import ConfigError, InputError
 from harness.domain.eval_limits import EvalLimits
 from harness.domain.policy import CanaryPolicy, GatePolicy, Policy, Promotion
+from harness.domain.provider_kinds import PROVIDER_KINDS
 from harness.domain.settings import (
     AlertSettings,
     AlertSink,
@@ -35,7 +36,7 @@ from harness.domain.settings import (
     UiSettings,
 )
 from harness.domain.switches import switches_of_file
-from harness.domain.targets import DEFAULT_BASES, Price, Provider, Target
+from harness.domain.targets import Price, Provider, Target
 
 T = TypeVar("T")
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
@@ -45,7 +46,7 @@ class ProviderEntry(BaseModel):
     model_config = _STRICT
     kind: str = "custom"
     api_base: str = Field(
-        "", validate_default=True, description="may be left out for the kinds anthropic, openai"
+        "", validate_default=True, description="may be left out for a kind that has one place"
     )
     api_key_env: str | None = None
     extra_headers: dict[str, str] = {}
@@ -57,11 +58,18 @@ class ProviderEntry(BaseModel):
         EvalLimits(), description="for all eval workers of this machine together"
     )
 
+    @field_validator("kind")
+    @classmethod
+    def _a_kind(cls, value: str) -> str:
+        if value not in PROVIDER_KINDS:
+            raise ValueError(f"is {value!r}, which is none of {', '.join(PROVIDER_KINDS)}")
+        return value
+
     @field_validator("api_base")
     @classmethod
     def _known(cls, value: str, info: ValidationInfo) -> str:
         kind = str(info.data.get("kind"))
-        base = value or DEFAULT_BASES.get(kind)
+        base = value or (PROVIDER_KINDS[kind].api_base if kind in PROVIDER_KINDS else "")
         if not base:
             raise ValueError(f"is required for a provider of kind {kind!r}")
         return base

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 from harness.control.context import Context
 from harness.domain.access import Actor, Role
-from harness.domain.capabilities import SPOKEN, Endpoint
+from harness.domain.capabilities import Endpoint
 from harness.domain.errors import InputError, NotFound
+from harness.domain.provider_kinds import PROVIDER_KINDS
 from harness.domain.settings import TargetSeed
 from harness.domain.targets import Provider, Target
 from harness.ports import Transaction
@@ -47,7 +48,7 @@ def check_evaluable(tx: Transaction, *asked: Target) -> None:
     providers = tx.providers.all()
     for target in asked:
         kind = providers[target.provider].kind
-        if kind in SPOKEN and Endpoint.CHAT not in SPOKEN[kind]:
+        if kind in PROVIDER_KINDS and Endpoint.CHAT not in PROVIDER_KINDS[kind].serves:
             raise InputError(
                 f"{target.name} cannot be compared: suites are run over chat, which a provider "
                 f"of the kind {kind!r} does not speak"

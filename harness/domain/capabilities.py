@@ -1,6 +1,5 @@
 """What a request needs, what a target can do, and what is missing between them. Pure."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, assert_never
@@ -61,14 +60,6 @@ class Capabilities:
 
 
 UNKNOWN: Final = Capabilities()
-
-_OPENAIS: Final = frozenset({Endpoint.CHAT, Endpoint.EMBEDDINGS, Endpoint.RESPONSES})
-# What each kind of provider speaks below its `api_base`, without translation.
-SPOKEN: Final[Mapping[str, frozenset[Endpoint]]] = {
-    "sim": frozenset(Endpoint),
-    "anthropic": frozenset({Endpoint.MESSAGES}),
-    **dict.fromkeys(("openai", "custom", "openrouter", "vllm", "ollama", "deepseek"), _OPENAIS),
-}
 
 
 def within(has: Capabilities, spoken: frozenset[Endpoint]) -> Capabilities:

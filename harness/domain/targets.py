@@ -12,15 +12,11 @@ from typing import Final
 from harness.domain.capabilities import UNKNOWN, Capabilities
 from harness.domain.content import digest
 from harness.domain.errors import InputError
+from harness.domain.provider_kinds import PROVIDER_KINDS, KeyStyle
 
 JsonObject = Mapping[str, object]
 ANTHROPIC: Final = "anthropic"  # the kind of providers that speak Anthropic's Messages
 ANTHROPIC_VERSION: Final = "2023-06-01"  # of that protocol, where a client names none
-# Of kinds whose providers are all in one place.
-DEFAULT_BASES: Final[Mapping[str, str]] = {
-    ANTHROPIC: "https://api.anthropic.com/v1",
-    "openai": "https://api.openai.com/v1",
-}
 
 
 @dataclass(frozen=True)
@@ -141,9 +137,9 @@ class Provider:
         """key: empty for none."""
         if not key:
             return {}
-        if self.kind == ANTHROPIC:
-            return {"x-api-key": key}
-        return {"authorization": f"Bearer {key}"}
+        kind = PROVIDER_KINDS.get(self.kind)
+        style = kind.key_style if kind is not None else KeyStyle.BEARER
+        return {style.value: f"Bearer {key}" if style is KeyStyle.BEARER else key}
 
     @property
     def key_envs(self) -> tuple[str, ...]:

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from harness.domain.capabilities import SPOKEN
 from harness.domain.errors import ConfigError
+from harness.domain.provider_kinds import SERVED_KINDS
 from harness.domain.settings import RouterSettings
 from harness.domain.targets import Provider
 from router.ports import Transport
@@ -21,11 +21,11 @@ class Transports:
 
     def __call__(self, provider: Provider) -> Transport:
         """Raises ConfigError for a kind that this router does not speak."""
-        if provider.kind in SPOKEN:
+        if provider.kind in SERVED_KINDS:
             return self._pool
         raise ConfigError(
             f"provider {provider.name!r} is of kind {provider.kind!r}; "
-            f"this router speaks {', '.join(sorted(SPOKEN))}"
+            f"this router speaks {', '.join(sorted(SERVED_KINDS))}"
         )
 
     async def aclose(self) -> None:

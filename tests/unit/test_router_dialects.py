@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.capabilities import SPOKEN, UNKNOWN, Endpoint, within
+from harness.domain.capabilities import UNKNOWN, Endpoint, within
 from harness.domain.failures import FailureClass
+from harness.domain.provider_kinds import PROVIDER_KINDS
 from harness.domain.targets import RequestPatch, Target
 from router.body import ClientRequest, read_request
 from router.dialects.table import DIALECTS, ENDPOINTS
@@ -158,10 +159,10 @@ def test_tools_are_called_one_at_a_time_in_each_protocols_words() -> None:
 
 
 def test_a_target_measured_with_a_response_format_gets_no_messages() -> None:
-    assert within(UNKNOWN, SPOKEN["sim"]) is UNKNOWN
-    anthropic = within(UNKNOWN, SPOKEN["anthropic"])
+    assert within(UNKNOWN, PROVIDER_KINDS["sim"].serves) is UNKNOWN
+    anthropic = within(UNKNOWN, PROVIDER_KINDS["anthropic"].speaks)
     assert (anthropic.messages, anthropic.chat, anthropic.embeddings) == (True, False, False)
-    openai = within(UNKNOWN, SPOKEN["openai"])
+    openai = within(UNKNOWN, PROVIDER_KINDS["openai"].speaks)
     assert (openai.messages, openai.responses, openai.chat) == (False, True, True)
 
 

@@ -1,0 +1,149 @@
+"""The kinds of providers: what each one speaks, where it lives, how it wants its key. A table.
+
+A kind with `adapted` endpoints answers them through a translation (`router.transport`); what it
+`speaks` goes through as bytes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from harness.domain.capabilities import Endpoint
+
+
+class Group(StrEnum):
+    """Where a provider runs, and who vouches for the caller (D7)."""
+
+    HOSTED = "hosted"
+    LOCAL = "local"
+    OAUTH = "oauth"  # by a person's account: chosen in so many words, never by a rule
+    SIMULATED = "simulated"
+
+
+class KeyStyle(StrEnum):
+    """How a key travels: a bearer token, or alone in the header of this name."""
+
+    BEARER = "authorization"
+    ANTHROPIC = "x-api-key"
+    AZURE = "api-key"
+    GOOGLE = "x-goog-api-key"
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderKind:
+    """api_base: of a kind whose providers are all in one place, with the version that paths
+    stand below; empty where an operator must say it. key_env: the variable that the vendor's
+    own tools read. needs_key: without one, no request can succeed. keywords: beginnings of
+    model names that belong to this kind (D2).
+    """
+
+    name: str
+    group: Group
+    speaks: frozenset[Endpoint]
+    adapted: frozenset[Endpoint] = frozenset()
+    api_base: str = ""
+    key_style: KeyStyle = KeyStyle.BEARER
+    key_env: str = ""
+    needs_key: bool = True
+    keywords: tuple[str, ...] = ()
+
+    @property
+    def serves(self) -> frozenset[Endpoint]:
+        return self.speaks | self.adapted
+
+
+_CHAT: Final = frozenset({Endpoint.CHAT})
+_CHAT_EMBED: Final = frozenset({Endpoint.CHAT, Endpoint.EMBEDDINGS})
+_OPENAIS: Final = frozenset({Endpoint.CHAT, Endpoint.EMBEDDINGS, Endpoint.RESPONSES})
+
+
+def _hosted(
+    name: str,
+    speaks: frozenset[Endpoint],
+    api_base: str,
+    key_env: str,
+    keywords: tuple[str, ...] = (),
+    key_style: KeyStyle = KeyStyle.BEARER,
+) -> ProviderKind:
+    return ProviderKind(
+        name,
+        Group.HOSTED,
+        speaks,
+        api_base=api_base,
+        key_env=key_env,
+        keywords=keywords,
+        key_style=key_style,
+    )
+
+
+def _local(name: str, api_base: str, keywords: tuple[str, ...] = ()) -> ProviderKind:
+    return ProviderKind(
+        name, Group.LOCAL, _OPENAIS, api_base=api_base, needs_key=False, keywords=keywords
+    )
+
+
+_ALL: Final = (
+    _hosted(
+        "openai",
+        _OPENAIS,
+        "https://api.openai.com/v1",
+        "OPENAI_API_KEY",
+        ("gpt", "chatgpt", "o1", "o3", "o4", "text-embedding"),
+    ),
+    _hosted(
+        "anthropic",
+        frozenset({Endpoint.MESSAGES}),
+        "https://api.anthropic.com/v1",
+        "ANTHROPIC_API_KEY",
+        ("claude",),
+        KeyStyle.ANTHROPIC,
+    ),
+    _hosted(
+        "gemini",
+        frozenset(),
+        "https://generativelanguage.googleapis.com/v1beta",
+        "GEMINI_API_KEY",
+        ("gemini", "gemma"),
+        KeyStyle.GOOGLE,
+    ),
+    # Its v1 API is OpenAI's, at .../openai/v1; the model is the deployment's name.
+    _hosted("azure_openai", _OPENAIS, "", "AZURE_OPENAI_API_KEY", (), KeyStyle.AZURE),
+    # Their credentials are not one key: the vendor's own variables and files are read.
+    ProviderKind("bedrock", Group.HOSTED, frozenset(), key_env="", needs_key=False),
+    ProviderKind("vertex", Group.HOSTED, frozenset(), key_env="", needs_key=False),
+    _hosted("groq", _CHAT, "https://api.groq.com/openai/v1", "GROQ_API_KEY"),
+    _hosted(
+        "deepseek", _CHAT, "https://api.deepseek.com/v1", "DEEPSEEK_API_KEY", ("deepseek",)
+    ),
+    _hosted(
+        "mistral",
+        _CHAT_EMBED,
+        "https://api.mistral.ai/v1",
+        "MISTRAL_API_KEY",
+        ("mistral", "ministral", "magistral", "codestral", "devstral", "pixtral"),
+    ),
+    _hosted("openrouter", _OPENAIS, "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
+    _local("ollama", "http://127.0.0.1:11434/v1", ("ollama",)),
+    _local("lm_studio", "http://127.0.0.1:1234/v1"),
+    _local("vllm", "", ("vllm",)),
+    _local("ovms", "http://127.0.0.1:8000/v3"),
+    _local("custom", ""),
+    ProviderKind(
+        "openai_codex",
+        Group.OAUTH,
+        frozenset({Endpoint.RESPONSES}),
+        api_base="https://chatgpt.com/backend-api/codex",
+    ),
+    ProviderKind(
+        "github_copilot",
+        Group.OAUTH,
+        frozenset({Endpoint.CHAT, Endpoint.EMBEDDINGS}),
+        api_base="https://api.githubcopilot.com",
+    ),
+    ProviderKind("sim", Group.SIMULATED, frozenset(Endpoint), needs_key=False),
+)
+
+PROVIDER_KINDS: Final[Mapping[str, ProviderKind]] = {kind.name: kind for kind in _ALL}
+# What a router can call.
+SERVED_KINDS: Final = frozenset(name for name, kind in PROVIDER_KINDS.items() if kind.serves)

@@ -1,0 +1,52 @@
+"""The table of provider kinds."""
+
+import pytest
+
+from harness.domain.provider_kinds import PROVIDER_KINDS, Group
+from harness.domain.targets import Provider
+
+REQUIRED = (
+    "openai anthropic gemini azure_openai bedrock vertex groq deepseek mistral openrouter \
+ollama lm_studio vllm ovms custom openai_codex github_copilot sim"
+)
+
+pytestmark = pytest.mark.req("D1", "D7")
+
+
+def test_every_kind_that_is_promised_is_in_the_table() -> None:
+    assert set(PROVIDER_KINDS) == set(REQUIRED.split())
+
+
+def test_an_endpoint_is_either_spoken_or_translated() -> None:
+    assert not [kind.name for kind in PROVIDER_KINDS.values() if kind.speaks & kind.adapted]
+
+
+def test_no_keyword_belongs_to_two_kinds() -> None:
+    words = [word for kind in PROVIDER_KINDS.values() for word in kind.keywords]
+    assert len(words) == len(set(words))
+
+
+@pytest.mark.parametrize("kind", ["custom", "azure_openai", "vllm"])
+def test_a_kind_that_can_be_anywhere_has_no_default_place(kind: str) -> None:
+    assert not PROVIDER_KINDS[kind].api_base
+
+
+def test_a_local_provider_needs_no_key() -> None:
+    local = [kind for kind in PROVIDER_KINDS.values() if kind.group is Group.LOCAL]
+    assert local
+    assert not any(kind.needs_key for kind in local)
+
+
+@pytest.mark.parametrize(
+    ("kind", "headers"),
+    [
+        ("openai", {"authorization": "Bearer k"}),
+        ("anthropic", {"x-api-key": "k"}),
+        ("azure_openai", {"api-key": "k"}),
+        ("gemini", {"x-goog-api-key": "k"}),
+    ],
+)
+def test_a_key_travels_as_its_kind_wants_it(kind: str, headers: dict[str, str]) -> None:
+    provider = Provider("p", kind, "https://one.test/v1")
+    assert provider.key_headers("k") == headers
+    assert provider.key_headers("") == {}
