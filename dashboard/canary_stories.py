@@ -131,6 +131,7 @@ def guardrails(status: CanaryStatus) -> Sequence[Measure]:
             label=_evidence_label(row),
             share=row.distance,
             furthest=row.furthest,
+            notes=row.classes,
         )
         for row in rows
     ]

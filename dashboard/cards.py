@@ -155,7 +155,10 @@ def meter(share: float, tone: Tone, furthest: float = 0.0) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One row with a meter. before, after: the two figures. share, furthest: of the meter."""
+    """One row with a meter. before, after: the two figures. share, furthest: of the meter.
+
+    notes: a line each, below the figures.
+    """
 
     name: str
     before: str
@@ -164,6 +167,7 @@ class Measure:
     label: Label
     share: float
     furthest: float
+    notes: Sequence[str] = ()
 
 
 def measures(rows: Iterable[Measure], *, stale: bool = False) -> str:
@@ -173,6 +177,7 @@ def measures(rows: Iterable[Measure], *, stale: bool = False) -> str:
 
 def _measure(row: Measure) -> str:
     figures = f"{esc(row.after)} <span>against {esc(row.before)}</span>" if row.after else ""
+    figures += "".join(f"<span>{esc(note)}</span>" for note in row.notes)
     return (
         f'<div class="row"><div class="name">{strong(row.name)}<span>{esc(row.limit)}</span>'
         f'</div><div class="figures">{figures}</div>'

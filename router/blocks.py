@@ -6,11 +6,13 @@ because of an outcome. It is handed out once all its outcomes are in, in order: 
 holds those behind it.
 """
 
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from harness.domain.guardrails import Guardrail
+from harness.domain.failures import ArmFailure, ErrorClass
+from harness.domain.guardrails import ErrorTally, Guardrail, Split
 from harness.domain.observation import Block, UnitRule
 from harness.domain.policy import Unit as UnitKind
 from router.seen import FAULTS, NOTHING, Seen, Values, findings
@@ -48,7 +50,8 @@ class Unit:
     """One scored unit: a session of a sticky key, or one request.
 
     traits, values: of its first request. bad: of all that count. awaited: the first request's
-    values are to come. shut: no further request joins. fixed: the outcome is in.
+    values are to come. shut: no further request joins. fixed: the outcome is in. why: it
+    failed, where that is known.
     """
 
     __slots__ = (
@@ -64,6 +67,7 @@ class Unit:
         "started_s",
         "traits",
         "values",
+        "why",
     )
 
     def __init__(
@@ -76,6 +80,7 @@ class Unit:
         self.awaited = awaited
         self.admitted = self.pending = self.bad = 0
         self.values: Values | None = None
+        self.why: ErrorClass | None = None
         self.shut = self.failed = self.fixed = False
 
     @property
@@ -158,11 +163,18 @@ class Ledger:
         return unit
 
     def finish(
-        self, unit: Unit, *, failed: bool, seen: Seen | None = None, first: bool = False
+        self,
+        unit: Unit,
+        *,
+        failed: bool,
+        why: ErrorClass | None = None,
+        seen: Seen | None = None,
+        first: bool = False,
     ) -> None:
         """A request of the unit ended. A caller who hung up did not fail.
 
-        seen: for the guardrails, where there are any. first: it was the unit's first.
+        why: it failed. seen: for the guardrails, where there are any. first: it was the unit's
+        first.
         """
         unit.pending -= 1
         if first:
@@ -175,6 +187,7 @@ class Ledger:
             if not unit.failed:
                 unit.bad |= seen.bad
         if failed:
+            unit.why = unit.why or why
             unit.failed = unit.shut = True
         self._settle(unit)
 
@@ -294,6 +307,7 @@ class Ledger:
         tolerated = self._rule.guardrails
         name = (self._rollout, self._worker, self._sequence)
         found = findings(units, tolerated, name) if tolerated else NOTHING
+        errors = _errors(units, failed)
         return Block(
             rollout=self._rollout,
             worker=self._worker,
@@ -301,16 +315,35 @@ class Ledger:
             weight_bps=block.weight_bps,
             units=len(units),
             canary_units=sum(unit.canary for unit in units),
-            failures=len(failed),
-            canary_failures=sum(unit.canary for unit in failed),
+            failures=errors.failures,
+            canary_failures=errors.canary_failures,
             missing=sum(unit.lost for unit in units),
             opened_at=block.opened_at,
             closed_at=block.closed_at,
             period=block.period,
-            counts=found.counts,
+            counts={Guardrail.ERRORS: errors, **found.counts}
+            if errors.classes
+            else found.counts,
             ranks=found.ranks,
             levels=found.levels,
         )
+
+
+def _errors(units: Sequence[Unit], failed: Sequence[Unit]) -> ErrorTally:
+    """failed: those of the units that did, or that no outcome came of."""
+    all_, canary = Counter[str](), Counter[str]()
+    for unit in failed:
+        why = ArmFailure.MISSING if unit.lost else unit.why
+        if why is not None:
+            all_[why.value] += 1
+            canary[why.value] += unit.canary
+    return ErrorTally(
+        len(units),
+        sum(unit.canary for unit in units),
+        len(failed),
+        sum(unit.canary for unit in failed),
+        {name: Split(n, canary[name]) for name, n in sorted(all_.items())},
+    )
 
 
 class _New(NamedTuple):

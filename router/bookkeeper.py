@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 
 import structlog
 
+from harness.domain.failures import error_class
 from harness.domain.observation import UnitRule
 from router.blocks import Unit
 from router.draft import Draft
@@ -286,7 +287,7 @@ class Account(asyncio.Protocol):
         if self._channel is not None:
             self._channel.write(frame({"answer": number, "text": text}))
 
-    def _count(self, unit: list[int]) -> None:
+    def _count(self, unit: list[Any]) -> None:
         recorder = self._books.recorder
         if len(unit) == ADMISSION:
             ticket, number, key, canary, weight_bps, traits = unit
@@ -303,7 +304,9 @@ class Account(asyncio.Protocol):
                 self._scored[ticket] = scored
                 self._latest.put(ticket, scored.unit)
             return
-        ticket, failed, *more = unit
+        ticket, failed, why, *more = unit
         if (known := self._scored.pop(ticket, None)) is not None:
             seen = Seen.from_plain(more) if more else None
-            recorder.settle(known, failed=bool(failed), seen=seen)
+            recorder.settle(
+                known, failed=bool(failed), why=error_class(why) if why else None, seen=seen
+            )

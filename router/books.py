@@ -68,7 +68,7 @@ class Books:
         elif usage != NO_USAGE:
             priced = False
             self.count("requests_without_price")
-        seconds = self._clock.monotonic() - entry.started
+        seconds, charge = self._clock.monotonic() - entry.started, exchange.charge
         ended = Ended(
             route=job.route.route.name,
             arm=job.arm.value,
@@ -76,7 +76,7 @@ class Books:
             revision=entry.revision,
             stream=job.request.stream,
             failed=exchange.failed,
-            charged=exchange.charged,
+            charged=charge is not None,
             latency_ms=seconds * 1000,
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
@@ -84,12 +84,13 @@ class Books:
             key=entry.key,
             priced=priced,
             cached_tokens=usage.cached_tokens,
+            charge=charge,
         )
         self._recorder.finish(entry.ticket, ended, _seen(exchange, ended))
         self._recorder.served_names.note(ended.target, exchange.model)
         canary = job.route.route.canary
         if canary is not None:
-            self._guards.end(canary.rollout, entry.counted, failed=ended.charged)
+            self._guards.end(canary.rollout, entry.counted, failed=ended.charged, why=charge)
         self._metrics.finished(
             ended,
             target=upstream.name if upstream else "",

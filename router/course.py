@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from harness.domain.breaker import Ticket
 from harness.domain.capabilities import Endpoint
-from harness.domain.failures import FailureClass
+from harness.domain.failures import ArmFailure, ErrorClass, FailureClass
 from harness.domain.plan import Because, Plan
 from harness.domain.routing import Arm
 from router.attempt import Answer
@@ -106,17 +106,22 @@ class Course:
         self.shut_out.append(target)
         return UpstreamFailed(FailureClass.OVERLOADED, "its circuit is open")
 
-    def charged(self, job: Job) -> bool:
-        """Whether the assigned arm failed (router.md 5), or was left out through its fault."""
+    def charge(self, job: Job) -> ErrorClass | None:
+        """How the assigned arm failed (router.md 5), or why it was left out through its fault.
+
+        None where it did not.
+        """
         if not (job.plan.left_out or self.shut_out) and len(self.attempts) == 1:
-            return charged(job.arm, [_class(self.attempts[0])])
+            only = _class(self.attempts[0])
+            return only if charged(job.arm, [only]) else None
         open_ = (each.target for each in job.plan.left_out if each.because is Because.OPEN)
         if job.own in (*open_, *self.shut_out):
-            return True
+            return ArmFailure.CIRCUIT_OPEN
         if job.plan.left_out and job.candidate_is_unable:
-            return True
+            return ArmFailure.UNABLE
         last = {each.upstream.id: _class(each) for each in self.attempts}
-        return job.own in last and charged(job.arm, list(last.values()))
+        failed = job.own in last and charged(job.arm, list(last.values()))
+        return last[job.own] if failed else None
 
 
 def _class(attempt: Attempt) -> FailureClass | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Final
 
-from harness.domain.failures import CLIENTS_OWN, FailureClass
+from harness.domain.failures import CLIENTS_OWN, ErrorClass, FailureClass
 from router.asgi import CallerWatch, OnLeaving, Receive, Send, send_reply
 from router.attempt import Answer
 from router.course import Course, Job
@@ -220,15 +220,22 @@ class Exchange:
         return said
 
     @property
-    def charged(self) -> bool:
+    def charge(self) -> ErrorClass | None:
+        """How the assigned arm failed; None where it did not."""
         upstream = self.course.upstream
         own_stream = upstream is not None and upstream.id == self.job.own
-        return self.course.charged(self.job) or (own_stream and self._broke_off)
+        charge = self.course.charge(self.job)
+        return charge or (self._break if own_stream else None)
 
     @property
     def _broke_off(self) -> bool:
+        return self._break is not None
+
+    @property
+    def _break(self) -> FailureClass | None:
+        """Of a stream that had begun."""
         result = self.course.result
-        return isinstance(result, CommittedStream) and result.failure is not None
+        return result.failure if isinstance(result, CommittedStream) else None
 
     async def _relay(self, stream: CommittedStream, send: Send) -> None:
         headers = [*EVENTS, *self._passed_on(stream.headers), *self._truth()]

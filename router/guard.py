@@ -7,10 +7,12 @@ files, which a thread writes: no request waits for a disk.
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
+from harness.domain.failures import ErrorClass
 from harness.domain.local_guard import LocalGuard, log_limit
 from harness.domain.routing import Arm, Canary, Route
 from harness.ports import Clock
@@ -27,25 +29,27 @@ MAX_KEYS: Final = 500_000
 
 
 class Counted:
-    """A key's first request. failed: None while it is out."""
+    """A key's first request. failed: None while it is out. why: it failed, where known."""
 
-    __slots__ = ("canary", "failed", "share", "since_s")
+    __slots__ = ("canary", "failed", "share", "since_s", "why")
 
     def __init__(self, *, canary: bool, share: float, since_s: float) -> None:
         self.canary = canary
         self.share = share
         self.since_s = since_s
         self.failed: bool | None = None
+        self.why: ErrorClass | None = None
 
 
 class RolloutGuard:
-    """Of one rollout. limit: log e at which it aborts."""
+    """Of one rollout. limit: log e at which it aborts. classes: of the canary's failures."""
 
     def __init__(self, route: str, rho: float, limit: float) -> None:
         self.route = route
         self.limit = limit
         self.evidence = LocalGuard(rho)
         self.exposures = 0
+        self.classes: Counter[str] = Counter()
         self._keys: set[int] = set()
         self._queue: deque[Counted] = deque()
 
@@ -73,6 +77,8 @@ class RolloutGuard:
             self._queue.popleft()
             if failed:
                 self.evidence = self.evidence.after(canary=first.canary, share=first.share)
+                if first.canary and first.why is not None:
+                    self.classes[first.why.value] += 1
                 moved = True
         return moved and self.evidence.log_e >= self.limit
 
@@ -100,6 +106,7 @@ class Guards:
         self._on_abort = on_abort
         self._guards: dict[str, RolloutGuard] = {}
         self._unkept: list[LocalAbort] = []
+        self._due = asyncio.Event()
         self._lived: set[str] = set()  # rollouts that a snapshot had
         self.aborted: dict[str, LocalAbort] = {}
 
@@ -127,9 +134,16 @@ class Guards:
         in_canary = arm is Arm.CANARY
         return guard.begin(key, canary=in_canary, share=share, now_s=self._clock.monotonic())
 
-    def end(self, rollout: str, counted: Counted | None, *, failed: bool) -> None:
+    def end(
+        self,
+        rollout: str,
+        counted: Counted | None,
+        *,
+        failed: bool,
+        why: ErrorClass | None = None,
+    ) -> None:
         if counted is not None:
-            counted.failed = failed
+            counted.failed, counted.why = failed, why
             self._read(rollout)
 
     def heard(self, abort: LocalAbort) -> None:
@@ -153,17 +167,22 @@ class Guards:
             found.canary_failures,
             guard.exposures,
             self._clock.now(),
+            dict(guard.classes),
         )
         # In force from the next request on, whatever becomes of the rest.
         self.heard(abort)
         self._announce(abort)
         self._on_abort(abort)
         self._unkept.append(abort)
+        self._due.set()
 
     async def watch(self) -> None:
-        """Until it is cancelled: late outcomes, new rollouts, and what is to be on disk."""
+        """Until it is cancelled: late outcomes, new rollouts; aborts are on disk at once."""
         while True:
-            await asyncio.sleep(LOOK_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self._due.wait()
+            self._due.clear()
             try:
                 await self.look()
             except OSError as error:

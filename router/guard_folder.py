@@ -9,18 +9,22 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import quote
+
+from harness.domain.failures import by_class
 
 SUFFIX: Final = ".json"
 
 
 @dataclass(frozen=True, slots=True)
 class LocalAbort:
-    """A worker's own decision. failures: units, in both arms, of them canary_failures."""
+    """A worker's own decision. failures: units, in both arms, of them canary_failures, whose
+    classes are canary_classes as far as they are known.
+    """
 
     rollout: str
     route: str
@@ -31,13 +35,15 @@ class LocalAbort:
     canary_failures: int
     exposures: int
     at: datetime
+    canary_classes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def words(self) -> str:
+        which = f" ({by_class(self.canary_classes)})" if self.canary_classes else ""
         return (
             f"Worker {self.worker} saw {self.canary_failures} of {self.exposures} keys fail in "
-            f"the canary, {self.failures - self.canary_failures} outside it: evidence of harm "
-            f"e = {math.exp(min(self.log_e, 700.0)):.3g}, and it stops at "
+            f"the canary{which}, {self.failures - self.canary_failures} outside it: evidence "
+            f"of harm e = {math.exp(min(self.log_e, 700.0)):.3g}, and it stops at "
             f"{math.exp(self.log_limit):.3g}."
         )
 
@@ -148,6 +154,11 @@ class GuardFolder:
             out.flush()
             os.fsync(out.fileno())
         temporary.replace(file)
+        folder = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def _read(file: Path) -> Mapping[str, Any]:

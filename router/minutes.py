@@ -4,6 +4,7 @@ from bisect import bisect_left
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
+from harness.domain.failures import ErrorClass
 from harness.domain.latency import BOUNDS_MS
 from harness.domain.observation import Traffic
 
@@ -14,7 +15,8 @@ class Ended(NamedTuple):
     """How one request ended. arm: the assigned one. target: the id of what answered, or "".
 
     failed: the caller got an error that is not the caller's own. charged: the assigned arm
-    failed, whatever answered. key: the id of the caller's. priced: whether cost_usd is known.
+    failed, whatever answered; charge: how, where it did. key: the id of the caller's. priced:
+    whether cost_usd is known.
     """
 
     route: str
@@ -31,6 +33,7 @@ class Ended(NamedTuple):
     key: str = ""
     priced: bool = True
     cached_tokens: int = 0
+    charge: ErrorClass | None = None
 
 
 _Key = tuple[str, datetime, str, str, int]

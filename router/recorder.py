@@ -17,6 +17,7 @@ from typing import Final
 from harness.domain.alerts import Alert, AlertKind, News
 from harness.domain.errors import StoreUnavailable
 from harness.domain.failover import Failover
+from harness.domain.failures import ErrorClass
 from harness.domain.observation import Block, UnitRule
 from harness.domain.routing import Arm, Canary
 from harness.ports import Clock, Store, Transaction
@@ -125,15 +126,24 @@ class Recorder:
         with self._lock:
             if isinstance(ticket, Scored):
                 ledger, unit, first = ticket
-                ledger.finish(unit, failed=ended.charged, seen=seen, first=first)
+                ledger.finish(
+                    unit, failed=ended.charged, why=ended.charge, seen=seen, first=first
+                )
             self._minutes.add(ended, at)
         self.spends.note(ended, at)
 
-    def settle(self, scored: Scored, *, failed: bool, seen: Seen | None = None) -> None:
+    def settle(
+        self,
+        scored: Scored,
+        *,
+        failed: bool,
+        why: ErrorClass | None = None,
+        seen: Seen | None = None,
+    ) -> None:
         """The outcome alone; the figures come with a batch."""
         ledger, unit, first = scored
         with self._lock:
-            ledger.finish(unit, failed=failed, seen=seen, first=first)
+            ledger.finish(unit, failed=failed, why=why, seen=seen, first=first)
 
     def on_opinion(self, enter: EnterOpinion) -> None:
         """Nobody else is told: all requests are served here."""

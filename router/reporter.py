@@ -69,7 +69,7 @@ class Reporter:
         self._live: frozenset[str] = frozenset()
         self._numbers: dict[str, int] = {}
         self._new_rollouts: list[list[object]] = []
-        self._units: list[tuple[float | None, ...]] = []
+        self._units: list[tuple[float | str | None, ...]] = []
         self._drafts: deque[Draft] = deque()
         self._drafted = 0
         self._tickets = 0
@@ -108,7 +108,7 @@ class Reporter:
     def finish(self, ticket: Ticket | None, ended: Ended, seen: Seen | None = None) -> None:
         if isinstance(ticket, int):
             more = seen.plain if seen is not None else ()
-            self._units.append((ticket, int(ended.charged), *more))
+            self._units.append((ticket, int(ended.charged), ended.charge or "", *more))
         at = self._clock.now()
         self._minutes.add(ended, at)
         self.spends.note(ended, at)

@@ -91,6 +91,9 @@ def _print_explained(found: CanaryExplained) -> None:
     output.table(
         heads, [guardrail_row(each) for each in told.guardrails], empty="no guardrails"
     )
+    for each in told.guardrails:
+        for line in each.classes:
+            click.echo(f"{each.name}: {line}")
     if found.moves:
         output.table(
             ["EVENT", "AT (UTC)", "WHO", "DID", "BECAUSE"],

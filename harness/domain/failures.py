@@ -22,6 +22,28 @@ class FailureClass(StrEnum):
     CANCELLED = "cancelled"  # the client left
 
 
+class ArmFailure(StrEnum):
+    """How an assigned arm fails without an answer of its provider's to blame."""
+
+    CIRCUIT_OPEN = "circuit_open"  # its circuit left it out
+    UNABLE = "unable"  # it cannot do what the request needs, and the incumbent can
+    MISSING = "missing"  # no outcome came in time
+
+
+ErrorClass = FailureClass | ArmFailure
+
+
+def error_class(name: str) -> ErrorClass:
+    """The inverse of its value. Raises ValueError."""
+    return ArmFailure(name) if name in set(ArmFailure) else FailureClass(name)
+
+
+def by_class(failures: Mapping[str, int]) -> str:
+    """`9 timeout, 3 malformed`, the most frequent first; empty for none."""
+    found = sorted(failures.items(), key=lambda each: (-each[1], each[0]))
+    return ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in found if n)
+
+
 class SameTarget(StrEnum):
     """Whether the target that failed may be asked again in the same request."""
 

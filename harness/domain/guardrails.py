@@ -6,9 +6,9 @@ what is chosen by its outcome proves nothing.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, NamedTuple, Self
 
 
 class Guardrail(StrEnum):
@@ -104,6 +104,38 @@ class Tally:
         )
 
 
+class Split(NamedTuple):
+    """Failures in both arms, canary of them in the canary."""
+
+    failures: int
+    canary: int
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorTally(Tally):
+    """A block's errors, and which they were: what explains the evidence, and adds none.
+
+    classes: by `ErrorClass`, of the failures whose class is known.
+    """
+
+    classes: Mapping[str, Split] = field(default_factory=dict)
+
+    @property
+    def fits(self) -> bool:
+        known, canary = _sums(self.classes)
+        rest, canary_rest = self.failures - known, self.canary_failures - canary
+        return (
+            Tally(self.units, self.canary, self.failures, self.canary_failures).fits
+            and all(0 <= each.canary <= each.failures for each in self.classes.values())
+            and 0 <= canary_rest <= rest
+        )
+
+
+def _sums(classes: Mapping[str, Split]) -> Split:
+    found = classes.values()
+    return Split(sum(each.failures for each in found), sum(each.canary for each in found))
+
+
 @dataclass(frozen=True, slots=True)
 class Level:
     """Geometric means of a block's values in both arms: for words, never for a decision."""
@@ -114,7 +146,14 @@ class Level:
 
 def tallies_of(stored: Mapping[str, Any]) -> dict[Guardrail, Tally]:
     """The inverse of asdict, by JSON."""
-    return {Guardrail(name): Tally(**tally) for name, tally in stored.items()}
+    return {Guardrail(name): _tally_of(tally) for name, tally in stored.items()}
+
+
+def _tally_of(stored: Mapping[str, Any]) -> Tally:
+    if "classes" not in stored:
+        return Tally(**stored)
+    classes = {name: Split(*split) for name, split in stored["classes"].items()}
+    return ErrorTally(**{**stored, "classes": classes})
 
 
 def ranks_of(stored: Mapping[str, Any]) -> dict[Guardrail, tuple[float, ...]]:

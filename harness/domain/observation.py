@@ -78,7 +78,8 @@ class Block:
     period: of the rollout, from 1 (statistics.md 2.1); a block never spans two. counts, ranks:
     what the guardrails beside errors saw, by guardrail, of the units that each applies to; one
     that is absent saw nothing. counts: a unit's missing outcome is a failure. ranks: in [0, 1],
-    one for each scored unit of the smaller arm, by `domain.ranking`. levels: for words.
+    one for each scored unit of the smaller arm, by `domain.ranking`. levels: for words. Of
+    errors, counts say which they were where there are any; older blocks do not.
     """
 
     rollout: str

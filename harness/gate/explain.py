@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from harness.domain.failures import by_class
 from harness.domain.guardrails import Guardrail, Kind, kind_of
 from harness.domain.observation import Block
 from harness.domain.policy import Unit
@@ -49,7 +50,8 @@ _SECONDS: Final = frozenset(
 @dataclass(frozen=True, slots=True)
 class GuardrailRow:
     """One guardrail. distance: to the rollback if it tripped alone, 1 trips; furthest: the
-    highest that it was. candidate, incumbent: figures in words, empty without data.
+    highest that it was. candidate, incumbent: figures in words, empty without data. classes: of
+    errors, a line for each model that has any.
     """
 
     guardrail: Guardrail
@@ -63,6 +65,7 @@ class GuardrailRow:
     log_e_max: float
     distance: float
     furthest: float
+    classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +156,22 @@ def _row(guardrail: Guardrail, told: Mapping[str, Any], limit: float) -> Guardra
         log_e_max=told["log_e_max"],
         distance=told["distance_to_trip"],
         furthest=min(1.0, max(told["distance_to_trip"], furthest, 0.0)),
+        classes=_classes(told),
     )
+
+
+def _classes(told: Mapping[str, Any]) -> tuple[str, ...]:
+    """`candidate, 12 failures: 9 timeout, 3 malformed`, and so the incumbent's."""
+    found = told.get("classes", {})
+    return tuple(
+        f"{who}, {_failures(told[f'{arm}_failures'])}: {by_class(found[arm])}"
+        for who, arm in (("candidate", "canary"), ("incumbent", "control"))
+        if found.get(arm)
+    )
+
+
+def _failures(number: int) -> str:
+    return "1 failure" if number == 1 else f"{number:,} failures"
 
 
 def _says(told: Mapping[str, Any], *, seen: bool) -> str:

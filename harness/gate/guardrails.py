@@ -1,10 +1,12 @@
 """What one guardrail has seen of a rollout, in figures and in plain words."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from harness.domain.guardrails import Guardrail, Kind, kind_of
+from harness.domain.failures import by_class
+from harness.domain.guardrails import ErrorTally, Guardrail, Kind, kind_of
 from harness.domain.observation import Block
 from harness.gate.streams import tally
 
@@ -40,7 +42,8 @@ class GuardrailEvidence:
 
     log_e, log_e_max: of the current period. distance_to_trip: if it tripped alone; 1 trips.
     canary: exposures, units or ranked values; control: units that they stand beside. level:
-    share of units that failed, or the geometric mean of values, None without any.
+    share of units that failed, or the geometric mean of values, None without any. classes: of
+    errors, by class, as far as blocks tell; they explain the evidence and are none.
     """
 
     guardrail: Guardrail
@@ -55,6 +58,8 @@ class GuardrailEvidence:
     control_failures: int
     canary_level: float | None
     control_level: float | None
+    canary_classes: Mapping[str, int] = field(default_factory=dict)
+    control_classes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def ratio(self) -> float | None:
@@ -68,8 +73,9 @@ class GuardrailEvidence:
         """A sentence without its subject and its full stop: the canary …"""
         if kind_of(self.guardrail) is Kind.COUNTS:
             return (
-                f"{_COUNTS[self.guardrail]}: {self.canary_failures:,} of {self.canary:,} "
-                f"against {self.control_failures:,} of {self.control:,}"
+                f"{_COUNTS[self.guardrail]}: {self.canary_failures:,} of {self.canary:,}"
+                f"{_in_brackets(self.canary_classes)} against {self.control_failures:,} of "
+                f"{self.control:,}{_in_brackets(self.control_classes)}"
             )
         what, unit = _VALUES[self.guardrail]
         if self.ratio is None or self.canary_level is None or self.control_level is None:
@@ -82,8 +88,14 @@ class GuardrailEvidence:
         return f"{what.format(f'{self.ratio:.2g} ×')}: {levels}"
 
     def as_json(self) -> dict[str, object]:
-        """For the figures of an Action; NaN and infinity never occur in it."""
+        """For the figures of an Action; NaN and infinity never occur in it.
+
+        No classes where none are known: what was decided before there were any keeps its bytes.
+        """
+        known = self.canary_classes or self.control_classes
+        classes = {"canary": self.canary_classes, "control": self.control_classes}
         return {
+            **({"classes": classes} if known else {}),
             "tolerated": self.tolerated,
             "weight": self.weight,
             "log_e": self.log_e,
@@ -102,7 +114,7 @@ class GuardrailEvidence:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Sums over blocks; the levels as in GuardrailEvidence."""
+    """Sums over blocks; the levels and classes as in GuardrailEvidence."""
 
     canary: int
     control: int
@@ -110,6 +122,8 @@ class Seen:
     control_failures: int
     canary_level: float | None
     control_level: float | None
+    canary_classes: Mapping[str, int] = field(default_factory=dict)
+    control_classes: Mapping[str, int] = field(default_factory=dict)
 
 
 def seen(blocks: Sequence[Block], guardrail: Guardrail) -> Seen:
@@ -129,7 +143,24 @@ def seen(blocks: Sequence[Block], guardrail: Guardrail) -> Seen:
         failures - failed,
         failed / canary if canary else None,
         (failures - failed) / control if control else None,
+        *(_classes(blocks) if guardrail is Guardrail.ERRORS else ()),
     )
+
+
+def _classes(blocks: Sequence[Block]) -> tuple[Mapping[str, int], Mapping[str, int]]:
+    """Of the canary's errors and of the incumbent's."""
+    canary, control = Counter[str](), Counter[str]()
+    for block in blocks:
+        found = block.counts.get(Guardrail.ERRORS)
+        if isinstance(found, ErrorTally):
+            for name, split in found.classes.items():
+                canary[name] += split.canary
+                control[name] += split.failures - split.canary
+    return dict(+canary), dict(+control)
+
+
+def _in_brackets(classes: Mapping[str, int]) -> str:
+    return f" ({by_class(classes)})" if classes else ""
 
 
 def _values(blocks: Sequence[Block], guardrail: Guardrail) -> Seen:

@@ -169,6 +169,8 @@ def _guardrails(
                 control_failures=sums.control_failures,
                 canary_level=sums.canary_level,
                 control_level=sums.control_level,
+                canary_classes=sums.canary_classes,
+                control_classes=sums.control_classes,
             )
         )
     return tuple(found)

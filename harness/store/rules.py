@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from functools import partial
 from typing import Final
@@ -25,7 +25,7 @@ from harness.domain.errors import (
 from harness.domain.evaluation import RunState, Sample, Verdict
 from harness.domain.evidence import Evidence, Waiver
 from harness.domain.failover import Failover
-from harness.domain.guardrails import Tally
+from harness.domain.guardrails import Guardrail, Tally
 from harness.domain.observation import Block, Traffic
 from harness.domain.pins import ServedModel, Sighting
 from harness.domain.proposal import Phase, Proposal
@@ -107,6 +107,7 @@ def check_block(block: Block) -> None:
         and 0 <= block.missing <= block.units
         and block.period >= 1
         and all(map(partial(_is_part, block), block.counts.values()))
+        and _is_whole(errors, block.counts.get(Guardrail.ERRORS))
         and all(0.0 <= u <= 1.0 for ranks in block.ranks.values() for u in ranks)
         and all(len(ranks) <= block.canary_units for ranks in block.ranks.values())
         and all(
@@ -120,6 +121,11 @@ def check_block(block: Block) -> None:
             f"block {block.sequence} of worker {block.worker}, rollout {block.rollout}: "
             f"its counts contradict one another ({block})"
         )
+
+
+def _is_whole(errors: Tally, told: Tally | None) -> bool:
+    """What is told of each error is told of the same errors."""
+    return told is None or asdict(errors).items() <= asdict(told).items()
 
 
 def _is_part(block: Block, tally: Tally) -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 from harness.domain.audit import GENESIS
 from harness.domain.errors import InputError
-from harness.domain.guardrails import Guardrail, Level, Tally
+from harness.domain.guardrails import ErrorTally, Guardrail, Level, Split, Tally
 from harness.domain.observation import TrafficTotal
 from harness.domain.routing import Arm
 from harness.domain.spend import KeySpend
@@ -57,6 +57,10 @@ def test_a_block_sent_twice_is_stored_once(store: Store) -> None:
         {"period": 0},
         {"counts": {Guardrail.REFUSALS: Tally(100, 3, 0, 0)}},
         {"counts": {Guardrail.REFUSALS: Tally(100, 2, 1, 2)}},
+        {"counts": {Guardrail.ERRORS: ErrorTally(100, 2, 2, 1)}},
+        {"counts": {Guardrail.ERRORS: ErrorTally(100, 2, 3, 1, {"server": Split(4, 1)})}},
+        {"counts": {Guardrail.ERRORS: ErrorTally(100, 2, 3, 1, {"server": Split(1, 2)})}},
+        {"counts": {Guardrail.ERRORS: ErrorTally(100, 2, 3, 1, {"server": Split(3, 0)})}},
         {"ranks": {Guardrail.LATENCY: (0.5, 0.5, 0.5)}},
         {"ranks": {Guardrail.LATENCY: (math.nan,)}},
         {"levels": {Guardrail.LATENCY: Level(0.0, 1.0)}},
@@ -65,6 +69,16 @@ def test_a_block_sent_twice_is_stored_once(store: Store) -> None:
 def test_a_block_whose_counts_contradict_is_refused(store: Store, bad: dict[str, Any]) -> None:
     with store.write() as tx, pytest.raises(InputError, match="contradict"):
         tx.observations.append([replace(BLOCK, **bad)], [])
+
+
+def test_a_block_keeps_how_each_arm_failed(store: Store) -> None:
+    classes = {"malformed": Split(1, 0), "timeout": Split(1, 1)}
+    told = replace(BLOCK, counts={Guardrail.ERRORS: ErrorTally(100, 2, 3, 1, classes)})
+    with store.write() as tx:
+        tx.observations.append([told], [])
+
+    with store.read() as tx:
+        assert list(tx.observations.blocks("ro_1")) == [replace(told, number=1)]
 
 
 def test_a_block_without_guardrails_reads_as_one_that_saw_nothing(store: Store) -> None:

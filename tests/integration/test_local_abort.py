@@ -8,6 +8,7 @@ import pytest
 
 from evals.sim import serve as sim
 from harness.control import reconcile
+from harness.domain.guardrails import ErrorTally, Guardrail
 from harness.domain.rollout import RolloutState
 from tests.router_site import Routed, ask, eventually, routed, start_canary
 
@@ -56,7 +57,7 @@ def test_a_canary_that_breaks_is_stopped_without_a_control_plane_and_stays_so(
         assert load.errors == []
         assert on_the_canary(world) == 0
 
-        # The stop is in force at once; on disk it is a moment later.
+        # The stop is in force at once, and a thread puts it on disk.
         eventually(lambda: kept_abort(tmp_path))
 
         world.kill()
@@ -71,4 +72,28 @@ def test_a_canary_that_breaks_is_stopped_without_a_control_plane_and_stays_so(
             after = tx.rollouts.get(rollout.id)
         assert after.state is RolloutState.ROLLED_BACK
         assert "A router's own guard stopped the canary. Worker router-" in after.ended_because
+        assert " server" in after.ended_because
         eventually(lambda: list(tmp_path.rglob("guard/*.json")) == [], timeout_s=10)
+
+
+@pytest.mark.req("F3")
+def test_workers_tell_their_parent_how_a_candidate_failed(
+    provider: str, tmp_path: Path
+) -> None:
+    with routed(tmp_path, provider) as world:
+        start_canary(world, tmp_path)
+        world.start("--workers", "2")
+        httpx.post(f"{provider}/sim/profiles/sim-better", json={"error_rate": 1.0})
+
+        assert on_the_canary(world) > 0
+        assert world.place.terminate("router") == 0
+
+        failed = [block for block in world.blocks() if block.canary_failures]
+        assert failed
+        for block in failed:
+            told = block.counts[Guardrail.ERRORS]
+            assert isinstance(told, ErrorTally)
+            # After some errors the candidate's circuit leaves it out.
+            assert told.classes["server"].canary >= 1
+            assert set(told.classes) <= {"server", "circuit_open"}
+            assert sum(each.failures for each in told.classes.values()) == block.failures

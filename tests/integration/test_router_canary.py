@@ -6,6 +6,7 @@ from pathlib import Path
 import openai
 import pytest
 
+from harness.domain.guardrails import ErrorTally, Guardrail, Split
 from harness.domain.observation import Traffic, UnitRule
 from harness.domain.policy import Unit
 from harness.domain.routing import RouteSettings
@@ -138,6 +139,30 @@ def test_a_canary_failure_is_answered_by_the_incumbent_and_charged(
     row = only_row(all_canary)
     assert (row.arm, row.requests, row.failed, row.charged) == ("canary", 1, 0, 1)
     assert charged_units(all_canary) == (1, 1)
+
+
+@pytest.mark.req("F3")
+@pytest.mark.parametrize(
+    ("failure", "name"),
+    [
+        ("500", "server"),
+        ("529", "overloaded"),
+        ("429", "rate_limited"),
+        ("reset", "connect"),
+        ("hang", "timeout"),
+        ("nan", "malformed"),
+    ],
+)
+def test_a_block_says_which_error_the_canary_was_charged_with(
+    all_canary: World, client: openai.OpenAI, upstream: Upstream, failure: str, name: str
+) -> None:
+    upstream.turns = {CANDIDATE: FAILURES[failure], INCUMBENT: completion("from the incumbent")}
+
+    ask(client)
+
+    assert charged_units(all_canary) == (1, 1)
+    (block,) = all_canary.store.blocks.values()
+    assert block.counts[Guardrail.ERRORS] == ErrorTally(1, 1, 1, 1, {name: Split(1, 1)})
 
 
 @pytest.mark.req("F4", "B8")

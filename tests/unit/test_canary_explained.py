@@ -5,7 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from harness.domain.guardrails import Guardrail, Level
+from harness.domain.content import canonical_json
+from harness.domain.guardrails import ErrorTally, Guardrail, Level, Split
 from harness.domain.observation import Block
 from harness.domain.policy import CanaryPolicy, Step
 from harness.domain.rollout import Rollout, RolloutState
@@ -95,6 +96,50 @@ def test_each_guardrail_says_its_figures_and_how_far_it_is() -> None:
     assert latency.says == "strong evidence of harm"
     assert 0 < latency.distance <= latency.furthest <= 1
     assert rows[Guardrail.REFUSALS].says == "no data yet"
+
+
+def with_classes(seen: list[Block]) -> list[Block]:
+    """The canary's failures time out, but for its first; the incumbent's are the server's."""
+    return [
+        replace(
+            block,
+            counts={
+                Guardrail.ERRORS: ErrorTally(
+                    block.units,
+                    block.canary_units,
+                    block.failures,
+                    block.canary_failures,
+                    {
+                        "malformed" if block.number == 1 else "timeout": Split(1, 1),
+                        "server": Split(1, 0),
+                    },
+                )
+            },
+        )
+        for block in seen
+    ]
+
+
+def test_errors_are_told_by_class_in_the_row_and_in_the_reason_of_the_rollback() -> None:
+    harm = decide(waiting(), with_classes(blocks(19, failing=True)), START + 19 * HOUR / 60)
+    told = explain(waiting(), harm, with_classes(blocks(19, failing=True)), START)
+
+    assert told.guardrails[0].classes == (
+        "candidate, 2 failures: 1 malformed, 1 timeout",
+        "incumbent, 2 failures: 2 server",
+    )
+    counted = "2 of 2 (1 malformed, 1 timeout) against 2 of 198 (2 server)"
+    assert f"The canary fails more often than the incumbent: {counted}; " in harm.reason
+
+
+def test_classes_explain_the_evidence_and_are_none_and_old_blocks_decide_as_they_did() -> None:
+    now, plain = START + 19 * HOUR / 60, blocks(19, failing=True)
+
+    old, new = decide(waiting(), plain, now), decide(waiting(), with_classes(plain), now)
+
+    assert (old.log_e, old.block, old.signal) == (new.log_e, new.block, new.signal)
+    assert explain(waiting(), old, plain, now).guardrails[0].classes == ()
+    assert "classes" not in canonical_json(old.figures)
 
 
 def test_the_certificate_has_a_time_of_its_own() -> None:

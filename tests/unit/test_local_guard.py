@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.domain.failures import FailureClass
 from harness.domain.local_guard import FIRST, LocalGuard, log_limit
 from harness.domain.observation import UnitRule
 from harness.domain.routing import Arm, Canary, Route
@@ -167,7 +168,8 @@ class Side:
 
     def request(self, key: str, arm: Arm, *, failed: bool) -> None:
         counted = self.guards.begin(CANARY, arm, key)
-        self.guards.end(CANARY.rollout, counted, failed=failed)
+        why = FailureClass.TIMEOUT if failed else None
+        self.guards.end(CANARY.rollout, counted, failed=failed, why=why)
 
     def break_it(self) -> None:
         for n in range(3):
@@ -185,7 +187,7 @@ def test_a_gross_failure_stops_the_canary_in_this_worker_with_its_own_last_reque
 
     assert side.guards.stopped(CANARY)
     assert side.announced == side.alerts
-    assert "2 of 2 keys fail in the canary, 0 outside it" in side.alerts[0].words
+    assert "2 of 2 keys fail in the canary (2 timeout), 0 outside it" in side.alerts[0].words
     assert not side.guards.stopped(replace(CANARY, rollout="r-2"))
 
 
@@ -221,6 +223,24 @@ def test_a_worker_that_is_started_again_does_not_take_the_canary_up(tmp_path: Pa
 
     assert again.guards.stopped(CANARY)
     assert again.announced == []
+
+
+@pytest.mark.req("F3")
+async def test_an_abort_is_put_on_disk_as_it_comes_into_force_and_not_at_the_next_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("router.guard.LOOK_S", 3600.0)
+    side = Side(GuardFolder(tmp_path / "guard"))
+    watching = asyncio.create_task(side.guards.watch())
+    await asyncio.sleep(0)  # it waits
+
+    side.break_it()
+
+    files = GuardFolder(tmp_path / "guard")
+    while not files.aborted():  # noqa: ASYNC110 - of a thread and a disk: no event tells
+        await asyncio.sleep(0.001)
+    assert files.aborted() == side.announced
+    watching.cancel()
 
 
 @pytest.mark.req("F3")

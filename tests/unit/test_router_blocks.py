@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.domain.failures import FailureClass
+from harness.domain.guardrails import ErrorTally, Guardrail, Split
 from harness.domain.observation import Block, UnitRule
 from harness.domain.policy import Unit as UnitKind
 from router.blocks import MAX_BLOCK_AGE_S, Ledger, Unit
@@ -277,3 +279,34 @@ def test_a_jump_of_the_wall_clock_moves_no_period() -> None:
     play.close()
 
     assert [block.period for block in play.blocks] == [1]
+
+
+def test_a_block_tells_by_class_how_each_arm_failed() -> None:
+    play = Play(REQUESTS)
+    units = {key: play.admit(key, canary=key in "ab") for key in "abcde"}
+    for key, why in {"a": FailureClass.TIMEOUT, "c": FailureClass.TIMEOUT}.items():
+        unit = units[key]
+        assert unit is not None
+        play.ledger.finish(unit, failed=True, why=why)
+    for key in "de":
+        play.finish(units[key])
+    play.wait(REQUESTS.missing_s)  # nobody says what became of b
+
+    (block,) = play.blocks
+    assert block.counts == {
+        Guardrail.ERRORS: ErrorTally(
+            5, 2, 3, 2, {"missing": Split(1, 1), "timeout": Split(2, 1)}
+        )
+    }
+
+
+def test_a_session_failed_by_its_first_failure() -> None:
+    play = Play(SESSIONS)
+    first, second = play.admit("k"), play.admit("k")
+    assert first is second
+    assert first is not None
+    play.ledger.finish(first, failed=True, why=FailureClass.MALFORMED)
+    play.ledger.finish(first, failed=True, why=FailureClass.SERVER)
+
+    (block,) = play.close()
+    assert block.counts[Guardrail.ERRORS] == ErrorTally(1, 0, 1, 0, {"malformed": Split(1, 0)})
