@@ -162,6 +162,8 @@ def _after_passing(proposal: Proposal, rollout: Rollout | None, now: datetime) -
             )
         case Phase.AWAITING_APPROVAL:
             return f"{proposal.approver} approved it; the canary opens within seconds."
+        case Phase.SHADOW:
+            return "nothing; its shadow comes first, and the canary opens by itself after it."
         case Phase.CANARY if rollout is not None:
             share = wording.weight(rollout.current.weight_bps)
             return f"watch the canary; it is at {share} of the traffic."

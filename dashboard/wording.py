@@ -60,6 +60,7 @@ PHASE_LABELS: Final[Mapping[Phase, Label]] = {
     Phase.PROPOSED: Label("◷", "queued for evaluation", Tone.NEUTRAL),
     Phase.EVALUATING: Label("◷", "being evaluated", Tone.NEUTRAL),
     Phase.AWAITING_APPROVAL: Label("?", "waits for approval", Tone.UNDECIDED),
+    Phase.SHADOW: Label("◐", "in its shadow", Tone.BETTER),
     Phase.CANARY: Label("◐", "in canary", Tone.BETTER),
     Phase.PROMOTED: Label("✓", "promoted", Tone.BETTER),
     Phase.REJECTED: Label("✕", "rejected", Tone.WORSE),

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import date, datetime
 from typing import Final
 
@@ -25,6 +26,7 @@ class ShadowSums:
         self._lock = threading.Lock()
         self._new: dict[tuple[str, date, str], ShadowTally] = {}
         self._own: dict[tuple[str, date], Used] = {}
+        self._own_usd: dict[str, float] = {}
         self._others: dict[str, Used] = {}
         self._known_on = date.min
 
@@ -40,7 +42,10 @@ class ShadowSums:
             self._add(row)
             where = shadow, row.day
             self._own = {key: used for key, used in self._own.items() if key[1] >= row.day}
-            self._own[where] = self._own.get(where, Used()) + used_of([row])
+            added_now = used_of([row], row.day)
+            self._own[where] = self._own.get(where, Used()) + added_now
+            spent = self._own_usd.get(shadow, 0.0) + added_now.in_all_usd
+            self._own_usd[shadow] = spent
 
     def merge(self, row: ShadowTally) -> None:
         """Add what another process summed up, to be written in its name."""
@@ -60,16 +65,21 @@ class ShadowSums:
             if others is None:
                 return None
             own = self._own.get((shadow, today), Used())
-            return own + others if self._known_on == today else own
+            if self._known_on != today:
+                # A new day: what others have spent before is spent all the same.
+                others = Used(in_all_usd=others.in_all_usd)
+            own = replace(own, in_all_usd=self._own_usd.get(shadow, 0.0))
+            return own + others
 
     def know(self, shadows: Iterable[str], rows: Iterable[ShadowTally], today: date) -> None:
-        """What the database has of today, of the shadows that it was asked for."""
+        """What the database has, of the shadows that it was asked for; of today at least."""
         of: dict[str, list[ShadowTally]] = {each: [] for each in shadows}
         for row in rows:
             if row.worker != self._worker:
                 of[row.shadow].append(row)
         with self._lock:
-            self._others = {shadow: used_of(found) for shadow, found in of.items()}
+            self._others = {shadow: used_of(found, today) for shadow, found in of.items()}
+            self._own_usd = {k: usd for k, usd in self._own_usd.items() if k in of}
             self._known_on = today
 
     def _add(self, row: ShadowTally) -> None:
@@ -91,14 +101,14 @@ class ShadowWatch:
     def __call__(self, store: Store) -> None:
         """Raises StoreUnavailable: then what was known stays."""
         serving = self._holder.current
-        ids = (
-            frozenset(each.id for each in serving.snapshot.shadows) if serving else frozenset()
-        )
+        live = serving.snapshot.shadows if serving else ()
+        ids = frozenset(each.id for each in live)
         now = self._clock.monotonic()
         if not ids or (ids == self._asked and now < self._next):
             return
         today = self._clock.now().date()
+        whole = any(each.limits.usd_in_all is not None for each in live)
         with store.read() as tx:
-            rows = tx.shadows.tallies(sorted(ids), since=today)
+            rows = tx.shadows.tallies(sorted(ids), since=None if whole else today)
         self._sums.know(ids, rows, today)
         self._asked, self._next = ids, now + EVERY_S

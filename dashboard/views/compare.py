@@ -90,6 +90,9 @@ def next_button(view: ComparisonView) -> None:
         case Phase.CANARY:
             step = ("Watch the canary", ":material/monitor_heart:", "views/canary.py", route)
             why = "It goes up by itself while it does no harm, and back at once when it does."
+        case Phase.SHADOW:
+            step = ("Watch the shadow", ":material/monitor_heart:", "views/canary.py", route)
+            why = "It answers users' requests, and nobody gets the answers yet."
         case Phase.AWAITING_APPROVAL:
             step = ("Go to the approval", ":material/gavel:", "views/proposals.py", {})
             why = f"Whoever approves must not be {proposal.proposer}, who proposed it."

@@ -134,7 +134,7 @@ def _buttons(row: ProposalRow, now: datetime) -> None:
             reject(row)
         if why:
             st.html(cards.note(why), width="content")
-    early = proposal.phase in (Phase.PROPOSED, Phase.EVALUATING)
+    early = proposal.phase in (Phase.PROPOSED, Phase.EVALUATING, Phase.SHADOW)
     if early and st.button("Cancel", key=f"cancel-{proposal.id}"):
         cancel(row)
 

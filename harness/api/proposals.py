@@ -14,6 +14,7 @@ from harness.control.form import LostByForm, lost_by_form
 from harness.control.judging import JudgingCost
 from harness.control.reports import ArmFigures
 from harness.control.savings import Savings
+from harness.control.shadow_first import ShadowStage
 from harness.control.standing import Standing
 from harness.domain.evaluation import EvalRun, SuitePin, SuitePlan, Verdict
 from harness.domain.forecast import Forecast
@@ -46,7 +47,7 @@ class SuiteComparison:
 class ProposalComparison:
     """Both models beside one another. verdict: null while the gate is open. forecast: of the
     route's bill, in US dollars per 30 days. savings: null where the gate did not decide early.
-    standing: whether the verdict is proof still.
+    standing: whether the verdict is proof still. shadow: the one that comes before the canary.
     lost_by_form: of a FORMAT MISMATCH, what broke and what mends it.
     """
 
@@ -61,6 +62,7 @@ class ProposalComparison:
     savings: Savings | None
     standing: Standing | None
     lost_by_form: Sequence[LostByForm]
+    shadow: ShadowStage | None
 
 
 @endpoint(router, "GET", "/proposals")
@@ -107,6 +109,7 @@ def compare_proposal(who: Who, proposal: str) -> ProposalComparison:
         forecast=found.forecast,
         savings=found.savings,
         standing=found.standing,
+        shadow=found.shadow,
         lost_by_form=lost_by_form(found),
     )
 

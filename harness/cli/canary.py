@@ -2,13 +2,14 @@
 
 import click
 
-from harness.cli import output, wording
+from harness.cli import output, shadow_stage, wording
 from harness.cli.lazy import Lazy, LazyGroup
 from harness.cli.session import Session, pass_session
-from harness.control import canary_hands, canary_plan, reports
+from harness.control import canary_hands, canary_plan, reports, shadow_first
 from harness.control.canary_plan import RampPlan
 from harness.control.present import plain
 from harness.control.reports import CanaryExplained, CanaryStatus
+from harness.control.shadow_first import ShadowStage
 from harness.domain.policy import Unit
 from harness.domain.rollout import Rollout, Signal
 from harness.gate.explain import GuardrailRow, Need
@@ -47,10 +48,15 @@ def status(session: Session, route: str | None) -> None:
 @pass_session
 def explain(session: Session, route: str) -> None:
     """Say why ROUTE's canary is where it is, and what would move it."""
+    stage = shadow_first.of_route(session.context, route)
+    if stage is not None:
+        _explain_shadow(session, stage)
+        return
     found = reports.explained(session.context, route)
     if session.json:
         output.document(
             {
+                "shadow": None,
                 "rollout": found.status.rollout.id,
                 "explanation": plain(found.status.explanation),
                 "moves": plain(found.moves),
@@ -58,6 +64,16 @@ def explain(session: Session, route: str) -> None:
         )
         return
     _print_explained(found)
+
+
+def _explain_shadow(session: Session, stage: ShadowStage) -> None:
+    """The canary is not open yet: what comes before it."""
+    if session.json:
+        none: dict[str, object] = {"rollout": None, "explanation": None, "moves": []}
+        output.document({"shadow": plain(stage), **none})
+        return
+    output.facts(shadow_stage.described(stage))
+    output.note(f"`swapgate proposal show {stage.proposal}` has the verdict")
 
 
 def _print_explained(found: CanaryExplained) -> None:

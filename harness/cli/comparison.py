@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import click
 
-from harness.cli import canary, output, wording
+from harness.cli import canary, output, shadow_stage, wording
 from harness.control import monthly
 from harness.control.form import LostByForm, lost_by_form
 from harness.control.present import plain
@@ -30,7 +30,7 @@ HEADINGS = (
 def outcome(found: Comparison) -> str:
     """In one line: the verdict's words and reason, or the phase."""
     phase = found.proposal.phase.value.replace("_", " ")
-    phase = "in its canary" if phase == "canary" else phase
+    phase = f"in its {phase}" if phase in ("canary", "shadow") else phase
     if found.verdict is None:
         why = found.proposal.closed_because
         return f"{found.proposal.id} is {phase}" + (f": {why}" if why else "")
@@ -75,6 +75,9 @@ def print_all(found: Comparison, status: CanaryStatus | None) -> None:
     _print_arms(found)
     _print_money(found)
     _print_pins(found)
+    if found.shadow:
+        click.echo()
+        output.facts(shadow_stage.described(found.shadow))
     if status:
         click.echo()
         output.facts(canary.described(status))
@@ -223,6 +226,7 @@ def as_json(
         "candidate": plain(found.candidate),
         "verdict": plain(found.verdict),
         "standing": plain(found.standing),
+        "shadow": plain(found.shadow),
         "pins": [
             {
                 "suite": side.plan.suite,

@@ -11,6 +11,7 @@ from harness.domain.rollout import Rollout
 UNDECIDED: Final = frozenset({Phase.PROPOSED, Phase.EVALUATING})
 BY_PHASE: Final = {
     Phase.AWAITING_APPROVAL: 0,
+    Phase.SHADOW: 0,
     Phase.CANARY: 0,
     Phase.PROMOTED: 0,
     Phase.ROLLED_BACK: 3,

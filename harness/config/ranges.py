@@ -6,6 +6,7 @@ from harness.config.places import Path_
 
 SHARES = {"alpha", "margin", "min_saving", "p0"}
 POSITIVE = {
+    "min_pairs",
     "verdict_ttl_s",
     "approval_ttl_s",
     "run_max_age_s",
@@ -67,6 +68,7 @@ NOT_NEGATIVE = {
 
 # Half of the traffic: more of it would be no promotion.
 MOST_HELD_BACK_BPS = 5_000
+BPS = 10_000
 
 
 def complaints(values: Mapping[str, object]) -> Iterator[tuple[Path_, str]]:
@@ -74,6 +76,7 @@ def complaints(values: Mapping[str, object]) -> Iterator[tuple[Path_, str]]:
     yield from _walk(values, ())
     for name, policy in _mapping(values.get("policies")).items():
         yield from _steps(policy, ("policies", name, "canary", "steps"))
+        yield from _shadow(policy, ("policies", name, "canary", "shadow"))
         yield from _guardrails(policy, ("policies", name, "canary", "guardrails"))
 
 
@@ -116,6 +119,17 @@ def _steps(policy: object, path: Path_) -> Iterator[tuple[Path_, str]]:
     for index in range(1, len(weights)):
         if not weights[index] > weights[index - 1]:  # type: ignore[operator]
             yield (*path, index), "a step's weight must be above the one before"
+
+
+def _shadow(policy: object, path: Path_) -> Iterator[tuple[Path_, str]]:
+    shadow = _mapping(_mapping(policy).get("canary")).get("shadow")
+    if shadow is None:
+        return
+    fields = _fields(shadow)
+    if not 1 <= fields["share_bps"] <= BPS:  # type: ignore[operator]
+        yield (*path, "share_bps"), f"1 to {BPS} basis points are mirrored (5 % is 500)"
+    if not fields["max_cost_usd"] > 0:  # type: ignore[operator]
+        yield (*path, "max_cost_usd"), "must be above 0: without money nothing is mirrored"
 
 
 def unclear(values: Mapping[str, object]) -> Iterator[tuple[Path_, str]]:

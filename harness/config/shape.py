@@ -1,5 +1,6 @@
 """The file's shape: what may stand where, and what it becomes."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +32,7 @@ from harness.domain.settings import (
     ControlSettings,
     JudgeSettings,
     RouterSettings,
+    RouteSeed,
     Settings,
     SuiteSettings,
     UiSettings,
@@ -199,6 +201,9 @@ def settings(document: Document, *, base: Path, shipped: Path, source: Path | No
         {name: frozenset(each) for name, each in config.data_classes.items()},
     )
     home = base / config.home
+    policies = {name: Policy(name, **_fields(p)) for name, p in config.policies.items()}
+    routes = {name: route_seed(name, r, known) for name, r in config.routes.items()}
+    _check_shadows(routes, policies, document)
     return Settings(
         database_url=config.database_url or f"sqlite:///{home / 'swapgate.db'}",
         home=home,
@@ -211,14 +216,30 @@ def settings(document: Document, *, base: Path, shipped: Path, source: Path | No
             name: _suite(name, entry, known, base, shipped)
             for name, entry in config.suites.items()
         },
-        policies={name: Policy(name, **_fields(p)) for name, p in config.policies.items()},
-        routes={name: route_seed(name, r, known) for name, r in config.routes.items()},
+        policies=policies,
+        routes=routes,
         switches=_switches(config.switches, document),
         data_classes=known.data_classes,
         alerts=_alerts(config.alerts, document),
         eval_limits={name: each.eval_limits for name, each in config.providers.items()},
         capture=capture_settings(config.capture, document),
     )
+
+
+def _check_shadows(
+    routes: Mapping[str, RouteSeed], policies: Mapping[str, Policy], document: Document
+) -> None:
+    """What acts on the world is never sent twice, also not before a canary."""
+    for name, route in routes.items():
+        policy = policies.get(route.settings.policy)
+        mirrors = policy is not None and policy.canary.shadow is not None
+        if mirrors and route.settings.side_effects:
+            path = ("routes", name, "tools")
+            raise ConfigError(
+                f"{document.place(path)}: {dotted(path)}: a route with side_effects is never "
+                f"mirrored, and its policy {route.settings.policy!r} has `canary.shadow`: give "
+                "the route a policy without it"
+            )
 
 
 def _alerts(entry: AlertsEntry, document: Document) -> AlertSettings:

@@ -176,6 +176,8 @@ def _is_over(tx: Transaction, record: AlertRecord) -> bool:
             case AlertKind.AWAITING_APPROVAL:
                 proposal = tx.proposals.get(about)
                 return proposal.phase is not Phase.AWAITING_APPROVAL or bool(proposal.approver)
+            case AlertKind.SHADOW_HELD:
+                return tx.proposals.get(about).phase is not Phase.SHADOW
             case AlertKind.CANARY_PAUSED:
                 return tx.rollouts.get(about).state is not RolloutState.PAUSED
             case AlertKind.CANARY_HELD | AlertKind.SAMPLE_RATIO:

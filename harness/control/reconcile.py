@@ -10,7 +10,17 @@ from typing import assert_never
 
 import structlog
 
-from harness.control import alerts, bake, canary, evaluate, holding, shadows, standing, work
+from harness.control import (
+    alerts,
+    bake,
+    canary,
+    evaluate,
+    holding,
+    shadow_first,
+    shadows,
+    standing,
+    work,
+)
 from harness.control.context import Context
 from harness.control.standing import Proof, Standing
 from harness.domain.access import SYSTEM
@@ -81,6 +91,8 @@ def _one(ctx: Context, proposal: Proposal) -> list[str]:
             return _evaluate(ctx, proposal)
         case Phase.AWAITING_APPROVAL:
             return _await(ctx, proposal)
+        case Phase.SHADOW:
+            return _shadow(ctx, proposal)
         case Phase.CANARY:
             return _canary(ctx, proposal)
         case _:
@@ -180,8 +192,20 @@ def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) ->
             f"at {waits.approval_ends_at:%Y-%m-%d %H:%M} UTC.",
         )
     else:
-        canary.open_canary(ctx, tx, proposal, proof, Event.PASSED)
+        _let_in(ctx, tx, proposal, proof, Event.PASSED)
     work.stop_unneeded(ctx, tx, proposal)
+
+
+def _let_in(
+    ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed, event: Event
+) -> str:
+    """What comes after the proof: the canary, or the shadow before it. In words."""
+    if proposal.policy.canary.shadow is None:
+        canary.open_canary(ctx, tx, proposal, proof, event)
+        return "canary opened"
+    saved = tx.proposals.save(moved(proposal, Event.MIRROR, ctx.clock.now()))
+    _audit(ctx, tx, saved, "proposal.mirror", {"verdict": proof.id})
+    return "its shadow comes first"
 
 
 def _not_measured(
@@ -234,8 +258,24 @@ def _open_approved(ctx: Context, proposal: Proposal) -> list[str]:
     if not isinstance(proof, Passed) or proposal.approved_verdict != proof.id:
         raise ProofRefused(f"{proposal.id}: the approval is for another verdict")
     with ctx.store.write() as tx:
-        canary.open_canary(ctx, tx, proposal, proof, Event.APPROVED)
-    return [f"{proposal.id}: canary opened"]
+        said = _let_in(ctx, tx, proposal, proof, Event.APPROVED)
+    return [f"{proposal.id}: {said}"]
+
+
+def _shadow(ctx: Context, proposal: Proposal) -> list[str]:
+    """Its proof is looked at each turn, as while it waits for approval."""
+    with ctx.store.read() as tx:
+        base_changed = _base_changed(tx, proposal)
+        proof = tx.verdicts.get(proposal.verdict or "")
+        found = standing.of(ctx, tx, proof)
+    if base_changed:
+        return _in_write(ctx, proposal, Event.BASE_CHANGED, _OTHER_BASE)
+    if not found.holds:
+        event = Event.STALE if found.proof is Proof.STALE else Event.EXPIRED
+        return _in_write(ctx, proposal, event, _no_proof(proof, found))
+    if not isinstance(proof, Passed):
+        raise ProofRefused(f"{proposal.id}: verdict {proof.id} is {proof.outcome}, not passed")
+    return shadow_first.turn(ctx, proposal, proof)
 
 
 def _canary(ctx: Context, proposal: Proposal) -> list[str]:

@@ -6,10 +6,11 @@ from datetime import datetime, timedelta
 from statistics import median, quantiles
 from typing import Final
 
-from harness.control import monthly, routes, standing
+from harness.control import monthly, routes, shadow_first, standing
 from harness.control.context import Context
 from harness.control.judging import JudgingCost, judging_cost
 from harness.control.savings import Arm, Savings, saved
+from harness.control.shadow_first import ShadowStage
 from harness.control.standing import Standing
 from harness.domain.audit import AuditEvent
 from harness.domain.errors import NotFound
@@ -79,7 +80,7 @@ class SuiteSide:
 @dataclass(frozen=True)
 class Comparison:
     """One proposal with both models' answers. verdict: None while the gate is open; standing:
-    whether it is proof still.
+    whether it is proof still. shadow: what came before the canary, None for nothing.
     """
 
     proposal: Proposal
@@ -91,6 +92,7 @@ class Comparison:
     candidate_figures: ArmFigures
     forecast: Forecast
     standing: Standing | None = None
+    shadow: ShadowStage | None = None
 
     @property
     def savings(self) -> Savings | None:
@@ -211,6 +213,7 @@ def compare(ctx: Context, proposal: str) -> Comparison:
         answers = [(side.incumbent, side.candidate) for side in suites]
         money = monthly.of_arms(ctx, tx, found.route, arms, answers)
         standing_ = standing.of(ctx, tx, verdict) if verdict else None
+        stage = shadow_first.shown(ctx, tx, found)
     return Comparison(
         proposal=found,
         incumbent=arms[0],
@@ -221,6 +224,7 @@ def compare(ctx: Context, proposal: str) -> Comparison:
         candidate_figures=figures([s for side in suites for s in side.candidate]),
         forecast=money,
         standing=standing_,
+        shadow=stage,
     )
 
 

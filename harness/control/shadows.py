@@ -123,7 +123,7 @@ def start(ctx: Context, actor: Actor, wanted: WantedShadow) -> Shadow:
     with ctx.store.write() as tx:
         route = routes.existing(tx, wanted.route)
         candidate = targets.find_or_register(ctx, tx, actor, wanted.candidate)
-        _check(ctx, tx, route, candidate, wanted.limits)
+        check(ctx, tx, route, candidate, wanted.limits)
         proposal = _proposal(tx, route.name, candidate)
         if proposal is None:
             actor.require(Role.APPROVER)
@@ -141,13 +141,14 @@ def start(ctx: Context, actor: Actor, wanted: WantedShadow) -> Shadow:
             expires_at=now + wanted.lasts,
         )
         tx.shadows.add(made)
-        _note(tx, made, actor.name, "shadow.start", now, wanted.reason)
+        note(tx, made, actor.name, "shadow.start", now, wanted.reason)
     return made
 
 
-def _check(
+def check(
     ctx: Context, tx: Transaction, route: Route, candidate: Target, limits: ShadowLimits
 ) -> None:
+    """Raises InputError, NotAllowed, NotFound for what it must not see or cannot pay."""
     if route.settings.side_effects:
         raise InputError(
             f"route {route.name!r} has tools that act on the world (side_effects): nothing of "
@@ -162,7 +163,7 @@ def _check(
         )
     clearance.check(ctx, route.settings, [candidate], route=route.name)
     provider = tx.providers.all()[candidate.provider]
-    if limits.usd_per_day is not None and candidate.model not in provider.prices:
+    if limits.in_money and candidate.model not in provider.prices:
         raise InputError(
             f"{candidate.name} has no price, so that no budget in US dollars can be kept: add "
             "its price to the file, or give no budget in money (--usd-per-day none)"
@@ -189,7 +190,7 @@ def stop(ctx: Context, actor: Actor, route: str, *, reason: str = "") -> ShadowR
             )
         because = reason or "stopped by hand"
         record = tx.shadows.end(live.id, actor=actor.name, because=because, now=now)
-        _note(tx, live, actor.name, "shadow.stop", now, because)
+        note(tx, live, actor.name, "shadow.stop", now, because)
     return record
 
 
@@ -206,7 +207,7 @@ def review(ctx: Context) -> Sequence[str]:
     with ctx.store.write() as tx:
         for each, why in over:
             tx.shadows.end(each.id, actor=SYSTEM.name, because=why, now=now)
-            _note(tx, each, SYSTEM.name, "shadow.stop", now, why)
+            note(tx, each, SYSTEM.name, "shadow.stop", now, why)
     return [f"shadow {each.id} of route {each.route} ended: {why}" for each, why in over]
 
 
@@ -226,9 +227,10 @@ def _over(ctx: Context, tx: Transaction, shadow: Shadow, now: datetime) -> str:
     return ""
 
 
-def _note(
+def note(
     tx: Transaction, shadow: Shadow, actor: str, action: str, now: datetime, reason: str
 ) -> None:
+    """Into the audit log."""
     tx.audit.append(
         at=now,
         actor=actor,
@@ -241,6 +243,7 @@ def _note(
             "share_bps": shadow.limits.share_bps,
             "requests_per_day": shadow.limits.requests_per_day,
             "usd_per_day": shadow.limits.usd_per_day,
+            "usd_in_all": shadow.limits.usd_in_all,
             "reason": reason,
         },
     )
@@ -255,7 +258,7 @@ def listed(ctx: Context, *, route: str | None = None) -> Sequence[ShadowStatus]:
     by_id: dict[str, list[ShadowTally]] = {each.shadow.id: [] for each in records}
     for row in tallies:
         by_id[row.shadow].append(row)
-    return [_status(each, by_id[each.shadow.id], now) for each in records]
+    return [status_of(each, by_id[each.shadow.id], now) for each in records]
 
 
 def status(ctx: Context, route: str) -> ShadowStatus:
@@ -269,7 +272,8 @@ def status(ctx: Context, route: str) -> ShadowStatus:
     )
 
 
-def _status(record: ShadowRecord, rows: Sequence[ShadowTally], now: datetime) -> ShadowStatus:
+def status_of(record: ShadowRecord, rows: Sequence[ShadowTally], now: datetime) -> ShadowStatus:
+    """rows: of the record's shadow, or of more that are looked at as one."""
     counts: Counter[str] = Counter()
     sums: dict[str, float] = {}
     for row in rows:
@@ -288,7 +292,7 @@ def _status(record: ShadowRecord, rows: Sequence[ShadowTally], now: datetime) ->
         pairs=pairs,
         cost_usd=sums.get(COST_USD, 0.0),
         unpriced=counts["unpriced"],
-        today=used_of(row for row in rows if row.day == now.date()),
+        today=used_of(rows, now.date()),
         left_out={name: counts[name] for name in LEFT_OUT if counts[name]},
         checks=checks,
         share_of_level=gate.share_of_level(log_e),

@@ -47,6 +47,7 @@ class AlertKind(StrEnum):
     SERVED_MODEL = "served_model"
     LOCAL_ABORT = "local_abort"
     CANARY_HELD = "canary_held"
+    SHADOW_HELD = "shadow_held"
     TEST = "test"
 
 
@@ -126,6 +127,11 @@ KINDS: Final[Mapping[AlertKind, KindRule]] = {
         _S.WARNING,
         "mend what the text names: the canary goes on by itself after that; "
         "`swapgate canary status` says how it stands",
+    ),
+    _K.SHADOW_HELD: KindRule(
+        _S.WARNING,
+        "mend what the text names; `swapgate shadow start` mirrors more, and its pairs count; "
+        "or `swapgate proposal cancel`",
     ),
     _K.PROMOTED: KindRule(
         _S.INFO, "nothing; `swapgate route rollback` goes back to the one before", lasting=False

@@ -84,6 +84,21 @@ class PeakHours:
     end_h: int = 18
 
 
+@dataclass(frozen=True, slots=True)
+class ShadowFirst:
+    """Before the first step the candidate answers users' requests, and nobody gets its answers.
+
+    share_bps: of the callers. min_pairs: requests that both models have answered. max_cost_usd:
+    in all, of the mirrored ones. alpha: of rejecting a candidate that is no worse, over the
+    shadow's whole life.
+    """
+
+    share_bps: int
+    min_pairs: int
+    max_cost_usd: float
+    alpha: float = 0.01
+
+
 DEFAULT_STEPS = (Step(100, 300), Step(500, 1000), Step(2500, 3000, certify=True))
 
 
@@ -97,7 +112,7 @@ class CanaryPolicy:
     control plane's analysis, over the whole rollout; local_alpha: of all workers' own guards, 0
     for none. guardrails: beside errors. peak: for the steps' min_peak_s. bake_s: after the
     promotion, how long the incumbent before it keeps bake_bps of the traffic as a control; 0
-    for no bake.
+    for no bake. shadow: what comes before the first step, None for nothing.
     """
 
     steps: tuple[Step, ...] = DEFAULT_STEPS
@@ -116,6 +131,7 @@ class CanaryPolicy:
     peak: PeakHours = field(default_factory=PeakHours)
     bake_s: float = 86_400.0
     bake_bps: int = 100
+    shadow: ShadowFirst | None = None
 
     @property
     def tolerated(self) -> dict[Guardrail, float]:

@@ -19,6 +19,7 @@ class Phase(StrEnum):
     PROPOSED = "proposed"
     EVALUATING = "evaluating"
     AWAITING_APPROVAL = "awaiting_approval"
+    SHADOW = "shadow"  # passed; its answers are looked at before anybody gets one
     CANARY = "canary"
     PROMOTED = "promoted"
     REJECTED = "rejected"
@@ -36,6 +37,8 @@ class Event(StrEnum):
     INFRA_ERROR = "infra_error"
     INFRA_LIMIT = "infra_limit"
     APPROVED = "approved"
+    MIRROR = "mirror"
+    SHADOWED = "shadowed"
     REFUSED = "refused"
     EXPIRED = "expired"
     STALE = "stale"
@@ -51,6 +54,7 @@ TRANSITIONS: Final[Mapping[tuple[Phase, Event], Phase]] = {
     (Phase.PROPOSED, Event.BASE_CHANGED): Phase.REJECTED,
     (Phase.EVALUATING, Event.PASSED): Phase.CANARY,
     (Phase.EVALUATING, Event.PASSED_NEEDS_APPROVAL): Phase.AWAITING_APPROVAL,
+    (Phase.EVALUATING, Event.MIRROR): Phase.SHADOW,
     (Phase.EVALUATING, Event.FAILED): Phase.REJECTED,
     (Phase.EVALUATING, Event.HARNESS_MISMATCH): Phase.REJECTED,
     (Phase.EVALUATING, Event.INCONCLUSIVE): Phase.REJECTED,
@@ -60,11 +64,18 @@ TRANSITIONS: Final[Mapping[tuple[Phase, Event], Phase]] = {
     (Phase.EVALUATING, Event.STALE): Phase.REJECTED,
     (Phase.EVALUATING, Event.CANCELLED): Phase.CANCELLED,
     (Phase.AWAITING_APPROVAL, Event.APPROVED): Phase.CANARY,
+    (Phase.AWAITING_APPROVAL, Event.MIRROR): Phase.SHADOW,
     (Phase.AWAITING_APPROVAL, Event.REFUSED): Phase.REJECTED,
     (Phase.AWAITING_APPROVAL, Event.EXPIRED): Phase.REJECTED,
     (Phase.AWAITING_APPROVAL, Event.STALE): Phase.REJECTED,
     (Phase.AWAITING_APPROVAL, Event.BASE_CHANGED): Phase.REJECTED,
     (Phase.AWAITING_APPROVAL, Event.CANCELLED): Phase.CANCELLED,
+    (Phase.SHADOW, Event.SHADOWED): Phase.CANARY,
+    (Phase.SHADOW, Event.HARM): Phase.REJECTED,
+    (Phase.SHADOW, Event.EXPIRED): Phase.REJECTED,
+    (Phase.SHADOW, Event.STALE): Phase.REJECTED,
+    (Phase.SHADOW, Event.BASE_CHANGED): Phase.REJECTED,
+    (Phase.SHADOW, Event.CANCELLED): Phase.CANCELLED,
     (Phase.CANARY, Event.HEALTHY): Phase.PROMOTED,
     (Phase.CANARY, Event.HARM): Phase.ROLLED_BACK,
     (Phase.CANARY, Event.BASE_CHANGED): Phase.ROLLED_BACK,
@@ -75,7 +86,7 @@ TRANSITIONS: Final[Mapping[tuple[Phase, Event], Phase]] = {
 }
 
 OPEN: Final = frozenset(
-    {Phase.PROPOSED, Phase.EVALUATING, Phase.AWAITING_APPROVAL, Phase.CANARY}
+    {Phase.PROPOSED, Phase.EVALUATING, Phase.AWAITING_APPROVAL, Phase.SHADOW, Phase.CANARY}
 )
 
 

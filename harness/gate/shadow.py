@@ -30,10 +30,10 @@ def log_e_of_all(discordant: Mapping[str, tuple[int, int]]) -> float:
     return log_mean([log_e(*each) for each in discordant.values()]) if discordant else 0.0
 
 
-def is_harm(log_e_all: float) -> bool:
-    return log_e_all >= -math.log(ALPHA)
+def is_harm(log_e_all: float, alpha: float = ALPHA) -> bool:
+    return log_e_all >= -math.log(alpha)
 
 
-def share_of_level(log_e_value: float) -> float:
+def share_of_level(log_e_value: float, alpha: float = ALPHA) -> float:
     """How near it is to the level, 0 to 1 and beyond."""
-    return max(0.0, log_e_value / -math.log(ALPHA))
+    return max(0.0, log_e_value / -math.log(alpha))

@@ -218,6 +218,21 @@ def test_its_budget_ends_it_for_the_day(
         assert at.asked() == found.mirrored == 2
 
 
+def test_its_money_in_all_ends_it_for_good(
+    sqlite_url: str, sim: Simulator, sim_url: str, tmp_path: Path
+) -> None:
+    with scene(sqlite_url, sim, sim_url, tmp_path) as at:
+        at.start(usd_per_day=None, usd_in_all=1e-6)
+        at.ask(0)
+        at.status(lambda s: s.pairs == 1 and s.cost_usd > 1e-6)
+
+        for number in range(1, 4):
+            at.ask(number)
+
+        found = at.status(lambda s: s.left_out.get("over_budget") == 3)
+        assert at.asked() == found.mirrored == 1
+
+
 def test_nobody_is_asked_under_a_switch_or_for_who_says_no_or_twice(
     sqlite_url: str, sim: Simulator, sim_url: str, tmp_path: Path
 ) -> None:

@@ -121,6 +121,7 @@ def test_either_budget_ends_it_and_an_unknown_price_has_none(
         ShadowLimits(requests_per_day=0),
         ShadowLimits(usd_per_day=0.0),
         ShadowLimits(usd_per_day=float("inf")),
+        ShadowLimits(usd_in_all=0.0),
         ShadowLimits(usd_per_day=float("nan")),
     ],
 )
@@ -138,10 +139,26 @@ def test_sums_of_workers_add_up_and_nothing_counts_twice() -> None:
 
     mine.know(["sh_1"], [*written, theirs], TODAY)
 
-    assert mine.used("sh_1", TODAY) == Used(5, 0.75)
-    assert mine.used("sh_1", date(2026, 11, 21)) == Used()
+    assert mine.used("sh_1", TODAY) == Used(5, 0.75, 0.75)
+    assert mine.used("sh_1", date(2026, 11, 21)) == Used(0, 0.0, 0.75)
     assert mine.take() == []
-    assert used_of([added(theirs, theirs)]) == Used(6, 1.0)
+    assert used_of([added(theirs, theirs)], TODAY) == Used(6, 1.0, 1.0)
+
+
+def test_money_in_all_counts_every_day_and_a_new_day_brings_none() -> None:
+    mine, limits = ShadowSums("w-1"), ShadowLimits(usd_per_day=None, usd_in_all=1.0)
+    yesterday = TODAY - timedelta(days=1)
+    cost = {"candidate.cost_usd": 0.5}
+    mine.know(["sh_1"], [ShadowTally("sh_1", yesterday, "w-2", {}, cost)], yesterday)
+    assert mine.used("sh_1", TODAY) == Used(0, 0.0, 0.5)
+    mine.note("sh_1", NOW, {"mirrored": 1}, cost)
+
+    spent = mine.used("sh_1", TODAY)
+
+    assert spent == Used(1, 0.5, 1.0)
+    assert not within_budget(limits, spent, priced=True)
+    assert within_budget(limits, Used(1, 0.5, 0.5), priced=True)
+    assert not within_budget(limits, Used(), priced=False)
 
 
 def test_a_pair_is_compared_by_what_the_request_asks_for() -> None:

@@ -21,6 +21,7 @@ from harness.domain.policy import (
     PeakHours,
     Policy,
     Promotion,
+    ShadowFirst,
     Spend,
     Step,
     Unit,
@@ -53,7 +54,7 @@ def gate_policy(data: JsonIn) -> GatePolicy:
 
 def canary_policy(data: JsonIn) -> CanaryPolicy:
     """Rollouts older than the guardrails are guarded by errors alone, at the control plane."""
-    guardrails = data.get("guardrails")
+    guardrails, shadow = data.get("guardrails"), data.get("shadow")
     return CanaryPolicy(
         **{
             **data,
@@ -61,6 +62,7 @@ def canary_policy(data: JsonIn) -> CanaryPolicy:
             "peak": PeakHours(**data.get("peak", {})),
             # Older rollouts did not bake.
             "bake_s": data.get("bake_s", 0.0),
+            "shadow": ShadowFirst(**shadow) if shadow else None,
             "unit": Unit(data["unit"]),
             "local_alpha": data.get("local_alpha", 0.0),
             "guardrails": Guardrails(**guardrails) if guardrails else Guardrails.none(),

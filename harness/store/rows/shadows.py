@@ -21,6 +21,7 @@ def of_shadow(shadow: Shadow) -> Values:
         "at_once": limits.at_once,
         "requests_per_day": limits.requests_per_day,
         "usd_per_day": limits.usd_per_day,
+        "usd_in_all": limits.usd_in_all,
         "proposal": shadow.proposal,
         "reason": shadow.reason,
         "started_by": shadow.started_by,
@@ -30,7 +31,9 @@ def of_shadow(shadow: Shadow) -> Values:
 
 
 def record(row: Row, targets: Mapping[str, Target]) -> ShadowRecord:
-    limits = ShadowLimits(row.share_bps, row.at_once, row.requests_per_day, row.usd_per_day)
+    limits = ShadowLimits(
+        row.share_bps, row.at_once, row.requests_per_day, row.usd_per_day, row.usd_in_all
+    )
     started = Shadow(
         id=row.id,
         route=row.route,

@@ -28,6 +28,7 @@ shadow = sa.Table(
     count("at_once"),
     count("requests_per_day"),
     number("usd_per_day", nullable=True),
+    number("usd_in_all", nullable=True),
     sa.Column("proposal", sa.Text, sa.ForeignKey("proposal.id"), nullable=True),
     words("reason"),
     words("started_by"),
@@ -40,6 +41,7 @@ shadow = sa.Table(
     sa.CheckConstraint("at_once BETWEEN 1 AND 64", name="at_once_range"),
     sa.CheckConstraint("requests_per_day >= 1", name="requests_per_day_least"),
     amount("usd_per_day"),
+    amount("usd_in_all"),
     not_blank("reason"),
     sa.CheckConstraint("incumbent <> candidate", name="another_target"),
     # No shadow is for ever.

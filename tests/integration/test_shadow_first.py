@@ -1,0 +1,304 @@
+"""A passed candidate is mirrored before its canary: by the loop, on each store, to each end."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from harness.cli.shadow_stage import described
+from harness.control import alerts, propose, reports, routes, shadow_first, shadows, targets
+from harness.control.propose import Wish
+from harness.control.shadow_first import ShadowStage
+from harness.control.shadows import WantedShadow
+from harness.domain.access import SYSTEM
+from harness.domain.alerts import AlertKind
+from harness.domain.audit import AuditEvent
+from harness.domain.errors import InputError
+from harness.domain.policy import Policy, ShadowFirst
+from harness.domain.proposal import Phase, Proposal
+from harness.domain.routing import RouteSettings, RouteSuite
+from harness.domain.shadow import Shadow, ShadowLimits, ShadowTally
+from harness.domain.targets import Provider
+from harness.gate.shadow_first import Move
+from tests.world import ANN, BEN, CANARY, POLICY, Crash, CrashingStore, World, approved
+
+pytestmark = pytest.mark.req("F8")
+
+FIRST = ShadowFirst(share_bps=500, min_pairs=20, max_cost_usd=2.0)
+MIRRORED = replace(POLICY, canary=replace(CANARY, shadow=FIRST))
+
+
+def mirroring(world: World, policy: Policy = MIRRORED) -> Proposal:
+    """A proposal that has passed, and whose shadow has begun."""
+    world.policy = policy
+    proposal = world.propose("sim/better")
+    passed = world.until_decided(proposal.id)
+    world.turn()
+    assert passed.phase is Phase.SHADOW
+    return passed
+
+
+def live(world: World) -> Shadow | None:
+    with world.store.read() as tx:
+        return next(iter(tx.shadows.live()), None)
+
+
+def told(world: World, *, pairs: int = 0, lost: int = 0, usd: float = 0.0) -> None:
+    """What routers add up. lost: requests that only the incumbent answered."""
+    shadow = live(world)
+    assert shadow is not None
+    counts = {
+        "mirrored": pairs + lost,
+        "pairs": pairs,
+        "answered.both": pairs,
+        "answered.incumbent_only": lost,
+    }
+    day = world.clock.now().date()
+    row = ShadowTally(shadow.id, day, "w-1", counts, {"candidate.cost_usd": usd})
+    with world.store.write() as tx:
+        tx.shadows.append([row])
+
+
+def turned(world: World, proposal: Proposal) -> Proposal:
+    assert not world.turn().failed
+    return world.get(proposal.id)
+
+
+def held(world: World, proposal: Proposal) -> bool:
+    return alerts.is_open(world.context(), AlertKind.SHADOW_HELD, proposal.id)
+
+
+def shown(world: World, proposal: Proposal) -> ShadowStage:
+    """What `proposal show` shows of it."""
+    found = reports.compare(world.context(), proposal.id).shadow
+    assert found is not None
+    return found
+
+
+def done(world: World) -> list[str]:
+    """Actions of the audit log, oldest first."""
+    with world.store.read() as tx:
+        assert tx.audit.first_break() is None
+        return [each.action for each in tx.audit.all()]
+
+
+def event(world: World, action: str) -> AuditEvent:
+    with world.store.read() as tx:
+        return next(each for each in tx.audit.all() if each.action == action)
+
+
+def test_a_healthy_candidate_goes_from_its_pairs_to_its_canary_and_on(world: World) -> None:
+    proposal = mirroring(world)
+    shadow = live(world)
+    assert shadow is not None
+    assert (shadow.proposal, shadow.started_by) == (proposal.id, SYSTEM.name)
+    assert shadow.limits == ShadowLimits(500, 4, 10_000_000, None, 2.0)
+    told(world, pairs=19, usd=0.5)
+    assert turned(world, proposal).phase is Phase.SHADOW
+    assert "19 of 20 compared pairs" in shown(world, proposal).decided.reason
+    assert shown(world, proposal).live == shadow.id
+    assert routes.table(world.context()).routes["chat"].canary is None
+    told(world, pairs=1)
+
+    opened = turned(world, proposal)
+
+    assert opened.phase is Phase.CANARY
+    assert live(world) is None
+    canary = routes.table(world.context()).routes["chat"].canary
+    assert canary is not None
+    assert canary.target == proposal.candidate
+    assert canary.weight_bps == 100
+    said = event(world, "proposal.shadowed")
+    assert said.details["pairs"] == 20
+    assert said.details["spent_usd"] == 0.5
+    for _ in range(40):
+        world.feed()
+        world.turn()
+    assert world.get(proposal.id).phase is Phase.PROMOTED
+
+
+def test_one_that_fails_what_the_incumbent_answers_is_rejected_before_any_user(
+    world: World,
+) -> None:
+    proposal = mirroring(world)
+    told(world, pairs=5, lost=14)
+
+    rejected = turned(world, proposal)
+
+    assert rejected.phase is Phase.REJECTED
+    assert "14 requests where only the incumbent held answered" in rejected.closed_because
+    assert live(world) is None
+    with world.store.read() as tx:
+        assert tx.rollouts.list(route="chat") == []
+    said = event(world, "proposal.harm")
+    assert said.details["checks"] == {
+        "answered": {"both": 5, "incumbent_only": 14, "candidate_only": 0, "neither": 0}
+    }
+    log_e = said.details["log_e"]
+    assert isinstance(log_e, float)
+    assert log_e > math.log(100)
+
+
+def test_spent_money_holds_and_what_a_person_mirrors_then_counts(world: World) -> None:
+    proposal = mirroring(world)
+    told(world, pairs=12, usd=2.0)
+
+    assert turned(world, proposal).phase is Phase.SHADOW
+    assert live(world) is None
+    assert held(world, proposal)
+    (_, *facts), before = described(shown(world, proposal)), done(world)
+    assert dict(facts)["money"] == "$2.0000 of $2"
+    for _ in range(3):
+        assert turned(world, proposal).phase is Phase.SHADOW
+    assert done(world) == before
+
+    more = WantedShadow("chat", "sim/better", ShadowLimits(), "more money")
+    assert shadows.start(world.context(), ANN, more).proposal == proposal.id
+    assert turned(world, proposal).phase is Phase.SHADOW
+    assert not held(world, proposal)
+    told(world, pairs=8)
+    assert turned(world, proposal).phase is Phase.CANARY
+
+
+def test_one_that_a_person_stopped_is_not_started_again(world: World) -> None:
+    proposal = mirroring(world)
+    told(world, pairs=3)
+    shadows.stop(world.context(), BEN, "chat", reason="users complain")
+
+    for _ in range(2):
+        assert turned(world, proposal).phase is Phase.SHADOW
+
+    stage = shadow_first.of_route(world.context(), "chat")
+    assert stage is not None
+    assert stage.decided.move is Move.HOLD
+    assert "ben stopped the shadow (users complain)" in stage.decided.reason
+    assert held(world, proposal)
+    propose.cancel(world.context(), ANN, proposal.id)
+    alerts.turn(world.context())
+    assert not held(world, proposal)
+
+
+def test_anothers_shadow_on_the_route_is_waited_for(world: World) -> None:
+    other = WantedShadow("chat", "sim/good", ShadowLimits(), "a look")
+    shadows.start(world.context(), BEN, other)
+    proposal = mirroring(world)
+    assert held(world, proposal)
+
+    shadows.stop(world.context(), BEN, "chat")
+    for _ in range(2):
+        turned(world, proposal)
+
+    shadow = live(world)
+    assert shadow is not None
+    assert shadow.proposal == proposal.id
+    assert not held(world, proposal)
+
+
+def with_side_effects(was: RouteSettings) -> RouteSettings:
+    return replace(was, side_effects=True)
+
+
+def test_a_route_that_takes_no_shadow_any_more_holds(world: World) -> None:
+    proposal = mirroring(world)
+    routes.change_settings(world.context(), SYSTEM, "chat", with_side_effects)
+    for _ in range(2):
+        turned(world, proposal)
+
+    assert live(world) is None
+    assert held(world, proposal)
+    assert world.get(proposal.id).phase is Phase.SHADOW
+
+
+def test_a_proof_that_ends_meanwhile_opens_nothing(world: World) -> None:
+    proposal = mirroring(world)
+    told(world, pairs=20)
+    world.clock.advance(world.policy.gate.verdict_ttl_s)
+
+    rejected = turned(world, proposal)
+
+    assert rejected.phase is Phase.REJECTED
+    assert live(world) is None
+    assert routes.table(world.context()).routes["chat"].canary is None
+
+
+def test_an_approval_comes_before_the_shadow_and_a_cancel_ends_it(world: World) -> None:
+    world.policy = approved(MIRRORED)
+    proposal = world.propose("sim/better")
+    assert world.until_decided(proposal.id).phase is Phase.AWAITING_APPROVAL
+    propose.approve(world.context(), BEN, proposal.id)
+
+    assert turned(world, proposal).phase is Phase.SHADOW
+    turned(world, proposal)
+    assert live(world) is not None
+    propose.cancel(world.context(), ANN, proposal.id)
+    turned(world, proposal)
+
+    assert live(world) is None
+    assert world.get(proposal.id).phase is Phase.CANCELLED
+
+
+def test_what_no_shadow_could_see_is_refused_before_it_is_paid_for(world: World) -> None:
+    world.policy = MIRRORED
+    ctx = world.context()
+    settings = RouteSettings(suites=(RouteSuite("colours"),), side_effects=True)
+    routes.create(ctx, SYSTEM, "orders", "sim/base", settings=settings)
+    targets.put_provider(ctx, SYSTEM, Provider("free", "sim", "http://127.0.0.1:9/v1"))
+
+    with pytest.raises(InputError, match="nothing of it is sent twice"):
+        propose.create(ctx, ANN, Wish("orders", "sim/better"))
+    with pytest.raises(InputError, match=r"providers\.free\.prices"):
+        propose.create(ctx, ANN, Wish("chat", "free/better"))
+
+
+def lives_on(world: World, proposal: Proposal, dying: CrashingStore, **seen: float) -> Proposal:
+    """A control process that dies, and the next one; routers add up once between turns."""
+    ctx = world.context(dying)  # type: ignore[arg-type]
+    reported = False
+    for _ in range(12):
+        try:
+            world.turn(ctx)
+        except Crash:
+            ctx = world.context()
+        if live(world) is not None and not reported:
+            told(world, **seen)  # type: ignore[arg-type]
+            reported = True
+    return world.get(proposal.id)
+
+
+@pytest.mark.req("F5")
+@pytest.mark.parametrize("after_commit", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("at", [1, 2])
+@pytest.mark.parametrize(
+    ("seen", "phase"),
+    [
+        ({"pairs": 20}, Phase.CANARY),
+        ({"lost": 14}, Phase.REJECTED),
+        ({"pairs": 3, "usd": 2.0}, Phase.SHADOW),
+    ],
+    ids=["opens", "rejects", "holds"],
+)
+def test_a_crash_at_any_of_its_writes_leaves_a_right_state(
+    sql_world: World,
+    *,
+    at: int,
+    after_commit: bool,
+    seen: dict[str, float],
+    phase: Phase,
+) -> None:
+    world = sql_world
+    world.policy = MIRRORED
+    proposal = world.propose("sim/better")
+    assert world.until_decided(proposal.id).phase is Phase.SHADOW
+    dying = CrashingStore(world.store, at=at, after_commit=after_commit)
+
+    after = lives_on(world, proposal, dying, **seen)
+
+    assert dying.died
+    assert after.phase is phase
+    assert live(world) is None
+    actions = done(world)
+    assert actions.count("shadow.start") == actions.count("shadow.stop") == 1
+    assert held(world, proposal) is (phase is Phase.SHADOW)
+    with world.store.read() as tx:
+        assert len(tx.shadows.all()) == 1
+        assert len(tx.rollouts.list(route="chat")) == (phase is Phase.CANARY)

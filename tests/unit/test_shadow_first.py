@@ -1,0 +1,138 @@
+"""What comes of a shadow before the canary, by its pairs, its money and who stopped it."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.config import load
+from harness.domain.errors import ConfigError
+from harness.domain.policy import ShadowFirst
+from harness.gate.shadow_first import Move, Seen, decide
+
+pytestmark = pytest.mark.req("F8")
+
+DEFAULTS = Path(__file__).parents[2] / "config" / "default.yaml"
+POLICY = ShadowFirst(share_bps=500, min_pairs=200, max_cost_usd=5.0)
+ANSWERED = {"answered": (0, 0)}
+
+
+@pytest.mark.parametrize(
+    ("seen", "move"),
+    [
+        (Seen(), Move.START),
+        (Seen(obstacle="the route has the shadow sh_9"), Move.HOLD),
+        (Seen(mirroring=True), Move.MIRROR),
+        (Seen(pairs=199, spent_usd=4.99, mirroring=True), Move.MIRROR),
+        (Seen(pairs=199, spent_usd=5.0), Move.HOLD),
+        (Seen(pairs=199, spent_usd=5.0, mirroring=True), Move.MIRROR),
+        (Seen(pairs=200, spent_usd=9.0), Move.OPEN),
+        (Seen(pairs=100, stopped="ada stopped the shadow"), Move.HOLD),
+        (Seen(pairs=200, stopped="ada stopped the shadow"), Move.OPEN),
+        (Seen(pairs=200, lost_won={"answered": (30, 0)}), Move.REJECT),
+        (Seen(pairs=0, lost_won={"json": (30, 0)}, spent_usd=9.0), Move.REJECT),
+        (Seen(pairs=200, lost_won={"answered": (20, 20)}), Move.OPEN),
+    ],
+)
+def test_each_state_of_a_shadow_has_one_answer(seen: Seen, move: Move) -> None:
+    found = decide(POLICY, seen)
+    assert found.move is move
+    assert found.reason.endswith(".")
+
+
+def test_the_reason_names_what_was_worse_and_the_level_is_the_policys() -> None:
+    seen = Seen(pairs=50, lost_won={"answered": (1, 1), "json": (9, 0)}, mirroring=True)
+    strict, loose = decide(POLICY, seen), decide(replace(POLICY, alpha=0.2), seen)
+
+    assert strict.move is Move.MIRROR
+    assert loose.move is Move.REJECT
+    assert "9 requests where only the incumbent held json" in loose.reason
+    assert loose.distance > 1 > strict.distance > 0
+    assert strict.log_e == pytest.approx(strict.distance * math.log(100))
+
+
+@given(
+    pairs=st.integers(0, 199),
+    spent=st.floats(0, 100),
+    lost=st.integers(0, 60),
+    won=st.integers(0, 60),
+    mirroring=st.booleans(),
+    stopped=st.sampled_from(["", "ada stopped it"]),
+)
+def test_no_canary_opens_before_its_pairs_are_there(
+    *, pairs: int, spent: float, lost: int, won: int, mirroring: bool, stopped: str
+) -> None:
+    seen = Seen(pairs, {"answered": (lost, won)}, spent, mirroring, stopped)
+    assert decide(POLICY, seen).move is not Move.OPEN
+
+
+def test_a_candidate_that_is_no_worse_is_rejected_at_most_as_often_as_the_policy_says() -> None:
+    """Looked at after every pair, over 400 pairs of which each side loses a tenth."""
+    chance = np.random.default_rng(7)
+    runs, rejected = 1000, 0
+    for _ in range(runs):
+        lost = np.cumsum(chance.random(400) < 0.1)
+        won = np.cumsum(chance.random(400) < 0.1)
+        states = {*zip(lost.tolist(), won.tolist(), strict=True)}
+        rejected += any(
+            decide(POLICY, Seen(0, {"answered": state})).move is Move.REJECT for state in states
+        )
+    assert rejected <= 0.01 * runs + 3 * math.sqrt(0.01 * 0.99 * runs)
+
+
+FILE = """
+providers: {up: {api_base: "http://127.0.0.1:9/v1"}}
+policies:
+  careful:
+    canary:
+      shadow: {SHADOW}
+routes:
+  orders:
+    incumbent: up/old
+    policy: careful
+    TOOLS
+"""
+
+
+def loaded(folder: Path, shadow: str, tools: str = "") -> ShadowFirst | None:
+    file = folder / "swapgate.yaml"
+    file.write_text(FILE.replace("SHADOW", shadow).replace("TOOLS", tools), encoding="utf-8")
+    return load(file, {}, defaults=DEFAULTS).policies["careful"].canary.shadow
+
+
+RIGHT = "share_bps: 500, min_pairs: 200, max_cost_usd: 5"
+
+
+def test_a_policy_of_the_file_has_it_and_one_percent_is_the_level(tmp_path: Path) -> None:
+    assert loaded(tmp_path, RIGHT) == POLICY
+    assert POLICY.alpha == 0.01
+
+
+@pytest.mark.parametrize(
+    ("shadow", "word"),
+    [
+        ("share_bps: 0, min_pairs: 200, max_cost_usd: 5", "shadow.share_bps"),
+        ("share_bps: 10001, min_pairs: 200, max_cost_usd: 5", "shadow.share_bps"),
+        ("share_bps: 500, min_pairs: 0, max_cost_usd: 5", "shadow.min_pairs"),
+        ("share_bps: 500, min_pairs: 200, max_cost_usd: 0", "shadow.max_cost_usd"),
+        ("share_bps: 500, min_pairs: 200", "max_cost_usd"),
+        (f"{RIGHT}, alpha: 1", "shadow.alpha"),
+        (f"{RIGHT}, pairs: 3", "pairs"),
+    ],
+)
+def test_one_that_makes_no_sense_is_refused_with_its_place(
+    tmp_path: Path, shadow: str, word: str
+) -> None:
+    with pytest.raises(ConfigError, match=r"swapgate\.yaml:6") as said:
+        loaded(tmp_path, shadow)
+    assert word in str(said.value)
+
+
+def test_a_route_whose_tools_act_on_the_world_cannot_have_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"swapgate\.yaml:11.* routes\.orders\.tools") as said:
+        loaded(tmp_path, RIGHT, "tools: side_effects")
+    assert "careful" in str(said.value)
