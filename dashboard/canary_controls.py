@@ -1,6 +1,6 @@
 """A person's hand on a canary: its buttons, why one is disabled, the question before."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import streamlit as st
 
@@ -95,6 +95,12 @@ def effect(status: CanaryStatus, signal: Signal) -> str:
     return effects[signal]
 
 
+def against(status: CanaryStatus, signal: Signal) -> Sequence[str]:
+    """What the data say against the move, for whoever overrules them."""
+    overrules = signal in (Signal.ADVANCE, Signal.PROMOTE)
+    return status.explanation.against if overrules else ()
+
+
 def _next(rollout: Rollout) -> str:
     if rollout.last_step:
         return "the promotion"
@@ -106,6 +112,8 @@ def confirm(status: CanaryStatus, signal: Signal) -> None:
     rollout = status.rollout
     words = f"<p>Route {strong(rollout.route)}. {esc(effect(status, signal))}</p>"
     st.html(cards.block(words))
+    for warning in against(status, signal):
+        st.html(cards.banner("▲ The data speak against it.", warning))
     needed = signal in _NEEDS_REASON
     label = "Reason (needed; the audit log keeps it)" if needed else "Reason (optional)"
     reason = st.text_input(label, key=f"why-{signal.value}")

@@ -1,6 +1,5 @@
 """What a canary's figures say, in sentences. Pure."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 from dashboard import wording
@@ -10,13 +9,12 @@ from dashboard.queries import CanaryView
 from harness.control.reports import CanaryStatus
 from harness.domain.policy import Unit
 from harness.domain.rollout import Rollout, RolloutState, Signal
-from harness.gate.explain import GuardrailRow, Need
+from harness.gate.explain import SOME, GuardrailRow, Need
+from harness.gate.objections import HALF_WAY
 from harness.gate.ramp_words import span
 
 # From half of the rollback level on, the page says that the candidate may do harm.
-HARM_SHOWS = 0.5
-# log e: strong evidence, not enough to act (statistics).
-STRONG = math.log(10.0)
+HARM_SHOWS = HALF_WAY
 BAKING = wording.Label("◐", "promoted, and bakes", wording.Tone.BETTER)
 HARM = wording.Label("✕", "harm is shown", wording.Tone.WORSE, "it goes back")
 GUARDRAILS_NOTE = (
@@ -146,8 +144,10 @@ def without_data(status: CanaryStatus) -> str:
 def _evidence_label(row: GuardrailRow) -> wording.Label:
     if row.distance >= 1:
         return wording.Label("✕", row.says, wording.Tone.WORSE)
-    if row.distance >= HARM_SHOWS or row.log_e > STRONG:
+    if row.warns:
         return wording.Label("▲", row.says, wording.Tone.UNDECIDED)
+    if row.log_e > SOME:
+        return wording.Label("?", row.says, wording.Tone.UNDECIDED)
     if row.log_e <= 0:
         return wording.Label("✓", row.says, wording.Tone.BETTER)
     return wording.Label("=", row.says, wording.Tone.NEUTRAL)

@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 from urllib.parse import quote
 
 from harness.domain.capabilities import (
@@ -14,6 +15,7 @@ from harness.domain.capabilities import (
     within,
 )
 from harness.domain.errors import SnapshotInvalid
+from harness.domain.guardrails import Guardrail
 from harness.domain.keepwarm import KeepWarm, warmed
 from harness.domain.mirroring import ended_by
 from harness.domain.plan import Plan, RouteTargets, Surroundings, plan_for
@@ -26,6 +28,7 @@ from router.plan import route_targets
 
 log = logging.getLogger(__name__)
 
+_VALIDITY: Final = frozenset({Guardrail.JSON_VALIDITY, Guardrail.TOOL_VALIDITY})
 Header = tuple[bytes, bytes]
 
 
@@ -102,6 +105,12 @@ class Serving:
     @property
     def revision(self) -> int:
         return self.snapshot.table.revision
+
+    @property
+    def judges_validity(self) -> bool:
+        """Whether a live rollout asks if answers' JSON or tool calls hold."""
+        trials = (each.trial for each in self.routes.values())
+        return any(trial and _VALIDITY & trial.unit_rule.guardrails.keys() for trial in trials)
 
     @property
     def rollouts(self) -> frozenset[str]:

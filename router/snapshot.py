@@ -11,7 +11,7 @@ from harness.domain.errors import SnapshotInvalid, StoreUnavailable
 from harness.domain.routing import Snapshot
 from harness.domain.switches import Switch
 from harness.ports import Store
-from router import snapshot_file
+from router import snapshot_file, validity
 from router.serving import Serving, ready
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class SnapshotHolder:
                 log.exception("the database gave no snapshot")
             why = str(error) or type(error).__name__
         try:
-            self.current = ready(snapshot_file.load(self._file), self._standing)
+            self.current = self._made(snapshot_file.load(self._file))
         except SnapshotInvalid as error:
             raise SnapshotInvalid(
                 f"the router cannot start: the database gave no snapshot ({why}), and neither "
@@ -108,7 +108,7 @@ class SnapshotHolder:
         return True
 
     def _swap(self, snapshot: Snapshot) -> Serving:
-        serving = ready(snapshot, self._standing)
+        serving = self._made(snapshot)
         self.current = serving
         self._seen = snapshot.etag
         self.refused = ""
@@ -118,6 +118,13 @@ class SnapshotHolder:
             snapshot_file.save(snapshot, self._file)
         except OSError as error:
             log.warning("revision %d serves but is not on disk: %s", serving.revision, error)
+        return serving
+
+    def _made(self, snapshot: Snapshot) -> Serving:
+        """Before it serves: what its first answers would wait for is loaded."""
+        serving = ready(snapshot, self._standing)
+        if serving.judges_validity:
+            validity.prepare()
         return serving
 
     def _run(self) -> None:

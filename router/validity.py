@@ -56,6 +56,11 @@ class _Steps:
 _STEPS: Final = _Steps()
 
 
+def prepare() -> None:
+    """Load the library, a tenth of a second: beforehand, and not on the event loop."""
+    _validator()
+
+
 def parsed(text: str) -> object:
     """NO_JSON for what is none."""
     try:
@@ -96,7 +101,7 @@ def calls_hold(calls: Iterable[tuple[str, object]], offered: Mapping[str, object
 
 @cache
 def _validator() -> Callable[[Mapping[str, object]], Any]:
-    # A tenth of a second, for those alone who need it.
+    # For those alone who need it.
     from jsonschema import Draft202012Validator  # noqa: PLC0415
     from jsonschema.validators import extend  # noqa: PLC0415
     from referencing import Registry  # noqa: PLC0415

@@ -21,6 +21,7 @@ from harness.control import canary, canary_hands, propose, reconcile, seed
 from harness.control.context import Context
 from harness.domain.access import Actor, Role
 from harness.domain.evaluation import Claim, EvalRun, RunState, Sample
+from harness.domain.guardrails import ErrorTally, Guardrail, Split, Tally
 from harness.domain.observation import Block, Traffic
 from harness.domain.rollout import Rollout, Signal
 from harness.runtime.clock import ManualClock
@@ -248,18 +249,20 @@ class _House:
             for at in range(number):
                 now = self.clock.now()
                 failures = failed(at)
+                units = (1000, 1000 * bps // 10_000 + (at % 3 - 1))
                 block = Block(
                     rollout=rollout.id,
                     worker="w1",
                     sequence=10_000 * rollout.step + at,
                     weight_bps=bps,
-                    units=1000,
-                    canary_units=1000 * bps // 10_000 + (at % 3 - 1),
+                    units=units[0],
+                    canary_units=units[1],
                     failures=failures + at % 4,
                     canary_failures=failures,
                     missing=0,
                     opened_at=now - timedelta(seconds=30),
                     closed_at=now,
+                    counts=_errors(units, failures, at),
                 )
                 tx.observations.append([block], [])
                 self.clock.advance(30)
@@ -288,6 +291,15 @@ class _House:
                 )
 
 
+def _errors(units: tuple[int, int], canary: int, at: int) -> dict[Guardrail, Tally]:
+    """The canary's failures time out, the incumbent's are of its server.
+
+    units: all of a block, and those of the canary.
+    """
+    classes = {"server": Split(at % 4, 0), "timeout": Split(canary, canary)}
+    return {Guardrail.ERRORS: ErrorTally(*units, canary + at % 4, canary, classes)}
+
+
 def _minute(
     route: str, minute: datetime, arm: str, target: str, requests: int, price: float
 ) -> Traffic:
@@ -314,6 +326,29 @@ def _marked(sample: Sample, model: str) -> Sample:
     if model != "sim-worse":
         return sample
     return replace(sample, answer=f"{XSS}\n{sample.answer}")
+
+
+def hurt(config: Path, route: str) -> None:
+    """Three of fifty on the route's canary at 5 % get a malformed answer, three others none."""
+    clock = ManualClock(datetime.now(UTC))  # noqa: TID251
+    with _opened(config, clock) as installation, installation.context.store.write() as tx:
+        rollout, now = canary.live(tx, route), clock.now()
+        classes = {"malformed": Split(3, 3), "server": Split(3, 0)}
+        block = Block(
+            rollout=rollout.id,
+            worker="w2",
+            sequence=1,
+            weight_bps=rollout.current.weight_bps,
+            units=1000,
+            canary_units=50,
+            failures=6,
+            canary_failures=3,
+            missing=0,
+            opened_at=now - timedelta(seconds=30),
+            closed_at=now,
+            counts={Guardrail.ERRORS: ErrorTally(1000, 50, 6, 3, classes)},
+        )
+        tx.observations.append([block], [])
 
 
 def paused(config: Path, route: str) -> None:

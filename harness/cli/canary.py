@@ -1,5 +1,7 @@
 """`swapgate canary`: where a rollout stands, and a person's hand on it."""
 
+import sys
+
 import click
 
 from harness.cli import output, shadow_stage, wording
@@ -16,6 +18,8 @@ from harness.gate.explain import GuardrailRow, Need
 from harness.gate.ramp import StepPlan
 from harness.gate.ramp_words import span
 
+# Before these a person is told what the data say against it.
+OVERRULES = frozenset({Signal.ADVANCE, Signal.PROMOTE})
 DECIDE = Lazy(
     "harness.cli.decide:canary_decide", "Decide about a canary from the counts in BLOCKS.csv."
 )
@@ -89,6 +93,8 @@ def _print_explained(found: CanaryExplained) -> None:
             ("pace", f"{told.units_per_hour:,.0f} an hour" if told.units_per_hour else None),
         ]
     )
+    for each in told.against:
+        click.echo(f"▲ against a step by hand: {each}")
     if told.needs:
         output.table(
             ["", "STILL NEEDED", "WHEN"],
@@ -107,9 +113,9 @@ def _print_explained(found: CanaryExplained) -> None:
     output.table(
         heads, [guardrail_row(each) for each in told.guardrails], empty="no guardrails"
     )
-    for each in told.guardrails:
-        for line in each.classes:
-            click.echo(f"{each.name}: {line}")
+    for row in told.guardrails:
+        for line in row.classes:
+            click.echo(f"{row.name}: {line}")
     if found.moves:
         output.table(
             ["EVENT", "AT (UTC)", "WHO", "DID", "BECAUSE"],
@@ -243,6 +249,27 @@ def _next_weight(status: CanaryStatus) -> int:
     return status.rollout.policy.steps[status.rollout.step + 1].weight_bps
 
 
+def _warned(session: Session, route: str, version: int | None) -> int | None:
+    """Say what speaks against it, and ask a person at a terminal.
+
+    The version to be moved: once somebody has decided about what was shown, that one.
+    """
+    shown = next(iter(reports.canaries(session.context, route=route)), None)
+    if shown is None:
+        return version
+    for each in shown.explanation.against:
+        output.note(f"warning: {each}")
+    if not (shown.explanation.against and at_a_terminal()):
+        return version
+    click.confirm("Go on all the same?", abort=True, err=True)
+    return shown.rollout.version if version is None else version
+
+
+def at_a_terminal() -> bool:
+    """Whether somebody can be asked."""
+    return sys.stdin.isatty()
+
+
 def _hand(signal: Signal, doc: str, *, needs: bool = False) -> click.Command:
     """One verb. needs: a reason; what overrules the plan says why."""
 
@@ -256,6 +283,8 @@ def _hand(signal: Signal, doc: str, *, needs: bool = False) -> click.Command:
     @click.option("--version", type=int, help="Only if the rollout is still at this version.")
     @pass_session
     def command(session: Session, route: str, reason: str, version: int | None) -> None:
+        if signal in OVERRULES:
+            version = _warned(session, route, version)
         rollout = canary_hands.by_hand(
             session.context, session.actor, route, signal, reason, seen=version
         )

@@ -14,6 +14,7 @@ from harness.domain.errors import (
 )
 from harness.domain.proposal import Proposal
 from harness.domain.rollout import BY_HAND, Action, ActionKind, Rollout, Signal
+from harness.gate.objections import objections
 from harness.ports import Transaction
 
 # What overrules the plan says why; to stop something never waits for words.
@@ -63,7 +64,9 @@ def by_hand(
                 return bake.over(ctx, tx, actor, rollout, signal, because)
             case Signal.ADVANCE:
                 standing.demand(ctx, tx, tx.verdicts.get(rollout.verdict))
-                _check_harmless(ctx, tx, rollout)
+                found = _check_harmless(ctx, tx, rollout)
+                asked = replace(found, kind=ActionKind.ADVANCE, signal=signal, reason=because)
+                return canary.move(ctx, tx, actor, rollout, signal, because, asked)
             case Signal.RESUME:
                 standing.demand(ctx, tx, tx.verdicts.get(rollout.verdict))
             case _:
@@ -102,8 +105,14 @@ def _approved(proposal: Proposal, actor: Actor) -> Proposal:
 
 
 def _check_harmless(ctx: Context, tx: Transaction, rollout: Rollout) -> Action:
-    """What the data say. Raises ProofRefused when they ask for the rollback."""
+    """What the data say, with what they say against it, for the audit log.
+
+    Raises ProofRefused when they ask for the rollback.
+    """
     action = canary.look_in(ctx, tx, rollout)
     if action.signal is Signal.HARM:
         raise ProofRefused(f"the canary of {rollout.route} goes back, not on: {action.reason}")
-    return action
+    against = objections(action.figures)
+    if not against:
+        return action
+    return replace(action, figures={**action.figures, "warnings": [*against]})

@@ -64,8 +64,8 @@ def _allowed(ctx: Context, data_class: str) -> frozenset[str]:
         return ctx.data_classes[data_class]
     except KeyError:
         near = difflib.get_close_matches(data_class, ctx.data_classes, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = f"; did you mean {near[0]!r}?" if near else "."
         raise NotFound(
-            f"there is no data class {data_class!r}{hint}. Name its providers under "
+            f"there is no data class {data_class!r}{hint} Name its providers under "
             "`data_classes:` in swapgate.yaml"
         ) from None

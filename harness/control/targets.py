@@ -25,9 +25,9 @@ def register(ctx: Context, tx: Transaction, actor: Actor, seed: TargetSeed) -> T
     providers = tx.providers.all()
     if seed.provider not in providers:
         near = difflib.get_close_matches(seed.provider, providers, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = f"; did you mean {near[0]!r}?" if near else "."
         raise NotFound(
-            f"there is no provider {seed.provider!r}{hint}. "
+            f"there is no provider {seed.provider!r}{hint} "
             "Add it under `providers:` in swapgate.yaml"
         )
     target = seed.target
@@ -91,9 +91,9 @@ def find(tx: Transaction, name: str) -> Target:
             return only
         case []:
             near = difflib.get_close_matches(name, [t.name for t in targets.values()], n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = f"; did you mean {near[0]!r}?" if near else "."
             raise NotFound(
-                f"there is no target {name!r}{hint}. `swapgate model add {name}` adds it"
+                f"there is no target {name!r}{hint} `swapgate model add {name}` adds it"
             )
         case several:
             ids = ", ".join(f"{t.name} ({t.id})" for t in several)

@@ -16,6 +16,7 @@ from harness.domain.policy import Unit
 from harness.domain.rollout import Action, Rollout, RolloutState, Signal
 from harness.gate.assignment import ALARM_AT
 from harness.gate.floors import floor_left, peak_seconds
+from harness.gate.objections import STRONG, objections, warns
 from harness.gate.ramp import DAY_S, Pace, certified_s
 from harness.gate.ramp_words import span
 
@@ -23,9 +24,10 @@ HOUR: Final = timedelta(hours=1)
 # A pace of fewer blocks is a guess.
 FEWEST_BLOCKS: Final = 3
 # log e (statistics.md, the first table): from here on it is called so.
+SOME: Final = math.log(3.0)
 _EVIDENCE: Final = (
-    (2.30, "strong evidence of harm"),
-    (1.10, "some evidence of harm"),
+    (STRONG, "strong evidence of harm"),
+    (SOME, "some evidence of harm"),
     (0.0, "hardly any evidence of harm"),
 )
 NAMES: Final[Mapping[Guardrail, str]] = {
@@ -51,7 +53,7 @@ _SECONDS: Final = frozenset(
 class GuardrailRow:
     """One guardrail. distance: to the rollback if it tripped alone, 1 trips; furthest: the
     highest that it was. candidate, incumbent: figures in words, empty without data. classes: of
-    errors, a line for each model that has any.
+    errors, a line for each model that has any. warns: it speaks against going on by hand.
     """
 
     guardrail: Guardrail
@@ -66,6 +68,7 @@ class GuardrailRow:
     distance: float
     furthest: float
     classes: tuple[str, ...] = ()
+    warns: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,8 @@ class Explanation:
     """why: it is where it is. goes_to: where it goes next, empty when it has ended.
 
     units_per_hour: of all arms, at the current pace; None without traffic. eta_s: until the
-    next step, None where nobody knows; eta: in words, empty when nothing is to come.
+    next step, None where nobody knows; eta: in words, empty when nothing is to come. against:
+    what a person is told who takes it on by hand; empty where nothing speaks against it.
     """
 
     why: str
@@ -95,6 +99,7 @@ class Explanation:
     units_per_hour: float | None
     eta_s: float | None
     eta: str
+    against: tuple[str, ...] = ()
 
 
 _PERSON: Final = Need(
@@ -125,7 +130,8 @@ def explain(
     goes = "promotion" if rollout.last_step else _percent(_next_bps(rollout))
     back = _back("the incumbent serves all users again")
     eta_s, eta = _eta(rollout, needs, now)
-    return Explanation(action.reason, goes, back, rows, needs, pace, eta_s, eta)
+    against = objections(action.figures)
+    return Explanation(action.reason, goes, back, rows, needs, pace, eta_s, eta, against)
 
 
 def _back(what: str) -> str:
@@ -157,6 +163,7 @@ def _row(guardrail: Guardrail, told: Mapping[str, Any], limit: float) -> Guardra
         distance=told["distance_to_trip"],
         furthest=min(1.0, max(told["distance_to_trip"], furthest, 0.0)),
         classes=_classes(told),
+        warns=warns(told),
     )
 
 

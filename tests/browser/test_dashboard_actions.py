@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 from harness.bootstrap import open_installation
 from harness.control import propose, routes
 from harness.domain.proposal import Phase
-from tests.dashboard_data import Lived, lived, turned
+from tests.dashboard_data import Lived, hurt, lived, turned
 from tests.dashboard_server import Listener, dashboard
 
 expect.set_options(timeout=90_000)
@@ -161,6 +161,67 @@ def test_a_canary_is_paused_and_then_aborted(page: Page, house: Lived, address: 
     route = routes.table(installation.context).routes["support-chat"]
     installation.close()
     assert route.canary is None
+
+
+@pytest.mark.req("F3")
+def test_a_step_by_hand_warns_of_what_the_data_say_against_it_and_takes_a_reason(
+    page: Page, house: Lived, address: str
+) -> None:
+    hurt(house.config, "support-chat")
+    page.goto(f"{address}/canary?route=support-chat")
+    errors = page.locator(".sg-measures .row").filter(has_text="Errors")
+    expect(errors).to_contain_text("▲ strong evidence of harm")
+    expect(errors).to_contain_text("candidate, 6 failures: 3 malformed, 3 timeout")
+
+    page.get_by_role("button", name="One step on").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("From 5 % to 25 % for sim/sim-better")
+    expect(dialog.get_by_role("status")).to_contain_text("▲ The data speak against it.")
+    expect(dialog.get_by_role("status")).to_contain_text("(3 malformed, 3 timeout) against")
+    dialog.get_by_role("button", name="Yes, advance").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("needs a reason")
+    say_why(page, "the customer agrees")
+    dialog.get_by_role("button", name="Yes, advance").click()
+
+    expect(page.get_by_text("advance by carla on route support-chat.")).to_be_visible()
+    expect(page.locator("h1")).to_contain_text("at 25 %")
+    assert weight_bps(house, "support-chat") == 2500
+
+
+@pytest.mark.req("F3")
+def test_a_canary_is_promoted_by_hand_and_its_bake_finished(
+    page: Page, house: Lived, address: str
+) -> None:
+    page.goto(f"{address}/canary?route=support-chat")
+    page.get_by_role("button", name="Promote now").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("From 5 % to 100 % for sim/sim-better")
+    expect(dialog.get_by_role("status")).to_have_count(0)
+    say_why(page, "a demo at noon")
+    dialog.get_by_role("button", name="Yes, promote").click()
+    expect(page.locator("h1")).to_contain_text("sim/sim-better is promoted, and bakes")
+    assert phase(house, "canary") is Phase.PROMOTED
+
+    page.get_by_role("button", name="Finish the bake").click()
+    expect(dialog).to_contain_text("late harm is not watched for any more")
+    say_why(page, "it was a day")
+    dialog.get_by_role("button", name="Yes, finish").click()
+    expect(page.locator("h1")).to_contain_text("sim/sim-better was promoted")
+    assert weight_bps(house, "support-chat") is None
+
+
+def say_why(page: Page, reason: str) -> None:
+    field = page.get_by_role("dialog").get_by_label("Reason")
+    field.fill(reason)
+    field.press("Tab")
+
+
+def weight_bps(house: Lived, name: str) -> int | None:
+    """Of the route's canary or holdback."""
+    installation = open_installation(house.config)
+    route = routes.table(installation.context).routes[name]
+    installation.close()
+    return route.trial.weight_bps if route.trial else None
 
 
 def test_the_live_block_follows_by_itself(page: Page, address: str) -> None:

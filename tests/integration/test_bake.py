@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from harness.control import bake, canary_hands, reports, routes
+from harness.control import bake, canary_actions, canary_hands, reports, routes
 from harness.domain.errors import (
     IllegalTransition,
     InputError,
@@ -154,6 +154,22 @@ def test_a_person_advances_a_canary_with_a_reason(world: World) -> None:
         last = list(tx.audit.all())[-1]
     assert (last.actor, last.action) == (BEN.name, "canary.advance")
     assert "a quiet route" in str(last.details)
+
+
+def test_what_speaks_against_a_step_by_hand_stays_in_its_audit_event(world: World) -> None:
+    in_canary(world)
+    world.feed(failing=True)
+    shown = reports.explained(world.context(), "chat").status
+
+    canary_hands.by_hand(world.context(), BEN, "chat", Signal.ADVANCE, "the customer agrees")
+
+    (warning,) = shown.explanation.against
+    assert "The canary fails more often than the incumbent: 1 of 1 against" in warning
+    with world.store.read() as tx:
+        last = list(tx.audit.all())[-1]
+    assert last.details["warnings"] == [warning]
+    assert last.details["reason"] == "advance by ben: the customer agrees"
+    assert canary_actions.replay(world.context(), last.number).agrees
 
 
 def test_past_the_last_step_comes_the_promotion_alone(world: World) -> None:

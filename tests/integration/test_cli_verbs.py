@@ -527,6 +527,28 @@ def test_the_file_differs_from_the_database_and_the_diff_says_so(cli: CommandLin
     assert "the same" in cli.run("route", "diff", "chat", "1", "1").stderr
 
 
+def test_what_speaks_against_a_step_by_hand_is_said_before_it_is_taken(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proposal = cli.json("proposal", "create", "chat", "sim/better")["proposal"]["id"]
+    cli.world.until_decided(proposal)
+    cli.world.turn()
+    cli.world.feed(failing=True)
+    step = ("canary", "advance", "chat", "--reason", "agreed", "--as", "ben")
+    assert "▲ against a step by hand: The canary fails" in cli.text("canary", "explain", "chat")
+
+    monkeypatch.setattr("harness.cli.canary.at_a_terminal", lambda: True)
+    asked = cli.run(*step, exits=130)  # nobody answers: it stays where it is
+    assert asked.stderr.startswith("warning: The canary fails more often than the incumbent")
+    assert "Go on all the same?" in asked.stderr
+    assert cli.json("canary", "status", "chat")[0]["rollout"]["step"] == 0
+
+    monkeypatch.setattr("harness.cli.canary.at_a_terminal", lambda: False)
+    done = cli.run(*step)
+    assert done.stderr.startswith("warning: The canary fails more often than the incumbent")
+    assert cli.json("canary", "status", "chat")[0]["rollout"]["step"] == 1
+
+
 def test_a_canary_is_paused_resumed_and_aborted_by_hand(cli: CommandLine) -> None:
     proposal = cli.json("proposal", "create", "chat", "sim/better")["proposal"]["id"]
     cli.world.until_decided(proposal)

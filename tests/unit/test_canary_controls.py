@@ -1,11 +1,13 @@
 """The Canary page: which move can be made, why another cannot, and what each one does."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any, cast
 
 import pytest
 
-from dashboard import canary_controls
+from dashboard import canary_controls, canary_stories, wording
 from harness.control.reports import CanaryStatus
 from harness.domain.observation import Block
 from harness.domain.rollout import Rollout, RolloutState, Signal
@@ -54,6 +56,53 @@ def test_with_harm_shown_it_cannot_go_on_by_hand() -> None:
 
     assert found[Signal.ADVANCE] == found[Signal.PROMOTE] == canary_controls.HARM
     assert Signal.ABORT not in found
+
+
+def test_who_overrules_the_plan_is_told_what_the_data_say_against_it() -> None:
+    found = status(rollout(RolloutState.WAITING, 0, POLICY), blocks(12, slow=True))
+
+    assert canary_controls.against(found, Signal.ADVANCE) == found.explanation.against
+    assert canary_controls.against(found, Signal.PROMOTE)
+    assert not canary_controls.against(found, Signal.ABORT)
+    assert not canary_controls.against(live(), Signal.ADVANCE)
+
+
+@pytest.mark.parametrize(
+    ("log_e", "distance", "symbol", "tone"),
+    [
+        (-0.5, 0.0, "✓", wording.Tone.BETTER),
+        (0.5, 0.1, "=", wording.Tone.NEUTRAL),
+        (1.2, 0.2, "?", wording.Tone.UNDECIDED),
+        (2.31, 0.4, "▲", wording.Tone.UNDECIDED),
+        (5.0, 1.0, "✕", wording.Tone.WORSE),
+    ],
+)
+def test_the_sign_of_a_guardrail_says_what_its_words_say(
+    log_e: float, distance: float, symbol: str, tone: wording.Tone
+) -> None:
+    found = status(rollout(RolloutState.WAITING, 0, POLICY), blocks(12))
+    action = replace(
+        found.action, figures=with_errors_at(found.action.figures, log_e, distance)
+    )
+    told = explain(found.rollout, action, found.blocks, START)
+
+    (label,) = [
+        row.label
+        for row in canary_stories.guardrails(replace(found, explanation=told))
+        if row.name == "Errors"
+    ]
+
+    assert (label.symbol, label.tone) == (symbol, tone)
+    strong = "strong" in label.words
+    assert strong is (symbol == "▲")
+
+
+def with_errors_at(
+    figures: Mapping[str, object], log_e: float, distance: float
+) -> dict[str, object]:
+    guardrails = dict(cast("Mapping[str, Any]", figures["guardrails"]))
+    guardrails["errors"] |= {"log_e": log_e, "log_e_max": log_e, "distance_to_trip": distance}
+    return {**figures, "guardrails": guardrails}
 
 
 def test_a_bake_is_finished_or_taken_back() -> None:

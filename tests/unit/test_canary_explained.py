@@ -142,6 +142,29 @@ def test_classes_explain_the_evidence_and_are_none_and_old_blocks_decide_as_they
     assert "classes" not in canonical_json(old.figures)
 
 
+def test_strong_evidence_that_does_not_act_yet_speaks_against_a_step_by_hand() -> None:
+    told = explained(waiting(), blocks(12, slow=True), 12)
+
+    (against,) = told.against
+    assert against.startswith(
+        "The canary takes 2 × as long as the incumbent for an answer: 2 s"
+    )
+    assert [row.guardrail for row in told.guardrails if row.warns] == [Guardrail.LATENCY]
+    assert explained(waiting(), blocks(12), 12).against == ()
+
+
+def test_a_wrong_split_of_callers_speaks_against_a_step_by_hand() -> None:
+    skewed = [replace(each, canary_units=4) for each in blocks(300)]
+
+    (against,) = explained(waiting(), skewed, 300).against
+
+    assert "share of callers is not the planned one" in against
+
+
+def test_where_harm_is_shown_there_is_nothing_to_warn_of() -> None:
+    assert explained(waiting(), blocks(19, failing=True), 19).against == ()
+
+
 def test_the_certificate_has_a_time_of_its_own() -> None:
     told = explained(waiting(step=1), blocks(10, bps=2500), 10)
 

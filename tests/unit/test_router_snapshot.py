@@ -176,6 +176,33 @@ def test_a_new_revision_is_swapped_in(tmp_path: Path) -> None:
     assert not held.refresh()
 
 
+@pytest.mark.req("F3")
+def test_what_judges_schemas_is_loaded_before_a_revision_serves_that_asks_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = holder(store := SwitchableStore(snapshot(URL)), tmp_path)
+    served: list[int] = []
+
+    def loaded() -> None:
+        served.append(held.current.revision if held.current else 0)
+
+    monkeypatch.setattr("router.snapshot.validity.prepare", loaded)
+    held.boot()
+    timed = UnitRule(guardrails={Guardrail.LATENCY: 1.25})
+    store.put(snapshot(URL, weight_bps=100, revision=4, rule=timed))
+    held.refresh()
+    assert served == []
+
+    judged = UnitRule(guardrails={Guardrail.JSON_VALIDITY: 1.0})
+    store.put(snapshot(URL, weight_bps=100, revision=5, rule=judged))
+    held.refresh()
+    assert served == [4]
+
+    store.away = True
+    holder(store, tmp_path).boot()
+    assert len(served) == 2
+
+
 def broken(revision: int = 9) -> Snapshot:
     good = snapshot(URL, revision=revision)
     return replace(good, table=RoutingTable(revision, good.table.routes, {}))
