@@ -29,6 +29,7 @@ from harness.runtime import telemetry
 from harness.runtime.alert_sinks import ConfiguredSinks
 from harness.runtime.chance import SystemChance
 from harness.runtime.clock import SystemClock
+from harness.runtime.litellm_table import LitellmTable
 
 if TYPE_CHECKING:
     from harness.runtime.schedule import Schedule
@@ -165,6 +166,12 @@ class Installation:
                 name: suite.drift
                 for name, suite in self.settings.suites.items()
                 if suite.drift is not None
+            },
+            models=LitellmTable(self.settings.catalogue),
+            judges={
+                name: suite.judge.target
+                for name, suite in self.settings.suites.items()
+                if suite.judge is not None
             },
         )
 

@@ -13,6 +13,7 @@ from harness.domain.access import ApiKey
 from harness.domain.alerts import Alert, AlertRecord
 from harness.domain.audit import AuditEvent
 from harness.domain.capture import Captured, Kept
+from harness.domain.catalogue import Catalogue
 from harness.domain.changes import Change
 from harness.domain.delivery import AlertMessage, Delivery
 from harness.domain.drift import Check, Watch
@@ -677,6 +678,14 @@ class EvalRunner(Protocol):
         samples. Returns DONE, STOPPED, OVER_BUDGET or FAILED. Errors of samples are samples.
         Raises JudgeUnfit when nothing can be measured with the suite's judge.
         """
+        ...
+
+
+class ModelTable(Protocol):
+    """What is known of models, from what lies on this machine."""
+
+    def catalogue(self) -> Catalogue:
+        """Always the same; the first call may read a file."""
         ...
 
 

@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from harness.config.captures import CaptureEntry, capture_settings
+from harness.config.catalogue import CatalogueItem, catalogue_changes
 from harness.config.faults import config_error, dotted
 from harness.config.places import Document
 from harness.config.ranges import complaints, unclear
@@ -170,6 +171,9 @@ class FileConfig(BaseModel):
     capture: CaptureEntry = Field(
         CaptureEntry(keep=[]), description="redaction, see docs/capture.md"
     )
+    catalogue: dict[str, CatalogueItem] = Field(
+        {}, description="what is known of models, by KIND/MODEL; see docs/models.md"
+    )
     switches: list[str] = Field(
         [],
         description="kill switches, read at a router's start: provider:NAME, target:ID or "
@@ -223,6 +227,7 @@ def settings(document: Document, *, base: Path, shipped: Path, source: Path | No
         alerts=_alerts(config.alerts, document),
         eval_limits={name: each.eval_limits for name, each in config.providers.items()},
         capture=capture_settings(config.capture, document),
+        catalogue=catalogue_changes(config.catalogue, document),
     )
 
 

@@ -5,10 +5,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from harness.control.clock_watch import ClockWatch
+from harness.domain.catalogue import Catalogue
 from harness.domain.drift import DriftPolicy
 from harness.domain.errors import NotFound
 from harness.domain.policy import Policy
-from harness.ports import AlertSinks, Chance, Clock, EvalWorkers, Store, SuiteCatalog
+from harness.domain.targets import Target
+from harness.ports import (
+    AlertSinks,
+    Chance,
+    Clock,
+    EvalWorkers,
+    ModelTable,
+    Store,
+    SuiteCatalog,
+)
 
 
 @dataclass(frozen=True)
@@ -20,6 +30,7 @@ class Context:
     data_classes: names of the providers that may see data of a class.
     drift: by suite, of those whose incumbents are watched.
     clock_watch: of this process's clock.
+    models: what is known of models; None where nothing is. judges: by suite.
     """
 
     store: Store
@@ -34,6 +45,12 @@ class Context:
     data_classes: Mapping[str, frozenset[str]] = field(default_factory=dict)
     drift: Mapping[str, DriftPolicy] = field(default_factory=dict)
     clock_watch: ClockWatch = field(default_factory=ClockWatch)
+    models: ModelTable | None = None
+    judges: Mapping[str, Target] = field(default_factory=dict)
+
+    @property
+    def catalogue(self) -> Catalogue:
+        return self.models.catalogue() if self.models is not None else Catalogue()
 
     def policy(self, name: str) -> Policy:
         """Raises NotFound with the nearest policy."""

@@ -21,6 +21,7 @@ def seed(ctx: Context, settings: Settings) -> list[str]:
         if name not in providers:
             targets.put_provider(ctx, SYSTEM, provider)
             added.append(f"provider {name}")
+    added += _fill_prices(ctx)
     for name, route in settings.routes.items():
         if name in known:
             continue
@@ -51,11 +52,27 @@ def seed(ctx: Context, settings: Settings) -> list[str]:
     return added
 
 
+def _fill_prices(ctx: Context) -> list[str]:
+    """Prices that were unknown when a model was registered, and that the catalogue has now."""
+    with ctx.store.read() as tx:
+        known = tx.providers.all()
+        lacking = [
+            each for each in known.values() if targets.with_prices(ctx, tx, each) != each
+        ]
+    for provider in lacking:
+        targets.put_provider(ctx, SYSTEM, provider)
+    return [f"prices of provider {each.name}" for each in lacking]
+
+
 def apply_providers(ctx: Context, actor: Actor, settings: Settings) -> list[str]:
     """Make the database's providers what the file says. Returns the names of the changed."""
     with ctx.store.read() as tx:
         known = tx.providers.all()
-    changed = [name for name, each in settings.providers.items() if known.get(name) != each]
+        changed = [
+            name
+            for name, each in settings.providers.items()
+            if known.get(name) != targets.with_prices(ctx, tx, each)
+        ]
     for name in changed:
         targets.put_provider(ctx, actor, settings.providers[name])
     return changed
@@ -66,7 +83,11 @@ def differences(ctx: Context, settings: Settings) -> list[str]:
     found = []
     with ctx.store.read() as tx:
         table, providers = tx.routing.table(), tx.providers.all()
-    for name, provider in settings.providers.items():
+        wanted_providers = {
+            name: targets.with_prices(ctx, tx, each)
+            for name, each in settings.providers.items()
+        }
+    for name, provider in wanted_providers.items():
         if name in providers and providers[name] != provider:
             found.append(
                 f"provider {name}: the file differs from the database; "

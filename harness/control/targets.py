@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from harness.control.context import Context
 from harness.domain.access import Actor, Role
 from harness.domain.capabilities import Endpoint
+from harness.domain.catalogue import priced
 from harness.domain.errors import InputError, NotFound
 from harness.domain.provider_kinds import PROVIDER_KINDS
 from harness.domain.settings import TargetSeed
@@ -40,6 +41,10 @@ def register(ctx: Context, tx: Transaction, actor: Actor, seed: TargetSeed) -> T
             subject=f"target {target.id}",
             details=target.as_json(),
         )
+    # A model that was never used had no price to be stored.
+    provider = providers[target.provider]
+    if (with_price := priced(provider, ctx.catalogue, [target.model])) != provider:
+        _put(ctx, tx, actor, with_price)
     return target
 
 
@@ -56,19 +61,33 @@ def check_evaluable(tx: Transaction, *asked: Target) -> None:
 
 
 def put_provider(ctx: Context, actor: Actor, provider: Provider) -> None:
-    """Add or change a provider: address, headers, prices, the name of the key's variable."""
+    """Add or change a provider: address, headers, prices, the name of the key's variable.
+
+    Models in use that it gives no price have the catalogue's from then on.
+    """
     actor.require(Role.ADMIN)
     with ctx.store.write() as tx:
-        if tx.providers.all().get(provider.name) == provider:
-            return
-        tx.providers.put(provider)
-        tx.audit.append(
-            at=ctx.clock.now(),
-            actor=actor.name,
-            action="provider.put",
-            subject=f"provider {provider.name}",
-            details={"kind": provider.kind, "api_base": provider.api_base},
-        )
+        wanted = with_prices(ctx, tx, provider)
+        if tx.providers.all().get(provider.name) != wanted:
+            _put(ctx, tx, actor, wanted)
+
+
+def with_prices(ctx: Context, tx: Transaction, provider: Provider) -> Provider:
+    """As it is stored: with the catalogue's prices of models that targets and judges use."""
+    used = (*tx.routing.targets().values(), *ctx.judges.values())
+    models = sorted({each.model for each in used if each.provider == provider.name})
+    return priced(provider, ctx.catalogue, models) if models else provider
+
+
+def _put(ctx: Context, tx: Transaction, actor: Actor, provider: Provider) -> None:
+    tx.providers.put(provider)
+    tx.audit.append(
+        at=ctx.clock.now(),
+        actor=actor.name,
+        action="provider.put",
+        subject=f"provider {provider.name}",
+        details={"kind": provider.kind, "api_base": provider.api_base},
+    )
 
 
 def all_targets(ctx: Context) -> Sequence[Target]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from harness.domain.breaker import DEFAULT_BREAKER, BreakerPolicy
 from harness.domain.capture import CaptureSettings
+from harness.domain.catalogue import CatalogueChange
 from harness.domain.drift import DriftPolicy
 from harness.domain.eval_limits import EvalLimits
 from harness.domain.policy import Policy
@@ -199,7 +200,7 @@ class Settings:
 
     home: the folder for state (SQLite file, secret, disk snapshot, logs). switches: as
     `domain.switches.switches_of_file` reads them. data_classes: who may see each. eval_limits:
-    of this machine's eval workers, by provider.
+    of this machine's eval workers, by provider. catalogue: the file's word on models.
     """
 
     database_url: str
@@ -217,3 +218,4 @@ class Settings:
     data_classes: Mapping[str, frozenset[str]] = field(default_factory=dict)
     eval_limits: Mapping[str, EvalLimits] = field(default_factory=dict)
     capture: CaptureSettings = field(default_factory=CaptureSettings)
+    catalogue: tuple[CatalogueChange, ...] = ()

@@ -1,0 +1,122 @@
+"""A model's name, read: its family's words, its version, its date. Pure.
+
+`claude-3-5-sonnet-20241022` is the family `claude-sonnet` at version 3.5, of 22 October 2024.
+Versions are written `4-5`, `4.5` or `v4.5`, and mean the same.
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Final
+
+Version = tuple[int, ...]
+
+PREVIEWS: Final = frozenset({"preview", "exp", "experimental", "beta", "alpha", "rc"})
+_SILENT: Final = frozenset({"default", "the", "model"})
+# The vendor and region of a cloud's id: `us.anthropic.claude-…`.
+_CLOUD: Final = re.compile(r"^(?:[a-z-]+\.)?(?:[a-z0-9]*[a-z]{2}[a-z0-9]*)\.(?=[a-z])")
+_CLOUD_VERSION: Final = re.compile(r"-v\d+(?::\d+(?::\w+)?)?$")
+_DATES: Final = re.compile(
+    r"(?<!\d)(?:(?P<y>20\d\d)-?(?P<m>0[1-9]|1[0-2])-?(?P<d>0[1-9]|[12]\d|3[01])"
+    r"|(?P<m2>0[1-9]|1[0-2])-(?P<y2>20\d\d))(?!\d)"
+)
+_STAMP: Final = re.compile(r"^(?P<a>\d\d)(?P<b>\d\d)$")  # mistral's 2512, openai's 0613
+_NUMBER: Final = re.compile(r"^v?(\d{1,3}(?:\.\d{1,3})*)$")
+_GLUED: Final = re.compile(r"^([a-z]+?)v?(\d{1,2}(?:\.\d+)*)$")
+_GLUED_WORD: Final = re.compile(r"^([a-z]{2,})(\d+[a-z]+)$")
+_SIZE: Final = re.compile(r"^(?:[ae]?\d+(?:\.\d+)?(?:x\d+)?[bkm]|\d+x\d+b)$")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelName:
+    """words: of its family, in their order. version: without trailing zeros, empty for none.
+
+    date: YYYYMMDD, with 00 for a day that is not said, or MMDD where no year is; 0 for none.
+    latest: an alias that moves with the newest.
+    """
+
+    words: tuple[str, ...]
+    version: Version = ()
+    date: int = 0
+    preview: bool = False
+    latest: bool = False
+
+    @property
+    def family(self) -> str:
+        return "-".join(self.words)
+
+    @property
+    def rank(self) -> tuple[bool, Version, bool, int]:
+        """Newer is greater. A preview is below every final one, an alias that moves below what
+        stays. The name without a date stands for the newest of its version.
+        """
+        return not self.preview, self.version, not self.latest, self.date or 99_999_999
+
+
+@dataclass
+class _Reading:
+    words: list[str] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    date: int = 0
+    preview: bool = False
+    latest: bool = False
+    # Numbers belong together only while nothing stands between them.
+    in_version: bool = False
+
+
+def parse(name: str) -> ModelName:
+    """Any text has a reading; what is before the last slash, a vendor, is not part of it."""
+    text = name.strip().lower().rpartition("/")[2]
+    if _CLOUD.match(text):
+        text = _CLOUD_VERSION.sub("", _CLOUD.sub("", text))
+    read = _Reading()
+    text = _DATES.sub(lambda found: _dated(read, found), text)
+    for token in re.split(r"[\s\-_:@/,]+", text):
+        _take(read, token)
+    while read.numbers and read.numbers[-1] == 0:
+        read.numbers.pop()
+    return ModelName(
+        tuple(read.words), tuple(read.numbers), read.date, read.preview, read.latest
+    )
+
+
+def _dated(read: _Reading, found: re.Match[str]) -> str:
+    year, month = found["y"] or found["y2"], found["m"] or found["m2"]
+    read.date = int(f"{year}{month}{found['d'] or '00'}")
+    return " "
+
+
+def _take(read: _Reading, token: str) -> None:
+    continues, read.in_version = read.in_version, False
+    if not token.strip(".") or token in _SILENT:
+        return
+    if token in PREVIEWS:
+        read.preview = True
+    elif token == "latest":  # noqa: S105 - no secret
+        read.latest = True
+    elif stamp := _STAMP.match(token):
+        read.date = read.date or _stamped(stamp)
+    elif number := _NUMBER.match(token):
+        _count(read, number[1], continues=continues, as_word=token)
+    elif _SIZE.match(token):
+        read.words.append(token)
+    elif glued := _GLUED.match(token):
+        read.words.append(glued[1])
+        _count(read, glued[2], continues=False, as_word=glued[2])
+    elif glued := _GLUED_WORD.match(token):
+        read.words += [glued[1], glued[2]]
+    else:
+        read.words.append(token)
+
+
+def _stamped(stamp: re.Match[str]) -> int:
+    a, b = int(stamp["a"]), int(stamp["b"])
+    return 20_000_000 + a * 10_000 + b * 100 if 23 <= a <= 49 and 1 <= b <= 12 else a * 100 + b
+
+
+def _count(read: _Reading, text: str, *, continues: bool, as_word: str) -> None:
+    """A first run of numbers is the version; a later one tells models apart, as a word."""
+    if read.numbers and not continues:
+        read.words.append(as_word)
+        return
+    read.numbers += [int(part) for part in text.split(".")]
+    read.in_version = True

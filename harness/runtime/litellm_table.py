@@ -1,0 +1,169 @@
+"""The catalogue from the table of models that litellm's package carries, as a file.
+
+litellm itself is not imported: that takes many seconds, and the file is all that is needed.
+Nothing is fetched. Prices by the size of a request, of batches and of priority service are left
+out: a price here is the one that applies to a plain request.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import date
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+from harness.domain.catalogue import Catalogue, CatalogueChange, CatalogueEntry, catalogue
+from harness.domain.provider_kinds import PROVIDER_KINDS, Group
+from harness.domain.targets import Price
+
+FILE: Final = "model_prices_and_context_window_backup.json"
+SAMPLE: Final = "sample_spec"
+
+# The table's name of a provider → our kind. Families of vertex have names that go on.
+KINDS: Final[Mapping[str, str]] = {
+    "openai": "openai",
+    "anthropic": "anthropic",
+    "gemini": "gemini",
+    "azure": "azure_openai",
+    "bedrock": "bedrock",
+    "bedrock_converse": "bedrock",
+    "vertex_ai": "vertex",
+    "groq": "groq",
+    "deepseek": "deepseek",
+    "mistral": "mistral",
+    "openrouter": "openrouter",
+    "ollama": "ollama",
+    "chatgpt": "openai_codex",
+    "github_copilot": "github_copilot",
+}
+# What a model is for: the ability that the mode says it has, and those that it says it lacks.
+MODES: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
+    "chat": ("chat", frozenset({"embeddings"})),
+    "responses": ("responses", frozenset({"embeddings", "chat"})),
+    "embedding": (
+        "embeddings",
+        frozenset({"chat", "responses", "messages", "stream", "tools", "parallel_tools"}),
+    ),
+}
+FLAGS: Final[Mapping[str, str]] = {
+    "supports_function_calling": "tools",
+    "supports_parallel_function_calling": "parallel_tools",
+    "supports_response_schema": "json_schema",
+    "supports_vision": "vision",
+    "supports_native_streaming": "stream",
+}
+# In front of a model's name: a part of the world, whose prices are another row's.
+_REGIONS: Final = ("azure", "bedrock")
+
+
+class LitellmTable:
+    """Read when it is first asked for, and kept. changes: of the user's file; they win.
+
+    Without litellm's package the catalogue is what the user's file says.
+    """
+
+    def __init__(
+        self, changes: Iterable[CatalogueChange] = (), file: Path | None = None
+    ) -> None:
+        self._changes = tuple(changes)
+        self._file = file
+
+    @cached_property
+    def _all(self) -> Catalogue:
+        file = self._file or table_file()
+        rows = {} if file is None else json.loads(file.read_text(encoding="utf-8"))
+        return changed(catalogue(_entries(rows)), self._changes)
+
+    def catalogue(self) -> Catalogue:
+        return self._all
+
+
+class FixedCatalogue:
+    """The twin: knows what it is given."""
+
+    def __init__(self, *entries: CatalogueEntry) -> None:
+        self._all = catalogue(entries)
+
+    def catalogue(self) -> Catalogue:
+        return self._all
+
+
+def table_file() -> Path | None:
+    """Where litellm's package has it; None where there is none."""
+    found = find_spec("litellm")
+    if found is None or found.origin is None:
+        return None
+    file = Path(found.origin).with_name(FILE)
+    return file if file.is_file() else None
+
+
+def changed(known: Catalogue, changes: Iterable[CatalogueChange]) -> Catalogue:
+    entries = dict(known.entries)
+    for change in changes:
+        key = (change.kind, change.model)
+        entries[key] = change.over(entries.get(key, CatalogueEntry(*key)))
+    return Catalogue(entries)
+
+
+def _entries(rows: Mapping[str, Mapping[str, object]]) -> Iterator[CatalogueEntry]:
+    # A name with its provider in front says more than the same one without: it comes last.
+    for key in sorted(rows, key=lambda each: ("/" in each, each)):
+        if key != SAMPLE and (entry := _entry(key, rows[key])) is not None:
+            yield entry
+
+
+def _entry(key: str, row: Mapping[str, object]) -> CatalogueEntry | None:
+    provider = str(row.get("litellm_provider"))
+    kind = KINDS.get("vertex_ai" if provider.startswith("vertex_ai-") else provider)
+    mode = MODES.get(str(row.get("mode")))
+    if kind is None or mode is None:
+        return None
+    model = key.removeprefix(f"{provider.partition('-')[0]}/")
+    if provider.startswith(_REGIONS) and "/" in model:
+        return None
+    able, unable = mode
+    has = {able} | {ability for flag, ability in FLAGS.items() if row.get(flag) is True}
+    denied = {ability for flag, ability in FLAGS.items() if row.get(flag) is False}
+    return CatalogueEntry(
+        kind=kind,
+        model=model,
+        price=_price(kind, able, row),
+        context_window=_tokens(row.get("max_input_tokens")),
+        has=frozenset(has),
+        lacks=(unable | frozenset(denied)) - frozenset(has),
+        end_date=_day(row.get("deprecation_date")),
+    )
+
+
+def _price(kind: str, made_for: str, row: Mapping[str, object]) -> Price | None:
+    given, made = _usd(row, "input_cost_per_token"), _usd(row, "output_cost_per_token")
+    if made_for == "embeddings":
+        made = made or 0.0  # a vector is no output that tokens are counted of
+    if given is None or made is None:
+        return None
+    # For free is what runs on one's own machine; elsewhere the table writes 0 for unknown.
+    if given == made == 0 and PROVIDER_KINDS[kind].group is not Group.LOCAL:
+        return None
+    return Price(given, made, _usd(row, "cache_read_input_token_cost"))
+
+
+def _usd(row: Mapping[str, object], name: str) -> float | None:
+    """Per million tokens, without the last digits that the multiplication makes."""
+    value = row.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        return None
+    return round(value * 1e6, 9)
+
+
+def _tokens(value: object) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+        return None
+    return int(value)
+
+
+def _day(value: object) -> date | None:
+    try:
+        return date.fromisoformat(str(value))
+    except ValueError:
+        return None

@@ -1,0 +1,51 @@
+"""What both tables of models promise: litellm's file, and the one that tests fill."""
+
+from datetime import date
+
+import pytest
+
+from harness.domain.catalogue import CatalogueEntry
+from harness.domain.targets import Price
+from harness.ports import ModelTable
+from harness.runtime.litellm_table import FixedCatalogue, LitellmTable
+
+KNOWN = CatalogueEntry(
+    "openai",
+    "gpt-4o-mini",
+    price=Price(0.15, 0.6, 0.075),
+    context_window=128_000,
+    has=frozenset({"chat", "tools", "parallel_tools", "json_schema", "vision"}),
+    lacks=frozenset({"embeddings"}),
+)
+ENDING = CatalogueEntry("anthropic", "claude-sonnet-4-5", end_date=date(2026, 11, 30))
+
+
+@pytest.fixture(params=["litellm", "fixed"])
+def table(request: pytest.FixtureRequest) -> ModelTable:
+    return LitellmTable() if request.param == "litellm" else FixedCatalogue(KNOWN, ENDING)
+
+
+def test_a_model_is_found_by_its_kind_and_name(table: ModelTable) -> None:
+    found = table.catalogue().of("openai", "gpt-4o-mini")
+
+    assert found is not None
+    assert found == KNOWN
+    assert found.capabilities.tools
+    assert not found.capabilities.embeddings
+
+
+def test_an_announced_end_is_a_day(table: ModelTable) -> None:
+    found = table.catalogue().of("anthropic", "claude-sonnet-4-5")
+
+    assert found is not None
+    assert found.end_date == date(2026, 11, 30)
+    assert found.ended(date(2026, 11, 30))
+    assert not found.ended(date(2026, 11, 29))
+
+
+def test_an_unknown_model_is_none(table: ModelTable) -> None:
+    assert table.catalogue().of("openai", "no-such-model") is None
+
+
+def test_it_is_read_once(table: ModelTable) -> None:
+    assert table.catalogue() is table.catalogue()

@@ -1,0 +1,85 @@
+"""Prices of the catalogue reach what is stored, where the file gives none."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness import config, shipped
+from harness.control import seed, targets
+from harness.control.context import Context
+from harness.domain.access import SYSTEM
+from harness.domain.catalogue import CatalogueEntry
+from harness.domain.settings import Settings, TargetSeed
+from harness.domain.targets import Price, Provider, Target
+from harness.runtime.litellm_table import FixedCatalogue
+from tests.world import World
+
+KNOWN = FixedCatalogue(
+    CatalogueEntry("openai", "big", price=Price(3, 15)),
+    CatalogueEntry("openai", "small", price=Price(1, 2)),
+    CatalogueEntry("openai", "secret"),
+)
+OPENAI = Provider("main", "openai", "http://127.0.0.1:9/v1", prices={"small": Price(7, 8)})
+
+
+@pytest.fixture
+def ctx(world: World) -> Context:
+    return replace(world.context(), models=KNOWN)
+
+
+def stored(ctx: Context) -> Provider:
+    with ctx.store.read() as tx:
+        return tx.providers.all()["main"]
+
+
+def test_a_registered_model_has_the_catalogue_s_price(ctx: Context) -> None:
+    targets.put_provider(ctx, SYSTEM, OPENAI)
+    assert stored(ctx) == OPENAI
+
+    for model in ("big", "small", "secret"):
+        targets.add(ctx, SYSTEM, TargetSeed("main", model))
+
+    assert stored(ctx).prices == {"small": Price(7, 8), "big": Price(3, 15)}
+
+
+def test_a_judge_s_model_has_it_too(ctx: Context) -> None:
+    judged = replace(ctx, judges={"essays": Target("main", "big")})
+
+    targets.put_provider(judged, SYSTEM, OPENAI)
+
+    assert stored(ctx).prices["big"] == Price(3, 15)
+
+
+def test_what_was_stored_without_a_price_gets_it_at_the_next_start(
+    ctx: Context, settings: Settings
+) -> None:
+    plain = replace(ctx, models=None)
+    targets.put_provider(plain, SYSTEM, OPENAI)
+    targets.add(plain, SYSTEM, TargetSeed("main", "big"))
+
+    assert seed.seed(ctx, settings) == ["prices of provider main"]
+    assert stored(ctx).prices["big"] == Price(3, 15)
+    assert seed.seed(ctx, settings) == []
+
+
+def test_the_file_and_what_is_stored_are_one_with_the_catalogue_between(
+    ctx: Context, settings: Settings
+) -> None:
+    targets.put_provider(ctx, SYSTEM, OPENAI)
+    targets.add(ctx, SYSTEM, TargetSeed("main", "big"))
+
+    assert seed.differences(ctx, settings) == []
+    assert seed.apply_providers(ctx, SYSTEM, settings) == []
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+
+    file = tmp_path / "swapgate.yaml"
+    file.write_text(
+        "providers:\n  main:\n    kind: openai\n    api_base: http://127.0.0.1:9/v1\n"
+        "    prices: {small: {input_usd_per_mtok: 7, output_usd_per_mtok: 8}}\n",
+        encoding="utf-8",
+    )
+    return config.load(file, {}, defaults=shipped.path("config/default.yaml"))

@@ -1,0 +1,197 @@
+"""The catalogue: litellm's table as entries, the user's word over it, prices from it."""
+
+import json
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness import config, shipped
+from harness.domain.capabilities import UNKNOWN
+from harness.domain.catalogue import CatalogueChange, CatalogueEntry, catalogue, priced
+from harness.domain.errors import ConfigError
+from harness.domain.provider_kinds import PROVIDER_KINDS, Group
+from harness.domain.targets import Price, Provider
+from harness.runtime.litellm_table import LitellmTable, table_file
+
+MODELS = st.sampled_from(["a", "b", "c", "d"])
+PRICES = st.builds(Price, st.floats(0, 100), st.floats(0, 100))
+
+
+def table(folder: Path, **rows: dict[str, object]) -> LitellmTable:
+    file = folder / "table.json"
+    file.write_text(json.dumps(rows), encoding="utf-8")
+    return LitellmTable(file=file)
+
+
+ROW: dict[str, object] = {
+    "litellm_provider": "openai",
+    "mode": "chat",
+    "input_cost_per_token": 1e-06,
+    "output_cost_per_token": 3e-06,
+}
+
+
+def test_litellm_s_table_is_read_without_importing_litellm() -> None:
+    code = (
+        "import sys; from harness.runtime.litellm_table import LitellmTable;"
+        "print(len(LitellmTable().catalogue()), 'litellm' in sys.modules)"
+    )
+    done = subprocess.run(  # noqa: S603 - our own Python
+        [sys.executable, "-c", code], capture_output=True, check=True, text=True
+    )
+
+    count, imported = done.stdout.split()
+    assert int(count) > 500
+    assert imported == "False"
+
+
+def test_every_entry_is_of_a_kind_that_there_is_and_has_a_window_or_none() -> None:
+    known = LitellmTable().catalogue()
+
+    assert {each.kind for each in known} <= set(PROVIDER_KINDS)
+    assert all(each.context_window is None or each.context_window > 0 for each in known)
+    assert all(not each.has & each.lacks for each in known)
+    assert known.of("openai", "sample_spec") is None
+
+
+def test_a_price_of_nothing_is_unknown_but_on_ones_own_machine() -> None:
+    free = [
+        each
+        for each in LitellmTable().catalogue()
+        if each.price is not None
+        and each.price.input_usd_per_mtok == each.price.output_usd_per_mtok == 0
+    ]
+
+    assert {PROVIDER_KINDS[each.kind].group for each in free} == {Group.LOCAL}
+
+
+def test_what_the_table_leaves_out_is_unknown(tmp_path: Path) -> None:
+    known = table(
+        tmp_path,
+        plain={"litellm_provider": "openai", "mode": "chat"},
+        half={**ROW, "output_cost_per_token": None},
+        blind={**ROW, "supports_vision": False, "supports_function_calling": True},
+        odd={**ROW, "max_input_tokens": "many", "deprecation_date": "soon"},
+    ).catalogue()
+
+    plain, half, blind, odd = (known.of("openai", n) for n in ("plain", "half", "blind", "odd"))
+    assert plain is not None
+    assert half is not None
+    assert blind is not None
+    assert odd is not None
+    assert plain.price is None
+    assert half.price is None
+    assert plain.capabilities.vision
+    assert not blind.capabilities.vision
+    assert "tools" in blind.has
+    assert "tools" not in plain.has | plain.lacks
+    assert odd.context_window is None
+    assert odd.end_date is None
+
+
+def test_other_providers_regions_and_modes_are_left_out(tmp_path: Path) -> None:
+    known = table(
+        tmp_path,
+        **{
+            "sample_spec": ROW,
+            "fireworks_ai/m": {**ROW, "litellm_provider": "fireworks_ai"},
+            "azure/eu/m": {**ROW, "litellm_provider": "azure"},
+            "azure/m": {**ROW, "litellm_provider": "azure"},
+            "vertex_ai/m": {**ROW, "litellm_provider": "vertex_ai-mistral_models"},
+            "draw": {**ROW, "mode": "image_generation"},
+        },
+    ).catalogue()
+
+    assert sorted(each.name for each in known) == ["azure_openai/m", "vertex/m"]
+
+
+def test_an_entry_of_which_nothing_is_known_can_do_everything() -> None:
+    assert CatalogueEntry("openai", "m").capabilities is UNKNOWN
+
+
+def test_the_file_s_word_wins_field_by_field(tmp_path: Path) -> None:
+    file = tmp_path / "swapgate.yaml"
+    file.write_text(
+        "catalogue:\n"
+        "  openai/gpt-4o-mini:\n"
+        "    price: {input_usd_per_mtok: 9, output_usd_per_mtok: 10}\n"
+        "    capabilities: {vision: false}\n"
+        "    end_date: 2027-03-01\n"
+        "  openrouter/meta-llama/llama-3.3-70b-instruct:\n"
+        "    context_window: 131072\n"
+        "    family: llama\n",
+        encoding="utf-8",
+    )
+    settings = config.load(file, {}, defaults=shipped.path("config/default.yaml"))
+
+    known = LitellmTable(settings.catalogue).catalogue()
+
+    ours = known.of("openai", "gpt-4o-mini")
+    assert ours is not None
+    assert ours.price == Price(9, 10)
+    assert ours.context_window == 128_000
+    assert not ours.capabilities.vision
+    assert "tools" in ours.has
+    assert ours.end_date == date(2027, 3, 1)
+    new = known.of("openrouter", "meta-llama/llama-3.3-70b-instruct")
+    assert new is not None
+    assert new.price is None
+    assert new.context_window == 131_072
+    assert new.family == "llama"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("catalogue:\n  gpt-5: {}\n", r"swapgate\.yaml:2: catalogue\.gpt-5: write KIND/MODEL"),
+        (
+            "catalogue:\n  openai/m:\n    prise: 1\n",
+            r"yaml:3: unknown key .*did you mean 'price'",
+        ),
+        ("catalogue:\n  openai/m:\n    context_window: 0\n", r"yaml:3: .*must be above 0"),
+        (
+            "catalogue:\n  openai/m:\n    capabilities: {fly: true}\n",
+            r"yaml:3: .*'fly' is none",
+        ),
+        ("catalogue:\n  openai/m:\n    end_date: soon\n", r"yaml:3: .*end_date"),
+    ],
+)
+def test_a_wrong_line_of_the_catalogue_is_named(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "swapgate.yaml"
+    file.write_text(text, encoding="utf-8")
+
+    with pytest.raises(ConfigError, match=said):
+        config.load(file, {}, defaults=shipped.path("config/default.yaml"))
+
+
+def test_without_litellm_the_file_s_word_is_all_there_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("harness.runtime.litellm_table.find_spec", lambda _name: None)
+    change = CatalogueChange("openai", "m", price=Price(1, 2))
+
+    assert table_file() is None
+    assert [each.name for each in LitellmTable([change]).catalogue()] == ["openai/m"]
+
+
+@given(
+    own=st.dictionaries(MODELS, PRICES),
+    known=st.dictionaries(MODELS, st.none() | PRICES),
+    used=st.sets(MODELS),
+)
+def test_the_catalogue_fills_in_prices_and_changes_none(
+    own: dict[str, Price], known: dict[str, Price | None], used: set[str]
+) -> None:
+    provider = Provider("p", "openai", "http://127.0.0.1:9", prices=own)
+    table = catalogue(CatalogueEntry("openai", m, price=price) for m, price in known.items())
+
+    filled = priced(provider, table, used)
+
+    assert {m: filled.prices[m] for m in own} == own
+    assert set(filled.prices) == set(own) | {m for m in used if known.get(m)}
+    assert priced(filled, table, used) == filled
