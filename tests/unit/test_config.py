@@ -35,12 +35,13 @@ def test_the_shipped_defaults_hold_four_suites_and_three_policies() -> None:
 
 
 def test_a_policy_says_what_its_canaries_are_guarded_by(tmp_path: Path) -> None:
-    canary = loaded(tmp_path, GUARDED + "latency: 1.5, feedback: off, judge: 2}\n")
+    canary = loaded(tmp_path, GUARDED + "latency: 1.5, feedback: off, refusals: 2}\n")
     tolerated = canary.policies["a"].canary.tolerated
 
     assert next(iter(tolerated)) is Guardrail.ERRORS
     assert tolerated[Guardrail.LATENCY] == 1.5
-    assert tolerated[Guardrail.JUDGE] == 2.0
+    assert tolerated[Guardrail.REFUSALS] == 2.0
+    assert Guardrail.JUDGE not in tolerated
     assert Guardrail.FEEDBACK not in tolerated
     assert tolerated[Guardrail.OUTPUT_TOKENS] == Guardrails().output_tokens
 
@@ -126,6 +127,7 @@ ROUTE = "routes:\n  r:\n    incumbent: a/b\n"
         ("policies:\n  a:\n    canary:\n      peak: {start_h: 25}\n", 4, "0 to 24, not 25"),
         (GUARDED + "latncy: 1.5}\n", 4, "did you mean 'latency'?"),
         (GUARDED + "latency: -1}\n", 4, "guardrails.latency: a tolerated ratio is above 0"),
+        (GUARDED + "judge: 1.25}\n", 4, "no judge reads a canary's answers yet"),
         (GUARDED + "latency: 0}\n", 4, "give the ratio that is tolerated"),
         (GUARDED + "latency: on}\n", 4, "give the ratio that is tolerated, such as 1.25"),
         (
