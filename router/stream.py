@@ -21,7 +21,7 @@ from router.usage import Usage
 
 LONGEST_END: Final = len(b"\r\n\r\n")
 MAX_EVENT_BYTES: Final = 8 * 1024 * 1024
-_EVENT_END: Final = re.compile(rb"\r?\n\r?\n|\r\r")
+EVENT_END: Final = re.compile(rb"\r?\n\r?\n|\r\r")
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 
 
@@ -85,7 +85,7 @@ class StreamFilter(ABC):
             self._buffer = self._buffer.removeprefix(BOM_UTF8)
         out: list[bytes] = []
         start = 0
-        for end in _EVENT_END.finditer(self._buffer, looked):
+        for end in EVENT_END.finditer(self._buffer, looked):
             out.append(self._event(self._buffer[start : end.start()], end.group()))
             start = end.end()
             if self.failure or self.finished:
@@ -119,7 +119,7 @@ class StreamFilter(ABC):
         self.refusal = json.dumps({"error": error}).encode()
 
     def _event(self, event: bytes, end: bytes) -> bytes:
-        payload = _data_of(event)
+        payload = data_of(event)
         if payload is None:  # a comment, a ping
             return event + end
         if payload == b"[DONE]":
@@ -137,7 +137,7 @@ class StreamFilter(ABC):
         return _with_data(event, payload, spliced(members.text, edits)) + end
 
 
-def _data_of(event: bytes) -> bytes | None:
+def data_of(event: bytes) -> bytes | None:
     """The event's data; None when it has none."""
     if event.startswith(b"data:") and b"\n" not in event and b"\r" not in event:
         return event[5:].strip()

@@ -56,6 +56,12 @@ class ProviderKind:
 _CHAT: Final = frozenset({Endpoint.CHAT})
 _CHAT_EMBED: Final = frozenset({Endpoint.CHAT, Endpoint.EMBEDDINGS})
 _OPENAIS: Final = frozenset({Endpoint.CHAT, Endpoint.EMBEDDINGS, Endpoint.RESPONSES})
+# What a chat can stand in for (`router.bridges`).
+_BRIDGED: Final = frozenset({Endpoint.MESSAGES})
+
+
+def _adapted(speaks: frozenset[Endpoint]) -> frozenset[Endpoint]:
+    return _BRIDGED - speaks if Endpoint.CHAT in speaks else frozenset()
 
 
 def _hosted(
@@ -70,6 +76,7 @@ def _hosted(
         name,
         Group.HOSTED,
         speaks,
+        adapted=_adapted(speaks),
         api_base=api_base,
         key_env=key_env,
         keywords=keywords,
@@ -79,7 +86,13 @@ def _hosted(
 
 def _local(name: str, api_base: str, keywords: tuple[str, ...] = ()) -> ProviderKind:
     return ProviderKind(
-        name, Group.LOCAL, _OPENAIS, api_base=api_base, needs_key=False, keywords=keywords
+        name,
+        Group.LOCAL,
+        _OPENAIS,
+        adapted=_adapted(_OPENAIS),
+        api_base=api_base,
+        needs_key=False,
+        keywords=keywords,
     )
 
 
@@ -138,7 +151,8 @@ _ALL: Final = (
     ProviderKind(
         "github_copilot",
         Group.OAUTH,
-        frozenset({Endpoint.CHAT, Endpoint.EMBEDDINGS}),
+        _CHAT_EMBED,
+        adapted=_adapted(_CHAT_EMBED),
         api_base="https://api.githubcopilot.com",
     ),
     ProviderKind("sim", Group.SIMULATED, frozenset(Endpoint), needs_key=False),

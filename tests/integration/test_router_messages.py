@@ -11,9 +11,11 @@ import pytest
 
 from evals.sim import serve
 from evals.sim.simulator import Simulator
+from harness.domain.capabilities import Capabilities
 from router.transport.scripted import Turn
 from tests.router_sim import (
     HELLO,
+    OTHER,
     OWN,
     PATIENT,
     SPARE,
@@ -466,9 +468,14 @@ def test_what_the_operator_sets_wins_over_the_clients_header(tmp_path: Path) -> 
 def test_a_target_that_does_not_speak_messages_is_left_out(
     sim: Simulator, sim_url: str, tmp_path: Path
 ) -> None:
+    first = snapshot_of(sim_url)
+    models = dict.fromkeys((OWN, OTHER), Capabilities(messages=False))
+    up = replace(first.providers["up"], models=models)
+    first = replace(first, providers={**first.providers, "up": up})
+    sim.stats.clear()
     with (
-        before_sim(sim, sim_url, tmp_path, own_kind="openai") as scene,
-        client_of(scene.world.url) as client,
+        running_router(first, tmp_path, QUICK) as world,
+        client_of(world.url) as client,
     ):
         raw = client.messages.with_raw_response.create(**ASK)
         assert served(raw.headers) == SPARE
@@ -479,7 +486,7 @@ def test_a_target_that_does_not_speak_messages_is_left_out(
     assert kind == "invalid_request_error"
     assert "up/sim-worse: lacks the messages endpoint" in message
     assert message.endswith("it answers at /v1/chat/completions, /v1/embeddings, /v1/responses")
-    assert scene.asked(OWN) == 0
+    assert SimScene(sim, world).asked(OWN) == 0
 
 
 def test_a_route_of_anthropics_models_alone_is_no_chat(sim_url: str, tmp_path: Path) -> None:

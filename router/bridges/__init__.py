@@ -1,0 +1,1 @@
+"""One protocol's requests and answers said in another. Pure; sent by `transport.bridge`."""

@@ -1,0 +1,17 @@
+"""What has no place in the other protocol, and may not be dropped."""
+
+from harness.domain.failures import FailureClass
+from router.ports import UpstreamFailed
+from router.replies import error_body
+
+CODE = "not_supported_by_target"
+KIND = "invalid_request_error"
+
+
+class Untranslatable(UpstreamFailed):
+    """what: as the client wrote it, e.g. "a tool of type 'web_search_20250305'"."""
+
+    def __init__(self, what: str) -> None:
+        detail = f"{what} cannot be said in the protocol of the route's target"
+        body = error_body(f"{detail}; leave it out, or ask another route", KIND, CODE)
+        super().__init__(FailureClass.BAD_REQUEST, detail, status=422, body=body)

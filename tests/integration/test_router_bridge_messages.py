@@ -1,0 +1,242 @@
+"""Anthropic's official client before a target that speaks OpenAI's chat alone."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import pytest
+
+from router.transport.scripted import Happening
+from tests import strict_chat
+from tests.router_upstream import (
+    ROLE,
+    Upstream,
+    broken_stream,
+    completion,
+    error,
+    event,
+    running_upstream,
+)
+from tests.router_world import INCUMBENT, KEY, World, running_router, snapshot
+
+PICTURE = {
+    "type": "image",
+    "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"},
+}
+TOOL: Any = {
+    "name": "weather",
+    "description": "Of a city",
+    "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}},
+}
+ASK: dict[str, Any] = {
+    "model": "support",
+    "max_tokens": 100,
+    "messages": [{"role": "user", "content": "Hello?"}],
+}
+
+
+@dataclass
+class Scene:
+    upstream: Upstream
+    world: World
+    client: anthropic.Anthropic
+
+    def ask(self, **more: Any) -> anthropic.types.Message:
+        message: anthropic.types.Message = self.client.messages.create(**{**ASK, **more})
+        return message
+
+    def last(self) -> dict[str, Any]:
+        """The body that the provider got."""
+        return self.upstream.asked[-1].json
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    with (
+        running_upstream() as upstream,
+        running_router(snapshot(upstream.url), tmp_path) as world,
+        anthropic.Anthropic(base_url=world.url, api_key=KEY, max_retries=0) as client,
+    ):
+        upstream.turns[INCUMBENT] = strict_chat.turn
+        yield Scene(upstream, world, client)
+
+
+def weather(use: Any) -> dict[str, Any]:
+    """A client's tool."""
+    return {
+        "type": "tool_result",
+        "tool_use_id": use.id,
+        "content": [{"type": "text", "text": f"{use.input['city']} is sunny"}],
+    }
+
+
+@pytest.mark.req("A1", "B7")
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_tool_loop_with_parallel_calls_works(scene: Scene, *, stream: bool) -> None:
+    def said(messages: list[Any]) -> anthropic.types.Message:
+        asked = {**ASK, "messages": messages, "tools": [TOOL], "system": "Be brief."}
+        if not stream:
+            return scene.ask(**asked)
+        with scene.client.messages.stream(**asked) as events:
+            return events.get_final_message()
+
+    messages: list[Any] = [{"role": "user", "content": "Weather?"}]
+    first = said(messages)
+    assert first.stop_reason == "tool_use"
+    text, *uses = first.content
+    assert text.type == "text"
+    assert text.text.strip() == "Let me look."
+    assert [use.input["city"] for use in uses] == ["Oslo", "Rome"]  # type: ignore[union-attr]
+
+    results = [weather(use) for use in uses]
+    messages += [
+        {"role": "assistant", "content": first.content},
+        {"role": "user", "content": results},
+    ]
+    final = said(messages)
+
+    assert final.stop_reason == "end_turn"
+    assert final.content[0].text.strip() == "Oslo is sunny and Rome is sunny"  # type: ignore[union-attr]
+    assert final.model == "support"
+    assert (final.usage.input_tokens, final.usage.cache_read_input_tokens) == (12, 8)
+    assert final.usage.output_tokens == 9
+    assert scene.last()["messages"][0] == {"role": "system", "content": "Be brief."}
+    # What was counted is what the provider counted, with what came from its cache.
+    (row, *_) = scene.world.wait_for_traffic(2)
+    assert row.input_tokens + sum(each.input_tokens for each in _) == 40
+
+
+@pytest.mark.req("B7")
+def test_events_come_in_the_order_that_anthropic_has(scene: Scene) -> None:
+    kinds = [
+        each.type for each in scene.client.messages.create(**ASK, tools=[TOOL], stream=True)
+    ]
+
+    block = ["content_block_start", "content_block_delta", "content_block_stop"]
+    assert [kind for n, kind in enumerate(kinds) if n == 0 or kinds[n - 1] != kind] == [
+        "message_start",
+        *(block * 3),
+        "message_delta",
+        "message_stop",
+    ]
+
+
+@pytest.mark.req("B7")
+def test_what_a_request_says_survives(scene: Scene) -> None:
+    scene.ask(
+        system=[{"type": "text", "text": "One."}, {"type": "text", "text": "Two."}],
+        messages=[
+            {"role": "user", "content": [PICTURE, {"type": "text", "text": "What is it?"}]},
+            {"role": "assistant", "content": "A cat."},
+            {"role": "user", "content": "Sure?"},
+        ],
+        stop_sequences=["END"],
+        extra_body={"temperature": 0.5, "seed": 7},
+        tools=[TOOL],
+        tool_choice={"type": "tool", "name": "weather", "disable_parallel_tool_use": True},
+    )
+
+    assert scene.last() == {
+        "model": INCUMBENT,
+        "max_tokens": 100,
+        "temperature": 0.5,
+        "seed": 7,
+        "stop": ["END"],
+        "messages": [
+            {"role": "system", "content": "One.\n\nTwo."},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
+                    {"type": "text", "text": "What is it?"},
+                ],
+            },
+            {"role": "assistant", "content": "A cat."},
+            {"role": "user", "content": "Sure?"},
+        ],
+        "tools": [
+            {
+                "type": "function",
+                "function": {
+                    "name": "weather",
+                    "description": "Of a city",
+                    "parameters": TOOL["input_schema"],
+                },
+            }
+        ],
+        "tool_choice": {"type": "function", "function": {"name": "weather"}},
+        "parallel_tool_calls": False,
+    }
+    headers = scene.upstream.asked[-1].headers
+    assert not any(name.startswith("anthropic-") for name in headers)
+
+
+@pytest.mark.req("B7")
+def test_structured_output_and_thinking_survive(scene: Scene) -> None:
+    schema = {"type": "object", "properties": {"colour": {"type": "string"}}}
+    message = scene.ask(output_config={"format": {"type": "json_schema", "schema": schema}})
+    assert json.loads(message.content[0].text) == {"colour": "red"}  # type: ignore[union-attr]
+    assert scene.last()["response_format"]["json_schema"]["schema"] == schema
+
+    thinking: Any = {"type": "enabled", "budget_tokens": 4000}
+    thought, said = scene.ask(max_tokens=5000, thinking=thinking).content
+    assert (thought.type, said.type) == ("thinking", "text")
+    with scene.client.messages.stream(**{**ASK, "thinking": thinking}) as stream:
+        streamed = stream.get_final_message().content
+    assert [each.type for each in streamed] == ["thinking", "text"]
+    assert streamed[0].thinking.strip() == "Thought with medium effort."  # type: ignore[union-attr]
+
+
+@pytest.mark.req("B7")
+def test_what_cannot_be_said_is_refused_by_name(scene: Scene) -> None:
+    with pytest.raises(anthropic.UnprocessableEntityError, match="web_search_20250305"):
+        scene.ask(tools=[{"type": "web_search_20250305", "name": "web_search"}])
+    assert scene.upstream.asked == []
+
+
+@pytest.mark.req("B7", "A4")
+def test_the_providers_errors_arrive_in_anthropics_shape(scene: Scene) -> None:
+    scene.upstream.turns[INCUMBENT] = error(400, "too hot", "bad_temperature")
+    with pytest.raises(anthropic.BadRequestError) as told:
+        scene.ask()
+    assert told.value.body["error"]["message"] == "too hot"  # type: ignore[index]
+    assert told.value.body["error"]["type"] == "invalid_request_error"  # type: ignore[index]
+
+    scene.upstream.turns[INCUMBENT] = completion(choices=[])
+    with pytest.raises(anthropic.InternalServerError, match="malformed"):
+        scene.ask()
+
+
+BREAKS = {
+    "no finish reason": (ROLE, event({"content": "Half a"}), b"data: [DONE]\n\n"),
+    "an end without a word": (ROLE, event({"content": "Half a"})),
+    "a reset": (ROLE, event({"content": "Half a"}), 0.05, Happening.RESET),
+    "an error event": (
+        ROLE,
+        event({"content": "Half a"}),
+        0.05,
+        b'data: {"error":{"message":"gone","code":"server_error"}}\n\n',
+    ),
+    "no JSON": (ROLE, event({"content": "Half a"}), 0.05, b"data: {oops\n\n"),
+}
+
+
+@pytest.mark.req("B4", "B7")
+@pytest.mark.parametrize("how", BREAKS)
+def test_a_broken_stream_ends_in_an_error_and_never_as_if_it_were_whole(
+    scene: Scene, how: str
+) -> None:
+    scene.upstream.turns[INCUMBENT] = broken_stream(*BREAKS[how])
+    kinds: list[str] = []
+
+    def listen() -> None:
+        for each in scene.client.messages.create(**ASK, stream=True):
+            kinds.append(each.type)  # noqa: PERF401 - kept though it raises
+
+    with pytest.raises(anthropic.APIStatusError, match="broke off"):
+        listen()
+    assert "content_block_delta" in kinds
+    assert not {"message_delta", "message_stop"} & set(kinds)

@@ -1,0 +1,210 @@
+"""What a chat's answer says arrives in the other protocols, however the bytes are cut."""
+
+import json
+from typing import Any
+
+import pytest
+from anthropic.lib.streaming._messages import accumulate_event
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.bridges.chat_stream import ChatEvents
+from router.bridges.messages_answer import MessageEvents
+from router.bridges.translation import message_as_chat
+from router.dialects.messages_stream import MessagesStream
+from router.jsonspan import read
+from router.ports import UpstreamFailed
+from tests import strict_chat
+
+TEXTS = st.text(min_size=1, max_size=12)
+ARGUMENTS = st.dictionaries(TEXTS, st.one_of(TEXTS, st.integers(-9, 9), st.none()), max_size=3)
+NAMES = st.sampled_from(["f", "weather", "look_up"])
+
+
+@st.composite
+def said(draw: Any) -> dict[str, Any]:
+    """A chat's message: text, thoughts, calls."""
+    calls = draw(st.lists(st.tuples(NAMES, ARGUMENTS), max_size=3))
+    message: dict[str, Any] = {"role": "assistant", "content": draw(st.none() | TEXTS)}
+    thoughts = draw(st.none() | TEXTS)
+    if thoughts:
+        message["reasoning_content"] = thoughts
+    if calls:
+        message["tool_calls"] = [
+            {
+                "id": f"call_{number}",
+                "type": "function",
+                "function": {"name": name, "arguments": json.dumps(arguments)},
+            }
+            for number, (name, arguments) in enumerate(calls)
+        ]
+    return message
+
+
+def deltas(message: dict[str, Any], *, mixed: bool) -> list[dict[str, Any]]:
+    """mixed: pieces of several calls in turns."""
+    found: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
+    for name in ("reasoning_content", "content"):
+        found += [{name: each} for each in message.get(name) or ""]
+    calls = message.get("tool_calls", [])
+    begun, rest = [], []
+    for index, call in enumerate(calls):
+        function = call["function"]
+        begun.append(
+            {"index": index, "id": call["id"], "function": {**function, "arguments": ""}}
+        )
+        rest.append(
+            [{"index": index, "function": {"arguments": c}} for c in function["arguments"]]
+        )
+    if mixed:
+        longest = max((len(each) for each in rest), default=0)
+        turns = [each[n] for n in range(longest) for each in rest if n < len(each)]
+        ordered = [*begun, *turns]
+    else:
+        ordered = [each for b, r in zip(begun, rest, strict=True) for each in (b, *r)]
+    return [*found, *({"tool_calls": [each]} for each in ordered)]
+
+
+def as_stream(message: dict[str, Any], *, mixed: bool) -> bytes:
+    events = [
+        strict_chat.chunk([{"index": 0, "delta": each, "finish_reason": None}])
+        for each in deltas(message, mixed=mixed)
+    ]
+    last = strict_chat.chunk([{"index": 0, "delta": {}, "finish_reason": finish(message)}])
+    counted = strict_chat.chunk([], strict_chat.USAGE)
+    return b"".join([*events, last, counted, b"data: [DONE]\n\n"])
+
+
+def finish(message: dict[str, Any]) -> str:
+    return "tool_calls" if message.get("tool_calls") else "stop"
+
+
+def cut(data: bytes, places: list[int]) -> list[bytes]:
+    ends = sorted({each % (len(data) + 1) for each in places})
+    return [data[a:b] for a, b in zip([0, *ends], [*ends, len(data)], strict=True)]
+
+
+def accumulated(events: bytes) -> Any:
+    """As the official client puts a stream together."""
+    snapshot: Any = None
+    bufs: dict[int, bytes] = {}
+    for each in events.decode().split("\n\n"):
+        if each:
+            data = json.loads(each.partition("data: ")[2])
+            snapshot = accumulate_event(event=data, current_snapshot=snapshot, json_bufs=bufs)
+    return snapshot
+
+
+def plain(message: dict[str, Any]) -> list[tuple[Any, ...]]:
+    found: list[tuple[Any, ...]] = []
+    if message.get("reasoning_content"):
+        found.append(("thinking", message["reasoning_content"]))
+    if message["content"]:
+        found.append(("text", message["content"]))
+    for call in message.get("tool_calls", []):
+        function = call["function"]
+        found.append(
+            ("tool_use", call["id"], function["name"], json.loads(function["arguments"]))
+        )
+    return found
+
+
+def blocks(message: dict[str, Any]) -> list[tuple[Any, ...]]:
+    found: list[tuple[Any, ...]] = []
+    for each in message["content"]:
+        match each["type"]:
+            case "tool_use":
+                found.append(("tool_use", each["id"], each["name"], each["input"]))
+            case kind:
+                found.append((kind, each[kind]))
+    return found
+
+
+@given(message=said(), mixed=st.booleans(), places=st.lists(st.integers(0, 10**6), max_size=8))
+def test_streamed_messages_say_what_the_chat_said_however_it_is_cut(
+    *, message: dict[str, Any], mixed: bool, places: list[int]
+) -> None:
+    events = ChatEvents(MessageEvents(), thinking=True)
+    out = b"".join([events.feed(each) for each in cut(as_stream(message, mixed=mixed), places)])
+    out += events.end()
+
+    final = accumulated(out).model_dump()
+    assert blocks(final) == plain(message)
+    assert final["stop_reason"] == ("tool_use" if message.get("tool_calls") else "end_turn")
+    # The router's own filter takes it for whole.
+    filter_ = MessagesStream(None)
+    filter_.feed(out)
+    assert filter_.finished
+    assert filter_.usage is None
+    assert filter_.used() == (20, 9, 8)
+
+
+@given(message=said())
+def test_a_whole_message_says_what_the_chat_said(message: dict[str, Any]) -> None:
+    (answer,) = strict_chat.whole(message, finish(message)).steps
+    assert isinstance(answer, bytes)
+    thinking = b'{"model":"m","messages":[],"thinking":{"type":"adaptive"}}'
+    translated = json.loads(message_as_chat(thinking, "custom").whole(read(answer)))
+
+    assert blocks(translated) == plain(message)
+    assert translated["usage"]["input_tokens"] == 12
+
+
+@given(message=said(), place=st.integers(0, 10**6))
+def test_a_stream_that_was_cut_off_is_never_whole(message: dict[str, Any], place: int) -> None:
+    data = as_stream(message, mixed=False)
+    sure = data.index(b'"finish_reason": "')
+    events = ChatEvents(MessageEvents(), thinking=True)
+    try:
+        out = events.feed(data[: place % sure]) + events.end()
+    except UpstreamFailed:  # half an event
+        return
+    assert b"message_stop" not in out
+
+
+@given(message=said())
+def test_a_message_sent_back_is_what_the_chat_had_said(message: dict[str, Any]) -> None:
+    """The next turn: the client repeats the answer, and the provider knows it again."""
+    (answer,) = strict_chat.whole(message, finish(message)).steps
+    assert isinstance(answer, bytes)
+    asked = b'{"model":"m","messages":[]}'
+    content = json.loads(message_as_chat(asked, "custom").whole(read(answer)))["content"]
+    again = {"model": "m", "messages": [{"role": "assistant", "content": content}]}
+
+    (turn,) = json.loads(message_as_chat(json.dumps(again).encode(), "custom").body)["messages"]
+    assert (turn["content"] or None) == message["content"]
+    assert [json.loads(c["function"]["arguments"]) for c in turn.get("tool_calls", [])] == [
+        json.loads(c["function"]["arguments"]) for c in message.get("tool_calls", [])
+    ]
+
+
+def test_thinking_that_nobody_asked_for_is_not_shown() -> None:
+    events = ChatEvents(MessageEvents(), thinking=False)
+    message = {"content": "a", "reasoning_content": "b"}
+    out = events.feed(as_stream(message, mixed=False))
+    assert b"thinking" not in out
+
+
+def test_calls_of_providers_that_number_them_all_alike_are_told_apart() -> None:
+    events = ChatEvents(MessageEvents(), thinking=False)
+    calls = [
+        {"index": 0, "id": i, "function": {"name": "f", "arguments": "{}"}} for i in ("a", "b")
+    ]
+    stream = b"".join(
+        strict_chat.chunk([{"index": 0, "delta": {"tool_calls": [c]}, "finish_reason": None}])
+        for c in calls
+    )
+    end = strict_chat.chunk([{"index": 0, "delta": {}, "finish_reason": "stop"}])
+    final = accumulated(events.feed(stream + end) + events.end())
+    assert [(use.id, use.name) for use in final.content] == [("a", "f"), ("b", "f")]
+    assert final.stop_reason == "tool_use"
+
+
+@pytest.mark.parametrize("arguments", ["{", "[1]", "NaN"])
+def test_arguments_that_are_no_object_are_a_malformed_answer(arguments: str) -> None:
+    function = {"name": "f", "arguments": arguments}
+    message = {"content": None, "tool_calls": [{"id": "a", "function": function}]}
+    (answer,) = strict_chat.whole(message, "tool_calls").steps
+    assert isinstance(answer, bytes)
+    with pytest.raises(UpstreamFailed, match="arguments"):
+        message_as_chat(b'{"messages":[]}', "custom").whole(read(answer))
