@@ -5,10 +5,19 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from harness.control import chains, drift_reports, measured, reports, routes, standing
+from harness.control import (
+    chains,
+    drift_reports,
+    measured,
+    reports,
+    routes,
+    shadow_first,
+    standing,
+)
 from harness.control.chains import Entry
 from harness.control.context import Context
 from harness.control.measured import RouteMeasured
+from harness.control.shadow_first import ShadowStage
 from harness.control.standing import Standing
 from harness.domain.errors import SwapgateError
 from harness.domain.evaluation import Verdict
@@ -119,12 +128,15 @@ def _expiry(proposal: Proposal) -> datetime | None:
 
 @dataclass(frozen=True)
 class CanaryView:
-    """status: None for a route that never had a canary. traffic: since the canary started."""
+    """status: None for a route that never had a canary. traffic: since the canary started.
+    shadow: of the proposal that is in its shadow now, before its canary.
+    """
 
     route: Route
     status: reports.CanaryStatus | None
     traffic: Sequence[Traffic]
     now: datetime
+    shadow: ShadowStage | None = None
 
     @property
     def last_request(self) -> datetime | None:
@@ -144,6 +156,7 @@ def canary(ctx: Context, route: str) -> CanaryView:
     """Raises NotFound."""
     found = reports.canaries(ctx, route=route)
     status = found[0] if found else None
+    stage = shadow_first.of_route(ctx, route)
     with ctx.store.read() as tx:
         since = status.rollout.started_at if status else ctx.clock.now()
         start = since.replace(second=0, microsecond=0)
@@ -152,6 +165,7 @@ def canary(ctx: Context, route: str) -> CanaryView:
             status=status,
             traffic=tx.observations.traffic(since=start, route=route) if status else (),
             now=ctx.clock.now(),
+            shadow=stage,
         )
 
 

@@ -9,6 +9,7 @@ from dashboard import (
     charts,
     frames,
     queries,
+    shadow_stories,
     shell,
     wording,
 )
@@ -32,7 +33,10 @@ def show() -> None:
     top = st.container()
     route = st.selectbox("Route", routes, key="route", bind="query-params") or routes[0]
     view = queries.canary(ctx, route)
-    if view.status is None:
+    if view.shadow is not None:
+        top.html(cards.title(shadow_stories.answer(view.shadow), f"Route {strong(route)}"))
+        shadow(route)
+    elif view.status is None:
         top.html(cards.title(f"No canary on {strong(route)}"))
         st.html(
             cards.empty(
@@ -61,6 +65,32 @@ def header(view: CanaryView, status: CanaryStatus) -> None:
         )
     )
     st.html(cards.steps(*canary_stories.plan(rollout)))
+
+
+@st.fragment(run_every=EVERY)
+def shadow(route: str) -> None:
+    """What comes before the canary; it changes by itself, into the canary in the end."""
+    try:
+        view = queries.canary(shell.context(), route)
+    except SwapgateError as error:
+        why = f"Trying again. {shell.ROUTER_SERVES}"
+        st.html(cards.failure("The figures cannot be read now", str(error), why))
+        return
+    stage = view.shadow
+    if stage is None:
+        st.rerun()
+    st.html(cards.verdict(shadow_stories.card(stage)))
+    st.html(cards.tiles(shadow_stories.tiles(stage)))
+    st.html(
+        cards.section("Evidence that it is worse", shadow_stories.HARM_NOTE)
+        + cards.meter(stage.decided.distance, shadow_stories.tone(stage))
+    )
+    rows = [[esc(cell) for cell in row] for row in shadow_stories.checks(stage)]
+    if rows:
+        note = "Requests by which side's answer held the check."
+        st.html(cards.section("Pairs so far", note))
+        st.html(cards.table(shadow_stories.CHECK_HEADS, rows))
+    st.html(cards.note(f"updated {wording.clock(view.now)} UTC, every 2 s"))
 
 
 @st.fragment(run_every=EVERY)

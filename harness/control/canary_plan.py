@@ -62,8 +62,10 @@ def of_policy(ctx: Context, tx: Transaction, route: str, policy: CanaryPolicy) -
     if pace is None:
         return RampPlan(route, policy, None, (), (), ramp_words.no_traffic(route))
     steps = ramp.plan(policy, pace)
-    options = ramp_words.options(policy, pace, steps)
-    words = ramp_words.answer(policy, pace, steps)
+    known = tx.routing.route(route)
+    may_mirror = known is not None and not known.settings.side_effects
+    options = ramp_words.options(policy, pace, steps, may_mirror=may_mirror)
+    words = ramp_words.answer(policy, pace, steps) + ramp_words.before(policy, pace)
     return RampPlan(route, policy, pace, steps, options, words)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from harness.domain.policy import CanaryPolicy, Step, Unit
+from harness.domain.policy import CanaryPolicy, ShadowFirst, Step, Unit
 from harness.gate.ramp import Pace, StepPlan, plan, step_plan
 
 NOTHING_HELPS: Final = (
@@ -13,6 +13,9 @@ NOTHING_HELPS: Final = (
     "only, and the offline suites have to show the rest."
 )
 SHARES_BPS: Final = (200, 500, 1000, 2500, 5000)
+# What a shadow of a route with little traffic is offered with: all of it, and this many pairs.
+SHADOW_BPS: Final = 10_000
+SHADOW_PAIRS: Final = 200
 
 
 def no_traffic(route: str) -> str:
@@ -59,15 +62,53 @@ def _basis(policy: CanaryPolicy, pace: Pace) -> str:
     )
 
 
-def options(policy: CanaryPolicy, pace: Pace, steps: Sequence[StepPlan]) -> tuple[str, ...]:
-    """What would bring a step that is late into its time; empty when none is."""
+def shadow_s(shadow: ShadowFirst, pace: Pace) -> float:
+    """Seconds until its pairs are there, if both models answer all that is mirrored."""
+    per_second = pace.requests_per_hour * shadow.share_bps / 10_000 / 3600
+    return shadow.min_pairs / per_second if per_second > 0 else math.inf
+
+
+def before(policy: CanaryPolicy, pace: Pace) -> str:
+    """How long the shadow before the first step takes; empty without one."""
+    if policy.shadow is None:
+        return ""
+    needed = shadow_s(policy.shadow, pace)
+    if not math.isfinite(needed):
+        return " Its shadow before that gets no pair at this traffic."
+    pairs = f"{policy.shadow.min_pairs:,} pairs"
+    return f" Its shadow before that takes about {span(needed)} ({pairs}), if its money lasts."
+
+
+def options(
+    policy: CanaryPolicy, pace: Pace, steps: Sequence[StepPlan], *, may_mirror: bool = False
+) -> tuple[str, ...]:
+    """What would bring a step that is late into its time; empty when none is.
+
+    may_mirror: whether the route's requests may be asked twice: then a shadow is offered, which
+    shortens no step and shows without a user what so few requests can.
+    """
     late = [step for step in steps if not step.in_time]
     if not late:
         return ()
     found = [words for step in late for words in [_larger(policy, pace, step)] if words]
     found += _by_request(policy, pace)
     found += [words for step in late for words in [_longer(step)] if words]
-    return tuple(found) or (NOTHING_HELPS,)
+    shadow = _shadow_first(pace) if may_mirror and policy.shadow is None else []
+    return (*(found or [NOTHING_HELPS]), *shadow)
+
+
+def _shadow_first(pace: Pace) -> list[str]:
+    offered = ShadowFirst(SHADOW_BPS, SHADOW_PAIRS, max_cost_usd=1.0)
+    needed = shadow_s(offered, pace)
+    if not math.isfinite(needed):
+        return []
+    shown = f"`canary.shadow: {{share_bps: {SHADOW_BPS}, min_pairs: {SHADOW_PAIRS}, …}}`"
+    words = (
+        f"Shadow first: {shown} asks the candidate what all callers ask and gives nobody its "
+        f"answers; {SHADOW_PAIRS} pairs take about {span(needed)}. It shows great harm before "
+        "any user meets it, and shortens no step."
+    )
+    return [words]
 
 
 def _larger(policy: CanaryPolicy, pace: Pace, late: StepPlan) -> str:

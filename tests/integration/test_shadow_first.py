@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from dashboard import queries, shadow_stories
 from harness.cli.shadow_stage import described
 from harness.control import alerts, propose, reports, routes, shadow_first, shadows, targets
 from harness.control.propose import Wish
@@ -302,3 +303,21 @@ def test_a_crash_at_any_of_its_writes_leaves_a_right_state(
     with world.store.read() as tx:
         assert len(tx.shadows.all()) == 1
         assert len(tx.rollouts.list(route="chat")) == (phase is Phase.CANARY)
+
+
+def test_the_canary_page_has_the_shadow_as_it_stands(world: World) -> None:
+    proposal = mirroring(world)
+    told(world, pairs=12, lost=2, usd=0.5)
+
+    stage = queries.canary(world.context(), "chat").shadow
+    assert stage is not None
+    assert "no user gets its answers" in shadow_stories.answer(stage)
+    assert [each.figure for each in shadow_stories.tiles(stage)] == ["12 of 20", "14", "$0.50"]
+    assert shadow_stories.checks(stage) == [["answered", "12", "2", "0", "0"]]
+    assert "opens at 1 %" in shadow_stories.card(stage).next_step
+
+    told(world, usd=1.5)
+    turned(world, proposal)
+    stage = queries.canary(world.context(), "chat").shadow
+    assert stage is not None
+    assert shadow_stories.card(stage).label == shadow_stories.HELD

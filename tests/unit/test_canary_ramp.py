@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.domain.policy import CanaryPolicy, Step, Unit
+from harness.domain.policy import CanaryPolicy, ShadowFirst, Step, Unit
 from harness.gate import ramp, ramp_words
 from harness.gate.ramp import Pace
 
@@ -91,3 +91,19 @@ def test_the_same_plan_is_the_same_twice_and_says_what_it_rests_on() -> None:
 )
 def test_a_forecast_has_two_figures(seconds: float, said: str) -> None:
     assert ramp_words.span(seconds) == said
+
+
+@pytest.mark.req("F8")
+def test_a_quiet_route_is_offered_a_shadow_first_unless_it_acts_on_the_world() -> None:
+    quiet = Pace(20.0, 20.0, 0.01, measured=True)
+    steps = ramp.plan(POLICY, quiet)
+
+    told = ramp_words.options(POLICY, quiet, steps, may_mirror=True)
+    assert "200 pairs take about 10 h" in told[-1]
+    assert "gives nobody its answers" in told[-1]
+    assert ramp_words.options(POLICY, quiet, steps) == told[:-1]
+
+    has_one = replace(POLICY, shadow=ShadowFirst(1000, 100, 5.0))
+    assert ramp_words.options(has_one, quiet, steps, may_mirror=True) == told[:-1]
+    assert "takes about 2.1 days (100 pairs)" in ramp_words.before(has_one, quiet)
+    assert ramp_words.before(POLICY, quiet) == ""

@@ -1,0 +1,69 @@
+"""What a shadow before a canary says on the page, in sentences. Pure."""
+
+from collections.abc import Sequence
+
+from dashboard import wording
+from dashboard.cards import Tile, VerdictCard, strong
+from harness.control.shadow_first import ShadowStage
+from harness.gate.ramp_words import span
+from harness.gate.shadow_first import Move
+
+MIRRORS = wording.Label("◐", "in its shadow", wording.Tone.BETTER)
+HELD = wording.Label("?", "its shadow is on hold", wording.Tone.UNDECIDED)
+HARM = wording.Label("✕", "harm is shown", wording.Tone.WORSE, "it is rejected")
+HARM_NOTE = "In all checks of the answers together; at 100 % the proposal is rejected."
+CHECK_HEADS = ("Check", "Both", "Incumbent alone", "Candidate alone", "Neither")
+# As on a canary: from half of the level on, the page says so.
+HARM_SHOWS = 0.5
+
+
+def answer(stage: ShadowStage) -> str:
+    """HTML: the page's first line."""
+    name = strong(stage.candidate.name)
+    if stage.decided.move is Move.HOLD:
+        return f"{name} waits before its canary: its shadow is on hold"
+    return f"{name} is in its shadow: no user gets its answers"
+
+
+def card(stage: ShadowStage) -> VerdictCard:
+    share = wording.weight(stage.first_bps)
+    opens = f"with its pairs and no harm the canary opens at {share}, by itself."
+    mend = "mend what is named; more can be mirrored with `swapgate shadow start`."
+    match stage.decided.move:
+        case Move.HOLD:
+            return VerdictCard(label=HELD, lead=stage.decided.reason, next_step=mend)
+        case Move.REJECT:
+            return VerdictCard(label=HARM, lead=stage.decided.reason)
+        case _:
+            return VerdictCard(label=MIRRORS, lead=stage.decided.reason, next_step=opens)
+
+
+def tiles(stage: ShadowStage) -> Sequence[Tile]:
+    policy, status = stage.policy, stage.status
+    pairs = status.pairs if status else 0
+    mirrored = status.mirrored if status else 0
+    when = f"about {span(stage.eta_s)} more" if stage.eta_s is not None else ""
+    live = f"of {wording.weight(policy.share_bps)} of the callers" if stage.live else "no more"
+    return (
+        Tile("Compared pairs", f"{pairs:,} of {policy.min_pairs:,}", below=when),
+        Tile("Requests mirrored", f"{mirrored:,}", below=live),
+        Tile("Money", f"${stage.spent_usd:.2f}", below=f"of ${policy.max_cost_usd:g} in all"),
+    )
+
+
+def tone(stage: ShadowStage) -> wording.Tone:
+    distance = stage.decided.distance
+    return wording.Tone.WORSE if distance >= HARM_SHOWS else wording.Tone.NEUTRAL
+
+
+def checks(stage: ShadowStage) -> Sequence[Sequence[str]]:
+    return [
+        [
+            each.check.replace("_", " "),
+            f"{each.both:,}",
+            f"{each.incumbent_only:,}",
+            f"{each.candidate_only:,}",
+            f"{each.neither:,}",
+        ]
+        for each in (stage.status.checks if stage.status else ())
+    ]
