@@ -181,7 +181,9 @@ def _is_over(tx: Transaction, record: AlertRecord) -> bool:
             case AlertKind.CANARY_PAUSED:
                 return tx.rollouts.get(about).state is not RolloutState.PAUSED
             case AlertKind.CANARY_HELD | AlertKind.SAMPLE_RATIO:
-                return not tx.rollouts.get(about).live
+                rollout = tx.rollouts.get(about)
+                bakes = record.kind is AlertKind.CANARY_HELD and rollout.baking
+                return not rollout.live and not bakes
             case _:
                 return False
     except NotFound:
@@ -195,7 +197,8 @@ def _end_of(ctx: Context, record: AlertRecord) -> Alert:
         record.key,
         record.title,
         record.text,
-        ctx.clock.now(),
+        # The clock may have been set back since it was told: an end comes after.
+        max(ctx.clock.now(), record.last_seen),
         SOURCE,
         News.ENDED,
     )

@@ -1,7 +1,7 @@
 """After a promotion: the incumbent before it keeps a small share, and harm that shows late
 brings it back by itself."""
 
-from harness.control import canary, routes
+from harness.control import canary, holding, routes
 from harness.control.context import Context
 from harness.domain.access import SYSTEM, Actor
 from harness.domain.changes import EndBake
@@ -19,6 +19,7 @@ def turn(ctx: Context) -> list[str]:
 
 def _one(ctx: Context, seen: Rollout) -> list[str]:
     action = canary.look(ctx, seen)
+    holding.tell(ctx, seen)
     with ctx.store.read() as tx:
         ours = _held_back(tx, seen)
     if ours and action.signal is None:

@@ -15,6 +15,7 @@ class ClockWatch:
         self._lead: float | None = None
         self._behind_s = 0.0
         self._jumped_s: float | None = None
+        self._latest: datetime | None = None
 
     def look(self, now: datetime, monotonic: float) -> None:
         lead = now.timestamp() - monotonic
@@ -22,6 +23,16 @@ class ClockWatch:
             self._behind_s += lead - self._lead
             self._jumped_s = monotonic
         self._lead = lead
+        self._latest = max(now, self._latest or now)
+
+    def lives_again_until(self, now: datetime) -> datetime | None:
+        """After a clock was set back: until when what is stored bears times that come again.
+
+        So long an old row cannot be told from a new one. None when no time comes again.
+        """
+        if self._latest is None or self._latest - now <= timedelta(seconds=JUMP_S):
+            return None
+        return self._latest
 
     def unsettled(self, monotonic: float) -> bool:
         return self._jumped_s is not None and monotonic - self._jumped_s < SETTLE_S

@@ -2,19 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from harness.control import alerts
 from harness.control.context import Context
 from harness.domain.alerts import AlertKind
-from harness.domain.observation import Traffic
+from harness.domain.observation import Block, Traffic
 from harness.domain.rollout import Action, ActionKind, Rollout, RolloutState, Signal
 from harness.gate import holds
 from harness.ports import Transaction
 
-UP: Final = frozenset({Signal.STEP_DONE, Signal.PROVEN})
-LATE: Final = frozenset({Signal.SILENT, Signal.UNDECIDED})
+# What ends a bake takes its control away: that needs data as a step up does.
+ONWARD: Final = frozenset({Signal.STEP_DONE, Signal.PROVEN, Signal.BAKED})
+BY_TIME: Final = frozenset({Signal.SILENT, Signal.UNDECIDED, Signal.BAKED})
 SEEN: Final = timedelta(hours=2)
 
 
@@ -22,10 +23,10 @@ def held(ctx: Context, tx: Transaction, rollout: Rollout, action: Action) -> Act
     """The action, or a hold with its reason where it would move on untrusted data."""
     ctx.clock_watch.look(ctx.clock.now(), ctx.clock.monotonic())
     why = ""
-    if action.signal in UP:
-        why = _distrusted(ctx, tx, rollout)
-    elif action.signal in LATE:
+    if action.signal in BY_TIME:
         why = _false_expiry(ctx, rollout)
+    if not why and action.signal in ONWARD:
+        why = _distrusted(ctx, tx, rollout)
     if not why:
         return action
     reason = f"On hold: {why}. It goes on by itself after that."
@@ -34,7 +35,8 @@ def held(ctx: Context, tx: Transaction, rollout: Rollout, action: Action) -> Act
 
 def tell(ctx: Context, rollout: Rollout) -> None:
     """Once per cause; its end as well."""
-    if rollout.state not in (RolloutState.WAITING, RolloutState.MEASURING):
+    onward = rollout.state in (RolloutState.WAITING, RolloutState.MEASURING)
+    if not onward and not rollout.baking:
         return
     with ctx.store.read() as tx:
         why = _distrusted(ctx, tx, rollout)
@@ -50,17 +52,26 @@ def tell(ctx: Context, rollout: Rollout) -> None:
             AlertKind.CANARY_HELD,
             rollout.id,
             subject=f"route {rollout.route}",
-            title=f"the canary of route {rollout.route} is on hold",
+            title=f"the {_what(rollout)} of route {rollout.route} is on hold",
             text=f"{why[0].upper()}{why[1:]}.",
         )
+
+
+def _what(rollout: Rollout) -> str:
+    return "bake" if rollout.baking else "canary"
 
 
 def _distrusted(ctx: Context, tx: Transaction, rollout: Rollout) -> str:
     now = ctx.clock.now()
     if ctx.clock_watch.unsettled(ctx.clock.monotonic()):
         return "this machine's clock was set a moment ago"
-    traffic = _traffic(ctx, tx, rollout)
+    if until := ctx.clock_watch.lives_again_until(now):
+        return (
+            "this machine's clock was set back: old rows cannot be told from new ones before "
+            f"{until:%H:%M:%S} UTC"
+        )
     blocks = tx.observations.blocks(rollout.id)
+    traffic = _traffic(tx, rollout, blocks, now)
     if rollout.baking:
         return holds.gap(traffic, now) or holds.clocks(blocks, now)
     weight = rollout.current.weight_bps
@@ -73,13 +84,25 @@ def _distrusted(ctx: Context, tx: Transaction, rollout: Rollout) -> str:
     )
 
 
-def _traffic(ctx: Context, tx: Transaction, rollout: Rollout) -> Sequence[Traffic]:
-    return tx.observations.traffic(since=ctx.clock.now() - SEEN, route=rollout.route)
+def _traffic(
+    tx: Transaction, rollout: Rollout, blocks: Sequence[Block], now: datetime
+) -> Sequence[Traffic]:
+    """Of the last two hours; after a longer silence, with the hours before it."""
+    recent = tx.observations.traffic(since=now - SEEN, route=rollout.route)
+    heard = [row.minute for row in recent] or [each.closed_at for each in blocks]
+    last = max(heard, default=now)
+    if now - last < SEEN - holds.BEFORE_GAP:
+        return recent
+    return tx.observations.traffic(since=last - SEEN, route=rollout.route)
 
 
 def _false_expiry(ctx: Context, rollout: Rollout) -> str:
     """A deadline that passed by the wall clock alone, which somebody set, has not passed."""
     deadline = rollout.step_started_at + timedelta(seconds=rollout.current.deadline_s)
-    if ctx.clock_watch.steady(ctx.clock.now()) >= deadline:
+    ends = rollout.bake_ends_at or deadline
+    if ctx.clock_watch.steady(ctx.clock.now()) >= ends:
         return ""
-    return "this machine's clock was set, and the step's time is not up by the time that passed"
+    what = "bake" if rollout.baking else "step"
+    return (
+        f"this machine's clock was set, and the {what}'s time is not up by the time that passed"
+    )

@@ -5,7 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from harness.control import bake, canary_actions, canary_hands, reports, routes
+from harness.control import alerts, bake, canary_actions, canary_hands, reports, routes
+from harness.domain.alerts import AlertKind
 from harness.domain.errors import (
     IllegalTransition,
     InputError,
@@ -14,6 +15,7 @@ from harness.domain.errors import (
     RouteBusy,
     StaleWrite,
 )
+from harness.domain.observation import Traffic
 from harness.domain.proposal import Phase, Proposal
 from harness.domain.rollout import Rollout, RolloutState, Signal
 from harness.domain.routing import Arm, Route, arm_of, bucket_of
@@ -88,6 +90,46 @@ def test_a_bake_ends_by_itself_and_the_promotion_stands(baking: World) -> None:
     assert route(baking).incumbent == proposal.candidate
     assert rollout(baking).state is RolloutState.PROMOTED
     assert bake.turn(baking.context()) == []
+
+
+def test_a_bake_is_not_over_because_somebody_set_the_clock(baking: World) -> None:
+    promoted(baking)
+    ctx = baking.context()
+    baking.turn(ctx)
+    baking.clock.jump(DAY.total_seconds() + 60)
+    baking.turn(ctx)
+    assert rollout(baking).baking
+
+    baking.clock.advance(DAY.total_seconds())
+    baking.turn(ctx)
+    assert not rollout(baking).baking
+
+
+def test_a_bake_does_not_end_while_nobody_knows_how_it_goes(baking: World) -> None:
+    promoted(baking)
+    ctx = baking.context()
+    seen(baking, requests=3000)
+    baking.clock.advance(DAY.total_seconds())
+    baking.turn(ctx)
+    assert rollout(baking).baking
+    assert alerts.is_open(ctx, AlertKind.CANARY_HELD, rollout(baking).id)
+    alerts.turn(ctx)
+    assert alerts.is_open(ctx, AlertKind.CANARY_HELD, rollout(baking).id)
+
+    seen(baking, requests=50)
+    baking.turn(ctx)
+    assert not rollout(baking).baking
+    alerts.turn(ctx)
+    assert not alerts.is_open(ctx, AlertKind.CANARY_HELD, rollout(baking).id)
+
+
+def seen(world: World, *, requests: int) -> None:
+    """What a router records of this minute, beside a block of its bake."""
+    minute = world.clock.now().replace(second=0, microsecond=0)
+    row = Traffic("chat", minute, "w", "incumbent", "t", 1, requests, 0, 0, 0, 0, 0, 0.0)
+    world.feed()
+    with world.store.write() as tx:
+        tx.observations.append([], [row])
 
 
 def test_harm_that_shows_in_the_bake_brings_the_incumbent_before_it_back(

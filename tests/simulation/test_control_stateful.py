@@ -12,7 +12,6 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -34,16 +33,14 @@ from harness.control.proofs import Waive
 from harness.control.propose import Wish
 from harness.domain.access import SYSTEM, Actor, Role
 from harness.domain.errors import Conflict, IllegalTransition, SwapgateError
-from harness.domain.evaluation import Passed
-from harness.domain.evidence import EvidenceKind
 from harness.domain.policy import Policy
 from harness.domain.proposal import Phase, Proposal
 from harness.domain.rollout import RolloutState, Signal
-from harness.domain.routing import Route, RouteSettings, RouteSuite
+from harness.domain.routing import RouteSettings, RouteSuite
 from harness.domain.targets import Target
-from harness.ports import RouteRecord, Transaction
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
+from tests.table_laws import check_canary, check_history, check_revisions, check_verdicts
 from tests.world import (
     ANN,
     BEN,
@@ -59,15 +56,6 @@ from tests.world import (
 
 ROUTES = ("chat", "mail")
 ADA = Actor("ada", Role.ADMIN)
-PROVEN = (Phase.AWAITING_APPROVAL, Phase.CANARY, Phase.PROMOTED, Phase.ROLLED_BACK)
-LEGAL = {
-    "baseline": (),
-    "canary": ("baseline", "promotion", "abort", "restore"),
-    "weight": ("canary", "weight"),
-    "promotion": ("canary", "weight"),
-    "abort": ("canary", "weight"),
-    "restore": ("baseline", "promotion", "abort", "restore", "canary", "weight"),
-}
 
 route_names = st.sampled_from(ROUTES)
 models = st.sampled_from([*SKILL])
@@ -276,7 +264,7 @@ class ControlPlane(RuleBasedStateMachine):
                 assert route is not None
                 check_history(tx, name)
                 check_canary(tx, route, [p for p in proposals if p.route == name])
-            check_revisions(tx)
+            check_revisions(tx, ROUTES)
             for each in proposals:
                 check_verdicts(tx, each)
                 self.check_closed(each)
@@ -303,94 +291,6 @@ class ControlPlane(RuleBasedStateMachine):
                 if each.phase is Phase.CANARY:
                     assert tx.rollouts.get(each.rollout or "").state is RolloutState.PAUSED
         self.folder.cleanup()
-
-
-def check_revisions(tx: Transaction) -> None:
-    every = [record.revision for name in ROUTES for record in tx.routing.history(name)]
-    assert sorted(every) == list(range(1, len(every) + 1))
-    assert tx.routing.table().revision == len(every)
-
-
-def check_history(tx: Transaction, name: str) -> None:
-    """Each version follows from the one before; nothing is promoted without its proof."""
-    history = tx.routing.history(name)[::-1]
-    assert [record.route.version for record in history] == list(range(1, len(history) + 1))
-    assert [record.revision for record in history] == sorted({r.revision for r in history})
-    for before, after in pairwise(history):
-        check_change(tx, before, after)
-    # A chain may change at any time, and changes nothing else.
-    for before, after in pairwise([each for each in history if each.kind != "settings"]):
-        assert before.kind in LEGAL[after.kind], (before.kind, after.kind)
-    check_evidence(tx, history[-1].route)
-
-
-def check_evidence(tx: Transaction, route: Route) -> None:
-    """Every target in every role has evidence of its own, of a kind that the role takes."""
-    found = tx.routing.evidence(route.name)
-    assert found is not None
-    canary_ = route.canary.target if route.canary else None
-    assert found.incumbent.target == route.incumbent
-    assert (found.canary.target if found.canary else None) == canary_
-    assert tuple(each.target for each in found.fallbacks) == route.fallbacks
-    assert found.canary is None or found.canary.kind is EvidenceKind.VERDICT
-    assert found.incumbent.kind is not EvidenceKind.WAIVER
-    stored = {each.id: each.target for each in tx.waivers.list(route=route.name)}
-    for each in found.fallbacks:
-        if each.kind is EvidenceKind.WAIVER:
-            assert stored[each.proof] == each.target
-
-
-def check_change(tx: Transaction, before: RouteRecord, after: RouteRecord) -> None:
-    old, new = before.route.canary, after.route.canary
-    if after.kind in ("canary", "promotion"):
-        proof = tx.verdicts.get(after.verdict or "")
-        assert isinstance(proof, Passed)
-        assert (proof.route, proof.incumbent) == (after.route.name, before.route.incumbent)
-        arrived = new.target if new else after.route.incumbent
-        assert arrived == proof.candidate
-    else:
-        assert after.verdict is None
-    if after.kind == "weight":
-        assert old is not None
-        assert new is not None
-        assert (new.rollout, new.salt, new.target) == (old.rollout, old.salt, old.target)
-        assert new.weight_bps > old.weight_bps
-    if after.kind not in ("promotion", "restore"):
-        assert after.route.incumbent == before.route.incumbent
-    if after.kind == "settings":
-        assert new == old
-    else:
-        assert after.route.fallbacks == before.route.fallbacks
-    if after.kind not in ("canary", "weight", "settings"):
-        assert new is None
-
-
-def check_canary(tx: Transaction, route: Route, proposals: Sequence[Proposal]) -> None:
-    """One rollout, one open proposal; the table shows the rollout's step and nothing else."""
-    opened = [each for each in proposals if each.open]
-    assert len(opened) <= 1
-    live = [each for each in tx.rollouts.live() if each.route == route.name]
-    in_canary = [each.rollout for each in opened if each.phase is Phase.CANARY]
-    assert [each.id for each in live] == in_canary
-    if route.canary is not None:
-        assert [each.id for each in live] == [route.canary.rollout]
-        assert route.canary.weight_bps == live[0].current.weight_bps
-        assert route.canary.target == live[0].candidate
-    elif live:
-        # Taken away by hand: the loop's next turn ends the rollout.
-        kinds = (each.kind for each in tx.routing.history(route.name))
-        assert next(kind for kind in kinds if kind != "settings") == "restore"
-
-
-def check_verdicts(tx: Transaction, proposal: Proposal) -> None:
-    outcomes = [verdict.outcome for verdict in tx.verdicts.of(proposal.id)]
-    decided = [outcome for outcome in outcomes if outcome != "infra_error"]
-    assert len(decided) <= 1
-    assert len(outcomes) - len(decided) <= proposal.policy.gate.infra_retries + 1
-    if proposal.phase in PROVEN:
-        assert decided == ["passed"]
-    if proposal.approver is not None:
-        assert proposal.approver != proposal.proposer
 
 
 def sized(examples: int) -> settings:

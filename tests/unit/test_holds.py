@@ -145,3 +145,53 @@ def test_a_router_with_an_old_snapshot_holds_the_next_step(world: World) -> None
         tx.observations.append([block_of(old, 500, world.clock, failing=False)], [])
 
     assert "still assigns 1 % where the step has 5 %" in look(world, ctx).reason
+
+
+@pytest.mark.req("F3")
+def test_routers_that_are_silent_for_a_night_hold_it_all_the_night(world: World) -> None:
+    up_to_the_next_step(world)
+    requests(world, 3000)
+    ctx = world.context()
+    for _ in range(4):
+        world.clock.advance(3600)
+        assert "no router has recorded anything of this route" in look(world, ctx).reason
+
+    requests(world, 50)
+    assert look(world, ctx).kind.value == "advance"
+
+
+@pytest.mark.req("F3")
+def test_where_a_time_comes_again_old_rows_pass_for_no_news(world: World) -> None:
+    ctx = world.context()
+    up_to_the_next_step(world)
+    world.clock.advance(900)
+    requests(world, 3000)
+    look(world, ctx)
+    world.clock.jump(-600)
+    look(world, ctx)
+    world.clock.advance(300)
+    requests(world, 50)
+    world.feed()
+    assert "cannot be told from new ones" in look(world, ctx).reason
+
+    world.clock.advance(300)
+    requests(world, 50)
+    world.feed()
+    assert look(world, ctx).kind.value == "advance"
+
+
+@pytest.mark.req("F3")
+def test_an_alert_that_was_told_before_the_clock_was_set_back_still_ends(
+    world: World,
+) -> None:
+    up_to_the_next_step(world)
+    ctx = world.context()
+    requests(world, 3000)
+    world.clock.advance(125)
+    reconcile.reconcile(ctx)
+    assert alerts.is_open(ctx, AlertKind.CANARY_HELD, live(world).id)
+
+    world.clock.jump(-3600)
+    with world.store.write() as tx:
+        alerts.end(ctx, tx, AlertKind.CANARY_HELD, live(world).id)
+    assert not alerts.is_open(ctx, AlertKind.CANARY_HELD, live(world).id)

@@ -1,0 +1,48 @@
+"""A store between whose units of work something else happens, or the process dies.
+
+What concurrent processes do to one another, one step at a time and always alike.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from harness.ports import Store, Transaction
+
+
+class InterruptedStore:
+    """`act` happens once, before the n-th unit of work, reads counted as well."""
+
+    def __init__(self, store: Store, *, at: int, act: Callable[[], None]) -> None:
+        self._store, self._left, self._act = store, at, act
+        self._within = False
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    @contextmanager
+    def write(self) -> Iterator[Transaction]:
+        self._count()
+        with self._alone(), self._store.write() as tx:
+            yield tx
+
+    @contextmanager
+    def read(self) -> Iterator[Transaction]:
+        self._count()
+        with self._alone(), self._store.read() as tx:
+            yield tx
+
+    def _count(self) -> None:
+        if self._within:
+            return
+        self._left -= 1
+        if self._left == 0:
+            self._act()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Within a unit of work nobody else gets in."""
+        before, self._within = self._within, True
+        try:
+            yield
+        finally:
+            self._within = before

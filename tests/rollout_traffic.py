@@ -1,0 +1,253 @@
+"""Router workers of simulated rollouts: what they record, and what can go wrong with it.
+
+Units, arms and outcomes are drawn; blocks, ranks and a worker's own guard are the product's.
+Their clocks show the true time, wherever somebody sets the control plane's.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from random import Random
+
+from harness.domain.alerts import Alert, AlertKind
+from harness.domain.guardrails import Guardrail, Level, Tally
+from harness.domain.local_guard import LocalGuard, log_limit
+from harness.domain.observation import Block, Traffic
+from harness.domain.ranking import Measured, ranking
+from harness.domain.routing import Canary, Route, RoutingTable
+from harness.ports import Store
+from harness.runtime.clock import ManualClock
+
+WORKERS = ("router-1", "router-2")
+UNITS = 100
+TURN_S = 120.0
+HEALTHY, HARMED, INCIDENT = 0.02, 0.5, 0.6
+
+
+class Harm(StrEnum):
+    """What is wrong with a candidate; every one but NONE is gross."""
+
+    NONE = "none"
+    ERRORS = "errors"
+    SLOW = "slow"
+    REFUSES = "refuses"
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """from_s: of the rollout's age, when the harm begins."""
+
+    harm: Harm = Harm.NONE
+    from_s: float = 0.0
+
+
+class Trouble(StrEnum):
+    INCIDENT = "incident"  # the provider fails in both arms alike
+    SILENCE = "silence"  # nobody calls
+    SPOOLED = "spooled"  # what routers record comes later
+    LOST = "lost"  # it never comes
+    WRONG_SPLIT = "wrong split"
+    OLD_SNAPSHOT = "old snapshot"  # of one worker
+    TWICE = "twice"  # every report comes again
+
+
+# While one of them lasts, nothing new is known of the rollout.
+DARK = frozenset({Trouble.SILENCE, Trouble.SPOOLED, Trouble.LOST})
+
+
+@dataclass
+class Report:
+    blocks: list[Block] = field(default_factory=list)
+    traffic: list[Traffic] = field(default_factory=list)
+    alerts: list[Alert] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Unit:
+    canary: bool
+    failed: bool
+    refused: bool
+    seconds: float
+
+
+@dataclass
+class Routers:
+    """fates: by rollout. troubles: until when, by the monotonic clock. dark_s: for how long
+    nothing has been recorded. harmed_s: by rollout, when its users met the first harm.
+    """
+
+    store: Store
+    clock: ManualClock
+    draw: Random
+    fates: dict[str, Fate] = field(default_factory=dict)
+    troubles: dict[Trouble, float] = field(default_factory=dict)
+    stopped: set[str] = field(default_factory=set)
+    dark_s: float = 0.0
+    harmed_s: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._began = self.clock.now()
+        self._tables: dict[str, RoutingTable] = {}
+        self._started: dict[str, float] = {}
+        self._guards: dict[tuple[str, str], LocalGuard] = {}
+        self._sequence: Counter[tuple[str, str]] = Counter()
+        self._spool: list[Report] = []
+        self._again: list[Report] = []
+
+    def set_clocks(self, seconds: float) -> None:
+        """Somebody sets the whole machine's clock, the routers' as well."""
+        self._began += timedelta(seconds=seconds)
+
+    @property
+    def true_now(self) -> datetime:
+        return self._began + timedelta(seconds=self.clock.monotonic())
+
+    def has(self, trouble: Trouble) -> bool:
+        return self.troubles.get(trouble, 0.0) > self.clock.monotonic()
+
+    @property
+    def dark(self) -> bool:
+        return any(map(self.has, DARK))
+
+    def turn(self, seconds: float) -> None:
+        """What the last two minutes of traffic leave behind, after so much time."""
+        report = Report()
+        for worker in WORKERS:
+            if worker not in self._tables or not self._is_behind(worker):
+                with self.store.read() as tx:
+                    self._tables[worker] = tx.routing.table()
+            if not self.has(Trouble.SILENCE):
+                for route in self._tables[worker].routes.values():
+                    self._serve(worker, route, report)
+        self._deliver(report)
+        self.dark_s = self.dark_s + seconds if self.dark else 0.0
+
+    def _is_behind(self, worker: str) -> bool:
+        return worker != WORKERS[0] and self.has(Trouble.OLD_SNAPSHOT)
+
+    def _deliver(self, report: Report) -> None:
+        if self.has(Trouble.SPOOLED):
+            self._spool.append(report)
+        elif self.has(Trouble.LOST):
+            # What a worker stopped is on its disk as well.
+            self._spool.append(Report(alerts=report.alerts))
+        else:
+            self._append([*self._again, *self._spool, report])
+            self._spool = []
+            self._again = [Report(report.blocks)] if self.has(Trouble.TWICE) else []
+
+    def _append(self, reports: list[Report]) -> None:
+        with self.store.write() as tx:
+            for each in reports:
+                tx.observations.append(each.blocks, each.traffic)
+                tx.alerts.tell(each.alerts)
+
+    def _serve(self, worker: str, route: Route, report: Report) -> None:
+        report.traffic.append(self._minute(worker, route))
+        canary = route.canary or route.holdback
+        if canary is None or (canary.rollout in self.stopped and not canary.control):
+            return
+        fate = self.fates.get(canary.rollout, Fate())
+        age_s = self.clock.monotonic() - self._started.setdefault(
+            canary.rollout, self.clock.monotonic()
+        )
+        harmed = age_s >= fate.from_s
+        units = self._units(canary, fate.harm if harmed else Harm.NONE)
+        if harmed and fate.harm is not Harm.NONE:
+            self.harmed_s.setdefault(canary.rollout, self.clock.monotonic())
+        if not canary.control:
+            self._guard(worker, route, canary, units, report)
+        report.blocks.append(self._block(worker, canary, units))
+
+    def _units(self, canary: Canary, harm: Harm) -> list[Unit]:
+        share = canary.candidate_bps / 10_000
+        if self.has(Trouble.WRONG_SPLIT):
+            share *= 0.25
+        base = INCIDENT if self.has(Trouble.INCIDENT) else HEALTHY
+        chance, found = self.draw.random, []
+        for _ in range(UNITS):
+            chosen = chance() < share
+            worse = harm if chosen else Harm.NONE
+            rate = max(base, HARMED) if worse is Harm.ERRORS else base
+            found.append(
+                Unit(
+                    canary=chosen,
+                    failed=chance() < rate,
+                    refused=chance() < (HARMED if worse is Harm.REFUSES else HEALTHY),
+                    seconds=(1.0 + chance()) * (3.0 if worse is Harm.SLOW else 1.0),
+                )
+            )
+        return found
+
+    def _guard(
+        self, worker: str, route: Route, canary: Canary, units: list[Unit], report: Report
+    ) -> None:
+        """The worker's own: it stops the canary in every worker, and says so."""
+        key = worker, canary.rollout
+        guard = self._guards.get(key, LocalGuard(canary.unit_rule.rho))
+        for unit in units:
+            if unit.failed:
+                share = canary.weight_bps / 10_000
+                guard = guard.after(canary=unit.canary, share=share)
+        self._guards[key] = guard
+        alpha = canary.unit_rule.local_alpha
+        if guard.log_e < log_limit(alpha, workers=len(WORKERS), turn=0):
+            return
+        self.stopped.add(canary.rollout)
+        report.alerts.append(
+            Alert(
+                AlertKind.LOCAL_ABORT,
+                subject=f"route {route.name}",
+                key=f"{AlertKind.LOCAL_ABORT.value}:{canary.rollout}",
+                title=f"the router stopped the canary of route {route.name} by itself",
+                text=f"Worker {worker} saw too many keys fail.",
+                at=self.true_now,
+                source=worker,
+            )
+        )
+
+    def _block(self, worker: str, canary: Canary, units: list[Unit]) -> Block:
+        number = self._sequence[worker, canary.rollout]
+        self._sequence[worker, canary.rollout] += 1
+        ranks = ranking(
+            [Measured(each.canary, None if each.failed else each.seconds) for each in units],
+            guardrail=Guardrail.LATENCY,
+            tolerated=canary.unit_rule.guardrails[Guardrail.LATENCY],
+            block=(canary.rollout, worker, number),
+        )
+        rule = canary.unit_rule
+        return Block(
+            rollout=canary.rollout,
+            worker=worker,
+            sequence=number,
+            weight_bps=canary.candidate_bps,
+            units=len(units),
+            canary_units=sum(each.canary for each in units),
+            failures=sum(each.failed for each in units),
+            canary_failures=sum(each.failed and each.canary for each in units),
+            missing=0,
+            opened_at=self.true_now - timedelta(seconds=TURN_S),
+            closed_at=self.true_now,
+            period=1 + int(rule.age_s(self.true_now) // rule.period_s),
+            counts={Guardrail.REFUSALS: _refusals(units)},
+            ranks={Guardrail.LATENCY: ranks.u} if ranks.u else {},
+            levels={Guardrail.LATENCY: ranks.level or Level(1.0, 1.0)} if ranks.u else {},
+        )
+
+    def _minute(self, worker: str, route: Route) -> Traffic:
+        minute = self.true_now.replace(second=0, microsecond=0)
+        target = route.incumbent
+        return Traffic(
+            route.name, minute, worker, "incumbent", target, 1, UNITS, 0, 0, 0, 0, 0, 0.0
+        )
+
+
+def _refusals(units: list[Unit]) -> Tally:
+    canary = [each for each in units if each.canary]
+    return Tally(
+        units=len(units),
+        canary=len(canary),
+        failures=sum(each.refused for each in units),
+        canary_failures=sum(each.refused for each in canary),
+    )

@@ -1,0 +1,80 @@
+"""Rollouts with faults, people, crashes and set clocks: the invariants of faults.md hold.
+
+Each seed is one life of two routes (tests/rollout_life.py); after every turn of the control
+plane the laws are checked (tests/rollout_laws.py). A seed that fails names itself, and
+`python -m tests.rollout_life SEED` plays it alone and tells what happened in it.
+"""
+
+from collections.abc import Sequence
+
+import pytest
+from scipy import stats
+
+from harness.domain.rollout import RolloutState
+from harness.ports import Store
+from harness.runtime.clock import ManualClock
+from harness.store.sql import SqlStore
+from tests.rollout_life import Ending, one
+from tests.rollout_traffic import Harm
+from tests.world import SECRET
+
+# Five rollouts or so in each; `make soak` plays more of them.
+PARTS, SEEDS = 4, 25
+LONG_SEEDS = 400
+# Control plane's analysis, and the workers' own guards.
+ALPHA = 0.04 + 0.01
+# A harm in less time than this, or in a bake's last minutes, is not clear.
+CLEAR_S = 2400.0
+
+
+def played(seeds: Sequence[int]) -> list[Ending]:
+    return [ending for seed in seeds for ending in one(seed).endings]
+
+
+def check_calibration(endings: Sequence[Ending]) -> None:
+    """Healthy candidates go back by chance at most at the level; clearly bad ones always."""
+    healthy = [each for each in endings if each.fate.harm is Harm.NONE]
+    by_chance = sum(each.rolled_back_by_data for each in healthy)
+    assert by_chance <= stats.binom.ppf(0.9999, len(healthy), ALPHA), (by_chance, len(healthy))
+    bad = [e for e in endings if e.fate.harm is not Harm.NONE and not e.by_people]
+    for each in bad:
+        if each.fate.from_s == 0 or each.harmed_for_s > CLEAR_S:
+            assert each.state is RolloutState.ROLLED_BACK, each
+            assert each.rolled_back_by_data, each
+    assert {each.fate.harm for each in bad} == set(Harm) - {Harm.NONE}
+    assert any(e.state is RolloutState.PROMOTED and not e.by_people for e in healthy)
+
+
+@pytest.mark.req("A7", "F3", "F5", "F8")
+@pytest.mark.no_cover  # it would take thrice the time, and says nothing new
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(PARTS))
+def test_whatever_happens_in_rollouts_the_invariants_hold(part: int) -> None:
+    endings = played(range(part * SEEDS, (part + 1) * SEEDS))
+    assert len(endings) >= 4 * SEEDS
+    check_calibration(endings)
+
+
+@pytest.mark.req("F3", "F5")
+@pytest.mark.no_cover
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [3, 13])
+def test_they_hold_on_a_database_with_two_control_processes(
+    database_url: str, seed: int
+) -> None:
+    def two(clock: ManualClock) -> Sequence[Store]:
+        return [SqlStore(database_url, secret=SECRET, clock=clock) for _ in range(2)]
+
+    assert one(seed, two).endings
+
+
+def test_a_seed_is_the_same_life_again() -> None:
+    assert one(8).told == one(8).told
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+def test_they_hold_in_two_thousand_rollouts() -> None:
+    endings = played(range(10_000, 10_000 + LONG_SEEDS))
+    assert len(endings) >= 1_500
+    check_calibration(endings)
