@@ -34,6 +34,12 @@ class Slice(Body):
     offset: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
 
 
+class NameAsked(Body):
+    """name: of a model, as anybody may write it."""
+
+    name: Name
+
+
 class PatchBody(Body):
     """What is changed in a client's request before it goes to this model."""
 

@@ -10,16 +10,18 @@ from harness.api.answers import Page, page, whole
 from harness.api.bodies import (
     ChainBody,
     ModelBody,
+    NameAsked,
     RollbackBody,
     RouteBody,
     SettingsBody,
     Versions,
 )
 from harness.api.endpoint import Maker, Piece, Who, endpoint
-from harness.control import chains, lookup, measured, routes, targets
+from harness.control import chains, lookup, measured, resolving, routes, targets
 from harness.control.chains import Entry
 from harness.control.measured import RouteMeasured
 from harness.domain.errors import NotFound
+from harness.domain.resolution import Resolution
 from harness.domain.routing import Route
 from harness.domain.targets import Target
 from harness.ports import RouteRecord
@@ -52,6 +54,12 @@ def list_models(who: Who, piece: Piece) -> Page[Target]:
 def add_model(who: Maker, body: ModelBody) -> Target:
     """Adding the same content again changes nothing: its id is the hash of its content."""
     return targets.add(who.ctx, who.actor, body.seed())
+
+
+@endpoint(router, "GET", "/models/resolve")
+def resolve_model(who: Who, asked: Annotated[NameAsked, Query()]) -> Resolution:
+    """Which provider takes the name: each rule that was tried, and why or why not."""
+    return resolving.of(who.ctx, asked.name)
 
 
 @endpoint(router, "GET", "/models/{model:path}")

@@ -8,7 +8,7 @@ import click
 from harness.cli import output, wording
 from harness.cli.session import Session, pass_session
 from harness.cli.target_options import TargetOptions, target_asked, target_options
-from harness.control import routes, targets
+from harness.control import resolving, routes, targets
 from harness.control.present import plain
 from harness.domain.targets import Provider, Target
 
@@ -73,6 +73,26 @@ def add(
         output.document(made)
     else:
         output.facts([("target", made.name), ("id", made.id)])
+
+
+@model.command("resolve")
+@click.argument("name")
+@click.pass_context
+def resolve_name(ctx: click.Context, name: str) -> None:
+    """Say which provider takes a model's name, rule by rule; exit code 1 when none does."""
+    session = ctx.ensure_object(Session)
+    standing = session.installation.standing_switches
+    found = resolving.of(session.context_with_providers, name, standing=standing)
+    if session.json:
+        output.document(found)
+    else:
+        output.table(
+            ["RULE", "OUTCOME", "WHY"],
+            [[each.rule.value, each.outcome.value, each.reason] for each in found.rules],
+            empty="",
+        )
+        output.note(f"{name} is {found.target}" if found.target else f"{name}: no provider")
+    ctx.exit(0 if found.target else 1)
 
 
 @model.command()

@@ -16,6 +16,7 @@ READS = (
     "/overview",
     "/models",
     "/models/sim/base",
+    "/models/resolve?name=sim/base",
     "/routes",
     "/routes/chat",
     "/routes/chat/fallbacks",

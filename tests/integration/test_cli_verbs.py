@@ -75,6 +75,7 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
             ask(noun, *verb.split())
     ask("model", "add", "sim/better")
     ask("model", "list")
+    ask("model", "resolve", "sim/better")
     ask("model", "probe", "sim/better", exits=1)
     ask("route", "create", "chat2", "--incumbent", "sim/base", "--suite", "colours")
     ask("route", "create", "chat3", "--incumbent", "sim/base", "--suite", "colours")

@@ -1,0 +1,169 @@
+"""Which provider takes a model's name (D2), rule by rule, and what is said of it."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.domain.catalogue import CatalogueEntry, catalogue
+from harness.domain.resolution import Outcome, Resolution, Rule, resolve
+from harness.domain.switches import Force, ForceKind
+from harness.domain.targets import Price, Provider
+
+KNOWN = catalogue(
+    [
+        CatalogueEntry("openai", "gpt-5"),
+        CatalogueEntry("groq", "openai/gpt-oss-120b"),
+        CatalogueEntry("vertex", "gemini-3-pro"),
+        CatalogueEntry("gemini", "gemini-3-pro"),
+        CatalogueEntry("github_copilot", "grok-4.7"),
+    ]
+)
+
+
+def provider(name: str, kind: str = "", **fields: object) -> Provider:
+    return Provider(name, kind or name, "http://127.0.0.1:9/v1", **fields)  # type: ignore[arg-type]
+
+
+ALL = [
+    provider("anthropic"),
+    provider("groq"),
+    provider("gemini"),
+    provider("home", "ollama"),
+    provider("main", "openai"),
+    provider("openrouter"),
+    provider("codex", "openai_codex"),
+    provider("own", "custom", prices={"house-model": Price(1, 1)}),
+    provider("vertex"),
+]
+
+
+def asked(name: str, *names: str, **given: object) -> Resolution:
+    """names: of the providers that there are; all of them when none is named."""
+    there = {each.name: each for each in ALL if not names or each.name in names}
+    return resolve(name, there, catalogue=KNOWN, **given)  # type: ignore[arg-type]
+
+
+@pytest.mark.req("D2")
+@pytest.mark.parametrize(
+    ("name", "there", "target", "rule"),
+    [
+        # prefix: a provider's name, a kind's; by slash and by colon
+        ("openrouter/anthropic/claude", "", "openrouter/anthropic/claude", "prefix"),
+        ("openai:gpt-4o-mini", "", "main/gpt-4o-mini", "prefix"),
+        ("main/gpt-5", "", "main/gpt-5", "prefix"),
+        ("home:llama3:8b", "", "home/llama3:8b", "prefix"),
+        ("ollama/llama3", "", "home/llama3", "prefix"),
+        ("anthropic/claude-sonnet-4-5", "", "anthropic/claude-sonnet-4-5", "prefix"),
+        # keyword: who has exactly this model, else whose names begin so
+        ("openai/gpt-oss-120b", "groq openrouter", "groq/openai/gpt-oss-120b", "keyword"),
+        ("house-model", "", "own/house-model", "keyword"),
+        ("gemini-3-pro", "", "gemini/gemini-3-pro", "keyword"),
+        ("gemini-3-pro", "vertex", "vertex/gemini-3-pro", "keyword"),
+        ("claude-sonnet-4-5", "", "anthropic/claude-sonnet-4-5", "keyword"),
+        ("GPT-99", "", "main/GPT-99", "keyword"),
+        ("google/gemini-2.5-pro", "gemini openrouter", "gemini/gemini-2.5-pro", "keyword"),
+        # local: plain names that nobody sells
+        ("llama3:8b", "home openrouter", "home/llama3:8b", "local"),
+        ("mistral", "home openrouter", "home/mistral", "local"),
+        # gateway: the whole name
+        (
+            "anthropic/claude-sonnet-4-5",
+            "openrouter home",
+            "openrouter/anthropic/claude-sonnet-4-5",
+            "gateway",
+        ),
+        ("meta-llama/llama-3", "openrouter", "openrouter/meta-llama/llama-3", "gateway"),
+        ("gpt-5", "home openrouter", "openrouter/gpt-5", "gateway"),
+    ],
+)  # fmt: skip
+def test_the_first_rule_that_fits_decides(
+    name: str, there: str, target: str, rule: str
+) -> None:
+    found = asked(name, *there.split())
+
+    assert found.target == target
+    assert [t.rule.value for t in found.rules if t.outcome is Outcome.TOOK] == [rule]
+
+
+@pytest.mark.req("D2")
+@pytest.mark.parametrize(
+    ("name", "there", "said"),
+    [
+        ("claude-opus-5", "main", "such names belong to anthropic, of which no provider is"),
+        ("gpt-5", "home", "it is no local model: the catalogue has it for openai"),
+        ("qwen/qwen3-32b", "home", "a local provider takes plain names alone"),
+        ("llama3", "main", "no local provider with an apiBase is configured"),
+        ("llama3", "main", "no gateway (openrouter) is configured"),
+        ("bedrock/m", "main", "bedrock is a kind, of which no provider is configured"),
+        ("elsewhere/m", "main", "'elsewhere' is neither a configured provider nor a kind"),
+        ("grok-4.7", "codex", "an OAuth provider is taken by its own prefix alone"),
+        ("", "main", "the name is empty"),
+    ],
+)
+def test_a_name_that_nobody_takes_says_why(name: str, there: str, said: str) -> None:
+    found = asked(name, *there.split())
+
+    assert found.target is None
+    assert said in found.reason
+
+
+@pytest.mark.req("D2", "D7")
+def test_an_account_is_taken_by_its_prefix_alone_and_signed_in() -> None:
+    signed_in = asked("openai_codex/gpt-5", signed_in={"codex"})
+    not_yet = asked("codex/gpt-5")
+    by_model = asked("gpt-5", "codex", signed_in={"codex"})
+
+    assert signed_in.target == "codex/gpt-5"
+    assert not_yet.target is None
+    # The name asked for one account: no other provider of gpt-5 is taken in its place.
+    assert [t.outcome for t in not_yet.rules][1:5] == [Outcome.PASSED] * 4
+    assert not_yet.rules[-1].outcome is Outcome.REFUSED
+    assert "sign in" in not_yet.reason
+    assert by_model.target is None
+
+
+@pytest.mark.req("D2", "B11")
+@pytest.mark.parametrize(
+    ("force", "name", "target"),
+    [
+        ("provider:main", "anthropic/claude-opus-5", "main/anthropic/claude-opus-5"),
+        ("provider:main", "openai:gpt-5", "main/gpt-5"),
+        ("provider:gone", "main/gpt-5", "main/gpt-5"),
+        ("provider:codex", "main/gpt-5", "main/gpt-5"),
+        ("target:groq/small", "claude-opus-5", "groq/small"),
+        ("target:t_0123", "claude-opus-5", "anthropic/claude-opus-5"),
+    ],
+)
+def test_a_forced_provider_comes_before_all(force: str, name: str, target: str) -> None:
+    kind, _, forced = force.partition(":")
+
+    assert asked(name, forced=Force(ForceKind(kind), forced)).target == target
+
+
+NAMES = st.text("abcgpt/:-.5", max_size=12) | st.sampled_from(
+    ["openai:gpt-5", "claude-opus-5", "openrouter/x/y", "llama3", "codex/gpt-5"]
+)
+
+
+@given(name=NAMES, there=st.sets(st.sampled_from([each.name for each in ALL])))
+def test_every_name_has_each_rule_once_and_at_most_one_that_takes_it(
+    name: str, there: set[str]
+) -> None:
+    configured = {each.name: each for each in ALL if each.name in there}
+    found = resolve(name, configured, catalogue=KNOWN)
+
+    took = [t for t in found.rules if t.outcome is Outcome.TOOK]
+    assert [t.rule for t in found.rules] == list(Rule)
+    assert all(t.reason for t in found.rules)
+    assert len(took) == (found.provider is not None)
+    if found.provider is not None:
+        assert found.provider in there
+        assert found.provider != "codex"
+        assert found.model
+
+
+@given(model=st.text("abc/:-5", min_size=1, max_size=8), there=st.sampled_from(ALL))
+def test_a_provider_s_own_prefix_always_leads_to_it(model: str, there: Provider) -> None:
+    found = asked(f"{there.name}/{model}", signed_in={"codex"})
+
+    assert (found.provider, found.model) == (there.name, model.strip())
