@@ -31,6 +31,7 @@ DOORS = {
     "opentelemetry": ("router/tracing.py",),
     "prometheus_client": ("harness/api/health.py", "router/metrics.py"),
     "litellm": ("router/transport/litellm.py",),
+    "rapidfuzz": ("harness/control/likeness.py",),
     "sqlalchemy": ("harness/store/", "migrations/"),
     "streamlit": ("dashboard/",),
 }

@@ -21,6 +21,7 @@ from harness.control import chains, lookup, measured, resolving, routes, targets
 from harness.control.chains import Entry
 from harness.control.measured import RouteMeasured
 from harness.domain.errors import NotFound
+from harness.domain.model_match import ModelMatch
 from harness.domain.resolution import Resolution
 from harness.domain.routing import Route
 from harness.domain.targets import Target
@@ -60,6 +61,12 @@ def add_model(who: Maker, body: ModelBody) -> Target:
 def resolve_model(who: Who, asked: Annotated[NameAsked, Query()]) -> Resolution:
     """Which provider takes the name: each rule that was tried, and why or why not."""
     return resolving.of(who.ctx, asked.name)
+
+
+@endpoint(router, "GET", "/models/match")
+def match_model(who: Who, asked: Annotated[NameAsked, Query()]) -> ModelMatch:
+    """The model that a loose name means, or those that it may mean: nothing is guessed."""
+    return resolving.meant(who.ctx, asked.name)
 
 
 @endpoint(router, "GET", "/models/{model:path}")

@@ -10,7 +10,10 @@ from harness.cli.session import Session, pass_session
 from harness.cli.target_options import TargetOptions, target_asked, target_options
 from harness.control import resolving, routes, targets
 from harness.control.present import plain
+from harness.domain.model_match import ModelMatch
 from harness.domain.targets import Provider, Target
+
+CONFLICT = 6
 
 
 @click.group()
@@ -93,6 +96,33 @@ def resolve_name(ctx: click.Context, name: str) -> None:
         )
         output.note(f"{name} is {found.target}" if found.target else f"{name}: no provider")
     ctx.exit(0 if found.target else 1)
+
+
+@model.command("match")
+@click.argument("name")
+@click.pass_context
+def match_name(ctx: click.Context, name: str) -> None:
+    """Find the model that a loose name means: "gemini flash", "opus 4.7".
+
+    A family's name means its newest version, a version that one only. Exit code 1 when nothing
+    fits, 6 when several families fit equally well: these are listed.
+    """
+    session = ctx.ensure_object(Session)
+    found = resolving.meant(session.context_with_providers, name)
+    if session.json:
+        output.document(found)
+    else:
+        _show_match(found)
+    ctx.exit(0 if found.found else CONFLICT if found.candidates else 1)
+
+
+def _show_match(match: ModelMatch) -> None:
+    if match.found is not None:
+        click.echo(match.found.name)
+    for each in match.candidates:
+        click.echo(each.name)
+    near = f"; near are {', '.join(match.near)}" if match.near else ""
+    output.note(f"{match.asked}: {match.reason}{near}")
 
 
 @model.command()

@@ -1,8 +1,10 @@
-"""A model's name, resolved among the providers that there are now."""
+"""A model's name, resolved or matched among the providers that there are now."""
 
 from collections.abc import Sequence
 
 from harness.control.context import Context
+from harness.control.likeness import Rapidfuzz
+from harness.domain.model_match import ModelMatch, match, offers
 from harness.domain.resolution import Resolution, resolve
 from harness.domain.switches import Switch, in_force
 
@@ -20,3 +22,10 @@ def of(ctx: Context, name: str, *, standing: Sequence[Switch] = ()) -> Resolutio
         catalogue=ctx.catalogue,
         forced=for_all[0].force if for_all else None,
     )
+
+
+def meant(ctx: Context, name: str) -> ModelMatch:
+    """The model that somebody means by a name of theirs, among those that providers offer."""
+    with ctx.store.read() as tx:
+        there = offers(tx.providers.all(), ctx.catalogue, tx.routing.targets().values())
+    return match(name, there, likeness=Rapidfuzz(), today=ctx.clock.now().date())

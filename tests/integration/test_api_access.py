@@ -17,6 +17,7 @@ READS = (
     "/models",
     "/models/sim/base",
     "/models/resolve?name=sim/base",
+    "/models/match?name=better",
     "/routes",
     "/routes/chat",
     "/routes/chat/fallbacks",

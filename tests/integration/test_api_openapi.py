@@ -15,6 +15,7 @@ from tests.world import SECRET, World
 PATHS = {
     "/api/v1/models": "get post",
     "/api/v1/models/resolve": "get",
+    "/api/v1/models/match": "get",
     "/api/v1/models/{model}": "get",
     "/api/v1/routes": "get post",
     "/api/v1/routes/{route}": "get patch",

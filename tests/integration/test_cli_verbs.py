@@ -73,10 +73,7 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     }.items():
         for verb in verbs:
             ask(noun, *verb.split())
-    ask("model", "add", "sim/better")
-    ask("model", "list")
-    ask("model", "resolve", "sim/better")
-    ask("model", "probe", "sim/better", exits=1)
+    model_verbs(ask)
     ask("route", "create", "chat2", "--incumbent", "sim/base", "--suite", "colours")
     ask("route", "create", "chat3", "--incumbent", "sim/base", "--suite", "colours")
     ask("route", "list")
@@ -171,6 +168,14 @@ def capture_verbs(cli: CommandLine, ask: Callable[..., object]) -> None:
     ask("capture", "purge", exits=2)  # of what?
     audited = json.dumps(ask("audit", "tail"))
     assert all(f"capture.{verb}" in audited for verb in ("read", "export", "purge"))
+
+
+def model_verbs(ask: Callable[..., object]) -> None:
+    ask("model", "add", "sim/better")
+    ask("model", "list")
+    ask("model", "resolve", "sim/better")
+    ask("model", "match", "better")
+    ask("model", "probe", "sim/better", exits=1)
 
 
 def canary_verbs(cli: CommandLine, ask: Callable[..., object], proposal: str) -> None:

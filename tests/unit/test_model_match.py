@@ -1,0 +1,257 @@
+"""The model that somebody means (C3): worked names, and laws."""
+
+from datetime import date
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.control.likeness import Rapidfuzz
+from harness.domain.catalogue import Catalogue, CatalogueEntry, catalogue
+from harness.domain.model_match import ModelMatch, Offer, match, offers
+from harness.domain.model_names import parse
+from harness.domain.targets import Price, Provider, Target
+
+TODAY = date(2026, 11, 20)
+NAMES = {
+    "anthropic": """claude-haiku-4-5 claude-haiku-4-5-20251001 claude-sonnet-4-5
+        claude-sonnet-4-5-20250929 claude-sonnet-4-6 claude-opus-4-1-20250805 claude-opus-4-5
+        claude-opus-4-7 claude-opus-4-7-20260416 claude-3-5-sonnet-20241022 claude-fable-5
+        claude-mythos-preview""",
+    "gemini": """gemini-2.5-flash gemini-2.5-flash-lite gemini-2.5-pro gemini-3.1-pro-preview
+        gemini-3.5-flash gemini-3.8-flash gemini-flash-latest gemini-3.1-flash-lite-preview
+        gemma-3-27b-it gemma-4-31b-it""",
+    "openai": """gpt-4 gpt-4.1 gpt-4.1-mini gpt-4o gpt-4o-2024-08-06 gpt-4o-2024-11-20
+        gpt-4o-mini gpt-5 gpt-5.1 gpt-5.1-codex gpt-5.3-codex gpt-5-mini gpt-5-nano o3 o4-mini
+        o3-mini text-embedding-3-large text-embedding-3-small ft:gpt-4o""",
+    "mistral": """mistral-large-2411 mistral-large-2512 mistral-large-latest mistral-medium-3
+        mistral-medium-3-5 codestral-2501 codestral-2508 codestral-latest""",
+    "deepseek": "deepseek-chat deepseek-v3.2 deepseek-v4-flash deepseek-r1",
+    "bedrock": "anthropic.claude-opus-4-7 us.anthropic.claude-opus-4-7 amazon.nova-2-lite-v1:0",
+    "github_copilot": "grok-4.7 claude-opus-5",
+}
+ENDED = {"gpt-5.3-codex": date(2026, 7, 23), "mistral-medium-3-5": TODAY}
+
+
+def known() -> Catalogue:
+    return catalogue(
+        CatalogueEntry(kind, model, end_date=ENDED.get(model))
+        for kind, models in NAMES.items()
+        for model in models.split()
+    )
+
+
+PROVIDERS = {
+    name: Provider(name, kind, "http://127.0.0.1:9/v1", prices=prices)
+    for name, kind, prices in (
+        ("anthropic", "anthropic", {}),
+        ("aws", "bedrock", {}),
+        ("copilot", "github_copilot", {}),
+        ("deepseek", "deepseek", {}),
+        ("google", "gemini", {}),
+        ("main", "openai", {}),
+        ("mistral", "mistral", {}),
+        ("openrouter", "openrouter", {"meta-llama/llama-3.3-70b-instruct": Price(1, 1)}),
+    )
+}
+TARGETS = [Target("openrouter", "qwen/qwen3-32b")]
+OFFERS = offers(PROVIDERS, known(), TARGETS)
+
+
+def asked(name: str) -> ModelMatch:
+    return match(name, OFFERS, likeness=Rapidfuzz(), today=TODAY)
+
+
+@pytest.mark.req("C3")
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        # a family: its newest
+        ("claude-sonnet", "anthropic/claude-sonnet-4-6"),
+        ("claude sonnet", "anthropic/claude-sonnet-4-6"),
+        ("Sonnet", "anthropic/claude-sonnet-4-6"),
+        ("sonnet claude", "anthropic/claude-sonnet-4-6"),
+        ("opus", "anthropic/claude-opus-4-7"),
+        ("haiku", "anthropic/claude-haiku-4-5"),
+        ("claude_fable", "anthropic/claude-fable-5"),
+        ("gemini flash", "google/gemini-3.8-flash"),
+        ("gemini pro", "google/gemini-2.5-pro"),
+        ("gemini flash lite", "google/gemini-2.5-flash-lite"),
+        ("gpt", "main/gpt-5.1"),
+        ("gpt mini", "main/gpt-5-mini"),
+        ("nano", "main/gpt-5-nano"),
+        ("gpt4o", "main/gpt-4o"),
+        ("4o", "main/gpt-4o"),
+        ("4o mini", "main/gpt-4o-mini"),
+        ("o-mini", "main/o4-mini"),
+        ("codex", "main/gpt-5.1-codex"),
+        ("mistral large", "mistral/mistral-large-2512"),
+        ("mistral-medium", "mistral/mistral-medium-3"),
+        ("codestral", "mistral/codestral-2508"),
+        ("deepseek", "deepseek/deepseek-v3.2"),
+        ("llama", "openrouter/meta-llama/llama-3.3-70b-instruct"),
+        ("qwen", "openrouter/qwen/qwen3-32b"),
+        ("nova lite", "aws/amazon.nova-2-lite-v1:0"),
+        ("embedding large", "main/text-embedding-3-large"),
+        ("mythos", "anthropic/claude-mythos-preview"),
+        # a version: that one only, however it is written
+        ("opus 4.7", "anthropic/claude-opus-4-7"),
+        ("opus-4-7", "anthropic/claude-opus-4-7"),
+        ("claude opus 4.1", "anthropic/claude-opus-4-1-20250805"),
+        ("sonnet4.5", "anthropic/claude-sonnet-4-5"),
+        ("claude 3.5 sonnet", "anthropic/claude-3-5-sonnet-20241022"),
+        ("sonnet 20250929", "anthropic/claude-sonnet-4-5-20250929"),
+        ("gpt 4.1", "main/gpt-4.1"),
+        ("gpt5", "main/gpt-5"),
+        ("gpt-5.0", "main/gpt-5"),
+        ("gemini 2.5 flash", "google/gemini-2.5-flash"),
+        ("flash lite 3.1", "google/gemini-3.1-flash-lite-preview"),
+        ("gpt-4o 2024-08-06", "main/gpt-4o-2024-08-06"),
+        ("codex 5.3", "main/gpt-5.3-codex"),
+        ("mistral large 2411", "mistral/mistral-large-2411"),
+        ("o3", "main/o3"),
+        ("r1", "deepseek/deepseek-r1"),
+        # said in so many words
+        ("gemini pro preview", "google/gemini-3.1-pro-preview"),
+        ("gemini-flash-latest", "google/gemini-flash-latest"),
+        ("codestral latest", "mistral/codestral-latest"),
+        # a provider in front
+        ("aws/opus 4.7", "aws/anthropic.claude-opus-4-7"),
+        ("bedrock:claude opus", "aws/anthropic.claude-opus-4-7"),
+        ("openai gpt 5", "main/gpt-5"),
+        ("anthropic sonnet", "anthropic/claude-sonnet-4-6"),
+        # a slip
+        ("claud sonet", "anthropic/claude-sonnet-4-6"),
+        ("gemni flash", "google/gemini-3.8-flash"),
+        ("deepsek v3.2", "deepseek/deepseek-v3.2"),
+        # exactly as it is written, also an alias that others come before
+        ("main/gpt-4o-2024-11-20", "main/gpt-4o-2024-11-20"),
+        ("CLAUDE-HAIKU-4-5-20251001", "anthropic/claude-haiku-4-5-20251001"),
+    ],
+)
+def test_a_name_means_one_model(name: str, found: str) -> None:
+    match_ = asked(name)
+
+    assert match_.found is not None, match_
+    assert match_.found.name == found
+    assert not match_.candidates
+
+
+@pytest.mark.req("C3")
+@pytest.mark.parametrize(
+    ("name", "among"),
+    [
+        ("claude", "claude-fable-5 claude-haiku-4-5 claude-mythos-preview claude-opus-4-7"),
+        ("flash", "deepseek-v4-flash gemini-3.8-flash"),
+        ("mistral", "mistral-large-2512 mistral-medium-3"),
+        ("gemma", "gemma-3-27b-it gemma-4-31b-it"),
+        ("mini", "gpt-5-mini o4-mini"),
+        ("text embedding", "text-embedding-3-large text-embedding-3-small"),
+        ("claude 4.5", "claude-haiku-4-5 claude-opus-4-5 claude-sonnet-4-5"),
+    ],
+)
+def test_a_name_that_fits_several_families_is_not_guessed(name: str, among: str) -> None:
+    match_ = asked(name)
+
+    assert match_.found is None
+    assert set(among.split()) <= {each.model for each in match_.candidates}
+    assert "say which" in match_.reason
+
+
+@pytest.mark.req("C3")
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("opus 4.9", "claude-opus-4-7"),
+        ("opus 4", "claude-opus-4-5"),
+        ("sonnet 20200101", "claude-sonnet-4-6"),
+        ("gpt 9", "gpt-5.1"),
+        ("gpt-4o-minx", "gpt-4o-mini"),
+    ],
+)
+def test_a_version_that_there_is_not_is_no_other_version(name: str, near: str) -> None:
+    match_ = asked(name)
+
+    assert match_.found is None
+    assert not match_.candidates
+    assert near in [each.partition("/")[2] for each in match_.near]
+
+
+@pytest.mark.parametrize("name", ["", "xyzzy", "grok", "ft:gpt", "/", ":"])
+def test_what_nobody_offers_is_not_found(name: str) -> None:
+    assert asked(name).found is None
+
+
+MODELS = [each.name for each in OFFERS]
+ANY_NAME = st.sampled_from(MODELS)
+TYPED = st.text("abcdeglmnoprstu 0123456789.-/:", max_size=20) | ANY_NAME
+
+
+@given(name=ANY_NAME)
+def test_every_offer_is_found_by_its_full_name(name: str) -> None:
+    found = asked(name).found
+
+    assert found is not None
+    assert found.name == name
+
+
+FAMILIES = sorted({parse(each.model).words for each in OFFERS})
+
+
+@given(
+    words=st.sampled_from(FAMILIES),
+    version=st.tuples(st.integers(1, 9), st.integers(0, 9)),
+    glue=st.sampled_from([".", "-"]),
+)
+def test_a_version_is_never_another_version(
+    words: tuple[str, ...], version: tuple[int, int], glue: str
+) -> None:
+    match_ = asked(f"{' '.join(words)} {version[0]}{glue}{version[1]}")
+
+    meant = [match_.found] if match_.found else match_.candidates
+    literal = version if version[1] else version[:1]
+    assert {parse(each.model).version for each in meant} <= {literal}
+    assert meant or match_.near
+
+
+@given(name=TYPED, order=st.permutations(OFFERS))
+def test_the_answer_does_not_hang_on_the_order(name: str, order: list[Offer]) -> None:
+    assert match(name, order, likeness=Rapidfuzz(), today=TODAY) == asked(name)
+
+
+@given(name=TYPED)
+def test_one_answer_of_three(name: str) -> None:
+    match_ = asked(name)
+
+    assert not (match_.found and (match_.candidates or match_.near))
+    assert len(match_.candidates) != 1
+    assert match_.reason
+    families = [parse(each.model).words for each in match_.candidates]
+    assert len({frozenset(each) for each in families}) == len(families)
+
+
+@given(
+    versions=st.lists(
+        st.tuples(st.integers(1, 9), st.integers(0, 9)), min_size=1, max_size=6, unique=True
+    ),
+    dotted=st.booleans(),
+)
+def test_a_family_means_its_newest_version(
+    versions: list[tuple[int, int]], *, dotted: bool
+) -> None:
+    models = [f"swan-{a}.{b}-big" if dotted else f"swan-{a}-{b}-big" for a, b in versions]
+    among = [Offer("p", "custom", model) for model in [*models, "swan-99-big-preview"]]
+    a, b = max(versions)
+
+    found = match("big swan", among, likeness=Rapidfuzz(), today=TODAY).found
+
+    assert found is not None
+    assert parse(found.model).version == ((a, b) if b else (a,))
+
+
+@given(st.text(max_size=40))
+def test_any_text_can_be_read(name: str) -> None:
+    read = parse(name)
+
+    assert not read.version or read.version[-1] > 0
+    assert read.rank >= parse("").rank or read.preview or read.latest or read.date
