@@ -4,6 +4,7 @@ import streamlit as st
 
 from dashboard import (
     canary_controls,
+    canary_moves,
     canary_stories,
     cards,
     charts,
@@ -15,8 +16,10 @@ from dashboard import (
 )
 from dashboard.cards import esc, strong
 from dashboard.queries import CanaryView
+from harness.control import reports
 from harness.control.reports import CanaryStatus
 from harness.domain.errors import SwapgateError
+from harness.domain.rollout import Rollout
 
 EVERY = "2s"
 
@@ -50,6 +53,7 @@ def show() -> None:
         shell.say_what_was_done()
         canary_controls.controls(view.status)
         live(route, view.status.rollout.version)
+        done(view.status.rollout)
     shell.copy_as_cli("canary", "explain", route)
 
 
@@ -65,6 +69,16 @@ def header(view: CanaryView, status: CanaryStatus) -> None:
         )
     )
     st.html(cards.steps(*canary_stories.plan(rollout)))
+
+
+def done(rollout: Rollout) -> None:
+    """A new one makes a new version, and that draws the page anew."""
+    moves = canary_moves.rows(rollout, reports.moves(shell.context(), rollout.id))
+    heading = cards.section("What was done", canary_moves.NOTE)
+    if moves:
+        st.html(heading + cards.table(canary_moves.HEADS, moves))
+    else:
+        st.html(heading + cards.note("Nothing yet since it began."))
 
 
 @st.fragment(run_every=EVERY)

@@ -31,6 +31,9 @@ class Kind(StrEnum):
     TRUNCATE = "truncate"  # the HTTP answer ends well, without its finish reason
     ERROR_IN_STREAM = "error_in_stream"  # 200, then an error event after `after_chunks`
     GARBAGE = "garbage"  # 200 and JSON that is none, or is not ours: see `variant`
+    BROKEN_JSON = (
+        "broken_json"  # what was asked for as JSON is none, or does not fit: `variant`
+    )
     HTML = "html"  # `status` (default 200) and a page
     WRONG_CONTENT_TYPE = "wrong_content_type"  # the right answer as text/plain
     HUGE = "huge"  # 200 and `size_bytes` of JSON white space; `variant` gzip: packed
@@ -43,6 +46,7 @@ MID_ANSWER = frozenset(
 VARIANTS: Mapping[Kind, tuple[str, ...]] = {
     Kind.GARBAGE: ("text", "nan", "nested", "no_choices"),
     Kind.HUGE: ("plain", "gzip"),
+    Kind.BROKEN_JSON: ("cut", "keys"),
 }
 DEFAULT_STATUS = {Kind.HTML: 200, Kind.NOT_FOUND: 404}
 DEFAULT_AFTER = {Kind.STALL: 1, Kind.TRUNCATE: 1}
@@ -55,7 +59,8 @@ class Fault:
     rate: share of the model's requests that are hit. after_chunks: pieces of content sent
     before a fault in mid-answer; an answer that is not streamed is cut in its middle. 0 means
     before the first event; with role_first a ping and the role chunk come before it.
-    until_count: the fault ends after so many hits.
+    until_count: the fault ends after so many hits. streams_only: requests that do not stream
+    are spared, and not counted.
     """
 
     kind: Kind
@@ -70,6 +75,7 @@ class Fault:
     until_count: int | None = None
     size_bytes: int = 2**20
     variant: str = ""
+    streams_only: bool = False
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -107,6 +113,7 @@ def parse(data: object) -> Fault:
         until_count=None if data.get("until_count") is None else _whole(data, "until_count", 1),
         size_bytes=_whole(data, "size_bytes", 2**20, high=MOST_BYTES),
         variant=variant,
+        streams_only=data.get("streams_only") is True,
     )
 
 
@@ -197,10 +204,12 @@ class FaultBook:
         else:
             self._switches.pop(model, None)
 
-    def draw(self, model: str, *, seed: int) -> Fault | None:
+    def draw(self, model: str, *, seed: int, stream: bool = False) -> Fault | None:
         """The fault that hits this request, if any."""
         switch = self._switches.get(model) or self._switches.get("*")
-        return switch.fault if switch and switch.draw(seed) else None
+        if switch is None or (switch.fault.streams_only and not stream):
+            return None
+        return switch.fault if switch.draw(seed) else None
 
     def as_json(self) -> dict[str, Any]:
         return {

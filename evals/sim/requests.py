@@ -47,7 +47,7 @@ class ChatRequest:
 
     prompt: the text of the last user message. texts: of every message, for the token count.
     system: text of the system messages. tools: JSON Schema of the parameters, by name.
-    forced_tool: the one that must be called.
+    forced_tool: the one that must be called. schema: of the JSON that a chat asks for.
     """
 
     model: str
@@ -64,6 +64,7 @@ class ChatRequest:
     forced_tool: str | None
     after_tool: bool
     given: frozenset[str]
+    schema: Mapping[str, Any] | None = None
 
 
 def decoded(body: bytes) -> dict[str, Any]:
@@ -122,7 +123,15 @@ def parse_chat(data: Mapping[str, Any]) -> ChatRequest:
         forced_tool=forced,
         after_tool=messages[-1]["role"] == "tool",
         given=frozenset(data),
+        schema=parse_schema(response_format),
     )
+
+
+def parse_schema(response_format: object) -> Mapping[str, Any] | None:
+    """Of a `json_schema`; None for any other form."""
+    named = response_format.get("json_schema") if isinstance(response_format, dict) else None
+    schema = named.get("schema") if isinstance(named, dict) else None
+    return schema if isinstance(schema, dict) else None
 
 
 def text_of(content: object) -> str:

@@ -3,7 +3,7 @@
 import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from evals.sim import chance, completions, embeddings, judging, requests, tokens, tools, wording
@@ -15,6 +15,7 @@ from evals.sim.dialects import CHAT
 from evals.sim.examinee import Examinee, Verdict, examinees
 from evals.sim.exchange import ClientGone, Exchange
 from evals.sim.faults import Fault, FaultBook, Kind, hits
+from evals.sim.made_up import made_up
 from evals.sim.misbehaviour import replace_answer
 from evals.sim.profiles import Profile
 from evals.sim.requests import ChatRequest, Refused
@@ -99,11 +100,13 @@ class Simulator:
         stats = self.stats[name]
         stats.streams += request.stream
         try:
-            fault = self._draw(name, examinee.profile, number)
+            fault = self._draw(name, examinee.profile, number, stream=request.stream)
             if fault and await replace_answer(exchange, fault, name, dialect):
                 return
             self._refuse_parameters(request, examinee.profile)
             answer = self._complete(request, examinee, stats)
+            if fault and fault.kind is Kind.BROKEN_JSON and request.json_asked:
+                answer = replace(answer, text=wording.broken(answer.text, fault.variant))
             pace = self._pace(examinee.profile, number, answer.completion_tokens)
             if request.stream:
                 await send_stream(exchange, answer, request, pace, fault, dialect)
@@ -138,9 +141,11 @@ class Simulator:
         self._asked[name] += 1
         return self._asked[name] - 1
 
-    def _draw(self, name: str, profile: Profile, number: int) -> Fault | None:
+    def _draw(
+        self, name: str, profile: Profile, number: int, *, stream: bool = False
+    ) -> Fault | None:
         seed = chance.number(self._seed, name)
-        fault = self.faults.draw(name, seed=seed)
+        fault = self.faults.draw(name, seed=seed, stream=stream)
         if (
             fault is None
             and profile.error_rate
@@ -176,7 +181,7 @@ class Simulator:
             )
         else:
             text, finish_reason = completions.limited(
-                request, judgement or wording.filler(request.prompt)
+                request, judgement or _unknown(request, examinee.profile)
             )
         written = text if call is None else call.name + call.arguments
         return Completion(
@@ -213,3 +218,10 @@ def _in_words(request: ChatRequest, verdict: Verdict, profile: Profile) -> str:
         json_asked=request.json_asked,
         form_asked=wording.insists_on_form(request.system),
     )
+
+
+def _unknown(request: ChatRequest, profile: Profile) -> str:
+    """The answer to a prompt that is no item: of the form that the request asks for."""
+    if request.schema is None:
+        return wording.filler(request.prompt)
+    return wording.bare(made_up(request.schema, (profile.seed, request.prompt)))

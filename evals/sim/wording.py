@@ -105,6 +105,17 @@ def in_other_case(value: object) -> object:
     return {str(key).title(): each for key, each in fields}
 
 
+def broken(text: str, variant: str) -> str:
+    """An answer in JSON that is `cut` in its middle, or whose `keys` are others."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if variant == "cut" or not isinstance(value, dict):
+        return text[: len(text) // 2]
+    return bare(in_other_case(value))
+
+
 def trailer(place: tuple[object, ...]) -> str:
     return TRAILERS[chance.number("trailer", *place) % len(TRAILERS)]
 

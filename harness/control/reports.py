@@ -293,10 +293,14 @@ def explained(ctx: Context, route: str) -> CanaryExplained:
     found = next(iter(canaries(ctx, route=route)), None)
     if found is None:
         raise NotFound(f"route {route!r} has had no canary yet: propose a swap first")
+    return CanaryExplained(found, moves(ctx, found.rollout.id))
+
+
+def moves(ctx: Context, rollout: str) -> Sequence[AuditEvent]:
+    """What was done to a rollout, newest first, of the log's last MOST_EVENTS."""
     with ctx.store.read() as tx:
         events = tx.audit.tail(MOST_EVENTS)
-    moves = [each for each in events if each.details.get("rollout") == found.rollout.id]
-    return CanaryExplained(found, moves)
+    return [each for each in events if each.details.get("rollout") == rollout]
 
 
 def _status(

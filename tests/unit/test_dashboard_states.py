@@ -1,5 +1,6 @@
 """Each page when there is nothing, when it is old, and when the database is gone."""
 
+import re
 import shlex
 import shutil
 import subprocess
@@ -98,6 +99,19 @@ def test_a_route_without_a_canary_says_how_it_gets_one(
 
     assert "No canary on <b>quiet</b>" in text(app)
     assert "swapgate proposal create quiet PROVIDER/MODEL" in text(app)
+
+
+def test_the_canary_page_shows_what_each_step_rested_on(
+    lived_in: Lived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = text(shown(monkeypatch, lived_in.config, "canary", {"route": "support-chat"}))
+
+    table = said[said.index("What was done") :]
+    assert "<b>1 % to 5 %</b><br>by swapgate" in table
+    assert "exposures at 1 %, no evidence of harm beyond tolerance" in table
+    assert re.search(r"candidate: \d+ of [\d,]+ failed", table)
+    assert "certificate of no harm " in table
+    assert "<b>enough exposures</b>" in table
 
 
 @pytest.mark.parametrize(
