@@ -1,0 +1,56 @@
+"""Canaries for the stops: their evals are scripted, all that is decided from them is real.
+
+Two dozen pairs of real evals would take longer than all else together.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+from benchmarks.canary.moments import TooLate
+from benchmarks.canary.place import INCUMBENT, PERSON
+from evals.samples import Item
+from evals.scripted import ScriptedRunner
+from harness.bootstrap import Installation
+from harness.control import propose, reconcile
+from harness.control.propose import Wish
+from harness.domain.proposal import Phase
+from harness.domain.targets import Target
+from harness.runtime.evaluating import Worker
+from harness.runtime.inline_workers import InlineWorkers
+
+TURNS: Final = 30
+
+
+def opened(installation: Installation, routes: Mapping[str, str]) -> Mapping[str, str]:
+    """Rollouts by route. routes: the candidates. No control process may run meanwhile."""
+    store = installation.context.store
+
+    def work(run: str, owner: str) -> None:
+        Worker(
+            store=store,
+            clock=installation.context.clock,
+            runner=ScriptedRunner(installation.settings.suites, _answer),
+            owner=owner,
+            parent=os.getppid(),
+            secrets={},
+        ).work(run)
+
+    ctx = replace(installation.context, workers=InlineWorkers(work))
+    made = {
+        route: propose.create(ctx, PERSON, Wish(route, f"sim/{model}", "bench"))
+        for route, model in routes.items()
+    }
+    for _ in range(TURNS * len(made)):
+        reconcile.reconcile(ctx)
+        found = {route: propose.get(ctx, each.id) for route, each in made.items()}
+        if all(each.phase is Phase.CANARY for each in found.values()):
+            return {route: str(each.rollout) for route, each in found.items()}
+    raise TooLate(f"no canary: {', '.join(each.phase for each in found.values())}")
+
+
+def _answer(target: Target, item: Item, _epoch: int) -> str:
+    number = int(item.id.rpartition("-")[2])
+    right = target.model != INCUMBENT or number % 2 == 0
+    return str(item.target) if right else str(item.metadata["distractors"][0])
