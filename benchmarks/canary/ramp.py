@@ -134,7 +134,7 @@ def _unread(
         )
         page.get_by_text("Failures so far").wait_for(timeout=120_000)
         page.wait_for_timeout(3000)
-        text = page.inner_text(".stMain")
+        text = page.inner_text(".stMain").replace("\N{NO-BREAK SPACE}", " ")
         if picture is not None:
             page.screenshot(path=picture)
         browser.close()
