@@ -6,7 +6,9 @@ from harness.domain.failures import FailureClass
 from harness.domain.settings import AnsweredModel, RouterSettings
 from router.attempt import Answer, check_type, read_answer, refusal_of
 from router.course import Job, Try
+from router.degraded import dropped_for
 from router.dialects.table import DIALECTS
+from router.hints import without
 from router.ports import (
     TransportFactory,
     UpstreamFailed,
@@ -40,6 +42,9 @@ class Calls:
         # A target that never calls tools in parallel may not even know the field.
         serialize = job.plan.serialize_tools and upstream.can.parallel_tools
         body = dialect.patched(asked, upstream.target, serialize_tools=serialize)
+        dropped = dropped_for(asked, upstream)
+        if dropped:
+            body = without(body, asked.endpoint, dropped, upstream.target)
         request = UpstreamRequest(
             upstream.provider,
             body,

@@ -10,6 +10,7 @@ from harness.domain.failures import CLIENTS_OWN, ErrorClass, FailureClass
 from router.asgi import CallerWatch, OnLeaving, Receive, Send, send_reply
 from router.attempt import Answer
 from router.course import Course, Job
+from router.degraded import degraded
 from router.dialects.table import DIALECTS
 from router.dispatch import Dispatcher
 from router.heartbeat import Heartbeat
@@ -85,7 +86,10 @@ class Exchange:
     async def _with_heartbeat(
         self, dispatcher: Dispatcher, receive: Receive, send: Send
     ) -> None:
-        beat = Heartbeat(send, self._headers, self._heartbeat_s)
+        # Whom it will be is not known yet: the first one, most likely.
+        first = next((self.job.route.upstreams[each] for each in self.job.plan.targets), None)
+        lost = degraded(self.job.plan, self.job.request, first)
+        beat = Heartbeat(send, (*self._headers, *lost), self._heartbeat_s)
         try:
             await self._serve(dispatcher, receive, beat.send, beat)
         finally:
@@ -258,4 +262,5 @@ class Exchange:
         attempts = (b"x-swapgate-attempts", str(len(self.course.attempts)).encode())
         upstream = self.course.upstream
         served = (upstream.header,) if upstream else ()
-        return (*self._headers, attempts, *served)
+        lost = degraded(self.job.plan, self.job.request, upstream)
+        return (*self._headers, attempts, *served, *lost)

@@ -16,6 +16,7 @@ from router.body import ClientRequest, FieldError, read_request
 from router.books import Books, Entry
 from router.capture import Sampler
 from router.course import Course, Job
+from router.degraded import serializes
 from router.dialects.table import DIALECTS, ENDPOINTS
 from router.dispatch import Dispatcher
 from router.exchange import Exchange
@@ -29,8 +30,6 @@ from router.serving import Header, ServedRoute, Serving, header_text
 from router.shadow import Shadows, copies
 from router.spans import Asked, Tracing
 from router.watch import Watch
-
-SERIALIZED: Final = (b"x-swapgate-degraded", b"parallel_tool_calls")
 
 TASK: Final = b"x-swapgate-task"
 TRACE: Final = {b"traceparent": b"", b"tracestate": b""}
@@ -122,8 +121,7 @@ class ModelCalls:
         headers = (
             request_id,
             *route.headers[arm],
-            *self._switched(plan),
-            *self._degraded(plan, request),
+            *self._planned(plan, request),
             *(toll.headers if toll else ()),
         )
         copied = self._sampler.copied(scope, route, request, own)
@@ -167,21 +165,18 @@ class ModelCalls:
         counted = self._books.guard(route.route.canary, arm, key)
         return ticket, watch if ticket is not None else None, counted
 
-    def _switched(self, plan: Plan) -> tuple[Header, ...]:
-        """Says that a switch ruled, in the answer and in the metrics."""
+    def _planned(self, plan: Plan, request: ClientRequest) -> tuple[Header, ...]:
+        """Says in the metrics that tools are called one at a time; there and in the answer that
+        a switch ruled.
+        """
+        if serializes(plan, request):
+            self._books.count("tools_serialized")
         if plan.forced is None:
             return ()
         effect = "in_effect" if plan.forced.in_effect else "not_in_effect"
         self._books.count(f"switch_{effect}")
         words = f"{plan.forced.switch.id}; {plan.forced.switch.force}; {effect}"
         return ((b"x-swapgate-switch", header_text(words)),)
-
-    def _degraded(self, plan: Plan, request: ClientRequest) -> tuple[Header, ...]:
-        """Says that tools are called one at a time, since a target cannot do otherwise."""
-        if not plan.serialize_tools or request.serial_tools:
-            return ()
-        self._books.count("tools_serialized")
-        return (SERIALIZED,)
 
 
 def is_evidence(arm: Arm, plan: Plan) -> bool:

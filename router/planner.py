@@ -1,17 +1,18 @@
 """Makes a request's plan: from what was worked out with the snapshot, and from what is now."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 from harness.domain.breaker import WhenAllOpen
-from harness.domain.capabilities import Endpoint, Needs, missing, serialized
+from harness.domain.capabilities import Capabilities, Endpoint, Needs, missing, serialized
 from harness.domain.keepwarm import draw
 from harness.domain.plan import Plan, Surroundings, plan_for
 from harness.domain.routing import Arm, Canary, arm_of
 from harness.domain.switches import Switch, in_force
 from harness.ports import Clock
 from router.body import ClientRequest
+from router.bridges.translation import HELD
 from router.health import TargetHealth
 from router.needs import needs_of
 from router.serving import ServedRoute
@@ -65,7 +66,8 @@ class Planner:
         if warm is None or in_force(route.switches, now):
             return None
         needs = needs_of(request) if route.particular else PLAIN[request.endpoint]
-        around = self._around(route, route.upstreams, ())
+        can = _capabilities(route, request)
+        around = self._around(route, can, route.upstreams, ())
         plan = plan_for(route.targets, Arm.KEEP_WARM, needs, around, warm)
         return plan if warm in plan.targets else None
 
@@ -75,10 +77,12 @@ class Planner:
         # Both are rare: without them, no request looks at the wall clock or into its input.
         live = in_force(route.switches, self._clock.now()) if route.switches else ()
         needs = needs_of(request) if route.particular else PLAIN[request.endpoint]
-        suits = not route.particular or _suits(route, well, needs)
+        can = _capabilities(route, request)
+        plain = not route.particular and can is route.capabilities
+        suits = plain or _suits(can, well, needs)
         if suits and not live and self._health.all_well(well.targets):
             return well
-        around = self._around(route, well.targets, live)
+        around = self._around(route, can, well.targets, live)
         plan = plan_for(route.targets, arm, needs, around)
         if plan.unable and needs.tokens:
             # The tokens are an estimate: it may choose among targets, it refuses no request.
@@ -87,10 +91,14 @@ class Planner:
         return plan
 
     def _around(
-        self, route: ServedRoute, asked: Iterable[str], live: Sequence[Switch]
+        self,
+        route: ServedRoute,
+        can: Mapping[str, Capabilities],
+        asked: Iterable[str],
+        live: Sequence[Switch],
     ) -> Surroundings:
         return Surroundings(
-            capabilities=route.capabilities,
+            capabilities=can,
             health=self._health.of(asked),
             targets=route.names,
             switches=live,
@@ -98,7 +106,13 @@ class Planner:
         )
 
 
-def _suits(route: ServedRoute, plan: Plan, needs: Needs) -> bool:
+def _capabilities(route: ServedRoute, request: ClientRequest) -> Mapping[str, Capabilities]:
+    """Of what no translation can say, where the request has it and another target does."""
+    native = route.native.get(request.endpoint)
+    return native if native and HELD[request.endpoint](request.value) else route.capabilities
+
+
+def _suits(can: Mapping[str, Capabilities], plan: Plan, needs: Needs) -> bool:
     """Whether every target of the plan can do all that is needed."""
-    has = tuple(route.capabilities[each] for each in plan.targets)
+    has = tuple(can[each] for each in plan.targets)
     return not any(missing(needs, each) for each in has) and not serialized(needs, has)

@@ -14,6 +14,7 @@ from harness.domain.capabilities import (
     Needs,
     within,
 )
+from harness.domain.degradation import Hint, lacking
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.guardrails import Guardrail
 from harness.domain.keepwarm import KeepWarm, warmed
@@ -36,7 +37,8 @@ Header = tuple[bytes, bytes]
 class Upstream:
     """A target with its provider. price: None when unknown. header: x-swapgate-target.
 
-    can: what its provider's configuration says of its model, of that what its kind speaks.
+    can: what its provider's configuration says of its model, of that what its kind serves.
+    lacks: by endpoint, the hints that it does not get.
     """
 
     target: Target
@@ -46,6 +48,12 @@ class Upstream:
     price: Price | None
     header: Header
     can: Capabilities
+    lacks: Mapping[Endpoint, frozenset[Hint]]
+
+    @property
+    def adapted(self) -> frozenset[Endpoint]:
+        """Those that it answers by a translation."""
+        return PROVIDER_KINDS[self.provider.kind].adapted
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +67,10 @@ class ServedRoute:
     """A route with all that a request of it needs. json_name: as a JSON string, for replies.
 
     plans: by endpoint, per arm, when every target is well and no switch is in force.
-    upstreams, capabilities: by target id. switches: kill switches about this route, whether
-    expired or not. names: of the targets, for switches. particular: something is configured
+    upstreams, capabilities: by target id. native: by endpoint, capabilities of what no
+    translation can say; without endpoints that all targets translate, or none. switches: kill
+    switches about this route, whether expired or not. names: of the targets, for switches.
+    particular: something is configured
     about what one of its models can do. warmed: target ids that a share of its requests, as
     keep_warm says, keeps warm; empty when it is off. shadow: who gets a copy of its requests.
     """
@@ -71,6 +81,7 @@ class ServedRoute:
     plans: Mapping[Endpoint, Mapping[Arm, Plan]]
     upstreams: Mapping[str, Upstream]
     capabilities: Mapping[str, Capabilities]
+    native: Mapping[Endpoint, Mapping[str, Capabilities]]
     headers: Mapping[Arm, tuple[Header, ...]]
     switches: tuple[Switch, ...]
     names: Mapping[str, SwitchTarget]
@@ -162,6 +173,7 @@ def _served(snapshot: Snapshot, route: Route, switches: Sequence[Switch]) -> Ser
         },
         upstreams=upstreams,
         capabilities=can,
+        native=_native(upstreams),
         headers={
             arm: (
                 (b"x-swapgate-route", header_text(route.name)),
@@ -182,6 +194,21 @@ def _served(snapshot: Snapshot, route: Route, switches: Sequence[Switch]) -> Ser
         keep_warm=keep_warm,
         shadow=_shadow(snapshot, route),
     )
+
+
+def _native(
+    upstreams: Mapping[str, Upstream],
+) -> Mapping[Endpoint, Mapping[str, Capabilities]]:
+    found: dict[Endpoint, Mapping[str, Capabilities]] = {}
+    for endpoint in Endpoint:
+        others = frozenset(Endpoint) - {endpoint}
+        can = {
+            id_: within(each.can, others) if endpoint in each.adapted else each.can
+            for id_, each in upstreams.items()
+        }
+        if 0 < sum(endpoint in each.adapted for each in upstreams.values()) < len(can):
+            found[endpoint] = can
+    return found
 
 
 def _shadow(snapshot: Snapshot, route: Route) -> ServedShadow | None:
@@ -225,6 +252,7 @@ def _upstream_of(snapshot: Snapshot, route: Route, target: Target) -> Upstream:
             f"route {route.name!r}: provider {provider.name!r} is of kind {provider.kind!r}; "
             f"this router speaks {', '.join(sorted(SERVED_KINDS))}"
         )
+    can, kind = _capabilities(target, provider), PROVIDER_KINDS[provider.kind]
     return Upstream(
         target=target,
         id=target.id,
@@ -232,7 +260,11 @@ def _upstream_of(snapshot: Snapshot, route: Route, target: Target) -> Upstream:
         provider=provider,
         price=provider.prices.get(target.model),
         header=(b"x-swapgate-target", header_text(target.name)),
-        can=_capabilities(target, provider),
+        can=can,
+        lacks={
+            each: lacking(can, kind.lacks, each, translated=each in kind.adapted)
+            for each in Endpoint
+        },
     )
 
 

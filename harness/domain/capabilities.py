@@ -38,7 +38,8 @@ class Needs:
 class Capabilities:
     """What a target can do. The default claims everything: the unknown is not left out.
 
-    context_window: tokens of input and output together, None when unknown.
+    context_window: tokens of input and output together, None when unknown. From `seed` on they
+    are hints, which an answer can do without (`domain.degradation`).
     """
 
     chat: bool = True
@@ -51,6 +52,12 @@ class Capabilities:
     responses: bool = True
     messages: bool = True
     context_window: int | None = None
+    seed: bool = True
+    logprobs: bool = True
+    reasoning: bool = True
+    caching: bool = True
+    service_tier: bool = True
+    top_k: bool = True
 
     def larger_than(self, other: "Capabilities") -> bool:
         """Whether its context window is known to be larger."""

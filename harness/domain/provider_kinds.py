@@ -35,7 +35,8 @@ class ProviderKind:
     """api_base: of a kind whose providers are all in one place, with the version that paths
     stand below; empty where an operator must say it. key_env: the variable that the vendor's
     own tools read. needs_key: without one, no request can succeed. keywords: beginnings of
-    model names that belong to this kind (D2).
+    model names that belong to this kind (D2). lacks: hints that none of its models takes
+    (`domain.degradation`).
     """
 
     name: str
@@ -47,6 +48,7 @@ class ProviderKind:
     key_env: str = ""
     needs_key: bool = True
     keywords: tuple[str, ...] = ()
+    lacks: frozenset[str] = frozenset()
 
     @property
     def serves(self) -> frozenset[Endpoint]:
@@ -56,6 +58,7 @@ class ProviderKind:
 _CHAT: Final = frozenset({Endpoint.CHAT})
 _CHAT_EMBED: Final = frozenset({Endpoint.CHAT, Endpoint.EMBEDDINGS})
 _OPENAIS: Final = frozenset({Endpoint.CHAT, Endpoint.EMBEDDINGS, Endpoint.RESPONSES})
+_NO_TOP_K: Final = frozenset({"top_k"})
 # What a chat can stand in for (`router.bridges`).
 _BRIDGED: Final = frozenset({Endpoint.MESSAGES})
 
@@ -71,6 +74,7 @@ def _hosted(
     key_env: str,
     keywords: tuple[str, ...] = (),
     key_style: KeyStyle = KeyStyle.BEARER,
+    lacks: frozenset[str] = frozenset(),
 ) -> ProviderKind:
     return ProviderKind(
         name,
@@ -81,6 +85,7 @@ def _hosted(
         key_env=key_env,
         keywords=keywords,
         key_style=key_style,
+        lacks=lacks,
     )
 
 
@@ -103,6 +108,7 @@ _ALL: Final = (
         "https://api.openai.com/v1",
         "OPENAI_API_KEY",
         ("gpt", "chatgpt", "o1", "o3", "o4", "text-embedding"),
+        lacks=_NO_TOP_K,
     ),
     _hosted(
         "anthropic",
@@ -111,6 +117,7 @@ _ALL: Final = (
         "ANTHROPIC_API_KEY",
         ("claude",),
         KeyStyle.ANTHROPIC,
+        frozenset({"seed", "logprobs"}),
     ),
     _hosted(
         "gemini",
@@ -121,11 +128,19 @@ _ALL: Final = (
         KeyStyle.GOOGLE,
     ),
     # Its v1 API is OpenAI's, at .../openai/v1; the model is the deployment's name.
-    _hosted("azure_openai", _OPENAIS, "", "AZURE_OPENAI_API_KEY", (), KeyStyle.AZURE),
+    _hosted(
+        "azure_openai", _OPENAIS, "", "AZURE_OPENAI_API_KEY", (), KeyStyle.AZURE, _NO_TOP_K
+    ),
     # Their credentials are not one key: the vendor's own variables and files are read.
     ProviderKind("bedrock", Group.HOSTED, frozenset(), key_env="", needs_key=False),
     ProviderKind("vertex", Group.HOSTED, frozenset(), key_env="", needs_key=False),
-    _hosted("groq", _CHAT, "https://api.groq.com/openai/v1", "GROQ_API_KEY"),
+    _hosted(
+        "groq",
+        _CHAT,
+        "https://api.groq.com/openai/v1",
+        "GROQ_API_KEY",
+        lacks=_NO_TOP_K | {"logprobs"},
+    ),
     _hosted(
         "deepseek", _CHAT, "https://api.deepseek.com/v1", "DEEPSEEK_API_KEY", ("deepseek",)
     ),
@@ -135,6 +150,8 @@ _ALL: Final = (
         "https://api.mistral.ai/v1",
         "MISTRAL_API_KEY",
         ("mistral", "ministral", "magistral", "codestral", "devstral", "pixtral"),
+        # It refuses every field that it does not know.
+        lacks=_NO_TOP_K | {"seed", "logprobs", "service_tier"},
     ),
     _hosted("openrouter", _OPENAIS, "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
     _local("ollama", "http://127.0.0.1:11434/v1", ("ollama",)),

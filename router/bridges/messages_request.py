@@ -1,6 +1,6 @@
 """A request for a message (Anthropic's) as a request for a chat (OpenAI's)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from router.bridges.messages_content import chat_messages, plain_text
@@ -40,9 +40,9 @@ def chat_body(
     Fields that are unknown here go along: they may be the target's own parameters. Raises
     Untranslatable.
     """
-    for name in _HELD:
-        if asked.get(name):
-            raise Untranslatable(f"`{name}`")
+    own = held(asked.get)
+    if own:
+        raise Untranslatable(own)
     body = {name: value for name, value in asked.items() if name not in _OWN}
     # Anthropic's other tier is OpenAI's default.
     if body.get("service_tier") == "standard_only":
@@ -60,6 +60,16 @@ def chat_body(
     if effort and "reasoning_effort" not in body:
         body["reasoning_effort"] = effort
     return body
+
+
+def held(value: Callable[[str], object]) -> str:
+    """What only Anthropic can do, of the fields; empty for nothing. value: of a field."""
+    for name in _HELD:
+        if value(name):
+            return f"`{name}`"
+    kinds = (tool.get("type") for tool in objects(value("tools")))
+    own = next((kind for kind in kinds if kind not in (None, "custom")), None)
+    return f"a tool of type {str(own)[:60]!r}" if own is not None else ""
 
 
 def wants_thinking(asked: Mapping[str, object]) -> bool:
@@ -96,9 +106,6 @@ def _tools(asked: Mapping[str, object]) -> dict[str, object]:
 
 
 def _tool(tool: Mapping[str, object]) -> dict[str, object]:
-    kind = tool.get("type")
-    if kind not in (None, "custom"):
-        raise Untranslatable(f"a tool of type {str(kind)[:60]!r}")
     function: dict[str, object] = {"name": tool.get("name")}
     if tool.get("description"):
         function["description"] = tool["description"]

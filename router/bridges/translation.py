@@ -8,7 +8,7 @@ from harness.domain.capabilities import Endpoint
 from router.bridges.chat_answer import answered
 from router.bridges.chat_stream import ChatEvents
 from router.bridges.messages_answer import MessageEvents, message
-from router.bridges.messages_request import chat_body, wants_thinking
+from router.bridges.messages_request import chat_body, held, wants_thinking
 from router.jsonspan import Members
 from router.patching import to_json
 
@@ -46,5 +46,8 @@ def message_as_chat(body: bytes, kind: str) -> Translated:
     )
 
 
+Held = Callable[[Callable[[str], object]], str]
+# Asked before a target is chosen: what no translation of the endpoint can say, if anything.
+HELD: Final[Mapping[Endpoint, Held]] = {Endpoint.MESSAGES: held}
 # Through a chat, by the endpoint that is asked.
 TRANSLATIONS: Final[Mapping[Endpoint, Translation]] = {Endpoint.MESSAGES: message_as_chat}

@@ -20,7 +20,15 @@ from tests.router_upstream import (
     event,
     running_upstream,
 )
-from tests.router_world import INCUMBENT, KEY, World, running_router, snapshot
+from tests.router_world import (
+    CANDIDATE,
+    INCUMBENT,
+    KEY,
+    World,
+    provider,
+    running_router,
+    snapshot,
+)
 
 PICTURE = {
     "type": "image",
@@ -195,6 +203,34 @@ def test_what_cannot_be_said_is_refused_by_name(scene: Scene) -> None:
     with pytest.raises(anthropic.UnprocessableEntityError, match="web_search_20250305"):
         scene.ask(tools=[{"type": "web_search_20250305", "name": "web_search"}])
     assert scene.upstream.asked == []
+
+
+@pytest.mark.req("B7")
+def test_what_one_target_alone_can_do_is_asked_of_that_one(tmp_path: Path) -> None:
+    with running_upstream() as upstream:
+        own = provider(upstream.url, "own", kind="anthropic")
+        first = snapshot(
+            upstream.url, weight_bps=10_000, providers=[own], candidate_provider="own"
+        )
+        upstream.turns[INCUMBENT] = strict_chat.turn
+        upstream.turns[CANDIDATE] = error(529)
+        with (
+            running_router(first, tmp_path) as world,
+            anthropic.Anthropic(base_url=world.url, api_key=KEY, max_retries=0) as client,
+        ):
+            scene = Scene(upstream, world, client)
+            assert scene.ask().stop_reason == "end_turn"  # by the other target
+            with pytest.raises(anthropic.InternalServerError, match="lacks the messages"):
+                scene.ask(tools=[{"type": "web_search_20250305", "name": "web_search"}])
+            assert [each.model for each in upstream.asked].count(INCUMBENT) == 1
+
+
+@pytest.mark.req("B7")
+def test_cache_marks_are_left_out_and_that_is_said(scene: Scene) -> None:
+    marked: Any = [{"type": "text", "text": "Hi", "cache_control": {"type": "ephemeral"}}]
+    raw = scene.client.messages.with_raw_response.create(**{**ASK, "system": marked})
+    assert raw.headers["x-swapgate-degraded"] == "caching"
+    assert scene.last()["messages"][0] == {"role": "system", "content": "Hi"}
 
 
 @pytest.mark.req("B7", "A4")

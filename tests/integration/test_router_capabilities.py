@@ -138,6 +138,49 @@ def test_tools_are_called_one_at_a_time_when_a_target_of_the_chain_needs_it(
         assert "x-swapgate-degraded" not in asked_so.headers
 
 
+HINTS: dict[str, dict[str, Any]] = {
+    "seed": {"seed": 7},
+    "logprobs": {"logprobs": True, "top_logprobs": 2},
+    "reasoning": {"reasoning_effort": "low"},
+    "service_tier": {"service_tier": "flex"},
+    "caching": {"prompt_cache_key": "k"},
+    "top_k": {"extra_body": {"top_k": 5}},
+}
+
+
+@pytest.mark.req("B7")
+@pytest.mark.parametrize("hint", HINTS)
+def test_a_hint_is_dropped_for_the_target_that_lacks_it_alone_and_that_is_said(
+    stage: Stage, hint: str
+) -> None:
+    with stage({FALLBACK: Capabilities(**{hint: False})}) as scene:
+        kept = scene.ask(**HINTS[hint])
+        fields = HINTS[hint].get("extra_body", HINTS[hint])
+        assert "x-swapgate-degraded" not in kept.headers
+        assert fields.items() <= scene.upstream.asked[-1].json.items()
+
+        scene.upstream.turns[INCUMBENT] = error(401)
+        dropped = scene.ask(**HINTS[hint])
+        assert dropped.headers["x-swapgate-degraded"] == hint
+        assert not fields.keys() & scene.upstream.asked[-1].json.keys()
+        assert "x-swapgate-degraded" not in scene.ask().headers
+
+
+@pytest.mark.req("B7")
+def test_all_that_is_degraded_is_said_in_one_header_of_a_stream_too(stage: Stage) -> None:
+    weak = Capabilities(parallel_tools=False, seed=False, caching=False)
+    with stage({INCUMBENT: weak}) as scene:
+        scene.upstream.turns[INCUMBENT] = streamed("a")
+        marked = [{"type": "text", "text": "hi", "cache_control": {"type": "ephemeral"}}]
+        answer = scene.ask(
+            tools=[TOOL], seed=1, stream=True, messages=[{"role": "user", "content": marked}]
+        )
+        said = answer.headers["x-swapgate-degraded"]
+        assert said == "parallel_tool_calls, seed, caching"
+        sent = scene.upstream.asked[-1].json
+        assert sent["messages"][0]["content"] == [{"type": "text", "text": "hi"}]
+
+
 @pytest.mark.req("A4", "B3")
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_prompt_too_long_goes_to_a_larger_window_and_to_no_other(

@@ -1,0 +1,80 @@
+"""What becomes of a request whose target lacks something."""
+
+import json
+from dataclasses import fields
+
+import pytest
+
+from harness.domain.capabilities import UNKNOWN, Capabilities, Endpoint
+from harness.domain.degradation import RULES, Hint, Rule, lacking
+from harness.domain.provider_kinds import PROVIDER_KINDS
+from harness.domain.targets import Target
+from router.body import read_request
+from router.hints import given, without
+
+pytestmark = pytest.mark.req("B7")
+PLAIN = Target("p", "m")
+
+
+def test_every_capability_has_a_rule() -> None:
+    assert set(RULES) == {each.name for each in fields(Capabilities)}
+    assert {name for name, rule in RULES.items() if rule is Rule.DROP} == set(Hint)
+
+
+def test_kinds_lack_hints_alone() -> None:
+    assert all(kind.lacks <= set(Hint) for kind in PROVIDER_KINDS.values())
+
+
+def test_a_hint_is_lacking_by_the_model_by_its_kind_or_by_translation() -> None:
+    def found(has: Capabilities, kind: frozenset[str], *, translated: bool) -> set[Hint]:
+        return set(lacking(has, kind, Endpoint.MESSAGES, translated=translated))
+
+    assert found(UNKNOWN, frozenset(), translated=False) == set()
+    assert found(UNKNOWN, frozenset(), translated=True) == {Hint.CACHING}
+    assert found(Capabilities(seed=False), frozenset({"top_k"}), translated=False) == {
+        Hint.SEED,
+        Hint.TOP_K,
+    }
+
+
+def lost(endpoint: Endpoint, target: Target = PLAIN, **body: object) -> dict[str, object]:
+    """What is left of the body without any hint."""
+    text = json.dumps({"model": "r", **body}).encode()
+    hints = given(read_request(text, endpoint), frozenset(Hint))
+    found: dict[str, object] = json.loads(without(text, endpoint, hints, target))
+    del found["model"]
+    return found
+
+
+def test_each_protocol_has_its_own_names_for_them() -> None:
+    assert lost(Endpoint.CHAT, seed=1, reasoning_effort="low", temperature=1) == {
+        "temperature": 1
+    }
+    included = ["reasoning.encrypted_content", "file_search_call.results"]
+    assert lost(Endpoint.RESPONSES, reasoning={"effort": "low"}, include=included) == {
+        "include": included[1:]
+    }
+    thought = {"type": "enabled", "budget_tokens": 1024}
+    assert lost(Endpoint.MESSAGES, thinking=thought, output_config={"effort": "low"}) == {}
+
+
+def test_cache_marks_are_taken_out_and_data_that_look_alike_are_not() -> None:
+    mark = {"cache_control": {"type": "ephemeral"}}
+    schema = {"type": "object", "properties": mark}
+    use = {"type": "tool_use", "id": "a", "name": "f", "input": mark}
+    left = lost(
+        Endpoint.MESSAGES,
+        system=[{"type": "text", "text": "a", **mark}],
+        tools=[{"name": "f", "input_schema": schema, **mark}],
+        messages=[{"role": "assistant", "content": [use]}],
+    )
+    assert left == {
+        "system": [{"type": "text", "text": "a"}],
+        "tools": [{"name": "f", "input_schema": schema}],
+        "messages": [{"role": "assistant", "content": [use]}],
+    }
+
+
+def test_what_the_target_itself_sets_is_no_hint_of_the_client() -> None:
+    own = Target("p", "m", parameters={"seed": 3})
+    assert lost(Endpoint.CHAT, own, seed=3, logprobs=True) == {"seed": 3}
