@@ -60,7 +60,7 @@ _CHAT_EMBED: Final = frozenset({Endpoint.CHAT, Endpoint.EMBEDDINGS})
 _OPENAIS: Final = frozenset({Endpoint.CHAT, Endpoint.EMBEDDINGS, Endpoint.RESPONSES})
 _NO_TOP_K: Final = frozenset({"top_k"})
 # What a chat can stand in for (`router.bridges`).
-_BRIDGED: Final = frozenset({Endpoint.MESSAGES})
+_BRIDGED: Final = frozenset({Endpoint.MESSAGES, Endpoint.RESPONSES})
 
 
 def _adapted(speaks: frozenset[Endpoint]) -> frozenset[Endpoint]:

@@ -5,10 +5,11 @@ from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from harness.domain.capabilities import Endpoint
+from router.bridges import messages_request, responses_request
 from router.bridges.chat_answer import answered
 from router.bridges.chat_stream import ChatEvents
 from router.bridges.messages_answer import MessageEvents, message
-from router.bridges.messages_request import chat_body, held, wants_thinking
+from router.bridges.responses_answer import ResponseEvents, Shape
 from router.jsonspan import Members
 from router.patching import to_json
 
@@ -28,26 +29,43 @@ class Translated(NamedTuple):
 
 
 Translation = Callable[[bytes, str], Translated]
+Held = Callable[[Callable[[str], object]], str]
 
 
 def message_as_chat(body: bytes, kind: str) -> Translated:
     """body: of `/messages`. kind: the provider's. Raises Untranslatable."""
     asked = json.loads(body)
-    thinking = wants_thinking(asked)
-    limit = "max_completion_tokens" if kind in _COMPLETION_TOKENS else "max_tokens"
-
-    def whole(members: Members) -> bytes:
-        return message(answered(members, thinking=thinking))
-
+    thinking = messages_request.wants_thinking(asked)
     return Translated(
-        to_json(chat_body(asked, limit)).encode(),
-        whole,
+        to_json(messages_request.chat_body(asked, _limit_field(kind))).encode(),
+        lambda members: message(answered(members, thinking=thinking)),
         lambda: ChatEvents(MessageEvents(), thinking=thinking),
     )
 
 
-Held = Callable[[Callable[[str], object]], str]
+def response_as_chat(body: bytes, kind: str) -> Translated:
+    """body: of `/responses`. kind: the provider's. Raises Untranslatable."""
+    asked = json.loads(body)
+    thinking = responses_request.wants_thinking(asked)
+    shape = Shape(asked)
+    return Translated(
+        to_json(responses_request.chat_body(asked, _limit_field(kind))).encode(),
+        lambda members: shape.whole(answered(members, thinking=thinking)),
+        lambda: ChatEvents(ResponseEvents(shape), thinking=thinking),
+    )
+
+
+def _limit_field(kind: str) -> str:
+    return "max_completion_tokens" if kind in _COMPLETION_TOKENS else "max_tokens"
+
+
 # Asked before a target is chosen: what no translation of the endpoint can say, if anything.
-HELD: Final[Mapping[Endpoint, Held]] = {Endpoint.MESSAGES: held}
+HELD: Final[Mapping[Endpoint, Held]] = {
+    Endpoint.MESSAGES: messages_request.held,
+    Endpoint.RESPONSES: responses_request.held,
+}
 # Through a chat, by the endpoint that is asked.
-TRANSLATIONS: Final[Mapping[Endpoint, Translation]] = {Endpoint.MESSAGES: message_as_chat}
+TRANSLATIONS: Final[Mapping[Endpoint, Translation]] = {
+    Endpoint.MESSAGES: message_as_chat,
+    Endpoint.RESPONSES: response_as_chat,
+}

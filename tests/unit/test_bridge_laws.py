@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from router.bridges.chat_stream import ChatEvents
 from router.bridges.messages_answer import MessageEvents
-from router.bridges.translation import message_as_chat
+from router.bridges.translation import message_as_chat, response_as_chat
 from router.dialects.messages_stream import MessagesStream
+from router.dialects.responses_stream import ResponsesStream
 from router.jsonspan import read
 from router.ports import UpstreamFailed
 from tests import strict_chat
@@ -137,6 +138,71 @@ def test_streamed_messages_say_what_the_chat_said_however_it_is_cut(
     assert filter_.finished
     assert filter_.usage is None
     assert filter_.used() == (20, 9, 8)
+
+
+def response_of(events: bytes) -> tuple[list[str], dict[str, Any]]:
+    """The kinds of events, and the response that the last one carries.
+
+    Checks what the official clients and others need: numbers in order, each item opened before
+    its pieces and closed after them, and pieces that add up to what the end says.
+    """
+    kinds: list[str] = []
+    pieces: dict[str, str] = {}
+    opened: list[str] = []
+    data: dict[str, Any] = {}
+    for number, each in enumerate(events.decode().split("\n\n")[:-1]):
+        data = json.loads(each.partition("data: ")[2])
+        kinds.append(data["type"])
+        assert data["sequence_number"] == number
+        if data["type"] == "response.output_item.added":
+            assert data["output_index"] == len(opened)
+            opened.append(data["item"]["id"])
+        elif "item_id" in data:
+            assert data["item_id"] == opened[-1]
+        if data["type"].endswith(".delta"):
+            pieces[opened[-1]] = pieces.get(opened[-1], "") + data["delta"]
+    for item in data["response"]["output"]:
+        whole = item.get("arguments") or (item.get("content") or item.get("summary"))[0]["text"]
+        assert pieces.get(item["id"], "{}") == whole
+    assert [each["id"] for each in data["response"]["output"]] == opened
+    return kinds, data["response"]
+
+
+@given(message=said(), mixed=st.booleans(), places=st.lists(st.integers(0, 10**6), max_size=8))
+def test_streamed_responses_say_what_the_chat_said_however_it_is_cut(
+    *, message: dict[str, Any], mixed: bool, places: list[int]
+) -> None:
+    asked = b'{"model":"m","input":"a","reasoning":{"summary":"auto"}}'
+    translated = response_as_chat(asked, "custom")
+    events = translated.events()
+    out = b"".join([events.feed(each) for each in cut(as_stream(message, mixed=mixed), places)])
+    out += events.end()
+
+    kinds, final = response_of(out)
+    assert kinds[:2] == ["response.created", "response.in_progress"]
+    assert kinds[-1] == "response.completed"
+    assert items(final) == plain(message)
+    (answer,) = strict_chat.whole(message, finish(message)).steps
+    assert isinstance(answer, bytes)
+    assert json.loads(translated.whole(read(answer))) == final
+    filter_ = ResponsesStream(None)
+    filter_.feed(out)
+    assert filter_.finished
+    assert filter_.usage == (20, 9, 8)
+
+
+def items(response: dict[str, Any]) -> list[tuple[Any, ...]]:
+    found: list[tuple[Any, ...]] = []
+    for each in response["output"]:
+        match each["type"]:
+            case "function_call":
+                arguments = json.loads(each["arguments"])
+                found.append(("tool_use", each["call_id"], each["name"], arguments))
+            case "reasoning":
+                found.append(("thinking", each["summary"][0]["text"]))
+            case _:
+                found.append(("text", each["content"][0]["text"]))
+    return found
 
 
 @given(message=said())
