@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 from harness.control.context import Context
-from harness.control.present import plain
+from harness.control.sparse import sparse
 from harness.domain.access import SYSTEM
 from harness.domain.audit import AuditEvent
 from harness.domain.content import canonical_json, digest
@@ -79,7 +79,7 @@ def inputs_of(
             "blocks": len(used),
             "last_block": max((each.number for each in used), default=0),
             "blocks_sha256": _blocks_sha256(used),
-            "policy_sha256": digest(plain(seen.policy)),
+            "policy_sha256": digest(sparse(seen.policy)),
         },
         "decided_sha256": sha256(action_bytes(again)).hexdigest(),
     }
@@ -125,7 +125,7 @@ def replay(ctx: Context, number: int) -> ReplayedAction:
 
 def action_bytes(action: Action) -> bytes:
     """Everything a decision says, in one canonical form. Raises ValueError for NaN."""
-    return canonical_json(plain(action)).encode()
+    return canonical_json(sparse(action)).encode()
 
 
 def _unlike(inputs: Mapping[str, Any], rollout: Rollout, blocks: Sequence[Block]) -> list[str]:
@@ -134,7 +134,7 @@ def _unlike(inputs: Mapping[str, Any], rollout: Rollout, blocks: Sequence[Block]
         found.append(f"{inputs['blocks']} blocks were used, and {len(blocks)} are stored")
     elif _blocks_sha256(blocks) != inputs["blocks_sha256"]:
         found.append("the stored blocks are not those that were used")
-    if digest(plain(rollout.policy)) != inputs["policy_sha256"]:
+    if digest(sparse(rollout.policy)) != inputs["policy_sha256"]:
         found.append("the rollout's stored policy is not the one that it was decided by")
     return found
 
@@ -172,7 +172,7 @@ def _until(blocks: Sequence[Block], last: int) -> Sequence[Block]:
 def _blocks_sha256(blocks: Sequence[Block]) -> str:
     found = sha256()
     for block in sorted(blocks, key=lambda each: each.number):
-        found.update(canonical_json(plain(block)).encode())
+        found.update(canonical_json(sparse(block)).encode())
     return found.hexdigest()
 
 
