@@ -3,9 +3,10 @@
 import asyncio
 import json
 import random
+import socket
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,10 +14,13 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final, Protocol, TypeVar
 
 import aiohttp
+from aiohttp.abc import ResolveResult
+from aiohttp.resolver import ThreadedResolver
 
 from evals.pace import Pace
 from evals.wire import Embedded, MalformedReply, Reply, embedded, reply
-from harness.domain.errors import UpstreamError
+from harness.domain.base_url import check_base_url, may_connect
+from harness.domain.errors import InputError, UpstreamError
 from harness.domain.retry import retry_after_s
 from harness.domain.targets import Provider
 
@@ -64,10 +68,10 @@ class ProviderClient:
     """One provider's chat completions and embeddings. Make and close it in one event loop.
 
     pace: when a call may go; it is closed with the client. waiting: entered while a call waits
-    for that.
+    for that. allowed: as `domain.base_url` reads it.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - by name, and most have a default
         self,
         provider: Provider,
         api_key: str | None,
@@ -77,6 +81,7 @@ class ProviderClient:
         first_pause_s: float = FIRST_PAUSE_S,
         pace: Pace | None = None,
         waiting: Waiting = nullcontext,
+        allowed: Collection[str] = (),
     ) -> None:
         self._base = provider.api_base.rstrip("/")
         self._headers = {
@@ -89,6 +94,7 @@ class ProviderClient:
         self._first_pause_s = first_pause_s
         self._pace = pace
         self._waiting = waiting
+        self._allowed = allowed
         self._session: aiohttp.ClientSession | None = None
         # Chance only spreads the retries of many samples over time; no result depends on it.
         self._jitter = random.Random()  # noqa: S311 - as above
@@ -167,18 +173,23 @@ class ProviderClient:
             self._session = aiohttp.ClientSession(
                 timeout=self._timeout,
                 headers={**self._headers, "Content-Type": "application/json"},
-                connector=aiohttp.TCPConnector(limit=self._connections),
+                connector=aiohttp.TCPConnector(
+                    limit=self._connections, resolver=_OpenPlaces(self._allowed)
+                ),
             )
         return self._session
 
     async def _post(self, path: str, request: bytes, body: Mapping[str, Any]) -> bytes:
         """body: what the request says. Raises _Attempt."""
         try:
+            check_base_url(self._base, self._allowed)
             # A redirect would carry the request and our headers to another host.
             async with self._open().post(
                 self._base + path, data=request, allow_redirects=False
             ) as response:
                 raw = await _whole(response)
+        except InputError as error:
+            raise _Attempt(str(error), retry=False) from None
         except TimeoutError:
             raise _Attempt("the provider did not answer in time", retry=True) from None
         except ssl.SSLError as error:
@@ -214,6 +225,23 @@ class ProviderClient:
         ):
             return " (its message is withheld: it repeats the request)"
         return f": {words}"
+
+
+class _OpenPlaces(ThreadedResolver):
+    """Names looked up, without the addresses that no provider may have."""
+
+    def __init__(self, allowed: Collection[str]) -> None:
+        super().__init__()
+        self._allowed = allowed
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await super().resolve(host, port, family)
+        kept = [each for each in found if may_connect(host, each["host"], self._allowed)]
+        if not kept:
+            raise OSError(f"{host} leads to a closed address")
+        return kept
 
 
 async def _whole(response: aiohttp.ClientResponse) -> bytes:

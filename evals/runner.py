@@ -5,7 +5,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -49,7 +49,7 @@ class InspectRunner:
     """log_dir: where Inspect's log is kept; without one it is deleted after the run.
 
     checks: what is known of judges; without it they are checked at each run. paces: limits of
-    providers; without them calls go as they come.
+    providers; without them calls go as they come. allowed: as `domain.base_url` reads it.
     """
 
     def __init__(
@@ -59,11 +59,13 @@ class InspectRunner:
         log_dir: Path | None = None,
         checks: Checks | None = None,
         paces: Paces | None = None,
+        allowed: Collection[str] = (),
     ) -> None:
         self._suites = suites
         self._log_dir = log_dir
         self._checks = checks
         self._paces = paces
+        self._allowed = allowed
         self.remark = ""
 
     def run(
@@ -73,7 +75,8 @@ class InspectRunner:
         errors.
         """
         self.remark = ""
-        suite = judged_by(job, inspect_suite(configured(self._suites, job)), self._paces)
+        plain = inspect_suite(configured(self._suites, job))
+        suite = judged_by(job, plain, self._paces, self._allowed)
         asked = questions(job, suite.ids(), suite.pin)
         if not asked:
             return RunState.DONE
@@ -118,6 +121,7 @@ class InspectRunner:
             connections=job.max_connections,
             pace=self._paces.of(job.provider.name) if self._paces else None,
             waiting=collector.waiting,
+            allowed=self._allowed,
         )
         _collector = collector
         try:
@@ -153,7 +157,9 @@ class InspectRunner:
             self.remark = words(suite.suite.settings, found) if found else ""
 
 
-def judged_by(job: EvalJob, suite: InspectSuite, paces: Paces | None) -> InspectSuite:
+def judged_by(
+    job: EvalJob, suite: InspectSuite, paces: Paces | None, allowed: Collection[str]
+) -> InspectSuite:
     """The suite with its judge's connection, where it has a judge. Raises JudgeUnfit."""
     if not isinstance(suite, DataSuite) or suite.suite.settings.judge is None:
         return suite
@@ -169,6 +175,7 @@ def judged_by(job: EvalJob, suite: InspectSuite, paces: Paces | None) -> Inspect
         connections=job.max_connections,
         timeout_s=settings.timeout_s,
         pace=paces.of(job.judge_provider.name) if paces else None,
+        allowed=allowed,
     )
     judge = Judge(settings, job.judge_provider, client, calls=len(job.done))
     return replace(suite, judging=judge)

@@ -161,6 +161,7 @@ class Installation:
             eval_workers=self.settings.control.eval_workers,
             sinks=ConfiguredSinks(self.settings.alerts, os.environ),
             eval_connections=self.settings.control.eval_connections,
+            allow_addresses=self.settings.router.allow_addresses,
             data_classes=self.settings.data_classes,
             drift={
                 name: suite.drift
@@ -271,6 +272,7 @@ def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None
                 paces=Paces(
                     installation.settings.eval_limits, SharedRates(shared / "rates"), shared
                 ),
+                allowed=installation.settings.router.allow_addresses,
             ),
             owner=owner,
             parent=parent,

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,9 +184,11 @@ def _providers(context: Context | None, providers: Mapping[str, Provider]) -> It
         yield Check("providers", "warn", "none is configured", step)
         return
     wanted = _models_in_use(context)
+    allowed = context.allow_addresses if context is not None else ()
     with ThreadPoolExecutor(max_workers=8) as pool:
         yield from pool.map(
-            lambda each: _provider(each, wanted.get(each.name, set())), providers.values()
+            lambda each: _provider(each, wanted.get(each.name, set()), allowed),
+            providers.values(),
         )
 
 
@@ -201,13 +203,13 @@ def _models_in_use(context: Context | None) -> dict[str, set[str]]:
     return found
 
 
-def _provider(provider: Provider, wanted: set[str]) -> Check:
+def _provider(provider: Provider, wanted: set[str], allowed: Collection[str]) -> Check:
     subject = f"provider {provider.name}"
     unset = ", ".join(provider_calls.unset_keys(provider))
     if unset:
         found = f"a key of it is missing: {unset} not set"
         return Check(subject, "fail", found, f"set {unset}, e.g. in .env")
-    call = provider_calls.models(provider)
+    call = provider_calls.models(provider, allowed=allowed)
     if call.status in NO_SUCH_PAGE:
         step = "try `swapgate model probe TARGET`"
         return Check(subject, "warn", "it answers, but lists no models", step)

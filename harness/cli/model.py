@@ -145,7 +145,8 @@ def probe(ctx: click.Context, name: str, timeout_s: float) -> None:
 
     session = ctx.ensure_object(Session)
     target, provider = _called(session, name)
-    found = provider_calls.chat(provider, target, timeout_s=timeout_s)
+    allowed = session.context.allow_addresses
+    found = provider_calls.chat(provider, target, timeout_s=timeout_s, allowed=allowed)
     if session.json:
         output.document(found)
     else:

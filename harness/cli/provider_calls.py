@@ -9,13 +9,15 @@ import os
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Collection
 from dataclasses import dataclass
-from email.message import Message
-from typing import IO
 
 from evals.wire import MalformedReply, body, reply
 from harness.cli import message_probe
+from harness.domain.base_url import check_base_url
+from harness.domain.errors import InputError
 from harness.domain.targets import ANTHROPIC, ANTHROPIC_VERSION, Provider, Target
+from harness.runtime.guarded_http import opener
 
 QUESTION = "Reply with the one word: ready"
 MAX_BYTES = 4 * 1024 * 1024
@@ -47,19 +49,6 @@ class Probe:
     error: str
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(
-        self,
-        req: urllib.request.Request,  # noqa: ARG002 - as above
-        fp: IO[bytes],  # noqa: ARG002
-        code: int,  # noqa: ARG002
-        msg: str,  # noqa: ARG002
-        headers: Message,  # noqa: ARG002
-        newurl: str,  # noqa: ARG002
-    ) -> None:
-        return None
-
-
 def key_of(provider: Provider) -> str | None:
     """The key from the environment; None where none is named or set."""
     return os.environ.get(provider.api_key_env or "") or None
@@ -70,12 +59,23 @@ def unset_keys(provider: Provider) -> list[str]:
     return [name for name in provider.key_envs if not os.environ.get(name)]
 
 
-def models(provider: Provider, *, timeout_s: float = 5.0) -> Call:
-    """The provider's list of models: reachable, and the key accepted."""
-    return _call(provider, "/models", None, timeout_s)
+def models(
+    provider: Provider, *, timeout_s: float = 5.0, allowed: Collection[str] = ()
+) -> Call:
+    """The provider's list of models: reachable, and the key accepted.
+
+    allowed: as `domain.base_url` reads it.
+    """
+    return _call(provider, "/models", None, timeout_s, allowed)
 
 
-def chat(provider: Provider, target: Target, *, timeout_s: float = 60.0) -> Probe:
+def chat(
+    provider: Provider,
+    target: Target,
+    *,
+    timeout_s: float = 60.0,
+    allowed: Collection[str] = (),
+) -> Probe:
     """A short question, with the target's parameters and its request patch."""
     if provider.kind == ANTHROPIC:
         path, sent, read = (
@@ -86,7 +86,7 @@ def chat(provider: Provider, target: Target, *, timeout_s: float = 60.0) -> Prob
     else:
         messages = [{"role": "user", "content": QUESTION}]
         path, sent, read = "/chat/completions", body(target, messages, {}), reply
-    call = _call(provider, path, sent, timeout_s)
+    call = _call(provider, path, sent, timeout_s, allowed)
     found, error = None, call.error
     if not error:
         try:
@@ -106,22 +106,23 @@ def chat(provider: Provider, target: Target, *, timeout_s: float = 60.0) -> Prob
     )
 
 
-def _call(provider: Provider, path: str, sent: object, timeout_s: float) -> Call:
+def _call(
+    provider: Provider, path: str, sent: object, timeout_s: float, allowed: Collection[str]
+) -> Call:
+    try:
+        check_base_url(provider.api_base, allowed)
+    except InputError as refused:
+        return Call(None, 0.0, b"", str(refused))
     url = provider.url(path)
-    if not url.startswith(("http://", "https://")):
-        return Call(
-            None, 0.0, b"", f"api_base is {provider.api_base!r}: http or https is needed"
-        )
     request = urllib.request.Request(  # noqa: S310 - the scheme is checked above
         url,
         data=None if sent is None else json.dumps(sent).encode(),
         headers=_headers(provider),
     )
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect())
     started = time.perf_counter()
     status, content, error = None, b"", ""
     try:
-        with opener.open(request, timeout=timeout_s) as answer:
+        with opener(allowed).open(request, timeout=timeout_s) as answer:
             status, content = answer.status, answer.read(MAX_BYTES)
     except urllib.error.HTTPError as failed:
         with failed:

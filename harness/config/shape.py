@@ -1,6 +1,7 @@
 """The file's shape: what may stand where, and what it becomes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,10 +18,11 @@ from pydantic import (
 from harness.config.captures import CaptureEntry, capture_settings
 from harness.config.catalogue import CatalogueItem, catalogue_changes
 from harness.config.faults import config_error, dotted
-from harness.config.places import Document
+from harness.config.places import Document, Path_
 from harness.config.ranges import complaints, unclear
 from harness.config.routes import Known, RouteEntry, route_seed, target_seed
 from harness.config.sinks import alert_sink
+from harness.domain.base_url import check_allowed, check_base_url
 from harness.domain.capabilities import Capabilities
 from harness.domain.drift import DriftPolicy
 from harness.domain.errors import ConfigError, InputError
@@ -199,6 +201,7 @@ def settings(document: Document, *, base: Path, shipped: Path, source: Path | No
         raise ConfigError(f"{document.place(('router',))}: router.{error}") from None
     for path, message in (*complaints(config.model_dump()), *unclear(document.values)):
         raise ConfigError(f"{document.place(path)}: {dotted(path)}: {message}")
+    _check_addresses(config, document)
     known = Known(
         document,
         {name: each.tiers for name, each in config.providers.items()},
@@ -229,6 +232,25 @@ def settings(document: Document, *, base: Path, shipped: Path, source: Path | No
         capture=capture_settings(config.capture, document),
         catalogue=catalogue_changes(config.catalogue, document),
     )
+
+
+def _check_addresses(config: FileConfig, document: Document) -> None:
+    allowed = config.router.allow_addresses
+    for number, each in enumerate(allowed):
+        with _at(document, ("router", "allow_addresses", number)):
+            check_allowed(each)
+    for name, provider in config.providers.items():
+        with _at(document, ("providers", name, "api_base")):
+            check_base_url(provider.api_base, allowed)
+
+
+@contextmanager
+def _at(document: Document, path: Path_) -> Iterator[None]:
+    """What is refused within is a fault of the file, at this place."""
+    try:
+        yield
+    except InputError as error:
+        raise ConfigError(f"{document.place(path)}: {dotted(path)}: {error}") from None
 
 
 def _check_shadows(

@@ -30,6 +30,7 @@ class Context:
     data_classes: names of the providers that may see data of a class.
     drift: by suite, of those whose incumbents are watched.
     clock_watch: of this process's clock.
+    allow_addresses: that providers may have though they are closed.
     models: what is known of models; None where nothing is. judges: by suite.
     """
 
@@ -47,6 +48,7 @@ class Context:
     clock_watch: ClockWatch = field(default_factory=ClockWatch)
     models: ModelTable | None = None
     judges: Mapping[str, Target] = field(default_factory=dict)
+    allow_addresses: tuple[str, ...] = ()
 
     @property
     def catalogue(self) -> Catalogue:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from harness.control.context import Context
 from harness.domain.access import Actor, Role
+from harness.domain.base_url import check_base_url
 from harness.domain.capabilities import Endpoint
 from harness.domain.catalogue import priced
 from harness.domain.errors import InputError, NotFound
@@ -63,9 +64,12 @@ def check_evaluable(tx: Transaction, *asked: Target) -> None:
 def put_provider(ctx: Context, actor: Actor, provider: Provider) -> None:
     """Add or change a provider: address, headers, prices, the name of the key's variable.
 
-    Models in use that it gives no price have the catalogue's from then on.
+    Models in use that it gives no price have the catalogue's from then on. Raises InputError
+    for an address that no provider may have.
     """
     actor.require(Role.ADMIN)
+    if provider.api_base:  # a kind may have no place to be said
+        check_base_url(provider.api_base, ctx.allow_addresses)
     with ctx.store.write() as tx:
         wanted = with_prices(ctx, tx, provider)
         if tx.providers.all().get(provider.name) != wanted:

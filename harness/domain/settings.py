@@ -42,8 +42,8 @@ class RouterSettings:
     request. health_check_interval_s: since a target last answered anybody, 0 for no checks.
     heartbeat_s: how long a stream may be silent before a comment goes to the client, 0 for
     never. response_model: what `model` in an answer says.
-    upstream_connections: per worker and provider. spool_dir and snapshot_file: beside the
-    database unless set.
+    upstream_connections: per worker and provider. allow_addresses: host names, addresses or
+    networks that providers may have though they are closed (`domain.base_url`).
     """
 
     host: str = "127.0.0.1"
@@ -66,6 +66,7 @@ class RouterSettings:
     breaker: BreakerPolicy = DEFAULT_BREAKER
     retry: RetryPolicy = DEFAULT_RETRY
     tracing: TracingSettings = TracingSettings()
+    allow_addresses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,12 @@ class Pool:
             if call.secure and self._tls is None:
                 self._tls = ssl.create_default_context()
             self._origins[key] = Origin(
-                Address(call.host, call.port, self._tls if call.secure else None),
+                Address(
+                    call.host,
+                    call.port,
+                    self._tls if call.secure else None,
+                    self._settings.allow_addresses,
+                ),
                 limit=self._settings.upstream_connections,
                 connect_timeout_s=self._settings.connect_timeout_s,
             )

@@ -4,11 +4,12 @@ import asyncio
 import socket
 import ssl
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from itertools import chain, zip_longest
 from typing import Final, NamedTuple
 
+from harness.domain.base_url import may_connect
 from harness.domain.failures import FailureClass
 from router.ports import UpstreamFailed
 from router.transport.pool_wire import Wire
@@ -19,11 +20,12 @@ WAITING_PER_CONNECTION: Final = 4
 
 
 class Address(NamedTuple):
-    """tls: the context to use, None for plain TCP."""
+    """tls: the context to use, None for plain TCP. allowed: as `domain.base_url` reads it."""
 
     host: str
     port: int
     tls: ssl.SSLContext | None
+    allowed: Collection[str] = ()
 
 
 class Origin:
@@ -126,10 +128,15 @@ class Origin:
 
     async def _connected(self, deadline: float) -> Wire:
         loop = asyncio.get_running_loop()
-        host, port, tls = self._address
+        host, port, tls, allowed = self._address
         name = host if tls else None
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        *others, last = in_turn([(family, str(where[0])) for family, *_, where in found])
+        turns = in_turn([(family, str(where[0])) for family, *_, where in found])
+        # Now, and not when it was set: a name may lead elsewhere by now.
+        places = [each for each in turns if may_connect(host, each, allowed)]
+        if not places:
+            raise UpstreamFailed(FailureClass.CONNECT, "its name leads to a closed address")
+        *others, last = places
         for tried, each in enumerate(others):
             share = (deadline - loop.time()) / (len(others) + 1 - tried)
             with suppress(OSError):  # TimeoutError is one

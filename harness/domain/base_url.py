@@ -1,0 +1,178 @@
+"""Where a provider may be: no metadata service, nothing beside the machine. Pure.
+
+A cloud's metadata service hands out the machine's own credentials to whoever asks it from the
+machine. An address can be written in many ways, and a name can lead anywhere: hence both the
+URL is looked at, when it is set, and each address that a name led to, before it is connected
+to. Loopback and private addresses are where local models live, and stay open.
+"""
+
+import re
+import unicodedata
+from collections.abc import Collection, Iterator
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_network
+from typing import Final
+from urllib.parse import urlsplit
+
+from harness.domain.errors import InputError
+
+Address = IPv4Address | IPv6Address
+
+# Link-local, where clouds' metadata services are, and those that are elsewhere: Amazon's and
+# Google's over IPv6, Alibaba's, Oracle's.
+CLOSED: Final = tuple(
+    ip_network(each)
+    for each in (
+        "169.254.0.0/16",
+        "fe80::/10",
+        "fd00:ec2::254/128",
+        "fd20:ce::254/128",
+        "100.100.100.200/32",
+        "192.0.0.192/32",
+    )
+)
+CLOSED_NAMES: Final = frozenset(
+    {
+        "metadata",
+        "metadata.google.internal",
+        "metadata.goog",
+        "instance-data",
+        "instance-data.ec2.internal",
+    }
+)
+# An IPv4 address stands in their last 32 bits: mapped, compatible, translated (RFC 6052).
+_EMBEDDING: Final = tuple(
+    IPv6Network(each) for each in ("::ffff:0:0/96", "::/96", "64:ff9b::/96")
+)
+_SIX_TO_FOUR: Final = IPv6Network("2002::/16")  # in the 32 bits after the first 16
+_NAME: Final = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?")
+_DOTS: Final = str.maketrans("\u3002\uff0e\uff61", "...")
+
+
+def check_base_url(url: str, allowed: Collection[str] = ()) -> None:
+    """Raises InputError for a URL that no provider may have.
+
+    allowed: host names, addresses or networks that are open all the same. The URL is not
+    repeated in the error: it may hold a secret.
+    """
+    host = _host(url)
+    if not _is_open(host, allowed):
+        raise InputError(
+            f"api_base names {host}: link-local addresses and clouds' metadata services are "
+            "closed. If a provider is really there, add the name to `router.allow_addresses`"
+        )
+
+
+def may_connect(host: str, address: str, allowed: Collection[str] = ()) -> bool:
+    """Whether a connection to `host` may go to this address, which its name led to."""
+    try:
+        return _plain(host) in _names(allowed) or _is_open(_plain(address), allowed)
+    except ValueError:
+        return False
+
+
+def _names(allowed: Collection[str]) -> set[str]:
+    return {_plain(each) for each in allowed if "/" not in each}
+
+
+def _host(url: str) -> str:
+    """In one spelling. Raises InputError."""
+    if any(each <= " " or each in "\\\x7f" for each in url):
+        raise InputError("api_base has a space, a backslash or a control character in it")
+    try:
+        found = urlsplit(url)
+        host, port = found.hostname, found.port
+    except ValueError:
+        host, port = None, None
+    if not host or found.scheme not in ("http", "https") or port == 0:
+        raise InputError("api_base is http(s)://host[:port]/path, and the one given is not")
+    if "@" in found.netloc:
+        raise InputError(
+            "api_base has a user or a password in it, which would be shown and logged: give "
+            "the key by `api_key_env` or `swapgate credential set`"
+        )
+    if found.query or found.fragment:
+        raise InputError("api_base has a query or a fragment: paths are put behind it")
+    try:
+        return _plain(host)
+    except ValueError:
+        raise InputError("api_base has a host that is neither a name nor an address") from None
+
+
+def _plain(host: str) -> str:
+    """A name as it is looked up, or an address in its usual form. Raises ValueError."""
+    text = unicodedata.normalize("NFKC", host.translate(_DOTS)).lower().rstrip(".")
+    found = _address(text)
+    if found is not None:
+        return str(found)
+    name = text.encode("idna").decode()
+    if not _NAME.fullmatch(name):
+        raise ValueError(host)
+    return name
+
+
+def _address(text: str) -> Address | None:
+    """None for a name. Raises ValueError for a broken IPv6 address."""
+    if ":" in text:
+        return IPv6Address(text.partition("%")[0])
+    return _ipv4(text)
+
+
+def _ipv4(text: str) -> IPv4Address | None:
+    """As the system reads it (inet_aton): one to four parts, decimal, 0x or octal."""
+    try:
+        *firsts, last = [_number(part) for part in text.split(".")]
+    except ValueError:
+        return None
+    if (
+        len(firsts) > 3
+        or any(each > 255 for each in firsts)
+        or last >= 256 ** (4 - len(firsts))
+    ):
+        return None
+    return IPv4Address(int.from_bytes([*firsts, *last.to_bytes(4 - len(firsts))]))
+
+
+def _number(part: str) -> int:
+    if not re.fullmatch(r"0x[0-9a-f]*|[0-9]+", part):
+        raise ValueError(part)
+    if part.startswith("0x"):
+        return int(part[2:] or "0", 16)
+    return int(part, 8 if part.startswith("0") else 10)
+
+
+def _is_open(host: str, allowed: Collection[str]) -> bool:
+    """host: a name or an address, in its plain form."""
+    found = _address(host)
+    if found is None:
+        return host not in CLOSED_NAMES or host in _names(allowed)
+    closed = [each for each in _meant(found) if any(each in network for network in CLOSED)]
+    return not closed or any(_covers(each, found, *closed) for each in allowed)
+
+
+def _meant(address: Address) -> Iterator[Address]:
+    """Itself, and the IPv4 address that it carries."""
+    yield address
+    if isinstance(address, IPv6Address):
+        if any(address in network for network in _EMBEDDING):
+            yield IPv4Address(address.packed[12:])
+        elif address in _SIX_TO_FOUR:
+            yield IPv4Address(address.packed[2:6])
+
+
+def _covers(allowed: str, *addresses: Address) -> bool:
+    try:
+        network = ip_network(allowed, strict=False)
+    except ValueError:
+        return False
+    return any(each in network for each in addresses)
+
+
+def check_allowed(entry: str) -> None:
+    """Raises InputError for what is neither name, address nor network."""
+    try:
+        if "/" in entry:
+            ip_network(entry, strict=False)
+        else:
+            _plain(entry)
+    except ValueError:
+        raise InputError(f"{entry!r} is no host name, address or network") from None
