@@ -6,9 +6,10 @@ from typing import Unpack
 import click
 
 from harness.cli import output, wording
+from harness.cli.model_entries import prices, show_entries
 from harness.cli.session import Session, pass_session
 from harness.cli.target_options import TargetOptions, target_asked, target_options
-from harness.control import resolving, routes, targets
+from harness.control import model_offers, new_providers, resolving, routes, targets
 from harness.control.present import plain
 from harness.domain.model_match import ModelMatch
 from harness.domain.targets import Provider, Target
@@ -22,9 +23,13 @@ def model() -> None:
 
 
 @model.command("list")
+@click.option("--all", "every", is_flag=True, help="All that the configured providers offer.")
 @pass_session
-def list_models(session: Session) -> None:
+def list_models(session: Session, *, every: bool) -> None:
     """List the targets, their prices and the routes that use them."""
+    if every:
+        show_entries(session, model_offers.offered(session.context_with_providers))
+        return
     ctx = session.context
     found, table = targets.all_targets(ctx), routes.table(ctx)
     with ctx.store.read() as tx:
@@ -39,18 +44,16 @@ def list_models(session: Session) -> None:
     output.table(
         ["TARGET", "ID", "INPUT $/MTOK", "OUTPUT $/MTOK", "ROUTES"],
         [
-            [each.name, each.id, *_prices(each, providers), ", ".join(used[each.id])]
+            [
+                each.name,
+                each.id,
+                *prices(wording.price_of(each, providers.get(each.provider))),
+                ", ".join(used[each.id]),
+            ]
             for each in found
         ],
         empty="no targets yet: `swapgate model add PROVIDER/MODEL` adds one",
     )
-
-
-def _prices(target: Target, providers: Mapping[str, Provider]) -> tuple[str, str]:
-    price = wording.price_of(target, providers.get(target.provider))
-    if price is None:
-        return "unknown", "unknown"
-    return f"{price.input_usd_per_mtok:g}", f"{price.output_usd_per_mtok:g}"
 
 
 def _as_json(
@@ -63,19 +66,47 @@ def _as_json(
 @model.command()
 @click.argument("name", metavar="PROVIDER/MODEL")
 @target_options()
+@click.option(
+    "--api-base",
+    default="",
+    metavar="URL",
+    help="Of a provider that is not configured yet, where it is not the usual place.",
+)
 @pass_session
 def add(
     session: Session,
     name: str,
+    api_base: str,
     **settings: Unpack[TargetOptions],
 ) -> None:
-    """Register a target. Its id is the hash of its content: another setting, another target."""
+    """Register a target. Its id is the hash of its content: another setting, another target.
+
+    A PROVIDER that is not configured, and that is a kind's name such as `openrouter`, is added
+    in its usual place, with its usual variable for the key.
+    """
     seed = target_asked(name, settings)
-    made = targets.add(session.context_with_providers, session.actor, seed)
+    made = new_providers.register(
+        session.context_with_providers, session.actor, seed, api_base=api_base
+    )
     if session.json:
-        output.document(made)
+        output.document(made.target)
     else:
-        output.facts([("target", made.name), ("id", made.id)])
+        output.facts([("target", made.target.name), ("id", made.target.id)])
+    if made.added:
+        output.note(_added(made.provider, needs_key=made.needs_key))
+
+
+def _added(provider: Provider, *, needs_key: bool) -> str:
+    from harness.cli.provider_calls import key_of  # noqa: PLC0415 - `--help` stays quick
+
+    said = f"added provider {provider.name} at {provider.api_base}"
+    if not needs_key or key_of(provider):
+        return said
+    variable = provider.api_key_env
+    return (
+        f"{said}; it needs a key, and {variable} is not set: `swapgate credential set "
+        f"{provider.name}`, or set {variable} and restart the router"
+    )
 
 
 @model.command("resolve")
@@ -96,6 +127,14 @@ def resolve_name(ctx: click.Context, name: str) -> None:
         )
         output.note(f"{name} is {found.target}" if found.target else f"{name}: no provider")
     ctx.exit(0 if found.target else 1)
+
+
+@model.command("search")
+@click.argument("words", nargs=-1, required=True)
+@pass_session
+def search_models(session: Session, words: tuple[str, ...]) -> None:
+    """Find models in the catalogue, of all kinds of providers, by parts of their names."""
+    show_entries(session, model_offers.searched(session.context, words))
 
 
 @model.command("match")

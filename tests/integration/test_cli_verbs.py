@@ -175,6 +175,8 @@ def model_verbs(ask: Callable[..., object]) -> None:
     ask("model", "list")
     ask("model", "resolve", "sim/better")
     ask("model", "match", "better")
+    ask("model", "search", "sonnet")
+    ask("model", "list", "--all")
     ask("model", "probe", "sim/better", exits=1)
 
 

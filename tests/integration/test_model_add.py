@@ -1,0 +1,96 @@
+"""One command adds a provider and its model, and the next one proposes it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.command_line import CommandLine, installed
+from tests.scripted_provider import Response, serving
+from tests.world import SKILL
+
+LLAMA = "openrouter/meta-llama/llama-3.3-70b-instruct"
+
+
+@pytest.fixture
+def cli(
+    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[CommandLine]:
+    monkeypatch.delenv("OPENROUTER_API_KEY", raising=False)
+    with installed(tmp_path, sqlite_url, monkeypatch) as made:
+        yield made
+
+
+@pytest.mark.req("D1", "A7")
+def test_a_provider_comes_with_its_first_model_and_the_model_is_a_candidate(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(lambda _body: Response("hello")) as server:
+        added = cli.run("model", "add", LLAMA, "--api-base", server.url)
+        proposed = cli.json("proposal", "create", "chat", LLAMA)
+        monkeypatch.setenv("OPENROUTER_API_KEY", "sk-or-of-the-test")
+        answered = cli.json("model", "probe", LLAMA)
+
+    assert added.stdout.split()[1] == LLAMA
+    assert "OPENROUTER_API_KEY is not set" in added.stderr
+    assert "`swapgate credential set openrouter`" in added.stderr
+    assert answered["answer"] == "hello"
+    (asked,) = server.requests
+    assert asked["model"] == "meta-llama/llama-3.3-70b-instruct"
+    assert asked["authorization"] == "Bearer sk-or-of-the-test"
+    monkeypatch.setitem(SKILL, "meta-llama/llama-3.3-70b-instruct", SKILL["better"])
+    decided = cli.world.until_decided(proposed["proposal"]["id"])
+    assert decided.verdict
+
+
+def test_the_kind_s_place_and_key_are_taken_where_nothing_else_is_said(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENROUTER_API_KEY", "sk-or-of-the-test")
+
+    first = cli.run("model", "add", LLAMA)
+    again = cli.run("model", "add", LLAMA)
+    with cli.world.store.read() as tx:
+        made = tx.providers.all()["openrouter"]
+
+    assert first.stdout == again.stdout
+    assert first.stderr.strip() == "added provider openrouter at https://openrouter.ai/api/v1"
+    assert again.stderr == ""
+    assert (made.kind, made.api_base) == ("openrouter", "https://openrouter.ai/api/v1")
+    assert made.api_key_env == "OPENROUTER_API_KEY"
+
+
+def test_another_name_with_an_address_is_an_openai_compatible_server(cli: CommandLine) -> None:
+    added = cli.run("model", "add", "attic/llama3:8b", "--api-base", "http://127.0.0.1:9/v1")
+
+    assert added.stderr.strip() == "added provider attic at http://127.0.0.1:9/v1"
+
+
+@pytest.mark.parametrize(
+    ("words", "exits", "said"),
+    [
+        (["openruoter/m"], 1, "did you mean 'openrouter'?"),
+        (["vllm/m"], 2, "has no usual place: give --api-base"),
+        (["openai_codex/m"], 2, "sign in"),
+        (["attic/m", "--api-base", "ftp://x"], 2, "no http or https address"),
+        (["sim/m", "--api-base", "http://127.0.0.1:1"], 6, "is configured at"),
+    ],
+)
+def test_what_cannot_be_added_says_what_to_do(
+    cli: CommandLine, words: list[str], exits: int, said: str
+) -> None:
+    assert said in cli.error("model", "add", *words, exits=exits)
+
+
+def test_the_catalogue_is_listed_and_searched(cli: CommandLine) -> None:
+    cli.run("model", "add", "anthropic/claude-sonnet-4-5")
+
+    listed = {each["name"]: each for each in cli.json("model", "list", "--all")}
+    searched = cli.json("model", "search", "sonnet 4-5", "anthropic/")
+    shown = cli.text("model", "search", "anthropic/claude-sonnet-4-5")
+
+    assert listed["anthropic/claude-sonnet-4-5"]["price"]["input_usd_per_mtok"] == 3
+    assert listed["sim/base"]["price"] == {"input_usd_per_mtok": 1, "output_usd_per_mtok": 2}
+    assert "anthropic/claude-sonnet-4-5-20250929" in [each["name"] for each in searched]
+    assert "2026-11-30" in shown
+    assert "no such model" in cli.run("model", "search", "xyzzy").stderr

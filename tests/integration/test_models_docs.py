@@ -1,0 +1,54 @@
+"""The commands and settings in docs/models.md work as they stand."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from harness import config, shipped
+from harness.runtime.litellm_table import LitellmTable
+from tests.command_line import CommandLine, installed
+
+ROOT = Path(__file__).parent.parent.parent
+DOCS = (ROOT / "docs/models.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def cli(
+    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[CommandLine]:
+    with installed(tmp_path, sqlite_url, monkeypatch) as made:
+        yield made
+
+
+def commands() -> list[str]:
+    blocks = "".join(re.findall(r"```sh\n(.*?)```", DOCS, flags=re.DOTALL)).splitlines()
+    in_text = re.findall(r"`(swapgate model (?:add|list|search|match|resolve)[^`]*)`", DOCS)
+    plain = [" ".join(each.split()) for each in in_text]
+    return blocks + [each for each in plain if "WORDS" not in each and "NAME" not in each]
+
+
+def test_every_command_works(cli: CommandLine) -> None:
+    ran = commands()
+    for command in ran:
+        words = shlex.split(command)
+        assert words[0] == "swapgate"
+        # Nothing that this installation's one provider offers is a gemini.
+        cli.run(*words[1:], exits=1 if words[1:3] == ["model", "match"] else 0)
+
+    assert {" ".join(each.split()[1:3]) for each in ran} == {
+        *("model add", "model list", "model search", "model match", "proposal create")
+    }
+
+
+def test_the_settings_are_understood_and_the_count_is_right(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", DOCS, flags=re.DOTALL)
+    file = tmp_path / "swapgate.yaml"
+    file.write_text(block, encoding="utf-8")
+    settings = config.load(file, {}, defaults=shipped.path("config/default.yaml"))
+
+    assert len(settings.catalogue) == len(yaml.safe_load(block)["catalogue"])
+    assert f"of {len(LitellmTable().catalogue())} models" in DOCS
