@@ -289,7 +289,14 @@ def control_schedule(installation: Installation) -> "Schedule":
 
     Several control processes may run; one leads, and only its jobs do anything.
     """
-    from harness.control import alerts, drift, housekeeping, reconcile, waivers  # noqa: PLC0415
+    from harness.control import (  # noqa: PLC0415
+        alerts,
+        drift,
+        endings,
+        housekeeping,
+        reconcile,
+        waivers,
+    )
     from harness.control.jobs import Watched  # noqa: PLC0415
     from harness.runtime.schedule import Job, Schedule  # noqa: PLC0415
 
@@ -312,6 +319,7 @@ def control_schedule(installation: Installation) -> "Schedule":
     def tidy(ctx: Context) -> None:
         housekeeping.tidy(ctx)
         waivers.watch(ctx)
+        endings.watch(ctx)
         housekeeping.forget(
             ctx,
             alerts_days=settings.alerts.keep_days,

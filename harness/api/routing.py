@@ -17,9 +17,10 @@ from harness.api.bodies import (
     Versions,
 )
 from harness.api.endpoint import Maker, Piece, Who, endpoint
-from harness.control import chains, lookup, measured, resolving, routes, targets
+from harness.control import chains, endings, lookup, measured, resolving, routes, targets
 from harness.control.chains import Entry
 from harness.control.measured import RouteMeasured
+from harness.domain.endings import Ending
 from harness.domain.errors import NotFound
 from harness.domain.model_match import ModelMatch
 from harness.domain.resolution import Resolution
@@ -61,6 +62,12 @@ def add_model(who: Maker, body: ModelBody) -> Target:
 def resolve_model(who: Who, asked: Annotated[NameAsked, Query()]) -> Resolution:
     """Which provider takes the name: each rule that was tried, and why or why not."""
     return resolving.of(who.ctx, asked.name)
+
+
+@endpoint(router, "GET", "/models/ending")
+def list_endings(who: Who) -> Page[Ending]:
+    """Models in use that end within 90 days, or have ended, with a proposed successor."""
+    return whole(endings.found(who.ctx))
 
 
 @endpoint(router, "GET", "/models/match")

@@ -9,8 +9,9 @@ from harness.cli import output, wording
 from harness.cli.model_entries import prices, show_entries
 from harness.cli.session import Session, pass_session
 from harness.cli.target_options import TargetOptions, target_asked, target_options
-from harness.control import model_offers, new_providers, resolving, routes, targets
+from harness.control import endings, model_offers, new_providers, resolving, routes, targets
 from harness.control.present import plain
+from harness.domain.endings import Ending
 from harness.domain.model_match import ModelMatch
 from harness.domain.targets import Provider, Target
 
@@ -34,26 +35,40 @@ def list_models(session: Session, *, every: bool) -> None:
     found, table = targets.all_targets(ctx), routes.table(ctx)
     with ctx.store.read() as tx:
         providers = tx.providers.all()
+    ends = {each.target: each for each in endings.found(ctx)}
     used = {
         target.id: [name for name, route in table.routes.items() if target.id in route.targets]
         for target in found
     }
     if session.json:
-        output.document([_as_json(each, providers, used[each.id]) for each in found])
+        output.document(
+            [
+                {**_as_json(each, providers, used[each.id]), "ending": plain(ends.get(each.id))}
+                for each in found
+            ]
+        )
         return
     output.table(
-        ["TARGET", "ID", "INPUT $/MTOK", "OUTPUT $/MTOK", "ROUTES"],
+        ["TARGET", "ID", "INPUT $/MTOK", "OUTPUT $/MTOK", "ENDS", "ROUTES"],
         [
             [
                 each.name,
                 each.id,
                 *prices(wording.price_of(each, providers.get(each.provider))),
+                _ends(ends.get(each.id)),
                 ", ".join(used[each.id]),
             ]
             for each in found
         ],
         empty="no targets yet: `swapgate model add PROVIDER/MODEL` adds one",
     )
+
+
+def _ends(ending: Ending | None) -> str:
+    if ending is None:
+        return ""
+    then = f", then {ending.successor.name}" if ending.successor else ""
+    return f"{ending.end_date.isoformat()}{then}"
 
 
 def _as_json(

@@ -9,7 +9,7 @@ When people are told is a function of the record and the time:
                     └──── raised again, QUIET after ───┘
 
 Within QUIET of the last message a cause that comes back is counted and not told again; one that
-goes on is told once more after REMIND. What workers saw is over when it was so for SETTLE.
+goes on is told once more after its kind's `remind`. What workers saw is over after SETTLE.
 """
 
 from collections.abc import Iterable, Mapping
@@ -48,6 +48,8 @@ class AlertKind(StrEnum):
     LOCAL_ABORT = "local_abort"
     CANARY_HELD = "canary_held"
     SHADOW_HELD = "shadow_held"
+    MODEL_ENDS = "model_ends"
+    MODEL_ENDED = "model_ended"
     TEST = "test"
 
 
@@ -56,13 +58,15 @@ class KindRule:
     """lasting: its cause goes on until it ends; else it is over as it happens.
 
     silent: a source that is not heard of for so long has ended (a worker that died cannot say
-    so); None where the control plane looks itself.
+    so); None where the control plane looks itself. remind: people are told again after that
+    while it goes on.
     """
 
     severity: Severity
     next_step: str
     lasting: bool = True
     silent: timedelta | None = None
+    remind: timedelta = timedelta(hours=24)
 
 
 # Several times the rhythm in which a worker says that a cause goes on.
@@ -172,6 +176,17 @@ KINDS: Final[Mapping[AlertKind, KindRule]] = {
         _S.WARNING,
         "ask the provider what it changed; `swapgate drift run` measures at once, "
         "`swapgate drift accept` takes the new model for the one to compare with",
+    ),
+    _K.MODEL_ENDS: KindRule(
+        _S.WARNING,
+        "propose the successor with `swapgate proposal create`, or another model; "
+        "`swapgate model list` shows what ends when",
+        remind=timedelta(days=7),
+    ),
+    _K.MODEL_ENDED: KindRule(
+        _S.CRITICAL,
+        "the provider may refuse it any time: propose the successor now, and see that the "
+        "route's fallbacks are other models",
     ),
     _K.TEST: KindRule(_S.INFO, "nothing: this is a test", lasting=False),
 }
@@ -326,7 +341,8 @@ def message_due(record: AlertRecord, now: datetime) -> Told | None:
         over = now - record.resolved_at >= _settling(record.kind)
         return Told.RESOLVED if record.told is Told.RAISED and over else None
     if record.told is Told.RAISED:
-        return Told.RAISED if since is not None and since >= REMIND else None
+        remind = KINDS[record.kind].remind
+        return Told.RAISED if since is not None and since >= remind else None
     return Told.RAISED if rested else None
 
 

@@ -18,6 +18,7 @@ READS = (
     "/models/sim/base",
     "/models/resolve?name=sim/base",
     "/models/match?name=better",
+    "/models/ending",
     "/routes",
     "/routes/chat",
     "/routes/chat/fallbacks",

@@ -16,6 +16,7 @@ PATHS = {
     "/api/v1/models": "get post",
     "/api/v1/models/resolve": "get",
     "/api/v1/models/match": "get",
+    "/api/v1/models/ending": "get",
     "/api/v1/models/{model}": "get",
     "/api/v1/routes": "get post",
     "/api/v1/routes/{route}": "get patch",

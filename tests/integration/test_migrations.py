@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic.script import ScriptDirectory
 
 from harness.domain.errors import StoreUnavailable
 from harness.store import migrate
@@ -16,7 +17,7 @@ from harness.store.tables import metadata
 from tests.contract.builders import SAMPLE, proposal, rollout, seeded, start_canary
 from tests.contract.conftest import open_store
 
-NEWEST = "0021"
+NEWEST = "0024"
 
 
 @contextmanager
@@ -54,7 +55,8 @@ def test_an_upgrade_leads_to_the_tables_and_a_downgrade_back(empty_database_url:
 
 def test_each_migration_can_be_undone_and_done_again(empty_database_url: str) -> None:
     url = empty_database_url
-    for revision in [f"{number:04}" for number in range(1, int(NEWEST) + 1)]:
+    history = ScriptDirectory.from_config(migrate._config()).walk_revisions()
+    for revision in reversed([each.revision for each in history]):
         migrate.upgrade(url, revision)
         migrate.downgrade(url, "-1")
         migrate.upgrade(url, revision)

@@ -1,0 +1,64 @@
+"""The deprecation radar's rules (F11): who ends, and who may follow."""
+
+from datetime import date, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.domain.catalogue import CatalogueEntry, catalogue
+from harness.domain.endings import AHEAD, endings, successor
+from harness.domain.targets import Price, Provider, Target
+
+pytestmark = pytest.mark.req("F11")
+TODAY = date(2026, 11, 20)
+ABLE = frozenset({"chat", "tools"})
+
+
+def entry(model: str, ends_in: int | None = None, **more: object) -> CatalogueEntry:
+    day = None if ends_in is None else TODAY + timedelta(days=ends_in)
+    fields: dict[str, object] = {"has": ABLE, "context_window": 100, **more}
+    return CatalogueEntry("anthropic", model, end_date=day, **fields)  # type: ignore[arg-type]
+
+
+OLD = entry("claude-sonnet-4-5", 10)
+
+
+@pytest.mark.parametrize(
+    ("others", "follows"),
+    [
+        ([entry("claude-sonnet-4-6"), entry("claude-sonnet-5")], "claude-sonnet-5"),
+        ([entry("claude-sonnet-4-6"), entry("claude-sonnet-5-preview")], "claude-sonnet-4-6"),
+        ([entry("claude-sonnet-4-6"), entry("claude-opus-5")], "claude-sonnet-4-6"),
+        ([entry("claude-sonnet-4-1")], None),
+        ([entry("claude-sonnet-5", has=frozenset({"chat"}))], None),
+        ([entry("claude-sonnet-5", context_window=99)], None),
+        ([entry("claude-sonnet-5", context_window=None)], None),
+        ([entry("claude-sonnet-5", 60)], None),
+        ([entry("claude-sonnet-5", 400)], "claude-sonnet-5"),
+        ([entry("claude-sonnet-4-5-20250929", 10)], None),
+        ([CatalogueEntry("vertex", "claude-sonnet-5", has=ABLE, context_window=100)], None),
+    ],
+)
+def test_the_newest_of_the_family_follows_that_can_as_much(
+    others: list[CatalogueEntry], follows: str | None
+) -> None:
+    found = successor(OLD, [OLD, *others], TODAY)
+
+    assert (found.model if found else None) == follows
+
+
+@given(days=st.integers(-400, 400))
+def test_it_is_told_from_ninety_days_before_on(days: int) -> None:
+    target = Target("main", "claude-sonnet-4-5")
+    provider = Provider("main", "anthropic", "http://127.0.0.1:9", prices={})
+    known = catalogue([entry("claude-sonnet-4-5", days, price=Price(3, 15))])
+
+    found = endings([(target, ["incumbent of chat"])], {"main": provider}, known, TODAY)
+
+    assert bool(found) == (days <= AHEAD.days)
+    for each in found:
+        assert each.over == (days <= 0)
+        assert each.days == days
+        assert each.price == Price(3, 15)
+        assert each.successor is None
