@@ -16,7 +16,9 @@ import structlog
 
 from harness import config, shipped
 from harness.control.context import Context
+from harness.domain.credentials import ProviderKeySets, of_environment
 from harness.domain.errors import ConfigError, InputError, NotFound
+from harness.domain.routing import Snapshot
 from harness.domain.settings import Settings, TracingSettings
 from harness.domain.switches import (
     ENVIRONMENT_VARIABLE,
@@ -359,6 +361,11 @@ def _tracing(settings: TracingSettings) -> "Tracing | None":
     return OpenTelemetry(settings)
 
 
+def _keys_of(environ: Mapping[str, str], snapshot: Snapshot) -> ProviderKeySets:
+    """What the router sends to the snapshot's providers."""
+    return {name: of_environment(each, environ) for name, each in snapshot.providers.items()}
+
+
 def run_router_worker(settings: Settings, *, channel: int, listeners: Sequence[int]) -> None:
     """A router's worker: blocks until SIGTERM or its parent's end, then lets requests end.
 
@@ -378,7 +385,11 @@ def run_router_worker(settings: Settings, *, channel: int, listeners: Sequence[i
     installation = Installation(settings, installation_secret(settings), SystemClock())
     where, home = settings.router, writable_home(settings)
     holder = SnapshotHolder(
-        installation.store, home / "snapshot.json", installation.standing_switches
+        installation.store,
+        home / "snapshot.json",
+        installation.standing_switches,
+        # The environment is read once: a request never looks at it.
+        partial(_keys_of, dict(os.environ)),
     )
     holder.boot()
     reporter = Reporter(
@@ -388,8 +399,7 @@ def run_router_worker(settings: Settings, *, channel: int, listeners: Sequence[i
         live_rollouts=lambda: holder.current.rollouts if holder.current else frozenset(),
         on_orphaned=partial(signal.raise_signal, signal.SIGTERM),
     )
-    # Keys are read once: a request never looks at the environment.
-    transports = Transports(where, dict(os.environ))
+    transports = Transports(where)
 
     async def close() -> None:
         await transports.aclose()

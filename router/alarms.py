@@ -22,6 +22,7 @@ from router.snapshot import SnapshotHolder
 WATCH_S: Final = 1.0
 # How often the database hears that a cause goes on: below `silent` in domain.alerts.
 STILL_S: Final = 300.0
+NO_KEY: Final = "no key of "
 KIND_OF: Final = {
     FailureClass.OUR_KEY: AlertKind.OUR_KEY,
     FailureClass.QUOTA: AlertKind.QUOTA,
@@ -100,6 +101,35 @@ class Alarms:
 
     def look(self) -> None:
         """At what nobody tells us of."""
+        self._look_at_keys()
+        self._look_at_revision()
+
+    def _look_at_keys(self) -> None:
+        """At providers that targets are left out for: they want a key and have none."""
+        serving = self._holder.current
+        served = serving.routes.values() if serving else ()
+        lacking = {
+            each.upstreams[target].provider.name for each in served for target in each.keyless
+        }
+        known = {name for name in self._open if name.startswith(NO_KEY)}
+        for name in known - {f"{NO_KEY}{each}" for each in lacking}:
+            self._end(name)
+        for provider in sorted(lacking):
+            name = f"{NO_KEY}{provider}"
+            if name not in known:
+                self._raise(name, self._no_key(provider))
+
+    def _no_key(self, provider: str) -> Alert:
+        return self._alert(
+            AlertKind.OUR_KEY,
+            subject=f"provider {provider}",
+            key=f"{AlertKind.OUR_KEY.value}:{provider}:none",
+            title=f"{provider} gets no requests: it has no key",
+            text=f"Targets of {provider} are left out of every plan until it has one.",
+            source=f"{self._recorder.worker}/{provider}",
+        )
+
+    def _look_at_revision(self) -> None:
         refused = self._holder.refused
         if refused == self._refused:
             return

@@ -1,10 +1,11 @@
 """A request on its way: what was asked for, whom it asked, what became of it."""
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from harness.domain.breaker import Ticket
 from harness.domain.capabilities import Endpoint
+from harness.domain.credentials import ProviderKey
 from harness.domain.failures import ArmFailure, ErrorClass, FailureClass
 from harness.domain.plan import Because, Plan
 from harness.domain.routing import Arm
@@ -16,6 +17,9 @@ from router.relay import CommittedStream
 from router.serving import Header, ServedRoute, Upstream
 from router.spans import RequestSpan
 from router.watch import Watch
+
+# Of a target that is left out: what would have failed had it been asked.
+FAILING: Final = (Because.OPEN, Because.KEY)
 
 
 class Job(NamedTuple):
@@ -61,13 +65,12 @@ class Job(NamedTuple):
 class Try(NamedTuple):
     """An attempt to be made. until: on the event loop's clock. number: of its target, from 1.
 
-    key: of several, the variable of the one to use; None for the only one. check: of its
-    health, by a request of our own.
+    key: the one to use, None where it has none. check: of its health, by a request of our own.
     """
 
     upstream: Upstream
     ticket: Ticket
-    key: str | None
+    key: ProviderKey | None
     until: float
     number: int
     endpoint: Endpoint
@@ -114,8 +117,8 @@ class Course:
         if not (job.plan.left_out or self.shut_out) and len(self.attempts) == 1:
             only = _class(self.attempts[0])
             return only if charged(job.arm, [only]) else None
-        open_ = (each.target for each in job.plan.left_out if each.because is Because.OPEN)
-        if job.own in (*open_, *self.shut_out):
+        failing = (each.target for each in job.plan.left_out if each.because in FAILING)
+        if job.own in (*failing, *self.shut_out):
             return ArmFailure.CIRCUIT_OPEN
         if job.plan.left_out and job.candidate_is_unable:
             return ArmFailure.UNABLE

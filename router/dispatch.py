@@ -72,7 +72,7 @@ class Dispatcher:
         ticket = self._health.admit(upstream.id)
         if ticket is None:
             return course.shut(upstream.id)
-        key = self._keys.key(upstream.provider)
+        key = self._keys.key(upstream)
         made = Try(upstream, ticket, key, job.deadline, 1, job.request.endpoint, check=True)
         failure = await self._attempt(job, made, course)
         if failure is not None:
@@ -93,13 +93,13 @@ class Dispatcher:
         share_s = max(0.0, job.deadline - now) / left
         until = now + share_s
         failure: UpstreamFailed | None = None
-        tries, first_key = 0, self._keys.key(upstream.provider)
+        tries, first_key = 0, self._keys.key(upstream)
         while True:
             ticket = LAST_RESORT if job.plan.last_resort else self._health.admit(target)
             if ticket is None:
                 return failure or course.shut(target)
             tries += 1
-            key = self._keys.key(upstream.provider) if tries > 1 else first_key
+            key = self._keys.key(upstream) if tries > 1 else first_key
             this = Try(upstream, ticket, key, until, tries, job.request.endpoint)
             failure = await self._attempt(job, this, course)
             if failure is None:
@@ -107,9 +107,7 @@ class Dispatcher:
             told_s = self._outcomes.told_s(this, failure, self._clock.now())
             if self._spent(job, course):
                 return failure
-            if key == first_key and self._keys.other_left(
-                upstream.provider, key, failure.failure
-            ):
+            if key == first_key and self._keys.other_left(upstream, key, failure.failure):
                 continue  # at once, with the next key; no more than once
             if job.practises(target):
                 return failure  # nobody waits for it: the incumbent is there

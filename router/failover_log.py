@@ -18,10 +18,13 @@ from router.metrics import RouterMetrics
 from router.recording import Recording
 
 OPEN: Final = "circuit_open"
+# Why a target is left out that would have failed had it been asked.
+LEFT_OUT: Final = {Because.OPEN: OPEN, Because.KEY: Because.KEY.value}
 
 
 class Left(NamedTuple):
-    """A target that did not answer. failure: a class of `domain.failures`, or OPEN."""
+    """A target that did not answer. failure: a class of `domain.failures`, or of
+    LEFT_OUT."""
 
     target: str
     provider: str
@@ -105,11 +108,12 @@ class FailoverLog:
 
 
 def left_targets(job: Job, course: Course) -> Iterator[Left]:
-    """In the order of the plan: those left out as open, then those that were asked in vain."""
+    """In the order of the plan: those left out, then those that were asked in vain."""
     upstreams = job.route.upstreams
     for out in job.plan.left_out:
-        if out.because is Because.OPEN:
-            yield Left(upstreams[out.target].name, upstreams[out.target].provider.name, OPEN)
+        if out.because in LEFT_OUT:
+            upstream = upstreams[out.target]
+            yield Left(upstream.name, upstream.provider.name, LEFT_OUT[out.because])
     for target in job.plan.targets:
         upstream = upstreams[target]
         made = [each for each in course.attempts if each.upstream.id == target]
@@ -131,7 +135,9 @@ def left_targets(job: Job, course: Course) -> Iterator[Left]:
 
 def asked_after(left: Sequence[Left], answered: str | None) -> str | None:
     """Who was asked next. left: those behind, in order."""
-    return next((each.target for each in left if each.failure != OPEN), answered)
+    return next(
+        (each.target for each in left if each.failure not in LEFT_OUT.values()), answered
+    )
 
 
 def shape(request: ClientRequest) -> dict[str, Any]:

@@ -121,7 +121,11 @@ class HealthChecks:
         serving = self._holder.current
         if serving is None:
             return {}
-        return {id_: route for route in serving.routes.values() for id_ in route.upstreams}
+        return {
+            id_: route
+            for route in serving.routes.values()
+            for id_ in route.upstreams.keys() - route.keyless
+        }
 
     def _seen(self, targets: Mapping[str, ServedRoute]) -> dict[str, Seen]:
         health = self._health.of(targets)

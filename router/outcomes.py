@@ -9,7 +9,7 @@ from router.course import Try
 from router.health import TargetHealth
 from router.metrics import RouterMetrics
 from router.ports import UpstreamFailed
-from router.provider_keys import ProviderKeys
+from router.provider_keys import SEVERAL, ProviderKeys
 
 # What a health check may meet with because it asked for the wrong thing, such as a chat with a
 # model for embeddings. It counts only where that endpoint is known to be there.
@@ -28,9 +28,9 @@ class Outcomes:
         """Once for every attempt, a stream's at its end. outcome: None for a success."""
         upstream, counts = made.upstream, outcome
         if outcome is None:
-            self._keys.accepted(upstream.provider, made.key)
+            self._keys.accepted(upstream, made.key)
             self._health.spoken[upstream.id] = made.endpoint
-        elif self._keys.other_left(upstream.provider, made.key, outcome):
+        elif self._keys.other_left(upstream, made.key, outcome):
             # One key's trouble is not the target's: neutral, and a probe is free again.
             counts = FailureClass.CANCELLED
         elif made.check and outcome in GUESSED and upstream.id not in self._health.spoken:
@@ -41,10 +41,11 @@ class Outcomes:
     def told_s(self, made: Try, failure: UpstreamFailed, now: datetime) -> float | None:
         """The pause that the provider asks for; taken note of, for the key or the target."""
         told_s = retry_after_s(failure.headers, now) if failure.headers else None
-        provider = made.upstream.provider
-        self._keys.rest(provider, made.key, failure.failure, told_s)
+        upstream = made.upstream
+        self._keys.rest(upstream, made.key, failure.failure, told_s)
         if failure.failure is FailureClass.RATE_LIMITED and told_s:
-            pause_s = told_s if made.key is None else self._keys.back_in_s(provider)
+            several = len(upstream.keys) >= SEVERAL
+            pause_s = self._keys.back_in_s(upstream) if several else told_s
             if pause_s > 0:
-                self._health.pause(made.upstream.id, pause_s)
+                self._health.pause(upstream.id, pause_s)
         return told_s

@@ -102,6 +102,7 @@ class Planner:
             health=self._health.of(asked),
             targets=route.names,
             switches=live,
+            keyless=route.keyless,
             when_all_open=self._when_all_open,
         )
 

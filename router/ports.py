@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol, Self
 
+from harness.domain.credentials import ProviderKey
 from harness.domain.errors import UpstreamError
 from harness.domain.failures import FailureClass
 from harness.domain.targets import Provider
@@ -14,8 +15,8 @@ class UpstreamRequest(NamedTuple):
     """One attempt, ready to send. body: JSON, as the provider is to see it.
 
     fresh: on a connection of its own, since the provider may just have closed the idle ones.
-    path: below the provider's `api_base`. headers: the client's own that go along. key_env: the
-    environment variable of the key to use; None for the provider's `api_key_env`.
+    path: below the provider's `api_base`. headers: the client's own that go along. key: None
+    for none.
     """
 
     provider: Provider
@@ -24,7 +25,7 @@ class UpstreamRequest(NamedTuple):
     fresh: bool = False
     path: str = CHAT_PATH
     headers: tuple[tuple[bytes, bytes], ...] = ()
-    key_env: str | None = None
+    key: ProviderKey | None = None
 
 
 class UpstreamFailed(UpstreamError):

@@ -1,18 +1,21 @@
 """The keys of providers that have several, as this worker knows them. No I/O."""
 
 from collections.abc import Callable
+from typing import Final
 
+from harness.domain.credentials import ProviderKey
 from harness.domain.failures import RULES, FailureClass
 from harness.domain.provider_keys import chosen, rest_s, rested
-from harness.domain.targets import Provider
+from router.serving import Upstream
 
-# Provider and key; the class of its refusal, None when it is accepted again.
+# Names of provider and key; the class of its refusal, None when it is accepted again.
 OnKey = Callable[[str, str, FailureClass | None], None]
+SEVERAL: Final = 2
 
 
 class ProviderKeys:
-    """Keys go by the names of their environment variables. monotonic: seconds.
-    on_key: told once when a key is refused, and once when it serves again.
+    """monotonic: seconds. on_key: told once when a key is refused, and once when it serves
+    again.
 
     Belongs to one event loop, as `TargetHealth` does.
     """
@@ -20,45 +23,56 @@ class ProviderKeys:
     def __init__(self, monotonic: Callable[[], float], on_key: OnKey) -> None:
         self._monotonic = monotonic
         self._on_key = on_key
-        self._resting_until: dict[str, dict[str, float]] = {}  # by provider's name
-        self._refused: set[tuple[str, str]] = set()
+        self._resting_until: dict[str, dict[ProviderKey, float]] = {}  # by provider's name
+        self._refused: set[tuple[str, ProviderKey]] = set()
 
-    def key(self, provider: Provider) -> str | None:
-        """The one to use now; None for the only one that there is."""
-        if not provider.more_api_key_envs:
-            return None
-        return chosen(provider.key_envs, self._of(provider), self._monotonic())
+    def key(self, upstream: Upstream) -> ProviderKey | None:
+        """The one to use now; None where it has none."""
+        if len(upstream.keys) < SEVERAL:
+            return upstream.keys[0] if upstream.keys else None
+        return chosen(upstream.keys, self._of(upstream), self._monotonic())
 
-    def other_left(self, provider: Provider, key: str | None, failure: FailureClass) -> bool:
+    def other_left(
+        self, upstream: Upstream, key: ProviderKey | None, failure: FailureClass
+    ) -> bool:
         """Whether this failure is about the key, and another key may be used."""
-        if key is None or not RULES[failure].other_key:
+        if len(upstream.keys) < SEVERAL or not RULES[failure].other_key:
             return False
-        able = rested(provider.key_envs, self._of(provider), self._monotonic())
+        able = rested(upstream.keys, self._of(upstream), self._monotonic())
         return any(each != key for each in able)
 
     def rest(
-        self, provider: Provider, key: str | None, failure: FailureClass, told_s: float | None
+        self,
+        upstream: Upstream,
+        key: ProviderKey | None,
+        failure: FailureClass,
+        told_s: float | None,
     ) -> None:
-        """Take note of what a key's failure means for the next requests."""
+        """Take note of what a key's failure means for the next requests.
+
+        The only key there is never rests: its targets do.
+        """
         wait_s = rest_s(failure, told_s)
-        if key is None or wait_s is None:
+        if key is None or wait_s is None or len(upstream.keys) < SEVERAL:
             return
-        resting = self._resting_until.setdefault(provider.name, {})
+        provider = upstream.provider.name
+        resting = self._resting_until.setdefault(provider, {})
         resting[key] = self._monotonic() + wait_s
-        if RULES[failure].alerts and (provider.name, key) not in self._refused:
-            self._refused.add((provider.name, key))
-            self._on_key(provider.name, key, failure)
+        if RULES[failure].alerts and (provider, key) not in self._refused:
+            self._refused.add((provider, key))
+            self._on_key(provider, key.name, failure)
 
-    def accepted(self, provider: Provider, key: str | None) -> None:
-        if key is not None and (provider.name, key) in self._refused:
-            self._refused.remove((provider.name, key))
-            self._of(provider).pop(key, None)
-            self._on_key(provider.name, key, None)
+    def accepted(self, upstream: Upstream, key: ProviderKey | None) -> None:
+        provider = upstream.provider.name
+        if key is not None and (provider, key) in self._refused:
+            self._refused.remove((provider, key))
+            self._of(upstream).pop(key, None)
+            self._on_key(provider, key.name, None)
 
-    def back_in_s(self, provider: Provider) -> float:
+    def back_in_s(self, upstream: Upstream) -> float:
         """Seconds until one of several keys may be used again; 0 when one may now."""
-        now, resting = self._monotonic(), self._of(provider)
-        return max(0.0, min(resting.get(each, now) - now for each in provider.key_envs))
+        now, resting = self._monotonic(), self._of(upstream)
+        return max(0.0, min(resting.get(each, now) - now for each in upstream.keys))
 
-    def _of(self, provider: Provider) -> dict[str, float]:
-        return self._resting_until.get(provider.name, {})
+    def _of(self, upstream: Upstream) -> dict[ProviderKey, float]:
+        return self._resting_until.get(upstream.provider.name, {})

@@ -14,6 +14,7 @@ from harness.domain.capabilities import (
     Needs,
     within,
 )
+from harness.domain.credentials import ProviderKey, ProviderKeySets, lacks_key
 from harness.domain.degradation import Hint, lacking
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.guardrails import Guardrail
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 _VALIDITY: Final = frozenset({Guardrail.JSON_VALIDITY, Guardrail.TOOL_VALIDITY})
 Header = tuple[bytes, bytes]
+NO_KEYS: Final[ProviderKeySets] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class Upstream:
 
     can: what its provider's configuration says of its model, of that what its kind serves.
     lacks: by endpoint, the hints that it does not get.
+    keys: of the provider, in order. keyless: it wants a key and has none.
     """
 
     target: Target
@@ -49,6 +52,8 @@ class Upstream:
     header: Header
     can: Capabilities
     lacks: Mapping[Endpoint, frozenset[Hint]]
+    keys: tuple[ProviderKey, ...] = ()
+    keyless: bool = False
 
     @property
     def adapted(self) -> frozenset[Endpoint]:
@@ -73,6 +78,7 @@ class ServedRoute:
     particular: something is configured
     about what one of its models can do. warmed: target ids that a share of its requests, as
     keep_warm says, keeps warm; empty when it is off. shadow: who gets a copy of its requests.
+    keyless: target ids whose providers want a key and have none.
     """
 
     route: Route
@@ -89,6 +95,7 @@ class ServedRoute:
     warmed: tuple[str, ...]
     keep_warm: KeepWarm
     shadow: ServedShadow | None = None
+    keyless: frozenset[str] = frozenset()
 
     @property
     def trial(self) -> Canary | None:
@@ -129,14 +136,17 @@ class Serving:
         return frozenset(each.trial.rollout for each in routes if each.trial)
 
 
-def ready(snapshot: Snapshot, standing: Sequence[Switch] = ()) -> Serving:
-    """standing: switches that this process was started with, beside the snapshot's.
+def ready(
+    snapshot: Snapshot, standing: Sequence[Switch] = (), keys: ProviderKeySets = NO_KEYS
+) -> Serving:
+    """standing: switches that this process was started with, beside the snapshot's. keys: of
+    the snapshot's providers, as they are sent.
 
     Raises SnapshotInvalid, naming the route, when it cannot be served whole.
     """
     switches = (*standing, *snapshot.switches)
     routes = {
-        name: _served(snapshot, route, switches)
+        name: _served(snapshot, route, switches, keys)
         for name, route in snapshot.table.routes.items()
     }
     # Of two routes with one task the first by name has it, on every worker.
@@ -156,12 +166,15 @@ def ready(snapshot: Snapshot, standing: Sequence[Switch] = ()) -> Serving:
     )
 
 
-def _served(snapshot: Snapshot, route: Route, switches: Sequence[Switch]) -> ServedRoute:
+def _served(
+    snapshot: Snapshot, route: Route, switches: Sequence[Switch], keys: ProviderKeySets
+) -> ServedRoute:
     revision = str(snapshot.table.revision).encode()
     targets = route_targets(route)
-    upstreams = {each: _upstream(snapshot, route, each) for each in route.targets}
+    upstreams = {each: _upstream(snapshot, route, each, keys) for each in route.targets}
     can = {id_: each.can for id_, each in upstreams.items()}
-    well = Surroundings(capabilities=can)
+    keyless = frozenset(id_ for id_, each in upstreams.items() if each.keyless)
+    well = Surroundings(capabilities=can, keyless=keyless)
     keep_warm = KeepWarm(route.settings.keep_warm_bps, route.settings.side_effects)
     return ServedRoute(
         route=route,
@@ -192,7 +205,8 @@ def _served(snapshot: Snapshot, route: Route, switches: Sequence[Switch]) -> Ser
         ),
         warmed=_warmed(targets, keep_warm, upstreams),
         keep_warm=keep_warm,
-        shadow=_shadow(snapshot, route),
+        shadow=_shadow(snapshot, route, keys),
+        keyless=keyless,
     )
 
 
@@ -211,14 +225,18 @@ def _native(
     return found
 
 
-def _shadow(snapshot: Snapshot, route: Route) -> ServedShadow | None:
+def _shadow(snapshot: Snapshot, route: Route, keys: ProviderKeySets) -> ServedShadow | None:
     """None also for one that cannot be asked: it holds up no revision."""
     for each in snapshot.shadows:
         if each.route == route.name and not ended_by(each, route):
             try:
-                return ServedShadow(each, _upstream_of(snapshot, route, each.candidate))
+                upstream = _upstream_of(snapshot, route, each.candidate, keys)
             except SnapshotInvalid as error:
                 log.warning("shadow %s mirrors nothing: %s", each.id, error)
+                continue
+            if not upstream.keyless:
+                return ServedShadow(each, upstream)
+            log.warning("shadow %s mirrors nothing: %s has no key", each.id, upstream.name)
     return None
 
 
@@ -230,17 +248,21 @@ def _warmed(
     return warmed(targets, {id_: each.provider.name for id_, each in upstreams.items()})
 
 
-def _upstream(snapshot: Snapshot, route: Route, target_id: str) -> Upstream:
+def _upstream(
+    snapshot: Snapshot, route: Route, target_id: str, keys: ProviderKeySets
+) -> Upstream:
     target = snapshot.table.targets.get(target_id)
     if target is None:
         raise SnapshotInvalid(
             f"route {route.name!r} names target {target_id}, which revision "
             f"{snapshot.table.revision} does not have; the last good revision goes on serving"
         )
-    return _upstream_of(snapshot, route, target)
+    return _upstream_of(snapshot, route, target, keys)
 
 
-def _upstream_of(snapshot: Snapshot, route: Route, target: Target) -> Upstream:
+def _upstream_of(
+    snapshot: Snapshot, route: Route, target: Target, keys: ProviderKeySets
+) -> Upstream:
     provider = snapshot.providers.get(target.provider)
     if provider is None:
         raise SnapshotInvalid(
@@ -253,6 +275,7 @@ def _upstream_of(snapshot: Snapshot, route: Route, target: Target) -> Upstream:
             f"this router speaks {', '.join(sorted(SERVED_KINDS))}"
         )
     can, kind = _capabilities(target, provider), PROVIDER_KINDS[provider.kind]
+    own = tuple(keys.get(provider.name, ()))
     return Upstream(
         target=target,
         id=target.id,
@@ -265,6 +288,8 @@ def _upstream_of(snapshot: Snapshot, route: Route, target: Target) -> Upstream:
             each: lacking(can, kind.lacks, each, translated=each in kind.adapted)
             for each in Endpoint
         },
+        keys=own,
+        keyless=lacks_key(provider, own),
     )
 
 

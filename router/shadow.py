@@ -234,7 +234,7 @@ class Shadows:
         until = again.deadline
         if job.request.stream:
             until = min(until, began + self._settings.first_token_timeout_s)
-        key = self._keys.key(upstream.provider)
+        key = self._keys.key(upstream)
         made = Try(upstream, LAST_RESORT, key, until, 1, job.request.endpoint)
         try:
             with self._calls.timers.limit(until):

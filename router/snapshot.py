@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from harness.domain.credentials import ProviderKeySets
 from harness.domain.errors import SnapshotInvalid, StoreUnavailable
 from harness.domain.routing import Snapshot
 from harness.domain.switches import Switch
 from harness.ports import Store
 from router import snapshot_file, validity
-from router.serving import Serving, ready
+from router.serving import NO_KEYS, Serving, ready
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +22,12 @@ CHECK_EVERY_S: Final = 1.0
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 2.0
 
+KeysOf = Callable[[Snapshot], ProviderKeySets]
+
+
+def no_keys(_: Snapshot) -> ProviderKeySets:
+    return NO_KEYS
+
 
 class SnapshotHolder:
     """What is served now. Reading `current` never blocks; a request reads it once.
@@ -28,16 +35,23 @@ class SnapshotHolder:
     `stale`: the database does not answer, the last good revision goes on serving. `refused`:
     why the newest revision is not the one that serves, empty when it is. `age_s`: since the
     database last said that this is the newest; until it did, since the start. standing: the
-    switches of the environment and the file.
+    switches of the environment and the file. keys_of: the providers' keys, as they are sent.
     """
 
-    def __init__(self, store: Store, file: Path, standing: Sequence[Switch] = ()) -> None:
+    def __init__(
+        self,
+        store: Store,
+        file: Path,
+        standing: Sequence[Switch] = (),
+        keys_of: KeysOf = no_keys,
+    ) -> None:
         self.current: Serving | None = None
         self.stale = False
         self.refused = ""
         self._store = store
         self._file = file
         self._standing = tuple(standing)
+        self._keys_of = keys_of
         self._seen = ""
         self._confirmed = time.monotonic()
         self._followers: list[Callable[[Store], None]] = []
@@ -122,7 +136,7 @@ class SnapshotHolder:
 
     def _made(self, snapshot: Snapshot) -> Serving:
         """Before it serves: what its first answers would wait for is loaded."""
-        serving = ready(snapshot, self._standing)
+        serving = ready(snapshot, self._standing, self._keys_of(snapshot))
         if serving.judges_validity:
             validity.prepare()
         return serving

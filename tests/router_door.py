@@ -29,6 +29,7 @@ from tests.router_world import (
     SwitchableStore,
     provider,
     snapshot,
+    upstream_keys,
 )
 
 AUTH = (b"authorization", f"Bearer {KEY}".encode())
@@ -52,7 +53,7 @@ class Door:
         self.kept = SwitchableStore(first or snapshot("http://127.0.0.1:1/v1"))
         store = cast("Store", self.kept)
         self.clock = clock = ManualClock()
-        self.holder = SnapshotHolder(store, folder / "snapshot.json")
+        self.holder = SnapshotHolder(store, folder / "snapshot.json", keys_of=upstream_keys)
         if booted:
             self.holder.boot()
         self.recorder = Recorder(

@@ -14,6 +14,7 @@ from typing import cast
 
 from harness.domain.access import key_hash
 from harness.domain.alerts import Alert
+from harness.domain.credentials import ProviderKeySets, of_environment
 from harness.domain.errors import StoreUnavailable
 from harness.domain.failover import Failover
 from harness.domain.observation import Block, Traffic, UnitRule
@@ -30,12 +31,14 @@ from harness.domain.routing import (
 from harness.domain.settings import RouterSettings
 from harness.domain.shadow import ShadowTally
 from harness.domain.spend import KeySpend
+from harness.domain.switches import Switch
 from harness.domain.targets import Price, Provider, RequestPatch, Target
 from harness.ports import Store
 from harness.runtime.clock import SystemClock
 from router.app import build
 from router.recorder import Recorder
 from router.serve import server
+from router.serving import Serving, ready
 from router.snapshot import SnapshotHolder
 from router.spans import Tracing
 from router.spool import Spool
@@ -132,6 +135,15 @@ class SwitchableStore:
             raise StoreUnavailable("the database is away (test)")
 
 
+def upstream_keys(of: Snapshot) -> ProviderKeySets:
+    return {name: of_environment(each, UPSTREAM_KEYS) for name, each in of.providers.items()}
+
+
+def served(of: Snapshot, standing: Sequence[Switch] = ()) -> Serving:
+    """Ready, with the keys of this world."""
+    return ready(of, standing, upstream_keys(of))
+
+
 def provider(url: str, name: str = "up", **more: object) -> Provider:
     prices = {INCUMBENT: Price(1.0, 2.0)}
     made = Provider(name, "custom", url, "UP_KEY", {"x-team": "router"}, prices)
@@ -225,7 +237,7 @@ def running_router_on(
 ) -> Iterator[tuple[str, SnapshotHolder, Recorder]]:
     """A router on any store; its URL and what follows the store."""
     clock = SystemClock()
-    holder = SnapshotHolder(store, folder / "snapshot.json")
+    holder = SnapshotHolder(store, folder / "snapshot.json", keys_of=upstream_keys)
     holder.boot()
     recorder = Recorder(
         store,
@@ -235,7 +247,7 @@ def running_router_on(
         live_rollouts=lambda: holder.current.rollouts if holder.current else frozenset(),
         flush_interval_s=settings.flush_interval_s,
     )
-    transports = Transports(settings, UPSTREAM_KEYS)
+    transports = Transports(settings)
     app = build(
         holder,
         recorder,

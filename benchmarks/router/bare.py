@@ -52,7 +52,7 @@ def main() -> None:
     client, port, *upstreams = sys.argv[1:]
     pairs = [each.split("=") for each in upstreams]
     providers = {k: Provider(k, "custom", f"http://127.0.0.1:{p}/v1") for k, p in pairs}
-    serve(app(TRANSPORTS[client](RouterSettings(), {}), providers), port=int(port))
+    serve(app(TRANSPORTS[client](RouterSettings()), providers), port=int(port))
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ class Server(asyncio.Protocol):
 
 
 async def serve(client: str, port: int, providers: Mapping[str, Provider]) -> None:
-    upstream = TRANSPORTS[client](RouterSettings(), {})
+    upstream = TRANSPORTS[client](RouterSettings())
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Server(upstream, providers), "127.0.0.1", port)
     await server.serve_forever()

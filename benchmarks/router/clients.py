@@ -16,8 +16,8 @@ PYREQWEST: Final = CACHE / "pyreqwest"
 class Pyreqwest:
     """A prototype on the Rust client: no errors told apart, no limits, whole answers."""
 
-    def __init__(self, settings: RouterSettings, secrets: Mapping[str, str]) -> None:
-        del settings, secrets
+    def __init__(self, settings: RouterSettings) -> None:
+        del settings
         self._client: Any = None
 
     async def send(self, request: UpstreamRequest) -> "PyreqwestReply":
@@ -52,7 +52,7 @@ class PyreqwestReply:
     async def aclose(self) -> None: ...
 
 
-Maker = Callable[[RouterSettings, Mapping[str, str]], Transport]
+Maker = Callable[[RouterSettings], Transport]
 
 TRANSPORTS: Final[Mapping[str, Maker]] = {
     "aiohttp": Passthrough,

@@ -93,7 +93,7 @@ def main() -> None:
         clock=clock,
         live_rollouts=lambda: holder.current.rollouts if holder.current else frozenset(),
     )
-    transport = TRANSPORTS[client](settings, {})
+    transport = TRANSPORTS[client](settings)
     app = build(
         holder,
         recorder,

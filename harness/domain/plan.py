@@ -2,8 +2,9 @@
 
 Order: a guest (the keep-warm target that was drawn, or on its arm the canary's), the incumbent,
 the chain.
-A target is left out for the first of these that holds: the route's stakes, a switch in force,
-what it cannot do, its breaker or a pause that its provider asked for.
+A target is left out for the first of these that holds: the route's stakes, a key that its
+provider lacks, a switch in force, what it cannot do, its breaker or a pause that its provider
+asked for.
 """
 
 import math
@@ -58,18 +59,21 @@ class Surroundings:
     """What is known of the targets at this moment, by target id.
 
     capabilities, health: a target without an entry can do everything and is healthy. targets:
-    names and providers, needed for switches alone. switches: those in force.
+    names and providers, needed for switches alone. switches: those in force. keyless: those
+    whose provider wants a key and has none.
     """
 
     capabilities: Mapping[str, Capabilities] = field(default_factory=dict)
     health: Mapping[str, Health] = field(default_factory=dict)
     targets: Mapping[str, SwitchTarget] = field(default_factory=dict)
     switches: Sequence[Switch] = ()
+    keyless: frozenset[str] = frozenset()
     when_all_open: WhenAllOpen = WhenAllOpen.TRY
 
 
 class Because(StrEnum):
     STAKES = "stakes"
+    KEY = "no_key"
     SWITCH = "switch"
     CAPABILITY = "capability"
     OPEN = "open"
@@ -112,7 +116,7 @@ class Plan:
         """Nobody is left, and time would not help: no target can do what the request needs."""
         return (
             not self.targets
-            and not self.all_open
+            and not (self.all_open or any(e.because is Because.KEY for e in self.left_out))
             and any(e.because is Because.CAPABILITY for e in self.left_out)
         )
 
@@ -126,8 +130,8 @@ class Plan:
     def guest_left_out(self) -> LeftOut | None:
         """Why the guest is not asked at all, if so.
 
-        That a canary's breaker is open, or that it cannot do what the request needs, is its own
-        failure; that a switch took it away is not.
+        That a canary's breaker is open, that its provider has no key, or that it cannot do what
+        the request needs, is its own failure; that a switch took it away is not.
         """
         return next((each for each in self.left_out if each.target == self.guest), None)
 
@@ -173,7 +177,8 @@ def plan_for(
     guest = guest_of(route, arm, warm)
     every = order(route, guest)
     beneath = _beneath_the_stakes(route, guest)
-    decided = _decided(route, [each for each in every if each not in beneath], around)
+    out_anyway = beneath | around.keyless
+    decided = _decided(route, [each for each in every if each not in out_anyway], around)
     targets: list[str] = []
     left_out: list[LeftOut] = []
     for target in every:
@@ -264,6 +269,8 @@ def _decided(
 def _left_out(
     target: str, needs: Needs, around: Surroundings, decided: Forced | None
 ) -> LeftOut | None:
+    if target in around.keyless:
+        return LeftOut(target, Because.KEY, "its provider has no key")
     if decided is not None and target not in decided.kept:
         return LeftOut(target, Because.SWITCH, decided.reason)
     lacks = missing(needs, around.capabilities.get(target, UNKNOWN))

@@ -1,14 +1,15 @@
 """Which of a provider's keys is used (router.md 2): the first one that does not rest. Pure.
 
 A key rests when the provider refuses it, and for as long as the provider asks when it reached
-a limit. Keys go by the names of their environment variables, times are monotonic seconds.
+a limit. Times are monotonic seconds.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Final, TypeVar
 
 from harness.domain.failures import RULES, FailureClass
 
+Key = TypeVar("Key", bound=Hashable)
 # A key that was refused is seldom mended at once; and one try in so long costs nothing.
 REFUSED_S: Final = 300.0
 # Of a limit without Retry-After.
@@ -29,13 +30,13 @@ def rest_s(failure: FailureClass, told_s: float | None) -> float | None:
 
 
 def rested(
-    keys: Sequence[str], resting_until: Mapping[str, float], now: float
-) -> tuple[str, ...]:
+    keys: Sequence[Key], resting_until: Mapping[Key, float], now: float
+) -> tuple[Key, ...]:
     """Those that may be used, in order."""
     return tuple(each for each in keys if resting_until.get(each, now) <= now)
 
 
-def chosen(keys: Sequence[str], resting_until: Mapping[str, float], now: float) -> str:
+def chosen(keys: Sequence[Key], resting_until: Mapping[Key, float], now: float) -> Key:
     """The key to use; when all rest, the one that is back soonest. keys: at least one."""
     able = rested(keys, resting_until, now)
     return able[0] if able else min(keys, key=lambda each: resting_until[each])

@@ -1,11 +1,12 @@
 """Providers that speak OpenAI's protocol, over HTTP/1.1 with pooled connections."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from io import BytesIO
 
 import aiohttp
 from yarl import URL
 
+from harness.domain.credentials import ProviderKey
 from harness.domain.failures import FailureClass
 from harness.domain.settings import RouterSettings
 from harness.domain.targets import Provider
@@ -19,16 +20,14 @@ _AUTOMATIC = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 
 
 class Passthrough:
-    """No redirects, no cookies, no proxies from the environment, no retries.
+    """No redirects, no cookies, no proxies from the environment, no retries."""
 
-    secrets: API keys by the name of their environment variable.
-    """
-
-    def __init__(self, settings: RouterSettings, secrets: Mapping[str, str]) -> None:
+    def __init__(self, settings: RouterSettings) -> None:
         self._settings = settings
-        self._secrets = dict(secrets)
         self._sessions: dict[bool, aiohttp.ClientSession] = {}  # by: on a fresh connection
-        self._calls: dict[tuple[str, str, str | None], tuple[Provider, URL, Headers]] = {}
+        self._calls: dict[
+            tuple[str, str, ProviderKey | None], tuple[Provider, URL, Headers]
+        ] = {}
 
     async def send(self, request: UpstreamRequest) -> "HttpReply":
         session = self._sessions.get(request.fresh) or self._open(fresh=request.fresh)
@@ -71,14 +70,19 @@ class Passthrough:
     def _call(self, request: UpstreamRequest) -> tuple[URL, Headers]:
         """URL and headers; worked out once per provider as configured, path and key."""
         provider = request.provider
-        asked = (provider.name, request.path, request.key_env)
+        asked = (provider.name, request.path, request.key)
         known = self._calls.get(asked)
         if known is not None and known[0] is provider:
             return known[1], known[2]
+        # What was worked out for it as it was may hold keys that were taken away since.
+        self._calls = {
+            each: way
+            for each, way in self._calls.items()
+            if each[0] != provider.name or way[0] is provider
+        }
         headers = {"content-type": "application/json", "accept-encoding": "identity"}
         headers["user-agent"] = "swapgate"
-        secret = self._secrets.get(request.key_env or provider.api_key_env or "", "")
-        headers.update(provider.key_headers(secret))
+        headers.update(provider.key_headers(request.key.secret if request.key else ""))
         headers.update({k.lower(): v for k, v in provider.extra_headers.items()})
         by_stream = {
             False: {"accept": "application/json", **headers},

@@ -4,8 +4,9 @@ Why not a library: docs/adr/0003-upstream-client.md.
 """
 
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 
+from harness.domain.credentials import ProviderKey
 from harness.domain.failures import FailureClass
 from harness.domain.settings import RouterSettings
 from harness.domain.targets import Provider
@@ -19,20 +20,19 @@ from router.transport.pool_wire import Wire
 class Pool:
     """No redirects, no cookies, no proxies from the environment, no retries, no pipelining.
 
-    secrets: API keys by the name of their environment variable. tls: the system's trust
-    unless given. Belongs to the event loop that sends first.
+    tls: the system's trust unless given. Belongs to the event loop that sends first.
     """
 
     def __init__(
         self,
         settings: RouterSettings,
-        secrets: Mapping[str, str],
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._settings = settings
-        self._secrets = dict(secrets)
         self._tls = tls
-        self._calls: dict[tuple[str, str, str | None], tuple[Provider, Call, Origin]] = {}
+        self._calls: dict[
+            tuple[str, str, ProviderKey | None], tuple[Provider, Call, Origin]
+        ] = {}
         self._origins: dict[tuple[str, int, bool], Origin] = {}
 
     async def send(self, request: UpstreamRequest) -> "PooledReply":
@@ -56,12 +56,17 @@ class Pool:
     def _way_to(self, request: UpstreamRequest) -> tuple[Call, Origin]:
         """Worked out once per provider as configured, path and key."""
         provider = request.provider
-        asked = (provider.name, request.path, request.key_env)
+        asked = (provider.name, request.path, request.key)
         known = self._calls.get(asked)
         if known is not None and known[0] is provider:
             return known[1], known[2]
-        secret = self._secrets.get(request.key_env or provider.api_key_env or "", "")
-        call = call_for(provider, request.path, secret)
+        # What was worked out for it as it was may hold keys that were taken away since.
+        self._calls = {
+            each: way
+            for each, way in self._calls.items()
+            if each[0] != provider.name or way[0] is provider
+        }
+        call = call_for(provider, request.path, request.key.secret if request.key else "")
         key = (call.host, call.port, call.secure)
         if key not in self._origins:
             if call.secure and self._tls is None:

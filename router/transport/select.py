@@ -15,13 +15,10 @@ from router.transport.pool import Pool
 
 
 class Transports:
-    """One transport per protocol, shared by all its providers.
+    """One transport per protocol, shared by all its providers."""
 
-    secrets: API keys by the name of their environment variable, read once by the caller.
-    """
-
-    def __init__(self, settings: RouterSettings, secrets: Mapping[str, str]) -> None:
-        self._pool = Pool(settings, secrets)
+    def __init__(self, settings: RouterSettings) -> None:
+        self._pool = Pool(settings)
         self._by_kind: Final[Mapping[str, Transport]] = {
             name: _bridged(kind, self._pool)
             for name, kind in PROVIDER_KINDS.items()

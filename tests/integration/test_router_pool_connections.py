@@ -32,7 +32,7 @@ async def whole(reply: UpstreamReply) -> bytes:
 
 @pytest.fixture
 def pool() -> Pool:
-    return Pool(QUICK, {})
+    return Pool(QUICK)
 
 
 async def ask(pool: Pool, server: RawServer) -> bytes:
@@ -137,7 +137,7 @@ async def test_a_reused_connection_that_dies_unanswered_is_a_connect_failure(
 
 @on_both_loops
 async def test_fresh_connections_take_an_idle_ones_place() -> None:
-    pool = Pool(replace(QUICK, upstream_connections=1), {})
+    pool = Pool(replace(QUICK, upstream_connections=1))
     async with raw_server(answer_forever) as server:
         for _ in range(3):
             reply = await pool.send(server.ask()._replace(fresh=True))
@@ -222,7 +222,7 @@ async def test_a_closed_reply_reads_nothing_of_the_next_request(pool: Pool) -> N
 
 @on_both_loops
 async def test_a_slow_reader_slows_the_provider() -> None:
-    pool, total, sent = Pool(QUICK, {}), 32 * 1024 * 1024, 0
+    pool, total, sent = Pool(QUICK), 32 * 1024 * 1024, 0
 
     async def play(line: Line) -> None:
         nonlocal sent
@@ -246,7 +246,7 @@ async def test_a_slow_reader_slows_the_provider() -> None:
 
 @on_both_loops
 async def test_no_more_connections_than_allowed_and_a_line_with_an_end() -> None:
-    pool = Pool(replace(QUICK, upstream_connections=2), {})
+    pool = Pool(replace(QUICK, upstream_connections=2))
     go = asyncio.Event()
 
     async def play(line: Line) -> None:
@@ -272,7 +272,7 @@ async def test_no_more_connections_than_allowed_and_a_line_with_an_end() -> None
 
 @on_both_loops
 async def test_who_gave_up_waiting_is_not_in_the_line() -> None:
-    pool = Pool(replace(QUICK, upstream_connections=1), {})
+    pool = Pool(replace(QUICK, upstream_connections=1))
     go = asyncio.Event()
 
     async def play(line: Line) -> None:
@@ -295,7 +295,7 @@ async def test_who_gave_up_waiting_is_not_in_the_line() -> None:
 
 @on_both_loops
 async def test_places_are_free_again_after_every_kind_of_end() -> None:
-    pool = Pool(replace(QUICK, upstream_connections=1), {})
+    pool = Pool(replace(QUICK, upstream_connections=1))
 
     async def play(line: Line) -> None:
         await line.request()
@@ -353,8 +353,8 @@ async def test_tls_is_spoken_and_reused_and_a_stranger_is_refused(
     key, cert = certificate
     ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     ours.load_cert_chain(cert, key)
-    trusting = Pool(QUICK, {}, ssl.create_default_context(cafile=str(cert)))
-    strict = Pool(QUICK, {})
+    trusting = Pool(QUICK, ssl.create_default_context(cafile=str(cert)))
+    strict = Pool(QUICK)
 
     async with raw_server(answer_forever, ours) as server:
         assert [await ask(trusting, server) for _ in range(3)] == [b"ok"] * 3
@@ -369,7 +369,7 @@ async def test_tls_is_spoken_and_reused_and_a_stranger_is_refused(
 
 @on_both_loops
 async def test_a_server_that_never_accepts_is_a_timeout() -> None:
-    pool = Pool(replace(QUICK, connect_timeout_s=0.2), {})
+    pool = Pool(replace(QUICK, connect_timeout_s=0.2))
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
         port = full.getsockname()[1]
         fillers = [socket.socket() for _ in range(4)]
@@ -388,7 +388,7 @@ async def test_a_server_that_never_accepts_is_a_timeout() -> None:
 @on_both_loops
 async def test_every_socket_is_gone_when_the_pool_is_closed() -> None:
     async with raw_server(answer_forever) as server:
-        pool = Pool(QUICK, {})
+        pool = Pool(QUICK)
         lent = await pool.send(server.ask())
         assert await ask(pool, server) == b"ok"
         await pool.aclose()

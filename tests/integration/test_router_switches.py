@@ -24,7 +24,6 @@ from harness.runtime.chance import SystemChance
 from harness.runtime.clock import SystemClock
 from harness.store.sql import SqlStore
 from router import snapshot_file
-from router.serving import ready
 from router.snapshot import SnapshotHolder
 from tests.router_door import ASK, CHAT, Door
 from tests.router_upstream import Upstream, completion, running_upstream
@@ -36,6 +35,7 @@ from tests.router_world import (
     SECRET,
     provider,
     running_router_on,
+    served,
     snapshot,
     wait_until,
 )
@@ -197,7 +197,7 @@ def thrown(door: Door, **more: object) -> Switch:
 async def test_a_switch_expires_with_nobody_looking_and_no_database(tmp_path: Path) -> None:
     door = Door(tmp_path)
     expires_at = door.clock.now() + timedelta(hours=2)
-    door.holder.current = ready(with_switches(thrown(door, expires_at=expires_at)))
+    door.holder.current = served(with_switches(thrown(door, expires_at=expires_at)))
     door.kept.away = True
 
     assert (await asked(door)).target == f"up/{FALLBACK}"
@@ -209,7 +209,7 @@ async def test_a_switch_expires_with_nobody_looking_and_no_database(tmp_path: Pa
 async def test_the_environment_beats_the_database(tmp_path: Path) -> None:
     door = Door(tmp_path)
     standing = parse_switches(f"target:up/{INCUMBENT}", door.clock.now())
-    door.holder.current = ready(with_switches(thrown(door)), standing)
+    door.holder.current = served(with_switches(thrown(door)), standing)
 
     assert await asked(door) == Served(
         f"up/{INCUMBENT}", f"environment-1; target:up/{INCUMBENT}; in_effect"
@@ -220,7 +220,7 @@ async def test_the_environment_beats_the_database(tmp_path: Path) -> None:
 async def test_requests_under_a_switch_are_no_evidence_about_a_canary(tmp_path: Path) -> None:
     door = Door(tmp_path)
     forced = with_switches(thrown(door), weight_bps=10_000)
-    for serving in (ready(forced), ready(replace(forced, switches=()))):
+    for serving in (served(forced), served(replace(forced, switches=()))):
         door.holder.current = serving
         await asked(door)
 

@@ -78,6 +78,7 @@ surroundings = st.builds(
         ),
         max_size=1,
     ),
+    keyless=st.frozensets(ids, max_size=2),
     when_all_open=st.sampled_from(WhenAllOpen),
 )
 
@@ -126,6 +127,7 @@ def test_a_target_of_a_plan_can_do_it_and_may_do_it(
         assert route.stakes is Stakes.LOW or target in capable
         healthy = around.health.get(target, HEALTHY).retry_in_s == 0
         assert healthy is not plan.last_resort
+        assert target not in around.keyless
         if plan.forced is not None and plan.forced.in_effect:
             assert TARGETS[target].provider == plan.forced.switch.force.name
 

@@ -63,9 +63,9 @@ class Keyed(Door):
         super().__init__(folder, self.turn, first=snapshot("http://up", providers=[made]))
 
     def turn(self, request: UpstreamRequest) -> Turn:
-        assert request.key_env is not None
-        self.used.append(request.key_env)
-        return self.turns[request.key_env]
+        assert request.key is not None
+        self.used.append(request.key.name)
+        return self.turns[request.key.name]
 
     async def ask(self, times: int = 1) -> int:
         for _ in range(times):

@@ -15,8 +15,7 @@ from router.body import read_request
 from router.health import TargetHealth
 from router.needs import needs_of
 from router.planner import Planner
-from router.serving import ready
-from tests.router_world import INCUMBENT, provider, snapshot
+from tests.router_world import INCUMBENT, provider, served, snapshot
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "s", "schema": {}}}
@@ -89,7 +88,7 @@ def test_where_nothing_is_configured_the_ready_plan_is_taken_as_it_is() -> None:
 
     def planned(models: dict[str, Capabilities]) -> tuple[bool, tuple[str, ...]]:
         first = snapshot("http://up", providers=[provider("http://up", models=models)])
-        route = ready(first).routes["support"]
+        route = served(first).routes["support"]
         plan = planner.plan(route, Arm.INCUMBENT, request)
         return plan is route.plans[Endpoint.CHAT][Arm.INCUMBENT], plan.targets
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from harness.domain.credentials import ProviderKey
 from harness.domain.errors import ConfigError
 from harness.domain.failures import FailureClass
 from router.ports import Transport, UpstreamFailed, UpstreamRequest
@@ -18,6 +19,7 @@ from router.transport.select import Transports
 from tests.router_upstream import Upstream, completion, gzipped, running_upstream
 from tests.router_world import QUICK, UPSTREAM_KEY, provider
 
+UP = ProviderKey("UP_KEY", UPSTREAM_KEY)
 REFUSED = provider("http://127.0.0.1:1/v1")
 Make = Callable[[Turn], tuple[Transport, UpstreamRequest]]
 
@@ -45,10 +47,10 @@ def make(request: pytest.FixtureRequest, upstream: Upstream) -> Make:
     def made(turn: Turn) -> tuple[Transport, UpstreamRequest]:
         upstream.turns["m"] = turn
         where = REFUSED if turn.refuse else provider(upstream.url)
-        ask = UpstreamRequest(where, b'{"model":"m"}', stream=False)
+        ask = UpstreamRequest(where, b'{"model":"m"}', stream=False, key=UP)
         if request.param == "scripted":
             return Scripted(lambda _: turn), ask
-        return REAL[request.param](QUICK, {"UP_KEY": UPSTREAM_KEY}), ask
+        return REAL[request.param](QUICK), ask
 
     return made
 
@@ -115,7 +117,7 @@ async def test_a_fresh_connection_is_no_idle_one(
     upstream: Upstream, kind: Callable[..., Transport]
 ) -> None:
     upstream.turns["m"] = completion()
-    transport = kind(QUICK, {"UP_KEY": UPSTREAM_KEY})
+    transport = kind(QUICK)
     connections = []
     for fresh in (False, False, True, True):
         ask = UpstreamRequest(provider(upstream.url), b'{"model":"m"}', stream=False)
@@ -135,7 +137,7 @@ async def test_each_path_of_a_provider_is_its_own(
     upstream: Upstream, kind: Callable[..., Transport]
 ) -> None:
     upstream.turns["m"] = completion()
-    transport = kind(QUICK, {"UP_KEY": UPSTREAM_KEY})
+    transport = kind(QUICK)
     ask = UpstreamRequest(provider(upstream.url), b'{"model":"m"}', stream=False)
     paths = []
     for each in (ask, ask._replace(path="/embeddings"), ask):
@@ -151,7 +153,7 @@ async def test_headers_of_one_request_go_with_it_alone(
     kind: Callable[..., Transport], upstream: Upstream
 ) -> None:
     upstream.turns["m"] = completion()
-    transport = kind(QUICK, {"UP_KEY": UPSTREAM_KEY})
+    transport = kind(QUICK)
     ours = provider(upstream.url, extra_headers={"X-Fixed": "ours"})
     ask = UpstreamRequest(ours, b'{"model":"m"}', stream=False)
     theirs = ((b"x-version", b"7"), (b"x-fixed", b"theirs"))
@@ -169,11 +171,11 @@ async def test_a_key_is_shown_as_the_providers_kind_wants_it(
     kind: Callable[..., Transport], upstream: Upstream
 ) -> None:
     upstream.turns["m"] = completion()
-    transport = kind(QUICK, {"UP_KEY": UPSTREAM_KEY})
+    transport = kind(QUICK)
     base = upstream.url.removesuffix("/v1")
     for where in (base, upstream.url, f"{base}/"):
         asked = provider(where, kind="anthropic")
-        ask = UpstreamRequest(asked, b'{"model":"m"}', stream=False, path="/messages")
+        ask = UpstreamRequest(asked, b'{"model":"m"}', stream=False, path="/messages", key=UP)
         await (await transport.send(ask)).aclose()
     await transport.aclose()
 
@@ -208,7 +210,7 @@ async def real(
     body: bytes = b'{"model":"m"}',
 ) -> bytes:
     upstream.turns["m"] = turn
-    transport = kind(replace(QUICK, max_response_bytes=1_000_000), {})
+    transport = kind(replace(QUICK, max_response_bytes=1_000_000))
     try:
         reply = await transport.send(
             UpstreamRequest(provider(upstream.url), body, stream=False)
@@ -263,15 +265,16 @@ async def test_a_body_of_megabytes_is_sent_whole(
 
 async def test_a_provider_changed_at_run_time_is_used_as_it_is_now(upstream: Upstream) -> None:
     upstream.turns["m"] = completion()
-    transports = Transports(QUICK, {"UP_KEY": "one", "OTHER": "two"})
+    transports = Transports(QUICK)
     first = provider(upstream.url)
-    for each in (first, replace(first, api_key_env="OTHER")):
-        ask = UpstreamRequest(each, b'{"model":"m"}', stream=False)
+    for each, secret in ((first, "one"), (first, "two"), (replace(first), "three")):
+        key = ProviderKey("UP_KEY", secret)
+        ask = UpstreamRequest(each, b'{"model":"m"}', stream=False, key=key)
         reply = await transports(each).send(ask)
         await reply.aclose()
     await transports.aclose()
 
-    sent = [each.headers["authorization"] for each in upstream.asked[-2:]]
-    assert sent == ["Bearer one", "Bearer two"]
+    sent = [each.headers["authorization"] for each in upstream.asked[-3:]]
+    assert sent == ["Bearer one", "Bearer two", "Bearer three"]
     with pytest.raises(ConfigError, match="kind 'bedrock'"):
         transports(replace(first, kind="bedrock"))

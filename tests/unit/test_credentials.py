@@ -1,0 +1,111 @@
+"""Which keys a provider has, and what a router does where it has none."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.domain.alerts import AlertKind, News
+from harness.domain.credentials import ProviderKey, lacks_key, of_environment
+from harness.domain.targets import Provider
+from router.snapshot import no_keys
+from tests.router_door import ASK, CHAT, Door
+from tests.router_world import CANDIDATE, INCUMBENT, provider, snapshot, upstream_keys
+
+LOCAL = Provider("here", "ollama", "http://127.0.0.1:11434/v1")
+HOSTED = Provider("groq", "groq", "https://api.groq.com/openai/v1", "GROQ_API_KEY")
+
+
+def test_keys_of_the_environment_come_in_the_order_of_their_names() -> None:
+    asked = replace(HOSTED, more_api_key_envs=("B", "A"))
+
+    found = of_environment(asked, {"A": "1", "B": "", "GROQ_API_KEY": "2"})
+
+    assert found == (ProviderKey("GROQ_API_KEY", "2"), ProviderKey("A", "1"))
+    assert "2" not in repr(found[0])
+
+
+@pytest.mark.req("E5")
+@pytest.mark.parametrize(
+    ("asked", "stored_before", "lacks"),
+    [
+        (HOSTED, False, True),
+        (replace(HOSTED, api_key_env=None), False, True),
+        (replace(HOSTED, extra_headers={"Authorization": "Basic x"}), False, False),
+        (LOCAL, False, False),
+        (LOCAL, True, True),
+        (replace(LOCAL, api_key_env="NAMED"), False, True),
+        (replace(LOCAL, kind="unheard-of"), False, False),
+    ],
+)
+def test_a_provider_lacks_a_key_when_it_wants_one_and_has_none(
+    asked: Provider, *, stored_before: bool, lacks: bool
+) -> None:
+    assert lacks_key(asked, (), stored_before=stored_before) is lacks
+    assert not lacks_key(asked, (ProviderKey("k", "v"),), stored_before=stored_before)
+
+
+class TwoProviders(Door):
+    """`up` has the incumbent; the canary's model is another provider's, whose key is there."""
+
+    def __init__(self, folder: Path, weight_bps: int = 0) -> None:
+        spare = provider("http://spare", "spare", api_key_env="UP_KEY_2")
+        first = snapshot(
+            "http://up",
+            weight_bps=weight_bps,
+            providers=[spare, provider("http://up", api_key_env="NOT_SET")],
+            candidate_provider="spare",
+        )
+        chain = tuple(
+            id_ for id_, each in first.table.targets.items() if each.model == CANDIDATE
+        )
+        routes = {
+            name: replace(route, fallbacks=chain) for name, route in first.table.routes.items()
+        }
+        super().__init__(
+            folder, first=replace(first, table=replace(first.table, routes=routes))
+        )
+
+
+@pytest.mark.req("E5")
+async def test_a_target_without_a_key_is_never_asked_and_the_next_one_answers(
+    tmp_path: Path,
+) -> None:
+    door = TwoProviders(tmp_path)
+
+    status, headers, _ = await door.call(CHAT, ASK)
+
+    assert (status, headers[b"x-swapgate-target"]) == (200, f"spare/{CANDIDATE}".encode())
+    assert headers[b"x-swapgate-attempts"] == b"1"
+    door.app._alarms.look()
+    door.recorder.flush()
+    [alert] = door.kept.alerts
+    assert (alert.kind, alert.news) == (AlertKind.OUR_KEY, News.RAISED)
+    assert alert.title == "up gets no requests: it has no key"
+    assert [each.failure for each in door.kept.failovers] == ["no_key"]
+
+    good = replace(door.kept.snapshot(), etag="again", providers=door.kept.snapshot().providers)
+    door.holder._keys_of = lambda of: {**upstream_keys(of), "up": (ProviderKey("k", "v"),)}
+    door.kept.put(good)
+    assert door.holder.refresh()
+    status, headers, _ = await door.call(CHAT, ASK)
+    assert headers[b"x-swapgate-target"] == f"up/{INCUMBENT}".encode()
+    door.app._alarms.look()
+    door.recorder.flush()
+    assert [each.news for each in door.kept.alerts] == [News.RAISED, News.ENDED]
+
+
+@pytest.mark.req("E5")
+async def test_where_no_target_has_a_key_the_client_is_told_so(tmp_path: Path) -> None:
+    door = Door(tmp_path)
+    door.holder._keys_of = no_keys
+    door.kept.put(replace(door.kept.snapshot(), etag="again"))
+    assert door.holder.refresh()
+
+    status, _, body = await door.call(CHAT, ASK)
+
+    told = json.loads(body)["error"]
+    assert (status, told["code"]) == (503, "no_target_left")
+    assert told["targets"][0]["left_out"] == "no_key"
+    assert "its provider has no key" in told["message"]
