@@ -136,7 +136,9 @@ class SwitchableStore:
 
 
 def upstream_keys(of: Snapshot) -> ProviderKeySets:
-    return {name: of_environment(each, UPSTREAM_KEYS) for name, each in of.providers.items()}
+    """What this world's environment has; `SIM_KEY` is the contract tests' provider's."""
+    environ = {**UPSTREAM_KEYS, "SIM_KEY": "sim-secret"}
+    return {name: of_environment(each, environ) for name, each in of.providers.items()}
 
 
 def served(of: Snapshot, standing: Sequence[Switch] = ()) -> Serving:
