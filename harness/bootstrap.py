@@ -16,7 +16,7 @@ import structlog
 
 from harness import config, shipped
 from harness.control.context import Context
-from harness.domain.credentials import ProviderKeySets, of_environment
+from harness.domain.credentials import ProviderKeySets
 from harness.domain.errors import ConfigError, InputError, NotFound
 from harness.domain.routing import Snapshot
 from harness.domain.settings import Settings, TracingSettings
@@ -26,8 +26,8 @@ from harness.domain.switches import (
     parse_switches,
     switches_of_file,
 )
-from harness.ports import Clock, EvalWorkers, Store
-from harness.runtime import telemetry
+from harness.ports import Cipher, Clock, EvalWorkers, Store
+from harness.runtime import encryption, telemetry
 from harness.runtime.alert_sinks import ConfiguredSinks
 from harness.runtime.chance import SystemChance
 from harness.runtime.clock import SystemClock
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 SECRET_VARIABLE = "SWAPGATE_SECRET"  # noqa: S105 - a name, not a secret
 CONFIG_VARIABLE = "SWAPGATE_CONFIG"
 OTLP_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+ENCRYPTION_VARIABLE = "SWAPGATE_ENCRYPTION_KEYS"
+ENCRYPTION_FILE = "encryption.keys"
 SECRET_FILE = "secret.key"  # noqa: S105 - a name, not a secret
 SECRET_ATTEMPTS, SECRET_PAUSE_S = 20, 0.05
 
@@ -90,6 +92,47 @@ def installation_secret(settings: Settings, *, create: bool = False) -> bytes:
     return _read_secret(file)
 
 
+def encryption_file(settings: Settings) -> Path:
+    return settings.home / ENCRYPTION_FILE
+
+
+def encryption_keys(settings: Settings) -> list[str]:
+    """What encrypts stored keys of providers, the newest first: SWAPGATE_ENCRYPTION_KEYS, or a
+    file of mode 0600 in `home`. Raises ConfigError where there is none.
+    """
+    given = encryption.keys_in(os.environ.get(ENCRYPTION_VARIABLE, ""))
+    file = encryption_file(settings)
+    if given:
+        return given
+    if not file.exists():
+        raise ConfigError(
+            f"{file} is missing, and {ENCRYPTION_VARIABLE} is not set: `swapgate init` makes "
+            "the file; if keys of providers are stored already, bring it back from a backup"
+        )
+    return encryption.read_key_file(file)
+
+
+def make_encryption_file(settings: Settings) -> bool:
+    """Unless the keys are in the environment, or in the file; whether it was made."""
+    file = encryption_file(settings)
+    if os.environ.get(ENCRYPTION_VARIABLE) or file.exists():
+        return False
+    writable_home(settings)
+    encryption.write_key_file(file, [encryption.new_key()])
+    return True
+
+
+def add_encryption_key(settings: Settings) -> None:
+    """Put a new key first in the file; the others stay, and decrypt. Raises ConfigError."""
+    if os.environ.get(ENCRYPTION_VARIABLE):
+        raise ConfigError(
+            f"{ENCRYPTION_VARIABLE} is set: put a new key first there, restart every process, "
+            "then run this without --new-key"
+        )
+    file = encryption_file(settings)
+    encryption.write_key_file(file, [encryption.new_key(), *encryption.read_key_file(file)])
+
+
 def _write_secret(file: Path) -> None:
     with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:
         new.write(SystemChance().secret())
@@ -137,6 +180,11 @@ class Installation:
         return SqlStore(self.settings.database_url, secret=self.secret, clock=self.clock)
 
     @cached_property
+    def cipher(self) -> Cipher:
+        """Reads its keys when it is first used: most installations store nothing with it."""
+        return encryption.FernetCipher(partial(encryption_keys, self.settings))
+
+    @cached_property
     def standing_switches(self) -> tuple[Switch, ...]:
         """Of SWAPGATE_FORCE and the file, as they were when this process first looked.
 
@@ -164,6 +212,8 @@ class Installation:
             sinks=ConfiguredSinks(self.settings.alerts, os.environ),
             eval_connections=self.settings.control.eval_connections,
             allow_addresses=self.settings.router.allow_addresses,
+            cipher=self.cipher,
+            environ=dict(os.environ),
             data_classes=self.settings.data_classes,
             drift={
                 name: suite.drift
@@ -201,6 +251,8 @@ def open_installation(
 
 
 def _workers(installation: Installation) -> EvalWorkers:
+    from harness.control import unlock  # noqa: PLC0415 - only where workers are started
+    from harness.runtime.evaluating import JUDGE_KEY, TARGET_KEY  # noqa: PLC0415
     from harness.runtime.workers import SubprocessWorkers, worker_command  # noqa: PLC0415
 
     source = installation.settings.source
@@ -209,7 +261,7 @@ def _workers(installation: Installation) -> EvalWorkers:
         command += ["--config", str(source.resolve())]
     ours = [name for name in os.environ if name.startswith(config.environment.PREFIX)]
 
-    def needed_by(run: str) -> list[str]:
+    def needed_by(run: str) -> dict[str, str]:
         """Our own settings, and the keys of the providers that the run calls: its target's, and
         its judge's.
         """
@@ -221,8 +273,13 @@ def _workers(installation: Installation) -> EvalWorkers:
         if provider is None:
             raise NotFound(f"run {run}: there is no provider {target.provider!r} any more")
         judge = known.get(judges_of(installation.settings).get(found.suite, ""))
-        keys = {each.api_key_env for each in (provider, judge) if each is not None}
-        return [*ours, SECRET_VARIABLE, CONFIG_VARIABLE, *sorted(filter(None, keys))]
+        names = (*ours, SECRET_VARIABLE, CONFIG_VARIABLE)
+        given = {name: os.environ[name] for name in names if name in os.environ}
+        for variable, each in ((TARGET_KEY, provider), (JUDGE_KEY, judge)):
+            keys = unlock.keys_of(installation.context, each) if each is not None else ()
+            if keys:
+                given[variable] = keys[0].secret
+        return given
 
     return SubprocessWorkers(command, needed_by=needed_by, cwd=Path.cwd())
 
@@ -257,10 +314,14 @@ def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None
     from evals.calibration import Checks  # noqa: PLC0415
     from evals.pace import Paces  # noqa: PLC0415
     from evals.runner import InspectRunner  # noqa: PLC0415 - Inspect takes seconds
-    from harness.runtime.evaluating import Worker  # noqa: PLC0415
+    from harness.runtime.evaluating import JUDGE_KEY, TARGET_KEY, Worker  # noqa: PLC0415
     from router.rates import SharedRates  # noqa: PLC0415
 
     installation = open_installation(given)
+    secrets = dict(os.environ)
+    # What a run starts, such as a model's code, is not to inherit them.
+    for variable in (TARGET_KEY, JUDGE_KEY):
+        os.environ.pop(variable, None)
     shared = writable_home(installation.settings) / "evals"
     try:
         Worker(
@@ -278,7 +339,7 @@ def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None
             ),
             owner=owner,
             parent=parent,
-            secrets=os.environ,
+            secrets=secrets,
             connections=installation.settings.control.eval_connections,
             judges=judges_of(installation.settings),
         ).work(run)
@@ -361,9 +422,11 @@ def _tracing(settings: TracingSettings) -> "Tracing | None":
     return OpenTelemetry(settings)
 
 
-def _keys_of(environ: Mapping[str, str], snapshot: Snapshot) -> ProviderKeySets:
+def _keys_of(cipher: Cipher, environ: Mapping[str, str], snapshot: Snapshot) -> ProviderKeySets:
     """What the router sends to the snapshot's providers."""
-    return {name: of_environment(each, environ) for name, each in snapshot.providers.items()}
+    from harness.control.unlock import key_sets  # noqa: PLC0415 - only the router's process
+
+    return key_sets(snapshot.providers.values(), snapshot.stored_keys, cipher, environ)
 
 
 def run_router_worker(settings: Settings, *, channel: int, listeners: Sequence[int]) -> None:
@@ -389,7 +452,7 @@ def run_router_worker(settings: Settings, *, channel: int, listeners: Sequence[i
         home / "snapshot.json",
         installation.standing_switches,
         # The environment is read once: a request never looks at it.
-        partial(_keys_of, dict(os.environ)),
+        partial(_keys_of, installation.cipher, dict(os.environ)),
     )
     holder.boot()
     reporter = Reporter(

@@ -15,6 +15,7 @@ from harness.domain.audit import AuditEvent
 from harness.domain.capture import Captured, Kept
 from harness.domain.catalogue import Catalogue
 from harness.domain.changes import Change
+from harness.domain.credentials import Credential
 from harness.domain.delivery import AlertMessage, Delivery
 from harness.domain.drift import Check, Watch
 from harness.domain.evaluation import EvalRun, RunState, Sample, SuitePin, Verdict
@@ -541,6 +542,33 @@ class Captures(Protocol):
         ...
 
 
+class Credentials(Protocol):
+    """Keys of providers, encrypted by whoever stores them. None is ever deleted."""
+
+    def all(self) -> Sequence[Credential]:
+        """By provider, in the order in which they are tried; those taken away too."""
+        ...
+
+    def put(self, credential: Credential) -> None:
+        """Add it, or replace the one of its provider and name. Raises InputError for an
+        unknown provider."""
+        ...
+
+
+class Cipher(Protocol):
+    """Encrypts what must not be read in the database, on disk or in a backup."""
+
+    def encrypt(self, text: str) -> str: ...
+
+    def decrypt(self, token: str) -> str:
+        """Raises DecryptionFailed, ConfigError without any key."""
+        ...
+
+    def again(self, token: str) -> str:
+        """The same text, encrypted with the newest key. Raises as `decrypt`."""
+        ...
+
+
 class Transaction(Protocol):
     @property
     def routing(self) -> Routing: ...
@@ -580,6 +608,8 @@ class Transaction(Protocol):
     def drift(self) -> Drift: ...
     @property
     def captures(self) -> Captures: ...
+    @property
+    def credentials(self) -> Credentials: ...
 
 
 class Store(Protocol):
@@ -643,7 +673,7 @@ class EvalJob:
     run: EvalRun
     target: Target
     provider: Provider
-    api_key: str | None
+    api_key: str | None = field(repr=False)
     done: frozenset[tuple[str, int]] = frozenset()
     max_connections: int = 8
     judge_provider: Provider | None = None

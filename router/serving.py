@@ -276,6 +276,7 @@ def _upstream_of(
         )
     can, kind = _capabilities(target, provider), PROVIDER_KINDS[provider.kind]
     own = tuple(keys.get(provider.name, ()))
+    stored_before = any(each.provider == provider.name for each in snapshot.stored_keys)
     return Upstream(
         target=target,
         id=target.id,
@@ -289,7 +290,7 @@ def _upstream_of(
             for each in Endpoint
         },
         keys=own,
-        keyless=lacks_key(provider, own),
+        keyless=lacks_key(provider, own, stored_before=stored_before),
     )
 
 

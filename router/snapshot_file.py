@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from harness.domain.capabilities import Capabilities
 from harness.domain.content import canonical_json
+from harness.domain.credentials import StoredKey
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.key_limits import KeyLimits
 from harness.domain.observation import UnitRule
@@ -93,6 +94,7 @@ def to_json(snapshot: Snapshot) -> dict[str, object]:
         "etag": snapshot.etag,
         "switches": [_switch_json(each) for each in snapshot.switches],
         "shadows": [_shadow_json(each) for each in snapshot.shadows],
+        "stored_keys": [asdict(each) for each in snapshot.stored_keys],
     }
 
 
@@ -142,6 +144,7 @@ def from_json(data: Mapping[str, Any]) -> Snapshot:
         # A file of an older version has none.
         switches=tuple(_switch(each) for each in data.get("switches", ())),
         shadows=tuple(_shadow(each) for each in data.get("shadows", ())),
+        stored_keys=tuple(StoredKey(**each) for each in data.get("stored_keys", ())),
     )
 
 

@@ -13,6 +13,7 @@ from harness.api import (
     alerts,
     canaries,
     captures,
+    credentials,
     drift,
     evals,
     health,
@@ -41,6 +42,7 @@ NOUNS: Final = (
     alerts,
     drift,
     captures,
+    credentials,
     operations,
 )
 

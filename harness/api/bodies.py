@@ -26,6 +26,10 @@ Json = dict[str, JsonValue]
 class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
+    def asked(self) -> str:
+        """The same for the same body: of an `Idempotency-Key`."""
+        return self.model_dump_json()
+
 
 class Slice(Body):
     """A piece of a list."""

@@ -80,4 +80,4 @@ def _once(who: Caller, what: str, body: Body | None, do: Callable[[], Answer]) -
         return do()
     # The role too: a lesser key of the same person must not be shown what this one was.
     scope = (who.actor.name, who.actor.role.name, what, who.idempotency_key)
-    return who.remembered.once(scope, body.model_dump_json(), do)
+    return who.remembered.once(scope, body.asked(), do)

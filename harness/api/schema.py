@@ -9,7 +9,7 @@ from enum import Enum, IntEnum
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from harness.api.answers import Page
-from harness.control.present import HIDDEN
+from harness.control.present import HIDDEN, shown_name
 from harness.domain.evaluation import VERDICTS, Judged
 from harness.domain.routing import Route
 from harness.domain.targets import Target
@@ -70,7 +70,7 @@ class Components:
             self.schemas[name] = {}  # a type may contain itself
             hints = get_type_hints(kind)
             shown = {
-                field.name: self.of(hints[field.name])
+                shown_name(kind, field.name): self.of(hints[field.name])
                 for field in fields(kind)
                 if field.name not in HIDDEN
             }

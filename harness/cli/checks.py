@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,9 @@ from harness.cli import provider_calls
 from harness.cli.config import without_password
 from harness.cli.session import Session
 from harness.cli.waiting import answers
-from harness.control import chains, clearance, lookup, routes, seed
+from harness.control import chains, clearance, lookup, routes, seed, unlock
 from harness.control.context import Context
+from harness.domain.credentials import ProviderKey, lacks_key, of_environment
 from harness.domain.errors import StoreUnavailable, SwapgateError
 from harness.domain.settings import Settings
 from harness.domain.targets import Provider
@@ -54,6 +55,7 @@ def all_checks(session: Session) -> Iterator[Check]:
     yield from _judges(settings, providers)
     yield from _providers(context, providers)
     if context is not None:
+        yield from _stored_keys(context)
         yield from _differences(context, settings)
         yield from _chains(context)
     yield from _alert_sinks(settings)
@@ -185,11 +187,31 @@ def _providers(context: Context | None, providers: Mapping[str, Provider]) -> It
         return
     wanted = _models_in_use(context)
     allowed = context.allow_addresses if context is not None else ()
+    keys = {
+        name: unlock.keys_of(context, each) if context else of_environment(each, os.environ)
+        for name, each in providers.items()
+    }
     with ThreadPoolExecutor(max_workers=8) as pool:
         yield from pool.map(
-            lambda each: _provider(each, wanted.get(each.name, set()), allowed),
+            lambda each: _provider(
+                each, keys[each.name], wanted.get(each.name, set()), allowed
+            ),
             providers.values(),
         )
+
+
+def _stored_keys(context: Context) -> Iterator[Check]:
+    """Whether what is stored can be decrypted here."""
+    with context.store.read() as tx:
+        stored = unlock.live(context, tx)
+    for each in stored:
+        try:
+            context.cipher.decrypt(each.ciphertext)
+        except SwapgateError as error:
+            subject = f"stored key {each.name} of {each.provider}"
+            yield Check(
+                subject, "fail", str(error), f"`swapgate credential set {each.provider}`"
+            )
 
 
 def _models_in_use(context: Context | None) -> dict[str, set[str]]:
@@ -203,13 +225,23 @@ def _models_in_use(context: Context | None) -> dict[str, set[str]]:
     return found
 
 
-def _provider(provider: Provider, wanted: set[str], allowed: Collection[str]) -> Check:
+def _provider(
+    provider: Provider,
+    keys: Sequence[ProviderKey],
+    wanted: set[str],
+    allowed: Collection[str],
+) -> Check:
     subject = f"provider {provider.name}"
+    stored = any(each.name not in provider.key_envs for each in keys)
     unset = ", ".join(provider_calls.unset_keys(provider))
-    if unset:
+    if unset and not stored:
         found = f"a key of it is missing: {unset} not set"
-        return Check(subject, "fail", found, f"set {unset}, e.g. in .env")
-    call = provider_calls.models(provider, allowed=allowed)
+        step = f"set {unset}, e.g. in .env, or `swapgate credential set {provider.name}`"
+        return Check(subject, "fail", found, step)
+    if lacks_key(provider, keys):
+        step = f"`swapgate credential set {provider.name}`"
+        return Check(subject, "fail", "it has no key: its targets get no requests", step)
+    call = provider_calls.models(provider, key=keys[0] if keys else None, allowed=allowed)
     if call.status in NO_SUCH_PAGE:
         step = "try `swapgate model probe TARGET`"
         return Check(subject, "warn", "it answers, but lists no models", step)

@@ -103,6 +103,7 @@ def set_up(session: Session) -> Done:
     settings = session.settings
     secret_there = (settings.home / bootstrap.SECRET_FILE).exists()
     secret = bootstrap.installation_secret(settings, create=True)
+    keys_made = bootstrap.make_encryption_file(settings)
     bootstrap.upgrade_database(settings)
     ctx, admin, data = session.context, None, None
     seeded = seed.seed(ctx, settings)
@@ -115,6 +116,7 @@ def set_up(session: Session) -> Done:
         created=(
             *(str(path) for path, new in created.items() if new),
             *(() if secret_there else (str(settings.home),)),
+            *((str(bootstrap.encryption_file(settings)),) if keys_made else ()),
         ),
         kept=tuple(str(path) for path, new in created.items() if not new),
         seeded=tuple(seeded),

@@ -196,11 +196,16 @@ def probe(ctx: click.Context, name: str, timeout_s: float) -> None:
     TARGET is an id or PROVIDER/MODEL, which need not be registered.
     """
     from harness.cli import provider_calls  # noqa: PLC0415 - `--help` stays quick
+    from harness.control import unlock  # noqa: PLC0415 - as above
 
     session = ctx.ensure_object(Session)
     target, provider = _called(session, name)
     allowed = session.context.allow_addresses
-    found = provider_calls.chat(provider, target, timeout_s=timeout_s, allowed=allowed)
+    keys = unlock.keys_of(session.context, provider)
+    first = keys[0] if keys else None
+    found = provider_calls.chat(
+        provider, target, key=first, timeout_s=timeout_s, allowed=allowed
+    )
     if session.json:
         output.document(found)
     else:

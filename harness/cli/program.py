@@ -121,6 +121,9 @@ VERBS = {
     "gate": Lazy("harness.cli.gate:gate", "The gate's rule, on plain files or on two targets."),
     "bench": Lazy("harness.cli.bench:bench", "Measure the rules themselves."),
     "replay": Lazy("harness.cli.replay:replay", "Decide a verdict again from what is stored."),
+    "credential": Lazy(
+        "harness.cli.credential:credential", "Keys of providers: stored encrypted, never shown."
+    ),
     "key": Lazy("harness.cli.key:key", "Keys for clients and for people."),
     "audit": Lazy("harness.cli.audit:audit", "The audit log: append-only, hash-chained."),
     "db": Lazy("harness.cli.db:db", "The database's schema."),

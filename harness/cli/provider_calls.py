@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from evals.wire import MalformedReply, body, reply
 from harness.cli import message_probe
 from harness.domain.base_url import check_base_url
+from harness.domain.credentials import ProviderKey
 from harness.domain.errors import InputError
 from harness.domain.targets import ANTHROPIC, ANTHROPIC_VERSION, Provider, Target
 from harness.runtime.guarded_http import opener
@@ -22,6 +23,8 @@ from harness.runtime.guarded_http import opener
 QUESTION = "Reply with the one word: ready"
 MAX_BYTES = 4 * 1024 * 1024
 MAX_TEXT = 200
+# Of a header's value: a shorter one is a word.
+SHORTEST_SECRET = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,30 +52,30 @@ class Probe:
     error: str
 
 
-def key_of(provider: Provider) -> str | None:
-    """The key from the environment; None where none is named or set."""
-    return os.environ.get(provider.api_key_env or "") or None
-
-
 def unset_keys(provider: Provider) -> list[str]:
     """The environment variables that it names and that are empty or not there."""
     return [name for name in provider.key_envs if not os.environ.get(name)]
 
 
 def models(
-    provider: Provider, *, timeout_s: float = 5.0, allowed: Collection[str] = ()
+    provider: Provider,
+    *,
+    key: ProviderKey | None = None,
+    timeout_s: float = 5.0,
+    allowed: Collection[str] = (),
 ) -> Call:
     """The provider's list of models: reachable, and the key accepted.
 
     allowed: as `domain.base_url` reads it.
     """
-    return _call(provider, "/models", None, timeout_s, allowed)
+    return _call(provider, key, "/models", None, timeout_s, allowed)
 
 
 def chat(
     provider: Provider,
     target: Target,
     *,
+    key: ProviderKey | None = None,
     timeout_s: float = 60.0,
     allowed: Collection[str] = (),
 ) -> Probe:
@@ -86,7 +89,7 @@ def chat(
     else:
         messages = [{"role": "user", "content": QUESTION}]
         path, sent, read = "/chat/completions", body(target, messages, {}), reply
-    call = _call(provider, path, sent, timeout_s, allowed)
+    call = _call(provider, key, path, sent, timeout_s, allowed)
     found, error = None, call.error
     if not error:
         try:
@@ -107,7 +110,12 @@ def chat(
 
 
 def _call(
-    provider: Provider, path: str, sent: object, timeout_s: float, allowed: Collection[str]
+    provider: Provider,
+    key: ProviderKey | None,
+    path: str,
+    sent: object,
+    timeout_s: float,
+    allowed: Collection[str],
 ) -> Call:
     try:
         check_base_url(provider.api_base, allowed)
@@ -117,7 +125,7 @@ def _call(
     request = urllib.request.Request(  # noqa: S310 - the scheme is checked above
         url,
         data=None if sent is None else json.dumps(sent).encode(),
-        headers=_headers(provider),
+        headers=_headers(provider, key),
     )
     started = time.perf_counter()
     status, content, error = None, b"", ""
@@ -126,31 +134,42 @@ def _call(
             status, content = answer.status, answer.read(MAX_BYTES)
     except urllib.error.HTTPError as failed:
         with failed:
-            status, error = failed.code, _refusal(provider, failed)
+            status, error = failed.code, _refusal(provider, key, failed)
     except (OSError, http.client.HTTPException, ValueError) as failed:
         error = f"{provider.api_base} does not answer: {_reason(failed)}"
     return Call(status, time.perf_counter() - started, content, error)
 
 
-def _headers(provider: Provider) -> dict[str, str]:
+def _headers(provider: Provider, key: ProviderKey | None) -> dict[str, str]:
     version = {"anthropic-version": ANTHROPIC_VERSION} if provider.kind == ANTHROPIC else {}
     return {
         "Content-Type": "application/json",
-        **provider.key_headers(key_of(provider) or ""),
+        **provider.key_headers(key.secret if key else ""),
         **version,
         **provider.extra_headers,
     }
 
 
-def _refusal(provider: Provider, failed: urllib.error.HTTPError) -> str:
+def _refusal(
+    provider: Provider, key: ProviderKey | None, failed: urllib.error.HTTPError
+) -> str:
     if failed.code in (401, 403):
-        place = provider.api_key_env or "none: set `api_key_env`"
+        place = key.name if key else f"none: `swapgate credential set {provider.name}`"
         return f"{failed.code}: the provider refuses our key (from {place})"
     try:
         said = failed.read(MAX_BYTES).decode("utf-8", "replace")
     except (OSError, http.client.HTTPException):
         said = ""
-    return f"{failed.code}: {_message(said)}"
+    # Some repeat what they were sent.
+    return f"{failed.code}: {without_secrets(_message(said), provider, key)}"
+
+
+def without_secrets(text: str, provider: Provider, key: ProviderKey | None) -> str:
+    secrets = (key.secret if key else "", *provider.extra_headers.values())
+    for secret in secrets:
+        if len(secret) >= SHORTEST_SECRET:
+            text = text.replace(secret, "[hidden]")
+    return text
 
 
 def _message(said: str) -> str:

@@ -7,18 +7,31 @@ from dataclasses import dataclass, field
 from harness.control.clock_watch import ClockWatch
 from harness.domain.catalogue import Catalogue
 from harness.domain.drift import DriftPolicy
-from harness.domain.errors import NotFound
+from harness.domain.errors import ConfigError, NotFound
 from harness.domain.policy import Policy
 from harness.domain.targets import Target
 from harness.ports import (
     AlertSinks,
     Chance,
+    Cipher,
     Clock,
     EvalWorkers,
     ModelTable,
     Store,
     SuiteCatalog,
 )
+
+
+class NoCipher:
+    """Where a process has no encryption keys: nothing can be stored or read."""
+
+    def encrypt(self, text: str) -> str:  # noqa: ARG002 - the port's signature
+        raise ConfigError("this process has no encryption keys")
+
+    def decrypt(self, token: str) -> str:  # noqa: ARG002 - the port's signature
+        raise ConfigError("this process has no encryption keys")
+
+    again = decrypt
 
 
 @dataclass(frozen=True)
@@ -32,6 +45,7 @@ class Context:
     clock_watch: of this process's clock.
     allow_addresses: that providers may have though they are closed.
     models: what is known of models; None where nothing is. judges: by suite.
+    cipher: for what is stored encrypted. environ: where providers' keys may stand, too.
     """
 
     store: Store
@@ -53,6 +67,9 @@ class Context:
     @property
     def catalogue(self) -> Catalogue:
         return self.models.catalogue() if self.models is not None else Catalogue()
+
+    cipher: Cipher = field(default_factory=NoCipher)
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def policy(self, name: str) -> Policy:
         """Raises NotFound with the nearest policy."""

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import structlog
 
-from harness.control import alerts, work
+from harness.control import alerts, credentials, work
 from harness.control.context import Context
 from harness.domain.access import SYSTEM
 from harness.domain.alerts import AlertKind
@@ -43,13 +43,14 @@ def _tell_of_chain(ctx: Context, tx: Transaction, broken: int | None) -> None:
 
 def forget(ctx: Context, *, alerts_days: float, failovers_days: float) -> None:
     """Delete alerts that ended, and failovers, when they are as old as that; and captured
-    requests at their own end.
+    requests at their own end. Keys of providers that expired are taken away.
     """
     now = ctx.clock.now()
     with ctx.store.write() as tx:
         tx.alerts.forget(now - timedelta(days=alerts_days))
         tx.failovers.forget(now - timedelta(days=failovers_days))
         tx.captures.forget(now)
+    credentials.expire(ctx)
 
 
 def evaluate_incumbents(ctx: Context, *, suite: str) -> list[EvalRun]:

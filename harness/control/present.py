@@ -11,8 +11,22 @@ from harness.domain.targets import Target
 
 Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
 
-# A key's hash is of no use to a reader, and of some to a thief.
-HIDDEN = frozenset({"hash"})
+# Of no use to a reader, and of some to a thief.
+HIDDEN = frozenset({"hash", "ciphertext", "secret"})
+
+
+class CamelCase:
+    """Answered with camelCase names, as the providers' fields are known elsewhere (D1)."""
+
+    __slots__ = ()
+
+
+def shown_name(kind: type, name: str) -> str:
+    """What a field of this type is called in an answer."""
+    if not issubclass(kind, CamelCase):
+        return name
+    first, *others = name.split("_")
+    return first + "".join(each.title() for each in others)
 
 
 def plain(value: object) -> Plain:  # noqa: PLR0911 - one per kind of value
@@ -42,7 +56,7 @@ def plain(value: object) -> Plain:  # noqa: PLR0911 - one per kind of value
 
 def _fields(value: object) -> dict[str, Plain]:
     shown = {
-        field.name: plain(getattr(value, field.name))
+        shown_name(type(value), field.name): plain(getattr(value, field.name))
         for field in fields(value)  # type: ignore[arg-type]  # plain() has looked
         if field.name not in HIDDEN
     }

@@ -81,8 +81,8 @@ KINDS: Final[Mapping[AlertKind, KindRule]] = {
     ),
     _K.OUR_KEY: KindRule(
         _S.CRITICAL,
-        "put a valid key into the provider's environment variable, restart the router, then "
-        "`swapgate doctor`",
+        "`swapgate credential set PROVIDER` stores a valid key, or put one into the provider's "
+        "environment variable and restart the router; then `swapgate doctor`",
         silent=_WORKER,
     ),
     _K.QUOTA: KindRule(

@@ -13,6 +13,7 @@ SwapgateError
 ├── ProofRefused           the proof is missing, stale, expired, or another target's
 ├── StaleEvidence          pairs whose pins differ between the arms or from the registration
 ├── StoreUnavailable       the database did not answer; the same call may succeed later
+├── DecryptionFailed       what is stored cannot be read with the encryption keys at hand
 ├── DeliveryFailed         a sink did not take an alert; it is tried again
 ├── JudgeUnfit             a suite's judge is away, or does not agree with its references
 ├── WorkerFailed           an eval worker ended without finishing its run
@@ -73,6 +74,9 @@ class StaleEvidence(SwapgateError): ...
 
 class StoreUnavailable(SwapgateError):
     retryable = True
+
+
+class DecryptionFailed(SwapgateError): ...
 
 
 class DeliveryFailed(SwapgateError):

@@ -6,6 +6,7 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import Any, Final, Self
 
+from harness.domain.credentials import StoredKey
 from harness.domain.evaluation import SuiteRole
 from harness.domain.key_limits import KeyLimits
 from harness.domain.observation import DEFAULT_UNIT_RULE, UnitRule
@@ -223,7 +224,7 @@ class Snapshot:
 
     etag: changes whenever anything in it does (a key, a provider, a revision, a switch).
     switches: kill switches that nobody has lifted; they may have expired since. shadows: that
-    nobody has ended, as well.
+    nobody has ended, as well. stored_keys: of the providers, encrypted, in order.
     """
 
     table: RoutingTable
@@ -232,3 +233,4 @@ class Snapshot:
     etag: str
     switches: tuple[Switch, ...] = ()
     shadows: tuple[Shadow, ...] = ()
+    stored_keys: tuple[StoredKey, ...] = ()

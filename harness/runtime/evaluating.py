@@ -15,9 +15,12 @@ from datetime import datetime, timedelta
 from harness.domain.errors import JudgeUnfit, NotFound, StoreUnavailable, SwapgateError
 from harness.domain.evaluation import LEASE_S, EvalRun, RunState, Sample
 from harness.domain.pins import ServedModel, Sighting
+from harness.domain.targets import Provider
 from harness.ports import Clock, EvalJob, EvalRunner, Store, Transaction
 
 BEAT_S = 2.0
+# In a worker's environment: the one key that its run sends, stored or not.
+TARGET_KEY, JUDGE_KEY = "SWAPGATE_RUN_TARGET_KEY", "SWAPGATE_RUN_JUDGE_KEY"
 STORE_ATTEMPTS, STORE_PAUSE_S = 30, 1.0
 NOTE_EVERY = timedelta(seconds=5)
 
@@ -26,7 +29,8 @@ NOTE_EVERY = timedelta(seconds=5)
 class Worker:
     """owner: this worker's name on the lease. parent: pid; the worker ends when it is gone.
 
-    secrets: environment variable to provider key. judges: suite to its judge's provider.
+    secrets: environment variables. TARGET_KEY and JUDGE_KEY hold what the parent gave; without
+    them, a provider's own variable counts. judges: suite to its judge's provider.
     """
 
     store: Store
@@ -78,13 +82,16 @@ class Worker:
                 run=found,
                 target=target,
                 provider=provider,
-                api_key=self.secrets.get(provider.api_key_env or ""),
+                api_key=self._key(TARGET_KEY, provider),
                 done=tx.runs.done(run),
                 max_connections=self.connections,
                 judge_provider=judge,
                 judge=_judge(tx, found),
-                judge_api_key=self.secrets.get(judge.api_key_env or "") if judge else None,
+                judge_api_key=self._key(JUDGE_KEY, judge) if judge else None,
             )
+
+    def _key(self, given: str, provider: Provider) -> str | None:
+        return self.secrets.get(given) or self.secrets.get(provider.api_key_env or "")
 
     def _lease(self, lease: Callable[..., bool], run: str) -> bool:
         now = self.clock.now()

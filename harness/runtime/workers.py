@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-# What Python, temporary files, time and a locale need. Keys are added by name, per worker.
+# What Python, temporary files, time and a locale need. Keys are added per worker.
 KEPT = (
     *("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV", "SYSTEMROOT"),
     # A company's own certificate authority; OpenSSL reads these.
@@ -30,12 +30,16 @@ class _Child:
 class SubprocessWorkers:
     """Implements ports.EvalWorkers.
 
-    command: the worker's argv without the run. needed_by: names of the environment variables
-    that a run's worker needs besides the minimum (its provider's key, our own settings).
+    command: the worker's argv without the run. needed_by: the environment variables that a
+    run's worker needs besides the minimum (its provider's key, our own settings).
     """
 
     def __init__(
-        self, command: Sequence[str], *, needed_by: Callable[[str], Sequence[str]], cwd: Path
+        self,
+        command: Sequence[str],
+        *,
+        needed_by: Callable[[str], Mapping[str, str]],
+        cwd: Path,
     ) -> None:
         self._command, self._needed_by, self._cwd = list(command), needed_by, cwd
         self._children: dict[str, _Child] = {}
@@ -60,9 +64,9 @@ class SubprocessWorkers:
         return owner
 
     def _environment(self, run: str) -> dict[str, str]:
-        names = [*KEPT, *self._needed_by(run)]
-        kept = {name: os.environ[name] for name in names if name in os.environ}
-        return {**kept, "PYTHONUNBUFFERED": "1", "INSPECT_DISPLAY": "none"}
+        kept = {name: os.environ[name] for name in KEPT if name in os.environ}
+        more = self._needed_by(run)
+        return {**kept, **more, "PYTHONUNBUFFERED": "1", "INSPECT_DISPLAY": "none"}
 
     def alive(self) -> Mapping[str, str]:
         return {

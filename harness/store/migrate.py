@@ -51,6 +51,12 @@ def current(url: str) -> str | None:
         return MigrationContext.configure(db).get_current_revision()
 
 
+def revisions() -> list[str]:
+    """All of them, the oldest first."""
+    script = ScriptDirectory.from_config(_config())
+    return [each.revision for each in script.walk_revisions()][::-1]
+
+
 def head() -> str:
     """The newest revision that this version knows."""
     return str(ScriptDirectory.from_config(_config()).get_current_head())

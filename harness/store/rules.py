@@ -154,6 +154,10 @@ def check_spend(spend: KeySpend) -> None:
     )
 
 
+def no_such_provider(name: str) -> InputError:
+    return InputError(f"there is no provider {name!r}: add it before its key")
+
+
 def no_such_key(key: str) -> NotFound:
     return NotFound(f"there is no key {key}; `swapgate key list` shows them")
 

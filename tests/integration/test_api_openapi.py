@@ -61,6 +61,8 @@ PATHS = {
     "/api/v1/failovers": "get",
     "/api/v1/captures": "delete get",
     "/api/v1/captures/{capture}": "get",
+    "/api/v1/credentials/providers": "get post",
+    "/api/v1/credentials/providers/{provider}": "delete get put",
     "/api/v1/overview": "get",
     "/api/v1/policies": "get",
     "/api/v1/keys": "get post",
@@ -151,7 +153,8 @@ def test_idempotency_keys_are_offered_where_something_is_made(
         if parameter["name"] == "Idempotency-Key"
     }
     nouns = ("models", "routes", "evals", "proposals", "switches", "keys")
-    assert offered == {f"/api/v1/{noun}" for noun in nouns}
+    providers = "/api/v1/credentials/providers"
+    assert offered == {providers, *(f"/api/v1/{noun}" for noun in nouns)}
 
 
 def test_a_keys_hash_has_no_place_in_it(document: dict[str, Any]) -> None:

@@ -110,6 +110,7 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     switch = ask("switch", "throw", "provider:sim", "--for", "2h", "--reason", "a drill")
     ask("switch", "list")
     ask("switch", "lift", switch["id"])  # type: ignore[index]
+    credential_verbs(cli, ask)
     trouble_verbs(ask)
     shadow_verbs(ask)
     capture_verbs(cli, ask)
@@ -119,6 +120,17 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     ask("canary", "decide", "blocks.csv")
 
     assert leaves(program) - PROCESSES <= asked
+
+
+def credential_verbs(cli: CommandLine, ask: Callable[..., object]) -> None:
+    (cli.folder / "keys.env").write_text("GROQ_API_KEY=gsk-1\n")
+    assert ask("credential", "import", "--from", "keys.env") == [
+        {"provider": "groq", "variable": "GROQ_API_KEY", "kept": False}
+    ]
+    ask("credential", "set", "openai", exits=2)  # nothing comes from stdin
+    ask("credential", "list")
+    ask("credential", "rotate-encryption", "--new-key")
+    ask("credential", "remove", "groq")
 
 
 def trouble_verbs(ask: Callable[..., object]) -> None:

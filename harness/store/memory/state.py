@@ -11,6 +11,7 @@ from harness.domain.access import ApiKey
 from harness.domain.alerts import AlertRecord
 from harness.domain.audit import AuditEvent
 from harness.domain.capture import Captured
+from harness.domain.credentials import Credential
 from harness.domain.delivery import Delivery
 from harness.domain.drift import Check, Watch
 from harness.domain.errors import IllegalTransition, InputError
@@ -35,7 +36,7 @@ class State:
     verdicts: with the proposal's id. suites: with the time they came. traffic: by its key.
     alerts: by id. deliveries: by alert, number and sink. failovers: by worker and number.
     sightings: by target, newest first.
-    drift_checks: by watch and number.
+    drift_checks: by watch and number. credentials: by provider and name.
     """
 
     installation: str = field(default_factory=lambda: secrets.token_hex(6))
@@ -67,6 +68,7 @@ class State:
     drift_watches: dict[str, Watch] = field(default_factory=dict)
     drift_checks: dict[tuple[str, int], Check] = field(default_factory=dict)
     captures: dict[str, Captured] = field(default_factory=dict)
+    credentials: dict[tuple[str, str], Credential] = field(default_factory=dict)
 
     def fork(self) -> Self:
         forked = copy(self)

@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from harness.domain.credentials import for_routers
 from harness.domain.errors import StoreUnavailable
 from harness.domain.routing import Snapshot
 from harness.domain.switches import in_force
 from harness.ports import Clock
 from harness.store.memory.alerts import MemoryAlerts, MemoryDeliveries, MemoryFailovers
 from harness.store.memory.captures import MemoryCaptures
+from harness.store.memory.credentials import MemoryCredentials
 from harness.store.memory.decisions import MemoryProposals, MemoryRollouts, MemoryVerdicts
 from harness.store.memory.drift import MemoryDrift
 from harness.store.memory.evals import MemoryEvalRuns, MemorySuites
@@ -49,6 +51,7 @@ class MemoryTransaction:
         self.sightings = MemorySightings(unit)
         self.drift = MemoryDrift(unit)
         self.captures = MemoryCaptures(unit)
+        self.credentials = MemoryCredentials(unit)
 
 
 class MemoryStore:
@@ -88,7 +91,13 @@ class MemoryStore:
         switches = in_force(tx.switches.not_lifted(), self._clock.now())
         shadows = tuple(tx.shadows.live())
         return Snapshot(
-            tx.routing.table(), tx.providers.all(), keys, state.etag, switches, shadows
+            tx.routing.table(),
+            tx.providers.all(),
+            keys,
+            state.etag,
+            switches,
+            shadows,
+            for_routers(tx.credentials.all(), self._clock.now()),
         )
 
     def etag(self) -> str:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import sqlalchemy as sa
 
+from harness.domain.credentials import for_routers
 from harness.domain.routing import Snapshot
 from harness.domain.switches import in_force
 from harness.ports import Clock
@@ -14,6 +15,7 @@ from harness.store.sql.alerts import SqlAlerts, SqlDeliveries
 from harness.store.sql.audit import SqlAuditLog
 from harness.store.sql.captures import SqlCaptures
 from harness.store.sql.changes import Changes
+from harness.store.sql.credentials import SqlCredentials
 from harness.store.sql.decisions import SqlProposals, SqlRollouts, SqlVerdicts
 from harness.store.sql.drift import SqlDrift
 from harness.store.sql.evals import SqlEvalRuns, SqlSuites
@@ -58,6 +60,7 @@ class SqlTransaction:
         self.sightings = SqlSightings(unit)
         self.drift = SqlDrift(unit)
         self.captures = SqlCaptures(unit)
+        self.credentials = SqlCredentials(unit)
         self._unit = unit
 
     def etag(self) -> str:
@@ -113,6 +116,7 @@ class SqlStore:
                 etag,
                 switches,
                 tuple(tx.shadows.live()),
+                for_routers(tx.credentials.all(), self._clock.now()),
             )
         self._snapshot = found
         return found

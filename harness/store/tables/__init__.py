@@ -5,6 +5,7 @@ from typing import Final
 from harness.store.tables import (
     alerts,
     captures,
+    credentials,
     decisions,
     drift,
     evals,
@@ -43,6 +44,7 @@ __all__ = [
     "TRIGGERS",
     "alerts",
     "captures",
+    "credentials",
     "decisions",
     "drift",
     "evals",

@@ -1,0 +1,99 @@
+"""Keys of providers (D4): set, listed and taken away. A value is never answered."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from hashlib import sha256
+from typing import Annotated
+
+from fastapi import APIRouter
+from pydantic import ConfigDict, Field, SecretStr
+from pydantic.alias_generators import to_camel
+
+from harness.api.answers import Page, whole
+from harness.api.bodies import Body, Name
+from harness.api.endpoint import Maker, Who, endpoint
+from harness.control import credentials
+from harness.control.credentials import DEFAULT, LONGEST_OVERLAP, Change, ProviderShown
+from harness.domain.credentials import LONGEST_VALUE
+
+router = APIRouter()
+Secret = Annotated[SecretStr, Field(max_length=LONGEST_VALUE + 100)]
+
+
+class CredentialBody(Body):
+    """What is left out stays as it is. overlapS: so long the replaced value is used as well,
+    behind the new one. key: the name of the stored key; first: tried before all others.
+    """
+
+    model_config = ConfigDict(**{**Body.model_config, "alias_generator": to_camel})
+
+    value: Secret | None = None
+    api_base: Annotated[str, Field(max_length=2000)] | None = None
+    kind: Name | None = None
+    extra_headers: dict[Name, Secret] | None = None
+    key: Name = DEFAULT
+    first: bool = False
+    overlap_s: Annotated[float, Field(ge=0, le=LONGEST_OVERLAP.total_seconds())] = 0.0
+
+    def asked(self) -> str:
+        """Not the secrets, but whether they are the same."""
+        shown = self.model_dump_json(exclude={"value", "extra_headers"})
+        hidden = (self.change().value, sorted((self._headers or {}).items()))
+        return f"{shown} {sha256(repr(hidden).encode()).hexdigest()}"
+
+    def change(self) -> Change:
+        return Change(
+            value=None if self.value is None else _clear(self.value),
+            key=self.key,
+            first=self.first,
+            overlap=timedelta(seconds=self.overlap_s) if self.overlap_s else None,
+            kind=self.kind,
+            api_base=self.api_base,
+            extra_headers=self._headers,
+        )
+
+    @property
+    def _headers(self) -> Mapping[str, str] | None:
+        if self.extra_headers is None:
+            return None
+        return {name: _clear(value) for name, value in self.extra_headers.items()}
+
+
+class NewCredentialBody(CredentialBody):
+    """name: of the provider; one that is a kind is added where it is missing."""
+
+    name: Name
+    value: Secret
+
+
+def _clear(value: SecretStr) -> str:
+    return value.get_secret_value()
+
+
+@endpoint(router, "GET", "/credentials/providers")
+def list_credentials(who: Who) -> Page[ProviderShown]:
+    """Every provider, and whether it has a key; never the key."""
+    return whole(credentials.overview(who.ctx))
+
+
+@endpoint(router, "POST", "/credentials/providers", status=201)
+def create_credential(who: Maker, body: NewCredentialBody) -> ProviderShown:
+    """Where none is stored yet; else 409. Needs an admin."""
+    return credentials.put(who.ctx, who.actor, body.name, body.change(), create_only=True)
+
+
+@endpoint(router, "GET", "/credentials/providers/{provider}")
+def get_credential(who: Who, provider: str) -> ProviderShown:
+    return credentials.get(who.ctx, provider)
+
+
+@endpoint(router, "PUT", "/credentials/providers/{provider}")
+def put_credential(who: Who, provider: str, body: CredentialBody) -> ProviderShown:
+    """Add or replace. In force on every router within two seconds. Needs an admin."""
+    return credentials.put(who.ctx, who.actor, provider, body.change())
+
+
+@endpoint(router, "DELETE", "/credentials/providers/{provider}")
+def remove_credential(who: Who, provider: str, key: str | None = None) -> ProviderShown:
+    """Take its stored keys away, or one of them. Needs an admin."""
+    return credentials.remove(who.ctx, who.actor, provider, key=key)

@@ -1,0 +1,30 @@
+"""Keys of providers."""
+
+from harness.domain.credentials import Credential
+from harness.store.rows import Row, Values
+
+
+def of_credential(credential: Credential) -> Values:
+    return {
+        "provider": credential.provider,
+        "name": credential.name,
+        "ciphertext": credential.ciphertext,
+        "position": credential.position,
+        "created_at": credential.created_at,
+        "updated_at": credential.updated_at,
+        "created_by": credential.created_by,
+        "expires_at": credential.expires_at,
+    }
+
+
+def credential(row: Row) -> Credential:
+    return Credential(
+        provider=row.provider,
+        name=row.name,
+        ciphertext=row.ciphertext,
+        position=row.position,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        created_by=row.created_by,
+        expires_at=row.expires_at,
+    )

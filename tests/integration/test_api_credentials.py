@@ -1,0 +1,150 @@
+"""The credential API (D4): exact paths and shapes, and never a value."""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from harness.control import credentials
+from harness.domain.access import SYSTEM
+from harness.runtime.encryption import FernetCipher, new_key
+from harness.store.memory import MemoryStore
+from tests.api_door import Door, error_of
+from tests.world import SECRET, World
+
+pytestmark = pytest.mark.req("D4")
+VALUE = "sk-SEEDED-value-0001"
+KEYS = [new_key()]
+
+
+@pytest.fixture
+def door(tmp_path: Path) -> Door:
+    made = World(tmp_path, store=None)  # type: ignore[arg-type]  # next line
+    made.store = MemoryStore(secret=SECRET, clock=made.clock)
+    made.set_up()
+    found = Door(made)
+    installation = found.app.state.installation
+    context = installation.context
+    object.__setattr__(context, "cipher", FernetCipher(lambda: KEYS))
+    object.__setattr__(context, "environ", {"OPENAI_API_KEY": "env-value"})
+    return found
+
+
+def stored(door: Door, name: str) -> list[str]:
+    """What the values are, in order."""
+    context = door.app.state.installation.context
+    with context.store.read() as tx:
+        found = [each for each in tx.credentials.all() if each.provider == name]
+    return [context.cipher.decrypt(each.ciphertext) for each in found if each.ciphertext]
+
+
+def test_a_kind_is_added_with_its_key_at_its_usual_address(door: Door) -> None:
+    made = door.send("PUT", "/credentials/providers/groq", json={"value": VALUE}).json()
+
+    assert {name: made[name] for name in ("name", "kind", "hasValue", "source", "keys")} == {
+        "name": "groq",
+        "kind": "groq",
+        "hasValue": True,
+        "source": "stored",
+        "keys": 1,
+    }
+    assert made["apiBase"] == "https://api.groq.com/openai/v1"
+    assert stored(door, "groq") == [VALUE]
+    listed = door.get("/credentials/providers", role="viewer")
+    assert made in listed["items"]
+    assert door.get("/credentials/providers/groq") == made
+    assert VALUE not in json.dumps([made, listed, door.get("/audit")])
+
+
+def test_create_is_refused_where_a_key_is_and_put_replaces_it(door: Door) -> None:
+    body = {"name": "openai", "value": VALUE}
+    made = door.post("/credentials/providers", body)
+    assert (made["source"], made["keys"]) == ("stored", 1)
+
+    assert error_of(door.send("POST", "/credentials/providers", json=body), 409)
+    door.send("PUT", "/credentials/providers/openai", json={"value": "another"})
+    assert stored(door, "openai") == ["another"]
+
+
+def test_an_idempotency_key_knows_another_value_without_keeping_it(door: Door) -> None:
+    headers = {"idempotency-key": "one"}
+    body = {"name": "openai", "value": VALUE}
+    first = door.send("POST", "/credentials/providers", json=body, headers=headers)
+    again = door.send("POST", "/credentials/providers", json=body, headers=headers)
+    other = {**body, "value": "another"}
+    refused = door.send("POST", "/credentials/providers", json=other, headers=headers)
+
+    assert (first.status_code, again.json()) == (201, first.json())
+    assert error_of(refused, 422)["type"] == "InputError"
+    assert VALUE not in repr(vars(door.app.state.remembered))
+
+
+def test_an_overlap_keeps_the_old_value_behind_the_new_one_until_it_expires(
+    door: Door,
+) -> None:
+    path = "/credentials/providers/openai"
+    door.send("PUT", path, json={"value": "one"})
+    shown = door.send("PUT", path, json={"value": "two", "overlapS": 3600}).json()
+    door.send("PUT", path, json={"value": "zero", "key": "more", "first": True})
+
+    assert [each["name"] for each in shown["stored"]] == ["default", "default.old"]
+    assert stored(door, "openai") == ["zero", "two", "one"]
+    door.world.clock.advance(timedelta(hours=1, seconds=1).total_seconds())
+    assert credentials.expire(door.app.state.installation.context) == 1
+    assert stored(door, "openai") == ["zero", "two"]
+    door.send("DELETE", f"{path}?key=more")
+    assert stored(door, "openai") == ["two"]
+    assert door.send("DELETE", path).json()["hasValue"] is False
+    assert error_of(door.send("DELETE", path), 404)
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "status"),
+    [
+        ("nowhere", {"value": VALUE}, 404),
+        ("nowhere", {"value": VALUE, "kind": "custom"}, 422),
+        ("openai", {"value": "two words"}, 422),
+        ("openai", {"value": ""}, 422),
+        ("openai", {"value": VALUE, "apiBase": f"https://u:{VALUE}@host/v1"}, 422),
+        ("openai", {"value": VALUE, "apiBase": "ftp://host"}, 422),
+        ("openai", {"value": VALUE, "api_base": "https://host"}, 422),
+        ("openai", {"value": [VALUE]}, 422),
+        ("sim", {"value": VALUE, "kind": "openai"}, 422),
+        ("openai", {"value": VALUE, "key": "No Name"}, 422),
+    ],
+)
+def test_what_makes_no_sense_is_refused_without_repeating_a_secret(
+    door: Door, name: str, body: dict[str, object], status: int
+) -> None:
+    answer = door.send("PUT", f"/credentials/providers/{name}", json=body)
+
+    error_of(answer, status)
+    assert VALUE not in answer.text
+    assert stored(door, name) == []
+
+
+def test_the_value_is_write_only_in_the_description(door: Door) -> None:
+    schemas = door.document["components"]["schemas"]
+    value = schemas["NewCredentialBody"]["properties"]["value"]
+    assert (value["format"], value["writeOnly"]) == ("password", True)
+    assert "value" not in schemas["ProviderShown"]["properties"]
+    assert "ciphertext" not in json.dumps(schemas)
+
+
+def test_every_value_is_encrypted_anew_or_none(door: Door) -> None:
+    context = door.app.state.installation.context
+    for name in ("openai", "groq"):
+        door.send("PUT", f"/credentials/providers/{name}", json={"value": f"{name}-value"})
+    with context.store.read() as tx:
+        before = [each.ciphertext for each in tx.credentials.all()]
+    KEYS.insert(0, new_key())
+    object.__setattr__(context, "cipher", FernetCipher(lambda: KEYS))
+
+    assert credentials.rotate_encryption(context, SYSTEM).values == 2
+
+    with context.store.read() as tx:
+        after = [each.ciphertext for each in tx.credentials.all()]
+    assert not set(before) & set(after)
+    only_new = FernetCipher(lambda: KEYS[:1])
+    assert sorted(map(only_new.decrypt, after)) == ["groq-value", "openai-value"]
