@@ -74,7 +74,7 @@ def test_no_provider_is_stored_with_a_closed_address(world: World) -> None:
 @pytest.mark.parametrize("base", [CLOSED, NAMED])
 @pytest.mark.usefixtures("leads_there")
 async def test_the_router_does_not_connect_to_a_closed_address(base: str) -> None:
-    pool = Pool(RouterSettings(), {})
+    pool = Pool(RouterSettings())
     try:
         with pytest.raises(UpstreamFailed, match="closed address") as failed:
             await pool.send(UpstreamRequest(provider(base), b"{}", stream=False))
