@@ -5,6 +5,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +20,7 @@ from harness.bootstrap import Installation
 from harness.control import keys
 from harness.domain.access import SYSTEM, Role
 from harness.domain.proposal import Phase, Proposal
+from harness.runtime.encryption import FernetCipher, new_key
 from tests.world import SECRET, World
 
 # Role to the name of the person who has it: ann proposes, ben approves.
@@ -110,7 +112,13 @@ def installation(world: World) -> Installation:
     """One whose adapters are the world's: its store, its clock, its scripted workers."""
     settings = config.load(None, {}, defaults=shipped.path("config/default.yaml"))
     made = Installation(settings, SECRET, world.clock)
-    made.__dict__.update(store=world.store, context=world.context())
+    key = new_key()
+    context = replace(
+        world.context(),
+        cipher=FernetCipher(lambda: [key]),
+        environ={"OPENAI_API_KEY": "sk-of-the-environment"},
+    )
+    made.__dict__.update(store=world.store, context=context)
     return made
 
 

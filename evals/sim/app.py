@@ -11,14 +11,19 @@ from evals.sim.simulator import Simulator
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-def build_app(simulator: Simulator, *, allow_switches: bool = True) -> App:
-    """The ASGI application; it needs the connection class of `evals.sim.connection`."""
+def build_app(simulator: Simulator, *, allow_switches: bool = True, key: str = "") -> App:
+    """The ASGI application; it needs the connection class of `evals.sim.connection`.
+
+    key: refuses models' endpoints without it; empty for none.
+    """
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise RuntimeError(f"the simulator speaks HTTP only, not {scope['type']}")
         exchange = Exchange(scope, receive, send)
         try:
+            if key and exchange.path.startswith("/v1/"):
+                check_key(exchange, key)
             await answer(exchange, simulator, allow_switches=allow_switches)
         except Refused as refused:
             error = dialect_of(exchange.path).error(
@@ -29,6 +34,13 @@ def build_app(simulator: Simulator, *, allow_switches: bool = True) -> App:
             return
 
     return app
+
+
+def check_key(exchange: Exchange, key: str) -> None:
+    """Raises Refused, which repeats what was sent, as some providers do."""
+    given = exchange.key()
+    if given != key:
+        raise Refused(401, f"Incorrect API key provided: {given}.", code="invalid_api_key")
 
 
 async def answer(exchange: Exchange, simulator: Simulator, *, allow_switches: bool) -> None:

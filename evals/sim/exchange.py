@@ -40,6 +40,12 @@ class Exchange:
         client = self._scope.get("client")
         return client[0] if client else ""
 
+    def key(self) -> str:
+        """The key that was sent, in any of the usual headers; empty for none."""
+        sent = {name.lower(): value.decode("latin-1") for name, value in self._scope["headers"]}
+        bearer = str(sent.get(b"authorization", "")).removeprefix("Bearer ")
+        return bearer or str(sent.get(b"x-api-key") or sent.get(b"api-key") or "")
+
     async def body(self) -> bytes:
         """The whole request body. Raises ClientGone."""
         message = await self._receive()

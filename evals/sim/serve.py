@@ -78,6 +78,7 @@ def run(  # noqa: PLR0913 - the options of the command, one by one
     time_scale: float = 1.0,
     seed: int = 0,
     allow_switches: bool = True,
+    key: str = "",
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then return. Raises InputError before it serves.
@@ -88,7 +89,7 @@ def run(  # noqa: PLR0913 - the options of the command, one by one
         profiles=profiles, suites=suites, swaps=swaps, time_scale=time_scale, seed=seed
     )
     with listening(host, port) as listener:
-        serving = server(build_app(sim, allow_switches=allow_switches))
+        serving = server(build_app(sim, allow_switches=allow_switches, key=key))
         # uvicorn raises the signals again when it is done: they must not kill us then.
         before = {sign: signal.signal(sign, lambda *_: None) for sign in STOP_SIGNALS}
         try:

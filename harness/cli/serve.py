@@ -1,5 +1,6 @@
 """`swapgate serve`: the processes; `swapgate sim`: the simulated provider."""
 
+import os
 import runpy
 import sys
 from collections.abc import Sequence
@@ -103,6 +104,7 @@ def all_(context: click.Context) -> None:
 @click.option("--swap", "swaps", multiple=True, metavar="A=B", help="Exchange two models.")
 @click.option("--time-scale", default=1.0, show_default=True, help="0 answers at once.")
 @click.option("--seed", default=0, show_default=True, help="Of latencies and faults.")
+@click.option("--key-env", metavar="NAME", help="Refuse who does not send this variable's key.")
 @click.option("--no-switches", is_flag=True, help="No fault switches under /sim/.")
 def sim(  # noqa: PLR0913 - the options of the command, one by one
     *,
@@ -113,6 +115,7 @@ def sim(  # noqa: PLR0913 - the options of the command, one by one
     swaps: tuple[str, ...],
     time_scale: float,
     seed: int,
+    key_env: str | None,
     no_switches: bool,
 ) -> None:
     """Serve simulated models over an OpenAI-compatible API, with fault switches."""
@@ -127,5 +130,6 @@ def sim(  # noqa: PLR0913 - the options of the command, one by one
         time_scale=time_scale,
         seed=seed,
         allow_switches=not no_switches,
+        key=os.environ.get(key_env, "") if key_env else "",
         on_ready=lambda url: click.echo(f"simulated provider at {url}/v1", err=True),
     )

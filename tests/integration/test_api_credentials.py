@@ -27,7 +27,6 @@ def door(tmp_path: Path) -> Door:
     installation = found.app.state.installation
     context = installation.context
     object.__setattr__(context, "cipher", FernetCipher(lambda: KEYS))
-    object.__setattr__(context, "environ", {"OPENAI_API_KEY": "env-value"})
     return found
 
 

@@ -1,0 +1,168 @@
+"""A provider's key is taken away under load (E5): the next one answers, and nobody notices."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import openai
+import pytest
+
+from harness import bootstrap
+from harness.control import keys
+from harness.domain.access import SYSTEM, Role
+from tests.processes import free_port
+from tests.router_site import ROUTE, Routed, eventually, routed
+
+SECRETS = {name: f"sk-{name}-0123456789abcdef" for name in ("first", "second", "third")}
+PATH = "/api/v1/credentials/providers"
+
+
+@contextmanager
+def simulator(secret: str) -> Iterator[str]:
+    """A provider of its own process, which refuses who does not send its key."""
+    port = free_port()
+    words = ["sim", "--port", str(port), "--key-env", "SIM_WANTS", "--time-scale", "0.02"]
+    process = subprocess.Popen(  # noqa: S603 - our own command
+        [sys.executable, "-m", "harness.cli.main", *words],
+        env={**os.environ, "SIM_WANTS": secret},
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        eventually(lambda: answers(url))
+        yield url
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/healthz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@dataclass
+class Callers:
+    """Who served each answer, by caller and in order, and when. They never try again."""
+
+    url: str
+    key: str
+    served: list[list[tuple[str, str, float]]] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    stopping: threading.Event = field(default_factory=threading.Event)
+
+    def call(self, mine: list[tuple[str, str, float]], *, stream: bool) -> None:
+        with openai.OpenAI(
+            base_url=f"{self.url}/v1", api_key=self.key, max_retries=0
+        ) as client:
+            while not self.stopping.is_set():
+                begun = time.monotonic()
+                try:
+                    raw = client.chat.completions.with_raw_response.create(
+                        model=ROUTE,
+                        messages=[{"role": "user", "content": "Colour number 3?"}],
+                        stream=stream,
+                    )
+                    found = raw.parse()
+                    if stream:
+                        assert list(found)
+                except Exception as error:  # noqa: BLE001 - every kind is a failed request
+                    self.errors.append(repr(error))
+                    return
+                provider = raw.headers["x-swapgate-target"].partition("/")[0]
+                mine.append((provider, raw.headers["x-swapgate-attempts"], begun))
+
+    @contextmanager
+    def running(self, callers: int = 4) -> Iterator[None]:
+        self.served = [[] for _ in range(callers)]
+        threads = [
+            threading.Thread(target=self.call, args=(mine,), kwargs={"stream": number % 2 == 0})
+            for number, mine in enumerate(self.served)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self.stopping.set()
+            for thread in threads:
+                thread.join(60)
+
+    def all_by(self, provider: str, answers: int = 5) -> None:
+        """Wait until each caller's last answers are of this provider."""
+
+        def last() -> bool:
+            tails = [[each[0] for each in mine[-answers:]] for mine in self.served]
+            return bool(self.errors) or all(tail == [provider] * answers for tail in tails)
+
+        eventually(last)
+        assert not self.errors
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[Routed]:
+    with ExitStack() as stack:
+        urls = {name: stack.enter_context(simulator(each)) for name, each in SECRETS.items()}
+        first, *others = (f"{name}/sim-base" for name in SECRETS)
+        made = stack.enter_context(
+            routed(
+                tmp_path,
+                "",
+                router={"flush_interval_s": 0.2, "workers": 2},
+                providers={n: {"kind": "sim", "api_base": f"{u}/v1"} for n, u in urls.items()},
+                routes={
+                    ROUTE: {"incumbent": first, "fallbacks": others, "suites": ["colours"]}
+                },
+            )
+        )
+        bootstrap.make_encryption_file(made.installation.settings)
+        made.place.start("control", "serve", "control", wait_for="/readyz")
+        yield made
+
+
+@pytest.mark.req("D3", "D4", "E5")
+def test_when_a_key_is_taken_away_under_load_the_next_provider_answers_and_nobody_fails(
+    world: Routed,
+) -> None:
+    admin = keys.create(
+        world.installation.context,
+        SYSTEM,
+        "admin",
+        secret=world.installation.secret,
+        role=Role.ADMIN,
+    )[1]
+    bearer = {"authorization": f"Bearer {admin}"}
+    with httpx.Client(base_url=world.place.url("control"), headers=bearer) as api:
+        for name, secret in SECRETS.items():
+            assert api.put(f"{PATH}/{name}", json={"value": secret}).json()["hasValue"]
+        world.start()
+        callers = Callers(world.url, world.key)
+        with callers.running():
+            callers.all_by("first")
+
+            sent = time.monotonic()
+            assert api.delete(f"{PATH}/first").json()["lacksKey"]
+            callers.all_by("second")
+            late = [b - sent for mine in callers.served for p, _, b in mine if p == "first"]
+            answered = sum(map(len, callers.served))
+            print(f"{max(late):.2f} s after; {answered} answers")  # noqa: T201 - the figure
+
+            api.put(f"{PATH}/first", json={"value": SECRETS["first"]})
+            callers.all_by("first")
+
+    # From the first to the second and back, each at its first attempt: none met a 401.
+    for mine in callers.served:
+        assert {attempts for _, attempts, _ in mine} == {"1"}
+        turns = [p for n, (p, _, _) in enumerate(mine) if n == 0 or mine[n - 1][0] != p]
+        assert turns == ["first", "second", "first"]
+    written = world.place.log("router") + world.place.log("control")
+    assert not any(secret in written for secret in SECRETS.values())
