@@ -9,7 +9,15 @@ from harness.cli import output, wording
 from harness.cli.model_entries import prices, show_entries
 from harness.cli.session import Session, pass_session
 from harness.cli.target_options import TargetOptions, target_asked, target_options
-from harness.control import endings, model_offers, new_providers, resolving, routes, targets
+from harness.control import (
+    endings,
+    model_offers,
+    new_providers,
+    resolving,
+    routes,
+    targets,
+    unlock,
+)
 from harness.control.present import plain
 from harness.domain.endings import Ending
 from harness.domain.model_match import ModelMatch
@@ -108,14 +116,13 @@ def add(
     else:
         output.facts([("target", made.target.name), ("id", made.target.id)])
     if made.added:
-        output.note(_added(made.provider, needs_key=made.needs_key))
+        has_key = bool(unlock.keys_of(session.context, made.provider))
+        output.note(_added(made.provider, lacks_key=made.needs_key and not has_key))
 
 
-def _added(provider: Provider, *, needs_key: bool) -> str:
-    from harness.cli.provider_calls import key_of  # noqa: PLC0415 - `--help` stays quick
-
+def _added(provider: Provider, *, lacks_key: bool) -> str:
     said = f"added provider {provider.name} at {provider.api_base}"
-    if not needs_key or key_of(provider):
+    if not lacks_key:
         return said
     variable = provider.api_key_env
     return (
@@ -196,7 +203,6 @@ def probe(ctx: click.Context, name: str, timeout_s: float) -> None:
     TARGET is an id or PROVIDER/MODEL, which need not be registered.
     """
     from harness.cli import provider_calls  # noqa: PLC0415 - `--help` stays quick
-    from harness.control import unlock  # noqa: PLC0415 - as above
 
     session = ctx.ensure_object(Session)
     target, provider = _called(session, name)
