@@ -2,9 +2,11 @@
 
 from typing import Final
 
+from harness.domain.capabilities import Endpoint
 from harness.domain.failures import FailureClass
 from harness.domain.settings import AnsweredModel, RouterSettings
 from router.attempt import Answer, check_type, read_answer, refusal_of
+from router.bridges.unsigned import without_unsigned
 from router.course import Job, Try
 from router.degraded import dropped_for
 from router.dialects.table import DIALECTS
@@ -16,6 +18,7 @@ from router.ports import (
     UpstreamRequest,
 )
 from router.relay import CommittedStream, OnEnd
+from router.serving import Upstream
 from router.stream import StreamFilter
 from router.timers import Timers
 
@@ -39,15 +42,9 @@ class Calls:
         upstream = made.upstream
         asked = job.request
         dialect = DIALECTS[asked.endpoint]
-        # A target that never calls tools in parallel may not even know the field.
-        serialize = job.plan.serialize_tools and upstream.can.parallel_tools
-        body = dialect.patched(asked, upstream.target, serialize_tools=serialize)
-        dropped = dropped_for(asked, upstream)
-        if dropped:
-            body = without(body, asked.endpoint, dropped, upstream.target)
         request = UpstreamRequest(
             upstream.provider,
-            body,
+            _body(job, upstream),
             asked.stream,
             made.number > 1,
             dialect.path,
@@ -106,3 +103,18 @@ class Calls:
             timers=self.timers,
             on_end=on_end,
         )
+
+
+def _body(job: Job, upstream: Upstream) -> bytes:
+    """The client's, as the target is to see it."""
+    asked = job.request
+    # A target that never calls tools in parallel may not even know the field.
+    serialize = job.plan.serialize_tools and upstream.can.parallel_tools
+    dialect = DIALECTS[asked.endpoint]
+    body = dialect.patched(asked, upstream.target, serialize_tools=serialize)
+    dropped = dropped_for(asked, upstream)
+    if dropped:
+        body = without(body, asked.endpoint, dropped, upstream.target)
+    if asked.endpoint is Endpoint.MESSAGES and asked.endpoint not in upstream.adapted:
+        body = without_unsigned(body)
+    return body

@@ -295,15 +295,16 @@ def _upstream_of(
 
 
 def _capabilities(target: Target, provider: Provider) -> Capabilities:
-    """What the model can do, of that what its provider's kind speaks.
+    """What the model can do, of that what its provider's kind serves: a translation is a chat.
 
     A patch's `response_format` has no place in a message: a target with one was measured with
     it, and is not to serve without.
     """
-    spoken = PROVIDER_KINDS[provider.kind].serves
+    kind, can = PROVIDER_KINDS[provider.kind], provider.can(target.model)
+    spoken = kind.serves if can.chat else kind.speaks
     if target.request_patch.response_format:
         spoken -= {Endpoint.MESSAGES}
-    return within(provider.can(target.model), spoken)
+    return within(can, spoken)
 
 
 def header_text(text: str) -> bytes:

@@ -12,7 +12,7 @@ from router.ports import UpstreamFailed
 from router.usage import count_of, usage_of
 from router.validity import parsed
 
-_FINISHES: Final[Mapping[object, Finish]] = {
+_FINISHES: Final[Mapping[str, Finish]] = {
     "length": Finish.LENGTH,
     "content_filter": Finish.FILTERED,
     "tool_calls": Finish.CALLS,
@@ -57,7 +57,7 @@ def end_of(
     refused: bool,
 ) -> End:
     """called: some servers say `stop` though a tool is called."""
-    finish = _FINISHES.get(reason, Finish.STOP)
+    finish = _FINISHES.get(str(reason), Finish.STOP)
     if refused:
         finish = Finish.FILTERED
     elif called and finish is Finish.STOP:

@@ -39,7 +39,7 @@ class Calls:
         self._writer = writer
         self._answer = answer
         self._calls: list[Call] = []
-        self._by_index: dict[object, Call] = {}
+        self._by_index: dict[str, Call] = {}
         self._at = 0
 
     def piece(self, delta: Mapping[str, object]) -> bytes:
@@ -69,7 +69,7 @@ class Calls:
 
     def _of(self, delta: Mapping[str, object]) -> Call:
         """By its index; some providers leave it out, or give several calls the same one."""
-        index, own = delta.get("index"), delta.get("id")
+        index, own = str(delta.get("index")), delta.get("id")
         known = self._by_index.get(index)
         if known is None or (own and known.id and own != known.id):
             known = Call(own)

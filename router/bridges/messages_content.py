@@ -42,7 +42,7 @@ def _assistant(content: object) -> Turn:
     text = ""
     calls: list[Turn] = []
     for block in objects(content):
-        kind = block.get("type")
+        kind = str(block.get("type"))
         if kind == "text":
             text += str(block.get("text") or "")
         elif kind == "tool_use":

@@ -9,7 +9,7 @@ from router.dialects.lists import objects
 Turn = dict[str, object]
 _ROLES: Final = {"developer": "system"}  # which few others know
 _GAP: Final = "\n\n"
-_TEXTS: Final = {"input_text": "text", "output_text": "text", "text": "text"}
+_TEXTS: Final = frozenset({"input_text", "output_text", "text"})
 
 
 def chat_messages(instructions: object, given: object) -> list[Turn]:
@@ -80,7 +80,7 @@ def _result(item: Mapping[str, object]) -> list[Turn]:
 
 
 def _part(part: Mapping[str, object]) -> Turn:
-    kind = part.get("type")
+    kind = str(part.get("type"))
     if kind in _TEXTS:
         return {"type": "text", "text": part.get("text")}
     if kind == "refusal":
@@ -93,4 +93,4 @@ def _part(part: Mapping[str, object]) -> Turn:
     if kind == "input_file" and part.get("file_data"):
         names = ("filename", "file_data")
         return {"type": "file", "file": {n: part[n] for n in names if part.get(n)}}
-    raise Untranslatable(f"content of type {str(kind)[:60]!r} without its data")
+    raise Untranslatable(f"content of type {kind[:60]!r} without its data")

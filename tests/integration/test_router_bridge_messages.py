@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from tests.router_world import (
     provider,
     running_router,
     snapshot,
+    wait_until,
 )
 
 PICTURE = {
@@ -223,6 +224,33 @@ def test_what_one_target_alone_can_do_is_asked_of_that_one(tmp_path: Path) -> No
             with pytest.raises(anthropic.InternalServerError, match="lacks the messages"):
                 scene.ask(tools=[{"type": "web_search_20250305", "name": "web_search"}])
             assert [each.model for each in upstream.asked].count(INCUMBENT) == 1
+
+
+@pytest.mark.req("B7")
+def test_a_conversation_with_unsigned_thinking_moves_on_to_anthropic(tmp_path: Path) -> None:
+    thinking: Any = {"type": "enabled", "budget_tokens": 4000}
+    asked: dict[str, Any] = {**ASK, "max_tokens": 5000, "thinking": thinking}
+    with running_upstream() as upstream:
+        first = snapshot(upstream.url)
+        upstream.turns[INCUMBENT] = strict_chat.turn
+        with (
+            running_router(first, tmp_path) as world,
+            anthropic.Anthropic(base_url=world.url, api_key=KEY, max_retries=0) as client,
+        ):
+            thought, said = client.messages.create(**asked).content
+            own = replace(first.providers["up"], kind="anthropic")
+            world.store.put(replace(first, providers={"up": own}, etag="moved"))
+            wait_until(lambda: world.holder.current and world.holder.current.etag == "moved")
+            upstream.turns[INCUMBENT] = error(400, "no")
+            turn = {"role": "assistant", "content": [thought, said]}
+            asked["messages"] = [*ASK["messages"], turn, {"role": "user", "content": "And?"}]
+            with pytest.raises(anthropic.BadRequestError):
+                client.messages.create(**asked)
+
+    sent = upstream.asked[-1]
+    assert sent.path.endswith("/messages")
+    (kept,) = sent.json["messages"][1]["content"]
+    assert (kept["type"], sent.json["thinking"]) == ("text", thinking)
 
 
 @pytest.mark.req("B7")

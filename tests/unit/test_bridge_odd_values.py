@@ -1,0 +1,79 @@
+"""Whatever a client or a provider sends, a bridge refuses it or translates it."""
+
+import contextlib
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.domain.capabilities import Endpoint
+from harness.domain.degradation import Hint
+from harness.domain.targets import Target
+from router.body import read_request
+from router.bridges.translation import HELD, TRANSLATIONS
+from router.bridges.unsigned import without_unsigned
+from router.hints import given as hints_of
+from router.hints import without
+from router.jsonspan import read
+from router.ports import UpstreamFailed
+from tests import strict_chat
+
+WORDS = st.sampled_from(
+    """assistant user tool system developer text thinking tool_use tool_result image document
+    base64 url custom function auto enabled json_schema message function_call reasoning
+    function_call_output input_text input_image input_file refusal length stop""".split()  # noqa: SIM905 - words
+)
+NAMES = st.sampled_from(
+    """messages content role type text source data media_type input name id tool_use_id
+    is_error tools input_schema tool_choice thinking budget_tokens system stop_sequences
+    signature function output_config format schema effort max_tokens input instructions
+    call_id arguments output reasoning summary include cache_control image_url file_data choices message delta index
+    tool_calls finish_reason stop_reason usage prompt_tokens completion_tokens_details created
+    reasoning_content refusal error metadata parallel_tool_calls""".split()  # noqa: SIM905 - words
+)
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-1, 3)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4),
+    max_leaves=25,
+)
+BODIES = st.dictionaries(NAMES, VALUES, max_size=6)
+BRIDGED = pytest.mark.parametrize("endpoint", [Endpoint.MESSAGES, Endpoint.RESPONSES])
+
+
+@BRIDGED
+@given(body=BODIES, turns=st.none() | st.lists(BODIES, max_size=3))
+def test_any_request(
+    endpoint: Endpoint, body: dict[str, Any], turns: list[dict[str, Any]] | None
+) -> None:
+    if turns is not None:
+        body = {**body, "messages": turns, "input": turns}
+    text = json.dumps({"model": "m", **body}).encode()
+    asked = read_request(text, endpoint)
+    HELD[endpoint](asked.value)
+    less = without(text, endpoint, hints_of(asked, frozenset(Hint)), Target("p", "m"))
+    for each in (text, less, without_unsigned(text)):
+        with contextlib.suppress(UpstreamFailed):
+            assert json.loads(TRANSLATIONS[endpoint](each, "custom").body)["model"] == "m"
+
+
+@BRIDGED
+@given(answers=st.lists(BODIES, min_size=1, max_size=4), choice=BODIES)
+def test_any_answer(
+    endpoint: Endpoint, answers: list[dict[str, Any]], choice: dict[str, Any]
+) -> None:
+    translated = TRANSLATIONS[endpoint](b'{"model":"m"}', "custom")
+    events = translated.events()
+    for answer in (*answers, {**answers[0], "choices": [choice]}):
+        with contextlib.suppress(UpstreamFailed):
+            json.loads(translated.whole(read(json.dumps(answer).encode())))
+        with contextlib.suppress(UpstreamFailed):
+            events.feed(f"data: {json.dumps(answer)}\n\n".encode())
+    with contextlib.suppress(UpstreamFailed):
+        events.feed(strict_chat.chunk([choice]))
+        events.end()
