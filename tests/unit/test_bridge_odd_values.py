@@ -29,9 +29,10 @@ NAMES = st.sampled_from(
     """messages content role type text source data media_type input name id tool_use_id
     is_error tools input_schema tool_choice thinking budget_tokens system stop_sequences
     signature function output_config format schema effort max_tokens input instructions
-    call_id arguments output reasoning summary include cache_control image_url file_data choices message delta index
-    tool_calls finish_reason stop_reason usage prompt_tokens completion_tokens_details created
-    reasoning_content refusal error metadata parallel_tool_calls""".split()  # noqa: SIM905 - words
+    call_id arguments output reasoning summary include cache_control image_url file_data choices
+    message delta index tool_calls finish_reason stop_reason usage prompt_tokens
+    completion_tokens_details created reasoning_content refusal error
+    metadata parallel_tool_calls""".split()  # noqa: SIM905 - words
 )
 VALUES = st.recursive(
     st.none()
