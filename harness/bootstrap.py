@@ -439,6 +439,7 @@ def run_router_worker(settings: Settings, *, channel: int, listeners: Sequence[i
     from router.rates import SharedRates  # noqa: PLC0415
     from router.reporter import Reporter  # noqa: PLC0415
     from router.serve import serve  # noqa: PLC0415
+    from router.serving import kinds_called  # noqa: PLC0415
     from router.snapshot import SnapshotHolder  # noqa: PLC0415
     from router.transport.select import Transports  # noqa: PLC0415
 
@@ -447,12 +448,14 @@ def run_router_worker(settings: Settings, *, channel: int, listeners: Sequence[i
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     installation = Installation(settings, installation_secret(settings), SystemClock())
     where, home = settings.router, writable_home(settings)
+    transports = Transports(where)
     holder = SnapshotHolder(
         installation.store,
         home / "snapshot.json",
         installation.standing_switches,
         # The environment is read once: a request never looks at it.
         partial(_keys_of, installation.cipher, dict(os.environ)),
+        prepare=lambda snapshot: transports.prepare(kinds_called(snapshot)),
     )
     holder.boot()
     reporter = Reporter(
@@ -462,7 +465,6 @@ def run_router_worker(settings: Settings, *, channel: int, listeners: Sequence[i
         live_rollouts=lambda: holder.current.rollouts if holder.current else frozenset(),
         on_orphaned=partial(signal.raise_signal, signal.SIGTERM),
     )
-    transports = Transports(where)
 
     async def close() -> None:
         await transports.aclose()

@@ -9,9 +9,10 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from harness.domain.capabilities import Capabilities, Endpoint
+from harness.domain.capabilities import Endpoint
 from harness.domain.failures import CLIENTS_OWN, FailureClass
 from harness.domain.health_checks import Seen, due, sleep_s
+from harness.domain.provider_kinds import PROVIDER_KINDS
 from harness.domain.routing import Arm
 from harness.ports import Clock
 from router.attempt import Answer
@@ -149,7 +150,7 @@ class HealthChecks:
     async def _check(self, route: ServedRoute, target: str) -> None:
         upstream = route.upstreams[target]
         began = self._clock.monotonic()
-        endpoint = self._health.spoken.get(target) or first_spoken(upstream.can)
+        endpoint = self._health.spoken.get(target) or first_spoken(upstream)
         if endpoint is None:
             return
         course = Course()
@@ -180,10 +181,11 @@ class HealthChecks:
             log.error("the health check of %s failed", target, exc_info=error)
 
 
-def first_spoken(can: Capabilities) -> Endpoint | None:
-    """The endpoint to check a target by that nobody asked yet: chat, unless it has none."""
-    able = (each for each in REQUESTS if getattr(can, each.value))
-    return next(able, None)
+def first_spoken(upstream: Upstream) -> Endpoint | None:
+    """The endpoint to check a target by that nobody asked yet: the first not translated."""
+    able = [each for each in REQUESTS if getattr(upstream.can, each.value)]
+    own = PROVIDER_KINDS[upstream.provider.kind].speaks
+    return next((each for each in able if each in own), able[0] if able else None)
 
 
 def _job(route: ServedRoute, endpoint: Endpoint) -> Job:

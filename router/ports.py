@@ -87,6 +87,15 @@ class UpstreamReply(Protocol):
         ...
 
 
+def dropped(reply: UpstreamReply) -> tuple[str, ...]:
+    """Fields of the request that a translation left behind; empty for what went as it was.
+
+    A transport around another one hands it on, as an attribute of its own reply.
+    """
+    found: tuple[str, ...] = getattr(reply, "dropped", ())
+    return found
+
+
 class Transport(Protocol):
     """Makes one attempt; never tries again, never follows a redirect.
 

@@ -166,6 +166,18 @@ def ready(
     )
 
 
+def kinds_called(snapshot: Snapshot) -> frozenset[str]:
+    """Of the providers of all targets that may be asked."""
+    targets = snapshot.table.targets
+    called = [targets[id_] for route in snapshot.table.routes.values() for id_ in route.targets]
+    called += [each.candidate for each in snapshot.shadows]
+    return frozenset(
+        snapshot.providers[each.provider].kind
+        for each in called
+        if each.provider in snapshot.providers
+    )
+
+
 def _served(
     snapshot: Snapshot, route: Route, switches: Sequence[Switch], keys: ProviderKeySets
 ) -> ServedRoute:

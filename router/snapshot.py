@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from harness.domain.credentials import ProviderKeySets
-from harness.domain.errors import SnapshotInvalid, StoreUnavailable
+from harness.domain.errors import ConfigError, SnapshotInvalid, StoreUnavailable
 from harness.domain.routing import Snapshot
 from harness.domain.switches import Switch
 from harness.ports import Store
@@ -36,6 +36,8 @@ class SnapshotHolder:
     why the newest revision is not the one that serves, empty when it is. `age_s`: since the
     database last said that this is the newest; until it did, since the start. standing: the
     switches of the environment and the file. keys_of: the providers' keys, as they are sent.
+    prepare: called before a snapshot serves, never on the event loop; it may take seconds, and
+    raise ConfigError.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class SnapshotHolder:
         file: Path,
         standing: Sequence[Switch] = (),
         keys_of: KeysOf = no_keys,
+        prepare: Callable[[Snapshot], None] = lambda _: None,
     ) -> None:
         self.current: Serving | None = None
         self.stale = False
@@ -52,6 +55,7 @@ class SnapshotHolder:
         self._file = file
         self._standing = tuple(standing)
         self._keys_of = keys_of
+        self._prepare = prepare
         self._seen = ""
         self._confirmed = time.monotonic()
         self._followers: list[Callable[[Store], None]] = []
@@ -139,6 +143,10 @@ class SnapshotHolder:
         serving = ready(snapshot, self._standing, self._keys_of(snapshot))
         if serving.judges_validity:
             validity.prepare()
+        try:
+            self._prepare(snapshot)
+        except ConfigError as error:
+            raise SnapshotInvalid(str(error)) from error
         return serving
 
     def _run(self) -> None:

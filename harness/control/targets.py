@@ -54,7 +54,8 @@ def check_evaluable(tx: Transaction, *asked: Target) -> None:
     providers = tx.providers.all()
     for target in asked:
         kind = providers[target.provider].kind
-        if kind in PROVIDER_KINDS and Endpoint.CHAT not in PROVIDER_KINDS[kind].serves:
+        # Evals ask the provider itself: nothing translates for them.
+        if kind in PROVIDER_KINDS and Endpoint.CHAT not in PROVIDER_KINDS[kind].speaks:
             raise InputError(
                 f"{target.name} cannot be compared: suites are run over chat, which a provider "
                 f"of the kind {kind!r} does not speak"

@@ -63,11 +63,14 @@ _NO_TOP_K: Final = frozenset({"top_k"})
 _BRIDGED: Final = frozenset({Endpoint.MESSAGES, Endpoint.RESPONSES})
 
 
-def _adapted(speaks: frozenset[Endpoint]) -> frozenset[Endpoint]:
-    return _BRIDGED - speaks if Endpoint.CHAT in speaks else frozenset()
+def _adapted(
+    speaks: frozenset[Endpoint], translated: frozenset[Endpoint] = frozenset()
+) -> frozenset[Endpoint]:
+    chats = Endpoint.CHAT in speaks | translated
+    return translated | (_BRIDGED - speaks if chats else frozenset())
 
 
-def _hosted(
+def _hosted(  # noqa: PLR0913, PLR0917 - the table's columns
     name: str,
     speaks: frozenset[Endpoint],
     api_base: str,
@@ -75,12 +78,13 @@ def _hosted(
     keywords: tuple[str, ...] = (),
     key_style: KeyStyle = KeyStyle.BEARER,
     lacks: frozenset[str] = frozenset(),
+    translated: frozenset[Endpoint] = frozenset(),
 ) -> ProviderKind:
     return ProviderKind(
         name,
         Group.HOSTED,
         speaks,
-        adapted=_adapted(speaks),
+        adapted=_adapted(speaks, translated),
         api_base=api_base,
         key_env=key_env,
         keywords=keywords,
@@ -118,6 +122,7 @@ _ALL: Final = (
         ("claude",),
         KeyStyle.ANTHROPIC,
         frozenset({"seed", "logprobs"}),
+        translated=_CHAT,
     ),
     _hosted(
         "gemini",
@@ -126,6 +131,7 @@ _ALL: Final = (
         "GEMINI_API_KEY",
         ("gemini", "gemma"),
         KeyStyle.GOOGLE,
+        translated=_CHAT,
     ),
     # Its v1 API is OpenAI's, at .../openai/v1; the model is the deployment's name.
     _hosted(

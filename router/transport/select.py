@@ -1,17 +1,24 @@
-"""The transport of a provider, by its kind."""
+"""The transport of a provider, by its kind and by what is asked of it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
+from harness.domain.capabilities import Endpoint
 from harness.domain.errors import ConfigError
 from harness.domain.provider_kinds import PROVIDER_KINDS, SERVED_KINDS, ProviderKind
 from harness.domain.settings import RouterSettings
 from harness.domain.targets import Provider
 from router.bridges.translation import TRANSLATIONS, Translation
 from router.dialects.table import DIALECTS
-from router.ports import Transport
+from router.ports import CHAT_PATH, Transport, UpstreamReply, UpstreamRequest
 from router.transport.bridge import Bridge
+from router.transport.foreign import STRICT_KINDS, WithoutForeign
 from router.transport.pool import Pool
+from router.transport.translated import Translated
+
+TRANSLATED: Final = frozenset(
+    name for name, kind in PROVIDER_KINDS.items() if Endpoint.CHAT in kind.adapted
+)
 
 
 class Transports:
@@ -19,8 +26,9 @@ class Transports:
 
     def __init__(self, settings: RouterSettings) -> None:
         self._pool = Pool(settings)
+        self._translated = {kind: Translated(kind, self._pool) for kind in TRANSLATED}
         self._by_kind: Final[Mapping[str, Transport]] = {
-            name: _bridged(kind, self._pool)
+            name: _bridged(kind, self._chats(name))
             for name, kind in PROVIDER_KINDS.items()
             if name in SERVED_KINDS
         }
@@ -35,8 +43,39 @@ class Transports:
             )
         return found
 
+    def prepare(self, kinds: Iterable[str]) -> None:
+        """Load what providers of these kinds need: seconds, so never where somebody waits.
+
+        Raises ConfigError where a library is missing.
+        """
+        for kind in sorted(TRANSLATED & set(kinds)):
+            self._translated[kind].prepare()
+
     async def aclose(self) -> None:
         await self._pool.aclose()
+
+    def _chats(self, kind: str) -> Transport:
+        """What carries the kind's chats; all else goes through as bytes."""
+        if kind in self._translated:
+            return ChatsApart(self._translated[kind], self._pool)
+        if kind in STRICT_KINDS:
+            return ChatsApart(WithoutForeign(self._pool), self._pool)
+        return self._pool
+
+
+class ChatsApart:
+    """The two are others' to close."""
+
+    def __init__(self, chats: Transport, others: Transport) -> None:
+        self._chats = chats
+        self._others = others
+
+    async def send(self, request: UpstreamRequest) -> UpstreamReply:
+        way = self._chats if request.path == CHAT_PATH else self._others
+        return await way.send(request)
+
+    async def aclose(self) -> None:
+        """As said."""
 
 
 def _bridged(kind: ProviderKind, chats: Transport) -> Transport:

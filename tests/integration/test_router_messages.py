@@ -489,15 +489,17 @@ def test_a_target_that_does_not_speak_messages_is_left_out(
     assert SimScene(sim, world).asked(OWN) == 0
 
 
-def test_a_route_of_anthropics_models_alone_is_no_chat(sim_url: str, tmp_path: Path) -> None:
+def test_a_route_of_anthropics_models_alone_embeds_nothing(
+    sim_url: str, tmp_path: Path
+) -> None:
     first = snapshot_of(sim_url, own_kind="anthropic", spare_kind="anthropic")
     with running_router(first, tmp_path, QUICK) as world, client_of(world.url) as client:
         assert said(client).model == "support"
-        chat = client._client.post(
-            f"{world.url}/v1/chat/completions",
+        reply = client._client.post(
+            f"{world.url}/v1/embeddings",
             headers={"authorization": f"Bearer {KEY}"},
-            json={"model": "support", "messages": ASK["messages"]},
+            json={"model": "support", "input": "Hello"},
         )
 
-    assert chat.status_code == 422
-    assert "lacks the chat endpoint" in chat.json()["error"]["message"]
+    assert reply.status_code == 422
+    assert "lacks the embeddings endpoint" in reply.json()["error"]["message"]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,19 @@ from openai.types.responses import FunctionToolParam, Response, ResponseStreamEv
 
 from evals.sim import serve
 from evals.sim.simulator import Simulator
+from harness.domain.capabilities import Capabilities
 from router.transport.scripted import Turn
-from tests.router_sim import HELLO, OWN, SPARE, SimScene, before_sim, served
+from tests.router_sim import (
+    HELLO,
+    OTHER,
+    OWN,
+    PATIENT,
+    SPARE,
+    SimScene,
+    before_sim,
+    served,
+    snapshot_of,
+)
 from tests.router_upstream import EVENTS, running_upstream
 from tests.router_world import KEY, QUICK, running_router, snapshot, wait_until
 
@@ -22,6 +34,7 @@ TOOL: FunctionToolParam = {
     "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
     "strict": False,
 }
+NO_RESPONSES = Capabilities(responses=False)
 
 
 @pytest.fixture(scope="module")
@@ -196,18 +209,18 @@ def test_errors_are_openais(scene: SimScene, client: openai.OpenAI) -> None:
 def test_a_target_that_does_not_speak_responses_is_left_out(
     sim: Simulator, sim_url: str, tmp_path: Path
 ) -> None:
-    with (
-        before_sim(sim, sim_url, tmp_path, own_kind="anthropic", spare_kind="openai") as scene,
-        client_of(scene.world.url) as client,
-    ):
+    first = snapshot_of(sim_url)
+    silent = replace(first.providers["up"], models=dict.fromkeys((OWN, OTHER), NO_RESPONSES))
+    first = replace(first, providers={**first.providers, "up": silent})
+    with running_router(first, tmp_path, PATIENT) as world, client_of(world.url) as client:
+        before = SimScene(sim, world).asked(OWN)
         raw = client.responses.with_raw_response.create(model="support", input=HELLO)
         assert served(raw.headers) == SPARE
         with pytest.raises(
             openai.UnprocessableEntityError, match="lacks the responses endpoint"
         ):
             answered(client, model="other")
-
-    assert scene.asked(OWN) == 0
+        assert SimScene(sim, world).asked(OWN) == before
 
 
 WHOLE = (

@@ -1,0 +1,252 @@
+"""A chat request, looked through before it is translated: what goes along, what stays behind.
+
+Pure. A hint that a provider has no word for is dropped and named; what changes the answer and
+cannot be said is refused. Nothing here or after it fetches a URL that a client named.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+Json = dict[str, Any]
+
+
+class Untranslatable(Exception):
+    """What this request asks for has no counterpart there. param: the field, for the error."""
+
+    def __init__(self, message: str, param: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a kind of provider takes. fields: top-level ones that have a counterpart. parts:
+    kinds of content. urls: beginnings of the URLs that the provider fetches itself. caching:
+    it knows `cache_control`.
+    """
+
+    fields: frozenset[str]
+    parts: frozenset[str]
+    urls: tuple[str, ...]
+    caching: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """params: without model, messages and stream. dropped: names of what stays behind."""
+
+    model: str
+    messages: list[Json]
+    params: Json
+    dropped: dict[str, None] = field(default_factory=dict)
+
+
+_EVERYWHERE: Final = frozenset(
+    {
+        "max_tokens",
+        "max_completion_tokens",
+        "temperature",
+        "top_p",
+        "stop",
+        "tools",
+        "tool_choice",
+        "parallel_tool_calls",
+        "response_format",
+        "reasoning_effort",
+        "thinking",
+        "top_k",
+        "web_search_options",
+    }
+)
+_ROUTED: Final = frozenset({"model", "messages", "stream", "stream_options", "n"})
+# What a client cannot do without, if it asks for it: no answer is better than another one.
+_NO_HINTS: Final[Mapping[str, str]] = {
+    "logprobs": "it gives no log probabilities",
+    "top_logprobs": "it gives no log probabilities",
+    "audio": "it answers with text",
+    "modalities": "it answers with text",
+    "functions": "the older form of tools; send `tools`",
+    "function_call": "the older form of `tool_choice`",
+}
+_NOTHING: Final[tuple[object, ...]] = ("", [], {}, ["text"])
+
+RULES: Final[Mapping[str, Rules]] = {
+    "anthropic": Rules(
+        _EVERYWHERE | {"user", "cache_control"},
+        frozenset({"text", "image_url", "file"}),
+        ("https://",),
+        caching=True,
+    ),
+    "gemini": Rules(
+        _EVERYWHERE
+        | {"seed", "frequency_penalty", "presence_penalty", "logprobs", "top_logprobs"},
+        frozenset({"text", "image_url", "file", "input_audio"}),
+        ("https://generativelanguage.googleapis.com/v1beta/files/",),
+        caching=False,
+    ),
+}
+
+
+def looked_through(body: Json, kind: str) -> Asked:
+    """body: as parsed; what is kept of it is changed in place.
+
+    Raises Untranslatable.
+    """
+    rules = RULES[kind]
+    _refuse_choices(body)
+    messages, model = body.get("messages"), body.get("model")
+    if not isinstance(messages, list) or not isinstance(model, str):
+        raise Untranslatable("`messages` is not a list", "messages")
+    asked = Asked(model, [], {})
+    for name, value in body.items():
+        if name in _ROUTED or value is None:
+            continue
+        if name in rules.fields:
+            asked.params[name] = value
+        elif value is False or value in _NOTHING or (name.endswith("_penalty") and value == 0):
+            continue
+        elif name in _NO_HINTS:
+            raise Untranslatable(
+                f"`{name}` cannot be served by {kind}: {_NO_HINTS[name]}", name
+            )
+        else:
+            asked.dropped[name] = None
+    if asked.params.get("logprobs") is False:
+        del asked.params["logprobs"]
+    for place, message in enumerate(messages):
+        asked.messages.append(_message(message, f"messages[{place}]", kind, asked))
+    _look_at_tools(asked, kind)
+    if not rules.caching:
+        _uncached(asked)
+    return asked
+
+
+def _refuse_choices(body: Json) -> None:
+    if body.get("n") not in (None, 1):
+        raise Untranslatable("`n` is more than 1: this target gives one answer a request", "n")
+
+
+def _message(message: object, place: str, kind: str, asked: Asked) -> Json:
+    if not isinstance(message, dict):
+        raise Untranslatable(f"`{place}` is not an object", place)
+    role = message.get("role")
+    if role == "developer":
+        message["role"] = "system"
+    elif role not in ("system", "user", "assistant", "tool"):
+        raise Untranslatable(f"`{place}.role` {str(role)[:40]!r} has no counterpart", place)
+    if message.pop("name", None) and role != "tool":
+        asked.dropped["messages.name"] = None
+    for unsaid in ("audio", "annotations", "function_call"):
+        message.pop(unsaid, None)
+    refusal = message.pop("refusal", None)
+    content = message["content"] = message.get("content") or refusal
+    if isinstance(content, list):
+        message["content"] = [
+            _part(part, f"{place}.content[{at}]", kind, asked)
+            for at, part in enumerate(content)
+        ]
+    elif content is not None and not isinstance(content, str):
+        raise Untranslatable(f"`{place}.content` is neither text nor a list", place)
+    if role == "assistant":
+        _with_signatures(message, kind)
+    return message
+
+
+def _part(part: object, place: str, kind: str, asked: Asked) -> Json:
+    if not isinstance(part, dict):
+        raise Untranslatable(f"`{place}` is not an object", place)
+    rules, type_ = RULES[kind], part.get("type")
+    if type_ == "refusal":
+        return {"type": "text", "text": str(part.get("refusal") or "")}
+    if type_ not in rules.parts:
+        raise Untranslatable(f"`{place}.type` {str(type_)[:40]!r}: {kind} takes none", place)
+    if type_ == "image_url":
+        given = part.get("image_url")
+        image = given if isinstance(given, dict) else {"url": given}
+        _check_url(image.get("url"), f"{place}.image_url", kind)
+        # Every other field would be the library's own, not the protocol's.
+        if image.get("detail") not in (None, "auto"):
+            asked.dropped["image_url.detail"] = None
+        part["image_url"] = {"url": image["url"]}
+    if type_ == "file":
+        file = part.get("file")
+        data = file.get("file_data") if isinstance(file, dict) else None
+        if data is None:
+            raise Untranslatable(f"`{place}.file`: send `file_data`; ids are another's", place)
+        _check_url(data, f"{place}.file", kind)
+        part["file"] = {"file_data": data}
+    return part
+
+
+def _check_url(url: object, place: str, kind: str) -> None:
+    allowed = ("data:", *RULES[kind].urls)
+    if not isinstance(url, str) or not url.startswith(allowed):
+        ways = " or ".join(f"{each}…" for each in allowed)
+        raise Untranslatable(f"`{place}`: {kind} takes {ways}; send the content itself", place)
+    if url.startswith("data:") and ";base64," not in url[:200]:
+        raise Untranslatable(f"`{place}`: a data URL in base64 is needed", place)
+
+
+def _look_at_tools(asked: Asked, kind: str) -> None:
+    tools = asked.params.get("tools")
+    if not isinstance(tools, list) or not tools:
+        asked.params.pop("tools", None)
+        asked.params.pop("tool_choice", None)
+        asked.params.pop("parallel_tool_calls", None)
+        return
+    for place, tool in enumerate(tools):
+        function = tool.get("function") if isinstance(tool, dict) else None
+        if not isinstance(function, dict) or tool.get("type") != "function":
+            raise Untranslatable(
+                f"`tools[{place}]`: {kind} takes tools of type function", "tools"
+            )
+        if function.pop("strict", None):
+            asked.dropped["tools.strict"] = None
+
+
+def _uncached(asked: Asked) -> None:
+    """Without marks for the prompt's cache."""
+    marked = [asked.params]
+    marked += asked.messages
+    marked += [tool for tool in asked.params.get("tools", []) if isinstance(tool, dict)]
+    marked += [tool["function"] for tool in asked.params.get("tools", [])]
+    for message in asked.messages:
+        if isinstance(message.get("content"), list):
+            marked += message["content"]
+    for each in marked:
+        if each.pop("cache_control", None) is not None:
+            asked.dropped["cache_control"] = None
+
+
+def _with_signatures(message: Json, kind: str) -> None:
+    """What an earlier answer signed, to where the library looks for it; another's stays out.
+
+    Google's own place for them is `extra_content.google.thought_signature`.
+    """
+    calls = message.get("tool_calls")
+    message.pop("provider_specific_fields", None)
+    signature = _google_signature(message.pop("extra_content", None))
+    if kind == "gemini":
+        message.pop("thinking_blocks", None)
+        message.pop("reasoning_content", None)
+        if signature:
+            message["provider_specific_fields"] = {"thought_signatures": [signature]}
+    if message.get("content") == "":
+        message["content"] = None
+    if not calls:
+        message.pop("tool_calls", None)
+        return
+    for call in calls if isinstance(calls, list) else ():
+        if isinstance(call, dict):
+            call.pop("provider_specific_fields", None)
+            signature = _google_signature(call.pop("extra_content", None))
+            if signature and kind == "gemini":
+                call["provider_specific_fields"] = {"thought_signature": signature}
+
+
+def _google_signature(extra: object) -> str:
+    google = extra.get("google") if isinstance(extra, dict) else None
+    found = google.get("thought_signature") if isinstance(google, dict) else None
+    return found if isinstance(found, str) else ""

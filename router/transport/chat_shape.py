@@ -1,0 +1,139 @@
+"""Answers in the shape of OpenAI's chat completions, from what a translation gives. Pure."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+Json = dict[str, Any]
+
+FINISH_REASONS: Final = frozenset({"stop", "length", "tool_calls", "content_filter"})
+_SEPARATOR: Final = "__thought__"
+
+
+def completion(given: Mapping[str, Any], *, id_: str, model: str) -> Json:
+    """given: the library's answer as JSON, with one choice."""
+    choice = given["choices"][0]
+    message = message_of(choice.get("message") or {})
+    shaped: Json = {
+        "index": 0,
+        "message": {"role": "assistant", "content": None, "refusal": None, **message},
+        "logprobs": choice.get("logprobs"),
+        "finish_reason": finish_of(choice.get("finish_reason"), calls="tool_calls" in message),
+    }
+    return {
+        "id": id_ or given.get("id") or "",
+        "object": "chat.completion",
+        "created": int(given.get("created") or 0),
+        "model": model,
+        "choices": [shaped],
+        "usage": usage_of(given.get("usage")),
+    }
+
+
+def message_of(given: Mapping[str, Any], *, streamed: bool = False) -> Json:
+    """A message, or a piece of it; without what is empty. streamed: tool calls keep indices."""
+    found: Json = {}
+    for name in ("content", "reasoning_content", "thinking_blocks", "annotations", "images"):
+        if given.get(name):
+            found[name] = given[name]
+    calls = given.get("tool_calls")
+    if calls:
+        found["tool_calls"] = [_call(each, streamed=streamed) for each in calls]
+    more = given.get("provider_specific_fields")
+    signatures = more.get("thought_signatures") if isinstance(more, Mapping) else None
+    if signatures and not calls:
+        found["extra_content"] = _signed(signatures[0])
+    return found
+
+
+def _call(given: Mapping[str, Any], *, streamed: bool) -> Json:
+    """OpenAI allows an id 40 characters: a signature has no place in it."""
+    function = given.get("function") or {}
+    call: Json = {"index": given.get("index", 0)} if streamed else {}
+    if given.get("id"):
+        call["id"] = given["id"].split(_SEPARATOR, 1)[0]
+        call["type"] = "function"
+    named = {"name": function["name"]} if function.get("name") else {}
+    call["function"] = {**named, "arguments": function.get("arguments") or ""}
+    more = given.get("provider_specific_fields")
+    if isinstance(more, Mapping) and more.get("thought_signature"):
+        call["extra_content"] = _signed(more["thought_signature"])
+    return call
+
+
+def _signed(signature: object) -> Json:
+    return {"google": {"thought_signature": signature}}
+
+
+def finish_of(reason: object, *, calls: bool) -> str:
+    if calls and reason in (None, "", "stop"):
+        return "tool_calls"
+    return str(reason) if reason in FINISH_REASONS else "stop"
+
+
+def usage_of(given: object) -> Json:
+    """cached_tokens are part of prompt_tokens, reasoning_tokens of completion_tokens.
+
+    cache_creation_tokens: written to the cache, for providers that charge for it.
+    """
+    usage = given if isinstance(given, Mapping) else {}
+    prompt = _count(usage.get("prompt_tokens"))
+    made = _count(usage.get("completion_tokens"))
+    of_prompt = usage.get("prompt_tokens_details") or {}
+    of_made = usage.get("completion_tokens_details") or {}
+    details: Json = {"cached_tokens": _count(of_prompt.get("cached_tokens"))}
+    written = _count(of_prompt.get("cache_creation_tokens"))
+    if written:
+        details["cache_creation_tokens"] = written
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": made,
+        "total_tokens": prompt + made,
+        "prompt_tokens_details": details,
+        "completion_tokens_details": {
+            "reasoning_tokens": _count(of_made.get("reasoning_tokens"))
+        },
+    }
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+class ChunkMaker:
+    """Chunks of one stream, all with its id, time and model."""
+
+    def __init__(self) -> None:
+        self.id = ""
+        self.model = ""
+        self.created = 0
+        self._begun = False
+        self._calls = False
+
+    def deltas(self, message: Json) -> list[Json]:
+        """A piece of the message; the first one says whose it is."""
+        self._calls = self._calls or "tool_calls" in message
+        found = []
+        if not self._begun:
+            self._begun = True
+            found.append(self._chunk({"role": "assistant", "content": ""}))
+        if message:
+            found.append(self._chunk(message))
+        return found
+
+    def finish(self, reason: object) -> Json:
+        return self._chunk({}, finish_of(reason, calls=self._calls))
+
+    def usage(self, given: object) -> Json:
+        return {**self._head(), "choices": [], "usage": usage_of(given)}
+
+    def _chunk(self, delta: Json, finish: str | None = None) -> Json:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        return {**self._head(), "choices": [choice]}
+
+    def _head(self) -> Json:
+        return {
+            "id": self.id,
+            "object": "chat.completion.chunk",
+            "created": self.created,
+            "model": self.model,
+        }

@@ -1,0 +1,114 @@
+"""OpenAI's chat completions to Gemini's generateContent and back, by litellm's functions."""
+
+import copy
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any, Final
+from urllib.parse import quote
+
+from router.transport.asked import Asked, Json, looked_through
+from router.transport.chat_shape import ChunkMaker, completion, message_of
+from router.transport.refusal import google_error
+from router.transport.translation import REHEARSAL, Ask, ErrorInStream, mapped, no_counterpart
+
+_NO_FIELDS: Final = frozenset({"stream", "json_mode"})
+
+
+class Gemini:
+    """library: litellm itself; module: one of its modules, by name."""
+
+    def __init__(self, library: Any, module: Callable[[str], Any]) -> None:
+        chat = module("llms.vertex_ai.gemini.vertex_and_google_ai_studio_gemini")
+        self._library = library
+        self._config = library.GoogleAIStudioGeminiConfig()
+        self._body = module("llms.vertex_ai.gemini.transformation").transform_request_body
+        self._iterator = chat.ModelResponseIterator
+
+    def ask(self, asked: Asked, *, stream: bool) -> Ask:
+        dropped = dict(asked.dropped)
+        if asked.params.pop("parallel_tool_calls", None) is False:
+            dropped["parallel_tool_calls"] = None
+        params = {k: v for k, v in mapped(self._config, asked).items() if k not in _NO_FIELDS}
+        for hint in ("frequency_penalty", "presence_penalty"):
+            if asked.params.get(hint) and hint not in params:
+                dropped[hint] = None
+        try:
+            body = self._body(asked.messages, asked.model, params, "gemini", {}, None)
+        except Exception as error:
+            raise no_counterpart(error) from error
+        model = quote(asked.model, safe="/")
+        way = "streamGenerateContent?alt=sse" if stream else "generateContent"
+        return Ask(f"/models/{model}:{way}", body, {}, tuple(dropped), {"model": asked.model})
+
+    def answer(self, ask: Ask, answer: Json) -> Json:
+        answer.setdefault("usageMetadata", {})
+        found = self._config.transform_google_generate_content_to_openai_model_response(
+            completion_response=answer,
+            model_response=self._library.ModelResponse(),
+            model=ask.notes["model"],
+            logging_obj=SimpleNamespace(optional_params={}),
+            raw_response=SimpleNamespace(headers={}),
+        )
+        given = found.model_dump()
+        given["choices"][0]["message"].pop("thinking_blocks", None)
+        model = str(answer.get("modelVersion") or ask.notes["model"])
+        return completion(given, id_=str(answer.get("responseId") or ""), model=model)
+
+    def chunks(self, ask: Ask) -> "GeminiChunks":
+        logging = SimpleNamespace(optional_params={}, model_call_details={})
+        return GeminiChunks(self._iterator(None, sync_stream=True, logging_obj=logging), ask)
+
+    def rehearse(self) -> None:
+        ask = self.ask(looked_through(copy.deepcopy(REHEARSAL), "gemini"), stream=True)
+        said = [{"text": "-", "thought": True}, {"functionCall": {"name": "f", "args": {}}}]
+        content = {"role": "model", "parts": said}
+        answer = {
+            "candidates": [{"content": content, "finishReason": "STOP", "index": 0}],
+            "usageMetadata": {"promptTokenCount": 1, "candidatesTokenCount": 1},
+        }
+        self.answer(ask, copy.deepcopy(answer))
+        chunks = self.chunks(ask)
+        chunks.feed(answer)
+
+
+class GeminiChunks:
+    """Its streams have no last event: the connection ends them, after a finish reason."""
+
+    def __init__(self, iterator: Any, ask: Ask) -> None:
+        self.finished = False
+        self._parse = iterator.chunk_parser
+        self._maker = ChunkMaker()
+        self._maker.model = ask.notes["model"]
+        self._usage: object = None
+        self._reason: object = None
+
+    def feed(self, event: Json) -> Sequence[Json]:
+        if "error" in event:
+            given = event["error"]
+            raise ErrorInStream(google_error(given if isinstance(given, dict) else {}))
+        found = self._parse(event)
+        maker = self._maker
+        maker.id = maker.id or str(event.get("responseId") or found.id)
+        maker.model = str(event.get("modelVersion") or maker.model)
+        maker.created = maker.created or int(found.created)
+        if found.usage is not None:
+            self._usage = found.usage.model_dump()
+        out: list[Json] = []
+        # The library gives a reason where there is none, which would be a false end.
+        candidates = event.get("candidates") or [{"finishReason": "SAFETY"}]  # a blocked prompt
+        ended = bool(candidates[0].get("finishReason"))
+        for choice in found.choices[:1]:
+            given = choice.model_dump()
+            delta = message_of(given["delta"], streamed=True)
+            delta.pop("thinking_blocks", None)
+            if delta:
+                out += maker.deltas(delta)
+            self._reason = given.get("finish_reason") if ended else self._reason
+        return out
+
+    def end(self) -> Sequence[Json]:
+        if not self._reason:
+            return ()
+        self.finished = True
+        begun = self._maker.deltas({})
+        return [*begun, self._maker.finish(self._reason), self._maker.usage(self._usage)]

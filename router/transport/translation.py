@@ -1,0 +1,87 @@
+"""A translation to and from another protocol than OpenAI's: JSON in, JSON out. No network."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from router.transport.asked import Asked, Json, Untranslatable
+
+
+class ErrorInStream(Exception):
+    """error: as an OpenAI event would carry it."""
+
+    def __init__(self, error: Json) -> None:
+        super().__init__(str(error.get("type")))
+        self.error = error
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A request as its provider has it. dropped: fields that stay behind. notes: what the
+    translation needs to know again when the answer comes.
+    """
+
+    path: str
+    body: Json
+    headers: Mapping[str, str]
+    dropped: tuple[str, ...]
+    notes: Mapping[str, Any]
+
+
+class Chunks(Protocol):
+    """finished: the stream came to its end."""
+
+    finished: bool
+
+    def feed(self, event: Json) -> Sequence[Json]:
+        """OpenAI's chunks. Raises ErrorInStream."""
+        ...
+
+    def end(self) -> Sequence[Json]:
+        """The upstream's stream is over: the last chunks, none where it broke off."""
+        ...
+
+
+class Translation(Protocol):
+    """Pure, but for the tables that it looks models up in."""
+
+    def ask(self, asked: Asked, *, stream: bool) -> Ask:
+        """Raises Untranslatable."""
+        ...
+
+    def answer(self, ask: Ask, answer: Json) -> Json:
+        """Raises anything for what is no answer."""
+        ...
+
+    def chunks(self, ask: Ask) -> Chunks: ...
+
+    def rehearse(self) -> None:
+        """Translate once each way: the library builds its classes when they are first used."""
+        ...
+
+
+REHEARSAL: Final[Json] = {
+    "model": "-",
+    "messages": [{"role": "user", "content": "-"}],
+    "tools": [
+        {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+    ],
+}
+
+
+def mapped(config: Any, asked: Asked) -> Json:
+    """The top-level fields in the provider's words. Raises Untranslatable."""
+    given = {name: value for name, value in asked.params.items() if name != "top_k"}
+    try:
+        found: Json = config.map_openai_params(given, {}, asked.model, drop_params=True)
+    except Exception as error:
+        raise no_counterpart(error) from error
+    if asked.params.get("top_k") is not None:
+        found["top_k"] = asked.params["top_k"]
+    return found
+
+
+def no_counterpart(error: Exception) -> Untranslatable:
+    """litellm's texts begin with its own class and may go on to repeat every message."""
+    said = str(getattr(error, "message", "") or error).removeprefix("litellm.")
+    return Untranslatable(f"it cannot be translated: {said.splitlines()[0][:200]}", "messages")

@@ -1,0 +1,218 @@
+"""Ten conversations on three protocols, whole and streamed, through a real router's worker.
+
+The providers are strict: they refuse what the real ones refuse (`tests.wire`).
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import openai
+import pytest
+
+from tests.router_site import Routed, routed
+from tests.wire import anthropic, conversations, gemini
+from tests.wire import openai as plain
+from tests.wire.conversations import Conversation, Step
+from tests.wire.heard import Heard, ask
+from tests.wire.server import KEY, Json, Reading, Reply, Strict, Turn, serving
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+WIRES: Final = {"anthropic": anthropic, "gemini": gemini, "openai": plain}
+DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "conformance.md"
+ADDENDUM: Final = "Answer as a pirate."
+
+
+@dataclass
+class Scene:
+    """servers: by kind, which is the route's name too; `patched-` before it for the patch."""
+
+    world: Routed
+    servers: dict[str, Strict]
+
+    def client(self) -> openai.OpenAI:
+        return self.world.client()
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    folder = tmp_path_factory.mktemp("conformance")
+    with ExitStack() as stack:
+        servers = {
+            kind: stack.enter_context(serving(each.strict())) for kind, each in WIRES.items()
+        }
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setenv("WIRE_KEY", KEY)
+        providers = {
+            kind: {"kind": kind, "api_base": each.api_base, "api_key_env": "WIRE_KEY"}
+            for kind, each in servers.items()
+        }
+        routes: Json = {}
+        for kind, wire in WIRES.items():
+            target = f"{kind}/{wire.MODEL}"
+            routes[kind] = {"incumbent": target, "suites": ["colours"]}
+            own = {
+                "parameters": {"temperature": 0.25},
+                "prompt_addendum": ADDENDUM,
+                "response_format": conversations.SCHEMA,
+            }
+            patched = {"provider": kind, "model": wire.MODEL, "request_patch": own}
+            routes[f"patched-{kind}"] = {"incumbent": patched, "suites": ["colours"]}
+        world = stack.enter_context(
+            routed(folder, servers["openai"].api_base, providers=providers, routes=routes)
+        )
+        world.start()
+        yield Scene(world, servers)
+
+
+@pytest.mark.req("B1", "B7")
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("kind", WIRES)
+@pytest.mark.parametrize("talk", conversations.ALL, ids=lambda each: each.name)
+def test_a_conversation_survives_the_protocol(
+    scene: Scene, talk: Conversation, kind: str, *, stream: bool
+) -> None:
+    server = scene.servers[kind]
+    messages: list[Json] = []
+    heard: Heard | None = None
+    with scene.client() as client:
+        for step in talk.steps:
+            messages += [] if heard is None else [heard.message]
+            messages += [_answering(each, heard) for each in step.more]
+            server.reply, server.fault = step.reply, None
+            heard = ask(client, stream=stream, model=kind, messages=messages, **step.options)
+
+            assert server.readings[-1] == _expected(step, talk, kind, server.readings[-1])
+            _same(heard, step.reply, kind)
+            assert heard.model == kind
+
+
+def _answering(message: Json, heard: Heard | None) -> Json:
+    id_ = str(message.get("tool_call_id", ""))
+    if not id_.startswith("$") or heard is None:
+        return message
+    return {**message, "tool_call_id": heard.calls[int(id_[1:])]["id"]}
+
+
+def _expected(step: Step, talk: Conversation, kind: str, read: Reading) -> Reading:
+    """What each protocol says of itself stands as it was read."""
+    wanted = step.reading
+    if "cache_control" in talk.without.get(kind, ()):
+        wanted = replace(wanted, marks=0)
+    turns = tuple(
+        _turn(each, kind, found) for each, found in zip(wanted.turns, read.turns, strict=True)
+    )
+    limit = wanted.limit
+    if kind == "anthropic" and limit is None:
+        assert read.limit  # it must have one
+        limit = read.limit
+    heat = read.temperature if wanted.temperature is None else wanted.temperature
+    assert heat in (None, 1.0, 0.5)
+    return replace(wanted, turns=turns, limit=limit, temperature=heat)
+
+
+def _turn(turn: Turn, kind: str, found: Turn) -> Turn:
+    if kind == "openai":
+        return replace(turn, signed=())
+    # Gemini signs every call, asked to reason or not.
+    if turn.signed or (kind == "gemini" and turn.calls):
+        assert found.signed == (WIRES[kind].SIGNATURE,)
+        return replace(turn, signed=found.signed)
+    return turn
+
+
+FINISH: Final = {"end": "stop", "sequence": "stop", "length": "length", "tools": "tool_calls"}
+
+
+def _same(heard: Heard, reply: Reply, kind: str) -> None:
+    assert heard.text == reply.text
+    assert heard.finish == FINISH[reply.stop]
+    made = [
+        (c["function"]["name"], json.loads(c["function"]["arguments"])) for c in heard.calls
+    ]
+    assert made == [*reply.calls]
+    assert all(len(call["id"]) <= 40 for call in heard.calls)
+    if kind != "openai":  # its chat keeps the reasoning to itself
+        assert heard.reasoning == reply.reasoning
+    usage, wanted = heard.usage, reply.usage
+    assert usage.prompt_tokens == wanted.input
+    assert usage.completion_tokens == wanted.output
+    assert (usage.prompt_tokens_details.cached_tokens or 0) == wanted.cached
+    assert usage.completion_tokens_details.reasoning_tokens == wanted.reasoning
+
+
+HEAD: Final = """\
+# Conformance of protocols
+
+Written by `tests/integration/test_conformance.py`, with `SWAPGATE_WRITE_DOCS=1`. Each cell is
+a conversation through a router's worker with OpenAI's official client, whole and streamed,
+before a local server that refuses what the real one refuses (`tests/wire`). The server must
+have read what was asked, and the client must have got what was answered: text, calls, finish
+reason, tokens, and for all but `openai`, whose chats keep it to themselves, the reasoning. No
+real provider was asked.
+
+| conversation | {kinds} |
+|---|{lines}|
+"""
+
+
+def test_the_conformance_table_says_what_the_tests_do() -> None:
+    rows = [f"| {talk.name} | {' | '.join(_cells(talk))} |" for talk in conversations.ALL]
+    head = HEAD.format(kinds=" | ".join(f"`{each}`" for each in WIRES), lines="---|---|---")
+    text = head + "\n".join(rows) + "\n"
+    if os.environ.get("SWAPGATE_WRITE_DOCS"):
+        DOCUMENT.write_text(text, encoding="utf-8")
+
+    assert DOCUMENT.read_text(encoding="utf-8") == text
+
+
+def _cells(talk: Conversation) -> Iterator[str]:
+    for kind in WIRES:
+        gone = ", ".join(f"`{each}`" for each in talk.without.get(kind, ()))
+        yield f"yes, without {gone}" if gone else "yes"
+
+
+@pytest.mark.req("A8")
+@pytest.mark.parametrize("kind", WIRES)
+def test_a_targets_patch_reaches_every_protocol(scene: Scene, kind: str) -> None:
+    server = scene.servers[kind]
+    server.reply, server.fault = Reply('{"name":"Ada","age":36}'), None
+    with scene.client() as client:
+        ask(
+            client,
+            stream=False,
+            model=f"patched-{kind}",
+            messages=[{"role": "system", "content": "Be brief."}, conversations.user("Who?")],
+        )
+
+    read = server.readings[-1]
+    assert read.system == f"Be brief.\n\n{ADDENDUM}"
+    assert read.temperature == 0.25
+    assert read.schema
+
+
+TOO_LONG: Final = {
+    "anthropic": anthropic.bad("prompt is too long: 208310 tokens > 200000 maximum"),
+    "gemini": gemini.bad("The input token count (9) exceeds the maximum number of tokens (8)"),
+    "openai": plain.error(400, "maximum context length is 8 tokens", "context_length_exceeded"),
+}
+
+
+@pytest.mark.req("B7")
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("kind", WIRES)
+def test_a_refusal_is_told_with_its_status_and_its_words(
+    scene: Scene, kind: str, *, stream: bool
+) -> None:
+    fault = scene.servers[kind].fault = TOO_LONG[kind]
+    try:
+        with scene.client() as client, pytest.raises(openai.BadRequestError) as caught:
+            ask(client, stream=stream, model=kind, messages=[conversations.user("Hello?")])
+    finally:
+        scene.servers[kind].fault = None
+    assert fault.body["error"]["message"] in str(caught.value)

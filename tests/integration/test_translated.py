@@ -1,0 +1,227 @@
+"""A translated provider on a wire that breaks, hangs, lies and floods: the transport alone."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import pytest
+
+from harness.domain.credentials import ProviderKey
+from harness.domain.failures import FailureClass
+from harness.domain.settings import RouterSettings
+from harness.domain.targets import Provider
+from router.dialects.chat_stream import ChatStream
+from router.ports import CHAT_PATH, UpstreamFailed, UpstreamReply, UpstreamRequest, dropped
+from router.transport.pool import Pool
+from router.transport.translated import Translated
+from tests.raw_server import Line, Play, raw_server
+from tests.wire import anthropic, gemini
+from tests.wire.server import KEY, Json, Reply
+
+pytestmark = pytest.mark.slow
+
+WIRES: Final[dict[str, Any]] = {"anthropic": anthropic, "gemini": gemini}
+SECRET: Final = ProviderKey("K", KEY)
+SETTINGS: Final = RouterSettings(max_response_bytes=1024 * 1024)
+LIVE: Final = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def loaded() -> dict[str, Translated]:
+    """Loading is the slow part; each test puts its own wire below."""
+    found = {kind: Translated(kind, Pool(SETTINGS)) for kind in WIRES}
+    for each in found.values():
+        each.prepare()
+    return found
+
+
+@asynccontextmanager
+async def asked(
+    loaded: Translated, kind: str, play: Play, *, stream: bool = True, **more: Any
+) -> AsyncIterator[tuple[UpstreamReply, int]]:
+    """The reply, and how many connections the provider saw."""
+    pool = Pool(SETTINGS)
+    async with raw_server(play) as server:
+        base = f"http://127.0.0.1:{server.port}"
+        provider = Provider("p", kind, base, "K")
+        body = {"model": WIRES[kind].MODEL, "messages": [{"role": "user", "content": "Hi"}]}
+        request = UpstreamRequest(
+            provider, json.dumps({**body, **more}).encode(), stream, path=CHAT_PATH, key=SECRET
+        )
+        transport = Translated(kind, pool)
+        transport._translation = loaded._translation
+        reply = await transport.send(request)
+        try:
+            yield reply, len(server.lines)
+        finally:
+            await reply.aclose()
+            await pool.aclose()
+
+
+def plays(*pieces: bytes) -> Play:
+    async def play(line: Line) -> None:
+        await line.request()
+        await line.send(*pieces)
+
+    return play
+
+
+def whole(body: object, status: str = "200 OK", kind: str = "application/json") -> bytes:
+    raw = json.dumps(body).encode() if not isinstance(body, bytes) else body
+    head = f"HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {len(raw)}\r\n\r\n"
+    return head.encode() + raw
+
+
+async def filtered(reply: UpstreamReply) -> ChatStream:
+    stream = ChatStream("null", show_usage=True)
+    async for piece in reply.chunks():
+        stream.feed(piece)
+        if stream.failure:
+            return stream
+    stream.end()
+    return stream
+
+
+@pytest.mark.parametrize("kind", WIRES)
+async def test_a_stream_that_breaks_off_has_no_good_end(
+    loaded: dict[str, Translated], kind: str
+) -> None:
+    events: Sequence[bytes] = WIRES[kind].events(Reply("Some words that stop"))
+    async with asked(loaded[kind], kind, plays(LIVE, *events[:4])) as (reply, _):
+        heard = await filtered(reply)
+
+    assert heard.committed
+    assert heard.failure == "the stream ended without a finish_reason"
+
+
+@pytest.mark.parametrize(
+    ("kind", "event", "failure"),
+    [
+        (
+            "anthropic",
+            {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}},
+            FailureClass.OVERLOADED,
+        ),
+        (
+            "gemini",
+            {"error": {"code": 429, "message": "quota", "status": "RESOURCE_EXHAUSTED"}},
+            FailureClass.RATE_LIMITED,
+        ),
+        (
+            "gemini",
+            {"error": {"code": 503, "message": "overloaded", "status": "UNAVAILABLE"}},
+            FailureClass.OVERLOADED,
+        ),
+    ],
+)
+async def test_an_error_within_a_stream_keeps_its_class(
+    loaded: dict[str, Translated], kind: str, event: Json, failure: FailureClass
+) -> None:
+    first = WIRES[kind].events(Reply("Some words"))[0]
+    wrong = f"data: {json.dumps(event)}\n\n".encode()
+    async with asked(loaded[kind], kind, plays(LIVE, first, wrong)) as (reply, _):
+        heard = await filtered(reply)
+
+    assert heard.failure_class is failure
+
+
+@pytest.mark.parametrize("kind", WIRES)
+async def test_whoever_leaves_a_stream_closes_it_at_the_provider(
+    loaded: dict[str, Translated], kind: str
+) -> None:
+    left = asyncio.Event()
+
+    async def play(line: Line) -> None:
+        await line.request()
+        await line.send(LIVE, *WIRES[kind].events(Reply("Some words"))[:4])
+        assert await line.reader.read() == b""
+        left.set()
+
+    async with asked(loaded[kind], kind, play) as (reply, _):
+        assert await anext(reply.chunks())
+        await reply.aclose()
+        await asyncio.wait_for(left.wait(), 10)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("kind", WIRES)
+@pytest.mark.parametrize("body", [b"<html>", b"[1]", b'{"hello": 1}', b'{"content": "x"}'])
+async def test_what_is_no_answer_is_malformed(
+    loaded: dict[str, Translated], kind: str, body: bytes, *, stream: bool
+) -> None:
+    sent = LIVE + b"data: " + body + b"\n\n" if stream else whole(body)
+    async with asked(loaded[kind], kind, plays(sent), stream=stream) as (reply, _):
+        if stream:
+            assert await _failure(reply) is FailureClass.MALFORMED
+            return
+        with pytest.raises(UpstreamFailed) as caught:
+            await reply.body()
+        assert caught.value.failure is FailureClass.MALFORMED
+        assert "hello" not in caught.value.detail
+
+
+async def _failure(reply: UpstreamReply) -> FailureClass | None:
+    try:
+        return (await filtered(reply)).failure_class
+    except UpstreamFailed as error:
+        return error.failure
+
+
+@pytest.mark.parametrize("kind", WIRES)
+async def test_a_flood_is_cut_off(loaded: dict[str, Translated], kind: str) -> None:
+    flood = [b"data: " + b"x" * 65536] * 40
+    async with asked(loaded[kind], kind, plays(LIVE, *flood)) as (reply, _):
+        with pytest.raises(UpstreamFailed, match="larger than"):
+            await filtered(reply)
+
+
+@pytest.mark.parametrize("kind", WIRES)
+async def test_a_page_of_a_proxy_keeps_its_status(
+    loaded: dict[str, Translated], kind: str
+) -> None:
+    page = whole(b"<html>busy</html>", "413 Too Large", "text/html")
+    async with asked(loaded[kind], kind, plays(page)) as (reply, _):
+        assert (reply.status, await reply.body()) == (413, b"{}")
+
+
+@pytest.mark.parametrize("kind", WIRES)
+async def test_an_image_elsewhere_is_not_fetched_and_the_provider_not_asked(
+    loaded: dict[str, Translated], kind: str
+) -> None:
+    async with raw_server(plays(whole({}))) as other:
+        url = f"http://127.0.0.1:{other.port}/a.png"
+        image = {"type": "image_url", "image_url": {"url": url}}
+        messages = [{"role": "user", "content": [image]}]
+        talk = asked(loaded[kind], kind, plays(whole({})), messages=messages)
+        async with talk as (reply, connections):
+            error = json.loads(await reply.body())["error"]
+
+        assert (reply.status, error["code"]) == (422, "not_supported_by_target")
+        assert connections == len(other.lines) == 0
+
+
+@pytest.mark.parametrize("kind", WIRES)
+async def test_what_was_dropped_is_known_to_the_caller(
+    loaded: dict[str, Translated], kind: str
+) -> None:
+    answer = whole(WIRES[kind].whole(Reply("Hi")))
+    more: Json = {"stream": False, "logit_bias": {"1": 1}, "verbosity": "low"}
+    async with asked(loaded[kind], kind, plays(answer), **more) as (reply, _):
+        assert dropped(reply) == ("logit_bias", "verbosity")
+        assert json.loads(await reply.body())["choices"][0]["message"]["content"] == "Hi"
+
+
+async def test_a_tool_whose_name_another_protocol_forbids_comes_back_as_it_was(
+    loaded: dict[str, Translated],
+) -> None:
+    tool = {"type": "function", "function": {"name": "files/read", "parameters": {}}}
+    call = Reply(calls=(("files_read", {"a": 1}),), stop="tools")
+    for stream in (False, True):
+        pieces = [LIVE, *anthropic.events(call)] if stream else [whole(anthropic.whole(call))]
+        talk = asked(
+            loaded["anthropic"], "anthropic", plays(*pieces), stream=stream, tools=[tool]
+        )
+        async with talk as (reply, _):
+            assert b'"name":"files/read"' in await reply.body()

@@ -1,0 +1,188 @@
+"""What of a chat goes to a provider of another protocol, stays behind, or is refused."""
+
+import json
+from typing import Any
+
+import pytest
+
+from router.transport.asked import RULES, Asked, Untranslatable, looked_through
+from router.transport.foreign import without
+from router.transport.refusal import Refusal, refusal
+from router.transport.thinking import settled
+from tests.wire import anthropic, gemini
+from tests.wire.server import Refused
+
+KINDS = sorted(RULES)
+
+
+def asked(kind: str, **more: Any) -> Asked:
+    messages = [{"role": "user", "content": "Hello?"}]
+    return looked_through({"model": "m", "messages": messages, **more}, kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("n", 2), ("functions", [{"name": "f"}]), ("audio", {"voice": "a"})],
+)
+def test_what_changes_the_answer_is_refused_by_name(
+    kind: str, name: str, value: object
+) -> None:
+    with pytest.raises(Untranslatable, match=f"`{name}`") as caught:
+        asked(kind, **{name: value})
+    assert caught.value.param == name
+
+
+def test_log_probabilities_are_refused_where_there_are_none() -> None:
+    with pytest.raises(Untranslatable, match="log probabilities"):
+        asked("anthropic", logprobs=True)
+    assert asked("gemini", logprobs=True).params["logprobs"] is True
+    assert asked("anthropic", logprobs=False).dropped == {}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_hint_is_dropped_and_named_unless_it_says_nothing(kind: str) -> None:
+    found = asked(kind, store=True, logit_bias={"1": 2}, verbosity="low", metadata={}, n=1)
+
+    assert [*found.dropped] == ["store", "logit_bias", "verbosity"]
+    assert found.params == {}
+    assert [*asked("anthropic", seed=0, presence_penalty=0).dropped] == ["seed"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "url", "taken"),
+    [
+        ("anthropic", "https://pictures.example/a.png", True),
+        ("anthropic", "http://pictures.example/a.png", False),
+        ("gemini", "https://pictures.example/a.png", False),
+        ("gemini", "gs://bucket/a", False),
+        ("gemini", "data:image/png;base64,AAAA", True),
+        ("anthropic", "data:image/png,plain", False),
+        ("anthropic", "file:///etc/passwd", False),
+    ],
+)
+def test_only_what_the_provider_fetches_itself_may_be_a_url(
+    kind: str, url: str, *, taken: bool
+) -> None:
+    image = {"type": "image_url", "image_url": {"url": url, "format": "x", "detail": "high"}}
+    body = {"model": "m", "messages": [{"role": "user", "content": [image]}]}
+    if not taken:
+        with pytest.raises(Untranslatable, match="image_url"):
+            looked_through(body, kind)
+        return
+    found = looked_through(body, kind)
+    assert found.messages[0]["content"][0]["image_url"] == {"url": url}
+    assert [*found.dropped] == ["image_url.detail"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "message",
+    [
+        "text",
+        {"role": "function", "name": "f", "content": "1"},
+        {"role": "user", "content": [{"type": "video_url"}]},
+        {"role": "user", "content": 7},
+        {"role": "user", "content": [{"type": "file", "file": {"file_id": "file-1"}}]},
+    ],
+)
+def test_a_message_of_no_known_form_is_refused(kind: str, message: object) -> None:
+    with pytest.raises(Untranslatable, match="messages"):
+        looked_through({"model": "m", "messages": [message]}, kind)
+
+
+@pytest.mark.parametrize(
+    ("params", "left", "dropped"),
+    [
+        ({"temperature": 1.7}, {"temperature": 1.0}, ["temperature"]),
+        (
+            {"thinking": {"type": "enabled", "budget_tokens": 2048}, "temperature": 0.2},
+            {"thinking": {"type": "enabled", "budget_tokens": 2048}},
+            ["temperature"],
+        ),
+        (
+            {"thinking": {"type": "enabled", "budget_tokens": 4096}, "max_tokens": 3000},
+            {"thinking": {"type": "enabled", "budget_tokens": 2999}, "max_tokens": 3000},
+            [],
+        ),
+        (
+            {"thinking": {"type": "enabled", "budget_tokens": 1024}, "max_tokens": 100},
+            {"max_tokens": 100},
+            ["reasoning_effort"],
+        ),
+        (
+            {"thinking": {"type": "adaptive"}, "tool_choice": {"type": "any"}, "top_k": 3},
+            {"tool_choice": {"type": "any"}, "top_k": 3},
+            ["reasoning_effort"],
+        ),
+    ],
+)
+def test_thinking_and_what_it_excludes(
+    params: dict[str, Any], left: dict[str, Any], dropped: list[str]
+) -> None:
+    assert settled(params, []) == dropped
+    assert params == left
+
+
+def test_a_tools_turn_that_began_without_thought_goes_on_without() -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    turn: list[dict[str, Any]] = [
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "content": "1"},
+    ]
+    params = {"thinking": {"type": "enabled", "budget_tokens": 1024}, "max_tokens": 9000}
+
+    assert settled(params, turn) == ["reasoning_effort"]
+
+
+def test_what_is_foreign_is_taken_out_for_a_provider_that_refuses_it() -> None:
+    part = {"type": "text", "text": 'the word "cache_control" stays'}
+    function = {"name": "f", "arguments": "{}"}
+    call = {"id": "1", "extra_content": {"google": {}}, "function": function}
+    chat = {
+        "model": "m",
+        "messages": [
+            {"role": "user", "content": [{**part, "cache_control": {"type": "ephemeral"}}]},
+            {"role": "assistant", "reasoning_content": "hm", "tool_calls": [call]},
+        ],
+    }
+    body, dropped = without(json.dumps(chat).encode())
+
+    assert set(dropped) == {"cache_control", "extra_content", "reasoning_content"}
+    left = json.loads(body)["messages"]
+    assert left[0]["content"] == [part]
+    assert set(left[1]) == {"role", "tool_calls"}
+
+
+async def told(fault: Refused, kind: str) -> tuple[int, dict[str, Any], dict[bytes, bytes]]:
+    headers = [(k.encode(), v.encode()) for k, v in fault.headers.items()]
+    given = Refusal(fault.status, json.dumps(fault.body).encode(), headers)
+    found = await refusal(given, kind)
+    return found.status, json.loads(await found.body())["error"], dict(found.headers)
+
+
+async def test_a_refusal_keeps_status_words_and_the_time_to_wait() -> None:
+    status, error, headers = await told(anthropic.OVERLOADED, "anthropic")
+    assert (status, error["type"], error["message"]) == (529, "overloaded_error", "Overloaded")
+
+    status, error, headers = await told(anthropic.RATE_LIMITED, "anthropic")
+    assert (status, headers[b"retry-after"]) == (429, b"17")
+
+    status, error, headers = await told(gemini.RATE_LIMITED, "gemini")
+    assert (status, error["type"]) == (429, "rate_limit_error")
+    assert headers[b"retry-after"] == b"17"
+
+
+async def test_googles_400_for_a_key_is_a_401() -> None:
+    details = {"reason": "API_KEY_INVALID"}
+    fault = gemini.error(400, "INVALID_ARGUMENT", "API key not valid.", details)
+
+    assert (await told(fault, "gemini"))[0] == 401
+
+
+async def test_googles_limit_of_tokens_is_a_context_window() -> None:
+    said = "The input token count (9) exceeds the maximum number of tokens allowed (8)."
+
+    status, error, _ = await told(gemini.error(400, "INVALID_ARGUMENT", said), "gemini")
+
+    assert (status, error["code"]) == (400, "context_length_exceeded")

@@ -1,0 +1,209 @@
+"""OpenAI's chat completions, strictly: a parameter that it does not know is refused.
+
+Sources: its API reference (chat), and the errors `unknown_parameter` that people met.
+"""
+
+import json
+import re
+from typing import Any, Final
+
+from tests.wire.server import (
+    KEY,
+    Asked,
+    Json,
+    Reading,
+    Refused,
+    Reply,
+    Strict,
+    Turn,
+    names,
+)
+
+MODEL: Final = "gpt-5-mini"
+FIELDS: Final = names(
+    "model messages max_tokens max_completion_tokens temperature top_p stop stream "
+    "stream_options tools tool_choice parallel_tool_calls response_format "
+    "reasoning_effort n seed user logprobs top_logprobs frequency_penalty "
+    "presence_penalty logit_bias store metadata service_tier prompt_cache_key "
+    "safety_identifier verbosity"
+)
+MESSAGE: Final = {
+    "system": {"content", "name"},
+    "developer": {"content", "name"},
+    "user": {"content", "name"},
+    "assistant": {"content", "name", "tool_calls", "refusal", "audio", "function_call"},
+    "tool": {"content", "tool_call_id"},
+}
+PART: Final = {"text": {"text"}, "image_url": {"image_url"}, "refusal": {"refusal"}}
+
+
+def error(status: int, message: str, code: str | None = None, **headers: str) -> Refused:
+    kind = "invalid_request_error" if status < 429 else "requests"
+    given = {"message": message, "type": kind, "param": None, "code": code}
+    return Refused(
+        status, {"error": given}, {k.replace("_", "-"): v for k, v in headers.items()}
+    )
+
+
+RATE_LIMITED: Final = error(429, "Rate limit reached", "rate_limit_exceeded", retry_after="17")
+OVERLOADED: Final = error(503, "The engine is currently overloaded, please try again later")
+
+
+def need(holds: object, message: str) -> None:
+    if not holds:
+        raise error(400, message)
+
+
+def known(given: Json, fields: set[str] | frozenset[str], place: str = "") -> None:
+    for name in given:
+        if name not in fields:
+            raise error(400, f"Unknown parameter: '{place}{name}'.", "unknown_parameter")
+
+
+def strict() -> Strict:
+    return Strict(read, lambda asked: asked.body.get("stream") is True, whole, events, "/v1")
+
+
+def read(asked: Asked) -> Reading:
+    if asked.headers.get("authorization") != f"Bearer {KEY}":
+        raise error(401, "Incorrect API key provided", "invalid_api_key")
+    body = asked.body
+    if asked.path != "/v1/chat/completions" or body.get("model") != MODEL:
+        raise error(404, f"The model `{body.get('model')}` does not exist", "model_not_found")
+    known(body, FIELDS)
+    need("max_tokens" not in body, "Unsupported parameter: use 'max_completion_tokens'")
+    tools = _tools(body.get("tools", []))
+    stop = body.get("stop") or ()
+    return Reading(
+        system="\n".join(
+            _text(each["content"])
+            for each in body["messages"]
+            if each["role"] in ("system", "developer")
+        ),
+        turns=_turns(body["messages"]),
+        tools=tools,
+        choice=_choice(body.get("tool_choice", "auto"), tools),
+        serial=body.get("parallel_tool_calls") is False,
+        schema=(body.get("response_format") or {}).get("type") == "json_schema",
+        thinks=body.get("reasoning_effort") is not None,
+        stops=(stop,) if isinstance(stop, str) else tuple(stop),
+        limit=body.get("max_completion_tokens"),
+        temperature=body.get("temperature"),
+    )
+
+
+def _tools(tools: list[Json]) -> tuple[str, ...]:
+    for tool in tools:
+        known(tool, {"type", "function"}, "tools[0].")
+        known(tool["function"], {"name", "description", "parameters", "strict"}, "tools[0].")
+    return tuple(tool["function"]["name"] for tool in tools)
+
+
+def _choice(choice: Any, tools: tuple[str, ...]) -> str:
+    if isinstance(choice, str):
+        return {"required": "any"}.get(choice, choice)
+    need(choice["function"]["name"] in tools, "Tool choice not found in 'tools'")
+    return str(choice["function"]["name"])
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    return "".join(part["text"] for part in content or () if part["type"] == "text")
+
+
+def _turns(messages: list[Json]) -> tuple[Turn, ...]:
+    found: list[Turn] = []
+    waiting: list[str] = []
+    for number, message in enumerate(messages):
+        place, role = f"messages[{number}].", message["role"]
+        known(message, MESSAGE[role] | {"role"}, place)
+        content = message.get("content")
+        for at, part in enumerate(content if isinstance(content, list) else ()):
+            known(part, PART[part["type"]] | {"type"}, f"{place}content[{at}].")
+        if role == "tool":
+            need(message["tool_call_id"] in waiting, "'tool_calls' must precede")
+            waiting.remove(message["tool_call_id"])
+            if found[-1].role == "tool":
+                results = (*found.pop().results, _text(content))
+            else:
+                results = (_text(content),)
+            found.append(Turn("tool", results=results))
+            continue
+        need(not waiting, f"tool_call_ids did not have response messages: {waiting}")
+        if role in ("system", "developer"):
+            continue
+        calls = message.get("tool_calls") or []
+        for call in calls:
+            known(call, {"id", "type", "function"}, f"{place}tool_calls[0].")
+            need(len(call["id"]) <= 40, f"Invalid '{place}tool_calls[0].id': string too long.")
+        waiting = [call["id"] for call in calls]
+        made = tuple(
+            (c["function"]["name"], json.loads(c["function"]["arguments"])) for c in calls
+        )
+        parts = content if isinstance(content, list) else []
+        images = sum(part["type"] == "image_url" for part in parts)
+        found.append(Turn(role, _text(content), images, made))
+    need(not waiting, f"tool_call_ids did not have response messages: {waiting}")
+    return tuple(found)
+
+
+FINISH: Final = {
+    "end": "stop",
+    "length": "length",
+    "tools": "tool_calls",
+    "sequence": "stop",
+    "refusal": "content_filter",
+}
+
+
+def _calls(reply: Reply) -> list[Json]:
+    return [
+        {
+            "id": f"call_{number}",
+            "type": "function",
+            "function": {"name": name, "arguments": json.dumps(arguments)},
+        }
+        for number, (name, arguments) in enumerate(reply.calls)
+    ]
+
+
+def _usage(reply: Reply) -> Json:
+    usage = reply.usage
+    return {
+        "prompt_tokens": usage.input,
+        "completion_tokens": usage.output,
+        "total_tokens": usage.input + usage.output,
+        "prompt_tokens_details": {"cached_tokens": usage.cached},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning},
+    }
+
+
+def whole(reply: Reply) -> Json:
+    message: Json = {"role": "assistant", "content": reply.text or None, "refusal": None}
+    if reply.calls:
+        message["tool_calls"] = _calls(reply)
+    choice = {"index": 0, "message": message, "finish_reason": FINISH[reply.stop]}
+    head = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": MODEL}
+    return {**head, "choices": [{**choice, "logprobs": None}], "usage": _usage(reply)}
+
+
+def events(reply: Reply) -> list[bytes]:
+    head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": MODEL}
+
+    def chunk(delta: Json, finish: str | None = None) -> Json:
+        return {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+
+    out = [chunk({"role": "assistant", "content": ""})]
+    out += [chunk({"content": word}) for word in re.findall(r"\S+\s*|\s+", reply.text)]
+    for number, call in enumerate(_calls(reply)):
+        empty = {**call["function"], "arguments": ""}
+        out.append(chunk({"tool_calls": [{**call, "index": number, "function": empty}]}))
+        raw = call["function"]["arguments"]
+        for at in range(0, len(raw), 5):
+            piece = {"index": number, "function": {"arguments": raw[at : at + 5]}}
+            out.append(chunk({"tool_calls": [piece]}))
+    out.append(chunk({}, FINISH[reply.stop]))
+    out.append({**head, "choices": [], "usage": _usage(reply)})
+    lines = [f"data: {json.dumps(each, ensure_ascii=False)}\n\n".encode() for each in out]
+    return [*lines, b"data: [DONE]\n\n"]

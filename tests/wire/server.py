@@ -1,0 +1,176 @@
+"""A strict provider on loopback: it refuses what the real one refuses."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Final
+
+Json = dict[str, Any]
+KEY: Final = "wire-secret"
+
+
+def names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+class Refused(Exception):
+    """body: the error as the real provider words it."""
+
+    def __init__(
+        self, status: int, body: Json, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(json.dumps(body))
+        self.status = status
+        self.body = body
+        self.headers = headers or {}
+
+
+@dataclass(frozen=True)
+class Usage:
+    """cached, written: parts of the input. reasoning: part of the output."""
+
+    input: int = 11
+    output: int = 7
+    cached: int = 0
+    written: int = 0
+    reasoning: int = 0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the model answers, whatever the protocol. calls: name and arguments.
+
+    stop: end, length, tools, sequence or refusal.
+    """
+
+    text: str = ""
+    reasoning: str = ""
+    signature: str = ""
+    calls: tuple[tuple[str, Json], ...] = ()
+    stop: str = "end"
+    usage: Usage = Usage()
+
+
+@dataclass(frozen=True)
+class Turn:
+    """calls: name and arguments; results: texts; signed: signatures that came back."""
+
+    role: str
+    text: str = ""
+    images: int = 0
+    calls: tuple[tuple[str, Json], ...] = ()
+    results: tuple[str, ...] = ()
+    signed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A request, whatever the protocol. choice: auto, any, none, or the tool's name."""
+
+    system: str
+    turns: tuple[Turn, ...]
+    tools: tuple[str, ...] = ()
+    choice: str = "auto"
+    serial: bool = False
+    schema: bool = False
+    thinks: bool = False
+    stops: tuple[str, ...] = ()
+    marks: int = 0
+    limit: int | None = None
+    temperature: float | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    path: str
+    headers: Mapping[str, str]
+    body: Json
+
+
+@dataclass
+class Strict:
+    """read: raises Refused, else what was asked. whole, events: a reply in the wire's form.
+
+    fault: what the next request gets instead. cut: bytes a piece of a stream has.
+    """
+
+    read: Callable[[Asked], Reading]
+    streams: Callable[[Asked], bool]
+    whole: Callable[[Reply], Json]
+    events: Callable[[Reply], list[bytes]]
+    api_path: str
+    reply: Reply = field(default_factory=Reply)
+    fault: Refused | None = None
+    cut: int = 7
+    port: int = 0
+    readings: list[Reading] = field(default_factory=list)
+    asked: list[Asked] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+
+    @property
+    def api_base(self) -> str:
+        return f"http://127.0.0.1:{self.port}{self.api_path}"
+
+
+@contextmanager
+def serving(strict: Strict) -> Iterator[Strict]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def do_POST(self) -> None:
+            raw = self.rfile.read(int(self.headers["content-length"]))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            asked = Asked(self.path, headers, json.loads(raw))
+            strict.asked.append(asked)
+            try:
+                if strict.fault is not None:
+                    raise strict.fault
+                strict.readings.append(strict.read(asked))
+            except Refused as refusal:
+                strict.refused.append(str(refusal))
+                self._whole(refusal.status, refusal.body, refusal.headers)
+                return
+            if strict.streams(asked):
+                self._stream(b"".join(strict.events(strict.reply)))
+            else:
+                self._whole(200, strict.whole(strict.reply), {})
+
+        def _whole(self, status: int, body: Json, headers: Mapping[str, str]) -> None:
+            raw = json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(raw)))
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(raw)
+
+        def _stream(self, raw: bytes) -> None:
+            self.send_response(200)
+            self.send_header("content-type", "text/event-stream")
+            self.send_header("transfer-encoding", "chunked")
+            self.end_headers()
+            for start in range(0, len(raw), strict.cut):
+                piece = raw[start : start + strict.cut]
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+                self.wfile.flush()
+            self.wfile.write(b"0\r\n\r\n")
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its own name
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    strict.port = server.server_address[1]
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield strict
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
