@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Final
+from urllib.parse import urlsplit
 
 from harness.domain.capabilities import UNKNOWN, Capabilities
 from harness.domain.content import digest
@@ -16,6 +17,7 @@ from harness.domain.provider_kinds import PROVIDER_KINDS, KeyStyle
 
 JsonObject = Mapping[str, object]
 ANTHROPIC: Final = "anthropic"  # the kind of providers that speak Anthropic's Messages
+AZURE: Final = "azure_openai"
 ANTHROPIC_VERSION: Final = "2023-06-01"  # of that protocol, where a client names none
 
 
@@ -127,10 +129,15 @@ class Provider:
     models: Mapping[str, Capabilities] = field(default_factory=dict)
 
     def url(self, path: str) -> str:
-        """path: below `/v1`, where the `api_base` ends; it may be left out of Anthropic's."""
+        """path: below `/v1`, where the `api_base` ends; it may be left out of Anthropic's.
+
+        Of an Azure resource the address alone will do.
+        """
         base = self.api_base.rstrip("/")
         if self.kind == ANTHROPIC and not base.endswith("/v1"):
             base += "/v1"
+        if self.kind == AZURE and not urlsplit(base).path:
+            base += "/openai/v1"
         return f"{base}{path}"
 
     def key_headers(self, key: str) -> dict[str, str]:

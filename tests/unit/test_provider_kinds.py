@@ -50,3 +50,16 @@ def test_a_key_travels_as_its_kind_wants_it(kind: str, headers: dict[str, str]) 
     provider = Provider("p", kind, "https://one.test/v1")
     assert provider.key_headers("k") == headers
     assert provider.key_headers("") == {}
+
+
+@pytest.mark.parametrize(
+    "api_base",
+    [
+        "https://one.openai.azure.com",
+        "https://one.openai.azure.com/",
+        "https://one.openai.azure.com/openai/v1",
+    ],
+)
+def test_an_azure_resource_is_named_by_its_address_alone(api_base: str) -> None:
+    wanted = "https://one.openai.azure.com/openai/v1/chat/completions"
+    assert Provider("p", "azure_openai", api_base).url("/chat/completions") == wanted
