@@ -3,6 +3,7 @@
 from typing import Final
 
 from harness.domain.capabilities import Endpoint
+from harness.domain.credentials import without_secrets
 from harness.domain.failures import FailureClass
 from harness.domain.settings import AnsweredModel, RouterSettings
 from router.attempt import Answer, check_type, read_answer, refusal_of
@@ -38,7 +39,19 @@ class Calls:
         self._names_route = settings.response_model is AnsweredModel.ROUTE
 
     async def make(self, job: Job, made: Try, on_end: OnEnd) -> Answer | CommittedStream:
-        """on_end: of a stream. Raises UpstreamFailed."""
+        """on_end: of a stream. Raises UpstreamFailed, without what we proved ourselves with."""
+        try:
+            return await self._made(job, made, on_end)
+        except UpstreamFailed as failed:
+            # A client may get its words, and logs its detail.
+            provider = made.upstream.provider
+            failed.body = without_secrets(failed.body, provider, made.key)
+            detail = failed.detail.encode("utf-8", "surrogatepass")
+            hidden = without_secrets(detail, provider, made.key)
+            failed.detail = hidden.decode("utf-8", "surrogatepass")
+            raise
+
+    async def _made(self, job: Job, made: Try, on_end: OnEnd) -> Answer | CommittedStream:
         upstream = made.upstream
         asked = job.request
         dialect = DIALECTS[asked.endpoint]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from evals.wire import MalformedReply, body, reply
 from harness.cli import message_probe
 from harness.domain.base_url import check_base_url
-from harness.domain.credentials import ProviderKey
+from harness.domain.credentials import ProviderKey, without_secrets
 from harness.domain.errors import InputError
 from harness.domain.targets import ANTHROPIC, ANTHROPIC_VERSION, Provider, Target
 from harness.runtime.guarded_http import opener
@@ -23,8 +23,6 @@ from harness.runtime.guarded_http import opener
 QUESTION = "Reply with the one word: ready"
 MAX_BYTES = 4 * 1024 * 1024
 MAX_TEXT = 200
-# Of a header's value: a shorter one is a word.
-SHORTEST_SECRET = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,15 +159,7 @@ def _refusal(
     except (OSError, http.client.HTTPException):
         said = ""
     # Some repeat what they were sent.
-    return f"{failed.code}: {without_secrets(_message(said), provider, key)}"
-
-
-def without_secrets(text: str, provider: Provider, key: ProviderKey | None) -> str:
-    secrets = (key.secret if key else "", *provider.extra_headers.values())
-    for secret in secrets:
-        if len(secret) >= SHORTEST_SECRET:
-            text = text.replace(secret, "[hidden]")
-    return text
+    return f"{failed.code}: {without_secrets(_message(said).encode(), provider, key).decode()}"
 
 
 def _message(said: str) -> str:

@@ -11,6 +11,9 @@ from harness.domain.provider_kinds import PROVIDER_KINDS, KeyStyle
 from harness.domain.targets import Provider
 
 LONGEST_VALUE: Final = 8192
+HIDDEN: Final = b"[hidden]"
+# Of a header's value: a shorter one is a word.
+SHORTEST_SECRET: Final = 8
 OLD_SUFFIX: Final = ".old"
 _SENDABLE: Final = re.compile(r"[\x21-\x7e]+")
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -33,6 +36,15 @@ def of_environment(provider: Provider, environ: Mapping[str, str]) -> tuple[Prov
     """Those of its variables that are set."""
     found = ((name, environ.get(name, "")) for name in provider.key_envs)
     return tuple(ProviderKey(name, secret) for name, secret in found if secret)
+
+
+def without_secrets(said: bytes, provider: Provider, key: ProviderKey | None) -> bytes:
+    """What a provider said, without what it was sent to prove who asks: some repeat it."""
+    secrets = (key.secret if key else "", *provider.extra_headers.values())
+    for secret in secrets:
+        if len(secret) >= SHORTEST_SECRET:
+            said = said.replace(secret.encode("utf-8", "surrogatepass"), HIDDEN)
+    return said
 
 
 def lacks_key(

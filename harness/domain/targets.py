@@ -123,7 +123,7 @@ class Provider:
     kind: str
     api_base: str
     api_key_env: str | None = None
-    extra_headers: Mapping[str, str] = field(default_factory=dict)
+    extra_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     prices: Mapping[str, Price] = field(default_factory=dict)
     more_api_key_envs: tuple[str, ...] = ()
     models: Mapping[str, Capabilities] = field(default_factory=dict)

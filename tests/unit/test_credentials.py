@@ -11,7 +11,15 @@ from harness.domain.credentials import ProviderKey, lacks_key, of_environment
 from harness.domain.targets import Provider
 from router.snapshot import no_keys
 from tests.router_door import ASK, CHAT, Door
-from tests.router_world import CANDIDATE, INCUMBENT, provider, snapshot, upstream_keys
+from tests.router_upstream import error
+from tests.router_world import (
+    CANDIDATE,
+    INCUMBENT,
+    UPSTREAM_KEY,
+    provider,
+    snapshot,
+    upstream_keys,
+)
 
 LOCAL = Provider("here", "ollama", "http://127.0.0.1:11434/v1")
 HOSTED = Provider("groq", "groq", "https://api.groq.com/openai/v1", "GROQ_API_KEY")
@@ -109,3 +117,18 @@ async def test_where_no_target_has_a_key_the_client_is_told_so(tmp_path: Path) -
     assert (status, told["code"]) == (503, "no_target_left")
     assert told["targets"][0]["left_out"] == "no_key"
     assert "its provider has no key" in told["message"]
+
+
+@pytest.mark.req("D4")
+async def test_a_key_that_a_provider_repeats_in_its_refusal_does_not_reach_the_client(
+    tmp_path: Path,
+) -> None:
+    refused = replace(
+        error(400), steps=(json.dumps({"error": {"message": f"bad {UPSTREAM_KEY}"}}).encode(),)
+    )
+    door = Door(tmp_path, lambda _: refused)
+
+    status, _, body = await door.call(CHAT, ASK)
+
+    assert status == 400
+    assert json.loads(body)["error"]["message"] == "bad [hidden]"
