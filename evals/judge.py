@@ -56,6 +56,7 @@ class Judge:
     ) -> None:
         self._settings = settings
         self._client = client
+        self._target = provider.as_sent(settings.target)
         self._price: Price | None = provider.prices.get(settings.target.model)
         self._calls = calls
         self.cost_usd = 0.0
@@ -96,7 +97,7 @@ class Judge:
         self._charge()
         settings = {"temperature": 0, "max_tokens": self._settings.max_output_tokens}
         try:
-            came = await self._client.ask(body(self._settings.target, messages, settings))
+            came = await self._client.ask(body(self._target, messages, settings))
         except ProviderFailed as error:
             raise self._away(error) from None
         reply = came.reply

@@ -126,7 +126,7 @@ class InspectRunner:
         _collector = collector
         try:
             await self._confirm(job, suite)
-            model = connected(Connection(job.target, client, failures))
+            model = connected(Connection(job.provider.as_sent(job.target), client, failures))
             eval_ = asyncio.create_task(
                 _evaluate(suite, collector, model, folder, job.max_connections)
             )

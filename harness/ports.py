@@ -102,6 +102,10 @@ class Routing(Protocol):
 class Providers(Protocol):
     def put(self, provider: Provider) -> None: ...
 
+    def remove(self, name: str) -> None:
+        """As if it had never been put. Raises NotFound."""
+        ...
+
     def all(self) -> Mapping[str, Provider]: ...
 
 

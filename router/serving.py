@@ -37,7 +37,8 @@ NO_KEYS: Final[ProviderKeySets] = {}
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """A target with its provider. price: None when unknown. header: x-swapgate-target.
+    """A target, as its requests are made, with its provider. price: None when unknown. header:
+    x-swapgate-target.
 
     can: what its provider's configuration says of its model, of that what its kind serves.
     lacks: by endpoint, the hints that it does not get.
@@ -290,7 +291,7 @@ def _upstream_of(
     own = tuple(keys.get(provider.name, ()))
     stored_before = any(each.provider == provider.name for each in snapshot.stored_keys)
     return Upstream(
-        target=target,
+        target=provider.as_sent(target),
         id=target.id,
         name=target.name,
         provider=provider,

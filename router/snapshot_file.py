@@ -126,6 +126,7 @@ def _provider_json(provider: Provider) -> dict[str, object]:
         "prices": {model: price.as_json() for model, price in provider.prices.items()},
         "more_api_key_envs": list(provider.more_api_key_envs),
         "models": {model: asdict(can) for model, can in provider.models.items()},
+        "extra_body": dict(provider.extra_body),
     }
 
 

@@ -19,6 +19,7 @@ from harness.api import (
     health,
     operations,
     proposals,
+    providers,
     routing,
     shadows,
     switches,
@@ -34,6 +35,7 @@ from harness.bootstrap import Installation
 PREFIX: Final = "/api/v1"
 NOUNS: Final = (
     routing,
+    providers,
     evals,
     proposals,
     canaries,

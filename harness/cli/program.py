@@ -96,6 +96,7 @@ VERBS = {
         "Serve requests for `swapgate serve router`, which sends the settings on stdin.",
         hidden=True,
     ),
+    "provider": Lazy("harness.cli.provider:provider", "Providers: where models are called."),
     "model": Lazy("harness.cli.model:model", "Targets: models at providers, with prices."),
     "route": Lazy("harness.cli.route:route", "Routes: the names that clients use as `model`."),
     "eval": Lazy("harness.cli.eval:eval_", "Eval runs: one suite on one target."),

@@ -81,12 +81,12 @@ def chat(
     if provider.kind == ANTHROPIC:
         path, sent, read = (
             "/messages",
-            message_probe.body(target, QUESTION),
+            message_probe.body(provider.as_sent(target), QUESTION),
             message_probe.reply,
         )
     else:
-        messages = [{"role": "user", "content": QUESTION}]
-        path, sent, read = "/chat/completions", body(target, messages, {}), reply
+        asked, messages = provider.as_sent(target), [{"role": "user", "content": QUESTION}]
+        path, sent, read = "/chat/completions", body(asked, messages, {}), reply
     call = _call(provider, key, path, sent, timeout_s, allowed)
     found, error = None, call.error
     if not error:

@@ -65,15 +65,15 @@ def target_asked(name: str, options: TargetOptions) -> TargetSeed:
     """Raises InputError for a name that is no `provider/model`, BadParameter for an option."""
     plainly = target_seed(name)
     patch = RequestPatch(
-        parameters=_fields("--patch-param", options["patched"]),
+        parameters=body_fields("--patch-param", options["patched"]),
         prompt_addendum=options["prompt_addendum"],
         response_format=_object("--response-format", options["response_format"]),
     )
-    own = _fields("--param", options["parameters"])
+    own = body_fields("--param", options["parameters"])
     return TargetSeed(plainly.provider, plainly.model, own, patch)
 
 
-def _fields(option: str, given: tuple[str, ...]) -> dict[str, object]:
+def body_fields(option: str, given: tuple[str, ...]) -> dict[str, object]:
     """KEY=VALUE as a body field: VALUE is read as JSON where it is JSON, else as text."""
     fields: dict[str, object] = {}
     for each in given:

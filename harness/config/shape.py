@@ -41,7 +41,7 @@ from harness.domain.settings import (
     UiSettings,
 )
 from harness.domain.switches import switches_of_file
-from harness.domain.targets import Price, Provider, Target
+from harness.domain.targets import Price, Provider, Target, check_extra_body
 
 T = TypeVar("T")
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
@@ -58,6 +58,7 @@ class ProviderEntry(BaseModel):
     prices: dict[str, Price] = {}
     more_api_key_envs: tuple[str, ...] = ()
     models: dict[str, Capabilities] = {}
+    extra_body: dict[str, object] = Field({}, description="body fields of every request")
     tiers: dict[str, str] = Field({}, description="names such as `fast`, each with its model")
     eval_limits: EvalLimits = Field(
         EvalLimits(), description="for all eval workers of this machine together"
@@ -201,7 +202,7 @@ def settings(document: Document, *, base: Path, shipped: Path, source: Path | No
         raise ConfigError(f"{document.place(('router',))}: router.{error}") from None
     for path, message in (*complaints(config.model_dump()), *unclear(document.values)):
         raise ConfigError(f"{document.place(path)}: {dotted(path)}: {message}")
-    _check_addresses(config, document)
+    _check_providers(config, document)
     known = Known(
         document,
         {name: each.tiers for name, each in config.providers.items()},
@@ -234,7 +235,7 @@ def settings(document: Document, *, base: Path, shipped: Path, source: Path | No
     )
 
 
-def _check_addresses(config: FileConfig, document: Document) -> None:
+def _check_providers(config: FileConfig, document: Document) -> None:
     allowed = config.router.allow_addresses
     for number, each in enumerate(allowed):
         with _at(document, ("router", "allow_addresses", number)):
@@ -242,6 +243,8 @@ def _check_addresses(config: FileConfig, document: Document) -> None:
     for name, provider in config.providers.items():
         with _at(document, ("providers", name, "api_base")):
             check_base_url(provider.api_base, allowed)
+        with _at(document, ("providers", name, "extra_body")):
+            check_extra_body(provider.extra_body)
 
 
 @contextmanager

@@ -223,6 +223,16 @@ def remove(ctx: Context, actor: Actor, name: str, *, key: str | None = None) -> 
         return _shown(ctx, tx, provider)
 
 
+def remove_all(ctx: Context, tx: Transaction, actor: Actor, name: str) -> None:
+    """With their provider."""
+    gone = [e for e in tx.credentials.all() if e.provider == name and e.ciphertext]
+    for each in gone:
+        tx.credentials.put(_emptied(each, ctx.clock.now()))
+    if gone:
+        names = [each.name for each in gone]
+        _note(ctx, tx, actor, "credential.remove", name, {"keys": names})
+
+
 def expire(ctx: Context) -> int:
     """Take away what has expired; how many. Routers hear of it like of any change."""
     now = ctx.clock.now()

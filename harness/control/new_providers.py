@@ -38,8 +38,8 @@ def register(ctx: Context, actor: Actor, seed: TargetSeed, *, api_base: str = ""
     there = known.get(seed.provider)
     if there is not None and api_base and api_base != there.api_base:
         raise Conflict(
-            f"provider {there.name} is configured at {there.api_base}: change it under "
-            "`providers:` in swapgate.yaml, then `swapgate config apply`"
+            f"provider {there.name} is configured at {there.api_base}: "
+            f"`swapgate provider set {there.name} --api-base {api_base}` changes that"
         )
     provider = there or usual(seed.provider, known, api_base=api_base)
     if there is None:

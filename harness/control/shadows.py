@@ -162,7 +162,7 @@ def check(
             f"{route.name}` shows more than a shadow could"
         )
     clearance.check(ctx, route.settings, [candidate], route=route.name)
-    provider = tx.providers.all()[candidate.provider]
+    provider = targets.provider_of(tx, candidate)
     if limits.in_money and candidate.model not in provider.prices:
         raise InputError(
             f"{candidate.name} has no price, so that no budget in US dollars can be kept: add "

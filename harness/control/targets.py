@@ -8,10 +8,10 @@ from harness.domain.access import Actor, Role
 from harness.domain.base_url import check_base_url
 from harness.domain.capabilities import Endpoint
 from harness.domain.catalogue import priced
-from harness.domain.errors import InputError, NotFound
+from harness.domain.errors import Conflict, InputError, NotFound
 from harness.domain.provider_kinds import PROVIDER_KINDS
 from harness.domain.settings import TargetSeed
-from harness.domain.targets import Provider, Target
+from harness.domain.targets import Provider, Target, check_extra_body
 from harness.ports import Transaction
 
 
@@ -49,11 +49,21 @@ def register(ctx: Context, tx: Transaction, actor: Actor, seed: TargetSeed) -> T
     return target
 
 
+def provider_of(tx: Transaction, target: Target) -> Provider:
+    """Raises NotFound where it was removed."""
+    found = tx.providers.all().get(target.provider)
+    if found is None:
+        raise NotFound(
+            f"there is no provider {target.provider!r} any more, which {target.name} needs: "
+            "`swapgate provider add` brings it back"
+        )
+    return found
+
+
 def check_evaluable(tx: Transaction, *asked: Target) -> None:
     """Suites are run over chat. Raises InputError for a target whose provider has none."""
-    providers = tx.providers.all()
     for target in asked:
-        kind = providers[target.provider].kind
+        kind = provider_of(tx, target).kind
         # Evals ask the provider itself: nothing translates for them.
         if kind in PROVIDER_KINDS and Endpoint.CHAT not in PROVIDER_KINDS[kind].speaks:
             raise InputError(
@@ -66,15 +76,49 @@ def put_provider(ctx: Context, actor: Actor, provider: Provider) -> None:
     """Add or change a provider: address, headers, prices, the name of the key's variable.
 
     Models in use that it gives no price have the catalogue's from then on. Raises InputError
-    for an address that no provider may have.
+    for an address that no provider may have, Conflict for an `extra_body` that would change
+    what was proven.
     """
     actor.require(Role.ADMIN)
     if provider.api_base:  # a kind may have no place to be said
         check_base_url(provider.api_base, ctx.allow_addresses)
+    check_extra_body(provider.extra_body)
     with ctx.store.write() as tx:
         wanted = with_prices(ctx, tx, provider)
-        if tx.providers.all().get(provider.name) != wanted:
+        known = tx.providers.all().get(provider.name)
+        if known is not None and known.extra_body != wanted.extra_body:
+            _check_unproven(ctx, tx, known)
+        if known != wanted:
             _put(ctx, tx, actor, wanted)
+
+
+def _check_unproven(ctx: Context, tx: Transaction, provider: Provider) -> None:
+    """A target's id does not cover `extra_body`: it is proven with what that was."""
+    by_id = tx.routing.targets()
+    used = [f"route {each}" for each in routes_of(tx, provider.name)]
+    used += [
+        f"judge of suite {suite}"
+        for suite, judge in ctx.judges.items()
+        if judge.provider == provider.name
+    ]
+    if any(by_id[each.target].provider == provider.name for each in tx.runs.list()):
+        used.append("eval runs")
+    if used:
+        raise Conflict(
+            f"extra_body of provider {provider.name!r} cannot change: it goes with every "
+            f"request, and what was proven was proven with it ({', '.join(used)}). Add another "
+            "provider with it and propose its model, or set it in a target's parameters"
+        )
+
+
+def routes_of(tx: Transaction, provider: str) -> list[str]:
+    """Names of the routes that use it in any role."""
+    table = tx.routing.table()
+    return [
+        name
+        for name, route in sorted(table.routes.items())
+        if any(table.targets[each].provider == provider for each in route.targets)
+    ]
 
 
 def with_prices(ctx: Context, tx: Transaction, provider: Provider) -> Provider:
@@ -91,7 +135,11 @@ def _put(ctx: Context, tx: Transaction, actor: Actor, provider: Provider) -> Non
         actor=actor.name,
         action="provider.put",
         subject=f"provider {provider.name}",
-        details={"kind": provider.kind, "api_base": provider.api_base},
+        details={
+            "kind": provider.kind,
+            "api_base": provider.api_base,
+            "extra_body": dict(provider.extra_body),
+        },
     )
 
 
@@ -141,9 +189,11 @@ def plain(name: str) -> Target | None:
 def find_or_register(ctx: Context, tx: Transaction, actor: Actor, name: str) -> Target:
     """`find`, and where nothing has the name, register it as a plain `provider/model`."""
     try:
-        return find(tx, name)
+        found = find(tx, name)
     except NotFound:
         provider, slash, model = name.partition("/")
         if not (slash and provider in tx.providers.all()):
             raise
         return register(ctx, tx, actor, TargetSeed(provider, model))
+    provider_of(tx, found)
+    return found

@@ -130,6 +130,7 @@ def start_by_hand(
     pin = ctx.suites.pin(suite)
     with ctx.store.read() as tx:
         wanted = targets.find(tx, target)
+        targets.provider_of(tx, wanted)
     found = wanted.id
     clearance.check_suite(ctx, suite, [wanted])
     if items is not None and items < 1:

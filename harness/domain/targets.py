@@ -5,7 +5,7 @@ past the gate: another parameter is another target, and needs its own proof.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Final
 from urllib.parse import urlsplit
@@ -18,6 +18,8 @@ from harness.domain.provider_kinds import PROVIDER_KINDS, KeyStyle
 JsonObject = Mapping[str, object]
 ANTHROPIC: Final = "anthropic"  # the kind of providers that speak Anthropic's Messages
 AZURE: Final = "azure_openai"
+# Of a request's body, what is never a provider's.
+ROUTED: Final = frozenset({"model", "messages", "input", "stream"})
 ANTHROPIC_VERSION: Final = "2023-06-01"  # of that protocol, where a client names none
 
 
@@ -109,6 +111,12 @@ class Price:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
+def check_extra_body(fields: JsonObject) -> None:
+    """Raises InputError for a field that says what is asked, and of whom."""
+    for name in sorted(ROUTED & fields.keys()):
+        raise InputError(f"extra_body has {name!r}, which each request says for itself")
+
+
 @dataclass(frozen=True)
 class Provider:
     """Where targets are called. api_key_env names the environment variable with the key.
@@ -116,7 +124,9 @@ class Provider:
     The key itself is never stored here. prices: by model name; a model without one has an
     unknown price, which is never shown as 0. more_api_key_envs: further keys, in the order in
     which they are tried when one is refused. models: what a model can do, by its name; one
-    without an entry is taken to do everything.
+    without an entry is taken to do everything. extra_body: fields of every request's body, the
+    weakest defaults; they change only while nothing was proven with them
+    (`control.providers`).
     """
 
     name: str
@@ -127,6 +137,16 @@ class Provider:
     prices: Mapping[str, Price] = field(default_factory=dict)
     more_api_key_envs: tuple[str, ...] = ()
     models: Mapping[str, Capabilities] = field(default_factory=dict)
+    extra_body: JsonObject = field(default_factory=dict)
+
+    def as_sent(self, target: Target) -> Target:
+        """A target of it with its `extra_body` beneath the target's own parameters.
+
+        For the making of requests alone: its id is not the target's.
+        """
+        if not self.extra_body:
+            return target
+        return replace(target, parameters={**self.extra_body, **target.parameters})
 
     def url(self, path: str) -> str:
         """path: below `/v1`, where the `api_base` ends; it may be left out of Anthropic's.

@@ -238,6 +238,25 @@ def test_a_provider_is_stored_and_replaced(store: Store) -> None:
         assert providers["sim"] == replace(PROVIDER, api_base="http://127.0.0.1:2")
 
 
+@pytest.mark.req("D3")
+def test_a_removed_provider_is_gone_until_it_is_put_again(store: Store) -> None:
+    with store.write() as tx:
+        tx.providers.put(PROVIDER)
+    before = store.snapshot().etag
+    with store.write() as tx:
+        tx.providers.remove("sim")
+        assert not tx.providers.all()
+        with pytest.raises(NotFound):
+            tx.providers.remove("sim")
+    assert store.snapshot().etag != before
+    assert not store.snapshot().providers
+
+    again = replace(PROVIDER, extra_body={})
+    with store.write() as tx:
+        tx.providers.put(again)
+    assert store.snapshot().providers == {"sim": again}
+
+
 @pytest.mark.req("A7")
 def test_a_waiver_needs_reason_and_author(store: Store) -> None:
     waiver = Waiver("w_1", ROUTE, SPARE.id, "no time to measure it", "ada", LATER)

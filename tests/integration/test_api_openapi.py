@@ -18,6 +18,8 @@ PATHS = {
     "/api/v1/models/match": "get",
     "/api/v1/models/ending": "get",
     "/api/v1/models/{model}": "get",
+    "/api/v1/providers": "get",
+    "/api/v1/providers/{provider}": "delete get put",
     "/api/v1/routes": "get post",
     "/api/v1/routes/{route}": "get patch",
     "/api/v1/routes/{route}/fallbacks": "get put",

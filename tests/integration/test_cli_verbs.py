@@ -73,6 +73,7 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     }.items():
         for verb in verbs:
             ask(noun, *verb.split())
+    provider_verbs(ask)
     model_verbs(ask)
     ask("route", "create", "chat2", "--incumbent", "sim/base", "--suite", "colours")
     ask("route", "create", "chat3", "--incumbent", "sim/base", "--suite", "colours")
@@ -131,6 +132,14 @@ def credential_verbs(cli: CommandLine, ask: Callable[..., object]) -> None:
     ask("credential", "list")
     ask("credential", "rotate-encryption", "--new-key")
     ask("credential", "remove", "groq")
+
+
+def provider_verbs(ask: Callable[..., object]) -> None:
+    ask("provider", "list")
+    ask("provider", "add", "mistral", "--extra-body", "service_tier=flex")
+    ask("provider", "set", "mistral", "--api-base", "http://127.0.0.1:9/v1")
+    ask("provider", "show", "mistral")
+    ask("provider", "remove", "mistral")
 
 
 def trouble_verbs(ask: Callable[..., object]) -> None:

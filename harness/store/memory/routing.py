@@ -16,7 +16,7 @@ from harness.domain.changes import (
     StartCanary,
     apply,
 )
-from harness.domain.errors import InputError, ProofRefused
+from harness.domain.errors import InputError, NotFound, ProofRefused
 from harness.domain.evaluation import Passed
 from harness.domain.evidence import (
     ChainProof,
@@ -175,6 +175,13 @@ class MemoryProviders:
         if state.providers.get(provider.name) != provider:
             state.providers[provider.name] = provider
             state.serving_changes += 1
+
+    def remove(self, name: str) -> None:
+        state = self._unit.writing
+        if name not in state.providers:
+            raise NotFound(f"there is no provider {name!r}")
+        del state.providers[name]
+        state.serving_changes += 1
 
     def all(self) -> Mapping[str, Provider]:
         providers = self._unit.state.providers

@@ -46,6 +46,8 @@ def of_provider(provider: Provider) -> Values:
         "prices": {model: price.as_json() for model, price in provider.prices.items()},
         "more_api_key_envs": list(provider.more_api_key_envs),
         "models": {model: asdict(can) for model, can in provider.models.items()},
+        "extra_body": dict(provider.extra_body),
+        "removed_at": None,
     }
 
 
@@ -59,6 +61,7 @@ def provider(row: Row) -> Provider:
         prices={model: Price(**price) for model, price in row.prices.items()},
         more_api_key_envs=tuple(row.more_api_key_envs),
         models={model: Capabilities(**can) for model, can in row.models.items()},
+        extra_body=row.extra_body,
     )
 
 

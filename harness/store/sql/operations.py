@@ -6,7 +6,7 @@ from datetime import date, datetime
 import sqlalchemy as sa
 
 from harness.domain.access import ApiKey
-from harness.domain.errors import Conflict
+from harness.domain.errors import Conflict, NotFound
 from harness.domain.key_limits import KeyLimits
 from harness.domain.observation import Block, Traffic, TrafficTotal
 from harness.domain.spend import KeySpend
@@ -70,7 +70,13 @@ TOTALS = (
     .order_by(*_TOTAL_OF)
 )
 TOTALS_OF_ROUTE = TOTALS.where(traffic.c.route == sa.bindparam("of"))
-PROVIDERS = sa.select(provider).order_by(provider.c.name)
+PROVIDERS = sa.select(provider).where(provider.c.removed_at.is_(None)).order_by(provider.c.name)
+PROVIDER_ROW = sa.select(provider.c.name).where(provider.c.name == sa.bindparam("known"))
+REMOVE_PROVIDER = (
+    sa.update(provider)
+    .where(provider.c.name == sa.bindparam("known"), provider.c.removed_at.is_(None))
+    .values(removed_at=sa.bindparam("now"))
+)
 KEYS = sa.select(api_key).order_by(api_key.c.created_at, api_key.c.id)
 REVOKE = (
     sa.update(api_key)
@@ -165,14 +171,18 @@ class SqlProviders:
 
     def put(self, new: Provider) -> None:
         self._unit.serialize()
-        known = self.all().get(new.name)
         values = provider_rows.of_provider(new) | {"updated_at": self._now}
-        if known is None:
+        if self._unit.read(PROVIDER_ROW, {"known": new.name}).first() is None:
             self._unit.write(sa.insert(provider), values)
-        elif known != new:
+        elif self.all().get(new.name) != new:
             # An equal one is left alone: routers need not load anything.
             same = provider.c.name == new.name
             self._unit.write(sa.update(provider).where(same).values(values))
+
+    def remove(self, name: str) -> None:
+        self._unit.serialize()
+        if not self._unit.write(REMOVE_PROVIDER, {"known": name, "now": self._now}):
+            raise NotFound(f"there is no provider {name!r}")
 
     def all(self) -> Mapping[str, Provider]:
         return {row.name: provider_rows.provider(row) for row in self._unit.read(PROVIDERS)}

@@ -22,6 +22,7 @@ from harness.store.tables.base import (
 from harness.store.tables.decisions import verdict
 from harness.store.tables.evals import target
 
+# Its row stays when it is removed: its keys' rows stand on it.
 provider = sa.Table(
     "provider",
     metadata,
@@ -34,6 +35,8 @@ provider = sa.Table(
     time("updated_at"),
     json_value("more_api_key_envs"),
     json_value("models"),
+    json_value("extra_body"),
+    time("removed_at", nullable=True),
 )
 
 # Append-only (trigger).

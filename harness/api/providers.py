@@ -1,0 +1,62 @@
+"""Providers: where models are called. Fields are in camelCase, as elsewhere (D1)."""
+
+from typing import Annotated
+
+from fastapi import APIRouter
+from pydantic import ConfigDict, Field, SecretStr
+from pydantic.alias_generators import to_camel
+
+from harness.api.answers import Page, whole
+from harness.api.bodies import Body, Json, Name
+from harness.api.endpoint import Who, endpoint
+from harness.control import providers
+from harness.control.providers import ProviderChange, ProviderGlance
+
+router = APIRouter()
+Url = Annotated[str, Field(max_length=2000)]
+
+
+class ProviderBody(Body):
+    """What is left out stays as it is; of a new provider it is the kind's. kind: without it,
+    a new provider's is its name.
+    """
+
+    model_config = ConfigDict(**{**Body.model_config, "alias_generator": to_camel})
+
+    kind: Name | None = None
+    api_base: Url | None = None
+    api_key_env: Name | None = None
+    extra_headers: dict[Name, SecretStr] | None = None
+    extra_body: Json | None = None
+
+    def wish(self) -> ProviderChange:
+        headers = None
+        if self.extra_headers is not None:
+            given = self.extra_headers.items()
+            headers = {name: value.get_secret_value() for name, value in given}
+        return ProviderChange(
+            self.kind, self.api_base, self.api_key_env, headers, self.extra_body
+        )
+
+
+@endpoint(router, "GET", "/providers")
+def list_providers(who: Who) -> Page[ProviderGlance]:
+    """With the routes that use each; of extra headers the names alone."""
+    return whole(providers.overview(who.ctx))
+
+
+@endpoint(router, "GET", "/providers/{provider}")
+def get_provider(who: Who, provider: str) -> ProviderGlance:
+    return providers.get(who.ctx, provider)
+
+
+@endpoint(router, "PUT", "/providers/{provider}")
+def put_provider(who: Who, provider: str, body: ProviderBody) -> ProviderGlance:
+    """Add or change. In force on every router within two seconds. Needs an admin."""
+    return providers.change(who.ctx, who.actor, provider, body.wish())
+
+
+@endpoint(router, "DELETE", "/providers/{provider}", status=204)
+def remove_provider(who: Who, provider: str) -> None:
+    """409 while a route, a proposal, a shadow or a judge uses it. Needs an admin."""
+    providers.remove(who.ctx, who.actor, provider)

@@ -1,0 +1,161 @@
+"""Providers, added, changed and removed while routers serve; each change audited."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from harness.control import credentials, targets
+from harness.control.context import Context
+from harness.control.present import CamelCase
+from harness.domain.access import Actor, Role
+from harness.domain.capabilities import Capabilities
+from harness.domain.errors import Conflict, InputError, NotFound
+from harness.domain.provider_kinds import PROVIDER_KINDS, Group
+from harness.domain.targets import JsonObject, Price, Provider
+from harness.ports import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderGlance(CamelCase):
+    """extra_headers: their names. routes: that use it in any role."""
+
+    name: str
+    kind: str
+    group: Group
+    api_base: str
+    api_key_env: str | None
+    more_api_key_envs: Sequence[str]
+    extra_headers: Sequence[str]
+    extra_body: JsonObject
+    prices: Mapping[str, Price]
+    models: Mapping[str, Capabilities]
+    routes: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderChange:
+    """What is set; None leaves it as it is, and of a new provider takes its kind's."""
+
+    kind: str | None = None
+    api_base: str | None = None
+    api_key_env: str | None = None
+    extra_headers: Mapping[str, str] | None = field(default=None, repr=False)
+    extra_body: JsonObject | None = None
+
+
+def overview(ctx: Context) -> Sequence[ProviderGlance]:
+    with ctx.store.read() as tx:
+        return [_glance(tx, each) for each in tx.providers.all().values()]
+
+
+def get(ctx: Context, name: str) -> ProviderGlance:
+    """Raises NotFound."""
+    with ctx.store.read() as tx:
+        return _glance(tx, existing(tx, name))
+
+
+def existing(tx: Transaction, name: str) -> Provider:
+    """Raises NotFound."""
+    found = tx.providers.all()
+    if name not in found:
+        listed = ", ".join(found) or "none"
+        raise NotFound(f"there is no provider {name!r}; there are: {listed}")
+    return found[name]
+
+
+def change(
+    ctx: Context, actor: Actor, name: str, wish: ProviderChange, *, create: bool | None = None
+) -> ProviderGlance:
+    """Add a provider, or change what the wish names.
+
+    create: True raises Conflict where it is there, False NotFound where it is not. Raises as
+    `targets.put_provider`, and InputError for an unknown kind, or another one than it has.
+    """
+    actor.require(Role.ADMIN)
+    with ctx.store.read() as tx:
+        known = tx.providers.all().get(name)
+        if create is False:
+            existing(tx, name)
+    if create and known is not None:
+        raise Conflict(f"there is a provider {name!r} already: `swapgate provider set {name}`")
+    targets.put_provider(ctx, actor, _wanted(name, known, wish))
+    return get(ctx, name)
+
+
+def _wanted(name: str, known: Provider | None, wish: ProviderChange) -> Provider:
+    if known is None:
+        known = _new(name, wish.kind)
+    elif wish.kind not in (None, known.kind):
+        raise InputError(
+            f"provider {name!r} is of kind {known.kind!r}, which does not change: its targets "
+            "were measured with it. Add another provider"
+        )
+    given = {
+        each: getattr(wish, each)
+        for each in ("api_base", "api_key_env", "extra_headers", "extra_body")
+        if getattr(wish, each) is not None
+    }
+    wanted = replace(known, **given)
+    kind = PROVIDER_KINDS[wanted.kind]
+    if not wanted.api_base and (kind.api_base or kind.speaks):
+        raise InputError(f"a provider of kind {wanted.kind!r} needs an api_base")
+    return wanted
+
+
+def _new(name: str, kind: str | None) -> Provider:
+    if not name.strip() or "/" in name or ":" in name:
+        raise InputError(f"{name!r} is no name of a provider: it stands before PROVIDER/MODEL")
+    chosen = kind or name
+    if chosen not in PROVIDER_KINDS:
+        raise InputError(f"{chosen!r} is no kind: name one of {', '.join(PROVIDER_KINDS)}")
+    found = PROVIDER_KINDS[chosen]
+    return Provider(name, chosen, found.api_base, found.key_env or None)
+
+
+def remove(ctx: Context, actor: Actor, name: str) -> None:
+    """With its stored keys, in force within two seconds. Its targets stay known, and cannot be
+    used.
+
+    Raises NotFound, and Conflict while something needs it, naming what.
+    """
+    actor.require(Role.ADMIN)
+    with ctx.store.write() as tx:
+        existing(tx, name)
+        if needs := list(_needs(ctx, tx, name)):
+            raise Conflict(f"provider {name!r} is used: {', '.join(needs)}. End that first")
+        credentials.remove_all(ctx, tx, actor, name)
+        tx.providers.remove(name)
+        tx.audit.append(
+            at=ctx.clock.now(),
+            actor=actor.name,
+            action="provider.remove",
+            subject=f"provider {name}",
+            details={},
+        )
+
+
+def _needs(ctx: Context, tx: Transaction, name: str) -> Iterable[str]:
+    yield from (f"route {each}" for each in targets.routes_of(tx, name))
+    by_id = tx.routing.targets()
+    for each in tx.proposals.list():
+        if each.open and by_id[each.candidate].provider == name:
+            yield f"proposal {each.id}"
+    for shadow in tx.shadows.live():
+        if shadow.candidate.provider == name:
+            yield f"shadow of route {shadow.route}"
+    yield from (f"judge of suite {s}" for s, j in ctx.judges.items() if j.provider == name)
+
+
+def _glance(tx: Transaction, provider: Provider) -> ProviderGlance:
+    return ProviderGlance(
+        name=provider.name,
+        kind=provider.kind,
+        group=PROVIDER_KINDS[provider.kind].group,
+        api_base=provider.api_base,
+        api_key_env=provider.api_key_env,
+        more_api_key_envs=provider.more_api_key_envs,
+        extra_headers=sorted(provider.extra_headers),
+        extra_body=provider.extra_body,
+        prices=provider.prices,
+        models=provider.models,
+        routes=targets.routes_of(tx, provider.name),
+    )

@@ -1,0 +1,131 @@
+"""Providers, changed while everything runs: by API and command line, never against a proof."""
+
+from dataclasses import replace
+
+import pytest
+
+from evals.wire import body
+from harness.control import credentials, providers, targets, work
+from harness.control.providers import ProviderChange
+from harness.domain.access import SYSTEM, Actor, Role
+from harness.domain.errors import Conflict, InputError, NotAllowed, NotFound
+from harness.domain.settings import TargetSeed
+from harness.domain.targets import Provider, Target
+from harness.runtime.encryption import FernetCipher, new_key
+from tests.api_door import Door, error_of
+from tests.world import World
+
+pytestmark = pytest.mark.req("D1", "D3")
+VERA = Actor("vera", Role.VIEWER)
+FLEX = ProviderChange(extra_body={"service_tier": "flex"})
+
+
+def test_a_provider_of_a_kind_needs_its_name_alone(world: World) -> None:
+    made = providers.change(world.context(), SYSTEM, "groq", ProviderChange())
+    assert (made.kind, made.api_base) == ("groq", "https://api.groq.com/openai/v1")
+    assert made.api_key_env == "GROQ_API_KEY"
+    assert world.store.snapshot().providers["groq"].kind == "groq"
+
+
+def test_what_is_not_named_stays_as_it_is(world: World) -> None:
+    ctx = world.context()
+    wish = ProviderChange("custom", "http://10.0.0.8/v1", "K", {"x-a": "hush"}, {"n": 1})
+    providers.change(ctx, SYSTEM, "mine", wish, create=True)
+    after = providers.change(ctx, SYSTEM, "mine", ProviderChange(api_key_env="L"), create=False)
+    assert (after.api_base, after.api_key_env) == ("http://10.0.0.8/v1", "L")
+    assert (after.extra_headers, after.extra_body) == (["x-a"], {"n": 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "wish", "said"),
+    [
+        ("mine", ProviderChange(), "no kind"),
+        ("mine", ProviderChange("custom"), "needs an api_base"),
+        ("a/b", ProviderChange("openai"), "no name"),
+        ("openai", ProviderChange(extra_body={"model": "m"}), "'model'"),
+        ("sim", ProviderChange("openai"), "does not change"),
+        ("openai", ProviderChange(api_base="http://169.254.169.254"), "allow_addresses"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    world: World, name: str, wish: ProviderChange, said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        providers.change(world.context(), SYSTEM, name, wish)
+
+
+def test_adding_is_for_new_ones_and_setting_for_known_ones(world: World) -> None:
+    with pytest.raises(Conflict, match="provider set sim"):
+        providers.change(world.context(), SYSTEM, "sim", ProviderChange(), create=True)
+    with pytest.raises(NotFound, match="there are: sim"):
+        providers.change(world.context(), SYSTEM, "groq", ProviderChange(), create=False)
+    with pytest.raises(NotAllowed):
+        providers.change(world.context(), VERA, "groq", ProviderChange())
+
+
+def test_extra_body_is_beneath_what_the_target_says() -> None:
+    up = Provider("up", "openai", "http://h", extra_body={"a": 1, "temperature": 0.9})
+    target = Target("up", "m", {"temperature": 0.1})
+    sent = body(up.as_sent(target), [{"role": "user", "content": "?"}], {"a": 0})
+    assert (sent["a"], sent["temperature"]) == (1, 0.1)
+    assert replace(up, extra_body={}).as_sent(target) is target
+
+
+def test_extra_body_does_not_change_under_what_was_proven_with_it(world: World) -> None:
+    ctx = world.context()
+    with pytest.raises(Conflict, match=r"route chat"):
+        providers.change(ctx, SYSTEM, "sim", FLEX)
+    providers.change(ctx, SYSTEM, "other", ProviderChange("sim", "http://127.0.0.1:9/v1"))
+    providers.change(ctx, SYSTEM, "other", FLEX)  # nothing was asked yet
+    targets.add(ctx, SYSTEM, TargetSeed("other", "good"))
+    work.start_by_hand(ctx, SYSTEM, "colours", "other/good", items=5)
+    with pytest.raises(Conflict, match=r"eval runs"):
+        providers.change(ctx, SYSTEM, "other", ProviderChange(extra_body={}))
+
+
+def test_a_provider_in_use_is_not_removed(world: World) -> None:
+    ctx = world.context()
+    with pytest.raises(Conflict, match="route chat"):
+        providers.remove(ctx, SYSTEM, "sim")
+    providers.change(ctx, SYSTEM, "groq", ProviderChange())
+    targets.add(ctx, SYSTEM, TargetSeed("groq", "llama"))
+    with pytest.raises(NotAllowed):
+        providers.remove(ctx, VERA, "groq")
+
+    providers.remove(ctx, SYSTEM, "groq")
+
+    assert [each.name for each in providers.overview(ctx)] == ["sim"]
+    with pytest.raises(NotFound, match="groq"):
+        work.start_by_hand(ctx, SYSTEM, "colours", "groq/llama", items=5)
+    with world.store.read() as tx:
+        assert tx.audit.tail(1)[0].action == "provider.remove"
+
+
+def test_with_a_provider_its_stored_keys_go(world: World) -> None:
+    ctx = replace(world.context(), cipher=FernetCipher([new_key()].copy))
+    credentials.put(ctx, SYSTEM, "groq", credentials.Change(value="gsk-of-the-test"))
+    providers.remove(ctx, SYSTEM, "groq")
+    with world.store.read() as tx:
+        assert [each.ciphertext for each in tx.credentials.all()] == [""]
+    providers.change(ctx, SYSTEM, "groq", ProviderChange())
+    assert not credentials.get(ctx, "groq").has_value
+
+
+def test_the_api_speaks_camel_case_and_hides_the_headers_values(world: World) -> None:
+    door = Door(world)
+    sent = {
+        "kind": "vllm",
+        "apiBase": "http://10.0.0.8:8000/v1",
+        "extraHeaders": {"x-team": "hush-hush"},
+        "extraBody": {"top_k": 5},
+    }
+    answer = door.send("PUT", "/providers/gpu", json=sent)
+    assert answer.status_code == 200
+    assert answer.json()["extraHeaders"] == ["x-team"]
+    assert answer.json()["extraBody"] == {"top_k": 5}
+    assert "hush" not in answer.text + door.send("GET", "/providers").text
+    assert error_of(door.send("PUT", "/providers/gpu", json={"api_base": "x"}), 422)
+    metadata = {"apiBase": "http://[::ffff:169.254.169.254]"}
+    assert error_of(door.send("PUT", "/providers/gpu", json=metadata), 422)
+    assert door.send("DELETE", "/providers/gpu").status_code == 204
+    assert error_of(door.send("DELETE", "/providers/sim"), 409)["type"] == "Conflict"
