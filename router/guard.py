@@ -106,6 +106,7 @@ class Guards:
         self._on_abort = on_abort
         self._guards: dict[str, RolloutGuard] = {}
         self._unkept: list[LocalAbort] = []
+        self._untold: list[LocalAbort] = []  # of a process before this one, perhaps
         self._due = asyncio.Event()
         self._lived: set[str] = set()  # rollouts that a snapshot had
         self.aborted: dict[str, LocalAbort] = {}
@@ -115,6 +116,7 @@ class Guards:
         try:
             self.aborted = {each.rollout: each for each in self._files.aborted()}
             self._lived = set(self.aborted)
+            self._untold = list(self.aborted.values())
             self._watch_new(self._claimed(self._unwatched()))
         except (OSError, KeyError, TypeError, ValueError) as error:
             log.warning("the guard's files cannot be read: %s", error)
@@ -198,7 +200,22 @@ class Guards:
         new = self._unwatched()
         if new:
             self._watch_new(await asyncio.to_thread(self._claimed, new))
+        self._tell_again()
         await self._forget()
+
+    def _tell_again(self) -> None:
+        """What was aborted before this process began, and the control plane has not confirmed:
+        the process that aborted may have died between its file and its alert.
+        """
+        serving = self._holder.current
+        if not self._untold or serving is None or self._holder.stale:
+            return
+        canaries = [each.route.canary for each in serving.routes.values()]
+        live = {each.rollout for each in canaries if each is not None and not each.control}
+        untold, self._untold = self._untold, []
+        for abort in untold:
+            if abort.rollout in live:
+                self._on_abort(abort)
 
     async def _forget(self) -> None:
         """Rollouts that the database has no longer. A snapshot from disk does not know that,

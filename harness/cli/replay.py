@@ -7,10 +7,11 @@ import click
 from harness.cli import output, wording
 from harness.cli.comparison import HEADINGS, suite_row
 from harness.cli.session import Session, pass_session
-from harness.control import canary_actions, replays
+from harness.control import canary_actions, replays, shadow_replay
 from harness.control.canary_actions import ReplayedAction
 from harness.control.present import plain
 from harness.control.replays import Otherwise, Replayed
+from harness.control.shadow_replay import ReplayedShadow
 from harness.domain.errors import InputError
 from harness.domain.evaluation import Claim, Verdict
 from harness.gate.words import plainly
@@ -53,16 +54,15 @@ def replay(
 
     It must come out the same, to the byte. VERDICT is its id, or a proposal's. With --claim,
     --margin, --alpha or --min-saving: what the same answers would have said on other terms.
-    ACTION is the number of an audit event: what a canary did, decided again from its blocks.
+    ACTION is the number of an audit event: what a canary did, decided again from its blocks, or
+    what the shadow before it did, from the figures that the event keeps.
     Exit code: 1 when the stored decision is not what its samples or blocks say.
     """
     terms_given = (claim, margin, alpha, min_saving) != (None, None, None, None)
     if decision.isdigit():
         if terms_given:
             raise InputError("other terms are for verdicts: an action has none of its own")
-        action = canary_actions.replay(session.context, int(decision))
-        _print_action(action, as_json=session.json)
-        sys.exit(0 if action.agrees else DIFFERS)
+        sys.exit(0 if _replay_action(session, int(decision)) else DIFFERS)
     if not terms_given:
         found = replays.replay(session.context, decision)
         _print_replayed(found, as_json=session.json)
@@ -70,6 +70,17 @@ def replay(
     terms = Otherwise(Claim(claim) if claim else None, margin, alpha, min_saving)
     verdict = replays.what_if(session.context, decision, terms)
     _print_what_if(decision, verdict, as_json=session.json)
+
+
+def _replay_action(session: Session, number: int) -> bool:
+    """Whether it came out the same."""
+    if shadow_replay.keeps(session.context, number):
+        of_shadow = shadow_replay.replay(session.context, number)
+        _print_shadow(of_shadow, as_json=session.json)
+        return of_shadow.agrees
+    action = canary_actions.replay(session.context, number)
+    _print_action(action, as_json=session.json)
+    return action.agrees
 
 
 def _print_replayed(found: Replayed, *, as_json: bool) -> None:
@@ -118,6 +129,39 @@ def _print_action(found: ReplayedAction, *, as_json: bool) -> None:
     )
     if found.agrees:
         click.echo("The same, to the byte, from the blocks that are stored.")
+    for difference in found.differences:
+        click.echo(f"NOT THE SAME: {difference}")
+
+
+def _print_shadow(found: ReplayedShadow, *, as_json: bool) -> None:
+    if as_json:
+        shown = {
+            "event": found.event.number,
+            "action": found.event.action,
+            "proposal": found.proposal,
+            "stored_sha256": found.stored_sha256,
+            "again_sha256": found.again_sha256,
+            "pairs": found.pairs,
+            "decided": plain(found.decided),
+            "differences": list(found.differences),
+            "agrees": found.agrees,
+        }
+        output.document(shown)
+        return
+    event = found.event
+    output.facts(
+        [
+            ("action", f"{event.action}, event {event.number}, by {event.actor}"),
+            ("of", f"proposal {found.proposal}, {wording.at(event.at)} UTC"),
+            ("said", event.details.get("reason", "")),
+            ("evidence", found.decided.reason if found.decided else "cannot be decided again"),
+            ("pairs", f"{found.pairs:,}"),
+            ("stored", f"sha256 {found.stored_sha256}"),
+            ("again", f"sha256 {found.again_sha256}"),
+        ]
+    )
+    if found.agrees:
+        click.echo("The same, to the byte, from the figures that the event keeps.")
     for difference in found.differences:
         click.echo(f"NOT THE SAME: {difference}")
 

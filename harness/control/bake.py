@@ -10,14 +10,8 @@ from harness.domain.rollout import moved as rollout_moved
 from harness.ports import Transaction
 
 
-def turn(ctx: Context) -> list[str]:
-    """Look at every promotion that bakes; what was done, in words."""
-    with ctx.store.read() as tx:
-        baking = tx.rollouts.baking()
-    return [said for rollout in baking for said in _one(ctx, rollout)]
-
-
-def _one(ctx: Context, seen: Rollout) -> list[str]:
+def turn(ctx: Context, seen: Rollout) -> list[str]:
+    """One look at a promotion that bakes; what was done, in words."""
     action = canary.look(ctx, seen)
     holding.tell(ctx, seen)
     with ctx.store.read() as tx:

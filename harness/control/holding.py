@@ -72,25 +72,24 @@ def _distrusted(ctx: Context, tx: Transaction, rollout: Rollout) -> str:
         )
     blocks = tx.observations.blocks(rollout.id)
     traffic = _traffic(tx, rollout, blocks, now)
-    if rollout.baking:
-        return holds.gap(traffic, now) or holds.clocks(blocks, now)
+    unsure = holds.gap(traffic, now) or holds.ahead(traffic, now) or holds.clocks(blocks, now)
+    if unsure or rollout.baking:
+        return unsure
     weight = rollout.current.weight_bps
     units = sum(each.canary_units for each in blocks if each.weight_bps == weight)
-    return (
-        holds.gap(traffic, now)
-        or holds.clocks(blocks, now)
-        or holds.stale(rollout, blocks, now)
-        or holds.no_units(rollout, traffic, units, now)
-    )
+    return holds.stale(rollout, blocks, now) or holds.no_units(rollout, traffic, units, now)
 
 
 def _traffic(
     tx: Transaction, rollout: Rollout, blocks: Sequence[Block], now: datetime
 ) -> Sequence[Traffic]:
-    """Of the last two hours; after a longer silence, with the hours before it."""
+    """Of the last two hours; after a longer silence, with the hours before it.
+
+    Who is silent since before the rollout's first block was heard before its start, if ever.
+    """
     recent = tx.observations.traffic(since=now - SEEN, route=rollout.route)
     heard = [row.minute for row in recent] or [each.closed_at for each in blocks]
-    last = max(heard, default=now)
+    last = max(heard, default=rollout.started_at)
     if now - last < SEEN - holds.BEFORE_GAP:
         return recent
     return tx.observations.traffic(since=last - SEEN, route=rollout.route)

@@ -4,8 +4,10 @@ Each open proposal is looked at on its own; a conflict means that somebody else 
 the next turn decides again. Everything it knows is in the store, so it can die at any point.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from typing import assert_never
 
 import structlog
@@ -53,21 +55,30 @@ class Turn:
 
 
 def reconcile(ctx: Context) -> Turn:
-    """One turn over every open proposal and worker. Raises StoreUnavailable."""
-    with ctx.store.read() as tx:
-        proposals = tx.proposals.open()
-    did, failed = [], []
-    for proposal in proposals:
+    """One turn over every open proposal, bake and worker. Raises StoreUnavailable."""
+    did: list[str] = []
+    failed: list[str] = []
+
+    def look(name: str, look_at: Callable[[], list[str]]) -> None:
         try:
-            did.extend(_one(ctx, proposal))
+            did.extend(look_at())
         except SwapgateError as error:
             # A conflict means that another writer was first: the next turn decides again.
             if error.retryable:
                 raise
-            failed.append(f"{proposal.id}: {error}")
+            failed.append(f"{name}: {error}")
         except Exception as error:  # noqa: BLE001 - one that is broken must not stop the others
-            failed.append(f"{proposal.id}: {type(error).__name__}: {error}")
-    did.extend(bake.turn(ctx))
+            failed.append(f"{name}: {type(error).__name__}: {error}")
+
+    with ctx.store.read() as tx:
+        proposals = tx.proposals.open()
+    for proposal in proposals:
+        look(proposal.id, partial(_one, ctx, proposal))
+    # After the proposals: a promotion of this turn bakes from now on.
+    with ctx.store.read() as tx:
+        baking = tx.rollouts.baking()
+    for rollout in baking:
+        look(rollout.proposal, partial(bake.turn, ctx, rollout))
     did.extend(work.tend(ctx))
     did.extend(shadows.review(ctx))
     return Turn(tuple(did), tuple(failed))

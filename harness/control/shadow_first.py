@@ -4,12 +4,12 @@ All that is decided from is in the store: the proposal's policy, its shadows, wh
 up. Every shadow of the proposal counts, so that a person can mirror more than the policy pays.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from harness.control import alerts, canary, routes, shadows
+from harness.control import alerts, canary, routes, shadow_replay, shadows
 from harness.control.context import Context
 from harness.control.shadows import LONGEST, ShadowStatus
 from harness.domain.access import SYSTEM
@@ -32,6 +32,7 @@ SHORTEST_S: Final = 60.0
 class ShadowStage:
     """Where a proposal's shadow stands, and why. status: of all its shadows together, under the
     newest one's name; None before the first. first_bps: what the canary then opens with.
+    seen: what is decided from.
     eta_s: until the pairs are there at the pace so far, None where that is not known or nothing
     is mirrored.
     """
@@ -41,6 +42,7 @@ class ShadowStage:
     candidate: Target
     policy: ShadowFirst
     first_bps: int
+    seen: Seen
     decided: Decided
     spent_usd: float
     status: ShadowStatus | None
@@ -78,7 +80,7 @@ def turn(ctx: Context, proposal: Proposal, proof: Passed) -> list[str]:
     decided, said = stage.decided, []
     match decided.move:
         case Move.START:
-            said = [_start(ctx, proposal, proof, decided)]
+            said = [_start(ctx, proposal, proof, stage)]
         case Move.OPEN:
             said = [_open(ctx, proposal, proof, stage)]
         case Move.REJECT:
@@ -96,13 +98,7 @@ def stage_of(ctx: Context, tx: Transaction, proposal: Proposal) -> ShadowStage |
     if policy is None:
         return None
     now = ctx.clock.now()
-    records = [
-        each
-        for each in tx.shadows.all(route=proposal.route)
-        if each.shadow.proposal == proposal.id
-        and each.shadow.incumbent == proposal.incumbent
-        and each.shadow.candidate.id == proposal.candidate
-    ]
+    records = shadows.of_proposal(tx, proposal)
     rows = tx.shadows.tallies([each.shadow.id for each in records])
     status = shadows.status_of(records[0], rows, now) if records else None
     own = {each.shadow.id for each in records if _is_own(each)}
@@ -112,19 +108,16 @@ def stage_of(ctx: Context, tx: Transaction, proposal: Proposal) -> ShadowStage |
         live = None
     candidate = tx.routing.targets()[proposal.candidate]
     waits = proposal.phase is Phase.SHADOW and live is None
-    decided = decide(
-        policy,
-        Seen(
-            pairs=status.pairs if status else 0,
-            lost_won={
-                each.check: (each.incumbent_only, each.candidate_only)
-                for each in (status.checks if status else ())
-            },
-            spent_usd=spent,
-            mirroring=live is not None,
-            stopped=_stopped(records),
-            obstacle=_obstacle(ctx, tx, proposal, candidate, records) if waits else "",
-        ),
+    seen = Seen(
+        pairs=status.pairs if status else 0,
+        lost_won={
+            each.check: (each.incumbent_only, each.candidate_only)
+            for each in (status.checks if status else ())
+        },
+        spent_usd=spent,
+        mirroring=live is not None,
+        stopped=_stopped(records),
+        obstacle=_obstacle(ctx, tx, proposal, candidate, records) if waits else "",
     )
     return ShadowStage(
         proposal=proposal.id,
@@ -132,7 +125,8 @@ def stage_of(ctx: Context, tx: Transaction, proposal: Proposal) -> ShadowStage |
         candidate=candidate,
         policy=policy,
         first_bps=proposal.policy.canary.steps[0].weight_bps,
-        decided=decided,
+        seen=seen,
+        decided=decide(policy, seen),
         spent_usd=spent,
         status=status,
         live=live.id if live else None,
@@ -156,14 +150,14 @@ def of_route(ctx: Context, route: str) -> ShadowStage | None:
     return None
 
 
-def _start(ctx: Context, proposal: Proposal, proof: Passed, decided: Decided) -> str:
+def _start(ctx: Context, proposal: Proposal, proof: Passed, stage: ShadowStage) -> str:
     now = ctx.clock.now()
     policy = _policy(proposal)
     with ctx.store.write() as tx:
         _still(tx, proposal)
         route = routes.existing(tx, proposal.route)
         candidate = tx.routing.targets()[proposal.candidate]
-        limits = _limits(policy, decided.left_usd)
+        limits = _limits(policy, stage.decided.left_usd)
         shadows.check(ctx, tx, route, candidate, limits)
         made = Shadow(
             id=ctx.chance.token("sh_"),
@@ -179,7 +173,8 @@ def _start(ctx: Context, proposal: Proposal, proof: Passed, decided: Decided) ->
             expires_at=min(proof.expires_at, now + LONGEST),
         )
         tx.shadows.add(made)
-        shadows.note(tx, made, SYSTEM.name, "shadow.start", now, made.reason)
+        inputs = _inputs(stage, now)
+        shadows.note(tx, made, SYSTEM.name, "shadow.start", now, made.reason, inputs)
     return f"mirrored to {candidate.name} ({made.id})"
 
 
@@ -210,7 +205,7 @@ def _hold(ctx: Context, proposal: Proposal, stage: ShadowStage) -> list[str]:
         return []
     with ctx.store.write() as tx:
         _still(tx, proposal)
-        _end_live(ctx, tx, proposal, because)
+        _end_live(ctx, tx, proposal, because, _inputs(stage, ctx.clock.now()))
         if not told:
             tell_held(ctx, tx, proposal, because)
     return [f"on hold: {because}"]
@@ -245,20 +240,30 @@ def _live(tx: Transaction, proposal: Proposal) -> Shadow | None:
     return next((each for each in tx.shadows.live() if each.proposal == proposal.id), None)
 
 
-def _end_live(ctx: Context, tx: Transaction, proposal: Proposal, because: str) -> None:
+def _inputs(stage: ShadowStage, now: datetime) -> Mapping[str, object]:
+    return shadow_replay.inputs_of(stage.policy, stage.seen, stage.decided, now)
+
+
+def _end_live(
+    ctx: Context,
+    tx: Transaction,
+    proposal: Proposal,
+    because: str,
+    inputs: Mapping[str, object] | None = None,
+) -> None:
     live, now = _live(tx, proposal), ctx.clock.now()
     if live is not None:
         tx.shadows.end(live.id, actor=SYSTEM.name, because=because, now=now)
-        shadows.note(tx, live, SYSTEM.name, "shadow.stop", now, because)
+        shadows.note(tx, live, SYSTEM.name, "shadow.stop", now, because, inputs)
 
 
 def _audit(
     ctx: Context, tx: Transaction, proposal: Proposal, event: Event, stage: ShadowStage
 ) -> None:
     """With every figure that it was decided from."""
-    status = stage.status
+    status, now = stage.status, ctx.clock.now()
     tx.audit.append(
-        at=ctx.clock.now(),
+        at=now,
         actor=SYSTEM.name,
         action=f"proposal.{event.value}",
         subject=f"proposal {proposal.id}",
@@ -281,6 +286,7 @@ def _audit(
                 }
                 for each in (status.checks if status else ())
             },
+            **_inputs(stage, now),
         },
     )
 

@@ -15,6 +15,7 @@ from harness.control.context import Context
 from harness.domain.access import SYSTEM, Actor, Role
 from harness.domain.errors import InputError, NotAllowed, NotFound
 from harness.domain.mirroring import ended_by
+from harness.domain.proposal import Proposal
 from harness.domain.routing import Route
 from harness.domain.shadow import (
     COST_USD,
@@ -227,10 +228,27 @@ def _over(ctx: Context, tx: Transaction, shadow: Shadow, now: datetime) -> str:
     return ""
 
 
+def of_proposal(tx: Transaction, proposal: Proposal) -> Sequence[ShadowRecord]:
+    """Those that compared its two models, newest first; ended ones too."""
+    return [
+        each
+        for each in tx.shadows.all(route=proposal.route)
+        if each.shadow.proposal == proposal.id
+        and each.shadow.incumbent == proposal.incumbent
+        and each.shadow.candidate.id == proposal.candidate
+    ]
+
+
 def note(
-    tx: Transaction, shadow: Shadow, actor: str, action: str, now: datetime, reason: str
+    tx: Transaction,
+    shadow: Shadow,
+    actor: str,
+    action: str,
+    now: datetime,
+    reason: str,
+    inputs: Mapping[str, object] | None = None,
 ) -> None:
-    """Into the audit log."""
+    """Into the audit log. inputs: what it was decided from, where that is decided again."""
     tx.audit.append(
         at=now,
         actor=actor,
@@ -245,6 +263,7 @@ def note(
             "usd_per_day": shadow.limits.usd_per_day,
             "usd_in_all": shadow.limits.usd_in_all,
             "reason": reason,
+            **(inputs or {}),
         },
     )
 

@@ -241,9 +241,9 @@ def _ratio(action: Action) -> Need:
 
 def _floors(rollout: Rollout, now: datetime) -> list[Need]:
     step, peak, began = rollout.current, rollout.policy.peak, rollout.step_started_at
-    if not step.min_s and not step.min_peak_s:
-        return []
     missing = floor_left(step, peak, began, now)
+    if not missing and not step.min_s and not step.min_peak_s:
+        return []
     eta = 0.0
     if missing:
         eta = max(0.0, step.min_s - (now - began).total_seconds())

@@ -9,7 +9,11 @@ DAY = timedelta(days=1)
 
 def floor_left(step: Step, peak: PeakHours, began: datetime, now: datetime) -> str:
     """What is missing of the step's floors, in words; empty when nothing is."""
-    missing_s = step.min_s - (now - began).total_seconds()
+    lasted_s = (now - began).total_seconds()
+    if lasted_s < 0:
+        # Set back, or behind the clock of the process that began it.
+        return f"By this machine's clock the step begins in {_hours(-lasted_s)}"
+    missing_s = step.min_s - lasted_s
     if missing_s > 0:
         return f"The step lasts at least {_hours(step.min_s)}: {_hours(missing_s)} are left"
     missing_s = step.min_peak_s - peak_seconds(peak, began, now) if step.min_peak_s else 0.0

@@ -40,6 +40,21 @@ def gap(traffic: Sequence[Traffic], now: datetime) -> str:
     )
 
 
+def ahead(traffic: Sequence[Traffic], now: datetime) -> str:
+    """Rows of minutes that are not yet: old ones, it may be, that pass for new when they come.
+
+    It is how a process sees that the clock was set back before it began.
+    """
+    newest = max((row.minute for row in traffic), default=now)
+    if newest - now <= AHEAD:
+        return ""
+    return (
+        "this machine's clock was set back, or a router's is wrong: this route's traffic has "
+        f"rows up to {newest:%Y-%m-%d %H:%M} UTC, {(newest - now).total_seconds():,.0f} s in "
+        "the future, and until then old rows cannot be told from new ones"
+    )
+
+
 def no_units(
     rollout: Rollout, traffic: Sequence[Traffic], step_units: int, now: datetime
 ) -> str:

@@ -5,7 +5,18 @@ from datetime import timedelta
 
 import pytest
 
-from harness.control import alerts, bake, canary_actions, canary_hands, reports, routes
+from harness.control import (
+    alerts,
+    canary_actions,
+    canary_hands,
+    holding,
+    propose,
+    reports,
+    routes,
+)
+from harness.control.context import Context
+from harness.control.propose import Wish
+from harness.domain.access import SYSTEM
 from harness.domain.alerts import AlertKind
 from harness.domain.errors import (
     IllegalTransition,
@@ -18,7 +29,7 @@ from harness.domain.errors import (
 from harness.domain.observation import Traffic
 from harness.domain.proposal import Phase, Proposal
 from harness.domain.rollout import Rollout, RolloutState, Signal
-from harness.domain.routing import Arm, Route, arm_of, bucket_of
+from harness.domain.routing import Arm, Route, RouteSettings, RouteSuite, arm_of, bucket_of
 from tests.world import ANN, BEN, CANARY, POLICY, World
 
 DAY = timedelta(days=1)
@@ -83,13 +94,40 @@ def test_a_bake_ends_by_itself_and_the_promotion_stands(baking: World) -> None:
     assert rollout(baking).baking
 
     baking.clock.advance(DAY.total_seconds())
-    said = bake.turn(baking.context())
+    (said,) = baking.turn().did
 
-    assert "The bake is over" in said[0]
+    assert "The bake is over" in said
     assert route(baking).holdback is None
     assert route(baking).incumbent == proposal.candidate
     assert rollout(baking).state is RolloutState.PROMOTED
-    assert bake.turn(baking.context()) == []
+    assert baking.turn().did == ()
+
+
+def test_a_bake_that_cannot_be_looked_at_keeps_no_other_from_its_turn(
+    baking: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ctx = baking.context()
+    settings = RouteSettings(suites=(RouteSuite("colours"),))
+    routes.create(ctx, SYSTEM, "mail", "sim/base", settings=settings)
+    broken = promoted(baking)
+    other = propose.create(ctx, ANN, Wish("mail", "sim/better", "a test"))
+    baking.until_decided(other.id)
+    baking.turn()
+    canary_hands.by_hand(ctx, BEN, "mail", Signal.PROMOTE, "a demo at noon")
+    baking.clock.advance(DAY.total_seconds())
+    damaged = rollout(baking).id
+    look = holding.tell
+
+    def tell(ctx: Context, seen: Rollout) -> None:
+        if seen.id == damaged:
+            raise ValueError("its row is damaged")
+        look(ctx, seen)
+
+    monkeypatch.setattr(holding, "tell", tell)
+    done = baking.turn()
+
+    assert done.failed == (f"{broken.id}: ValueError: its row is damaged",)
+    assert next(each for each in done.did if "The bake is over" in each).startswith(other.id)
 
 
 def test_a_bake_is_not_over_because_somebody_set_the_clock(baking: World) -> None:

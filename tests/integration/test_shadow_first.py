@@ -1,13 +1,24 @@
 """A passed candidate is mirrored before its canary: by the loop, on each store, to each end."""
 
 import math
+import sqlite3
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from dashboard import queries, shadow_stories
 from harness.cli.shadow_stage import described
-from harness.control import alerts, propose, reports, routes, shadow_first, shadows, targets
+from harness.control import (
+    alerts,
+    propose,
+    reports,
+    routes,
+    shadow_first,
+    shadow_replay,
+    shadows,
+    targets,
+)
 from harness.control.propose import Wish
 from harness.control.shadow_first import ShadowStage
 from harness.control.shadows import WantedShadow
@@ -21,7 +32,9 @@ from harness.domain.routing import RouteSettings, RouteSuite
 from harness.domain.shadow import Shadow, ShadowLimits, ShadowTally
 from harness.domain.targets import Provider
 from harness.gate.shadow_first import Move
-from tests.world import ANN, BEN, CANARY, POLICY, Crash, CrashingStore, World, approved
+from harness.runtime.clock import ManualClock
+from harness.store.sql import SqlStore
+from tests.world import ANN, BEN, CANARY, POLICY, SECRET, Crash, CrashingStore, World, approved
 
 pytestmark = pytest.mark.req("F8")
 
@@ -88,6 +101,20 @@ def event(world: World, action: str) -> AuditEvent:
         return next(each for each in tx.audit.all() if each.action == action)
 
 
+def replayed(world: World) -> set[str]:
+    """Actions that are decided again to the same bytes: all that keep their inputs."""
+    found = set()
+    with world.store.read() as tx:
+        events = list(tx.audit.all())
+    for each in events:
+        if shadow_replay.keeps(world.context(), each.number):
+            again = shadow_replay.replay(world.context(), each.number)
+            assert again.agrees, again.differences
+            assert again.again_sha256 == each.details["decided_sha256"]
+            found.add(each.action)
+    return found
+
+
 def test_a_healthy_candidate_goes_from_its_pairs_to_its_canary_and_on(world: World) -> None:
     proposal = mirroring(world)
     shadow = live(world)
@@ -116,6 +143,7 @@ def test_a_healthy_candidate_goes_from_its_pairs_to_its_canary_and_on(world: Wor
         world.feed()
         world.turn()
     assert world.get(proposal.id).phase is Phase.PROMOTED
+    assert {"shadow.start", "proposal.shadowed"} == replayed(world)
 
 
 def test_one_that_fails_what_the_incumbent_answers_is_rejected_before_any_user(
@@ -138,6 +166,7 @@ def test_one_that_fails_what_the_incumbent_answers_is_rejected_before_any_user(
     log_e = said.details["log_e"]
     assert isinstance(log_e, float)
     assert log_e > math.log(100)
+    assert {"shadow.start", "proposal.harm"} == replayed(world)
 
 
 def test_spent_money_holds_and_what_a_person_mirrors_then_counts(world: World) -> None:
@@ -159,6 +188,38 @@ def test_spent_money_holds_and_what_a_person_mirrors_then_counts(world: World) -
     assert not held(world, proposal)
     told(world, pairs=8)
     assert turned(world, proposal).phase is Phase.CANARY
+    assert {"shadow.start", "shadow.stop", "proposal.shadowed"} == replayed(world)
+
+
+@pytest.mark.req("F5")
+@pytest.mark.parametrize(
+    ("forgery", "said"),
+    [
+        ("UPDATE shadow_tally SET counts = replace(counts, '14', '3')", "fewer pairs"),
+        ("UPDATE proposal SET policy = replace(policy, '0.01', '0.02')", "policy"),
+    ],
+)  # fmt: skip
+def test_tampering_with_a_shadows_figures_or_policy_is_seen(
+    tmp_path: Path, sqlite_url: str, forgery: str, said: str
+) -> None:
+    clock = ManualClock()
+    world = World(tmp_path, SqlStore(sqlite_url, secret=SECRET, clock=clock), clock=clock)
+    world.set_up()
+    proposal = mirroring(world)
+    told(world, pairs=5, lost=14)
+    turned(world, proposal)
+    with sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as raw:
+        triggers = raw.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")
+        for (name,) in triggers.fetchall():
+            raw.execute(f'DROP TRIGGER "{name}"')
+        assert raw.execute(forgery).rowcount
+    raw.close()
+
+    number = event(world, "proposal.harm").number
+    found = shadow_replay.replay(world.context(), number)
+
+    assert any(said in each for each in found.differences), found.differences
+    world.store.close()
 
 
 def test_one_that_a_person_stopped_is_not_started_again(world: World) -> None:

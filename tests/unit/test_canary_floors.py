@@ -61,6 +61,13 @@ def test_a_step_that_is_too_short_says_what_is_left() -> None:
     assert floor_left(step, DAYTIME, at(0), at(2)) == ""
 
 
+def test_a_clock_that_was_set_back_is_called_that_and_not_a_floor() -> None:
+    assert floor_left(Step(100, 5), DAYTIME, at(1), at(0.5)) == (
+        "By this machine's clock the step begins in 30 min"
+    )
+    assert floor_left(Step(100, 5), DAYTIME, at(1), at(1)) == ""
+
+
 def test_a_step_may_ask_for_peak_traffic() -> None:
     step = Step(100, 10, min_peak_s=3 * HOUR)
     left = floor_left(step, DAYTIME, at(0), at(10))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.control import alerts, canary, reconcile
+from harness.control import alerts, canary, holding, reconcile
 from harness.domain.alerts import AlertKind
 from harness.domain.observation import Traffic
 from harness.domain.proposal import Phase
@@ -178,6 +178,38 @@ def test_where_a_time_comes_again_old_rows_pass_for_no_news(world: World) -> Non
     requests(world, 50)
     world.feed()
     assert look(world, ctx).kind.value == "advance"
+
+
+@pytest.mark.req("F3")
+def test_a_control_process_that_began_after_the_clock_was_set_back_sees_it(
+    world: World,
+) -> None:
+    up_to_the_next_step(world)
+    world.clock.advance(900)
+    requests(world, 3000)
+    world.clock.jump(-600)
+    world.feed()
+
+    young = world.context()
+    assert "rows up to" in look(world, young).reason
+
+    world.clock.advance(600)
+    requests(world, 50)
+    world.feed()
+    assert look(world, young).kind.value == "advance"
+
+
+@pytest.mark.req("F3")
+def test_who_is_silent_since_before_the_first_block_is_silent_all_the_same(
+    world: World,
+) -> None:
+    requests(world, 3000)
+    rollout = live(world)
+    world.clock.advance(3 * 3600)
+
+    with world.store.read() as tx:
+        said = holding._distrusted(world.context(), tx, rollout)
+    assert "no router has recorded anything of this route" in said
 
 
 @pytest.mark.req("F3")

@@ -226,6 +226,28 @@ def test_a_worker_that_is_started_again_does_not_take_the_canary_up(tmp_path: Pa
 
 
 @pytest.mark.req("F3")
+def test_a_worker_that_is_started_again_tells_what_nobody_has_confirmed(tmp_path: Path) -> None:
+    files = GuardFolder(tmp_path / "guard")
+    first = Side(files)
+    first.break_it()
+    first.look()
+
+    # Its alert may have died with it. The database is away at first: who knows what it has.
+    again = Side(GuardFolder(tmp_path / "guard"), stale=True)
+    again.look()
+    assert again.alerts == []
+    again.holder.stale = False
+    again.look()
+    again.look()
+    assert again.alerts == first.alerts
+
+    # Confirmed: the canary has left the table.
+    confirmed = Side(GuardFolder(tmp_path / "guard"), replace(ROUTE, canary=None))
+    confirmed.look()
+    assert confirmed.alerts == []
+
+
+@pytest.mark.req("F3")
 async def test_an_abort_is_put_on_disk_as_it_comes_into_force_and_not_at_the_next_look(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
