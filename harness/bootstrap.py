@@ -5,7 +5,7 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -35,7 +35,11 @@ from harness.runtime.litellm_table import LitellmTable
 
 if TYPE_CHECKING:
     from harness.runtime.schedule import Schedule
+    from router.asgi import App
+    from router.recording import Exposition, Recording
+    from router.snapshot import SnapshotHolder
     from router.spans import Tracing
+    from router.transport.select import Transports
 
 SECRET_VARIABLE = "SWAPGATE_SECRET"  # noqa: S105 - a name, not a secret
 CONFIG_VARIABLE = "SWAPGATE_CONFIG"
@@ -429,35 +433,74 @@ def _keys_of(cipher: Cipher, environ: Mapping[str, str], snapshot: Snapshot) -> 
     return key_sets(snapshot.providers.values(), snapshot.stored_keys, cipher, environ)
 
 
-def run_router_worker(settings: Settings, *, channel: int, listeners: Sequence[int]) -> None:
-    """A router's worker: blocks until SIGTERM or its parent's end, then lets requests end.
-
-    channel, listeners: file descriptors that the parent handed down.
-    """
-    from router.app import build  # noqa: PLC0415 - only the router's process needs it
-    from router.guard_folder import GuardFolder  # noqa: PLC0415
-    from router.rates import SharedRates  # noqa: PLC0415
-    from router.reporter import Reporter  # noqa: PLC0415
-    from router.serve import serve  # noqa: PLC0415
-    from router.serving import kinds_called  # noqa: PLC0415
+def booted_holder(installation: Installation, transports: "Transports") -> "SnapshotHolder":
+    """Of what one process of the router serves. Raises SnapshotInvalid."""
+    from router.serving import kinds_called  # noqa: PLC0415 - only a process that routes needs it
     from router.snapshot import SnapshotHolder  # noqa: PLC0415
-    from router.transport.select import Transports  # noqa: PLC0415
 
-    telemetry.configure()
-    # A hangup is for the parent, which then starts others.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    installation = Installation(settings, installation_secret(settings), SystemClock())
-    where, home = settings.router, writable_home(settings)
-    transports = Transports(where)
     holder = SnapshotHolder(
         installation.store,
-        home / "snapshot.json",
+        writable_home(installation.settings) / "snapshot.json",
         installation.standing_switches,
         # The environment is read once: a request never looks at it.
         partial(_keys_of, installation.cipher, dict(os.environ)),
         prepare=lambda snapshot: transports.prepare(kinds_called(snapshot)),
     )
     holder.boot()
+    return holder
+
+
+def router_app(
+    installation: Installation,
+    holder: "SnapshotHolder",
+    recording: "Recording",
+    exposition: "Exposition",
+    transports: "Transports",
+    *,
+    also_close: Callable[[], Awaitable[None]] | None = None,
+) -> "App":
+    """The router's ASGI application, for one process. Raises ConfigError."""
+    from router.app import build  # noqa: PLC0415 - only a process that routes needs it
+    from router.guard_folder import GuardFolder  # noqa: PLC0415
+    from router.rates import SharedRates  # noqa: PLC0415
+
+    where, home = installation.settings.router, writable_home(installation.settings)
+
+    async def close() -> None:
+        await transports.aclose()
+        if also_close is not None:
+            await also_close()
+
+    return build(
+        holder,
+        recording,
+        transports,
+        where,
+        installation.secret,
+        installation.clock,
+        on_stop=close,
+        exposition=exposition,
+        rates=SharedRates(home / "rates.book"),
+        tracing=_tracing(where.tracing),
+        guard_files=GuardFolder(home / "guard"),
+    )
+
+
+def run_router_worker(settings: Settings, *, channel: int, listeners: Sequence[int]) -> None:
+    """A router's worker: blocks until SIGTERM or its parent's end, then lets requests end.
+
+    channel, listeners: file descriptors that the parent handed down.
+    """
+    from router.reporter import Reporter  # noqa: PLC0415 - only the router's process needs it
+    from router.serve import serve  # noqa: PLC0415
+    from router.transport.select import Transports  # noqa: PLC0415
+
+    telemetry.configure()
+    # A hangup is for the parent, which then starts others.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    installation = Installation(settings, installation_secret(settings), SystemClock())
+    transports = Transports(settings.router)
+    holder = booted_holder(installation, transports)
     reporter = Reporter(
         socket.socket(fileno=channel),
         worker=SystemChance().token("router-"),
@@ -465,26 +508,11 @@ def run_router_worker(settings: Settings, *, channel: int, listeners: Sequence[i
         live_rollouts=lambda: holder.current.rollouts if holder.current else frozenset(),
         on_orphaned=partial(signal.raise_signal, signal.SIGTERM),
     )
-
-    async def close() -> None:
-        await transports.aclose()
-        await reporter.aclose()
-
-    app = build(
-        holder,
-        reporter,
-        transports,
-        where,
-        installation.secret,
-        installation.clock,
-        on_stop=close,
-        exposition=reporter,
-        rates=SharedRates(home / "rates.book"),
-        tracing=_tracing(where.tracing),
-        guard_files=GuardFolder(home / "guard"),
+    app = router_app(
+        installation, holder, reporter, reporter, transports, also_close=reporter.aclose
     )
     sockets = [socket.socket(fileno=each) for each in listeners]
     try:
-        serve(app, drain_s=where.drain_s, sockets=sockets)
+        serve(app, drain_s=settings.router.drain_s, sockets=sockets)
     finally:
         installation.close()

@@ -22,6 +22,7 @@ from harness.runtime.chance import SystemChance
 
 if TYPE_CHECKING:
     from router.crew import Orders
+    from router.recorder import Recorder
 
 # Workers of a parent that was killed give the port up at once, but not in no time.
 ORPHANS_LEAVE_S: Final = 3.0
@@ -40,38 +41,20 @@ def serve_router(given: Path | None, workers: int | None = None) -> int:
     ConfigError.
     """
     from router.bookkeeper import Bookkeeper, Live  # noqa: PLC0415 - only this process needs it
-    from router.capture_desk import CaptureDesk  # noqa: PLC0415
     from router.listening import listening  # noqa: PLC0415
     from router.parent import Parent  # noqa: PLC0415
-    from router.recorder import Recorder  # noqa: PLC0415
-    from router.spool import Spool  # noqa: PLC0415
 
     before = dict(os.environ)
     installation = bootstrap.open_installation(given)
     installation = replace(installation, settings=_with_workers(installation.settings, workers))
     settings = installation.settings
-    where, home = settings.router, bootstrap.writable_home(settings)
+    where = settings.router
     _ = installation.standing_switches  # one clear error, not one of each worker
     _wait_for_orphans(where.host, where.port)
     require_free(where.host, where.port, what="the router", setting="router.port")
     telemetry.configure()
     live = Live()
-    recorder = Recorder(
-        installation.store,
-        Spool(home / "observations.jsonl"),
-        # A new name for every process: blocks are numbered from 1 in each.
-        worker=SystemChance().token("router-"),
-        clock=installation.clock,
-        live_rollouts=live,
-        flush_interval_s=where.flush_interval_s,
-        queue_rows=where.queue_size,
-        desk=partial(
-            CaptureDesk,
-            installation.store,
-            Redactor(settings.capture.rules, settings.capture.off),
-            installation.secret,
-        ),
-    )
+    recorder = recorder_of(installation, live, name="router-")
     listeners = listening(where.host, where.port)
     parent = Parent(
         listeners,
@@ -86,6 +69,36 @@ def serve_router(given: Path | None, workers: int | None = None) -> int:
             each.close()
         recorder.stop()
         installation.close()
+
+
+def recorder_of(
+    installation: Installation, live_rollouts: Callable[[], frozenset[str]], *, name: str
+) -> "Recorder":
+    """For the process that writes what requests did. name: what its workers' names begin with.
+
+    Processes of one `home` share the spool.
+    """
+    from router.capture_desk import CaptureDesk  # noqa: PLC0415
+    from router.recorder import Recorder  # noqa: PLC0415
+    from router.spool import Spool  # noqa: PLC0415
+
+    settings = installation.settings
+    return Recorder(
+        installation.store,
+        Spool(bootstrap.writable_home(settings) / "observations.jsonl"),
+        # A new name for every process: blocks are numbered from 1 in each.
+        worker=SystemChance().token(name),
+        clock=installation.clock,
+        live_rollouts=live_rollouts,
+        flush_interval_s=settings.router.flush_interval_s,
+        queue_rows=settings.router.queue_size,
+        desk=partial(
+            CaptureDesk,
+            installation.store,
+            Redactor(settings.capture.rules, settings.capture.off),
+            installation.secret,
+        ),
+    )
 
 
 def run_router_worker(given: bytes, *, channel: int, listeners: Sequence[int]) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("harness", "router", "evals", "dashboard", "migrations")
+ROOMS = ("swapgate", "harness", "router", "evals", "dashboard", "migrations")
 
 # Vendor → the files and folders that may import it: its one door.
 DOORS = {
@@ -20,6 +20,7 @@ DOORS = {
         "router/transport/",
         "harness/demo/",
         "evals/provider.py",
+        "harness/client/http.py",
         "harness/runtime/webhook.py",
     ),
     "alembic": ("harness/store/", "migrations/"),

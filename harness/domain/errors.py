@@ -18,9 +18,19 @@ SwapgateError
 ├── JudgeUnfit             a suite's judge is away, or does not agree with its references
 ├── WorkerFailed           an eval worker ended without finishing its run
 ├── SnapshotInvalid        a snapshot does not validate; the old one goes on serving
-└── UpstreamError          a provider failed (domain.failures says how)
+├── UpstreamError          a provider failed (domain.failures says how)
+└── CallFailed             a ModelClient's call has no answer; says status, code, retry_after_s
+    ├── CallRefused        the request is wrong: unchanged, it fails again
+    ├── KeyRefused         the key opens nothing, or not this route
+    ├── CallLimited        too much at once: wait for retry_after_s
+    ├── NobodyAnswered     every target failed, or none is left
+    ├── RouterUnreachable  no answer from the router, or not in time
+    ├── AnswerUnreadable   what came is no answer of a router
+    ├── StreamBroken       a stream failed after it had begun
+    └── ToolLoopUnfinished the model still asks for tools after the last turn
 """
 
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 
@@ -94,3 +104,65 @@ class SnapshotInvalid(SwapgateError): ...
 
 
 class UpstreamError(SwapgateError): ...
+
+
+class CallFailed(SwapgateError):
+    """status: of HTTP, None where there was none. code: the router's word for it.
+
+    retry_after_s: how long to wait, where it was said. should_retry: whether the router says
+    that trying again makes sense; None where it says nothing. details: the error as the router
+    wrote it, with every attempt's failure where there were attempts.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        code: str = "",
+        request_id: str = "",
+        retry_after_s: float | None = None,
+        should_retry: bool | None = None,
+        details: Mapping[str, object] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.request_id = request_id
+        self.retry_after_s = retry_after_s
+        self.should_retry = should_retry
+        self.details: Mapping[str, object] = details or {}
+
+
+class CallRefused(CallFailed):
+    exit_code = 2
+
+
+class KeyRefused(CallFailed):
+    exit_code = 7
+
+
+class CallLimited(CallFailed):
+    retryable = True
+
+
+class NobodyAnswered(CallFailed):
+    retryable = True
+
+
+class RouterUnreachable(CallFailed):
+    retryable = True
+
+
+class AnswerUnreadable(CallFailed): ...
+
+
+class StreamBroken(CallFailed):
+    # What came before it may have been used already; the same call may yet succeed.
+    retryable = True
+
+
+class ToolLoopUnfinished(CallFailed):
+    """conversation: the Messages so far, from which a new request can go on."""
+
+    conversation: Sequence[object] = ()

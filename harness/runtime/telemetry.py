@@ -35,3 +35,17 @@ def configure(*, level: int = logging.INFO) -> None:
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
+
+
+def leave_to_the_application() -> None:
+    """For a library in somebody else's process: its logging decides what becomes of our logs.
+
+    Without this, structlog would print them to stdout. What the application has configured
+    already stays.
+    """
+    if not structlog.is_configured():
+        structlog.configure(
+            processors=[*_SAID_OF_ALL, _JSON],
+            wrapper_class=structlog.stdlib.BoundLogger,
+            logger_factory=structlog.stdlib.LoggerFactory(),
+        )

@@ -83,6 +83,21 @@ def test_data_and_migrations_lie_inside_harness(site_packages: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(TIMEOUT_S)
+@pytest.mark.req("B1")
+def test_the_client_is_imported_by_its_name_and_has_its_types(
+    elsewhere: Path, site_packages: Path
+) -> None:
+    code = "import swapgate; print(swapgate.ModelClient.__name__, swapgate.__file__)"
+    name, file = run(elsewhere / "venv/bin/python", "-I", "-c", code, cwd=elsewhere).split()
+
+    assert name == "ModelClient"
+    assert Path(file).is_relative_to(site_packages)
+    assert (site_packages / "swapgate/py.typed").exists()
+    assert (site_packages / "harness/py.typed").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(TIMEOUT_S)
 def test_nothing_of_ours_lies_beside_other_libraries(
     elsewhere: Path, site_packages: Path
 ) -> None:
@@ -90,7 +105,7 @@ def test_nothing_of_ours_lies_beside_other_libraries(
     tops = {line.split(",")[0].split("/")[0] for line in record.read_text().splitlines()}
     ours = {name for name in tops if name != ".." and not name.endswith(".dist-info")}
 
-    assert ours == {"harness", "router", "evals", "dashboard"}
+    assert ours == {"swapgate", "harness", "router", "evals", "dashboard"}
     for name in ("datasets", "migrations", "tests"):
         assert not (site_packages / name).exists()
     imported = "import harness; print(harness.__file__)"

@@ -1,0 +1,1 @@
+"""The Python client of a router; `swapgate` is its public name."""

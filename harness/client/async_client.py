@@ -1,0 +1,168 @@
+"""A client for asyncio: one interface to a router, over HTTP or in this process."""
+
+import asyncio
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from harness.client import chat_request, parsing, tool_loop
+from harness.client.channel import Answer, Channel
+from harness.client.failing import failed
+from harness.client.requests import Caller, CompletionRequest, EmbeddingRequest
+from harness.client.responses import CompletionResponse, EmbeddingResponse, StreamChunk, ToolRun
+from harness.client.stream import AsyncStream
+from harness.client.tool_loop import MAX_TURNS, ToolFunction
+from harness.domain.errors import CallFailed, InputError
+from harness.ports import Clock
+
+KEY_VARIABLE: Final = "SWAPGATE_KEY"
+# Longer than any router lets a request take, unless its `total_timeout_s` was raised.
+TIMEOUT_S: Final = 600.0
+# The longest pause before the one repetition that a router may ask for.
+PAUSE_S: Final = 10.0
+
+
+class AsyncModelClient:
+    """Belongs to one event loop. Close it by `aclose`, or by `async with`.
+
+    All methods raise CallFailed, by its kinds; InputError for a request that cannot be meant.
+    """
+
+    def __init__(self, channel: Channel, clock: Clock) -> None:
+        """`over_http` and `in_process` make one."""
+        self._channel = channel
+        self._clock = clock
+
+    @classmethod
+    def over_http(
+        cls, base_url: str, key: str | None = None, *, timeout_s: float = TIMEOUT_S
+    ) -> Self:
+        """Of a router at an address. key: a data key, else SWAPGATE_KEY of the environment.
+
+        timeout_s: for a whole answer, streams included. Raises InputError.
+        """
+        from harness.client.http import HttpChannel  # noqa: PLC0415 - aiohttp takes its time
+        from harness.runtime.clock import SystemClock  # noqa: PLC0415
+
+        return cls(HttpChannel(base_url, _key(key), timeout_s=timeout_s), SystemClock())
+
+    @classmethod
+    def in_process(cls, config: str | Path | None = None, key: str | None = None) -> Self:
+        """With a router of its own in this process, over the installation's database.
+
+        config: the configuration file, else SWAPGATE_CONFIG, else ./swapgate.yaml. key: as for
+        `over_http`; its routes, limits and budget count here as well. Reads files and the
+        database before it returns. Raises ConfigError, SnapshotInvalid, InputError.
+        """
+        from harness.client.in_process import InProcessChannel  # noqa: PLC0415 - the router is
+        from harness.embedded import embedded_router  # noqa: PLC0415 - not needed over HTTP
+        from harness.runtime.clock import SystemClock  # noqa: PLC0415
+
+        found = _key(key)
+        router = embedded_router(Path(config) if config is not None else None)
+        return cls(InProcessChannel(router, found), SystemClock())
+
+    async def complete(self, request: CompletionRequest) -> CompletionResponse:
+        body = chat_request.chat_body(request)
+        route = request.asked_route
+        answer = await self._asked(chat_request.CHAT, body, request.caller, route)
+        return parsing.completion(await _whole(answer), parsing.served_of(answer.headers))
+
+    def stream(self, request: CompletionRequest) -> AsyncStream:
+        """Chunks as they come. A failure after the first of them raises StreamBroken."""
+        body = chat_request.chat_body(request, stream=True)
+        route = request.asked_route
+
+        async def opening() -> Answer:
+            return await self._asked(chat_request.CHAT, body, request.caller, route)
+
+        return AsyncStream(opening, route)
+
+    async def complete_with_tools(
+        self,
+        request: CompletionRequest,
+        tools: Mapping[str, ToolFunction],
+        *,
+        max_turns: int = MAX_TURNS,
+        on_chunk: Callable[[StreamChunk], None] | None = None,
+    ) -> ToolRun:
+        """Asks, runs the tools that the model asks for, and asks again, until it needs none.
+
+        tools: a function for each of the request's tools, by name. on_chunk: the answers are
+        streamed, and it gets each piece. Raises ToolLoopUnfinished after max_turns answers.
+        """
+
+        async def streamed(each: CompletionRequest) -> CompletionResponse:
+            assert on_chunk is not None  # noqa: S101 - chosen below
+            async with self.stream(each) as chunks:
+                async for chunk in chunks:
+                    on_chunk(chunk)
+                return chunks.response()
+
+        complete = streamed if on_chunk is not None else self.complete
+        return await tool_loop.run(complete, request, tools, max_turns)
+
+    async def embed(self, request: EmbeddingRequest) -> EmbeddingResponse:
+        body = chat_request.embedding_body(request)
+        route = request.asked_route
+        answer = await self._asked(chat_request.EMBEDDINGS, body, request.caller, route)
+        return parsing.embeddings(await _whole(answer), parsing.served_of(answer.headers))
+
+    async def aclose(self) -> None:
+        await self._channel.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def _asked(
+        self, path: str, body: Mapping[str, object], caller: Caller, route: str
+    ) -> Answer:
+        """An answer of 200. Tries again once, where the router itself says to."""
+        try:
+            sent = json.dumps(body, allow_nan=False).encode()
+        except (TypeError, ValueError) as fault:
+            raise InputError(f"the request cannot be written as JSON: {fault}") from None
+        headers = chat_request.headers_of(caller)
+        answer = await self._channel.post(path, sent, headers)
+        if answer.status == 200:
+            return answer
+        error = await self._failed(answer, route)
+        if not error.should_retry or (error.retry_after_s or 0.0) > PAUSE_S:
+            raise error
+        await asyncio.sleep(error.retry_after_s or 0.0)
+        answer = await self._channel.post(path, sent, headers)
+        if answer.status != 200:
+            raise await self._failed(answer, route)
+        return answer
+
+    async def _failed(self, answer: Answer, route: str) -> CallFailed:
+        body = await _whole(answer)
+        return failed(answer.status, answer.headers, body, route, self._clock.now())
+
+
+async def _whole(answer: Answer) -> bytes:
+    try:
+        return await answer.body()
+    finally:
+        await answer.aclose()
+
+
+def _key(given: str | None) -> str:
+    key = given if given is not None else os.environ.get(KEY_VARIABLE, "")
+    if not key or not key.isprintable() or not key.isascii():
+        raise InputError(
+            "key: there is none, or it is no data key; give one (`swapgate key create`), or "
+            f"set {KEY_VARIABLE}"
+        )
+    return key

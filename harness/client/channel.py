@@ -1,0 +1,36 @@
+"""The seam below a client: how a request reaches a router, over HTTP or in this process."""
+
+from collections.abc import AsyncGenerator, Mapping
+from typing import Protocol
+
+
+class Answer(Protocol):
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Names in lower case."""
+        ...
+
+    async def body(self) -> bytes:
+        """All of it. Raises RouterUnreachable."""
+        ...
+
+    def pieces(self) -> AsyncGenerator[bytes, None]:
+        """The body as it arrives. Raises StreamBroken when it breaks off."""
+        ...
+
+    async def aclose(self) -> None:
+        """Who has not read to the end has left: the router then ends the provider's work."""
+        ...
+
+
+class Channel(Protocol):
+    """Belongs to one event loop, from its first request on. Tries nothing again."""
+
+    async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        """Any status is an answer. Raises RouterUnreachable, InputError once it is closed."""
+        ...
+
+    async def aclose(self) -> None: ...

@@ -1,0 +1,145 @@
+"""Our requests as the router's endpoints take them: fields and headers. Pure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from harness.client.messages import Image, Message, Text, ToolDefinition, ToolRequest
+from harness.client.requests import Caller, CompletionRequest, EmbeddingRequest
+from harness.domain.errors import InputError
+
+CHAT: Final = "/v1/chat/completions"
+EMBEDDINGS: Final = "/v1/embeddings"
+_CHOICES: Final = ("auto", "none", "required")
+
+
+def chat_body(request: CompletionRequest, *, stream: bool = False) -> dict[str, object]:
+    """Raises InputError for an `extra` field that has a name of its own."""
+    body: dict[str, object] = {
+        "model": request.asked_route,
+        "messages": _messages(request),
+        **_said(
+            {
+                "max_tokens": request.max_tokens,
+                "temperature": request.temperature,
+                "top_p": request.top_p,
+                "stop": list(request.stop) or None,
+                "seed": request.seed,
+                "reasoning_effort": request.effort or None,
+                "response_format": _response_format(request),
+                "prompt_cache_key": request.cache_key or None,
+                "user": request.user or None,
+                "parallel_tool_calls": request.parallel_tools if request.tools else None,
+            }
+        ),
+    }
+    if request.tools:
+        body["tools"] = [_tool(each) for each in request.tools]
+    if request.tool_choice:
+        body["tool_choice"] = _choice(request.tool_choice)
+    if request.thinking_tokens is not None:
+        body["thinking"] = {"type": "enabled", "budget_tokens": request.thinking_tokens}
+    if request.top_logprobs is not None:
+        body["logprobs"] = True
+        if request.top_logprobs:
+            body["top_logprobs"] = request.top_logprobs
+    if stream:
+        body["stream"] = True
+        body["stream_options"] = {"include_usage": True}
+    return _with_extra(body, request.extra)
+
+
+def embedding_body(request: EmbeddingRequest) -> dict[str, object]:
+    """As `chat_body`."""
+    body: dict[str, object] = {"model": request.asked_route, "input": list(request.inputs)}
+    body |= _said({"dimensions": request.dimensions, "user": request.user or None})
+    return _with_extra(body, request.extra)
+
+
+def headers_of(caller: Caller) -> dict[str, str]:
+    """Raises InputError for what cannot stand in a header."""
+    timeout = "" if caller.timeout_s is None else f"{caller.timeout_s:g}"
+    found = {
+        "x-swapgate-sticky": caller.sticky,
+        "x-swapgate-task": caller.task,
+        "x-swapgate-timeout": timeout,
+    }
+    for name, value in found.items():
+        if not value.isprintable():
+            raise InputError(f"caller: {name} must be one printable line, not {value!r}")
+    return {name: value for name, value in found.items() if value}
+
+
+def _said(fields: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _with_extra(body: dict[str, object], extra: Mapping[str, object]) -> dict[str, object]:
+    twice = sorted(body.keys() & extra.keys())
+    if twice:
+        raise InputError(f"extra: {', '.join(twice)} would be given twice; leave it out of one")
+    return {**body, **extra}
+
+
+def _messages(request: CompletionRequest) -> list[dict[str, object]]:
+    first = (Message("system", request.system),) if request.system else ()
+    return [_message(each) for each in (*first, *request.messages)]
+
+
+def _message(message: Message) -> dict[str, object]:
+    content: object = message.content
+    if not isinstance(message.content, str):
+        content = [_part(each) for each in message.content]
+    said: dict[str, object] = {"role": message.role, "content": content}
+    if message.tool_requests:
+        said["content"] = content or None
+        said["tool_calls"] = _calls(message.tool_requests)
+    if message.response_to:
+        said["tool_call_id"] = message.response_to
+    return {**said, **message.extra}
+
+
+def _part(part: Text | Image) -> dict[str, object]:
+    if isinstance(part, Image):
+        return {"type": "image_url", "image_url": {"url": part.url}}
+    said: dict[str, object] = {"type": "text", "text": part.text}
+    if part.cache:
+        said["cache_control"] = {"type": "ephemeral"}
+    return said
+
+
+def _calls(requests: Sequence[ToolRequest]) -> list[dict[str, object]]:
+    return [
+        {
+            **each.extra,
+            "id": each.id,
+            "type": "function",
+            "function": {"name": each.name, "arguments": each.arguments_text or "{}"},
+        }
+        for each in requests
+    ]
+
+
+def _tool(tool: ToolDefinition) -> dict[str, object]:
+    function = {
+        "name": tool.name,
+        "description": tool.description or None,
+        "parameters": dict(tool.parameters),
+        "strict": tool.strict,
+    }
+    return {"type": "function", "function": _said(function)}
+
+
+def _choice(choice: str) -> object:
+    if choice in _CHOICES:
+        return choice
+    return {"type": "function", "function": {"name": choice}}
+
+
+def _response_format(request: CompletionRequest) -> object:
+    if request.json_output:
+        return {"type": "json_object"}
+    wanted = request.output_schema
+    if wanted is None:
+        return None
+    schema = {"name": wanted.name, "schema": dict(wanted.schema), "strict": wanted.strict}
+    return {"type": "json_schema", "json_schema": schema}

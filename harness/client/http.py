@@ -1,0 +1,97 @@
+"""A router at an address, asked over HTTP."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from harness.domain.errors import InputError, RouterUnreachable, StreamBroken
+
+CONNECT_S: Final = 10.0
+
+
+class HttpAnswer:
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self.status = response.status
+        self.headers = {name.lower(): value for name, value in response.headers.items()}
+        self._response = response
+
+    async def body(self) -> bytes:
+        try:
+            return await self._response.read()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise RouterUnreachable(
+                f"{self._response.url}: the answer broke off ({type(error).__name__}); "
+                "ask again"
+            ) from error
+
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        try:
+            async for piece in self._response.content.iter_any():
+                yield piece
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise StreamBroken(
+                f"{self._response.url}: the connection to the router ended within a stream "
+                f"({type(error).__name__}); what came is not the whole answer: ask again"
+            ) from error
+
+    async def aclose(self) -> None:
+        # A connection whose answer was not read to its end is closed, not kept.
+        if not self._response.content.at_eof():
+            self._response.close()
+        self._response.release()
+
+
+class HttpChannel:
+    """base_url: with or without `/v1`. timeout_s: for a whole answer, streams included.
+
+    Raises InputError.
+    """
+
+    def __init__(self, base_url: str, key: str, *, timeout_s: float) -> None:
+        parts = urlsplit(base_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise InputError(
+                f"base_url: {base_url!r} is no address; give one such as http://127.0.0.1:8080"
+            )
+        self._base = base_url.rstrip("/").removesuffix("/v1")
+        self._headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
+        self._timeout_s = timeout_s
+        self._session: aiohttp.ClientSession | None = None
+        self._closed = False
+
+    async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> HttpAnswer:
+        url = f"{self._base}{path}"
+        try:
+            # Redirects are not followed: the key is this address's alone.
+            response = await self._opened().post(
+                url, data=body, headers={**self._headers, **headers}, allow_redirects=False
+            )
+        except TimeoutError as error:
+            raise RouterUnreachable(
+                f"{url}: no answer within {self._timeout_s:g} s; ask for less, or allow more"
+            ) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise RouterUnreachable(
+                f"{url} cannot be reached ({error or type(error).__name__}); check the "
+                "address, and that `swapgate serve router` runs there"
+            ) from error
+        return HttpAnswer(response)
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise InputError("this client is closed; make a new one")
+        if self._session is None:
+            timeout = aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=CONNECT_S)
+            self._session = aiohttp.ClientSession(timeout=timeout)
+            self._loop = asyncio.get_running_loop()
+        elif self._loop is not asyncio.get_running_loop():
+            raise InputError("this client belongs to another event loop; make one for each")
+        return self._session
+
+    async def aclose(self) -> None:
+        self._closed = True
+        if self._session is not None:
+            await self._session.close()

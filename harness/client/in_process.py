@@ -1,0 +1,195 @@
+"""The router's own application, called within this process: no server, no socket to it."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import Final
+
+from harness.domain.errors import InputError, RouterUnreachable, StreamBroken
+from harness.embedded import EmbeddedRouter
+from router.asgi import BODY, ON_LEAVING, App, Message, Scope
+
+# Pieces that wait for a slow reader; then the provider has to wait as well.
+MOST_WAITING: Final = 16
+
+
+class Call:
+    """One request to the application, and its answer as far as it has come."""
+
+    def __init__(self, scope: Scope, body: bytes) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self._scope: Scope = {**scope, BODY: body, ON_LEAVING: self._on_leaving}
+        self._begun = asyncio.Event()
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+        self._pieces: deque[bytes] = deque()
+        self._whole = False
+        self._gone = False
+        self._leave: Callable[[], None] | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self, app: App) -> asyncio.Task[None]:
+        self._task = asyncio.create_task(self._run(app))
+        return self._task
+
+    async def begun(self) -> None:
+        """Raises RouterUnreachable where the application ends without a word."""
+        try:
+            await self._begun.wait()
+        except asyncio.CancelledError:
+            self.leave()
+            raise
+        if not self.status:
+            raise RouterUnreachable(f"{self._end()}; there is no answer")
+
+    async def body(self) -> bytes:
+        pieces = [piece async for piece in self.pieces()]
+        return b"".join(pieces)
+
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        while True:
+            while self._pieces:
+                yield self._pieces.popleft()
+                self._room.set()
+            if self._whole:
+                return
+            if self._task is None or self._task.done():
+                raise StreamBroken(f"{self._end()}; what came is not the whole answer")
+            self._news.clear()
+            await self._news.wait()
+
+    async def aclose(self) -> None:
+        """Leaves, and waits until the router has entered that in its books."""
+        self.leave()
+        if self._task is not None:
+            await asyncio.wait({self._task})
+
+    def leave(self) -> None:
+        if self._gone or self._whole:
+            return
+        self._gone = True
+        self._room.set()
+        if self._leave is not None:
+            self._leave()
+
+    def _end(self) -> str:
+        if self._gone:
+            return "this client was closed meanwhile"
+        return "the router in this process failed, as its log says; ask again"
+
+    async def _run(self, app: App) -> None:
+        try:
+            await app(self._scope, self._receive, self._send)
+        finally:
+            self._begun.set()
+            self._news.set()
+
+    async def _receive(self) -> Message:
+        """The body came with the head, and leaving is told otherwise."""
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def _send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            for name, value in message["headers"]:
+                self.headers[name.decode("latin-1")] = value.decode("latin-1")
+            return
+        if piece := message.get("body", b""):
+            self._pieces.append(piece)
+        self._whole = self._whole or not message.get("more_body", False)
+        self._begun.set()
+        self._news.set()
+        while len(self._pieces) >= MOST_WAITING and not (self._gone or self._whole):
+            self._room.clear()
+            await self._room.wait()
+
+    def _on_leaving(self, leave: Callable[[], None] | None) -> None:
+        self._leave = leave
+        if leave is not None and self._gone:
+            leave()
+
+
+class InProcessChannel:
+    """Starts the router with the first request, in that request's event loop."""
+
+    def __init__(self, router: EmbeddedRouter, key: str) -> None:
+        self._router = router
+        self._key = (b"authorization", f"Bearer {key}".encode("utf-8", "surrogatepass"))
+        self._starting = asyncio.Lock()
+        self._running: Lifespan | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._calls: dict[asyncio.Task[None], Call] = {}
+        self._closed = False
+
+    async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Call:
+        await self._started()
+        more = [(name.encode(), value.encode()) for name, value in headers.items()]
+        scope: Scope = {
+            "type": "http",
+            "method": "POST",
+            "path": path,
+            "headers": [self._key, (b"content-type", b"application/json"), *more],
+        }
+        call = Call(scope, body)
+        task = call.start(self._router.app)
+        self._calls[task] = call
+        task.add_done_callback(self._ended)
+        await call.begun()
+        return call
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self._calls[task]
+        if not task.cancelled():
+            # The router has logged it; the caller hears of it as an answer that broke off.
+            task.exception()
+
+    async def _started(self) -> None:
+        if self._closed:
+            raise InputError("this client is closed; make a new one")
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        if self._loop is not loop:
+            raise InputError("this client belongs to another event loop; make one for each")
+        async with self._starting:
+            if self._running is None:
+                self._running = Lifespan(self._router.app)
+                await self._running.start()
+
+    async def aclose(self) -> None:
+        """Leaves what is under way, and writes what was observed."""
+        if self._closed:
+            return
+        self._closed = True
+        for call in self._calls.values():
+            call.leave()
+        if self._calls:
+            await asyncio.wait(list(self._calls))
+        # Its thread may be waiting for the database: this loop need not.
+        await asyncio.to_thread(self._router.stop_following)
+        if self._running is not None:
+            await self._running.stop()
+        await asyncio.to_thread(self._router.close)
+
+
+class Lifespan:
+    """The application's start and end, as a server would tell it."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._told: asyncio.Queue[Message] = asyncio.Queue()
+        self._said: asyncio.Queue[Message] = asyncio.Queue()
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._run())
+        self._told.put_nowait({"type": "lifespan.startup"})
+        await self._said.get()
+
+    async def stop(self) -> None:
+        self._told.put_nowait({"type": "lifespan.shutdown"})
+        await self._task
+
+    async def _run(self) -> None:
+        await self._app({"type": "lifespan"}, self._told.get, self._said.put)

@@ -1,0 +1,199 @@
+"""Answers of the router, read into our own types. Pure; a provider may leave anything out."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from harness.client.messages import ToolRequest
+from harness.client.responses import (
+    CompletionResponse,
+    EmbeddingResponse,
+    Served,
+    StreamChunk,
+    TokenLogprob,
+    ToolDelta,
+    Usage,
+)
+from harness.domain.errors import AnswerUnreadable
+
+# What a provider that thinks wants to see again beside the words it said.
+KEPT: Final = ("thinking_blocks", "reasoning_details")
+_CALL: Final = frozenset({"id", "type", "index", "function"})
+
+
+def served_of(headers: Mapping[str, str]) -> Served:
+    """headers: names in lower case."""
+
+    def said(name: str) -> str:
+        return headers.get(f"x-swapgate-{name}", "")
+
+    revision, attempts = said("revision"), said("attempts")
+    return Served(
+        request_id=said("request-id"),
+        route=said("route"),
+        arm=said("arm"),
+        target=said("target"),
+        revision=int(revision) if revision.isdecimal() else None,
+        attempts=int(attempts) if attempts.isdecimal() else 0,
+        degraded=tuple(each.strip() for each in said("degraded").split(",") if each.strip()),
+        switch=said("switch"),
+    )
+
+
+def completion(body: bytes, served: Served) -> CompletionResponse:
+    """Raises AnswerUnreadable."""
+    raw = _object(body, served)
+    choice = next(iter(_objects(raw.get("choices"))), None)
+    message = choice.get("message") if choice else None
+    if choice is None or not isinstance(message, dict):
+        raise _unreadable("an answer without a message", served)
+    return CompletionResponse(
+        text=_text(message.get("content")),
+        finish_reason=_text(choice.get("finish_reason")),
+        served=served,
+        tool_requests=tuple(_request(each) for each in _objects(message.get("tool_calls"))),
+        usage=_usage(raw.get("usage")),
+        model=_text(raw.get("model")),
+        reasoning=_reasoning(message),
+        refusal=_text(message.get("refusal")),
+        logprobs=_logprobs(choice),
+        message_extra={name: message[name] for name in KEPT if message.get(name)},
+        raw=raw,
+    )
+
+
+def chunk(raw: Mapping[str, object]) -> StreamChunk:
+    """Of one event. Of several choices the first counts."""
+    choices = [each for each in _objects(raw.get("choices")) if not each.get("index")]
+    choice: Mapping[str, object] = choices[0] if choices else {}
+    found = choice.get("delta")
+    delta: Mapping[str, object] = found if isinstance(found, dict) else {}
+    return StreamChunk(
+        text=_text(delta.get("content")),
+        reasoning=_reasoning(delta),
+        refusal=_text(delta.get("refusal")),
+        tool_deltas=tuple(_delta(each) for each in _objects(delta.get("tool_calls"))),
+        finish_reason=_text(choice.get("finish_reason")),
+        usage=_usage(raw.get("usage")),
+        model=_text(raw.get("model")),
+        logprobs=_logprobs(choice),
+    )
+
+
+def embeddings(body: bytes, served: Served) -> EmbeddingResponse:
+    """Raises AnswerUnreadable."""
+    raw = _object(body, served)
+    rows = _objects(raw.get("data"))
+    places = [each.get("index") for each in rows]
+    if all(isinstance(each, int) for each in places):
+        rows = sorted(rows, key=lambda row: int(str(row["index"])))
+    vectors = tuple(_vector(each.get("embedding"), served) for each in rows)
+    if not vectors:
+        raise _unreadable("an answer without vectors", served)
+    return EmbeddingResponse(vectors, served, _usage(raw.get("usage")), _text(raw.get("model")))
+
+
+def _vector(value: object, served: Served) -> tuple[float, ...]:
+    if not isinstance(value, list) or not all(_is_number(each) for each in value):
+        raise _unreadable("a vector that is no list of numbers", served)
+    return tuple(float(each) for each in value)
+
+
+def _object(body: bytes, served: Served) -> dict[str, object]:
+    try:
+        found = json.loads(body)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise _unreadable("an answer that is no JSON object", served)
+    return found
+
+
+def _unreadable(what: str, served: Served) -> AnswerUnreadable:
+    return AnswerUnreadable(
+        f"the router sent {what} (request {served.request_id or 'without an id'}); check that "
+        "the address is a Swapgate router's",
+        request_id=served.request_id,
+    )
+
+
+def _objects(value: object) -> Sequence[dict[str, object]]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list):
+        return "".join(_text(each.get("text")) for each in _objects(value))
+    return value if isinstance(value, str) else ""
+
+
+def _reasoning(said: Mapping[str, object]) -> str:
+    """Providers have two names for it."""
+    return _text(said.get("reasoning_content")) or _text(said.get("reasoning"))
+
+
+def _function(call: Mapping[str, object]) -> Mapping[str, object]:
+    found = call.get("function")
+    return found if isinstance(found, dict) else {}
+
+
+def _request(call: Mapping[str, object]) -> ToolRequest:
+    function = _function(call)
+    extra = {name: value for name, value in call.items() if name not in _CALL}
+    return ToolRequest(
+        _text(call.get("id")),
+        _text(function.get("name")),
+        _text(function.get("arguments")) or "{}",
+        extra,
+    )
+
+
+def _delta(call: Mapping[str, object]) -> ToolDelta:
+    function, index = _function(call), call.get("index")
+    return ToolDelta(
+        index if isinstance(index, int) else 0,
+        _text(call.get("id")),
+        _text(function.get("name")),
+        _text(function.get("arguments")),
+        {name: value for name, value in call.items() if name not in _CALL},
+    )
+
+
+def _usage(value: object) -> Usage | None:
+    if not isinstance(value, dict):
+        return None
+
+    def count(of: object, name: str) -> int:
+        found = of.get(name) if isinstance(of, dict) else None
+        return found if isinstance(found, int) else 0
+
+    return Usage(
+        count(value, "prompt_tokens"),
+        count(value, "completion_tokens"),
+        count(value.get("prompt_tokens_details"), "cached_tokens"),
+        count(value.get("completion_tokens_details"), "reasoning_tokens"),
+    )
+
+
+def _logprobs(choice: Mapping[str, object]) -> tuple[TokenLogprob, ...]:
+    found = choice.get("logprobs")
+    content = found.get("content") if isinstance(found, dict) else None
+    return tuple(
+        TokenLogprob(
+            _text(each.get("token")),
+            _number(each.get("logprob")),
+            tuple(
+                (_text(one.get("token")), _number(one.get("logprob")))
+                for one in _objects(each.get("top_logprobs"))
+            ),
+        )
+        for each in _objects(content)
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0

@@ -1,0 +1,108 @@
+"""A streamed answer: chunks as they come, the whole at the end."""
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from types import TracebackType
+from typing import Final, Self
+
+from harness.client import parsing
+from harness.client.channel import Answer
+from harness.client.failing import broken
+from harness.client.gathering import Gathered
+from harness.client.responses import CompletionResponse, Served, StreamChunk
+from harness.domain.errors import InputError
+
+_DATA: Final = b"data:"
+_DONE: Final = b"[DONE]"
+
+
+class AsyncStream:
+    """Chunks of one answer, once. The request is made when the first one is asked for.
+
+    Leave it early by `aclose`, or by the end of `async with`: the provider's work ends then.
+    """
+
+    def __init__(self, opening: Callable[[], Awaitable[Answer]], route: str) -> None:
+        self._opening = opening
+        self._route = route
+        self._gathered = Gathered()
+        self._served: Served | None = None
+        self._whole = False
+        self._chunks = self._run()
+
+    def __aiter__(self) -> AsyncIterator[StreamChunk]:
+        return self._chunks
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        await self._chunks.aclose()
+
+    @property
+    def served(self) -> Served:
+        """From the first chunk on. Raises InputError before."""
+        if self._served is None:
+            raise InputError("nothing has come of this stream yet: ask for its first chunk")
+        return self._served
+
+    def response(self) -> CompletionResponse:
+        """What all chunks come to. Raises InputError before the stream has ended."""
+        if not self._whole:
+            raise InputError("this stream has not ended: go through all of its chunks first")
+        return self._gathered.response(self.served)
+
+    async def _run(self) -> AsyncGenerator[StreamChunk, None]:
+        answer = await self._opening()
+        try:
+            self._served = parsing.served_of(answer.headers)
+            async with aclosing(answer.pieces()) as pieces, aclosing(_data(pieces)) as events:
+                async for data in events:
+                    if data == _DONE:
+                        break
+                    chunk = self._read(data)
+                    self._gathered.add(chunk)
+                    # The first event mostly says no more than that there is an assistant.
+                    if chunk != StreamChunk(model=chunk.model):
+                        yield chunk
+                else:
+                    raise self._broken({})
+            if not self._gathered.finish_reason:
+                raise self._broken({})
+            self._whole = True
+        finally:
+            await answer.aclose()
+
+    def _read(self, data: bytes) -> StreamChunk:
+        try:
+            raw = json.loads(data)
+        except ValueError:
+            raw = None
+        if not isinstance(raw, dict):
+            raise self._broken({"message": "an event of the stream is no JSON object"})
+        error = raw.get("error")
+        if error:
+            raise self._broken(error if isinstance(error, dict) else {"message": str(error)})
+        return parsing.chunk(raw)
+
+    def _broken(self, told: dict[str, object]) -> Exception:
+        return broken(told, self._route, self.served.request_id)
+
+
+async def _data(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """What the events say. Each has one line of data here; comments keep the line alive."""
+    rest = b""
+    async for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            if line.startswith(_DATA):
+                yield line[len(_DATA) :].strip()

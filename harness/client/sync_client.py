@@ -1,0 +1,197 @@
+"""The same client for code without asyncio: an event loop of its own in a thread."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from concurrent import futures
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+from harness.client.async_client import TIMEOUT_S, AsyncModelClient
+from harness.client.requests import CompletionRequest, EmbeddingRequest
+from harness.client.responses import (
+    CompletionResponse,
+    EmbeddingResponse,
+    Served,
+    StreamChunk,
+    ToolRun,
+)
+from harness.client.stream import AsyncStream
+from harness.client.tool_loop import MAX_TURNS, ToolFunction
+from harness.domain.errors import InputError, RouterUnreachable
+
+_Found = TypeVar("_Found")
+_END: Final = object()
+
+
+class Loop:
+    """An event loop in a thread; threads may ask it at the same time."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="swapgate-client", daemon=True
+        )
+        self._thread.start()
+
+    @property
+    def closed(self) -> bool:
+        return self._loop.is_closed()
+
+    def run(self, work: Coroutine[Any, Any, _Found]) -> _Found:
+        """An interruption of this thread (Ctrl-C) cancels the work. Raises InputError."""
+        if self.closed:
+            work.close()
+            raise InputError("this client is closed; make a new one")
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except futures.CancelledError:
+            raise RouterUnreachable(
+                "this client was closed meanwhile; there is no answer"
+            ) from None
+        except BaseException:
+            future.cancel()
+            raise
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Without waiting for its end; nothing once this is closed."""
+        try:
+            asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError:
+            work.close()
+
+    def close(self) -> None:
+        """Whoever waits in another thread is told."""
+        self.run(_end_others())
+        self.run(self._loop.shutdown_asyncgens())
+        self.run(self._loop.shutdown_default_executor())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+async def _end_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for each in others:
+        each.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
+class Stream:
+    """As AsyncStream: chunks of one answer, once. Leave it early by `close`, or by `with`."""
+
+    def __init__(self, loop: Loop, stream: AsyncStream) -> None:
+        self._loop = loop
+        self._stream = stream
+        self._chunks = self._run()
+        # An interrupted step may still be ending when the stream is closed.
+        self._one = asyncio.Lock()
+
+    def __iter__(self) -> Iterator[StreamChunk]:
+        return self._chunks
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if not self._loop.closed:
+            self._loop.run(self._closing())
+
+    async def _closing(self) -> None:
+        async with self._one:
+            await self._stream.aclose()
+
+    @property
+    def served(self) -> Served:
+        """From the first chunk on. Raises InputError before."""
+        return self._stream.served
+
+    def response(self) -> CompletionResponse:
+        """What all chunks come to. Raises InputError before the stream has ended."""
+        return self._stream.response()
+
+    def _run(self) -> Iterator[StreamChunk]:
+        async def following() -> object:
+            async with self._one:
+                return await anext(aiter(self._stream), _END)
+
+        try:
+            while isinstance(chunk := self._loop.run(following()), StreamChunk):
+                yield chunk
+        except GeneratorExit:
+            # Perhaps the garbage collector's, which runs in any thread, the loop's too: waiting
+            # there would be for ever.
+            self._loop.begin(self._closing())
+            raise
+
+
+class ModelClient:
+    """As AsyncModelClient, and safe to use from several threads. Close it, or use `with`."""
+
+    def __init__(self, make: Callable[[], AsyncModelClient]) -> None:
+        """`over_http` and `in_process` make one."""
+        self._client = make()
+        self._loop = Loop()
+
+    @classmethod
+    def over_http(
+        cls, base_url: str, key: str | None = None, *, timeout_s: float = TIMEOUT_S
+    ) -> Self:
+        """As AsyncModelClient.over_http."""
+        return cls(lambda: AsyncModelClient.over_http(base_url, key, timeout_s=timeout_s))
+
+    @classmethod
+    def in_process(cls, config: str | Path | None = None, key: str | None = None) -> Self:
+        """As AsyncModelClient.in_process."""
+        return cls(lambda: AsyncModelClient.in_process(config, key))
+
+    def complete(self, request: CompletionRequest) -> CompletionResponse:
+        return self._loop.run(self._client.complete(request))
+
+    def stream(self, request: CompletionRequest) -> Stream:
+        """Chunks as they come. A failure after the first of them raises StreamBroken."""
+        return Stream(self._loop, self._client.stream(request))
+
+    def complete_with_tools(
+        self,
+        request: CompletionRequest,
+        tools: Mapping[str, ToolFunction],
+        *,
+        max_turns: int = MAX_TURNS,
+        on_chunk: Callable[[StreamChunk], None] | None = None,
+    ) -> ToolRun:
+        """As AsyncModelClient's. Tools run in threads; on_chunk must not wait for long."""
+        return self._loop.run(
+            self._client.complete_with_tools(
+                request, tools, max_turns=max_turns, on_chunk=on_chunk
+            )
+        )
+
+    def embed(self, request: EmbeddingRequest) -> EmbeddingResponse:
+        return self._loop.run(self._client.embed(request))
+
+    def close(self) -> None:
+        if not self._loop.closed:
+            self._loop.run(self._client.aclose())
+            self._loop.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,110 @@
+"""The loop of an agent: the model asks for tools, they answer, until it answers in words."""
+
+import asyncio
+import inspect
+import json
+import typing
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from harness.client.messages import Message, ToolRequest, ToolResponse
+from harness.client.requests import CompletionRequest
+from harness.client.responses import CompletionResponse, ToolRun, Usage
+from harness.domain.errors import InputError, ToolLoopUnfinished
+
+# Called with the model's arguments by name; or, where its one parameter is annotated as
+# ToolRequest, with the request itself. May be a coroutine function.
+ToolFunction = Callable[..., object]
+Complete = Callable[[CompletionRequest], Awaitable[CompletionResponse]]
+MAX_TURNS: Final = 8
+
+
+async def run(
+    complete: Complete,
+    request: CompletionRequest,
+    tools: Mapping[str, ToolFunction],
+    max_turns: int,
+) -> ToolRun:
+    """Raises InputError for tools that do not fit, ToolLoopUnfinished, and as `complete` does.
+
+    All tools of one turn run at the same time, plain functions in threads. What a tool raises
+    is told to the model.
+    """
+    _check(request, tools, max_turns)
+    messages: list[Message] = list(request.messages)
+    usage = Usage()
+    for turn in range(1, max_turns + 1):
+        response = await complete(replace(request, messages=tuple(messages)))
+        usage += response.usage or Usage()
+        messages.append(response.message)
+        if not response.tool_requests:
+            return ToolRun(response, tuple(messages), turn, usage)
+        answered = await asyncio.gather(
+            *(_answered(each, tools) for each in response.tool_requests)
+        )
+        messages += [Message.tool(each) for each in answered]
+        # A tool that is forced once more would be called for ever.
+        if request.tool_choice not in ("", "auto"):
+            request = replace(request, tool_choice="auto")
+    unfinished = ToolLoopUnfinished(
+        f"route {request.asked_route!r}: after {max_turns} turns the model still asks for "
+        "tools; raise max_turns, or go on from `conversation`",
+        details={"turns": max_turns},
+    )
+    unfinished.conversation = tuple(messages)
+    raise unfinished
+
+
+def _check(
+    request: CompletionRequest, tools: Mapping[str, ToolFunction], max_turns: int
+) -> None:
+    if max_turns < 1:
+        raise InputError(f"max_turns: {max_turns} leaves no turn; give 1 or more")
+    defined = {each.name for each in request.tools}
+    _same(defined - tools.keys(), "tools: no function for", "pass one in `tools`")
+    _same(tools.keys() - defined, "tools: no definition of", "add one to the request's tools")
+
+
+def _same(missing: set[str], what: str, then: str) -> None:
+    if missing:
+        raise InputError(f"{what} {', '.join(sorted(missing))}; {then}")
+
+
+async def _answered(asked: ToolRequest, tools: Mapping[str, ToolFunction]) -> ToolResponse:
+    function = tools.get(asked.name)
+    if function is None:
+        known = ", ".join(sorted(tools))
+        return ToolResponse(
+            asked.id, f"there is no tool {asked.name!r}; there are: {known}", is_error=True
+        )
+    try:
+        return _response(asked, await _called(function, asked))
+    except Exception as error:  # noqa: BLE001 - the model is told, and may try otherwise
+        return ToolResponse(asked.id, f"{type(error).__name__}: {error}", is_error=True)
+
+
+async def _called(function: ToolFunction, asked: ToolRequest) -> object:
+    given: Sequence[object] = (asked,) if _takes_request(function) else ()
+    named = {} if given else asked.arguments
+    if inspect.iscoroutinefunction(function):
+        return await function(*given, **named)
+    found = await asyncio.to_thread(function, *given, **named)
+    return await found if inspect.isawaitable(found) else found
+
+
+def _takes_request(function: ToolFunction) -> bool:
+    parameters = list(inspect.signature(function).parameters.values())
+    if len(parameters) != 1:
+        return False
+    wanted = parameters[0].annotation
+    if isinstance(wanted, str):
+        wanted = typing.get_type_hints(function).get(parameters[0].name)
+    return wanted is ToolRequest
+
+
+def _response(asked: ToolRequest, found: object) -> ToolResponse:
+    if isinstance(found, ToolResponse):
+        return replace(found, id=asked.id)
+    text = found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
+    return ToolResponse(asked.id, text)

@@ -1,0 +1,399 @@
+"""What every ModelClient does: sync and async, in this process and over HTTP.
+
+The providers are simulated, over real HTTP; router, database and keys are real.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from evals.sim import serve as sim
+from harness.control import keys
+from harness.domain.access import SYSTEM
+from harness.domain.key_limits import KeyLimits
+from router.transport.scripted import Happening
+from swapgate import (
+    Caller,
+    CallLimited,
+    CallRefused,
+    CompletionRequest,
+    EmbeddingRequest,
+    Image,
+    InputError,
+    KeyRefused,
+    Message,
+    NobodyAnswered,
+    OutputSchema,
+    StreamBroken,
+    StreamChunk,
+    Text,
+    ToolDefinition,
+    ToolLoopUnfinished,
+    ToolRequest,
+    ToolResponse,
+)
+from tests import strict_chat
+from tests.client_variants import VARIANTS, Variant, variant
+from tests.router_site import Routed, routed
+from tests.router_upstream import (
+    ROLE,
+    Asked,
+    Upstream,
+    broken_stream,
+    completion,
+    error,
+    event,
+    running_upstream,
+)
+
+WEATHER = ToolDefinition(
+    "weather",
+    "Of a city, now.",
+    {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+)
+ASK = CompletionRequest(route="chat", messages=[Message.user("Say 12 words please.")])
+AGENT = CompletionRequest(
+    route="agent", messages=[Message.user("Weather in Oslo and Rome?")], tools=[WEATHER]
+)
+
+
+@dataclass
+class Scene:
+    world: Routed
+    upstream: Upstream
+
+    def asked(self, model: str) -> Asked:
+        """The last request for it."""
+        return self.upstream.asked_for(model)[-1]
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    folder = tmp_path_factory.mktemp("clients")
+    own = {"kind": "custom", "models": {"serial": {"parallel_tools": False}}}
+    with sim.in_thread(sim.simulator(time_scale=0.0)) as url, running_upstream() as upstream:
+        upstream.turns |= {
+            "agent": strict_chat.turn,
+            "echo": completion("heard"),
+            "breaks": broken_stream(ROLE, event({"content": "one "}), Happening.RESET),
+            "cut": broken_stream(ROLE, event({"content": "one "})),
+            "waits": broken_stream(ROLE, event({"content": "one "}), Happening.HANG),
+            "down": error(503, "we are busy"),
+            "strict": error(400, "temperature must be at most 2"),
+        }
+        made = routed(
+            folder,
+            url,
+            providers={
+                "sim": {
+                    "kind": "sim",
+                    "api_base": f"{url}/v1",
+                    "tiers": {"fast": "sim-backup"},
+                },
+                "own": {**own, "api_base": upstream.url},
+            },
+            routes={
+                "chat": {"incumbent": "sim/sim-base", "suites": ["colours"]},
+                "fast": {"incumbent": "sim"},
+                "serial": {"incumbent": "own/agent", "fallbacks": ["own/serial"]},
+                **{name: {"incumbent": f"own/{name}"} for name in upstream.turns},
+            },
+        )
+        with made as world:
+            world.start()
+            yield Scene(world, upstream)
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def client(request: pytest.FixtureRequest, scene: Scene) -> Iterator[Variant]:
+    with variant(request.param, scene.world) as made:
+        yield made
+
+
+def to(route: str, **more: Any) -> CompletionRequest:
+    return replace(ASK, route=route, **more)
+
+
+@pytest.mark.req("A1", "B1")
+def test_an_answer_says_its_words_its_tokens_and_who_served_it(client: Variant) -> None:
+    answer = client.complete(ASK)
+
+    assert len(answer.text.split()) == 12
+    assert answer.finish_reason == "stop"
+    assert answer.usage is not None
+    assert answer.usage.output_tokens > 0
+    served = answer.served
+    assert (served.route, served.arm, served.target) == ("chat", "incumbent", "sim/sim-base")
+    assert (served.attempts, served.degraded, answer.model) == (1, (), "chat")
+    assert served.revision is not None
+    assert served.request_id.startswith("req_")
+    assert answer.raw["object"] == "chat.completion"
+
+
+@pytest.mark.req("B1", "B2")
+def test_a_tier_is_a_route(client: Variant) -> None:
+    answer = client.complete(replace(ASK, route="", model_tier="fast"))
+
+    assert answer.served.target == "sim/sim-backup"
+
+
+@pytest.mark.req("B1")
+def test_a_stream_s_chunks_come_to_the_whole_answer(client: Variant) -> None:
+    seen: list[StreamChunk] = []
+    answer = client.stream(ASK, seen)
+
+    assert sum(bool(chunk.text) for chunk in seen) > 3
+    assert "".join(chunk.text for chunk in seen) == answer.text == client.complete(ASK).text
+    assert answer.usage == client.complete(ASK).usage
+    assert answer.finish_reason == "stop"
+    assert answer.served.target == "sim/sim-base"
+
+
+@pytest.mark.req("B1", "B7")
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_loop_of_tools_runs_until_the_model_answers_in_words(
+    client: Variant, *, streamed: bool
+) -> None:
+    seen: list[StreamChunk] = []
+
+    def weather(city: str) -> str:
+        if city == "Rome":
+            raise LookupError("the station is silent")
+        return f"sun in {city}"
+
+    more = {"on_chunk": seen.append} if streamed else {}
+    run = client.with_tools(AGENT, tools={"weather": weather}, **more)
+
+    assert run.text.strip() == "sun in Oslo and Error: LookupError: the station is silent"
+    assert run.turns == 2
+    assert (run.usage.input_tokens, run.usage.cached_tokens) == (40, 16)
+    assert [each.role for each in run.messages] == [
+        *("user", "assistant", "tool", "tool", "assistant")
+    ]
+    assert bool(seen) is streamed
+    assert client.complete(replace(AGENT, messages=run.messages)).text == run.text.strip()
+
+
+@pytest.mark.req("B1", "B7")
+def test_a_tool_may_take_the_request_itself_and_be_a_coroutine(client: Variant) -> None:
+    async def weather(asked: ToolRequest) -> ToolResponse:
+        return ToolResponse(asked.id, f"{asked.arguments['city']}: rain")
+
+    run = client.with_tools(AGENT, tools={"weather": weather})
+
+    assert run.text == "Oslo: rain and Rome: rain"
+
+
+@pytest.mark.req("B7")
+def test_one_target_without_parallel_tools_has_tools_called_in_turn_and_the_answer_says_so(
+    client: Variant,
+) -> None:
+    answer = client.complete(replace(AGENT, route="serial"))
+
+    assert answer.served.degraded == ("parallel_tool_calls",)
+    assert len(answer.tool_requests) == 1
+    assert answer.tool_requests[0].arguments == {"city": "Oslo"}
+
+
+@pytest.mark.req("B1")
+def test_a_loop_that_does_not_end_raises_with_the_conversation_so_far(client: Variant) -> None:
+    with pytest.raises(ToolLoopUnfinished, match="after 1 turns") as caught:
+        client.with_tools(AGENT, tools={"weather": lambda city: city}, max_turns=1)
+
+    assert [m.role for m in caught.value.conversation if isinstance(m, Message)] == [
+        *("user", "assistant", "tool", "tool")
+    ]
+
+
+@pytest.mark.req("A1", "B1")
+def test_texts_become_vectors_in_their_order(client: Variant) -> None:
+    asked = EmbeddingRequest(route="chat", inputs=["red", "green", "red"], dimensions=8)
+    answer = client.embed(asked)
+
+    first, second, third = answer.vectors
+    assert first == third != second
+    assert len(first) == 8
+    assert answer.served.target == "sim/sim-base"
+    assert answer.usage is not None
+    assert answer.usage.input_tokens > 0
+
+
+@pytest.mark.req("A2", "B1")
+def test_levers_have_names_and_unknown_fields_pass_untouched(
+    client: Variant, scene: Scene
+) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    client.complete(
+        to(
+            "echo",
+            messages=[
+                Message.user([Text("Long.", cache=True), Image("data:image/png;base64,AA==")])
+            ],
+            system="Be brief.",
+            max_tokens=9,
+            temperature=0.5,
+            top_p=0.9,
+            stop=["END"],
+            effort="low",
+            thinking_tokens=2048,
+            output_schema=OutputSchema(schema),
+            seed=7,
+            top_logprobs=2,
+            cache_key="tenant-1",
+            user="u-1",
+            extra={"vendor_field": {"x": [1, None]}},
+        )
+    )
+
+    body = scene.asked("echo").json
+    system, user = body.pop("messages")
+    assert system == {"role": "system", "content": "Be brief."}
+    assert user["content"] == [
+        {"type": "text", "text": "Long.", "cache_control": {"type": "ephemeral"}},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}},
+    ]
+    form = {"name": "answer", "schema": schema, "strict": True}
+    assert body == {
+        "model": "echo",
+        "max_tokens": 9,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "stop": ["END"],
+        "reasoning_effort": "low",
+        "thinking": {"type": "enabled", "budget_tokens": 2048},
+        "response_format": {"type": "json_schema", "json_schema": form},
+        "seed": 7,
+        "logprobs": True,
+        "top_logprobs": 2,
+        "prompt_cache_key": "tenant-1",
+        "user": "u-1",
+        "vendor_field": {"x": [1, None]},
+    }
+
+
+@pytest.mark.req("B8")
+@pytest.mark.parametrize("route", ["breaks", "cut"])
+def test_a_stream_that_fails_after_its_first_words_raises(client: Variant, route: str) -> None:
+    seen: list[StreamChunk] = []
+    with pytest.raises(StreamBroken, match="not the whole answer") as caught:
+        client.stream(to(route), seen)
+
+    assert "".join(chunk.text for chunk in seen) == "one "
+    assert caught.value.request_id.startswith("req_")
+    assert caught.value.code
+
+
+@pytest.mark.req("B8")
+def test_who_leaves_a_stream_ends_the_provider_s_work(client: Variant, scene: Scene) -> None:
+    assert client.leave(to("waits")).text == "one "
+
+    assert scene.asked("waits").left.wait(30)
+
+
+@pytest.mark.req("B1", "B3")
+def test_when_nobody_answers_the_error_names_every_attempt(client: Variant) -> None:
+    with pytest.raises(NobodyAnswered, match="own/down: overloaded") as caught:
+        client.complete(to("down", caller=Caller(timeout_s=20)))
+
+    found = caught.value
+    assert (found.status, found.retryable, found.should_retry) == (502, True, False)
+    attempts = found.details["attempts"]
+    assert isinstance(attempts, list)
+    assert {each["status"] for each in attempts} == {503}
+
+
+@pytest.mark.req("A5", "B1")
+def test_a_request_that_the_provider_refuses_says_its_words(client: Variant) -> None:
+    with pytest.raises(CallRefused, match="at most 2") as caught:
+        client.stream(to("strict", temperature=9.0), [])
+
+    assert (caught.value.status, caught.value.retryable) == (400, False)
+
+
+@pytest.mark.req("B1")
+def test_a_route_that_is_not_there_is_refused_by_name(client: Variant) -> None:
+    with pytest.raises(CallRefused, match="'nowhere'") as caught:
+        client.complete(to("nowhere"))
+
+    assert (caught.value.status, caught.value.code) == (404, "model_not_found")
+
+
+@pytest.mark.req("B1")
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_wrong_key_opens_nothing(scene: Scene, name: str) -> None:
+    with (
+        variant(name, scene.world, key="sk-sg-wrong") as client,
+        pytest.raises(KeyRefused, match="swapgate key list"),
+    ):
+        client.complete(ASK)
+
+
+@pytest.mark.req("B1")
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_key_s_limit_holds_and_says_when_it_ends(scene: Scene, name: str) -> None:
+    installation = scene.world.installation
+    limits = KeyLimits(requests_per_min=1)
+    _, key = keys.create(
+        installation.context, SYSTEM, name, secret=installation.secret, limits=limits
+    )
+    with variant(name, scene.world, key=key) as client:
+        accepted(client)
+        with pytest.raises(CallLimited) as caught:
+            client.complete(ASK)
+
+    assert caught.value.retry_after_s
+    assert f"not before {caught.value.retry_after_s:g} s" in str(caught.value)
+
+
+def accepted(client: Variant) -> None:
+    """Ask until the router knows the key, which it does within two seconds."""
+    for _ in range(600):
+        try:
+            client.complete(ASK)
+        except KeyRefused:
+            continue
+        return
+    raise AssertionError("the key was never accepted")
+
+
+def test_what_cannot_be_meant_is_refused_before_it_is_sent(client: Variant) -> None:
+    with pytest.raises(InputError, match="temperature would be given twice"):
+        client.complete(replace(ASK, temperature=1.0, extra={"temperature": 2}))
+    with pytest.raises(InputError, match="JSON"):
+        client.complete(replace(ASK, temperature=float("nan")))
+    with pytest.raises(InputError, match="x-swapgate-sticky"):
+        client.complete(replace(ASK, caller=Caller(sticky="a\r\nb")))
+    with pytest.raises(InputError, match="no function for weather"):
+        client.with_tools(AGENT, tools={})
+    with pytest.raises(InputError, match="no definition of other"):
+        client.with_tools(AGENT, tools={"weather": str, "other": str})
+
+
+def test_a_request_s_own_limit_of_time_reaches_the_router(client: Variant) -> None:
+    with pytest.raises(CallRefused, match="x-swapgate-timeout"):
+        client.complete(replace(ASK, caller=Caller(timeout_s=-1)))
+
+
+def test_an_answer_without_words_is_valid_in_the_next_request(
+    client: Variant, scene: Scene
+) -> None:
+    wish = ToolRequest("c-1", "weather", '{"city": "Oslo"}', {"extra_content": {"s": "t"}})
+    client.complete(
+        to(
+            "echo",
+            messages=[
+                Message.user("?"),
+                Message.assistant(tool_requests=[wish]),
+                Message.tool(ToolResponse("c-1", "sun")),
+            ],
+        )
+    )
+
+    _, said, result = scene.asked("echo").json["messages"]
+    assert said["content"] is None
+    assert said["tool_calls"][0]["extra_content"] == {"s": "t"}
+    assert json.loads(said["tool_calls"][0]["function"]["arguments"]) == {"city": "Oslo"}
+    assert result == {"role": "tool", "content": "sun", "tool_call_id": "c-1"}
