@@ -26,7 +26,7 @@ from harness.domain.switches import (
     parse_switches,
     switches_of_file,
 )
-from harness.ports import Cipher, Clock, EvalWorkers, Store
+from harness.ports import Cipher, Clock, EvalWorkers, ProviderDoor, Store
 from harness.runtime import encryption, telemetry
 from harness.runtime.alert_sinks import ConfiguredSinks
 from harness.runtime.chance import SystemChance
@@ -188,6 +188,12 @@ class Installation:
         """Reads its keys when it is first used: most installations store nothing with it."""
         return encryption.FernetCipher(partial(encryption_keys, self.settings))
 
+    @property
+    def _door(self) -> ProviderDoor:
+        from harness.runtime.provider_door import HttpDoor  # noqa: PLC0415 - urllib takes time
+
+        return HttpDoor(self.clock, self.settings.router.allow_addresses)
+
     @cached_property
     def standing_switches(self) -> tuple[Switch, ...]:
         """Of SWAPGATE_FORCE and the file, as they were when this process first looked.
@@ -218,6 +224,7 @@ class Installation:
             allow_addresses=self.settings.router.allow_addresses,
             cipher=self.cipher,
             environ=dict(os.environ),
+            door=self._door,
             data_classes=self.settings.data_classes,
             drift={
                 name: suite.drift

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from harness.domain.access import ApiKey
 from harness.domain.alerts import Alert, AlertRecord
@@ -26,6 +26,7 @@ from harness.domain.limits import RateState
 from harness.domain.observation import Block, Traffic, TrafficTotal
 from harness.domain.pins import Sighting
 from harness.domain.proposal import Proposal
+from harness.domain.provider_check import Heard
 from harness.domain.rollout import Rollout
 from harness.domain.routing import Route, RoutingTable, Snapshot
 from harness.domain.shadow import Shadow, ShadowTally
@@ -97,6 +98,23 @@ class Routing(Protocol):
         ...
 
     def targets(self) -> Mapping[str, Target]: ...
+
+
+class ProviderDoor(Protocol):
+    """Asks a provider one small thing."""
+
+    def ask(
+        self,
+        provider: Provider,
+        key: str,
+        path: str,
+        body: Mapping[str, Any] | None,
+        timeout_s: float,
+    ) -> Heard:
+        """key: empty for none. body: None for a GET; of a stream only its first content is
+        waited for. Raises nothing: what failed is in the answer, without a secret.
+        """
+        ...
 
 
 class Providers(Protocol):

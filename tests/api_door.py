@@ -20,7 +20,9 @@ from harness.bootstrap import Installation
 from harness.control import keys
 from harness.domain.access import SYSTEM, Role
 from harness.domain.proposal import Phase, Proposal
+from harness.domain.provider_check import Heard
 from harness.runtime.encryption import FernetCipher, new_key
+from harness.runtime.provider_door import ScriptedDoor
 from tests.world import SECRET, World
 
 # Role to the name of the person who has it: ann proposes, ben approves.
@@ -117,6 +119,7 @@ def installation(world: World) -> Installation:
         world.context(),
         cipher=FernetCipher(lambda: [key]),
         environ={"OPENAI_API_KEY": "sk-of-the-environment"},
+        door=ScriptedDoor(lambda *_: Heard(200, 0.01, b"{}", first_s=0.02, skew_s=0.0)),
     )
     made.__dict__.update(store=world.store, context=context)
     return made

@@ -9,8 +9,10 @@ from pydantic.alias_generators import to_camel
 from harness.api.answers import Page, whole
 from harness.api.bodies import Body, Json, Name
 from harness.api.endpoint import Who, endpoint
-from harness.control import providers
+from harness.control import provider_checks, providers
+from harness.control.provider_checks import SelfTest
 from harness.control.providers import ProviderChange, ProviderGlance
+from harness.domain.access import Role
 
 router = APIRouter()
 Url = Annotated[str, Field(max_length=2000)]
@@ -37,6 +39,19 @@ class ProviderBody(Body):
         return ProviderChange(
             self.kind, self.api_base, self.api_key_env, headers, self.extra_body
         )
+
+
+@endpoint(router, "GET", "/check")
+def last_check(who: Who) -> SelfTest:
+    """Reachable, key, model, first token, clock of each. Asked at most once a minute."""
+    return provider_checks.last(who.ctx)
+
+
+@endpoint(router, "POST", "/check")
+def check_now(who: Who) -> SelfTest:
+    """Ask every provider now: a short streamed question each, which it charges for."""
+    who.actor.require(Role.PROPOSER)
+    return provider_checks.run(who.ctx)
 
 
 @endpoint(router, "GET", "/providers")

@@ -14,10 +14,11 @@ from harness.cli import provider_calls
 from harness.cli.config import without_password
 from harness.cli.session import Session
 from harness.cli.waiting import answers
-from harness.control import chains, clearance, lookup, routes, seed, unlock
+from harness.control import chains, clearance, lookup, provider_checks, routes, seed, unlock
 from harness.control.context import Context
 from harness.domain.credentials import ProviderKey, lacks_key, of_environment
 from harness.domain.errors import StoreUnavailable, SwapgateError
+from harness.domain.provider_check import FindingStatus, Subject
 from harness.domain.settings import Settings
 from harness.domain.targets import Provider
 from harness.runtime.addresses import holder, is_free
@@ -55,6 +56,7 @@ def all_checks(session: Session) -> Iterator[Check]:
     yield from _judges(settings, providers)
     yield from _providers(context, providers)
     if context is not None:
+        yield from _answering(context)
         yield from _stored_keys(context)
         yield from _differences(context, settings)
         yield from _chains(context)
@@ -198,6 +200,18 @@ def _providers(context: Context | None, providers: Mapping[str, Provider]) -> It
             ),
             providers.values(),
         )
+
+
+def _answering(context: Context) -> Iterator[Check]:
+    """What a short streamed question to each provider shows, beyond its list of models."""
+    shown = (Subject.MODEL, Subject.FIRST_TOKEN, Subject.CLOCK)
+    for each in provider_checks.run(context).providers:
+        for finding in each.findings:
+            if finding.subject in shown and finding.status is not FindingStatus.UNKNOWN:
+                subject = f"{finding.subject} of {each.provider}"
+                # A failure of one request is none of the installation.
+                status = "ok" if finding.status is FindingStatus.OK else "warn"
+                yield Check(subject, status, finding.found, finding.next_step)  # type: ignore[arg-type]  # one of two
 
 
 def _stored_keys(context: Context) -> Iterator[Check]:

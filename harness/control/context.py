@@ -17,6 +17,7 @@ from harness.ports import (
     Clock,
     EvalWorkers,
     ModelTable,
+    ProviderDoor,
     Store,
     SuiteCatalog,
 )
@@ -46,6 +47,7 @@ class Context:
     allow_addresses: that providers may have though they are closed.
     models: what is known of models; None where nothing is. judges: by suite.
     cipher: for what is stored encrypted. environ: where providers' keys may stand, too.
+    door: None where no provider is asked. last_check: what that found, of this process.
     """
 
     store: Store
@@ -70,6 +72,8 @@ class Context:
 
     cipher: Cipher = field(default_factory=NoCipher)
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
+    door: ProviderDoor | None = None
+    last_check: dict[str, object] = field(default_factory=dict)
 
     def policy(self, name: str) -> Policy:
         """Raises NotFound with the nearest policy."""

@@ -18,6 +18,7 @@ PATHS = {
     "/api/v1/models/match": "get",
     "/api/v1/models/ending": "get",
     "/api/v1/models/{model}": "get",
+    "/api/v1/check": "get post",
     "/api/v1/providers": "get",
     "/api/v1/providers/{provider}": "delete get put",
     "/api/v1/routes": "get post",

@@ -1,0 +1,114 @@
+"""`/check` and the door to providers, over real HTTP; the door's twin keeps its contract."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from evals.sim.serve import in_thread, simulator
+from harness.control import provider_checks, providers, targets
+from harness.control.context import Context
+from harness.control.present import plain
+from harness.control.providers import ProviderChange
+from harness.domain.access import SYSTEM
+from harness.domain.provider_check import FindingStatus, Heard, Subject
+from harness.domain.settings import TargetSeed
+from harness.domain.targets import Provider
+from harness.ports import ProviderDoor
+from harness.runtime.clock import SystemClock
+from harness.runtime.provider_door import HttpDoor, ScriptedDoor
+from tests.scripted_provider import Response, serving
+from tests.world import World
+
+pytestmark = pytest.mark.req("D5")
+SECRET = "sk-of-the-leak-test"  # noqa: S105 - made up
+
+
+@pytest.fixture(scope="module")
+def sim() -> Iterator[str]:
+    with in_thread(simulator(time_scale=0.0)) as url:
+        yield f"{url}/v1"
+
+
+def with_door(world: World, door: ProviderDoor) -> Context:
+    return replace(world.context(), door=door, environ={"UP_KEY": SECRET})
+
+
+def test_every_provider_is_asked_and_each_finding_named(world: World, sim: str) -> None:
+    ctx = with_door(world, HttpDoor(SystemClock()))
+    providers.change(ctx, SYSTEM, "sim", ProviderChange(api_base=sim))
+    targets.add(ctx, SYSTEM, TargetSeed("sim", "sim-base"))
+    providers.change(ctx, SYSTEM, "gone", ProviderChange("custom", "http://127.0.0.1:9/v1"))
+    providers.change(ctx, SYSTEM, "groq", ProviderChange())
+
+    found = {each.provider: each for each in provider_checks.run(ctx).providers}
+
+    assert {e.subject: e.status for e in found["gone"].findings} == {
+        Subject.REACHABLE: FindingStatus.FAIL
+    }
+    assert [e.subject for e in found["groq"].findings] == [Subject.KEY]
+    assert "credential set groq" in found["groq"].findings[0].next_step
+    reachable, key, *_ = found["sim"].findings
+    assert (reachable.status, key.status) == (FindingStatus.OK, FindingStatus.OK)
+
+
+def test_a_stream_is_followed_to_its_first_content_and_no_further(sim: str) -> None:
+    body = {
+        "model": "sim-base",
+        "messages": [{"role": "user", "content": "ready?"}],
+        "stream": True,
+    }
+    provider = Provider("sim", "sim", sim)
+    found = HttpDoor(SystemClock()).ask(provider, "", "/chat/completions", body, 10.0)
+    assert found.status == 200
+    assert found.first_s is not None
+    assert found.first_s >= found.seconds
+    assert found.skew_s is None or abs(found.skew_s) < 30
+
+
+def test_what_a_provider_repeats_of_our_key_is_shown_to_nobody(world: World) -> None:
+    said = json.dumps({"error": {"message": f"bad key {SECRET}"}}).encode()
+    with serving(lambda _: Response(status=400, raw=said)) as served:
+        ctx = with_door(world, HttpDoor(SystemClock()))
+        wish = ProviderChange("openai", served.url, "UP_KEY", {"x-own": "hush-hush-hush"})
+        providers.change(ctx, SYSTEM, "up", wish)
+        targets.add(ctx, SYSTEM, TargetSeed("up", "m"))
+        found = provider_checks.run(ctx)
+    shown = json.dumps(plain(found))
+    assert "bad key [hidden]" in shown
+    assert SECRET not in shown
+    assert "hush" not in shown
+
+
+def test_looking_again_within_a_minute_asks_nobody(world: World) -> None:
+    door = ScriptedDoor(lambda *_: Heard(200, 0.01, b"{}", first_s=0.02))
+    ctx = with_door(world, door)
+    first = provider_checks.last(ctx)
+    assert first.ok
+    asked = list(door.asked)
+    assert asked == [("sim", "/models"), ("sim", "/chat/completions")]
+    assert provider_checks.last(ctx) is first
+    assert door.asked == asked
+    world.clock.advance(timedelta(minutes=2).total_seconds())
+    assert provider_checks.last(ctx) is not first
+
+
+Make = Callable[[Provider], ProviderDoor]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: HttpDoor(SystemClock()),
+        lambda: ScriptedDoor(lambda *_: Heard(None, 0.0, error="no answer: refused")),
+    ],
+    ids=["http", "scripted"],
+)
+def test_a_door_raises_nothing_when_nobody_is_there(make: Callable[[], ProviderDoor]) -> None:
+    provider = Provider("up", "openai", "http://127.0.0.1:1/v1")
+    found = make().ask(provider, SECRET, "/models", None, 2.0)
+    assert found.status is None
+    assert found.error.startswith("no answer")
+    assert SECRET not in found.error
