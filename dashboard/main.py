@@ -25,6 +25,7 @@ page = st.navigation(
         st.Page("views/proposals.py", title="Proposals", url_path="proposals"),
         st.Page("views/canary.py", title="Canary", url_path="canary"),
         st.Page("views/routes.py", title="Routes & history", url_path="routes"),
+        st.Page("views/providers.py", title="Providers", url_path="providers"),
     ],
     position="top",
 )

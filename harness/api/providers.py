@@ -11,6 +11,7 @@ from harness.api.bodies import Body, Json, Name
 from harness.api.endpoint import Who, endpoint
 from harness.control import provider_checks, providers
 from harness.control.provider_checks import SelfTest
+from harness.control.provider_matrix import MatrixRow, matrix
 from harness.control.providers import ProviderChange, ProviderGlance
 from harness.domain.access import Role
 
@@ -58,6 +59,12 @@ def check_now(who: Who) -> SelfTest:
 def list_providers(who: Who) -> Page[ProviderGlance]:
     """With the routes that use each; of extra headers the names alone."""
     return whole(providers.overview(who.ctx))
+
+
+@endpoint(router, "GET", "/providers/matrix")
+def provider_matrix(who: Who) -> Page[MatrixRow]:
+    """What each provider's models can do, whether it is configured, and whether it is well."""
+    return whole(matrix(who.ctx))
 
 
 @endpoint(router, "GET", "/providers/{provider}")

@@ -7,6 +7,7 @@ from harness.cli.session import Session, pass_session
 from harness.cli.target_options import body_fields
 from harness.control import providers
 from harness.control.providers import ProviderChange, ProviderGlance
+from harness.domain.provider_matrix import COLUMNS
 
 Pairs = tuple[str, ...]
 
@@ -28,6 +29,33 @@ def list_providers(session: Session) -> None:
         ["PROVIDER", "KIND", "GROUP", "API BASE", "ROUTES"],
         [[e.name, e.kind, e.group, e.api_base, ", ".join(e.routes)] for e in found],
         empty="no provider yet: `swapgate provider add openai` adds one",
+    )
+
+
+@provider.command("matrix")
+@pass_session
+def show_matrix(session: Session) -> None:
+    """What each provider's models can do, configured or not, healthy or not."""
+    from harness.control.provider_matrix import matrix  # noqa: PLC0415 - `--help` stays quick
+
+    found = matrix(session.context_with_providers)
+    if session.json:
+        output.document(found)
+        return
+    output.table(
+        ["PROVIDER", "CONFIGURED", "HEALTH", "MODEL", *(each.upper() for each in COLUMNS)],
+        [
+            [
+                row.provider,
+                "yes" if row.configured else "no",
+                row.health,
+                model.model if model else "",
+                *(model.abilities[each] if model else "" for each in COLUMNS),
+            ]
+            for row in found
+            for model in (row.models or (None,))
+        ],
+        empty="no provider is known",
     )
 
 

@@ -53,6 +53,11 @@ FLAGS: Final[Mapping[str, str]] = {
     "supports_vision": "vision",
     "supports_native_streaming": "stream",
 }
+# Hints: only a yes counts, for an answer can do without them.
+SHOWN: Final[Mapping[str, str]] = {
+    "supports_prompt_caching": "caching",
+    "supports_reasoning": "reasoning",
+}
 # In front of a model's name: a part of the world, whose prices are another row's.
 _REGIONS: Final = ("azure", "bedrock")
 
@@ -123,7 +128,8 @@ def _entry(key: str, row: Mapping[str, object]) -> CatalogueEntry | None:
     if provider.startswith(_REGIONS) and "/" in model:
         return None
     able, unable = mode
-    has = {able} | {ability for flag, ability in FLAGS.items() if row.get(flag) is True}
+    flags = {**FLAGS, **SHOWN}.items()
+    has = {able} | {ability for flag, ability in flags if row.get(flag) is True}
     denied = {ability for flag, ability in FLAGS.items() if row.get(flag) is False}
     return CatalogueEntry(
         kind=kind,

@@ -75,6 +75,7 @@ def assert_no_sideways_scroll(page: Page) -> None:
         ("/proposals?state=open", "1 proposal waits for approval: mail-triage"),
         ("/canary?route=support-chat", "sim/sim-better shows no harm so far, at 5 %"),
         ("/routes?route=support-chat", "sim/sim-base serves support-chat since"),
+        ("/providers", "1 provider configured, none known to be ill"),
     ],
 )
 def test_a_deep_link_on_a_cold_server_answers_in_its_first_line(

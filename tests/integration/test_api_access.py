@@ -18,6 +18,7 @@ READS = (
     "/models/sim/base",
     "/check",
     "/providers",
+    "/providers/matrix",
     "/providers/sim",
     "/models/resolve?name=sim/base",
     "/models/match?name=better",

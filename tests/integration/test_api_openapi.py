@@ -20,6 +20,7 @@ PATHS = {
     "/api/v1/models/{model}": "get",
     "/api/v1/check": "get post",
     "/api/v1/providers": "get",
+    "/api/v1/providers/matrix": "get",
     "/api/v1/providers/{provider}": "delete get put",
     "/api/v1/routes": "get post",
     "/api/v1/routes/{route}": "get patch",

@@ -136,6 +136,7 @@ def credential_verbs(cli: CommandLine, ask: Callable[..., object]) -> None:
 
 def provider_verbs(ask: Callable[..., object]) -> None:
     ask("provider", "list")
+    ask("provider", "matrix")
     ask("provider", "add", "mistral", "--extra-body", "service_tier=flex")
     ask("provider", "set", "mistral", "--api-base", "http://127.0.0.1:9/v1")
     ask("provider", "show", "mistral")

@@ -27,11 +27,12 @@ READS = (
     *("/credentials/providers", "/overview", "/models", "/routes", "/routes/chat"),
     *("/routes/chat/history", "/audit", "/keys", "/alerts", "/failovers", "/policies"),
     *("/suites", "/evals", "/switches", "/openapi.json"),
+    *("/providers", "/providers/first", "/providers/matrix", "/check"),
 )
 WORDS = (
     *("credential list --json", "config show --json", "audit tail --json"),
     *("doctor --json", "model probe first/sim-base", "model probe wrong/sim-base"),
-    "alert list --json",
+    *("alert list --json", "provider show first --json", "provider matrix --json"),
 )
 
 

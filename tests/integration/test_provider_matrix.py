@@ -1,0 +1,96 @@
+"""The provider matrix: what can be done, what is configured, what is well."""
+
+from dataclasses import replace
+
+import pytest
+
+from harness.control import credentials, provider_checks, providers, targets
+from harness.control.context import Context
+from harness.control.credentials import Change
+from harness.control.provider_matrix import MatrixRow, ProviderHealth, matrix
+from harness.control.providers import ProviderChange
+from harness.domain.access import SYSTEM
+from harness.domain.capabilities import UNKNOWN, Capabilities
+from harness.domain.catalogue import CatalogueEntry
+from harness.domain.provider_check import Heard
+from harness.domain.provider_kinds import PROVIDER_KINDS
+from harness.domain.provider_matrix import COLUMNS, Ability, abilities
+from harness.domain.settings import TargetSeed
+from harness.domain.targets import Price, Provider
+from harness.runtime.encryption import FernetCipher, new_key
+from harness.runtime.litellm_table import FixedCatalogue
+from harness.runtime.provider_door import ScriptedDoor
+from tests.world import World
+
+pytestmark = pytest.mark.req("E4")
+YES, NO, OPEN = Ability
+GPT = CatalogueEntry(
+    "openai",
+    "gpt-x",
+    Price(1.0, 2.0, 0.1),
+    128_000,
+    has=frozenset({"chat", "tools", "reasoning"}),
+    lacks=frozenset({"embeddings", "vision"}),
+)
+
+
+def test_what_is_known_is_said_and_what_is_not_is_unknown() -> None:
+    found = abilities(PROVIDER_KINDS["openai"], UNKNOWN, GPT, GPT.price)
+    assert list(found) == list(COLUMNS)
+    assert (found["chat"], found["vision"], found["stream"]) == (YES, NO, OPEN)
+    assert (found["caching"], found["thinking"]) == (YES, YES)
+
+
+def test_the_registrys_word_wins_over_the_catalogues() -> None:
+    own = Capabilities(tools=False)
+    found = abilities(PROVIDER_KINDS["openai"], own, GPT, None)
+    assert found["tools"] is NO
+    assert found["parallel_tools"] is OPEN
+    assert found["caching"] is OPEN
+
+
+def test_what_the_kind_does_not_serve_no_model_can_do() -> None:
+    found = abilities(PROVIDER_KINDS["groq"], UNKNOWN, None, None)
+    assert (found["chat"], found["embeddings"]) == (OPEN, NO)
+
+
+def row(ctx: Context, name: str) -> MatrixRow:
+    [found] = [each for each in matrix(ctx) if each.provider == name]
+    return found
+
+
+def test_the_matrix_joins_registry_catalogue_keys_and_clearance(world: World) -> None:
+    ctx = replace(
+        world.context(),
+        models=FixedCatalogue(GPT),
+        data_classes={"personal": frozenset({"sim"}), "public": frozenset({"openai", "sim"})},
+        cipher=FernetCipher([new_key()].copy),
+    )
+    providers.change(ctx, SYSTEM, "openai", ProviderChange())
+    targets.add(ctx, SYSTEM, TargetSeed("openai", "gpt-x"))
+    assert not row(ctx, "openai").configured
+    credentials.put(ctx, SYSTEM, "openai", Change(value="sk-of-the-test"))
+
+    found = row(ctx, "openai")
+    assert (found.configured, found.has_key) == (True, True)
+    assert found.data_classes == ["public"]
+    [model] = found.models
+    assert (model.model, model.context_window, model.routes) == ("gpt-x", 128_000, [])
+    assert row(ctx, "sim").models[0].routes == ["chat"]
+    bedrock = row(ctx, "bedrock")
+    assert (bedrock.configured, bedrock.health) == (False, ProviderHealth.UNKNOWN)
+    assert "sk-of" not in repr(matrix(ctx))
+
+
+def test_health_is_what_was_found_last(world: World) -> None:
+    def answer(provider: Provider, _key: str, _path: str) -> Heard:
+        if provider.name == "gone":
+            return Heard(None, 5.0, error="no answer")
+        return Heard(200, 0.1, b"{}", first_s=0.2)
+
+    ctx = replace(world.context(), door=ScriptedDoor(answer))
+    providers.change(ctx, SYSTEM, "gone", ProviderChange("custom", "http://127.0.0.1:9/v1"))
+    assert row(ctx, "gone").health is ProviderHealth.UNKNOWN
+    provider_checks.run(ctx)
+    assert row(ctx, "gone").health is ProviderHealth.UNHEALTHY
+    assert row(ctx, "sim").health is ProviderHealth.HEALTHY
