@@ -4,6 +4,7 @@ A `Watcher` keeps what it saw the turn before: much of it is about what may not 
 """
 
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -72,6 +73,9 @@ class Watcher:
                 if event.action.startswith("canary.") and event.actor == SYSTEM.name:
                     check_move(tx, self.rollouts, event, around)
                     self._no_false_expiry(event, around)
+            for event in new:
+                check_proof(tx, event)
+            self._each_move_is_told(rollouts)
             self._note_steps(rollouts, around)
             self.rollouts = rollouts
 
@@ -86,6 +90,16 @@ class Watcher:
             before = event
         self.events = every
         return new
+
+    def _each_move_is_told(self, rollouts: Mapping[str, Rollout]) -> None:
+        """Each version of a rollout but its first has its own event."""
+        told = Counter(
+            str(event.details["rollout"])
+            for event in self.events
+            if event.action.startswith("canary.")
+        )
+        for id_, each in rollouts.items():
+            assert told[id_] == each.version - 1, f"{told[id_]} events of {each}"
 
     def _table(self, tx: Transaction) -> None:
         revision = tx.routing.table().revision
@@ -201,6 +215,13 @@ def reachable(state: RolloutState) -> set[RolloutState]:
         found |= new
         left += new
     return found
+
+
+def check_proof(tx: Transaction, event: AuditEvent) -> None:
+    """Whoever gives a candidate more users, loop or person, has a proof that is not over."""
+    if event.action in UP | {"canary.advance", "canary.resume"}:
+        proof = tx.verdicts.get(tx.rollouts.get(str(event.details["rollout"])).verdict)
+        assert event.at < proof.expires_at, f"{event.action} after {proof.expires_at}"
 
 
 def check_move(

@@ -22,7 +22,8 @@ from harness.control import alerts, canary_hands, propose, reconcile, routes, ta
 from harness.control.propose import Wish
 from harness.domain.access import SYSTEM
 from harness.domain.alerts import AlertKind
-from harness.domain.errors import SwapgateError
+from harness.domain.changes import Restore
+from harness.domain.errors import ProofRefused, RevisionConflict, SwapgateError
 from harness.domain.evaluation import Claim
 from harness.domain.guardrails import Guardrails
 from harness.domain.policy import CanaryPolicy, GatePolicy, Policy, Promotion, Step
@@ -80,7 +81,7 @@ def answer(target: Target, item: Item, _epoch: int) -> str:
     return str(item.target) if right else "wrong"
 
 
-def policy_of(draw: Random) -> Policy:
+def policy_of(draw: Random, dice: Random) -> Policy:
     steps = (
         Step(500, 10, min_s=draw.choice([0.0, 900.0]), deadline_s=draw.choice([7200.0, 36e3])),
         Step(2000, 40, min_s=draw.choice([0.0, 900.0]), deadline_s=7200.0),
@@ -96,7 +97,11 @@ def policy_of(draw: Random) -> Policy:
     return Policy(
         "default",
         promotion=draw.choice([Promotion.AUTOMATIC, Promotion.APPROVED]),
-        gate=GatePolicy(claim=Claim.SUPERIOR, infra_pause_s=5),
+        gate=GatePolicy(
+            claim=Claim.SUPERIOR,
+            infra_pause_s=5,
+            verdict_ttl_s=dice.choice([14 * 86_400.0, 14 * 86_400.0, 2400.0]),
+        ),
         canary=canary,
     )
 
@@ -113,11 +118,13 @@ class Life:
 
     def __init__(self, seed: int, folder: Path, open_stores: OpenStores) -> None:
         self.draw = Random(seed)
+        # What it decides moves none of the other draws.
+        self.dice = Random(seed + 2)
         clock = ManualClock()
         self.stores = open_stores(clock)
         store = self.stores[0]
         self.world = World(
-            folder, store, clock=clock, policy=policy_of(self.draw), script=answer
+            folder, store, clock=clock, policy=policy_of(self.draw, self.dice), script=answer
         )
         self.ctx = self.world.context()
         self.other = self.world.context(self.stores[-1])
@@ -168,7 +175,25 @@ class Life:
         if self._maybe(0.05):
             for name in ROUTES:
                 self._attempt(partial(check_words, self.ctx, name))
+        if self.dice.random() < 0.1:
+            self._a_late_writer(self.dice.choice(ROUTES))
         self._check()
+
+    def _a_late_writer(self, name: str) -> None:
+        """Whoever looked at an older version of a route changes nothing."""
+        with self.stores[-1].read() as tx:
+            route = tx.routing.route(name)
+        assert route is not None
+        late = Restore(name, route.incumbent)
+        with suppress(RevisionConflict), self.stores[-1].write() as tx:
+            tx.routing.commit(
+                late,
+                expected_version=route.version - 1,
+                actor=BEN.name,
+                reason="what was seen a while ago",
+                now=self.clock.now(),
+            )
+            raise AssertionError(f"an older version of {name} was written over")
 
     def _check(self) -> None:
         self._give_fates()
@@ -339,11 +364,14 @@ class Life:
                 assert not alerts.is_open(self.ctx, kind, each.id), (kind, each)
 
     def _look_into(self, each: Rollout) -> None:
-        """A person ends what a wrong split has spoilt, and lets the rest go on."""
+        """A person ends what a wrong split has spoilt or has no proof; the rest goes on."""
         if alerts.is_open(self.ctx, AlertKind.SAMPLE_RATIO, each.id) and each.live:
             canary_hands.by_hand(self.ctx, BEN, each.route, Signal.ABORT, "")
         elif each.state is RolloutState.PAUSED:
-            canary_hands.by_hand(self.ctx, BEN, each.route, Signal.RESUME, "")
+            try:
+                canary_hands.by_hand(self.ctx, BEN, each.route, Signal.RESUME, "")
+            except ProofRefused:
+                canary_hands.by_hand(self.ctx, BEN, each.route, Signal.ABORT, "")
 
     def _endings(self) -> Sequence[Ending]:
         moves: dict[str, list[str]] = {}

@@ -23,7 +23,10 @@ PARTS, SEEDS = 4, 25
 LONG_SEEDS = 400
 # Control plane's analysis, and the workers' own guards.
 ALPHA = 0.04 + 0.01
-# A harm in less time than this, or in a bake's last minutes, is not clear.
+# A harm in less time than this, or in a bake's last minutes, is not clear. It is the product's
+# limit, and not the law's: evidence of slowness does not begin anew within a day, so that a
+# healthy time has to be won back. With these blocks a candidate 3 times slower is found after
+# 2 min, after 16 healthy min 14, after 32 it takes 22, after 64 it takes 38 (medians of 40).
 CLEAR_S = 2400.0
 
 
@@ -46,7 +49,7 @@ def check_calibration(endings: Sequence[Ending]) -> None:
 
 
 @pytest.mark.req("A7", "F3", "F5", "F8")
-@pytest.mark.no_cover  # it would take thrice the time, and says nothing new
+@pytest.mark.no_cover  # other tests cover what it plays, and tracing makes it slower
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(PARTS))
 def test_whatever_happens_in_rollouts_the_invariants_hold(part: int) -> None:
