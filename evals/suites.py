@@ -97,6 +97,7 @@ def load_suite(settings: SuiteSettings) -> Suite:
             fields_of(settings.request, item)
             tags_of(item)
             conversation(item)
+            _check_class(settings, item)
         except InputError as error:
             raise InputError(f"{settings.path}: {error}") from None
         if reason:
@@ -113,6 +114,17 @@ def load_suite(settings: SuiteSettings) -> Suite:
         items=len(items),
     )
     return Suite(settings, items, judge, options, left_out, pin)
+
+
+def _check_class(settings: SuiteSettings, item: Item) -> None:
+    """What was captured keeps its class, whoever edits the configuration (D8)."""
+    provenance = item.metadata.get("provenance")
+    found = provenance.get("data_class") if isinstance(provenance, Mapping) else None
+    if found and found != settings.data_class:
+        raise InputError(
+            f"item {item.id!r} was captured as {found} data: set `data_class: {found}` of "
+            f"suite {settings.name!r}"
+        )
 
 
 def _check_judge(settings: SuiteSettings, chosen: Scorer) -> None:

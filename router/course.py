@@ -19,7 +19,7 @@ from router.spans import RequestSpan
 from router.watch import Watch
 
 # Of a target that is left out: what would have failed had it been asked.
-FAILING: Final = (Because.OPEN, Because.KEY)
+FAILING: Final = (Because.OPEN, Because.KEY, Because.DATA_CLASS)
 
 
 class Job(NamedTuple):

@@ -19,7 +19,11 @@ from router.recording import Recording
 
 OPEN: Final = "circuit_open"
 # Why a target is left out that would have failed had it been asked.
-LEFT_OUT: Final = {Because.OPEN: OPEN, Because.KEY: Because.KEY.value}
+LEFT_OUT: Final = {
+    Because.OPEN: OPEN,
+    Because.KEY: Because.KEY.value,
+    Because.DATA_CLASS: Because.DATA_CLASS.value,
+}
 
 
 class Left(NamedTuple):

@@ -103,6 +103,7 @@ class Planner:
             targets=route.names,
             switches=live,
             keyless=route.keyless,
+            barred=route.barred,
             when_all_open=self._when_all_open,
         )
 

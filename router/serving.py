@@ -15,6 +15,7 @@ from harness.domain.capabilities import (
     within,
 )
 from harness.domain.credentials import ProviderKey, ProviderKeySets, lacks_key
+from harness.domain.data_classes import NONE_NAMED, DataClasses, may_see
 from harness.domain.degradation import Hint, lacking
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.guardrails import Guardrail
@@ -79,7 +80,8 @@ class ServedRoute:
     particular: something is configured
     about what one of its models can do. warmed: target ids that a share of its requests, as
     keep_warm says, keeps warm; empty when it is off. shadow: who gets a copy of its requests.
-    keyless: target ids whose providers want a key and have none.
+    keyless: target ids whose providers want a key and have none. barred: those whose providers
+    may not see its class of data (D8): nothing of it goes there, whatever else is said.
     """
 
     route: Route
@@ -97,6 +99,7 @@ class ServedRoute:
     keep_warm: KeepWarm
     shadow: ServedShadow | None = None
     keyless: frozenset[str] = frozenset()
+    barred: frozenset[str] = frozenset()
 
     @property
     def trial(self) -> Canary | None:
@@ -138,16 +141,20 @@ class Serving:
 
 
 def ready(
-    snapshot: Snapshot, standing: Sequence[Switch] = (), keys: ProviderKeySets = NO_KEYS
+    snapshot: Snapshot,
+    standing: Sequence[Switch] = (),
+    keys: ProviderKeySets = NO_KEYS,
+    classes: DataClasses = NONE_NAMED,
 ) -> Serving:
     """standing: switches that this process was started with, beside the snapshot's. keys: of
-    the snapshot's providers, as they are sent.
+    the snapshot's providers, as they are sent. classes: as the file names them; what a route
+    carries and the file does not name is sent to nobody.
 
     Raises SnapshotInvalid, naming the route, when it cannot be served whole.
     """
     switches = (*standing, *snapshot.switches)
     routes = {
-        name: _served(snapshot, route, switches, keys)
+        name: _served(snapshot, route, switches, keys, classes)
         for name, route in snapshot.table.routes.items()
     }
     # Of two routes with one task the first by name has it, on every worker.
@@ -180,14 +187,19 @@ def kinds_called(snapshot: Snapshot) -> frozenset[str]:
 
 
 def _served(
-    snapshot: Snapshot, route: Route, switches: Sequence[Switch], keys: ProviderKeySets
+    snapshot: Snapshot,
+    route: Route,
+    switches: Sequence[Switch],
+    keys: ProviderKeySets,
+    classes: DataClasses,
 ) -> ServedRoute:
     revision = str(snapshot.table.revision).encode()
     targets = route_targets(route)
     upstreams = {each: _upstream(snapshot, route, each, keys) for each in route.targets}
     can = {id_: each.can for id_, each in upstreams.items()}
     keyless = frozenset(id_ for id_, each in upstreams.items() if each.keyless)
-    well = Surroundings(capabilities=can, keyless=keyless)
+    barred = _barred(route, upstreams, classes)
+    well = Surroundings(capabilities=can, keyless=keyless, barred=barred)
     keep_warm = KeepWarm(route.settings.keep_warm_bps, route.settings.side_effects)
     return ServedRoute(
         route=route,
@@ -216,11 +228,32 @@ def _served(
         particular=any(
             each.provider.can(each.target.model) != UNKNOWN for each in upstreams.values()
         ),
-        warmed=_warmed(targets, keep_warm, upstreams),
+        warmed=_warmed(targets, keep_warm, upstreams, barred),
         keep_warm=keep_warm,
-        shadow=_shadow(snapshot, route, keys),
+        shadow=_shadow(snapshot, route, keys, classes),
         keyless=keyless,
+        barred=barred,
     )
+
+
+def _barred(
+    route: Route, upstreams: Mapping[str, Upstream], classes: DataClasses
+) -> frozenset[str]:
+    data_class = route.settings.data_class
+    found = [
+        each
+        for each in upstreams.values()
+        if not may_see(classes, data_class, each.provider.name)
+    ]
+    for each in found:
+        log.warning(
+            "route %s asks %s nothing: the configuration lets no provider but those of "
+            "data_classes.%s see its traffic",
+            route.name,
+            each.name,
+            data_class,
+        )
+    return frozenset(each.id for each in found)
 
 
 def _native(
@@ -238,7 +271,9 @@ def _native(
     return found
 
 
-def _shadow(snapshot: Snapshot, route: Route, keys: ProviderKeySets) -> ServedShadow | None:
+def _shadow(
+    snapshot: Snapshot, route: Route, keys: ProviderKeySets, classes: DataClasses
+) -> ServedShadow | None:
     """None also for one that cannot be asked: it holds up no revision."""
     for each in snapshot.shadows:
         if each.route == route.name and not ended_by(each, route):
@@ -247,18 +282,26 @@ def _shadow(snapshot: Snapshot, route: Route, keys: ProviderKeySets) -> ServedSh
             except SnapshotInvalid as error:
                 log.warning("shadow %s mirrors nothing: %s", each.id, error)
                 continue
-            if not upstream.keyless:
+            if not may_see(classes, route.settings.data_class, upstream.provider.name):
+                why = "may not see the route's class of data"
+            elif upstream.keyless:
+                why = "has no key"
+            else:
                 return ServedShadow(each, upstream)
-            log.warning("shadow %s mirrors nothing: %s has no key", each.id, upstream.name)
+            log.warning("shadow %s mirrors nothing: %s %s", each.id, upstream.name, why)
     return None
 
 
 def _warmed(
-    targets: RouteTargets, keep_warm: KeepWarm, upstreams: Mapping[str, Upstream]
+    targets: RouteTargets,
+    keep_warm: KeepWarm,
+    upstreams: Mapping[str, Upstream],
+    barred: frozenset[str],
 ) -> tuple[str, ...]:
     if keep_warm.side_effects or not keep_warm.share_bps:
         return ()
-    return warmed(targets, {id_: each.provider.name for id_, each in upstreams.items()})
+    found = warmed(targets, {id_: each.provider.name for id_, each in upstreams.items()})
+    return tuple(each for each in found if each not in barred)
 
 
 def _upstream(

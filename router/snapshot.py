@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from harness.domain.credentials import ProviderKeySets
+from harness.domain.data_classes import NONE_NAMED, DataClasses
 from harness.domain.errors import ConfigError, SnapshotInvalid, StoreUnavailable
 from harness.domain.routing import Snapshot
 from harness.domain.switches import Switch
@@ -36,6 +37,7 @@ class SnapshotHolder:
     why the newest revision is not the one that serves, empty when it is. `age_s`: since the
     database last said that this is the newest; until it did, since the start. standing: the
     switches of the environment and the file. keys_of: the providers' keys, as they are sent.
+    classes: who may see which data, as this process's file says; see `serving.ready`.
     prepare: called before a snapshot serves, never on the event loop; it may take seconds, and
     raise ConfigError.
     """
@@ -47,6 +49,8 @@ class SnapshotHolder:
         standing: Sequence[Switch] = (),
         keys_of: KeysOf = no_keys,
         prepare: Callable[[Snapshot], None] = lambda _: None,
+        *,
+        classes: DataClasses = NONE_NAMED,
     ) -> None:
         self.current: Serving | None = None
         self.stale = False
@@ -56,6 +60,7 @@ class SnapshotHolder:
         self._standing = tuple(standing)
         self._keys_of = keys_of
         self._prepare = prepare
+        self._classes = classes
         self._seen = ""
         self._confirmed = time.monotonic()
         self._followers: list[Callable[[Store], None]] = []
@@ -140,7 +145,7 @@ class SnapshotHolder:
 
     def _made(self, snapshot: Snapshot) -> Serving:
         """Before it serves: what its first answers would wait for is loaded."""
-        serving = ready(snapshot, self._standing, self._keys_of(snapshot))
+        serving = ready(snapshot, self._standing, self._keys_of(snapshot), self._classes)
         if serving.judges_validity:
             validity.prepare()
         try:

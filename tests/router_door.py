@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+from harness.domain.data_classes import NONE_NAMED, DataClasses
 from harness.domain.observation import UnitRule
 from harness.domain.policy import Unit
 from harness.domain.routing import Snapshot
@@ -49,11 +50,14 @@ class Door:
         *,
         booted: bool = True,
         first: Snapshot | None = None,
+        classes: DataClasses = NONE_NAMED,
     ) -> None:
         self.kept = SwitchableStore(first or snapshot("http://127.0.0.1:1/v1"))
         store = cast("Store", self.kept)
         self.clock = clock = ManualClock()
-        self.holder = SnapshotHolder(store, folder / "snapshot.json", keys_of=upstream_keys)
+        self.holder = SnapshotHolder(
+            store, folder / "snapshot.json", keys_of=upstream_keys, classes=classes
+        )
         if booted:
             self.holder.boot()
         self.recorder = Recorder(

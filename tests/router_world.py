@@ -15,6 +15,7 @@ from typing import cast
 from harness.domain.access import key_hash
 from harness.domain.alerts import Alert
 from harness.domain.credentials import ProviderKeySets, of_environment
+from harness.domain.data_classes import NONE_NAMED, DataClasses
 from harness.domain.errors import StoreUnavailable
 from harness.domain.failover import Failover
 from harness.domain.observation import Block, Traffic, UnitRule
@@ -141,9 +142,11 @@ def upstream_keys(of: Snapshot) -> ProviderKeySets:
     return {name: of_environment(each, environ) for name, each in of.providers.items()}
 
 
-def served(of: Snapshot, standing: Sequence[Switch] = ()) -> Serving:
+def served(
+    of: Snapshot, standing: Sequence[Switch] = (), classes: DataClasses = NONE_NAMED
+) -> Serving:
     """Ready, with the keys of this world."""
-    return ready(of, standing, upstream_keys(of))
+    return ready(of, standing, upstream_keys(of), classes)
 
 
 def provider(url: str, name: str = "up", **more: object) -> Provider:
@@ -236,10 +239,13 @@ def running_router_on(
     *,
     worker: str = "w1",
     tracing: Tracing | None = None,
+    classes: DataClasses = NONE_NAMED,
 ) -> Iterator[tuple[str, SnapshotHolder, Recorder]]:
     """A router on any store; its URL and what follows the store."""
     clock = SystemClock()
-    holder = SnapshotHolder(store, folder / "snapshot.json", keys_of=upstream_keys)
+    holder = SnapshotHolder(
+        store, folder / "snapshot.json", keys_of=upstream_keys, classes=classes
+    )
     holder.boot()
     recorder = Recorder(
         store,

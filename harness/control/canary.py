@@ -75,13 +75,14 @@ def look_in(ctx: Context, tx: Transaction, rollout: Rollout) -> Action:
 
 
 def _allowed(ctx: Context, tx: Transaction, rollout: Rollout, action: Action) -> Action:
-    """Users leave a model that was never measured at once; with any other change of what the
-    proof rests on, the canary goes no further and a person looks.
+    """Users leave a model that was never measured, or may not see their data, at once; with any
+    other change of what the proof rests on, the canary goes no further and a person looks.
     """
     if not rollout.live or action.signal is Signal.HARM:
         return action
     proof = tx.verdicts.get(rollout.verdict)
-    if standing.replaced_candidate(tx, proof) is not None:
+    gone = standing.replaced_candidate(tx, proof) is not None
+    if gone or standing.not_cleared(ctx, tx, proof):
         why = f"the proof is {standing.of(ctx, tx, proof).words}"
         return replace(action, kind=ActionKind.ROLLBACK, signal=Signal.STALE, reason=why)
     if action.signal not in (Signal.STEP_DONE, Signal.PROVEN):

@@ -1,14 +1,15 @@
 """Data classes (D8): which providers may ever see a route's traffic.
 
-The configuration file says it (`data_classes: {personal: [local, azure-eu]}`). Whatever brings
-a target to a route asks here: creating it, its settings, its chain (and so keep-warm, which
-draws from the chain), a proposal (and so canary and evals), going back.
+The configuration file says it (`data_classes: {personal: [local, azure-eu]}`), and it alone
+says where such a provider is. Whatever brings a target to a route asks here, and again before
+each step: docs/data-classes.md has every place. Routers ask by themselves, last of all.
 """
 
 import difflib
 from collections.abc import Iterable
 
 from harness.control.context import Context
+from harness.domain.data_classes import named_in
 from harness.domain.errors import NotAllowed, NotFound
 from harness.domain.routing import RouteSettings
 from harness.domain.targets import Target
@@ -43,6 +44,28 @@ def check_suite(ctx: Context, suite: str, targets: Iterable[Target]) -> None:
                 f"{target.name} may not see it; allowed are "
                 f"{', '.join(sorted(allowed)) or 'none'} (`data_classes:` in the file)"
             )
+
+
+def refused(ctx: Context, settings: RouteSettings, target: Target, *, route: str) -> str:
+    """Why the target may not see the route's traffic, in words; empty if it may."""
+    try:
+        check(ctx, settings, [target], route=route)
+    except (NotAllowed, NotFound) as error:
+        return str(error)
+    return ""
+
+
+def check_place(ctx: Context, provider: str, before: str, after: str) -> None:
+    """Of a provider that may see a class, only the file changes the address: else a name that
+    was cleared would stand for another place. Raises NotAllowed.
+    """
+    classes = named_in(ctx.data_classes, provider)
+    if classes and after != before:
+        raise NotAllowed(
+            f"provider {provider!r} may see {', '.join(classes)} data where it is now: change "
+            f"`providers.{provider}.api_base` in swapgate.yaml, beside `data_classes:`, then "
+            "`swapgate config apply`"
+        )
 
 
 def violations(ctx: Context) -> list[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from harness.control import unlock
+from harness.control import clearance, unlock
 from harness.control.context import Context
 from harness.control.present import CamelCase
 from harness.domain.access import SYSTEM, Actor, Role
@@ -130,7 +130,8 @@ def put(
 
     A name that is a kind adds the provider where it is missing, at the kind's usual address.
     create_only: raises Conflict where a key is stored already. Raises NotFound for another
-    unknown name, InputError, NotAllowed.
+    unknown name, InputError, NotAllowed (also for a new address of a provider that may see a
+    data class).
     """
     actor.require(Role.ADMIN)
     value = None if change.value is None else check_value(change.value)
@@ -190,6 +191,7 @@ def _wanted(ctx: Context, name: str, known: Provider | None, change: Change) -> 
             "were measured with it. Add another provider"
         )
     base = known.api_base if change.api_base is None else change.api_base
+    clearance.check_place(ctx, name, known.api_base, base)
     if base or not _placeless(known.kind):
         check_base_url(base, ctx.allow_addresses)
     headers = known.extra_headers if change.extra_headers is None else change.extra_headers

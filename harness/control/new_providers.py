@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from harness.control import targets
+from harness.control import clearance, targets
 from harness.control.context import Context
 from harness.domain.access import Actor, Role
 from harness.domain.errors import Conflict, InputError, NotFound
@@ -30,7 +30,8 @@ def register(ctx: Context, actor: Actor, seed: TargetSeed, *, api_base: str = ""
     """Register a target, and its provider where that is a kind's name and not configured.
 
     api_base: for the new provider, where it is not the kind's. Raises InputError or NotFound
-    where the provider cannot be made of its name, Conflict where another is there.
+    where the provider cannot be made of its name, Conflict where another is there, NotAllowed
+    for an own address under a name that may see a data class.
     """
     actor.require(Role.PROPOSER)
     with ctx.store.read() as tx:
@@ -43,6 +44,8 @@ def register(ctx: Context, actor: Actor, seed: TargetSeed, *, api_base: str = ""
         )
     provider = there or usual(seed.provider, known, api_base=api_base)
     if there is None:
+        place = kind.api_base if (kind := PROVIDER_KINDS.get(seed.provider)) else ""
+        clearance.check_place(ctx, provider.name, place, provider.api_base)
         targets.put_provider(ctx, actor, provider)
     kind = PROVIDER_KINDS.get(provider.kind)
     return Registered(

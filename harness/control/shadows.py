@@ -13,7 +13,7 @@ from typing import Final
 from harness.control import clearance, routes, targets
 from harness.control.context import Context
 from harness.domain.access import SYSTEM, Actor, Role
-from harness.domain.errors import InputError, NotAllowed, NotFound
+from harness.domain.errors import InputError, NotFound
 from harness.domain.mirroring import ended_by
 from harness.domain.proposal import Proposal
 from harness.domain.routing import Route
@@ -221,11 +221,7 @@ def _over(ctx: Context, tx: Transaction, shadow: Shadow, now: datetime) -> str:
         return "its time is up"
     if shadow.proposal is not None and not tx.proposals.get(shadow.proposal).open:
         return f"its proposal {shadow.proposal} is over"
-    try:
-        clearance.check(ctx, route.settings, [shadow.candidate], route=route.name)
-    except (NotAllowed, NotFound) as error:
-        return str(error)
-    return ""
+    return clearance.refused(ctx, route.settings, shadow.candidate, route=route.name)
 
 
 def of_proposal(tx: Transaction, proposal: Proposal) -> Sequence[ShadowRecord]:

@@ -1,4 +1,5 @@
-"""Whether a verdict is proof still: not too old, and what it was measured on is as it was (F6).
+"""Whether a verdict is proof still: not too old, what it was measured on is as it was (F6), and
+its candidate may see the route's class of data (D8).
 
 Time and content decide that, so no schema can: whoever uses a verdict asks here first.
 """
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from harness.control import clearance
 from harness.control.context import Context
 from harness.domain.errors import NotFound, ProofRefused
 from harness.domain.evaluation import SuitePin, SuitePlan, Verdict, plan_of
@@ -45,7 +47,8 @@ class Standing:
 def of(ctx: Context, tx: Transaction, verdict: Verdict) -> Standing:
     """Stale before expired: the first says what to look at. Loads a suite that has changed."""
     candidate = replaced_candidate(tx, verdict)
-    changes = [*_suites(ctx, tx, verdict), *_served(tx, verdict)]
+    barred = not_cleared(ctx, tx, verdict)
+    changes = [*barred, *_suites(ctx, tx, verdict), *_served(tx, verdict)]
     if changes:
         return Standing(Proof.STALE, "; ".join(changes), candidate is not None)
     if verdict.expires_at <= ctx.clock.now():
@@ -60,6 +63,16 @@ def demand(ctx: Context, tx: Transaction, verdict: Verdict) -> None:
         raise ProofRefused(
             f"verdict {verdict.id} is {found.proof.value}: {found.why}; propose again"
         )
+
+
+def not_cleared(ctx: Context, tx: Transaction, verdict: Verdict) -> list[str]:
+    """Why the candidate's provider may not see the route's traffic; empty if it may."""
+    route = tx.routing.route(verdict.route)
+    candidate = tx.routing.targets().get(verdict.candidate)
+    if route is None or candidate is None:
+        return []
+    found = clearance.refused(ctx, route.settings, candidate, route=route.name)
+    return [found] if found else []
 
 
 def replaced_candidate(tx: Transaction, verdict: Verdict) -> Sighting | None:

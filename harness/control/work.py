@@ -51,6 +51,7 @@ def _start(ctx: Context, run: EvalRun) -> str:
     """One run whose worker cannot start must not keep the others from theirs."""
     assert ctx.workers is not None  # noqa: S101 - tend has looked
     try:
+        _check_cleared(ctx, run)
         ctx.workers.start(run.id)
     except StoreUnavailable:
         raise
@@ -58,6 +59,13 @@ def _start(ctx: Context, run: EvalRun) -> str:
         with ctx.store.write() as tx:
             return _fail(tx, run.id, f"no worker could be started: {error}")
     return f"{run.id}: worker started for {run.suite}"
+
+
+def _check_cleared(ctx: Context, run: EvalRun) -> None:
+    """Whoever asked for it, and whatever the file said then. Raises as `clearance.check`."""
+    with ctx.store.read() as tx:
+        target = tx.routing.targets()[run.target]
+    clearance.check_suite(ctx, run.suite, [target])
 
 
 def _waiting(ctx: Context) -> Sequence[EvalRun]:

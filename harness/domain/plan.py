@@ -2,15 +2,16 @@
 
 Order: a guest (the keep-warm target that was drawn, or on its arm the canary's), the incumbent,
 the chain.
-A target is left out for the first of these that holds: the route's stakes, a key that its
-provider lacks, a switch in force, what it cannot do, its breaker or a pause that its provider
-asked for.
+A target is left out for the first of these that holds: its provider may not see the route's
+class of data, the route's stakes, a key that its provider lacks, a switch in force, what it
+cannot do, its breaker or a pause that its provider asked for.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from harness.domain.breaker import Breaker, BreakerPolicy, WhenAllOpen, retry_in_s
 from harness.domain.capabilities import UNKNOWN, Capabilities, Needs, missing, serialized
@@ -60,7 +61,8 @@ class Surroundings:
 
     capabilities, health: a target without an entry can do everything and is healthy. targets:
     names and providers, needed for switches alone. switches: those in force. keyless: those
-    whose provider wants a key and has none.
+    whose provider wants a key and has none. barred: those whose provider may not see the
+    route's class of data.
     """
 
     capabilities: Mapping[str, Capabilities] = field(default_factory=dict)
@@ -68,15 +70,21 @@ class Surroundings:
     targets: Mapping[str, SwitchTarget] = field(default_factory=dict)
     switches: Sequence[Switch] = ()
     keyless: frozenset[str] = frozenset()
+    barred: frozenset[str] = frozenset()
     when_all_open: WhenAllOpen = WhenAllOpen.TRY
 
 
 class Because(StrEnum):
+    DATA_CLASS = "data_class"
     STAKES = "stakes"
     KEY = "no_key"
     SWITCH = "switch"
     CAPABILITY = "capability"
     OPEN = "open"
+
+
+# What an operator mends, whatever a request needs.
+OPERATORS: Final = (Because.DATA_CLASS, Because.KEY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +124,7 @@ class Plan:
         """Nobody is left, and time would not help: no target can do what the request needs."""
         return (
             not self.targets
-            and not (self.all_open or any(e.because is Because.KEY for e in self.left_out))
+            and not (self.all_open or any(e.because in OPERATORS for e in self.left_out))
             and any(e.because is Because.CAPABILITY for e in self.left_out)
         )
 
@@ -177,16 +185,12 @@ def plan_for(
     guest = guest_of(route, arm, warm)
     every = order(route, guest)
     beneath = _beneath_the_stakes(route, guest)
-    out_anyway = beneath | around.keyless
+    out_anyway = beneath | around.keyless | around.barred
     decided = _decided(route, [each for each in every if each not in out_anyway], around)
     targets: list[str] = []
     left_out: list[LeftOut] = []
     for target in every:
-        out = (
-            LeftOut(target, Because.STAKES, "the stakes are high and it is not marked capable")
-            if target in beneath
-            else _left_out(target, needs, around, decided)
-        )
+        out = _kept_out(target, beneath, around) or _left_out(target, needs, around, decided)
         if out is None:
             targets.append(target)
         else:
@@ -255,6 +259,17 @@ def _beneath_the_stakes(route: RouteTargets, guest: str | None) -> frozenset[str
     own = route.canary if guest == route.canary else None
     arms = {route.incumbent, route.holdback, own}
     return frozenset(each.target for each in route.chain) - capable - arms
+
+
+def _kept_out(target: str, beneath: frozenset[str], around: Surroundings) -> LeftOut | None:
+    """What no request and no switch changes."""
+    if target in around.barred:
+        why = "its provider may not see this route's class of data"
+        return LeftOut(target, Because.DATA_CLASS, why)
+    if target in beneath:
+        why = "the stakes are high and it is not marked capable"
+        return LeftOut(target, Because.STAKES, why)
+    return None
 
 
 def _decided(

@@ -22,7 +22,8 @@ class Sampled:
     def __init__(self, folder: Path, share_bps: int = 10_000) -> None:
         settings = RouteSettings(capture_bps=share_bps, data_class="personal")
         first = snapshot("http://up", settings=settings)
-        self.door = Door(folder, lambda _: completion(), first=first)
+        cleared = {"personal": frozenset({"up"})}
+        self.door = Door(folder, lambda _: completion(), first=first, classes=cleared)
         self.drafts: list[Draft] = []
         self.door.recorder.capture = self.drafts.append  # type: ignore[method-assign, assignment]  # the desk has its own tests
 

@@ -1,6 +1,7 @@
 """What SIGHUP reads: the file, `.env` and the environment that the parent began with."""
 
 import os
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,6 +38,19 @@ def test_a_changed_dotenv_and_file_are_taken_and_the_flag_still_wins(file: Path)
     assert (os.environ["SIM_KEY"], os.environ["OF_THE_SHELL"]) == ("new", "kept")
     assert again.switches == ("provider:backup",)
     assert again.router.workers == 4
+
+
+@pytest.mark.req("D8")
+def test_a_changed_class_of_data_reaches_the_workers(file: Path) -> None:
+    file.write_text(FILE + "data_classes: {personal: [up, away]}\n", encoding="utf-8")
+    before = dict(os.environ)
+    installation = bootstrap.open_installation(file)
+
+    file.write_text(FILE + "data_classes: {personal: [up]}\n", encoding="utf-8")
+    orders = data_plane._orders(data_plane._again(file, before, installation, None))
+
+    given = pickle.loads(orders.given)  # noqa: S301 - our own
+    assert given.data_classes == {"personal": frozenset({"up"})}
 
 
 @pytest.mark.parametrize(

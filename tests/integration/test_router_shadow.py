@@ -119,7 +119,11 @@ def scene(
     cleared = {"personal": frozenset({"up", "other"}), "health": frozenset({"up"})}
     ctx = Context(ours, CLOCK, SystemChance(), suites=None, policies={}, data_classes=cleared)  # type: ignore[arg-type]  # no suites here
     try:
-        with running_router_on(theirs, folder, settings) as (url, holder, recorder):
+        with running_router_on(theirs, folder, settings, classes=cleared) as (
+            url,
+            holder,
+            recorder,
+        ):
             yield Scene(url, ctx, holder, recorder, sim)
     finally:
         theirs.close()

@@ -3,6 +3,7 @@
 import json
 import tomllib
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -97,12 +98,24 @@ def test_a_conversation_is_asked_as_it_was_with_its_tools(tmp_path: Path) -> Non
     ]
     tools = [{"type": "function", "function": {"name": "find", "parameters": {}}}]
     done = imported(tmp_path, line(1, messages=messages, tools=tools), line(2))
-    suite = load_suite(SuiteSettings("production", path=done.data, scorer="label"))
+    settings = SuiteSettings("production", path=done.data, scorer="label")
+    suite = load_suite(replace(settings, data_class="personal"))
 
     assert suite.prompt("cap_1") == "Where is it?"
     assert list(suite.context("cap_1")) == messages
     assert suite.fields("cap_1") == {"tools": tools}
     assert DataSuite(suite).prompt("cap_2") == "Mail 2"
+
+
+def test_captured_data_keep_their_class_whoever_edits_the_configuration(
+    tmp_path: Path,
+) -> None:
+    done = imported(tmp_path, line(1))
+    settings = SuiteSettings("production", path=done.data, scorer="label")
+
+    for other in ("", "open"):
+        with pytest.raises(InputError, match="captured as personal data: set `data_class"):
+            load_suite(replace(settings, data_class=other))
 
 
 @pytest.mark.parametrize(

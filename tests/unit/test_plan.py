@@ -160,6 +160,23 @@ def test_making_a_target_healthier_never_takes_it_away(
     assert target not in before.targets or target in after.targets
 
 
+@pytest.mark.req("D8")
+@given(routes, st.sampled_from(Arm), needs, surroundings, st.frozensets(ids), st.none() | ids)
+def test_nothing_brings_in_who_may_not_see_the_data(
+    route: RouteTargets,
+    arm: Arm,
+    need: Needs,
+    around: Surroundings,
+    barred: frozenset[str],
+    warm: str | None,
+) -> None:
+    plan = plan_for(route, arm, need, replace(around, barred=barred), warm)
+
+    assert not barred & set(plan.targets)
+    assert {e.target for e in plan.left_out if e.because is Because.DATA_CLASS} <= barred
+    assert plan.targets or not plan.unable or not barred & {e.target for e in plan.left_out}
+
+
 @pytest.mark.req("A4")
 def test_high_stakes_fall_only_to_capable_targets_and_then_fail_loudly() -> None:
     around = replace(FAIL_FAST, health={"inc": Health(30.2), "spare": Health(12.0)})

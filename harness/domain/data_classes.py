@@ -1,0 +1,18 @@
+"""Kinds of data, and the providers that may ever see each (D8)."""
+
+from collections.abc import Mapping
+from typing import Final
+
+# By the class's name, the providers' names.
+DataClasses = Mapping[str, frozenset[str]]
+NONE_NAMED: Final[DataClasses] = {}
+
+
+def may_see(classes: DataClasses, data_class: str, provider: str) -> bool:
+    """data_class: empty for data of none. A class that `classes` lacks is seen by nobody."""
+    return not data_class or provider in classes.get(data_class, frozenset())
+
+
+def named_in(classes: DataClasses, provider: str) -> list[str]:
+    """The classes that the provider may see, sorted."""
+    return sorted(name for name, allowed in classes.items() if provider in allowed)

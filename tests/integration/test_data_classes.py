@@ -1,0 +1,309 @@
+"""A route's class of data (D8) at every step of a swap, and in the evals, on every store."""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness import bootstrap
+from harness.control import (
+    canary_hands,
+    credentials,
+    drift,
+    housekeeping,
+    new_providers,
+    propose,
+    routes,
+    seed,
+    shadows,
+    targets,
+    work,
+)
+from harness.control.context import Context
+from harness.domain.access import SYSTEM, Actor, Role
+from harness.domain.drift import DriftPolicy
+from harness.domain.errors import NotAllowed, ProofRefused, SwapgateError
+from harness.domain.evaluation import RunState
+from harness.domain.policy import ShadowFirst
+from harness.domain.proposal import Phase, Proposal
+from harness.domain.rollout import Signal
+from harness.domain.settings import TargetSeed
+from harness.domain.shadow import ShadowLimits
+from harness.domain.targets import Provider
+from tests.world import ANN, BEN, CANARY, POLICY, World, approved
+
+pytestmark = pytest.mark.req("D8")
+ADA = Actor("ada", Role.ADMIN)
+ROOT = Path(__file__).parents[2]
+AWAY = "away/better"
+
+
+def as_of(world: World, *providers: str) -> Context:
+    """A process that was started with these providers cleared."""
+    return replace(world.context(), data_classes={"personal": frozenset(providers)})
+
+
+@pytest.fixture
+def personal(world: World) -> World:
+    """The route carries personal data, and the candidates come from another provider."""
+    plain = world.context()
+    sim = next(iter(_providers(world)))
+    targets.put_provider(plain, SYSTEM, replace(sim, name="away"))
+    cleared = as_of(world, "sim", "away")
+    routes.change_settings(
+        cleared, ADA, "chat", lambda old: replace(old, data_class="personal")
+    )
+    return world
+
+
+def _providers(world: World) -> list[Provider]:
+    with world.store.read() as tx:
+        return list(tx.providers.all().values())
+
+
+def proposed(world: World) -> Proposal:
+    wish = propose.Wish("chat", AWAY, "a test")
+    return propose.create(as_of(world, "sim", "away"), ANN, wish)
+
+
+def until(world: World, proposal: Proposal, reached: Callable[[Proposal], object]) -> Proposal:
+    ctx = as_of(world, "sim", "away")
+    for _ in range(10):
+        if reached(world.get(proposal.id)):
+            break
+        world.turn(ctx)
+    found = world.get(proposal.id)
+    assert reached(found)
+    return found
+
+
+def in_canary(world: World) -> Proposal:
+    return until(world, proposed(world), lambda found: found.phase is Phase.CANARY)
+
+
+def serving(world: World) -> str:
+    """The incumbent's name; there is no canary."""
+    table = routes.table(world.context())
+    assert table.routes["chat"].canary is None
+    return table.targets[table.routes["chat"].incumbent].name
+
+
+def test_no_canary_opens_for_who_is_not_cleared_any_more(personal: World) -> None:
+    personal.policy = approved()
+    waits = until(personal, proposed(personal), lambda p: p.phase is Phase.AWAITING_APPROVAL)
+
+    with pytest.raises(ProofRefused, match="carries personal data"):
+        propose.approve(as_of(personal, "sim"), BEN, waits.id)
+    propose.approve(as_of(personal, "sim", "away"), BEN, waits.id)
+    personal.turn(as_of(personal, "sim"))
+
+    ended = personal.get(waits.id)
+    assert ended.phase is Phase.REJECTED
+    assert "carries personal data" in ended.closed_because
+    assert serving(personal) == "sim/base"
+
+
+def test_a_verdict_lets_nobody_in_who_is_not_cleared_any_more(personal: World) -> None:
+    proposal = proposed(personal)
+    ctx = as_of(personal, "sim")
+    for _ in range(10):
+        personal.turn(ctx)
+
+    assert not personal.get(proposal.id).open
+    assert serving(personal) == "sim/base"
+
+
+def test_a_live_canary_goes_back_at_once_when_its_clearance_is_gone(personal: World) -> None:
+    proposal = in_canary(personal)
+
+    personal.turn(as_of(personal, "sim"))
+
+    assert "may not see it" in personal.get(proposal.id).closed_because
+    assert serving(personal) == "sim/base"
+
+
+def test_nobody_promotes_by_hand_what_may_not_see_the_data(personal: World) -> None:
+    in_canary(personal)
+    ctx = as_of(personal, "sim")
+
+    for signal in (Signal.PROMOTE, Signal.ADVANCE):
+        with pytest.raises(ProofRefused, match="may not see it"):
+            canary_hands.by_hand(ctx, BEN, "chat", signal, "in a hurry")
+
+
+def test_going_back_does_not_bring_in_who_is_not_cleared_any_more(personal: World) -> None:
+    proposal = in_canary(personal)
+    ctx = as_of(personal, "sim", "away")
+    for _ in range(40):
+        personal.feed()
+        personal.turn(ctx)
+    assert personal.get(proposal.id).phase is Phase.PROMOTED
+
+    with pytest.raises(NotAllowed, match="'sim' of sim/base may not see it"):
+        routes.roll_back(as_of(personal, "away"), BEN, "chat", reason="a test")
+
+
+def test_a_shadow_before_the_canary_starts_and_stays_with_clearance_alone(
+    personal: World,
+) -> None:
+    first = ShadowFirst(share_bps=500, min_pairs=20, max_cost_usd=2.0)
+    personal.policy = replace(POLICY, canary=replace(CANARY, shadow=first))
+    proposal = until(personal, proposed(personal), lambda p: p.phase is Phase.SHADOW)
+    ctx = as_of(personal, "sim")
+
+    def mirrors() -> bool:
+        with personal.store.read() as tx:
+            return bool(tx.shadows.live())
+
+    personal.turn(as_of(personal, "sim", "away"))
+    assert mirrors()
+    personal.turn(ctx)
+    assert not mirrors()
+    personal.turn(ctx)
+    assert not mirrors()
+    assert not personal.get(proposal.id).open
+
+
+def test_a_shadow_by_hand_ends_with_its_clearance(personal: World) -> None:
+    limits = ShadowLimits(share_bps=100)
+    wanted = shadows.WantedShadow("chat", AWAY, limits, "a look")
+    with pytest.raises(NotAllowed, match="may not see it"):
+        shadows.start(as_of(personal, "sim"), ADA, wanted)
+
+    shadows.start(as_of(personal, "sim", "away"), ADA, wanted)
+    [said] = shadows.review(as_of(personal, "sim"))
+
+    assert "may not see it" in said
+
+
+@pytest.fixture
+def captured(world: World) -> World:
+    """The suite's data are personal, as those of captured requests are."""
+    suite = replace(world.suites["colours"], data_class="personal")
+    world.suites["colours"] = suite
+    return world
+
+
+def stuck(world: World, run: str) -> str:
+    """Why it has no answers: it is tried now and then, and never asks anybody."""
+    for _ in range(8):
+        world.turn(as_of(world, "other"))
+    with world.store.read() as tx:
+        found = tx.runs.get(run)
+        assert not tx.runs.done(run)
+    assert found.state is RunState.FAILED
+    return found.message
+
+
+def test_a_run_of_captured_samples_asks_no_provider_that_is_not_cleared(
+    captured: World,
+) -> None:
+    with pytest.raises(NotAllowed, match="suite 'colours' has personal data"):
+        work.start_by_hand(as_of(captured, "other"), ANN, "colours", "sim/base")
+
+    run = work.start_by_hand(as_of(captured, "sim"), ANN, "colours", "sim/base")
+
+    assert "suite 'colours' has personal data" in stuck(captured, run.id)
+
+
+def test_a_proposal_is_made_and_measured_with_clearance_for_the_suites_data(
+    captured: World,
+) -> None:
+    with pytest.raises(NotAllowed, match="suite 'colours' has personal data"):
+        propose.create(as_of(captured, "other"), ANN, propose.Wish("chat", "sim/better", "x"))
+
+    proposal = propose.create(
+        as_of(captured, "sim"), ANN, propose.Wish("chat", "sim/better", "x")
+    )
+    captured.turn(as_of(captured, "other"))
+
+    for run in captured.get(proposal.id).runs.values():
+        assert "personal data" in stuck(captured, run.candidate)
+
+
+def test_a_drift_watch_asks_nobody_who_is_not_cleared(captured: World) -> None:
+    captured.drift = {"colours": DriftPolicy()}
+    drift.turn(as_of(captured, "other"))
+
+    with captured.store.read() as tx:
+        [run] = tx.runs.list()
+    assert "personal data" in stuck(captured, run.id)
+
+
+def test_a_schedule_asks_nobody_who_is_not_cleared(captured: World) -> None:
+    with pytest.raises(NotAllowed, match="personal data"):
+        housekeeping.evaluate_incumbents(as_of(captured, "other"), suite="colours")
+
+
+def test_the_api_moves_no_provider_that_may_see_a_class(personal: World) -> None:
+    ctx = as_of(personal, "sim")
+    elsewhere = credentials.Change(api_base="http://127.0.0.1:10/v1")
+
+    with pytest.raises(NotAllowed, match=r"'sim' may see personal data .* config apply"):
+        credentials.put(ctx, ADA, "sim", elsewhere)
+    assert credentials.put(ctx, ADA, "away", elsewhere).api_base == elsewhere.api_base
+    same = credentials.Change(api_base="http://127.0.0.1:9/v1", extra_headers={"x-a": "b"})
+    assert credentials.put(ctx, ADA, "sim", same).extra_headers == ["x-a"]
+
+
+def test_nobody_takes_a_cleared_name_for_another_place(personal: World) -> None:
+    ctx = as_of(personal, "local", "groq")
+    there = "http://127.0.0.1:10/v1"
+
+    for name in ("local", "groq"):
+        with pytest.raises(NotAllowed, match="may see personal data"):
+            new_providers.register(ctx, ADA, TargetSeed(name, "m"), api_base=there)
+        change = credentials.Change(kind="custom", api_base=there)
+        with pytest.raises(NotAllowed, match="may see personal data"):
+            credentials.put(ctx, ADA, name, change)
+    assert new_providers.register(ctx, ADA, TargetSeed("groq", "m")).added
+
+
+def test_the_file_moves_a_provider_and_clears_it_in_one(
+    personal: World, tmp_path: Path
+) -> None:
+    file = tmp_path / "swapgate.yaml"
+    file.write_text(
+        "providers:\n  sim: {kind: sim, api_base: 'http://127.0.0.1:11/v1'}\n"
+        "data_classes: {personal: [sim]}\n",
+        encoding="utf-8",
+    )
+    settings = bootstrap.load_settings(file)
+
+    assert seed.apply_providers(as_of(personal, "sim"), ADA, settings) == ["sim"]
+
+
+def test_a_route_of_the_file_begins_with_clearance_alone(
+    personal: World, tmp_path: Path
+) -> None:
+    file = tmp_path / "swapgate.yaml"
+    file.write_text(
+        "providers:\n  fast: {kind: sim, api_base: 'http://127.0.0.1:9/v1', "
+        "tiers: {quick: small}}\n"
+        "data_classes: {personal: []}\n"
+        "routes:\n  mail:\n    incumbent: {provider: fast, tier: quick}\n"
+        "    data_class: personal\n",
+        encoding="utf-8",
+    )
+    settings = bootstrap.load_settings(file)
+
+    with pytest.raises(SwapgateError, match="'fast' of fast/small may not see it"):
+        seed.seed(as_of(personal), settings)
+
+
+def test_every_place_of_the_document_has_its_test() -> None:
+    text = (ROOT / "docs/data-classes.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", text, flags=re.MULTILINE)[1:]
+    rows = [row for row in rows if not set(row[0]) <= {"-"}]
+    assert len(rows) >= 20
+
+    for place, where, named in rows:
+        found = re.findall(r"`(\w+)\.py`: `(test_\w+)`", named)
+        assert found, place
+        for file, test in found:
+            [path] = [*(ROOT / "tests").rglob(f"{file}.py")]
+            assert re.search(rf"def {test}\(", path.read_text(encoding="utf-8")), (place, test)
+        for module in re.findall(r"`([\w/]+\.py)`", where):
+            assert (ROOT / module).is_file(), (place, module)

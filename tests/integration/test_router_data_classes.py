@@ -1,0 +1,213 @@
+"""A route's class of data at the router: its last word on who sees a request (D8)."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.domain.routing import Canary, Route, RouteSettings, RoutingTable, Snapshot
+from harness.domain.shadow import Shadow, ShadowLimits
+from harness.domain.switches import (
+    Source,
+    Switch,
+    force_of,
+    parse_switches,
+    switches_of_file,
+)
+from harness.domain.targets import Target
+from router.serving import ready
+from tests.router_door import ASK, CHAT, Door, code
+from tests.router_upstream import completion
+from tests.router_world import provider, served, snapshot, upstream_keys
+
+pytestmark = pytest.mark.req("D8")
+AT = datetime(2026, 11, 20, tzinfo=UTC)
+OWN, NEAR, AWAY = Target("up", "m-own"), Target("up", "m-near"), Target("away", "m-away")
+PERSONAL = RouteSettings(data_class="personal")
+CLEARED = {"personal": frozenset({"up"})}
+
+
+def route(
+    incumbent: Target = OWN,
+    chain: Sequence[Target] = (),
+    *,
+    canary: Target | None = None,
+    holdback: Target | None = None,
+    settings: RouteSettings = PERSONAL,
+) -> Snapshot:
+    """`away` may see nothing personal."""
+    ramp = Canary(canary.id, 10_000, "s", "r") if canary else None
+    held = Canary(holdback.id, 10_000, "s", "r", control=True) if holdback else None
+    made = Route(
+        "support",
+        1,
+        incumbent.id,
+        ramp,
+        tuple(each.id for each in chain),
+        settings,
+        held,
+    )
+    targets = {each.id: each for each in (OWN, NEAR, AWAY)}
+    first = snapshot("http://up", providers=[provider("http://away", "away")])
+    return replace(first, table=RoutingTable(1, {"support": made}, targets))
+
+
+class Asked:
+    """A router that counts whom it asks, by model."""
+
+    def __init__(self, folder: Path) -> None:
+        self.models: Counter[str] = Counter()
+
+        def turn(request: Any) -> Any:
+            self.models[json.loads(request.body)["model"]] += 1
+            return completion()
+
+        self.door = Door(folder, turn)
+
+    async def of(
+        self,
+        found: Snapshot,
+        standing: Sequence[Switch] = (),
+        classes: Any = CLEARED,
+        times: int = 1,
+    ) -> tuple[int, bytes]:
+        """The last answer's status and body."""
+        self.door.holder.current = served(found, standing, classes)
+        for _ in range(times):
+            status, _, body = await self.door.call(CHAT, ASK)
+        return status, body
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> Asked:
+    return Asked(tmp_path)
+
+
+async def test_a_chain_goes_past_who_may_not_see_the_data(asked: Asked) -> None:
+    status, _ = await asked.of(route(AWAY, (AWAY, OWN)), times=3)
+
+    assert status == 200
+    assert asked.models == {"m-own": 3}
+
+
+@pytest.mark.parametrize("arm", ["canary", "holdback"])
+async def test_no_arm_of_a_rollout_sees_what_it_may_not(asked: Asked, arm: str) -> None:
+    status, _ = await asked.of(route(**{arm: AWAY}), times=5)  # type: ignore[arg-type]  # either
+
+    assert status == 200
+    assert asked.models == {"m-own": 5}
+    asked.door.recorder.flush(final=True)
+    blocks = asked.door.kept.blocks.values()
+    # What never asked the candidate is no success of it.
+    assert all(each.canary_failures == each.canary_units for each in blocks) or not blocks
+
+
+async def test_a_route_that_nobody_may_see_is_refused_with_the_reason(asked: Asked) -> None:
+    status, body = await asked.of(route(AWAY))
+
+    assert (status, code(body)) == (503, "no_target_left")
+    [left] = json.loads(body)["error"]["targets"]
+    assert left["left_out"] == "data_class"
+    assert not asked.models
+
+
+@pytest.mark.parametrize(
+    "classes", [{}, {"open": frozenset({"up"})}, {"personal": frozenset()}]
+)
+async def test_a_class_that_the_file_does_not_name_any_more_is_seen_by_nobody(
+    asked: Asked, classes: Any
+) -> None:
+    status, _ = await asked.of(route(chain=(NEAR,)), classes=classes)
+
+    assert status == 503
+    assert not asked.models
+
+
+async def test_a_reload_takes_a_provider_out_at_once(asked: Asked) -> None:
+    found = route(AWAY, (OWN,))
+    both = {"personal": frozenset({"up", "away"})}
+
+    await asked.of(found, classes=both)
+    await asked.of(found)
+
+    assert asked.models == {"m-away": 1, "m-own": 1}
+
+
+async def test_what_has_no_class_goes_anywhere(asked: Asked) -> None:
+    await asked.of(route(AWAY, settings=RouteSettings()), classes={})
+
+    assert asked.models == {"m-away": 1}
+
+
+async def test_nobody_is_kept_warm_with_what_he_may_not_see(asked: Asked) -> None:
+    often = replace(PERSONAL, keep_warm_bps=1_000)
+    both = {"personal": frozenset({"up", "away"})}
+    found = route(chain=(AWAY,), settings=often)
+
+    assert served(found, classes=both).routes["support"].warmed == (AWAY.id,)
+    assert served(found, classes=CLEARED).routes["support"].warmed == ()
+    await asked.of(found, times=100)
+    assert asked.models == {"m-own": 100}
+
+
+def by_hand(force: str, *, source: Source, of_route: str | None = None) -> Switch:
+    return Switch("sw", of_route, force_of(force), "a drill", "ada", AT, None, source)
+
+
+SWITCHES = {
+    "command line": [by_hand("provider:away", source=Source.CLI)],
+    "api, one route": [by_hand(f"target:{AWAY.id}", source=Source.REST, of_route="support")],
+    "SWAPGATE_FORCE provider": parse_switches("provider:away", AT),
+    "SWAPGATE_FORCE target": parse_switches(f"target:{AWAY.id}", AT),
+    "SWAPGATE_FORCE name": parse_switches(f"target:{AWAY.name}", AT),
+    "SWAPGATE_FORCE route": parse_switches("support=provider:away", AT),
+    "file": switches_of_file(["provider:away", f"support=target:{AWAY.id}"], AT),
+}
+
+
+@pytest.mark.parametrize("form", SWITCHES)
+async def test_no_switch_in_any_form_shows_data_to_who_may_not_see_them(
+    asked: Asked, form: str
+) -> None:
+    status, _ = await asked.of(route(chain=(AWAY,)), SWITCHES[form], times=3)
+    stored = replace(route(chain=(AWAY,)), switches=tuple(SWITCHES[form]))
+    again, _ = await asked.of(stored, times=3)
+
+    assert (status, again) == (200, 200)
+    assert asked.models == {"m-own": 6}
+
+
+def test_no_shadow_sees_what_it_may_not(caplog: pytest.LogCaptureFixture) -> None:
+    shadow = Shadow(
+        id="sh",
+        route="support",
+        incumbent=OWN.id,
+        candidate=AWAY,
+        data_class="personal",
+        limits=ShadowLimits(10_000),
+        proposal=None,
+        reason="a test",
+        started_by="ada",
+        started_at=AT,
+        expires_at=AT + timedelta(days=1),
+    )
+    found = replace(route(), shadows=(shadow,))
+    both = {"personal": frozenset({"up", "away"})}
+
+    assert served(found, classes=both).routes["support"].shadow is not None
+    assert served(found, classes=CLEARED).routes["support"].shadow is None
+    assert "may not see" in caplog.text
+
+
+def test_whoever_forgets_to_say_the_classes_shows_nothing() -> None:
+    found = route(chain=(NEAR,))
+
+    made = ready(found, (), upstream_keys(found)).routes["support"]
+
+    assert made.barred == {OWN.id, NEAR.id}
+    assert not any(plan.targets for by_arm in made.plans.values() for plan in by_arm.values())
