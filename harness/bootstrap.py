@@ -452,7 +452,7 @@ def booted_holder(installation: Installation, transports: "Transports") -> "Snap
         # The environment is read once: a request never looks at it.
         partial(_keys_of, installation.cipher, dict(os.environ)),
         prepare=lambda snapshot: transports.prepare(kinds_called(snapshot)),
-        classes=settings.data_classes,
+        classes=installation.settings.data_classes,
     )
     holder.boot()
     return holder

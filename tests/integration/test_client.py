@@ -11,14 +11,15 @@ import types
 import typing
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import swapgate
 from evals.sim import serve as sim
-from harness.control import keys
-from harness.domain.access import SYSTEM
+from harness.control import keys, routes
+from harness.domain.access import SYSTEM, Actor, Role
 from router.transport.scripted import Happening, Turn
 from swapgate import (
     AsyncModelClient,
@@ -47,6 +48,7 @@ from tests.router_upstream import (
 
 ROOT = Path(__file__).parents[2]
 DOCS = (ROOT / "docs/client.md").read_text(encoding="utf-8")
+ADMIN = Actor("ada", Role.ADMIN)
 ASK = CompletionRequest(route="chat", messages=[Message.user("Say 12 words please.")])
 
 
@@ -177,6 +179,25 @@ def test_a_client_without_a_server_serves_on_while_its_database_is_away(world: R
         file.with_suffix(".away").rename(file)
 
     eventually(lambda: world.recorded() == 2)
+
+
+@pytest.mark.req("D8")
+def test_a_client_without_a_server_asks_nobody_who_may_not_see_the_data(world: Routed) -> None:
+    ctx = replace(world.installation.context, data_classes={"personal": frozenset({"sim"})})
+    routes.change_settings(ctx, ADMIN, "chat", lambda old: replace(old, data_class="personal"))
+    file = world.place.config
+    before = file.read_text(encoding="utf-8")
+
+    for allowed in ("other", "sim"):
+        file.write_text(
+            f"{before}\ndata_classes: {{personal: [{allowed}]}}\n", encoding="utf-8"
+        )
+        with ModelClient.in_process(file, world.key) as client:
+            if allowed == "sim":
+                assert client.complete(ASK).served.target == "sim/sim-base"
+            else:
+                with pytest.raises(NobodyAnswered, match="class of data"):
+                    client.complete(ASK)
 
 
 @pytest.mark.req("B1")
