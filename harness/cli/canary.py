@@ -1,6 +1,7 @@
 """`swapgate canary`: where a rollout stands, and a person's hand on it."""
 
 import sys
+from typing import Any
 
 import click
 
@@ -272,14 +273,11 @@ def at_a_terminal() -> bool:
 
 def _hand(signal: Signal, doc: str, *, needs: bool = False) -> click.Command:
     """One verb. needs: a reason; what overrules the plan says why."""
+    # A default, be it None, would stand for the reason that is required.
+    unless: dict[str, Any] = {} if needs else {"default": ""}
 
     @click.argument("route")
-    @click.option(
-        "--reason",
-        required=needs,
-        default=None if needs else "",
-        help="Why; the audit log keeps it.",
-    )
+    @click.option("--reason", required=needs, help="Why; the audit log keeps it.", **unless)
     @click.option("--version", type=int, help="Only if the rollout is still at this version.")
     @pass_session
     def command(session: Session, route: str, reason: str, version: int | None) -> None:

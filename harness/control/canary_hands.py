@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from harness.control import bake, canary, standing
+from harness.control import bake, canary, local_aborts, standing
 from harness.control.context import Context
 from harness.domain.access import Actor, Role
 from harness.domain.errors import (
@@ -107,9 +107,9 @@ def _approved(proposal: Proposal, actor: Actor) -> Proposal:
 def _check_harmless(ctx: Context, tx: Transaction, rollout: Rollout) -> Action:
     """What the data say, with what they say against it, for the audit log.
 
-    Raises ProofRefused when they ask for the rollback.
+    Raises ProofRefused when they, or a router's own guard, ask for the rollback.
     """
-    action = canary.look_in(ctx, tx, rollout)
+    action = local_aborts.confirmed(tx, rollout, canary.look_in(ctx, tx, rollout))
     if action.signal is Signal.HARM:
         raise ProofRefused(f"the canary of {rollout.route} goes back, not on: {action.reason}")
     against = objections(action.figures)

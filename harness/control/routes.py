@@ -10,8 +10,9 @@ from harness.control.context import Context
 from harness.domain.access import Actor, Role
 from harness.domain.capture import check_capture
 from harness.domain.changes import KINDS, ChangeSettings, CreateRoute, Restore
-from harness.domain.errors import InputError, NotFound
+from harness.domain.errors import InputError, NotFound, ProofRefused
 from harness.domain.keepwarm import KeepWarm
+from harness.domain.rollout import RolloutState
 from harness.domain.routing import Route, RouteSettings, RoutingTable
 from harness.domain.targets import Target
 from harness.ports import RouteRecord, Transaction
@@ -97,14 +98,17 @@ def roll_back(
     """Bring a former incumbent back, by default the one before the last promotion that still
     stands. A live canary ends.
 
-    Needs no proof: it served this route before. Raises NotFound when there is none.
+    Needs no proof: it served this route before. Raises NotFound when there is none,
+    ProofRefused for a model that its rollout's end took from the route: that takes a verdict.
     """
     actor.require(Role.APPROVER)
     if not reason.strip():
         raise InputError("a rollback needs a reason; the audit log keeps it")
     with ctx.store.write() as tx:
         route = existing(tx, name)
-        incumbent = _former(tx.routing.history(name), route, to_version)
+        history = tx.routing.history(name)
+        incumbent = _former(history, route, to_version)
+        _refuse_taken_back(tx, name, incumbent, history)
         clearance.check(ctx, route.settings, _known(tx, [incumbent]), route=name)
         change = Restore(name, incumbent)
         _commit(ctx, tx, actor, change, route.version, reason, "route.rollback")
@@ -129,8 +133,30 @@ def _former(history: Sequence[RouteRecord], route: Route, version: int | None) -
     return found
 
 
+def _refuse_taken_back(
+    tx: Transaction, name: str, target: str, history: Sequence[RouteRecord]
+) -> None:
+    """A verdict is the proof of one rollout: what was rolled back after it has none left."""
+    if target in _standing(history):
+        return
+    of_it = (each for each in tx.rollouts.list(route=name) if each.candidate == target)
+    last = next(of_it, None)
+    if last is not None and last.state is RolloutState.ROLLED_BACK:
+        known = tx.routing.targets()[target].name
+        raise ProofRefused(
+            f"{known} was taken back from route {name!r} by the end of rollout {last.id} "
+            f"({last.ended_because}): propose it again, that needs a new verdict"
+        )
+
+
 def _one_before(history: Sequence[RouteRecord]) -> str | None:
     """A rollback goes one promotion back, and so a second one never undoes the first."""
+    chain = _standing(history)
+    return chain[-2] if len(chain) > 1 else None
+
+
+def _standing(history: Sequence[RouteRecord]) -> list[str]:
+    """Incumbents, oldest first, without those whose promotion was taken back."""
     chain: list[str] = []
     for record in reversed(history):
         incumbent = record.route.incumbent
@@ -139,7 +165,7 @@ def _one_before(history: Sequence[RouteRecord]) -> str | None:
                 chain.pop()
         elif chain[-1:] != [incumbent]:
             chain.append(incumbent)
-    return chain[-2] if len(chain) > 1 else None
+    return chain
 
 
 def history(ctx: Context, name: str) -> Sequence[RouteRecord]:

@@ -103,8 +103,10 @@ def advance(state: RolloutState, signal: Signal) -> RolloutState:
     try:
         return TRANSITIONS[state, signal]
     except KeyError:
+        left = [each.value for of, each in TRANSITIONS if of is state and each in BY_HAND]
         raise IllegalTransition(
-            f"a rollout that is {state.value} cannot take the signal {signal.value}"
+            f"a rollout that is {state.value} cannot take the signal {signal.value}; "
+            f"a person can: {', '.join(left) or 'nothing, it has ended'}"
         ) from None
 
 

@@ -48,18 +48,24 @@ def answer(policy: CanaryPolicy, pace: Pace, steps: Sequence[StepPlan]) -> str:
 
 def _basis(policy: CanaryPolicy, pace: Pace) -> str:
     rate = f"{pace.failure_rate * 100:.2g} % of requests fail today"
-    requests = f"{pace.requests_per_hour:,.4g} requests an hour"
+    requests = f"{_count(pace.requests_per_hour)} requests an hour"
     if policy.unit is Unit.REQUEST:
         return f"Reckoned from {requests}; {rate}."
     if pace.measured:
         return (
-            f"Reckoned from {pace.units_per_hour:,.4g} new keys an hour ({requests}); {rate}."
+            f"Reckoned from {_count(pace.units_per_hour)} new keys an hour ({requests}); "
+            f"{rate}."
         )
     return (
         f"Reckoned from {requests}; {rate}. Exposures count keys, and how many of these "
         "requests come from new keys is not measured yet: it takes longer where callers come "
         "back."
     )
+
+
+def _count(per_hour: float) -> str:
+    """As people write it; a slow route's has its digits after the point."""
+    return f"{per_hour:,.0f}" if per_hour >= 100 else f"{per_hour:.3g}"
 
 
 def shadow_s(shadow: ShadowFirst, pace: Pace) -> float:

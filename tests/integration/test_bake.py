@@ -23,6 +23,7 @@ from harness.domain.errors import (
     InputError,
     NotAllowed,
     NotFound,
+    ProofRefused,
     RouteBusy,
     StaleWrite,
 )
@@ -209,6 +210,61 @@ def test_an_abort_in_the_bake_goes_back_to_the_incumbent_before(baking: World) -
     canary_hands.by_hand(baking.context(), BEN, "chat", Signal.ABORT, "")
     assert route(baking).incumbent == before
     assert baking.get(proposal.id).phase is Phase.ROLLED_BACK
+
+
+def test_what_was_taken_back_in_its_bake_is_not_restored_without_a_new_verdict(
+    baking: World,
+) -> None:
+    candidate = promoted(baking).candidate
+    version = route(baking).version
+    canary_hands.by_hand(baking.context(), BEN, "chat", Signal.ABORT, "complaints")
+    ctx = baking.context()
+
+    with pytest.raises(ProofRefused, match="propose it again"):
+        routes.roll_back(ctx, BEN, "chat", to_version=version, reason="once more")
+
+    assert route(baking).incumbent != candidate
+    assert baking.propose("sim/better").phase is Phase.PROPOSED
+
+
+def test_a_promotion_that_a_person_undid_can_be_had_back(baking: World) -> None:
+    candidate = promoted(baking).candidate
+    version, ctx = route(baking).version, baking.context()
+    routes.roll_back(ctx, BEN, "chat", reason="complaints")
+    baking.turn()
+
+    routes.roll_back(ctx, BEN, "chat", to_version=version, reason="it was something else")
+
+    assert route(baking).incumbent == candidate
+
+
+def test_a_person_cannot_move_on_what_a_router_has_stopped(world: World) -> None:
+    in_canary(world)
+    ctx, version = world.context(), route(world).version
+    with world.store.write() as tx:
+        alerts.tell(
+            ctx,
+            tx,
+            AlertKind.LOCAL_ABORT,
+            rollout(world).id,
+            subject="route chat",
+            title="the router stopped the canary of route chat by itself",
+            text="Worker w saw 3 of 3 keys fail.",
+        )
+
+    for signal in (Signal.ADVANCE, Signal.PROMOTE):
+        with pytest.raises(ProofRefused, match="3 of 3 keys fail"):
+            canary_hands.by_hand(ctx, BEN, "chat", signal, "a demo at noon")
+
+    assert route(world).version == version
+    world.turn()
+    assert rollout(world).state is RolloutState.ROLLED_BACK
+
+
+def test_a_hand_that_comes_at_the_wrong_time_is_told_what_it_can_do(baking: World) -> None:
+    promoted(baking)
+    with pytest.raises(IllegalTransition, match="a person can: abort, finish"):
+        canary_hands.by_hand(baking.context(), BEN, "chat", Signal.PAUSE, "")
 
 
 def test_a_route_rolled_back_by_hand_bakes_no_more(baking: World) -> None:

@@ -206,6 +206,7 @@ def canary_verbs(cli: CommandLine, ask: Callable[..., object], proposal: str) ->
     cli.world.until_decided(proposal)
     cli.world.turn()
     for step in ("advance", "promote", "finish"):
+        assert "--reason" in cli.run("canary", step, "chat2", exits=2).stderr
         ask("canary", step, "chat2", "--reason", "a rehearsal", "--as", "ben")
     for look in ("explain", "plan"):
         ask("canary", look, "chat2")

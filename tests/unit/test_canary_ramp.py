@@ -93,6 +93,16 @@ def test_a_forecast_has_two_figures(seconds: float, said: str) -> None:
     assert ramp_words.span(seconds) == said
 
 
+@pytest.mark.parametrize(
+    ("per_hour", "said"),
+    [(17_940.0, "17,940"), (1_234_567.0, "1,234,567"), (8.333, "8.33"), (250.4, "250")],
+)
+def test_traffic_is_written_as_people_write_it(per_hour: float, said: str) -> None:
+    busy = Pace(per_hour, per_hour, 0.01, measured=True)
+    words = ramp_words.answer(POLICY, busy, ramp.plan(POLICY, busy))
+    assert f"from {said} new keys an hour ({said} requests an hour)" in words
+
+
 @pytest.mark.req("F8")
 def test_a_quiet_route_is_offered_a_shadow_first_unless_it_acts_on_the_world() -> None:
     quiet = Pace(20.0, 20.0, 0.01, measured=True)
