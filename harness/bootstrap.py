@@ -1,5 +1,6 @@
 """The only place that picks adapters and joins them. No rules."""
 
+import json
 import os
 import signal
 import socket
@@ -262,8 +263,8 @@ def open_installation(
 
 
 def _workers(installation: Installation) -> EvalWorkers:
-    from harness.control import unlock  # noqa: PLC0415 - only where workers are started
-    from harness.runtime.evaluating import JUDGE_KEY, TARGET_KEY  # noqa: PLC0415
+    from harness.control import sealing, unlock  # noqa: PLC0415 - only where workers start
+    from harness.runtime.evaluating import JUDGE, TARGET  # noqa: PLC0415
     from harness.runtime.workers import SubprocessWorkers, worker_command  # noqa: PLC0415
 
     source = installation.settings.source
@@ -273,8 +274,8 @@ def _workers(installation: Installation) -> EvalWorkers:
     ours = [name for name in os.environ if name.startswith(config.environment.PREFIX)]
 
     def needed_by(run: str) -> dict[str, str]:
-        """Our own settings, and the keys of the providers that the run calls: its target's, and
-        its judge's.
+        """Our own settings, and the keys and headers of the providers that the run calls: its
+        target's, and its judge's.
         """
         with installation.store.read() as tx:
             found = tx.runs.get(run)
@@ -286,10 +287,15 @@ def _workers(installation: Installation) -> EvalWorkers:
         judge = known.get(judges_of(installation.settings).get(found.suite, ""))
         names = (*ours, SECRET_VARIABLE, CONFIG_VARIABLE)
         given = {name: os.environ[name] for name in names if name in os.environ}
-        for variable, each in ((TARGET_KEY, provider), (JUDGE_KEY, judge)):
-            keys = unlock.keys_of(installation.context, each) if each is not None else ()
+        for passed, each in ((TARGET, provider), (JUDGE, judge)):
+            if each is None:
+                continue
+            keys = unlock.keys_of(installation.context, each)
             if keys:
-                given[variable] = keys[0].secret
+                given[passed.key] = keys[0].secret
+            headers = sealing.opened(each, installation.cipher).extra_headers
+            if headers:
+                given[passed.headers] = json.dumps(dict(headers))
         return given
 
     return SubprocessWorkers(command, needed_by=needed_by, cwd=Path.cwd())
@@ -325,13 +331,13 @@ def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None
     from evals.calibration import Checks  # noqa: PLC0415
     from evals.pace import Paces  # noqa: PLC0415
     from evals.runner import InspectRunner  # noqa: PLC0415 - Inspect takes seconds
-    from harness.runtime.evaluating import JUDGE_KEY, TARGET_KEY, Worker  # noqa: PLC0415
+    from harness.runtime.evaluating import JUDGE, TARGET, Worker  # noqa: PLC0415
     from router.rates import SharedRates  # noqa: PLC0415
 
     installation = open_installation(given)
     secrets = dict(os.environ)
     # What a run starts, such as a model's code, is not to inherit them.
-    for variable in (TARGET_KEY, JUDGE_KEY):
+    for variable in (TARGET.key, TARGET.headers, JUDGE.key, JUDGE.headers):
         os.environ.pop(variable, None)
     shared = writable_home(installation.settings) / "evals"
     try:
@@ -433,6 +439,12 @@ def _tracing(settings: TracingSettings) -> "Tracing | None":
     return OpenTelemetry(settings)
 
 
+def _opened(cipher: Cipher, snapshot: Snapshot) -> Snapshot:
+    from harness.control.sealing import opened_snapshot  # noqa: PLC0415 - as below
+
+    return opened_snapshot(snapshot, cipher)
+
+
 def _keys_of(cipher: Cipher, environ: Mapping[str, str], snapshot: Snapshot) -> ProviderKeySets:
     """What the router sends to the snapshot's providers."""
     from harness.control.unlock import key_sets  # noqa: PLC0415 - only the router's process
@@ -453,6 +465,7 @@ def booted_holder(installation: Installation, transports: "Transports") -> "Snap
         partial(_keys_of, installation.cipher, dict(os.environ)),
         prepare=lambda snapshot: transports.prepare(kinds_called(snapshot)),
         classes=installation.settings.data_classes,
+        opened=partial(_opened, installation.cipher),
     )
     holder.boot()
     return holder

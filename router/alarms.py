@@ -5,7 +5,7 @@ that is away, to the spool. No request waits for any of it.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
 from harness.domain.alerts import Alert, AlertKind, News
@@ -16,13 +16,15 @@ from router.event_log import EventLog
 from router.guard_folder import LocalAbort
 from router.health import TargetHealth
 from router.recording import Recording
-from router.serving import ServedRoute
+from router.serving import ServedRoute, Serving
 from router.snapshot import SnapshotHolder
 
 WATCH_S: Final = 1.0
 # How often the database hears that a cause goes on: below `silent` in domain.alerts.
 STILL_S: Final = 300.0
 NO_KEY: Final = "no key of "
+TARGET: Final = "target "
+OF_KEYS: Final = frozenset({AlertKind.OUR_KEY, AlertKind.QUOTA})
 KIND_OF: Final = {
     FailureClass.OUR_KEY: AlertKind.OUR_KEY,
     FailureClass.QUOTA: AlertKind.QUOTA,
@@ -59,12 +61,17 @@ class Alarms:
         self._clock = clock
         self._open: dict[str, Alert] = {}
         self._refused = ""
+        self._looking: list[Callable[[Serving], None]] = []
+
+    def also(self, look: Callable[[Serving], None]) -> None:
+        """Called with what serves, about every second, in the event loop."""
+        self._looking.append(look)
 
     def breaker_moved(self, target: str, after: Breaker) -> None:
         """For `TargetHealth`: told of every new state."""
         if after.state is BreakerState.HALF_OPEN:
             return
-        key = f"target {target}"
+        key = f"{TARGET}{target}"
         if after.state is BreakerState.CLOSED:
             self._end(key)
             return
@@ -101,6 +108,10 @@ class Alarms:
 
     def look(self) -> None:
         """At what nobody tells us of."""
+        serving = self._holder.current
+        if serving is not None:
+            for look in self._looking:
+                look(serving)
         self._look_at_keys()
         self._look_at_revision()
 
@@ -111,6 +122,7 @@ class Alarms:
         lacking = {
             each.upstreams[target].provider.name for each in served for target in each.keyless
         }
+        self._end_of_keys_gone(served)
         known = {name for name in self._open if name.startswith(NO_KEY)}
         for name in known - {f"{NO_KEY}{each}" for each in lacking}:
             self._end(name)
@@ -118,6 +130,13 @@ class Alarms:
             name = f"{NO_KEY}{provider}"
             if name not in known:
                 self._raise(name, self._no_key(provider))
+
+    def _end_of_keys_gone(self, served: Collection[ServedRoute]) -> None:
+        """A key that is gone is refused no more: that there is none is an alert of its own."""
+        keyless = {f"{TARGET}{each}" for route in served for each in route.keyless}
+        for name in [each for each in self._open if each in keyless]:
+            if self._open[name].kind in OF_KEYS:
+                self._end(name)
 
     def _no_key(self, provider: str) -> Alert:
         return self._alert(

@@ -153,6 +153,7 @@ class Router:
         books = Books(recorder, self._metrics, failovers, self._guards, clock)
         self._feedback = Feedback(recorder, self._metrics)
         keys = ProviderKeys(clock.monotonic, self._alarms.key_moved)
+        self._alarms.also(keys.forget_gone)
         calls = Calls(transport_factory, settings, self._timers)
         dispatcher = Dispatcher(
             calls,

@@ -1,5 +1,7 @@
 """One call of a provider: from the client's request to an answer or a committed stream."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from harness.domain.capabilities import Endpoint
@@ -76,7 +78,8 @@ class Calls:
             events = dialect.stream(asked, self._name(job))
             if job.watch is not None:
                 events.said = job.watch.ear()
-            stream = await self._until_commit(job, reply, events, on_end)
+            hide = partial(without_secrets, provider=upstream.provider, key=made.key)
+            stream = await self._until_commit(job, reply, events, on_end, hide)
             handed_over = True
             return stream
         finally:
@@ -87,7 +90,12 @@ class Calls:
         return job.route.json_name if self._names_route else None
 
     async def _until_commit(
-        self, job: Job, reply: UpstreamReply, events: StreamFilter, on_end: OnEnd
+        self,
+        job: Job,
+        reply: UpstreamReply,
+        events: StreamFilter,
+        on_end: OnEnd,
+        hide: Callable[[bytes], bytes],
     ) -> CommittedStream:
         """Raises UpstreamFailed for a stream that breaks before its first output."""
         # A response's metadata repeat what was asked, each time.
@@ -115,6 +123,7 @@ class Calls:
             hurried=job.hurried,
             timers=self.timers,
             on_end=on_end,
+            hide=hide,
         )
 
 

@@ -6,7 +6,7 @@ from typing import Final
 from harness.domain.credentials import ProviderKey
 from harness.domain.failures import RULES, FailureClass
 from harness.domain.provider_keys import chosen, rest_s, rested
-from router.serving import Upstream
+from router.serving import Serving, Upstream
 
 # Names of provider and key; the class of its refusal, None when it is accepted again.
 OnKey = Callable[[str, str, FailureClass | None], None]
@@ -68,6 +68,16 @@ class ProviderKeys:
             self._refused.remove((provider, key))
             self._of(upstream).pop(key, None)
             self._on_key(provider, key.name, None)
+
+    def forget_gone(self, serving: Serving) -> None:
+        """What is known of keys that were taken away or replaced; their refusal is over."""
+        there = {(name, each) for name, own in serving.provider_keys.items() for each in own}
+        for provider, key in self._refused - there:
+            self._refused.remove((provider, key))
+            self._on_key(provider, key.name, None)
+        for provider, resting in self._resting_until.items():
+            for key in [each for each in resting if (provider, each) not in there]:
+                del resting[key]
 
     def back_in_s(self, upstream: Upstream) -> float:
         """Seconds until one of several keys may be used again; 0 when one may now."""

@@ -22,6 +22,7 @@ class CommittedStream:
     """failure: why it broke off, None while it did not. on_end: told once, when it closes.
 
     hurried: the deadline is the client's wish, and passing it no failure of the provider's.
+    hide: takes out of an error what we proved ourselves with.
     """
 
     def __init__(  # noqa: PLR0913 - all by name but what it reads
@@ -36,6 +37,7 @@ class CommittedStream:
         hurried: bool,
         timers: Timers,
         on_end: OnEnd,
+        hide: Callable[[bytes], bytes],
     ) -> None:
         self.failure: FailureClass | None = None
         self._reply = reply
@@ -48,6 +50,7 @@ class CommittedStream:
         self._blameless = False
         self._timers = timers
         self._on_end: OnEnd | None = on_end
+        self._hide = hide
 
     @property
     def headers(self) -> list[Header]:
@@ -76,7 +79,7 @@ class CommittedStream:
         out = self._held
         while True:
             if out:
-                yield out
+                yield self._hide(out) if events.failure_class else out
             if events.finished:
                 self.failure = events.failure_class
                 return
@@ -121,4 +124,5 @@ class CommittedStream:
 
     def _broken(self, failure: FailureClass, detail: str) -> bytes:
         self.failure = failure
-        return self._events.broken(f"the provider's stream broke off: {detail}", failure)
+        said = self._events.broken(f"the provider's stream broke off: {detail}", failure)
+        return self._hide(said)

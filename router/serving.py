@@ -111,7 +111,7 @@ class Serving:
     """One revision, complete and immutable. A request keeps it from start to end.
 
     grants: by hash. budgeted: ids of the keys that have a budget. tasks: route by the task that
-    requests may name in a header, mostly empty.
+    requests may name in a header, mostly empty. provider_keys: of all providers.
     """
 
     snapshot: Snapshot
@@ -119,6 +119,7 @@ class Serving:
     grants: Mapping[str, KeyGrant]
     budgeted: frozenset[str]
     tasks: Mapping[bytes, ServedRoute]
+    provider_keys: ProviderKeySets
 
     @property
     def etag(self) -> str:
@@ -167,6 +168,7 @@ def ready(
         snapshot=snapshot,
         routes=routes,
         tasks=tasks,
+        provider_keys=keys,
         grants={grant.hash: grant for grant in snapshot.keys},
         budgeted=frozenset(
             grant.id for grant in snapshot.keys if grant.limits and grant.limits.budgeted

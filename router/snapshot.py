@@ -38,8 +38,9 @@ class SnapshotHolder:
     database last said that this is the newest; until it did, since the start. standing: the
     switches of the environment and the file. keys_of: the providers' keys, as they are sent.
     classes: who may see which data, as this process's file says; see `serving.ready`.
-    prepare: called before a snapshot serves, never on the event loop; it may take seconds, and
-    raise ConfigError.
+    opened: the snapshot as it serves, with what it carries encrypted in clear; the disk keeps
+    it as it came. prepare: called before a snapshot serves, never on the event loop; it may
+    take seconds, and raise ConfigError.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class SnapshotHolder:
         prepare: Callable[[Snapshot], None] = lambda _: None,
         *,
         classes: DataClasses = NONE_NAMED,
+        opened: Callable[[Snapshot], Snapshot] = lambda snapshot: snapshot,
     ) -> None:
         self.current: Serving | None = None
         self.stale = False
@@ -61,6 +63,7 @@ class SnapshotHolder:
         self._keys_of = keys_of
         self._prepare = prepare
         self._classes = classes
+        self._opened = opened
         self._seen = ""
         self._confirmed = time.monotonic()
         self._followers: list[Callable[[Store], None]] = []
@@ -145,7 +148,8 @@ class SnapshotHolder:
 
     def _made(self, snapshot: Snapshot) -> Serving:
         """Before it serves: what its first answers would wait for is loaded."""
-        serving = ready(snapshot, self._standing, self._keys_of(snapshot), self._classes)
+        opened = self._opened(snapshot)
+        serving = ready(opened, self._standing, self._keys_of(snapshot), self._classes)
         if serving.judges_validity:
             validity.prepare()
         try:

@@ -127,6 +127,7 @@ def _provider_json(provider: Provider) -> dict[str, object]:
         "more_api_key_envs": list(provider.more_api_key_envs),
         "models": {model: asdict(can) for model, can in provider.models.items()},
         "extra_body": dict(provider.extra_body),
+        "sealed_headers": dict(provider.sealed_headers),
     }
 
 

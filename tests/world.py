@@ -31,12 +31,14 @@ from harness.ports import Chance, Clock, Store, Transaction
 from harness.runtime.alert_sinks import KeptSinks
 from harness.runtime.chance import CountingChance
 from harness.runtime.clock import ManualClock
+from harness.runtime.encryption import FernetCipher, new_key
 from harness.runtime.evaluating import Worker
 from harness.runtime.inline_workers import InlineWorkers
 
 ITEMS = 60
 ANN = Actor("ann", Role.PROPOSER)
 BEN = Actor("ben", Role.APPROVER)
+ENCRYPTION_KEYS = [new_key()]
 SECRET = b"a secret of the tests"
 # Share of items that each model answers rightly, in twelfths.
 SKILL = {"base": 7, "good": 10, "better": 12, "worse": 2, "equal": 7}
@@ -97,6 +99,7 @@ class World:
             policies={self.policy.name: self.policy},
             sinks=self.sinks,
             drift=self.drift,
+            cipher=FernetCipher(lambda: ENCRYPTION_KEYS),
             workers=InlineWorkers(lambda run, owner: self._work(chosen, run, owner)),
         )
 

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,16 @@ from harness.cli import provider_calls
 from harness.cli.config import without_password
 from harness.cli.session import Session
 from harness.cli.waiting import answers
-from harness.control import chains, clearance, lookup, provider_checks, routes, seed, unlock
+from harness.control import (
+    chains,
+    clearance,
+    lookup,
+    provider_checks,
+    routes,
+    sealing,
+    seed,
+    unlock,
+)
 from harness.control.context import Context
 from harness.domain.credentials import ProviderKey, lacks_key, of_environment
 from harness.domain.errors import StoreUnavailable, SwapgateError
@@ -58,6 +67,7 @@ def all_checks(session: Session) -> Iterator[Check]:
     if context is not None:
         yield from _answering(context)
         yield from _stored_keys(context)
+        yield from _stored_headers(context)
         yield from _differences(context, settings)
         yield from _chains(context)
     yield from _alert_sinks(settings)
@@ -196,7 +206,10 @@ def _providers(context: Context | None, providers: Mapping[str, Provider]) -> It
     with ThreadPoolExecutor(max_workers=8) as pool:
         yield from pool.map(
             lambda each: _provider(
-                each, keys[each.name], wanted.get(each.name, set()), allowed
+                sealing.opened(each, context.cipher) if context else each,
+                keys[each.name],
+                wanted.get(each.name, set()),
+                allowed,
             ),
             providers.values(),
         )
@@ -226,6 +239,27 @@ def _stored_keys(context: Context) -> Iterator[Check]:
             yield Check(
                 subject, "fail", str(error), f"`swapgate credential set {each.provider}`"
             )
+
+
+def _stored_headers(context: Context) -> Iterator[Check]:
+    with context.store.read() as tx:
+        known = tx.providers.all().values()
+    for each in known:
+        for name in sorted(each.extra_headers):
+            yield Check(
+                f"header {name} of {each.name}",
+                "warn",
+                "an older version stored it in clear",
+                "`swapgate init`, or a restart of the control plane, encrypts it",
+            )
+        lost = each.sealed_headers.keys() - _opened_names(context, each)
+        for name in sorted(lost):
+            step = f"set the headers of {each.name} anew, or bring the encryption key back"
+            yield Check(f"header {name} of {each.name}", "fail", "it cannot be decrypted", step)
+
+
+def _opened_names(context: Context, provider: Provider) -> Iterable[str]:
+    return sealing.opened(provider, context.cipher).extra_headers.keys()
 
 
 def _models_in_use(context: Context | None) -> dict[str, set[str]]:

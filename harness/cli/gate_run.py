@@ -154,7 +154,10 @@ class _Opened:
         os.environ["SWAPGATE__HOME"] = str(folder)
         os.environ.setdefault("SWAPGATE_SECRET", secrets.token_hex(32))
         self._installation = bootstrap.open_installation(self._config, with_workers=True)
-        bootstrap.upgrade_database(self._installation.settings)
+        settings = self._installation.settings
+        if any(each.extra_headers for each in settings.providers.values()):
+            bootstrap.make_encryption_file(settings)
+        bootstrap.upgrade_database(settings)
         return self._installation
 
     def __exit__(self, *_: object) -> None:

@@ -15,6 +15,7 @@ from harness.control import (
     new_providers,
     resolving,
     routes,
+    sealing,
     targets,
     unlock,
 )
@@ -207,6 +208,7 @@ def probe(ctx: click.Context, name: str, timeout_s: float) -> None:
     session = ctx.ensure_object(Session)
     target, provider = _called(session, name)
     allowed = session.context.allow_addresses
+    provider = sealing.opened(provider, session.context.cipher)
     keys = unlock.keys_of(session.context, provider)
     first = keys[0] if keys else None
     found = provider_calls.chat(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from harness.control import clearance, unlock
+from harness.control import clearance, sealing, targets, unlock
 from harness.control.context import Context
 from harness.control.present import CamelCase
 from harness.domain.access import SYSTEM, Actor, Role
@@ -113,7 +113,7 @@ def _shown(ctx: Context, tx: Transaction, provider: Provider) -> ProviderShown:
         keys=len(keys),
         lacks_key=not keys and lacks_key(provider, (), stored_before=bool(ever)),
         api_base=provider.api_base,
-        extra_headers=sorted(provider.extra_headers),
+        extra_headers=provider.header_names,
         stored=[
             KeyShown(
                 each.name, each.created_at, each.updated_at, each.created_by, each.expires_at
@@ -148,8 +148,9 @@ def put(
             )
         known = tx.providers.all().get(name)
         wanted = _wanted(ctx, name, known, change)
-        if wanted != known:
-            tx.providers.put(wanted)
+        changed = not targets.same(ctx, known, wanted)
+        if changed:
+            tx.providers.put(sealing.sealed(wanted, ctx.cipher))
         if value is not None:
             new = Credential(
                 name, change.key, ctx.cipher.encrypt(value), 0, now, now, actor.name
@@ -157,18 +158,27 @@ def put(
             keep = now + change.overlap if change.overlap else None
             for each in with_new(stored, new, first=change.first, keep_until=keep):
                 tx.credentials.put(each)
-        _note(ctx, tx, actor, "credential.put", name, _said(change, wanted, known))
+        _note(
+            ctx,
+            tx,
+            actor,
+            "credential.put",
+            name,
+            _said(change, wanted, known, changed=changed),
+        )
         return _shown(ctx, tx, wanted)
 
 
-def _said(change: Change, wanted: Provider, known: Provider | None) -> dict[str, object]:
+def _said(
+    change: Change, wanted: Provider, known: Provider | None, *, changed: bool
+) -> dict[str, object]:
     """For the audit log: what was set, no value and no header's."""
     said: dict[str, object] = {}
     if change.value is not None:
         said |= {"key": change.key}
         if change.overlap:
             said |= {"overlap_s": change.overlap.total_seconds()}
-    if wanted != known:
+    if changed:
         said |= {"kind": wanted.kind, "api_base": wanted.api_base, "added": known is None}
     return said
 
@@ -194,8 +204,10 @@ def _wanted(ctx: Context, name: str, known: Provider | None, change: Change) -> 
     clearance.check_place(ctx, name, known.api_base, base)
     if base or not _placeless(known.kind):
         check_base_url(base, ctx.allow_addresses)
-    headers = known.extra_headers if change.extra_headers is None else change.extra_headers
-    return replace(known, api_base=base, extra_headers=dict(headers))
+    moved = replace(known, api_base=base)
+    if change.extra_headers is None:
+        return moved
+    return replace(moved, extra_headers=dict(change.extra_headers), sealed_headers={})
 
 
 def _placeless(kind: str) -> bool:
@@ -263,9 +275,13 @@ def rotate_encryption(ctx: Context, actor: Actor) -> Rotated:
                 place = f"the key {each.name!r} of provider {each.provider!r}"
                 raise DecryptionFailed(f"{place}: {error}") from None
             tx.credentials.put(replace(each, ciphertext=again))
-        said = {"values": len(stored)}
+        known = [e for e in tx.providers.all().values() if e.header_names]
+        for provider in known:
+            tx.providers.put(sealing.again(provider, ctx.cipher))
+        values = len(stored) + sum(len(each.header_names) for each in known)
+        said = {"values": values}
         _note(ctx, tx, actor, "credential.rotate_encryption", None, said)
-    return Rotated(len(stored))
+    return Rotated(values)
 
 
 def import_from(

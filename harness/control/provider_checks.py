@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from harness.control import unlock
+from harness.control import sealing, unlock
 from harness.control.context import Context
 from harness.domain import provider_check as rules
 from harness.domain.credentials import lacks_key
@@ -69,6 +69,7 @@ def _target(provider: Provider, known: Mapping[str, Target], in_use: set[str]) -
 def _checked(ctx: Context, provider: Provider, target: Target | None) -> ProviderCheck:
     if ctx.door is None:
         raise ConfigError("this process asks no provider")
+    provider = sealing.opened(provider, ctx.cipher)
     keys = unlock.keys_of(ctx, provider)
     if lacks_key(provider, keys):
         return _result(ctx, provider, target, [rules.no_key(provider)])

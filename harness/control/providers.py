@@ -94,6 +94,8 @@ def _wanted(name: str, known: Provider | None, wish: ProviderChange) -> Provider
         for each in ("api_base", "api_key_env", "extra_headers", "extra_body")
         if getattr(wish, each) is not None
     }
+    if wish.extra_headers is not None:
+        known = replace(known, sealed_headers={})
     wanted = replace(known, **given)
     kind = PROVIDER_KINDS[wanted.kind]
     if not wanted.api_base and (kind.api_base or kind.speaks):
@@ -153,7 +155,7 @@ def _glance(tx: Transaction, provider: Provider) -> ProviderGlance:
         api_base=provider.api_base,
         api_key_env=provider.api_key_env,
         more_api_key_envs=provider.more_api_key_envs,
-        extra_headers=sorted(provider.extra_headers),
+        extra_headers=provider.header_names,
         extra_body=provider.extra_body,
         prices=provider.prices,
         models=provider.models,

@@ -4,7 +4,7 @@ Of providers the file's word counts. Of routes the database's: one that it knows
 is, and `doctor` reports where the file differs.
 """
 
-from harness.control import clearance, routes, targets
+from harness.control import clearance, routes, sealing, targets
 from harness.control.context import Context
 from harness.domain.access import SYSTEM, Actor
 from harness.domain.changes import CreateRoute
@@ -14,7 +14,7 @@ from harness.domain.settings import RouteSeed, Settings
 
 def seed(ctx: Context, settings: Settings) -> list[str]:
     """Returns what was added, in words. Raises NotFound for an unknown suite or provider."""
-    added = []
+    added = [f"encryption of {name}'s headers" for name in sealing.seal_stored(ctx)]
     with ctx.store.read() as tx:
         known, providers = set(tx.routing.table().routes), set(tx.providers.all())
     for name, provider in settings.providers.items():
@@ -71,7 +71,7 @@ def apply_providers(ctx: Context, actor: Actor, settings: Settings) -> list[str]
         changed = [
             name
             for name, each in settings.providers.items()
-            if known.get(name) != targets.with_prices(ctx, tx, each)
+            if not targets.same(ctx, known.get(name), targets.with_prices(ctx, tx, each))
         ]
     for name in changed:
         targets.put_provider(ctx, actor, settings.providers[name])
@@ -88,7 +88,7 @@ def differences(ctx: Context, settings: Settings) -> list[str]:
             for name, each in settings.providers.items()
         }
     for name, provider in wanted_providers.items():
-        if name in providers and providers[name] != provider:
+        if name in providers and not targets.same(ctx, providers[name], provider):
             found.append(
                 f"provider {name}: the file differs from the database; "
                 "`swapgate config apply` takes the file's"

@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Sequence
 
 from harness.control.context import Context
+from harness.control.sealing import opened, sealed
 from harness.domain.access import Actor, Role
 from harness.domain.base_url import check_base_url
 from harness.domain.capabilities import Endpoint
@@ -77,7 +78,7 @@ def put_provider(ctx: Context, actor: Actor, provider: Provider) -> None:
 
     Models in use that it gives no price have the catalogue's from then on. Raises InputError
     for an address that no provider may have, Conflict for an `extra_body` that would change
-    what was proven.
+    what was proven, ConfigError for headers where there is no key to encrypt them with.
     """
     actor.require(Role.ADMIN)
     if provider.api_base:  # a kind may have no place to be said
@@ -88,8 +89,13 @@ def put_provider(ctx: Context, actor: Actor, provider: Provider) -> None:
         known = tx.providers.all().get(provider.name)
         if known is not None and known.extra_body != wanted.extra_body:
             _check_unproven(ctx, tx, known)
-        if known != wanted:
-            _put(ctx, tx, actor, wanted)
+        if not same(ctx, known, wanted):
+            _put(ctx, tx, actor, sealed(wanted, ctx.cipher))
+
+
+def same(ctx: Context, known: Provider | None, wanted: Provider) -> bool:
+    """Whether they say the same; one text encrypted twice differs."""
+    return known is not None and opened(known, ctx.cipher) == opened(wanted, ctx.cipher)
 
 
 def _check_unproven(ctx: Context, tx: Transaction, provider: Provider) -> None:

@@ -59,7 +59,7 @@ def lacks_key(
         return False
     kind = PROVIDER_KINDS.get(provider.kind)
     wants = (kind is not None and kind.needs_key) or bool(provider.key_envs) or stored_before
-    return wants and _OWN_HEADERS.isdisjoint(name.lower() for name in provider.extra_headers)
+    return wants and _OWN_HEADERS.isdisjoint(name.lower() for name in provider.header_names)
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,7 +126,8 @@ class Provider:
     which they are tried when one is refused. models: what a model can do, by its name; one
     without an entry is taken to do everything. extra_body: fields of every request's body, the
     weakest defaults; they change only while nothing was proven with them
-    (`control.providers`).
+    (`control.providers`). extra_headers: in clear, as the file gives them and as they are sent;
+    sealed_headers: the same, encrypted, as they are stored.
     """
 
     name: str
@@ -138,6 +139,11 @@ class Provider:
     more_api_key_envs: tuple[str, ...] = ()
     models: Mapping[str, Capabilities] = field(default_factory=dict)
     extra_body: JsonObject = field(default_factory=dict)
+    sealed_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def header_names(self) -> list[str]:
+        return sorted({*self.extra_headers, *self.sealed_headers})
 
     def as_sent(self, target: Target) -> Target:
         """A target of it with its `extra_body` beneath the target's own parameters.

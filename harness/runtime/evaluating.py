@@ -3,13 +3,14 @@
 It may be killed at any point: what it stored stays, what it had not stored is asked again.
 """
 
+import json
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from harness.domain.errors import JudgeUnfit, NotFound, StoreUnavailable, SwapgateError
@@ -19,8 +20,20 @@ from harness.domain.targets import Provider
 from harness.ports import Clock, EvalJob, EvalRunner, Store, Transaction
 
 BEAT_S = 2.0
-# In a worker's environment: the one key that its run sends, stored or not.
-TARGET_KEY, JUDGE_KEY = "SWAPGATE_RUN_TARGET_KEY", "SWAPGATE_RUN_JUDGE_KEY"
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """Variables in a worker's environment. key: of the one key that its run sends, stored or
+    not. headers: of the provider's own headers, a JSON object.
+    """
+
+    key: str
+    headers: str
+
+
+TARGET = Passed("SWAPGATE_RUN_TARGET_KEY", "SWAPGATE_RUN_TARGET_HEADERS")
+JUDGE = Passed("SWAPGATE_RUN_JUDGE_KEY", "SWAPGATE_RUN_JUDGE_HEADERS")
 STORE_ATTEMPTS, STORE_PAUSE_S = 30, 1.0
 NOTE_EVERY = timedelta(seconds=5)
 
@@ -29,8 +42,8 @@ NOTE_EVERY = timedelta(seconds=5)
 class Worker:
     """owner: this worker's name on the lease. parent: pid; the worker ends when it is gone.
 
-    secrets: environment variables. TARGET_KEY and JUDGE_KEY hold what the parent gave; without
-    them, a provider's own variable counts. judges: suite to its judge's provider.
+    secrets: environment variables. Those of TARGET and JUDGE hold what the parent gave; without
+    a key there, the provider's own variable counts. judges: suite to its judge's provider.
     """
 
     store: Store
@@ -81,17 +94,24 @@ class Worker:
             return EvalJob(
                 run=found,
                 target=target,
-                provider=provider,
-                api_key=self._key(TARGET_KEY, provider),
+                provider=self._opened(TARGET, provider),
+                api_key=self._key(TARGET, provider),
                 done=tx.runs.done(run),
                 max_connections=self.connections,
-                judge_provider=judge,
+                judge_provider=self._opened(JUDGE, judge) if judge else None,
                 judge=_judge(tx, found),
-                judge_api_key=self._key(JUDGE_KEY, judge) if judge else None,
+                judge_api_key=self._key(JUDGE, judge) if judge else None,
             )
 
-    def _key(self, given: str, provider: Provider) -> str | None:
-        return self.secrets.get(given) or self.secrets.get(provider.api_key_env or "")
+    def _key(self, passed: Passed, provider: Provider) -> str | None:
+        return self.secrets.get(passed.key) or self.secrets.get(provider.api_key_env or "")
+
+    def _opened(self, passed: Passed, provider: Provider) -> Provider:
+        """With its headers in clear, if the parent gave some."""
+        given = self.secrets.get(passed.headers)
+        if not given:
+            return provider
+        return replace(provider, extra_headers=json.loads(given), sealed_headers={})
 
     def _lease(self, lease: Callable[..., bool], run: str) -> bool:
         now = self.clock.now()

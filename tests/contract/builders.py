@@ -81,6 +81,7 @@ PROVIDER = Provider(
     prices={"old-1": Price(1.0, 2.5)},
     more_api_key_envs=("SIM_KEY_2",),
     models={"old-1": Capabilities(tools=False, context_window=8000)},
+    sealed_headers={"x-team-key": "ciphertext"},
     extra_body={"provider": {"order": ["a"]}},
 )
 RUN = EvalRun(

@@ -10,8 +10,9 @@ from harness.domain.alerts import AlertKind, News
 from harness.domain.credentials import ProviderKey, lacks_key, of_environment
 from harness.domain.targets import Provider
 from router.snapshot import no_keys
+from router.transport.scripted import Turn
 from tests.router_door import ASK, CHAT, Door
-from tests.router_upstream import error
+from tests.router_upstream import EVENTS, error
 from tests.router_world import (
     CANDIDATE,
     INCUMBENT,
@@ -132,3 +133,27 @@ async def test_a_key_that_a_provider_repeats_in_its_refusal_does_not_reach_the_c
 
     assert status == 400
     assert json.loads(body)["error"]["message"] == "bad [hidden]"
+
+
+@pytest.mark.req("D4")
+@pytest.mark.parametrize("cut", [1, 40, 1000])
+async def test_a_key_in_an_error_event_after_the_first_output_does_not_reach_the_client(
+    tmp_path: Path, cut: int
+) -> None:
+    told = {"code": "server_error", "message": f"bad {UPSTREAM_KEY}"}
+    events = [
+        {"type": "response.output_text.delta", "delta": "hi"},
+        {"type": "response.failed", "response": {"id": "r", "error": told}},
+    ]
+    sent = b"".join(b"data: " + json.dumps(each).encode() + b"\n\n" for each in events)
+    pieces = tuple(sent[at : at + cut] for at in range(0, len(sent), cut))
+    door = Door(tmp_path, lambda _: Turn(headers=EVENTS, steps=pieces))
+
+    status, _, body = await door.call(
+        "/v1/responses", b'{"model":"support","input":"hi","stream":true}'
+    )
+
+    assert status == 200
+    assert b"response.failed" in body
+    assert b"bad [hidden]" in body
+    assert UPSTREAM_KEY.encode() not in body

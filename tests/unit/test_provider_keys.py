@@ -9,14 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.alerts import AlertKind, News
+from harness.domain.alerts import Alert, AlertKind, News
+from harness.domain.credentials import ProviderKey
 from harness.domain.failures import RULES, FailureClass
 from harness.domain.provider_keys import LONGEST_S, REFUSED_S, chosen, rest_s, rested
 from router.ports import UpstreamRequest
 from router.transport.scripted import Turn
 from tests.router_door import ASK, CHAT, Door
 from tests.router_upstream import completion, error
-from tests.router_world import provider, snapshot
+from tests.router_world import provider, snapshot, upstream_keys
 
 F = FailureClass
 ABOUT_KEYS: Final = {F.OUR_KEY, F.QUOTA, F.RATE_LIMITED}
@@ -76,6 +77,10 @@ class Keyed(Door):
         self.recorder.flush()
         return [(each.kind, each.news) for each in self.kept.alerts]
 
+    def kept_alerts(self) -> list[Alert]:
+        self.recorder.flush()
+        return list(self.kept.alerts)
+
 
 @pytest.mark.req("A5", "B3")
 async def test_a_refused_key_is_tried_again_after_some_minutes_and_told_of_once(
@@ -98,6 +103,53 @@ async def test_a_refused_key_is_tried_again_after_some_minutes_and_told_of_once(
     assert await door.ask() == 200
     assert door.used[6:] == ["UP_KEY"]
     assert door.told()[1:] == [(AlertKind.OUR_KEY, News.ENDED)]
+
+
+@pytest.mark.req("A5", "D4")
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_the_alert_of_a_refused_key_ends_when_the_key_is_taken_away_or_replaced(
+    tmp_path: Path, *, replaced: bool
+) -> None:
+    door = Keyed(tmp_path)
+    assert await door.ask() == 200
+    assert door.told() == [(AlertKind.OUR_KEY, News.RAISED)]
+    door.app._alarms.look()
+    assert len(door.told()) == 1
+
+    others = [
+        each for each in upstream_keys(door.kept.snapshot())["up"] if each.name != "UP_KEY"
+    ]
+    new = [ProviderKey("UP_KEY", "another")] if replaced else []
+    door.holder._keys_of = lambda _: {"up": [*new, *others]}
+    door.kept.put(replace(door.kept.snapshot(), etag="again"))
+    assert door.holder.refresh()
+    door.app._alarms.look()
+
+    assert door.told()[1:] == [(AlertKind.OUR_KEY, News.ENDED)]
+    door.turns["UP_KEY"] = completion()
+    assert await door.ask() == 200
+    assert door.used[2:] == (["UP_KEY"] if replaced else ["UP_KEY_2"])
+
+
+@pytest.mark.req("A5", "D4")
+async def test_the_alert_of_the_only_key_ends_when_it_is_taken_away_and_none_is_left(
+    tmp_path: Path,
+) -> None:
+    door = Keyed(tmp_path)
+    others = upstream_keys(door.kept.snapshot())["up"][:1]
+    for etag, own in (("one", others), ("none", [])):
+        door.holder._keys_of = lambda _, own=own: {"up": own}  # type: ignore[misc]  # its default
+        door.kept.put(replace(door.kept.snapshot(), etag=etag))
+        assert door.holder.refresh()
+        await door.ask()
+        door.app._alarms.look()
+        # A second look tells nothing twice.
+        door.app._alarms.look()
+
+    raised, ended, none = door.kept_alerts()
+    assert raised.key == ended.key
+    assert (raised.news, ended.news) == (News.RAISED, News.ENDED)
+    assert "has no key" in none.title
 
 
 @pytest.mark.req("A5")

@@ -47,6 +47,7 @@ def of_provider(provider: Provider) -> Values:
         "more_api_key_envs": list(provider.more_api_key_envs),
         "models": {model: asdict(can) for model, can in provider.models.items()},
         "extra_body": dict(provider.extra_body),
+        "sealed_headers": dict(provider.sealed_headers),
         "removed_at": None,
     }
 
@@ -62,6 +63,7 @@ def provider(row: Row) -> Provider:
         more_api_key_envs=tuple(row.more_api_key_envs),
         models={model: Capabilities(**can) for model, can in row.models.items()},
         extra_body=row.extra_body,
+        sealed_headers=row.sealed_headers,
     )
 
 

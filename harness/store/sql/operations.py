@@ -75,7 +75,7 @@ PROVIDER_ROW = sa.select(provider.c.name).where(provider.c.name == sa.bindparam(
 REMOVE_PROVIDER = (
     sa.update(provider)
     .where(provider.c.name == sa.bindparam("known"), provider.c.removed_at.is_(None))
-    .values(removed_at=sa.bindparam("now"))
+    .values(removed_at=sa.bindparam("now"), extra_headers={}, sealed_headers={})
 )
 KEYS = sa.select(api_key).order_by(api_key.c.created_at, api_key.c.id)
 REVOKE = (

@@ -37,6 +37,7 @@ provider = sa.Table(
     json_value("models"),
     json_value("extra_body"),
     time("removed_at", nullable=True),
+    json_value("sealed_headers"),
 )
 
 # Append-only (trigger).

@@ -1,0 +1,148 @@
+"""Values of providers' extra headers: encrypted at rest, clear only where they are sent."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness import config, shipped
+from harness.control import credentials, providers, sealing, seed, targets
+from harness.control.credentials import Change
+from harness.control.providers import ProviderChange
+from harness.domain.access import SYSTEM
+from harness.domain.errors import DecryptionFailed
+from harness.domain.settings import Settings
+from harness.domain.targets import Provider
+from harness.runtime.encryption import FernetCipher, new_key
+from router import snapshot_file
+from tests.world import World
+
+pytestmark = pytest.mark.req("D4", "C8")
+VALUE = "SEEDED-header-0123456789"
+HOSTED = Provider("hosted", "openai", "http://127.0.0.1:9/v1", extra_headers={"x-key": VALUE})
+
+
+def stored(world: World) -> Provider:
+    with world.store.read() as tx:
+        return tx.providers.all()["hosted"]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    file = tmp_path / "swapgate.yaml"
+    given = {
+        "kind": HOSTED.kind,
+        "api_base": HOSTED.api_base,
+        "extra_headers": {"x-key": VALUE},
+    }
+    file.write_text(json.dumps({"providers": {"hosted": given}}))
+    return config.load(file, {}, defaults=shipped.path("config/default.yaml"))
+
+
+def test_a_header_is_stored_and_sent_to_routers_encrypted_with_its_name_readable(
+    world: World, tmp_path: Path
+) -> None:
+    ctx = world.context()
+    targets.put_provider(ctx, SYSTEM, HOSTED)
+
+    assert stored(world).extra_headers == {}
+    assert stored(world).header_names == ["x-key"]
+    snapshot = world.store.snapshot()
+    snapshot_file.save(snapshot, tmp_path / "s.json")
+    assert VALUE not in (tmp_path / "s.json").read_text()
+    again = snapshot_file.load(tmp_path / "s.json")
+    opened = sealing.opened_snapshot(again, ctx.cipher).providers["hosted"]
+    assert opened == HOSTED
+    shown = (providers.get(ctx, "hosted"), credentials.get(ctx, "hosted"))
+    assert [each.extra_headers for each in shown] == [["x-key"], ["x-key"]]
+
+
+def test_the_same_header_put_again_changes_nothing(world: World, settings: Settings) -> None:
+    ctx = world.context()
+    targets.put_provider(ctx, SYSTEM, HOSTED)
+    etag = world.store.etag()
+
+    targets.put_provider(ctx, SYSTEM, HOSTED)
+    assert seed.apply_providers(ctx, SYSTEM, settings) == []
+    assert seed.differences(ctx, settings) == []
+    assert world.store.etag() == etag
+
+    other = replace(HOSTED, extra_headers={"x-key": "another-value"})
+    targets.put_provider(ctx, SYSTEM, other)
+    assert sealing.opened(stored(world), ctx.cipher).extra_headers == other.extra_headers
+
+
+def test_headers_are_replaced_whole_and_left_alone_where_they_are_not_named(
+    world: World,
+) -> None:
+    ctx = world.context()
+    targets.put_provider(ctx, SYSTEM, HOSTED)
+
+    moved = Change(api_base="http://127.0.0.1:8/v1")
+    credentials.put(ctx, SYSTEM, "hosted", moved)
+    assert sealing.opened(stored(world), ctx.cipher).extra_headers == {"x-key": VALUE}
+
+    credentials.put(ctx, SYSTEM, "hosted", Change(extra_headers={"x-other": "v"}))
+    assert sealing.opened(stored(world), ctx.cipher).extra_headers == {"x-other": "v"}
+    providers.change(ctx, SYSTEM, "hosted", ProviderChange(extra_headers={"x-third": "w"}))
+    assert sealing.opened(stored(world), ctx.cipher).extra_headers == {"x-third": "w"}
+
+
+def test_what_an_older_version_stored_in_clear_is_encrypted_at_the_start(
+    world: World, settings: Settings
+) -> None:
+    ctx = world.context()
+    with world.store.write() as tx:
+        tx.providers.put(HOSTED)
+
+    assert seed.seed(ctx, settings) == ["encryption of hosted's headers"]
+
+    assert stored(world).extra_headers == {}
+    assert sealing.opened(stored(world), ctx.cipher) == HOSTED
+    assert seed.seed(ctx, settings) == []
+    with world.store.read() as tx:
+        assert VALUE not in json.dumps([str(each) for each in tx.audit.all()])
+
+
+def test_a_new_encryption_key_encrypts_headers_too(world: World) -> None:
+    old, new = new_key(), new_key()
+    ctx = replace(world.context(), cipher=FernetCipher(lambda: [old]))
+    targets.put_provider(ctx, SYSTEM, HOSTED)
+
+    both = replace(ctx, cipher=FernetCipher(lambda: [new, old]))
+    assert credentials.rotate_encryption(both, SYSTEM).values == 1
+
+    assert sealing.opened(stored(world), FernetCipher(lambda: [new])) == HOSTED
+    foreign = replace(ctx, cipher=FernetCipher(lambda: [new_key()]))
+    with pytest.raises(DecryptionFailed, match="header 'x-key' of provider 'hosted'"):
+        credentials.rotate_encryption(foreign, SYSTEM)
+
+
+def test_a_header_that_cannot_be_decrypted_holds_nothing_up_and_is_said(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    targets.put_provider(world.context(), SYSTEM, HOSTED)
+    foreign = FernetCipher(lambda: [new_key()])
+
+    found = sealing.opened_snapshot(world.store.snapshot(), foreign).providers["hosted"]
+
+    assert found.extra_headers == {}
+    assert "the header x-key of provider hosted" in caplog.text
+
+
+def test_a_provider_that_is_removed_leaves_no_header_behind(world: World) -> None:
+    ctx = world.context()
+    targets.put_provider(ctx, SYSTEM, HOSTED)
+    providers.remove(ctx, SYSTEM, "hosted")
+    targets.put_provider(ctx, SYSTEM, replace(HOSTED, extra_headers={}))
+
+    assert stored(world).header_names == []
+
+
+def test_a_header_that_is_a_key_stands_in_for_one_encrypted_or_not(world: World) -> None:
+    ctx = world.context()
+    own = replace(HOSTED, extra_headers={"Authorization": "Basic x"})
+    targets.put_provider(ctx, SYSTEM, own)
+
+    assert not credentials.get(ctx, "hosted").lacks_key
