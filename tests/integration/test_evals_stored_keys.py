@@ -1,0 +1,92 @@
+"""An eval's worker gets the stored keys and headers of its run's providers, and no others."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from evals.scorers.judging import DATA
+from harness import bootstrap
+from harness.control import credentials, targets, work
+from harness.control.credentials import Change
+from harness.domain.access import SYSTEM
+from harness.domain.settings import TargetSeed
+from tests.processes import site
+from tests.scripted_provider import Response, serving
+
+TARGET, JUDGE, OTHER = (f"sk-SEED{name}-0123456789" for name in ("target", "judge", "other"))
+HEADERS = {"sim": "SEEDheader-of-target", "critic": "SEEDheader-of-judge"}
+END_S = 240.0
+
+
+@pytest.mark.req("D4", "C8")
+def test_target_and_judge_are_each_asked_with_their_own_stored_key_and_headers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", OTHER)
+    data = tmp_path / "replies.jsonl"
+    rows = [{"input": f"Say {n}.", "target": f"{n}"} for n in range(2)]
+    data.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+
+    def answer(body: object) -> Response:
+        judged = DATA in json.dumps(body)
+        return Response(json.dumps({"reason": "x", "score": 1}) if judged else "fine")
+
+    with serving(answer) as served:
+        settings: dict[str, object] = {
+            "providers": {
+                name: {
+                    "kind": "custom",
+                    "api_base": served.url,
+                    "extra_headers": {"x-extra": value},
+                }
+                for name, value in HEADERS.items()
+            },
+            "suites": {
+                "replies": {
+                    "path": str(data),
+                    "scorer": "rubric",
+                    "scorer_options": {"rubric": "Is it good?"},
+                    "judge": {"target": "critic/judge"},
+                }
+            },
+        }
+        with site(tmp_path, settings) as place:
+            installation = bootstrap.open_installation(
+                place.config, with_workers=True, create_secret=True
+            )
+            bootstrap.make_encryption_file(installation.settings)
+            bootstrap.upgrade_database(installation.settings)
+            ctx = installation.context
+            try:
+                for provider in installation.settings.providers.values():
+                    targets.put_provider(ctx, SYSTEM, provider)
+                for name, secret in (("sim", TARGET), ("critic", JUDGE)):
+                    credentials.put(ctx, SYSTEM, name, Change(secret))
+                target = targets.add(ctx, SYSTEM, TargetSeed("sim", "m"))
+                run = work.start_by_hand(ctx, SYSTEM, "replies", target.id).id
+                assert ctx.workers is not None
+                ctx.workers.start(run)
+                deadline = time.monotonic() + END_S
+                while ctx.workers.alive() and time.monotonic() < deadline:
+                    time.sleep(0.05)
+                (ended,) = ctx.workers.reap()
+                with ctx.store.read() as tx:
+                    state, samples = tx.runs.get(run).state.value, tx.runs.samples(run)
+            finally:
+                installation.close()
+
+    assert (ended[2], state) == (0, "done"), ended
+    assert len(samples) == 2
+    asked = {(each["model"], each["authorization"], each["extra"]) for each in served.requests}
+    assert asked == {
+        ("m", f"Bearer {TARGET}", HEADERS["sim"]),
+        ("judge", f"Bearer {JUDGE}", HEADERS["critic"]),
+    }
+    written = b"".join(f.read_bytes() for f in tmp_path.rglob("*") if f.is_file())
+    config = place.config.read_bytes()
+    for secret in (TARGET, JUDGE, OTHER):
+        assert secret.encode() not in written
+    # The file that the operator wrote has the headers, and nothing else does.
+    assert all(written.count(v.encode()) == config.count(v.encode()) for v in HEADERS.values())
