@@ -1,10 +1,8 @@
-"""Calling a target's provider over HTTP, with retries; failures told without the prompt."""
+"""Calling a target's provider, with retries; failures told without the prompt."""
 
 import asyncio
 import json
 import random
-import socket
-import ssl
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
@@ -13,16 +11,14 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, Protocol, TypeVar
 
-import aiohttp
-from aiohttp.abc import ResolveResult
-from aiohttp.resolver import ThreadedResolver
-
+from evals.http_calls import HttpCalls
 from evals.pace import Pace
 from evals.wire import Embedded, MalformedReply, Reply, embedded, reply
-from harness.domain.base_url import check_base_url, may_connect
-from harness.domain.errors import InputError, UpstreamError
+from harness.domain.base_url import check_base_url
+from harness.domain.errors import InputError, NoAnswer, UpstreamError
 from harness.domain.retry import retry_after_s
 from harness.domain.targets import Provider
+from harness.ports import Posted, ProviderCallsFactory
 
 
 class Counted(Protocol):
@@ -40,7 +36,6 @@ LONGEST_ASKED_S: Final = 600.0
 RETRYABLE: Final = frozenset({408, 409, 425, 429})
 SHARED_TEXT: Final = 16  # characters in common with the request that make a text suspicious
 SHARED_SECRET: Final = 8  # the same for the key and the provider's own headers
-LONGEST_ANSWER: Final = 32 * 2**20  # bytes, unpacked
 
 
 class ProviderFailed(UpstreamError):
@@ -68,7 +63,9 @@ class ProviderClient:
     """One provider's chat completions and embeddings. Make and close it in one event loop.
 
     pace: when a call may go; it is closed with the client. waiting: entered while a call waits
-    for that. allowed: as `domain.base_url` reads it.
+    for that. allowed: as `domain.base_url` reads it. calls: what carries them.
+
+    Raises ConfigError where the provider's kind needs what is not installed.
     """
 
     def __init__(  # noqa: PLR0913 - by name, and most have a default
@@ -82,20 +79,17 @@ class ProviderClient:
         pace: Pace | None = None,
         waiting: Waiting = nullcontext,
         allowed: Collection[str] = (),
+        calls: ProviderCallsFactory = HttpCalls,
     ) -> None:
-        self._base = provider.api_base.rstrip("/")
-        self._headers = {
-            **({"Authorization": f"Bearer {api_key}"} if api_key else {}),
-            **provider.extra_headers,
-        }
+        self._base = provider.api_base
         self._secrets = (api_key or "", *provider.extra_headers.values())
-        self._connections = connections
-        self._timeout = aiohttp.ClientTimeout(total=timeout_s, connect=10.0)
+        self._calls = calls(
+            provider, api_key, connections=connections, timeout_s=timeout_s, allowed=allowed
+        )
         self._first_pause_s = first_pause_s
         self._pace = pace
         self._waiting = waiting
         self._allowed = allowed
-        self._session: aiohttp.ClientSession | None = None
         # Chance only spreads the retries of many samples over time; no result depends on it.
         self._jitter = random.Random()  # noqa: S311 - as above
 
@@ -160,54 +154,29 @@ class ProviderClient:
     async def close(self) -> None:
         if self._pace is not None:
             self._pace.close()
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        await self._calls.close()
 
     def _pause_s(self, attempt: int) -> float:
         pause = self._first_pause_s * float(4**attempt) * self._jitter.uniform(0.75, 1.25)
         return min(LONGEST_PAUSE_S, pause)
 
-    def _open(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                timeout=self._timeout,
-                headers={**self._headers, "Content-Type": "application/json"},
-                connector=aiohttp.TCPConnector(
-                    limit=self._connections, resolver=_OpenPlaces(self._allowed)
-                ),
-            )
-        return self._session
-
     async def _post(self, path: str, request: bytes, body: Mapping[str, Any]) -> bytes:
         """body: what the request says. Raises _Attempt."""
         try:
             check_base_url(self._base, self._allowed)
-            # A redirect would carry the request and our headers to another host.
-            async with self._open().post(
-                self._base + path, data=request, allow_redirects=False
-            ) as response:
-                raw = await _whole(response)
+            posted = await self._calls.post(path, request)
         except InputError as error:
             raise _Attempt(str(error), retry=False) from None
-        except TimeoutError:
-            raise _Attempt("the provider did not answer in time", retry=True) from None
-        except ssl.SSLError as error:
-            raise _Attempt(f"no TLS connection: {error.reason}", retry=True) from None
-        except aiohttp.InvalidURL:
-            raise _Attempt("api_base is not a URL", retry=False) from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise _Attempt(
-                f"the connection failed: {type(error).__name__}", retry=True
-            ) from None
-        if response.status == 200:
-            return raw
-        retry = response.status >= 500 or response.status in RETRYABLE
-        said = self._said(raw, body)
+        except NoAnswer as error:
+            raise _Attempt(str(error), retry=error.again) from None
+        if posted.status == 200:
+            return posted.body
+        retry = posted.status >= 500 or posted.status in RETRYABLE
+        said = self._said(posted.body, body)
         raise _Attempt(
-            f"HTTP {response.status}{said}",
+            f"HTTP {posted.status}{said}",
             retry=retry,
-            pause_s=retry_after_s(response.headers, _time_of(response)),
+            pause_s=retry_after_s(posted.headers, _time_of(posted)),
         )
 
     def _said(self, raw: bytes, body: Mapping[str, Any]) -> str:
@@ -227,35 +196,6 @@ class ProviderClient:
         return f": {words}"
 
 
-class _OpenPlaces(ThreadedResolver):
-    """Names looked up, without the addresses that no provider may have."""
-
-    def __init__(self, allowed: Collection[str]) -> None:
-        super().__init__()
-        self._allowed = allowed
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        found = await super().resolve(host, port, family)
-        kept = [each for each in found if may_connect(host, each["host"], self._allowed)]
-        if not kept:
-            raise OSError(f"{host} leads to a closed address")
-        return kept
-
-
-async def _whole(response: aiohttp.ClientResponse) -> bytes:
-    """Raises _Attempt for an answer that no chat completion needs to be."""
-    raw = bytearray()
-    async for part in response.content.iter_chunked(2**16):
-        raw += part
-        if len(raw) > LONGEST_ANSWER:
-            raise _Attempt(
-                f"the answer is longer than {LONGEST_ANSWER // 2**20} MiB", retry=False
-            )
-    return bytes(raw)
-
-
 def _flat(text: str) -> str:
     return " ".join(text.split())
 
@@ -266,9 +206,9 @@ def _share(one: str, other: str, length: int) -> bool:
     return any(one[at : at + length] in other for at in range(len(one) - length + 1))
 
 
-def _time_of(response: aiohttp.ClientResponse) -> datetime:
+def _time_of(answer: Posted) -> datetime:
     """By the provider's clock; where it shows none, no date of its headers can be ahead."""
     try:
-        return parsedate_to_datetime(response.headers["date"]).astimezone(UTC)
+        return parsedate_to_datetime(answer.headers["date"]).astimezone(UTC)
     except (LookupError, ValueError, OverflowError):
         return datetime.max.replace(tzinfo=UTC)

@@ -22,6 +22,7 @@ from inspect_ai.util import display_type
 
 from evals.calibration import Checks, confirm, words
 from evals.collector import Collector
+from evals.http_calls import HttpCalls
 from evals.jobs import configured, questions
 from evals.judge import Judge
 from evals.model import Connection, connected
@@ -32,7 +33,7 @@ from evals.tasks import DataSuite, InspectSuite, inspect_suite
 from harness.domain.errors import JudgeUnfit
 from harness.domain.evaluation import RunState, Sample
 from harness.domain.settings import SuiteSettings
-from harness.ports import EvalJob
+from harness.ports import EvalJob, ProviderCallsFactory
 
 log = logging.getLogger(__name__)
 _collector: Collector | None = None
@@ -50,6 +51,7 @@ class InspectRunner:
 
     checks: what is known of judges; without it they are checked at each run. paces: limits of
     providers; without them calls go as they come. allowed: as `domain.base_url` reads it.
+    calls: what carries requests to a provider.
     """
 
     def __init__(
@@ -60,12 +62,14 @@ class InspectRunner:
         checks: Checks | None = None,
         paces: Paces | None = None,
         allowed: Collection[str] = (),
+        calls: ProviderCallsFactory = HttpCalls,
     ) -> None:
         self._suites = suites
         self._log_dir = log_dir
         self._checks = checks
         self._paces = paces
         self._allowed = allowed
+        self._calls = calls
         self.remark = ""
 
     def run(
@@ -76,7 +80,7 @@ class InspectRunner:
         """
         self.remark = ""
         plain = inspect_suite(configured(self._suites, job))
-        suite = judged_by(job, plain, self._paces, self._allowed)
+        suite = judged_by(job, plain, self._paces, self._allowed, self._calls)
         asked = questions(job, suite.ids(), suite.pin)
         if not asked:
             return RunState.DONE
@@ -122,6 +126,7 @@ class InspectRunner:
             pace=self._paces.of(job.provider.name) if self._paces else None,
             waiting=collector.waiting,
             allowed=self._allowed,
+            calls=self._calls,
         )
         _collector = collector
         try:
@@ -158,7 +163,11 @@ class InspectRunner:
 
 
 def judged_by(
-    job: EvalJob, suite: InspectSuite, paces: Paces | None, allowed: Collection[str]
+    job: EvalJob,
+    suite: InspectSuite,
+    paces: Paces | None,
+    allowed: Collection[str],
+    calls: ProviderCallsFactory = HttpCalls,
 ) -> InspectSuite:
     """The suite with its judge's connection, where it has a judge. Raises JudgeUnfit."""
     if not isinstance(suite, DataSuite) or suite.suite.settings.judge is None:
@@ -176,6 +185,7 @@ def judged_by(
         timeout_s=settings.timeout_s,
         pace=paces.of(job.judge_provider.name) if paces else None,
         allowed=allowed,
+        calls=calls,
     )
     judge = Judge(settings, job.judge_provider, client, calls=len(job.done))
     return replace(suite, judging=judge)

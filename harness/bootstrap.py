@@ -6,7 +6,7 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -17,8 +17,10 @@ import structlog
 
 from harness import config, shipped
 from harness.control.context import Context
+from harness.domain.capabilities import Endpoint
 from harness.domain.credentials import ProviderKeySets
 from harness.domain.errors import ConfigError, InputError, NotFound
+from harness.domain.provider_kinds import PROVIDER_KINDS
 from harness.domain.routing import Snapshot
 from harness.domain.settings import Settings, TracingSettings
 from harness.domain.switches import (
@@ -27,7 +29,15 @@ from harness.domain.switches import (
     parse_switches,
     switches_of_file,
 )
-from harness.ports import Cipher, Clock, EvalWorkers, ProviderDoor, Store
+from harness.domain.targets import Provider
+from harness.ports import (
+    Cipher,
+    Clock,
+    EvalWorkers,
+    ProviderCalls,
+    ProviderDoor,
+    Store,
+)
 from harness.runtime import encryption, telemetry
 from harness.runtime.alert_sinks import ConfiguredSinks
 from harness.runtime.chance import SystemChance
@@ -353,6 +363,7 @@ def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None
                     installation.settings.eval_limits, SharedRates(shared / "rates"), shared
                 ),
                 allowed=installation.settings.router.allow_addresses,
+                calls=provider_calls,
             ),
             owner=owner,
             parent=parent,
@@ -362,6 +373,32 @@ def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None
         ).work(run)
     finally:
         installation.close()
+
+
+def provider_calls(
+    provider: Provider,
+    api_key: str | None,
+    *,
+    connections: int,
+    timeout_s: float,
+    allowed: Collection[str],
+) -> ProviderCalls:
+    """What evals and probes ask a provider with: the router's way where it translates.
+
+    So what is measured is what serves. Raises ConfigError where that cannot be loaded.
+    """
+    kind = PROVIDER_KINDS.get(provider.kind)
+    if kind is not None and Endpoint.CHAT in kind.adapted:
+        from router.transport.whole_calls import WholeCalls  # noqa: PLC0415 - not for all
+
+        return WholeCalls(
+            provider, api_key, connections=connections, timeout_s=timeout_s, allowed=allowed
+        )
+    from evals.http_calls import HttpCalls  # noqa: PLC0415 - aiohttp takes a while
+
+    return HttpCalls(
+        provider, api_key, connections=connections, timeout_s=timeout_s, allowed=allowed
+    )
 
 
 def control_schedule(installation: Installation) -> "Schedule":

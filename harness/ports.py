@@ -703,6 +703,47 @@ class EvalJob:
     judge: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """A provider's whole answer. headers: by their names in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+
+
+class ProviderCalls(Protocol):
+    """Carries OpenAI's requests to a provider, in that one's own words. Never tries again.
+
+    Belongs to the event loop that calls first.
+    """
+
+    async def post(self, path: str, body: bytes) -> Posted:
+        """path: OpenAI's, e.g. `/chat/completions`. Any status is an answer, as OpenAI would
+        word it. Raises NoAnswer when there is none.
+        """
+        ...
+
+    async def close(self) -> None: ...
+
+
+class ProviderCallsFactory(Protocol):
+    def __call__(
+        self,
+        provider: Provider,
+        api_key: str | None,
+        *,
+        connections: int,
+        timeout_s: float,
+        allowed: Collection[str],
+    ) -> ProviderCalls:
+        """timeout_s: of one call. allowed: as `domain.base_url` reads it.
+
+        Raises ConfigError where what a kind of provider needs is not installed.
+        """
+        ...
+
+
 class RateBook(Protocol):
     """The state of rate limits by name. Never waits, never raises."""
 

@@ -8,7 +8,7 @@ from harness.domain.failures import FailureClass
 from router.dialects.dialect import Dialect
 from router.failures import refused
 from router.jsonspan import Edit, Members, read, spliced
-from router.ports import UpstreamFailed, UpstreamReply
+from router.ports import UpstreamFailed, UpstreamReply, dropped
 from router.replies import passed_on
 from router.serving import Header
 from router.usage import Usage
@@ -22,7 +22,7 @@ REFUSAL_S: Final = 2.0
 class Answer(NamedTuple):
     """A whole answer, with `model` as the route's name. members: as it was parsed.
 
-    model: the provider's, or empty.
+    model: the provider's, or empty. dropped: as `ports.dropped` has it.
     """
 
     status: int
@@ -31,6 +31,7 @@ class Answer(NamedTuple):
     usage: Usage | None
     members: Members
     model: str = ""
+    dropped: tuple[str, ...] = ()
 
 
 async def refusal_of(reply: UpstreamReply) -> UpstreamFailed:
@@ -63,7 +64,8 @@ async def read_answer(reply: UpstreamReply, json_name: str | None, dialect: Dial
     if json_name is not None and model is not None:
         body = spliced(members.text, [Edit(model.start, model.end, json_name)])
     named = model.value if model is not None and isinstance(model.value, str) else ""
-    return Answer(reply.status, passed_on(reply.headers), body, usage, members, named)
+    headers, left = passed_on(reply.headers), dropped(reply)
+    return Answer(reply.status, headers, body, usage, members, named, left)
 
 
 def text(value: bytes) -> str:

@@ -260,7 +260,8 @@ class Exchange:
 
     def _truth(self) -> Sequence[Header]:
         attempts = (b"x-swapgate-attempts", str(len(self.course.attempts)).encode())
-        upstream = self.course.upstream
+        upstream, result = self.course.upstream, self.course.result
         served = (upstream.header,) if upstream else ()
-        lost = degraded(self.job.plan, self.job.request, upstream)
+        left = result.dropped if isinstance(result, Answer | CommittedStream) else ()
+        lost = degraded(self.job.plan, self.job.request, upstream, left)
         return (*self._headers, attempts, *served, *lost)

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from typing import Final
 
 from harness.domain.failures import FailureClass
-from router.ports import UpstreamFailed, UpstreamReply
+from router.ports import UpstreamFailed, UpstreamReply, dropped
 from router.replies import passed_on
 from router.said import Said
 from router.serving import Header
@@ -55,6 +55,10 @@ class CommittedStream:
     @property
     def headers(self) -> list[Header]:
         return passed_on(self._reply.headers)
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        return dropped(self._reply)
 
     @property
     def finish_reasons(self) -> Sequence[str]:

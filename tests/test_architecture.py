@@ -19,7 +19,7 @@ DOORS = {
     "aiohttp": (
         "router/transport/",
         "harness/demo/",
-        "evals/provider.py",
+        "evals/http_calls.py",
         "harness/client/http.py",
         "harness/runtime/webhook.py",
     ),

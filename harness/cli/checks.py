@@ -304,9 +304,13 @@ def _provider(
 
 
 def _listed(content: bytes) -> set[str]:
+    """As OpenAI and Anthropic list them, or as Google does."""
     try:
-        return {str(each["id"]) for each in json.loads(content)["data"]}
-    except (ValueError, LookupError, TypeError):
+        found = json.loads(content)
+        if "models" in found:
+            return {str(each["name"]).removeprefix("models/") for each in found["models"]}
+        return {str(each["id"]) for each in found["data"]}
+    except (ValueError, LookupError, TypeError, RecursionError):
         return set()
 
 

@@ -32,7 +32,7 @@ home: .swapgate
 #       gpt-4o-mini: {input_usd_per_mtok: 0.15, output_usd_per_mtok: 0.6}
 #     models:  # what is not said, a model can do
 #       gpt-4o-mini: {context_window: 128000, embeddings: false}
-#   anthropic: {kind: anthropic, api_key_env: ANTHROPIC_API_KEY}  # speaks /v1/messages
+#   anthropic: {kind: anthropic, api_key_env: ANTHROPIC_API_KEY}
 
 # The names that clients use as `model`. A route is created once from here; from then on the
 # database rules, and its model is swapped by proposals.

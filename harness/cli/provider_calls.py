@@ -3,6 +3,7 @@
 As the router does, it uses no proxy and follows no redirect: a key goes to its provider alone.
 """
 
+import asyncio
 import http.client
 import json
 import os
@@ -10,19 +11,27 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 
 from evals.wire import MalformedReply, body, reply
-from harness.cli import message_probe
 from harness.domain.base_url import check_base_url
+from harness.domain.capabilities import Endpoint
 from harness.domain.credentials import ProviderKey, without_secrets
-from harness.domain.errors import InputError
+from harness.domain.errors import InputError, NoAnswer
+from harness.domain.provider_kinds import PROVIDER_KINDS
 from harness.domain.targets import ANTHROPIC, ANTHROPIC_VERSION, Provider, Target
+from harness.ports import Posted
 from harness.runtime.guarded_http import opener
 
 QUESTION = "Reply with the one word: ready"
 MAX_BYTES = 4 * 1024 * 1024
 MAX_TEXT = 200
+CHAT_PATH: Final = "/chat/completions"
+# They give a few at a time else.
+_WHOLE_LIST: Final = {"anthropic": "?limit=1000", "gemini": "?pageSize=1000"}
+_NO_KEY: Final = (401, 403)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +75,8 @@ def models(
 
     allowed: as `domain.base_url` reads it.
     """
-    return _call(provider, key, "/models", None, timeout_s, allowed)
+    path = f"/models{_WHOLE_LIST.get(provider.kind, '')}"
+    return _call(provider, key, path, None, timeout_s, allowed)
 
 
 def chat(
@@ -78,20 +88,16 @@ def chat(
     allowed: Collection[str] = (),
 ) -> Probe:
     """A short question, with the target's parameters and its request patch."""
-    if provider.kind == ANTHROPIC:
-        path, sent, read = (
-            "/messages",
-            message_probe.body(provider.as_sent(target), QUESTION),
-            message_probe.reply,
-        )
-    else:
-        asked, messages = provider.as_sent(target), [{"role": "user", "content": QUESTION}]
-        path, sent, read = "/chat/completions", body(asked, messages, {}), reply
-    call = _call(provider, key, path, sent, timeout_s, allowed)
+    sent = body(provider.as_sent(target), [{"role": "user", "content": QUESTION}], {})
+    kind = PROVIDER_KINDS.get(provider.kind)
+    # By the router's own way, which alone has words for them.
+    adapted = kind is not None and Endpoint.CHAT in kind.adapted
+    ask = _translated if adapted else _call
+    call = ask(provider, key, CHAT_PATH, sent, timeout_s, allowed)
     found, error = None, call.error
     if not error:
         try:
-            found = read(call.content)
+            found = reply(call.content)
         except MalformedReply as malformed:
             error = str(malformed)
     return Probe(
@@ -105,6 +111,48 @@ def chat(
         output_tokens=found.output_tokens if found else None,
         error=error,
     )
+
+
+def _translated(
+    provider: Provider,
+    key: ProviderKey | None,
+    path: str,
+    sent: object,
+    timeout_s: float,
+    allowed: Collection[str],
+) -> Call:
+    """As `_call`. Raises ConfigError where what translates is not installed."""
+    from harness.bootstrap import provider_calls  # noqa: PLC0415 - the doctor needs none
+
+    try:
+        check_base_url(provider.api_base, allowed)
+    except InputError as refused:
+        return Call(None, 0.0, b"", str(refused))
+    calls = provider_calls(
+        provider,
+        key.secret if key else None,
+        connections=1,
+        timeout_s=timeout_s,
+        allowed=allowed,
+    )
+
+    async def posted() -> Posted:
+        try:
+            return await calls.post(path, json.dumps(sent).encode())
+        finally:
+            await calls.close()
+
+    started = time.perf_counter()
+    try:
+        found = asyncio.run(posted())
+    except NoAnswer as failed:
+        why = f"{provider.api_base} does not answer: {failed}"
+        return Call(None, time.perf_counter() - started, b"", why)
+    seconds = time.perf_counter() - started
+    if found.status == 200:
+        return Call(found.status, seconds, found.body, "")
+    said = found.body.decode("utf-8", "replace")
+    return Call(found.status, seconds, b"", _told(provider, key, found.status, said))
 
 
 def _call(
@@ -151,15 +199,19 @@ def _headers(provider: Provider, key: ProviderKey | None) -> dict[str, str]:
 def _refusal(
     provider: Provider, key: ProviderKey | None, failed: urllib.error.HTTPError
 ) -> str:
-    if failed.code in (401, 403):
+    said = ""
+    if failed.code not in _NO_KEY:
+        with suppress(OSError, http.client.HTTPException):
+            said = failed.read(MAX_BYTES).decode("utf-8", "replace")
+    return _told(provider, key, failed.code, said)
+
+
+def _told(provider: Provider, key: ProviderKey | None, status: int, said: str) -> str:
+    if status in _NO_KEY:
         place = key.name if key else f"none: `swapgate credential set {provider.name}`"
-        return f"{failed.code}: the provider refuses our key (from {place})"
-    try:
-        said = failed.read(MAX_BYTES).decode("utf-8", "replace")
-    except (OSError, http.client.HTTPException):
-        said = ""
+        return f"{status}: the provider refuses our key (from {place})"
     # Some repeat what they were sent.
-    return f"{failed.code}: {without_secrets(_message(said).encode(), provider, key).decode()}"
+    return f"{status}: {without_secrets(_message(said).encode(), provider, key).decode()}"
 
 
 def _message(said: str) -> str:

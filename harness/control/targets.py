@@ -65,11 +65,10 @@ def check_evaluable(tx: Transaction, *asked: Target) -> None:
     """Suites are run over chat. Raises InputError for a target whose provider has none."""
     for target in asked:
         kind = provider_of(tx, target).kind
-        # Evals ask the provider itself: nothing translates for them.
-        if kind in PROVIDER_KINDS and Endpoint.CHAT not in PROVIDER_KINDS[kind].speaks:
+        if kind in PROVIDER_KINDS and Endpoint.CHAT not in PROVIDER_KINDS[kind].serves:
             raise InputError(
                 f"{target.name} cannot be compared: suites are run over chat, which a provider "
-                f"of the kind {kind!r} does not speak"
+                f"of the kind {kind!r} does not have"
             )
 
 

@@ -19,6 +19,7 @@ SwapgateError
 ├── WorkerFailed           an eval worker ended without finishing its run
 ├── SnapshotInvalid        a snapshot does not validate; the old one goes on serving
 ├── UpstreamError          a provider failed (domain.failures says how)
+│   └── NoAnswer           a call brought no answer; says whether another one may
 └── CallFailed             a ModelClient's call has no answer; says status, code, retry_after_s
     ├── CallRefused        the request is wrong: unchanged, it fails again
     ├── KeyRefused         the key opens nothing, or not this route
@@ -104,6 +105,14 @@ class SnapshotInvalid(SwapgateError): ...
 
 
 class UpstreamError(SwapgateError): ...
+
+
+class NoAnswer(UpstreamError):
+    """again: another attempt may bring one."""
+
+    def __init__(self, text: str, *, again: bool = True) -> None:
+        super().__init__(text)
+        self.again = again
 
 
 class CallFailed(SwapgateError):

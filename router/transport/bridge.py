@@ -12,6 +12,7 @@ from router.ports import (
     UpstreamFailed,
     UpstreamReply,
     UpstreamRequest,
+    dropped,
 )
 
 # Of the client's headers, what only its own protocol knows.
@@ -46,6 +47,7 @@ class BridgedReply:
     """Its head is the provider's."""
 
     def __init__(self, reply: UpstreamReply, said: Translated, *, stream: bool) -> None:
+        self.dropped = dropped(reply)
         self._reply = reply
         self._said = said
         self._stream = stream

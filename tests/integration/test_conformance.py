@@ -216,3 +216,35 @@ def test_a_refusal_is_told_with_its_status_and_its_words(
     finally:
         scene.servers[kind].fault = None
     assert fault.body["error"]["message"] in str(caught.value)
+
+
+@pytest.mark.req("B7")
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_a_client_is_told_what_the_translation_left_behind(
+    scene: Scene, *, stream: bool
+) -> None:
+    """Also where a bridge stands before it; never by a name that no header may have."""
+    for server in scene.servers.values():
+        server.reply, server.fault = Reply("Hello"), None
+    with scene.client() as client:
+        chat = client.chat.completions.with_raw_response.create(
+            model="anthropic",
+            messages=[{"role": "user", "content": "Hello?"}],
+            stream=stream,
+            extra_body={"logit_bias": {"1": 1}, "made\r\nup": 1},
+        )
+        headers = {"x-api-key": scene.world.key, "anthropic-version": "2023-06-01"}
+        message = client._client.post(
+            f"{scene.world.url}/v1/messages",
+            headers=headers,
+            json={
+                "model": "gemini",
+                "max_tokens": 50,
+                "messages": [{"role": "user", "content": "Hello?"}],
+                "house_style": "plain",
+                "stream": stream,
+            },
+        )
+
+    assert chat.headers["x-swapgate-degraded"] == "logit_bias"
+    assert message.headers["x-swapgate-degraded"] == "house_style"

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from evals.http_calls import LONGEST_ANSWER
 from evals.pace import Paces
 from evals.provider import (
-    LONGEST_ANSWER,
     RETRIES,
     Answered,
     ProviderClient,

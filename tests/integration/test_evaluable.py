@@ -13,12 +13,21 @@ from tests.world import World
 def test_a_model_that_speaks_no_chat_is_not_proposed_for_evals_that_would_fail(
     world: World,
 ) -> None:
-    claude = Provider("claude", "anthropic", "https://api.anthropic.com/v1")
-    targets.put_provider(world.context(), SYSTEM, claude)
+    codex = Provider("codex", "openai_codex", "https://chatgpt.com/backend-api/codex")
+    targets.put_provider(world.context(), SYSTEM, codex)
 
     with pytest.raises(InputError, match="suites are run over chat"):
-        world.propose("claude/opus")
+        world.propose("codex/gpt-5-codex")
 
     with world.store.read() as tx:
-        assert all(each.provider != "claude" for each in tx.routing.targets().values())
+        assert all(each.provider != "codex" for each in tx.routing.targets().values())
     assert world.propose("sim/better").route == "chat"
+
+
+@pytest.mark.req("A7", "B7")
+@pytest.mark.parametrize("kind", ["anthropic", "gemini"])
+def test_a_model_whose_chats_are_translated_may_be_proposed(world: World, kind: str) -> None:
+    other = Provider("other", kind, "https://models.example/v1")
+    targets.put_provider(world.context(), SYSTEM, other)
+
+    assert world.propose("other/opus").route == "chat"

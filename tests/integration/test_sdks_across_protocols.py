@@ -1,12 +1,13 @@
 """The clients that people use, unchanged, before targets that speak another protocol.
 
 Each runs a tool loop with streaming through a router's worker, in processes of its own, whose
-provider refuses what OpenAI's refuses (`tests.strict_chat`).
+provider refuses what the real one refuses (`tests.strict_chat`, `tests.wire`).
 """
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from contextlib import ExitStack
+from typing import Any, Final
 
 import anthropic
 import openai
@@ -19,39 +20,77 @@ from tests import strict_chat
 from tests.node_clients import tool_loop
 from tests.router_site import Routed, routed
 from tests.router_upstream import running_upstream
+from tests.wire import anthropic as claude
+from tests.wire import gemini
+from tests.wire.server import KEY, Reading, Reply, Usage, serving
 from tests.world import suite_file
 
 MODEL = "strict-1"
 SUNNY = "Oslo is sunny and Rome is sunny"
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 
-pytestmark = pytest.mark.req("A1", "B7")
+USAGE: Final = Usage(input=20, output=9, cached=8, reasoning=3)
+
+pytestmark = [pytest.mark.req("A1", "B7"), pytest.mark.timeout(300)]
+
+
+def weather(read: Reading) -> Reply:
+    """What `tests.strict_chat` plays, in any protocol."""
+    results = read.turns[-1].results
+    if results:
+        return Reply(" and ".join(results), usage=USAGE)
+    calls = tuple(("weather", {"city": city}) for city in strict_chat.CITIES)
+    return Reply("Let me look.", calls=calls, stop="tools", usage=USAGE)
 
 
 @pytest.fixture(scope="module")
 def router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Routed]:
-    """Route `chat`: a target whose provider has chats alone."""
+    """Routes `chat`, whose provider has chats alone, `claude` and `gemini`."""
     folder = tmp_path_factory.mktemp("sdks")
-    with running_upstream() as upstream:
+    with ExitStack() as stack:
+        stack.enter_context(pytest.MonkeyPatch.context()).setenv("WIRE_KEY", KEY)
+        upstream = stack.enter_context(running_upstream())
         upstream.turns[MODEL] = strict_chat.turn
-        with routed(
-            folder,
-            upstream.url,
-            providers={"chats": {"kind": "groq", "api_base": upstream.url}},
-            suites={"colours": {"path": str(suite_file(folder)), "scorer": "exact"}},
-            routes={"chat": {"incumbent": f"chats/{MODEL}", "suites": ["colours"]}},
-        ) as place:
-            place.start()
-            yield place
+        chats = {"kind": "groq", "api_base": upstream.url, "api_key_env": "WIRE_KEY"}
+        providers: dict[str, Any] = {"chats": chats}
+        targets = {"chat": f"chats/{MODEL}"}
+        for name, kind, wire in (
+            ("claude", "anthropic", claude),
+            ("gemini", "gemini", gemini),
+        ):
+            server = wire.strict()
+            server.answers = weather
+            stack.enter_context(serving(server))
+            providers[name] = {
+                "kind": kind,
+                "api_base": server.api_base,
+                "api_key_env": "WIRE_KEY",
+            }
+            targets[name] = f"{name}/{wire.MODEL}"
+        place = stack.enter_context(
+            routed(
+                folder,
+                upstream.url,
+                providers=providers,
+                suites={"colours": {"path": str(suite_file(folder)), "scorer": "exact"}},
+                routes={
+                    name: {"incumbent": target, "suites": ["colours"]}
+                    for name, target in targets.items()
+                },
+            )
+        )
+        place.start()
+        yield place
 
 
-def test_anthropics_sdk(router: Routed) -> None:
+@pytest.mark.parametrize("route", ["chat", "gemini"])
+def test_anthropics_sdk(router: Routed, route: str) -> None:
     tool: Any = {"name": "weather", "description": "Of a city", "input_schema": SCHEMA}
     messages: list[Any] = [{"role": "user", "content": "Weather?"}]
     with anthropic.Anthropic(base_url=router.url, api_key=router.key, max_retries=0) as client:
         for _ in range(2):
             with client.messages.stream(
-                model="chat", max_tokens=100, messages=messages, tools=[tool]
+                model=route, max_tokens=100, messages=messages, tools=[tool]
             ) as stream:
                 final = stream.get_final_message()
             results = [
@@ -72,14 +111,15 @@ def test_anthropics_sdk(router: Routed) -> None:
     assert "".join(each.text for each in final.content if each.type == "text").strip() == SUNNY
 
 
-def test_openais_sdk_by_responses(router: Routed) -> None:
+@pytest.mark.parametrize("route", ["chat", "claude", "gemini"])
+def test_openais_sdk_by_responses(router: Routed, route: str) -> None:
     tool: Any = {"type": "function", "name": "weather", "parameters": SCHEMA, "strict": False}
     given: list[Any] = [{"role": "user", "content": "Weather?"}]
     with openai.OpenAI(
         base_url=f"{router.url}/v1", api_key=router.key, max_retries=0
     ) as client:
         for _ in range(2):
-            with client.responses.stream(model="chat", input=given, tools=[tool]) as stream:
+            with client.responses.stream(model=route, input=given, tools=[tool]) as stream:
                 final = stream.get_final_response()
             given += [each.model_dump(exclude={"parsed_arguments"}) for each in final.output]
             for call in final.output:
@@ -92,13 +132,43 @@ def test_openais_sdk_by_responses(router: Routed) -> None:
     assert final.output_text.strip() == SUNNY
 
 
-def test_langchain_by_responses(router: Routed) -> None:
+@pytest.mark.parametrize("route", ["claude", "gemini"])
+def test_openais_sdk_by_chats(router: Routed, route: str) -> None:
+    told = {"name": "weather", "description": "Of a city", "parameters": SCHEMA}
+    tool: Any = {"type": "function", "function": told}
+    messages: list[Any] = [{"role": "user", "content": "Weather?"}]
+    with router.client() as client:
+        for _ in range(2):
+            with client.chat.completions.stream(
+                model=route, messages=messages, tools=[tool]
+            ) as stream:
+                final = stream.get_final_completion()
+            said = final.choices[0].message
+            messages.append(said.model_dump(exclude_none=True, exclude={"parsed"}))
+            messages += [
+                {
+                    "role": "tool",
+                    "tool_call_id": call.id,
+                    "content": f"{json.loads(call.function.arguments)['city']} is sunny",
+                }
+                for call in said.tool_calls or ()
+            ]
+
+    assert final.choices[0].finish_reason == "stop"
+    assert (said.content or "").strip() == SUNNY
+
+
+@pytest.mark.parametrize(
+    ("route", "responses"), [("chat", True), ("claude", False), ("gemini", False)]
+)
+def test_langchain(router: Routed, route: str, *, responses: bool) -> None:
     model = ChatOpenAI(
-        model="chat",
+        model=route,
         base_url=f"{router.url}/v1",
         api_key=SecretStr(router.key),
         max_retries=0,
-        use_responses_api=True,
+        use_responses_api=responses,
+        stream_usage=True,
     ).bind_tools([{"name": "weather", "description": "Of a city", "parameters": SCHEMA}])
     messages: list[Any] = [HumanMessage("Weather?")]
     for _ in range(2):
@@ -117,9 +187,18 @@ def test_langchain_by_responses(router: Routed) -> None:
     assert messages[-1].usage_metadata["output_tokens"] == 9
 
 
-@pytest.mark.parametrize("protocol", ["messages", "responses"])
-def test_vercels_ai_sdk(router: Routed, protocol: str) -> None:
-    told = tool_loop(protocol, f"{router.url}/v1", router.key, "chat")
+@pytest.mark.parametrize(
+    ("protocol", "route"),
+    [
+        ("messages", "chat"),
+        ("messages", "gemini"),
+        ("responses", "chat"),
+        ("chat", "claude"),
+        ("chat", "gemini"),
+    ],
+)
+def test_vercels_ai_sdk(router: Routed, protocol: str, route: str) -> None:
+    told = tool_loop(protocol, f"{router.url}/v1", router.key, route)
 
     assert told["cities"] == ["Oslo", "Rome"]
     assert told["steps"] == ["tool-calls", "stop"]

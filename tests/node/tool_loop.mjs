@@ -9,7 +9,8 @@ import { z } from "zod";
 
 const [protocol, baseURL, apiKey, name] = process.argv.slice(2);
 const models = {
-  chat: () => createOpenAICompatible({ name: "swapgate", baseURL, apiKey })(name),
+  chat: () =>
+    createOpenAICompatible({ name: "swapgate", baseURL, apiKey, includeUsage: true })(name),
   messages: () => createAnthropic({ baseURL, apiKey })(name),
   responses: () => createOpenAI({ baseURL, apiKey }).responses(name),
 };

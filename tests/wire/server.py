@@ -94,7 +94,8 @@ class Asked:
 class Strict:
     """read: raises Refused, else what was asked. whole, events: a reply in the wire's form.
 
-    fault: what the next request gets instead. cut: bytes a piece of a stream has.
+    answers: what to reply to a request, instead of `reply`; raises Refused. fault: what the
+    next request gets instead. cut: bytes a piece of a stream has.
     """
 
     read: Callable[[Asked], Reading]
@@ -103,6 +104,7 @@ class Strict:
     events: Callable[[Reply], list[bytes]]
     api_path: str
     reply: Reply = field(default_factory=Reply)
+    answers: Callable[[Reading], Reply] | None = None
     fault: Refused | None = None
     cut: int = 7
     port: int = 0
@@ -129,15 +131,17 @@ def serving(strict: Strict) -> Iterator[Strict]:
             try:
                 if strict.fault is not None:
                     raise strict.fault
-                strict.readings.append(strict.read(asked))
+                reading = strict.read(asked)
+                strict.readings.append(reading)
+                reply = strict.answers(reading) if strict.answers else strict.reply
             except Refused as refusal:
                 strict.refused.append(str(refusal))
                 self._whole(refusal.status, refusal.body, refusal.headers)
                 return
             if strict.streams(asked):
-                self._stream(b"".join(strict.events(strict.reply)))
+                self._stream(b"".join(strict.events(reply)))
             else:
-                self._whole(200, strict.whole(strict.reply), {})
+                self._whole(200, strict.whole(reply), {})
 
         def _whole(self, status: int, body: Json, headers: Mapping[str, str]) -> None:
             raw = json.dumps(body).encode()

@@ -1,0 +1,189 @@
+"""Evals of targets that speak another protocol: candidate, incumbent and judge, in processes.
+
+The providers refuse what the real ones refuse (`tests.wire`) and answer as simulated models do.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from evals.scorers.judging import DATA
+from evals.sim import serve as sim
+from harness import bootstrap
+from harness.report.kept import address
+from tests.processes import site
+from tests.router_site import routed
+from tests.wire import anthropic, gemini
+from tests.wire.server import KEY, Json, Reading, Reply, Usage, serving
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+USAGE: Final = Usage(input=100, output=20, cached=40)
+ITEMS: Final = 12
+
+
+def examinee(model: str, *, hiccups: int = 0) -> Callable[[Reading], Reply]:
+    """Answers the shipped suites as the simulator's model would. hiccups: 529s before that."""
+    simulator = sim.simulator()
+    sitting, left = simulator.models[model], [anthropic.OVERLOADED] * hiccups
+
+    def answer(read: Reading) -> Reply:
+        if left:
+            raise left.pop()
+        item = simulator.bank.find(read.turns[-1].text)
+        assert item is not None
+        return Reply(str(sitting.sit(item).value), usage=USAGE)
+
+    return answer
+
+
+def provider(kind: str, api_base: str, model: str) -> Json:
+    price = {"input_usd_per_mtok": 1.0, "output_usd_per_mtok": 10.0}
+    return {
+        "kind": kind,
+        "api_base": api_base,
+        "api_key_env": "WIRE_KEY",
+        "prices": {model: price},
+    }
+
+
+@pytest.mark.req("A1", "A7", "B7")
+def test_a_candidate_and_an_incumbent_of_other_protocols_get_their_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WIRE_KEY", KEY)
+    old, new = gemini.strict(), anthropic.strict()
+    old.answers, new.answers = examinee("sim-base"), examinee("sim-better", hiccups=2)
+    with serving(old), serving(new):
+        settings: dict[str, object] = {
+            "providers": {
+                "google": provider("gemini", old.api_base, gemini.MODEL),
+                "claude": provider("anthropic", new.api_base, anthropic.MODEL),
+            },
+            "policies": {"quick": {"gate": {"n_max": 120, "infra_pause_s": 0.1}}},
+        }
+        with site(tmp_path, settings) as place:
+            arms = (
+                "--incumbent",
+                f"google/{gemini.MODEL}",
+                "--candidate",
+                f"claude/{anthropic.MODEL}",
+                "--patch-param",
+                "temperature=0.25",
+            )
+            done = place.run(
+                *("gate", "run", "--suite", "tickets", "--policy", "quick", "--json"),
+                *(*arms, "--keep", str(tmp_path / "kept")),
+            )
+    assert json.loads(done.stdout)["verdict"]["verdict"] == "passed"
+    assert [*old.refused, *new.refused] == [str(anthropic.OVERLOADED)] * 2
+    # As it will serve: with the request patch, in the provider's words.
+    assert {each.temperature for each in new.readings} == {0.25}
+    monkeypatch.setenv("SWAPGATE__DATABASE_URL", address(tmp_path / "kept"))
+    installation = bootstrap.open_installation(place.config, create_secret=True)
+    try:
+        with installation.store.read() as tx:
+            runs = tx.runs.list()
+            samples = [each for run in runs for each in tx.runs.samples(run.id)]
+    finally:
+        installation.close()
+    assert len(runs) == 2
+    assert {each.served_model for each in samples} == {gemini.MODEL, anthropic.MODEL}
+    assert not [each for each in samples if each.error]
+    used = {(e.input_tokens, e.cached_tokens, e.output_tokens) for e in samples}
+    assert used == {(USAGE.input, USAGE.cached, USAGE.output)}
+    assert [each.cost_usd for each in samples] == pytest.approx([300e-6] * len(samples))
+
+
+@pytest.mark.req("F7", "B7")
+def test_a_judge_of_another_protocol_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WIRE_KEY", KEY)
+    jury = anthropic.strict()
+    jury.answers = judging
+    with (
+        sim.in_thread(sim.simulator(time_scale=0)) as answering,
+        serving(jury),
+        site(tmp_path, judged(tmp_path, answering, jury.api_base)) as place,
+    ):
+        installation = bootstrap.open_installation(place.config, create_secret=True)
+        bootstrap.upgrade_database(installation.settings)
+        try:
+            place.start("control", "serve", "control", wait_for="/healthz")
+            place.run("eval", "run", "replies", "sim/sim-base", "--wait")
+            with installation.store.read() as tx:
+                (run,) = tx.runs.list()
+                samples = tx.runs.samples(run.id)
+        finally:
+            installation.close()
+
+    assert run.state.value == "done"
+    assert [each.strict for each in samples] == [0.8] * ITEMS
+    assert {each.judge_model for each in samples} == {anthropic.MODEL}
+    assert [each.judge_cost_usd for each in samples] == pytest.approx([300e-6] * ITEMS)
+
+
+def judging(read: Reading) -> Reply:
+    answer = json.loads(read.turns[-1].text.rpartition(DATA)[2])["answer"]
+    score = 0.1 if answer.startswith("bad") else 0.8
+    return Reply(json.dumps({"reason": "x", "score": score}), usage=USAGE)
+
+
+def judged(folder: Path, answering: str, jury: str) -> dict[str, object]:
+    data, references = folder / "replies.jsonl", folder / "references.jsonl"
+    rows = [{"input": f"Say {n}.", "target": f"{n}"} for n in range(ITEMS)]
+    data.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    rated = [
+        {"input": "Say it.", "answer": f"{word} {n}", "score": score}
+        for n in range(6)
+        for word, score in (("good", 1), ("bad", 0))
+    ]
+    references.write_text("\n".join(map(json.dumps, rated)), encoding="utf-8")
+    suite = {
+        "path": str(data),
+        "scorer": "rubric",
+        "scorer_options": {"rubric": "Is it good?"},
+        "judge": {"target": f"claude/{anthropic.MODEL}", "references": str(references)},
+    }
+    return {
+        "control": {"reconcile_interval_s": 0.3, "eval_connections": 2},
+        "providers": {
+            "sim": {"kind": "sim", "api_base": f"{answering}/v1"},
+            "claude": provider("anthropic", jury, anthropic.MODEL),
+        },
+        "suites": {"replies": suite},
+        "routes": {"support": {"incumbent": "sim/sim-base", "suites": ["replies"]}},
+    }
+
+
+@pytest.mark.req("D5", "B7")
+@pytest.mark.parametrize("kind", ["anthropic", "gemini"])
+def test_a_probe_asks_in_the_providers_words(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WIRE_KEY", KEY)
+    wire = {"anthropic": anthropic, "gemini": gemini}[kind]
+    server = wire.strict()
+    server.reply = Reply("ready", usage=USAGE)
+    with serving(server):
+        settings: Json = {
+            "providers": {"p": provider(kind, server.api_base, wire.MODEL)},
+            "routes": {"chat": {"incumbent": f"p/{wire.MODEL}", "suites": ["colours"]}},
+        }
+        with routed(tmp_path, server.api_base, **settings) as world:
+            place = world.place
+            found = place.run("--json", "model", "probe", f"p/{wire.MODEL}")
+            monkeypatch.setenv("WIRE_KEY", "another")
+            refused = place.run("--json", "model", "probe", f"p/{wire.MODEL}", expect=1)
+    told = json.loads(found.stdout)
+    assert (told["answer"], told["served_model"]) == ("ready", wire.MODEL)
+    assert (told["input_tokens"], told["output_tokens"]) == (USAGE.input, USAGE.output)
+    why = json.loads(refused.stdout)
+    assert (why["status"], why["error"]) == (
+        401,
+        "401: the provider refuses our key (from WIRE_KEY)",
+    )
