@@ -12,8 +12,11 @@ from harness.ports import Transaction
 
 
 def confirmed(tx: Transaction, rollout: Rollout, action: Action) -> Action:
-    """The action, or the rollback that a router has begun."""
-    if not rollout.live or action.signal is Signal.HARM:
+    """The action, or the rollback that a router has begun.
+
+    It may be told of as late as in the bake.
+    """
+    if not (rollout.live or rollout.baking) or action.signal is Signal.HARM:
         return action
     found = tx.alerts.newest(f"{AlertKind.LOCAL_ABORT.value}:{rollout.id}")
     if found is None:

@@ -238,19 +238,39 @@ def test_a_promotion_that_a_person_undid_can_be_had_back(baking: World) -> None:
     assert route(baking).incumbent == candidate
 
 
-def test_a_person_cannot_move_on_what_a_router_has_stopped(world: World) -> None:
-    in_canary(world)
-    ctx, version = world.context(), route(world).version
+def a_router_stops(world: World) -> None:
+    stopped = rollout(world).id
     with world.store.write() as tx:
         alerts.tell(
-            ctx,
+            world.context(),
             tx,
             AlertKind.LOCAL_ABORT,
-            rollout(world).id,
+            stopped,
             subject="route chat",
             title="the router stopped the canary of route chat by itself",
             text="Worker w saw 3 of 3 keys fail.",
         )
+
+
+@pytest.mark.req("F4")
+def test_a_router_s_stop_that_arrives_after_the_promotion_takes_it_back(
+    baking: World,
+) -> None:
+    before = route(baking).incumbent
+    promoted(baking)
+    a_router_stops(baking)
+
+    baking.turn()
+
+    assert route(baking).incumbent == before
+    assert rollout(baking).state is RolloutState.ROLLED_BACK
+    assert "3 of 3 keys fail" in rollout(baking).ended_because
+
+
+def test_a_person_cannot_move_on_what_a_router_has_stopped(world: World) -> None:
+    in_canary(world)
+    ctx, version = world.context(), route(world).version
+    a_router_stops(world)
 
     for signal in (Signal.ADVANCE, Signal.PROMOTE):
         with pytest.raises(ProofRefused, match="3 of 3 keys fail"):
