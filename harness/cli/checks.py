@@ -1,6 +1,5 @@
 """What `swapgate doctor` looks at: one function per subject, one line per finding."""
 
-import json
 import os
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -27,7 +26,7 @@ from harness.control import (
 from harness.control.context import Context
 from harness.domain.credentials import ProviderKey, lacks_key, of_environment
 from harness.domain.errors import StoreUnavailable, SwapgateError
-from harness.domain.provider_check import FindingStatus, Subject
+from harness.domain.provider_check import FindingStatus, Subject, listed_models
 from harness.domain.settings import Settings
 from harness.domain.targets import Provider
 from harness.runtime.addresses import holder, is_free
@@ -295,23 +294,12 @@ def _provider(
         return Check(subject, "warn", "it answers, but lists no models", step)
     if call.error:
         return Check(subject, "fail", call.error, "mend api_base or the key")
-    listed = _listed(call.content)
+    listed = listed_models(call.content)
     missing = ", ".join(sorted(wanted - listed)) if listed else ""
     if missing:
         step = "try `swapgate model probe TARGET`; a retired model needs a proposal"
         return Check(subject, "warn", f"it does not list {missing}", step)
     return Check(subject, "ok", f"{len(listed)} models, {call.seconds * 1000:.0f} ms")
-
-
-def _listed(content: bytes) -> set[str]:
-    """As OpenAI and Anthropic list them, or as Google does."""
-    try:
-        found = json.loads(content)
-        if "models" in found:
-            return {str(each["name"]).removeprefix("models/") for each in found["models"]}
-        return {str(each["id"]) for each in found["data"]}
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return set()
 
 
 def _differences(context: Context, settings: Settings) -> Iterator[Check]:

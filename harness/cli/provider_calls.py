@@ -20,6 +20,7 @@ from harness.domain.base_url import check_base_url
 from harness.domain.capabilities import Endpoint
 from harness.domain.credentials import ProviderKey, without_secrets
 from harness.domain.errors import InputError, NoAnswer
+from harness.domain.provider_check import list_path
 from harness.domain.provider_kinds import PROVIDER_KINDS
 from harness.domain.targets import ANTHROPIC, ANTHROPIC_VERSION, Provider, Target
 from harness.ports import Posted
@@ -29,8 +30,6 @@ QUESTION = "Reply with the one word: ready"
 MAX_BYTES = 4 * 1024 * 1024
 MAX_TEXT = 200
 CHAT_PATH: Final = "/chat/completions"
-# They give a few at a time else.
-_WHOLE_LIST: Final = {"anthropic": "?limit=1000", "gemini": "?pageSize=1000"}
 _NO_KEY: Final = (401, 403)
 
 
@@ -75,8 +74,7 @@ def models(
 
     allowed: as `domain.base_url` reads it.
     """
-    path = f"/models{_WHOLE_LIST.get(provider.kind, '')}"
-    return _call(provider, key, path, None, timeout_s, allowed)
+    return _call(provider, key, list_path(provider.kind), None, timeout_s, allowed)
 
 
 def chat(

@@ -11,7 +11,7 @@ from harness.control.context import Context
 from harness.domain import provider_check as rules
 from harness.domain.credentials import lacks_key
 from harness.domain.errors import ConfigError
-from harness.domain.provider_check import FindingStatus, ProviderCheck
+from harness.domain.provider_check import FindingStatus, ProviderCheck, list_path
 from harness.domain.targets import Provider, Target
 
 AT_ONCE: Final = 8
@@ -74,7 +74,7 @@ def _checked(ctx: Context, provider: Provider, target: Target | None) -> Provide
     if lacks_key(provider, keys):
         return _result(ctx, provider, target, [rules.no_key(provider)])
     secret = keys[0].secret if keys else ""
-    models = ctx.door.ask(provider, secret, "/models", None, LIST_TIMEOUT_S)
+    models = ctx.door.ask(provider, secret, list_path(provider.kind), None, LIST_TIMEOUT_S)
     chat, question = None, None
     if target is not None and models.status is not None:
         question = rules.streamed_question(provider, target)

@@ -1,7 +1,7 @@
 """What a provider's answers to two small requests say about it: five findings. Pure."""
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -15,6 +15,8 @@ QUESTION: Final = "Reply with the one word: ready"
 NO_SUCH_PAGE: Final = (404, 405, 501)
 OUR_KEY: Final = (401, 403)
 # Signed requests and tokens are refused at minutes; people want to know before that.
+# They give a few at a time else.
+_WHOLE_LIST: Final = {"anthropic": "?limit=1000", "gemini": "?pageSize=1000"}
 MOST_SKEW_S: Final = 30.0
 _MESSAGES_TOKENS: Final = 64
 
@@ -219,11 +221,19 @@ def skew_of(models: Heard, chat: Heard | None) -> float | None:
     return next((each for each in known if each is not None), None)
 
 
+def list_path(kind: str) -> str:
+    """Below the `api_base`: where providers of this kind list all of their models."""
+    return f"/models{_WHOLE_LIST.get(kind, '')}"
+
+
 def listed_models(content: bytes) -> set[str]:
+    """As OpenAI and Anthropic list them, or as Google does. Empty for what is no list."""
     try:
-        found: list[Mapping[str, object]] = json.loads(content)["data"]
-        return {str(each["id"]) for each in found}
-    except (ValueError, LookupError, TypeError):
+        found = json.loads(content)
+        if "models" in found:
+            return {str(each["name"]).removeprefix("models/") for each in found["models"]}
+        return {str(each["id"]) for each in found["data"]}
+    except (ValueError, LookupError, TypeError, RecursionError):
         return set()
 
 

@@ -10,6 +10,8 @@ from harness.domain.provider_check import (
     Subject,
     findings,
     is_content,
+    list_path,
+    listed_models,
     streamed_question,
     without_secrets,
 )
@@ -98,3 +100,23 @@ def test_the_first_content_is_told_from_what_comes_before(line: bytes, content: 
 def test_a_secret_that_a_provider_repeats_is_hidden() -> None:
     said = without_secrets("bad key sk-abcdefgh", ["sk-abcdefgh", "bad"])
     assert said == "bad key [hidden]"
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        (b'{"data":[{"id":"a"},{"id":"b"}]}', {"a", "b"}),
+        (b'{"models":[{"name":"models/gemini-3-pro"}]}', {"gemini-3-pro"}),
+        (b'{"models":3}', set()),
+        (b"[]", set()),
+    ],
+)
+def test_a_list_of_models_is_read_in_whatever_words_it_comes(
+    content: bytes, names: set[str]
+) -> None:
+    assert listed_models(content) == names
+
+
+def test_a_list_is_asked_for_as_a_whole() -> None:
+    paths = [list_path(kind) for kind in ("openai", "anthropic", "gemini")]
+    assert paths == ["/models", "/models?limit=1000", "/models?pageSize=1000"]
