@@ -43,6 +43,7 @@ from harness.runtime.alert_sinks import ConfiguredSinks
 from harness.runtime.chance import SystemChance
 from harness.runtime.clock import SystemClock
 from harness.runtime.litellm_table import LitellmTable
+from harness.runtime.oauth_http import HttpOAuth
 
 if TYPE_CHECKING:
     from harness.runtime.schedule import Schedule
@@ -58,6 +59,7 @@ OTLP_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDP
 ENCRYPTION_VARIABLE = "SWAPGATE_ENCRYPTION_KEYS"
 ENCRYPTION_FILE = "encryption.keys"
 SECRET_FILE = "secret.key"  # noqa: S105 - a name, not a secret
+RENEWALS_EVERY_S = 1.0
 SECRET_ATTEMPTS, SECRET_PAUSE_S = 20, 0.05
 
 
@@ -236,6 +238,8 @@ class Installation:
             cipher=self.cipher,
             environ=dict(os.environ),
             door=self._door,
+            oauth=HttpOAuth(self.clock, self.settings.router.allow_addresses),
+            oauth_changes=self.settings.oauth,
             data_classes=self.settings.data_classes,
             drift={
                 name: suite.drift
@@ -412,6 +416,7 @@ def control_schedule(installation: Installation) -> "Schedule":
         endings,
         housekeeping,
         reconcile,
+        renewals,
         waivers,
     )
     from harness.control.jobs import Watched  # noqa: PLC0415
@@ -447,6 +452,7 @@ def control_schedule(installation: Installation) -> "Schedule":
         leading("reconcile", reconcile.turn, every_s=control.reconcile_interval_s),
         leading("alerts", alerts.turn, every_s=settings.alerts.deliver_interval_s),
         leading("drift watch", drift.turn, every_s=control.drift_interval_s),
+        leading("renewals", renewals.renew, every_s=RENEWALS_EVERY_S),
         leading("housekeeping", tidy, every_s=control.housekeeping_interval_s),
     ]
     for suite in settings.suites.values():

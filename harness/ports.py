@@ -17,12 +17,14 @@ from harness.domain.catalogue import Catalogue
 from harness.domain.changes import Change
 from harness.domain.credentials import Credential
 from harness.domain.delivery import AlertMessage, Delivery
+from harness.domain.device_flow import Answer, DeviceCode, Tokens
 from harness.domain.drift import Check, Watch
 from harness.domain.evaluation import EvalRun, RunState, Sample, SuitePin, Verdict
 from harness.domain.evidence import RouteEvidence, Waiver
 from harness.domain.failover import Failover
 from harness.domain.key_limits import KeyLimits
 from harness.domain.limits import RateState
+from harness.domain.oauth_kinds import OAuthPlace
 from harness.domain.observation import Block, Traffic, TrafficTotal
 from harness.domain.pins import Sighting
 from harness.domain.proposal import Proposal
@@ -30,6 +32,7 @@ from harness.domain.provider_check import Heard
 from harness.domain.rollout import Rollout
 from harness.domain.routing import Route, RoutingTable, Snapshot
 from harness.domain.shadow import Shadow, ShadowTally
+from harness.domain.sign_ins import SignIn
 from harness.domain.spend import KeySpend
 from harness.domain.switches import Switch
 from harness.domain.targets import Provider, Target
@@ -577,6 +580,46 @@ class Credentials(Protocol):
         ...
 
 
+class SignIns(Protocol):
+    """What people's signing in left behind, one per provider. Routers never see it."""
+
+    def all(self) -> Sequence[SignIn]:
+        """By provider."""
+        ...
+
+    def start(self, new: SignIn) -> None:
+        """Instead of the provider's last one. Raises InputError for an unknown provider."""
+        ...
+
+    def save(self, changed: SignIn) -> None:
+        """Raises StaleWrite where it is over: somebody signed in anew, or out."""
+        ...
+
+    def end(self, provider: str) -> bool:
+        """Whether there was one."""
+        ...
+
+
+class OAuthServer(Protocol):
+    """Where people sign in for a provider.
+
+    All raise SignInRefused with the server's word, SignInUnreachable, also for an answer that
+    is none.
+    """
+
+    def device_code(self, place: OAuthPlace) -> DeviceCode: ...
+
+    def poll(self, place: OAuthPlace, code: DeviceCode) -> Answer | Tokens:
+        """Whether the person is done. What cannot be reached is an Answer, too."""
+        ...
+
+    def refresh(self, place: OAuthPlace, refresh_token: str) -> Tokens: ...
+
+    def exchange(self, place: OAuthPlace, account_token: str) -> Tokens:
+        """A short-lived token for the account's."""
+        ...
+
+
 class Cipher(Protocol):
     """Encrypts what must not be read in the database, on disk or in a backup."""
 
@@ -632,6 +675,8 @@ class Transaction(Protocol):
     def captures(self) -> Captures: ...
     @property
     def credentials(self) -> Credentials: ...
+    @property
+    def sign_ins(self) -> SignIns: ...
 
 
 class Store(Protocol):

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from harness.cli import output, wording
+from harness.cli.credential_login import login, logout
 from harness.cli.duration import Duration
 from harness.cli.session import Session, pass_session
 from harness.control import credentials
@@ -19,6 +20,10 @@ from harness.domain.errors import InputError
 @click.group()
 def credential() -> None:
     """Keys of providers: stored encrypted, never shown."""
+
+
+credential.add_command(login)
+credential.add_command(logout)
 
 
 @credential.command("list")

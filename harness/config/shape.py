@@ -18,6 +18,7 @@ from pydantic import (
 from harness.config.captures import CaptureEntry, capture_settings
 from harness.config.catalogue import CatalogueItem, catalogue_changes
 from harness.config.faults import config_error, dotted
+from harness.config.oauth import OAuthEntry
 from harness.config.places import Document, Path_
 from harness.config.ranges import complaints, unclear
 from harness.config.routes import Known, RouteEntry, route_seed, target_seed
@@ -177,6 +178,10 @@ class FileConfig(BaseModel):
     catalogue: dict[str, CatalogueItem] = Field(
         {}, description="what is known of models, by KIND/MODEL; see docs/models.md"
     )
+    oauth: dict[str, OAuthEntry] = Field(
+        {},
+        description="by provider: where people sign in for it; see docs/credentials.md",
+    )
     switches: list[str] = Field(
         [],
         description="kill switches, read at a router's start: provider:NAME, target:ID or "
@@ -232,6 +237,7 @@ def settings(document: Document, *, base: Path, shipped: Path, source: Path | No
         eval_limits={name: each.eval_limits for name, each in config.providers.items()},
         capture=capture_settings(config.capture, document),
         catalogue=catalogue_changes(config.catalogue, document),
+        oauth={name: each.change() for name, each in config.oauth.items()},
     )
 
 

@@ -8,6 +8,7 @@ from harness.control.clock_watch import ClockWatch
 from harness.domain.catalogue import Catalogue
 from harness.domain.drift import DriftPolicy
 from harness.domain.errors import ConfigError, NotFound
+from harness.domain.oauth_kinds import OAuthChange
 from harness.domain.policy import Policy
 from harness.domain.targets import Target
 from harness.ports import (
@@ -17,6 +18,7 @@ from harness.ports import (
     Clock,
     EvalWorkers,
     ModelTable,
+    OAuthServer,
     ProviderDoor,
     Store,
     SuiteCatalog,
@@ -48,6 +50,7 @@ class Context:
     models: what is known of models; None where nothing is. judges: by suite.
     cipher: for what is stored encrypted. environ: where providers' keys may stand, too.
     door: None where no provider is asked. last_check: what that found, of this process.
+    oauth: where people sign in; None where this process cannot. oauth_changes: by provider.
     """
 
     store: Store
@@ -74,6 +77,8 @@ class Context:
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     door: ProviderDoor | None = None
     last_check: dict[str, object] = field(default_factory=dict)
+    oauth: OAuthServer | None = None
+    oauth_changes: Mapping[str, OAuthChange] = field(default_factory=dict)
 
     def policy(self, name: str) -> Policy:
         """Raises NotFound with the nearest policy."""

@@ -20,6 +20,7 @@ from harness.domain.credentials import (
 )
 from harness.domain.errors import Conflict, DecryptionFailed, InputError, NotFound
 from harness.domain.provider_kinds import PROVIDER_KINDS
+from harness.domain.sign_ins import KEY_NAME
 from harness.domain.targets import Provider
 from harness.ports import Transaction
 
@@ -158,7 +159,7 @@ def put(
             keep = now + change.overlap if change.overlap else None
             for each in with_new(stored, new, first=change.first, keep_until=keep):
                 tx.credentials.put(each)
-        _note(
+        note(
             ctx,
             tx,
             actor,
@@ -227,24 +228,27 @@ def remove(ctx: Context, actor: Actor, name: str, *, key: str | None = None) -> 
         provider = _existing(tx, name)
         stored = [each for each in tx.credentials.all() if each.provider == name]
         gone = [e for e in stored if e.ciphertext and key in (None, e.name)]
-        if not gone:
+        # What renews it would bring it back.
+        ended = key in (None, KEY_NAME) and tx.sign_ins.end(name)
+        if not (gone or ended):
             which = f"no stored key {key!r}" if key else "no stored key"
             raise NotFound(f"provider {name!r} has {which}: `swapgate credential list`")
         for each in gone:
             tx.credentials.put(_emptied(each, now))
         names = [each.name for each in gone]
-        _note(ctx, tx, actor, "credential.remove", name, {"keys": names})
+        note(ctx, tx, actor, "credential.remove", name, {"keys": names})
         return _shown(ctx, tx, provider)
 
 
 def remove_all(ctx: Context, tx: Transaction, actor: Actor, name: str) -> None:
     """With their provider."""
+    tx.sign_ins.end(name)
     gone = [e for e in tx.credentials.all() if e.provider == name and e.ciphertext]
     for each in gone:
         tx.credentials.put(_emptied(each, ctx.clock.now()))
     if gone:
         names = [each.name for each in gone]
-        _note(ctx, tx, actor, "credential.remove", name, {"keys": names})
+        note(ctx, tx, actor, "credential.remove", name, {"keys": names})
 
 
 def expire(ctx: Context) -> int:
@@ -255,7 +259,7 @@ def expire(ctx: Context) -> int:
         for each in over:
             tx.credentials.put(_emptied(each, now))
             said = {"keys": [each.name], "reason": "expired"}
-            _note(ctx, tx, SYSTEM, "credential.remove", each.provider, said)
+            note(ctx, tx, SYSTEM, "credential.remove", each.provider, said)
     return len(over)
 
 
@@ -269,19 +273,26 @@ def rotate_encryption(ctx: Context, actor: Actor) -> Rotated:
     with ctx.store.write() as tx:
         stored = [each for each in tx.credentials.all() if each.ciphertext]
         for each in stored:
-            try:
-                again = ctx.cipher.again(each.ciphertext)
-            except DecryptionFailed as error:
-                place = f"the key {each.name!r} of provider {each.provider!r}"
-                raise DecryptionFailed(f"{place}: {error}") from None
-            tx.credentials.put(replace(each, ciphertext=again))
+            place = f"the key {each.name!r} of provider {each.provider!r}"
+            tx.credentials.put(replace(each, ciphertext=_again(ctx, each.ciphertext, place)))
+        signed_in = tx.sign_ins.all()
+        for one in signed_in:
+            place = f"the sign-in for provider {one.provider!r}"
+            tx.sign_ins.save(replace(one, ciphertext=_again(ctx, one.ciphertext, place)))
         known = [e for e in tx.providers.all().values() if e.header_names]
         for provider in known:
             tx.providers.put(sealing.again(provider, ctx.cipher))
-        values = len(stored) + sum(len(each.header_names) for each in known)
-        said = {"values": values}
-        _note(ctx, tx, actor, "credential.rotate_encryption", None, said)
+        headers = sum(len(each.header_names) for each in known)
+        values = len(stored) + len(signed_in) + headers
+        note(ctx, tx, actor, "credential.rotate_encryption", None, {"values": values})
     return Rotated(values)
+
+
+def _again(ctx: Context, ciphertext: str, place: str) -> str:
+    try:
+        return ctx.cipher.again(ciphertext)
+    except DecryptionFailed as error:
+        raise DecryptionFailed(f"{place}: {error}") from None
 
 
 def import_from(
@@ -329,7 +340,7 @@ def _existing(tx: Transaction, name: str) -> Provider:
     return providers[name]
 
 
-def _note(
+def note(
     ctx: Context,
     tx: Transaction,
     actor: Actor,
@@ -337,6 +348,7 @@ def _note(
     provider: str | None,
     details: Mapping[str, object],
 ) -> None:
+    """For the audit log: who did what to a provider's key. details: no value of any."""
     tx.audit.append(
         at=ctx.clock.now(),
         actor=actor.name,

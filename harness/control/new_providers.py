@@ -70,7 +70,10 @@ def usual(name: str, known: Iterable[str] = (), *, api_base: str = "") -> Provid
             "`providers:` in swapgate.yaml, or give --api-base of an OpenAI-compatible server"
         )
     if kind is not None and kind.group is Group.OAUTH:
-        raise InputError(f"{name} is a person's account: configure it, and sign in, by itself")
+        raise InputError(
+            f"{name} is a person's account, and they sign in first: "
+            f"`swapgate credential login {name}`"
+        )
     base = api_base or (kind.api_base if kind else "")
     if not base:
         raise InputError(f"a provider of kind {name!r} has no usual place: give --api-base")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from harness.control import unlock
 from harness.control.context import Context
 from harness.control.likeness import Rapidfuzz
 from harness.domain.model_match import ModelMatch, match, offers
@@ -14,6 +15,7 @@ def of(ctx: Context, name: str, *, standing: Sequence[Switch] = ()) -> Resolutio
     with ctx.store.read() as tx:
         providers = tx.providers.all()
         switches = (*standing, *tx.switches.not_lifted())
+        signed_in = {each.provider for each in unlock.live(ctx, tx)}
     # A name belongs to no route: only a switch over all of them says anything about it.
     for_all = [each for each in in_force(switches, ctx.clock.now()) if each.route is None]
     return resolve(
@@ -21,6 +23,7 @@ def of(ctx: Context, name: str, *, standing: Sequence[Switch] = ()) -> Resolutio
         providers,
         catalogue=ctx.catalogue,
         forced=for_all[0].force if for_all else None,
+        signed_in=signed_in,
     )
 
 

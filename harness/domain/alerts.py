@@ -50,6 +50,8 @@ class AlertKind(StrEnum):
     SHADOW_HELD = "shadow_held"
     MODEL_ENDS = "model_ends"
     MODEL_ENDED = "model_ended"
+    SIGN_IN_ENDED = "sign_in_ended"
+    TOKEN_NOT_RENEWED = "token_not_renewed"  # noqa: S105 - a kind
     TEST = "test"
 
 
@@ -187,6 +189,16 @@ KINDS: Final[Mapping[AlertKind, KindRule]] = {
         _S.CRITICAL,
         "the provider may refuse it any time: propose the successor now, and see that the "
         "route's fallbacks are other models",
+    ),
+    _K.SIGN_IN_ENDED: KindRule(
+        _S.CRITICAL,
+        "`swapgate credential login PROVIDER`, by somebody who has the account; until then the "
+        "next targets of each route answer",
+    ),
+    _K.TOKEN_NOT_RENEWED: KindRule(
+        _S.WARNING,
+        "see whether the control process reaches the address that the text names; it is tried "
+        "again at least once a minute",
     ),
     _K.TEST: KindRule(_S.INFO, "nothing: this is a test", lasting=False),
 }

@@ -14,6 +14,8 @@ SwapgateError
 ├── StaleEvidence          pairs whose pins differ between the arms or from the registration
 ├── StoreUnavailable       the database did not answer; the same call may succeed later
 ├── DecryptionFailed       what is stored cannot be read with the encryption keys at hand
+├── SignInRefused          the server of an OAuth provider says no: a person signs in anew
+├── SignInUnreachable      it did not answer as it should; the same call may succeed later
 ├── DeliveryFailed         a sink did not take an alert; it is tried again
 ├── JudgeUnfit             a suite's judge is away, or does not agree with its references
 ├── WorkerFailed           an eval worker ended without finishing its run
@@ -88,6 +90,14 @@ class StoreUnavailable(SwapgateError):
 
 
 class DecryptionFailed(SwapgateError): ...
+
+
+class SignInRefused(SwapgateError):
+    exit_code = 7
+
+
+class SignInUnreachable(SwapgateError):
+    retryable = True
 
 
 class DeliveryFailed(SwapgateError):

@@ -5,7 +5,7 @@ A kind with `adapted` endpoints answers them through a translation (`router.tran
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -36,7 +36,8 @@ class ProviderKind:
     stand below; empty where an operator must say it. key_env: the variable that the vendor's
     own tools read. needs_key: without one, no request can succeed. keywords: beginnings of
     model names that belong to this kind (D2). lacks: hints that none of its models takes
-    (`domain.degradation`).
+    (`domain.degradation`). claim_headers: header → the path of the claim in its token (a JWT)
+    that it repeats.
     """
 
     name: str
@@ -49,6 +50,7 @@ class ProviderKind:
     needs_key: bool = True
     keywords: tuple[str, ...] = ()
     lacks: frozenset[str] = frozenset()
+    claim_headers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def serves(self) -> frozenset[Endpoint]:
@@ -170,6 +172,9 @@ _ALL: Final = (
         Group.OAUTH,
         frozenset({Endpoint.RESPONSES}),
         api_base="https://chatgpt.com/backend-api/codex",
+        claim_headers={
+            "chatgpt-account-id": ("https://api.openai.com/auth", "chatgpt_account_id")
+        },
     ),
     ProviderKind(
         "github_copilot",

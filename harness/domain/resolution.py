@@ -227,7 +227,10 @@ class _Asked:
         if provider not in self.providers:
             return _Refused(f"no provider of the kind {provider} is configured")
         if provider not in self.signed_in:
-            return _Refused(f"{provider} has no stored tokens: sign in first")
+            return _Refused(
+                f"{provider} has no stored tokens: sign in with "
+                f"`swapgate credential login {provider}`"
+            )
         return _Took(provider, model, f"{provider} is named, and is signed in")
 
     def _chosen_account(self) -> tuple[str, str] | None:

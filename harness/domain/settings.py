@@ -10,6 +10,7 @@ from harness.domain.capture import CaptureSettings
 from harness.domain.catalogue import CatalogueChange
 from harness.domain.drift import DriftPolicy
 from harness.domain.eval_limits import EvalLimits
+from harness.domain.oauth_kinds import OAuthChange
 from harness.domain.policy import Policy
 from harness.domain.retry import DEFAULT_RETRY, RetryPolicy
 from harness.domain.routing import RouteSettings
@@ -202,6 +203,7 @@ class Settings:
     home: the folder for state (SQLite file, secret, disk snapshot, logs). switches: as
     `domain.switches.switches_of_file` reads them. data_classes: who may see each. eval_limits:
     of this machine's eval workers, by provider. catalogue: the file's word on models.
+    oauth: where people sign in, by provider.
     """
 
     database_url: str
@@ -220,3 +222,4 @@ class Settings:
     eval_limits: Mapping[str, EvalLimits] = field(default_factory=dict)
     capture: CaptureSettings = field(default_factory=CaptureSettings)
     catalogue: tuple[CatalogueChange, ...] = ()
+    oauth: Mapping[str, OAuthChange] = field(default_factory=dict)

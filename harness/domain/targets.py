@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from harness.domain.capabilities import UNKNOWN, Capabilities
 from harness.domain.content import digest
 from harness.domain.errors import InputError
+from harness.domain.jwt_claims import claimed
 from harness.domain.provider_kinds import PROVIDER_KINDS, KeyStyle
 
 JsonObject = Mapping[str, object]
@@ -172,7 +173,8 @@ class Provider:
             return {}
         kind = PROVIDER_KINDS.get(self.kind)
         style = kind.key_style if kind is not None else KeyStyle.BEARER
-        return {style.value: f"Bearer {key}" if style is KeyStyle.BEARER else key}
+        told = claimed(key, kind.claim_headers) if kind and kind.claim_headers else {}
+        return {style.value: f"Bearer {key}" if style is KeyStyle.BEARER else key, **told}
 
     @property
     def key_envs(self) -> tuple[str, ...]:

@@ -158,6 +158,13 @@ def no_such_provider(name: str) -> InputError:
     return InputError(f"there is no provider {name!r}: add it before its key")
 
 
+def sign_in_is_over(provider: str) -> StaleWrite:
+    return StaleWrite(
+        f"somebody signed in anew for provider {provider!r}, or out: what the last one gave is "
+        "dropped"
+    )
+
+
 def no_such_key(key: str) -> NotFound:
     return NotFound(f"there is no key {key}; `swapgate key list` shows them")
 

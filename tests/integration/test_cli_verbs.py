@@ -132,6 +132,8 @@ def credential_verbs(cli: CommandLine, ask: Callable[..., object]) -> None:
     ask("credential", "list")
     ask("credential", "rotate-encryption", "--new-key")
     ask("credential", "remove", "groq")
+    for way, code in (("login", 2), ("logout", 1)):  # nobody has an application, or signed in
+        ask("credential", way, "github_copilot", exits=code)
 
 
 def provider_verbs(ask: Callable[..., object]) -> None:

@@ -23,6 +23,7 @@ from harness.domain.pins import Sighting
 from harness.domain.proposal import Proposal
 from harness.domain.rollout import Rollout
 from harness.domain.shadow import ShadowTally
+from harness.domain.sign_ins import SignIn
 from harness.domain.spend import KeySpend
 from harness.domain.targets import Provider, Target
 from harness.ports import RouteRecord, ShadowRecord, SwitchRecord
@@ -37,6 +38,7 @@ class State:
     alerts: by id. deliveries: by alert, number and sink. failovers: by worker and number.
     sightings: by target, newest first.
     drift_checks: by watch and number. credentials: by provider and name.
+    sign_ins: by provider.
     """
 
     installation: str = field(default_factory=lambda: secrets.token_hex(6))
@@ -69,6 +71,7 @@ class State:
     drift_checks: dict[tuple[str, int], Check] = field(default_factory=dict)
     captures: dict[str, Captured] = field(default_factory=dict)
     credentials: dict[tuple[str, str], Credential] = field(default_factory=dict)
+    sign_ins: dict[str, SignIn] = field(default_factory=dict)
 
     def fork(self) -> Self:
         forked = copy(self)

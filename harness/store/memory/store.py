@@ -12,7 +12,7 @@ from harness.domain.switches import in_force
 from harness.ports import Clock
 from harness.store.memory.alerts import MemoryAlerts, MemoryDeliveries, MemoryFailovers
 from harness.store.memory.captures import MemoryCaptures
-from harness.store.memory.credentials import MemoryCredentials
+from harness.store.memory.credentials import MemoryCredentials, MemorySignIns
 from harness.store.memory.decisions import MemoryProposals, MemoryRollouts, MemoryVerdicts
 from harness.store.memory.drift import MemoryDrift
 from harness.store.memory.evals import MemoryEvalRuns, MemorySuites
@@ -52,6 +52,7 @@ class MemoryTransaction:
         self.drift = MemoryDrift(unit)
         self.captures = MemoryCaptures(unit)
         self.credentials = MemoryCredentials(unit)
+        self.sign_ins = MemorySignIns(unit)
 
 
 class MemoryStore:

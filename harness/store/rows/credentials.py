@@ -1,6 +1,9 @@
 """Keys of providers."""
 
+from dataclasses import fields
+
 from harness.domain.credentials import Credential
+from harness.domain.sign_ins import SignIn
 from harness.store.rows import Row, Values
 
 
@@ -28,3 +31,11 @@ def credential(row: Row) -> Credential:
         created_by=row.created_by,
         expires_at=row.expires_at,
     )
+
+
+def of_sign_in(sign_in: SignIn) -> Values:
+    return {each.name: getattr(sign_in, each.name) for each in fields(SignIn)}
+
+
+def sign_in(row: Row) -> SignIn:
+    return SignIn(**{each.name: getattr(row, each.name) for each in fields(SignIn)})

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from harness.domain.credentials import Credential
+from harness.domain.sign_ins import SignIn
 from harness.store.rows import credentials as rows
-from harness.store.rules import no_such_provider
+from harness.store.rules import no_such_provider, sign_in_is_over
 from harness.store.sql.unit import Unit
-from harness.store.tables.credentials import credential
+from harness.store.tables.credentials import credential, sign_in
 from harness.store.tables.routing import provider
 
 IN_ORDER = sa.select(credential).order_by(
@@ -32,3 +33,31 @@ class SqlCredentials:
         if not self._unit.write_new(credential, values):
             same = sa.and_(credential.c.provider == new.provider, credential.c.name == new.name)
             self._unit.write(sa.update(credential).where(same).values(values))
+
+
+class SqlSignIns:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def all(self) -> Sequence[SignIn]:
+        found = self._unit.read(sa.select(sign_in).order_by(sign_in.c.provider))
+        return [rows.sign_in(row) for row in found]
+
+    def start(self, new: SignIn) -> None:
+        self._unit.serialize()
+        known = sa.select(provider.c.name).where(provider.c.name == new.provider)
+        if self._unit.read(known).first() is None:
+            raise no_such_provider(new.provider)
+        values = rows.of_sign_in(new)
+        if not self._unit.write_new(sign_in, values):
+            same = sign_in.c.provider == new.provider
+            self._unit.write(sa.update(sign_in).where(same).values(values))
+
+    def save(self, changed: SignIn) -> None:
+        same = sa.and_(sign_in.c.provider == changed.provider, sign_in.c.id == changed.id)
+        values = rows.of_sign_in(changed)
+        if not self._unit.write(sa.update(sign_in).where(same).values(values)):
+            raise sign_in_is_over(changed.provider)
+
+    def end(self, provider: str) -> bool:
+        return self._unit.write(sa.delete(sign_in).where(sign_in.c.provider == provider)) > 0

@@ -15,7 +15,7 @@ from harness.store.sql.alerts import SqlAlerts, SqlDeliveries
 from harness.store.sql.audit import SqlAuditLog
 from harness.store.sql.captures import SqlCaptures
 from harness.store.sql.changes import Changes
-from harness.store.sql.credentials import SqlCredentials
+from harness.store.sql.credentials import SqlCredentials, SqlSignIns
 from harness.store.sql.decisions import SqlProposals, SqlRollouts, SqlVerdicts
 from harness.store.sql.drift import SqlDrift
 from harness.store.sql.evals import SqlEvalRuns, SqlSuites
@@ -61,6 +61,7 @@ class SqlTransaction:
         self.drift = SqlDrift(unit)
         self.captures = SqlCaptures(unit)
         self.credentials = SqlCredentials(unit)
+        self.sign_ins = SqlSignIns(unit)
         self._unit = unit
 
     def etag(self) -> str:

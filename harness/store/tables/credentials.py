@@ -1,11 +1,12 @@
-"""Keys of providers, encrypted. The value is in no other place; none is ever deleted."""
+"""Keys of providers, encrypted, and what renews them where people sign in."""
 
 import sqlalchemy as sa
 
 from harness.store.tables.base import count, metadata, not_blank, text, time, words
 from harness.store.tables.routing import provider
 
-# Every change reaches the routers (triggers).
+# The value is in no other place; none is ever deleted. Every change reaches the routers
+# (triggers).
 credential = sa.Table(
     "credential",
     metadata,
@@ -19,4 +20,24 @@ credential = sa.Table(
     time("expires_at", nullable=True),
     sa.PrimaryKeyConstraint("provider", "name"),
     not_blank("name"),
+)
+
+# No router reads it.
+sign_in = sa.Table(
+    "sign_in",
+    metadata,
+    sa.Column("provider", sa.ForeignKey(provider.c.name), nullable=False),
+    text("id"),
+    words("ciphertext"),
+    time("signed_in_at"),
+    words("signed_in_by"),
+    time("renewed_at"),
+    time("account_due", nullable=True),
+    time("access_due", nullable=True),
+    time("access_ends", nullable=True),
+    count("attempts"),
+    time("retry_at", nullable=True),
+    words("refused"),
+    sa.PrimaryKeyConstraint("provider"),
+    not_blank("ciphertext"),
 )

@@ -1,0 +1,50 @@
+"""The tokens of those who signed in: encrypted, and as the key that routers send."""
+
+import json
+from dataclasses import asdict, replace
+from typing import Final
+
+from harness.control.context import Context
+from harness.domain.alerts import AlertKind
+from harness.domain.credentials import Credential, check_value, with_new
+from harness.domain.device_flow import Tokens
+from harness.domain.errors import ConfigError
+from harness.domain.sign_ins import KEY_NAME, Secrets, SignIn
+from harness.ports import OAuthServer, Transaction
+
+ALERTS: Final = (AlertKind.SIGN_IN_ENDED, AlertKind.TOKEN_NOT_RENEWED)
+
+
+def server(ctx: Context) -> OAuthServer:
+    if ctx.oauth is None:
+        raise ConfigError("this process cannot reach OAuth servers")
+    return ctx.oauth
+
+
+def sealed(ctx: Context, changed: SignIn, secrets: Secrets) -> SignIn:
+    return replace(changed, ciphertext=ctx.cipher.encrypt(json.dumps(asdict(secrets))))
+
+
+def opened(ctx: Context, stored: SignIn) -> Secrets:
+    """Raises DecryptionFailed."""
+    return Secrets(**json.loads(ctx.cipher.decrypt(stored.ciphertext)))
+
+
+def put_key(ctx: Context, tx: Transaction, signed_in: SignIn, access: Tokens) -> None:
+    name, now = signed_in.provider, ctx.clock.now()
+    stored = [each for each in tx.credentials.all() if each.provider == name]
+    secret = ctx.cipher.encrypt(check_value(access.access_token))
+    new = Credential(
+        name, KEY_NAME, secret, 0, signed_in.signed_in_at, now, signed_in.signed_in_by
+    )
+    for each in with_new(stored, new, first=False, keep_until=None):
+        tx.credentials.put(each)
+
+
+def drop_key(ctx: Context, tx: Transaction, provider: str) -> bool:
+    """Whether there was one."""
+    for each in tx.credentials.all():
+        if each.provider == provider and each.name == KEY_NAME and each.ciphertext:
+            tx.credentials.put(replace(each, ciphertext="", updated_at=ctx.clock.now()))
+            return True
+    return False

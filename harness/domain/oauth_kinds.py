@@ -1,0 +1,116 @@
+"""Where people sign in for the kinds of OAuth providers, and how these ask for it. A table.
+
+GitHub's device flow is as GitHub documents it. Its exchange for a Copilot token, and OpenAI's
+way, are documented nowhere as interfaces: they are what the vendors' own programs do
+(docs/credentials.md). None has a client id: that is the operator's own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from enum import StrEnum
+from ipaddress import ip_address
+from typing import Final
+from urllib.parse import urlsplit
+
+from harness.domain.errors import ConfigError, InputError
+
+
+class Flow(StrEnum):
+    """How a person's consent is waited for."""
+
+    STANDARD = "standard"  # RFC 8628: the token's own address says what has become of it
+    OPENAI = "openai"  # an address of its own answers 403 until there is a code for tokens
+
+
+@dataclass(frozen=True, slots=True)
+class OAuthPlace:
+    """device_url: gives the codes. token_url: gives tokens, and renews them. poll_url: of
+    OPENAI, tells when the person is done. verification_url: where the person goes, when the
+    server does not say so itself. exchange_url: gives a short-lived token for the account's;
+    empty where the account's own is sent. headers: with each of these requests.
+    """
+
+    flow: Flow = Flow.STANDARD
+    device_url: str = ""
+    token_url: str = ""
+    poll_url: str = ""
+    verification_url: str = ""
+    redirect_uri: str = ""
+    exchange_url: str = ""
+    scope: str = ""
+    client_id: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+OAUTH_PLACES: Final[Mapping[str, OAuthPlace]] = {
+    "github_copilot": OAuthPlace(
+        device_url="https://github.com/login/device/code",
+        token_url="https://github.com/login/oauth/access_token",  # noqa: S106 - an address
+        exchange_url="https://api.github.com/copilot_internal/v2/token",
+        scope="read:user",
+    ),
+    "openai_codex": OAuthPlace(
+        flow=Flow.OPENAI,
+        device_url="https://auth.openai.com/api/accounts/deviceauth/usercode",
+        poll_url="https://auth.openai.com/api/accounts/deviceauth/token",
+        token_url="https://auth.openai.com/oauth/token",  # noqa: S106 - an address
+        verification_url="https://auth.openai.com/codex/device",
+        redirect_uri="https://auth.openai.com/deviceauth/callback",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class OAuthChange:
+    """What the file says of one provider; None leaves the kind's."""
+
+    client_id: str | None = None
+    device_url: str | None = None
+    token_url: str | None = None
+    poll_url: str | None = None
+    verification_url: str | None = None
+    redirect_uri: str | None = None
+    exchange_url: str | None = None
+    scope: str | None = None
+    headers: Mapping[str, str] | None = field(default=None, repr=False)
+
+
+def place_of(provider: str, kind: str, change: OAuthChange | None) -> OAuthPlace:
+    """Raises InputError for a kind that takes a key, ConfigError without a client id."""
+    known = OAUTH_PLACES.get(kind)
+    if known is None:
+        raise InputError(
+            f"provider {provider!r} is of kind {kind!r}, which takes a key: "
+            f"`swapgate credential set {provider}`; people sign in for "
+            f"{', '.join(OAUTH_PLACES)}"
+        )
+    if change is not None:
+        said = {each.name: getattr(change, each.name) for each in fields(change)}
+        known = replace(known, **{name: it for name, it in said.items() if it is not None})
+    if not known.client_id:
+        raise ConfigError(
+            f"provider {provider!r} has no client id: register an application with the vendor, "
+            f"and name it as `oauth.{provider}.client_id`"
+        )
+    return known
+
+
+def check_oauth_url(url: str) -> str:
+    """Tokens go there: https, or http on this machine. Raises InputError."""
+    try:
+        found = urlsplit(url)
+        host = found.hostname or ""
+    except ValueError:
+        raise InputError("is no URL") from None
+    if not host or "@" in found.netloc or found.scheme not in ("http", "https"):
+        raise InputError("is no https://host/path")
+    if found.scheme == "http" and not _of_this_machine(host):
+        raise InputError("is http, and tokens go there: take https")
+    return url
+
+
+def _of_this_machine(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

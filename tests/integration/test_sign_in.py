@@ -1,0 +1,268 @@
+"""People sign in and out; tokens are renewed in time, over HTTP, and never seen."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from harness.control import alerts, credentials, renewals, resolving, sign_in, unlock
+from harness.control.context import Context
+from harness.domain.access import SYSTEM
+from harness.domain.alerts import Alert, AlertKind
+from harness.domain.device_flow import Answer, DeviceCode
+from harness.domain.errors import (
+    ConfigError,
+    InputError,
+    NotAllowed,
+    NotFound,
+    SignInRefused,
+    SignInUnreachable,
+)
+from harness.domain.oauth_kinds import OAuthChange
+from harness.domain.resolution import Rule
+from harness.runtime.encryption import FernetCipher, new_key
+from harness.runtime.oauth_http import HttpOAuth
+from harness.runtime.oauth_memory import MemoryOAuth
+from harness.store.memory import MemoryStore
+from tests.oauth_server import OAuthSite, oauth_site
+from tests.world import ANN, SECRET, World
+
+pytestmark = pytest.mark.req("D2", "D4", "D7")
+COPILOT, CODEX = "github_copilot", "openai_codex"
+
+
+@dataclass
+class Desk:
+    """One installation, with a person who does on the other screen what `then` says."""
+
+    name: str
+    world: World
+    ctx: Context
+    site: OAuthSite
+    then: Answer | None = None
+    waited_s: float = 0.0
+    code: DeviceCode | None = None
+
+    @property
+    def accounts(self) -> MemoryOAuth:
+        return self.site.accounts
+
+    def log_in(self) -> sign_in.SignedIn:
+        return sign_in.sign_in(self.ctx, SYSTEM, self.name, show=self.show, pause=self.pause)
+
+    def show(self, code: DeviceCode) -> None:
+        self.code = code
+        if self.then is not Answer.PENDING:
+            self.accounts.say(code.user_code, self.then)
+
+    def pause(self, seconds: float) -> None:
+        self.waited_s += seconds
+        self.world.clock.advance(seconds)
+
+    def token(self) -> str:
+        """What requests carry; empty for none."""
+        with self.ctx.store.read() as tx:
+            provider = tx.providers.all()[self.name]
+        keys = unlock.keys_of(self.ctx, provider)
+        return keys[0].secret if keys else ""
+
+    def after(self, seconds: float) -> int:
+        self.world.clock.advance(seconds)
+        return renewals.renew(self.ctx)
+
+    def told(self, kind: AlertKind) -> list[alerts.Listed]:
+        return [each for each in alerts.listed(self.ctx, open_only=True) if each.kind is kind]
+
+
+@pytest.fixture(params=[COPILOT, CODEX])
+def desk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Desk]:
+    world = World(tmp_path, store=None)  # type: ignore[arg-type]  # next line
+    world.store = MemoryStore(secret=SECRET, clock=world.clock)
+    key = new_key()
+    accounts = MemoryOAuth(world.clock)
+    with oauth_site(accounts, world.clock, github=request.param == COPILOT) as site:
+        place = site.place
+        change = OAuthChange(
+            **{
+                name: getattr(place, name)
+                for name in OAuthChange.__dataclass_fields__
+                if getattr(place, name)
+            }
+        )
+        ctx = replace(
+            world.context(),
+            cipher=FernetCipher(lambda: [key]),
+            oauth=HttpOAuth(world.clock),
+            oauth_changes={request.param: change},
+        )
+        yield Desk(request.param, world, ctx, site)
+
+
+def test_who_signs_in_gets_a_provider_whose_requests_carry_the_token(desk: Desk) -> None:
+    done = desk.log_in()
+
+    assert (done.provider, done.access_ends is not None) == (desk.name, True)
+    assert desk.accounts.accepts(desk.token())
+    assert desk.code is not None
+    assert desk.waited_s == 5.0
+    (shown,) = credentials.overview(desk.ctx)
+    assert (shown.kind, [each.name for each in shown.stored]) == (desk.name, ["oauth"])
+
+
+def test_no_token_is_in_the_database_the_audit_log_or_a_snapshot(desk: Desk) -> None:
+    desk.log_in()
+    desk.after(500)
+    sign_in.sign_out(desk.ctx, SYSTEM, desk.name)
+    desk.log_in()
+
+    with desk.ctx.store.read() as tx:
+        audit = list(tx.audit.all())
+        rows = (tx.sign_ins.all(), tx.credentials.all())
+    hidden = [each.ciphertext for each in rows[0]] + [each.ciphertext for each in rows[1]]
+    written = repr((rows, audit, hidden, desk.ctx.store.snapshot(), desk.ctx))
+    assert len(desk.accounts.all) > 6
+    assert not any(token in written for token in desk.accounts.all)
+    done = [each.action for each in audit if "log" in each.action]
+    assert sorted(done) == ["credential.login", "credential.login", "credential.logout"]
+
+
+@pytest.mark.parametrize(
+    ("said", "why"), [(Answer.DENIED, "said no"), (Answer.PENDING, "in time")]
+)
+def test_a_no_and_too_long_a_wait_store_nothing(desk: Desk, said: Answer, why: str) -> None:
+    desk.then = said
+    with pytest.raises(SignInRefused, match=why):
+        desk.log_in()
+
+    with desk.ctx.store.read() as tx:
+        assert (tx.sign_ins.all(), tx.credentials.all()) == ([], [])
+
+
+def test_tokens_are_renewed_before_they_end_and_the_old_one_is_replaced(desk: Desk) -> None:
+    desk.log_in()
+    first = desk.token()
+
+    assert (desk.after(479), desk.token()) == (0, first)
+    assert desk.after(1) == 1
+    assert desk.token() == desk.accounts.newest != first
+    for _ in range(5):
+        assert desk.after(480) == 1
+        assert desk.accounts.accepts(desk.token())
+    assert not desk.told(AlertKind.SIGN_IN_ENDED)
+
+
+def test_a_server_that_is_away_is_asked_again_and_people_are_told(desk: Desk) -> None:
+    desk.log_in()
+    first = desk.token()
+    desk.accounts.down = True
+    for seconds in (480, 2, 4):
+        assert desk.after(seconds) == 0
+    (told,) = desk.told(AlertKind.TOKEN_NOT_RENEWED)
+    assert "Tried 3 times" in told.text
+    assert desk.token() == first
+
+    # Its token ended meanwhile: none is better than one that is refused.
+    desk.after(200)
+    assert desk.token() == ""
+    desk.accounts.down = False
+    assert desk.after(60) == 1
+    assert desk.accounts.accepts(desk.token())
+    assert not desk.told(AlertKind.TOKEN_NOT_RENEWED)
+
+
+def test_a_refused_renewal_says_who_has_to_do_what_until_they_sign_in_anew(desk: Desk) -> None:
+    desk.log_in()
+    desk.accounts.revoke()
+    asked = len(desk.accounts.all)
+
+    assert desk.after(480) == 0
+    (told,) = desk.told(AlertKind.SIGN_IN_ENDED)
+    assert f"`swapgate credential login {desk.name}`" in told.text
+    assert "is used until" in told.text
+    desk.after(120)
+    assert (desk.token(), len(desk.accounts.all)) == ("", asked)
+
+    desk.log_in()
+    assert desk.accounts.accepts(desk.token())
+    assert not desk.told(AlertKind.SIGN_IN_ENDED)
+
+
+def test_a_token_that_the_provider_refuses_in_its_life_is_renewed_at_once(desk: Desk) -> None:
+    desk.log_in()
+    first = desk.token()
+    desk.world.clock.advance(90)
+    kind, now = AlertKind.OUR_KEY, desk.world.clock.now()
+    key = f"our_key:{desk.name}"
+    with desk.ctx.store.write() as tx:
+        tx.alerts.tell([Alert(kind, f"provider {desk.name}", key, "401", "", now, "w1")])
+
+    assert (desk.after(1), desk.after(1)) == (1, 0)
+    assert desk.token() == desk.accounts.newest != first
+
+
+def test_who_signed_out_is_signed_out_for_good(desk: Desk) -> None:
+    desk.log_in()
+    sign_in.sign_out(desk.ctx, SYSTEM, desk.name)
+
+    assert desk.after(480) == 0
+    assert desk.token() == ""
+    with pytest.raises(NotFound, match="nobody is signed in"):
+        sign_in.sign_out(desk.ctx, SYSTEM, desk.name)
+
+
+def test_taking_the_provider_s_keys_away_ends_the_sign_in_too(desk: Desk) -> None:
+    desk.log_in()
+    credentials.remove(desk.ctx, SYSTEM, desk.name)
+
+    assert desk.after(480) == 0
+    assert desk.token() == ""
+
+
+def test_encryption_keys_rotate_under_a_sign_in(desk: Desk) -> None:
+    desk.log_in()
+    old, new = new_key(), new_key()
+    keys = [old]
+    desk.ctx = replace(desk.ctx, cipher=FernetCipher(lambda: keys))
+    desk.log_in()
+    keys[:] = [new, old]
+    desk.ctx = replace(desk.ctx, cipher=FernetCipher(lambda: keys))
+    assert credentials.rotate_encryption(desk.ctx, SYSTEM).values == 2
+    keys[:] = [new]
+    desk.ctx = replace(desk.ctx, cipher=FernetCipher(lambda: keys))
+
+    assert desk.after(480) == 1
+    assert desk.accounts.accepts(desk.token())
+
+
+def test_only_its_own_prefix_leads_there_and_only_while_somebody_is_signed_in(
+    desk: Desk,
+) -> None:
+    name = f"{desk.name}/gpt-5"
+    desk.log_in()
+    chosen, guessed = resolving.of(desk.ctx, name), resolving.of(desk.ctx, "gpt-5")
+    sign_in.sign_out(desk.ctx, SYSTEM, desk.name)
+    without = resolving.of(desk.ctx, name)
+
+    assert (chosen.target, guessed.target, without.target) == (name, None, None)
+    (why,) = (each.reason for each in without.rules if each.rule is Rule.OAUTH)
+    assert f"`swapgate credential login {desk.name}`" in why
+
+
+def test_who_may_not_and_what_cannot_be_signed_in_for_is_refused(desk: Desk) -> None:
+    with pytest.raises(NotAllowed):
+        sign_in.sign_in(desk.ctx, ANN, desk.name, show=desk.show, pause=desk.pause)
+    with pytest.raises(InputError, match="`swapgate credential set groq`"):
+        sign_in.sign_in(desk.ctx, SYSTEM, "groq", show=desk.show, pause=desk.pause)
+    desk.ctx = replace(desk.ctx, oauth_changes={})
+    with pytest.raises(ConfigError, match=rf"oauth\.{desk.name}\.client_id"):
+        desk.log_in()
+
+
+def test_a_server_that_is_away_at_the_start_is_named(desk: Desk) -> None:
+    desk.accounts.down = True
+    with pytest.raises(SignInUnreachable, match=r"127\.0\.0\.1") as failed:
+        desk.log_in()
+
+    assert json.dumps(str(failed.value)).count("http") == 0
