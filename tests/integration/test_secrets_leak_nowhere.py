@@ -2,8 +2,10 @@
 
 import base64
 import os
+import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -17,11 +19,15 @@ from harness.domain.credentials import ProviderKey, StoredKey
 from harness.domain.targets import Provider
 from harness.runtime.encryption import new_key
 from router.ports import UpstreamRequest
+from tests.alert_receiver import Receiver
 from tests.integration.test_key_taken_away import simulator
+from tests.processes import free_port, site
 from tests.router_site import ROUTE, Routed, routed
+from tests.trace_collector import Collector, collecting
 
-STORED, ENVIRONMENT, WRONG, HEADER = (
-    f"sk-SEED{name}-0123456789abcdef" for name in ("stored", "env", "wrong", "header")
+STORED, ENVIRONMENT, WRONG, HEADER, USERINFO, HOOK, SINK, TRACING = (
+    f"sk-SEED{name}-0123456789abcdef"
+    for name in ("stored", "env", "wrong", "header", "user", "hook", "sink", "otlp")
 )
 READS = (
     *("/credentials/providers", "/overview", "/models", "/routes", "/routes/chat"),
@@ -33,7 +39,10 @@ WORDS = (
     *("credential list --json", "config show --json", "audit tail --json"),
     *("doctor --json", "model probe first/sim-base", "model probe wrong/sim-base"),
     *("alert list --json", "provider show first --json", "provider matrix --json"),
+    "alert test --json",
 )
+# On a database that is not there; the last one of them is a process that dies.
+DATABASE_WORDS = ("doctor --json", "config show --json", "worker r_none --owner w --parent 1")
 
 
 def forms(secret: str) -> tuple[bytes, ...]:
@@ -42,39 +51,81 @@ def forms(secret: str) -> tuple[bytes, ...]:
     return (secret.encode(), quote(secret, safe="").encode(), *inner)
 
 
+def content(file: Path) -> bytes:
+    """With what is packed in it: an `.eval` file is a ZIP archive."""
+    raw = file.read_bytes()
+    if not zipfile.is_zipfile(file):
+        return raw
+    with zipfile.ZipFile(file) as packed:
+        return b"".join([raw, *(packed.read(name) for name in packed.namelist())])
+
+
+@dataclass
+class Seeded:
+    """An installation, its collector of traces, and the receiver of its alerts."""
+
+    world: Routed
+    collector: Collector
+    receiver: Receiver
+
+
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Routed]:
+def seeded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Seeded]:
     monkeypatch.setenv("SEEDED_KEY", ENVIRONMENT)
     monkeypatch.setenv("SWAPGATE_SECRET", "SEEDsecret-0123456789abcdef")
     monkeypatch.setenv("SWAPGATE_METRICS_TOKEN", "SEEDmetrics-0123456789abcdef")
     monkeypatch.setenv("SWAPGATE_ENCRYPTION_KEYS", new_key())
+    monkeypatch.setenv("SEEDED_HOOK", HOOK)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", f"authorization={TRACING}")
     with ExitStack() as stack:
+        receiver = stack.enter_context(Receiver(status=500).up())
+        monkeypatch.setenv(
+            "SEEDED_SINK", f"json://user:{SINK}@127.0.0.1:{receiver.port}/{SINK}"
+        )
+        hook = f"http://127.0.0.1:{receiver.port}/hook"
+        collector = stack.enter_context(collecting())
         url = stack.enter_context(simulator(STORED))
         kind = {"kind": "sim", "api_base": f"{url}/v1"}
-        yield stack.enter_context(
+        made = stack.enter_context(
             routed(
                 tmp_path,
                 "",
-                router={"flush_interval_s": 0.2, "workers": 1},
-                providers={"first": kind, "wrong": {**kind, "api_key_env": "SEEDED_KEY"}},
+                router={
+                    "flush_interval_s": 0.2,
+                    "workers": 1,
+                    "tracing": {"otlp_endpoint": collector.url},
+                },
+                alerts={
+                    "deliver_interval_s": 0.2,
+                    "sinks": [
+                        {"name": "hook", "webhook": hook, "secret_env": "SEEDED_HOOK"},
+                        {"name": "chat", "url_env": "SEEDED_SINK"},
+                    ],
+                },
+                providers={
+                    "first": {**kind, "extra_headers": {"x-seeded": HEADER}},
+                    "wrong": {**kind, "api_key_env": "SEEDED_KEY"},
+                },
                 routes={
                     ROUTE: {"incumbent": "first/sim-base", "suites": ["colours"]},
                     "refused": {"incumbent": "wrong/sim-base", "suites": ["colours"]},
                 },
             )
         )
+        yield Seeded(made, collector, receiver)
 
 
 @pytest.mark.req("C2", "C8", "D4")
 def test_no_secret_is_in_anything_that_the_system_writes_or_answers(
-    world: Routed, tmp_path: Path
+    seeded: Seeded, tmp_path: Path
 ) -> None:
+    world = seeded.world
     installation, said = world.installation, []
     admin = keys.create(
         installation.context, SYSTEM, "admin", secret=installation.secret, role=Role.ADMIN
     )[1]
     seeds = [
-        *(STORED, ENVIRONMENT, WRONG, admin, world.key),
+        *(STORED, ENVIRONMENT, WRONG, HEADER, USERINFO, HOOK, SINK, TRACING, admin, world.key),
         *(os.environ[f"SWAPGATE_{each}"] for each in ("SECRET", "METRICS_TOKEN")),
         os.environ["SWAPGATE_ENCRYPTION_KEYS"],
     ]
@@ -86,6 +137,11 @@ def test_no_secret_is_in_anything_that_the_system_writes_or_answers(
         said.append(api.put(f"{path}/nowhere", json={"value": WRONG}).text)
         said.append(api.put(f"{path}/first", json={"value": f"{WRONG} x"}).text)
         said.append(api.put(f"{path}/first", json={"value": [WRONG]}).text)
+        inside = {"kind": "custom", "apiBase": f"http://u:{USERINFO}@127.0.0.1:9/v1"}
+        for place in (f"{path}/inside", "/api/v1/providers/inside"):
+            refused = api.put(place, json=inside)
+            assert refused.is_client_error
+            said.append(refused.text)
         world.start()
         said += [api.get(f"/api/v1{each}").text for each in READS]
         said.append(api.get("/metrics").text)
@@ -101,9 +157,15 @@ def test_no_secret_is_in_anything_that_the_system_writes_or_answers(
         done = world.place.run(*words.split(), expect=None)
         said.append(done.stdout + done.stderr)
     world.place.close()
+    assert seeded.collector.spans
+    assert "/hook" in {each.path for each in seeded.receiver.got}
+    said += [each.body.decode() for each in seeded.receiver.got]
 
     written = {f"answer {number}": each.encode() for number, each in enumerate(said)}
-    written |= {str(f): f.read_bytes() for f in tmp_path.rglob("*") if f.is_file()}
+    written |= {f"spans {number}": raw for number, raw in enumerate(seeded.collector.raw)}
+    # The file that the operator wrote has the header in it.
+    files = (f for f in tmp_path.rglob("*") if f.is_file() and f != world.place.config)
+    written |= {str(f): content(f) for f in files}
     assert any(name.endswith("snapshot.json") for name in written)
     assert any(name.endswith("swapgate.db") for name in written)
     found = [
@@ -113,6 +175,23 @@ def test_no_secret_is_in_anything_that_the_system_writes_or_answers(
         if any(form in data for form in forms(seed))
     ]
     assert found == []
+
+
+@pytest.mark.req("C8")
+@pytest.mark.parametrize("words", DATABASE_WORDS)
+def test_the_databases_password_is_in_nothing_that_a_failing_process_says(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"postgresql://swapgate:{WRONG}@127.0.0.1:{free_port()}/swapgate"
+    monkeypatch.setenv("SWAPGATE__DATABASE_URL", url)
+    monkeypatch.setenv("SWAPGATE_SECRET", "SEEDsecret-0123456789abcdef")
+    with site(tmp_path, {}) as place:
+        done = place.run(*words.split(), expect=None)
+
+    said = (done.stdout + done.stderr).encode()
+    assert said
+    written = [content(each) for each in tmp_path.rglob("*") if each.is_file()]
+    assert not any(form in text for text in (said, *written) for form in forms(WRONG))
 
 
 def test_no_repr_shows_a_secret() -> None:
