@@ -63,6 +63,7 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     (cli.folder / "blocks.csv").write_text(BLOCKS)
     ask("init")
     ask("doctor", exits=1)  # the provider does not answer
+    ask("doctor", "--tools", "sim/base", exits=1)
     for noun, verbs in {
         "bench": (
             "gate --generated 1 --claim superior --pairs 2",
