@@ -208,8 +208,9 @@ def _told(provider: Provider, key: ProviderKey | None, status: int, said: str) -
     if status in _NO_KEY:
         place = key.name if key else f"none: `swapgate credential set {provider.name}`"
         return f"{status}: the provider refuses our key (from {place})"
-    # Some repeat what they were sent.
-    return f"{status}: {without_secrets(_message(said).encode(), provider, key).decode()}"
+    # Some repeat what they were sent. Before it is cut: half a key is one, too.
+    hidden = without_secrets(said.encode(), provider, key).decode()
+    return f"{status}: {_message(hidden)}"
 
 
 def _message(said: str) -> str:

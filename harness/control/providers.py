@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from harness.control import credentials, targets
+from harness.control import clearance, credentials, targets
 from harness.control.context import Context
 from harness.control.present import CamelCase
 from harness.domain.access import Actor, Role
@@ -68,7 +68,8 @@ def change(
     """Add a provider, or change what the wish names.
 
     create: True raises Conflict where it is there, False NotFound where it is not. Raises as
-    `targets.put_provider`, and InputError for an unknown kind, or another one than it has.
+    `targets.put_provider`, InputError for an unknown kind, or another one than it has,
+    NotAllowed for a new address of a provider that may see a data class.
     """
     actor.require(Role.ADMIN)
     with ctx.store.read() as tx:
@@ -77,17 +78,18 @@ def change(
             existing(tx, name)
     if create and known is not None:
         raise Conflict(f"there is a provider {name!r} already: `swapgate provider set {name}`")
-    targets.put_provider(ctx, actor, _wanted(name, known, wish))
+    before = known or _new(name, wish.kind)
+    wanted = _wanted(before, wish)
+    clearance.check_place(ctx, name, before.api_base, wanted.api_base)
+    targets.put_provider(ctx, actor, wanted)
     return get(ctx, name)
 
 
-def _wanted(name: str, known: Provider | None, wish: ProviderChange) -> Provider:
-    if known is None:
-        known = _new(name, wish.kind)
-    elif wish.kind not in (None, known.kind):
+def _wanted(known: Provider, wish: ProviderChange) -> Provider:
+    if wish.kind not in (None, known.kind):
         raise InputError(
-            f"provider {name!r} is of kind {known.kind!r}, which does not change: its targets "
-            "were measured with it. Add another provider"
+            f"provider {known.name!r} is of kind {known.kind!r}, which does not change: its "
+            "targets were measured with it. Add another provider"
         )
     given = {
         each: getattr(wish, each)

@@ -5,7 +5,7 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
@@ -68,7 +68,7 @@ class HttpDoor:
             with failed:
                 seconds = time.perf_counter() - started
                 skew = _skew_s(failed.headers.get("date"), sent_at, self._clock.now())
-                said = without_secrets(f"{failed.code}: {_message(failed)}", hidden)
+                said = f"{failed.code}: {_message(failed, hidden)}"
                 return Heard(failed.code, seconds, error=said, skew_s=skew)
         except (OSError, http.client.HTTPException, ValueError) as failed:
             seconds = time.perf_counter() - started
@@ -130,9 +130,10 @@ def _skew_s(date: str | None, sent: datetime, came: datetime) -> float | None:
     return (theirs - (sent + (came - sent) / 2)).total_seconds()
 
 
-def _message(failed: urllib.error.HTTPError) -> str:
+def _message(failed: urllib.error.HTTPError, hidden: Sequence[str]) -> str:
+    """Without what it was sent, before it is cut: half a key is one, too."""
     try:
-        said = failed.read(MAX_BYTES).decode("utf-8", "replace")
+        said = without_secrets(failed.read(MAX_BYTES).decode("utf-8", "replace"), hidden)
     except (OSError, http.client.HTTPException):
         return "no text"
     try:

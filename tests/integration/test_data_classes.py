@@ -15,6 +15,7 @@ from harness.control import (
     housekeeping,
     new_providers,
     propose,
+    providers,
     routes,
     seed,
     shadows,
@@ -243,6 +244,10 @@ def test_the_api_moves_no_provider_that_may_see_a_class(personal: World) -> None
 
     with pytest.raises(NotAllowed, match=r"'sim' may see personal data .* config apply"):
         credentials.put(ctx, ADA, "sim", elsewhere)
+    moved = providers.ProviderChange(api_base=elsewhere.api_base)
+    with pytest.raises(NotAllowed, match="'sim' may see personal data"):
+        providers.change(ctx, ADA, "sim", moved)
+    assert providers.change(ctx, ADA, "away", moved).api_base == elsewhere.api_base
     assert credentials.put(ctx, ADA, "away", elsewhere).api_base == elsewhere.api_base
     same = credentials.Change(api_base="http://127.0.0.1:9/v1", extra_headers={"x-a": "b"})
     assert credentials.put(ctx, ADA, "sim", same).extra_headers == ["x-a"]

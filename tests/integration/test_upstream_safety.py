@@ -1,0 +1,194 @@
+"""What holds for every caller of a provider: no redirect, no proxy, no secret repeated."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from evals.provider import ProviderClient, ProviderFailed
+from harness.cli import provider_calls
+from harness.domain.alerts import AlertKind, Severity, Told
+from harness.domain.credentials import ProviderKey
+from harness.domain.delivery import AlertMessage
+from harness.domain.errors import DeliveryFailed
+from harness.domain.settings import RouterSettings
+from harness.domain.targets import Provider, Target
+from harness.runtime import webhook
+from harness.runtime.clock import SystemClock
+from harness.runtime.provider_door import HttpDoor
+from router.ports import UpstreamFailed, UpstreamRequest
+from router.transport.passthrough import Passthrough
+from router.transport.pool import Pool
+from router.transport.select import Transports
+from tests.router_upstream import broken_stream, event, running_upstream
+from tests.router_world import KEY as CLIENT_KEY
+from tests.router_world import UPSTREAM_KEY, provider, running_router, snapshot
+from tests.scripted_provider import Response, Served, serving
+
+pytestmark = pytest.mark.req("D1", "D4")
+SECRET = "sk-of-ours-0123456789abcdef"  # noqa: S105 - made up
+KEY = ProviderKey("UP_KEY", SECRET)
+CHAT = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+
+
+def up(served: Served, kind: str = "openai") -> Provider:
+    return Provider("up", kind, served.url, "UP_KEY")
+
+
+def by_transport(make: Callable[[RouterSettings], Any], kind: str = "openai") -> Any:
+    async def sent(served: Served) -> None:
+        made = make(RouterSettings())
+        asked = up(served, kind)
+        if isinstance(made, Transports):
+            made.prepare([kind])
+        way = made(asked) if isinstance(made, Transports) else made
+        try:
+            reply = await way.send(
+                UpstreamRequest(asked, json.dumps(CHAT).encode(), stream=False, key=KEY)
+            )
+            try:
+                await reply.body()
+            finally:
+                await reply.aclose()
+        except UpstreamFailed:
+            pass
+        finally:
+            await made.aclose()
+
+    return lambda served: asyncio.run(sent(served))
+
+
+def by_eval(served: Served) -> None:
+    async def asked() -> None:
+        client = ProviderClient(up(served), SECRET, connections=1, first_pause_s=0.001)
+        try:
+            await client.ask(CHAT)
+        finally:
+            await client.close()
+
+    with suppress(ProviderFailed):
+        asyncio.run(asked())
+
+
+def by_doctor(served: Served) -> None:
+    provider_calls.chat(up(served), Target("up", "m"), key=KEY)
+
+
+def by_check(served: Served) -> None:
+    HttpDoor(SystemClock()).ask(up(served), SECRET, "/chat/completions", CHAT, 5.0)
+
+
+def by_webhook(served: Served) -> None:
+    now = SystemClock().now()
+    told = AlertMessage(
+        id="al_1.1",
+        alert="al_1",
+        kind=AlertKind.BREAKER_OPEN,
+        severity=Severity.WARNING,
+        state=Told.RAISED,
+        subject="s",
+        title="t",
+        text="x",
+        next_step="",
+        first_seen=now,
+        last_seen=now,
+        count=1,
+    )
+    with suppress(DeliveryFailed):
+        webhook.post(f"{served.url}/hook", b"secret", told, timeout_s=5.0)
+
+
+CALLERS = {
+    "pool": by_transport(Pool),
+    "pass-through": by_transport(Passthrough),
+    "anthropic, translated": by_transport(Transports, "anthropic"),
+    "gemini, translated": by_transport(Transports, "gemini"),
+    "azure": by_transport(Transports, "azure_openai"),
+    "eval": by_eval,
+    "doctor": by_doctor,
+    "check": by_check,
+    "webhook": by_webhook,
+}
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_nobody_follows_a_redirect_with_a_key_or_a_question(caller: str, status: int) -> None:
+    with serving(lambda _: Response("mine now")) as other:
+        moved = Response(status=status, raw=b"", headers={"location": f"{other.url}/there"})
+        with serving(lambda _: moved) as served:
+            CALLERS[caller](served)
+
+    assert served.requests
+    assert other.requests == []
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+def test_nobody_asks_a_proxy_that_the_environment_names(
+    caller: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(lambda _: Response("I read it all")) as proxy:
+        for name in ("http_proxy", "https_proxy", "all_proxy"):
+            monkeypatch.setenv(name, proxy.url.removesuffix("/v1"))
+            monkeypatch.setenv(name.upper(), proxy.url.removesuffix("/v1"))
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        with serving(lambda _: Response("ready")) as served:
+            CALLERS[caller](served)
+
+    assert served.requests
+    assert proxy.requests == []
+
+
+@pytest.mark.parametrize("padding", [0, 150, 166, 175])
+def test_half_a_key_at_the_end_of_a_long_refusal_is_hidden_too(padding: int) -> None:
+    said = {"error": {"message": f"{'x' * padding} your key is {SECRET}"}}
+    refused = Response(status=400, raw=json.dumps(said).encode())
+    with serving(lambda _: refused) as served:
+        by_hand = provider_calls.chat(up(served), Target("up", "m"), key=KEY).error
+        door = HttpDoor(SystemClock())
+        checked = door.ask(up(served), SECRET, "/chat/completions", CHAT, 5.0).error
+
+    for shown in (by_hand, checked):
+        assert shown.startswith("400: ")
+        assert SECRET[:8] not in shown
+
+
+HEADER = "team-secret-0123456789"
+WORDS = f"bad key {UPSTREAM_KEY} of {HEADER}"
+REFUSAL = b"data: " + json.dumps({"error": {"message": WORDS, "code": "x"}}).encode() + b"\n\n"
+STREAMS = {
+    "before its first output": broken_stream(REFUSAL),
+    "after its first output": broken_stream(event({"content": "a"}), REFUSAL),
+    "no JSON": broken_stream(event({"content": "a"}), f"data: {WORDS}\n\n".encode()),
+    "an event that never ends": broken_stream(
+        event({"content": "a"}), f'data: {{"error": "{WORDS}'.encode()
+    ),
+}
+
+
+@pytest.mark.parametrize("how", STREAMS)
+def test_a_stream_that_breaks_with_our_key_in_its_words_shows_it_to_nobody(
+    how: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running_upstream() as upstream:
+        upstream.turns["m-incumbent"] = STREAMS[how]
+        ours = provider(upstream.url, extra_headers={"x-team": HEADER})
+        first = snapshot(upstream.url, providers=[ours])
+        with running_router(first, tmp_path) as world:
+            answer = httpx.post(
+                f"{world.url}/v1/chat/completions",
+                headers={"authorization": f"Bearer {CLIENT_KEY}"},
+                json={**CHAT, "model": "support", "stream": True},
+                timeout=20,
+            )
+
+    shown = answer.text + str(answer.headers) + caplog.text
+    assert "error" in answer.text
+    assert UPSTREAM_KEY not in shown
+    assert HEADER not in shown
