@@ -30,6 +30,7 @@ PROVIDERS: Final[Mapping[str, str]] = {
     "azure_openai": "azure.ai.openai",
     "bedrock": "aws.bedrock",
     "gemini": "gcp.gemini",
+    "vertex": "gcp.vertex_ai",
 }
 # A longer answer is not parsed for its finish reasons.
 MAX_PARSED_BYTES: Final = 1024 * 1024

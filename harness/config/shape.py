@@ -30,6 +30,7 @@ from harness.domain.errors import ConfigError, InputError
 from harness.domain.eval_limits import EvalLimits
 from harness.domain.policy import CanaryPolicy, GatePolicy, Policy, Promotion
 from harness.domain.provider_kinds import PROVIDER_KINDS
+from harness.domain.provider_place import check_kinds_place, wanted_place
 from harness.domain.settings import (
     AlertSettings,
     AlertSink,
@@ -78,7 +79,9 @@ class ProviderEntry(BaseModel):
         kind = str(info.data.get("kind"))
         base = value or (PROVIDER_KINDS[kind].api_base if kind in PROVIDER_KINDS else "")
         if not base:
-            raise ValueError(f"is required for a provider of kind {kind!r}")
+            example = wanted_place(kind)
+            like = f": {example}" if example else ""
+            raise ValueError(f"is required for a provider of kind {kind!r}{like}")
         return base
 
     @field_validator("more_api_key_envs")
@@ -249,6 +252,7 @@ def _check_providers(config: FileConfig, document: Document) -> None:
     for name, provider in config.providers.items():
         with _at(document, ("providers", name, "api_base")):
             check_base_url(provider.api_base, allowed)
+            check_kinds_place(provider.kind, provider.api_base)
         with _at(document, ("providers", name, "extra_body")):
             check_extra_body(provider.extra_body)
 

@@ -20,6 +20,7 @@ from harness.domain.credentials import (
 )
 from harness.domain.errors import Conflict, DecryptionFailed, InputError, NotFound
 from harness.domain.provider_kinds import PROVIDER_KINDS
+from harness.domain.provider_place import check_kinds_place
 from harness.domain.sign_ins import KEY_NAME
 from harness.domain.targets import Provider
 from harness.ports import Transaction
@@ -204,6 +205,7 @@ def _wanted(ctx: Context, name: str, known: Provider | None, change: Change) -> 
     base = known.api_base if change.api_base is None else change.api_base
     clearance.check_place(ctx, name, known.api_base, base)
     if base or not _placeless(known.kind):
+        check_kinds_place(known.kind, base)
         check_base_url(base, ctx.allow_addresses)
     moved = replace(known, api_base=base)
     if change.extra_headers is None:
@@ -214,7 +216,7 @@ def _wanted(ctx: Context, name: str, known: Provider | None, change: Change) -> 
 def _placeless(kind: str) -> bool:
     """Its vendor's own variables say where it is."""
     found = PROVIDER_KINDS[kind]
-    return not (found.api_base or found.needs_key or found.speaks)
+    return not (found.api_base or found.needs_key or found.serves)
 
 
 def remove(ctx: Context, actor: Actor, name: str, *, key: str | None = None) -> ProviderShown:

@@ -10,6 +10,7 @@ from harness.control.context import Context
 from harness.domain.access import Actor, Role
 from harness.domain.errors import Conflict, InputError, NotFound
 from harness.domain.provider_kinds import PROVIDER_KINDS, Group
+from harness.domain.provider_place import wanted_place
 from harness.domain.settings import TargetSeed
 from harness.domain.targets import Provider, Target
 
@@ -76,7 +77,10 @@ def usual(name: str, known: Iterable[str] = (), *, api_base: str = "") -> Provid
         )
     base = api_base or (kind.api_base if kind else "")
     if not base:
-        raise InputError(f"a provider of kind {name!r} has no usual place: give --api-base")
+        example = wanted_place(name) or "URL"
+        raise InputError(
+            f"a provider of kind {name!r} has no usual place: give --api-base {example}"
+        )
     where = urlsplit(base)
     if where.scheme not in ("http", "https") or not where.hostname:
         raise InputError(f"{base!r} is no http or https address")

@@ -100,7 +100,7 @@ def _wanted(known: Provider, wish: ProviderChange) -> Provider:
         known = replace(known, sealed_headers={})
     wanted = replace(known, **given)
     kind = PROVIDER_KINDS[wanted.kind]
-    if not wanted.api_base and (kind.api_base or kind.speaks):
+    if not wanted.api_base and (kind.api_base or kind.serves):
         raise InputError(f"a provider of kind {wanted.kind!r} needs an api_base")
     return wanted
 

@@ -11,6 +11,7 @@ from harness.domain.capabilities import Endpoint
 from harness.domain.catalogue import priced
 from harness.domain.errors import Conflict, InputError, NotFound
 from harness.domain.provider_kinds import PROVIDER_KINDS
+from harness.domain.provider_place import check_kinds_place
 from harness.domain.settings import TargetSeed
 from harness.domain.targets import Provider, Target, check_extra_body
 from harness.ports import Transaction
@@ -82,6 +83,7 @@ def put_provider(ctx: Context, actor: Actor, provider: Provider) -> None:
     actor.require(Role.ADMIN)
     if provider.api_base:  # a kind may have no place to be said
         check_base_url(provider.api_base, ctx.allow_addresses)
+        check_kinds_place(provider.kind, provider.api_base)
     check_extra_body(provider.extra_body)
     with ctx.store.write() as tx:
         wanted = with_prices(ctx, tx, provider)

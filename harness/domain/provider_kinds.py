@@ -139,9 +139,10 @@ _ALL: Final = (
     _hosted(
         "azure_openai", _OPENAIS, "", "AZURE_OPENAI_API_KEY", (), KeyStyle.AZURE, _NO_TOP_K
     ),
-    # Their credentials are not one key: the vendor's own variables and files are read.
+    # Its credentials are not one key: the vendor's own variables and files are read.
     ProviderKind("bedrock", Group.HOSTED, frozenset(), key_env="", needs_key=False),
-    ProviderKind("vertex", Group.HOSTED, frozenset(), key_env="", needs_key=False),
+    # Gemini's protocol below a project's own place; its key is an access token.
+    _hosted("vertex", frozenset(), "", "", translated=_CHAT),
     _hosted(
         "groq",
         _CHAT,

@@ -60,6 +60,13 @@ _EVERYWHERE: Final = frozenset(
         "web_search_options",
     }
 )
+_GOOGLES: Final = _EVERYWHERE | {
+    "seed",
+    "frequency_penalty",
+    "presence_penalty",
+    "logprobs",
+    "top_logprobs",
+}
 _ROUTED: Final = frozenset({"model", "messages", "stream", "stream_options", "n"})
 # What a client cannot do without, if it asks for it: no answer is better than another one.
 _NO_HINTS: Final[Mapping[str, str]] = {
@@ -80,13 +87,20 @@ RULES: Final[Mapping[str, Rules]] = {
         caching=True,
     ),
     "gemini": Rules(
-        _EVERYWHERE
-        | {"seed", "frequency_penalty", "presence_penalty", "logprobs", "top_logprobs"},
+        _GOOGLES,
         frozenset({"text", "image_url", "file", "input_audio"}),
         ("https://generativelanguage.googleapis.com/v1beta/files/",),
         caching=False,
     ),
+    "vertex": Rules(
+        _GOOGLES,
+        frozenset({"text", "image_url", "file", "input_audio"}),
+        (),
+        caching=False,
+    ),
 }
+# They speak one protocol.
+GOOGLE: Final = ("gemini", "vertex")
 
 
 def looked_through(body: Json, kind: str) -> Asked:
@@ -228,7 +242,7 @@ def _with_signatures(message: Json, kind: str) -> None:
     calls = message.get("tool_calls")
     message.pop("provider_specific_fields", None)
     signature = _google_signature(message.pop("extra_content", None))
-    if kind == "gemini":
+    if kind in GOOGLE:
         message.pop("thinking_blocks", None)
         message.pop("reasoning_content", None)
         if signature:
@@ -242,7 +256,7 @@ def _with_signatures(message: Json, kind: str) -> None:
         if isinstance(call, dict):
             call.pop("provider_specific_fields", None)
             signature = _google_signature(call.pop("extra_content", None))
-            if signature and kind == "gemini":
+            if signature and kind in GOOGLE:
                 call["provider_specific_fields"] = {"thought_signature": signature}
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from harness.domain.errors import ConfigError
 from router.transport.to_anthropic import Anthropic
-from router.transport.to_gemini import Gemini
+from router.transport.to_gemini import Gemini, Vertex
 from router.transport.translation import Translation
 
 _ENVIRONMENT: Final = {
@@ -23,6 +23,7 @@ _ENVIRONMENT: Final = {
 _KINDS: Final[Mapping[str, Callable[[Any, Callable[[str], Any]], Translation]]] = {
     "anthropic": Anthropic,
     "gemini": Gemini,
+    "vertex": Vertex,
 }
 
 

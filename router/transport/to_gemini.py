@@ -17,10 +17,14 @@ _NO_FIELDS: Final = frozenset({"stream", "json_mode"})
 class Gemini:
     """library: litellm itself; module: one of its modules, by name."""
 
+    kind = "gemini"
+    _provider = "gemini"  # as the library calls it
+    _config_class = "GoogleAIStudioGeminiConfig"
+
     def __init__(self, library: Any, module: Callable[[str], Any]) -> None:
         chat = module("llms.vertex_ai.gemini.vertex_and_google_ai_studio_gemini")
         self._library = library
-        self._config = library.GoogleAIStudioGeminiConfig()
+        self._config = getattr(library, self._config_class)()
         self._body = module("llms.vertex_ai.gemini.transformation").transform_request_body
         self._iterator = chat.ModelResponseIterator
 
@@ -33,7 +37,7 @@ class Gemini:
             if asked.params.get(hint) and hint not in params:
                 dropped[hint] = None
         try:
-            body = self._body(asked.messages, asked.model, params, "gemini", {}, None)
+            body = self._body(asked.messages, asked.model, params, self._provider, {}, None)
         except Exception as error:
             raise no_counterpart(error) from error
         model = quote(asked.model, safe="/")
@@ -59,7 +63,7 @@ class Gemini:
         return GeminiChunks(self._iterator(None, sync_stream=True, logging_obj=logging), ask)
 
     def rehearse(self) -> None:
-        ask = self.ask(looked_through(copy.deepcopy(REHEARSAL), "gemini"), stream=True)
+        ask = self.ask(looked_through(copy.deepcopy(REHEARSAL), self.kind), stream=True)
         said = [{"text": "-", "thought": True}, {"functionCall": {"name": "f", "args": {}}}]
         content = {"role": "model", "parts": said}
         answer = {
@@ -69,6 +73,14 @@ class Gemini:
         self.answer(ask, copy.deepcopy(answer))
         chunks = self.chunks(ask)
         chunks.feed(answer)
+
+
+class Vertex(Gemini):
+    """The same protocol; fields and models as Vertex has them."""
+
+    kind = "vertex"
+    _provider = "vertex_ai"
+    _config_class = "VertexGeminiConfig"
 
 
 class GeminiChunks:

@@ -1,4 +1,4 @@
-"""Ten conversations on three protocols, whole and streamed, through a real router's worker.
+"""Conversations on every protocol, whole and streamed, through a real router's worker.
 
 The providers are strict: they refuse what the real ones refuse (`tests.wire`).
 """
@@ -15,7 +15,7 @@ import openai
 import pytest
 
 from tests.router_site import Routed, routed
-from tests.wire import anthropic, conversations, gemini
+from tests.wire import anthropic, conversations, gemini, vertex
 from tests.wire import openai as plain
 from tests.wire.conversations import Conversation, Step
 from tests.wire.heard import Heard, ask
@@ -23,7 +23,7 @@ from tests.wire.server import KEY, Json, Reading, Reply, Strict, Turn, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-WIRES: Final = {"anthropic": anthropic, "gemini": gemini, "openai": plain}
+WIRES: Final = {"anthropic": anthropic, "gemini": gemini, "vertex": vertex, "openai": plain}
 DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "conformance.md"
 ADDENDUM: Final = "Answer as a pirate."
 
@@ -120,7 +120,7 @@ def _turn(turn: Turn, kind: str, found: Turn) -> Turn:
     if kind == "openai":
         return replace(turn, signed=())
     # Gemini signs every call, asked to reason or not.
-    if turn.signed or (kind == "gemini" and turn.calls):
+    if turn.signed or (kind in ("gemini", "vertex") and turn.calls):
         assert found.signed == (WIRES[kind].SIGNATURE,)
         return replace(turn, signed=found.signed)
     return turn
@@ -163,7 +163,9 @@ real provider was asked.
 
 def test_the_conformance_table_says_what_the_tests_do() -> None:
     rows = [f"| {talk.name} | {' | '.join(_cells(talk))} |" for talk in conversations.ALL]
-    head = HEAD.format(kinds=" | ".join(f"`{each}`" for each in WIRES), lines="---|---|---")
+    head = HEAD.format(
+        kinds=" | ".join(f"`{each}`" for each in WIRES), lines="|".join(["---"] * len(WIRES))
+    )
     text = head + "\n".join(rows) + "\n"
     if os.environ.get("SWAPGATE_WRITE_DOCS"):
         DOCUMENT.write_text(text, encoding="utf-8")
@@ -199,6 +201,7 @@ def test_a_targets_patch_reaches_every_protocol(scene: Scene, kind: str) -> None
 TOO_LONG: Final = {
     "anthropic": anthropic.bad("prompt is too long: 208310 tokens > 200000 maximum"),
     "gemini": gemini.bad("The input token count (9) exceeds the maximum number of tokens (8)"),
+    "vertex": vertex.bad("The input token count (9) exceeds the maximum number of tokens (8)"),
     "openai": plain.error(400, "maximum context length is 8 tokens", "context_length_exceeded"),
 }
 

@@ -17,12 +17,12 @@ from router.ports import CHAT_PATH, UpstreamFailed, UpstreamReply, UpstreamReque
 from router.transport.pool import Pool
 from router.transport.translated import Translated
 from tests.raw_server import Line, Play, raw_server
-from tests.wire import anthropic, gemini
+from tests.wire import anthropic, gemini, vertex
 from tests.wire.server import KEY, Json, Reply
 
 pytestmark = pytest.mark.slow
 
-WIRES: Final[dict[str, Any]] = {"anthropic": anthropic, "gemini": gemini}
+WIRES: Final[dict[str, Any]] = {"anthropic": anthropic, "gemini": gemini, "vertex": vertex}
 SECRET: Final = ProviderKey("K", KEY)
 SETTINGS: Final = RouterSettings(max_response_bytes=1024 * 1024)
 LIVE: Final = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"

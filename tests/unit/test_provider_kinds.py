@@ -2,7 +2,9 @@
 
 import pytest
 
+from harness.domain.errors import InputError
 from harness.domain.provider_kinds import PROVIDER_KINDS, Group
+from harness.domain.provider_place import check_kinds_place, wanted_place
 from harness.domain.targets import Provider
 
 REQUIRED = (
@@ -26,7 +28,7 @@ def test_no_keyword_belongs_to_two_kinds() -> None:
     assert len(words) == len(set(words))
 
 
-@pytest.mark.parametrize("kind", ["custom", "azure_openai", "vllm"])
+@pytest.mark.parametrize("kind", ["custom", "azure_openai", "vllm", "vertex"])
 def test_a_kind_that_can_be_anywhere_has_no_default_place(kind: str) -> None:
     assert not PROVIDER_KINDS[kind].api_base
 
@@ -44,6 +46,7 @@ def test_a_local_provider_needs_no_key() -> None:
         ("anthropic", {"x-api-key": "k"}),
         ("azure_openai", {"api-key": "k"}),
         ("gemini", {"x-goog-api-key": "k"}),
+        ("vertex", {"authorization": "Bearer k"}),
     ],
 )
 def test_a_key_travels_as_its_kind_wants_it(kind: str, headers: dict[str, str]) -> None:
@@ -63,3 +66,30 @@ def test_a_key_travels_as_its_kind_wants_it(kind: str, headers: dict[str, str]) 
 def test_an_azure_resource_is_named_by_its_address_alone(api_base: str) -> None:
     wanted = "https://one.openai.azure.com/openai/v1/chat/completions"
     assert Provider("p", "azure_openai", api_base).url("/chat/completions") == wanted
+
+
+@pytest.mark.parametrize(
+    ("kind", "api_base"),
+    [
+        ("vertex", "https://h/v1/projects/p/locations/l/publishers/google"),
+        ("vertex", "https://h/gateway/v1beta1/projects/p/locations/l/publishers/google/"),
+        ("openai", "https://h/v1"),
+    ],
+)
+def test_a_place_below_which_the_kinds_paths_stand_is_taken(kind: str, api_base: str) -> None:
+    check_kinds_place(kind, api_base)
+
+
+@pytest.mark.parametrize(
+    "api_base",
+    [
+        "",
+        "https://europe-west4-aiplatform.googleapis.com",
+        "https://h/v1/projects/p/locations/l/endpoints/openapi",
+        "https://h/v1/projects/p/locations/l/publishers/anthropic",
+    ],
+)
+def test_a_vertex_without_project_and_region_is_refused_with_an_example(api_base: str) -> None:
+    with pytest.raises(InputError, match="projects/PROJECT/locations/REGION"):
+        check_kinds_place("vertex", api_base)
+    assert wanted_place("vertex").startswith("https://REGION-aiplatform.googleapis.com/v1/")

@@ -249,7 +249,7 @@ CACHING: Final = Conversation(
             Reading("A long text of rules.", (HELLO,), marks=2),
         ),
     ),
-    {"gemini": ("cache_control",), "openai": ("cache_control",)},
+    {"gemini": ("cache_control",), "vertex": ("cache_control",), "openai": ("cache_control",)},
 )
 STOPS: Final = Conversation(
     "a length stop, stop sequences, text of many scripts in small pieces",

@@ -44,9 +44,8 @@ DECLARATION: Final = names(
     "name description parameters parametersJsonSchema response responseJsonSchema"
 )
 NAME: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_.:-]{0,63}")
-PATH: Final = re.compile(
-    r"/v1beta/models/([^:]+):(generateContent|streamGenerateContent\?alt=sse)"
-)
+PLACE: Final = "/v1beta"
+PATH: Final = re.compile(r"/models/([^:]+):(generateContent|streamGenerateContent\?alt=sse)")
 
 
 def error(code: int, status: str, message: str, *details: Json) -> Refused:
@@ -98,7 +97,7 @@ def proto(value: Any, *, inside: bool = False) -> Any:
 
 
 def strict() -> Strict:
-    return Strict(read, lambda asked: "alt=sse" in asked.path, whole, events, "/v1beta")
+    return Strict(read, lambda asked: "alt=sse" in asked.path, whole, events, PLACE)
 
 
 def read(asked: Asked) -> Reading:
@@ -111,9 +110,15 @@ def read(asked: Asked) -> Reading:
             "reason": "API_KEY_INVALID",
         }
         raise error(400, "INVALID_ARGUMENT", "API key not valid.", info)
-    place = PATH.fullmatch(asked.path)
+    return read_below(PLACE, asked)
+
+
+def read_below(base: str, asked: Asked) -> Reading:
+    """The request, whoever asks."""
+    below = asked.path.startswith(base)
+    place = PATH.fullmatch(asked.path.removeprefix(base)) if below else None
     if place is None or place[1] != MODEL:
-        raise error(404, "NOT_FOUND", f"{asked.path} is not found for API version v1beta")
+        raise error(404, "NOT_FOUND", f"{asked.path} is not found for this API version")
     body = proto(asked.body)
     known(body, FIELDS, "")
     config = body.get("generationConfig", {})
