@@ -269,6 +269,8 @@ def _open_approved(ctx: Context, proposal: Proposal) -> list[str]:
     if not isinstance(proof, Passed) or proposal.approved_verdict != proof.id:
         raise ProofRefused(f"{proposal.id}: the approval is for another verdict")
     with ctx.store.write() as tx:
+        if tx.proposals.get(proposal.id).version != proposal.version:
+            return []  # another process was quicker
         said = _let_in(ctx, tx, proposal, proof, Event.APPROVED)
     return [f"{proposal.id}: {said}"]
 

@@ -201,6 +201,7 @@ def test_a_canary_is_promoted_by_hand_and_its_bake_finished(
     dialog.get_by_role("button", name="Yes, promote").click()
     expect(page.locator("h1")).to_contain_text("sim/sim-better is promoted, and bakes")
     assert phase(house, "canary") is Phase.PROMOTED
+    expect(dialog).to_have_count(0)
 
     page.get_by_role("button", name="Finish the bake").click()
     expect(dialog).to_contain_text("late harm is not watched for any more")

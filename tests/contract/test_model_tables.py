@@ -14,7 +14,7 @@ KNOWN = CatalogueEntry(
     "gpt-4o-mini",
     price=Price(0.15, 0.6, 0.075),
     context_window=128_000,
-    has=frozenset({"chat", "tools", "parallel_tools", "json_schema", "vision"}),
+    has=frozenset({"chat", "tools", "parallel_tools", "json_schema", "vision", "caching"}),
     lacks=frozenset({"embeddings"}),
 )
 ENDING = CatalogueEntry("anthropic", "claude-sonnet-4-5", end_date=date(2026, 11, 30))

@@ -85,6 +85,7 @@ class ControlPlane(RuleBasedStateMachine):
         self.world = World(Path(self.folder.name), self.store, clock=clock, script=self.say)
         self.world.set_up()
         self.down = self.flaky = False
+        self.set_back_s = 0.0
         self.closed: dict[str, Proposal] = {}
         self.seen: Sequence[Proposal] = ()
         self.ctx = self.world.context()
@@ -213,7 +214,11 @@ class ControlPlane(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([-3600.0, -60.0, 60.0, 3600.0]))
     def somebody_sets_the_clock(self, seconds: float) -> None:
+        self.jump(seconds)
+
+    def jump(self, seconds: float) -> None:
         self.world.clock.jump(seconds)
+        self.set_back_s += max(0.0, -seconds)
 
     @precondition(now_in(*UNDECIDED))
     @rule(down=st.booleans(), flaky=st.booleans())
@@ -240,7 +245,7 @@ class ControlPlane(RuleBasedStateMachine):
         with suppress(Crash):
             self.world.turn(self.world.context(dying))  # type: ignore[arg-type]
             self.world.turn(self.world.context(dying))  # type: ignore[arg-type]
-        self.world.clock.jump(jump)
+        self.jump(jump)
         self.restart()
 
     @precondition(now_in(*UNDER_WAY))
@@ -280,6 +285,8 @@ class ControlPlane(RuleBasedStateMachine):
             return
         self.down = self.flaky = False
         self.ctx = self.world.context()
+        # Until then, a canary holds.
+        self.world.clock.advance(self.set_back_s)
         for _ in range(60):
             self.world.feed()
             self.one_turn()
