@@ -139,8 +139,8 @@ _ALL: Final = (
     _hosted(
         "azure_openai", _OPENAIS, "", "AZURE_OPENAI_API_KEY", (), KeyStyle.AZURE, _NO_TOP_K
     ),
-    # Its credentials are not one key: the vendor's own variables and files are read.
-    ProviderKind("bedrock", Group.HOSTED, frozenset(), key_env="", needs_key=False),
+    # Its Converse API, in a region's place; its key is a Bedrock API key.
+    _hosted("bedrock", frozenset(), "", "AWS_BEARER_TOKEN_BEDROCK", translated=_CHAT),
     # Gemini's protocol below a project's own place; its key is an access token.
     _hosted("vertex", frozenset(), "", "", translated=_CHAT),
     _hosted(

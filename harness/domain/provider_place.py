@@ -8,6 +8,10 @@ from harness.domain.errors import InputError
 
 # By kind: how an `api_base` ends, and one that is right.
 _PLACES: Final[Mapping[str, tuple[re.Pattern[str], str]]] = {
+    "bedrock": (
+        re.compile(r"(?!.*/v1/?$).+"),  # that ending is of its other API
+        "https://bedrock-runtime.REGION.amazonaws.com",
+    ),
     "vertex": (
         re.compile(r".*/projects/[^/]+/locations/[^/]+/publishers/google/?"),
         (

@@ -86,6 +86,7 @@ RULES: Final[Mapping[str, Rules]] = {
         ("https://",),
         caching=True,
     ),
+    "bedrock": Rules(_EVERYWHERE, frozenset({"text", "image_url"}), (), caching=True),
     "gemini": Rules(
         _GOOGLES,
         frozenset({"text", "image_url", "file", "input_audio"}),

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from harness.domain.errors import ConfigError
 from router.transport.to_anthropic import Anthropic
+from router.transport.to_bedrock import Bedrock
 from router.transport.to_gemini import Gemini, Vertex
 from router.transport.translation import Translation
 
@@ -22,6 +23,7 @@ _ENVIRONMENT: Final = {
 }
 _KINDS: Final[Mapping[str, Callable[[Any, Callable[[str], Any]], Translation]]] = {
     "anthropic": Anthropic,
+    "bedrock": Bedrock,
     "gemini": Gemini,
     "vertex": Vertex,
 }

@@ -27,6 +27,17 @@ _TYPES: Final[Mapping[str, str]] = {
     "UNAVAILABLE": "overloaded_error",
     "DEADLINE_EXCEEDED": "timeout_error",
 }
+_AWS_TYPES: Final[Mapping[int, str]] = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    429: "rate_limit_error",
+    500: "server_error",
+    503: "overloaded_error",
+}
+_AWS_TOO_LONG: Final = "input is too long"
 _GOOGLE_TOO_LONG: Final = "exceeds the maximum number of tokens"
 _SECONDS: Final = re.compile(r"(\d+(?:\.\d+)?)s")
 _KEPT: Final = (b"retry-after", b"retry-after-ms", b"request-id", b"x-request-id")
@@ -63,11 +74,11 @@ async def refusal(reply: UpstreamReply, kind: str) -> Refusal:
     finally:
         await reply.aclose()
     headers = [each for each in reply.headers if _is_kept(each[0])]
-    error = _error(raw)
+    error = _error_of_aws(raw, reply.status) if kind == "bedrock" else _error(raw)
     if error is None:  # a proxy's page, or nothing: the status says enough
         return Refusal(reply.status, b"{}", headers)
     status = reply.status
-    if kind != "anthropic":
+    if kind not in ("anthropic", "bedrock"):
         error, status, wait_s = _from_google(error, status)
         if wait_s and b"retry-after" not in dict(headers):
             headers.append((b"retry-after", wait_s))
@@ -101,6 +112,20 @@ def _error(raw: bytes) -> Json | None:
         found = found[0]
     error = found.get("error") if isinstance(found, dict) else None
     return error if isinstance(error, dict) else None
+
+
+def _error_of_aws(raw: bytes, status: int) -> Json | None:
+    try:
+        found = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    said = found.get("message") or found.get("Message") if isinstance(found, dict) else None
+    if not isinstance(said, str):
+        return None
+    shaped: Json = {"message": said, "type": _AWS_TYPES.get(status, "api_error")}
+    if _AWS_TOO_LONG in said.lower():
+        shaped["code"] = "context_length_exceeded"
+    return shaped
 
 
 def _from_google(error: Json, status: int) -> tuple[Json, int, bytes]:

@@ -47,7 +47,7 @@ def _can_think(params: Json, messages: Sequence[Json]) -> bool:
     thinking = params["thinking"]
     if thinking["type"] != "enabled":
         return True
-    if _in_a_turn_without_thought(messages):
+    if in_a_turn_without_thought(messages):
         return False
     limit, budget = params.get("max_tokens"), thinking.get("budget_tokens")
     if isinstance(limit, int) and isinstance(budget, int) and budget >= limit:
@@ -56,7 +56,7 @@ def _can_think(params: Json, messages: Sequence[Json]) -> bool:
     return True
 
 
-def _in_a_turn_without_thought(messages: Sequence[Json]) -> bool:
+def in_a_turn_without_thought(messages: Sequence[Json]) -> bool:
     """Whether the last message is a tool's result, and the calls before it came without."""
     if not messages or messages[-1].get("role") != "tool":
         return False

@@ -6,10 +6,18 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 from harness.domain.targets import ANTHROPIC_VERSION
+from router.bridges.sse import Payloads
 from router.transport.asked import Asked, Json, looked_through
 from router.transport.chat_shape import ChunkMaker, completion, message_of
 from router.transport.thinking import settled
-from router.transport.translation import REHEARSAL, Ask, ErrorInStream, mapped, no_counterpart
+from router.transport.translation import (
+    REHEARSAL,
+    Ask,
+    ErrorInStream,
+    Events,
+    mapped,
+    no_counterpart,
+)
 
 _STRUCTURED: Final = "structured-outputs-2025-11-13"  # became `output_config.format`
 
@@ -113,6 +121,7 @@ class AnthropicChunks:
 
     def __init__(self, iterator: Any) -> None:
         self.finished = False
+        self.payloads: Events = Payloads()
         self._parse = iterator.chunk_parser
         self._maker = ChunkMaker()
         self._usage: object = None

@@ -6,10 +6,18 @@ from types import SimpleNamespace
 from typing import Any, Final
 from urllib.parse import quote
 
+from router.bridges.sse import Payloads
 from router.transport.asked import Asked, Json, looked_through
 from router.transport.chat_shape import ChunkMaker, completion, message_of
 from router.transport.refusal import google_error
-from router.transport.translation import REHEARSAL, Ask, ErrorInStream, mapped, no_counterpart
+from router.transport.translation import (
+    REHEARSAL,
+    Ask,
+    ErrorInStream,
+    Events,
+    mapped,
+    no_counterpart,
+)
 
 _NO_FIELDS: Final = frozenset({"stream", "json_mode"})
 
@@ -88,6 +96,7 @@ class GeminiChunks:
 
     def __init__(self, iterator: Any, ask: Ask) -> None:
         self.finished = False
+        self.payloads: Events = Payloads()
         self._parse = iterator.chunk_parser
         self._maker = ChunkMaker()
         self._maker.model = ask.notes["model"]

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from harness.domain.failures import FailureClass
-from router.bridges.sse import Payloads
 from router.ports import Transport, UpstreamFailed, UpstreamReply, UpstreamRequest
 from router.transport.asked import Json, Untranslatable, looked_through
 from router.transport.litellm import load
@@ -23,6 +22,7 @@ T = TypeVar("T")
 
 DONE: Final = b"data: [DONE]\n\n"
 # More than this is translated in a thread: the others must not wait for it. Bytes.
+AWS_STREAM: Final = b"application/vnd.amazon.eventstream"
 LARGE: Final = 128 * 1024
 _ITS_OWN: Final = frozenset(
     {b"content-type", b"content-length", b"content-encoding", b"transfer-encoding"}
@@ -138,11 +138,15 @@ class StreamReply(_Reply):
         super().__init__(reply, dropped)
         self._chunks = chunks
 
+    def _type(self) -> bytes:
+        found = super()._type()
+        return b"text/event-stream" if found == AWS_STREAM else found
+
     async def body(self) -> bytes:
         return b"".join([piece async for piece in self.chunks()])
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        events, made = Payloads(), self._chunks
+        events, made = self._chunks.payloads, self._chunks
         async for piece in self._reply.chunks():
             out: list[bytes] = []
             try:

@@ -1,6 +1,6 @@
 """A translation to and from another protocol than OpenAI's: JSON in, JSON out. No network."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -28,10 +28,17 @@ class Ask:
     notes: Mapping[str, Any]
 
 
+class Events(Protocol):
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The JSON of each event that is whole. Raises UpstreamFailed (malformed)."""
+        ...
+
+
 class Chunks(Protocol):
-    """finished: the stream came to its end."""
+    """finished: the stream came to its end. payloads: cuts it into its events."""
 
     finished: bool
+    payloads: Events
 
     def feed(self, event: Json) -> Sequence[Json]:
         """OpenAI's chunks. Raises ErrorInStream."""

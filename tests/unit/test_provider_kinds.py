@@ -28,7 +28,7 @@ def test_no_keyword_belongs_to_two_kinds() -> None:
     assert len(words) == len(set(words))
 
 
-@pytest.mark.parametrize("kind", ["custom", "azure_openai", "vllm", "vertex"])
+@pytest.mark.parametrize("kind", ["custom", "azure_openai", "vllm", "vertex", "bedrock"])
 def test_a_kind_that_can_be_anywhere_has_no_default_place(kind: str) -> None:
     assert not PROVIDER_KINDS[kind].api_base
 
@@ -47,6 +47,7 @@ def test_a_local_provider_needs_no_key() -> None:
         ("azure_openai", {"api-key": "k"}),
         ("gemini", {"x-goog-api-key": "k"}),
         ("vertex", {"authorization": "Bearer k"}),
+        ("bedrock", {"authorization": "Bearer k"}),
     ],
 )
 def test_a_key_travels_as_its_kind_wants_it(kind: str, headers: dict[str, str]) -> None:
@@ -74,6 +75,7 @@ def test_an_azure_resource_is_named_by_its_address_alone(api_base: str) -> None:
         ("vertex", "https://h/v1/projects/p/locations/l/publishers/google"),
         ("vertex", "https://h/gateway/v1beta1/projects/p/locations/l/publishers/google/"),
         ("openai", "https://h/v1"),
+        ("bedrock", "https://bedrock-runtime.eu-west-1.amazonaws.com"),
     ],
 )
 def test_a_place_below_which_the_kinds_paths_stand_is_taken(kind: str, api_base: str) -> None:

@@ -253,7 +253,7 @@ def test_a_disk_that_takes_no_file_stops_no_swap() -> None:
     assert held.boot().revision == 3
 
 
-@pytest.mark.parametrize("kind", ["bedrock", "unheard-of"])
+@pytest.mark.parametrize("kind", ["unheard-of"])
 def test_a_provider_of_another_protocol_is_refused_by_name(kind: str) -> None:
     good = snapshot(URL)
     providers = {"up": replace(good.providers["up"], kind=kind)}

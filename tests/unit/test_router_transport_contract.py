@@ -276,5 +276,5 @@ async def test_a_provider_changed_at_run_time_is_used_as_it_is_now(upstream: Ups
 
     sent = [each.headers["authorization"] for each in upstream.asked[-3:]]
     assert sent == ["Bearer one", "Bearer two", "Bearer three"]
-    with pytest.raises(ConfigError, match="kind 'bedrock'"):
-        transports(replace(first, kind="bedrock"))
+    with pytest.raises(ConfigError, match="kind 'unheard-of'"):
+        transports(replace(first, kind="unheard-of"))

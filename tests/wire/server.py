@@ -107,6 +107,7 @@ class Strict:
     answers: Callable[[Reading], Reply] | None = None
     fault: Refused | None = None
     cut: int = 7
+    stream_type: str = "text/event-stream"
     port: int = 0
     readings: list[Reading] = field(default_factory=list)
     asked: list[Asked] = field(default_factory=list)
@@ -155,7 +156,7 @@ def serving(strict: Strict) -> Iterator[Strict]:
 
         def _stream(self, raw: bytes) -> None:
             self.send_response(200)
-            self.send_header("content-type", "text/event-stream")
+            self.send_header("content-type", strict.stream_type)
             self.send_header("transfer-encoding", "chunked")
             self.end_headers()
             for start in range(0, len(raw), strict.cut):

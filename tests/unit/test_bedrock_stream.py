@@ -1,0 +1,36 @@
+"""AWS's event stream: cut anywhere, broken, and no such stream at all."""
+
+import json
+from importlib import import_module
+
+import pytest
+
+from harness.domain.failures import FailureClass
+from router.ports import UpstreamFailed
+from router.transport.to_bedrock import EventMessages
+from tests.wire.bedrock import framed
+
+FRAMES = import_module("botocore.eventstream")
+pytestmark = pytest.mark.req("B7")
+
+
+def test_a_message_comes_out_when_its_last_byte_is_there() -> None:
+    messages = EventMessages(FRAMES)
+    raw = framed("messageStart", {"role": "assistant"})
+    found = [each for at in range(len(raw)) for each in messages.feed(raw[at : at + 1])]
+    assert [json.loads(each) for each in found] == [
+        {"name": "messageStart", "body": {"role": "assistant"}}
+    ]
+
+
+def test_an_exception_within_the_stream_has_its_name() -> None:
+    raw = framed("throttlingException", {"message": "Too many"}, "exception")
+    [found] = EventMessages(FRAMES).feed(raw)
+    assert json.loads(found)["name"] == "throttlingException"
+
+
+@pytest.mark.parametrize("raw", [b"data: {}\n\n" * 3, framed("a", {})[:-1] + b"x"])
+def test_what_is_no_such_stream_is_malformed(raw: bytes) -> None:
+    with pytest.raises(UpstreamFailed) as caught:
+        list(EventMessages(FRAMES).feed(raw))
+    assert caught.value.failure is FailureClass.MALFORMED
