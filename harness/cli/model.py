@@ -21,7 +21,7 @@ from harness.control import (
 )
 from harness.control.present import plain
 from harness.domain.endings import Ending
-from harness.domain.model_match import ModelMatch
+from harness.domain.model_match import NOTHING_OFFERED, ModelMatch
 from harness.domain.targets import Provider, Target
 
 CONFLICT = 6
@@ -38,7 +38,8 @@ def model() -> None:
 def list_models(session: Session, *, every: bool) -> None:
     """List the targets, their prices and the routes that use them."""
     if every:
-        show_entries(session, model_offers.offered(session.context_with_providers))
+        there = model_offers.offered(session.context_with_providers)
+        show_entries(session, there, empty=NOTHING_OFFERED)
         return
     ctx = session.context
     found, table = targets.all_targets(ctx), routes.table(ctx)
@@ -157,7 +158,11 @@ def resolve_name(ctx: click.Context, name: str) -> None:
 @pass_session
 def search_models(session: Session, words: tuple[str, ...]) -> None:
     """Find models in the catalogue, of all kinds of providers, by parts of their names."""
-    show_entries(session, model_offers.searched(session.context, words))
+    show_entries(
+        session,
+        model_offers.searched(session.context, words),
+        empty="no such model; `catalogue:` in swapgate.yaml adds one",
+    )
 
 
 @model.command("match")

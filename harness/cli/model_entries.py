@@ -8,7 +8,10 @@ from harness.domain.catalogue import CatalogueEntry
 from harness.domain.targets import Price
 
 
-def show_entries(session: Session, found: Sequence[tuple[str, CatalogueEntry]]) -> None:
+def show_entries(
+    session: Session, found: Sequence[tuple[str, CatalogueEntry]], *, empty: str
+) -> None:
+    """empty: what a person reads in place of a table without rows."""
     if session.json:
         output.document([{"name": name, **_json(each)} for name, each in found])
         return
@@ -24,7 +27,7 @@ def show_entries(session: Session, found: Sequence[tuple[str, CatalogueEntry]]) 
             ]
             for name, each in found
         ],
-        empty="no such model; `catalogue:` in swapgate.yaml adds one",
+        empty=empty,
     )
 
 

@@ -18,6 +18,9 @@ from harness.domain.targets import Provider, Target
 
 Words = frozenset[str]
 
+NOTHING_OFFERED: Final = (
+    "no configured provider offers a model: `swapgate provider add` adds a provider"
+)
 NEAR: Final = 5
 MOST_READINGS: Final = 32  # of a name with several words misspelt
 
@@ -88,6 +91,10 @@ def offers(
 
 def match(asked: str, among: Sequence[Offer], *, likeness: Likeness, today: date) -> ModelMatch:
     """today: a family's newest is one that has not ended, as long as there is such a one."""
+    if not among:
+        return ModelMatch(asked, NOTHING_OFFERED)
+    if not asked.strip():
+        return ModelMatch(asked, "the name is empty")
     text, here = _at_provider(asked.strip(), among)
     low = text.lower()
     if exact := [each for each in here if low in (each.model.lower(), each.name.lower())]:
@@ -97,7 +104,12 @@ def match(asked: str, among: Sequence[Offer], *, likeness: Likeness, today: date
     readings = _readings(wanted.words, {w for _, name in read for w in name.words}, likeness)
     best = _best_families(readings, read)
     if not best:
-        return _nothing(asked, "no model's name has these words", here, likeness)
+        return _nothing(
+            asked,
+            "no model that the configured providers offer has these words in its name",
+            here,
+            likeness,
+        )
     fitting = [(each, name) for each, name in best if _is_meant(name, wanted)]
     if not fitting:
         families = ", ".join(sorted({name.family for _, name in best}))

@@ -34,7 +34,7 @@ class Rule(StrEnum):
 
 class Outcome(StrEnum):
     TOOK = "took"  # this rule decides
-    PASSED = "passed"  # it does not apply: the next one is asked
+    NO = "no"  # it does not apply: the next one is asked
     REFUSED = "refused"  # the name asks for what may not be: no other rule is asked
     NOT_ASKED = "not asked"
 
@@ -65,7 +65,7 @@ class Resolution:
     def reason(self) -> str:
         """Of the rule that decided; without one, of all that did not."""
         decided = [t for t in self.rules if t.outcome in (Outcome.TOOK, Outcome.REFUSED)]
-        told = decided or [t for t in self.rules if t.outcome is Outcome.PASSED]
+        told = decided or [t for t in self.rules if t.outcome is Outcome.NO]
         return "; ".join(f"{each.rule.value}: {each.reason}" for each in told)
 
 
@@ -113,7 +113,7 @@ def resolve(
                 ended = True
                 tried.append(RuleTried(rule, Outcome.REFUSED, reason))
             case reason:
-                tried.append(RuleTried(rule, Outcome.PASSED, reason))
+                tried.append(RuleTried(rule, Outcome.NO, reason))
     return Resolution(
         name,
         taken.provider if taken else None,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from harness.control.likeness import Rapidfuzz
 from harness.domain.catalogue import Catalogue, CatalogueEntry, catalogue
-from harness.domain.model_match import ModelMatch, Offer, match, offers
+from harness.domain.model_match import NOTHING_OFFERED, ModelMatch, Offer, match, offers
 from harness.domain.model_names import parse
 from harness.domain.targets import Price, Provider, Target
 
@@ -255,3 +255,15 @@ def test_any_text_can_be_read(name: str) -> None:
 
     assert not read.version or read.version[-1] > 0
     assert read.rank >= parse("").rank or read.preview or read.latest or read.date
+
+
+@pytest.mark.req("C3")
+def test_without_a_provider_that_offers_models_the_reason_says_so() -> None:
+    found = match("claude", (), likeness=Rapidfuzz(), today=TODAY)
+
+    assert found == ModelMatch("claude", NOTHING_OFFERED)
+
+
+@pytest.mark.req("C3")
+def test_an_empty_name_means_nothing() -> None:
+    assert asked(" ") == ModelMatch(" ", "the name is empty")

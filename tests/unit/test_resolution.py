@@ -116,7 +116,7 @@ def test_an_account_is_taken_by_its_prefix_alone_and_signed_in() -> None:
     assert signed_in.target == "codex/gpt-5"
     assert not_yet.target is None
     # The name asked for one account: no other provider of gpt-5 is taken in its place.
-    assert [t.outcome for t in not_yet.rules][1:5] == [Outcome.PASSED] * 4
+    assert [t.outcome for t in not_yet.rules][1:5] == [Outcome.NO] * 4
     assert not_yet.rules[-1].outcome is Outcome.REFUSED
     assert "sign in" in not_yet.reason
     assert by_model.target is None
@@ -167,3 +167,11 @@ def test_a_provider_s_own_prefix_always_leads_to_it(model: str, there: Provider)
     found = asked(f"{there.name}/{model}", signed_in={"codex"})
 
     assert (found.provider, found.model) == (there.name, model.strip())
+
+
+@pytest.mark.req("D2")
+def test_a_rule_that_does_not_apply_is_not_called_passed() -> None:
+    """`passed` is a verdict's word, and exit code 0."""
+    outcomes = [each.outcome.value for each in asked("openai:gpt-5", "main").rules]
+
+    assert outcomes == ["no", "took", *["not asked"] * 4]
