@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from click.testing import CliRunner, Result
 
 from harness.cli.program import program
@@ -58,6 +59,8 @@ class CommandLine:
     world: World
 
     def run(self, *words: str, exits: int = 0) -> Result:
+        # As in a process of its own: another test may have set up the logs of this one.
+        structlog.reset_defaults()
         done = CliRunner().invoke(program, list(words), prog_name="swapgate")
         assert done.exit_code == exits, f"{words}: {done.exit_code}\n{done.output}"
         return done

@@ -50,6 +50,8 @@ SETTINGS = RouteSettings(
     capable=(SPARE.id,),
     data_class="personal",
 )
+# Who may see that class.
+CLEARED = {"personal": frozenset({OLD.provider, SPARE.provider})}
 RULE = UnitRule.of(CanaryPolicy(block_size=50, unit=Unit.REQUEST), NOW)
 
 PLAN = SuitePlan(

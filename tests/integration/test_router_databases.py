@@ -55,7 +55,7 @@ def test_a_canary_comes_fails_is_charged_and_goes_without_a_restart(
     store: SqlStore, upstream: Upstream, tmp_path: Path
 ) -> None:
     upstream.turns = {OLD.model: completion("old"), NEW.model: completion("new")}
-    with running_router_on(store, tmp_path) as (url, holder, _):
+    with running_router_on(store, tmp_path, classes=builders.CLEARED) as (url, holder, _):
 
         def arrived(revision: int) -> None:
             wait_until(lambda: holder.current and holder.current.revision >= revision)
@@ -95,7 +95,7 @@ def test_a_revoked_key_opens_nothing_soon_after(
     store: SqlStore, upstream: Upstream, tmp_path: Path
 ) -> None:
     upstream.turns = {OLD.model: completion("old")}
-    with running_router_on(store, tmp_path) as (url, holder, _):
+    with running_router_on(store, tmp_path, classes=builders.CLEARED) as (url, holder, _):
         assert ask(url)[0] == "old"
 
         with store.write() as tx:

@@ -60,7 +60,7 @@ def test_limits_are_in_force_soon_after_they_are_set_and_after_they_are_lifted(
 ) -> None:
     key, text = keys.create(ctx, SYSTEM, "app", secret=SECRET)
     with (
-        running_router_on(ctx.store, tmp_path) as (url, holder, _),
+        running_router_on(ctx.store, tmp_path, classes=builders.CLEARED) as (url, holder, _),
         openai.OpenAI(base_url=f"{url}/v1", api_key=text, max_retries=0) as client,
     ):
         assert "x-ratelimit-limit-requests" not in ask(client)
@@ -90,7 +90,10 @@ def test_a_budget_counts_what_every_router_of_the_database_spent(
         ctx, SYSTEM, "app", secret=SECRET, limits=KeyLimits(budget_month_usd=2.5)
     )
     with (
-        running_router_on(ctx.store, tmp_path / "one") as (one_url, *_),
+        running_router_on(ctx.store, tmp_path / "one", classes=builders.CLEARED) as (
+            one_url,
+            *_,
+        ),
         openai.OpenAI(base_url=f"{one_url}/v1", api_key=text, max_retries=0) as one,
     ):
         for _ in range(4):
@@ -99,7 +102,9 @@ def test_a_budget_counts_what_every_router_of_the_database_spent(
 
     with (
         # Also after a restart, and beside another one of another name.
-        running_router_on(ctx.store, tmp_path / "two", worker="w2") as (url, _, recorder),
+        running_router_on(
+            ctx.store, tmp_path / "two", worker="w2", classes=builders.CLEARED
+        ) as (url, _, recorder),
         openai.OpenAI(base_url=f"{url}/v1", api_key=text, max_retries=0) as two,
     ):
         today = ctx.clock.now().date()

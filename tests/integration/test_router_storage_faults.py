@@ -86,7 +86,11 @@ def test_a_database_that_takes_two_seconds_for_everything_slows_no_request(
             tx.keys.add(replace(builders.KEY, hash=hashed, routes=frozenset()))
         slow = Slow(store)
         with (
-            running_router_on(cast("Store", slow), tmp_path) as (url, _, recorder),
+            running_router_on(cast("Store", slow), tmp_path, classes=builders.CLEARED) as (
+                url,
+                _,
+                recorder,
+            ),
             openai.OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0) as client,
         ):
             asked = [while_it_works(slow, client) for _ in range(3)]
