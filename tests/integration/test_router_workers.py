@@ -66,6 +66,8 @@ def test_a_killed_worker_takes_its_own_requests_alone_and_is_replaced(
     with routed(tmp_path, slow_provider, database_url) as world:
         world.start("--workers", "2")
         start_canary(world, tmp_path)
+        # Requests from before it are in no block.
+        eventually(lambda: in_force(world))
         with world.load(callers=8) as load:
             load.more(60)
             killed, other = world.workers()
