@@ -52,6 +52,7 @@ from router.ports import TransportFactory
 from router.provider_keys import ProviderKeys
 from router.rates import LocalRates
 from router.recording import Exposition, OwnExposition, Recording
+from router.renewals import Renewals
 from router.replies import JSON, Reply, error_reply
 from router.serving import Header, Serving
 from router.shadow import Shadows
@@ -153,7 +154,8 @@ class Router:
         books = Books(recorder, self._metrics, failovers, self._guards, clock)
         self._feedback = Feedback(recorder, self._metrics)
         keys = ProviderKeys(clock.monotonic, self._alarms.key_moved)
-        self._alarms.also(keys.forget_gone)
+        self._renewals = Renewals(self._health, keys)
+        self._alarms.also(self._renewals.look)
         calls = Calls(transport_factory, settings, self._timers)
         dispatcher = Dispatcher(
             calls,
@@ -279,6 +281,7 @@ class Router:
         if serving is None:
             message = "the router has no routes yet; try again in a second"
             return error_reply(503, message, "not_ready", headers=(SOON,))
+        self._renewals.look(serving)
         grant = self._keys.grant(header(scope, b"authorization"), serving)
         if grant is None and _anthropic(scope):
             grant = self._keys.grant_of(header(scope, b"x-api-key"), serving)

@@ -66,6 +66,12 @@ class TargetHealth:
         until = self._monotonic() + min(wait_s, self.policy.open_max_s)
         self._paused_until[target] = max(until, self._paused_until.get(target, until))
 
+    def renew(self, target: str) -> None:
+        """Its provider's credential was changed: what was known of the old one is void."""
+        before = self._breaker(target)
+        self._keep(target, before, breaker.renewed(before))
+        self._paused_until.pop(target, None)
+
     def _breaker(self, target: str) -> Breaker:
         return self._breakers.get(target, CLOSED)
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Final
 
-from harness.domain.failures import FailureClass
+from harness.domain.failures import RULES, FailureClass
 from harness.domain.retry import retry_after_s
 from router.course import Try
 from router.health import TargetHealth
@@ -33,6 +33,8 @@ class Outcomes:
         elif self._keys.other_left(upstream, made.key, outcome):
             # One key's trouble is not the target's: neutral, and a probe is free again.
             counts = FailureClass.CANCELLED
+        elif RULES[outcome].other_key and self._keys.gone(upstream, made.key):
+            counts = FailureClass.CANCELLED  # a new key serves already
         elif made.check and outcome in GUESSED and upstream.id not in self._health.spoken:
             counts = FailureClass.CANCELLED
         self._health.settle(upstream.id, made.ticket, counts)

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Final
 
-from harness.domain.credentials import ProviderKey
+from harness.domain.credentials import ProviderKey, ProviderKeySets
 from harness.domain.failures import RULES, FailureClass
 from harness.domain.provider_keys import chosen, rest_s, rested
-from router.serving import Serving, Upstream
+from router.serving import NO_KEYS, Serving, Upstream
 
 # Names of provider and key; the class of its refusal, None when it is accepted again.
 OnKey = Callable[[str, str, FailureClass | None], None]
@@ -25,6 +25,7 @@ class ProviderKeys:
         self._on_key = on_key
         self._resting_until: dict[str, dict[ProviderKey, float]] = {}  # by provider's name
         self._refused: set[tuple[str, ProviderKey]] = set()
+        self._there: ProviderKeySets = NO_KEYS
 
     def key(self, upstream: Upstream) -> ProviderKey | None:
         """The one to use now; None where it has none."""
@@ -69,8 +70,14 @@ class ProviderKeys:
             self._of(upstream).pop(key, None)
             self._on_key(provider, key.name, None)
 
+    def gone(self, upstream: Upstream, key: ProviderKey | None) -> bool:
+        """Whether this key was taken away or replaced while its request was under way."""
+        name = upstream.provider.name
+        return key is not None and name in self._there and key not in self._there[name]
+
     def forget_gone(self, serving: Serving) -> None:
         """What is known of keys that were taken away or replaced; their refusal is over."""
+        self._there = serving.provider_keys
         there = {(name, each) for name, own in serving.provider_keys.items() for each in own}
         for provider, key in self._refused - there:
             self._refused.remove((provider, key))

@@ -4,6 +4,8 @@
                          ▲                   │
                          └───probe failed────┘
 
+One that our key opened closes when that key is replaced (`renewed`): the next request tells.
+
 Pure: time is monotonic seconds, handed in. A request asks `admit` for a ticket and hands it
 back to `settle` when it is over, streams at their end. An outcome counts only while its ticket
 is the breaker's serial, and the serial rises with every move and every probe: so an answer that
@@ -38,6 +40,7 @@ class Move(StrEnum):
     WAITED = "waited"  # the time is up and somebody asks
     PROVEN = "proven"  # enough good probes
     PROBE_FAILED = "probe_failed"
+    RENEWED = "renewed"  # what it was opened for was ours, and was changed
 
 
 class WhenAllOpen(StrEnum):
@@ -51,6 +54,8 @@ TRANSITIONS: Final[Mapping[tuple[BreakerState, Move], BreakerState]] = {
     (_S.OPEN, Move.WAITED): _S.HALF_OPEN,
     (_S.HALF_OPEN, Move.PROVEN): _S.CLOSED,
     (_S.HALF_OPEN, Move.PROBE_FAILED): _S.OPEN,
+    (_S.OPEN, Move.RENEWED): _S.CLOSED,
+    (_S.HALF_OPEN, Move.RENEWED): _S.CLOSED,
 }
 
 
@@ -169,6 +174,20 @@ def settle(
     return _probed(breaker, failure, effect, now, policy)
 
 
+def renewed(breaker: Breaker) -> Breaker:
+    """The breaker once its provider's credential was changed.
+
+    Closed, if our side opened it (a refused key, an account without quota, a model that this
+    account has not): a first refusal opens it again. Troubles of the provider's stay.
+    """
+    because = breaker.because
+    if breaker.state is BreakerState.CLOSED or because is None:
+        return breaker
+    if RULES[because].breaker is not BreakerEffect.OPENS:
+        return breaker
+    return _closed(breaker, Move.RENEWED)
+
+
 def _counted(
     breaker: Breaker,
     failure: FailureClass | None,
@@ -199,13 +218,7 @@ def _probed(
         return _opened(breaker, Move.PROBE_FAILED, failure, open_s, now)
     good = breaker.good_probes + (effect is None)
     if good >= policy.probe_successes:
-        return _moved(breaker, Move.PROVEN)._replace(
-            open_until=0.0,
-            open_s=0.0,
-            good_probes=0,
-            probe_since=None,
-            because=None,
-        )
+        return _closed(breaker, Move.PROVEN)
     # A new serial: the same probe settled twice must not count twice.
     return breaker._replace(serial=breaker.serial + 1, good_probes=good, probe_since=None)
 
@@ -220,6 +233,16 @@ def _opened(
         good_probes=0,
         probe_since=None,
         because=failure,
+    )
+
+
+def _closed(breaker: Breaker, move: Move) -> Breaker:
+    return _moved(breaker, move)._replace(
+        open_until=0.0,
+        open_s=0.0,
+        good_probes=0,
+        probe_since=None,
+        because=None,
     )
 
 

@@ -1,4 +1,6 @@
-"""A provider's key is taken away under load (E5): the next one answers, and nobody notices."""
+"""A provider's key is taken away, or refused, under load (E5): the next one answers, and nobody
+notices; a new key is used at once (D3).
+"""
 
 import os
 import subprocess
@@ -8,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import httpx
 import openai
@@ -108,14 +109,14 @@ class Callers:
         assert not self.errors
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[Routed]:
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Routed]:
     with ExitStack() as stack:
         urls = {name: stack.enter_context(simulator(each)) for name, each in SECRETS.items()}
         first, *others = (f"{name}/sim-base" for name in SECRETS)
         made = stack.enter_context(
             routed(
-                tmp_path,
+                tmp_path_factory.mktemp("world"),
                 "",
                 router={"flush_interval_s": 0.2, "workers": 2},
                 providers={n: {"kind": "sim", "api_base": f"{u}/v1"} for n, u in urls.items()},
@@ -129,10 +130,9 @@ def world(tmp_path: Path) -> Iterator[Routed]:
         yield made
 
 
-@pytest.mark.req("D3", "D4", "E5")
-def test_when_a_key_is_taken_away_under_load_the_next_provider_answers_and_nobody_fails(
-    world: Routed,
-) -> None:
+@pytest.fixture(scope="module")
+def api(world: Routed) -> Iterator[httpx.Client]:
+    """Of an admin; every provider has its key, and the router serves."""
     admin = keys.create(
         world.installation.context,
         SYSTEM,
@@ -141,28 +141,60 @@ def test_when_a_key_is_taken_away_under_load_the_next_provider_answers_and_nobod
         role=Role.ADMIN,
     )[1]
     bearer = {"authorization": f"Bearer {admin}"}
-    with httpx.Client(base_url=world.place.url("control"), headers=bearer) as api:
+    with httpx.Client(base_url=world.place.url("control"), headers=bearer) as client:
         for name, secret in SECRETS.items():
-            assert api.put(f"{PATH}/{name}", json={"value": secret}).json()["hasValue"]
+            assert client.put(f"{PATH}/{name}", json={"value": secret}).json()["hasValue"]
         world.start()
-        callers = Callers(world.url, world.key)
-        with callers.running():
-            callers.all_by("first")
+        yield client
 
-            sent = time.monotonic()
-            assert api.delete(f"{PATH}/first").json()["lacksKey"]
-            callers.all_by("second")
-            late = [b - sent for mine in callers.served for p, _, b in mine if p == "first"]
-            answered = sum(map(len, callers.served))
-            print(f"{max(late):.2f} s after; {answered} answers")  # noqa: T201 - the figure
 
-            api.put(f"{PATH}/first", json={"value": SECRETS["first"]})
-            callers.all_by("first")
+def assert_nothing_leaked(world: Routed) -> None:
+    written = world.place.log("router") + world.place.log("control")
+    assert not any(secret in written for secret in SECRETS.values())
+
+
+@pytest.mark.req("D3", "D4", "E5")
+def test_when_a_key_is_taken_away_under_load_the_next_provider_answers_and_nobody_fails(
+    world: Routed, api: httpx.Client
+) -> None:
+    callers = Callers(world.url, world.key)
+    with callers.running():
+        callers.all_by("first")
+
+        sent = time.monotonic()
+        assert api.delete(f"{PATH}/first").json()["lacksKey"]
+        callers.all_by("second")
+        late = [b - sent for mine in callers.served for p, _, b in mine if p == "first"]
+        answered = sum(map(len, callers.served))
+        print(f"{max(late):.2f} s after; {answered} answers")  # noqa: T201 - the figure
+
+        api.put(f"{PATH}/first", json={"value": SECRETS["first"]})
+        callers.all_by("first")
 
     # From the first to the second and back, each at its first attempt: none met a 401.
     for mine in callers.served:
         assert {attempts for _, attempts, _ in mine} == {"1"}
         turns = [p for n, (p, _, _) in enumerate(mine) if n == 0 or mine[n - 1][0] != p]
         assert turns == ["first", "second", "first"]
-    written = world.place.log("router") + world.place.log("control")
-    assert not any(secret in written for secret in SECRETS.values())
+    assert_nothing_leaked(world)
+
+
+@pytest.mark.req("B4", "D3", "D4")
+def test_a_key_that_was_refused_is_replaced_and_its_provider_answers_again_at_once(
+    world: Routed, api: httpx.Client
+) -> None:
+    callers = Callers(world.url, world.key)
+    with callers.running():
+        callers.all_by("first")
+
+        # Its circuits stay open for two minutes on every worker: longer than this test waits.
+        api.put(f"{PATH}/first", json={"value": "sk-no-longer-valid-0123456789"})
+        callers.all_by("second")
+
+        sent = time.monotonic()
+        api.put(f"{PATH}/first", json={"value": SECRETS["first"]})
+        callers.all_by("first")
+        late = [b - sent for mine in callers.served for p, _, b in mine if p == "second"]
+        print(f"the last one to the second {max(late):.2f} s after")  # noqa: T201 - the figure
+
+    assert_nothing_leaked(world)

@@ -21,6 +21,7 @@ from harness.domain.breaker import (
     _moved,
     admissible,
     admit,
+    renewed,
     retry_in_s,
     settle,
 )
@@ -207,6 +208,36 @@ def test_a_probe_that_is_never_settled_is_given_up_after_its_lease() -> None:
     assert settle(breaker, lost, F.SERVER, lease_over, POLICY).state is BreakerState.HALF_OPEN
 
 
+@pytest.mark.req("B4", "D3")
+@pytest.mark.parametrize("because", OPENING)
+@pytest.mark.parametrize("probing", [False, True])
+def test_a_new_credential_closes_what_our_own_side_opened(because: F, *, probing: bool) -> None:
+    breaker = after(CLOSED, 0.0, because)
+    late = breaker.serial
+    if probing:
+        breaker, probe = admit(breaker, 120.0, POLICY)
+        assert probe is not None
+        late = probe
+
+    closed = renewed(breaker)
+
+    assert closed.state is BreakerState.CLOSED
+    assert closed.because is None
+    # An answer to the old key, come late, opens nothing.
+    assert settle(closed, late, F.OUR_KEY, 121.0, POLICY).state is BreakerState.CLOSED
+    assert after(closed, 121.0, F.OUR_KEY).open_s == POLICY.open_s
+
+
+@pytest.mark.req("B4", "D3")
+@pytest.mark.parametrize("because", COUNTED)
+def test_a_new_credential_mends_no_trouble_of_the_providers(because: F) -> None:
+    breaker = after(CLOSED, 0.0, *[because] * 5)
+
+    assert breaker.state is BreakerState.OPEN
+    assert renewed(breaker) is breaker
+    assert renewed(CLOSED) is CLOSED
+
+
 @pytest.mark.parametrize("outcome", [None, *COUNTED, *OPENING])
 def test_a_last_resort_only_moves_the_time_of_the_last_failure(outcome: F | None) -> None:
     breaker = settle(opened(), LAST_RESORT, outcome, 50.0, POLICY)
@@ -289,6 +320,16 @@ class AnyTraffic(RuleBasedStateMachine):
             probe = before.state is not BreakerState.CLOSED
             assert ticket > before.serial if probe else ticket == before.serial
             self.out.append((ticket, probe))
+
+    @rule()
+    def change_the_credential(self) -> None:
+        before = self.breaker
+        self.breaker = renewed(before)
+        if self.breaker is not before:
+            assert before.because in OPENING
+            assert self.breaker.serial > before.serial
+            assert self.breaker.window == ()
+            self.counted.clear()
 
     @rule(failure=st.sampled_from([F.SERVER, F.CONNECT]), times=st.integers(1, 8))
     def fail_some(self, failure: F, times: int) -> None:

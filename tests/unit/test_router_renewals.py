@@ -1,0 +1,129 @@
+"""A replaced credential lets its targets be tried again at once (D3)."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.domain.credentials import StoredKey
+from harness.domain.routing import Snapshot
+from router.ports import UpstreamRequest
+from router.transport.scripted import Turn
+from tests.router_door import ASK, CHAT, Door
+from tests.router_upstream import completion, error
+from tests.router_world import FALLBACK, INCUMBENT, UPSTREAM_KEYS, provider, snapshot
+
+FIRST, SECOND, *_ = UPSTREAM_KEYS
+REFUSALS = [error(401), error(402), error(403), error(404)]
+
+
+def world(key_env: str, etag: str, *stored: StoredKey, team: str = "router") -> Snapshot:
+    up = provider("http://up", api_key_env=key_env, extra_headers={"x-team": team})
+    made = snapshot("http://up", fallback=True, providers=[up])
+    return replace(made, etag=etag, stored_keys=stored)
+
+
+class Refusing:
+    """A door whose incumbent refuses every request as `turn` says, until told otherwise.
+
+    meanwhile: happens once, while a request is under way.
+    """
+
+    def __init__(self, folder: Path, turn: Turn, first: Snapshot) -> None:
+        self.turn: Turn | None = turn
+        self.meanwhile: Callable[[], None] | None = None
+        self.asked: Counter[str] = Counter()
+        self.door = Door(folder, self._answer, first=first)
+
+    def _answer(self, request: UpstreamRequest) -> Turn:
+        model = json.loads(request.body)["model"]
+        self.asked[model] += 1
+        if self.meanwhile is not None:
+            self.meanwhile()
+            self.meanwhile = None
+        return self.turn if model == INCUMBENT and self.turn else completion(model)
+
+    async def ask(self) -> str:
+        """The model that served."""
+        _, headers, _ = await self.door.call(CHAT, ASK)
+        return headers[b"x-swapgate-target"].decode().partition("/")[2]
+
+    def change(self, to: Snapshot) -> None:
+        self.door.kept.put(to)
+        assert self.door.holder.refresh()
+
+
+@pytest.mark.req("B4", "D3")
+@pytest.mark.parametrize("turn", REFUSALS, ids=["401", "402", "403", "not this account's"])
+async def test_the_first_request_after_a_new_key_is_tried_with_it(
+    tmp_path: Path, turn: Turn
+) -> None:
+    scene = Refusing(tmp_path, turn, world(FIRST, "one"))
+    assert [await scene.ask() for _ in range(3)] == [FALLBACK] * 3
+    assert scene.asked[INCUMBENT] == 1
+
+    scene.turn = None
+    scene.change(world(SECOND, "two"))
+
+    assert [await scene.ask() for _ in range(3)] == [INCUMBENT] * 3
+
+
+@pytest.mark.req("B4", "D3")
+@pytest.mark.parametrize(
+    "changed",
+    [
+        world(FIRST, "two", StoredKey("up", "default", "written again")),
+        world(FIRST, "two", team="another"),
+    ],
+    ids=["the same key written again", "a header"],
+)
+async def test_whatever_proves_who_asks_is_a_credential(
+    tmp_path: Path, changed: Snapshot
+) -> None:
+    scene = Refusing(tmp_path, error(402), world(FIRST, "one"))
+    assert await scene.ask() == FALLBACK
+
+    scene.turn = None
+    scene.change(changed)
+
+    assert await scene.ask() == INCUMBENT
+
+
+@pytest.mark.req("B4", "D3")
+async def test_a_new_key_that_is_refused_too_opens_the_circuit_again(tmp_path: Path) -> None:
+    scene = Refusing(tmp_path, error(401), world(FIRST, "one"))
+    await scene.ask()
+
+    scene.change(world(SECOND, "two"))
+
+    assert [await scene.ask() for _ in range(3)] == [FALLBACK] * 3
+    assert scene.asked[INCUMBENT] == 2
+
+
+@pytest.mark.req("B4", "D3")
+async def test_a_snapshot_without_a_new_credential_closes_no_circuit(tmp_path: Path) -> None:
+    scene = Refusing(tmp_path, error(401), world(FIRST, "one"))
+    await scene.ask()
+
+    scene.change(world(FIRST, "two"))
+
+    assert await scene.ask() == FALLBACK
+    assert scene.asked[INCUMBENT] == 1
+
+
+@pytest.mark.req("B4", "D3")
+async def test_a_request_on_the_way_with_the_old_key_opens_nothing(tmp_path: Path) -> None:
+    scene = Refusing(tmp_path, error(401), world(FIRST, "one"))
+
+    def changed_meanwhile() -> None:
+        scene.change(world(SECOND, "two"))
+        scene.door.app._alarms.look()
+
+    scene.meanwhile = changed_meanwhile
+    assert await scene.ask() == FALLBACK
+
+    scene.turn = None
+    assert await scene.ask() == INCUMBENT
