@@ -1,7 +1,6 @@
 """One attempt: send, read, check that the answer is what was asked."""
 
-import asyncio
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from harness.domain.errors import InputError
 from harness.domain.failures import FailureClass
@@ -9,14 +8,10 @@ from router.dialects.dialect import Dialect
 from router.failures import refused
 from router.jsonspan import Edit, Members, read, spliced
 from router.ports import UpstreamFailed, UpstreamReply, dropped
+from router.refusal_words import refusal_words
 from router.replies import passed_on
 from router.serving import Header
 from router.usage import Usage
-
-# Of a refusal, more than this is not a message.
-MAX_REFUSAL_BYTES: Final = 256 * 1024
-# How long its words are waited for, once its status is known.
-REFUSAL_S: Final = 2.0
 
 
 class Answer(NamedTuple):
@@ -36,7 +31,7 @@ class Answer(NamedTuple):
 
 async def refusal_of(reply: UpstreamReply) -> UpstreamFailed:
     """What a reply says that is not 2xx."""
-    body = await _refusal(reply)
+    body = await refusal_words(reply)
     told = {name.decode("latin-1"): text(value) for name, value in reply.headers}
     return refused(reply.status, body, told.get("content-type", ""), told)
 
@@ -71,17 +66,3 @@ async def read_answer(reply: UpstreamReply, json_name: str | None, dialect: Dial
 def text(value: bytes) -> str:
     """Of a header, which may hold any byte."""
     return value.decode("utf-8", "surrogateescape")
-
-
-async def _refusal(reply: UpstreamReply) -> bytes:
-    """Empty for what does not come whole: the status says enough."""
-    body = b""
-    try:
-        async with asyncio.timeout(REFUSAL_S):
-            async for chunk in reply.chunks():
-                body += chunk
-                if len(body) > MAX_REFUSAL_BYTES:
-                    return b""
-    except (TimeoutError, UpstreamFailed):
-        return b""
-    return body

@@ -4,16 +4,12 @@ As the router does, it uses no proxy and follows no redirect: a key goes to its 
 """
 
 import asyncio
-import http.client
 import json
 import os
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Collection
-from contextlib import suppress
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from evals.wire import MalformedReply, body, reply
 from harness.domain.base_url import check_base_url
@@ -22,12 +18,12 @@ from harness.domain.credentials import ProviderKey, without_secrets
 from harness.domain.errors import InputError, NoAnswer
 from harness.domain.provider_check import list_path
 from harness.domain.provider_kinds import PROVIDER_KINDS
-from harness.domain.targets import ANTHROPIC, ANTHROPIC_VERSION, Provider, Target
+from harness.domain.targets import Provider, Target
 from harness.ports import Posted
-from harness.runtime.guarded_http import opener
+from harness.runtime.clock import SystemClock
+from harness.runtime.provider_door import HttpDoor
 
 QUESTION = "Reply with the one word: ready"
-MAX_BYTES = 4 * 1024 * 1024
 MAX_TEXT = 200
 CHAT_PATH: Final = "/chat/completions"
 _NO_KEY: Final = (401, 403)
@@ -115,7 +111,7 @@ def _translated(
     provider: Provider,
     key: ProviderKey | None,
     path: str,
-    sent: object,
+    sent: Mapping[str, Any] | None,
     timeout_s: float,
     allowed: Collection[str],
 ) -> Call:
@@ -157,60 +153,31 @@ def _call(
     provider: Provider,
     key: ProviderKey | None,
     path: str,
-    sent: object,
+    sent: Mapping[str, Any] | None,
     timeout_s: float,
     allowed: Collection[str],
 ) -> Call:
-    try:
-        check_base_url(provider.api_base, allowed)
-    except InputError as refused:
-        return Call(None, 0.0, b"", str(refused))
-    url = provider.url(path)
-    request = urllib.request.Request(  # noqa: S310 - the scheme is checked above
-        url,
-        data=None if sent is None else json.dumps(sent).encode(),
-        headers=_headers(provider, key),
-    )
     started = time.perf_counter()
-    status, content, error = None, b"", ""
-    try:
-        with opener(allowed).open(request, timeout=timeout_s) as answer:
-            status, content = answer.status, answer.read(MAX_BYTES)
-    except urllib.error.HTTPError as failed:
-        with failed:
-            status, error = failed.code, _refusal(provider, key, failed)
-    except (OSError, http.client.HTTPException, ValueError) as failed:
-        error = f"{provider.api_base} does not answer: {_reason(failed)}"
-    return Call(status, time.perf_counter() - started, content, error)
-
-
-def _headers(provider: Provider, key: ProviderKey | None) -> dict[str, str]:
-    version = {"anthropic-version": ANTHROPIC_VERSION} if provider.kind == ANTHROPIC else {}
-    return {
-        "Content-Type": "application/json",
-        **provider.key_headers(key.secret if key else ""),
-        **version,
-        **provider.extra_headers,
-    }
-
-
-def _refusal(
-    provider: Provider, key: ProviderKey | None, failed: urllib.error.HTTPError
-) -> str:
-    said = ""
-    if failed.code not in _NO_KEY:
-        with suppress(OSError, http.client.HTTPException):
-            said = failed.read(MAX_BYTES).decode("utf-8", "replace")
-    return _told(provider, key, failed.code, said)
+    heard = HttpDoor(SystemClock(), allowed).ask(
+        provider, key.secret if key else "", path, sent, timeout_s
+    )
+    seconds = time.perf_counter() - started
+    refused = heard.status in _NO_KEY
+    error = _no_key(provider, key, heard.status) if refused else heard.error
+    return Call(heard.status, seconds, heard.content, error)
 
 
 def _told(provider: Provider, key: ProviderKey | None, status: int, said: str) -> str:
     if status in _NO_KEY:
-        place = key.name if key else f"none: `swapgate credential set {provider.name}`"
-        return f"{status}: the provider refuses our key (from {place})"
+        return _no_key(provider, key, status)
     # Some repeat what they were sent. Before it is cut: half a key is one, too.
     hidden = without_secrets(said.encode(), provider, key).decode()
     return f"{status}: {_message(hidden)}"
+
+
+def _no_key(provider: Provider, key: ProviderKey | None, status: int | None) -> str:
+    place = key.name if key else f"none: `swapgate credential set {provider.name}`"
+    return f"{status}: the provider refuses our key (from {place})"
 
 
 def _message(said: str) -> str:
@@ -218,8 +185,3 @@ def _message(said: str) -> str:
         return str(json.loads(said)["error"]["message"])[:MAX_TEXT]
     except (ValueError, LookupError, TypeError):
         return " ".join(said.split())[:MAX_TEXT] or "no text"
-
-
-def _reason(failed: Exception) -> str:
-    inner = getattr(failed, "reason", failed)
-    return getattr(inner, "strerror", None) or str(inner) or type(inner).__name__

@@ -204,19 +204,12 @@ def _wanted(ctx: Context, name: str, known: Provider | None, change: Change) -> 
         )
     base = known.api_base if change.api_base is None else change.api_base
     clearance.check_place(ctx, name, known.api_base, base)
-    if base or not _placeless(known.kind):
-        check_kinds_place(known.kind, base)
-        check_base_url(base, ctx.allow_addresses)
+    check_kinds_place(known.kind, base)
+    check_base_url(base, ctx.allow_addresses)
     moved = replace(known, api_base=base)
     if change.extra_headers is None:
         return moved
     return replace(moved, extra_headers=dict(change.extra_headers), sealed_headers={})
-
-
-def _placeless(kind: str) -> bool:
-    """Its vendor's own variables say where it is."""
-    found = PROVIDER_KINDS[kind]
-    return not (found.api_base or found.needs_key or found.serves)
 
 
 def remove(ctx: Context, actor: Actor, name: str, *, key: str | None = None) -> ProviderShown:

@@ -247,25 +247,31 @@ def _retry(ctx: Context, proposal: Proposal) -> list[str]:
 
 
 def _await(ctx: Context, proposal: Proposal) -> list[str]:
-    with ctx.store.read() as tx:
-        base_changed = _base_changed(tx, proposal)
-        proof = tx.verdicts.get(proposal.verdict or "")
-        found = standing.of(ctx, tx, proof)
-    if base_changed:
-        return _in_write(ctx, proposal, Event.BASE_CHANGED, _OTHER_BASE)
-    if not found.holds:
-        event = Event.STALE if found.proof is Proof.STALE else Event.EXPIRED
-        return _in_write(ctx, proposal, event, _no_proof(proof, found))
+    proof, said = _proof_now(ctx, proposal)
+    if said:
+        return said
     if proposal.approver is not None:
-        return _open_approved(ctx, proposal)
+        return _open_approved(ctx, proposal, proof)
     if proposal.approval_ends_at <= ctx.clock.now():
         return _in_write(ctx, proposal, Event.EXPIRED, "nobody approved it in time")
     return []
 
 
-def _open_approved(ctx: Context, proposal: Proposal) -> list[str]:
+def _proof_now(ctx: Context, proposal: Proposal) -> tuple[Verdict, list[str]]:
+    """The verdict that the proposal stands on; and, where it does so no more, what was done."""
     with ctx.store.read() as tx:
+        base_changed = _base_changed(tx, proposal)
         proof = tx.verdicts.get(proposal.verdict or "")
+        found = standing.of(ctx, tx, proof)
+    if base_changed:
+        return proof, _in_write(ctx, proposal, Event.BASE_CHANGED, _OTHER_BASE)
+    if not found.holds:
+        event = Event.STALE if found.proof is Proof.STALE else Event.EXPIRED
+        return proof, _in_write(ctx, proposal, event, _no_proof(proof, found))
+    return proof, []
+
+
+def _open_approved(ctx: Context, proposal: Proposal, proof: Verdict) -> list[str]:
     if not isinstance(proof, Passed) or proposal.approved_verdict != proof.id:
         raise ProofRefused(f"{proposal.id}: the approval is for another verdict")
     with ctx.store.write() as tx:
@@ -277,15 +283,9 @@ def _open_approved(ctx: Context, proposal: Proposal) -> list[str]:
 
 def _shadow(ctx: Context, proposal: Proposal) -> list[str]:
     """Its proof is looked at each turn, as while it waits for approval."""
-    with ctx.store.read() as tx:
-        base_changed = _base_changed(tx, proposal)
-        proof = tx.verdicts.get(proposal.verdict or "")
-        found = standing.of(ctx, tx, proof)
-    if base_changed:
-        return _in_write(ctx, proposal, Event.BASE_CHANGED, _OTHER_BASE)
-    if not found.holds:
-        event = Event.STALE if found.proof is Proof.STALE else Event.EXPIRED
-        return _in_write(ctx, proposal, event, _no_proof(proof, found))
+    proof, said = _proof_now(ctx, proposal)
+    if said:
+        return said
     if not isinstance(proof, Passed):
         raise ProofRefused(f"{proposal.id}: verdict {proof.id} is {proof.outcome}, not passed")
     return shadow_first.turn(ctx, proposal, proof)

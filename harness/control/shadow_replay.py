@@ -13,6 +13,7 @@ from typing import Any, Final
 from harness.control import shadows
 from harness.control.context import Context
 from harness.control.present import plain
+from harness.control.sparse import sparse
 from harness.domain.access import SYSTEM
 from harness.domain.audit import AuditEvent
 from harness.domain.content import canonical_json, digest
@@ -61,7 +62,7 @@ def inputs_of(
         KEY: {
             "at": at.isoformat(),
             "seen": plain(seen),
-            "policy_sha256": digest(plain(policy)),
+            "policy_sha256": digest(sparse(policy)),
         },
         "decided_sha256": sha256(decided_bytes(decided)).hexdigest(),
     }
@@ -92,7 +93,7 @@ def replay(ctx: Context, number: int) -> ReplayedShadow:
         differences += _fewer(ctx, tx, proposal, seen)
     policy = proposal.policy.canary.shadow
     before, after, decided = str(event.details["decided_sha256"]), "", None
-    if policy is None or digest(plain(policy)) != inputs["policy_sha256"]:
+    if policy is None or digest(sparse(policy)) != inputs["policy_sha256"]:
         differences.append("the proposal's stored policy is not the one that it was decided by")
     if policy is not None:
         try:
@@ -114,7 +115,7 @@ def replay(ctx: Context, number: int) -> ReplayedShadow:
 
 def decided_bytes(decided: Decided) -> bytes:
     """Everything a decision says, in one canonical form. Raises ValueError for NaN."""
-    return canonical_json(plain(decided)).encode()
+    return canonical_json(sparse(decided)).encode()
 
 
 def _event(tx: Transaction, number: int) -> AuditEvent:

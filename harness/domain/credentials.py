@@ -40,8 +40,12 @@ def of_environment(provider: Provider, environ: Mapping[str, str]) -> tuple[Prov
 
 def without_secrets(said: bytes, provider: Provider, key: ProviderKey | None) -> bytes:
     """What a provider said, without what it was sent to prove who asks: some repeat it."""
-    secrets = (key.secret if key else "", *provider.extra_headers.values())
-    for secret in secrets:
+    return without(said, (key.secret if key else "", *provider.extra_headers.values()))
+
+
+def without(said: bytes, secrets: Iterable[str]) -> bytes:
+    """The longest first: of one that holds another, no end is left. Short ones are words."""
+    for secret in sorted(secrets, key=len, reverse=True):
         if len(secret) >= SHORTEST_SECRET:
             said = said.replace(secret.encode("utf-8", "surrogatepass"), HIDDEN)
     return said

@@ -1,7 +1,7 @@
 """What a provider's answers to two small requests say about it: five findings. Pure."""
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -235,11 +235,3 @@ def listed_models(content: bytes) -> set[str]:
         return {str(each["id"]) for each in found["data"]}
     except (ValueError, LookupError, TypeError, RecursionError):
         return set()
-
-
-def without_secrets(text: str, secrets: Collection[str]) -> str:
-    """Some providers repeat what they were sent. A shorter one than eight is a word."""
-    for secret in sorted(secrets, key=len, reverse=True):
-        if len(secret) >= 8:
-            text = text.replace(secret, "[hidden]")
-    return text

@@ -11,8 +11,9 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from harness.domain.base_url import check_base_url
+from harness.domain.credentials import without
 from harness.domain.errors import InputError
-from harness.domain.provider_check import Heard, is_content, without_secrets
+from harness.domain.provider_check import Heard, is_content
 from harness.domain.targets import ANTHROPIC, ANTHROPIC_VERSION, Provider
 from harness.ports import Clock
 from harness.runtime.guarded_http import opener
@@ -60,7 +61,7 @@ class HttpDoor:
                 return Heard(
                     answer.status,
                     seconds,
-                    error=without_secrets(said, hidden),
+                    error=said,
                     first_s=first,
                     skew_s=skew,
                 )
@@ -72,7 +73,7 @@ class HttpDoor:
                 return Heard(failed.code, seconds, error=said, skew_s=skew)
         except (OSError, http.client.HTTPException, ValueError) as failed:
             seconds = time.perf_counter() - started
-            said = without_secrets(f"no answer: {_reason(failed)}", hidden)
+            said = f"{provider.api_base} does not answer: {_reason(failed)}"
             return Heard(None, seconds, error=said)
 
 
@@ -133,7 +134,7 @@ def _skew_s(date: str | None, sent: datetime, came: datetime) -> float | None:
 def _message(failed: urllib.error.HTTPError, hidden: Sequence[str]) -> str:
     """Without what it was sent, before it is cut: half a key is one, too."""
     try:
-        said = without_secrets(failed.read(MAX_BYTES).decode("utf-8", "replace"), hidden)
+        said = without(failed.read(MAX_BYTES), hidden).decode("utf-8", "replace")
     except (OSError, http.client.HTTPException):
         return "no text"
     try:

@@ -1,19 +1,17 @@
 """A refusal by a provider of another protocol, in OpenAI's words and with its true status."""
 
-import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 
 from router.bridges.untranslatable import CODE
-from router.ports import UpstreamFailed, UpstreamReply
+from router.ports import UpstreamReply
+from router.refusal_words import refusal_words
 
 Header = tuple[bytes, bytes]
 Json = dict[str, Any]
 
-MAX_BYTES: Final = 256 * 1024
-WORDS_S: Final = 2.0
 # Google's statuses, as OpenAI's types.
 _TYPES: Final[Mapping[str, str]] = {
     "INVALID_ARGUMENT": "invalid_request_error",
@@ -70,7 +68,7 @@ def whole_refusal(message: str, param: str) -> Refusal:
 async def refusal(reply: UpstreamReply, kind: str) -> Refusal:
     """Reads the reply and closes it."""
     try:
-        raw = await _words(reply)
+        raw = await refusal_words(reply)
     finally:
         await reply.aclose()
     headers = [each for each in reply.headers if _is_kept(each[0])]
@@ -88,19 +86,6 @@ async def refusal(reply: UpstreamReply, kind: str) -> Refusal:
 
 def _is_kept(name: bytes) -> bool:
     return name in _KEPT or name.startswith((b"anthropic-ratelimit-", b"x-ratelimit-"))
-
-
-async def _words(reply: UpstreamReply) -> bytes:
-    found = b""
-    try:
-        async with asyncio.timeout(WORDS_S):
-            async for chunk in reply.chunks():
-                found += chunk
-                if len(found) > MAX_BYTES:
-                    return b""
-    except (TimeoutError, UpstreamFailed):
-        return b""
-    return found
 
 
 def _error(raw: bytes) -> Json | None:

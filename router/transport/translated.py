@@ -21,8 +21,8 @@ Header = tuple[bytes, bytes]
 T = TypeVar("T")
 
 DONE: Final = b"data: [DONE]\n\n"
-# More than this is translated in a thread: the others must not wait for it. Bytes.
 AWS_STREAM: Final = b"application/vnd.amazon.eventstream"
+# More than this is translated in a thread: the others must not wait for it. Bytes.
 LARGE: Final = 128 * 1024
 _ITS_OWN: Final = frozenset(
     {b"content-type", b"content-length", b"content-encoding", b"transfer-encoding"}

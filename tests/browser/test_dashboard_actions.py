@@ -213,6 +213,8 @@ def test_a_canary_is_promoted_by_hand_and_its_bake_finished(
 
 def say_why(page: Page, reason: str) -> None:
     field = page.get_by_role("dialog").get_by_label("Reason")
+    # For a moment the one of the dialog before stands beside it.
+    expect(field).to_have_count(1)
     field.fill(reason)
     field.press("Tab")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.domain.alerts import AlertKind, News
-from harness.domain.credentials import ProviderKey, lacks_key, of_environment
+from harness.domain.credentials import ProviderKey, lacks_key, of_environment, without
 from harness.domain.targets import Provider
 from router.snapshot import no_keys
 from router.transport.scripted import Turn
@@ -33,6 +33,16 @@ def test_keys_of_the_environment_come_in_the_order_of_their_names() -> None:
 
     assert found == (ProviderKey("GROQ_API_KEY", "2"), ProviderKey("A", "1"))
     assert "2" not in repr(found[0])
+
+
+def test_a_secret_that_a_provider_repeats_is_hidden_and_so_is_a_longer_one_that_holds_it() -> (
+    None
+):
+    said = without(
+        b"bad key sk-abcdefgh and sk-abcdefgh-2", ["sk-abcdefgh", "sk-abcdefgh-2", "bad"]
+    )
+
+    assert said == b"bad key [hidden] and [hidden]"
 
 
 @pytest.mark.req("E5")

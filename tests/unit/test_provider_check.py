@@ -13,7 +13,6 @@ from harness.domain.provider_check import (
     list_path,
     listed_models,
     streamed_question,
-    without_secrets,
 )
 from harness.domain.targets import Provider, Target
 
@@ -95,11 +94,6 @@ def test_the_question_is_asked_in_the_kinds_own_protocol() -> None:
 )
 def test_the_first_content_is_told_from_what_comes_before(line: bytes, content: bool) -> None:  # noqa: FBT001 - a table
     assert is_content(line) is content
-
-
-def test_a_secret_that_a_provider_repeats_is_hidden() -> None:
-    said = without_secrets("bad key sk-abcdefgh", ["sk-abcdefgh", "bad"])
-    assert said == "bad key [hidden]"
 
 
 @pytest.mark.parametrize(
