@@ -4,8 +4,6 @@ import json
 import os
 import signal
 import socket
-import tempfile
-import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -38,7 +36,7 @@ from harness.ports import (
     ProviderDoor,
     Store,
 )
-from harness.runtime import encryption, telemetry
+from harness.runtime import encryption, secret_files, telemetry
 from harness.runtime.alert_sinks import ConfiguredSinks
 from harness.runtime.chance import SystemChance
 from harness.runtime.clock import SystemClock
@@ -53,14 +51,9 @@ if TYPE_CHECKING:
     from router.spans import Tracing
     from router.transport.select import Transports
 
-SECRET_VARIABLE = "SWAPGATE_SECRET"  # noqa: S105 - a name, not a secret
 CONFIG_VARIABLE = "SWAPGATE_CONFIG"
 OTLP_VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-ENCRYPTION_VARIABLE = "SWAPGATE_ENCRYPTION_KEYS"
-ENCRYPTION_FILE = "encryption.keys"
-SECRET_FILE = "secret.key"  # noqa: S105 - a name, not a secret
 RENEWALS_EVERY_S = 1.0
-SECRET_ATTEMPTS, SECRET_PAUSE_S = 20, 0.05
 
 
 def config_file(given: Path | None, environ: Mapping[str, str]) -> Path | None:
@@ -88,99 +81,6 @@ def load_settings(given: Path | None = None) -> Settings:
     return config.load(file, os.environ, defaults=shipped.path("config/default.yaml"))
 
 
-def installation_secret(settings: Settings, *, create: bool = False) -> bytes:
-    """The key of hashes and chains: SWAPGATE_SECRET, or a file of mode 0600 in `home`.
-
-    Raises ConfigError where there is none and `create` is False, or where it is empty.
-    """
-    text = os.environ.get(SECRET_VARIABLE)
-    if text:
-        return text.encode()
-    file = settings.home / SECRET_FILE
-    if not file.exists():
-        if not create:
-            raise ConfigError(
-                f"{file} is missing: run `swapgate init`, or set {SECRET_VARIABLE}"
-            )
-        writable_home(settings)
-        # Another process may just have made one: then that is the secret.
-        with suppress(FileExistsError):
-            _write_secret(file)
-    return _read_secret(file)
-
-
-def encryption_file(settings: Settings) -> Path:
-    return settings.home / ENCRYPTION_FILE
-
-
-def encryption_keys(settings: Settings) -> list[str]:
-    """What encrypts stored keys of providers, the newest first: SWAPGATE_ENCRYPTION_KEYS, or a
-    file of mode 0600 in `home`. Raises ConfigError where there is none.
-    """
-    given = encryption.keys_in(os.environ.get(ENCRYPTION_VARIABLE, ""))
-    file = encryption_file(settings)
-    if given:
-        return given
-    if not file.exists():
-        raise ConfigError(
-            f"{file} is missing, and {ENCRYPTION_VARIABLE} is not set: `swapgate init` makes "
-            "the file; if keys of providers are stored already, bring it back from a backup"
-        )
-    return encryption.read_key_file(file)
-
-
-def make_encryption_file(settings: Settings) -> bool:
-    """Unless the keys are in the environment, or in the file; whether it was made."""
-    file = encryption_file(settings)
-    if os.environ.get(ENCRYPTION_VARIABLE) or file.exists():
-        return False
-    writable_home(settings)
-    encryption.write_key_file(file, [encryption.new_key()])
-    return True
-
-
-def add_encryption_key(settings: Settings) -> None:
-    """Put a new key first in the file; the others stay, and decrypt. Raises ConfigError."""
-    if os.environ.get(ENCRYPTION_VARIABLE):
-        raise ConfigError(
-            f"{ENCRYPTION_VARIABLE} is set: put a new key first there, restart every process, "
-            "then run this without --new-key"
-        )
-    file = encryption_file(settings)
-    encryption.write_key_file(file, [encryption.new_key(), *encryption.read_key_file(file)])
-
-
-def _write_secret(file: Path) -> None:
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:
-        new.write(SystemChance().secret())
-
-
-def _read_secret(file: Path) -> bytes:
-    # Whoever makes the file writes it a moment later.
-    for _ in range(SECRET_ATTEMPTS):
-        if text := file.read_text(encoding="utf-8").strip():
-            return text.encode()
-        time.sleep(SECRET_PAUSE_S)
-    raise ConfigError(
-        f"{file} is empty: bring it back from a backup, or delete it if nothing is stored yet"
-    )
-
-
-def writable_home(settings: Settings) -> Path:
-    """Make the folder for state. Raises ConfigError where that is not allowed."""
-    try:
-        settings.home.mkdir(parents=True, exist_ok=True)
-        # A name of its own: other processes may look at the same moment.
-        with tempfile.TemporaryFile(dir=settings.home):
-            pass
-    except OSError as error:
-        raise ConfigError(
-            f"{settings.home} cannot be written ({error.strerror}): "
-            "run in a folder of yours, or set `home:` in swapgate.yaml"
-        ) from None
-    return settings.home
-
-
 @dataclass(frozen=True)
 class Installation:
     """Everything joined: what the doors (CLI, REST, dashboard, processes) start from."""
@@ -199,7 +99,7 @@ class Installation:
     @cached_property
     def cipher(self) -> Cipher:
         """Reads its keys when it is first used: most installations store nothing with it."""
-        return encryption.FernetCipher(partial(encryption_keys, self.settings))
+        return encryption.FernetCipher(partial(secret_files.encryption_keys, self.settings))
 
     @property
     def _door(self) -> ProviderDoor:
@@ -269,7 +169,7 @@ def open_installation(
     with_workers: this process may start eval workers (the control process). Raises ConfigError.
     """
     settings = load_settings(given)
-    secret = installation_secret(settings, create=create_secret)
+    secret = secret_files.installation_secret(settings, create=create_secret)
     installation = Installation(settings, secret, SystemClock())
     if not with_workers:
         return installation
@@ -299,7 +199,7 @@ def _workers(installation: Installation) -> EvalWorkers:
         if provider is None:
             raise NotFound(f"run {run}: there is no provider {target.provider!r} any more")
         judge = known.get(judges_of(installation.settings).get(found.suite, ""))
-        names = (*ours, SECRET_VARIABLE, CONFIG_VARIABLE)
+        names = (*ours, secret_files.SECRET_VARIABLE, CONFIG_VARIABLE)
         given = {name: os.environ[name] for name in names if name in os.environ}
         for passed, each in ((TARGET, provider), (JUDGE, judge)):
             if each is None:
@@ -329,7 +229,7 @@ def upgrade_database(settings: Settings) -> None:
     from harness.store import migrate  # noqa: PLC0415 - alembic takes its time
 
     if settings.database_url.startswith("sqlite"):
-        writable_home(settings)
+        secret_files.writable_home(settings)
     migrate.upgrade(settings.database_url)
 
 
@@ -353,7 +253,7 @@ def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None
     # What a run starts, such as a model's code, is not to inherit them.
     for variable in (TARGET.key, TARGET.headers, JUDGE.key, JUDGE.headers):
         os.environ.pop(variable, None)
-    shared = writable_home(installation.settings) / "evals"
+    shared = secret_files.writable_home(installation.settings) / "evals"
     try:
         Worker(
             store=installation.store,
@@ -361,7 +261,8 @@ def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None
             runner=InspectRunner(
                 installation.settings.suites,
                 checks=Checks(
-                    writable_home(installation.settings) / "judges", installation.clock
+                    secret_files.writable_home(installation.settings) / "judges",
+                    installation.clock,
                 ),
                 paces=Paces(
                     installation.settings.eval_limits, SharedRates(shared / "rates"), shared
@@ -502,7 +403,7 @@ def booted_holder(installation: Installation, transports: "Transports") -> "Snap
 
     holder = SnapshotHolder(
         installation.store,
-        writable_home(installation.settings) / "snapshot.json",
+        secret_files.writable_home(installation.settings) / "snapshot.json",
         installation.standing_switches,
         # The environment is read once: a request never looks at it.
         partial(_keys_of, installation.cipher, dict(os.environ)),
@@ -528,7 +429,10 @@ def router_app(
     from router.guard_folder import GuardFolder  # noqa: PLC0415
     from router.rates import SharedRates  # noqa: PLC0415
 
-    where, home = installation.settings.router, writable_home(installation.settings)
+    where, home = (
+        installation.settings.router,
+        secret_files.writable_home(installation.settings),
+    )
 
     async def close() -> None:
         await transports.aclose()
@@ -562,7 +466,9 @@ def run_router_worker(settings: Settings, *, channel: int, listeners: Sequence[i
     telemetry.configure()
     # A hangup is for the parent, which then starts others.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    installation = Installation(settings, installation_secret(settings), SystemClock())
+    installation = Installation(
+        settings, secret_files.installation_secret(settings), SystemClock()
+    )
     transports = Transports(settings.router)
     holder = booted_holder(installation, transports)
     reporter = Reporter(

@@ -16,7 +16,7 @@ from harness.bootstrap import Installation
 from harness.domain.errors import ConfigError
 from harness.domain.redaction import Redactor
 from harness.domain.settings import Settings
-from harness.runtime import telemetry
+from harness.runtime import secret_files, telemetry
 from harness.runtime.addresses import is_free, require_free
 from harness.runtime.chance import SystemChance
 
@@ -85,7 +85,7 @@ def recorder_of(
     settings = installation.settings
     return Recorder(
         installation.store,
-        Spool(bootstrap.writable_home(settings) / "observations.jsonl"),
+        Spool(secret_files.writable_home(settings) / "observations.jsonl"),
         # A new name for every process: blocks are numbered from 1 in each.
         worker=SystemChance().token(name),
         clock=installation.clock,
@@ -167,8 +167,8 @@ def _check_unmoved(old: Installation, new: Settings) -> None:
                 f"{new.source}: {name} changed, which takes a restart; the old configuration "
                 "goes on serving"
             )
-    if bootstrap.installation_secret(new) != old.secret:
-        raise ConfigError(f"{bootstrap.SECRET_VARIABLE} changed, which takes a restart")
+    if secret_files.installation_secret(new) != old.secret:
+        raise ConfigError(f"{secret_files.SECRET_VARIABLE} changed, which takes a restart")
 
 
 def _wait_for_orphans(host: str, port: int) -> None:

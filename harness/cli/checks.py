@@ -29,6 +29,7 @@ from harness.domain.errors import StoreUnavailable, SwapgateError
 from harness.domain.provider_check import FindingStatus, Subject, listed_models
 from harness.domain.settings import Settings
 from harness.domain.targets import Provider
+from harness.runtime import secret_files
 from harness.runtime.addresses import holder, is_free
 from harness.runtime.alert_sinks import ConfiguredSinks
 
@@ -95,7 +96,7 @@ def _home(settings: Settings) -> Check:
         found = f"{settings.home} is missing"
         return Check("home", "fail", found, "run `swapgate init`")
     try:
-        bootstrap.writable_home(settings)
+        secret_files.writable_home(settings)
     except SwapgateError as error:
         return Check("home", "fail", str(error), "make it writable, or set `home:`")
     return Check("home", "ok", f"{settings.home} is writable")

@@ -144,6 +144,7 @@ class _Opened:
 
     def __enter__(self) -> "Installation":
         from harness import bootstrap  # noqa: PLC0415 - pydantic and YAML take their time
+        from harness.runtime import secret_files  # noqa: PLC0415 - as above
 
         folder = self._folder.resolve()
         folder.mkdir(parents=True, exist_ok=True)
@@ -156,7 +157,7 @@ class _Opened:
         self._installation = bootstrap.open_installation(self._config, with_workers=True)
         settings = self._installation.settings
         if any(each.extra_headers for each in settings.providers.values()):
-            bootstrap.make_encryption_file(settings)
+            secret_files.make_encryption_file(settings)
         bootstrap.upgrade_database(settings)
         return self._installation
 

@@ -94,6 +94,7 @@ def set_up(session: Session) -> Done:
     """Raises ConfigError for a folder that cannot be written."""
     from harness import bootstrap, config  # noqa: PLC0415 - `--help` stays quick
     from harness.control import keys, seed  # noqa: PLC0415 - as above
+    from harness.runtime import secret_files  # noqa: PLC0415 - as above
 
     file = bootstrap.config_file(session.config, os.environ) or Path.cwd() / config.FILE_NAME
     session.config = file
@@ -101,9 +102,9 @@ def set_up(session: Session) -> Done:
     wanted = {file: TEMPLATE, schema: json.dumps(config.json_schema(), indent=2) + "\n"}
     created = {path: _write_new(path, text) for path, text in wanted.items()}
     settings = session.settings
-    secret_there = (settings.home / bootstrap.SECRET_FILE).exists()
-    secret = bootstrap.installation_secret(settings, create=True)
-    keys_made = bootstrap.make_encryption_file(settings)
+    secret_there = (settings.home / secret_files.SECRET_FILE).exists()
+    secret = secret_files.installation_secret(settings, create=True)
+    keys_made = secret_files.make_encryption_file(settings)
     bootstrap.upgrade_database(settings)
     ctx, admin, data = session.context, None, None
     seeded = seed.seed(ctx, settings)
@@ -116,7 +117,7 @@ def set_up(session: Session) -> Done:
         created=(
             *(str(path) for path, new in created.items() if new),
             *(() if secret_there else (str(settings.home),)),
-            *((str(bootstrap.encryption_file(settings)),) if keys_made else ()),
+            *((str(secret_files.encryption_file(settings)),) if keys_made else ()),
         ),
         kept=tuple(str(path) for path, new in created.items() if not new),
         seeded=tuple(seeded),

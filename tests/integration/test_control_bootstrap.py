@@ -14,6 +14,7 @@ from harness.domain.errors import ConfigError, InputError, NotFound
 from harness.domain.evaluation import EvalRun, RunState
 from harness.domain.settings import Settings
 from harness.domain.targets import Target
+from harness.runtime import secret_files
 from tests.world import World
 
 PROCESSES = 8
@@ -21,7 +22,7 @@ PROCESSES = 8
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    monkeypatch.delenv(bootstrap.SECRET_VARIABLE, raising=False)
+    monkeypatch.delenv(secret_files.SECRET_VARIABLE, raising=False)
     monkeypatch.delenv(bootstrap.CONFIG_VARIABLE, raising=False)
     monkeypatch.chdir(tmp_path)
     return replace(bootstrap.load_settings(), home=tmp_path / "home")
@@ -32,26 +33,26 @@ def test_of_processes_that_start_at_once_one_makes_the_secret(settings: Settings
 
     def begin(_: int) -> bytes:
         start.wait()
-        return bootstrap.installation_secret(settings, create=True)
+        return secret_files.installation_secret(settings, create=True)
 
     with ThreadPoolExecutor(PROCESSES) as processes:
         secrets = set(processes.map(begin, range(PROCESSES)))
 
     assert len(secrets) == 1
     assert len(secrets.pop()) > 40
-    assert (settings.home / bootstrap.SECRET_FILE).stat().st_mode & 0o777 == 0o600
+    assert (settings.home / secret_files.SECRET_FILE).stat().st_mode & 0o777 == 0o600
 
 
 def test_an_empty_secret_is_never_used(settings: Settings) -> None:
     settings.home.mkdir()
-    (settings.home / bootstrap.SECRET_FILE).touch()
+    (settings.home / secret_files.SECRET_FILE).touch()
     with pytest.raises(ConfigError, match="is empty"):
-        bootstrap.installation_secret(settings, create=True)
+        secret_files.installation_secret(settings, create=True)
 
 
 def test_a_missing_secret_is_not_made_by_the_way(settings: Settings) -> None:
     with pytest.raises(ConfigError, match="swapgate init"):
-        bootstrap.installation_secret(settings)
+        secret_files.installation_secret(settings)
 
 
 def test_a_worker_of_a_provider_that_is_gone_is_refused_by_name(

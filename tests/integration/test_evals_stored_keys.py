@@ -12,6 +12,7 @@ from harness.control import credentials, targets, work
 from harness.control.credentials import Change
 from harness.domain.access import SYSTEM
 from harness.domain.settings import TargetSeed
+from harness.runtime import secret_files
 from tests.processes import site
 from tests.scripted_provider import Response, serving
 
@@ -56,7 +57,7 @@ def test_target_and_judge_are_each_asked_with_their_own_stored_key_and_headers(
             installation = bootstrap.open_installation(
                 place.config, with_workers=True, create_secret=True
             )
-            bootstrap.make_encryption_file(installation.settings)
+            secret_files.make_encryption_file(installation.settings)
             bootstrap.upgrade_database(installation.settings)
             ctx = installation.context
             try:

@@ -15,9 +15,9 @@ import httpx
 import openai
 import pytest
 
-from harness import bootstrap
 from harness.control import keys
 from harness.domain.access import SYSTEM, Role
+from harness.runtime import secret_files
 from tests.processes import free_port
 from tests.router_site import ROUTE, Routed, eventually, routed
 
@@ -125,7 +125,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Routed]:
                 },
             )
         )
-        bootstrap.make_encryption_file(made.installation.settings)
+        secret_files.make_encryption_file(made.installation.settings)
         made.place.start("control", "serve", "control", wait_for="/readyz")
         yield made
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import openai
 import pytest
 
-from harness import bootstrap
 from harness.control import alerts
 from harness.domain.alerts import AlertKind
+from harness.runtime import secret_files
 from harness.runtime.clock import SystemClock
 from harness.runtime.oauth_memory import MemoryOAuth
 from tests.oauth_server import CLIENT, OAuthSite, oauth_site
@@ -77,7 +77,7 @@ def installed(folder: Path, site: OAuthSite, *, open_s: float) -> Iterator[Route
             }
         },
     ) as world:
-        bootstrap.make_encryption_file(world.installation.settings)
+        secret_files.make_encryption_file(world.installation.settings)
         world.place.start("control", "serve", "control", wait_for="/readyz")
         world.start()
         yield world

@@ -1,0 +1,112 @@
+"""The installation's own secrets, each in a variable or in a file of mode 0600 in `home`."""
+
+import os
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from harness.domain.errors import ConfigError
+from harness.domain.settings import Settings
+from harness.runtime import encryption
+from harness.runtime.chance import SystemChance
+
+SECRET_VARIABLE: Final = "SWAPGATE_SECRET"  # noqa: S105 - a name, not a secret
+SECRET_FILE: Final = "secret.key"  # noqa: S105 - a name, not a secret
+ENCRYPTION_VARIABLE: Final = "SWAPGATE_ENCRYPTION_KEYS"
+ENCRYPTION_FILE: Final = "encryption.keys"
+SECRET_ATTEMPTS, SECRET_PAUSE_S = 20, 0.05
+
+
+def installation_secret(settings: Settings, *, create: bool = False) -> bytes:
+    """The key of hashes and chains: SWAPGATE_SECRET, or a file of mode 0600 in `home`.
+
+    Raises ConfigError where there is none and `create` is False, or where it is empty.
+    """
+    text = os.environ.get(SECRET_VARIABLE)
+    if text:
+        return text.encode()
+    file = settings.home / SECRET_FILE
+    if not file.exists():
+        if not create:
+            raise ConfigError(
+                f"{file} is missing: run `swapgate init`, or set {SECRET_VARIABLE}"
+            )
+        writable_home(settings)
+        # Another process may just have made one: then that is the secret.
+        with suppress(FileExistsError):
+            _write_secret(file)
+    return _read_secret(file)
+
+
+def encryption_file(settings: Settings) -> Path:
+    return settings.home / ENCRYPTION_FILE
+
+
+def encryption_keys(settings: Settings) -> list[str]:
+    """What encrypts stored keys of providers, the newest first: SWAPGATE_ENCRYPTION_KEYS, or a
+    file of mode 0600 in `home`. Raises ConfigError where there is none.
+    """
+    given = encryption.keys_in(os.environ.get(ENCRYPTION_VARIABLE, ""))
+    file = encryption_file(settings)
+    if given:
+        return given
+    if not file.exists():
+        raise ConfigError(
+            f"{file} is missing, and {ENCRYPTION_VARIABLE} is not set: `swapgate init` makes "
+            "the file; if keys of providers are stored already, bring it back from a backup"
+        )
+    return encryption.read_key_file(file)
+
+
+def make_encryption_file(settings: Settings) -> bool:
+    """Unless the keys are in the environment, or in the file; whether it was made."""
+    file = encryption_file(settings)
+    if os.environ.get(ENCRYPTION_VARIABLE) or file.exists():
+        return False
+    writable_home(settings)
+    encryption.write_key_file(file, [encryption.new_key()])
+    return True
+
+
+def add_encryption_key(settings: Settings) -> None:
+    """Put a new key first in the file; the others stay, and decrypt. Raises ConfigError."""
+    if os.environ.get(ENCRYPTION_VARIABLE):
+        raise ConfigError(
+            f"{ENCRYPTION_VARIABLE} is set: put a new key first there, restart every process, "
+            "then run this without --new-key"
+        )
+    file = encryption_file(settings)
+    encryption.write_key_file(file, [encryption.new_key(), *encryption.read_key_file(file)])
+
+
+def _write_secret(file: Path) -> None:
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as new:
+        new.write(SystemChance().secret())
+
+
+def _read_secret(file: Path) -> bytes:
+    # Whoever makes the file writes it a moment later.
+    for _ in range(SECRET_ATTEMPTS):
+        if text := file.read_text(encoding="utf-8").strip():
+            return text.encode()
+        time.sleep(SECRET_PAUSE_S)
+    raise ConfigError(
+        f"{file} is empty: bring it back from a backup, or delete it if nothing is stored yet"
+    )
+
+
+def writable_home(settings: Settings) -> Path:
+    """Make the folder for state. Raises ConfigError where that is not allowed."""
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True)
+        # A name of its own: other processes may look at the same moment.
+        with tempfile.TemporaryFile(dir=settings.home):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"{settings.home} cannot be written ({error.strerror}): "
+            "run in a folder of yours, or set `home:` in swapgate.yaml"
+        ) from None
+    return settings.home
