@@ -16,6 +16,7 @@ from evals.pace import Pace
 from evals.wire import Embedded, MalformedReply, Reply, embedded, reply
 from harness.domain.base_url import check_base_url
 from harness.domain.errors import InputError, NoAnswer, UpstreamError
+from harness.domain.provider_kinds import with_limit_named
 from harness.domain.retry import retry_after_s
 from harness.domain.targets import Provider
 from harness.ports import Posted, ProviderCallsFactory
@@ -81,7 +82,7 @@ class ProviderClient:
         allowed: Collection[str] = (),
         calls: ProviderCallsFactory = HttpCalls,
     ) -> None:
-        self._base = provider.api_base
+        self._base, self._kind = provider.api_base, provider.kind
         self._secrets = (api_key or "", *provider.extra_headers.values())
         self._calls = calls(
             provider, api_key, connections=connections, timeout_s=timeout_s, allowed=allowed
@@ -95,7 +96,8 @@ class ProviderClient:
 
     async def ask(self, body: Mapping[str, Any]) -> Answered:
         """Raises ProviderFailed when the last retry has failed, or none is worth it."""
-        found, seconds = await self._asked("/chat/completions", body, reply)
+        sent = with_limit_named(body, self._kind)
+        found, seconds = await self._asked("/chat/completions", sent, reply)
         return Answered(found, seconds)
 
     async def embed(self, body: Mapping[str, Any]) -> Embedded:

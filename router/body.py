@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from harness.domain.capabilities import Endpoint
 from harness.domain.errors import InputError
+from harness.domain.provider_kinds import PROVIDER_KINDS, AnswerLimit
 from router.jsonspan import Members, read
 
 
@@ -19,6 +20,20 @@ class ClientRequest(NamedTuple):
 
     def value(self, name: str) -> object:
         return self.members.get(name)
+
+    def for_kind(self, kind: str) -> "ClientRequest":
+        """A chat with its limit under the name that the provider's kind knows.
+
+        A client that gives both names is sent on as it is: which one it means, only it knows.
+        """
+        limit = PROVIDER_KINDS[kind].answer_limit
+        if limit is None or self.endpoint is not Endpoint.CHAT or limit.value in self.members:
+            return self
+        for other in AnswerLimit:
+            if other.value in self.members:
+                members = self.members.renamed(other.value, limit.value)
+                return self._replace(text=members.text, members=members)
+        return self
 
     @property
     def serial_tools(self) -> bool:

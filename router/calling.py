@@ -129,7 +129,7 @@ class Calls:
 
 def _body(job: Job, upstream: Upstream) -> bytes:
     """The client's, as the target is to see it."""
-    asked = job.request
+    asked = job.request.for_kind(upstream.provider.kind)
     # A target that never calls tools in parallel may not even know the field.
     serialize = job.plan.serialize_tools and upstream.can.parallel_tools
     dialect = DIALECTS[asked.endpoint]

@@ -63,6 +63,20 @@ class Members:
                 return Value(value, *span)
         return self.values.get(name)
 
+    def renamed(self, old: str, new: str) -> "Members":
+        """The same object, one of its members under another name.
+
+        old: of ASCII letters, and there. new: not there. Every other byte stays.
+        """
+        span = _only_name(self.text, old)
+        if span is None:
+            start = self.values[old].start
+            end = self.text.rindex('"', 0, start)  # of its name, which may be full of escapes
+            span = self.text.rindex('"', 0, end), end + 1
+        text = f'{self.text[: span[0]]}"{new}"{self.text[span[1] :]}'
+        found = {new if name == old else name: each for name, each in self._found.items()}
+        return Members(text, found)
+
     @property
     def values(self) -> dict[str, Value]:
         return self._places.values
@@ -158,7 +172,14 @@ def _walked(text: str) -> Walked:
 
 
 def _only_place(text: str, name: str) -> tuple[int, int] | None:
-    """The span of a member's string, if its name stands in the text but once.
+    """The span of a member's string, if its name stands in the text but once."""
+    place = _only_name(text, name)
+    found = _STRING_VALUE(text, place[1]) if place else None
+    return found.span(1) if found else None
+
+
+def _only_name(text: str, name: str) -> tuple[int, int] | None:
+    """The span of a member's name in quotes, if it stands in the text but once.
 
     That one place is then the member's: it has to be somewhere, and only letters written as
     escapes could hide it.
@@ -168,8 +189,7 @@ def _only_place(text: str, name: str) -> tuple[int, int] | None:
     after = at + len(quoted)
     if at < 0 or text.find(quoted, after) >= 0 or ("\\u" in text and _ESCAPED_LETTER(text)):
         return None
-    found = _STRING_VALUE(text, after)
-    return found.span(1) if found else None
+    return at, after
 
 
 def walk_array(text: str, start: int) -> list[Value]:

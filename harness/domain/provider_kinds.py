@@ -12,6 +12,16 @@ from typing import Final
 from harness.domain.capabilities import Endpoint
 
 
+class AnswerLimit(StrEnum):
+    """What a chat calls the most tokens that the answer may have, where only one name will do.
+
+    OpenAI's thinking models refuse the first, which is all that many others know.
+    """
+
+    MAX_TOKENS = "max_tokens"
+    MAX_COMPLETION_TOKENS = "max_completion_tokens"
+
+
 class Group(StrEnum):
     """Where a provider runs, and who vouches for the caller (D7)."""
 
@@ -36,8 +46,9 @@ class ProviderKind:
     stand below; empty where an operator must say it. key_env: the variable that the vendor's
     own tools read. needs_key: without one, no request can succeed. keywords: beginnings of
     model names that belong to this kind (D2). lacks: hints that none of its models takes
-    (`domain.degradation`). claim_headers: header → the path of the claim in its token (a JWT)
-    that it repeats.
+    (`domain.degradation`). answer_limit: the one name of it that its chats know; None where
+    both are known, or nobody knows. claim_headers: header → the path of the claim in its token
+    (a JWT) that it repeats.
     """
 
     name: str
@@ -50,6 +61,7 @@ class ProviderKind:
     needs_key: bool = True
     keywords: tuple[str, ...] = ()
     lacks: frozenset[str] = frozenset()
+    answer_limit: AnswerLimit | None = None
     claim_headers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
@@ -61,6 +73,7 @@ _CHAT: Final = frozenset({Endpoint.CHAT})
 _CHAT_EMBED: Final = frozenset({Endpoint.CHAT, Endpoint.EMBEDDINGS})
 _OPENAIS: Final = frozenset({Endpoint.CHAT, Endpoint.EMBEDDINGS, Endpoint.RESPONSES})
 _NO_TOP_K: Final = frozenset({"top_k"})
+_OLD_LIMIT, _NEW_LIMIT = AnswerLimit
 # What a chat can stand in for (`router.bridges`).
 _BRIDGED: Final = frozenset({Endpoint.MESSAGES, Endpoint.RESPONSES})
 
@@ -81,6 +94,7 @@ def _hosted(  # noqa: PLR0913, PLR0917 - the table's columns
     key_style: KeyStyle = KeyStyle.BEARER,
     lacks: frozenset[str] = frozenset(),
     translated: frozenset[Endpoint] = frozenset(),
+    answer_limit: AnswerLimit | None = None,
 ) -> ProviderKind:
     return ProviderKind(
         name,
@@ -92,10 +106,16 @@ def _hosted(  # noqa: PLR0913, PLR0917 - the table's columns
         keywords=keywords,
         key_style=key_style,
         lacks=lacks,
+        answer_limit=answer_limit,
     )
 
 
-def _local(name: str, api_base: str, keywords: tuple[str, ...] = ()) -> ProviderKind:
+def _local(
+    name: str,
+    api_base: str,
+    keywords: tuple[str, ...] = (),
+    answer_limit: AnswerLimit | None = None,
+) -> ProviderKind:
     return ProviderKind(
         name,
         Group.LOCAL,
@@ -104,6 +124,7 @@ def _local(name: str, api_base: str, keywords: tuple[str, ...] = ()) -> Provider
         api_base=api_base,
         needs_key=False,
         keywords=keywords,
+        answer_limit=answer_limit,
     )
 
 
@@ -115,6 +136,7 @@ _ALL: Final = (
         "OPENAI_API_KEY",
         ("gpt", "chatgpt", "o1", "o3", "o4", "text-embedding"),
         lacks=_NO_TOP_K,
+        answer_limit=_NEW_LIMIT,
     ),
     _hosted(
         "anthropic",
@@ -137,7 +159,13 @@ _ALL: Final = (
     ),
     # Its v1 API is OpenAI's, at .../openai/v1; the model is the deployment's name.
     _hosted(
-        "azure_openai", _OPENAIS, "", "AZURE_OPENAI_API_KEY", (), KeyStyle.AZURE, _NO_TOP_K
+        "azure_openai",
+        _OPENAIS,
+        "",
+        "AZURE_OPENAI_API_KEY",
+        key_style=KeyStyle.AZURE,
+        lacks=_NO_TOP_K,
+        answer_limit=_NEW_LIMIT,
     ),
     # Its Converse API, in a region's place; its key is a Bedrock API key.
     _hosted("bedrock", frozenset(), "", "AWS_BEARER_TOKEN_BEDROCK", translated=_CHAT),
@@ -151,7 +179,12 @@ _ALL: Final = (
         lacks=_NO_TOP_K | {"logprobs"},
     ),
     _hosted(
-        "deepseek", _CHAT, "https://api.deepseek.com/v1", "DEEPSEEK_API_KEY", ("deepseek",)
+        "deepseek",
+        _CHAT,
+        "https://api.deepseek.com/v1",
+        "DEEPSEEK_API_KEY",
+        ("deepseek",),
+        answer_limit=_OLD_LIMIT,
     ),
     _hosted(
         "mistral",
@@ -161,10 +194,11 @@ _ALL: Final = (
         ("mistral", "ministral", "magistral", "codestral", "devstral", "pixtral"),
         # It refuses every field that it does not know.
         lacks=_NO_TOP_K | {"seed", "logprobs", "service_tier"},
+        answer_limit=_OLD_LIMIT,
     ),
     _hosted("openrouter", _OPENAIS, "https://openrouter.ai/api/v1", "OPENROUTER_API_KEY"),
-    _local("ollama", "http://127.0.0.1:11434/v1", ("ollama",)),
-    _local("lm_studio", "http://127.0.0.1:1234/v1"),
+    _local("ollama", "http://127.0.0.1:11434/v1", ("ollama",), _OLD_LIMIT),
+    _local("lm_studio", "http://127.0.0.1:1234/v1", answer_limit=_OLD_LIMIT),
     _local("vllm", "", ("vllm",)),
     _local("ovms", "http://127.0.0.1:8000/v3"),
     _local("custom", ""),
@@ -190,3 +224,19 @@ _ALL: Final = (
 PROVIDER_KINDS: Final[Mapping[str, ProviderKind]] = {kind.name: kind for kind in _ALL}
 # What a router can call.
 SERVED_KINDS: Final = frozenset(name for name, kind in PROVIDER_KINDS.items() if kind.serves)
+
+
+def with_limit_named(fields: Mapping[str, object], kind: str) -> dict[str, object]:
+    """A chat's fields, the answer's limit under the name that the kind knows.
+
+    Of two limits the one that has that name already stays.
+    """
+    known = PROVIDER_KINDS.get(kind)
+    named = known.answer_limit if known is not None else None
+    if named is None:
+        return dict(fields)
+    found = {name: value for name, value in fields.items() if name not in set(AnswerLimit)}
+    for each in (named, *AnswerLimit):
+        if each in fields:
+            return {**found, named.value: fields[each]}
+    return found

@@ -14,7 +14,7 @@ from harness.domain.capabilities import UNKNOWN, Capabilities
 from harness.domain.content import digest
 from harness.domain.errors import InputError
 from harness.domain.jwt_claims import claimed
-from harness.domain.provider_kinds import PROVIDER_KINDS, KeyStyle
+from harness.domain.provider_kinds import PROVIDER_KINDS, KeyStyle, with_limit_named
 
 JsonObject = Mapping[str, object]
 ANTHROPIC: Final = "anthropic"  # the kind of providers that speak Anthropic's Messages
@@ -147,13 +147,19 @@ class Provider:
         return sorted({*self.extra_headers, *self.sealed_headers})
 
     def as_sent(self, target: Target) -> Target:
-        """A target of it with its `extra_body` beneath the target's own parameters.
+        """A target of it with its `extra_body` beneath the target's own parameters, and the
+        limit of answers as its kind calls it.
 
         For the making of requests alone: its id is not the target's.
         """
-        if not self.extra_body:
+        own, patch = {**self.extra_body, **target.parameters}, target.request_patch
+        parameters = with_limit_named(own, self.kind)
+        patched = with_limit_named(patch.parameters, self.kind)
+        if (parameters, patched) == (target.parameters, patch.parameters):
             return target
-        return replace(target, parameters={**self.extra_body, **target.parameters})
+        return replace(
+            target, parameters=parameters, request_patch=replace(patch, parameters=patched)
+        )
 
     def url(self, path: str) -> str:
         """path: below `/v1`, where the `api_base` ends; it may be left out of Anthropic's.

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from harness.domain.capabilities import Endpoint
+from harness.domain.provider_kinds import PROVIDER_KINDS, AnswerLimit
 from router.bridges import messages_request, responses_request
 from router.bridges.chat_answer import answered
 from router.bridges.chat_stream import ChatEvents
@@ -12,9 +13,6 @@ from router.bridges.messages_answer import MessageEvents, message
 from router.bridges.responses_answer import ResponseEvents, Shape
 from router.jsonspan import Members
 from router.patching import to_json
-
-# Their newer models refuse `max_tokens`, which is all that many others know.
-_COMPLETION_TOKENS: Final = frozenset({"openai", "azure_openai"})
 
 
 class Translated(NamedTuple):
@@ -56,7 +54,7 @@ def response_as_chat(body: bytes, kind: str) -> Translated:
 
 
 def _limit_field(kind: str) -> str:
-    return "max_completion_tokens" if kind in _COMPLETION_TOKENS else "max_tokens"
+    return PROVIDER_KINDS[kind].answer_limit or AnswerLimit.MAX_TOKENS
 
 
 # Asked before a target is chosen: what no translation of the endpoint can say, if anything.

@@ -71,6 +71,15 @@ def test_an_answer_comes_with_its_time_and_the_request_with_key_and_headers() ->
     assert (request["authorization"], request["extra"]) == (f"Bearer {KEY}", "yes")
 
 
+@pytest.mark.req("A8", "B7")
+def test_a_limit_goes_under_the_name_that_the_provider_knows() -> None:
+    with serving(in_turn(Response("Hello"))) as served:
+        ask(served, max_tokens=512)
+
+    [request] = served.requests
+    assert (request.get("max_tokens"), request["max_completion_tokens"]) == (None, 512)
+
+
 @pytest.mark.req("A5")
 @pytest.mark.parametrize(
     "failure",

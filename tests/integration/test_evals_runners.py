@@ -288,7 +288,11 @@ def test_inspect_asks_with_the_suites_settings_and_the_targets_patch(served: Ser
 
     assert request["model"] in ("m", "down")
     assert request["authorization"] == f"Bearer {KEY}"
-    assert (request["temperature"], request["max_tokens"], request["seed"]) == (0.0, 512, 5)
+    assert (request["temperature"], request["max_completion_tokens"], request["seed"]) == (
+        0.0,
+        512,
+        5,
+    )
     assert request["messages"][0] == {"role": "system", "content": "One word.\n\nPlease."}
 
 
