@@ -27,6 +27,7 @@ MAX_TOKENS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 # Requests with keys that nobody knows, of all callers together. Known keys are not held up.
 STRANGERS: Final = RateLimit(requests_per_min=600)
 NOBODY: Final = "nobody's"
+FEEDBACK_OF: Final = "feedback of "
 
 
 class Toll(NamedTuple):
@@ -86,6 +87,24 @@ class Admission:
             self._counters["rate_limited"] += 1
             return _too_fast(decided.reason, decided.retry_after_s, told)
         return Toll(key, limit, given, tokens, (*headers, *told))
+
+    def opinion(self, key: str, limits: KeyLimits | None) -> Reply | None:
+        """Why a word of feedback is not heard now; None when it is.
+
+        One word for every request that the key may make, out of an allowance of their own:
+        words spend no requests. A budget that is spent silences nobody.
+        """
+        if limits is None or limits.rate.requests_per_min is None:
+            return None
+        limit = RateLimit(requests_per_min=limits.rate.requests_per_min)
+        now = self._clock.monotonic()
+        decided = rates.admit(self._book, f"{FEEDBACK_OF}{key}", limit, 0, now)
+        if decided.allowed:
+            return None
+        self._counters["rate_limited"] += 1
+        reason = "this key has given as much feedback as it may send requests in a minute"
+        told = _told(standings(decided.state, limit, now))
+        return _too_fast(reason, decided.retry_after_s, told)
 
     def settle(self, toll: Toll, exchange: Exchange) -> None:
         """Once its tokens are known."""

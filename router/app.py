@@ -303,10 +303,7 @@ class Router:
         if path == METRICS:
             return await self.metrics()
         if path == FEEDBACK:
-            body = await self._body(scope, receive, MAX_BODY_BYTES)
-            return (
-                body if isinstance(body, Reply) else await self._feedback.take(body, grant.id)
-            )
+            return await self._heard(scope, receive, grant)
         if path not in ENDPOINTS:
             return models(serving, grant, path, anthropic=_anthropic(scope))
         if self._under_way >= self._settings.max_concurrent:
@@ -317,6 +314,13 @@ class Router:
             return await self._complete(scope, receive, send, grant, serving, request_id)
         finally:
             self._under_way -= 1
+
+    async def _heard(self, scope: Scope, receive: Receive, grant: KeyGrant) -> Reply:
+        body = await self._body(scope, receive, MAX_BODY_BYTES)
+        if isinstance(body, Reply):
+            return body
+        too_many = self._admission.opinion(grant.id, grant.limits)
+        return too_many or await self._feedback.take(body, grant.id)
 
     async def _complete(
         self,

@@ -14,6 +14,7 @@ from harness.domain.alerts import AlertKind
 from harness.domain.key_limits import KeyLimits
 from harness.domain.routing import KeyGrant
 from harness.domain.spend import KeySpend
+from router.feedback import PATH as FEEDBACK
 from router.ports import UpstreamRequest
 from router.transport.scripted import Turn
 from tests.router_door import ASK, AUTH, CHAT, Door, code
@@ -232,3 +233,36 @@ async def test_callers_with_unknown_keys_are_slowed_down_and_known_ones_are_not(
     assert (await ask(router))[0] == (await ask(router, headers=(AUTH,)))[0] == 200
     router.clock.advance(0.1)
     assert (await ask(router, headers=wrong))[0] == 401
+
+
+@pytest.mark.req("F3", "G5")
+async def test_feedback_has_an_allowance_of_its_own_of_the_same_size(door: Make) -> None:
+    router = door(requests_per_min=2)
+    _, headers, _ = await ask(router)
+    served = headers[b"x-swapgate-request-id"].decode()
+    word = json.dumps({"request_id": served, "thumb": "up"}).encode()
+
+    assert (await ask(router, word, FEEDBACK))[0] == 202
+    assert (await ask(router, b"{}", FEEDBACK))[0] == 400  # a wrong one is one too
+    status, headers, body = await ask(router, word, FEEDBACK)
+
+    assert (status, code(body)) == (429, "rate_limit_exceeded")
+    assert headers[b"retry-after"] == b"30"
+    assert (await ask(router))[0] == 200  # words spend no requests, nor requests words
+    assert (await ask(router))[0] == 429
+    router.clock.advance(30)
+    assert (await ask(router, word, FEEDBACK))[0] == 202
+
+
+@pytest.mark.req("F3", "G5")
+@pytest.mark.parametrize("limits", [{"tokens_per_min": 20_000}, {"budget_day_usd": COST_USD}])
+async def test_neither_tokens_nor_a_spent_budget_silence_anybody(
+    door: Make, limits: dict[str, float]
+) -> None:
+    router = door(**limits)
+    _, headers, _ = await ask(router)
+    await ask(router)
+    served = headers[b"x-swapgate-request-id"].decode()
+    word = json.dumps({"request_id": served, "thumb": "down"}).encode()
+
+    assert {(await ask(router, word, FEEDBACK))[0] for _ in range(5)} == {202}
