@@ -7,6 +7,7 @@ from harness.ports import Clock
 from router.exchange import NO_USAGE, Exchange
 from router.failover_log import FailoverLog
 from router.guard import Counted, Guards
+from router.haste import Haste
 from router.metrics import RouterMetrics
 from router.minutes import Ended
 from router.recording import Recording, Ticket
@@ -39,6 +40,7 @@ class Books:
         guards: Guards,
         clock: Clock,
     ) -> None:
+        self.haste = Haste()
         self._guards = guards
         self._recorder = recorder
         self._metrics = metrics
@@ -69,6 +71,8 @@ class Books:
             priced = False
             self.count("requests_without_price")
         seconds, charge = self._clock.monotonic() - entry.started, exchange.charge
+        if exchange.outcome == "ok" and upstream is not None and len(course.attempts) == 1:
+            self.haste.answered(job.route.route, upstream.id, seconds)
         ended = Ended(
             route=job.route.route.name,
             arm=job.arm.value,

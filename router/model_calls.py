@@ -32,6 +32,7 @@ from router.spans import Asked, Tracing
 from router.watch import Watch
 
 TASK: Final = b"x-swapgate-task"
+UNSCORED: Final = (None, None, None)
 TRACE: Final = {b"traceparent": b"", b"tracestate": b""}
 
 
@@ -96,12 +97,12 @@ class ModelCalls:
         # Whose callers cannot be told apart must not all go to one place for a day.
         apart = key if told_apart else own
         arm, plan = self._planner.assign(route, request, key, apart)
-        ticket, watch, counted = self._scored(route, request, arm, plan, key)
-        self._feedback.remember(own, route.route.name, arm, grant.id, route.trial, ticket)
         most_s = min(route.route.settings.total_timeout_s, self._settings.total_timeout_s)
         limit_s = min(wished_s, most_s)
+        proves = is_evidence(arm, plan) and not self._in_haste(route, limit_s, most_s)
+        ticket, watch, counted = self._scored(route, request, arm, key) if proves else UNSCORED
+        self._feedback.remember(own, route.route.name, arm, grant.id, route.trial, ticket)
         begun = self._dispatcher.timers.loop.time()
-        passed_up = _passed_up(scope, DIALECTS[request.endpoint].passed_up)
         span = None
         if self._tracing is not None:
             trace = _passed_up(scope, TRACE)
@@ -113,7 +114,7 @@ class ModelCalls:
             plan,
             begun,
             begun + limit_s,
-            passed_up,
+            _passed_up(scope, DIALECTS[request.endpoint].passed_up),
             span,
             hurried=limit_s < most_s,
             watch=watch,
@@ -151,15 +152,23 @@ class ModelCalls:
                 span.end(exchange.served())
         return None
 
+    def _in_haste(self, route: ServedRoute, limit_s: float, most_s: float) -> bool:
+        if limit_s >= most_s or route.trial is None:
+            return False
+        hasty = self._books.haste.is_in(route.route, limit_s)
+        if hasty:
+            self._books.count("unscored_in_haste")
+        return hasty
+
     def _scored(
-        self, route: ServedRoute, request: ClientRequest, arm: Arm, plan: Plan, key: str
+        self, route: ServedRoute, request: ClientRequest, arm: Arm, key: str
     ) -> tuple[Ticket | None, Watch | None, Counted | None]:
         """The request's place in the statistics, what its guardrails watch, and its place in
         this worker's own guard.
         """
         canary = route.trial
-        if canary is None or not is_evidence(arm, plan):
-            return None, None, None
+        if canary is None:
+            return UNSCORED
         watch = Watch.of(request, route, canary.unit_rule)
         ticket = self._books.admit(canary, arm, key, watch)
         counted = self._books.guard(route.route.canary, arm, key)

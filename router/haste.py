@@ -1,0 +1,46 @@
+"""Whether a client leaves so little time that its request can prove nothing against a model.
+
+A deadline is the client's own choice (`x-swapgate-timeout`). One that the control itself could
+hardly keep would let who holds a data key fail a canary on purpose. So such a request is scored
+in neither arm: it is decided by the deadline and by what the control did before, never by the
+arm. A longer one counts, so that a candidate that hangs is found.
+"""
+
+import math
+from collections import deque
+from typing import Final
+
+from harness.domain.routing import Route
+
+# Times the control's usual latency: what is shorter is haste.
+TIMES: Final = 3.0
+USUAL: Final = 0.95
+KEPT: Final = 100
+# Of fewer answers nobody knows what is usual, and every deadline of a client's is haste.
+LEAST: Final = 20
+
+
+class Haste:
+    """Latencies of the latest answers, by route and target id. Belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._latest: dict[tuple[str, str], deque[float]] = {}
+
+    def answered(self, route: Route, target: str, seconds: float) -> None:
+        """A target answered a request of its own at its first attempt."""
+        if route.trial is not None and target == _control(route):
+            kept = self._latest.setdefault((route.name, target), deque(maxlen=KEPT))
+            kept.append(seconds)
+
+    def is_in(self, route: Route, limit_s: float) -> bool:
+        """limit_s: all that the client gives."""
+        latest = sorted(self._latest.get((route.name, _control(route)), ()))
+        if len(latest) < LEAST:
+            return True
+        return limit_s < TIMES * latest[math.ceil(USUAL * len(latest)) - 1]
+
+
+def _control(route: Route) -> str:
+    """The target id that the rollout's candidate is compared with."""
+    trial = route.trial
+    return trial.target if trial is not None and trial.control else route.incumbent
