@@ -18,6 +18,7 @@ from harness.domain.base_url import check_base_url
 from harness.domain.errors import InputError, NoAnswer, UpstreamError
 from harness.domain.provider_kinds import with_limit_named
 from harness.domain.retry import retry_after_s
+from harness.domain.spellings import hidden
 from harness.domain.targets import Provider
 from harness.ports import Posted, ProviderCallsFactory
 
@@ -192,7 +193,8 @@ class ProviderClient:
         texts = [each["content"] for each in body.get("messages", ())] + [body.get("input", "")]
         asked = "\n".join(_flat(str(text)) for text in texts)
         if _share(words, asked, SHARED_TEXT) or any(
-            _share(words, secret, SHARED_SECRET) for secret in self._secrets
+            _share(words, secret, SHARED_SECRET) or _spells(words, secret)
+            for secret in self._secrets
         ):
             return " (its message is withheld: it repeats the request)"
         return f": {words}"
@@ -206,6 +208,11 @@ def _share(one: str, other: str, length: int) -> bool:
     """Whether so many characters in a row stand in both, in any case."""
     one, other = one.casefold(), other.casefold()
     return any(one[at : at + length] in other for at in range(len(one) - length + 1))
+
+
+def _spells(words: str, secret: str) -> bool:
+    said = words.encode("utf-8", "surrogatepass")
+    return hidden(said, secret) != said
 
 
 def _time_of(answer: Posted) -> datetime:

@@ -8,12 +8,10 @@ from typing import Final
 
 from harness.domain.errors import InputError
 from harness.domain.provider_kinds import PROVIDER_KINDS, KeyStyle
+from harness.domain.spellings import hidden
 from harness.domain.targets import Provider
 
 LONGEST_VALUE: Final = 8192
-HIDDEN: Final = b"[hidden]"
-# Of a header's value: a shorter one is a word.
-SHORTEST_SECRET: Final = 8
 OLD_SUFFIX: Final = ".old"
 _SENDABLE: Final = re.compile(r"[\x21-\x7e]+")
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -39,15 +37,16 @@ def of_environment(provider: Provider, environ: Mapping[str, str]) -> tuple[Prov
 
 
 def without_secrets(said: bytes, provider: Provider, key: ProviderKey | None) -> bytes:
-    """What a provider said, without what it was sent to prove who asks: some repeat it."""
+    """What a provider said, without what it was sent to prove who asks: some repeat it, as it
+    is, escaped or encoded.
+    """
     return without(said, (key.secret if key else "", *provider.extra_headers.values()))
 
 
 def without(said: bytes, secrets: Iterable[str]) -> bytes:
     """The longest first: of one that holds another, no end is left. Short ones are words."""
     for secret in sorted(secrets, key=len, reverse=True):
-        if len(secret) >= SHORTEST_SECRET:
-            said = said.replace(secret.encode("utf-8", "surrogatepass"), HIDDEN)
+        said = hidden(said, secret)
     return said
 
 

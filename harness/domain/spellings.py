@@ -1,0 +1,65 @@
+"""Every way in which a provider may repeat a secret: as it is, escaped or encoded. Pure."""
+
+import html
+import re
+from base64 import b64encode, urlsafe_b64encode
+from functools import lru_cache
+from typing import Final
+
+HIDDEN: Final = b"[hidden]"
+# Of a header's value: a shorter one is a word.
+SHORTEST_SECRET: Final = 8
+# What an escape in JSON, in a URL or in HTML begins with.
+_MARKS: Final = (b"\\", b"%", b"&", b"+")
+# JSON in JSON in JSON.
+_NESTED: Final = rb"\\{0,7}"
+
+
+def hidden(said: bytes, secret: str) -> bytes:
+    """said, without a secret in any spelling; short ones are words, and stay."""
+    if len(secret) < SHORTEST_SECRET:
+        return said
+    for spelling in _encoded(secret):
+        said = said.replace(spelling, HIDDEN)
+    if any(mark in said for mark in _MARKS):
+        said = _escaped(secret).sub(HIDDEN, said)
+    return said
+
+
+@lru_cache(maxsize=512)
+def _encoded(secret: str) -> tuple[bytes, ...]:
+    """As it is, in hexadecimal, and in base64 wherever it stands in what was encoded."""
+    raw = secret.encode("utf-8", "surrogatepass")
+    found = [raw, raw.hex().encode(), raw.hex().upper().encode()]
+    for before in range(3):
+        # Without the signs at either end that its neighbours have a part in.
+        first, last = -(-before * 8 // 6), (before + len(raw)) * 8 // 6
+        for encode in (b64encode, urlsafe_b64encode):
+            inner = encode(bytes(before) + raw)[first:last]
+            found += (inner, inner.replace(b"/", b"\\/"))
+    return tuple(dict.fromkeys(found))
+
+
+@lru_cache(maxsize=512)
+def _escaped(secret: str) -> re.Pattern[bytes]:
+    """Each character as it is or as JSON, a URL or HTML escapes it, in any mixture."""
+    return re.compile(b"".join(b"(?:%s)" % b"|".join(_spelled(each)) for each in secret))
+
+
+def _spelled(character: str) -> list[bytes]:
+    raw = character.encode("utf-8", "surrogatepass")
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    number = ord(character)
+    words = {html.escape(character), html.escape(character).replace("&#x27;", "&apos;")}
+    found = [re.escape(raw)]
+    if not character.isalnum():
+        found = [_NESTED + re.escape(raw)]
+    found += [re.escape(each.encode()) for each in sorted(words - {character})]
+    if character == " ":
+        found.append(rb"\+")
+    percents = b"".join(b"%%(?:25)*%02x" % byte for byte in raw)
+    unicodes = b"".join(
+        rb"\\{1,7}u" + units[at : at + 4].encode() for at in range(0, len(units), 4)
+    )
+    numeric = b"&#(?:0*%d|x0*%x);" % (number, number)
+    return [*found, *(b"(?i:%s)" % each for each in (percents, unicodes, numeric))]

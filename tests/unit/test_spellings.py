@@ -1,0 +1,88 @@
+"""A secret that a provider repeats is taken out, however it spells it."""
+
+import html
+import json
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Callable
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.domain.credentials import ProviderKey, without_secrets
+from harness.domain.spellings import HIDDEN, SHORTEST_SECRET, hidden
+from harness.domain.targets import Provider
+
+SPELLINGS: dict[str, Callable[[str], str]] = {
+    "as it is": str,
+    "JSON": json.dumps,
+    "JSON, slashes escaped": lambda s: json.dumps(s).replace("/", "\\/"),
+    "JSON in JSON": lambda s: json.dumps(json.dumps(s).replace("/", "\\/")),
+    "JSON, all escaped": lambda s: "".join(f"\\u{ord(each):04X}" for each in s),
+    "URL": quote,
+    "URL, slashes too": lambda s: quote(s, safe=""),
+    "URL, lower case": lambda s: "".join(f"%{byte:02x}" for byte in s.encode()),
+    "URL in a URL": lambda s: quote(quote(s, safe=""), safe=""),
+    "form": quote_plus,
+    "HTML": html.escape,
+    "HTML, by numbers": lambda s: "".join(f"&#x{ord(each):x};" for each in s),
+    "hexadecimal": lambda s: s.encode().hex(),
+}
+secrets = st.text(
+    st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=8, max_size=60
+)
+
+
+@pytest.mark.req("D4")
+@pytest.mark.parametrize("spelled", SPELLINGS.values(), ids=SPELLINGS)
+@given(secret=secrets, before=st.text(max_size=5), after=st.text(max_size=5))
+def test_every_spelling_is_taken_out_whole(
+    spelled: Callable[[str], str], secret: str, before: str, after: str
+) -> None:
+    said = f"{before}<{spelled(secret)}>{after}".encode("utf-8", "surrogatepass")
+
+    found = hidden(said, secret)
+
+    assert HIDDEN in found
+    inner = found.partition(b"<")[2].rpartition(b">")[0] if "<" not in before else found
+    assert spelled(secret).strip('"').encode() not in inner
+
+
+@pytest.mark.req("D4")
+@pytest.mark.parametrize("encode", [b64encode, urlsafe_b64encode])
+@pytest.mark.parametrize("before", ["", "B", "Be", "Bearer "])
+@given(secret=secrets, after=st.sampled_from(["", ":", "::", "\n"]))
+def test_base64_of_any_text_with_the_secret_shows_at_most_three_signs_of_it(
+    encode: Callable[[bytes], bytes], before: str, secret: str, after: str
+) -> None:
+    whole = encode(f"{before}{secret}{after}".encode())
+
+    found = hidden(b'{"sent":"' + whole + b'"}', secret)
+
+    assert HIDDEN in found
+    shown = found.removeprefix(b'{"sent":"').removesuffix(b'"}').split(HIDDEN)
+    assert sum(map(len, shown)) <= len(whole) - (len(secret) * 8 // 6 - 2)
+
+
+@pytest.mark.req("D4")
+def test_a_mixture_is_a_spelling_too() -> None:
+    said = rb'{"error":"key sk\u002dab%2Fcd\\/ef is wrong"}'
+
+    assert hidden(said, "sk-ab/cd/ef") == b'{"error":"key [hidden] is wrong"}'
+
+
+@given(st.binary(max_size=300))
+def test_what_holds_no_secret_stays_byte_for_byte(said: bytes) -> None:
+    assert hidden(said, "a-secret-that-nobody-guesses") == said
+    assert hidden(said, "short"[:SHORTEST_SECRET]) == said
+
+
+@pytest.mark.req("D4")
+def test_a_header_that_proves_who_asks_is_a_secret_like_a_key() -> None:
+    provider = Provider("up", "custom", "http://h", extra_headers={"x-token": "to/ken+one"})
+    said = rb'{"a":"to\/ken+one","b":"to%2Fken%2Bone","c":"sk\/0123456"}'
+
+    found = without_secrets(said, provider, ProviderKey("K", "sk/0123456"))
+
+    assert found == b'{"a":"[hidden]","b":"[hidden]","c":"[hidden]"}'
