@@ -398,7 +398,7 @@ def _keys_of(cipher: Cipher, environ: Mapping[str, str], snapshot: Snapshot) -> 
 
 def booted_holder(installation: Installation, transports: "Transports") -> "SnapshotHolder":
     """Of what one process of the router serves. Raises SnapshotInvalid."""
-    from router.serving import kinds_called  # noqa: PLC0415 - only a process that routes needs it
+    from router.ready import kinds_called  # noqa: PLC0415 - only a process that routes needs it
     from router.snapshot import SnapshotHolder  # noqa: PLC0415
 
     holder = SnapshotHolder(

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Final
 
-from harness.domain.capabilities import Endpoint
 from harness.domain.errors import InputError
+from harness.domain.overrides import RequestKind, deciding_kind
 from harness.domain.plan import Plan
 from harness.domain.routing import Arm, KeyGrant
 from harness.domain.settings import RouterSettings
@@ -23,6 +23,7 @@ from router.exchange import Exchange
 from router.feedback import Feedback
 from router.guard import Counted
 from router.keys import may_use
+from router.kinds import kinds_seen
 from router.planner import Planner
 from router.recording import Ticket
 from router.replies import Reply, error_reply
@@ -74,9 +75,7 @@ class ModelCalls:
     ) -> Reply | None:
         """A refusal, or None when everything is sent."""
         started = self._clock.monotonic()
-        # Looked for only where a route has a task: the others' requests pay nothing.
-        task = header(scope, TASK) if serving.tasks else None
-        found = _routed(body, ENDPOINTS[scope["path"]], grant, serving, task)
+        found = _routed(scope, body, grant, serving)
         wished_s = wishes.limit_s(scope)
         if isinstance(wished_s, Reply):
             return wished_s
@@ -194,23 +193,41 @@ def is_evidence(arm: Arm, plan: Plan) -> bool:
 
 
 def _routed(
-    body: bytes, endpoint: Endpoint, grant: KeyGrant, serving: Serving, task: bytes | None
+    scope: Scope, body: bytes, grant: KeyGrant, serving: Serving
 ) -> Reply | tuple[ClientRequest, ServedRoute]:
+    """The route that answers: the one that is asked, or its override for such a request."""
     try:
-        request = read_request(body, endpoint)
+        request = read_request(body, ENDPOINTS[scope["path"]])
     except InputError as error:
         param = error.param if isinstance(error, FieldError) else None
         return error_reply(400, f"the request body: {error}", "invalid_json", param=param)
+    declared = wishes.declared_kind(scope)
+    if isinstance(declared, Reply):
+        return declared
+    # Looked for only where a route has a task: the others' requests pay nothing.
+    task = header(scope, TASK) if serving.tasks else None
     route = serving.tasks.get(task) if task is not None else None
     if route is None:
         route = serving.routes.get(request.model)
     if route is None:
         message = f"there is no route {request.model!r}; GET /v1/models lists yours"
         return error_reply(404, message, "model_not_found", param="model")
+    # Of the route that is asked: its overrides are how it answers.
     if not may_use(grant, route.route.name):
         message = f"this key may not use route {route.route.name!r}; ask an admin for one"
         return error_reply(403, message, "route_not_allowed", param="model")
-    return request, route
+    return request, _answering(request, route, declared)
+
+
+def _answering(
+    request: ClientRequest, route: ServedRoute, declared: RequestKind | None
+) -> ServedRoute:
+    overrides = route.route.settings.overrides
+    if not overrides:
+        return route
+    seen = kinds_seen(request) if declared is None else ()
+    kind = deciding_kind(overrides, declared, seen)
+    return route if kind is None else route.overrides[kind]
 
 
 def _passed_up(scope: Scope, wanted: Mapping[bytes, bytes]) -> tuple[Header, ...]:

@@ -1,9 +1,10 @@
 """A route as planning needs it, and who is charged in the end. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from harness.domain.capabilities import Endpoint, Needs
 from harness.domain.failures import CLIENTS_OWN, FailureClass
-from harness.domain.plan import Link, RouteTargets
+from harness.domain.plan import Link, Plan, RouteTargets, Surroundings, plan_for
 from harness.domain.routing import Arm, OnContentPolicy, Route
 
 
@@ -18,6 +19,15 @@ def route_targets(route: Route) -> RouteTargets:
         stakes=settings.stakes,
         policy_fallback=settings.on_content_policy is OnContentPolicy.FALLBACK,
     )
+
+
+def plans_of(
+    targets: RouteTargets, around: Surroundings
+) -> Mapping[Endpoint, Mapping[Arm, Plan]]:
+    return {
+        endpoint: {arm: plan_for(targets, arm, Needs(endpoint), around) for arm in Arm}
+        for endpoint in Endpoint
+    }
 
 
 def charged(arm: Arm, failures: Sequence[FailureClass | None]) -> bool:

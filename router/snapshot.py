@@ -14,7 +14,8 @@ from harness.domain.routing import Snapshot
 from harness.domain.switches import Switch
 from harness.ports import Store
 from router import snapshot_file, validity
-from router.serving import NO_KEYS, Serving, ready
+from router.ready import ready
+from router.serving import NO_KEYS, Serving
 
 log = logging.getLogger(__name__)
 

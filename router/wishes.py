@@ -3,13 +3,32 @@
 import math
 from typing import Final
 
+from harness.domain.overrides import RequestKind
 from harness.domain.settings import RouterSettings
 from router.asgi import Scope, header
 from router.body import ClientRequest
 from router.replies import Reply, error_reply
 
+KIND: Final = b"x-swapgate-kind"
 TIMEOUT: Final = b"x-swapgate-timeout"
 HEARTBEAT: Final = b"x-swapgate-heartbeat"
+KINDS: Final = {each.value.encode(): each for each in RequestKind}
+
+
+def declared_kind(scope: Scope) -> RequestKind | Reply | None:
+    """What the client says that its request is; a refusal for a word that is no kind."""
+    given = header(scope, KIND)
+    if given is None:
+        return None
+    kind = KINDS.get(given)
+    if kind is not None:
+        return kind
+    said = given[:40].decode("latin-1")
+    return error_reply(
+        400,
+        f"{KIND.decode()} is one of {', '.join(RequestKind)}, not {said!r}",
+        "invalid_header",
+    )
 
 
 def limit_s(scope: Scope) -> float | Reply:

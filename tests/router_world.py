@@ -37,9 +37,10 @@ from harness.domain.targets import Price, Provider, RequestPatch, Target
 from harness.ports import Store
 from harness.runtime.clock import SystemClock
 from router.app import build
+from router.ready import ready
 from router.recorder import Recorder
 from router.serve import server
-from router.serving import Serving, ready
+from router.serving import Serving
 from router.snapshot import SnapshotHolder
 from router.spans import Tracing
 from router.spool import Spool

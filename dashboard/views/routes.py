@@ -7,6 +7,8 @@ from dashboard.cards import esc, strong
 from dashboard.queries import RouteView
 from harness.control import routes as control
 from harness.control import seed
+from harness.domain.overrides import RequestKind
+from harness.domain.routing import RouteSettings
 from harness.ports import RouteRecord
 
 
@@ -97,6 +99,7 @@ def settings(view: RouteView) -> None:
             else "none",
         ),
         ("Fallbacks", ", ".join(view.name(each) for each in route.fallbacks) or "none"),
+        ("Overrides", overrides(route.settings) or "none: it answers all that is asked of it"),
         ("Suites", suites or "none: a proposal needs at least a primary one"),
         ("Policy", f"{route.settings.policy} · stakes {route.settings.stakes.value}"),
     ]
@@ -104,6 +107,12 @@ def settings(view: RouteView) -> None:
     st.html(cards.section("Now", route.settings.description) + cards.table(("", ""), cells))
     if view.chain:
         st.html(chain.card(route.name, view.chain))
+
+
+def overrides(how: RouteSettings) -> str:
+    """Which other route answers what; empty for none."""
+    named = how.overrides
+    return ", ".join(f"{kind.value} → {named[kind]}" for kind in RequestKind if kind in named)
 
 
 def timeline(view: RouteView) -> None:

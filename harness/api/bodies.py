@@ -13,6 +13,7 @@ from harness.domain.capture import LONGEST_DAYS, MOST_PER_DAY
 from harness.domain.evaluation import Claim, RunState, SuiteRole
 from harness.domain.keepwarm import MOST_BPS
 from harness.domain.key_limits import KeyLimits
+from harness.domain.overrides import RequestKind
 from harness.domain.routing import BUCKETS, OnContentPolicy, RouteSettings, RouteSuite, Stakes
 from harness.domain.settings import TargetSeed
 from harness.domain.targets import RequestPatch
@@ -85,7 +86,10 @@ class FallbackBody(Body):
 
 
 class RouteBody(Body):
-    """incumbent, fallbacks: ids or `provider/model`. keep_warm_bps: 1 % is 100."""
+    """incumbent, fallbacks: ids or `provider/model`. keep_warm_bps: 1 % is 100.
+
+    overrides: routes that answer some kinds of requests.
+    """
 
     name: Name
     incumbent: Name
@@ -103,6 +107,7 @@ class RouteBody(Body):
     capture_bps: Annotated[int, Field(ge=0, le=BUCKETS)] = 0
     capture_per_day: Annotated[int, Field(ge=1, le=MOST_PER_DAY)] = 200
     capture_keep_days: Annotated[float, Field(gt=0, le=LONGEST_DAYS)] = 30.0
+    overrides: dict[RequestKind, Name] = {}
 
     @property
     def chain(self) -> list[FallbackBody]:
@@ -126,6 +131,7 @@ class RouteBody(Body):
             capture_bps=self.capture_bps,
             capture_per_day=self.capture_per_day,
             capture_keep_days=self.capture_keep_days,
+            overrides=self.overrides,
         )
 
 
@@ -156,7 +162,7 @@ class ChainBody(Body):
 
 
 class SettingsBody(Body):
-    """What is left out stays as it is."""
+    """What is left out stays as it is. overrides: all of them, by kind; {} for none."""
 
     suites: Annotated[list[SuiteBody], Field(max_length=20)] | None = None
     description: Text | None = None
@@ -171,6 +177,7 @@ class SettingsBody(Body):
     capture_bps: Annotated[int, Field(ge=0, le=BUCKETS)] | None = None
     capture_per_day: Annotated[int, Field(ge=1, le=MOST_PER_DAY)] | None = None
     capture_keep_days: Annotated[float, Field(gt=0, le=LONGEST_DAYS)] | None = None
+    overrides: dict[RequestKind, Name] | None = None
 
     def over(self, before: RouteSettings) -> RouteSettings:
         found = {name: getattr(self, name) for name in type(self).model_fields}

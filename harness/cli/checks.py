@@ -17,6 +17,7 @@ from harness.control import (
     chains,
     clearance,
     lookup,
+    overriding,
     provider_checks,
     routes,
     sealing,
@@ -320,6 +321,9 @@ def _chains(context: Context) -> Iterator[Check]:
         yield Check(f"route {waiver.route}", "warn", found, step)
     for each in clearance.violations(context):
         yield Check("data classes", "fail", each, "take the target out, or mend the file")
+    for each in overriding.violations(context):
+        step = "take the override away, or mend the file"
+        yield Check("overrides", "fail", each, step)
 
 
 def _ports(settings: Settings) -> Iterator[Check]:

@@ -10,13 +10,14 @@ from harness.cli import output, wording
 from harness.cli.failovers import list_failovers
 from harness.cli.fallback import fallback
 from harness.cli.measured import facts, route_measured
-from harness.cli.route_settings import given, settings, settings_options
+from harness.cli.route_settings import given, overrides_of, settings, settings_options
 from harness.cli.session import Session, pass_session
 from harness.cli.suite_options import suite_options, suites_of
 from harness.control import lookup, measured, reports, routes, seed, targets
 from harness.control.present import plain
 from harness.control.reports import RouteStatus
 from harness.domain.errors import InputError, NotFound
+from harness.domain.overrides import words_of
 from harness.domain.routing import Route, RouteSettings
 from harness.ports import RouteRecord
 
@@ -108,7 +109,7 @@ def create(
     **options: Any,
 ) -> None:
     """Create a route. Its first targets are its baseline: later ones need proof."""
-    suites = suites_of(options)
+    suites, overrides = suites_of(options), overrides_of(options)
     made = routes.create(
         session.context_with_providers,
         session.actor,
@@ -116,7 +117,7 @@ def create(
         incumbent,
         fallbacks=fallbacks,
         capable=capable,
-        settings=replace(RouteSettings(suites=suites), **given(options)),
+        settings=replace(RouteSettings(suites=suites, overrides=overrides), **given(options)),
     )
     if session.json:
         output.document(made)
@@ -151,6 +152,7 @@ def show(session: Session, name: str) -> None:
             ("data class", how.data_class or None),
             ("task", how.task or None),
             ("capture", _capture(how)),
+            ("overrides", words_of(how.overrides) or None),
             ("policy", how.policy),
             ("suites", ", ".join(each.words for each in how.suites)),
             ("open proposal", _proposal(status) or "none"),

@@ -13,6 +13,7 @@ from harness.cli.suite_options import suite_options, suites_of
 from harness.control import routes
 from harness.domain.errors import InputError
 from harness.domain.keepwarm import bps_of, share_bps_of
+from harness.domain.overrides import NO_OVERRIDES, Overrides, RequestKind
 from harness.domain.routing import OnContentPolicy, RouteSettings, Stakes
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -35,6 +36,21 @@ class Share(click.ParamType[int]):
             return self._read(str(value))
         except InputError as error:
             self.fail(str(error), param, ctx)
+
+
+class OneOverride(click.ParamType[tuple[RequestKind, str]]):
+    """`vision=photo-chat`; `vision=` takes it away."""
+
+    name = "override"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[RequestKind, str]:
+        kind, equals, route = str(value).partition("=")
+        if not equals or kind not in list(RequestKind):
+            kinds = ", ".join(RequestKind)
+            self.fail(f"{value!r} is not KIND=ROUTE with a kind of {kinds}", param, ctx)
+        return RequestKind(kind), route
 
 
 _OPTIONS = (
@@ -93,6 +109,15 @@ _OPTIONS = (
         metavar="SECONDS",
         help=f"A request's whole budget. A new route's: {_NEW.total_timeout_s:g}.",
     ),
+    click.option(
+        "--override",
+        "overrides",
+        multiple=True,
+        type=OneOverride(),
+        metavar="KIND=ROUTE",
+        help="Which route answers requests of the kind "
+        f"({', '.join(RequestKind)}); KIND= for none. May be repeated.",
+    ),
     click.option("--description", help="What the route is for."),
 )
 
@@ -101,6 +126,12 @@ def settings_options(command: F) -> F:
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
+
+
+def overrides_of(options: dict[str, Any], before: Overrides = NO_OVERRIDES) -> Overrides:
+    """Takes them out of `options`. What is given replaces that kind's alone."""
+    after = {**before, **dict(options.pop("overrides"))}
+    return {kind: route for kind, route in after.items() if route}
 
 
 def given(options: dict[str, Any]) -> dict[str, Any]:
@@ -119,7 +150,8 @@ def settings(session: Session, *, name: str, **options: Any) -> None:
     def changed(before: RouteSettings) -> RouteSettings:
         wanted = dict(options)
         suites = suites_of(wanted, before.suites)
-        return replace(before, **given(wanted), suites=suites)
+        overrides = overrides_of(wanted, before.overrides)
+        return replace(before, **given(wanted), suites=suites, overrides=overrides)
 
     made = routes.change_settings(session.context, session.actor, name, changed)
     if session.json:

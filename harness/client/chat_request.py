@@ -61,6 +61,7 @@ def headers_of(caller: Caller) -> dict[str, str]:
     found = {
         "x-swapgate-sticky": caller.sticky,
         "x-swapgate-task": caller.task,
+        "x-swapgate-kind": caller.kind,
         "x-swapgate-timeout": timeout,
     }
     for name, value in found.items():

@@ -37,6 +37,7 @@ def served_of(headers: Mapping[str, str]) -> Served:
         attempts=int(attempts) if attempts.isdecimal() else 0,
         degraded=tuple(each.strip() for each in said("degraded").split(",") if each.strip()),
         switch=said("switch"),
+        kind=said("kind"),
     )
 
 

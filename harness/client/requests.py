@@ -21,11 +21,13 @@ class Caller:
     """How one request is to be treated by the router; nothing of it reaches a provider.
 
     sticky: callers with the same one stay on the same arm. task: picks the route that has this
-    task. timeout_s: for everything, at most what the route allows.
+    task. kind: what the request is, such as `subagent`, for the route's overrides; empty: the
+    router sees for itself. timeout_s: for everything, at most what the route allows.
     """
 
     sticky: str = ""
     task: str = ""
+    kind: str = ""
     timeout_s: float | None = None
 
 

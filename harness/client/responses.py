@@ -30,7 +30,8 @@ class Served:
 
     arm: incumbent, canary, holdback or keep_warm. revision: of the routing table. attempts: how
     often a provider was asked. degraded: what the request asked for and was done without.
-    switch: the kill switch that ruled.
+    switch: the kill switch that ruled. kind: of the override by which `route` served; empty
+    where the route that was asked did.
     """
 
     request_id: str = ""
@@ -41,6 +42,7 @@ class Served:
     attempts: int = 0
     degraded: tuple[str, ...] = ()
     switch: str = ""
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from harness.config.places import Document, Path_
 from harness.domain.capture import check_capture
 from harness.domain.errors import ConfigError, InputError
 from harness.domain.keepwarm import bps_of, share_bps_of
+from harness.domain.overrides import Overrides, RequestKind, faults
 from harness.domain.routing import OnContentPolicy, RouteSettings, RouteSuite, Stakes
 from harness.domain.settings import RouteSeed, TargetSeed
 from harness.domain.targets import RequestPatch
@@ -35,6 +36,22 @@ class TargetEntry(BaseModel):
 
 class FallbackEntry(TargetEntry):
     capable: bool = Field(default=False, description="good enough for a route of high stakes")
+
+
+class OverridesEntry(BaseModel):
+    """Routes that answer what is asked of this one, by kind of request: docs/router.md."""
+
+    model_config = _STRICT
+    subagent: str = ""
+    vision: str = ""
+    image: str = ""
+    video: str = ""
+    embedding: str = ""
+
+    @property
+    def given(self) -> Overrides:
+        routes = {kind: getattr(self, kind.value) for kind in RequestKind}
+        return {kind: route for kind, route in routes.items() if route}
 
 
 class RouteEntry(BaseModel):
@@ -60,6 +77,7 @@ class RouteEntry(BaseModel):
     )
     capture_per_day: int = RouteSettings().capture_per_day
     capture_keep_days: float = RouteSettings().capture_keep_days
+    overrides: OverridesEntry = OverridesEntry()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +127,21 @@ def route_seed(name: str, entry: RouteEntry, known: Known) -> RouteSeed:
             capture_bps=at(("capture",), partial(bps_of, entry.capture, what="capture")),
             capture_per_day=entry.capture_per_day,
             capture_keep_days=entry.capture_keep_days,
+            overrides=entry.overrides.given,
         ),
     )
     at(("capture",), partial(check_capture, seed.settings))
     return seed
+
+
+def check_overrides(routes: Mapping[str, RouteSeed], known: Known) -> None:
+    """Raises ConfigError with the place of an override that cannot be."""
+    carried = {name: each.settings.data_class for name, each in routes.items()}
+    for name, each in routes.items():
+        for kind, error in faults(name, each.settings.overrides, carried, known.data_classes):
+            whole = ("routes", name, "overrides", kind.value)
+            place = known.document.place(whole)
+            raise ConfigError(f"{place}: {dotted(whole)}: {error}")
 
 
 def _data_class(name: str, known: Known) -> str:

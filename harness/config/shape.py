@@ -21,7 +21,13 @@ from harness.config.faults import config_error, dotted
 from harness.config.oauth import OAuthEntry
 from harness.config.places import Document, Path_
 from harness.config.ranges import complaints, unclear
-from harness.config.routes import Known, RouteEntry, route_seed, target_seed
+from harness.config.routes import (
+    Known,
+    RouteEntry,
+    check_overrides,
+    route_seed,
+    target_seed,
+)
 from harness.config.sinks import alert_sink
 from harness.domain.base_url import check_allowed, check_base_url
 from harness.domain.capabilities import Capabilities
@@ -220,6 +226,7 @@ def settings(document: Document, *, base: Path, shipped: Path, source: Path | No
     policies = {name: Policy(name, **_fields(p)) for name, p in config.policies.items()}
     routes = {name: route_seed(name, r, known) for name, r in config.routes.items()}
     _check_shadows(routes, policies, document)
+    check_overrides(routes, known)
     return Settings(
         database_url=config.database_url or f"sqlite:///{home / 'swapgate.db'}",
         home=home,

@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from harness.control import clearance, targets
+from harness.control import clearance, overriding, targets
 from harness.control.context import Context
 from harness.domain.access import Actor, Role
 from harness.domain.capture import check_capture
 from harness.domain.changes import KINDS, ChangeSettings, CreateRoute, Restore
 from harness.domain.errors import InputError, NotFound, ProofRefused
 from harness.domain.keepwarm import KeepWarm
+from harness.domain.overrides import words_of
 from harness.domain.rollout import RolloutState
 from harness.domain.routing import Route, RouteSettings, RoutingTable
 from harness.domain.targets import Target
@@ -51,7 +52,8 @@ def create(
 
     capable: which of the fallbacks are good enough for high stakes.
 
-    Raises Conflict when the name is taken, NotFound for an unknown target, suite or policy.
+    Raises Conflict when the name is taken, NotFound for an unknown target, suite, policy or
+    route of an override, NotAllowed when one's data class is not as strict.
     """
     actor.require(Role.ADMIN)
     check_settings(ctx, settings)
@@ -64,6 +66,7 @@ def create(
         marked = tuple(targets.find(tx, each).id for each in capable)
         change = CreateRoute(name, first, tuple(chain), replace(settings, capable=marked))
         _commit(ctx, tx, actor, change, 0, "created", "route.create")
+        overriding.check(ctx, tx, name)
         return existing(tx, name)
 
 
@@ -73,7 +76,7 @@ def change_settings(
     """Same targets, other settings; who is marked capable is the chain's affair.
 
     Raises ProofRefused while a waiver of the chain has expired, NotAllowed when a target may
-    not see the data class.
+    not see the data class, or a route that an override joins to this one is not as strict.
     """
     actor.require(Role.ADMIN)
     with ctx.store.read() as tx:
@@ -89,6 +92,7 @@ def change_settings(
         words = "; ".join(f"{field}: {a or 'none'} → {b or 'none'}" for field, (a, b) in said)
         why = words or "the same settings again"
         _commit(ctx, tx, actor, change, route.version, why, "route.settings")
+        overriding.check(ctx, tx, name)
         return existing(tx, name)
 
 
@@ -205,6 +209,7 @@ def _fields(route: Route) -> dict[str, str]:
         "capture": f"{route.settings.capture_bps / 100:g} %",
         "captured per day": str(route.settings.capture_per_day),
         "captured for": f"{route.settings.capture_keep_days:g} days",
+        "overrides": words_of(route.settings.overrides),
         "timeout": f"{route.settings.total_timeout_s:g} s",
         "policy": route.settings.policy,
         "suites": ", ".join(each.words for each in route.settings.suites),

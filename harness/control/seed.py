@@ -4,12 +4,13 @@ Of providers the file's word counts. Of routes the database's: one that it knows
 is, and `doctor` reports where the file differs.
 """
 
-from harness.control import clearance, routes, sealing, targets
+from harness.control import clearance, overriding, routes, sealing, targets
 from harness.control.context import Context
 from harness.domain.access import SYSTEM, Actor
 from harness.domain.changes import CreateRoute
 from harness.domain.routing import Route, RouteSettings
 from harness.domain.settings import RouteSeed, Settings
+from harness.ports import Transaction
 
 
 def seed(ctx: Context, settings: Settings) -> list[str]:
@@ -22,34 +23,39 @@ def seed(ctx: Context, settings: Settings) -> list[str]:
             targets.put_provider(ctx, SYSTEM, provider)
             added.append(f"provider {name}")
     added += _fill_prices(ctx)
-    for name, route in settings.routes.items():
-        if name in known:
-            continue
+    new = [each for name, each in settings.routes.items() if name not in known]
+    for route in new:
         routes.check_settings(ctx, route.settings)
+    if new:
+        # At once: one may name another as an override, and no router sees half of them.
         with ctx.store.write() as tx:
-            now = ctx.clock.now()
-            first = targets.register(ctx, tx, SYSTEM, route.incumbent)
-            chain = [targets.register(ctx, tx, SYSTEM, each) for each in route.fallbacks]
-            clearance.check(ctx, route.settings, [first, *chain], route=name)
-            change = CreateRoute(
-                name, first.id, tuple(each.id for each in chain), route.settings
-            )
-            revision = tx.routing.commit(
-                change,
-                expected_version=0,
-                actor=SYSTEM.name,
-                reason="seeded from the configuration file",
-                now=now,
-            )
-            tx.audit.append(
-                at=now,
-                actor=SYSTEM.name,
-                action="route.create",
-                subject=f"route {name}",
-                details={"revision": revision, "reason": "configuration file"},
-            )
-        added.append(f"route {name}")
-    return added
+            for route in new:
+                _create(ctx, tx, route)
+            for route in new:
+                overriding.check(ctx, tx, route.name)
+    return [*added, *(f"route {each.name}" for each in new)]
+
+
+def _create(ctx: Context, tx: Transaction, route: RouteSeed) -> None:
+    now = ctx.clock.now()
+    first = targets.register(ctx, tx, SYSTEM, route.incumbent)
+    chain = [targets.register(ctx, tx, SYSTEM, each) for each in route.fallbacks]
+    clearance.check(ctx, route.settings, [first, *chain], route=route.name)
+    change = CreateRoute(route.name, first.id, tuple(each.id for each in chain), route.settings)
+    revision = tx.routing.commit(
+        change,
+        expected_version=0,
+        actor=SYSTEM.name,
+        reason="seeded from the configuration file",
+        now=now,
+    )
+    tx.audit.append(
+        at=now,
+        actor=SYSTEM.name,
+        action="route.create",
+        subject=f"route {route.name}",
+        details={"revision": revision, "reason": "configuration file"},
+    )
 
 
 def _fill_prices(ctx: Context) -> list[str]:

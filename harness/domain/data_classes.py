@@ -16,3 +16,14 @@ def may_see(classes: DataClasses, data_class: str, provider: str) -> bool:
 def named_in(classes: DataClasses, provider: str) -> list[str]:
     """The classes that the provider may see, sorted."""
     return sorted(name for name, allowed in classes.items() if provider in allowed)
+
+
+def at_least_as_strict(classes: DataClasses, data_class: str, *, than: str) -> bool:
+    """Whether nobody may see data of `data_class` who may not see data of `than`.
+
+    Empty for no class. A class that `classes` lacks is seen by nobody.
+    """
+    if not than or data_class == than:
+        return True
+    nobody: frozenset[str] = frozenset()
+    return bool(data_class) and classes.get(data_class, nobody) <= classes.get(than, nobody)

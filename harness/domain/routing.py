@@ -1,7 +1,7 @@
 """The routing table: routes at one revision, immutable, replaced whole."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import blake2b
 from typing import Any, Final, Self
@@ -10,6 +10,7 @@ from harness.domain.credentials import StoredKey
 from harness.domain.evaluation import SuiteRole
 from harness.domain.key_limits import KeyLimits
 from harness.domain.observation import DEFAULT_UNIT_RULE, UnitRule
+from harness.domain.overrides import Overrides, RequestKind
 from harness.domain.shadow import Shadow
 from harness.domain.switches import Switch
 from harness.domain.targets import Provider, Target
@@ -69,7 +70,8 @@ class RouteSettings:
     good enough when the stakes are high (A4). data_class: of its traffic, by name; empty for
     none (D8). task: requests that name it in `x-swapgate-task` come here; empty for none (A3).
     capture_bps: share of the requests that is kept, redacted, 0 to 10 000 (F9); at most
-    capture_per_day (UTC), each for capture_keep_days.
+    capture_per_day (UTC), each for capture_keep_days. overrides: the routes that answer what
+    is asked of this one, by kind of request (D6).
     """
 
     description: str = ""
@@ -86,6 +88,7 @@ class RouteSettings:
     capture_bps: int = 0
     capture_per_day: int = 200
     capture_keep_days: float = 30.0
+    overrides: Overrides = field(default_factory=dict, hash=False)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -101,6 +104,9 @@ class RouteSettings:
                 data.get("on_content_policy", OnContentPolicy.FAIL)
             ),
             "capable": tuple(data.get("capable", ())),
+            "overrides": {
+                RequestKind(kind): route for kind, route in data.get("overrides", {}).items()
+            },
         }
         return cls(**{**data, **read})
 

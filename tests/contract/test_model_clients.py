@@ -20,7 +20,9 @@ from swapgate import (
     CallLimited,
     CallRefused,
     CompletionRequest,
+    CompletionResponse,
     EmbeddingRequest,
+    EmbeddingResponse,
     Image,
     InputError,
     KeyRefused,
@@ -98,6 +100,14 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
             routes={
                 "chat": {"incumbent": "sim/sim-base", "suites": ["colours"]},
                 "fast": {"incumbent": "sim"},
+                "mixed": {
+                    "incumbent": "own/echo",
+                    "overrides": {
+                        "subagent": "fast",
+                        "vision": "chat",
+                        "embedding": "chat",
+                    },
+                },
                 "serial": {"incumbent": "own/agent", "fallbacks": ["own/serial"]},
                 **{name: {"incumbent": f"own/{name}"} for name in upstream.turns},
             },
@@ -131,6 +141,32 @@ def test_an_answer_says_its_words_its_tokens_and_who_served_it(client: Variant) 
     assert served.revision is not None
     assert served.request_id.startswith("req_")
     assert answer.raw["object"] == "chat.completion"
+
+
+@pytest.mark.req("B1", "D6")
+def test_a_routes_overrides_answer_by_kind_and_the_answer_says_so(client: Variant) -> None:
+    asked = to("mixed")
+    subagent = replace(asked, caller=Caller(kind="subagent"))
+    picture = Message.user([Text("Say 12 words please."), Image("data:image/png;base64,AA")])
+
+    plain = client.complete(asked)
+    found: list[CompletionResponse | EmbeddingResponse] = [
+        client.complete(subagent),
+        client.stream(subagent, []),
+        client.complete(replace(asked, messages=[picture])),
+        client.embed(EmbeddingRequest(route="mixed", inputs=["a"])),
+    ]
+
+    assert (plain.served.route, plain.served.kind, plain.text) == ("mixed", "", "heard")
+    assert [(each.served.route, each.served.kind) for each in found] == [
+        ("fast", "subagent"),
+        ("fast", "subagent"),
+        ("chat", "vision"),
+        ("chat", "embedding"),
+    ]
+    assert {each.model for each in found} == {"mixed"}
+    with pytest.raises(CallRefused, match="subagent, vision, image, video, embedding"):
+        client.complete(replace(asked, caller=Caller(kind="subagents")))
 
 
 @pytest.mark.req("B1", "B2")

@@ -26,6 +26,7 @@ from harness.domain.errors import (
 from harness.domain.evaluation import Passed
 from harness.domain.evidence import Waiver
 from harness.domain.key_limits import KeyLimits
+from harness.domain.overrides import RequestKind
 from harness.domain.routing import Canary, Route
 from harness.domain.targets import Provider
 from harness.ports import Store, Transaction
@@ -81,6 +82,20 @@ def test_a_created_route_is_read_back_as_it_was(store: Store) -> None:
         assert table.routes == {ROUTE: route}
         assert table.targets == {OLD.id: OLD, SPARE.id: SPARE}
         assert tx.routing.targets() == {t.id: t for t in (OLD, NEW, SPARE)}
+
+
+@pytest.mark.req("D6")
+def test_a_routes_overrides_are_stored_with_its_settings_and_served(store: Store) -> None:
+    named = replace(SETTINGS, overrides={RequestKind.VISION: "photos"})
+    with store.write() as tx:
+        create_route(tx)
+        commit(tx, ChangeSettings(ROUTE, named), 1)
+
+    with store.read() as tx:
+        newest, first = tx.routing.history(ROUTE)
+    assert newest.route.settings == named
+    assert first.route.settings.overrides == {}
+    assert store.snapshot().table.routes[ROUTE].settings == named
 
 
 def test_reads_in_a_unit_of_work_see_its_own_writes(store: Store) -> None:

@@ -198,7 +198,16 @@ def test_a_chain_is_put_whole_and_shows_its_evidence(door: Door) -> None:
     assert (settings["stakes"], settings["keep_warm_bps"]) == ("high", 100)
     assert settings["capable"] == [entry["target"]["id"]]
     assert settings["suites"] == [{"suite": "colours", "role": "primary", "weight": 1.0}]
+    made = {"name": "looks", "incumbent": "sim/base", "overrides": {"image": "chat"}}
+    assert door.post("/routes", made)["settings"]["overrides"] == {"image": "chat"}
+    changed = door.send("PATCH", "/routes/chat", json={"overrides": {"vision": "looks"}})
+    assert changed.json()["settings"]["overrides"] == {"vision": "looks"}
+    assert door.get("/routes/chat")["settings"]["overrides"] == {"vision": "looks"}
+    for name, status in {"nowhere": 404, "chat": 422}.items():
+        bad_route = {"overrides": {"vision": name}}
+        assert door.send("PATCH", "/routes/chat", json=bad_route).status_code == status
     wrong: tuple[dict[str, object], ...] = (
+        {"overrides": {"sound": "looks"}},
         {"keep_warm_bps": 1001},
         {"stakes": "huge"},
         {"capable": []},

@@ -455,12 +455,13 @@ def test_a_run_by_hand_is_listed_and_shown(cli: CommandLine) -> None:
 
 
 def test_a_route_shows_its_settings(cli: CommandLine) -> None:
+    cli.run("route", "settings", "chat", "--data-class", "personal")
     cli.run(
         *("route", "create", "triage", "--incumbent", "sim/base", "--fallback", "sim/equal"),
         *("--suite", "colours", "--stakes", "high", "--description", "Tickets"),
         *("--fallback", "sim/better", "--capable", "sim/equal", "--keep-warm", "1%"),
         *("--on-content-policy", "fallback", "--side-effects", "--data-class", "personal"),
-        *("--capture", "5%", "--capture-keep-days", "7"),
+        *("--capture", "5%", "--capture-keep-days", "7", "--override", "vision=chat"),
     )
 
     shown = cli.text("route", "show", "triage")
@@ -468,6 +469,7 @@ def test_a_route_shows_its_settings(cli: CommandLine) -> None:
     assert "Tickets" in shown
     assert "sim/equal (capable), sim/better\n" in shown
     assert "colours (primary)" in shown
+    assert "vision=chat" in shown
     assert "5 %, 200 a day, for 7 days" in shown
     route = cli.json("route", "show", "triage")["route"]
     assert route["settings"] | {"suites": []} == {
@@ -485,6 +487,7 @@ def test_a_route_shows_its_settings(cli: CommandLine) -> None:
         "capture_bps": 500,
         "capture_per_day": 200,
         "capture_keep_days": 7,
+        "overrides": {"vision": "chat"},
     }
 
 
@@ -544,6 +547,13 @@ def test_settings_that_are_not_given_stay_as_they_are(cli: CommandLine) -> None:
     [told] = cli.json("route", "diff", "chat")["file"]
     for name in ("stakes", "keep_warm_bps", "description", "side_effects"):
         assert name in told
+    cli.run("route", "create", "looks", "--incumbent", "sim/base", "--suite", "colours")
+    for given in ("image=looks", "vision=looks", "image="):
+        cli.run("route", "settings", "chat", "--override", given)
+    kept = cli.json("route", "settings", "chat", "--stakes", "low")["settings"]["overrides"]
+    assert kept == {"vision": "looks"}
+    cli.run("route", "settings", "chat", "--override", "sound=looks", exits=2)
+    cli.run("route", "settings", "chat", "--override", "vision", exits=2)
     cli.run("route", "settings", "chat", "--keep-warm", "half", exits=2)
     cli.run("route", "settings", "chat", "--timeout", "0", exits=2)
     unknown = cli.run("route", "settings", "chat", "--data-class", "secret", exits=1)

@@ -20,7 +20,7 @@ from harness.domain.switches import (
     switches_of_file,
 )
 from harness.domain.targets import Target
-from router.serving import ready
+from router.ready import ready
 from tests.router_door import ASK, CHAT, Door, code
 from tests.router_upstream import completion
 from tests.router_world import provider, served, snapshot, upstream_keys

@@ -48,6 +48,11 @@ def test_a_policy_says_what_its_canaries_are_guarded_by(tmp_path: Path) -> None:
 
 PROVIDER = "providers: {p: {api_base: 'http://p/v1', tiers: {fast: small}}}\n"
 ROUTE = "routes:\n  r:\n    incumbent: a/b\n"
+CARELESS = f"""{ROUTE}    data_class: x
+    overrides: {{vision: s}}
+  s: {{incumbent: a/b}}
+data_classes: {{x: [a]}}
+"""
 
 
 @pytest.mark.parametrize(
@@ -109,6 +114,14 @@ ROUTE = "routes:\n  r:\n    incumbent: a/b\n"
         (f"{ROUTE}    on_content_policy: retry\n", 4, "'fail' or 'fallback'"),
         (f"{ROUTE}    tools: harmless\n", 4, "side_effects"),
         (f"{ROUTE}    data_class: x\ndata_classes: {{xy: []}}\n", 4, "did you mean 'xy'?"),
+        (f"{ROUTE}    overrides: {{visoin: s}}\n", 4, "did you mean 'vision'?"),
+        (f"{ROUTE}    overrides:\n      vision: s\n", 5, "there is no such route"),
+        (f"{ROUTE}    overrides:\n      image: r\n", 5, "names the route itself"),
+        (
+            CARELESS,
+            5,
+            "routes.r.overrides.vision: route 'r': the override for vision names",
+        ),
         (
             (
                 "suites:\n  s:\n    path: s.jsonl\n    data_class: pii\n"

@@ -16,6 +16,7 @@ from harness.domain.evaluation import SuiteRole
 from harness.domain.guardrails import Guardrail
 from harness.domain.key_limits import KeyLimits
 from harness.domain.observation import UnitRule
+from harness.domain.overrides import RequestKind
 from harness.domain.policy import Unit
 from harness.domain.routing import (
     Canary,
@@ -32,7 +33,8 @@ from harness.domain.targets import Price, Provider, RequestPatch, Target
 from harness.ports import Store
 from router import snapshot_file
 from router.keys import CACHED_KEYS, KeyRing
-from router.serving import header_text, ready
+from router.ready import ready
+from router.serving import header_text
 from router.snapshot import SnapshotHolder
 from tests.router_world import KEY, SECRET, SwitchableStore, snapshot
 
@@ -62,6 +64,7 @@ routes = st.builds(
         .map(tuple),
         floats, st.sampled_from(OnContentPolicy), numbers, st.booleans(),
         st.lists(text, max_size=2).map(tuple), text, text,
+        overrides=st.dictionaries(st.sampled_from(RequestKind), text, max_size=2),
     ),
 )  # fmt: skip
 providers = st.builds(

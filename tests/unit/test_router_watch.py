@@ -12,9 +12,10 @@ from harness.domain.observation import UnitRule
 from router.body import read_request
 from router.dialects.table import DIALECTS
 from router.jsonspan import read
+from router.ready import ready
 from router.said import MAX_KEPT, Said
 from router.seen import Bad, Seen, Traits
-from router.serving import ServedRoute, ready
+from router.serving import ServedRoute
 from router.validity import calls_hold, fits, parsed
 from router.watch import Spent, Watch
 from tests.router_world import snapshot

@@ -1,0 +1,43 @@
+"""What stands in docs/overrides.md works as it stands."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from harness.domain.overrides import SEEN_FIRST, RequestKind
+from tests.command_line import installed
+
+ROOT = Path(__file__).parents[2]
+DOCS = (ROOT / "docs/overrides.md").read_text(encoding="utf-8")
+
+pytestmark = pytest.mark.req("D6")
+
+
+def block(language: str) -> str:
+    found = re.search(rf"```{language}\n(.*?)```", DOCS, flags=re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def test_the_file_and_every_command_work(
+    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with installed(tmp_path, sqlite_url, monkeypatch) as cli:
+        (tmp_path / "swapgate.yaml").write_text(f"home: .swapgate\n{block('yaml')}", "utf-8")
+        cli.run("init")
+        for command in block("sh").splitlines():
+            name, *words = shlex.split(command)
+            assert name == "swapgate"
+            shown = cli.text(*words)
+        named = cli.json("route", "show", "support")["route"]["settings"]["overrides"]
+
+    assert "subagent=quick, vision=photos, embedding=vectors" in shown
+    assert named == {"vision": "photos", "embedding": "vectors", "subagent": "quick"}
+
+
+def test_the_table_has_the_kinds_in_the_order_in_which_they_count() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|", DOCS, flags=re.MULTILINE)
+
+    assert rows == [RequestKind.SUBAGENT, *SEEN_FIRST]

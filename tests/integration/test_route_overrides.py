@@ -1,0 +1,133 @@
+"""What may be said of a route's overrides (D6), by whom it is checked, on every store."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness import bootstrap
+from harness.control import lookup, overriding, routes, seed
+from harness.control.context import Context
+from harness.domain.access import Actor, Role
+from harness.domain.errors import InputError, NotAllowed, NotFound
+from harness.domain.overrides import RequestKind
+from harness.domain.routing import RouteSettings
+from tests.world import World
+
+pytestmark = pytest.mark.req("D6")
+ADA = Actor("ada", Role.ADMIN)
+VISION, EMBEDDING = RequestKind.VISION, RequestKind.EMBEDDING
+PERSONAL = {"personal": frozenset({"sim"})}
+FILE = """
+providers: {sim: {kind: sim, api_base: 'http://127.0.0.1:9/v1'}}
+data_classes: {personal: [sim]}
+routes:
+  mail: {incumbent: sim/base, data_class: personal, overrides: {vision: looks}}
+  looks: {incumbent: sim/base, data_class: personal, overrides: {embedding: mail}}
+"""
+
+
+def override(ctx: Context, route: str, named: Mapping[RequestKind, str]) -> None:
+    routes.change_settings(ctx, ADA, route, lambda old: replace(old, overrides=named))
+
+
+def classed(ctx: Context, route: str, data_class: str) -> None:
+    routes.change_settings(ctx, ADA, route, lambda old: replace(old, data_class=data_class))
+
+
+def test_an_override_is_kept_told_and_taken_away(world: World) -> None:
+    ctx = world.context()
+    routes.create(ctx, ADA, "looks", "sim/base", settings=RouteSettings())
+
+    override(ctx, "chat", {VISION: "looks", EMBEDDING: "looks"})
+    assert lookup.route(ctx, "chat").settings.overrides == {
+        VISION: "looks",
+        EMBEDDING: "looks",
+    }
+    assert world.store.snapshot().table.routes["chat"].settings.overrides[VISION] == "looks"
+    override(ctx, "chat", {})
+
+    newest, before, *_ = routes.history(ctx, "chat")
+    assert before.reason == "overrides: none → vision=looks, embedding=looks"
+    assert routes.difference(before, newest) == {
+        "overrides": ("vision=looks, embedding=looks", "")
+    }
+
+
+def test_an_override_names_another_route_that_there_is(world: World) -> None:
+    ctx = world.context()
+
+    with pytest.raises(NotFound, match="override for vision names 'looks'"):
+        override(ctx, "chat", {VISION: "looks"})
+    with pytest.raises(InputError, match="names the route itself"):
+        override(ctx, "chat", {VISION: "chat"})
+    settings = RouteSettings(overrides={VISION: "new"})
+    with pytest.raises(InputError, match="names the route itself"):
+        routes.create(ctx, ADA, "new", "sim/base", settings=settings)
+
+    assert list(routes.table(ctx).routes) == ["chat"]
+    assert lookup.route(ctx, "chat").version == 1
+
+
+@pytest.mark.req("D8")
+def test_neither_end_of_an_override_gets_a_class_that_the_other_does_not_bear(
+    world: World,
+) -> None:
+    ctx = replace(world.context(), data_classes=PERSONAL)
+    routes.create(ctx, ADA, "looks", "sim/base", settings=RouteSettings())
+    classed(ctx, "chat", "personal")
+    with pytest.raises(NotAllowed, match="'looks', which has no data class"):
+        override(ctx, "chat", {VISION: "looks"})
+
+    classed(ctx, "looks", "personal")
+    override(ctx, "chat", {VISION: "looks"})
+    with pytest.raises(NotAllowed, match="'looks', which has no data class"):
+        classed(ctx, "looks", "")
+    classed(ctx, "chat", "")
+    classed(ctx, "looks", "")
+    with pytest.raises(NotAllowed, match="'chat' carries personal data"):
+        classed(ctx, "chat", "personal")
+
+    assert overriding.violations(ctx) == []
+
+
+@pytest.mark.req("D8")
+def test_what_the_file_no_longer_allows_is_found(world: World) -> None:
+    both = {"personal": frozenset({"sim"}), "health": frozenset({"sim"})}
+    ctx = replace(world.context(), data_classes=both)
+    settings = RouteSettings(data_class="health")
+    routes.create(ctx, ADA, "looks", "sim/base", settings=settings)
+    classed(ctx, "chat", "personal")
+    override(ctx, "chat", {VISION: "looks"})
+
+    wider = replace(ctx, data_classes={**both, "health": frozenset({"sim", "away"})})
+
+    [told] = overriding.violations(wider)
+    assert "'looks', which carries health data, and 'chat' carries personal data" in told
+
+
+def test_routes_of_the_file_may_name_one_another(world: World, tmp_path: Path) -> None:
+    file = tmp_path / "swapgate.yaml"
+    file.write_text(FILE, encoding="utf-8")
+    ctx = replace(world.context(), data_classes=PERSONAL)
+
+    assert seed.seed(ctx, bootstrap.load_settings(file))[-2:] == ["route mail", "route looks"]
+
+    assert lookup.route(ctx, "mail").settings.overrides == {VISION: "looks"}
+    assert lookup.route(ctx, "looks").settings.overrides == {EMBEDDING: "mail"}
+
+
+def test_of_a_file_with_a_route_that_cannot_be_none_begins(
+    world: World, tmp_path: Path
+) -> None:
+    file = tmp_path / "swapgate.yaml"
+    file.write_text(FILE.replace("  looks:", "  chat:").replace("looks", "chat"), "utf-8")
+
+    # `chat` is in the database already, without a class: there it counts.
+    with pytest.raises(NotAllowed, match="'chat', which has no data class"):
+        seed.seed(
+            replace(world.context(), data_classes=PERSONAL), bootstrap.load_settings(file)
+        )
+
+    assert list(routes.table(world.context()).routes) == ["chat"]

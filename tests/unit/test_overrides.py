@@ -1,0 +1,213 @@
+"""Which route answers what was asked of another (D6): by kind, declared or seen."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.config.routes import OverridesEntry
+from harness.domain.data_classes import at_least_as_strict, may_see
+from harness.domain.errors import InputError, NotAllowed, NotFound
+from harness.domain.overrides import (
+    SEEN_FIRST,
+    RequestKind,
+    deciding_kind,
+    faults,
+    words_of,
+)
+from harness.domain.routing import RouteSettings
+from router.body import read_request
+from router.dialects.table import ENDPOINTS
+from router.kinds import kinds_seen
+from router.patching import to_json
+
+pytestmark = pytest.mark.req("D6")
+SUBAGENT, VISION, IMAGE, VIDEO, EMBEDDING = RequestKind
+CHAT, RESPONSES, MESSAGES = "/v1/chat/completions", "/v1/responses", "/v1/messages"
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}
+FILM = {"type": "video_url", "video_url": {"url": "https://films.example/1"}}
+kinds = st.sampled_from(RequestKind)
+classes_ = st.sampled_from(["", "a", "b", "nobody named it"])
+who_may = st.frozensets(st.sampled_from(["p", "q", "r"]))
+
+
+def seen(path: str, **body: Any) -> set[RequestKind]:
+    given_ = to_json({"model": "chat", **body}).encode()
+    return set(kinds_seen(read_request(given_, ENDPOINTS[path])))
+
+
+def user(*parts: Any) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": list(parts)}]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "declared", "seen_", "decides"),
+    [
+        ({}, None, {VISION}, None),
+        ({}, SUBAGENT, {VISION}, None),
+        ({VISION: "v"}, None, set(), None),
+        ({VISION: "v"}, None, {VISION}, VISION),
+        ({VISION: "v"}, VISION, set(), VISION),
+        ({VISION: "v"}, SUBAGENT, {VISION}, None),
+        ({VISION: "v", SUBAGENT: "s"}, SUBAGENT, {VISION}, SUBAGENT),
+        ({VISION: "v", SUBAGENT: "s"}, None, {VISION}, VISION),
+        ({VISION: "v", VIDEO: "f"}, None, {VISION, VIDEO}, VIDEO),
+        ({VISION: "v", IMAGE: "i"}, None, {VISION, VIDEO, IMAGE}, IMAGE),
+        ({VISION: "v"}, None, {VISION, VIDEO, IMAGE}, VISION),
+        ({EMBEDDING: "e", VISION: "v"}, None, {EMBEDDING}, EMBEDDING),
+    ],
+)
+def test_the_declared_kind_decides_else_the_first_that_is_seen_and_has_an_override(
+    overrides: Mapping[RequestKind, str],
+    declared: RequestKind | None,
+    seen_: set[RequestKind],
+    decides: RequestKind | None,
+) -> None:
+    assert deciding_kind(overrides, declared, seen_) is decides
+
+
+@given(
+    overrides=st.dictionaries(kinds, st.text(min_size=1)),
+    declared=st.none() | kinds,
+    seen_=st.frozensets(kinds),
+)
+def test_only_a_kind_that_was_declared_or_seen_decides_and_only_where_it_has_a_route(
+    overrides: dict[RequestKind, str],
+    declared: RequestKind | None,
+    seen_: frozenset[RequestKind],
+) -> None:
+    found = deciding_kind(overrides, declared, seen_)
+    possible = ({declared} if declared else seen_ - {SUBAGENT}) & overrides.keys()
+
+    assert (found in possible) if possible else found is None
+    if found is not None:
+        # What it is not asked for changes nothing.
+        alone = {found: overrides[found]}
+        assert deciding_kind(alone, declared, seen_) is found
+
+
+def test_every_kind_but_the_declared_one_can_be_seen() -> None:
+    assert set(SEEN_FIRST) == set(RequestKind) - {SUBAGENT}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "wanted"),
+    [
+        (CHAT, {"messages": [{"role": "user", "content": "hi"}]}, set()),
+        (CHAT, {"messages": user({"type": "text", "text": "hi"})}, set()),
+        (CHAT, {"messages": user(PICTURE)}, {VISION}),
+        (CHAT, {"messages": [*user(PICTURE), {"role": "user", "content": "and?"}]}, {VISION}),
+        (CHAT, {"messages": user(FILM)}, {VIDEO}),
+        (CHAT, {"messages": user(FILM, PICTURE)}, {VIDEO, VISION}),
+        (CHAT, {"messages": [], "modalities": ["text", "image"]}, {IMAGE}),
+        (CHAT, {"messages": [], "modalities": ["text", "audio"]}, set()),
+        (RESPONSES, {"input": "hi"}, set()),
+        (RESPONSES, {"input": user({"type": "input_image", "image_url": "x"})}, {VISION}),
+        (
+            RESPONSES,
+            {"input": [{"type": "function_call_output", "output": [{"type": "input_image"}]}]},
+            {VISION},
+        ),
+        (RESPONSES, {"input": "a cat", "tools": [{"type": "image_generation"}]}, {IMAGE}),
+        (MESSAGES, {"messages": user({"type": "image", "source": {}})}, {VISION}),
+        (
+            MESSAGES,
+            {"messages": user({"type": "tool_result", "content": [{"type": "image"}]})},
+            {VISION},
+        ),
+        ("/v1/embeddings", {"input": "hi"}, {EMBEDDING}),
+        # What a tool was given is the client's own, whatever it looks like.
+        (
+            MESSAGES,
+            {"messages": user({"type": "tool_use", "input": {"content": [PICTURE]}})},
+            set(),
+        ),
+        (
+            CHAT,
+            {
+                "messages": [],
+                "tools": [{"type": "function", "function": {"parameters": PICTURE}}],
+            },
+            set(),
+        ),
+        # Nothing that a client may write breaks it.
+        (CHAT, {"messages": {"type": "image"}, "tools": 3, "modalities": "image"}, set()),
+        (CHAT, {"messages": [None, {"content": {"type": "image"}}, [PICTURE]]}, set()),
+        (CHAT, {"messages": user({"type": ["image"]})}, set()),
+    ],
+)
+def test_what_a_request_is_seen_to_be(
+    path: str, body: dict[str, Any], wanted: set[RequestKind]
+) -> None:
+    assert seen(path, **body) == wanted
+
+
+@given(
+    classes=st.dictionaries(st.sampled_from(["a", "b"]), who_may),
+    own=classes_,
+    than=classes_,
+    provider=st.sampled_from(["p", "q", "r"]),
+)
+@pytest.mark.req("D8")
+def test_who_may_see_the_stricter_class_may_see_the_other(
+    classes: dict[str, frozenset[str]], own: str, than: str, provider: str
+) -> None:
+    if at_least_as_strict(classes, own, than=than) and may_see(classes, own, provider):
+        assert may_see(classes, than, provider)
+
+
+@pytest.mark.parametrize(
+    ("own", "than", "strict"),
+    [
+        ("", "", True),
+        ("personal", "", True),
+        ("", "personal", False),
+        ("personal", "personal", True),
+        ("health", "personal", True),
+        ("personal", "health", False),
+        ("gone", "personal", True),
+        ("personal", "gone", False),
+    ],
+)
+@pytest.mark.req("D8")
+def test_a_class_is_as_strict_as_another_when_it_lets_nobody_else_in(
+    own: str, than: str, *, strict: bool
+) -> None:
+    classes = {"personal": frozenset({"local", "eu"}), "health": frozenset({"local"})}
+
+    assert at_least_as_strict(classes, own, than=than) is strict
+
+
+def test_what_is_wrong_with_an_override_is_said_with_its_kind() -> None:
+    carried = {"chat": "personal", "photo": "", "safe": "personal"}
+    classes = {"personal": frozenset({"local"})}
+    overrides = {SUBAGENT: "chat", VISION: "photo", IMAGE: "photos", EMBEDDING: "safe"}
+
+    found = dict(faults("chat", overrides, carried, classes))
+
+    assert {kind: type(error) for kind, error in found.items()} == {
+        SUBAGENT: InputError,
+        VISION: NotAllowed,
+        IMAGE: NotFound,
+    }
+    assert "'photo', which has no data class, and 'chat' carries personal data" in str(
+        found[VISION]
+    )
+
+
+def test_settings_with_and_without_overrides_are_read_back() -> None:
+    some = RouteSettings(overrides={VISION: "photo", EMBEDDING: "vectors"})
+    plain = {"stakes": "low", "suites": []}
+
+    assert RouteSettings.from_json({**plain, "overrides": {"vision": "photo"}}).overrides == {
+        VISION: "photo"
+    }
+    assert RouteSettings.from_json(plain) == RouteSettings()
+    assert words_of(some.overrides) == "vision=photo, embedding=vectors"
+    assert {some, RouteSettings()} == {RouteSettings(), some}
+
+
+def test_the_file_knows_every_kind_and_no_other() -> None:
+    assert list(OverridesEntry.model_fields) == [each.value for each in RequestKind]
