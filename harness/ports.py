@@ -28,7 +28,7 @@ from harness.domain.oauth_kinds import OAuthPlace
 from harness.domain.observation import Block, Traffic, TrafficTotal
 from harness.domain.pins import Sighting
 from harness.domain.proposal import Proposal
-from harness.domain.provider_check import Heard
+from harness.domain.provider_check import Heard, ProviderCheck
 from harness.domain.rollout import Rollout
 from harness.domain.routing import Route, RoutingTable, Snapshot
 from harness.domain.shadow import Shadow, ShadowTally
@@ -600,6 +600,21 @@ class SignIns(Protocol):
         ...
 
 
+class ProviderChecks(Protocol):
+    """What `/check` found of each provider last, whichever process asked (D5)."""
+
+    def all(self) -> Sequence[ProviderCheck]:
+        """By provider."""
+        ...
+
+    def keep(self, checks: Iterable[ProviderCheck]) -> None:
+        """Each instead of an older one of its provider.
+
+        Raises InputError for an unknown provider.
+        """
+        ...
+
+
 class OAuthServer(Protocol):
     """Where people sign in for a provider.
 
@@ -677,6 +692,8 @@ class Transaction(Protocol):
     def credentials(self) -> Credentials: ...
     @property
     def sign_ins(self) -> SignIns: ...
+    @property
+    def provider_checks(self) -> ProviderChecks: ...
 
 
 class Store(Protocol):

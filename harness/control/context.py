@@ -49,7 +49,7 @@ class Context:
     allow_addresses: that providers may have though they are closed.
     models: what is known of models; None where nothing is. judges: by suite.
     cipher: for what is stored encrypted. environ: where providers' keys may stand, too.
-    door: None where no provider is asked. last_check: what that found, of this process.
+    door: None where no provider is asked.
     oauth: where people sign in; None where this process cannot. oauth_changes: by provider.
     """
 
@@ -76,7 +76,6 @@ class Context:
     cipher: Cipher = field(default_factory=NoCipher)
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     door: ProviderDoor | None = None
-    last_check: dict[str, object] = field(default_factory=dict)
     oauth: OAuthServer | None = None
     oauth_changes: Mapping[str, OAuthChange] = field(default_factory=dict)
 

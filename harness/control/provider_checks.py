@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from harness.control import sealing, unlock
@@ -19,6 +19,8 @@ LIST_TIMEOUT_S: Final = 5.0
 CHAT_TIMEOUT_S: Final = 15.0
 # Looking costs a token or two at each provider.
 FRESH: Final = timedelta(minutes=1)
+# As long as an answer says that a provider is well.
+KNOWN_FOR: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -32,17 +34,31 @@ class SelfTest:
 
 def last(ctx: Context) -> SelfTest:
     """What was found within the last minute, else anew."""
-    known = ctx.last_check.get("last")
-    if isinstance(known, SelfTest) and ctx.clock.now() - known.at < FRESH:
-        return known
-    return run(ctx)
+    with ctx.store.read() as tx:
+        names, found = tx.providers.all().keys(), tx.provider_checks.all()
+    fresh = [each for each in found if ctx.clock.now() - each.at < FRESH]
+    return _told(ctx, fresh) if len(fresh) == len(names) else run(ctx)
 
 
 def known_check(ctx: Context) -> Mapping[str, ProviderCheck]:
-    """What this process found last, by provider; nothing is asked."""
-    known = ctx.last_check.get("last")
-    found = known.providers if isinstance(known, SelfTest) else ()
-    return {each.provider: each for each in found}
+    """What any process found in the last day, by provider; nothing is asked.
+
+    Not what failed with another credential than the provider has now.
+    """
+    with ctx.store.read() as tx:
+        found, stored = tx.provider_checks.all(), tx.credentials.all()
+    changed: dict[str, datetime] = {}
+    for each in stored:
+        changed[each.provider] = max(
+            each.updated_at, changed.get(each.provider, each.updated_at)
+        )
+    now = ctx.clock.now()
+    return {
+        each.provider: each
+        for each in found
+        if now - each.at < KNOWN_FOR
+        and (each.ok or each.at >= changed.get(each.provider, datetime.min.replace(tzinfo=UTC)))
+    }
 
 
 def run(ctx: Context) -> SelfTest:
@@ -54,9 +70,14 @@ def run(ctx: Context) -> SelfTest:
     chosen = {each.name: _target(each, known, in_use) for each in providers}
     with ThreadPoolExecutor(AT_ONCE, "check") as pool:
         found = list(pool.map(lambda each: _checked(ctx, each, chosen[each.name]), providers))
-    done = SelfTest(all(each.ok for each in found), ctx.clock.now(), found)
-    ctx.last_check["last"] = done
-    return done
+    with ctx.store.write() as tx:
+        tx.provider_checks.keep(found)
+    return _told(ctx, found)
+
+
+def _told(ctx: Context, found: Sequence[ProviderCheck]) -> SelfTest:
+    at = max((each.at for each in found), default=ctx.clock.now())
+    return SelfTest(all(each.ok for each in found), at, found)
 
 
 def _target(provider: Provider, known: Mapping[str, Target], in_use: set[str]) -> Target | None:

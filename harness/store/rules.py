@@ -158,6 +158,10 @@ def no_such_provider(name: str) -> InputError:
     return InputError(f"there is no provider {name!r}: add it before its key")
 
 
+def unknown_provider(name: str) -> InputError:
+    return InputError(f"there is no provider {name!r} that could have been checked")
+
+
 def sign_in_is_over(provider: str) -> StaleWrite:
     return StaleWrite(
         f"somebody signed in anew for provider {provider!r}, or out: what the last one gave is "

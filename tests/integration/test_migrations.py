@@ -16,7 +16,7 @@ from harness.store.tables import metadata
 from tests.contract.builders import SAMPLE, proposal, rollout, seeded, start_canary
 from tests.contract.conftest import open_store
 
-NEWEST = "0026"
+NEWEST = "0030"
 
 
 @contextmanager

@@ -94,3 +94,20 @@ def test_health_is_what_was_found_last(world: World) -> None:
     provider_checks.run(ctx)
     assert row(ctx, "gone").health is ProviderHealth.UNHEALTHY
     assert row(ctx, "sim").health is ProviderHealth.HEALTHY
+    # Another process, which asked nobody, knows as much; for a day.
+    assert row(world.context(), "gone").health is ProviderHealth.UNHEALTHY
+    world.clock.advance(24 * 3600.0)
+    assert row(world.context(), "gone").health is ProviderHealth.UNKNOWN
+
+
+def test_what_failed_with_a_key_that_was_replaced_says_nothing_any_more(world: World) -> None:
+    door = ScriptedDoor(lambda *_: Heard(401, 0.1))
+    ctx = replace(world.context(), door=door, cipher=FernetCipher([new_key()].copy))
+    credentials.put(ctx, SYSTEM, "sim", Change(value="sk-of-old-0123456789"))
+    provider_checks.run(ctx)
+    assert row(ctx, "sim").health is ProviderHealth.UNHEALTHY
+
+    world.clock.advance(1.0)
+    credentials.put(ctx, SYSTEM, "sim", Change(value="sk-of-new-0123456789"))
+
+    assert row(ctx, "sim").health is ProviderHealth.UNKNOWN

@@ -21,6 +21,7 @@ from harness.domain.failover import Failover
 from harness.domain.observation import Block, Traffic
 from harness.domain.pins import Sighting
 from harness.domain.proposal import Proposal
+from harness.domain.provider_check import ProviderCheck
 from harness.domain.rollout import Rollout
 from harness.domain.shadow import ShadowTally
 from harness.domain.sign_ins import SignIn
@@ -38,7 +39,7 @@ class State:
     alerts: by id. deliveries: by alert, number and sink. failovers: by worker and number.
     sightings: by target, newest first.
     drift_checks: by watch and number. credentials: by provider and name.
-    sign_ins: by provider.
+    sign_ins, provider_checks: by provider.
     """
 
     installation: str = field(default_factory=lambda: secrets.token_hex(6))
@@ -72,6 +73,7 @@ class State:
     captures: dict[str, Captured] = field(default_factory=dict)
     credentials: dict[tuple[str, str], Credential] = field(default_factory=dict)
     sign_ins: dict[str, SignIn] = field(default_factory=dict)
+    provider_checks: dict[str, ProviderCheck] = field(default_factory=dict)
 
     def fork(self) -> Self:
         forked = copy(self)

@@ -17,6 +17,7 @@ from harness.store.memory.decisions import MemoryProposals, MemoryRollouts, Memo
 from harness.store.memory.drift import MemoryDrift
 from harness.store.memory.evals import MemoryEvalRuns, MemorySuites
 from harness.store.memory.operations import MemoryApiKeys, MemoryAuditLog, MemoryObservations
+from harness.store.memory.provider_checks import MemoryProviderChecks
 from harness.store.memory.routing import MemoryProviders, MemoryRouting, MemoryWaivers
 from harness.store.memory.shadows import MemoryShadows
 from harness.store.memory.sightings import MemorySightings
@@ -53,6 +54,7 @@ class MemoryTransaction:
         self.captures = MemoryCaptures(unit)
         self.credentials = MemoryCredentials(unit)
         self.sign_ins = MemorySignIns(unit)
+        self.provider_checks = MemoryProviderChecks(unit)
 
 
 class MemoryStore:

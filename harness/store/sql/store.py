@@ -24,6 +24,7 @@ from harness.store.sql.failovers import SqlFailovers
 from harness.store.sql.failures import translated
 from harness.store.sql.leader import leadership
 from harness.store.sql.operations import SqlApiKeys, SqlObservations, SqlProviders
+from harness.store.sql.provider_checks import SqlProviderChecks
 from harness.store.sql.routing import REVISION, SqlRouting
 from harness.store.sql.shadows import SqlShadows
 from harness.store.sql.sightings import SqlSightings
@@ -62,6 +63,7 @@ class SqlTransaction:
         self.captures = SqlCaptures(unit)
         self.credentials = SqlCredentials(unit)
         self.sign_ins = SqlSignIns(unit)
+        self.provider_checks = SqlProviderChecks(unit)
         self._unit = unit
 
     def etag(self) -> str:

@@ -1,0 +1,25 @@
+"""The last check of each provider."""
+
+from dataclasses import asdict, fields
+
+from harness.domain.provider_check import Finding, FindingStatus, ProviderCheck, Subject
+from harness.store.rows import JsonIn, Row, Values
+
+
+def of_provider_check(check: ProviderCheck) -> Values:
+    values = {each.name: getattr(check, each.name) for each in fields(ProviderCheck)}
+    return {**values, "findings": [asdict(each) for each in check.findings]}
+
+
+def provider_check(row: Row) -> ProviderCheck:
+    values = {each.name: getattr(row, each.name) for each in fields(ProviderCheck)}
+    return ProviderCheck(**{**values, "findings": tuple(map(_finding, row.findings))})
+
+
+def _finding(found: JsonIn) -> Finding:
+    return Finding(
+        Subject(found["subject"]),
+        FindingStatus(found["status"]),
+        found["found"],
+        found["next_step"],
+    )

@@ -1,0 +1,36 @@
+"""The last check of each provider in SQL."""
+
+from collections.abc import Iterable, Sequence
+
+import sqlalchemy as sa
+
+from harness.domain.provider_check import ProviderCheck
+from harness.store.rows import provider_checks as rows
+from harness.store.rules import unknown_provider
+from harness.store.sql.unit import Unit
+from harness.store.tables.provider_checks import provider_check
+from harness.store.tables.routing import provider
+
+NAMES = sa.select(provider.c.name)
+
+
+class SqlProviderChecks:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def all(self) -> Sequence[ProviderCheck]:
+        found = self._unit.read(sa.select(provider_check).order_by(provider_check.c.provider))
+        return [rows.provider_check(row) for row in found]
+
+    def keep(self, checks: Iterable[ProviderCheck]) -> None:
+        there = set(self._unit.read(NAMES).scalars())
+        # In one order everywhere: two that write the same rows do not wait for each other.
+        for each in sorted(checks, key=lambda one: one.provider):
+            if each.provider not in there:
+                raise unknown_provider(each.provider)
+            values = rows.of_provider_check(each)
+            if self._unit.write_new(provider_check, values):
+                continue
+            same = provider_check.c.provider == each.provider
+            older = sa.and_(same, provider_check.c.at <= each.at)
+            self._unit.write(sa.update(provider_check).where(older).values(values))

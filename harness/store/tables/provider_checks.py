@@ -1,0 +1,21 @@
+"""What `/check` found of each provider last, whichever process asked."""
+
+import sqlalchemy as sa
+
+from harness.store.tables.base import Json, metadata, number, text, time
+from harness.store.tables.routing import provider
+
+# One row for each provider; no router reads it. findings: as `rows.provider_checks` has them.
+provider_check = sa.Table(
+    "provider_check",
+    metadata,
+    sa.Column("provider", sa.ForeignKey(provider.c.name), nullable=False),
+    text("kind"),
+    text("target", nullable=True),
+    sa.Column("ok", sa.Boolean, nullable=False),
+    sa.Column("findings", Json, nullable=False),
+    number("first_token_ms", nullable=True),
+    number("clock_skew_s", nullable=True),
+    time("at"),
+    sa.PrimaryKeyConstraint("provider"),
+)
