@@ -37,6 +37,27 @@ def test_the_file_and_every_command_work(
     assert named == {"vision": "photos", "embedding": "vectors", "subagent": "quick"}
 
 
+@pytest.mark.req("D8")
+def test_doctor_names_what_the_file_no_longer_allows(
+    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with installed(tmp_path, sqlite_url, monkeypatch) as cli:
+        file = tmp_path / "swapgate.yaml"
+        text = file.read_text("utf-8")
+        strict = text.replace("personal: [sim]", "personal: [sim]\n  health: [sim]")
+        file.write_text(strict, "utf-8")
+        new = ("--incumbent", "sim/base", "--suite", "colours", "--data-class", "health")
+        cli.run("route", "create", "looks", *new)
+        over = ("--data-class", "personal", "--override", "vision=looks")
+        cli.run("route", "settings", "chat", *over)
+        assert "overrides" not in cli.text("doctor", exits=1).split()
+
+        file.write_text(strict.replace("health: [sim]", "health: [sim, away]"), "utf-8")
+        shown = " ".join(cli.text("doctor", exits=1).split())
+
+    assert "the override for vision names 'looks', which carries health data" in shown
+
+
 def test_the_table_has_the_kinds_in_the_order_in_which_they_count() -> None:
     rows = re.findall(r"^\| `(\w+)` \|", DOCS, flags=re.MULTILINE)
 

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dashboard.views import routes as views
 from harness.config.routes import OverridesEntry
+from harness.control.sparse import sparse
 from harness.domain.data_classes import at_least_as_strict, may_see
 from harness.domain.errors import InputError, NotAllowed, NotFound
 from harness.domain.overrides import (
@@ -207,6 +209,21 @@ def test_settings_with_and_without_overrides_are_read_back() -> None:
     assert RouteSettings.from_json(plain) == RouteSettings()
     assert words_of(some.overrides) == "vision=photo, embedding=vectors"
     assert {some, RouteSettings()} == {RouteSettings(), some}
+
+
+@pytest.mark.req("F5")
+def test_settings_of_before_keep_their_hash() -> None:
+    assert "overrides" not in sparse(RouteSettings(description="of before"))  # type: ignore[operator]  # an object
+    assert sparse(RouteSettings(overrides={VISION: "photo"})) == {
+        "overrides": {"vision": "photo"}
+    }
+
+
+def test_the_dashboard_says_which_route_answers_what() -> None:
+    some = RouteSettings(overrides={VISION: "photo", SUBAGENT: "quick"})
+
+    assert views.overrides(some) == "subagent → quick, vision → photo"
+    assert views.overrides(RouteSettings()) == ""
 
 
 def test_the_file_knows_every_kind_and_no_other() -> None:
