@@ -24,7 +24,7 @@ settings.register_profile(
     "dev", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile(
-    "ci", settings.get_profile("dev"), max_examples=500, derandomize=True, print_blob=True
+    "ci", settings.get_profile("dev"), max_examples=100, derandomize=True, print_blob=True
 )
 in_ci = os.environ.get("CI") == "true" or os.environ.get("SWAPGATE_HYPOTHESIS") == "ci"
 settings.load_profile("ci" if in_ci else "dev")

@@ -1,7 +1,6 @@
 """The dashboard as a process of its own, and what a browser says about its pages."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -15,15 +14,17 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import ConsoleMessage, Page, Request
 
-START_S = 120
-STOP_S = 30
+from tests.processes import free_port
+
+START_S = 240
+STOP_S = 60
 PROBED = ("/_stcore/health", "/_stcore/host-config")
 
 
 @contextmanager
 def dashboard(config: Path, *, actor: str = "carla") -> Iterator[str]:
     """A cold server on `config`; its address. Ended with SIGTERM, as a supervisor does."""
-    port = _free_port()
+    port = free_port()
     log = config.parent / f"dashboard-{port}.log"
     environment = {**os.environ, "SWAPGATE_ACTOR": actor}
     with log.open("wb") as output:
@@ -46,12 +47,6 @@ def dashboard(config: Path, *, actor: str = "carla") -> Iterator[str]:
             process.kill()
             process.wait()
             raise
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

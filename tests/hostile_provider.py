@@ -96,4 +96,4 @@ def hostile_provider() -> Iterator[Hostile]:
             yield hostile
         finally:
             listener.shutdown(socket.SHUT_RDWR)
-            thread.join(10)
+            thread.join(60)

@@ -1,27 +1,34 @@
 """Swapgate's own processes for tests: started, killed with real signals, started again."""
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 import yaml
 
-START_S = 120.0
+START_S = 240.0
 # A gate run evaluates two targets: minutes on a machine that has other work.
-COMMAND_S = 300.0
+COMMAND_S = 600.0
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
+    """One that no outgoing connection takes meanwhile, nor while its process is started again.
+
+    Systems give those a port from 32768 upwards (Linux) or 49152 (macOS, Windows).
+    """
+    while True:
+        port = secrets.choice(range(18_000, 32_000))
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 @dataclass
@@ -74,7 +81,7 @@ class Site:
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline and self.children[name].poll() is None:
             try:
-                with urllib.request.urlopen(self.url(name) + path, timeout=5):  # noqa: S310
+                with urllib.request.urlopen(self.url(name) + path, timeout=60):  # noqa: S310
                     return
             except (urllib.error.URLError, OSError):
                 time.sleep(0.1)
@@ -91,7 +98,7 @@ class Site:
         self.children[name].kill()
         self.children[name].wait()
 
-    def terminate(self, name: str, timeout_s: float = 60) -> int:
+    def terminate(self, name: str, timeout_s: float = 120) -> int:
         """SIGTERM; the exit code."""
         self.children[name].terminate()
         return self.children[name].wait(timeout=timeout_s)
@@ -110,7 +117,7 @@ class Site:
                 child.terminate()
         for child in self.children.values():
             try:
-                child.wait(timeout=30)
+                child.wait(timeout=60)
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()

@@ -23,7 +23,10 @@ from harness.domain.targets import Provider, Target
 from tests.router_world import KEY, NARROW_KEY, QUICK, SECRET, World, running_router
 
 OWN, SPARE, OTHER = "sim-base", "sim-better", "sim-worse"
-PATIENT = replace(QUICK, first_token_timeout_s=1.5, between_chunks_timeout_s=0.8)
+# Some faults are silence.
+HURRIED = replace(
+    QUICK, first_token_timeout_s=3.0, between_chunks_timeout_s=2.0, total_timeout_s=8.0
+)
 HELLO = "Say 12 words please."
 
 
@@ -89,7 +92,7 @@ def before_sim(
     sim: Simulator,
     sim_url: str,
     folder: Path,
-    settings: RouterSettings = PATIENT,
+    settings: RouterSettings = HURRIED,
     *,
     own_kind: str = "sim",
     spare_kind: str = "sim",

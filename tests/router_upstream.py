@@ -134,12 +134,12 @@ def running_upstream() -> Iterator[Upstream]:
 
     thread = threading.Thread(target=loop.run_until_complete, args=(main(),))
     thread.start()
-    assert begun.wait(10)
+    assert begun.wait(60)
     try:
         yield upstream
     finally:
         loop.call_soon_threadsafe(stopping.set)
-        thread.join(10)
+        thread.join(60)
         loop.close()
 
 

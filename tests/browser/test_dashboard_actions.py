@@ -205,6 +205,7 @@ def test_a_canary_is_promoted_by_hand_and_its_bake_finished(
 
     page.get_by_role("button", name="Finish the bake").click()
     expect(dialog).to_contain_text("late harm is not watched for any more")
+    expect(dialog).not_to_contain_text("From 5 % to 100 %")
     say_why(page, "it was a day")
     dialog.get_by_role("button", name="Yes, finish").click()
     expect(page.locator("h1")).to_contain_text("sim/sim-better was promoted")

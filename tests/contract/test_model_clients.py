@@ -326,7 +326,7 @@ def test_a_stream_that_fails_after_its_first_words_raises(client: Variant, route
 def test_who_leaves_a_stream_ends_the_provider_s_work(client: Variant, scene: Scene) -> None:
     assert client.leave(to("waits")).text == "one "
 
-    assert scene.asked("waits").left.wait(30)
+    assert scene.asked("waits").left.wait(60)
 
 
 @pytest.mark.req("B1", "B3")

@@ -46,6 +46,12 @@ def cli(world: Routed, *words: str) -> Any:
     return json.loads(world.place.run(*words, "--json").stdout)
 
 
+def shown(world: Routed) -> Any:
+    """The one open alert."""
+    (listed,) = cli(world, "alert", "list", "--open")
+    return listed
+
+
 @pytest.mark.slow
 @pytest.mark.req("A6", "B5", "B9")
 def test_a_webhook_hears_that_a_circuit_opened_who_carries_the_load_and_that_it_closed(
@@ -67,7 +73,9 @@ def test_a_webhook_hears_that_a_circuit_opened_who_carries_the_load_and_that_it_
             for _ in range(4):
                 assert ask(client, user="alice")
             eventually(lambda: len(receiver.got) == 1)
-            (listed,) = cli(world, "alert", "list", "--open")
+            # That it was delivered is written after the receiver has it.
+            eventually(lambda: shown(world)["delivered"] == 1)
+            listed = shown(world)
             sim.faults.clear()
 
             def resolved() -> bool:

@@ -61,7 +61,7 @@ def test_every_command_works(door: Door) -> None:
             capture_output=True,
             check=False,
             text=True,
-            timeout=120,
+            timeout=600,
         )
 
     assert done.returncode == 0, done.stderr

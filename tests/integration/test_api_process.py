@@ -2,22 +2,17 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.processes import free_port
+
 WORD = "scrape-me"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
@@ -46,7 +41,7 @@ def test_it_serves_until_a_signal_and_then_ends_cleanly(
         assert 'swapgate_proposals{phase="canary"} 0.0' in answer.text
     finally:
         process.send_signal(ending)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
 
@@ -54,8 +49,9 @@ def test_it_serves_until_a_signal_and_then_ends_cleanly(
 def wait_until_ready(process: subprocess.Popen[str], port: int) -> None:
     while process.poll() is None:
         try:
-            answer = httpx.get(f"http://127.0.0.1:{port}/readyz")
+            answer = httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=60)
         except httpx.ConnectError:
+            time.sleep(0.1)
             continue
         assert answer.json() == {"status": "ok"}
         return

@@ -11,7 +11,7 @@ from evals.sim import serve as sim
 from harness.store.tables.captures import captured
 from tests.router_site import Routed, eventually, routed
 
-pytestmark = [pytest.mark.req("F9", "D8", "G4"), pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.req("F9", "D8", "G4"), pytest.mark.slow, pytest.mark.timeout(900)]
 
 EMAIL = "kim.lee{}@example.org"
 KEY = "sk-proj-Zk3Vq9Lw2Xn7Rt5Yb8Hd4{:04}"

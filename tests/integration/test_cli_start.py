@@ -15,6 +15,7 @@ from jsonschema import Draft202012Validator
 
 from evals.sim.serve import in_thread, simulator
 from harness.cli.program import program
+from tests.processes import free_port
 from tests.scripted_provider import Response, serving
 
 SWAPGATE = str(Path(sys.executable).with_name("swapgate"))
@@ -30,12 +31,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for part in ("ROUTER", "CONTROL", "UI"):
         monkeypatch.setenv(f"SWAPGATE__{part}__PORT", str(free_port()))
     return tmp_path
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def run(*words: str, exits: int = 0) -> Result:

@@ -21,7 +21,7 @@ from tests.wire.conversations import Conversation, Step
 from tests.wire.heard import Heard, ask
 from tests.wire.server import KEY, Json, Reading, Reply, Strict, Turn, serving
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slow
 
 WIRES: Final = {
     "anthropic": anthropic,

@@ -17,7 +17,7 @@ from tests.wire import anthropic, gemini
 from tests.wire import openai as plain
 from tests.wire.server import KEY, Reading, Refused, Reply, Strict, serving
 
-pytestmark = [pytest.mark.req("B7"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.req("B7"), pytest.mark.timeout(900)]
 WIRES: dict[str, Any] = {"anthropic": anthropic, "gemini": gemini, "openai": plain}
 CALLS = (
     (STOCK, {"item": "lamp"}),

@@ -19,7 +19,7 @@ from tests.router_site import routed
 from tests.wire import anthropic, gemini
 from tests.wire.server import KEY, Json, Reading, Reply, Usage, serving
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slow
 
 USAGE: Final = Usage(input=100, output=20, cached=40)
 ITEMS: Final = 12

@@ -17,7 +17,7 @@ from evals.sim import serve
 pytestmark = [pytest.mark.req("F10"), pytest.mark.slow]
 
 ACTION = Path(__file__).resolve().parents[2] / ".github" / "actions" / "gate" / "action.yml"
-TIMEOUT_S = 240
+TIMEOUT_S = 600
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_a_better_candidate_passes_and_leaves_its_reports(folder: Path) -> None:
         ),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=TIMEOUT_S,
         check=False,
     )
     assert json.loads(replayed.stdout)["agrees"] is True

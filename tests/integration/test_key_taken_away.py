@@ -41,7 +41,7 @@ def simulator(secret: str) -> Iterator[str]:
         yield url
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(120)
 
 
 def answers(url: str) -> bool:
@@ -96,7 +96,7 @@ class Callers:
         finally:
             self.stopping.set()
             for thread in threads:
-                thread.join(60)
+                thread.join(120)
 
     def all_by(self, provider: str, answers: int = 5) -> None:
         """Wait until each caller's last answers are of this provider."""

@@ -12,7 +12,7 @@ from harness.domain.guardrails import ErrorTally, Guardrail
 from harness.domain.rollout import RolloutState
 from tests.router_site import Routed, ask, eventually, routed, start_canary
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -55,7 +55,8 @@ def test_a_canary_that_breaks_is_stopped_without_a_control_plane_and_stays_so(
             eventually(lambda: world.counter("swapgate_router_canaries_aborted_total") == 1)
 
         assert load.errors == []
-        assert on_the_canary(world) == 0
+        # The parent counts it, and tells its workers.
+        eventually(lambda: all(on_the_canary(world, users=4) == 0 for _ in range(8)))
 
         # The stop is in force at once, and a thread puts it on disk.
         eventually(lambda: kept_abort(tmp_path))
@@ -73,7 +74,7 @@ def test_a_canary_that_breaks_is_stopped_without_a_control_plane_and_stays_so(
         assert after.state is RolloutState.ROLLED_BACK
         assert "A router's own guard stopped the canary. Worker router-" in after.ended_because
         assert " server" in after.ended_because
-        eventually(lambda: list(tmp_path.rglob("guard/*.json")) == [], timeout_s=10)
+        eventually(lambda: list(tmp_path.rglob("guard/*.json")) == [])
 
 
 @pytest.mark.req("F3")

@@ -53,7 +53,7 @@ class Caller:
             yield
         finally:
             self.stopping.set()
-            thread.join(60)
+            thread.join(120)
 
 
 @contextmanager
@@ -94,7 +94,7 @@ def log_in(world: Routed, site: OAuthSite) -> str:
     found = re.search(r"type (USER-\d+)", said)
     assert found, said + process.stderr.read()
     site.accounts.say(found[1], None)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     return said + out + err
 

@@ -39,7 +39,7 @@ def script(folder: Path, ports: dict[str, str]) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_every_command_of_the_readme_works_in_its_order(tmp_path: Path) -> None:
     ports = {usual: str(free_port()) for usual in ("8080", "8081", "8501", "9000")}
     environment = {
@@ -59,7 +59,7 @@ def test_every_command_of_the_readme_works_in_its_order(tmp_path: Path) -> None:
             start_new_session=True,
         )
         try:
-            code = shell.wait(timeout=400)
+            code = shell.wait(timeout=800)
         finally:
             # The shell's background jobs are in its process group, and in nobody else's.
             os.killpg(shell.pid, signal.SIGTERM)

@@ -27,10 +27,10 @@ from harness.domain.routing import (
 )
 from harness.domain.settings import RouterSettings
 from harness.domain.targets import Provider, Target
-from tests.router_world import KEY, QUICK, SECRET, World, running_router
+from tests.router_sim import HURRIED
+from tests.router_world import KEY, SECRET, World, running_router
 
 OWN, SPARE, CANDIDATE = "sim-base", "sim-better", "sim-worse"
-HURRIED = replace(QUICK, first_token_timeout_s=1.5, between_chunks_timeout_s=0.8)
 FAIL_FAST = replace(HURRIED, breaker=BreakerPolicy(when_all_open=WhenAllOpen.FAIL_FAST))
 
 

@@ -78,7 +78,7 @@ def test_a_check_under_way_holds_up_no_stop(upstream: Upstream, tmp_path: Path) 
     with running_router(snapshot(upstream.url, fallback=True), tmp_path, OFTEN):
         wait_until(lambda: bool(upstream.asked_for(FALLBACK)))
 
-    assert upstream.asked_for(FALLBACK)[0].left.wait(5)
+    assert upstream.asked_for(FALLBACK)[0].left.wait(60)
 
 
 @pytest.mark.req("B10")

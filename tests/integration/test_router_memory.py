@@ -68,7 +68,7 @@ def connected(world: World, *, stream: bool) -> socket.socket:
         f"authorization: Bearer {KEY}\r\ncontent-length: {len(body)}\r\n\r\n"
     )
     port = int(world.url.rpartition(":")[2])
-    client = socket.create_connection(("127.0.0.1", port), timeout=20)
+    client = socket.create_connection(("127.0.0.1", port), timeout=60)
     client.sendall(head.encode() + body)
     return client
 

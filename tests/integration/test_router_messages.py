@@ -15,9 +15,9 @@ from harness.domain.capabilities import Capabilities
 from router.transport.scripted import Turn
 from tests.router_sim import (
     HELLO,
+    HURRIED,
     OTHER,
     OWN,
-    PATIENT,
     SPARE,
     SimScene,
     before_sim,
@@ -158,7 +158,7 @@ def test_a_canary_that_fails_is_answered_by_the_incumbent_and_charged(
     sim.faults.clear()
     sim.stats.clear()
     first = snapshot_of(sim_url, canary=True)
-    with running_router(first, tmp_path, PATIENT) as world, client_of(world.url) as client:
+    with running_router(first, tmp_path, HURRIED) as world, client_of(world.url) as client:
         scene = SimScene(sim, world)
         scene.fault("error_in_stream" if stream else "status", model=SPARE)
         if stream:
@@ -340,7 +340,7 @@ def test_what_nobody_answered_is_one_error_that_names_all(
 
 
 def test_limits_speak_anthropics_language(sim: Simulator, sim_url: str, tmp_path: Path) -> None:
-    tight = replace(PATIENT, max_body_bytes=200)
+    tight = replace(HURRIED, max_body_bytes=200)
     with (
         before_sim(sim, sim_url, tmp_path, tight) as scene,
         client_of(scene.world.url) as client,
@@ -349,7 +349,7 @@ def test_limits_speak_anthropics_language(sim: Simulator, sim_url: str, tmp_path
         said(client, system="x" * 500)
     assert kind_of(large.value)[0] == "request_too_large"
 
-    full = replace(PATIENT, max_concurrent=0)
+    full = replace(HURRIED, max_concurrent=0)
     with (
         before_sim(sim, sim_url, tmp_path, full) as scene,
         client_of(scene.world.url) as client,

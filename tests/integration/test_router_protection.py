@@ -23,7 +23,7 @@ from tests.processes import site
 from tests.router_site import ROUTE, Routed, ask
 from tests.world import suite_file
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slow
 MIB = 1 << 20
 # Of an answer at most 64 MiB are kept, in pieces and then whole.
 ROOM_MIB = 300

@@ -16,9 +16,9 @@ from harness.domain.capabilities import Capabilities
 from router.transport.scripted import Turn
 from tests.router_sim import (
     HELLO,
+    HURRIED,
     OTHER,
     OWN,
-    PATIENT,
     SPARE,
     SimScene,
     before_sim,
@@ -212,7 +212,7 @@ def test_a_target_that_does_not_speak_responses_is_left_out(
     first = snapshot_of(sim_url)
     silent = replace(first.providers["up"], models=dict.fromkeys((OWN, OTHER), NO_RESPONSES))
     first = replace(first, providers={**first.providers, "up": silent})
-    with running_router(first, tmp_path, PATIENT) as world, client_of(world.url) as client:
+    with running_router(first, tmp_path, HURRIED) as world, client_of(world.url) as client:
         before = SimScene(sim, world).asked(OWN)
         raw = client.responses.with_raw_response.create(model="support", input=HELLO)
         assert served(raw.headers) == SPARE

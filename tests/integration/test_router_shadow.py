@@ -37,7 +37,7 @@ ADA, KIM = Actor("ada", Role.APPROVER), Actor("kim", Role.PROPOSER)
 CLOCK = SystemClock()
 OLD, NEW, FREE = Target("up", OWN), Target("other", SPARE), Target("other", "sim-worse")
 ALL = ShadowLimits(share_bps=10_000, at_once=4, requests_per_day=1000, usd_per_day=1.0)
-SLOW = replace(QUICK, first_token_timeout_s=20.0, total_timeout_s=20.0)
+SLOW = replace(QUICK, first_token_timeout_s=600.0, total_timeout_s=600.0)
 
 
 @pytest.fixture(scope="module")

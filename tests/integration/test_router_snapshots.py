@@ -100,7 +100,7 @@ def test_requests_under_way_end_before_the_server_does(
         before = len(upstream.asked)
         thread.start()
         wait_until(lambda: len(upstream.asked) > before)
-    thread.join(10)
+    thread.join(60)
 
     assert found == ["at last"]
     assert sum(row.requests for row in world.store.traffic) == 1

@@ -37,14 +37,6 @@ CHAT = b"/v1/chat/completions"
 PLAIN = b'{"model":"support","user":"u","messages":[{"role":"user","content":"hi"}]}'
 STREAM = PLAIN.replace(b'"user"', b'"stream":true,"user"', 1)
 LAST = b"connection: close\r\n"
-# A busy machine is no fault here.
-PATIENT = replace(
-    QUICK,
-    first_token_timeout_s=20.0,
-    between_chunks_timeout_s=20.0,
-    total_timeout_s=60.0,
-    connect_timeout_s=20.0,
-)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +51,7 @@ def world(upstream: Upstream, tmp_path: Path) -> Iterator[World]:
         return streamed("a", "b") if asked.json.get("stream") else completion("hello")
 
     upstream.turns = {INCUMBENT: turn}
-    with running_router(snapshot(upstream.url), tmp_path, PATIENT) as world:
+    with running_router(snapshot(upstream.url), tmp_path, QUICK) as world:
         yield world
 
 
@@ -83,7 +75,7 @@ def request(
 
 def connect(world: World) -> socket.socket:
     port = int(world.url.rpartition(":")[2])
-    return socket.create_connection(("127.0.0.1", port), timeout=20)
+    return socket.create_connection(("127.0.0.1", port), timeout=60)
 
 
 def until_closed(found: socket.socket) -> bytes:
@@ -187,7 +179,7 @@ def test_a_client_that_never_reads_is_hung_up_on(
     words = [event({"content": "x" * 60_000})] * 1000
     upstream.turns = {INCUMBENT: broken_stream(*words, event(finish="stop"), DONE)}
     with (
-        running_router(snapshot(upstream.url), tmp_path, PATIENT) as world,
+        running_router(snapshot(upstream.url), tmp_path, QUICK) as world,
         connect(world) as deaf,
     ):
         deaf.sendall(request(STREAM))
@@ -204,7 +196,7 @@ def test_a_client_that_reads_slowly_gets_everything(
     upstream.turns = {INCUMBENT: broken_stream(*words, event(finish="stop"), DONE)}
     out = b""
     with (
-        running_router(snapshot(upstream.url), tmp_path, PATIENT) as world,
+        running_router(snapshot(upstream.url), tmp_path, QUICK) as world,
         connect(world) as slow,
     ):
         slow.sendall(request(STREAM, LAST))
@@ -337,7 +329,7 @@ def test_a_thousand_requests_at_once_are_all_answered(
 ) -> None:
     slow = Turn(steps=(0.2, *completion().steps))
     upstream.turns = {INCUMBENT: slow}
-    settings = replace(PATIENT, max_concurrent=1000)
+    settings = replace(QUICK, max_concurrent=1000)
     with running_router(snapshot(upstream.url), tmp_path, settings) as world:
         assert asyncio.run(many(world, connections=1000, requests=1)) == {200: 1000}
         rows = world.wait_for_traffic(1000)
@@ -347,12 +339,14 @@ def test_a_thousand_requests_at_once_are_all_answered(
 def test_past_the_limit_requests_are_refused_at_once_and_the_others_served(
     upstream: Upstream, tmp_path: Path
 ) -> None:
-    slow = Turn(steps=(3.0, *completion().steps))
+    # All fifty are there before the first is answered.
+    slow = Turn(steps=(6.0, *completion().steps))
     upstream.turns = {INCUMBENT: slow}
-    settings = replace(PATIENT, max_concurrent=10)
+    settings = replace(QUICK, max_concurrent=10)
     with running_router(snapshot(upstream.url), tmp_path, settings) as world:
         found = asyncio.run(many(world, connections=50, requests=1))
         assert found == {200: 10, 503: 40}
+        upstream.turns = {INCUMBENT: completion()}
         assert asyncio.run(many(world, connections=10, requests=1)) == {200: 10}
         assert world.recorder.counters["refused_when_full"] == 40
 

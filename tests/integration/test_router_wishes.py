@@ -46,7 +46,7 @@ def routed(
     with (
         running_router(first, folder, settings) as world,
         httpx.Client(
-            base_url=f"{world.url}/v1", headers={"authorization": f"Bearer {KEY}"}, timeout=20
+            base_url=f"{world.url}/v1", headers={"authorization": f"Bearer {KEY}"}, timeout=60
         ) as client,
     ):
         yield client

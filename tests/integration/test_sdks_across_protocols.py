@@ -31,7 +31,7 @@ SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "require
 
 USAGE: Final = Usage(input=20, output=9, cached=8, reasoning=3)
 
-pytestmark = [pytest.mark.req("A1", "B7"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.req("A1", "B7"), pytest.mark.timeout(900)]
 
 
 def weather(read: Reading) -> Reply:

@@ -52,7 +52,7 @@ def at(sim: Simulator, address: tuple[str, int]) -> tuple[str, int]:
 def call(
     at: tuple[str, int], method: str, path: str, body: object = None
 ) -> tuple[int, dict[str, str], bytes]:
-    connection = http.client.HTTPConnection(*at, timeout=20)
+    connection = http.client.HTTPConnection(*at, timeout=60)
     try:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         connection.request(method, path, data)
@@ -75,7 +75,7 @@ def sent(at: tuple[str, int], **fields: Any) -> socket.socket:
     """A connection on which the request has been sent."""
     data = json.dumps(PROMPT | fields).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(data)}\r\n"
-    connection = socket.create_connection(at, timeout=20)
+    connection = socket.create_connection(at, timeout=60)
     connection.sendall(head.encode() + b"connection: close\r\n\r\n" + data)
     return connection
 
@@ -290,7 +290,7 @@ def test_a_huge_body_has_the_size_asked_for(at: tuple[str, int]) -> None:
 
 def test_a_reader_may_leave_a_huge_body_unread(at: tuple[str, int], sim: Simulator) -> None:
     set_fault(at, "huge", size_bytes=2**31)
-    connection = http.client.HTTPConnection(*at, timeout=20)
+    connection = http.client.HTTPConnection(*at, timeout=60)
     connection.request("POST", "/v1/chat/completions", json.dumps(PROMPT))
     assert connection.getresponse().read(100) == b" " * 100
     connection.close()

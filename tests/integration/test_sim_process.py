@@ -33,7 +33,7 @@ def simulator_process(*swaps: str) -> Iterator[tuple[str, "subprocess.Popen[str]
             yield process.stdout.readline().strip(), process
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(60)
 
 
 def answers(url: str, model: str) -> list[str]:
@@ -87,7 +87,7 @@ def test_a_signal_ends_it_cleanly_even_while_an_answer_hangs(sign: signal.Signal
             )
             process.send_signal(sign)
 
-            assert process.wait(30) == 0
+            assert process.wait(60) == 0
         assert process.stdout
         assert process.stdout.read() == "ended\n"
 

@@ -10,7 +10,7 @@ from evals.sim import serve as sim
 from harness.domain.switches import ENVIRONMENT_VARIABLE
 from tests.router_site import ROUTE, Routed, eventually, routed
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

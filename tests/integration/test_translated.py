@@ -142,7 +142,7 @@ async def test_whoever_leaves_a_stream_closes_it_at_the_provider(
     async with asked(loaded[kind], kind, play) as (reply, _):
         assert await anext(reply.chunks())
         await reply.aclose()
-        await asyncio.wait_for(left.wait(), 10)
+        await asyncio.wait_for(left.wait(), 60)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -185,7 +185,7 @@ def test_a_stream_that_breaks_with_our_key_in_its_words_shows_it_to_nobody(
                 f"{world.url}/v1/chat/completions",
                 headers={"authorization": f"Bearer {CLIENT_KEY}"},
                 json={**CHAT, "model": "support", "stream": True},
-                timeout=20,
+                timeout=60,
             )
 
     shown = answer.text + str(answer.headers) + caplog.text

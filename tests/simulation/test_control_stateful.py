@@ -310,7 +310,7 @@ in_ci = os.environ.get("CI") == "true" or os.environ.get("SWAPGATE_HYPOTHESIS") 
 @pytest.mark.req("A7", "F1", "F5")
 @pytest.mark.timeout(1200)  # for a machine that does ten other things
 class TestTheControlPlane(ControlPlane.TestCase):  # type: ignore[misc,valid-type]  # hypothesis
-    settings = sized(150 if in_ci else 30)
+    settings = sized(60 if in_ci else 30)
 
 
 @pytest.mark.soak

@@ -409,7 +409,7 @@ def test_a_database_that_never_answers_does_not_hold_the_end_up_nor_lose_a_row(
     with monkeypatch.context() as patched:
         patched.setattr(bench.store, "_append", hang)
         bench.recorder.start()
-        assert begun.wait(10)
+        assert begun.wait(60)
         bench.request()
         bench.recorder.stop()
         rows = [batch for batch, _ in bench.spool.batches()]
