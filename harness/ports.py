@@ -283,8 +283,8 @@ class Observations(Protocol):
         """
         ...
 
-    def blocks(self, rollout: str) -> Sequence[Block]:
-        """Numbered 1, 2, 3 … in order of arrival."""
+    def blocks(self, rollout: str, *, after: int = 0) -> Sequence[Block]:
+        """Numbered 1, 2, 3 … in order of arrival. after: only those of a higher number."""
         ...
 
     def traffic(self, *, since: datetime, route: str | None = None) -> Sequence[Traffic]:

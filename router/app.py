@@ -41,6 +41,8 @@ from router.guard import Guards
 from router.guard_folder import GuardFiles, NoFiles
 from router.health import TargetHealth
 from router.health_checks import HealthChecks
+from router.judge import Judges
+from router.judge_money import JudgeMoney
 from router.keys import KeyRing
 from router.listing import MODELS, models
 from router.metrics import CONTENT_TYPE, Reading, RouterMetrics
@@ -175,6 +177,11 @@ class Router:
         self._shadows = Shadows(
             holder, calls, self._health, keys, recorder, self._metrics, settings, clock
         )
+        money = JudgeMoney(holder, clock)
+        holder.also(money)
+        self._judges = Judges(
+            holder, calls, self._health, keys, recorder, self._metrics, money, settings, clock
+        )
         self._checks = HealthChecks(
             holder,
             dispatcher,
@@ -197,6 +204,7 @@ class Router:
             clock,
             Sampler(secret, clock, recorder),
             self._shadows,
+            self._judges,
             tracing,
         )
         self._tracing = tracing
@@ -228,6 +236,7 @@ class Router:
         guarding.cancel()
         await asyncio.gather(watching, checking, guarding, return_exceptions=True)
         await self._shadows.aclose()
+        await self._judges.aclose()
         self._holder.stop()
         self._recorder.stop()
         self._events.stop()

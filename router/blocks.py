@@ -11,19 +11,26 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
+from harness.domain.canary_judge import Judged
 from harness.domain.failures import ArmFailure, ErrorClass
-from harness.domain.guardrails import ErrorTally, Guardrail, Split
+from harness.domain.guardrails import ErrorTally, Guardrail, JudgeTally, Split, Tally
 from harness.domain.observation import Block, UnitRule
 from harness.domain.policy import Unit as UnitKind
-from router.seen import FAULTS, NOTHING, Seen, Values, findings
+from router.seen import FAULTS, NEEDS, NOTHING, Seen, Values, findings
 
 # A block of a quiet route closes with what it has, so that its data do not wait for hours.
 MAX_BLOCK_AGE_S: Final = 60.0
 MAX_KEYS: Final = 500_000
+# How long a closed block waits for its judge's verdicts; he is given up before.
+JUDGED_WITHIN_S: Final = 180.0
+_DRAWN: Final = NEEDS[Guardrail.JUDGE]
 
 
 class OpenBlock:
-    """A block that still admits units, or waits for outcomes. out: units without one yet."""
+    """A block that still admits units, or waits for outcomes. out: units without one yet.
+
+    unjudged: units whose judge has not spoken yet.
+    """
 
     __slots__ = (
         "closed_at",
@@ -33,6 +40,7 @@ class OpenBlock:
         "out",
         "period",
         "units",
+        "unjudged",
         "weight_bps",
     )
 
@@ -43,7 +51,7 @@ class OpenBlock:
         self.closed_s: float | None = None
         self.closed_at = at
         self.units: list[Unit] = []  # in the order of admission
-        self.out = 0
+        self.out = self.unjudged = 0
 
 
 class Unit:
@@ -51,7 +59,8 @@ class Unit:
 
     traits, values: of its first request. bad: of all that count. awaited: the first request's
     values are to come. shut: no further request joins. fixed: the outcome is in. why: it
-    failed, where that is known.
+    failed, where that is known. judging: the judge has not spoken yet. unjudged: he gave no
+    verdict.
     """
 
     __slots__ = (
@@ -62,10 +71,12 @@ class Unit:
         "canary",
         "failed",
         "fixed",
+        "judging",
         "pending",
         "shut",
         "started_s",
         "traits",
+        "unjudged",
         "values",
         "why",
     )
@@ -82,6 +93,7 @@ class Unit:
         self.values: Values | None = None
         self.why: ErrorClass | None = None
         self.shut = self.failed = self.fixed = False
+        self.judging, self.unjudged = bool(traits & _DRAWN), False
 
     @property
     def lost(self) -> bool:
@@ -95,6 +107,13 @@ class Unit:
         if bad:
             self.bad |= FAULTS[Guardrail.FEEDBACK]
         return True
+
+    def judge(self, judged: Judged) -> None:
+        """Without a verdict it is as bad as one found bad, in both arms alike."""
+        self.judging = False
+        if judged is not Judged.GOOD:
+            self.bad |= FAULTS[Guardrail.JUDGE]
+        self.unjudged = judged is Judged.NO_VERDICT
 
 
 class Ledger:
@@ -122,6 +141,7 @@ class Ledger:
         self._newest_bps = 0  # weights only rise
         self._waiting: deque[OpenBlock] = deque()  # closed, in order
         self._sequence = 0
+        self._judge_usd = 0.0  # since the last block with judged units
 
     @property
     def idle(self) -> bool:
@@ -191,17 +211,28 @@ class Ledger:
             unit.failed = unit.shut = True
         self._settle(unit)
 
+    def judged(self, unit: Unit | None, judged: Judged, cost_usd: float) -> None:
+        """What the judge said of the unit's first answer. unit: None where it is none's first.
+
+        A verdict that comes after its block is out changes nothing; its cost counts.
+        """
+        self._judge_usd += cost_usd
+        if unit is None or unit.block is None or not unit.judging:
+            return
+        unit.judge(judged)
+        unit.block.unjudged -= 1
+
     def tick(self, now: float, at: datetime) -> list[Block]:
         """Let time pass; the blocks that are complete now, in order."""
         self._shut_sessions(now - self._rule.session_s)
         self._close_aged(now, at)
-        return self._complete(now - self._rule.missing_s)
+        return self._complete(now - self._rule.missing_s, now - JUDGED_WITHIN_S)
 
     def close(self, now: float, at: datetime) -> list[Block]:
         """The router ends, after its last request: every block, with what is known."""
         self._shut_sessions(float("inf"))
         self._close_all(now, at)
-        return self._complete(float("inf"))
+        return self._complete(float("inf"), float("inf"))
 
     def _begin_period(self, now: float, at: datetime) -> None:
         if self._zero_s is None:
@@ -248,6 +279,7 @@ class Ledger:
         )
         block.units.append(unit)
         block.out += 1
+        block.unjudged += unit.judging
         if len(block.units) >= self._rule.block_size:
             self._close(block, new.now, new.at)
         return unit
@@ -286,12 +318,17 @@ class Ledger:
             unit.fixed = unit.shut = True
             unit.block.out -= 1
 
-    def _complete(self, closed_before: float) -> list[Block]:
+    def _complete(self, overdue_s: float, judged_s: float) -> list[Block]:
+        """overdue_s, judged_s: blocks that closed until then wait no more, for anything and for
+        the judge.
+        """
         done: list[Block] = []
         while self._waiting:
             block = self._waiting[0]
-            overdue = block.closed_s is not None and block.closed_s <= closed_before
-            if block.out and not overdue:
+            closed_s = float("inf") if block.closed_s is None else block.closed_s
+            if block.out and closed_s > overdue_s:
+                break
+            if block.unjudged and closed_s > max(judged_s, overdue_s):
                 break
             self._waiting.popleft()
             self._sequence += 1
@@ -303,11 +340,17 @@ class Ledger:
         units, block.units = block.units, []
         for unit in units:
             unit.block = None
+            if unit.judging:
+                unit.judge(Judged.NO_VERDICT)
         failed = [unit for unit in units if unit.failed or unit.lost]
         tolerated = self._rule.guardrails
         name = (self._rollout, self._worker, self._sequence)
         found = findings(units, tolerated, name) if tolerated else NOTHING
         errors = _errors(units, failed)
+        counts = dict(found.counts)
+        if Guardrail.JUDGE in counts:
+            spent_usd, self._judge_usd = self._judge_usd, 0.0
+            counts[Guardrail.JUDGE] = _verdicts(counts[Guardrail.JUDGE], units, spent_usd)
         return Block(
             rollout=self._rollout,
             worker=self._worker,
@@ -321,9 +364,7 @@ class Ledger:
             opened_at=block.opened_at,
             closed_at=block.closed_at,
             period=block.period,
-            counts={Guardrail.ERRORS: errors, **found.counts}
-            if errors.classes
-            else found.counts,
+            counts={Guardrail.ERRORS: errors, **counts} if errors.classes else counts,
             ranks=found.ranks,
             levels=found.levels,
         )
@@ -343,6 +384,18 @@ def _errors(units: Sequence[Unit], failed: Sequence[Unit]) -> ErrorTally:
         len(failed),
         sum(unit.canary for unit in failed),
         {name: Split(n, canary[name]) for name, n in sorted(all_.items())},
+    )
+
+
+def _verdicts(tally: Tally, units: Sequence[Unit], spent_usd: float) -> JudgeTally:
+    none = [unit.canary for unit in units if unit.unjudged]
+    return JudgeTally(
+        tally.units,
+        tally.canary,
+        tally.failures,
+        tally.canary_failures,
+        Split(len(none), sum(none)),
+        spent_usd,
     )
 
 

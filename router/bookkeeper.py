@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 
 import structlog
 
+from harness.domain.canary_judge import Judged
 from harness.domain.failures import error_class
 from harness.domain.observation import UnitRule
 from router.blocks import Unit
@@ -24,7 +25,7 @@ from router.metrics import counter_names, said, text_of
 from router.recent import Recent
 from router.recorder import Recorder
 from router.recording import Scored
-from router.seen import Seen
+from router.seen import Seen, Traits
 from router.spool import from_plain as batch_of
 from router.wire import Frames, frame
 
@@ -37,6 +38,8 @@ OPINIONS_UNDER_WAY: Final = 1000
 REMEMBERED: Final = 20_000
 # Length of a report's entry of `units` that admits; an outcome has another.
 ADMISSION: Final = 6
+# And of one that tells what a judge said.
+VERDICT: Final = 4
 
 
 class Live:
@@ -188,6 +191,7 @@ class Account(asyncio.Protocol):
         self._frames = Frames()
         self._rollouts: list[tuple[str, UnitRule]] = []
         self._scored: dict[int, Scored] = {}
+        self._judging: dict[int, Scored] = {}
         self._latest: Recent[int, Unit] = Recent(REMEMBERED)
         self.worker = ""  # its name, once it serves
         self._channel: Channel | None = None
@@ -215,6 +219,7 @@ class Account(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
         # What it had begun stays open in the ledger, and is missing at the deadline.
         self._scored.clear()
+        self._judging.clear()
         self._channel = None
         self._books.closed(self)
         self.gone.set()
@@ -303,6 +308,14 @@ class Account(asyncio.Protocol):
             if scored is not None:
                 self._scored[ticket] = scored
                 self._latest.put(ticket, scored.unit)
+                if traits & Traits.JUDGED.value:
+                    self._judging[ticket] = scored
+            return
+        if len(unit) == VERDICT:
+            ticket, number, judged, cost_usd = unit
+            rollout, _ = self._rollouts[number]
+            known = self._judging.pop(ticket, None)
+            recorder.enter_verdict(rollout, known, Judged(judged), cost_usd)
             return
         ticket, failed, why, *more = unit
         if (known := self._scored.pop(ticket, None)) is not None:

@@ -22,6 +22,7 @@ from router.dispatch import Dispatcher
 from router.exchange import Exchange
 from router.feedback import Feedback
 from router.guard import Counted
+from router.judge import Drawn, Judges
 from router.keys import may_use
 from router.kinds import kinds_seen
 from router.planner import Planner
@@ -29,7 +30,7 @@ from router.recording import Ticket
 from router.replies import Reply, error_reply
 from router.serving import Header, ServedRoute, Serving, header_text
 from router.shadow import Shadows, copies
-from router.spans import Asked, Tracing
+from router.spans import Asked, RequestSpan, Tracing
 from router.watch import Watch
 
 TASK: Final = b"x-swapgate-task"
@@ -49,6 +50,7 @@ class ModelCalls:
         clock: Clock,
         sampler: Sampler,
         shadows: Shadows,
+        judges: Judges,
         tracing: Tracing | None = None,
     ) -> None:
         self._planner = planner
@@ -60,6 +62,7 @@ class ModelCalls:
         self._clock = clock
         self._sampler = sampler
         self._shadows = shadows
+        self._judges = judges
         self._tracing = tracing
 
     async def answer(
@@ -99,13 +102,13 @@ class ModelCalls:
         most_s = min(route.route.settings.total_timeout_s, self._settings.total_timeout_s)
         limit_s = min(wished_s, most_s)
         proves = is_evidence(arm, plan) and not self._in_haste(route, limit_s, most_s)
-        ticket, watch, counted = self._scored(route, request, arm, key) if proves else UNSCORED
+        may_be = proves and route.judge is not None
+        drawn = self._judges.drawn(scope, route, request, arm, key, own) if may_be else None
+        scored = self._scored(route, request, arm, key, drawn) if proves else UNSCORED
+        ticket, watch, counted = scored
         self._feedback.remember(own, route.route.name, arm, grant.id, route.trial, ticket)
         begun = self._dispatcher.timers.loop.time()
-        span = None
-        if self._tracing is not None:
-            trace = _passed_up(scope, TRACE)
-            span = self._tracing.begin(Asked(request, route, arm, serving.revision, own, trace))
+        span = self._span(scope, route, request, arm, serving.revision, own)
         job = Job(
             request,
             route,
@@ -133,7 +136,7 @@ class ModelCalls:
             limited=toll is not None,
             heartbeat_s=wishes.heartbeat_s(scope, request, self._settings),
             on_leaving=scope.get(ON_LEAVING),
-            copies=copies(copied, mirror),
+            copies=copies(copied, mirror, drawn.copied if drawn else None),
         )
         try:
             await exchange.serve(self._dispatcher, receive, send)
@@ -147,6 +150,7 @@ class ModelCalls:
             self._books.enter(exchange, entry)
             self._sampler.take(exchange, copied, entry)
             self._shadows.mirror(mirror, exchange)
+            self._judges.judge(drawn, ticket, exchange)
             if span is not None:
                 span.end(exchange.served())
         return None
@@ -159,8 +163,28 @@ class ModelCalls:
             self._books.count("unscored_in_haste")
         return hasty
 
+    def _span(
+        self,
+        scope: Scope,
+        route: ServedRoute,
+        request: ClientRequest,
+        arm: Arm,
+        revision: int,
+        own: str,
+    ) -> RequestSpan | None:
+        """None without tracing."""
+        if self._tracing is None:
+            return None
+        trace = _passed_up(scope, TRACE)
+        return self._tracing.begin(Asked(request, route, arm, revision, own, trace))
+
     def _scored(
-        self, route: ServedRoute, request: ClientRequest, arm: Arm, key: str
+        self,
+        route: ServedRoute,
+        request: ClientRequest,
+        arm: Arm,
+        key: str,
+        drawn: Drawn | None,
     ) -> tuple[Ticket | None, Watch | None, Counted | None]:
         """The request's place in the statistics, what its guardrails watch, and its place in
         this worker's own guard.
@@ -169,6 +193,8 @@ class ModelCalls:
         if canary is None:
             return UNSCORED
         watch = Watch.of(request, route, canary.unit_rule)
+        if drawn is not None and watch is not None:
+            watch = drawn.told(watch)
         ticket = self._books.admit(canary, arm, key, watch)
         counted = self._books.guard(route.route.canary, arm, key)
         return ticket, watch if ticket is not None else None, counted

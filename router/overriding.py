@@ -69,7 +69,7 @@ def _in_place_of(
 
 
 def _shut(route: ServedRoute) -> ServedRoute:
-    """Nobody of it is asked, nothing of it is mirrored, and no canary of it is charged."""
+    """Nobody of it is asked, nothing of it is mirrored or judged, no canary is charged."""
     all_ = frozenset(route.upstreams)
     quiet = replace(route.route, canary=None, holdback=None)
     targets, around = route_targets(quiet), Surroundings(barred=all_)
@@ -80,5 +80,6 @@ def _shut(route: ServedRoute) -> ServedRoute:
         plans=plans_of(targets, around),
         warmed=(),
         shadow=None,
+        judge=None,
         barred=all_,
     )

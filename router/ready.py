@@ -12,6 +12,7 @@ from harness.domain.errors import SnapshotInvalid
 from harness.domain.keepwarm import KeepWarm, warmed
 from harness.domain.mirroring import ended_by
 from harness.domain.plan import RouteTargets, Surroundings
+from harness.domain.policy import CanaryJudge
 from harness.domain.provider_kinds import PROVIDER_KINDS, SERVED_KINDS
 from harness.domain.routing import Arm, Route, Snapshot
 from harness.domain.switches import Switch, SwitchTarget
@@ -20,6 +21,7 @@ from router.overriding import with_overrides
 from router.plan import plans_of, route_targets
 from router.serving import (
     NO_KEYS,
+    ServedJudge,
     ServedRoute,
     ServedShadow,
     Serving,
@@ -71,6 +73,8 @@ def kinds_called(snapshot: Snapshot) -> frozenset[str]:
     targets = snapshot.table.targets
     called = [targets[id_] for route in snapshot.table.routes.values() for id_ in route.targets]
     called += [each.candidate for each in snapshot.shadows]
+    judges = [judge_of(route) for route in snapshot.table.routes.values()]
+    called += [each.target for each in judges if each is not None]
     return frozenset(
         snapshot.providers[each.provider].kind
         for each in called
@@ -122,6 +126,7 @@ def _served(
         shadow=_shadow(snapshot, route, keys, classes),
         keyless=keyless,
         barred=barred,
+        judge=_judge(snapshot, route, keys, classes),
     )
 
 
@@ -178,6 +183,37 @@ def _shadow(
             else:
                 return ServedShadow(each, upstream)
             log.warning("shadow %s mirrors nothing: %s %s", each.id, upstream.name, why)
+    return None
+
+
+def judge_of(route: Route) -> CanaryJudge | None:
+    """Of its live rollout."""
+    return route.trial.unit_rule.judge if route.trial else None
+
+
+def _judge(
+    snapshot: Snapshot, route: Route, keys: ProviderKeySets, classes: DataClasses
+) -> ServedJudge | None:
+    """None also for one that cannot be asked: it holds up no revision, and no canary."""
+    judge = judge_of(route)
+    if judge is None:
+        return None
+    try:
+        upstream = _upstream_of(snapshot, route, judge.target, keys)
+    except SnapshotInvalid as error:
+        log.warning("route %s: nobody judges its canary: %s", route.name, error)
+        return None
+    if not may_see(classes, route.settings.data_class, upstream.provider.name):
+        why = "may not see the route's class of data"
+    elif upstream.keyless:
+        why = "has no key"
+    elif upstream.price is None:
+        why = "has no price, so that its cost cannot be held to max_usd"
+    elif not upstream.can.chat:
+        why = "answers no chat"
+    else:
+        return ServedJudge(judge, upstream)
+    log.warning("route %s: nobody judges its canary: %s %s", route.name, upstream.name, why)
     return None
 
 

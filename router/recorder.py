@@ -15,6 +15,7 @@ from contextlib import closing
 from typing import Final
 
 from harness.domain.alerts import Alert, AlertKind, News
+from harness.domain.canary_judge import Judged
 from harness.domain.errors import StoreUnavailable
 from harness.domain.failover import Failover
 from harness.domain.failures import ErrorClass
@@ -150,6 +151,20 @@ class Recorder:
 
     async def opined(self, ticket: Ticket, *, bad: bool) -> bool:
         return isinstance(ticket, Scored) and self.heard_of(ticket.unit, bad=bad)
+
+    def judged(self, canary: Canary, ticket: Ticket, judged: Judged, cost_usd: float) -> None:
+        scored = ticket if isinstance(ticket, Scored) else None
+        self.enter_verdict(canary.rollout, scored, judged, cost_usd)
+
+    def enter_verdict(
+        self, rollout: str, scored: Scored | None, judged: Judged, cost_usd: float
+    ) -> None:
+        """Of a unit's first request; of any other one the cost alone."""
+        first = scored.unit if scored is not None and scored.first else None
+        with self._lock:
+            ledger = self._ledgers.get(rollout)
+            if ledger is not None:
+                ledger.judged(first, judged, cost_usd)
 
     async def elsewhere(self, opinion: Opinion, key: str) -> Outcome | None:  # noqa: ARG002 - there is nobody else
         return None

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from harness.domain.alerts import Alert
+from harness.domain.canary_judge import Judged
 from harness.domain.failover import Failover
 from harness.domain.routing import Arm, Canary
 from router.blocks import Ledger, Unit
@@ -80,6 +81,10 @@ class Recording(Protocol):
 
     def opined(self, ticket: Ticket, *, bad: bool) -> Awaitable[bool]:
         """Feedback about a scored request; False when its block is closed for good."""
+        ...
+
+    def judged(self, canary: Canary, ticket: Ticket, judged: Judged, cost_usd: float) -> None:
+        """What the judge said, or did not, of a request that was drawn; once for each."""
         ...
 
     def elsewhere(self, opinion: Opinion, key: str) -> Awaitable[Outcome | None]:

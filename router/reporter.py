@@ -13,6 +13,7 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from harness.domain.alerts import Alert
+from harness.domain.canary_judge import Judged
 from harness.domain.failover import Failover
 from harness.domain.routing import Arm, Canary
 from harness.ports import Clock
@@ -171,6 +172,10 @@ class Reporter:
             return bool(await self._asking({"opined": [ticket, bad]}, "of"))
         except TimeoutError:
             return False
+
+    def judged(self, canary: Canary, ticket: Ticket, judged: Judged, cost_usd: float) -> None:
+        if isinstance(ticket, int):
+            self._units.append((ticket, self._numbers[canary.rollout], int(judged), cost_usd))
 
     async def elsewhere(self, opinion: Opinion, key: str) -> Outcome | None:
         told = await self._asking({"opinion": [opinion.worker, key, *opinion]}, "of")

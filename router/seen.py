@@ -20,6 +20,7 @@ class Traits(IntFlag):
     JSON = 4
     TOOLS = 8
     PRICED = 16  # both arms' targets have a price
+    JUDGED = 32  # drawn for the judge
 
 
 class Bad(IntFlag):
@@ -30,6 +31,7 @@ class Bad(IntFlag):
     JSON = 4
     TOOLS = 8
     FEEDBACK = 16
+    JUDGED = 32  # found bad by the judge, or without a verdict
 
 
 # As plain numbers: the flags' own arithmetic would cost more than all the rest.
@@ -44,6 +46,7 @@ NEEDS: Final[Mapping[Guardrail, int]] = {
     Guardrail.TOOL_VALIDITY: Traits.TOOLS.value,
     Guardrail.COST_PER_SUCCESS: Traits.PRICED.value,
     Guardrail.FEEDBACK: 0,
+    Guardrail.JUDGE: Traits.JUDGED.value,
 }
 FAULTS: Final[Mapping[Guardrail, int]] = {
     Guardrail.TRUNCATION: Bad.TRUNCATED.value,
@@ -51,6 +54,7 @@ FAULTS: Final[Mapping[Guardrail, int]] = {
     Guardrail.JSON_VALIDITY: Bad.JSON.value,
     Guardrail.TOOL_VALIDITY: Bad.TOOLS.value,
     Guardrail.FEEDBACK: Bad.FEEDBACK.value,
+    Guardrail.JUDGE: Bad.JUDGED.value,
 }
 
 
@@ -117,9 +121,7 @@ def findings(
     ranks: dict[Guardrail, tuple[float, ...]] = {}
     levels: dict[Guardrail, Level] = {}
     for guardrail, ratio in tolerated.items():
-        needs = NEEDS.get(guardrail)
-        if needs is None:
-            continue  # the judge's: not asked here
+        needs = NEEDS[guardrail]
         those = [unit for unit in units if unit.traits & needs == needs]
         if not those:
             continue

@@ -12,6 +12,7 @@ from harness.domain.guardrails import Guardrail
 from harness.domain.keepwarm import KeepWarm
 from harness.domain.overrides import RequestKind
 from harness.domain.plan import Plan, RouteTargets
+from harness.domain.policy import CanaryJudge
 from harness.domain.provider_kinds import PROVIDER_KINDS
 from harness.domain.routing import Arm, Canary, KeyGrant, Route, Snapshot
 from harness.domain.shadow import Shadow
@@ -57,6 +58,14 @@ class ServedShadow:
 
 
 @dataclass(frozen=True, slots=True)
+class ServedJudge:
+    """Who reads a sample of a live rollout's answers."""
+
+    judge: CanaryJudge
+    upstream: Upstream
+
+
+@dataclass(frozen=True, slots=True)
 class ServedRoute:
     """A route with all that a request of it needs. json_name: as a JSON string, for replies.
 
@@ -67,6 +76,7 @@ class ServedRoute:
     particular: something is configured
     about what one of its models can do. warmed: target ids that a share of its requests, as
     keep_warm says, keeps warm; empty when it is off. shadow: who gets a copy of its requests.
+    judge: of its live rollout, None for none, or for one that cannot be asked.
     keyless: target ids whose providers want a key and have none. barred: those whose providers
     may not see its class of data (D8): nothing of it goes there, whatever else is said.
     overrides: by kind of request, the route that answers it, as it is for those who asked this
@@ -90,6 +100,7 @@ class ServedRoute:
     keyless: frozenset[str] = frozenset()
     barred: frozenset[str] = frozenset()
     overrides: Mapping[RequestKind, "ServedRoute"] = field(default_factory=dict)
+    judge: ServedJudge | None = None
 
     @property
     def trial(self) -> Canary | None:

@@ -17,7 +17,7 @@ from harness.bootstrap import Installation
 from harness.control import keys, routes, seed
 from harness.domain.access import SYSTEM
 from harness.domain.observation import Block, Traffic
-from harness.domain.policy import Step, Unit
+from harness.domain.policy import CanaryPolicy, Step, Unit
 from harness.domain.proposal import Phase
 from harness.domain.targets import Target
 from tests.processes import Site, site
@@ -190,13 +190,15 @@ def routed(
             installation.close()
 
 
-def start_canary(world: Routed, folder: Path, *, unit: Unit = Unit.REQUEST) -> World:
+def start_canary(
+    world: Routed, folder: Path, *, unit: Unit = Unit.REQUEST, canary: CanaryPolicy = CANARY
+) -> World:
     """Evaluate and gate a better candidate by the use cases, up to its canary at one half.
 
     Returns the control plane that did.
     """
     steps = (Step(5000, 1000, certify=True),)
-    policy = replace(POLICY, canary=replace(CANARY, steps=steps, unit=unit))
+    policy = replace(POLICY, canary=replace(canary, steps=steps, unit=unit))
 
     def answer(target: Target, item: Item, _epoch: int) -> str:
         number = int(item.id.rpartition("-")[2])

@@ -124,8 +124,13 @@ class SwitchableStore:
         self._answer()
         tallies = SimpleNamespace(tallies=lambda _, since: [*self.shadows])  # noqa: ARG005 - the port's name
         yield SimpleNamespace(
-            observations=SimpleNamespace(spends=self._spends), shadows=tallies
+            observations=SimpleNamespace(spends=self._spends, blocks=self._blocks),
+            shadows=tallies,
         )
+
+    def _blocks(self, rollout: str, *, after: int = 0) -> list[Block]:
+        of = [each for each in self.blocks.values() if each.rollout == rollout]
+        return [replace(each, number=n) for n, each in enumerate(of, start=1)][after:]
 
     def _spends(self, *, since: date, keys: Collection[str]) -> list[KeySpend]:
         return [row for row in self.spends if row.day >= since and row.key in keys]

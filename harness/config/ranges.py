@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 
 from harness.config.places import Path_
-from harness.domain.guardrails import Guardrail
 
 SHARES = {"alpha", "margin", "min_saving", "p0"}
 POSITIVE = {
@@ -146,10 +145,7 @@ def unclear(values: Mapping[str, object]) -> Iterator[tuple[Path_, str]]:
 def _guardrails(policy: object, path: Path_) -> Iterator[tuple[Path_, str]]:
     guardrails = _mapping(_mapping(_mapping(policy).get("canary")).get("guardrails"))
     for name, ratio in guardrails.items():
-        if name == Guardrail.JUDGE and ratio is not False:
-            # It would take evidence from the others, and look as if it guarded.
-            yield (*path, name), "no judge reads a canary's answers yet: leave it out, or off"
-        elif ratio is not False and not (isinstance(ratio, float) and ratio > 0):
+        if ratio is not False and not (isinstance(ratio, float) and ratio > 0):
             yield (*path, name), f"a tolerated ratio is above 0, or off; not {ratio}"
 
 

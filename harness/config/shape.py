@@ -30,6 +30,7 @@ from harness.config.routes import (
 )
 from harness.config.sinks import alert_sink
 from harness.domain.base_url import check_allowed, check_base_url
+from harness.domain.canary_judge import check as check_judge
 from harness.domain.capabilities import Capabilities
 from harness.domain.drift import DriftPolicy
 from harness.domain.errors import ConfigError, InputError
@@ -227,6 +228,7 @@ def settings(document: Document, *, base: Path, shipped: Path, source: Path | No
     routes = {name: route_seed(name, r, known) for name, r in config.routes.items()}
     _check_shadows(routes, policies, document)
     check_overrides(routes, known)
+    _check_judges(routes, policies, known)
     return Settings(
         database_url=config.database_url or f"sqlite:///{home / 'swapgate.db'}",
         home=home,
@@ -286,6 +288,29 @@ def _check_shadows(
                 f"{document.place(path)}: {dotted(path)}: a route with side_effects is never "
                 f"mirrored, and its policy {route.settings.policy!r} has `canary.shadow`: give "
                 "the route a policy without it"
+            )
+
+
+def _check_judges(
+    routes: Mapping[str, RouteSeed], policies: Mapping[str, Policy], known: Known
+) -> None:
+    """A canary's judge reads what the route's users ask (D8)."""
+    document = known.document
+    for name, policy in policies.items():
+        of = ("judge",) if policy.canary.judge else ("guardrails", "judge")
+        with _at(document, ("policies", name, "canary", *of)):
+            check_judge(policy.canary)
+    for name, route in routes.items():
+        settings, used = route.settings, policies.get(route.settings.policy)
+        judge = used.canary.judge if used else None
+        allowed = known.data_classes.get(settings.data_class)
+        if judge and allowed is not None and judge.target.provider not in allowed:
+            where = ("routes", name, "data_class")
+            raise ConfigError(
+                f"{document.place(where)}: {dotted(where)}: the judge of policy "
+                f"{settings.policy!r} is at {judge.target.provider!r}, which may not see "
+                f"{settings.data_class} data; allowed are "
+                f"{', '.join(sorted(allowed)) or 'none'} (`data_classes:`)"
             )
 
 

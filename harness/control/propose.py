@@ -3,7 +3,16 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from harness.control import clearance, looks, routes, shadow_first, standing, targets, work
+from harness.control import (
+    canary_judge,
+    clearance,
+    looks,
+    routes,
+    shadow_first,
+    standing,
+    targets,
+    work,
+)
 from harness.control.context import Context
 from harness.domain.access import Actor, Role
 from harness.domain.errors import (
@@ -67,6 +76,7 @@ def create(ctx: Context, actor: Actor, wish: Wish) -> Proposal:
         policy = _policy(ctx, route.settings, wish)
         _check_reason(policy.gate, wish)
         shadow_first.check_wish(tx, route, candidate, policy)
+        canary_judge.check_wish(ctx, tx, route, policy)
         _check_prices(tx, policy.gate, tx.routing.targets()[route.incumbent], candidate)
         lineage = looks.lineage(tx, candidate.id, wish.descends_from)
         proposal = Proposal(

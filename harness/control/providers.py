@@ -147,6 +147,10 @@ def _needs(ctx: Context, tx: Transaction, name: str) -> Iterable[str]:
         if shadow.candidate.provider == name:
             yield f"shadow of route {shadow.route}"
     yield from (f"judge of suite {s}" for s, j in ctx.judges.items() if j.provider == name)
+    for rollout in (*tx.rollouts.live(), *tx.rollouts.baking()):
+        judge = rollout.policy.judge
+        if judge is not None and judge.target.provider == name:
+            yield f"judge of the canary of route {rollout.route}"
 
 
 def _glance(tx: Transaction, provider: Provider) -> ProviderGlance:

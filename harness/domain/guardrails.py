@@ -5,6 +5,7 @@ Whether one applies to a unit depends on the unit's first request alone, never o
 what is chosen by its outcome proves nothing.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
@@ -131,6 +132,32 @@ class ErrorTally(Tally):
         )
 
 
+NO_SPLIT: Final = Split(0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeTally(Tally):
+    """A block's units that a judge was to read. The failures hold those without a verdict.
+
+    no_verdict: of the failures, where the judge gave none that can be read, or none in time.
+    cost_usd: what the judge cost since the block before.
+    """
+
+    no_verdict: Split = NO_SPLIT
+    cost_usd: float = 0.0
+
+    @property
+    def fits(self) -> bool:
+        none, canary = self.no_verdict
+        found = Tally(self.units, self.canary, self.failures, self.canary_failures)
+        return (
+            found.fits
+            and 0 <= canary <= self.canary_failures
+            and 0 <= none - canary <= self.failures - self.canary_failures
+            and 0.0 <= self.cost_usd < math.inf
+        )
+
+
 def _sums(classes: Mapping[str, Split]) -> Split:
     found = classes.values()
     return Split(sum(each.failures for each in found), sum(each.canary for each in found))
@@ -150,6 +177,8 @@ def tallies_of(stored: Mapping[str, Any]) -> dict[Guardrail, Tally]:
 
 
 def _tally_of(stored: Mapping[str, Any]) -> Tally:
+    if "no_verdict" in stored:
+        return JudgeTally(**{**stored, "no_verdict": Split(*stored["no_verdict"])})
     if "classes" not in stored:
         return Tally(**stored)
     classes = {name: Split(*split) for name, split in stored["classes"].items()}

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Final, Self
 
 from harness.domain.guardrails import Guardrail, Level, Tally
-from harness.domain.policy import CanaryPolicy, Unit
+from harness.domain.policy import CanaryJudge, CanaryPolicy, Unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,7 @@ class UnitRule:
     failures. period_s: then every sticky key counts once more. began_s: when the rollout began,
     in seconds since 1970 UTC, 0 for not known. rho, guardrails: tolerated ratios, of errors and
     of what else is measured. local_alpha: of the workers' own guards together, 0 for none.
+    judge: who reads a sample of the answers.
     """
 
     block_size: int = 100
@@ -30,6 +31,7 @@ class UnitRule:
     rho: float = 1.0
     local_alpha: float = 0.0
     guardrails: Mapping[Guardrail, float] = field(default_factory=dict)
+    judge: CanaryJudge | None = None
 
     @classmethod
     def of(cls, policy: CanaryPolicy, began_at: datetime) -> Self:
@@ -43,6 +45,7 @@ class UnitRule:
             rho=policy.rho,
             local_alpha=policy.local_alpha,
             guardrails=policy.guardrails.tolerated(),
+            judge=policy.judge,
         )
 
     def as_json(self) -> dict[str, object]:
@@ -56,14 +59,16 @@ class UnitRule:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         ratios = {Guardrail(name): r for name, r in data.get("guardrails", {}).items()}
-        return cls(**{**data, "unit": Unit(data["unit"]), "guardrails": ratios})
+        judge = CanaryJudge(**data["judge"]) if data.get("judge") else None
+        known = {"unit": Unit(data["unit"]), "guardrails": ratios, "judge": judge}
+        return cls(**{**data, **known})
 
     def age_s(self, at: datetime) -> float:
         """Of the rollout; 0 when it is not known when it began."""
         return max(0.0, at.timestamp() - self.began_s) if self.began_s else 0.0
 
 
-_LATER: Final = ("began_s", "rho", "local_alpha", "guardrails")
+_LATER: Final = ("began_s", "rho", "local_alpha", "guardrails", "judge")
 DEFAULT_UNIT_RULE = UnitRule()
 
 

@@ -7,6 +7,7 @@ from harness.domain.content import digest
 from harness.domain.evaluation import Claim, Primaries
 from harness.domain.guardrails import Guardrail, Guardrails
 from harness.domain.pins import ServedPin
+from harness.domain.targets import Target
 
 
 class Promotion(StrEnum):
@@ -99,6 +100,28 @@ class ShadowFirst:
     alpha: float = 0.01
 
 
+@dataclass(frozen=True, slots=True)
+class CanaryJudge:
+    """Who reads a sample of both arms' answers, once the users have them.
+
+    model: PROVIDER/MODEL. criteria: what a good answer is, in words. max_usd: in all, of a
+    rollout. share_bps: of the units of the smaller arm; see `canary_judge.share_bps`.
+    timeout_s: for a verdict, from the user's answer on.
+    """
+
+    model: str
+    criteria: str
+    max_usd: float
+    share_bps: int = 10_000
+    timeout_s: float = 30.0
+
+    @property
+    def target(self) -> Target:
+        """Raises InputError unless `model` names a provider and its model."""
+        provider, _, model = self.model.partition("/")
+        return Target(provider, model)
+
+
 DEFAULT_STEPS = (Step(100, 300), Step(500, 1000), Step(2500, 3000, certify=True))
 
 
@@ -112,7 +135,8 @@ class CanaryPolicy:
     control plane's analysis, over the whole rollout; local_alpha: of all workers' own guards, 0
     for none. guardrails: beside errors. peak: for the steps' min_peak_s. bake_s: after the
     promotion, how long the incumbent before it keeps bake_bps of the traffic as a control; 0
-    for no bake. shadow: what comes before the first step, None for nothing.
+    for no bake. shadow: what comes before the first step, None for nothing. judge: who feeds
+    the guardrail of that name; both are there, or none.
     """
 
     steps: tuple[Step, ...] = DEFAULT_STEPS
@@ -132,6 +156,7 @@ class CanaryPolicy:
     bake_s: float = 86_400.0
     bake_bps: int = 100
     shadow: ShadowFirst | None = None
+    judge: CanaryJudge | None = None
 
     @property
     def tolerated(self) -> dict[Guardrail, float]:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from harness.domain.failures import by_class
 from harness.domain.guardrails import Guardrail, Kind, kind_of
 from harness.domain.observation import Block
-from harness.domain.policy import Unit
+from harness.domain.policy import CanaryJudge, Unit
 from harness.domain.rollout import Action, Rollout, RolloutState, Signal
 from harness.gate.assignment import ALARM_AT
 from harness.gate.floors import floor_left, peak_seconds
@@ -53,7 +53,8 @@ _SECONDS: Final = frozenset(
 class GuardrailRow:
     """One guardrail. distance: to the rollback if it tripped alone, 1 trips; furthest: the
     highest that it was. candidate, incumbent: figures in words, empty without data. classes: of
-    errors, a line for each model that has any. warns: it speaks against going on by hand.
+    errors, a line for each model that has any; of the judge, what he cost. warns: it speaks
+    against going on by hand.
     """
 
     guardrail: Guardrail
@@ -112,7 +113,7 @@ def explain(
 ) -> Explanation:
     """action: what `policy.decide` gave for the same rollout, blocks and moment. Pure."""
     pace = _pace(rollout, blocks, now)
-    rows = _rows(action.figures)
+    rows = _rows(action.figures, rollout.policy.judge)
     if rollout.baking and rollout.bake_ends_at and action.signal is not Signal.HARM:
         left = max(0.0, (rollout.bake_ends_at - now).total_seconds())
         need = Need("time", "the end of the bake", done=not left, share=0.0, eta_s=left)
@@ -138,14 +139,17 @@ def _back(what: str) -> str:
     return f"Evidence of harm at 100 % of the rollback level: {what}, at once and by itself."
 
 
-def _rows(figures: Mapping[str, Any]) -> tuple[GuardrailRow, ...]:
+def _rows(figures: Mapping[str, Any], judge: CanaryJudge | None) -> tuple[GuardrailRow, ...]:
     limit = float(figures["rollback_at"])
     return tuple(
-        _row(Guardrail(name), told, limit) for name, told in figures["guardrails"].items()
+        _row(Guardrail(name), told, limit, judge)
+        for name, told in figures["guardrails"].items()
     )
 
 
-def _row(guardrail: Guardrail, told: Mapping[str, Any], limit: float) -> GuardrailRow:
+def _row(
+    guardrail: Guardrail, told: Mapping[str, Any], limit: float, judge: CanaryJudge | None
+) -> GuardrailRow:
     counts = kind_of(guardrail) is Kind.COUNTS
     furthest = told["log_e_max"] / (limit - math.log(told["weight"]))
     allowed = f"{told['tolerated']:g} × the {'odds' if counts else 'value'}"
@@ -162,7 +166,7 @@ def _row(guardrail: Guardrail, told: Mapping[str, Any], limit: float) -> Guardra
         log_e_max=told["log_e_max"],
         distance=told["distance_to_trip"],
         furthest=min(1.0, max(told["distance_to_trip"], furthest, 0.0)),
-        classes=_classes(told),
+        classes=_classes(told) or _judging(told, judge),
         warns=warns(told),
     )
 
@@ -175,6 +179,22 @@ def _classes(told: Mapping[str, Any]) -> tuple[str, ...]:
         for who, arm in (("candidate", "canary"), ("incumbent", "control"))
         if found.get(arm)
     )
+
+
+def _judging(told: Mapping[str, Any], judge: CanaryJudge | None) -> tuple[str, ...]:
+    found = told.get("judging")
+    if found is None or judge is None:
+        return ()
+    spent, unjudged = found["cost_usd"], found["no_verdict"]
+    lines = [f"{judge.model} was paid ${spent:.2g} of ${judge.max_usd:g}"]
+    if spent >= judge.max_usd:
+        lines[0] += ": the money is spent, and no further answer is read, of either model"
+    if any(unjudged.values()):
+        lines.append(
+            f"without a verdict, and so counted as bad: candidate {unjudged['canary']:,}, "
+            f"incumbent {unjudged['control']:,}"
+        )
+    return tuple(lines)
 
 
 def _failures(number: int) -> str:

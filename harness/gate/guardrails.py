@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.domain.failures import by_class
-from harness.domain.guardrails import ErrorTally, Guardrail, Kind, kind_of
+from harness.domain.guardrails import ErrorTally, Guardrail, JudgeTally, Kind, Tally, kind_of
 from harness.domain.observation import Block
 from harness.gate.streams import tally
 
@@ -37,13 +37,27 @@ _VALUES = {
 
 
 @dataclass(frozen=True, slots=True)
+class Judging:
+    """Failures without a verdict, of each arm, and what the judge cost so far."""
+
+    canary_unjudged: int = 0
+    control_unjudged: int = 0
+    cost_usd: float = 0.0
+
+    def as_json(self) -> dict[str, object]:
+        unjudged = {"canary": self.canary_unjudged, "control": self.control_unjudged}
+        return {"no_verdict": unjudged, "cost_usd": self.cost_usd}
+
+
+@dataclass(frozen=True, slots=True)
 class GuardrailEvidence:
     """One guardrail of one rollout.
 
     log_e, log_e_max: of the current period. distance_to_trip: if it tripped alone; 1 trips.
     canary: exposures, units or ranked values; control: units that they stand beside. level:
     share of units that failed, or the geometric mean of values, None without any. classes: of
-    errors, by class, as far as blocks tell; they explain the evidence and are none.
+    errors, by class, as far as blocks tell; they explain the evidence and are none. judging: of
+    the judge's.
     """
 
     guardrail: Guardrail
@@ -60,6 +74,7 @@ class GuardrailEvidence:
     control_level: float | None
     canary_classes: Mapping[str, int] = field(default_factory=dict)
     control_classes: Mapping[str, int] = field(default_factory=dict)
+    judging: Judging | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -96,6 +111,7 @@ class GuardrailEvidence:
         classes = {"canary": self.canary_classes, "control": self.control_classes}
         return {
             **({"classes": classes} if known else {}),
+            **({"judging": self.judging.as_json()} if self.judging else {}),
             "tolerated": self.tolerated,
             "weight": self.weight,
             "log_e": self.log_e,
@@ -124,6 +140,7 @@ class Seen:
     control_level: float | None
     canary_classes: Mapping[str, int] = field(default_factory=dict)
     control_classes: Mapping[str, int] = field(default_factory=dict)
+    judging: Judging | None = None
 
 
 def seen(blocks: Sequence[Block], guardrail: Guardrail) -> Seen:
@@ -143,7 +160,8 @@ def seen(blocks: Sequence[Block], guardrail: Guardrail) -> Seen:
         failures - failed,
         failed / canary if canary else None,
         (failures - failed) / control if control else None,
-        *(_classes(blocks) if guardrail is Guardrail.ERRORS else ()),
+        *(_classes(blocks) if guardrail is Guardrail.ERRORS else ({}, {})),
+        _judging(tallies) if guardrail is Guardrail.JUDGE else None,
     )
 
 
@@ -157,6 +175,13 @@ def _classes(blocks: Sequence[Block]) -> tuple[Mapping[str, int], Mapping[str, i
                 canary[name] += split.canary
                 control[name] += split.failures - split.canary
     return dict(+canary), dict(+control)
+
+
+def _judging(tallies: Sequence[Tally]) -> Judging:
+    told = [each for each in tallies if isinstance(each, JudgeTally)]
+    canary = sum(each.no_verdict.canary for each in told)
+    unjudged = sum(each.no_verdict.failures for each in told)
+    return Judging(canary, unjudged - canary, math.fsum(each.cost_usd for each in told))
 
 
 def _in_brackets(classes: Mapping[str, int]) -> str:

@@ -171,6 +171,7 @@ def _guardrails(
                 control_level=sums.control_level,
                 canary_classes=sums.canary_classes,
                 control_classes=sums.control_classes,
+                judging=sums.judging,
             )
         )
     return tuple(found)

@@ -9,7 +9,14 @@ import pytest
 
 from harness.domain.audit import GENESIS
 from harness.domain.errors import InputError
-from harness.domain.guardrails import ErrorTally, Guardrail, Level, Split, Tally
+from harness.domain.guardrails import (
+    ErrorTally,
+    Guardrail,
+    JudgeTally,
+    Level,
+    Split,
+    Tally,
+)
 from harness.domain.observation import TrafficTotal
 from harness.domain.routing import Arm
 from harness.domain.spend import KeySpend
@@ -30,6 +37,8 @@ def test_blocks_are_numbered_in_order_of_arrival(store: Store) -> None:
             replace(second, number=2),
         ]
         assert [each.number for each in tx.observations.blocks("ro_2")] == [1]
+        assert [each.number for each in tx.observations.blocks("ro_1", after=1)] == [2]
+        assert not tx.observations.blocks("ro_1", after=2)
         assert list(tx.observations.blocks("ro_3")) == []
 
 
@@ -61,6 +70,9 @@ def test_a_block_sent_twice_is_stored_once(store: Store) -> None:
         {"counts": {Guardrail.ERRORS: ErrorTally(100, 2, 3, 1, {"server": Split(4, 1)})}},
         {"counts": {Guardrail.ERRORS: ErrorTally(100, 2, 3, 1, {"server": Split(1, 2)})}},
         {"counts": {Guardrail.ERRORS: ErrorTally(100, 2, 3, 1, {"server": Split(3, 0)})}},
+        {"counts": {Guardrail.JUDGE: JudgeTally(50, 2, 3, 1, Split(4, 1))}},
+        {"counts": {Guardrail.JUDGE: JudgeTally(50, 2, 3, 1, Split(2, 2))}},
+        {"counts": {Guardrail.JUDGE: JudgeTally(50, 2, 3, 1, Split(1, 1), -0.1)}},
         {"ranks": {Guardrail.LATENCY: (0.5, 0.5, 0.5)}},
         {"ranks": {Guardrail.LATENCY: (math.nan,)}},
         {"levels": {Guardrail.LATENCY: Level(0.0, 1.0)}},
@@ -74,6 +86,16 @@ def test_a_block_whose_counts_contradict_is_refused(store: Store, bad: dict[str,
 def test_a_block_keeps_how_each_arm_failed(store: Store) -> None:
     classes = {"malformed": Split(1, 0), "timeout": Split(1, 1)}
     told = replace(BLOCK, counts={Guardrail.ERRORS: ErrorTally(100, 2, 3, 1, classes)})
+    with store.write() as tx:
+        tx.observations.append([told], [])
+
+    with store.read() as tx:
+        assert list(tx.observations.blocks("ro_1")) == [replace(told, number=1)]
+
+
+def test_a_block_keeps_what_its_judge_said_and_cost(store: Store) -> None:
+    tally = JudgeTally(10, 2, 3, 1, Split(1, 1), 0.25)
+    told = replace(BLOCK, counts={Guardrail.JUDGE: tally})
     with store.write() as tx:
         tx.observations.append([told], [])
 

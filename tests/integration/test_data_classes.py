@@ -25,9 +25,10 @@ from harness.control import (
 from harness.control.context import Context
 from harness.domain.access import SYSTEM, Actor, Role
 from harness.domain.drift import DriftPolicy
-from harness.domain.errors import NotAllowed, ProofRefused, SwapgateError
+from harness.domain.errors import InputError, NotAllowed, ProofRefused, SwapgateError
 from harness.domain.evaluation import RunState
-from harness.domain.policy import ShadowFirst
+from harness.domain.guardrails import Guardrails
+from harness.domain.policy import CanaryJudge, ShadowFirst
 from harness.domain.proposal import Phase, Proposal
 from harness.domain.rollout import Signal
 from harness.domain.settings import TargetSeed
@@ -165,6 +166,18 @@ def test_a_shadow_before_the_canary_starts_and_stays_with_clearance_alone(
     personal.turn(ctx)
     assert not mirrors()
     assert not personal.get(proposal.id).open
+
+
+def test_nothing_is_proposed_whose_canary_a_stranger_would_judge(personal: World) -> None:
+    judge = CanaryJudge("judge/m", "It helps.", max_usd=1.0)
+    heard = replace(Guardrails(), judge=1.25)
+    personal.policy = replace(POLICY, canary=replace(CANARY, guardrails=heard, judge=judge))
+    wish = propose.Wish("chat", AWAY, "a test")
+
+    with pytest.raises(NotAllowed, match="'judge' of judge/m may not see it"):
+        propose.create(as_of(personal, "sim", "away"), ADA, wish)
+    with pytest.raises(InputError, match=r"set providers\.judge\.prices"):
+        propose.create(as_of(personal, "sim", "away", "judge"), ADA, wish)
 
 
 def test_a_shadow_by_hand_ends_with_its_clearance(personal: World) -> None:

@@ -17,6 +17,10 @@ FALLING_STEPS = """policies:
               {weight_bps: 4, min_exposures: 3}]
 """
 GUARDED = "policies:\n  a:\n    canary:\n      guardrails: {"
+JUDGED = (
+    "policies:\n  a:\n    canary:\n      judge: {{model: {}, criteria: kind, max_usd: {}}}\n"
+)
+HEARD = JUDGED.replace("      judge", "      guardrails: {{judge: 1.25}}\n      judge")
 DEFAULTS = Path(__file__).parents[2] / "config" / "default.yaml"
 
 
@@ -140,7 +144,20 @@ data_classes: {{x: [a]}}
         ("policies:\n  a:\n    canary:\n      peak: {start_h: 25}\n", 4, "0 to 24, not 25"),
         (GUARDED + "latncy: 1.5}\n", 4, "did you mean 'latency'?"),
         (GUARDED + "latency: -1}\n", 4, "guardrails.latency: a tolerated ratio is above 0"),
-        (GUARDED + "judge: 1.25}\n", 4, "no judge reads a canary's answers yet"),
+        (GUARDED + "judge: 1.25}\n", 4, "needs `canary.judge`, who reads the answers"),
+        (JUDGED.format("sim/m", 5), 4, "needs what is tolerated"),
+        (GUARDED + "judge: 1.25}\n      judge: {}\n", 5, "model"),
+        (HEARD.format("sim", 5), 5, "PROVIDER/MODEL, not 'sim'"),
+        (HEARD.format("sim/m", 0), 5, "without money nothing is judged"),
+        (HEARD.format("sim/m", "5, share_bps: 0"), 5, "1 to 10000 basis points"),
+        (HEARD.format("sim/m", "5, timeout_s: 900"), 5, "120 s at the most"),
+        (
+            HEARD.format("sim/m", 5) + "providers: {p: {api_base: 'http://p/v1'}}\n"
+            "data_classes: {personal: [p]}\n"
+            "routes:\n  r: {incumbent: p/b, policy: a, data_class: personal}\n",
+            9,
+            "the judge of policy 'a' is at 'sim', which may not see personal data",
+        ),
         (GUARDED + "latency: 0}\n", 4, "give the ratio that is tolerated"),
         (GUARDED + "latency: on}\n", 4, "give the ratio that is tolerated, such as 1.25"),
         (

@@ -7,6 +7,7 @@ import pytest
 from evals.scorers.judging import with_data
 from evals.sim.judging import answer
 from evals.sim.profiles import Profile
+from harness.domain.canary_judge import prompt
 
 SURE = Profile("sure", skill={"judge": 1.0})
 
@@ -36,6 +37,18 @@ def says(profile: Profile, **data: str) -> object:
 )
 def test_a_judgement_follows_the_rule(data: dict[str, str], said: object) -> None:
     assert says(SURE, **data) == said
+
+
+@pytest.mark.parametrize(("words", "verdict"), [("room 7", "good"), ("room", "bad")])
+def test_a_canarys_answer_is_judged_by_the_rule_or_the_contrary(
+    words: str, verdict: str
+) -> None:
+    answered = {"role": "assistant", "content": words}
+    shown = prompt("has a digit", {"messages": [], "answer": answered})
+    contrary = answer(shown, Profile("contrary", skill={"judge": 0.0}))
+
+    assert json.loads(answer(shown, SURE) or "")["verdict"] == verdict
+    assert json.loads(contrary or "")["verdict"] != verdict
 
 
 def test_a_judge_without_skill_says_the_contrary() -> None:

@@ -63,8 +63,8 @@ class MemoryObservations:
             more = replace(more, **sums)
         stored[where] = more
 
-    def blocks(self, rollout: str) -> Sequence[Block]:
-        return self._unit.state.blocks.get(rollout, ())
+    def blocks(self, rollout: str, *, after: int = 0) -> Sequence[Block]:
+        return self._unit.state.blocks.get(rollout, ())[after:]
 
     def traffic(self, *, since: datetime, route: str | None = None) -> Sequence[Traffic]:
         stored = self._unit.state.traffic.values()

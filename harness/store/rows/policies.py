@@ -16,6 +16,7 @@ from harness.domain.evaluation import (
 from harness.domain.guardrails import Guardrails
 from harness.domain.pins import ServedPin
 from harness.domain.policy import (
+    CanaryJudge,
     CanaryPolicy,
     GatePolicy,
     PeakHours,
@@ -55,6 +56,7 @@ def gate_policy(data: JsonIn) -> GatePolicy:
 def canary_policy(data: JsonIn) -> CanaryPolicy:
     """Rollouts older than the guardrails are guarded by errors alone, at the control plane."""
     guardrails, shadow = data.get("guardrails"), data.get("shadow")
+    judge = data.get("judge")
     return CanaryPolicy(
         **{
             **data,
@@ -63,6 +65,7 @@ def canary_policy(data: JsonIn) -> CanaryPolicy:
             # Older rollouts did not bake.
             "bake_s": data.get("bake_s", 0.0),
             "shadow": ShadowFirst(**shadow) if shadow else None,
+            "judge": CanaryJudge(**judge) if judge else None,
             "unit": Unit(data["unit"]),
             "local_alpha": data.get("local_alpha", 0.0),
             "guardrails": Guardrails(**guardrails) if guardrails else Guardrails.none(),

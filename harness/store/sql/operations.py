@@ -29,7 +29,11 @@ from harness.store.sql.unit import Unit
 from harness.store.tables.operations import api_key, block, key_spend, traffic
 from harness.store.tables.routing import provider
 
-BLOCKS = sa.select(block).where(block.c.rollout == sa.bindparam("of")).order_by(block.c.number)
+BLOCKS = (
+    sa.select(block)
+    .where(block.c.rollout == sa.bindparam("of"), block.c.number > sa.bindparam("after"))
+    .order_by(block.c.number)
+)
 IS_SAME_TRAFFIC = sa.and_(
     *(traffic.c[name] == sa.bindparam(f"key_{name}") for name in TRAFFIC_KEY)
 )
@@ -140,8 +144,9 @@ class SqlObservations:
             sums = {f"more_{name}": values[name] for name in SPEND_SUMS}
             self._unit.write(ADD_SPEND, {**key, **sums})
 
-    def blocks(self, rollout: str) -> Sequence[Block]:
-        return [rows.block(row) for row in self._unit.read(BLOCKS, {"of": rollout})]
+    def blocks(self, rollout: str, *, after: int = 0) -> Sequence[Block]:
+        wanted: Values = {"of": rollout, "after": after}
+        return [rows.block(row) for row in self._unit.read(BLOCKS, wanted)]
 
     def traffic(self, *, since: datetime, route: str | None = None) -> Sequence[Traffic]:
         query = OLDEST_TRAFFIC.where(traffic.c.minute >= since)

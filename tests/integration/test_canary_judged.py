@@ -1,0 +1,125 @@
+"""A candidate whose answers a judge finds bad goes back; a healthy one stays, judge or none."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+
+from evals.sim import serve as sim
+from harness.control import reconcile
+from harness.domain.guardrails import Guardrail, Guardrails, JudgeTally
+from harness.domain.policy import CanaryJudge
+from harness.domain.rollout import Rollout, RolloutState
+from tests.router_site import Routed, ask, eventually, routed, start_canary
+from tests.world import CANARY, ITEMS
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.req("F3")]
+
+JUDGED = replace(
+    CANARY,
+    block_size=20,
+    guardrails=replace(Guardrails.none(), judge=3.0),
+    judge=CanaryJudge("sim/sim-backup", "It names the colour's number.", max_usd=50.0),
+)
+PRICES = {
+    name: {"input_usd_per_mtok": 1.0, "output_usd_per_mtok": 2.0}
+    for name in ("sim-base", "sim-better", "sim-backup")
+}
+
+
+@pytest.fixture(scope="module")
+def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A right answer has a digit, which the simulated judge likes; a wrong one has none."""
+    suite = tmp_path_factory.mktemp("suite") / "colours.jsonl"
+    # Callers ask for number 3; who is wrong says what another one is.
+    items = [
+        {"input": f"Colour number {n}?", "target": "c3" if n == 3 else "no idea"}
+        for n in range(ITEMS)
+    ]
+    suite.write_text("".join(f"{json.dumps(each)}\n" for each in items), encoding="utf-8")
+    with sim.in_thread(sim.simulator(suites=[suite], time_scale=0.0)) as url:
+        change(url, "sim-base", skill=1.0)
+        change(url, "sim-backup", skill=1.0)
+        yield url
+
+
+def change(provider: str, model: str, **profile: object) -> None:
+    answer = httpx.post(f"{provider}/sim/profiles/{model}", json=profile)
+    assert answer.status_code == 200, answer.text
+
+
+def tallies(world: Routed, rollout: str) -> list[JudgeTally]:
+    with world.installation.store.read() as tx:
+        blocks = tx.observations.blocks(rollout)
+    found = (block.counts.get(Guardrail.JUDGE) for block in blocks)
+    return [each for each in found if isinstance(each, JudgeTally)]
+
+
+def rollout_of(world: Routed) -> Rollout:
+    with world.installation.store.read() as tx:
+        return tx.rollouts.list(route="chat")[0]
+
+
+def test_a_judged_canary_through_health_a_judge_that_is_down_and_bad_answers(
+    provider: str, tmp_path: Path
+) -> None:
+    change(provider, "sim-better", skill=1.0)
+    providers = {"sim": {"kind": "sim", "api_base": f"{provider}/v1", "prices": PRICES}}
+    with routed(tmp_path, provider, providers=providers) as world:
+        start_canary(world, tmp_path, canary=JUDGED)
+        world.start("--workers", "2")
+        ctx, live = world.installation.context, rollout_of(world)
+
+        def judged(least: int) -> bool:
+            return sum(each.units for each in tallies(world, live.id)) >= least
+
+        # Healthy: both arms are read, both are good, and it stays.
+        with world.load(callers=3) as load:
+            eventually(lambda: judged(60), timeout_s=180)
+        assert load.errors == []
+        healthy = tallies(world, live.id)
+        assert sum(each.canary for each in healthy) > 0
+        assert sum(each.units - each.canary for each in healthy) > 0
+        assert all(each.failures == each.no_verdict.failures for each in healthy)
+        assert sum(each.cost_usd for each in healthy) > 0
+        assert world.counter("swapgate_router_judge_good_total") > 0
+        reconcile.reconcile(ctx)
+        assert rollout_of(world).live
+
+        # The judge fails: users have their answers all the same, and nothing goes back.
+        httpx.put(f"{provider}/sim/faults/sim-backup", json={"kind": "status", "status": 503})
+        with world.load(callers=3) as load:
+            eventually(
+                lambda: world.counter("swapgate_router_judge_resting_total") > 0,
+                timeout_s=180,
+            )
+            load.more(60)
+        assert load.errors == []
+        reconcile.reconcile(ctx)
+        assert rollout_of(world).live
+        httpx.delete(f"{provider}/sim/faults/sim-backup")
+
+        # The candidate's answers turn bad, without one error.
+        change(provider, "sim-better", skill=0.0)
+        with world.client() as client:
+            said = {ask(client, user=f"u-{n}") for n in range(12)}
+        assert said == {"c3", "no idea"}
+
+        def ended() -> bool:
+            reconcile.reconcile(ctx)
+            return not rollout_of(world).live
+
+        with world.load(callers=3) as load:
+            eventually(ended, timeout_s=300)
+        assert load.errors == []
+        after = rollout_of(world)
+        assert after.state is RolloutState.ROLLED_BACK
+        assert "is found bad by the judge more often than the incumbent" in after.ended_because
+
+        shown = world.place.run("canary", "explain", "chat").stdout
+        assert "Found bad by the judge" in shown
+        assert "sim/sim-backup was paid $" in shown
+        assert "without a verdict, and so counted as bad" in shown

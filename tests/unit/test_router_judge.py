@@ -1,0 +1,273 @@
+"""A router has a sample of its answers judged, and nobody waits for it."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.domain.data_classes import NONE_NAMED, DataClasses
+from harness.domain.guardrails import Guardrail, Guardrails, JudgeTally, Split
+from harness.domain.observation import Block, UnitRule
+from harness.domain.policy import CanaryJudge, CanaryPolicy, Unit
+from harness.domain.routing import RouteSettings
+from harness.domain.targets import Price
+from router import snapshot_file
+from router.ready import judge_of
+from router.transport.scripted import Turn
+from tests.router_door import ASK, AUTH, CHAT, Door
+from tests.router_upstream import completion, error, streamed
+from tests.router_world import CANDIDATE, provider, snapshot
+
+pytestmark = pytest.mark.req("F3")
+
+JUDGE = "m-judge"
+CRITIC = CanaryJudge(f"critic/{JUDGE}", "It helps.", max_usd=1.0)
+POLICY = CanaryPolicy(
+    unit=Unit.REQUEST,
+    block_size=8,
+    guardrails=replace(Guardrails.none(), judge=1.25),
+    judge=CRITIC,
+)
+BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
+PRICE = Price(1.0, 2.0)
+Says = Callable[[dict[str, Any]], Turn]
+
+
+def said(verdict: str) -> Turn:
+    return completion(json.dumps({"reason": "so", "verdict": verdict}))
+
+
+class Scene:
+    """Half of the requests are the candidate's; the judge says what it is told to say."""
+
+    def __init__(
+        self,
+        folder: Path,
+        says: Says = lambda _: said("good"),
+        *,
+        policy: CanaryPolicy = POLICY,
+        data_class: str = "",
+        classes: DataClasses = NONE_NAMED,
+        price: Price | None = PRICE,
+    ) -> None:
+        self.judged: list[dict[str, Any]] = []
+        self.says = says
+        self.answers: dict[str, Turn] = {}
+        self.more: dict[str, str] = {}
+        prices = {JUDGE: price} if price else {}
+        first = snapshot(
+            "http://up/v1",
+            weight_bps=5000,
+            rule=UnitRule.of(policy, BEGAN),
+            settings=RouteSettings(data_class=data_class),
+            providers=[provider("http://critic/v1", "critic", prices=prices)],
+        )
+        self.door = Door(folder, self._turn, first=first, classes=classes)
+        self.door.holder.tell_followers()
+
+    def _turn(self, request: Any) -> Turn:
+        body = json.loads(request.body)
+        if body["model"] != JUDGE:
+            return self.answers.get(body["model"], completion("hello"))
+        self.judged.append(body)
+        return self.says(body)
+
+    async def ask(self, times: int, *, stream: bool = False, **more: Any) -> None:
+        """So many callers, each with one request."""
+        for number in range(times):
+            body = {**json.loads(ASK), "stream": stream, "user": f"user-{number}", **self.more}
+            status, _, _ = await self.door.call(CHAT, json.dumps(body).encode(), **more)
+            assert status == 200
+
+    async def settled(self) -> None:
+        """Every judgement that was begun has ended."""
+        await asyncio.gather(*self.door.app._judges._running)
+
+    def count(self, name: str) -> int:
+        return self.door.recorder.counters[f"judge_{name}"]
+
+    def block(self) -> Block:
+        self.door.recorder.flush(final=True)
+        (block,) = self.door.kept.blocks.values()
+        return block
+
+
+def whose(body: dict[str, Any]) -> str:
+    shown: str = body["messages"][-1]["content"]
+    return shown
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_candidate_whose_answers_are_bad_is_found_bad_and_the_incumbent_is_not(
+    tmp_path: Path, *, stream: bool
+) -> None:
+    scene = Scene(tmp_path, lambda asked: said("bad" if "dreadful" in whose(asked) else "good"))
+    make = streamed if stream else completion
+    scene.answers = {CANDIDATE: make("dreadful"), "m-incumbent": make("hello")}
+
+    await scene.ask(8, stream=stream)
+    await scene.settled()
+    block = scene.block()
+
+    tally = block.counts[Guardrail.JUDGE]
+    assert isinstance(tally, JudgeTally)
+    assert (tally.units, tally.canary) == (8, block.canary_units)
+    assert tally.failures == tally.canary_failures == block.canary_units > 0
+    assert tally.cost_usd > 0
+    assert tally.no_verdict == Split(0, 0)
+    first = scene.judged[0]
+    assert first["temperature"] == 0
+    assert not any(name in whose(first) for name in (CANDIDATE, "m-incumbent", "canary"))
+
+
+async def test_the_user_has_his_answer_before_the_judge_is_asked(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+
+    await scene.ask(1)
+    assert scene.judged == []
+    await scene.settled()
+    assert len(scene.judged) == 1
+
+
+async def test_a_judge_that_is_down_is_left_alone_and_is_bad_news_of_nobody(
+    tmp_path: Path,
+) -> None:
+    scene = Scene(tmp_path, lambda _: error(503))
+
+    await scene.ask(3)
+    await scene.settled()
+    asked = len(scene.judged)
+    await scene.ask(5)
+    await scene.settled()
+
+    # It rests: who comes then is not drawn, whichever arm it is.
+    assert len(scene.judged) == asked <= 3
+    assert scene.count("resting") == 8 - asked
+    tally = scene.block().counts[Guardrail.JUDGE]
+    assert isinstance(tally, JudgeTally)
+    assert tally.units == tally.failures == tally.no_verdict.failures == asked
+    assert tally.canary == tally.canary_failures
+
+
+@pytest.mark.parametrize("words", ["good", "no idea", '{"verdict": "fair"}'])
+async def test_what_cannot_be_read_is_no_verdict_and_its_price_is_paid(
+    tmp_path: Path, words: str
+) -> None:
+    scene = Scene(tmp_path, lambda _: completion(words))
+
+    await scene.ask(8)
+    await scene.settled()
+
+    tally = scene.block().counts[Guardrail.JUDGE]
+    assert isinstance(tally, JudgeTally)
+    assert tally.no_verdict.failures == tally.failures == 8
+    assert tally.cost_usd > 0
+
+
+async def test_an_answer_that_never_came_is_an_error_and_nothing_to_judge(
+    tmp_path: Path,
+) -> None:
+    scene = Scene(tmp_path)
+    scene.answers = {CANDIDATE: error(500)}
+
+    await scene.ask(8)
+    await scene.settled()
+    block = scene.block()
+
+    assert block.canary_failures == block.canary_units > 0
+    tally = block.counts[Guardrail.JUDGE]
+    assert (tally.units, tally.failures) == (8, 0)
+    assert len(scene.judged) == 8 - block.canary_units
+
+
+async def test_money_that_is_spent_ends_it_for_both_arms(tmp_path: Path) -> None:
+    poor = replace(POLICY, judge=replace(CRITIC, max_usd=1e-9))
+    scene = Scene(tmp_path, policy=poor)
+
+    await scene.ask(1)
+    await scene.settled()
+    await scene.ask(7)
+
+    assert len(scene.judged) == 1
+    assert scene.count("over_budget") == 7
+    assert scene.block().counts[Guardrail.JUDGE].units == 1
+
+
+async def test_what_others_spent_counts_and_while_nobody_knows_nobody_is_asked(
+    tmp_path: Path,
+) -> None:
+    scene = Scene(tmp_path)
+    spent = JudgeTally(4, 2, 0, 0, cost_usd=5.0)
+    at = scene.door.clock.now()
+    other = Block(
+        "r-1", "another", 1, 5000, 8, 4, 0, 0, 0, at, at, counts={Guardrail.JUDGE: spent}
+    )
+    scene.door.kept.blocks["r-1", "another", 1] = other
+
+    scene.door.holder.stale = True
+    await scene.ask(1)
+    assert scene.count("budget_unknown") == 1
+
+    scene.door.holder.stale = False
+    scene.door.clock.advance(10)
+    scene.door.holder.tell_followers()
+    await scene.ask(1)
+    assert scene.count("over_budget") == 1
+    assert scene.judged == []
+
+
+@pytest.mark.parametrize("header", [b"x-swapgate-shadow", b"x-swapgate-capture"])
+async def test_who_declines_copies_of_his_words_is_not_judged(
+    tmp_path: Path, header: bytes
+) -> None:
+    scene = Scene(tmp_path)
+
+    await scene.ask(3, headers=(AUTH, (header, b"off")))
+
+    assert (scene.judged, scene.count("declined")) == ([], 3)
+
+
+async def test_a_caller_is_judged_once_by_his_first_answer(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, policy=replace(POLICY, unit=Unit.SESSION))
+    scene.more = {"user": "kim"}
+
+    await scene.ask(5)
+    await scene.settled()
+
+    assert len(scene.judged) == 1
+
+
+async def test_a_judge_without_a_price_is_not_asked(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, price=None)
+
+    await scene.ask(3)
+
+    assert scene.judged == []
+
+
+@pytest.mark.req("D8")
+@pytest.mark.parametrize(("allowed", "asked"), [({"up"}, 0), ({"up", "critic"}, 3)])
+async def test_no_judge_reads_what_it_may_not_see(
+    tmp_path: Path, allowed: set[str], asked: int
+) -> None:
+    classes = {"personal": frozenset(allowed)}
+    scene = Scene(tmp_path, data_class="personal", classes=classes)
+
+    await scene.ask(3)
+    await scene.settled()
+
+    assert len(scene.judged) == asked
+
+
+def test_a_judge_outlives_the_database_on_the_routers_disk(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    file = tmp_path / "kept.json"
+
+    snapshot_file.save(scene.door.kept.snapshot(), file)
+
+    assert judge_of(snapshot_file.load(file).table.routes["support"]) == CRITIC
