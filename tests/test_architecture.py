@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -40,6 +41,7 @@ DOORS = {
 VAGUE = re.compile(r"^(utils?|helpers?|common|managers?|.*_(utils?|helpers?|manager))$")
 
 
+@cache
 def tracked_files() -> list[Path]:
     """What git knows, or would after `git add`: relative paths of files that exist."""
     listing = subprocess.run(
@@ -62,8 +64,13 @@ def parsed(file: Path) -> ast.Module:
     return ast.parse((ROOT / file).read_text(), filename=str(file))
 
 
-def imports(file: Path) -> Iterator[tuple[int, str]]:
+@cache
+def imports(file: Path) -> list[tuple[int, str]]:
     """Each (line, dotted module) that the file imports, wherever in it, by any statement."""
+    return list(found_imports(file))
+
+
+def found_imports(file: Path) -> Iterator[tuple[int, str]]:
     for node in ast.walk(parsed(file)):
         match node:
             case ast.Import(names=names):
