@@ -1,18 +1,29 @@
 """Canaries: where they stand and why, and a person's hand on them."""
 
+from dataclasses import dataclass, fields
+
 from fastapi import APIRouter
 
 from harness.api.answers import Page, whole
 from harness.api.bodies import HandBody
 from harness.api.endpoint import Who, endpoint
 from harness.control import canary_plan, reports
-from harness.control.canary_hands import by_hand
+from harness.control.canary_hands import by_hand, moved
 from harness.control.canary_plan import RampPlan
 from harness.control.reports import CanaryStatus
 from harness.domain.errors import NotFound
 from harness.domain.rollout import Rollout, Signal
 
 router = APIRouter()
+
+
+@dataclass(frozen=True)
+class MovedCanary(Rollout):
+    """A canary that a person moved. warnings: what the data say against it, if anything."""
+
+    warnings: tuple[str, ...] = ()
+
+
 NO_REASON = HandBody()
 
 
@@ -54,15 +65,15 @@ def abort_canary(who: Who, route: str, body: HandBody = NO_REASON) -> Rollout:
 
 
 @endpoint(router, "POST", "/canaries/{route}/advance")
-def advance_canary(who: Who, route: str, body: HandBody) -> Rollout:
-    """One step on, with a reason, whatever the evidence still lacks."""
-    return _moved(who, route, Signal.ADVANCE, body)
+def advance_canary(who: Who, route: str, body: HandBody) -> MovedCanary:
+    """One step on, with a reason, whatever the evidence still lacks, and with its warnings."""
+    return _overruled(who, route, Signal.ADVANCE, body)
 
 
 @endpoint(router, "POST", "/canaries/{route}/promote")
-def promote_canary(who: Who, route: str, body: HandBody) -> Rollout:
+def promote_canary(who: Who, route: str, body: HandBody) -> MovedCanary:
     """Now, with a reason: needs the passed verdict, and another person than the proposer."""
-    return _moved(who, route, Signal.PROMOTE, body)
+    return _overruled(who, route, Signal.PROMOTE, body)
 
 
 @endpoint(router, "POST", "/canaries/{route}/finish")
@@ -73,3 +84,9 @@ def finish_canary(who: Who, route: str, body: HandBody) -> Rollout:
 
 def _moved(who: Who, route: str, signal: Signal, body: HandBody) -> Rollout:
     return by_hand(who.ctx, who.actor, route, signal, body.reason, seen=body.version)
+
+
+def _overruled(who: Who, route: str, signal: Signal, body: HandBody) -> MovedCanary:
+    done = moved(who.ctx, who.actor, route, signal, body.reason, seen=body.version)
+    values = {each.name: getattr(done.rollout, each.name) for each in fields(Rollout)}
+    return MovedCanary(**values, warnings=done.warnings)

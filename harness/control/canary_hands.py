@@ -1,6 +1,6 @@
 """A person's hand on a canary: pause, resume, advance, abort, promote now, finish the bake."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from harness.control import bake, canary, local_aborts, standing
 from harness.control.context import Context
@@ -17,6 +17,15 @@ from harness.domain.rollout import BY_HAND, Action, ActionKind, Rollout, Signal
 from harness.gate.objections import objections
 from harness.ports import Transaction
 
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """warnings: what the data say against what was done all the same."""
+
+    rollout: Rollout
+    warnings: tuple[str, ...] = ()
+
+
 # What overrules the plan says why; to stop something never waits for words.
 _SAYS_WHY = frozenset({Signal.ADVANCE, Signal.PROMOTE, Signal.FINISH})
 
@@ -30,6 +39,19 @@ def by_hand(
     *,
     seen: int | None = None,
 ) -> Rollout:
+    """As `moved`, without the warnings."""
+    return moved(ctx, actor, route, signal, reason, seen=seen).rollout
+
+
+def moved(
+    ctx: Context,
+    actor: Actor,
+    route: str,
+    signal: Signal,
+    reason: str,
+    *,
+    seen: int | None = None,
+) -> Moved:
     """Move the route's canary, or end its bake.
 
     seen: the rollout's version that the person looked at; None takes what is stored. Raises
@@ -52,7 +74,7 @@ def by_hand(
             )
         match signal:
             case Signal.ABORT:
-                return canary.end(ctx, tx, actor, rollout, signal, because)
+                return Moved(canary.end(ctx, tx, actor, rollout, signal, because))
             case Signal.PROMOTE:
                 return _promote_now(ctx, tx, actor, rollout, because)
             case Signal.FINISH:
@@ -61,22 +83,23 @@ def by_hand(
                         f"the canary of {route} is {rollout.state.value}: only a bake, after "
                         "the promotion, is finished by hand"
                     )
-                return bake.over(ctx, tx, actor, rollout, signal, because)
+                return Moved(bake.over(ctx, tx, actor, rollout, signal, because))
             case Signal.ADVANCE:
                 standing.demand(ctx, tx, tx.verdicts.get(rollout.verdict))
-                found = _check_harmless(ctx, tx, rollout)
+                found, against = _check_harmless(ctx, tx, rollout)
                 asked = replace(found, kind=ActionKind.ADVANCE, signal=signal, reason=because)
-                return canary.move(ctx, tx, actor, rollout, signal, because, asked)
+                done = canary.move(ctx, tx, actor, rollout, signal, because, asked)
+                return Moved(done, against)
             case Signal.RESUME:
                 standing.demand(ctx, tx, tx.verdicts.get(rollout.verdict))
             case _:
                 pass
-        return canary.move(ctx, tx, actor, rollout, signal, because)
+        return Moved(canary.move(ctx, tx, actor, rollout, signal, because))
 
 
 def _promote_now(
     ctx: Context, tx: Transaction, actor: Actor, rollout: Rollout, because: str
-) -> Rollout:
+) -> Moved:
     """Without the rest of the ramp, not without proof.
 
     Raises ProofRefused when the verdict is not valid any more or the data show harm, NotAllowed
@@ -87,14 +110,15 @@ def _promote_now(
         raise NotAllowed(
             f"{actor.name} proposed {proposal.id} and cannot promote it: ask another approver"
         )
-    action = _check_harmless(ctx, tx, rollout)
+    action, against = _check_harmless(ctx, tx, rollout)
     asked = replace(
         action,
         kind=ActionKind.PROMOTE,
         signal=Signal.PROMOTE,
         reason=f"{because}. {action.reason}",
     )
-    return canary.promote(ctx, tx, actor, rollout, _approved(proposal, actor), asked)
+    approved = _approved(proposal, actor)
+    return Moved(canary.promote(ctx, tx, actor, rollout, approved, asked), against)
 
 
 def _approved(proposal: Proposal, actor: Actor) -> Proposal:
@@ -104,15 +128,17 @@ def _approved(proposal: Proposal, actor: Actor) -> Proposal:
     return replace(proposal, approver=actor.name, approved_verdict=proposal.verdict)
 
 
-def _check_harmless(ctx: Context, tx: Transaction, rollout: Rollout) -> Action:
-    """What the data say, with what they say against it, for the audit log.
+def _check_harmless(
+    ctx: Context, tx: Transaction, rollout: Rollout
+) -> tuple[Action, tuple[str, ...]]:
+    """What the data say, and what they say against it, which the audit log keeps as well.
 
     Raises ProofRefused when they, or a router's own guard, ask for the rollback.
     """
     action = local_aborts.confirmed(tx, rollout, canary.look_in(ctx, tx, rollout))
     if action.signal is Signal.HARM:
         raise ProofRefused(f"the canary of {rollout.route} goes back, not on: {action.reason}")
-    against = objections(action.figures)
+    against = tuple(objections(action.figures))
     if not against:
-        return action
-    return replace(action, figures={**action.figures, "warnings": [*against]})
+        return action, ()
+    return replace(action, figures={**action.figures, "warnings": [*against]}), against

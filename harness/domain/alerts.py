@@ -57,7 +57,8 @@ class AlertKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class KindRule:
-    """lasting: its cause goes on until it ends; else it is over as it happens.
+    """next_step: PROVIDER stands for the name of the one that an alert is about. lasting: its
+    cause goes on until it ends; else it is over as it happens.
 
     silent: a source that is not heard of for so long has ended (a worker that died cannot say
     so); None where the control plane looks itself. remind: people are told again after that
@@ -71,6 +72,7 @@ class KindRule:
     remind: timedelta = timedelta(hours=24)
 
 
+PROVIDER: Final = "PROVIDER"
 # Several times the rhythm in which a worker says that a cause goes on.
 _WORKER: Final = timedelta(minutes=30)
 _K, _S = AlertKind, Severity
@@ -234,10 +236,17 @@ class Alert:
 
     @property
     def next_step(self) -> str:
-        return KINDS[self.kind].next_step
+        return _step(self.kind, self.subject)
 
     def now(self, news: News, at: datetime) -> "Alert":
         return replace(self, news=news, at=at)
+
+
+def _step(kind: AlertKind, subject: str) -> str:
+    """With the provider's name where it is about one."""
+    what, _, name = subject.partition(" ")
+    step = KINDS[kind].next_step
+    return step.replace(PROVIDER, name) if what == "provider" and name else step
 
 
 class Told(StrEnum):
@@ -276,7 +285,7 @@ class AlertRecord:
 
     @property
     def next_step(self) -> str:
-        return KINDS[self.kind].next_step
+        return _step(self.kind, self.subject)
 
     @property
     def open(self) -> bool:

@@ -26,13 +26,16 @@ def chat_messages(messages: object) -> Iterator[Turn]:
             yield from _user(content)
 
 
-def plain_text(content: object) -> str:
-    """A text, or a list of text blocks as one. Raises Untranslatable for any other block."""
+def plain_text(content: object, param: str = "messages") -> str:
+    """A text, or a list of text blocks as one. param: the field that it is in.
+
+    Raises Untranslatable for any other block.
+    """
     if not isinstance(content, list):
         return content if isinstance(content, str) else ""
     for block in objects(content):
         if block.get("type") != "text":
-            raise _no_place(block)
+            raise _no_place(block, param)
     return _GAP.join(str(block.get("text") or "") for block in objects(content))
 
 
@@ -140,7 +143,7 @@ def _document(block: Mapping[str, object]) -> Turn:
     raise _no_place(block)
 
 
-def _no_place(block: Mapping[str, object]) -> Untranslatable:
+def _no_place(block: Mapping[str, object], param: str = "messages") -> Untranslatable:
     source = block.get("source")
     of = f" with a source of type {source.get('type')!r}" if isinstance(source, Mapping) else ""
-    return Untranslatable(f"content of type {str(block.get('type'))[:60]!r}{of}")
+    return Untranslatable(f"content of type {str(block.get('type'))[:60]!r}{of}", param)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from router.bridges.messages_content import chat_messages, plain_text
-from router.bridges.untranslatable import Untranslatable
+from router.bridges.untranslatable import of_held
 from router.dialects.lists import objects
 
 # Said otherwise, below; or what only Anthropic can act on and no answer depends on.
@@ -42,7 +42,7 @@ def chat_body(
     """
     own = held(asked.get)
     if own:
-        raise Untranslatable(own)
+        raise of_held(own)
     body = {name: value for name, value in asked.items() if name not in _OWN}
     # Anthropic's other tier is OpenAI's default.
     if body.get("service_tier") == "standard_only":
@@ -83,7 +83,7 @@ def wants_thinking(asked: Mapping[str, object]) -> bool:
 
 
 def _system(system: object) -> list[dict[str, object]]:
-    text = plain_text(system)
+    text = plain_text(system, "system")
     return [{"role": "system", "content": text}] if text else []
 
 

@@ -31,7 +31,7 @@ def chat_messages(instructions: object, given: object) -> list[Turn]:
         elif kind == "function_call_output":
             turns += _result(item)
         elif kind != "reasoning":  # its own provider's alone; an answer does without
-            raise Untranslatable(f"an input item of type {str(kind)[:60]!r}")
+            raise Untranslatable(f"an input item of type {str(kind)[:60]!r}", "input")
     return turns
 
 
@@ -93,4 +93,4 @@ def _part(part: Mapping[str, object]) -> Turn:
     if kind == "input_file" and part.get("file_data"):
         names = ("filename", "file_data")
         return {"type": "file", "file": {n: part[n] for n in names if part.get(n)}}
-    raise Untranslatable(f"content of type {kind[:60]!r} without its data")
+    raise Untranslatable(f"content of type {kind[:60]!r} without its data", "input")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from router.bridges.responses_input import chat_messages
-from router.bridges.untranslatable import Untranslatable
+from router.bridges.untranslatable import Untranslatable, of_held
 from router.dialects.lists import objects
 
 # Said otherwise, below; or about what the provider stores, shows or runs by itself.
@@ -38,7 +38,7 @@ def chat_body(
     """
     own = held(asked.get)
     if own:
-        raise Untranslatable(own)
+        raise of_held(own)
     body = {
         name: value
         for name, value in asked.items()
@@ -93,7 +93,8 @@ def _choice(choice: object) -> dict[str, object]:
     if not isinstance(choice, Mapping):
         return {}
     if choice.get("type") != "function":
-        raise Untranslatable(f"a tool_choice of type {str(choice.get('type'))[:60]!r}")
+        what = f"a tool_choice of type {str(choice.get('type'))[:60]!r}"
+        raise Untranslatable(what, "tool_choice")
     return {"tool_choice": {"type": "function", "function": {"name": choice.get("name")}}}
 
 

@@ -317,13 +317,15 @@ def test_what_speaks_against_a_step_by_hand_stays_in_its_audit_event(world: Worl
     world.feed(failing=True)
     shown = reports.explained(world.context(), "chat").status
 
-    canary_hands.by_hand(world.context(), BEN, "chat", Signal.ADVANCE, "the customer agrees")
+    said = "the customer agrees"
+    moved = canary_hands.moved(world.context(), BEN, "chat", Signal.ADVANCE, said)
 
     (warning,) = shown.explanation.against
     assert "The canary fails more often than the incumbent: 1 of 1 against" in warning
     with world.store.read() as tx:
         last = list(tx.audit.all())[-1]
     assert last.details["warnings"] == [warning]
+    assert moved.warnings == (warning,)
     assert last.details["reason"] == "advance by ben: the customer agrees"
     assert canary_actions.replay(world.context(), last.number).agrees
 

@@ -132,8 +132,9 @@ def test_what_a_request_says_survives(scene: Scene) -> None:
 def test_what_cannot_be_said_is_refused_by_name(
     scene: Scene, fields: dict[str, Any], named: str
 ) -> None:
-    with pytest.raises(openai.UnprocessableEntityError, match=named):
+    with pytest.raises(openai.UnprocessableEntityError, match=named) as refused:
         scene.ask(**fields)
+    assert refused.value.param == next(iter(fields))
     assert scene.upstream.asked == []
 
 

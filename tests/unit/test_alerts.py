@@ -197,3 +197,15 @@ def test_a_delivery_ends_delivered_or_given_up_and_says_so() -> None:
     done = delivered(tried, NOW)
     assert (done.next_attempt_at, done.delivered_at, done.last_error) == (None, NOW, "")
     assert first.id == tried.id == f"{record.id}.1"
+
+
+@pytest.mark.req("G4")
+@pytest.mark.parametrize("kind", AlertKind)
+def test_the_next_step_names_the_provider_that_the_alert_is_about(kind: AlertKind) -> None:
+    step = Alert(kind, "provider groq", "k", "t", "x", NOW, "w1").next_step
+
+    assert "PROVIDER" not in step
+    assert ("groq" in step) is ("PROVIDER" in KINDS[kind].next_step)
+    assert (
+        Alert(kind, "route chat", "k", "t", "x", NOW, "w1").next_step == KINDS[kind].next_step
+    )

@@ -1,0 +1,17 @@
+"""Decisions are found by their number."""
+
+import re
+from pathlib import Path
+
+FOLDER = Path(__file__).parent.parent / "docs" / "adr"
+
+
+def test_each_decision_has_a_number_of_its_own_which_its_title_repeats() -> None:
+    files = sorted(FOLDER.glob("*.md"))
+    numbers = [int(each.name[:4]) for each in files]
+
+    assert len(set(numbers)) == len(numbers)
+    for each, number in zip(files, numbers, strict=True):
+        found = re.match(r"# (\d+)\. ", each.read_text(encoding="utf-8"))
+        assert found, each.name
+        assert int(found[1]) == number
