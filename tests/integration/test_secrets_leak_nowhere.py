@@ -11,7 +11,9 @@ from urllib.parse import quote
 
 import httpx
 import pytest
+from streamlit.testing.v1 import AppTest
 
+from dashboard import acting, shell
 from harness import bootstrap
 from harness.control import keys
 from harness.domain.access import SYSTEM, Role
@@ -25,6 +27,7 @@ from tests.processes import free_port, site
 from tests.router_site import ROUTE, Routed, routed
 from tests.trace_collector import Collector, collecting
 
+MAIN = Path(acting.__file__).with_name("main.py")
 STORED, ENVIRONMENT, WRONG, HEADER, USERINFO, HOOK, SINK, TRACING = (
     f"sk-SEED{name}-0123456789abcdef"
     for name in ("stored", "env", "wrong", "header", "user", "hook", "sink", "otlp")
@@ -51,6 +54,13 @@ def forms(secret: str) -> tuple[bytes, ...]:
     return (secret.encode(), quote(secret, safe="").encode(), *inner)
 
 
+def forget() -> None:
+    """The installation that the dashboard keeps for as long as its process lives."""
+    if shell.installation.cache_info().currsize:
+        shell.installation().close()
+    shell.installation.cache_clear()
+
+
 def content(file: Path) -> bytes:
     """With what is packed in it: an `.eval` file is a ZIP archive."""
     raw = file.read_bytes()
@@ -58,6 +68,24 @@ def content(file: Path) -> bytes:
         return raw
     with zipfile.ZipFile(file) as packed:
         return b"".join([raw, *(packed.read(name) for name in packed.namelist())])
+
+
+def dashboard_pages() -> dict[str, bytes]:
+    """All that each of the dashboard's pages sends to a browser, by its name."""
+    forget()
+    try:
+        app = AppTest.from_file(str(MAIN), default_timeout=120).run()
+        found = {}
+        for view in sorted(MAIN.parent.glob("views/[a-z]*.py")):
+            app.switch_page(f"views/{view.name}").run()
+            assert not app.exception, (view.name, app.exception)
+            nodes = [
+                each.proto for each in app._tree if getattr(each, "proto", None) is not None
+            ]
+            found[f"page {view.stem}"] = b"\n".join(each.SerializeToString() for each in nodes)
+    finally:
+        forget()
+    return found
 
 
 @dataclass
@@ -115,9 +143,11 @@ def seeded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Seeded]:
         yield Seeded(made, collector, receiver)
 
 
+# Streamlit says so wherever a script runs without its server.
+@pytest.mark.filterwarnings("ignore:.*missing ScriptRunContext")
 @pytest.mark.req("C2", "C8", "D4")
 def test_no_secret_is_in_anything_that_the_system_writes_or_answers(
-    seeded: Seeded, tmp_path: Path
+    seeded: Seeded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = seeded.world
     installation, said = world.installation, []
@@ -162,6 +192,10 @@ def test_no_secret_is_in_anything_that_the_system_writes_or_answers(
     said += [each.body.decode() for each in seeded.receiver.got]
 
     written = {f"answer {number}": each.encode() for number, each in enumerate(said)}
+    monkeypatch.setenv(bootstrap.CONFIG_VARIABLE, str(world.place.config))
+    pages = dashboard_pages()
+    assert b"wrong/sim-base" in pages["page providers"] + pages["page overview"]
+    written |= pages
     written |= {f"spans {number}": raw for number, raw in enumerate(seeded.collector.raw)}
     # The file that the operator wrote has the header in it.
     files = (f for f in tmp_path.rglob("*") if f.is_file() and f != world.place.config)
