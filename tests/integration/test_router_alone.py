@@ -182,7 +182,9 @@ def test_a_signal_under_load_ends_it_well_and_loses_nothing(
 def test_the_routers_processes_load_nothing_that_they_do_not_need(
     provider: str, tmp_path: Path
 ) -> None:
-    heavy = "{'fastapi', 'httpx', 'openai', 'litellm', 'inspect_ai', 'numpy', 'evals'}"
+    heavy = (
+        "{'fastapi', 'httpx', 'openai', 'litellm', 'inspect_ai', 'numpy', 'evals', 'psycopg'}"
+    )
     code = (
         "import socket, sys; from pathlib import Path; import router.serve;"
         "from harness import bootstrap, data_plane;"

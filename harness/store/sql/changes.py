@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 from typing import Final, Protocol
 
-import psycopg
 import sqlalchemy as sa
 
 from harness.store.sql import engine
@@ -18,7 +17,6 @@ from harness.store.sql import engine
 POLL_S: Final = 0.05
 # How long one thread listens before others may, and before close() is noticed.
 SLICE_S: Final = 0.2
-CHANNEL: Final = "swapgate_changed"
 
 
 class Ear(Protocol):
@@ -27,7 +25,7 @@ class Ear(Protocol):
     def heard(self, timeout_s: float) -> bool:
         """Whether something may have changed; False after at most `timeout_s`.
 
-        Raises OSError, sqlite3.Error or psycopg.Error when the connection is lost.
+        Raises OSError or sqlite3.Error when the connection is lost.
         """
         ...
 
@@ -60,29 +58,12 @@ class SqliteEar:
         self._db.close()
 
 
-class PostgresEar:
-    """LISTEN; triggers send the NOTIFY (migrations)."""
-
-    def __init__(self, url: sa.URL) -> None:
-        bare = url.set(drivername="postgresql")
-        arguments = engine.postgres_arguments(url)
-        self._db = psycopg.connect(
-            bare.render_as_string(hide_password=False),
-            autocommit=True,
-            **arguments,  # type: ignore[arg-type]  # psycopg types them one by one
-        )
-        self._db.execute(f"LISTEN {CHANNEL}")
-
-    def heard(self, timeout_s: float) -> bool:
-        return any(True for _ in self._db.notifies(timeout=timeout_s, stop_after=1))
-
-    def close(self) -> None:
-        self._db.close()
-
-
 def ear(url: sa.URL) -> Ear:
     if url.get_backend_name() == "sqlite":
         return SqliteEar(engine.file_of(url))
+    # Loading the driver takes long, for every process of those who have SQLite.
+    from harness.store.sql.postgres_ear import PostgresEar  # noqa: PLC0415
+
     return PostgresEar(url)
 
 
@@ -119,7 +100,7 @@ class Changes:
                     self._changes += 1
                 elif self._ear.heard(timeout_s):
                     self._changes += 1
-            except (OSError, sqlite3.Error, psycopg.Error):
+            except (OSError, sqlite3.Error):
                 self._forget()
                 time.sleep(timeout_s)
 

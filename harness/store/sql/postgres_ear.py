@@ -1,0 +1,43 @@
+"""PostgreSQL tells of a change: LISTEN, and triggers that send the NOTIFY (migrations)."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import psycopg
+import sqlalchemy as sa
+
+from harness.store.sql import engine
+
+CHANNEL: Final = "swapgate_changed"
+
+
+class PostgresEar:
+    """One connection that listens. Raises OSError when it is lost."""
+
+    def __init__(self, url: sa.URL) -> None:
+        bare = url.set(drivername="postgresql")
+        arguments = engine.postgres_arguments(url)
+        with _as_lost():
+            self._db = psycopg.connect(
+                bare.render_as_string(hide_password=False),
+                autocommit=True,
+                **arguments,  # type: ignore[arg-type]  # psycopg types them one by one
+            )
+            self._db.execute(f"LISTEN {CHANNEL}")
+
+    def heard(self, timeout_s: float) -> bool:
+        """Whether something changed; False after `timeout_s`."""
+        with _as_lost():
+            return any(True for _ in self._db.notifies(timeout=timeout_s, stop_after=1))
+
+    def close(self) -> None:
+        self._db.close()
+
+
+@contextmanager
+def _as_lost() -> Iterator[None]:
+    try:
+        yield
+    except psycopg.Error as error:
+        raise ConnectionError("the connection to PostgreSQL is lost") from error
