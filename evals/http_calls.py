@@ -10,7 +10,8 @@ from aiohttp.abc import ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
 from harness.domain.base_url import may_connect
-from harness.domain.errors import NoAnswer
+from harness.domain.errors import InputError, NoAnswer
+from harness.domain.headers import check_sendable
 from harness.domain.targets import Provider
 from harness.ports import Posted
 
@@ -30,10 +31,10 @@ class HttpCalls:
         timeout_s: float,
         allowed: Collection[str] = (),
     ) -> None:
-        self._provider = provider
+        self._provider, self._key = provider, api_key or ""
         self._headers = {
             "content-type": "application/json",
-            **provider.key_headers(api_key or ""),
+            **provider.key_headers(self._key),
             **{name.lower(): value for name, value in provider.extra_headers.items()},
         }
         self._connections = connections
@@ -43,6 +44,10 @@ class HttpCalls:
 
     async def post(self, path: str, body: bytes) -> Posted:
         """Raises NoAnswer."""
+        try:
+            check_sendable(self._provider, self._key)
+        except InputError as error:
+            raise NoAnswer(str(error), again=False) from None
         try:
             # A redirect would carry the request and our headers to another host.
             async with self._open().post(

@@ -13,6 +13,11 @@ SHORTEST_SECRET: Final = 8
 _MARKS: Final = (b"\\", b"%", b"&", b"+")
 # JSON in JSON in JSON.
 _NESTED: Final = rb"\\{0,7}"
+_SLASHES: Final = rb"\\{1,7}"
+_SHORT: Final = {
+    each: letter.encode() for each, letter in zip("\a\b\t\n\v\f\r\0", "abtnvfr0", strict=True)
+}
+_LAST_OF_LATIN_1: Final = 0xFF
 
 
 def hidden(said: bytes, secret: str) -> bytes:
@@ -30,7 +35,8 @@ def hidden(said: bytes, secret: str) -> bytes:
 def _encoded(secret: str) -> tuple[bytes, ...]:
     """As it is, in hexadecimal, and in base64 wherever it stands in what was encoded."""
     raw = secret.encode("utf-8", "surrogatepass")
-    found = [raw, raw.hex().encode(), raw.hex().upper().encode()]
+    latin_1 = secret.encode("latin-1", "replace")  # as many send a header
+    found = [raw, latin_1, raw.hex().encode(), raw.hex().upper().encode()]
     for before in range(3):
         # Without the signs at either end that its neighbours have a part in.
         first, last = -(-before * 8 // 6), (before + len(raw)) * 8 // 6
@@ -59,7 +65,16 @@ def _spelled(character: str) -> list[bytes]:
         found.append(rb"\+")
     percents = b"".join(b"%%(?:25)*%02x" % byte for byte in raw)
     unicodes = b"".join(
-        rb"\\{1,7}u" + units[at : at + 4].encode() for at in range(0, len(units), 4)
+        _SLASHES + b"u" + units[at : at + 4].encode() for at in range(0, len(units), 4)
     )
+    if character in _SHORT:
+        found.append(_SLASHES + _SHORT[character])
     numeric = b"&#(?:0*%d|x0*%x);" % (number, number)
-    return [*found, *(b"(?i:%s)" % each for each in (percents, unicodes, numeric))]
+    # Python's own, of text and of bytes.
+    python = [
+        b"".join(_SLASHES + b"x%02x" % byte for byte in raw),
+        _SLASHES + b"U%08x" % number,
+    ]
+    if number <= _LAST_OF_LATIN_1:
+        python.append(_SLASHES + b"x%02x" % number)
+    return [*found, *(b"(?i:%s)" % each for each in (percents, unicodes, numeric, *python))]

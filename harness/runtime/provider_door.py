@@ -13,6 +13,7 @@ from typing import Any, Final
 from harness.domain.base_url import check_base_url
 from harness.domain.credentials import without
 from harness.domain.errors import InputError
+from harness.domain.headers import check_sendable
 from harness.domain.provider_check import Heard, is_content
 from harness.domain.targets import ANTHROPIC, ANTHROPIC_VERSION, Provider
 from harness.ports import Clock
@@ -41,6 +42,7 @@ class HttpDoor:
     ) -> Heard:
         try:
             check_base_url(provider.api_base, self._allowed)
+            check_sendable(provider, key)
         except InputError as error:
             return Heard(None, 0.0, error=str(error))
         request = urllib.request.Request(  # noqa: S310 - the scheme is checked above
@@ -73,7 +75,7 @@ class HttpDoor:
                 return Heard(failed.code, seconds, error=said, skew_s=skew)
         except (OSError, http.client.HTTPException, ValueError) as failed:
             seconds = time.perf_counter() - started
-            said = f"{provider.api_base} does not answer: {_reason(failed)}"
+            said = f"{provider.api_base} does not answer: {_reason(failed, hidden)}"
             return Heard(None, seconds, error=said)
 
 
@@ -143,6 +145,9 @@ def _message(failed: urllib.error.HTTPError, hidden: Sequence[str]) -> str:
         return " ".join(said.split())[:MAX_TEXT] or "no text"
 
 
-def _reason(failed: Exception) -> str:
+def _reason(failed: Exception, hidden: Sequence[str]) -> str:
+    """Some errors quote what could not be sent, or the odd line that came."""
     inner = getattr(failed, "reason", failed)
-    return getattr(inner, "strerror", None) or str(inner) or type(inner).__name__
+    said = getattr(inner, "strerror", None) or str(inner) or type(inner).__name__
+    clean = without(said.encode("utf-8", "surrogatepass"), hidden)
+    return clean.decode("utf-8", "replace")[:MAX_TEXT]

@@ -13,6 +13,7 @@ from harness.domain.targets import Provider
 from router.ports import UpstreamFailed, UpstreamRequest
 from router.transport.inflate import inflater_for
 from router.transport.passed_up import passed_up
+from router.transport.pool_call import check_headers_of
 
 LARGE_BODY_BYTES = 512 * 1024
 Headers = dict[bool, dict[str, str]]  # by: for a stream
@@ -80,9 +81,11 @@ class Passthrough:
             for each, way in self._calls.items()
             if each[0] != provider.name or way[0] is provider
         }
+        secret = request.key.secret if request.key else ""
+        check_headers_of(provider, secret)
         headers = {"content-type": "application/json", "accept-encoding": "identity"}
         headers["user-agent"] = "swapgate"
-        headers.update(provider.key_headers(request.key.secret if request.key else ""))
+        headers.update(provider.key_headers(secret))
         headers.update({k.lower(): v for k, v in provider.extra_headers.items()})
         by_stream = {
             False: {"accept": "application/json", **headers},

@@ -4,7 +4,9 @@ import re
 from typing import Final, NamedTuple
 from urllib.parse import quote, urlsplit
 
+from harness.domain.errors import InputError
 from harness.domain.failures import FailureClass
+from harness.domain.headers import check_sendable
 from harness.domain.targets import Provider
 from router.ports import UpstreamFailed
 from router.transport.passed_up import passed_up
@@ -34,6 +36,7 @@ def call_for(provider: Provider, path: str, secret: str) -> Call:
 
     Raises UpstreamFailed (connect) for an address or a header that HTTP cannot carry.
     """
+    check_headers_of(provider, secret)
     try:
         url = urlsplit(provider.url(path))
         port = url.port
@@ -59,6 +62,14 @@ def call_for(provider: Provider, path: str, secret: str) -> Call:
         lines = _lines(provider, {"accept": accept, **headers, **own})
         heads[stream] = f"POST {target} HTTP/1.1\r\n{lines}content-length: ".encode("latin-1")
     return Call(name, port or (443 if secure else 80), secure, heads)
+
+
+def check_headers_of(provider: Provider, secret: str) -> None:
+    """Raises UpstreamFailed as `call_for`."""
+    try:
+        check_sendable(provider, secret)
+    except InputError as error:
+        raise _refused(provider, str(error)) from None
 
 
 def more_lines(provider: Provider, headers: tuple[tuple[bytes, bytes], ...]) -> bytes:

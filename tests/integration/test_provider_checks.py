@@ -1,6 +1,8 @@
 """`/check` and the door to providers, over real HTTP; the door's twin keeps its contract."""
 
 import json
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -8,7 +10,7 @@ from datetime import timedelta
 import pytest
 
 from evals.sim.serve import in_thread, simulator
-from harness.control import provider_checks, providers, targets
+from harness.control import provider_checks, providers, sealing, targets
 from harness.control.context import Context
 from harness.control.present import plain
 from harness.control.providers import ProviderChange
@@ -80,6 +82,49 @@ def test_what_a_provider_repeats_of_our_key_is_shown_to_nobody(world: World) -> 
     assert "bad key [hidden]" in shown
     assert SECRET not in shown
     assert "hush" not in shown
+
+
+@pytest.mark.parametrize(
+    "value", [f"a\n{SECRET}", f"{SECRET}€", f"a\0{SECRET}", f"a\r\nx-b: {SECRET}"]
+)
+def test_a_stored_header_that_cannot_be_sent_is_said_and_not_shown(
+    world: World, value: str
+) -> None:
+    """As an older version let them in."""
+    ctx = with_door(world, HttpDoor(SystemClock()))
+    up = Provider("up", "openai", "http://127.0.0.1:9/v1", "UP_KEY", {"x-a": value})
+    with ctx.store.write() as tx:
+        tx.providers.put(sealing.sealed(up, ctx.cipher))
+    found = {each.provider: each for each in provider_checks.run(ctx).providers}["up"]
+    shown = json.dumps(plain(found))
+    assert "a header of this provider cannot be sent: the value of the header 'x-a'" in shown
+    assert SECRET not in shown
+
+
+def test_a_key_that_cannot_be_sent_is_said_and_not_shown() -> None:
+    up = Provider("up", "openai", "http://127.0.0.1:9/v1")
+    found = HttpDoor(SystemClock()).ask(up, f"{SECRET}\nx", "/models", None, 5.0)
+    assert "the key in 'authorization' is not visible ASCII" in found.error
+    assert SECRET not in found.error
+
+
+def test_an_odd_first_line_is_shown_without_what_was_sent() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            taken, _ = listening.accept()
+            with taken:
+                taken.recv(65536)
+                taken.sendall(f"HTTP/1.1 no {SECRET}\r\n\r\n".encode())
+
+        served = threading.Thread(target=answer)
+        served.start()
+        up = Provider("up", "openai", f"http://127.0.0.1:{listening.getsockname()[1]}/v1")
+        found = HttpDoor(SystemClock()).ask(up, SECRET, "/models", None, 30.0)
+        served.join()
+    assert found.status is None
+    assert "does not answer" in found.error
+    assert SECRET not in found.error
 
 
 def test_looking_again_within_a_minute_asks_nobody(world: World) -> None:

@@ -50,6 +50,34 @@ def test_every_spelling_is_taken_out_whole(
 
 
 @pytest.mark.req("D4")
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        json.dumps,
+        repr,
+        lambda s: repr(s.encode()),
+        lambda s: repr(s.encode("latin-1")),
+        lambda s: repr(repr(s.encode())),
+    ],
+    ids=["JSON", "Python", "UTF-8 bytes", "Latin-1 bytes", "Python in Python"],
+)
+@given(secret=st.text(st.characters(max_codepoint=0xFF), min_size=8, max_size=60))
+def test_what_no_header_carries_is_taken_out_of_what_is_said_of_it(
+    spelled: Callable[[str], str], secret: str
+) -> None:
+    found = hidden(f"Invalid header value {spelled(secret)}".encode(), secret)
+
+    # At most its quotation marks are left.
+    assert found.replace(HIDDEN, b"").strip(b"b\"'\\") == b"Invalid header value "
+    assert HIDDEN in found
+
+
+@pytest.mark.req("D4")
+def test_a_header_that_was_sent_in_latin_1_may_come_back_so() -> None:
+    assert hidden("clé-secrète".encode("latin-1"), "clé-secrète") == HIDDEN
+
+
+@pytest.mark.req("D4")
 @pytest.mark.parametrize("encode", [b64encode, urlsafe_b64encode])
 @pytest.mark.parametrize("before", ["", "B", "Be", "Bearer "])
 @given(secret=secrets, after=st.sampled_from(["", ":", "::", "\n"]))
