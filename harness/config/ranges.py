@@ -1,74 +1,126 @@
-"""Values that have the right type and still make no sense."""
+"""Values that have the right type and still make no sense: every number has a closed range."""
 
 from collections.abc import Iterator, Mapping
+from typing import Final
 
 from harness.config.places import Path_
-
-SHARES = {"alpha", "margin", "min_saving", "p0"}
-POSITIVE = {
-    "min_pairs",
-    "verdict_ttl_s",
-    "approval_ttl_s",
-    "run_max_age_s",
-    "deadline_s",
-    "session_s",
-    "missing_s",
-    "rho",
-    "rho_ni",
-    "certificate",
-    "cost_ceiling",
-    "weight",
-    "epochs",
-    "block_size",
-    "session_requests",
-    "n_max",
-    "total_timeout_s",
-    "first_token_timeout_s",
-    "between_chunks_timeout_s",
-    "connect_timeout_s",
-    "max_body_bytes",
-    "max_response_bytes",
-    "max_concurrent",
-    "requests_per_min",
-    "tokens_per_min",
-    "upstream_connections",
-    "flush_interval_s",
-    "workers",
-    "drain_s",
-    "queue_size",
-    "failures",
-    "window_s",
-    "open_s",
-    "open_max_s",
-    "probe_successes",
-    "probe_lease_s",
-    "tries_per_target",
-    "attempts",
-    "reconcile_interval_s",
-    "housekeeping_interval_s",
-    "drift_interval_s",
-    "every_s",
-    "items",
-    "failovers_keep_days",
-    "deliver_interval_s",
-    "timeout_s",
-    "keep_days",
-    "eval_workers",
-    "eval_connections",
-    "max_output_tokens",
-    "max_tokens",
-    "context_window",
-}
-NOT_NEGATIVE = {
-    "infra_retries", "infra_pause_s", "max_cost_usd", "min_exposures", "temperature",
-    "input_usd_per_mtok", "output_usd_per_mtok", "base_s", "cap_s", "attempt_s",
-    "max_wait_s", "health_check_interval_s", "local_alpha", "cached_input_usd_per_mtok",
-    "min_s", "min_peak_s", "bake_s",
-}  # fmt: skip
+from harness.domain.ranges import SHARE, Range, plain
 
 # Half of the traffic: more of it would be no promotion.
-MOST_HELD_BACK_BPS = 5_000
-BPS = 10_000
+MOST_HELD_BACK_BPS: Final = 5_000
+BPS: Final = 10_000
+HOUR_S: Final = 3_600.0
+DAY_S: Final = 86_400.0
+YEAR_S: Final = 366 * DAY_S
+MOST: Final = 1_000_000
+MUCH: Final = 1_000_000_000
+# Shorter than any that means something, longer than what may ever be meant by 0.
+MOMENT_S: Final = 0.001
+
+
+# With both of these at their highest a rollout's chance of a false rollback is still below 1.
+ALPHA: Final = Range(0.000001, 0.5)
+LOCAL_ALPHA: Final = Range(0.000001, 0.25, zero=True)
+RATIO: Final = Range(0.1, 100)
+WAIT_S: Final = Range(MOMENT_S, DAY_S)
+LIFE_S: Final = Range(1, 10 * YEAR_S)
+FLOOR_S: Final = Range(0, YEAR_S)
+COUNT: Final = Range(1, MOST)
+TOKENS: Final = Range(1, 1e15)
+BYTES: Final = Range(1, 1e12)
+DOLLARS: Final = Range(0, MUCH)
+DAYS: Final = Range(0.001, 36_600)
+
+RANGES: Final[Mapping[str, Range]] = {
+    "alpha": ALPHA,
+    "local_alpha": LOCAL_ALPHA,
+    "margin": SHARE,
+    "min_saving": SHARE,
+    "p0": Range(0.000001, 0.5),
+    "rho": RATIO,
+    "rho_ni": Range(1.01, 100),
+    "certificate": Range(2, MOST),
+    "cost_ceiling": Range(1, MOST),
+    "block_size": Range(1, 1_000),
+    "bake_bps": Range(1, MOST_HELD_BACK_BPS),
+    "weight_bps": Range(1, BPS - 1),
+    "share_bps": Range(1, BPS),
+    "min_exposures": Range(0, MUCH),
+    "min_pairs": COUNT,
+    "n_max": COUNT,
+    "epochs": Range(1, 1_000),
+    "items": COUNT,
+    "session_requests": COUNT,
+    "session_s": WAIT_S,
+    "missing_s": Range(MOMENT_S, 7 * DAY_S),
+    "deadline_s": Range(1, YEAR_S),
+    "min_s": FLOOR_S,
+    "min_peak_s": FLOOR_S,
+    "bake_s": FLOOR_S,
+    "start_h": Range(0, 24),
+    "end_h": Range(0, 24),
+    "verdict_ttl_s": LIFE_S,
+    "approval_ttl_s": LIFE_S,
+    "run_max_age_s": LIFE_S,
+    "infra_retries": Range(0, 1_000),
+    "infra_pause_s": Range(0, DAY_S),
+    "max_cost_usd": DOLLARS,
+    "max_usd": DOLLARS,
+    "max_tokens": TOKENS,
+    "every_s": Range(1, YEAR_S),
+    "weight": Range(0.000001, MOST),
+    "temperature": Range(0, 100),
+    "max_output_tokens": Range(1, MUCH),
+    "context_window": Range(1, MUCH),
+    "input_usd_per_mtok": Range(0, MOST),
+    "output_usd_per_mtok": Range(0, MOST),
+    "cached_input_usd_per_mtok": Range(0, MOST),
+    "total_timeout_s": WAIT_S,
+    "first_token_timeout_s": WAIT_S,
+    "between_chunks_timeout_s": WAIT_S,
+    "connect_timeout_s": WAIT_S,
+    "heartbeat_s": Range(0, HOUR_S),
+    "timeout_s": WAIT_S,
+    "drain_s": WAIT_S,
+    "flush_interval_s": Range(MOMENT_S, HOUR_S),
+    "health_check_interval_s": Range(0, DAY_S),
+    "max_body_bytes": BYTES,
+    "max_response_bytes": BYTES,
+    "max_concurrent": COUNT,
+    "requests_per_min": Range(0.000001, MUCH),
+    "tokens_per_min": Range(0.000001, 1e12),
+    "upstream_connections": COUNT,
+    "workers": Range(1, 1_000),
+    "queue_size": Range(1, 100_000_000),
+    "failures": COUNT,
+    "window_s": WAIT_S,
+    "open_s": WAIT_S,
+    "open_max_s": Range(MOMENT_S, 7 * DAY_S),
+    "probe_successes": COUNT,
+    "probe_lease_s": WAIT_S,
+    "tries_per_target": Range(1, 1_000),
+    "attempts": Range(1, 1_000),
+    "base_s": Range(0, DAY_S),
+    "cap_s": Range(0, DAY_S),
+    "attempt_s": Range(0, DAY_S),
+    "max_wait_s": Range(0, DAY_S),
+    "reconcile_interval_s": Range(MOMENT_S, DAY_S),
+    "housekeeping_interval_s": Range(MOMENT_S, DAY_S),
+    "drift_interval_s": Range(MOMENT_S, DAY_S),
+    "deliver_interval_s": Range(MOMENT_S, DAY_S),
+    "failovers_keep_days": DAYS,
+    "keep_days": DAYS,
+    "eval_workers": Range(1, 1_000),
+    "eval_connections": Range(1, 100_000),
+    "port": Range(0, 65_535),
+}
+UNITS: Final[Mapping[str, str]] = {
+    "bake_bps": " basis points (1 % is 100)",
+    "weight_bps": " basis points (1 % is 100)",
+    "share_bps": " basis points (1 % is 100)",
+    "start_h": ", an hour of the day",
+    "end_h": ", an hour of the day",
+}
 
 
 def complaints(values: Mapping[str, object]) -> Iterator[tuple[Path_, str]]:
@@ -89,25 +141,14 @@ def _walk(value: object, path: Path_) -> Iterator[tuple[Path_, str]]:
     elif isinstance(value, list | tuple):
         for index, inner in enumerate(value):
             yield from _walk(inner, (*path, index))
-    elif isinstance(value, int | float) and path:
+    elif isinstance(value, int | float) and not isinstance(value, bool) and path:
         yield from _number(str(path[-1]), value, path)
 
 
 def _number(key: str, value: float, path: Path_) -> Iterator[tuple[Path_, str]]:
-    if key in SHARES and not 0 < value < 1:
-        yield path, f"must lie between 0 and 1, not {value}"
-    elif key in POSITIVE and not value > 0:
-        yield path, f"must be above 0, not {value}"
-    elif key in NOT_NEGATIVE and not value >= 0:
-        yield path, f"must not be negative, and {value} is"
-    elif key == "port" and not 0 <= value <= 65_535:
-        yield path, f"a port is 0 to 65535, not {value}"
-    elif key in ("start_h", "end_h") and not 0 <= value <= 24:
-        yield path, f"an hour of the day is 0 to 24, not {value}"
-    elif key == "bake_bps" and not 1 <= value <= MOST_HELD_BACK_BPS:
-        yield path, f"1 to {MOST_HELD_BACK_BPS} basis points are held back, not {value}"
-    elif key == "weight_bps" and not 1 <= value <= 9_999:
-        yield path, f"a step's weight is 1 to 9999 basis points (1 % is 100), not {value}"
+    allowed = RANGES.get(key)
+    if allowed is not None and not allowed.holds(value):
+        yield path, f"is {plain(value)}; it must lie in {allowed.words}{UNITS.get(key, '')}"
 
 
 def _steps(policy: object, path: Path_) -> Iterator[tuple[Path_, str]]:
@@ -125,10 +166,7 @@ def _shadow(policy: object, path: Path_) -> Iterator[tuple[Path_, str]]:
     shadow = _mapping(_mapping(policy).get("canary")).get("shadow")
     if shadow is None:
         return
-    fields = _fields(shadow)
-    if not 1 <= fields["share_bps"] <= BPS:  # type: ignore[operator]
-        yield (*path, "share_bps"), f"1 to {BPS} basis points are mirrored (5 % is 500)"
-    if not fields["max_cost_usd"] > 0:  # type: ignore[operator]
+    if not _fields(shadow)["max_cost_usd"] > 0:  # type: ignore[operator]
         yield (*path, "max_cost_usd"), "must be above 0: without money nothing is mirrored"
 
 
@@ -145,8 +183,9 @@ def unclear(values: Mapping[str, object]) -> Iterator[tuple[Path_, str]]:
 def _guardrails(policy: object, path: Path_) -> Iterator[tuple[Path_, str]]:
     guardrails = _mapping(_mapping(_mapping(policy).get("canary")).get("guardrails"))
     for name, ratio in guardrails.items():
-        if ratio is not False and not (isinstance(ratio, float) and ratio > 0):
-            yield (*path, name), f"a tolerated ratio is above 0, or off; not {ratio}"
+        if ratio is not False and not (isinstance(ratio, float) and RATIO.holds(ratio)):
+            told = plain(ratio) if isinstance(ratio, float) else ratio
+            yield (*path, name), f"is {told}; a tolerated ratio is {RATIO.words}, or off"
 
 
 def _mapping(value: object) -> Mapping[str, object]:

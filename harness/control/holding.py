@@ -8,6 +8,7 @@ from typing import Final
 from harness.control import alerts
 from harness.control.context import Context
 from harness.domain.alerts import AlertKind
+from harness.domain.moments import later
 from harness.domain.observation import Block, Traffic
 from harness.domain.rollout import Action, ActionKind, Rollout, RolloutState, Signal
 from harness.gate import holds
@@ -97,7 +98,7 @@ def _traffic(
 
 def _false_expiry(ctx: Context, rollout: Rollout) -> str:
     """A deadline that passed by the wall clock alone, which somebody set, has not passed."""
-    deadline = rollout.step_started_at + timedelta(seconds=rollout.current.deadline_s)
+    deadline = later(rollout.step_started_at, rollout.current.deadline_s)
     ends = rollout.bake_ends_at or deadline
     if ctx.clock_watch.steady(ctx.clock.now()) >= ends:
         return ""

@@ -27,6 +27,7 @@ from harness.domain.errors import (
 from harness.domain.evaluation import Claim, Primaries, SuitePin, SuitePlan, SuiteRole
 from harness.domain.policy import GatePolicy, Policy
 from harness.domain.proposal import Event, Phase, Proposal, advance, moved
+from harness.domain.ranges import SHARE
 from harness.domain.routing import Route, RouteSettings, RouteSuite
 from harness.domain.targets import Target
 from harness.ports import Transaction
@@ -101,10 +102,10 @@ def create(ctx: Context, actor: Actor, wish: Wish) -> Proposal:
 def _policy(ctx: Context, settings: RouteSettings, wish: Wish) -> Policy:
     policy = ctx.policy(wish.policy or settings.policy)
     gate = policy.gate
-    if wish.margin is not None and not 0 < wish.margin < 1:
-        raise InputError(f"an allowed loss lies between 0 and 1, not {wish.margin}")
-    if wish.min_saving is not None and not 0 < wish.min_saving < 1:
-        raise InputError(f"a share to be saved lies between 0 and 1, not {wish.min_saving}")
+    if wish.margin is not None and not SHARE.holds(wish.margin):
+        raise InputError(f"an allowed loss lies in {SHARE.words}, not {wish.margin}")
+    if wish.min_saving is not None and not SHARE.holds(wish.min_saving):
+        raise InputError(f"a share to be saved lies in {SHARE.words}, not {wish.min_saving}")
     gate = replace(
         gate,
         claim=wish.claim or gate.claim,

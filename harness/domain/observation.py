@@ -7,6 +7,7 @@ from typing import Any, Final, Self
 
 from harness.domain.guardrails import Guardrail, Level, Tally
 from harness.domain.policy import CanaryJudge, CanaryPolicy, Unit
+from harness.domain.sound import sound
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class UnitRule:
 
     @classmethod
     def of(cls, policy: CanaryPolicy, began_at: datetime) -> Self:
+        policy = sound(policy)
         return cls(
             block_size=policy.block_size,
             unit=policy.unit,

@@ -6,12 +6,13 @@ from it, and test_docs compares the two.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
 from harness.domain.errors import IllegalTransition
 from harness.domain.evaluation import Claim, SuitePlan
+from harness.domain.moments import later
 from harness.domain.policy import Policy
 
 
@@ -144,7 +145,7 @@ class Proposal:
     @property
     def approval_ends_at(self) -> datetime:
         """Until when a proposal that waits for a person does so."""
-        return self.updated_at + timedelta(seconds=self.policy.approval_ttl_s)
+        return later(self.updated_at, self.policy.approval_ttl_s)
 
     def retry_due(self, now: datetime) -> bool:
         """Whether the pause after InfraError is over.

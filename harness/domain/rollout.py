@@ -5,11 +5,12 @@ State by state, as a table; `harness.gate.policy` decides which signal the data 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
 from harness.domain.errors import IllegalTransition
+from harness.domain.moments import later
 from harness.domain.policy import CanaryPolicy, Step
 
 
@@ -202,5 +203,5 @@ def moved(rollout: Rollout, signal: Signal, now: datetime, because: str = "") ->
 def _bake_end(rollout: Rollout, state: RolloutState, now: datetime) -> datetime | None:
     begins = state is RolloutState.PROMOTED and rollout.live
     if begins and rollout.policy.bake_s:
-        return now + timedelta(seconds=rollout.policy.bake_s)
+        return later(now, rollout.policy.bake_s)
     return None

@@ -5,15 +5,17 @@ Reads what `policy.decide` decided; decides nothing itself.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from harness.domain.failures import by_class
 from harness.domain.guardrails import Guardrail, Kind, kind_of
+from harness.domain.moments import later
 from harness.domain.observation import Block
 from harness.domain.policy import CanaryJudge, Unit
 from harness.domain.rollout import Action, Rollout, RolloutState, Signal
+from harness.domain.sound import sound
 from harness.gate.assignment import ALARM_AT
 from harness.gate.floors import floor_left, peak_seconds
 from harness.gate.objections import STRONG, objections, warns
@@ -112,6 +114,7 @@ def explain(
     rollout: Rollout, action: Action, blocks: Sequence[Block], now: datetime
 ) -> Explanation:
     """action: what `policy.decide` gave for the same rollout, blocks and moment. Pure."""
+    rollout = replace(rollout, policy=sound(rollout.policy))
     pace = _pace(rollout, blocks, now)
     rows = _rows(action.figures, rollout.policy.judge)
     if rollout.baking and rollout.bake_ends_at and action.signal is not Signal.HARM:
@@ -267,7 +270,7 @@ def _floors(rollout: Rollout, now: datetime) -> list[Need]:
     eta = 0.0
     if missing:
         eta = max(0.0, step.min_s - (now - began).total_seconds())
-        at = now + timedelta(seconds=eta)
+        at = later(now, eta)
         while peak_seconds(peak, began, at) < step.min_peak_s and at < now + 60 * 24 * HOUR:
             at += HOUR / 4
         eta = (at - now).total_seconds()
@@ -301,8 +304,7 @@ def _eta(rollout: Rollout, needs: Sequence[Need], now: datetime) -> tuple[float 
     eta_s = max((need.eta_s or 0.0 for need in needs), default=0.0)
     if not eta_s:
         return 0.0, "at the next look"
-    ends = rollout.step_started_at + timedelta(seconds=rollout.current.deadline_s)
-    if now + timedelta(seconds=eta_s) > ends:
+    if later(now, eta_s) > later(rollout.step_started_at, rollout.current.deadline_s):
         return eta_s, f"in about {span(eta_s)}: later than its time allows, so it will pause"
     return eta_s, f"in about {span(eta_s)}"
 

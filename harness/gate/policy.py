@@ -5,12 +5,14 @@ Nothing advances on no data: every way up needs this step's own scored exposures
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from harness.domain.moments import later
 from harness.domain.observation import Block
 from harness.domain.policy import Unit
 from harness.domain.rollout import Action, ActionKind, Rollout, RolloutState, Signal
+from harness.domain.sound import sound
 from harness.gate.assignment import ALARM_AT, worst_log_srm
 from harness.gate.floors import floor_left
 from harness.gate.watch import CanaryEvidence, watch
@@ -36,11 +38,13 @@ class _View:
 def decide(rollout: Rollout, blocks: Sequence[Block], now: datetime) -> Action:
     """The action and signal that the data ask for, with every figure behind it. Pure.
 
-    blocks: all of this rollout, of every step: evidence accumulates.
+    blocks: all of this rollout, of every step: evidence accumulates. A policy that was stored
+    with numbers beyond all bounds decides by the bounds: harm can always be rolled back.
     """
+    rollout = replace(rollout, policy=sound(rollout.policy))
     evidence = watch(blocks, rollout.policy)
     step = rollout.current
-    deadline = rollout.step_started_at + timedelta(seconds=step.deadline_s)
+    deadline = later(rollout.step_started_at, step.deadline_s)
     # Keys that send many requests go to one arm each: then the ratio proves nothing.
     keyed = rollout.policy.unit is Unit.SESSION
     view = _View(

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.domain.policy import CanaryPolicy, Step, Unit
+from harness.domain.sound import sound
 from harness.gate.certificate import HEALTHY_GRID
 from harness.gate.fisher import log_factors
 from harness.gate.logspace import Floats, log_mean_rows
@@ -66,6 +67,7 @@ class StepPlan:
 
 def plan(policy: CanaryPolicy, pace: Pace) -> tuple[StepPlan, ...]:
     """Every step, as if each took its typical time: with a new day, evidence begins anew."""
+    policy = sound(policy)
     found: list[StepPlan] = []
     spent_s = 0.0
     for step in policy.steps:

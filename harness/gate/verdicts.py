@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from harness.domain.content import digest
 from harness.domain.evaluation import (
@@ -12,6 +12,7 @@ from harness.domain.evaluation import (
     SuiteRole,
     Verdict,
 )
+from harness.domain.moments import later
 from harness.gate.cases import Case
 from harness.gate.pairs import pair_up
 from harness.gate.replay import cases_of, inputs_of, report_json, times_of
@@ -53,7 +54,7 @@ def verdict(  # noqa: PLR0913 - one question, asked whole
         ours, theirs = samples_by_suite.get(plan.suite, ((), ()))
         cases.append(Case(plan, pair_up(plan, ours, theirs), (stopped or {}).get(plan.suite)))
     decided_at = now.astimezone(UTC)
-    expires_at = decided_at + timedelta(seconds=ttl_s)
+    expires_at = later(decided_at, ttl_s)
     return _decide(_Question(route, incumbent, candidate), cases, decided_at, expires_at)
 
 

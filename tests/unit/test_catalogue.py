@@ -153,7 +153,7 @@ def test_the_file_s_word_wins_field_by_field(tmp_path: Path) -> None:
             "catalogue:\n  openai/m:\n    prise: 1\n",
             r"yaml:3: unknown key .*did you mean 'price'",
         ),
-        ("catalogue:\n  openai/m:\n    context_window: 0\n", r"yaml:3: .*must be above 0"),
+        ("catalogue:\n  openai/m:\n    context_window: 0\n", r"yaml:3: .*must lie in 1 to"),
         (
             "catalogue:\n  openai/m:\n    capabilities: {fly: true}\n",
             r"yaml:3: .*'fly' is none",

@@ -69,7 +69,7 @@ data_classes: {{x: [a]}}
         ("router:\n  retry: {base_s: 9}\n", 1, "router.retry: base_s (9.0) is above cap_s"),
         ("router:\n  breaker: {open_s: -1}\n", 1, "open_s and probe_lease_s are above 0"),
         ("policies:\n  a:\n    gate: {alpa: 1}\n", 3, "did you mean 'alpha'?"),
-        ("policies:\n  a:\n    gate: {alpha: 2}\n", 3, "between 0 and 1"),
+        ("policies:\n  a:\n    gate: {alpha: 2}\n", 3, "is 2; it must lie in 0.000001 to 0.5"),
         ("policies:\n  a:\n    gate: {alpha: .nan}\n", 3, "finite"),
         ("policies:\n  a:\n    gate:\n      margin: yes please\n", 4, "number"),
         (
@@ -85,12 +85,12 @@ data_classes: {{x: [a]}}
         (
             "providers:\n  p: {api_base: x, models: {m: {context_window: 0}}}\n",
             2,
-            "must be above 0",
+            "it must lie in 1 to 1,000,000,000",
         ),
         (
             "providers:\n  p: {api_base: x, eval_limits: {max_concurrent: 0}}\n",
             2,
-            "must be above 0",
+            "it must lie in 1 to 1,000,000",
         ),
         (
             "providers:\n  p: {api_base: x, eval_limits: {request_per_min: 9}}\n",
@@ -140,16 +140,28 @@ data_classes: {{x: [a]}}
             "above the one before",
         ),
         ("policies:\n  a:\n    canary:\n      steps: []\n", 4, "at least one step"),
-        ("policies:\n  a:\n    canary: {bake_bps: 0}\n", 3, "basis points are held back"),
-        ("policies:\n  a:\n    canary:\n      peak: {start_h: 25}\n", 4, "0 to 24, not 25"),
+        (
+            "policies:\n  a:\n    canary: {bake_bps: 0}\n",
+            3,
+            "lie in 1 to 5,000 basis points",
+        ),
+        (
+            "policies:\n  a:\n    canary:\n      peak: {start_h: 25}\n",
+            4,
+            "is 25; it must lie in 0 to 24",
+        ),
         (GUARDED + "latncy: 1.5}\n", 4, "did you mean 'latency'?"),
-        (GUARDED + "latency: -1}\n", 4, "guardrails.latency: a tolerated ratio is above 0"),
+        (
+            GUARDED + "latency: -1}\n",
+            4,
+            "latency: is -1; a tolerated ratio is 0.1",
+        ),
         (GUARDED + "judge: 1.25}\n", 4, "needs `canary.judge`, who reads the answers"),
         (JUDGED.format("sim/m", 5), 4, "needs what is tolerated"),
         (GUARDED + "judge: 1.25}\n      judge: {}\n", 5, "model"),
         (HEARD.format("sim", 5), 5, "PROVIDER/MODEL, not 'sim'"),
         (HEARD.format("sim/m", 0), 5, "without money nothing is judged"),
-        (HEARD.format("sim/m", "5, share_bps: 0"), 5, "1 to 10000 basis points"),
+        (HEARD.format("sim/m", "5, share_bps: 0"), 5, "1 to 10,000 basis points"),
         (HEARD.format("sim/m", "5, timeout_s: 900"), 5, "120 s at the most"),
         (
             HEARD.format("sim/m", 5) + "providers: {p: {api_base: 'http://p/v1'}}\n"
@@ -165,7 +177,11 @@ data_classes: {{x: [a]}}
             4,
             "canary.guardrails.latency: Input should be a valid n",
         ),
-        ("policies:\n  a:\n    canary: {local_alpha: -1}\n", 3, "not be negative"),
+        (
+            "policies:\n  a:\n    canary: {local_alpha: -1}\n",
+            3,
+            "lie in 0, or 0.000001 to 0.25",
+        ),
         ("suites:\n  mine: {scorer: exact}\n", 2, "either `path` or `task`"),
         ("a: 1\na: 2\n", 2, "given twice"),
         ("router: [\n", 2, ""),

@@ -1,0 +1,15 @@
+"""Moments far ahead: a date that no calendar has is never, and never is a date as well."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+# A day's distance from the calendar's end: time zones and clocks may still add to it.
+NEVER: Final = datetime(9999, 12, 30, tzinfo=UTC)
+
+
+def later(at: datetime, seconds: float) -> datetime:
+    """`seconds` after `at`; NEVER beyond the calendar."""
+    try:
+        return min(at + timedelta(seconds=seconds), NEVER)
+    except OverflowError:
+        return NEVER

@@ -1,0 +1,32 @@
+"""Closed ranges of what people may set, and how a number is written for them."""
+
+from typing import Final, NamedTuple
+
+
+class Range(NamedTuple):
+    """Closed. zero: 0 is right as well, and turns it off."""
+
+    low: float
+    high: float
+    zero: bool = False
+
+    def holds(self, value: float) -> bool:
+        return self.low <= value <= self.high or (self.zero and value == 0)
+
+    @property
+    def words(self) -> str:
+        words = f"{plain(self.low)} to {plain(self.high)}"
+        return f"0, or {words}" if self.zero else words
+
+
+# Of 1: a margin, a saving. Nearer to either end no suite has enough items.
+SHARE: Final = Range(0.0001, 0.999)
+
+
+def plain(value: float) -> str:
+    """As a person writes it: 0.000001 and 31,622,400, up to what is too long to read."""
+    if value and not 1e-9 <= abs(value) < 1e16:
+        return f"{value:g}"
+    if value == int(value):
+        return f"{int(value):,}"
+    return f"{value:,.9f}".rstrip("0")

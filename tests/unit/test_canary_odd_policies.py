@@ -1,0 +1,227 @@
+"""No policy, however odd its numbers, keeps the loop from deciding or a page from showing."""
+
+import json
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from harness.config.ranges import RANGES, RATIO
+from harness.domain.content import canonical_json
+from harness.domain.guardrails import Guardrail, Guardrails, Kind, Level, Tally, kind_of
+from harness.domain.moments import NEVER, later
+from harness.domain.observation import Block, UnitRule
+from harness.domain.policy import CanaryPolicy, PeakHours, Step, Unit
+from harness.domain.rollout import ActionKind, Rollout, RolloutState, Signal, moved
+from harness.domain.sound import sound
+from harness.gate import ramp_words
+from harness.gate.explain import explain
+from harness.gate.policy import decide
+from harness.gate.ramp import Pace, plan
+
+pytestmark = pytest.mark.req("F3", "A7")
+
+START = datetime(2026, 11, 20, tzinfo=UTC)
+CERTIFYING = (Step(1000, 30, certify=True),)
+# Each of them once broke every look at a canary that it was stored with.
+STORED = [
+    CanaryPolicy(steps=(replace(CERTIFYING[0], deadline_s=1e12),)),
+    CanaryPolicy(steps=(replace(CERTIFYING[0], min_s=1e12),)),
+    CanaryPolicy(steps=(replace(CERTIFYING[0], min_peak_s=1e12),)),
+    CanaryPolicy(steps=CERTIFYING, certificate=0.5),
+    CanaryPolicy(steps=CERTIFYING, certificate=1.0, unit=Unit.REQUEST),
+    CanaryPolicy(steps=CERTIFYING, rho=1e308),
+    CanaryPolicy(steps=CERTIFYING, rho_ni=1e308),
+    CanaryPolicy(steps=CERTIFYING, alpha=1e-320, local_alpha=5.0),
+    CanaryPolicy(steps=CERTIFYING, p0=1.0),
+    CanaryPolicy(steps=CERTIFYING, bake_s=1e12),
+    CanaryPolicy(steps=CERTIFYING, guardrails=Guardrails(truncation=1e308, refusals=1e-320)),
+]
+
+
+def numbers(name: str) -> st.SearchStrategy[float]:
+    """Anywhere in the field's range, its ends above all."""
+    low, high, _ = RANGES[name]
+    whole = low == int(low) and not name.endswith("_s") and name not in ("certificate", "alpha")
+    inner = (
+        st.integers(int(low), int(high))
+        if whole
+        else st.floats(low, high, allow_subnormal=False)
+    )
+    ends: list[float] = [int(low), int(high)] if whole else [float(low), float(high)]
+    return st.sampled_from(ends) | inner
+
+
+@st.composite
+def steps(draw: st.DrawFn) -> tuple[Step, ...]:
+    weights = sorted(draw(st.sets(numbers("weight_bps"), min_size=1, max_size=2)))
+    names = ("min_exposures", "deadline_s", "min_s", "min_peak_s")
+    return tuple(
+        Step(
+            int(weight),
+            certify=draw(st.booleans()),
+            **{name: draw(numbers(name)) for name in names},  # type: ignore[arg-type]
+        )
+        for weight in weights
+    )
+
+
+RATIOS = (
+    st.sampled_from([False]) | st.sampled_from([RATIO.low, RATIO.high]) | st.floats(0.1, 100)
+)
+FREE = ("alpha", "rho", "rho_ni", "p0", "certificate", "block_size", "bake_s", "bake_bps")
+POLICIES = st.builds(
+    CanaryPolicy,
+    steps=steps(),
+    unit=st.sampled_from(Unit),
+    guardrails=st.builds(Guardrails, latency=RATIOS, truncation=RATIOS, feedback=RATIOS),
+    peak=st.builds(PeakHours, st.integers(0, 24), st.integers(0, 24)),
+    **{name: numbers(name) for name in FREE},
+)
+
+
+@st.composite
+def blocks(draw: st.DrawFn) -> list[Block]:
+    found = []
+    for number in range(1, 1 + draw(st.integers(0, 6))):
+        units = draw(st.integers(1, 60))
+        counts = {
+            each: draw(tallies(units))
+            for each in Guardrail
+            if kind_of(each) is Kind.COUNTS and draw(st.booleans())
+        }
+        errors = draw(tallies(units))
+        ranks = tuple(draw(st.lists(st.floats(0, 1), max_size=5)))
+        values = st.floats(1e-9, 1e9)
+        opened = START + timedelta(seconds=draw(st.floats(0, 1e8)))
+        found.append(
+            Block(
+                rollout="r",
+                worker="w",
+                sequence=number,
+                number=number,
+                weight_bps=draw(numbers("weight_bps")),  # type: ignore[arg-type]
+                units=units,
+                canary_units=errors.canary,
+                failures=errors.failures,
+                canary_failures=errors.canary_failures,
+                missing=0,
+                opened_at=opened,
+                closed_at=opened + timedelta(seconds=draw(st.floats(0, 1e6))),
+                period=draw(st.integers(1, 3)),
+                counts=counts,
+                ranks={Guardrail.LATENCY: ranks} if ranks else {},
+                levels={Guardrail.LATENCY: Level(draw(values), draw(values))} if ranks else {},
+            )
+        )
+    return found
+
+
+@st.composite
+def tallies(draw: st.DrawFn, units: int) -> Tally:
+    canary = draw(st.integers(0, units))
+    ours, theirs = draw(st.integers(0, units - canary)), draw(st.integers(0, canary))
+    return Tally(units, canary, ours + theirs, theirs)
+
+
+def rollout(policy: CanaryPolicy, state: RolloutState = RolloutState.MEASURING) -> Rollout:
+    return Rollout(
+        id="r",
+        proposal="p",
+        route="x",
+        incumbent="a",
+        candidate="b",
+        verdict="v",
+        policy=policy,
+        salt="s",
+        step=0,
+        state=state,
+        started_at=START,
+        step_started_at=START,
+        updated_at=START,
+    )
+
+
+def shown(policy: CanaryPolicy, seen: list[Block], now: datetime, pace: Pace) -> None:
+    """All that the loop, the pages and a replay reckon; strict JSON."""
+    for state in (RolloutState.WAITING, RolloutState.MEASURING, RolloutState.PAUSED):
+        found = rollout(policy, state)
+        action = decide(found, seen, now)
+        assert canonical_json(asdict(action)) == canonical_json(
+            asdict(decide(found, seen, now))
+        )
+        told = explain(found, action, seen, now)
+        for each in (action, told):
+            json.dumps(asdict(each), allow_nan=False, default=str)
+    planned = plan(policy, pace)
+    json.dumps([asdict(step) for step in planned], allow_nan=False)
+    assert ramp_words.answer(policy, pace, planned)
+
+
+PACES = st.builds(
+    Pace, st.floats(0.01, 1e7), st.floats(0.01, 1e7), st.floats(0, 1), st.booleans()
+)
+
+
+@settings(deadline=None, max_examples=30)
+@given(policy=POLICIES, seen=blocks(), now_s=st.floats(0, 1e8), pace=PACES)
+def test_no_policy_that_loads_breaks_a_look_a_page_or_a_plan(
+    policy: CanaryPolicy, seen: list[Block], now_s: float, pace: Pace
+) -> None:
+    assert sound(policy) == policy
+    shown(policy, seen, START + timedelta(seconds=now_s), pace)
+
+
+def healthy_then_bad() -> list[Block]:
+    base: dict[str, Any] = {"rollout": "r", "worker": "w", "weight_bps": 1000, "missing": 0}
+    return [
+        Block(
+            sequence=number,
+            number=number,
+            units=100,
+            canary_units=10,
+            failures=10,
+            canary_failures=10,
+            opened_at=START,
+            closed_at=START + timedelta(seconds=30 * number),
+            **base,
+        )
+        for number in range(1, 8)
+    ]
+
+
+@pytest.mark.parametrize("policy", STORED)
+def test_a_canary_with_a_policy_beyond_all_bounds_is_still_rolled_back(
+    policy: CanaryPolicy,
+) -> None:
+    now = START + timedelta(minutes=10)
+    assert decide(rollout(policy), healthy_then_bad(), now).kind is ActionKind.ROLLBACK
+    shown(policy, healthy_then_bad(), now, Pace(1e4, 1e4, 0.01, measured=True))
+    shown(policy, [], now, Pace(1e4, 1e4, 0.01, measured=True))
+    assert UnitRule.of(policy, START).rho <= 100
+
+
+@pytest.mark.parametrize("certificate", [1e-300, 0.5, 1.0])
+def test_a_stored_certificate_that_certifies_nothing_promotes_nothing(
+    certificate: float,
+) -> None:
+    policy = CanaryPolicy(steps=CERTIFYING, certificate=certificate)
+    few = [replace(each, failures=0, canary_failures=0) for each in healthy_then_bad()[:3]]
+    action = decide(rollout(policy), few, START + timedelta(minutes=10))
+    assert action.kind is ActionKind.HOLD
+
+
+def test_a_bake_beyond_the_calendar_never_ends() -> None:
+    found = moved(
+        rollout(CanaryPolicy(steps=CERTIFYING, bake_s=1e12)), Signal.PROVEN, START, "proven"
+    )
+    assert found.bake_ends_at == NEVER
+
+
+@example(float("inf"))
+@given(st.floats(0, allow_nan=False))
+def test_a_moment_beyond_the_calendar_is_never(seconds: float) -> None:
+    assert START <= later(START, seconds) <= NEVER

@@ -1,0 +1,108 @@
+"""Every number of the file has a closed range: what loads never breaks a loop or a page."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from harness.config import load, shape
+from harness.config.places import Path_
+from harness.config.ranges import RANGES, complaints
+from harness.domain.errors import ConfigError
+from harness.domain.guardrails import Guardrails
+from harness.domain.policy import CanaryPolicy, GatePolicy, Step
+
+DEFAULTS = Path(__file__).parents[2] / "config" / "default.yaml"
+
+# Numbers that another rule bounds: pydantic's own bounds, the routes' settings, the ratios.
+ELSEWHERE = {
+    "max_calls", "min_agreement", "levels", "recheck_s", "keep_warm", "capture",
+    "capture_per_day", "capture_keep_days", "share",
+    *(each.name for each in fields(Guardrails)),
+}  # fmt: skip
+
+
+NUMBERS = (float, int, float | None, int | None)
+
+
+def refusal(tmp_path: Path, content: dict[str, Any]) -> str:
+    file = tmp_path / "swapgate.yaml"
+    file.write_text(yaml.safe_dump(content), encoding="utf-8")
+    with pytest.raises(ConfigError) as error:
+        load(file, {}, defaults=DEFAULTS)
+    return str(error.value)
+
+
+def numbers(of: type) -> list[str]:
+    return [each.name for each in fields(of) if each.type in NUMBERS]
+
+
+def first_complaint(policy: dict[str, Any]) -> tuple[Path_, str]:
+    return next(complaints({"policies": {"odd": policy}}))
+
+
+@pytest.mark.parametrize("name", numbers(CanaryPolicy))
+def test_no_number_of_a_canary_lies_beyond_its_range(name: str) -> None:
+    for value in (1e300, -1):
+        path, said = first_complaint({"canary": {name: value}})
+        assert path == ("policies", "odd", "canary", name)
+        assert said.startswith("is ")
+        assert "it must lie in" in said
+
+
+@pytest.mark.parametrize("name", numbers(Step))
+def test_no_number_of_a_step_lies_beyond_its_range(name: str) -> None:
+    for value in (1e12, -1):
+        step = {"weight_bps": 100, "min_exposures": 3} | {name: value}
+        path, _ = first_complaint({"canary": {"steps": [step]}})
+        assert path == ("policies", "odd", "canary", "steps", 0, name)
+
+
+@pytest.mark.parametrize("name", numbers(GatePolicy))
+def test_no_number_of_the_gate_lies_beyond_its_range(name: str) -> None:
+    for value in (1e18, -1):
+        path, _ = first_complaint({"gate": {name: value}})
+        assert path == ("policies", "odd", "gate", name)
+
+
+@pytest.mark.parametrize("name", [each.name for each in fields(Guardrails)])
+def test_no_tolerated_ratio_lies_beyond_its_range(name: str) -> None:
+    for value in (1e3, 1e308, 0.01):
+        found = complaints({"policies": {"odd": {"canary": {"guardrails": {name: value}}}}})
+        path, said = list(found)[-1]
+        assert path == ("policies", "odd", "canary", "guardrails", name)
+        assert said.endswith("a tolerated ratio is 0.1 to 100, or off")
+
+
+def test_a_number_beyond_its_range_is_refused_with_file_line_field_value_and_range(
+    tmp_path: Path,
+) -> None:
+    said = refusal(tmp_path, {"policies": {"odd": {"canary": {"certificate": 0.5}}}})
+    assert said.endswith(
+        "yaml:4: policies.odd.canary.certificate: is 0.5; it must lie in 2 to 1,000,000"
+    )
+
+
+def test_a_number_of_a_step_is_refused_with_its_line(tmp_path: Path) -> None:
+    step = {"deadline_s": 1e12, "min_exposures": 3, "weight_bps": 100}
+    said = refusal(tmp_path, {"policies": {"odd": {"canary": {"steps": [step]}}}})
+    assert "yaml:5: policies.odd.canary.steps.0.deadline_s: is 1,000,000,000,000" in said
+
+
+def test_both_alphas_of_a_rollout_stay_below_one_together() -> None:
+    assert RANGES["alpha"].high + RANGES["local_alpha"].high < 1
+
+
+def test_every_number_of_the_file_has_a_range() -> None:
+    schema = shape.json_schema()
+    parts: dict[str, Any] = {"file": schema, **schema["$defs"]}  # type: ignore[dict-item]
+    unbounded = {
+        f"{part}.{name}"
+        for part, of in parts.items()
+        for name, field in of.get("properties", {}).items()
+        for kind in (field, *field.get("anyOf", ()))
+        if kind.get("type") in ("number", "integer") and name not in {*RANGES, *ELSEWHERE}
+    }
+    assert unbounded == set()
