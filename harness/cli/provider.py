@@ -118,6 +118,8 @@ def _wish(
         if not (name and equals):
             # Not the value, which may be a secret.
             raise click.BadParameter("a header is NAME=VALUE", param_hint="--extra-header")
+    if len({name for name, _, _ in named}) < len(named):
+        raise click.BadParameter("a header is given twice", param_hint="--extra-header")
     return ProviderChange(
         kind,
         base,

@@ -35,6 +35,7 @@ from harness.domain.capabilities import Capabilities
 from harness.domain.drift import DriftPolicy
 from harness.domain.errors import ConfigError, InputError
 from harness.domain.eval_limits import EvalLimits
+from harness.domain.headers import check_headers
 from harness.domain.policy import CanaryPolicy, GatePolicy, Policy, Promotion
 from harness.domain.provider_kinds import PROVIDER_KINDS
 from harness.domain.provider_place import check_kinds_place, wanted_place
@@ -264,6 +265,11 @@ def _check_providers(config: FileConfig, document: Document) -> None:
             check_kinds_place(provider.kind, provider.api_base)
         with _at(document, ("providers", name, "extra_body")):
             check_extra_body(provider.extra_body)
+        for header, value in provider.extra_headers.items():
+            with _at(document, ("providers", name, "extra_headers", header)):
+                check_headers({header: value})
+        with _at(document, ("providers", name, "extra_headers")):
+            check_headers(provider.extra_headers)
 
 
 @contextmanager

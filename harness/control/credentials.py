@@ -19,6 +19,7 @@ from harness.domain.credentials import (
     with_new,
 )
 from harness.domain.errors import Conflict, DecryptionFailed, InputError, NotFound
+from harness.domain.headers import check_headers
 from harness.domain.provider_kinds import PROVIDER_KINDS
 from harness.domain.provider_place import check_kinds_place
 from harness.domain.sign_ins import KEY_NAME
@@ -209,6 +210,7 @@ def _wanted(ctx: Context, name: str, known: Provider | None, change: Change) -> 
     moved = replace(known, api_base=base)
     if change.extra_headers is None:
         return moved
+    check_headers(change.extra_headers)
     return replace(moved, extra_headers=dict(change.extra_headers), sealed_headers={})
 
 

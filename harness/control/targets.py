@@ -10,6 +10,7 @@ from harness.domain.base_url import check_base_url
 from harness.domain.capabilities import Endpoint
 from harness.domain.catalogue import priced
 from harness.domain.errors import Conflict, InputError, NotFound
+from harness.domain.headers import check_headers
 from harness.domain.provider_kinds import PROVIDER_KINDS
 from harness.domain.provider_place import check_kinds_place
 from harness.domain.settings import TargetSeed
@@ -77,14 +78,16 @@ def put_provider(ctx: Context, actor: Actor, provider: Provider) -> None:
     """Add or change a provider: address, headers, prices, the name of the key's variable.
 
     Models in use that it gives no price have the catalogue's from then on. Raises InputError
-    for an address that no provider may have, Conflict for an `extra_body` that would change
-    what was proven, ConfigError for headers where there is no key to encrypt them with.
+    for an address that no provider may have, or a header that cannot be sent; Conflict for an
+    `extra_body` that would change what was proven; ConfigError for headers where there is no
+    key to encrypt them with.
     """
     actor.require(Role.ADMIN)
     if provider.api_base:  # a kind may have no place to be said
         check_base_url(provider.api_base, ctx.allow_addresses)
         check_kinds_place(provider.kind, provider.api_base)
     check_extra_body(provider.extra_body)
+    check_headers(provider.extra_headers)
     with ctx.store.write() as tx:
         wanted = with_prices(ctx, tx, provider)
         known = tx.providers.all().get(provider.name)

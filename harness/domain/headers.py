@@ -47,12 +47,12 @@ def check_headers(headers: Mapping[str, str]) -> None:
         _check_name(name)
         if name.lower() in seen:
             raise InputError(
-                f"the header {shown} is given twice: upper and lower case are one name"
+                f"the extra header {shown} is given twice: upper and lower case are one name"
             )
         seen.add(name.lower())
         if len(value) > LONGEST_VALUE or not _VALUE.fullmatch(value):
             raise InputError(
-                f"the value of the header {shown} is not at most {LONGEST_VALUE} visible "
+                f"the value of the extra header {shown} is not at most {LONGEST_VALUE} visible "
                 "ASCII characters, with spaces and tabs between them alone"
             )
 
@@ -65,7 +65,9 @@ def _check_name(name: str) -> None:
             "and `_`"
         )
     if name.lower() in _OURS:
-        raise InputError(f"the header {shown} is the connection's own, and set by Swapgate")
+        raise InputError(
+            f"the extra header {shown} is the connection's own, and set by Swapgate"
+        )
 
 
 def check_sendable(provider: Provider, key: str) -> None:

@@ -123,6 +123,29 @@ def test_what_makes_no_sense_is_refused_without_repeating_a_secret(
     assert stored(door, name) == []
 
 
+@pytest.mark.req("D1")
+@pytest.mark.parametrize("path", ["/credentials/providers/sim", "/providers/sim"])
+@pytest.mark.parametrize(
+    ("headers", "said"),
+    [
+        ({"X-A": f"a\n{VALUE}"}, "the value of the extra header 'X-A'"),
+        ({"X-A": f"{VALUE}é€"}, "the value of the extra header 'X-A'"),
+        ({"bad name": VALUE}, "'bad name' is no name of a header"),
+        ({"X-É": VALUE}, "is no name of a header"),
+        ({"content-length": "5"}, "'content-length' is the connection's own"),
+        ({"Host": VALUE}, "'Host' is the connection's own"),
+        ({"X-A": VALUE, "x-a": VALUE}, "'x-a' is given twice"),
+    ],
+)
+def test_headers_that_cannot_be_sent_are_refused_by_name(
+    door: Door, path: str, headers: dict[str, str], said: str
+) -> None:
+    answer = door.send("PUT", path, json={"extraHeaders": headers})
+    assert said in error_of(answer, 422)["message"]
+    assert VALUE not in answer.text
+    assert door.get("/providers/sim")["extraHeaders"] == []
+
+
 def test_the_value_is_write_only_in_the_description(door: Door) -> None:
     schemas = door.document["components"]["schemas"]
     value = schemas["NewCredentialBody"]["properties"]["value"]

@@ -97,7 +97,9 @@ def test_a_stored_header_that_cannot_be_sent_is_said_and_not_shown(
         tx.providers.put(sealing.sealed(up, ctx.cipher))
     found = {each.provider: each for each in provider_checks.run(ctx).providers}["up"]
     shown = json.dumps(plain(found))
-    assert "a header of this provider cannot be sent: the value of the header 'x-a'" in shown
+    assert (
+        "a header of this provider cannot be sent: the value of the extra header 'x-a'" in shown
+    )
     assert SECRET not in shown
 
 

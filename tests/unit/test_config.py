@@ -97,6 +97,22 @@ data_classes: {{x: [a]}}
             2,
             "did you mean 'requests_per_min'?",
         ),
+        (
+            (
+                "providers:\n  p:\n    api_base: http://h\n    extra_headers:\n"
+                "      x-a: b\n      x b: c\n"
+            ),
+            6,
+            "providers.p.extra_headers.x b: 'x b' is no name of a header",
+        ),
+        (
+            (
+                "providers:\n  p:\n    api_base: http://h\n    extra_headers:\n"
+                "      x-a: b\n      X-A: c\n"
+            ),
+            4,
+            "providers.p.extra_headers: the extra header 'X-A' is given twice",
+        ),
         ("providers:\n  p: {kind: vllm}\n", 2, "required for a provider of kind 'vllm'"),
         ("routes:\n  r:\n    incumbent: foo\n", 3, "write provider/model"),
         ("routes:\n  r:\n    incumbent: a/b\n    suites: [{sute: x}]\n", 4, "'suite'"),
