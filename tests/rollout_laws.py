@@ -239,7 +239,7 @@ def check_move(
     blocks = [b for b in tx.observations.blocks(seen.id) if b.number <= inputs["last_block"]]
     step = seen.policy.steps[inputs["step"]]
     assert exposures(blocks, step.weight_bps) >= max(1, step.min_exposures), event
-    assert worst_log_srm(blocks) < ALARM_AT, event
+    assert worst_log_srm(blocks, seen.step_started_at) < ALARM_AT, event
 
 
 def exposures(blocks: Sequence[Block], weight_bps: int) -> int:

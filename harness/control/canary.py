@@ -162,12 +162,20 @@ def _tell_if_paused(ctx: Context, tx: Transaction, after: Rollout, because: str)
 
 
 def watch_ratio(ctx: Context, rollout: Rollout, action: Action) -> None:
-    """Tell once when the canary's share of traffic is not the planned one (statistics.md)."""
-    if not rollout.live or _log_srm(action) < ALARM_AT:
+    """Tell once when the canary's share of traffic is not the planned one (statistics.md).
+
+    It is over with the next step, or once a person resumed and the split is right since.
+    """
+    if not rollout.live:
         return
-    if alerts.is_open(ctx, AlertKind.SAMPLE_RATIO, rollout.id):
+    wrong = _log_srm(action) >= ALARM_AT
+    told = alerts.is_open(ctx, AlertKind.SAMPLE_RATIO, rollout.id)
+    if wrong is told:
         return
     with ctx.store.write() as tx:
+        if told:
+            alerts.end(ctx, tx, AlertKind.SAMPLE_RATIO, rollout.id)
+            return
         alerts.tell(
             ctx,
             tx,

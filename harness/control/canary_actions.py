@@ -15,6 +15,7 @@ from harness.domain.errors import InputError, NotFound, SwapgateError
 from harness.domain.observation import Block
 from harness.domain.rollout import Action, Rollout, RolloutState, Signal
 from harness.gate import policy as gate_policy
+from harness.gate.assignment import BY_PERIOD, POOLED
 from harness.ports import Transaction
 
 # What the evidence asks for by itself; the others come from people or from the proof.
@@ -80,6 +81,7 @@ def inputs_of(
             "last_block": max((each.number for each in used), default=0),
             "blocks_sha256": _blocks_sha256(used),
             "policy_sha256": digest(sparse(seen.policy)),
+            "split_rule": BY_PERIOD,
         },
         "decided_sha256": sha256(action_bytes(again)).hexdigest(),
     }
@@ -110,7 +112,10 @@ def replay(ctx: Context, number: int) -> ReplayedAction:
     differences += _unlike(inputs, rollout, blocks)
     before, after, decided = str(event.details["decided_sha256"]), "", None
     try:
-        decided = gate_policy.decide(_seen(rollout, inputs), blocks, _time(inputs["at"]))
+        # What was decided before rules had numbers was decided by the first.
+        rule = int(inputs.get("split_rule", POOLED))
+        seen, at = _seen(rollout, inputs), _time(inputs["at"])
+        decided = gate_policy.decide(seen, blocks, at, split_rule=rule)
         after = sha256(action_bytes(decided)).hexdigest()
     except (SwapgateError, ValueError) as error:
         differences.append(str(error))

@@ -13,7 +13,7 @@ from harness.domain.observation import Block
 from harness.domain.policy import Unit
 from harness.domain.rollout import Action, ActionKind, Rollout, RolloutState, Signal
 from harness.domain.sound import sound
-from harness.gate.assignment import ALARM_AT, worst_log_srm
+from harness.gate.assignment import ALARM_AT, BY_PERIOD, worst_log_srm
 from harness.gate.floors import floor_left
 from harness.gate.watch import CanaryEvidence, watch
 
@@ -35,11 +35,15 @@ class _View:
     last_block: int
 
 
-def decide(rollout: Rollout, blocks: Sequence[Block], now: datetime) -> Action:
+def decide(
+    rollout: Rollout, blocks: Sequence[Block], now: datetime, *, split_rule: int = BY_PERIOD
+) -> Action:
     """The action and signal that the data ask for, with every figure behind it. Pure.
 
-    blocks: all of this rollout, of every step: evidence accumulates. A policy that was stored
-    with numbers beyond all bounds decides by the bounds: harm can always be rolled back.
+    blocks: all of this rollout, of every step: evidence accumulates. split_rule: by which the
+    split of callers is judged; another than today's to decide an old action again. A policy that
+    was stored with numbers beyond all bounds decides by the bounds: harm can always be rolled
+    back.
     """
     rollout = replace(rollout, policy=sound(rollout.policy))
     evidence = watch(blocks, rollout.policy)
@@ -52,7 +56,7 @@ def decide(rollout: Rollout, blocks: Sequence[Block], now: datetime) -> Action:
         evidence=evidence,
         step_exposures=evidence.exposures_by_weight.get(step.weight_bps, 0),
         wanted=max(1, step.min_exposures),
-        log_srm=worst_log_srm(sorted(blocks, key=_number)) if keyed else 0.0,
+        log_srm=_split(rollout, blocks, split_rule) if keyed else 0.0,
         late=now >= deadline,
         left=deadline - now,
         now=now,
@@ -71,6 +75,12 @@ def decide(rollout: Rollout, blocks: Sequence[Block], now: datetime) -> Action:
         block=_tripping(blocks, evidence),
         figures=_figures(view),
     )
+
+
+def _split(rollout: Rollout, blocks: Sequence[Block], rule: int) -> float:
+    """An alarm stays until the step ends or a person resumes; then the count begins anew."""
+    ordered = sorted(blocks, key=_number)
+    return worst_log_srm(ordered, rollout.step_started_at, rule=rule)
 
 
 def _choose(view: _View) -> _Choice:

@@ -18,6 +18,7 @@ from harness.domain.rollout import (
     Signal,
     advance,
 )
+from harness.gate.assignment import POOLED
 from harness.gate.policy import decide
 
 pytestmark = pytest.mark.req("F3", "A7")
@@ -245,3 +246,18 @@ def test_every_signal_is_in_the_table_and_nothing_moves_up_without_data(
     kind, signal = ask(found, data, START + timedelta(days=days))
     if kind in (ActionKind.ADVANCE, ActionKind.PROMOTE) or signal is Signal.ENOUGH:
         assert count * canary >= POLICY.steps[step].min_exposures
+
+
+def test_a_wrong_split_holds_until_a_person_resumes() -> None:
+    sticky = replace(POLICY, unit=Unit.SESSION)
+    wrong = blocks(40, 5)
+    held = decide(rollout(M, policy=sticky), wrong, START)
+    assert (held.kind, held.signal) == HELD
+    assert "not the planned one" in held.reason
+
+    resumed = replace(rollout(M, policy=sticky), step_started_at=START + DAY)
+    onward = decide(resumed, wrong, START + DAY)
+    assert onward.signal is Signal.STEP_DONE
+    # What was decided by the rule before is decided by it again.
+    before = decide(resumed, wrong, START + DAY, split_rule=POOLED)
+    assert (before.kind, before.signal) == HELD
