@@ -41,9 +41,9 @@ def decide(
     """The action and signal that the data ask for, with every figure behind it. Pure.
 
     blocks: all of this rollout, of every step: evidence accumulates. split_rule: by which the
-    split of callers is judged; another than today's to decide an old action again. A policy that
-    was stored with numbers beyond all bounds decides by the bounds: harm can always be rolled
-    back.
+    split of callers is judged; another than today's to decide an old action again. A policy
+    that was stored with numbers beyond all bounds decides by the bounds: harm can always be
+    rolled back.
     """
     rollout = replace(rollout, policy=sound(rollout.policy))
     evidence = watch(blocks, rollout.policy)
