@@ -8,16 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from router.transport.field_types import check_fields
+from router.transport.untranslatable import Malformed, Untranslatable
+from router.transport.well_formed import check_messages
+
 Json = dict[str, Any]
-
-
-class Untranslatable(Exception):
-    """What this request asks for has no counterpart there. param: the field, for the error."""
-
-    def __init__(self, message: str, param: str) -> None:
-        super().__init__(message)
-        self.message = message
-        self.param = param
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +107,10 @@ def looked_through(body: Json, kind: str) -> Asked:
     rules = RULES[kind]
     _refuse_choices(body)
     messages, model = body.get("messages"), body.get("model")
-    if not isinstance(messages, list) or not isinstance(model, str):
-        raise Untranslatable("`messages` is not a list", "messages")
+    if not isinstance(model, str):
+        raise Malformed("model", "is not a text")
+    check_messages(messages)
+    check_fields(body)
     asked = Asked(model, [], {})
     for name, value in body.items():
         if name in _ROUTED or value is None:
@@ -130,9 +127,9 @@ def looked_through(body: Json, kind: str) -> Asked:
             asked.dropped[name] = None
     if asked.params.get("logprobs") is False:
         del asked.params["logprobs"]
-    for place, message in enumerate(messages):
+    for place, message in enumerate(body["messages"]):
         asked.messages.append(_message(message, f"messages[{place}]", kind, asked))
-    _look_at_tools(asked, kind)
+    _look_at_tools(asked)
     if not rules.caching:
         _uncached(asked)
     return asked
@@ -143,18 +140,22 @@ def _refuse_choices(body: Json) -> None:
         raise Untranslatable("`n` is more than 1: this target gives one answer a request", "n")
 
 
-def _message(message: object, place: str, kind: str, asked: Asked) -> Json:
-    if not isinstance(message, dict):
-        raise Untranslatable(f"`{place}` is not an object", place)
+def _message(message: Json, place: str, kind: str, asked: Asked) -> Json:
     role = message.get("role")
     if role == "developer":
         message["role"] = "system"
     elif role not in ("system", "user", "assistant", "tool"):
-        raise Untranslatable(f"`{place}.role` {str(role)[:40]!r} has no counterpart", place)
+        raise Untranslatable(
+            f"`{place}.role` {str(role)[:40]!r} has no counterpart", f"{place}.role"
+        )
     if message.pop("name", None) and role != "tool":
         asked.dropped["messages.name"] = None
-    for unsaid in ("audio", "annotations", "function_call"):
-        message.pop(unsaid, None)
+    if message.pop("function_call", None) is not None:
+        where = f"{place}.function_call"
+        raise Untranslatable(f"`{where}`: the older form of a call; send `tool_calls`", where)
+    if message.pop("audio", None) is not None:
+        asked.dropped["messages.audio"] = None
+    message.pop("annotations", None)
     refusal = message.pop("refusal", None)
     content = message["content"] = message.get("content") or refusal
     if isinstance(content, list):
@@ -162,8 +163,6 @@ def _message(message: object, place: str, kind: str, asked: Asked) -> Json:
             _part(part, f"{place}.content[{at}]", kind, asked)
             for at, part in enumerate(content)
         ]
-    elif content is not None and not isinstance(content, str):
-        raise Untranslatable(f"`{place}.content` is neither text nor a list", place)
     if role == "assistant":
         _with_signatures(message, kind)
     return message
@@ -204,20 +203,15 @@ def _check_url(url: object, place: str, kind: str) -> None:
         raise Untranslatable(f"`{place}`: a data URL in base64 is needed", place)
 
 
-def _look_at_tools(asked: Asked, kind: str) -> None:
+def _look_at_tools(asked: Asked) -> None:
     tools = asked.params.get("tools")
-    if not isinstance(tools, list) or not tools:
+    if not tools:
         asked.params.pop("tools", None)
         asked.params.pop("tool_choice", None)
         asked.params.pop("parallel_tool_calls", None)
         return
-    for place, tool in enumerate(tools):
-        function = tool.get("function") if isinstance(tool, dict) else None
-        if not isinstance(function, dict) or tool.get("type") != "function":
-            raise Untranslatable(
-                f"`tools[{place}]`: {kind} takes tools of type function", "tools"
-            )
-        if function.pop("strict", None):
+    for tool in tools:
+        if tool["function"].pop("strict", None):
             asked.dropped["tools.strict"] = None
 
 
@@ -253,12 +247,13 @@ def _with_signatures(message: Json, kind: str) -> None:
     if not calls:
         message.pop("tool_calls", None)
         return
-    for call in calls if isinstance(calls, list) else ():
-        if isinstance(call, dict):
-            call.pop("provider_specific_fields", None)
-            signature = _google_signature(call.pop("extra_content", None))
-            if signature and kind in GOOGLE:
-                call["provider_specific_fields"] = {"thought_signature": signature}
+    for call in calls:
+        # The library makes arguments of its own where there are none.
+        call["function"]["arguments"] = call["function"].get("arguments", "").strip() or "{}"
+        call.pop("provider_specific_fields", None)
+        signature = _google_signature(call.pop("extra_content", None))
+        if signature and kind in GOOGLE:
+            call["provider_specific_fields"] = {"thought_signature": signature}
 
 
 def _google_signature(extra: object) -> str:

@@ -5,9 +5,9 @@ import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 
-from router.bridges.untranslatable import CODE
 from router.ports import UpstreamReply
 from router.refusal_words import refusal_words
+from router.transport.untranslatable import Untranslatable
 
 Header = tuple[bytes, bytes]
 Json = dict[str, Any]
@@ -59,10 +59,10 @@ class Refusal:
         """Nothing is open."""
 
 
-def whole_refusal(message: str, param: str) -> Refusal:
+def whole_refusal(why: Untranslatable) -> Refusal:
     """Ours, of what cannot be translated: the provider is not asked."""
-    error = {"message": message, "type": "invalid_request_error", "param": param}
-    return Refusal(422, json.dumps({"error": {**error, "code": CODE}}).encode())
+    error = {"message": why.message, "type": "invalid_request_error", "param": why.param}
+    return Refusal(422, json.dumps({"error": {**error, "code": why.code}}).encode())
 
 
 async def refusal(reply: UpstreamReply, kind: str) -> Refusal:

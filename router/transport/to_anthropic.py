@@ -9,6 +9,7 @@ from harness.domain.targets import ANTHROPIC_VERSION
 from router.bridges.sse import Payloads
 from router.transport.asked import Asked, Json, looked_through
 from router.transport.chat_shape import ChunkMaker, completion, message_of
+from router.transport.efforts import NEAREST
 from router.transport.thinking import settled
 from router.transport.translation import (
     REHEARSAL,
@@ -33,8 +34,9 @@ class Anthropic:
         self._names = chat.ANTHROPIC_TOOL_NAME_REVERSE_MAP_KEY
 
     def ask(self, asked: Asked, *, stream: bool) -> Ask:
-        dropped = dict(asked.dropped)
-        params = mapped(self._config, asked)
+        dropped = asked.dropped
+        self._keep_to_levels(asked)
+        params = mapped(self._config, asked, "anthropic")
         for hint in ("temperature", "top_p", "response_format", "reasoning_effort"):
             if asked.params.get(hint) is not None and not _arrived(hint, params):
                 dropped[hint] = None
@@ -63,6 +65,16 @@ class Anthropic:
             body["stream"] = True
         notes = {"json": json_mode, "names": names.get(self._names) or {}}
         return Ask("/messages", body, _versions(headers), tuple(dropped), notes)
+
+    def _keep_to_levels(self, asked: Asked) -> None:
+        """Of a level that a model lacks the library knows only once the body is made."""
+        effort = str(asked.params.get("reasoning_effort"))
+        if effort not in NEAREST:
+            return
+        lacks = self._config._validate_effort_for_model  # noqa: SLF001 - there is no public one
+        if lacks(asked.model, effort, "anthropic"):
+            asked.params["reasoning_effort"] = NEAREST[effort]
+            asked.dropped["reasoning_effort"] = None
 
     def answer(self, ask: Ask, answer: Json) -> Json:
         found = self._config.transform_parsed_response(

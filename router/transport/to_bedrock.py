@@ -10,11 +10,12 @@ from urllib.parse import quote
 
 from harness.domain.failures import FailureClass
 from router.ports import UpstreamFailed
-from router.transport.asked import Asked, Json, Untranslatable, looked_through
+from router.transport.asked import Asked, Json, looked_through
 from router.transport.chat_shape import completion
 from router.transport.thinking import in_a_turn_without_thought
 from router.transport.to_anthropic import AnthropicChunks
 from router.transport.translation import REHEARSAL, Ask, ErrorInStream, mapped, no_counterpart
+from router.transport.untranslatable import Untranslatable
 
 _PIECES: Final = ("contentBlockStart", "contentBlockDelta", "contentBlockStop", "messageStop")
 _TYPES: Final = {
@@ -35,13 +36,13 @@ class Bedrock:
         self._frames = import_module("botocore.eventstream")
 
     def ask(self, asked: Asked, *, stream: bool) -> Ask:
-        dropped = dict(asked.dropped)
+        dropped = asked.dropped
         _without_tools(asked)
         dropped.update(dict.fromkeys(_unthought(asked)))
         serial = asked.params.get("parallel_tool_calls") is False
         if not serial:
             asked.params.pop("parallel_tool_calls", None)
-        params = mapped(self._config, asked)
+        params = mapped(self._config, asked, "bedrock")
         for hint in ("temperature", "top_p", "reasoning_effort"):
             if asked.params.get(hint) is not None and not _arrived(hint, params):
                 dropped[hint] = None

@@ -37,10 +37,16 @@ class Gemini:
         self._iterator = chat.ModelResponseIterator
 
     def ask(self, asked: Asked, *, stream: bool) -> Ask:
-        dropped = dict(asked.dropped)
+        dropped = asked.dropped
         if asked.params.pop("parallel_tool_calls", None) is False:
             dropped["parallel_tool_calls"] = None
-        params = {k: v for k, v in mapped(self._config, asked).items() if k not in _NO_FIELDS}
+        params = {
+            k: v
+            for k, v in mapped(self._config, asked, self.kind).items()
+            if k not in _NO_FIELDS
+        }
+        if asked.params.get("temperature") is None:
+            params.pop("temperature", None)  # the library's own, beside thinking
         for hint in ("frequency_penalty", "presence_penalty"):
             if asked.params.get(hint) and hint not in params:
                 dropped[hint] = None

@@ -12,10 +12,11 @@ from typing import Any, Final, TypeVar
 
 from harness.domain.failures import FailureClass
 from router.ports import Transport, UpstreamFailed, UpstreamReply, UpstreamRequest
-from router.transport.asked import Json, Untranslatable, looked_through
+from router.transport.asked import Json, looked_through
 from router.transport.litellm import load
 from router.transport.refusal import refusal, whole_refusal
 from router.transport.translation import Ask, Chunks, ErrorInStream, Translation
+from router.transport.untranslatable import Untranslatable
 
 Header = tuple[bytes, bytes]
 T = TypeVar("T")
@@ -52,7 +53,7 @@ class Translated:
         try:
             ask, sent = await _aside(len(request.body), asking)
         except Untranslatable as error:
-            return whole_refusal(error.message, error.param)
+            return whole_refusal(error)
         reply = await self._wire.send(sent)
         try:
             if not 200 <= reply.status < 300:

@@ -1,10 +1,13 @@
 """A translation to and from another protocol than OpenAI's: JSON in, JSON out. No network."""
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from router.transport.asked import Asked, Json, Untranslatable
+from router.transport.asked import Asked, Json
+from router.transport.efforts import NEAREST, is_said
+from router.transport.untranslatable import Untranslatable
 
 
 class ErrorInStream(Exception):
@@ -76,16 +79,35 @@ REHEARSAL: Final[Json] = {
 }
 
 
-def mapped(config: Any, asked: Asked) -> Json:
-    """The top-level fields in the provider's words. Raises Untranslatable."""
+def mapped(config: Any, asked: Asked, kind: str) -> Json:
+    """The top-level fields in the provider's words; an effort that it has no word for becomes
+    the nearest, and is among `asked.dropped`. Raises Untranslatable.
+    """
     given = {name: value for name, value in asked.params.items() if name != "top_k"}
+    effort = given.get("reasoning_effort")
+    found = None
     try:
-        found: Json = config.map_openai_params(given, {}, asked.model, drop_params=True)
-    except Exception as error:
-        raise no_counterpart(error) from error
+        found = _as_mapped(config, given, asked.model)
+    except Untranslatable:
+        if effort not in NEAREST:
+            raise
+    if effort and (found is None or not is_said(effort, found, kind)):
+        asked.dropped["reasoning_effort"] = None
+        if effort in NEAREST:
+            given["reasoning_effort"] = NEAREST[effort]
+            found = _as_mapped(config, given, asked.model)
+    found = found or {}
     if asked.params.get("top_k") is not None:
         found["top_k"] = asked.params["top_k"]
     return found
+
+
+def _as_mapped(config: Any, given: Json, model: str) -> Json:
+    try:
+        # It may change what it is given.
+        return dict(config.map_openai_params(copy.deepcopy(given), {}, model, drop_params=True))
+    except Exception as error:
+        raise no_counterpart(error) from error
 
 
 def no_counterpart(error: Exception) -> Untranslatable:

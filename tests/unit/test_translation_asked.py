@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from router.transport.asked import RULES, Asked, Untranslatable, looked_through
+from router.transport.asked import RULES, Asked, looked_through
 from router.transport.foreign import without
 from router.transport.refusal import Refusal, refusal
 from router.transport.thinking import settled
+from router.transport.untranslatable import Untranslatable
 from tests.wire import anthropic, gemini
 from tests.wire.server import Refused
 

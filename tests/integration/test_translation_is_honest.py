@@ -1,0 +1,101 @@
+"""The translations themselves: nothing is made up, nothing changed without a word."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+import pytest
+
+from router.transport.asked import RULES, looked_through
+from router.transport.litellm import load
+from router.transport.translation import Ask, Translation
+from tests.wire import anthropic, bedrock, gemini, vertex
+
+pytestmark = pytest.mark.slow
+
+MODELS: Final = {
+    "anthropic": anthropic.MODEL,
+    "bedrock": bedrock.MODEL,
+    "gemini": gemini.MODEL,
+    "vertex": vertex.MODEL,
+}
+USER: Final = {"role": "user", "content": "Rain?"}
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Mapping[str, Translation]:
+    return {kind: load(kind) for kind in RULES}
+
+
+def asked(loaded: Mapping[str, Translation], kind: str, **more: Any) -> Ask:
+    body = {"model": MODELS[kind], "messages": [dict(USER)], **more}
+    return loaded[kind].ask(looked_through(body, kind), stream=False)
+
+
+@pytest.mark.req("B7")
+@pytest.mark.parametrize(
+    ("kind", "model", "effort", "said", "told"),
+    [
+        ("anthropic", "claude-sonnet-4-5", "xhigh", "high", True),
+        ("anthropic", "claude-sonnet-4-5", "max", "high", True),
+        ("anthropic", "claude-sonnet-4-5", "minimal", "low", True),
+        ("anthropic", "claude-opus-4-6", "xhigh", "high", True),
+        ("anthropic", "claude-opus-4-6", "max", "max", False),
+        ("anthropic", "claude-opus-4-7", "xhigh", "xhigh", False),
+        ("bedrock", "anthropic.claude-sonnet-4-5-20250929-v1:0", "xhigh", "high", True),
+        ("bedrock", "anthropic.claude-opus-4-6-v1:0", "xhigh", "high", True),
+        ("gemini", "gemini-2.5-flash", "xhigh", "high", True),
+        ("gemini", "gemini-3-pro-preview", "minimal", "low", True),
+        ("vertex", "gemini-3-pro-preview", "max", "high", True),
+        *((kind, model, "medium", "medium", False) for kind, model in MODELS.items()),
+    ],
+)
+def test_an_effort_is_said_as_it_is_or_as_the_nearest_with_a_word(
+    loaded: Mapping[str, Translation],
+    kind: str,
+    model: str,
+    effort: str,
+    said: str,
+    *,
+    told: bool,
+) -> None:
+    found = asked(loaded, kind, model=model, reasoning_effort=effort, max_tokens=64000)
+    plain = asked(loaded, kind, model=model, reasoning_effort=said, max_tokens=64000)
+
+    assert found.body == plain.body
+    assert found.dropped == (("reasoning_effort",) if told else ())
+    assert "reasoning_effort" not in plain.dropped or said == "low"
+
+
+@pytest.mark.parametrize("kind", ["gemini", "vertex"])
+def test_a_temperature_that_nobody_asked_for_is_not_sent(
+    loaded: Mapping[str, Translation], kind: str
+) -> None:
+    thinking = {"model": "gemini-3-pro-preview", "reasoning_effort": "low"}
+
+    assert "temperature" not in json.dumps(asked(loaded, kind, **thinking).body)
+    wanted = asked(loaded, kind, **thinking, temperature=0.5).body["generationConfig"]
+    assert wanted["temperature"] == 0.5
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_call_without_arguments_has_none_at_the_provider(
+    loaded: Mapping[str, Translation], kind: str
+) -> None:
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": ""}}
+    turn = {"role": "assistant", "content": None, "tool_calls": [call]}
+    result = {"role": "tool", "tool_call_id": "a", "content": "rain"}
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+
+    body = asked(loaded, kind, messages=[dict(USER), turn, result], tools=[tool]).body
+
+    (made,) = [found for found in _objects(body) if {"args", "input"} & set(found)]
+    assert made.get("args", made.get("input")) == {}
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    if isinstance(value, list):
+        return [found for each in value for found in _objects(each)]
+    if not isinstance(value, dict):
+        return []
+    return [value, *(found for each in value.values() for found in _objects(each))]
