@@ -21,6 +21,7 @@ from harness.domain.proposal import Event, Phase, Proposal, moved
 from harness.domain.routing import Route
 from harness.domain.shadow import MOST_PER_DAY, Shadow, ShadowLimits, used_of
 from harness.domain.targets import Target
+from harness.gate.shadow import ALL_CHECKS
 from harness.gate.shadow_first import NO_MONEY_USD, Decided, Move, Seen, decide
 from harness.ports import ShadowRecord, Transaction
 
@@ -118,6 +119,7 @@ def stage_of(ctx: Context, tx: Transaction, proposal: Proposal) -> ShadowStage |
         mirroring=live is not None,
         stopped=_stopped(records),
         obstacle=_obstacle(ctx, tx, proposal, candidate, records) if waits else "",
+        rule=ALL_CHECKS,
     )
     return ShadowStage(
         proposal=proposal.id,

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Final
 
 from harness.domain.policy import ShadowFirst
-from harness.gate.shadow import is_harm, log_e_of_all, share_of_level
+from harness.gate.shadow import SEEN_CHECKS, is_harm, log_e_of_all, share_of_level
 
 # Money is summed in floating point.
 NO_MONEY_USD: Final = 1e-9
@@ -31,6 +31,8 @@ class Seen:
     lost_won: by check, pairs that only the incumbent held, and only the candidate. spent_usd:
     of the policy's money. mirroring: one of them is live. stopped: who ended the control
     plane's own and why, empty unless a person did. obstacle: why none can be started now.
+    rule: by which the evidence is computed; what was stored before rules had numbers is of the
+    first.
     """
 
     pairs: int = 0
@@ -39,10 +41,11 @@ class Seen:
     mirroring: bool = False
     stopped: str = ""
     obstacle: str = ""
+    rule: int = SEEN_CHECKS
 
     @property
     def log_e(self) -> float:
-        return log_e_of_all(self.lost_won or {})
+        return log_e_of_all(self.lost_won or {}, rule=self.rule)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from harness.config import load
 from harness.domain.errors import ConfigError
 from harness.domain.policy import ShadowFirst
+from harness.gate.shadow import ALL_CHECKS
 from harness.gate.shadow_first import Move, Seen, decide
 
 pytestmark = pytest.mark.req("F8")
@@ -45,7 +46,9 @@ def test_each_state_of_a_shadow_has_one_answer(seen: Seen, move: Move) -> None:
 
 
 def test_the_reason_names_what_was_worse_and_the_level_is_the_policys() -> None:
-    seen = Seen(pairs=50, lost_won={"answered": (1, 1), "json": (9, 0)}, mirroring=True)
+    seen = Seen(
+        pairs=50, lost_won={"answered": (1, 1), "json": (9, 0)}, mirroring=True, rule=ALL_CHECKS
+    )
     strict, loose = decide(POLICY, seen), decide(replace(POLICY, alpha=0.2), seen)
 
     assert strict.move is Move.MIRROR
