@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from harness.control import routes
 from harness.control.context import Context
 from harness.domain.errors import NotFound
-from harness.domain.observation import Block, TrafficTotal
+from harness.domain.observation import Block, TrafficTotal, covered_s
 from harness.domain.policy import CanaryPolicy, Unit
 from harness.domain.proposal import Proposal
 from harness.domain.routing import Arm
@@ -19,7 +19,7 @@ from harness.ports import Transaction
 TODAY: Final = timedelta(hours=24)
 # A rate from fewer requests is not this route's; `p0` is the policy's own idea of normal.
 FEWEST_REQUESTS: Final = 100
-# Fewer minutes than this are no pace.
+# Of blocks: fewer minutes than this are no pace of new keys.
 SHORTEST_S: Final = 600.0
 
 
@@ -73,27 +73,34 @@ def pace_of(ctx: Context, tx: Transaction, route: str, policy: CanaryPolicy) -> 
     """Today's: of the last 24 hours. None without a request."""
     now = ctx.clock.now()
     totals = tx.observations.totals(since=now - TODAY, route=route)
+    units = _units_per_hour(tx, route, policy) if policy.unit is Unit.SESSION else None
+    return reckoned(totals, units, policy, now)
+
+
+def reckoned(
+    totals: Sequence[TrafficTotal], units: float | None, policy: CanaryPolicy, now: datetime
+) -> Pace | None:
+    """units: new keys an hour, None where nobody counted them. None without a request."""
     requests = sum(each.requests for each in totals)
     if not requests:
         return None
-    first = min(each.first for each in totals)
-    hours = max((now - first).total_seconds(), SHORTEST_S) / 3600.0
-    per_hour = requests / hours
-    units = _units_per_hour(tx, route, policy) if policy.unit is Unit.SESSION else None
+    per_hour = requests * 3600.0 / covered_s(totals, now)
+    rate = _failure_rate(totals)
     return Pace(
         units_per_hour=min(per_hour, units) if units else per_hour,
         requests_per_hour=per_hour,
-        failure_rate=_failure_rate(totals, policy),
+        failure_rate=policy.p0 if rate is None else rate,
         measured=units is not None or policy.unit is Unit.REQUEST,
+        rate_measured=rate is not None,
     )
 
 
-def _failure_rate(totals: Sequence[TrafficTotal], policy: CanaryPolicy) -> float:
-    """Share of its requests that the incumbent failed, whatever answered then."""
+def _failure_rate(totals: Sequence[TrafficTotal]) -> float | None:
+    """Share of its requests that the incumbent failed, whatever answered then; None of few."""
     own = [each for each in totals if each.arm == Arm.INCUMBENT.value]
     asked = sum(each.requests for each in own)
     if asked < FEWEST_REQUESTS:
-        return policy.p0
+        return None
     return sum(each.charged for each in own) / asked
 
 

@@ -12,11 +12,10 @@ from datetime import datetime, timedelta
 from statistics import NormalDist, fmean
 from typing import Final
 
-from harness.domain.observation import TrafficTotal
+from harness.domain.observation import TrafficTotal, covered_s
 from harness.domain.targets import Price
 
 MONTH: Final = timedelta(days=30)
-SHORTEST: Final = timedelta(minutes=1)  # traffic is recorded by minutes
 # Below it an interval by the normal approximation says too much.
 FEWEST_ITEMS: Final = 30
 Z: Final = NormalDist().inv_cdf(0.975)
@@ -98,7 +97,6 @@ def billed(
     Requests that were recorded while it had no price are reckoned at today's.
     """
     since = min((each.first for each in totals), default=now)
-    window = max(now - since, SHORTEST)
     own = [each for each in totals if each.target == incumbent]
     answered = sum(each.requests for each in own)
     tokens = _per_request(own, answered) if answered else None
@@ -108,7 +106,7 @@ def billed(
     elif tokens is not None:
         usd = math.fsum(each.cost_usd for each in own) / answered
     return Bill(
-        since, window.total_seconds(), sum(each.requests for each in totals), tokens, usd
+        since, covered_s(totals, now), sum(each.requests for each in totals), tokens, usd
     )
 
 

@@ -1,6 +1,6 @@
 """What requests did, counted: blocks for the canary's statistics, minutes for people."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Final, Self
@@ -72,6 +72,7 @@ class UnitRule:
 
 _LATER: Final = ("began_s", "rho", "local_alpha", "guardrails", "judge")
 DEFAULT_UNIT_RULE = UnitRule()
+SHORTEST_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,3 +154,12 @@ class TrafficTotal:
     output_tokens: int
     cost_usd: float
     unpriced: int
+
+
+def covered_s(totals: Iterable[TrafficTotal], now: datetime) -> float:
+    """Seconds that these records tell of: from the first one's minute to now.
+
+    Traffic is recorded by minutes, so it is one at least. Every pace is reckoned over this.
+    """
+    first = min((each.first for each in totals), default=now)
+    return max(SHORTEST_S, (now - first).total_seconds())

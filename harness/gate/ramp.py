@@ -35,13 +35,15 @@ LOWEST_RATE: Final = 1e-5
 class Pace:
     """What a route sees today. units_per_hour: what exposures count, of all arms; requests as
     well, which are never fewer. failure_rate: of the incumbent. measured: units_per_hour was;
-    else it is that of requests, an upper bound where callers come back.
+    else it is that of requests, an upper bound where callers come back. rate_measured:
+    failure_rate was; else it is the policy's `p0`, for want of requests.
     """
 
     units_per_hour: float
     requests_per_hour: float
     failure_rate: float
     measured: bool
+    rate_measured: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
+from harness.domain.numerals import figure
 from harness.domain.policy import CanaryPolicy, ShadowFirst, Step, Unit
 from harness.gate.ramp import Pace, StepPlan, plan, step_plan
 
@@ -47,7 +48,13 @@ def answer(policy: CanaryPolicy, pace: Pace, steps: Sequence[StepPlan]) -> str:
 
 
 def _basis(policy: CanaryPolicy, pace: Pace) -> str:
-    rate = f"{pace.failure_rate * 100:.2g} % of requests fail today"
+    rate = f"{figure(pace.failure_rate * 100, 2)} % of requests fail today"
+    if not pace.rate_measured:
+        percent = figure(pace.failure_rate * 100, 2)
+        rate = (
+            f"that {percent} % of requests fail is assumed (the policy's `p0`), since too few "
+            "are recorded to tell"
+        )
     requests = f"{_count(pace.requests_per_hour)} requests an hour"
     if policy.unit is Unit.REQUEST:
         return f"Reckoned from {requests}; {rate}."

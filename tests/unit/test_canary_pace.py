@@ -1,0 +1,64 @@
+"""How much traffic a route has, said once and everywhere alike."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from harness.control import canary_plan
+from harness.domain.forecast import billed
+from harness.domain.observation import TrafficTotal
+from harness.domain.policy import CanaryPolicy
+from harness.gate import ramp_words
+from harness.gate.ramp import Pace, plan
+
+NOW = datetime(2026, 11, 20, 22, 0, tzinfo=UTC)
+POLICY = CanaryPolicy()
+
+
+def recorded(requests: int, lasting: timedelta, charged: int = 0) -> list[TrafficTotal]:
+    first = NOW - lasting
+    return [
+        TrafficTotal(
+            "support", "incumbent", "t", first, NOW, requests, 0, charged, 0, 10, 0, 10, 0.1, 0
+        )
+    ]
+
+
+def pace(totals: list[TrafficTotal]) -> Pace:
+    found = canary_plan.reckoned(totals, None, POLICY, NOW)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("requests", "lasting_s", "per_hour"),
+    [(20, 2, 1_200), (540, 60, 32_400), (43_200, 3_600, 43_200), (12, 86_400, 0.5)],
+)
+def test_the_pace_is_reckoned_over_what_the_records_cover_and_a_minute_at_least(
+    requests: int, lasting_s: int, per_hour: float
+) -> None:
+    found = pace(recorded(requests, timedelta(seconds=lasting_s)))
+    assert found.requests_per_hour == pytest.approx(per_hour)
+
+
+@pytest.mark.parametrize("lasting_s", [0, 2, 75, 4_000])
+def test_the_plan_and_the_monthly_bill_know_the_same_pace(lasting_s: int) -> None:
+    totals = recorded(300, timedelta(seconds=lasting_s))
+    a_month = billed(totals, "t", None, NOW).requests_per_month
+    assert pace(totals).requests_per_hour * 720 == pytest.approx(a_month)
+
+
+def test_a_failure_rate_that_nobody_measured_is_called_assumed() -> None:
+    found = pace(recorded(20, timedelta(minutes=1)))
+    words = ramp_words.answer(POLICY, found, plan(POLICY, found))
+    assert "that 1 % of requests fail is assumed (the policy's `p0`)" in words
+    assert "fail today" not in words
+
+
+def test_a_failure_rate_of_enough_requests_is_told_as_measured() -> None:
+    found = pace(recorded(1_000, timedelta(minutes=5), charged=20))
+    assert "2 % of requests fail today" in ramp_words.answer(POLICY, found, plan(POLICY, found))
+
+
+def test_without_a_request_there_is_no_pace() -> None:
+    assert canary_plan.reckoned([], None, POLICY, NOW) is None
