@@ -6,6 +6,7 @@ from typing import Any, Final
 from dashboard import wording
 from dashboard.cards import esc, strong
 from harness.domain.audit import AuditEvent
+from harness.domain.numerals import figure
 from harness.domain.rollout import Rollout
 
 HEADS: Final = ("When", "What", "Why", "Seen until then")
@@ -70,5 +71,5 @@ def _seen(details: Mapping[str, Any]) -> Sequence[str]:
     most = max(0.0, float(details["log_e_max"]) / limit) if limit else 0.0
     said.append(f"evidence of harm at most {most * 100:.0f} % of the rollback level")
     certificate, wanted = float(details["certificate"]), float(details["certificate_at"])
-    said.append(f"certificate of no harm {certificate:.3g} of {wanted:g}")
+    said.append(f"certificate of no harm {figure(certificate)} of {figure(wanted)}")
     return said

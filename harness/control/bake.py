@@ -5,6 +5,7 @@ from harness.control import canary, holding, routes
 from harness.control.context import Context
 from harness.domain.access import SYSTEM, Actor
 from harness.domain.changes import EndBake
+from harness.domain.numerals import readable
 from harness.domain.rollout import Action, Rollout, Signal
 from harness.domain.rollout import moved as rollout_moved
 from harness.ports import Transaction
@@ -26,10 +27,10 @@ def turn(ctx: Context, seen: Rollout) -> list[str]:
             because = "the route was changed by another: nothing is left to compare with"
             over(ctx, tx, SYSTEM, rollout, Signal.BASE_CHANGED, because)
         elif action.signal is Signal.HARM:
-            because = action.reason
+            because = readable(action.reason)
             canary.end(ctx, tx, SYSTEM, rollout, Signal.HARM, because, action)
         else:
-            because = action.reason
+            because = readable(action.reason)
             over(ctx, tx, SYSTEM, rollout, Signal.BAKED, because, action)
     return [f"{seen.proposal}: {action.kind.value}: {because}"]
 

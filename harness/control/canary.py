@@ -9,6 +9,7 @@ from harness.domain.alerts import AlertKind
 from harness.domain.changes import Abort, Change, Promote, RaiseWeight, Restore, StartCanary
 from harness.domain.errors import NotFound, ProofRefused, StaleWrite
 from harness.domain.evaluation import Passed
+from harness.domain.numerals import readable
 from harness.domain.observation import UnitRule
 from harness.domain.proposal import Event, Proposal, moved
 from harness.domain.rollout import Action, ActionKind, Rollout, RolloutState, Signal
@@ -116,11 +117,11 @@ def step(
         case None:
             return rollout
         case Signal.HARM | Signal.STALE:
-            return end(ctx, tx, SYSTEM, rollout, action.signal, action.reason, action)
+            return end(ctx, tx, SYSTEM, rollout, action.signal, readable(action.reason), action)
         case Signal.PROVEN:
             return promote(ctx, tx, SYSTEM, rollout, proposal, action)
         case signal:
-            return move(ctx, tx, SYSTEM, rollout, signal, action.reason, action)
+            return move(ctx, tx, SYSTEM, rollout, signal, readable(action.reason), action)
 
 
 def move(
@@ -183,7 +184,7 @@ def watch_ratio(ctx: Context, rollout: Rollout, action: Action) -> None:
             rollout.id,
             subject=f"route {rollout.route}",
             title=f"the canary of route {rollout.route} gets another share than planned",
-            text=f"Planned: {rollout.current.weight_bps / 100:g} %. {action.reason}",
+            text=f"Planned: {rollout.current.weight_bps / 100:g} %. {readable(action.reason)}",
         )
 
 
@@ -205,7 +206,7 @@ def promote(
     action: who asks for it, the data or a person, and the evidence at this moment. Raises
     ProofRefused.
     """
-    because, signal = action.reason, action.signal or Signal.PROVEN
+    because, signal = readable(action.reason), action.signal or Signal.PROVEN
     proof = tx.verdicts.get(rollout.verdict)
     if not isinstance(proof, Passed):
         raise ProofRefused(f"verdict {rollout.verdict} is {proof.outcome}, not passed")

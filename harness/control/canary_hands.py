@@ -12,6 +12,7 @@ from harness.domain.errors import (
     ProofRefused,
     StaleWrite,
 )
+from harness.domain.numerals import readable
 from harness.domain.proposal import Proposal
 from harness.domain.rollout import BY_HAND, Action, ActionKind, Rollout, Signal
 from harness.gate.objections import objections
@@ -115,7 +116,7 @@ def _promote_now(
         action,
         kind=ActionKind.PROMOTE,
         signal=Signal.PROMOTE,
-        reason=f"{because}. {action.reason}",
+        reason=f"{because}. {readable(action.reason)}",
     )
     approved = _approved(proposal, actor)
     return Moved(canary.promote(ctx, tx, actor, rollout, approved, asked), against)
@@ -137,7 +138,9 @@ def _check_harmless(
     """
     action = local_aborts.confirmed(tx, rollout, canary.look_in(ctx, tx, rollout))
     if action.signal is Signal.HARM:
-        raise ProofRefused(f"the canary of {rollout.route} goes back, not on: {action.reason}")
+        raise ProofRefused(
+            f"the canary of {rollout.route} goes back, not on: {readable(action.reason)}"
+        )
     against = tuple(objections(action.figures))
     if not against:
         return action, ()

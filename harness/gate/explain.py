@@ -12,6 +12,7 @@ from typing import Any, Final
 from harness.domain.failures import by_class
 from harness.domain.guardrails import Guardrail, Kind, kind_of
 from harness.domain.moments import later
+from harness.domain.numerals import figure, per_answer, readable
 from harness.domain.observation import Block
 from harness.domain.policy import CanaryJudge, Unit
 from harness.domain.rollout import Action, Rollout, RolloutState, Signal
@@ -115,7 +116,7 @@ def explain(
 ) -> Explanation:
     """action: what `policy.decide` gave for the same rollout, blocks and moment. Pure."""
     rollout = replace(rollout, policy=sound(rollout.policy))
-    pace = _pace(rollout, blocks, now)
+    pace, reason = _pace(rollout, blocks, now), readable(action.reason)
     rows = _rows(action.figures, rollout.policy.judge)
     if rollout.baking and rollout.bake_ends_at and action.signal is not Signal.HARM:
         left = max(0.0, (rollout.bake_ends_at - now).total_seconds())
@@ -125,17 +126,17 @@ def explain(
             action.reason, goes, back, rows, (need,), pace, left, f"in {span(left)}"
         )
     if not rollout.live and not rollout.baking:
-        why = rollout.ended_because or action.reason
+        why = readable(rollout.ended_because) or reason
         return Explanation(why, "", "", rows, (), None, None, "")
     if action.signal is Signal.HARM:
         back = "The incumbent serves all users again."
-        return Explanation(action.reason, "0 %", back, rows, (), pace, 0.0, "at the next look")
+        return Explanation(reason, "0 %", back, rows, (), pace, 0.0, "at the next look")
     needs = _needs(rollout, action, pace, now)
     goes = "promotion" if rollout.last_step else _percent(_next_bps(rollout))
     back = _back("the incumbent serves all users again")
     eta_s, eta = _eta(rollout, needs, now)
     against = objections(action.figures)
-    return Explanation(action.reason, goes, back, rows, needs, pace, eta_s, eta, against)
+    return Explanation(reason, goes, back, rows, needs, pace, eta_s, eta, against)
 
 
 def _back(what: str) -> str:
@@ -155,7 +156,7 @@ def _row(
 ) -> GuardrailRow:
     counts = kind_of(guardrail) is Kind.COUNTS
     furthest = told["log_e_max"] / (limit - math.log(told["weight"]))
-    allowed = f"{told['tolerated']:g} × the {'odds' if counts else 'value'}"
+    allowed = f"{figure(told['tolerated'], 6)} × the {'odds' if counts else 'value'}"
     seen = bool(told["canary"])
     return GuardrailRow(
         guardrail=guardrail,
@@ -189,7 +190,7 @@ def _judging(told: Mapping[str, Any], judge: CanaryJudge | None) -> tuple[str, .
     if found is None or judge is None:
         return ()
     spent, unjudged = found["cost_usd"], found["no_verdict"]
-    lines = [f"{judge.model} was paid ${spent:.2g} of ${judge.max_usd:g}"]
+    lines = [f"{judge.model} was paid ${figure(spent, 2)} of ${figure(judge.max_usd, 15)}"]
     if spent >= judge.max_usd:
         lines[0] += ": the money is spent, and no further answer is read, of either model"
     if any(unjudged.values()):
@@ -216,13 +217,18 @@ def _says(told: Mapping[str, Any], *, seen: bool) -> str:
 def _figure(guardrail: Guardrail, told: Mapping[str, Any], arm: str) -> str:
     if kind_of(guardrail) is Kind.COUNTS:
         failed, of = told[f"{arm}_failures"], told[arm]
-        return f"{failed / of * 100:.2g} % ({failed:,} of {of:,})" if of else "nothing yet"
+        return (
+            f"{figure(failed / of * 100, 2)} % ({failed:,} of {of:,})" if of else "nothing yet"
+        )
     level = told[f"{arm}_level"]
     if level is None:
         return f"{told[arm]:,} compared"
     if guardrail in _SECONDS:
-        return f"{level:.3g} s"
-    return f"${level:.3g}" if guardrail is Guardrail.COST_PER_SUCCESS else f"{level:,.3g}"
+        return f"{figure(level)} s"
+    if guardrail is Guardrail.COST_PER_SUCCESS:
+        other = told["control_level" if arm == "canary" else "canary_level"]
+        return per_answer(level, other)
+    return figure(level)
 
 
 def _needs(
@@ -284,7 +290,9 @@ def _certificate(rollout: Rollout, action: Action, pace: float | None, now: date
     at = figures["certificate_at"]
     share = min(1.0, max(0.0, action.log_certificate / math.log(at)))
     done = action.log_certificate >= math.log(at)
-    words = f"the certificate of no harm is at {figures['certificate']:.2g} of {at:g}"
+    words = (
+        f"the certificate of no harm is at {figure(figures['certificate'], 2)} of {figure(at)}"
+    )
     eta: float | None = 0.0 if done else None
     if not done and pace:
         control = figures["control_units"]

@@ -220,3 +220,14 @@ def test_floors_of_time_and_peak_hours_have_an_end() -> None:
     assert not need.done
     assert need.eta_s
     assert need.eta_s >= 3000
+
+
+def test_a_price_of_a_fraction_of_a_cent_is_told_by_the_thousand_answers() -> None:
+    cost = Guardrail.COST_PER_SUCCESS
+    seen = [
+        replace(block, ranks={cost: (0.5,)}, levels={cost: Level(1.11e-05, 2.21e-05)})
+        for block in blocks(3)
+    ]
+    rows = {row.guardrail: row for row in explained(waiting(), seen, 3).guardrails}
+    assert rows[cost].candidate == "$0.0111 per 1,000 answers"
+    assert rows[cost].incumbent == "$0.0221 per 1,000 answers"
