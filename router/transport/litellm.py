@@ -4,6 +4,7 @@ Its HTTP clients, retries, callbacks, routers and logs are never used: what it i
 and what it gives is JSON. Importing it takes seconds and 190 MB: `load` it where nobody waits.
 """
 
+import logging
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -42,10 +43,22 @@ def load(kind: str) -> Translation:
                 f"providers of kind {kind} need the package litellm, which cannot be imported "
                 f"({error}); install Swapgate with all it depends on"
             ) from error
-        library.suppress_debug_info = True
+        _silence(library)
         library.telemetry = False
         library.num_retries = 0
         library.callbacks = []
         found = _KINDS[kind](library, lambda module: import_module(f"litellm.{module}"))
         found.rehearse()
     return found
+
+
+def _silence(library: Any) -> None:
+    """What it logs and prints may hold what clients said, whatever LITELLM_LOG asks for."""
+    library.suppress_debug_info = True
+    library.set_verbose = False
+    for name in list(logging.root.manager.loggerDict):
+        if name.lower().startswith("litellm"):
+            logger = logging.getLogger(name)
+            logger.handlers.clear()
+            logger.propagate = False
+            logger.disabled = True

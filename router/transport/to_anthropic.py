@@ -56,8 +56,8 @@ class Anthropic:
             body = self._config.transform_request(
                 asked.model, asked.messages, params, names, headers
             )
-        except Exception as error:
-            raise no_counterpart(error) from error
+        except Exception:  # noqa: BLE001 - it has no error of its own for this
+            raise no_counterpart("anthropic", "messages") from None
         wanted = body.pop("output_format", None)
         if wanted is not None:
             body["output_config"] = {**body.get("output_config", {}), "format": wanted}

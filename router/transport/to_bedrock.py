@@ -49,8 +49,8 @@ class Bedrock:
         json_mode = bool(params.get("json_mode"))
         try:
             body = self._config.transform_request(asked.model, asked.messages, params, {}, {})
-        except Exception as error:
-            raise no_counterpart(error) from error
+        except Exception:  # noqa: BLE001 - it has no error of its own for this
+            raise no_counterpart("bedrock", "messages") from None
         if serial and "tool_choice" not in body.get("additionalModelRequestFields", {}):
             dropped["parallel_tool_calls"] = None
         way = "converse-stream" if stream else "converse"

@@ -52,8 +52,8 @@ class Gemini:
                 dropped[hint] = None
         try:
             body = self._body(asked.messages, asked.model, params, self._provider, {}, None)
-        except Exception as error:
-            raise no_counterpart(error) from error
+        except Exception:  # noqa: BLE001 - it has no error of its own for this
+            raise no_counterpart(self.kind, "messages") from None
         model = quote(asked.model, safe="/")
         way = "streamGenerateContent?alt=sse" if stream else "generateContent"
         return Ask(f"/models/{model}:{way}", body, {}, tuple(dropped), {"model": asked.model})

@@ -15,7 +15,7 @@ from router.ports import Transport, UpstreamFailed, UpstreamReply, UpstreamReque
 from router.transport.asked import Json, looked_through
 from router.transport.litellm import load
 from router.transport.refusal import refusal, whole_refusal
-from router.transport.translation import Ask, Chunks, ErrorInStream, Translation
+from router.transport.translation import Ask, Chunks, ErrorInStream, Translation, no_counterpart
 from router.transport.untranslatable import Untranslatable
 
 Header = tuple[bytes, bytes]
@@ -73,12 +73,18 @@ def _asked(
     translation: Translation, kind: str, request: UpstreamRequest
 ) -> tuple[Ask, UpstreamRequest]:
     """Raises Untranslatable."""
-    ask = translation.ask(looked_through(json.loads(request.body), kind), stream=request.stream)
+    asked = looked_through(json.loads(request.body), kind)
+    try:
+        ask = translation.ask(asked, stream=request.stream)
+    except Untranslatable:
+        raise
+    except Exception:  # noqa: BLE001 - the library's; its text may hold content
+        raise no_counterpart(kind, None) from None
     headers = tuple((k.encode(), v.encode()) for k, v in ask.headers.items())
     try:
         body = json.dumps(ask.body, separators=(",", ":"), allow_nan=False).encode()
     except (TypeError, ValueError):
-        raise Untranslatable("it holds what JSON has no word for", "messages") from None
+        raise no_counterpart(kind, None) from None
     sent = request._replace(path=ask.path, body=body, headers=(*request.headers, *headers))
     return ask, sent
 
@@ -128,8 +134,8 @@ def _answer(raw: bytes, translate: Callable[[Json], Json]) -> bytes:
     given = _json(raw)
     try:
         return _dumped(translate(given))
-    except Exception as error:
-        raise _malformed(error) from error
+    except Exception as error:  # noqa: BLE001 - the library's, and its text may hold content
+        raise _malformed(error) from None
 
 
 class StreamReply(_Reply):
@@ -168,8 +174,8 @@ def _fed(made: Chunks, data: bytes) -> Sequence[Json]:
         return made.feed(event)
     except ErrorInStream:
         raise
-    except Exception as error:
-        raise _malformed(error) from error
+    except Exception as error:  # noqa: BLE001 - as above
+        raise _malformed(error) from None
 
 
 def _json(raw: bytes) -> Json:

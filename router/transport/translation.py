@@ -87,7 +87,7 @@ def mapped(config: Any, asked: Asked, kind: str) -> Json:
     effort = given.get("reasoning_effort")
     found = None
     try:
-        found = _as_mapped(config, given, asked.model)
+        found = _as_mapped(config, given, asked, kind)
     except Untranslatable:
         if effort not in NEAREST:
             raise
@@ -95,22 +95,34 @@ def mapped(config: Any, asked: Asked, kind: str) -> Json:
         asked.dropped["reasoning_effort"] = None
         if effort in NEAREST:
             given["reasoning_effort"] = NEAREST[effort]
-            found = _as_mapped(config, given, asked.model)
+            found = _as_mapped(config, given, asked, kind)
     found = found or {}
     if asked.params.get("top_k") is not None:
         found["top_k"] = asked.params["top_k"]
     return found
 
 
-def _as_mapped(config: Any, given: Json, model: str) -> Json:
+def _as_mapped(config: Any, given: Json, asked: Asked, kind: str) -> Json:
+    found = _try_mapped(config, given, asked.model)
+    if found is not None:
+        return found
+    # Its text may hold what the client said, and is about itself: the field says more.
+    tools = {name: given[name] for name in ("tools",) if name in given}
+    for name, value in given.items():
+        if _try_mapped(config, {**tools, name: value}, asked.model) is None:
+            raise no_counterpart(kind, name)
+    raise no_counterpart(kind, None)
+
+
+def _try_mapped(config: Any, given: Json, model: str) -> Json | None:
     try:
         # It may change what it is given.
         return dict(config.map_openai_params(copy.deepcopy(given), {}, model, drop_params=True))
-    except Exception as error:
-        raise no_counterpart(error) from error
+    except Exception:  # noqa: BLE001 - it has no error of its own for this
+        return None
 
 
-def no_counterpart(error: Exception) -> Untranslatable:
-    """litellm's texts begin with its own class and may go on to repeat every message."""
-    said = str(getattr(error, "message", "") or error).removeprefix("litellm.")
-    return Untranslatable(f"it cannot be translated: {said.splitlines()[0][:200]}", "messages")
+def no_counterpart(kind: str, param: str | None) -> Untranslatable:
+    """param: None where it is not known. Of the library's own words nothing is told or kept."""
+    what = f"`{param}`" if param else "the request"
+    return Untranslatable(f"{what} cannot be said in the protocol of {kind}", param)

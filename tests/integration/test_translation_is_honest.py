@@ -1,6 +1,9 @@
 """The translations themselves: nothing is made up, nothing changed without a word."""
 
+import copy
 import json
+import logging
+import traceback
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -9,6 +12,7 @@ import pytest
 from router.transport.asked import RULES, looked_through
 from router.transport.litellm import load
 from router.transport.translation import Ask, Translation
+from router.transport.untranslatable import Untranslatable
 from tests.wire import anthropic, bedrock, gemini, vertex
 
 pytestmark = pytest.mark.slow
@@ -20,6 +24,10 @@ MODELS: Final = {
     "vertex": vertex.MODEL,
 }
 USER: Final = {"role": "user", "content": "Rain?"}
+TOOL: Final = {
+    "type": "function",
+    "function": {"name": "f", "parameters": {"type": "object"}},
+}
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +93,10 @@ def test_a_call_without_arguments_has_none_at_the_provider(
     call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": ""}}
     turn = {"role": "assistant", "content": None, "tool_calls": [call]}
     result = {"role": "tool", "tool_call_id": "a", "content": "rain"}
-    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 
-    body = asked(loaded, kind, messages=[dict(USER), turn, result], tools=[tool]).body
+    body = asked(
+        loaded, kind, messages=[dict(USER), turn, result], tools=[copy.deepcopy(TOOL)]
+    ).body
 
     (made,) = [found for found in _objects(body) if {"args", "input"} & set(found)]
     assert made.get("args", made.get("input")) == {}
@@ -99,3 +108,50 @@ def _objects(value: Any) -> list[dict[str, Any]]:
     if not isinstance(value, dict):
         return []
     return [value, *(found for each in value.values() for found in _objects(each))]
+
+
+SAID: Final = {"role": "assistant", "content": "SECRET"}
+REFUSED: Final[list[tuple[str, dict[str, Any], str | None]]] = [
+    ("anthropic", {"messages": [{"role": "system", "content": "SECRET"}]}, "messages"),
+    ("gemini", {"temperature": "SECRET"}, "temperature"),
+    ("gemini", {"reasoning_effort": "SECRET"}, "reasoning_effort"),
+    (
+        "gemini",
+        {"messages": [USER, {"role": "tool", "tool_call_id": "z", "content": "SECRET"}]},
+        "messages[1].tool_call_id",
+    ),
+    ("vertex", {"thinking": "SECRET"}, "thinking"),
+    *(
+        (kind, {"messages": [USER, {**SAID, "thinking_blocks": "SECRET"}, USER]}, "messages")
+        for kind in ("anthropic", "bedrock")
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "more", "param"), REFUSED)
+def test_a_refusal_has_neither_the_librarys_words_nor_the_clients(
+    loaded: Mapping[str, Translation],
+    kind: str,
+    more: dict[str, Any],
+    param: str,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with caplog.at_level(logging.DEBUG), pytest.raises(Untranslatable) as caught:
+        asked(loaded, kind, **copy.deepcopy(more))
+
+    error = caught.value
+    assert error.param == param
+    shown = "".join(traceback.format_exception(error))
+    for said in (error.message, shown, caplog.text, *capfd.readouterr()):
+        assert "litellm" not in said.replace("/", " ").split()
+        assert "SECRET" not in said
+    assert "litellm" not in error.message
+
+
+def test_the_librarys_loggers_say_nothing(loaded: Mapping[str, Translation]) -> None:
+    assert loaded
+    names = [name for name in logging.root.manager.loggerDict if "litellm" in name.lower()]
+
+    assert "LiteLLM" in names
+    assert all(logging.getLogger(name).disabled for name in names)
