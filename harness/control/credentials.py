@@ -20,6 +20,7 @@ from harness.domain.credentials import (
 )
 from harness.domain.errors import Conflict, DecryptionFailed, InputError, NotFound
 from harness.domain.headers import check_headers
+from harness.domain.oauth_kinds import check_takes_a_key
 from harness.domain.provider_kinds import PROVIDER_KINDS
 from harness.domain.provider_place import check_kinds_place
 from harness.domain.sign_ins import KEY_NAME
@@ -133,8 +134,8 @@ def put(
 
     A name that is a kind adds the provider where it is missing, at the kind's usual address.
     create_only: raises Conflict where a key is stored already. Raises NotFound for another
-    unknown name, InputError, NotAllowed (also for a new address of a provider that may see a
-    data class).
+    unknown name, InputError (also for a key of a kind that people sign in for), NotAllowed
+    (also for a new address of a provider that may see a data class).
     """
     actor.require(Role.ADMIN)
     value = None if change.value is None else check_value(change.value)
@@ -151,6 +152,8 @@ def put(
             )
         known = tx.providers.all().get(name)
         wanted = _wanted(ctx, name, known, change)
+        if value is not None:
+            check_takes_a_key(name, wanted.kind)
         changed = not targets.same(ctx, known, wanted)
         if changed:
             tx.providers.put(sealing.sealed(wanted, ctx.cipher))
@@ -297,17 +300,22 @@ def import_from(
 ) -> Sequence[Imported]:
     """Store what variables hold that a provider names, or that a kind's vendor reads.
 
-    replace_known: also where a key is stored. Raises as `put`.
+    replace_known: also where a key is stored. Raises as `put`; then none is stored for a kind
+    that takes no key.
     """
     actor.require(Role.ADMIN)
     with ctx.store.read() as tx:
         known, stored = tx.providers.all(), unlock.live(ctx, tx)
     have = {each.provider for each in stored}
     done = []
-    for provider, variable in _named(known.values()):
-        value = environ.get(variable, "").strip()
-        if not value:
-            continue
+    named = [
+        (provider, variable, value)
+        for provider, variable in _named(known.values())
+        if (value := environ.get(variable, "").strip())
+    ]
+    for provider, _, _ in named:
+        check_takes_a_key(provider, known[provider].kind if provider in known else provider)
+    for provider, variable, value in named:
         kept = provider in have and not replace_known
         if not kept:
             put(ctx, actor, provider, Change(value=value))

@@ -7,6 +7,7 @@ from harness.control.context import Context
 from harness.control.likeness import Rapidfuzz
 from harness.domain.model_match import ModelMatch, match, offers
 from harness.domain.resolution import Resolution, resolve
+from harness.domain.sign_ins import KEY_NAME
 from harness.domain.switches import Switch, in_force
 
 
@@ -15,7 +16,8 @@ def of(ctx: Context, name: str, *, standing: Sequence[Switch] = ()) -> Resolutio
     with ctx.store.read() as tx:
         providers = tx.providers.all()
         switches = (*standing, *tx.switches.not_lifted())
-        signed_in = {each.provider for each in unlock.live(ctx, tx)}
+        tokens = {e.provider for e in unlock.live(ctx, tx) if e.name == KEY_NAME}
+        signed_in = tokens & {each.provider for each in tx.sign_ins.all()}
     # A name belongs to no route: only a switch over all of them says anything about it.
     for_all = [each for each in in_force(switches, ctx.clock.now()) if each.route is None]
     return resolve(

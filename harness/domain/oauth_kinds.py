@@ -95,6 +95,15 @@ def place_of(provider: str, kind: str, change: OAuthChange | None) -> OAuthPlace
     return known
 
 
+def check_takes_a_key(provider: str, kind: str) -> None:
+    """Raises InputError for a kind that people sign in for: what they have is no key."""
+    if kind in OAUTH_PLACES:
+        raise InputError(
+            f"provider {provider!r} is of kind {kind!r}, which takes no key: people sign in, "
+            f"with `swapgate credential login {provider}`"
+        )
+
+
 def check_oauth_url(url: str) -> str:
     """Tokens go there: https, or http on this machine. Raises InputError."""
     try:

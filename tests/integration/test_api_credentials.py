@@ -146,6 +146,20 @@ def test_headers_that_cannot_be_sent_are_refused_by_name(
     assert door.get("/providers/sim")["extraHeaders"] == []
 
 
+@pytest.mark.req("D7")
+def test_a_kind_that_people_sign_in_for_takes_no_key(door: Door) -> None:
+    body = {"value": VALUE}
+    for method, path, sent in (
+        ("PUT", "/openai_codex", body),
+        ("POST", "", {"name": "github_copilot", **body}),
+        ("PUT", "/mine", {"kind": "openai_codex", **body}),
+    ):
+        answer = door.send(method, f"/credentials/providers{path}", json=sent)
+        assert "swapgate credential login" in error_of(answer, 422)["message"]
+        assert VALUE not in answer.text
+    assert [each["name"] for each in door.get("/providers")["items"]] == ["sim"]
+
+
 def test_the_value_is_write_only_in_the_description(door: Door) -> None:
     schemas = door.document["components"]["schemas"]
     value = schemas["NewCredentialBody"]["properties"]["value"]

@@ -142,6 +142,9 @@ def provider_verbs(ask: Callable[..., object]) -> None:
     ask("provider", "matrix")
     ask("provider", "add", "mistral", "--extra-body", "service_tier=flex")
     ask("provider", "set", "mistral", "--api-base", "http://127.0.0.1:9/v1")
+    for given in (["Host=h"], ["X-A=1", "x-a=2"], ["x-a=1", "x-a=2"]):
+        headers = [word for each in given for word in ("--extra-header", each)]
+        ask("provider", "set", "mistral", *headers, exits=2)
     ask("provider", "show", "mistral")
     ask("provider", "remove", "mistral")
 

@@ -7,10 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from harness.control import alerts, credentials, renewals, resolving, sign_in, unlock
+from harness.control import (
+    alerts,
+    credentials,
+    providers,
+    renewals,
+    resolving,
+    sign_in,
+    unlock,
+)
 from harness.control.context import Context
+from harness.control.credentials import Change
+from harness.control.providers import ProviderChange
 from harness.domain.access import SYSTEM
 from harness.domain.alerts import Alert, AlertKind
+from harness.domain.credentials import Credential
 from harness.domain.device_flow import Answer, DeviceCode
 from harness.domain.errors import (
     ConfigError,
@@ -22,6 +33,7 @@ from harness.domain.errors import (
 )
 from harness.domain.oauth_kinds import OAuthChange
 from harness.domain.resolution import Rule
+from harness.domain.sign_ins import KEY_NAME
 from harness.runtime.encryption import FernetCipher, new_key
 from harness.runtime.oauth_http import HttpOAuth
 from harness.runtime.oauth_memory import MemoryOAuth
@@ -248,6 +260,27 @@ def test_only_its_own_prefix_leads_there_and_only_while_somebody_is_signed_in(
     assert (chosen.target, guessed.target, without.target) == (name, None, None)
     (why,) = (each.reason for each in without.rules if each.rule is Rule.OAUTH)
     assert f"`swapgate credential login {desk.name}`" in why
+
+
+def test_a_key_is_no_sign_in(desk: Desk) -> None:
+    """Whichever way it comes; also one that an older version took."""
+    way = f"`swapgate credential login {desk.name}`"
+    for change in (Change(value="sk-1"), Change(value="sk-1", key=KEY_NAME, first=True)):
+        with pytest.raises(InputError, match=way):
+            credentials.put(desk.ctx, SYSTEM, desk.name, change)
+    credentials.put(desk.ctx, SYSTEM, desk.name, Change())
+    providers.change(desk.ctx, SYSTEM, desk.name, ProviderChange(api_key_env="ACCOUNT"))
+    environ = {"GROQ_API_KEY": "gsk-1", "ACCOUNT": "sk-1"}
+    with pytest.raises(InputError, match=way):
+        credentials.import_from(desk.ctx, SYSTEM, environ)
+    now = desk.ctx.clock.now()
+    with desk.ctx.store.write() as tx:
+        assert tx.credentials.all() == []
+        for name in ("default", KEY_NAME):
+            value = desk.ctx.cipher.encrypt("sk-1")
+            tx.credentials.put(Credential(desk.name, name, value, 0, now, now, "ann"))
+
+    assert resolving.of(desk.ctx, f"{desk.name}/gpt-5").target is None
 
 
 def test_who_may_not_and_what_cannot_be_signed_in_for_is_refused(desk: Desk) -> None:
