@@ -44,6 +44,11 @@ _EMBEDDING: Final = tuple(
     IPv6Network(each) for each in ("::ffff:0:0/96", "::/96", "64:ff9b::/96")
 )
 _SIX_TO_FOUR: Final = IPv6Network("2002::/16")  # in the 32 bits after the first 16
+# A network's own translation (RFC 8215), whose prefix may have any of RFC 6052's lengths: by
+# which, the four bytes are elsewhere, around one that is always 0.
+_OWN_TRANSLATION: Final = IPv6Network("64:ff9b:1::/48")
+_PLACES: Final = ((6, 7, 9, 10), (7, 9, 10, 11), (9, 10, 11, 12), (12, 13, 14, 15))
+_TEREDO: Final = IPv6Network("2001::/32")  # RFC 4380: its server's, and its own, inverted
 _NAME: Final = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?")
 _DOTS: Final = str.maketrans("\u3002\uff0e\uff61", "...")
 
@@ -150,13 +155,19 @@ def _is_open(host: str, allowed: Collection[str]) -> bool:
 
 
 def _meant(address: Address) -> Iterator[Address]:
-    """Itself, and the IPv4 address that it carries."""
+    """Itself, and the IPv4 addresses that it carries."""
     yield address
     if isinstance(address, IPv6Address):
         if any(address in network for network in _EMBEDDING):
             yield IPv4Address(address.packed[12:])
         elif address in _SIX_TO_FOUR:
             yield IPv4Address(address.packed[2:6])
+        elif address in _OWN_TRANSLATION:
+            for places in _PLACES:
+                yield IPv4Address(bytes(address.packed[each] for each in places))
+        elif address in _TEREDO:
+            yield IPv4Address(address.packed[4:8])
+            yield IPv4Address(bytes(each ^ 0xFF for each in address.packed[12:]))
 
 
 def _covers(allowed: str, *addresses: Address) -> bool:
