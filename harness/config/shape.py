@@ -38,6 +38,7 @@ from harness.domain.eval_limits import EvalLimits
 from harness.domain.headers import check_headers
 from harness.domain.policy import CanaryPolicy, GatePolicy, Policy, Promotion
 from harness.domain.provider_kinds import PROVIDER_KINDS
+from harness.domain.provider_names import check_provider_name
 from harness.domain.provider_place import check_kinds_place, wanted_place
 from harness.domain.settings import (
     AlertSettings,
@@ -260,6 +261,8 @@ def _check_providers(config: FileConfig, document: Document) -> None:
         with _at(document, ("router", "allow_addresses", number)):
             check_allowed(each)
     for name, provider in config.providers.items():
+        with _at(document, ("providers", name)):
+            check_provider_name(name)
         with _at(document, ("providers", name, "api_base")):
             check_base_url(provider.api_base, allowed)
             check_kinds_place(provider.kind, provider.api_base)

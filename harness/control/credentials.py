@@ -22,6 +22,7 @@ from harness.domain.errors import Conflict, DecryptionFailed, InputError, NotFou
 from harness.domain.headers import check_headers
 from harness.domain.oauth_kinds import check_takes_a_key
 from harness.domain.provider_kinds import PROVIDER_KINDS
+from harness.domain.provider_names import check_provider_name
 from harness.domain.provider_place import check_kinds_place
 from harness.domain.sign_ins import KEY_NAME
 from harness.domain.targets import Provider
@@ -192,6 +193,7 @@ def _said(
 def _wanted(ctx: Context, name: str, known: Provider | None, change: Change) -> Provider:
     """The provider as it is to be."""
     if known is None:
+        check_provider_name(name)
         kind = change.kind or (name if name in PROVIDER_KINDS else None)
         if kind is None:
             raise NotFound(

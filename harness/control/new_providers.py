@@ -10,6 +10,7 @@ from harness.control.context import Context
 from harness.domain.access import Actor, Role
 from harness.domain.errors import Conflict, InputError, NotFound
 from harness.domain.provider_kinds import PROVIDER_KINDS, Group
+from harness.domain.provider_names import check_provider_name
 from harness.domain.provider_place import wanted_place
 from harness.domain.settings import TargetSeed
 from harness.domain.targets import Provider, Target
@@ -62,6 +63,7 @@ def usual(name: str, known: Iterable[str] = (), *, api_base: str = "") -> Provid
 
     Another name with an address is an OpenAI-compatible server. known: names, for a guess.
     """
+    check_provider_name(name)
     kind = PROVIDER_KINDS.get(name)
     if kind is None and not api_base:
         near = difflib.get_close_matches(name, [*known, *PROVIDER_KINDS], n=1)

@@ -10,6 +10,7 @@ from harness.domain.access import Actor, Role
 from harness.domain.capabilities import Capabilities
 from harness.domain.errors import Conflict, InputError, NotFound
 from harness.domain.provider_kinds import PROVIDER_KINDS, Group
+from harness.domain.provider_names import check_provider_name
 from harness.domain.targets import JsonObject, Price, Provider
 from harness.ports import Transaction
 
@@ -106,8 +107,7 @@ def _wanted(known: Provider, wish: ProviderChange) -> Provider:
 
 
 def _new(name: str, kind: str | None) -> Provider:
-    if not name.strip() or "/" in name or ":" in name:
-        raise InputError(f"{name!r} is no name of a provider: it stands before PROVIDER/MODEL")
+    check_provider_name(name)
     chosen = kind or name
     if chosen not in PROVIDER_KINDS:
         raise InputError(f"{chosen!r} is no kind: name one of {', '.join(PROVIDER_KINDS)}")

@@ -3,11 +3,13 @@
 import json
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from harness.control import credentials
 from harness.domain.access import SYSTEM
+from harness.domain.targets import Provider
 from harness.runtime.encryption import FernetCipher, new_key
 from harness.store.memory import MemoryStore
 from tests.api_door import Door, error_of
@@ -158,6 +160,27 @@ def test_a_kind_that_people_sign_in_for_takes_no_key(door: Door) -> None:
         assert "swapgate credential login" in error_of(answer, 422)["message"]
         assert VALUE not in answer.text
     assert [each["name"] for each in door.get("/providers")["items"]] == ["sim"]
+
+
+@pytest.mark.req("D1")
+@pytest.mark.parametrize("name", ["\N{ROCKET}", "z" * 64, "a:b", "a b"])
+def test_a_name_that_is_none_is_refused_and_an_old_one_stays_readable(
+    door: Door, name: str
+) -> None:
+    path = quote(name)
+    body = {"kind": "openai", "value": VALUE}
+    for answer in (
+        door.send("PUT", f"/credentials/providers/{path}", json=body),
+        door.send("POST", "/credentials/providers", json={"name": name, **body}),
+        door.send("PUT", f"/providers/{path}", json={"kind": "openai"}),
+    ):
+        assert "is no name of a provider" in error_of(answer, 422)["message"]
+    with door.app.state.installation.context.store.write() as tx:
+        tx.providers.put(Provider(name, "openai", "https://api.openai.com/v1"))
+
+    assert door.get(f"/providers/{path}")["name"] == name
+    changed = door.send("PUT", f"/credentials/providers/{path}", json={"value": VALUE})
+    assert changed.json()["keys"] == 1
 
 
 def test_the_value_is_write_only_in_the_description(door: Door) -> None:

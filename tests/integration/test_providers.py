@@ -41,7 +41,10 @@ def test_what_is_not_named_stays_as_it_is(world: World) -> None:
     [
         ("mine", ProviderChange(), "no kind"),
         ("mine", ProviderChange("custom"), "needs an api_base"),
-        ("a/b", ProviderChange("openai"), "no name"),
+        *(
+            (name, ProviderChange("openai"), "is no name of a provider")
+            for name in ("a/b", "a:b", "", " a", "-a", "ü", "\N{ROCKET}", "z" * 64, "a\n")
+        ),
         ("openai", ProviderChange(extra_body={"model": "m"}), "'model'"),
         ("sim", ProviderChange("openai"), "does not change"),
         ("openai", ProviderChange(api_base="http://169.254.169.254"), "allow_addresses"),

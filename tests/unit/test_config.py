@@ -113,6 +113,7 @@ data_classes: {{x: [a]}}
             4,
             "providers.p.extra_headers: the extra header 'X-A' is given twice",
         ),
+        ("providers:\n  a:b: {api_base: http://h}\n", 2, "'a:b' is no name of a provider"),
         ("providers:\n  p: {kind: vllm}\n", 2, "required for a provider of kind 'vllm'"),
         ("routes:\n  r:\n    incumbent: foo\n", 3, "write provider/model"),
         ("routes:\n  r:\n    incumbent: a/b\n    suites: [{sute: x}]\n", 4, "'suite'"),
