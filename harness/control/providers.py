@@ -11,6 +11,7 @@ from harness.domain.capabilities import Capabilities
 from harness.domain.errors import Conflict, InputError, NotFound
 from harness.domain.provider_kinds import PROVIDER_KINDS, Group
 from harness.domain.provider_names import check_provider_name
+from harness.domain.provider_place import check_kinds_place
 from harness.domain.targets import JsonObject, Price, Provider
 from harness.ports import Transaction
 
@@ -100,9 +101,7 @@ def _wanted(known: Provider, wish: ProviderChange) -> Provider:
     if wish.extra_headers is not None:
         known = replace(known, sealed_headers={})
     wanted = replace(known, **given)
-    kind = PROVIDER_KINDS[wanted.kind]
-    if not wanted.api_base and (kind.api_base or kind.serves):
-        raise InputError(f"a provider of kind {wanted.kind!r} needs an api_base")
+    check_kinds_place(wanted.kind, wanted.api_base)
     return wanted
 
 

@@ -28,7 +28,10 @@ def wanted_place(kind: str) -> str:
 
 
 def check_kinds_place(kind: str, url: str) -> None:
-    """Raises InputError for an `api_base` below which this kind's paths do not stand."""
+    """Raises InputError for none, or one below which this kind's paths do not stand."""
+    if not url:
+        like = f": {example}" if (example := wanted_place(kind)) else ""
+        raise InputError(f"a provider of kind {kind!r} needs an api_base{like}")
     if kind not in _PLACES:
         return
     ending, example = _PLACES[kind]

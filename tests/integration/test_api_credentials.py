@@ -183,6 +183,16 @@ def test_a_name_that_is_none_is_refused_and_an_old_one_stays_readable(
     assert changed.json()["keys"] == 1
 
 
+@pytest.mark.parametrize("kind", ["vllm", "azure_openai", "custom"])
+def test_a_kind_without_a_place_of_its_own_says_that_it_needs_one(
+    door: Door, kind: str
+) -> None:
+    for path in (f"/credentials/providers/{kind}", f"/providers/{kind}"):
+        body = {"value": VALUE} if "credentials" in path else {}
+        said = error_of(door.send("PUT", path, json=body), 422)["message"]
+        assert said.startswith(f"a provider of kind '{kind}' needs an api_base")
+
+
 def test_the_value_is_write_only_in_the_description(door: Door) -> None:
     schemas = door.document["components"]["schemas"]
     value = schemas["NewCredentialBody"]["properties"]["value"]
