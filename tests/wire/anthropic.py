@@ -5,7 +5,6 @@ structured outputs and prompt caching.
 """
 
 import base64
-import binascii
 import json
 import re
 from typing import Any, Final
@@ -71,7 +70,7 @@ def need(holds: object, message: str) -> None:
 
 
 def strict() -> Strict:
-    return Strict(read, lambda asked: asked.body.get("stream") is True, whole, events, "")
+    return Strict(read, lambda asked: asked.body.get("stream") is True, whole, events, "", bad)
 
 
 def read(asked: Asked) -> Reading:
@@ -265,7 +264,7 @@ def _image(source: Json) -> None:
     need(source["media_type"] in IMAGES, "image.source.base64.media_type: Input should be …")
     try:
         base64.b64decode(source["data"], validate=True)
-    except binascii.Error:
+    except ValueError:
         raise bad("image.source.base64: invalid base64 data") from None
 
 
@@ -294,7 +293,11 @@ def _text_of(result: Json) -> str:
     content = result.get("content", "")
     if isinstance(content, str):
         return content
-    return "".join(each["text"] for each in content)
+    for each in content:
+        need(each["type"] in ("text", "image"), "tool_result.content: Input tag not expected")
+        if each["type"] == "image":
+            _image(each["source"])
+    return "".join(each["text"] for each in content if each["type"] == "text")
 
 
 def _thought_kept(messages: list[Json]) -> None:

@@ -47,7 +47,7 @@ def known(given: Json, fields: frozenset[str], place: str) -> None:
 
 
 def strict() -> Strict:
-    found = Strict(read, lambda asked: asked.path.endswith("-stream"), whole, events, "")
+    found = Strict(read, lambda asked: asked.path.endswith("-stream"), whole, events, "", bad)
     found.stream_type = "application/vnd.amazon.eventstream"
     return found
 

@@ -97,7 +97,7 @@ def proto(value: Any, *, inside: bool = False) -> Any:
 
 
 def strict() -> Strict:
-    return Strict(read, lambda asked: "alt=sse" in asked.path, whole, events, PLACE)
+    return Strict(read, lambda asked: "alt=sse" in asked.path, whole, events, PLACE, bad)
 
 
 def read(asked: Asked) -> Reading:

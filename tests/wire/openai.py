@@ -3,6 +3,7 @@
 Sources: its API reference (chat), and the errors `unknown_parameter` that people met.
 """
 
+import base64
 import json
 import re
 from typing import Any, Final
@@ -49,9 +50,13 @@ RATE_LIMITED: Final = error(429, "Rate limit reached", "rate_limit_exceeded", re
 OVERLOADED: Final = error(503, "The engine is currently overloaded, please try again later")
 
 
+def bad(message: str) -> Refused:
+    return error(400, message)
+
+
 def need(holds: object, message: str) -> None:
     if not holds:
-        raise error(400, message)
+        raise bad(message)
 
 
 def known(given: Json, fields: set[str] | frozenset[str], place: str = "") -> None:
@@ -61,7 +66,9 @@ def known(given: Json, fields: set[str] | frozenset[str], place: str = "") -> No
 
 
 def strict() -> Strict:
-    return Strict(read, lambda asked: asked.body.get("stream") is True, whole, events, "/v1")
+    return Strict(
+        read, lambda asked: asked.body.get("stream") is True, whole, events, "/v1", bad
+    )
 
 
 def read(asked: Asked) -> Reading:
@@ -72,6 +79,8 @@ def read(asked: Asked) -> Reading:
         raise error(404, f"The model `{body.get('model')}` does not exist", "model_not_found")
     known(body, FIELDS)
     need("max_tokens" not in body, "Unsupported parameter: use 'max_completion_tokens'")
+    temperature = body.get("temperature")
+    need(temperature is None or 0 <= temperature <= 2, "Invalid 'temperature': 0 to 2")
     tools = _tools(body.get("tools", []))
     stop = body.get("stop") or ()
     return Reading(
@@ -88,7 +97,7 @@ def read(asked: Asked) -> Reading:
         thinks=body.get("reasoning_effort") is not None,
         stops=(stop,) if isinstance(stop, str) else tuple(stop),
         limit=body.get("max_completion_tokens"),
-        temperature=body.get("temperature"),
+        temperature=temperature,
     )
 
 
@@ -112,6 +121,15 @@ def _text(content: Any) -> str:
     return "".join(part["text"] for part in content or () if part["type"] == "text")
 
 
+def _image(url: str) -> None:
+    head, comma, data = url.partition(";base64,")
+    if head.startswith("data:"):
+        need(comma and head.startswith("data:image/"), "Invalid MIME type. Only image types")
+        base64.b64decode(data, validate=True)
+    else:
+        need(url.startswith(("https://", "http://")), "Invalid image URL")
+
+
 def _turns(messages: list[Json]) -> tuple[Turn, ...]:
     found: list[Turn] = []
     waiting: list[str] = []
@@ -121,6 +139,8 @@ def _turns(messages: list[Json]) -> tuple[Turn, ...]:
         content = message.get("content")
         for at, part in enumerate(content if isinstance(content, list) else ()):
             known(part, PART[part["type"]] | {"type"}, f"{place}content[{at}].")
+            if part["type"] == "image_url":
+                _image(part["image_url"]["url"])
         if role == "tool":
             need(message["tool_call_id"] in waiting, "'tool_calls' must precede")
             waiting.remove(message["tool_call_id"])

@@ -92,7 +92,9 @@ class Asked:
 
 @dataclass
 class Strict:
-    """read: raises Refused, else what was asked. whole, events: a reply in the wire's form.
+    """read: raises Refused, else what was asked. malformed: the provider's words for a request
+    that has not the shape it must have, where `read` has none of its own. whole, events: a
+    reply in the wire's form.
 
     answers: what to reply to a request, instead of `reply`; raises Refused. fault: what the
     next request gets instead. cut: bytes a piece of a stream has.
@@ -103,6 +105,7 @@ class Strict:
     whole: Callable[[Reply], Json]
     events: Callable[[Reply], list[bytes]]
     api_path: str
+    malformed: Callable[[str], Refused]
     reply: Reply = field(default_factory=Reply)
     answers: Callable[[Reading], Reply] | None = None
     fault: Refused | None = None
@@ -118,6 +121,24 @@ class Strict:
         return f"http://127.0.0.1:{self.port}{self.api_path}"
 
 
+def _object(strict: Strict, raw: bytes) -> Json:
+    try:
+        found = json.loads(raw)
+    except ValueError as error:
+        raise strict.malformed(f"the body is no JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise strict.malformed("the body is no JSON object")
+    return found
+
+
+def _read(strict: Strict, asked: Asked) -> Reading:
+    """What lacks a field or has another type is the client's fault, and is answered so."""
+    try:
+        return strict.read(asked)
+    except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
+        raise strict.malformed(f"malformed: {type(error).__name__}: {error}") from error
+
+
 @contextmanager
 def serving(strict: Strict) -> Iterator[Strict]:
     class Handler(BaseHTTPRequestHandler):
@@ -127,12 +148,12 @@ def serving(strict: Strict) -> Iterator[Strict]:
         def do_POST(self) -> None:
             raw = self.rfile.read(int(self.headers["content-length"]))
             headers = {name.lower(): value for name, value in self.headers.items()}
-            asked = Asked(self.path, headers, json.loads(raw))
-            strict.asked.append(asked)
             try:
+                asked = Asked(self.path, headers, _object(strict, raw))
+                strict.asked.append(asked)
                 if strict.fault is not None:
                     raise strict.fault
-                reading = strict.read(asked)
+                reading = _read(strict, asked)
                 strict.readings.append(reading)
                 reply = strict.answers(reading) if strict.answers else strict.reply
             except Refused as refusal:
