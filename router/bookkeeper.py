@@ -9,6 +9,7 @@ import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from datetime import date
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -17,6 +18,7 @@ import structlog
 from harness.domain.canary_judge import Judged
 from harness.domain.failures import error_class
 from harness.domain.observation import UnitRule
+from harness.domain.shadow import ShadowTally
 from router.blocks import Unit
 from router.draft import Draft
 from router.families import Family, Sums, counter, from_plain, gauge
@@ -40,6 +42,8 @@ REMEMBERED: Final = 20_000
 ADMISSION: Final = 6
 # And of one that tells what a judge said.
 VERDICT: Final = 4
+# Length of a report's entry of `mirrors` that begins; what it showed is in another.
+MIRRORED: Final = 3
 
 
 class Live:
@@ -192,6 +196,7 @@ class Account(asyncio.Protocol):
         self._rollouts: list[tuple[str, UnitRule]] = []
         self._scored: dict[int, Scored] = {}
         self._judging: dict[int, Scored] = {}
+        self._mirrored: set[int] = set()  # first of their callers, not compared yet
         self._latest: Recent[int, Unit] = Recent(REMEMBERED)
         self.worker = ""  # its name, once it serves
         self._channel: Channel | None = None
@@ -220,6 +225,7 @@ class Account(asyncio.Protocol):
         # What it had begun stays open in the ledger, and is missing at the deadline.
         self._scored.clear()
         self._judging.clear()
+        self._mirrored.clear()
         self._channel = None
         self._books.closed(self)
         self.gone.set()
@@ -264,6 +270,21 @@ class Account(asyncio.Protocol):
             self._rollouts.append((rollout, UnitRule.from_json(rule)))
         for unit in report.get("units", ()):
             self._count(unit)
+        for entry in report.get("mirrors", ()):
+            self._mirror(entry)
+
+    def _mirror(self, entry: list[Any]) -> None:
+        recorder = self._books.recorder
+        if len(entry) == MIRRORED:
+            ticket, about, key = entry
+            if recorder.mirrored(about, key):
+                self._mirrored.add(ticket)
+            return
+        ticket, shadow, day, counts = entry
+        if ticket in self._mirrored:
+            self._mirrored.discard(ticket)
+            row = ShadowTally(shadow, date.fromisoformat(day), self.worker, counts)
+            recorder.shadows.merge(row)
 
     def _is_ready(self) -> None:
         self.ready.set()

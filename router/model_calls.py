@@ -128,7 +128,7 @@ class ModelCalls:
             *(toll.headers if toll else ()),
         )
         copied = self._sampler.copied(scope, route, request, own)
-        mirror = self._shadows.drawn(scope, job, apart)
+        mirror = self._shadows.drawn(scope, job, key, apart)
         exchange = Exchange(
             job,
             Course(),

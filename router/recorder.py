@@ -10,7 +10,7 @@ import itertools
 import logging
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import Final
 
@@ -33,6 +33,7 @@ from router.recording import EnterOpinion, Scored, Ticket, nobody_hears
 from router.seen import Seen
 from router.served_names import ServedNames
 from router.shadow_sums import ShadowSums
+from router.shadow_units import ShadowUnits
 from router.spends import Spends
 from router.spool import NOTHING, Batch, Spool
 
@@ -84,6 +85,7 @@ class Recorder:
         self.served_names = ServedNames(clock)
         self.on_abort: Callable[[LocalAbort], None] = nobody_hears
         self.shadows = ShadowSums(worker)
+        self._shadow_units = ShadowUnits()
         self._queue: deque[Batch] = deque()
         self._in_hand = NOTHING
         self._stopping = threading.Event()
@@ -186,6 +188,14 @@ class Recorder:
         self.served_names.merge(batch.sightings)
         self._notices.failed_over(batch.failovers)
         self._notices.tell(*batch.alerts)
+
+    def mirrored(self, about: str, key: str | int) -> int:
+        with self._lock:
+            return int(self._shadow_units.is_first(about, key))
+
+    def compared(self, ticket: int, shadow: str, counts: Mapping[str, int]) -> None:
+        if ticket:
+            self.shadows.note(shadow, self._clock.now(), counts)
 
     def failed_over(self, rows: Sequence[Failover]) -> None:
         """For the failover log; what is too much for one second is dropped, and counted."""

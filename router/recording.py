@@ -1,7 +1,7 @@
 """Where a router's front door enters what requests did, and whom it asks for all counts."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from harness.domain.alerts import Alert
@@ -96,6 +96,16 @@ class Recording(Protocol):
 
     def announce(self, abort: LocalAbort) -> None:
         """This worker has stopped a canary: the others are to, at once."""
+        ...
+
+    def mirrored(self, about: str, key: str) -> int:
+        """A caller's request is asked of a shadow's candidate: its ticket, 0 for one that is
+        not counted. about: of `shadow_units.subject`.
+        """
+        ...
+
+    def compared(self, ticket: int, shadow: str, counts: Mapping[str, int]) -> None:
+        """What that request showed, for the evidence if it is its caller's first."""
         ...
 
     def start(self) -> None: ...

@@ -7,7 +7,7 @@ event loop, all of it in the loop's thread.
 import asyncio
 import socket
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from typing import Any, Final
@@ -71,6 +71,7 @@ class Reporter:
         self._numbers: dict[str, int] = {}
         self._new_rollouts: list[list[object]] = []
         self._units: list[tuple[float | str | None, ...]] = []
+        self._mirrors: list[tuple[object, ...]] = []
         self._drafts: deque[Draft] = deque()
         self._drafted = 0
         self._tickets = 0
@@ -113,6 +114,18 @@ class Reporter:
         at = self._clock.now()
         self._minutes.add(ended, at)
         self.spends.note(ended, at)
+
+    def mirrored(self, about: str, key: str) -> int:
+        if len(self._mirrors) >= MAX_UNITS:
+            return 0
+        self._tickets += 1
+        self._mirrors.append((self._tickets, about, stable(key)))
+        return self._tickets
+
+    def compared(self, ticket: int, shadow: str, counts: Mapping[str, int]) -> None:
+        if ticket:
+            day = self._clock.now().date().isoformat()
+            self._mirrors.append((ticket, shadow, day, dict(counts)))
 
     def failed_over(self, rows: Sequence[Failover]) -> None:
         self._notices.failed_over(rows)
@@ -218,6 +231,8 @@ class Reporter:
             message["rollouts"], self._new_rollouts = self._new_rollouts, []
         if self._units:
             message["units"], self._units = self._units, []
+        if self._mirrors:
+            message["mirrors"], self._mirrors = self._mirrors, []
         batch = Batch((), self._minutes.take(), *self._notices.take())
         batch = batch._replace(
             spends=self.spends.take(),

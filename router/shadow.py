@@ -18,7 +18,7 @@ from harness.domain.mirroring import is_drawn
 from harness.domain.routing import Arm
 from harness.domain.settings import RouterSettings
 from harness.domain.shadow import COST_USD, MIRRORED, UNPRICED, within_budget
-from harness.domain.shadow_pairs import Measured, Side, compared
+from harness.domain.shadow_pairs import Measured, Side, compared, of_units
 from harness.domain.targets import Price
 from harness.ports import Clock
 from router.asgi import Scope, header
@@ -35,6 +35,7 @@ from router.provider_keys import ProviderKeys
 from router.recording import Recording
 from router.relay import CommittedStream
 from router.serving import ServedShadow, Upstream
+from router.shadow_units import subject
 from router.snapshot import SnapshotHolder
 from router.transcript import transcript
 from router.usage import Usage
@@ -54,10 +55,13 @@ STATEFUL: Final = ("previous_response_id", "conversation", "background", "contai
 
 
 class Mirror(NamedTuple):
-    """A request that is drawn. copied: what the user gets of a stream, None without one."""
+    """A request that is drawn. copied: what the user gets of a stream, None without one. key:
+    the sticky one.
+    """
 
     shadow: ServedShadow
     copied: Copied | None
+    key: str
 
 
 class _Asked(NamedTuple):
@@ -94,10 +98,11 @@ class Shadows:
         self._waiting: deque[tuple[Job, Mirror, _Asked]] = deque()
         self._rests_until: dict[str, float] = {}
 
-    def drawn(self, scope: Scope, job: Job, key: str) -> Mirror | None:
+    def drawn(self, scope: Scope, job: Job, key: str, apart: str) -> Mirror | None:
         """Before it is answered: whether it may be mirrored once it is.
 
-        key: the sticky one, or the request's own where callers cannot be told apart.
+        key: the sticky one. apart: the same, or the request's own where callers cannot be told
+        apart.
         """
         served, request, plan = job.route.shadow, job.request, job.plan
         if served is None or job.arm is not Arm.INCUMBENT:
@@ -107,14 +112,14 @@ class Shadows:
             return None
         shadow = served.shadow
         over = self._clock.now() >= shadow.expires_at
-        if over or request.endpoint is Endpoint.EMBEDDINGS or not is_drawn(shadow, key):
+        if over or request.endpoint is Endpoint.EMBEDDINGS or not is_drawn(shadow, apart):
             return None
         declined = "declined" if header(scope, OPT_OUT) == OFF else ""
         why = declined or unfit(request, served.upstream) or self._not_now(served)
         if why:
             self._count(shadow.id, why)
             return None
-        return Mirror(served, Copied(MAX_BYTES) if request.stream else None)
+        return Mirror(served, Copied(MAX_BYTES) if request.stream else None, key)
 
     def _not_now(self, served: ServedShadow) -> str:
         upstream, limits = served.upstream, served.shadow.limits
@@ -168,7 +173,10 @@ class Shadows:
     def _start(self, job: Job, mirror: Mirror, incumbent: _Asked) -> None:
         # Counted before it is asked: of two at once, both are in the budget.
         self._count(mirror.shadow.shadow.id, MIRRORED)
-        task = asyncio.ensure_future(self._run(job, mirror, incumbent))
+        shadow = mirror.shadow.shadow
+        # Now, and not once it is compared: what comes of it must not say whether it counts.
+        ticket = self._recorder.mirrored(subject(shadow), mirror.key)
+        task = asyncio.ensure_future(self._run(job, mirror, incumbent, ticket))
         self._running[task] = mirror.shadow.shadow.id
         task.add_done_callback(self._done)
 
@@ -208,7 +216,7 @@ class Shadows:
             each.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    async def _run(self, job: Job, mirror: Mirror, incumbent: _Asked) -> None:
+    async def _run(self, job: Job, mirror: Mirror, incumbent: _Asked, ticket: int) -> None:
         served = mirror.shadow
         candidate = await self._ask(job, served)
         price, usage = served.upstream.price, candidate.usage
@@ -222,6 +230,7 @@ class Shadows:
             _compared, job.request, (incumbent, own_price), (candidate, price)
         )
         self._note(served.shadow.id, counts, sums)
+        self._recorder.compared(ticket, served.shadow.id, of_units(counts))
 
     async def _ask(self, job: Job, served: ServedShadow) -> _Asked:
         """One attempt, outside all books about the target: this is not its traffic."""

@@ -146,7 +146,15 @@ def status(session: Session, route: str) -> None:
         ]
     )
     output.table(
-        ["CHECK", "BOTH", "INCUMBENT ALONE", "CANDIDATE ALONE", "NEITHER", "OF THE LEVEL"],
+        [
+            "CHECK",
+            "BOTH",
+            "INCUMBENT ALONE",
+            "CANDIDATE ALONE",
+            "NEITHER",
+            "COUNTED",
+            "OF THE LEVEL",
+        ],
         [
             [
                 each.check,
@@ -154,6 +162,7 @@ def status(session: Session, route: str) -> None:
                 each.incumbent_only,
                 each.candidate_only,
                 each.neither,
+                f"{each.lost}:{each.won}",
                 f"{each.share_of_level:.0%}",
             ]
             for each in found.checks

@@ -98,10 +98,10 @@ def stage_of(ctx: Context, tx: Transaction, proposal: Proposal) -> ShadowStage |
     policy = proposal.policy.canary.shadow
     if policy is None:
         return None
-    now = ctx.clock.now()
+    now, unit = ctx.clock.now(), proposal.policy.canary.unit
     records = shadows.of_proposal(tx, proposal)
     rows = tx.shadows.tallies([each.shadow.id for each in records])
-    status = shadows.status_of(records[0], rows, now) if records else None
+    status = shadows.status_of(records[0], rows, now, unit) if records else None
     own = {each.shadow.id for each in records if _is_own(each)}
     spent = used_of((row for row in rows if row.shadow in own), now.date()).in_all_usd
     live = next((each.shadow for each in records if _mirrors(each, now)), None)
@@ -112,14 +112,14 @@ def stage_of(ctx: Context, tx: Transaction, proposal: Proposal) -> ShadowStage |
     seen = Seen(
         pairs=status.pairs if status else 0,
         lost_won={
-            each.check: (each.incumbent_only, each.candidate_only)
-            for each in (status.checks if status else ())
+            each.check: (each.lost, each.won) for each in (status.checks if status else ())
         },
         spent_usd=spent,
         mirroring=live is not None,
         stopped=_stopped(records),
         obstacle=_obstacle(ctx, tx, proposal, candidate, records) if waits else "",
         rule=ALL_CHECKS,
+        unit=unit,
     )
     return ShadowStage(
         proposal=proposal.id,

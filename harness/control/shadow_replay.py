@@ -18,7 +18,7 @@ from harness.domain.access import SYSTEM
 from harness.domain.audit import AuditEvent
 from harness.domain.content import canonical_json, digest
 from harness.domain.errors import InputError, NotFound, SwapgateError
-from harness.domain.policy import ShadowFirst
+from harness.domain.policy import ShadowFirst, Unit
 from harness.domain.proposal import Event, Proposal
 from harness.gate.shadow_first import Decided, Move, Seen, decide
 from harness.ports import Transaction
@@ -133,7 +133,9 @@ def _proposal_of(event: AuditEvent) -> str:
 def _seen(kept: Mapping[str, Any]) -> Seen:
     lost_won = kept["lost_won"]
     pairs = {name: (int(lost), int(won)) for name, (lost, won) in (lost_won or {}).items()}
-    return Seen(**{**kept, "lost_won": None if lost_won is None else pairs})
+    # Before there were units, each request was one.
+    unit = Unit(kept.get("unit", Unit.REQUEST.value))
+    return Seen(**{**kept, "lost_won": None if lost_won is None else pairs, "unit": unit})
 
 
 def _fewer(ctx: Context, tx: Transaction, proposal: Proposal, used: Seen) -> list[str]:
@@ -144,13 +146,13 @@ def _fewer(ctx: Context, tx: Transaction, proposal: Proposal, used: Seen) -> lis
             [f"{used.pairs:,} pairs were seen, and no shadow is stored"] if used.pairs else []
         )
     rows = tx.shadows.tallies([each.shadow.id for each in records])
-    status = shadows.status_of(records[0], rows, ctx.clock.now())
+    status = shadows.status_of(records[0], rows, ctx.clock.now(), used.unit)
     found = []
     if status.pairs < used.pairs:
         found.append(f"{used.pairs:,} pairs were seen, and {status.pairs:,} are stored")
     checks = {each.check: each for each in status.checks}
     for name, (lost, won) in (used.lost_won or {}).items():
         each = checks.get(name)
-        if each is None or each.incumbent_only < lost or each.candidate_only < won:
+        if each is None or each.lost < lost or each.won < won:
             found.append(f"of the check {name} fewer pairs are stored than were seen")
     return found

@@ -15,6 +15,7 @@ from harness.control.context import Context
 from harness.domain.access import SYSTEM, Actor, Role
 from harness.domain.errors import InputError, NotFound
 from harness.domain.mirroring import ended_by
+from harness.domain.policy import Unit
 from harness.domain.proposal import Proposal
 from harness.domain.routing import Route
 from harness.domain.shadow import (
@@ -27,7 +28,7 @@ from harness.domain.shadow import (
     check_limits,
     used_of,
 )
-from harness.domain.shadow_pairs import PAIRS, SIMILARITY, Both, Check
+from harness.domain.shadow_pairs import PAIRS, SIMILARITY, UNIT, Both, Check
 from harness.domain.targets import Target
 from harness.gate import shadow as gate
 from harness.ports import ShadowRecord, Transaction
@@ -62,13 +63,19 @@ class WantedShadow:
 
 @dataclass(frozen=True, slots=True)
 class CheckEvidence:
-    """Pairs of one check. share_of_level: of the evidence at which harm is said."""
+    """Pairs of one check. share_of_level: of the evidence at which harm is said.
+
+    lost, won: pairs that the evidence counts, of those that one side alone holds: each caller's
+    first, or all of them where the policy's unit is the request.
+    """
 
     check: str
     both: int
     incumbent_only: int
     candidate_only: int
     neither: int
+    lost: int
+    won: int
     share_of_level: float
 
 
@@ -270,10 +277,13 @@ def listed(ctx: Context, *, route: str | None = None) -> Sequence[ShadowStatus]:
     with ctx.store.read() as tx:
         records = tx.shadows.all(route=route)
         tallies = tx.shadows.tallies([each.shadow.id for each in records])
+        units = {each.shadow.id: _unit(tx, each.shadow) for each in records}
     by_id: dict[str, list[ShadowTally]] = {each.shadow.id: [] for each in records}
     for row in tallies:
         by_id[row.shadow].append(row)
-    return [status_of(each, by_id[each.shadow.id], now) for each in records]
+    return [
+        status_of(each, by_id[each.shadow.id], now, units[each.shadow.id]) for each in records
+    ]
 
 
 def status(ctx: Context, route: str) -> ShadowStatus:
@@ -287,18 +297,25 @@ def status(ctx: Context, route: str) -> ShadowStatus:
     )
 
 
-def status_of(record: ShadowRecord, rows: Sequence[ShadowTally], now: datetime) -> ShadowStatus:
-    """rows: of the record's shadow, or of more that are looked at as one."""
+def _unit(tx: Transaction, shadow: Shadow) -> Unit:
+    """Of the policy that it was started for."""
+    if shadow.proposal is None:
+        return Unit.SESSION
+    return tx.proposals.get(shadow.proposal).policy.canary.unit
+
+
+def status_of(
+    record: ShadowRecord, rows: Sequence[ShadowTally], now: datetime, unit: Unit
+) -> ShadowStatus:
+    """rows: of the record's shadow, or of more that are looked at as one. unit: of evidence."""
     counts: Counter[str] = Counter()
     sums: dict[str, float] = {}
     for row in rows:
         counts.update(row.counts)
         for name, value in row.sums.items():
             sums[name] = sums.get(name, 0.0) + value
-    checks = [each for check in Check if (each := _evidence(check, counts)) is not None]
-    log_e = gate.log_e_of_all(
-        {each.check: (each.incumbent_only, each.candidate_only) for each in checks}
-    )
+    checks = [each for check in Check if (each := _evidence(check, counts, unit)) is not None]
+    log_e = gate.log_e_of_all({each.check: (each.lost, each.won) for each in checks})
     pairs = counts[PAIRS]
     return ShadowStatus(
         record=record,
@@ -325,18 +342,25 @@ def _state(record: ShadowRecord, now: datetime) -> str:
     return "expired" if now >= record.shadow.expires_at else "mirroring"
 
 
-def _evidence(check: Check, counts: Mapping[str, int]) -> CheckEvidence | None:
+def _evidence(check: Check, counts: Mapping[str, int], unit: Unit) -> CheckEvidence | None:
     """None for a check that no request asked for."""
     by = {each: counts.get(f"{check.value}.{each.value}", 0) for each in Both}
     if not any(by.values()):
         return None
-    log_e = gate.log_e(by[Both.INCUMBENT], by[Both.CANDIDATE])
+    lost, won = by[Both.INCUMBENT], by[Both.CANDIDATE]
+    if unit is Unit.SESSION:
+        name = f"{UNIT}.{check.value}"
+        lost = counts.get(f"{name}.{Both.INCUMBENT.value}", 0)
+        won = counts.get(f"{name}.{Both.CANDIDATE.value}", 0)
+    log_e = gate.log_e(lost, won)
     return CheckEvidence(
         check=check.value,
         both=by[Both.BOTH],
         incumbent_only=by[Both.INCUMBENT],
         candidate_only=by[Both.CANDIDATE],
         neither=by[Both.NEITHER],
+        lost=lost,
+        won=won,
         share_of_level=gate.share_of_level(log_e),
     )
 

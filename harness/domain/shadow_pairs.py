@@ -13,6 +13,7 @@ from harness.domain.json_fit import fits
 
 PAIRS: Final = "pairs"
 SIMILARITY: Final = "similarity"
+UNIT: Final = "unit"
 CUT_OFF: Final = frozenset({"length", "max_tokens", "incomplete"})
 REFUSED: Final = frozenset({"content_filter", "refusal"})
 LEFT_OUT: Final = "[refusal left out]"
@@ -81,6 +82,12 @@ def compared(incumbent: Side, candidate: Side) -> tuple[dict[str, int], dict[str
     one, other = (_text(side.content or {}) for side in (incumbent, candidate))
     sums[SIMILARITY] = similarity(one, other)
     return counts, sums
+
+
+def of_units(counts: Mapping[str, int]) -> dict[str, int]:
+    """The checks of a caller's first pair, by the names that callers are counted under."""
+    names = {f"{check.value}.{both.value}" for check in Check for both in Both}
+    return {f"{UNIT}.{name}": n for name, n in counts.items() if name in names}
 
 
 def similarity(one: str, other: str) -> float:

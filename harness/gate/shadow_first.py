@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from harness.domain.policy import ShadowFirst
+from harness.domain.policy import ShadowFirst, Unit
 from harness.gate.shadow import SEEN_CHECKS, is_harm, log_e_of_all, share_of_level
 
 # Money is summed in floating point.
@@ -31,6 +31,7 @@ class Seen:
     lost_won: by check, pairs that only the incumbent held, and only the candidate. spent_usd:
     of the policy's money. mirroring: one of them is live. stopped: who ended the control
     plane's own and why, empty unless a person did. obstacle: why none can be started now.
+    unit: what lost_won counts: requests, or callers, each by its first.
     rule: by which the evidence is computed; what was stored before rules had numbers is of the
     first.
     """
@@ -42,6 +43,7 @@ class Seen:
     stopped: str = ""
     obstacle: str = ""
     rule: int = SEEN_CHECKS
+    unit: Unit = Unit.REQUEST
 
     @property
     def log_e(self) -> float:
@@ -103,4 +105,5 @@ def _worst(seen: Seen) -> str:
     lost_won = seen.lost_won or {}
     name = max(lost_won, key=lambda check: lost_won[check][0] - lost_won[check][1])
     lost, won = lost_won[name]
-    return f"{lost:,} requests where only the incumbent held {name}, {won:,} where only it did"
+    what = "requests" if seen.unit is Unit.REQUEST else "callers"
+    return f"{lost:,} {what} where only the incumbent held {name}, {won:,} where only it did"

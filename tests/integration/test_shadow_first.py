@@ -26,7 +26,7 @@ from harness.domain.access import SYSTEM
 from harness.domain.alerts import AlertKind
 from harness.domain.audit import AuditEvent
 from harness.domain.errors import InputError
-from harness.domain.policy import Policy, ShadowFirst
+from harness.domain.policy import Policy, ShadowFirst, Unit
 from harness.domain.proposal import Phase, Proposal
 from harness.domain.routing import RouteSettings, RouteSuite
 from harness.domain.shadow import Shadow, ShadowLimits, ShadowTally
@@ -57,8 +57,10 @@ def live(world: World) -> Shadow | None:
         return next(iter(tx.shadows.live()), None)
 
 
-def told(world: World, *, pairs: int = 0, lost: int = 0, usd: float = 0.0) -> None:
-    """What routers add up. lost: requests that only the incumbent answered."""
+def told(
+    world: World, *, pairs: int = 0, lost: int = 0, usd: float = 0.0, callers: int = 0
+) -> None:
+    """What routers add up. lost: requests that only the incumbent answered, of callers."""
     shadow = live(world)
     assert shadow is not None
     counts = {
@@ -66,6 +68,7 @@ def told(world: World, *, pairs: int = 0, lost: int = 0, usd: float = 0.0) -> No
         "pairs": pairs,
         "answered.both": pairs,
         "answered.incumbent_only": lost,
+        "unit.answered.incumbent_only": callers,
     }
     day = world.clock.now().date()
     row = ShadowTally(shadow.id, day, "w-1", counts, {"candidate.cost_usd": usd})
@@ -166,6 +169,20 @@ def test_one_that_fails_what_the_incumbent_answers_is_rejected_before_any_user(
     log_e = said.details["log_e"]
     assert isinstance(log_e, float)
     assert log_e > math.log(100)
+    assert {"shadow.start", "proposal.harm"} == replayed(world)
+
+
+def test_requests_of_one_caller_are_no_evidence_and_those_of_many_are(world: World) -> None:
+    canary = replace(MIRRORED.canary, unit=Unit.SESSION)
+    proposal = mirroring(world, replace(MIRRORED, canary=canary))
+    told(world, lost=40, callers=1)
+    assert turned(world, proposal).phase is Phase.SHADOW
+
+    told(world, lost=13, callers=13)
+    rejected = turned(world, proposal)
+
+    assert rejected.phase is Phase.REJECTED
+    assert "14 callers where only the incumbent held answered" in rejected.closed_because
     assert {"shadow.start", "proposal.harm"} == replayed(world)
 
 

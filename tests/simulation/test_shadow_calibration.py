@@ -7,8 +7,11 @@ from typing import Final
 import numpy as np
 import pytest
 
+from harness.domain.policy import ShadowFirst, Unit
 from harness.domain.shadow_pairs import Check
 from harness.gate.shadow import ALL_CHECKS, ALPHA, SEEN_CHECKS, is_harm, log_e, log_e_of_all
+from harness.gate.shadow_first import Move, Seen, decide
+from router.shadow_units import ShadowUnits
 
 pytestmark = pytest.mark.req("F8")
 
@@ -57,3 +60,33 @@ def test_a_check_that_was_not_asked_for_weighs_as_one_without_evidence() -> None
     assert log_e_of_all(counts) == pytest.approx(log_e_of_all(every), abs=1e-12)
     assert log_e_of_all({}) == 0.0
     assert log_e_of_all(counts) < log_e_of_all(counts, rule=SEEN_CHECKS)
+
+
+def test_callers_who_repeat_a_prompt_reject_no_more_often_than_the_policy_says() -> None:
+    """A candidate that is no worse: each of 80 callers always loses, or always wins."""
+    policy = ShadowFirst(share_bps=500, min_pairs=10_000, max_cost_usd=5.0)
+    by_caller, by_request = 0, 0
+    for run in range(150):
+        rng = np.random.default_rng([59, run])
+        loses = rng.random(80) < 0.5
+        often = rng.permutation(1.0 / np.arange(1, 81))
+        callers = rng.choice(80, 300, p=often / often.sum())
+        units, first, every = ShadowUnits(), [0, 0], [0, 0]
+        wrongly = {Unit.SESSION: False, Unit.REQUEST: False}
+        for caller in callers:
+            side = 0 if loses[caller] else 1
+            every[side] += 1
+            first[side] += units.is_first("p", int(caller))
+            for unit, (lost, won) in ((Unit.SESSION, first), (Unit.REQUEST, every)):
+                wrongly[unit] = wrongly[unit] or rejects(policy, lost, won)
+        by_caller += wrongly[Unit.SESSION]
+        by_request += wrongly[Unit.REQUEST]
+    assert by_caller <= 0.01 * 150 + 3 * math.sqrt(0.01 * 0.99 * 150)
+    # Were each request evidence, busy callers would decide.
+    assert by_request >= 0.1 * 150
+
+
+@cache
+def rejects(policy: ShadowFirst, lost: int, won: int) -> bool:
+    seen = Seen(0, {"answered": (lost, won)}, rule=ALL_CHECKS)
+    return decide(policy, seen).move is Move.REJECT

@@ -380,3 +380,19 @@ def test_feedback_reaches_the_worker_that_served_whichever_one_is_told(
     assert outcomes == [Outcome.COUNTED, None, None, None, Outcome.LATE]
     (block,) = office.store.blocks.values()
     assert block.counts[Guardrail.FEEDBACK] == Tally(2, 2, 1, 1)
+
+
+@pytest.mark.req("F8")
+def test_a_caller_mirrored_by_two_workers_is_evidence_once(office: Office) -> None:
+    async def play() -> None:
+        first, second = await office.worker(), await office.worker()
+        for worker in (first, second):
+            for key in ("user:a", "user:a", "user:b"):
+                lost = {"unit.answered.incumbent_only": 1}
+                worker.compared(worker.mirrored("p_1", key), "sh_1", lost)
+            await worker.aclose()
+
+    asyncio.run(play())
+
+    rows = office.recorder.shadows.take()
+    assert sum(each.counts["unit.answered.incumbent_only"] for each in rows) == 2

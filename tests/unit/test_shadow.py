@@ -22,10 +22,11 @@ from harness.domain.shadow import (
     used_of,
     within_budget,
 )
-from harness.domain.shadow_pairs import Measured, Side, compared, similarity
+from harness.domain.shadow_pairs import Measured, Side, compared, of_units, similarity
 from harness.domain.targets import Target
 from harness.gate.shadow import ALPHA, is_harm, log_e, log_e_of_all, share_of_level
 from router.shadow_sums import ShadowSums
+from router.shadow_units import MAX_SUBJECTS, ShadowUnits
 
 pytestmark = pytest.mark.req("F8")
 
@@ -256,3 +257,18 @@ def test_two_alike_are_called_worse_less_often_than_the_level_says() -> None:
                 false += 1
                 break
     assert false / 500 <= ALPHA
+
+
+def test_a_caller_counts_once_however_many_workers_shadows_and_requests() -> None:
+    units = ShadowUnits(max_keys=2)
+    made = [units.is_first("p", key) for key in ("a", "a", "b", "c", "b")]
+    assert made == [True, False, True, False, False]
+    assert units.is_first("other", "a")
+    for number in range(MAX_SUBJECTS):
+        units.is_first(str(number), "a")
+    assert units.is_first("p", "a")
+
+
+def test_a_callers_first_pair_is_told_by_its_checks_alone() -> None:
+    counts = {"pairs": 1, "slower": 1, "json.both": 1, "schema.candidate_only": 1}
+    assert of_units(counts) == {"unit.json.both": 1, "unit.schema.candidate_only": 1}
