@@ -267,7 +267,13 @@ def _upstream_of(
         header=(b"x-swapgate-target", header_text(target.name)),
         can=can,
         lacks={
-            each: lacking(can, kind.lacks, each, translated=each in kind.adapted)
+            each: lacking(
+                can,
+                kind.lacks,
+                each,
+                translated=each in kind.adapted,
+                cache_marks=kind.cache_marks,
+            )
             for each in Endpoint
         },
         keys=own,

@@ -39,7 +39,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "parallel_tools": Rule.SERIALIZE,
     **dict.fromkeys((each.value for each in Hint), Rule.DROP),
 }
-# A chat has no place for them, whoever answers it.
+# OpenAI's chat has no place for them; that of some kinds has one (`cache_marks`).
 LOST_IN_TRANSLATION: Final[Mapping[Endpoint, frozenset[Hint]]] = {
     Endpoint.MESSAGES: frozenset({Hint.CACHING})
 }
@@ -51,11 +51,15 @@ def lacking(
     endpoint: Endpoint,
     *,
     translated: bool,
+    cache_marks: bool = False,
 ) -> frozenset[Hint]:
     """The hints that a target does not get.
 
     by_kind: what no model of its kind takes. translated: it answers the endpoint so.
+    cache_marks: its chats take them, so a translation keeps them.
     """
     lost = LOST_IN_TRANSLATION.get(endpoint, frozenset()) if translated else frozenset()
+    if cache_marks:
+        lost -= {Hint.CACHING}
     own = {hint for hint in Hint if hint.value in by_kind or not getattr(has, hint.value)}
     return lost | own

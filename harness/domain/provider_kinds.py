@@ -47,8 +47,8 @@ class ProviderKind:
     own tools read. needs_key: without one, no request can succeed. keywords: beginnings of
     model names that belong to this kind (D2). lacks: hints that none of its models takes
     (`domain.degradation`). answer_limit: the one name of it that its chats know; None where
-    both are known, or nobody knows. claim_headers: header → the path of the claim in its token
-    (a JWT) that it repeats.
+    both are known, or nobody knows. cache_marks: its chats take `cache_control`.
+    claim_headers: header → the path of the claim in its token (a JWT) that it repeats.
     """
 
     name: str
@@ -62,6 +62,7 @@ class ProviderKind:
     keywords: tuple[str, ...] = ()
     lacks: frozenset[str] = frozenset()
     answer_limit: AnswerLimit | None = None
+    cache_marks: bool = False
     claim_headers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
@@ -95,6 +96,8 @@ def _hosted(  # noqa: PLR0913, PLR0917 - the table's columns
     lacks: frozenset[str] = frozenset(),
     translated: frozenset[Endpoint] = frozenset(),
     answer_limit: AnswerLimit | None = None,
+    *,
+    cache_marks: bool = False,
 ) -> ProviderKind:
     return ProviderKind(
         name,
@@ -107,6 +110,7 @@ def _hosted(  # noqa: PLR0913, PLR0917 - the table's columns
         key_style=key_style,
         lacks=lacks,
         answer_limit=answer_limit,
+        cache_marks=cache_marks,
     )
 
 
@@ -147,6 +151,7 @@ _ALL: Final = (
         KeyStyle.ANTHROPIC,
         frozenset({"seed", "logprobs"}),
         translated=_CHAT,
+        cache_marks=True,
     ),
     _hosted(
         "gemini",
@@ -168,7 +173,14 @@ _ALL: Final = (
         answer_limit=_NEW_LIMIT,
     ),
     # Its Converse API, in a region's place; its key is a Bedrock API key.
-    _hosted("bedrock", frozenset(), "", "AWS_BEARER_TOKEN_BEDROCK", translated=_CHAT),
+    _hosted(
+        "bedrock",
+        frozenset(),
+        "",
+        "AWS_BEARER_TOKEN_BEDROCK",
+        translated=_CHAT,
+        cache_marks=True,
+    ),
     # Gemini's protocol below a project's own place; its key is an access token.
     _hosted("vertex", frozenset(), "", "", translated=_CHAT),
     _hosted(

@@ -21,7 +21,7 @@ def chat_messages(messages: object) -> Iterator[Turn]:
         if each.get("role") == "assistant":
             yield _assistant(content)
         elif each.get("role") == "system":
-            yield {"role": "system", "content": plain_text(content)}
+            yield {"role": "system", "content": worded(content)}
         else:
             yield from _user(content)
 
@@ -39,22 +39,44 @@ def plain_text(content: object, param: str = "messages") -> str:
     return _GAP.join(str(block.get("text") or "") for block in objects(content))
 
 
+def worded(content: object, param: str = "messages") -> object:
+    """As one text, or as parts where one is marked for the cache: the marks' places count.
+
+    Raises Untranslatable for any block but a text.
+    """
+    text = plain_text(content, param)
+    blocks = list(objects(content)) if isinstance(content, list) else []
+    return [_part(each) for each in blocks] if any(mark_of(each) for each in blocks) else text
+
+
+def mark_of(block: Mapping[str, object]) -> Turn:
+    """The mark for the prompt's cache, as a chat has it too; empty for none. What no target can
+    use was taken out before (`router.hints`).
+    """
+    mark = block.get("cache_control")
+    return {"cache_control": mark} if isinstance(mark, Mapping) else {}
+
+
 def _assistant(content: object) -> Turn:
     if not isinstance(content, list):
         return {"role": "assistant", "content": content}
-    text = ""
+    texts: list[Turn] = []
     calls: list[Turn] = []
     for block in objects(content):
         kind = str(block.get("type"))
         if kind == "text":
-            text += str(block.get("text") or "")
+            texts.append(_part(block))
         elif kind == "tool_use":
             arguments = to_json(block.get("input") or {})
             function = {"name": block.get("name"), "arguments": arguments}
-            calls.append({"id": block.get("id"), "type": "function", "function": function})
+            call = {"id": block.get("id"), "type": "function", "function": function}
+            calls.append(call | mark_of(block))
         elif kind not in _THOUGHTS:
             raise _no_place(block)
-    turn: Turn = {"role": "assistant", "content": text or (None if calls else "")}
+    text = "".join(str(each["text"]) for each in texts)
+    marked = any("cache_control" in each for each in texts)
+    said: object = texts if marked else text or (None if calls else "")
+    turn: Turn = {"role": "assistant", "content": said}
     return turn | {"tool_calls": calls} if calls else turn
 
 
@@ -69,7 +91,7 @@ def _user(content: object) -> Iterator[Turn]:
             yield _result(block)
             parts += _pictures_of(block)
     parts += [_part(b) for b in objects(content) if b.get("type") != "tool_result"]
-    if all(part["type"] == "text" for part in parts):
+    if all(part["type"] == "text" and "cache_control" not in part for part in parts):
         if parts:
             yield {"role": "user", "content": _GAP.join(str(part["text"]) for part in parts)}
     else:
@@ -86,7 +108,10 @@ def _result(block: Mapping[str, object]) -> Turn:
         text = content if isinstance(content, str) else ""
     if block.get("is_error") is True and not text.lower().startswith("error"):
         text = _ERROR + text
-    return {"role": "tool", "tool_call_id": block.get("tool_use_id"), "content": text}
+    within = objects(content) if isinstance(content, list) else ()
+    mark = next((found for each in (block, *within) if (found := mark_of(each))), {})
+    said = [{"type": "text", "text": text, **mark}] if mark else text
+    return {"role": "tool", "tool_call_id": block.get("tool_use_id"), "content": said}
 
 
 def _result_text(block: Mapping[str, object]) -> str:
@@ -110,6 +135,10 @@ def _pictures_of(result: Mapping[str, object]) -> list[Turn]:
 
 
 def _part(block: Mapping[str, object]) -> Turn:
+    return _unmarked(block) | mark_of(block)
+
+
+def _unmarked(block: Mapping[str, object]) -> Turn:
     match block.get("type"):
         case "text":
             return {"type": "text", "text": str(block.get("text") or "")}

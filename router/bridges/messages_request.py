@@ -3,14 +3,13 @@
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from router.bridges.messages_content import chat_messages, plain_text
+from router.bridges.messages_content import chat_messages, mark_of, worded
 from router.bridges.untranslatable import of_held
 from router.dialects.lists import objects
 
 # Said otherwise, below; or what only Anthropic can act on and no answer depends on.
 _OWN: Final = frozenset(
     {
-        "cache_control",
         "context_management",
         "max_tokens",
         "messages",
@@ -83,8 +82,8 @@ def wants_thinking(asked: Mapping[str, object]) -> bool:
 
 
 def _system(system: object) -> list[dict[str, object]]:
-    text = plain_text(system, "system")
-    return [{"role": "system", "content": text}] if text else []
+    content = worded(system, "system")
+    return [{"role": "system", "content": content}] if content else []
 
 
 def _tools(asked: Mapping[str, object]) -> dict[str, object]:
@@ -112,7 +111,7 @@ def _tool(tool: Mapping[str, object]) -> dict[str, object]:
     function["parameters"] = tool.get("input_schema") or {"type": "object", "properties": {}}
     if tool.get("strict") is not None:
         function["strict"] = tool["strict"]
-    return {"type": "function", "function": function}
+    return {"type": "function", "function": function} | mark_of(tool)
 
 
 def _format(asked: Mapping[str, object]) -> dict[str, object]:

@@ -176,11 +176,21 @@ def test_the_conformance_table_says_what_the_tests_do() -> None:
     head = HEAD.format(
         kinds=" | ".join(f"`{each}`" for each in WIRES), lines="|".join(["---"] * len(WIRES))
     )
+    rows.append(f"| the same marks, asked at `/v1/messages` | {' | '.join(_marked_cells())} |")
     text = head + "\n".join(rows) + "\n"
     if os.environ.get("SWAPGATE_WRITE_DOCS"):
         DOCUMENT.write_text(text, encoding="utf-8")
 
     assert DOCUMENT.read_text(encoding="utf-8") == text
+
+
+# Whose servers see the marks of a request to `/v1/messages`.
+MARKED_KINDS: Final = ("anthropic", "bedrock")
+
+
+def _marked_cells() -> Iterator[str]:
+    for kind in WIRES:
+        yield "yes" if kind in MARKED_KINDS else "yes, without `caching`"
 
 
 def _cells(talk: Conversation) -> Iterator[str]:
@@ -262,3 +272,30 @@ def test_a_client_is_told_what_the_translation_left_behind(
 
     assert chat.headers["x-swapgate-degraded"] == "logit_bias"
     assert message.headers["x-swapgate-degraded"] == "house_style"
+
+
+MARK: Final[Json] = {"cache_control": {"type": "ephemeral"}}
+MARKED: Final[Json] = {
+    "max_tokens": 50,
+    "system": [{"type": "text", "text": "A long text of rules.", **MARK}],
+    "messages": [{"role": "user", "content": [{"type": "text", "text": "Hello?", **MARK}]}],
+}
+
+
+@pytest.mark.req("B7")
+@pytest.mark.parametrize("kind", WIRES)
+def test_a_messages_cache_marks_arrive_or_their_loss_is_told(scene: Scene, kind: str) -> None:
+    """Through a bridge, for all but who speaks messages."""
+    server = scene.servers[kind]
+    server.reply, server.fault = Reply("Hello"), None
+    headers = {"x-api-key": scene.world.key, "anthropic-version": "2023-06-01"}
+    with scene.client() as client:
+        told = client._client.post(
+            f"{scene.world.url}/v1/messages", headers=headers, json={"model": kind, **MARKED}
+        )
+
+    assert told.status_code == 200, told.text
+    kept = kind in MARKED_KINDS
+    assert server.readings[-1].system == "A long text of rules."
+    assert server.readings[-1].marks == (2 if kept else 0)
+    assert told.headers.get("x-swapgate-degraded") == (None if kept else "caching")

@@ -31,6 +31,8 @@ def test_a_hint_is_lacking_by_the_model_by_its_kind_or_by_translation() -> None:
 
     assert found(UNKNOWN, frozenset(), translated=False) == set()
     assert found(UNKNOWN, frozenset(), translated=True) == {Hint.CACHING}
+    kept = lacking(UNKNOWN, frozenset(), Endpoint.MESSAGES, translated=True, cache_marks=True)
+    assert kept == set()
     assert found(Capabilities(seed=False), frozenset({"top_k"}), translated=False) == {
         Hint.SEED,
         Hint.TOP_K,
