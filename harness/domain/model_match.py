@@ -2,7 +2,8 @@
 
 A name without a version means the newest of its family; with one, or a date, that one only. The
 family is the one with all words of the name and the fewest others. Where several have as few,
-nothing is guessed: the newest of each comes back.
+nothing is guessed: the newest of each comes back. A vendor's word alone (`claude`, `gpt`) means
+all of its families alike, one that is called by nothing else too.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -22,6 +23,10 @@ NOTHING_OFFERED: Final = (
     "no configured provider offers a model: `swapgate provider add` adds a provider"
 )
 NEAR: Final = 5
+# What a name begins with that says who makes it, and not which family.
+VENDOR_WORDS: Final[frozenset[Words]] = frozenset(
+    frozenset(parse(word).words) for kind in PROVIDER_KINDS.values() for word in kind.keywords
+)
 MOST_READINGS: Final = 32  # of a name with several words misspelt
 
 
@@ -102,7 +107,8 @@ def match(asked: str, among: Sequence[Offer], *, likeness: Likeness, today: date
     read = [(each, _named(each)) for each in here]
     wanted = parse(text)
     readings = _readings(wanted.words, {w for _, name in read for w in name.words}, likeness)
-    best = _best_families(readings, read)
+    bare = any(each in VENDOR_WORDS for each in readings)
+    best = _all_families(readings, read) if bare else _best_families(readings, read)
     if not best:
         return _nothing(
             asked,
@@ -115,6 +121,8 @@ def match(asked: str, among: Sequence[Offer], *, likeness: Likeness, today: date
         families = ", ".join(sorted({name.family for _, name in best}))
         said = f"there is no such version of {families}, and another one is not meant"
         return ModelMatch(asked, said, near=_newest_names(best))
+    if bare and (wanted.version or wanted.date):
+        fitting = list(_best_families(readings, fitting))
     if not (wanted.version or wanted.date):
         fitting = [(o, n) for o, n in fitting if not o.ended(today)] or fitting
     return _decided(asked, fitting, wanted)
@@ -168,6 +176,13 @@ def _best_families(
     least = min(fits.values(), default=0)
     best = {family for family, extra in fits.items() if extra == least}
     return [(offer, name) for offer, name in read if frozenset(name.words) in best]
+
+
+def _all_families(
+    readings: Iterable[Words], read: Sequence[tuple[Offer, ModelName]]
+) -> Sequence[tuple[Offer, ModelName]]:
+    each_word = [*readings]
+    return [(o, name) for o, name in read if any(w <= frozenset(name.words) for w in each_word)]
 
 
 def _readings(words: Sequence[str], known: Collection[str], likeness: Likeness) -> list[Words]:

@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 
 from harness.control.likeness import Rapidfuzz
 from harness.domain.catalogue import Catalogue, CatalogueEntry, catalogue
-from harness.domain.model_match import NOTHING_OFFERED, ModelMatch, Offer, match, offers
+from harness.domain.model_match import (
+    NOTHING_OFFERED,
+    VENDOR_WORDS,
+    ModelMatch,
+    Offer,
+    match,
+    offers,
+)
 from harness.domain.model_names import parse
 from harness.domain.targets import Price, Provider, Target
 
@@ -77,7 +84,6 @@ def asked(name: str) -> ModelMatch:
         ("gemini flash", "google/gemini-3.8-flash"),
         ("gemini pro", "google/gemini-2.5-pro"),
         ("gemini flash lite", "google/gemini-2.5-flash-lite"),
-        ("gpt", "main/gpt-5.1"),
         ("gpt mini", "main/gpt-5-mini"),
         ("nano", "main/gpt-5-nano"),
         ("gpt4o", "main/gpt-4o"),
@@ -88,7 +94,7 @@ def asked(name: str) -> ModelMatch:
         ("mistral large", "mistral/mistral-large-2512"),
         ("mistral-medium", "mistral/mistral-medium-3"),
         ("codestral", "mistral/codestral-2508"),
-        ("deepseek", "deepseek/deepseek-v3.2"),
+        ("deepseek 3.2", "deepseek/deepseek-v3.2"),
         ("llama", "openrouter/meta-llama/llama-3.3-70b-instruct"),
         ("qwen", "openrouter/qwen/qwen3-32b"),
         ("nova lite", "aws/amazon.nova-2-lite-v1:0"),
@@ -142,6 +148,10 @@ def test_a_name_means_one_model(name: str, found: str) -> None:
     ("name", "among"),
     [
         ("claude", "claude-fable-5 claude-haiku-4-5 claude-mythos-preview claude-opus-4-7"),
+        ("gpt", "gpt-5.1 gpt-4o gpt-5-mini gpt-5-nano gpt-5.1-codex"),
+        ("openai gpt", "gpt-5.1 gpt-5-mini"),
+        ("gemini", "gemini-3.8-flash gemini-2.5-pro gemini-2.5-flash-lite"),
+        ("deepseek", "deepseek-v3.2 deepseek-v4-flash deepseek-chat deepseek-r1"),
         ("flash", "deepseek-v4-flash gemini-3.8-flash"),
         ("mistral", "mistral-large-2512 mistral-medium-3"),
         ("gemma", "gemma-3-27b-it gemma-4-31b-it"),
@@ -193,6 +203,38 @@ def test_every_offer_is_found_by_its_full_name(name: str) -> None:
 
     assert found is not None
     assert found.name == name
+
+
+VENDORS = sorted({" ".join(each) for each in VENDOR_WORDS})
+
+
+@pytest.mark.req("C3")
+@given(
+    word=st.sampled_from(VENDORS),
+    others=st.lists(st.sampled_from(["", "-big", "-small", "-vast"]), min_size=2, unique=True),
+    versions=st.lists(st.integers(1, 9), min_size=4, max_size=4),
+)
+def test_a_vendors_bare_word_never_means_one_of_several_families(
+    word: str, others: list[str], versions: list[int]
+) -> None:
+    """Also where one family, an old one as a rule, is called by nothing else."""
+    models = [f"{word.replace(' ', '-')}{own}-v{n}" for own, n in zip(others, versions)]  # noqa: B905 - there are more versions
+    among = [Offer("p", "custom", model) for model in models]
+
+    match_ = match(word, among, likeness=Rapidfuzz(), today=TODAY)
+
+    assert match_.found is None
+    assert {each.model for each in match_.candidates} == set(models)
+
+
+@pytest.mark.req("C3")
+def test_a_vendors_word_and_a_version_mean_the_plainest_family_that_has_it() -> None:
+    models = ["claude-v2", "claude-opus-4-5", "claude-haiku-4-5"]
+    among = [Offer("p", "custom", model) for model in models]
+
+    found = match("claude 4.5", among, likeness=Rapidfuzz(), today=TODAY)
+
+    assert {each.model for each in found.candidates} == {*models[1:]}
 
 
 FAMILIES = sorted({parse(each.model).words for each in OFFERS})
