@@ -136,9 +136,14 @@ def guardrails(status: CanaryStatus) -> Sequence[Measure]:
 
 
 def without_data(status: CanaryStatus) -> str:
-    """Names of the guardrails that saw nothing; empty when all did."""
-    names = [row.name for row in status.explanation.guardrails if not row.exposures]
-    return f"No data yet: {', '.join(names)}." if names else ""
+    """Names of the guardrails that saw nothing, by what is missing; empty when all saw some."""
+    missing: dict[str, list[str]] = {}
+    for row in status.explanation.guardrails:
+        if not row.exposures:
+            missing.setdefault(row.says, []).append(row.name)
+    return " ".join(
+        f"{says.capitalize()}: {', '.join(names)}." for says, names in missing.items()
+    )
 
 
 def _evidence_label(row: GuardrailRow) -> wording.Label:

@@ -13,7 +13,14 @@ from typing import Final, NamedTuple
 
 from harness.domain.canary_judge import Judged
 from harness.domain.failures import ArmFailure, ErrorClass
-from harness.domain.guardrails import ErrorTally, Guardrail, JudgeTally, Split, Tally
+from harness.domain.guardrails import (
+    ErrorTally,
+    FeedbackTally,
+    Guardrail,
+    JudgeTally,
+    Split,
+    Tally,
+)
 from harness.domain.observation import Block, UnitRule
 from harness.domain.policy import Unit as UnitKind
 from router.seen import FAULTS, NEEDS, NOTHING, Seen, Values, findings
@@ -58,9 +65,9 @@ class Unit:
     """One scored unit: a session of a sticky key, or one request.
 
     traits, values: of its first request. bad: of all that count. awaited: the first request's
-    values are to come. shut: no further request joins. fixed: the outcome is in. why: it
-    failed, where that is known. judging: the judge has not spoken yet. unjudged: he gave no
-    verdict.
+    values are to come. shut: no further request joins. fixed: the outcome is in. heard:
+    a user said something of it. why: it failed, where that is known. judging: the judge has
+    not spoken yet. unjudged: he gave no verdict.
     """
 
     __slots__ = (
@@ -71,6 +78,7 @@ class Unit:
         "canary",
         "failed",
         "fixed",
+        "heard",
         "judging",
         "pending",
         "shut",
@@ -92,7 +100,7 @@ class Unit:
         self.admitted = self.pending = self.bad = 0
         self.values: Values | None = None
         self.why: ErrorClass | None = None
-        self.shut = self.failed = self.fixed = False
+        self.shut = self.failed = self.fixed = self.heard = False
         self.judging, self.unjudged = bool(traits & _DRAWN), False
 
     @property
@@ -104,6 +112,7 @@ class Unit:
         """Feedback about an answer of its. False when its block is out already."""
         if self.block is None:
             return False
+        self.heard = True
         if bad:
             self.bad |= FAULTS[Guardrail.FEEDBACK]
         return True
@@ -348,6 +357,8 @@ class Ledger:
         found = findings(units, tolerated, name) if tolerated else NOTHING
         errors = _errors(units, failed)
         counts = dict(found.counts)
+        if Guardrail.FEEDBACK in counts:
+            counts[Guardrail.FEEDBACK] = _opinions(counts[Guardrail.FEEDBACK], units)
         if Guardrail.JUDGE in counts:
             spent_usd, self._judge_usd = self._judge_usd, 0.0
             counts[Guardrail.JUDGE] = _verdicts(counts[Guardrail.JUDGE], units, spent_usd)
@@ -396,6 +407,17 @@ def _verdicts(tally: Tally, units: Sequence[Unit], spent_usd: float) -> JudgeTal
         tally.canary_failures,
         Split(len(none), sum(none)),
         spent_usd,
+    )
+
+
+def _opinions(tally: Tally, units: Sequence[Unit]) -> FeedbackTally:
+    heard = [unit.canary for unit in units if unit.heard]
+    return FeedbackTally(
+        tally.units,
+        tally.canary,
+        tally.failures,
+        tally.canary_failures,
+        Split(len(heard), sum(heard)),
     )
 
 

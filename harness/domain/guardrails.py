@@ -106,7 +106,7 @@ class Tally:
 
 
 class Split(NamedTuple):
-    """Failures in both arms, canary of them in the canary."""
+    """Failures, or opinions, in both arms; canary of them in the canary."""
 
     failures: int
     canary: int
@@ -158,6 +158,25 @@ class JudgeTally(Tally):
         )
 
 
+@dataclass(frozen=True, slots=True)
+class FeedbackTally(Tally):
+    """A block's units, and of how many a user said anything at all, good or bad.
+
+    opinions: units. It explains the evidence, and adds none: silence is no praise.
+    """
+
+    opinions: Split = NO_SPLIT
+
+    @property
+    def fits(self) -> bool:
+        said, canary = self.opinions
+        return (
+            Tally(self.units, self.canary, self.failures, self.canary_failures).fits
+            and 0 <= canary <= self.canary
+            and 0 <= said - canary <= self.units - self.canary
+        )
+
+
 def _sums(classes: Mapping[str, Split]) -> Split:
     found = classes.values()
     return Split(sum(each.failures for each in found), sum(each.canary for each in found))
@@ -179,6 +198,8 @@ def tallies_of(stored: Mapping[str, Any]) -> dict[Guardrail, Tally]:
 def _tally_of(stored: Mapping[str, Any]) -> Tally:
     if "no_verdict" in stored:
         return JudgeTally(**{**stored, "no_verdict": Split(*stored["no_verdict"])})
+    if "opinions" in stored:
+        return FeedbackTally(**{**stored, "opinions": Split(*stored["opinions"])})
     if "classes" not in stored:
         return Tally(**stored)
     classes = {name: Split(*split) for name, split in stored["classes"].items()}

@@ -23,6 +23,7 @@ from harness.gate.objections import STRONG, objections, warns
 from harness.gate.ramp import DAY_S, Pace, certified_s
 from harness.gate.ramp_words import span
 
+NO_FEEDBACK: Final = "no feedback yet"
 HOUR: Final = timedelta(hours=1)
 # A pace of fewer blocks is a guess.
 FEWEST_BLOCKS: Final = 3
@@ -157,15 +158,16 @@ def _row(
     counts = kind_of(guardrail) is Kind.COUNTS
     furthest = told["log_e_max"] / (limit - math.log(told["weight"]))
     allowed = f"{figure(told['tolerated'], 6)} × the {'odds' if counts else 'value'}"
-    seen = bool(told["canary"])
+    silent = _silent(told)
+    seen = bool(told["canary"]) and not silent
     return GuardrailRow(
         guardrail=guardrail,
         name=NAMES[guardrail],
-        says=_says(told, seen=seen),
+        says=NO_FEEDBACK if silent else _says(told, seen=seen),
         candidate=_figure(guardrail, told, "canary") if seen else "",
         incumbent=_figure(guardrail, told, "control") if seen else "",
         allowed=allowed,
-        exposures=int(told["canary"]),
+        exposures=int(told["canary"]) if seen else 0,
         log_e=told["log_e"],
         log_e_max=told["log_e_max"],
         distance=told["distance_to_trip"],
@@ -173,6 +175,22 @@ def _row(
         classes=_classes(told) or _judging(told, judge),
         warns=warns(told),
     )
+
+
+def _silent(told: Mapping[str, Any]) -> bool:
+    """No user said anything: that nobody complained is no success. Missing outcomes, which
+    count as bad, may still be evidence.
+    """
+    found = told.get("opinions")
+    return found is not None and not any(found.values()) and told["log_e"] <= 0.0
+
+
+def _heard(told: Mapping[str, Any], arm: str) -> str:
+    """Of how many of them a user said anything."""
+    found = told.get("opinions")
+    if found is None:
+        return ""
+    return f", {found[arm]:,} with an opinion"
 
 
 def _classes(told: Mapping[str, Any]) -> tuple[str, ...]:
@@ -217,9 +235,9 @@ def _says(told: Mapping[str, Any], *, seen: bool) -> str:
 def _figure(guardrail: Guardrail, told: Mapping[str, Any], arm: str) -> str:
     if kind_of(guardrail) is Kind.COUNTS:
         failed, of = told[f"{arm}_failures"], told[arm]
-        return (
-            f"{figure(failed / of * 100, 2)} % ({failed:,} of {of:,})" if of else "nothing yet"
-        )
+        if not of:
+            return "nothing yet"
+        return f"{figure(failed / of * 100, 2)} % ({failed:,} of {of:,}{_heard(told, arm)})"
     level = told[f"{arm}_level"]
     if level is None:
         return f"{told[arm]:,} compared"

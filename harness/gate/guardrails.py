@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.domain.failures import by_class
-from harness.domain.guardrails import ErrorTally, Guardrail, JudgeTally, Kind, Tally, kind_of
+from harness.domain.guardrails import (
+    ErrorTally,
+    FeedbackTally,
+    Guardrail,
+    JudgeTally,
+    Kind,
+    Tally,
+    kind_of,
+)
 from harness.domain.observation import Block
 from harness.gate.streams import tally
 
@@ -50,6 +58,17 @@ class Judging:
 
 
 @dataclass(frozen=True, slots=True)
+class Opinions:
+    """Units of each arm of which a user said anything, good or bad."""
+
+    canary: int
+    control: int
+
+    def as_json(self) -> dict[str, object]:
+        return {"canary": self.canary, "control": self.control}
+
+
+@dataclass(frozen=True, slots=True)
 class GuardrailEvidence:
     """One guardrail of one rollout.
 
@@ -57,7 +76,7 @@ class GuardrailEvidence:
     canary: exposures, units or ranked values; control: units that they stand beside. level:
     share of units that failed, or the geometric mean of values, None without any. classes: of
     errors, by class, as far as blocks tell; they explain the evidence and are none. judging: of
-    the judge's.
+    the judge's. opinions: of feedback's, None where blocks do not tell.
     """
 
     guardrail: Guardrail
@@ -75,6 +94,7 @@ class GuardrailEvidence:
     canary_classes: Mapping[str, int] = field(default_factory=dict)
     control_classes: Mapping[str, int] = field(default_factory=dict)
     judging: Judging | None = None
+    opinions: Opinions | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -112,6 +132,7 @@ class GuardrailEvidence:
         return {
             **({"classes": classes} if known else {}),
             **({"judging": self.judging.as_json()} if self.judging else {}),
+            **({"opinions": self.opinions.as_json()} if self.opinions else {}),
             "tolerated": self.tolerated,
             "weight": self.weight,
             "log_e": self.log_e,
@@ -141,6 +162,7 @@ class Seen:
     canary_classes: Mapping[str, int] = field(default_factory=dict)
     control_classes: Mapping[str, int] = field(default_factory=dict)
     judging: Judging | None = None
+    opinions: Opinions | None = None
 
 
 def seen(blocks: Sequence[Block], guardrail: Guardrail) -> Seen:
@@ -162,6 +184,7 @@ def seen(blocks: Sequence[Block], guardrail: Guardrail) -> Seen:
         (failures - failed) / control if control else None,
         *(_classes(blocks) if guardrail is Guardrail.ERRORS else ({}, {})),
         _judging(tallies) if guardrail is Guardrail.JUDGE else None,
+        _opinions(tallies) if guardrail is Guardrail.FEEDBACK else None,
     )
 
 
@@ -182,6 +205,15 @@ def _judging(tallies: Sequence[Tally]) -> Judging:
     canary = sum(each.no_verdict.canary for each in told)
     unjudged = sum(each.no_verdict.failures for each in told)
     return Judging(canary, unjudged - canary, math.fsum(each.cost_usd for each in told))
+
+
+def _opinions(tallies: Sequence[Tally]) -> Opinions | None:
+    """None where a block is older than their count: then nobody knows."""
+    told = [each.opinions for each in tallies if isinstance(each, FeedbackTally)]
+    if not told or len(told) < len(tallies):
+        return None
+    canary = sum(each.canary for each in told)
+    return Opinions(canary, sum(each.failures for each in told) - canary)
 
 
 def _in_brackets(classes: Mapping[str, int]) -> str:

@@ -172,6 +172,7 @@ def _guardrails(
                 canary_classes=sums.canary_classes,
                 control_classes=sums.control_classes,
                 judging=sums.judging,
+                opinions=sums.opinions,
             )
         )
     return tuple(found)

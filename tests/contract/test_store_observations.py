@@ -11,6 +11,7 @@ from harness.domain.audit import GENESIS
 from harness.domain.errors import InputError
 from harness.domain.guardrails import (
     ErrorTally,
+    FeedbackTally,
     Guardrail,
     JudgeTally,
     Level,
@@ -73,6 +74,7 @@ def test_a_block_sent_twice_is_stored_once(store: Store) -> None:
         {"counts": {Guardrail.JUDGE: JudgeTally(50, 2, 3, 1, Split(4, 1))}},
         {"counts": {Guardrail.JUDGE: JudgeTally(50, 2, 3, 1, Split(2, 2))}},
         {"counts": {Guardrail.JUDGE: JudgeTally(50, 2, 3, 1, Split(1, 1), -0.1)}},
+        {"counts": {Guardrail.FEEDBACK: FeedbackTally(50, 2, 3, 1, Split(3, 3))}},
         {"ranks": {Guardrail.LATENCY: (0.5, 0.5, 0.5)}},
         {"ranks": {Guardrail.LATENCY: (math.nan,)}},
         {"levels": {Guardrail.LATENCY: Level(0.0, 1.0)}},
@@ -86,6 +88,16 @@ def test_a_block_whose_counts_contradict_is_refused(store: Store, bad: dict[str,
 def test_a_block_keeps_how_each_arm_failed(store: Store) -> None:
     classes = {"malformed": Split(1, 0), "timeout": Split(1, 1)}
     told = replace(BLOCK, counts={Guardrail.ERRORS: ErrorTally(100, 2, 3, 1, classes)})
+    with store.write() as tx:
+        tx.observations.append([told], [])
+
+    with store.read() as tx:
+        assert list(tx.observations.blocks("ro_1")) == [replace(told, number=1)]
+
+
+def test_a_block_keeps_of_how_many_units_its_users_said_anything(store: Store) -> None:
+    tally = FeedbackTally(10, 2, 3, 1, Split(4, 1))
+    told = replace(BLOCK, counts={Guardrail.FEEDBACK: tally})
     with store.write() as tx:
         tx.observations.append([told], [])
 

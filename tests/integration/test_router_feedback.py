@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from harness.domain.guardrails import Guardrail, Guardrails, Tally
+from harness.domain.guardrails import FeedbackTally, Guardrail, Guardrails, Split
 from harness.domain.observation import UnitRule
 from harness.domain.policy import Unit
 from tests.router_upstream import Upstream, completion, running_upstream
@@ -88,7 +88,7 @@ def test_bad_feedback_counts_against_the_canary_until_its_block_is_out(
     assert (words.json()["outcome"], late.json()["outcome"]) == ("not_scored", "late")
     assert bad.headers["x-swapgate-request-id"] not in ids
     (block,) = world.store.blocks.values()
-    assert block.counts[Guardrail.FEEDBACK] == Tally(SIZE, SIZE, 2, 2)
+    assert block.counts[Guardrail.FEEDBACK] == FeedbackTally(SIZE, SIZE, 2, 2, Split(3, 3))
     assert (
         'swapgate_feedback_total{arm="canary",label="wrong",route="support",verdict="bad"} 1.0'
         in counted(client)

@@ -6,11 +6,11 @@ from datetime import timedelta
 import pytest
 
 from harness.domain.content import canonical_json
-from harness.domain.guardrails import ErrorTally, Guardrail, Level, Split
+from harness.domain.guardrails import ErrorTally, FeedbackTally, Guardrail, Level, Split, Tally
 from harness.domain.observation import Block
 from harness.domain.policy import CanaryPolicy, Step
 from harness.domain.rollout import Rollout, RolloutState
-from harness.gate.explain import Explanation, explain
+from harness.gate.explain import Explanation, GuardrailRow, explain
 from harness.gate.policy import decide
 from tests.unit.test_canary_policy import START, rollout
 
@@ -231,3 +231,51 @@ def test_a_price_of_a_fraction_of_a_cent_is_told_by_the_thousand_answers() -> No
     rows = {row.guardrail: row for row in explained(waiting(), seen, 3).guardrails}
     assert rows[cost].candidate == "$0.0111 per 1,000 answers"
     assert rows[cost].incumbent == "$0.0221 per 1,000 answers"
+
+
+def with_feedback(seen: list[Block], opinions: int | None, bad: int = 0) -> list[Block]:
+    """opinions: of the incumbent's units of a block, None for a block that does not tell."""
+
+    def tally(block: Block) -> Tally:
+        units = (block.units, block.canary_units, bad, 0)
+        return Tally(*units) if opinions is None else FeedbackTally(*units, Split(opinions, 0))
+
+    return [replace(block, counts={Guardrail.FEEDBACK: tally(block)}) for block in seen]
+
+
+def feedback_row(seen: list[Block]) -> GuardrailRow:
+    rows = explained(waiting(), seen, 12).guardrails
+    return next(row for row in rows if row.guardrail is Guardrail.FEEDBACK)
+
+
+def test_where_no_user_said_anything_there_is_no_feedback_yet() -> None:
+    row = feedback_row(with_feedback(blocks(12), 0))
+
+    assert row.says == "no feedback yet"
+    assert (row.candidate, row.incumbent, row.exposures) == ("", "", 0)
+
+
+def test_feedback_says_of_how_many_units_there_was_an_opinion() -> None:
+    row = feedback_row(with_feedback(blocks(12), 5, bad=2))
+
+    assert row.says == "no evidence of harm"
+    assert row.candidate == "0 % (0 of 12, 0 with an opinion)"
+    assert row.incumbent == "2 % (24 of 1,188, 60 with an opinion)"
+
+
+def test_blocks_that_are_older_than_the_count_of_opinions_are_read_as_before() -> None:
+    mixed = with_feedback(blocks(12), None)[:1] + with_feedback(blocks(12), 0)[1:]
+
+    assert feedback_row(mixed).candidate == "0 % (0 of 12)"
+
+
+def test_opinions_explain_the_evidence_and_are_none() -> None:
+    now = START + 12 * HOUR / 60
+    old, new = (
+        decide(waiting(), with_feedback(blocks(12), said, bad=2), now) for said in (None, 7)
+    )
+
+    assert (old.log_e, old.reason, old.signal) == (new.log_e, new.reason, new.signal)
+    told = Guardrail.FEEDBACK.value
+    assert "opinions" not in old.figures["guardrails"][told]  # type: ignore[index]
+    assert new.figures["guardrails"][told]["opinions"] == {"canary": 0, "control": 84}  # type: ignore[index]

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.failures import FailureClass
-from harness.domain.guardrails import Guardrail, Guardrails, Tally
+from harness.domain.guardrails import FeedbackTally, Guardrail, Guardrails, Split, Tally
 from harness.domain.observation import UnitRule
 from harness.domain.policy import Unit
 from harness.domain.routing import Arm, Canary
@@ -379,7 +379,7 @@ def test_feedback_reaches_the_worker_that_served_whichever_one_is_told(
 
     assert outcomes == [Outcome.COUNTED, None, None, None, Outcome.LATE]
     (block,) = office.store.blocks.values()
-    assert block.counts[Guardrail.FEEDBACK] == Tally(2, 2, 1, 1)
+    assert block.counts[Guardrail.FEEDBACK] == FeedbackTally(2, 2, 1, 1, Split(1, 1))
 
 
 @pytest.mark.req("F8")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.guardrails import VALUES, Guardrail, Guardrails, Tally
+from harness.domain.guardrails import VALUES, FeedbackTally, Guardrail, Guardrails, Split, Tally
 from harness.domain.observation import Block, UnitRule
 from harness.domain.policy import Unit as UnitKind
 from harness.domain.ranking import scored
@@ -134,6 +134,7 @@ def test_a_lost_outcome_is_a_failure_of_every_guardrail_in_both_arms() -> None:
 
     assert block.missing == 2
     lost = {each: t for each, t in block.counts.items() if each is not Guardrail.ERRORS}
+    assert lost.pop(Guardrail.FEEDBACK) == FeedbackTally(3, 1, 2, 1)
     assert set(lost.values()) == {Tally(3, 1, 2, 1)}
 
 
@@ -190,7 +191,7 @@ def test_feedback_counts_until_the_block_is_out() -> None:
     assert units[1].hear(bad=False)
     block = play.only()
 
-    assert block.counts[Guardrail.FEEDBACK] == Tally(3, 1, 1, 1)
+    assert block.counts[Guardrail.FEEDBACK] == FeedbackTally(3, 1, 1, 1, Split(2, 1))
     assert not units[1].hear(bad=True)
 
 
