@@ -65,14 +65,6 @@ QUICK = RouterSettings(
     flush_interval_s=0.05,
     retry=RetryPolicy(base_s=0.02, cap_s=0.1, attempt_s=0.1),
 )
-# For providers that never answer, so that a test need not wait for long.
-HASTY = replace(
-    QUICK,
-    first_token_timeout_s=1.0,
-    between_chunks_timeout_s=0.5,
-    total_timeout_s=4.0,
-    connect_timeout_s=1.0,
-)
 
 
 class SwitchableStore:
