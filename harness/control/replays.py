@@ -9,6 +9,7 @@ from harness.domain.errors import InputError, NotFound, SwapgateError
 from harness.domain.evaluation import Claim, Primaries, Sample, SuitePlan, SuiteRole, Verdict
 from harness.domain.pins import Served
 from harness.domain.policy import GatePolicy
+from harness.domain.ranges import SHARE
 from harness.gate.cases import Case
 from harness.gate.design import design_of
 from harness.gate.pairs import pair_up
@@ -68,8 +69,8 @@ class Otherwise:
     def _saving(self, plan: SuitePlan) -> SuitePlan:
         registered = plan.min_saving or GatePolicy().min_saving
         wanted = registered if self.min_saving is None else self.min_saving
-        if not 0 < wanted < 1:
-            raise InputError(f"a share to be saved lies between 0 and 1, not {wanted}")
+        if not SHARE.holds(wanted):
+            raise InputError(f"a share to be saved lies in {SHARE.words}, not {wanted}")
         ceiling = plan.cost_ceiling or GatePolicy().cost_ceiling
         return replace(plan, min_saving=wanted, cost_ceiling=ceiling)
 

@@ -106,7 +106,7 @@ def test_a_model_without_a_price_is_refused_before_anything_is_asked(plain: Worl
         propose.create(plain.context(), ANN, Wish("chat", "sim/better", claim=CHEAPER))
     with pytest.raises(InputError, match="goes with the claim cheaper_and_not_worse"):
         propose.create(plain.context(), ANN, Wish("chat", "sim/good", min_saving=0.2))
-    with pytest.raises(InputError, match="between 0 and 1"):
+    with pytest.raises(InputError, match="a share to be saved lies in 0"):
         propose.create(
             plain.context(), ANN, Wish("chat", "sim/good", claim=CHEAPER, min_saving=1.0)
         )
@@ -121,7 +121,7 @@ def test_what_it_would_have_saved_can_be_asked_afterwards(plain: World) -> None:
     assert more is None or not isinstance(more, Passed)
     quality = replays.what_if(ctx, proposal.id, Otherwise(claim=Claim.NON_INFERIOR))
     assert isinstance(quality, Passed)
-    with pytest.raises(InputError, match="between 0 and 1"):
+    with pytest.raises(InputError, match="a share to be saved lies in 0"):
         replays.what_if(ctx, proposal.id, Otherwise(min_saving=0.0))
 
 
