@@ -41,7 +41,10 @@ def check_calibration(endings: Sequence[Ending]) -> None:
     assert by_chance <= stats.binom.ppf(0.9999, len(healthy), ALPHA), (by_chance, len(healthy))
     bad = [e for e in endings if e.fate.harm is not Harm.NONE and not e.by_people]
     for each in bad:
-        if each.fate.from_s == 0 or each.harmed_for_s > CLEAR_S:
+        # Healthy time has to be won back, as above.
+        slow = each.fate.harm is Harm.SLOW
+        clear_s = max(CLEAR_S, each.fate.from_s) if slow else CLEAR_S
+        if each.fate.from_s == 0 or each.harmed_for_s > clear_s:
             assert each.state is RolloutState.ROLLED_BACK, each
             assert each.rolled_back_by_data, each
     assert {each.fate.harm for each in bad} == set(Harm) - {Harm.NONE}
