@@ -39,7 +39,7 @@ class FallbackEntry(TargetEntry):
 
 
 class OverridesEntry(BaseModel):
-    """Routes that answer what is asked of this one, by kind of request: docs/router.md."""
+    """Routes that answer what is asked of this one, by kind of request: docs/overrides.md."""
 
     model_config = _STRICT
     subagent: str = ""
