@@ -1,38 +1,77 @@
-"""Who acts. Without a login the dashboard listens on loopback only, and its user is admin."""
+"""Who acts: the principal of a management key, asked for once in a browser's session.
 
-import getpass
-import os
+Without a key the pages can be read, and change nothing. The key's text is checked and dropped;
+the session keeps whose it is, and each act looks whether it still holds.
+"""
+
+from collections.abc import Callable
+from typing import Final
 
 import streamlit as st
 
-from harness.domain.access import Actor, Role
+from dashboard import cards, shell
+from harness.control import keys
+from harness.domain.access import Actor
+from harness.domain.errors import NotAllowed, SwapgateError
 
-VARIABLE = "SWAPGATE_ACTOR"
-KEY = "acting_name"
-
-
-def default_name() -> str:
-    """SWAPGATE_ACTOR, else the operating system's user."""
-    if os.environ.get(VARIABLE):
-        return os.environ[VARIABLE]
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        # A container may run under a number that has no name.
-        return "operator"
+STATE: Final = "acting"
+SIGN_IN: Final = (
+    "Sign in with a management key first, in the sidebar: `swapgate key create NAME --role …` "
+    "makes one."
+)
 
 
 def ask() -> None:
-    """The field in the sidebar."""
+    """The field in the sidebar, or who signed in there."""
     with st.sidebar:
-        st.text_input(
-            "You act as",
-            value=default_name(),
-            key=KEY,
-            help="This name is written to the audit log. Whoever proposed cannot approve.",
+        actor = signed_in()
+        if actor is None:
+            _ask_key()
+            return
+        role = actor.role.name.lower()
+        st.html(cards.note(f"You act as {actor.name}: {role}, with the key {actor.key}."))
+        if st.button("Sign out", icon=":material/logout:"):
+            del st.session_state[STATE]
+            st.rerun()
+
+
+def _ask_key() -> None:
+    # Streamlit forgets what was typed with the form.
+    with st.form("sign-in", clear_on_submit=True):
+        text = st.text_input(
+            "Management key",
+            type="password",
+            autocomplete="off",
+            help="Without one these pages can be read, and change nothing.",
         )
+        if not st.form_submit_button("Sign in"):
+            return
+    try:
+        installation = shell.installation()
+        found = keys.authenticate(
+            installation.context.store, text.strip(), secret=installation.secret
+        )
+    except SwapgateError as error:
+        st.html(cards.failure("Not signed in", str(error), "The pages can be read."))
+        return
+    st.session_state[STATE] = found
+    st.rerun()
 
 
-def acting() -> Actor:
-    name = str(st.session_state.get(KEY) or "").strip() or default_name()
-    return Actor(name, Role.ADMIN)
+def signed_in() -> Actor | None:
+    """Who signed in here, as of then."""
+    found = st.session_state.get(STATE)
+    return found if isinstance(found, Actor) else None
+
+
+def attempt(action: Callable[[Actor], object], done: Callable[[Actor], str]) -> None:
+    """`shell.attempt` by whoever signed in, with the role that the key has now."""
+    try:
+        actor = signed_in()
+        if actor is None:
+            raise NotAllowed(SIGN_IN)
+        actor = keys.still(shell.context().store, actor)
+    except SwapgateError as error:
+        st.html(cards.failure("Not done", str(error), "Nothing was changed."))
+        return
+    shell.attempt(lambda: action(actor), done(actor))

@@ -25,7 +25,6 @@ PAUSED = "It is paused: the share stays, nothing goes up. Harm still ends it."
 NOT_PAUSED = "Resume is for a paused canary."
 LAST = "There is no further step: what comes next is the promotion."
 HARM = "The evidence asks for the rollback, so it cannot go on."
-_NEEDS_REASON = frozenset({Signal.ADVANCE, Signal.PROMOTE, Signal.FINISH})
 
 
 def controls(status: CanaryStatus) -> None:
@@ -114,14 +113,12 @@ def confirm(status: CanaryStatus, signal: Signal) -> None:
     st.html(cards.block(words))
     for warning in against(status, signal):
         st.html(cards.banner("▲ The data speak against it.", warning))
-    needed = signal in _NEEDS_REASON
-    label = "Reason (needed; the audit log keeps it)" if needed else "Reason (optional)"
-    reason = st.text_input(label, key=f"why-{signal.value}")
+    reason = st.text_input("Reason (needed; the audit log keeps it)", key=f"why-{signal.value}")
     if st.button(f"Yes, {signal.value}", type="primary"):
-        ctx, actor = shell.context(), acting.acting()
-        shell.attempt(
-            lambda: canary_hands.by_hand(
+        ctx = shell.context()
+        acting.attempt(
+            lambda actor: canary_hands.by_hand(
                 ctx, actor, rollout.route, signal, reason, seen=rollout.version
             ),
-            f"{signal.value} by {actor.name} on route {rollout.route}.",
+            lambda actor: f"{signal.value} by {actor.name} on route {rollout.route}.",
         )

@@ -16,6 +16,7 @@ from harness.domain.observation import Block, Traffic
 FEWEST_PAIRS = 30
 # Differences this small look like a tie to people.
 TIE_BAND = 0.01
+FORMULA_STARTS = ("=", "+", "-", "@")
 
 CHANGES = ("regressed", "improved", "same")
 CHANGE_SYMBOLS = {"regressed": "▼", "improved": "▲", "same": "="}
@@ -164,14 +165,23 @@ def table(frame: pd.DataFrame) -> pd.DataFrame:
     """What the sample table shows, under the heads that people read."""
     return pd.DataFrame(
         {
-            "Sample": frame["item"],
+            "Sample": [no_formula(each) for each in frame["item"]],
             "Change": [f"{CHANGE_SYMBOLS[each]} {each}" for each in frame["change"]],
-            "Prompt": [one_line(each) for each in frame["prompt"]],
-            "Current": frame["incumbent"],
-            "Candidate": frame["candidate"],
+            "Prompt": [no_formula(one_line(each)) for each in frame["prompt"]],
+            "Current": [no_formula(each) for each in frame["incumbent"]],
+            "Candidate": [no_formula(each) for each in frame["candidate"]],
             "Latency": [wording.seconds(each) for each in frame["latency_s"]],
         }
     )
+
+
+def no_formula(value: object) -> object:
+    """A text of a model's or a suite's as it may stand in a cell: the table's own download is
+    CSV, and a spreadsheet runs what begins like a formula (OWASP, "CSV injection").
+    """
+    if isinstance(value, str) and value.lstrip().startswith(FORMULA_STARTS):
+        return f"'{value}"
+    return value
 
 
 def one_line(text: str, length: int = 160) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
 from harness.control import (
     chains,
@@ -30,6 +31,9 @@ from harness.ports import RouteRecord
 
 # Without a request for so long, a live canary's figures are called stale.
 QUIET = timedelta(minutes=3)
+
+
+MOST_PROPOSALS: Final = 200
 
 
 @dataclass(frozen=True)
@@ -97,9 +101,11 @@ class ProposalRow:
 
 
 def proposals(ctx: Context) -> Sequence[ProposalRow]:
-    """Newest first; what waits for a person before the rest."""
+    """What waits for a person, the others that are open, and the newest of the rest."""
     with ctx.store.read() as tx:
-        found = tx.proposals.list()
+        opened = [*reversed(tx.proposals.open())]
+        ended = tx.proposals.list(limit=MOST_PROPOSALS)
+        found = [*opened, *(each for each in ended if not each.open)]
         targets = tx.routing.targets()
         rows = [
             ProposalRow(

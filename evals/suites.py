@@ -13,17 +13,21 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
-from evals.context import conversation
+from evals.context import conversation, text
 from evals.references import load_references
 from evals.request_fields import checked_fields, fields_of
 from evals.samples import Item, file_sha256, load_items, tags_of
 from evals.scorers import Call, Judging, Options, Scored, Scorer, identity, scorer
+from evals.scorers.code import CODE, CONTAINED
 from evals.scorers.texts import written
 from harness.domain.content import digest
 from harness.domain.errors import ConfigError, InputError, NotFound
 from harness.domain.evaluation import JUDGED_BY, SuitePin
+from harness.domain.item_texts import fingerprint
 from harness.domain.settings import SuiteSettings
 
+# Part of the scorer's pin, so that every verdict on it shows how its answers' code ran.
+UNCONTAINED = "+uncontained"
 PLACEHOLDER = re.compile(r"\{(input|choices)\}")
 
 
@@ -74,6 +78,13 @@ def rendered(template: str, item: Item) -> str:
     return f"{text}\n\n{listed}" if listed and "{choices}" not in template else text
 
 
+def asked(item: Item) -> str:
+    """All that an item asks, its template aside; choices in any order are the same item."""
+    messages = conversation(item)
+    words = "\n".join(map(text, messages)) if messages else item.input
+    return "\n".join([words, *sorted(item.choices)])
+
+
 def load_suite(settings: SuiteSettings) -> Suite:
     """Raises InputError with the file's place, NotFound for an unknown scorer."""
     if settings.path is None:
@@ -90,6 +101,9 @@ def load_suite(settings: SuiteSettings) -> Suite:
         target_field=settings.target_field,
     )
     options = judge.complete(loaded, judge.options(settings.scorer_options))
+    uncontained = judge.name == CODE.name and settings.code_uncontained
+    if uncontained:
+        options = {**options, CONTAINED: False}
     left_out: dict[str, str] = {}
     for item in loaded:
         try:
@@ -109,9 +123,10 @@ def load_suite(settings: SuiteSettings) -> Suite:
         name=settings.name,
         version=settings.version,
         data_sha256=file_sha256(settings.path),
-        scorer=identity(judge, options) + _judge_pin(settings),
+        scorer=identity(judge, options) + UNCONTAINED * uncontained + _judge_pin(settings),
         template=_asked_sha256(settings)[:16],
         items=len(items),
+        texts=fingerprint(map(asked, items.values())),
     )
     return Suite(settings, items, judge, options, left_out, pin)
 

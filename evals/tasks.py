@@ -40,6 +40,7 @@ from evals.suites import Suite, load_suite, task_file
 from harness.domain.content import digest
 from harness.domain.errors import InputError, NotFound
 from harness.domain.evaluation import SuitePin
+from harness.domain.item_texts import fingerprint
 from harness.domain.pins import ServedModel, told
 from harness.domain.settings import SuiteSettings
 
@@ -334,8 +335,16 @@ def load_task_suite(settings: SuiteSettings) -> TaskSuite:
         scorer=f"task:{chosen}@{sha256[:12]}/{options}",
         template=f"inspect_ai {version}",
         items=len(samples),
+        texts=fingerprint(map(_asked, samples.values())),
     )
     return TaskSuite(settings, inner, samples, pin)
+
+
+def _asked(sample: InspectSample) -> str:
+    words = sample.input
+    if not isinstance(words, str):
+        words = "\n".join(message.text for message in words)
+    return "\n".join([words, *sorted(sample.choices or ())])
 
 
 def _told(error: BaseException) -> str:

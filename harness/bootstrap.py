@@ -17,10 +17,17 @@ from harness import config, shipped
 from harness.control.context import Context
 from harness.domain.capabilities import Endpoint
 from harness.domain.credentials import ProviderKeySets
-from harness.domain.errors import ConfigError, InputError, NotFound
+from harness.domain.errors import (
+    ConfigError,
+    DatabaseUnusable,
+    InputError,
+    NotFound,
+    SnapshotInvalid,
+)
 from harness.domain.provider_kinds import PROVIDER_KINDS
 from harness.domain.routing import Snapshot
 from harness.domain.settings import Settings, TracingSettings
+from harness.domain.signatures import KeyPurpose
 from harness.domain.switches import (
     ENVIRONMENT_VARIABLE,
     Switch,
@@ -34,18 +41,23 @@ from harness.ports import (
     EvalWorkers,
     ProviderCalls,
     ProviderDoor,
+    Signatures,
     Store,
 )
-from harness.runtime import encryption, secret_files, telemetry
+from harness.runtime import encryption, secret_files, signing_files, telemetry
 from harness.runtime.alert_sinks import ConfiguredSinks
 from harness.runtime.chance import SystemChance
+from harness.runtime.checkpoint_file import NAME as CHECKPOINT
+from harness.runtime.checkpoint_file import CheckpointFile
 from harness.runtime.clock import SystemClock
 from harness.runtime.litellm_table import LitellmTable
 from harness.runtime.oauth_http import HttpOAuth
 
 if TYPE_CHECKING:
     from harness.runtime.schedule import Schedule
-    from router.asgi import App
+    from harness.store.migrate import SchemaState
+    from harness.store.sql import SqlStore
+    from router.app import Router
     from router.recording import Exposition, Recording
     from router.snapshot import SnapshotHolder
     from router.spans import Tracing
@@ -83,18 +95,32 @@ def load_settings(given: Path | None = None) -> Settings:
 
 @dataclass(frozen=True)
 class Installation:
-    """Everything joined: what the doors (CLI, REST, dashboard, processes) start from."""
+    """Everything joined: what the doors (CLI, REST, dashboard, processes) start from.
+
+    signs_as: whose private key this process signs rows with; None where it only verifies.
+    """
 
     settings: Settings
     secret: bytes
     clock: Clock
     workers: EvalWorkers | None = None
+    signs_as: KeyPurpose | None = KeyPurpose.CONTROL
 
     @cached_property
     def store(self) -> Store:
         from harness.store.sql import SqlStore  # noqa: PLC0415 - SQLAlchemy takes its time
 
-        return SqlStore(self.settings.database_url, secret=self.secret, clock=self.clock)
+        return SqlStore(
+            self.settings.database_url,
+            secret=self.secret,
+            clock=self.clock,
+            signatures=self.signatures,
+        )
+
+    @cached_property
+    def signatures(self) -> Signatures:
+        """Reads its keys when they are first used: a router never reads a private one."""
+        return signing_files.signatures(self.settings, self.signs_as)
 
     @cached_property
     def cipher(self) -> Cipher:
@@ -138,6 +164,7 @@ class Installation:
             cipher=self.cipher,
             environ=dict(os.environ),
             door=self._door,
+            anchor=CheckpointFile(self.settings.home / CHECKPOINT, self.signatures),
             oauth=HttpOAuth(self.clock, self.settings.router.allow_addresses),
             oauth_changes=self.settings.oauth,
             data_classes=self.settings.data_classes,
@@ -162,18 +189,38 @@ class Installation:
 
 
 def open_installation(
-    given: Path | None = None, *, with_workers: bool = False, create_secret: bool = False
+    given: Path | None = None,
+    *,
+    with_workers: bool = False,
+    create_secret: bool = False,
+    signs_as: KeyPurpose | None = KeyPurpose.CONTROL,
 ) -> Installation:
     """Read the configuration and join the adapters; touches no database yet.
 
-    with_workers: this process may start eval workers (the control process). Raises ConfigError.
+    with_workers: this process may start eval workers (the control process). create_secret:
+    and the signing keys. signs_as: see Installation. Raises ConfigError.
     """
     settings = load_settings(given)
+    if not create_secret:
+        _require_some_state(settings)
     secret = secret_files.installation_secret(settings, create=create_secret)
-    installation = Installation(settings, secret, SystemClock())
+    if create_secret:
+        signing_files.make(settings)
+    installation = Installation(settings, secret, SystemClock(), signs_as=signs_as)
     if not with_workers:
         return installation
     return replace(installation, workers=_workers(installation))
+
+
+def _require_some_state(settings: Settings) -> None:
+    """Raises DatabaseUnusable where there is neither a database nor a secret."""
+    file = Path(settings.database_url.removeprefix("sqlite:///"))
+    on_sqlite = settings.database_url.startswith("sqlite:///")
+    if on_sqlite and not file.exists() and not secret_files.has_secret(settings):
+        raise DatabaseUnusable(
+            f"there is no installation here, neither the database {file} nor its secret: run "
+            "`swapgate init`, or mend `database_url` and `home`"
+        )
 
 
 def _workers(installation: Installation) -> EvalWorkers:
@@ -199,7 +246,12 @@ def _workers(installation: Installation) -> EvalWorkers:
         if provider is None:
             raise NotFound(f"run {run}: there is no provider {target.provider!r} any more")
         judge = known.get(judges_of(installation.settings).get(found.suite, ""))
-        names = (*ours, secret_files.SECRET_VARIABLE, CONFIG_VARIABLE)
+        names = (
+            *ours,
+            secret_files.SECRET_VARIABLE,
+            CONFIG_VARIABLE,
+            *signing_files.WORKER_VARIABLES,
+        )
         given = {name: os.environ[name] for name in names if name in os.environ}
         for passed, each in ((TARGET, provider), (JUDGE, judge)):
             if each is None:
@@ -224,6 +276,16 @@ def judges_of(settings: Settings) -> dict[str, str]:
     }
 
 
+def signed_store(installation: Installation) -> "SqlStore":
+    """The database itself, for what no port has: signing and taking out rows as its owner."""
+    from harness.store.sql import SqlStore  # noqa: PLC0415 - SQLAlchemy takes its time
+
+    store = installation.store
+    if not isinstance(store, SqlStore):
+        raise ConfigError("this installation has no database whose rows could be signed")
+    return store
+
+
 def upgrade_database(settings: Settings) -> None:
     """Bring the schema to the newest revision; makes the SQLite file where there is none."""
     from harness.store import migrate  # noqa: PLC0415 - alembic takes its time
@@ -231,13 +293,45 @@ def upgrade_database(settings: Settings) -> None:
     if settings.database_url.startswith("sqlite"):
         secret_files.writable_home(settings)
     migrate.upgrade(settings.database_url)
+    with suppress(ConfigError):  # without a secret, nothing was ever written here
+        _take_over_rows(settings, secret_files.installation_secret(settings))
 
 
-def schema_differences(settings: Settings) -> list[str]:
-    """What the database lacks against the code; empty when they agree."""
+def _take_over_rows(settings: Settings, secret: bytes) -> None:
+    """Of a database from before the audit log recorded rows: as they are now."""
+    installation = Installation(settings, secret, SystemClock())
+    try:
+        with installation.store.write() as tx:
+            tx.audited.take_over(installation.clock.now())
+    finally:
+        installation.close()
+
+
+def grant_runtime(settings: Settings, role: str, *, only_show: bool) -> Sequence[str]:
+    """Give a role of PostgreSQL what running Swapgate needs; the statements.
+
+    only_show: change nothing. Raises InputError, NotFound, DatabaseUnusable.
+    """
+    from harness.store import roles  # noqa: PLC0415
+
+    return roles.grant(settings.database_url, role, only_show=only_show)
+
+
+def role_that_does_both(settings: Settings) -> str | None:
+    """The database's role in use where it owns the tables, too; None elsewhere."""
+    from harness.store import roles  # noqa: PLC0415
+
+    return roles.does_both(settings.database_url)
+
+
+def schema_state(settings: Settings) -> "SchemaState":
+    """The revision that this version needs, the database's, and what differs.
+
+    Raises DatabaseUnusable for a database that is missing or damaged, StoreUnavailable.
+    """
     from harness.store import migrate  # noqa: PLC0415
 
-    return migrate.check(settings.database_url)
+    return migrate.state(settings.database_url)
 
 
 def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None:
@@ -248,7 +342,7 @@ def run_worker(given: Path | None, run: str, *, owner: str, parent: int) -> None
     from harness.runtime.evaluating import JUDGE, TARGET, Worker  # noqa: PLC0415
     from router.rates import SharedRates  # noqa: PLC0415
 
-    installation = open_installation(given)
+    installation = open_installation(given, signs_as=KeyPurpose.WORKER)
     secrets = dict(os.environ)
     # What a run starts, such as a model's code, is not to inherit them.
     for variable in (TARGET.key, TARGET.headers, JUDGE.key, JUDGE.headers):
@@ -341,6 +435,7 @@ def control_schedule(installation: Installation) -> "Schedule":
 
     def tidy(ctx: Context) -> None:
         housekeeping.tidy(ctx)
+        housekeeping.check_signatures(ctx)
         waivers.watch(ctx)
         endings.watch(ctx)
         housekeeping.forget(
@@ -351,6 +446,11 @@ def control_schedule(installation: Installation) -> "Schedule":
 
     jobs = [
         leading("reconcile", reconcile.turn, every_s=control.reconcile_interval_s),
+        leading(
+            "signatures",
+            housekeeping.check_snapshot,
+            every_s=control.reconcile_interval_s,
+        ),
         leading("alerts", alerts.turn, every_s=settings.alerts.deliver_interval_s),
         leading("drift watch", drift.turn, every_s=control.drift_interval_s),
         leading("renewals", renewals.renew, every_s=RENEWALS_EVERY_S),
@@ -389,11 +489,35 @@ def _opened(cipher: Cipher, snapshot: Snapshot) -> Snapshot:
     return opened_snapshot(snapshot, cipher)
 
 
+def _restored(installation: Installation, snapshot: Snapshot) -> Snapshot:
+    """What the signed rows of a snapshot from disk make. Raises SnapshotInvalid."""
+    from harness.store.sql import snapshot_rows  # noqa: PLC0415 - only without a database
+
+    if snapshot.signed is None:
+        raise SnapshotInvalid("the snapshot on disk is not signed: a former version wrote it")
+    now, etag = installation.clock.now(), snapshot.etag
+    return snapshot_rows.verified(snapshot.signed, installation.signatures, etag, now)
+
+
 def _keys_of(cipher: Cipher, environ: Mapping[str, str], snapshot: Snapshot) -> ProviderKeySets:
     """What the router sends to the snapshot's providers."""
     from harness.control.unlock import key_sets  # noqa: PLC0415 - only the router's process
 
     return key_sets(snapshot.providers.values(), snapshot.stored_keys, cipher, environ)
+
+
+def _snapshot_file(settings: Settings) -> Path:
+    return secret_files.writable_home(settings) / "snapshot.json"
+
+
+def revision_on_disk(settings: Settings) -> int:
+    """The revision that a router of this machine served last; 0 where none is known."""
+    from router import snapshot_file  # noqa: PLC0415 - only a process that routes needs it
+
+    try:
+        return snapshot_file.load(_snapshot_file(settings)).table.revision
+    except SnapshotInvalid:
+        return 0
 
 
 def booted_holder(installation: Installation, transports: "Transports") -> "SnapshotHolder":
@@ -403,13 +527,14 @@ def booted_holder(installation: Installation, transports: "Transports") -> "Snap
 
     holder = SnapshotHolder(
         installation.store,
-        secret_files.writable_home(installation.settings) / "snapshot.json",
+        _snapshot_file(installation.settings),
         installation.standing_switches,
         # The environment is read once: a request never looks at it.
         partial(_keys_of, installation.cipher, dict(os.environ)),
         prepare=lambda snapshot: transports.prepare(kinds_called(snapshot)),
         classes=installation.settings.data_classes,
         opened=partial(_opened, installation.cipher),
+        restored=partial(_restored, installation),
     )
     holder.boot()
     return holder
@@ -423,7 +548,7 @@ def router_app(
     transports: "Transports",
     *,
     also_close: Callable[[], Awaitable[None]] | None = None,
-) -> "App":
+) -> "Router":
     """The router's ASGI application, for one process. Raises ConfigError."""
     from router.app import build  # noqa: PLC0415 - only a process that routes needs it
     from router.guard_folder import GuardFolder  # noqa: PLC0415
@@ -467,7 +592,7 @@ def run_router_worker(settings: Settings, *, channel: int, listeners: Sequence[i
     # A hangup is for the parent, which then starts others.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     installation = Installation(
-        settings, secret_files.installation_secret(settings), SystemClock()
+        settings, secret_files.installation_secret(settings), SystemClock(), signs_as=None
     )
     transports = Transports(settings.router)
     holder = booted_holder(installation, transports)
@@ -476,13 +601,20 @@ def run_router_worker(settings: Settings, *, channel: int, listeners: Sequence[i
         worker=SystemChance().token("router-"),
         clock=installation.clock,
         live_rollouts=lambda: holder.current.rollouts if holder.current else frozenset(),
-        on_orphaned=partial(signal.raise_signal, signal.SIGTERM),
+        # Without the delay: another parent may want the port.
+        on_orphaned=partial(signal.raise_signal, signal.SIGINT),
     )
     app = router_app(
         installation, holder, reporter, reporter, transports, also_close=reporter.aclose
     )
     sockets = [socket.socket(fileno=each) for each in listeners]
     try:
-        serve(app, drain_s=settings.router.drain_s, sockets=sockets)
+        serve(
+            app,
+            drain_s=settings.router.drain_s,
+            shutdown_delay_s=settings.router.shutdown_delay_s,
+            on_stop=app.stop,
+            sockets=sockets,
+        )
     finally:
         installation.close()

@@ -45,7 +45,7 @@ def serve_router(given: Path | None, workers: int | None = None) -> int:
     from router.parent import Parent  # noqa: PLC0415
 
     before = dict(os.environ)
-    installation = bootstrap.open_installation(given)
+    installation = bootstrap.open_installation(given, signs_as=None)
     installation = replace(installation, settings=_with_workers(installation.settings, workers))
     settings = installation.settings
     where = settings.router
@@ -120,6 +120,7 @@ def _orders(settings: Settings) -> "Orders":
         given=pickle.dumps(settings),
         workers=settings.router.workers,
         drain_s=settings.router.drain_s,
+        shutdown_delay_s=settings.router.shutdown_delay_s,
     )
 
 

@@ -44,7 +44,7 @@ def embedded_router(given: Path | None = None) -> EmbeddedRouter:
     ConfigError, SnapshotInvalid.
     """
     telemetry.leave_to_the_application()
-    return _router(bootstrap.open_installation(given), "client-")
+    return _router(bootstrap.open_installation(given, signs_as=None), "client-")
 
 
 def _router(installation: bootstrap.Installation, name: str) -> EmbeddedRouter:

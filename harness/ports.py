@@ -7,11 +7,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
-from harness.domain.access import ApiKey
+from harness.domain.access import Actor, ApiKey
 from harness.domain.alerts import Alert, AlertRecord
-from harness.domain.audit import AuditEvent
+from harness.domain.audit import AuditEvent, AuditMark
 from harness.domain.capture import Captured, Kept
 from harness.domain.catalogue import Catalogue
 from harness.domain.changes import Change
@@ -24,18 +24,24 @@ from harness.domain.evidence import RouteEvidence, Waiver
 from harness.domain.failover import Failover
 from harness.domain.key_limits import KeyLimits
 from harness.domain.limits import RateState
+from harness.domain.lineage import Lineage
 from harness.domain.oauth_kinds import OAuthPlace
 from harness.domain.observation import Block, Traffic, TrafficTotal
 from harness.domain.pins import Sighting
-from harness.domain.proposal import Proposal
+from harness.domain.principals import Principal
+from harness.domain.proposal import Approval, Proposal
 from harness.domain.provider_check import Heard, ProviderCheck
 from harness.domain.rollout import Rollout
 from harness.domain.routing import Route, RoutingTable, Snapshot
 from harness.domain.shadow import Shadow, ShadowTally
 from harness.domain.sign_ins import SignIn
+from harness.domain.signatures import KeyPurpose, RowFault
 from harness.domain.spend import KeySpend
 from harness.domain.switches import Switch
 from harness.domain.targets import Provider, Target
+
+# Of a list that grows for ever, at once. Who needs what lies further back asks by a cursor.
+MOST_LISTED: Final = 1000
 
 
 class Clock(Protocol):
@@ -80,6 +86,10 @@ class Routing(Protocol):
 
     def history(self, name: str) -> Sequence[RouteRecord]:
         """Newest first."""
+        ...
+
+    def changed_at(self, name: str) -> datetime | None:
+        """The time of the route's newest version; None without a route."""
         ...
 
     def evidence(self, name: str) -> RouteEvidence | None:
@@ -147,8 +157,49 @@ class Proposals(Protocol):
         """Oldest first."""
         ...
 
-    def list(self, *, route: str | None = None, open_only: bool = False) -> Sequence[Proposal]:
-        """Newest first."""
+    def list(
+        self,
+        *,
+        route: str | None = None,
+        open_only: bool = False,
+        limit: int = MOST_LISTED,
+        offset: int = 0,
+        after: str | None = None,
+    ) -> Sequence[Proposal]:
+        """Newest first, `limit` at the most. after: the id of the last one of the page before.
+
+        Raises NotFound for an `after` that is not stored.
+        """
+        ...
+
+    def count(self, *, route: str | None = None, open_only: bool = False) -> int: ...
+
+    def of_pair(self, route: str, incumbent: str, candidate: str) -> Sequence[Proposal]:
+        """Of that route, between these targets; newest first."""
+        ...
+
+    def since(self, route: str, at: datetime) -> Sequence[Proposal]:
+        """Of that route, made then or later; newest first."""
+        ...
+
+    def let_in(self, route: str) -> Sequence[Proposal]:
+        """Of that route, which a person approved or which had a canary; newest first, the last
+        20.
+        """
+        ...
+
+    def of_candidates(self, targets: Collection[str]) -> Sequence[Proposal]:
+        """Of these target ids, on any route; newest first."""
+        ...
+
+
+class Approvals(Protocol):
+    def add(self, approval: Approval) -> None:
+        """Raises NotAllowed for the proposer's own, unless the policy says `self_approval`."""
+        ...
+
+    def of(self, proposal: str) -> Sequence[Approval]:
+        """Oldest first."""
         ...
 
 
@@ -159,8 +210,27 @@ class EvalRuns(Protocol):
         """Raises NotFound."""
         ...
 
-    def list(self, *, states: Sequence[RunState] = ()) -> Sequence[EvalRun]:
-        """Newest first; all states when none is named."""
+    def list(
+        self,
+        *,
+        states: Sequence[RunState] = (),
+        limit: int = MOST_LISTED,
+        offset: int = 0,
+        after: str | None = None,
+    ) -> Sequence[EvalRun]:
+        """Newest first; all states when none is named. limit, after: as of proposals."""
+        ...
+
+    def count(self, *, states: Sequence[RunState] = ()) -> int: ...
+
+    def of_targets(self, targets: Collection[str]) -> Sequence[EvalRun]:
+        """Newest first."""
+        ...
+
+    def scored(self, run: str) -> bool:
+        """Whether anything was learned of its target: one answer that has a score, or that is
+        unscored for what it says. An error of the infrastructure tells nothing.
+        """
         ...
 
     def shared(self, fingerprint: str, *, not_before: datetime) -> EvalRun | None:
@@ -239,7 +309,7 @@ class Verdicts(Protocol):
         """Newest first."""
         ...
 
-    def list(self, *, route: str | None = None) -> Sequence[Verdict]:
+    def list(self, *, route: str | None = None, limit: int = MOST_LISTED) -> Sequence[Verdict]:
         """Newest first."""
         ...
 
@@ -264,7 +334,13 @@ class Rollouts(Protocol):
         """Promoted, and still compared with the incumbent before it."""
         ...
 
-    def list(self, *, route: str | None = None) -> Sequence[Rollout]:
+    def list(
+        self,
+        *,
+        route: str | None = None,
+        candidate: str | None = None,
+        limit: int = MOST_LISTED,
+    ) -> Sequence[Rollout]:
         """Newest first."""
         ...
 
@@ -305,7 +381,7 @@ class AuditLog(Protocol):
         self,
         *,
         at: datetime,
-        actor: str,
+        actor: Actor,
         action: str,
         subject: str,
         details: Mapping[str, object],
@@ -319,15 +395,83 @@ class AuditLog(Protocol):
         """Oldest first."""
         ...
 
+    def after(self, number: int, limit: int = 500) -> Sequence[AuditEvent]:
+        """At most `limit` events behind that number, oldest first."""
+        ...
+
+    def break_after(self, mark: AuditMark, events: Sequence[AuditEvent]) -> int | None:
+        """As `first_break`, of the events that follow `mark`."""
+        ...
+
     def first_break(self) -> int | None:
         """The number of the first event that does not fit the chain; None when it is whole."""
         ...
 
 
+class Principals(Protocol):
+    """Who acts. The local operator is there from the start."""
+
+    def add(self, new: Principal) -> None:
+        """Raises Conflict when its id, its folded name, or issuer and subject are taken."""
+        ...
+
+    def get(self, principal: str) -> Principal:
+        """Raises NotFound."""
+        ...
+
+    def named(self, name: str) -> Principal | None:
+        """Whose folded name is the same."""
+        ...
+
+    def among(self, ids: Collection[str]) -> Mapping[str, Principal]:
+        """Those of these that are stored, by id."""
+        ...
+
+
+class AuditAnchor(Protocol):
+    """Where the end of the audit log is kept outside the database."""
+
+    def read(self) -> AuditMark | None:
+        """None where nothing is kept yet. Raises SignatureInvalid."""
+        ...
+
+    def keep(self, mark: AuditMark) -> None: ...
+
+
+class AuditedRows(Protocol):
+    """Rows whose every change an audit event records, by name and digest as they are now."""
+
+    def page(self, after: str = "", limit: int = 200) -> Sequence[tuple[str, str]]:
+        """At most `limit` rows, always in the same order; after: the last one seen."""
+        ...
+
+    def digests(self, rows: Collection[str]) -> Mapping[str, str | None]:
+        """None for a row that is not there."""
+        ...
+
+    def deciding(self) -> Mapping[str, str]:
+        """Open proposals with their approvals, rollouts that are not over with their proofs."""
+        ...
+
+    def serving(self) -> Mapping[str, str]:
+        """What makes the newest snapshot, and why it may."""
+        ...
+
+    def take_over(self, now: datetime) -> int:
+        """Record all rows as they are, unless rows were ever recorded; how many."""
+        ...
+
+
 class ApiKeys(Protocol):
-    def add(self, key: ApiKey) -> None: ...
+    def add(self, key: ApiKey) -> None:
+        """Raises Conflict when its id or hash is stored, InputError without its principal."""
+        ...
 
     def list(self) -> Sequence[ApiKey]: ...
+
+    def get(self, key: str) -> ApiKey | None:
+        """Also revoked ones: look at revoked_at."""
+        ...
 
     def by_hash(self, hash_: str) -> ApiKey | None:
         """Also revoked ones: look at revoked_at."""
@@ -649,13 +793,58 @@ class Cipher(Protocol):
         ...
 
 
+class Signer(Protocol):
+    """Signs with this process's private key."""
+
+    def sign(self, payload: bytes) -> str:
+        """`<key id>.<base64url>`. Raises ConfigError where this process has no private key."""
+        ...
+
+
+class Verifier(Protocol):
+    """Has public keys alone."""
+
+    def check(self, payload: bytes, signature: str, purpose: KeyPurpose) -> None:
+        """purpose: of the key that must have signed; one of `control` may sign everything.
+
+        Raises SignatureInvalid, ConfigError without a keyring. What held once is remembered.
+        """
+        ...
+
+
+class Signatures(Signer, Verifier, Protocol):
+    """Both, for a store: one that only reads never asks for the private key."""
+
+
+class Installations(Protocol):
+    """The database's own place in the history of its installation."""
+
+    def lineage(self) -> Lineage: ...
+
+    def epoch(self) -> int:
+        """`lineage().epoch`, cheaply."""
+        ...
+
+    def highest_served(self) -> int:
+        """The highest revision that traffic was recorded of; 0 without any."""
+        ...
+
+    def open_epoch(self, *, above: int) -> Lineage:
+        """Begin a new epoch, in which revisions go on above `above`; see domain.lineage."""
+        ...
+
+
 class Transaction(Protocol):
+    @property
+    def installation(self) -> Installations: ...
     @property
     def routing(self) -> Routing: ...
     @property
     def providers(self) -> Providers: ...
     @property
     def proposals(self) -> Proposals: ...
+    @property
+    def approvals(self) -> Approvals: ...
     @property
     def runs(self) -> EvalRuns: ...
     @property
@@ -668,6 +857,10 @@ class Transaction(Protocol):
     def observations(self) -> Observations: ...
     @property
     def audit(self) -> AuditLog: ...
+    @property
+    def principals(self) -> Principals: ...
+    @property
+    def audited(self) -> AuditedRows: ...
     @property
     def keys(self) -> ApiKeys: ...
     @property
@@ -713,6 +906,17 @@ class Store(Protocol):
 
     def etag(self) -> str:
         """The snapshot's etag, cheaply."""
+        ...
+
+    def signature_faults(self, *, working: bool = False) -> Sequence[RowFault]:
+        """Every stored row whose signature does not hold; reads all of them.
+
+        working: of open proposals, live rollouts and runs that are to go on alone.
+        """
+        ...
+
+    def lacking(self, known: Lineage) -> Sequence[str]:
+        """What of `heads` and `log_end` is not stored, in words; empty when all is."""
         ...
 
     def wait_for_change(self, timeout_s: float) -> bool:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time
 from functools import lru_cache
+from hashlib import blake2b
 from typing import Final, NamedTuple
 
 from harness.domain.alerts import Alert, AlertKind
@@ -24,9 +25,13 @@ from router.usage import MOST_TOKENS
 # As most tokenizers have it for English; other text is settled once the provider has counted.
 BYTES_PER_TOKEN: Final = 4
 MAX_TOKENS: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens")
-# Requests with keys that nobody knows, of all callers together. Known keys are not held up.
-STRANGERS: Final = RateLimit(requests_per_min=600)
-NOBODY: Final = "nobody's"
+# Requests with keys that nobody knows, of one address, as at the control plane: ten at once,
+# then one a second. Known keys are not held up: a key is looked at before its address.
+STRANGERS: Final = RateLimit(requests_per_min=60, burst_s=10)
+# So many counts for all addresses: a guesser with many of them takes no place from a key. Who
+# shares one with such a guesser, and has no valid key either, gets 429 for 401.
+STRANGERS_COUNTS: Final = 1024
+NOBODY: Final = "nobody's "
 FEEDBACK_OF: Final = "feedback of "
 
 
@@ -41,7 +46,10 @@ class Toll(NamedTuple):
 
 
 class Admission:
-    """counters: of this process. tell: hears once of each budget that comes to its end."""
+    """counters: of this process. tell: hears once of each budget that comes to its end.
+
+    secret: the installation's; without it, nobody knows which addresses are counted together.
+    """
 
     def __init__(
         self,
@@ -52,7 +60,9 @@ class Admission:
         tell: Callable[[Alert], None],
         *,
         worker: str,
+        secret: bytes,
     ) -> None:
+        self._salt = blake2b(secret, person=b"strangers").digest()
         self._book = book
         self._spends = spends
         self._counters = counters
@@ -118,14 +128,19 @@ class Admission:
 
         self._book.change(toll.key, change)
 
-    def stranger(self) -> Reply:
-        """For a request whose key is not known: 401, or 429 once there were too many."""
-        decided = rates.admit(self._book, NOBODY, STRANGERS, 0, self._clock.monotonic())
+    def stranger(self, address: str) -> Reply:
+        """For a request whose key is not known: 401, or 429 once there were too many.
+
+        address: as `client_address` has it.
+        """
+        digest = blake2b(address.encode(), key=self._salt, digest_size=4).digest()
+        count = f"{NOBODY}{int.from_bytes(digest) % STRANGERS_COUNTS}"
+        decided = rates.admit(self._book, count, STRANGERS, 0, self._clock.monotonic())
         self._counters["unknown_keys"] += 1
         if decided.allowed:
             message = "no valid key: send `Authorization: Bearer sk-sg-…`"
             return error_reply(401, message, "invalid_api_key")
-        reason = "too many requests came with keys that are not known; send a valid one"
+        reason = "too many requests came from your address with unknown keys; send a valid one"
         return _too_fast(reason, decided.retry_after_s, ())
 
     def _judged(self, key: str, budget: SpendBudget) -> SpendDecision:

@@ -6,6 +6,7 @@ that is away, to the spool. No request waits for any of it.
 
 import asyncio
 from collections.abc import Callable, Collection, Iterator
+from datetime import timedelta
 from typing import Final
 
 from harness.domain.alerts import Alert, AlertKind, News
@@ -22,8 +23,11 @@ from router.snapshot import SnapshotHolder
 WATCH_S: Final = 1.0
 # How often the database hears that a cause goes on: below `silent` in domain.alerts.
 STILL_S: Final = 300.0
+# How often the database hears that faults of our own go on.
+AGAIN_S: Final = 10.0
 NO_KEY: Final = "no key of "
 TARGET: Final = "target "
+PAUSE: Final = "pause of "
 OF_KEYS: Final = frozenset({AlertKind.OUR_KEY, AlertKind.QUOTA})
 KIND_OF: Final = {
     FailureClass.OUR_KEY: AlertKind.OUR_KEY,
@@ -61,6 +65,8 @@ class Alarms:
         self._clock = clock
         self._open: dict[str, Alert] = {}
         self._refused = ""
+        self._faults_told_s: dict[str, float] = {}
+        self._faults_untold: dict[str, Alert] = {}
         self._looking: list[Callable[[Serving], None]] = []
 
     def also(self, look: Callable[[Serving], None]) -> None:
@@ -76,6 +82,26 @@ class Alarms:
             self._end(key)
             return
         self._raise(key, self._opened(target, after.because))
+
+    def paused(self, target: str, wait_s: float) -> None:
+        """For `TargetHealth`: its provider asked for a long time."""
+        name, _ = self._names(target)
+        until = self._clock.now() + timedelta(seconds=wait_s)
+        alert = self._alert(
+            AlertKind.BREAKER_OPEN,
+            subject=f"target {name}",
+            key=f"{AlertKind.BREAKER_OPEN.value}:{target}:pause",
+            title=f"{name} gets no requests: its provider asked for a pause",
+            text=" ".join(
+                (
+                    f"It wants to be left alone until {until:%F %H:%M} UTC.",
+                    f"`swapgate switch throw target:{target} --for 10s` has it asked at once.",
+                    *self._carried(target),
+                )
+            ),
+            source=f"{self._recorder.worker}/{target}",
+        )
+        self._raise(f"{PAUSE}{target}", alert)
 
     def key_moved(self, provider: str, key: str, because: FailureClass | None) -> None:
         """For `ProviderKeys`: one of several keys is refused, or serves again (None)."""
@@ -106,6 +132,36 @@ class Alarms:
         )
         self.say(alert)
 
+    def internal_error(self, about: str, subject: str, words: str) -> None:
+        """For `InternalErrors`: the first at once, others of the same each AGAIN_S at the most.
+
+        about: the id of the route's live rollout, which holds while this is open; else
+        `subject`, such as `route support`.
+        """
+        key = f"{AlertKind.INTERNAL_ERROR.value}:{about}"
+        alert = self._alert(
+            AlertKind.INTERNAL_ERROR,
+            subject=subject,
+            key=key,
+            title=f"the router failed in a request of {subject}",
+            text=words,
+            source=self._recorder.worker,
+        )
+        now = self._clock.monotonic()
+        if now - self._faults_told_s.get(key, -AGAIN_S) < AGAIN_S:
+            self._faults_untold[key] = alert
+            return
+        self._faults_told_s[key] = now
+        self.say(alert)
+
+    def _look_at_faults(self) -> None:
+        """A person may have acknowledged those that were told: later ones are told as well."""
+        now = self._clock.monotonic()
+        for key in list(self._faults_untold):
+            if now - self._faults_told_s[key] >= AGAIN_S:
+                self._faults_told_s[key] = now
+                self.say(self._faults_untold.pop(key))
+
     def look(self) -> None:
         """At what nobody tells us of."""
         serving = self._holder.current
@@ -114,6 +170,10 @@ class Alarms:
                 look(serving)
         self._look_at_keys()
         self._look_at_revision()
+        for name in [each for each in self._open if each.startswith(PAUSE)]:
+            if self._health.pause_s(name.removeprefix(PAUSE)) <= 0:
+                self._end(name)
+        self._look_at_faults()
 
     def _look_at_keys(self) -> None:
         """At providers that targets are left out for: they want a key and have none."""
@@ -156,11 +216,15 @@ class Alarms:
         if not refused:
             self._end("revision")
             return
+        restored = self._holder.undercut
+        kind = AlertKind.DATABASE_RESTORED if restored else AlertKind.REVISION_REFUSED
         alert = self._alert(
-            AlertKind.REVISION_REFUSED,
+            kind,
             subject="routing table",
-            key=AlertKind.REVISION_REFUSED.value,
-            title="a new revision was refused, the old one goes on serving",
+            key=kind.value,
+            title="the database went back in its history, the newer table goes on serving"
+            if restored
+            else "a new revision was refused, the old one goes on serving",
             text=refused,
             source=self._recorder.worker,
         )
@@ -193,6 +257,7 @@ class Alarms:
         """The worker ends, and with it its circuits; the next one sees for itself."""
         now = self._clock.now()
         self._recorder.tell(*(each.now(News.LEFT, now) for each in self._open.values()))
+        self._recorder.tell(*self._faults_untold.values())
         self._open.clear()
 
     def say(self, alert: Alert) -> None:

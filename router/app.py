@@ -7,13 +7,13 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
+from harness.domain.client_address import client_address, proxy_networks
 from harness.domain.routing import KeyGrant
 from harness.domain.settings import RouterSettings
 from harness.ports import Clock, RateBook
 from router.admission import Admission
 from router.alarms import Alarms
 from router.asgi import (
-    App,
     CallerGone,
     Message,
     Receive,
@@ -41,12 +41,14 @@ from router.guard import Guards
 from router.guard_folder import GuardFiles, NoFiles
 from router.health import TargetHealth
 from router.health_checks import HealthChecks
+from router.internal_errors import InternalErrors, Part
 from router.judge import Judges
 from router.judge_money import JudgeMoney
 from router.keys import KeyRing
 from router.listing import MODELS, models
 from router.metrics import CONTENT_TYPE, Reading, RouterMetrics
 from router.model_calls import ModelCalls
+from router.observers import Observers
 from router.opinions import MAX_BODY_BYTES
 from router.outcomes import Outcomes
 from router.planner import Planner
@@ -91,7 +93,7 @@ def build(  # noqa: PLR0913 - the parts, one by one
     rates: RateBook | None = None,
     tracing: Tracing | None = None,
     guard_files: GuardFiles | None = None,
-) -> App:
+) -> "Router":
     """The ASGI application; its lifespan starts and stops holder and recorder.
 
     holder: booted. on_stop: closes what the factory hands out. exposition: answers for all
@@ -138,9 +140,13 @@ class Router:
         self._events = EventLog()
         self._alarms = Alarms(holder, self._health, recorder, clock, self._events)
         self._health.on_move = self._alarms.breaker_moved
+        self._health.on_pause = self._alarms.paused
         self._metrics = RouterMetrics(self._reading)
         self._exposition = exposition
         exposition.attach(self._metrics)
+        self._errors = InternalErrors(
+            self._metrics, recorder.counters, self._alarms.internal_error
+        )
         failovers = FailoverLog(secret, clock, self._metrics, recorder, self._events)
         self._guards = Guards(
             holder,
@@ -153,7 +159,7 @@ class Router:
         )
         self._guards.boot()
         recorder.on_abort = self._guards.heard
-        books = Books(recorder, self._metrics, failovers, self._guards, clock)
+        books = Books(recorder, self._metrics, failovers, self._guards, clock, self._errors)
         self._feedback = Feedback(recorder, self._metrics)
         keys = ProviderKeys(clock.monotonic, self._alarms.key_moved)
         self._renewals = Renewals(self._health, keys)
@@ -167,11 +173,13 @@ class Router:
             Outcomes(self._health, keys, self._metrics),
             clock,
             random.random,
+            self._errors,
         )
         self._admission = Admission(
             rates, recorder.spends, recorder.counters, clock, self._alarms.say,
-            worker=recorder.worker,
+            worker=recorder.worker, secret=secret,
         )  # fmt: skip
+        self._proxies = proxy_networks(settings.trusted_proxies)
         holder.also(BudgetWatch(holder, recorder.spends, clock))
         holder.also(ShadowWatch(holder, recorder.shadows, clock))
         self._shadows = Shadows(
@@ -194,23 +202,31 @@ class Router:
         planner = Planner(
             self._health, clock, settings.breaker.when_all_open, self._guards.stopped
         )
+        observers = Observers(
+            books,
+            self._feedback,
+            self._admission,
+            Sampler(secret, clock, recorder),
+            self._shadows,
+            self._judges,
+            tracing,
+            self._errors,
+        )
         self._calls = ModelCalls(
             planner,
             dispatcher,
             self._admission,
             books,
-            self._feedback,
+            observers,
             settings,
             clock,
-            Sampler(secret, clock, recorder),
-            self._shadows,
-            self._judges,
-            tracing,
+            self._errors,
         )
         self._tracing = tracing
         self._on_stop = on_stop
         self._count = itertools.count(1)
         self._under_way = 0
+        self._stopping = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -268,9 +284,10 @@ class Router:
                 await send_reply(send, _told(scope, reply, number), (request_id,))
         except CallerGone:
             return
-        except Exception:
-            log.exception("request %s", number)
-            self._recorder.counters["internal_errors"] += 1
+        except Exception as error:
+            # Its own words may hold content; the place is told once.
+            log.error("request %s failed", number)  # noqa: TRY400
+            self._errors.note(Part.REQUEST, error)
             if begun:
                 raise
             reply = error_reply(500, f"the router failed; quote {number}", "internal_error")
@@ -295,8 +312,13 @@ class Router:
         if grant is None and _anthropic(scope):
             grant = self._keys.grant_of(header(scope, b"x-api-key"), serving)
         if grant is None:
-            return self._admission.stranger()
+            return self._admission.stranger(self._address(scope))
         return grant, serving
+
+    def _address(self, scope: Scope) -> str:
+        client = scope.get("client")
+        forwarded = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
+        return client_address(client[0] if client else None, forwarded, self._proxies)
 
     async def _allowed(
         self,
@@ -370,16 +392,26 @@ class Router:
             return error_reply(408, message, "request_timeout", headers=(CLOSE,))
         return body
 
+    def stop(self) -> None:
+        """Not ready any more; what comes all the same is served. Called from a signal, too."""
+        self._stopping = True
+
     def healthz(self) -> Reply:
         return Reply(200, (JSON,), b'{"status":"ok"}')
 
     def readyz(self) -> Reply:
-        """503 until there is a snapshot; `degraded` when it may be an old one."""
+        """503 until there is a snapshot, and once it is to stop; `degraded`, and why, when the
+        snapshot may be an old one: the database is away, or its newest revision is refused.
+        """
+        if self._stopping:
+            return Reply(503, (JSON,), b'{"status":"stopping"}')
         serving = self._holder.current
         if serving is None:
             return Reply(503, (JSON,), b'{"status":"starting"}')
-        if self._holder.stale or self._holder.refused:
-            return Reply(200, (JSON,), b'{"status":"degraded"}')
+        if self._holder.refused:
+            return Reply(200, (JSON,), b'{"status":"degraded","reason":"revision_refused"}')
+        if self._holder.stale:
+            return Reply(200, (JSON,), b'{"status":"degraded","reason":"database_away"}')
         return Reply(200, (JSON,), b'{"status":"ok"}')
 
     async def metrics(self) -> Reply:

@@ -7,7 +7,7 @@ from harness.domain.failures import FailureClass
 from router.dialects.dialect import Dialect
 from router.failures import refused
 from router.jsonspan import Edit, Members, read, spliced
-from router.ports import UpstreamFailed, UpstreamReply, dropped
+from router.ports import UpstreamFailed, UpstreamReply, dropped, unended
 from router.refusal_words import refusal_words
 from router.replies import passed_on
 from router.serving import Header
@@ -17,7 +17,7 @@ from router.usage import Usage
 class Answer(NamedTuple):
     """A whole answer, with `model` as the route's name. members: as it was parsed.
 
-    model: the provider's, or empty. dropped: as `ports.dropped` has it.
+    model: the provider's, or empty. dropped: as `ports.dropped` has it. ended: it says why.
     """
 
     status: int
@@ -27,6 +27,7 @@ class Answer(NamedTuple):
     members: Members
     model: str = ""
     dropped: tuple[str, ...] = ()
+    ended: bool = True
 
 
 async def refusal_of(reply: UpstreamReply) -> UpstreamFailed:
@@ -60,7 +61,8 @@ async def read_answer(reply: UpstreamReply, json_name: str | None, dialect: Dial
         body = spliced(members.text, [Edit(model.start, model.end, json_name)])
     named = model.value if model is not None and isinstance(model.value, str) else ""
     headers, left = passed_on(reply.headers), dropped(reply)
-    return Answer(reply.status, headers, body, usage, members, named, left)
+    ended = dialect.ended(members) and not unended(reply)
+    return Answer(reply.status, headers, body, usage, members, named, left, ended)
 
 
 def text(value: bytes) -> str:

@@ -4,10 +4,12 @@ from typing import NamedTuple
 
 from harness.domain.routing import Arm, Canary
 from harness.ports import Clock
+from router.course import Job
 from router.exchange import NO_USAGE, Exchange
 from router.failover_log import FailoverLog
 from router.guard import Counted, Guards
 from router.haste import Haste
+from router.internal_errors import InternalErrors, Part
 from router.metrics import RouterMetrics
 from router.minutes import Ended
 from router.recording import Recording, Ticket
@@ -39,7 +41,9 @@ class Books:
         failovers: FailoverLog,
         guards: Guards,
         clock: Clock,
+        errors: InternalErrors,
     ) -> None:
+        self._errors = errors
         self.haste = Haste()
         self._guards = guards
         self._recorder = recorder
@@ -61,7 +65,62 @@ class Books:
     def count(self, name: str) -> None:
         self._recorder.counters[name] += 1
 
-    def enter(self, exchange: Exchange, entry: Entry) -> None:
+    def enter(  # noqa: C901 - one book after the other
+        self, exchange: Exchange, entry: Entry
+    ) -> None:
+        """A fault in one of the books leaves the others as they are, and charges no arm."""
+        job, course, errors = exchange.job, exchange.course, self._errors
+        seen: Seen | None = None
+        outcome = "unknown"
+        try:
+            exchange.note_faults()
+            outcome = exchange.outcome
+            ended = self._ended(exchange, entry)
+        except Exception as error:
+            errors.note(Part.RECORDING, error, job.route, job.arm)
+            ended = _bare(job, entry)
+        else:
+            try:
+                seen = _seen(exchange, ended)
+            except Exception as error:
+                errors.note(Part.GUARDRAILS, error, job.route, job.arm)
+        faults = errors.taken()
+        if faults:
+            ended = ended._replace(internal_errors=faults)
+        try:
+            self._recorder.finish(entry.ticket, ended, seen)
+            self._recorder.served_names.note(ended.target, exchange.model)
+        except Exception as error:
+            errors.note(Part.RECORDING, error, job.route, job.arm)
+        try:
+            canary = job.route.route.canary
+            if canary is not None:
+                failed, why = ended.charged, ended.charge
+                self._guards.end(canary.rollout, entry.counted, failed=failed, why=why)
+        except Exception as error:
+            errors.note(Part.SCORING, error, job.route, job.arm)
+        try:
+            upstream = course.upstream
+            if upstream is not None:
+                for each in exchange.irregularities:
+                    self._metrics.irregular(upstream.name, each)
+            self._metrics.finished(
+                ended,
+                target=upstream.name if upstream else "",
+                outcome=outcome,
+                first_token_s=course.first_token_s,
+            )
+            self._failovers.note(
+                job,
+                course,
+                request_id=entry.request_id,
+                user=entry.sticky_key,
+                ms=ended.latency_ms,
+            )
+        except Exception as error:
+            errors.note(Part.RECORDING, error, job.route, job.arm)
+
+    def _ended(self, exchange: Exchange, entry: Entry) -> Ended:
         job, course = exchange.job, exchange.course
         upstream, usage = course.upstream, exchange.usage
         cost_usd, priced = 0.0, True
@@ -73,7 +132,7 @@ class Books:
         seconds, charge = self._clock.monotonic() - entry.started, exchange.charge
         if exchange.outcome == "ok" and upstream is not None and len(course.attempts) == 1:
             self.haste.answered(job.route.route, upstream.id, seconds)
-        ended = Ended(
+        return Ended(
             route=job.route.route.name,
             arm=job.arm.value,
             target=upstream.id if upstream else "",
@@ -90,24 +149,25 @@ class Books:
             cached_tokens=usage.cached_tokens,
             charge=charge,
         )
-        self._recorder.finish(entry.ticket, ended, _seen(exchange, ended))
-        self._recorder.served_names.note(ended.target, exchange.model)
-        canary = job.route.route.canary
-        if canary is not None:
-            self._guards.end(canary.rollout, entry.counted, failed=ended.charged, why=charge)
-        self._metrics.finished(
-            ended,
-            target=upstream.name if upstream else "",
-            outcome=exchange.outcome,
-            first_token_s=course.first_token_s,
-        )
-        self._failovers.note(
-            job,
-            course,
-            request_id=entry.request_id,
-            user=entry.sticky_key,
-            ms=seconds * 1000,
-        )
+
+
+def _bare(job: Job, entry: Entry) -> Ended:
+    """That there was a request, where the rest could not be worked out."""
+    return Ended(
+        route=job.route.route.name,
+        arm=job.arm.value,
+        target="",
+        revision=entry.revision,
+        stream=job.request.stream,
+        failed=False,
+        charged=False,
+        latency_ms=0.0,
+        input_tokens=0,
+        output_tokens=0,
+        cost_usd=0.0,
+        key=entry.key,
+        priced=False,
+    )
 
 
 def _seen(exchange: Exchange, ended: Ended) -> Seen | None:

@@ -7,11 +7,13 @@ from typing import Final
 from harness.domain.capabilities import Endpoint
 from harness.domain.credentials import without_secrets
 from harness.domain.failures import FailureClass
+from harness.domain.routing import OnBadEvent
 from harness.domain.settings import AnsweredModel, RouterSettings
 from router.attempt import Answer, check_type, read_answer, refusal_of
 from router.bridges.unsigned import without_unsigned
 from router.course import Job, Try
 from router.degraded import dropped_for
+from router.dialects.embeddings import EMBEDDINGS
 from router.dialects.table import DIALECTS
 from router.hints import without
 from router.ports import (
@@ -40,10 +42,15 @@ class Calls:
         self._between_s = settings.between_chunks_timeout_s
         self._names_route = settings.response_model is AnsweredModel.ROUTE
 
-    async def make(self, job: Job, made: Try, on_end: OnEnd) -> Answer | CommittedStream:
-        """on_end: of a stream. Raises UpstreamFailed, without what we proved ourselves with."""
+    async def make(
+        self, job: Job, made: Try, on_end: OnEnd, on_head: Callable[[], None] | None = None
+    ) -> Answer | CommittedStream:
+        """on_end: of a stream. on_head: told when a good answer has begun.
+
+        Raises UpstreamFailed, without what we proved ourselves with.
+        """
         try:
-            return await self._made(job, made, on_end)
+            return await self._made(job, made, on_end, on_head)
         except UpstreamFailed as failed:
             # A client may get its words, and logs its detail.
             provider = made.upstream.provider
@@ -53,7 +60,9 @@ class Calls:
             failed.detail = hidden.decode("utf-8", "surrogatepass")
             raise
 
-    async def _made(self, job: Job, made: Try, on_end: OnEnd) -> Answer | CommittedStream:
+    async def _made(
+        self, job: Job, made: Try, on_end: OnEnd, on_head: Callable[[], None] | None
+    ) -> Answer | CommittedStream:
         upstream = made.upstream
         asked = job.request
         dialect = DIALECTS[asked.endpoint]
@@ -71,13 +80,19 @@ class Calls:
         try:
             if not 200 <= reply.status < 300:
                 raise await refusal_of(reply)
+            if on_head is not None:
+                on_head()
             if not asked.stream:
                 check_type(reply, b"application/json")
-                return await read_answer(reply, self._name(job), dialect)
+                answer = await read_answer(reply, self._name(job), dialect)
+                if asked.endpoint is Endpoint.EMBEDDINGS:
+                    EMBEDDINGS.check_vectors(asked, answer.members)
+                return answer
             check_type(reply, b"text/event-stream")
             events = dialect.stream(asked, self._name(job))
+            events.skips = job.route.route.settings.on_bad_event is OnBadEvent.SKIP
             if job.watch is not None:
-                events.said = job.watch.ear()
+                events.listen(job.watch.ear)
             hide = partial(without_secrets, provider=upstream.provider, key=made.key)
             stream = await self._until_commit(job, reply, events, on_end, hide)
             handed_over = True

@@ -5,8 +5,13 @@ routing may, reads a head without end, and waits for ever for the rest of a requ
 """
 
 import asyncio
+import fcntl
+import select
+import termios
+from array import array
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Final, cast
 from urllib.parse import unquote
@@ -16,7 +21,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from router.asgi import REQUEST_ARRIVES_S, App
-from router.http_call import Call, status_line
+from router.http_call import SLICE_BYTES, Call, status_line
 from router.replies import error_body
 
 MAX_HEAD_BYTES: Final = 64 * 1024
@@ -28,12 +33,35 @@ LINGER_S: Final = 1.0
 # A client that takes nothing of what waits for it in so long is hung up on: it holds up a
 # provider's connection, and a place among the requests at once.
 STALLED_S: Final = 60.0
+# A client that is still sending when it has its last answer is read on, in vain: hung up on at
+# once, it would get a reset that takes the answer with it, and many read only once all is sent.
+# For so long and so much; and for so long after its last byte. Of what is no HTTP, less.
+READ_ON_S: Final = 30.0
+READ_ON_QUIET_S: Final = 5.0
+READ_ON_BYTES: Final = 256 * 1024 * 1024
+READ_ON_NO_HTTP_BYTES: Final = 1024 * 1024
+# A client that ended its own side of the connection may wait for its answer, or be gone: looked
+# at after so long, then after twice that, up to the longest.
+FIRST_LOOK_S, LONGEST_LOOK_S = 0.05, 1.0
 _FRAMING: Final = (b"content-length", b"transfer-encoding")
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 
 
 class HeadTooLarge(Exception):
     """The request line and the headers are over the limit."""
+
+
+class State(ServerState):
+    """Of a server that may be leaving.
+
+    ending: every answer is the last on its connection. handed_over: others serve in this
+    server's stead: its idle connections are kept until they are used once more, or time out.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ending = False
+        self.handed_over = False
 
 
 class BodyAlone:
@@ -54,7 +82,7 @@ class Connection(asyncio.Protocol):
     def __init__(
         self,
         config: Config,
-        server_state: ServerState,
+        server_state: State,
         app_state: dict[str, Any],  # noqa: ARG002 - uvicorn's; nothing is shared that way
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
@@ -69,11 +97,17 @@ class Connection(asyncio.Protocol):
         self._answered: Call | None = None  # its answer is
         self._waiting: deque[Call] = deque()
         self._drains: list[asyncio.Future[None]] = []
+        self._unwritten = memoryview(b"")  # of an answer that is written in slices
+        self._all_written: Callable[[], None] | None = None
         self._fed = 0  # bytes of a request: of its head, or since the last piece of its body
         self._in_head = True
         self._head_too_large = self._paused = False
         self._refusal: bytes | None = None  # nothing more is read; what is said about it
-        self._ending = False  # the worker is; the next answer is the last
+        self._ending = False  # the server is, and counts the seconds
+        self._reads_on: asyncio.TimerHandle | None = None  # what comes is thrown away
+        self._reads_on_until = 0.0
+        self._thrown_away = self._thrown_away_before = 0
+        self._look: asyncio.TimerHandle | None = None
         self._limit: asyncio.TimerHandle | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._idle_since = 0.0
@@ -84,6 +118,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
+        self._client = transport.get_extra_info("peername")
         # The server asks for no more of them than `shutdown`.
         self._state.connections.add(cast("Any", self))
         self._wait()
@@ -91,10 +126,12 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
         self._state.connections.discard(cast("Any", self))
         self._arrived()
-        if self._idle is not None:
-            self._idle.cancel()
+        for timer in (self._idle, self._reads_on, self._look):
+            if timer is not None:
+                timer.cancel()
         self._taken()
         self._waiting.clear()
+        self._unwritten, self._all_written = memoryview(b""), None
         call, self._answered = self._answered, None
         if call is not None:
             call.hang_up()
@@ -102,7 +139,34 @@ class Connection(asyncio.Protocol):
         # Like a request, it holds this connection: together they would wait to be collected.
         del self._parser
 
+    def eof_received(self) -> bool:
+        """Whether the connection stays open, for the answers to what came whole."""
+        call = self._answered
+        if call is None or self._arriving is not None or self._reads_on is not None:
+            return False
+        self._say_last()
+        self._refusal = b""
+        # One that is gone resets the connection now, which is seen at the next look.
+        call.probe()
+        self._look = self.loop.call_later(FIRST_LOOK_S, self._is_gone, FIRST_LOOK_S)
+        return True
+
+    def _is_gone(self, after_s: float) -> None:
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket").fileno(), 0)
+        if poll.poll(0):  # an error or a hang-up, of both sides
+            self.transport.abort()
+            return
+        again_s = min(2 * after_s, LONGEST_LOOK_S)
+        self._look = self.loop.call_later(again_s, self._is_gone, again_s)
+
     def data_received(self, data: bytes) -> None:
+        if self._reads_on is not None:
+            self._thrown_away += len(data)
+            most = READ_ON_BYTES if self._refusal is None else READ_ON_NO_HTTP_BYTES
+            if self._thrown_away > most:
+                self.transport.abort()
+                return
         if self._refusal is not None:
             return
         self._fed += len(data)
@@ -133,6 +197,8 @@ class Connection(asyncio.Protocol):
             if not each.done():
                 each.set_result(None)
         self._drains.clear()
+        if self._all_written is not None:
+            self._write_slice()
 
     # What follows is called by the parser.
 
@@ -175,8 +241,10 @@ class Connection(asyncio.Protocol):
             "query_string": query,
             "root_path": "",
             "headers": self._headers,
+            "client": self._client,
         }
-        goes_on = version == "1.1" and self._parser.should_keep_alive() and not self._ending
+        wanted = version == "1.1" and self._parser.should_keep_alive()
+        goes_on = wanted and not self._state.ending
         call = Call(self, scope, keep_alive=goes_on, expects_100=self._expects_100)
         self._arriving = call
         if self._answered is None:
@@ -202,6 +270,9 @@ class Connection(asyncio.Protocol):
         self._fed = 0
         self._in_head = True
         self._arrived()
+        if self._reads_on is not None:
+            self._refusal = b""
+            self._close_now()
 
     def _framing(self) -> list[bytes]:
         """Header lines that say how long the body is; none for no body."""
@@ -231,6 +302,23 @@ class Connection(asyncio.Protocol):
     @property
     def date(self) -> bytes:
         return b"".join([b"%b: %b\r\n" % each for each in self._state.default_headers])
+
+    def write_in_slices(self, data: bytes, done: Callable[[], None]) -> None:
+        self._unwritten, self._all_written = memoryview(data), done
+        self._write_slice()
+
+    def _write_slice(self) -> None:
+        """One for each turn of the loop, none while the client has enough to read."""
+        if self.full or self._all_written is None:
+            return
+        self.transport.write(self._unwritten[:SLICE_BYTES])
+        self._unwritten = self._unwritten[SLICE_BYTES:]
+        if self._unwritten:
+            if not self.full:
+                self.loop.call_soon(self._write_slice)
+            return
+        done, self._all_written = self._all_written, None
+        done()
 
     def ended(self) -> None:
         call, self._answered = self._answered, None
@@ -267,7 +355,7 @@ class Connection(asyncio.Protocol):
 
     def shutdown(self) -> None:
         """End after the requests that came, or one that comes now. May be called again."""
-        if not self._ending:
+        if not (self._ending or self._state.handed_over):
             self._ending = True
             self.loop.call_later(LINGER_S, self._leave)
         self._say_last()
@@ -283,14 +371,43 @@ class Connection(asyncio.Protocol):
             self._close()
 
     def _close(self) -> None:
+        """Once everything is sent, and what the client is still sending has come."""
+        if self._arriving is None and not self._refusal:
+            self._close_now()
+        elif self._reads_on is None and not self.transport.is_closing():
+            self._reads_on_until = self.loop.time() + READ_ON_S
+            self._reads_on = self.loop.call_later(READ_ON_QUIET_S, self._read_on_enough)
+            self.transport.write_eof()
+            if self._paused:
+                self._paused = False
+                self.transport.resume_reading()
+
+    def _read_on_enough(self) -> None:
+        quiet = self._thrown_away == self._thrown_away_before
+        if quiet or self.loop.time() >= self._reads_on_until:
+            self._close_now()
+            return
+        self._thrown_away_before = self._thrown_away
+        self._reads_on = self.loop.call_later(READ_ON_QUIET_S, self._read_on_enough)
+
+    def _close_now(self) -> None:
         """Once everything is sent, for which the client must read."""
         self.transport.close()
         if self._stalling is None and self.transport.get_write_buffer_size():
             self._watch_reader()
 
     def _watch_reader(self) -> None:
-        self._unread = self.transport.get_write_buffer_size()
+        self._unread = self._left_to_read()
         self._stalling = self.loop.call_later(STALLED_S, self._stalled)
+
+    def _left_to_read(self) -> int:
+        """By the system's count, where it has one: it holds megabytes for a slow client, which
+        takes a kilobyte of them and is well.
+        """
+        count = array("i", [0])
+        with suppress(OSError):
+            fcntl.ioctl(self.transport.get_extra_info("socket"), termios.TIOCOUTQ, count)
+        return self.transport.get_write_buffer_size() + len(self._unwritten) + count[0]
 
     def _taken(self) -> None:
         if self._stalling is not None:
@@ -298,7 +415,7 @@ class Connection(asyncio.Protocol):
             self._stalling = None
 
     def _stalled(self) -> None:
-        if self.transport.get_write_buffer_size() < self._unread:
+        if self._left_to_read() < self._unread:
             self._watch_reader()
         else:
             self.transport.abort()
@@ -354,7 +471,7 @@ class Connection(asyncio.Protocol):
         if self._answered is not None:
             self._wait()  # the application is reading, and has a limit of its own
         else:
-            self._close()
+            self._close_now()
 
     def _tired(self) -> None:
         """One timer for many requests: setting one for each would cost more than this look."""

@@ -1,5 +1,6 @@
 """A request on its way: what was asked for, whom it asked, what became of it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -90,7 +91,8 @@ class Course:
     """What happened so far. result: what the client gets, None when all failed.
 
     shut_out: target ids whose breaker opened between the plan and their turn. first_token_s,
-    last_token_s: of a stream, from the request to its first output, and to its end.
+    last_token_s: of a stream, from the request to its first output, and to its end. waits: when
+    nobody answered, the seconds until each target may be asked again, 0 for now.
     """
 
     attempts: list[Attempt] = field(default_factory=list)
@@ -98,6 +100,7 @@ class Course:
     result: Answer | CommittedStream | UpstreamFailed | None = None
     first_token_s: float | None = None
     last_token_s: float | None = None
+    waits: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def upstream(self) -> Upstream | None:

@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 
 from router.bookkeeper import Account, Bookkeeper
+from router.stopping import HAND_OVER, KEEP_ALIVE_S
 
 log = structlog.get_logger("swapgate.router")
 
@@ -32,6 +33,7 @@ class Orders:
 
     command: argv, to which `--slot`, `--channel` and `--listen` are added. given: what it
     reads on its standard input. drain_s: how long its requests may go on once it is to end.
+    shutdown_delay_s: how long it serves before that, once it was told to stop.
     """
 
     command: Sequence[str]
@@ -39,6 +41,7 @@ class Orders:
     given: bytes
     workers: int
     drain_s: float
+    shutdown_delay_s: float = 0.0
 
 
 def pause_s(early_deaths: int) -> float:
@@ -61,6 +64,8 @@ class Crew:
         self._listeners = listeners
         self._books = books
         self._retiring = asyncio.Event()
+        self._signal = signal.SIGTERM
+        self._last_s = 0.0  # what a worker may take to end
         self._failed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._complete = False
         self._processes: dict[int, asyncio.subprocess.Process] = {}
@@ -88,11 +93,17 @@ class Crew:
         for each in self._started:
             await each.wait()
 
-    async def retire(self) -> None:
-        """End all: they accept nothing new, and have drain_s for what they have begun."""
+    async def retire(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """End all; they have drain_s for what they have begun. number: as `router.serve.STOP`.
+
+        May be called again with another one: who hands its connections over may have to stop.
+        """
+        before_s = {signal.SIGTERM: self._orders.shutdown_delay_s, HAND_OVER: KEEP_ALIVE_S}
+        self._last_s = before_s.get(number, 0.0) + self._orders.drain_s + LAST_WORDS_S
+        self._signal = number
         self._retiring.set()
         for process in self._processes.values():
-            _send(process, signal.SIGTERM)
+            _send(process, number)
         await asyncio.gather(*self._keepers)
 
     async def _keep(self, slot: int) -> None:
@@ -125,7 +136,7 @@ class Crew:
             self._books.closed(account)
             return 1, False
         if self._retiring.is_set():
-            _send(process, signal.SIGTERM)
+            _send(process, self._signal)
         await self._watch(slot, process, account)
         return process.returncode or 0, account.ready.is_set()
 
@@ -147,8 +158,7 @@ class Crew:
                 if silences == 2:
                     self._kill(slot, process, "it reports nothing any more")
             if not ended.done():
-                limit = self._orders.drain_s + LAST_WORDS_S
-                done, _ = await asyncio.wait((ended,), timeout=limit)
+                done, _ = await asyncio.wait((ended,), timeout=self._last_s)
                 if not done:
                     self._kill(slot, process, "it does not end")
                 await ended

@@ -1,6 +1,7 @@
 """The one attempt loop: the plan's targets in order, within one deadline."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -8,22 +9,42 @@ from harness.domain.breaker import LAST_RESORT
 from harness.domain.failures import CLIENTS_OWN, FailureClass
 from harness.domain.plan import Failed, next_target
 from harness.domain.retry import Room, wait_before_again
+from harness.domain.routing import Commit
 from harness.domain.settings import RouterSettings
 from harness.ports import Clock
 from router.calling import Calls
 from router.course import Attempt, Course, Job, Try
 from router.health import TargetHealth
+from router.internal_errors import InternalErrors, Part
 from router.outcomes import Outcomes
 from router.ports import UpstreamFailed
 from router.provider_keys import ProviderKeys
 from router.relay import CommittedStream, OnEnd
 from router.serving import Upstream
+from router.time_limits import TimeLimits
+from router.timers import TimeLimit
+
+
+class Head:
+    """Notes when a plain answer begins, and leaves it the rest of the time from then on."""
+
+    __slots__ = ("_limit", "_loop", "_until", "at")
+
+    def __init__(self, limit: TimeLimit, until: float, loop: asyncio.AbstractEventLoop) -> None:
+        self.at: float | None = None
+        self._limit = limit
+        self._until = until
+        self._loop = loop
+
+    def __call__(self) -> None:
+        self.at = self._loop.time()
+        self._limit.when = self._until
 
 
 class Dispatcher:
     """uniform: a number in [0, 1), for the jitter of pauses."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - the parts, one by one
         self,
         calls: Calls,
         settings: RouterSettings,
@@ -32,6 +53,7 @@ class Dispatcher:
         outcomes: Outcomes,
         clock: Clock,
         uniform: Callable[[], float],
+        errors: InternalErrors,
     ) -> None:
         self.timers = calls.timers
         self._calls = calls
@@ -41,6 +63,8 @@ class Dispatcher:
         self._outcomes = outcomes
         self._clock = clock
         self._uniform = uniform
+        self._limits = TimeLimits(settings)
+        self._errors = errors
 
     async def run(self, job: Job, course: Course) -> None:
         """Fill `course`. Cancelling it closes the attempt that is under way."""
@@ -51,12 +75,7 @@ class Dispatcher:
             if failure is None:
                 return
             failures.append(Failed(target, failure.failure))
-            target = next_target(
-                job.plan,
-                failures,
-                job.route.capabilities,
-                policy_fallback=job.route.targets.policy_fallback,
-            )
+            target = self._next(job, failures)
             if target is None and failure.failure in CLIENTS_OWN:
                 course.result = failure
             if self._spent(job, course):
@@ -78,6 +97,11 @@ class Dispatcher:
         if failure is not None:
             self._outcomes.told_s(made, failure, self._clock.now())
         return failure
+
+    def waits(self, job: Job) -> dict[str, float]:
+        """Seconds until each target, planned or passed over, may be asked."""
+        targets = [*job.plan.targets, *(each.target for each in job.plan.left_out)]
+        return {id_: each.retry_in_s for id_, each in self._health.of(targets).items()}
 
     def _spent(self, job: Job, course: Course) -> bool:
         now = self.timers.loop.time()
@@ -104,15 +128,19 @@ class Dispatcher:
             failure = await self._attempt(job, this, course)
             if failure is None:
                 return None
-            told_s = self._outcomes.told_s(this, failure, self._clock.now())
+            told_s = self._told_s(job, this, failure)
             if self._spent(job, course):
                 return failure
             if key == first_key and self._keys.other_left(upstream, key, failure.failure):
                 continue  # at once, with the next key; no more than once
             if job.practises(target):
                 return failure  # nobody waits for it: the incumbent is there
-            room = Room(until - loop.time(), share_s, self._standby(job, target))
-            wait_s = self._wait_s(job, failure, tries, told_s, room)
+            try:
+                room = Room(until - loop.time(), share_s, self._standby(job, target))
+                wait_s = self._wait_s(job, failure, tries, told_s, room)
+            except Exception as error:
+                self._errors.note(Part.PLAN, error, job.route, job.arm)
+                return failure
             if wait_s is None:
                 return failure
             if wait_s > 0:
@@ -143,38 +171,104 @@ class Dispatcher:
         later = job.plan.targets[job.plan.targets.index(target) + 1 :]
         return any(each.retry_in_s <= 0 for each in self._health.of(later).values())
 
-    async def _attempt(self, job: Job, made: Try, course: Course) -> UpstreamFailed | None:
+    async def _attempt(  # noqa: C901, PLR0912 - one attempt, however it ends
+        self, job: Job, made: Try, course: Course
+    ) -> UpstreamFailed | None:
         """The failure, None when it answered; settled in any case."""
         loop = self.timers.loop
         started = loop.time()
-        limit = made.until
-        if job.request.stream:
-            limit = min(limit, started + self._settings.first_token_timeout_s)
+        first_s = self._first_s(job, made)
+        limit = self.timers.limit(min(made.until, started + first_s))
+        head = None if job.request.stream else Head(limit, made.until, self.timers.loop)
         settle: OnEnd = partial(self._outcomes.settle, made)
         if job.span is not None:
             settle = job.span.attempt(made.upstream, len(course.attempts) + 1, settle)
         failure: UpstreamFailed | None = None
         outcome: FailureClass | None = FailureClass.CANCELLED
+        if not made.check:
+            self._health.begin(made.upstream.id)
         try:
-            with self.timers.limit(limit):
-                course.result = await self._calls.make(job, made, settle)
-            outcome = None
+            with limit:
+                result = await self._calls.make(job, made, settle, head)
+            if isinstance(result, CommittedStream) and _held_back(job):
+                await result.hold(made.until)
+            course.result, outcome = result, None
         except UpstreamFailed as error:
+            if error.failure is FailureClass.INTERNAL:
+                self._errors.note(Part.STREAM, error, job.route, job.arm)
             failure, outcome = error.kept(), error.failure
-            if error.stale:
-                outcome = FailureClass.CANCELLED  # that connection's end says nothing of it
+            hasty = job.hurried and loop.time() >= made.until
+            if error.stale or hasty:
+                outcome = FailureClass.CANCELLED  # that its time ended says nothing of it
         except TimeoutError:
             # Else a client in a hurry could open every circuit.
-            its_own = job.hurried and limit == made.until
+            its_own = job.hurried and limit.when == made.until
             outcome = FailureClass.CANCELLED if its_own else FailureClass.TIMEOUT
             failure = UpstreamFailed(
-                FailureClass.TIMEOUT, f"no answer within {limit - started:.1f} s"
+                FailureClass.TIMEOUT, f"no answer within {limit.when - started:.1f} s"
             )
+            if head is not None and head.at is None and limit.when < made.until:
+                self._note_s(job, made, first_s)
+        except Exception as error:
+            # A fault of ours that this target's calls meet: another may do without that code.
+            self._errors.note(Part.ATTEMPT, error, job.route, job.arm)
+            failure = UpstreamFailed(FailureClass.INTERNAL, "the router failed")
+            outcome = failure.failure
         finally:
             # A stream settles at its own end.
             if isinstance(course.result, CommittedStream):
                 course.first_token_s = loop.time() - job.begun
             else:
-                settle(outcome)
+                self._settle(job, settle, outcome)
+        if head is not None and head.at is not None and outcome is None:
+            self._note_s(job, made, head.at - started)
         course.attempts.append(Attempt(made.upstream, failure, (loop.time() - started) * 1000))
         return failure
+
+    def _next(self, job: Job, failures: list[Failed]) -> str | None:
+        """Whom to ask after the last failure; in case of a fault of ours, the next in order."""
+        last = failures[-1]
+        try:
+            return next_target(
+                job.plan,
+                failures,
+                job.route.capabilities,
+                policy_fallback=job.route.targets.policy_fallback,
+            )
+        except Exception as error:
+            self._errors.note(Part.PLAN, error, job.route, job.arm)
+            targets = job.plan.targets
+            later = targets[targets.index(last.target) + 1 :]
+            return None if last.failure in CLIENTS_OWN else next(iter(later), None)
+
+    def _first_s(self, job: Job, made: Try) -> float:
+        """As `TimeLimits` has it; no limit of its own where that fails."""
+        try:
+            return self._limits.first_s(job, made)
+        except Exception as error:
+            self._errors.note(Part.PLAN, error, job.route, job.arm)
+            return math.inf
+
+    def _note_s(self, job: Job, made: Try, seconds: float) -> None:
+        try:
+            self._limits.note(job, made, seconds)
+        except Exception as error:
+            self._errors.note(Part.RECORDING, error, job.route, job.arm)
+
+    def _told_s(self, job: Job, made: Try, failure: UpstreamFailed) -> float | None:
+        """The pause that the provider asks for."""
+        try:
+            return self._outcomes.told_s(made, failure, self._clock.now())
+        except Exception as error:
+            self._errors.note(Part.RECORDING, error, job.route, job.arm)
+            return None
+
+    def _settle(self, job: Job, settle: OnEnd, outcome: FailureClass | None) -> None:
+        try:
+            settle(outcome)
+        except Exception as error:
+            self._errors.note(Part.RECORDING, error, job.route, job.arm)
+
+
+def _held_back(job: Job) -> bool:
+    return job.route.route.settings.commit is Commit.WHOLE

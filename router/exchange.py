@@ -2,11 +2,12 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import aclosing
 from typing import Final
 
 from harness.domain.failures import CLIENTS_OWN, ErrorClass, FailureClass
+from harness.domain.routing import Arm
 from router.asgi import CallerWatch, OnLeaving, Receive, Send, send_reply
 from router.attempt import Answer
 from router.course import Course, Job
@@ -14,13 +15,16 @@ from router.degraded import degraded
 from router.dialects.table import DIALECTS
 from router.dispatch import Dispatcher
 from router.heartbeat import Heartbeat
+from router.internal_errors import InternalErrors, Part
+from router.plan import plain_plan
 from router.ports import UpstreamFailed
 from router.refusals import nobody, refusal
 from router.relay import CommittedStream
-from router.replies import EVENTS, JSON, Reply
+from router.replies import EVENTS, JSON, Reply, error_reply
 from router.said import Said
-from router.serving import Header
+from router.serving import Header, Upstream
 from router.spans import Served
+from router.stream import Irregularity
 from router.usage import Usage
 
 NO_USAGE: Final = Usage(0, 0)
@@ -56,11 +60,12 @@ class Exchange:
     copies: where a stream's events are put as well.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all by name but four
         self,
         job: Job,
         course: Course,
         headers: tuple[Header, ...],
+        errors: InternalErrors,
         *,
         limited: bool = False,
         heartbeat_s: float = 0.0,
@@ -70,6 +75,8 @@ class Exchange:
         self.job = job
         self.course = course
         self.caller_gone = False
+        self._errors = errors
+        self._neutral = False  # a fault of ours chose another way: no arm is charged for it
         self._headers = headers
         self._limited = limited
         self._heartbeat_s = heartbeat_s
@@ -88,12 +95,20 @@ class Exchange:
     ) -> None:
         # Whom it will be is not known yet: the first one, most likely.
         first = next((self.job.route.upstreams[each] for each in self.job.plan.targets), None)
-        lost = degraded(self.job.plan, self.job.request, first)
-        beat = Heartbeat(send, (*self._headers, *lost), self._heartbeat_s)
+        try:
+            head = (*self._headers, *self._degraded(first))
+            beat = Heartbeat(send, head, self._heartbeat_s)
+        except Exception as error:
+            self._errors.note(Part.HEARTBEAT, error, self.job.route, self.job.arm)
+            await self._serve(dispatcher, receive, send)
+            return
         try:
             await self._serve(dispatcher, receive, beat.send, beat)
         finally:
-            beat.cancel()
+            try:
+                beat.cancel()
+            except Exception as error:
+                self._errors.note(Part.HEARTBEAT, error, self.job.route, self.job.arm)
 
     async def _serve(
         self,
@@ -105,12 +120,20 @@ class Exchange:
         try:
             # Not watched while the last bytes are sent: after them any caller may go.
             with CallerWatch(receive, dispatcher.timers, self._on_leaving):
-                await dispatcher.run(self.job, self.course)
+                try:
+                    await dispatcher.run(self.job, self.course)
+                except Exception as error:
+                    await self._run_plainly(dispatcher, error)
                 result = self.course.result
+                if result is None and self._failed_inside():
+                    await self._run_plainly(dispatcher)
+                    result = self.course.result
+                if result is None:
+                    self.course.waits = dispatcher.waits(self.job)
                 if isinstance(result, CommittedStream):
                     await self._relay(result, send)
             if beat is not None:
-                await beat.settle()
+                await self._settled(beat)
             if isinstance(result, CommittedStream):
                 await send({"type": "http.response.body", "body": b""})
             elif beat is not None and beat.begun:
@@ -120,6 +143,36 @@ class Exchange:
         finally:
             if isinstance(self.course.result, CommittedStream):
                 await self.course.result.aclose()
+
+    async def _settled(self, beat: Heartbeat) -> None:
+        try:
+            await beat.settle()
+        except Exception as error:
+            self._errors.note(Part.HEARTBEAT, error, self.job.route, self.job.arm)
+
+    def _failed_inside(self, *, every: bool = False) -> bool:
+        """Whether an attempt, or every one, met a fault of ours."""
+        failures = [each.failure for each in self.course.attempts]
+        ours = [each is not None and each.failure is FailureClass.INTERNAL for each in failures]
+        return bool(ours) and all(ours) if every else any(ours)
+
+    async def _run_plainly(
+        self, dispatcher: Dispatcher, error: Exception | None = None
+    ) -> None:
+        """Once, the incumbent and what is behind it, without anything that watches.
+
+        error: of what makes the calls, whichever target they are for: charged to nobody.
+        """
+        job, course = self.job, self.course
+        if error is not None:
+            self._errors.note(Part.DISPATCH, error, job.route, job.arm)
+            self._neutral = True
+        if isinstance(course.result, CommittedStream):
+            await course.result.aclose()
+        course.result = None
+        plan = plain_plan(job.route.plans[job.request.endpoint][Arm.INCUMBENT], job.plan)
+        plain = job._replace(plan=plan, span=None, watch=None)
+        await dispatcher.run(plain, course)
 
     def _late_error(self, result: Answer | UpstreamFailed | None) -> bytes:
         """The end of a stream that has begun with a heartbeat and has no answer."""
@@ -133,6 +186,9 @@ class Exchange:
     def _reply(self, result: Answer | UpstreamFailed | None) -> Reply:
         if isinstance(result, Answer):
             return Reply(result.status, (JSON, *self._passed_on(result.headers)), result.body)
+        if result is None and self._failed_inside(every=True):
+            why = f"the router failed; quote {self._headers[0][1].decode()}"
+            return self._told(error_reply(500, why, "internal_error"))
         if result is None:
             return self._told(nobody(self.job, self.course))
         return self._told(refusal(result))
@@ -153,6 +209,16 @@ class Exchange:
         """That the provider says it served; empty if it does not."""
         result = self.course.result
         return result.model if isinstance(result, Answer | CommittedStream) else ""
+
+    @property
+    def irregularities(self) -> Collection[str]:
+        """Of the answer that the caller got."""
+        result = self.course.result
+        if isinstance(result, CommittedStream):
+            return result.irregularities
+        if isinstance(result, Answer) and not result.ended:
+            return (Irregularity.NO_FINISH_REASON,)
+        return ()
 
     @property
     def failed(self) -> bool:
@@ -227,6 +293,8 @@ class Exchange:
     def charge(self) -> ErrorClass | None:
         """How the assigned arm failed; None where it did not."""
         upstream = self.course.upstream
+        if self._neutral:
+            return None
         own_stream = upstream is not None and upstream.id == self.job.own
         charge = self.course.charge(self.job)
         return charge or (self._break if own_stream else None)
@@ -248,10 +316,26 @@ class Exchange:
             async for piece in pieces:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
                 for copied in self._copies:
-                    copied.add(piece)
+                    try:
+                        copied.add(piece)
+                    except Exception as error:
+                        self._drop(copied, error)
         if self.job.watch is not None:
             now = asyncio.get_running_loop().time()
             self.course.last_token_s = now - self.job.begun
+
+    def _drop(self, copied: Copied, error: Exception) -> None:
+        """Who keeps it gets nothing rather than a part."""
+        self._errors.note(Part.CAPTURE, error, self.job.route, self.job.arm)
+        copied.too_large = True
+        self._copies = [each for each in self._copies if each is not copied]
+
+    def note_faults(self) -> None:
+        """At the end: what failed within the stream, where nobody could tell of it."""
+        result, job = self.course.result, self.job
+        if isinstance(result, CommittedStream):
+            for part, error in result.faults:
+                self._errors.note(part, error, job.route, job.arm)
 
     def _passed_on(self, headers: Sequence[Header]) -> Sequence[Header]:
         if not self._limited:
@@ -263,5 +347,13 @@ class Exchange:
         upstream, result = self.course.upstream, self.course.result
         served = (upstream.header,) if upstream else ()
         left = result.dropped if isinstance(result, Answer | CommittedStream) else ()
-        lost = degraded(self.job.plan, self.job.request, upstream, left)
-        return (*self._headers, attempts, *served, *lost)
+        return (*self._headers, attempts, *served, *self._degraded(upstream, left))
+
+    def _degraded(
+        self, upstream: Upstream | None, left: Sequence[str] = ()
+    ) -> tuple[Header, ...]:
+        try:
+            return degraded(self.job.plan, self.job.request, upstream, left)
+        except Exception as error:
+            self._errors.note(Part.HEADERS, error, self.job.route, self.job.arm)
+            return ()

@@ -1,17 +1,24 @@
 """What this worker knows of each target's health: its breaker, and pauses asked for. No I/O."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from harness.domain import breaker
 from harness.domain.breaker import CLOSED, Breaker, BreakerPolicy, BreakerState, Ticket
 from harness.domain.capabilities import Endpoint
-from harness.domain.failures import FailureClass
+from harness.domain.failures import RULES, BreakerEffect, FailureClass
+from harness.domain.health_checks import outweighed
 from harness.domain.plan import Health, health_of
+
+# Longer than this no provider's word is kept.
+LONGEST_PAUSE_S: Final = 86_400.0
 
 
 class TargetHealth:
     """By target id; who is not known is well. monotonic: seconds that never jump.
-    on_move: told of a target and its breaker in its new state.
+    on_move: told of a target and its breaker in its new state. on_pause: of a target whose
+    provider asked for more time than a breaker is ever open, in seconds.
 
     Belongs to one event loop: nothing here waits, so no lock is needed.
     """
@@ -19,6 +26,7 @@ class TargetHealth:
     def __init__(self, policy: BreakerPolicy, monotonic: Callable[[], float]) -> None:
         self.policy = policy
         self.on_move: Callable[[str, Breaker], None] | None = None
+        self.on_pause: Callable[[str, float], None] | None = None
         self._monotonic = monotonic
         self._breakers: dict[str, Breaker] = {}
         self._paused_until: dict[str, float] = {}
@@ -26,6 +34,8 @@ class TargetHealth:
         # When it last answered anybody, and at which endpoint.
         self.answered_at: dict[str, float] = {}
         self.spoken: dict[str, Endpoint] = {}
+        self._under_way: Counter[str] = Counter()  # of users' requests
+        self._found_well_at: dict[str, float] = {}  # by the last of them that was answered
 
     def all_well(self, targets: Iterable[str]) -> bool:
         """Whether every one may be asked, without a look at the clock."""
@@ -53,6 +63,28 @@ class TargetHealth:
         self._keep(target, before, after)
         return ticket
 
+    def begin(self, target: str) -> None:
+        """A user's request is sent to it; `end` is told once it is over."""
+        self._under_way[target] += 1
+
+    def end(self, target: str) -> None:
+        """A user's request there is over, a stream at its end."""
+        self._under_way[target] -= 1
+
+    def judge(self, target: str, failure: FailureClass | None) -> None:
+        """How a user found it. failure: None for a success."""
+        if failure is None:
+            self._found_well_at[target] = self._monotonic()
+        elif RULES[failure].breaker is not BreakerEffect.NEUTRAL:
+            self._found_well_at.pop(target, None)
+
+    def busy(self, target: str) -> bool:
+        """Whether a user's request is under way there."""
+        return self._under_way[target] > 0
+
+    def users_find_well(self, target: str) -> bool:
+        return outweighed(self._found_well_at.get(target), self._monotonic())
+
     def settle(self, target: str, ticket: Ticket, failure: FailureClass | None) -> None:
         """The attempt is over, a stream's at its end. failure: None for a success."""
         before, now = self._breaker(target), self._monotonic()
@@ -62,14 +94,29 @@ class TargetHealth:
         self._keep(target, before, after)
 
     def pause(self, target: str, wait_s: float) -> None:
-        """The provider asked for so much time; at most as long as a breaker is ever open."""
-        until = self._monotonic() + min(wait_s, self.policy.open_max_s)
-        self._paused_until[target] = max(until, self._paused_until.get(target, until))
+        """The provider asked for so much time; at most LONGEST_PAUSE_S."""
+        until = self._monotonic() + min(wait_s, LONGEST_PAUSE_S)
+        before = self._paused_until.get(target)
+        if before is not None and before >= until:
+            return
+        self._paused_until[target] = until
+        if wait_s > self.policy.open_max_s and self.on_pause is not None:
+            self.on_pause(target, min(wait_s, LONGEST_PAUSE_S))
+
+    def pause_s(self, target: str) -> float:
+        """What is left of the time that its provider asked for; 0 for none."""
+        return self._pause_s(target, self._monotonic())
 
     def renew(self, target: str) -> None:
         """Its provider's credential was changed: what was known of the old one is void."""
         before = self._breaker(target)
         self._keep(target, before, breaker.renewed(before))
+        self._paused_until.pop(target, None)
+
+    def reopen(self, target: str) -> None:
+        """A person wants it asked again at once, whatever kept requests from it."""
+        before = self._breaker(target)
+        self._keep(target, before, breaker.reopened(before))
         self._paused_until.pop(target, None)
 
     def _breaker(self, target: str) -> Breaker:

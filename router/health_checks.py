@@ -140,6 +140,7 @@ class HealthChecks:
                 last[each].at,
                 last[each].outcome is None,
                 last[each].outcome in FAULTS,
+                self._health.busy(each),
             )
             for each in targets
         }

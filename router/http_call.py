@@ -12,7 +12,12 @@ from router.asgi import BODY, ON_LEAVING, App, Message, Scope
 log = logging.getLogger(__name__)
 
 _DISCONNECT: Final = {"type": "http.disconnect"}
+# Of a whole answer, at most so much is written at once.
+SLICE_BYTES: Final = 128 * 1024
 _BODILESS: Final = (204, 304)
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+# A comment of an event stream, as a chunk.
+_NO_EVENT: Final = b"3\r\n:\n\n\r\n"
 
 
 class Line(Protocol):
@@ -33,6 +38,10 @@ class Line(Protocol):
         """The answer is complete."""
         ...
 
+    def write_in_slices(self, data: bytes, done: Callable[[], None]) -> None:
+        """As the client takes them, the others in between. done: called when all is written."""
+        ...
+
     def read_on(self) -> None: ...
 
     async def drained(self) -> None: ...
@@ -43,9 +52,11 @@ class Call:
 
     __slots__ = (
         "_chunked",
+        "_events",
         "_expects_100",
         "_gone",
         "_head",
+        "_last",
         "_left",
         "_left_call",
         "_line",
@@ -80,7 +91,7 @@ class Call:
         # Of the answer: a head that waits for the first bytes of its body, and how many of
         # them are still to come, None for as many as there are.
         self._head = b""
-        self._chunked = False
+        self._chunked = self._events = self._last = False
         self._left: int | None = None
 
     def start(self) -> None:
@@ -107,6 +118,19 @@ class Call:
         if self._left_call is not None:
             self._left_call()
 
+    def probe(self) -> None:
+        """Send what a client must pass over, where something may be sent before the answer, or
+        between the events of a stream.
+
+        HTTP/1.0 knows nothing of that kind.
+        """
+        if self._scope["http_version"] != "1.1":
+            return
+        if not self.begun:
+            self._line.transport.write(_CONTINUE)
+        elif self._events and not (self._head or self._last):
+            self._line.transport.write(_NO_EVENT)
+
     def on_leaving(self, call: Callable[[], None] | None) -> None:
         """Once, when the client leaves, or now if it has left. None: no more."""
         self._left_call = call
@@ -120,7 +144,7 @@ class Call:
         if self._expects_100:
             self._expects_100 = False
             if not (self.begun or line.transport.is_closing()):
-                line.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                line.transport.write(_CONTINUE)
         while not (self._news or self._gone or self.complete):
             line.read_on()
             self._waiter = line.loop.create_future()
@@ -143,7 +167,7 @@ class Call:
             return
         if message["type"] == "http.response.start" and not self.begun:
             self._begin(message)
-        elif message["type"] == "http.response.body" and self.begun and not self.complete:
+        elif message["type"] == "http.response.body" and self.begun and not self._last:
             self._go_on(message.get("body", b""), more=message.get("more_body", False))
         else:
             raise RuntimeError(f"{message['type']} is not what comes next")
@@ -163,6 +187,7 @@ class Call:
             self._left = int(length)
         elif self._scope["http_version"] == "1.1":
             self._chunked = True
+            self._events = named.get(b"content-type", b"").startswith(b"text/event-stream")
             lines.append(b"transfer-encoding: chunked")
         head = b"\r\n".join(lines)
         if head.count(b"\n") != len(lines) - 1:
@@ -182,12 +207,20 @@ class Call:
             if not more:
                 body += b"0\r\n\r\n"
         data, self._head = self._head + body, b""
+        self._last = not more
+        if len(data) > SLICE_BYTES and not more:
+            # Whoever served it is done with it: how slowly a client reads says nothing of that.
+            self._line.write_in_slices(data, self._all_written)
+            return
         if data:
             self._line.transport.write(data)
         if not more:
-            self.complete = True
-            self._tell()
-            self._line.ended()
+            self._all_written()
+
+    def _all_written(self) -> None:
+        self.complete = True
+        self._tell()
+        self._line.ended()
 
     async def _run(self) -> None:
         line = self._line
@@ -201,7 +234,7 @@ class Call:
         finally:
             line.tasks.discard(self._task)
             del self._scope[ON_LEAVING]  # a cycle would wait for the garbage collector
-            if not self.complete:
+            if not self._last:
                 line.transport.close()
 
     def _body(self) -> bytes:

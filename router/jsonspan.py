@@ -6,6 +6,7 @@ speed, and leaves places to be found for whom asks; most need that of `model` al
 
 import json
 import json.scanner
+import math
 import re
 from collections.abc import Iterable, Mapping
 from operator import itemgetter
@@ -115,6 +116,7 @@ _AFTER_VALUE: Final = re.compile(rf"[ \t\n\r]*(?:}}|,[ \t\n\r]*{_PLAIN})").match
 _STRING_VALUE: Final = re.compile(r'[ \t\n\r]*:[ \t\n\r]*("(?:[^"\\]|\\.)*")').match
 _ESCAPED_LETTER: Final = re.compile(r"\\u00[4-7]").search
 _START: Final = itemgetter(0)
+_NOT_FINITE: Final = object()
 _NOT_STRUCTURE: Final = bytes(b for b in range(256) if b not in b'"[]{}')
 
 
@@ -152,6 +154,41 @@ def read(data: bytes) -> Members:
     if not isinstance(found, dict) or len(found) > MAX_MEMBERS:
         return read_object(text)
     return Members(text, found)
+
+
+def read_finite(data: bytes) -> Members:
+    """As `read`, of an object in which NaN or an infinity stands: written anew, without them.
+
+    A member of an object is left out, an element of an array is null. Raises InputError.
+    """
+    try:
+        found = json.loads(
+            decode(data),
+            parse_constant=lambda _: _NOT_FINITE,
+            parse_float=_number,
+            object_pairs_hook=_members,
+        )
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"not valid JSON: {error}") from None
+    return read(json.dumps(_finite(found), separators=(",", ":")).encode())
+
+
+def _number(text: str) -> object:
+    value = float(text)
+    return value if math.isfinite(value) else _NOT_FINITE
+
+
+def _members(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = {name: _finite(value) for name, value in pairs if value is not _NOT_FINITE}
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise ValueError("a name occurs twice")
+    return found
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return None if value is _NOT_FINITE else value
 
 
 def read_object(text: str) -> Members:

@@ -1,6 +1,7 @@
 """What Prometheus reads: requests and attempts counted here, states read at each scrape."""
 
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from prometheus_client import (
@@ -35,7 +36,8 @@ class Checked(NamedTuple):
 
 class Reading(NamedTuple):
     """The worker's state now. breakers: 0 closed, 1 half open, 2 open, by target's name.
-    checks: by target's name, of those that were checked.
+    checks: by target's name, of those that were checked. pauses: seconds to go, by target's
+    name, of those whose providers asked for one.
 
     counters, gauges: by their name after `swapgate_`, without `_total`.
     """
@@ -44,6 +46,7 @@ class Reading(NamedTuple):
     counters: Mapping[str, float]
     breakers: Mapping[str, int]
     checks: Mapping[str, Checked]
+    pauses: Mapping[str, float] = MappingProxyType({})
 
 
 class _Added:
@@ -116,6 +119,19 @@ class RouterMetrics:
             ("route", "arm", "verdict", "label"),
             registry=here,
         )
+        self._irregular = Counter(
+            "swapgate_irregular_answers",
+            "Answers that were passed on though their provider left out how they end, or wrote "
+            "NaN into an event",
+            ("target", "what"),
+            registry=here,
+        )
+        self._internal = Counter(
+            "swapgate_internal_errors",
+            "Faults of the router's own, by its part and the arm of the request",
+            ("part", "arm"),
+            registry=here,
+        )
         self._tokens = Counter(
             "swapgate_tokens", "As providers report them", ("target", "kind"), registry=here
         )
@@ -136,8 +152,14 @@ class RouterMetrics:
             series = self._ends[target, failure] = self._later(counter)
         series.amount += 1
 
+    def irregular(self, target: str, what: str) -> None:
+        self._irregular.labels(target, what).inc()
+
     def failover(self, route: str, target: str, failure: str) -> None:
         self._failovers.labels(route, target, failure).inc()
+
+    def internal_error(self, part: str, arm: str) -> None:
+        self._internal.labels(part, arm).inc()
 
     def feedback(self, route: str, arm: str, verdict: str, label: str) -> None:
         self._feedback.labels(route, arm, verdict, label).inc()
@@ -247,6 +269,12 @@ class _States(Collector):
             up.add_metric((target,), check.up)
             took.add_metric((target,), check.seconds)
         yield from (up, took)
+        pauses = GaugeMetricFamily(
+            "swapgate_target_pause_seconds", "That its provider asked for", labels=("target",)
+        )
+        for target, left_s in reading.pauses.items():
+            pauses.add_metric((target,), left_s)
+        yield pauses
 
 
 def counter_names(counted: Mapping[str, int]) -> dict[str, int]:

@@ -16,7 +16,7 @@ class Ended(NamedTuple):
 
     failed: the caller got an error that is not the caller's own. charged: the assigned arm
     failed, whatever answered; charge: how, where it did. key: the id of the caller's. priced:
-    whether cost_usd is known.
+    whether cost_usd is known. internal_errors: faults of our own within it.
     """
 
     route: str
@@ -34,6 +34,7 @@ class Ended(NamedTuple):
     priced: bool = True
     cached_tokens: int = 0
     charge: ErrorClass | None = None
+    internal_errors: int = 0
 
 
 _Key = tuple[str, datetime, str, str, int]
@@ -47,6 +48,7 @@ class _Sum:
         "cost_usd",
         "failed",
         "input_tokens",
+        "internal_errors",
         "output_tokens",
         "requests",
         "streams",
@@ -56,6 +58,7 @@ class _Sum:
     def __init__(self) -> None:
         self.requests = self.failed = self.charged = self.streams = 0
         self.input_tokens = self.output_tokens = self.cached_tokens = self.unpriced = 0
+        self.internal_errors = 0
         self.cost_usd = 0.0
         self.buckets = [0] * len(_ALL_BOUNDS)
 
@@ -84,6 +87,7 @@ class Minutes:
         total.cost_usd += ended.cost_usd
         total.cached_tokens += ended.cached_tokens
         total.unpriced += not ended.priced
+        total.internal_errors += ended.internal_errors
         total.buckets[bisect_left(BOUNDS_MS, ended.latency_ms)] += 1
 
     def merge(self, row: Traffic) -> None:
@@ -98,6 +102,7 @@ class Minutes:
         total.cost_usd += row.cost_usd
         total.cached_tokens += row.cached_tokens
         total.unpriced += row.unpriced
+        total.internal_errors += row.internal_errors
         for bound, count in row.latency_ms.items():
             total.buckets[_ALL_BOUNDS.index(bound)] += count
 
@@ -126,6 +131,7 @@ class Minutes:
                 },
                 cached_tokens=total.cached_tokens,
                 unpriced=total.unpriced,
+                internal_errors=total.internal_errors,
             )
             for (route, minute, arm, target, revision), total in sums.items()
         ]

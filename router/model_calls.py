@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from harness.domain.errors import InputError
+from harness.domain.key_limits import KeyLimits
 from harness.domain.overrides import RequestKind, deciding_kind
 from harness.domain.plan import Plan
 from harness.domain.routing import Arm, KeyGrant
@@ -14,27 +15,21 @@ from router.admission import Admission, Toll
 from router.asgi import ON_LEAVING, CallerGone, Receive, Scope, Send, header
 from router.body import ClientRequest, FieldError, read_request
 from router.books import Books, Entry
-from router.capture import Sampler
 from router.course import Course, Job
 from router.degraded import serializes
 from router.dialects.table import DIALECTS, ENDPOINTS
 from router.dispatch import Dispatcher
 from router.exchange import Exchange
-from router.feedback import Feedback
-from router.guard import Counted
-from router.judge import Drawn, Judges
+from router.internal_errors import InternalErrors, Part
 from router.keys import may_use
 from router.kinds import kinds_seen
+from router.observers import UNSCORED, Observers
 from router.planner import Planner
-from router.recording import Ticket
 from router.replies import Reply, error_reply
 from router.serving import Header, ServedRoute, Serving, header_text
-from router.shadow import Shadows, copies
-from router.spans import Asked, RequestSpan, Tracing
-from router.watch import Watch
+from router.spans import Asked, RequestSpan
 
 TASK: Final = b"x-swapgate-task"
-UNSCORED: Final = (None, None, None)
 TRACE: Final = {b"traceparent": b"", b"tracestate": b""}
 
 
@@ -45,25 +40,19 @@ class ModelCalls:
         dispatcher: Dispatcher,
         admission: Admission,
         books: Books,
-        feedback: Feedback,
+        observers: Observers,
         settings: RouterSettings,
         clock: Clock,
-        sampler: Sampler,
-        shadows: Shadows,
-        judges: Judges,
-        tracing: Tracing | None = None,
+        errors: InternalErrors,
     ) -> None:
         self._planner = planner
         self._dispatcher = dispatcher
         self._admission = admission
         self._books = books
-        self._feedback = feedback
+        self._observers = observers
         self._settings = settings
         self._clock = clock
-        self._sampler = sampler
-        self._shadows = shadows
-        self._judges = judges
-        self._tracing = tracing
+        self._errors = errors
 
     async def answer(
         self,
@@ -78,35 +67,30 @@ class ModelCalls:
     ) -> Reply | None:
         """A refusal, or None when everything is sent."""
         started = self._clock.monotonic()
-        found = _routed(scope, body, grant, serving)
+        found = self._routed(scope, body, grant, serving)
         wished_s = wishes.limit_s(scope)
         if isinstance(wished_s, Reply):
             return wished_s
         toll: Toll | None = None
         if grant.limits is not None:
-            asked = None if isinstance(found, Reply) else found[0]
-            admitted = self._admission.admit(grant.id, grant.limits, asked, len(body))
+            asked_for = None if isinstance(found, Reply) else found[0]
+            admitted = self._admitted(grant.id, grant.limits, asked_for, len(body))
             if isinstance(admitted, Reply):
                 return admitted
             toll = admitted
         if isinstance(found, Reply):
             return found
         request, route = found
-        key, told_apart = sticky.sticky_key(request, header(scope, sticky.HEADER), grant.id)
-        if not told_apart:
-            self._books.count("sticky_by_api_key")
         own = request_id[1].decode()
-        # Whose callers cannot be told apart must not all go to one place for a day.
-        apart = key if told_apart else own
-        arm, plan = self._planner.assign(route, request, key, apart)
         most_s = min(route.route.settings.total_timeout_s, self._settings.total_timeout_s)
         limit_s = min(wished_s, most_s)
-        proves = is_evidence(arm, plan) and not self._in_haste(route, limit_s, most_s)
-        may_be = proves and route.judge is not None
-        drawn = self._judges.drawn(scope, route, request, arm, key, own) if may_be else None
-        scored = self._scored(route, request, arm, key, drawn) if proves else UNSCORED
-        ticket, watch, counted = scored
-        self._feedback.remember(own, route.route.name, arm, grant.id, route.trial, ticket)
+        haste_s = limit_s if limit_s < most_s else None
+        planned = self._planned(scope, route, request, grant.id, own, haste_s)
+        key, apart, arm, plan, proves = planned
+        observers, scoring = self._observers, UNSCORED
+        if proves:
+            scoring = observers.scored(scope, route, request, arm, key, own)
+        observers.remember(own, route, arm, grant.id, scoring.ticket)
         begun = self._dispatcher.timers.loop.time()
         span = self._span(scope, route, request, arm, serving.revision, own)
         job = Job(
@@ -119,24 +103,27 @@ class ModelCalls:
             _passed_up(scope, DIALECTS[request.endpoint].passed_up),
             span,
             hurried=limit_s < most_s,
-            watch=watch,
+            watch=scoring.watch,
         )
         headers = (
             request_id,
             *route.headers[arm],
-            *self._planned(plan, request),
+            *self._of_plan(job),
             *(toll.headers if toll else ()),
         )
-        copied = self._sampler.copied(scope, route, request, own)
-        mirror = self._shadows.drawn(scope, job, key, apart)
+        copied = observers.copies(scope, job, scoring, own, key, apart)
         exchange = Exchange(
             job,
             Course(),
             headers,
+            self._errors,
             limited=toll is not None,
             heartbeat_s=wishes.heartbeat_s(scope, request, self._settings),
             on_leaving=scope.get(ON_LEAVING),
-            copies=copies(copied, mirror, drawn.copied if drawn else None),
+            copies=copied.all,
+        )
+        entry = Entry(
+            scoring.ticket, serving.revision, started, key, own, grant.id, scoring.counted
         )
         try:
             await exchange.serve(self._dispatcher, receive, send)
@@ -144,21 +131,52 @@ class ModelCalls:
             exchange.caller_gone = True
             self._books.count("callers_gone")
         finally:
-            if toll is not None:
-                self._admission.settle(toll, exchange)
-            entry = Entry(ticket, serving.revision, started, key, own, grant.id, counted)
-            self._books.enter(exchange, entry)
-            self._sampler.take(exchange, copied, entry)
-            self._shadows.mirror(mirror, exchange)
-            self._judges.judge(drawn, ticket, exchange)
-            if span is not None:
-                span.end(exchange.served())
+            observers.ended(exchange, entry, scoring, copied, toll)
+            observers.close(span, exchange)
         return None
 
-    def _in_haste(self, route: ServedRoute, limit_s: float, most_s: float) -> bool:
-        if limit_s >= most_s or route.trial is None:
+    def _planned(
+        self,
+        scope: Scope,
+        route: ServedRoute,
+        request: ClientRequest,
+        key_id: str,
+        own: str,
+        haste_s: float | None,
+    ) -> tuple[str, str, Arm, Plan, bool]:
+        """The sticky key; the same, or the request's own where callers cannot be told apart;
+        the arm, whom to ask, and whether the request is evidence of its arm.
+
+        own: the request's id. haste_s: all the time that the client gives it, None for no less
+        than the route does.
+        """
+        try:
+            given = header(scope, sticky.HEADER)
+            key, told_apart = sticky.sticky_key(request, given, key_id)
+            if not told_apart:
+                self._books.count("sticky_by_api_key")
+            # Whose callers cannot be told apart must not all go to one place for a day.
+            apart = key if told_apart else own
+            arm, plan = self._planner.assign(route, request, key, apart)
+            proves = is_evidence(arm, plan) and not self._in_haste(route, haste_s)
+        except Exception as error:
+            self._errors.note(Part.PLAN, error, route)
+            plan = self._plain(route, request)
+            return own, own, Arm.INCUMBENT, plan, False
+        return key, apart, arm, plan, proves
+
+    def _plain(self, route: ServedRoute, request: ClientRequest) -> Plan:
+        """Of the incumbent: as of this moment, or else as the snapshot has it."""
+        try:
+            return self._planner.plan(route, Arm.INCUMBENT, request)
+        except Exception as error:
+            self._errors.note(Part.PLAN, error, route)
+            return route.plans[request.endpoint][Arm.INCUMBENT]
+
+    def _in_haste(self, route: ServedRoute, haste_s: float | None) -> bool:
+        if haste_s is None or route.trial is None:
             return False
-        hasty = self._books.haste.is_in(route.route, limit_s)
+        hasty = self._books.haste.is_in(route.route, haste_s)
         if hasty:
             self._books.count("unscored_in_haste")
         return hasty
@@ -173,44 +191,57 @@ class ModelCalls:
         own: str,
     ) -> RequestSpan | None:
         """None without tracing."""
-        if self._tracing is None:
+        if not self._observers.traces:
             return None
         trace = _passed_up(scope, TRACE)
-        return self._tracing.begin(Asked(request, route, arm, revision, own, trace))
+        return self._observers.span(Asked(request, route, arm, revision, own, trace))
 
-    def _scored(
-        self,
-        route: ServedRoute,
-        request: ClientRequest,
-        arm: Arm,
-        key: str,
-        drawn: Drawn | None,
-    ) -> tuple[Ticket | None, Watch | None, Counted | None]:
-        """The request's place in the statistics, what its guardrails watch, and its place in
-        this worker's own guard.
-        """
-        canary = route.trial
-        if canary is None:
-            return UNSCORED
-        watch = Watch.of(request, route, canary.unit_rule)
-        if drawn is not None and watch is not None:
-            watch = drawn.told(watch)
-        ticket = self._books.admit(canary, arm, key, watch)
-        counted = self._books.guard(route.route.canary, arm, key)
-        return ticket, watch if ticket is not None else None, counted
+    def _admitted(
+        self, key: str, limits: KeyLimits, request: ClientRequest | None, size: int
+    ) -> Toll | Reply | None:
+        """None where what holds the limits failed: then they hold nobody up."""
+        try:
+            return self._admission.admit(key, limits, request, size)
+        except Exception as error:
+            self._errors.note(Part.LIMITS, error)
+            return None
 
-    def _planned(self, plan: Plan, request: ClientRequest) -> tuple[Header, ...]:
+    def _of_plan(self, job: Job) -> tuple[Header, ...]:
         """Says in the metrics that tools are called one at a time; there and in the answer that
         a switch ruled.
         """
-        if serializes(plan, request):
-            self._books.count("tools_serialized")
-        if plan.forced is None:
+        plan = job.plan
+        try:
+            if serializes(plan, job.request):
+                self._books.count("tools_serialized")
+            if plan.forced is None:
+                return ()
+            effect = "in_effect" if plan.forced.in_effect else "not_in_effect"
+            self._books.count(f"switch_{effect}")
+            words = f"{plan.forced.switch.id}; {plan.forced.switch.force}; {effect}"
+            return ((b"x-swapgate-switch", header_text(words)),)
+        except Exception as error:
+            self._errors.note(Part.HEADERS, error, job.route, job.arm)
             return ()
-        effect = "in_effect" if plan.forced.in_effect else "not_in_effect"
-        self._books.count(f"switch_{effect}")
-        words = f"{plan.forced.switch.id}; {plan.forced.switch.force}; {effect}"
-        return ((b"x-swapgate-switch", header_text(words)),)
+
+    def _routed(
+        self, scope: Scope, body: bytes, grant: KeyGrant, serving: Serving
+    ) -> Reply | tuple[ClientRequest, ServedRoute]:
+        """The route that answers: the one that is asked, or its override for such a request."""
+        found = _asked(scope, body, grant, serving)
+        if isinstance(found, Reply):
+            return found
+        request, route, declared = found
+        overrides = route.route.settings.overrides
+        if not overrides:
+            return request, route
+        try:
+            seen = kinds_seen(request) if declared is None else ()
+            kind = deciding_kind(overrides, declared, seen)
+        except Exception as error:
+            self._errors.note(Part.PLAN, error, route)
+            kind = None
+        return request, route if kind is None else route.overrides[kind]
 
 
 def is_evidence(arm: Arm, plan: Plan) -> bool:
@@ -218,10 +249,10 @@ def is_evidence(arm: Arm, plan: Plan) -> bool:
     return plan.forced is None and arm is not Arm.KEEP_WARM
 
 
-def _routed(
+def _asked(
     scope: Scope, body: bytes, grant: KeyGrant, serving: Serving
-) -> Reply | tuple[ClientRequest, ServedRoute]:
-    """The route that answers: the one that is asked, or its override for such a request."""
+) -> Reply | tuple[ClientRequest, ServedRoute, RequestKind | None]:
+    """The request, the route that it names, and the kind that its caller declares."""
     try:
         request = read_request(body, ENDPOINTS[scope["path"]])
     except InputError as error:
@@ -242,18 +273,7 @@ def _routed(
     if not may_use(grant, route.route.name):
         message = f"this key may not use route {route.route.name!r}; ask an admin for one"
         return error_reply(403, message, "route_not_allowed", param="model")
-    return request, _answering(request, route, declared)
-
-
-def _answering(
-    request: ClientRequest, route: ServedRoute, declared: RequestKind | None
-) -> ServedRoute:
-    overrides = route.route.settings.overrides
-    if not overrides:
-        return route
-    seen = kinds_seen(request) if declared is None else ()
-    kind = deciding_kind(overrides, declared, seen)
-    return route if kind is None else route.overrides[kind]
+    return request, route, declared
 
 
 def _passed_up(scope: Scope, wanted: Mapping[bytes, bytes]) -> tuple[Header, ...]:

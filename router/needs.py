@@ -72,6 +72,11 @@ def _asks_for_schema(values: Mapping[str, Value]) -> bool:
     return False
 
 
+def output_limit(request: ClientRequest) -> int:
+    """Tokens that the client allows as output, 0 when it does not say."""
+    return _output_limit(request.members.values)
+
+
 def _output_limit(values: Mapping[str, Value]) -> int:
     for name in _LIMITS:
         limit = values[name].value if name in values else None

@@ -27,6 +27,8 @@ class Outcomes:
     def settle(self, made: Try, outcome: FailureClass | None) -> None:
         """Once for every attempt, a stream's at its end. outcome: None for a success."""
         upstream, counts = made.upstream, outcome
+        if not made.check:
+            self._health.end(upstream.id)  # first: whatever fails here, it is over
         if outcome is None:
             self._keys.accepted(upstream, made.key)
             self._health.spoken[upstream.id] = made.endpoint
@@ -35,8 +37,13 @@ class Outcomes:
             counts = FailureClass.CANCELLED
         elif RULES[outcome].other_key and self._keys.gone(upstream, made.key):
             counts = FailureClass.CANCELLED  # a new key serves already
-        elif made.check and outcome in GUESSED and upstream.id not in self._health.spoken:
+        elif made.check and (
+            (outcome in GUESSED and upstream.id not in self._health.spoken)
+            or self._health.users_find_well(upstream.id)
+        ):
             counts = FailureClass.CANCELLED
+        if not made.check:
+            self._health.judge(upstream.id, counts)
         self._health.settle(upstream.id, made.ticket, counts)
         self._metrics.attempt(upstream.name, outcome)
 

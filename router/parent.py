@@ -10,6 +10,7 @@ import structlog
 from harness.domain.errors import SwapgateError
 from router.bookkeeper import Bookkeeper
 from router.crew import Crew, Orders
+from router.stopping import HAND_OVER
 
 log = structlog.get_logger("swapgate.router")
 
@@ -27,22 +28,32 @@ class Parent:
         self._books = books
         self._again = again
         self._stopping = asyncio.Event()
+        self._signal = signal.SIGTERM
         self._reload = asyncio.Event()
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._retiring: dict[asyncio.Task[None], Crew] = {}
 
     async def run(self, orders: Orders) -> int:
         """Until SIGTERM or SIGINT. The exit code: a worker's own if the first crew fails."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stopping.set)
+            loop.add_signal_handler(number, self._stop, number)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
         crew = Crew(orders, self._listeners, self._books)
         code = await self._started(crew)
         while code == 0 and await self._reload_wanted():
             crew = await self._reloaded(crew)
-        await crew.retire()
+        # The workers have their own of these. While one was left here, connections would wait
+        # in its queue for nobody; now they are refused once the last worker has closed its own.
+        for each in self._listeners:
+            each.close()
+        leaving = [crew, *self._retiring.values()]
+        await asyncio.gather(*(each.retire(self._signal) for each in leaving))
         await asyncio.gather(*self._retiring)
         return code
+
+    def _stop(self, number: signal.Signals) -> None:
+        self._signal = number
+        self._stopping.set()
 
     async def _reload_wanted(self) -> bool:
         """Wait for the next signal; False for one to stop."""
@@ -79,11 +90,11 @@ class Parent:
                 reason = f"a new worker ended with {code}; the old ones go on serving"
                 log.error("reload_refused", reason=reason)
                 self._books.counters["reloads_refused"] += 1
-            await new.retire()
+            await new.retire(signal.SIGINT)
             return old
         log.info("reloaded", workers=orders.workers)
         self._books.counters["reloads"] += 1
-        leaving = asyncio.create_task(old.retire())
-        self._retiring.add(leaving)
-        leaving.add_done_callback(self._retiring.discard)
+        leaving = asyncio.create_task(old.retire(HAND_OVER))
+        self._retiring[leaving] = old
+        leaving.add_done_callback(self._retiring.pop)
         return new

@@ -1,6 +1,7 @@
 """A route as planning needs it, and who is charged in the end. Pure."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from harness.domain.capabilities import Endpoint, Needs
 from harness.domain.failures import CLIENTS_OWN, FailureClass
@@ -28,6 +29,13 @@ def plans_of(
         endpoint: {arm: plan_for(targets, arm, Needs(endpoint), around) for arm in Arm}
         for endpoint in Endpoint
     }
+
+
+def plain_plan(well: Plan, plan: Plan) -> Plan:
+    """The incumbent's own; where a switch rules, what it left of that in `plan`."""
+    if plan.forced is None:
+        return well
+    return replace(well, targets=tuple(each for each in well.targets if each in plan.targets))
 
 
 def charged(arm: Arm, failures: Sequence[FailureClass | None]) -> bool:

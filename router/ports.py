@@ -96,6 +96,22 @@ def dropped(reply: UpstreamReply) -> tuple[str, ...]:
     return found
 
 
+def moved(reply: UpstreamReply) -> int:
+    """How much a translation has heard that brings the answer on, of which a client may see
+    nothing: thoughts that were not asked for, a call that waits for its turn.
+    """
+    found: int = getattr(reply, "moved", 0)
+    return found
+
+
+def unended(reply: UpstreamReply) -> bool:
+    """Of a whole answer that was read: the provider did not say why it ended, and a translation
+    had to say something.
+    """
+    found: bool = getattr(reply, "unended", False)
+    return found
+
+
 class Transport(Protocol):
     """Makes one attempt; never tries again, never follows a redirect.
 

@@ -17,6 +17,7 @@ from harness.domain.provider_kinds import PROVIDER_KINDS, SERVED_KINDS
 from harness.domain.routing import Arm, Route, Snapshot
 from harness.domain.switches import Switch, SwitchTarget
 from harness.domain.targets import Provider, Target
+from router.bridges.translation import HELD
 from router.overriding import with_overrides
 from router.plan import plans_of, route_targets
 from router.serving import (
@@ -154,7 +155,7 @@ def _native(
     upstreams: Mapping[str, Upstream],
 ) -> Mapping[Endpoint, Mapping[str, Capabilities]]:
     found: dict[Endpoint, Mapping[str, Capabilities]] = {}
-    for endpoint in Endpoint:
+    for endpoint in HELD:
         others = frozenset(Endpoint) - {endpoint}
         can = {
             id_: within(each.can, others) if endpoint in each.adapted else each.can

@@ -1,9 +1,11 @@
-"""Notices a provider's changed credential, and lets its targets be tried again at once (D3)."""
+"""Notices what lets targets be tried again at once: a provider's changed credential (D3), and a
+person who throws a switch for them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from harness.domain.credentials import ProviderKey, StoredKey
+from harness.domain.switches import SwitchTarget, forced
 from router.health import TargetHealth
 from router.provider_keys import ProviderKeys
 from router.serving import Serving, Upstream
@@ -30,17 +32,26 @@ class Renewals:
         self._keys = keys
         self._seen: Serving | None = None
         self._proofs: Mapping[str, Proof] = {}
+        self._switches: Collection[str] | None = None
 
     def look(self, serving: Serving) -> None:
         if serving is self._seen:
             return
         self._seen = serving
         before, self._proofs = self._proofs, _proofs(serving)
+        thrown = [
+            each for each in serving.snapshot.switches if each.id not in (self._switches or ())
+        ]
+        known, self._switches = self._switches, {each.id for each in serving.snapshot.switches}
         self._keys.forget_gone(serving)
         for each in _upstreams(serving):
             name = each.provider.name
             if name in before and before[name] != self._proofs[name]:
                 self._health.renew(each.id)
+            named = SwitchTarget(each.id, each.name, each.provider.name)
+            # Those of the first snapshot were thrown before this process knew anything.
+            if known is not None and any(forced(one, [named]).in_effect for one in thrown):
+                self._health.reopen(each.id)
 
 
 def _proofs(serving: Serving) -> dict[str, Proof]:

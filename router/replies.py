@@ -13,6 +13,7 @@ EVENTS: Final[tuple[Header, ...]] = (
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 )
+RETRY: Final[Header] = (b"x-should-retry", b"true")
 DO_NOT_RETRY: Final[Header] = (b"x-should-retry", b"false")
 
 _PLAIN_CONNECTION: Final = (b"keep-alive", b"close")

@@ -37,6 +37,7 @@ from router.relay import CommittedStream
 from router.serving import ServedShadow, Upstream
 from router.shadow_units import subject
 from router.snapshot import SnapshotHolder
+from router.time_limits import first_token_s
 from router.transcript import transcript
 from router.usage import Usage
 
@@ -242,7 +243,7 @@ class Shadows:
         )
         until = again.deadline
         if job.request.stream:
-            until = min(until, began + self._settings.first_token_timeout_s)
+            until = min(until, began + first_token_s(job.route, upstream, self._settings))
         key = self._keys.key(upstream)
         made = Try(upstream, LAST_RESORT, key, until, 1, job.request.endpoint)
         try:

@@ -4,16 +4,23 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from harness.domain.credentials import ProviderKeySets
 from harness.domain.data_classes import NONE_NAMED, DataClasses
-from harness.domain.errors import ConfigError, SnapshotInvalid, StoreUnavailable
+from harness.domain.errors import (
+    ConfigError,
+    DatabaseRestored,
+    SnapshotInvalid,
+    StoreUnavailable,
+)
 from harness.domain.routing import Snapshot
 from harness.domain.switches import Switch
 from harness.ports import Store
 from router import snapshot_file, validity
+from router.lineage_guard import LineageGuard
 from router.ready import ready
 from router.serving import NO_KEYS, Serving
 
@@ -35,16 +42,18 @@ class SnapshotHolder:
     """What is served now. Reading `current` never blocks; a request reads it once.
 
     `stale`: the database does not answer, the last good revision goes on serving. `refused`:
-    why the newest revision is not the one that serves, empty when it is. `age_s`: since the
+    why the newest revision is not the one that serves, empty when it is. `undercut`: that is
+    because the database went back in its history. `age_s`: since the
     database last said that this is the newest; until it did, since the start. standing: the
     switches of the environment and the file. keys_of: the providers' keys, as they are sent.
     classes: who may see which data, as this process's file says; see `serving.ready`.
     opened: the snapshot as it serves, with what it carries encrypted in clear; the disk keeps
-    it as it came. prepare: called before a snapshot serves, never on the event loop; it may
-    take seconds, and raise ConfigError.
+    it as it came. restored: what the disk holds, as its signed rows say; it raises
+    SnapshotInvalid where their signatures do not hold. prepare: called before a snapshot
+    serves, never on the event loop; it may take seconds, and raise ConfigError.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is what the class's text says
         self,
         store: Store,
         file: Path,
@@ -54,10 +63,12 @@ class SnapshotHolder:
         *,
         classes: DataClasses = NONE_NAMED,
         opened: Callable[[Snapshot], Snapshot] = lambda snapshot: snapshot,
+        restored: Callable[[Snapshot], Snapshot] = lambda snapshot: snapshot,
     ) -> None:
         self.current: Serving | None = None
         self.stale = False
         self.refused = ""
+        self.undercut = False
         self._store = store
         self._file = file
         self._standing = tuple(standing)
@@ -65,7 +76,9 @@ class SnapshotHolder:
         self._prepare = prepare
         self._classes = classes
         self._opened = opened
+        self._restored = restored
         self._seen = ""
+        self._guard = LineageGuard()
         self._confirmed = time.monotonic()
         self._followers: list[Callable[[Store], None]] = []
         self._stopping = threading.Event()
@@ -77,14 +90,18 @@ class SnapshotHolder:
 
     def boot(self) -> Serving:
         """From the database, else from disk (stale). Raises SnapshotInvalid for neither."""
+        with suppress(SnapshotInvalid):
+            self._guard.note(self._on_disk())
         try:
             return self._swap(self._store.snapshot())
         except Exception as error:
             if not isinstance(error, StoreUnavailable | SnapshotInvalid):
                 log.exception("the database gave no snapshot")
             why = str(error) or type(error).__name__
+            if isinstance(error, DatabaseRestored):
+                self._refuse(error)
         try:
-            self.current = self._made(snapshot_file.load(self._file))
+            self.current = self._made(self._on_disk())
         except SnapshotInvalid as error:
             raise SnapshotInvalid(
                 f"the router cannot start: the database gave no snapshot ({why}), and neither "
@@ -93,6 +110,12 @@ class SnapshotHolder:
         self.stale = True
         log.warning("serving revision %d from disk: %s", self.current.revision, why)
         return self.current
+
+    def _on_disk(self) -> Snapshot:
+        """What served last, as its signed rows say. Raises SnapshotInvalid."""
+        loaded = snapshot_file.load(self._file)
+        made = self._restored(loaded).without(loaded.revoked)
+        return made.with_log_end(loaded.lineage.log_end)
 
     def also(self, follower: Callable[[Store], None]) -> None:
         """Called in the thread that follows the store, about every second.
@@ -129,16 +152,23 @@ class SnapshotHolder:
             self._swap(self._store.snapshot())
         except SnapshotInvalid as error:
             self._seen = etag
-            self.refused = str(error)
+            self._refuse(error)
             log.error("new revision refused, the old one goes on serving: %s", error)  # noqa: TRY400 - the message is the whole story
             return False
         return True
 
-    def _swap(self, snapshot: Snapshot) -> Serving:
+    def _refuse(self, error: SnapshotInvalid) -> None:
+        self.refused = str(error)
+        self.undercut = isinstance(error, DatabaseRestored)
+
+    def _swap(self, offered: Snapshot) -> Serving:
+        snapshot = self._guard.admit(offered, self._store.lacking)
         serving = self._made(snapshot)
+        self._guard.note(snapshot)
         self.current = serving
         self._seen = snapshot.etag
         self.refused = ""
+        self.undercut = False
         self.stale = False
         self._confirmed = time.monotonic()
         try:

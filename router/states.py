@@ -51,6 +51,7 @@ class States:
             },
             breakers=self._breakers(serving) if serving else {},
             checks=self._checked(serving) if serving else {},
+            pauses=self._pauses(serving) if serving else {},
         )
 
     def _checked(self, serving: Serving) -> dict[str, Checked]:
@@ -61,6 +62,15 @@ class States:
             name = targets[id_].name
             found[name] = min(each, found.get(name, each))
         return found
+
+    def _pauses(self, serving: Serving) -> dict[str, float]:
+        """As `_checked`."""
+        left: dict[str, float] = {}
+        for target_id, target in serving.snapshot.table.targets.items():
+            left_s = self._health.pause_s(target_id)
+            if left_s > 0:
+                left[target.name] = max(left_s, left.get(target.name, 0.0))
+        return left
 
     def _breakers(self, serving: Serving) -> dict[str, int]:
         """As `_checked`."""

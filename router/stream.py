@@ -9,13 +9,14 @@ import json
 import re
 from abc import ABC, abstractmethod
 from codecs import BOM_UTF8
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from enum import StrEnum
 from typing import Final
 
 from harness.domain.errors import InputError
 from harness.domain.failures import FailureClass
 from router.failures import class_of_error
-from router.jsonspan import Edit, Members, Value, read, spliced
+from router.jsonspan import Edit, Members, Value, read, read_finite, spliced
 from router.said import Said
 from router.usage import Usage
 
@@ -23,6 +24,15 @@ LONGEST_END: Final = len(b"\r\n\r\n")
 MAX_EVENT_BYTES: Final = 8 * 1024 * 1024
 EVENT_END: Final = re.compile(rb"\r?\n\r?\n|\r\r")
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
+
+
+class Irregularity(StrEnum):
+    """Something in an answer that its protocol does not know, and that harms nobody."""
+
+    NO_FINISH_REASON = "no_finish_reason"  # a whole answer does not say why it ended
+    NO_LAST_EVENT = "no_last_event"  # a stream said why it ended, and then nothing more
+    NOT_FINITE = "not_finite"  # NaN or an infinity in an event
+    SKIPPED = "skipped_event"  # one that cannot be read, where the route says so
 
 
 class StreamFilter(ABC):
@@ -33,9 +43,11 @@ class StreamFilter(ABC):
     that, or of an end that says that the provider failed; None for a good end. finished: it
     ended as the protocol says. output_events: deltas with output, where no usage was reported.
     refusal: the provider's own words, where the failure is an error event. finish_reasons: as
-    they came. model: the first that an event named. said: what it said, where a rollout's
-    guardrails ask; None where nobody does. json_name: what `model` becomes, as JSON; None to
-    leave it.
+    they came. moved: counts events that brought the answer on, which pings and empty deltas do
+    not. irregularities: those that were met. model: the first that an event named. said: what
+    it said, where a rollout's guardrails ask; None where nobody does. deafened: the fault of
+    ours that ended their listening; the stream goes on. skips: what cannot be read is left out.
+    json_name: what `model` becomes, as JSON; None to leave it.
     """
 
     def __init__(self, json_name: str | None) -> None:
@@ -46,12 +58,35 @@ class StreamFilter(ABC):
         self.refusal = b""
         self.usage: Usage | None = None
         self.output_events = 0
+        self.moved = 0
+        self.irregularities: set[Irregularity] = set()
         self.finish_reasons: list[str] = []
         self.model = ""
         self.said: Said | None = None
+        self.skips = False
+        self.deafened: Exception | None = None
         self._json_name = json_name
         self._buffer = b""
         self._begun = False
+
+    @property
+    def ended(self) -> bool:
+        """Everything is said, and why it ended; the last event alone may still be to come."""
+        return False
+
+    def listen(self, ear: Callable[[], Said | None]) -> None:
+        """For the guardrails that ask."""
+        try:
+            self.said = ear()
+        except Exception as error:
+            self.deafened = error
+
+    def _hear(self, hear: Callable[..., None], *what: object) -> None:
+        """hear: enters in `said` what an event says."""
+        try:
+            hear(self.said, *what)
+        except Exception as error:
+            self.said, self.deafened = None, error
 
     def used(self) -> Usage:
         """As reported; of a stream that ended before, one output token for each delta."""
@@ -97,6 +132,8 @@ class StreamFilter(ABC):
 
     def end(self) -> bytes:
         """The upstream closed the stream: what is still to be sent."""
+        if self.ended and _is_cut(self._buffer):
+            self._buffer = b""  # of what may come after the reason to end nothing is needed
         rest = self.feed(b"\n\n") if self._buffer.strip() and not self.failure else b""
         if self.finished or self.failure:
             return rest
@@ -125,16 +162,49 @@ class StreamFilter(ABC):
         if payload == b"[DONE]":
             return self._mark(event + end)
         try:
-            members = read(payload)
+            members, as_it_came = read_event(payload)
         except InputError as error:
-            self._fail(f"an event that is not valid: {error}")
+            if self.skips:
+                self.irregularities.add(Irregularity.SKIPPED)
+            else:
+                self._fail(f"an event that is not valid: {error}")
             return b""
+        if not as_it_came:
+            self.irregularities.add(Irregularity.NOT_FINITE)
+            clean = members.text.encode()
+            event, payload = _with_data(event, payload, clean), clean
         edits = self._read(members.text, members)
         if edits is None:
             return b""
         if not edits:
             return event + end
         return _with_data(event, payload, spliced(members.text, edits)) + end
+
+
+def _is_cut(event: bytes) -> bool:
+    payload = data_of(event.strip())
+    if payload is None or payload == b"[DONE]":
+        return False
+    try:
+        read_event(payload)
+    except InputError:
+        return True
+    return False
+
+
+def read_event(payload: bytes) -> tuple[Members, bool]:
+    """An event's data, and whether it is as it came: NaN and infinities are taken out of it.
+
+    They stand where hardly anybody reads, as in log probabilities. Raises InputError.
+    """
+    try:
+        return read(payload), True
+    except InputError:
+        try:
+            return read_finite(payload), False
+        except InputError:
+            pass
+        raise
 
 
 def data_of(event: bytes) -> bytes | None:

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from harness.cli.program import program
 from harness.runtime.clock import ManualClock, SystemClock
 from harness.store.sql import SqlStore
+from tests.signing import CONTROL, ENVIRONMENT
 from tests.world import SECRET, World
 
 FILE = """\
@@ -74,6 +75,12 @@ class CommandLine:
         assert done.stdout == ""
         return done.stderr
 
+    def acting(self, name: str, role: str) -> tuple[str, str]:
+        """Words to act as a new person with a key of this role."""
+        file = self.folder / f"{name}.key"
+        file.write_text(self.json("key", "create", name, "--role", role)["text"])
+        return "--key-file", str(file)
+
     def json(self, *words: str, exits: int = 0) -> Any:
         return json.loads(self.run(*words, "--json", exits=exits).stdout)
 
@@ -85,14 +92,17 @@ def installed(
     """An installation in `folder`, from then on the current one, around a migrated database."""
     monkeypatch.chdir(folder)
     monkeypatch.setenv("SWAPGATE_SECRET", SECRET.decode())
-    monkeypatch.setenv("SWAPGATE_ACTOR", "ann")
+    monkeypatch.delenv("SWAPGATE_ACTOR", raising=False)
+    monkeypatch.delenv("SWAPGATE_MANAGEMENT_KEY", raising=False)
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
     (folder / "swapgate.yaml").write_text(FILE, encoding="utf-8")
     (folder / ".swapgate").mkdir()
     database = Path(sqlite_url.removeprefix("sqlite:///"))
     file = database.rename(folder / ".swapgate/swapgate.db")
     # The commands read the machine's clock; a verdict must not have expired by it.
     clock = ManualClock(SystemClock().now())
-    store = SqlStore(f"sqlite:///{file}", secret=SECRET, clock=clock)
+    store = SqlStore(f"sqlite:///{file}", secret=SECRET, clock=clock, signatures=CONTROL)
     made = CommandLine(folder, World(folder, store, clock=clock))
     made.run("init")
     yield made

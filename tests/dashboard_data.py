@@ -29,7 +29,7 @@ from harness.runtime.clock import ManualClock
 XSS = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 
 MINUTE = timedelta(minutes=1)
-ANA, BEN = Actor("ana", Role.ADMIN), Actor("ben", Role.ADMIN)
+ANA, BEN = Actor("ana", Role.ADMIN, "pr_ana"), Actor("ben", Role.ADMIN, "pr_ben")
 
 CONFIG = """
 providers:

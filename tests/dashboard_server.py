@@ -1,6 +1,5 @@
 """The dashboard as a process of its own, and what a browser says about its pages."""
 
-import os
 import subprocess
 import sys
 import time
@@ -22,17 +21,15 @@ PROBED = ("/_stcore/health", "/_stcore/host-config")
 
 
 @contextmanager
-def dashboard(config: Path, *, actor: str = "carla") -> Iterator[str]:
+def dashboard(config: Path) -> Iterator[str]:
     """A cold server on `config`; its address. Ended with SIGTERM, as a supervisor does."""
     port = free_port()
     log = config.parent / f"dashboard-{port}.log"
-    environment = {**os.environ, "SWAPGATE_ACTOR": actor}
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - our own module
             [sys.executable, "-m", "dashboard.serve", f"--config={config}", f"--port={port}"],
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=environment,
         )
     address = f"http://127.0.0.1:{port}"
     try:

@@ -366,12 +366,12 @@ class Life:
     def _look_into(self, each: Rollout) -> None:
         """A person ends what a wrong split has spoilt or has no proof; the rest goes on."""
         if alerts.is_open(self.ctx, AlertKind.SAMPLE_RATIO, each.id) and each.live:
-            canary_hands.by_hand(self.ctx, BEN, each.route, Signal.ABORT, "")
+            canary_hands.by_hand(self.ctx, BEN, each.route, Signal.ABORT, "a drill")
         elif each.state is RolloutState.PAUSED:
             try:
-                canary_hands.by_hand(self.ctx, BEN, each.route, Signal.RESUME, "")
+                canary_hands.by_hand(self.ctx, BEN, each.route, Signal.RESUME, "a drill")
             except ProofRefused:
-                canary_hands.by_hand(self.ctx, BEN, each.route, Signal.ABORT, "")
+                canary_hands.by_hand(self.ctx, BEN, each.route, Signal.ABORT, "a drill")
 
     def _endings(self) -> Sequence[Ending]:
         moves: dict[str, list[str]] = {}

@@ -14,11 +14,12 @@ from harness.domain.routing import Snapshot
 from harness.domain.settings import RouterSettings
 from harness.ports import Store
 from harness.runtime.clock import ManualClock
-from router.app import Router, build
+from router.app import build
 from router.asgi import WATCH_AFTER_S
-from router.ports import UpstreamRequest
+from router.ports import TransportFactory, UpstreamRequest
 from router.recorder import Recorder
 from router.snapshot import SnapshotHolder
+from router.spans import Tracing
 from router.spool import Spool
 from router.transport.scripted import Scripted, Turn
 from tests.router_upstream import completion
@@ -51,6 +52,8 @@ class Door:
         booted: bool = True,
         first: Snapshot | None = None,
         classes: DataClasses = NONE_NAMED,
+        transports: TransportFactory | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self.kept = SwitchableStore(first or snapshot("http://127.0.0.1:1/v1"))
         store = cast("Store", self.kept)
@@ -64,11 +67,14 @@ class Door:
             store, Spool(folder / "spool"), worker="w", clock=clock, live_rollouts=frozenset
         )
         self.transport = Scripted(script)
-        self.app = cast(
-            "Router",
-            build(
-                self.holder, self.recorder, lambda _: self.transport, settings, SECRET, clock
-            ),
+        self.app = build(
+            self.holder,
+            self.recorder,
+            transports or (lambda _: self.transport),
+            settings,
+            SECRET,
+            clock,
+            tracing=tracing,
         )
 
     async def call(
@@ -78,8 +84,12 @@ class Door:
         method: str = "POST",
         headers: tuple[tuple[bytes, bytes], ...] = (AUTH,),
         leave: bool = False,
+        peer: str = "192.0.2.1",
     ) -> tuple[int, dict[bytes, bytes], bytes]:
-        """Status, headers and body. leave: the caller hangs up instead of sending a body."""
+        """Status, headers and body. leave: the caller hangs up instead of sending a body.
+
+        peer: the address that is connected.
+        """
         sent: list[Any] = []
         waiting = [
             {"type": "http.request", "body": piece, "more_body": True} for piece in pieces[:-1]
@@ -98,7 +108,13 @@ class Door:
         async def send(message: Any) -> None:
             sent.append(message)
 
-        scope = {"type": "http", "method": method, "path": path, "headers": list(headers)}
+        scope = {
+            "type": "http",
+            "method": method,
+            "path": path,
+            "headers": list(headers),
+            "client": (peer, 4711),
+        }
         await self.app(scope, receive, send)
         if not sent:
             return 0, {}, b""

@@ -18,6 +18,7 @@ from harness.domain.credentials import ProviderKeySets, of_environment
 from harness.domain.data_classes import NONE_NAMED, DataClasses
 from harness.domain.errors import StoreUnavailable
 from harness.domain.failover import Failover
+from harness.domain.lineage import Lineage
 from harness.domain.observation import Block, Traffic, UnitRule
 from harness.domain.pins import Sighting
 from harness.domain.retry import RetryPolicy
@@ -93,6 +94,12 @@ class SwitchableStore:
 
     def etag(self) -> str:
         return self.snapshot().etag
+
+    def lacking(self, known: Lineage) -> Sequence[str]:
+        self._answer()
+        assert self._snapshot is not None
+        stored = self._snapshot.lineage.heads
+        return [name for name, head in known.heads.items() if stored.get(name) != head]
 
     def wait_for_change(self, timeout_s: float) -> bool:
         self._answer()

@@ -36,8 +36,8 @@ from harness.runtime.evaluating import Worker
 from harness.runtime.inline_workers import InlineWorkers
 
 ITEMS = 60
-ANN = Actor("ann", Role.PROPOSER)
-BEN = Actor("ben", Role.APPROVER)
+ANN = Actor("ann", Role.PROPOSER, "pr_ann")
+BEN = Actor("ben", Role.APPROVER, "pr_ben")
 ENCRYPTION_KEYS = [new_key()]
 SECRET = b"a secret of the tests"
 # Share of items that each model answers rightly, in twelfths.

@@ -21,7 +21,7 @@ from harness.domain.proposal import Phase
 from harness.domain.rollout import Rollout
 from tests.processes import Site, free_port, site
 
-PERSON: Final = Actor("bench", Role.PROPOSER)
+PERSON: Final = Actor("bench", Role.PROPOSER, "bench")
 OPENS_WITHIN_S: Final = 900.0
 INCUMBENT: Final = "old"
 # Half a second for an answer would fill a small machine with waiting requests.

@@ -11,6 +11,7 @@ from harness.domain.changes import CreateRoute, StartCanary
 from harness.domain.evaluation import Claim, Passed
 from harness.domain.policy import Policy
 from harness.domain.proposal import Phase, Proposal
+from harness.domain.rollout import Rollout, RolloutState
 from harness.domain.settings import RouterSettings
 from harness.domain.targets import Price, Provider, Target
 from harness.ports import Store, Transaction
@@ -22,6 +23,7 @@ from router.recorder import Recorder
 from router.serve import serve
 from router.snapshot import SnapshotHolder
 from router.spool import Spool
+from tests.signing import CONTROL
 
 SECRET, KEY = b"benchmark", "sk-sg-benchmark"
 WEIGHT_BPS = 100
@@ -62,6 +64,22 @@ def put_route(tx: Transaction, name: str, port: int, clock: SystemClock) -> None
         expires_at=now + timedelta(days=1),
     )
     tx.verdicts.add(proof, proposal.id)
+    rollout = Rollout(
+        id=f"ro_{name}",
+        proposal=proposal.id,
+        route=name,
+        incumbent=incumbent,
+        candidate=candidate,
+        verdict=proof.id,
+        policy=proposal.policy.canary,
+        salt="salt",
+        step=0,
+        state=RolloutState.WAITING,
+        started_at=now,
+        step_started_at=now,
+        updated_at=now,
+    )
+    tx.rollouts.add(rollout)
     canary = StartCanary(name, proof, f"ro_{name}", WEIGHT_BPS, "salt")
     commit(canary, expected_version=1)
 
@@ -70,7 +88,7 @@ def seeded(folder: Path, ports: dict[str, int]) -> Store:
     clock = SystemClock()
     url = f"sqlite:///{folder / 'swapgate.db'}"
     migrate.upgrade(url)
-    store = SqlStore(url, secret=SECRET, clock=clock)
+    store = SqlStore(url, secret=SECRET, clock=clock, signatures=CONTROL)
     with store.write() as tx:
         for name, port in ports.items():
             put_route(tx, name, port, clock)

@@ -29,6 +29,7 @@ from benchmarks.router.peers.peer import Site as Place
 from benchmarks.router.peers.swapgate import ask, command_with
 from benchmarks.router.processes import free_port, start, wait_for
 from benchmarks.router.worker import SECRET, seeded
+from tests.signing import ENVIRONMENT
 
 # No parent: the router as it runs within another process.
 ALONE: Final = 0
@@ -85,7 +86,7 @@ def started(workers: int, folder: Path, ports: dict[str, int], stack: ExitStack)
         config.write_text(yaml.safe_dump(settings), encoding="utf-8")
         main = [sys.executable, "-m", "harness.cli.main", "--config", str(config)]
         command = [*main, "serve", "router", "--workers", str(workers)]
-    env = {"SWAPGATE_SECRET": SECRET.decode()}
+    env = {"SWAPGATE_SECRET": SECRET.decode(), **ENVIRONMENT}
     process = start(command, stack, core=None, log=folder / "log", env=env)
     wait_for(place.port, process, START_S)
     router = Router(place, process.pid)

@@ -8,8 +8,9 @@ import streamlit as st
 from dashboard import acting, cards, queries, shell, stories, wording
 from dashboard.cards import esc, strong
 from dashboard.queries import ProposalRow
-from harness.control import canary_plan, outlook, propose
+from harness.control import canary_plan, outlook, propose, review, widening
 from harness.control.standing import Proof
+from harness.domain.access import Actor
 from harness.domain.errors import SwapgateError
 from harness.domain.evaluation import Claim
 from harness.domain.proposal import Phase
@@ -112,21 +113,24 @@ def _approvals(row: ProposalRow, now: datetime) -> str:
     return f" · approvals 0 of 1 · {wording.left(row.expires_at, now)}"
 
 
-def _why_no_approval(row: ProposalRow, actor: str, now: datetime) -> str:
+def _why_no_approval(row: ProposalRow, actor: Actor | None, now: datetime) -> str:
     found, verdict = row.standing, row.verdict
     if found is not None and verdict is not None and not found.holds:
         expired = f"the verdict expired {wording.age(verdict.expires_at, now)}"
         why = found.why if found.proof is Proof.STALE else expired
         return f"STALE: {why}. Propose again to refresh it."
-    if row.proposal.proposer == actor and not row.proposal.policy.self_approval:
-        return f"{actor} proposed this, so another person approves it."
+    if actor is None:
+        return acting.SIGN_IN
+    whose = row.proposal.proposer_principal
+    if whose == actor.principal and not row.proposal.self_approval:
+        return f"{actor.name} proposed this, so another person approves it."
     return ""
 
 
 def _buttons(row: ProposalRow, now: datetime) -> None:
-    proposal, actor = row.proposal, acting.acting()
+    proposal, actor = row.proposal, acting.signed_in()
     if proposal.phase is Phase.AWAITING_APPROVAL and proposal.approver is None:
-        why = _why_no_approval(row, actor.name, now)
+        why = _why_no_approval(row, actor, now)
         key = proposal.id
         if st.button("Approve", key=f"approve-{key}", type="primary", disabled=bool(why)):
             approve(row)
@@ -156,14 +160,33 @@ def approve(row: ProposalRow) -> None:
             "<p>From there it goes up by itself, step by step, while it does no harm.</p>",
         )
     )
+    _review(row)
     reason = st.text_input("Reason (optional)", key=f"approve-why-{row.proposal.id}")
     if st.button("Start the canary", type="primary"):
-        ctx, actor = shell.context(), acting.acting()
+        ctx = shell.context()
         seen = row.verdict.id if row.verdict else None
-        shell.attempt(
-            lambda: propose.approve(ctx, actor, row.proposal.id, reason, seen=seen),
-            f"{actor.name} approved {row.proposal.id}; the canary opens within seconds.",
+        acting.attempt(
+            lambda actor: propose.approve(ctx, actor, row.proposal.id, reason, seen=seen),
+            lambda actor: (
+                f"{actor.name} approved {row.proposal.id}; the canary opens within seconds."
+            ),
         )
+
+
+def _review(row: ProposalRow) -> None:
+    """What it widens, the risk so far, and what changed on the route, and by whom."""
+    seen = review.of_proposal(shell.context(), row.proposal.id)
+    for line in seen.widened:
+        st.html(cards.note(f"Widened: {line}"))
+    st.html(cards.note(f"This is the {seen.risk.words}."))
+    if seen.changes:
+        rows = [
+            (f"{each.at:%Y-%m-%d %H:%M}", esc(each.by), each.what, esc(each.text))
+            for each in seen.changes
+        ]
+        heads = ("Changed (UTC)", "By", "What", "How")
+        with st.expander("What changed on this route in 90 days"):
+            st.html(cards.table(heads, rows))
 
 
 @st.dialog("Reject the proposal?")
@@ -177,10 +200,10 @@ def reject(row: ProposalRow) -> None:
     )
     reason = st.text_area("Reason", key=f"reject-why-{row.proposal.id}")
     if st.button("Reject", type="primary", key="reject-now"):
-        ctx, actor = shell.context(), acting.acting()
-        shell.attempt(
-            lambda: propose.refuse(ctx, actor, row.proposal.id, reason),
-            f"{actor.name} rejected {row.proposal.id}.",
+        ctx = shell.context()
+        acting.attempt(
+            lambda actor: propose.refuse(ctx, actor, row.proposal.id, reason),
+            lambda actor: f"{actor.name} rejected {row.proposal.id}.",
         )
     st.html(cards.note("A rejection needs a reason; the proposer will read it."))
 
@@ -194,10 +217,10 @@ def cancel(row: ProposalRow) -> None:
         )
     )
     if st.button("Cancel the proposal", type="primary"):
-        ctx, actor = shell.context(), acting.acting()
-        shell.attempt(
-            lambda: propose.cancel(ctx, actor, row.proposal.id),
-            f"{actor.name} cancelled {row.proposal.id}.",
+        ctx = shell.context()
+        acting.attempt(
+            lambda actor: propose.cancel(ctx, actor, row.proposal.id),
+            lambda actor: f"{actor.name} cancelled {row.proposal.id}.",
         )
 
 
@@ -213,15 +236,16 @@ def create(routes: Sequence[str]) -> None:
             _outlook(wish)
         with st.container(horizontal=True, vertical_alignment="center"):
             if st.button("Propose", type="primary", disabled=bool(why_not)):
-                actor = acting.acting()
-                shell.attempt(
-                    lambda: propose.create(shell.context(), actor, wish),
-                    f"{actor.name} proposed {wish.candidate} for route {wish.route}; "
-                    "its evaluation starts within seconds.",
+                acting.attempt(
+                    lambda actor: propose.create(shell.context(), actor, wish),
+                    lambda actor: (
+                        f"{actor.name} proposed {wish.candidate} for route {wish.route}; "
+                        "its evaluation starts within seconds."
+                    ),
                 )
-            st.html(
-                cards.note(why_not or f"Proposed as {acting.acting().name}."), width="content"
-            )
+            actor = acting.signed_in()
+            whose = f"Proposed as {actor.name}." if actor else acting.SIGN_IN
+            st.html(cards.note(why_not or whose), width="content")
 
 
 def _wish(routes: Sequence[str], prefilled: str | None) -> propose.Wish:
@@ -283,6 +307,7 @@ def _outlook(wish: propose.Wish) -> None:
     except SwapgateError as error:
         st.html(cards.note(f"No forecast: {error}"))
         return
+    terms = propose.preview(ctx, wish)
     names = queries.titles(ctx)
     rows = [
         (
@@ -295,6 +320,9 @@ def _outlook(wish: propose.Wish) -> None:
     ]
     heads = ("Suite", "Items", "Smallest difference it can show", "Cheapest design")
     st.html(cards.table(heads, rows) + cards.note(stories.outlook_line(planned)))
+    st.html(cards.note(f"This would be the {terms.risk.words}."))
+    for line in widening.words(terms.widened):
+        st.html(cards.note(f"Another person has to approve it: {line}"))
     ramp = canary_plan.of_route(ctx, wish.route, wish.policy)
     options = "".join(cards.note(f"Option: {option}") for option in ramp.options)
     st.html(cards.note(f"The canary: {ramp.words}") + options)

@@ -44,11 +44,11 @@ def set_key(rows: Sequence[MatrixRow]) -> None:
         value = st.text_input("Key", type="password", autocomplete="off")
         st.html(cards.note("Stored encrypted. Routers use it within two seconds."))
         if st.form_submit_button("Store the key"):
-            shell.attempt(
-                lambda: credentials.put(
-                    shell.context(), acting.acting(), name, Change(value=value)
+            acting.attempt(
+                lambda actor: credentials.put(
+                    shell.context(), actor, name, Change(value=value)
                 ),
-                f"{name} has a new key.",
+                lambda _: f"{name} has a new key.",
             )
 
 

@@ -192,12 +192,12 @@ def confirm(view: RouteView) -> None:
     )
     reason = st.text_input("Reason", key="back-why")
     if st.button("Yes, roll back", type="primary"):
-        ctx, actor = shell.context(), acting.acting()
-        shell.attempt(
-            lambda: control.roll_back(
+        ctx = shell.context()
+        acting.attempt(
+            lambda actor: control.roll_back(
                 ctx, actor, view.route.name, to_version=version, reason=reason
             ),
-            f"{actor.name} brought {names[version]} back.",
+            lambda actor: f"{actor.name} brought {names[version]} back.",
         )
     st.html(cards.note("A rollback needs a reason; the audit log keeps it."))
 

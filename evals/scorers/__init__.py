@@ -2,10 +2,10 @@
 
 import ast
 import difflib
-import sys
 from collections.abc import Mapping
 from functools import cache
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -74,13 +74,20 @@ def _code_sha256(module: str) -> str:
         name = todo.pop()
         if name in seen:
             continue
-        source = Path(str(sys.modules[name].__file__)).read_text(encoding="utf-8")
+        # Not of `sys.modules`: one that is imported late is not there yet.
+        file = Path(str(getattr(find_spec(name), "origin", None)))
+        source = file.read_text(encoding="utf-8")
         seen[name] = source
+        if name.startswith("evals.sandbox."):
+            # Its modules run in other processes, and import one another there.
+            seen |= {
+                f"sandbox/{each.name}": each.read_text() for each in file.parent.glob("*.py")
+            }
         todo += [
             node.module
             for node in ast.walk(tree_of(source))
             if isinstance(node, ast.ImportFrom)
-            and (node.module or "").startswith("evals.scorers.")
+            and (node.module or "").startswith(("evals.scorers.", "evals.sandbox."))
             and node.module
         ]
     return sha256("\n".join(seen[name] for name in sorted(seen)).encode()).hexdigest()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from evals.samples import Item
 from evals.scorers.json_repair import json_object, loads, repaired
 from evals.scorers.scored import UNSCORED, Options, Scored, Scorer, settled
-from harness.domain.errors import InputError
+from harness.domain.errors import InputError, PatternTooSlow
 
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator
@@ -18,13 +18,20 @@ if TYPE_CHECKING:
 @lru_cache(maxsize=256)
 def validator(schema: str) -> "Validator":
     # Imported late: command-line start-up reads suites but scores nothing.
-    from jsonschema import Draft202012Validator  # noqa: PLC0415
+    from evals.scorers.schema_patterns import TimedValidator  # noqa: PLC0415
 
-    return Draft202012Validator(json.loads(schema))
+    made: Validator = TimedValidator(json.loads(schema))
+    return made
 
 
 def valid(value: Any, schema: object) -> bool:
-    return schema is None or bool(validator(json.dumps(schema, sort_keys=True)).is_valid(value))
+    """A value that one of the schema's patterns takes too long for does not fit."""
+    if schema is None:
+        return True
+    try:
+        return bool(validator(json.dumps(schema, sort_keys=True)).is_valid(value))
+    except PatternTooSlow:
+        return False
 
 
 def same(one: object, other: object) -> bool:

@@ -64,11 +64,23 @@ async def asked_until_read(
     """
     for attempt in range(judging.attempts):
         reminder = [{"role": "system", "content": REMINDER}] if attempt else []
-        mended = repaired(await judging.ask([*reminder, *messages]))
-        found = read(mended[0]) if mended else None
+        said = only_object(await judging.ask([*reminder, *messages]))
+        found = read(said) if said is not None else None
         if found is not None:
             return found
     return None
+
+
+def only_object(said: str) -> Mapping[str, Any] | None:
+    """The one object of a judge's answer, its form mended; None where there are several.
+
+    A judge that quotes what it judges may quote a verdict in it: none is chosen among two.
+    """
+    begin, end = said.find("{"), said.rfind("}")
+    mended = repaired(said[begin : end + 1]) if 0 <= begin < end else None
+    if mended is None or "prose" in mended[1]:
+        return None
+    return mended[0]
 
 
 def wording(given: object) -> str:

@@ -1,12 +1,12 @@
 """`exact` and `regex`: the answer against a text."""
 
 import json
-import re
 
 from evals.samples import Item
 from evals.scorers.peel import lines_of, peelings
 from evals.scorers.scored import UNSCORED, Options, Scored, Scorer, right_or_wrong
-from harness.domain.errors import InputError
+from harness.domain.errors import InputError, PatternTooSlow
+from harness.domain.patterns import TimedPattern
 
 
 def written(target: object) -> str:
@@ -43,29 +43,37 @@ def exact(answer: str, item: Item, options: Options) -> Scored:
     return right_or_wrong(strict=False, lenient=False)
 
 
-def _pattern(item: Item, options: Options) -> re.Pattern[str]:
-    flags = re.IGNORECASE if options["ignore_case"] else 0
-    return re.compile(options["pattern"] or written(item.target), flags)
+def _pattern(item: Item, options: Options) -> TimedPattern:
+    return TimedPattern(options["pattern"] or written(item.target), options["ignore_case"])
 
 
 def check_regex(item: Item, options: Options) -> str | None:
     try:
         _pattern(item, options)
-    except re.error as error:
+    except InputError as error:
         raise InputError(f"item {item.id!r}: not a regular expression: {error}") from None
     return None
 
 
 def regex(answer: str, item: Item, options: Options) -> Scored:
-    """strict: the whole answer matches. lenient: a part of it does."""
+    """strict: the whole answer matches. lenient: a part of it does.
+
+    An answer that the expression takes too long for has no score, which never speaks for it.
+    """
     if not answer.strip():
         return UNSCORED
-    pattern = _pattern(item, options)
-    strict = pattern.fullmatch(answer.strip()) is not None
-    if strict or pattern.search(answer) is None:
+    try:
+        return _matched(answer, _pattern(item, options))
+    except PatternTooSlow:
+        return UNSCORED
+
+
+def _matched(answer: str, pattern: TimedPattern) -> Scored:
+    strict = pattern.matches_whole(answer.strip())
+    if strict or not pattern.matches_in(answer):
         return right_or_wrong(strict=strict, lenient=strict)
     for rule, text in peelings(answer):
-        if pattern.fullmatch(text):
+        if pattern.matches_whole(text):
             return right_or_wrong(strict=False, lenient=True, rule=rule)
     return right_or_wrong(strict=False, lenient=True, rule="extra_text")
 

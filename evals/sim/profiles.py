@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from harness.config.places import check_size
 from harness.domain.content import digest
 from harness.domain.errors import InputError
 from harness.domain.targets import Price
@@ -98,7 +99,9 @@ class Profile:
 def load(path: Path = SHIPPED) -> dict[str, Profile]:
     """Profiles by name from a YAML or JSON file. Raises InputError with the place."""
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        check_size(text)
+        raw = yaml.safe_load(text)
     except OSError as error:
         raise InputError(f"cannot read the profiles {path}: {error.strerror}") from None
     except yaml.YAMLError as error:

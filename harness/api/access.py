@@ -18,7 +18,7 @@ from harness.ports import Clock, Store
 
 OPEN = frozenset({"/healthz", "/readyz"})
 METRICS = "/metrics"
-SCRAPER = Actor("metrics token", Role.VIEWER)
+SCRAPER = Actor("metrics token", Role.VIEWER, "metrics token")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,16 @@ from harness.domain.evaluation import Claim, RunState, SuiteRole
 from harness.domain.keepwarm import MOST_BPS
 from harness.domain.key_limits import KeyLimits
 from harness.domain.overrides import RequestKind
-from harness.domain.routing import BUCKETS, OnContentPolicy, RouteSettings, RouteSuite, Stakes
+from harness.domain.routing import (
+    BUCKETS,
+    OWN_LIMITS,
+    Commit,
+    OnBadEvent,
+    OnContentPolicy,
+    RouteSettings,
+    RouteSuite,
+    Stakes,
+)
 from harness.domain.settings import TargetSeed
 from harness.domain.targets import RequestPatch
 
@@ -108,6 +117,10 @@ class RouteBody(Body):
     capture_per_day: Annotated[int, Field(ge=1, le=MOST_PER_DAY)] = 200
     capture_keep_days: Annotated[float, Field(gt=0, le=LONGEST_DAYS)] = 30.0
     overrides: dict[RequestKind, Name] = {}
+    first_token_timeout_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
+    first_byte_timeout_s: Annotated[float, Field(gt=0, le=86_400)] | None = None
+    commit: Commit = Commit.FIRST_TOKEN
+    on_bad_event: OnBadEvent = OnBadEvent.FAIL
 
     @property
     def chain(self) -> list[FallbackBody]:
@@ -132,6 +145,10 @@ class RouteBody(Body):
             capture_per_day=self.capture_per_day,
             capture_keep_days=self.capture_keep_days,
             overrides=self.overrides,
+            first_token_timeout_s=self.first_token_timeout_s,
+            first_byte_timeout_s=self.first_byte_timeout_s,
+            commit=self.commit,
+            on_bad_event=self.on_bad_event,
         )
 
 
@@ -162,7 +179,10 @@ class ChainBody(Body):
 
 
 class SettingsBody(Body):
-    """What is left out stays as it is. overrides: all of them, by kind; {} for none."""
+    """What is left out stays as it is. overrides: all of them, by kind; {} for none.
+
+    first_token_timeout_s, first_byte_timeout_s: 0 for what holds without one.
+    """
 
     suites: Annotated[list[SuiteBody], Field(max_length=20)] | None = None
     description: Text | None = None
@@ -178,12 +198,17 @@ class SettingsBody(Body):
     capture_per_day: Annotated[int, Field(ge=1, le=MOST_PER_DAY)] | None = None
     capture_keep_days: Annotated[float, Field(gt=0, le=LONGEST_DAYS)] | None = None
     overrides: dict[RequestKind, Name] | None = None
+    first_token_timeout_s: Annotated[float, Field(ge=0, le=86_400)] | None = None
+    first_byte_timeout_s: Annotated[float, Field(ge=0, le=86_400)] | None = None
+    commit: Commit | None = None
+    on_bad_event: OnBadEvent | None = None
 
     def over(self, before: RouteSettings) -> RouteSettings:
         found = {name: getattr(self, name) for name in type(self).model_fields}
         changed = {name: value for name, value in found.items() if value is not None}
         if self.suites is not None:
             changed["suites"] = tuple(each.suite_of_route() for each in self.suites)
+        changed |= {name: changed[name] or None for name in OWN_LIMITS if name in changed}
         return replace(before, **changed)
 
 
@@ -246,6 +271,12 @@ class ReasonBody(Body):
     reason: Text = ""
 
 
+class GroundsBody(Body):
+    """Of what is not done without a reason."""
+
+    reason: Text
+
+
 class DriftRunBody(Body):
     """suite: None for all that watch the route."""
 
@@ -263,7 +294,7 @@ class DriftSlice(Slice):
 class HandBody(Body):
     """version: of the rollout that the person looked at; another one is a conflict."""
 
-    reason: Text = ""
+    reason: Text
     version: int | None = None
 
 
@@ -310,19 +341,31 @@ class LimitsBody(Body):
 
 
 class KeyBody(Body):
-    """role: None for a data key. routes: that the data key opens; empty means all."""
+    """role: None for a data key. routes: that the data key opens; empty means all.
+
+    principal: whose management key it is, by name; None for a new person of the key's name, or
+    a service.
+    """
 
     name: Name
+    principal: Name | None = None
+    service: bool = False
     role: Literal["viewer", "proposer", "approver", "admin"] | None = None
     routes: Annotated[list[Name], Field(max_length=1000)] = []
     limits: LimitsBody | None = None
 
 
-class EvalSlice(Slice):
+class NewestSlice(Slice):
+    """after: the id of the last one of the page before."""
+
+    after: Name | None = None
+
+
+class EvalSlice(NewestSlice):
     state: RunState | None = None
 
 
-class ProposalSlice(Slice):
+class ProposalSlice(NewestSlice):
     route: Name | None = None
     open: bool = False
 

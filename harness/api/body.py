@@ -80,12 +80,23 @@ def check_json(body: bytes) -> None:
     if not body:
         return
     try:
-        value = json.loads(body)
+        value = json.loads(body, object_pairs_hook=_object)
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as error:
         what = "too deep" if isinstance(error, RecursionError) else str(error)
         raise InputError(f"the body is not strict JSON: {what}") from None
     _check_levels(value)
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Raises InputError: whoever reads the first value would act on another than who reads the
+    last."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in value if names.count(name) > 1)
+        raise InputError(f"the body has the key {twice[:100]!r} twice in one object")
+    return value
 
 
 def _check_levels(value: object) -> None:

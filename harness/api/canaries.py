@@ -24,9 +24,6 @@ class MovedCanary(Rollout):
     warnings: tuple[str, ...] = ()
 
 
-NO_REASON = HandBody()
-
-
 @endpoint(router, "GET", "/canaries")
 def list_canaries(who: Who) -> Page[CanaryStatus]:
     """The live ones."""
@@ -48,19 +45,20 @@ def plan_canary(who: Who, route: str, policy: str | None = None) -> RampPlan:
 
 
 @endpoint(router, "POST", "/canaries/{route}/pause")
-def pause_canary(who: Who, route: str, body: HandBody = NO_REASON) -> Rollout:
-    """Hold the share where it is until a person resumes or aborts."""
+def pause_canary(who: Who, route: str, body: HandBody) -> Rollout:
+    """Hold the share where it is until a person resumes or aborts; with a reason."""
     return _moved(who, route, Signal.PAUSE, body)
 
 
 @endpoint(router, "POST", "/canaries/{route}/resume")
-def resume_canary(who: Who, route: str, body: HandBody = NO_REASON) -> Rollout:
+def resume_canary(who: Who, route: str, body: HandBody) -> Rollout:
+    """Let one that is paused, or held after a fault of a router, go on; with a reason."""
     return _moved(who, route, Signal.RESUME, body)
 
 
 @endpoint(router, "POST", "/canaries/{route}/abort")
-def abort_canary(who: Who, route: str, body: HandBody = NO_REASON) -> Rollout:
-    """Back to the incumbent; in a bake, to the one before. Needs no proof."""
+def abort_canary(who: Who, route: str, body: HandBody) -> Rollout:
+    """Back to the incumbent; in a bake, to the one before. Needs a reason, no proof."""
     return _moved(who, route, Signal.ABORT, body)
 
 

@@ -79,5 +79,5 @@ def _once(who: Caller, what: str, body: Body | None, do: Callable[[], Answer]) -
     if who.idempotency_key is None or body is None:
         return do()
     # The role too: a lesser key of the same person must not be shown what this one was.
-    scope = (who.actor.name, who.actor.role.name, what, who.idempotency_key)
+    scope = (who.actor.principal, who.actor.role.name, what, who.idempotency_key)
     return who.remembered.once(scope, body.asked(), do)

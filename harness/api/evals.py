@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from harness.api.answers import Page, page, whole
-from harness.api.bodies import EvalBody, EvalSlice
+from harness.api.bodies import EvalBody, EvalSlice, GroundsBody
 from harness.api.endpoint import Maker, Piece, Who, endpoint
 from harness.control import lookup, reports, work
 from harness.control.lookup import SuiteShown
@@ -33,8 +33,10 @@ def list_suites(who: Who) -> Page[SuiteShown]:
 def list_evals(who: Who, piece: Annotated[EvalSlice, Query()]) -> Page[EvalRun]:
     """Newest first."""
     states = (piece.state,) if piece.state else ()
-    found = lookup.runs(who.ctx, states=states)
-    return page(found, limit=piece.limit, offset=piece.offset)
+    found = lookup.runs(
+        who.ctx, states=states, limit=piece.limit, offset=piece.offset, after=piece.after
+    )
+    return Page(*found)
 
 
 @endpoint(router, "POST", "/evals", status=201)
@@ -48,6 +50,12 @@ def start_eval(who: Maker, body: EvalBody) -> EvalRun:
         items=body.items,
         budget=Budget(body.max_tokens, body.max_cost_usd),
     )
+
+
+@endpoint(router, "POST", "/evals/{run}/cancel")
+def cancel_eval(who: Who, run: str, body: GroundsBody) -> EvalRun:
+    """End a run for good, with a reason. A proposal that waits for it is cancelled with it."""
+    return work.cancel(who.ctx, who.actor, run, body.reason)
 
 
 @endpoint(router, "GET", "/evals/{run}")

@@ -75,6 +75,8 @@ def create_key(who: Maker, body: KeyBody) -> NewKey:
         role=role,
         routes=body.routes,
         limits=body.limits.limits() if body.limits else None,
+        principal=body.principal,
+        service=body.service,
     )
     return NewKey(made, text)
 

@@ -6,16 +6,26 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from harness.api.answers import Page, page
-from harness.api.bodies import ApprovalBody, ProposalBody, ProposalSlice, ReasonBody
+from harness.api.answers import Page, whole
+from harness.api.bodies import (
+    ApprovalBody,
+    GroundsBody,
+    ProposalBody,
+    ProposalSlice,
+    ReasonBody,
+)
 from harness.api.endpoint import Maker, Who, endpoint
-from harness.control import propose, reports
+from harness.control import approvals, propose, reports, review
+from harness.control.approvals import ApprovalShown
 from harness.control.form import LostByForm, lost_by_form
 from harness.control.judging import JudgingCost
+from harness.control.propose import Preview
 from harness.control.reports import ArmFigures
+from harness.control.review import Review
 from harness.control.savings import Savings
 from harness.control.shadow_first import ShadowStage
 from harness.control.standing import Standing
+from harness.domain.access import Role
 from harness.domain.evaluation import EvalRun, SuitePin, SuitePlan, Verdict
 from harness.domain.forecast import Forecast
 from harness.domain.pins import Served
@@ -68,8 +78,15 @@ class ProposalComparison:
 @endpoint(router, "GET", "/proposals")
 def list_proposals(who: Who, piece: Annotated[ProposalSlice, Query()]) -> Page[Proposal]:
     """Newest first."""
-    found = propose.all_proposals(who.ctx, route=piece.route, open_only=piece.open)
-    return page(found, limit=piece.limit, offset=piece.offset)
+    found = propose.proposals_page(
+        who.ctx,
+        route=piece.route,
+        open_only=piece.open,
+        limit=piece.limit,
+        offset=piece.offset,
+        after=piece.after,
+    )
+    return Page(*found)
 
 
 @endpoint(router, "POST", "/proposals", status=201)
@@ -114,14 +131,36 @@ def compare_proposal(who: Who, proposal: str) -> ProposalComparison:
     )
 
 
+@endpoint(router, "GET", "/proposals/{proposal}/review")
+def review_proposal(who: Who, proposal: str) -> Review:
+    """What an approver should know: what it widens, the route's risk so far, what changed."""
+    return review.of_proposal(who.ctx, proposal)
+
+
+@endpoint(router, "POST", "/proposals/preview")
+def preview_proposal(who: Who, body: ProposalBody) -> Preview:
+    """What a proposal would register: its looks and alphas, what it widens, the risk so far.
+
+    Stores nothing.
+    """
+    who.actor.require(Role.PROPOSER)
+    return propose.preview(who.ctx, body.wish())
+
+
 @endpoint(router, "POST", "/proposals/{proposal}/approve")
 def approve_proposal(who: Who, proposal: str, body: ApprovalBody = AS_STORED) -> Proposal:
     """Not by its proposer. 409 when `verdict` is not the one that is stored now."""
     return propose.approve(who.ctx, who.actor, proposal, body.reason, seen=body.verdict)
 
 
+@endpoint(router, "GET", "/proposals/{proposal}/approvals")
+def list_approvals(who: Who, proposal: str) -> Page[ApprovalShown]:
+    """Who stood up for it, oldest first, and what is to be known of their keys."""
+    return whole(approvals.shown(who.ctx, proposal))
+
+
 @endpoint(router, "POST", "/proposals/{proposal}/reject")
-def reject_proposal(who: Who, proposal: str, body: ReasonBody = NO_REASON) -> Proposal:
+def reject_proposal(who: Who, proposal: str, body: GroundsBody) -> Proposal:
     """Needs a reason; the proposer will read it."""
     return propose.refuse(who.ctx, who.actor, proposal, body.reason)
 

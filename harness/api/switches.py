@@ -5,14 +5,13 @@ from datetime import timedelta
 from fastapi import APIRouter
 
 from harness.api.answers import Page, page
-from harness.api.bodies import ReasonBody, SwitchBody
+from harness.api.bodies import GroundsBody, SwitchBody
 from harness.api.endpoint import Maker, Piece, Who, endpoint
 from harness.control import switches
 from harness.domain.switches import Source, Switch, force_of
 from harness.ports import SwitchRecord
 
 router = APIRouter()
-NO_REASON = ReasonBody()
 
 
 @endpoint(router, "GET", "/switches")
@@ -30,6 +29,6 @@ def throw_switch(who: Maker, body: SwitchBody) -> Switch:
 
 
 @endpoint(router, "POST", "/switches/{switch}/lift")
-def lift_switch(who: Who, switch: str, body: ReasonBody = NO_REASON) -> SwitchRecord:
+def lift_switch(who: Who, switch: str, body: GroundsBody) -> SwitchRecord:
     """Back to the plans within two seconds. Lifting it again changes nothing."""
     return switches.lift(who.ctx, who.actor, switch, reason=body.reason)

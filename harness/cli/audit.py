@@ -5,6 +5,7 @@ import json
 import click
 
 from harness.cli import output, wording
+from harness.cli.db import print_faults
 from harness.cli.session import Session, pass_session
 from harness.control import lookup
 
@@ -36,7 +37,7 @@ def tail(session: Session, limit: int) -> None:
             [
                 each.number,
                 wording.at(each.at),
-                each.actor,
+                f"{each.actor} ({each.key})" if each.key else each.actor,
                 each.action,
                 each.subject,
                 _short(json.dumps(dict(each.details), ensure_ascii=False)),
@@ -50,17 +51,33 @@ def tail(session: Session, limit: int) -> None:
 @audit.command()
 @click.pass_context
 def verify(ctx: click.Context) -> None:
-    """Check the chain from its first event; exit code 1 where it is broken."""
+    """Check the chain from its first event, and the signature of every row that was decided.
+
+    Exit code 1 where the chain is broken or a signature does not hold.
+    """
     session = ctx.ensure_object(Session)
+    faults = lookup.signature_faults(session.context)
     broken = lookup.audit_break(session.context)
     events = max((each.number for each in lookup.audit_tail(session.context, 1)), default=0)
     if session.json:
-        output.document({"whole": broken is None, "events": events, "first_break": broken})
+        output.document(
+            {
+                "whole": broken is None,
+                "events": events,
+                "first_break": broken,
+                "rows": [{"row": each.name, "why": each.why} for each in faults],
+            }
+        )
     elif broken is None:
         click.echo(f"the audit log is whole: {events} events")
     else:
-        click.echo(f"the audit log is broken at event {broken}: it, or one before, was changed")
-    ctx.exit(0 if broken is None else 1)
+        click.echo(
+            f"the audit log is broken at event {broken}: it, or one before, was changed or "
+            "is missing"
+        )
+    if not session.json:
+        print_faults(faults)
+    ctx.exit(0 if broken is None and not faults else 1)
 
 
 def _short(text: str, width: int = 100) -> str:

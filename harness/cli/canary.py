@@ -1,7 +1,6 @@
 """`swapgate canary`: where a rollout stands, and a person's hand on it."""
 
 import sys
-from typing import Any
 
 import click
 
@@ -271,13 +270,11 @@ def at_a_terminal() -> bool:
     return sys.stdin.isatty()
 
 
-def _hand(signal: Signal, doc: str, *, needs: bool = False) -> click.Command:
-    """One verb. needs: a reason; what overrules the plan says why."""
-    # A default, be it None, would stand for the reason that is required.
-    unless: dict[str, Any] = {} if needs else {"default": ""}
+def _hand(signal: Signal, doc: str) -> click.Command:
+    """One verb."""
 
     @click.argument("route")
-    @click.option("--reason", required=needs, help="Why; the audit log keeps it.", **unless)
+    @click.option("--reason", required=True, help="Why; the audit log keeps it.")
     @click.option("--version", type=int, help="Only if the rollout is still at this version.")
     @pass_session
     def command(session: Session, route: str, reason: str, version: int | None) -> None:
@@ -296,8 +293,8 @@ def _hand(signal: Signal, doc: str, *, needs: bool = False) -> click.Command:
 
 
 _hand(Signal.PAUSE, "Hold the canary at its share until somebody resumes or aborts it.")
-_hand(Signal.RESUME, "Let a paused canary go on at the same share.")
-_hand(Signal.ADVANCE, "Go one step on, whatever the evidence still lacks.", needs=True)
-_hand(Signal.PROMOTE, "Promote now: needs the passed verdict, not the proposer.", needs=True)
+_hand(Signal.RESUME, "Let a canary that is paused, or held after a fault of a router, go on.")
+_hand(Signal.ADVANCE, "Go one step on, whatever the evidence still lacks.")
+_hand(Signal.PROMOTE, "Promote now: needs the passed verdict, not the proposer.")
 _hand(Signal.ABORT, "End the canary, or the bake: the incumbent before it serves again.")
-_hand(Signal.FINISH, "End the bake: the promotion stands.", needs=True)
+_hand(Signal.FINISH, "End the bake: the promotion stands.")

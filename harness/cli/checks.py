@@ -28,7 +28,7 @@ from harness.control.context import Context
 from harness.domain.credentials import ProviderKey, lacks_key, of_environment
 from harness.domain.errors import StoreUnavailable, SwapgateError
 from harness.domain.provider_check import FindingStatus, Subject, listed_models
-from harness.domain.settings import Settings
+from harness.domain.settings import Settings, SuiteSettings
 from harness.domain.targets import Provider
 from harness.runtime import secret_files
 from harness.runtime.addresses import holder, is_free
@@ -112,21 +112,39 @@ def _database(session: Session) -> tuple[Context | None, list[Check]]:
         if not file.exists():
             return None, [Check("database", "fail", f"{file} is missing", again)]
     try:
-        differences = bootstrap.schema_differences(settings)
+        state = bootstrap.schema_state(settings)
     except SwapgateError as error:
         return None, [Check("database", "fail", str(error), "start it, or mend `database_url`")]
-    if differences:
-        found = f"{shown} is at another revision: {len(differences)} differences"
-        schema = Check("database", "fail", found, "run `swapgate db upgrade`")
+    if state.is_newer:
+        schema = Check("database", "fail", state.differences[0], "run that version")
+    elif state.differences:
+        found = (
+            f"{shown} is at revision {state.found}, needed is {state.needed}: "
+            f"{len(state.differences)} differences, the first: {state.differences[0]}"
+        )
+        schema = Check("database", "fail", found, "run `swapgate db check`, `db upgrade`")
     else:
         schema = Check("database", "ok", f"{shown}, at the newest revision")
+    roles = _roles(settings)
     try:
         context = session.context
-        return context, [schema, _audit(context)]
+        return context, [schema, *roles, _audit(context), _signatures(context)]
     except StoreUnavailable:
         return None, [schema]
     except SwapgateError as error:
         return None, [schema, Check("secret", "fail", str(error), again)]
+
+
+def _roles(settings: Settings) -> list[Check]:
+    if settings.database_url.startswith(SQLITE):
+        return []
+    role = bootstrap.role_that_does_both(settings)
+    if role is None:
+        return [Check("database role", "ok", "it runs Swapgate, and does not own the tables")]
+    found = (
+        f"the role {role} runs Swapgate and owns its tables: it could take the triggers away"
+    )
+    return [Check("database role", "warn", found, "a second role: `swapgate db grant ROLE`")]
 
 
 def _audit(context: Context) -> Check:
@@ -136,6 +154,14 @@ def _audit(context: Context) -> Check:
         found = f"broken at event {broken}: it, or one before, was changed"
         return Check("audit log", "fail", found, "compare with a backup; see `audit tail`")
     return Check("audit log", "ok", f"whole, {events} events")
+
+
+def _signatures(context: Context) -> Check:
+    faults = lookup.signature_faults(context)
+    if not faults:
+        return Check("signatures", "ok", "every row is as it was signed")
+    found = f"{len(faults)} rows do not hold, the first: {faults[0].name}: {faults[0].why}"
+    return Check("signatures", "fail", found, "`swapgate db check` names them all")
 
 
 def _suites(session: Session, context: Context | None) -> Iterator[Check]:
@@ -152,7 +178,7 @@ def _suites(session: Session, context: Context | None) -> Iterator[Check]:
                 found = f"{pin.items} items, pin {pin.digest[:12]}"
                 yield Check(f"suite {name}", "ok", found)
                 if suite.scorer == "code":
-                    yield _code(name)
+                    yield _code(suite)
 
 
 def _judges(settings: Settings, providers: Mapping[str, Provider]) -> Iterator[Check]:
@@ -174,15 +200,19 @@ def _judges(settings: Settings, providers: Mapping[str, Provider]) -> Iterator[C
             yield Check(what, "ok", f"{target.name}, {checked}")
 
 
-def _code(suite: str) -> Check:
+def _code(suite: SuiteSettings) -> Check:
     """What a model's code runs behind on this machine."""
-    from evals.scorers.code import protection  # noqa: PLC0415 - only for suites that run code
-    from evals.scorers.scored import NotJudged  # noqa: PLC0415
+    from evals.sandbox.run import why_not_contained  # noqa: PLC0415 - only for such suites
 
-    try:
-        return Check(f"code of suite {suite}", "ok", f"kept off the network: {protection()}")
-    except NotJudged as error:
-        return Check(f"code of suite {suite}", "fail", str(error), "let it start processes")
+    subject = f"code of suite {suite.name}"
+    why_not = why_not_contained()
+    if not why_not:
+        return Check(subject, "ok", "runs contained: own namespaces, no network, no files")
+    if suite.code_uncontained:
+        found = f"runs UNCONTAINED, as code.uncontained says ({why_not})"
+        return Check(subject, "warn", found, "score such suites on a machine that contains it")
+    step = "use Linux with namespaces, or take the risk with `code.uncontained: true`"
+    return Check(subject, "fail", f"cannot be contained here: {why_not}", step)
 
 
 def _providers_of(context: Context | None, settings: Settings) -> Mapping[str, Provider]:

@@ -5,7 +5,7 @@ from statistics import fmean
 
 import click
 
-from harness.cli import output, wording
+from harness.cli import output, paging, wording
 from harness.cli.eval_import import import_suite
 from harness.cli.session import Session, pass_session
 from harness.cli.waiting import TIMED_OUT, follow, who_starts_it
@@ -94,11 +94,16 @@ def _progress(run: EvalRun, samples: int, cost_usd: float) -> str:
     type=click.Choice([each.value for each in RunState]),
     help="Only runs in this state; may be repeated.",
 )
+@paging.options
 @pass_session
-def list_runs(session: Session, states: tuple[str, ...]) -> None:
+def list_runs(
+    session: Session, states: tuple[str, ...], *, limit: int, after: str | None
+) -> None:
     """List the runs, the newest first."""
+    wanted = [RunState(each) for each in states]
+    runs, total = lookup.runs(session.context, states=wanted, limit=limit, after=after)
+    paging.note(runs, total, limit)
     with session.context.store.read() as tx:
-        runs = tx.runs.list(states=[RunState(each) for each in states])
         done = {run.id: tx.runs.progress(run.id)[0] for run in runs}
     names = wording.names(targets.all_targets(session.context))
     if session.json:
@@ -119,6 +124,19 @@ def list_runs(session: Session, states: tuple[str, ...]) -> None:
         ],
         empty="no runs yet: `swapgate eval run SUITE TARGET` queues one",
     )
+
+
+@eval_.command()
+@click.argument("run")
+@click.option("--reason", required=True, help="Why; the audit log keeps it.")
+@pass_session
+def cancel(session: Session, run: str, reason: str) -> None:
+    """End a run for good; a proposal that waits for it is cancelled with it."""
+    ended = work.cancel(session.context, session.actor, run, reason)
+    if session.json:
+        output.document(_plain(ended))
+    else:
+        click.echo(f"{run} is cancelled")
 
 
 @eval_.command()

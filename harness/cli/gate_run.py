@@ -2,7 +2,6 @@
 
 import os
 import secrets
-import shlex
 import sys
 import tempfile
 import time
@@ -21,7 +20,7 @@ from harness.control import standalone
 from harness.control.standalone import Question
 from harness.domain.errors import InputError
 from harness.domain.evaluation import Claim
-from harness.report.kept import DATABASE, FILE, address
+from harness.report.kept import DATABASE, FILE, address, variables
 
 if TYPE_CHECKING:
     from harness.bootstrap import Installation
@@ -64,6 +63,11 @@ EXITS = REJECTED_BY_VERDICT | {"passed": 0}
     metavar="SHARE",
     help="With cheaper_and_not_worse: share of the cost to save. [default: the policy's]",
 )
+@click.option(
+    "--wider",
+    is_flag=True,
+    help="Ask on terms that the policy does not allow; a proposal would need an approval.",
+)
 @click.option("--reason", default="swapgate gate run", show_default=True, help="Why.")
 @click.option(
     "--markdown",
@@ -98,6 +102,7 @@ def gate_run(  # noqa: PLR0913 - one per option
     claim: str | None,
     margin: float | None,
     min_saving: float | None,
+    wider: bool,
     reason: str,
     markdown_file: Path | None,
     junit_file: Path | None,
@@ -122,6 +127,7 @@ def gate_run(  # noqa: PLR0913 - one per option
         reason,
         guards,
         min_saving,
+        wider,
     )
     with tempfile.TemporaryDirectory(prefix="swapgate-gate-") as scratch:
         with _installation(session, keep or Path(scratch)) as installation:
@@ -144,7 +150,7 @@ class _Opened:
 
     def __enter__(self) -> "Installation":
         from harness import bootstrap  # noqa: PLC0415 - pydantic and YAML take their time
-        from harness.runtime import secret_files  # noqa: PLC0415 - as above
+        from harness.runtime import secret_files, signing_files  # noqa: PLC0415 - as above
 
         folder = self._folder.resolve()
         folder.mkdir(parents=True, exist_ok=True)
@@ -156,6 +162,7 @@ class _Opened:
         os.environ.setdefault("SWAPGATE_SECRET", secrets.token_hex(32))
         self._installation = bootstrap.open_installation(self._config, with_workers=True)
         settings = self._installation.settings
+        signing_files.make(settings)
         if any(each.extra_headers for each in settings.providers.values()):
             secret_files.make_encryption_file(settings)
         bootstrap.upgrade_database(settings)
@@ -244,7 +251,7 @@ def _print(session: Session, report: "Report", keep: Path | None) -> None:
     if keep is not None and found.verdict:
         output.note(
             f"every answer is in {keep / FILE}: "
-            f"{DATABASE}={shlex.quote(address(keep))} "
+            f"{variables(keep)} "
             f"swapgate replay {found.verdict.id}"
         )
 

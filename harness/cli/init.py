@@ -11,6 +11,7 @@ from harness.cli import output
 from harness.cli.session import Session, pass_session
 from harness.domain.access import Role
 from harness.domain.errors import ConfigError
+from harness.domain.principals import LOCAL, OPERATOR
 
 SCHEMA_NAME = "swapgate.schema.json"
 TEMPLATE = """\
@@ -94,7 +95,7 @@ def set_up(session: Session) -> Done:
     """Raises ConfigError for a folder that cannot be written."""
     from harness import bootstrap, config  # noqa: PLC0415 - `--help` stays quick
     from harness.control import keys, seed  # noqa: PLC0415 - as above
-    from harness.runtime import secret_files  # noqa: PLC0415 - as above
+    from harness.runtime import secret_files, signing_files  # noqa: PLC0415 - as above
 
     file = bootstrap.config_file(session.config, os.environ) or Path.cwd() / config.FILE_NAME
     session.config = file
@@ -105,12 +106,16 @@ def set_up(session: Session) -> Done:
     secret_there = (settings.home / secret_files.SECRET_FILE).exists()
     secret = secret_files.installation_secret(settings, create=True)
     keys_made = secret_files.make_encryption_file(settings)
+    signing_made = signing_files.make(settings)
     bootstrap.upgrade_database(settings)
     ctx, admin, data = session.context, None, None
     seeded = seed.seed(ctx, settings)
     if not keys.all_keys(ctx):
-        _, admin = keys.create(ctx, session.actor, "admin", secret=secret, role=Role.ADMIN)
-        _, data = keys.create(ctx, session.actor, "client", secret=secret)
+        # Whoever sets the installation up is its operator: on the pages as on the command line.
+        _, admin = keys.create(
+            ctx, OPERATOR, "admin", secret=secret, role=Role.ADMIN, principal=LOCAL.name
+        )
+        _, data = keys.create(ctx, OPERATOR, "client", secret=secret)
     return Done(
         config=str(file),
         home=str(settings.home),
@@ -118,6 +123,7 @@ def set_up(session: Session) -> Done:
             *(str(path) for path, new in created.items() if new),
             *(() if secret_there else (str(settings.home),)),
             *((str(secret_files.encryption_file(settings)),) if keys_made else ()),
+            *(str(each) for each in signing_made),
         ),
         kept=tuple(str(path) for path, new in created.items() if not new),
         seeded=tuple(seeded),
@@ -129,7 +135,9 @@ def set_up(session: Session) -> Done:
 def _write_new(path: Path, text: str) -> bool:
     """Whether it was written; a file that is there is left alone."""
     try:
-        with path.open("x", encoding="utf-8") as file:
+        # People write addresses and, against all advice, keys into it.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        with os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
         return False

@@ -76,16 +76,29 @@ def key() -> None:
     metavar="ROUTE",
     help="A route that the data key opens; may be repeated. [default: all]",
 )
+@click.option(
+    "--principal",
+    metavar="NAME",
+    help="Whose management key it is. [default: a new person named like the key]",
+)
+@click.option("--service", is_flag=True, help="The new principal is a service, not a person.")
 @limit_options
 @pass_session
 def create(
     session: Session,
+    *,
     name: str,
     role: str | None,
     routes: tuple[str, ...],
+    principal: str | None,
+    service: bool,
     **limits: Limit,
 ) -> None:
-    """Create a key and print it, this once."""
+    """Create a key and print it, this once.
+
+    Names that differ in case, width or spaces alone are one: a second key of the same person
+    takes --principal.
+    """
     if role and routes:
         raise click.UsageError("a management key has a role, not routes: leave --route out")
     made, text = keys.create(
@@ -96,6 +109,8 @@ def create(
         role=Role[role.upper()] if role else None,
         routes=routes,
         limits=_changed(KeyLimits(), limits),
+        principal=principal,
+        service=service,
     )
     if session.json:
         output.document({"key": plain(made), "text": text})
@@ -116,6 +131,7 @@ def list_keys(session: Session) -> None:
         [
             "ID",
             "NAME",
+            "PRINCIPAL",
             "KIND",
             "ENDS IN",
             "ROUTES",
@@ -129,6 +145,7 @@ def list_keys(session: Session) -> None:
             [
                 each.id,
                 each.name,
+                each.principal_name,
                 _kind(each),
                 each.hint,
                 ", ".join(sorted(each.routes)) or "all",

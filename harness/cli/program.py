@@ -127,7 +127,9 @@ VERBS = {
     ),
     "key": Lazy("harness.cli.key:key", "Keys for clients and for people."),
     "audit": Lazy("harness.cli.audit:audit", "The audit log: append-only, hash-chained."),
-    "db": Lazy("harness.cli.db:db", "The database's schema."),
+    "db": Lazy(
+        "harness.cli.db:db", "The database: its schema, and the signatures of its rows."
+    ),
     "config": Lazy("harness.cli.config:config", "The configuration."),
     "completion": Lazy("harness.cli.completion:completion", "Print a shell's completion."),
     "docs": Lazy("harness.cli.docs:docs", "The generated parts of docs/.", hidden=True),

@@ -5,16 +5,28 @@ from dataclasses import fields
 
 import click
 
-from harness.cli import comparison, following, output, wording
+from harness.cli import comparison, following, output, paging, wording
 from harness.cli.canary import plan_json
 from harness.cli.lazy import Lazy, LazyGroup
 from harness.cli.session import Session, pass_session
 from harness.cli.waiting import TIMED_OUT, who_starts_it
-from harness.control import canary_plan, monthly, outlook, propose, reports, targets
+from harness.control import (
+    approvals,
+    canary_plan,
+    monthly,
+    outlook,
+    propose,
+    reports,
+    review,
+    targets,
+    widening,
+)
 from harness.control.canary_plan import RampPlan
 from harness.control.outlook import Outlook
 from harness.control.present import plain
+from harness.control.propose import Preview
 from harness.control.rehearse import rehearsed
+from harness.control.review import Review
 from harness.domain.evaluation import Claim
 from harness.domain.forecast import Forecast
 from harness.domain.proposal import Proposal
@@ -112,12 +124,16 @@ def create(  # noqa: PLR0913 - one per option
         descends_from,
         min_saving,
     )
+    terms = propose.preview(context, wish)
     planned = propose.create(rehearsed(context), session.actor, wish)
     planning = outlook.of(context, wish, effect)
     bill = monthly.of_wish(context, wish)
     ramp = canary_plan.of_wish(context, planned)
     if not session.json:
         _print_planning(planning)
+        output.note(terms.risk.words)
+        for line in widening.words(terms.widened):
+            output.note(f"waits for another person's approval: {line}")
         output.note(
             "\n".join(part for part in (monthly.words(bill), monthly.basis(bill)) if part)
         )
@@ -125,7 +141,7 @@ def create(  # noqa: PLR0913 - one per option
         for option in ramp.options:
             output.note(f"option: {option}")
     if dry_run:
-        _print_dry(session, planned, planning, bill, ramp)
+        _print_dry(session, planned, planning, bill, ramp, terms)
         return
     made = propose.create(context, session.actor, wish)
     if advice := who_starts_it(session.settings.control):
@@ -143,6 +159,7 @@ def create(  # noqa: PLR0913 - one per option
                 "proposal": plain(made),
                 "planning": _planning_json(planning),
                 "forecast": plain(bill),
+                "risk": plain(terms.risk),
             }
         )
     elif wait:
@@ -156,6 +173,7 @@ def _print_dry(
     planning: Sequence[Outlook],
     bill: Forecast,
     ramp: RampPlan,
+    terms: Preview,
 ) -> None:
     if session.json:
         output.document(
@@ -165,6 +183,8 @@ def _print_dry(
                 "forecast": plain(bill),
                 "plans": plain(planned.plans),
                 "canary": plan_json(ramp),
+                "risk": plain(terms.risk),
+                "widened": plain(terms.widened),
             }
         )
     else:
@@ -259,14 +279,22 @@ def _next(made: Proposal) -> str:
 @proposal.command("list")
 @click.option("--route", help="Only this route's.")
 @click.option("--open", "open_only", is_flag=True, help="Only those that have not ended.")
+@paging.options
 @pass_session
-def list_proposals(session: Session, *, route: str | None, open_only: bool) -> None:
+def list_proposals(
+    session: Session, *, route: str | None, open_only: bool, limit: int, after: str | None
+) -> None:
     """List the proposals, the newest first."""
     context = session.context
-    found = propose.all_proposals(context, route=route, open_only=open_only)
+    found, total = propose.proposals_page(
+        context, route=route, open_only=open_only, limit=limit, after=after
+    )
     names = wording.names(targets.all_targets(context))
     with context.store.read() as tx:
-        verdicts = {each.id: each for each in tx.verdicts.list(route=route)}
+        verdicts = {
+            each.verdict: tx.verdicts.get(each.verdict) for each in found if each.verdict
+        }
+    paging.note(found, total, limit)
     if session.json:
         output.document(found)
         return
@@ -298,10 +326,36 @@ def show(session: Session, proposal_id: str) -> None:
     rollout = found.proposal.rollout
     live = reports.canaries(context, route=found.proposal.route) if rollout else ()
     ours = next((each for each in live if each.rollout.id == rollout), None)
+    seen = review.of_proposal(context, proposal_id)
+    stood_up = approvals.shown(context, proposal_id)
     if session.json:
-        output.document(comparison.as_json(found, ours))
-    else:
-        comparison.print_all(found, ours)
+        document = {**comparison.as_json(found, ours), "approvals": plain(stood_up)}
+        output.document({**document, "review": _review_json(seen)})
+        return
+    comparison.print_all(found, ours)
+    _print_review(seen)
+    for each in stood_up:
+        words = f": {each.reason}" if each.reason else ""
+        output.note("; ".join((f"approved by {each.name}{words}", *each.remarks)))
+
+
+def _review_json(seen: Review) -> object:
+    return {
+        "widened": plain(seen.widened),
+        "risk": plain(seen.risk),
+        "changes": plain(seen.changes),
+    }
+
+
+def _print_review(seen: Review) -> None:
+    """What an approver should know."""
+    click.echo()
+    click.echo(seen.risk.words)
+    for line in seen.widened:
+        click.echo(f"widened: {line}")
+    if seen.changes:
+        rows = [[wording.at(each.at), each.by, each.what, each.text] for each in seen.changes]
+        output.table(["CHANGED (UTC)", "BY", "WHAT", "HOW"], rows, empty="")
 
 
 @proposal.command()
@@ -309,9 +363,17 @@ def show(session: Session, proposal_id: str) -> None:
 @click.option("--reason", default="", help="Why; the audit log keeps it.")
 @pass_session
 def approve(session: Session, proposal_id: str, reason: str) -> None:
-    """Let a passed proposal into its canary. The proposer cannot."""
+    """Let a passed proposal into its canary. The proposer cannot.
+
+    `swapgate proposal show` says what it widens and what changed on its route in 90 days.
+    """
+    for line in review.of_proposal(session.context, proposal_id).widened:
+        output.note(f"widened: {line}")
     made = propose.approve(session.context, session.actor, proposal_id, reason)
     _answer(session, made, f"{made.id} is approved by {made.approver}: its canary opens next")
+    for approval in approvals.shown(session.context, made.id):
+        for remark in approval.remarks:
+            output.note(remark)
 
 
 @proposal.command()

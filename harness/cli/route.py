@@ -147,6 +147,10 @@ def show(session: Session, name: str) -> None:
             ("fallbacks", _fallbacks(found, names)),
             ("stakes", how.stakes.value),
             ("on content policy", how.on_content_policy.value),
+            ("first token", _seconds(how.first_token_timeout_s)),
+            ("first byte", _seconds(how.first_byte_timeout_s)),
+            ("commit", how.commit.value),
+            ("on bad event", how.on_bad_event.value),
             ("keep warm", wording.share(how.keep_warm_bps)),
             ("tools", "side effects" if how.side_effects else None),
             ("data class", how.data_class or None),
@@ -161,6 +165,10 @@ def show(session: Session, name: str) -> None:
             *facts(figures),
         ]
     )
+
+
+def _seconds(limit_s: float | None) -> str | None:
+    return None if limit_s is None else f"{limit_s:g} s"
 
 
 def _capture(how: RouteSettings) -> str | None:

@@ -14,7 +14,14 @@ from harness.control import routes
 from harness.domain.errors import InputError
 from harness.domain.keepwarm import bps_of, share_bps_of
 from harness.domain.overrides import NO_OVERRIDES, Overrides, RequestKind
-from harness.domain.routing import OnContentPolicy, RouteSettings, Stakes
+from harness.domain.routing import (
+    OWN_LIMITS,
+    Commit,
+    OnBadEvent,
+    OnContentPolicy,
+    RouteSettings,
+    Stakes,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -110,6 +117,33 @@ _OPTIONS = (
         help=f"A request's whole budget. A new route's: {_NEW.total_timeout_s:g}.",
     ),
     click.option(
+        "--first-token-timeout",
+        "first_token_timeout_s",
+        type=float,
+        metavar="SECONDS",
+        help="Until a stream's first output. 0, and a new route: its model's, or the router's.",
+    ),
+    click.option(
+        "--first-byte-timeout",
+        "first_byte_timeout_s",
+        type=float,
+        metavar="SECONDS",
+        help="Until a plain answer begins. 0, and a new route: its model's, the router's, or "
+        "measured.",
+    ),
+    click.option(
+        "--commit",
+        type=click.Choice([each.value for each in Commit]),
+        callback=lambda _ctx, _param, value: value and Commit(value),
+        help="whole: a stream is held back until it is complete. A new route's: first_token.",
+    ),
+    click.option(
+        "--on-bad-event",
+        type=click.Choice([each.value for each in OnBadEvent]),
+        callback=lambda _ctx, _param, value: value and OnBadEvent(value),
+        help="skip: a stream goes on without what cannot be read. A new route's: fail.",
+    ),
+    click.option(
         "--override",
         "overrides",
         multiple=True,
@@ -136,7 +170,8 @@ def overrides_of(options: dict[str, Any], before: Overrides = NO_OVERRIDES) -> O
 
 def given(options: dict[str, Any]) -> dict[str, Any]:
     """Of these options, by the names of the settings, those that somebody gave."""
-    return {name: value for name, value in options.items() if value is not None}
+    found = {name: value for name, value in options.items() if value is not None}
+    return found | {name: found[name] or None for name in OWN_LIMITS if name in found}
 
 
 @click.command()

@@ -87,7 +87,8 @@ def all_(context: click.Context) -> None:
         part: command("serve", part, config=config) for part in PARTS
     }
     # The router's requests may take as long as they are allowed to.
-    stop_s = bootstrap.load_settings(config).router.drain_s + LAST_WORDS_S
+    where = bootstrap.load_settings(config).router
+    stop_s = where.shutdown_delay_s + where.drain_s + LAST_WORDS_S
     supervisor = Supervisor(commands, lambda words: click.echo(words, err=True), stop_s=stop_s)
     raise SystemExit(supervisor.run())
 

@@ -1,6 +1,5 @@
 """What every command shares: the global options, who acts, and the opened installation."""
 
-import getpass
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,14 +9,22 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.domain.access import Actor, Role
+from harness.domain.errors import InputError
+from harness.domain.principals import OPERATOR
 
 if TYPE_CHECKING:
     from harness.bootstrap import Installation
     from harness.control.context import Context
+    from harness.domain.access import Actor
     from harness.domain.settings import Settings
 
+# What `--as` and its variable gave until there were principals.
 ACTOR_VARIABLE = "SWAPGATE_ACTOR"
+KEY_VARIABLE = "SWAPGATE_MANAGEMENT_KEY"
+NO_NAMES = (
+    "nobody acts by a name alone. The command line acts as the operator of this machine, or "
+    f"with a management key: --key-file FILE, or {KEY_VARIABLE}"
+)
 
 
 @dataclass
@@ -26,13 +33,35 @@ class Session:
 
     config: Path | None = None
     json: bool = False
-    name: str | None = None
+    key_file: Path | None = None
     debug: bool = False
 
-    @property
-    def actor(self) -> Actor:
-        """Who has the database's file and secret can do everything anyway: an admin."""
-        return Actor(self.name or os.environ.get(ACTOR_VARIABLE) or _os_user(), Role.ADMIN)
+    @cached_property
+    def actor(self) -> "Actor":
+        """The management key's principal, and without a key the operator of this machine: who
+        has the database's file and secret can do everything anyway.
+
+        Raises InputError for a name in the environment, NotAllowed for a key that is none.
+        """
+        if os.environ.get(ACTOR_VARIABLE):
+            raise InputError(f"{ACTOR_VARIABLE} is set: {NO_NAMES}")
+        text = self._key()
+        if text is None:
+            return OPERATOR
+        from harness.control import keys  # noqa: PLC0415 - as below
+
+        return keys.authenticate(self.context.store, text, secret=self.installation.secret)
+
+    def _key(self) -> str | None:
+        if self.key_file is None:
+            return os.environ.get(KEY_VARIABLE) or None
+        try:
+            text = self.key_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"the key in {self.key_file} cannot be read: {error}") from None
+        if not text:
+            raise InputError(f"{self.key_file} is empty: it should hold a management key")
+        return text
 
     @cached_property
     def settings(self) -> "Settings":
@@ -74,13 +103,6 @@ pass_session: Callable[..., Callable[..., None]] = click.make_pass_decorator(
 )
 
 
-def _os_user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return f"uid-{os.getuid()}"
-
-
 def _set_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> Path | None:
     if value is not None:
         ctx.ensure_object(Session).config = value
@@ -94,9 +116,14 @@ def _set_json(ctx: click.Context, _: click.Parameter, value: bool) -> bool:  # n
     return session.json
 
 
-def _set_name(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+def _set_key_file(ctx: click.Context, _: click.Parameter, value: Path | None) -> None:
     if value is not None:
-        ctx.ensure_object(Session).name = value
+        ctx.ensure_object(Session).key_file = value
+
+
+def _refuse_name(_ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        raise click.UsageError(f"--as is gone: {NO_NAMES}")
 
 
 def _set_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 - as above
@@ -124,15 +151,23 @@ def global_options(*, root: bool) -> list[click.Option]:
             expose_value=False,
         ),
         click.Option(
-            ["--as", "acting"],
-            metavar="NAME",
+            ["--key-file"],
+            type=click.Path(dir_okay=False, path_type=Path),
+            metavar="FILE",
             help=(
-                "Who acts: the audit log's name. The command line works on the database "
-                f"itself, as an admin. [default: {ACTOR_VARIABLE}, else the system's user]"
+                "Act with the management key in FILE, as its principal and with its role. "
+                f"[default: {KEY_VARIABLE}, else the operator of this machine, an admin]"
             ),
-            callback=_set_name,
+            callback=_set_key_file,
             expose_value=False,
             hidden=not root,
+        ),
+        click.Option(
+            ["--as", "acting"],
+            help="Refused: a name says nothing of who acts.",
+            callback=_refuse_name,
+            expose_value=False,
+            hidden=True,
         ),
         click.Option(
             ["--debug"],

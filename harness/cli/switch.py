@@ -54,7 +54,7 @@ def throw(
 
 @switch.command()
 @click.argument("switch_id", metavar="ID")
-@click.option("--reason", default="", help="Why; the audit log keeps it.")
+@click.option("--reason", required=True, help="Why; the audit log keeps it.")
 @pass_session
 def lift(session: Session, switch_id: str, reason: str) -> None:
     """End a switch: routers go back to their plans within two seconds."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from harness.config.places import Document, Path_
+from harness.config.places import Document, Path_, check_size
 from harness.domain.errors import ConfigError
 
 PREFIX = "SWAPGATE__"
@@ -42,6 +42,7 @@ def _text(name: str, value: str) -> tuple[str, str]:
 
 def _scalar(name: str, text: str) -> object:
     try:
+        check_size(text)
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"environment variable {name}: not a YAML value: {error}") from None

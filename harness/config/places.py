@@ -1,14 +1,21 @@
-"""YAML with places: every value knows the file and line that it came from."""
+"""YAML with places: every value knows the file and line that it came from. Within limits: a
+few lines of aliases can stand for a billion values.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import yaml
 
 from harness.domain.errors import ConfigError
 
 Path_ = tuple[str | int, ...]
+MAX_CHARACTERS: Final = 1_000_000
+# An alias within an alias multiplies: nothing of ours needs many.
+MAX_ALIASES: Final = 20
+MAX_DEPTH: Final = 32
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,7 @@ def parse(file: Path) -> Document:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: cannot be read: {error}") from None
     try:
+        check_size(text)
         root = yaml.compose(text, Loader=_Loader)
         values = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
     except yaml.MarkedYAMLError as error:
@@ -68,6 +76,24 @@ def parse(file: Path) -> Document:
     if root is not None:
         _note(root, (), file, places)
     return Document(values, places)
+
+
+def check_size(text: str) -> None:
+    """Raises yaml.MarkedYAMLError for more than MAX_CHARACTERS, MAX_ALIASES or MAX_DEPTH."""
+    if len(text) > MAX_CHARACTERS:
+        raise yaml.MarkedYAMLError(problem=f"is longer than {MAX_CHARACTERS:,} characters")
+    aliases = depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        aliases += isinstance(event, yaml.AliasEvent)
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if aliases > MAX_ALIASES:
+            problem = f"has more than {MAX_ALIASES} aliases; write the values out"
+        elif depth > MAX_DEPTH:
+            problem = f"is nested more than {MAX_DEPTH} deep"
+        else:
+            continue
+        raise yaml.MarkedYAMLError(None, None, problem, event.start_mark)  # type: ignore[arg-type]  # its stubs know one of two kinds of mark
 
 
 def _note(node: yaml.Node, path: Path_, file: Path, places: dict[Path_, str]) -> None:

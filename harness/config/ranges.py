@@ -35,6 +35,8 @@ RANGES: Final[Mapping[str, Range]] = {
     "alpha": ALPHA,
     "local_alpha": LOCAL_ALPHA,
     "margin": SHARE,
+    "margin_max": SHARE,
+    "alpha_budget": Range(0.000001, 1),
     "min_saving": SHARE,
     "p0": Range(0.000001, 0.5),
     "rho": RATIO,
@@ -77,11 +79,13 @@ RANGES: Final[Mapping[str, Range]] = {
     "cached_input_usd_per_mtok": Range(0, MOST),
     "total_timeout_s": WAIT_S,
     "first_token_timeout_s": WAIT_S,
+    "first_byte_timeout_s": WAIT_S,
     "between_chunks_timeout_s": WAIT_S,
     "connect_timeout_s": WAIT_S,
     "heartbeat_s": Range(0, HOUR_S),
     "timeout_s": WAIT_S,
     "drain_s": WAIT_S,
+    "shutdown_delay_s": Range(0, HOUR_S),
     "flush_interval_s": Range(MOMENT_S, HOUR_S),
     "health_check_interval_s": Range(0, DAY_S),
     "max_body_bytes": BYTES,
@@ -96,6 +100,7 @@ RANGES: Final[Mapping[str, Range]] = {
     "window_s": WAIT_S,
     "open_s": WAIT_S,
     "open_max_s": Range(MOMENT_S, 7 * DAY_S),
+    "trickle_s": WAIT_S,
     "probe_successes": COUNT,
     "probe_lease_s": WAIT_S,
     "tries_per_target": Range(1, 1_000),
@@ -129,6 +134,7 @@ def complaints(values: Mapping[str, object]) -> Iterator[tuple[Path_, str]]:
     for name, policy in _mapping(values.get("policies")).items():
         yield from _steps(policy, ("policies", name, "canary", "steps"))
         yield from _shadow(policy, ("policies", name, "canary", "shadow"))
+        yield from _margins(policy, ("policies", name, "gate", "margin_max"))
         yield from _guardrails(policy, ("policies", name, "canary", "guardrails"))
 
 
@@ -168,6 +174,14 @@ def _shadow(policy: object, path: Path_) -> Iterator[tuple[Path_, str]]:
         return
     if not _fields(shadow)["max_cost_usd"] > 0:  # type: ignore[operator]
         yield (*path, "max_cost_usd"), "must be above 0: without money nothing is mirrored"
+
+
+def _margins(policy: object, path: Path_) -> Iterator[tuple[Path_, str]]:
+    gate = _mapping(policy).get("gate")
+    given = _mapping(gate) if isinstance(gate, Mapping) else _fields(gate)
+    most, margin = given.get("margin_max"), given.get("margin")
+    if isinstance(most, float) and isinstance(margin, float) and most < margin:
+        yield path, f"is {plain(most)}, less than the policy's own margin, {plain(margin)}"
 
 
 def unclear(values: Mapping[str, object]) -> Iterator[tuple[Path_, str]]:

@@ -14,7 +14,14 @@ from harness.domain.capture import check_capture
 from harness.domain.errors import ConfigError, InputError
 from harness.domain.keepwarm import bps_of, share_bps_of
 from harness.domain.overrides import Overrides, RequestKind, faults
-from harness.domain.routing import OnContentPolicy, RouteSettings, RouteSuite, Stakes
+from harness.domain.routing import (
+    Commit,
+    OnBadEvent,
+    OnContentPolicy,
+    RouteSettings,
+    RouteSuite,
+    Stakes,
+)
 from harness.domain.settings import RouteSeed, TargetSeed
 from harness.domain.targets import RequestPatch
 
@@ -78,6 +85,19 @@ class RouteEntry(BaseModel):
     capture_per_day: int = RouteSettings().capture_per_day
     capture_keep_days: float = RouteSettings().capture_keep_days
     overrides: OverridesEntry = OverridesEntry()
+    first_token_timeout_s: float | None = Field(
+        None, description="of a stream; without it the model's, else the router's"
+    )
+    first_byte_timeout_s: float | None = Field(
+        None, description="of a plain answer; without it the model's, the router's, or measured"
+    )
+    commit: Commit = Field(
+        Commit.FIRST_TOKEN,
+        description="whole: a stream is held back until it is complete",
+    )
+    on_bad_event: OnBadEvent = Field(
+        OnBadEvent.FAIL, description="skip: a stream goes on without what cannot be read"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +148,10 @@ def route_seed(name: str, entry: RouteEntry, known: Known) -> RouteSeed:
             capture_per_day=entry.capture_per_day,
             capture_keep_days=entry.capture_keep_days,
             overrides=entry.overrides.given,
+            first_token_timeout_s=entry.first_token_timeout_s,
+            first_byte_timeout_s=entry.first_byte_timeout_s,
+            commit=entry.commit,
+            on_bad_event=entry.on_bad_event,
         ),
     )
     at(("capture",), partial(check_capture, seed.settings))

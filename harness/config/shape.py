@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +33,7 @@ from harness.config.sinks import alert_sink
 from harness.domain.base_url import check_allowed, check_base_url
 from harness.domain.canary_judge import check as check_judge
 from harness.domain.capabilities import Capabilities
+from harness.domain.client_address import proxy_networks
 from harness.domain.drift import DriftPolicy
 from harness.domain.errors import ConfigError, InputError
 from harness.domain.eval_limits import EvalLimits
@@ -141,6 +143,16 @@ class SuiteEntry(BaseModel):
     data_class: str = Field("", description="of its data; one of `data_classes`")
 
 
+class CodeEntry(BaseModel):
+    """How models' code runs (scorer `code`)."""
+
+    model_config = _STRICT
+    uncontained: bool = Field(
+        default=False,
+        description="run it where the machine cannot contain it; every verdict on it says so",
+    )
+
+
 class PolicyEntry(BaseModel):
     model_config = _STRICT
     promotion: Promotion = Promotion.AUTOMATIC
@@ -178,6 +190,7 @@ class FileConfig(BaseModel):
     ui: UiSettings = UiSettings()
     providers: dict[str, ProviderEntry] = {}
     suites: dict[str, SuiteEntry] = {}
+    code: CodeEntry = Field(CodeEntry(), description="models' code, see docs/suites.md")
     policies: dict[str, PolicyEntry] = {}
     routes: dict[str, RouteEntry] = {}
     alerts: AlertsEntry = Field(AlertsEntry(), description="whom to tell, see docs/alerts.md")
@@ -240,7 +253,10 @@ def settings(document: Document, *, base: Path, shipped: Path, source: Path | No
         ui=config.ui,
         providers={name: _provider(name, p) for name, p in config.providers.items()},
         suites={
-            name: _suite(name, entry, known, base, shipped)
+            name: replace(
+                _suite(name, entry, known, base, shipped),
+                code_uncontained=config.code.uncontained,
+            )
             for name, entry in config.suites.items()
         },
         policies=policies,
@@ -260,6 +276,9 @@ def _check_providers(config: FileConfig, document: Document) -> None:
     for number, each in enumerate(allowed):
         with _at(document, ("router", "allow_addresses", number)):
             check_allowed(each)
+    for number, each in enumerate(config.router.trusted_proxies):
+        with _at(document, ("router", "trusted_proxies", number)):
+            proxy_networks([each])
     for name, provider in config.providers.items():
         with _at(document, ("providers", name)):
             check_provider_name(name)

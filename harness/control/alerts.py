@@ -7,7 +7,7 @@ deliverer's turns look after that, and try again.
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
@@ -23,6 +23,7 @@ from harness.domain.alerts import (
     Told,
     forgotten,
     message_due,
+    over,
     told,
 )
 from harness.domain.delivery import (
@@ -42,6 +43,8 @@ from harness.ports import AlertSinks, Transaction
 log = structlog.get_logger("swapgate.alerts")
 
 SOURCE: Final = "control"
+# Without a canary nobody has to say that a fault of the router's is over.
+NO_MORE: Final = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,17 @@ def end(ctx: Context, tx: Transaction, kind: AlertKind, about: str) -> None:
     record = tx.alerts.newest(f"{kind.value}:{about}")
     if record is not None and record.open:
         tx.alerts.tell([_end_of(ctx, record)])
+
+
+def acknowledge(ctx: Context, tx: Transaction, kind: AlertKind, about: str) -> bool:
+    """A person has looked: it is over, whoever sees it; the next one raises it again. Whether
+    there was one.
+    """
+    record = tx.alerts.newest(f"{kind.value}:{about}")
+    if record is None or not record.open:
+        return False
+    tx.alerts.save(over(record, ctx.clock.now()))
+    return True
 
 
 def is_open(ctx: Context, kind: AlertKind, about: str) -> bool:
@@ -155,9 +169,9 @@ def _settle(ctx: Context) -> None:
     now = ctx.clock.now()
     with ctx.store.read() as tx:
         open_ = [each for each in tx.alerts.unsettled() if each.open]
-        over = {each.key for each in open_ if _is_over(tx, each)}
-        over |= {each.key for each in open_ if not forgotten(each, now).open}
-    for key in sorted(over):
+        ended = {each.key for each in open_ if _is_over(tx, each, now)}
+        ended |= {each.key for each in open_ if not forgotten(each, now).open}
+    for key in sorted(ended):
         with ctx.store.write() as tx:
             record = tx.alerts.newest(key)
             if record is None or not record.open:
@@ -165,12 +179,17 @@ def _settle(ctx: Context) -> None:
             quiet = forgotten(record, now)
             if not quiet.open:
                 tx.alerts.save(quiet)
-            elif _is_over(tx, record):
-                tx.alerts.tell([_end_of(ctx, record)])
+            elif _is_over(tx, record, now):
+                if record.kind is AlertKind.INTERNAL_ERROR:
+                    tx.alerts.save(over(record, now))  # routers raised it, and end nothing
+                else:
+                    tx.alerts.tell([_end_of(ctx, record)])
 
 
-def _is_over(tx: Transaction, record: AlertRecord) -> bool:
+def _is_over(tx: Transaction, record: AlertRecord, now: datetime) -> bool:  # noqa: PLR0911 - a table
     about = record.key.partition(":")[2]
+    if record.kind is AlertKind.INTERNAL_ERROR and about == record.subject:
+        return now - record.last_seen >= NO_MORE  # of no rollout
     try:
         match record.kind:
             case AlertKind.AWAITING_APPROVAL:
@@ -180,9 +199,9 @@ def _is_over(tx: Transaction, record: AlertRecord) -> bool:
                 return tx.proposals.get(about).phase is not Phase.SHADOW
             case AlertKind.CANARY_PAUSED:
                 return tx.rollouts.get(about).state is not RolloutState.PAUSED
-            case AlertKind.CANARY_HELD | AlertKind.SAMPLE_RATIO:
+            case AlertKind.CANARY_HELD | AlertKind.SAMPLE_RATIO | AlertKind.INTERNAL_ERROR:
                 rollout = tx.rollouts.get(about)
-                bakes = record.kind is AlertKind.CANARY_HELD and rollout.baking
+                bakes = record.kind is not AlertKind.SAMPLE_RATIO and rollout.baking
                 return not rollout.live and not bakes
             case _:
                 return False

@@ -1,14 +1,23 @@
 """A proposal's canary: opened with a verdict, moved by evidence, ended by harm or people."""
 
 from dataclasses import replace
+from typing import Final
 
-from harness.control import alerts, canary_actions, holding, local_aborts, routes, standing
+from harness.control import (
+    alerts,
+    canary_actions,
+    holding,
+    local_aborts,
+    recomputation,
+    routes,
+    standing,
+)
 from harness.control.context import Context
 from harness.domain.access import SYSTEM, Actor
 from harness.domain.alerts import AlertKind
 from harness.domain.changes import Abort, Change, Promote, RaiseWeight, Restore, StartCanary
-from harness.domain.errors import NotFound, ProofRefused, StaleWrite
-from harness.domain.evaluation import Passed
+from harness.domain.errors import NotFound, ProofRefused, SignatureInvalid, StaleWrite
+from harness.domain.evaluation import Passed, Verdict
 from harness.domain.numerals import readable
 from harness.domain.observation import UnitRule
 from harness.domain.proposal import Event, Proposal, moved
@@ -17,7 +26,11 @@ from harness.domain.rollout import moved as rollout_moved
 from harness.domain.routing import Route
 from harness.gate import policy as gate_policy
 from harness.gate.assignment import ALARM_AT
+from harness.gate.recomputation import Agreement
 from harness.ports import Transaction
+
+# Among an action's figures: why the stored scores do not give the verdict.
+UNPROVEN: Final = "evidence_mismatch"
 
 
 def open_canary(
@@ -30,6 +43,7 @@ def open_canary(
     """
     now = ctx.clock.now()
     standing.demand(ctx, tx, proof)
+    recomputation.demand(ctx, tx, proof, proposal)
     route = routes.existing(tx, proposal.route)
     policy = proposal.policy.canary
     rollout = Rollout(
@@ -81,21 +95,50 @@ def _allowed(ctx: Context, tx: Transaction, rollout: Rollout, action: Action) ->
     """
     if not rollout.live or action.signal is Signal.HARM:
         return action
-    proof = tx.verdicts.get(rollout.verdict)
-    gone = standing.replaced_candidate(tx, proof) is not None
-    if gone or standing.not_cleared(ctx, tx, proof):
+    try:
+        proof = tx.verdicts.get(rollout.verdict)
+    except (NotFound, SignatureInvalid) as error:
+        why = f"its proof is gone: {error}"
+        return replace(action, kind=ActionKind.ROLLBACK, signal=Signal.STALE, reason=why)
+    unreadable = standing.unreadable(proof)
+    gone = not unreadable and standing.replaced_candidate(tx, proof) is not None
+    if unreadable or gone or standing.not_cleared(ctx, tx, proof):
         why = f"the proof is {standing.of(ctx, tx, proof).words}"
         return replace(action, kind=ActionKind.ROLLBACK, signal=Signal.STALE, reason=why)
     if action.signal not in (Signal.STEP_DONE, Signal.PROVEN):
         return action
     found = standing.of(ctx, tx, proof)
-    if found.holds:
+    if not found.holds:
+        why = (
+            f"the proof is {found.words}. It goes no further: put that back and resume, or "
+            "abort and propose again"
+        )
+        return replace(action, kind=ActionKind.PAUSE, signal=Signal.PAUSE, reason=why)
+    return _recomputed(ctx, tx, rollout, proof, action)
+
+
+def _recomputed(
+    ctx: Context, tx: Transaction, rollout: Rollout, proof: Verdict, action: Action
+) -> Action:
+    """Where the scores do not give the verdict any more, nothing shows that the candidate is
+    good enough: users leave it. Where only a figure is another, the scores and what they
+    decide are as they were: it goes no further, and a person looks.
+    """
+    proposal = tx.proposals.get(rollout.proposal)
+    found = recomputation.recompute_stored(ctx, tx, proof, proposal)
+    if found.agrees:
         return action
-    why = (
-        f"the proof is {found.words}. It goes no further: put that back and resume, or abort "
-        "and propose again"
-    )
-    return replace(action, kind=ActionKind.PAUSE, signal=Signal.PAUSE, reason=why)
+    figures = {**action.figures, UNPROVEN: found.words}
+    if found.agreement is Agreement.DIFFERS:
+        why = f"the stored scores do not give verdict {proof.id} any more: {found.words}"
+        kind, signal = ActionKind.ROLLBACK, Signal.STALE
+    else:
+        why = (
+            f"verdict {proof.id} is decided alike and with other figures: {found.words}. It "
+            "goes no further: find out why and resume, or abort and propose again"
+        )
+        kind, signal = ActionKind.PAUSE, Signal.PAUSE
+    return replace(action, kind=kind, signal=signal, reason=why, figures=figures)
 
 
 def step(
@@ -113,6 +156,9 @@ def step(
         return end(
             ctx, tx, SYSTEM, rollout, Signal.BASE_CHANGED, "the route was changed by another"
         )
+    if UNPROVEN in action.figures:
+        words = str(action.figures[UNPROVEN])
+        recomputation.tell(ctx, tx, proposal, rollout.verdict, words)
     match action.signal:
         case None:
             return rollout
@@ -143,9 +189,10 @@ def move(
         change = RaiseWeight(rollout.route, rollout.id, after.current.weight_bps)
         commit(ctx, tx, actor, route, change, because)
     figures = evidence_of(ctx, tx, rollout, action)
+    saved = tx.rollouts.save(after)
     audit(ctx, tx, actor, f"canary.{signal.value}", after, because, figures)
     _tell_if_paused(ctx, tx, after, because)
-    return tx.rollouts.save(after)
+    return saved
 
 
 def _tell_if_paused(ctx: Context, tx: Transaction, after: Rollout, because: str) -> None:
@@ -211,6 +258,7 @@ def promote(
     if not isinstance(proof, Passed):
         raise ProofRefused(f"verdict {rollout.verdict} is {proof.outcome}, not passed")
     standing.demand(ctx, tx, proof)
+    recomputation.demand(ctx, tx, proof, proposal)
     now = ctx.clock.now()
     policy = rollout.policy
     change = Promote(rollout.route, proof, policy.bake_bps if policy.bake_s else 0)
@@ -341,7 +389,7 @@ def audit(
 ) -> None:
     tx.audit.append(
         at=ctx.clock.now(),
-        actor=actor.name,
+        actor=actor,
         action=action,
         subject=f"route {rollout.route}",
         details={"rollout": rollout.id, "reason": because, **(figures or {})},

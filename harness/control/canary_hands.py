@@ -2,19 +2,29 @@
 
 from dataclasses import dataclass, replace
 
-from harness.control import bake, canary, local_aborts, standing
+from harness.control import (
+    alerts,
+    approvals,
+    bake,
+    canary,
+    four_eyes,
+    local_aborts,
+    recomputation,
+    standing,
+)
 from harness.control.context import Context
 from harness.domain.access import Actor, Role
+from harness.domain.alerts import AlertKind
+from harness.domain.audit import require_reason
 from harness.domain.errors import (
     IllegalTransition,
     InputError,
-    NotAllowed,
     ProofRefused,
     StaleWrite,
 )
 from harness.domain.numerals import readable
-from harness.domain.proposal import Proposal
-from harness.domain.rollout import BY_HAND, Action, ActionKind, Rollout, Signal
+from harness.domain.proposal import ApprovalKind, Proposal
+from harness.domain.rollout import BY_HAND, Action, ActionKind, Rollout, RolloutState, Signal
 from harness.gate.objections import objections
 from harness.ports import Transaction
 
@@ -25,10 +35,6 @@ class Moved:
 
     rollout: Rollout
     warnings: tuple[str, ...] = ()
-
-
-# What overrules the plan says why; to stop something never waits for words.
-_SAYS_WHY = frozenset({Signal.ADVANCE, Signal.PROMOTE, Signal.FINISH})
 
 
 def by_hand(
@@ -57,16 +63,15 @@ def moved(
 
     seen: the rollout's version that the person looked at; None takes what is stored. Raises
     NotFound when there is none, IllegalTransition when its state does not allow it, StaleWrite
-    when it moved since it was seen, InputError without a needed reason, ProofRefused and
+    when it moved since it was seen, InputError without a reason, ProofRefused and
     NotAllowed as `_promote_now` says.
     """
     actor.require(Role.APPROVER)
     if signal not in BY_HAND:
         raise InputError(f"that is for the evidence to say, not for a person: {signal.value}")
-    if signal in _SAYS_WHY and not reason.strip():
-        raise InputError(f"to {signal.value} by hand needs a reason; the audit log keeps it")
-    because = f"{signal.value} by {actor.name}" + (f": {reason}" if reason else "")
-    with ctx.store.write() as tx:
+    why = require_reason(reason, f"to {signal.value} by hand")
+    because = f"{signal.value} by {actor.name}: {why}"
+    with recomputation.told(ctx), ctx.store.write() as tx:
         rollout = canary.live(tx, route)
         if seen not in (None, rollout.version):
             raise StaleWrite(
@@ -77,7 +82,7 @@ def moved(
             case Signal.ABORT:
                 return Moved(canary.end(ctx, tx, actor, rollout, signal, because))
             case Signal.PROMOTE:
-                return _promote_now(ctx, tx, actor, rollout, because)
+                return _promote_now(ctx, tx, actor, rollout, reason, because)
             case Signal.FINISH:
                 if not rollout.baking:
                     raise IllegalTransition(
@@ -86,20 +91,39 @@ def moved(
                     )
                 return Moved(bake.over(ctx, tx, actor, rollout, signal, because))
             case Signal.ADVANCE:
-                standing.demand(ctx, tx, tx.verdicts.get(rollout.verdict))
+                _demand(ctx, tx, rollout)
                 found, against = _check_harmless(ctx, tx, rollout)
                 asked = replace(found, kind=ActionKind.ADVANCE, signal=signal, reason=because)
                 done = canary.move(ctx, tx, actor, rollout, signal, because, asked)
                 return Moved(done, against)
             case Signal.RESUME:
                 standing.demand(ctx, tx, tx.verdicts.get(rollout.verdict))
+                looked = _acknowledged(ctx, tx, actor, rollout, because)
+                if looked and rollout.state is not RolloutState.PAUSED:
+                    return Moved(rollout)
             case _:
                 pass
         return Moved(canary.move(ctx, tx, actor, rollout, signal, because))
 
 
-def _promote_now(
+def _demand(ctx: Context, tx: Transaction, rollout: Rollout) -> None:
+    proof = tx.verdicts.get(rollout.verdict)
+    standing.demand(ctx, tx, proof)
+    recomputation.demand(ctx, tx, proof, tx.proposals.get(rollout.proposal))
+
+
+def _acknowledged(
     ctx: Context, tx: Transaction, actor: Actor, rollout: Rollout, because: str
+) -> bool:
+    """A person has looked at the faults of routers within it. Whether there were any."""
+    if not alerts.acknowledge(ctx, tx, AlertKind.INTERNAL_ERROR, rollout.id):
+        return False
+    canary.audit(ctx, tx, actor, "canary.acknowledge", rollout, because)
+    return True
+
+
+def _promote_now(
+    ctx: Context, tx: Transaction, actor: Actor, rollout: Rollout, reason: str, because: str
 ) -> Moved:
     """Without the rest of the ramp, not without proof.
 
@@ -107,10 +131,7 @@ def _promote_now(
     for the proposer.
     """
     proposal = tx.proposals.get(rollout.proposal)
-    if actor.name == proposal.proposer and not proposal.policy.self_approval:
-        raise NotAllowed(
-            f"{actor.name} proposed {proposal.id} and cannot promote it: ask another approver"
-        )
+    four_eyes.check(tx, actor, proposal, "promote")
     action, against = _check_harmless(ctx, tx, rollout)
     asked = replace(
         action,
@@ -118,6 +139,7 @@ def _promote_now(
         signal=Signal.PROMOTE,
         reason=f"{because}. {readable(action.reason)}",
     )
+    approvals.record(ctx, tx, actor, proposal, ApprovalKind.PROMOTION, reason)
     approved = _approved(proposal, actor)
     return Moved(canary.promote(ctx, tx, actor, rollout, approved, asked), against)
 

@@ -19,6 +19,7 @@ from harness.ports import Transaction
 TODAY: Final = timedelta(hours=24)
 # A rate from fewer requests is not this route's; `p0` is the policy's own idea of normal.
 FEWEST_REQUESTS: Final = 100
+MOST_ROLLOUTS: Final = 20
 # Of blocks: fewer minutes than this are no pace of new keys.
 SHORTEST_S: Final = 600.0
 
@@ -106,7 +107,7 @@ def _failure_rate(totals: Sequence[TrafficTotal]) -> float | None:
 
 def _units_per_hour(tx: Transaction, route: str, policy: CanaryPolicy) -> float | None:
     """New keys an hour, as the route's newest rollouts counted them; None if none did."""
-    for rollout in tx.rollouts.list(route=route):
+    for rollout in tx.rollouts.list(route=route, limit=MOST_ROLLOUTS):
         if rollout.policy.unit is not policy.unit:
             continue
         if pace := units_per_hour(tx.observations.blocks(rollout.id)):

@@ -158,7 +158,7 @@ def _note(
 ) -> None:
     log.append(
         at=ctx.clock.now(),
-        actor=actor.name,
+        actor=actor,
         action=action,
         subject=f"captures of {route}",
         details=details,

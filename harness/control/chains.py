@@ -206,7 +206,7 @@ def _commit(
     )
     tx.audit.append(
         at=now,
-        actor=actor.name,
+        actor=actor,
         action="route.fallbacks",
         subject=f"route {route.name}",
         details={

@@ -3,8 +3,10 @@
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from harness.control.clock_watch import ClockWatch
+from harness.domain.audited_rows import AuditWalk
 from harness.domain.catalogue import Catalogue
 from harness.domain.drift import DriftPolicy
 from harness.domain.errors import ConfigError, NotFound
@@ -13,6 +15,7 @@ from harness.domain.policy import Policy
 from harness.domain.targets import Target
 from harness.ports import (
     AlertSinks,
+    AuditAnchor,
     Chance,
     Cipher,
     Clock,
@@ -23,6 +26,10 @@ from harness.ports import (
     Store,
     SuiteCatalog,
 )
+
+if TYPE_CHECKING:
+    # With numpy, which no router process needs.
+    from harness.gate.recomputation import Recomputation
 
 
 class NoCipher:
@@ -45,11 +52,12 @@ class Context:
     eval_connections: answers that one worker waits for at a time.
     data_classes: names of the providers that may see data of a class.
     drift: by suite, of those whose incumbents are watched.
-    clock_watch: of this process's clock.
+    clock_watch: of this process's clock. audit_walk: how far it has compared state and log.
     allow_addresses: that providers may have though they are closed.
+    recomputed: what was found of verdicts that this process decided again.
     models: what is known of models; None where nothing is. judges: by suite.
     cipher: for what is stored encrypted. environ: where providers' keys may stand, too.
-    door: None where no provider is asked.
+    door: None where no provider is asked. anchor: None where the log's end is kept nowhere.
     oauth: where people sign in; None where this process cannot. oauth_changes: by provider.
     """
 
@@ -65,9 +73,11 @@ class Context:
     data_classes: Mapping[str, frozenset[str]] = field(default_factory=dict)
     drift: Mapping[str, DriftPolicy] = field(default_factory=dict)
     clock_watch: ClockWatch = field(default_factory=ClockWatch)
+    audit_walk: AuditWalk = field(default_factory=AuditWalk, repr=False)
     models: ModelTable | None = None
     judges: Mapping[str, Target] = field(default_factory=dict)
     allow_addresses: tuple[str, ...] = ()
+    recomputed: "dict[str, Recomputation]" = field(default_factory=dict, repr=False)
 
     @property
     def catalogue(self) -> Catalogue:
@@ -76,6 +86,7 @@ class Context:
     cipher: Cipher = field(default_factory=NoCipher)
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     door: ProviderDoor | None = None
+    anchor: AuditAnchor | None = None
     oauth: OAuthServer | None = None
     oauth_changes: Mapping[str, OAuthChange] = field(default_factory=dict)
 

@@ -358,7 +358,7 @@ def note(
     """For the audit log: who did what to a provider's key. details: no value of any."""
     tx.audit.append(
         at=ctx.clock.now(),
-        actor=actor.name,
+        actor=actor,
         action=action,
         subject=f"provider {provider}" if provider else "credentials",
         details=dict(details),

@@ -140,7 +140,7 @@ def audit(
 ) -> None:
     tx.audit.append(
         at=ctx.clock.now(),
-        actor=actor.name,
+        actor=actor,
         action=action,
         subject=f"drift watch {watch.id}",
         details=details,

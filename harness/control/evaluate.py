@@ -1,8 +1,8 @@
 """From a proposal to its verdict: the runs it needs, and what the gate says of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from harness.control.context import Context
 from harness.domain.errors import StaleEvidence
@@ -16,7 +16,7 @@ from harness.domain.evaluation import (
     SuitePlan,
     Verdict,
 )
-from harness.domain.pins import ServedModel, replaced_by, told
+from harness.domain.pins import ServedModel, ServedPin, Sighting, replaced_by, told
 from harness.domain.proposal import Proposal, SuiteRuns
 from harness.gate import verdicts
 from harness.ports import Transaction
@@ -30,16 +30,61 @@ def with_runs(ctx: Context, tx: Transaction, proposal: Proposal) -> Proposal:
     """The proposal with a run of both arms for each suite.
 
     The incumbent's run is shared between proposals; a candidate's never is: what was seen of it
-    before this registration must not decide.
+    before this registration must not decide. A proposal that has runs gets new ones with the
+    answers that it has: asking the same again until it suits would be another look.
     """
     runs = {
-        plan.suite: SuiteRuns(
-            incumbent=_shared(ctx, tx, proposal, plan),
-            candidate=_new(ctx, tx, proposal, plan, proposal.candidate),
+        plan.suite: (
+            _resumed(ctx, tx, proposal, plan, proposal.runs[plan.suite])
+            if plan.suite in proposal.runs
+            else SuiteRuns(
+                incumbent=_shared(ctx, tx, proposal, plan),
+                candidate=_new(ctx, tx, proposal, plan, proposal.candidate),
+            )
         )
         for plan in proposal.plans
     }
     return replace(proposal, runs=runs)
+
+
+def _resumed(
+    ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePlan, before: SuiteRuns
+) -> SuiteRuns:
+    return SuiteRuns(
+        incumbent=_continued(ctx, tx, proposal, plan, before.incumbent, proposal.incumbent),
+        candidate=_continued(ctx, tx, proposal, plan, before.candidate, proposal.candidate),
+    )
+
+
+def _continued(
+    ctx: Context,
+    tx: Transaction,
+    proposal: Proposal,
+    plan: SuitePlan,
+    before: str,
+    target: str,
+) -> str:
+    """The run itself where nothing of it failed; else a new one, with what it measured."""
+    samples = tx.runs.samples(before)
+    judge = tx.suites.get(plan.suite_digest).judge
+    now = tuple(next(iter(tx.sightings.of(each)), None) for each in (target, judge))
+    measured = [each for each in samples if _measured(each, now, plan.served_pin)]
+    if len(measured) == len(samples) and tx.runs.get(before).state not in STUCK:
+        tx.runs.want(before, plan.n_max)
+        return before
+    run = _new(ctx, tx, proposal, plan, target)
+    for sample in measured:
+        tx.runs.store_sample(replace(sample, run=run))
+    return run
+
+
+def _measured(sample: Sample, now: Iterable[Sighting | None], pin: ServedPin) -> bool:
+    """Neither an error of ours, nor answered or scored by another model than is served now."""
+    both = (sample.served, sample.judge)
+    return sample.error is not SampleError.INFRA and not any(
+        seen is not None and seen.served.unlike(served, pin)
+        for seen, served in zip(now, both, strict=True)
+    )
 
 
 def _shared(ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePlan) -> str:
@@ -181,16 +226,17 @@ def _asleep(tx: Transaction, run: EvalRun, plan: SuitePlan) -> bool:
 
 
 def judge(
-    ctx: Context,
     proposal: Proposal,
     found: Mapping[str, Answers],
     halted: Sequence[EvalRun],
+    now: datetime,
 ) -> Verdict | None:
     """The verdict, or None while the gate needs more samples and can still get them.
 
     Raises StaleEvidence when the two arms of a suite do not fit each other.
     halted: runs that bring no more samples though some are missing. A failed one means "not
     measured"; one over budget means "not enough evidence". Neither is ever a pass.
+    now: the route's time (`standing.route_time`), at which the verdict is decided.
     """
     stopped: dict[str, tuple[str, str]] = {}
     # A failed one last: where both happened to a suite, it was not measured.
@@ -204,6 +250,6 @@ def judge(
         plans=proposal.plans,
         samples_by_suite=found,
         stopped=stopped,
-        now=ctx.clock.now(),
+        now=now,
         ttl_s=proposal.policy.gate.verdict_ttl_s,
     )

@@ -18,6 +18,11 @@ from harness.ports import Transaction
 ONWARD: Final = frozenset({Signal.STEP_DONE, Signal.PROVEN, Signal.BAKED})
 BY_TIME: Final = frozenset({Signal.SILENT, Signal.UNDECIDED, Signal.BAKED})
 SEEN: Final = timedelta(hours=2)
+INTERNAL: Final = (
+    "On hold: a router failed in requests of this route (alert internal_error), so that what "
+    "it recorded may be missing or wrong. `swapgate canary resume` with a reason says that a "
+    "person looked, and it goes on."
+)
 
 
 def held(ctx: Context, tx: Transaction, rollout: Rollout, action: Action) -> Action:
@@ -28,10 +33,18 @@ def held(ctx: Context, tx: Transaction, rollout: Rollout, action: Action) -> Act
         why = _false_expiry(ctx, rollout)
     if not why and action.signal in ONWARD:
         why = _distrusted(ctx, tx, rollout)
+    if not why and action.signal in ONWARD and internal_errors(tx, rollout):
+        return replace(action, kind=ActionKind.HOLD, signal=None, reason=INTERNAL)
     if not why:
         return action
     reason = f"On hold: {why}. It goes on by itself after that."
     return replace(action, kind=ActionKind.HOLD, signal=None, reason=reason)
+
+
+def internal_errors(tx: Transaction, rollout: Rollout) -> bool:
+    """Whether a router has failed within it, and nobody has acknowledged that."""
+    found = tx.alerts.newest(f"{AlertKind.INTERNAL_ERROR.value}:{rollout.id}")
+    return found is not None and found.open
 
 
 def tell(ctx: Context, rollout: Rollout) -> None:

@@ -1,32 +1,36 @@
 """What is looked after now and then: the audit chain, and evals of incumbents by schedule."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 import structlog
 
-from harness.control import alerts, credentials, work
+from harness.control import alerts, audit_anchor, credentials, work
 from harness.control.context import Context
 from harness.domain.access import SYSTEM
 from harness.domain.alerts import AlertKind
+from harness.domain.errors import SnapshotInvalid
 from harness.domain.evaluation import EvalRun
+from harness.domain.signatures import RowFault
 from harness.ports import Transaction
 
 log = structlog.get_logger("swapgate.housekeeping")
 
 
 def tidy(ctx: Context) -> int | None:
-    """Check the audit chain. Returns the number of the first event that does not fit."""
+    """Check the audit chain and its kept end. Returns the first event that does not fit."""
     with ctx.store.read() as tx:
-        broken = tx.audit.first_break()
+        broken = audit_anchor.first_break(ctx, tx)
     if broken is not None:
         log.error("audit_chain_broken", number=broken, next="swapgate audit verify")
     if (broken is not None) != alerts.is_open(ctx, AlertKind.AUDIT_BROKEN, "log"):
         with ctx.store.write() as tx:
-            _tell_of_chain(ctx, tx, broken)
+            tell_of_chain(ctx, tx, broken)
     return broken
 
 
-def _tell_of_chain(ctx: Context, tx: Transaction, broken: int | None) -> None:
+def tell_of_chain(ctx: Context, tx: Transaction, broken: int | None) -> None:
+    """broken: the number of the first event that does not fit; None ends the alert."""
     if broken is None:
         alerts.end(ctx, tx, AlertKind.AUDIT_BROKEN, "log")
         return
@@ -39,6 +43,47 @@ def _tell_of_chain(ctx: Context, tx: Transaction, broken: int | None) -> None:
         title=f"the audit log does not fit its chain from event {broken} on",
         text="Somebody changed it in the database, or the installation's secret is another.",
     )
+
+
+def check_snapshot(ctx: Context) -> None:
+    """Raise an alert where what routers are to serve, or control works on, is not signed."""
+    try:
+        ctx.store.snapshot()
+        found = _named(ctx.store.signature_faults(working=True))
+    except SnapshotInvalid as error:
+        found = str(error)
+    _tell_of_rows(ctx, "snapshot", found)
+
+
+def check_signatures(ctx: Context) -> int:
+    """Of every row; raises an alert where one does not hold. Returns how many do not."""
+    faults = ctx.store.signature_faults()
+    _tell_of_rows(ctx, "rows", _named(faults))
+    return len(faults)
+
+
+def _named(faults: Sequence[RowFault]) -> str:
+    first = "; ".join(f"{each.name}: {each.why}" for each in faults[:3])
+    return f"{len(faults)} rows, the first: {first}" if faults else ""
+
+
+def _tell_of_rows(ctx: Context, name: str, found: str) -> None:
+    if bool(found) == alerts.is_open(ctx, AlertKind.AUDIT_BROKEN, name):
+        return
+    with ctx.store.write() as tx:
+        if not found:
+            alerts.end(ctx, tx, AlertKind.AUDIT_BROKEN, name)
+            return
+        log.error("signature_invalid", what=name, found=found, next="swapgate db check")
+        alerts.tell(
+            ctx,
+            tx,
+            AlertKind.AUDIT_BROKEN,
+            name,
+            subject="database",
+            title="rows of the database are not as Swapgate signed them",
+            text=f"{found}. Nothing is built on them, and routers serve what they had.",
+        )
 
 
 def forget(ctx: Context, *, alerts_days: float, failovers_days: float) -> None:
@@ -54,7 +99,9 @@ def forget(ctx: Context, *, alerts_days: float, failovers_days: float) -> None:
 
 
 def evaluate_incumbents(ctx: Context, *, suite: str) -> list[EvalRun]:
-    """Queue a run of the suite on each incumbent of the routes that use it."""
+    """Queue a run of the suite on each incumbent of the routes that use it, but where the same
+    is queued or running.
+    """
     with ctx.store.read() as tx:
         routes = tx.routing.table().routes.values()
     targets = {
@@ -62,4 +109,7 @@ def evaluate_incumbents(ctx: Context, *, suite: str) -> list[EvalRun]:
         for route in routes
         if any(each.suite == suite for each in route.settings.suites)
     }
-    return [work.start_by_hand(ctx, SYSTEM, suite, target) for target in sorted(targets)]
+    queued = (
+        work.queue(ctx, SYSTEM, suite, target, unless_twin=True) for target in sorted(targets)
+    )
+    return [run for run in queued if run is not None]

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.control import routes, targets
+from harness.control import audit_anchor, routes, targets
 from harness.control.context import Context
 from harness.domain.audit import AuditEvent
 from harness.domain.errors import SwapgateError
 from harness.domain.evaluation import EvalRun, RunState, Sample, Verdict
 from harness.domain.routing import Route
+from harness.domain.signatures import RowFault
 from harness.domain.targets import Target
 
 
@@ -37,10 +38,18 @@ def route(ctx: Context, name: str) -> Route:
         return routes.existing(tx, name)
 
 
-def runs(ctx: Context, *, states: Sequence[RunState] = ()) -> Sequence[EvalRun]:
-    """Newest first; all states when none is named."""
+def runs(
+    ctx: Context,
+    *,
+    states: Sequence[RunState] = (),
+    limit: int = 100,
+    offset: int = 0,
+    after: str | None = None,
+) -> tuple[Sequence[EvalRun], int]:
+    """A page, newest first, and how many there are in all. states: all when none is named."""
     with ctx.store.read() as tx:
-        return tx.runs.list(states=states)
+        found = tx.runs.list(states=states, limit=limit, offset=offset, after=after)
+        return found, tx.runs.count(states=states)
 
 
 def samples(ctx: Context, run: str) -> Sequence[Sample]:
@@ -64,7 +73,12 @@ def audit_tail(ctx: Context, limit: int) -> Sequence[AuditEvent]:
 def audit_break(ctx: Context) -> int | None:
     """The number of the first event that does not fit the chain; None when it is whole."""
     with ctx.store.read() as tx:
-        return tx.audit.first_break()
+        return audit_anchor.first_break(ctx, tx)
+
+
+def signature_faults(ctx: Context) -> Sequence[RowFault]:
+    """Every stored row whose signature does not hold."""
+    return ctx.store.signature_faults()
 
 
 def suites(ctx: Context) -> Sequence[SuiteShown]:

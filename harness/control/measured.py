@@ -1,6 +1,6 @@
 """What is measured of each route's model: its scores, cost, speed and failures (A3)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from statistics import fmean
@@ -65,14 +65,22 @@ class RouteMeasured:
 def of_route(ctx: Context, name: str) -> RouteMeasured:
     """Raises NotFound."""
     with ctx.store.read() as tx:
-        return _of(ctx, tx, routes.existing(tx, name), tx.runs.list(states=OVER))
+        route = routes.existing(tx, name)
+        return _of(ctx, tx, route, _ended(tx, [route]))
 
 
 def of_routes(ctx: Context) -> Sequence[RouteMeasured]:
     """In order of their names."""
     with ctx.store.read() as tx:
-        table, runs = tx.routing.table().routes, tx.runs.list(states=OVER)
+        table = tx.routing.table().routes
+        runs = _ended(tx, table.values())
         return [_of(ctx, tx, table[name], runs) for name in sorted(table)]
+
+
+def _ended(tx: Transaction, routes_: Iterable[Route]) -> Sequence[EvalRun]:
+    """Runs of their incumbents that ended, newest first."""
+    found = tx.runs.of_targets({each.incumbent for each in routes_})
+    return [run for run in found if run.state in OVER]
 
 
 def _of(ctx: Context, tx: Transaction, route: Route, runs: Sequence[EvalRun]) -> RouteMeasured:

@@ -29,7 +29,7 @@ def of_wish(ctx: Context, wish: Wish) -> Forecast:
 
     Raises as `propose.preview` does.
     """
-    plans = propose.preview(ctx, wish)
+    plans = propose.preview(ctx, wish).plans
     with ctx.store.read() as tx:
         known = tx.routing.targets()
         ours = known[routes.existing(tx, wish.route).incumbent]
@@ -62,7 +62,8 @@ def _earlier(
 ) -> Sequence[ItemTokens]:
     """Of the newest runs of both on this very suite; runs may differ in their order."""
     newest: dict[str, str] = {}
-    for run in tx.runs.list():
+    arms = {each.id for each in (ours, theirs) if each is not None}
+    for run in tx.runs.of_targets(arms):
         if run.suite_digest == plan.suite_digest and tx.runs.progress(run.id)[0]:
             newest.setdefault(run.target, run.id)
     if theirs is None or not {ours.id, theirs.id} <= newest.keys():

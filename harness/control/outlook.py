@@ -20,6 +20,7 @@ from harness.ports import Transaction
 
 # Enough to know a mean; reading every stored answer would take longer than it tells.
 MOST_SAMPLES: Final = 500
+MOST_EARLIER: Final = 200  # proposals that are looked through for a comparison on this suite
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,12 @@ def of(ctx: Context, wish: Wish, effect: float | None = None) -> Sequence[Outloo
 
     Raises as `propose.preview` does.
     """
-    plans = propose.preview(ctx, wish)
+    plans = propose.preview(ctx, wish).plans
     with ctx.store.read() as tx:
         incumbent = tx.routing.targets()[routes.existing(tx, wish.route).incumbent]
         sides = (incumbent, targets.known(tx, wish.candidate) or targets.plain(wish.candidate))
-        recorded = _Recorded(tx.runs.list(), tx.proposals.list())
+        arms = {each.id for each in sides if each is not None}
+        recorded = _Recorded(tx.runs.of_targets(arms), tx.proposals.list(limit=MOST_EARLIER))
         return [_of_suite(ctx, tx, plan, sides, recorded, effect) for plan in plans]
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from harness.control import standing
+from harness.control import recomputation, routes, standing
 from harness.control.context import Context
 from harness.domain.access import Actor
 from harness.domain.errors import InputError, ProofRefused
@@ -15,6 +15,8 @@ from harness.domain.routing import Route
 from harness.domain.targets import Target
 from harness.ports import Transaction
 
+# A verdict that led there is no proof for another role either.
+NO_PROOF: Final = frozenset({Phase.ROLLED_BACK, Phase.REJECTED, Phase.CANCELLED})
 LONGEST_WAIVER: Final = timedelta(days=90)
 
 
@@ -45,7 +47,8 @@ def proof_for(
     if verdict is not None:
         return verdict
     history = tx.routing.history(route.name)
-    if any(target.id in (r.route.incumbent, *r.route.fallbacks) for r in history):
+    served = any(target.id in (r.route.incumbent, *r.route.fallbacks) for r in history)
+    if served and routes.taken_back(tx, route.name, target.id, history) is None:
         return Served(target.id)
     live = [w for w in tx.waivers.list(route=route.name) if not w.expired(now)]
     stored = next((each for each in live if each.target == target.id), None)
@@ -59,17 +62,20 @@ def proof_for(
 
 
 def _verdict(ctx: Context, tx: Transaction, route: Route, target: Target) -> Passed | None:
-    """The newest that holds. One whose canary did harm in production shows no more."""
-    harmful = {
-        each.verdict
-        for each in tx.proposals.list(route=route.name)
-        if each.phase is Phase.ROLLED_BACK
-    }
-    for each in tx.verdicts.list(route=route.name):
-        pair = (each.incumbent, each.candidate)
-        if not isinstance(each, Passed) or pair != (route.incumbent, target.id):
+    """The newest that holds. One whose canary did harm in production shows no more; nor does
+    one that a person refused, or that waits for a person's approval.
+    """
+    for proposal in tx.proposals.of_pair(route.name, route.incumbent, target.id):
+        if proposal.verdict is None or proposal.phase in NO_PROOF:
             continue
-        if each.id not in harmful and standing.of(ctx, tx, each).holds:
+        each = tx.verdicts.get(proposal.verdict)
+        if not isinstance(each, Passed):
+            continue
+        if proposal.needs_approval and proposal.approver is None:
+            continue
+        if not standing.of(ctx, tx, each).holds:
+            continue
+        if recomputation.recompute_stored(ctx, tx, each, proposal).agrees:
             return each
     return None
 
@@ -98,7 +104,7 @@ def _waived(
     tx.waivers.add(waiver)
     tx.audit.append(
         at=now,
-        actor=actor.name,
+        actor=actor,
         action="waiver.add",
         subject=f"waiver {waiver.id}",
         details={

@@ -2,35 +2,51 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from harness.control import (
+    approvals,
     canary_judge,
     clearance,
+    four_eyes,
     looks,
+    route_risk,
     routes,
     shadow_first,
     standing,
+    tampering,
     targets,
+    widening,
     work,
 )
 from harness.control.context import Context
+from harness.control.route_risk import RouteRisk
 from harness.domain.access import Actor, Role
+from harness.domain.audit import require_reason
 from harness.domain.errors import (
     ConfigError,
     Conflict,
     InputError,
-    NotAllowed,
     ProofRefused,
     RouteBusy,
     StaleWrite,
 )
 from harness.domain.evaluation import Claim, Primaries, SuitePin, SuitePlan, SuiteRole
 from harness.domain.policy import GatePolicy, Policy
-from harness.domain.proposal import Event, Phase, Proposal, advance, moved
+from harness.domain.proposal import (
+    ApprovalKind,
+    Event,
+    Phase,
+    Proposal,
+    advance,
+    moved,
+)
 from harness.domain.ranges import SHARE
 from harness.domain.routing import Route, RouteSettings, RouteSuite
 from harness.domain.targets import Target
 from harness.ports import Transaction
+
+Registered = Sequence[tuple[SuitePin, SuitePlan]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +95,8 @@ def create(ctx: Context, actor: Actor, wish: Wish) -> Proposal:
         shadow_first.check_wish(tx, route, candidate, policy)
         canary_judge.check_wish(ctx, tx, route, policy)
         _check_prices(tx, policy.gate, tx.routing.targets()[route.incumbent], candidate)
-        lineage = looks.lineage(tx, candidate.id, wish.descends_from)
+        lineage = looks.lineage(tx, candidate, wish.descends_from)
+        registered = plans(ctx, tx, route, policy.gate, candidate.id, lineage)
         proposal = Proposal(
             id=ctx.chance.token("p_"),
             route=route.name,
@@ -89,14 +106,25 @@ def create(ctx: Context, actor: Actor, wish: Wish) -> Proposal:
             reason=wish.reason,
             proposer=actor.name,
             policy=policy,
-            plans=plans(ctx, tx, route.settings, policy.gate, lineage),
+            plans=registered,
+            widened=_widened(ctx, tx, route, policy),
             phase=Phase.PROPOSED,
             created_at=now,
             updated_at=now,
+            proposer_principal=actor.principal,
+            proposer_key=actor.key,
         )
         tx.proposals.add(proposal)
         _audit(ctx, tx, actor, "proposal.create", proposal, _registration(proposal))
     return proposal
+
+
+def _widened(ctx: Context, tx: Transaction, route: Route, policy: Policy) -> dict[str, Any]:
+    pins = [ctx.suites.pin(each.suite) for each in route.settings.suites]
+    return {
+        **widening.of_policy(ctx, route, policy),
+        **widening.of_suites(tx, route, pins),
+    }
 
 
 def _policy(ctx: Context, settings: RouteSettings, wish: Wish) -> Policy:
@@ -153,38 +181,68 @@ def _check_prices(tx: Transaction, gate: GatePolicy, *arms: Target) -> None:
 def plans(
     ctx: Context,
     tx: Transaction,
-    settings: RouteSettings,
+    route: Route,
     gate: GatePolicy,
+    candidate: str,
     lineage: Collection[str],
 ) -> tuple[SuitePlan, ...]:
     """The registration, suite by suite, and the suites' pins stored.
 
-    Raises ConfigError for a route without a primary suite, and for several that make no claim.
+    Raises ConfigError for a route without a primary suite, and for several that make no claim;
+    NotAllowed when the policy's `alpha_budget` is spent.
     """
-    registered = _registered(ctx, settings, gate)
+    registered = _registered(ctx, route.settings, gate)
     for pin, _ in registered:
         tx.suites.put(pin, ctx.clock.now())
-    return tuple(looks.charged(tx, pin, plan, gate, lineage) for pin, plan in registered)
+    return _charged(ctx, tx, route, gate, registered, candidate, lineage)
 
 
-def preview(ctx: Context, wish: Wish) -> Sequence[SuitePlan]:
+def _charged(
+    ctx: Context,
+    tx: Transaction,
+    route: Route,
+    gate: GatePolicy,
+    registered: Registered,
+    candidate: str,
+    lineage: Collection[str],
+) -> tuple[SuitePlan, ...]:
+    charged = [
+        looks.charged(tx, pin, plan, gate, candidate, lineage) for pin, plan in registered
+    ]
+    return route_risk.rationed_plans(tx, route.name, charged, gate, ctx.clock.now())
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """widened: what would need another person's approval, as in `Proposal`."""
+
+    plans: tuple[SuitePlan, ...]
+    widened: Mapping[str, Any]
+    risk: RouteRisk
+
+
+def preview(ctx: Context, wish: Wish) -> Preview:
     """What `create` would register for this wish; stores nothing.
 
     Raises as `create` does for an unknown route or policy.
     """
     with ctx.store.read() as tx:
-        settings = routes.existing(tx, wish.route).settings
-    gate = _policy(ctx, settings, wish).gate
-    registered = _registered(ctx, settings, gate)
+        route = routes.existing(tx, wish.route)
+    policy = _policy(ctx, route.settings, wish)
+    registered = _registered(ctx, route.settings, policy.gate)
     with ctx.store.read() as tx:
-        known = targets.known(tx, wish.candidate)
-        lineage = looks.lineage(tx, known.id if known else "", wish.descends_from)
-        return [looks.charged(tx, pin, plan, gate, lineage) for pin, plan in registered]
+        candidate = targets.known(tx, wish.candidate) or targets.plain(wish.candidate)
+        lineage = looks.lineage(tx, candidate, wish.descends_from)
+        id_ = candidate.id if candidate else ""
+        found = _charged(ctx, tx, route, policy.gate, registered, id_, lineage)
+        return Preview(
+            found,
+            _widened(ctx, tx, route, policy),
+            route_risk.of_plans(tx, route.name, found, policy.gate, ctx.clock.now()),
+        )
 
 
-def _registered(
-    ctx: Context, settings: RouteSettings, gate: GatePolicy
-) -> Sequence[tuple[SuitePin, SuitePlan]]:
+def _registered(ctx: Context, settings: RouteSettings, gate: GatePolicy) -> Registered:
     primary = [s for s in settings.suites if s.role is SuiteRole.PRIMARY]
     if not primary:
         raise ConfigError(
@@ -245,18 +303,16 @@ def approve(
     """Let a passed proposal into its canary. Bound to the verdict that the approver saw.
 
     seen: that verdict's id; None takes the stored one. Raises NotAllowed for the proposer
-    (unless the policy says `self_approval`), StaleWrite when the verdict is another by now,
-    ProofRefused when it or the time to approve has expired, IllegalTransition when nothing
-    waits for approval.
+    (unless the policy says `self_approval` and nothing is widened), StaleWrite when the
+    verdict is another by now, ProofRefused when it or the time to approve has expired,
+    IllegalTransition when nothing waits for approval.
     """
     actor.require(Role.APPROVER)
     now = ctx.clock.now()
     with ctx.store.write() as tx:
         found = tx.proposals.get(proposal)
-        if actor.name == found.proposer and not found.policy.self_approval:
-            raise NotAllowed(
-                f"{actor.name} proposed {found.id} and cannot approve it: ask another approver"
-            )
+        four_eyes.check(tx, actor, found, "approve")
+        tampering.check(found, tampering.unrecorded(tx))
         advance(found.phase, Event.APPROVED)
         if seen not in (None, found.verdict):
             raise StaleWrite(
@@ -271,7 +327,15 @@ def approve(
             # The reconciler opens the canary, in one transaction with the routing table.
             replace(found, approver=actor.name, approved_verdict=found.verdict, updated_at=now)
         )
-        details = {"verdict": found.verdict, "reason": reason}
+        approval = approvals.record(ctx, tx, actor, saved, ApprovalKind.CANARY, reason)
+        details: dict[str, object] = {
+            "verdict": found.verdict,
+            "reason": reason,
+            "widened": dict(found.widened),
+        }
+        remarks = four_eyes.remarks(tx, saved, approval)
+        if remarks:
+            details["remarks"] = [*remarks]
         _audit(ctx, tx, actor, "proposal.approve", saved, details)
     return saved
 
@@ -279,8 +343,7 @@ def approve(
 def refuse(ctx: Context, actor: Actor, proposal: str, reason: str) -> Proposal:
     """End a proposal that waits for approval. Raises IllegalTransition elsewhere."""
     actor.require(Role.APPROVER)
-    if not reason.strip():
-        raise InputError("a refusal needs a reason; the proposer will read it")
+    require_reason(reason, "a refusal")
     return _ended(ctx, actor, proposal, Event.REFUSED, f"refused by {actor.name}: {reason}")
 
 
@@ -296,7 +359,8 @@ def _ended(ctx: Context, actor: Actor, proposal: str, event: Event, because: str
         found = tx.proposals.get(proposal)
         if found.phase is Phase.CANARY:
             raise InputError(
-                f"{found.id} is in its canary: `swapgate canary abort {found.route}` ends it"
+                f"{found.id} is in its canary: `swapgate canary abort {found.route} "
+                "--reason …` ends it"
             )
         saved = tx.proposals.save(moved(found, event, ctx.clock.now(), because))
         work.stop_unneeded(ctx, tx, saved)
@@ -312,9 +376,30 @@ def get(ctx: Context, proposal: str) -> Proposal:
 def all_proposals(
     ctx: Context, *, route: str | None = None, open_only: bool = False
 ) -> Sequence[Proposal]:
-    """Newest first."""
+    """Newest first, as many as a store lists at once."""
     with ctx.store.read() as tx:
         return tx.proposals.list(route=route, open_only=open_only)
+
+
+def proposals_page(
+    ctx: Context,
+    *,
+    route: str | None = None,
+    open_only: bool = False,
+    limit: int = 100,
+    offset: int = 0,
+    after: str | None = None,
+) -> tuple[Sequence[Proposal], int]:
+    """A page, newest first, and how many there are in all. after: the page's last id before.
+
+    Raises NotFound for an `after` that is not stored.
+    """
+    with ctx.store.read() as tx:
+        total = tx.proposals.count(route=route, open_only=open_only)
+        found = tx.proposals.list(
+            route=route, open_only=open_only, limit=limit, offset=offset, after=after
+        )
+        return found, total
 
 
 def _registration(proposal: Proposal) -> dict[str, object]:
@@ -325,6 +410,7 @@ def _registration(proposal: Proposal) -> dict[str, object]:
         "reason": proposal.reason,
         "policy": proposal.policy.digest,
         "suites": [plan.as_json() for plan in proposal.plans],
+        "widened": dict(proposal.widened),
     }
 
 
@@ -338,7 +424,7 @@ def _audit(
 ) -> None:
     tx.audit.append(
         at=ctx.clock.now(),
-        actor=actor.name,
+        actor=actor,
         action=action,
         subject=f"proposal {proposal.id}",
         details=details,

@@ -129,7 +129,7 @@ def remove(ctx: Context, actor: Actor, name: str) -> None:
         tx.providers.remove(name)
         tx.audit.append(
             at=ctx.clock.now(),
-            actor=actor.name,
+            actor=actor,
             action="provider.remove",
             subject=f"provider {name}",
             details={},
@@ -139,8 +139,8 @@ def remove(ctx: Context, actor: Actor, name: str) -> None:
 def _needs(ctx: Context, tx: Transaction, name: str) -> Iterable[str]:
     yield from (f"route {each}" for each in targets.routes_of(tx, name))
     by_id = tx.routing.targets()
-    for each in tx.proposals.list():
-        if each.open and by_id[each.candidate].provider == name:
+    for each in tx.proposals.open():
+        if by_id[each.candidate].provider == name:
             yield f"proposal {each.id}"
     for shadow in tx.shadows.live():
         if shadow.candidate.provider == name:

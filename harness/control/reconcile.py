@@ -14,20 +14,29 @@ import structlog
 
 from harness.control import (
     alerts,
+    audited_rows,
     bake,
     canary,
     evaluate,
     holding,
+    recomputation,
+    restores,
     shadow_first,
     shadows,
     standing,
+    tampering,
     work,
 )
 from harness.control.context import Context
 from harness.control.standing import Proof, Standing
 from harness.domain.access import SYSTEM
 from harness.domain.alerts import AlertKind
-from harness.domain.errors import ProofRefused, StaleEvidence, SwapgateError
+from harness.domain.errors import (
+    EvidenceMismatch,
+    ProofRefused,
+    StaleEvidence,
+    SwapgateError,
+)
 from harness.domain.evaluation import (
     Failed,
     HarnessMismatch,
@@ -37,7 +46,6 @@ from harness.domain.evaluation import (
     RunState,
     Verdict,
 )
-from harness.domain.policy import Promotion
 from harness.domain.proposal import Event, Phase, Proposal, moved
 from harness.domain.routing import Route
 from harness.gate.words import plainly
@@ -55,7 +63,10 @@ class Turn:
 
 
 def reconcile(ctx: Context) -> Turn:
-    """One turn over every open proposal, bake and worker. Raises StoreUnavailable."""
+    """One turn over every open proposal, bake and worker. Raises StoreUnavailable.
+
+    Nothing moves on a database that was restored and that nobody has accepted.
+    """
     did: list[str] = []
     failed: list[str] = []
 
@@ -70,10 +81,17 @@ def reconcile(ctx: Context) -> Turn:
         except Exception as error:  # noqa: BLE001 - one that is broken must not stop the others
             failed.append(f"{name}: {type(error).__name__}: {error}")
 
+    # First: what was written around us is told of even where it stops all that follows.
+    look("the audit log", partial(audited_rows.turn, ctx))
     with ctx.store.read() as tx:
+        if restores.is_unaccepted(ctx, tx):
+            return Turn(
+                (), ("all holds: this database was restored from a backup, or its log was cut",)
+            )
         proposals = tx.proposals.open()
+        unrecorded = tampering.unrecorded(tx)
     for proposal in proposals:
-        look(proposal.id, partial(_one, ctx, proposal))
+        look(proposal.id, partial(_unless_tampered, ctx, proposal, unrecorded))
     # After the proposals: a promotion of this turn bakes from now on.
     with ctx.store.read() as tx:
         baking = tx.rollouts.baking()
@@ -94,7 +112,24 @@ def turn(ctx: Context) -> Turn:
     return done
 
 
+def _unless_tampered(ctx: Context, proposal: Proposal, unrecorded: list[str]) -> list[str]:
+    tampering.check(proposal, unrecorded)
+    return _one(ctx, proposal)
+
+
 def _one(ctx: Context, proposal: Proposal) -> list[str]:
+    try:
+        return _by_phase(ctx, proposal)
+    except EvidenceMismatch as error:
+        if proposal.phase is Phase.CANARY:
+            raise  # found between a look and its step: the next look sees it
+        with ctx.store.write() as tx:
+            found = tx.proposals.get(proposal.id)
+            recomputation.tell(ctx, tx, found, error.verdict, error.differences)
+            return _reject(ctx, tx, found, Event.STALE, str(error))
+
+
+def _by_phase(ctx: Context, proposal: Proposal) -> list[str]:
     match proposal.phase:
         case Phase.PROPOSED:
             return _start(ctx, proposal)
@@ -127,6 +162,7 @@ def _evaluate(ctx: Context, proposal: Proposal) -> list[str]:
         base_changed = _base_changed(tx, proposal)
         runs = [tx.runs.get(run) for run in sorted(evaluate.run_ids(proposal))]
         found = evaluate.answers(tx, proposal)
+        now = standing.route_time(ctx, tx, proposal.route)
         changes = [
             change
             for plan in proposal.plans
@@ -140,7 +176,7 @@ def _evaluate(ctx: Context, proposal: Proposal) -> list[str]:
     stuck = evaluate.stuck(proposal, {run.id: run for run in runs})
     try:
         evaluate.check_arms(proposal, {run.id: run for run in runs})
-        verdict = evaluate.judge(ctx, proposal, found, stuck)
+        verdict = evaluate.judge(proposal, found, stuck, now)
     except StaleEvidence as error:
         return _in_write(ctx, proposal, Event.STALE, str(error))
     if verdict is None:
@@ -189,7 +225,7 @@ def _apply(ctx: Context, tx: Transaction, proposal: Proposal, verdict: Verdict) 
 
 
 def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) -> None:
-    if proposal.policy.promotion is Promotion.APPROVED:
+    if proposal.needs_approval:
         now = ctx.clock.now()
         waits = tx.proposals.save(moved(proposal, Event.PASSED_NEEDS_APPROVAL, now))
         alerts.tell(
@@ -351,7 +387,7 @@ def _audit(
 ) -> None:
     tx.audit.append(
         at=ctx.clock.now(),
-        actor=SYSTEM.name,
+        actor=SYSTEM,
         action=action,
         subject=f"proposal {proposal.id}",
         details={"route": proposal.route, **details},

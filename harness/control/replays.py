@@ -5,20 +5,16 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 
 from harness.control.context import Context
-from harness.domain.errors import InputError, NotFound, SwapgateError
+from harness.domain.errors import InputError, NotFound
 from harness.domain.evaluation import Claim, Primaries, Sample, SuitePlan, SuiteRole, Verdict
-from harness.domain.pins import Served
 from harness.domain.policy import GatePolicy
 from harness.domain.ranges import SHARE
 from harness.gate.cases import Case
 from harness.gate.design import design_of
-from harness.gate.pairs import pair_up
+from harness.gate.recomputation import Sides, measured_again
 from harness.gate.replay import cases_of, times_of, verdict_bytes
 from harness.gate.verdicts import recompute, verdict
 from harness.ports import Transaction
-
-Sides = tuple[Sequence[Sample], Sequence[Sample]]
-SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +82,7 @@ def replay(ctx: Context, decision: str) -> Replayed:
         samples = {case.plan.suite: _samples(tx, case) for case in cases}
     differences: list[str] = []
     for case in cases:
-        differences += _unlike(case, samples[case.plan.suite])
+        differences += measured_again(case, samples[case.plan.suite])[1]
     before, after = verdict_bytes(stored), b""
     try:
         after = verdict_bytes(recompute(stored))
@@ -141,28 +137,3 @@ def _samples(tx: Transaction, case: Case) -> Sides:
         return tx.runs.samples(run, below=case.plan.n_max) if run else ()
 
     return of(case.paired.incumbent_run), of(case.paired.candidate_run)
-
-
-def _unlike(case: Case, samples: Sides) -> list[str]:
-    """Where the pairs in the verdict are not what the stored samples give."""
-    suite = case.plan.suite
-    try:
-        paired = pair_up(case.plan, *samples)
-    except SwapgateError as error:
-        return [f"{suite}: the stored samples make no pairs: {error}"]
-    found = paired.items
-    if len(found) < len(case.paired.items):
-        used = len(case.paired.items)
-        return [f"{suite}: {used} items were used, and the stored samples make {len(found)}"]
-    again = replace(paired, items=found[: len(case.paired.items)])
-    if case.paired.served != Served() and again.served != case.paired.served:
-        return [f"{suite}: the stored samples were served by others than the verdict says"]
-    unlike = [
-        now.pair.item
-        for used, now in zip(case.paired.items, found, strict=False)
-        if used != now
-    ]
-    if not unlike:
-        return []
-    more = f" and {len(unlike) - SHOWN} more" if len(unlike) > SHOWN else ""
-    return [f"{suite}: items {', '.join(unlike[:SHOWN])}{more} are not what the samples say"]

@@ -183,7 +183,8 @@ def overview(ctx: Context) -> Sequence[RouteStatus]:
         rollouts = {r.route: r for r in (*tx.rollouts.baking(), *tx.rollouts.live())}
         traffic = tx.observations.traffic(since=since)
         verdicts = {
-            name: next(iter(tx.verdicts.list(route=name)), None) for name in table.routes
+            name: next(iter(tx.verdicts.list(route=name, limit=1)), None)
+            for name in table.routes
         }
         found = [
             RouteStatus(
@@ -274,7 +275,7 @@ def canaries(ctx: Context, *, route: str | None = None) -> Sequence[CanaryStatus
         rollouts = (
             [*tx.rollouts.live(), *tx.rollouts.baking()]
             if route is None
-            else tx.rollouts.list(route=route)[:1]
+            else tx.rollouts.list(route=route, limit=1)
         )
         targets = tx.routing.targets()
         return [_status(tx, targets, rollout, now) for rollout in rollouts]

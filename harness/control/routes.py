@@ -8,13 +8,14 @@ from typing import Final
 from harness.control import clearance, overriding, targets
 from harness.control.context import Context
 from harness.domain.access import Actor, Role
+from harness.domain.audit import require_reason
 from harness.domain.capture import check_capture
 from harness.domain.changes import KINDS, ChangeSettings, CreateRoute, Restore
 from harness.domain.errors import InputError, NotFound, ProofRefused
 from harness.domain.keepwarm import KeepWarm
 from harness.domain.overrides import words_of
-from harness.domain.rollout import RolloutState
-from harness.domain.routing import Route, RouteSettings, RoutingTable
+from harness.domain.rollout import Rollout, RolloutState
+from harness.domain.routing import OWN_LIMITS, Route, RouteSettings, RoutingTable
 from harness.domain.targets import Target
 from harness.ports import RouteRecord, Transaction
 
@@ -56,7 +57,7 @@ def create(
     route of an override, NotAllowed when one's data class is not as strict.
     """
     actor.require(Role.ADMIN)
-    check_settings(ctx, settings)
+    settings = check_settings(ctx, settings)
     if not name or any(c.isspace() or c in "/?#" for c in name):
         raise InputError(f"{name!r} is no route name: no spaces, '/', '?' or '#'")
     with ctx.store.write() as tx:
@@ -65,6 +66,7 @@ def create(
         clearance.check(ctx, settings, _known(tx, [first, *chain]), route=name)
         marked = tuple(targets.find(tx, each).id for each in capable)
         change = CreateRoute(name, first, tuple(chain), replace(settings, capable=marked))
+        store_pins(ctx, tx, settings)
         _commit(ctx, tx, actor, change, 0, "created", "route.create")
         overriding.check(ctx, tx, name)
         return existing(tx, name)
@@ -82,12 +84,15 @@ def change_settings(
     with ctx.store.read() as tx:
         before = existing(tx, name).settings
     # A suite may take seconds to load, and a unit of work holds up all others.
-    check_settings(ctx, changed(before))
+    pinned = check_settings(ctx, changed(before)).suites
     with ctx.store.write() as tx:
         route = existing(tx, name)
         settings = replace(changed(route.settings), capable=route.settings.capable)
+        if settings.suites == pinned:
+            settings = replace(settings, suites=pinned)
         clearance.check(ctx, settings, _known(tx, route.targets), route=name)
         change = ChangeSettings(name, settings)
+        store_pins(ctx, tx, settings)
         said = _otherwise(route, replace(route, settings=settings))
         words = "; ".join(f"{field}: {a or 'none'} → {b or 'none'}" for field, (a, b) in said)
         why = words or "the same settings again"
@@ -106,8 +111,7 @@ def roll_back(
     ProofRefused for a model that its rollout's end took from the route: that takes a verdict.
     """
     actor.require(Role.APPROVER)
-    if not reason.strip():
-        raise InputError("a rollback needs a reason; the audit log keeps it")
+    require_reason(reason, "a rollback")
     with ctx.store.write() as tx:
         route = existing(tx, name)
         history = tx.routing.history(name)
@@ -137,15 +141,24 @@ def _former(history: Sequence[RouteRecord], route: Route, version: int | None) -
     return found
 
 
+def taken_back(
+    tx: Transaction, name: str, target: str, history: Sequence[RouteRecord]
+) -> Rollout | None:
+    """The rollout whose end took the target from the route: it has no proof left. None where
+    its promotion stands, or it was never rolled out.
+    """
+    if target in _standing(history):
+        return None
+    last = next(iter(tx.rollouts.list(route=name, candidate=target, limit=1)), None)
+    return last if last is not None and last.state is RolloutState.ROLLED_BACK else None
+
+
 def _refuse_taken_back(
     tx: Transaction, name: str, target: str, history: Sequence[RouteRecord]
 ) -> None:
     """A verdict is the proof of one rollout: what was rolled back after it has none left."""
-    if target in _standing(history):
-        return
-    of_it = (each for each in tx.rollouts.list(route=name) if each.candidate == target)
-    last = next(of_it, None)
-    if last is not None and last.state is RolloutState.ROLLED_BACK:
+    last = taken_back(tx, name, target, history)
+    if last is not None:
         known = tx.routing.targets()[target].name
         raise ProofRefused(
             f"{known} was taken back from route {name!r} by the end of rollout {last.id} "
@@ -211,22 +224,48 @@ def _fields(route: Route) -> dict[str, str]:
         "captured for": f"{route.settings.capture_keep_days:g} days",
         "overrides": words_of(route.settings.overrides),
         "timeout": f"{route.settings.total_timeout_s:g} s",
+        "first token": _limit(route.settings.first_token_timeout_s),
+        "first byte": _limit(route.settings.first_byte_timeout_s),
+        "commit": route.settings.commit.value,
+        "on bad event": route.settings.on_bad_event.value,
         "policy": route.settings.policy,
         "suites": ", ".join(each.words for each in route.settings.suites),
     }
 
 
-def check_settings(ctx: Context, settings: RouteSettings) -> None:
-    """Raises NotFound for an unknown suite or policy, InputError for an impossible value."""
+def _limit(seconds: float | None) -> str:
+    return f"{seconds:g} s" if seconds is not None else ""
+
+
+def check_settings(ctx: Context, settings: RouteSettings) -> RouteSettings:
+    """With the digest of each suite that has none: naming a suite accepts what it holds now.
+
+    Raises NotFound for an unknown suite or policy, InputError for an impossible value.
+    """
     KeepWarm(settings.keep_warm_bps)
     check_capture(settings)
     if not 0 < settings.total_timeout_s <= LONGEST_TIMEOUT_S:
         raise InputError(
             f"a request's whole budget is above 0 s, at most {LONGEST_TIMEOUT_S} s"
         )
+    for name in OWN_LIMITS:
+        limit_s = getattr(settings, name)
+        if limit_s is not None and not 0 < limit_s <= LONGEST_TIMEOUT_S:
+            raise InputError(f"{name} is above 0 s, at most {LONGEST_TIMEOUT_S} s")
     ctx.policy(settings.policy)
-    for suite in settings.suites:
-        ctx.suites.pin(suite.suite)
+    digests = {each.suite: ctx.suites.pin(each.suite).digest for each in settings.suites}
+    suites = (
+        replace(each, digest=each.digest or digests[each.suite]) for each in settings.suites
+    )
+    return replace(settings, suites=tuple(suites))
+
+
+def store_pins(ctx: Context, tx: Transaction, settings: RouteSettings) -> None:
+    """What was accepted with the suites' names, so that a later change can say what it is."""
+    for each in settings.suites:
+        pin = ctx.suites.pin(each.suite)
+        if pin.digest == each.digest:
+            tx.suites.put(pin, ctx.clock.now())
 
 
 def _commit(
@@ -244,7 +283,7 @@ def _commit(
     )
     tx.audit.append(
         at=now,
-        actor=actor.name,
+        actor=actor,
         action=action,
         subject=f"route {change.route}",
         details={"revision": revision, "reason": reason},

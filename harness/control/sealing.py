@@ -70,7 +70,7 @@ def seal_stored(ctx: Context) -> list[str]:
             tx.providers.put(sealed(each, ctx.cipher))
             tx.audit.append(
                 at=ctx.clock.now(),
-                actor=SYSTEM.name,
+                actor=SYSTEM,
                 action="provider.seal",
                 subject=f"provider {each.name}",
                 details={"headers": sorted(each.extra_headers)},

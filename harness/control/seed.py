@@ -4,6 +4,8 @@ Of providers the file's word counts. Of routes the database's: one that it knows
 is, and `doctor` reports where the file differs.
 """
 
+from dataclasses import replace
+
 from harness.control import clearance, overriding, routes, sealing, targets
 from harness.control.context import Context
 from harness.domain.access import SYSTEM, Actor
@@ -24,8 +26,8 @@ def seed(ctx: Context, settings: Settings) -> list[str]:
             added.append(f"provider {name}")
     added += _fill_prices(ctx)
     new = [each for name, each in settings.routes.items() if name not in known]
-    for route in new:
-        routes.check_settings(ctx, route.settings)
+    # With the digests of its suites: the file's word accepts what they hold now.
+    new = [replace(each, settings=routes.check_settings(ctx, each.settings)) for each in new]
     if new:
         # At once: one may name another as an override, and no router sees half of them.
         with ctx.store.write() as tx:
@@ -41,6 +43,7 @@ def _create(ctx: Context, tx: Transaction, route: RouteSeed) -> None:
     first = targets.register(ctx, tx, SYSTEM, route.incumbent)
     chain = [targets.register(ctx, tx, SYSTEM, each) for each in route.fallbacks]
     clearance.check(ctx, route.settings, [first, *chain], route=route.name)
+    routes.store_pins(ctx, tx, route.settings)
     change = CreateRoute(route.name, first.id, tuple(each.id for each in chain), route.settings)
     revision = tx.routing.commit(
         change,
@@ -51,7 +54,7 @@ def _create(ctx: Context, tx: Transaction, route: RouteSeed) -> None:
     )
     tx.audit.append(
         at=now,
-        actor=SYSTEM.name,
+        actor=SYSTEM,
         action="route.create",
         subject=f"route {route.name}",
         details={"revision": revision, "reason": "configuration file"},

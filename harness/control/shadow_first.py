@@ -176,7 +176,7 @@ def _start(ctx: Context, proposal: Proposal, proof: Passed, stage: ShadowStage) 
         )
         tx.shadows.add(made)
         inputs = _inputs(stage, now)
-        shadows.note(tx, made, SYSTEM.name, "shadow.start", now, made.reason, inputs)
+        shadows.note(tx, made, SYSTEM, "shadow.start", now, made.reason, inputs)
     return f"mirrored to {candidate.name} ({made.id})"
 
 
@@ -256,7 +256,7 @@ def _end_live(
     live, now = _live(tx, proposal), ctx.clock.now()
     if live is not None:
         tx.shadows.end(live.id, actor=SYSTEM.name, because=because, now=now)
-        shadows.note(tx, live, SYSTEM.name, "shadow.stop", now, because, inputs)
+        shadows.note(tx, live, SYSTEM, "shadow.stop", now, because, inputs)
 
 
 def _audit(
@@ -266,7 +266,7 @@ def _audit(
     status, now = stage.status, ctx.clock.now()
     tx.audit.append(
         at=now,
-        actor=SYSTEM.name,
+        actor=SYSTEM,
         action=f"proposal.{event.value}",
         subject=f"proposal {proposal.id}",
         details={

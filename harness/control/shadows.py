@@ -149,7 +149,7 @@ def start(ctx: Context, actor: Actor, wanted: WantedShadow) -> Shadow:
             expires_at=now + wanted.lasts,
         )
         tx.shadows.add(made)
-        note(tx, made, actor.name, "shadow.start", now, wanted.reason)
+        note(tx, made, actor, "shadow.start", now, wanted.reason)
     return made
 
 
@@ -179,10 +179,8 @@ def check(
 
 
 def _proposal(tx: Transaction, route: str, candidate: Target) -> str | None:
-    for each in tx.proposals.list():
-        if each.route == route and each.open and each.candidate == candidate.id:
-            return each.id
-    return None
+    found = tx.proposals.list(route=route, open_only=True)
+    return next((each.id for each in found if each.candidate == candidate.id), None)
 
 
 def stop(ctx: Context, actor: Actor, route: str, *, reason: str = "") -> ShadowRecord:
@@ -198,7 +196,7 @@ def stop(ctx: Context, actor: Actor, route: str, *, reason: str = "") -> ShadowR
             )
         because = reason or "stopped by hand"
         record = tx.shadows.end(live.id, actor=actor.name, because=because, now=now)
-        note(tx, live, actor.name, "shadow.stop", now, because)
+        note(tx, live, actor, "shadow.stop", now, because)
     return record
 
 
@@ -215,7 +213,7 @@ def review(ctx: Context) -> Sequence[str]:
     with ctx.store.write() as tx:
         for each, why in over:
             tx.shadows.end(each.id, actor=SYSTEM.name, because=why, now=now)
-            note(tx, each, SYSTEM.name, "shadow.stop", now, why)
+            note(tx, each, SYSTEM, "shadow.stop", now, why)
     return [f"shadow {each.id} of route {each.route} ended: {why}" for each, why in over]
 
 
@@ -245,7 +243,7 @@ def of_proposal(tx: Transaction, proposal: Proposal) -> Sequence[ShadowRecord]:
 def note(
     tx: Transaction,
     shadow: Shadow,
-    actor: str,
+    actor: Actor,
     action: str,
     now: datetime,
     reason: str,

@@ -1,15 +1,15 @@
 """One comparison on a database of its own: what CI asks, without a server (F10)."""
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
-from harness.control import propose, reconcile, routes, targets
+from harness.control import propose, reconcile, routes, targets, widening
 from harness.control.context import Context
 from harness.control.propose import Wish
 from harness.domain.access import Actor
-from harness.domain.errors import NotFound
+from harness.domain.errors import NotAllowed, NotFound
 from harness.domain.evaluation import Claim, SuiteRole
 from harness.domain.proposal import Phase, Proposal
 from harness.domain.routing import RouteSettings, RouteSuite
@@ -22,7 +22,10 @@ DECIDED: Final = frozenset(Phase) - {Phase.PROPOSED, Phase.EVALUATING}
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """suites: the first is the primary one, the others are required. guards: suites, too."""
+    """suites: the first is the primary one, the others are required. guards: suites, too.
+
+    wider: it may ask for less than the policy does; what comes out lets nobody in.
+    """
 
     suites: Sequence[str]
     incumbent: TargetSeed
@@ -33,6 +36,7 @@ class Question:
     reason: str = ""
     guards: Sequence[str] = ()
     min_saving: float | None = None
+    wider: bool = False
 
 
 def register(ctx: Context, actor: Actor, settings: Settings, question: Question) -> Proposal:
@@ -63,7 +67,18 @@ def register(ctx: Context, actor: Actor, settings: Settings, question: Question)
         question.margin,
         min_saving=question.min_saving,
     )
+    if not question.wider:
+        _check_terms(propose.preview(ctx, wish).widened)
     return propose.create(ctx, actor, wish)
+
+
+def _check_terms(widened: Mapping[str, Any]) -> None:
+    """Nobody can approve wider terms here, so that green in CI would mean nothing."""
+    if widened:
+        raise NotAllowed(
+            f"wider than the policy allows: {'; '.join(widening.words(widened))}. Name a "
+            "policy that says so (`claims`, `margin_max`), or give --wider to ask all the same"
+        )
 
 
 def _check_provider(settings: Settings, seed: TargetSeed) -> None:

@@ -44,14 +44,27 @@ class Standing:
         return f"{self.proof.value.upper()}: {self.why}" if self.why else "holds"
 
 
+def route_time(ctx: Context, tx: Transaction, route: str) -> datetime:
+    """Now, but never before the route's newest version.
+
+    Versions follow one another in time, and a verdict has to hold at the time of the version
+    that it proves. Where a clock was set back, the route's time stands until the clock has
+    caught up: what is decided meanwhile is decided at that time.
+    """
+    now = ctx.clock.now()
+    return max(now, tx.routing.changed_at(route) or now)
+
+
 def of(ctx: Context, tx: Transaction, verdict: Verdict) -> Standing:
     """Stale before expired: the first says what to look at. Loads a suite that has changed."""
+    if why := unreadable(verdict):
+        return Standing(Proof.STALE, why)
     candidate = replaced_candidate(tx, verdict)
     barred = not_cleared(ctx, tx, verdict)
     changes = [*barred, *_suites(ctx, tx, verdict), *_served(tx, verdict)]
     if changes:
         return Standing(Proof.STALE, "; ".join(changes), candidate is not None)
-    if verdict.expires_at <= ctx.clock.now():
+    if verdict.expires_at <= route_time(ctx, tx, verdict.route):
         return Standing(Proof.EXPIRED, f"it held until {_at(verdict.expires_at)}")
     return Standing(Proof.HOLDS)
 
@@ -63,6 +76,16 @@ def demand(ctx: Context, tx: Transaction, verdict: Verdict) -> None:
         raise ProofRefused(
             f"verdict {verdict.id} is {found.proof.value}: {found.why}; propose again"
         )
+
+
+def unreadable(verdict: Verdict) -> str:
+    """Why its inputs are none that the gate writes; empty when they are."""
+    try:
+        for plan in _plans(verdict):
+            served_of(verdict.inputs, plan.suite)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        return f"its inputs cannot be read ({type(error).__name__}: {error})"
+    return ""
 
 
 def not_cleared(ctx: Context, tx: Transaction, verdict: Verdict) -> list[str]:
@@ -87,8 +110,9 @@ def replaced_candidate(tx: Transaction, verdict: Verdict) -> Sighting | None:
 
 
 def _plans(verdict: Verdict) -> Iterator[SuitePlan]:
-    stored = verdict.inputs.get("plans", ())
-    assert isinstance(stored, list | tuple)  # noqa: S101 - inputs_of wrote it
+    stored = verdict.inputs["plans"]
+    if not isinstance(stored, list | tuple):
+        raise TypeError("its plans are no list")
     yield from map(plan_of, stored)
 
 

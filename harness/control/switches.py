@@ -10,6 +10,7 @@ from datetime import timedelta
 from harness.control import routes, targets
 from harness.control.context import Context
 from harness.domain.access import Actor, Role
+from harness.domain.audit import require_reason
 from harness.domain.errors import InputError, NotFound
 from harness.domain.switches import (
     Force,
@@ -42,8 +43,7 @@ def throw(ctx: Context, actor: Actor, wanted: Wanted, *, source: Source) -> Swit
     must not look like a switch. Raises InputError without a reason, NotAllowed.
     """
     actor.require(Role.APPROVER)
-    if not wanted.reason.strip():
-        raise InputError("a switch needs a reason: everybody will see it")
+    require_reason(wanted.reason, "a switch")
     if wanted.lasts is not None and not timedelta(0) < wanted.lasts <= LONGEST:
         raise InputError("a switch lasts for more than no time, and for a year at the most")
     now = ctx.clock.now()
@@ -62,7 +62,7 @@ def throw(ctx: Context, actor: Actor, wanted: Wanted, *, source: Source) -> Swit
         tx.switches.add(switch)
         tx.audit.append(
             at=now,
-            actor=actor.name,
+            actor=actor,
             action="switch.throw",
             subject=f"switch {switch.id}",
             details={
@@ -90,12 +90,13 @@ def _check(tx: Transaction, wanted: Wanted) -> None:
         raise NotFound(f"there is no provider {name!r}; there are: {listed}")
 
 
-def lift(ctx: Context, actor: Actor, switch: str, *, reason: str = "") -> SwitchRecord:
+def lift(ctx: Context, actor: Actor, switch: str, *, reason: str) -> SwitchRecord:
     """End it on every router within two seconds. Again, or late, changes nothing.
 
-    Raises NotFound, NotAllowed.
+    Raises NotFound, NotAllowed, InputError without a reason.
     """
     actor.require(Role.APPROVER)
+    require_reason(reason, "to lift a switch")
     now = ctx.clock.now()
     with ctx.store.write() as tx:
         before = {each.switch.id: each.lifted_at for each in tx.switches.all()}
@@ -103,7 +104,7 @@ def lift(ctx: Context, actor: Actor, switch: str, *, reason: str = "") -> Switch
         if before[switch] is None:
             tx.audit.append(
                 at=now,
-                actor=actor.name,
+                actor=actor,
                 action="switch.lift",
                 subject=f"switch {switch}",
                 details={"force": str(record.switch.force), "reason": reason},

@@ -40,7 +40,7 @@ def register(ctx: Context, tx: Transaction, actor: Actor, seed: TargetSeed) -> T
         tx.routing.add_target(target)
         tx.audit.append(
             at=ctx.clock.now(),
-            actor=actor.name,
+            actor=actor,
             action="model.add",
             subject=f"target {target.id}",
             details=target.as_json(),
@@ -111,7 +111,8 @@ def _check_unproven(ctx: Context, tx: Transaction, provider: Provider) -> None:
         for suite, judge in ctx.judges.items()
         if judge.provider == provider.name
     ]
-    if any(by_id[each.target].provider == provider.name for each in tx.runs.list()):
+    asked = {id_ for id_, each in by_id.items() if each.provider == provider.name}
+    if asked and tx.runs.of_targets(asked):
         used.append("eval runs")
     if used:
         raise Conflict(
@@ -142,7 +143,7 @@ def _put(ctx: Context, tx: Transaction, actor: Actor, provider: Provider) -> Non
     tx.providers.put(provider)
     tx.audit.append(
         at=ctx.clock.now(),
-        actor=actor.name,
+        actor=actor,
         action="provider.put",
         subject=f"provider {provider.name}",
         details={

@@ -7,15 +7,18 @@ from collections.abc import Iterable, Sequence
 from harness.control import clearance, evaluate, targets
 from harness.control.context import Context
 from harness.domain.access import Actor, Role
-from harness.domain.errors import InputError, StoreUnavailable
-from harness.domain.evaluation import RUNNABLE, Budget, EvalRun, RunState
-from harness.domain.proposal import Phase, Proposal
+from harness.domain.audit import require_reason
+from harness.domain.errors import IllegalTransition, InputError, StoreUnavailable
+from harness.domain.evaluation import RUNNABLE, Budget, EvalRun, RunState, order_by_hand
+from harness.domain.proposal import Event, Phase, Proposal, moved
 from harness.ports import Transaction
 
 MAX_FAILURES = 5
 # A signal is somebody else's doing, or the machine's: more of those before a run is given up.
 MAX_KILLS = 20
 NO_LIMIT = Budget()
+# Newest first: with more than that, the oldest wait until there are fewer.
+MOST_WAITING = 10_000
 # How a worker ends that is asked to before it can answer.
 ASKED_TO_END = -signal.SIGTERM
 
@@ -69,11 +72,13 @@ def _check_cleared(ctx: Context, run: EvalRun) -> None:
 
 
 def _waiting(ctx: Context) -> Sequence[EvalRun]:
-    """Runs without a live lease, oldest first."""
+    """Runs without a live lease: what a proposal waits for first, then the oldest first."""
     now = ctx.clock.now()
     with ctx.store.read() as tx:
-        runs = tx.runs.list(states=RUNNABLE)
-    return [run for run in reversed(runs) if not run.held(now)]
+        runs = tx.runs.list(states=RUNNABLE, limit=MOST_WAITING)
+        first = needed(tx.proposals.open())
+    found = [run for run in reversed(runs) if not run.held(now)]
+    return sorted(found, key=lambda run: run.id not in first)
 
 
 def _bury(ctx: Context) -> list[str]:
@@ -120,6 +125,53 @@ def stop_unneeded(ctx: Context, tx: Transaction, proposal: Proposal) -> None:
                 ctx.workers.stop(run)
 
 
+def cancel(ctx: Context, actor: Actor, run: str, reason: str) -> EvalRun:
+    """End a run that has not ended, and the open proposals that wait for it.
+
+    Raises NotFound, InputError without a reason, IllegalTransition for one that has ended.
+    """
+    actor.require(Role.PROPOSER)
+    because = f"cancelled by {actor.name}: {require_reason(reason, 'to cancel a run')}"
+    now = ctx.clock.now()
+    with ctx.store.write() as tx:
+        if tx.runs.get(run).state not in RUNNABLE:
+            raise IllegalTransition(f"the run {run} has ended already: nothing to cancel")
+        for proposal in tx.proposals.open():
+            if run in needed([proposal]):
+                why = f"its run {run} was {because}"
+                saved = tx.proposals.save(moved(proposal, Event.CANCELLED, now, why))
+                stop_unneeded(ctx, tx, saved)
+                tx.audit.append(
+                    at=now,
+                    actor=actor,
+                    action="proposal.cancelled",
+                    subject=f"proposal {proposal.id}",
+                    details={"reason": why},
+                )
+        tx.runs.set_state(run, RunState.STOPPED, because)
+        tx.audit.append(
+            at=now,
+            actor=actor,
+            action="eval.cancel",
+            subject=f"run {run}",
+            details={"reason": because},
+        )
+        ended = tx.runs.get(run)
+    if ctx.workers is not None:
+        ctx.workers.stop(run)
+    return ended
+
+
+def has_twin(tx: Transaction, run: EvalRun) -> bool:
+    """Whether the same is queued or running already, and asks no less: by its fingerprint."""
+    return any(
+        each.state in RUNNABLE
+        and (each.suite, each.fingerprint) == (run.suite, run.fingerprint)
+        and each.wanted >= run.wanted
+        for each in tx.runs.of_targets([run.target])
+    )
+
+
 def start_by_hand(
     ctx: Context,
     actor: Actor,
@@ -129,10 +181,27 @@ def start_by_hand(
     items: int | None = None,
     budget: Budget = NO_LIMIT,
 ) -> EvalRun:
+    """`queue`, whatever else is queued."""
+    run = queue(ctx, actor, suite, target, items=items, budget=budget)
+    assert run is not None  # noqa: S101 - only a twin is left out
+    return run
+
+
+def queue(
+    ctx: Context,
+    actor: Actor,
+    suite: str,
+    target: str,
+    *,
+    items: int | None = None,
+    budget: Budget = NO_LIMIT,
+    unless_twin: bool = False,
+) -> EvalRun | None:
     """Queue one run of a suite on a target, outside any proposal. It never decides anything:
     its order of items is another than a proposal's, and so it is never shared with one.
 
-    target: an id or `provider/model`. Raises NotFound for an unknown suite or target.
+    target: an id or `provider/model`. unless_twin: None, and nothing queued, where the same is
+    queued or running. Raises NotFound for an unknown suite or target.
     """
     actor.require(Role.PROPOSER)
     pin = ctx.suites.pin(suite)
@@ -152,7 +221,7 @@ def start_by_hand(
         suite=suite,
         suite_digest=pin.digest,
         target=found,
-        order_seed=int(pin.digest[8:16], 16),
+        order_seed=order_by_hand(pin.digest),
         epochs=1,
         wanted=min(items or pin.items, pin.items),
         state=RunState.QUEUED,
@@ -160,11 +229,13 @@ def start_by_hand(
         budget=budget,
     )
     with ctx.store.write() as tx:
+        if unless_twin and has_twin(tx, run):
+            return None
         tx.suites.put(pin, now)
         tx.runs.add(run)
         tx.audit.append(
             at=now,
-            actor=actor.name,
+            actor=actor,
             action="eval.run",
             subject=f"run {run.id}",
             details={"suite": suite, "target": found, "items": run.wanted},

@@ -13,12 +13,39 @@ from harness.control.reports import CanaryStatus, Comparison
 from harness.demo.script import FAULT_RATE, FRAGILE, Story
 from harness.demo.stage import Stage
 from harness.demo.traffic import Traffic
-from harness.domain.access import Actor, Role
+from harness.domain.principals import OPERATOR
 from harness.domain.proposal import Phase
 
-PERSON = Actor("demo", Role.PROPOSER)
 QUIET_RPS, BUSY_RPS, FAILING_RPS = 8.0, 220.0, 80.0
-LIMIT_S = 420.0
+# Without any progress for this long nothing will come any more.
+STALLED_S = 180.0
+SLOW_S = 60.0
+
+
+@dataclass
+class Patience:
+    """Waits as long as something moves: the wall clock alone ends nothing.
+
+    stalled_s, slow_s: without progress, until it is given up and until it is said.
+    """
+
+    stalled_s: float = STALLED_S
+    slow_s: float = SLOW_S
+    _marks: object = None
+    _moved_at: float = 0.0
+    _said: bool = False
+
+    def lasts(self, marks: object, now: float) -> bool:
+        """marks: whatever differs when something has moved. now: monotonic seconds."""
+        if self._marks is None or marks != self._marks:
+            self._marks, self._moved_at, self._said = marks, now, False
+        return now - self._moved_at < self.stalled_s
+
+    def is_slow(self, now: float) -> bool:
+        """Whether it is to be said now, once for each time that nothing moves."""
+        slow = now - self._moved_at >= self.slow_s and not self._said
+        self._said = self._said or slow
+        return slow
 
 
 @dataclass
@@ -59,19 +86,46 @@ class Drive:
         ctx = self.installation.context
         for story in stories:
             wish = Wish(story.route, story.candidate, reason="make demo")
-            made = propose.create(ctx, PERSON, wish)
+            made = propose.create(ctx, OPERATOR, wish)
             self.scenes.append(Scene(story, made.id, reports.compare(ctx, made.id)))
             self.say(f"{story.route}: {story.candidate} proposed ({made.id})")
 
     def watch(self, show: Callable[[list[Scene]], None]) -> None:
-        """Until all three have ended, or the time is up."""
-        deadline = time.monotonic() + LIMIT_S
-        while time.monotonic() < deadline and not all(scene.over for scene in self.scenes):
+        """Until all three have ended, or nothing moves any more."""
+        patience = Patience()
+        while not all(scene.over for scene in self.scenes):
             for scene in self.scenes:
                 if not scene.over:
                     self._look(scene)
             show(self.scenes)
+            marks, now = [self._marks(scene) for scene in self.scenes], time.monotonic()
+            if not patience.lasts(marks, now):
+                self.say(f"given up: nothing has moved for {STALLED_S:.0f} s. {self._slow()}")
+                return
+            if patience.is_slow(now):
+                self.say(f"nothing has moved for {SLOW_S:.0f} s. {self._slow()}")
             time.sleep(0.5)
+
+    def _marks(self, scene: Scene) -> tuple[object, ...]:
+        """What differs as soon as the story goes on."""
+        canary = scene.canary
+        seen = (canary.rollout.step, canary.action.exposures) if canary else ()
+        return (scene.phase, self._answers(scene), *seen)
+
+    def _answers(self, scene: Scene) -> int:
+        runs = scene.comparison.proposal.runs.values()
+        with self.installation.context.store.read() as tx:
+            return sum(tx.runs.progress(r)[0] for p in runs for r in (p.incumbent, p.candidate))
+
+    def _slow(self) -> str:
+        """Which stories have not ended, and where each is."""
+        waits = [
+            f"{scene.story.route} is {scene.phase.value.replace('_', ' ')}, with "
+            f"{self._answers(scene):,} answers scored"
+            for scene in self.scenes
+            if not scene.over
+        ]
+        return "; ".join(waits)
 
     def _look(self, scene: Scene) -> None:
         ctx, before = self.installation.context, scene.phase

@@ -173,7 +173,43 @@ def _promise(drive: Drive, screen: Screen) -> bool:
             for a in tried
         ],
     )
-    return all(attempt.refused for attempt in tried)
+    forged = _forgery(drive, screen, lost[0])
+    return all(attempt.refused for attempt in tried) and forged
+
+
+def _forgery(drive: Drive, screen: Screen, scene: Scene) -> bool:
+    """Rows that look honest, committed; whether the router refused them and served on."""
+    comparison, stage = scene.comparison, drive.stage
+    refusal = promise.forge(
+        stage.folder / "swapgate.db",
+        route=comparison.proposal.route,
+        candidate=comparison.proposal.candidate,
+        proposal=comparison.proposal.id,
+    )
+    if refusal is not None:
+        screen.lines(
+            "A forged verdict", [f"{_mark(good=True)} refused by the database: {refusal}"]
+        )
+        return True
+    seen = stage.router_says("revision_refused")
+    served = stage.served_by(drive.traffic.key, comparison.proposal.route)
+    store = bootstrap.signed_store(drive.installation)
+    faults = store.signature_faults()
+    removed = store.remove_unsigned(faults, actor=SYSTEM, reason="the demo forged them")
+    healed = stage.router_says("ok")
+    kept = served == comparison.incumbent.name
+    screen.lines(
+        f"Forged rows, as honest work leaves them, promote {comparison.candidate.name}",
+        [
+            f"the database took all {len(promise.FORGERY)} of them: its rules cannot tell",
+            f"{_mark(good=seen)} the router refuses them: nobody signed them (/readyz says so)",
+            f"{_mark(good=kept)} {comparison.proposal.route} is still served by {served}",
+            f"{_mark(good=bool(faults))} `swapgate db check` names "
+            + ", ".join(each.name for each in faults if each.key),
+            f"{_mark(good=healed)} `swapgate db sign --remove` took {removed} rows out",
+        ],
+    )
+    return seen and kept and bool(faults) and healed
 
 
 def _stay(stage: Stage, screen: Screen, *, once: bool) -> None:

@@ -1,5 +1,6 @@
 """The demo's stage: a folder, a configuration, and the processes that run in it."""
 
+import json
 import os
 import signal
 import subprocess
@@ -28,6 +29,7 @@ MODELS = Path(__file__).with_name("models.yaml")
 # Simulated answers come in a twentieth of the real time: more traffic in two minutes.
 TIME_SCALE = 0.05
 START_S = 120.0
+SAYS_S = 30.0
 PORTS = {
     "router": 8080,
     "control": 8081,
@@ -142,6 +144,27 @@ class Stage:
                 time.sleep(0.1)
         log = (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
         raise SwapgateError(f"{name} did not start:\n{log[-2000:]}")
+
+    def router_says(self, word: str) -> bool:
+        """Wait until the router's /readyz has that status or reason; False if it never does."""
+        deadline = time.monotonic() + SAYS_S
+        while time.monotonic() < deadline:
+            with urllib.request.urlopen(f"{self.url('router')}/readyz", timeout=5) as answer:  # noqa: S310
+                if word in json.load(answer).values():
+                    return True
+            time.sleep(0.2)
+        return False
+
+    def served_by(self, key: str, route: str) -> str:
+        """The target that answers a request of the route now."""
+        question = {"model": route, "messages": [{"role": "user", "content": "Who is there?"}]}
+        request = urllib.request.Request(  # noqa: S310 - our own router
+            f"{self.url('router')}/v1/chat/completions",
+            json.dumps(question).encode(),
+            {"authorization": f"Bearer {key}", "content-type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
+            return str(answer.headers["x-swapgate-target"])
 
     def kill(self, name: str) -> int:
         """SIGKILL, as when a machine dies. Returns the pid that was killed."""

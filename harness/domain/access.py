@@ -24,10 +24,16 @@ class Role(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """A person or service acting through CLI, REST or dashboard."""
+    """A person or service acting through CLI, REST or dashboard.
+
+    principal: whose id it is, whatever he is called. key: the id of the management key that he
+    acts with; None for the local operator.
+    """
 
     name: str
     role: Role
+    principal: str
+    key: str | None = None
 
     def require(self, role: Role) -> None:
         """Raises NotAllowed when this actor's role is below `role`."""
@@ -38,7 +44,7 @@ class Actor:
             )
 
 
-SYSTEM = Actor("swapgate", Role.ADMIN)
+SYSTEM = Actor("swapgate", Role.ADMIN, "swapgate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,8 @@ class ApiKey:
 
     hash: HMAC-SHA-256 of the key under the server's secret, hex. routes: empty means all.
     hint: its last four characters, for people. limits: of a data key, None for none.
+    principal: whose management key it is. created_by, created_with: the principal who created
+    it, and the id of the management key that was used; None where that is not known, or none.
     """
 
     id: str
@@ -58,6 +66,9 @@ class ApiKey:
     created_at: datetime
     revoked_at: datetime | None = None
     limits: KeyLimits | None = None
+    principal: str | None = None
+    created_by: str | None = None
+    created_with: str | None = None
 
 
 def key_hash(key: str, secret: bytes) -> str:

@@ -52,6 +52,10 @@ class AlertKind(StrEnum):
     MODEL_ENDED = "model_ended"
     SIGN_IN_ENDED = "sign_in_ended"
     TOKEN_NOT_RENEWED = "token_not_renewed"  # noqa: S105 - a kind
+    EVIDENCE_MISMATCH = "evidence_mismatch"
+    INTERNAL_ERROR = "internal_error"
+    STATE_UNRECORDED = "state_unrecorded"
+    DATABASE_RESTORED = "database_restored"
     TEST = "test"
 
 
@@ -169,7 +173,8 @@ KINDS: Final[Mapping[AlertKind, KindRule]] = {
         _S.CRITICAL, "see the control process's log, and `swapgate doctor`"
     ),
     _K.AUDIT_BROKEN: KindRule(
-        _S.CRITICAL, "`swapgate audit verify` names the event: compare it with a backup"
+        _S.CRITICAL,
+        "`swapgate audit verify` names the event or the row: compare it with a backup",
     ),
     _K.DRIFT: KindRule(
         _S.CRITICAL,
@@ -201,6 +206,28 @@ KINDS: Final[Mapping[AlertKind, KindRule]] = {
         _S.WARNING,
         "see whether the control process reaches the address that the text names; it is tried "
         "again at least once a minute",
+    ),
+    _K.EVIDENCE_MISMATCH: KindRule(
+        _S.CRITICAL,
+        "somebody changed scores or verdicts in the database: compare it with a backup; "
+        "`swapgate replay` and `swapgate db check` name what differs",
+        lasting=False,
+    ),
+    _K.INTERNAL_ERROR: KindRule(
+        _S.CRITICAL,
+        "report it with the router's log, which has the place in the code; a canary of the "
+        "route takes no step until `swapgate canary resume` says that somebody looked",
+    ),
+    _K.STATE_UNRECORDED: KindRule(
+        _S.CRITICAL,
+        "somebody wrote to the database around Swapgate: `swapgate db check` names the rows; "
+        "compare them with a backup and put back what they were",
+    ),
+    _K.DATABASE_RESTORED: KindRule(
+        _S.CRITICAL,
+        "bring the newer database back; or, if the restored one is what you want, run "
+        "`swapgate db accept-restore --reason WHY`",
+        silent=_WORKER,
     ),
     _K.TEST: KindRule(_S.INFO, "nothing: this is a test", lasting=False),
 }
@@ -375,6 +402,11 @@ def told(record: AlertRecord, message: Told, now: datetime) -> AlertRecord:
         told_count=record.count,
         messages=record.messages + 1,
     )
+
+
+def over(record: AlertRecord, now: datetime) -> AlertRecord:
+    """Ended by whoever looks after it, whatever its sources say; another raises it again."""
+    return replace(record, sources={}, resolved_at=max(now, record.last_seen))
 
 
 def _ended(record: AlertRecord, alert: Alert) -> AlertRecord:

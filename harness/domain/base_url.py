@@ -18,7 +18,7 @@ from harness.domain.errors import InputError
 Address = IPv4Address | IPv6Address
 
 # Link-local, where clouds' metadata services are, and those that are elsewhere: Amazon's and
-# Google's over IPv6, Alibaba's, Oracle's.
+# Google's over IPv6, Alibaba's, Oracle's, Azure's platform (its WireServer hands out secrets).
 CLOSED: Final = tuple(
     ip_network(each)
     for each in (
@@ -28,6 +28,7 @@ CLOSED: Final = tuple(
         "fd20:ce::254/128",
         "100.100.100.200/32",
         "192.0.0.192/32",
+        "168.63.129.16/32",
     )
 )
 CLOSED_NAMES: Final = frozenset(
@@ -39,10 +40,15 @@ CLOSED_NAMES: Final = frozenset(
         "instance-data.ec2.internal",
     }
 )
-# An IPv4 address stands in their last 32 bits: mapped, compatible, translated (RFC 6052).
+# An IPv4 address stands in their last 32 bits: mapped, compatible, translated (RFC 6052, and
+# RFC 2765's `::ffff:0:a.b.c.d`).
 _EMBEDDING: Final = tuple(
-    IPv6Network(each) for each in ("::ffff:0:0/96", "::/96", "64:ff9b::/96")
+    IPv6Network(each) for each in ("::ffff:0:0/96", "::/96", "64:ff9b::/96", "::ffff:0:0:0/96")
 )
+# RFC 5214 (ISATAP): likewise, behind any prefix, where these stand before it. The two bits that
+# may be set say that an address is unique, or a group's.
+_ISATAP: Final = b"\x00\x00\x5e\xfe"
+_ISATAP_FREE_BITS: Final = 0x03
 _SIX_TO_FOUR: Final = IPv6Network("2002::/16")  # in the 32 bits after the first 16
 # A network's own translation (RFC 8215), whose prefix may have any of RFC 6052's lengths: by
 # which, the four bytes are elsewhere, around one that is always 0.
@@ -158,9 +164,9 @@ def _meant(address: Address) -> Iterator[Address]:
     """Itself, and the IPv4 addresses that it carries."""
     yield address
     if isinstance(address, IPv6Address):
-        if any(address in network for network in _EMBEDDING):
+        if _is_isatap(address) or any(address in network for network in _EMBEDDING):
             yield IPv4Address(address.packed[12:])
-        elif address in _SIX_TO_FOUR:
+        if address in _SIX_TO_FOUR:
             yield IPv4Address(address.packed[2:6])
         elif address in _OWN_TRANSLATION:
             for places in _PLACES:
@@ -168,6 +174,11 @@ def _meant(address: Address) -> Iterator[Address]:
         elif address in _TEREDO:
             yield IPv4Address(address.packed[4:8])
             yield IPv4Address(bytes(each ^ 0xFF for each in address.packed[12:]))
+
+
+def _is_isatap(address: IPv6Address) -> bool:
+    first, *others = address.packed[8:12]
+    return bytes([first & ~_ISATAP_FREE_BITS, *others]) == _ISATAP
 
 
 def _covers(allowed: str, *addresses: Address) -> bool:

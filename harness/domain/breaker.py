@@ -1,8 +1,12 @@
 """The circuit breaker of one target (router.md 4): a table of moves, and what leads to each.
 
-    closed ──tripped──▶ open ──waited──▶ half open ──proven──▶ closed
-                         ▲                   │
-                         └───probe failed────┘
+    closed ──tripped──▶ open ──waited, answered──▶ half open ──proven──▶ closed
+                         ▲                             │
+                         └────────probe failed─────────┘
+
+While it is open a trickle of requests goes through, one at a time and `trickle_s` apart. One
+that is answered makes it half open long before `open_s` is over; one that fails changes nothing
+but the time of the next.
 
 One that our key opened closes when that key is replaced (`renewed`): the next request tells.
 
@@ -38,9 +42,10 @@ class BreakerState(StrEnum):
 class Move(StrEnum):
     TRIPPED = "tripped"  # failures reached both thresholds, or the class opens at once
     WAITED = "waited"  # the time is up and somebody asks
+    ANSWERED = "answered"  # a request of the trickle was answered
     PROVEN = "proven"  # enough good probes
     PROBE_FAILED = "probe_failed"
-    RENEWED = "renewed"  # what it was opened for was ours, and was changed
+    RENEWED = "renewed"  # what opened it was ours, and changed; or a person says so
 
 
 class WhenAllOpen(StrEnum):
@@ -52,6 +57,7 @@ _S = BreakerState
 TRANSITIONS: Final[Mapping[tuple[BreakerState, Move], BreakerState]] = {
     (_S.CLOSED, Move.TRIPPED): _S.OPEN,
     (_S.OPEN, Move.WAITED): _S.HALF_OPEN,
+    (_S.OPEN, Move.ANSWERED): _S.HALF_OPEN,
     (_S.HALF_OPEN, Move.PROVEN): _S.CLOSED,
     (_S.HALF_OPEN, Move.PROBE_FAILED): _S.OPEN,
     (_S.OPEN, Move.RENEWED): _S.CLOSED,
@@ -64,8 +70,10 @@ class BreakerPolicy:
     """When it opens, and for how long.
 
     failures within window_s that are at least `share` of that window's requests. open_s: the
-    first time; doubles with every failed probe up to open_max_s. probe_lease_s: a probe that is
-    never settled is given up after it; longer than any request may take.
+    first time; doubles with every failed probe up to open_max_s. trickle_s: since it opened, or
+    since the last probe failed, until one request may go while it is open; one as long as
+    open_max_s allows none. probe_lease_s: a probe that is never settled is given up after it;
+    longer than any request may take.
     Raises InputError for values that make no breaker.
     """
 
@@ -74,6 +82,7 @@ class BreakerPolicy:
     share: float = 0.20
     open_s: float = 120.0
     open_max_s: float = 900.0
+    trickle_s: float = 10.0
     probe_successes: int = 3
     probe_lease_s: float = 900.0
     when_all_open: WhenAllOpen = WhenAllOpen.TRY
@@ -81,8 +90,10 @@ class BreakerPolicy:
     def __post_init__(self) -> None:
         if min(self.failures, self.probe_successes) < 1:
             raise InputError("breaker: failures and probe_successes are at least 1")
-        if min(self.window_s, self.open_s, self.probe_lease_s) <= 0:
-            raise InputError("breaker: window_s, open_s and probe_lease_s are above 0")
+        if min(self.window_s, self.open_s, self.trickle_s, self.probe_lease_s) <= 0:
+            raise InputError(
+                "breaker: window_s, open_s, trickle_s and probe_lease_s are above 0"
+            )
         if not 0 <= self.share <= 1:
             raise InputError(f"breaker: share is between 0 and 1, not {self.share}")
         if self.open_max_s < self.open_s:
@@ -107,7 +118,8 @@ class Breaker(NamedTuple):
     """One target's breaker in one worker.
 
     window: closed only; at most BUCKETS entries, oldest first. open_until, open_s: when the
-    first probe may go, and how long that wait is. probe_since: None when no probe is out.
+    first probe may go, and how long that wait is. trickle_at: open only, when the next request
+    of the trickle may go. probe_since: None when no probe is out.
     failed_at: of the last failure, whatever the state. because: the class that opened it.
     """
 
@@ -120,6 +132,7 @@ class Breaker(NamedTuple):
     probe_since: float | None = None
     failed_at: float | None = None
     because: FailureClass | None = None
+    trickle_at: float = 0.0
 
 
 CLOSED: Final = Breaker()
@@ -133,20 +146,20 @@ def admissible(breaker: Breaker, now: float, policy: BreakerPolicy) -> bool:
 
 def retry_in_s(breaker: Breaker, now: float, policy: BreakerPolicy) -> float:
     """Seconds until a request may go; 0 when it may go now."""
+    if breaker.probe_since is not None and now < breaker.probe_since + policy.probe_lease_s:
+        return PROBE_UNDER_WAY_S
     if breaker.state is BreakerState.OPEN:
-        return max(0.0, breaker.open_until - now)
-    if breaker.probe_since is None or now >= breaker.probe_since + policy.probe_lease_s:
-        return 0.0
-    return PROBE_UNDER_WAY_S
+        return max(0.0, min(breaker.open_until, breaker.trickle_at) - now)
+    return 0.0
 
 
 def admit(breaker: Breaker, now: float, policy: BreakerPolicy) -> tuple[Breaker, Ticket | None]:
-    """May this request go? Its ticket, or None. In half open the ticket is the one probe."""
+    """May this request go? Its ticket, or None. Unless it is closed, that is the one probe."""
     if breaker.state is BreakerState.CLOSED:
         return breaker, breaker.serial
     if not admissible(breaker, now, policy):
         return breaker, None
-    if breaker.state is BreakerState.OPEN:
+    if breaker.state is BreakerState.OPEN and now >= breaker.open_until:
         breaker = _moved(breaker, Move.WAITED)
     probing = breaker._replace(serial=breaker.serial + 1, probe_since=now)
     return probing, probing.serial
@@ -167,10 +180,18 @@ def settle(
     effect = None if failure is None else RULES[failure].breaker
     if effect in _HARM and (breaker.failed_at is None or breaker.failed_at < now):
         breaker = breaker._replace(failed_at=now)
-    if ticket != breaker.serial or breaker.state is BreakerState.OPEN:
+    if ticket != breaker.serial:
         return breaker
     if breaker.state is BreakerState.CLOSED:
         return _counted(breaker, failure, effect, now, policy)
+    if breaker.probe_since is None:
+        return breaker
+    if breaker.state is BreakerState.OPEN:
+        if effect in _HARM:
+            return _set_free(breaker)._replace(trickle_at=now + policy.trickle_s)
+        if effect is not None:
+            return _set_free(breaker)
+        breaker = _moved(breaker, Move.ANSWERED)
     return _probed(breaker, failure, effect, now, policy)
 
 
@@ -184,6 +205,13 @@ def renewed(breaker: Breaker) -> Breaker:
     if breaker.state is BreakerState.CLOSED or because is None:
         return breaker
     if RULES[because].breaker is not BreakerEffect.OPENS:
+        return breaker
+    return _closed(breaker, Move.RENEWED)
+
+
+def reopened(breaker: Breaker) -> Breaker:
+    """The breaker once a person wants its target asked again: closed, whatever opened it."""
+    if breaker.state is BreakerState.CLOSED:
         return breaker
     return _closed(breaker, Move.RENEWED)
 
@@ -202,7 +230,7 @@ def _counted(
     # `_replace(window=window)`, which takes twice as long: every request comes here.
     after = Breaker(breaker.state, breaker.serial, window, *breaker[3:])
     if effect is BreakerEffect.OPENS or (failed and _over(window, policy)):
-        return _opened(after, Move.TRIPPED, failure, policy.open_s, now)
+        return _opened(after, Move.TRIPPED, failure, policy.open_s, now, policy)
     return after
 
 
@@ -215,16 +243,25 @@ def _probed(
 ) -> Breaker:
     if effect in _HARM:
         open_s = min(2 * breaker.open_s, policy.open_max_s)
-        return _opened(breaker, Move.PROBE_FAILED, failure, open_s, now)
+        return _opened(breaker, Move.PROBE_FAILED, failure, open_s, now, policy)
     good = breaker.good_probes + (effect is None)
     if good >= policy.probe_successes:
         return _closed(breaker, Move.PROVEN)
-    # A new serial: the same probe settled twice must not count twice.
-    return breaker._replace(serial=breaker.serial + 1, good_probes=good, probe_since=None)
+    return _set_free(breaker)._replace(good_probes=good)
+
+
+def _set_free(breaker: Breaker) -> Breaker:
+    """Another probe may go. A new serial: the one settled twice must not count twice."""
+    return breaker._replace(serial=breaker.serial + 1, probe_since=None)
 
 
 def _opened(
-    breaker: Breaker, move: Move, failure: FailureClass | None, open_s: float, now: float
+    breaker: Breaker,
+    move: Move,
+    failure: FailureClass | None,
+    open_s: float,
+    now: float,
+    policy: BreakerPolicy,
 ) -> Breaker:
     return _moved(breaker, move)._replace(
         window=(),
@@ -233,6 +270,7 @@ def _opened(
         good_probes=0,
         probe_since=None,
         because=failure,
+        trickle_at=now + policy.trickle_s,
     )
 
 
@@ -243,6 +281,7 @@ def _closed(breaker: Breaker, move: Move) -> Breaker:
         good_probes=0,
         probe_since=None,
         because=None,
+        trickle_at=0.0,
     )
 
 

@@ -39,7 +39,8 @@ class Capabilities:
     """What a target can do. The default claims everything: the unknown is not left out.
 
     context_window: tokens of input and output together, None when unknown. From `seed` on they
-    are hints, which an answer can do without (`domain.degradation`).
+    are hints, which an answer can do without (`domain.degradation`). The timeouts are this
+    model's own, None for the router's.
     """
 
     chat: bool = True
@@ -58,6 +59,8 @@ class Capabilities:
     caching: bool = True
     service_tier: bool = True
     top_k: bool = True
+    first_token_timeout_s: float | None = None
+    first_byte_timeout_s: float | None = None
 
     def larger_than(self, other: "Capabilities") -> bool:
         """Whether its context window is known to be larger."""

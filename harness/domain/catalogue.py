@@ -13,7 +13,7 @@ from harness.domain.capabilities import UNKNOWN, Capabilities
 from harness.domain.model_names import parse
 from harness.domain.targets import Price, Provider
 
-ABILITIES: Final = tuple(f.name for f in fields(Capabilities) if f.name != "context_window")
+ABILITIES: Final = tuple(f.name for f in fields(Capabilities) if f.type is bool)
 
 
 @dataclass(frozen=True, slots=True)

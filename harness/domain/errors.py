@@ -11,15 +11,20 @@ SwapgateError
 │   └── RouteBusy          the route has an open proposal; says which
 ├── IllegalTransition      a pair that the transition table does not have
 ├── ProofRefused           the proof is missing, stale, expired, or another target's
+│   └── EvidenceMismatch   the stored scores do not give the verdict any more
 ├── StaleEvidence          pairs whose pins differ between the arms or from the registration
 ├── StoreUnavailable       the database did not answer; the same call may succeed later
+│   └── DatabaseUnusable   its file is missing or damaged, or another version or role is needed
 ├── DecryptionFailed       what is stored cannot be read with the encryption keys at hand
 ├── SignInRefused          the server of an OAuth provider says no: a person signs in anew
 ├── SignInUnreachable      it did not answer as it should; the same call may succeed later
 ├── DeliveryFailed         a sink did not take an alert; it is tried again
 ├── JudgeUnfit             a suite's judge is away, or does not agree with its references
+├── PatternTooSlow         a user's regular expression takes too long for a text
 ├── WorkerFailed           an eval worker ended without finishing its run
+├── SignatureInvalid       a stored row is not what its signature covers, or has none
 ├── SnapshotInvalid        a snapshot does not validate; the old one goes on serving
+│   └── DatabaseRestored   it is older than what this router served; a person decides
 ├── UpstreamError          a provider failed (domain.failures says how)
 │   └── NoAnswer           a call brought no answer; says whether another one may
 └── CallFailed             a ModelClient's call has no answer; says status, code, retry_after_s
@@ -52,6 +57,9 @@ class InputError(SwapgateError):
     exit_code = 2
 
 
+class PatternTooSlow(SwapgateError): ...
+
+
 class NotFound(SwapgateError): ...
 
 
@@ -82,11 +90,27 @@ class ProofRefused(SwapgateError):
     exit_code = 7
 
 
+class EvidenceMismatch(ProofRefused):
+    """proposal, verdict: ids. differences: in words."""
+
+    def __init__(self, proposal: str, verdict: str, differences: str) -> None:
+        super().__init__(
+            f"verdict {verdict} is refused: the stored scores do not give it any more "
+            f"({differences}); compare the database with a backup, then propose again"
+        )
+        self.proposal, self.verdict, self.differences = proposal, verdict, differences
+
+
 class StaleEvidence(SwapgateError): ...
 
 
 class StoreUnavailable(SwapgateError):
     retryable = True
+
+
+class DatabaseUnusable(StoreUnavailable):
+    # A person has to do something first.
+    retryable = False
 
 
 class DecryptionFailed(SwapgateError): ...
@@ -111,7 +135,14 @@ class WorkerFailed(SwapgateError):
     retryable = True
 
 
+class SignatureInvalid(SwapgateError):
+    exit_code = 7
+
+
 class SnapshotInvalid(SwapgateError): ...
+
+
+class DatabaseRestored(SnapshotInvalid): ...
 
 
 class UpstreamError(SwapgateError): ...

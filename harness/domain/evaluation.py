@@ -46,7 +46,11 @@ class Primaries(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SuitePin:
-    """What a suite's results depend on, hashed piece by piece (F6)."""
+    """What a suite's results depend on, hashed piece by piece (F6).
+
+    texts: what its items ask, as `item_texts.fingerprint` has it; empty in pins from before
+    there was one. `data_sha256` covers it already.
+    """
 
     name: str
     version: str
@@ -54,6 +58,7 @@ class SuitePin:
     scorer: str
     template: str
     items: int
+    texts: str = field(default="", compare=False, repr=False)
 
     @property
     def judged(self) -> bool:
@@ -190,6 +195,11 @@ class EvalRun:
     message: str = ""
 
     @property
+    def by_hand(self) -> bool:
+        """Whether a person asked for it, outside any proposal and any watch."""
+        return self.order_seed == order_by_hand(self.suite_digest)
+
+    @property
     def fingerprint(self) -> str:
         return digest([self.suite_digest, self.target, self.order_seed, self.epochs])
 
@@ -197,6 +207,11 @@ class EvalRun:
         """Whether a worker has it: another may take it when this lease is no good any more."""
         until = self.lease_until
         return until is not None and now < until <= furthest_lease(now, LEASE_S)
+
+
+def order_by_hand(suite_digest: str) -> int:
+    """Another order than a proposal's, so that such a run is never shared with one."""
+    return int(suite_digest[8:16], 16)
 
 
 def furthest_lease(now: datetime, lease_s: float) -> datetime:

@@ -20,6 +20,7 @@ class FailureClass(StrEnum):
     CONTEXT_WINDOW = "context_window"  # 400 saying so
     CONTENT_POLICY = "content_policy"  # 400 or 403 saying so
     CANCELLED = "cancelled"  # the client left
+    INTERNAL = "internal"  # a fault of our own, in what makes or reads this target's call
 
 
 class ArmFailure(StrEnum):
@@ -108,6 +109,7 @@ RULES: Final[Mapping[FailureClass, ClassRule]] = {
     _F.CONTEXT_WINDOW: ClassRule(_S.NEVER, _N.LARGER_WINDOW, _B.NEUTRAL),
     _F.CONTENT_POLICY: ClassRule(_S.NEVER, _N.IF_ROUTE_SAYS, _B.NEUTRAL),
     _F.CANCELLED: ClassRule(_S.NEVER, _N.NO, _B.NEUTRAL),
+    _F.INTERNAL: ClassRule(_S.NEVER, _N.YES, _B.NEUTRAL),
 }
 
 # Another target would say the same: the client gets the provider's own words at once. Only a

@@ -1,10 +1,22 @@
 """Quantiles of latency from recorded histograms. Pure."""
 
-from collections.abc import Iterable, Mapping
+import math
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 # Upper bounds of the recorded histogram's buckets in ms; -1 stands for "no bound".
 BOUNDS_MS: Final = (10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000, 60_000)
+# Of how long a target takes until a plain answer begins: from 10 s, a quarter apart, to a day.
+ANSWER_BOUNDS_MS: Final = tuple(round(10_000 * 1.25**step) for step in range(42))
+# A hundredth of fewer is nobody.
+LEAST_ANSWERS: Final = 100
+MOST_ANSWERS: Final = 1000
+SHORTEST_LIMIT_S: Final = 30.0
+TIMES_P99: Final = 3.0
+# Upper bounds of what a client allows as output, in tokens.
+ANSWER_CLASSES: Final = (256, 1024, 4096, 16_384)
+AnswerTimes = Mapping[int, int]
 
 
 def merged(histograms: Iterable[Mapping[int, int]]) -> dict[int, int]:
@@ -16,7 +28,9 @@ def merged(histograms: Iterable[Mapping[int, int]]) -> dict[int, int]:
     return found
 
 
-def quantile_ms(histogram: Mapping[int, int], share: float) -> float | None:
+def quantile_ms(
+    histogram: Mapping[int, int], share: float, bounds_ms: Sequence[int] = BOUNDS_MS
+) -> float | None:
     """Where `share` of the requests is reached, straight within a bucket. None without any.
 
     In the bucket without a bound it is that bucket's lower end: at least so much.
@@ -26,9 +40,42 @@ def quantile_ms(histogram: Mapping[int, int], share: float) -> float | None:
     if not wanted:
         return None
     below, seen = 0, 0
-    for bound in BOUNDS_MS:
+    for bound in bounds_ms:
         count = histogram.get(bound, 0)
         if count and seen + count >= wanted:
             return below + (bound - below) * (wanted - seen) / count
         below, seen = bound, seen + count
     return float(below)
+
+
+def answer_class(max_tokens: int) -> int:
+    """Answers that are about as long; 0 for those that may have any length.
+
+    max_tokens: what the client allows, 0 when it does not say.
+    """
+    if max_tokens <= 0:
+        return 0
+    place = bisect_left(ANSWER_CLASSES, max_tokens)
+    return ANSWER_CLASSES[place] if place < len(ANSWER_CLASSES) else ANSWER_CLASSES[-1] + 1
+
+
+def with_answer(times: AnswerTimes | None, seconds: float) -> AnswerTimes:
+    """The times with one more. Of more than MOST_ANSWERS, older ones weigh half."""
+    after = dict(times or {})
+    place = min(bisect_left(ANSWER_BOUNDS_MS, seconds * 1000), len(ANSWER_BOUNDS_MS) - 1)
+    bound = ANSWER_BOUNDS_MS[place]
+    after[bound] = after.get(bound, 0) + 1
+    if sum(after.values()) > MOST_ANSWERS:
+        return {bound: count // 2 for bound, count in after.items() if count > 1}
+    return after
+
+
+def first_byte_limit_s(times: AnswerTimes | None) -> float:
+    """How long a plain answer may be silent before its first byte; inf while little is known.
+
+    Three times the time that 99 of 100 answers stay below, and 30 s at least.
+    """
+    if times is None or sum(times.values()) < LEAST_ANSWERS:
+        return math.inf
+    p99_ms = quantile_ms(times, 0.99, ANSWER_BOUNDS_MS) or 0.0
+    return max(SHORTEST_LIMIT_S, TIMES_P99 * p99_ms / 1000)

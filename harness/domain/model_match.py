@@ -96,14 +96,15 @@ def offers(
 
 def match(asked: str, among: Sequence[Offer], *, likeness: Likeness, today: date) -> ModelMatch:
     """today: a family's newest is one that has not ended, as long as there is such a one."""
-    if not among:
-        return ModelMatch(asked, NOTHING_OFFERED)
-    if not asked.strip():
-        return ModelMatch(asked, "the name is empty")
+    if not among or not asked.strip():
+        return ModelMatch(asked, "the name is empty" if among else NOTHING_OFFERED)
     text, here = _at_provider(asked.strip(), among)
     low = text.lower()
     if exact := [each for each in here if low in (each.model.lower(), each.name.lower())]:
         return ModelMatch(asked, "it is a model's exact name", min(exact, key=_preference))
+    kind = text.lower().partition(":")[0]
+    if here is among and kind in PROVIDER_KINDS and ":" in text:
+        return ModelMatch(asked, f"no configured provider of the kind {kind} offers a model")
     read = [(each, _named(each)) for each in here]
     wanted = parse(text)
     readings = _readings(wanted.words, {w for _, name in read for w in name.words}, likeness)

@@ -115,7 +115,8 @@ class Traffic:
     failed: requests whose user got an error. charged: requests whose assigned arm failed,
     though another target answered. latency_ms: histogram, upper bound in ms (-1: no bound) to
     count. cached_tokens: of the input, those read from a provider's cache. unpriced: requests
-    whose cost nobody knows; cost_usd is of the others.
+    whose cost nobody knows; cost_usd is of the others. internal_errors: faults of the router's
+    own in them.
     """
 
     route: str
@@ -134,6 +135,7 @@ class Traffic:
     latency_ms: Mapping[int, int] = field(default_factory=dict)
     cached_tokens: int = 0
     unpriced: int = 0
+    internal_errors: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +156,7 @@ class TrafficTotal:
     output_tokens: int
     cost_usd: float
     unpriced: int
+    internal_errors: int = 0
 
 
 def covered_s(totals: Iterable[TrafficTotal], now: datetime) -> float:

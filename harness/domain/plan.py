@@ -46,13 +46,19 @@ class RouteTargets:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """retry_in_s: until the target may be asked, 0 for now. failed_at: monotonic seconds."""
+    """retry_in_s: until the target may be asked, 0 for now. failed_at: monotonic seconds.
+
+    pause_s: what is left of the time that its provider asked for.
+    """
 
     retry_in_s: float = 0.0
     failed_at: float | None = None
+    pause_s: float = 0.0
 
 
 HEALTHY = Health()
+# A last resort is not asked while its provider wants to be left alone for longer than this.
+SHORT_PAUSE_S: Final = 30.0
 
 
 @dataclass(frozen=True)
@@ -153,7 +159,8 @@ def health_of(
     breaker: Breaker, now: float, policy: BreakerPolicy, pause_s: float = 0.0
 ) -> Health:
     """pause_s: what is left of the time that the provider asked us to wait (429)."""
-    return Health(max(retry_in_s(breaker, now, policy), pause_s), breaker.failed_at)
+    wait_s = max(retry_in_s(breaker, now, policy), pause_s)
+    return Health(wait_s, breaker.failed_at, pause_s)
 
 
 def guest_of(route: RouteTargets, arm: Arm, warm: str | None = None) -> str | None:
@@ -299,10 +306,15 @@ def _left_out(
 
 
 def _last_resort(left_out: Sequence[LeftOut], around: Surroundings) -> str | None:
-    """The least recently failed of those that only their breakers keep out."""
+    """The least recently failed of those that only breakers, or short pauses, keep out."""
     if around.when_all_open is not WhenAllOpen.TRY:
         return None
-    only_open = [each.target for each in left_out if each.because is Because.OPEN]
+    only_open = [
+        each.target
+        for each in left_out
+        if each.because is Because.OPEN
+        and around.health.get(each.target, HEALTHY).pause_s <= SHORT_PAUSE_S
+    ]
 
     def failed_at(target: str) -> float:
         at = around.health.get(target, HEALTHY).failed_at

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from harness.domain.content import digest
 from harness.domain.evaluation import Claim, Primaries
@@ -39,7 +40,9 @@ class GatePolicy:
     the providers' own words on what they serve must not change. min_saving: share of the
     incumbent's cost that the claim CHEAPER must save. cost_ceiling: the most that one item of
     the candidate may cost, in mean costs of the incumbent's items. primaries: what several
-    primary suites have to show together.
+    primary suites have to show together. claims: which a proposal may choose among, and the
+    policy's own. margin_max: the largest margin that it may choose; None for the policy's own.
+    alpha_budget: of all candidates on one route in 90 days together, None for no limit.
     """
 
     claim: Claim = Claim.SUPERIOR
@@ -58,6 +61,20 @@ class GatePolicy:
     min_saving: float = 0.1
     cost_ceiling: float = 10.0
     primaries: Primaries = Primaries.WEIGHTED
+    claims: tuple[Claim, ...] = tuple(Claim)
+    margin_max: float | None = None
+    alpha_budget: float | None = None
+
+    @property
+    def allowed_claims(self) -> tuple[Claim, ...]:
+        return tuple(each for each in Claim if each in (self.claim, *self.claims))
+
+    @property
+    def largest_margin(self) -> float:
+        return max(self.margin, self.margin_max or 0.0)
+
+
+_PLAIN: Final = GatePolicy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +193,14 @@ class Policy:
     canary: CanaryPolicy = field(default_factory=CanaryPolicy)
 
     def as_json(self) -> dict[str, object]:
-        return asdict(self)
+        """What an older version did not know is left out while it says nothing: what it
+        registered keeps its bytes.
+        """
+        found = asdict(self)
+        for name in ("claims", "margin_max", "alpha_budget"):
+            if getattr(self.gate, name) == getattr(_PLAIN, name):
+                del found["gate"][name]
+        return found
 
     @property
     def digest(self) -> str:

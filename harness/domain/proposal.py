@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from harness.domain.errors import IllegalTransition
 from harness.domain.evaluation import Claim, SuitePlan
 from harness.domain.moments import later
-from harness.domain.policy import Policy
+from harness.domain.policy import Policy, Promotion
 
 
 class Phase(StrEnum):
@@ -47,6 +47,11 @@ class Event(StrEnum):
     HARM = "harm"
     BASE_CHANGED = "base_changed"
     CANCELLED = "cancelled"
+
+
+class ApprovalKind(StrEnum):
+    CANARY = "canary"  # its canary may open, where the policy asks a person
+    PROMOTION = "promotion"  # it becomes the incumbent before its last step has shown enough
 
 
 TRANSITIONS: Final[Mapping[tuple[Phase, Event], Phase]] = {
@@ -109,11 +114,35 @@ class SuiteRuns:
     candidate: str
 
 
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """A person's word for one verdict of a proposal, as it is stored. It never changes.
+
+    principal: who that is, whatever he is called. name: how he is called. key: the management
+    key's id, None for the local operator. widened: what of the rules he saw widened.
+    """
+
+    id: str
+    proposal: str
+    verdict: str | None
+    kind: ApprovalKind
+    principal: str
+    name: str
+    at: datetime
+    key: str | None = None
+    reason: str = ""
+    widened: Mapping[str, object] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Proposal:
     """incumbent, candidate: target ids. plans: registered before the first candidate score.
 
-    runs: by suite. version: rises with every stored change (optimistic locking).
+    runs: by suite. proposer_principal: who the proposer is, whatever he is called.
+    proposer_key: the management key's id, None for the local operator. version: rises with
+    every stored change (optimistic locking). widened: where it asks for less than the route's
+    policy does, or with suites that nobody accepted for the route: field to what the route has
+    and what is proposed. Registered, as the plans are.
     """
 
     id: str
@@ -137,6 +166,19 @@ class Proposal:
     approved_verdict: str | None = None
     closed_because: str = ""
     version: int = 1
+    widened: Mapping[str, Any] = field(default_factory=dict)
+    proposer_principal: str = ""
+    proposer_key: str | None = None
+
+    @property
+    def needs_approval(self) -> bool:
+        """Whether a person lets it into its canary, whatever its verdict."""
+        return bool(self.widened) or self.policy.promotion is Promotion.APPROVED
+
+    @property
+    def self_approval(self) -> bool:
+        """Whether its proposer may be that person: never for rules of his own."""
+        return self.policy.self_approval and not self.widened
 
     @property
     def open(self) -> bool:

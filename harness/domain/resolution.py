@@ -7,7 +7,9 @@
 5. gateway    a provider that sells everybody's models takes the name as it is
 6. oauth      a person's account: by its own prefix alone, and signed in
 
-The first rule that finds a provider decides. A later one is still listed, as not asked.
+The first rule that finds a provider decides. A later one is still listed, as not asked. A kind
+in front is never left for another one: without a provider of that kind only who offers exactly
+this name takes it, or a gateway, which has others' models under `vendor/model`.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -137,12 +139,13 @@ class _Asked:
         chosen = self._chosen_account()
         if chosen and rule not in (Rule.FORCED, Rule.OAUTH):
             return f"the name asks for the OAuth provider {chosen[0]}"
+        absent = self._absent_kind()
         ask: Mapping[Rule, Callable[[], _Found]] = {
             Rule.FORCED: self._forced,
             Rule.PREFIX: self._prefix,
-            Rule.KEYWORD: lambda: self._offered() or self._keyword(),
-            Rule.LOCAL: self._local,
-            Rule.GATEWAY: self._gateway,
+            Rule.KEYWORD: lambda: self._offered() or absent or self._keyword(),
+            Rule.LOCAL: lambda: absent or self._local(),
+            Rule.GATEWAY: lambda: (self._has_colon() and absent) or self._gateway(),
             Rule.OAUTH: lambda: self._account(chosen),
         }
         return ask[rule]()
@@ -169,7 +172,7 @@ class _Asked:
         head, rest = self._split()
         if not rest:
             return "the name has no prefix"
-        if head in self.providers:
+        if self._names_provider(head):
             return _Took(head, rest, f"{head} is the name of a configured provider")
         if head not in PROVIDER_KINDS:
             return f"{head!r} is neither a configured provider nor a kind"
@@ -177,6 +180,27 @@ class _Asked:
         if not of_kind:
             return f"{head} is a kind, of which no provider is configured"
         return _Took(of_kind[0], rest, f"{head} is the kind of {_first_of(of_kind)}")
+
+    def _names_provider(self, head: str) -> bool:
+        """A target is written `provider/model`, so a slash always follows a provider's name. A
+        colon after a word that is a kind too asks for the kind: `openai:` is never a server of
+        another kind, whatever somebody called it.
+        """
+        own = self.providers.get(head)
+        return own is not None and not (
+            self._has_colon() and head in PROVIDER_KINDS and own.kind != head
+        )
+
+    def _absent_kind(self) -> str:
+        """Why only who offers exactly this name may take it; empty where the name asks for no
+        kind, or for one that is there.
+        """
+        head, rest = self._split()
+        if not rest or self._names_provider(head) or head not in PROVIDER_KINDS:
+            return ""
+        if self._of_kind(head):
+            return ""
+        return f"the name asks for the kind {head}, of which no provider is configured"
 
     def _offered(self) -> _Found | None:
         """A provider that says, or of whose kind is known, that it has exactly this model."""
@@ -268,6 +292,10 @@ class _Asked:
                 return head, rest
         head, slash, rest = self.name.partition("/")
         return (head, rest) if slash else ("", "")
+
+    def _has_colon(self) -> bool:
+        head, _ = self._split()
+        return self.name[len(head) : len(head) + 1] == ":"
 
     def _of_kind(self, kind: str) -> Sequence[str]:
         return sorted(name for name, each in self.providers.items() if each.kind == kind)

@@ -1,7 +1,7 @@
 """The routing table: routes at one revision, immutable, replaced whole."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from hashlib import blake2b
 from typing import Any, Final, Self
@@ -9,9 +9,11 @@ from typing import Any, Final, Self
 from harness.domain.credentials import StoredKey
 from harness.domain.evaluation import SuiteRole
 from harness.domain.key_limits import KeyLimits
+from harness.domain.lineage import NOWHERE, Lineage
 from harness.domain.observation import DEFAULT_UNIT_RULE, UnitRule
 from harness.domain.overrides import Overrides, RequestKind
 from harness.domain.shadow import Shadow
+from harness.domain.signatures import SignedRows
 from harness.domain.switches import Switch
 from harness.domain.targets import Provider, Target
 
@@ -42,17 +44,41 @@ class OnContentPolicy(StrEnum):
     FALLBACK = "fallback"
 
 
+class Commit(StrEnum):
+    """When a stream's answer is its target's for good."""
+
+    FIRST_TOKEN = "first_token"  # noqa: S105 - no password
+    WHOLE = "whole"  # it is held back until it is complete
+
+
+class OnBadEvent(StrEnum):
+    """What follows an event of a stream that cannot be read."""
+
+    FAIL = "fail"
+    SKIP = "skip"
+
+
 @dataclass(frozen=True, slots=True)
 class RouteSuite:
-    """A suite that decides about this route. weight: in the mean of several primary ones."""
+    """A suite that decides about this route. weight: in the mean of several primary ones.
+
+    digest: of the content that was accepted with it; empty where nobody looked. It is no part
+    of what the route asks for, so that two settings with the same suites are equal.
+    """
 
     suite: str
     role: SuiteRole = SuiteRole.PRIMARY
     weight: float = 1.0
+    digest: str = field(default="", compare=False)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        return cls(data["suite"], SuiteRole(data["role"]), float(data.get("weight", 1.0)))
+        return cls(
+            data["suite"],
+            SuiteRole(data["role"]),
+            float(data.get("weight", 1.0)),
+            data.get("digest", ""),
+        )
 
     @property
     def words(self) -> str:
@@ -71,7 +97,9 @@ class RouteSettings:
     none (D8). task: requests that name it in `x-swapgate-task` come here; empty for none (A3).
     capture_bps: share of the requests that is kept, redacted, 0 to 10 000 (F9); at most
     capture_per_day (UTC), each for capture_keep_days. overrides: the routes that answer what
-    is asked of this one, by kind of request (D6).
+    is asked of this one, by kind of request (D6). first_token_timeout_s: of a stream.
+    first_byte_timeout_s: of a plain answer. Both None for what is said of the model, else of
+    the router.
     """
 
     description: str = ""
@@ -89,6 +117,10 @@ class RouteSettings:
     capture_per_day: int = 200
     capture_keep_days: float = 30.0
     overrides: Overrides = field(default_factory=dict, hash=False)
+    first_token_timeout_s: float | None = None
+    first_byte_timeout_s: float | None = None
+    commit: Commit = Commit.FIRST_TOKEN
+    on_bad_event: OnBadEvent = OnBadEvent.FAIL
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -103,6 +135,8 @@ class RouteSettings:
             "on_content_policy": OnContentPolicy(
                 data.get("on_content_policy", OnContentPolicy.FAIL)
             ),
+            "commit": Commit(data.get("commit", Commit.FIRST_TOKEN)),
+            "on_bad_event": OnBadEvent(data.get("on_bad_event", OnBadEvent.FAIL)),
             "capable": tuple(data.get("capable", ())),
             "overrides": {
                 RequestKind(kind): route for kind, route in data.get("overrides", {}).items()
@@ -112,6 +146,8 @@ class RouteSettings:
 
 
 DEFAULT_SETTINGS: Final = RouteSettings()
+# A route's own time limits, by the names of its settings; None for what holds without them.
+OWN_LIMITS: Final = ("first_token_timeout_s", "first_byte_timeout_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +266,10 @@ class Snapshot:
 
     etag: changes whenever anything in it does (a key, a provider, a revision, a switch).
     switches: kill switches that nobody has lifted; they may have expired since. shadows: that
-    nobody has ended, as well. stored_keys: of the providers, encrypted, in order.
+    nobody has ended, as well. stored_keys: of the providers, encrypted, in order. signed: the
+    rows that it was built from; None where nobody but Swapgate can have written them. lineage:
+    where it stands in its installation's history. revoked: ids of data keys that open nothing
+    any more.
     """
 
     table: RoutingTable
@@ -240,3 +279,17 @@ class Snapshot:
     switches: tuple[Switch, ...] = ()
     shadows: tuple[Shadow, ...] = ()
     stored_keys: tuple[StoredKey, ...] = ()
+    signed: SignedRows | None = None
+    lineage: Lineage = NOWHERE
+    revoked: frozenset[str] = frozenset()
+
+    def with_log_end(self, end: str) -> "Snapshot":
+        """The same, read when the audit log ended there."""
+        return replace(self, lineage=replace(self.lineage, log_end=end))
+
+    def without(self, revoked: frozenset[str]) -> "Snapshot":
+        """The same, where these keys are revoked as well."""
+        if revoked <= self.revoked:
+            return self
+        keys = tuple(key for key in self.keys if key.id not in revoked)
+        return replace(self, keys=keys, revoked=self.revoked | revoked)

@@ -39,19 +39,24 @@ class RouterSettings:
     """The data plane. Timeouts in seconds; see router.md for what each one bounds.
 
     workers: processes that serve; limits and breakers are each worker's own. drain_s: how long
-    requests may go on once their worker is to end. breaker: of every target. retry: of one
-    request. health_check_interval_s: since a target last answered anybody, 0 for no checks.
+    requests may go on once their worker is to end. shutdown_delay_s: before that, after
+    SIGTERM, how long new connections are served while `/readyz` already says no.
+    breaker: of every target. retry: of one request.
+    health_check_interval_s: since a target last answered anybody, 0 for no checks.
     heartbeat_s: how long a stream may be silent before a comment goes to the client, 0 for
     never. response_model: what `model` in an answer says.
     upstream_connections: per worker and provider. allow_addresses: host names, addresses or
     networks that providers may have though they are closed (`domain.base_url`).
+    trusted_proxies: addresses or networks whose `X-Forwarded-For` is believed.
     """
 
     host: str = "127.0.0.1"
     port: int = 8080
     workers: int = 1
     drain_s: float = 30.0
-    first_token_timeout_s: float = 30.0
+    shutdown_delay_s: float = 0.0
+    first_token_timeout_s: float = 10.0
+    first_byte_timeout_s: float | None = None
     between_chunks_timeout_s: float = 30.0
     total_timeout_s: float = 120.0
     heartbeat_s: float = 15.0
@@ -68,6 +73,7 @@ class RouterSettings:
     retry: RetryPolicy = DEFAULT_RETRY
     tracing: TracingSettings = TracingSettings()
     allow_addresses: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +154,9 @@ class SuiteSettings:
     item's metadata may have its own. judge: for the scorers that ask a model.
     task: `file.py:name` or `file.py` instead of path. every: a cron expression, when incumbents
     of the routes that use the suite are evaluated again; empty for never. drift: the same,
-    compared with the runs before; None for never. data_class: of its data (D8), empty for
-    none: only providers that may see it are asked.
+    compared with the runs before; None for never. code_uncontained: a model's code may run
+    where the machine cannot contain it. data_class: of its data (D8), empty for none: only
+    providers that may see it are asked.
     """
 
     name: str
@@ -169,6 +176,7 @@ class SuiteSettings:
     every: str = ""
     judge: JudgeSettings | None = None
     drift: DriftPolicy | None = None
+    code_uncontained: bool = False
     data_class: str = ""
 
 

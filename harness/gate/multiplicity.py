@@ -1,9 +1,10 @@
 """More than one suite, more than one try: where the error goes."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from harness.domain.evaluation import SuitePlan, SuiteRole
 from harness.domain.policy import Spend
 
 PROMISES: Final[Mapping[Spend, str]] = {
@@ -12,6 +13,29 @@ PROMISES: Final[Mapping[Spend, str]] = {
     Spend.FIRST_FULL: "1.5 alpha over all looks together",
     Spend.NONE: "nothing is promised about repeats",
 }
+
+
+SMALLEST: Final = 1e-6  # an alpha below it cannot be reached by any suite
+
+
+def risk_of(plans: Iterable[SuitePlan]) -> float:
+    """At most so often a candidate that has not earned it passes all of these. A guard's alpha
+    lets nobody in. Source: intersection-union, Berger 1982.
+    """
+    return max((p.alpha for p in plans if p.role is not SuiteRole.GUARD), default=0.0)
+
+
+def accumulated(risks: Iterable[float]) -> float:
+    """At most so often one of them passed by luck, however they depend on one another."""
+    return min(1.0, math.fsum(risks))
+
+
+def rationed(alpha: float, spent: float, budget: float | None) -> float:
+    """What is left for a candidate: its alpha, and never more than half of the rest.
+
+    So the budget is never used up, and the sum never passes it.
+    """
+    return alpha if budget is None else min(alpha, max(0.0, budget - spent) / 2)
 
 
 def holm(p_values: Sequence[float], alpha: float) -> tuple[bool, ...]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from harness.domain.content import canonical_json
 from harness.domain.evaluation import (
@@ -18,12 +18,22 @@ from harness.domain.pins import Served, ServedModel
 from harness.gate.cases import Case
 from harness.gate.pairs import Paired, PairedItem
 
+# Rises with every change of the rules that lets the same scores give another verdict. What is
+# decided by older ones is decided again by them as long as it can be proof.
+RULES: Final = 1
+FIRST_RULES: Final = 1  # of verdicts that do not say
+
 
 def inputs_of(
-    cases: Sequence[Case], decided_at: datetime, expires_at: datetime
+    cases: Sequence[Case],
+    decided_at: datetime,
+    expires_at: datetime,
+    rules: int | None = RULES,
 ) -> dict[str, object]:
     """plans, pairs (item, incumbent, candidate, both lenient), runs, marks of odd items, and
     what the providers served.
+
+    rules: by which it was decided; None in verdicts that are older than this number.
 
     costs: only of suites whose claim asks for them; pairs in US dollars, in the items' order.
     """
@@ -34,6 +44,7 @@ def inputs_of(
         if case.plan.claim is Claim.CHEAPER
     }
     return {
+        **({} if rules is None else {"rules": rules}),
         **({"costs": costs} if costs else {}),
         "plans": [case.plan.as_json() for case in cases],
         "pairs": {case.plan.suite: _rows(case.paired) for case in cases},
@@ -70,6 +81,11 @@ def served_of(inputs: Mapping[str, Any], suite: str) -> Served:
     stored = inputs.get("served", {}).get(suite, {})
     sides = {side: tuple(ServedModel(*each) for each in told) for side, told in stored.items()}
     return Served(**sides)
+
+
+def rules_of(inputs: Mapping[str, Any]) -> int:
+    """By which rules it was decided."""
+    return int(inputs.get("rules", FIRST_RULES))
 
 
 def times_of(inputs: Mapping[str, Any]) -> tuple[datetime, datetime]:

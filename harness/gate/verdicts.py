@@ -15,11 +15,11 @@ from harness.domain.evaluation import (
 from harness.domain.moments import later
 from harness.gate.cases import Case
 from harness.gate.pairs import pair_up
-from harness.gate.replay import cases_of, inputs_of, report_json, times_of
+from harness.gate.replay import RULES, cases_of, inputs_of, report_json, times_of
 from harness.gate.roles import judge_together
 from harness.gate.suites import judge_suite
 
-__all__ = ["judge_suite", "recompute", "verdict"]
+__all__ = ["decide_again", "judge_suite", "recompute", "verdict"]
 
 Samples = Sequence[Sample]
 
@@ -63,22 +63,33 @@ def recompute(stored: Verdict) -> Verdict:
 
     Raises ValueError when the inputs do not decide anything.
     """
-    question = _Question(stored.route, stored.incumbent, stored.candidate)
-    again = _decide(question, cases_of(stored.inputs), *times_of(stored.inputs))
+    again = decide_again(stored, cases_of(stored.inputs))
     if again is None:
         raise ValueError(f"the inputs of verdict {stored.id} do not decide")
     return again
 
 
+def decide_again(stored: Verdict, cases: Sequence[Case]) -> Verdict | None:
+    """What `cases` say about the stored verdict's question, by its rules; None while open."""
+    question = _Question(stored.route, stored.incumbent, stored.candidate)
+    rules = stored.inputs.get("rules")
+    assert rules is None or isinstance(rules, int)  # noqa: S101 - inputs_of wrote it
+    return _decide(question, cases, *times_of(stored.inputs), rules=rules)
+
+
 def _decide(
-    question: _Question, cases: Sequence[Case], decided_at: datetime, expires_at: datetime
+    question: _Question,
+    cases: Sequence[Case],
+    decided_at: datetime,
+    expires_at: datetime,
+    rules: int | None = RULES,
 ) -> Verdict | None:
     found = judge_together(cases)
     outcome, reports = found.outcome, found.reports
     if outcome == "running":
         return None
     used = [case.first(items) for case, items in zip(cases, found.consumed, strict=True)]
-    inputs = inputs_of(used, decided_at, expires_at)
+    inputs = inputs_of(used, decided_at, expires_at, rules)
     reason = found.reason
     body = [
         question.route,

@@ -43,9 +43,9 @@ def spending(look: int, alpha: float, spend: str) -> str:
         return ""
     rule = Spend(spend)
     which = (
-        "first look of this candidate at this suite"
+        "first look of this model at these items"
         if look == 1
-        else f"look number {look} of this candidate, or one it descends from, at this suite"
+        else f"look number {look} of this model, or one it descends from, at these items"
     )
     return f"{which}: alpha {alpha:.4g} ({rule.value}: {PROMISES[rule]})"
 

@@ -15,7 +15,7 @@ from harness.gate.cases import cost_of
 from harness.gate.words import outcome_words, percent, plainly, points, spending
 from harness.report.answers import most_telling
 from harness.report.contents import Report, SuitePart, TagRow
-from harness.report.kept import DATABASE, address
+from harness.report.kept import variables
 from harness.report.pieces import cell, code, fenced, table
 
 NEXT: Final = {
@@ -383,7 +383,7 @@ def _replaying(report: Report, verdict: Verdict) -> Iterator[str]:
         yield "them, so that `swapgate replay` can decide again from them."
         return
     words = ["swapgate", "replay", verdict.id]
-    place = "" if report.kept is None else f"{DATABASE}={shlex.quote(address(report.kept))} "
+    place = "" if report.kept is None else f"{variables(report.kept)} "
     yield from ("", "```", place + shlex.join(words), "```")
     yield from ("", "decides again from the stored answers, and must give the same bytes.")
 

@@ -40,6 +40,10 @@ def installation_secret(settings: Settings, *, create: bool = False) -> bytes:
     return _read_secret(file)
 
 
+def has_secret(settings: Settings) -> bool:
+    return bool(os.environ.get(SECRET_VARIABLE)) or (settings.home / SECRET_FILE).exists()
+
+
 def encryption_file(settings: Settings) -> Path:
     return settings.home / ENCRYPTION_FILE
 

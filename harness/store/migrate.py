@@ -6,34 +6,64 @@ migration that is killed leaves the database as it was.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, Final
 
 import sqlalchemy as sa
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
+from alembic.ddl.sqlite import SQLiteImpl
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy.pool import NullPool
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from harness import shipped
-from harness.domain.errors import StoreUnavailable
+from harness.domain.errors import DatabaseUnusable, StoreUnavailable
+from harness.store import constraints, roles, triggers
+from harness.store import revisions as schema_revisions
 from harness.store.sql import engine
 from harness.store.sql.failures import translated
-from harness.store.tables import TRIGGERS, metadata
+from harness.store.tables import metadata
+from harness.store.tables.base import keep_strict
 
 _LOCK: Final = 0x53776D67
+
+
+class StrictSQLite(SQLiteImpl):
+    """What alembic does on SQLite: each table that a migration makes is a strict one.
+
+    The class takes the place of alembic's own by its name for the database.
+    """
+
+    __dialect__ = "sqlite"
+
+    def create_table(self, table: sa.Table, **options: Any) -> None:
+        keep_strict(table)
+        super().create_table(table, **options)
 
 
 def upgrade(url: str, revision: str = "head") -> None:
     """Bring the database to `revision`; an SQLite file and its folder are created.
 
     Several may do so at once: the others wait, and find nothing left to do.
-    Raises StoreUnavailable when the database does not answer.
+    Raises StoreUnavailable when the database does not answer, or a row does not fit.
     """
     _make_folder(engine.parse(url))
     with _alone(url) as db:
-        command.upgrade(_config(db), revision)
+        before = MigrationContext.configure(db).get_current_revision()
+        schema_revisions.check(before)
+        try:
+            command.upgrade(_config(db), revision)
+        except RuntimeError as error:
+            raise StoreUnavailable(f"the database stays as it was: {error}") from error
+        after = MigrationContext.configure(db).get_current_revision()
+        if after == head():
+            # They are written down in one place, and not migration by migration.
+            triggers.install(db)
+        if before not in (None, after):
+            roles.renew(db)
 
 
 def downgrade(url: str, revision: str) -> None:
@@ -62,38 +92,42 @@ def head() -> str:
     return str(ScriptDirectory.from_config(_config()).get_current_head())
 
 
+@dataclass(frozen=True, slots=True)
+class SchemaState:
+    """needed: the revision of this version. found: the database's, None without any tables.
+
+    differences: a line each, of what is not as this version needs it. is_newer: a newer version
+    made it.
+    """
+
+    needed: str
+    found: str | None
+    differences: tuple[str, ...]
+    is_newer: bool = False
+
+
+def state(url: str) -> SchemaState:
+    """Raises DatabaseUnusable for a file that is missing or damaged, StoreUnavailable."""
+    parsed = engine.parse(url)
+    if parsed.get_backend_name() == "sqlite" and not engine.file_of(parsed).exists():
+        raise DatabaseUnusable(
+            f"there is no database at {engine.file_of(parsed)}: run `swapgate init`, bring the "
+            "file back from a backup, or mend `database_url`"
+        )
+    found = current(url)
+    try:
+        schema_revisions.check(found)
+    except DatabaseUnusable as error:
+        return SchemaState(head(), found, (str(error),), is_newer=True)
+    return SchemaState(head(), found, tuple(check(url)))
+
+
 def check(url: str) -> list[str]:
     """What differs between the tables and the database, a line each; empty when nothing."""
     with _connection(url) as db:
         context = MigrationContext.configure(db, opts={"compare_type": True})
         differences = [str(each) for each in compare_metadata(context, metadata)]
-        return differences + _missing_checks(db) + _missing_triggers(db)
-
-
-def _missing_checks(db: sa.Connection) -> list[str]:
-    inspector = sa.inspect(db)
-    present = set(inspector.get_table_names())
-    missing = []
-    for table in metadata.sorted_tables:
-        if table.name not in present:
-            continue
-        found = {check["name"] for check in inspector.get_check_constraints(table.name)}
-        missing += [
-            f"the check {check.name} of {table.name} is missing"
-            for check in table.constraints
-            if isinstance(check, sa.CheckConstraint) and check.name not in found
-        ]
-    return missing
-
-
-def _missing_triggers(db: sa.Connection) -> list[str]:
-    query = (
-        "SELECT name FROM sqlite_master WHERE type = 'trigger'"
-        if db.dialect.name == "sqlite"
-        else "SELECT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgenabled = 'O'"
-    )
-    found = {name for (name,) in db.execute(sa.text(query))}
-    return [f"the trigger {name} is missing" for name in sorted(TRIGGERS - found)]
+        return differences + constraints.differences(db) + triggers.differences(db)
 
 
 def _config(db: sa.Connection | None = None) -> Config:
@@ -119,8 +153,11 @@ def _make_folder(url: sa.URL) -> None:
 
 
 @contextmanager
-def _connection(url: str) -> Iterator[sa.Connection]:
+def _connection(url: str, *, migrating: bool = False) -> Iterator[sa.Connection]:
     made = engine.make(engine.parse(url), create=True, poolclass=NullPool)
+    if migrating and made.dialect.name == "sqlite":
+        # A table that is copied is away for a moment, and with it what others refer to.
+        sa.event.listen(made, "connect", _check_no_references)
     immediate = made.execution_options(**{engine.BEGIN: "IMMEDIATE"})
     try:
         with translated(), immediate.begin() as db:
@@ -129,9 +166,13 @@ def _connection(url: str) -> Iterator[sa.Connection]:
         made.dispose()
 
 
+def _check_no_references(connection: DBAPIConnection, record: ConnectionPoolEntry) -> None:  # noqa: ARG001 - the event's signature
+    connection.cursor().execute("PRAGMA foreign_keys = OFF")
+
+
 @contextmanager
 def _alone(url: str) -> Iterator[sa.Connection]:
-    with _connection(url) as db:
+    with _connection(url, migrating=True) as db:
         if db.dialect.name == "postgresql":
             db.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
         yield db

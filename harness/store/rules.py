@@ -10,7 +10,15 @@ from typing import Final
 
 from harness.domain.access import ApiKey
 from harness.domain.capture import Captured
-from harness.domain.changes import Change, ChangeSettings, CreateRoute, Restore, SetChain
+from harness.domain.changes import (
+    Change,
+    ChangeSettings,
+    CreateRoute,
+    Promote,
+    Restore,
+    SetChain,
+    StartCanary,
+)
 from harness.domain.content import canonical_json
 from harness.domain.errors import (
     Conflict,
@@ -28,7 +36,8 @@ from harness.domain.failover import Failover
 from harness.domain.guardrails import Guardrail, Tally
 from harness.domain.observation import Block, Traffic
 from harness.domain.pins import ServedModel, Sighting
-from harness.domain.proposal import Phase, Proposal
+from harness.domain.principals import Principal, folded
+from harness.domain.proposal import Approval, Phase, Proposal
 from harness.domain.routing import BUCKETS, KeyGrant
 from harness.domain.shadow import Shadow, ShadowTally, check_limits
 from harness.domain.spend import KeySpend
@@ -47,9 +56,11 @@ TRAFFIC_SUMS: Final = (
     "cost_usd",
     "cached_tokens",
     "unpriced",
+    "internal_errors",
 )
 
 TOTAL_KEY: Final = ("route", "arm", "target")
+MOST_LET_IN: Final = 20  # proposals that a new one's suites are compared with
 LONGEST_NAME: Final = 200  # of a served model, in characters
 
 SPEND_KEY: Final = ("key", "day", "worker")
@@ -173,6 +184,28 @@ def no_such_key(key: str) -> NotFound:
     return NotFound(f"there is no key {key}; `swapgate key list` shows them")
 
 
+def is_same_principal(one: Principal, other: Principal) -> bool:
+    """Whether only one of the two may be stored."""
+    signs_in = one.issuer is not None and (one.issuer, one.subject) == (
+        other.issuer,
+        other.subject,
+    )
+    return one.id == other.id or one.folded == other.folded or signs_in
+
+
+def principal_taken(new: Principal, stored: Principal) -> Conflict:
+    return Conflict(
+        f"the name {new.name!r} is that of {stored.name!r} ({stored.id}) already: spelling, "
+        "case and spaces make no other person"
+    )
+
+
+def check_key(key: ApiKey) -> None:
+    """Raises InputError for a management key of nobody, and a data key of somebody."""
+    if (key.role is None) is not (key.principal is None):
+        raise InputError(f"the key {key.id}: a management key has a principal, a data key none")
+
+
 def check_waiver(waiver: Waiver) -> None:
     """Raises InputError when reason or author is empty."""
     if not (waiver.reason.strip() and waiver.author.strip()):
@@ -241,16 +274,27 @@ def check_failover(row: Failover) -> None:
 
 def check_four_eyes(proposal: Proposal) -> None:
     """Raises NotAllowed when the proposer approves, unless the policy allows it."""
-    if proposal.approver == proposal.proposer and not proposal.policy.self_approval:
+    if proposal.approver is None or proposal.self_approval:
+        return
+    if folded(proposal.approver) == folded(proposal.proposer):
         raise NotAllowed(
             f"{proposal.proposer} proposed {proposal.id} and cannot approve it: "
             "ask another approver"
         )
 
 
+def check_approval(approval: Approval, proposal: Proposal) -> None:
+    """Raises NotAllowed for the proposer's own approval, unless the policy allows it."""
+    whose = proposal.proposer_principal
+    is_proposer = approval.principal == whose and bool(whose)
+    approver = proposal.proposer if is_proposer else approval.name
+    check_four_eyes(replace(proposal, approver=approver))
+
+
 def check_unchanged(before: Proposal, after: Proposal) -> None:
     """Raises InputError when a registration changes after the fact."""
     fixed = ["route", "incumbent", "candidate", "claim", "proposer", "policy", "created_at"]
+    fixed += ["proposer_principal", "proposer_key", "widened"]
     if before.phase is not Phase.PROPOSED:
         fixed.append("plans")
     for name in fixed:
@@ -259,6 +303,26 @@ def check_unchanged(before: Proposal, after: Proposal) -> None:
                 f"proposal {before.id}: {name} was registered and cannot change; "
                 "cancel it and propose again"
             )
+
+
+def check_let_in(proposal: Proposal) -> None:
+    """Raises NotAllowed when rules of its own go on without another person's word."""
+    later = (Phase.SHADOW, Phase.CANARY, Phase.PROMOTED)
+    if proposal.widened and proposal.approver is None and proposal.phase in later:
+        raise NotAllowed(
+            f"{proposal.id} asks for less than its route's policy does "
+            f"({', '.join(proposal.widened)}): another person approves it first"
+        )
+
+
+def time_of_version(change: Change, now: datetime, before: datetime | None) -> datetime:
+    """now, but what brings a target in is never earlier than its proof and the version before.
+
+    A clock that was set back holds nothing up, and a row's time is in order.
+    """
+    if isinstance(change, StartCanary | Promote) and before is not None:
+        return max(now, before, change.proof.decided_at)
+    return now
 
 
 def check_targets(change: Change, known: Collection[str]) -> None:
@@ -322,6 +386,11 @@ def grants(keys: Iterable[ApiKey]) -> tuple[KeyGrant, ...]:
         for key in keys
         if key.role is None and key.revoked_at is None
     )
+
+
+def revoked_ids(keys: Iterable[ApiKey]) -> frozenset[str]:
+    """Of data keys: what a restored database must not bring back."""
+    return frozenset(key.id for key in keys if key.role is None and key.revoked_at is not None)
 
 
 def as_stored(verdict: Verdict) -> Verdict:

@@ -11,8 +11,9 @@ depends_on = None
 
 def upgrade() -> None:
     # By hand: alembic would copy SQLite's table for the check, and lose its triggers.
+    kind = sa.BigInteger().compile(dialect=op.get_bind().dialect)
     op.execute(
-        "ALTER TABLE block ADD COLUMN period BIGINT DEFAULT '1' NOT NULL"
+        f"ALTER TABLE block ADD COLUMN period {kind} DEFAULT '1' NOT NULL"
         " CONSTRAINT ck_block_period_least CHECK (period >= 1)"
     )
     for name in ("counts", "ranks", "levels"):

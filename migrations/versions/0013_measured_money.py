@@ -19,9 +19,10 @@ COST = ("sample", "judge_cost_usd")
 
 def upgrade() -> None:
     # With their checks, as one statement: SQLite need not copy the tables.
+    whole = sa.BigInteger().compile(dialect=op.get_bind().dialect)
     for table, column in COUNTS:
         op.execute(
-            f"ALTER TABLE {table} ADD COLUMN {column} BIGINT DEFAULT '0' NOT NULL"
+            f"ALTER TABLE {table} ADD COLUMN {column} {whole} DEFAULT '0' NOT NULL"
             f" CONSTRAINT ck_{table}_{column}_least CHECK ({column} >= 0)"
         )
     table, column = COST

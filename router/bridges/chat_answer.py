@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from harness.domain.failures import FailureClass
 from router.bridges.blocks import Answered, Block, End, Finish, Head, Kind, Tokens
-from router.dialects.lists import first_object, objects
+from router.dialects.lists import first_object, nothing_said, objects
 from router.failures import error_in_answer
 from router.jsonspan import Members
 from router.ports import UpstreamFailed
@@ -33,8 +33,8 @@ def answered(members: Members, *, thinking: bool) -> Answered:
     if not thinking:
         blocks = tuple(each for each in blocks if each.kind is not Kind.THINKING)
     finish = choice.get("finish_reason")
-    if not finish:
-        raise UpstreamFailed(FailureClass.MALFORMED, "status 200 without a finish_reason")
+    if not finish and not blocks:
+        raise nothing_said("finish_reason")
     called = any(each.kind is Kind.CALL for each in blocks)
     refused = any(each.kind is Kind.REFUSAL for each in blocks)
     end = end_of(finish, choice, tokens_of(members), called=called, refused=refused)

@@ -9,8 +9,9 @@ from router.bridges.chat_answer import end_of, head_of, thoughts, tokens_of, wri
 from router.bridges.chat_calls import Calls
 from router.bridges.sse import Payloads
 from router.dialects.lists import objects
-from router.jsonspan import Members, read
+from router.jsonspan import Members
 from router.ports import UpstreamFailed
+from router.stream import read_event
 
 
 class ChatEvents:
@@ -33,12 +34,28 @@ class ChatEvents:
         self._tokens: Tokens | None = None
         self._deltas = 0
 
+    @property
+    def ended(self) -> bool:
+        """There was a finish reason."""
+        return self._choice is not None
+
+    @property
+    def moved(self) -> int:
+        """Pieces of output so far, written or not."""
+        return self._deltas
+
     def feed(self, data: bytes) -> bytes:
         return b"".join([self._event(each) for each in self._payloads.feed(data)])
 
     def end(self) -> bytes:
         """The provider closed the stream."""
-        return b"".join([self._event(each) for each in self._payloads.rest()]) + self._finish()
+        out = b""
+        try:
+            out = b"".join([self._event(each) for each in self._payloads.rest()])
+        except UpstreamFailed:
+            if not self.ended:  # else it is cut within what comes after the reason to end
+                raise
+        return out + self._finish()
 
     def _event(self, payload: bytes) -> bytes:
         if self._done:
@@ -46,7 +63,7 @@ class ChatEvents:
         if payload == b"[DONE]":
             return self._finish()
         try:
-            members = read(payload)
+            members, _ = read_event(payload)
         except InputError as error:
             why = f"an event that is not valid: {error}"
             raise UpstreamFailed(FailureClass.MALFORMED, why) from None

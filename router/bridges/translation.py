@@ -13,6 +13,7 @@ from router.bridges.messages_answer import MessageEvents, message
 from router.bridges.responses_answer import ResponseEvents, Shape
 from router.jsonspan import Members
 from router.patching import to_json
+from router.transport.asked import held as held_by_chat
 
 
 class Translated(NamedTuple):
@@ -57,8 +58,10 @@ def _limit_field(kind: str) -> str:
     return PROVIDER_KINDS[kind].answer_limit or AnswerLimit.MAX_TOKENS
 
 
-# Asked before a target is chosen: what no translation of the endpoint can say, if anything.
+# Asked before a target is chosen: what no translation of the endpoint can say, if anything. Of
+# an endpoint that is not here, everything can be said.
 HELD: Final[Mapping[Endpoint, Held]] = {
+    Endpoint.CHAT: held_by_chat,
     Endpoint.MESSAGES: messages_request.held,
     Endpoint.RESPONSES: responses_request.held,
 }

@@ -8,8 +8,8 @@ from harness.domain.failures import FailureClass
 from harness.domain.targets import Target
 from router.body import ClientRequest
 from router.dialects.chat_said import hear, schema_of, tools_of
-from router.dialects.chat_stream import ChatStream
-from router.dialects.lists import first_object, objects
+from router.dialects.chat_stream import ChatStream, has_output
+from router.dialects.lists import first_object, nothing_said, objects
 from router.dialects.opening import opening_of
 from router.failures import error_in_answer
 from router.jsonspan import Edit, Members, Value, spliced, walk_array, walk_object
@@ -62,9 +62,16 @@ class Chat:
     def checked(self, members: Members) -> Usage | None:
         if members.get("error") and not members.get("choices"):
             raise error_in_answer(members.get("error"))
-        if not isinstance(first_object(members, "choices").get("message"), dict):
+        choice = first_object(members, "choices")
+        message = choice.get("message")
+        if not isinstance(message, dict):
             raise UpstreamFailed(FailureClass.MALFORMED, "status 200 without a message")
+        if not choice.get("finish_reason") and not has_output(message):
+            raise nothing_said("finish_reason")
         return usage_of(members.get("usage"))
+
+    def ended(self, members: Members) -> bool:
+        return all(each.get("finish_reason") for each in objects(members.get("choices")))
 
     def schema(self, request: ClientRequest) -> Mapping[str, object] | None:
         return schema_of(request)

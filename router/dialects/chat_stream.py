@@ -5,9 +5,10 @@ from typing import Final
 
 from harness.domain.failures import FailureClass
 from router.dialects.chat_said import hear
+from router.dialects.lists import objects
 from router.jsonspan import Edit, Members
 from router.replies import error_event
-from router.stream import StreamFilter
+from router.stream import Irregularity, StreamFilter
 from router.usage import usage_of
 
 DONE: Final = b"data: [DONE]\n\n"
@@ -26,15 +27,22 @@ class ChatStream(StreamFilter):
     def broken(self, message: str, failure: FailureClass) -> bytes:
         return error_event(message, failure.value)
 
+    @property
+    def ended(self) -> bool:
+        return bool(self._ended) and not self._choices - self._ended
+
     def _mark(self, event: bytes) -> bytes:
-        if not self._ended or self._choices - self._ended:
+        if not self.ended:
             self._fail("the stream ended without a finish_reason")
             return b""
         self.committed = self.finished = True
         return event
 
     def _closed(self) -> bytes:
-        return self._mark(DONE)
+        end = self._mark(DONE)
+        if end:
+            self.irregularities.add(Irregularity.NO_LAST_EVENT)
+        return end
 
     def _read(self, text: str, members: Members) -> Sequence[Edit] | None:  # noqa: ARG002 - the top level is enough
         if members.get("error"):
@@ -58,20 +66,47 @@ class ChatStream(StreamFilter):
 
     def _choice(self, choice: Mapping[str, object]) -> None:
         if self.said is not None:
-            hear(self.said, choice, "delta")
+            self._hear(hear, choice, "delta")
         index = choice.get("index")
         self._choices.add(index if isinstance(index, int) else 0)
-        if _has_output(choice.get("delta")):
+        delta = choice.get("delta")
+        if has_output(delta):
             self.output_events += 1
-            self.committed = True
+            self.moved += 1
+            self.committed = self.committed or _has_substance(delta)
         reason = choice.get("finish_reason")
         if reason:  # some providers send an empty one with every delta
             self.finish_reasons.append(str(reason))
             self._ended.add(index if isinstance(index, int) else 0)
+            self.moved += 1
             self.committed = True
 
 
-def _has_output(delta: object) -> bool:
+def has_output(delta: object) -> bool:
+    """Of a piece of a message, or a whole one."""
     return isinstance(delta, dict) and any(
         value not in _NOTHING for name, value in delta.items() if name != "role"
+    )
+
+
+def _has_substance(delta: object) -> bool:
+    """Whether no other target can begin anew behind it. A tool's name alone is no answer."""
+    return isinstance(delta, dict) and any(
+        _call_is_begun(name, value)
+        for name, value in delta.items()
+        if name != "role" and value not in _NOTHING
+    )
+
+
+def _call_is_begun(name: str, value: object) -> bool:
+    """True for what is no call at all."""
+    if name == "function_call":
+        return not isinstance(value, dict) or bool(value.get("arguments"))
+    if name != "tool_calls":
+        return True
+    return any(
+        part.get(given)
+        for call in objects(value)
+        for kind, given in (("function", "arguments"), ("custom", "input"))
+        if isinstance(part := call.get(kind), dict)
     )

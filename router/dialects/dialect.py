@@ -39,7 +39,14 @@ class Dialect(Protocol):
         ...
 
     def checked(self, members: Members) -> Usage | None:
-        """The usage of a whole answer. Raises UpstreamFailed when it is none."""
+        """The usage of a whole answer. Raises UpstreamFailed when it is none.
+
+        What neither has content nor says why it ended is none.
+        """
+        ...
+
+    def ended(self, members: Members) -> bool:
+        """Whether a whole answer, which was checked, says why it ended."""
         ...
 
     def schema(self, request: ClientRequest) -> Mapping[str, object] | None:

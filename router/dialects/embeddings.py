@@ -1,14 +1,21 @@
 """`/v1/embeddings`, as OpenAI has it."""
 
+import base64
+import math
+import sys
+from array import array
+from collections.abc import Sequence
 from typing import Final
 
 from harness.domain.capabilities import Endpoint
+from harness.domain.failures import FailureClass
 from harness.domain.targets import Target
 from router.body import ClientRequest
 from router.dialects.chat import Chat
 from router.dialects.lists import first_object
 from router.jsonspan import Members, spliced
 from router.patching import model_edit
+from router.ports import UpstreamFailed
 from router.usage import Usage, usage_of
 
 
@@ -34,6 +41,79 @@ class Embeddings(Chat):
     def checked(self, members: Members) -> Usage | None:
         first_object(members, "data")
         return usage_of(members.get("usage"))
+
+    def ended(self, members: Members) -> bool:  # noqa: ARG002 - they just are
+        return True
+
+    def check_vectors(self, request: ClientRequest, members: Members) -> None:
+        """A vector for each input, in its place, all of one dimension, of finite numbers.
+
+        Raises UpstreamFailed (malformed): half an index of wrong vectors is found too late.
+        """
+        data = members.get("data")
+        vectors = data if isinstance(data, list) else []
+        wanted = _inputs(request.value("input"))
+        if wanted is not None and len(vectors) != wanted:
+            raise _malformed(f"{len(vectors)} vectors for {wanted} inputs")
+        places, dimensions = set[int](), set[int]()
+        for at, each in enumerate(vectors):
+            if not isinstance(each, dict):
+                raise _malformed(f"vector {at} is no object")
+            # Some servers leave it out; then the order is all there is.
+            place = each.get("index", at)
+            if type(place) is not int:
+                raise _malformed(f"the index of vector {at} is no whole number")
+            places.add(place)
+            dimensions.add(_dimension(each.get("embedding"), at))
+        if places != set(range(len(vectors))):
+            raise _malformed("the indices are not those of the inputs, once each")
+        if len(dimensions) != 1:
+            raise _malformed("the vectors differ in dimension")
+
+
+def _inputs(value: object) -> int | None:
+    """How many a request has; None for what is no input, which is the provider's to refuse."""
+    if isinstance(value, str):
+        return 1
+    if not isinstance(value, list) or not value:
+        return None
+    # A list of token numbers is one text.
+    return 1 if type(value[0]) is int else len(value)
+
+
+def _dimension(vector: object, at: int) -> int:
+    """Of a list of numbers, or of little-endian float32 in base64."""
+    values: Sequence[float]
+    if isinstance(vector, str):
+        values = _unpacked(vector, at)
+    elif isinstance(vector, list):
+        values = vector
+    else:
+        raise _malformed(f"vector {at} is neither a list nor base64")
+    if not values:
+        raise _malformed(f"vector {at} is empty")
+    try:
+        # At native speed; a sum beyond all numbers may still be of finite ones.
+        finite = math.isfinite(sum(values)) or all(map(math.isfinite, values))
+    except (TypeError, OverflowError):
+        finite = False
+    if not finite:
+        raise _malformed(f"vector {at} holds what is no finite number")
+    return len(values)
+
+
+def _unpacked(text: str, at: int) -> Sequence[float]:
+    try:
+        found = array("f", base64.b64decode(text, validate=True))
+    except ValueError:
+        raise _malformed(f"vector {at} is no float32 in base64") from None
+    if sys.byteorder == "big":
+        found.byteswap()
+    return found
+
+
+def _malformed(why: str) -> UpstreamFailed:
+    return UpstreamFailed(FailureClass.MALFORMED, why)
 
 
 EMBEDDINGS: Final = Embeddings()

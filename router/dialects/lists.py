@@ -16,6 +16,13 @@ def first_object(members: Members, name: str) -> Mapping[object, object]:
     return found[0]
 
 
+def nothing_said(reason: str) -> UpstreamFailed:
+    """Of an answer without content. reason: what its end should be in."""
+    return UpstreamFailed(
+        FailureClass.MALFORMED, f"status 200 without content and without a {reason}"
+    )
+
+
 def objects(value: object) -> Iterator[Mapping[str, object]]:
     """Those in a list; of anything else, none."""
     if isinstance(value, list):

@@ -7,7 +7,7 @@ from harness.domain.capabilities import Endpoint
 from harness.domain.failures import FailureClass
 from harness.domain.targets import ANTHROPIC_VERSION, Target
 from router.body import ClientRequest
-from router.dialects.lists import objects
+from router.dialects.lists import nothing_said, objects
 from router.dialects.messages_error import anthropic_error
 from router.dialects.messages_said import hear_block, schema_of, tools_of
 from router.dialects.messages_stream import MessagesStream, counts_of
@@ -67,10 +67,16 @@ class Messages:
     def checked(self, members: Members) -> Usage | None:
         if members.get("type") == "error":
             raise error_in_answer(members.get("error"))
-        if not isinstance(members.get("content"), list) or not members.get("stop_reason"):
+        content = members.get("content")
+        if not isinstance(content, list):
             raise UpstreamFailed(FailureClass.MALFORMED, "status 200 without a message")
+        if not members.get("stop_reason") and not content:
+            raise nothing_said("stop_reason")
         counts = counts_of(members.get("usage"))
         return counts.usage() if counts else None
+
+    def ended(self, members: Members) -> bool:
+        return bool(members.get("stop_reason"))
 
     def schema(self, request: ClientRequest) -> Mapping[str, object] | None:
         return schema_of(request)

@@ -9,14 +9,15 @@ from harness.domain.failures import FailureClass
 from router.dialects.messages_error import TYPE_BY_CLASS
 from router.dialects.messages_said import hear_block, hear_delta
 from router.jsonspan import Edit, Members, walk_object
-from router.stream import StreamFilter
+from router.said import Said
+from router.stream import Irregularity, StreamFilter
 from router.usage import Usage, count_of
 
 STOP: Final = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
-# Metadata, until output comes; any other event is output, or follows some.
-HELD: Final = frozenset({"message_start", "ping", "content_block_start"})
-# Blocks that come piece by piece; another kind is whole from the start.
-IN_PIECES: Final = frozenset({"text", "thinking", "tool_use", "server_tool_use"})
+# Blocks that come piece by piece, a call's after its name; any other is whole from the start.
+IN_PIECES: Final = frozenset(
+    {"text", "thinking", "tool_use", "server_tool_use", "mcp_tool_use"}
+)
 _NOTHING: Final[tuple[object, ...]] = (None, "", [], {})
 
 
@@ -64,6 +65,10 @@ class MessagesStream(StreamFilter):
         error = {"type": "error", "error": {"type": kind, "message": message}}
         return b"event: error\ndata: " + json.dumps(error).encode() + b"\n\n"
 
+    @property
+    def ended(self) -> bool:
+        return self._stopped
+
     def _mark(self, event: bytes) -> bytes:
         return event  # not of this protocol
 
@@ -72,6 +77,7 @@ class MessagesStream(StreamFilter):
             self._fail("the stream ended without a stop_reason")
             return b""
         self.finished = True
+        self.irregularities.add(Irregularity.NO_LAST_EVENT)
         return STOP
 
     def _read(self, text: str, members: Members) -> Sequence[Edit] | None:
@@ -86,25 +92,30 @@ class MessagesStream(StreamFilter):
                 delta = members.get("delta")
                 self._delta(delta)
                 if self.said is not None:
-                    hear_delta(self.said, members.get("index"), delta)
+                    self._hear(hear_delta, members.get("index"), delta)
             case "content_block_start":
+                self.moved += 1
                 block = members.get("content_block")
                 self._block(block)
                 if self.said is not None:
-                    hear_block(self.said, members.get("index"), block)
+                    self._hear(hear_block, members.get("index"), block)
             case "message_start":
                 return self._start(text, members)
             case "message_delta":
                 self._end(members)
             case "message_stop":
                 return self._stop()
+            case "ping" | "content_block_stop":
+                self.moved += kind != "ping"
             case _:
-                self.committed = self.committed or str(kind) not in HELD
+                self.moved += 1
+                self.committed = True
         return ()
 
     def _delta(self, delta: object) -> None:
         if _has_output(delta):
             self.output_events += 1
+            self.moved += 1
             self.committed = True
 
     def _block(self, block: object) -> None:
@@ -114,6 +125,7 @@ class MessagesStream(StreamFilter):
             str(block.get("type")) not in IN_PIECES
             or block.get("text")
             or block.get("thinking")
+            or block.get("input")
         ):
             self.committed = True
 
@@ -130,8 +142,9 @@ class MessagesStream(StreamFilter):
         if isinstance(delta, dict) and delta.get("stop_reason"):
             self.finish_reasons.append(str(delta["stop_reason"]))
             self._stopped = self.committed = True
+            self.moved += 1
             if self.said is not None:
-                self.said.ended(delta["stop_reason"])
+                self._hear(Said.ended, delta["stop_reason"])
         found = counts_of(members.get("usage"))
         if found:
             known = self._counts or Counts()

@@ -9,6 +9,7 @@ from harness.domain.targets import JsonObject, Target
 from router.body import ClientRequest
 from router.dialects.chat import RESERVED as CHATS
 from router.dialects.chat import Chat
+from router.dialects.lists import nothing_said
 from router.dialects.opening import opening_of
 from router.dialects.responses_said import hear, schema_of, tools_of
 from router.dialects.responses_stream import ResponsesStream, usage_of
@@ -60,9 +61,15 @@ class Responses(Chat):
     def checked(self, members: Members) -> Usage | None:
         if members.get("error"):
             raise error_in_answer(members.get("error"))
-        if not isinstance(members.get("output"), list):
+        output = members.get("output")
+        if not isinstance(output, list):
             raise UpstreamFailed(FailureClass.MALFORMED, "status 200 without an output")
+        if not members.get("status") and not output:
+            raise nothing_said("status")
         return usage_of(members.get("usage"))
+
+    def ended(self, members: Members) -> bool:
+        return bool(members.get("status"))
 
     def schema(self, request: ClientRequest) -> Mapping[str, object] | None:
         return schema_of(request)

@@ -23,6 +23,10 @@ HELD: Final = frozenset(
         "response.reasoning_summary_part.added",
     }
 )
+# Of these, what does not even show that the answer goes on.
+NO_PROGRESS: Final = frozenset(
+    {"keepalive", "response.created", "response.queued", "response.in_progress"}
+)
 ENDS: Final = frozenset({"response.completed", "response.incomplete"})
 
 
@@ -74,6 +78,7 @@ class ResponsesStream(StreamFilter):
             self._refused(nested or flat)
             return None
         delta = members.get("delta")
+        self.moved += str(kind) not in NO_PROGRESS and delta != ""
         if str(kind) not in HELD and delta != "":
             self.output_events += bool(delta)
             if kind != "response.failed":
@@ -87,7 +92,7 @@ class ResponsesStream(StreamFilter):
             self.finish_reasons.append(str(kind).removeprefix("response."))
             if self.said is not None:
                 ended = response.value
-                hear(self.said, ended.get("output"), ended.get("incomplete_details"))
+                self._hear(hear, ended.get("output"), ended.get("incomplete_details"))
         elif kind == "response.failed" and not self._failed(response.value):
             return None
         model = walk_object(text, response.start).values.get("model")

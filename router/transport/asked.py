@@ -4,7 +4,7 @@ Pure. A hint that a provider has no word for is dropped and named; what changes 
 cannot be said is refused. Nothing here or after it fetches a URL that a client named.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -72,6 +72,8 @@ _NO_HINTS: Final[Mapping[str, str]] = {
     "functions": "the older form of tools; send `tools`",
     "function_call": "the older form of `tool_choice`",
 }
+# Log probabilities are hints, and Google's models have them.
+_NO_COUNTERPART: Final = ("audio", "modalities", "functions", "function_call")
 _NOTHING: Final[tuple[object, ...]] = ("", [], {}, ["text"])
 
 RULES: Final[Mapping[str, Rules]] = {
@@ -133,6 +135,17 @@ def looked_through(body: Json, kind: str) -> Asked:
     if not rules.caching:
         _uncached(asked)
     return asked
+
+
+def held(asked: Callable[[str], object]) -> str:
+    """What of a chat no translation can say; empty for nothing. asked: a field's value."""
+    if asked("n") not in (None, 1):
+        return "n"
+    for name in _NO_COUNTERPART:
+        value = asked(name)
+        if value is not None and value is not False and value not in _NOTHING:
+            return name
+    return ""
 
 
 def _refuse_choices(body: Json) -> None:

@@ -5,7 +5,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from harness.domain.errors import InputError
 from harness.domain.failures import FailureClass
 from router.bridges.translation import Translated, Translation
+from router.dialects.chat import CHAT
 from router.jsonspan import read
+from router.last_events import until_end
 from router.ports import (
     CHAT_PATH,
     Transport,
@@ -48,6 +50,8 @@ class BridgedReply:
 
     def __init__(self, reply: UpstreamReply, said: Translated, *, stream: bool) -> None:
         self.dropped = dropped(reply)
+        self.moved = 0
+        self.unended = False
         self._reply = reply
         self._said = said
         self._stream = stream
@@ -68,7 +72,9 @@ class BridgedReply:
         except InputError as error:
             why = f"answer is not valid: {error}"
             raise UpstreamFailed(FailureClass.MALFORMED, why) from None
-        return self._said.whole(members)
+        answer = self._said.whole(members)
+        self.unended = not CHAT.ended(members)
+        return answer
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Of a stream, a piece for each of the provider's, if only an empty one: it lives."""
@@ -76,8 +82,10 @@ class BridgedReply:
             yield await self.body()
             return
         events = self._said.events()
-        async for chunk in self._reply.chunks():
-            yield events.feed(chunk)
+        async for chunk in until_end(self._reply.chunks(), lambda: events.ended):
+            piece = events.feed(chunk)
+            self.moved = events.moved
+            yield piece
         yield events.end()
 
     async def aclose(self) -> None:

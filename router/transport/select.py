@@ -22,10 +22,12 @@ TRANSLATED: Final = frozenset(
 
 
 class Transports:
-    """One transport per protocol, shared by all its providers."""
+    """One transport per protocol, shared by all its providers. wire: carries them all; by
+    default HTTP connections of its own.
+    """
 
-    def __init__(self, settings: RouterSettings) -> None:
-        self._pool = Pool(settings)
+    def __init__(self, settings: RouterSettings, wire: Transport | None = None) -> None:
+        self._pool = wire or Pool(settings)
         self._translated = {kind: Translated(kind, self._pool) for kind in TRANSLATED}
         self._by_kind: Final[Mapping[str, Transport]] = {
             name: _bridged(kind, self._chats(name))

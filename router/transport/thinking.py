@@ -1,5 +1,12 @@
-"""What Anthropic allows beside thinking, and how a request is made to keep to it. Pure."""
+"""What may be thought beside an answer, and what Anthropic allows beside thinking. Pure.
 
+What a model thinks counts as part of `max_tokens`. An effort is a word, and the budget that it
+becomes is the library's: the answer keeps its share of the limit (`budget_beside`). Where too
+little is left to think with, there is no thinking, and the client is told. A budget that the
+client chose itself, in tokens and within its limit, stays.
+"""
+
+import math
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -7,11 +14,36 @@ Json = dict[str, Any]
 
 LEAST_BUDGET_TOKENS: Final = 1024
 HOTTEST: Final = 1.0
+# Of the limit, for the answer itself: the larger of the two.
+ANSWER_SHARE: Final = 0.25
+LEAST_ANSWER_TOKENS: Final = 256
 _FORCED: Final = ("any", "tool")
 
 
-def settled(params: Json, messages: Sequence[Json]) -> list[str]:
+def budget_beside(budget: int, limit: int) -> int:
+    """So much of a budget as leaves the answer its share of the limit; may be negative."""
+    return min(budget, limit - max(LEAST_ANSWER_TOKENS, math.ceil(limit * ANSWER_SHARE)))
+
+
+def fits(params: Json, limit: object, *, own_budget: bool) -> bool:
+    """Lower the budget of `thinking` as far as the limit asks. Whether enough is left.
+
+    own_budget: it is the client's, and not made of an effort.
+    """
+    budget = params["thinking"].get("budget_tokens")
+    if not (isinstance(limit, int) and isinstance(budget, int)):
+        return True
+    if own_budget and budget < limit:
+        return True
+    fitting = budget_beside(budget, limit)
+    params["thinking"] = {**params["thinking"], "budget_tokens": fitting}
+    return fitting >= min(budget, LEAST_BUDGET_TOKENS)
+
+
+def settled(params: Json, messages: Sequence[Json], *, own_budget: bool = False) -> list[str]:
     """params: in Anthropic's words; changed in place. The fields of the client's that yield.
+
+    own_budget: as `fits`.
 
     Thinking is a hint, and yields to what the answer must be: a forced tool, a short limit, a
     tool's result whose call was made without thinking. Temperature yields to thinking.
@@ -21,7 +53,7 @@ def settled(params: Json, messages: Sequence[Json]) -> list[str]:
     if isinstance(temperature, int | float) and temperature > HOTTEST:
         params["temperature"] = HOTTEST
         dropped.append("temperature")
-    if _on(params) and not _can_think(params, messages):
+    if _on(params) and not _can_think(params, messages, own_budget=own_budget):
         params.pop("thinking")
         params.pop("output_config", None)
         dropped.append("reasoning_effort")
@@ -40,7 +72,7 @@ def _on(params: Json) -> bool:
     return isinstance(thinking, dict) and thinking.get("type") in ("enabled", "adaptive")
 
 
-def _can_think(params: Json, messages: Sequence[Json]) -> bool:
+def _can_think(params: Json, messages: Sequence[Json], *, own_budget: bool) -> bool:
     choice = params.get("tool_choice")
     if isinstance(choice, dict) and choice.get("type") in _FORCED:
         return False
@@ -49,11 +81,7 @@ def _can_think(params: Json, messages: Sequence[Json]) -> bool:
         return True
     if in_a_turn_without_thought(messages):
         return False
-    limit, budget = params.get("max_tokens"), thinking.get("budget_tokens")
-    if isinstance(limit, int) and isinstance(budget, int) and budget >= limit:
-        params["thinking"] = {**thinking, "budget_tokens": limit - 1}
-        return limit > LEAST_BUDGET_TOKENS
-    return True
+    return fits(params, params.get("max_tokens"), own_budget=own_budget)
 
 
 def in_a_turn_without_thought(messages: Sequence[Json]) -> bool:

@@ -40,7 +40,8 @@ class Anthropic:
         for hint in ("temperature", "top_p", "response_format", "reasoning_effort"):
             if asked.params.get(hint) is not None and not _arrived(hint, params):
                 dropped[hint] = None
-        dropped.update(dict.fromkeys(settled(params, asked.messages)))
+        own_budget = "thinking" in asked.params
+        dropped.update(dict.fromkeys(settled(params, asked.messages, own_budget=own_budget)))
         json_mode = bool(params.pop("json_mode", False))
         names: Json = {}
         try:
@@ -138,6 +139,11 @@ class AnthropicChunks:
         self._maker = ChunkMaker()
         self._usage: object = None
         self._thought: Json | None = None
+        self._stopped = False
+
+    @property
+    def ended(self) -> bool:
+        return self._stopped
 
     def feed(self, event: Json) -> Sequence[Json]:
         kind = event.get("type")
@@ -164,6 +170,7 @@ class AnthropicChunks:
         if delta or kind == "message_start":
             out += self._maker.deltas(delta)
         if kind == "message_delta" and event["delta"].get("stop_reason"):
+            self._stopped = True
             out.append(self._maker.finish(choice.get("finish_reason")))
         return out
 

@@ -12,7 +12,7 @@ from harness.domain.failures import FailureClass
 from router.ports import UpstreamFailed
 from router.transport.asked import Asked, Json, looked_through
 from router.transport.chat_shape import completion
-from router.transport.thinking import in_a_turn_without_thought
+from router.transport.thinking import fits, in_a_turn_without_thought
 from router.transport.to_anthropic import AnthropicChunks
 from router.transport.translation import REHEARSAL, Ask, ErrorInStream, mapped, no_counterpart
 from router.transport.untranslatable import Untranslatable
@@ -51,6 +51,8 @@ class Bedrock:
             body = self._config.transform_request(asked.model, asked.messages, params, {}, {})
         except Exception:  # noqa: BLE001 - it has no error of its own for this
             raise no_counterpart("bedrock", "messages") from None
+        own_budget = "thinking" in asked.params
+        dropped.update(dict.fromkeys(_too_short_to_think(body, own_budget=own_budget)))
         if serial and "tool_choice" not in body.get("additionalModelRequestFields", {}):
             dropped["parallel_tool_calls"] = None
         way = "converse-stream" if stream else "converse"
@@ -110,6 +112,18 @@ def _unthought(asked: Asked) -> list[str]:
     return gone
 
 
+def _too_short_to_think(body: Json, *, own_budget: bool) -> list[str]:
+    """Thinking yields to a short limit, too; a longer one lowers its budget."""
+    more = body.get("additionalModelRequestFields", {})
+    if not isinstance(more.get("thinking"), dict):
+        return []
+    limit = body.get("inferenceConfig", {}).get("maxTokens")
+    if fits(more, limit, own_budget=own_budget):
+        return []
+    del more["thinking"]
+    return ["reasoning_effort"]
+
+
 def _arrived(hint: str, params: Json) -> bool:
     if hint == "reasoning_effort":
         return any(name in params for name in ("thinking", "reasoning_effort", "output_config"))
@@ -143,7 +157,6 @@ class BedrockChunks(AnthropicChunks):
         super().__init__(SimpleNamespace(chunk_parser=decoder.converse_chunk_parser))
         self.payloads = payloads
         self._maker.model = ask.notes["model"]
-        self._stopped = False
 
     def feed(self, event: Json) -> Sequence[Json]:
         name, body = event["name"], event["body"]

@@ -10,6 +10,7 @@ from router.bridges.sse import Payloads
 from router.transport.asked import Asked, Json, looked_through
 from router.transport.chat_shape import ChunkMaker, completion, message_of
 from router.transport.refusal import google_error
+from router.transport.thinking import budget_beside
 from router.transport.translation import (
     REHEARSAL,
     Ask,
@@ -19,6 +20,9 @@ from router.transport.translation import (
     no_counterpart,
 )
 
+# Fewer tokens than these none of its models thinks with; Flash-Lite takes more or none.
+_LEAST_BUDGET_TOKENS: Final = 128
+_LEAST_OF_LITE_TOKENS: Final = 512
 _NO_FIELDS: Final = frozenset({"stream", "json_mode"})
 
 
@@ -45,6 +49,8 @@ class Gemini:
             for k, v in mapped(self._config, asked, self.kind).items()
             if k not in _NO_FIELDS
         }
+        if "thinking" not in asked.params and not _leaves_an_answer(params, asked.model):
+            dropped["reasoning_effort"] = None
         if asked.params.get("temperature") is None:
             params.pop("temperature", None)  # the library's own, beside thinking
         for hint in ("frequency_penalty", "presence_penalty"):
@@ -89,6 +95,26 @@ class Gemini:
         chunks.feed(answer)
 
 
+def _leaves_an_answer(params: Json, model: str) -> bool:
+    """Lower the budget as far as the limit asks. Whether enough is left to think with.
+
+    Without a budget the model would choose its own. So where too little is left it is 0, which
+    is no thinking; Pro always thinks, then as little as it can.
+    """
+    config, limit = params.get("thinkingConfig"), params.get("max_output_tokens")
+    budget = config.get("thinkingBudget") if isinstance(config, dict) else None
+    if not (config and isinstance(budget, int) and isinstance(limit, int)):
+        return True
+    fitting = budget_beside(budget, limit)
+    least = min(budget, _LEAST_OF_LITE_TOKENS if "lite" in model else _LEAST_BUDGET_TOKENS)
+    if fitting >= least:
+        params["thinkingConfig"] = {**config, "thinkingBudget": fitting}
+        return True
+    off = _LEAST_BUDGET_TOKENS if "pro" in model else 0
+    params["thinkingConfig"] = {**config, "thinkingBudget": off, "includeThoughts": bool(off)}
+    return False
+
+
 class Vertex(Gemini):
     """The same protocol; fields and models as Vertex has them."""
 
@@ -108,6 +134,10 @@ class GeminiChunks:
         self._maker.model = ask.notes["model"]
         self._usage: object = None
         self._reason: object = None
+
+    @property
+    def ended(self) -> bool:
+        return bool(self._reason)
 
     def feed(self, event: Json) -> Sequence[Json]:
         if "error" in event:

@@ -6,11 +6,13 @@ library (`router.transport.litellm`) sees JSON and gives JSON.
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
 from harness.domain.failures import FailureClass
+from router.last_events import until_end
 from router.ports import Transport, UpstreamFailed, UpstreamReply, UpstreamRequest
 from router.transport.asked import Json, looked_through
 from router.transport.litellm import load
@@ -132,10 +134,33 @@ class WholeReply(_Reply):
 
 def _answer(raw: bytes, translate: Callable[[Json], Json]) -> bytes:
     given = _json(raw)
+    unended = _end_with_default(given)
     try:
-        return _dumped(translate(given))
+        answer = translate(given)
+        if unended:  # the client sees what the provider said, which is nothing
+            answer["choices"][0]["finish_reason"] = None
+        return _dumped(answer)
     except Exception as error:  # noqa: BLE001 - the library's, and its text may hold content
         raise _malformed(error) from None
+
+
+def _end_with_default(given: Json) -> bool:
+    """Whether the answer does not say why it ended. The library would not read it: it gets a
+    reason.
+    """
+    candidates = given.get("candidates")
+    if isinstance(candidates, list) and candidates and isinstance(candidates[0], dict):
+        name, reason, where = "finishReason", "STOP", candidates[0]
+    elif isinstance(given.get("output"), dict):
+        name, reason, where = "stopReason", "end_turn", given
+    elif isinstance(given.get("content"), list):
+        name, reason, where = "stop_reason", "end_turn", given
+    else:
+        return False
+    if where.get(name):
+        return False
+    where[name] = reason
+    return True
 
 
 class StreamReply(_Reply):
@@ -154,7 +179,7 @@ class StreamReply(_Reply):
 
     async def chunks(self) -> AsyncIterator[bytes]:
         events, made = self._chunks.payloads, self._chunks
-        async for piece in self._reply.chunks():
+        async for piece in until_end(self._reply.chunks(), lambda: made.ended):
             out: list[bytes] = []
             try:
                 for data in events.feed(piece):
@@ -180,12 +205,18 @@ def _fed(made: Chunks, data: bytes) -> Sequence[Json]:
 
 def _json(raw: bytes) -> Json:
     try:
-        found: Any = json.loads(raw)
+        found: Any = json.loads(raw, parse_constant=lambda _: None, parse_float=_finite)
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise UpstreamFailed(FailureClass.MALFORMED, "the answer is no JSON object")
     return found
+
+
+def _finite(text: str) -> float | None:
+    """Of NaN and infinities nothing can be handed on: they are as null."""
+    value = float(text)
+    return value if math.isfinite(value) else None
 
 
 def _malformed(error: Exception) -> UpstreamFailed:

@@ -38,10 +38,16 @@ class Events(Protocol):
 
 
 class Chunks(Protocol):
-    """finished: the stream came to its end. payloads: cuts it into its events."""
+    """finished: the stream came to its end. payloads: cuts it into its events.
+
+    ended: it said why it ends, and its last event may be missing.
+    """
 
     finished: bool
     payloads: Events
+
+    @property
+    def ended(self) -> bool: ...
 
     def feed(self, event: Json) -> Sequence[Json]:
         """OpenAI's chunks. Raises ErrorInStream."""

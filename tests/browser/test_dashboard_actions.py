@@ -1,7 +1,7 @@
 """What people do in the dashboard, in a browser: propose, approve, reject, pause, roll back."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,7 +9,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from harness.bootstrap import open_installation
-from harness.control import propose, routes
+from harness.control import keys, propose, routes
+from harness.domain.access import SYSTEM, Role
 from harness.domain.proposal import Phase
 from tests.dashboard_data import Lived, hurt, lived, turned
 from tests.dashboard_server import Listener, dashboard
@@ -31,9 +32,41 @@ def house(template: Lived, tmp_path: Path) -> Lived:
 
 @pytest.fixture
 def address(house: Lived) -> Iterator[str]:
-    """A dashboard at which carla acts, who proposed nothing."""
-    with dashboard(house.config, actor="carla") as address:
+    with dashboard(house.config) as address:
         yield address
+
+
+Visit = Callable[[str], None]
+
+
+@pytest.fixture
+def visit(page: Page, house: Lived, address: str) -> Visit:
+    """Opens a page of the dashboard as carla, who proposed nothing."""
+    key = key_of(house, "carla")
+
+    def visited(path: str) -> None:
+        page.goto(f"{address}{path}")
+        sign_in(page, key)
+
+    return visited
+
+
+def key_of(house: Lived, name: str) -> str:
+    """A new admin's key, by its text."""
+    installation = open_installation(house.config)
+    try:
+        ctx, secret = installation.context, installation.secret
+        return keys.create(ctx, SYSTEM, name, secret=secret, role=Role.ADMIN)[1]
+    finally:
+        installation.close()
+
+
+def sign_in(page: Page, key: str) -> None:
+    page.get_by_role("button", name="Expand sidebar").click()
+    page.get_by_label("Management key", exact=True).fill(key)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_text("You act as")).to_be_visible()
+    page.get_by_role("button", name="Collapse sidebar").click()
 
 
 def phase(house: Lived, name: str) -> Phase:
@@ -48,19 +81,12 @@ def card(proposal: str) -> str:
     return f".st-key-proposal-{proposal}"
 
 
-def act_as(page: Page, name: str) -> None:
-    page.get_by_role("button", name="Expand sidebar").click()
-    field = page.get_by_label("You act as", exact=True)
-    field.fill(name)
-    field.press("Enter")
-
-
 @pytest.mark.req("C4")
 def test_a_person_approves_what_another_proposed(
-    page: Page, house: Lived, address: str
+    page: Page, house: Lived, visit: Visit
 ) -> None:
     listener = Listener(page)
-    page.goto(f"{address}/proposals")
+    visit("/proposals")
     waiting = page.locator(card(house.proposals["awaiting"]))
     waiting.get_by_role("button", name="Approve").click()
     dialog = page.get_by_role("dialog")
@@ -77,21 +103,30 @@ def test_a_person_approves_what_another_proposed(
     listener.assert_quiet()
 
 
-def test_who_proposed_cannot_approve_and_is_told_why(
+@pytest.mark.req("F5")
+def test_nobody_acts_without_a_key_and_who_proposed_cannot_approve(
     page: Page, house: Lived, address: str
 ) -> None:
     page.goto(f"{address}/proposals")
     waiting = page.locator(card(house.proposals["awaiting"]))
-    expect(waiting.get_by_role("button", name="Approve")).to_be_enabled()
-
-    act_as(page, "ana")
-
     expect(waiting.get_by_role("button", name="Approve")).to_be_disabled()
-    expect(waiting).to_contain_text("ana proposed this, so another person approves it.")
+    expect(waiting).to_contain_text("Sign in with a management key first")
+    waiting.get_by_role("button", name="Reject").click()
+    page.get_by_role("dialog").get_by_label("Reason").fill("no")
+    page.get_by_role("dialog").get_by_label("Reason").press("Tab")
+    page.get_by_role("dialog").get_by_role("button", name="Reject").click()
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("Sign in with")
+    page.get_by_role("button", name="Close", exact=True).click()
+
+    key = key_of(house, "carla")
+    sign_in(page, key)
+    expect(waiting.get_by_role("button", name="Approve")).to_be_enabled()
+    assert key not in page.url
+    assert key not in page.content()
 
 
-def test_a_rejection_needs_a_reason(page: Page, house: Lived, address: str) -> None:
-    page.goto(f"{address}/proposals")
+def test_a_rejection_needs_a_reason(page: Page, house: Lived, visit: Visit) -> None:
+    visit("/proposals")
     waiting = page.locator(card(house.proposals["awaiting"]))
     waiting.get_by_role("button", name="Reject").click()
     dialog = page.get_by_role("dialog")
@@ -110,9 +145,9 @@ def test_a_rejection_needs_a_reason(page: Page, house: Lived, address: str) -> N
 
 @pytest.mark.req("F2")
 def test_a_swap_is_proposed_with_its_price_before_it_starts(
-    page: Page, house: Lived, address: str
+    page: Page, house: Lived, visit: Visit
 ) -> None:
-    page.goto(f"{address}/proposals?route=newsletter&candidate=sim/sim-better")
+    visit("/proposals?route=newsletter&candidate=sim/sim-better")
     expect(page.get_by_text("For both models: at most about $")).to_be_visible()
     page.get_by_label("Reason").fill("it is cheaper")
     page.get_by_label("Reason").press("Tab")
@@ -130,9 +165,9 @@ def test_a_swap_is_proposed_with_its_price_before_it_starts(
 
 
 def test_a_busy_route_says_which_proposal_is_open(
-    page: Page, house: Lived, address: str
+    page: Page, house: Lived, visit: Visit
 ) -> None:
-    page.goto(f"{address}/proposals?route=drafts&candidate=sim/sim-equal")
+    visit("/proposals?route=drafts&candidate=sim/sim-equal")
     page.get_by_role("button", name="Propose", exact=True).click()
 
     alert = page.get_by_role("alert").filter(has_text="Not done")
@@ -140,10 +175,14 @@ def test_a_busy_route_says_which_proposal_is_open(
 
 
 @pytest.mark.req("F3")
-def test_a_canary_is_paused_and_then_aborted(page: Page, house: Lived, address: str) -> None:
-    page.goto(f"{address}/canary?route=support-chat")
+def test_a_canary_is_paused_and_then_aborted(page: Page, house: Lived, visit: Visit) -> None:
+    visit("/canary?route=support-chat")
     page.get_by_role("button", name="Pause").click()
-    page.get_by_role("dialog").get_by_role("button", name="Yes, pause").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("button", name="Yes, pause").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("needs a reason")
+    say_why(page, "lunch")
+    dialog.get_by_role("button", name="Yes, pause").click()
     expect(page.locator("h1")).to_contain_text("sim/sim-better is paused at 5 %")
     expect(page.get_by_text("It is paused: the share stays")).to_be_visible()
 
@@ -151,6 +190,7 @@ def test_a_canary_is_paused_and_then_aborted(page: Page, house: Lived, address: 
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("Route support-chat. From 5 % to 0 %")
     expect(dialog).to_contain_text("all traffic goes back to sim/sim-base")
+    say_why(page, "the customer asked")
     dialog.get_by_role("button", name="Yes, abort").click()
 
     expect(page.locator("h1")).to_contain_text("sim/sim-better was rolled back")
@@ -165,10 +205,10 @@ def test_a_canary_is_paused_and_then_aborted(page: Page, house: Lived, address: 
 
 @pytest.mark.req("F3")
 def test_a_step_by_hand_warns_of_what_the_data_say_against_it_and_takes_a_reason(
-    page: Page, house: Lived, address: str
+    page: Page, house: Lived, visit: Visit
 ) -> None:
     hurt(house.config, "support-chat")
-    page.goto(f"{address}/canary?route=support-chat")
+    visit("/canary?route=support-chat")
     errors = page.locator(".sg-measures .row").filter(has_text="Errors")
     expect(errors).to_contain_text("▲ strong evidence of harm")
     expect(errors).to_contain_text("candidate, 6 failures: 3 malformed, 3 timeout")
@@ -190,9 +230,9 @@ def test_a_step_by_hand_warns_of_what_the_data_say_against_it_and_takes_a_reason
 
 @pytest.mark.req("F3")
 def test_a_canary_is_promoted_by_hand_and_its_bake_finished(
-    page: Page, house: Lived, address: str
+    page: Page, house: Lived, visit: Visit
 ) -> None:
-    page.goto(f"{address}/canary?route=support-chat")
+    visit("/canary?route=support-chat")
     page.get_by_role("button", name="Promote now").click()
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("From 5 % to 100 % for sim/sim-better")
@@ -228,8 +268,8 @@ def weight_bps(house: Lived, name: str) -> int | None:
     return route.trial.weight_bps if route.trial else None
 
 
-def test_the_live_block_follows_by_itself(page: Page, address: str) -> None:
-    page.goto(f"{address}/canary?route=support-chat")
+def test_the_live_block_follows_by_itself(page: Page, visit: Visit) -> None:
+    visit("/canary?route=support-chat")
     updated = page.get_by_text("updated ")
     before = updated.inner_text()
 
@@ -237,8 +277,8 @@ def test_the_live_block_follows_by_itself(page: Page, address: str) -> None:
     assert "UTC" in updated.inner_text()
 
 
-def test_a_route_goes_back_to_its_former_model(page: Page, house: Lived, address: str) -> None:
-    page.goto(f"{address}/routes?route=faq")
+def test_a_route_goes_back_to_its_former_model(page: Page, house: Lived, visit: Visit) -> None:
+    visit("/routes?route=faq")
     expect(page.locator("h1")).to_contain_text("sim/sim-better serves faq since")
     page.get_by_role("button", name="Roll back …").click()
     dialog = page.get_by_role("dialog")

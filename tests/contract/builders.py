@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from harness.domain.access import ApiKey
 from harness.domain.capabilities import Capabilities
-from harness.domain.changes import CreateRoute, StartCanary
+from harness.domain.changes import CreateRoute, Promote, StartCanary
 from harness.domain.evaluation import (
     Budget,
     Claim,
@@ -24,9 +24,16 @@ from harness.domain.evaluation import (
 from harness.domain.guardrails import Guardrail, Guardrails, Level, Tally
 from harness.domain.observation import Block, Traffic, UnitRule
 from harness.domain.policy import CanaryPolicy, Policy, Step, Unit
-from harness.domain.proposal import Phase, Proposal, SuiteRuns
+from harness.domain.proposal import Approval, ApprovalKind, Phase, Proposal, SuiteRuns
 from harness.domain.rollout import Rollout, RolloutState
-from harness.domain.routing import OnContentPolicy, RouteSettings, RouteSuite, Stakes
+from harness.domain.routing import (
+    Commit,
+    OnBadEvent,
+    OnContentPolicy,
+    RouteSettings,
+    RouteSuite,
+    Stakes,
+)
 from harness.domain.targets import Price, Provider, RequestPatch, Target
 from harness.ports import Store, Transaction
 
@@ -49,6 +56,10 @@ SETTINGS = RouteSettings(
     side_effects=True,
     capable=(SPARE.id,),
     data_class="personal",
+    first_token_timeout_s=45.0,
+    first_byte_timeout_s=60.0,
+    commit=Commit.WHOLE,
+    on_bad_event=OnBadEvent.SKIP,
 )
 # Who may see that class.
 CLEARED = {"personal": frozenset({OLD.provider, SPARE.provider})}
@@ -245,16 +256,28 @@ def create_route(tx: Transaction, name: str = ROUTE) -> int:
     return tx.routing.commit(change, expected_version=0, actor="ada", reason="new", now=NOW)
 
 
-def seeded(store: Store) -> None:
+def seeded(store: Store, policy: Policy = POLICY) -> None:
     """The route, an open proposal on it, and its passed verdict."""
     with store.write() as tx:
         create_route(tx)
-        tx.proposals.add(proposal())
+        tx.proposals.add(proposal(policy=policy))
         tx.verdicts.add(PASSED, "p_1")
 
 
 def start_canary(tx: Transaction, proof: Passed = PASSED, *, version: int = 1) -> int:
+    """The rollout `ro_1`, unless it is there, and its canary."""
+    if not tx.rollouts.list():
+        tx.rollouts.add(rollout())
     change = StartCanary(proof.route, proof, "ro_1", 100, "salt", RULE)
     return tx.routing.commit(
         change, expected_version=version, actor="swapgate", reason="passed", now=NOW
+    )
+
+
+def promote(tx: Transaction, *, version: int = 2) -> int:
+    """The canary of `ro_1` becomes the incumbent, by a person's word."""
+    word = Approval("a_1", "p_1", PASSED.id, ApprovalKind.PROMOTION, "pr_bob", "bob", NOW)
+    tx.approvals.add(word)
+    return tx.routing.commit(
+        Promote(ROUTE, PASSED), expected_version=version, actor="bob", reason="why not", now=NOW
     )

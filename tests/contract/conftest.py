@@ -10,6 +10,7 @@ from harness.ports import Store
 from harness.store.memory import MemoryStore
 from harness.store.sql import SqlStore
 from tests.contract.builders import NOW
+from tests.signing import CONTROL
 
 SECRET = b"a secret of the installation"
 
@@ -23,7 +24,7 @@ class FixedClock:
 
 
 def open_store(url: str) -> SqlStore:
-    return SqlStore(url, secret=SECRET, clock=FixedClock())
+    return SqlStore(url, secret=SECRET, clock=FixedClock(), signatures=CONTROL)
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgresql"])

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from harness.domain.changes import Abort, ChangeSettings, Promote, SetChain
+from harness.domain.changes import Abort, ChangeSettings, SetChain
 from harness.domain.errors import InputError, NotFound, ProofRefused
 from harness.domain.evidence import (
     ChainProof,
@@ -28,6 +28,7 @@ from tests.contract.builders import (
     SETTINGS,
     SPARE,
     create_route,
+    promote,
     seeded,
     start_canary,
 )
@@ -133,7 +134,7 @@ def test_a_former_incumbent_may_stand_in_the_chain(store: Store) -> None:
     seeded(store)
     with store.write() as tx:
         start_canary(tx)
-        commit(tx, Promote(ROUTE, PASSED), 2)
+        promote(tx)
         commit(tx, chain(OLD.id, SPARE.id, proofs={OLD.id: Served(OLD.id)}), 3)
 
     assert evidence(store) == RouteEvidence(

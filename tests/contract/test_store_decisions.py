@@ -1,7 +1,7 @@
 """Proposals, verdicts and rollouts in every store, through the port."""
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import Any
 
@@ -18,10 +18,12 @@ from harness.domain.errors import (
 )
 from harness.domain.evaluation import Passed
 from harness.domain.policy import Policy
-from harness.domain.proposal import Event, Phase, moved
+from harness.domain.proposal import Approval, ApprovalKind, Event, Phase, moved
 from harness.domain.rollout import Signal
 from harness.domain.rollout import moved as rolled
 from harness.ports import Store
+from harness.store.rows import decisions as rows
+from harness.store.tables import decisions as tables
 from tests.contract.builders import (
     FAILED,
     LATER,
@@ -30,12 +32,14 @@ from tests.contract.builders import (
     OLD,
     PASSED,
     POLICY,
+    ROUTE,
     SPARE,
     proposal,
     rollout,
     seeded,
     verdict,
 )
+from tests.contract.conftest import Opener
 
 
 @pytest.fixture(autouse=True)
@@ -112,6 +116,37 @@ def test_the_proposer_cannot_approve_unless_the_policy_says_so(store: Store) -> 
         tx.proposals.add(proposal("p_2", route="small", policy=alone, approver="ada"))
 
 
+def test_an_approval_is_read_back_as_it_was_and_never_comes_twice(store: Store) -> None:
+    first = Approval(
+        "a_1", "p_1", "v_1", ApprovalKind.CANARY, "pr_bob", "bob", LATER, reason="fine"
+    )
+    second = replace(first, id="a_2", kind=ApprovalKind.PROMOTION, widened={"margin": [0, 1]})
+    with store.write() as tx:
+        tx.proposals.add(proposal())
+        tx.verdicts.add(PASSED, "p_1")
+        tx.approvals.add(first)
+        tx.approvals.add(second)
+
+    with store.read() as tx:
+        assert list(tx.approvals.of("p_1")) == [first, second]
+        assert list(tx.approvals.of("p_2")) == []
+    with pytest.raises(InputError), store.write() as tx:
+        tx.approvals.add(replace(first, reason="better"))
+
+
+def test_no_approval_stands_without_its_verdict_or_by_the_proposer(store: Store) -> None:
+    found = Approval("a_1", "p_1", "v_1", ApprovalKind.CANARY, "pr_ada", "ada", LATER)
+    with store.write() as tx:
+        tx.proposals.add(proposal())
+        tx.verdicts.add(PASSED, "p_1")
+    with pytest.raises(NotAllowed, match="another approver"), store.write() as tx:
+        tx.approvals.add(found)
+    with pytest.raises(InputError), store.write() as tx:
+        tx.approvals.add(replace(found, name="bob", verdict="v_unknown"))
+    with pytest.raises(NotFound), store.write() as tx:
+        tx.approvals.add(replace(found, name="bob", proposal="p_unknown"))
+
+
 @pytest.mark.parametrize(
     "change", [{"candidate": SPARE.id}, {"policy": Policy()}, {"proposer": "eve"}]
 )
@@ -143,6 +178,35 @@ def test_proposals_are_listed_newest_first_and_open_ones_oldest_first(store: Sto
         assert [each.id for each in tx.proposals.list(route="p_1")] == ["p_1", "p_0"]
         assert [each.id for each in tx.proposals.list(open_only=True)] == ["p_3", "p_2", "p_1"]
         assert [each.id for each in tx.proposals.open()] == ["p_1", "p_2", "p_3"]
+
+
+@pytest.mark.req("F5")
+def test_proposals_are_paged_by_a_cursor_and_none_is_lost(store: Store) -> None:
+    with store.write() as tx:
+        for number in range(25):
+            # Several of one moment: the id decides.
+            at = NOW + timedelta(hours=number // 10)
+            id_, route = f"p_{number:02}", f"r_{number % 2}"
+            phase = Phase.PROPOSED if number < 2 else Phase.REJECTED
+            tx.proposals.add(proposal(id_, route=route, created_at=at, phase=phase))
+
+    with store.read() as tx:
+        everything = [each.id for each in tx.proposals.list()]
+        assert len(everything) == tx.proposals.count() == 25
+        found: list[str] = []
+        while page := tx.proposals.list(limit=4, after=found[-1] if found else None):
+            assert len(page) <= 4
+            found += [each.id for each in page]
+        assert found == everything
+        ours = [each.id for each in tx.proposals.list(route="r_1", limit=3, offset=2)]
+        assert ours == [each for each in everything if int(each[2:]) % 2][2:5]
+        assert tx.proposals.count(route="r_1") == 12
+        assert tx.proposals.count(open_only=True) == 2
+        pair = tx.proposals.of_pair("r_1", OLD.id, NEW.id)
+        assert [each.id for each in pair] == [e for e in everything if int(e[2:]) % 2]
+        assert list(tx.proposals.of_pair("r_1", NEW.id, OLD.id)) == []
+        with pytest.raises(NotFound):
+            tx.proposals.list(after="p_unknown")
 
 
 def test_a_verdict_is_read_back_as_it_was_infinite_figures_and_all(store: Store) -> None:
@@ -253,3 +317,79 @@ def test_inputs_that_are_no_json_are_refused(store: Store) -> None:
     broken = replace(PASSED, id="v_2", inputs={"delta": math.nan})
     with pytest.raises(InputError), store.write() as tx:
         tx.verdicts.add(broken, "p_1")
+
+
+def test_what_an_older_version_registered_can_still_be_moved(sql_stores: Opener) -> None:
+    """Its policy lacks words that policies have by now: to the database another text."""
+    store, new = sql_stores(), proposal()
+    policy = new.policy.as_json()
+    gate, canary = asdict(new.policy.gate), asdict(new.policy.canary)
+    del gate["spend"], canary["judge"]
+    older = rows.of_proposal(new) | {"policy": policy | {"gate": gate, "canary": canary}}
+    started = rows.of_rollout(rollout()) | {"policy": canary}
+    with store.write() as tx:
+        tx.routing.add_target(OLD)
+        tx.routing.add_target(NEW)
+        tx._unit.insert(tables.proposal, older)
+        tx.verdicts.add(PASSED, "p_1")
+        tx._unit.insert(tables.rollout, started)
+
+    with store.write() as tx:
+        moved_on = tx.proposals.save(moved(tx.proposals.get("p_1"), Event.START, LATER))
+        tx.proposals.save(moved(moved_on, Event.CANCELLED, LATER))
+        tx.rollouts.save(rolled(tx.rollouts.get("ro_1"), Signal.PAUSE, LATER))
+
+
+def test_proposals_are_found_by_time_by_candidate_and_by_having_been_let_in(
+    store: Store,
+) -> None:
+    closed = {"phase": Phase.REJECTED}
+    rows = [
+        proposal("p_1", **closed),
+        proposal("p_2", created_at=LATER, approver="bob", approved_verdict="v_1", **closed),
+        proposal("p_3", route="other", created_at=LATER, candidate=SPARE.id),
+        proposal("p_4", created_at=LATER + timedelta(days=1), rollout="ro_1", **closed),
+    ]
+    with store.write() as tx:
+        for row in rows:
+            tx.proposals.add(row)
+
+    with store.read() as tx:
+        found = [
+            tx.proposals.since(ROUTE, LATER),
+            tx.proposals.let_in(ROUTE),
+            tx.proposals.of_candidates([NEW.id]),
+            tx.proposals.of_candidates([]),
+        ]
+    assert [[each.id for each in some] for some in found] == [
+        ["p_4", "p_2"],
+        ["p_4", "p_2"],
+        ["p_4", "p_2", "p_1"],
+        [],
+    ]
+
+
+@pytest.mark.req("A7")
+def test_what_was_widened_is_registered_and_goes_on_with_another_persons_word_alone(
+    store: Store,
+) -> None:
+    widened = {
+        "gate.margin": {"route": 0.05, "proposed": 0.9},
+        "suite s": {"changed": ["data"]},
+    }
+    lax = proposal(
+        phase=Phase.AWAITING_APPROVAL,
+        widened=widened,
+        policy=replace(POLICY, self_approval=True),
+    )
+    with store.write() as tx:
+        tx.proposals.add(lax)
+        assert tx.proposals.get(lax.id) == lax
+        for change, error in (
+            ({"phase": Phase.CANARY}, NotAllowed),
+            ({"phase": Phase.SHADOW}, NotAllowed),
+            ({"approver": lax.proposer}, NotAllowed),
+            ({"widened": {}}, InputError),
+        ):
+            with pytest.raises(error):
+                tx.proposals.save(replace(lax, **change))

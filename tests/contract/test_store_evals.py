@@ -66,6 +66,24 @@ def test_runs_are_listed_newest_first_by_state(store: Store) -> None:
         assert [each.id for each in ended] == ["r_3", "r_2"]
 
 
+@pytest.mark.req("F5")
+def test_runs_are_paged_by_a_cursor_and_none_is_lost(store: Store) -> None:
+    with store.write() as tx:
+        for number in range(12):
+            at = LATER + (number // 5) * MINUTE
+            tx.runs.add(replace(RUN, id=f"r_{number + 10}", created_at=at))
+
+    with store.read() as tx:
+        everything = [each.id for each in tx.runs.list()]
+        assert len(everything) == tx.runs.count() == 13
+        found: list[str] = []
+        while page := tx.runs.list(limit=5, after=found[-1] if found else None):
+            found += [each.id for each in page]
+        assert found == everything
+        assert [each.id for each in tx.runs.list(limit=2, offset=3)] == everything[3:5]
+        assert tx.runs.count(states=(RunState.DONE,)) == 0
+
+
 def test_a_run_is_shared_by_fingerprint_unless_it_failed_or_is_old(store: Store) -> None:
     with store.write() as tx:
         tx.runs.add(replace(RUN, id="r_2", created_at=NOW + MINUTE))
@@ -79,6 +97,39 @@ def test_a_run_is_shared_by_fingerprint_unless_it_failed_or_is_old(store: Store)
         assert shared.id == "r_2"
         assert tx.runs.shared(RUN.fingerprint, not_before=NOW + 2 * MINUTE) is None
         assert tx.runs.shared("0" * 64, not_before=NOW) is None
+
+
+def test_runs_are_found_by_their_targets(store: Store) -> None:
+    with store.write() as tx:
+        tx.runs.add(replace(RUN, id="r_2", created_at=LATER))
+        tx.runs.add(replace(RUN, id="r_3", created_at=LATER, target=NEW.id))
+
+    with store.read() as tx:
+        assert [each.id for each in tx.runs.of_targets([RUN.target])] == ["r_2", "r_1"]
+        assert next(each.id for each in tx.runs.of_targets([NEW.id, RUN.target])) == "r_3"
+        assert tx.runs.of_targets([]) == []
+
+
+def test_a_run_is_scored_by_what_it_learned_of_its_target(store: Store) -> None:
+    """An error of the infrastructure tells nothing; an answer that has no score does."""
+    lost = replace(SAMPLE, strict=None, lenient=None, error=SampleError.INFRA)
+    with store.write() as tx:
+        assert not tx.runs.scored(RUN.id)
+        tx.runs.store_sample(lost)
+        assert not tx.runs.scored(RUN.id)
+        tx.runs.store_sample(replace(lost, item="j", error=SampleError.UNSCORED))
+        assert tx.runs.scored(RUN.id)
+
+
+def test_a_suites_texts_are_kept_with_its_pin(store: Store) -> None:
+    pin = replace(PIN, name="kept", texts="AAAA")
+    with store.write() as tx:
+        tx.suites.put(pin, NOW)
+        tx.suites.put(PIN, NOW)
+
+    with store.read() as tx:
+        assert tx.suites.get(pin.digest).texts == "AAAA"
+        assert tx.suites.get(PIN.digest).texts == ""
 
 
 def test_a_lease_belongs_to_one_owner_until_it_expires(store: Store) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from harness.domain.access import SYSTEM, Actor, Role
 from harness.domain.audit import GENESIS
 from harness.domain.errors import InputError
 from harness.domain.guardrails import (
@@ -169,6 +170,7 @@ def test_totals_of_traffic_are_the_sums_of_its_minutes(store: Store) -> None:
         cached_tokens=30,
         unpriced=4,
         cost_usd=0.5,
+        internal_errors=3,
     )
     canary = replace(TRAFFIC, arm=Arm.CANARY.value)
     other, before = replace(TRAFFIC, route="answers"), TRAFFIC.minute - timedelta(minutes=1)
@@ -203,6 +205,7 @@ def test_totals_of_traffic_are_the_sums_of_its_minutes(store: Store) -> None:
         output_tokens=100,
         cost_usd=0.625,
         unpriced=4,
+        internal_errors=3,
     )
 
 
@@ -256,7 +259,7 @@ def test_impossible_spend_is_refused(store: Store, bad: dict[str, Any]) -> None:
 
 def append(store: Store, action: str, **details: object) -> None:
     with store.write() as tx:
-        tx.audit.append(at=NOW, actor="ada", action=action, subject="route a", details=details)
+        tx.audit.append(at=NOW, actor=SYSTEM, action=action, subject="route a", details=details)
 
 
 @pytest.mark.req("F5")
@@ -279,19 +282,24 @@ def test_an_audit_event_is_returned_as_it_will_be_read(store: Store) -> None:
     details = {"tuple": (1, 2), "keys": {10: "ten", 9: "nine"}}
     with store.write() as tx:
         event = tx.audit.append(
-            at=tokyo, actor="a\0b", action="x", subject="y", details=details
+            at=tokyo,
+            actor=Actor("a\0b", Role.ADMIN, "pr_1", "key_1"),
+            action="x",
+            subject="y",
+            details=details,
         )
 
     with store.read() as tx:
         assert list(tx.audit.all()) == [event]
         assert event.details == {"tuple": [1, 2], "keys": {"10": "ten", "9": "nine"}}
+        assert (event.actor, event.principal, event.key) == ("a\u2400b", "pr_1", "key_1")
         assert tx.audit.first_break() is None
 
 
 def test_a_long_audit_log_is_read_to_its_end(store: Store) -> None:
     with store.write() as tx:
         for n in range(1_001):
-            tx.audit.append(at=NOW, actor="a", action="b", subject="c", details={"n": n})
+            tx.audit.append(at=NOW, actor=SYSTEM, action="b", subject="c", details={"n": n})
 
     with store.read() as tx:
         assert [event.details["n"] for event in tx.audit.all()] == list(range(1_001))

@@ -5,13 +5,12 @@ from datetime import timedelta
 
 import pytest
 
-from harness.domain.access import Role
+from harness.domain.access import SYSTEM, Role
 from harness.domain.changes import (
     Abort,
     Change,
     ChangeSettings,
     CreateRoute,
-    Promote,
     RaiseWeight,
     Restore,
 )
@@ -43,6 +42,7 @@ from tests.contract.builders import (
     SETTINGS,
     SPARE,
     create_route,
+    promote,
     seeded,
     start_canary,
 )
@@ -58,7 +58,7 @@ def promoted(store: Store) -> None:
     seeded(store)
     with store.write() as tx:
         start_canary(tx)
-        commit(tx, Promote(ROUTE, PASSED), 2)
+        promote(tx)
 
 
 def test_a_new_installation_has_the_empty_table(store: Store) -> None:
@@ -122,7 +122,7 @@ def test_a_route_goes_from_baseline_over_its_canary_to_the_promotion(store: Stor
         assert commit(tx, RaiseWeight(ROUTE, "ro_1", 500), 2) == 3
         assert commit(tx, ChangeSettings(ROUTE, replace(SETTINGS, policy="fast")), 3) == 4
         during = tx.routing.route(ROUTE)
-        assert commit(tx, Promote(ROUTE, PASSED), 4) == 5
+        assert promote(tx, version=4) == 5
 
     assert during is not None
     assert during.canary == Canary(NEW.id, 500, "salt", "ro_1", RULE)
@@ -289,7 +289,7 @@ def test_a_waiver_needs_reason_and_author(store: Store) -> None:
 
 def test_a_snapshot_holds_what_a_router_needs(store: Store) -> None:
     revoked = replace(KEY, id="k_2", hash="b" * 64)
-    manager = replace(KEY, id="k_3", hash="c" * 64, role=Role.ADMIN)
+    manager = replace(KEY, id="k_3", hash="c" * 64, role=Role.ADMIN, principal="local")
     with store.write() as tx:
         create_route(tx)
         tx.providers.put(PROVIDER)
@@ -330,7 +330,7 @@ def test_the_etag_changes_with_all_that_is_served_and_with_nothing_else(store: S
     with store.write() as tx:
         tx.providers.put(PROVIDER)
         tx.routing.add_target(OLD)
-        tx.audit.append(at=NOW, actor="a", action="b", subject="c", details={})
+        tx.audit.append(at=NOW, actor=SYSTEM, action="b", subject="c", details={})
     assert not changed()
 
 

@@ -9,6 +9,7 @@ from harness.ports import Store
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
 from harness.store.sql import SqlStore
+from tests.signing import CONTROL
 from tests.world import SECRET, World
 
 
@@ -28,12 +29,14 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     else:
         name = {"sqlite": "sqlite_url", "postgresql": "postgres_url"}[request.param]
         url = request.getfixturevalue(name)
-        yield from prepared(tmp_path, SqlStore(url, secret=SECRET, clock=clock), clock)
+        yield from prepared(
+            tmp_path, SqlStore(url, secret=SECRET, clock=clock, signatures=CONTROL), clock
+        )
 
 
 @pytest.fixture
 def sql_world(database_url: str, tmp_path: Path) -> Iterator[World]:
     """The same, on the databases alone."""
     clock = ManualClock()
-    store = SqlStore(database_url, secret=SECRET, clock=clock)
+    store = SqlStore(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
     yield from prepared(tmp_path, store, clock)

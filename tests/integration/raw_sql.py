@@ -12,7 +12,16 @@ Row = dict[str, Any]
 REFUSED = sa.exc.IntegrityError
 
 AT = 1_790_000_000_000_000
-MIDDLE = {"suites": "[]", "inputs": "{}", "decided_at": AT, "expires_at": AT, "reason": "r"}
+EXPIRES = AT + 14 * 86_400_000_000
+MIDDLE = {
+    "suites": "[]",
+    "inputs": "{}",
+    "decided_at": AT,
+    "expires_at": EXPIRES,
+    "reason": "r",
+}
+STEPS = '{"steps":[{"weight_bps":100},{"weight_bps":500}]}'
+POLICY = f'{{"canary":{STEPS},"promotion":"automatic"}}'
 PROPOSAL = {
     "route": "a",
     "incumbent": "t_old",
@@ -20,7 +29,7 @@ PROPOSAL = {
     "claim": "superior",
     "reason": "",
     "proposer": "ada",
-    "policy": "{}",
+    "policy": POLICY,
     "self_approval": False,
     "plans": "[]",
     "phase": "evaluating",
@@ -37,7 +46,7 @@ ROLLOUT = {
     "incumbent": "t_old",
     "candidate": "t_new",
     "verdict": "v_ok",
-    "policy": "{}",
+    "policy": STEPS,
     "salt": "s",
     "step": 0,
     "state": "waiting",
@@ -73,8 +82,12 @@ NEXT = VERSION | {
 ON = {"salt": "s", "rollout": "ro_1", "unit_rule": "{}", "weight_bps": 100}
 PROOF = {"verdict_id": "v_ok", "verdict_candidate": "t_new", "verdict_outcome": "passed"}
 CANARY = NEXT | ON | PROOF | {"kind": "canary", "canary": "t_new", "canary_evidence": "e_new"}
+# After CANARY, by the person's word that `prepared` stores.
 PROMOTION = (
-    NEXT | PROOF | {"kind": "promotion", "incumbent": "t_new", "incumbent_evidence": "e_new"}
+    NEXT
+    | PROOF
+    | {"version": 3, "revision": 4, "prev_version": 2}
+    | {"kind": "promotion", "incumbent": "t_new", "incumbent_evidence": "e_new"}
 )
 SETTINGS = NEXT | {"kind": "settings"}
 SAMPLE = {
@@ -96,6 +109,16 @@ SAMPLE = {
     "judge_build": "",
     "prompt": "",
     "rule": "",
+}
+APPROVAL = {
+    "id": "a_1",
+    "proposal": "p_1",
+    "verdict": "v_ok",
+    "kind": "canary",
+    "principal": "ben",
+    "name": "ben",
+    "reason": "",
+    "at": AT,
 }
 WAIVER = {"id": "w_1", "route": "a", "target": "t_third", "expires_at": AT}
 
@@ -130,7 +153,10 @@ class Database:
 
 @contextmanager
 def prepared(url: str) -> Iterator[Database]:
-    """Routes a and b with t_old as incumbent, verdicts for and against t_new."""
+    """Routes a and b with t_old as incumbent, verdicts for and against t_new.
+
+    On a there is a rollout, and the word of somebody who lets it end before its last step.
+    """
     db = Database(url)
     for target in ("t_old", "t_new", "t_third"):
         content = {
@@ -156,6 +182,8 @@ def prepared(url: str) -> Iterator[Database]:
     db.insert("route_version", FIRST)
     on_b = {"route": "b", "incumbent_evidence": "e_b", "revision": 2}
     db.insert("route_version", FIRST | on_b)
+    db.insert("rollout", ROLLOUT | {"id": "ro_1"})
+    db.insert("approval", APPROVAL | {"kind": "promotion"})
     yield db
     db.engine.dispose()
 

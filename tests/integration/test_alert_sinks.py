@@ -23,6 +23,7 @@ from harness.runtime.chance import CountingChance
 from harness.store.sql import SqlStore
 from tests.alert_receiver import Receiver
 from tests.router_site import eventually
+from tests.signing import CONTROL
 from tests.world import World, approved
 
 VARIABLE = "HOOK_SECRET"
@@ -178,7 +179,7 @@ def test_a_webhook_that_was_down_gets_its_alert_once_it_is_back(
     with receiver.up():
         pass  # its port is known, and nobody listens there now
     made = World(tmp_path, store=None)  # type: ignore[arg-type]  # set in the next line
-    made.store = SqlStore(database_url, secret=b"s", clock=made.clock)
+    made.store = SqlStore(database_url, secret=b"s", clock=made.clock, signatures=CONTROL)
     made.policy, made.chance = approved(), CountingChance()
     made.sinks = sinks(webhook(receiver), by_apprise(receiver))  # type: ignore[assignment]
     try:

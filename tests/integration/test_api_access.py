@@ -35,6 +35,8 @@ READS = (
     "/proposals",
     "/proposals/{proposal}",
     "/proposals/{proposal}/comparison",
+    "/proposals/{proposal}/approvals",
+    "/proposals/{proposal}/review",
     "/verdicts/{verdict}",
     "/canaries",
     "/canaries/chat",
@@ -60,14 +62,16 @@ READS = (
 WRITES = {
     "POST /models": ({"provider": "sim", "model": "new"}, "proposer"),
     "POST /evals": ({"suite": "colours", "target": "sim/base"}, "proposer"),
+    "POST /evals/{run}/cancel": ({"reason": "a drill"}, "proposer"),
     "POST /proposals": ({"route": "chat", "candidate": "sim/equal"}, "proposer"),
+    "POST /proposals/preview": ({"route": "chat", "candidate": "sim/equal"}, "proposer"),
     "POST /proposals/{proposal}/cancel": ({}, "proposer"),
     "POST /proposals/{proposal}/approve": ({}, "approver"),
     "POST /proposals/{proposal}/reject": ({"reason": "no"}, "approver"),
     "POST /routes/chat/rollback": ({"reason": "no"}, "approver"),
-    "POST /canaries/chat/pause": ({}, "approver"),
-    "POST /canaries/chat/resume": ({}, "approver"),
-    "POST /canaries/chat/abort": ({}, "approver"),
+    "POST /canaries/chat/pause": ({"reason": "a drill"}, "approver"),
+    "POST /canaries/chat/resume": ({"reason": "a drill"}, "approver"),
+    "POST /canaries/chat/abort": ({"reason": "a drill"}, "approver"),
     "POST /canaries/chat/advance": ({"reason": "on"}, "approver"),
     "POST /canaries/chat/promote": ({"reason": "now"}, "approver"),
     "POST /canaries/chat/finish": ({"reason": "fine"}, "approver"),
@@ -77,7 +81,7 @@ WRITES = {
     ),
     "POST /shadows/chat/stop": ({}, "proposer"),
     "POST /switches": ({"force": "provider:sim", "reason": "a drill"}, "approver"),
-    "POST /switches/{switch}/lift": ({}, "approver"),
+    "POST /switches/{switch}/lift": ({"reason": "over"}, "approver"),
     "POST /routes/chat/drift/run": ({}, "proposer"),
     "POST /routes/chat/drift/accept": ({"reason": "fine"}, "approver"),
     "POST /alerts/test": (None, "admin"),
@@ -112,7 +116,7 @@ def names(door: Door) -> dict[str, str]:
     run = waiting.runs["colours"].candidate
     door.post(f"/proposals/{waiting.id}/approve", role="approver")
     world.turn()
-    door.post("/canaries/chat/abort")
+    door.post("/canaries/chat/abort", {"reason": "over"})
     key, _ = keys.create(world.context(), SYSTEM, "old", secret=SECRET)
     shadow = {"candidate": "sim/worse", "reason": "a look", "usd_per_day": None}
     door.post("/shadows/chat/start", shadow)

@@ -11,6 +11,7 @@ import pytest
 
 from harness.store.sql import SqlStore
 from tests.api_door import Door, served
+from tests.signing import CONTROL
 from tests.world import SECRET, World
 
 WISH = {"route": "chat", "candidate": "sim/better"}
@@ -19,7 +20,7 @@ WISH = {"route": "chat", "candidate": "sim/better"}
 @pytest.fixture
 def door(database_url: str, tmp_path: Path) -> Iterator[Door]:
     made = World(tmp_path, store=None)  # type: ignore[arg-type]  # set in the next line
-    made.store = SqlStore(database_url, secret=SECRET, clock=made.clock)
+    made.store = SqlStore(database_url, secret=SECRET, clock=made.clock, signatures=CONTROL)
     made.set_up()
     yield Door(made)
     made.store.close()
@@ -45,7 +46,8 @@ def test_a_proposal_goes_its_way_over_http(door: Door, http_: httpx.Client) -> N
     assert http_.get(f"/proposals/{name}").json()["phase"] == "canary"
     paused = http_.post("/canaries/chat/pause", json={"reason": "a look"})
     assert paused.json()["state"] == "paused"
-    assert http_.post("/canaries/chat/abort").json()["state"] == "rolled_back"
+    aborted = http_.post("/canaries/chat/abort", json={"reason": "enough"})
+    assert aborted.json()["state"] == "rolled_back"
     assert http_.get(f"/proposals/{name}").json()["phase"] == "rolled_back"
     assert http_.get("/audit/verify").json() == {"whole": True, "first_break": None}
 

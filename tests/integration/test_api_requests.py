@@ -11,6 +11,7 @@ from harness.domain.errors import StoreUnavailable
 from harness.store.memory import MemoryStore
 from harness.store.sql import SqlStore
 from tests.api_door import Door, awaiting_approval, error_of
+from tests.signing import CONTROL
 from tests.world import SECRET, World, approved
 
 WISH = {"route": "chat", "candidate": "sim/better"}
@@ -79,7 +80,7 @@ def test_an_event_that_the_table_does_not_have_is_a_conflict(door: Door) -> None
         ("/evals", {"suite": "colours", "target": "sim/base", "items": 2**40}, "body.items"),
         ("/keys", {"name": "x", "role": "root"}, "body.role"),
         ("/models", {"provider": "sim", "model": ""}, "body.model"),
-        ("/canaries/chat/pause", {"why": "x"}, "body.why"),
+        ("/canaries/chat/pause", {"reason": "r", "why": "x"}, "body.why"),
     ],
 )
 def test_a_wrong_body_is_refused_with_its_place(
@@ -254,7 +255,7 @@ def test_any_text_comes_back_as_it_went_in_on_both_databases(
     model: str, database_url: str, tmp_path: Path
 ) -> None:
     made = World(tmp_path, store=None, policy=approved())  # type: ignore[arg-type]  # next line
-    made.store = SqlStore(database_url, secret=SECRET, clock=made.clock)
+    made.store = SqlStore(database_url, secret=SECRET, clock=made.clock, signatures=CONTROL)
     made.set_up()
     door = Door(made)
     added = door.post(

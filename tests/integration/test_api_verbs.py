@@ -142,8 +142,9 @@ def test_a_comparison_before_the_first_sample_has_no_verdict(door: Door) -> None
 def test_a_proposal_can_be_rejected_with_a_reason_and_only_with_one(careful: Door) -> None:
     waiting = awaiting_approval(careful.world)
 
-    silent = careful.send("POST", f"/proposals/{waiting.id}/reject", role="approver")
-    assert error_of(silent, 422)["type"] == "InputError"
+    for words in ({}, {"reason": " "}):
+        path = f"/proposals/{waiting.id}/reject"
+        error_of(careful.send("POST", path, json=words, role="approver"), 422)
     said = {"reason": "not this month"}
     after = careful.post(f"/proposals/{waiting.id}/reject", said, role="approver")
 
@@ -155,6 +156,14 @@ def test_a_proposal_can_be_cancelled_without_a_body(door: Door) -> None:
     made = door.post("/proposals", {"route": "chat", "candidate": "sim/better"})
     after = door.send("POST", f"/proposals/{made['id']}/cancel", role="proposer")
     assert after.json()["phase"] == "cancelled"
+
+
+@pytest.mark.parametrize("verb", ["pause", "resume", "advance", "promote", "abort", "finish"])
+def test_a_canary_is_moved_with_a_reason_alone(door: Door, verb: str) -> None:
+    in_canary(door.world)
+    for words in ({}, {"reason": " "}):
+        error_of(door.send("POST", f"/canaries/chat/{verb}", json=words), 422)
+    assert door.get("/canaries/chat")["rollout"]["state"] == "waiting"
 
 
 def test_a_canary_is_shown_paused_resumed_and_aborted(door: Door) -> None:
@@ -172,7 +181,7 @@ def test_a_canary_is_shown_paused_resumed_and_aborted(door: Door) -> None:
     assert states == ["paused", "waiting", "rolled_back"]
     assert door.get("/canaries")["items"] == []
     assert door.get("/canaries/chat")["rollout"]["state"] == "rolled_back"
-    gone = door.send("POST", "/canaries/chat/pause")
+    gone = door.send("POST", "/canaries/chat/pause", json={"reason": "look"})
     assert error_of(gone, 404)["type"] == "NotFound"
 
 
@@ -197,12 +206,18 @@ def test_a_chain_is_put_whole_and_shows_its_evidence(door: Door) -> None:
     settings = changed.json()["settings"]
     assert (settings["stakes"], settings["keep_warm_bps"]) == ("high", 100)
     assert settings["capable"] == [entry["target"]["id"]]
-    assert settings["suites"] == [{"suite": "colours", "role": "primary", "weight": 1.0}]
+    (suite,) = settings["suites"]
+    assert (suite["suite"], suite["role"], suite["weight"]) == ("colours", "primary", 1.0)
     made = {"name": "looks", "incumbent": "sim/base", "overrides": {"image": "chat"}}
     assert door.post("/routes", made)["settings"]["overrides"] == {"image": "chat"}
     changed = door.send("PATCH", "/routes/chat", json={"overrides": {"vision": "looks"}})
     assert changed.json()["settings"]["overrides"] == {"vision": "looks"}
     assert door.get("/routes/chat")["settings"]["overrides"] == {"vision": "looks"}
+    own = {"commit": "whole", "on_bad_event": "skip", "first_token_timeout_s": 60}
+    changed = door.send("PATCH", "/routes/chat", json=own)
+    assert changed.json()["settings"].items() >= own.items()
+    changed = door.send("PATCH", "/routes/chat", json={"first_token_timeout_s": 0})
+    assert changed.json()["settings"]["first_token_timeout_s"] is None
     for name, status in {"nowhere": 404, "chat": 422}.items():
         bad_route = {"overrides": {"vision": name}}
         assert door.send("PATCH", "/routes/chat", json=bad_route).status_code == status
@@ -211,6 +226,8 @@ def test_a_chain_is_put_whole_and_shows_its_evidence(door: Door) -> None:
         {"keep_warm_bps": 1001},
         {"stakes": "huge"},
         {"capable": []},
+        {"commit": "half"},
+        {"first_byte_timeout_s": -1},
     )
     for bad in wrong:
         assert door.send("PATCH", "/routes/chat", json=bad).status_code == 422

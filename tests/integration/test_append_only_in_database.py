@@ -39,6 +39,7 @@ def full(database: Database) -> Database:
 APPEND_ONLY: Mapping[str, str] = {
     "route_version": "actor = 'nobody'",
     "verdict": "outcome = 'passed'",
+    "approval": "kind = 'canary'",
     "evidence": "target = 't_new'",
     "target": "model = 'another'",
     "audit_event": "actor = 'nobody'",
@@ -85,10 +86,8 @@ FORGED: Mapping[str, Row] = {
 
 @pytest.mark.parametrize("table", FORGED)
 def test_a_forged_row_does_not_replace_the_true_one(sqlite_url: str, table: str) -> None:
-    with prepared(sqlite_url) as database:
-        database.insert("rollout", ROLLOUT | {"id": "ro_1"})
-        with pytest.raises(REFUSED):
-            database.insert(table, FORGED[table], verb="INSERT OR REPLACE")
+    with prepared(sqlite_url) as database, pytest.raises(REFUSED):
+        database.insert(table, FORGED[table], verb="INSERT OR REPLACE")
 
 
 def test_a_second_sample_does_not_replace_the_first(sqlite_url: str) -> None:
@@ -143,7 +142,6 @@ def test_a_registration_is_not_rewritten(database: Database) -> None:
 def test_a_route_has_one_open_proposal_and_one_live_rollout(database: Database) -> None:
     with pytest.raises(REFUSED):
         database.insert("proposal", PROPOSAL | {"id": "p_2"})
-    database.insert("rollout", ROLLOUT | {"id": "ro_1"})
     another = ROLLOUT | {"verdict": "v_other_incumbent"}
     with pytest.raises(REFUSED):
         database.insert("rollout", another | {"id": "ro_2", "state": "paused"})

@@ -28,7 +28,7 @@ from harness.domain.errors import (
     StaleWrite,
 )
 from harness.domain.observation import Traffic
-from harness.domain.proposal import Phase, Proposal
+from harness.domain.proposal import ApprovalKind, Phase, Proposal
 from harness.domain.rollout import Rollout, RolloutState, Signal
 from harness.domain.routing import Arm, Route, RouteSettings, RouteSuite, arm_of, bucket_of
 from tests.world import ANN, BEN, CANARY, POLICY, World
@@ -207,7 +207,7 @@ def test_no_swap_is_proposed_while_a_promotion_bakes(baking: World) -> None:
 def test_an_abort_in_the_bake_goes_back_to_the_incumbent_before(baking: World) -> None:
     before = route(baking).incumbent
     proposal = promoted(baking)
-    canary_hands.by_hand(baking.context(), BEN, "chat", Signal.ABORT, "")
+    canary_hands.by_hand(baking.context(), BEN, "chat", Signal.ABORT, "a drill")
     assert route(baking).incumbent == before
     assert baking.get(proposal.id).phase is Phase.ROLLED_BACK
 
@@ -284,7 +284,7 @@ def test_a_person_cannot_move_on_what_a_router_has_stopped(world: World) -> None
 def test_a_hand_that_comes_at_the_wrong_time_is_told_what_it_can_do(baking: World) -> None:
     promoted(baking)
     with pytest.raises(IllegalTransition, match="a person can: abort, finish"):
-        canary_hands.by_hand(baking.context(), BEN, "chat", Signal.PAUSE, "")
+        canary_hands.by_hand(baking.context(), BEN, "chat", Signal.PAUSE, "a drill")
 
 
 def test_a_route_rolled_back_by_hand_bakes_no_more(baking: World) -> None:
@@ -338,6 +338,15 @@ def test_past_the_last_step_comes_the_promotion_alone(world: World) -> None:
         canary_hands.by_hand(world.context(), BEN, "chat", Signal.ADVANCE, "on")
 
 
+def test_a_promotion_by_hand_leaves_the_person_s_word(world: World) -> None:
+    proposal = promoted(world)
+    with world.store.read() as tx:
+        (approval,) = tx.approvals.of(proposal.id)
+    assert approval.kind is ApprovalKind.PROMOTION
+    assert (approval.name, approval.verdict) == (BEN.name, proposal.verdict)
+    assert approval.reason == "a demo at noon"
+
+
 def test_the_proposer_cannot_promote_now(world: World) -> None:
     in_canary(world)
     cat = replace(BEN, name=ANN.name)
@@ -348,9 +357,9 @@ def test_the_proposer_cannot_promote_now(world: World) -> None:
 def test_who_looked_at_an_older_state_is_told_to_look_again(world: World) -> None:
     in_canary(world)
     seen = rollout(world).version
-    canary_hands.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "", seen=seen)
+    canary_hands.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "a drill", seen=seen)
     with pytest.raises(StaleWrite, match="look at it again"):
-        canary_hands.by_hand(world.context(), BEN, "chat", Signal.ABORT, "", seen=seen)
+        canary_hands.by_hand(world.context(), BEN, "chat", Signal.ABORT, "a drill", seen=seen)
 
 
 @pytest.mark.parametrize("signal", [Signal.HARM, Signal.PROVEN, Signal.STEP_DONE])
@@ -370,5 +379,5 @@ def test_without_a_bake_a_promotion_is_the_end(world: World) -> None:
     promoted(world)
     assert route(world).holdback is None
     with pytest.raises(NotFound):
-        canary_hands.by_hand(world.context(), BEN, "chat", Signal.ABORT, "")
+        canary_hands.by_hand(world.context(), BEN, "chat", Signal.ABORT, "a drill")
     assert not reports.canaries(world.context())

@@ -16,7 +16,8 @@ from tests.integration.raw_sql import (
 
 PLAN = {"holdback_plan": '{"weight_bps": 100}'}
 HELD = {"holdback": "t_old", **PLAN}
-THIRD = {"version": 3, "prev_version": 2, "revision": 4}
+FOURTH = {"version": 4, "prev_version": 3, "revision": 5}
+ROLLED_BACK = "UPDATE rollout SET state = 'rolled_back', version = version + 1"
 
 pytestmark = pytest.mark.req("F1", "F3")
 
@@ -40,6 +41,8 @@ def database(database_url: str) -> Iterator[Database]:
 def test_a_holdback_is_the_last_incumbent_kept_by_its_promotion(
     database: Database, row: dict[str, object]
 ) -> None:
+    if row["kind"] == "promotion":
+        database.insert("route_version", CANARY)
     with pytest.raises(REFUSED, match="holdback"):
         database.insert("route_version", row)
 
@@ -47,24 +50,26 @@ def test_a_holdback_is_the_last_incumbent_kept_by_its_promotion(
 def test_a_promotion_keeps_the_last_incumbent_and_settings_leave_it(
     database: Database,
 ) -> None:
-    database.insert("route_version", PROMOTION | HELD)
+    database.insert("route_version", CANARY, PROMOTION | HELD)
     new = {"incumbent": "t_new", "incumbent_evidence": "e_new", "prev_incumbent": "t_new"}
     other = HELD | {"holdback_plan": '{"weight_bps": 5000}'}
     with pytest.raises(REFUSED, match="holdback"):
-        database.insert("route_version", SETTINGS | new | THIRD | other)
-    database.insert("route_version", SETTINGS | new | THIRD | HELD)
+        database.insert("route_version", SETTINGS | new | FOURTH | other)
+    database.insert("route_version", SETTINGS | new | FOURTH | HELD)
 
 
 @pytest.mark.parametrize("row", [CANARY, PROMOTION], ids=["canary", "promotion"])
 def test_the_verdict_of_a_rollout_that_was_rolled_back_proves_nothing_more(
     database: Database, row: dict[str, object]
 ) -> None:
-    database.insert("rollout", ROLLOUT | {"id": "ro_1", "state": "rolled_back"})
+    if row is PROMOTION:
+        database.insert("route_version", CANARY)
+    database.run(ROLLED_BACK)
     with pytest.raises(REFUSED, match="verdict_used"):
         database.insert("route_version", row)
 
 
 def test_a_verdict_opens_one_rollout(database: Database) -> None:
-    database.insert("rollout", ROLLOUT | {"id": "ro_1", "state": "rolled_back"})
+    database.run(ROLLED_BACK)
     with pytest.raises(REFUSED, match="verdict_used"):
         database.insert("rollout", ROLLOUT | {"id": "ro_2"})

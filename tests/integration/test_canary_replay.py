@@ -7,10 +7,11 @@ import pytest
 
 from harness.control import canary_actions, canary_hands
 from harness.domain.audit import AuditEvent
-from harness.domain.errors import InputError, NotFound
+from harness.domain.errors import InputError, NotFound, SignatureInvalid
 from harness.domain.rollout import Signal
 from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
+from tests.signing import CONTROL
 from tests.world import BEN, SECRET, World
 
 pytestmark = pytest.mark.req("F5", "F3")
@@ -88,7 +89,11 @@ def test_tampering_with_blocks_or_policy_is_seen(
     tmp_path: Path, sqlite_url: str, forgery: str, said: str
 ) -> None:
     clock = ManualClock()
-    world = World(tmp_path, SqlStore(sqlite_url, secret=SECRET, clock=clock), clock=clock)
+    world = World(
+        tmp_path,
+        SqlStore(sqlite_url, secret=SECRET, clock=clock, signatures=CONTROL),
+        clock=clock,
+    )
     world.set_up()
     event = actions(promoted(world))["canary.promote"]
     with sqlite3.connect(sqlite_url.removeprefix("sqlite:///")) as raw:
@@ -98,8 +103,11 @@ def test_tampering_with_blocks_or_policy_is_seen(
         assert raw.execute(forgery).rowcount
     raw.close()
 
-    found = canary_actions.replay(world.context(), event.number)
-
-    assert not found.agrees
-    assert any(said in each for each in found.differences), found.differences
+    if "rollout" in forgery:  # it is signed: nothing is decided from it any more
+        with pytest.raises(SignatureInvalid, match="rollout"):
+            canary_actions.replay(world.context(), event.number)
+    else:
+        found = canary_actions.replay(world.context(), event.number)
+        assert not found.agrees
+        assert any(said in each for each in found.differences), found.differences
     world.store.close()

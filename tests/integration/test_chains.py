@@ -28,7 +28,7 @@ from harness.domain.targets import Provider
 from tests.world import ANN, World, approved
 
 pytestmark = pytest.mark.req("A7")
-ADA = Actor("ada", Role.ADMIN)
+ADA = Actor("ada", Role.ADMIN, "pr_ada")
 WAIVE = Waive("no time to measure it", timedelta(days=30))
 
 
@@ -92,10 +92,11 @@ def test_a_waiver_has_a_reason_and_an_end(world: World, waive: Waive, words: str
         add(world, "sim/equal", waive=waive)
 
 
-def test_a_passed_verdict_lets_it_in_until_it_expires(world: World) -> None:
+def test_a_passed_verdict_lets_it_in_once_it_is_approved(world: World) -> None:
     proposal = world.until_decided(world.propose().id)
     assert proposal.phase is Phase.AWAITING_APPROVAL
-    propose.refuse(world.context(), Actor("ben", Role.APPROVER), proposal.id, "not now")
+    ben = Actor("ben", Role.APPROVER, "pr_ben")
+    propose.approve(world.context(), ben, proposal.id)
 
     add(world, "sim/better")
     assert shown(world) == [("better", EvidenceKind.VERDICT)]
@@ -115,7 +116,7 @@ def test_an_expired_verdict_lets_nobody_in(world: World) -> None:
 
 def test_the_verdict_of_a_canary_that_did_harm_lets_nobody_in(world: World) -> None:
     proposal = world.until_decided(world.propose().id)
-    propose.approve(world.context(), Actor("ben", Role.APPROVER), proposal.id)
+    propose.approve(world.context(), Actor("ben", Role.APPROVER, "pr_ben"), proposal.id)
     world.turn()
     world.feed(failing=True, blocks=30)
     world.turn()
@@ -159,7 +160,7 @@ def test_an_expired_waiver_serves_on_until_somebody_changes_the_route(world: Wor
 
     # What a rollout does by itself is not held up by it.
     proposal = world.until_decided(world.propose().id)
-    propose.approve(ctx, Actor("ben", Role.APPROVER), proposal.id)
+    propose.approve(ctx, Actor("ben", Role.APPROVER, "pr_ben"), proposal.id)
     world.turn()
     canary_hands.by_hand(ctx, ADA, "chat", Signal.ABORT, "a test")
     assert shown(world) == [("equal", EvidenceKind.WAIVER)]

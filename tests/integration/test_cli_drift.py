@@ -39,7 +39,6 @@ def measured(cli: CommandLine) -> None:
 def test_a_person_sees_what_changed_and_accepts_it(
     cli: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SWAPGATE_ACTOR", "ben")
     started = cli.run("drift", "run", "chat")
     assert started.stdout.startswith("run_")
     assert "`swapgate drift status --route chat` has the result" in started.stderr

@@ -248,7 +248,7 @@ def test_the_doctor_says_who_holds_a_port() -> None:
 
 @pytest.mark.usefixtures("here")
 def test_without_init_a_command_says_what_to_run() -> None:
-    done = run("route", "list", exits=2)
+    done = run("route", "list", exits=1)
 
     assert "run `swapgate init`" in done.stderr
 
@@ -337,21 +337,32 @@ def test_a_reader_that_leaves_is_no_error(here: Path) -> None:
     assert done.stderr == ""
 
 
-@pytest.mark.usefixtures("here")
-def test_who_acts_is_the_option_then_the_variable_then_the_user(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.req("F5")
+def test_who_acts_is_the_machines_operator_or_a_keys_principal_and_no_name(
+    here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run("init")
-    monkeypatch.setenv("LOGNAME", "olga")
-    run("key", "create", "one")
-    monkeypatch.setenv("SWAPGATE_ACTOR", "vera")
+    made = json.loads(run("key", "create", "Ops", "--role", "admin", "--json").stdout)
+    file = here / "ops.key"
+    file.write_text(made["text"])
+    run("key", "create", "one", "--key-file", str(file))
+    monkeypatch.setenv("SWAPGATE_MANAGEMENT_KEY", made["text"])
     run("key", "create", "two")
-    run("key", "create", "three", "--as", "otto")
-    run("--as", "otto", "key", "create", "four")
+    monkeypatch.delenv("SWAPGATE_MANAGEMENT_KEY")
 
-    events = json.loads(run("audit", "tail", "-n", "4", "--json").stdout)
+    events = json.loads(run("audit", "tail", "-n", "3", "--json").stdout)
+    who = [(each["actor"], each["principal"], each["key"]) for each in events]
+    key, principal = made["key"]["id"], made["key"]["principal"]
+    assert who == [("local", "local", None), *[("Ops", principal, key)] * 2]
 
-    assert [event["actor"] for event in events] == ["olga", "vera", "otto", "otto"]
+    named = run("--as", "otto", "key", "create", "three", exits=2).stderr
+    assert "--as is gone" in named
+    assert "--key-file" in named
+    monkeypatch.setenv("SWAPGATE_ACTOR", "otto")
+    assert "nobody acts by a name alone" in run("key", "create", "three", exits=2).stderr
+    monkeypatch.delenv("SWAPGATE_ACTOR")
+    file.write_text("sg-mgmt-nonsense")
+    run("key", "create", "three", "--key-file", str(file), exits=7)
 
 
 @pytest.mark.req("F7")

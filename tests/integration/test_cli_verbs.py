@@ -16,7 +16,7 @@ from harness.control import chains
 from harness.control.chains import Wanted
 from harness.control.proofs import Waive
 from harness.domain.access import SYSTEM
-from harness.runtime.clock import ManualClock
+from harness.runtime.clock import ManualClock, SystemClock
 from tests.command_line import CommandLine, installed
 from tests.contract.test_store_captures import ONE
 from tests.scripted_provider import Response, serving
@@ -80,27 +80,25 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     ask("route", "create", "chat3", "--incumbent", "sim/base", "--suite", "colours")
     ask("route", "list")
     ask("route", "measured")
-    for look in ("show", "history", "diff"):
-        ask("route", look, "chat")
     chain_verbs(ask)
     run = ask("eval", "run", "colours", "sim/base", "--items", "5")
     assert isinstance(run, dict)
-    ask("eval", "list")
+    ask("eval", "list", "--limit", "5")
     ask("eval", "show", run["run"]["id"])
     first = ask("proposal", "create", "chat", "sim/better")
-    second = ask("proposal", "create", "chat2", "sim/better", "--policy", "approved")
+    approved = ("--policy", "approved", *cli.acting("ann", "proposer"))
+    second = ask("proposal", "create", "chat2", "sim/better", *approved)
     third = ask("proposal", "create", "chat3", "sim/better", "--policy", "approved")
     ids = [each["proposal"]["id"] for each in (first, second, third)]  # type: ignore[index]
-    for _ in range(4):
-        cli.world.turn()
-    ask("proposal", "list")
+    cli.world.until_decided(ids[2])
+    ask("proposal", "list", "--limit", "1")
     for about in (("proposal", "show"), ("proposal", "report"), ("replay",)):
         ask(*about, ids[0])
-    ask("proposal", "approve", ids[1], "--as", "ben")
+    ask("proposal", "approve", ids[1])
     ask("proposal", "reject", ids[2], "--reason", "not now")
     ask("canary", "status")
     for step in ("pause", "resume", "abort"):
-        ask("canary", step, "chat")
+        ask("canary", step, "chat", "--reason", "a rehearsal")
     fourth = ask("proposal", "create", "chat3", "sim/equal")
     ask("proposal", "cancel", fourth["proposal"]["id"])  # type: ignore[index]
     canary_verbs(cli, ask, ids[1])
@@ -111,17 +109,27 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
         ask("key", *words, key["key"]["id"])  # type: ignore[index]
     switch = ask("switch", "throw", "provider:sim", "--for", "2h", "--reason", "a drill")
     ask("switch", "list")
-    ask("switch", "lift", switch["id"])  # type: ignore[index]
+    ask("switch", "lift", switch["id"], "--reason", "over")  # type: ignore[index]
     credential_verbs(cli, ask)
     trouble_verbs(ask)
     shadow_verbs(ask)
     capture_verbs(cli, ask)
-    for look in ("tail", "verify"):
-        ask("audit", look)
+    database_verbs(ask)
     ask("gate", "decide", "pairs.csv")
     ask("canary", "decide", "blocks.csv")
 
     assert leaves(program) - PROCESSES <= asked
+
+
+def database_verbs(ask: Callable[..., object]) -> None:
+    for look in ("tail", "verify"):
+        ask("audit", look)
+    ask("db", "grant", "runtime", exits=2)  # SQLite has no roles
+    ask("db", "sign", "--reason", "a rehearsal", "--yes")
+    ask("db", "accept-restore", "--reason", "a rehearsal")
+    # The keys of these tests are in the environment.
+    ask("db", "rotate-key", exits=2)
+    ask("db", "retire-key", "0" * 16, "--reason", "a rehearsal", exits=2)
 
 
 def credential_verbs(cli: CommandLine, ask: Callable[..., object]) -> None:
@@ -150,6 +158,7 @@ def provider_verbs(ask: Callable[..., object]) -> None:
 
 
 def trouble_verbs(ask: Callable[..., object]) -> None:
+    ask("eval", "cancel", "run_none", "--reason", "a rehearsal", exits=1)
     ask("route", "failovers")
     ask("alert", "list")
     ask("alert", "test", exits=1)  # there is no sink
@@ -209,16 +218,21 @@ def model_verbs(ask: Callable[..., object]) -> None:
 
 
 def canary_verbs(cli: CommandLine, ask: Callable[..., object], proposal: str) -> None:
+    # The commands before took the machine's time, which a route's versions follow.
+    behind = SystemClock().now() - cli.world.clock.now()
+    cli.world.clock.jump(behind.total_seconds())
     cli.world.until_decided(proposal)
     cli.world.turn()
     for step in ("advance", "promote", "finish"):
         assert "--reason" in cli.run("canary", step, "chat2", exits=2).stderr
-        ask("canary", step, "chat2", "--reason", "a rehearsal", "--as", "ben")
+        ask("canary", step, "chat2", "--reason", "a rehearsal")
     for look in ("explain", "plan"):
         ask("canary", look, "chat2")
 
 
 def chain_verbs(ask: Callable[..., object]) -> None:
+    for look in ("show", "history", "diff"):
+        ask("route", look, "chat")
     ask("route", "settings", "chat3", "--stakes", "high")
     target, why = ("chat3", "sim/worse"), ("--reason", "a rehearsal")
     ask("route", "fallback", "add", *target, "--waive", "a rehearsal", "--for", "1d", *why)
@@ -300,6 +314,7 @@ def test_a_worse_candidate_is_stopped_and_the_report_says_why(cli: CommandLine) 
     cli.world.until_decided(proposal)
 
     shown = cli.text("proposal", "show", proposal)
+    assert "1st candidate on this route in 90 days" in shown
     assert "FAILED" in shown
     assert "rejected" in shown
     assert "FAILED" in cli.text("proposal", "list", "--route", "chat")
@@ -311,7 +326,11 @@ def test_a_dry_run_shows_the_plan_and_stores_nothing(cli: CommandLine) -> None:
 
     assert "60" in done.stdout
     assert "With 60 items you can only see" in done.stderr
+    assert "1st candidate on this route in 90 days: up to 5 %" in done.stderr
     assert cli.json("proposal", "list") == []
+    wide = ("proposal", "create", "chat", "sim/better", "--margin", "0.9", "--dry-run")
+    assert "waits for another person's approval: gate.margin" in cli.run(*wide).stderr
+    assert set(cli.json(*wide)["widened"]) == {"gate.margin"}
     assert [each["target"]["name"] for each in cli.json("model", "list")] == ["sim/base"]
 
 
@@ -491,6 +510,10 @@ def test_a_route_shows_its_settings(cli: CommandLine) -> None:
         "capture_per_day": 200,
         "capture_keep_days": 7,
         "overrides": {"vision": "chat"},
+        "first_token_timeout_s": None,
+        "first_byte_timeout_s": None,
+        "commit": "first_token",
+        "on_bad_event": "fail",
     }
 
 
@@ -544,7 +567,8 @@ def test_settings_that_are_not_given_stay_as_they_are(cli: CommandLine) -> None:
 
     assert (settings["stakes"], settings["keep_warm_bps"]) == ("high", 50)
     assert (settings["description"], settings["side_effects"]) == ("Talks", True)
-    assert settings["suites"] == [{"suite": "colours", "role": "primary", "weight": 1.0}]
+    (suite,) = settings["suites"]
+    assert (suite["suite"], suite["role"], suite["weight"]) == ("colours", "primary", 1.0)
     assert settings["total_timeout_s"] == 9
     assert "stakes: low → high; keep warm: 0 % → 0.5 %" in cli.text("route", "history", "chat")
     [told] = cli.json("route", "diff", "chat")["file"]
@@ -558,6 +582,18 @@ def test_settings_that_are_not_given_stay_as_they_are(cli: CommandLine) -> None:
     cli.run("route", "settings", "chat", "--override", "sound=looks", exits=2)
     cli.run("route", "settings", "chat", "--override", "vision", exits=2)
     cli.run("route", "settings", "chat", "--keep-warm", "half", exits=2)
+    own = ("--first-token-timeout", "60", "--commit", "whole", "--on-bad-event", "skip")
+    settings = cli.json("route", "settings", "chat", *own)["settings"]
+    assert [settings[name] for name in ("first_token_timeout_s", "commit", "on_bad_event")] == [
+        60,
+        "whole",
+        "skip",
+    ]
+    [told] = cli.json("route", "diff", "chat")["file"]
+    assert "first_token_timeout_s, commit, on_bad_event" in told
+    settings = cli.json("route", "settings", "chat", "--first-token-timeout", "0")["settings"]
+    assert (settings["first_token_timeout_s"], settings["commit"]) == (None, "whole")
+    cli.run("route", "settings", "chat", "--first-byte-timeout", "-1", exits=2)
     cli.run("route", "settings", "chat", "--timeout", "0", exits=2)
     unknown = cli.run("route", "settings", "chat", "--data-class", "secret", exits=1)
     assert "no data class 'secret'" in unknown.stderr
@@ -581,7 +617,7 @@ def test_what_speaks_against_a_step_by_hand_is_said_before_it_is_taken(
     cli.world.until_decided(proposal)
     cli.world.turn()
     cli.world.feed(failing=True)
-    step = ("canary", "advance", "chat", "--reason", "agreed", "--as", "ben")
+    step = ("canary", "advance", "chat", "--reason", "agreed")
     assert "▲ against a step by hand: The canary fails" in cli.text("canary", "explain", "chat")
 
     monkeypatch.setattr("harness.cli.canary.at_a_terminal", lambda: True)
@@ -600,21 +636,32 @@ def test_a_canary_is_paused_resumed_and_aborted_by_hand(cli: CommandLine) -> Non
     proposal = cli.json("proposal", "create", "chat", "sim/better")["proposal"]["id"]
     cli.world.until_decided(proposal)
 
+    for verb in ("pause", "resume", "abort"):
+        cli.run("canary", verb, "chat", exits=2)
+        cli.run("canary", verb, "chat", "--reason", " ", exits=2)
     assert "paused" in cli.text("canary", "pause", "chat", "--reason", "lunch")
-    assert "waiting" in cli.text("canary", "resume", "chat")
-    cli.run("canary", "resume", "chat", exits=6)
-    assert "rolled back" in cli.text("canary", "abort", "chat")
+    assert "waiting" in cli.text("canary", "resume", "chat", "--reason", "back")
+    cli.run("canary", "resume", "chat", "--reason", "back", exits=6)
+    assert "rolled back" in cli.text("canary", "abort", "chat", "--reason", "no")
     assert "rolled back" in cli.text("proposal", "show", proposal)
     assert "no canary" in cli.run("canary", "status").stderr
 
 
 def test_the_proposer_cannot_approve(cli: CommandLine) -> None:
-    made = cli.json("proposal", "create", "chat", "sim/better", "--policy", "approved")
-    proposal = made["proposal"]["id"]
+    ada, ben = cli.acting("ada", "admin"), cli.acting("ben", "approver")
+    words = ("proposal", "create", "chat", "sim/better", "--policy", "approved")
+    proposal = cli.json(*words, *ada)["proposal"]["id"]
     cli.world.until_decided(proposal)
 
-    assert "ask another approver" in cli.error("proposal", "approve", proposal, exits=7)
-    assert "approved by ben" in cli.text("proposal", "approve", proposal, "--as", "ben")
+    approve = ("proposal", "approve", proposal)
+    assert "ask another approver" in cli.error(*approve, *ada, exits=7)
+    done = cli.run(*approve, *ben)
+    assert "approved by ben" in done.stdout
+    assert "approved with a key created" in done.stderr
+    assert "before by local" in done.stderr
+    assert (
+        "approved by ben; approved with a key" in cli.run("proposal", "show", proposal).stderr
+    )
 
 
 def test_a_keys_limits_are_set_changed_one_by_one_and_listed(cli: CommandLine) -> None:

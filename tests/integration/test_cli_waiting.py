@@ -81,7 +81,7 @@ def test_a_rollback_ends_with_3(cli: CommandLine, meanwhile: Meanwhile) -> None:
 
 
 def test_an_aborted_canary_ends_with_3(cli: CommandLine, meanwhile: Meanwhile) -> None:
-    somebody = Actor("otto", Role.ADMIN)
+    somebody = Actor("otto", Role.ADMIN, "pr_otto")
 
     def aborts() -> None:
         cli.world.turn()
@@ -101,7 +101,7 @@ def test_an_aborted_canary_ends_with_3(cli: CommandLine, meanwhile: Meanwhile) -
 def test_an_end_by_people_has_its_own_code(
     cli: CommandLine, meanwhile: Meanwhile, end: str, code: int
 ) -> None:
-    somebody = Actor("otto", Role.ADMIN)
+    somebody = Actor("otto", Role.ADMIN, "pr_otto")
 
     def decides() -> None:
         cli.world.turn()

@@ -48,7 +48,7 @@ from tests.router_upstream import (
 
 ROOT = Path(__file__).parents[2]
 DOCS = (ROOT / "docs/client.md").read_text(encoding="utf-8")
-ADMIN = Actor("ada", Role.ADMIN)
+ADMIN = Actor("ada", Role.ADMIN, "pr_ada")
 ASK = CompletionRequest(route="chat", messages=[Message.user("Say 12 words please.")])
 
 

@@ -18,13 +18,14 @@ from harness.domain.errors import InputError, NotAllowed, NotFound, StoreUnavail
 from harness.domain.policy import Unit
 from harness.domain.rollout import Signal
 from harness.store.sql import SqlStore
+from tests.signing import CONTROL
 from tests.world import BEN, World, approved, block_of
 
 
 @pytest.fixture
 def world(tmp_path: Path, database_url: str) -> Iterator[World]:
     made = World(tmp_path, store=None)  # type: ignore[arg-type]  # set in the next line
-    made.store = SqlStore(database_url, secret=b"s", clock=made.clock)
+    made.store = SqlStore(database_url, secret=b"s", clock=made.clock, signatures=CONTROL)
     made.set_up()
     yield made
     made.store.close()
@@ -103,7 +104,7 @@ def test_a_paused_canary_is_told_until_it_is_resumed(world: World) -> None:
     world.until_decided(world.propose("sim/better").id)
     canary_hands.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
     deliver(world)
-    canary_hands.by_hand(world.context(), BEN, "chat", Signal.RESUME, "")
+    canary_hands.by_hand(world.context(), BEN, "chat", Signal.RESUME, "a drill")
     deliver(world)
 
     kind = AlertKind.CANARY_PAUSED
@@ -131,7 +132,7 @@ def test_a_sink_that_is_down_gets_its_messages_once_it_is_back_and_in_order(
     world.until_decided(world.propose("sim/better").id)
     canary_hands.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
     deliver(world)
-    canary_hands.by_hand(world.context(), BEN, "chat", Signal.RESUME, "")
+    canary_hands.by_hand(world.context(), BEN, "chat", Signal.RESUME, "a drill")
     for _ in range(5):
         deliver(world)
         world.clock.advance(60)
@@ -170,7 +171,10 @@ def test_after_days_a_delivery_is_given_up_and_its_row_says_so(world: World) -> 
 @pytest.mark.req("F5")
 def test_a_broken_audit_chain_is_told_once_until_it_is_whole(world: World) -> None:
     ctx = world.context()
-    other = World(world.folder, store=SqlStore(_url(world), secret=b"o", clock=world.clock))
+    other = World(
+        world.folder,
+        store=SqlStore(_url(world), secret=b"o", clock=world.clock, signatures=CONTROL),
+    )
     for _ in range(3):
         housekeeping.tidy(other.context())
     (record,) = open_alerts(world)
@@ -190,7 +194,7 @@ def _url(world: World) -> str:
 
 @pytest.mark.req("A7", "B9")
 def test_an_expired_waiver_is_told_until_its_target_is_out_of_the_chain(world: World) -> None:
-    ctx, ada = world.context(), Actor("ada", Role.ADMIN)
+    ctx, ada = world.context(), Actor("ada", Role.ADMIN, "pr_ada")
     wanted = Wanted("sim/equal", waive=Waive("not measured yet", timedelta(days=1)))
     chains.add(ctx, ada, "chat", wanted, reason="a spare")
     waivers.watch(ctx)
@@ -248,7 +252,7 @@ def test_a_share_that_is_not_the_planned_one_is_told_once(world: World) -> None:
     (record,) = open_alerts(world)
     assert (record.kind, record.count) == (AlertKind.SAMPLE_RATIO, 1)
     assert "Planned: 1 %" in record.text
-    canary_hands.by_hand(world.context(), BEN, "chat", Signal.ABORT, "")
+    canary_hands.by_hand(world.context(), BEN, "chat", Signal.ABORT, "a drill")
     deliver(world)
     assert open_alerts(world) == []
 
@@ -287,7 +291,7 @@ def test_a_test_goes_through_every_sink_and_says_what_happened(world: World) -> 
     assert "does not answer" in tried[1].error
     assert all_kinds(world) == []
     with pytest.raises(NotAllowed):
-        alerts.test(ctx, Actor("vera", Role.APPROVER))
+        alerts.test(ctx, Actor("vera", Role.APPROVER, "pr_vera"))
 
 
 def test_without_a_sink_alerts_are_kept_and_a_test_says_what_to_do(world: World) -> None:
@@ -305,7 +309,7 @@ def test_without_a_sink_alerts_are_kept_and_a_test_says_what_to_do(world: World)
 def test_old_alerts_and_failovers_are_forgotten(world: World) -> None:
     world.until_decided(world.propose("sim/better").id)
     canary_hands.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
-    canary_hands.by_hand(world.context(), BEN, "chat", Signal.RESUME, "")
+    canary_hands.by_hand(world.context(), BEN, "chat", Signal.RESUME, "a drill")
     deliver(world)
     world.clock.advance(timedelta(days=31).total_seconds())
 

@@ -20,6 +20,7 @@ from harness.ports import Store
 from harness.runtime.chance import SystemChance
 from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
+from tests.signing import CONTROL
 from tests.world import ANN, BEN, ITEMS, SECRET, World, approved
 
 PROMOTED = ["promotion", "weight", "weight", "canary", "baseline"]
@@ -35,7 +36,7 @@ TURNS = 400
 @pytest.fixture
 def world(database_url: str, tmp_path: Path) -> Iterator[World]:
     clock = ManualClock()
-    store = SqlStore(database_url, secret=SECRET, clock=clock)
+    store = SqlStore(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
     made = World(tmp_path, store, clock=clock, chance=SystemChance())
     made.set_up()
     yield made
@@ -47,7 +48,9 @@ def stores(url: str, world: World, count: int) -> Iterator[list[Store]]:
     """Stores of as many processes as `count`, on the world's database."""
     with ExitStack() as opened:
         yield [
-            opened.enter_context(closing(SqlStore(url, secret=SECRET, clock=world.clock)))
+            opened.enter_context(
+                closing(SqlStore(url, secret=SECRET, clock=world.clock, signatures=CONTROL))
+            )
             for _ in range(count)
         ]
 

@@ -19,12 +19,13 @@ from harness.domain.proposal import Phase
 from harness.ports import Store, Transaction
 from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
+from tests.signing import CONTROL
 from tests.world import ITEMS, SECRET, Crash, CrashingStore, World
 
 # Units of work and statements that store samples are many and alike: a few of them will do.
 SAMPLE = "INSERT sample"
 UNITS, SAMPLE_UNITS = 16, 11
-STATEMENTS = 40
+STATEMENTS = 60
 
 
 @dataclass
@@ -73,14 +74,16 @@ def written(statement: str) -> str:
 
 def opened(url: str, folder: Path) -> World:
     clock = ManualClock()
-    made = World(folder, SqlStore(url, secret=SECRET, clock=clock), clock=clock)
+    made = World(
+        folder, SqlStore(url, secret=SECRET, clock=clock, signatures=CONTROL), clock=clock
+    )
     made.set_up()
     return made
 
 
 def process(world: World, url: str) -> SqlStore:
     """The store of a process of its own."""
-    return SqlStore(url, secret=SECRET, clock=world.clock)
+    return SqlStore(url, secret=SECRET, clock=world.clock, signatures=CONTROL)
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +151,7 @@ def test_the_job_is_killed_at_every_kind_of_write(journal: Journal) -> None:
         "INSERT route_version",
         "UPDATE proposal",
         "INSERT audit_event",
+        "INSERT manifest",
         "INSERT alert",
         "INSERT served_model",
         "UPDATE served_model",

@@ -151,16 +151,33 @@ def test_a_proposal_that_breaks_the_loop_stops_no_other(
     second = elsewhere(world)
     judge = evaluate.judge
 
-    def broken(ctx: Context, proposal: object, *rest: object) -> object:
+    def broken(proposal: object, *rest: object) -> object:
         if getattr(proposal, "id", "") == first.id:
             raise ZeroDivisionError("a bug")
-        return judge(ctx, proposal, *rest)  # type: ignore[arg-type]  # as it came
+        return judge(proposal, *rest)  # type: ignore[arg-type]  # as it came
 
     monkeypatch.setattr(evaluate, "judge", broken)
     told = [words for _ in range(10) for words in world.turn().failed]
 
     assert f"{first.id}: ZeroDivisionError: a bug" in told
     assert world.get(second.id).phase is Phase.CANARY
+
+
+@pytest.mark.req("A5", "F8")
+def test_a_clock_that_was_set_back_further_than_a_verdict_lasts_holds_no_canary_up(
+    world: World,
+) -> None:
+    world.clock.advance(30 * 86_400)
+    routes.change_settings(
+        world.context(), SYSTEM, "chat", lambda now: replace(now, total_timeout_s=9.0)
+    )
+    (newest, *_) = routes.history(world.context(), "chat")
+    world.clock.jump(-30 * 86_400)
+
+    proposal = world.until_decided(world.propose("sim/better").id)
+
+    assert proposal.phase is Phase.CANARY
+    assert routes.history(world.context(), "chat")[0].at == newest.at
 
 
 def test_the_runs_of_a_cancelled_proposal_stop(world: World) -> None:
@@ -350,7 +367,7 @@ def test_an_action_decided_for_an_older_state_is_not_applied(world: World) -> No
     action = canary.look(ctx, seen)
     assert action.signal is Signal.ENOUGH
     canary_hands.by_hand(ctx, BEN, "chat", Signal.PAUSE, "lunch")
-    canary_hands.by_hand(ctx, BEN, "chat", Signal.RESUME, "")
+    canary_hands.by_hand(ctx, BEN, "chat", Signal.RESUME, "a drill")
 
     with pytest.raises(StaleWrite), world.store.write() as tx:
         canary.step(ctx, tx, world.get(proposal.id), seen, action)

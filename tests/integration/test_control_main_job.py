@@ -16,8 +16,8 @@ from harness.domain.errors import (
     RouteBusy,
 )
 from harness.domain.evaluation import Claim, Failed, Passed, RunState
-from harness.domain.proposal import Phase
-from harness.domain.rollout import RolloutState, Signal
+from harness.domain.proposal import ApprovalKind, Phase
+from harness.domain.rollout import BY_HAND, RolloutState, Signal
 from harness.domain.routing import RouteSettings, RouteSuite
 from harness.domain.targets import Target
 from harness.runtime.inline_workers import InlineWorkers
@@ -141,12 +141,17 @@ def test_the_proposer_cannot_approve_and_another_person_can(world: World) -> Non
     ctx = world.context()
     with pytest.raises(NotAllowed, match="proposed"):
         propose.approve(ctx, replace(BEN, name=ANN.name), proposal.id)
-    propose.approve(ctx, BEN, proposal.id)
+    propose.approve(ctx, BEN, proposal.id, "as agreed")
     world.turn()
 
     after = world.get(proposal.id)
     assert after.phase is Phase.CANARY
     assert after.approver == "ben"
+    with world.store.read() as tx:
+        (approval,) = tx.approvals.of(proposal.id)
+    assert approval.kind is ApprovalKind.CANARY
+    assert (approval.name, approval.verdict) == ("ben", after.verdict)
+    assert approval.reason == "as agreed"
 
 
 def test_a_refusal_or_silence_ends_a_proposal_that_waits(world: World) -> None:
@@ -189,10 +194,26 @@ def test_people_pause_resume_and_abort_a_canary(world: World) -> None:
         world.turn()
     with world.store.read() as tx:
         assert tx.rollouts.live()[0].step == 0
-    canary_hands.by_hand(ctx, BEN, "chat", Signal.RESUME, "")
+    canary_hands.by_hand(ctx, BEN, "chat", Signal.RESUME, "a drill")
     canary_hands.by_hand(ctx, BEN, "chat", Signal.ABORT, "no")
     assert world.get(proposal.id).phase is Phase.ROLLED_BACK
     assert serving(world) == "base"
+
+
+@pytest.mark.req("F3")
+@pytest.mark.parametrize("silence", ["", "  \n", "\u200b\u2060"])
+def test_nobody_moves_a_canary_without_a_reason(world: World, silence: str) -> None:
+    proposal = world.propose("sim/better")
+    world.until_decided(proposal.id)
+    with world.store.read() as tx:
+        before = tx.rollouts.live()
+    for signal in sorted(BY_HAND):
+        with pytest.raises(InputError, match="needs a reason"):
+            canary_hands.by_hand(world.context(), BEN, "chat", signal, silence)
+    with pytest.raises(InputError, match="needs a reason"):
+        routes.roll_back(world.context(), BEN, "chat", reason=silence)
+    with world.store.read() as tx:
+        assert tx.rollouts.live() == before
 
 
 def test_a_route_changed_by_another_ends_the_canary(world: World) -> None:

@@ -37,7 +37,7 @@ from harness.domain.targets import Provider
 from tests.world import ANN, BEN, CANARY, POLICY, World, approved
 
 pytestmark = pytest.mark.req("D8")
-ADA = Actor("ada", Role.ADMIN)
+ADA = Actor("ada", Role.ADMIN, "pr_ada")
 ROOT = Path(__file__).parents[2]
 AWAY = "away/better"
 

@@ -24,11 +24,12 @@ from harness.runtime.chance import SystemChance
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
 from harness.store.sql import SqlStore
+from tests.signing import CONTROL
 from tests.world import ANN, BEN, SECRET, Crash, CrashingStore, World, answer
 
 DAY_S = 86_400.0
 POLICY = DriftPolicy(every_s=DAY_S, items=None)
-VIEWER = Actor("vic", Role.VIEWER)
+VIEWER = Actor("vic", Role.VIEWER, "pr_vic")
 pytestmark = pytest.mark.req("F7")
 
 
@@ -74,7 +75,7 @@ def world(tmp_path: Path, alias: Alias) -> World:
 @pytest.fixture
 def stored(tmp_path: Path, database_url: str, alias: Alias) -> Iterator[World]:
     clock = ManualClock()
-    store = SqlStore(database_url, secret=SECRET, clock=clock)
+    store = SqlStore(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
     made = World(
         tmp_path,
         store,
@@ -376,7 +377,7 @@ def test_a_closed_watch_takes_its_run_along(world: World) -> None:
 def test_of_two_control_processes_each_check_happens_once(
     stored: World, database_url: str, alias: Alias
 ) -> None:
-    other = SqlStore(database_url, secret=SECRET, clock=stored.clock)
+    other = SqlStore(database_url, secret=SECRET, clock=stored.clock, signatures=CONTROL)
 
     def process(store: Store) -> None:
         for _ in range(6):

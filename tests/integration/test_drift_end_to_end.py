@@ -17,7 +17,7 @@ from harness.domain.drift import CheckState
 from tests.processes import site
 from tests.router_site import eventually
 
-ITEMS = 60
+ITEMS = 180
 
 
 def settings(provider: str) -> dict[str, object]:

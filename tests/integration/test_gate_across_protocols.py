@@ -13,7 +13,7 @@ import pytest
 from evals.scorers.judging import DATA
 from evals.sim import serve as sim
 from harness import bootstrap
-from harness.report.kept import address
+from harness.report.kept import KEYRING, address
 from tests.processes import site
 from tests.router_site import routed
 from tests.wire import anthropic, gemini
@@ -83,6 +83,7 @@ def test_a_candidate_and_an_incumbent_of_other_protocols_get_their_verdict(
     # As it will serve: with the request patch, in the provider's words.
     assert {each.temperature for each in new.readings} == {0.25}
     monkeypatch.setenv("SWAPGATE__DATABASE_URL", address(tmp_path / "kept"))
+    monkeypatch.setenv(KEYRING, str(tmp_path / "kept/signing.pub"))
     installation = bootstrap.open_installation(place.config, create_secret=True)
     try:
         with installation.store.read() as tx:

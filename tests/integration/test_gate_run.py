@@ -76,6 +76,7 @@ def test_a_better_candidate_passes_and_leaves_its_reports(folder: Path) -> None:
         cwd=folder,
         env=environment(
             SWAPGATE__DATABASE_URL=f"sqlite:///{folder}/kept/swapgate.db",
+            SWAPGATE_SIGNING_KEYRING_FILE=f"{folder}/kept/signing.pub",
             SWAPGATE_SECRET=secrets.token_hex(),
         ),
         capture_output=True,

@@ -1,18 +1,27 @@
 """A candidate that comes back to a suite pays for its further looks (statistics.md 1.8)."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from harness.control import propose, routes
+from evals.provider import ProviderFailed
+from evals.samples import Item
+from harness.control import propose, routes, targets, work
 from harness.control.propose import Wish
 from harness.domain.access import SYSTEM
-from harness.domain.evaluation import SuitePlan
+from harness.domain.evaluation import Sample, SuitePlan
+from harness.domain.pins import ServedModel
 from harness.domain.policy import Policy, Spend
-from harness.domain.proposal import Proposal
+from harness.domain.proposal import Phase, Proposal
 from harness.domain.routing import RouteSettings, RouteSuite
+from harness.domain.settings import SuiteSettings, TargetSeed
+from harness.domain.targets import Provider, RequestPatch, Target
 from harness.gate.words import spending
-from tests.world import ANN, POLICY, World
+from harness.runtime.clock import ManualClock
+from harness.store.memory import MemoryStore
+from tests.world import ANN, POLICY, SECRET, World, answer
 
 pytestmark = pytest.mark.req("F2")
 
@@ -95,7 +104,7 @@ def test_fresh_items_begin_again(world: World) -> None:
     fresh.write_text(colours.path.read_text().replace("Colour", "Shade"))
     world.suites["colours"] = replace(colours, path=fresh)
 
-    (plan,) = propose.preview(world.context(), wish())
+    (plan,) = propose.preview(world.context(), wish()).plans
 
     assert plan.look == 1
 
@@ -107,10 +116,218 @@ def test_another_version_of_a_suite_does_not_make_its_items_fresh(world: World) 
     assert plan_of(decided(world, wish())).look == 2
 
 
+SPELLINGS = {
+    "seed": TargetSeed("sim", "worse", {"seed": 7}),
+    "max_tokens": TargetSeed("sim", "worse", {"max_tokens": 99}),
+    "user": TargetSeed("sim", "worse", {"user": "somebody"}),
+    "temperature": TargetSeed("sim", "worse", {"temperature": 0.1}),
+    "addendum": TargetSeed("sim", "worse", {}, RequestPatch(prompt_addendum="Be brief.")),
+    "patched field": TargetSeed("sim", "worse", {}, RequestPatch({"top_p": 0.9})),
+    "name's case": TargetSeed("sim", "WORSE"),
+    "another provider at the same host": TargetSeed("alias", "worse"),
+}
+
+
+@pytest.fixture
+def plain_world(tmp_path: Path) -> World:
+    """On one store: what is asked here is not the store's business."""
+    clock = ManualClock()
+    world = World(tmp_path, MemoryStore(secret=SECRET, clock=clock), clock=clock)
+    world.set_up()
+    world.script = lambda target, item, epoch: answer(
+        replace(target, model=target.model.casefold()), item, epoch
+    )
+    alias = Provider("alias", "custom", "HTTP://127.0.0.1:9/another/v1")
+    targets.put_provider(world.context(), SYSTEM, alias)
+    return world
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_a_model_that_is_spelled_otherwise_is_the_same_candidate(
+    plain_world: World, spelling: str
+) -> None:
+    """Of a format mismatch, too: its remedy is another look."""
+    decided(plain_world, wish())
+    target = targets.add(plain_world.context(), SYSTEM, SPELLINGS[spelling])
+
+    assert plan_of(decided(plain_world, wish(target.id))).look == 2
+
+
+def test_a_name_that_its_provider_answers_with_is_the_same_model(plain_world: World) -> None:
+    plain_world.served = lambda _target, _item: ServedModel("worse-2026-05-01")
+    plain_world.script = lambda _target, item, _epoch: str(item.target) + "!"
+    decided(plain_world, wish())
+
+    assert plan_of(decided(plain_world, wish("sim/worse-2026-05-01"))).look == 2
+
+
+RESPELLED: dict[str, Callable[[SuiteSettings], SuiteSettings]] = {
+    "name": lambda suite: replace(suite, name="shades"),
+    "case": lambda suite: rewritten(suite, lambda text: text.replace("Colour", "COLOUR")),
+    "spaces": lambda suite: rewritten(suite, lambda text: text.replace("number", " number  ")),
+    "punctuation": lambda suite: rewritten(suite, lambda text: text.replace("?", " …!?")),
+    "unicode": lambda suite: rewritten(suite, lambda text: text.replace("number", "nümber")),
+    "order and labels": lambda suite: rewritten(suite, upside_down),
+    "nine of ten are new": lambda suite: rewritten(suite, nine_of_ten_are_new),
+}
+
+
+def rewritten(suite: SuiteSettings, change: Callable[[str], str]) -> SuiteSettings:
+    assert suite.path is not None
+    other = suite.path.with_name("respelled.jsonl")
+    other.write_text(change(suite.path.read_text()), encoding="utf-8")
+    return replace(suite, path=other, version="2")
+
+
+def upside_down(text: str) -> str:
+    return "\n".join(reversed(text.replace('"target": "c', '"target": "d').splitlines()))
+
+
+def nine_of_ten_are_new(text: str) -> str:
+    lines = text.splitlines()
+    others = [line.replace("Colour", "Shade") for line in lines]
+    return "\n".join([*lines[: len(lines) // 10], *others[len(lines) // 10 :]])
+
+
+@pytest.mark.parametrize("how", RESPELLED)
+def test_items_that_are_spelled_otherwise_are_the_same_items(
+    plain_world: World, how: str
+) -> None:
+    decided(plain_world, wish())
+    changed = RESPELLED[how](plain_world.suites["colours"])
+    plain_world.suites[changed.name] = changed
+    settings = RouteSettings(suites=(RouteSuite(changed.name),))
+    routes.create(plain_world.context(), SYSTEM, "mail", "sim/base", settings=settings)
+
+    (plan,) = propose.preview(plain_world.context(), wish(route="mail")).plans
+
+    assert plan.look == 2
+
+
+def test_a_look_that_is_still_open_counts_on_another_route(plain_world: World) -> None:
+    """Else two proposals at once would each be the first."""
+    settings = RouteSettings(suites=(RouteSuite("colours"),))
+    routes.create(plain_world.context(), SYSTEM, "mail", "sim/base", settings=settings)
+    propose.create(plain_world.context(), ANN, wish())
+
+    (plan,) = propose.preview(plain_world.context(), wish(route="mail")).plans
+
+    assert plan.look == 2
+
+
+def test_other_settings_that_were_tried_by_hand_are_looks(plain_world: World) -> None:
+    """The same target looked at before it is proposed decides nothing by itself."""
+    ctx = plain_world.context()
+    for name in ("sim/worse", "sim/equal"):
+        work.start_by_hand(ctx, ANN, "colours", targets.add(ctx, ANN, seed_of(name)).id)
+    plain_world.turn()
+    plain_world.turn()
+    assert propose.preview(ctx, wish()).plans[0].look == 1
+
+    for spelling in ("seed", "addendum"):
+        target = targets.add(ctx, ANN, SPELLINGS[spelling])
+        work.start_by_hand(ctx, ANN, "colours", target.id)
+    plain_world.turn()
+    plain_world.turn()
+
+    assert propose.preview(ctx, wish()).plans[0].look == 3
+
+
+def seed_of(name: str) -> TargetSeed:
+    provider, _, model = name.partition("/")
+    return TargetSeed(provider, model)
+
+
+def test_a_proposal_that_is_measured_again_redraws_no_answer(plain_world: World) -> None:
+    """Resuming is the same look; what was scored stays as it was."""
+    asked: list[str] = []
+
+    def failing(target: Target, item: Item, epoch: int) -> str:
+        if target.model == "better":
+            asked.append(item.id)
+            if 5 <= len(asked) < 9:
+                raise ProviderFailed("away")
+        return answer(target, item, epoch)
+
+    plain_world.script = failing
+    proposal = plain_world.until_decided(plain_world.propose("sim/better").id)
+    before = scores(plain_world, proposal)
+    assert proposal.infra_errors == 1
+    asked.clear()
+
+    plain_world.clock.advance(plain_world.policy.gate.infra_pause_s)
+    for _ in range(5):
+        plain_world.turn()
+
+    after = plain_world.get(proposal.id)
+    assert after.phase is Phase.CANARY, after.closed_because
+    assert not set(before) & set(asked)
+    assert before.items() <= scores(plain_world, after).items()
+    assert plan_of(after).look == 1
+
+
+def scores(world: World, proposal: Proposal) -> dict[str, float | None]:
+    with world.store.read() as tx:
+        samples = tx.runs.samples(proposal.runs["colours"].candidate)
+    return {each.item: each.strict for each in samples if each.error is None}
+
+
+def test_cancelling_after_one_score_and_proposing_anew_is_another_look(
+    plain_world: World,
+) -> None:
+    ctx = plain_world.context()
+    proposal = propose.create(ctx, ANN, wish())
+    plain_world.turn()
+    with plain_world.store.write() as tx:
+        run = plain_world.get(proposal.id).runs["colours"].candidate
+        if not tx.runs.scored(run):
+            tx.runs.store_sample(sample(run))
+    propose.cancel(ctx, ANN, proposal.id)
+
+    assert propose.preview(ctx, wish()).plans[0].look == 2
+
+
+def sample(run: str) -> Sample:
+    return Sample(run, "colour-1", 0, 0, "c1", 1.0, 1.0, 1, 1, 0.0, 0.1)
+
+
+def test_the_risk_of_a_route_adds_up_and_is_told_before_the_next_proposal(
+    plain_world: World,
+) -> None:
+    ctx = plain_world.context()
+    assert propose.preview(ctx, wish()).risk.words == (
+        "1st candidate on this route in 90 days: up to 5 % that it passed by luck"
+    )
+    for model in ("worse", "equal", "worse"):
+        decided(plain_world, wish(f"sim/{model}"))
+
+    risk = propose.preview(ctx, wish("sim/good")).risk
+    assert risk.number == 4
+    assert risk.risk == pytest.approx(0.05 + 0.05 + 0.05 / 6 + 0.05)
+    assert "4th candidate on this route in 90 days: up to 16 % that one of" in risk.words
+
+    plain_world.clock.advance(91 * 86_400)
+    assert propose.preview(ctx, wish("sim/good")).risk.number == 1
+
+
+def test_a_budget_caps_the_risk_of_a_route(plain_world: World) -> None:
+    plain_world.policy = replace(POLICY, gate=replace(POLICY.gate, alpha_budget=0.08))
+    alphas = [
+        plan_of(decided(plain_world, wish(f"sim/{model}"))).alpha
+        for model in ("worse", "equal")
+    ]
+
+    assert alphas == pytest.approx([0.04, 0.02])
+    left = propose.preview(plain_world.context(), wish("sim/good"))
+    assert left.plans[0].alpha == pytest.approx(0.01)
+    assert left.risk.risk <= 0.08
+    assert "the policy allows 8 %" in left.risk.words
+
+
 def test_the_preview_shows_the_look_that_the_proposal_will_get(world: World) -> None:
     decided(world, wish())
 
-    (plan,) = propose.preview(world.context(), wish())
+    (plan,) = propose.preview(world.context(), wish()).plans
 
     assert plan.look == 2
     assert plan.alpha == pytest.approx(0.05 / 6)
@@ -122,7 +339,7 @@ def test_the_preview_shows_the_look_that_the_proposal_will_get(world: World) -> 
         (
             1,
             "first_full",
-            "first look of this candidate at this suite: alpha 0.05 (first_full: ",
+            "first look of this model at these items: alpha 0.05 (first_full: ",
         ),
         (2, "none", "nothing is promised about repeats"),
         (1, "", ""),

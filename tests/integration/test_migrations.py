@@ -13,10 +13,11 @@ from harness.domain.errors import StoreUnavailable
 from harness.store import migrate
 from harness.store.sql import engine
 from harness.store.tables import metadata
-from tests.contract.builders import SAMPLE, proposal, rollout, seeded, start_canary
+from tests.contract.builders import SAMPLE, proposal, seeded, start_canary
 from tests.contract.conftest import open_store
+from tests.integration.raw_sql import PROPOSAL
 
-NEWEST = "0030"
+NEWEST = "0042"
 
 
 @contextmanager
@@ -67,7 +68,6 @@ def test_a_database_in_use_can_be_downgraded(database_url: str) -> None:
     seeded(store)
     with store.write() as tx:
         start_canary(tx)
-        tx.rollouts.add(rollout())
     store.close()
 
     migrate.downgrade(database_url, "base")
@@ -215,3 +215,54 @@ def test_alerts_keep_their_deliveries_when_kinds_of_alerts_are_added(
         with connected(url) as db:
             assert db.scalar(sa.text("SELECT count(*) FROM delivery")) == 1
             assert db.scalar(sa.text("SELECT count(*) FROM alert")) == 1
+
+
+@pytest.mark.req("F5")
+def test_keys_from_before_get_principals_and_names_that_are_one_get_one(
+    empty_database_url: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    url = empty_database_url
+    migrate.upgrade(url, "0033")
+    names_of = {"k1": "Ops", "k2": "ｏｐｓ ", "k3": "op\u200bs", "k4": "local", "k5": "web"}
+    key = (
+        "INSERT INTO api_key (id, name, hash, hint, role, routes, created_at)"
+        " VALUES (:id, :name, :id, 'h', :role, '[]', :at)"
+    )
+    target = (
+        "INSERT INTO target (id, provider, model, parameters, request_patch)"
+        " VALUES (:id, 'sim', :id, '{}', '{}')"
+    )
+    with connected(url) as db:
+        for at, (id_, name) in enumerate(names_of.items()):
+            role = None if id_ == "k5" else 3
+            db.execute(sa.text(key), {"id": id_, "name": name, "role": role, "at": at})
+        for each in ("t_old", "t_new"):
+            db.execute(sa.text(target), {"id": each})
+        for id_, proposer in (("p_1", "OPS"), ("p_2", "ann")):
+            row = PROPOSAL | {"id": id_, "route": id_, "proposer": proposer}
+            insert = sa.text(
+                f"INSERT INTO proposal ({', '.join(row)})"  # noqa: S608 - our own columns
+                f" VALUES ({', '.join(f':{column}' for column in row)})"
+            )
+            db.execute(insert, row)
+
+    migrate.upgrade(url)
+
+    with connected(url) as db:
+        found = db.execute(sa.text("SELECT id, principal FROM api_key")).all()
+        owners = {row.id: row.principal for row in found}
+        listed = db.execute(sa.text("SELECT id, kind, name, folded FROM principal")).all()
+        by_id = {row.id: (row.kind, row.name, row.folded) for row in listed}
+        proposals = sa.text("SELECT id, proposer_principal FROM proposal")
+        proposers = {row.id: row.proposer_principal for row in db.execute(proposals)}
+    assert owners["k1"] == owners["k2"] == owners["k3"]
+    assert owners["k5"] is None
+    assert by_id[owners["k1"]] == ("person", "Ops", "ops")
+    assert by_id[owners["k4"]][1:] == ("local (key)", "local (key)")
+    assert by_id["local"] == ("local", "local", "local")
+    assert proposers == {"p_1": owners["k1"], "p_2": "local"}
+    said = capfd.readouterr().err
+    assert "the management key k2" in said
+    assert "the management key k3" in said
+    assert "k4" not in said
+    assert migrate.check(url) == []

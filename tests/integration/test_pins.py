@@ -26,7 +26,7 @@ from tests.world import BEN, SECRET, World, approved
 pytestmark = pytest.mark.req("F6")
 
 
-ADMIN = Actor("eve", Role.ADMIN)
+ADMIN = Actor("eve", Role.ADMIN, "pr_eve")
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_a_canary_whose_suite_changed_goes_no_further_until_it_is_put_back(
         paused = tx.rollouts.get(proposal.rollout or "")
     assert (paused.state, paused.step) == (RolloutState.PAUSED, 0)
     with pytest.raises(ProofRefused, match="stale"):
-        canary_hands.by_hand(world.context(), BEN, "chat", Signal.RESUME, "")
+        canary_hands.by_hand(world.context(), BEN, "chat", Signal.RESUME, "a drill")
 
     world.suites["colours"] = before
     canary_hands.by_hand(world.context(), BEN, "chat", Signal.RESUME, "put back")
@@ -149,7 +149,7 @@ def test_a_verdict_that_expires_during_its_canary_promotes_nobody(world: World) 
         assert tx.routing.route("chat").incumbent == proposal.incumbent  # type: ignore[union-attr]
     assert rollout.state is RolloutState.PAUSED
     with pytest.raises(ProofRefused, match="is expired"):
-        canary_hands.by_hand(world.context(), BEN, "chat", Signal.RESUME, "")
+        canary_hands.by_hand(world.context(), BEN, "chat", Signal.RESUME, "a drill")
 
 
 @pytest.mark.req("F3")

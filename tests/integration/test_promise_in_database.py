@@ -53,20 +53,16 @@ GONE = {
 
 LEGAL: Mapping[str, tuple[Row, ...]] = {
     "a canary with its verdict": (CANARY,),
-    "a promotion with its verdict": (PROMOTION,),
+    "a promotion with its verdict": (CANARY, PROMOTION),
     "a change of settings": (SETTINGS,),
     "a higher weight": (CANARY, after_canary(kind="weight", weight_bps=500)),
     "settings during a canary": (CANARY, after_canary(kind="settings")),
     "an abort": (CANARY, after_canary(kind="abort", **GONE)),
-    "a promotion of the canary": (
-        CANARY,
-        after_canary(kind="promotion", **GONE, **PROOF)
-        | {"incumbent": "t_new", "incumbent_evidence": "e_new"},
-    ),
     "a restore of a former incumbent": (
+        CANARY,
         PROMOTION,
         NEXT
-        | {"version": 3, "revision": 4, "prev_version": 2, "prev_incumbent": "t_new"}
+        | {"version": 4, "revision": 5, "prev_version": 3, "prev_incumbent": "t_new"}
         | {"kind": "restore"},
     ),
 }
@@ -84,51 +80,54 @@ def test_the_database_accepts(database: Database, what: str) -> None:
 # What is done first (and accepted), then what must be refused.
 ILLEGAL: Mapping[str, tuple[tuple[Row, ...], Row]] = {
     "a promotion without a verdict": (
-        (),
+        (CANARY,),
         PROMOTION | dict.fromkeys(PROOF),
     ),
     "a promotion with the verdict's outcome left out": (
-        (),
+        (CANARY,),
         PROMOTION | {"verdict_outcome": None},
     ),
     "a promotion with the verdict's candidate left out": (
-        (),
+        (CANARY,),
         PROMOTION | {"verdict_candidate": None},
     ),
-    "a promotion with the verdict's id left out": ((), PROMOTION | {"verdict_id": None}),
+    "a promotion with the verdict's id left out": ((CANARY,), PROMOTION | {"verdict_id": None}),
     "a promotion with a verdict that nobody made": (
-        (),
+        (CANARY,),
         PROMOTION | {"verdict_id": "v_invented"},
     ),
     "a promotion with a failed verdict": (
-        (),
+        (CANARY,),
         PROMOTION | {"verdict_id": "v_bad", "verdict_outcome": "failed"},
     ),
     "a promotion with a failed verdict called passed": (
-        (),
+        (CANARY,),
         PROMOTION | {"verdict_id": "v_bad"},
     ),
     "a promotion with another route's verdict": (
-        (),
+        (CANARY,),
         PROMOTION | {"verdict_id": "v_other_route"},
     ),
     "a promotion with a verdict against another incumbent": (
-        (),
+        (CANARY,),
         PROMOTION | {"verdict_id": "v_other_incumbent"},
     ),
     "a promotion with another candidate's verdict": (
-        (),
+        (CANARY,),
         PROMOTION | {"verdict_id": "v_other_candidate"},
     ),
     "a promotion of a target that the verdict does not name": (
-        (),
+        (CANARY,),
         PROMOTION | {"incumbent": "t_third", "incumbent_evidence": "e_old"},
     ),
     "a promotion with another target's evidence": (
-        (),
+        (CANARY,),
         PROMOTION | {"incumbent_evidence": "e_old"},
     ),
-    "a promotion with the evidence left out": ((), PROMOTION | {"incumbent_evidence": None}),
+    "a promotion with the evidence left out": (
+        (CANARY,),
+        PROMOTION | {"incumbent_evidence": None},
+    ),
     "a promotion called a change of settings": (
         (),
         SETTINGS | {"incumbent": "t_new", "incumbent_evidence": "e_new"},
@@ -139,14 +138,14 @@ ILLEGAL: Mapping[str, tuple[tuple[Row, ...], Row]] = {
         | {"incumbent": "t_new", "incumbent_evidence": "e_new"},
     ),
     "a promotion from a base that never was": (
-        (),
+        (CANARY,),
         PROMOTION | {"prev_incumbent": "t_third", "verdict_id": "v_other_incumbent"},
     ),
-    "a promotion with the base left out": ((), PROMOTION | {"prev_incumbent": None}),
-    "a kind that does not exist": ((), PROMOTION | {"kind": "force"}),
-    "a kind left out": ((), PROMOTION | {"kind": None}),
+    "a promotion with the base left out": ((CANARY,), PROMOTION | {"prev_incumbent": None}),
+    "a kind that does not exist": ((CANARY,), PROMOTION | {"kind": "force"}),
+    "a kind left out": ((CANARY,), PROMOTION | {"kind": None}),
     "a second baseline": (
-        (),
+        (CANARY,),
         PROMOTION | dict.fromkeys(PROOF) | {"kind": "baseline"},
     ),
     "a canary without a verdict": ((), CANARY | dict.fromkeys(PROOF)),

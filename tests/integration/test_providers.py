@@ -16,7 +16,7 @@ from tests.api_door import Door, error_of
 from tests.world import World
 
 pytestmark = pytest.mark.req("D1", "D3")
-VERA = Actor("vera", Role.VIEWER)
+VERA = Actor("vera", Role.VIEWER, "pr_vera")
 FLEX = ProviderChange(extra_body={"service_tier": "flex"})
 
 

@@ -44,7 +44,6 @@ def test_every_command_of_the_readme_works_in_its_order(tmp_path: Path) -> None:
     ports = {usual: str(free_port()) for usual in ("8080", "8081", "8501", "9000")}
     environment = {
         **os.environ,
-        "SWAPGATE_ACTOR": "reader",
         "SWAPGATE__ROUTER__PORT": ports["8080"],
         "SWAPGATE__CONTROL__PORT": ports["8081"],
         "SWAPGATE__UI__PORT": ports["8501"],

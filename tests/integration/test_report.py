@@ -327,6 +327,7 @@ def question_of(command: str) -> Question:
         given["reason"],
         given["guards"],
         given["min_saving"],
+        given["wider"],
     )
 
 

@@ -16,7 +16,7 @@ from harness.domain.routing import RouteSettings
 from tests.world import World
 
 pytestmark = pytest.mark.req("D6")
-ADA = Actor("ada", Role.ADMIN)
+ADA = Actor("ada", Role.ADMIN, "pr_ada")
 VISION, EMBEDDING = RequestKind.VISION, RequestKind.EMBEDDING
 PERSONAL = {"personal": frozenset({"sim"})}
 FILE = """

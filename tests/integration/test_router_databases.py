@@ -11,12 +11,14 @@ import pytest
 
 from harness.domain.access import key_hash
 from harness.domain.changes import Abort, RaiseWeight
+from harness.domain.policy import Step
 from harness.runtime.clock import SystemClock
 from harness.store.sql import SqlStore
 from tests.contract import builders
 from tests.contract.builders import NEW, NOW, OLD, ROUTE
 from tests.router_upstream import Upstream, completion, error, running_upstream
 from tests.router_world import KEY, SECRET, running_router_on, wait_until
+from tests.signing import CONTROL
 
 EVER = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -29,8 +31,12 @@ def upstream() -> Iterator[Upstream]:
 
 @pytest.fixture
 def store(database_url: str, upstream: Upstream) -> Iterator[SqlStore]:
-    with closing(SqlStore(database_url, secret=SECRET, clock=SystemClock())) as store:
-        builders.seeded(store)
+    with closing(
+        SqlStore(database_url, secret=SECRET, clock=SystemClock(), signatures=CONTROL)
+    ) as store:
+        steps = (Step(100, 10), Step(10_000, 10, certify=True))
+        canary = replace(builders.POLICY.canary, steps=steps)
+        builders.seeded(store, replace(builders.POLICY, canary=canary))
         with store.write() as tx:
             for name in ("sim", "other"):
                 provider = replace(builders.PROVIDER, name=name, api_base=upstream.url)

@@ -77,8 +77,10 @@ def test_vectors_come_back_under_the_routes_name_and_are_recorded(
         completion("not a vector"),
         Turn(steps=(b'{"data":[]}',)),
         Turn(steps=(b'{"data":[{"embedding":[NaN]}]}',)),
+        Turn(steps=(BODY.replace(b"-1e-3", b"-1e999"),)),
+        Turn(steps=(BODY.replace(b'"index":0', b'"index":1'),)),
     ],
-    ids=["500", "429", "a chat's answer", "no data", "NaN"],
+    ids=["500", "429", "a chat's answer", "no data", "NaN", "infinite", "no place"],
 )
 def test_what_is_no_vector_is_answered_by_the_next_target(
     client: openai.OpenAI, upstream: Upstream, turn: Turn

@@ -413,10 +413,10 @@ def test_when_every_circuit_is_open_the_client_is_told_when_to_come_back(stage: 
         with pytest.raises(openai.InternalServerError) as told:
             scene.ask()
 
-        assert tried.value.status_code == 502
-        assert told.value.status_code == 503
-        assert told.value.code == "all_circuits_open"
-        assert 100 < int(told.value.response.headers["retry-after"]) <= 120
+        for each in (tried, told):
+            assert each.value.status_code == 503
+            assert each.value.code == "all_circuits_open"
+            assert 0 < int(each.value.response.headers["retry-after"]) <= 10
         assert (scene.asked(OWN), scene.asked(SPARE)) == (1, 1)
 
 

@@ -21,6 +21,7 @@ from tests.contract import builders
 from tests.contract.builders import OLD, ROUTE
 from tests.router_upstream import Upstream, completion, running_upstream
 from tests.router_world import SECRET, running_router_on, wait_until
+from tests.signing import CONTROL
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,9 @@ def upstream() -> Iterator[Upstream]:
 @pytest.fixture
 def ctx(database_url: str, upstream: Upstream) -> Iterator[Context]:
     clock = SystemClock()
-    with closing(SqlStore(database_url, secret=SECRET, clock=clock)) as store:
+    with closing(
+        SqlStore(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
+    ) as store:
         builders.seeded(store)
         with store.write() as tx:
             for name in ("sim", "other"):

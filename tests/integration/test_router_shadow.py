@@ -30,10 +30,11 @@ from router.recorder import Recorder
 from router.snapshot import SnapshotHolder
 from tests.router_sim import HELLO, OWN, SPARE
 from tests.router_world import KEY, QUICK, SECRET, running_router_on, wait_until
+from tests.signing import CONTROL
 
 pytestmark = pytest.mark.req("F8")
 
-ADA, KIM = Actor("ada", Role.APPROVER), Actor("kim", Role.PROPOSER)
+ADA, KIM = Actor("ada", Role.APPROVER, "pr_ada"), Actor("kim", Role.PROPOSER, "pr_kim")
 CLOCK = SystemClock()
 OLD, NEW, FREE = Target("up", OWN), Target("other", SPARE), Target("other", "sim-worse")
 ALL = ShadowLimits(share_bps=10_000, at_once=4, requests_per_day=1000, usd_per_day=1.0)
@@ -102,8 +103,8 @@ def scene(
 ) -> Iterator[Scene]:
     sim.faults.clear()
     sim.stats.clear()
-    theirs = SqlStore(database_url, secret=SECRET, clock=CLOCK)
-    ours = SqlStore(database_url, secret=SECRET, clock=CLOCK)
+    theirs = SqlStore(database_url, secret=SECRET, clock=CLOCK, signatures=CONTROL)
+    ours = SqlStore(database_url, secret=SECRET, clock=CLOCK, signatures=CONTROL)
     with ours.write() as tx:
         prices = {OWN: Price(1.0, 2.0), SPARE: Price(10.0, 20.0)}
         for name in ("up", "other"):

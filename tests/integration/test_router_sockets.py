@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from router.transport.scripted import Turn
+from router.transport.scripted import Happening, Turn
 from tests.router_upstream import (
     DONE,
     Asked,
@@ -206,12 +206,145 @@ def test_a_client_that_reads_slowly_gets_everything(
     assert out.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
 
 
+@pytest.mark.req("G5")
+def test_a_client_that_reads_a_trickle_of_a_big_answer_is_no_deaf_one(
+    upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system holds megabytes for it, out of the router's sight."""
+    monkeypatch.setattr("router.connection.STALLED_S", 1.0)
+    upstream.turns = {INCUMBENT: completion("x" * 20_000_000)}
+    with running_router(snapshot(upstream.url), tmp_path, QUICK) as world:
+        port = int(world.url.rpartition(":")[2])
+        slow = socket.socket()
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.connect(("127.0.0.1", port))
+        slow.sendall(request(PLAIN, LAST))
+        read = 0
+        for _ in range(40):
+            read += len(slow.recv(2048))
+            time.sleep(0.1)
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        while data := slow.recv(1 << 20):
+            read += len(data)
+        slow.close()
+    assert read > 20_000_000
+
+
 def test_a_body_too_large_is_refused_before_it_is_sent(world: World) -> None:
     head = request(b"", b"expect: 100-continue\r\n", length=1 << 30)
 
     out = exchange(world, head)
 
     assert (statuses(out), error_code(out)) == ([413], "request_too_large")
+
+
+@pytest.mark.req("G5")
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_client_that_reads_once_all_is_sent_learns_that_it_was_too_much(
+    upstream: Upstream, tmp_path: Path, *, chunked: bool
+) -> None:
+    """As Python's clients do. Hung up on before, it would get a reset for an answer."""
+    body = b"x" * (16 * 1024 * 1024)
+    sent = request(body)
+    if chunked:
+        head = request(b"", b"transfer-encoding: chunked\r\n", length=None)
+        sent = head + b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    small = replace(QUICK, max_body_bytes=1024 * 1024)
+    with (
+        running_router(snapshot(upstream.url), tmp_path, small) as world,
+        connect(world) as found,
+    ):
+        found.sendall(sent)  # a reset would raise here, or below
+        out = b""
+        while data := found.recv(65536):
+            out += data
+
+    assert (statuses(out), error_code(out)) == ([413], "request_too_large")
+    assert b"connection: close" in out
+
+
+@pytest.mark.req("G5")
+@pytest.mark.parametrize("quiet", [True, False])
+def test_a_client_that_sends_on_after_its_last_answer_is_read_on_for_a_while_alone(
+    upstream: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, quiet: bool
+) -> None:
+    monkeypatch.setattr("router.connection.READ_ON_QUIET_S", 0.1)
+    monkeypatch.setattr("router.connection.READ_ON_BYTES", 1024 * 1024)
+    small = replace(QUICK, max_body_bytes=1024)
+    with (
+        running_router(snapshot(upstream.url), tmp_path, small) as world,
+        connect(world) as found,
+    ):
+        found.sendall(request(b"x", length=1 << 30))
+        if quiet:
+            assert statuses(until_closed(found)) == [413]
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            found.sendall(b"x" * 64 * 1024 * 1024)
+
+
+@pytest.mark.req("G5")
+@pytest.mark.parametrize(
+    ("sent", "end"),
+    [
+        (request(), b'"usage":'),
+        (request(STREAM), b"data: [DONE]\n\n\r\n0\r\n\r\n"),
+        (request() + request(STREAM), b"data: [DONE]\n\n\r\n0\r\n\r\n"),
+        (request(version=b"1.0"), b'"usage":'),
+    ],
+)
+def test_a_client_that_ended_its_own_side_gets_its_answer(
+    world: World, upstream: Upstream, sent: bytes, end: bytes
+) -> None:
+    def turn(asked: Asked) -> Turn:
+        quick = streamed("a", "b") if asked.json.get("stream") else completion("hello")
+        return replace(quick, steps=(0.3, *quick.steps))
+
+    upstream.turns = {INCUMBENT: turn}
+    with connect(world) as found:
+        found.sendall(sent)
+        found.shutdown(socket.SHUT_WR)
+        out = until_closed(found)
+
+    answers = [each for each in statuses(out) if each != 100]
+    assert answers == [200] * sent.count(b"HTTP/1.")
+    assert end in out
+    assert world.recorder.counters["callers_gone"] == 0
+
+
+@pytest.mark.req("G5")
+@pytest.mark.parametrize("body", [PLAIN, STREAM])
+def test_a_client_that_is_gone_altogether_is_not_waited_for(
+    world: World, upstream: Upstream, body: bytes
+) -> None:
+    upstream.turns = {INCUMBENT: Turn(hang=True)}
+    before = len(upstream.asked)
+    with connect(world) as found:
+        found.sendall(request(body))
+        wait_until(lambda: len(upstream.asked) > before)
+    assert upstream.asked[-1].left.wait(60)
+    wait_until(lambda: world.recorder.counters["callers_gone"] == 1)
+
+
+@pytest.mark.req("G5")
+def test_nor_is_one_that_leaves_a_stream_whose_provider_says_nothing_more(
+    world: World, upstream: Upstream
+) -> None:
+    turn = broken_stream(event({"content": "hello"}), Happening.HANG)
+    upstream.turns = {INCUMBENT: turn}
+    with connect(world) as found:
+        found.sendall(request(STREAM))
+        out = b""
+        while b"hello" not in out:
+            out += found.recv(65536)
+    assert upstream.asked[-1].left.wait(10)  # before the heartbeat finds out
+
+
+@pytest.mark.req("G5")
+def test_a_client_that_ends_its_side_within_its_request_gets_nothing(world: World) -> None:
+    with connect(world) as found:
+        found.sendall(request(length=1000))
+        found.shutdown(socket.SHUT_WR)
+        assert until_closed(found) == b""
 
 
 def test_http_1_0_is_answered_and_closed(world: World) -> None:

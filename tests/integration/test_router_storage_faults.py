@@ -4,7 +4,7 @@ import sqlite3
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,6 +16,7 @@ import pytest
 
 from evals.sim import serve as sim
 from harness.domain.access import key_hash
+from harness.domain.lineage import Lineage
 from harness.ports import Store
 from harness.runtime.clock import SystemClock
 from harness.store.sql import SqlStore
@@ -25,6 +26,7 @@ from tests.contract.builders import OLD, ROUTE
 from tests.router_site import routed
 from tests.router_upstream import completion, running_upstream
 from tests.router_world import KEY, SECRET, running_router_on, wait_until
+from tests.signing import CONTROL
 
 pytestmark = pytest.mark.slow
 SLOW_S = 2.0
@@ -52,6 +54,10 @@ class Slow:
         self._turn()
         return self._store.snapshot()
 
+    def lacking(self, known: Lineage) -> Sequence[str]:
+        self._turn()
+        return self._store.lacking(known)
+
     def wait_for_change(self, timeout_s: float) -> bool:
         return self._store.wait_for_change(timeout_s)
 
@@ -74,7 +80,9 @@ def test_a_database_that_takes_two_seconds_for_everything_slows_no_request(
 ) -> None:
     with (
         running_upstream() as upstream,
-        closing(SqlStore(database_url, secret=SECRET, clock=SystemClock())) as store,
+        closing(
+            SqlStore(database_url, secret=SECRET, clock=SystemClock(), signatures=CONTROL)
+        ) as store,
     ):
         upstream.turns = {OLD.model: completion("hello")}
         builders.seeded(store)

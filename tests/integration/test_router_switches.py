@@ -39,8 +39,9 @@ from tests.router_world import (
     snapshot,
     wait_until,
 )
+from tests.signing import CONTROL
 
-ADA = Actor("ada", Role.APPROVER)
+ADA = Actor("ada", Role.APPROVER, "pr_ada")
 CLOCK = SystemClock()
 
 
@@ -70,7 +71,7 @@ class Running:
         return made
 
     def lift(self, switch: Switch) -> None:
-        switches.lift(self.ctx, ADA, switch.id)
+        switches.lift(self.ctx, ADA, switch.id, reason="over")
         self.wait()
 
     def wait(self) -> None:
@@ -108,8 +109,8 @@ def fill(store: Store, url: str) -> None:
 
 @contextmanager
 def running(database_url: str, upstream: Upstream, folder: Path) -> Iterator[Running]:
-    store = SqlStore(database_url, secret=SECRET, clock=CLOCK)
-    ours = SqlStore(database_url, secret=SECRET, clock=CLOCK)
+    store = SqlStore(database_url, secret=SECRET, clock=CLOCK, signatures=CONTROL)
+    ours = SqlStore(database_url, secret=SECRET, clock=CLOCK, signatures=CONTROL)
     fill(ours, upstream.url)
     ctx = Context(ours, CLOCK, SystemChance(), suites=None, policies={})  # type: ignore[arg-type]  # no suites here
     try:

@@ -178,10 +178,11 @@ def test_no_secret_is_in_anything_that_the_system_writes_or_answers(
     chat = {"messages": [{"role": "user", "content": "Colour number 3?"}]}
     mine = {"authorization": f"Bearer {world.key}"}
     with httpx.Client(base_url=f"{world.url}", headers=mine, timeout=60) as client:
-        for model, status in ((ROUTE, 200), ("refused", 502)):
+        # The provider that refuses its key has an open circuit once a health check was there.
+        for model, statuses in ((ROUTE, {200}), ("refused", {502, 503})):
             answer = client.post("/v1/chat/completions", json={"model": model, **chat})
             said.append(f"{answer.headers} {answer.text}")
-            assert answer.status_code == status
+            assert answer.status_code in statuses
         said.append(client.get("/metrics").text)
     for words in WORDS:
         done = world.place.run(*words.split(), expect=None)

@@ -52,5 +52,5 @@ def test_file_command_and_environment_rule_in_this_order(
 
         monkeypatch.delenv(ENVIRONMENT_VARIABLE)
         world.start()
-        world.place.run("switch", "lift", thrown)
+        world.place.run("switch", "lift", thrown, "--reason", "over")
         eventually(lambda: ruled_by(world).startswith("config-1"))

@@ -17,7 +17,7 @@ from tests.api_door import Door, error_of
 from tests.command_line import CommandLine, installed
 from tests.world import SECRET, World
 
-BEN = Actor("ben", Role.APPROVER)
+BEN = Actor("ben", Role.APPROVER, "pr_ben")
 SIM = Force(ForceKind.PROVIDER, "sim")
 
 
@@ -52,7 +52,7 @@ def test_a_switch_is_live_until_it_expires_or_is_lifted_and_all_of_it_is_audited
     assert list(switches.live(ctx)) == [long]
 
     for _ in range(2):
-        switches.lift(ctx, Actor("ada", Role.ADMIN), long.id, reason="over")
+        switches.lift(ctx, Actor("ada", Role.ADMIN, "pr_ada"), long.id, reason="over")
     assert list(switches.live(ctx)) == []
     assert len(switches.stored(ctx)) == 2
     with ctx.store.read() as tx:
@@ -85,11 +85,11 @@ def test_what_is_not_known_cannot_be_forced(world: World, wanted: Wanted) -> Non
 
 
 def test_a_switch_needs_a_reason_an_approver_and_some_time(world: World) -> None:
-    ctx, ann = world.context(), Actor("ann", Role.PROPOSER)
+    ctx, ann = world.context(), Actor("ann", Role.PROPOSER, "pr_ann")
     with pytest.raises(NotAllowed):
         switches.throw(ctx, ann, Wanted(SIM, "outage"), source=Source.CLI)
     with pytest.raises(NotAllowed):
-        switches.lift(ctx, ann, "sw_1")
+        switches.lift(ctx, ann, "sw_1", reason="over")
     with pytest.raises(InputError, match="reason"):
         switches.throw(ctx, BEN, Wanted(SIM, " "), source=Source.CLI)
     for lasts in (timedelta(0), timedelta(days=366)):
@@ -112,8 +112,13 @@ def test_the_api_throws_lists_and_lifts(world: World) -> None:
     assert door.get("/switches")["items"] == [
         {"switch": made, "lifted_at": None, "lifted_by": None}
     ]
-    assert door.post(f"/switches/{made['id']}/lift", {}, role="approver")["lifted_by"] == "ben"
-    error_of(door.send("POST", "/switches/sw_none/lift", json={}), 404)
+    assert (
+        door.post(f"/switches/{made['id']}/lift", {"reason": "over"}, role="approver")[
+            "lifted_by"
+        ]
+        == "ben"
+    )
+    error_of(door.send("POST", "/switches/sw_none/lift", json={"reason": "over"}), 404)
 
 
 @pytest.mark.parametrize(
@@ -136,8 +141,8 @@ def test_the_command_line_throws_lists_and_lifts(cli: CommandLine) -> None:
     made = said.stdout.strip()
     assert "provider:sim is forced for all routes until" in said.stderr
     assert "in force" in cli.text("switch", "list")
-    assert cli.text("switch", "lift", made) == f"lifted {made}\n"
-    assert "lifted by ann" in cli.text("switch", "list")
+    assert cli.text("switch", "lift", made, "--reason", "over") == f"lifted {made}\n"
+    assert "lifted by local" in cli.text("switch", "list")
     assert "switch.lift" in cli.text("audit", "tail")
 
     for wrong in ("2", "h", "2y", "-1h"):

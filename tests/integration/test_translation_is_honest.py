@@ -1,5 +1,6 @@
 """The translations themselves: nothing is made up, nothing changed without a word."""
 
+import asyncio
 import copy
 import json
 import logging
@@ -9,8 +10,12 @@ from typing import Any, Final
 
 import pytest
 
+from harness.domain.targets import Provider
+from router.ports import UpstreamFailed, UpstreamRequest
 from router.transport.asked import RULES, looked_through
 from router.transport.litellm import load
+from router.transport.scripted import Happening, Scripted, Turn
+from router.transport.translated import Translated
 from router.transport.translation import Ask, Translation
 from router.transport.untranslatable import Untranslatable
 from tests.wire import anthropic, bedrock, gemini, vertex
@@ -73,6 +78,35 @@ def test_an_effort_is_said_as_it_is_or_as_the_nearest_with_a_word(
     assert found.body == plain.body
     assert found.dropped == (("reasoning_effort",) if told else ())
     assert "reasoning_effort" not in plain.dropped or said == "low"
+
+
+@pytest.mark.req("B7")
+@pytest.mark.parametrize(
+    ("kind", "model"),
+    [
+        ("anthropic", "claude-sonnet-4-5"),
+        ("bedrock", "anthropic.claude-sonnet-4-5-20250929-v1:0"),
+        ("gemini", "gemini-2.5-flash"),
+        ("gemini", "gemini-2.5-pro"),
+        ("vertex", "gemini-2.5-flash-lite"),
+    ],
+)
+@pytest.mark.parametrize("limit", [16, 600, 1400, 5000])
+def test_an_effort_leaves_the_answer_its_share_of_the_limit(
+    loaded: Mapping[str, Translation], kind: str, model: str, limit: int
+) -> None:
+    found = asked(loaded, kind, model=model, reasoning_effort="high", max_tokens=limit)
+
+    budgets = [
+        each[name]
+        for each in _objects(found.body)
+        for name in ("budget_tokens", "thinkingBudget")
+        if each.get(name)
+    ]
+    assert all(limit - each >= max(limit / 4, 256) for each in budgets) or (
+        budgets == [128] and "pro" in model  # which always thinks
+    )
+    assert (found.dropped == ("reasoning_effort",)) is (budgets in ([], [128]))
 
 
 @pytest.mark.parametrize("kind", ["gemini", "vertex"])
@@ -155,3 +189,64 @@ def test_the_librarys_loggers_say_nothing(loaded: Mapping[str, Translation]) -> 
 
     assert "LiteLLM" in names
     assert all(logging.getLogger(name).disabled for name in names)
+
+
+WORDS: Final = {"role": "model", "parts": [{"text": "hi"}]}
+UNENDED: Final[Mapping[str, dict[str, Any]]] = {
+    "anthropic": {
+        "id": "m",
+        "model": "claude",
+        "content": [{"type": "text", "text": "hi"}],
+        "usage": {"input_tokens": 1, "output_tokens": 1},
+    },
+    "bedrock": {
+        "output": {"message": {"role": "assistant", "content": [{"text": "hi"}]}},
+        "usage": {"inputTokens": 1, "outputTokens": 1, "totalTokens": 2},
+    },
+    "gemini": {"candidates": [{"content": WORDS, "index": 0, "avgLogprobs": float("nan")}]},
+    "vertex": {"candidates": [{"content": WORDS, "index": 0}]},
+}
+
+
+async def replied(kind: str, turn: Turn, *, stream: bool) -> bytes:
+    body = json.dumps({"model": MODELS[kind], "messages": [USER], "stream": stream}).encode()
+    place = Provider("p", kind, "http://127.0.0.1:9/v1")
+    transport = Translated(kind, Scripted(lambda _: turn))
+    reply = await transport.send(UpstreamRequest(place, body, stream))
+    return await reply.body()
+
+
+@pytest.mark.req("B8")
+@pytest.mark.parametrize("kind", UNENDED)
+async def test_an_answer_that_does_not_say_why_it_ended_is_translated_without_a_reason(
+    kind: str,
+) -> None:
+    turn = Turn(steps=(json.dumps(UNENDED[kind]).encode(),))
+
+    (choice,) = json.loads(await replied(kind, turn, stream=False))["choices"]
+
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("hi", None)
+
+
+@pytest.mark.req("B8")
+@pytest.mark.parametrize("end", [(), (Happening.RESET,), (Happening.HANG,)])
+@pytest.mark.parametrize("ended", [True, False])
+async def test_a_google_stream_that_said_why_it_ends_is_whole(
+    monkeypatch: pytest.MonkeyPatch, end: tuple[Happening, ...], *, ended: bool
+) -> None:
+    monkeypatch.setattr("router.last_events.LAST_EVENTS_S", 0.05)
+    reason = {"finishReason": "STOP"} if ended else {}
+    said = {"candidates": [{"content": WORDS, "index": 0, "avgLogprobs": 0.5, **reason}]}
+    event = b"data: " + json.dumps(said).replace("0.5", "NaN").encode() + b"\n\n"
+    turn = Turn(headers={"content-type": "text/event-stream"}, steps=(event, *end))
+
+    if not ended and end:
+        with pytest.raises((UpstreamFailed, TimeoutError)):
+            async with asyncio.timeout(0.5):
+                await replied("gemini", turn, stream=True)
+        return
+    out = await replied("gemini", turn, stream=True)
+
+    assert b'"hi"' in out
+    assert out.endswith(b"data: [DONE]\n\n") is ended
+    assert (b'"finish_reason":"stop"' in out) is ended

@@ -55,7 +55,7 @@ from tests.world import (
 )
 
 ROUTES = ("chat", "mail")
-ADA = Actor("ada", Role.ADMIN)
+ADA = Actor("ada", Role.ADMIN, "pr_ada")
 
 route_names = st.sampled_from(ROUTES)
 models = st.sampled_from([*SKILL])
@@ -181,7 +181,9 @@ class ControlPlane(RuleBasedStateMachine):
     @precondition(now_in(Phase.CANARY))
     @rule(route=route_names)
     def abort(self, route: str) -> None:
-        self.attempt(lambda: canary_hands.by_hand(self.ctx, BEN, route, Signal.ABORT, ""))
+        self.attempt(
+            lambda: canary_hands.by_hand(self.ctx, BEN, route, Signal.ABORT, "a drill")
+        )
 
     @rule(route=route_names)
     def roll_back(self, route: str) -> None:

@@ -16,6 +16,7 @@ from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
 from tests.rollout_life import Ending, one
 from tests.rollout_traffic import Harm
+from tests.signing import CONTROL
 from tests.world import SECRET
 
 # Five rollouts or so in each; `make soak` plays more of them.
@@ -69,7 +70,10 @@ def test_they_hold_on_a_database_with_two_control_processes(
     database_url: str, seed: int
 ) -> None:
     def two(clock: ManualClock) -> Sequence[Store]:
-        return [SqlStore(database_url, secret=SECRET, clock=clock) for _ in range(2)]
+        return [
+            SqlStore(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
+            for _ in range(2)
+        ]
 
     assert one(seed, two).endings
 

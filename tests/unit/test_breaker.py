@@ -29,23 +29,26 @@ from harness.domain.errors import IllegalTransition, InputError
 from harness.domain.failures import RULES, BreakerEffect, FailureClass
 
 F = FailureClass
-POLICY = BreakerPolicy()
+TRICKLE = BreakerPolicy()
+POLICY = BreakerPolicy(trickle_s=TRICKLE.open_max_s)  # without one: the waits alone
 OPENING = [each for each in F if RULES[each].breaker is BreakerEffect.OPENS]
 NEUTRAL = [each for each in F if RULES[each].breaker is BreakerEffect.NEUTRAL]
 COUNTED = [each for each in F if RULES[each].breaker is BreakerEffect.FAILURE]
 
 
-def after(breaker: Breaker, now: float, *outcomes: F | None) -> Breaker:
+def after(
+    breaker: Breaker, now: float, *outcomes: F | None, policy: BreakerPolicy = POLICY
+) -> Breaker:
     """One request after another, each admitted."""
     for outcome in outcomes:
-        breaker, ticket = admit(breaker, now, POLICY)
+        breaker, ticket = admit(breaker, now, policy)
         assert ticket is not None
-        breaker = settle(breaker, ticket, outcome, now, POLICY)
+        breaker = settle(breaker, ticket, outcome, now, policy)
     return breaker
 
 
-def opened(now: float = 0.0) -> Breaker:
-    return after(CLOSED, now, F.QUOTA)
+def opened(now: float = 0.0, policy: BreakerPolicy = POLICY) -> Breaker:
+    return after(CLOSED, now, F.QUOTA, policy=policy)
 
 
 @pytest.mark.req("A6", "B4")
@@ -160,6 +163,52 @@ def test_every_failed_probe_doubles_the_time_up_to_fifteen_minutes(failure: F) -
         assert breaker.because is failure
 
 
+@pytest.mark.req("A6", "B4")
+@pytest.mark.parametrize("failure", [*COUNTED, *OPENING])
+def test_an_open_circuit_is_probed_from_ten_seconds_on_by_one_request_at_a_time(
+    failure: F,
+) -> None:
+    breaker = opened(policy=TRICKLE)
+
+    assert admit(breaker, 9.9, TRICKLE) == (breaker, None)
+    assert retry_in_s(breaker, 4.0, TRICKLE) == 6.0
+    breaker, probe = admit(breaker, 10.0, TRICKLE)
+    assert probe is not None
+    assert admit(breaker, 19.0, TRICKLE) == (breaker, None)
+    assert retry_in_s(breaker, 19.0, TRICKLE) == PROBE_UNDER_WAY_S
+    breaker = settle(breaker, probe, failure, 25.0, TRICKLE)
+
+    # It changes nothing but the time of the next: the full wait is not longer for it.
+    assert (breaker.state, breaker.open_until) == (BreakerState.OPEN, 120.0)
+    assert admit(breaker, 34.9, TRICKLE)[1] is None
+    assert admit(breaker, 35.0, TRICKLE)[1] is not None
+
+
+@pytest.mark.req("A6", "B4")
+def test_a_target_that_is_back_is_used_again_long_before_its_full_wait_is_over() -> None:
+    breaker, probe = admit(opened(policy=TRICKLE), 10.0, TRICKLE)
+    assert probe is not None
+    breaker = settle(breaker, probe, None, 11.0, TRICKLE)
+    assert (breaker.state, breaker.good_probes) == (BreakerState.HALF_OPEN, 1)
+    for _ in range(2):
+        breaker, probe = admit(breaker, 11.0, TRICKLE)
+        assert probe is not None
+        breaker = settle(breaker, probe, None, 11.0, TRICKLE)
+
+    assert breaker == Breaker(serial=breaker.serial, failed_at=0.0)
+
+
+@pytest.mark.parametrize("failure", NEUTRAL)
+def test_a_neutral_request_of_the_trickle_is_given_back(failure: F) -> None:
+    breaker, probe = admit(opened(policy=TRICKLE), 10.0, TRICKLE)
+    assert probe is not None
+
+    breaker = settle(breaker, probe, failure, 11.0, TRICKLE)
+
+    assert (breaker.state, breaker.good_probes) == (BreakerState.OPEN, 0)
+    assert admissible(breaker, 11.0, TRICKLE)
+
+
 def test_a_target_that_recovered_starts_again_with_the_shortest_time() -> None:
     breaker = after(opened(), 120.0, F.SERVER)
     breaker = after(breaker, 360.0, None, None, None, F.QUOTA)
@@ -272,6 +321,7 @@ def test_a_pair_that_the_table_does_not_have_is_refused() -> None:
         {"window_s": 0.0},
         {"open_s": 0.0},
         {"probe_lease_s": 0.0},
+        {"trickle_s": 0.0},
         {"share": 1.1},
         {"share": -0.1},
         {"share": math.nan},
@@ -295,6 +345,8 @@ def test_a_policy_at_its_limits_is_a_policy() -> None:
 class AnyTraffic(RuleBasedStateMachine):
     """Requests begin and end in any order, time passes, and an oracle keeps the books."""
 
+    policy = POLICY
+
     def __init__(self) -> None:
         super().__init__()
         self.breaker, self.now = CLOSED, 1000.0
@@ -308,14 +360,14 @@ class AnyTraffic(RuleBasedStateMachine):
     @rule()
     def begin(self) -> None:
         before = self.breaker
-        may = admissible(before, self.now, POLICY)
-        self.breaker, ticket = admit(before, self.now, POLICY)
+        may = admissible(before, self.now, self.policy)
+        self.breaker, ticket = admit(before, self.now, self.policy)
         assert may is (ticket is not None)
         if before.state is BreakerState.CLOSED:
             assert ticket is not None
         if ticket is None:
             assert self.breaker == before
-            assert retry_in_s(before, self.now, POLICY) > 0
+            assert retry_in_s(before, self.now, self.policy) > 0
         else:
             probe = before.state is not BreakerState.CLOSED
             assert ticket > before.serial if probe else ticket == before.serial
@@ -343,7 +395,7 @@ class AnyTraffic(RuleBasedStateMachine):
     def end(self, outcome: F | None, which: int) -> None:
         ticket, probe = self.out.pop(which % len(self.out))
         before = self.breaker
-        self.breaker = settle(before, ticket, outcome, self.now, POLICY)
+        self.breaker = settle(before, ticket, outcome, self.now, self.policy)
         assert self.breaker.serial >= before.serial
         if before.state is BreakerState.CLOSED and ticket == before.serial:
             self._keep_books(outcome)
@@ -355,28 +407,32 @@ class AnyTraffic(RuleBasedStateMachine):
 
     def _keep_books(self, outcome: F | None) -> None:
         if outcome not in NEUTRAL:
-            bucket = int(self.now * BUCKETS // POLICY.window_s)
+            bucket = int(self.now * BUCKETS // self.policy.window_s)
             self.counted.append((bucket, outcome is not None))
 
     def _check_move(self, before: Breaker, outcome: F | None, *, probe: bool) -> None:
         if before.state is BreakerState.CLOSED:
-            bucket = int(self.now * BUCKETS // POLICY.window_s)
+            bucket = int(self.now * BUCKETS // self.policy.window_s)
             window = [failed for at, failed in self.counted if at > bucket - BUCKETS]
             enough = sum(window) >= 5 and sum(window) / len(window) >= 0.2
             assert outcome in OPENING or (enough and outcome in COUNTED)
-            assert self.breaker.open_s == POLICY.open_s
+            assert self.breaker.open_s == self.policy.open_s
+        elif before.state is BreakerState.OPEN:
+            assert probe
+            assert outcome is None
+            assert self.breaker.good_probes == 1
         elif self.breaker.state is BreakerState.OPEN:
             assert probe
             assert outcome in (*COUNTED, *OPENING)
-            assert self.breaker.open_s == min(2 * before.open_s, POLICY.open_max_s)
+            assert self.breaker.open_s == min(2 * before.open_s, self.policy.open_max_s)
         else:
             assert probe
-            assert before.good_probes == POLICY.probe_successes - 1
+            assert before.good_probes == self.policy.probe_successes - 1
         self.counted.clear()
 
     @invariant()
     def never_more_than_one_probe_counts(self) -> None:
-        if self.breaker.state is BreakerState.HALF_OPEN:
+        if self.breaker.state is not BreakerState.CLOSED:
             valid = [ticket for ticket, _ in self.out if ticket == self.breaker.serial]
             assert len(valid) == (self.breaker.probe_since is not None)
 
@@ -385,11 +441,16 @@ class AnyTraffic(RuleBasedStateMachine):
         breaker = self.breaker
         assert len(breaker.window) <= BUCKETS
         assert all(0 <= each.failures <= each.requests for each in breaker.window)
-        assert 0 <= breaker.good_probes < POLICY.probe_successes
-        assert 0 <= breaker.open_s <= POLICY.open_max_s
+        assert 0 <= breaker.good_probes < self.policy.probe_successes
+        assert 0 <= breaker.open_s <= self.policy.open_max_s
         if breaker.state is not BreakerState.CLOSED:
             assert breaker.window == ()
             assert breaker.because is not None
 
 
+class AnyTrickle(AnyTraffic):
+    policy = TRICKLE
+
+
+TestAnyTrickle = pytest.mark.req("A6", "B4")(AnyTrickle.TestCase)
 TestAnyTraffic = pytest.mark.req("A6", "B4")(AnyTraffic.TestCase)

@@ -7,7 +7,13 @@ from harness.domain.capabilities import Capabilities
 from harness.domain.errors import ConfigError
 from harness.domain.evaluation import Claim
 from harness.domain.guardrails import Guardrail, Guardrails
-from harness.domain.routing import OnContentPolicy, RouteSettings, Stakes
+from harness.domain.routing import (
+    Commit,
+    OnBadEvent,
+    OnContentPolicy,
+    RouteSettings,
+    Stakes,
+)
 from harness.domain.settings import Settings
 
 FALLING_STEPS = """policies:
@@ -67,7 +73,11 @@ data_classes: {{x: [a]}}
         ("router:\n  breaker: {failres: 3}\n", 2, "did you mean 'failures'?"),
         ("router:\n  retry:\n    attempts: none\n", 3, "integer"),
         ("router:\n  retry: {base_s: 9}\n", 1, "router.retry: base_s (9.0) is above cap_s"),
-        ("router:\n  breaker: {open_s: -1}\n", 1, "open_s and probe_lease_s are above 0"),
+        (
+            "router:\n  breaker: {open_s: -1}\n",
+            1,
+            "open_s, trickle_s and probe_lease_s are above 0",
+        ),
         ("policies:\n  a:\n    gate: {alpa: 1}\n", 3, "did you mean 'alpha'?"),
         ("policies:\n  a:\n    gate: {alpha: 2}\n", 3, "is 2; it must lie in 0.000001 to 0.5"),
         ("policies:\n  a:\n    gate: {alpha: .nan}\n", 3, "finite"),
@@ -289,6 +299,10 @@ def test_a_route_says_what_it_risks_and_who_may_answer(tmp_path: Path) -> None:
     on_content_policy: fallback
     tools: side_effects
     data_class: personal
+    first_token_timeout_s: 60
+    first_byte_timeout_s: 90
+    commit: whole
+    on_bad_event: skip
 data_classes:
   personal: [a, b, c]
 """,
@@ -303,6 +317,10 @@ data_classes:
         side_effects=True,
         capable=(large.target.id, third.target.id),
         data_class="personal",
+        first_token_timeout_s=60.0,
+        first_byte_timeout_s=90.0,
+        commit=Commit.WHOLE,
+        on_bad_event=OnBadEvent.SKIP,
     )
     assert spare.target.id not in route.settings.capable
 

@@ -15,9 +15,11 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard import acting, shell
 from harness.bootstrap import CONFIG_VARIABLE
-from harness.control import alerts, switches, targets
+from harness.control import alerts, keys, switches, targets
 from harness.control.switches import Wanted
+from harness.domain.access import SYSTEM, Role
 from harness.domain.alerts import AlertKind
+from harness.domain.errors import NotAllowed
 from harness.domain.switches import ENVIRONMENT_VARIABLE, Source, force_of
 from harness.domain.targets import Provider
 from tests.dashboard_data import ANA, XSS, Lived, configured, lived
@@ -48,9 +50,8 @@ def long_ago(tmp_path_factory: pytest.TempPathFactory) -> Lived:
 
 
 @pytest.fixture(autouse=True)
-def fresh_installation(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def fresh_installation() -> Iterator[None]:
     """Each test opens its own; main.py keeps one for as long as the process lives."""
-    monkeypatch.setenv("SWAPGATE_ACTOR", "carla")
     forget()
     yield
     forget()
@@ -244,7 +245,7 @@ def test_a_switch_in_force_is_shown_on_every_page(
         switches.throw(ctx, ANA, Wanted(force_of("provider:sim"), why), source=Source.CLI)
         for why in (XSS, "a drill that is over")
     )
-    switches.lift(ctx, ANA, lifted.id)
+    switches.lift(ctx, ANA, lifted.id, reason="over")
 
     app = shown(monkeypatch, config, page)
 
@@ -278,9 +279,26 @@ def test_what_is_wrong_now_is_on_the_overview_with_what_to_do(
     assert not any("<script>" in str(each.proto.body) for each in app.get("html"))
 
 
-def test_without_a_name_the_user_of_the_machine_acts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("SWAPGATE_ACTOR")
-    monkeypatch.setattr("getpass.getuser", lambda: "dana")
-    assert acting.default_name() == "dana"
-    monkeypatch.setenv("SWAPGATE_ACTOR", "erin")
-    assert acting.default_name() == "erin"
+@pytest.mark.req("F5")
+def test_a_session_acts_with_a_key_as_long_as_it_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configured(tmp_path)
+    app = shown(monkeypatch, config, "overview")
+    assert acting.STATE not in app.session_state
+    ctx, secret = shell.context(), shell.installation().secret
+    key, secret_text = keys.create(ctx, SYSTEM, "carla", secret=secret, role=Role.APPROVER)
+
+    for typed, said in (("sg-mgmt-wrong", "Not signed in"), (secret_text, "You act as carla")):
+        app.text_input[0].set_value(typed)
+        next(each for each in app.button if each.label == "Sign in").click().run()
+        assert said in text(app)
+    actor = app.session_state[acting.STATE]
+    assert (actor.name, actor.key) == ("carla", key.id)
+    assert secret_text not in repr(app.session_state)
+    assert secret_text not in text(app)
+
+    assert keys.still(ctx.store, actor) == actor
+    keys.revoke(ctx, SYSTEM, key.id)
+    with pytest.raises(NotAllowed, match="revoked"):
+        keys.still(ctx.store, actor)

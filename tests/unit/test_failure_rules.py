@@ -27,6 +27,7 @@ model_unknown   never        yes            opens    yes    no
 context_window  never        larger_window  neutral  no     no
 content_policy  never        if_route_says  neutral  no     no
 cancelled       never        no             neutral  no     no
+internal        never        yes            neutral  no     no
 """
 HEAD, *ROWS = [line.split() for line in TABLE.strip().splitlines()]
 CELLS = [

@@ -46,6 +46,7 @@ INTERVAL_S = 60.0
 def test_nobody_is_checked_too_early(seen: Seen, now: float, interval_s: float) -> None:
     if due_in_s(seen, now, interval_s) > 0:
         return
+    assert not seen.busy
     assert seen.retry_in_s == 0
     if seen.state is BreakerState.CLOSED:
         every_s = min(interval_s, SUSPECT_EVERY_S) if seen.suspect else interval_s
@@ -56,6 +57,7 @@ def test_nobody_is_checked_too_early(seen: Seen, now: float, interval_s: float) 
 
 @given(seens, times, st.floats(0.1, 600))
 def test_whoever_waits_so_long_is_due(seen: Seen, now: float, interval_s: float) -> None:
+    seen = seen._replace(busy=False)
     wait_s = due_in_s(seen, now, interval_s)
     then = seen._replace(retry_in_s=max(0.0, seen.retry_in_s - wait_s))
 
@@ -157,14 +159,14 @@ async def test_checks_close_a_circuit_so_that_no_user_has_to_be_the_probe(
     door.turns[INCUMBENT] = error(401)
     assert await door.ask() == 200
     assert await door.state(INCUMBENT) == 2
-    assert INCUMBENT not in await door.check(60)  # not before its time
+    assert INCUMBENT not in await door.check(9)  # not before its time
 
-    assert INCUMBENT in await door.check(61)  # still refused: open for twice as long
+    assert INCUMBENT in await door.check(2)  # still refused
     assert await door.state(INCUMBENT) == 2
     assert await door.up(INCUMBENT) == 0
 
     door.turns[INCUMBENT] = completion()
-    assert INCUMBENT in await door.check(241)
+    assert INCUMBENT in await door.check(INTERVAL_S)
     assert await door.state(INCUMBENT) == 1
     assert INCUMBENT not in await door.check(PROBE_EVERY_S / 2)
     for _ in range(2):
@@ -202,6 +204,65 @@ async def test_a_fallback_that_is_down_is_told_of_within_a_minute(
     assert await door.state() == 2
     door.recorder.flush()
     assert [each.kind for each in door.kept.alerts] == [AlertKind.BREAKER_OPEN]
+
+
+@pytest.mark.req("B10", "B4")
+async def test_a_provider_that_is_back_is_found_by_checks_within_half_a_minute(
+    tmp_path: Path,
+) -> None:
+    door = Checked(tmp_path)
+    door.turns[INCUMBENT] = error(503)
+    for _ in range(3):
+        await door.ask()
+    assert await door.state(INCUMBENT) == 2
+    for _ in range(6):
+        await door.check(SUSPECT_EVERY_S)
+    door.turns[INCUMBENT] = completion("back")
+
+    await door.check(SUSPECT_EVERY_S)
+    for _ in range(2):
+        await door.check(PROBE_EVERY_S)
+
+    assert await door.state(INCUMBENT) == 0
+
+
+@pytest.mark.req("B10")
+async def test_a_target_that_a_user_waits_for_is_not_checked(tmp_path: Path) -> None:
+    door = Checked(tmp_path)
+    door.turns[INCUMBENT] = Turn(hang=True)
+    waiting = asyncio.ensure_future(door.call(CHAT, ASK))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert door.asked
+
+    assert await door.check() == [FALLBACK]
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    door.turns[INCUMBENT] = completion()
+
+    assert await door.check() == [FALLBACK, INCUMBENT]
+
+
+@pytest.mark.req("B10", "B4")
+async def test_checks_that_fail_open_no_circuit_that_users_find_healthy(tmp_path: Path) -> None:
+    door = Checked(tmp_path)
+    for _ in range(4):
+        # One user now and then; in between no check is answered.
+        door.turns[INCUMBENT] = completion()
+        assert await door.ask() == 200
+        door.turns[INCUMBENT] = error(500)
+        await door.check(INTERVAL_S + 1)
+        for _ in range(3):
+            await door.check(SUSPECT_EVERY_S)
+
+    assert await door.state(INCUMBENT) == 0
+    assert await door.up(INCUMBENT) == 0
+
+    # A user meets with it as well: then all count.
+    assert await door.ask() == 200
+    for _ in range(4):
+        await door.check(SUSPECT_EVERY_S)
+    assert await door.state(INCUMBENT) == 2
 
 
 @pytest.mark.req("B10")

@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from harness.control import alerts, canary, holding, reconcile
-from harness.domain.alerts import AlertKind
+from harness.control import alerts, canary, canary_hands, holding, reconcile
+from harness.domain.alerts import Alert, AlertKind
+from harness.domain.errors import InputError
 from harness.domain.observation import Traffic
 from harness.domain.proposal import Phase
-from harness.domain.rollout import Action, Rollout
+from harness.domain.rollout import Action, ActionKind, Rollout, Signal
 from harness.gate import holds
 from harness.runtime.clock import ManualClock
 from harness.store.memory.store import MemoryStore
-from tests.world import SECRET, World, block_of
+from tests.world import BEN, SECRET, World, block_of
 
 
 @pytest.fixture
@@ -227,3 +228,63 @@ def test_an_alert_that_was_told_before_the_clock_was_set_back_still_ends(
     with world.store.write() as tx:
         alerts.end(ctx, tx, AlertKind.CANARY_HELD, live(world).id)
     assert not alerts.is_open(ctx, AlertKind.CANARY_HELD, live(world).id)
+
+
+def router_fails(world: World, about: str, subject: str = "route chat") -> None:
+    """As a router's alarms tell it (`router.alarms`)."""
+    kind, now = AlertKind.INTERNAL_ERROR, world.clock.now()
+    key = f"{kind.value}:{about}"
+    told = Alert(kind, subject, key, "the router failed", "KeyError in a.py:7", now, "w1")
+    with world.store.write() as tx:
+        tx.alerts.tell([told])
+
+
+@pytest.mark.req("F2", "F3")
+def test_after_a_fault_of_a_router_it_holds_until_a_person_looked(world: World) -> None:
+    up_to_the_next_step(world)
+    ctx, rollout = world.context(), live(world)
+    router_fails(world, rollout.id)
+
+    assert "swapgate canary resume" in look(world, ctx).reason
+    world.clock.advance(3600)
+    for _ in range(3):
+        requests(world, 50)
+        reconcile.reconcile(ctx)
+        alerts.turn(ctx)
+    assert (live(world).step, look(world, ctx).kind) == (0, ActionKind.HOLD)
+
+    with pytest.raises(InputError, match="reason"):
+        canary_hands.by_hand(ctx, BEN, "chat", Signal.RESUME, " ")
+    after = canary_hands.by_hand(ctx, BEN, "chat", Signal.RESUME, "a known bug, mended")
+    assert (after.state, after.step_started_at) == (rollout.state, rollout.step_started_at)
+    reconcile.reconcile(ctx)
+    assert live(world).step == 1
+    with world.store.read() as tx:
+        (event,) = [e for e in tx.audit.all() if e.action == "canary.acknowledge"]
+    assert "a known bug, mended" in str(event.details["reason"])
+
+    router_fails(world, rollout.id)
+    assert alerts.is_open(ctx, AlertKind.INTERNAL_ERROR, rollout.id)
+
+
+@pytest.mark.req("F3")
+def test_a_fault_of_a_router_holds_no_harm_back(world: World) -> None:
+    world.feed(blocks=8, failing=True)
+    router_fails(world, live(world).id)
+    found = look(world, world.context())
+    assert found.signal is Signal.HARM
+
+
+def test_a_fault_of_a_router_is_over_with_its_rollout_or_by_silence(world: World) -> None:
+    ctx, rollout = world.context(), live(world)
+    router_fails(world, rollout.id)
+    router_fails(world, "route other", "route other")
+    alerts.turn(ctx)
+    canary_hands.by_hand(ctx, BEN, "chat", Signal.ABORT, "enough")
+
+    alerts.turn(ctx)
+    assert not alerts.is_open(ctx, AlertKind.INTERNAL_ERROR, rollout.id)
+    assert alerts.is_open(ctx, AlertKind.INTERNAL_ERROR, "route other")
+    world.clock.advance(3600)
+    alerts.turn(ctx)
+    assert not alerts.is_open(ctx, AlertKind.INTERNAL_ERROR, "route other")

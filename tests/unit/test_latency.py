@@ -1,10 +1,24 @@
 """Quantiles from recorded histograms."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.latency import BOUNDS_MS, merged, quantile_ms
+from harness.domain.latency import (
+    ANSWER_BOUNDS_MS,
+    BOUNDS_MS,
+    LEAST_ANSWERS,
+    MOST_ANSWERS,
+    SHORTEST_LIMIT_S,
+    AnswerTimes,
+    answer_class,
+    first_byte_limit_s,
+    merged,
+    quantile_ms,
+    with_answer,
+)
 
 counts = st.dictionaries(st.sampled_from((*BOUNDS_MS, -1)), st.integers(1, 50), min_size=1)
 
@@ -33,3 +47,63 @@ def test_quantiles_rise_and_lie_between_those_of_the_parts(
 
     assert (quantile_ms(both, low) or 0.0) <= whole
     assert parts[0] - 1e-6 <= whole <= parts[1] + 1e-6
+
+
+@pytest.mark.req("B3")
+@given(st.lists(st.floats(0, 3600), min_size=LEAST_ANSWERS, max_size=3000))
+def test_a_limit_by_measurement_is_never_below_what_nearly_all_answers_took(
+    seconds: list[float],
+) -> None:
+    times: AnswerTimes = {}
+    for each in seconds:
+        times = with_answer(times, each)
+
+    assert sum(times.values()) <= MOST_ANSWERS
+    assert len(times) <= len(ANSWER_BOUNDS_MS)
+    limit_s = first_byte_limit_s(times)
+    assert limit_s >= SHORTEST_LIMIT_S
+    if len(seconds) <= MOST_ANSWERS:
+        over = sum(each > limit_s for each in seconds)
+        assert over <= math.ceil(len(seconds) / 100)
+
+
+@pytest.mark.req("B3")
+def test_a_healthy_answer_of_five_minutes_is_not_cut() -> None:
+    times: AnswerTimes = {}
+    for _ in range(LEAST_ANSWERS):
+        assert first_byte_limit_s(times) == math.inf
+        times = with_answer(times, 300.0)
+
+    assert 700 < first_byte_limit_s(times) < 1200
+
+
+@pytest.mark.req("B3")
+def test_a_limit_follows_answers_that_became_slower() -> None:
+    times: AnswerTimes = {}
+    for _ in range(MOST_ANSWERS):
+        times = with_answer(times, 2.0)
+    assert first_byte_limit_s(times) == SHORTEST_LIMIT_S
+
+    # The first waits are cut, and count for as long as they lasted.
+    cut = 0
+    while (limit_s := first_byte_limit_s(times)) < 45.0:
+        times = with_answer(times, min(45.0, limit_s))
+        cut += 1
+    assert cut < 30
+
+
+@pytest.mark.req("B3")
+def test_one_hanging_answer_of_a_hundred_moves_no_limit() -> None:
+    times: AnswerTimes = {}
+    for _ in range(LEAST_ANSWERS - 1):
+        times = with_answer(times, 2.0)
+
+    assert first_byte_limit_s(with_answer(times, 60.0)) == SHORTEST_LIMIT_S
+
+
+@pytest.mark.parametrize(
+    ("max_tokens", "kind"),
+    [(0, 0), (-1, 0), (1, 256), (256, 256), (257, 1024), (16_384, 16_384), (10**9, 16_385)],
+)
+def test_answers_of_one_class_may_be_about_as_long(max_tokens: int, kind: int) -> None:
+    assert answer_class(max_tokens) == kind

@@ -309,3 +309,13 @@ def test_without_a_provider_that_offers_models_the_reason_says_so() -> None:
 @pytest.mark.req("C3")
 def test_an_empty_name_means_nothing() -> None:
     assert asked(" ") == ModelMatch(" ", "the name is empty")
+
+
+@pytest.mark.req("C3")
+def test_a_kind_in_front_that_nobody_has_is_not_left_for_another_one() -> None:
+    among = [Offer("home", "ollama", "gpt-5"), Offer("home", "ollama", "openai-gpt-5")]
+
+    found = match("openai:gpt 5", among, likeness=Rapidfuzz(), today=TODAY)
+
+    assert found.found is None
+    assert "no configured provider of the kind openai" in found.reason

@@ -255,14 +255,14 @@ def test_a_wait_of_less_than_a_second_is_told_as_one() -> None:
 
 @pytest.mark.req("A6")
 def test_the_health_of_a_target_is_its_breakers_or_the_pause_it_asked_for() -> None:
-    policy = BreakerPolicy()
+    policy = BreakerPolicy(trickle_s=900.0)
     _, ticket = admit(CLOSED, 0.0, policy)
     assert ticket is not None
     opened = settle(CLOSED, ticket, F.QUOTA, 3.0, policy)
 
     assert health_of(CLOSED, 5.0, policy) == HEALTHY
     assert health_of(opened, 23.0, policy) == Health(100.0, 3.0)
-    assert health_of(opened, 23.0, policy, pause_s=130.0) == Health(130.0, 3.0)
+    assert health_of(opened, 23.0, policy, pause_s=130.0) == Health(130.0, 3.0, 130.0)
 
 
 @pytest.mark.req("B11")

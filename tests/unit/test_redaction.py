@@ -209,9 +209,9 @@ def test_rules_of_the_user_come_first_and_change_the_digest() -> None:
     [
         ("email", "x", "not"),
         ("Order", "x", "lower case"),
-        ("order", "(", "unterminated"),
+        ("order", "(", "missing"),
         ("order", "x*", "empty text"),
-        ("order", "x" * 1001, "longer"),
+        ("order", "x" * 1001, "at most 1000 characters"),
     ],
 )
 def test_a_rule_that_makes_no_sense_is_refused(name: str, pattern: str, because: str) -> None:

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.catalogue import CatalogueEntry, catalogue
+from harness.domain.provider_kinds import PROVIDER_KINDS
 from harness.domain.resolution import Outcome, Resolution, Rule, resolve
 from harness.domain.switches import Force, ForceKind
 from harness.domain.targets import Price, Provider
@@ -105,6 +106,54 @@ def test_a_name_that_nobody_takes_says_why(name: str, there: str, said: str) -> 
 
     assert found.target is None
     assert said in found.reason
+
+
+@pytest.mark.req("D2")
+@pytest.mark.parametrize(
+    ("name", "there"),
+    [
+        ("openai:gpt-99", "home"),  # not as a plain name to a server of one's own
+        ("openai:gpt-99", "openrouter"),
+        ("mistral:7b", "home openrouter"),
+        ("deepseek:llama3:8b", "home"),
+        ("vertex/gemini-9", "gemini"),  # a keyword does not outweigh the prefix
+        ("openrouter/anthropic/claude-opus-5", "anthropic"),
+        ("openai:claude-opus-5", "anthropic home"),
+        ("bedrock:anthropic.claude-opus-5", "anthropic"),
+    ],
+)
+def test_a_kind_in_front_is_never_left_for_a_server_of_another_kind(
+    name: str, there: str
+) -> None:
+    found = asked(name, *there.split())
+
+    assert found.target is None
+    assert "is configured" in found.reason
+
+
+@pytest.mark.req("D2")
+def test_a_server_that_is_called_like_another_kind_is_not_taken_for_it() -> None:
+    disguised = {"openai": provider("openai", "ollama")}
+    beside = {**disguised, "main": provider("main", "openai")}
+
+    assert resolve("openai:gpt-5", disguised, catalogue=KNOWN).target is None
+    assert resolve("openai:gpt-5", beside, catalogue=KNOWN).target == "main/gpt-5"
+    # As a target is written, which has the provider's name in front.
+    assert resolve("openai/llama3", beside, catalogue=KNOWN).target == "openai/llama3"
+
+
+@given(
+    kind=st.sampled_from(sorted(set(PROVIDER_KINDS) - {"sim"})),
+    model=st.text("abgpt-5.:", min_size=1, max_size=8),
+    there=st.sets(st.sampled_from([each.name for each in ALL])),
+)
+def test_a_kind_and_a_colon_lead_to_that_kind_or_to_nobody(
+    kind: str, model: str, there: set[str]
+) -> None:
+    configured = {each.name: each for each in ALL if each.name in there}
+    found = resolve(f"{kind}:{model}", configured, catalogue=KNOWN)
+
+    assert found.provider is None or configured[found.provider].kind == kind
 
 
 @pytest.mark.req("D2", "D7")

@@ -14,12 +14,14 @@ from harness.domain.alerts import AlertKind
 from harness.domain.key_limits import KeyLimits
 from harness.domain.routing import KeyGrant
 from harness.domain.spend import KeySpend
+from router.admission import STRANGERS_COUNTS
 from router.feedback import PATH as FEEDBACK
 from router.ports import UpstreamRequest
+from router.rates import LocalRates
 from router.transport.scripted import Turn
 from tests.router_door import ASK, AUTH, CHAT, Door, code
 from tests.router_upstream import completion, error, streamed
-from tests.router_world import KEY, SECRET, snapshot
+from tests.router_world import KEY, QUICK, SECRET, snapshot
 
 LIMITED = "sk-sg-limited"
 BEARER = ((b"authorization", f"Bearer {LIMITED}".encode()),)
@@ -220,19 +222,51 @@ async def test_with_the_database_away_spend_is_kept_and_budgets_hold(door: Make)
     assert sum(row.cost_usd for row in router.kept.spends) == pytest.approx(3 * COST_USD)
 
 
-async def test_callers_with_unknown_keys_are_slowed_down_and_known_ones_are_not(
+async def test_an_address_with_wrong_keys_is_slowed_down_and_right_keys_from_it_are_not(
     door: Make,
 ) -> None:
     router = door()
     wrong = ((b"authorization", b"Bearer sk-sg-guess"),)
-    statuses = [(await ask(router, headers=wrong))[0] for _ in range(601)]
-    assert (statuses.count(401), statuses[-1]) == (600, 429)
+    statuses = [(await ask(router, headers=wrong))[0] for _ in range(11)]
+    assert statuses == [401] * 10 + [429]
 
     status, headers, body = await ask(router, headers=())
     assert (status, code(body), headers[b"retry-after"]) == (429, "rate_limit_exceeded", b"1")
     assert (await ask(router))[0] == (await ask(router, headers=(AUTH,)))[0] == 200
-    router.clock.advance(0.1)
+    # Another's mistyped key is told what is wrong with it.
+    assert (await router.call(CHAT, ASK, headers=wrong, peer="198.51.100.7"))[0] == 401
+    router.clock.advance(1)
     assert (await ask(router, headers=wrong))[0] == 401
+
+
+async def test_behind_a_trusted_proxy_each_client_has_its_own_count(tmp_path: Path) -> None:
+    settings = replace(QUICK, trusted_proxies=("10.0.0.0/8",))
+    router = Door(tmp_path, settings=settings)
+
+    async def guess(peer: str, forwarded: bytes) -> int:
+        headers = ((b"authorization", b"Bearer no"), (b"x-forwarded-for", forwarded))
+        return (await router.call(CHAT, ASK, headers=headers, peer=peer))[0]
+
+    # What the client claims before its own address is its invention.
+    guesses = [await guess("10.1.1.1", b"1.2.3.%d, 203.0.113.9" % n) for n in range(11)]
+    assert guesses == [401] * 10 + [429]
+    assert await guess("10.1.1.1", b"203.0.113.10") == 401
+    # Nobody trusts this one: its header is worth nothing.
+    assert {await guess("192.0.2.7", b"203.0.113.%d" % n) for n in range(11)} == {401, 429}
+
+
+async def test_any_number_of_addresses_takes_a_bounded_number_of_counts(door: Make) -> None:
+    router = door()
+    headers = ((b"authorization", b"Bearer no"),)
+    statuses = {
+        (await router.call(CHAT, ASK, headers=headers, peer=f"10.{n >> 8}.{n & 255}.1"))[0]
+        for n in range(3000)
+    }
+
+    assert statuses <= {401, 429}
+    book = router.app._admission._book
+    assert isinstance(book, LocalRates)
+    assert len(book._states) <= STRANGERS_COUNTS
 
 
 @pytest.mark.req("F3", "G5")

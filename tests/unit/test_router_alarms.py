@@ -1,5 +1,6 @@
 """What a worker tells a person of: once, with who carries the load, and when it is over."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,26 @@ async def test_the_alert_ends_when_the_circuit_closes(tmp_path: Path) -> None:
         (AlertKind.BREAKER_OPEN, News.RAISED),
         (AlertKind.BREAKER_OPEN, News.ENDED),
     ]
+
+
+@pytest.mark.req("A5", "B4")
+async def test_a_long_pause_is_an_alert_until_it_is_over_and_shown_in_the_metrics(
+    tmp_path: Path,
+) -> None:
+    limited = replace(error(429), headers={"retry-after": "7200"})
+    place = Place(tmp_path, {INCUMBENT: limited, FALLBACK: completion()}, fallback=True)
+    series = f'swapgate_target_pause_seconds{{target="{OWN}"}}'
+
+    await place.ask(times=2)
+    place.door.app._alarms.look()
+    assert told(place) == [(AlertKind.BREAKER_OPEN, News.RAISED)]
+    assert "asked for a pause" in place.door.kept.alerts[0].title
+    assert (await place.metrics())[series] == 7200
+
+    place.door.clock.advance(7201)
+    place.door.app._alarms.look()
+    assert told(place)[1:] == [(AlertKind.BREAKER_OPEN, News.ENDED)]
+    assert series not in await place.metrics()
 
 
 @pytest.mark.req("A5")

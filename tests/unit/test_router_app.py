@@ -94,11 +94,12 @@ async def test_before_there_is_a_snapshot_it_is_not_ready(tmp_path: Path) -> Non
 
 async def test_a_stale_or_refused_snapshot_is_called_degraded(tmp_path: Path) -> None:
     door = Door(tmp_path)
+    degraded = b'{"status":"degraded","reason":"%s"}'
 
     door.holder.stale = True
-    assert (await door.call("/readyz", method="GET"))[2] == b'{"status":"degraded"}'
+    assert (await door.call("/readyz", method="GET"))[2] == degraded % b"database_away"
     door.holder.stale, door.holder.refused = False, "why"
-    assert (await door.call("/readyz", method="GET"))[2] == b'{"status":"degraded"}'
+    assert (await door.call("/readyz", method="GET"))[2] == degraded % b"revision_refused"
 
 
 async def test_a_bug_of_ours_is_a_500_with_a_number_and_no_detail(tmp_path: Path) -> None:
@@ -112,7 +113,8 @@ async def test_a_bug_of_ours_is_a_500_with_a_number_and_no_detail(tmp_path: Path
     assert (status, code(body)) == (500, "internal_error")
     assert headers[b"x-swapgate-request-id"] in body
     assert b"sk-secret" not in body
-    assert door.recorder.counters["internal_errors"] == 1
+    # The call, and once more on the plain path.
+    assert door.recorder.counters["internal_errors"] == 2
 
 
 async def test_an_error_page_of_a_provider_is_put_in_openais_shape(tmp_path: Path) -> None:

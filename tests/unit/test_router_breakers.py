@@ -9,14 +9,17 @@ from typing import Any
 import pytest
 
 from harness.domain.breaker import BreakerPolicy, WhenAllOpen
+from harness.domain.plan import SHORT_PAUSE_S
 from harness.domain.retry import RetryPolicy
 from harness.runtime.clock import ManualClock
+from router.health import LONGEST_PAUSE_S
 from router.transport.scripted import Happening, Turn
 from tests.router_door import ASK, AUTH, CHAT, Place, Script, leaving
 from tests.router_upstream import ROLE, broken_stream, completion, error, event, streamed
 from tests.router_world import CANDIDATE, FALLBACK, INCUMBENT, QUICK
 
 STREAM = ASK[:-1] + b',"stream":true}'
+MESSAGE = ASK[:-1] + b',"max_tokens":9}'
 OPEN_S = BreakerPolicy().open_s
 FAIL_FAST = replace(QUICK, breaker=BreakerPolicy(when_all_open=WhenAllOpen.FAIL_FAST))
 
@@ -172,10 +175,94 @@ async def test_a_pause_keeps_no_request_from_a_lone_target(tmp_path: Path) -> No
     answers = iter([for_long, for_short, completion()])
     place = Place(tmp_path, {INCUMBENT: lambda: next(answers)})
 
-    assert (await place.ask())[0] == 502
+    assert (await place.ask())[0] == 503
+    place.door.clock.advance(600 - SHORT_PAUSE_S)
 
     status, headers = await place.ask()
     assert (status, headers[b"x-swapgate-attempts"]) == (200, b"2")
+
+
+@pytest.mark.req("A5", "B4")
+async def test_a_long_pause_is_kept_to_its_end_and_a_person_may_end_it(tmp_path: Path) -> None:
+    limited = replace(error(429), headers={"retry-after": "7200"})
+    place = Place(tmp_path, {INCUMBENT: limited, FALLBACK: completion()}, fallback=True)
+    await place.ask()
+
+    for _ in range(7):
+        place.door.clock.advance(1000)
+        await place.ask()
+    assert place.asked[INCUMBENT] == 1
+
+    place.door.clock.advance(201)
+    await place.ask()
+    assert place.asked[INCUMBENT] == 2
+    target = place.door.holder.current.routes["support"].route.incumbent  # type: ignore[union-attr]
+    place.script[INCUMBENT] = completion("back")
+    place.door.app._health.reopen(target)
+    await place.ask()
+    assert place.asked[INCUMBENT] == 3
+
+
+@pytest.mark.req("A5", "B4")
+async def test_no_pause_is_longer_than_a_day(tmp_path: Path) -> None:
+    limited = replace(error(429), headers={"retry-after": "999999999"})
+    place = Place(tmp_path, {INCUMBENT: limited, FALLBACK: completion()}, fallback=True)
+    await place.ask()
+
+    place.door.clock.advance(LONGEST_PAUSE_S - 1)
+    await place.ask()
+    assert place.asked[INCUMBENT] == 1
+    place.door.clock.advance(2)
+    await place.ask()
+    assert place.asked[INCUMBENT] == 2
+
+
+@pytest.mark.req("A5", "B4")
+@pytest.mark.parametrize(
+    ("path", "body"), [(CHAT, ASK), (CHAT, STREAM), ("/v1/messages", MESSAGE)]
+)
+async def test_when_all_are_paused_each_is_named_with_the_time_and_nobody_waits(
+    tmp_path: Path, path: str, body: bytes
+) -> None:
+    def limited(seconds: int) -> Turn:
+        return replace(error(429), headers={"retry-after": str(seconds)})
+
+    script: Script = {INCUMBENT: limited(3600), FALLBACK: limited(500)}
+    place = Place(tmp_path, script, fallback=True)
+
+    first = await place.door.call(path, body)
+    second = await place.door.call(path, body)
+
+    for status, headers, _ in (first, second):
+        assert (status, headers[b"retry-after"]) == (503, b"500")
+        # Longer than official clients heed: they would try again at once.
+        assert headers[b"x-should-retry"] == b"false"
+    # Who was asked is not asked again.
+    assert place.asked == {INCUMBENT: 1, FALLBACK: 1}
+    tried, passed_over = (json.loads(each)["error"] for _, _, each in (first, second))
+    names = [f"up/{INCUMBENT}", f"up/{FALLBACK}"]
+    assert [each["target"] for each in tried["attempts"]] == names
+    assert [each["target"] for each in passed_over["targets"]] == names
+    assert all(name in each["message"] for each in (tried, passed_over) for name in names)
+
+
+@pytest.mark.req("B4")
+async def test_a_provider_that_is_back_is_used_again_within_half_a_minute(
+    tmp_path: Path,
+) -> None:
+    place = Place(tmp_path, {INCUMBENT: error(503), FALLBACK: completion()}, fallback=True)
+    for _ in range(15):  # a minute's outage, one user every four seconds
+        assert (await place.ask())[0] == 200
+        place.door.clock.advance(4)
+    assert await place.state() == 2
+    assert place.asked[INCUMBENT] <= 15
+    place.script[INCUMBENT] = completion("back")
+
+    for _ in range(6):
+        place.door.clock.advance(4)
+        await place.ask()
+
+    assert await place.state() == 0
 
 
 @pytest.mark.req("A5")
@@ -197,11 +284,12 @@ async def test_when_every_circuit_is_open_the_answer_is_a_fast_503(tmp_path: Pat
         tmp_path, {INCUMBENT: error(401), FALLBACK: error(401)}, FAIL_FAST, fallback=True
     )
     await place.ask()
-    place.door.clock.advance(20)
+    place.door.clock.advance(4)
 
     status, headers, body = await place.door.call(CHAT, ASK)
 
-    assert (status, headers[b"retry-after"]) == (503, b"100")
+    assert (status, headers[b"retry-after"]) == (503, b"6")
+    assert headers[b"x-should-retry"] == b"true"
     assert headers[b"x-swapgate-attempts"] == b"0"
     assert place.asked == {INCUMBENT: 1, FALLBACK: 1}
     told = json.loads(body)["error"]
@@ -230,7 +318,9 @@ async def test_an_outage_costs_the_provider_little_more_than_a_call_each(
     await place.ask(times=5)
     place.asked.clear()
 
-    assert (await place.ask(times=50))[0] == 502
+    status, headers = await place.ask(times=50)
+    # All circuits are open, and the last resort failed.
+    assert (status, headers[b"retry-after"]) == (503, b"10")
 
     assert place.asked.total() <= 60
 

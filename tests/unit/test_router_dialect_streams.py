@@ -141,7 +141,7 @@ def test_a_stream_cut_before_its_end_is_broken(
         (messages, delta(type="text_delta", text="a"), True),
         (messages, delta(type="thinking_delta", thinking="a"), True),
         (messages, delta(type="input_json_delta", partial_json="{"), True),
-        (messages, STOPPED, True),
+        (messages, STOPPED, False),
         (messages, block(type="text", text="a"), True),
         (messages, block(type="redacted_thinking"), True),
         (messages, END, True),

@@ -27,6 +27,7 @@ from router.minutes import Ended, Minutes
 from router.recorder import TOGETHER, Recorder
 from router.spool import Batch, Spool, decode, encode
 from tests.router_world import SwitchableStore, snapshot
+from tests.signing import CONTROL
 
 DAY = date(2026, 3, 31)
 CANARY = Canary("t", 100, "s", "r-1", UnitRule(block_size=2, unit=Unit.REQUEST))
@@ -535,7 +536,7 @@ def test_an_alert_that_is_refused_takes_no_observation_with_it(
     tmp_path: Path, sqlite_url: str
 ) -> None:
     clock = ManualClock()
-    store = SqlStore(sqlite_url, secret=b"s", clock=clock)
+    store = SqlStore(sqlite_url, secret=b"s", clock=clock, signatures=CONTROL)
     recorder = Recorder(
         store, Spool(tmp_path / "spool"), worker="w", clock=clock, live_rollouts=frozenset
     )

@@ -10,6 +10,8 @@ import pytest
 
 from harness.domain.credentials import StoredKey
 from harness.domain.routing import Snapshot
+from harness.domain.switches import Source, Switch, force_of
+from harness.runtime.clock import ManualClock
 from router.ports import UpstreamRequest
 from router.transport.scripted import Turn
 from tests.router_door import ASK, CHAT, Door
@@ -127,3 +129,44 @@ async def test_a_request_on_the_way_with_the_old_key_opens_nothing(tmp_path: Pat
 
     scene.turn = None
     assert await scene.ask() == INCUMBENT
+
+
+@pytest.mark.req("B4", "B11")
+@pytest.mark.parametrize("force", ["provider:up", f"target:up/{INCUMBENT}"])
+async def test_a_switch_thrown_for_a_target_ends_its_pause_and_closes_its_circuit(
+    tmp_path: Path, force: str
+) -> None:
+    first = world("UP_KEY", "1")
+    for turn in (replace(error(429), headers={"retry-after": "7200"}), error(401)):
+        refusing = Refusing(tmp_path, turn, first)
+        assert [await refusing.ask() for _ in range(2)] == [FALLBACK] * 2
+        refusing.turn = None
+
+        thrown = switch(force)
+        refusing.change(replace(first, etag="2", switches=(thrown,)))
+        assert await refusing.ask() == INCUMBENT
+
+        # Lifted again, it goes on; the same switch is not heeded twice.
+        refusing.turn = replace(error(429), headers={"retry-after": "7200"})
+        refusing.change(replace(first, etag="3", switches=(thrown,)))
+        refusing.change(replace(first, etag="4"))
+        assert [await refusing.ask() for _ in range(3)] == [FALLBACK] * 3
+        assert refusing.asked[INCUMBENT] == 3
+
+
+@pytest.mark.req("B4", "B11")
+async def test_a_switch_for_another_target_opens_nothing(tmp_path: Path) -> None:
+    first = world("UP_KEY", "1")
+    refusing = Refusing(tmp_path, error(401), first)
+    await refusing.ask()
+
+    refusing.change(replace(first, etag="2", switches=(switch(f"target:up/{FALLBACK}"),)))
+    refusing.change(replace(first, etag="3"))
+    await refusing.ask()
+
+    assert refusing.asked[INCUMBENT] == 1
+
+
+def switch(force: str) -> Switch:
+    now = ManualClock().now()
+    return Switch("sw_1", None, force_of(force), "limit raised", "ops", now, None, Source.CLI)

@@ -74,7 +74,7 @@ def test_a_stream_cut_before_its_finish_reason_is_broken(cuts: list[int], end: i
         (event({"content": None, "tool_calls": []}), False),
         (event({"content": "x"}), True),
         (event({"reasoning_content": "x"}), True),
-        (event({"tool_calls": [{"index": 0}]}), True),
+        (event({"tool_calls": [{"index": 0}]}), False),
         (event({"refusal": "no"}), True),
         (event(finish="stop"), True),
         (b'event: ping\ndata: {"type":"ping"}\n\n', False),

@@ -1,24 +1,34 @@
 """URLs, waiting for a lock, shipped files: the edges of the store."""
 
 import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.dialects.sqlite.pysqlite import dialect
 
 from harness import shipped
+from harness.domain.alerts import Alert, AlertKind
 from harness.domain.errors import ConfigError, InputError, StoreUnavailable
+from harness.ports import Store
 from harness.store import memory
 from harness.store.sql import engine
 from harness.store.tables.base import Json, UtcTime, storable
+from router.recorder import Recorder
+from router.spool import Spool
 from tests.contract.builders import PROVIDER, RUN
 from tests.contract.conftest import FixedClock, open_store
 
 SQLITE = dialect()
+OTHER = replace(PROVIDER, name="another")
 
 
 @pytest.mark.parametrize(
@@ -59,6 +69,119 @@ def test_a_missing_sqlite_file_is_not_made_and_found_once_it_is_back(sqlite_url:
 
     assert store.etag()
     store.close()
+
+
+@pytest.mark.req("B2")
+def test_the_log_of_a_replaced_file_is_not_played_into_the_one_in_its_place(
+    sqlite_url: str, sqlite_template: Path
+) -> None:
+    file = Path(sqlite_url.removeprefix("sqlite:///"))
+    # Two processes, for SQLite: what one closes, the other may have open.
+    store, other = open_store(sqlite_url), open_store(sqlite_url)
+    for each in (store, other):
+        with each.write() as tx:
+            tx.providers.put(PROVIDER)
+        assert each.etag()
+    put_in_its_place(sqlite_template, file)
+
+    with store.read() as tx:
+        assert tx.providers.all() == {}
+    with store.write() as tx:
+        tx.providers.put(OTHER)
+    with other.read() as tx:
+        assert tx.providers.all() == {OTHER.name: OTHER}
+    store.close()
+    other.close()
+
+    assert file.with_name(f"{file.name}-wal.replaced").exists()
+    with closing(sqlite3.connect(file)) as db:
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert db.execute("SELECT name FROM provider").fetchall() == [(OTHER.name,)]
+
+
+@pytest.mark.req("B2")
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_what_was_committed_into_a_file_that_is_gone_is_not_called_written(
+    sqlite_url: str, sqlite_template: Path, tmp_path: Path, when: str
+) -> None:
+    file = Path(sqlite_url.removeprefix("sqlite:///"))
+    store = ReplacedStore(sqlite_url, sqlite_template, when)
+    spool = Spool(tmp_path / "spool.jsonl")
+    recorder = Recorder(
+        cast("Store", store),
+        spool,
+        worker="w1",
+        clock=FixedClock(),
+        live_rollouts=frozenset,
+    )
+    recorder.tell(
+        Alert(AlertKind.BREAKER_OPEN, "target t", "k", "t", "text", FixedClock().now(), "w1")
+    )
+
+    recorder.flush()
+
+    assert store.replaced
+    assert recorder.counters["rows_written"] == 0
+    assert recorder.counters["rows_spooled"] == 1
+    recorder.flush()
+    assert recorder.counters["rows_written"] == 1
+    with closing(sqlite3.connect(file)) as db:
+        assert db.execute("SELECT count(*) FROM alert").fetchone() == (1,)
+    store.inner.close()
+
+
+@pytest.mark.req("B2")
+def test_who_waits_for_a_change_hears_of_those_in_a_file_put_in_its_place(
+    sqlite_url: str, sqlite_template: Path
+) -> None:
+    file = Path(sqlite_url.removeprefix("sqlite:///"))
+    store = open_store(sqlite_url)
+    store.wait_for_change(0.0)
+    while store.wait_for_change(0.0):
+        pass
+    put_in_its_place(sqlite_template, file)
+    assert store.wait_for_change(30.0)
+    while store.wait_for_change(0.0):
+        pass
+
+    writer = open_store(sqlite_url)
+    with writer.write() as tx:
+        tx.providers.put(PROVIDER)
+
+    assert store.wait_for_change(30.0)
+    writer.close()
+    store.close()
+
+
+def put_in_its_place(template: Path, file: Path) -> None:
+    backup = file.with_suffix(".backup")
+    shutil.copyfile(template, backup)
+    backup.replace(file)
+
+
+class ReplacedStore:
+    """A store whose first commit goes into a file that is replaced just then."""
+
+    def __init__(self, url: str, template: Path, when: str) -> None:
+        self.inner = open_store(url)
+        self.inner.etag()
+        self.replaced = False
+        self._file = Path(url.removeprefix("sqlite:///"))
+        self._template = template
+        self._when = when
+
+    @contextmanager
+    def write(self) -> Iterator[Any]:
+        if self._when == "after" and not self.replaced:
+            sa.event.listen(self.inner._writing, "commit", self._replace, once=True)
+        with self.inner.write() as tx:
+            yield tx
+            if self._when == "before" and not self.replaced:
+                self._replace()
+
+    def _replace(self, *_: object) -> None:
+        self.replaced = True
+        put_in_its_place(self._template, self._file)
 
 
 def test_a_sqlite_file_that_was_moved_away_or_replaced_is_not_written_to(

@@ -4,8 +4,10 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from router.transport.asked import RULES, Asked, looked_through
+from router.transport.asked import RULES, Asked, held, looked_through
 from router.transport.foreign import without
 from router.transport.refusal import Refusal, refusal
 from router.transport.thinking import settled
@@ -32,6 +34,14 @@ def test_what_changes_the_answer_is_refused_by_name(
     with pytest.raises(Untranslatable, match=f"`{name}`") as caught:
         asked(kind, **{name: value})
     assert caught.value.param == name
+    # Of targets that differ, those are asked that need no translation.
+    assert held({name: value}.get) == name
+
+
+@pytest.mark.parametrize("value", [None, False, [], ["text"], 1])
+def test_what_says_nothing_leaves_the_choice_of_targets_alone(value: object) -> None:
+    names = ("n",) if value == 1 else ("audio", "modalities", "functions")
+    assert held(dict.fromkeys(names, value).get) == ""
 
 
 def test_log_probabilities_are_refused_where_there_are_none() -> None:
@@ -103,8 +113,13 @@ def test_a_message_of_no_known_form_is_refused(kind: str, message: object) -> No
         ),
         (
             {"thinking": {"type": "enabled", "budget_tokens": 4096}, "max_tokens": 3000},
-            {"thinking": {"type": "enabled", "budget_tokens": 2999}, "max_tokens": 3000},
+            {"thinking": {"type": "enabled", "budget_tokens": 2250}, "max_tokens": 3000},
             [],
+        ),
+        (
+            {"thinking": {"type": "enabled", "budget_tokens": 4096}, "max_tokens": 1300},
+            {"max_tokens": 1300},
+            ["reasoning_effort"],
         ),
         (
             {"thinking": {"type": "enabled", "budget_tokens": 1024}, "max_tokens": 100},
@@ -123,6 +138,25 @@ def test_thinking_and_what_it_excludes(
 ) -> None:
     assert settled(params, []) == dropped
     assert params == left
+
+
+@given(budget=st.integers(1, 40_000), limit=st.integers(1, 60_000), own_budget=st.booleans())
+def test_an_answer_keeps_its_share_of_the_limit_or_there_is_no_thinking(
+    budget: int, limit: int, *, own_budget: bool
+) -> None:
+    params: dict[str, Any] = {
+        "thinking": {"type": "enabled", "budget_tokens": budget},
+        "max_tokens": limit,
+    }
+
+    dropped = settled(params, [], own_budget=own_budget)
+
+    assert ("thinking" in params) is (dropped == [])
+    if "thinking" in params:
+        left = limit - params["thinking"]["budget_tokens"]
+        chosen = own_budget and params["thinking"]["budget_tokens"] == budget
+        assert left >= 1
+        assert chosen or left >= max(limit / 4, 256)
 
 
 def test_a_tools_turn_that_began_without_thought_goes_on_without() -> None:

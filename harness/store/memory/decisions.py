@@ -1,14 +1,17 @@
 """Proposals, verdicts and rollouts."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from harness.domain.errors import Conflict, InputError, NotFound
 from harness.domain.evaluation import Verdict
-from harness.domain.proposal import Proposal
+from harness.domain.proposal import Approval, Proposal
 from harness.domain.rollout import Rollout
+from harness.ports import MOST_LISTED
 from harness.store import rules
 from harness.store.memory.state import Unit, need
+from harness.store.rules import MOST_LET_IN
 
 
 class MemoryProposals:
@@ -41,19 +44,76 @@ class MemoryProposals:
         if found.version != changed.version:
             raise rules.stale(f"proposal {changed.id}", changed.version, found.version)
         rules.check_unchanged(found, changed)
+        rules.check_let_in(changed)
         state.proposals[changed.id] = saved = replace(changed, version=changed.version + 1)
         return saved
 
     def open(self) -> Sequence[Proposal]:
-        return list(reversed(self.list(open_only=True)))
+        return list(reversed(self._newest(open_only=True)))
 
-    def list(self, *, route: str | None = None, open_only: bool = False) -> Sequence[Proposal]:
+    def list(
+        self,
+        *,
+        route: str | None = None,
+        open_only: bool = False,
+        limit: int = MOST_LISTED,
+        offset: int = 0,
+        after: str | None = None,
+    ) -> Sequence[Proposal]:
+        found = self._newest(route=route, open_only=open_only)
+        if after is not None:
+            last = self.get(after)
+            found = [e for e in found if (e.created_at, e.id) < (last.created_at, last.id)]
+        return found[offset : offset + limit]
+
+    def count(self, *, route: str | None = None, open_only: bool = False) -> int:
+        return len(self._newest(route=route, open_only=open_only))
+
+    def of_pair(self, route: str, incumbent: str, candidate: str) -> Sequence[Proposal]:
+        found = self._newest(route=route)
+        return [e for e in found if (e.incumbent, e.candidate) == (incumbent, candidate)]
+
+    def _newest(
+        self, *, route: str | None = None, open_only: bool = False
+    ) -> "Sequence[Proposal]":
         found = [
             each
             for each in self._unit.state.proposals.values()
             if route in (None, each.route) and (each.open or not open_only)
         ]
         return sorted(found, key=lambda each: (each.created_at, each.id), reverse=True)
+
+    def since(self, route: str, at: datetime) -> Sequence[Proposal]:
+        return [each for each in self._newest(route=route) if each.created_at >= at]
+
+    def let_in(self, route: str) -> Sequence[Proposal]:
+        found = self._newest(route=route)
+        return [each for each in found if each.approver or each.rollout][:MOST_LET_IN]
+
+    def of_candidates(self, targets: Collection[str]) -> Sequence[Proposal]:
+        return [each for each in self._newest() if each.candidate in targets]
+
+
+class MemoryApprovals:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def add(self, new: Approval) -> None:
+        state = self._unit.writing
+        rules.check_approval(new, MemoryProposals(self._unit).get(new.proposal))
+        if new.id in state.approvals:
+            raise InputError(f"the approval {new.id} is stored already")
+        if new.verdict is not None:
+            need(state.verdicts, "verdict", new.verdict)
+        if new.key is not None:
+            need(state.keys, "key", new.key)
+            if state.keys[new.key].principal != new.principal:
+                raise InputError(f"the key {new.key} belongs to another principal")
+        state.approvals[new.id] = new
+
+    def of(self, proposal: str) -> Sequence[Approval]:
+        found = [a for a in self._unit.state.approvals.values() if a.proposal == proposal]
+        return sorted(found, key=lambda each: (each.at, each.id))
 
 
 class MemoryVerdicts:
@@ -77,8 +137,9 @@ class MemoryVerdicts:
     def of(self, proposal: str) -> Sequence[Verdict]:
         return [each for each, whose in self._newest() if whose == proposal]
 
-    def list(self, *, route: str | None = None) -> Sequence[Verdict]:
-        return [each for each, _ in self._newest() if route in (None, each.route)]
+    def list(self, *, route: str | None = None, limit: int = MOST_LISTED) -> Sequence[Verdict]:
+        found = [each for each, _ in self._newest() if route in (None, each.route)]
+        return found[:limit]
 
     def _newest(self) -> Sequence[tuple[Verdict, str]]:
         return sorted(
@@ -121,13 +182,24 @@ class MemoryRollouts:
         return saved
 
     def live(self) -> Sequence[Rollout]:
-        return [each for each in reversed(self.list()) if each.live]
+        return [each for each in reversed(self._newest()) if each.live]
 
     def baking(self) -> Sequence[Rollout]:
-        return [each for each in reversed(self.list()) if each.baking]
+        return [each for each in reversed(self._newest()) if each.baking]
 
-    def list(self, *, route: str | None = None) -> Sequence[Rollout]:
-        found = [
-            each for each in self._unit.state.rollouts.values() if route in (None, each.route)
-        ]
+    def list(
+        self,
+        *,
+        route: str | None = None,
+        candidate: str | None = None,
+        limit: int = MOST_LISTED,
+    ) -> Sequence[Rollout]:
+        return [
+            each
+            for each in self._newest()
+            if route in (None, each.route) and candidate in (None, each.candidate)
+        ][:limit]
+
+    def _newest(self) -> "Sequence[Rollout]":
+        found = self._unit.state.rollouts.values()
         return sorted(found, key=lambda each: (each.started_at, each.id), reverse=True)

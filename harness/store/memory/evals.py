@@ -1,6 +1,6 @@
 """Suites, eval runs and their samples."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -11,9 +11,11 @@ from harness.domain.evaluation import (
     EvalRun,
     RunState,
     Sample,
+    SampleError,
     SuitePin,
     furthest_lease,
 )
+from harness.ports import MOST_LISTED
 from harness.store.memory.state import Unit, need
 from harness.store.rules import ENDED, checked_sample
 
@@ -55,16 +57,40 @@ class MemoryEvalRuns:
                 f"there is no eval run {run}; `swapgate eval list` shows them"
             ) from None
 
-    def list(self, *, states: Sequence[RunState] = ()) -> Sequence[EvalRun]:
+    def list(
+        self,
+        *,
+        states: Sequence[RunState] = (),
+        limit: int = MOST_LISTED,
+        offset: int = 0,
+        after: str | None = None,
+    ) -> Sequence[EvalRun]:
+        found = self._newest(states)
+        if after is not None:
+            last = self.get(after)
+            found = [e for e in found if (e.created_at, e.id) < (last.created_at, last.id)]
+        return found[offset : offset + limit]
+
+    def count(self, *, states: Sequence[RunState] = ()) -> int:
+        return len(self._newest(states))
+
+    def _newest(self, states: Sequence[RunState] = ()) -> "Sequence[EvalRun]":
         found = [
             run for run in self._unit.state.runs.values() if not states or run.state in states
         ]
         return sorted(found, key=lambda run: (run.created_at, run.id), reverse=True)
 
+    def of_targets(self, targets: Collection[str]) -> Sequence[EvalRun]:
+        return [run for run in self._newest() if run.target in targets]
+
+    def scored(self, run: str) -> bool:
+        samples = self._unit.state.samples.get(run, {}).values()
+        return any(each.error is not SampleError.INFRA for each in samples)
+
     def shared(self, fingerprint: str, *, not_before: datetime) -> EvalRun | None:
         fitting = (
             run
-            for run in self.list()
+            for run in self._newest()
             if run.fingerprint == fingerprint
             and run.state is not RunState.FAILED
             and run.created_at >= not_before

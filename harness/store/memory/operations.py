@@ -4,15 +4,16 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime
 
-from harness.domain.access import ApiKey
-from harness.domain.audit import GENESIS, AuditEvent, first_break
-from harness.domain.errors import Conflict
+from harness.domain.access import Actor, ApiKey
+from harness.domain.audit import GENESIS, AuditEvent, AuditMark, first_break
+from harness.domain.errors import Conflict, NotFound
 from harness.domain.key_limits import KeyLimits
 from harness.domain.observation import Block, Traffic, TrafficTotal
+from harness.domain.principals import Principal, folded
 from harness.domain.spend import KeySpend
 from harness.store import rules
 from harness.store.audit import chained
-from harness.store.memory.state import Unit
+from harness.store.memory.state import Unit, need
 
 
 class MemoryObservations:
@@ -104,7 +105,7 @@ class MemoryAuditLog:
         self,
         *,
         at: datetime,
-        actor: str,
+        actor: Actor,
         action: str,
         subject: str,
         details: Mapping[str, object],
@@ -114,12 +115,14 @@ class MemoryAuditLog:
             AuditEvent(
                 number=len(state.events) + 1,
                 at=at,
-                actor=actor,
+                actor=actor.name,
                 action=action,
                 subject=subject,
                 details=details,
                 previous=state.events[-1].mac if state.events else GENESIS,
                 mac="",
+                principal=actor.principal,
+                key=actor.key,
             ),
             self._secret,
         )
@@ -132,8 +135,40 @@ class MemoryAuditLog:
     def all(self) -> Iterable[AuditEvent]:
         return iter(self._unit.state.events)
 
+    def after(self, number: int, limit: int = 500) -> Sequence[AuditEvent]:
+        return self._unit.state.events[number : number + limit]
+
+    def break_after(self, mark: AuditMark, events: Sequence[AuditEvent]) -> int | None:
+        return first_break(events, self._secret, mark.number, mark.mac)
+
     def first_break(self) -> int | None:
         return first_break(self.all(), self._secret)
+
+
+class MemoryPrincipals:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def add(self, new: Principal) -> None:
+        state = self._unit.writing
+        for each in state.principals.values():
+            if rules.is_same_principal(each, new):
+                raise rules.principal_taken(new, each)
+        state.principals[new.id] = new
+
+    def get(self, principal: str) -> Principal:
+        try:
+            return self._unit.state.principals[principal]
+        except KeyError:
+            raise NotFound(f"there is no principal {principal}") from None
+
+    def named(self, name: str) -> Principal | None:
+        wanted = folded(name)
+        found = (p for p in self._unit.state.principals.values() if p.folded == wanted)
+        return next(found, None)
+
+    def among(self, ids: Collection[str]) -> Mapping[str, Principal]:
+        return {id_: p for id_, p in self._unit.state.principals.items() if id_ in ids}
 
 
 class MemoryApiKeys:
@@ -142,6 +177,9 @@ class MemoryApiKeys:
 
     def add(self, key: ApiKey) -> None:
         state = self._unit.writing
+        rules.check_key(key)
+        if key.principal is not None:
+            need(state.principals, "principal", key.principal)
         if key.id in state.keys or self.by_hash(key.hash) is not None:
             raise Conflict(f"the key {key.id} ({key.name}) is stored already: create another")
         state.keys[key.id] = key
@@ -149,6 +187,9 @@ class MemoryApiKeys:
 
     def list(self) -> Sequence[ApiKey]:
         return sorted(self._unit.state.keys.values(), key=lambda key: (key.created_at, key.id))
+
+    def get(self, key: str) -> ApiKey | None:
+        return self._unit.state.keys.get(key)
 
     def by_hash(self, hash_: str) -> ApiKey | None:
         return next((key for key in self._unit.state.keys.values() if key.hash == hash_), None)

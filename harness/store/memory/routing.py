@@ -71,9 +71,11 @@ class MemoryRouting:
             *state.evidence.get(change.route, ()),
             after_evidence,
         )
-        state.revision += 1
+        state.revision = max(state.revision, state.revision_floor) + 1
+        earlier = state.routes.get(change.route, ())
+        at = rules.time_of_version(change, now, earlier[-1].at if earlier else None)
         record = RouteRecord(
-            after, state.revision, KINDS[type(change)], now, actor, reason, verdict
+            after, state.revision, KINDS[type(change)], at, actor, reason, verdict
         )
         state.routes[change.route] = (*state.routes.get(change.route, ()), record)
         return state.revision
@@ -141,6 +143,10 @@ class MemoryRouting:
                 raise rules.never_served(route, target)
             case _:
                 assert_never(proof)
+
+    def changed_at(self, name: str) -> datetime | None:
+        versions = self._unit.state.routes.get(name)
+        return versions[-1].at if versions else None
 
     def evidence(self, name: str) -> RouteEvidence | None:
         versions = self._unit.state.evidence.get(name)

@@ -20,7 +20,8 @@ from harness.domain.evidence import RouteEvidence, Waiver
 from harness.domain.failover import Failover
 from harness.domain.observation import Block, Traffic
 from harness.domain.pins import Sighting
-from harness.domain.proposal import Proposal
+from harness.domain.principals import LOCAL, Principal
+from harness.domain.proposal import Approval, Proposal
 from harness.domain.provider_check import ProviderCheck
 from harness.domain.rollout import Rollout
 from harness.domain.shadow import ShadowTally
@@ -43,7 +44,9 @@ class State:
     """
 
     installation: str = field(default_factory=lambda: secrets.token_hex(6))
+    epoch: int = 1
     revision: int = 0
+    revision_floor: int = 0
     serving_changes: int = 0
     targets: dict[str, Target] = field(default_factory=dict)
     routes: dict[str, tuple[RouteRecord, ...]] = field(default_factory=dict)
@@ -54,12 +57,14 @@ class State:
     runs: dict[str, EvalRun] = field(default_factory=dict)
     samples: dict[str, dict[tuple[str, int], Sample]] = field(default_factory=dict)
     proposals: dict[str, Proposal] = field(default_factory=dict)
+    approvals: dict[str, Approval] = field(default_factory=dict)
     verdicts: dict[str, tuple[Verdict, str]] = field(default_factory=dict)
     rollouts: dict[str, Rollout] = field(default_factory=dict)
     blocks: dict[str, tuple[Block, ...]] = field(default_factory=dict)
     traffic: dict[tuple[object, ...], Traffic] = field(default_factory=dict)
     spends: dict[tuple[object, ...], KeySpend] = field(default_factory=dict)
     events: tuple[AuditEvent, ...] = ()
+    principals: dict[str, Principal] = field(default_factory=lambda: {LOCAL.id: LOCAL})
     keys: dict[str, ApiKey] = field(default_factory=dict)
     switches: dict[str, SwitchRecord] = field(default_factory=dict)
     shadows: dict[str, ShadowRecord] = field(default_factory=dict)

@@ -1,29 +1,43 @@
 """The store in memory. A write works on a copy, which replaces the state at its end."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
 from harness.domain.credentials import for_routers
 from harness.domain.errors import StoreUnavailable
+from harness.domain.lineage import Lineage
 from harness.domain.routing import Snapshot
+from harness.domain.signatures import RowFault
 from harness.domain.switches import in_force
 from harness.ports import Clock
 from harness.store.memory.alerts import MemoryAlerts, MemoryDeliveries, MemoryFailovers
+from harness.store.memory.audited_rows import MemoryAuditedRows
 from harness.store.memory.captures import MemoryCaptures
 from harness.store.memory.credentials import MemoryCredentials, MemorySignIns
-from harness.store.memory.decisions import MemoryProposals, MemoryRollouts, MemoryVerdicts
+from harness.store.memory.decisions import (
+    MemoryApprovals,
+    MemoryProposals,
+    MemoryRollouts,
+    MemoryVerdicts,
+)
 from harness.store.memory.drift import MemoryDrift
 from harness.store.memory.evals import MemoryEvalRuns, MemorySuites
-from harness.store.memory.operations import MemoryApiKeys, MemoryAuditLog, MemoryObservations
+from harness.store.memory.installation import MemoryInstallation
+from harness.store.memory.operations import (
+    MemoryApiKeys,
+    MemoryAuditLog,
+    MemoryObservations,
+    MemoryPrincipals,
+)
 from harness.store.memory.provider_checks import MemoryProviderChecks
 from harness.store.memory.routing import MemoryProviders, MemoryRouting, MemoryWaivers
 from harness.store.memory.shadows import MemoryShadows
 from harness.store.memory.sightings import MemorySightings
 from harness.store.memory.state import State, Unit
 from harness.store.memory.switches import MemorySwitches
-from harness.store.rules import grants
+from harness.store.rules import grants, revoked_ids
 
 LOCK_TIMEOUT_S: Final = 10.0
 
@@ -36,12 +50,15 @@ class MemoryTransaction:
         self.routing = MemoryRouting(unit)
         self.providers = MemoryProviders(unit)
         self.proposals = MemoryProposals(unit)
+        self.approvals = MemoryApprovals(unit)
         self.runs = MemoryEvalRuns(unit)
         self.suites = MemorySuites(unit)
         self.verdicts = MemoryVerdicts(unit)
         self.rollouts = MemoryRollouts(unit)
         self.observations = MemoryObservations(unit)
         self.audit = MemoryAuditLog(unit, secret)
+        self.principals = MemoryPrincipals(unit)
+        self.audited = MemoryAuditedRows()
         self.keys = MemoryApiKeys(unit)
         self.waivers = MemoryWaivers(unit)
         self.switches = MemorySwitches(unit)
@@ -55,6 +72,7 @@ class MemoryTransaction:
         self.credentials = MemoryCredentials(unit)
         self.sign_ins = MemorySignIns(unit)
         self.provider_checks = MemoryProviderChecks(unit)
+        self.installation = MemoryInstallation(unit)
 
 
 class MemoryStore:
@@ -101,10 +119,20 @@ class MemoryStore:
             switches,
             shadows,
             for_routers(tx.credentials.all(), self._clock.now()),
+            lineage=tx.installation.lineage(),
+            revoked=revoked_ids(tx.keys.list()),
         )
+
+    def lacking(self, known: Lineage) -> Sequence[str]:
+        """Of routes alone: nothing is written here but by Swapgate."""
+        return [f"route {name}" for name in known.heads if name not in self._state.routes]
 
     def etag(self) -> str:
         return self._state.etag
+
+    def signature_faults(self, *, working: bool = False) -> Sequence[RowFault]:  # noqa: ARG002 - the port's name
+        """None: nobody writes here but Swapgate."""
+        return ()
 
     def wait_for_change(self, timeout_s: float) -> bool:
         with self._changed:

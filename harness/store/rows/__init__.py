@@ -9,5 +9,13 @@ import sqlalchemy as sa
 Values = dict[str, object]
 # A row that was read: the columns' types are only known to the tables.
 Row = sa.Row[Any]
+
+
+def plain(row: Row, *also: str) -> dict[str, Any]:
+    """The row's columns without its signature, and without those of `also`."""
+    left_out = {"signature", *also}
+    return {name: value for name, value in row._asdict().items() if name not in left_out}
+
+
 # A decoded JSON object.
 JsonIn = Mapping[str, Any]

@@ -3,9 +3,9 @@
 from dataclasses import asdict
 
 from harness.domain.evaluation import VERDICTS, Claim, Verdict
-from harness.domain.proposal import Phase, Proposal, SuiteRuns
+from harness.domain.proposal import Approval, ApprovalKind, Phase, Proposal, SuiteRuns
 from harness.domain.rollout import Rollout, RolloutState
-from harness.store.rows import Row, Values, policies
+from harness.store.rows import Row, Values, plain, policies
 
 
 def of_proposal(proposal: Proposal) -> Values:
@@ -18,7 +18,7 @@ def of_proposal(proposal: Proposal) -> Values:
         "reason": proposal.reason,
         "proposer": proposal.proposer,
         "policy": proposal.policy.as_json(),
-        "self_approval": proposal.policy.self_approval,
+        "self_approval": proposal.self_approval,
         "plans": [plan.as_json() for plan in proposal.plans],
         "phase": proposal.phase.value,
         "created_at": proposal.created_at,
@@ -32,12 +32,14 @@ def of_proposal(proposal: Proposal) -> Values:
         "approved_verdict": proposal.approved_verdict,
         "closed_because": proposal.closed_because,
         "version": proposal.version,
+        "widened": dict(proposal.widened),
+        "proposer_principal": proposal.proposer_principal,
+        "proposer_key": proposal.proposer_key,
     }
 
 
 def proposal(row: Row) -> Proposal:
-    values = row._asdict()
-    del values["self_approval"]
+    values = plain(row, "self_approval")
     values |= {
         "claim": Claim(row.claim),
         "policy": policies.policy(row.policy),
@@ -78,6 +80,18 @@ def verdict(row: Row) -> Verdict:
     )
 
 
+def of_approval(approval: Approval) -> Values:
+    return {
+        **{name: getattr(approval, name) for name in approval.__slots__},
+        "kind": approval.kind.value,
+        "widened": dict(approval.widened),
+    }
+
+
+def approval(row: Row) -> Approval:
+    return Approval(**plain(row) | {"kind": ApprovalKind(row.kind)})
+
+
 def of_rollout(rollout: Rollout) -> Values:
     return {
         **{name: getattr(rollout, name) for name in rollout.__dataclass_fields__},
@@ -87,7 +101,7 @@ def of_rollout(rollout: Rollout) -> Values:
 
 
 def rollout(row: Row) -> Rollout:
-    values = row._asdict()
+    values = plain(row)
     values |= {
         "policy": policies.canary_policy(row.policy),
         "state": RolloutState(row.state),

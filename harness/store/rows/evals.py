@@ -1,8 +1,11 @@
 """Targets, suites, runs and samples."""
 
+from hashlib import sha256
+
 from harness.domain.evaluation import Budget, EvalRun, RunState, Sample, SampleError, SuitePin
 from harness.domain.targets import RequestPatch, Target
-from harness.store.rows import Row, Values
+from harness.store.rows import Row, Values, plain
+from harness.store.tables.base import storable
 
 
 def of_target(target: Target) -> Values:
@@ -14,7 +17,9 @@ def target(row: Row) -> Target:
 
 
 def suite(row: Row) -> SuitePin:
-    return SuitePin(row.name, row.version, row.data_sha256, row.scorer, row.template, row.items)
+    return SuitePin(
+        row.name, row.version, row.data_sha256, row.scorer, row.template, row.items, row.texts
+    )
 
 
 def of_suite(pin: SuitePin) -> Values:
@@ -26,6 +31,7 @@ def of_suite(pin: SuitePin) -> Values:
         "scorer": pin.scorer,
         "template": pin.template,
         "items": pin.items,
+        "texts": pin.texts,
     }
 
 
@@ -86,6 +92,7 @@ def of_sample(sample: Sample) -> Values:
         "error_text": sample.error_text,
         "served_model": sample.served_model,
         "prompt": sample.prompt,
+        **digests(sample.answer, sample.prompt),
         "rule": sample.rule,
         "cached_tokens": sample.cached_tokens,
         "judge_calls": sample.judge_calls,
@@ -96,7 +103,15 @@ def of_sample(sample: Sample) -> Values:
     }
 
 
+def digests(answer: str, prompt: str) -> dict[str, str]:
+    """SHA-256 of a sample's texts as they are stored; they outlive the texts."""
+    return {
+        "answer_sha256": sha256(storable(answer).encode()).hexdigest(),
+        "prompt_sha256": sha256(storable(prompt).encode()).hexdigest(),
+    }
+
+
 def sample(row: Row) -> Sample:
-    values = row._asdict()
+    values = plain(row, "answer_sha256", "prompt_sha256")
     error = values.pop("error")
     return Sample(**values, error=SampleError(error) if error else None)

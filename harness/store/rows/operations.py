@@ -9,6 +9,7 @@ from harness.domain.audit import AuditEvent
 from harness.domain.guardrails import Guardrail, levels_of, ranks_of, tallies_of
 from harness.domain.key_limits import KeyLimits
 from harness.domain.observation import Block, Traffic, TrafficTotal
+from harness.domain.principals import Principal, PrincipalKind
 from harness.domain.spend import KeySpend
 from harness.store.rows import Row, Values
 
@@ -63,11 +64,27 @@ def spend(row: Row) -> KeySpend:
 
 
 def of_event(event: AuditEvent) -> Values:
-    return {name: getattr(event, name) for name in event.__dataclass_fields__}
+    fields = {name: getattr(event, name) for name in event.__dataclass_fields__}
+    return {**fields, "rows": {row: list(pair) for row, pair in event.rows.items()} or None}
 
 
 def event(row: Row) -> AuditEvent:
-    return AuditEvent(**row._asdict())
+    written = {each: (pair[0], pair[1]) for each, pair in (row.rows or {}).items()}
+    return AuditEvent(**row._asdict() | {"rows": written})
+
+
+def of_principal(principal: Principal) -> Values:
+    return {
+        **{name: getattr(principal, name) for name in principal.__dataclass_fields__},
+        "kind": principal.kind.value,
+        "folded": principal.folded,
+    }
+
+
+def principal(row: Row) -> Principal:
+    values = row._asdict()
+    del values["folded"]
+    return Principal(**values | {"kind": PrincipalKind(row.kind)})
 
 
 def of_key(key: ApiKey) -> Values:
@@ -81,6 +98,9 @@ def of_key(key: ApiKey) -> Values:
         "created_at": key.created_at,
         "revoked_at": key.revoked_at,
         "limits": of_limits(key.limits),
+        "principal": key.principal,
+        "created_by": key.created_by,
+        "created_with": key.created_with,
     }
 
 
@@ -99,4 +119,7 @@ def key(row: Row) -> ApiKey:
         created_at=row.created_at,
         revoked_at=row.revoked_at,
         limits=KeyLimits(**row.limits) if row.limits else None,
+        principal=row.principal,
+        created_by=row.created_by,
+        created_with=row.created_with,
     )

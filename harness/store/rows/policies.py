@@ -49,6 +49,7 @@ def gate_policy(data: JsonIn) -> GatePolicy:
         "spend": Spend(data.get("spend", Spend.NONE)),
         "served_pin": ServedPin(data.get("served_pin", ServedPin.NONE)),
         "primaries": Primaries(data.get("primaries", Primaries.WEIGHTED)),
+        "claims": tuple(Claim(each) for each in data.get("claims", Claim)),
     }
     return GatePolicy(**{**data, "claim": Claim(data["claim"]), **newer})
 

@@ -6,7 +6,9 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.domain.audit import GENESIS, AuditEvent, first_break
+from harness.domain.access import SYSTEM, Actor
+from harness.domain.audit import GENESIS, AuditEvent, AuditMark, RowDigests, first_break
+from harness.domain.audited_rows import ROWS_WRITTEN
 from harness.store.audit import chained
 from harness.store.rows import operations as rows
 from harness.store.sql.unit import Unit
@@ -33,10 +35,11 @@ class SqlAuditLog:
         self,
         *,
         at: datetime,
-        actor: str,
+        actor: Actor,
         action: str,
         subject: str,
         details: Mapping[str, object],
+        written: RowDigests | None = None,
     ) -> AuditEvent:
         self._unit.serialize()
         last = self._unit.read(LAST.limit(1)).first()
@@ -44,12 +47,15 @@ class SqlAuditLog:
             AuditEvent(
                 number=last.number + 1 if last is not None else 1,
                 at=at,
-                actor=actor,
+                actor=actor.name,
                 action=action,
                 subject=subject,
                 details=details,
                 previous=last.mac if last is not None else GENESIS,
                 mac="",
+                principal=actor.principal,
+                key=actor.key,
+                rows=self._unit.written_rows() if written is None else written,
             ),
             self._secret,
         )
@@ -65,6 +71,26 @@ class SqlAuditLog:
         while page := self._unit.read(NEXT_PAGE, {"after": after}).all():
             yield from (rows.event(row) for row in page)
             after = page[-1].number
+
+    def after(self, number: int, limit: int = PAGE) -> Sequence[AuditEvent]:
+        query = NEXT_PAGE.limit(limit)
+        return [rows.event(row) for row in self._unit.read(query, {"after": number})]
+
+    def break_after(self, mark: AuditMark, events: Sequence[AuditEvent]) -> int | None:
+        return first_break(events, self._secret, mark.number, mark.mac)
+
+    def record_rows(self, now: datetime) -> None:
+        """Write what no event of the unit of work has recorded yet as one of its own."""
+        written = self._unit.written_rows()
+        if written:
+            self.append(
+                at=now,
+                actor=SYSTEM,
+                action=ROWS_WRITTEN,
+                subject=next(iter(written)).replace(":", " ", 1),
+                details={},
+                written=written,
+            )
 
     def first_break(self) -> int | None:
         return first_break(self.all(), self._secret)

@@ -7,12 +7,14 @@ connection; each keeps its own count of what it has seen.
 import sqlite3
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol
 
 import sqlalchemy as sa
 
 from harness.store.sql import engine
+from harness.store.sql.sqlite_file import identity
 
 POLL_S: Final = 0.05
 # How long one thread listens before others may, and before close() is noticed.
@@ -36,6 +38,7 @@ class SqliteEar:
     """`PRAGMA data_version` differs whenever another connection has committed."""
 
     def __init__(self, file: Path) -> None:
+        self._file, self._opened = file, identity(file)
         # mode=rw: looking at a database that is not there must not create it.
         self._db = sqlite3.connect(
             f"{file.absolute().as_uri()}?mode=rw",
@@ -49,6 +52,8 @@ class SqliteEar:
         return int(self._db.execute("PRAGMA data_version").fetchone()[0])
 
     def heard(self, timeout_s: float) -> bool:
+        if identity(self._file) != self._opened:
+            raise OSError(f"{self._file} is another file now")
         before, self._seen = self._seen, self._version()
         if self._seen == before:
             time.sleep(min(POLL_S, timeout_s))
@@ -68,10 +73,14 @@ def ear(url: sa.URL) -> Ear:
 
 
 class Changes:
-    """Blocks callers until something may have changed."""
+    """Blocks callers until something may have changed.
 
-    def __init__(self, url: sa.URL) -> None:
+    require: called before the database is opened.
+    """
+
+    def __init__(self, url: sa.URL, require: Callable[[], None] = lambda: None) -> None:
         self._url = url
+        self._require = require
         self._ear: Ear | None = None
         self._turn = threading.Lock()
         self._changes = 0
@@ -95,6 +104,7 @@ class Changes:
                 return
             try:
                 if self._ear is None:
+                    self._require()
                     self._ear = ear(self._url)
                     # Whatever changed while nobody listened.
                     self._changes += 1

@@ -22,7 +22,8 @@ class SqlCredentials:
         self._unit = unit
 
     def all(self) -> Sequence[Credential]:
-        return [rows.credential(row) for row in self._unit.read(IN_ORDER)]
+        found = self._unit.checked(credential, self._unit.read(IN_ORDER))
+        return [rows.credential(row) for row in found]
 
     def put(self, new: Credential) -> None:
         self._unit.serialize()
@@ -32,7 +33,8 @@ class SqlCredentials:
         values = rows.of_credential(new)
         if not self._unit.write_new(credential, values):
             same = sa.and_(credential.c.provider == new.provider, credential.c.name == new.name)
-            self._unit.write(sa.update(credential).where(same).values(values))
+            signed = self._unit.signed(credential, values)
+            self._unit.write(sa.update(credential).where(same).values(signed))
 
 
 class SqlSignIns:

@@ -1,17 +1,24 @@
 """Proposals, verdicts and rollouts."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from datetime import datetime
+from typing import Final
 
 import sqlalchemy as sa
 
 from harness.domain.errors import Conflict, NotFound
 from harness.domain.evaluation import Verdict
-from harness.domain.proposal import Proposal
+from harness.domain.proposal import Approval, Phase, Proposal
 from harness.domain.rollout import Rollout, RolloutState
+from harness.ports import MOST_LISTED
+from harness.store.rows import Values
 from harness.store.rows import decisions as rows
 from harness.store.rules import (
+    MOST_LET_IN,
+    check_approval,
     check_four_eyes,
+    check_let_in,
     check_unchanged,
     has_live_rollout,
     has_open_proposal,
@@ -19,10 +26,12 @@ from harness.store.rules import (
     verdict_used,
 )
 from harness.store.sql.failures import RowRefused
+from harness.store.sql.pages import before
 from harness.store.sql.unit import Unit
 from harness.store.tables.decisions import (
     LIVE_STATES,
     OPEN_PHASES,
+    approval,
     proposal,
     rollout,
     verdict,
@@ -35,11 +44,12 @@ ONE_PROPOSAL = sa.select(proposal).where(proposal.c.id == sa.bindparam("proposal
 OPEN_ON_ROUTE = sa.select(proposal.c.id).where(
     IS_OPEN, proposal.c.route == sa.bindparam("route")
 )
-SAVE_PROPOSAL = sa.update(proposal).where(
-    proposal.c.id == sa.bindparam("key"), proposal.c.version == sa.bindparam("expected")
-)
-VERDICTS = sa.select(*(c for c in verdict.c if c.name != "proposal")).order_by(
-    verdict.c.decided_at.desc(), verdict.c.id.desc()
+WAS_LET_IN = proposal.c.approver.is_not(None) | proposal.c.rollout.is_not(None)
+VERDICTS = sa.select(verdict).order_by(verdict.c.decided_at.desc(), verdict.c.id.desc())
+APPROVALS_OF = (
+    sa.select(approval)
+    .where(approval.c.proposal == sa.bindparam("proposal"))
+    .order_by(approval.c.at, approval.c.id)
 )
 IS_LIVE = rollout.c.state.in_(LIVE_STATES)
 LIVE = sa.select(rollout).where(IS_LIVE).order_by(rollout.c.started_at, rollout.c.id)
@@ -51,9 +61,45 @@ BAKING = (
     .order_by(rollout.c.started_at, rollout.c.id)
 )
 LIVE_ON_ROUTE = sa.select(rollout.c.id).where(IS_LIVE, rollout.c.route == sa.bindparam("route"))
-SAVE_ROLLOUT = sa.update(rollout).where(
-    rollout.c.id == sa.bindparam("key"), rollout.c.version == sa.bindparam("expected")
+
+# What never changes is not written again: a policy that an older version stored has fewer words
+# than the same one has now, and to the database it would be another.
+_REGISTERED: Final = (
+    "id",
+    "route",
+    "incumbent",
+    "candidate",
+    "claim",
+    "proposer",
+    "policy",
+    "self_approval",
+    "created_at",
+    "widened",
 )
+_STARTED: Final = (
+    "id",
+    "proposal",
+    "route",
+    "incumbent",
+    "candidate",
+    "verdict",
+    "policy",
+    "salt",
+    "started_at",
+)
+
+
+def _as_seen(table: sa.Table, seen: Proposal | Rollout) -> sa.ColumnElement[bool]:
+    return sa.and_(table.c.id == seen.id, table.c.version == seen.version)
+
+
+def _without(values: Values, names: Collection[str]) -> Values:
+    return {name: value for name, value in values.items() if name not in names}
+
+
+def _of(route: str | None, *, open_only: bool) -> Sequence[sa.ColumnElement[bool]]:
+    asked = [] if route is None else [proposal.c.route == route]
+    return [*asked, IS_OPEN] if open_only else asked
 
 
 class SqlProposals:
@@ -65,7 +111,7 @@ class SqlProposals:
         self._unit.serialize()
         try:
             with self._unit.attempt():
-                self._unit.write(sa.insert(proposal), rows.of_proposal(new))
+                self._unit.insert(proposal, rows.of_proposal(new))
         except RowRefused as error:
             busy = self._unit.read(OPEN_ON_ROUTE, {"route": new.route}).scalar()
             if busy is None or not new.open:
@@ -78,6 +124,7 @@ class SqlProposals:
             raise NotFound(
                 f"there is no proposal {proposal_}; `swapgate proposal list` shows them"
             )
+        self._unit.checked(proposal, [row])
         return rows.proposal(row)
 
     def save(self, changed: Proposal) -> Proposal:
@@ -87,20 +134,72 @@ class SqlProposals:
         if found.version != changed.version:
             raise stale(f"proposal {changed.id}", changed.version, found.version)
         check_unchanged(found, changed)
+        check_let_in(changed)
         saved = replace(changed, version=changed.version + 1)
-        key = {"key": changed.id, "expected": changed.version}
-        if not self._unit.write(SAVE_PROPOSAL, rows.of_proposal(saved) | key):
+        fixed = _REGISTERED if found.phase is Phase.PROPOSED else (*_REGISTERED, "plans")
+        values = _without(rows.of_proposal(saved), fixed)
+        if not self._unit.amend(proposal, _as_seen(proposal, changed), values):
             raise stale(f"proposal {changed.id}", changed.version, found.version)
         return saved
 
     def open(self) -> Sequence[Proposal]:
-        return [rows.proposal(row) for row in self._unit.read(OPEN)]
+        found = self._unit.believed(proposal, self._unit.read(OPEN))
+        return [rows.proposal(row) for row in found]
 
-    def list(self, *, route: str | None = None, open_only: bool = False) -> Sequence[Proposal]:
-        query = PROPOSALS if route is None else PROPOSALS.where(proposal.c.route == route)
-        if open_only:
-            query = query.where(IS_OPEN)
-        return [rows.proposal(row) for row in self._unit.read(query)]
+    def list(
+        self,
+        *,
+        route: str | None = None,
+        open_only: bool = False,
+        limit: int = MOST_LISTED,
+        offset: int = 0,
+        after: str | None = None,
+    ) -> Sequence[Proposal]:
+        query = PROPOSALS.where(*_of(route, open_only=open_only))
+        if after is not None:
+            last = self.get(after)
+            query = query.where(before(proposal.c.created_at, proposal.c.id, last))
+        return self._all(query.limit(limit).offset(offset))
+
+    def count(self, *, route: str | None = None, open_only: bool = False) -> int:
+        query = sa.select(sa.func.count()).select_from(proposal)
+        found = self._unit.read(query.where(*_of(route, open_only=open_only)))
+        return int(found.scalar_one())
+
+    def of_pair(self, route: str, incumbent: str, candidate: str) -> Sequence[Proposal]:
+        pair = (proposal.c.incumbent == incumbent, proposal.c.candidate == candidate)
+        return self._all(PROPOSALS.where(proposal.c.route == route, *pair))
+
+    def _all(self, query: sa.Select[tuple[object, ...]]) -> "Sequence[Proposal]":
+        """Raises SignatureInvalid."""
+        found = self._unit.checked(proposal, self._unit.read(query))
+        return [rows.proposal(row) for row in found]
+
+    def since(self, route: str, at: datetime) -> Sequence[Proposal]:
+        query = PROPOSALS.where(proposal.c.route == route, proposal.c.created_at >= at)
+        return self._all(query)
+
+    def let_in(self, route: str) -> Sequence[Proposal]:
+        query = PROPOSALS.where(proposal.c.route == route, WAS_LET_IN).limit(MOST_LET_IN)
+        return self._all(query)
+
+    def of_candidates(self, targets: Collection[str]) -> Sequence[Proposal]:
+        query = PROPOSALS.where(proposal.c.candidate.in_(sorted(targets)))
+        return self._all(query)
+
+
+class SqlApprovals:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def add(self, new: Approval) -> None:
+        self._unit.serialize()
+        check_approval(new, SqlProposals(self._unit).get(new.proposal))
+        self._unit.insert(approval, rows.of_approval(new))
+
+    def of(self, proposal_: str) -> Sequence[Approval]:
+        found = self._unit.read(APPROVALS_OF, {"proposal": proposal_})
+        return [rows.approval(row) for row in self._unit.checked(approval, found)]
 
 
 class SqlVerdicts:
@@ -111,21 +210,27 @@ class SqlVerdicts:
         self._unit.serialize()
         if self._unit.read(VERDICTS.where(verdict.c.id == new.id)).first() is not None:
             raise Conflict(f"verdict {new.id} is stored already: verdicts never change")
-        self._unit.write(sa.insert(verdict), rows.of_verdict(new, proposal_))
+        self._unit.insert(verdict, rows.of_verdict(new, proposal_))
 
     def get(self, verdict_: str) -> Verdict:
         row = self._unit.read(VERDICTS.where(verdict.c.id == verdict_)).first()
         if row is None:
             raise NotFound(f"there is no verdict {verdict_}")
+        self._unit.checked(verdict, [row])
         return rows.verdict(row)
 
     def of(self, proposal_: str) -> Sequence[Verdict]:
         query = VERDICTS.where(verdict.c.proposal == proposal_)
-        return [rows.verdict(row) for row in self._unit.read(query)]
+        return self._all(query)
 
-    def list(self, *, route: str | None = None) -> Sequence[Verdict]:
+    def list(self, *, route: str | None = None, limit: int = MOST_LISTED) -> Sequence[Verdict]:
         query = VERDICTS if route is None else VERDICTS.where(verdict.c.route == route)
-        return [rows.verdict(row) for row in self._unit.read(query)]
+        return self._all(query.limit(limit))
+
+    def _all(self, query: sa.Select[tuple[object, ...]]) -> "Sequence[Verdict]":
+        """Raises SignatureInvalid."""
+        found = self._unit.checked(verdict, self._unit.read(query))
+        return [rows.verdict(row) for row in found]
 
 
 class SqlRollouts:
@@ -136,7 +241,7 @@ class SqlRollouts:
         self._unit.serialize()
         try:
             with self._unit.attempt():
-                self._unit.write(sa.insert(rollout), rows.of_rollout(new))
+                self._unit.insert(rollout, rows.of_rollout(new))
         except RowRefused as error:
             busy = self._unit.read(LIVE_ON_ROUTE, {"route": new.route}).scalar()
             if busy is not None and new.live:
@@ -149,23 +254,41 @@ class SqlRollouts:
         row = self._unit.read(ONE_ROLLOUT, {"rollout": rollout_}).first()
         if row is None:
             raise NotFound(f"there is no rollout {rollout_}")
+        self._unit.checked(rollout, [row])
         return rows.rollout(row)
 
     def save(self, changed: Rollout) -> Rollout:
         self._unit.serialize()
         saved = replace(changed, version=changed.version + 1)
-        key = {"key": changed.id, "expected": changed.version}
-        if not self._unit.write(SAVE_ROLLOUT, rows.of_rollout(saved) | key):
+        values = _without(rows.of_rollout(saved), _STARTED)
+        if not self._unit.amend(rollout, _as_seen(rollout, changed), values):
             found = self.get(changed.id)
             raise stale(f"rollout {changed.id}", changed.version, found.version)
         return saved
 
     def live(self) -> Sequence[Rollout]:
-        return [rows.rollout(row) for row in self._unit.read(LIVE)]
+        return self._believed(LIVE)
 
     def baking(self) -> Sequence[Rollout]:
-        return [rows.rollout(row) for row in self._unit.read(BAKING)]
+        return self._believed(BAKING)
 
-    def list(self, *, route: str | None = None) -> Sequence[Rollout]:
+    def list(
+        self,
+        *,
+        route: str | None = None,
+        candidate: str | None = None,
+        limit: int = MOST_LISTED,
+    ) -> Sequence[Rollout]:
         query = ROLLOUTS if route is None else ROLLOUTS.where(rollout.c.route == route)
-        return [rows.rollout(row) for row in self._unit.read(query)]
+        if candidate is not None:
+            query = query.where(rollout.c.candidate == candidate)
+        return self._all(query.limit(limit))
+
+    def _believed(self, query: sa.Select[tuple[object, ...]]) -> "Sequence[Rollout]":
+        found = self._unit.believed(rollout, self._unit.read(query))
+        return [rows.rollout(row) for row in found]
+
+    def _all(self, query: sa.Select[tuple[object, ...]]) -> "Sequence[Rollout]":
+        """Raises SignatureInvalid."""
+        found = self._unit.checked(rollout, self._unit.read(query))
+        return [rows.rollout(row) for row in found]

@@ -12,6 +12,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from harness.domain.errors import ConfigError
+from harness.store.sql.sqlite_file import identity
 
 LOCK_TIMEOUT_MS: Final = 10_000
 CONNECT_TIMEOUT_S: Final = 5
@@ -102,22 +103,15 @@ def _keep_to_the_file(engine: sa.Engine, file: Path) -> None:
     ) -> None:
         arguments[0] = f"{file.absolute().as_uri()}?mode=rw"
         named["uri"] = True
-        record.info["file"] = identity()
+        record.info["file"] = identity(file)
 
     def check_out(
         connection: DBAPIConnection,  # noqa: ARG001 - the event's signature
         record: ConnectionPoolEntry,
         proxy: sa.PoolProxiedConnection,  # noqa: ARG001
     ) -> None:
-        if identity() != record.info["file"]:
+        if identity(file) != record.info["file"]:
             raise sa.exc.DisconnectionError(f"{file} is another file now")
-
-    def identity() -> tuple[int, int] | None:
-        try:
-            found = file.stat()
-        except OSError:
-            return None
-        return found.st_dev, found.st_ino
 
     sa.event.listen(engine, "do_connect", connect)
     sa.event.listen(engine, "checkout", check_out)

@@ -1,7 +1,9 @@
 """Suites, eval runs and their samples."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
+from hashlib import sha256
+from typing import Final
 
 import sqlalchemy as sa
 
@@ -12,14 +14,18 @@ from harness.domain.evaluation import (
     EvalRun,
     RunState,
     Sample,
+    SampleError,
     SuitePin,
     furthest_lease,
 )
+from harness.ports import MOST_LISTED
 from harness.store.rows import evals as rows
 from harness.store.rules import ENDED, checked_sample
+from harness.store.sql.pages import before
 from harness.store.sql.unit import Unit
 from harness.store.tables.evals import eval_run, sample, suite
 
+NOTHING: Final = sha256(b"").hexdigest()
 NEWEST_RUNS = sa.select(eval_run).order_by(eval_run.c.created_at.desc(), eval_run.c.id.desc())
 ONE_RUN = sa.select(eval_run).where(eval_run.c.id == sa.bindparam("run"))
 SHARED_RUN = NEWEST_RUNS.where(
@@ -27,7 +33,7 @@ SHARED_RUN = NEWEST_RUNS.where(
     eval_run.c.created_at >= sa.bindparam("not_before"),
     eval_run.c.state != RunState.FAILED.value,
 ).limit(1)
-IS_RUN = sa.select(eval_run.c.id).where(eval_run.c.id == sa.bindparam("run"))
+STATE_OF_RUN = sa.select(eval_run.c.state).where(eval_run.c.id == sa.bindparam("run"))
 CHANGE_RUN = sa.update(eval_run).where(eval_run.c.id == sa.bindparam("run"))
 LEASE = CHANGE_RUN.where(
     eval_run.c.state.in_([state.value for state in RUNNABLE]),
@@ -50,8 +56,12 @@ SAMPLES = (
     .where(sample.c.run == sa.bindparam("run"))
     .order_by(sample.c.position, sample.c.epoch, sample.c.item)
 )
+# Whether there was an answer outlives its text.
+NO_ANSWER = sa.and_(
+    sample.c.answer == "", sa.func.coalesce(sample.c.answer_sha256, NOTHING) == NOTHING
+)
 TEXTS = {
-    "answer": sa.case((sample.c.answer == "", ""), else_=ANSWERED).label("answer"),
+    "answer": sa.case((NO_ANSWER, ""), else_=ANSWERED).label("answer"),
     "prompt": sa.literal("").label("prompt"),
 }
 OUTCOMES = (
@@ -60,6 +70,14 @@ OUTCOMES = (
     .order_by(sample.c.position, sample.c.epoch, sample.c.item)
 )
 DONE = sa.select(sample.c.item, sample.c.epoch).where(sample.c.run == sa.bindparam("run"))
+SCORED = (
+    sa.select(sample.c.item)
+    .where(
+        sample.c.run == sa.bindparam("run"),
+        sample.c.error.is_(None) | (sample.c.error != SampleError.INFRA.value),
+    )
+    .limit(1)
+)
 PROGRESS = sa.select(
     sa.func.count().label("samples"),
     sa.func.coalesce(sa.func.sum(sample.c.cost_usd), 0.0).label("cost_usd"),
@@ -79,11 +97,12 @@ class SqlSuites:
         row = self._unit.read(sa.select(suite).where(suite.c.digest == digest)).first()
         if row is None:
             raise NotFound(f"no suite with the digest {digest} is stored")
+        self._unit.checked(suite, [row])
         return rows.suite(row)
 
     def all(self) -> Sequence[SuitePin]:
         newest = sa.select(suite).order_by(suite.c.created_at.desc(), suite.c.digest)
-        return [rows.suite(row) for row in self._unit.read(newest)]
+        return [rows.suite(row) for row in self._unit.checked(suite, self._unit.read(newest))]
 
 
 class SqlEvalRuns:
@@ -91,27 +110,57 @@ class SqlEvalRuns:
         self._unit = unit
 
     def add(self, run: EvalRun) -> None:
-        self._unit.write(sa.insert(eval_run), rows.of_run(run))
+        self._unit.insert(eval_run, rows.of_run(run))
 
     def get(self, run: str) -> EvalRun:
         row = self._unit.read(ONE_RUN, {"run": run}).first()
         if row is None:
             raise NotFound(f"there is no eval run {run}; `swapgate eval list` shows them")
+        self._unit.checked(eval_run, [row])
         return rows.run(row)
 
-    def list(self, *, states: Sequence[RunState] = ()) -> Sequence[EvalRun]:
+    def list(
+        self,
+        *,
+        states: Sequence[RunState] = (),
+        limit: int = MOST_LISTED,
+        offset: int = 0,
+        after: str | None = None,
+    ) -> Sequence[EvalRun]:
         query = NEWEST_RUNS
         if states:
             query = query.where(eval_run.c.state.in_([state.value for state in states]))
-        return [rows.run(row) for row in self._unit.read(query)]
+        if after is not None:
+            last = self.get(after)
+            query = query.where(before(eval_run.c.created_at, eval_run.c.id, last))
+        return self._believed(query.limit(limit).offset(offset))
+
+    def count(self, *, states: Sequence[RunState] = ()) -> int:
+        query = sa.select(sa.func.count()).select_from(eval_run)
+        if states:
+            query = query.where(eval_run.c.state.in_([state.value for state in states]))
+        return int(self._unit.read(query).scalar_one())
+
+    def of_targets(self, targets: Collection[str]) -> Sequence[EvalRun]:
+        query = NEWEST_RUNS.where(eval_run.c.target.in_(sorted(targets)))
+        found = self._unit.checked(eval_run, self._unit.read(query))
+        return [rows.run(row) for row in found]
+
+    def _believed(self, query: sa.Select[tuple[object, ...]]) -> "Sequence[EvalRun]":
+        found = self._unit.believed(eval_run, self._unit.read(query))
+        return [rows.run(row) for row in found]
+
+    def scored(self, run: str) -> bool:
+        return self._unit.read(SCORED, {"run": run}).first() is not None
 
     def shared(self, fingerprint: str, *, not_before: datetime) -> EvalRun | None:
         wanted = {"fingerprint": fingerprint, "not_before": not_before}
         row = self._unit.read(SHARED_RUN, wanted).first()
-        return None if row is None else rows.run(row)
+        return None if row is None else rows.run(self._unit.checked(eval_run, [row])[0])
 
     def set_state(self, run: str, state: RunState, message: str = "") -> None:
-        self._change(run, _into(state, message))
+        # That it runs is its worker's affair, which holds the row by its lease already.
+        self._change(run, _into(state, message), audited=state is not RunState.RUNNING)
 
     def leave(self, run: str, owner: str, state: RunState, message: str = "") -> bool:
         # The owner is compared where the row is locked: a run that is stopped right now
@@ -133,14 +182,14 @@ class SqlEvalRuns:
             changes |= {"state": RunState.QUEUED.value, "message": ""}
         self._change(run, changes)
 
-    def _change(self, run: str, changes: dict[str, object]) -> None:
-        if not self._unit.write(CHANGE_RUN.values(changes), {"run": run}):
+    def _change(self, run: str, changes: dict[str, object], *, audited: bool = True) -> None:
+        if not self._unit.write(CHANGE_RUN.values(changes), {"run": run}, audited=audited):
             self.get(run)
 
     def lease(self, run: str, owner: str, *, now: datetime, until: datetime) -> bool:
         furthest = furthest_lease(now, (until - now).total_seconds())
         wish = {"run": run, "owner": owner, "now": now, "until": until, "furthest": furthest}
-        taken = self._unit.write(LEASE, wish) == 1
+        taken = self._unit.write(LEASE, wish, audited=False) == 1
         if not taken:
             self.get(run)
         return taken
@@ -152,8 +201,18 @@ class SqlEvalRuns:
 
     def store_sample(self, sample_: Sample) -> bool:
         values = rows.of_sample(checked_sample(sample_))
-        if self._unit.read(IS_RUN, {"run": sample_.run}).first() is None:
+        state = self._unit.read(STATE_OF_RUN, {"run": sample_.run}).scalar()
+        if state is None:
             raise NotFound(f"there is no eval run {sample_.run} to store a sample of")
+        if state not in ENDED:
+            # It cannot end until this one is stored.
+            held = self._unit.read(
+                STATE_OF_RUN.with_for_update(read=True), {"run": sample_.run}
+            )
+            state = held.scalar()
+        if state in ENDED:
+            # Its worker has not heard yet: what the run's audit event says of it changes.
+            self._unit.note_row(eval_run, sample_.run)
         return self._unit.write_new(sample, values)
 
     def done(self, run: str) -> frozenset[tuple[str, int]]:
@@ -161,11 +220,13 @@ class SqlEvalRuns:
 
     def samples(self, run: str, *, below: int | None = None) -> Sequence[Sample]:
         query = SAMPLES if below is None else SAMPLES.where(sample.c.position < below)
-        return [rows.sample(row) for row in self._unit.read(query, {"run": run})]
+        found = self._unit.checked(sample, self._unit.read(query, {"run": run}))
+        return [rows.sample(row) for row in found]
 
     def outcomes(self, run: str, *, below: int) -> Sequence[Sample]:
         wanted = {"run": run, "below": below}
-        return [rows.sample(row) for row in self._unit.read(OUTCOMES, wanted)]
+        found = self._unit.checked(sample, self._unit.read(OUTCOMES, wanted))
+        return [rows.sample(row) for row in found]
 
     def progress(self, run: str) -> tuple[int, float, int, int]:
         row = self._unit.read(PROGRESS, {"run": run}).one()

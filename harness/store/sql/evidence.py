@@ -35,10 +35,11 @@ from harness.store.rows import Row, Values
 from harness.store.rows import routing as rows
 from harness.store.rules import check_waiver, check_waivers, never_incumbent, never_served
 from harness.store.sql.unit import Unit
+from harness.store.tables.decisions import verdict
 from harness.store.tables.routing import evidence, route_fallback, route_version, waiver
 
-FORMER_EVIDENCE = (
-    sa.select(route_version.c.incumbent_evidence)
+FORMER = (
+    sa.select(route_version)
     .where(
         route_version.c.route == sa.bindparam("name"),
         route_version.c.incumbent == sa.bindparam("incumbent"),
@@ -88,16 +89,20 @@ def proof_of(unit: Unit, change: Change, before: Row | None, now: datetime) -> V
     }
     match change:
         case StartCanary(proof=proof):
-            return base | _verdict(proof) | {"canary_evidence": _proven(unit, proof, now)}
+            return base | _verdict(unit, proof) | {"canary_evidence": _proven(unit, proof, now)}
         case Promote(proof=proof):
             new = {"incumbent_evidence": _proven(unit, proof, now), "canary_evidence": None}
-            return base | _verdict(proof) | new
+            return base | _verdict(unit, proof) | new
         case Restore(incumbent=incumbent):
             former = {"name": change.route, "incumbent": incumbent}
-            found = unit.read(FORMER_EVIDENCE, former).scalar()
-            if found is None:
+            row = unit.read(FORMER, former).first()
+            if row is None:
                 raise never_incumbent(change)
-            return base | {"incumbent_evidence": found, "canary_evidence": None}
+            of_version(unit, row)
+            return base | {
+                "incumbent_evidence": row.incumbent_evidence,
+                "canary_evidence": None,
+            }
         case Abort():
             return base | {"canary_evidence": None}
         case RaiseWeight() | ChangeSettings() | SetChain() | EndBake():
@@ -106,7 +111,10 @@ def proof_of(unit: Unit, change: Change, before: Row | None, now: datetime) -> V
             assert_never(change)
 
 
-def _verdict(proof: Passed) -> Values:
+def _verdict(unit: Unit, proof: Passed) -> Values:
+    # Not what the caller holds, but what is stored and signed.
+    stored = unit.read(sa.select(verdict).where(verdict.c.id == proof.id)).all()
+    unit.checked(verdict, stored)
     return {
         "verdict_id": proof.id,
         "verdict_candidate": proof.candidate,
@@ -120,16 +128,17 @@ def _proven(unit: Unit, proof: Passed, now: datetime) -> str:
 
 def ensure(unit: Unit, wanted: Evidence, now: datetime) -> str:
     """The evidence's id; written if it is new."""
-    known = sa.select(evidence.c.id).where(evidence.c.id == wanted.id)
-    if unit.read(known).first() is None:
-        unit.write(sa.insert(evidence), rows.of_evidence(wanted) | {"created_at": now})
+    known = unit.read(sa.select(evidence).where(evidence.c.id == wanted.id)).all()
+    if not unit.checked(evidence, known):
+        unit.insert(evidence, rows.of_evidence(wanted) | {"created_at": now})
     return wanted.id
 
 
 def write_fallbacks(
     unit: Unit, change: Change, after: Route, before: Row | None, now: datetime
-) -> None:
-    """The chain of a version, written before it: the version seals it.
+) -> list[list[str]]:
+    """The chain of a version, written before it: the version seals it, and signs what this
+    returns.
 
     Raises ProofRefused for a waiver that has expired, and for a target that never served.
     """
@@ -148,6 +157,12 @@ def write_fallbacks(
                 "evidence": chain[fallback],
             },
         )
+    return [[fallback, chain[fallback]] for fallback in after.fallbacks]
+
+
+def chain_signed(rows_: Iterable[Row]) -> list[list[str]]:
+    """A version's fallbacks with their evidence, in order, as its signature covers them."""
+    return [[row.target, row.evidence] for row in rows_]
 
 
 def _chain(
@@ -175,6 +190,7 @@ def _proof(unit: Unit, route: str, proof: ChainProof, now: datetime) -> str:
             found = unit.read(SERVED, {"name": route, "target": target}).scalar()
             if found is None:
                 raise never_served(route, target)
+            read(unit, [found])
             return str(found)
         case _:
             assert_never(proof)
@@ -184,12 +200,16 @@ def read(unit: Unit, ids: Iterable[str]) -> list[Evidence]:
     """In the order of `ids`."""
     wanted = list(ids)
     query = sa.select(evidence).where(evidence.c.id.in_(wanted))
-    found = {row.id: rows.evidence(row) for row in unit.read(query)} if wanted else {}
+    stored = unit.checked(evidence, unit.read(query)) if wanted else []
+    found = {row.id: rows.evidence(row) for row in stored}
     return [found[each] for each in wanted]
 
 
 def of_version(unit: Unit, row: Row) -> RouteEvidence:
-    chain = unit.read(FALLBACK_EVIDENCE, {"name": row.route, "version": row.version})
+    """Raises SignatureInvalid."""
+    which = {"name": row.route, "version": row.version}
+    chain = unit.read(FALLBACK_EVIDENCE, which).all()
+    unit.checked(route_version, [row], fallbacks=chain_signed(chain))
     [incumbent] = read(unit, [row.incumbent_evidence])
     canary = read(unit, [row.canary_evidence]) if row.canary_evidence else [None]
     return RouteEvidence(incumbent, canary[0], tuple(read(unit, [r.evidence for r in chain])))
@@ -197,7 +217,7 @@ def of_version(unit: Unit, row: Row) -> RouteEvidence:
 
 def waivers_of(unit: Unit, route: str | None) -> list[Waiver]:
     query = WAIVERS if route is None else WAIVERS.where(waiver.c.route == route)
-    return [rows.waiver(row) for row in unit.read(query)]
+    return [rows.waiver(row) for row in unit.checked(waiver, unit.read(query))]
 
 
 class SqlWaivers:
@@ -208,9 +228,7 @@ class SqlWaivers:
     def add(self, new: Waiver) -> None:
         check_waiver(new)
         self._unit.serialize()
-        self._unit.write(
-            sa.insert(waiver), {name: getattr(new, name) for name in new.__slots__}
-        )
+        self._unit.insert(waiver, {name: getattr(new, name) for name in new.__slots__})
         ensure(self._unit, waived(new), self._now)
 
     def list(self, *, route: str | None = None) -> Sequence[Waiver]:

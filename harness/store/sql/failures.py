@@ -5,9 +5,16 @@ from contextlib import contextmanager
 
 import sqlalchemy as sa
 
-from harness.domain.errors import InputError, StoreUnavailable, SwapgateError
+from harness.domain.errors import (
+    DatabaseUnusable,
+    InputError,
+    StoreUnavailable,
+    SwapgateError,
+)
 
 _NO_FILE = "unable to open database file"
+_DAMAGED = ("file is not a database", "database disk image is malformed", "malformed database")
+_DENIED = "InsufficientPrivilege"
 _NO_TABLES = ("no such table", "UndefinedTable", "no such column", "UndefinedColumn")
 
 
@@ -48,9 +55,19 @@ def _failure(error: sa.exc.DBAPIError) -> Exception:
             "the database has no tables, or old ones: run `swapgate db upgrade`"
         )
     if _NO_FILE in f"{error.orig!r}":
-        return StoreUnavailable(
-            "the database's file is missing or cannot be opened: run `swapgate db upgrade`, or "
-            "bring the file back"
+        return DatabaseUnusable(
+            "the database's file is missing or cannot be opened: bring it back from a backup, "
+            "mend `database_url`, or make a new one with `swapgate db upgrade`"
+        )
+    if any(sign in f"{error.orig!r}" for sign in _DAMAGED):
+        return DatabaseUnusable(
+            f"the database's file is damaged ({_first_line(error)}): stop every process, keep "
+            "the file and what lies beside it, and bring a backup to its place"
+        )
+    if _DENIED in f"{error.orig!r}":
+        return DatabaseUnusable(
+            f"the database's role may not do this ({_first_line(error)}): the owner of the "
+            "tables runs `swapgate db upgrade`, then `swapgate db grant ROLE`"
         )
     if isinstance(error, sa.exc.OperationalError) or error.connection_invalidated:
         return StoreUnavailable(

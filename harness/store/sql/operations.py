@@ -9,6 +9,7 @@ from harness.domain.access import ApiKey
 from harness.domain.errors import Conflict, NotFound
 from harness.domain.key_limits import KeyLimits
 from harness.domain.observation import Block, Traffic, TrafficTotal
+from harness.domain.principals import Principal, folded
 from harness.domain.spend import KeySpend
 from harness.domain.targets import Provider
 from harness.store.rows import Values
@@ -21,12 +22,14 @@ from harness.store.rules import (
     TRAFFIC_KEY,
     TRAFFIC_SUMS,
     check_block,
+    check_key,
     check_spend,
     check_traffic,
     no_such_key,
+    principal_taken,
 )
 from harness.store.sql.unit import Unit
-from harness.store.tables.operations import api_key, block, key_spend, traffic
+from harness.store.tables.operations import api_key, block, key_spend, principal, traffic
 from harness.store.tables.routing import provider
 
 BLOCKS = (
@@ -76,23 +79,8 @@ TOTALS = (
 TOTALS_OF_ROUTE = TOTALS.where(traffic.c.route == sa.bindparam("of"))
 PROVIDERS = sa.select(provider).where(provider.c.removed_at.is_(None)).order_by(provider.c.name)
 PROVIDER_ROW = sa.select(provider.c.name).where(provider.c.name == sa.bindparam("known"))
-REMOVE_PROVIDER = (
-    sa.update(provider)
-    .where(provider.c.name == sa.bindparam("known"), provider.c.removed_at.is_(None))
-    .values(removed_at=sa.bindparam("now"), extra_headers={}, sealed_headers={})
-)
+PRINCIPALS = sa.select(principal)
 KEYS = sa.select(api_key).order_by(api_key.c.created_at, api_key.c.id)
-REVOKE = (
-    sa.update(api_key)
-    .where(api_key.c.id == sa.bindparam("key"), api_key.c.revoked_at.is_(None))
-    .values(revoked_at=sa.bindparam("now"))
-)
-
-LIMIT = (
-    sa.update(api_key)
-    .where(api_key.c.id == sa.bindparam("key"))
-    .values(limits=sa.bindparam("new_limits", type_=api_key.c.limits.type))
-)
 
 
 class SqlObservations:
@@ -178,19 +166,54 @@ class SqlProviders:
         self._unit.serialize()
         values = provider_rows.of_provider(new) | {"updated_at": self._now}
         if self._unit.read(PROVIDER_ROW, {"known": new.name}).first() is None:
-            self._unit.write(sa.insert(provider), values)
+            self._unit.insert(provider, values)
         elif self.all().get(new.name) != new:
             # An equal one is left alone: routers need not load anything.
             same = provider.c.name == new.name
-            self._unit.write(sa.update(provider).where(same).values(values))
+            self._unit.write(
+                sa.update(provider).where(same).values(self._unit.signed(provider, values))
+            )
 
     def remove(self, name: str) -> None:
         self._unit.serialize()
-        if not self._unit.write(REMOVE_PROVIDER, {"known": name, "now": self._now}):
+        known = sa.and_(provider.c.name == name, provider.c.removed_at.is_(None))
+        gone = {"removed_at": self._now, "extra_headers": {}, "sealed_headers": {}}
+        if not self._unit.amend(provider, known, gone):
             raise NotFound(f"there is no provider {name!r}")
 
     def all(self) -> Mapping[str, Provider]:
-        return {row.name: provider_rows.provider(row) for row in self._unit.read(PROVIDERS)}
+        found = self._unit.checked(provider, self._unit.read(PROVIDERS))
+        return {row.name: provider_rows.provider(row) for row in found}
+
+
+class SqlPrincipals:
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def add(self, new: Principal) -> None:
+        self._unit.serialize()
+        same = [principal.c.id == new.id, principal.c.folded == new.folded]
+        if new.issuer is not None:
+            is_it = (principal.c.issuer == new.issuer, principal.c.subject == new.subject)
+            same.append(sa.and_(*is_it))
+        stored = self._unit.read(PRINCIPALS.where(sa.or_(*same))).first()
+        if stored is not None:
+            raise principal_taken(new, rows.principal(stored))
+        self._unit.write(sa.insert(principal), rows.of_principal(new))
+
+    def get(self, id_: str) -> Principal:
+        row = self._unit.read(PRINCIPALS.where(principal.c.id == id_)).first()
+        if row is None:
+            raise NotFound(f"there is no principal {id_}")
+        return rows.principal(row)
+
+    def named(self, name: str) -> Principal | None:
+        row = self._unit.read(PRINCIPALS.where(principal.c.folded == folded(name))).first()
+        return None if row is None else rows.principal(row)
+
+    def among(self, ids: Collection[str]) -> Mapping[str, Principal]:
+        found = self._unit.read(PRINCIPALS.where(principal.c.id.in_(sorted(ids))))
+        return {row.id: rows.principal(row) for row in found}
 
 
 class SqlApiKeys:
@@ -198,28 +221,38 @@ class SqlApiKeys:
         self._unit = unit
 
     def add(self, key: ApiKey) -> None:
+        check_key(key)
         self._unit.serialize()
         same = KEYS.where(sa.or_(api_key.c.id == key.id, api_key.c.hash == key.hash))
         if self._unit.read(same).first() is not None:
             raise Conflict(f"the key {key.id} ({key.name}) is stored already: create another")
-        self._unit.write(sa.insert(api_key), rows.of_key(key))
+        self._unit.insert(api_key, rows.of_key(key))
 
     def list(self) -> Sequence[ApiKey]:
-        return [rows.key(row) for row in self._unit.read(KEYS)]
+        return [rows.key(row) for row in self._unit.checked(api_key, self._unit.read(KEYS))]
+
+    def get(self, key: str) -> ApiKey | None:
+        row = self._unit.read(KEYS.where(api_key.c.id == key)).first()
+        return None if row is None else rows.key(self._unit.checked(api_key, [row])[0])
 
     def by_hash(self, hash_: str) -> ApiKey | None:
         row = self._unit.read(KEYS.where(api_key.c.hash == hash_)).first()
-        return None if row is None else rows.key(row)
+        if row is not None and row.role is not None:
+            # A key that was revoked may have been put back as it was signed before.
+            self._unit.check_manifest()
+        return None if row is None else rows.key(self._unit.checked(api_key, [row])[0])
 
     def revoke(self, key: str, now: datetime) -> None:
         self._unit.serialize()
-        if self._unit.write(REVOKE, {"key": key, "now": now}):
+        open_ = sa.and_(api_key.c.id == key, api_key.c.revoked_at.is_(None))
+        if self._unit.amend(api_key, open_, {"revoked_at": now}):
             return
         if self._unit.read(KEYS.where(api_key.c.id == key)).first() is None:
             raise no_such_key(key)
 
     def limit(self, key: str, limits: KeyLimits | None) -> ApiKey:
         self._unit.serialize()
-        if not self._unit.write(LIMIT, {"key": key, "new_limits": rows.of_limits(limits)}):
+        changes = {"limits": rows.of_limits(limits)}
+        if not self._unit.amend(api_key, api_key.c.id == key, changes):
             raise no_such_key(key)
         return rows.key(self._unit.read(KEYS.where(api_key.c.id == key)).one())

@@ -13,17 +13,25 @@ from harness.domain.evidence import RouteEvidence
 from harness.domain.routing import Route, RoutingTable
 from harness.domain.targets import Target
 from harness.ports import RouteRecord
+from harness.store.rows import Row
 from harness.store.rows import evals as target_rows
 from harness.store.rows import routing as rows
-from harness.store.rules import check_targets, moved_on
-from harness.store.sql.evidence import of_version, proof_of, write_fallbacks
+from harness.store.rules import check_targets, moved_on, time_of_version
+from harness.store.sql.evidence import (
+    FALLBACK_EVIDENCE,
+    chain_signed,
+    of_version,
+    proof_of,
+    write_fallbacks,
+)
 from harness.store.sql.failures import RowRefused
 from harness.store.sql.unit import Unit
 from harness.store.tables.evals import target
+from harness.store.tables.operations import meta
 from harness.store.tables.routing import route_fallback, route_version
 
 _newer = route_version.alias("newer")
-_LATEST = (
+LATEST = (
     sa.select(sa.func.max(_newer.c.version))
     .where(_newer.c.route == route_version.c.route)
     .correlate(route_version)
@@ -31,7 +39,7 @@ _LATEST = (
 )
 CURRENT = (
     sa.select(route_version)
-    .where(route_version.c.version == _LATEST)
+    .where(route_version.c.version == LATEST)
     .order_by(route_version.c.route)
 )
 CURRENT_OF = (
@@ -49,7 +57,7 @@ CURRENT_FALLBACKS = (
             route_version.c.version == route_fallback.c.version,
         ),
     )
-    .where(route_version.c.version == _LATEST)
+    .where(route_version.c.version == LATEST)
     .order_by(route_fallback.c.route, route_fallback.c.position)
 )
 FALLBACKS_OF = (
@@ -63,6 +71,7 @@ HISTORY = (
     .order_by(route_version.c.version.desc())
 )
 REVISION = sa.select(sa.func.coalesce(sa.func.max(route_version.c.revision), 0))
+FLOOR = sa.select(meta.c.revision_floor)
 TARGETS = sa.select(target)
 _TAKEN: Final = ("version_taken", "revision_follows", "pk_route_version", "route_version.route")
 
@@ -72,13 +81,14 @@ class SqlRouting:
         self._unit = unit
 
     def table(self) -> RoutingTable:
-        fallbacks: dict[str, list[str]] = defaultdict(list)
+        chains: dict[str, list[Row]] = defaultdict(list)
         for row in self._unit.read(CURRENT_FALLBACKS):
-            fallbacks[row.route].append(row.target)
-        routes = {
-            row.route: rows.route(row, tuple(fallbacks[row.route]))
-            for row in self._unit.read(CURRENT)
-        }
+            chains[row.route].append(row)
+        routes = {}
+        for row in self._unit.read(CURRENT):
+            chain = chains[row.route]
+            self._unit.checked(route_version, [row], fallbacks=chain_signed(chain))
+            routes[row.route] = rows.route(row, tuple(each.target for each in chain))
         used = frozenset[str]().union(*(route.targets for route in routes.values()))
         query = TARGETS.where(target.c.id.in_(sorted(used)))
         return RoutingTable(self._revision(), routes, self._read_targets(query))
@@ -87,7 +97,8 @@ class SqlRouting:
         return int(self._unit.read(REVISION).scalar_one())
 
     def _read_targets(self, query: sa.Select[tuple[object, ...]]) -> dict[str, Target]:
-        found = {row.id: target_rows.target(row) for row in self._unit.read(query)}
+        checked = self._unit.checked(target, self._unit.read(query))
+        found = {row.id: target_rows.target(row) for row in checked}
         for id_, each in found.items():
             if each.id != id_:
                 raise SnapshotInvalid(
@@ -104,10 +115,18 @@ class SqlRouting:
         return target_.id
 
     def route(self, name: str) -> Route | None:
-        row = self._unit.read(CURRENT_OF, {"name": name}).first()
+        row = self._current(name)
         if row is None:
             return None
         return rows.route(row, self._fallbacks(name).get(row.version, ()))
+
+    def _current(self, name: str) -> Row | None:
+        """Raises SignatureInvalid."""
+        row = self._unit.read(CURRENT_OF, {"name": name}).first()
+        if row is not None:
+            chain = self._unit.read(FALLBACK_EVIDENCE, {"name": name, "version": row.version})
+            self._unit.checked(route_version, [row], fallbacks=chain_signed(chain))
+        return row
 
     def _fallbacks(self, name: str) -> dict[int, tuple[str, ...]]:
         found: dict[int, tuple[str, ...]] = {}
@@ -119,34 +138,41 @@ class SqlRouting:
         fallbacks = self._fallbacks(name)
         return [rows.record(row, fallbacks) for row in self._unit.read(HISTORY, {"name": name})]
 
+    def changed_at(self, name: str) -> datetime | None:
+        row = self._current(name)
+        return row.at if row is not None else None
+
     def evidence(self, name: str) -> RouteEvidence | None:
-        row = self._unit.read(CURRENT_OF, {"name": name}).first()
+        row = self._current(name)
         return of_version(self._unit, row) if row is not None else None
 
     def commit(
         self, change: Change, *, expected_version: int, actor: str, reason: str, now: datetime
     ) -> int:
         self._unit.serialize()
-        row = self._unit.read(CURRENT_OF, {"name": change.route}).first()
+        row = self._current(change.route)
         version = row.version if row is not None else 0
         if version != expected_version:
             raise moved_on(change.route, version, expected_version)
         if isinstance(change, CreateRoute | SetChain):
             check_targets(change, self.targets())
         after = apply(self.route(change.route), change)
-        revision = self._revision() + 1
+        floor = int(self._unit.read(FLOOR).scalar_one())
+        revision = max(self._revision(), floor) + 1
         values = rows.of_route(after) | {
             "revision": revision,
             "kind": KINDS[type(change)],
-            "at": now,
+            "at": time_of_version(change, now, row.at if row is not None else None),
             "actor": actor,
             "reason": reason,
+            "prev_signature": row.signature if row is not None else None,
         }
         try:
             with self._unit.attempt():
                 proof = proof_of(self._unit, change, row, now)
-                write_fallbacks(self._unit, change, after, row, now)
-                self._unit.write(sa.insert(route_version), values | proof)
+                chain = write_fallbacks(self._unit, change, after, row, now)
+                new = self._unit.signed(route_version, values | proof, fallbacks=chain)
+                self._unit.write(sa.insert(route_version), new)
         except RowRefused as error:
             raise _refusal(change, error) from error
         return revision

@@ -19,15 +19,6 @@ from harness.store.tables.shadows import shadow, shadow_tally
 
 NEWEST = sa.select(shadow).order_by(shadow.c.started_at.desc(), shadow.c.id.desc())
 LIVE = NEWEST.where(shadow.c.ended_at.is_(None))
-END = (
-    sa.update(shadow)
-    .where(shadow.c.id == sa.bindparam("shadow"), shadow.c.ended_at.is_(None))
-    .values(
-        ended_at=sa.bindparam("now"),
-        ended_by=sa.bindparam("who"),
-        ended_because=sa.bindparam("why"),
-    )
-)
 TALLIES = sa.select(shadow_tally).order_by(*shadow_tally.primary_key.columns)
 
 
@@ -43,7 +34,7 @@ class SqlShadows:
             raise shadow_is_live(new.route, live.id)
         if self._unit.read(NEWEST.where(shadow.c.id == new.id)).first() is not None:
             raise Conflict(f"the shadow {new.id} is stored already: start another")
-        self._unit.write(sa.insert(shadow), rows.of_shadow(new))
+        self._unit.insert(shadow, rows.of_shadow(new))
 
     def end(self, id_: str, *, actor: str, because: str, now: datetime) -> ShadowRecord:
         self._unit.serialize()
@@ -53,7 +44,8 @@ class SqlShadows:
         stored = found[0]
         if stored.ended_at is not None:
             return stored
-        self._unit.write(END, {"shadow": id_, "who": actor, "why": because, "now": now})
+        end = {"ended_at": now, "ended_by": actor, "ended_because": because}
+        self._unit.amend(shadow, shadow.c.id == id_, end)
         return replace(stored, ended_at=now, ended_by=actor, ended_because=because)
 
     def all(self, *, route: str | None = None) -> Sequence[ShadowRecord]:
@@ -84,12 +76,14 @@ class SqlShadows:
         return [rows.tally(row) for row in self._unit.read(query)]
 
     def _records(self, query: sa.Select[tuple[object, ...]]) -> list[ShadowRecord]:
-        found = self._unit.read(query).all()
+        found = self._unit.checked(shadow, self._unit.read(query))
         if not found:
             return []
         wanted = sorted({row.candidate for row in found})
         known: dict[str, Target] = {
             row.id: target_rows.target(row)
-            for row in self._unit.read(sa.select(target).where(target.c.id.in_(wanted)))
+            for row in self._unit.checked(
+                target, self._unit.read(sa.select(target).where(target.c.id.in_(wanted)))
+            )
         }
         return [rows.record(row, known) for row in found]

@@ -1,40 +1,62 @@
 """The store in SQL: SQLite or PostgreSQL, by URL."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-from harness.domain.credentials import for_routers
+from harness.domain.access import Actor
+from harness.domain.audited_rows import REMOVED
+from harness.domain.errors import SignatureInvalid
+from harness.domain.lineage import Lineage
 from harness.domain.routing import Snapshot
-from harness.domain.switches import in_force
-from harness.ports import Clock
-from harness.store.rules import grants
-from harness.store.sql import engine
+from harness.domain.signatures import RowFault, SignedRows
+from harness.ports import Clock, Signatures
+from harness.store import revisions
+from harness.store.sql import engine, snapshot_rows
 from harness.store.sql.alerts import SqlAlerts, SqlDeliveries
 from harness.store.sql.audit import SqlAuditLog
+from harness.store.sql.audited_rows import SqlAuditedRows
 from harness.store.sql.captures import SqlCaptures
 from harness.store.sql.changes import Changes
 from harness.store.sql.credentials import SqlCredentials, SqlSignIns
-from harness.store.sql.decisions import SqlProposals, SqlRollouts, SqlVerdicts
+from harness.store.sql.decisions import SqlApprovals, SqlProposals, SqlRollouts, SqlVerdicts
 from harness.store.sql.drift import SqlDrift
 from harness.store.sql.evals import SqlEvalRuns, SqlSuites
 from harness.store.sql.evidence import SqlWaivers
 from harness.store.sql.failovers import SqlFailovers
 from harness.store.sql.failures import translated
+from harness.store.sql.installation import SqlInstallation
 from harness.store.sql.leader import leadership
-from harness.store.sql.operations import SqlApiKeys, SqlObservations, SqlProviders
+from harness.store.sql.operations import (
+    SqlApiKeys,
+    SqlObservations,
+    SqlPrincipals,
+    SqlProviders,
+)
 from harness.store.sql.provider_checks import SqlProviderChecks
-from harness.store.sql.routing import REVISION, SqlRouting
+from harness.store.sql.route_heads import lacking
+from harness.store.sql.routing import SqlRouting
+from harness.store.sql.row_faults import row_faults, working_faults
 from harness.store.sql.shadows import SqlShadows
 from harness.store.sql.sightings import SqlSightings
+from harness.store.sql.signed_rows import RowSignatures
+from harness.store.sql.signing_once import (
+    check_first_time,
+    remove_rows,
+    sign_rows,
+    without_triggers,
+)
+from harness.store.sql.sqlite_file import SqliteFile
 from harness.store.sql.switches import SqlSwitches
 from harness.store.sql.unit import Unit
-from harness.store.tables.operations import meta
+from harness.store.tables.operations import api_key, meta
 
-ETAG = sa.select(
-    meta.c.installation, meta.c.changes, REVISION.scalar_subquery().label("revision")
+REVOKED = sa.select(api_key.c.id).where(
+    api_key.c.role.is_(None), api_key.c.revoked_at.is_not(None)
 )
+REVISION_OF_SCHEMA = sa.text("SELECT version_num FROM alembic_version")
 
 
 class SqlTransaction:
@@ -45,12 +67,15 @@ class SqlTransaction:
         self.routing = SqlRouting(unit)
         self.providers = SqlProviders(unit, now)
         self.proposals = SqlProposals(unit)
+        self.approvals = SqlApprovals(unit)
         self.runs = SqlEvalRuns(unit)
         self.suites = SqlSuites(unit)
         self.verdicts = SqlVerdicts(unit)
         self.rollouts = SqlRollouts(unit)
         self.observations = SqlObservations(unit)
         self.audit = SqlAuditLog(unit, secret)
+        self.principals = SqlPrincipals(unit)
+        self.audited = SqlAuditedRows(unit, self.audit)
         self.keys = SqlApiKeys(unit)
         self.waivers = SqlWaivers(unit, now)
         self.switches = SqlSwitches(unit)
@@ -64,69 +89,193 @@ class SqlTransaction:
         self.credentials = SqlCredentials(unit)
         self.sign_ins = SqlSignIns(unit)
         self.provider_checks = SqlProviderChecks(unit)
+        self.installation = SqlInstallation(unit)
         self._unit = unit
 
-    def etag(self) -> str:
-        row = self._unit.read(ETAG).one()
-        return f"{row.installation[:12]}-{row.revision}-{row.changes}"
+    def lacking(self, known: Lineage) -> Sequence[str]:
+        lost = [
+            f"the served version of route {name}" for name in lacking(self._unit, known.heads)
+        ]
+        number, _, mac = known.log_end.partition(":")
+        if number and [each.mac for each in self.audit.after(int(number) - 1, 1)] != [mac]:
+            lost.append(f"event {number} of the audit log")
+        return lost
+
+    def revoked_keys(self) -> frozenset[str]:
+        """Ids of data keys. Not verified: a wrong one can only close what was open."""
+        return frozenset(self._unit.read(REVOKED).scalars())
+
+    def log_end(self) -> str:
+        return next((f"{each.number}:{each.mac}" for each in self.audit.tail(1)), "")
+
+    def signed_rows(self) -> SignedRows:
+        """Those that make a snapshot, not verified yet."""
+        return snapshot_rows.read(self._unit, self.installation.lineage().installation)
+
+    def finish(self, now: datetime) -> None:
+        self.audit.record_rows(now)
+        self._unit.finish(now)
 
 
 class SqlStore:
     """A store on the database at `url`, migrated to this version (harness.store.migrate).
 
-    url: `sqlite:///path/to/file.db` or `postgresql://…`. secret: signs the audit log. It
-    connects when it is first used. Raises ConfigError for another kind of URL.
+    url: `sqlite:///path/to/file.db` or `postgresql://…`. secret: signs the audit log.
+    signatures: signs and verifies rows. It connects when it is first used. Raises ConfigError
+    for another kind of URL.
     """
 
-    def __init__(self, url: str, *, secret: bytes, clock: Clock) -> None:
+    def __init__(
+        self, url: str, *, secret: bytes, clock: Clock, signatures: Signatures
+    ) -> None:
         self._url = engine.parse(url)
         self._secret = secret
         self._clock = clock
+        self._signatures = signatures
+        self._installation: str | None = None
         self._engine = engine.make(self._url, pool_timeout=engine.LOCK_TIMEOUT_MS / 1000)
         writing, reading = engine.OPTIONS[self._engine.dialect.name]
         self._writing = self._engine.execution_options(**writing)
         self._reading = self._engine.execution_options(**reading)
-        self._changes = Changes(self._url)
+        self._file = self._sqlite_file()
+        self._changes = Changes(self._url, self._require_file)
         self._leadership = leadership(self._url)
         self._snapshot: Snapshot | None = None
+        self._is_known = False
+
+    def _sqlite_file(self) -> SqliteFile | None:
+        """None on PostgreSQL."""
+        if self._engine.dialect.name != "sqlite":
+            return None
+        return SqliteFile(engine.file_of(self._url), self._close_idle)
+
+    def _close_idle(self) -> None:
+        """And forget what was read of a file that may be another one now."""
+        self._engine.dispose()
+        self._is_known, self._installation, self._snapshot = False, None, None
+
+    def _require_file(self) -> None:
+        if self._file is not None:
+            self._file.require()
 
     @contextmanager
     def write(self) -> Iterator[SqlTransaction]:
+        """Raises StoreUnavailable also where it was committed into a file that is gone."""
+        self._require_file()
         with translated(), self._writing.begin() as db:
-            yield self._transaction(db, writable=True)
+            tx = self._transaction(db, writable=True)
+            yield tx
+            tx.finish(self._clock.now().astimezone(UTC))
+            if self._file is not None:
+                self._file.require_same()
+        if self._file is not None:
+            self._file.require_same()
 
     @contextmanager
     def read(self) -> Iterator[SqlTransaction]:
+        self._require_file()
         with translated(), self._reading.begin() as db:
             yield self._transaction(db, writable=False)
 
     def _transaction(self, db: sa.Connection, *, writable: bool) -> SqlTransaction:
-        unit = Unit(db, writable=writable)
+        if not self._is_known:
+            revisions.check(db.execute(REVISION_OF_SCHEMA).scalar())
+            self._is_known = True
+        unit = self._unit(db, writable=writable)
         return SqlTransaction(unit, secret=self._secret, clock=self._clock)
+
+    def _unit(self, db: sa.Connection, *, writable: bool) -> Unit:
+        return Unit(db, self._row_signatures(db), writable=writable)
+
+    def _row_signatures(self, db: sa.Connection) -> RowSignatures:
+        return RowSignatures(self._signatures, lambda: self._installation_of(db))
+
+    def _installation_of(self, db: sa.Connection) -> str:
+        # It never changes while the file is the same.
+        if self._installation is None:
+            self._installation = str(db.execute(sa.select(meta.c.installation)).scalar_one())
+        return self._installation
 
     def snapshot(self) -> Snapshot:
         with self.read() as tx:
-            etag = tx.etag()
+            etag = tx.installation.etag()
             kept = self._snapshot
             if kept is not None and kept.etag == etag:
                 return kept
-            keys = grants(tx.keys.list())
-            switches = in_force(tx.switches.not_lifted(), self._clock.now())
-            found = Snapshot(
-                tx.routing.table(),
-                tx.providers.all(),
-                keys,
-                etag,
-                switches,
-                tuple(tx.shadows.live()),
-                for_routers(tx.credentials.all(), self._clock.now()),
-            )
+            rows, revoked = tx.signed_rows(), tx.revoked_keys()
+            found = snapshot_rows.verified(rows, self._signatures, etag, self._clock.now())
+            found = found.without(revoked).with_log_end(tx.log_end())
         self._snapshot = found
         return found
 
     def etag(self) -> str:
         with self.read() as tx:
-            return tx.etag()
+            return tx.installation.etag()
+
+    def lacking(self, known: Lineage) -> Sequence[str]:
+        with self.read() as tx:
+            return tx.lacking(known)
+
+    def signature_faults(self, *, working: bool = False) -> Sequence[RowFault]:
+        look = working_faults if working else row_faults
+        with translated(), self._reading.begin() as db:
+            signatures = self._row_signatures(db)
+            return list(look(Unit(db, signatures, writable=False), signatures))
+
+    def sign_unsigned(self, *, actor: Actor, reason: str) -> int:
+        """Sign the rows from before there were signatures; how many. Once.
+
+        As the tables' owner. Raises Conflict where rows are signed already.
+        """
+        with translated(), self._writing.begin() as db:
+            unit = self._unit(db, writable=True)
+            unit.serialize()
+            check_first_time(unit)
+            with without_triggers(unit):
+                count = sign_rows(unit)
+            self._record(unit, actor, "database.sign", {"rows": count, "reason": reason})
+        return count
+
+    def sign_again(self, *, actor: Actor, reason: str) -> int:
+        """Sign every row with the key that signs now, so that older ones can be retired.
+
+        As the tables' owner. Raises SignatureInvalid where a row does not hold.
+        """
+        with translated(), self._writing.begin() as db:
+            unit = self._unit(db, writable=True)
+            unit.serialize()
+            for fault in row_faults(unit, self._row_signatures(db)):
+                raise SignatureInvalid(f"{fault.name}: {fault.why}")
+            with without_triggers(unit):
+                count = sign_rows(unit, again=True)
+            self._record(unit, actor, "database.sign_again", {"rows": count, "reason": reason})
+        return count
+
+    def remove_unsigned(self, faults: Sequence[RowFault], *, actor: Actor, reason: str) -> int:
+        """Take out these rows, which must be at fault still, and sign what is left; how many.
+
+        As the tables' owner. Raises RowRefused where a row that stays needs one of them.
+        """
+        with translated(), self._writing.begin() as db:
+            unit = self._unit(db, writable=True)
+            unit.serialize()
+            now_at_fault = set(row_faults(unit, self._row_signatures(db)))
+            with without_triggers(unit):
+                count = remove_rows(unit, [each for each in faults if each in now_at_fault])
+            details = {"rows": [each.name for each in faults], "reason": reason}
+            self._record(unit, actor, REMOVED, details)
+        return count
+
+    def _record(
+        self, unit: Unit, actor: Actor, action: str, details: Mapping[str, object]
+    ) -> None:
+        now = self._clock.now().astimezone(UTC)
+        SqlAuditLog(unit, self._secret).append(
+            at=now, actor=actor, action=action, subject="database", details=details
+        )
+        # So that routers take it for a change, and not for another history.
+        unit.write(sa.update(meta).values(changes=meta.c.changes + 1))
+        unit.write_manifest(now)
 
     def wait_for_change(self, timeout_s: float) -> bool:
         return self._changes.wait(timeout_s)

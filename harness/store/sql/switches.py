@@ -16,11 +16,6 @@ from harness.store.tables.switches import switch
 
 NEWEST = sa.select(switch).order_by(switch.c.created_at.desc(), switch.c.id.desc())
 NOT_LIFTED = NEWEST.where(switch.c.lifted_at.is_(None))
-LIFT = (
-    sa.update(switch)
-    .where(switch.c.id == sa.bindparam("switch"), switch.c.lifted_at.is_(None))
-    .values(lifted_at=sa.bindparam("now"), lifted_by=sa.bindparam("who"))
-)
 
 
 class SqlSwitches:
@@ -32,7 +27,7 @@ class SqlSwitches:
         self._unit.serialize()
         if self._unit.read(NEWEST.where(switch.c.id == new.id)).first() is not None:
             raise Conflict(f"the switch {new.id} is stored already: throw another")
-        self._unit.write(sa.insert(switch), rows.of_switch(new))
+        self._unit.insert(switch, rows.of_switch(new))
 
     def lift(self, id_: str, *, actor: str, now: datetime) -> SwitchRecord:
         self._unit.serialize()
@@ -42,11 +37,12 @@ class SqlSwitches:
         stored = rows.record(row)
         if stored.lifted_at is not None:
             return stored
-        self._unit.write(LIFT, {"switch": id_, "who": actor, "now": now})
+        self._unit.amend(switch, switch.c.id == id_, {"lifted_at": now, "lifted_by": actor})
         return replace(stored, lifted_at=now, lifted_by=actor)
 
     def all(self) -> Sequence[SwitchRecord]:
-        return [rows.record(row) for row in self._unit.read(NEWEST)]
+        return [rows.record(row) for row in self._unit.checked(switch, self._unit.read(NEWEST))]
 
     def not_lifted(self) -> Sequence[Switch]:
-        return [rows.record(row).switch for row in self._unit.read(NOT_LIFTED)]
+        found = self._unit.checked(switch, self._unit.read(NOT_LIFTED))
+        return [rows.record(row).switch for row in found]

@@ -1,14 +1,30 @@
 """One unit of work on one connection."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, Final, cast
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from harness.domain.errors import IllegalTransition
+from harness.domain.errors import IllegalTransition, SignatureInvalid
+from harness.store.rows import Row
+from harness.store.sql import manifest as manifests
 from harness.store.sql.failures import translated
+from harness.store.sql.row_digests import (
+    AUDITED,
+    SCORES_OF,
+    columns,
+    digest_of,
+    has_scores,
+    is_row,
+    key_of,
+    plain_rows,
+)
+from harness.store.sql.signed_rows import RowSignatures
+from harness.store.tables.base import SIGNATURE
+from harness.store.tables.signed import SIGNED, manifest
 
 # Advisory locks of PostgreSQL, by purpose. SQLite has one writer at a time anyway.
 _SPACE: Final = 0x5347
@@ -18,12 +34,19 @@ Parameters = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
 
 class Unit:
-    """Runs statements; keeps readers from writing and deciders from overtaking one another."""
+    """Runs statements; keeps readers from writing and deciders from overtaking one another.
 
-    def __init__(self, db: sa.Connection, *, writable: bool) -> None:
+    Signs what it writes of signed tables, and checks what it reads of them.
+    """
+
+    def __init__(self, db: sa.Connection, signatures: RowSignatures, *, writable: bool) -> None:
         self._db = db
+        self._signatures = signatures
         self._writable = writable
         self._serial = False
+        self._changes_snapshot = False
+        # Audited rows that were written since the last event, and their digests before.
+        self._written: dict[str, str | None] = {}
 
     def read(
         self, statement: sa.Executable, parameters: Parameters | None = None
@@ -31,23 +54,183 @@ class Unit:
         with translated():
             return self._db.execute(statement, parameters)
 
-    def write(self, statement: sa.Executable, parameters: Parameters | None = None) -> int:
-        """The number of rows it changed. Raises IllegalTransition in a `read()`."""
+    def write(
+        self,
+        statement: sa.Executable,
+        parameters: Parameters | None = None,
+        *,
+        audited: bool = True,
+    ) -> int:
+        """The number of rows it changed. Raises IllegalTransition in a `read()`.
+
+        audited: False for a change that is part of no audited row (a lease).
+        """
         if not self._writable:
             raise IllegalTransition("this unit of work only reads: use store.write()")
+        if audited:
+            self._note(statement, parameters)
         with translated():
             return self._db.execute(statement, parameters).rowcount
 
     def write_new(self, table: sa.Table, values: Mapping[str, object]) -> bool:
         """Insert the row unless one of its keys is there already; whether it was inserted."""
+        if table.name in SIGNED:
+            values = self.signed(table, values)
+        if table.name in AUDITED:
+            self.serialize()
         insert = self._insert(table).on_conflict_do_nothing().values(values)
-        return self.write(insert.execution_options(preserve_rowcount=True)) == 1
+        insert = insert.execution_options(preserve_rowcount=True)
+        inserted = self.write(insert, audited=False) == 1
+        if inserted and table.name in AUDITED:
+            self._written.setdefault(key_of(table, values), None)
+        return inserted
+
+    def _note(self, statement: sa.Executable, parameters: Parameters | None) -> None:
+        """Remember which audited rows a statement is about to write."""
+        table = getattr(statement, "table", None)
+        if not isinstance(table, sa.Table) or table.name not in AUDITED:
+            return
+        # First of all, as every decider does: two never wait for one another's rows.
+        self.serialize()
+        given = [parameters] if isinstance(parameters, Mapping) else list(parameters or [{}])
+        for values in given:
+            if isinstance(statement, sa.Insert):
+                self._written.setdefault(key_of(table, values), None)
+            elif isinstance(statement, sa.Update | sa.Delete):
+                found = sa.select(table)
+                if statement.whereclause is not None:
+                    found = found.where(statement.whereclause)
+                self._note_rows(table, found, values)
+
+    def note_row(self, table: sa.Table, id_: str) -> None:
+        """Its audited row is about to change by what is written elsewhere."""
+        self.serialize()
+        [column] = columns(table)
+        self._note_rows(table, sa.select(table).where(column == id_), {})
+
+    def _note_rows(
+        self, table: sa.Table, query: sa.Select[Any], parameters: Mapping[str, Any]
+    ) -> None:
+        for row in self.read(query, parameters).mappings().all():
+            key = key_of(table, dict(row))
+            if key not in self._written:
+                self._written[key] = self.digest(table, row)
+
+    def row_digest(self, key: str) -> str | None:
+        """Of an audited row as it is now; None where there is none."""
+        table = AUDITED[key.partition(":")[0]]
+        row = self.read(sa.select(table).where(is_row(key))).mappings().first()
+        return None if row is None else self.digest(table, row)
+
+    def digest(self, table: sa.Table, row: Mapping[Any, Any]) -> str:
+        """Of a row of an audited table."""
+        scores: list[list[object]] = []
+        if has_scores(table, row):
+            scores = plain_rows(self.read(SCORES_OF, {"run": row["id"]}))
+        return digest_of(table, row, scores)
+
+    def written_rows(self) -> dict[str, tuple[str | None, str | None]]:
+        """Digests before and now of the audited rows written since this was last asked."""
+        written, self._written = self._written, {}
+        both = {key: (before, self.row_digest(key)) for key, before in written.items()}
+        return {key: pair for key, pair in both.items() if pair[0] != pair[1]}
 
     def _insert(self, table: sa.Table) -> postgresql.Insert:
         """An INSERT with ON CONFLICT, which both databases have in the same words."""
         if self._db.dialect.name == "postgresql":
             return postgresql.insert(table)
         return cast("postgresql.Insert", sqlite.insert(table))
+
+    def signed(
+        self, table: sa.Table, values: Mapping[str, object], **more: object
+    ) -> dict[str, object]:
+        """The values of a row about to be written, with its signature.
+
+        more: what it stands for beside its columns. Raises SignatureInvalid where the rows that
+        make a snapshot are not those that were signed last: then nothing is built on them.
+        """
+        if SIGNED[table.name].live is not None:
+            self.change_snapshot()
+        return {**values, SIGNATURE: self._signatures.sign(table, values, **more)}
+
+    def signature(self, table: sa.Table, values: Mapping[str, object], **more: object) -> str:
+        """Of a row whose snapshot the caller signs himself (`write_manifest`)."""
+        return self._signatures.sign(table, values, **more)
+
+    @property
+    def dialect(self) -> str:
+        return self._db.dialect.name
+
+    def script(self, statement: str) -> None:
+        """A statement as it stands, without parameters."""
+        with translated():
+            self._db.exec_driver_sql(statement)
+
+    def insert(self, table: sa.Table, values: Mapping[str, object]) -> None:
+        """A row of a signed table."""
+        self.write(sa.insert(table), self.signed(table, values))
+
+    def amend(
+        self, table: sa.Table, where: sa.ColumnElement[bool], changes: Mapping[str, object]
+    ) -> int:
+        """Change columns of signed rows, which must be as they were signed; how many."""
+        found = self.checked(table, self.read(sa.select(table).where(where)).all())
+        for row in found:
+            stored = row._asdict()
+            new = self.signed(table, stored | dict(changes))
+            same = [column == stored[column.name] for column in table.primary_key.columns]
+            only = {name: new[name] for name in (*changes, SIGNATURE)}
+            self.write(sa.update(table).where(*same).values(only))
+        return len(found)
+
+    def checked(self, table: sa.Table, rows: Iterable[Row], **more: object) -> list[Row]:
+        """The rows, of which all columns were read. Raises SignatureInvalid."""
+        found = list(rows)
+        for row in found:
+            self._signatures.check(table, row._asdict(), **more)
+        return found
+
+    def believed(self, table: sa.Table, rows: Iterable[Row]) -> list[Row]:
+        """Those that are as they were signed: a forged one stops its own route, and no other.
+
+        What was left out is told by `housekeeping.check_snapshot`.
+        """
+        signed = SIGNED[table.name]
+        return [row for row in rows if not self._signatures.fault(signed, row._asdict())]
+
+    def check_manifest(self) -> manifests.Manifest | None:
+        """None where nothing makes a snapshot yet. Raises SignatureInvalid."""
+        live = manifests.live_signatures(list(self.read(manifests.LIVE_SIGNATURES)))
+        row = self.read(manifests.STORED).first()
+        if row is None:
+            if live:
+                raise SignatureInvalid(manifests.MISSING)
+            return None
+        stored = manifests.from_row(row)
+        self._signatures.check_manifest(manifests.signed_values(stored), row.signature)
+        now = self.read(manifests.COUNTERS).one()
+        manifests.check_content(stored, (now.epoch, now.revision, now.changes), live)
+        return stored
+
+    def change_snapshot(self) -> None:
+        """What follows changes what routers serve. Raises SignatureInvalid, as `signed`."""
+        if not self._changes_snapshot:
+            self.serialize()
+            self.check_manifest()
+            self._changes_snapshot = True
+
+    def finish(self, now: datetime) -> None:
+        """At the end of a unit of work: sign what makes a snapshot from now on."""
+        if self._changes_snapshot:
+            self.write_manifest(now)
+
+    def write_manifest(self, now: datetime) -> None:
+        live = manifests.live_signatures(list(self.read(manifests.LIVE_SIGNATURES)))
+        new = manifests.next_manifest(self.read(manifests.COUNTERS).one(), live, now)
+        signature = self._signatures.sign_manifest(manifests.signed_values(new))
+        values = manifests.columns(new, signature, now)
+        replace = self._insert(manifest).values(values)
+        self.write(replace.on_conflict_do_update(index_elements=["id"], set_=values))
 
     def serialize(self) -> None:
         """Wait until no other unit of work decides: revisions and the audit chain have no gaps.
@@ -69,5 +252,10 @@ class Unit:
     @contextmanager
     def attempt(self) -> Iterator[None]:
         """A part that may fail on its own: the rest of the unit of work goes on."""
-        with self._db.begin_nested():
-            yield
+        before = dict(self._written)
+        try:
+            with self._db.begin_nested():
+                yield
+        except BaseException:
+            self._written = before
+            raise

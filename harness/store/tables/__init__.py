@@ -14,15 +14,20 @@ from harness.store.tables import (
     routing,
     shadows,
     sightings,
+    signed,
     switches,
 )
-from harness.store.tables.base import metadata
+from harness.store.tables.base import keep_strict, metadata
+
+for table in metadata.tables.values():
+    keep_strict(table)
 
 APPEND_ONLY: Final = (
     evals.target,
     evals.suite,
     evals.sample,
     decisions.verdict,
+    decisions.approval,
     routing.waiver,
     routing.evidence,
     routing.route_version,
@@ -31,18 +36,8 @@ APPEND_ONLY: Final = (
     operations.audit_event,
 )
 
-# The promise's triggers, by name on both databases; `harness.store.migrate.check` looks.
-TRIGGERS: Final = frozenset(
-    {f"{t.name}_{suffix}" for t in APPEND_ONLY for suffix in ("no_update", "no_delete")}
-    | {f"{t.name}_guard" for t in APPEND_ONLY if t not in (evals.sample, operations.block)}
-    | {"proposal_guard", "proposal_no_rewrite", "rollout_guard"}
-    | {"switch_guard", "switch_no_rewrite", "switch_no_delete"}
-    | {"shadow_guard", "shadow_no_rewrite", "shadow_no_delete"}
-)
-
 __all__ = [
     "APPEND_ONLY",
-    "TRIGGERS",
     "alerts",
     "captures",
     "credentials",
@@ -55,5 +50,6 @@ __all__ = [
     "routing",
     "shadows",
     "sightings",
+    "signed",
     "switches",
 ]

@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-from harness.domain.alerts import AlertKind, Told
+from harness.domain.alerts import Told
 from harness.store.tables.base import (
     amount,
     at_least,
@@ -34,7 +34,6 @@ alert = sa.Table(
     time("told_at", nullable=True),
     count("told_count"),
     count("messages"),
-    one_of("kind", AlertKind),
     one_of("told", Told),
     at_least("count", 1),
     sa.CheckConstraint("last_seen >= first_seen", name="seen_in_order"),

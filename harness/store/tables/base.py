@@ -4,9 +4,10 @@ import json
 import re
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
 
 from harness.domain.content import canonical_json
 from harness.domain.errors import InputError
@@ -21,6 +22,31 @@ metadata = sa.MetaData(
     }
 )
 
+
+# SQLite's STRICT tables know six words for a type, and these are what the others mean there.
+@compiles(sa.BigInteger, "sqlite")
+@compiles(sa.Boolean, "sqlite")
+def _whole_number(*_: object, **__: Any) -> str:
+    return "INTEGER"
+
+
+@compiles(sa.Double, "sqlite")
+def _number(*_: object, **__: Any) -> str:
+    return "REAL"
+
+
+def keep_strict(table: sa.Table) -> None:
+    """On SQLite: columns hold what their type says, and no row is reached past its key.
+
+    Without STRICT a column of numbers takes the text '2x'; with a rowid, REPLACE by that number
+    rewrites a row whose key no trigger saw. PostgreSQL has neither.
+    """
+    options = table.dialect_options["sqlite"]
+    options["strict"], options["with_rowid"] = True, False
+
+
+# The column of a row's signature, in every table that `tables.signed` names.
+SIGNATURE: Final = "signature"
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND: Final = timedelta(microseconds=1)
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -142,3 +168,8 @@ def day(name: str) -> sa.Column[date]:
 
 def json_value(name: str, *, nullable: bool = False) -> sa.Column[object]:
     return sa.Column(name, Json, nullable=nullable)
+
+
+def signature() -> sa.Column[str]:
+    """NULL in rows from before there were signatures: `swapgate db sign` signs them."""
+    return sa.Column(SIGNATURE, sa.Text, nullable=True)

@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-from harness.store.tables.base import count, metadata, not_blank, text, time, words
+from harness.store.tables.base import count, metadata, not_blank, signature, text, time, words
 from harness.store.tables.routing import provider
 
 # The value is in no other place; none is ever deleted. Every change reaches the routers
@@ -18,6 +18,7 @@ credential = sa.Table(
     time("updated_at"),
     words("created_by"),
     time("expires_at", nullable=True),
+    signature(),
     sa.PrimaryKeyConstraint("provider", "name"),
     not_blank("name"),
 )

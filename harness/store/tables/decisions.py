@@ -3,15 +3,18 @@
 import sqlalchemy as sa
 
 from harness.domain.evaluation import VERDICTS, Claim
-from harness.domain.proposal import OPEN, Phase
+from harness.domain.proposal import OPEN, ApprovalKind, Phase
 from harness.domain.rollout import LIVE, RolloutState
 from harness.store.tables.base import (
+    FreeText,
+    Json,
     at_least,
     count,
     json_value,
     metadata,
     not_blank,
     one_of,
+    signature,
     text,
     time,
     words,
@@ -53,6 +56,10 @@ proposal = sa.Table(
     text("approved_verdict", nullable=True),
     words("closed_because"),
     count("version"),
+    sa.Column("widened", Json, nullable=False, server_default="{}"),
+    sa.Column("proposer_principal", FreeText, nullable=False, server_default=""),
+    text("proposer_key", nullable=True),
+    signature(),
     one_of("claim", Claim),
     one_of("phase", Phase),
     not_blank("proposer"),
@@ -70,6 +77,7 @@ proposal = sa.Table(
     ),
     sa.Index("ix_proposal_phase", "phase"),
     sa.Index("ix_proposal_route", "route", "created_at"),
+    sa.Index("ix_proposal_candidate", "candidate"),
 )
 
 # Append-only (trigger).
@@ -87,6 +95,7 @@ verdict = sa.Table(
     json_value("inputs"),
     time("decided_at"),
     time("expires_at"),
+    signature(),
     one_of("outcome", VERDICTS),
     # What the foreign keys of evidence and route_version point at: the proof as a whole.
     sa.UniqueConstraint(
@@ -94,6 +103,29 @@ verdict = sa.Table(
     ),
     sa.Index("ix_verdict_proposal", "proposal"),
     sa.Index("ix_verdict_route", "route", "decided_at"),
+)
+
+# Append-only (trigger).
+approval = sa.Table(
+    "approval",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("proposal", sa.ForeignKey(proposal.c.id), nullable=False),
+    sa.Column("verdict", sa.ForeignKey(verdict.c.id), nullable=True),
+    text("kind"),
+    words("principal"),
+    words("name"),
+    # NULL: the local operator.
+    sa.Column("key", sa.ForeignKey("api_key.id"), nullable=True),
+    words("reason"),
+    sa.Column("widened", Json, nullable=False, server_default="{}"),
+    time("at"),
+    signature(),
+    one_of("kind", ApprovalKind),
+    not_blank("principal"),
+    not_blank("name"),
+    sa.Index("ix_approval_proposal", "proposal", "at"),
+    sa.Index("ix_approval_verdict", "verdict"),
 )
 
 rollout = sa.Table(
@@ -115,6 +147,7 @@ rollout = sa.Table(
     words("ended_because"),
     count("version"),
     time("bake_ends_at", nullable=True),
+    signature(),
     one_of("state", RolloutState),
     at_least("step", 0),
     at_least("version", 1),

@@ -13,6 +13,7 @@ from harness.store.tables.base import (
     number,
     one_of,
     share,
+    signature,
     text,
     time,
     words,
@@ -27,6 +28,7 @@ target = sa.Table(
     text("model"),
     json_value("parameters"),
     json_value("request_patch"),
+    signature(),
 )
 
 # Append-only (trigger): the digest is the hash of the content.
@@ -41,6 +43,8 @@ suite = sa.Table(
     words("template"),
     count("items"),
     time("created_at"),
+    sa.Column("texts", sa.Text, nullable=False, server_default=""),
+    signature(),
     at_least("items", 0),
 )
 
@@ -64,6 +68,7 @@ eval_run = sa.Table(
     count("failures"),
     words("message"),
     text("fingerprint"),
+    signature(),
     one_of("state", RunState),
     at_least("epochs", 1),
     at_least("wanted", 0),
@@ -102,6 +107,10 @@ sample = sa.Table(
     words("served_build"),
     words("judge_model"),
     words("judge_build"),
+    # Of the texts as they came: they outlive a blanking.
+    text("answer_sha256", nullable=True),
+    text("prompt_sha256", nullable=True),
+    signature(),
     sa.PrimaryKeyConstraint("run", "item", "epoch"),
     share("strict"),
     share("lenient"),

@@ -2,6 +2,7 @@
 
 import sqlalchemy as sa
 
+from harness.domain.principals import PrincipalKind
 from harness.domain.routing import Arm
 from harness.store.tables.base import (
     added_count,
@@ -11,8 +12,10 @@ from harness.store.tables.base import (
     day,
     json_value,
     metadata,
+    not_blank,
     number,
     one_of,
+    signature,
     text,
     time,
     words,
@@ -73,11 +76,12 @@ traffic = sa.Table(
     json_value("latency_ms"),
     added_count("cached_tokens"),
     added_count("unpriced"),
+    added_count("internal_errors"),
     sa.PrimaryKeyConstraint("route", "minute", "worker", "arm", "target", "revision"),
     one_of("arm", Arm),
     *(at_least(column, 0) for column in ("requests", "failed", "charged", "streams")),
     *(at_least(column, 0) for column in ("input_tokens", "output_tokens")),
-    *(at_least(column, 0) for column in ("cached_tokens", "unpriced")),
+    *(at_least(column, 0) for column in ("cached_tokens", "unpriced", "internal_errors")),
     amount("cost_usd"),
     sa.Index("ix_traffic_minute", "minute"),
 )
@@ -112,9 +116,34 @@ audit_event = sa.Table(
     json_value("details"),
     text("previous"),
     text("mac"),
+    # Digests of the rows that its unit of work wrote.
+    json_value("rows", nullable=True),
+    text("principal", nullable=True),
+    text("key", nullable=True),
     at_least("number", 1),
 )
 
+# folded: the name as `domain.principals.folded` gives it. issuer, subject: of OpenID Connect.
+principal = sa.Table(
+    "principal",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    text("kind"),
+    words("name"),
+    words("folded"),
+    text("issuer", nullable=True),
+    text("subject", nullable=True),
+    time("created_at"),
+    sa.UniqueConstraint("folded"),
+    sa.UniqueConstraint("issuer", "subject", name="uq_principal_signed_in"),
+    one_of("kind", PrincipalKind),
+    not_blank("id"),
+    not_blank("name"),
+    not_blank("folded"),
+    sa.CheckConstraint("(issuer IS NULL) = (subject IS NULL)", name="signed_in_whole"),
+)
+
+# created_by, created_with: the chain of creation is read for the four eyes.
 api_key = sa.Table(
     "api_key",
     metadata,
@@ -127,6 +156,10 @@ api_key = sa.Table(
     time("created_at"),
     time("revoked_at", nullable=True),
     json_value("limits", nullable=True),
+    sa.Column("principal", sa.ForeignKey(principal.c.id), nullable=True),
+    text("created_by", nullable=True),
+    text("created_with", nullable=True),
+    signature(),
     sa.UniqueConstraint("hash"),
     sa.CheckConstraint("role BETWEEN 1 AND 4", name="role_known"),
 )
@@ -138,5 +171,8 @@ meta = sa.Table(
     sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
     text("installation"),
     count("changes"),
+    sa.Column("epoch", sa.BigInteger, nullable=False, server_default="1"),
+    # Revisions go on above it: routers served as much before the database was restored.
+    added_count("revision_floor"),
     sa.CheckConstraint("id = 1", name="one_row"),
 )

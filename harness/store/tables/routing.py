@@ -15,6 +15,7 @@ from harness.store.tables.base import (
     metadata,
     not_blank,
     one_of,
+    signature,
     text,
     time,
     words,
@@ -38,6 +39,7 @@ provider = sa.Table(
     json_value("extra_body"),
     time("removed_at", nullable=True),
     json_value("sealed_headers"),
+    signature(),
 )
 
 # Append-only (trigger).
@@ -50,6 +52,7 @@ waiver = sa.Table(
     words("reason"),
     words("author"),
     time("expires_at"),
+    signature(),
     not_blank("reason"),
     not_blank("author"),
     sa.UniqueConstraint("id", "route", "target", name="uq_waiver_proof"),
@@ -68,6 +71,7 @@ evidence = sa.Table(
     text("verdict_outcome", nullable=True),
     text("waiver_id", nullable=True),
     time("created_at"),
+    signature(),
     one_of("kind", ("baseline", "verdict", "waiver")),
     sa.CheckConstraint(
         "(kind = 'verdict' AND verdict_id IS NOT NULL AND verdict_incumbent IS NOT NULL"
@@ -118,6 +122,9 @@ route_version = sa.Table(
     # While a promotion bakes: the incumbent before it, and its share (triggers).
     text("holdback", nullable=True),
     json_value("holdback_plan", nullable=True),
+    # The signature of the version before it: a chain per route.
+    text("prev_signature", nullable=True),
+    signature(),
     sa.PrimaryKeyConstraint("route", "version"),
     sa.UniqueConstraint("revision"),
     sa.UniqueConstraint("route", "version", "incumbent", name="uq_route_version_base"),

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 
 from harness.domain.switches import ForceKind, Source
-from harness.store.tables.base import metadata, not_blank, one_of, text, time, words
+from harness.store.tables.base import metadata, not_blank, one_of, signature, text, time, words
 
 # Lifted once, else never changed or deleted (triggers).
 switch = sa.Table(
@@ -20,6 +20,7 @@ switch = sa.Table(
     text("source"),
     time("lifted_at", nullable=True),
     text("lifted_by", nullable=True),
+    signature(),
     one_of("kind", ForceKind),
     # The other two stand in the environment and in the file.
     one_of("source", (Source.CLI, Source.REST)),

@@ -1,0 +1,35 @@
+"""The end of the audit log, kept outside the database: one that ends earlier, or otherwise, is
+found. What is behind the kept end is held by the chain alone.
+"""
+
+from harness.control.context import Context
+from harness.domain.audit import AuditMark
+from harness.ports import Transaction
+
+
+def first_break(ctx: Context, tx: Transaction) -> int | None:
+    """The number of the first event that does not fit the chain, or the kept end of the log."""
+    broken = tx.audit.first_break()
+    return broken if broken is not None else anchor_break(ctx, tx)
+
+
+def anchor_break(ctx: Context, tx: Transaction) -> int | None:
+    """The number of the kept end where the log has no such event; None where it has.
+
+    Raises SignatureInvalid where what is kept was not signed by control.
+    """
+    kept = ctx.anchor.read() if ctx.anchor is not None else None
+    if kept is None or not kept.number:
+        return None
+    last = tx.audit.after(kept.number - 1, 1)
+    same = [each.mac for each in last] == [kept.mac] and last[0].number == kept.number
+    return None if same else kept.number
+
+
+def keep(ctx: Context, mark: AuditMark) -> None:
+    """Move the kept end on, never back."""
+    if ctx.anchor is None:
+        return
+    kept = ctx.anchor.read()
+    if kept is None or kept.number < mark.number:
+        ctx.anchor.keep(mark)

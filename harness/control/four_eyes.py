@@ -1,0 +1,84 @@
+"""Four eyes are two people: who may stand up for a proposal, and what is said of his key."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+from harness.domain.access import Actor, ApiKey
+from harness.domain.errors import NotAllowed
+from harness.domain.principals import LOCAL, creators, folded
+from harness.domain.proposal import Approval, Proposal
+from harness.ports import Transaction
+
+NEW_FOR: Final = timedelta(days=7)
+
+
+def check(tx: Transaction, actor: Actor, proposal: Proposal, act: str) -> None:
+    """Raises NotAllowed unless another principal than the proposer acts, with a key that the
+    proposer had no hand in. act: `approve`, `promote`. A policy may say `self_approval`.
+    """
+    if proposal.self_approval:
+        return
+    whose = proposal.proposer_principal
+    if actor.principal == whose or folded(actor.name) == folded(proposal.proposer):
+        raise NotAllowed(
+            f"{actor.name} proposed {proposal.id} and cannot {act} it: ask another approver"
+        )
+    if whose and actor.key is not None and whose in creators(actor.key, _chain(tx, actor.key)):
+        raise NotAllowed(
+            f"{proposal.proposer} proposed {proposal.id}, and the key {actor.key} goes back to "
+            f"one that {proposal.proposer} created: it cannot {act} it. Ask an approver whose "
+            "key somebody else created"
+        )
+    used = proposal.proposer_key
+    # The machine's operator makes everybody's first key: there it is remarked upon, below.
+    own_key = actor.principal != LOCAL.id and used is not None
+    if own_key and actor.principal in creators(str(used), _chain(tx, str(used))):
+        raise NotAllowed(
+            f"{proposal.id} was proposed with the key {used}, which {actor.name} had a hand "
+            f"in: who made it cannot {act} what was proposed with it. Ask another approver"
+        )
+
+
+def remarks(tx: Transaction, proposal: Proposal, approval: Approval) -> Sequence[str]:
+    """What everybody should know of the keys behind an approval, in words."""
+    found = []
+    key = tx.keys.get(approval.key) if approval.key is not None else None
+    if key is not None and approval.at - key.created_at < NEW_FOR:
+        age, by = _age(approval.at, key), _creator(tx, key)
+        found.append(f"approved with a key created {age} before by {by}")
+    used = tx.keys.get(proposal.proposer_key) if proposal.proposer_key is not None else None
+    if used is not None and approval.principal in creators(used.id, _chain(tx, used.id)):
+        age = _age(proposal.created_at, used)
+        found.append(
+            f"proposed with a key created {age} before by {_creator(tx, used)}, and "
+            f"{approval.name}, who approved it, had a hand in that key"
+        )
+    return found
+
+
+def _chain(tx: Transaction, key: str) -> dict[str, ApiKey]:
+    """The key, the one that it was created with, and so on."""
+    chain: dict[str, ApiKey] = {}
+    at: str | None = key
+    while at is not None and at not in chain:
+        found = tx.keys.get(at)
+        if found is None:
+            break
+        chain[at], at = found, found.created_with
+    return chain
+
+
+def _creator(tx: Transaction, key: ApiKey) -> str:
+    by = key.created_by or ""
+    known = tx.principals.among([by]).get(by)
+    return known.name if known is not None else by or "nobody known"
+
+
+def _age(at: datetime, key: ApiKey) -> str:
+    seconds = max(0, round((at - key.created_at).total_seconds()))
+    for unit, size in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if seconds >= size:
+            many = seconds // size
+            return f"{many} {unit}{'s' if many != 1 else ''}"
+    return f"{seconds} second{'s' if seconds != 1 else ''}"

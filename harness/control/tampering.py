@@ -1,0 +1,39 @@
+"""Rows that somebody wrote around Swapgate, and what must not be decided by them (A4)."""
+
+from typing import Final
+
+from harness.domain.alerts import AlertKind
+from harness.domain.errors import ProofRefused
+from harness.domain.proposal import Phase, Proposal
+from harness.ports import Transaction
+
+# A canary goes on: its evidence is recomputed at each step, and harm must end it.
+HELD: Final = frozenset(
+    {Phase.PROPOSED, Phase.EVALUATING, Phase.AWAITING_APPROVAL, Phase.SHADOW}
+)
+MOST: Final = 1_000
+
+
+def unrecorded(tx: Transaction) -> list[str]:
+    """`TABLE:KEY` of each row that an open alert names."""
+    return [
+        each.key.partition(":")[2]
+        for each in tx.alerts.list(open_only=True, limit=MOST)
+        if each.kind is AlertKind.STATE_UNRECORDED
+    ]
+
+
+def check(proposal: Proposal, rows: list[str]) -> None:
+    """Raises ProofRefused where one of them is what `proposal` is decided by."""
+    if proposal.phase not in HELD:
+        return
+    own = {proposal.id, proposal.verdict, proposal.rollout} - {None}
+    for pair in proposal.runs.values():
+        own |= {pair.incumbent, pair.candidate}
+    found = next((row for row in rows if any(str(id_) in row for id_ in own)), None)
+    if found is not None:
+        raise ProofRefused(
+            f"{proposal.id} is held: {found.replace(':', ' ', 1)} was written around Swapgate. "
+            "`swapgate db check` names such rows; put back what they were, or cancel the "
+            "proposal and propose again"
+        )

@@ -1,0 +1,78 @@
+"""Where a snapshot stands in its installation's history, so that no router goes back in it.
+
+A database that was restored from a backup says less than routers know: keys that were revoked
+open the router again, a model that was rolled back serves again. So a router refuses what is
+older than what it served, until a person accepts the restored database: that opens a new epoch.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """installation: the database's own id. epoch: rises when a person accepts a restored
+    database. revision: of the routing table. changes: of keys, providers, switches, shadows and
+    credentials so far. digest: of the signed rows; empty where nothing is signed. heads: by
+    route, its version as `NUMBER:TIME`. log_end: of the audit log, its last event as
+    `NUMBER:MAC`; empty where it is not known.
+    """
+
+    installation: str = ""
+    epoch: int = 1
+    revision: int = 0
+    changes: int = 0
+    digest: str = ""
+    heads: Mapping[str, str] = field(default_factory=dict)
+    log_end: str = ""
+
+    @property
+    def words(self) -> str:
+        return f"revision {self.revision} of epoch {self.epoch}, {self.changes} changes"
+
+
+# Of a snapshot that comes from no database.
+NOWHERE: Final = Lineage()
+
+
+def undercut(served: Lineage, offered: Lineage) -> str:
+    """Why `offered` must not replace `served`; empty where it may.
+
+    Another installation's is a matter of configuration, and may. So may a later epoch's: a
+    person has accepted it.
+    """
+    if not served.installation or served.installation != offered.installation:
+        return ""
+    if offered.epoch != served.epoch:
+        return "" if offered.epoch > served.epoch else _older(served, offered)
+    before, now = (served.revision, served.changes), (offered.revision, offered.changes)
+    if any(new < old for old, new in zip(before, now, strict=True)):
+        return _older(served, offered)
+    if before == now and served.digest not in ("", offered.digest):
+        return (
+            f"the database says other things than before of {offered.words}: it was restored "
+            f"and changed since. {REMEDY}"
+        )
+    return ""
+
+
+def forked(lacking: Sequence[str]) -> str:
+    """Why a database that lacks these, which a router knew, is refused; see `Store.lacking`."""
+    return (
+        f"the database lacks {', '.join(lacking[:5])}, which this router knew: it was restored "
+        f"from a backup and changed since, or somebody deleted. {REMEDY}"
+    )
+
+
+def _older(served: Lineage, offered: Lineage) -> str:
+    return (
+        f"the database holds {offered.words}, and this router serves {served.words}: it was "
+        f"restored from a backup, or is an old copy. {REMEDY}"
+    )
+
+
+REMEDY: Final = (
+    "The last good table goes on serving. If the restored database is what you want, run "
+    "`swapgate db accept-restore --reason WHY`"
+)

@@ -1,0 +1,66 @@
+"""Regular expressions of users, with a limit on the time that one text may take.
+
+`regex` is the domain's one third-party module: it is as pure as `re`, whose syntax it takes,
+and it can stop. An expression of a few characters can run for years on a hostile answer.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+import regex
+
+from harness.domain.errors import InputError, PatternTooSlow
+
+LIMIT_S: Final = 1.0
+LONGEST_PATTERN: Final = 1_000
+
+
+@dataclass(frozen=True)
+class TimedPattern:
+    """An expression of a user's. Its methods raise PatternTooSlow after LIMIT_S.
+
+    Raises InputError for a text that is no expression, or longer than LONGEST_PATTERN.
+    """
+
+    pattern: str
+    ignore_case: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.pattern) > LONGEST_PATTERN:
+            raise InputError(
+                f"a regular expression has at most {LONGEST_PATTERN} characters, not "
+                f"{len(self.pattern)}"
+            )
+        _ = self._compiled
+
+    @cached_property
+    def _compiled(self) -> "regex.Pattern[str]":
+        try:
+            return regex.compile(self.pattern, regex.IGNORECASE if self.ignore_case else 0)
+        except regex.error as error:
+            raise InputError(f"{self.pattern!r} is no regular expression: {error}") from None
+
+    def matches_whole(self, text: str) -> bool:
+        return self._timed("fullmatch", text) is not None
+
+    def matches_in(self, text: str) -> bool:
+        return self._timed("search", text) is not None
+
+    def spans(self, text: str) -> Sequence[tuple[int, int]]:
+        """Of every match that is not empty: start and end."""
+        return self._timed("finditer", text) or ()
+
+    def _timed(self, method: str, text: str) -> Any:
+        try:
+            # concurrent: the other threads of the process go on meanwhile.
+            found = getattr(self._compiled, method)(text, timeout=LIMIT_S, concurrent=True)
+            if method == "finditer":
+                return [each.span() for each in found if each.group()]
+        except TimeoutError:
+            raise PatternTooSlow(
+                f"the regular expression {self.pattern!r} took more than {LIMIT_S:g} s for one "
+                "text; write it without nested repetitions, such as (a+)+"
+            ) from None
+        return found

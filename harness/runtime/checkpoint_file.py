@@ -1,0 +1,52 @@
+"""The audit log's end in a signed file of its own, beside the database."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from harness.domain.audit import AuditMark
+from harness.domain.content import canonical_json
+from harness.domain.errors import SignatureInvalid
+from harness.domain.signatures import KeyPurpose
+from harness.ports import Signatures
+
+NAME: Final = "audit.checkpoint"
+# What is signed can be nothing else than the end of an audit log.
+_DOMAIN: Final = b"swapgate audit checkpoint 1\n"
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """Implements ports.AuditAnchor. Written whole, or not at all."""
+
+    path: Path
+    signatures: Signatures
+
+    def read(self) -> AuditMark | None:
+        """Raises SignatureInvalid for a file that control did not sign."""
+        try:
+            stored = json.loads(self.path.read_text(encoding="utf-8"))
+            mark = AuditMark(int(stored["number"]), str(stored["mac"]))
+            signature = str(stored["signature"])
+        except FileNotFoundError:
+            return None
+        except (ValueError, LookupError, TypeError) as error:
+            raise SignatureInvalid(
+                f"{self.path} cannot be read ({error}): compare the audit log with a backup, "
+                "then remove the file"
+            ) from error
+        self.signatures.check(_payload(mark), signature, KeyPurpose.CONTROL)
+        return mark
+
+    def keep(self, mark: AuditMark) -> None:
+        signature = self.signatures.sign(_payload(mark))
+        text = canonical_json({"number": mark.number, "mac": mark.mac, "signature": signature})
+        fresh = self.path.with_name(f"{self.path.name}.{os.getpid()}")
+        fresh.write_text(text + "\n", encoding="utf-8")
+        fresh.replace(self.path)
+
+
+def _payload(mark: AuditMark) -> bytes:
+    return _DOMAIN + canonical_json([mark.number, mark.mac]).encode()

@@ -1,0 +1,119 @@
+"""Ed25519 signatures of rows; the only module that touches the primitives."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import cached_property
+from hashlib import sha256
+from threading import Lock
+from typing import TYPE_CHECKING, Final
+
+from harness.domain.errors import ConfigError, SignatureInvalid
+from harness.domain.signatures import (
+    KEY_BYTES,
+    KeyPurpose,
+    Keyring,
+    PublicKey,
+    decoded,
+    encoded,
+    joined,
+    key_for,
+    key_id,
+    parted,
+)
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+# Signatures that held, as digests of 32 bytes: a table is verified again and again.
+REMEMBERED: Final = 200_000
+
+
+def new_private_key() -> str:
+    """The base64url of a new key's 32 bytes."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415 - `--help` stays quick
+        Ed25519PrivateKey,
+    )
+
+    return encoded(Ed25519PrivateKey.generate().private_bytes_raw())
+
+
+def public_key(private: str, purpose: KeyPurpose) -> PublicKey:
+    """Raises ConfigError for a text that is no private key."""
+    return PublicKey(purpose, _private(private).public_key().public_bytes_raw())
+
+
+def _private(text: str) -> "Ed25519PrivateKey":
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415 - as above
+        Ed25519PrivateKey,
+    )
+
+    try:
+        seed = decoded(text.strip())
+        if len(seed) == KEY_BYTES:
+            return Ed25519PrivateKey.from_private_bytes(seed)
+    except ValueError:
+        pass
+    raise ConfigError("a signing key is the base64url of 32 bytes: bring it from a backup")
+
+
+class Ed25519Signatures:
+    """Implements ports.Signatures. Keys are read when they are first needed.
+
+    keyring: the public keys. private: this process's private key, as text; None where it has
+    none and only verifies. The keyring is read once more for a key that it lacks: another
+    process may have put a new one in.
+    """
+
+    def __init__(
+        self, keyring: Callable[[], Keyring], private: Callable[[], str] | None = None
+    ) -> None:
+        self._read_keyring = keyring
+        self._read_private = private
+        self._keyring: Keyring | None = None
+        self._held: OrderedDict[bytes, None] = OrderedDict()
+        self._lock = Lock()
+
+    def __repr__(self) -> str:
+        return "Ed25519Signatures()"
+
+    @cached_property
+    def _signing(self) -> "tuple[str, Ed25519PrivateKey]":
+        if self._read_private is None:
+            raise ConfigError(
+                "this process has public keys alone and signs nothing: what changes routes, "
+                "targets or keys runs where the private signing key is"
+            )
+        private = _private(self._read_private())
+        return key_id(private.public_key().public_bytes_raw()), private
+
+    def sign(self, payload: bytes) -> str:
+        key, private = self._signing
+        return joined(key, private.sign(payload))
+
+    def check(self, payload: bytes, signature: str, purpose: KeyPurpose) -> None:
+        key, raw = parted(signature)
+        known = self._key(key, purpose)
+        digest = sha256(b"\0".join((known.public, raw, payload))).digest()
+        if digest in self._held:
+            return
+        self._verify(known, raw, payload)
+        with self._lock:
+            self._held[digest] = None
+            while len(self._held) > REMEMBERED:
+                self._held.popitem(last=False)
+
+    def _verify(self, key: PublicKey, raw: bytes, payload: bytes) -> None:
+        from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - as above
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415
+            Ed25519PublicKey,
+        )
+
+        try:
+            Ed25519PublicKey.from_public_bytes(key.public).verify(raw, payload)
+        except InvalidSignature:
+            raise SignatureInvalid("its content is not what was signed") from None
+
+    def _key(self, key: str, purpose: KeyPurpose) -> PublicKey:
+        if self._keyring is None or key not in self._keyring:
+            self._keyring = self._read_keyring()
+        return key_for(self._keyring, key, purpose)

@@ -1,0 +1,187 @@
+"""Where signing keys are: private ones in files of mode 0600 in `home`, public ones beside.
+
+Each may stand in the environment instead, or in a file that a variable names (`…_FILE`).
+"""
+
+import os
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from harness.domain.errors import ConfigError
+from harness.domain.settings import Settings
+from harness.domain.signatures import (
+    KeyPurpose,
+    Keyring,
+    KeyState,
+    PublicKey,
+    keyring_text,
+    parse_keyring,
+    replaced_by,
+)
+from harness.runtime import encryption, signing
+from harness.runtime.secret_files import writable_home
+
+KEYRING_FILE: Final = "signing.pub"
+KEYRING_VARIABLE: Final = "SWAPGATE_SIGNING_KEYRING"
+PRIVATE_FILES: Final = {
+    KeyPurpose.CONTROL: "signing.key",
+    KeyPurpose.WORKER: "worker-signing.key",
+}
+PRIVATE_VARIABLES: Final = {
+    KeyPurpose.CONTROL: "SWAPGATE_SIGNING_KEY",
+    KeyPurpose.WORKER: "SWAPGATE_WORKER_SIGNING_KEY",
+}
+# What an eval worker needs of the environment; never control's private key.
+WORKER_VARIABLES: Final = tuple(
+    f"{name}{suffix}"
+    for name in (KEYRING_VARIABLE, PRIVATE_VARIABLES[KeyPurpose.WORKER])
+    for suffix in ("", "_FILE")
+)
+ATTEMPTS, PAUSE_S = 40, 0.05
+PUBLIC_MODE: Final = 0o644
+
+
+def signatures(
+    settings: Settings, purpose: KeyPurpose | None = None
+) -> signing.Ed25519Signatures:
+    """purpose: of the private key that this process signs with; None for a router, which
+    verifies alone. Nothing is read before it is needed.
+    """
+    if purpose is None:
+        return signing.Ed25519Signatures(lambda: keyring(settings))
+    return signing.Ed25519Signatures(
+        lambda: keyring(settings), lambda: private_key(settings, purpose)
+    )
+
+
+def keyring(settings: Settings) -> Keyring:
+    """Raises ConfigError where there is none."""
+    given = _of_environment(KEYRING_VARIABLE)
+    if given is not None:
+        return parse_keyring(given, KEYRING_VARIABLE)
+    file = settings.home / KEYRING_FILE
+    if not file.exists():
+        raise ConfigError(
+            f"{file} is missing: copy it from where the control plane runs (`swapgate init` "
+            f"makes it there), or set {KEYRING_VARIABLE}"
+        )
+    return parse_keyring(_text_of(file), str(file))
+
+
+def private_key(settings: Settings, purpose: KeyPurpose) -> str:
+    """Raises ConfigError where there is none, or where others than its owner may read it."""
+    given = _of_environment(PRIVATE_VARIABLES[purpose])
+    if given is not None:
+        return given
+    file = settings.home / PRIVATE_FILES[purpose]
+    if not file.exists():
+        raise ConfigError(
+            f"{file} is missing: `swapgate init` makes it where there is none yet; else bring "
+            f"it back from a backup, or set {PRIVATE_VARIABLES[purpose]}"
+        )
+    return _settled(file)[0]
+
+
+def make(settings: Settings) -> list[Path]:
+    """The signing keys that are missing, and the keyring; which files were made.
+
+    A keyring that is there stays: a private key that it does not know is added to it by
+    `rotate` alone. Raises ConfigError.
+    """
+    if _of_environment(KEYRING_VARIABLE) is not None:
+        return []
+    file = settings.home / KEYRING_FILE
+    if file.exists():
+        return []
+    writable_home(settings)
+    made = [_make_private(settings, purpose) for purpose in KeyPurpose]
+    keys = [
+        signing.public_key(private_key(settings, purpose), purpose) for purpose in KeyPurpose
+    ]
+    _write_public(file, keyring_text(keys))
+    return [*(each for each in made if each is not None), file]
+
+
+def rotate(settings: Settings, purpose: KeyPurpose) -> PublicKey:
+    """A new key signs from now on; the one before stays in the keyring and verifies.
+
+    Raises ConfigError where the keys are in the environment, which this cannot write.
+    """
+    for name in (KEYRING_VARIABLE, PRIVATE_VARIABLES[purpose]):
+        if _of_environment(name) is not None:
+            raise ConfigError(
+                f"{name} is set: rotate where the keys are files, then set it to the new ones"
+            )
+    known, private = keyring(settings), signing.new_private_key()
+    new = signing.public_key(private, purpose)
+    # First everybody knows the new key, then it signs.
+    _write_public(settings.home / KEYRING_FILE, keyring_text(replaced_by(known, new).values()))
+    encryption.write_key_file(settings.home / PRIVATE_FILES[purpose], [private])
+    return new
+
+
+def check_retirable(settings: Settings, key: str) -> None:
+    """Raises ConfigError for an unknown key, and for one that signs."""
+    known = keyring(settings)
+    if key not in known:
+        raise ConfigError(f"the keyring has no key {key}: {', '.join(known)}")
+    if known[key].state is KeyState.SIGNS:
+        raise ConfigError(f"the key {key} signs: rotate it first")
+    if _of_environment(KEYRING_VARIABLE) is not None:
+        raise ConfigError(f"{KEYRING_VARIABLE} is set: change the key's state there")
+
+
+def retire(settings: Settings, key: str) -> None:
+    """Nothing that the key signed holds from now on. Raises ConfigError."""
+    check_retirable(settings, key)
+    known = dict(keyring(settings))
+    known[key] = PublicKey(known[key].purpose, known[key].public, KeyState.RETIRED)
+    _write_public(settings.home / KEYRING_FILE, keyring_text(known.values()))
+
+
+def _of_environment(name: str) -> str | None:
+    """Raises ConfigError for a file that cannot be read."""
+    if os.environ.get(name):
+        return os.environ[name]
+    file = os.environ.get(f"{name}_FILE")
+    return _text_of(Path(file)) if file else None
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}") from None
+
+
+def _make_private(settings: Settings, purpose: KeyPurpose) -> Path | None:
+    if _of_environment(PRIVATE_VARIABLES[purpose]) is not None:
+        return None
+    file = settings.home / PRIVATE_FILES[purpose]
+    # Another process may just have made one: then that is the key.
+    with suppress(FileExistsError):
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as out:
+            out.write(f"{signing.new_private_key()}\n")
+        return file
+    return None
+
+
+def _settled(file: Path) -> Sequence[str]:
+    # Whoever makes the file writes it a moment later.
+    for _ in range(ATTEMPTS):
+        if file.stat().st_size:
+            break
+        time.sleep(PAUSE_S)
+    return encryption.read_key_file(file)
+
+
+def _write_public(file: Path, text: str) -> None:
+    """Atomically."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.chmod(PUBLIC_MODE)
+    temporary.replace(file)

@@ -1,0 +1,70 @@
+"""The promise's rules: what a row alone cannot show, held by triggers of the database itself.
+
+The one place where triggers are written down. A rule is a condition under which a row is
+refused, over NEW (and OLD), in words that both databases know; its name leads the message, so
+that callers can tell a lost race from a missing proof. `harness.store.triggers` writes the SQL
+from here, installs it with the newest revision of the schema, and compares it with what a
+database has. Whoever adds or changes a trigger does it here: what a migration says of it is
+overwritten.
+
+Three words stand for what the databases spell differently, each of a stored policy:
+ASKS[policy], whether it asks for an approval, STEPS[policy], how many the canary has, and
+WEIGHT[policy, step].
+"""
+
+from typing import Final
+
+from harness.store.guards.base import Guard, always
+from harness.store.guards.decisions import DECISIONS
+from harness.store.guards.operations import OPERATIONS
+from harness.store.guards.routing import ROUTING
+from harness.store.tables import APPEND_ONLY
+
+# Whole tables that only grow; a sample's texts may be blanked.
+_GROWING: Final = tuple(table.name for table in APPEND_ONLY if table.name != "sample")
+
+GUARDS: Final[tuple[Guard, ...]] = (
+    *ROUTING,
+    *DECISIONS,
+    *OPERATIONS,
+    *(
+        Guard(
+            f"{table}_no_{event.lower()}",
+            table,
+            event,
+            always(f"{table} is never changed or deleted"),
+        )
+        for table in _GROWING
+        for event in ("UPDATE", "DELETE")
+    ),
+)
+
+# PostgreSQL's TRUNCATE is no DELETE.
+NEVER_EMPTIED: Final = (
+    *(table.name for table in APPEND_ONLY),
+    "proposal",
+    "rollout",
+    "switch",
+    "shadow",
+)
+
+# A second one is left out without an error, as ON CONFLICT DO NOTHING would: SQLite only,
+# where INSERT OR REPLACE would put it in the first one's place.
+KEPT: Final = {
+    "sample": ("t.run = NEW.run AND t.item = NEW.item AND t.epoch = NEW.epoch",),
+    "block": (
+        "t.rollout = NEW.rollout AND t.number = NEW.number",
+        "t.rollout = NEW.rollout AND t.worker = NEW.worker AND t.sequence = NEW.sequence",
+    ),
+}
+
+# What changes a snapshot without a revision: `meta.changes` counts it, for the etag.
+COUNTED: Final = {
+    "provider": ("INSERT", "UPDATE", "DELETE"),
+    "api_key": ("INSERT", "UPDATE", "DELETE"),
+    "credential": ("INSERT", "UPDATE", "DELETE"),
+    "switch": ("INSERT", "UPDATE"),
+    "shadow": ("INSERT", "UPDATE"),
+}
+
+__all__ = ["COUNTED", "GUARDS", "KEPT", "NEVER_EMPTIED", "Guard"]

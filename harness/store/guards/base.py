@@ -1,0 +1,64 @@
+"""What the rules are made of: a guard, and the conditions that several tables share."""
+
+# ruff: noqa: S608 - statements of constants; nothing comes from outside
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+Rule = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Refuses an `event` (INSERT, UPDATE, DELETE) on `table` where one of its rules holds.
+
+    rules: (message, condition). columns: of an UPDATE, those that it watches; empty for all.
+    """
+
+    name: str
+    table: str
+    event: str
+    rules: tuple[Rule, ...]
+    columns: tuple[str, ...] = ()
+
+
+def listed(values: Iterable[str]) -> str:
+    return ", ".join(f"'{value}'" for value in values)
+
+
+def taken(table: str, *keys: str) -> Rule:
+    """Without it, SQLite's INSERT OR REPLACE would delete a row that no DELETE may touch."""
+    same = " AND ".join(f"t.{key} = NEW.{key}" for key in keys)
+    return (
+        "version_taken: such a row is there",
+        f"EXISTS (SELECT 1 FROM {table} t WHERE {same})",
+    )
+
+
+def busy(table: str, condition: str, *keys: str) -> Rule:
+    """As the unique index says, also for INSERT OR REPLACE and UPDATE OR REPLACE."""
+    same = " AND ".join(f"t.{key} = NEW.{key}" for key in keys)
+    return (
+        f"route_busy: the route has a {table} under way",
+        (
+            f"NEW.{condition} AND EXISTS (SELECT 1 FROM {table} t WHERE {same}"
+            f" AND t.id <> NEW.id AND t.{condition})"
+        ),
+    )
+
+
+def another(table: str, key: str, *columns: str) -> Rule:
+    """Content-addressed rows may come twice, but only as they were."""
+    differs = " OR ".join(f"t.{column} <> NEW.{column}" for column in columns)
+    return (
+        f"append_only: this {table} is there with another content",
+        f"EXISTS (SELECT 1 FROM {table} t WHERE t.{key} = NEW.{key} AND ({differs}))",
+    )
+
+
+def changes(*columns: str) -> str:
+    return " OR ".join(f"NEW.{column} IS DISTINCT FROM OLD.{column}" for column in columns)
+
+
+def always(message: str) -> tuple[Rule, ...]:
+    return ((f"append_only: {message}", "1 = 1"),)

@@ -1,0 +1,215 @@
+"""The rules of proposals, verdicts, approvals and rollouts: what was registered stays."""
+
+from typing import Final
+
+from harness.domain.rollout import TRANSITIONS, RolloutState
+from harness.store.guards.base import Guard, always, busy, changes, listed, taken
+from harness.store.tables.decisions import LIVE_STATES, OPEN_PHASES
+
+_LIVE: Final = f"IN ({listed(LIVE_STATES)})"
+_OPEN: Final = f"IN ({listed(OPEN_PHASES)})"
+
+_PROPOSAL_REGISTERED: Final = (
+    "id",
+    "route",
+    "incumbent",
+    "candidate",
+    "claim",
+    "proposer",
+    "policy",
+    "self_approval",
+    "created_at",
+)
+_PROPOSAL: Final = (
+    Guard(
+        "proposal_guard",
+        "proposal",
+        "INSERT",
+        (taken("proposal", "id"), busy("proposal", f"phase {_OPEN}", "route")),
+    ),
+    Guard(
+        "proposal_no_rewrite",
+        "proposal",
+        "UPDATE",
+        (
+            (
+                "version_follows: a stored proposal's version rises by one",
+                "NEW.version <> OLD.version + 1",
+            ),
+            (
+                "registered: what was registered does not change",
+                (
+                    f"{changes(*_PROPOSAL_REGISTERED)}"
+                    " OR (OLD.phase <> 'proposed' AND NEW.plans <> OLD.plans)"
+                ),
+            ),
+            busy("proposal", f"phase {_OPEN}", "route"),
+        ),
+    ),
+    Guard(
+        "proposal_widened_guard",
+        "proposal",
+        "UPDATE",
+        (
+            (
+                "registered: what was registered does not change",
+                "NEW.widened <> OLD.widened",
+            ),
+            (
+                "four_eyes: rules that were widened wait for an approval",
+                (
+                    "NEW.widened <> '{}' AND NEW.phase IN ('shadow', 'canary', 'promoted')"
+                    " AND NOT EXISTS (SELECT 1 FROM approval a WHERE a.proposal = NEW.id"
+                    " AND a.verdict = NEW.verdict AND a.name <> NEW.proposer"
+                    " AND a.widened = NEW.widened)"
+                ),
+            ),
+        ),
+    ),
+    Guard(
+        "proposal_proposer_fixed",
+        "proposal",
+        "UPDATE",
+        (
+            (
+                "registered: what was registered does not change",
+                changes("proposer_principal", "proposer_key"),
+            ),
+            (
+                "four_eyes: rules that were widened wait for another principal",
+                (
+                    "NEW.widened <> '{}' AND NEW.phase IN ('shadow', 'canary', 'promoted')"
+                    " AND NOT EXISTS (SELECT 1 FROM approval a WHERE a.proposal = NEW.id"
+                    " AND a.verdict = NEW.verdict AND a.principal <> NEW.proposer_principal)"
+                ),
+            ),
+        ),
+    ),
+    Guard("proposal_no_delete", "proposal", "DELETE", always("proposal is never deleted")),
+)
+
+_ROLLOUT_REGISTERED: Final = (
+    "id",
+    "proposal",
+    "route",
+    "incumbent",
+    "candidate",
+    "verdict",
+    "policy",
+    "salt",
+    "started_at",
+)
+_NEXT_STATES: Final = {
+    state: sorted(
+        {after.value for (before, _), after in TRANSITIONS.items() if before is state}
+    )
+    for state in RolloutState
+}
+_ROLLOUT: Final = (
+    Guard(
+        "rollout_guard",
+        "rollout",
+        "INSERT",
+        (taken("rollout", "id"), busy("rollout", f"state {_LIVE}", "route")),
+    ),
+    Guard(
+        "rollout_bake_guard",
+        "rollout",
+        "INSERT",
+        (
+            (
+                "verdict_used: a verdict is proof of one rollout",
+                "EXISTS (SELECT 1 FROM rollout r WHERE r.verdict = NEW.verdict)",
+            ),
+        ),
+    ),
+    Guard(
+        "rollout_no_rewrite",
+        "rollout",
+        "UPDATE",
+        (
+            (
+                "version_follows: a stored rollout's version rises by one",
+                "NEW.version <> OLD.version + 1",
+            ),
+            (
+                "registered: what was registered does not change",
+                changes(*_ROLLOUT_REGISTERED),
+            ),
+            (
+                "ended: a rollout does not come back",
+                " OR ".join(
+                    f"(OLD.state = '{state.value}'"
+                    f" AND NEW.state NOT IN ({listed((state.value, *after))}))"
+                    for state, after in _NEXT_STATES.items()
+                ),
+            ),
+            (
+                "next_step: a rollout goes one step on, once the route serves it",
+                (
+                    "NEW.step <> OLD.step AND (NEW.step <> OLD.step + 1 OR NOT EXISTS (SELECT 1"
+                    " FROM route_version p JOIN proposal q ON q.id = NEW.proposal"
+                    " WHERE p.route = NEW.route AND p.rollout = NEW.id"
+                    " AND p.version = (SELECT MAX(l.version) FROM route_version l"
+                    " WHERE l.route = NEW.route)"
+                    " AND p.weight_bps = WEIGHT[q.policy, NEW.step]))"
+                ),
+            ),
+            busy("rollout", f"state {_LIVE}", "route"),
+        ),
+    ),
+    Guard("rollout_no_delete", "rollout", "DELETE", always("rollout is never deleted")),
+)
+
+_APPROVAL: Final = Guard(
+    "approval_guard",
+    "approval",
+    "INSERT",
+    (
+        taken("approval", "id"),
+        (
+            "approval_of_verdict: the approval names a verdict of another proposal",
+            (
+                "NEW.verdict IS NOT NULL AND NOT EXISTS (SELECT 1 FROM verdict v"
+                " WHERE v.id = NEW.verdict AND v.proposal = NEW.proposal)"
+            ),
+        ),
+        (
+            "four_eyes: who proposed it cannot approve it",
+            (
+                "EXISTS (SELECT 1 FROM proposal p WHERE p.id = NEW.proposal"
+                " AND p.proposer = NEW.name AND NOT p.self_approval)"
+            ),
+        ),
+    ),
+)
+_APPROVAL_PRINCIPALS: Final = Guard(
+    "approval_principals",
+    "approval",
+    "INSERT",
+    (
+        (
+            "four_eyes: the principal who proposed it cannot approve it",
+            (
+                "EXISTS (SELECT 1 FROM proposal p WHERE p.id = NEW.proposal"
+                " AND p.proposer_principal = NEW.principal AND NOT p.self_approval)"
+            ),
+        ),
+        (
+            "four_eyes: the key belongs to another principal",
+            (
+                "NEW.key IS NOT NULL AND NOT EXISTS (SELECT 1 FROM api_key k"
+                " WHERE k.id = NEW.key AND k.principal = NEW.principal)"
+            ),
+        ),
+    ),
+)
+
+
+DECISIONS: Final = (
+    *_PROPOSAL,
+    *_ROLLOUT,
+    _APPROVAL,
+    _APPROVAL_PRINCIPALS,
+    Guard("verdict_guard", "verdict", "INSERT", (taken("verdict", "id"),)),
+)

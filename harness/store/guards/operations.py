@@ -1,0 +1,238 @@
+"""The rules of what is measured and logged: samples, targets, switches, shadows, audit."""
+
+# ruff: noqa: S608 - statements of constants; nothing comes from outside
+
+from typing import Final
+
+from harness.store.guards.base import Guard, always, another, busy, changes, taken
+from harness.store.tables.base import SIGNATURE
+from harness.store.tables.evals import sample
+
+_AUDIT_EVENT: Final = Guard(
+    "audit_event_guard",
+    "audit_event",
+    "INSERT",
+    (
+        (
+            "audit_gap: audit events are numbered without gaps",
+            "NEW.number <> (SELECT COALESCE(MAX(number), 0) + 1 FROM audit_event)",
+        ),
+        (
+            "audit_chain: this event does not follow the last one",
+            (
+                "NEW.previous <> COALESCE((SELECT a.mac FROM audit_event a"
+                f" WHERE a.number = NEW.number - 1), '{'0' * 64}')"
+            ),
+        ),
+    ),
+)
+
+_SWITCH: Final = (
+    Guard(
+        "switch_guard",
+        "switch",
+        "INSERT",
+        (
+            taken("switch", "id"),
+            (
+                "switch_thrown: a switch is thrown before it is lifted",
+                "NEW.lifted_at IS NOT NULL",
+            ),
+        ),
+    ),
+    Guard(
+        "switch_no_rewrite",
+        "switch",
+        "UPDATE",
+        (
+            ("append_only: a switch is lifted once", "OLD.lifted_at IS NOT NULL"),
+            ("append_only: a switch is only ever lifted", "NEW.lifted_at IS NULL"),
+            (
+                "append_only: what was thrown does not change",
+                changes(
+                    "id",
+                    "route",
+                    "kind",
+                    "name",
+                    "reason",
+                    "actor",
+                    "created_at",
+                    "expires_at",
+                    "source",
+                ),
+            ),
+        ),
+    ),
+    Guard("switch_no_delete", "switch", "DELETE", always("switch is never deleted")),
+)
+
+_SHADOW: Final = (
+    Guard(
+        "shadow_guard",
+        "shadow",
+        "INSERT",
+        (
+            taken("shadow", "id"),
+            ("shadow_started: a shadow starts before it ends", "NEW.ended_at IS NOT NULL"),
+            busy("shadow", "ended_at IS NULL", "route"),
+        ),
+    ),
+    Guard(
+        "shadow_no_rewrite",
+        "shadow",
+        "UPDATE",
+        (
+            ("append_only: a shadow ends once", "OLD.ended_at IS NOT NULL"),
+            ("append_only: a shadow is only ever ended", "NEW.ended_at IS NULL"),
+            (
+                "append_only: what was started does not change",
+                changes(
+                    "id",
+                    "route",
+                    "incumbent",
+                    "candidate",
+                    "data_class",
+                    "share_bps",
+                    "at_once",
+                    "requests_per_day",
+                    "usd_per_day",
+                    "proposal",
+                    "reason",
+                    "started_by",
+                    "started_at",
+                    "expires_at",
+                    "usd_in_all",
+                ),
+            ),
+        ),
+    ),
+    Guard("shadow_no_delete", "shadow", "DELETE", always("shadow is never deleted")),
+)
+
+_PRINCIPAL: Final = (
+    Guard(
+        "principal_guard",
+        "principal",
+        "INSERT",
+        (
+            (
+                "version_taken: such a row is there",
+                (
+                    "EXISTS (SELECT 1 FROM principal t WHERE t.id = NEW.id"
+                    " OR t.folded = NEW.folded)"
+                ),
+            ),
+        ),
+    ),
+    Guard(
+        "principal_no_rewrite",
+        "principal",
+        "UPDATE",
+        (
+            (
+                "registered: who a principal is does not change",
+                (
+                    f"{changes('id', 'kind', 'created_at')}"
+                    f" OR (OLD.issuer IS NOT NULL AND ({changes('issuer', 'subject')}))"
+                ),
+            ),
+        ),
+    ),
+    Guard("principal_no_delete", "principal", "DELETE", always("principal is never deleted")),
+)
+_API_KEY: Final = (
+    Guard(
+        "api_key_guard",
+        "api_key",
+        "INSERT",
+        (
+            (
+                "key_owner: a management key has a principal, a data key none",
+                "(NEW.role IS NULL) <> (NEW.principal IS NULL)",
+            ),
+        ),
+    ),
+    Guard(
+        "api_key_no_rewrite",
+        "api_key",
+        "UPDATE",
+        (
+            (
+                "registered: whose a key is, and who created it, does not change",
+                (
+                    f"{changes('id', 'principal', 'created_by', 'created_with')}"
+                    " OR (NEW.role IS NULL) <> (OLD.role IS NULL)"
+                ),
+            ),
+        ),
+    ),
+)
+
+# Answers and prompts may be blanked for privacy; what was measured stays.
+_TEXTS: Final = ("answer", "prompt", "error_text")
+# A signature that is changed is one that holds no more.
+_MEASURED: Final = tuple(
+    each.name for each in sample.c if each.name not in (*_TEXTS, SIGNATURE)
+)
+_SAMPLE: Final = (
+    Guard(
+        "sample_no_update",
+        "sample",
+        "UPDATE",
+        always("what was measured is never changed or deleted"),
+        _MEASURED,
+    ),
+    Guard(
+        "sample_blank_only",
+        "sample",
+        "UPDATE",
+        (
+            (
+                "append_only: the text of a sample is blanked or stays",
+                " OR ".join(
+                    f"(NEW.{text} <> '' AND NEW.{text} <> OLD.{text})" for text in _TEXTS
+                ),
+            ),
+        ),
+        _TEXTS,
+    ),
+    Guard(
+        "sample_no_delete",
+        "sample",
+        "DELETE",
+        always("what was measured is never changed or deleted"),
+    ),
+)
+
+
+OPERATIONS: Final = (
+    _AUDIT_EVENT,
+    *_SWITCH,
+    *_SHADOW,
+    *_SAMPLE,
+    *_PRINCIPAL,
+    *_API_KEY,
+    Guard(
+        "target_guard",
+        "target",
+        "INSERT",
+        (another("target", "id", "provider", "model", "parameters", "request_patch"),),
+    ),
+    Guard(
+        "suite_guard",
+        "suite",
+        "INSERT",
+        (
+            another(
+                "suite",
+                "digest",
+                "name",
+                "version",
+                "data_sha256",
+                "scorer",
+                "template",
+                "items",
+            ),
+        ),
+    ),
+)

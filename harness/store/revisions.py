@@ -1,0 +1,39 @@
+"""Which revisions of the schema this version knows, without alembic: it takes its time."""
+
+import re
+from functools import cache
+from typing import Final
+
+from harness import shipped
+from harness.domain.errors import DatabaseUnusable
+
+_REVISION: Final = re.compile(r'^revision = "(\w+)"$', re.MULTILINE)
+_BEFORE: Final = re.compile(r'^down_revision = "(\w+)"$', re.MULTILINE)
+
+
+@cache
+def known() -> frozenset[str]:
+    """All of them."""
+    return frozenset(_found(_REVISION))
+
+
+@cache
+def needed() -> str:
+    """The newest one."""
+    (newest,) = known() - frozenset(_found(_BEFORE))
+    return newest
+
+
+def check(found: str | None) -> None:
+    """Raises DatabaseUnusable for the revision of a newer version."""
+    if found is not None and found not in known():
+        raise DatabaseUnusable(
+            f"the database is at revision {found}, which a newer version of Swapgate made, and "
+            f"this one needs {needed()}: run that version, or bring back a backup from before "
+            "it"
+        )
+
+
+def _found(pattern: re.Pattern[str]) -> list[str]:
+    files = shipped.path("migrations").glob("versions/*.py")
+    return [found for file in files for found in pattern.findall(file.read_text("utf-8"))]

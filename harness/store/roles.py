@@ -1,0 +1,139 @@
+"""PostgreSQL's two roles: the owner of the tables migrates, another one runs Swapgate.
+
+The runtime's role reads and adds rows, changes those that may change, and deletes what may be
+forgotten: no DDL, no UPDATE or DELETE of what only grows. So a process that is taken over
+cannot take the triggers away. SQLite has no roles: whoever can write the file can do all of it.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import sqlalchemy as sa
+from sqlalchemy.pool import NullPool
+
+from harness.domain.errors import InputError, NotFound
+from harness.store.guards import NEVER_EMPTIED
+from harness.store.sql import engine
+from harness.store.sql.failures import translated
+from harness.store.tables import APPEND_ONLY, metadata
+
+# The texts of a sample are blanked at their end.
+_BLANKED: Final = {"sample": ("answer", "prompt", "error_text")}
+_GROWING: Final = frozenset(table.name for table in APPEND_ONLY)
+_KEPT: Final = frozenset(NEVER_EMPTIED) - _GROWING | {
+    "api_key",
+    "eval_run",
+    "manifest",
+    "meta",
+    "provider",
+}
+
+
+def statements(db: sa.Connection, role: str) -> Sequence[str]:
+    """What gives `role` all that the runtime needs, and nothing more: the same each time."""
+    quote = db.dialect.identifier_preparer.quote_identifier
+    schema = str(db.execute(sa.text("SELECT quote_ident(current_schema())")).scalar_one())
+    database = str(db.execute(sa.text("SELECT quote_ident(current_database())")).scalar_one())
+    to = quote(role)
+    return [
+        f"GRANT CONNECT ON DATABASE {database} TO {to}",
+        f"REVOKE CREATE ON SCHEMA {schema} FROM PUBLIC, {to}",
+        f"GRANT USAGE ON SCHEMA {schema} TO {to}",
+        f"REVOKE ALL ON ALL TABLES IN SCHEMA {schema} FROM {to}",
+        f"GRANT SELECT ON {schema}.alembic_version TO {to}",
+        *(
+            f"GRANT {_rights(table)} ON {schema}.{quote(table)} TO {to}"
+            for table in sorted(metadata.tables)
+        ),
+    ]
+
+
+def _rights(table: str) -> str:
+    if table in _BLANKED:
+        return f"SELECT, INSERT, UPDATE ({', '.join(_BLANKED[table])})"
+    if table in _GROWING:
+        return "SELECT, INSERT"
+    if table in _KEPT:
+        return "SELECT, INSERT, UPDATE"
+    return "SELECT, INSERT, UPDATE, DELETE"
+
+
+def grant(url: str, role: str, *, only_show: bool = False) -> Sequence[str]:
+    """Give `role` the runtime's rights; the statements. Newer tables are added by `upgrade`.
+
+    Raises InputError on SQLite and for the owner itself, NotFound for an unknown role,
+    DatabaseUnusable for whoever does not own the tables.
+    """
+    parsed = engine.parse(url)
+    if parsed.get_backend_name() != "postgresql":
+        raise InputError(
+            "SQLite has no roles: the file's mode says who may change it. With PostgreSQL two "
+            "roles keep apart who migrates and who runs"
+        )
+    made = engine.make(parsed, poolclass=NullPool)
+    try:
+        with translated(), made.begin() as db:
+            _check_role(db, role)
+            found = statements(db, role)
+            if not only_show:
+                _execute(db, found)
+            return found
+    finally:
+        made.dispose()
+
+
+def renew(db: sa.Connection) -> None:
+    """After a migration: each role that had the runtime's rights has them on the new tables."""
+    if db.dialect.name != "postgresql":
+        return
+    for (role,) in db.execute(_GRANTED).all():
+        _execute(db, statements(db, role))
+
+
+_GRANTED: Final = sa.text(
+    "SELECT DISTINCT r.rolname FROM pg_class c, aclexplode(c.relacl) a"
+    " JOIN pg_roles r ON r.oid = a.grantee WHERE c.relname = 'route_version'"
+    " AND c.relnamespace = current_schema()::regnamespace"
+    " AND a.privilege_type = 'INSERT' AND a.grantee <> c.relowner"
+)
+_POWERS: Final = sa.text(
+    "SELECT r.rolsuper OR pg_has_role(r.oid, c.relowner, 'MEMBER') AS owns"
+    " FROM pg_roles r, pg_class c WHERE r.rolname = :role AND c.relname = 'route_version'"
+    " AND c.relnamespace = current_schema()::regnamespace"
+)
+
+
+def _check_role(db: sa.Connection, role: str) -> None:
+    owns = db.execute(_POWERS, {"role": role}).scalar()
+    if owns is None:
+        raise NotFound(
+            f"there is no role {role!r}, or there are no tables yet: make it with `CREATE ROLE "
+            f'"{role}" LOGIN PASSWORD …`, and the tables with `swapgate db upgrade`'
+        )
+    if owns:
+        raise InputError(
+            f"the role {role!r} owns the tables or is a superuser, so that nothing can be kept "
+            "from it: grant to another one"
+        )
+
+
+def _execute(db: sa.Connection, found: Sequence[str]) -> None:
+    for each in found:
+        db.exec_driver_sql(each.replace("%", "%%"))
+
+
+def does_both(url: str) -> str | None:
+    """The role that runs here, where it could change the tables as well; None where not.
+
+    None on SQLite, which has no roles. Raises StoreUnavailable.
+    """
+    parsed = engine.parse(url)
+    if parsed.get_backend_name() != "postgresql":
+        return None
+    made = engine.make(parsed, poolclass=NullPool)
+    try:
+        with translated(), made.connect() as db:
+            role = str(db.execute(sa.text("SELECT current_user")).scalar_one())
+            return role if db.execute(_POWERS, {"role": role}).scalar() else None
+    finally:
+        made.dispose()

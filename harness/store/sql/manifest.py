@@ -1,0 +1,112 @@
+"""The manifest: control's word on which rows make a snapshot, so that none is missing or old.
+
+A row's signature says that control wrote it, once. It does not say that the row is still the
+one that counts, nor that no other was deleted. The manifest does: a digest over the signatures
+of all live rows, with the revision and the number of changes, signed anew in the same unit of
+work as each change. Whoever signs the next one has checked the one before: a row that somebody
+slipped in, took out or put back never becomes part of it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from hashlib import sha256
+from typing import Final
+
+import sqlalchemy as sa
+
+from harness.domain.errors import SignatureInvalid
+from harness.store.rows import Row
+from harness.store.sql.signed_rows import REMEDY
+from harness.store.tables.base import SIGNATURE
+from harness.store.tables.operations import meta
+from harness.store.tables.routing import route_version
+from harness.store.tables.signed import SIGNED, manifest
+
+LIVE_SIGNATURES: Final = sa.union_all(
+    *(
+        sa.select(sa.literal(name).label("table"), each.table.c.signature).where(each.live)
+        for name, each in SIGNED.items()
+        if each.live is not None
+    )
+)
+STORED: Final = sa.select(manifest).where(manifest.c.id == 1)
+COUNTERS: Final = sa.select(
+    meta.c.epoch,
+    meta.c.changes,
+    sa.select(sa.func.coalesce(sa.func.max(route_version.c.revision), 0))
+    .scalar_subquery()
+    .label("revision"),
+)
+
+
+MISSING: Final = f"the manifest of the signed rows is missing; {REMEDY}"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """digest: SHA-256 over the sorted signatures of all rows that make a snapshot."""
+
+    epoch: int
+    revision: int
+    changes: int
+    digest: str
+    signed_at: str
+
+
+def digest_of(signatures: Sequence[str]) -> str:
+    return sha256("\n".join(sorted(signatures)).encode()).hexdigest()
+
+
+def from_row(row: Row) -> Manifest:
+    return Manifest(row.epoch, row.revision, row.changes, row.digest, row.signed_at.isoformat())
+
+
+def next_manifest(counters: Row, signatures: list[str], now: datetime) -> Manifest:
+    return Manifest(
+        counters.epoch,
+        counters.revision,
+        counters.changes,
+        digest_of(signatures),
+        now.isoformat(),
+    )
+
+
+def columns(new: Manifest, signature: str, now: datetime) -> dict[str, object]:
+    return asdict(new) | {"id": 1, "signed_at": now, SIGNATURE: signature}
+
+
+def signed_values(of: Manifest) -> dict[str, object]:
+    return asdict(of)
+
+
+def live_signatures(rows: list[Row]) -> list[str]:
+    """Raises SignatureInvalid for a row without one."""
+    unsigned = sorted({row.table for row in rows if not row.signature})
+    if unsigned:
+        raise SignatureInvalid(
+            f"rows of {', '.join(unsigned)} have no signature: sign the rows from before there "
+            f"were signatures with `swapgate db sign`; {REMEDY}"
+        )
+    return [row.signature for row in rows]
+
+
+def check_content(
+    stored: Manifest, found: tuple[int, int, int], signatures: Sequence[str]
+) -> None:
+    """found: epoch, revision and changes.
+
+    Raises SignatureInvalid where the live rows are not those that were signed last.
+    """
+    expected = (stored.epoch, stored.revision, stored.changes)
+    if digest_of(signatures) != stored.digest:
+        raise SignatureInvalid(
+            "the manifest does not fit: a row of the routing table, a provider, a key, a "
+            "switch, a shadow or a stored credential was added, deleted or put back by "
+            f"somebody else than Swapgate; {REMEDY}"
+        )
+    if expected != found:
+        raise SignatureInvalid(
+            "the manifest does not fit: it was signed for epoch, revision and changes "
+            f"{expected}, and the database says {found}; {REMEDY}"
+        )

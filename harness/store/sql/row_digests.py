@@ -1,0 +1,108 @@
+"""Which rows the audit log keeps digests of, and what a row's digest is over.
+
+A digest leaves out what is at its column's zero (NULL, "", 0, {}): a migration that adds a
+column leaves every digest as it was.
+"""
+
+import datetime as dt
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import quote, unquote
+
+import sqlalchemy as sa
+
+from harness.domain.content import digest
+from harness.store.rules import ENDED
+from harness.store.tables import credentials, decisions, evals, routing, shadows, switches
+from harness.store.tables.operations import api_key
+
+AUDITED: Final[Mapping[str, sa.Table]] = {
+    table.name: table
+    for table in (
+        evals.target,
+        evals.suite,
+        evals.eval_run,
+        decisions.proposal,
+        decisions.verdict,
+        decisions.approval,
+        decisions.rollout,
+        routing.provider,
+        routing.waiver,
+        routing.evidence,
+        routing.route_version,
+        routing.route_fallback,
+        api_key,
+        credentials.credential,
+        switches.switch,
+        shadows.shadow,
+    )
+}
+# Verifies itself, and is renewed with the keys.
+_UNSIGNED: Final = frozenset({"signature"})
+# What workers change as they work.
+_WORKING: Final = frozenset(
+    {"lease_owner", "lease_until", "failures", "message", "wanted", "state"}
+)
+_LENGTH: Final = 32
+_SCORES: Final = tuple(
+    column
+    for column in evals.sample.c
+    if column.name not in {"answer", "prompt", "error_text", *_UNSIGNED}
+)
+SCORES_OF: Final = (
+    sa.select(*_SCORES)
+    .where(evals.sample.c.run == sa.bindparam("run"))
+    .order_by(evals.sample.c.position, evals.sample.c.item, evals.sample.c.epoch)
+)
+_ENDED: Final = frozenset(state.value for state in ENDED)
+
+
+def columns(table: sa.Table) -> list[sa.Column[Any]]:
+    """Of the primary key, in order."""
+    return list(table.primary_key.columns)
+
+
+def key_of(table: sa.Table, values: Mapping[str, Any]) -> str:
+    """A row's name in the audit log, such as `route_version:chat/3`."""
+    parts = (quote(str(values[column.name]), safe=" ") for column in columns(table))
+    return f"{table.name}:{'/'.join(parts)}"
+
+
+def is_row(key: str) -> sa.ColumnElement[bool]:
+    """The condition that finds the row of a key."""
+    name, _, parts = key.partition(":")
+    pairs = zip(columns(AUDITED[name]), parts.split("/"), strict=True)
+    return sa.and_(
+        *(column == column.type.python_type(unquote(part)) for column, part in pairs)
+    )
+
+
+def digest_of(table: sa.Table, row: Mapping[str, Any], scores: Sequence[object] = ()) -> str:
+    """scores: of an eval run that has ended, its samples without their texts."""
+    left_out = _UNSIGNED
+    values: dict[str, object] = {}
+    if table is evals.eval_run:
+        left_out |= _WORKING
+        if row["state"] in _ENDED:
+            values = {"ended": row["state"], "scores": scores}
+    for column in table.columns:
+        value = row[column.name]
+        if column.name not in left_out and not _is_zero(value):
+            values[column.name] = _plain(value)
+    return digest(values)[:_LENGTH]
+
+
+def has_scores(table: sa.Table, row: Mapping[str, Any]) -> bool:
+    return table is evals.eval_run and row["state"] in _ENDED
+
+
+def plain_rows(rows: Iterable[sa.Row[Any]]) -> list[list[object]]:
+    return [[_plain(value) for value in row] for row in rows]
+
+
+def _is_zero(value: object) -> bool:
+    return value is None or value in ("", 0, [], {})
+
+
+def _plain(value: object) -> object:
+    return value.isoformat() if isinstance(value, dt.date) else value

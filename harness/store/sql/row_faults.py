@@ -1,0 +1,96 @@
+"""All signed rows, checked: which are not as they were signed, and what is missing."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+import sqlalchemy as sa
+
+from harness.domain.errors import SignatureInvalid
+from harness.domain.evaluation import RUNNABLE
+from harness.domain.signatures import RowFault
+from harness.store.rows import Row
+from harness.store.sql.signed_rows import UNSIGNED, RowSignatures
+from harness.store.sql.unit import Unit
+from harness.store.tables.decisions import LIVE_STATES, OPEN_PHASES, proposal, rollout
+from harness.store.tables.evals import eval_run
+from harness.store.tables.routing import route_fallback, route_version
+from harness.store.tables.signed import SIGNED, SignedTable
+
+CHAINS: Final = sa.select(route_fallback).order_by(
+    route_fallback.c.route, route_fallback.c.version, route_fallback.c.position
+)
+WORKING: Final[Mapping[str, sa.ColumnElement[bool]]] = {
+    proposal.name: proposal.c.phase.in_(OPEN_PHASES),
+    rollout.name: sa.or_(rollout.c.state.in_(LIVE_STATES), rollout.c.bake_ends_at.is_not(None)),
+    eval_run.name: eval_run.c.state.in_([state.value for state in RUNNABLE]),
+}
+VERSIONS: Final = sa.select(route_version).order_by(
+    route_version.c.route, route_version.c.version
+)
+Chains = dict[tuple[str, int], list[list[str]]]
+
+
+def chains_of(unit: Unit) -> Chains:
+    """The fallbacks of every version, as its signature covers them."""
+    found: Chains = defaultdict(list)
+    for row in unit.read(CHAINS):
+        found[row.route, row.version].append([row.target, row.evidence])
+    return found
+
+
+def working_faults(unit: Unit, signatures: RowSignatures) -> Iterator[RowFault]:
+    """Of what control works on now: open proposals, live rollouts, runs that are to go on."""
+    for name, where in WORKING.items():
+        yield from _faults(unit, signatures, SIGNED[name], where)
+
+
+def row_faults(unit: Unit, signatures: RowSignatures) -> Iterator[RowFault]:
+    """Table by table. The manifest's comes last, with an empty key."""
+    for name, signed in SIGNED.items():
+        if name == route_version.name:
+            yield from _version_faults(unit, signatures)
+            continue
+        yield from _faults(unit, signatures, signed, sa.true())
+    try:
+        unit.check_manifest()
+    except SignatureInvalid as error:
+        yield RowFault("manifest", (), str(error), unsigned=False)
+
+
+def _faults(
+    unit: Unit,
+    signatures: RowSignatures,
+    signed: SignedTable,
+    where: sa.ColumnElement[bool],
+) -> Iterator[RowFault]:
+    name = signed.table.name
+    for row in unit.read(sa.select(signed.table).where(where)):
+        if why := signatures.fault(signed, row._asdict()):
+            yield RowFault(name, _key(name, row), why, unsigned=why == UNSIGNED)
+
+
+def _version_faults(unit: Unit, signatures: RowSignatures) -> Iterator[RowFault]:
+    name, chains = route_version.name, chains_of(unit)
+    before: Row | None = None
+    for row in unit.read(VERSIONS):
+        chain = chains.get((row.route, row.version), [])
+        why = signatures.fault(SIGNED[name], row._asdict(), fallbacks=chain)
+        if not why:
+            why = _break(before, row)
+        if why:
+            yield RowFault(name, _key(name, row), why, unsigned=why == UNSIGNED)
+        before = row
+
+
+def _break(before: Row | None, row: Row) -> str:
+    if before is None or before.route != row.route:
+        first = row.version == 1 and row.prev_signature is None
+        return "" if first else "the versions before it are missing"
+    if before.version + 1 != row.version or before.signature != row.prev_signature:
+        return "it does not follow the version before it, which was removed or replaced"
+    return ""
+
+
+def _key(name: str, row: Row) -> tuple[str, ...]:
+    return tuple(str(getattr(row, column)) for column in SIGNED[name].key)

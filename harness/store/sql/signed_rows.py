@@ -1,0 +1,147 @@
+"""Signatures of rows: made where a row is written, checked where one is read to decide."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.engine.default import DefaultDialect
+
+from harness.domain.errors import InputError, SignatureInvalid
+from harness.domain.signatures import KeyPurpose, row_payload
+from harness.ports import Signatures, Verifier
+from harness.store.tables.base import SIGNATURE
+from harness.store.tables.signed import SIGNED, SignedTable
+
+# Our types store alike everywhere.
+ANY: Final = DefaultDialect()
+UNSIGNED: Final = "it has no signature"
+REMEDY: Final = "`swapgate db check` names every such row, and `swapgate db sign` the way out"
+
+
+def named(signed: SignedTable, values: Mapping[str, Any]) -> str:
+    """A row, as people find it: its table and its key."""
+    return f"{signed.table.name} {'/'.join(str(values[name]) for name in signed.key)}"
+
+
+def covered_values(signed: SignedTable, values: Mapping[str, Any]) -> dict[str, object]:
+    """What is signed: the columns as they are stored.
+
+    One that is NULL or at its default is left out, so that a column which a later version adds
+    leaves older signatures alone.
+    """
+    covered: dict[str, object] = {}
+    for name, stored, default in _COVERED[signed.table.name]:
+        value = values.get(name)
+        if value is not None:
+            value = stored(value)
+            if default is None or str(value) != default:
+                covered[name] = value
+    return covered
+
+
+def _stored(column: sa.Column[object]) -> Callable[[Any], object]:
+    """How a value of the column is stored."""
+    type_ = column.type
+    if isinstance(type_, sa.types.TypeDecorator):
+        bind = type_.process_bind_param
+        return lambda value: bind(value, ANY)
+    if isinstance(type_, sa.Boolean):
+        return bool
+    if isinstance(type_, sa.Integer):
+        return int
+    return float if isinstance(type_, sa.Double) else str
+
+
+def _default(column: sa.Column[object]) -> str | None:
+    default = column.server_default
+    return str(default.arg) if isinstance(default, sa.DefaultClause) else None
+
+
+_COVERED: Final = {
+    name: tuple((c.name, _stored(c), _default(c)) for c in signed.covered)
+    for name, signed in SIGNED.items()
+}
+
+
+class RowVerifier:
+    """Of one database. installation: its id, which every signature covers."""
+
+    def __init__(self, verifier: Verifier, installation: Callable[[], str]) -> None:
+        self._verifier = verifier
+        self._installation = installation
+
+    def check(self, table: sa.Table, values: Mapping[str, Any], **more: object) -> None:
+        """values: as they were read. Raises SignatureInvalid, which names the row."""
+        signed = SIGNED[table.name]
+        _refuse(signed, values, self.fault(signed, values, **more))
+
+    def check_stored(
+        self, signed: SignedTable, values: Mapping[str, Any], **more: object
+    ) -> None:
+        """As `check`, of values as `covered_values` gives them."""
+        covered = {name: values[name] for name in values if name != SIGNATURE}
+        covered = {name: value for name, value in covered.items() if value is not None}
+        _refuse(signed, values, self._fault(signed, covered, values[SIGNATURE], more))
+
+    def fault(self, signed: SignedTable, values: Mapping[str, Any], **more: object) -> str:
+        """Why the row's signature does not hold; empty where it does."""
+        try:
+            covered = covered_values(signed, values)
+        except (ValueError, TypeError) as error:
+            return str(error)
+        return self._fault(signed, covered, values[SIGNATURE], more)
+
+    def _fault(
+        self,
+        signed: SignedTable,
+        covered: Mapping[str, object],
+        signature: str | None,
+        more: Mapping[str, object],
+    ) -> str:
+        if not signature:
+            return UNSIGNED
+        try:
+            payload = row_payload(signed.table.name, self._installation(), covered, **more)
+            self._verifier.check(payload, signature, signed.purpose)
+        except (SignatureInvalid, ValueError, TypeError) as error:
+            return str(error)
+        return ""
+
+    def check_manifest(self, values: Mapping[str, object], signature: str) -> None:
+        """Raises SignatureInvalid."""
+        try:
+            payload = row_payload("manifest", self._installation(), values)
+            self._verifier.check(payload, signature, KeyPurpose.CONTROL)
+        except SignatureInvalid as error:
+            raise SignatureInvalid(
+                f"the manifest is not to be believed: {error}; {REMEDY}"
+            ) from None
+
+
+class RowSignatures(RowVerifier):
+    """Signs as well."""
+
+    def __init__(self, signatures: Signatures, installation: Callable[[], str]) -> None:
+        super().__init__(signatures, installation)
+        self._signer = signatures
+
+    def sign(self, table: sa.Table, values: Mapping[str, Any], **more: object) -> str:
+        """more: what the row stands for beside its columns. Raises InputError."""
+        signed = SIGNED[table.name]
+        try:
+            covered = covered_values(signed, values)
+            payload = row_payload(table.name, self._installation(), covered, **more)
+        except (ValueError, TypeError) as error:
+            raise InputError(f"a value cannot be stored: {error}") from error
+        return self._signer.sign(payload)
+
+    def sign_manifest(self, values: Mapping[str, object]) -> str:
+        return self._signer.sign(row_payload("manifest", self._installation(), values))
+
+
+def _refuse(signed: SignedTable, values: Mapping[str, Any], why: str) -> None:
+    if why:
+        raise SignatureInvalid(
+            f"the row {named(signed, values)} is not to be believed: {why}. Nothing is "
+            f"built on it; {REMEDY}"
+        )

@@ -1,0 +1,150 @@
+"""What an admin does with rows that have no valid signature: sign those from before there were
+signatures, once; later, take out what nobody signed.
+
+Both change rows that triggers keep: they run as the tables' owner, in one unit of work.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from harness.domain.errors import Conflict
+from harness.domain.signatures import RowFault
+from harness.store.rows import evals
+from harness.store.sql.row_faults import VERSIONS, chains_of
+from harness.store.sql.unit import Unit
+from harness.store.tables import metadata
+from harness.store.tables.base import SIGNATURE
+from harness.store.tables.evals import sample
+from harness.store.tables.routing import route_fallback, route_version
+from harness.store.tables.signed import SIGNED, manifest
+
+# Rows of these show that the installation signs already.
+PROOF: Final = ("route_version", "evidence", "verdict", "waiver", "provider", "api_key")
+AGAIN: Final = (
+    "rows of this installation are signed already: no unsigned row is accepted since. "
+    "`swapgate db check` names those that do not hold; bring them back from a backup, or take "
+    "them out with `swapgate db sign --remove`"
+)
+TRIGGERS_OF_SQLITE: Final = sa.text(
+    "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' ORDER BY name"
+)
+
+
+def check_first_time(unit: Unit) -> None:
+    """Raises Conflict where rows were signed before."""
+    signed = any(
+        unit.read(
+            sa.select(sa.literal(1))
+            .select_from(SIGNED[name].table)
+            .where(SIGNED[name].table.c.signature.is_not(None))
+            .limit(1)
+        ).first()
+        for name in PROOF
+    )
+    if signed or unit.read(sa.select(manifest.c.id)).first() is not None:
+        raise Conflict(AGAIN)
+
+
+@contextmanager
+def without_triggers(unit: Unit) -> Iterator[None]:
+    """Of signed tables and chains. Nobody else sees the database without them."""
+    tables = sorted({*SIGNED, route_fallback.name})
+    if unit.dialect == "postgresql":
+        for table in tables:
+            unit.write(sa.text(f"ALTER TABLE {table} DISABLE TRIGGER USER"))
+        yield
+        unit.write(sa.text("SET CONSTRAINTS ALL IMMEDIATE"))
+        for table in tables:
+            unit.write(sa.text(f"ALTER TABLE {table} ENABLE TRIGGER USER"))
+        return
+    triggers = unit.read(TRIGGERS_OF_SQLITE).all()
+    for trigger in triggers:
+        unit.write(sa.text(f'DROP TRIGGER "{trigger.name}"'))
+    yield
+    for trigger in triggers:
+        # Not sa.text: a colon in a trigger's words is no parameter.
+        unit.script(trigger.sql)
+
+
+def sign_rows(unit: Unit, *, again: bool = False) -> int:
+    """Sign every row that has no signature; how many. Called without triggers.
+
+    again: the others, too, whoever signed them; the caller has seen that all of them hold.
+    """
+    count = 0
+    for name, signed in SIGNED.items():
+        if name == route_version.name:
+            count += _sign_versions(unit, again=again)
+            continue
+        table = signed.table
+        wanted = sa.select(table)
+        if not again:
+            wanted = wanted.where(table.c.signature.is_(None))
+        for row in unit.read(wanted).all():
+            values = row._asdict()
+            first = table is sample and row.answer_sha256 is None
+            more = evals.digests(row.answer, row.prompt) if first else {}
+            count += _update(unit, table, values, more)
+    return count
+
+
+def _sign_versions(unit: Unit, *, again: bool) -> int:
+    chains, count, before = chains_of(unit), 0, None
+    for row in unit.read(VERSIONS).all():
+        values = row._asdict()
+        previous = before[SIGNATURE] if before and before["route"] == row.route else None
+        chain = chains.get((row.route, row.version), [])
+        if again or row.signature is None:
+            values["prev_signature"] = previous
+            values[SIGNATURE] = unit.signature(route_version, values, fallbacks=chain)
+            _write(unit, route_version, values, ("prev_signature", SIGNATURE))
+            count += 1
+        before = values
+    return count
+
+
+def _update(unit: Unit, table: sa.Table, values: dict[str, Any], more: dict[str, str]) -> int:
+    whole = values | more
+    whole[SIGNATURE] = unit.signature(table, whole)
+    _write(unit, table, whole, (*more, SIGNATURE))
+    return 1
+
+
+def _write(unit: Unit, table: sa.Table, values: dict[str, Any], columns: Sequence[str]) -> None:
+    same = [column == values[column.name] for column in table.primary_key.columns]
+    only = {name: values[name] for name in columns}
+    unit.write(sa.update(table).where(*same).values(only))
+
+
+def remove_rows(unit: Unit, faults: Sequence[RowFault]) -> int:
+    """Take out the rows; how many. Called without triggers.
+
+    A version's chain goes with it. Raises RowRefused where a row that stays needs one.
+    """
+    count = 0
+    for table in reversed(metadata.sorted_tables):
+        # Of versions the last one first: each stands on the one before it.
+        found = sorted(
+            (each for each in faults if each.table == table.name),
+            key=lambda fault: int(fault.key[1]) if table is route_version else 0,
+            reverse=True,
+        )
+        for fault in found:
+            if table is route_version:
+                route, version = fault.key
+                unit.write(
+                    sa.delete(route_fallback).where(
+                        route_fallback.c.route == route,
+                        route_fallback.c.version == int(version),
+                    )
+                )
+            same = [
+                sa.cast(column, sa.Text) == value
+                for column, value in zip(table.primary_key.columns, fault.key, strict=False)
+            ]
+            if same:
+                count += unit.write(sa.delete(table).where(*same))
+    return count

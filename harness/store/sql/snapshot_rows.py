@@ -1,0 +1,203 @@
+"""A snapshot as signed rows: read from the database or from a router's disk, verified alike.
+
+What serves is built from the rows that were verified, and from nothing else.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from datetime import datetime
+from types import SimpleNamespace
+from typing import Any, Final, cast
+
+import sqlalchemy as sa
+
+from harness.domain.credentials import for_routers
+from harness.domain.errors import SignatureInvalid, SnapshotInvalid
+from harness.domain.lineage import Lineage
+from harness.domain.routing import RoutingTable, Snapshot
+from harness.domain.signatures import SignedRows
+from harness.domain.switches import in_force
+from harness.domain.targets import Target
+from harness.ports import Verifier
+from harness.store.rows import Row, credentials, evals, operations, routing, shadows, switches
+from harness.store.rules import grants
+from harness.store.sql import manifest as manifests
+from harness.store.sql.route_heads import head_text
+from harness.store.sql.row_faults import CHAINS
+from harness.store.sql.signed_rows import ANY, RowVerifier, covered_values
+from harness.store.sql.unit import Unit
+from harness.store.tables.base import SIGNATURE, FreeText
+from harness.store.tables.evals import target
+from harness.store.tables.routing import route_fallback, route_version
+from harness.store.tables.signed import SIGNED
+
+LIVE: Final = tuple(name for name, each in SIGNED.items() if each.live is not None)
+_NEWEST_CHAINS: Final = CHAINS.join(
+    route_version,
+    sa.and_(
+        route_version.c.route == route_fallback.c.route,
+        route_version.c.version == route_fallback.c.version,
+    ),
+).where(cast("sa.ColumnElement[bool]", SIGNED[route_version.name].live))
+
+
+def read(unit: Unit, installation: str) -> SignedRows:
+    """As they are stored; nothing is verified yet."""
+    rows: dict[str, list[dict[str, object]]] = {}
+    for name in LIVE:
+        signed = SIGNED[name]
+        query = sa.select(signed.table).where(cast("sa.ColumnElement[bool]", signed.live))
+        found = unit.read(query.order_by(*signed.table.primary_key.columns))
+        rows[name] = [_stored(name, row) for row in found]
+    chains: dict[str, list[list[str]]] = defaultdict(list)
+    for row in unit.read(_NEWEST_CHAINS):
+        chains[row.route].append([row.target, row.evidence])
+    used = _targets_used(rows, chains)
+    query = sa.select(target).where(target.c.id.in_(sorted(used))).order_by(target.c.id)
+    rows[target.name] = [_stored(target.name, row) for row in unit.read(query)]
+    manifest = unit.read(manifests.STORED).first()
+    counters = unit.read(manifests.COUNTERS).one()
+    return SignedRows(
+        installation=installation,
+        revision=counters.revision,
+        changes=counters.changes,
+        epoch=counters.epoch,
+        rows=rows,
+        chains=dict(chains),
+        manifest=manifests.signed_values(manifests.from_row(manifest)) if manifest else {},
+        signature=manifest.signature if manifest else "",
+    )
+
+
+def _stored(name: str, row: Row) -> dict[str, object]:
+    values = row._asdict()
+    return covered_values(SIGNED[name], values) | {SIGNATURE: values[SIGNATURE]}
+
+
+def _targets_used(
+    rows: Mapping[str, list[dict[str, object]]], chains: Mapping[str, list[list[str]]]
+) -> set[str]:
+    used = {target for chain in chains.values() for target, _ in chain}
+    for row in rows[route_version.name]:
+        used |= {str(row[role]) for role in ("incumbent", "canary", "holdback") if role in row}
+    return used | {str(row["candidate"]) for row in rows["shadow"]}
+
+
+def verified(found: SignedRows, verifier: Verifier, etag: str, now: datetime) -> Snapshot:
+    """The snapshot that the rows make. Raises SnapshotInvalid, which names the row."""
+    try:
+        _verify(found, RowVerifier(verifier, lambda: found.installation))
+        return _built(found, etag, now)
+    except SignatureInvalid as error:
+        raise SnapshotInvalid(str(error)) from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise SnapshotInvalid(
+            f"the signed rows are not those of a snapshot: {error}"
+        ) from error
+
+
+def _verify(found: SignedRows, signatures: RowVerifier) -> None:
+    for name, rows in found.rows.items():
+        signed = SIGNED[name]
+        for row in rows:
+            values = {column.name: row.get(column.name) for column in signed.covered}
+            values[SIGNATURE] = row[SIGNATURE]
+            more = {}
+            if name == route_version.name:
+                more["fallbacks"] = found.chains.get(str(row["route"]), [])
+            signatures.check_stored(signed, values, **more)
+    live = [row for name in LIVE for row in found.rows[name]]
+    if not found.manifest:
+        if live:
+            raise SignatureInvalid(manifests.MISSING)
+        return
+    signatures.check_manifest(found.manifest, found.signature)
+    manifests.check_content(
+        manifests.Manifest(**cast("dict[str, Any]", found.manifest)),
+        (found.epoch, found.revision, found.changes),
+        [str(row[SIGNATURE]) for row in live],
+    )
+
+
+def _built(found: SignedRows, etag: str, now: datetime) -> Snapshot:
+    tables = {name: [_row(name, row) for row in rows] for name, rows in found.rows.items()}
+    targets = {row.id: _target(row) for row in tables[target.name]}
+    routes = {
+        row.route: routing.route(
+            row, tuple(each for each, _ in found.chains.get(row.route, []))
+        )
+        for row in tables[route_version.name]
+    }
+    used = frozenset[str]().union(*(route.targets for route in routes.values()))
+    live = [
+        shadows.record(row, targets).shadow for row in _newest(tables["shadow"], "started_at")
+    ]
+    thrown = [switches.record(row).switch for row in _newest(tables["switch"], "created_at")]
+    keys = sorted(tables["api_key"], key=lambda row: (row.created_at, row.id))
+    stored = sorted(
+        tables["credential"], key=lambda row: (row.provider, row.position, row.name)
+    )
+    return Snapshot(
+        RoutingTable(
+            found.revision, routes, {id_: each for id_, each in targets.items() if id_ in used}
+        ),
+        {row.name: routing.provider(row) for row in tables["provider"]},
+        grants(operations.key(row) for row in keys),
+        etag,
+        in_force(thrown, now),
+        tuple(live),
+        for_routers([credentials.credential(row) for row in stored], now),
+        found,
+        _lineage(found),
+    )
+
+
+def _lineage(found: SignedRows) -> Lineage:
+    return Lineage(
+        found.installation,
+        found.epoch,
+        found.revision,
+        found.changes,
+        str(found.manifest.get("digest", "")),
+        {
+            str(row["route"]): head_text(row["version"], row["at"])
+            for row in found.rows[route_version.name]
+        },
+    )
+
+
+def _newest(rows: list[Row], time: str) -> list[Row]:
+    return sorted(rows, key=lambda row: (getattr(row, time), row.id), reverse=True)
+
+
+def _target(row: Row) -> Target:
+    found = evals.target(row)
+    if found.id != row.id:
+        raise SnapshotInvalid(
+            f"target {row.id} was edited in the database: its content is {found.id}'s. "
+            "Restore the row from a backup"
+        )
+    return found
+
+
+def _row(name: str, stored: Mapping[str, object]) -> Row:
+    """As the database would give it."""
+    return cast(
+        "Row",
+        SimpleNamespace(
+            **{column.name: _value(column, stored) for column in SIGNED[name].table.c}
+        ),
+    )
+
+
+def _value(column: sa.Column[Any], stored: Mapping[str, object]) -> object:
+    value = stored.get(column.name)
+    if value is None and isinstance(column.server_default, sa.DefaultClause):
+        value = str(column.server_default.arg)
+    if value is None:
+        return None
+    if isinstance(column.type, FreeText):
+        return value
+    if isinstance(column.type, sa.types.TypeDecorator):
+        return column.type.process_result_value(value, ANY)
+    return int(str(value)) if isinstance(column.type, sa.Integer) else value

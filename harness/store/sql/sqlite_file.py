@@ -1,0 +1,87 @@
+"""The file behind a SQLite store: noticed when somebody puts another in its place.
+
+A connection goes on with the file that it opened, though it has no name any more: what is
+committed there is lost. And the write-ahead log goes by its name alone: SQLite would play the
+old file's log into the new one. So the connections of this process are closed, and the old
+file's log is set aside before the new file is opened. (SQLite itself leaves a log alone when
+it closes a file that was moved, so nobody who still has the old one open takes the new log.)
+"""
+
+import fcntl
+import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from harness.domain.errors import StoreUnavailable
+
+LOG, INDEX = "-wal", "-shm"
+ASIDE: Final = ".replaced"
+Identity = tuple[int, int]
+
+
+def identity(file: Path) -> Identity | None:
+    """Device and inode; None where there is no such file."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+class SqliteFile:
+    """close: of all idle connections of this process; those in use close when they are done."""
+
+    def __init__(self, file: Path, close: Callable[[], None]) -> None:
+        self._file = file
+        self._close = close
+        self._turn = threading.Lock()
+        self._open: Identity | None = None
+        self._log: Identity | None = None
+
+    @property
+    def replaced(self) -> bool:
+        """Whether the file that was opened is gone from its place."""
+        return self._open is not None and identity(self._file) != self._open
+
+    def require(self) -> None:
+        """To be called before a connection is used: those of the file before are closed."""
+        now = identity(self._file)
+        if now == self._open and now is not None:
+            self._log = identity(self._beside(LOG)) or self._log
+            return
+        with self._turn:
+            if now is None:
+                self._close()
+                return  # to open it says so
+            if self._open is not None and now != self._open:
+                self._close()
+                self._set_log_aside()
+            self._open, self._log = now, None
+
+    def require_same(self) -> None:
+        """Raises StoreUnavailable when what is committed is lost."""
+        if self.replaced:
+            raise StoreUnavailable(
+                f"{self._file} was replaced while it was written: what was written is lost "
+                "with the file before, and must be written again"
+            )
+
+    def _set_log_aside(self) -> None:
+        if self._log is None:
+            return
+        folder = os.open(self._file.parent, os.O_RDONLY)
+        try:
+            # Of several processes one; the others find another log, or none.
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            if identity(self._beside(LOG)) == self._log:
+                for each in (LOG, INDEX):
+                    with suppress(FileNotFoundError):
+                        self._beside(each).replace(self._beside(f"{each}{ASIDE}"))
+        finally:
+            os.close(folder)
+
+    def _beside(self, ending: str) -> Path:
+        return self._file.with_name(f"{self._file.name}{ending}")

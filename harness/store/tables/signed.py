@@ -1,0 +1,89 @@
+"""Which rows are signed, with whose key, and which of their columns the signature covers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+import sqlalchemy as sa
+
+from harness.domain.signatures import KeyPurpose
+from harness.store.tables import credentials, decisions, evals, operations, routing, shadows
+from harness.store.tables import switches as switch_tables
+from harness.store.tables.base import SIGNATURE, at_least, count, metadata, text, time
+
+# One row: control's word on which rows a snapshot is made of, in which order of time.
+manifest = sa.Table(
+    "manifest",
+    metadata,
+    sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
+    count("epoch"),
+    count("revision"),
+    count("changes"),
+    text("digest"),
+    time("signed_at"),
+    text(SIGNATURE),
+    sa.CheckConstraint("id = 1", name="one_row"),
+    at_least("epoch", 1),
+)
+
+
+@dataclass(frozen=True)
+class SignedTable:
+    """changing: columns that the signature leaves out, because whoever changes them has no key
+    for it. live: which of the rows a snapshot needs all of; None for a table that is not
+    counted in the manifest.
+    """
+
+    table: sa.Table
+    purpose: KeyPurpose = KeyPurpose.CONTROL
+    changing: frozenset[str] = frozenset()
+    live: sa.ColumnElement[bool] | None = None
+
+    @cached_property
+    def covered(self) -> tuple[sa.Column[object], ...]:
+        """By name: the order in which a migration added them is nobody's business."""
+        left_out = {*self.changing, SIGNATURE}
+        return tuple(
+            sorted((c for c in self.table.c if c.name not in left_out), key=lambda c: c.name)
+        )
+
+    @cached_property
+    def key(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.table.primary_key.columns)
+
+
+_newer = routing.route_version.alias("newer")
+_NEWEST: Final = routing.route_version.c.version == (
+    sa.select(sa.func.max(_newer.c.version))
+    .where(_newer.c.route == routing.route_version.c.route)
+    .correlate(routing.route_version)
+    .scalar_subquery()
+)
+
+_TABLES: Final = (
+    SignedTable(evals.target),
+    SignedTable(evals.suite),
+    SignedTable(
+        evals.eval_run,
+        # Workers take and leave runs.
+        changing=frozenset(
+            {"wanted", "state", "lease_owner", "lease_until", "failures", "message"}
+        ),
+    ),
+    # The texts may be blanked; their digests stay.
+    SignedTable(evals.sample, KeyPurpose.WORKER, frozenset({"answer", "prompt"})),
+    SignedTable(decisions.proposal),
+    SignedTable(decisions.verdict),
+    SignedTable(decisions.approval),
+    SignedTable(decisions.rollout),
+    SignedTable(routing.waiver),
+    SignedTable(routing.evidence),
+    SignedTable(routing.route_version, live=_NEWEST),
+    SignedTable(routing.provider, live=routing.provider.c.removed_at.is_(None)),
+    SignedTable(operations.api_key, live=operations.api_key.c.revoked_at.is_(None)),
+    SignedTable(switch_tables.switch, live=switch_tables.switch.c.lifted_at.is_(None)),
+    SignedTable(shadows.shadow, live=shadows.shadow.c.ended_at.is_(None)),
+    SignedTable(credentials.credential, live=sa.true()),
+)
+SIGNED: Final[Mapping[str, SignedTable]] = {each.table.name: each for each in _TABLES}

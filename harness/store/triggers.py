@@ -1,0 +1,264 @@
+"""The triggers of this version as SQL: written from the guards, installed, and compared.
+
+`shipped` is what a database of the newest revision has, trigger by trigger and, on PostgreSQL,
+function by function; `differences` says in words where a database has something else.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import sqlalchemy as sa
+
+from harness.store.guards import COUNTED, GUARDS, KEPT, NEVER_EMPTIED, Guard
+from harness.store.tables import metadata
+
+# pg_trigger.tgtype, bit by bit.
+_TIMES: Final = {"BEFORE": 2, "AFTER": 0}
+_EVENTS: Final = {"INSERT": 4, "DELETE": 8, "UPDATE": 16, "TRUNCATE": 32}
+_ROW: Final = 1
+
+_POLICY: Final = re.compile(r"(ASKS|STEPS|WEIGHT)\[([a-z.]+)(?:, ([^\]]+))?\]")
+_TABLE: Final = re.compile(r"\b(FROM|JOIN|UPDATE) (\w+)\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """One trigger as it stands in a database.
+
+    kind: PostgreSQL's tgtype; 0 on SQLite. body: SQLite's whole statement, or the source of the
+    PostgreSQL function. settings: of that function, as `SET` gave them.
+    """
+
+    name: str
+    table: str
+    kind: int
+    columns: tuple[str, ...]
+    function: str
+    body: str
+    settings: tuple[str, ...]
+
+
+def shipped(db: sa.Connection) -> Mapping[str, Trigger]:
+    """By name, those that this version has on this database."""
+    made = _of_sqlite() if db.dialect.name == "sqlite" else _of_postgres(_schema(db))
+    return {each.name: each for each in made}
+
+
+def present(db: sa.Connection) -> Mapping[str, Trigger]:
+    """By name, those that the database has on our tables and that are switched on."""
+    found = _in_sqlite(db) if db.dialect.name == "sqlite" else _in_postgres(db)
+    return {each.name: each for each in found}
+
+
+def differences(db: sa.Connection) -> list[str]:
+    """In words, trigger by trigger; empty when the database has exactly this version's."""
+    ours, theirs = shipped(db), present(db)
+    return [
+        *(f"the trigger {name} is missing" for name in sorted(ours.keys() - theirs.keys())),
+        *(
+            f"the trigger {name} is not this version's"
+            for name in sorted(ours.keys() & theirs.keys())
+            if ours[name] != theirs[name]
+        ),
+        *(
+            f"the trigger {name} of {theirs[name].table} is none of ours"
+            for name in sorted(theirs.keys() - ours.keys())
+        ),
+    ]
+
+
+def install(db: sa.Connection) -> None:
+    """Put this version's triggers in the place of those that differ; leave the others alone."""
+    ours, theirs = shipped(db), present(db)
+    for name, trigger in ours.items():
+        if theirs.get(name) == trigger:
+            continue
+        if db.dialect.name == "sqlite":
+            _install_on_sqlite(db, trigger)
+        else:
+            _install_on_postgres(db, _schema(db), trigger)
+
+
+def _of_sqlite() -> Iterator[Trigger]:
+    for guard in GUARDS:
+        rules = " ".join(
+            f"SELECT RAISE(ABORT, '{_quoted(message)}') WHERE {_for_sqlite(condition)};"
+            for message, condition in guard.rules
+        )
+        yield _sqlite(guard.name, guard.table, f"BEFORE {_event(guard)}", rules)
+    for table, keys in KEPT.items():
+        exists = " OR ".join(f"EXISTS (SELECT 1 FROM {table} t WHERE {key})" for key in keys)  # noqa: S608 - constants
+        body = f"SELECT RAISE(IGNORE) WHERE {exists};"
+        yield _sqlite(f"{table}_guard", table, "BEFORE INSERT", body)
+    for table, events in COUNTED.items():
+        for event in events:
+            name = f"{table}_changed_{event.lower()}"
+            body = "UPDATE meta SET changes = changes + 1;"
+            yield _sqlite(name, table, f"AFTER {event}", body)
+
+
+def _sqlite(name: str, table: str, when: str, body: str) -> Trigger:
+    text = f"CREATE TRIGGER {name} {when} ON {table} FOR EACH ROW BEGIN {body} END"
+    return Trigger(name, table, 0, (), "", text, ())
+
+
+def _event(guard: Guard) -> str:
+    return guard.event + (f" OF {', '.join(guard.columns)}" if guard.columns else "")
+
+
+def _for_sqlite(condition: str) -> str:
+    def word(found: re.Match[str]) -> str:
+        kind, policy, step = found.groups()
+        match kind:
+            case "ASKS":
+                return f"COALESCE(json_extract({policy}, '$.promotion'), '') <> 'automatic'"
+            case "STEPS":
+                return f"json_array_length({policy}, '$.canary.steps')"
+            case _:
+                return (
+                    f"json_extract({policy}, '$.canary.steps[' || ({step}) || '].weight_bps')"
+                )
+
+    # SQLite knows IS DISTINCT FROM only since 3.39, and IS NOT has always meant it.
+    return _POLICY.sub(word, condition).replace("IS DISTINCT FROM", "IS NOT")
+
+
+def _of_postgres(schema: str) -> Iterator[Trigger]:
+    settings = (f"search_path=pg_catalog, {schema}, pg_temp",)
+    for guard in GUARDS:
+        rules = " ".join(
+            f"IF {_for_postgres(condition, schema)} THEN RAISE EXCEPTION"
+            f" '{_quoted(message)}' USING ERRCODE = 'integrity_constraint_violation'; END IF;"
+            for message, condition in guard.rules
+        )
+        give = "OLD" if guard.event == "DELETE" else "NEW"
+        body = f" BEGIN {rules} RETURN {give}; END "
+        kind = _ROW | _TIMES["BEFORE"] | _EVENTS[guard.event]
+        yield Trigger(guard.name, guard.table, kind, guard.columns, guard.name, body, settings)
+    truncate = (
+        " BEGIN RAISE EXCEPTION 'append_only: % is never emptied', TG_TABLE_NAME"
+        " USING ERRCODE = 'integrity_constraint_violation'; END "
+    )
+    for table in NEVER_EMPTIED:
+        kind = _TIMES["BEFORE"] | _EVENTS["TRUNCATE"]
+        name = f"{table}_no_truncate"
+        yield Trigger(name, table, kind, (), "no_truncate", truncate, settings)
+    notify = (
+        "PERFORM pg_catalog.pg_notify('swapgate_changed', TG_TABLE_NAME); RETURN NULL; END "
+    )
+    counted = f" BEGIN UPDATE {schema}.meta SET changes = changes + 1; {notify}"  # noqa: S608 - constants
+    for table, events in COUNTED.items():
+        kind = sum(_EVENTS[event] for event in events)
+        name = f"{table}_changed"
+        yield Trigger(name, table, kind, (), "serving_changed", counted, settings)
+    kind = sum(_EVENTS[event] for event in ("INSERT", "UPDATE", "DELETE"))
+    yield Trigger(
+        "route_version_changed",
+        "route_version",
+        kind,
+        (),
+        "routing_changed",
+        f" BEGIN {notify}",
+        settings,
+    )
+
+
+def _for_postgres(condition: str, schema: str) -> str:
+    """With every table's schema: a TEMP table of the same name is another table."""
+
+    def word(found: re.Match[str]) -> str:
+        kind, policy, step = found.groups()
+        steps = f"({policy})::json -> 'canary' -> 'steps'"
+        match kind:
+            case "ASKS":
+                return f"COALESCE(({policy})::json ->> 'promotion', '') <> 'automatic'"
+            case "STEPS":
+                return f"json_array_length({steps})"
+            case _:
+                return f"({steps} -> ({step})::int ->> 'weight_bps')::bigint"
+
+    def table(found: re.Match[str]) -> str:
+        verb, name = found.groups()
+        return f"{verb} {schema}.{name}" if name in metadata.tables else found[0]
+
+    return _TABLE.sub(table, _POLICY.sub(word, condition))
+
+
+def _quoted(message: str) -> str:
+    return message.replace("'", "''")
+
+
+def _schema(db: sa.Connection) -> str:
+    """Where our tables are, quoted where it has to be."""
+    return str(db.execute(sa.text("SELECT quote_ident(current_schema())")).scalar_one())
+
+
+def _in_sqlite(db: sa.Connection) -> Iterator[Trigger]:
+    found = sa.text("SELECT name, tbl_name, sql FROM sqlite_master WHERE type = 'trigger'")
+    for name, table, text in db.execute(found):
+        yield Trigger(name, table, 0, (), "", text, ())
+
+
+_PRESENT: Final = sa.text(
+    "SELECT t.tgname, c.relname, t.tgtype, p.proname, p.prosrc, p.proconfig, l.lanname,"
+    " p.prosecdef, t.tgqual IS NOT NULL OR t.tgnargs > 0 OR n.nspname <> current_schema()"
+    " AS odd, ARRAY(SELECT a.attname"
+    " FROM unnest(t.tgattr::int2[]) WITH ORDINALITY k(num, place)"
+    " JOIN pg_attribute a ON a.attrelid = t.tgrelid AND a.attnum = k.num ORDER BY k.place)"
+    " FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid"
+    " JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_language l ON l.oid = p.prolang"
+    " JOIN pg_namespace n ON n.oid = p.pronamespace"
+    " WHERE NOT t.tgisinternal AND t.tgenabled IN ('O', 'A')"
+    " AND c.relnamespace = current_schema()::regnamespace"
+)
+
+
+def _in_postgres(db: sa.Connection) -> Iterator[Trigger]:
+    for (
+        name,
+        table,
+        kind,
+        function,
+        body,
+        config,
+        language,
+        definer,
+        odd,
+        columns,
+    ) in db.execute(_PRESENT):
+        plain = language == "plpgsql" and not definer and not odd
+        yield Trigger(
+            name,
+            table,
+            kind,
+            tuple(columns),
+            function if plain else f"{function} (in {language}, or with conditions)",
+            body,
+            tuple(config or ()),
+        )
+
+
+def _install_on_sqlite(db: sa.Connection, trigger: Trigger) -> None:
+    db.exec_driver_sql(f"DROP TRIGGER IF EXISTS {trigger.name}")
+    db.exec_driver_sql(trigger.body)
+
+
+def _install_on_postgres(db: sa.Connection, schema: str, trigger: Trigger) -> None:
+    function = f"{schema}.{trigger.function}()"
+    db.exec_driver_sql(
+        f"CREATE OR REPLACE FUNCTION {function} RETURNS trigger LANGUAGE plpgsql"
+        f" SET search_path = pg_catalog, {schema}, pg_temp"
+        f" AS $guard${trigger.body.replace('%', '%%')}$guard$"
+    )
+    before = trigger.kind & _TIMES["BEFORE"]
+    events = [event for event, bit in _EVENTS.items() if trigger.kind & bit]
+    of = f" OF {', '.join(trigger.columns)}" if trigger.columns else ""
+    each = "ROW" if trigger.kind & _ROW else "STATEMENT"
+    table = f"{schema}.{trigger.table}"
+    db.exec_driver_sql(f"DROP TRIGGER IF EXISTS {trigger.name} ON {table}")
+    db.exec_driver_sql(
+        f"CREATE TRIGGER {trigger.name} {'BEFORE' if before else 'AFTER'}"
+        f" {' OR '.join(events)}{of} ON {table} FOR EACH {each} EXECUTE FUNCTION {function}"
+    )

@@ -1,0 +1,50 @@
+"""Keeps a router from going back in its installation's history (G6)."""
+
+from collections.abc import Callable, Sequence
+
+from harness.domain.errors import DatabaseRestored
+from harness.domain.lineage import Lineage, forked, undercut
+from harness.domain.routing import Snapshot
+
+Lacking = Callable[[Lineage], Sequence[str]]
+
+
+class LineageGuard:
+    """Knows what this router served last, and which keys it has known as revoked.
+
+    Once a database was found older than that, nothing of its epoch is taken any more: what is
+    written there now belongs to another history, however high its numbers get.
+    """
+
+    def __init__(self) -> None:
+        self.served = Lineage()
+        self.revoked = frozenset[str]()
+        self._refused: Lineage | None = None
+
+    def admit(self, snapshot: Snapshot, lacking: Lacking) -> Snapshot:
+        """The snapshot as it may serve: without keys that were revoked once.
+
+        lacking: see `ports.Store`. Raises DatabaseRestored.
+        """
+        offered, served = snapshot.lineage, self.served
+        why = undercut(served, offered)
+        same_epoch = (served.installation, served.epoch) == (
+            offered.installation,
+            offered.epoch,
+        )
+        if not why and same_epoch and (lost := lacking(served)):
+            why = forked(lost)
+        if not why and same_epoch and self._refused is not None:
+            why = undercut(served, self._refused) or forked(["what was refused before"])
+        if why:
+            self._refused = self._refused or offered
+            raise DatabaseRestored(why)
+        return snapshot.without(self._known_revoked(offered))
+
+    def _known_revoked(self, offered: Lineage) -> frozenset[str]:
+        same = self.served.installation == offered.installation
+        return self.revoked if same else frozenset()
+
+    def note(self, admitted: Snapshot) -> None:
+        """It serves now."""
+        self.served, self.revoked, self._refused = admitted.lineage, admitted.revoked, None

@@ -1,0 +1,484 @@
+"""Rows are believed when they are signed, whole when their manifest fits; else nothing is built
+on them, by a router or by control.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+
+import pytest
+import sqlalchemy as sa
+
+from harness.domain.access import SYSTEM, ApiKey
+from harness.domain.changes import ChangeSettings
+from harness.domain.credentials import Credential
+from harness.domain.errors import Conflict, SignatureInvalid, SnapshotInvalid
+from harness.domain.evidence import Waiver, baseline
+from harness.domain.shadow import Shadow, ShadowLimits
+from harness.domain.signatures import KeyPurpose
+from harness.domain.switches import Force, ForceKind, Source, Switch
+from harness.ports import Store, Transaction
+from harness.runtime.signing import Ed25519Signatures, new_private_key, public_key
+from harness.store import migrate
+from harness.store.rows import evals as target_rows
+from harness.store.rows import operations
+from harness.store.rows import routing as route_rows
+from harness.store.sql import SqlStore
+from harness.store.tables import metadata
+from harness.store.tables.signed import SIGNED
+from tests.contract.builders import (
+    KEY,
+    LATER,
+    NEW,
+    NOW,
+    OLD,
+    PASSED,
+    PIN,
+    PROVIDER,
+    ROUTE,
+    RUN,
+    SAMPLE,
+    SETTINGS,
+    SPARE,
+    proposal,
+    rollout,
+    seeded,
+    start_canary,
+)
+from tests.contract.conftest import SECRET, FixedClock
+from tests.raw_sql import forge, insert, owned, row, written
+from tests.signing import CONTROL, KEYRING, VERIFIER, WORKER
+
+pytestmark = pytest.mark.req("F1")
+Stores = Callable[[], SqlStore]
+WAIVER = Waiver("w_1", ROUTE, SPARE.id, "known well", "ada", LATER)
+SWITCH = Switch(
+    "s_1", ROUTE, Force(ForceKind.PROVIDER, "sim"), "it lies", "ada", NOW, None, Source.CLI
+)
+CREDENTIAL = Credential("sim", "first", "ciphertext", 0, NOW, NOW, "ada")
+SHADOW = Shadow(
+    id="sh_1",
+    route=ROUTE,
+    incumbent=OLD.id,
+    candidate=NEW,
+    data_class="",
+    limits=ShadowLimits(),
+    proposal=None,
+    reason="to see",
+    started_by="ada",
+    started_at=NOW,
+    expires_at=LATER,
+)
+
+
+def filled(store: Store) -> None:
+    """A row in every signed table."""
+    with store.write() as tx:
+        tx.providers.put(PROVIDER)
+        tx.providers.put(replace(PROVIDER, name="other"))
+        tx.suites.put(PIN, NOW)
+        tx.keys.add(KEY)
+    seeded(store)
+    with store.write() as tx:
+        tx.runs.add(RUN)
+        tx.runs.store_sample(SAMPLE)
+        tx.waivers.add(WAIVER)
+        tx.switches.add(SWITCH)
+        tx.shadows.add(SHADOW)
+        tx.credentials.put(CREDENTIAL)
+        tx.rollouts.add(rollout())
+
+
+def opened(url: object, signatures: Ed25519Signatures) -> SqlStore:
+    return SqlStore(str(url), secret=SECRET, clock=FixedClock(), signatures=signatures)
+
+
+def url_of(store: SqlStore) -> str:
+    return store._url.render_as_string(hide_password=False)
+
+
+def faults(store: SqlStore) -> set[str]:
+    return {fault.name for fault in store.signature_faults()}
+
+
+def test_a_row_of_each_signed_table_holds(sql_stores: Stores) -> None:
+    store = sql_stores()
+    filled(store)
+    with store.read() as tx:
+        counted = {
+            name: tx.routing._unit.read(
+                sa.select(sa.func.count()).select_from(each.table)
+            ).scalar()
+            for name, each in SIGNED.items()
+        }
+    assert all(counted[name] for name in counted if name != "approval")
+    assert store.signature_faults() == []
+    assert sql_stores().snapshot().table.routes[ROUTE].incumbent == OLD.id
+
+
+def test_a_router_with_public_keys_alone_reads_all_of_a_snapshot(sql_stores: Stores) -> None:
+    store = sql_stores()
+    filled(store)
+    router = opened(url_of(store), VERIFIER)
+    try:
+        snapshot = router.snapshot()
+    finally:
+        router.close()
+    assert snapshot.switches == (SWITCH,)
+    assert [each.hash for each in snapshot.keys] == [KEY.hash]
+
+
+@pytest.mark.parametrize("attacker", [written, owned])
+def test_a_forged_verdict_with_its_evidence_and_version_serves_nobody(
+    sql_stores: Stores, attacker: Callable[..., object]
+) -> None:
+    store = sql_stores()
+    filled(store)
+    before = store.snapshot()
+    try:
+        with attacker(store) as db:  # type: ignore[attr-defined]
+            forge(db, ROUTE, NEW.id)
+    except sa.exc.DBAPIError:
+        # The database's own rules may refuse them, which is as good.
+        assert attacker is written
+        return
+
+    assert store.etag() != before.etag
+    with pytest.raises(SnapshotInvalid, match="route_version triage/2"):
+        sql_stores().snapshot()
+    assert {"verdict v_forged", "evidence e_forged", "route_version triage/2", "manifest"} <= (
+        faults(store)
+    )
+    # Neither does control build on it: not on that route, and not beside it.
+    with pytest.raises(SignatureInvalid), store.write() as tx:
+        tx.routing.commit(
+            ChangeSettings(ROUTE, SETTINGS),
+            expected_version=2,
+            actor="ada",
+            reason="x",
+            now=NOW,
+        )
+    with pytest.raises(SignatureInvalid, match="manifest"), store.write() as tx:
+        tx.keys.add(replace(KEY, id="k_2", hash="b" * 64))
+
+
+def test_a_signature_of_another_row_does_not_carry_over(sql_stores: Stores) -> None:
+    store = sql_stores()
+    filled(store)
+    with owned(store) as db:
+        signature = row(db, "route_version", route=ROUTE, version=1)["signature"]
+        forge(db, ROUTE, NEW.id, signature=signature)
+    with pytest.raises(SnapshotInvalid, match="not what was signed"):
+        sql_stores().snapshot()
+
+
+EDITS = [
+    ("provider", {"name": "sim"}, {"api_base": "http://elsewhere.example/v1"}),
+    ("api_key", {"id": "k_1"}, {"role": 4}),
+    ("api_key", {"id": "k_1"}, {"routes": []}),
+    ("switch", {"id": "s_1"}, {"expires_at": NOW}),
+    ("shadow", {"id": "sh_1"}, {"share_bps": 10_000}),
+    ("credential", {"name": "first"}, {"ciphertext": "another"}),
+    ("route_version", {"version": 1}, {"settings": {"data_class": ""}}),
+    ("target", {"id": OLD.id}, {"model": "cheaper-1"}),
+]
+
+
+@pytest.mark.parametrize(("table", "key", "change"), EDITS)
+def test_an_edited_row_of_a_snapshot_is_refused_and_named(
+    sql_stores: Stores, table: str, key: dict[str, object], change: dict[str, object]
+) -> None:
+    store = sql_stores()
+    filled(store)
+    with owned(store) as db:
+        known = metadata.tables[table]
+        same = [known.c[name] == value for name, value in key.items()]
+        db.execute(sa.update(known).where(*same).values(**change))
+    with pytest.raises(SnapshotInvalid, match=table):
+        sql_stores().snapshot()
+    assert any(each.startswith(f"{table} ") for each in faults(store))
+
+
+@pytest.mark.parametrize("table", ["switch", "api_key", "credential", "shadow"])
+def test_a_row_that_is_gone_is_missed(sql_stores: Stores, table: str) -> None:
+    store = sql_stores()
+    filled(store)
+    with owned(store) as db:
+        db.execute(sa.delete(metadata.tables[table]))
+    with pytest.raises(SnapshotInvalid, match="manifest"):
+        sql_stores().snapshot()
+    assert faults(store) == {"manifest"}
+    with pytest.raises(SignatureInvalid, match="manifest"), store.write() as tx:
+        tx.providers.put(replace(PROVIDER, name="third"))
+
+
+def test_a_version_that_is_gone_is_missed(sql_stores: Stores) -> None:
+    store = sql_stores()
+    filled(store)
+    with store.write() as tx:
+        start_canary(tx)
+    with owned(store) as db:
+        for table in ("route_fallback", "route_version"):
+            versions = metadata.tables[table]
+            db.execute(sa.delete(versions).where(versions.c.version == 2))
+    with pytest.raises(SnapshotInvalid, match="manifest"):
+        sql_stores().snapshot()
+
+
+def test_an_older_signed_row_does_not_come_back(sql_stores: Stores) -> None:
+    """A key that was revoked, as it was signed before."""
+    store = sql_stores()
+    filled(store)
+    with store.read() as tx:
+        db = tx.routing._unit._db
+        before = row(db, "api_key", id="k_1")
+    with store.write() as tx:
+        tx.keys.revoke("k_1", NOW)
+    with owned(store) as db:
+        db.execute(sa.delete(metadata.tables["api_key"]))
+        insert(db, "api_key", before)
+    with pytest.raises(SnapshotInvalid, match="manifest"):
+        sql_stores().snapshot()
+
+
+def test_a_manifest_of_a_workers_key_or_of_other_counters_does_not_fit(
+    sql_stores: Stores,
+) -> None:
+    store = sql_stores()
+    filled(store)
+    with owned(store) as db:
+        db.exec_driver_sql("UPDATE meta SET changes = changes - 1")
+    with pytest.raises(SnapshotInvalid, match="manifest"):
+        sql_stores().snapshot()
+    with owned(store) as db:
+        db.exec_driver_sql("UPDATE meta SET changes = changes + 1")
+        db.exec_driver_sql("DELETE FROM manifest")
+    with pytest.raises(SnapshotInvalid, match="manifest"):
+        sql_stores().snapshot()
+
+
+def read_verdict(tx: Transaction) -> object:
+    return tx.verdicts.get("v_1")
+
+
+DECISIONS: list[tuple[str, dict[str, object], Callable[[Transaction], object]]] = [
+    ("verdict", {"expires_at": LATER.replace(year=2040)}, read_verdict),
+    ("sample", {"strict": 0.0}, lambda tx: tx.runs.outcomes("r_1", below=9)),
+    ("sample", {"answer_sha256": "0" * 64}, lambda tx: tx.runs.samples("r_1")),
+    ("eval_run", {"suite_digest": "0" * 64}, lambda tx: tx.runs.get("r_1")),
+    ("waiver", {"expires_at": LATER.replace(year=2040)}, lambda tx: tx.waivers.list()),
+    ("proposal", {"self_approval": True}, lambda tx: tx.proposals.get("p_1")),
+    ("proposal", {"approver": "somebody"}, lambda tx: tx.proposals.list()),
+    ("rollout", {"step": 3}, lambda tx: tx.rollouts.get("ro_1")),
+    ("suite", {"items": 3}, lambda tx: tx.suites.get(PIN.digest)),
+    ("evidence", {"created_at": LATER}, lambda tx: tx.routing.evidence(ROUTE)),
+    ("api_key", {"role": 4}, lambda tx: tx.keys.by_hash(KEY.hash)),
+]
+
+
+@pytest.mark.parametrize(("table", "change", "decide"), DECISIONS)
+def test_nothing_is_decided_on_an_edited_row(
+    sql_stores: Stores,
+    table: str,
+    change: dict[str, object],
+    decide: Callable[[Transaction], object],
+) -> None:
+    store = sql_stores()
+    filled(store)
+    with store.read() as tx:
+        decide(tx)
+    with owned(store) as db:
+        db.execute(sa.update(metadata.tables[table]).values(**change))
+    with pytest.raises(SignatureInvalid, match=f"row {table} "), store.read() as tx:
+        decide(tx)
+    assert any(each.startswith(f"{table} ") for each in faults(store))
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "work"),
+    [
+        ("rollout", {"step": 3}, lambda tx: tx.rollouts.live()),
+        ("proposal", {"approver": "somebody"}, lambda tx: tx.proposals.open()),
+        ("eval_run", {"suite_digest": "0" * 64}, lambda tx: tx.runs.list()),
+    ],
+)
+def test_what_is_edited_is_no_work_of_control_and_stops_no_other(
+    sql_stores: Stores,
+    table: str,
+    change: dict[str, object],
+    work: Callable[[Transaction], list[object]],
+) -> None:
+    store = sql_stores()
+    filled(store)
+    with owned(store) as db:
+        db.execute(sa.update(metadata.tables[table]).values(**change))
+    with store.read() as tx:
+        assert work(tx) == []
+    [fault] = store.signature_faults(working=True)
+    assert fault.table == table
+
+
+def test_texts_of_a_sample_may_be_blanked_and_its_score_still_holds(
+    sql_stores: Stores,
+) -> None:
+    store = sql_stores()
+    filled(store)
+    with written(store) as db:
+        db.exec_driver_sql("UPDATE sample SET answer = '', prompt = ''")
+    with store.read() as tx:
+        assert [each.strict for each in tx.runs.samples("r_1")] == [1.0]
+    assert store.signature_faults() == []
+
+
+def test_a_workers_key_signs_samples_and_no_verdict(sql_stores: Stores) -> None:
+    store = sql_stores()
+    filled(store)
+    worker = opened(url_of(store), WORKER)
+    try:
+        with worker.write() as tx:
+            tx.runs.store_sample(replace(SAMPLE, item="i2", position=1))
+            tx.verdicts.add(replace(PASSED, id="v_worker"), "p_1")
+    finally:
+        worker.close()
+    with store.read() as tx:
+        assert len(tx.runs.samples("r_1")) == 2
+    with pytest.raises(SignatureInvalid, match="worker key"), store.read() as tx:
+        tx.verdicts.get("v_worker")
+
+
+def test_another_installations_rows_are_no_rows_of_ours(sql_stores: Stores) -> None:
+    store = sql_stores()
+    filled(store)
+    with owned(store) as db:
+        db.exec_driver_sql("UPDATE meta SET installation = 'another'")
+    with pytest.raises(SnapshotInvalid):
+        sql_stores().snapshot()
+
+
+def test_a_replaced_key_verifies_and_a_retired_one_does_not(sql_stores: Stores) -> None:
+    store = sql_stores()
+    filled(store)
+    private = new_private_key()
+    new = public_key(private, KeyPurpose.CONTROL)
+    both = {**KEYRING, new.id: new}
+    rotated = opened(url_of(store), Ed25519Signatures(lambda: both, lambda: private))
+    try:
+        with rotated.write() as tx:
+            tx.keys.add(replace(KEY, id="k_2", hash="b" * 64))
+        assert rotated.signature_faults() == []
+    finally:
+        rotated.close()
+    alone = opened(url_of(store), Ed25519Signatures(lambda: {new.id: new}))
+    with pytest.raises(SnapshotInvalid, match="keyring lacks"):
+        alone.snapshot()
+    alone.close()
+
+
+def unsigned(store: SqlStore) -> None:
+    """As rows from before there were signatures are."""
+    filled(store)
+    with store._writing.begin() as db:
+        if db.dialect.name == "postgresql":
+            db.exec_driver_sql("SET LOCAL session_replication_role = replica")
+            query = sa.text("SELECT '' AS name, '' AS sql WHERE FALSE")
+        else:
+            query = sa.text("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")
+        triggers = db.execute(query).all()
+        for trigger in triggers:
+            db.exec_driver_sql(f"DROP TRIGGER {trigger.name}")
+        for name in SIGNED:
+            db.execute(sa.update(metadata.tables[name]).values(signature=None))
+        db.exec_driver_sql("UPDATE sample SET answer_sha256 = NULL, prompt_sha256 = NULL")
+        db.exec_driver_sql("UPDATE route_version SET prev_signature = NULL")
+        db.exec_driver_sql("DELETE FROM manifest")
+        for trigger in triggers:
+            db.exec_driver_sql(trigger.sql)
+
+
+def test_rows_from_before_are_signed_once_and_no_unsigned_row_is_accepted_after(
+    sql_stores: Stores,
+) -> None:
+    store = sql_stores()
+    unsigned(store)
+    with pytest.raises(SnapshotInvalid, match="swapgate db sign"):
+        sql_stores().snapshot()
+    assert all(each.unsigned for each in store.signature_faults() if each.key)
+
+    count = store.sign_unsigned(actor=SYSTEM, reason="upgrade")
+    with store.read() as tx:
+        rows = [tx.routing._unit.read(sa.select(each.table)).all() for each in SIGNED.values()]
+    assert count == sum(map(len, rows))
+    assert store.signature_faults() == []
+    assert sql_stores().snapshot().table.routes[ROUTE].incumbent == OLD.id
+    with store.read() as tx:
+        assert tx.audit.tail(1)[0].action == "database.sign"
+        assert [each.strict for each in tx.runs.samples("r_1")] == [1.0]
+    # The triggers are back.
+    with pytest.raises(sa.exc.DBAPIError), written(store) as db:
+        db.exec_driver_sql("UPDATE route_version SET reason = 'x'")
+
+    with owned(store) as db:
+        forge(db, ROUTE, NEW.id)
+        db.exec_driver_sql("DELETE FROM manifest")
+    with pytest.raises(Conflict, match="signed already"):
+        store.sign_unsigned(actor=SYSTEM, reason="again")
+
+
+def test_an_admin_takes_forged_rows_out_and_all_goes_on(sql_stores: Stores) -> None:
+    store = sql_stores()
+    filled(store)
+    with written(store) as db:
+        insert(db, "api_key", {**row(db, "api_key", id="k_1"), "id": "k_x", "hash": "x" * 64})
+    found = store.signature_faults()
+    assert {each.name for each in found} == {"api_key k_x", "manifest"}
+
+    assert store.remove_unsigned(found, actor=SYSTEM, reason="nobody knows it") == 1
+    assert store.signature_faults() == []
+    assert [each.id for each in sql_stores().snapshot().keys] == [KEY.id]
+    with store.write() as tx:
+        tx.keys.add(ApiKey("k_2", "ours", "b" * 64, "wxyz", None, frozenset(), NOW))
+        tx.proposals.save(replace(proposal(), reason="cheaper"))
+
+
+def test_a_database_from_before_signatures_is_signed_and_serves(
+    empty_database_url: str,
+) -> None:
+    """As version 0030 left it."""
+    migrate.upgrade(empty_database_url, "0030")
+    store = opened(empty_database_url, CONTROL)
+    try:
+        with store._writing.begin() as db:
+            for target in (OLD, NEW):
+                insert(db, "target", target_rows.of_target(target))
+            insert(db, "provider", route_rows.of_provider(PROVIDER) | {"updated_at": NOW})
+            key = operations.of_key(KEY)
+            # The columns that there were.
+            insert(db, "api_key", {n: value for n, value in key.items() if value is not None})
+            first = baseline(ROUTE, OLD.id)
+            insert(db, "evidence", route_rows.of_evidence(first) | {"created_at": NOW})
+            version = {
+                "route": ROUTE,
+                "version": 1,
+                "revision": 1,
+                "kind": "baseline",
+                "incumbent": OLD.id,
+                "incumbent_evidence": first.id,
+                "weight_bps": 0,
+                "settings": asdict(SETTINGS),
+                "at": NOW,
+                "actor": "ada",
+                "reason": "new",
+            }
+            insert(db, "route_version", version)
+        migrate.upgrade(empty_database_url)
+        with pytest.raises(SnapshotInvalid, match="no signature"):
+            store.snapshot()
+        with pytest.raises(SignatureInvalid), store.write() as tx:
+            tx.keys.revoke(KEY.id, NOW)
+
+        assert store.sign_unsigned(actor=SYSTEM, reason="upgrade") == 6
+        assert store.signature_faults() == []
+        assert store.snapshot().table.routes[ROUTE].incumbent == OLD.id
+        with store.write() as tx:
+            tx.keys.revoke(KEY.id, NOW)
+    finally:
+        store.close()

@@ -1,0 +1,418 @@
+"""What somebody with DML alone tries against the promise, on both databases.
+
+What SQLite cannot hold, switches that every connection sets for itself, is in the last test.
+"""
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Final
+
+import pytest
+import sqlalchemy as sa
+
+from harness.domain.errors import StoreUnavailable
+from harness.store import migrate
+from harness.store.sql import engine
+from harness.store.tables import metadata
+from tests.integration.raw_sql import (
+    APPROVAL,
+    AT,
+    CANARY,
+    EXPIRES,
+    MIDDLE,
+    NEXT,
+    ON,
+    POLICY,
+    PROMOTION,
+    PROPOSAL,
+    REFUSED,
+    ROLLOUT,
+    SETTINGS,
+    Database,
+    Row,
+    prepared,
+    proven,
+)
+
+pytestmark = pytest.mark.req("F1", "A7")
+
+OLD_SCHEMA: Final = Path(__file__).parents[1] / "golden" / "sqlite_0033.sql"
+ASKING: Final = POLICY.replace("automatic", "approved")
+LATER: Final = {"version": 3, "revision": 4, "prev_version": 2}
+WEIGHT: Final = (
+    NEXT
+    | ON
+    | LATER
+    | {"kind": "weight", "canary": "t_new", "canary_evidence": "e_new", "weight_bps": 500}
+)
+AT_THE_END: Final = LATER | {"version": 4, "revision": 5, "prev_version": 3}
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    with prepared(database_url) as db:
+        yield db
+
+
+def wordless(db: Database, *, policy: str = POLICY, **verdict: int) -> tuple[Row, Row]:
+    """Another proposal, t_third's, for which nobody gave his word: its canary and promotion."""
+    candidate = {"candidate": "t_third"}
+    proposal = {"id": "p_2", "phase": "promoted", "policy": policy}
+    db.insert("proposal", PROPOSAL | candidate | proposal)
+    judged = {"id": "v_2", "proposal": "p_2", "route": "a", "incumbent": "t_old"}
+    db.insert("verdict", MIDDLE | judged | candidate | {"outcome": "passed"} | verdict)
+    db.insert("evidence", proven("e_2", "a", "t_third", "v_2"))
+    db.run("UPDATE rollout SET state = 'rolled_back', version = version + 1")
+    started = {"id": "ro_2", "proposal": "p_2", "verdict": "v_2"}
+    db.insert("rollout", ROLLOUT | candidate | started)
+    proof = {"verdict_id": "v_2", "verdict_candidate": "t_third"}
+    opened = {"canary": "t_third", "canary_evidence": "e_2", "rollout": "ro_2"}
+    promoted = {"incumbent": "t_third", "incumbent_evidence": "e_2"}
+    return CANARY | proof | opened, PROMOTION | proof | promoted
+
+
+def step_on(db: Database, state: str = "waiting") -> None:
+    db.run(
+        "UPDATE rollout SET step = step + 1, state = :state, version = version + 1"
+        " WHERE state <> 'rolled_back'",
+        {"state": state},
+    )
+
+
+def test_a_promotion_without_its_canary_s_steps_is_refused(database: Database) -> None:
+    canary, promotion = wordless(database)
+    with pytest.raises(REFUSED, match="last_step"):
+        database.insert(
+            "route_version", promotion | {"version": 2, "prev_version": 1, "revision": 3}
+        )
+    database.insert("route_version", canary)
+    with pytest.raises(REFUSED, match="last_step"):
+        database.insert("route_version", promotion)
+
+
+def test_a_promotion_after_its_canary_s_last_step_needs_nobody(database: Database) -> None:
+    canary, promotion = wordless(database)
+    second = {key: canary[key] for key in ("canary", "canary_evidence", "rollout")}
+    database.insert("route_version", canary, WEIGHT | second)
+    step_on(database)
+    with pytest.raises(REFUSED, match="last_step"):
+        database.insert("route_version", promotion | AT_THE_END)
+    database.run(
+        "UPDATE rollout SET state = 'measuring', version = version + 1 WHERE id = 'ro_2'"
+    )
+    database.insert("route_version", promotion | AT_THE_END)
+
+
+def test_a_rollout_is_not_moved_past_what_the_route_serves(database: Database) -> None:
+    database.insert("route_version", CANARY)
+    for forged in ("step = 1", "step = 2", "step = -1", "policy = '{}'", "verdict = 'v_bad'"):
+        with pytest.raises(REFUSED, match=r"next_step|registered"):
+            database.run(f"UPDATE rollout SET version = version + 1, {forged}")  # noqa: S608
+    with pytest.raises(REFUSED, match="version_follows"):
+        database.run("UPDATE rollout SET state = 'measuring'")
+    with pytest.raises(REFUSED, match="next_step"):
+        database.insert("route_version", WEIGHT | {"weight_bps": 10_000})
+    database.insert("route_version", WEIGHT)
+    step_on(database)
+
+
+def test_what_was_rolled_back_does_not_come_back(database: Database) -> None:
+    database.run("UPDATE rollout SET state = 'rolled_back', version = version + 1")
+    with pytest.raises(REFUSED, match="ended"):
+        database.run("UPDATE rollout SET state = 'waiting', version = version + 1")
+    for table in ("rollout", "proposal"):
+        with pytest.raises(REFUSED, match=r"never deleted|violates foreign key"):
+            database.run(f"DELETE FROM {table}")  # noqa: S608
+
+
+def test_a_policy_that_asks_for_a_person_opens_nothing_without_one(database: Database) -> None:
+    canary, _ = wordless(database, policy=ASKING)
+    with pytest.raises(REFUSED, match="approval_missing"):
+        database.insert("route_version", canary)
+    word = APPROVAL | {"id": "a_2", "proposal": "p_2", "verdict": "v_2"}
+    for forged, why in (
+        ({"name": PROPOSAL["proposer"]}, "four_eyes"),
+        ({"verdict": "v_ok"}, "approval_of_verdict"),
+    ):
+        with pytest.raises(REFUSED, match=why):
+            database.insert("approval", word | forged)
+    database.insert("approval", word | {"id": "a_3", "kind": "promotion"})
+    with pytest.raises(REFUSED, match="approval_missing"):
+        database.insert("route_version", canary)
+    database.insert("approval", word)
+    database.insert("route_version", canary)
+
+
+@pytest.mark.parametrize(
+    ("at", "why"),
+    [(EXPIRES, "verdict_expired"), (AT - 1, "verdict_expired|time_follows")],
+    ids=["after it expired", "before it was decided"],
+)
+def test_a_verdict_opens_nothing(database: Database, at: int, why: str) -> None:
+    with pytest.raises(REFUSED, match=why):
+        database.insert("route_version", CANARY | {"at": at})
+
+
+def test_a_canary_is_not_dated_back_before_the_version_it_follows(database: Database) -> None:
+    canary, _ = wordless(database, decided_at=AT - 10)
+    with pytest.raises(REFUSED, match="time_follows"):
+        database.insert("route_version", canary | {"at": AT - 1})
+    database.insert("route_version", canary)
+
+
+def test_a_verdict_is_used_once(database: Database) -> None:
+    database.insert("route_version", CANARY)
+    gone = dict.fromkeys(("canary", "canary_evidence", "salt", "rollout", "unit_rule"))
+    database.insert("route_version", NEXT | LATER | gone | {"kind": "abort", "weight_bps": 0})
+    with pytest.raises(REFUSED, match="verdict_used"):
+        database.insert("route_version", CANARY | AT_THE_END)
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [{"weight_bps": 101}, {"weight_bps": 10_000}, {"rollout": "ro_none"}, {"salt": "t"}],
+    ids=str,
+)
+def test_a_canary_opens_with_its_rollout_at_its_first_step(
+    database: Database, forged: Row
+) -> None:
+    with pytest.raises(REFUSED, match="first_step"):
+        database.insert("route_version", CANARY | forged)
+
+
+def test_a_temporary_table_of_the_same_name_fools_no_trigger(postgres_url: str) -> None:
+    restore = NEXT | {"kind": "restore", "incumbent": "t_new", "incumbent_evidence": "e_new"}
+    columns, values = ", ".join(restore), ", ".join(f":{each}" for each in restore)
+    with prepared(postgres_url) as database, database.engine.connect() as db:
+        db.exec_driver_sql("CREATE TEMP TABLE route_version AS TABLE public.route_version")
+        db.exec_driver_sql(
+            "INSERT INTO pg_temp.route_version SELECT 'a', 0, 0, kind, 't_new', 'e_new'"
+            " FROM public.route_version LIMIT 1"
+        )
+        forged = sa.text(f"INSERT INTO public.route_version ({columns}) VALUES ({values})")  # noqa: S608
+        with pytest.raises(REFUSED, match="never_incumbent"):
+            db.execute(forged, restore)
+
+
+def test_every_trigger_function_has_a_fixed_search_path(postgres_url: str) -> None:
+    with connected(postgres_url) as db:
+        found = db.execute(
+            sa.text(
+                "SELECT proname, proconfig FROM pg_proc WHERE prorettype = 'trigger'::regtype"
+                " AND pronamespace = 'public'::regnamespace"
+            )
+        ).all()
+    assert len(found) > 20
+    loose = [
+        name for name, config in found if config != ["search_path=pg_catalog, public, pg_temp"]
+    ]
+    assert loose == []
+
+
+@contextmanager
+def connected(url: str) -> Iterator[sa.Connection]:
+    made = engine.make(engine.parse(url))
+    try:
+        with made.connect().execution_options(**{engine.BEGIN: "DEFERRED"}) as db:
+            yield db
+    finally:
+        made.dispose()
+
+
+@pytest.mark.parametrize("version", ["2x", "2.5", "", b"2"], ids=repr)
+def test_a_version_that_is_no_number_forks_no_route(
+    database: Database, version: object
+) -> None:
+    with pytest.raises(sa.exc.DBAPIError):
+        database.insert("route_version", SETTINGS | {"version": version})
+    assert database.count("route_version") == 2
+
+
+def test_every_table_of_sqlite_is_strict_and_has_no_rowid(sqlite_url: str) -> None:
+    with closing(sqlite3.connect(engine.file_of(engine.parse(sqlite_url)))) as db:
+        assert loose_tables(db) == ["alembic_version"]
+    assert all(len(table.primary_key.columns) for table in metadata.sorted_tables)
+
+
+def loose_tables(db: sqlite3.Connection) -> list[str]:
+    found = db.execute(
+        "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table'"
+        " AND name NOT LIKE 'sqlite_%' AND NOT (strict AND wr)"
+    )
+    return [name for (name,) in found]
+
+
+@pytest.mark.parametrize("name", ["rowid", "_rowid_", "oid"])
+def test_no_row_is_replaced_by_its_rowid(sqlite_url: str, name: str) -> None:
+    row = MIDDLE | {"id": "v_new", "proposal": "p_1", "outcome": "passed"}
+    row |= {"route": "a", "incumbent": "t_old", "candidate": "t_third", name: 2}
+    unknown = pytest.raises(sa.exc.OperationalError, match=f"no column named {name}")
+    with prepared(sqlite_url) as database, unknown:
+        database.insert("verdict", row, verb="INSERT OR REPLACE")
+
+
+REPLACED: Mapping[str, str] = {
+    "an open proposal": (
+        "UPDATE OR REPLACE proposal SET phase = 'canary', version = version + 1"
+        " WHERE id = 'p_9'"
+    ),
+    "a live rollout": (
+        "UPDATE OR REPLACE rollout SET route = 'a', version = version + 1 WHERE id = 'ro_9'"
+    ),
+    "a version by its revision": (
+        "UPDATE OR REPLACE route_version SET revision = 1 WHERE route = 'b'"
+    ),
+    "a proposal by its key": (
+        "UPDATE OR REPLACE proposal SET id = 'p_1', version = version + 1 WHERE id = 'p_9'"
+    ),
+    "a live shadow": (
+        "INSERT OR REPLACE INTO shadow (id, route, incumbent, candidate, data_class, share_bps,"
+        " at_once, requests_per_day, reason, started_by, started_at, expires_at)"
+        " SELECT 'sh_2', route, incumbent, candidate, data_class, share_bps,"
+        " at_once, requests_per_day, reason, started_by, started_at, expires_at FROM shadow"
+    ),
+}
+SHADOW: Final = {
+    "id": "sh_1",
+    "route": "a",
+    "incumbent": "t_old",
+    "candidate": "t_new",
+    "data_class": "",
+    "share_bps": 1,
+    "at_once": 1,
+    "requests_per_day": 1,
+    "reason": "r",
+    "started_by": "ada",
+    "started_at": AT,
+    "expires_at": AT + 1,
+}
+
+
+@pytest.mark.parametrize("recursive", ["ON", "OFF"])
+@pytest.mark.parametrize("what", REPLACED)
+def test_or_replace_puts_nothing_in_the_place_of(
+    sqlite_url: str, what: str, recursive: str
+) -> None:
+    tables = ("proposal", "rollout", "route_version", "shadow")
+    with prepared(sqlite_url) as database:
+        database.insert("proposal", PROPOSAL | {"id": "p_9", "phase": "rejected"})
+        other = {"id": "ro_9", "verdict": "v_other_incumbent", "state": "paused", "route": "c"}
+        database.insert("rollout", ROLLOUT | other)
+        database.insert("shadow", SHADOW)
+        before = [database.count(table) for table in tables]
+        with closing(sqlite3.connect(engine.file_of(engine.parse(sqlite_url)))) as db:
+            db.execute(f"PRAGMA recursive_triggers = {recursive}")
+            with pytest.raises(sqlite3.IntegrityError):
+                db.execute(REPLACED[what])
+        assert [database.count(table) for table in tables] == before
+
+
+def test_without_foreign_keys_and_checks_there_is_still_no_promotion_without_its_verdict(
+    sqlite_url: str,
+) -> None:
+    """Both are switches of a connection; triggers and STRICT have none in SQL."""
+    with prepared(sqlite_url) as database:
+        database.insert("route_version", CANARY)
+    forged = PROMOTION | {"verdict_id": "v_none", "incumbent_evidence": "e_none"}
+    columns, values = ", ".join(forged), ", ".join(f":{each}" for each in forged)
+    evidence = proven("e_none", "a", "t_new", "v_none")
+    with closing(sqlite3.connect(engine.file_of(engine.parse(sqlite_url)))) as db:
+        db.execute("PRAGMA foreign_keys = OFF")
+        db.execute("PRAGMA ignore_check_constraints = ON")
+        with pytest.raises(sqlite3.IntegrityError, match="proof_missing"):
+            db.execute(
+                f"INSERT INTO evidence ({', '.join(evidence)})"  # noqa: S608
+                f" VALUES ({', '.join(f':{each}' for each in evidence)})",
+                evidence,
+            )
+        with pytest.raises(sqlite3.IntegrityError, match="_missing"):
+            db.execute(f"INSERT INTO route_version ({columns}) VALUES ({values})", forged)  # noqa: S608
+        with pytest.raises(sqlite3.IntegrityError, match="cannot store TEXT"):
+            db.execute("UPDATE rollout SET version = '2x'")
+
+
+def old_database(tmp_path: Path) -> str:
+    """A database as a version before strict tables left it, with rows in every table."""
+    file = tmp_path / "old.db"
+    with closing(sqlite3.connect(file)) as db:
+        db.executescript(OLD_SCHEMA.read_text())
+        assert len(loose_tables(db)) > 30
+    return f"sqlite:///{file}"
+
+
+def test_an_older_database_becomes_strict_and_keeps_its_rows(tmp_path: Path) -> None:
+    url = old_database(tmp_path)
+    before = rows_of(url)
+    migrate.upgrade(url)
+
+    assert migrate.check(url) == []
+    with closing(sqlite3.connect(engine.file_of(engine.parse(url)))) as db:
+        assert loose_tables(db) == ["alembic_version"]
+    after = rows_of(url)
+    assert after.keys() >= before.keys()
+    assert {name: after[name] for name in before} == before
+
+
+def rows_of(url: str) -> dict[str, int]:
+    with closing(sqlite3.connect(engine.file_of(engine.parse(url)))) as db:
+        names = db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        count = "SELECT count(*) FROM "
+        return {name: db.execute(f'{count}"{name}"').fetchone()[0] for (name,) in names}
+
+
+def test_a_row_that_does_not_fit_is_named_and_nothing_is_changed(tmp_path: Path) -> None:
+    url = old_database(tmp_path)
+    forged = "UPDATE traffic SET requests = 'many'"
+    row = "('a', 1, 'w', 'incumbent', 't_old', 1, 1, 0, 0, 0, 0, 0, 0.0, '{}', 0, 0)"
+    with closing(sqlite3.connect(engine.file_of(engine.parse(url)))) as db:
+        db.execute(f"INSERT INTO traffic VALUES {row}")  # noqa: S608
+        db.execute(forged)
+        db.commit()
+    with pytest.raises(
+        StoreUnavailable, match=r"table traffic .*route = 'a'.*requests .*'many'"
+    ):
+        migrate.upgrade(url)
+    assert migrate.current(url) == "0033"
+
+
+def test_a_row_that_refers_to_nothing_is_named(tmp_path: Path) -> None:
+    url = old_database(tmp_path)
+    with closing(sqlite3.connect(engine.file_of(engine.parse(url)))) as db:
+        db.execute("UPDATE eval_run SET target = 't_gone'")
+        db.commit()
+    with pytest.raises(StoreUnavailable, match=r"table eval_run .* target"):
+        migrate.upgrade(url)
+    assert migrate.current(url) == "0033"
+
+
+def test_the_check_names_a_trigger_that_says_something_else(
+    database: Database, database_url: str
+) -> None:
+    assert migrate.check(database_url) == []
+    if database.dialect == "postgresql":
+        database.run(
+            "CREATE OR REPLACE FUNCTION verdict_no_update() RETURNS trigger LANGUAGE plpgsql"
+            " AS 'BEGIN RETURN NEW; END'"
+        )
+        database.run("ALTER TABLE evidence DISABLE TRIGGER evidence_guard")
+        database.run(
+            "CREATE TRIGGER a_new_one BEFORE INSERT ON sample FOR EACH ROW"
+            " EXECUTE FUNCTION no_truncate()"
+        )
+    else:
+        database.run("DROP TRIGGER verdict_no_update")
+        database.run(
+            "CREATE TRIGGER verdict_no_update BEFORE UPDATE ON verdict BEGIN SELECT 1; END"
+        )
+        database.run("DROP TRIGGER evidence_guard")
+        database.run("CREATE TRIGGER a_new_one BEFORE INSERT ON sample BEGIN SELECT 1; END")
+
+    assert migrate.check(database_url) == [
+        "the trigger evidence_guard is missing",
+        "the trigger verdict_no_update is not this version's",
+        "the trigger a_new_one of sample is none of ours",
+    ]
+    migrate.upgrade(database_url)
+    assert migrate.check(database_url) == ["the trigger a_new_one of sample is none of ours"]

@@ -1,0 +1,84 @@
+"""An audit log that ends earlier than it did is found (A4)."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.control import alerts, audited_rows, housekeeping, lookup, state_check
+from harness.control.context import Context
+from harness.domain.alerts import AlertKind
+from harness.domain.errors import SignatureInvalid
+from harness.runtime.checkpoint_file import CheckpointFile
+from tests.integration.raw_sql import Database
+from tests.signing import CONTROL
+from tests.world import World
+
+pytestmark = pytest.mark.req("F5")
+
+
+@pytest.fixture
+def ctx(sql_world: World, tmp_path: Path) -> Context:
+    found = replace(
+        sql_world.context(), anchor=CheckpointFile(tmp_path / "audit.checkpoint", CONTROL)
+    )
+    audited_rows.turn(found)
+    return found
+
+
+def cut(url: str, events: int) -> None:
+    """The last events of the log, taken out by the tables' owner."""
+    database = Database(url)
+    if database.dialect == "postgresql":
+        database.run("ALTER TABLE audit_event DISABLE TRIGGER ALL")
+    else:
+        database.run("DROP TRIGGER audit_event_no_delete")
+    database.run(
+        "DELETE FROM audit_event WHERE number > (SELECT max(number) FROM audit_event) - :n",
+        {"n": events},
+    )
+    database.engine.dispose()
+
+
+def test_a_log_whose_end_was_cut_off_is_found_though_its_chain_is_whole(
+    ctx: Context, database_url: str
+) -> None:
+    assert lookup.audit_break(ctx) is None
+    with ctx.store.read() as tx:
+        [last] = tx.audit.tail(1)
+
+    cut(database_url, 2)
+
+    with ctx.store.read() as tx:
+        assert tx.audit.first_break() is None
+    assert lookup.audit_break(ctx) == last.number
+    assert f"the audit log is broken at event {last.number}" in state_check.differences(ctx)
+    audited_rows.turn(ctx)
+    assert alerts.is_open(ctx, AlertKind.AUDIT_BROKEN, "log")
+    assert housekeeping.tidy(ctx) == last.number
+
+
+def test_the_kept_end_moves_on_with_the_log_and_never_back(
+    ctx: Context, sql_world: World, database_url: str
+) -> None:
+    assert ctx.anchor is not None
+    before = ctx.anchor.read()
+    sql_world.propose()
+    audited_rows.turn(ctx)
+    after = ctx.anchor.read()
+    assert before is not None
+    assert after is not None
+    assert after.number > before.number
+
+    cut(database_url, 1)
+    audited_rows.turn(ctx)
+
+    assert ctx.anchor.read() == after
+
+
+def test_a_kept_end_that_control_did_not_sign_is_refused(ctx: Context, tmp_path: Path) -> None:
+    file = tmp_path / "audit.checkpoint"
+    file.write_text(file.read_text().replace('"number":', '"number":1'))
+
+    with pytest.raises(SignatureInvalid):
+        lookup.audit_break(ctx)

@@ -1,0 +1,190 @@
+"""PostgreSQL's two roles: all of the product runs under one that can change no table."""
+
+import json
+import secrets
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from click.testing import CliRunner
+
+from harness.cli.program import program
+from harness.control import canary_hands, propose
+from harness.domain.errors import DatabaseUnusable, InputError, NotFound
+from harness.domain.proposal import Phase
+from harness.domain.rollout import Signal
+from harness.runtime.clock import SystemClock
+from harness.store import migrate, roles
+from harness.store.sql import SqlStore
+from harness.store.tables import APPEND_ONLY
+from tests.contract.conftest import SECRET
+from tests.integration.raw_sql import Database
+from tests.signing import CONTROL
+from tests.world import BEN, World, approved
+
+pytestmark = pytest.mark.req("F1", "G5")
+
+
+@pytest.fixture
+def role(postgres_url: str) -> Iterator[str]:
+    """A role that may log in, and nothing else; gone at the end."""
+    name = f"runtime_{secrets.token_hex(4)}"
+    owner = Database(postgres_url)
+    owner.run(f"CREATE ROLE {name} LOGIN")
+    yield name
+    owner.run(f"DROP OWNED BY {name}")
+    owner.run(f"DROP ROLE {name}")
+    owner.engine.dispose()
+
+
+def as_role(url: str, role: str) -> str:
+    return sa.make_url(url).set(username=role).render_as_string(hide_password=False)
+
+
+def test_all_of_the_product_runs_under_the_runtime_s_role(
+    postgres_url: str, role: str, tmp_path: Path
+) -> None:
+    roles.grant(postgres_url, role)
+    url = as_role(postgres_url, role)
+    # What control does at its start finds nothing to do.
+    migrate.upgrade(url)
+    assert migrate.check(url) == []
+
+    def opened() -> SqlStore:
+        return SqlStore(url, secret=SECRET, clock=SystemClock(), signatures=CONTROL)
+
+    with closing(opened()) as store, closing(opened()) as router, closing(opened()) as other:
+        assert store.try_lead("control-1")
+        assert not other.try_lead("control-2")
+        world = World(tmp_path, store, policy=approved())
+        world.set_up()
+        assert router.snapshot().table.revision == 1
+        router.wait_for_change(0)
+
+        proposal = world.propose("sim/better")
+        waiting = world.until_decided(proposal.id)
+        assert waiting.phase is Phase.AWAITING_APPROVAL
+        propose.approve(world.context(), BEN, proposal.id)
+        world.turn()
+        assert world.get(proposal.id).phase is Phase.CANARY
+        while not router.wait_for_change(30):
+            pass
+        canary = router.snapshot().table.routes["chat"].canary
+        assert canary is not None
+        canary_hands.by_hand(world.context(), BEN, "chat", Signal.PROMOTE, "a demo at noon")
+        assert router.snapshot().table.routes["chat"].incumbent == canary.target
+        with store.read() as tx:
+            assert tx.audit.first_break() is None
+
+
+@pytest.fixture
+def runtime(postgres_url: str, role: str) -> Iterator[Database]:
+    roles.grant(postgres_url, role)
+    database = Database(as_role(postgres_url, role))
+    yield database
+    database.engine.dispose()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DROP TRIGGER verdict_no_update ON verdict",
+        "ALTER TABLE verdict DISABLE TRIGGER ALL",
+        (
+            "CREATE OR REPLACE FUNCTION verdict_no_update() RETURNS trigger LANGUAGE plpgsql"
+            " AS 'BEGIN RETURN NEW; END'"
+        ),
+        "CREATE FUNCTION public.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE TABLE public.mine (x int)",
+        (
+            "CREATE TRIGGER mine BEFORE INSERT ON verdict FOR EACH ROW"
+            " EXECUTE FUNCTION no_truncate()"
+        ),
+        "SET session_replication_role = replica",
+        "UPDATE alembic_version SET version_num = '0001'",
+        "UPDATE sample SET strict = 1.0",
+        "DELETE FROM proposal",
+        "DELETE FROM rollout",
+        "DELETE FROM api_key",
+        *(f"UPDATE {t.name} SET {t.columns[0].name} = NULL" for t in APPEND_ONLY),  # noqa: S608
+        *(f"DELETE FROM {t.name}" for t in APPEND_ONLY),  # noqa: S608
+        *(f"TRUNCATE {t.name} CASCADE" for t in APPEND_ONLY),
+    ],
+)
+def test_the_runtime_s_role_cannot(runtime: Database, statement: str) -> None:
+    with pytest.raises(sa.exc.ProgrammingError, match=r"permission denied|must be owner"):
+        runtime.run(statement)
+
+
+def test_a_grant_again_changes_nothing_and_takes_back_what_is_too_much(
+    postgres_url: str, role: str
+) -> None:
+    first = roles.grant(postgres_url, role)
+    owner = Database(postgres_url)
+    owner.run(f"GRANT UPDATE, DELETE ON verdict TO {role}")
+    owner.engine.dispose()
+
+    assert roles.grant(postgres_url, role) == first == roles.grant(postgres_url, role)
+    runtime = Database(as_role(postgres_url, role))
+    with pytest.raises(sa.exc.ProgrammingError, match="permission denied"):
+        runtime.run("DELETE FROM verdict")
+    runtime.engine.dispose()
+
+
+def test_tables_of_a_later_migration_are_granted_with_it(postgres_url: str, role: str) -> None:
+    migrate.downgrade(postgres_url, "0030")
+    owner = Database(postgres_url)
+    owner.run(f"GRANT SELECT, INSERT ON route_version TO {role}")
+    owner.engine.dispose()
+    migrate.upgrade(postgres_url)
+
+    runtime = Database(as_role(postgres_url, role))
+    assert runtime.count("approval") == 0
+    runtime.engine.dispose()
+
+
+def test_who_owns_the_tables_does_both_and_is_granted_nothing(
+    postgres_url: str, role: str
+) -> None:
+    owner = roles.does_both(postgres_url)
+    assert owner is not None
+    with pytest.raises(InputError, match="owns the tables"):
+        roles.grant(postgres_url, owner)
+    with pytest.raises(NotFound, match="CREATE ROLE"):
+        roles.grant(postgres_url, "nobody_there")
+    roles.grant(postgres_url, role)
+    assert roles.does_both(as_role(postgres_url, role)) is None
+    with pytest.raises(DatabaseUnusable, match="db upgrade"):
+        migrate.downgrade(as_role(postgres_url, role), "0030")
+
+
+def test_sqlite_has_no_roles(sqlite_url: str) -> None:
+    with pytest.raises(InputError, match="SQLite has no roles"):
+        roles.grant(sqlite_url, "runtime")
+    assert roles.does_both(sqlite_url) is None
+
+
+def test_the_command_grants_and_the_doctor_says_when_one_role_does_both(
+    postgres_url: str, role: str, tmp_path: Path
+) -> None:
+    def run(url: str, *words: str) -> str:
+        file = tmp_path / "swapgate.yaml"
+        file.write_text(f"home: {tmp_path / 'home'}\ndatabase_url: {url}\n")
+        return CliRunner().invoke(program, ["--config", str(file), *words]).stdout
+
+    def told(url: str) -> str:
+        checks = json.loads(run(url, "doctor", "--json"))["checks"]
+        (found,) = (each for each in checks if each["subject"] == "database role")
+        return f"{found['status']}: {found['next_step']}"
+
+    secret = tmp_path / "home" / "secret.key"
+    secret.parent.mkdir()
+    secret.write_text("a secret of the installation")
+    assert told(postgres_url) == "warn: a second role: `swapgate db grant ROLE`"
+    printed = run(postgres_url, "db", "grant", role, "--print")
+    assert f'GRANT SELECT, INSERT ON public."verdict" TO "{role}";' in printed
+    assert roles.does_both(as_role(postgres_url, role)) is None
+    run(postgres_url, "db", "grant", role)
+    assert told(as_role(postgres_url, role)) == "ok: "

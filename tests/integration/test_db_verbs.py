@@ -1,0 +1,116 @@
+"""`swapgate db`: what is signed, what is not, and the ways out."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.command_line import CommandLine, installed
+from tests.signing import ENVIRONMENT
+
+pytestmark = pytest.mark.req("F1")
+
+
+@pytest.fixture
+def cli(
+    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[CommandLine]:
+    yield from _installed(tmp_path, sqlite_url, monkeypatch)
+
+
+def _installed(
+    folder: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[CommandLine]:
+    with installed(folder, url, monkeypatch) as made:
+        yield made
+
+
+def run_sql(cli: CommandLine, *statements: str, triggers: bool = True) -> None:
+    with closing(sqlite3.connect(cli.folder / ".swapgate/swapgate.db")) as db:
+        query = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger'"
+        kept = [] if triggers else db.execute(query).fetchall()
+        for name, _ in kept:
+            db.execute(f"DROP TRIGGER {name}")
+        for statement in statements:
+            db.execute(statement)
+        for _, text in kept:
+            db.execute(text)
+        db.commit()
+
+
+FORGED_KEY = (
+    "INSERT INTO api_key (id, name, hash, hint, role, routes, created_at, principal)"
+    " SELECT 'k_forged', 'mallory', 'abc', 'abcd', 4, '[]', 0, principal"
+    " FROM api_key WHERE role = 4"
+)
+UNSIGN = (
+    "UPDATE api_key SET signature = NULL",
+    "UPDATE route_version SET signature = NULL",
+    "UPDATE evidence SET signature = NULL",
+    "UPDATE target SET signature = NULL",
+    "UPDATE provider SET signature = NULL",
+    "DELETE FROM manifest",
+)
+
+
+def test_a_forged_admins_key_is_named_refused_and_taken_out(cli: CommandLine) -> None:
+    assert "every row is as it was signed" in cli.text("db", "check")
+    run_sql(cli, FORGED_KEY)
+
+    assert "api_key k_forged: it has no signature" in cli.text("db", "check", exits=1)
+    assert cli.json("db", "check", exits=1)["signed"] is False
+    assert "api_key k_forged" in cli.text("audit", "verify", exits=1)
+    assert "rows of api_key have no" in cli.error("key", "create", "another", exits=7)
+    assert "signed already" in cli.run("db", "sign", "--reason", "x", "--yes", exits=6).stderr
+
+    told = cli.text("db", "sign", "--remove", "--reason", "forged", "--yes")
+    assert "took 1 rows out" in told
+    assert "every row is as it was signed" in cli.text("db", "check")
+    assert "database.remove" in cli.text("audit", "tail")
+    cli.run("key", "create", "another")
+
+
+def test_rows_from_before_signatures_are_shown_and_signed_once(cli: CommandLine) -> None:
+    run_sql(cli, *UNSIGN, triggers=False)
+    assert "it has no signature" in cli.text("db", "check", exits=1)
+
+    told = cli.text("db", "sign", "--reason", "upgrade", "--yes")
+    assert "route_version chat/1: it has no signature" in told
+    assert "signed" in told
+    assert "every row is as it was signed" in cli.text("db", "check")
+    assert "nothing" not in cli.text("db", "sign", "--reason", "again", "--yes")
+    cli.run("route", "settings", "chat", "--description", "Talks")
+
+
+def test_a_reason_is_asked_for_and_a_person_is(cli: CommandLine) -> None:
+    cli.run("db", "sign", exits=2)
+    cli.run("db", "sign", "--reason", " ", exits=2)
+    run_sql(cli, *UNSIGN, triggers=False)
+    cli.run("db", "sign", "--reason", "upgrade", exits=130)
+    assert "it has no signature" in cli.text("db", "check", exits=1)
+
+
+def test_keys_are_rotated_and_retired(
+    cli: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In files: a key of the environment is not ours to change.
+    assert "SWAPGATE_SIGNING" in cli.error("db", "rotate-key", exits=2)
+    home = cli.folder / ".swapgate"
+    files = ("signing.key", "worker-signing.key", "signing.pub")
+    for file, (name, value) in zip(files, ENVIRONMENT.items(), strict=True):
+        (home / file).write_text(value)
+        (home / file).chmod(0o600)
+        monkeypatch.delenv(name)
+    old = (home / "signing.pub").read_text().splitlines()[1].split()[0]
+
+    assert "signs from now on" in cli.text("db", "rotate-key")
+    cli.run("key", "create", "by the new key")
+    assert "every row is as it was signed" in cli.text("db", "check")
+
+    told = cli.text("db", "retire-key", old, "--reason", "it leaked")
+    assert f"the key {old} is retired" in told
+    assert "every row is as it was signed" in cli.text("db", "check")
+    cli.run("route", "settings", "chat", "--description", "Talks")
+    assert "signing_key.retire" in cli.text("audit", "tail")

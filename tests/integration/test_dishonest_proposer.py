@@ -1,0 +1,397 @@
+"""Who proposes does not choose the rules: the route's policy does, or another person."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evals.samples import Item
+from harness.control import chains, propose, review, routes, standalone, widening
+from harness.control.chains import Wanted
+from harness.control.context import Context
+from harness.control.propose import Wish
+from harness.domain.access import SYSTEM, Actor, Role
+from harness.domain.errors import InputError, NotAllowed, NotFound, ProofRefused
+from harness.domain.evaluation import Claim, Primaries, SuiteRole
+from harness.domain.policy import Policy, Spend, Step
+from harness.domain.proposal import Phase, Proposal
+from harness.domain.routing import RouteSuite
+from harness.domain.settings import (
+    ControlSettings,
+    RouterSettings,
+    Settings,
+    TargetSeed,
+    UiSettings,
+)
+from harness.domain.targets import Target
+from harness.runtime.clock import ManualClock
+from harness.store.memory import MemoryStore
+from tests.api_door import Door
+from tests.integration.raw_sql import REFUSED, Database
+from tests.world import ANN, BEN, CANARY, POLICY, SECRET, World, approved
+
+pytestmark = pytest.mark.req("A7", "F2", "F4")
+
+EVE = Actor(
+    "eve", Role.ADMIN, "pr_eve"
+)  # may do all that a role lets her do, and proposes herself
+REASON = "cheaper"
+# A margin of .9: with it a model that is worse on every second item passes.
+LAX = replace(
+    POLICY,
+    name="lax",
+    gate=replace(POLICY.gate, claim=Claim.NON_INFERIOR, margin=0.9),
+    self_approval=True,
+)
+
+
+@pytest.fixture
+def plain_world(tmp_path: Path) -> World:
+    """On one store: what is asked here is not the store's business."""
+    clock = ManualClock()
+    world = World(tmp_path, MemoryStore(secret=SECRET, clock=clock), clock=clock)
+    world.set_up()
+    return world
+
+
+def twenty_points_worse(target: Target, item: Item, _epoch: int) -> str:
+    number = int(item.id.rpartition("-")[2])
+    right = number % 10 < (5 if target.model == "worse" else 7)
+    return str(item.target) if right else "wrong"
+
+
+@pytest.fixture
+def guarded(world: World) -> World:
+    """The route asks for approval; `lax` is in the configuration, for another route."""
+    world.policy = approved()
+    world.script = twenty_points_worse
+    return world
+
+
+def context(world: World, *policies: Policy) -> Context:
+    ctx = world.context()
+    return replace(ctx, policies={**ctx.policies, **{each.name: each for each in policies}})
+
+
+def decided(world: World, ctx: Context, wish: Wish, actor: Actor = EVE) -> Proposal:
+    proposal = propose.create(ctx, actor, wish)
+    for _ in range(10):
+        world.turn(ctx)
+        if propose.get(ctx, proposal.id).verdict:
+            break
+    for _ in range(2):
+        world.turn(ctx)
+    return propose.get(ctx, proposal.id)
+
+
+def canary_of(world: World, route: str = "chat") -> object:
+    with world.store.read() as tx:
+        found = tx.routing.route(route)
+    assert found is not None
+    return found.canary
+
+
+def test_a_worse_model_with_a_lax_policy_gets_no_traffic_before_another_person_saw_it(
+    guarded: World,
+) -> None:
+    ctx = context(guarded, LAX)
+
+    proposal = decided(guarded, ctx, Wish("chat", "sim/worse", REASON, policy="lax"))
+
+    assert proposal.phase is Phase.AWAITING_APPROVAL
+    assert canary_of(guarded) is None
+    assert set(proposal.widened) == {"promotion", "self_approval", "gate.margin"}
+    assert proposal.widened["gate.margin"] == {"route": 0.05, "proposed": 0.9}
+    with pytest.raises(NotAllowed, match="eve proposed"):
+        propose.approve(ctx, EVE, proposal.id)
+    refused = propose.refuse(ctx, BEN, proposal.id, "a margin of 90 points")
+    assert refused.phase is Phase.REJECTED
+
+
+def test_another_person_may_let_in_what_was_widened_and_it_is_kept(guarded: World) -> None:
+    ctx = context(guarded, LAX)
+    proposal = decided(guarded, ctx, Wish("chat", "sim/equal", REASON, policy="lax"))
+
+    propose.approve(ctx, BEN, proposal.id, "a trial")
+    guarded.turn(ctx)
+
+    assert guarded.get(proposal.id).phase is Phase.CANARY
+    with guarded.store.read() as tx:
+        event = next(e for e in tx.audit.tail() if e.action == "proposal.approve")
+    assert event.details["widened"] == dict(proposal.widened)
+
+
+def test_what_passed_by_wider_rules_is_no_evidence_for_a_fallback_either(
+    guarded: World,
+) -> None:
+    ctx = context(guarded, LAX)
+    decided(guarded, ctx, Wish("chat", "sim/worse", REASON, policy="lax"))
+
+    with pytest.raises(ProofRefused, match="sim/worse has no evidence"):
+        chains.add(ctx, EVE, "chat", Wanted("sim/worse"), reason="a short cut")
+
+
+def gate(**changes: Any) -> Policy:
+    return replace(POLICY, name="lax", gate=replace(POLICY.gate, **changes))
+
+
+def canary(**changes: Any) -> Policy:
+    return replace(POLICY, name="lax", canary=replace(POLICY.canary, **changes))
+
+
+WAYS = {
+    "gate.n_max": gate(n_max=11),
+    "gate.epochs": gate(epochs=1),
+    "gate.alpha": gate(alpha=0.5),
+    "gate.spend": gate(spend=Spend.NONE),
+    "gate.verdict_ttl_s": gate(verdict_ttl_s=1e9),
+    "gate.infra_retries": gate(infra_retries=1000),
+    "gate.margin_max": gate(margin_max=0.9),
+    "gate.claims": gate(),
+    "gate.primaries": gate(primaries=Primaries.ANY),
+    "self_approval": replace(POLICY, name="lax", self_approval=True),
+    "canary.alpha": canary(alpha=1e-6),
+    "canary.steps": canary(steps=(Step(9000, 0),)),
+    "canary.steps.3.certify": canary(steps=(*CANARY.steps[:2], Step(2500, 10))),
+    "canary.guardrails.latency": canary(guardrails=replace(CANARY.guardrails, latency=False)),
+}
+STRICT = replace(
+    POLICY,
+    gate=replace(
+        POLICY.gate, epochs=2, spend=Spend.FIRST_FULL, claims=(Claim.SUPERIOR,), n_max=None
+    ),
+)
+
+
+@pytest.mark.parametrize("field", WAYS)
+def test_each_looser_field_of_another_policy_waits_for_another_person(
+    plain_world: World, field: str
+) -> None:
+    lax = WAYS[field]
+    if field != "gate.epochs":
+        lax = replace(lax, gate=replace(lax.gate, epochs=2))
+    if field != "gate.claims":
+        lax = replace(lax, gate=replace(lax.gate, claims=(Claim.SUPERIOR,)))
+    plain_world.policy = STRICT
+    ctx = context(plain_world, lax)
+
+    proposal = decided(plain_world, ctx, Wish("chat", "sim/better", policy="lax"))
+
+    assert set(proposal.widened) == {field}
+    assert proposal.phase is Phase.AWAITING_APPROVAL
+    with pytest.raises(NotAllowed):
+        propose.approve(ctx, EVE, proposal.id)
+
+
+@pytest.mark.parametrize(
+    ("wish", "field"),
+    [
+        ({"margin": 0.9, "claim": Claim.NON_INFERIOR}, "gate.margin"),
+        ({"margin": 0.06}, "gate.margin"),
+        ({"claim": Claim.CHEAPER, "min_saving": 0.001}, "gate.min_saving"),
+    ],
+)
+def test_a_wish_beyond_the_bounds_waits_for_another_person(
+    plain_world: World, wish: dict[str, Any], field: str
+) -> None:
+    proposal = propose.create(plain_world.context(), ANN, Wish("chat", "sim/good", "x", **wish))
+
+    assert set(proposal.widened) == {field}
+
+
+def test_a_choice_within_the_bounds_is_free(plain_world: World) -> None:
+    wish = Wish("chat", "sim/better", REASON, Claim.NON_INFERIOR, 0.04)
+
+    assert propose.create(plain_world.context(), ANN, wish).widened == {}
+
+
+def test_a_stricter_policy_is_free(plain_world: World) -> None:
+    strict = replace(approved(), name="strict", gate=replace(POLICY.gate, alpha=0.01))
+    ctx = context(plain_world, strict)
+
+    proposal = decided(plain_world, ctx, Wish("chat", "sim/better", policy="strict"), ANN)
+
+    assert proposal.widened == {}
+    assert proposal.phase is Phase.AWAITING_APPROVAL
+
+
+@pytest.mark.req("F10")
+def test_a_comparison_in_ci_refuses_terms_that_its_policy_does_not_allow(
+    plain_world: World,
+) -> None:
+    ctx = plain_world.context()
+    seeds = (TargetSeed("sim", "base"), TargetSeed("sim", "worse"))
+    claim = Claim.NON_INFERIOR
+    question = standalone.Question(("colours",), *seeds, claim=claim, margin=0.9, reason="x")
+    with plain_world.store.read() as tx:
+        providers = tx.providers.all()
+    parts = (RouterSettings(), ControlSettings(), UiSettings())
+    settings = Settings("", plain_world.folder, None, *parts, providers, {}, {}, {})
+
+    with pytest.raises(NotAllowed, match=r"gate\.margin: the route's policy says 0\.05"):
+        standalone.register(ctx, EVE, settings, question)
+
+
+def test_a_route_whose_policy_is_gone_takes_no_proposal(plain_world: World) -> None:
+    ctx = context(plain_world, LAX)
+    without = replace(ctx, policies={"lax": LAX})
+
+    with pytest.raises(NotFound, match="no policy 'default'"):
+        propose.create(without, ANN, Wish("chat", "sim/worse", policy="lax"))
+
+
+def test_only_an_admin_changes_what_a_route_asks_for(plain_world: World) -> None:
+    """Weights and roles of suites, and the policy's name, are the route's settings."""
+    ctx, suites = plain_world.context(), (RouteSuite("colours", SuiteRole.GUARD, 0.1),)
+    for changed in (
+        lambda before: replace(before, suites=suites),
+        lambda before: replace(before, policy="lax"),
+    ):
+        with pytest.raises(NotAllowed):
+            routes.change_settings(ctx, replace(BEN), "chat", changed)
+
+
+@pytest.mark.req("F6")
+@pytest.mark.parametrize("changed", ["labels", "version", "scorer"])
+def test_another_suite_content_waits_for_another_person(
+    plain_world: World, changed: str
+) -> None:
+    colours = plain_world.suites["colours"]
+    assert colours.path is not None
+    if changed == "labels":
+        text = colours.path.read_text().replace('"target": "c1"', '"target": "wrong"')
+        colours.path.write_text(text)
+    elif changed == "version":
+        plain_world.suites["colours"] = replace(colours, version="2")
+    else:
+        plain_world.suites["colours"] = replace(colours, scorer_options={"ignore_case": True})
+    plain_world.policy = replace(POLICY, self_approval=True)
+    ctx = plain_world.context()
+
+    proposal = decided(plain_world, ctx, Wish("chat", "sim/better"), EVE)
+
+    assert proposal.phase is Phase.AWAITING_APPROVAL, proposal.closed_because
+    (said,) = proposal.widened["suite colours"]["changed"]
+    assert said.startswith({"labels": "data", "scorer": "scorer"}.get(changed, "version"))
+    with pytest.raises(NotAllowed):
+        propose.approve(ctx, EVE, proposal.id)
+    propose.approve(ctx, BEN, proposal.id)
+    plain_world.turn(ctx)
+    assert plain_world.get(proposal.id).phase is Phase.CANARY
+    # What another person let in is the route's from then on.
+    with plain_world.store.read() as tx:
+        assert (
+            widening.of_suites(tx, routes.existing(tx, "chat"), [ctx.suites.pin("colours")])
+            == {}
+        )
+
+
+@pytest.mark.req("F6")
+def test_an_admin_who_names_a_suite_anew_accepts_what_it_holds(plain_world: World) -> None:
+    plain_world.suites["colours"] = replace(plain_world.suites["colours"], version="2")
+    ctx = plain_world.context()
+    wish = Wish("chat", "sim/better")
+    assert set(propose.preview(ctx, wish).widened) == {"suite colours"}
+
+    routes.change_settings(ctx, SYSTEM, "chat", lambda s: replace(s, total_timeout_s=60.0))
+    assert set(propose.preview(ctx, wish).widened) == {"suite colours"}
+
+    suites = (RouteSuite("colours"),)
+    routes.change_settings(ctx, SYSTEM, "chat", lambda s: replace(s, suites=suites))
+    assert propose.preview(ctx, wish).widened == {}
+
+
+@pytest.mark.req("C4")
+def test_over_rest_a_proposers_key_widens_nothing_by_itself(plain_world: World) -> None:
+    plain_world.policy = approved()
+    plain_world.script = twenty_points_worse
+    door = Door(plain_world)
+    wish = {"route": "chat", "candidate": "sim/worse", "reason": REASON, "margin": 0.9}
+    wish |= {"claim": "non_inferior"}
+
+    preview = door.post("/proposals/preview", wish, role="proposer")
+    assert preview["widened"]["gate.margin"] == {"route": 0.05, "proposed": 0.9}
+    assert preview["risk"]["number"] == 1
+    made = door.post("/proposals", wish, role="proposer")
+    assert made["widened"] == preview["widened"]
+    plain_world.until_decided(made["id"])
+    plain_world.turn()
+
+    assert canary_of(plain_world) is None
+    refused = door.send("POST", f"/proposals/{made['id']}/approve", role="proposer")
+    assert refused.status_code == 403
+    seen = door.get(f"/proposals/{made['id']}/review")
+    assert seen["widened"] == ["gate.margin: the route's policy says 0.05, proposed 0.9"]
+    door.send("POST", f"/proposals/{made['id']}/approve", role="approver").raise_for_status()
+    with plain_world.store.read() as tx:
+        (approval,) = tx.approvals.of(made["id"])
+    assert approval.widened == made["widened"]
+    # What is no field of a proposal is refused, so that nothing else can be chosen.
+    for more in ("alpha", "n_max", "epochs", "self_approval", "spend", "suites", "weights"):
+        answer = door.send("POST", "/proposals", role="proposer", json={**wish, more: 1})
+        assert answer.status_code == 422, more
+
+
+@pytest.mark.req("F6")
+def test_an_approver_sees_what_changed_in_90_days_and_by_whom(plain_world: World) -> None:
+    ctx = context(plain_world, replace(POLICY, name="other"))
+    decided(plain_world, ctx, Wish("chat", "sim/equal"), ANN)
+    plain_world.clock.advance(100 * 86_400)
+    routes.change_settings(ctx, SYSTEM, "chat", lambda s: replace(s, total_timeout_s=60.0))
+    stricter = replace(POLICY, name="default", gate=replace(POLICY.gate, alpha=0.01))
+    plain_world.policy = stricter
+    plain_world.suites["colours"] = replace(plain_world.suites["colours"], version="2")
+    ctx = plain_world.context()
+    decided(plain_world, ctx, Wish("chat", "sim/equal", policy="default"), EVE)
+    proposal = propose.create(ctx, ANN, Wish("chat", "sim/good"))
+
+    seen = review.of_proposal(ctx, proposal.id)
+
+    assert seen.risk.number == 2
+    assert seen.widened == [
+        "suite colours: not the one accepted for this route (version, 1 then and 2 now)"
+    ]
+    settings, *proposed = sorted(seen.changes, key=lambda each: each.at)
+    assert (settings.by, settings.what) == (SYSTEM.name, "settings")
+    assert settings.text == "timeout: 120 s → 60 s"
+    assert {(each.what, each.by.split()[0]) for each in proposed} == {
+        ("policy", "eve"),
+        ("suite", "eve"),
+    }
+
+
+@pytest.mark.req("F6")
+def test_policies_and_suites_that_were_used_anew_stand_in_the_review(
+    plain_world: World,
+) -> None:
+    decided(plain_world, plain_world.context(), Wish("chat", "sim/equal"), ANN)
+    plain_world.policy = gate(alpha=0.01)
+    plain_world.policy = replace(plain_world.policy, name="default")
+    plain_world.suites["colours"] = replace(plain_world.suites["colours"], version="2")
+    ctx = plain_world.context()
+    proposal = propose.create(ctx, EVE, Wish("chat", "sim/equal"))
+
+    changes = {each.what: each for each in review.of_proposal(ctx, proposal.id).changes}
+
+    assert changes["policy"].text == "gate.alpha: 0.05 → 0.01"
+    assert changes["suite"].text == "colours: version, 1 then and 2 now"
+    assert changes["policy"].by == changes["suite"].by == f"eve ({proposal.id})"
+
+
+def test_the_store_and_the_database_let_nothing_widened_in_without_another_person(
+    sql_world: World, database_url: str
+) -> None:
+    sql_world.policy = approved()
+    ctx = context(sql_world, LAX)
+    proposal = decided(sql_world, ctx, Wish("chat", "sim/equal", REASON, policy="lax"))
+    raw = Database(database_url)
+
+    with pytest.raises(NotAllowed, match="asks for less"), sql_world.store.write() as tx:
+        tx.proposals.save(replace(proposal, phase=Phase.CANARY))
+    with pytest.raises(InputError, match="widened was"), sql_world.store.write() as tx:
+        tx.proposals.save(replace(proposal, widened={}))
+    for change in ("phase = 'canary'", "widened = '{}'", "self_approval = true"):
+        with pytest.raises(REFUSED):
+            raw.run(f"UPDATE proposal SET version = version + 1, {change}")  # noqa: S608
+    raw.engine.dispose()

@@ -1,0 +1,123 @@
+"""What is queued beside what: twins, proposals before schedules, runs that people cancel."""
+
+from dataclasses import replace
+
+import pytest
+
+from harness.control import housekeeping, looks, propose, work
+from harness.control.context import Context
+from harness.domain.access import SYSTEM
+from harness.domain.errors import IllegalTransition, InputError, NotFound
+from harness.domain.evaluation import RunState
+from harness.domain.proposal import Phase
+from harness.runtime.inline_workers import InlineWorkers
+from tests.world import ANN, World
+
+
+class Held:
+    """Workers that start nothing: what is asked of them is kept."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+        self.stopped: list[str] = []
+
+    def start(self, run: str) -> str:
+        self.started.append(run)
+        return f"w-{run}"
+
+    def alive(self) -> dict[str, str]:
+        return {}
+
+    def reap(self) -> list[tuple[str, str, int, str]]:
+        return []
+
+    def stop(self, run: str) -> None:
+        self.stopped.append(run)
+
+    def stop_all(self) -> None: ...
+
+
+@pytest.mark.req("A7")
+def test_a_schedule_skips_a_run_whose_twin_is_queued_or_running(world: World) -> None:
+    ctx = world.context()
+    [first] = housekeeping.evaluate_incumbents(ctx, suite="colours")
+    assert housekeeping.evaluate_incumbents(ctx, suite="colours") == []
+    with world.store.write() as tx:
+        tx.runs.set_state(first.id, RunState.RUNNING)
+    assert housekeeping.evaluate_incumbents(ctx, suite="colours") == []
+    with world.store.write() as tx:
+        tx.runs.set_state(first.id, RunState.DONE)
+    [again] = housekeeping.evaluate_incumbents(ctx, suite="colours")
+    assert again.id != first.id
+    # Who asks by hand gets what he asks for.
+    assert work.start_by_hand(ctx, ANN, "colours", "sim/base").id != again.id
+
+
+@pytest.mark.req("A7")
+def test_what_a_proposal_waits_for_goes_before_a_schedule(world: World) -> None:
+    held = Held()
+    [scheduled] = housekeeping.evaluate_incumbents(world.context(), suite="colours")
+    world.clock.advance(60)
+    proposal = world.propose("sim/better")
+    ctx = replace_workers(world, held)
+    world.turn(ctx)
+    pairs = world.get(proposal.id).runs.values()
+    ours = {run for pair in pairs for run in (pair.incumbent, pair.candidate)}
+    work.tend(ctx)
+    assert set(held.started[:2]) == ours
+    assert scheduled.id not in held.started[:2]
+
+
+@pytest.mark.req("A7")
+def test_a_run_is_cancelled_with_a_reason_and_its_proposal_with_it(world: World) -> None:
+    held = Held()
+    ctx = replace_workers(world, held)
+    proposal = world.propose("sim/better")
+    world.turn(ctx)
+    [pair] = world.get(proposal.id).runs.values()
+
+    with pytest.raises(InputError, match="needs a reason"):
+        work.cancel(ctx, ANN, pair.candidate, " ")
+    with pytest.raises(NotFound):
+        work.cancel(ctx, ANN, "run_nothing", "why not")
+    ended = work.cancel(ctx, ANN, pair.candidate, "the wrong model")
+
+    assert ended.state is RunState.STOPPED
+    assert "cancelled by ann: the wrong model" in ended.message
+    assert pair.candidate in held.stopped
+    after = world.get(proposal.id)
+    assert after.phase is Phase.CANCELLED
+    assert f"its run {pair.candidate} was cancelled by ann: the wrong model" in (
+        after.closed_because
+    )
+    with world.store.read() as tx:
+        assert tx.runs.get(pair.incumbent).state is RunState.STOPPED
+        assert not looks.taken(tx, after)  # nothing of the candidate was scored
+    with pytest.raises(IllegalTransition, match="ended already"):
+        work.cancel(ctx, ANN, pair.candidate, "again")
+    world.turn(ctx)
+    assert propose.get(ctx, world.propose("sim/better").id).phase is Phase.PROPOSED
+
+
+@pytest.mark.req("A7")
+def test_a_cancelled_run_with_one_score_leaves_a_look(world: World) -> None:
+    held = Held()
+    proposal = world.propose("sim/better")
+    world.turn(replace_workers(world, held))
+    [pair] = world.get(proposal.id).runs.values()
+    # One worker scores, and then somebody cancels before the gate decides.
+    inline = world.context().workers
+    assert isinstance(inline, InlineWorkers)
+    inline.start(pair.candidate)
+    with world.store.write() as tx:
+        tx.runs.want(pair.candidate, 100)
+    if world.get(proposal.id).phase is Phase.EVALUATING:
+        with world.store.write() as tx:
+            tx.runs.set_state(pair.candidate, RunState.QUEUED)
+        work.cancel(world.context(), SYSTEM, pair.candidate, "too dear")
+    with world.store.read() as tx:
+        assert looks.taken(tx, world.get(proposal.id))
+
+
+def replace_workers(world: World, held: Held) -> Context:
+    return replace(world.context(), workers=held)

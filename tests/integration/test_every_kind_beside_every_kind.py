@@ -1,0 +1,442 @@
+"""Every endpoint, kind of incumbent, kind of other target, role and form of answer.
+
+Made of the registry: a new kind or endpoint is in it by itself. All in this process; the
+providers are `tests.wire.kinds`, each in its own protocol.
+"""
+
+import asyncio
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from enum import StrEnum
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from harness.domain.access import key_hash
+from harness.domain.breaker import BreakerPolicy
+from harness.domain.capabilities import Endpoint
+from harness.domain.keepwarm import KeepWarm, draw
+from harness.domain.overrides import RequestKind
+from harness.domain.provider_kinds import PROVIDER_KINDS, SERVED_KINDS
+from harness.domain.routing import (
+    Arm,
+    Canary,
+    KeyGrant,
+    Route,
+    RouteSettings,
+    RoutingTable,
+    Snapshot,
+)
+from harness.domain.shadow import Shadow, ShadowLimits
+from harness.domain.targets import Target
+from harness.runtime.clock import ManualClock
+from router.dialects.table import ENDPOINTS
+from router.stream import EVENT_END, data_of
+from router.transport.select import Transports
+from tests.router_door import AUTH, Door
+from tests.router_world import KEY, QUICK, SECRET
+from tests.wire.kinds import CALL, Kinds, model_of, provider_of, says
+
+pytestmark = pytest.mark.slow
+
+KINDS: Final = tuple(sorted(SERVED_KINDS))
+PATHS: Final = {endpoint: path for path, endpoint in ENDPOINTS.items()}
+NOW: Final = ManualClock().now()
+WARM_BPS: Final = 1_000
+# No circuit opens: each cell is for itself.
+SETTINGS: Final = replace(QUICK, heartbeat_s=0.0, breaker=BreakerPolicy(failures=1_000_000))
+HELLO: Final = "Hello?"
+SCHEMA: Final = {"type": "object", "properties": {"city": {"type": "string"}}}
+Json = dict[str, Any]
+
+
+class Role(StrEnum):
+    """What the other target is to the route."""
+
+    FALLBACK = "fallback"
+    CANARY = "canary"
+    FAILING_CANARY = "failing_canary"
+    KEEP_WARM = "keep_warm"
+    SHADOW = "shadow"
+    OVERRIDE = "override"
+
+
+class Form(StrEnum):
+    PLAIN = "plain"
+    STREAM = "stream"
+    TOOLS = "tools"
+    STREAMED_TOOLS = "streamed_tools"
+
+    @property
+    def stream(self) -> bool:
+        return self in (Form.STREAM, Form.STREAMED_TOOLS)
+
+    @property
+    def tools(self) -> bool:
+        return self in (Form.TOOLS, Form.STREAMED_TOOLS)
+
+
+FORMS: Final[Mapping[Endpoint, Sequence[Form]]] = {
+    **dict.fromkeys(Endpoint, tuple(Form)),
+    Endpoint.EMBEDDINGS: (Form.PLAIN,),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    role: Role
+    endpoint: Endpoint
+    incumbent: str
+    other: str
+    form: Form
+
+    @property
+    def route(self) -> str:
+        return f"{self.role}.{self.incumbent}.{self.other}"
+
+    @property
+    def failing(self) -> frozenset[str]:
+        match self.role:
+            case Role.FALLBACK:
+                return frozenset({own(self.incumbent)})
+            case Role.FAILING_CANARY:
+                return frozenset({second(self.other)})
+            case _:
+                return frozenset()
+
+    @property
+    def asked(self) -> list[str]:
+        """Names of the providers that get the request, in order."""
+        incumbent, other = own(self.incumbent), second(self.other)
+        order = {
+            Role.FALLBACK: (incumbent, other),
+            Role.CANARY: (other, incumbent),
+            Role.FAILING_CANARY: (other, incumbent),
+            Role.KEEP_WARM: (incumbent, other),
+            Role.SHADOW: (incumbent,),
+            Role.OVERRIDE: (other,),
+        }[self.role]
+        if self.warms:
+            order = (other, incumbent)
+        kinds = {incumbent: self.incumbent, other: self.other}
+        able = [each for each in order if self.endpoint in PROVIDER_KINDS[kinds[each]].serves]
+        found = []
+        for each in able:
+            found.append(each)
+            if each not in self.failing:
+                break
+        return found
+
+    @property
+    def warms(self) -> bool:
+        able = self.endpoint in PROVIDER_KINDS[self.other].serves
+        return self.role is Role.KEEP_WARM and able and self.endpoint is not Endpoint.EMBEDDINGS
+
+    @property
+    def mirrors(self) -> bool:
+        kinds = (self.incumbent, self.other)
+        able = all(self.endpoint in PROVIDER_KINDS[each].serves for each in kinds)
+        return self.role is Role.SHADOW and able and self.endpoint is not Endpoint.EMBEDDINGS
+
+    @property
+    def arm(self) -> Arm:
+        if self.role in (Role.CANARY, Role.FAILING_CANARY):
+            return Arm.CANARY
+        return Arm.KEEP_WARM if self.warms else Arm.INCUMBENT
+
+
+def cells(role: Role) -> Iterator[Cell]:
+    for endpoint, incumbent, other in product(Endpoint, KINDS, KINDS):
+        for form in FORMS[endpoint]:
+            yield Cell(role, endpoint, incumbent, other, form)
+
+
+def own(kind: str) -> str:
+    return kind
+
+
+def second(kind: str) -> str:
+    return f"{kind}-2"
+
+
+def snapshot_of(role: Role) -> Snapshot:
+    """A route for each pair of kinds."""
+    targets = {kind: Target(own(kind), model_of(kind)) for kind in KINDS}
+    others = {kind: Target(second(kind), model_of(kind)) for kind in KINDS}
+    routes, shadows = {}, []
+    for incumbent, other in product(KINDS, KINDS):
+        name = f"{role}.{incumbent}.{other}"
+        first, guest = targets[incumbent].id, others[other].id
+        route = Route(name, 1, first, None, (), RouteSettings())
+        match role:
+            case Role.FALLBACK:
+                route = replace(route, fallbacks=(guest,))
+            case Role.CANARY | Role.FAILING_CANARY:
+                route = replace(route, canary=Canary(guest, 10_000, "salt", f"r_{name}"))
+            case Role.KEEP_WARM:
+                settings = RouteSettings(keep_warm_bps=WARM_BPS)
+                route = replace(route, fallbacks=(guest,), settings=settings)
+            case Role.SHADOW:
+                shadows.append(shadow_of(name, first, others[other]))
+            case Role.OVERRIDE:
+                override = f"to.{other}"
+                routes[override] = Route(override, 1, guest, None, (), RouteSettings())
+                settings = RouteSettings(overrides={RequestKind.SUBAGENT: override})
+                route = replace(route, settings=settings)
+        routes[name] = route
+    providers = [provider_of(kind, name(kind)) for kind in KINDS for name in (own, second)]
+    all_targets = (*targets.values(), *others.values())
+    return Snapshot(
+        table=RoutingTable(1, routes, {each.id: each for each in all_targets}),
+        providers={each.name: each for each in providers},
+        keys=(KeyGrant("k", key_hash(KEY, SECRET)),),
+        etag="1",
+        shadows=tuple(shadows),
+    )
+
+
+def shadow_of(route: str, incumbent: str, candidate: Target) -> Shadow:
+    limits = ShadowLimits(share_bps=10_000, requests_per_day=1_000, usd_per_day=None)
+    return Shadow(
+        id=f"s_{route}",
+        route=route,
+        incumbent=incumbent,
+        candidate=candidate,
+        data_class="",
+        limits=limits,
+        proposal=None,
+        reason="",
+        started_by="",
+        started_at=NOW,
+        expires_at=NOW + timedelta(days=365),
+    )
+
+
+def body(cell: Cell) -> bytes:
+    asked: Json = {"model": cell.route}
+    name = CALL[0]
+    match cell.endpoint:
+        case Endpoint.EMBEDDINGS:
+            return json.dumps({**asked, "input": [HELLO, "Bye!"]}).encode()
+        case Endpoint.CHAT:
+            function = {"name": name, "parameters": SCHEMA}
+            asked |= {"messages": [{"role": "user", "content": HELLO}], "max_tokens": 64}
+            tool: Json = {"type": "function", "function": function}
+        case Endpoint.RESPONSES:
+            asked |= {"input": HELLO}
+            tool = {"type": "function", "name": name, "parameters": SCHEMA, "strict": False}
+        case Endpoint.MESSAGES:
+            asked |= {"messages": [{"role": "user", "content": HELLO}], "max_tokens": 64}
+            tool = {"name": name, "input_schema": SCHEMA}
+    if cell.form.tools:
+        asked["tools"] = [tool]
+    if cell.form.stream:
+        asked["stream"] = True
+    return json.dumps(asked).encode()
+
+
+def heard(cell: Cell, raw: bytes) -> tuple[str, list[tuple[str, Json]]]:
+    """Text and calls of a whole answer, as this endpoint's clients read it."""
+    if cell.endpoint is Endpoint.EMBEDDINGS:
+        vectors = [each["embedding"] for each in json.loads(raw)["data"]]
+        assert len(vectors) == 2
+        assert all(isinstance(x, float) for each in vectors for x in each)
+        return "", []
+    if cell.endpoint is Endpoint.CHAT:
+        return chat(events(raw)) if cell.form.stream else chat([json.loads(raw)])
+    if cell.endpoint is Endpoint.RESPONSES:
+        if not cell.form.stream:
+            return response(json.loads(raw))
+        *_, last = events(raw)
+        assert last["type"] == "response.completed"
+        return response(last["response"])
+    return message_stream(events(raw)) if cell.form.stream else message(json.loads(raw))
+
+
+def events(raw: bytes) -> list[Json]:
+    assert raw.endswith((b"\n\n", b"\r\n\r\n"))
+    data = [data_of(each) for each in EVENT_END.split(raw) if each.strip()]
+    return [json.loads(each) if each != b"[DONE]" else {"done": True} for each in data if each]
+
+
+def chat(said: list[Json]) -> tuple[str, list[tuple[str, Json]]]:
+    """A whole chat, or a stream's events."""
+    streams = said[-1] == {"done": True}
+    choices = [choice for each in said for choice in each.get("choices", ())]
+    assert choices
+    assert choices[-1]["finish_reason"] in ("stop", "tool_calls")
+    assert streams or len(said) == 1
+    text, names, arguments = "", list[str](), dict[int, str]()
+    for choice in choices:
+        part = choice["delta" if streams else "message"]
+        text += part.get("content") or ""
+        for number, call in enumerate(part.get("tool_calls") or ()):
+            function, place = call["function"], call.get("index", number)
+            names += [function["name"]] if function.get("name") else []
+            arguments[place] = arguments.get(place, "") + (function.get("arguments") or "")
+    made = [json.loads(arguments[place]) for place in sorted(arguments)]
+    return text, list(zip(names, made, strict=True))
+
+
+def response(whole: Json) -> tuple[str, list[tuple[str, Json]]]:
+    assert whole["status"] == "completed"
+    text = "".join(
+        part["text"] for item in whole["output"] for part in item.get("content") or ()
+    )
+    calls = [each for each in whole["output"] if each["type"] == "function_call"]
+    return text, [(each["name"], json.loads(each["arguments"])) for each in calls]
+
+
+def message(whole: Json) -> tuple[str, list[tuple[str, Json]]]:
+    assert whole["stop_reason"] in ("end_turn", "tool_use")
+    text = "".join(each["text"] for each in whole["content"] if each["type"] == "text")
+    calls = [each for each in whole["content"] if each["type"] == "tool_use"]
+    return text, [(each["name"], each["input"]) for each in calls]
+
+
+def message_stream(said: list[Json]) -> tuple[str, list[tuple[str, Json]]]:
+    assert said[-1]["type"] == "message_stop"
+    text, names, arguments = "", list[str](), ""
+    for event in said:
+        block, delta = event.get("content_block") or {}, event.get("delta") or {}
+        names += [block["name"]] if block.get("type") == "tool_use" else []
+        text += block.get("text") or delta.get("text") or ""
+        arguments += delta.get("partial_json") or ""
+    return text, [(name, json.loads(arguments)) for name in names]
+
+
+@cache
+def warm_key(route: str, target: str) -> bytes:
+    """A caller who is drawn to keep the target warm."""
+    found = (
+        f"u{number}"
+        for number in range(10_000)
+        if draw(
+            f"header:u{number}",
+            route=route,
+            day=NOW.date(),
+            targets=(target,),
+            healthy=lambda _: True,
+            setting=KeepWarm(WARM_BPS),
+        )
+    )
+    return next(found).encode()
+
+
+def headers_of(cell: Cell) -> tuple[tuple[bytes, bytes], ...]:
+    target = Target(second(cell.other), model_of(cell.other))
+    match cell.role:
+        case Role.KEEP_WARM:
+            return AUTH, (b"x-swapgate-sticky", warm_key(cell.route, target.id))
+        case Role.OVERRIDE:
+            return AUTH, (b"x-swapgate-kind", b"subagent")
+        case _:
+            return (AUTH,)
+
+
+@pytest.fixture(scope="module")
+def wire() -> Kinds:
+    return Kinds()
+
+
+@pytest.fixture(scope="module")
+def transports(wire: Kinds) -> Transports:
+    """Loading what translates is the slow part."""
+    found = Transports(SETTINGS, wire)
+    found.prepare(KINDS)
+    return found
+
+
+@pytest.mark.req("B2", "B7")
+@pytest.mark.parametrize("role", Role)
+async def test_every_kind_beside_every_kind_answers_whole_or_says_why_not(
+    role: Role, tmp_path: Path, transports: Transports, wire: Kinds
+) -> None:
+    first = snapshot_of(role)
+    door = Door(tmp_path, settings=SETTINGS, first=first, transports=transports)
+    door.recorder.shadows.know((each.id for each in first.shadows), (), NOW.date())
+    wrong = [f"{cell}: {why}" for cell in cells(role) if (why := await fault(cell, door, wire))]
+
+    assert not wrong, f"{len(wrong)} cells, such as\n" + "\n".join(wrong[:10])
+    counted = door.recorder.counters
+    assert not [name for name in counted if "internal" in name or "unreadable" in name]
+
+
+async def fault(cell: Cell, door: Door, wire: Kinds) -> str:
+    """What is wrong with this cell's answer; empty for nothing."""
+    wire.failing, wire.asked = cell.failing, []
+    mirrored = door.recorder.counters["shadow_mirrored"]
+    status, headers, raw = await door.call(
+        PATHS[cell.endpoint], body(cell), headers=headers_of(cell)
+    )
+    expected = cell.asked
+    answers = bool(expected) and expected[-1] not in cell.failing
+    wanted = 200 if answers else 502 if expected else 422
+    if status != wanted:
+        return f"{status} instead of {wanted}: {raw[:300]!r}"
+    if headers[b"x-swapgate-arm"].decode() != cell.arm:
+        return f"arm {headers[b'x-swapgate-arm']!r} instead of {cell.arm}"
+    if answers:
+        served = headers[b"x-swapgate-target"].decode().partition("/")[0]
+        if served != expected[-1]:
+            return f"{served} answered instead of {expected[-1]}"
+        why = unlike(cell, raw, expected[-1])
+        if why:
+            return why
+    if cell.mirrors:
+        expected = [*expected, second(cell.other)]
+        await mirrors_done()
+        counted = door.recorder.counters
+        if counted["shadow_mirrored"] != mirrored + 1:
+            return f"it was not mirrored: {counted}"
+    asked = [name for name, _ in wire.asked]
+    return "" if asked == expected else f"asked were {asked} instead of {expected}"
+
+
+def unlike(cell: Cell, raw: bytes, served: str) -> str:
+    try:
+        text, calls = heard(cell, raw)
+    except (AssertionError, LookupError, ValueError, TypeError) as error:
+        return f"not whole ({error!r}): {raw[-300:]!r}"
+    spoken = "" if cell.form.tools or cell.endpoint is Endpoint.EMBEDDINGS else says(served)
+    made = [CALL] if cell.form.tools else []
+    return "" if (text, calls) == (spoken, made) else f"it said {text!r}, {calls}"
+
+
+async def mirrors_done() -> None:
+    """What was mirrored runs beside the answers, as tasks of this loop."""
+    while others := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(others)
+
+
+def test_every_cell_of_the_registry_is_in_it() -> None:
+    found = [cell for role in Role for cell in cells(role)]
+    pairs = len(PROVIDER_KINDS) ** 2
+    forms = sum(len(FORMS[endpoint]) for endpoint in Endpoint)
+    assert set(KINDS) == set(PROVIDER_KINDS)
+    assert set(PATHS) == set(Endpoint)
+    assert len(set(found)) == len(found) == pairs * forms * len(Role)
+
+
+@pytest.mark.req("B7")
+@pytest.mark.parametrize(
+    "field", [{"functions": [{"name": "f"}]}, {"modalities": ["text", "audio"]}]
+)
+async def test_a_chat_that_no_translation_can_say_goes_to_who_needs_none(
+    field: Json, tmp_path: Path, transports: Transports, wire: Kinds
+) -> None:
+    first = snapshot_of(Role.CANARY)
+    door = Door(tmp_path, settings=SETTINGS, first=first, transports=transports)
+    wire.failing, wire.asked = frozenset(), []
+    cell = Cell(Role.CANARY, Endpoint.CHAT, "openrouter", "anthropic", Form.PLAIN)
+    asked = json.dumps({**json.loads(body(cell)), **field}).encode()
+
+    status, headers, _ = await door.call(PATHS[Endpoint.CHAT], asked, headers=headers_of(cell))
+
+    assert (status, headers[b"x-swapgate-arm"]) == (200, b"canary")
+    assert [name for name, _ in wire.asked] == [own("openrouter")]

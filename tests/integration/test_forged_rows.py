@@ -1,0 +1,73 @@
+"""Rows that look honest, written past Swapgate under a router that serves."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from evals.sim import serve as sim
+from harness import bootstrap
+from harness.control import housekeeping
+from harness.demo import promise
+from harness.domain.access import SYSTEM
+from harness.domain.alerts import AlertKind
+from tests.router_site import ROUTE, eventually, routed
+from tests.world import World
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[str]:
+    with sim.in_thread(sim.simulator(time_scale=0.0)) as url:
+        yield url
+
+
+@pytest.mark.req("F1", "A4")
+def test_a_router_under_traffic_serves_no_forged_promotion_and_says_so(
+    provider: str, tmp_path: Path
+) -> None:
+    with routed(tmp_path, provider) as world:
+        proposal = World(tmp_path, world.installation.store).propose("sim/sim-worse")
+        world.start()
+        with world.load() as load:
+            load.more()
+            refusal = promise.forge(
+                tmp_path / "swapgate.db",
+                route=ROUTE,
+                candidate=proposal.candidate,
+                proposal=proposal.id,
+            )
+            assert refusal is None, "the database alone cannot tell; else forge them better"
+            eventually(lambda: world.readyz() == "degraded")
+            load.more(60)
+        assert load.errors == []
+        # Nor after a restart: the disk has the last good table.
+        assert world.place.terminate("router") == 0
+        world.start()
+        with world.load() as again:
+            again.more(60)
+        assert again.errors == []
+
+        store = bootstrap.signed_store(world.installation)
+        eventually(lambda: _told(world.installation) >= {AlertKind.REVISION_REFUSED})
+        housekeeping.check_snapshot(world.installation.context)
+        assert AlertKind.AUDIT_BROKEN in _told(world.installation)
+        faults = store.signature_faults()
+        named = {each.table for each in faults}
+        assert named == {
+            "verdict",
+            "evidence",
+            "rollout",
+            "approval",
+            "route_version",
+            "manifest",
+        }
+        store.remove_unsigned(faults, actor=SYSTEM, reason="forged")
+        eventually(lambda: world.readyz() == "ok")
+        # Whatever was asked meanwhile, the old model answered.
+        eventually(lambda: world.recorded() == load.answered + again.answered)
+        assert {row.target for row in world.traffic()} == {proposal.incumbent}
+
+
+def _told(installation: bootstrap.Installation) -> set[AlertKind]:
+    with installation.store.read() as tx:
+        return {each.kind for each in tx.alerts.list(open_only=True)}

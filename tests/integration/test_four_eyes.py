@@ -1,0 +1,175 @@
+"""Four eyes are two people: whoever has a hand in both sides of an approval is refused."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+
+from harness.control import approvals, canary_hands, keys, propose
+from harness.domain.access import Actor, Role
+from harness.domain.errors import Conflict, InputError, NotAllowed, NotFound
+from harness.domain.principals import LOCAL, OPERATOR
+from harness.domain.proposal import Phase, Proposal
+from harness.domain.rollout import Signal
+from tests.integration.raw_sql import APPROVAL, AT, PROPOSAL, REFUSED, Database, prepared
+from tests.world import SECRET, World, approved
+
+pytestmark = pytest.mark.req("F5")
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    with prepared(database_url) as db:
+        yield db
+
+
+def person(
+    world: World, name: str, role: Role, by: Actor = OPERATOR, principal: str | None = None
+) -> Actor:
+    """Somebody with a key that `by` created."""
+    _, text = keys.create(
+        world.context(), by, name, secret=SECRET, role=role, principal=principal
+    )
+    return keys.authenticate(world.store, text, secret=SECRET)
+
+
+def waiting(world: World, proposer: Actor) -> Proposal:
+    world.policy = approved()
+    made = world.propose("sim/better", actor=proposer)
+    return world.until_decided(made.id)
+
+
+def test_spelling_makes_no_second_person(world: World) -> None:
+    ops = person(world, "Ops", Role.ADMIN)
+    for name in ("ops", "Ｏｐｓ", "ops ", " OPS"):
+        with pytest.raises(Conflict, match="--principal Ops"):
+            person(world, name, Role.APPROVER)
+    with pytest.raises(InputError, match="U\\+200B"):
+        person(world, "op\u200bs", Role.APPROVER)
+    with pytest.raises(Conflict, match="local"):
+        person(world, "Local", Role.APPROVER)
+
+    second = person(world, "phone", Role.APPROVER, principal="ＯＰＳ ")
+    assert second.principal == ops.principal
+    assert second.name == "Ops"
+    with pytest.raises(NotFound, match="no principal 'opps'"):
+        person(world, "laptop", Role.APPROVER, principal="opps")
+    made = waiting(world, ops)
+    with pytest.raises(NotAllowed, match="another approver"):
+        propose.approve(world.context(), second, made.id)
+
+
+def test_nobody_approves_with_a_key_that_he_created(world: World) -> None:
+    ann = person(world, "ann", Role.ADMIN)
+    zoe = person(world, "zoe", Role.ADMIN, by=ann)
+    kim = person(world, "kim", Role.APPROVER, by=zoe)
+    ben = person(world, "ben", Role.APPROVER)
+    made = waiting(world, ann)
+    for sham in (zoe, kim):
+        with pytest.raises(NotAllowed, match="goes back to one that ann created"):
+            propose.approve(world.context(), sham, made.id)
+
+    propose.approve(world.context(), ben, made.id)
+    world.turn()
+    assert world.get(made.id).phase is Phase.CANARY
+    for sham in (ann, zoe, kim):
+        with pytest.raises(NotAllowed, match="promote"):
+            canary_hands.by_hand(world.context(), sham, "chat", Signal.PROMOTE, "now")
+
+
+def test_who_made_the_proposers_key_does_not_approve_what_was_proposed_with_it(
+    world: World,
+) -> None:
+    eve = person(world, "eve", Role.ADMIN)
+    bot = person(world, "bot", Role.PROPOSER, by=eve)
+    made = waiting(world, bot)
+
+    with pytest.raises(NotAllowed, match="had a hand in"):
+        propose.approve(world.context(), eve, made.id)
+
+
+def test_a_new_approvers_key_is_shown_and_an_old_one_is_not(world: World) -> None:
+    ann = person(world, "ann", Role.PROPOSER)
+    old = person(world, "ben", Role.APPROVER)
+    world.clock.advance(timedelta(days=8).total_seconds())
+    new = person(world, "kim", Role.APPROVER)
+    world.clock.advance(180)
+
+    for approver, said in ((old, ()), (new, ("approved with a key created",))):
+        made = waiting(world, ann)
+        propose.approve(world.context(), approver, made.id)
+        (shown,) = approvals.shown(world.context(), made.id)
+        assert (shown.principal, shown.key) == (approver.principal, approver.key)
+        assert len(shown.remarks) == len(said)
+        for remark, start in zip(shown.remarks, said, strict=True):
+            assert remark.startswith(start)
+            assert remark.endswith("before by local")
+        world.turn()
+        canary_hands.by_hand(world.context(), old, "chat", Signal.ABORT, "a drill")
+
+
+def test_the_operator_who_created_the_proposers_key_is_named_when_he_approves(
+    world: World,
+) -> None:
+    made = waiting(world, person(world, "ann", Role.PROPOSER))
+    propose.approve(world.context(), OPERATOR, made.id)
+    (shown,) = approvals.shown(world.context(), made.id)
+    assert (shown.principal, shown.key) == (LOCAL.id, None)
+    (remark,) = shown.remarks
+    assert "local, who approved it, had a hand in that key" in remark
+
+
+def test_the_audit_log_names_the_principal_and_the_key(world: World) -> None:
+    ann = person(world, "ann", Role.PROPOSER)
+    world.propose("sim/better", actor=ann)
+    with world.store.read() as tx:
+        event = next(each for each in tx.audit.tail() if each.action == "proposal.create")
+        assert (event.actor, event.principal, event.key) == ("ann", ann.principal, ann.key)
+        assert tx.audit.first_break() is None
+
+
+def test_a_revoked_key_acts_no_more(world: World) -> None:
+    ann = person(world, "ann", Role.PROPOSER)
+    assert keys.still(world.store, ann) == ann
+    keys.revoke(world.context(), OPERATOR, ann.key or "")
+    with pytest.raises(NotAllowed, match="revoked"):
+        keys.still(world.store, ann)
+
+
+def test_the_database_itself_refuses_one_principal_on_both_sides(database: Database) -> None:
+    database.insert("principal", {**PRINCIPAL, "id": "pr_ada", "name": "ada", "folded": "ada"})
+    made = {"id": "p_2", "route": "c", "proposer_principal": "pr_ada"}
+    database.insert("proposal", PROPOSAL | made)
+    key = {**KEY, "id": "k_ada", "principal": "pr_ada"}
+    database.insert("api_key", key)
+    whose = {"id": "a_ada", "proposal": "p_2", "verdict": None, "principal": "pr_ada"}
+    by_ada = APPROVAL | whose
+
+    for refused in (by_ada | {"name": "somebody"}, by_ada | {"key": "k_ada", "name": "x"}):
+        with pytest.raises(REFUSED, match="four_eyes"):
+            database.insert("approval", refused)
+    with pytest.raises(REFUSED, match="another principal"):
+        database.insert("approval", by_ada | {"principal": "pr_b", "name": "b", "key": "k_ada"})
+    for change in ("proposer_principal = 'pr_b'", "proposer_key = 'k_ada'"):
+        with pytest.raises(REFUSED, match="registered"):
+            database.run(f"UPDATE proposal SET {change}, version = 2 WHERE id = 'p_2'")  # noqa: S608
+    for change in ("principal = 'local'", "created_by = 'x'", "created_with = 'x'"):
+        with pytest.raises(REFUSED, match="registered"):
+            database.run(f"UPDATE api_key SET {change}")  # noqa: S608
+    with pytest.raises(REFUSED, match="key_owner"):
+        database.insert("api_key", key | {"id": "k_2", "hash": "2", "principal": None})
+    with pytest.raises(REFUSED, match="never deleted"):
+        database.run("DELETE FROM principal WHERE id = 'local'")
+    with pytest.raises(REFUSED, match="registered"):
+        database.run("UPDATE principal SET kind = 'person' WHERE id = 'local'")
+
+
+PRINCIPAL = {"kind": "person", "created_at": AT}
+KEY = {
+    "name": "ada",
+    "hash": "1",
+    "hint": "1",
+    "role": 4,
+    "routes": "[]",
+    "created_at": AT,
+}

@@ -1,0 +1,364 @@
+"""Evidence is recomputed where it decides, not believed (A2)."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from harness.control import alerts, canary_hands, chains, propose, recomputation
+from harness.control.chains import Wanted
+from harness.domain.access import SYSTEM
+from harness.domain.alerts import AlertKind
+from harness.domain.errors import EvidenceMismatch, ProofRefused
+from harness.domain.proposal import Phase, Proposal
+from harness.domain.rollout import Rollout, RolloutState, Signal
+from harness.domain.signatures import KeyPurpose
+from harness.runtime.clock import ManualClock
+from harness.store.sql import SqlStore
+from tests.integration.conftest import prepared
+from tests.integration.raw_sql import Database
+from tests.signing import CONTROL
+from tests.world import BEN, SECRET, World, approved
+
+pytestmark = pytest.mark.req("F5", "F6")
+
+
+class KeyHolder:
+    """Signs anything and finds nothing wrong: as if the intruder held the signing key, too."""
+
+    def sign(self, payload: bytes) -> str:  # noqa: ARG002 - the port's signature
+        return "0123456789abcdef.anything"
+
+    def check(self, payload: bytes, signature: str, purpose: KeyPurpose) -> None:
+        """Nothing is found."""
+
+
+@pytest.fixture
+def sql_world(database_url: str, tmp_path: Path) -> Iterator[World]:
+    """Where signatures show nothing: the scores alone speak."""
+    clock = ManualClock()
+    store = SqlStore(database_url, secret=SECRET, clock=clock, signatures=KeyHolder())
+    yield from prepared(tmp_path, store, clock)
+
+
+class Intruder:
+    """Somebody who owns the database: no trigger is in force for them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._without_triggers()
+
+    def _without_triggers(self) -> None:
+        if self._database.dialect == "postgresql":
+            for table in ("sample", "verdict", "eval_run"):
+                self._database.run(f"ALTER TABLE {table} DISABLE TRIGGER USER")
+            return
+        with self._database.engine.begin() as db:
+            found = db.execute(
+                sa.text("SELECT name FROM sqlite_master WHERE type = 'trigger'")
+            ).scalars()
+            for name in found.all():
+                db.execute(sa.text(f"DROP TRIGGER {name}"))
+
+    def run(self, statement: str, **values: object) -> None:
+        self._database.run(statement, values)
+
+
+@pytest.fixture
+def database(sql_world: World, database_url: str) -> Iterator[Database]:  # noqa: ARG001 - its database
+    found = Database(database_url)
+    yield found
+    found.engine.dispose()
+
+
+@pytest.fixture
+def intruder(database: Database) -> Intruder:
+    return Intruder(database)
+
+
+Change = Callable[[Intruder, Proposal], None]
+
+
+def better_score(intruder: Intruder, proposal: Proposal) -> None:
+    intruder.run(
+        "UPDATE sample SET strict = 1.0 - strict WHERE run = :run AND position = 1",
+        run=proposal.runs["colours"].candidate,
+    )
+
+
+def no_scores(intruder: Intruder, proposal: Proposal) -> None:
+    intruder.run("DELETE FROM sample WHERE run = :run", run=proposal.runs["colours"].incumbent)
+
+
+def another_target(intruder: Intruder, proposal: Proposal) -> None:
+    intruder.run(
+        "UPDATE eval_run SET target = :target WHERE id = :run",
+        target=proposal.incumbent,
+        run=proposal.runs["colours"].candidate,
+    )
+
+
+def other_terms(intruder: Intruder, proposal: Proposal) -> None:
+    intruder.run(
+        "UPDATE verdict SET inputs = replace(inputs, :before, :after) WHERE id = :id",
+        before=f'"margin":{proposal.plans[0].margin!r}',
+        after='"margin":0.5',
+        id=proposal.verdict,
+    )
+
+
+def unreadable(intruder: Intruder, proposal: Proposal) -> None:
+    intruder.run("UPDATE verdict SET inputs = '{}' WHERE id = :id", id=proposal.verdict)
+
+
+def a_longer_life(intruder: Intruder, proposal: Proposal) -> None:
+    intruder.run(
+        "UPDATE verdict SET expires_at = expires_at + 86400000000 WHERE id = :id",
+        id=proposal.verdict,
+    )
+
+
+def fewer_losses(intruder: Intruder, proposal: Proposal) -> None:
+    intruder.run(
+        "UPDATE verdict SET suites = replace(suites, :before, :after) WHERE id = :id",
+        before='"losses":',
+        after='"losses":1',
+        id=proposal.verdict,
+    )
+
+
+CHANGES = (
+    better_score,
+    no_scores,
+    another_target,
+    other_terms,
+    unreadable,
+    a_longer_life,
+    fewer_losses,
+)
+
+
+def in_canary(world: World) -> Proposal:
+    proposal = world.until_decided(world.propose("sim/better").id)
+    assert proposal.phase is Phase.CANARY
+    return proposal
+
+
+def rollout(world: World, proposal: Proposal) -> Rollout:
+    with world.store.read() as tx:
+        return tx.rollouts.get(proposal.rollout or "")
+
+
+def told(world: World) -> bool:
+    found = alerts.listed(world.context(), open_only=False)
+    return any(each.kind is AlertKind.EVIDENCE_MISMATCH for each in found)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_canary_whose_evidence_changed_goes_back_before_its_next_step(
+    sql_world: World, intruder: Intruder, change: Change
+) -> None:
+    proposal = in_canary(sql_world)
+    change(intruder, proposal)
+
+    sql_world.feed(blocks=20)
+    for _ in range(4):
+        sql_world.turn()
+
+    assert rollout(sql_world, proposal).state is RolloutState.ROLLED_BACK
+    assert sql_world.get(proposal.id).phase is Phase.ROLLED_BACK
+    assert told(sql_world) or change is unreadable
+    with sql_world.store.read() as tx:
+        route = tx.routing.route("chat")
+    assert route is not None
+    assert (route.incumbent, route.canary) == (proposal.incumbent, None)
+
+
+def test_a_canary_whose_verdict_is_not_as_it_was_signed_goes_back(
+    database_url: str, tmp_path: Path
+) -> None:
+    clock = ManualClock()
+    store = SqlStore(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
+    for world in prepared(tmp_path, store, clock):
+        proposal = in_canary(world)
+        database = Database(database_url)
+        other_terms(Intruder(database), proposal)
+        database.engine.dispose()
+
+        world.turn()
+
+        assert rollout(world, proposal).state is RolloutState.ROLLED_BACK
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_no_canary_opens_on_evidence_that_changed_while_it_waited(
+    sql_world: World, intruder: Intruder, change: Change
+) -> None:
+    sql_world.policy = approved()
+    proposal = sql_world.until_decided(sql_world.propose("sim/better").id)
+    propose.approve(sql_world.context(), BEN, proposal.id)
+    change(intruder, proposal)
+
+    sql_world.turn()
+
+    after = sql_world.get(proposal.id)
+    assert after.phase is Phase.REJECTED
+    if change is unreadable:
+        assert "cannot be read" in after.closed_because
+    else:
+        assert "do not give it any more" in after.closed_because
+        assert told(sql_world)
+
+
+@pytest.mark.parametrize("signal", [Signal.PROMOTE, Signal.ADVANCE])
+def test_a_person_cannot_go_on_with_evidence_that_changed(
+    sql_world: World, intruder: Intruder, signal: Signal
+) -> None:
+    proposal = in_canary(sql_world)
+    better_score(intruder, proposal)
+
+    with pytest.raises(EvidenceMismatch, match="do not give it any more"):
+        canary_hands.by_hand(sql_world.context(), BEN, "chat", signal, "a demo at noon")
+
+    assert rollout(sql_world, proposal).live
+    assert told(sql_world)
+
+
+def test_a_fallback_needs_evidence_that_still_gives_its_verdict(
+    sql_world: World, intruder: Intruder
+) -> None:
+    sql_world.policy = approved()
+    proposal = sql_world.until_decided(sql_world.propose("sim/better").id)
+    better_score(intruder, proposal)
+
+    with pytest.raises(ProofRefused, match="has no evidence"):
+        chains.add(
+            sql_world.context(), SYSTEM, "chat", Wanted("sim/better"), reason="a second one"
+        )
+
+
+def test_a_figure_of_another_last_digit_is_no_false_alarm(
+    sql_world: World, intruder: Intruder
+) -> None:
+    proposal = in_canary(sql_world)
+    with sql_world.store.read() as tx:
+        verdict = tx.verdicts.get(proposal.verdict or "")
+    report = verdict.suites[0]
+    intruder.run(
+        "UPDATE verdict SET suites = replace(suites, :before, :after) WHERE id = :id",
+        before=f'"log_e":{report.log_e!r}',
+        after=f'"log_e":{report.log_e * (1 + 1e-12)!r}',
+        id=verdict.id,
+    )
+
+    sql_world.feed(blocks=20)
+    sql_world.turn()
+    sql_world.turn()
+
+    assert rollout(sql_world, proposal).step > 0
+    assert not told(sql_world)
+
+
+def test_a_canary_holds_for_a_person_where_only_a_figure_is_another(
+    sql_world: World, intruder: Intruder
+) -> None:
+    proposal = in_canary(sql_world)
+    with sql_world.store.read() as tx:
+        verdict = tx.verdicts.get(proposal.verdict or "")
+    report = verdict.suites[0]
+    intruder.run(
+        "UPDATE verdict SET suites = replace(suites, :before, :after) WHERE id = :id",
+        before=f'"log_e":{report.log_e!r}',
+        after=f'"log_e":{report.log_e * 1.001!r}',
+        id=verdict.id,
+    )
+
+    sql_world.feed(blocks=20)
+    for _ in range(3):
+        sql_world.turn()
+
+    found = rollout(sql_world, proposal)
+    assert (found.state, found.step) == (RolloutState.PAUSED, 0)
+    assert told(sql_world)
+
+
+def test_scores_and_digests_outlive_the_texts(sql_world: World, database: Database) -> None:
+    proposal = in_canary(sql_world)
+    digests = "SELECT count(*) FROM sample WHERE length(answer_sha256) = 64"
+    with database.engine.connect() as db:
+        before = db.execute(sa.text(digests)).scalar_one()
+
+    # With all triggers in force: texts may be blanked, and nothing else of a sample.
+    database.run("UPDATE sample SET answer = '', prompt = '', error_text = ''")
+
+    sql_world.feed(blocks=20)
+    sql_world.turn()
+    sql_world.turn()
+    assert rollout(sql_world, proposal).step > 0
+    with database.engine.connect() as db:
+        assert db.execute(sa.text(digests)).scalar_one() == before > 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "answer = 'another'",
+        "rule = 'other'",
+        "cost_usd = 0.0",
+        "served_model = 'x'",
+        "answer_sha256 = ''",
+    ],
+)
+def test_nothing_else_of_a_sample_can_be_changed(
+    sql_world: World, database: Database, change: str
+) -> None:
+    in_canary(sql_world)
+
+    with pytest.raises(sa.exc.IntegrityError, match="append_only"):
+        database.run(f"UPDATE sample SET {change}")  # noqa: S608
+
+
+def test_a_look_that_holds_loads_no_sample(sql_world: World) -> None:
+    proposal = in_canary(sql_world)
+    ctx = sql_world.context()
+
+    sql_world.turn(ctx)
+    assert not ctx.recomputed
+
+    sql_world.feed(blocks=20)
+    sql_world.turn(ctx)
+    sql_world.turn(ctx)
+    assert rollout(sql_world, proposal).step > 0
+    assert ctx.recomputed
+
+
+def test_a_verdict_names_the_rules_that_decided_it_and_newer_ones_are_refused(
+    sql_world: World,
+) -> None:
+    proposal = in_canary(sql_world)
+    with sql_world.store.read() as tx:
+        verdict = tx.verdicts.get(proposal.verdict or "")
+        assert verdict.inputs["rules"] == 1
+        newer = replace(verdict, inputs={**verdict.inputs, "rules": 99})
+
+        found = recomputation.recompute_stored(sql_world.context(), tx, newer, proposal)
+
+    assert not found.agrees
+    assert "upgrade" in found.words
+
+
+def test_a_verdict_from_before_rules_had_numbers_is_still_decided_alike(
+    sql_world: World,
+) -> None:
+    proposal = in_canary(sql_world)
+    with sql_world.store.read() as tx:
+        verdict = tx.verdicts.get(proposal.verdict or "")
+        older = {name: each for name, each in verdict.inputs.items() if name != "rules"}
+
+        found = recomputation.recompute_stored(
+            sql_world.context(), tx, replace(verdict, inputs=older), proposal
+        )
+
+    assert found.agrees, found.words

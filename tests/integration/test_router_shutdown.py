@@ -1,0 +1,173 @@
+"""How a server leaves: step by step, with real sockets, and nobody hung up on."""
+
+import asyncio
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from router.asgi import App
+from router.serve import Server, server
+from router.stopping import HAND_OVER
+from tests.router_door import Door
+from tests.router_world import wait_until
+
+pytestmark = pytest.mark.req("G5")
+
+ASK = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+STREAM = b"GET /stream HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+class Place:
+    """A server of two answers, one of which goes on until `over`."""
+
+    def __init__(self, **given: Any) -> None:
+        self.over = threading.Event()
+        self.told = threading.Event()
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        self.port = listener.getsockname()[1]
+        self.runner: Server = server(self._app(), on_stop=self.told.set, **given)
+        self.thread = threading.Thread(
+            target=lambda: asyncio.run(self.runner.serve([listener]))
+        )
+
+    def _app(self) -> App:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "lifespan":
+                for step in ("startup", "shutdown"):
+                    await receive()
+                    await send({"type": f"lifespan.{step}.complete"})
+                return
+            length = [] if scope["path"] == "/stream" else [(b"content-length", b"2")]
+            head = {"type": "http.response.start", "status": 200, "headers": length}
+            await send(head)
+            if scope["path"] == "/stream":
+                await send({"type": "http.response.body", "body": b"be", "more_body": True})
+                while not self.over.is_set():  # noqa: ASYNC110 - of another thread
+                    await asyncio.sleep(0.01)
+            await send({"type": "http.response.body", "body": b"ok"})
+
+        return app
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=60)
+
+    def refuses(self) -> bool:
+        try:
+            self.connect().close()
+        except ConnectionRefusedError:
+            return True
+        return False
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        self.runner.handle_exit(number, None)
+
+
+@contextmanager
+def running(**given: Any) -> Iterator[Place]:
+    place = Place(**given)
+    place.thread.start()
+    wait_until(lambda: place.runner.started)
+    try:
+        yield place
+    finally:
+        place.over.set()
+        place.stop(signal.SIGINT)
+        place.thread.join(60)
+
+
+def asked(found: socket.socket, what: bytes = ASK) -> bytes:
+    found.sendall(what)
+    out = b""
+    while not out.endswith(b"\r\n\r\nok"):
+        data = found.recv(65536)
+        if not data:
+            break
+        out += data
+    return out
+
+
+def test_after_sigterm_it_serves_on_for_the_delay_then_refuses_and_lets_streams_end() -> None:
+    with running(drain_s=60.0, shutdown_delay_s=600.0) as place, place.connect() as stream:
+        stream.sendall(STREAM)
+        assert stream.recv(65536).startswith(b"HTTP/1.1 200")
+        place.stop()
+        assert place.told.is_set()
+
+        wait_until(lambda: place.runner.server_state.ending)
+        with place.connect() as late:
+            out = asked(late)
+        assert out.startswith(b"HTTP/1.1 200")
+        assert b"connection: close" in out  # and comes back elsewhere
+
+        place.stop(signal.SIGINT)  # the delay is over
+        wait_until(place.refuses)
+        assert place.thread.is_alive()
+        place.over.set()
+        rest = b""
+        while data := stream.recv(65536):
+            rest += data
+        assert rest.endswith(b"0\r\n\r\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_without_a_delay_it_refuses_at_once(number: int) -> None:
+    delay_s = 600.0 if number == signal.SIGINT else 0.0
+    with running(drain_s=60.0, shutdown_delay_s=delay_s) as place, place.connect() as stream:
+        stream.sendall(STREAM)
+        assert stream.recv(65536)
+        place.stop(number)
+        wait_until(place.refuses)
+        assert place.thread.is_alive()
+
+
+def test_who_connected_before_the_listener_was_closed_is_answered() -> None:
+    with running(drain_s=60.0) as place:
+        waiting = [place.connect() for _ in range(50)]
+        place.stop()
+        assert {asked(each)[:12] for each in waiting} == {b"HTTP/1.1 200"}
+        for each in waiting:
+            each.close()
+
+
+def test_a_server_that_is_replaced_keeps_its_idle_connections_for_one_more_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("router.connection.LINGER_S", 0.0)
+    with running(drain_s=60.0) as place, place.connect() as idle, place.connect() as other:
+        assert asked(idle)
+        assert asked(other)
+        place.stop(HAND_OVER)
+        wait_until(place.refuses)
+        assert not place.told.is_set()  # the router as a whole is well
+
+        assert len(place.runner.server_state.connections) == 2
+        out = asked(idle)
+        assert out.startswith(b"HTTP/1.1 200")
+        assert b"connection: close" in out
+        assert idle.recv(1) == b""
+
+        # Told to stop altogether, it waits for nobody.
+        place.stop()
+        assert other.recv(1) == b""
+        place.thread.join(60)
+        assert not place.thread.is_alive()
+
+
+async def test_a_router_that_is_to_stop_is_not_ready_and_serves(tmp_path: Path) -> None:
+    door = Door(tmp_path)
+    assert (await door.call("/readyz", method="GET"))[0] == 200
+
+    door.app.stop()
+
+    status, _, body = await door.call("/readyz", method="GET")
+    assert (status, body) == (503, b'{"status":"stopping"}')
+    assert (await door.call("/healthz", method="GET"))[0] == 200
+    ask = b'{"model":"support","messages":[{"role":"user","content":"hi"}]}'
+    assert (await door.call("/v1/chat/completions", ask))[0] == 200

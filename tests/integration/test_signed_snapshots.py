@@ -1,0 +1,180 @@
+"""A router verifies what it is to serve, from the database and from its disk."""
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from hashlib import sha256
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from harness import bootstrap
+from harness.control import housekeeping
+from harness.domain.access import SYSTEM
+from harness.domain.alerts import AlertKind
+from harness.domain.content import canonical_json
+from harness.domain.errors import SnapshotInvalid, StoreUnavailable
+from harness.domain.routing import Snapshot
+from harness.ports import Store
+from harness.runtime.clock import SystemClock
+from harness.store.sql import SqlStore
+from router import snapshot_file
+from router.snapshot import SnapshotHolder
+from tests.contract.builders import KEY, NEW, OLD, PROVIDER, ROUTE, seeded
+from tests.contract.conftest import SECRET
+from tests.raw_sql import forge, owned
+from tests.signing import CONTROL, VERIFIER
+from tests.world import World
+
+pytestmark = pytest.mark.req("F1")
+CLOCK = SystemClock()
+
+
+@pytest.fixture
+def store(database_url: str) -> Iterator[SqlStore]:
+    """Control's."""
+    opened = SqlStore(database_url, secret=SECRET, clock=CLOCK, signatures=CONTROL)
+    with closing(opened) as store:
+        with store.write() as tx:
+            tx.providers.put(PROVIDER)
+            tx.providers.put(PROVIDER.__class__("other", "openai", "http://127.0.0.1:9/v1"))
+            tx.keys.add(KEY)
+        seeded(store)
+        yield store
+
+
+class Away:
+    """A database that does not answer."""
+
+    def snapshot(self) -> Snapshot:
+        raise StoreUnavailable("the database does not answer")
+
+
+def restored(snapshot: Snapshot) -> Snapshot:
+    installation = SimpleNamespace(signatures=VERIFIER, clock=CLOCK)
+    return bootstrap._restored(cast("bootstrap.Installation", installation), snapshot)
+
+
+def holder(store: Store, file: Path) -> SnapshotHolder:
+    return SnapshotHolder(store, file, restored=restored)
+
+
+@pytest.fixture
+def router(database_url: str, store: SqlStore, tmp_path: Path) -> Iterator[SnapshotHolder]:  # noqa: ARG001 - it fills the database
+    """One that has public keys alone, and serves."""
+    url = database_url
+    with closing(SqlStore(url, secret=SECRET, clock=CLOCK, signatures=VERIFIER)) as theirs:
+        made = holder(theirs, tmp_path / "snapshot.json")
+        made.boot()
+        yield made
+
+
+def test_a_forged_promotion_is_refused_and_the_last_good_table_serves_on(
+    store: SqlStore, router: SnapshotHolder, tmp_path: Path
+) -> None:
+    with owned(store) as db:
+        forge(db, ROUTE, NEW.id)
+
+    assert not router.refresh()
+    assert "route_version triage/2" in router.refused
+    assert router.current is not None
+    assert router.current.snapshot.table.routes[ROUTE].incumbent == OLD.id
+    # Nor does a router that starts now serve it: it has what its disk holds.
+    again = holder(cast("Any", router)._store, tmp_path / "snapshot.json")
+    assert again.boot().snapshot.table.routes[ROUTE].incumbent == OLD.id
+    assert again.stale
+
+
+def test_control_alerts_within_a_turn_and_ends_the_alert_when_all_is_well(
+    store: SqlStore, tmp_path: Path
+) -> None:
+    ctx = World(tmp_path, store, clock=CLOCK).context()  # type: ignore[arg-type]
+    housekeeping.check_snapshot(ctx)
+    assert housekeeping.check_signatures(ctx) == 0
+    with owned(store) as db:
+        forge(db, ROUTE, NEW.id)
+    housekeeping.check_snapshot(ctx)
+    housekeeping.check_signatures(ctx)
+    with store.read() as tx:
+        told = {each.key: each.text for each in tx.alerts.list(open_only=True)}
+    assert any("triage/2" in text for text in told.values())
+    assert len(told) == 2
+    assert all(key.startswith(AlertKind.AUDIT_BROKEN.value) for key in told)
+
+    store.remove_unsigned(store.signature_faults(), actor=SYSTEM, reason="forged")
+    housekeeping.check_snapshot(ctx)
+    assert housekeeping.check_signatures(ctx) == 0
+    with store.read() as tx:
+        assert not tx.alerts.list(open_only=True)
+
+
+def edited(file: Path, old: str, new: str) -> None:
+    """The snapshot on disk, changed, with a checksum that fits."""
+    whole = json.loads(file.read_text())
+    assert old in whole["snapshot"]
+    content = whole["snapshot"].replace(old, new)
+    whole |= {"snapshot": content, "sha256": sha256(content.encode()).hexdigest()}
+    file.write_text(json.dumps(whole))
+
+
+def test_a_snapshot_on_disk_serves_as_its_signed_rows_say(
+    router: SnapshotHolder, tmp_path: Path
+) -> None:
+    file = tmp_path / "snapshot.json"
+    loaded = holder(cast("Store", Away()), file).boot()
+    assert router.current is not None
+    before = router.current.snapshot
+    assert loaded.snapshot.table == before.table
+    assert loaded.snapshot.providers == before.providers
+    assert loaded.snapshot.keys == before.keys
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (PROVIDER.api_base, "http://127.0.0.2:9000/v1"),
+        (OLD.model, "cheaper-1"),
+        (KEY.hash, "b" * 64),
+        ('"manifest":{', '"manifest":{"more":1,'),
+    ],
+)
+def test_a_snapshot_on_disk_that_was_edited_serves_nobody(
+    router: SnapshotHolder,  # noqa: ARG001 - it wrote the file
+    tmp_path: Path,
+    old: str,
+    new: str,
+) -> None:
+    file = tmp_path / "snapshot.json"
+    edited(file, old, new)
+    with pytest.raises(SnapshotInvalid, match="cannot start"):
+        holder(cast("Store", Away()), file).boot()
+
+
+def test_a_snapshot_on_disk_without_a_row_or_without_signatures_serves_nobody(
+    router: SnapshotHolder, tmp_path: Path
+) -> None:
+    file = tmp_path / "snapshot.json"
+    whole = json.loads(file.read_text())
+    content = json.loads(whole["snapshot"])
+
+    def save(changed: dict[str, Any]) -> None:
+        text = canonical_json(changed)
+        digest = sha256(text.encode()).hexdigest()
+        file.write_text(json.dumps(whole | {"snapshot": text, "sha256": digest}))
+
+    rows = content["signed"]["rows"] | {"api_key": []}
+    save(content | {"signed": content["signed"] | {"rows": rows}})
+    with pytest.raises(SnapshotInvalid, match="manifest"):
+        holder(cast("Store", Away()), file).boot()
+    save(content | {"signed": None})
+    with pytest.raises(SnapshotInvalid, match="not signed"):
+        holder(cast("Store", Away()), file).boot()
+    # What its JSON says beside the rows is of no weight.
+    assert router.current is not None
+    snapshot_file.save(router.current.snapshot, file)
+    routes = [each | {"incumbent": NEW.id} for each in content["routes"]]
+    save(content | {"routes": routes})
+    loaded = holder(cast("Store", Away()), file).boot()
+    assert loaded.snapshot.table.routes[ROUTE].incumbent == OLD.id

@@ -1,0 +1,104 @@
+"""Proof is not talked around: other roles, refused verdicts, rows written by somebody else."""
+
+from dataclasses import replace
+
+import pytest
+
+from harness.control import canary_hands, chains, looks, propose, tampering
+from harness.control.chains import Wanted
+from harness.domain import model_identity
+from harness.domain.access import Actor, Role
+from harness.domain.alerts import Alert, AlertKind
+from harness.domain.errors import ProofRefused
+from harness.domain.proposal import Phase
+from harness.domain.rollout import Signal
+from harness.domain.targets import Provider
+from tests.world import BEN, CANARY, POLICY, World, approved
+
+pytestmark = pytest.mark.req("A7", "F1", "F2")
+EVE = Actor("eve", Role.ADMIN, "pr_eve")
+
+
+def spare(world: World) -> None:
+    chains.add(world.context(), EVE, "chat", Wanted("sim/better"), reason="spare")
+
+
+@pytest.fixture
+def asking(world: World) -> World:
+    """Its policy asks a person before a canary."""
+    world.policy = approved()
+    return world
+
+
+def test_a_verdict_that_waits_for_approval_is_no_proof_for_a_fallback(asking: World) -> None:
+    made = asking.until_decided(asking.propose("sim/better").id)
+    assert made.phase is Phase.AWAITING_APPROVAL
+
+    with pytest.raises(ProofRefused, match="no evidence"):
+        spare(asking)
+
+
+def test_a_verdict_that_a_person_refused_is_no_proof_for_a_fallback(asking: World) -> None:
+    made = asking.until_decided(asking.propose("sim/better").id)
+    propose.refuse(asking.context(), BEN, made.id, "unsafe")
+
+    with pytest.raises(ProofRefused, match="no evidence"):
+        spare(asking)
+
+
+def test_what_its_rollout_took_from_the_route_comes_back_by_no_other_role(world: World) -> None:
+    world.policy = replace(POLICY, canary=replace(CANARY, bake_s=10_000.0))
+    made = world.until_decided(world.propose("sim/better").id)
+    for _ in range(12):
+        if world.get(made.id).phase is Phase.PROMOTED:
+            break
+        world.feed(blocks=4)
+        world.clock.advance(60)
+        world.turn()
+    assert world.get(made.id).phase is Phase.PROMOTED
+    canary_hands.by_hand(world.context(), BEN, "chat", Signal.ABORT, "it does harm")
+    assert world.get(made.id).phase is Phase.ROLLED_BACK
+
+    with pytest.raises(ProofRefused, match="no evidence"):
+        spare(world)
+
+
+def test_a_proposal_whose_rows_were_written_around_swapgate_is_not_decided(
+    asking: World,
+) -> None:
+    made = asking.until_decided(asking.propose("sim/better").id)
+    kind, row = AlertKind.STATE_UNRECORDED, f"proposal:{made.id}"
+    alert = Alert(kind, row, f"{kind.value}:{row}", "t", "x", asking.clock.now(), "control")
+    with asking.store.write() as tx:
+        tx.alerts.tell([alert])
+
+    with pytest.raises(ProofRefused, match="written around Swapgate"):
+        propose.approve(asking.context(), BEN, made.id)
+    with asking.store.read() as tx:
+        with pytest.raises(ProofRefused):
+            tampering.check(replace(made, phase=Phase.EVALUATING), tampering.unrecorded(tx))
+        held = replace(made, phase=Phase.CANARY)
+        tampering.check(held, tampering.unrecorded(tx))  # a canary must be able to end
+
+
+def test_a_verdict_is_a_look_also_where_its_samples_are_gone(world: World) -> None:
+    made = world.until_decided(world.propose("sim/worse").id)
+
+    with world.store.read() as tx:
+        assert looks.taken(tx, replace(made, runs={}))
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        *("http://localhost:9/v1", "http://127.1:9/v1", "http://2130706433:9/v1"),
+        *("http://[::ffff:127.0.0.1]:9/v1", "http://[::1]:9/v1", "http://0x7f000001:9/v1"),
+    ],
+)
+def test_another_spelling_of_an_address_is_the_same_host(base: str) -> None:
+    one, other = (
+        Provider("a", "custom", each, None) for each in ("http://127.0.0.1:9/v1", base)
+    )
+
+    assert model_identity.host(one) == model_identity.host(other)
+    assert model_identity.host(replace(one, api_base="http://api.example/v1")) == "api.example"

@@ -1,0 +1,135 @@
+"""A database that is missing, damaged or newer: one sentence, and what to do next."""
+
+import json
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from click.testing import CliRunner, Result
+
+from harness import bootstrap
+from harness.cli.program import program
+from harness.domain.access import SYSTEM
+from harness.domain.errors import DatabaseUnusable
+from harness.store import migrate, revisions
+from harness.store.sql import engine
+from tests.contract.conftest import open_store
+
+pytestmark = pytest.mark.req("G6")
+NEWER = "9999"
+
+
+def test_the_revisions_are_those_that_alembic_finds() -> None:
+    assert revisions.known() == set(migrate.revisions())
+    assert revisions.needed() == migrate.head()
+
+
+@pytest.fixture
+def newer_url(database_url: str) -> str:
+    made = engine.make(engine.parse(database_url))
+    with made.execution_options(**{engine.BEGIN: "IMMEDIATE"}).begin() as db:
+        db.execute(sa.text("UPDATE alembic_version SET version_num = :new"), {"new": NEWER})
+    made.dispose()
+    return database_url
+
+
+def test_a_newer_database_is_neither_read_nor_migrated(newer_url: str) -> None:
+    why = rf"revision {NEWER}.* newer version .* needs {migrate.head()}: run that version"
+    store = open_store(newer_url)
+    for use in (store.snapshot, store.etag):
+        with pytest.raises(DatabaseUnusable, match=why):
+            use()
+    with pytest.raises(DatabaseUnusable, match=why), store.write() as tx:
+        tx.audit.append(
+            at=store._clock.now(), actor=SYSTEM, action="b", subject="c", details={}
+        )
+    store.close()
+    with pytest.raises(DatabaseUnusable, match=why):
+        migrate.upgrade(newer_url)
+    state = migrate.state(newer_url)
+    assert (state.needed, state.found, state.is_newer) == (migrate.head(), NEWER, True)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / "swapgate.yaml").write_text(
+        f"home: {tmp_path / 'home'}\ndatabase_url: sqlite:///{tmp_path / 'home' / 'sg.db'}\n"
+    )
+    return tmp_path
+
+
+def run(place: Path, *words: str) -> Result:
+    return CliRunner().invoke(
+        program, ["--config", str(place / "swapgate.yaml"), *words], standalone_mode=False
+    )
+
+
+def initialised(place: Path) -> Path:
+    installation = bootstrap.open_installation(place / "swapgate.yaml", create_secret=True)
+    bootstrap.upgrade_database(installation.settings)
+    installation.close()
+    return place / "home" / "sg.db"
+
+
+VERBS = (["proposal", "list"], ["db", "check"], ["route", "list"])
+
+
+@pytest.mark.parametrize("words", VERBS, ids=" ".join)
+def test_where_nothing_is_the_database_is_what_is_missing(
+    place: Path, words: list[str]
+) -> None:
+    done = run(place, *words)
+    assert done.exit_code == 1
+    assert done.stderr.count("\n") == 1
+    assert "no installation here" in done.stderr or "no database at" in done.stderr
+    assert "swapgate init" in done.stderr
+    assert not (place / "home" / "sg.db").exists()
+
+
+@pytest.mark.parametrize("words", VERBS, ids=" ".join)
+def test_a_missing_database_is_said_in_a_sentence(place: Path, words: list[str]) -> None:
+    initialised(place).unlink()
+    done = run(place, *words)
+    assert done.exit_code == 1
+    assert done.stderr.count("\n") == 1
+    assert "backup" in done.stderr
+    assert not (place / "home" / "sg.db").exists()
+
+
+@pytest.mark.parametrize("content", [b"not a database " * 400, b"cut"], ids=["other", "cut"])
+@pytest.mark.parametrize("words", [*VERBS, ["db", "upgrade"], ["doctor"]], ids=" ".join)
+def test_a_damaged_database_is_said_in_a_sentence(
+    place: Path, words: list[str], content: bytes
+) -> None:
+    file = initialised(place)
+    whole = file.read_bytes()
+    damaged = whole[: len(whole) // 3] if content == b"cut" else content
+    file.write_bytes(damaged)
+    for beside in place.glob("home/sg.db-*"):
+        beside.unlink()
+    done = run(place, *words)
+    assert done.exit_code == 1
+    said = done.stderr + done.stdout
+    assert "is damaged" in said
+    assert "backup" in said
+    assert "unexpected" not in said
+    assert file.read_bytes() == damaged
+
+
+def test_the_check_says_which_revision_is_needed_and_which_is_there(place: Path) -> None:
+    file = initialised(place)
+    found = json.loads(run(place, "db", "check", "--json").stdout)
+    assert found == {
+        "same": True,
+        "differences": [],
+        "signed": True,
+        "rows": [],
+        "state": [],
+        "needed": migrate.head(),
+        "found": migrate.head(),
+    }
+    migrate.downgrade(f"sqlite:///{file}", "0030")
+    done = run(place, "db", "check")
+    assert done.exit_code == 1
+    assert f"needs revision {migrate.head()}, and the database has revision 0030" in done.stderr
+    assert "swapgate db upgrade" in done.stderr

@@ -1,0 +1,26 @@
+"""The signing keys of tests: one pair of each purpose, and who signs and verifies with it."""
+
+from base64 import urlsafe_b64encode
+from typing import Final
+
+from harness.domain.signatures import KeyPurpose, keyring_text
+from harness.runtime.signing import Ed25519Signatures, public_key
+
+PRIVATE: Final = {
+    purpose: urlsafe_b64encode(purpose.value.encode().ljust(32, b".")).decode()
+    for purpose in KeyPurpose
+}
+PUBLIC: Final = {purpose: public_key(text, purpose) for purpose, text in PRIVATE.items()}
+KEYRING: Final = {key.id: key for key in PUBLIC.values()}
+
+CONTROL: Final = Ed25519Signatures(lambda: KEYRING, lambda: PRIVATE[KeyPurpose.CONTROL])
+WORKER: Final = Ed25519Signatures(lambda: KEYRING, lambda: PRIVATE[KeyPurpose.WORKER])
+# As a router has them.
+VERIFIER: Final = Ed25519Signatures(lambda: KEYRING)
+
+# As they stand in the environment of processes that share a store with the test.
+ENVIRONMENT: Final = {
+    "SWAPGATE_SIGNING_KEY": PRIVATE[KeyPurpose.CONTROL],
+    "SWAPGATE_WORKER_SIGNING_KEY": PRIVATE[KeyPurpose.WORKER],
+    "SWAPGATE_SIGNING_KEYRING": keyring_text(KEYRING.values()),
+}

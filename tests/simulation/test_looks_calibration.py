@@ -1,0 +1,81 @@
+"""Does spelling model and suite anew each time let a dishonest proposer pass by luck?
+
+He gets fresh answers of a model that is no better at each of his looks, and stops at the first
+that passes. Seeded; the limit is the documented one plus three standard errors.
+"""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.control import propose, routes, targets
+from harness.control.propose import Wish
+from harness.domain.access import SYSTEM
+from harness.domain.evaluation import Claim
+from harness.domain.policy import Spend
+from harness.domain.routing import RouteSettings, RouteSuite
+from harness.domain.settings import TargetSeed
+from harness.gate.design import Design
+from harness.gate.offline import judge_many
+from harness.runtime.clock import ManualClock
+from harness.store.memory import MemoryStore
+from tests.world import ANN, POLICY, SECRET, World
+
+pytestmark = pytest.mark.req("F2", "A7")
+
+LOOKS, TRIALS, ITEMS, ALPHA = 8, 1500, 100, 0.05
+BOUNDS = {Spend.FIRST_FULL: 1.5 * ALPHA, Spend.HARMONIC: ALPHA, Spend.SQUARE: ALPHA}
+
+
+def alphas(folder: Path, spend: Spend) -> list[float]:
+    """What the control plane registers for each further spelling of one model and one suite."""
+    clock = ManualClock()
+    world = World(folder, MemoryStore(secret=SECRET, clock=clock), clock=clock)
+    world.policy = replace(POLICY, gate=replace(POLICY.gate, spend=spend))
+    world.set_up()
+    file = world.suites["colours"].path
+    assert file is not None
+    text, found = file.read_text(encoding="utf-8"), []
+    for number in range(LOOKS):
+        respelled = folder / f"spelling-{number}.jsonl"
+        respelled.write_text(text.replace("?", " " * number + "?"), encoding="utf-8")
+        name = f"suite-{number}"
+        world.suites[name] = replace(
+            world.suites["colours"], name=name, path=respelled, version=str(number)
+        )
+        ctx = world.context()
+        settings = RouteSettings(suites=(RouteSuite(name),))
+        routes.create(ctx, SYSTEM, f"route-{number}", "sim/base", settings=settings)
+        target = targets.add(ctx, ANN, TargetSeed("sim", "worse", {"seed": number}))
+        made = propose.create(ctx, ANN, Wish(f"route-{number}", target.id))
+        world.until_decided(made.id)
+        found.append(made.plans[0].alpha)
+    return found
+
+
+def passed_once(levels: list[float]) -> float:
+    """Share of proposers whom one of his looks lets pass; no difference in truth."""
+    rng = np.random.default_rng(78)
+    passed = np.zeros(TRIALS, dtype=bool)
+    for level in levels:
+        draws = rng.random((TRIALS, ITEMS))
+        d = np.where(draws < 0.1, 1.0, np.where(draws > 0.9, -1.0, 0.0))
+        design = Design(Claim.SUPERIOR, 0.05, ITEMS, alpha=level)
+        passed |= judge_many(d, design).promoted
+    return float(passed.mean())
+
+
+@pytest.mark.parametrize("spend", BOUNDS)
+def test_spelling_model_and_suite_anew_buys_no_luck(tmp_path: Path, spend: Spend) -> None:
+    bound = BOUNDS[spend]
+    error = math.sqrt(bound * (1.0 - bound) / TRIALS)
+
+    assert passed_once(alphas(tmp_path, spend)) <= bound + 3.0 * error
+
+
+def test_without_the_count_it_would() -> None:
+    """So that the limit above is one that can be missed."""
+    assert passed_once([ALPHA] * LOOKS) > 2.5 * ALPHA

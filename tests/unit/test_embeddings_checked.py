@@ -1,0 +1,100 @@
+"""An answer with embeddings is whole, or no answer: count, places, dimension, numbers."""
+
+import base64
+import json
+from array import array
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.domain.capabilities import Endpoint
+from harness.domain.failures import FailureClass
+from router.body import read_request
+from router.dialects.embeddings import EMBEDDINGS
+from router.jsonspan import read
+from router.ports import UpstreamFailed
+
+finite = st.floats(allow_nan=False, allow_infinity=False, width=32)
+FLOATS = [0.25, -1e-3]
+
+
+def packed(*values: float) -> str:
+    return base64.b64encode(array("f", values).tobytes()).decode()
+
+
+def check(given: object, *vectors: Any) -> None:
+    asked = json.dumps({"model": "r", "input": given}).encode()
+    answer = json.dumps({"data": list(vectors)}).encode()
+    EMBEDDINGS.check_vectors(read_request(asked, Endpoint.EMBEDDINGS), read(answer))
+
+
+def vector(index: object, embedding: object) -> dict[str, object]:
+    return {"object": "embedding", "index": index, "embedding": embedding}
+
+
+@pytest.mark.req("A5", "B3")
+@pytest.mark.parametrize(
+    ("given", "vectors"),
+    [
+        (["a", "b"], [vector(0, FLOATS)]),
+        ("a", [vector(0, FLOATS), vector(1, FLOATS)]),
+        ([1, 2, 3], [vector(0, FLOATS)] * 3),
+        (["a", "b"], [vector(0, FLOATS), vector(0, FLOATS)]),
+        (["a", "b"], [vector(0, FLOATS), vector(2, FLOATS)]),
+        ("a", [vector("0", FLOATS)]),
+        ("a", [{"index": True, "embedding": FLOATS}]),
+        (["a", "b"], [vector(0, FLOATS), vector(1, [0.5])]),
+        (["a", "b"], [vector(0, packed(*FLOATS)), vector(1, packed(0.5))]),
+        ("a", [vector(0, [])]),
+        ("a", [vector(0, None)]),
+        ("a", [vector(0, "")]),
+        ("a", [vector(0, "not base64!")]),
+        ("a", [vector(0, "AAA=")]),
+        ("a", [vector(0, packed(1.0, float("nan")))]),
+        ("a", [vector(0, packed(float("inf")))]),
+        ("a", [vector(0, [0.5, None])]),
+        ("a", [vector(0, [0.5, "1"])]),
+        ("a", [vector(0, [[0.5]])]),
+        ("a", [[0.5]]),
+    ],
+)
+def test_embeddings_that_are_not_whole_are_malformed(given: object, vectors: list[Any]) -> None:
+    with pytest.raises(UpstreamFailed) as failed:
+        check(given, *vectors)
+    assert failed.value.failure is FailureClass.MALFORMED
+
+
+def test_a_number_beyond_all_floats_is_malformed() -> None:
+    asked = read_request(b'{"model":"r","input":"a"}', Endpoint.EMBEDDINGS)
+    huge = b'{"data":[{"index":0,"embedding":[1e999]}]}'
+    long = b'{"data":[{"index":0,"embedding":[1.5,1' + b"0" * 400 + b"]}]}"
+    for answer in (huge, long):
+        with pytest.raises(UpstreamFailed):
+            EMBEDDINGS.check_vectors(asked, read(answer))
+
+
+@pytest.mark.req("A2")
+@given(st.lists(st.lists(finite, min_size=3, max_size=3), min_size=1, max_size=5), st.data())
+def test_whole_embeddings_pass_in_any_order(
+    rows: list[list[float]], data: st.DataObject
+) -> None:
+    plain = [vector(at, row) for at, row in enumerate(rows)]
+    as_base64 = [vector(at, packed(*row)) for at, row in enumerate(rows)]
+    texts = ["x"] * len(rows)
+
+    check(texts, *data.draw(st.permutations(plain)))
+    check(texts, *data.draw(st.permutations(as_base64)))
+
+
+def test_one_text_as_tokens_is_one_input() -> None:
+    check([1, 2, 3], vector(0, FLOATS))
+    check([[1, 2], [3]], vector(0, FLOATS), vector(1, FLOATS))
+    check(["a", "b"], {"embedding": FLOATS}, {"embedding": FLOATS})
+    check("a", vector(0, [1e308, 1e308]))
+
+
+@pytest.mark.parametrize("given", [None, [], {"text": "a"}, 7])
+def test_what_is_no_input_is_the_providers_to_refuse(given: object) -> None:
+    check(given, vector(0, FLOATS), vector(1, FLOATS))

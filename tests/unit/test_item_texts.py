@@ -1,0 +1,86 @@
+"""Items are compared by their texts, models by what answers: not by how they are spelled."""
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.domain.item_texts import fingerprint, normalised, shared
+from harness.domain.model_identity import host, model, names, same_host
+from harness.domain.pins import ServedModel, Sighting
+from harness.domain.targets import Provider, Target
+
+pytestmark = pytest.mark.req("F2")
+
+TEXTS = st.lists(st.text(max_size=12), max_size=30)
+NOW = datetime(2026, 11, 21, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        "CREME BRULEE",
+        "Crème,  brûlée?",
+        "creme\u200b-brulee",
+        "Ｃrème\tbrûlée!",
+        "**Crème** _brûlée_",
+        "cre\u0300me bru\u0302le\u0301e",
+    ],
+)
+def test_case_spaces_punctuation_and_marks_do_not_make_another_text(spelled: str) -> None:
+    assert normalised(spelled) == "cremebrulee"
+
+
+@given(TEXTS, st.data())
+def test_a_suite_shares_all_with_itself_in_any_order(
+    texts: list[str], data: st.DataObject
+) -> None:
+    shuffled = data.draw(st.permutations(texts))
+    some = data.draw(st.lists(st.sampled_from(texts), min_size=1)) if texts else []
+
+    assert fingerprint(shuffled) == fingerprint(texts)
+    assert shared(fingerprint(texts), fingerprint(texts)) == (1.0 if texts else 0.0)
+    assert shared(fingerprint(some), fingerprint(texts)) == (1.0 if texts else 0.0)
+
+
+def test_the_share_is_of_the_smaller_suite_so_that_padding_hides_nothing() -> None:
+    real = [f"question {n}" for n in range(100)]
+    padded = [*real, *(f"padding {n}" for n in range(5_000))]
+
+    assert shared(fingerprint(real), fingerprint(padded)) == 1.0
+    assert shared(fingerprint(padded), fingerprint(real[:10])) == 1.0
+    assert shared(fingerprint(real[:50]), fingerprint(real[50:])) == 0.0
+    assert shared(fingerprint(real), "") == 0.0
+
+
+def test_a_fingerprint_is_small() -> None:
+    assert len(fingerprint(f"question {n}" for n in range(10_000))) < 70_000
+
+
+@pytest.mark.parametrize(
+    ("base", "place"),
+    [
+        ("https://API.example.com/v1", "api.example.com"),
+        ("https://api.example.com.:443/other/v1", "api.example.com"),
+        ("http://127.0.0.1:9/v1", "127.0.0.1:9"),
+        ("http://api.example.com:80", "api.example.com"),
+        ("https://[::1]:8000/v1", "::1:8000"),
+    ],
+)
+def test_a_host_is_its_name_however_its_address_is_written(base: str, place: str) -> None:
+    assert host(Provider("p", "custom", base)) == place
+
+
+def test_a_model_is_called_what_it_is_asked_for_and_what_it_answers_with() -> None:
+    seen = Sighting("t", ServedModel("GPT-X-2026-05-01"), NOW, NOW)
+
+    assert names(Target("p", " Gpt-X"), [seen]) == {"gpt-x", "gpt-x-2026-05-01"}
+    assert model("ｇｐｔ-x") == "gpt-x"
+
+
+def test_a_provider_that_is_gone_may_be_any_host() -> None:
+    assert host(None) == ""
+    assert same_host("", "api.example.com")
+    assert same_host("api.example.com", "")
+    assert not same_host("api.example.com", "other.example.com")

@@ -1,0 +1,296 @@
+"""A database restored from a backup never undercuts what routers served (G6)."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from harness.control import (
+    alerts,
+    audit_anchor,
+    audited_rows,
+    keys,
+    reconcile,
+    restores,
+    routes,
+)
+from harness.domain.access import SYSTEM
+from harness.domain.alerts import Alert, AlertKind, News
+from harness.domain.errors import InputError, NotAllowed
+from harness.domain.lineage import Lineage, undercut
+from harness.domain.routing import Snapshot
+from harness.runtime.checkpoint_file import CheckpointFile
+from harness.runtime.clock import ManualClock
+from harness.store.sql import SqlStore
+from harness.store.sql.snapshot_rows import verified
+from router.snapshot import SnapshotHolder
+from tests.signing import CONTROL, VERIFIER
+from tests.world import BEN, SECRET, World
+
+pytestmark = pytest.mark.req("G6", "F1")
+SERVED = Lineage("one", 1, 6, 9, "d6", {"chat": "4:then"})
+
+
+@pytest.mark.parametrize(
+    ("offered", "refused"),
+    [
+        (SERVED, False),
+        (replace(SERVED, revision=7, changes=9), False),
+        (replace(SERVED, revision=6, changes=10, digest="d7"), False),
+        (replace(SERVED, revision=3), True),
+        (replace(SERVED, changes=8), True),
+        (replace(SERVED, revision=7, changes=8), True),
+        (replace(SERVED, digest="other"), True),
+        (replace(SERVED, revision=3, epoch=2), False),
+        (replace(SERVED, revision=9, epoch=0), True),
+        (replace(SERVED, installation="two", revision=1, changes=0), False),
+    ],
+)
+def test_what_is_older_of_the_same_installation_and_epoch_is_refused(
+    offered: Lineage, *, refused: bool
+) -> None:
+    assert bool(undercut(SERVED, offered)) is refused
+
+
+def test_rows_that_are_signed_for_the_first_time_undercut_nothing() -> None:
+    assert undercut(replace(SERVED, digest=""), replace(SERVED, digest="first")) == ""
+
+
+class Place:
+    """A control plane and a router's holder over one SQLite file that can be put back."""
+
+    def __init__(self, folder: Path, file: Path) -> None:
+        self.file, self._backup = file, folder / "backup.db"
+        url = f"sqlite:///{file}"
+        self.folder = folder
+        clock = ManualClock()
+        control = SqlStore(url, secret=SECRET, clock=clock, signatures=CONTROL)
+        self.world = World(folder, control, clock=clock)
+        self.store = SqlStore(url, secret=SECRET, clock=clock, signatures=VERIFIER)
+        self.holder = self.new_holder()
+
+    def new_holder(self) -> SnapshotHolder:
+        return SnapshotHolder(
+            self.store,
+            self.folder / "snapshot.json",
+            restored=self._verified,
+        )
+
+    def _verified(self, stored: Snapshot) -> Snapshot:
+        assert stored.signed is not None
+        return verified(stored.signed, VERIFIER, stored.etag, self.world.clock.now())
+
+    def back_up(self) -> None:
+        self._copy(self.file, self._backup)
+
+    def restore(self) -> None:
+        self._copy(self._backup, self.file)
+
+    @staticmethod
+    def _copy(source: Path, target: Path) -> None:
+        with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(target)) as new:
+            old.backup(new)
+
+    def describe(self, text: str) -> None:
+        """One more revision, a second later."""
+        self.world.clock.advance(1)
+        routes.change_settings(
+            self.world.context(), SYSTEM, "chat", lambda s: replace(s, description=text)
+        )
+
+    @property
+    def revision(self) -> int:
+        assert self.holder.current is not None
+        return self.holder.current.revision
+
+    @property
+    def grants(self) -> set[str]:
+        assert self.holder.current is not None
+        return {grant.id for grant in self.holder.current.grants.values()}
+
+
+@pytest.fixture
+def place(tmp_path: Path, sqlite_url: str) -> Iterator[Place]:
+    made = Place(tmp_path, Path(sqlite_url.removeprefix("sqlite:///")))
+    made.world.set_up()
+    made.holder.boot()
+    yield made
+    made.store.close()
+    made.world.store.close()
+
+
+def test_a_lower_revision_is_refused_until_a_person_accepts_the_database(place: Place) -> None:
+    place.back_up()
+    for text in ("a", "b", "c"):
+        place.describe(text)
+    assert place.holder.refresh()
+    served = place.revision
+
+    place.restore()
+
+    assert not place.holder.refresh()
+    assert place.revision == served
+    assert place.holder.undercut
+    assert "accept-restore" in place.holder.refused
+    ctx = place.world.context()
+    highest = restores.highest_recorded(ctx, [served])
+    restores.accept(ctx, SYSTEM, reason="the disk died", above=highest)
+    assert place.holder.refresh()
+    assert not place.holder.refused
+    assert not place.holder.undercut
+    place.describe("after")
+    assert place.holder.refresh()
+    assert place.revision == served + 1
+
+
+def test_a_restored_database_that_was_changed_until_it_is_ahead_is_refused(
+    place: Place,
+) -> None:
+    place.back_up()
+    place.describe("a")
+    place.holder.refresh()
+    place.restore()
+    for text in ("other", "and", "another"):
+        place.describe(text)
+
+    assert not place.holder.refresh()
+    assert "lacks the served version of route chat" in place.holder.refused
+    place.describe("and on")
+    assert not place.holder.refresh()
+
+
+def test_once_found_older_no_higher_number_helps(place: Place) -> None:
+    key, _ = keys.create(place.world.context(), SYSTEM, "app", secret=SECRET)
+    place.holder.refresh()
+    place.back_up()
+    keys.revoke(place.world.context(), SYSTEM, key.id)
+    place.holder.refresh()
+    place.restore()
+    assert not place.holder.refresh()
+
+    for name in ("one", "two", "three"):
+        keys.create(place.world.context(), SYSTEM, name, secret=SECRET)
+
+    assert not place.holder.refresh()
+    assert key.id not in place.grants
+
+
+def test_a_key_revoked_since_the_backup_stays_revoked_also_after_a_restart(
+    place: Place,
+) -> None:
+    key, _ = keys.create(place.world.context(), SYSTEM, "app", secret=SECRET)
+    other, _ = keys.create(place.world.context(), SYSTEM, "other", secret=SECRET)
+    place.back_up()
+    keys.revoke(place.world.context(), SYSTEM, key.id)
+    place.holder.refresh()
+    place.restore()
+    place.holder.refresh()
+
+    restores.accept(place.world.context(), SYSTEM, reason="kept", above=9)
+    place.holder.refresh()
+    new, _ = keys.create(place.world.context(), SYSTEM, "new", secret=SECRET)
+    place.holder.refresh()
+
+    assert {other.id, new.id} <= place.grants
+    assert key.id not in place.grants
+    place.holder = place.new_holder()
+    place.holder.boot()
+    assert {other.id, new.id} <= place.grants
+    assert key.id not in place.grants
+
+
+def test_a_router_that_starts_beside_a_restored_database_serves_what_it_has_on_disk(
+    place: Place,
+) -> None:
+    place.back_up()
+    place.describe("a")
+    place.holder.refresh()
+    served = place.revision
+    place.restore()
+
+    place.holder = place.new_holder()
+    place.holder.boot()
+
+    assert place.revision == served
+    assert place.holder.undercut
+    assert place.holder.stale
+
+
+def test_the_control_plane_moves_nothing_on_a_database_that_routers_refuse(
+    place: Place,
+) -> None:
+    world = place.world
+    world.propose()
+    with world.store.write() as tx:
+        tx.alerts.tell([refusal(world.clock.now())])
+
+    assert "was restored" in world.turn().failed[0]
+    with world.store.write() as tx:
+        tx.alerts.tell([replace(refusal(world.clock.now()), news=News.ENDED)])
+    assert world.turn().failed == ()
+
+
+def refusal(now: datetime) -> Alert:
+    kind = AlertKind.DATABASE_RESTORED
+    return Alert(kind, "routing table", kind.value, "it went back", "why", now, "router-1")
+
+
+def test_rows_that_are_signed_anew_are_no_other_history(place: Place) -> None:
+    control = place.world.store
+    assert isinstance(control, SqlStore)
+
+    control.sign_again(actor=SYSTEM, reason="the key was rotated")
+
+    assert place.holder.refresh()
+    assert not place.holder.undercut
+
+
+def test_a_router_tells_when_the_audit_log_ends_earlier_than_it_did(place: Place) -> None:
+    place.describe("a")
+    place.holder.refresh()
+    with closing(sqlite3.connect(place.file)) as db:
+        db.execute("DROP TRIGGER audit_event_no_delete")
+        db.execute(
+            "DELETE FROM audit_event WHERE number = (SELECT max(number) FROM audit_event)"
+        )
+        db.commit()
+
+    place.describe("b")
+
+    assert not place.holder.refresh()
+    assert "of the audit log" in place.holder.refused
+
+
+def test_control_notices_by_the_end_of_its_log_and_goes_on_once_accepted(place: Place) -> None:
+    anchor = CheckpointFile(place.folder / "audit.checkpoint", CONTROL)
+    ctx = replace(place.world.context(), anchor=anchor)
+    place.back_up()
+    place.describe("a")
+    audited_rows.turn(ctx)
+    place.restore()
+    audited_rows.turn(ctx)
+    assert alerts.is_open(ctx, AlertKind.AUDIT_BROKEN, "log")
+
+    assert "was restored" in reconcile.reconcile(ctx).failed[0]
+    restores.accept(ctx, SYSTEM, reason="the disk died", above=9)
+
+    assert reconcile.reconcile(ctx).failed == ()
+    assert audited_rows.turn(ctx) == []
+    with ctx.store.read() as tx:
+        assert audit_anchor.first_break(ctx, tx) is None
+    assert not alerts.is_open(ctx, AlertKind.AUDIT_BROKEN, "log")
+
+
+def test_only_an_admin_accepts_and_says_why(place: Place) -> None:
+    ctx = place.world.context()
+
+    with pytest.raises(NotAllowed):
+        restores.accept(ctx, BEN, reason="x", above=0)
+    with pytest.raises(InputError, match="needs a reason"):
+        restores.accept(ctx, SYSTEM, reason=" ", above=0)
+    with pytest.raises(InputError):
+        restores.accept(ctx, SYSTEM, reason="x", above=-1)

@@ -1,0 +1,291 @@
+"""A route's own word on its answers: when one commits, what cannot be read, time limits."""
+
+import json
+import math
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.domain.capabilities import Capabilities
+from harness.domain.latency import LEAST_ANSWERS, SHORTEST_LIMIT_S
+from harness.domain.routing import Commit, OnBadEvent, RouteSettings
+from harness.domain.settings import RouterSettings
+from router.course import Job, Try
+from router.relay import MOST_HELD_BYTES
+from router.transport.scripted import Happening, Turn
+from tests.router_door import ASK, AUTH, CHAT, Door
+from tests.router_upstream import DONE, ROLE, broken_stream, completion, error, event, streamed
+from tests.router_world import FALLBACK, INCUMBENT, QUICK, provider, snapshot
+
+STREAM = ASK[:-1] + b',"stream":true}'
+WHOLE = RouteSettings(commit=Commit.WHOLE)
+SKIP = RouteSettings(on_bad_event=OnBadEvent.SKIP)
+QUIET = replace(QUICK, between_chunks_timeout_s=0.1)
+HALF = (ROLE, event({"content": "half"}))
+END = event(finish="stop")
+
+
+class Routed:
+    """A door with one route of these settings, whose turns are by model."""
+
+    def __init__(
+        self,
+        folder: Path,
+        turns: dict[str, Turn],
+        route: RouteSettings = WHOLE,
+        settings: RouterSettings = QUICK,
+        *,
+        fallback: bool = True,
+        models: dict[str, Capabilities] | None = None,
+    ) -> None:
+        self.turns = turns
+        self.asked: Counter[str] = Counter()
+        first = snapshot(
+            "http://up",
+            fallback=fallback,
+            settings=route,
+            providers=[provider("http://up", models=models or {})],
+        )
+        self.door = Door(folder, self._turn, settings, first=first)
+
+    def _turn(self, request: Any) -> Turn:
+        model = json.loads(request.body)["model"]
+        self.asked[model] += 1
+        return self.turns[model]
+
+    async def ask(
+        self, body: bytes = STREAM, *more: tuple[bytes, bytes]
+    ) -> tuple[int, dict[bytes, bytes], str]:
+        status, headers, answer = await self.door.call(CHAT, body, headers=(AUTH, *more))
+        assert self.door.transport.open_replies == 0
+        return status, headers, answer.decode()
+
+    async def metric(self, name: str, **labels: str) -> float:
+        _, _, text = await self.door.call("/metrics", method="GET")
+        wanted = ",".join(f'{key}="{value}"' for key, value in sorted(labels.items()))
+        series = f"{name}{{{wanted}}} "
+        found = (line for line in text.decode().splitlines() if line.startswith(series))
+        return float(next(found, "0").removeprefix(series))
+
+
+def words(answer: str) -> str:
+    data = (line[6:] for line in answer.splitlines() if line.startswith("data: {"))
+    choices = (each for line in data for each in json.loads(line).get("choices", ()))
+    return "".join(each["delta"].get("content") or "" for each in choices)
+
+
+@pytest.mark.req("B8")
+@pytest.mark.parametrize(
+    "rest",
+    [
+        (),
+        (Happening.RESET,),
+        (Happening.HANG,),
+        (b"data: {oops}\n\n",),
+        (b'data: {"error":{"message":"overloaded"}}\n\n',),
+    ],
+    ids=["cut", "reset", "silent", "malformed", "error event"],
+)
+async def test_a_stream_that_breaks_after_its_first_words_is_answered_whole_by_the_next_target(
+    tmp_path: Path, rest: tuple[Any, ...]
+) -> None:
+    broken = broken_stream(*HALF, *rest)
+    routed = Routed(tmp_path, {INCUMBENT: broken, FALLBACK: streamed("spare")}, settings=QUIET)
+
+    status, headers, answer = await routed.ask()
+
+    assert (status, headers[b"x-swapgate-target"]) == (200, f"up/{FALLBACK}".encode())
+    assert words(answer) == "spare"
+    assert answer.endswith("data: [DONE]\n\n")
+    # Charged once, with its failure, and nobody's success.
+    assert await routed.metric("swapgate_breaker_state", target=f"up/{INCUMBENT}") == 0
+    failures = [
+        await routed.metric("swapgate_attempts_total", failure_class=each, target=name)
+        for name, each in ((f"up/{INCUMBENT}", "none"), (f"up/{FALLBACK}", "none"))
+    ]
+    assert failures == [0, 1]
+
+
+@pytest.mark.req("B8")
+async def test_the_same_stream_ends_in_an_error_where_the_first_token_commits(
+    tmp_path: Path,
+) -> None:
+    routed = Routed(
+        tmp_path,
+        {INCUMBENT: broken_stream(*HALF), FALLBACK: streamed("spare")},
+        RouteSettings(),
+    )
+
+    _, _, answer = await routed.ask()
+
+    assert words(answer) == "half"
+    assert "upstream_error" in answer
+    assert routed.asked == {INCUMBENT: 1}
+
+
+@pytest.mark.req("B8")
+async def test_an_answer_that_is_held_back_is_given_byte_for_byte_and_counted_once(
+    tmp_path: Path,
+) -> None:
+    usage = b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}}\n\n'
+    turn = broken_stream(ROLE, event({"content": "all of it"}), END, usage, DONE)
+    answers = []
+    for route in (RouteSettings(), WHOLE):
+        routed = Routed(tmp_path / route.commit, {INCUMBENT: turn}, route, fallback=False)
+        answers.append((await routed.ask())[2])
+        routed.door.recorder.flush(final=True)
+        (row,) = routed.door.kept.traffic
+        assert (row.requests, row.failed, row.input_tokens, row.output_tokens) == (1, 0, 3, 4)
+
+    assert answers[0] == answers[1]
+    assert words(answers[0]) == "all of it"
+
+
+@pytest.mark.req("B8")
+async def test_what_is_too_long_to_be_held_is_sent_on_from_there(tmp_path: Path) -> None:
+    large = event({"content": "x" * (MOST_HELD_BYTES // 4)})
+    turn = broken_stream(ROLE, *[large] * 5)
+    routed = Routed(tmp_path, {INCUMBENT: turn, FALLBACK: streamed("spare")})
+
+    _, headers, answer = await routed.ask()
+
+    assert headers[b"x-swapgate-target"] == f"up/{INCUMBENT}".encode()
+    assert len(words(answer)) == 5 * (MOST_HELD_BYTES // 4)
+    assert "upstream_error" in answer
+
+
+@pytest.mark.req("B8")
+async def test_a_lone_target_that_breaks_off_is_an_error_without_a_word(tmp_path: Path) -> None:
+    routed = Routed(tmp_path, {INCUMBENT: broken_stream(*HALF)}, fallback=False)
+
+    status, headers, answer = await routed.ask()
+
+    assert (status, headers[b"x-should-retry"]) == (502, b"false")
+    assert "half" not in answer
+
+
+@pytest.mark.req("B8", "A5")
+async def test_a_client_in_a_hurry_harms_no_circuit_while_its_answer_is_held_back(
+    tmp_path: Path,
+) -> None:
+    slow = broken_stream(*HALF, Happening.HANG)
+    routed = Routed(tmp_path, {INCUMBENT: slow}, fallback=False)
+
+    for _ in range(6):
+        status, _, _ = await routed.ask(STREAM, (b"x-swapgate-timeout", b"0.05"))
+        assert status == 502
+
+    assert await routed.metric("swapgate_breaker_state", target=f"up/{INCUMBENT}") == 0
+
+
+@pytest.mark.req("B8")
+@pytest.mark.parametrize("place", [1, 2])
+async def test_an_event_that_cannot_be_read_is_left_out_where_the_route_says_so(
+    tmp_path: Path, place: int
+) -> None:
+    steps = [ROLE, event({"content": "a"}), event({"content": "b"}), END, b"data: [DONE]\n\n"]
+    steps.insert(place, b'data: {"choices": [{"delta": {"content": \n\n')
+    turns = {INCUMBENT: broken_stream(*steps), FALLBACK: streamed("spare")}
+
+    _, _, answer = await (skipping := Routed(tmp_path / "skip", turns, SKIP)).ask()
+    assert words(answer) == "ab"
+    assert answer.endswith("data: [DONE]\n\n")
+    told = {"target": f"up/{INCUMBENT}", "what": "skipped_event"}
+    assert await skipping.metric("swapgate_irregular_answers_total", **told) == 1
+
+    failing = Routed(tmp_path / "fail", turns, RouteSettings())
+    _, _, answer = await failing.ask()
+    assert "upstream_error" in answer or words(answer) == "spare"
+
+
+@pytest.mark.req("B8")
+async def test_a_stream_of_nothing_that_can_be_read_is_still_passed_over(
+    tmp_path: Path,
+) -> None:
+    turns = {
+        INCUMBENT: broken_stream(*[b"data: {oops\n\n"] * 3),
+        FALLBACK: streamed("spare"),
+    }
+
+    _, _, answer = await Routed(tmp_path, turns, SKIP).ask()
+
+    assert words(answer) == "spare"
+
+
+@pytest.mark.req("B3")
+@pytest.mark.parametrize("where", ["router", "model", "route"])
+@pytest.mark.parametrize("stream", [True, False], ids=["first token", "first byte"])
+async def test_a_silent_target_is_left_after_the_limit_of_route_model_or_router(
+    tmp_path: Path, where: str, *, stream: bool
+) -> None:
+    name = "first_token_timeout_s" if stream else "first_byte_timeout_s"
+    # The more special one rules: the others would wait for the whole budget.
+    limits: dict[str, Any] = {each: {name: 500.0} for each in ("router", "model", "route")}
+    limits[where] = {name: 0.05}
+    if where != "route":
+        limits["route"] = {}
+    if where == "router":
+        limits["model"] = {}
+    routed = Routed(
+        tmp_path,
+        {
+            INCUMBENT: Turn(hang=True),
+            FALLBACK: streamed("spare") if stream else completion("spare"),
+        },
+        RouteSettings(**limits["route"]),
+        replace(QUICK, **limits["router"]),
+        models={INCUMBENT: Capabilities(**limits["model"])},
+    )
+
+    _, headers, _ = await routed.ask(STREAM if stream else ASK)
+
+    assert headers[b"x-swapgate-target"] == f"up/{FALLBACK}".encode()
+    assert routed.asked == {INCUMBENT: 1, FALLBACK: 1}
+
+
+@pytest.mark.req("B3")
+async def test_a_plain_answer_that_has_begun_keeps_the_rest_of_its_time(tmp_path: Path) -> None:
+    (body,) = completion("slow").steps
+    assert isinstance(body, bytes)
+    slow = Turn(steps=(body[:9], 0.3, body[9:]))
+    limited = RouteSettings(first_byte_timeout_s=0.1)
+    routed = Routed(tmp_path, {INCUMBENT: slow, FALLBACK: error(500)}, limited)
+
+    status, headers, _ = await routed.ask(ASK)
+
+    assert (status, headers[b"x-swapgate-attempts"]) == (200, b"1")
+
+
+@pytest.mark.req("B3")
+async def test_what_a_worker_has_measured_limits_whoever_has_somebody_behind(
+    tmp_path: Path,
+) -> None:
+    turns = {INCUMBENT: completion(), FALLBACK: completion("spare")}
+    routed = Routed(tmp_path, turns, RouteSettings())
+    limits = routed.door.app._calls._dispatcher._limits
+    used: list[tuple[str, float]] = []
+    plain = limits.first_s
+
+    def first_s(job: Job, made: Try) -> float:
+        used.append((made.upstream.target.model, plain(job, made)))
+        return used[-1][1]
+
+    limits.first_s = first_s  # type: ignore[method-assign]  # to see what it says
+    for _ in range(LEAST_ANSWERS + 1):
+        await routed.ask(ASK)
+    # Of longer answers nothing is known yet.
+    await routed.ask(ASK[:-1] + b',"max_tokens":9000}')
+    routed.turns[INCUMBENT] = error(503)
+    await routed.ask(ASK)
+
+    nothing = (INCUMBENT, math.inf)
+    assert used[:LEAST_ANSWERS] == [nothing] * LEAST_ANSWERS
+    assert used[LEAST_ANSWERS:] == [
+        (INCUMBENT, SHORTEST_LIMIT_S),
+        nothing,
+        *[(INCUMBENT, SHORTEST_LIMIT_S)] * 2,
+        (FALLBACK, math.inf),
+    ]

@@ -1,0 +1,399 @@
+"""A fault of ours is nobody's but ours to bear (C12): any function of ours, broken.
+
+What a request calls is found by watching one, so that a new observer is attacked by itself.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from types import CodeType
+from typing import Any, Final
+
+import pytest
+
+from harness.domain.access import key_hash
+from harness.domain.alerts import Alert, AlertKind
+from harness.domain.breaker import BreakerPolicy
+from harness.domain.guardrails import ErrorTally, Guardrail, Guardrails, Split
+from harness.domain.key_limits import KeyLimits
+from harness.domain.observation import UnitRule
+from harness.domain.policy import CanaryJudge, CanaryPolicy, Unit
+from harness.domain.routing import KeyGrant, RouteSettings, Snapshot
+from harness.domain.shadow import Shadow, ShadowLimits
+from harness.domain.targets import Price, Target
+from harness.runtime.clock import ManualClock
+from router.alarms import AGAIN_S
+from router.books import Books
+from router.dispatch import Dispatcher
+from router.exchange import Copied
+from router.guard import Guards
+from router.model_calls import ModelCalls
+from router.outcomes import Outcomes
+from router.relay import CommittedStream
+from router.serving import Header, Upstream
+from router.spans import Asked, Served, Settle
+from router.stream import StreamFilter
+from router.transport.scripted import Turn
+from router.watch import Watch
+from tests.code_faults import broken, calls_within, module_of, name_of
+from tests.router_door import AUTH, CHAT, Door
+from tests.router_upstream import completion, error, streamed
+from tests.router_world import (
+    CANDIDATE,
+    INCUMBENT,
+    KEY,
+    QUICK,
+    SECRET,
+    provider,
+    snapshot,
+)
+
+NOW: Final = ManualClock().now()
+PRICE: Final = Price(1.0, 2.0)
+TEXT: Final = "well met"
+TOOL: Final = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+RULE: Final = UnitRule.of(
+    CanaryPolicy(
+        unit=Unit.REQUEST,
+        block_size=8,
+        guardrails=replace(Guardrails(), judge=1.25),
+        judge=CanaryJudge("critic/m-judge", "It helps.", max_usd=1.0, share_bps=10_000),
+    ),
+    NOW,
+)
+# No circuit opens: each request is for itself.
+SETTINGS: Final = replace(QUICK, heartbeat_s=60.0, breaker=BreakerPolicy(failures=1_000_000))
+# The answer's own way: without these there is none, whatever watches or plans it. Everything
+# else that a request calls is attacked.
+THE_ANSWERS_OWN_WAY: Final = frozenset(
+    {
+        "harness.domain.headers",
+        "harness.domain.targets",
+        "harness.domain.credentials",
+        "harness.domain.provider_kinds",
+        "harness.domain.failures",
+        "harness.domain.breaker",
+        "harness.domain.retry",
+        "harness.domain.degradation",
+        "router.app",
+        "router.asgi",
+        "router.attempt",
+        "router.body",
+        "router.calling",
+        "router.course",
+        "router.degraded:dropped_for",
+        "router.dialects",
+        "router.dispatch",
+        "router.exchange",
+        "router.health",
+        "router.heartbeat:Heartbeat.send",
+        "router.hints",
+        "router.internal_errors",
+        "router.jsonspan",
+        "router.keys",
+        "router.model_calls",
+        "router.observers",
+        "router.patching",
+        "router.plan",
+        "router.ports",
+        "router.provider_keys",
+        "router.relay",
+        "router.replies",
+        "router.serving",
+        "router.snapshot",
+        "router.stream",
+        "router.timers",
+        "router.transport",
+        "router.usage",
+        "router.wishes",
+    }
+)
+
+
+class Spans:
+    """Tracing in memory. Implements spans.Tracing and spans.RequestSpan."""
+
+    passed_up: tuple[Header, ...] = ()
+
+    def begin(self, asked: Asked) -> "Spans":  # noqa: ARG002 - the port's
+        return self
+
+    def attempt(self, upstream: Upstream, number: int, settle: Settle) -> Settle:  # noqa: ARG002 - the port's
+        return settle
+
+    def end(self, served: Served) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def watched(weight_bps: int) -> Snapshot:
+    """A route that everything watches: guardrails, judge, feedback, captures, limits; a shadow
+    beside its incumbent.
+    """
+    first = snapshot(
+        "http://up/v1",
+        weight_bps=weight_bps,
+        fallback=True,
+        rule=RULE,
+        settings=RouteSettings(capture_bps=10_000, keep_warm_bps=1, task="talk"),
+        providers=[
+            provider("http://critic/v1", "critic", prices={"m-judge": PRICE}),
+            provider("http://up/v1", prices={INCUMBENT: PRICE, CANDIDATE: PRICE}),
+        ],
+    )
+    route = first.table.routes["support"]
+    limits = ShadowLimits(share_bps=10_000, requests_per_day=1_000_000, usd_per_day=None)
+    shadow = Shadow(
+        id="s_1",
+        route="support",
+        incumbent=route.incumbent,
+        candidate=Target("up", "m-shadow"),
+        data_class="",
+        limits=limits,
+        proposal=None,
+        reason="",
+        started_by="",
+        started_at=NOW,
+        expires_at=NOW + timedelta(days=365),
+    )
+    allowed = KeyLimits(requests_per_min=1e6, tokens_per_min=1e9, budget_day_usd=1e6)
+    keys = (KeyGrant("k-good", key_hash(KEY, SECRET), limits=allowed),)
+    return replace(first, keys=keys, shadows=(shadow,))
+
+
+class Scene:
+    """fails: the first target that a request asks answers 500."""
+
+    def __init__(self, folder: Path, *, canary: bool, stream: bool) -> None:
+        self.stream = stream
+        self.fails = False
+        self.asked: list[str] = []
+        # Of nine in ten, everybody's first request is the candidate's, or the incumbent's.
+        first = watched(9_999 if canary else 1)
+        self.door = Door(folder, self._turn, SETTINGS, first=first, tracing=Spans())
+        self.door.holder.tell_followers()
+        self.arm = b"canary" if canary else b"incumbent"
+        self._number = 0
+
+    def _turn(self, request: Any) -> Turn:
+        model = json.loads(request.body)["model"]
+        self.asked.append(model)
+        if self.fails and model == (CANDIDATE if self.arm == b"canary" else INCUMBENT):
+            return error(500)
+        return streamed(TEXT) if self.stream and model != "m-judge" else completion(TEXT)
+
+    async def ask(self) -> tuple[int, dict[bytes, bytes], bytes]:
+        self._number += 1
+        body = {
+            "model": "support",
+            "messages": [{"role": "user", "content": "hi"}],
+            "stream": self.stream,
+            "tools": [TOOL],
+            "response_format": {"type": "json_object"},
+            "user": f"u{self._number}",
+        }
+        return await self.door.call(CHAT, json.dumps(body).encode(), headers=(AUTH,))
+
+    async def fault(self) -> str:
+        """What is wrong with the answer to a request; empty for nothing."""
+        try:
+            status, headers, raw = await self.ask()
+        except Exception as error:  # noqa: BLE001 - any is a fault
+            return f"no answer: {error!r}"
+        if status != 200:
+            return f"{status}: {raw[:200]!r}"
+        whole = raw.endswith(b"data: [DONE]\n\n") if self.stream else json.loads(raw)["choices"]
+        if not whole or TEXT.encode() not in raw:
+            return f"not whole: {raw[-200:]!r}"
+        return "" if headers.get(b"x-swapgate-target") else "it does not say who answered"
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "stream"])
+def stream(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+@pytest.fixture(params=[False, True], ids=["incumbent", "canary"])
+def scene(request: pytest.FixtureRequest, tmp_path: Path, *, stream: bool) -> Scene:
+    return Scene(tmp_path, canary=request.param, stream=stream)
+
+
+def is_own_way(code: CodeType) -> bool:
+    name, module = name_of(code), module_of(code)
+    folders = (module, module.rpartition(".")[0])
+    return name in THE_ANSWERS_OWN_WAY or any(each in THE_ANSWERS_OWN_WAY for each in folders)
+
+
+ANSWER: Final = ModelCalls.answer.__code__
+
+
+@pytest.mark.req("A5", "F2")
+@pytest.mark.parametrize("fails", [False, True], ids=["well", "failing over"])
+async def test_whatever_watches_or_plans_a_request_may_fail_without_it(
+    scene: Scene, *, fails: bool
+) -> None:
+    scene.fails = fails
+    await scene.ask()
+    found = await calls_within(ANSWER, scene.ask)
+    attacked = [each for each in found if not is_own_way(each)]
+    wrong, struck = [], 0
+    for code in sorted(attacked, key=name_of):
+        with broken(code, found[code]) as fault:
+            why = await scene.fault()
+        struck += bool(fault.struck)
+        if why:
+            wrong.append(f"{name_of(code)}: {why}")
+
+    assert not wrong, f"{len(wrong)} of {struck}:\n" + "\n".join(wrong)
+    # Nearly everything that was found is met again, and not a handful.
+    assert struck > 80
+    assert scene.door.recorder.counters["internal_errors"] > 80
+
+
+@pytest.mark.req("A5", "F2")
+async def test_a_fault_in_a_targets_call_is_answered_by_another_way(scene: Scene) -> None:
+    """Its request patch, what translates and reads, what asks: until the commit point."""
+    await scene.ask()
+    run = Dispatcher.run.__code__
+    found = await calls_within(run, scene.ask)
+    del found[run]
+    wrong, struck = [], 0
+    for code in sorted(found, key=name_of):
+        with broken(code, found[code], times=1, within=run) as fault:
+            why = await scene.fault()
+        struck += bool(fault.struck)
+        if why:
+            wrong.append(f"{name_of(code)}: {why}")
+
+    assert not wrong, f"{len(wrong)} of {struck}:\n" + "\n".join(wrong)
+    assert struck > 40
+
+
+async def metrics(door: Door) -> str:
+    return (await door.call("/metrics", method="GET"))[2].decode()
+
+
+async def told(door: Door) -> list[Alert]:
+    door.recorder.flush()
+    return [each for each in door.kept.alerts if each.kind is AlertKind.INTERNAL_ERROR]
+
+
+@pytest.mark.req("F2", "F4")
+async def test_what_runs_for_the_candidate_alone_is_charged_to_it(
+    tmp_path: Path, *, stream: bool
+) -> None:
+    scene = Scene(tmp_path, canary=True, stream=stream)
+
+    with candidates_calls_broken(scene):
+        assert not await scene.fault()
+
+    scene.door.recorder.flush(final=True)
+    (row,) = scene.door.kept.traffic
+    assert (row.arm, row.charged, row.failed) == ("canary", 1, 0)
+    assert row.internal_errors == 1
+    (block,) = scene.door.kept.blocks.values()
+    errors = block.counts[Guardrail.ERRORS]
+    assert isinstance(errors, ErrorTally)
+    assert errors.classes == {"internal": Split(1, 1)}
+    series = 'swapgate_internal_errors_total{arm="canary",part="attempt"} 1.0'
+    assert series in await metrics(scene.door)
+    assert f'failure_class="internal",target="up/{CANDIDATE}"' in await metrics(scene.door)
+    (alert,) = await told(scene.door)
+    assert (alert.key, alert.subject) == ("internal_error:r-1", "route support")
+    assert "in part attempt, arm canary" in alert.text
+    assert "sk-secret" not in alert.text + alert.title
+
+
+@contextmanager
+def candidates_calls_broken(scene: Scene) -> Iterator[None]:
+    play = scene.door.transport._script
+
+    def broken_for_one(request: Any) -> Turn:
+        if json.loads(request.body)["model"] == CANDIDATE:
+            raise KeyError("sk-secret: what the client said")
+        return play(request)
+
+    scene.door.transport._script = broken_for_one
+    yield
+    scene.door.transport._script = play
+
+
+@pytest.mark.req("F2", "F4")
+@pytest.mark.parametrize("broken_part", [Books._ended, Outcomes.settle, Guards.end, Watch.seen])
+async def test_a_fault_of_the_books_charges_no_arm(
+    broken_part: Any, tmp_path: Path, *, stream: bool
+) -> None:
+    scene = Scene(tmp_path, canary=True, stream=stream)
+
+    with broken(broken_part.__code__, [broken_part]):
+        assert not await scene.fault()
+
+    scene.door.recorder.flush(final=True)
+    (row,) = scene.door.kept.traffic
+    assert (row.arm, row.requests, row.charged) == ("canary", 1, 0)
+    (block,) = scene.door.kept.blocks.values()
+    assert (block.units, block.failures, block.missing) == (1, 0, 0)
+    assert await told(scene.door)
+
+
+@pytest.mark.req("F4")
+async def test_a_fault_of_what_asks_any_target_charges_no_arm(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, canary=True, stream=False)
+
+    with broken(Dispatcher._attempt.__code__, [Dispatcher._attempt], times=1):  # type: ignore[list-item]  # a function
+        assert not await scene.fault()
+
+    scene.door.recorder.flush(final=True)
+    (row,) = scene.door.kept.traffic
+    assert (row.arm, row.charged, row.failed) == ("canary", 0, 0)
+    assert scene.asked[0] == INCUMBENT
+
+
+@pytest.mark.req("A5")
+async def test_a_stream_goes_on_without_who_copied_it(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, canary=False, stream=True)
+
+    with broken(Copied.add.__code__, [Copied.add]):  # type: ignore[list-item]  # a function
+        assert not await scene.fault()
+
+    assert scene.door.recorder.counters["captures_too_large"] == 1
+
+
+@pytest.mark.req("A5", "F4")
+async def test_an_answer_that_can_be_read_no_further_ends_in_an_error(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, canary=True, stream=True)
+    turn = streamed("one ", "two ", "three")
+    scene.door.transport._script = lambda _: turn
+    feed = StreamFilter.feed
+
+    with broken(feed.__code__, [feed], times=1, within=CommittedStream.sent.__code__):  # type: ignore[list-item]  # a function
+        status, _, raw = await scene.ask()
+
+    assert status == 200
+    assert b'"one "' in raw
+    assert b'"code": "internal"' in raw
+    assert b"[DONE]" not in raw
+    scene.door.recorder.flush(final=True)
+    (row,) = scene.door.kept.traffic
+    assert (row.charged, row.failed) == (1, 1)
+    assert 'part="stream"' in await metrics(scene.door)
+
+
+async def test_the_first_fault_is_told_at_once_and_others_not_each(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, canary=False, stream=False)
+
+    with broken(Books._ended.__code__, [Books._ended]):  # type: ignore[list-item]  # a function
+        await scene.ask()
+        assert len(await told(scene.door)) == 1
+        for _ in range(20):
+            await scene.ask()
+    scene.door.app._alarms.look()
+    assert len(await told(scene.door)) == 1
+
+    scene.door.clock.advance(AGAIN_S)
+    scene.door.app._alarms.look()
+    scene.door.app._alarms.look()
+    assert len(await told(scene.door)) == 2

@@ -1,0 +1,408 @@
+"""How a stream ends, and what keeps it alive: the last event, its failure, silence, pings."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.domain.settings import RouterSettings
+from router.bridges.translation import TRANSLATIONS
+from router.dialects.chat_stream import DONE
+from router.dialects.messages_stream import STOP
+from router.dialects.table import DIALECTS
+from router.ports import Transport, UpstreamRequest
+from router.transport.bridge import Bridge
+from router.transport.scripted import Happening, Scripted, Turn
+from tests.router_door import CHAT, Door
+from tests.router_upstream import EVENTS, ROLE, broken_stream, completion, event, streamed
+from tests.router_world import FALLBACK, INCUMBENT, QUICK, provider, snapshot
+
+pytestmark = pytest.mark.req("B8")
+
+MESSAGES, RESPONSES = "/v1/messages", "/v1/responses"
+ASK: dict[str, Any] = {
+    "model": "support",
+    "max_tokens": 100,
+    "stream": True,
+    "messages": [{"role": "user", "content": "hi"}],
+}
+ASKS = {
+    CHAT: ASK,
+    MESSAGES: ASK,
+    RESPONSES: {"model": "support", "stream": True, "input": "hi"},
+}
+
+
+def ev(kind: str, **fields: Any) -> bytes:
+    return f"event: {kind}\ndata: {json.dumps({'type': kind, **fields})}\n\n".encode()
+
+
+def delta(text: str) -> bytes:
+    return ev("content_block_delta", index=0, delta={"type": "text_delta", "text": text})
+
+
+MESSAGE = (
+    ev("message_start", message={"model": "m", "usage": {"input_tokens": 1}}),
+    ev("content_block_start", index=0, content_block={"type": "text", "text": ""}),
+    delta("hello"),
+    ev("content_block_stop", index=0),
+)
+STOPPED = ev("message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 2})
+CHAT_TEXT = (ROLE, event({"content": "hello"}))
+FINISHED = event(finish="stop")
+CUT = b'data: {"choices":[],"usa'  # within what comes after the reason to end
+ENDS: dict[str, tuple[bytes | Happening, ...]] = {
+    "closed": (),
+    "reset": (Happening.RESET,),
+    "silent": (Happening.HANG,),
+    "cut": (CUT,),
+    "cut and reset": (CUT, Happening.RESET),
+}
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("router.relay.LAST_EVENTS_S", 0.05)
+    monkeypatch.setattr("router.last_events.LAST_EVENTS_S", 0.05)
+
+
+def door(
+    folder: Path, turn: Turn | dict[str, Turn], settings: RouterSettings = QUICK, **more: Any
+) -> Door:
+    """more: of the provider; with a kind that has chats alone, behind the bridges."""
+
+    def script(request: UpstreamRequest) -> Turn:
+        return turn if isinstance(turn, Turn) else turn[json.loads(request.body)["model"]]
+
+    of = provider("http://127.0.0.1:1/v1", **more)
+    first = snapshot("http://127.0.0.1:1/v1", fallback=isinstance(turn, dict), providers=[of])
+    made = Door(folder, script, settings, first=first)
+    if more:
+        ways = {DIALECTS[each].path: way for each, way in TRANSLATIONS.items()}
+        bridged: Transport = Bridge(made.transport, ways)
+        made.transport = bridged  # type: ignore[assignment]  # as the scripted one, but for `seen`
+    return made
+
+
+async def asked(router: Door, path: str = CHAT) -> bytes:
+    status, _, body = await router.call(path, json.dumps(ASKS[path]).encode())
+    assert status == 200, body
+    return body
+
+
+async def metrics(router: Door) -> dict[str, float]:
+    _, _, body = await router.call("/metrics", method="GET")
+    lines = (line for line in body.decode().splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, _, value in (x.rpartition(" ") for x in lines)}
+
+
+def irregular(what: str, target: str = f"up/{INCUMBENT}") -> str:
+    return f'swapgate_irregular_answers_total{{target="{target}",what="{what}"}}'
+
+
+GOOD = f'swapgate_attempts_total{{failure_class="none",target="up/{INCUMBENT}"}}'
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize(
+    ("path", "begun", "last"),
+    [(CHAT, (*CHAT_TEXT, FINISHED), DONE), (MESSAGES, (*MESSAGE, STOPPED), STOP)],
+)
+async def test_a_stream_that_said_why_it_ends_is_whole_without_its_last_event(
+    tmp_path: Path, path: str, begun: tuple[bytes, ...], last: bytes, end: str
+) -> None:
+    router = door(tmp_path, Turn(headers=EVENTS, steps=(*begun, *ENDS[end])))
+
+    body = await asked(router, path)
+
+    assert b"hello" in body
+    assert body.endswith(last)
+    assert b"error" not in body
+    found = await metrics(router)
+    assert found[irregular("no_last_event")] == found[GOOD] == 1
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize(
+    ("path", "last"), [(MESSAGES, b"message_stop"), (RESPONSES, b"response.completed")]
+)
+async def test_so_is_one_that_is_translated(
+    tmp_path: Path, path: str, last: bytes, end: str
+) -> None:
+    turn = Turn(headers=EVENTS, steps=(*CHAT_TEXT, FINISHED, *ENDS[end]))
+    router = door(tmp_path, turn, kind="ollama")
+
+    body = await asked(router, path)
+
+    assert b"hello" in body
+    assert last in body
+    assert b"event: error" not in body
+    assert (await metrics(router))[GOOD] == 1
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize(
+    ("path", "begun"),
+    [
+        (CHAT, CHAT_TEXT),
+        (MESSAGES, MESSAGE),
+        (RESPONSES, (ev("response.output_text.delta", delta="hello"),)),
+    ],
+)
+async def test_one_that_does_not_say_why_it_ends_is_broken(
+    tmp_path: Path, path: str, begun: tuple[bytes, ...], end: str
+) -> None:
+    quick = replace(QUICK, between_chunks_timeout_s=0.05)
+    router = door(tmp_path, Turn(headers=EVENTS, steps=(*begun, *ENDS[end])), quick)
+
+    body = await asked(router, path)
+
+    assert b"hello" in body
+    assert b'"error"' in body
+    assert GOOD not in await metrics(router)
+
+
+PING = b": ping\n\n"
+NOTHING_NEW = {
+    "comment": PING,
+    "ping": b'event: ping\ndata: {"type": "ping"}\n\n',
+    "empty": event({"content": ""}),
+    "role": event({"role": "assistant", "content": None}),
+    "no choices": b'data: {"choices": []}\n\n',
+    "usage": b'data: {"choices": [{"delta": {}}], "usage": {"total_tokens": 1}}\n\n',
+    "half an event": b"data: ",
+}
+
+
+@pytest.mark.parametrize("kind", NOTHING_NEW)
+async def test_what_brings_an_answer_on_alone_gives_a_stream_more_time(
+    tmp_path: Path, kind: str
+) -> None:
+    # Before, this went on to the end of all time, which is two minutes.
+    pings = (NOTHING_NEW[kind], 0.02) * 6000
+    settings = replace(QUICK, between_chunks_timeout_s=0.2)
+    router = door(tmp_path, Turn(headers=EVENTS, steps=(*CHAT_TEXT, *pings)), settings)
+
+    body = await asked(router)
+
+    assert b"time between chunks is up" in body
+
+
+@pytest.mark.parametrize(
+    ("path", "begun", "nothing"),
+    [
+        (MESSAGES, MESSAGE, delta("")),
+        (MESSAGES, MESSAGE, NOTHING_NEW["ping"]),
+        (
+            RESPONSES,
+            (ev("response.output_text.delta", delta="hello"),),
+            ev("response.in_progress", response={}),
+        ),
+        (
+            RESPONSES,
+            (ev("response.output_text.delta", delta="hello"),),
+            ev("response.output_text.delta", delta=""),
+        ),
+    ],
+)
+async def test_so_it_is_in_the_other_protocols(
+    tmp_path: Path, path: str, begun: tuple[bytes, ...], nothing: bytes
+) -> None:
+    settings = replace(QUICK, between_chunks_timeout_s=0.2)
+    pings: tuple[bytes | float, ...] = (nothing, 0.02) * 6000
+    steps = (*begun, *pings)
+    router = door(tmp_path, Turn(headers=EVENTS, steps=steps), settings)
+
+    assert b"time between chunks is up" in await asked(router, path)
+
+
+@pytest.mark.parametrize("path", [MESSAGES, RESPONSES])
+async def test_thoughts_that_a_translation_keeps_back_give_a_stream_more_time(
+    tmp_path: Path, path: str
+) -> None:
+    thoughts = (event({"reasoning_content": "hm"}), 0.02) * 100
+    settings = replace(QUICK, between_chunks_timeout_s=1.0)
+    turn = Turn(headers=EVENTS, steps=(*CHAT_TEXT, *thoughts, FINISHED, DONE))
+    router = door(tmp_path, turn, settings, kind="ollama")
+
+    body = await asked(router, path)
+
+    assert b"hm" not in body
+    assert b"is up" not in body
+
+
+NAMED = {
+    CHAT: (
+        ROLE,
+        event({"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f"}}]}),
+        event({"tool_calls": [{"index": 0, "function": {"arguments": ""}}]}),
+    ),
+    MESSAGES: (
+        MESSAGE[0],
+        ev(
+            "content_block_start",
+            index=0,
+            content_block={"type": "tool_use", "id": "c", "name": "f", "input": {}},
+        ),
+        ev(
+            "content_block_delta",
+            index=0,
+            delta={"type": "input_json_delta", "partial_json": ""},
+        ),
+        ev("content_block_stop", index=0),
+    ),
+    RESPONSES: (
+        ev("response.created", response={}),
+        ev("response.output_item.added", item={"type": "function_call", "name": "f"}),
+        ev("response.function_call_arguments.delta", delta=""),
+    ),
+}
+GOES_ON = {
+    CHAT: (*CHAT_TEXT, FINISHED, DONE),
+    MESSAGES: (*MESSAGE, STOPPED, STOP),
+    RESPONSES: (
+        ev("response.output_text.delta", delta="hello"),
+        ev("response.completed", response={"output": []}),
+    ),
+}
+
+
+@pytest.mark.parametrize("path", NAMED)
+async def test_a_tools_name_alone_does_not_commit_a_stream(tmp_path: Path, path: str) -> None:
+    turns = {
+        INCUMBENT: Turn(headers=EVENTS, steps=(*NAMED[path], Happening.RESET)),
+        FALLBACK: Turn(headers=EVENTS, steps=GOES_ON[path]),
+    }
+    router = door(tmp_path, turns)
+
+    body = await asked(router, path)
+
+    assert b"hello" in body
+    assert b'"f"' not in body
+    assert b'"error"' not in body
+
+
+async def test_nor_does_it_in_a_translated_one(tmp_path: Path) -> None:
+    turns = {
+        INCUMBENT: Turn(headers=EVENTS, steps=(*NAMED[CHAT], Happening.RESET)),
+        FALLBACK: Turn(headers=EVENTS, steps=GOES_ON[CHAT]),
+    }
+    for path in (MESSAGES, RESPONSES):
+        folder = tmp_path / path.rpartition("/")[2]
+        folder.mkdir()
+        body = await asked(door(folder, turns, kind="ollama"), path)
+        assert b"hello" in body
+        assert b'"f"' not in body
+
+
+async def test_a_call_without_arguments_is_committed_by_its_end(tmp_path: Path) -> None:
+    turn = Turn(headers=EVENTS, steps=(*NAMED[CHAT], event(finish="tool_calls"), DONE))
+
+    body = await asked(door(tmp_path, turn))
+
+    assert b'"f"' in body
+    assert body.endswith(DONE)
+
+
+NOT_FINITE = (
+    b'data: {"model":"m","x":NaN,"choices":[{"index":0,"delta":{"content":"h\\u00e9llo"},'
+    b'"logprobs":{"content":[-Infinity,0.5,NaN]}}],"usage":null,"n":1e999}\n\n'
+)
+
+
+@pytest.mark.parametrize("kind", ["", "ollama"])
+async def test_a_number_that_is_none_is_left_out_of_its_event(
+    tmp_path: Path, kind: str
+) -> None:
+    turn = broken_stream(ROLE, NOT_FINITE, FINISHED, DONE)
+    router = door(tmp_path, turn, kind=kind) if kind else door(tmp_path, turn)
+
+    body = await asked(router)
+
+    chunks = [json.loads(line[6:]) for line in body.decode().split("\n\n")[:-2]]
+    assert chunks[1]["choices"][0]["delta"] == {"content": "héllo"}
+    assert chunks[1]["choices"][0]["logprobs"] == {"content": [None, 0.5, None]}
+    assert not {"x", "n"} & set(chunks[1])
+    assert chunks[1]["model"] == "support"
+    assert body.endswith(DONE)
+    assert (await metrics(router))[irregular("not_finite")] == 1
+
+
+@pytest.mark.parametrize("path", [MESSAGES, RESPONSES])
+async def test_nor_does_it_break_a_translated_stream(tmp_path: Path, path: str) -> None:
+    turn = broken_stream(ROLE, NOT_FINITE, FINISHED, DONE)
+
+    assert b"llo" in await asked(door(tmp_path, turn, kind="ollama"), path)
+
+
+def plain(path: str, content: object, **more: object) -> Turn:
+    answers: dict[str, dict[str, Any]] = {
+        CHAT: {"choices": [{"index": 0, "message": {"role": "assistant", "content": content}}]},
+        MESSAGES: {"type": "message", "content": [content] if content else []},
+        RESPONSES: {"object": "response", "output": [content] if content else []},
+    }
+    return Turn(steps=(json.dumps({"model": "m", **answers[path], **more}).encode(),))
+
+
+PLAIN = {CHAT: "hello", MESSAGES: {"type": "text", "text": "hello"}, RESPONSES: {"a": "hello"}}
+
+
+@pytest.mark.parametrize("path", PLAIN)
+async def test_a_plain_answer_without_a_reason_to_end_is_passed_and_counted(
+    tmp_path: Path, path: str
+) -> None:
+    router = door(tmp_path, plain(path, PLAIN[path]))
+
+    status, _, body = await router.call(
+        path, json.dumps({**ASKS[path], "stream": False}).encode()
+    )
+
+    assert status == 200
+    assert b"hello" in body
+    assert (await metrics(router))[irregular("no_finish_reason")] == 1
+
+
+@pytest.mark.parametrize(("path", "end"), [(MESSAGES, b"end_turn"), (RESPONSES, b"completed")])
+async def test_so_is_one_that_is_translated_and_gets_the_usual_one(
+    tmp_path: Path, path: str, end: bytes
+) -> None:
+    router = door(tmp_path, plain(CHAT, "hello"), kind="ollama")
+
+    status, _, body = await router.call(
+        path, json.dumps({**ASKS[path], "stream": False}).encode()
+    )
+
+    assert status == 200
+    assert b"hello" in body
+    assert end in body
+    assert (await metrics(router))[irregular("no_finish_reason")] == 1
+
+
+@pytest.mark.parametrize("path", PLAIN)
+async def test_one_without_content_either_is_no_answer(tmp_path: Path, path: str) -> None:
+    router = door(tmp_path, {INCUMBENT: plain(path, None), FALLBACK: plain(path, PLAIN[path])})
+
+    status, headers, body = await router.call(
+        path, json.dumps({**ASKS[path], "stream": False}).encode()
+    )
+
+    assert status == 200
+    assert b"hello" in body
+    assert headers[b"x-swapgate-attempts"] == b"2"
+
+
+async def test_an_answer_as_it_should_be_is_not_counted(tmp_path: Path) -> None:
+    for name, turn, ask in (
+        ("plain", completion("a"), {**ASK, "stream": False}),
+        ("stream", streamed("a"), ASK),
+    ):
+        folder = tmp_path / name
+        folder.mkdir()
+        router = door(folder, turn)
+        await router.call(CHAT, json.dumps(ask).encode())
+        assert not [each for each in await metrics(router) if "irregular" in each]
+    assert isinstance(router.transport, Scripted)

@@ -1,0 +1,142 @@
+"""Signing keys: who may sign what, how the keyring reads, and how keys are replaced."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness import config, shipped
+from harness.domain.errors import ConfigError, SignatureInvalid
+from harness.domain.settings import Settings
+from harness.domain.signatures import (
+    KeyPurpose,
+    keyring_text,
+    parse_keyring,
+    row_payload,
+)
+from harness.runtime import signing_files
+from harness.runtime.signing import Ed25519Signatures
+from tests.signing import CONTROL, ENVIRONMENT, KEYRING, PUBLIC, VERIFIER, WORKER
+
+pytestmark = pytest.mark.req("F1")
+
+ROW = row_payload("verdict", "inst", {"id": "v_1", "outcome": "passed"})
+OTHER = row_payload("verdict", "inst", {"id": "v_1", "outcome": "failed"})
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    for name in ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+    shipped_ones = config.load(None, {}, defaults=shipped.path("config/default.yaml"))
+    return replace(shipped_ones, home=tmp_path / "home")
+
+
+def test_what_control_signed_holds_for_every_purpose_and_for_that_content_alone() -> None:
+    signature = CONTROL.sign(ROW)
+    for purpose in KeyPurpose:
+        VERIFIER.check(ROW, signature, purpose)
+    with pytest.raises(SignatureInvalid, match="not what was signed"):
+        VERIFIER.check(OTHER, signature, KeyPurpose.CONTROL)
+
+
+def test_a_workers_key_signs_nothing_that_is_controls() -> None:
+    signature = WORKER.sign(ROW)
+    VERIFIER.check(ROW, signature, KeyPurpose.WORKER)
+    with pytest.raises(SignatureInvalid, match="worker key"):
+        VERIFIER.check(ROW, signature, KeyPurpose.CONTROL)
+
+
+@pytest.mark.parametrize("forged", ["", "no dot", "0123456789abcdef.AAAA", "x.!"])
+def test_a_text_that_is_no_signature_is_refused(forged: str) -> None:
+    with pytest.raises(SignatureInvalid):
+        VERIFIER.check(ROW, forged, KeyPurpose.CONTROL)
+
+
+def test_public_keys_alone_sign_nothing() -> None:
+    with pytest.raises(ConfigError, match="public keys alone"):
+        VERIFIER.sign(ROW)
+
+
+def test_a_row_of_another_table_or_installation_has_other_bytes() -> None:
+    row = {"id": "v_1"}
+    assert len({row_payload(t, i, row) for t in ("a", "b") for i in ("x", "y")}) == 4
+
+
+def test_a_keyring_reads_as_it_was_written() -> None:
+    assert parse_keyring(keyring_text(KEYRING.values()), "here") == KEYRING
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a b c", f"0123456789abcdef control {'A' * 43} signs", "x y z !"]
+)
+def test_a_keyring_that_is_none_is_refused_with_its_place(text: str) -> None:
+    with pytest.raises(ConfigError, match="here"):
+        parse_keyring(text, "here")
+
+
+def test_keys_are_made_once_each_for_its_owner_alone(settings: Settings) -> None:
+    made = signing_files.make(settings)
+    assert {file.name for file in made} == {"signing.key", "worker-signing.key", "signing.pub"}
+    private = [settings.home / name for name in signing_files.PRIVATE_FILES.values()]
+    assert all(file.stat().st_mode & 0o777 == 0o600 for file in private)
+    before = [file.read_text() for file in private]
+    assert signing_files.make(settings) == []
+    assert [file.read_text() for file in private] == before
+    assert not {line for file in private for line in file.read_text().split()} & set(
+        (settings.home / signing_files.KEYRING_FILE).read_text().split()
+    )
+
+
+def test_a_rotated_key_verifies_until_it_is_retired(settings: Settings) -> None:
+    signing_files.make(settings)
+    before = signing_files.signatures(settings, KeyPurpose.CONTROL)
+    router = signing_files.signatures(settings)
+    old = before.sign(ROW)
+    router.check(ROW, old, KeyPurpose.CONTROL)
+
+    new_key = signing_files.rotate(settings, KeyPurpose.CONTROL)
+    new = signing_files.signatures(settings, KeyPurpose.CONTROL).sign(ROW)
+    assert new.startswith(new_key.id)
+    # The running router reads the keyring again for a key that it lacks.
+    router.check(ROW, new, KeyPurpose.CONTROL)
+    signing_files.signatures(settings).check(ROW, old, KeyPurpose.CONTROL)
+
+    signing_files.retire(settings, old.partition(".")[0])
+    with pytest.raises(SignatureInvalid, match="retired"):
+        signing_files.signatures(settings).check(ROW, old, KeyPurpose.CONTROL)
+
+
+def test_the_key_that_signs_is_not_retired(settings: Settings) -> None:
+    signing_files.make(settings)
+    [signs] = [
+        key.id
+        for key in signing_files.keyring(settings).values()
+        if key.purpose is KeyPurpose.CONTROL
+    ]
+    with pytest.raises(ConfigError, match="rotate"):
+        signing_files.retire(settings, signs)
+
+
+def test_a_private_key_that_others_may_read_is_refused(settings: Settings) -> None:
+    signing_files.make(settings)
+    (settings.home / "signing.key").chmod(0o644)
+    with pytest.raises(ConfigError, match="0644"):
+        signing_files.signatures(settings, KeyPurpose.CONTROL).sign(ROW)
+
+
+def test_keys_may_stand_in_the_environment_and_in_files_that_it_names(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, value in ENVIRONMENT.items():
+        file = tmp_path / name
+        file.write_text(value)
+        monkeypatch.setenv(f"{name}_FILE", str(file))
+    assert signing_files.make(settings) == []
+    signed = signing_files.signatures(settings, KeyPurpose.WORKER).sign(ROW)
+    assert signed.startswith(PUBLIC[KeyPurpose.WORKER].id)
+    monkeypatch.setenv("SWAPGATE_SIGNING_KEYRING", "broken")
+    with pytest.raises(ConfigError, match="SWAPGATE_SIGNING_KEYRING"):
+        Ed25519Signatures(lambda: signing_files.keyring(settings)).check(
+            ROW, signed, KeyPurpose.WORKER
+        )

@@ -1,0 +1,90 @@
+"""Regular expressions of users end in time, whatever text they meet (A8, F9)."""
+
+import json
+
+import pytest
+
+from evals.samples import Item
+from evals.scorers import Scored, scorer
+from harness.domain.errors import InputError, PatternTooSlow
+from harness.domain.patterns import TimedPattern
+from harness.domain.redaction import RedactionRule, Redactor
+
+SLOW, HOSTILE = r"(\w|\w\w)+[yz]$", "x" * 60 + "!"
+
+
+def scored(name: str, answer: str, item: Item, **options: object) -> Scored:
+    chosen = scorer(name)
+    filled = chosen.options(options)
+    assert chosen.check(item, filled) is None
+    return chosen.score(answer, item, filled)
+
+
+@pytest.mark.parametrize("method", ["matches_whole", "matches_in", "spans"])
+def test_an_expression_that_would_run_for_years_is_stopped(method: str) -> None:
+    with pytest.raises(PatternTooSlow, match="took more than 1 s"):
+        getattr(TimedPattern(SLOW), method)(HOSTILE)
+
+
+def test_an_expression_finds_what_it_did() -> None:
+    assert TimedPattern(r"a.c", ignore_case=True).matches_whole("ABC")
+    assert TimedPattern(r"\bb+\b").spans("a bb b") == [(2, 4), (5, 6)]
+    assert not TimedPattern("a").matches_in("b")
+
+
+@pytest.mark.parametrize("pattern", ["(", "[a", "*", "a" * 1001])
+def test_a_text_that_is_no_expression_is_refused(pattern: str) -> None:
+    with pytest.raises(InputError, match="regular expression"):
+        TimedPattern(pattern)
+
+
+@pytest.mark.req("A8")
+def test_an_answer_that_stalls_the_suites_expression_has_no_score() -> None:
+    assert scored("regex", HOSTILE, Item("i", "asked", SLOW)) == Scored(None, None)
+    assert scored("regex", "xxy", Item("i", "asked", SLOW)) == Scored(1, 1)
+
+
+@pytest.mark.req("A8")
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "properties": {"a": {"pattern": SLOW}}},
+        {"type": "object", "patternProperties": {SLOW: {}}},
+        {
+            "type": "object",
+            "patternProperties": {SLOW: {}},
+            "additionalProperties": False,
+        },
+    ],
+)
+def test_an_answer_that_stalls_a_schemas_pattern_does_not_fit(schema: object) -> None:
+    item = Item("i", "asked", schema)
+
+    assert scored("json_schema", json.dumps({"a": HOSTILE, HOSTILE: 1}), item).strict == 0
+    assert scored("json_schema", json.dumps({"a": "xxy"}), item).strict == (
+        0 if "additionalProperties" in schema else 1  # type: ignore[operator]  # a dict
+    )
+
+
+@pytest.mark.req("A8")
+def test_pattern_properties_are_judged_as_the_standard_says() -> None:
+    schema = {
+        "type": "object",
+        "properties": {"id": {"type": "integer"}},
+        "patternProperties": {"^n_": {"type": "number"}},
+        "additionalProperties": {"type": "string"},
+    }
+    item = Item("i", "asked", schema)
+
+    assert scored("json_schema", '{"id": 1, "n_a": 2.5, "else": "x"}', item).strict == 1
+    assert scored("json_schema", '{"n_a": "2"}', item).strict == 0
+    assert scored("json_schema", '{"else": 3}', item).strict == 0
+
+
+@pytest.mark.req("F9")
+def test_nothing_is_kept_of_a_text_that_a_rule_did_not_get_through() -> None:
+    redactor = Redactor((RedactionRule("slow", SLOW),))
+
+    with pytest.raises(PatternTooSlow):
+        redactor.redact({"text": HOSTILE})
+    assert redactor.redact({"text": "so: xxy"}).value == {"text": "so: [SLOW_1]"}
