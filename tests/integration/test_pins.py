@@ -232,7 +232,7 @@ def test_an_arm_that_was_measured_on_something_else_is_refused(
 
 
 def test_a_stale_verdict_opens_no_chain(world: World) -> None:
-    awaiting(world)
+    propose.approve(world.context(), BEN, awaiting(world).id)
     before = world.suites["colours"]
     changed(world, "template")
     with pytest.raises(ProofRefused, match="no evidence"):

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from harness.control import alerts, canary_hands, chains, propose, recomputation
+from harness.control import (
+    alerts,
+    canary_hands,
+    chains,
+    propose,
+    recomputation,
+    tampering,
+)
 from harness.control.chains import Wanted
 from harness.domain.access import SYSTEM
 from harness.domain.alerts import AlertKind
@@ -192,18 +199,36 @@ def test_a_canary_whose_verdict_is_not_as_it_was_signed_goes_back(
         assert rollout(world, proposal).state is RolloutState.ROLLED_BACK
 
 
+def tampered_while_it_waited(world: World, intruder: Intruder, change: Change) -> Proposal:
+    """As it stands after control's next turn."""
+    world.policy = approved()
+    proposal = world.until_decided(world.propose("sim/better").id)
+    propose.approve(world.context(), BEN, proposal.id)
+    change(intruder, proposal)
+    world.turn()
+    return world.get(proposal.id)
+
+
 @pytest.mark.parametrize("change", CHANGES)
-def test_no_canary_opens_on_evidence_that_changed_while_it_waited(
+def test_a_proposal_is_held_whose_evidence_changed_while_it_waited(
     sql_world: World, intruder: Intruder, change: Change
 ) -> None:
-    sql_world.policy = approved()
-    proposal = sql_world.until_decided(sql_world.propose("sim/better").id)
-    propose.approve(sql_world.context(), BEN, proposal.id)
-    change(intruder, proposal)
+    after = tampered_while_it_waited(sql_world, intruder, change)
 
-    sql_world.turn()
+    assert (after.phase, after.rollout) == (Phase.AWAITING_APPROVAL, None)
+    found = alerts.listed(sql_world.context(), open_only=True)
+    assert AlertKind.STATE_UNRECORDED in {each.kind for each in found}
 
-    after = sql_world.get(proposal.id)
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_no_canary_opens_on_evidence_that_changed_together_with_the_log(
+    sql_world: World, intruder: Intruder, change: Change, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As if the intruder had written the log's digests anew: the scores alone speak.
+    monkeypatch.setattr(tampering, "unrecorded", lambda _: [])
+
+    after = tampered_while_it_waited(sql_world, intruder, change)
+
     assert after.phase is Phase.REJECTED
     if change is unreadable:
         assert "cannot be read" in after.closed_because

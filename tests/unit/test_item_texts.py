@@ -65,7 +65,9 @@ def test_a_fingerprint_is_small() -> None:
         ("https://api.example.com.:443/other/v1", "api.example.com"),
         ("http://127.0.0.1:9/v1", "127.0.0.1:9"),
         ("http://api.example.com:80", "api.example.com"),
-        ("https://[::1]:8000/v1", "::1:8000"),
+        ("https://[2001:db8::0:1]:8000/v1", "2001:db8::1:8000"),
+        ("https://[::1]:8000/v1", "127.0.0.1:8000"),
+        ("http://localhost:8000/v1", "127.0.0.1:8000"),
     ],
 )
 def test_a_host_is_its_name_however_its_address_is_written(base: str, place: str) -> None:
