@@ -4,9 +4,17 @@ import math
 from typing import Final
 
 from harness.domain.capabilities import Endpoint
-from harness.domain.latency import AnswerTimes, answer_class, first_byte_limit_s, with_answer
+from harness.domain.degradation import Hint
+from harness.domain.latency import (
+    AnswerTimes,
+    answer_class,
+    first_byte_limit_s,
+    unmeasured_limit_s,
+    with_answer,
+)
 from harness.domain.settings import RouterSettings
 from router.course import Job, Try
+from router.hints import given
 from router.needs import output_limit
 from router.recent import Recent
 from router.serving import ServedRoute, Upstream
@@ -42,7 +50,9 @@ class TimeLimits:
             return said
         if made.check or made.upstream.id == job.plan.targets[-1]:
             return math.inf  # nobody stands behind it: to wait on is all that is left
-        return first_byte_limit_s(self._times.get(_kind(job, made)))
+        thinks = bool(given(job.request, (Hint.REASONING,)))
+        unmeasured_s = unmeasured_limit_s(output_limit(job.request), thinks=thinks)
+        return first_byte_limit_s(self._times.get(_kind(job, made)), unmeasured_s)
 
     def note(self, job: Job, made: Try, seconds: float) -> None:
         """A plain answer's first byte came after that time, or the wait for it ended then.

@@ -14,6 +14,10 @@ LEAST_ANSWERS: Final = 100
 MOST_ANSWERS: Final = 1000
 SHORTEST_LIMIT_S: Final = 30.0
 TIMES_P99: Final = 3.0
+# A healthy target may be as slow.
+SLOW_TOKENS_PER_S: Final = 20.0
+# Of fewer than LEAST_ANSWERS, so many say nothing yet; five failures open a circuit.
+FEW_ANSWERS: Final = 3
 # Upper bounds of what a client allows as output, in tokens.
 ANSWER_CLASSES: Final = (256, 1024, 4096, 16_384)
 AnswerTimes = Mapping[int, int]
@@ -70,12 +74,28 @@ def with_answer(times: AnswerTimes | None, seconds: float) -> AnswerTimes:
     return after
 
 
-def first_byte_limit_s(times: AnswerTimes | None) -> float:
-    """How long a plain answer may be silent before its first byte; inf while little is known.
+def unmeasured_limit_s(max_tokens: int, *, thinks: bool) -> float:
+    """How long a plain answer may be silent of a target that nobody has measured.
 
-    Three times the time that 99 of 100 answers stay below, and 30 s at least.
+    So long as a slow one needs for all tokens that the client allows, and 30 s at least; inf
+    where that says nothing: any length is allowed (0), or the client wants it to think.
     """
-    if times is None or sum(times.values()) < LEAST_ANSWERS:
+    if max_tokens <= 0 or thinks:
         return math.inf
-    p99_ms = quantile_ms(times, 0.99, ANSWER_BOUNDS_MS) or 0.0
-    return max(SHORTEST_LIMIT_S, TIMES_P99 * p99_ms / 1000)
+    return max(SHORTEST_LIMIT_S, max_tokens / SLOW_TOKENS_PER_S)
+
+
+def first_byte_limit_s(times: AnswerTimes | None, unmeasured_s: float) -> float:
+    """How long a plain answer may be silent before its first byte.
+
+    Three times the time that 99 of 100 answers stay below, and 30 s at least. While fewer were
+    measured, unmeasured_s, or three times what all but the slowest few stay below: where it
+    cuts off a target that is merely slow, it must not do so for ever.
+    """
+    measured = sum(times.values()) if times else 0
+    if times is None or measured <= FEW_ANSWERS:
+        return unmeasured_s
+    enough = measured >= LEAST_ANSWERS
+    share = 0.99 if enough else 1 - FEW_ANSWERS / measured
+    slow_ms = quantile_ms(times, share, ANSWER_BOUNDS_MS) or 0.0
+    return max(SHORTEST_LIMIT_S if enough else unmeasured_s, TIMES_P99 * slow_ms / 1000)

@@ -57,6 +57,7 @@ def vector(index: object, embedding: object) -> dict[str, object]:
         ("a", [vector(0, [0.5, None])]),
         ("a", [vector(0, [0.5, "1"])]),
         ("a", [vector(0, [[0.5]])]),
+        ("a", [vector(0, [True, 0.5])]),
         ("a", [[0.5]]),
     ],
 )

@@ -9,14 +9,17 @@ from hypothesis import strategies as st
 from harness.domain.latency import (
     ANSWER_BOUNDS_MS,
     BOUNDS_MS,
+    FEW_ANSWERS,
     LEAST_ANSWERS,
     MOST_ANSWERS,
     SHORTEST_LIMIT_S,
+    SLOW_TOKENS_PER_S,
     AnswerTimes,
     answer_class,
     first_byte_limit_s,
     merged,
     quantile_ms,
+    unmeasured_limit_s,
     with_answer,
 )
 
@@ -60,7 +63,7 @@ def test_a_limit_by_measurement_is_never_below_what_nearly_all_answers_took(
 
     assert sum(times.values()) <= MOST_ANSWERS
     assert len(times) <= len(ANSWER_BOUNDS_MS)
-    limit_s = first_byte_limit_s(times)
+    limit_s = first_byte_limit_s(times, math.inf)
     assert limit_s >= SHORTEST_LIMIT_S
     if len(seconds) <= MOST_ANSWERS:
         over = sum(each > limit_s for each in seconds)
@@ -71,10 +74,10 @@ def test_a_limit_by_measurement_is_never_below_what_nearly_all_answers_took(
 def test_a_healthy_answer_of_five_minutes_is_not_cut() -> None:
     times: AnswerTimes = {}
     for _ in range(LEAST_ANSWERS):
-        assert first_byte_limit_s(times) == math.inf
+        assert first_byte_limit_s(times, math.inf) == math.inf
         times = with_answer(times, 300.0)
 
-    assert 700 < first_byte_limit_s(times) < 1200
+    assert 700 < first_byte_limit_s(times, math.inf) < 1200
 
 
 @pytest.mark.req("B3")
@@ -82,11 +85,11 @@ def test_a_limit_follows_answers_that_became_slower() -> None:
     times: AnswerTimes = {}
     for _ in range(MOST_ANSWERS):
         times = with_answer(times, 2.0)
-    assert first_byte_limit_s(times) == SHORTEST_LIMIT_S
+    assert first_byte_limit_s(times, math.inf) == SHORTEST_LIMIT_S
 
     # The first waits are cut, and count for as long as they lasted.
     cut = 0
-    while (limit_s := first_byte_limit_s(times)) < 45.0:
+    while (limit_s := first_byte_limit_s(times, math.inf)) < 45.0:
         times = with_answer(times, min(45.0, limit_s))
         cut += 1
     assert cut < 30
@@ -98,7 +101,42 @@ def test_one_hanging_answer_of_a_hundred_moves_no_limit() -> None:
     for _ in range(LEAST_ANSWERS - 1):
         times = with_answer(times, 2.0)
 
-    assert first_byte_limit_s(with_answer(times, 60.0)) == SHORTEST_LIMIT_S
+    assert first_byte_limit_s(with_answer(times, 60.0), math.inf) == SHORTEST_LIMIT_S
+
+
+@pytest.mark.req("B3")
+@given(st.integers(1, 10**6))
+def test_a_slow_target_has_the_time_for_all_that_a_client_allows(max_tokens: int) -> None:
+    limit_s = unmeasured_limit_s(max_tokens, thinks=False)
+
+    assert limit_s >= SHORTEST_LIMIT_S
+    assert limit_s * SLOW_TOKENS_PER_S >= max_tokens
+    assert unmeasured_limit_s(256, thinks=False) == SHORTEST_LIMIT_S
+    assert unmeasured_limit_s(max_tokens, thinks=True) == math.inf
+    assert unmeasured_limit_s(0, thinks=False) == math.inf
+
+
+@pytest.mark.req("B3")
+@pytest.mark.parametrize("takes_s", [31.0, 60.0, 300.0, 3000.0])
+def test_a_slow_target_is_not_cut_off_for_ever_before_it_is_measured(takes_s: float) -> None:
+    times: AnswerTimes = {}
+    cut = 0
+    for _ in range(LEAST_ANSWERS - 1):
+        limit_s = first_byte_limit_s(times, SHORTEST_LIMIT_S)
+        cut += takes_s > limit_s
+        times = with_answer(times, min(takes_s, limit_s))
+
+    assert FEW_ANSWERS < cut < 25
+    assert first_byte_limit_s(times, SHORTEST_LIMIT_S) > takes_s
+
+
+@pytest.mark.req("B3")
+def test_a_few_hangs_move_no_limit_before_there_is_a_measure() -> None:
+    times: AnswerTimes = {}
+    for seconds in (2.0, 30.0, 2.0, 30.0, 2.0, 30.0):
+        times = with_answer(times, seconds)
+
+    assert first_byte_limit_s(times, SHORTEST_LIMIT_S) == SHORTEST_LIMIT_S
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,14 @@ from typing import Any
 
 import pytest
 
+from harness.domain import latency
 from harness.domain.capabilities import Capabilities
-from harness.domain.latency import LEAST_ANSWERS, SHORTEST_LIMIT_S
+from harness.domain.latency import (
+    FEW_ANSWERS,
+    LEAST_ANSWERS,
+    SHORTEST_LIMIT_S,
+    SLOW_TOKENS_PER_S,
+)
 from harness.domain.routing import Commit, OnBadEvent, RouteSettings
 from harness.domain.settings import RouterSettings
 from router.course import Job, Try
@@ -259,33 +265,75 @@ async def test_a_plain_answer_that_has_begun_keeps_the_rest_of_its_time(tmp_path
     assert (status, headers[b"x-swapgate-attempts"]) == (200, b"1")
 
 
-@pytest.mark.req("B3")
-async def test_what_a_worker_has_measured_limits_whoever_has_somebody_behind(
-    tmp_path: Path,
-) -> None:
-    turns = {INCUMBENT: completion(), FALLBACK: completion("spare")}
-    routed = Routed(tmp_path, turns, RouteSettings())
+def seen_limits(routed: Routed, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, float]]:
+    """Grows with each attempt: its model, and how long it may be silent."""
     limits = routed.door.app._calls._dispatcher._limits
-    used: list[tuple[str, float]] = []
+    seen: list[tuple[str, float]] = []
     plain = limits.first_s
 
     def first_s(job: Job, made: Try) -> float:
-        used.append((made.upstream.target.model, plain(job, made)))
-        return used[-1][1]
+        seen.append((made.upstream.target.model, plain(job, made)))
+        return seen[-1][1]
 
-    limits.first_s = first_s  # type: ignore[method-assign]  # to see what it says
+    monkeypatch.setattr(limits, "first_s", first_s)
+    return seen
+
+
+def allowing(max_tokens: int, more: str = "") -> bytes:
+    return ASK[:-1] + f',"max_tokens":{max_tokens}{more}}}'.encode()
+
+
+@pytest.mark.req("B3")
+async def test_what_a_worker_has_measured_limits_whoever_has_somebody_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = {INCUMBENT: completion(), FALLBACK: completion("spare")}
+    routed = Routed(tmp_path, turns, RouteSettings())
+    used = seen_limits(routed, monkeypatch)
     for _ in range(LEAST_ANSWERS + 1):
         await routed.ask(ASK)
-    # Of longer answers nothing is known yet.
-    await routed.ask(ASK[:-1] + b',"max_tokens":9000}')
     routed.turns[INCUMBENT] = error(503)
     await routed.ask(ASK)
 
-    nothing = (INCUMBENT, math.inf)
-    assert used[:LEAST_ANSWERS] == [nothing] * LEAST_ANSWERS
+    assert used[:LEAST_ANSWERS] == [(INCUMBENT, math.inf)] * LEAST_ANSWERS
     assert used[LEAST_ANSWERS:] == [
-        (INCUMBENT, SHORTEST_LIMIT_S),
-        nothing,
-        *[(INCUMBENT, SHORTEST_LIMIT_S)] * 2,
+        *[(INCUMBENT, SHORTEST_LIMIT_S)] * 3,
         (FALLBACK, math.inf),
     ]
+
+
+@pytest.mark.req("B3")
+async def test_what_a_client_allows_limits_a_target_that_nobody_has_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = {INCUMBENT: completion(), FALLBACK: completion("spare")}
+    routed = Routed(tmp_path, turns, RouteSettings())
+    used = seen_limits(routed, monkeypatch)
+
+    for body in (allowing(200), allowing(9000), allowing(200, ',"reasoning_effort":"high"')):
+        await routed.ask(body)
+
+    limits_s = [limit_s for _, limit_s in used]
+    assert limits_s == [SHORTEST_LIMIT_S, 9000 / SLOW_TOKENS_PER_S, math.inf]
+
+
+@pytest.mark.req("B3")
+async def test_a_fresh_router_leaves_a_hanging_target_and_a_slow_one_only_at_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latency, "SHORTEST_LIMIT_S", 0.01)  # else this took two minutes
+    turns = {INCUMBENT: Turn(hang=True), FALLBACK: completion("spare")}
+    routed = Routed(tmp_path, turns, RouteSettings())
+    used = seen_limits(routed, monkeypatch)
+
+    for _ in range(FEW_ANSWERS + 1):
+        _, headers, _ = await routed.ask(allowing(0, ',"max_completion_tokens":1'))
+        assert headers[b"x-swapgate-target"] == f"up/{FALLBACK}".encode()
+    (body,) = completion("slow").steps
+    routed.turns[INCUMBENT] = Turn(steps=(0.2, body))
+    _, headers, _ = await routed.ask(allowing(0, ',"max_completion_tokens":1'))
+
+    own = [limit_s for model, limit_s in used if model == INCUMBENT]
+    assert own[:-1] == [0.05] * (FEW_ANSWERS + 1)
+    assert own[-1] > 1.0
+    assert headers[b"x-swapgate-target"] == f"up/{INCUMBENT}".encode()
