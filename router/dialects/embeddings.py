@@ -18,6 +18,8 @@ from router.patching import model_edit
 from router.ports import UpstreamFailed
 from router.usage import Usage, usage_of
 
+_NUMBERS: Final = frozenset({int, float})
+
 
 class Embeddings(Chat):
     """Has no streams, and no conversation."""
@@ -92,10 +94,12 @@ def _dimension(vector: object, at: int) -> int:
         raise _malformed(f"vector {at} is neither a list nor base64")
     if not values:
         raise _malformed(f"vector {at} is empty")
+    # All at native speed. true is a number to Python.
+    finite = _NUMBERS.issuperset(map(type, values))
     try:
-        # At native speed; a sum beyond all numbers may still be of finite ones.
-        finite = math.isfinite(sum(values)) or all(map(math.isfinite, values))
-    except (TypeError, OverflowError):
+        # A sum beyond all numbers may still be of finite ones.
+        finite = finite and (math.isfinite(sum(values)) or all(map(math.isfinite, values)))
+    except OverflowError:
         finite = False
     if not finite:
         raise _malformed(f"vector {at} holds what is no finite number")
