@@ -4,6 +4,7 @@ import asyncio
 import signal
 import socket
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import structlog
 
@@ -13,6 +14,10 @@ from router.crew import Crew, Orders
 from router.stopping import HAND_OVER
 
 log = structlog.get_logger("swapgate.router")
+
+# Crews that were replaced have minutes to end. With no bound, a reload every few seconds would
+# fill the machine with workers.
+MOST_RETIRING: Final = 2
 
 
 class Parent:
@@ -56,11 +61,18 @@ class Parent:
         self._stopping.set()
 
     async def _reload_wanted(self) -> bool:
-        """Wait for the next signal; False for one to stop."""
-        waits = [asyncio.create_task(e.wait()) for e in (self._stopping, self._reload)]
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for each in waits:
-            each.cancel()
+        """Wait for the next signal, and for room for one more crew; False for one to stop.
+
+        Signals that come while there is no room are one reload, of what the file says then.
+        """
+        stop, reload = (asyncio.create_task(e.wait()) for e in (self._stopping, self._reload))
+        await asyncio.wait((stop, reload), return_when=asyncio.FIRST_COMPLETED)
+        if reload.done() and len(self._retiring) >= MOST_RETIRING:
+            log.warning("reload_waits", reason=f"{MOST_RETIRING} crews before it still end")
+        while len(self._retiring) >= MOST_RETIRING and not stop.done():
+            await asyncio.wait((stop, *self._retiring), return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        reload.cancel()
         self._reload.clear()
         return not self._stopping.is_set()
 
@@ -90,11 +102,15 @@ class Parent:
                 reason = f"a new worker ended with {code}; the old ones go on serving"
                 log.error("reload_refused", reason=reason)
                 self._books.counters["reloads_refused"] += 1
-            await new.retire(signal.SIGINT)
+            self._leave(new, signal.SIGINT)
             return old
         log.info("reloaded", workers=orders.workers)
         self._books.counters["reloads"] += 1
-        leaving = asyncio.create_task(old.retire(HAND_OVER))
-        self._retiring[leaving] = old
-        leaving.add_done_callback(self._retiring.pop)
+        self._leave(old, HAND_OVER)
         return new
+
+    def _leave(self, crew: Crew, number: signal.Signals) -> None:
+        """Not waited for: a signal to stop that comes meanwhile is for all crews at once."""
+        leaving = asyncio.create_task(crew.retire(number))
+        self._retiring[leaving] = crew
+        leaving.add_done_callback(self._retiring.pop)

@@ -2,18 +2,21 @@
 
 import asyncio
 import os
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from harness.ports import Store
 from harness.runtime.clock import SystemClock
 from router import crew as crews
 from router.bookkeeper import Bookkeeper, Live
 from router.crew import Crew, Orders
+from router.parent import Parent
 from router.recorder import Recorder
 from router.spool import Spool
 from tests.router_world import SwitchableStore, snapshot
@@ -23,10 +26,17 @@ WORKER = """
 import os, pathlib, signal, socket, sys, time
 from router.wire import frame
 told, folder = sys.argv[1], pathlib.Path(sys.argv[2])
+if told == "deaf":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+if told == "lingers":
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 (folder / str(os.getpid())).write_bytes(sys.stdin.buffer.read())
 first = len(list(folder.iterdir())) == 1
 if told == "never":
     sys.exit(7)
+while told == "deaf":
+    time.sleep(0.1)
 if told == "stubborn":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 channel = socket.socket(fileno=int(sys.argv[sys.argv.index("--channel") + 1]))
@@ -57,18 +67,27 @@ class Yard:
         self.books = Bookkeeper(self.recorder, live)
 
     def crew(self, told: str, *, workers: int = 1, drain_s: float = 30.0) -> Crew:
-        orders = Orders(
+        return Crew(self.orders(told, workers=workers, drain_s=drain_s), [], self.books)
+
+    def orders(self, told: str, *, workers: int = 1, drain_s: float = 30.0) -> Orders:
+        return Orders(
             command=[sys.executable, str(self.script), told, str(self.marks)],
             environment={**os.environ, "PYTHONPATH": str(Path.cwd())},
             given=b"the settings",
             workers=workers,
             drain_s=drain_s,
         )
-        return Crew(orders, [], self.books)
 
     @property
     def began(self) -> list[Path]:
         return sorted(self.marks.iterdir())
+
+    def lives(self, pid: str) -> bool:
+        try:
+            os.kill(int(pid), 0)
+        except ProcessLookupError:
+            return False
+        return True
 
 
 @pytest.fixture
@@ -150,5 +169,60 @@ def test_a_command_that_cannot_be_run_is_a_failed_start(yard: Yard) -> None:
         crew = Crew(Orders(["/nowhere/python"], {}, b"", 1, 1.0), [], yard.books)
         assert await crew.start() == 1
         await crew.retire()
+
+    play(story)
+
+
+@pytest.mark.req("G5")
+def test_reloads_wait_while_two_crews_still_end_and_are_then_one(yard: Yard) -> None:
+    read: list[int] = []
+
+    def again() -> Orders:
+        read.append(len(read))
+        return yard.orders("lingers")
+
+    async def reloaded(times: int) -> None:
+        await until(lambda: yard.books.counters["reloads"] == times)
+
+    async def story() -> None:
+        parent = asyncio.create_task(Parent([], yard.books, again).run(yard.orders("lingers")))
+        await until(lambda: len(yard.began) == 1)
+        oldest = yard.began[0].name
+        for count in (1, 2):
+            os.kill(os.getpid(), signal.SIGHUP)
+            await reloaded(count)
+        with capture_logs() as said:
+            os.kill(os.getpid(), signal.SIGHUP)
+            await until(lambda: "reload_waits" in {each["event"] for each in said})
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert (len(read), len(yard.began)) == (2, 3)
+
+        os.kill(int(oldest), signal.SIGKILL)
+        await reloaded(3)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert await parent == 0
+
+    play(story)
+
+    assert len(read) == 3
+
+
+@pytest.mark.req("G5")
+def test_who_is_to_stop_while_a_reload_begins_stops_at_once(yard: Yard) -> None:
+    async def story() -> None:
+        parent = Parent([], yard.books, lambda: yard.orders("deaf"))
+        running = asyncio.create_task(parent.run(yard.orders("serve")))
+        await until(lambda: len(yard.began) == 1)
+        (old,) = (each.name for each in yard.began)
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(lambda: len(yard.began) == 2)
+        (new,) = (each.name for each in yard.began if each.name != old)
+
+        os.kill(os.getpid(), signal.SIGTERM)
+        await until(lambda: not yard.lives(old))
+
+        assert yard.lives(new)
+        os.kill(int(new), signal.SIGKILL)
+        assert await running == 0
 
     play(story)
