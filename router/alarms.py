@@ -209,6 +209,9 @@ class Alarms:
         )
 
     def _look_at_revision(self) -> None:
+        if not_believed := self._holder.disk_refused:
+            self._holder.disk_refused = ""
+            self.say(self._disk_refused(not_believed))
         refused = self._holder.refused
         if refused == self._refused:
             return
@@ -229,6 +232,17 @@ class Alarms:
             source=self._recorder.worker,
         )
         self._raise("revision", alert)
+
+    def _disk_refused(self, why: str) -> Alert:
+        return self._alert(
+            AlertKind.REVISION_REFUSED,
+            subject="snapshot on disk",
+            key=f"{AlertKind.REVISION_REFUSED.value}:disk",
+            title="the snapshot on the router's disk was not believed when it started",
+            text=f"{why}. It is written anew. Keys that were revoked before a database was "
+            "restored may open this router again: revoke them again.",
+            source=self._recorder.worker,
+        )
 
     def still(self) -> None:
         """Say of everything that goes on that it does."""

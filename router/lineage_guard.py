@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from harness.domain.errors import DatabaseRestored
 from harness.domain.lineage import Lineage, forked, undercut
 from harness.domain.routing import Snapshot
+from harness.domain.signatures import Revocations
 
 Lacking = Callable[[Lineage], Sequence[str]]
 
@@ -18,7 +19,7 @@ class LineageGuard:
 
     def __init__(self) -> None:
         self.served = Lineage()
-        self.revoked = frozenset[str]()
+        self._revoked: Sequence[Revocations] = ()
         self._refused: Lineage | None = None
 
     def admit(self, snapshot: Snapshot, lacking: Lacking) -> Snapshot:
@@ -39,12 +40,11 @@ class LineageGuard:
         if why:
             self._refused = self._refused or offered
             raise DatabaseRestored(why)
-        return snapshot.without(self._known_revoked(offered))
-
-    def _known_revoked(self, offered: Lineage) -> frozenset[str]:
-        same = self.served.installation == offered.installation
-        return self.revoked if same else frozenset()
+        same = served.installation == offered.installation
+        return snapshot.without(self._revoked if same else ())
 
     def note(self, admitted: Snapshot) -> None:
         """It serves now."""
-        self.served, self.revoked, self._refused = admitted.lineage, admitted.revoked, None
+        self.served, self._refused = admitted.lineage, None
+        signed = admitted.signed
+        self._revoked = (*signed.former, signed.revocations) if signed is not None else ()

@@ -4,7 +4,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -43,7 +42,8 @@ class SnapshotHolder:
 
     `stale`: the database does not answer, the last good revision goes on serving. `refused`:
     why the newest revision is not the one that serves, empty when it is. `undercut`: that is
-    because the database went back in its history. `age_s`: since the
+    because the database went back in its history. `disk_refused`: why the file of what served
+    last was not believed at the start, empty where it was, or there is none. `age_s`: since the
     database last said that this is the newest; until it did, since the start. standing: the
     switches of the environment and the file. keys_of: the providers' keys, as they are sent.
     classes: who may see which data, as this process's file says; see `serving.ready`.
@@ -69,6 +69,7 @@ class SnapshotHolder:
         self.stale = False
         self.refused = ""
         self.undercut = False
+        self.disk_refused = ""
         self._store = store
         self._file = file
         self._standing = tuple(standing)
@@ -90,8 +91,12 @@ class SnapshotHolder:
 
     def boot(self) -> Serving:
         """From the database, else from disk (stale). Raises SnapshotInvalid for neither."""
-        with suppress(SnapshotInvalid):
+        try:
             self._guard.note(self._on_disk())
+        except SnapshotInvalid as error:
+            if self._file.exists():
+                self.disk_refused = str(error)
+                log.error("the snapshot on disk is not believed: %s", error)  # noqa: TRY400 - as below
         try:
             return self._swap(self._store.snapshot())
         except Exception as error:
@@ -113,9 +118,7 @@ class SnapshotHolder:
 
     def _on_disk(self) -> Snapshot:
         """What served last, as its signed rows say. Raises SnapshotInvalid."""
-        loaded = snapshot_file.load(self._file)
-        made = self._restored(loaded).without(loaded.revoked)
-        return made.with_log_end(loaded.lineage.log_end)
+        return self._restored(snapshot_file.load(self._file))
 
     def also(self, follower: Callable[[Store], None]) -> None:
         """Called in the thread that follows the store, about every second.

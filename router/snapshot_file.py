@@ -14,7 +14,6 @@ from harness.domain.content import canonical_json
 from harness.domain.credentials import StoredKey
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.key_limits import KeyLimits
-from harness.domain.lineage import Lineage
 from harness.domain.observation import UnitRule
 from harness.domain.routing import (
     Canary,
@@ -25,7 +24,7 @@ from harness.domain.routing import (
     Snapshot,
 )
 from harness.domain.shadow import Shadow, ShadowLimits
-from harness.domain.signatures import SignedRows
+from harness.domain.signatures import Revocations, SignedRows
 from harness.domain.switches import Force, ForceKind, Source, Switch
 from harness.domain.targets import Price, Provider, RequestPatch, Target
 
@@ -98,8 +97,6 @@ def to_json(snapshot: Snapshot) -> dict[str, object]:
         "shadows": [_shadow_json(each) for each in snapshot.shadows],
         "stored_keys": [asdict(each) for each in snapshot.stored_keys],
         "signed": asdict(snapshot.signed) if snapshot.signed else None,
-        "revoked": sorted(snapshot.revoked),
-        "log_end": snapshot.lineage.log_end,
     }
 
 
@@ -152,10 +149,13 @@ def from_json(data: Mapping[str, Any]) -> Snapshot:
         switches=tuple(_switch(each) for each in data.get("switches", ())),
         shadows=tuple(_shadow(each) for each in data.get("shadows", ())),
         stored_keys=tuple(StoredKey(**each) for each in data.get("stored_keys", ())),
-        signed=SignedRows(**data["signed"]) if data.get("signed") else None,
-        lineage=Lineage(log_end=data.get("log_end", "")),
-        revoked=frozenset(data.get("revoked", ())),
+        signed=_signed(data["signed"]) if data.get("signed") else None,
     )
+
+
+def _signed(data: Mapping[str, Any]) -> SignedRows:
+    former = tuple(Revocations(**each) for each in data["former"])
+    return SignedRows(**{**data, "former": former})
 
 
 def _grant(data: Mapping[str, Any]) -> KeyGrant:

@@ -15,8 +15,8 @@ class Lineage:
     """installation: the database's own id. epoch: rises when a person accepts a restored
     database. revision: of the routing table. changes: of keys, providers, switches, shadows and
     credentials so far. digest: of the signed rows; empty where nothing is signed. heads: by
-    route, its version as `NUMBER:TIME`. log_end: of the audit log, its last event as
-    `NUMBER:MAC`; empty where it is not known.
+    route, its version as `NUMBER:TIME`. log_end: of the audit log at the last
+    of these changes, its last event as `NUMBER:MAC`; empty where it is not known.
     """
 
     installation: str = ""

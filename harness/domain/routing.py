@@ -1,6 +1,6 @@
 """The routing table: routes at one revision, immutable, replaced whole."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from hashlib import blake2b
@@ -13,7 +13,7 @@ from harness.domain.lineage import NOWHERE, Lineage
 from harness.domain.observation import DEFAULT_UNIT_RULE, UnitRule
 from harness.domain.overrides import Overrides, RequestKind
 from harness.domain.shadow import Shadow
-from harness.domain.signatures import SignedRows
+from harness.domain.signatures import Revocations, SignedRows
 from harness.domain.switches import Switch
 from harness.domain.targets import Provider, Target
 
@@ -283,13 +283,15 @@ class Snapshot:
     lineage: Lineage = NOWHERE
     revoked: frozenset[str] = frozenset()
 
-    def with_log_end(self, end: str) -> "Snapshot":
-        """The same, read when the audit log ended there."""
-        return replace(self, lineage=replace(self.lineage, log_end=end))
-
-    def without(self, revoked: frozenset[str]) -> "Snapshot":
-        """The same, where these keys are revoked as well."""
-        if revoked <= self.revoked:
+    def without(self, former: Sequence[Revocations]) -> "Snapshot":
+        """The same, where the keys that were revoked in earlier epochs are so as well."""
+        more = [each for each in former if not self.revoked.issuperset(each.ids)]
+        if self.signed is None or not more:
             return self
-        keys = tuple(key for key in self.keys if key.id not in revoked)
-        return replace(self, keys=keys, revoked=self.revoked | revoked)
+        revoked = self.revoked.union(*(each.ids for each in more))
+        return replace(
+            self,
+            keys=tuple(key for key in self.keys if key.id not in revoked),
+            revoked=revoked,
+            signed=replace(self.signed, former=tuple(more)),
+        )

@@ -56,11 +56,24 @@ Keyring = Mapping[str, PublicKey]
 
 
 @dataclass(frozen=True)
+class Revocations:
+    """Data keys that were revoked in an epoch, in the words of the manifest that control signed
+    there. A restored database may know nothing of them.
+    """
+
+    ids: Sequence[str]
+    manifest: Mapping[str, object]
+    signature: str
+
+
+@dataclass(frozen=True)
 class SignedRows:
     """The rows that make a snapshot, by table, as they are stored, each with its signature.
 
     chains: each route's fallbacks with their evidence, which its row's signature covers.
-    manifest, signature: control's word on which rows these are; empty of a new database.
+    revoked: ids of data keys. manifest, signature: control's word on which rows and revoked
+    keys these are, and on the audit log's end; empty of a new database. former: of earlier
+    epochs, the keys that nothing here says were revoked.
     """
 
     installation: str
@@ -69,8 +82,14 @@ class SignedRows:
     changes: int
     rows: Mapping[str, Sequence[Mapping[str, object]]]
     chains: Mapping[str, Sequence[Sequence[str]]]
+    revoked: Sequence[str]
     manifest: Mapping[str, object]
     signature: str
+    former: Sequence[Revocations] = ()
+
+    @property
+    def revocations(self) -> Revocations:
+        return Revocations(tuple(self.revoked), self.manifest, self.signature)
 
 
 @dataclass(frozen=True, slots=True)

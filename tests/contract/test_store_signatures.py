@@ -475,7 +475,7 @@ def test_a_database_from_before_signatures_is_signed_and_serves(
         with pytest.raises(SignatureInvalid), store.write() as tx:
             tx.keys.revoke(KEY.id, NOW)
 
-        assert store.sign_unsigned(actor=SYSTEM, reason="upgrade") == 6
+        assert store.sign_unsigned(actor=SYSTEM, reason="upgrade") == 7
         assert store.signature_faults() == []
         assert store.snapshot().table.routes[ROUTE].incumbent == OLD.id
         with store.write() as tx:

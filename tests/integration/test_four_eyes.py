@@ -4,14 +4,18 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
+import sqlalchemy as sa
 
 from harness.control import approvals, canary_hands, keys, propose
 from harness.domain.access import Actor, Role
-from harness.domain.errors import Conflict, InputError, NotAllowed, NotFound
+from harness.domain.errors import Conflict, InputError, NotAllowed, NotFound, SignatureInvalid
 from harness.domain.principals import LOCAL, OPERATOR
 from harness.domain.proposal import Phase, Proposal
 from harness.domain.rollout import Signal
+from harness.store.sql import SqlStore
+from harness.store.tables.operations import principal as principals
 from tests.integration.raw_sql import APPROVAL, AT, PROPOSAL, REFUSED, Database, prepared
+from tests.raw_sql import insert, owned
 from tests.world import SECRET, World, approved
 
 pytestmark = pytest.mark.req("F5")
@@ -75,6 +79,29 @@ def test_nobody_approves_with_a_key_that_he_created(world: World) -> None:
     for sham in (ann, zoe, kim):
         with pytest.raises(NotAllowed, match="promote"):
             canary_hands.by_hand(world.context(), sham, "chat", Signal.PROMOTE, "now")
+
+
+def test_nobody_becomes_two_people_by_what_is_written_of_him_in_the_database(
+    sql_world: World,
+) -> None:
+    """His name is put out of the way, so that his next key would make a second person."""
+    world = sql_world
+    assert isinstance(world.store, SqlStore)
+    eve = person(world, "eve", Role.ADMIN)
+    with owned(world.store) as db:
+        gone = {"name": "gone", "folded": "gone"}
+        db.execute(sa.update(principals).where(principals.c.id == eve.principal).values(gone))
+
+    with pytest.raises(SignatureInvalid, match=f"principal {eve.principal}"):
+        person(world, "eve", Role.APPROVER)
+
+    with owned(world.store) as db:
+        back = {"name": "eve", "folded": "eve"}
+        db.execute(sa.update(principals).where(principals.c.id == eve.principal).values(back))
+        second = PRINCIPAL | {"id": "pr_2", "name": "zoe", "folded": "zoe"}
+        insert(db, "principal", second | {"created_at": world.clock.now()})
+    with pytest.raises(SignatureInvalid, match="principal"):
+        person(world, "her other one", Role.APPROVER, principal="zoe")
 
 
 def test_who_made_the_proposers_key_does_not_approve_what_was_proposed_with_it(
@@ -160,8 +187,9 @@ def test_the_database_itself_refuses_one_principal_on_both_sides(database: Datab
         database.insert("api_key", key | {"id": "k_2", "hash": "2", "principal": None})
     with pytest.raises(REFUSED, match="never deleted"):
         database.run("DELETE FROM principal WHERE id = 'local'")
-    with pytest.raises(REFUSED, match="registered"):
-        database.run("UPDATE principal SET kind = 'person' WHERE id = 'local'")
+    for change in ("kind = 'person'", "name = 'ops'", "folded = 'ops'"):
+        with pytest.raises(REFUSED, match="registered"):
+            database.run(f"UPDATE principal SET {change} WHERE id = 'local'")  # noqa: S608
 
 
 PRINCIPAL = {"kind": "person", "created_at": AT}

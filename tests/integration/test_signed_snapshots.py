@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
@@ -41,7 +42,10 @@ def store(database_url: str) -> Iterator[SqlStore]:
             tx.providers.put(PROVIDER)
             tx.providers.put(PROVIDER.__class__("other", "openai", "http://127.0.0.1:9/v1"))
             tx.keys.add(KEY)
+            tx.keys.add(replace(KEY, id="k_gone", hash="c" * 64))
         seeded(store)
+        with store.write() as tx:
+            tx.keys.revoke("k_gone", CLOCK.now())
         yield store
 
 
@@ -138,10 +142,13 @@ def test_a_snapshot_on_disk_serves_as_its_signed_rows_say(
         (OLD.model, "cheaper-1"),
         (KEY.hash, "b" * 64),
         ('"manifest":{', '"manifest":{"more":1,'),
+        ('"revoked":["k_gone"]', '"revoked":[]'),
+        ('"revoked":["k_gone"]', f'"revoked":["k_gone","{KEY.id}"]'),
+        ('"log_end":"', '"log_end":"9'),
     ],
 )
 def test_a_snapshot_on_disk_that_was_edited_serves_nobody(
-    router: SnapshotHolder,  # noqa: ARG001 - it wrote the file
+    router: SnapshotHolder,
     tmp_path: Path,
     old: str,
     new: str,
@@ -150,6 +157,10 @@ def test_a_snapshot_on_disk_that_was_edited_serves_nobody(
     edited(file, old, new)
     with pytest.raises(SnapshotInvalid, match="cannot start"):
         holder(cast("Store", Away()), file).boot()
+    # Nor is it passed over in silence where the database answers.
+    beside = holder(cast("Any", router)._store, file)
+    beside.boot()
+    assert beside.disk_refused
 
 
 def test_a_snapshot_on_disk_without_a_row_or_without_signatures_serves_nobody(

@@ -1,10 +1,12 @@
 """A database restored from a backup never undercuts what routers served (G6)."""
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -201,6 +203,30 @@ def test_a_key_revoked_since_the_backup_stays_revoked_also_after_a_restart(
     place.holder.boot()
     assert {other.id, new.id} <= place.grants
     assert key.id not in place.grants
+
+
+def test_a_key_is_not_revoked_by_what_is_written_to_the_routers_disk(place: Place) -> None:
+    """Nor in the name of an earlier epoch."""
+    key, _ = keys.create(place.world.context(), SYSTEM, "app", secret=SECRET)
+    place.back_up()
+    keys.revoke(place.world.context(), SYSTEM, key.id)
+    place.holder.refresh()
+    place.restore()
+    other, _ = keys.create(place.world.context(), SYSTEM, "other", secret=SECRET)
+    restores.accept(place.world.context(), SYSTEM, reason="kept", above=9)
+    place.holder.refresh()
+    file = place.folder / "snapshot.json"
+    whole = json.loads(file.read_text())
+    content = whole["snapshot"].replace(f'"ids":["{key.id}"]', f'"ids":["{other.id}"]')
+    assert content != whole["snapshot"]
+    whole |= {"snapshot": content, "sha256": sha256(content.encode()).hexdigest()}
+    file.write_text(json.dumps(whole))
+
+    place.holder = place.new_holder()
+    place.holder.boot()
+
+    assert "earlier epoch" in place.holder.disk_refused
+    assert other.id in place.grants
 
 
 def test_a_router_that_starts_beside_a_restored_database_serves_what_it_has_on_disk(

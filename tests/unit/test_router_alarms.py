@@ -144,6 +144,16 @@ async def test_a_refused_revision_is_told_once_until_a_good_one_comes(tmp_path: 
     assert "route 'support'" in place.door.kept.alerts[0].text
 
 
+@pytest.mark.req("F1")
+async def test_a_snapshot_on_disk_that_was_not_believed_is_told_once(tmp_path: Path) -> None:
+    place = Place(tmp_path, {INCUMBENT: completion()})
+    place.door.holder.disk_refused = "a revoked key was taken away"
+    place.door.app._alarms.look()
+    place.door.app._alarms.look()
+
+    assert told(place) == [(AlertKind.REVISION_REFUSED, News.RAISED)]
+
+
 @pytest.mark.req("B5")
 async def test_more_failovers_than_the_log_takes_are_counted(tmp_path: Path) -> None:
     place = Place(tmp_path, {INCUMBENT: error(401), FALLBACK: completion()}, fallback=True)

@@ -62,6 +62,7 @@ KEPT: Final = {
 COUNTED: Final = {
     "provider": ("INSERT", "UPDATE", "DELETE"),
     "api_key": ("INSERT", "UPDATE", "DELETE"),
+    "principal": ("INSERT", "UPDATE", "DELETE"),
     "credential": ("INSERT", "UPDATE", "DELETE"),
     "switch": ("INSERT", "UPDATE"),
     "shadow": ("INSERT", "UPDATE"),

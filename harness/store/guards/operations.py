@@ -132,7 +132,7 @@ _PRINCIPAL: Final = (
             (
                 "registered: who a principal is does not change",
                 (
-                    f"{changes('id', 'kind', 'created_at')}"
+                    f"{changes('id', 'kind', 'name', 'folded', 'created_at')}"
                     f" OR (OLD.issuer IS NOT NULL AND ({changes('issuer', 'subject')}))"
                 ),
             ),

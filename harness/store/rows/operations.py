@@ -83,7 +83,7 @@ def of_principal(principal: Principal) -> Values:
 
 def principal(row: Row) -> Principal:
     values = row._asdict()
-    del values["folded"]
+    del values["folded"], values["signature"]
     return Principal(**values | {"kind": PrincipalKind(row.kind)})
 
 

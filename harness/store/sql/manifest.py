@@ -19,7 +19,7 @@ from harness.domain.errors import SignatureInvalid
 from harness.store.rows import Row
 from harness.store.sql.signed_rows import REMEDY
 from harness.store.tables.base import SIGNATURE
-from harness.store.tables.operations import meta
+from harness.store.tables.operations import api_key, audit_event, meta
 from harness.store.tables.routing import route_version
 from harness.store.tables.signed import SIGNED, manifest
 
@@ -38,20 +38,31 @@ COUNTERS: Final = sa.select(
     .scalar_subquery()
     .label("revision"),
 )
-
+REVOKED: Final = sa.select(api_key.c.id).where(
+    api_key.c.role.is_(None), api_key.c.revoked_at.is_not(None)
+)
+LOG_END: Final = (
+    sa.select(audit_event.c.number, audit_event.c.mac)
+    .order_by(audit_event.c.number.desc())
+    .limit(1)
+)
 
 MISSING: Final = f"the manifest of the signed rows is missing; {REMEDY}"
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """digest: SHA-256 over the sorted signatures of all rows that make a snapshot."""
+    """digest: SHA-256 over the sorted signatures of all rows that make a snapshot. revoked: as
+    well, over the ids of the data keys that were revoked. log_end: as in `Lineage`.
+    """
 
     epoch: int
     revision: int
     changes: int
     digest: str
     signed_at: str
+    revoked: str
+    log_end: str
 
 
 def digest_of(signatures: Sequence[str]) -> str:
@@ -59,16 +70,27 @@ def digest_of(signatures: Sequence[str]) -> str:
 
 
 def from_row(row: Row) -> Manifest:
-    return Manifest(row.epoch, row.revision, row.changes, row.digest, row.signed_at.isoformat())
+    signed_at = row.signed_at.isoformat()
+    return Manifest(
+        row.epoch, row.revision, row.changes, row.digest, signed_at, row.revoked, row.log_end
+    )
 
 
-def next_manifest(counters: Row, signatures: list[str], now: datetime) -> Manifest:
+def next_manifest(
+    counters: Row,
+    signatures: Sequence[str],
+    revoked: Sequence[str],
+    log_end: str,
+    now: datetime,
+) -> Manifest:
     return Manifest(
         counters.epoch,
         counters.revision,
         counters.changes,
         digest_of(signatures),
         now.isoformat(),
+        digest_of(revoked),
+        log_end,
     )
 
 
@@ -92,9 +114,12 @@ def live_signatures(rows: list[Row]) -> list[str]:
 
 
 def check_content(
-    stored: Manifest, found: tuple[int, int, int], signatures: Sequence[str]
+    stored: Manifest,
+    found: tuple[int, int, int],
+    signatures: Sequence[str],
+    revoked: Sequence[str],
 ) -> None:
-    """found: epoch, revision and changes.
+    """found: epoch, revision and changes. revoked: the ids.
 
     Raises SignatureInvalid where the live rows are not those that were signed last.
     """
@@ -102,8 +127,13 @@ def check_content(
     if digest_of(signatures) != stored.digest:
         raise SignatureInvalid(
             "the manifest does not fit: a row of the routing table, a provider, a key, a "
-            "switch, a shadow or a stored credential was added, deleted or put back by "
-            f"somebody else than Swapgate; {REMEDY}"
+            "person, a switch, a shadow or a stored credential was added, deleted or put back "
+            f"by somebody else than Swapgate; {REMEDY}"
+        )
+    if digest_of(revoked) != stored.revoked:
+        raise SignatureInvalid(
+            "the manifest does not fit: a revoked key was added or taken away by somebody else "
+            f"than Swapgate; {REMEDY}"
         )
     if expected != found:
         raise SignatureInvalid(

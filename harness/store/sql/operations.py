@@ -25,6 +25,7 @@ from harness.store.rules import (
     check_key,
     check_spend,
     check_traffic,
+    is_same_principal,
     no_such_key,
     principal_taken,
 )
@@ -192,28 +193,29 @@ class SqlPrincipals:
 
     def add(self, new: Principal) -> None:
         self._unit.serialize()
-        same = [principal.c.id == new.id, principal.c.folded == new.folded]
-        if new.issuer is not None:
-            is_it = (principal.c.issuer == new.issuer, principal.c.subject == new.subject)
-            same.append(sa.and_(*is_it))
-        stored = self._unit.read(PRINCIPALS.where(sa.or_(*same))).first()
-        if stored is not None:
-            raise principal_taken(new, rows.principal(stored))
-        self._unit.write(sa.insert(principal), rows.of_principal(new))
+        for stored in self._all():
+            if is_same_principal(stored, new):
+                raise principal_taken(new, stored)
+        self._unit.insert(principal, rows.of_principal(new))
 
     def get(self, id_: str) -> Principal:
         row = self._unit.read(PRINCIPALS.where(principal.c.id == id_)).first()
         if row is None:
             raise NotFound(f"there is no principal {id_}")
-        return rows.principal(row)
+        return rows.principal(self._unit.checked(principal, [row])[0])
 
     def named(self, name: str) -> Principal | None:
-        row = self._unit.read(PRINCIPALS.where(principal.c.folded == folded(name))).first()
-        return None if row is None else rows.principal(row)
+        wanted = folded(name)
+        return next((each for each in self._all() if each.folded == wanted), None)
 
     def among(self, ids: Collection[str]) -> Mapping[str, Principal]:
         found = self._unit.read(PRINCIPALS.where(principal.c.id.in_(sorted(ids))))
-        return {row.id: rows.principal(row) for row in found}
+        return {row.id: rows.principal(row) for row in self._unit.checked(principal, found)}
+
+    def _all(self) -> Sequence[Principal]:
+        """Not by what is looked for: somebody may have put another name in its place."""
+        found = self._unit.checked(principal, self._unit.read(PRINCIPALS))
+        return [rows.principal(row) for row in found]
 
 
 class SqlApiKeys:

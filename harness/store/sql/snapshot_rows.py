@@ -15,7 +15,7 @@ from harness.domain.credentials import for_routers
 from harness.domain.errors import SignatureInvalid, SnapshotInvalid
 from harness.domain.lineage import Lineage
 from harness.domain.routing import RoutingTable, Snapshot
-from harness.domain.signatures import SignedRows
+from harness.domain.signatures import Revocations, SignedRows
 from harness.domain.switches import in_force
 from harness.domain.targets import Target
 from harness.ports import Verifier
@@ -64,6 +64,7 @@ def read(unit: Unit, installation: str) -> SignedRows:
         epoch=counters.epoch,
         rows=rows,
         chains=dict(chains),
+        revoked=sorted(unit.read(manifests.REVOKED).scalars()),
         manifest=manifests.signed_values(manifests.from_row(manifest)) if manifest else {},
         signature=manifest.signature if manifest else "",
     )
@@ -86,7 +87,10 @@ def _targets_used(
 def verified(found: SignedRows, verifier: Verifier, etag: str, now: datetime) -> Snapshot:
     """The snapshot that the rows make. Raises SnapshotInvalid, which names the row."""
     try:
-        _verify(found, RowVerifier(verifier, lambda: found.installation))
+        rows = RowVerifier(verifier, lambda: found.installation)
+        _verify(found, rows)
+        for former in found.former:
+            _verify_former(former, rows)
         return _built(found, etag, now)
     except SignatureInvalid as error:
         raise SnapshotInvalid(str(error)) from error
@@ -116,7 +120,14 @@ def _verify(found: SignedRows, signatures: RowVerifier) -> None:
         manifests.Manifest(**cast("dict[str, Any]", found.manifest)),
         (found.epoch, found.revision, found.changes),
         [str(row[SIGNATURE]) for row in live],
+        found.revoked,
     )
+
+
+def _verify_former(former: Revocations, signatures: RowVerifier) -> None:
+    signatures.check_manifest(former.manifest, former.signature)
+    if manifests.digest_of(former.ids) != former.manifest["revoked"]:
+        raise SignatureInvalid("the revoked keys of an earlier epoch are not those signed then")
 
 
 def _built(found: SignedRows, etag: str, now: datetime) -> Snapshot:
@@ -134,6 +145,7 @@ def _built(found: SignedRows, etag: str, now: datetime) -> Snapshot:
     ]
     thrown = [switches.record(row).switch for row in _newest(tables["switch"], "created_at")]
     keys = sorted(tables["api_key"], key=lambda row: (row.created_at, row.id))
+    revoked = frozenset(found.revoked).union(*(each.ids for each in found.former))
     stored = sorted(
         tables["credential"], key=lambda row: (row.provider, row.position, row.name)
     )
@@ -142,13 +154,14 @@ def _built(found: SignedRows, etag: str, now: datetime) -> Snapshot:
             found.revision, routes, {id_: each for id_, each in targets.items() if id_ in used}
         ),
         {row.name: routing.provider(row) for row in tables["provider"]},
-        grants(operations.key(row) for row in keys),
+        grants(operations.key(row) for row in keys if row.id not in revoked),
         etag,
         in_force(thrown, now),
         tuple(live),
         for_routers([credentials.credential(row) for row in stored], now),
         found,
         _lineage(found),
+        revoked,
     )
 
 
@@ -163,6 +176,7 @@ def _lineage(found: SignedRows) -> Lineage:
             str(row["route"]): head_text(row["version"], row["at"])
             for row in found.rows[route_version.name]
         },
+        str(found.manifest.get("log_end", "")),
     )
 
 

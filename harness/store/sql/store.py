@@ -51,11 +51,8 @@ from harness.store.sql.signing_once import (
 from harness.store.sql.sqlite_file import SqliteFile
 from harness.store.sql.switches import SqlSwitches
 from harness.store.sql.unit import Unit
-from harness.store.tables.operations import api_key, meta
+from harness.store.tables.operations import meta
 
-REVOKED = sa.select(api_key.c.id).where(
-    api_key.c.role.is_(None), api_key.c.revoked_at.is_not(None)
-)
 REVISION_OF_SCHEMA = sa.text("SELECT version_num FROM alembic_version")
 
 
@@ -100,13 +97,6 @@ class SqlTransaction:
         if number and [each.mac for each in self.audit.after(int(number) - 1, 1)] != [mac]:
             lost.append(f"event {number} of the audit log")
         return lost
-
-    def revoked_keys(self) -> frozenset[str]:
-        """Ids of data keys. Not verified: a wrong one can only close what was open."""
-        return frozenset(self._unit.read(REVOKED).scalars())
-
-    def log_end(self) -> str:
-        return next((f"{each.number}:{each.mac}" for each in self.audit.tail(1)), "")
 
     def signed_rows(self) -> SignedRows:
         """Those that make a snapshot, not verified yet."""
@@ -202,9 +192,8 @@ class SqlStore:
             kept = self._snapshot
             if kept is not None and kept.etag == etag:
                 return kept
-            rows, revoked = tx.signed_rows(), tx.revoked_keys()
+            rows = tx.signed_rows()
             found = snapshot_rows.verified(rows, self._signatures, etag, self._clock.now())
-            found = found.without(revoked).with_log_end(tx.log_end())
         self._snapshot = found
         return found
 

@@ -209,7 +209,9 @@ class Unit:
         stored = manifests.from_row(row)
         self._signatures.check_manifest(manifests.signed_values(stored), row.signature)
         now = self.read(manifests.COUNTERS).one()
-        manifests.check_content(stored, (now.epoch, now.revision, now.changes), live)
+        found = (now.epoch, now.revision, now.changes)
+        revoked = self.read(manifests.REVOKED).scalars().all()
+        manifests.check_content(stored, found, live, revoked)
         return stored
 
     def change_snapshot(self) -> None:
@@ -226,7 +228,14 @@ class Unit:
 
     def write_manifest(self, now: datetime) -> None:
         live = manifests.live_signatures(list(self.read(manifests.LIVE_SIGNATURES)))
-        new = manifests.next_manifest(self.read(manifests.COUNTERS).one(), live, now)
+        end = self.read(manifests.LOG_END).first()
+        new = manifests.next_manifest(
+            self.read(manifests.COUNTERS).one(),
+            live,
+            self.read(manifests.REVOKED).scalars().all(),
+            f"{end.number}:{end.mac}" if end is not None else "",
+            now,
+        )
         signature = self._signatures.sign_manifest(manifests.signed_values(new))
         values = manifests.columns(new, signature, now)
         replace = self._insert(manifest).values(values)

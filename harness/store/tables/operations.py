@@ -134,6 +134,7 @@ principal = sa.Table(
     text("issuer", nullable=True),
     text("subject", nullable=True),
     time("created_at"),
+    signature(),
     sa.UniqueConstraint("folded"),
     sa.UniqueConstraint("issuer", "subject", name="uq_principal_signed_in"),
     one_of("kind", PrincipalKind),

@@ -7,12 +7,20 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from harness.domain.principals import LOCAL
 from harness.domain.signatures import KeyPurpose
 from harness.store.tables import credentials, decisions, evals, operations, routing, shadows
 from harness.store.tables import switches as switch_tables
 from harness.store.tables.base import SIGNATURE, at_least, count, metadata, text, time
 
-# One row: control's word on which rows a snapshot is made of, in which order of time.
+
+def said(name: str) -> sa.Column[str]:
+    """Added later: empty where control has said nothing yet."""
+    return sa.Column(name, sa.Text, nullable=False, server_default="")
+
+
+# One row: control's word on which rows a snapshot is made of, in which order of time, which
+# data keys were revoked, and where the audit log ended then.
 manifest = sa.Table(
     "manifest",
     metadata,
@@ -23,6 +31,8 @@ manifest = sa.Table(
     text("digest"),
     time("signed_at"),
     text(SIGNATURE),
+    said("revoked"),
+    said("log_end"),
     sa.CheckConstraint("id = 1", name="one_row"),
     at_least("epoch", 1),
 )
@@ -81,6 +91,8 @@ _TABLES: Final = (
     SignedTable(routing.evidence),
     SignedTable(routing.route_version, live=_NEWEST),
     SignedTable(routing.provider, live=routing.provider.c.removed_at.is_(None)),
+    # A migration writes the local operator's, which are the code's own: see `signed_rows`.
+    SignedTable(operations.principal, live=operations.principal.c.id != LOCAL.id),
     SignedTable(operations.api_key, live=operations.api_key.c.revoked_at.is_(None)),
     SignedTable(switch_tables.switch, live=switch_tables.switch.c.lifted_at.is_(None)),
     SignedTable(shadows.shadow, live=shadows.shadow.c.ended_at.is_(None)),
