@@ -23,6 +23,7 @@ from harness.domain.errors import (
     InputError,
     NotFound,
     SnapshotInvalid,
+    StoreUnavailable,
 )
 from harness.domain.provider_kinds import PROVIDER_KINDS
 from harness.domain.routing import Snapshot
@@ -284,6 +285,31 @@ def signed_store(installation: Installation) -> "SqlStore":
     if not isinstance(store, SqlStore):
         raise ConfigError("this installation has no database whose rows could be signed")
     return store
+
+
+def require_database(settings: Settings) -> None:
+    """For who serves: a new, empty one would hide that the old one is away.
+
+    Raises DatabaseUnusable where SQLite's file is missing.
+    """
+    from harness.store import migrate  # noqa: PLC0415 - alembic takes its time
+
+    migrate.require_file(settings.database_url)
+
+
+def require_table(installation: Installation) -> None:
+    """For a router's first moment: that it could serve one, be it from its disk.
+
+    Its workers find out as well, seconds later. Raises DatabaseUnusable.
+    """
+    if _snapshot_file(installation.settings).exists():
+        return
+    try:
+        installation.store.etag()
+    except DatabaseUnusable:
+        raise
+    except StoreUnavailable:
+        pass  # by the time they ask, it may answer
 
 
 def upgrade_database(settings: Settings) -> None:

@@ -50,6 +50,7 @@ def serve_router(given: Path | None, workers: int | None = None) -> int:
     settings = installation.settings
     where = settings.router
     _ = installation.standing_switches  # one clear error, not one of each worker
+    bootstrap.require_table(installation)
     _wait_for_orphans(where.host, where.port)
     require_free(where.host, where.port, what="the router", setting="router.port")
     telemetry.configure()

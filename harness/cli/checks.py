@@ -26,7 +26,7 @@ from harness.control import (
 )
 from harness.control.context import Context
 from harness.domain.credentials import ProviderKey, lacks_key, of_environment
-from harness.domain.errors import StoreUnavailable, SwapgateError
+from harness.domain.errors import DatabaseUnusable, StoreUnavailable, SwapgateError
 from harness.domain.provider_check import FindingStatus, Subject, listed_models
 from harness.domain.settings import Settings, SuiteSettings
 from harness.domain.targets import Provider
@@ -113,6 +113,9 @@ def _database(session: Session) -> tuple[Context | None, list[Check]]:
             return None, [Check("database", "fail", f"{file} is missing", again)]
     try:
         state = bootstrap.schema_state(settings)
+    except DatabaseUnusable as error:
+        found, _, step = str(error).partition(": ")
+        return None, [Check("database", "fail", found, step)]
     except SwapgateError as error:
         return None, [Check("database", "fail", str(error), "start it, or mend `database_url`")]
     if state.is_newer:

@@ -52,7 +52,9 @@ def control(context: click.Context) -> None:
     from harness import bootstrap  # noqa: PLC0415
     from harness.runtime.addresses import require_free  # noqa: PLC0415
 
-    where = bootstrap.load_settings(_config(context)).control
+    settings = bootstrap.load_settings(_config(context))
+    bootstrap.require_database(settings)
+    where = settings.control
     require_free(where.host, where.port, what="the control plane", setting="control.port")
     _door("harness.api.serve", _config(context))
 
@@ -87,7 +89,9 @@ def all_(context: click.Context) -> None:
         part: command("serve", part, config=config) for part in PARTS
     }
     # The router's requests may take as long as they are allowed to.
-    where = bootstrap.load_settings(config).router
+    settings = bootstrap.load_settings(config)
+    bootstrap.require_database(settings)
+    where = settings.router
     stop_s = where.shutdown_delay_s + where.drain_s + LAST_WORDS_S
     supervisor = Supervisor(commands, lambda words: click.echo(words, err=True), stop_s=stop_s)
     raise SystemExit(supervisor.run())

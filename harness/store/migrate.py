@@ -92,6 +92,16 @@ def head() -> str:
     return str(ScriptDirectory.from_config(_config()).get_current_head())
 
 
+def require_file(url: str) -> None:
+    """Raises DatabaseUnusable where SQLite's file is missing."""
+    parsed = engine.parse(url)
+    if parsed.get_backend_name() == "sqlite" and not engine.file_of(parsed).exists():
+        raise DatabaseUnusable(
+            f"there is no database at {engine.file_of(parsed)}: bring the file back from a "
+            "backup, mend `database_url`, or make a new one with `swapgate init`"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class SchemaState:
     """needed: the revision of this version. found: the database's, None without any tables.
@@ -108,12 +118,7 @@ class SchemaState:
 
 def state(url: str) -> SchemaState:
     """Raises DatabaseUnusable for a file that is missing or damaged, StoreUnavailable."""
-    parsed = engine.parse(url)
-    if parsed.get_backend_name() == "sqlite" and not engine.file_of(parsed).exists():
-        raise DatabaseUnusable(
-            f"there is no database at {engine.file_of(parsed)}: run `swapgate init`, bring the "
-            "file back from a backup, or mend `database_url`"
-        )
+    require_file(url)
     found = current(url)
     try:
         schema_revisions.check(found)

@@ -96,6 +96,51 @@ def test_a_missing_database_is_said_in_a_sentence(place: Path, words: list[str])
     assert not (place / "home" / "sg.db").exists()
 
 
+@pytest.mark.parametrize("part", ["control", "all"])
+def test_no_process_makes_a_new_database_in_place_of_one_that_is_away(
+    place: Path, part: str
+) -> None:
+    initialised(place).unlink()
+    done = run(place, "serve", part)
+    assert done.exit_code == 1
+    assert done.stderr.count("\n") == 1
+    assert "there is no database at" in done.stderr
+    assert "swapgate init" in done.stderr
+    assert not (place / "home" / "sg.db").exists()
+
+
+@pytest.mark.parametrize("missing", [True, False], ids=["missing", "damaged"])
+def test_a_router_without_database_and_snapshot_says_so_before_it_starts_a_worker(
+    place: Path, monkeypatch: pytest.MonkeyPatch, *, missing: bool
+) -> None:
+    async def start(*_: object) -> int:
+        raise AssertionError("it began to start workers")
+
+    monkeypatch.setattr("router.parent.Parent.run", start)
+    file = initialised(place)
+    file.write_bytes(b"not a database " * 400)
+    if missing:
+        file.unlink()
+
+    done = run(place, "serve", "router")
+
+    assert done.exit_code == 1
+    assert done.stderr.count("\n") == 1
+    assert ("is missing" if missing else "is damaged") in done.stderr
+    assert "backup" in done.stderr
+
+
+def test_the_doctor_has_one_next_step_for_a_damaged_file(place: Path) -> None:
+    initialised(place).write_bytes(b"not a database " * 400)
+
+    checks = json.loads(run(place, "doctor", "--json").stdout)["checks"]
+
+    (found,) = (each for each in checks if each["subject"] == "database")
+    assert found["status"] == "fail"
+    assert found["found"].startswith("the database's file is damaged")
+    assert found["next_step"].startswith("stop every process")
+
+
 @pytest.mark.parametrize("content", [b"not a database " * 400, b"cut"], ids=["other", "cut"])
 @pytest.mark.parametrize("words", [*VERBS, ["db", "upgrade"], ["doctor"]], ids=" ".join)
 def test_a_damaged_database_is_said_in_a_sentence(
