@@ -13,6 +13,7 @@ from harness.api.answers import Answer, problem
 from harness.api.tokens import Attempts
 from harness.control import keys
 from harness.domain.access import MANAGEMENT_PREFIX, Actor, Role
+from harness.domain.client_address import client_address
 from harness.domain.errors import NotAllowed
 from harness.ports import Clock, Store
 
@@ -34,8 +35,9 @@ class Locks:
 class Authenticated:
     """Puts the Actor behind the bearer key into the request's state, or answers 401 or 429.
 
-    An address with too many failures is refused before its key is looked at, so that guessing
-    costs time whether a guess is right or not.
+    A key is looked at before its address, as on the router: whoever guesses from an address
+    keeps nobody else there out. A key has 256 bits; that guesses are slowed down is to keep
+    them out of the way, not to keep the key.
     """
 
     def __init__(self, app: ASGIApp, *, locks: Locks) -> None:
@@ -46,20 +48,24 @@ class Authenticated:
         if scope["type"] != "http" or scope["path"] in OPEN:
             await self._app(scope, receive, send)
             return
-        address = scope["client"][0] if scope.get("client") else "unknown"
-        wait_s = self._attempts.wait_s(address)
-        if wait_s > 0:
-            await _slow_down(wait_s)(scope, receive, send)
-            return
         token = _bearer(Headers(scope=scope).get("authorization", ""))
         try:
             actor = await self._actor(token, scope["path"])
         except NotAllowed as refused:
-            self._attempts.failed(address)
-            await _unknown(str(refused), given=bool(token))(scope, receive, send)
+            answer = self._refusal(scope, str(refused), given=bool(token))
+            await answer(scope, receive, send)
             return
         scope.setdefault("state", {})["actor"] = actor
         await self._app(scope, receive, send)
+
+    def _refusal(self, scope: Scope, why: str, *, given: bool) -> Answer:
+        peer = scope["client"][0] if scope.get("client") else None
+        address = client_address(peer, (), ())
+        wait_s = self._attempts.wait_s(address)
+        if wait_s > 0:
+            return _slow_down(wait_s)
+        self._attempts.failed(address)
+        return _unknown(why, given=given)
 
     async def _actor(self, token: str, path: str) -> Actor:
         locks = self._locks
@@ -94,7 +100,7 @@ def _slow_down(wait_s: float) -> Answer:
     return problem(
         HTTPStatus.TOO_MANY_REQUESTS,
         "TooManyFailures",
-        "Too many wrong keys came from this address. Wait, then send the right one.",
+        "Too many wrong keys came from this address. Send the right one.",
         retryable=True,
         headers={"retry-after": str(math.ceil(wait_s))},
     )

@@ -1,5 +1,7 @@
 """Who may do what over the management API: keys, roles, four eyes, failed attempts."""
 
+import zlib
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -180,10 +182,14 @@ def test_the_table_above_has_every_endpoint(door: Door) -> None:
     assert named == documented
 
 
+def own_address(word: str) -> str:
+    return str(IPv4Address(zlib.crc32(word.encode("latin-1"))))
+
+
 @pytest.mark.parametrize("path", [*READS, "/openapi.json", "/nowhere", "//metrics", "//docs"])
 def test_nothing_opens_without_a_key(path: str, door: Door, names: dict[str, str]) -> None:
     # From an address of its own each time: failed attempts are counted by it.
-    answer = door.send("GET", path.format(**names), role=None, address=f"net-{path}")
+    answer = door.send("GET", path.format(**names), role=None, address=own_address(path))
     assert error_of(answer, 401)["type"] == "Unauthenticated"
     assert answer.headers["www-authenticate"] == 'Bearer realm="swapgate"'
 
@@ -202,7 +208,7 @@ def test_nothing_opens_without_a_key(path: str, door: Door, names: dict[str, str
 )
 def test_a_wrong_key_opens_nothing(sent: str, door: Door) -> None:
     headers = {"authorization": sent.encode("latin-1")}
-    answer = door.send("GET", "/routes", headers=headers, address=f"wrong-{sent}")  # type: ignore[arg-type]  # bytes on purpose
+    answer = door.send("GET", "/routes", headers=headers, address=own_address(sent))  # type: ignore[arg-type]  # bytes on purpose
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"].startswith("Bearer")
 
@@ -247,11 +253,31 @@ def test_guessing_keys_is_slowed_down_for_that_address_alone(tmp_path: Path) -> 
     assert [a.status_code for a in answers] == [401] * 10 + [429] * 2
     assert answers[-1].headers["retry-after"] == "1"
 
-    # The right key too: else a guess would cost nothing.
-    assert door.send("GET", "/routes", address="1.1.1.1").status_code == 429
-    assert door.send("GET", "/routes", address="2.2.2.2").status_code == 200
     door.world.clock.advance(1)
+    assert door.send("GET", "/routes", headers=wrong, address="1.1.1.1").status_code == 401
+
+
+@pytest.mark.req("F3")
+def test_a_right_key_is_served_however_many_wrong_ones_its_address_sent(tmp_path: Path) -> None:
+    door = Door(world_of(tmp_path))
+    wrong = {"authorization": "Bearer sg-mgmt-wrong"}
+    for _ in range(12):
+        door.send("GET", "/routes", headers=wrong, address="1.1.1.1")
+
     assert door.send("GET", "/routes", address="1.1.1.1").status_code == 200
+    assert door.send("GET", "/routes", address="2.2.2.2").status_code == 200
+
+
+@pytest.mark.req("F3")
+def test_wrong_keys_from_one_network_of_ipv6_are_counted_together(tmp_path: Path) -> None:
+    door = Door(world_of(tmp_path))
+    wrong = {"authorization": "Bearer sg-mgmt-wrong"}
+
+    def guess(address: str) -> int:
+        return door.send("GET", "/routes", headers=wrong, address=address).status_code
+
+    assert [guess(f"2001:db8::{n}") for n in range(1, 13)] == [401] * 10 + [429] * 2
+    assert guess("2001:db8:0:1::1") == 401
 
 
 def test_a_revoked_key_of_any_role_opens_nothing(tmp_path: Path) -> None:
