@@ -19,6 +19,7 @@ from harness.domain.breaker import BreakerPolicy, WhenAllOpen
 from harness.domain.observation import UnitRule
 from harness.domain.routing import (
     Canary,
+    Commit,
     KeyGrant,
     Route,
     RouteSettings,
@@ -31,6 +32,15 @@ from tests.router_sim import HURRIED
 from tests.router_world import KEY, SECRET, World, running_router
 
 OWN, SPARE, CANDIDATE = "sim-base", "sim-better", "sim-worse"
+# A plain answer, a stream, and a stream that is held back until it is whole.
+WAYS = pytest.mark.parametrize(
+    ("scene", "stream"),
+    [(Commit.FIRST_TOKEN, False), (Commit.FIRST_TOKEN, True), (Commit.WHOLE, True)],
+    indirect=["scene"],
+    ids=["plain", "stream", "held back"],
+)
+STREAMS = pytest.mark.parametrize("scene", Commit, indirect=True)
+HELD_BACK = pytest.mark.parametrize("scene", [Commit.WHOLE], indirect=True)
 FAIL_FAST = replace(HURRIED, breaker=BreakerPolicy(when_all_open=WhenAllOpen.FAIL_FAST))
 
 
@@ -100,7 +110,9 @@ def model_of(headers: Mapping[str, str]) -> str:
     return headers["x-swapgate-target"].partition("/")[2]
 
 
-def first(url: str, *, own_url: str | None, canary: bool, spare: bool) -> Snapshot:
+def first(
+    url: str, *, own_url: str | None, canary: bool, spare: bool, commit: Commit
+) -> Snapshot:
     own, other = Target("up", OWN), Target("other", SPARE)
     candidate = Target("up", CANDIDATE)
     route = Route(
@@ -109,7 +121,7 @@ def first(url: str, *, own_url: str | None, canary: bool, spare: bool) -> Snapsh
         own.id,
         Canary(candidate.id, 10_000, "salt", "r-1", UnitRule()) if canary else None,
         (other.id,) if spare else (),
-        RouteSettings(),
+        RouteSettings(commit=commit),
     )
     providers = (
         Provider("up", "sim", own_url or f"{url}/v1"),
@@ -135,8 +147,9 @@ def stage(module_sim: Simulator, sim_url: str, tmp_path: Path) -> Any:
         own_url: str | None = None,
         canary: bool = False,
         spare: bool = True,
+        commit: Commit = Commit.FIRST_TOKEN,
     ) -> Iterator[Scene]:
-        snapshot = first(sim_url, own_url=own_url, canary=canary, spare=spare)
+        snapshot = first(sim_url, own_url=own_url, canary=canary, spare=spare, commit=commit)
         with (
             running_router(snapshot, tmp_path, settings) as world,
             openai.OpenAI(base_url=f"{world.url}/v1", api_key=KEY, max_retries=0) as client,
@@ -147,8 +160,8 @@ def stage(module_sim: Simulator, sim_url: str, tmp_path: Path) -> Any:
 
 
 @pytest.fixture
-def scene(stage: Any) -> Iterator[Scene]:
-    with stage() as scene:
+def scene(stage: Any, request: pytest.FixtureRequest) -> Iterator[Scene]:
+    with stage(commit=getattr(request, "param", Commit.FIRST_TOKEN)) as scene:
         yield scene
 
 
@@ -328,7 +341,7 @@ def test_a_connection_that_ends_before_the_first_byte_is_tried_anew_then_passed_
 
 
 @pytest.mark.req("A5", "B3", "B8")
-@pytest.mark.parametrize("stream", [False, True])
+@WAYS
 def test_a_provider_that_says_nothing_is_given_up(scene: Scene, *, stream: bool) -> None:
     scene.fault("hang")
 
@@ -358,10 +371,23 @@ def test_a_stream_that_breaks_in_its_middle_ends_in_an_error_and_is_never_splice
     assert scene.charged() == 1
 
 
+@pytest.mark.req("B8")
+@HELD_BACK
+@pytest.mark.parametrize("kind", ["stall", "reset", "close", "truncate", "error_in_stream"])
+def test_a_stream_that_is_held_back_and_breaks_in_its_middle_is_answered_by_the_next_target(
+    scene: Scene, kind: str
+) -> None:
+    scene.fault(kind, after_chunks=3)
+
+    assert scene.ask_as(stream=True) == SPARE
+    assert scene.charged() == 1
+
+
 # Faults 9 and 10
 
 
 @pytest.mark.req("B3", "B8")
+@STREAMS
 @pytest.mark.parametrize("role_first", [False, True])
 @pytest.mark.parametrize("kind", ["error_in_stream", "reset", "close", "stall", "truncate"])
 def test_a_stream_that_breaks_before_its_first_words_is_answered_by_the_next_target(
@@ -377,7 +403,7 @@ def test_a_stream_that_breaks_before_its_first_words_is_answered_by_the_next_tar
 
 
 @pytest.mark.req("A5", "B3")
-@pytest.mark.parametrize("stream", [False, True])
+@WAYS
 @pytest.mark.parametrize(
     "fault",
     [
