@@ -226,7 +226,7 @@ def retire_key(session: Session, key: str, reason: str) -> None:
     """Let nothing hold any more that the key KEY signed.
 
     Before that, every row is checked, and signed anew with the key that signs now. Needs the
-    tables' owner. Restart every process afterwards, with the new `signing.pub`.
+    tables' owner. Restart control afterwards, and give every router the new `signing.pub`.
     """
     from harness import bootstrap  # noqa: PLC0415 - as above
     from harness.runtime import signing_files  # noqa: PLC0415 - as above

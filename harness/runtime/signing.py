@@ -60,14 +60,20 @@ class Ed25519Signatures:
     """Implements ports.Signatures. Keys are read when they are first needed.
 
     keyring: the public keys. private: this process's private key, as text; None where it has
-    none and only verifies. The keyring is read once more for a key that it lacks: another
-    process may have put a new one in.
+    none and only verifies. stamp: another one, once there is another keyring. The keyring is
+    read once more then, and for a key that it lacks: a key was put in, or retired.
     """
 
     def __init__(
-        self, keyring: Callable[[], Keyring], private: Callable[[], str] | None = None
+        self,
+        keyring: Callable[[], Keyring],
+        private: Callable[[], str] | None = None,
+        *,
+        stamp: Callable[[], object] = lambda: None,
     ) -> None:
         self._read_keyring = keyring
+        self._stamp_of_keyring = stamp
+        self._stamp: object = None
         self._read_private = private
         self._keyring: Keyring | None = None
         self._held: OrderedDict[bytes, None] = OrderedDict()
@@ -114,6 +120,10 @@ class Ed25519Signatures:
             raise SignatureInvalid("its content is not what was signed") from None
 
     def _key(self, key: str, purpose: KeyPurpose) -> PublicKey:
-        if self._keyring is None or key not in self._keyring:
-            self._keyring = self._read_keyring()
-        return key_for(self._keyring, key, purpose)
+        # Looked at before it is read: what changes in between is another one the next time.
+        stamp = self._stamp_of_keyring()
+        keyring = self._keyring
+        if keyring is None or key not in keyring or stamp != self._stamp:
+            keyring = self._keyring = self._read_keyring()
+            self._stamp = stamp
+        return key_for(keyring, key, purpose)

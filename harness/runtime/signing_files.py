@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -50,10 +51,9 @@ def signatures(
     """purpose: of the private key that this process signs with; None for a router, which
     verifies alone. Nothing is read before it is needed.
     """
-    if purpose is None:
-        return signing.Ed25519Signatures(lambda: keyring(settings))
+    private = None if purpose is None else partial(private_key, settings, purpose)
     return signing.Ed25519Signatures(
-        lambda: keyring(settings), lambda: private_key(settings, purpose)
+        partial(keyring, settings), private, stamp=partial(_keyring_stamp, settings)
     )
 
 
@@ -69,6 +69,18 @@ def keyring(settings: Settings) -> Keyring:
             f"makes it there), or set {KEYRING_VARIABLE}"
         )
     return parse_keyring(_text_of(file), str(file))
+
+
+def _keyring_stamp(settings: Settings) -> tuple[int, int, int] | None:
+    """Another one for another file; None where it is in the environment itself, or missing."""
+    if os.environ.get(KEYRING_VARIABLE):
+        return None
+    named = os.environ.get(f"{KEYRING_VARIABLE}_FILE")
+    try:
+        found = (Path(named) if named else settings.home / KEYRING_FILE).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def private_key(settings: Settings, purpose: KeyPurpose) -> str:

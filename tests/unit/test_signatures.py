@@ -103,8 +103,31 @@ def test_a_rotated_key_verifies_until_it_is_retired(settings: Settings) -> None:
     signing_files.signatures(settings).check(ROW, old, KeyPurpose.CONTROL)
 
     signing_files.retire(settings, old.partition(".")[0])
-    with pytest.raises(SignatureInvalid, match="retired"):
-        signing_files.signatures(settings).check(ROW, old, KeyPurpose.CONTROL)
+    # So does a running one, and not only the next.
+    for each in (router, before, signing_files.signatures(settings)):
+        with pytest.raises(SignatureInvalid, match="retired"):
+            each.check(ROW, old, KeyPurpose.CONTROL)
+
+
+@pytest.mark.parametrize("broken", [None, "no keyring\n"], ids=["missing", "unreadable"])
+def test_a_running_router_believes_nobody_while_its_keyring_is_away(
+    settings: Settings, broken: str | None
+) -> None:
+    signing_files.make(settings)
+    router = signing_files.signatures(settings)
+    signed = signing_files.signatures(settings, KeyPurpose.CONTROL).sign(ROW)
+    router.check(ROW, signed, KeyPurpose.CONTROL)
+
+    file = settings.home / signing_files.KEYRING_FILE
+    whole = file.read_text()
+    file.unlink()
+    if broken is not None:
+        file.write_text(broken)
+    with pytest.raises(ConfigError, match=r"signing\.pub"):
+        router.check(ROW, signed, KeyPurpose.CONTROL)
+
+    file.write_text(whole)
+    router.check(ROW, signed, KeyPurpose.CONTROL)
 
 
 def test_the_key_that_signs_is_not_retired(settings: Settings) -> None:
