@@ -1,6 +1,6 @@
 """From a proposal to its verdict: the runs it needs, and what the gate says of them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -16,7 +16,7 @@ from harness.domain.evaluation import (
     SuitePlan,
     Verdict,
 )
-from harness.domain.pins import ServedModel, ServedPin, Sighting, replaced_by, told
+from harness.domain.pins import ServedModel, mixed, replaced_by, told
 from harness.domain.proposal import Proposal, SuiteRuns
 from harness.gate import verdicts
 from harness.ports import Transaction
@@ -64,27 +64,44 @@ def _continued(
     before: str,
     target: str,
 ) -> str:
-    """The run itself where nothing of it failed; else a new one, with what it measured."""
+    """The run itself where nothing of it failed; else a new one, with what it measured: all
+    but errors of ours, and nothing where two models answered, since neither can be asked again.
+    """
     samples = tx.runs.samples(before)
-    judge = tx.suites.get(plan.suite_digest).judge
-    now = tuple(next(iter(tx.sightings.of(each)), None) for each in (target, judge))
-    measured = [each for each in samples if _measured(each, now, plan.served_pin)]
-    if len(measured) == len(samples) and tx.runs.get(before).state not in STUCK:
+    answered = _answered(samples)
+    if mixed((each.served for each in answered), plan.served_pin):
+        answered = []
+    if len(answered) == len(samples) and tx.runs.get(before).state not in STUCK:
         tx.runs.want(before, plan.n_max)
         return before
     run = _new(ctx, tx, proposal, plan, target)
-    for sample in measured:
+    for sample in answered:
         tx.runs.store_sample(replace(sample, run=run))
     return run
 
 
-def _measured(sample: Sample, now: Iterable[Sighting | None], pin: ServedPin) -> bool:
-    """Neither an error of ours, nor answered or scored by another model than is served now."""
-    both = (sample.served, sample.judge)
-    return sample.error is not SampleError.INFRA and not any(
-        seen is not None and seen.served.unlike(served, pin)
-        for seen, served in zip(now, both, strict=True)
-    )
+def _answered(samples: Sequence[Sample]) -> list[Sample]:
+    return [each for each in samples if each.error is not SampleError.INFRA]
+
+
+def replaced(tx: Transaction, proposal: Proposal) -> str:
+    """Why its candidate's scores cannot be completed to one measurement; empty when they can.
+
+    Scored answers are not asked for again within a proposal: that would be a look nobody
+    counts. So only an incumbent that was replaced is measured anew. The runs' own samples say
+    who answered: they are signed, and sightings are not.
+    """
+    found = answers(tx, proposal)
+    for plan in proposal.plans:
+        incumbent, candidate = map(_answered, found.get(plan.suite, ((), ())))
+        for whose, served in (
+            ("the candidate", [each.served for each in candidate]),
+            ("the judge", [each.judge for each in (*incumbent, *candidate)]),
+        ):
+            if mixed(served, plan.served_pin):
+                labels = ", ".join(each.label for each in told(served))
+                return f"several models answered as {whose} of suite {plan.suite}: {labels}"
+    return ""
 
 
 def _shared(ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePlan) -> str:
@@ -120,10 +137,9 @@ def _serves(tx: Transaction, found: EvalRun, ours: EvalRun, plan: SuitePlan) -> 
 
 def _same(tx: Transaction, target: str, plan: SuitePlan, served: Sequence[ServedModel]) -> bool:
     """Whether one model gave all of these, and is the one that was seen last."""
-    known = told(served)
-    mixed = any(one.unlike(known[0], plan.served_pin) for one in known)
     seen = tx.sightings.of(target)
-    return not mixed and replaced_by(known, seen, plan.served_pin) is None
+    pin = plan.served_pin
+    return not mixed(served, pin) and replaced_by(told(served), seen, pin) is None
 
 
 def _new(

@@ -259,6 +259,9 @@ def _not_measured(
     ctx: Context, tx: Transaction, proposal: Proposal, verdict: InfraError
 ) -> None:
     now, gate = ctx.clock.now(), proposal.policy.gate
+    if replaced := evaluate.replaced(tx, proposal):
+        _reject(ctx, tx, proposal, Event.STALE, _another_look(replaced))
+        return
     if proposal.infra_errors >= gate.infra_retries:
         why, attempts = plainly(verdict.reason), proposal.infra_errors + 1
         because = f"not measured after {attempts} attempts: {why}"
@@ -276,6 +279,9 @@ def _not_measured(
 def _retry(ctx: Context, proposal: Proposal) -> list[str]:
     """After InfraError: new runs, since a sample that ended in an error stays as it was."""
     with ctx.store.write() as tx:
+        # An answer may have come in after the verdict.
+        if replaced := evaluate.replaced(tx, proposal):
+            return _reject(ctx, tx, proposal, Event.STALE, _another_look(replaced))
         again = evaluate.with_runs(ctx, tx, replace(proposal, retry_at=None))
         saved = tx.proposals.save(replace(again, updated_at=ctx.clock.now()))
         _audit(ctx, tx, saved, "proposal.retry", {"attempt": proposal.infra_errors + 1})
@@ -349,6 +355,13 @@ def _canary_in_place(route: Route | None, rollout: str, proposal: Proposal) -> b
         and route.incumbent == proposal.incumbent
         and route.canary is not None
         and route.canary.rollout == rollout
+    )
+
+
+def _another_look(replaced: str) -> str:
+    return (
+        f"{replaced}. To ask again for what was scored would be another look: propose again, "
+        "which counts it"
     )
 
 

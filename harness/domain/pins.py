@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from itertools import combinations
 from typing import Final, Self
 
 # Of one target: a provider that invents a name for every answer must not fill the database.
@@ -69,6 +70,11 @@ class Served:
 def told(served: Iterable[ServedModel]) -> tuple[ServedModel, ...]:
     """Each once, in the order of their names, without those that told nothing."""
     return tuple(sorted({each for each in served if each.model}))
+
+
+def mixed(served: Iterable[ServedModel], pin: ServedPin) -> bool:
+    """Whether two models gave these: that is no one measurement."""
+    return any(one.unlike(other, pin) for one, other in combinations(told(served), 2))
 
 
 @dataclass(frozen=True, slots=True)

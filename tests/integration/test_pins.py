@@ -6,22 +6,24 @@ from pathlib import Path
 
 import pytest
 
+from evals.provider import ProviderFailed
 from evals.samples import Item
-from harness.control import canary_hands, chains, evaluate, propose, reports
+from harness.control import canary_hands, chains, evaluate, propose, reconcile, reports
 from harness.control.chains import Wanted
+from harness.control.propose import Wish
 from harness.control.replays import replay
 from harness.control.standing import Proof
 from harness.domain.access import Actor, Role
 from harness.domain.alerts import AlertKind
 from harness.domain.errors import ProofRefused, StaleEvidence
-from harness.domain.evaluation import InfraError, Passed
+from harness.domain.evaluation import InfraError, Passed, Sample
 from harness.domain.pins import ServedModel, ServedPin, Sighting
 from harness.domain.proposal import Phase, Proposal
 from harness.domain.rollout import RolloutState, Signal
 from harness.domain.targets import Target
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
-from tests.world import BEN, SECRET, World, approved
+from tests.world import ANN, BEN, SECRET, World, answer, approved
 
 pytestmark = pytest.mark.req("F6")
 
@@ -241,3 +243,88 @@ def test_a_stale_verdict_opens_no_chain(world: World) -> None:
     world.suites["colours"] = before
     route = chains.add(world.context(), ADMIN, "chat", Wanted("sim/better"), reason="a spare")
     assert len(route.fallbacks) == 1
+
+
+def renaming(world: World, model: str) -> list[str]:
+    """A provider that calls `model` otherwise from its ninth answer on; all that was asked."""
+    asked: list[str] = []
+    before = 8
+
+    def served(target: Target, item: Item) -> ServedModel:
+        asked.append(f"{target.model} {item.id}")
+        of_it = sum(each.startswith(model) for each in asked)
+        return ServedModel(f"{target.model}-{1 if of_it <= before else 2}")
+
+    world.served = served
+    return asked
+
+
+@pytest.mark.req("F2")
+def test_scores_of_a_candidate_that_was_replaced_in_mid_run_are_not_asked_for_again(
+    world: World,
+) -> None:
+    asked = renaming(world, "better")
+    proposal = world.until_decided(world.propose("sim/better").id)
+
+    assert proposal.phase is Phase.REJECTED
+    assert "better-1, better-2" in proposal.closed_because
+    assert len(asked) == len(set(asked))
+    again = propose.create(world.context(), ANN, Wish("chat", "sim/better"))
+    assert again.plans[0].look == 2
+
+
+@pytest.mark.req("F2")
+def test_an_incumbent_that_was_replaced_in_mid_run_is_measured_anew_alone(world: World) -> None:
+    asked = renaming(world, "base")
+    proposal = world.until_decided(world.propose("sim/better").id)
+    world.clock.advance(world.policy.gate.infra_pause_s)
+    for _ in range(4):
+        world.turn()
+
+    assert world.get(proposal.id).phase is Phase.CANARY
+    candidate = [each for each in asked if each.startswith("better")]
+    assert len(candidate) == len(set(candidate))
+
+
+@pytest.mark.req("F2")
+def test_sightings_that_nobody_signed_have_no_score_asked_for_again(world: World) -> None:
+    asked: list[str] = []
+    failed: set[str] = set()
+
+    def failing(target: Target, item: Item, epoch: int) -> str:
+        if target.model == "better":
+            asked.append(item.id)
+            if 5 <= len(asked) < 9:
+                failed.add(item.id)
+                raise ProviderFailed("away")
+        return answer(target, item, epoch)
+
+    world.script = failing
+    proposal = world.until_decided(world.propose("sim/better").id)
+    assert world.get(proposal.id).retry_at is not None
+    scored = set(asked) - failed
+    asked.clear()
+    now_serves(world, proposal.candidate, "never-seen")
+    world.clock.advance(world.policy.gate.infra_pause_s)
+    for _ in range(4):
+        world.turn()
+
+    assert asked
+    assert not scored & set(asked)
+
+
+@pytest.mark.req("F2")
+@pytest.mark.parametrize("arm", ["incumbent", "candidate"])
+def test_another_judge_in_mid_run_of_either_arm_takes_a_proposal_of_its_own(
+    world: World, arm: str
+) -> None:
+    proposal = world.propose("sim/better")
+    reconcile.reconcile(replace(world.context(), workers=None))
+    proposal = world.get(proposal.id)
+    run = getattr(proposal.runs["colours"], arm)
+    with world.store.write() as tx:
+        for number in (1, 2):
+            item, judge = f"colour-{number}", f"judge-{number}"
+            scored = Sample(run, item, 0, number, "c", 1.0, 1.0, 1, 1, 0.0, 0.1)
+            tx.runs.store_sample(replace(scored, judge_model=judge))
+            assert ("the judge" in evaluate.replaced(tx, proposal)) is (number == 2)
