@@ -306,8 +306,8 @@ def require_table(installation: Installation) -> None:
         return
     try:
         installation.store.etag()
-    except DatabaseUnusable:
-        raise
+    except DatabaseUnusable as error:
+        raise DatabaseUnusable(f"the router cannot start: {error}") from error
     except StoreUnavailable:
         pass  # by the time they ask, it may answer
 

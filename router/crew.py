@@ -102,8 +102,8 @@ class Crew:
         self._last_s = before_s.get(number, 0.0) + self._orders.drain_s + LAST_WORDS_S
         self._signal = number
         self._retiring.set()
-        for process in self._processes.values():
-            _send(process, number)
+        for slot, process in self._processes.items():
+            self._tell(slot, process)
         await asyncio.gather(*self._keepers)
 
     async def _keep(self, slot: int) -> None:
@@ -136,7 +136,7 @@ class Crew:
             self._books.closed(account)
             return 1, False
         if self._retiring.is_set():
-            _send(process, self._signal)
+            self._tell(slot, process)
         await self._watch(slot, process, account)
         return process.returncode or 0, account.ready.is_set()
 
@@ -167,6 +167,11 @@ class Crew:
             serves.cancel()
             retiring.cancel()
             del self._processes[slot]
+
+    def _tell(self, slot: int, process: asyncio.subprocess.Process) -> None:
+        """To end. One that is still being loaded has nothing to end, and would log a SIGINT."""
+        serves = self._started[slot].is_set()
+        _send(process, self._signal if serves else signal.SIGTERM)
 
     def _kill(self, slot: int, process: asyncio.subprocess.Process, why: str) -> None:
         log.error("worker_killed", worker=slot, pid=process.pid, why=why)

@@ -160,8 +160,10 @@ def error(status: int, message: str = "no", code: str | None = None) -> Turn:
     return Turn(status=status, steps=(json.dumps(body).encode(),))
 
 
-def event(delta: dict[str, object] | None = None, finish: str | None = None) -> bytes:
-    choice = {"index": 0, "delta": delta or {}, "finish_reason": finish}
+def event(
+    delta: dict[str, object] | None = None, finish: str | None = None, *, index: int = 0
+) -> bytes:
+    choice = {"index": index, "delta": delta or {}, "finish_reason": finish}
     data = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
     return f"data: {json.dumps({**data, 'choices': [choice]})}\n\n".encode()
 

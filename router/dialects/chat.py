@@ -84,7 +84,9 @@ class Chat:
             hear(said, choice, "message")
 
     def stream(self, request: ClientRequest, json_name: str | None) -> StreamFilter:
-        return ChatStream(json_name, show_usage=request.wants_usage)
+        n = request.value("n")
+        wanted = n if type(n) is int and n > 1 else 1
+        return ChatStream(json_name, show_usage=request.wants_usage, wanted=wanted)
 
     def error(self, reply: Reply, request_id: str) -> Reply:  # noqa: ARG002 - in a header
         return reply

@@ -16,11 +16,16 @@ _NOTHING: Final[tuple[object, ...]] = (None, "", [], {})
 
 
 class ChatStream(StreamFilter):
-    """Ends with `[DONE]`, or with the connection, once every choice has a finish reason."""
+    """Ends with `[DONE]` once every choice that began has a finish reason; with the connection
+    once all have that the client asked for: choices may come one after another.
 
-    def __init__(self, json_name: str | None, *, show_usage: bool) -> None:
+    wanted: how many choices those are.
+    """
+
+    def __init__(self, json_name: str | None, *, show_usage: bool, wanted: int = 1) -> None:
         super().__init__(json_name)
         self._show_usage = show_usage
+        self._wanted = wanted
         self._choices: set[object] = set()
         self._ended: set[object] = set()
 
@@ -29,16 +34,24 @@ class ChatStream(StreamFilter):
 
     @property
     def ended(self) -> bool:
+        return len(self._ended) >= self._wanted and self._all_ended
+
+    @property
+    def _all_ended(self) -> bool:
+        """Of those that began."""
         return bool(self._ended) and not self._choices - self._ended
 
     def _mark(self, event: bytes) -> bytes:
-        if not self.ended:
+        if not self._all_ended:
             self._fail("the stream ended without a finish_reason")
             return b""
         self.committed = self.finished = True
         return event
 
     def _closed(self) -> bytes:
+        if self._all_ended and not self.ended:
+            self._fail(f"{len(self._ended)} of {self._wanted} choices came")
+            return b""
         end = self._mark(DONE)
         if end:
             self.irregularities.add(Irregularity.NO_LAST_EVENT)

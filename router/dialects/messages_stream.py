@@ -81,7 +81,6 @@ class MessagesStream(StreamFilter):
         return STOP
 
     def _read(self, text: str, members: Members) -> Sequence[Edit] | None:
-
         kind = members.get("type")
         match kind:
             case "error":
@@ -107,9 +106,11 @@ class MessagesStream(StreamFilter):
                 return self._stop()
             case "ping" | "content_block_stop":
                 self.moved += kind != "ping"
-            case _:
+            case str():  # of a newer protocol; what is output is in a block
                 self.moved += 1
-                self.committed = True
+            case _ if not self.committed:
+                self._fail("an event without a type")
+                return None
         return ()
 
     def _delta(self, delta: object) -> None:

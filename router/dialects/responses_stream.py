@@ -11,7 +11,7 @@ from router.jsonspan import Edit, Members, walk_object
 from router.stream import StreamFilter
 from router.usage import Usage, usage_with_cache
 
-# Metadata, until output comes; any other event is output, or follows some.
+# Metadata, until output comes. Any other event of a response is output, or follows some.
 HELD: Final = frozenset(
     {
         "keepalive",
@@ -67,7 +67,6 @@ class ResponsesStream(StreamFilter):
         return b""
 
     def _read(self, text: str, members: Members) -> Sequence[Edit] | None:
-
         kind = members.get("type")
         number = members.get("sequence_number")
         if isinstance(number, int):
@@ -77,9 +76,12 @@ class ResponsesStream(StreamFilter):
             flat = {name: each.value for name, each in members.values.items()}
             self._refused(nested or flat)
             return None
+        if not isinstance(kind, str) and not self.committed:
+            self._fail("an event without a type")
+            return None
         delta = members.get("delta")
         self.moved += str(kind) not in NO_PROGRESS and delta != ""
-        if str(kind) not in HELD and delta != "":
+        if _is_output(str(kind)) and delta != "":
             self.output_events += bool(delta)
             if kind != "response.failed":
                 self.committed = True
@@ -106,3 +108,7 @@ class ResponsesStream(StreamFilter):
         self.finished = True
         self.failure_class = class_of_error(response.get("error"))
         return True
+
+
+def _is_output(kind: str) -> bool:
+    return kind.startswith("response.") and kind not in HELD

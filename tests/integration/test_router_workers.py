@@ -300,7 +300,7 @@ def test_a_router_that_cannot_start_says_why_and_ends(provider: str, tmp_path: P
         done = world.place.run("serve", "router", "--workers", "2", expect=None)
 
     assert done.returncode > 0
-    assert "the router cannot start: the database gave no snapshot" in done.stderr
+    assert "the router cannot start: the database's file is missing" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -166,6 +166,49 @@ async def test_one_that_does_not_say_why_it_ends_is_broken(
     assert GOOD not in await metrics(router)
 
 
+FIRST_OF_TWO = (event({"content": "one"}), FINISHED)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("end", [each for each in ENDS if each != "silent"])
+async def test_a_stream_that_ends_before_each_choice_that_was_asked_for_came_is_broken(
+    tmp_path: Path, end: str
+) -> None:
+    router = door(tmp_path, Turn(headers=EVENTS, steps=(*FIRST_OF_TWO, *ENDS[end])))
+
+    _, _, body = await router.call(CHAT, json.dumps({**ASK, "n": 2}).encode())
+
+    assert b"one" in body
+    assert b'"error"' in body
+    assert DONE not in body
+    assert GOOD not in await metrics(router)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("last", [(), (DONE,)], ids=["closed", "done"])
+async def test_choices_may_come_one_after_another(
+    tmp_path: Path, last: tuple[bytes, ...]
+) -> None:
+    second = (event({"content": "two"}, index=1), event(finish="stop", index=1))
+    turn = Turn(headers=EVENTS, steps=(*FIRST_OF_TWO, 0.3, *second, *last))
+    router = door(tmp_path, turn)
+
+    _, _, body = await router.call(CHAT, json.dumps({**ASK, "n": 2}).encode())
+
+    assert b"two" in body
+    assert body.endswith(DONE)
+
+
+async def test_a_provider_that_makes_fewer_choices_says_so_by_its_last_event(
+    tmp_path: Path,
+) -> None:
+    router = door(tmp_path, Turn(headers=EVENTS, steps=(*FIRST_OF_TWO, DONE)))
+
+    _, _, body = await router.call(CHAT, json.dumps({**ASK, "n": 2}).encode())
+
+    assert body.endswith(DONE)
+
+
 PING = b": ping\n\n"
 NOTHING_NEW = {
     "comment": PING,
@@ -283,6 +326,38 @@ async def test_a_tools_name_alone_does_not_commit_a_stream(tmp_path: Path, path:
 
     assert b"hello" in body
     assert b'"f"' not in body
+    assert b'"error"' not in body
+
+
+@pytest.mark.parametrize("path", [MESSAGES, RESPONSES])
+@pytest.mark.parametrize(
+    "first",
+    [CHAT_TEXT[0], b'data: {"type": 7}\n\n', ev("weather", sun=True)],
+    ids=["of another protocol", "no type", "of a newer protocol"],
+)
+async def test_what_is_not_known_as_output_does_not_commit_a_stream(
+    tmp_path: Path, path: str, first: bytes
+) -> None:
+    turns = {
+        INCUMBENT: Turn(headers=EVENTS, steps=(first, Happening.RESET)),
+        FALLBACK: Turn(headers=EVENTS, steps=GOES_ON[path]),
+    }
+
+    body = await asked(door(tmp_path, turns), path)
+
+    assert b"hello" in body
+    assert b'"error"' not in body
+
+
+@pytest.mark.parametrize("path", [MESSAGES, RESPONSES])
+async def test_what_is_not_known_is_passed_on_in_its_place(tmp_path: Path, path: str) -> None:
+    odd = ev("weather", sun=True)
+    turn = Turn(headers=EVENTS, steps=(odd, *GOES_ON[path][:-1], odd, GOES_ON[path][-1]))
+
+    body = await asked(door(tmp_path, turn), path)
+
+    assert body.count(b'"sun": true') == 2
+    assert body.index(b"weather") < body.index(b"hello")
     assert b'"error"' not in body
 
 
