@@ -108,9 +108,10 @@ class MessagesStream(StreamFilter):
                 self.moved += kind != "ping"
             case str():  # of a newer protocol; what is output is in a block
                 self.moved += 1
-            case _ if not self.committed:
-                self._fail("an event without a type")
-                return None
+            case _:
+                if not self.committed:
+                    self._fail("an event without a type")
+                    return None
         return ()
 
     def _delta(self, delta: object) -> None:
