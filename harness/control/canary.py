@@ -6,6 +6,7 @@ from typing import Final
 from harness.control import (
     alerts,
     canary_actions,
+    chains,
     holding,
     local_aborts,
     recomputation,
@@ -313,6 +314,7 @@ def end(
     figures = evidence_of(ctx, tx, rollout, action)
     audit(ctx, tx, actor, f"canary.{signal.value}", after, because, figures)
     if signal in (Signal.HARM, Signal.STALE):
+        stays = _left_chain(ctx, tx, actor, rollout, signal, because)
         alerts.tell(
             ctx,
             tx,
@@ -321,9 +323,36 @@ def end(
             subject=f"route {rollout.route}",
             title=_rolled_back(rollout),
             text=f"{_name(tx, rollout.incumbent)} serves all users again, "
-            f"{_name(tx, rollout.candidate)} none. {because}",
+            f"{_name(tx, rollout.candidate)} none{stays}. {because}",
         )
     return after
+
+
+def _left_chain(
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    rollout: Rollout,
+    signal: Signal,
+    because: str,
+) -> str:
+    """What did harm to users is no fallback either. In words: what stays one all the same."""
+    route = routes.existing(tx, rollout.route)
+    if rollout.candidate not in route.fallbacks:
+        return ""
+    why = ""
+    if signal is Signal.HARM:
+        try:
+            chains.take_out(ctx, tx, actor, route, rollout.candidate, because)
+        except ProofRefused as error:
+            why = f" ({error})"  # users go back to the incumbent whatever the chain holds
+        else:
+            return ", also not as a fallback"
+    name = _name(tx, rollout.candidate)
+    return (
+        f"; as a fallback it stays{why}: `swapgate route fallback remove {route.name} {name} "
+        "--reason …` takes it out"
+    )
 
 
 def _rolled_back(rollout: Rollout) -> str:

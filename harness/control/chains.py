@@ -187,7 +187,6 @@ def _commit(
     wanted: Sequence[Wanted],
     reason: str,
 ) -> Route:
-    now = ctx.clock.now()
     found = [targets.find_or_register(ctx, tx, actor, each.target) for each in wanted]
     clearance.check(ctx, route.settings, found, route=route.name)
     proofs = {
@@ -201,6 +200,27 @@ def _commit(
         capable=tuple(t.id for t, each in zip(found, wanted, strict=True) if each.capable),
         proofs=proofs,
     )
+    return _store(ctx, tx, actor, route, change, reason)
+
+
+def take_out(
+    ctx: Context, tx: Transaction, actor: Actor, route: Route, target: str, reason: str
+) -> Route:
+    """The chain without the target, within a unit of work; needs no role and no proof.
+
+    Raises ProofRefused while an expired waiver would stay: then nothing has changed.
+    """
+    # A fallback that is the incumbent is served first anyway.
+    left = [each for each in route.fallbacks if each not in (target, route.incumbent)]
+    capable = [each for each in route.settings.capable if each in left]
+    change = SetChain(route.name, tuple(left), tuple(capable))
+    return _store(ctx, tx, actor, route, change, reason)
+
+
+def _store(
+    ctx: Context, tx: Transaction, actor: Actor, route: Route, change: SetChain, reason: str
+) -> Route:
+    now = ctx.clock.now()
     revision = tx.routing.commit(
         change, expected_version=route.version, actor=actor.name, reason=reason, now=now
     )
@@ -215,7 +235,7 @@ def _commit(
             "before": list(route.fallbacks),
             "after": list(change.fallbacks),
             "capable": list(change.capable),
-            "proofs": _told(proofs),
+            "proofs": _told(change.proofs),
         },
     )
     return routes.existing(tx, route.name)

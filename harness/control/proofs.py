@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from harness.control import recomputation, routes, standing
+from harness.control import four_eyes, recomputation, routes, standing
 from harness.control.context import Context
 from harness.domain.access import Actor
-from harness.domain.errors import InputError, ProofRefused
+from harness.domain.errors import InputError, NotAllowed, ProofRefused
 from harness.domain.evaluation import Passed
 from harness.domain.evidence import ChainProof, Served, Waiver
-from harness.domain.proposal import Phase
+from harness.domain.proposal import Phase, Proposal
 from harness.domain.routing import Route
 from harness.domain.targets import Target
 from harness.ports import Transaction
@@ -43,7 +43,7 @@ def proof_for(
     now = ctx.clock.now()
     if waive is not None:
         return _waived(ctx, tx, actor, route, target, waive)
-    verdict = _verdict(ctx, tx, route, target)
+    verdict = _verdict(ctx, tx, actor, route, target)
     if verdict is not None:
         return verdict
     history = tx.routing.history(route.name)
@@ -57,13 +57,17 @@ def proof_for(
     raise ProofRefused(
         f"{target.name} has no evidence on route {route.name!r}: propose it there "
         f"(`swapgate proposal create {route.name} {target.name}`), or take the responsibility "
-        "with a waiver (`--waive REASON --for 30d`)"
+        "with a waiver (`--waive REASON --for 30d`). A proposal that is still open is evidence "
+        "where another person than its proposer says so"
     )
 
 
-def _verdict(ctx: Context, tx: Transaction, route: Route, target: Target) -> Passed | None:
+def _verdict(
+    ctx: Context, tx: Transaction, actor: Actor, route: Route, target: Target
+) -> Passed | None:
     """The newest that holds. One whose canary did harm in production shows no more; nor does
-    one that a person refused, or that waits for a person's approval.
+    one that a person refused, or that waits for a person's approval. One whose canary is not
+    over shows nothing for its own proposer: a fallback, forced, would be a promotion by hand.
     """
     for proposal in tx.proposals.of_pair(route.name, route.incumbent, target.id):
         if proposal.verdict is None or proposal.phase in NO_PROOF:
@@ -73,11 +77,21 @@ def _verdict(ctx: Context, tx: Transaction, route: Route, target: Target) -> Pas
             continue
         if proposal.needs_approval and proposal.approver is None:
             continue
+        if proposal.open and not _another_person(tx, actor, proposal):
+            continue
         if not standing.of(ctx, tx, each).holds:
             continue
         if recomputation.recompute_stored(ctx, tx, each, proposal).agrees:
             return each
     return None
+
+
+def _another_person(tx: Transaction, actor: Actor, proposal: Proposal) -> bool:
+    try:
+        four_eyes.check(tx, actor, proposal, "make a fallback of")
+    except NotAllowed:
+        return False
+    return True
 
 
 def _waived(

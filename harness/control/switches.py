@@ -1,13 +1,14 @@
 """The kill switch: people force a provider, or one target, for all routes or for one.
 
-A switch needs no proof, since it adds no target to any route (domain.switches).
+A switch needs no proof, since it adds no target to any route (domain.switches). The candidate
+of an open proposal is forced by another person than its proposer.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from harness.control import routes, targets
+from harness.control import four_eyes, routes, targets
 from harness.control.context import Context
 from harness.domain.access import Actor, Role
 from harness.domain.audit import require_reason
@@ -40,7 +41,8 @@ def throw(ctx: Context, actor: Actor, wanted: Wanted, *, source: Source) -> Swit
     """In force on every router within two seconds, for all its next requests.
 
     Raises NotFound for an unknown route, provider or target: a typing error in an emergency
-    must not look like a switch. Raises InputError without a reason, NotAllowed.
+    must not look like a switch. Raises InputError without a reason, NotAllowed, also where all
+    traffic would go to a model whose proposal is open and the actor's own.
     """
     actor.require(Role.APPROVER)
     require_reason(wanted.reason, "a switch")
@@ -59,6 +61,7 @@ def throw(ctx: Context, actor: Actor, wanted: Wanted, *, source: Source) -> Swit
             expires_at=now + wanted.lasts if wanted.lasts else None,
             source=source,
         )
+        _check_four_eyes(tx, actor, switch)
         tx.switches.add(switch)
         tx.audit.append(
             at=now,
@@ -88,6 +91,21 @@ def _check(tx: Transaction, wanted: Wanted) -> None:
     elif name not in tx.providers.all():
         listed = ", ".join(tx.providers.all()) or "none"
         raise NotFound(f"there is no provider {name!r}; there are: {listed}")
+
+
+def _check_four_eyes(tx: Transaction, actor: Actor, switch: Switch) -> None:
+    table = tx.routing.table()
+    for proposal in tx.proposals.open():
+        route = table.routes.get(proposal.route)
+        if route is None or switch.route not in (None, route.name):
+            continue
+        # In the chain or not yet: it may come into it while the switch holds.
+        ids = (route.incumbent, *route.fallbacks, proposal.candidate)
+        known = ((id_, table.targets[id_]) for id_ in ids)
+        plan = [SwitchTarget(id_, each.name, each.provider) for id_, each in known]
+        found = forced(switch, plan)
+        if found.in_effect and found.kept[0] == proposal.candidate:
+            four_eyes.check(tx, actor, proposal, "force")
 
 
 def lift(ctx: Context, actor: Actor, switch: str, *, reason: str) -> SwitchRecord:

@@ -1,0 +1,121 @@
+"""What one person could reach by other verbs than the gate's takes a second one here too."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from harness.control import chains, switches, targets
+from harness.control.chains import Wanted
+from harness.control.proofs import Waive
+from harness.domain.access import Actor, Role
+from harness.domain.alerts import AlertKind
+from harness.domain.errors import NotAllowed, ProofRefused
+from harness.domain.proposal import Phase, Proposal
+from harness.domain.switches import Force, ForceKind, Source
+from harness.domain.targets import Provider
+from harness.runtime.clock import ManualClock
+from harness.store.memory import MemoryStore
+from tests.world import BEN, SECRET, World
+
+pytestmark = pytest.mark.req("A7", "F2")
+
+ANN = Actor("ann", Role.ADMIN, "pr_ann")
+EVE = Actor("eve", Role.ADMIN, "pr_eve")
+WAIVE = Waive("no time", timedelta(days=1))
+
+
+@pytest.fixture
+def plain_world(tmp_path: Path) -> World:
+    """On one store: what is asked here is not the store's business."""
+    clock = ManualClock()
+    world = World(tmp_path, MemoryStore(secret=SECRET, clock=clock), clock=clock)
+    world.set_up()
+    return world
+
+
+def in_canary(world: World, candidate: str = "sim/good") -> Proposal:
+    proposal = world.until_decided(world.propose(candidate, ANN).id)
+    assert proposal.phase is Phase.CANARY, proposal.closed_because
+    return proposal
+
+
+def force(world: World, actor: Actor, kind: ForceKind, name: str, route: str | None) -> None:
+    wanted = switches.Wanted(Force(kind, name), "an incident", route=route)
+    switches.throw(world.context(), actor, wanted, source=Source.CLI)
+
+
+def fallbacks(world: World) -> list[str]:
+    return [each.target.name for each in chains.entries(world.context(), "chat")]
+
+
+def rolled_back(world: World, proposal: Proposal) -> str:
+    """The alert's text."""
+    for _ in range(10):
+        world.feed(failing=True, blocks=5)
+        world.turn()
+    assert world.get(proposal.id).phase is Phase.ROLLED_BACK
+    with world.store.read() as tx:
+        told = next(each for each in tx.alerts.list() if each.kind is AlertKind.ROLLED_BACK)
+    return told.text
+
+
+def test_who_proposed_a_model_makes_no_fallback_of_it_while_its_canary_is_on(
+    plain_world: World,
+) -> None:
+    in_canary(plain_world)
+    ctx = plain_world.context()
+    with pytest.raises(ProofRefused, match="where another person than its proposer says so"):
+        chains.add(ctx, ANN, "chat", Wanted("sim/good"), reason="more redundancy")
+
+    chains.add(ctx, EVE, "chat", Wanted("sim/good"), reason="more redundancy")
+    assert fallbacks(plain_world) == ["sim/good"]
+
+
+@pytest.mark.parametrize("route", ["chat", None])
+@pytest.mark.parametrize("kind", ForceKind)
+def test_who_proposed_a_model_forces_no_traffic_to_it_while_its_proposal_is_open(
+    plain_world: World, kind: ForceKind, route: str | None
+) -> None:
+    ctx = plain_world.context()
+    targets.put_provider(ctx, EVE, Provider("own", "sim", "http://127.0.0.1:8/v1"))
+    in_canary(plain_world, "own/good")
+    name = {ForceKind.TARGET: "own/good", ForceKind.PROVIDER: "own"}[kind]
+
+    with pytest.raises(NotAllowed, match="cannot force it"):
+        force(plain_world, ANN, kind, name, route)
+
+    # Away from it, and where the incumbent goes first, anybody on call may.
+    force(plain_world, ANN, ForceKind.PROVIDER, "sim", route)
+    force(plain_world, BEN, kind, name, route)
+
+
+def test_what_was_rolled_back_for_harm_is_no_fallback_either(world: World) -> None:
+    ctx = world.context()
+    chains.add(ctx, ANN, "chat", Wanted("sim/equal", waive=WAIVE), reason="a spare")
+    proposal = in_canary(world)
+    chains.add(ctx, EVE, "chat", Wanted("sim/good", capable=True), reason="more redundancy")
+
+    text = rolled_back(world, proposal)
+
+    assert fallbacks(world) == ["sim/equal"]
+    assert "sim/good none, also not as a fallback." in text
+
+
+def test_a_rollback_goes_through_where_the_chain_cannot_change_and_says_what_stays(
+    world: World,
+) -> None:
+    ctx = world.context()
+    chains.add(ctx, ANN, "chat", Wanted("sim/equal", waive=WAIVE), reason="a spare")
+    proposal = in_canary(world)
+    chains.add(ctx, EVE, "chat", Wanted("sim/good"), reason="more redundancy")
+    world.clock.advance(WAIVE.lasts.total_seconds())
+
+    text = rolled_back(world, proposal)
+
+    assert fallbacks(world) == ["sim/equal", "sim/good"]
+    assert "as a fallback it stays (route 'chat': the waiver of ann" in text
+    with world.store.read() as tx:
+        route = tx.routing.route("chat")
+    assert route is not None
+    assert route.canary is None
