@@ -10,7 +10,7 @@ from datetime import date, datetime
 from typing import Any, Final, Protocol
 
 from harness.domain.access import Actor, ApiKey
-from harness.domain.alerts import Alert, AlertRecord
+from harness.domain.alerts import Alert, AlertKind, AlertRecord
 from harness.domain.audit import AuditEvent, AuditMark
 from harness.domain.capture import Captured, Kept
 from harness.domain.catalogue import Catalogue
@@ -578,8 +578,10 @@ class Alerts(Protocol):
         """Raises NotFound."""
         ...
 
-    def list(self, *, open_only: bool = False, limit: int = 100) -> Sequence[AlertRecord]:
-        """The one heard last first."""
+    def list(
+        self, *, open_only: bool = False, kind: AlertKind | None = None, limit: int = 100
+    ) -> Sequence[AlertRecord]:
+        """The one heard last first. kind: None for all."""
         ...
 
     def unsettled(self) -> Sequence[AlertRecord]:

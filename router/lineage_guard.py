@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from harness.domain.errors import DatabaseRestored
-from harness.domain.lineage import Lineage, forked, undercut
+from harness.domain.errors import DatabaseRestored, SnapshotInvalid
+from harness.domain.lineage import Lineage, foreign, forked, undercut
 from harness.domain.routing import Snapshot
 from harness.domain.signatures import Revocations
 
@@ -25,9 +25,12 @@ class LineageGuard:
     def admit(self, snapshot: Snapshot, lacking: Lacking) -> Snapshot:
         """The snapshot as it may serve: without keys that were revoked once.
 
-        lacking: see `ports.Store`. Raises DatabaseRestored.
+        lacking: see `ports.Store`. Raises DatabaseRestored, and SnapshotInvalid
+        for another installation's.
         """
         offered, served = snapshot.lineage, self.served
+        if other := foreign(served, offered):
+            raise SnapshotInvalid(other)
         why = undercut(served, offered)
         same_epoch = (served.installation, served.epoch) == (
             offered.installation,
@@ -40,8 +43,7 @@ class LineageGuard:
         if why:
             self._refused = self._refused or offered
             raise DatabaseRestored(why)
-        same = served.installation == offered.installation
-        return snapshot.without(self._revoked if same else ())
+        return snapshot.without(self._revoked)
 
     def note(self, admitted: Snapshot) -> None:
         """It serves now."""

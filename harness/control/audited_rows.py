@@ -4,13 +4,13 @@ Each turn folds new events into this process's memory, looks at what decides and
 change, at what serves, and walks on through everything else. All of it is bounded per turn.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
 from typing import Final
 
 import structlog
 
-from harness.control import alerts, audit_anchor, housekeeping
+from harness.control import alerts, audit_anchor, housekeeping, tampering
 from harness.control.context import Context
 from harness.domain.alerts import AlertKind
 from harness.domain.audited_rows import AuditWalk, Finding, RecordedRows
@@ -35,8 +35,8 @@ def turn(ctx: Context) -> list[str]:
         if broken is None:
             walk.log.add(events)
             if len(events) < EVENTS_PER_TURN:
-                told = _told(tx)
-                stored = _stored(tx, walk, etag, told)
+                told = tampering.told(tx)
+                stored = _stored(tx, walk, etag, told | walk.unrecorded)
                 findings = {each.row: each for each in walk.log.compare(stored)}
     if broken is not None:
         if not alerts.is_open(ctx, AlertKind.AUDIT_BROKEN, "log"):
@@ -47,6 +47,7 @@ def turn(ctx: Context) -> list[str]:
         return []  # the rest of the log first
     audit_anchor.keep(ctx, walk.log.mark)
     walk.etag = etag
+    walk.unrecorded = (walk.unrecorded - stored.keys()) | findings.keys()
     return _tell(ctx, findings, told, stored)
 
 
@@ -66,20 +67,10 @@ def _stored(
     return {**found, **tx.audited.digests({*recorded, *told} - found.keys())}
 
 
-def _told(tx: Transaction) -> list[str]:
-    """Rows that an open alert is about."""
-    records = tx.alerts.list(open_only=True, limit=10 * MOST_ALERTS)
-    return [
-        each.key.partition(":")[2]
-        for each in records
-        if each.kind is AlertKind.STATE_UNRECORDED
-    ]
-
-
 def _tell(
     ctx: Context,
     findings: Mapping[str, Finding],
-    told: list[str],
+    told: Collection[str],
     stored: Mapping[str, str | None],
 ) -> list[str]:
     new = [each for row, each in findings.items() if row not in told][:MOST_ALERTS]

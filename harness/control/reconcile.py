@@ -89,7 +89,7 @@ def reconcile(ctx: Context) -> Turn:
                 (), ("all holds: this database was restored from a backup, or its log was cut",)
             )
         proposals = tx.proposals.open()
-        unrecorded = tampering.unrecorded(tx)
+        unrecorded = tampering.unrecorded(ctx, tx)
     for proposal in proposals:
         look(proposal.id, partial(_unless_tampered, ctx, proposal, unrecorded))
     # After the proposals: a promotion of this turn bakes from now on.
@@ -112,7 +112,7 @@ def turn(ctx: Context) -> Turn:
     return done
 
 
-def _unless_tampered(ctx: Context, proposal: Proposal, unrecorded: list[str]) -> list[str]:
+def _unless_tampered(ctx: Context, proposal: Proposal, unrecorded: set[str]) -> list[str]:
     tampering.check(proposal, unrecorded)
     return _one(ctx, proposal)
 

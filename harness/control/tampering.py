@@ -1,7 +1,9 @@
 """Rows that somebody wrote around Swapgate, and what must not be decided by them (A4)."""
 
+from collections.abc import Collection
 from typing import Final
 
+from harness.control.context import Context
 from harness.domain.alerts import AlertKind
 from harness.domain.errors import ProofRefused
 from harness.domain.proposal import Phase, Proposal
@@ -14,16 +16,19 @@ HELD: Final = frozenset(
 MOST: Final = 1_000
 
 
-def unrecorded(tx: Transaction) -> list[str]:
+def told(tx: Transaction) -> set[str]:
     """`TABLE:KEY` of each row that an open alert names."""
-    return [
-        each.key.partition(":")[2]
-        for each in tx.alerts.list(open_only=True, limit=MOST)
-        if each.kind is AlertKind.STATE_UNRECORDED
-    ]
+    kind = AlertKind.STATE_UNRECORDED
+    found = tx.alerts.list(open_only=True, kind=kind, limit=MOST)
+    return {each.key.partition(":")[2] for each in found}
 
 
-def check(proposal: Proposal, rows: list[str]) -> None:
+def unrecorded(ctx: Context, tx: Transaction) -> set[str]:
+    """As well those that this process found itself: alerts are rows that nobody signs."""
+    return told(tx) | ctx.audit_walk.unrecorded
+
+
+def check(proposal: Proposal, rows: Collection[str]) -> None:
     """Raises ProofRefused where one of them is what `proposal` is decided by."""
     if proposal.phase not in HELD:
         return

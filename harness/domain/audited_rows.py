@@ -111,6 +111,7 @@ class RecordedRows:
 class AuditWalk:
     """How far a process has compared. etag: of what served at its last look. stored: the last
     row looked at. recorded: rows of the log still to be looked for.
+    unrecorded: rows that disagreed when they were compared last.
     epoch: of the database; see `domain.lineage`.
     """
 
@@ -118,10 +119,12 @@ class AuditWalk:
     etag: str = ""
     stored: str = ""
     recorded: Iterator[str] = field(default_factory=lambda: iter(()))
+    unrecorded: set[str] = field(default_factory=set)
     epoch: int = 0
 
     def begin(self, epoch: int) -> None:
         """Start from the log's first event where a restored database was accepted since."""
         if epoch != self.epoch:
             self.log, self.etag, self.stored, self.recorded = RecordedRows(), "", "", iter(())
+            self.unrecorded = set()
             self.epoch = epoch

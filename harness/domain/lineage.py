@@ -37,10 +37,9 @@ NOWHERE: Final = Lineage()
 
 
 def undercut(served: Lineage, offered: Lineage) -> str:
-    """Why `offered` must not replace `served`; empty where it may.
+    """Why `offered` must not replace `served` of the same installation; empty where it may.
 
-    Another installation's is a matter of configuration, and may. So may a later epoch's: a
-    person has accepted it.
+    A later epoch's may: a person has accepted it.
     """
     if not served.installation or served.installation != offered.installation:
         return ""
@@ -55,6 +54,20 @@ def undercut(served: Lineage, offered: Lineage) -> str:
             f"and changed since. {REMEDY}"
         )
     return ""
+
+
+def foreign(served: Lineage, offered: Lineage) -> str:
+    """Why another installation's database is refused, though its rows may be well signed: its
+    proof is about other routes and other people's decisions.
+    """
+    known = (served.installation, offered.installation)
+    if known[0] == known[1] or not all(known):
+        return ""
+    return (
+        f"the database is that of another installation ({known[1]}), and this router serves "
+        f"{known[0]}. If that is wanted, stop the router and remove the file snapshot.json in "
+        "its `home`"
+    )
 
 
 def forked(lacking: Sequence[str]) -> str:

@@ -12,6 +12,11 @@ branch_labels = None
 depends_on = None
 
 SAID = ("revoked", "log_end")
+# The newest revision installs them (harness/store/guards), and they name what older ones lack.
+GUARDS = {
+    table: (f"{table}_guard", f"{table}_no_return", f"{table}_no_delete")
+    for table in ("manifest", "meta")
+}
 
 
 def upgrade() -> None:
@@ -23,6 +28,13 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    on_sqlite = op.get_bind().dialect.name == "sqlite"
+    for table, names in GUARDS.items():
+        for name in names:
+            of_table = "" if on_sqlite else f" ON {table}"
+            op.execute(f"DROP TRIGGER IF EXISTS {name}{of_table}")
+            if not on_sqlite:
+                op.execute(f"DROP FUNCTION IF EXISTS {name}()")
     for column in SAID:
         op.drop_column("manifest", column)
     op.drop_column("principal", "signature")

@@ -240,6 +240,34 @@ def test_an_older_signed_row_does_not_come_back(sql_stores: Stores) -> None:
         sql_stores().snapshot()
 
 
+def test_a_role_with_dml_alone_brings_no_moment_back_at_which_a_revoked_key_was_valid(
+    sql_stores: Stores,
+) -> None:
+    """Its row, the manifest and the counters of then, which fit one another."""
+    store = sql_stores()
+    filled(store)
+    with store.read() as tx:
+        db = tx.routing._unit._db
+        key, then = row(db, "api_key", id="k_1"), row(db, "manifest")
+    with store.write() as tx:
+        tx.keys.revoke("k_1", NOW)
+    back: list[sa.Executable] = [
+        sa.update(metadata.tables["api_key"]).values(
+            revoked_at=None, signature=key["signature"]
+        ),
+        sa.update(metadata.tables["manifest"]).values(then),
+        sa.update(metadata.tables["meta"]).values(changes=then["changes"]),
+        sa.delete(metadata.tables["manifest"]),
+        sa.delete(metadata.tables["meta"]),
+        sa.insert(metadata.tables["manifest"]).values(then),
+    ]
+    for statement in back:
+        with pytest.raises(sa.exc.IntegrityError), written(store) as db:
+            db.execute(statement)
+    assert sql_stores().snapshot().keys == ()
+    assert store.signature_faults() == []
+
+
 def test_a_manifest_of_a_workers_key_or_of_other_counters_does_not_fit(
     sql_stores: Stores,
 ) -> None:

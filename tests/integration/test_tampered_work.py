@@ -4,7 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from harness.control import canary_hands, chains, looks, propose, tampering
+from harness.control import (
+    audited_rows,
+    canary_hands,
+    chains,
+    looks,
+    propose,
+    tampering,
+)
 from harness.control.chains import Wanted
 from harness.domain import model_identity
 from harness.domain.access import Actor, Role
@@ -13,6 +20,8 @@ from harness.domain.errors import ProofRefused
 from harness.domain.proposal import Phase
 from harness.domain.rollout import Signal
 from harness.domain.targets import Provider
+from harness.store.sql import SqlStore
+from tests.raw_sql import owned, written
 from tests.world import BEN, CANARY, POLICY, World, approved
 
 pytestmark = pytest.mark.req("A7", "F1", "F2")
@@ -76,9 +85,36 @@ def test_a_proposal_whose_rows_were_written_around_swapgate_is_not_decided(
         propose.approve(asking.context(), BEN, made.id)
     with asking.store.read() as tx:
         with pytest.raises(ProofRefused):
-            tampering.check(replace(made, phase=Phase.EVALUATING), tampering.unrecorded(tx))
+            tampering.check(replace(made, phase=Phase.EVALUATING), tampering.told(tx))
         held = replace(made, phase=Phase.CANARY)
-        tampering.check(held, tampering.unrecorded(tx))  # a canary must be able to end
+        tampering.check(held, tampering.told(tx))  # a canary must be able to end
+
+
+@pytest.mark.parametrize("hidden", ["drowned", "resolved"])
+def test_the_hold_does_not_rest_on_alerts_that_anybody_can_write(
+    sql_world: World, hidden: str
+) -> None:
+    world = sql_world
+    assert isinstance(world.store, SqlStore)
+    ctx = world.context()
+    made = world.propose("sim/better")
+    world.turn(ctx)
+    with owned(world.store) as db:
+        db.exec_driver_sql("UPDATE proposal SET reason = 'another'")
+    audited_rows.turn(ctx)
+    with written(world.store) as db:
+        if hidden == "resolved":
+            db.exec_driver_sql("UPDATE alert SET resolved_at = first_seen")
+        else:
+            db.exec_driver_sql("DELETE FROM alert")
+
+    with world.store.read() as tx:
+        rows = tampering.unrecorded(ctx, tx)
+    with pytest.raises(ProofRefused, match="written around Swapgate"):
+        tampering.check(replace(made, phase=Phase.EVALUATING), rows)
+    audited_rows.turn(ctx)
+    with world.store.read() as tx:
+        assert tampering.told(tx)
 
 
 def test_a_verdict_is_a_look_also_where_its_samples_are_gone(world: World) -> None:

@@ -1,6 +1,7 @@
 """A database restored from a backup never undercuts what routers served (G6)."""
 
 import json
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -49,7 +50,6 @@ SERVED = Lineage("one", 1, 6, 9, "d6", {"chat": "4:then"})
         (replace(SERVED, digest="other"), True),
         (replace(SERVED, revision=3, epoch=2), False),
         (replace(SERVED, revision=9, epoch=0), True),
-        (replace(SERVED, installation="two", revision=1, changes=0), False),
     ],
 )
 def test_what_is_older_of_the_same_installation_and_epoch_is_refused(
@@ -263,6 +263,32 @@ def test_the_control_plane_moves_nothing_on_a_database_that_routers_refuse(
 def refusal(now: datetime) -> Alert:
     kind = AlertKind.DATABASE_RESTORED
     return Alert(kind, "routing table", kind.value, "it went back", "why", now, "router-1")
+
+
+def test_another_installations_database_is_refused_until_a_person_removes_the_snapshot(
+    place: Place, sqlite_template: Path
+) -> None:
+    """Its rows are signed with the same key: a trial's, or after `init` was run again."""
+    shutil.copyfile(sqlite_template, trial := place.folder / "trial.db")
+    with closing(sqlite3.connect(trial)) as db:
+        db.executescript(
+            "DROP TRIGGER meta_no_return; UPDATE meta SET installation = 'another'"
+        )
+    other = Place(place.folder, trial)
+    other.world.set_up()
+    place._copy(trial, place.file)
+
+    assert not place.holder.refresh()
+    assert "another installation" in place.holder.refused
+    again = place.new_holder()
+    again.boot()
+    assert again.stale
+    (place.folder / "snapshot.json").unlink()
+    last = place.new_holder()
+    last.boot()
+    assert not last.stale
+    for store in (other.store, other.world.store):
+        store.close()
 
 
 def test_rows_that_are_signed_anew_are_no_other_history(place: Place) -> None:

@@ -164,8 +164,50 @@ _API_KEY: Final = (
                     " OR (NEW.role IS NULL) <> (OLD.role IS NULL)"
                 ),
             ),
+            (
+                "append_only: a revoked key stays revoked",
+                f"OLD.revoked_at IS NOT NULL AND ({changes('revoked_at')})",
+            ),
         ),
     ),
+)
+
+# A signed row of before fits the manifest of before, and that the counters of before: none goes
+# back, so that what control signed once and replaced since stays replaced.
+_NEVER_BACK: Final = (
+    Guard("meta_guard", "meta", "INSERT", (taken("meta", "id"),)),
+    Guard(
+        "meta_no_return",
+        "meta",
+        "UPDATE",
+        (
+            (
+                "never_back: the database's place in its history only rises",
+                (
+                    "NEW.changes < OLD.changes OR NEW.epoch < OLD.epoch"
+                    " OR NEW.revision_floor < OLD.revision_floor"
+                    f" OR {changes('id', 'installation')}"
+                ),
+            ),
+        ),
+    ),
+    Guard("meta_no_delete", "meta", "DELETE", always("meta is never deleted")),
+    Guard("manifest_guard", "manifest", "INSERT", (taken("manifest", "id"),)),
+    Guard(
+        "manifest_no_return",
+        "manifest",
+        "UPDATE",
+        (
+            (
+                "never_back: the manifest of an earlier moment does not come back",
+                (
+                    "NEW.changes < OLD.changes OR NEW.epoch < OLD.epoch"
+                    " OR NEW.revision < OLD.revision"
+                ),
+            ),
+        ),
+    ),
+    Guard("manifest_no_delete", "manifest", "DELETE", always("manifest is never deleted")),
 )
 
 # Answers and prompts may be blanked for privacy; what was measured stays.
@@ -212,6 +254,7 @@ OPERATIONS: Final = (
     *_SAMPLE,
     *_PRINCIPAL,
     *_API_KEY,
+    *_NEVER_BACK,
     Guard(
         "target_guard",
         "target",

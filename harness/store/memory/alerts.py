@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from harness.domain.alerts import KINDS, Alert, AlertRecord, Told, heard_all
+from harness.domain.alerts import KINDS, Alert, AlertKind, AlertRecord, Told, heard_all
 from harness.domain.delivery import Delivery
 from harness.domain.failover import Failover
 from harness.store.memory.state import Unit
@@ -38,8 +38,11 @@ class MemoryAlerts:
             raise no_such_alert(record.id)
         stored[record.id] = record
 
-    def list(self, *, open_only: bool = False, limit: int = 100) -> Sequence[AlertRecord]:
-        return [each for each in self._latest() if each.open or not open_only][:limit]
+    def list(
+        self, *, open_only: bool = False, kind: AlertKind | None = None, limit: int = 100
+    ) -> Sequence[AlertRecord]:
+        found = (each for each in self._latest() if each.open or not open_only)
+        return [each for each in found if kind in (None, each.kind)][:limit]
 
     def unsettled(self) -> Sequence[AlertRecord]:
         return [each for each in self._latest() if each.open or _has_news(each)]

@@ -5,7 +5,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from harness.domain.alerts import KINDS, Alert, AlertRecord, Told, heard_all
+from harness.domain.alerts import KINDS, Alert, AlertKind, AlertRecord, Told, heard_all
 from harness.domain.delivery import Delivery
 from harness.store.rows import alerts as rows
 from harness.store.rules import no_such_alert
@@ -81,8 +81,12 @@ class SqlAlerts:
         if self._unit.write(same.values(rows.of_record(record))) != 1:
             raise no_such_alert(record.id)
 
-    def list(self, *, open_only: bool = False, limit: int = 100) -> Sequence[AlertRecord]:
+    def list(
+        self, *, open_only: bool = False, kind: AlertKind | None = None, limit: int = 100
+    ) -> Sequence[AlertRecord]:
         query = LATEST.where(alert.c.resolved_at.is_(None)) if open_only else LATEST
+        if kind is not None:
+            query = query.where(alert.c.kind == kind.value)
         return [rows.record(row) for row in self._unit.read(query.limit(limit))]
 
     def unsettled(self) -> Sequence[AlertRecord]:

@@ -238,8 +238,8 @@ class Unit:
         )
         signature = self._signatures.sign_manifest(manifests.signed_values(new))
         values = manifests.columns(new, signature, now)
-        replace = self._insert(manifest).values(values)
-        self.write(replace.on_conflict_do_update(index_elements=["id"], set_=values))
+        if not self.write(sa.update(manifest).values(values)):
+            self.write(sa.insert(manifest).values(values))
 
     def serialize(self) -> None:
         """Wait until no other unit of work decides: revisions and the audit chain have no gaps.
