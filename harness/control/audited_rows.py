@@ -38,6 +38,7 @@ def turn(ctx: Context) -> list[str]:
                 told = tampering.told(tx)
                 stored = _stored(tx, walk, etag, told | walk.unrecorded)
                 findings = {each.row: each for each in walk.log.compare(stored)}
+    walk.broken = broken
     if broken is not None:
         if not alerts.is_open(ctx, AlertKind.AUDIT_BROKEN, "log"):
             with ctx.store.write() as tx:

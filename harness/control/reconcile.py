@@ -83,13 +83,19 @@ def reconcile(ctx: Context) -> Turn:
 
     # First: what was written around us is told of even where it stops all that follows.
     look("the audit log", partial(audited_rows.turn, ctx))
+    unrecorded: set[str] | None = None
+    try:
+        with ctx.store.read() as tx:
+            if restores.is_unaccepted(ctx, tx):
+                restored = "this database was restored from a backup, or its log was cut"
+                return Turn((), (f"all holds: {restored}",))
+            unrecorded = tampering.unrecorded(ctx, tx)
+    except SwapgateError:
+        raise
+    except Exception as error:  # noqa: BLE001 - alerts are rows that nobody signs: canaries go on
+        failed.append(f"the alerts cannot be read: {type(error).__name__}: {error}")
     with ctx.store.read() as tx:
-        if restores.is_unaccepted(ctx, tx):
-            return Turn(
-                (), ("all holds: this database was restored from a backup, or its log was cut",)
-            )
         proposals = tx.proposals.open()
-        unrecorded = tampering.unrecorded(ctx, tx)
     for proposal in proposals:
         look(proposal.id, partial(_unless_tampered, ctx, proposal, unrecorded))
     # After the proposals: a promotion of this turn bakes from now on.
@@ -112,8 +118,10 @@ def turn(ctx: Context) -> Turn:
     return done
 
 
-def _unless_tampered(ctx: Context, proposal: Proposal, unrecorded: set[str]) -> list[str]:
-    tampering.check(proposal, unrecorded)
+def _unless_tampered(
+    ctx: Context, proposal: Proposal, unrecorded: set[str] | None
+) -> list[str]:
+    tampering.check(proposal, unrecorded, ctx.audit_walk.broken)
     return _one(ctx, proposal)
 
 

@@ -1,6 +1,7 @@
 """A database that was restored: nothing is built on it until a person accepts it."""
 
 from collections.abc import Iterable
+from typing import Final
 
 from harness.control import alerts, audit_anchor
 from harness.control.context import Context
@@ -11,18 +12,22 @@ from harness.domain.errors import InputError
 from harness.domain.lineage import Lineage
 from harness.ports import Transaction
 
+HIGHEST: Final = 2**53
+
 
 def accept(ctx: Context, actor: Actor, *, reason: str, above: int) -> Lineage:
     """Open a new epoch, which routers follow; revisions go on above `above`.
 
     above: the highest revision that any router served. What no router served since the backup
-    is lost. Raises InputError without a reason, or for a negative number.
+    is lost. Raises InputError without a reason, or for a number that is none.
     """
     actor.require(Role.ADMIN)
     if not reason.strip():
         raise InputError("accepting a restored database needs a reason; the audit log keeps it")
-    if above < 0:
-        raise InputError("the highest revision that routers served is not below 0")
+    if not 0 <= above <= HIGHEST:
+        raise InputError(
+            f"the highest revision that routers served is from 0 to {HIGHEST}, not {above}"
+        )
     now = ctx.clock.now()
     with ctx.store.write() as tx:
         before = tx.installation.lineage()

@@ -28,10 +28,21 @@ def unrecorded(ctx: Context, tx: Transaction) -> set[str]:
     return told(tx) | ctx.audit_walk.unrecorded
 
 
-def check(proposal: Proposal, rows: Collection[str]) -> None:
-    """Raises ProofRefused where one of them is what `proposal` is decided by."""
+def check(proposal: Proposal, rows: Collection[str] | None, broken: int | None = None) -> None:
+    """Raises ProofRefused where one of them is what `proposal` is decided by.
+
+    rows: None where nobody knows. broken: the event from which on the audit log says nothing.
+    """
     if proposal.phase not in HELD:
         return
+    if broken is not None:
+        raise ProofRefused(
+            f"{proposal.id} is held: the audit log does not fit its chain from event {broken} "
+            "on, so that nobody knows who wrote what since. `swapgate audit verify` names the "
+            "event: bring the log back from a backup, then `swapgate db accept-restore`"
+        )
+    if rows is None:
+        raise ProofRefused(f"{proposal.id} is held: the alerts in the database cannot be read")
     own = {proposal.id, proposal.verdict, proposal.rollout} - {None}
     for pair in proposal.runs.values():
         own |= {pair.incumbent, pair.candidate}

@@ -111,7 +111,8 @@ class RecordedRows:
 class AuditWalk:
     """How far a process has compared. etag: of what served at its last look. stored: the last
     row looked at. recorded: rows of the log still to be looked for.
-    unrecorded: rows that disagreed when they were compared last.
+    unrecorded: rows that disagreed when they were compared last. broken: the event from which
+    on the log says nothing; None where it is whole.
     epoch: of the database; see `domain.lineage`.
     """
 
@@ -120,6 +121,7 @@ class AuditWalk:
     stored: str = ""
     recorded: Iterator[str] = field(default_factory=lambda: iter(()))
     unrecorded: set[str] = field(default_factory=set)
+    broken: int | None = None
     epoch: int = 0
 
     def begin(self, epoch: int) -> None:

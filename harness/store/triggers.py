@@ -19,7 +19,7 @@ _TIMES: Final = {"BEFORE": 2, "AFTER": 0}
 _EVENTS: Final = {"INSERT": 4, "DELETE": 8, "UPDATE": 16, "TRUNCATE": 32}
 _ROW: Final = 1
 
-_POLICY: Final = re.compile(r"(ASKS|STEPS|WEIGHT)\[([a-z.]+)(?:, ([^\]]+))?\]")
+_POLICY: Final = re.compile(r"(ASKS|STEPS|WEIGHT|OBJECT)\[([A-Za-z._]+)(?:, ([^\]]+))?\]")
 _TABLE: Final = re.compile(r"\b(FROM|JOIN|UPDATE) (\w+)\b")
 
 
@@ -116,6 +116,9 @@ def _for_sqlite(condition: str) -> str:
                 return f"COALESCE(json_extract({policy}, '$.promotion'), '') <> 'automatic'"
             case "STEPS":
                 return f"json_array_length({policy}, '$.canary.steps')"
+            case "OBJECT":
+                is_object = f"json_type({policy}) = 'object'"
+                return f"(CASE WHEN json_valid({policy}) THEN {is_object} ELSE 0 END)"
             case _:
                 return (
                     f"json_extract({policy}, '$.canary.steps[' || ({step}) || '].weight_bps')"
@@ -176,6 +179,9 @@ def _for_postgres(condition: str, schema: str) -> str:
                 return f"COALESCE(({policy})::json ->> 'promotion', '') <> 'automatic'"
             case "STEPS":
                 return f"json_array_length({steps})"
+            case "OBJECT":
+                # What is no JSON at all is refused by the cast.
+                return f"(json_typeof(({policy})::json) = 'object')"
             case _:
                 return f"({steps} -> ({step})::int ->> 'weight_bps')::bigint"
 

@@ -16,7 +16,7 @@ SAID = ("revoked", "log_end")
 GUARDS = {
     table: (f"{table}_guard", f"{table}_no_return", f"{table}_no_delete")
     for table in ("manifest", "meta")
-}
+} | {"alert": ("alert_readable_insert", "alert_readable_update")}
 
 
 def upgrade() -> None:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import sqlalchemy as sa
 
 from harness.control import (
     audited_rows,
@@ -21,7 +22,7 @@ from harness.domain.proposal import Phase
 from harness.domain.rollout import Signal
 from harness.domain.targets import Provider
 from harness.store.sql import SqlStore
-from tests.raw_sql import owned, written
+from tests.raw_sql import insert, owned, row, written
 from tests.world import BEN, CANARY, POLICY, World, approved
 
 pytestmark = pytest.mark.req("A7", "F1", "F2")
@@ -115,6 +116,60 @@ def test_the_hold_does_not_rest_on_alerts_that_anybody_can_write(
     audited_rows.turn(ctx)
     with world.store.read() as tx:
         assert tampering.told(tx)
+
+
+def test_nothing_is_decided_while_the_audit_log_is_broken(sql_world: World) -> None:
+    """One event past the log's secret, which the triggers take: nobody knows who wrote what."""
+    world = sql_world
+    assert isinstance(world.store, SqlStore)
+    ctx = world.context()
+    made = world.propose("sim/better")
+    with world.store.read() as tx:
+        last = tx.audit.tail(1)[0]
+    with written(world.store) as db:
+        event = row(db, "audit_event", number=last.number)
+        insert(
+            db,
+            "audit_event",
+            event | {"number": last.number + 1, "previous": last.mac, "mac": "f" * 64},
+        )
+
+    (said,) = world.turn(ctx).failed
+
+    assert f"does not fit its chain from event {last.number + 1}" in said
+    assert world.get(made.id).phase is Phase.PROPOSED
+
+
+UNREADABLE = [{"kind": "nonsense"}, {"last_seen": 9 * 10**18}, {"sources": "no json"}]
+
+
+@pytest.mark.parametrize("change", UNREADABLE, ids=str)
+def test_an_alert_that_cannot_be_read_is_refused_and_stops_no_canary(
+    sql_world: World, change: dict[str, object]
+) -> None:
+    world = sql_world
+    assert isinstance(world.store, SqlStore)
+    ctx = world.context()
+    made = world.until_decided(world.propose("sim/better").id)
+    world.turn(ctx)
+    assert world.get(made.id).phase is Phase.CANARY
+    with world.store.write() as tx:
+        tx.alerts.tell(
+            [Alert(AlertKind.STATE_UNRECORDED, "s", "k", "t", "x", ctx.clock.now(), "one")]
+        )
+    (name, value), *_ = change.items()
+    statement = sa.text(f"UPDATE alert SET {name} = :value")  # noqa: S608 - of this file
+    with pytest.raises(sa.exc.DBAPIError), written(world.store) as db:
+        db.execute(statement, {"value": value})
+    # As the owner, who takes the rule away.
+    with owned(world.store) as db:
+        db.execute(statement, {"value": value})
+
+    world.feed(failing=True, blocks=4)
+    world.clock.advance(60)
+    world.turn(ctx)
+
+    assert world.get(made.id).phase is Phase.ROLLED_BACK
 
 
 def test_a_verdict_is_a_look_also_where_its_samples_are_gone(world: World) -> None:

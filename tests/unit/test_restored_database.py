@@ -25,6 +25,7 @@ from harness.domain.access import SYSTEM
 from harness.domain.alerts import Alert, AlertKind, News
 from harness.domain.errors import InputError, NotAllowed
 from harness.domain.lineage import Lineage, undercut
+from harness.domain.observation import Traffic
 from harness.domain.routing import Snapshot
 from harness.runtime.checkpoint_file import CheckpointFile
 from harness.runtime.clock import ManualClock
@@ -344,5 +345,18 @@ def test_only_an_admin_accepts_and_says_why(place: Place) -> None:
         restores.accept(ctx, BEN, reason="x", above=0)
     with pytest.raises(InputError, match="needs a reason"):
         restores.accept(ctx, SYSTEM, reason=" ", above=0)
-    with pytest.raises(InputError):
-        restores.accept(ctx, SYSTEM, reason="x", above=-1)
+    for none in (-1, 2**53 + 1):
+        with pytest.raises(InputError, match="from 0 to"):
+            restores.accept(ctx, SYSTEM, reason="x", above=none)
+
+
+def test_traffic_that_names_a_revision_which_no_router_served_raises_no_floor(
+    place: Place,
+) -> None:
+    """Nobody signs traffic, and a floor never falls."""
+    now = place.world.clock.now()
+    minute = Traffic("chat", now, "w", "incumbent", "t", 2**62, 1, 0, 0, 0, 0, 0, 0.0)
+    with place.world.store.write() as tx:
+        tx.observations.append([], [minute])
+
+    assert restores.highest_recorded(place.world.context()) == place.revision

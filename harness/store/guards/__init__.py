@@ -7,9 +7,9 @@ from here, installs it with the newest revision of the schema, and compares it w
 database has. Whoever adds or changes a trigger does it here: what a migration says of it is
 overwritten.
 
-Three words stand for what the databases spell differently, each of a stored policy:
-ASKS[policy], whether it asks for an approval, STEPS[policy], how many the canary has, and
-WEIGHT[policy, step].
+Words stand for what the databases spell differently. Of a stored policy: ASKS[policy], whether
+it asks for an approval, STEPS[policy], how many the canary has, and WEIGHT[policy, step].
+OBJECT[text]: whether it is a JSON object.
 """
 
 from typing import Final

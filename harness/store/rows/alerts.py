@@ -16,10 +16,19 @@ def of_record(record: AlertRecord) -> Values:
 
 
 def record(row: Row) -> AlertRecord:
-    sources = {who: datetime.fromisoformat(at) for who, at in row.sources.items()}
+    sources = {who: at for who, text in row.sources.items() if (at := _heard(text))}
     told = Told(row.told) if row.told else None
     values = row._asdict() | {"kind": AlertKind(row.kind), "sources": sources, "told": told}
     return AlertRecord(**values)
+
+
+def _heard(text: object) -> datetime | None:
+    """None for what is no time: nobody signs alerts, and one must not hide the others."""
+    try:
+        at = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return at if at.tzinfo is not None else None
 
 
 def of_delivery(delivery: Delivery) -> Values:

@@ -19,7 +19,12 @@ LINEAGE: Final = sa.select(
     sa.func.coalesce(sa.select(manifest.c.digest).scalar_subquery(), "").label("digest"),
 )
 
-HIGHEST: Final = sa.select(sa.func.coalesce(sa.func.max(traffic.c.revision), 0))
+# No router is further ahead of a backup: traffic is not signed, and a number once taken for the
+# floor never falls.
+FURTHEST: Final = 1_000_000
+HIGHEST: Final = sa.select(sa.func.coalesce(sa.func.max(traffic.c.revision), 0)).where(
+    traffic.c.revision <= REVISION.scalar_subquery() + FURTHEST
+)
 
 
 class SqlInstallation:
