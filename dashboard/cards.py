@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dashboard.wording import Change, Label, Tone
+from harness.domain.listing import INVALID
+from harness.domain.signatures import RowFault
 
 # A longer answer is cut in the display, with a note; the CLI prints all of it.
 SHOWN_CHARACTERS = 6_000
@@ -267,6 +269,11 @@ def steps(plan: Sequence[tuple[str, str]], now: int | None) -> str:
 
 def banner(heading: str, text: str, *, tone: Tone = Tone.UNDECIDED) -> str:
     return f'<div class="sg sg-banner {tone}" role="status">{strong(heading)} {esc(text)}</div>'
+
+
+def invalid(faults: Sequence[RowFault]) -> str:
+    """Rows that are left out of a list."""
+    return "".join(banner(f"✕ {each.name}.", INVALID, tone=Tone.WORSE) for each in faults)
 
 
 def loading(what: str) -> str:

@@ -9,6 +9,7 @@ from typing import Final
 from harness.control import (
     chains,
     drift_reports,
+    listings,
     measured,
     reports,
     routes,
@@ -20,20 +21,22 @@ from harness.control.context import Context
 from harness.control.measured import RouteMeasured
 from harness.control.shadow_first import ShadowStage
 from harness.control.standing import Standing
-from harness.domain.errors import SwapgateError
+from harness.domain.errors import SignatureInvalid, SwapgateError
 from harness.domain.evaluation import Verdict
+from harness.domain.listing import Page, PageRequest
 from harness.domain.observation import Traffic
 from harness.domain.proposal import Phase, Proposal
 from harness.domain.rollout import Rollout
 from harness.domain.routing import Route
 from harness.domain.targets import Target
-from harness.ports import RouteRecord
+from harness.ports import MOST_LISTED, RouteRecord
 
 # Without a request for so long, a live canary's figures are called stale.
 QUIET = timedelta(minutes=3)
 
 
-MOST_PROPOSALS: Final = 200
+MOST_PROPOSALS: Final = 100
+MOST_VERSIONS: Final = 200
 
 
 @dataclass(frozen=True)
@@ -93,37 +96,46 @@ class ProposalRow:
     """
 
     proposal: Proposal
-    incumbent: Target
-    candidate: Target
+    incumbent: str
+    candidate: str
     verdict: Verdict | None
     expires_at: datetime | None
     standing: Standing | None = None
 
 
-def proposals(ctx: Context) -> Sequence[ProposalRow]:
-    """What waits for a person, the others that are open, and the newest of the rest."""
-    with ctx.store.read() as tx:
-        opened = [*reversed(tx.proposals.open())]
-        ended = tx.proposals.list(limit=MOST_PROPOSALS)
-        found = [*opened, *(each for each in ended if not each.open)]
-        targets = tx.routing.targets()
-        rows = [
-            ProposalRow(
-                proposal=each,
-                incumbent=targets[each.incumbent],
-                candidate=targets[each.candidate],
-                verdict=verdict,
-                expires_at=_expiry(each),
-                standing=(
-                    standing.of(ctx, tx, verdict)
-                    if verdict and each.phase is Phase.AWAITING_APPROVAL
-                    else None
-                ),
-            )
-            for each in found
-            for verdict in [tx.verdicts.get(each.verdict) if each.verdict else None]
-        ]
-    return sorted(rows, key=lambda row: row.proposal.phase is not Phase.AWAITING_APPROVAL)
+def proposals(ctx: Context, after: str | None = None) -> Page[ProposalRow]:
+    """What waits for a person, the others that are open, and a page of all the rest, the newest
+    first. after: the cursor of the page before.
+    """
+    opened = listings.proposals(ctx, PageRequest(MOST_LISTED), open_only=True)
+    page = listings.proposals(ctx, PageRequest(MOST_PROPOSALS, after))
+    found = [*opened, *(each for each in page if not each.open)]
+    invalid = [*page.invalid, *(each for each in opened.invalid if each not in page.invalid)]
+    verdicts = listings.verdicts(ctx, {each.verdict for each in found if each.verdict})
+    names = listings.names(ctx, {id_ for p in found for id_ in (p.incumbent, p.candidate)})
+    rows = [
+        ProposalRow(
+            proposal=each,
+            incumbent=names.get(each.incumbent, each.incumbent),
+            candidate=names.get(each.candidate, each.candidate),
+            verdict=verdict,
+            expires_at=_expiry(each),
+            standing=_standing(ctx, each, verdict),
+        )
+        for each in found
+        for verdict in [verdicts.get(each.verdict) if each.verdict else None]
+    ]
+    rows.sort(key=lambda row: row.proposal.phase is not Phase.AWAITING_APPROVAL)
+    return Page(rows, page.total, page.next, invalid)
+
+
+def _standing(ctx: Context, proposal: Proposal, verdict: Verdict | None) -> Standing | None:
+    if verdict is None or proposal.phase is not Phase.AWAITING_APPROVAL:
+        return None
+    # What does not hold is said where somebody approves it: that is refused.
+    with suppress(SignatureInvalid), ctx.store.read() as tx:
+        return standing.of(ctx, tx, verdict)
+    return None
 
 
 def _expiry(proposal: Proposal) -> datetime | None:
@@ -187,10 +199,10 @@ def canary_routes(ctx: Context) -> Sequence[str]:
 
 @dataclass(frozen=True)
 class RouteView:
-    """history: newest first. serving_revision: of the newest recorded request, if any."""
+    """history: its newest versions. serving_revision: of the newest recorded request."""
 
     route: Route
-    history: Sequence[RouteRecord]
+    history: Page[RouteRecord]
     targets: Mapping[str, Target]
     chain: Sequence[Entry]
     drift: Sequence[drift_reports.Status]
@@ -212,7 +224,7 @@ class RouteView:
 
 def route(ctx: Context, name: str) -> RouteView:
     """Raises NotFound."""
-    history = routes.history(ctx, name)
+    history = listings.versions(ctx, name, PageRequest(MOST_VERSIONS))
     chain = chains.entries(ctx, name)
     figures = measured.of_route(ctx, name)
     drift = drift_reports.status(ctx, route=name)

@@ -25,11 +25,12 @@ from harness.domain.failover import Failover
 from harness.domain.key_limits import KeyLimits
 from harness.domain.limits import RateState
 from harness.domain.lineage import Lineage
+from harness.domain.listing import FIRST_PAGE, Page, PageRequest
 from harness.domain.oauth_kinds import OAuthPlace
 from harness.domain.observation import Block, Traffic, TrafficTotal
 from harness.domain.pins import Sighting
 from harness.domain.principals import Principal
-from harness.domain.proposal import Approval, Proposal
+from harness.domain.proposal import Approval, Phase, Proposal
 from harness.domain.provider_check import Heard, ProviderCheck
 from harness.domain.rollout import Rollout
 from harness.domain.routing import Route, RoutingTable, Snapshot
@@ -163,7 +164,6 @@ class Proposals(Protocol):
         route: str | None = None,
         open_only: bool = False,
         limit: int = MOST_LISTED,
-        offset: int = 0,
         after: str | None = None,
     ) -> Sequence[Proposal]:
         """Newest first, `limit` at the most. after: the id of the last one of the page before.
@@ -172,7 +172,9 @@ class Proposals(Protocol):
         """
         ...
 
-    def count(self, *, route: str | None = None, open_only: bool = False) -> int: ...
+    def phases(self) -> Mapping[Phase, int]:
+        """How many are in each; none is left out for its signature."""
+        ...
 
     def of_pair(self, route: str, incumbent: str, candidate: str) -> Sequence[Proposal]:
         """Of that route, between these targets; newest first."""
@@ -215,13 +217,9 @@ class EvalRuns(Protocol):
         *,
         states: Sequence[RunState] = (),
         limit: int = MOST_LISTED,
-        offset: int = 0,
-        after: str | None = None,
     ) -> Sequence[EvalRun]:
-        """Newest first; all states when none is named. limit, after: as of proposals."""
+        """Newest first, `limit` at the most; all states when none is named."""
         ...
-
-    def count(self, *, states: Sequence[RunState] = ()) -> int: ...
 
     def of_targets(self, targets: Collection[str]) -> Sequence[EvalRun]:
         """Newest first."""
@@ -392,7 +390,13 @@ class AuditLog(Protocol):
         ...
 
     def all(self) -> Iterable[AuditEvent]:
-        """Oldest first."""
+        """Oldest first, read a page at a time."""
+        ...
+
+    def get(self, number: int) -> AuditEvent | None: ...
+
+    def of(self, subject: str, *, since: datetime, limit: int) -> Sequence[AuditEvent]:
+        """Newest first."""
         ...
 
     def after(self, number: int, limit: int = 500) -> Sequence[AuditEvent]:
@@ -467,8 +471,6 @@ class ApiKeys(Protocol):
         """Raises Conflict when its id or hash is stored, InputError without its principal."""
         ...
 
-    def list(self) -> Sequence[ApiKey]: ...
-
     def get(self, key: str) -> ApiKey | None:
         """Also revoked ones: look at revoked_at."""
         ...
@@ -512,8 +514,8 @@ class Switches(Protocol):
         """Lifting it again changes nothing. Raises NotFound."""
         ...
 
-    def all(self) -> Sequence[SwitchRecord]:
-        """Newest first; lifted and expired ones too."""
+    def get(self, id_: str) -> SwitchRecord:
+        """Raises NotFound."""
         ...
 
     def not_lifted(self) -> Sequence[Switch]:
@@ -542,8 +544,14 @@ class Shadows(Protocol):
         """Ending it again changes nothing. Raises NotFound."""
         ...
 
-    def all(self, *, route: str | None = None) -> Sequence[ShadowRecord]:
-        """Newest first; ended ones too."""
+    def list(
+        self,
+        *,
+        route: str | None = None,
+        proposal: str | None = None,
+        limit: int = MOST_LISTED,
+    ) -> Sequence[ShadowRecord]:
+        """Newest first, `limit` at the most; ended ones too."""
         ...
 
     def live(self) -> Sequence[Shadow]:
@@ -624,17 +632,6 @@ class Failovers(Protocol):
         """One already stored (worker, number) is left as it is."""
         ...
 
-    def list(
-        self,
-        *,
-        since: datetime,
-        route: str | None = None,
-        user_hashes: Sequence[str] = (),
-        limit: int = 100,
-    ) -> Sequence[Failover]:
-        """Newest first. user_hashes: any of them; empty for all users."""
-        ...
-
     def forget(self, before: datetime) -> int:
         """Delete the older ones; how many."""
         ...
@@ -661,8 +658,8 @@ class Drift(Protocol):
         """Its state and end; False when it is closed already."""
         ...
 
-    def watches(self, *, open_only: bool = False) -> Sequence[Watch]:
-        """Newest first."""
+    def watches(self, *, open_only: bool = False, limit: int = MOST_LISTED) -> Sequence[Watch]:
+        """Newest first, `limit` at the most."""
         ...
 
     def start(self, check: Check) -> bool:
@@ -891,6 +888,102 @@ class Transaction(Protocol):
     def provider_checks(self) -> ProviderChecks: ...
 
 
+class Listings(Protocol):
+    """Pages of what is stored, for people to look at; `asked.after` raises NotFound for a row
+    that is not stored, InputError for what is no cursor.
+
+    A row that is not as it was signed is named in its page and does not hide the others. That
+    is why a Transaction has none of this: nothing is decided by what is read here.
+    """
+
+    def proposals(
+        self,
+        asked: PageRequest = FIRST_PAGE,
+        *,
+        route: str | None = None,
+        open_only: bool = False,
+    ) -> Page[Proposal]:
+        """Newest first."""
+        ...
+
+    def runs(
+        self, asked: PageRequest = FIRST_PAGE, *, states: Sequence[RunState] = ()
+    ) -> Page[EvalRun]:
+        """Newest first; all states when none is named."""
+        ...
+
+    def samples(self, asked: PageRequest = FIRST_PAGE, *, run: str) -> Page[Sample]:
+        """In the run's order. Raises NotFound for an unknown run."""
+        ...
+
+    def targets(self, asked: PageRequest = FIRST_PAGE) -> Page[Target]:
+        """By provider and model."""
+        ...
+
+    def versions(self, asked: PageRequest = FIRST_PAGE, *, route: str) -> Page[RouteRecord]:
+        """Newest first. Raises NotFound for an unknown route."""
+        ...
+
+    def keys(self, asked: PageRequest = FIRST_PAGE) -> Page[ApiKey]:
+        """Oldest first; revoked ones too."""
+        ...
+
+    def switches(self, asked: PageRequest = FIRST_PAGE) -> Page[SwitchRecord]:
+        """Newest first; lifted and expired ones too."""
+        ...
+
+    def shadows(
+        self, asked: PageRequest = FIRST_PAGE, *, route: str | None = None
+    ) -> Page[ShadowRecord]:
+        """Newest first; ended ones too."""
+        ...
+
+    def drift_checks(
+        self,
+        asked: PageRequest = FIRST_PAGE,
+        *,
+        target: str | None = None,
+        suites: Collection[str] | None = None,
+    ) -> Page[tuple[Watch, Check]]:
+        """Newest first; of all targets and suites unless some are named."""
+        ...
+
+    def alerts(
+        self, asked: PageRequest = FIRST_PAGE, *, open_only: bool = False
+    ) -> Page[AlertRecord]:
+        """The one heard last first."""
+        ...
+
+    def failovers(
+        self,
+        asked: PageRequest = FIRST_PAGE,
+        *,
+        since: datetime,
+        route: str | None = None,
+        user_hashes: Sequence[str] = (),
+    ) -> Page[Failover]:
+        """Newest first. user_hashes: any of them; empty for all users."""
+        ...
+
+    def captures(
+        self, asked: PageRequest = FIRST_PAGE, *, route: str | None = None
+    ) -> Page[Captured]:
+        """Newest first."""
+        ...
+
+    def events(self, asked: PageRequest = FIRST_PAGE) -> Page[AuditEvent]:
+        """Of the audit log, newest first."""
+        ...
+
+    def verdicts(self, ids: Collection[str]) -> Mapping[str, Verdict]:
+        """Those of these that are stored and as they were signed."""
+        ...
+
+    def target_names(self, ids: Collection[str]) -> Mapping[str, str]:
+        """As `verdicts`."""
+        ...
+
+
 class Store(Protocol):
     """One database. Thread-safe; raises StoreUnavailable when it does not answer."""
 
@@ -900,6 +993,10 @@ class Store(Protocol):
 
     def read(self) -> AbstractContextManager[Transaction]:
         """A consistent view; writing in it is an error."""
+        ...
+
+    def listings(self) -> AbstractContextManager[Listings]:
+        """A consistent view, to be shown."""
         ...
 
     def snapshot(self) -> Snapshot:

@@ -73,7 +73,7 @@ def header(view: CanaryView, status: CanaryStatus) -> None:
 
 def done(rollout: Rollout) -> None:
     """A new one makes a new version, and that draws the page anew."""
-    moves = canary_moves.rows(rollout, reports.moves(shell.context(), rollout.id))
+    moves = canary_moves.rows(rollout, reports.moves(shell.context(), rollout))
     heading = cards.section("What was done", canary_moves.NOTE)
     if moves:
         st.html(heading + cards.table(canary_moves.HEADS, moves))

@@ -287,8 +287,8 @@ def _answer(side: str, name: str, row: pd.Series, arm: str) -> cards.Answer:
 def others(rows: Sequence[ProposalRow], current: str) -> None:
     """Other comparisons, newest first."""
     names = {
-        row.proposal.id: f"{row.proposal.route}: {row.candidate.name} instead of "
-        f"{row.incumbent.name} ({wording.verdict_label(row.verdict).words})"
+        row.proposal.id: f"{row.proposal.route}: {row.candidate} instead of "
+        f"{row.incumbent} ({wording.verdict_label(row.verdict).words})"
         for row in rows
         if row.proposal.id != current
     }

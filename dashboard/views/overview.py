@@ -8,7 +8,7 @@ import streamlit as st
 
 from dashboard import cards, figures, queries, shell, wording
 from dashboard.cards import esc, strong
-from harness.control import alerts, measured, reports
+from harness.control import listings, measured, reports
 from harness.control.alerts import Listed
 from harness.control.reports import RouteStatus
 from harness.domain.alerts import AlertKind, Severity
@@ -23,7 +23,7 @@ def show() -> None:
         statuses, now = sorted(reports.overview(ctx), key=_calm), ctx.clock.now()
         titles = queries.titles(ctx)
         lines = {m.route.name: figures.line(m, titles) for m in measured.of_routes(ctx)}
-        alarming = [each for each in alerts.listed(ctx, open_only=True) if _is_news(each)]
+        alarming = [each for each in listings.alerts(ctx, open_only=True) if _is_news(each)]
     st.html(cards.title(*_answer(statuses, now)))
     shell.say_what_was_done()
     _alerts(alarming, now)

@@ -21,22 +21,34 @@ STATES = ("open", "decided", "all")
 def show() -> None:
     with shell.loading("the proposals"):
         ctx = shell.context()
-        rows, now = queries.proposals(ctx), ctx.clock.now()
-    st.html(cards.title(*_answer(rows)))
+        page, now = queries.proposals(ctx, st.query_params.get("after")), ctx.clock.now()
+    st.html(cards.title(*_answer(page, page.total)))
+    if page.invalid:
+        st.html(cards.invalid(page.invalid))
     shell.say_what_was_done()
     create(queries.route_names(ctx))
     state = "open"
-    if not rows:
+    if not page.total:
         command = "swapgate proposal create ROUTE PROVIDER/MODEL"
         st.html(cards.empty("Nobody proposed a swap yet; the form above does it, or:", command))
     else:
         state = _state()
-        chosen = [row for row in rows if _wanted(row, state)]
+        chosen = [row for row in page if _wanted(row, state)]
         for row in chosen:
             card(row, now)
         if not chosen:
             st.html(cards.note(f"No proposal is “{state}”."))
+        _older(page.next, state)
     shell.copy_as_cli("proposal", "list", *(["--open"] if state == "open" else []))
+
+
+def _older(after: str | None, state: str) -> None:
+    """Open ones are all on every page."""
+    if after is not None and state != "open":
+        st.page_link(
+            "views/proposals.py", label="Older", icon=":material/history:",
+            query_params={"state": state, "after": after},
+        )  # fmt: skip
 
 
 def _state() -> str:
@@ -53,11 +65,11 @@ def _state() -> str:
     return chosen or "open"
 
 
-def _answer(rows: Sequence[ProposalRow]) -> tuple[str, str]:
+def _answer(rows: Sequence[ProposalRow], total: int) -> tuple[str, str]:
     waiting = [r for r in rows if r.proposal.phase is Phase.AWAITING_APPROVAL]
     undecided = [r for r in waiting if r.proposal.approver is None]
     opened = sum(r.proposal.open for r in rows)
-    note = f"{wording.several(opened, 'open proposal')} of {len(rows):,}"
+    note = f"{wording.several(opened, 'open proposal')} of {total:,}"
     if not undecided:
         return "No proposal waits for a person", note
     routes = ", ".join(r.proposal.route for r in undecided)
@@ -88,7 +100,7 @@ def _what(row: ProposalRow, now: datetime) -> str:
     proposed = f"{esc(proposal.id)} · proposed by {strong(proposal.proposer)}"
     when = esc(wording.age(proposal.created_at, now) + _approvals(row, now))
     lines = [
-        f"{strong(row.candidate.name)} instead of {strong(row.incumbent.name)}",
+        f"{strong(row.candidate)} instead of {strong(row.incumbent)}",
         f"Route {strong(proposal.route)} · {phase} · claim: {wording.CLAIMS[proposal.claim]}",
         f'<span class="note">{proposed} {when}</span>',
     ]
@@ -147,8 +159,8 @@ def _names(row: ProposalRow) -> str:
     share = wording.weight(row.proposal.policy.canary.steps[0].weight_bps)
     return (
         f"<p>Route {strong(row.proposal.route)}: {strong(share)} of its traffic goes "
-        f"to {strong(row.candidate.name)}; the rest stays with "
-        f"{strong(row.incumbent.name)}.</p>"
+        f"to {strong(row.candidate)}; the rest stays with "
+        f"{strong(row.incumbent)}.</p>"
     )
 
 
@@ -194,7 +206,7 @@ def reject(row: ProposalRow) -> None:
     st.html(
         cards.block(
             f"<p>Route {strong(row.proposal.route)} stays with "
-            f"{strong(row.incumbent.name)}; {strong(row.candidate.name)} gets no "
+            f"{strong(row.incumbent)}; {strong(row.candidate)} gets no "
             "traffic.</p>"
         )
     )
@@ -212,8 +224,8 @@ def reject(row: ProposalRow) -> None:
 def cancel(row: ProposalRow) -> None:
     st.html(
         cards.block(
-            f"<p>The comparison of {strong(row.candidate.name)} with "
-            f"{strong(row.incumbent.name)} ends; what was measured is kept.</p>"
+            f"<p>The comparison of {strong(row.candidate)} with "
+            f"{strong(row.incumbent)} ends; what was measured is kept.</p>"
         )
     )
     if st.button("Cancel the proposal", type="primary"):

@@ -132,6 +132,11 @@ def timeline(view: RouteView) -> None:
     ]
     note = "Newest first. Nothing in it can be changed or removed."
     st.html(cards.section("History", note) + cards.table(heads, rows))
+    if view.history.invalid:
+        st.html(cards.invalid(view.history.invalid))
+    if view.history.next is not None:
+        more = f"{len(rows)} of {view.history.total:,}: the command below shows older ones."
+        st.html(cards.note(more))
 
 
 def versions(view: RouteView) -> None:

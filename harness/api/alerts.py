@@ -5,12 +5,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from harness.api.answers import Page, whole
+from harness.api.answers import whole
 from harness.api.bodies import AlertSlice, FailoverSlice
 from harness.api.endpoint import Who, endpoint
-from harness.control import alerts, failovers
+from harness.control import alerts, listings
 from harness.control.alerts import Listed, Tried
 from harness.domain.failover import Failover
+from harness.domain.listing import Page
 
 router = APIRouter()
 
@@ -18,7 +19,7 @@ router = APIRouter()
 @endpoint(router, "GET", "/alerts")
 def list_alerts(who: Who, piece: Annotated[AlertSlice, Query()]) -> Page[Listed]:
     """The one heard last first."""
-    return whole(list(alerts.listed(who.ctx, open_only=piece.open, limit=piece.limit)))
+    return listings.alerts(who.ctx, piece.page, open_only=piece.open)
 
 
 @endpoint(router, "POST", "/alerts/test")
@@ -30,12 +31,11 @@ def test_alerts(who: Who) -> Page[Tried]:
 @endpoint(router, "GET", "/failovers")
 def list_failovers(who: Who, piece: Annotated[FailoverSlice, Query()]) -> Page[Failover]:
     """Targets that requests left, newest first; never content, and users as hashes."""
-    found = failovers.found(
+    return listings.failovers(
         who.ctx,
+        piece.page,
         secret=who.secret,
         route=piece.route,
         user=piece.user,
         since=timedelta(seconds=piece.since_s),
-        limit=piece.limit,
     )
-    return whole(list(found))

@@ -3,29 +3,18 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from starlette.responses import Response
 
 from harness.control.present import Plain, plain
+from harness.domain.listing import Page
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Page(Generic[T]):
-    """One piece of a list. total: how many there are in all."""
-
-    items: Sequence[T]
-    total: int
-
-
-def page(everything: Sequence[T], *, limit: int, offset: int = 0) -> Page[T]:
-    return Page(everything[offset : offset + limit], len(everything))
-
-
 def whole(everything: Sequence[T]) -> Page[T]:
+    """A list that is small by nature, at once."""
     return Page(everything, len(everything))
 
 

@@ -13,6 +13,7 @@ from harness.domain.capture import LONGEST_DAYS, MOST_PER_DAY
 from harness.domain.evaluation import Claim, RunState, SuiteRole
 from harness.domain.keepwarm import MOST_BPS
 from harness.domain.key_limits import KeyLimits
+from harness.domain.listing import PageRequest
 from harness.domain.overrides import RequestKind
 from harness.domain.routing import (
     BUCKETS,
@@ -26,11 +27,13 @@ from harness.domain.routing import (
 )
 from harness.domain.settings import TargetSeed
 from harness.domain.targets import RequestPatch
+from harness.ports import MOST_LISTED
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Text = Annotated[str, Field(max_length=10_000)]
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Json = dict[str, JsonValue]
+Cursor = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
 class Body(BaseModel):
@@ -42,10 +45,17 @@ class Body(BaseModel):
 
 
 class Slice(Body):
-    """A piece of a list."""
+    """A page of a list. after: the `next` of the page before. offset: rows to leave out, as
+    before there was `after`; it takes longer, and rows that are added meanwhile shift it.
+    """
 
-    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+    limit: Annotated[int, Field(ge=1, le=MOST_LISTED)] = 100
+    after: Cursor | None = None
     offset: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+
+    @property
+    def page(self) -> PageRequest:
+        return PageRequest(self.limit, self.after, self.offset)
 
 
 class NameAsked(Body):
@@ -319,7 +329,7 @@ class ShadowBody(Body):
     for_s: Annotated[float, Field(gt=0, le=7_776_000)] = 604_800.0
 
 
-class ShadowSlice(Body):
+class ShadowSlice(Slice):
     route: Name | None = None
 
 
@@ -355,17 +365,11 @@ class KeyBody(Body):
     limits: LimitsBody | None = None
 
 
-class NewestSlice(Slice):
-    """after: the id of the last one of the page before."""
-
-    after: Name | None = None
-
-
-class EvalSlice(NewestSlice):
+class EvalSlice(Slice):
     state: RunState | None = None
 
 
-class ProposalSlice(NewestSlice):
+class ProposalSlice(Slice):
     route: Name | None = None
     open: bool = False
 
@@ -379,27 +383,24 @@ class Versions(Body):
     newer: Annotated[Count | None, Field(alias="to")] = None
 
 
-class AlertSlice(Body):
+class AlertSlice(Slice):
     open: bool = False
-    limit: Annotated[int, Field(ge=1, le=1000)] = 100
 
 
-class FailoverSlice(Body):
+class FailoverSlice(Slice):
     """user: the id as the client sent it. since_s: how far back."""
 
     route: Name | None = None
     user: Name | None = None
     since_s: Annotated[float, Field(gt=0, le=31_536_000)] = 86_400.0
-    limit: Annotated[int, Field(ge=1, le=1000)] = 100
 
 
-class AuditSlice(Body):
-    limit: Annotated[int, Field(ge=1, le=1000)] = 50
+class AuditSlice(Slice):
+    limit: Annotated[int, Field(ge=1, le=MOST_LISTED)] = 50
 
 
-class CaptureSlice(Body):
+class CaptureSlice(Slice):
     route: Name | None = None
-    limit: Annotated[int, Field(ge=1, le=1000)] = 100
 
 
 class PurgeSlice(Body):

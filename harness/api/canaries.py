@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 
 from fastapi import APIRouter
 
-from harness.api.answers import Page, whole
+from harness.api.answers import whole
 from harness.api.bodies import HandBody
 from harness.api.endpoint import Who, endpoint
 from harness.control import canary_plan, reports
@@ -12,6 +12,7 @@ from harness.control.canary_hands import by_hand, moved
 from harness.control.canary_plan import RampPlan
 from harness.control.reports import CanaryStatus
 from harness.domain.errors import NotFound
+from harness.domain.listing import Page
 from harness.domain.rollout import Rollout, Signal
 
 router = APIRouter()

@@ -4,12 +4,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from harness.api.answers import Page, whole
 from harness.api.bodies import CaptureSlice, PurgeSlice
 from harness.api.endpoint import Who, endpoint
-from harness.control import captures
+from harness.control import captures, listings
 from harness.control.captures import Glance
 from harness.domain.capture import Captured
+from harness.domain.listing import Page
 
 router = APIRouter()
 
@@ -17,7 +17,7 @@ router = APIRouter()
 @endpoint(router, "GET", "/captures")
 def list_captures(who: Who, piece: Annotated[CaptureSlice, Query()]) -> Page[Glance]:
     """Newest first; never their content."""
-    return whole(list(captures.listed(who.ctx, route=piece.route, limit=piece.limit)))
+    return listings.captures(who.ctx, piece.page, route=piece.route)
 
 
 @endpoint(router, "GET", "/captures/{capture}")

@@ -9,12 +9,13 @@ from fastapi import APIRouter
 from pydantic import ConfigDict, Field, SecretStr
 from pydantic.alias_generators import to_camel
 
-from harness.api.answers import Page, whole
+from harness.api.answers import whole
 from harness.api.bodies import Body, Name
 from harness.api.endpoint import Maker, Who, endpoint
 from harness.control import credentials
 from harness.control.credentials import DEFAULT, LONGEST_OVERLAP, Change, ProviderShown
 from harness.domain.credentials import LONGEST_VALUE
+from harness.domain.listing import Page
 
 router = APIRouter()
 Secret = Annotated[SecretStr, Field(max_length=LONGEST_VALUE + 100)]

@@ -5,12 +5,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from harness.api.answers import Page, page, whole
+from harness.api.answers import whole
 from harness.api.bodies import DriftAcceptBody, DriftRunBody, DriftSlice
 from harness.api.endpoint import Who, endpoint
-from harness.control import drift_by_hand, drift_reports
+from harness.control import drift_by_hand, drift_reports, listings
 from harness.control.drift_reports import Shown, Status
 from harness.domain.drift import Check, Watch
+from harness.domain.listing import Page
 
 router = APIRouter()
 ALL_SUITES = DriftRunBody()
@@ -33,8 +34,8 @@ def list_watched(who: Who) -> Page[Status]:
 @endpoint(router, "GET", "/drift/runs")
 def list_drift_runs(who: Who, piece: Annotated[DriftSlice, Query()]) -> Page[DriftRun]:
     """Newest first."""
-    found = drift_reports.checks(who.ctx, route=piece.route or "")
-    return page([DriftRun(*each) for each in found], limit=piece.limit, offset=piece.offset)
+    found = listings.drift_runs(who.ctx, piece.page, route=piece.route or "")
+    return found.map(lambda each: DriftRun(*each))
 
 
 @endpoint(router, "GET", "/routes/{route}/drift")

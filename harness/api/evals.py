@@ -5,12 +5,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from harness.api.answers import Page, page, whole
+from harness.api.answers import whole
 from harness.api.bodies import EvalBody, EvalSlice, GroundsBody
 from harness.api.endpoint import Maker, Piece, Who, endpoint
-from harness.control import lookup, reports, work
+from harness.control import listings, lookup, reports, work
 from harness.control.lookup import SuiteShown
 from harness.domain.evaluation import Budget, EvalRun, Sample, Verdict
+from harness.domain.listing import Page
 
 router = APIRouter()
 
@@ -33,10 +34,7 @@ def list_suites(who: Who) -> Page[SuiteShown]:
 def list_evals(who: Who, piece: Annotated[EvalSlice, Query()]) -> Page[EvalRun]:
     """Newest first."""
     states = (piece.state,) if piece.state else ()
-    found = lookup.runs(
-        who.ctx, states=states, limit=piece.limit, offset=piece.offset, after=piece.after
-    )
-    return Page(*found)
+    return listings.runs(who.ctx, piece.page, states=states)
 
 
 @endpoint(router, "POST", "/evals", status=201)
@@ -66,7 +64,7 @@ def get_eval(who: Who, run: str) -> EvalProgress:
 @endpoint(router, "GET", "/evals/{run}/samples")
 def eval_samples(who: Who, run: str, piece: Piece) -> Page[Sample]:
     """In the order in which they are asked."""
-    return page(lookup.samples(who.ctx, run), limit=piece.limit, offset=piece.offset)
+    return listings.samples(who.ctx, run, piece.page)
 
 
 @endpoint(router, "GET", "/verdicts/{verdict}")

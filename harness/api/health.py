@@ -70,9 +70,9 @@ class _Figures(Collector):
         family = GaugeMetricFamily(
             "swapgate_proposals", "Proposals by phase.", labels=["phase"]
         )
-        phases = [each.phase for each in propose.all_proposals(self._ctx)]
+        counts = propose.phases(self._ctx)
         for phase in Phase:
-            family.add_metric([phase.value], phases.count(phase))
+            family.add_metric([phase.value], counts.get(phase, 0))
         return family
 
     def _canaries(self) -> Iterable[Metric]:

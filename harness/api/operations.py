@@ -5,14 +5,15 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from harness.api.answers import Page, page, whole
+from harness.api.answers import whole
 from harness.api.bodies import AuditSlice, KeyBody, LimitsBody
 from harness.api.endpoint import Maker, Piece, Who, endpoint
-from harness.control import keys, lookup, reports
+from harness.control import keys, listings, lookup, reports
 from harness.control.keys import KeyGlance
 from harness.control.reports import RouteStatus
 from harness.domain.access import ApiKey, Role
 from harness.domain.audit import AuditEvent
+from harness.domain.listing import Page
 from harness.domain.policy import Policy
 
 router = APIRouter()
@@ -60,7 +61,7 @@ def list_policies(who: Who) -> Page[Policy]:
 @endpoint(router, "GET", "/keys")
 def list_keys(who: Who, piece: Piece) -> Page[KeyGlance]:
     """Revoked ones too. The keys themselves are not stored."""
-    return page(keys.all_keys(who.ctx), limit=piece.limit, offset=piece.offset)
+    return listings.keys(who.ctx, piece.page)
 
 
 @endpoint(router, "POST", "/keys", status=201)
@@ -95,7 +96,7 @@ def revoke_key(who: Who, key: str) -> None:
 @endpoint(router, "GET", "/audit")
 def audit_tail(who: Who, piece: Annotated[AuditSlice, Query()]) -> Page[AuditEvent]:
     """Newest first."""
-    return whole(lookup.audit_tail(who.ctx, piece.limit))
+    return listings.events(who.ctx, piece.page)
 
 
 @endpoint(router, "GET", "/audit/verify")

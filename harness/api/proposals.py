@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from harness.api.answers import Page, whole
+from harness.api.answers import whole
 from harness.api.bodies import (
     ApprovalBody,
     GroundsBody,
@@ -15,7 +15,7 @@ from harness.api.bodies import (
     ReasonBody,
 )
 from harness.api.endpoint import Maker, Who, endpoint
-from harness.control import approvals, propose, reports, review
+from harness.control import approvals, listings, propose, reports, review
 from harness.control.approvals import ApprovalShown
 from harness.control.form import LostByForm, lost_by_form
 from harness.control.judging import JudgingCost
@@ -28,6 +28,7 @@ from harness.control.standing import Standing
 from harness.domain.access import Role
 from harness.domain.evaluation import EvalRun, SuitePin, SuitePlan, Verdict
 from harness.domain.forecast import Forecast
+from harness.domain.listing import Page
 from harness.domain.pins import Served
 from harness.domain.proposal import Proposal
 from harness.domain.targets import Target
@@ -78,15 +79,7 @@ class ProposalComparison:
 @endpoint(router, "GET", "/proposals")
 def list_proposals(who: Who, piece: Annotated[ProposalSlice, Query()]) -> Page[Proposal]:
     """Newest first."""
-    found = propose.proposals_page(
-        who.ctx,
-        route=piece.route,
-        open_only=piece.open,
-        limit=piece.limit,
-        offset=piece.offset,
-        after=piece.after,
-    )
-    return Page(*found)
+    return listings.proposals(who.ctx, piece.page, route=piece.route, open_only=piece.open)
 
 
 @endpoint(router, "POST", "/proposals", status=201)

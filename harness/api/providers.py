@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from pydantic import ConfigDict, Field, SecretStr
 from pydantic.alias_generators import to_camel
 
-from harness.api.answers import Page, whole
+from harness.api.answers import whole
 from harness.api.bodies import Body, Json, Name
 from harness.api.endpoint import Who, endpoint
 from harness.control import provider_checks, providers
@@ -14,6 +14,7 @@ from harness.control.provider_checks import SelfTest
 from harness.control.provider_matrix import MatrixRow, matrix
 from harness.control.providers import ProviderChange, ProviderGlance
 from harness.domain.access import Role
+from harness.domain.listing import Page
 
 router = APIRouter()
 Url = Annotated[str, Field(max_length=2000)]

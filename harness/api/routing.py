@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from harness.api.answers import Page, page, whole
+from harness.api.answers import whole
 from harness.api.bodies import (
     ChainBody,
     ModelBody,
@@ -17,11 +17,20 @@ from harness.api.bodies import (
     Versions,
 )
 from harness.api.endpoint import Maker, Piece, Who, endpoint
-from harness.control import chains, endings, lookup, measured, resolving, routes, targets
+from harness.control import (
+    chains,
+    endings,
+    listings,
+    lookup,
+    measured,
+    resolving,
+    routes,
+    targets,
+)
 from harness.control.chains import Entry
 from harness.control.measured import RouteMeasured
 from harness.domain.endings import Ending
-from harness.domain.errors import NotFound
+from harness.domain.listing import Page
 from harness.domain.model_match import ModelMatch
 from harness.domain.resolution import Resolution
 from harness.domain.routing import Route
@@ -49,7 +58,7 @@ class RouteDiff:
 
 @endpoint(router, "GET", "/models")
 def list_models(who: Who, piece: Piece) -> Page[Target]:
-    return page(targets.all_targets(who.ctx), limit=piece.limit, offset=piece.offset)
+    return listings.models(who.ctx, piece.page)
 
 
 @endpoint(router, "POST", "/models", status=201)
@@ -110,7 +119,7 @@ def get_route(who: Who, route: str) -> Route:
 @endpoint(router, "GET", "/routes/{route}/history")
 def route_history(who: Who, route: str, piece: Piece) -> Page[RouteRecord]:
     """Every stored version, newest first: who changed what, with which proof."""
-    return page(routes.history(who.ctx, route), limit=piece.limit, offset=piece.offset)
+    return listings.versions(who.ctx, route, piece.page)
 
 
 @endpoint(router, "GET", "/routes/{route}/measured")
@@ -121,17 +130,12 @@ def route_measured(who: Who, route: str) -> RouteMeasured:
 
 @endpoint(router, "GET", "/routes/{route}/diff")
 def route_diff(who: Who, route: str, versions: Annotated[Versions, Query()]) -> RouteDiff:
-    by_version = {r.route.version: r for r in routes.history(who.ctx, route)}
-    newer = versions.newer or max(by_version)
-    older = versions.older or max(newer - 1, 1)
-    for version in (older, newer):
-        if version not in by_version:
-            raise NotFound(
-                f"route {route!r} has versions 1 to {max(by_version)}, not {version}"
-            )
-    found = routes.difference(by_version[older], by_version[newer])
+    newer = listings.version(who.ctx, route, versions.newer)
+    before = versions.older or max(newer.route.version - 1, 1)
+    older = listings.version(who.ctx, route, before)
+    found = routes.difference(older, newer)
     changes = {field: Change(before, after) for field, (before, after) in found.items()}
-    return RouteDiff(route, older, newer, changes)
+    return RouteDiff(route, older.route.version, newer.route.version, changes)
 
 
 @endpoint(router, "PATCH", "/routes/{route}")

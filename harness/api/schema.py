@@ -8,9 +8,9 @@ from datetime import date, datetime
 from enum import Enum, IntEnum
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from harness.api.answers import Page
 from harness.control.present import HIDDEN, shown_name
 from harness.domain.evaluation import VERDICTS, Judged
+from harness.domain.listing import Page
 from harness.domain.routing import Route
 from harness.domain.targets import Target
 
@@ -61,8 +61,10 @@ class Components:
         raise TypeError(f"{kind!r} has no JSON Schema here")
 
     def _page(self, kind: Any) -> Schema:
+        hints = get_type_hints(Page)
         items = {"type": "array", "items": self.of(kind)}
-        return _object({"items": items, "total": {"type": "integer"}})
+        others = {name: self.of(hints[name]) for name in ("total", "next", "invalid")}
+        return _object({"items": items, **others})
 
     def _reference(self, kind: type) -> Schema:
         name = kind.__name__

@@ -5,11 +5,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from harness.api.answers import Page, whole
 from harness.api.bodies import ReasonBody, ShadowBody, ShadowSlice
 from harness.api.endpoint import Who, endpoint
-from harness.control import shadows
+from harness.control import listings, shadows
 from harness.control.shadows import ShadowStatus, WantedShadow
+from harness.domain.listing import Page
 from harness.domain.shadow import Shadow, ShadowLimits
 from harness.ports import ShadowRecord
 
@@ -20,7 +20,7 @@ NO_REASON = ReasonBody()
 @endpoint(router, "GET", "/shadows")
 def list_shadows(who: Who, piece: Annotated[ShadowSlice, Query()]) -> Page[ShadowStatus]:
     """Newest first; ended ones too."""
-    return whole(list(shadows.listed(who.ctx, route=piece.route)))
+    return listings.shadows(who.ctx, piece.page, route=piece.route)
 
 
 @endpoint(router, "GET", "/shadows/{route}")

@@ -4,10 +4,10 @@ from datetime import timedelta
 
 from fastapi import APIRouter
 
-from harness.api.answers import Page, page
 from harness.api.bodies import GroundsBody, SwitchBody
 from harness.api.endpoint import Maker, Piece, Who, endpoint
-from harness.control import switches
+from harness.control import listings, switches
+from harness.domain.listing import Page
 from harness.domain.switches import Source, Switch, force_of
 from harness.ports import SwitchRecord
 
@@ -17,7 +17,7 @@ router = APIRouter()
 @endpoint(router, "GET", "/switches")
 def list_switches(who: Who, piece: Piece) -> Page[SwitchRecord]:
     """Newest first; lifted and expired ones too."""
-    return page(switches.stored(who.ctx), limit=piece.limit, offset=piece.offset)
+    return listings.switches(who.ctx, piece.page)
 
 
 @endpoint(router, "POST", "/switches", status=201)

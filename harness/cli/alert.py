@@ -2,9 +2,10 @@
 
 import click
 
-from harness.cli import output, wording
+from harness.cli import output, paging, wording
 from harness.cli.session import Session, pass_session
-from harness.control import alerts
+from harness.control import alerts, listings
+from harness.domain.listing import PageRequest
 
 
 @click.group()
@@ -14,15 +15,14 @@ def alert() -> None:
 
 @alert.command("list")
 @click.option("--open", "open_only", is_flag=True, help="Only those whose cause goes on.")
-@click.option(
-    "--limit", default=50, show_default=True, type=click.IntRange(1, 1000), help="At most."
-)
+@paging.options_of(50)
 @pass_session
-def list_alerts(session: Session, *, open_only: bool, limit: int) -> None:
+def list_alerts(session: Session, *, open_only: bool, asked: PageRequest) -> None:
     """List alerts, the one heard last first, with what to do about each."""
-    found = alerts.listed(session.context, open_only=open_only, limit=limit)
+    found = listings.alerts(session.context, asked, open_only=open_only)
+    paging.note(found)
     if session.json:
-        output.document(found)
+        output.document(found.items)
         return
     output.table(
         ["LAST SEEN", "SEVERITY", "STATE", "TIMES", "ALERT", "TOLD", "NEXT STEP"],

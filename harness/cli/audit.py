@@ -4,10 +4,11 @@ import json
 
 import click
 
-from harness.cli import output, wording
+from harness.cli import output, paging, wording
 from harness.cli.db import print_faults
 from harness.cli.session import Session, pass_session
-from harness.control import lookup
+from harness.control import listings, lookup
+from harness.domain.listing import PageRequest
 
 
 @click.group()
@@ -16,18 +17,13 @@ def audit() -> None:
 
 
 @audit.command()
-@click.option(
-    "-n",
-    "--limit",
-    type=click.IntRange(min=1),
-    default=20,
-    show_default=True,
-    help="How many events.",
-)
+@paging.options_of(20, "-n")
 @pass_session
-def tail(session: Session, limit: int) -> None:
+def tail(session: Session, asked: PageRequest) -> None:
     """Show the newest events, the newest last."""
-    events = list(reversed(lookup.audit_tail(session.context, limit)))
+    found = listings.events(session.context, asked)
+    paging.note(found)
+    events = list(reversed(found))
     if session.json:
         output.document(events)
         return
@@ -58,7 +54,7 @@ def verify(ctx: click.Context) -> None:
     session = ctx.ensure_object(Session)
     faults = lookup.signature_faults(session.context)
     broken = lookup.audit_break(session.context)
-    events = max((each.number for each in lookup.audit_tail(session.context, 1)), default=0)
+    events = listings.events(session.context, PageRequest(1)).total
     if session.json:
         output.document(
             {

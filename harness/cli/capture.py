@@ -6,11 +6,12 @@ from pathlib import Path
 
 import click
 
-from harness.cli import output, wording
+from harness.cli import output, paging, wording
 from harness.cli.duration import Duration
 from harness.cli.session import Session, pass_session
-from harness.control import captures
+from harness.control import captures, listings
 from harness.domain.errors import InputError
+from harness.domain.listing import PageRequest
 
 
 @click.group()
@@ -20,15 +21,14 @@ def capture() -> None:
 
 @capture.command("list")
 @click.option("--route", metavar="ROUTE", help="Of this route alone.")
-@click.option(
-    "--limit", default=100, show_default=True, type=click.IntRange(1, 100_000), help="At most."
-)
+@paging.options
 @pass_session
-def list_captures(session: Session, *, route: str | None, limit: int) -> None:
+def list_captures(session: Session, *, route: str | None, asked: PageRequest) -> None:
     """List captured requests, the newest first; never their content."""
-    found = captures.listed(session.context, route=route, limit=limit)
+    found = listings.captures(session.context, asked, route=route)
+    paging.note(found)
     if session.json:
-        output.document(found)
+        output.document(found.items)
         return
     output.table(
         [

@@ -16,6 +16,7 @@ from harness.cli.waiting import answers
 from harness.control import (
     chains,
     clearance,
+    listings,
     lookup,
     overriding,
     provider_checks,
@@ -27,6 +28,7 @@ from harness.control import (
 from harness.control.context import Context
 from harness.domain.credentials import ProviderKey, lacks_key, of_environment
 from harness.domain.errors import DatabaseUnusable, StoreUnavailable, SwapgateError
+from harness.domain.listing import PageRequest
 from harness.domain.provider_check import FindingStatus, Subject, listed_models
 from harness.domain.settings import Settings, SuiteSettings
 from harness.domain.targets import Provider
@@ -152,7 +154,7 @@ def _roles(settings: Settings) -> list[Check]:
 
 def _audit(context: Context) -> Check:
     broken = lookup.audit_break(context)
-    events = max((each.number for each in lookup.audit_tail(context, 1)), default=0)
+    events = listings.events(context, PageRequest(1)).total
     if broken is not None:
         found = f"broken at event {broken}: it, or one before, was changed"
         return Check("audit log", "fail", found, "compare with a backup; see `audit tail`")

@@ -2,12 +2,13 @@
 
 import click
 
-from harness.cli import output, wording
+from harness.cli import output, paging, wording
 from harness.cli.session import Session, pass_session
 from harness.cli.waiting import who_starts_it
-from harness.control import drift_by_hand, drift_reports, drift_words
+from harness.control import drift_by_hand, drift_reports, drift_words, listings
 from harness.control.drift_reports import Shown, Status
 from harness.domain.drift import Check, CheckState, DriftEvidence, WatchState
+from harness.domain.listing import PageRequest
 
 ROUTE_OPTION = click.option("--route", default="", metavar="ROUTE", help="Only this route.")
 SUITE_OPTION = click.option(
@@ -50,10 +51,12 @@ def status(session: Session, *, route: str) -> None:
 
 @drift.command("list")
 @ROUTE_OPTION
+@paging.options
 @pass_session
-def list_checks(session: Session, *, route: str) -> None:
+def list_checks(session: Session, *, route: str, asked: PageRequest) -> None:
     """List the drift watch's runs, the newest first."""
-    found = drift_reports.checks(session.context, route=route)
+    found = listings.drift_runs(session.context, asked, route=route)
+    paging.note(found)
     if session.json:
         output.document([{"watch": watch, "check": check} for watch, check in found])
         return

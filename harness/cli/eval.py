@@ -9,9 +9,10 @@ from harness.cli import output, paging, wording
 from harness.cli.eval_import import import_suite
 from harness.cli.session import Session, pass_session
 from harness.cli.waiting import TIMED_OUT, follow, who_starts_it
-from harness.control import lookup, reports, targets, work
+from harness.control import listings, lookup, reports, work
 from harness.control.present import plain
 from harness.domain.evaluation import Budget, EvalRun, RunState, SampleError
+from harness.domain.listing import PageRequest
 
 # What a run's end means for a script.
 EXITS = {
@@ -96,16 +97,14 @@ def _progress(run: EvalRun, samples: int, cost_usd: float) -> str:
 )
 @paging.options
 @pass_session
-def list_runs(
-    session: Session, states: tuple[str, ...], *, limit: int, after: str | None
-) -> None:
+def list_runs(session: Session, states: tuple[str, ...], *, asked: PageRequest) -> None:
     """List the runs, the newest first."""
     wanted = [RunState(each) for each in states]
-    runs, total = lookup.runs(session.context, states=wanted, limit=limit, after=after)
-    paging.note(runs, total, limit)
+    runs = listings.runs(session.context, asked, states=wanted)
+    paging.note(runs)
     with session.context.store.read() as tx:
         done = {run.id: tx.runs.progress(run.id)[0] for run in runs}
-    names = wording.names(targets.all_targets(session.context))
+    names = listings.names(session.context, {run.target for run in runs})
     if session.json:
         output.document([{**_plain(run), "samples": done[run.id]} for run in runs])
         return
@@ -151,7 +150,7 @@ def show(session: Session, *, run: str, samples: bool) -> None:
 def _show(session: Session, run_id: str, *, with_samples: bool) -> None:
     run, _, _ = reports.progress(session.context, run_id)
     samples = lookup.samples(session.context, run_id)
-    names = wording.names(targets.all_targets(session.context))
+    names = listings.names(session.context, {run.target})
     figures = reports.figures(samples)
     strict = _mean(each.strict for each in samples)
     lenient = _mean(each.lenient for each in samples)

@@ -4,11 +4,12 @@ from datetime import timedelta
 
 import click
 
-from harness.cli import output, wording
+from harness.cli import output, paging, wording
 from harness.cli.duration import Duration
 from harness.cli.session import Session, pass_session
-from harness.control import failovers
+from harness.control import listings
 from harness.domain.failover import Failover
+from harness.domain.listing import PageRequest
 
 
 @click.command("failovers")
@@ -22,27 +23,31 @@ from harness.domain.failover import Failover
     metavar="TIME",
     help="How far back: 90s, 30m, 2h, 1d.",
 )
-@click.option(
-    "--limit", default=100, show_default=True, type=click.IntRange(1, 1000), help="At most."
-)
+@paging.options
 @pass_session
 def list_failovers(
-    session: Session, *, name: str | None, user: str | None, since: timedelta, limit: int
+    session: Session,
+    *,
+    name: str | None,
+    user: str | None,
+    since: timedelta,
+    asked: PageRequest,
 ) -> None:
     """List targets that requests left, and why; the newest first.
 
     The log has sizes and kinds of the requests, never their content, and hashes of users.
     """
-    found = failovers.found(
+    found = listings.failovers(
         session.context,
+        asked,
         secret=session.installation.secret,
         route=name,
         user=user,
         since=since,
-        limit=limit,
     )
+    paging.note(found)
     if session.json:
-        output.document(found)
+        output.document(found.items)
         return
     output.table(
         ["AT", "ROUTE", "LEFT", "BECAUSE", "STATUS", "MS", "ASKED NEXT", "SHAPE", "REQUEST"],

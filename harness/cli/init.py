@@ -94,7 +94,8 @@ def _print_keys(done: Done) -> None:
 def set_up(session: Session) -> Done:
     """Raises ConfigError for a folder that cannot be written."""
     from harness import bootstrap, config  # noqa: PLC0415 - `--help` stays quick
-    from harness.control import keys, seed  # noqa: PLC0415 - as above
+    from harness.control import keys, listings, seed  # noqa: PLC0415 - as above
+    from harness.domain.listing import PageRequest  # noqa: PLC0415 - as above
     from harness.runtime import secret_files, signing_files  # noqa: PLC0415 - as above
 
     file = bootstrap.config_file(session.config, os.environ) or Path.cwd() / config.FILE_NAME
@@ -110,7 +111,7 @@ def set_up(session: Session) -> Done:
     bootstrap.upgrade_database(settings)
     ctx, admin, data = session.context, None, None
     seeded = seed.seed(ctx, settings)
-    if not keys.all_keys(ctx):
+    if not listings.keys(ctx, PageRequest(1)).total:
         # Whoever sets the installation up is its operator: on the pages as on the command line.
         _, admin = keys.create(
             ctx, OPERATOR, "admin", secret=secret, role=Role.ADMIN, principal=LOCAL.name

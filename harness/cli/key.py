@@ -6,13 +6,14 @@ from typing import Any, Final, Literal
 
 import click
 
-from harness.cli import output, wording
+from harness.cli import output, paging, wording
 from harness.cli.session import Session, pass_session
-from harness.control import keys
+from harness.control import keys, listings
 from harness.control.keys import KeyGlance
 from harness.control.present import plain
 from harness.domain.access import ApiKey, Role
 from harness.domain.key_limits import KeyLimits
+from harness.domain.listing import PageRequest
 
 ROLES = [role.name.lower() for role in Role]
 NONE: Final = "none"
@@ -120,12 +121,14 @@ def create(
 
 
 @key.command("list")
+@paging.options
 @pass_session
-def list_keys(session: Session) -> None:
-    """List the keys; a key's text is never shown again."""
-    found = keys.all_keys(session.context)
+def list_keys(session: Session, asked: PageRequest) -> None:
+    """List the keys, the oldest first; a key's text is never shown again."""
+    found = listings.keys(session.context, asked)
+    paging.note(found)
     if session.json:
-        output.document(found)
+        output.document(found.items)
         return
     output.table(
         [

@@ -5,12 +5,13 @@ from typing import Unpack
 
 import click
 
-from harness.cli import output, wording
+from harness.cli import output, paging, wording
 from harness.cli.model_entries import prices, show_entries
 from harness.cli.session import Session, pass_session
 from harness.cli.target_options import TargetOptions, target_asked, target_options
 from harness.control import (
     endings,
+    listings,
     model_offers,
     new_providers,
     resolving,
@@ -21,6 +22,7 @@ from harness.control import (
 )
 from harness.control.present import plain
 from harness.domain.endings import Ending
+from harness.domain.listing import PageRequest
 from harness.domain.model_match import NOTHING_OFFERED, ModelMatch
 from harness.domain.targets import Provider, Target
 
@@ -34,15 +36,17 @@ def model() -> None:
 
 @model.command("list")
 @click.option("--all", "every", is_flag=True, help="All that the configured providers offer.")
+@paging.options
 @pass_session
-def list_models(session: Session, *, every: bool) -> None:
+def list_models(session: Session, *, every: bool, asked: PageRequest) -> None:
     """List the targets, their prices and the routes that use them."""
     if every:
         there = model_offers.offered(session.context_with_providers)
         show_entries(session, there, empty=NOTHING_OFFERED)
         return
     ctx = session.context
-    found, table = targets.all_targets(ctx), routes.table(ctx)
+    found, table = listings.models(ctx, asked), routes.table(ctx)
+    paging.note(found)
     with ctx.store.read() as tx:
         providers = tx.providers.all()
     ends = {each.target: each for each in endings.found(ctx)}

@@ -1,6 +1,6 @@
 """`swapgate proposal`: ask for a swap, look at it, decide about it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
 import click
@@ -13,12 +13,12 @@ from harness.cli.waiting import TIMED_OUT, who_starts_it
 from harness.control import (
     approvals,
     canary_plan,
+    listings,
     monthly,
     outlook,
     propose,
     reports,
     review,
-    targets,
     widening,
 )
 from harness.control.canary_plan import RampPlan
@@ -27,8 +27,9 @@ from harness.control.present import plain
 from harness.control.propose import Preview
 from harness.control.rehearse import rehearsed
 from harness.control.review import Review
-from harness.domain.evaluation import Claim
+from harness.domain.evaluation import Claim, Verdict
 from harness.domain.forecast import Forecast
+from harness.domain.listing import INVALID, PageRequest
 from harness.domain.proposal import Proposal
 from harness.gate.words import percent, spending
 
@@ -282,21 +283,16 @@ def _next(made: Proposal) -> str:
 @paging.options
 @pass_session
 def list_proposals(
-    session: Session, *, route: str | None, open_only: bool, limit: int, after: str | None
+    session: Session, *, route: str | None, open_only: bool, asked: PageRequest
 ) -> None:
     """List the proposals, the newest first."""
     context = session.context
-    found, total = propose.proposals_page(
-        context, route=route, open_only=open_only, limit=limit, after=after
-    )
-    names = wording.names(targets.all_targets(context))
-    with context.store.read() as tx:
-        verdicts = {
-            each.verdict: tx.verdicts.get(each.verdict) for each in found if each.verdict
-        }
-    paging.note(found, total, limit)
+    found = listings.proposals(context, asked, route=route, open_only=open_only)
+    names = listings.names(context, {each.candidate for each in found})
+    verdicts = listings.verdicts(context, {each.verdict for each in found if each.verdict})
+    paging.note(found)
     if session.json:
-        output.document(found)
+        output.document(found.items)
         return
     output.table(
         ["ID", "ROUTE", "CANDIDATE", "PHASE", "VERDICT", "PROPOSER", "CREATED (UTC)"],
@@ -306,7 +302,7 @@ def list_proposals(
                 each.route,
                 names.get(each.candidate, each.candidate),
                 each.phase.value.replace("_", " "),
-                verdicts[each.verdict].words if each.verdict in verdicts else None,
+                _verdict_words(each.verdict, verdicts),
                 each.proposer,
                 wording.at(each.created_at),
             ]
@@ -314,6 +310,12 @@ def list_proposals(
         ],
         empty="no proposals: `swapgate proposal create ROUTE CANDIDATE` makes one",
     )
+
+
+def _verdict_words(verdict: str | None, known: Mapping[str, Verdict]) -> str | None:
+    if verdict is None:
+        return None
+    return known[verdict].words if verdict in known else INVALID
 
 
 @proposal.command()

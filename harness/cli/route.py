@@ -1,22 +1,23 @@
 """`swapgate route`: the names that clients use as `model`, and what serves them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import click
 
-from harness.cli import output, wording
+from harness.cli import output, paging, wording
 from harness.cli.failovers import list_failovers
 from harness.cli.fallback import fallback
 from harness.cli.measured import facts, route_measured
 from harness.cli.route_settings import given, overrides_of, settings, settings_options
 from harness.cli.session import Session, pass_session
 from harness.cli.suite_options import suite_options, suites_of
-from harness.control import lookup, measured, reports, routes, seed, targets
+from harness.control import listings, lookup, measured, reports, routes, seed
 from harness.control.present import plain
 from harness.control.reports import RouteStatus
-from harness.domain.errors import InputError, NotFound
+from harness.domain.errors import NotFound
+from harness.domain.listing import PageRequest
 from harness.domain.overrides import words_of
 from harness.domain.routing import Route, RouteSettings
 from harness.ports import RouteRecord
@@ -135,7 +136,7 @@ def show(session: Session, name: str) -> None:
     if session.json:
         output.document({**as_json(status), "measured": plain(figures)})
         return
-    names = _names(session)
+    names = listings.names(session.context, status.route.targets)
     found, how = status.route, status.route.settings
     output.facts(
         [
@@ -196,14 +197,16 @@ def _status(session: Session, name: str) -> RouteStatus:
 
 @route.command()
 @click.argument("name")
+@paging.options
 @pass_session
-def history(session: Session, name: str) -> None:
+def history(session: Session, name: str, asked: PageRequest) -> None:
     """Show the route's versions, the newest first."""
-    found = routes.history(session.context, name)
+    found = listings.versions(session.context, name, asked)
+    paging.note(found)
     if session.json:
-        output.document(found)
+        output.document(found.items)
         return
-    names = _names(session)
+    names = listings.names(session.context, {each.route.incumbent for each in found})
     output.table(
         ["VERSION", "REVISION", "CHANGE", "AT (UTC)", "BY", "INCUMBENT", "CANARY", "WHY"],
         [
@@ -239,10 +242,10 @@ def diff(session: Session, name: str, older: int | None, newer: int | None) -> N
     V2 is the newest unless given, V1 the one before V2. The database rules: the
     configuration file seeds a route once.
     """
-    records = routes.history(session.context, name)
-    last = _record(records, name, newer if newer is not None else records[0].route.version)
+    context = session.context
+    last = listings.version(context, name, newer)
     wanted = older if older is not None else max(1, last.route.version - 1)
-    first = _record(records, name, wanted)
+    first = listings.version(context, name, wanted)
     changed = routes.difference(first, last)
     filed = [
         each
@@ -260,7 +263,8 @@ def diff(session: Session, name: str, older: int | None, newer: int | None) -> N
             }
         )
         return
-    names = _names(session)
+    ids = {id_ for pair in changed.values() for text in pair for id_ in text.split(", ")}
+    names = listings.names(context, ids)
     output.table(
         ["FIELD", f"VERSION {first.route.version}", f"VERSION {last.route.version}"],
         [[field, _named(a, names), _named(b, names)] for field, (a, b) in changed.items()],
@@ -270,20 +274,8 @@ def diff(session: Session, name: str, older: int | None, newer: int | None) -> N
         output.note(each)
 
 
-def _record(records: Sequence[RouteRecord], name: str, version: int) -> RouteRecord:
-    for record in records:
-        if record.route.version == version:
-            return record
-    newest = records[0].route.version
-    raise InputError(f"route {name!r} has versions 1 to {newest}, and {version} is none")
-
-
 def _named(text: str, names: Mapping[str, str]) -> str:
     return ", ".join(names.get(part, part) for part in text.split(", "))
-
-
-def _names(session: Session) -> dict[str, str]:
-    return wording.names(targets.all_targets(session.context))
 
 
 @route.command()
@@ -304,7 +296,7 @@ def rollback(session: Session, name: str, to_version: int | None, reason: str) -
     if session.json:
         output.document(found)
     else:
-        names = _names(session)
+        names = listings.names(session.context, {found.incumbent})
         click.echo(f"route {name} is served by {names[found.incumbent]} again")
 
 

@@ -4,12 +4,13 @@ from datetime import timedelta
 
 import click
 
-from harness.cli import output, wording
+from harness.cli import output, paging, wording
 from harness.cli.duration import Duration
 from harness.cli.session import Session, pass_session
-from harness.control import shadows
+from harness.control import listings, shadows
 from harness.control.shadows import LEFT_OUT, Figures, ShadowStatus, WantedShadow
 from harness.domain.errors import InputError
+from harness.domain.listing import PageRequest
 from harness.domain.shadow import ShadowLimits
 
 DEFAULT = ShadowLimits()
@@ -174,12 +175,14 @@ def status(session: Session, route: str) -> None:
 
 
 @shadow.command("list")
+@paging.options
 @pass_session
-def list_shadows(session: Session) -> None:
+def list_shadows(session: Session, asked: PageRequest) -> None:
     """List the shadows of all routes, the newest first."""
-    found = shadows.listed(session.context)
+    found = listings.shadows(session.context, asked)
+    paging.note(found)
     if session.json:
-        output.document(found)
+        output.document(found.items)
         return
     output.table(
         ["ID", "ROUTE", "CANDIDATE", "STATE", "MIRRORED", "PAIRS", "COST", "BY", "REASON"],

@@ -4,10 +4,11 @@ from datetime import datetime, timedelta
 
 import click
 
-from harness.cli import output, wording
+from harness.cli import output, paging, wording
 from harness.cli.duration import Duration
 from harness.cli.session import Session, pass_session
-from harness.control import switches
+from harness.control import listings, switches
+from harness.domain.listing import PageRequest
 from harness.domain.switches import Source, force_of
 from harness.ports import SwitchRecord
 
@@ -66,16 +67,18 @@ def lift(session: Session, switch_id: str, reason: str) -> None:
 
 
 @switch.command("list")
+@paging.options
 @pass_session
-def list_switches(session: Session) -> None:
+def list_switches(session: Session, asked: PageRequest) -> None:
     """List the switches of command line and API, the newest first.
 
     What stands in the configuration file, and in SWAPGATE_FORCE where this command runs, is
     said on stderr: routers read both when they start.
     """
-    found = switches.stored(session.context)
+    found = listings.switches(session.context, asked)
+    paging.note(found)
     if session.json:
-        output.document(found)
+        output.document(found.items)
         return
     now = session.installation.clock.now()
     for each in session.installation.standing_switches:

@@ -125,13 +125,6 @@ def turn(ctx: Context) -> None:
         _send_due(ctx, ctx.sinks)
 
 
-def listed(ctx: Context, *, open_only: bool = False, limit: int = 100) -> Sequence[Listed]:
-    """The one heard last first."""
-    with ctx.store.read() as tx:
-        records = tx.alerts.list(open_only=open_only, limit=limit)
-        return [_listed(each, tx.deliveries.of(each.id)) for each in records]
-
-
 def test(ctx: Context, actor: Actor) -> Sequence[Tried]:
     """Send one message through every sink, now. Raises NotAllowed, NotFound without sinks."""
     actor.require(Role.ADMIN)
@@ -281,7 +274,7 @@ def _send(
             return
 
 
-def _listed(record: AlertRecord, deliveries: Sequence[Delivery]) -> Listed:
+def shown(record: AlertRecord, deliveries: Sequence[Delivery]) -> Listed:
     return Listed(
         id=record.id,
         kind=record.kind,

@@ -93,7 +93,7 @@ def replay(ctx: Context, number: int) -> ReplayedAction:
     number: of its audit event. Raises NotFound, InputError for an event that has no inputs.
     """
     with ctx.store.read() as tx:
-        event = next((each for each in tx.audit.all() if each.number == number), None)
+        event = tx.audit.get(number)
         if event is None:
             raise NotFound(f"the audit log has no event {number}; `swapgate audit tail` lists")
         inputs = event.details.get("inputs")

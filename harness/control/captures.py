@@ -43,12 +43,6 @@ class Handout:
     near: Mapping[str, str]
 
 
-def listed(ctx: Context, *, route: str | None = None, limit: int = 100) -> Sequence[Glance]:
-    """Newest first."""
-    with ctx.store.read() as tx:
-        return [_glance(each) for each in tx.captures.list(route=route, limit=limit)]
-
-
 def shown(ctx: Context, actor: Actor, id_: str) -> Captured:
     """With its content. Raises NotAllowed below an approver, NotFound."""
     actor.require(Role.APPROVER)
@@ -139,7 +133,7 @@ def purge(
     return gone
 
 
-def _glance(each: Captured) -> Glance:
+def glance(each: Captured) -> Glance:
     names = set(Glance.__dataclass_fields__) - {"messages", "tools"}
     return Glance(
         **{name: getattr(each, name) for name in names},

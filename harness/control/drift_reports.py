@@ -97,21 +97,3 @@ def shown(ctx: Context, route: str, *, suite: str = "") -> list[Shown]:
             )
             for each in found
         ]
-
-
-def checks(ctx: Context, *, route: str = "") -> list[tuple[Watch, Check]]:
-    """Every run of the watches of all times, newest first; of the route's present incumbent and
-    suites, if one is given.
-    """
-    with ctx.store.read() as tx:
-        watches = tx.drift.watches()
-        if route:
-            serving = routes.existing(tx, route)
-            suites = {each.suite for each in serving.settings.suites}
-            watches = [
-                each
-                for each in watches
-                if each.target == serving.incumbent and each.suite in suites
-            ]
-        found = [(watch, check) for watch in watches for check in tx.drift.checks(watch.id)]
-    return sorted(found, key=lambda each: each[1].started_at, reverse=True)

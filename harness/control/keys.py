@@ -1,8 +1,8 @@
 """Keys: data keys for clients of the router, management keys with a role. Shown once."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from harness.control.context import Context
@@ -26,7 +26,7 @@ from harness.domain.errors import (
 )
 from harness.domain.key_limits import KeyLimits
 from harness.domain.principals import Principal, PrincipalKind, check_name, folded
-from harness.domain.spend import KeySpend, Spent, spent_of
+from harness.domain.spend import Spent
 from harness.ports import Store, Transaction
 
 NO_LIMITS: Final = "a management key has a role, not limits, which are the router's"
@@ -176,25 +176,6 @@ def set_limits(
             details={"before": plain(before), "after": plain(limits)},
         )
     return changed
-
-
-def all_keys(ctx: Context) -> Sequence[KeyGlance]:
-    """Revoked ones too."""
-    today = ctx.clock.now().date()
-    with ctx.store.read() as tx:
-        keys, rows = tx.keys.list(), tx.observations.spends(since=today.replace(day=1))
-        owners = tx.principals.among({key.principal for key in keys if key.principal})
-    by_key: dict[str, list[KeySpend]] = {}
-    for row in rows:
-        by_key.setdefault(row.key, []).append(row)
-    return [
-        KeyGlance(
-            **{each.name: getattr(key, each.name) for each in fields(key)},
-            spent=spent_of(by_key.get(key.id, ()), today),
-            principal_name=owners[key.principal].name if key.principal else "",
-        )
-        for key in keys
-    ]
 
 
 def authenticate(store: Store, text: str, *, secret: bytes) -> Actor:

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 from harness.control import audit_anchor, routes, targets
 from harness.control.context import Context
-from harness.domain.audit import AuditEvent
 from harness.domain.errors import SwapgateError
-from harness.domain.evaluation import EvalRun, RunState, Sample, Verdict
+from harness.domain.evaluation import Sample, Verdict
 from harness.domain.routing import Route
 from harness.domain.signatures import RowFault
 from harness.domain.targets import Target
@@ -38,22 +37,8 @@ def route(ctx: Context, name: str) -> Route:
         return routes.existing(tx, name)
 
 
-def runs(
-    ctx: Context,
-    *,
-    states: Sequence[RunState] = (),
-    limit: int = 100,
-    offset: int = 0,
-    after: str | None = None,
-) -> tuple[Sequence[EvalRun], int]:
-    """A page, newest first, and how many there are in all. states: all when none is named."""
-    with ctx.store.read() as tx:
-        found = tx.runs.list(states=states, limit=limit, offset=offset, after=after)
-        return found, tx.runs.count(states=states)
-
-
 def samples(ctx: Context, run: str) -> Sequence[Sample]:
-    """In the run's order. Raises NotFound for an unknown run."""
+    """All of a run, in its order. Raises NotFound for an unknown run."""
     with ctx.store.read() as tx:
         return tx.runs.samples(tx.runs.get(run).id)
 
@@ -62,12 +47,6 @@ def verdict(ctx: Context, name: str) -> Verdict:
     """Raises NotFound."""
     with ctx.store.read() as tx:
         return tx.verdicts.get(name)
-
-
-def audit_tail(ctx: Context, limit: int) -> Sequence[AuditEvent]:
-    """Newest first."""
-    with ctx.store.read() as tx:
-        return tx.audit.tail(limit)
 
 
 def audit_break(ctx: Context) -> int | None:

@@ -381,25 +381,10 @@ def all_proposals(
         return tx.proposals.list(route=route, open_only=open_only)
 
 
-def proposals_page(
-    ctx: Context,
-    *,
-    route: str | None = None,
-    open_only: bool = False,
-    limit: int = 100,
-    offset: int = 0,
-    after: str | None = None,
-) -> tuple[Sequence[Proposal], int]:
-    """A page, newest first, and how many there are in all. after: the page's last id before.
-
-    Raises NotFound for an `after` that is not stored.
-    """
+def phases(ctx: Context) -> Mapping[Phase, int]:
+    """How many proposals are in each."""
     with ctx.store.read() as tx:
-        total = tx.proposals.count(route=route, open_only=open_only)
-        found = tx.proposals.list(
-            route=route, open_only=open_only, limit=limit, offset=offset, after=after
-        )
-        return found, total
+        return tx.proposals.phases()
 
 
 def _registration(proposal: Proposal) -> dict[str, object]:

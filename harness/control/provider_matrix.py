@@ -6,7 +6,7 @@ from datetime import date
 from enum import StrEnum
 from typing import Final
 
-from harness.control import alerts, credentials, measured
+from harness.control import credentials, measured
 from harness.control.context import Context
 from harness.control.present import CamelCase
 from harness.control.provider_checks import known_check
@@ -147,9 +147,9 @@ class _Health:
     def __init__(
         self, ctx: Context, targets: Mapping[str, Target], speeds: Mapping[str, float]
     ) -> None:
-        self._alerts = [
-            each for each in alerts.listed(ctx, open_only=True) if each.kind in _TROUBLE
-        ]
+        with ctx.store.read() as tx:
+            open_ = tx.alerts.list(open_only=True)
+        self._alerts = [each for each in open_ if each.kind in _TROUBLE]
         self._answered = {targets[each].provider for each in speeds}
         self._targets = targets
         self._check = known_check(ctx)

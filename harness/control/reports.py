@@ -283,7 +283,7 @@ def canaries(ctx: Context, *, route: str | None = None) -> Sequence[CanaryStatus
 
 @dataclass(frozen=True)
 class CanaryExplained:
-    """moves: what was done to the rollout, newest first, of the log's last MOST_EVENTS."""
+    """moves: what was done to the rollout, newest first, of its route's last MOST_EVENTS."""
 
     status: CanaryStatus
     moves: Sequence[AuditEvent]
@@ -294,14 +294,16 @@ def explained(ctx: Context, route: str) -> CanaryExplained:
     found = next(iter(canaries(ctx, route=route)), None)
     if found is None:
         raise NotFound(f"route {route!r} has had no canary yet: propose a swap first")
-    return CanaryExplained(found, moves(ctx, found.rollout.id))
+    return CanaryExplained(found, moves(ctx, found.rollout))
 
 
-def moves(ctx: Context, rollout: str) -> Sequence[AuditEvent]:
-    """What was done to a rollout, newest first, of the log's last MOST_EVENTS."""
+def moves(ctx: Context, rollout: Rollout) -> Sequence[AuditEvent]:
+    """What was done to a rollout, newest first, of its route's last MOST_EVENTS since."""
     with ctx.store.read() as tx:
-        events = tx.audit.tail(MOST_EVENTS)
-    return [each for each in events if each.details.get("rollout") == rollout]
+        events = tx.audit.of(
+            f"route {rollout.route}", since=rollout.started_at, limit=MOST_EVENTS
+        )
+    return [each for each in events if each.details.get("rollout") == rollout.id]
 
 
 def _status(

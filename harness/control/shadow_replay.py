@@ -119,7 +119,7 @@ def decided_bytes(decided: Decided) -> bytes:
 
 
 def _event(tx: Transaction, number: int) -> AuditEvent:
-    event = next((each for each in tx.audit.all() if each.number == number), None)
+    event = tx.audit.get(number)
     if event is None:
         raise NotFound(f"the audit log has no event {number}; `swapgate audit tail` lists")
     return event

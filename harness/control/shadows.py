@@ -233,9 +233,8 @@ def of_proposal(tx: Transaction, proposal: Proposal) -> Sequence[ShadowRecord]:
     """Those that compared its two models, newest first; ended ones too."""
     return [
         each
-        for each in tx.shadows.all(route=proposal.route)
-        if each.shadow.proposal == proposal.id
-        and each.shadow.incumbent == proposal.incumbent
+        for each in tx.shadows.list(route=proposal.route, proposal=proposal.id)
+        if each.shadow.incumbent == proposal.incumbent
         and each.shadow.candidate.id == proposal.candidate
     ]
 
@@ -269,30 +268,24 @@ def note(
     )
 
 
-def listed(ctx: Context, *, route: str | None = None) -> Sequence[ShadowStatus]:
-    """Newest first; ended ones too."""
-    now = ctx.clock.now()
-    with ctx.store.read() as tx:
-        records = tx.shadows.all(route=route)
-        tallies = tx.shadows.tallies([each.shadow.id for each in records])
-        units = {each.shadow.id: _unit(tx, each.shadow) for each in records}
-    by_id: dict[str, list[ShadowTally]] = {each.shadow.id: [] for each in records}
-    for row in tallies:
-        by_id[row.shadow].append(row)
-    return [
-        status_of(each, by_id[each.shadow.id], now, units[each.shadow.id]) for each in records
-    ]
-
-
 def status(ctx: Context, route: str) -> ShadowStatus:
     """The route's newest. Raises NotFound."""
-    for found in listed(ctx, route=route):
-        return found
     with ctx.store.read() as tx:
-        routes.existing(tx, route)
+        newest = tx.shadows.list(route=route, limit=1)
+        if not newest:
+            routes.existing(tx, route)
+    for record in newest:
+        return status_now(ctx, record)
     raise NotFound(
         f"route {route!r} has had no shadow yet: `swapgate shadow start {route} PROVIDER/MODEL`"
     )
+
+
+def status_now(ctx: Context, record: ShadowRecord) -> ShadowStatus:
+    """Raises SignatureInvalid where its proposal is not as it was signed."""
+    with ctx.store.read() as tx:
+        tallies = tx.shadows.tallies([record.shadow.id])
+        return status_of(record, tallies, ctx.clock.now(), _unit(tx, record.shadow))
 
 
 def _unit(tx: Transaction, shadow: Shadow) -> Unit:

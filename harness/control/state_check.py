@@ -1,9 +1,12 @@
 """All that the stored state must agree with, checked whole (`swapgate db check`)."""
 
+from collections.abc import Iterator
+
 from harness.control import audit_anchor, audited_rows, recomputation
 from harness.control.context import Context
 from harness.domain.errors import NotFound, SignatureInvalid
 from harness.domain.evaluation import Passed
+from harness.domain.proposal import Proposal
 from harness.ports import Transaction
 
 
@@ -26,7 +29,7 @@ def differences(ctx: Context) -> list[str]:
 def _passes(ctx: Context, tx: Transaction) -> list[str]:
     """Verdicts that may be proof, and that the stored scores do not give."""
     found = []
-    for proposal in tx.proposals.list():
+    for proposal in _proposals(tx):
         if proposal.verdict is None:
             continue
         try:
@@ -39,3 +42,11 @@ def _passes(ctx: Context, tx: Transaction) -> list[str]:
             if not again.agrees:
                 found.append(f"verdict {verdict.id}: {again.words}")
     return found
+
+
+def _proposals(tx: Transaction) -> Iterator[Proposal]:
+    """All of them, newest first, a page at a time."""
+    last: str | None = None
+    while page := tx.proposals.list(after=last):
+        yield from page
+        last = page[-1].id

@@ -117,9 +117,9 @@ def lift(ctx: Context, actor: Actor, switch: str, *, reason: str) -> SwitchRecor
     require_reason(reason, "to lift a switch")
     now = ctx.clock.now()
     with ctx.store.write() as tx:
-        before = {each.switch.id: each.lifted_at for each in tx.switches.all()}
+        before = tx.switches.get(switch)
         record = tx.switches.lift(switch, actor=actor.name, now=now)
-        if before[switch] is None:
+        if before.lifted_at is None:
             tx.audit.append(
                 at=now,
                 actor=actor,
@@ -141,12 +141,6 @@ def untouched(ctx: Context, switch: Switch) -> Sequence[str]:
         if switch.route in (None, name) and not forced(switch, plan).in_effect:
             found.append(name)
     return found
-
-
-def stored(ctx: Context) -> Sequence[SwitchRecord]:
-    """Newest first; lifted and expired ones too."""
-    with ctx.store.read() as tx:
-        return tx.switches.all()
 
 
 def live(ctx: Context) -> Sequence[Switch]:

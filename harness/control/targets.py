@@ -1,7 +1,6 @@
 """Targets and providers: added once, immutable from then on, found by name or id."""
 
 import difflib
-from collections.abc import Sequence
 
 from harness.control.context import Context
 from harness.control.sealing import opened, sealed
@@ -152,11 +151,6 @@ def _put(ctx: Context, tx: Transaction, actor: Actor, provider: Provider) -> Non
             "extra_body": dict(provider.extra_body),
         },
     )
-
-
-def all_targets(ctx: Context) -> Sequence[Target]:
-    with ctx.store.read() as tx:
-        return sorted(tx.routing.targets().values(), key=lambda target: target.name)
 
 
 def find(tx: Transaction, name: str) -> Target:

@@ -225,6 +225,10 @@ def check_switch(switch: Switch) -> None:
         )
 
 
+def no_such_run(run: str) -> NotFound:
+    return NotFound(f"there is no eval run {run}; `swapgate eval list` shows them")
+
+
 def no_such_switch(id_: str) -> NotFound:
     return NotFound(f"there is no switch {id_}; `swapgate switch list` shows them")
 

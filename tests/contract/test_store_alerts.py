@@ -9,6 +9,7 @@ from harness.domain.alerts import Alert, AlertKind, News, Told, message_due, tol
 from harness.domain.delivery import delivered, delivery_of, failed
 from harness.domain.errors import InputError, NotFound
 from harness.domain.failover import Failover
+from harness.domain.listing import PageRequest
 from harness.ports import Store
 from harness.store.sql.failures import RowRefused
 from tests.contract.builders import NOW
@@ -161,15 +162,16 @@ def test_failovers_are_found_by_route_user_and_time_the_newest_first(store: Stor
     with store.write() as tx:
         tx.failovers.append([ROW, second, third])
         tx.failovers.append([second])
-    with store.read() as tx:
-        assert tx.failovers.list(since=NOW) == [second, ROW, third]
-        assert tx.failovers.list(since=NOW, limit=1) == [second]
-        assert tx.failovers.list(since=NOW, route="other") == [third]
-        assert tx.failovers.list(since=NOW, user_hashes=["b" * 32]) == [second]
-        assert tx.failovers.list(since=NOW + timedelta(seconds=1)) == [second]
+    with store.listings() as stored:
+        assert list(stored.failovers(since=NOW)) == [second, ROW, third]
+        assert list(stored.failovers(PageRequest(1), since=NOW)) == [second]
+        assert list(stored.failovers(since=NOW, route="other")) == [third]
+        assert list(stored.failovers(since=NOW, user_hashes=["b" * 32])) == [second]
+        assert list(stored.failovers(since=NOW + timedelta(seconds=1))) == [second]
     with store.write() as tx:
         assert tx.failovers.forget(NOW + timedelta(seconds=1)) == 2
-        assert tx.failovers.list(since=NOW) == [second]
+    with store.listings() as stored:
+        assert list(stored.failovers(since=NOW)) == [second]
 
 
 @pytest.mark.parametrize(

@@ -66,24 +66,6 @@ def test_runs_are_listed_newest_first_by_state(store: Store) -> None:
         assert [each.id for each in ended] == ["r_3", "r_2"]
 
 
-@pytest.mark.req("F5")
-def test_runs_are_paged_by_a_cursor_and_none_is_lost(store: Store) -> None:
-    with store.write() as tx:
-        for number in range(12):
-            at = LATER + (number // 5) * MINUTE
-            tx.runs.add(replace(RUN, id=f"r_{number + 10}", created_at=at))
-
-    with store.read() as tx:
-        everything = [each.id for each in tx.runs.list()]
-        assert len(everything) == tx.runs.count() == 13
-        found: list[str] = []
-        while page := tx.runs.list(limit=5, after=found[-1] if found else None):
-            found += [each.id for each in page]
-        assert found == everything
-        assert [each.id for each in tx.runs.list(limit=2, offset=3)] == everything[3:5]
-        assert tx.runs.count(states=(RunState.DONE,)) == 0
-
-
 def test_a_run_is_shared_by_fingerprint_unless_it_failed_or_is_old(store: Store) -> None:
     with store.write() as tx:
         tx.runs.add(replace(RUN, id="r_2", created_at=NOW + MINUTE))

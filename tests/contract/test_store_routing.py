@@ -351,8 +351,8 @@ def test_a_keys_limits_are_kept_changed_and_served(store: Store) -> None:
         tx.keys.limit(KEY.id, KeyLimits())
 
     assert [grant.limits for grant in store.snapshot().keys] == [None]
-    with store.read() as tx:
-        assert [key.limits for key in tx.keys.list()] == [KeyLimits()]
+    with store.listings() as stored:
+        assert [key.limits for key in stored.keys()] == [KeyLimits()]
 
 
 def test_a_key_is_found_by_its_hash_also_when_it_is_revoked(store: Store) -> None:
@@ -368,4 +368,5 @@ def test_a_key_is_found_by_its_hash_also_when_it_is_revoked(store: Store) -> Non
     with store.read() as tx:
         assert tx.keys.by_hash(KEY.hash) == replace(KEY, revoked_at=LATER)
         assert tx.keys.by_hash("0" * 64) is None
-        assert list(tx.keys.list()) == [replace(KEY, revoked_at=LATER)]
+    with store.listings() as stored:
+        assert list(stored.keys()) == [replace(KEY, revoked_at=LATER)]

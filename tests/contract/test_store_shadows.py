@@ -43,8 +43,8 @@ def started(store: Store) -> Store:
 
 def test_one_comes_back_as_it_was_and_routers_get_it(started: Store) -> None:
     with started.read() as tx:
-        assert tx.shadows.all() == [ShadowRecord(SHADOW)]
-        assert tx.shadows.all(route="another") == []
+        assert tx.shadows.list() == [ShadowRecord(SHADOW)]
+        assert tx.shadows.list(route="another") == []
     assert started.snapshot().shadows == (SHADOW,)
 
 
@@ -64,7 +64,7 @@ def test_a_route_has_one_at_a_time_and_ending_it_tells_the_routers(started: Stor
     assert started.etag() != before
     assert [each.id for each in started.snapshot().shadows] == ["sh_2"]
     with started.read() as tx:
-        assert [each.shadow.id for each in tx.shadows.all()] == ["sh_2", "sh_1"]
+        assert [each.shadow.id for each in tx.shadows.list()] == ["sh_2", "sh_1"]
 
 
 def test_what_workers_add_up_is_added_to_what_is_there(started: Store) -> None:

@@ -44,8 +44,12 @@ def thrown(store: Store) -> Store:
 
 @pytest.mark.req("B11")
 def test_switches_come_back_as_they_were_the_newest_first(thrown: Store) -> None:
+    with thrown.listings() as stored:
+        assert list(stored.switches()) == [SwitchRecord(ON_ROUTE), SwitchRecord(SWITCH)]
     with thrown.read() as tx:
-        assert tx.switches.all() == [SwitchRecord(ON_ROUTE), SwitchRecord(SWITCH)]
+        assert tx.switches.get(SWITCH.id) == SwitchRecord(SWITCH)
+        with pytest.raises(NotFound, match="sw_unknown"):
+            tx.switches.get("sw_unknown")
         assert tx.switches.not_lifted() == [ON_ROUTE, SWITCH]
 
 

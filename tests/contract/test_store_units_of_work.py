@@ -69,7 +69,7 @@ def test_a_unit_of_work_that_fails_leaves_nothing(store: Store) -> None:
         for empty in (
             tx.routing.targets(),
             tx.providers.all(),
-            tx.keys.list(),
+            tx.keys.get(KEY.id),
             tx.runs.list(),
             tx.runs.samples(RUN.id),
             tx.proposals.list(),

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from harness.control import alerts, propose
+from harness.control import alerts, listings, propose
 from harness.domain.access import SYSTEM
 from harness.domain.alerts import AlertKind, Severity, Told
 from harness.domain.delivery import AlertMessage
@@ -189,7 +189,7 @@ def test_a_webhook_that_was_down_gets_its_alert_once_it_is_back(
             alerts.turn(made.context())
             made.clock.advance(60)
         propose.refuse(made.context(), SYSTEM, proposal.id, "not now")
-        (listed,) = alerts.listed(made.context())
+        (listed,) = listings.alerts(made.context())
         assert (listed.waiting, listed.delivered) == (2, 0)
         assert listed.last_error
 

@@ -10,6 +10,7 @@ from harness.control import (
     canary_hands,
     chains,
     clearance,
+    listings,
     lookup,
     propose,
     routes,
@@ -50,7 +51,7 @@ def shown(world: World) -> list[tuple[str, EvidenceKind]]:
 
 
 def audited(world: World, action: str) -> list[dict[str, object]]:
-    events = lookup.audit_tail(world.context(), 50)
+    events = listings.events(world.context())
     return [dict(each.details) for each in events if each.action == action]
 
 

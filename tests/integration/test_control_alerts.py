@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from harness.control import alerts, canary_hands, chains, housekeeping, propose, waivers
+from harness.control import (
+    alerts,
+    canary_hands,
+    chains,
+    housekeeping,
+    listings,
+    propose,
+    waivers,
+)
 from harness.control.chains import Wanted
 from harness.control.jobs import Watched
 from harness.control.proofs import Waive
@@ -137,7 +145,7 @@ def test_a_sink_that_is_down_gets_its_messages_once_it_is_back_and_in_order(
         deliver(world)
         world.clock.advance(60)
     assert len(world.sinks.kept["mail"]) == 2
-    (listed,) = alerts.listed(world.context())
+    (listed,) = listings.alerts(world.context())
     assert (listed.delivered, listed.waiting) == (2, 2)
     assert "does not answer" in listed.last_error
 

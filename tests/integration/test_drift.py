@@ -10,7 +10,7 @@ import pytest
 
 from evals.provider import ProviderFailed
 from evals.samples import Item
-from harness.control import alerts, drift, drift_by_hand, drift_reports, routes, work
+from harness.control import alerts, drift, drift_by_hand, drift_reports, listings, routes, work
 from harness.domain.access import SYSTEM, Actor, Role
 from harness.domain.alerts import AlertKind, AlertRecord
 from harness.domain.drift import Check, CheckState, DriftPolicy, WatchState
@@ -110,7 +110,7 @@ def status(world: World) -> drift_reports.Status:
 
 
 def checks(world: World) -> list[Check]:
-    return [check for _, check in reversed(drift_reports.checks(world.context()))]
+    return [check for _, check in reversed(listings.drift_runs(world.context()))]
 
 
 def open_alerts(world: World) -> dict[AlertKind, AlertRecord]:
@@ -369,7 +369,7 @@ def test_a_closed_watch_takes_its_run_along(world: World) -> None:
 
     with world.store.read() as tx:
         assert tx.runs.get(run).state is RunState.STOPPED
-    (watch,) = {w.id: c for w, c in drift_reports.checks(ctx)}.values()
+    (watch,) = {w.id: c for w, c in listings.drift_runs(ctx)}.values()
     assert watch.state is CheckState.NOT_MEASURED
 
 

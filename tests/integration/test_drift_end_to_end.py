@@ -10,7 +10,7 @@ import pytest
 from evals.sim import serve
 from harness import bootstrap
 from harness.bootstrap import Installation
-from harness.control import drift_by_hand, drift_reports
+from harness.control import drift_by_hand, drift_reports, listings
 from harness.domain.access import SYSTEM
 from harness.domain.alerts import AlertKind, AlertRecord
 from harness.domain.drift import CheckState
@@ -42,7 +42,7 @@ def measured(site: Installation, times: int) -> str:
     """The watch's state, once its model has been asked so often."""
 
     def done() -> bool:
-        found = drift_reports.checks(site.context)
+        found = listings.drift_runs(site.context)
         return [each.state for _, each in found] == [CheckState.COUNTED] * times
 
     eventually(done)

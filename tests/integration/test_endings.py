@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from harness.control import alerts, endings, routes, targets
+from harness.control import endings, listings, routes, targets
 from harness.control.alerts import Listed
 from harness.control.context import Context
 from harness.domain.access import SYSTEM
@@ -39,7 +39,7 @@ def ctx(world: World) -> Context:
 
 def told(ctx: Context) -> list[Listed]:
     endings.watch(ctx)
-    return list(alerts.listed(ctx, open_only=True))
+    return list(listings.alerts(ctx, open_only=True))
 
 
 def test_a_model_in_use_that_ends_is_told_with_its_successor(

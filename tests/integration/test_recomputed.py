@@ -8,9 +8,9 @@ import pytest
 import sqlalchemy as sa
 
 from harness.control import (
-    alerts,
     canary_hands,
     chains,
+    listings,
     propose,
     recomputation,
     tampering,
@@ -159,7 +159,7 @@ def rollout(world: World, proposal: Proposal) -> Rollout:
 
 
 def told(world: World) -> bool:
-    found = alerts.listed(world.context(), open_only=False)
+    found = listings.alerts(world.context(), open_only=False)
     return any(each.kind is AlertKind.EVIDENCE_MISMATCH for each in found)
 
 
@@ -216,7 +216,7 @@ def test_a_proposal_is_held_whose_evidence_changed_while_it_waited(
     after = tampered_while_it_waited(sql_world, intruder, change)
 
     assert (after.phase, after.rollout) == (Phase.AWAITING_APPROVAL, None)
-    found = alerts.listed(sql_world.context(), open_only=True)
+    found = listings.alerts(sql_world.context(), open_only=True)
     assert AlertKind.STATE_UNRECORDED in {each.kind for each in found}
 
 

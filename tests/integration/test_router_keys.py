@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from evals.suites import Catalog
-from harness.control import keys
+from harness.control import keys, listings
 from harness.control.context import Context
 from harness.domain.access import SYSTEM
 from harness.domain.key_limits import KeyLimits
@@ -124,7 +124,7 @@ def test_a_budget_counts_what_every_router_of_the_database_spent(
 
 
 def spent(ctx: Context, key: str) -> float:
-    (found,) = (each for each in keys.all_keys(ctx) if each.id == key)
+    (found,) = (each for each in listings.keys(ctx) if each.id == key)
     return found.spent.month_usd
 
 

@@ -388,7 +388,7 @@ def test_a_crash_at_any_of_its_writes_leaves_a_right_state(
     assert actions.count("shadow.start") == actions.count("shadow.stop") == 1
     assert held(world, proposal) is (phase is Phase.SHADOW)
     with world.store.read() as tx:
-        assert len(tx.shadows.all()) == 1
+        assert len(tx.shadows.list()) == 1
         assert len(tx.rollouts.list(route="chat")) == (phase is Phase.CANARY)
 
 

@@ -10,6 +10,7 @@ import pytest
 from harness.control import (
     alerts,
     credentials,
+    listings,
     providers,
     renewals,
     resolving,
@@ -85,7 +86,7 @@ class Desk:
         return renewals.renew(self.ctx)
 
     def told(self, kind: AlertKind) -> list[alerts.Listed]:
-        return [each for each in alerts.listed(self.ctx, open_only=True) if each.kind is kind]
+        return [each for each in listings.alerts(self.ctx, open_only=True) if each.kind is kind]
 
 
 @pytest.fixture(params=[COPILOT, CODEX])

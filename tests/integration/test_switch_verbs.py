@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness import bootstrap
-from harness.control import switches
+from harness.control import listings, switches
 from harness.control.switches import Wanted
 from harness.domain.access import Actor, Role
 from harness.domain.errors import ConfigError, InputError, NotAllowed, NotFound
@@ -54,7 +54,7 @@ def test_a_switch_is_live_until_it_expires_or_is_lifted_and_all_of_it_is_audited
     for _ in range(2):
         switches.lift(ctx, Actor("ada", Role.ADMIN, "pr_ada"), long.id, reason="over")
     assert list(switches.live(ctx)) == []
-    assert len(switches.stored(ctx)) == 2
+    assert len(listings.switches(ctx)) == 2
     with ctx.store.read() as tx:
         events = [each for each in tx.audit.tail() if each.action.startswith("switch.")]
     assert [(each.actor, each.action) for each in reversed(events)] == [

@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from harness.api.answers import Answer, Page, page
+from harness.api.answers import Answer, whole
 from harness.api.body import MAX_DEPTH, check_json
 from harness.api.schema import Components
 from harness.domain.access import ApiKey, Role
 from harness.domain.errors import InputError
+from harness.domain.listing import Page
 from harness.domain.targets import Target
 
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
@@ -86,8 +87,9 @@ def nulled(value: object) -> object:
 
 
 def test_a_page_says_how_many_there_are_in_all() -> None:
-    assert page(list("abcde"), limit=2, offset=3) == Page(["d", "e"], 5)
-    assert page(list("abcde"), limit=2, offset=9) == Page([], 5)
+    assert whole(list("abcde")) == Page(list("abcde"), 5, next=None)
+    body = json.loads(bytes(Answer(whole([])).body))
+    assert body == {"items": [], "total": 0, "next": None, "invalid": []}
 
 
 class Colour(StrEnum):

@@ -114,24 +114,6 @@ class MemoryFailovers:
             check_failover(each)
             self._unit.writing.failovers.setdefault((each.worker, each.number), each)
 
-    def list(
-        self,
-        *,
-        since: datetime,
-        route: str | None = None,
-        user_hashes: Sequence[str] = (),
-        limit: int = 100,
-    ) -> Sequence[Failover]:
-        found = [
-            each
-            for each in self._unit.state.failovers.values()
-            if each.at >= since
-            and route in (None, each.route)
-            and (not user_hashes or each.user_hash in user_hashes)
-        ]
-        found.sort(key=lambda each: (-each.at.timestamp(), each.worker, -each.number))
-        return found[:limit]
-
     def forget(self, before: datetime) -> int:
         stored = self._unit.writing.failovers
         old = [key for key, each in stored.items() if each.at < before]

@@ -1,12 +1,13 @@
 """Proposals, verdicts and rollouts."""
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
 from harness.domain.errors import Conflict, InputError, NotFound
 from harness.domain.evaluation import Verdict
-from harness.domain.proposal import Approval, Proposal
+from harness.domain.proposal import Approval, Phase, Proposal
 from harness.domain.rollout import Rollout
 from harness.ports import MOST_LISTED
 from harness.store import rules
@@ -57,17 +58,16 @@ class MemoryProposals:
         route: str | None = None,
         open_only: bool = False,
         limit: int = MOST_LISTED,
-        offset: int = 0,
         after: str | None = None,
     ) -> Sequence[Proposal]:
         found = self._newest(route=route, open_only=open_only)
         if after is not None:
             last = self.get(after)
             found = [e for e in found if (e.created_at, e.id) < (last.created_at, last.id)]
-        return found[offset : offset + limit]
+        return found[:limit]
 
-    def count(self, *, route: str | None = None, open_only: bool = False) -> int:
-        return len(self._newest(route=route, open_only=open_only))
+    def phases(self) -> Mapping[Phase, int]:
+        return Counter(each.phase for each in self._unit.state.proposals.values())
 
     def of_pair(self, route: str, incumbent: str, candidate: str) -> Sequence[Proposal]:
         found = self._newest(route=route)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from harness.domain.drift import Check, CheckState, Watch
+from harness.ports import MOST_LISTED
 from harness.store.memory.state import Unit, need
 
 
@@ -29,11 +30,11 @@ class MemoryDrift:
         self._unit.writing.drift_watches[watch.id] = changed
         return True
 
-    def watches(self, *, open_only: bool = False) -> Sequence[Watch]:
+    def watches(self, *, open_only: bool = False, limit: int = MOST_LISTED) -> Sequence[Watch]:
         known = self._unit.state.drift_watches.values()
         found = [each for each in known if not open_only or each.closed_at is None]
         by_id = sorted(found, key=lambda each: each.id)
-        return sorted(by_id, key=lambda each: each.opened_at, reverse=True)
+        return sorted(by_id, key=lambda each: each.opened_at, reverse=True)[:limit]
 
     def start(self, check: Check) -> bool:
         state = self._unit.writing

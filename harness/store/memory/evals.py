@@ -17,7 +17,7 @@ from harness.domain.evaluation import (
 )
 from harness.ports import MOST_LISTED
 from harness.store.memory.state import Unit, need
-from harness.store.rules import ENDED, checked_sample
+from harness.store.rules import ENDED, checked_sample, no_such_run
 
 
 class MemorySuites:
@@ -53,26 +53,12 @@ class MemoryEvalRuns:
         try:
             return self._unit.state.runs[run]
         except KeyError:
-            raise NotFound(
-                f"there is no eval run {run}; `swapgate eval list` shows them"
-            ) from None
+            raise no_such_run(run) from None
 
     def list(
-        self,
-        *,
-        states: Sequence[RunState] = (),
-        limit: int = MOST_LISTED,
-        offset: int = 0,
-        after: str | None = None,
+        self, *, states: Sequence[RunState] = (), limit: int = MOST_LISTED
     ) -> Sequence[EvalRun]:
-        found = self._newest(states)
-        if after is not None:
-            last = self.get(after)
-            found = [e for e in found if (e.created_at, e.id) < (last.created_at, last.id)]
-        return found[offset : offset + limit]
-
-    def count(self, *, states: Sequence[RunState] = ()) -> int:
-        return len(self._newest(states))
+        return self._newest(states)[:limit]
 
     def _newest(self, states: Sequence[RunState] = ()) -> "Sequence[EvalRun]":
         found = [

@@ -135,6 +135,14 @@ class MemoryAuditLog:
     def all(self) -> Iterable[AuditEvent]:
         return iter(self._unit.state.events)
 
+    def get(self, number: int) -> AuditEvent | None:
+        events = self._unit.state.events
+        return events[number - 1] if 0 < number <= len(events) else None
+
+    def of(self, subject: str, *, since: datetime, limit: int) -> Sequence[AuditEvent]:
+        newest = reversed(self._unit.state.events)
+        return [e for e in newest if e.subject == subject and e.at >= since][:limit]
+
     def after(self, number: int, limit: int = 500) -> Sequence[AuditEvent]:
         return self._unit.state.events[number : number + limit]
 
@@ -184,9 +192,6 @@ class MemoryApiKeys:
             raise Conflict(f"the key {key.id} ({key.name}) is stored already: create another")
         state.keys[key.id] = key
         state.serving_changes += 1
-
-    def list(self) -> Sequence[ApiKey]:
-        return sorted(self._unit.state.keys.values(), key=lambda key: (key.created_at, key.id))
 
     def get(self, key: str) -> ApiKey | None:
         return self._unit.state.keys.get(key)

@@ -6,7 +6,7 @@ from datetime import date, datetime
 
 from harness.domain.errors import Conflict
 from harness.domain.shadow import Shadow, ShadowTally, added
-from harness.ports import ShadowRecord
+from harness.ports import MOST_LISTED, ShadowRecord
 from harness.store.memory.state import Unit, need
 from harness.store.rules import check_shadow, check_shadow_tally, no_such_shadow, shadow_is_live
 
@@ -40,16 +40,30 @@ class MemoryShadows:
             state.serving_changes += 1
         return stored
 
-    def all(self, *, route: str | None = None) -> Sequence[ShadowRecord]:
+    def list(
+        self,
+        *,
+        route: str | None = None,
+        proposal: str | None = None,
+        limit: int = MOST_LISTED,
+    ) -> Sequence[ShadowRecord]:
+        found = [
+            each
+            for each in self._newest()
+            if route in (None, each.shadow.route) and proposal in (None, each.shadow.proposal)
+        ]
+        return found[:limit]
+
+    def live(self) -> Sequence[Shadow]:
+        return [each.shadow for each in self._newest() if each.ended_at is None]
+
+    def _newest(self) -> "Sequence[ShadowRecord]":
         records = self._unit.state.shadows.values()
         return sorted(
-            (each for each in records if route in (None, each.shadow.route)),
+            records,
             key=lambda each: (each.shadow.started_at, each.shadow.id),
             reverse=True,
         )
-
-    def live(self) -> Sequence[Shadow]:
-        return [each.shadow for each in self.all() if each.ended_at is None]
 
     def append(self, more: Iterable[ShadowTally]) -> None:
         state = self._unit.writing

@@ -25,6 +25,7 @@ from harness.store.memory.decisions import (
 from harness.store.memory.drift import MemoryDrift
 from harness.store.memory.evals import MemoryEvalRuns, MemorySuites
 from harness.store.memory.installation import MemoryInstallation
+from harness.store.memory.listings import MemoryListings
 from harness.store.memory.operations import (
     MemoryApiKeys,
     MemoryAuditLog,
@@ -105,22 +106,26 @@ class MemoryStore:
     def read(self) -> Iterator[MemoryTransaction]:
         yield MemoryTransaction(self._state, writable=False, secret=self._secret)
 
+    @contextmanager
+    def listings(self) -> Iterator[MemoryListings]:
+        yield MemoryListings(self._state)
+
     def snapshot(self) -> Snapshot:
         state = self._state
         tx = MemoryTransaction(state, writable=False, secret=self._secret)
-        keys = grants(tx.keys.list())
+        keys = list(state.keys.values())
         switches = in_force(tx.switches.not_lifted(), self._clock.now())
         shadows = tuple(tx.shadows.live())
         return Snapshot(
             tx.routing.table(),
             tx.providers.all(),
-            keys,
+            grants(keys),
             state.etag,
             switches,
             shadows,
             for_routers(tx.credentials.all(), self._clock.now()),
             lineage=tx.installation.lineage(),
-            revoked=revoked_ids(tx.keys.list()),
+            revoked=revoked_ids(keys),
         )
 
     def lacking(self, known: Lineage) -> Sequence[str]:

@@ -34,11 +34,13 @@ class MemorySwitches:
             state.serving_changes += 1
         return stored
 
-    def all(self) -> Sequence[SwitchRecord]:
-        records = self._unit.state.switches.values()
-        return sorted(
-            records, key=lambda each: (each.switch.created_at, each.switch.id), reverse=True
-        )
+    def get(self, id_: str) -> SwitchRecord:
+        stored = self._unit.state.switches
+        if id_ not in stored:
+            raise no_such_switch(id_)
+        return stored[id_]
 
     def not_lifted(self) -> Sequence[Switch]:
-        return [each.switch for each in self.all() if each.lifted_at is None]
+        records = self._unit.state.switches.values()
+        found = [each.switch for each in records if each.lifted_at is None]
+        return sorted(found, key=lambda each: (each.created_at, each.id), reverse=True)

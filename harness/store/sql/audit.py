@@ -72,6 +72,14 @@ class SqlAuditLog:
             yield from (rows.event(row) for row in page)
             after = page[-1].number
 
+    def get(self, number: int) -> AuditEvent | None:
+        row = self._unit.read(NEWEST.where(audit_event.c.number == number)).first()
+        return None if row is None else rows.event(row)
+
+    def of(self, subject: str, *, since: datetime, limit: int) -> Sequence[AuditEvent]:
+        query = NEWEST.where(audit_event.c.subject == subject, audit_event.c.at >= since)
+        return [rows.event(row) for row in self._unit.read(query.limit(limit))]
+
     def after(self, number: int, limit: int = PAGE) -> Sequence[AuditEvent]:
         query = NEXT_PAGE.limit(limit)
         return [rows.event(row) for row in self._unit.read(query, {"after": number})]

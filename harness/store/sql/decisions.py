@@ -1,6 +1,6 @@
 """Proposals, verdicts and rollouts."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -26,7 +26,7 @@ from harness.store.rules import (
     verdict_used,
 )
 from harness.store.sql.failures import RowRefused
-from harness.store.sql.pages import before
+from harness.store.sql.pages import newest
 from harness.store.sql.unit import Unit
 from harness.store.tables.decisions import (
     LIVE_STATES,
@@ -40,6 +40,7 @@ from harness.store.tables.decisions import (
 IS_OPEN = proposal.c.phase.in_(OPEN_PHASES)
 OPEN = sa.select(proposal).where(IS_OPEN).order_by(proposal.c.created_at, proposal.c.id)
 PROPOSALS = sa.select(proposal).order_by(proposal.c.created_at.desc(), proposal.c.id.desc())
+PHASES = sa.select(proposal.c.phase, sa.func.count().label("n")).group_by(proposal.c.phase)
 ONE_PROPOSAL = sa.select(proposal).where(proposal.c.id == sa.bindparam("proposal"))
 OPEN_ON_ROUTE = sa.select(proposal.c.id).where(
     IS_OPEN, proposal.c.route == sa.bindparam("route")
@@ -97,11 +98,6 @@ def _without(values: Values, names: Collection[str]) -> Values:
     return {name: value for name, value in values.items() if name not in names}
 
 
-def _of(route: str | None, *, open_only: bool) -> Sequence[sa.ColumnElement[bool]]:
-    asked = [] if route is None else [proposal.c.route == route]
-    return [*asked, IS_OPEN] if open_only else asked
-
-
 class SqlProposals:
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
@@ -152,19 +148,18 @@ class SqlProposals:
         route: str | None = None,
         open_only: bool = False,
         limit: int = MOST_LISTED,
-        offset: int = 0,
         after: str | None = None,
     ) -> Sequence[Proposal]:
-        query = PROPOSALS.where(*_of(route, open_only=open_only))
+        query = PROPOSALS if route is None else PROPOSALS.where(proposal.c.route == route)
+        if open_only:
+            query = query.where(IS_OPEN)
         if after is not None:
-            last = self.get(after)
-            query = query.where(before(proposal.c.created_at, proposal.c.id, last))
-        return self._all(query.limit(limit).offset(offset))
+            order = newest(proposal.c.created_at, proposal.c.id)
+            query = query.where(order.behind(self._unit, after))
+        return self._all(query.limit(limit))
 
-    def count(self, *, route: str | None = None, open_only: bool = False) -> int:
-        query = sa.select(sa.func.count()).select_from(proposal)
-        found = self._unit.read(query.where(*_of(route, open_only=open_only)))
-        return int(found.scalar_one())
+    def phases(self) -> Mapping[Phase, int]:
+        return {Phase(row.phase): row.n for row in self._unit.read(PHASES)}
 
     def of_pair(self, route: str, incumbent: str, candidate: str) -> Sequence[Proposal]:
         pair = (proposal.c.incumbent == incumbent, proposal.c.candidate == candidate)

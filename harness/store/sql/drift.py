@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 
 from harness.domain.drift import Check, CheckState, Watch
+from harness.ports import MOST_LISTED
 from harness.store.rows import drift as rows
 from harness.store.sql.unit import Unit
 from harness.store.tables.drift import drift_check, drift_watch
@@ -38,8 +39,8 @@ class SqlDrift:
         changes = {"state": watch.state.value, "closed_at": watch.closed_at}
         return self._unit.write(STILL.values(changes), {"watch": watch.id}) == 1
 
-    def watches(self, *, open_only: bool = False) -> Sequence[Watch]:
-        query = WATCHES
+    def watches(self, *, open_only: bool = False, limit: int = MOST_LISTED) -> Sequence[Watch]:
+        query = WATCHES.limit(limit)
         if open_only:
             query = query.where(drift_watch.c.closed_at.is_(None))
         return [rows.watch(row) for row in self._unit.read(query)]

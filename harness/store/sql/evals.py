@@ -20,8 +20,7 @@ from harness.domain.evaluation import (
 )
 from harness.ports import MOST_LISTED
 from harness.store.rows import evals as rows
-from harness.store.rules import ENDED, checked_sample
-from harness.store.sql.pages import before
+from harness.store.rules import ENDED, checked_sample, no_such_run
 from harness.store.sql.unit import Unit
 from harness.store.tables.evals import eval_run, sample, suite
 
@@ -115,31 +114,17 @@ class SqlEvalRuns:
     def get(self, run: str) -> EvalRun:
         row = self._unit.read(ONE_RUN, {"run": run}).first()
         if row is None:
-            raise NotFound(f"there is no eval run {run}; `swapgate eval list` shows them")
+            raise no_such_run(run)
         self._unit.checked(eval_run, [row])
         return rows.run(row)
 
     def list(
-        self,
-        *,
-        states: Sequence[RunState] = (),
-        limit: int = MOST_LISTED,
-        offset: int = 0,
-        after: str | None = None,
+        self, *, states: Sequence[RunState] = (), limit: int = MOST_LISTED
     ) -> Sequence[EvalRun]:
         query = NEWEST_RUNS
         if states:
             query = query.where(eval_run.c.state.in_([state.value for state in states]))
-        if after is not None:
-            last = self.get(after)
-            query = query.where(before(eval_run.c.created_at, eval_run.c.id, last))
-        return self._believed(query.limit(limit).offset(offset))
-
-    def count(self, *, states: Sequence[RunState] = ()) -> int:
-        query = sa.select(sa.func.count()).select_from(eval_run)
-        if states:
-            query = query.where(eval_run.c.state.in_([state.value for state in states]))
-        return int(self._unit.read(query).scalar_one())
+        return self._believed(query.limit(limit))
 
     def of_targets(self, targets: Collection[str]) -> Sequence[EvalRun]:
         query = NEWEST_RUNS.where(eval_run.c.target.in_(sorted(targets)))

@@ -230,9 +230,6 @@ class SqlApiKeys:
             raise Conflict(f"the key {key.id} ({key.name}) is stored already: create another")
         self._unit.insert(api_key, rows.of_key(key))
 
-    def list(self) -> Sequence[ApiKey]:
-        return [rows.key(row) for row in self._unit.checked(api_key, self._unit.read(KEYS))]
-
     def get(self, key: str) -> ApiKey | None:
         row = self._unit.read(KEYS.where(api_key.c.id == key)).first()
         return None if row is None else rows.key(self._unit.checked(api_key, [row])[0])

@@ -1,21 +1,97 @@
-"""Pages of a list that goes from the newest to the oldest."""
+"""Pages by keyset: what comes after a row in the list's order, however far back that is."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Final
 
 import sqlalchemy as sa
 
+from harness.domain.errors import NotFound
+from harness.domain.listing import PageRequest, cursor, values_of
+from harness.store.rows import Row
+from harness.store.sql.unit import Unit
+from harness.store.tables.base import UtcTime
 
-class Listed(Protocol):
+Column = sa.Column[Any]
+# BIGINT on both databases: a cursor that somebody made up is no error of the database.
+MOST: Final = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Order:
+    """How a list is sorted. rising, falling: its columns and which of them go down; together
+    they are unique.
+
+    key: the column that names a row in a cursor, where a row keeps its place for good. None for
+    rows that move or are deleted: then a cursor holds the place itself.
+    """
+
+    columns: Sequence[Column]
+    falling: frozenset[Column] = frozenset()
+    key: Column | None = None
+
     @property
-    def id(self) -> str: ...
-    @property
-    def created_at(self) -> datetime: ...
+    def clauses(self) -> list[sa.ColumnElement[Any]]:
+        return [each.desc() if each in self.falling else each for each in self.columns]
+
+    def cursor(self, row: Row) -> str:
+        named = [self.key] if self.key is not None else self.columns
+        values = [getattr(row, each.name) for each in named]
+        return str(values[0]) if self.key is not None else cursor(values)
+
+    def behind(self, unit: Unit, after: str) -> sa.ColumnElement[bool]:
+        """Raises NotFound for a row that is not stored, InputError for what is no cursor."""
+        return self._behind(self.columns, self._place(unit, after))
+
+    def _place(self, unit: Unit, after: str) -> Sequence[object]:
+        if self.key is None:
+            kinds = [_kind(each) for each in self.columns]
+            found = values_of(after, kinds)
+            return [max(-MOST, min(MOST, v)) if isinstance(v, int) else v for v in found]
+        row = unit.read(sa.select(*self.columns).where(self.key == after)).first()
+        if row is None:
+            raise NotFound(f"there is no {after} in this list to go on behind")
+        return list(row)
+
+    def _behind(
+        self, columns: Sequence[Column], values: Sequence[object]
+    ) -> sa.ColumnElement[bool]:
+        first, value = columns[0], values[0]
+        further = first < value if first in self.falling else first > value
+        if len(columns) == 1:
+            return further
+        return sa.or_(further, sa.and_(first == value, self._behind(columns[1:], values[1:])))
 
 
-def before(
-    time: sa.Column[datetime], id_: sa.Column[str], last: Listed
-) -> sa.ColumnElement[bool]:
-    """What comes after `last`, the end of the page before: by time, then by id."""
-    same = sa.and_(time == last.created_at, id_ < last.id)
-    return sa.or_(time < last.created_at, same)
+def _kind(column: Column) -> type:
+    if isinstance(column.type, UtcTime):
+        return datetime
+    return int if isinstance(column.type, sa.Integer) else str
+
+
+def newest(time: Column, id_: Column) -> Order:
+    """By time and then by id, the newest first; an id names a row."""
+    return Order((time, id_), frozenset({time, id_}), id_)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Of a page. next: the cursor of the next one, None at the end."""
+
+    rows: Sequence[Row]
+    total: int
+    next: str | None
+
+
+def read_page(unit: Unit, query: sa.Select[Any], order: Order, asked: PageRequest) -> Rows:
+    """query: the whole list, unsorted."""
+    count = sa.select(sa.func.count()).select_from(query.subquery())
+    total = int(unit.read(count).scalar_one())
+    if asked.after is not None:
+        query = query.where(order.behind(unit, asked.after))
+    query = query.order_by(*order.clauses).limit(asked.limit + 1).offset(asked.offset)
+    found = unit.read(query).all()
+    more = len(found) > asked.limit
+    rows = found[: asked.limit]
+    return Rows(rows, total, order.cursor(rows[-1]) if more else None)

@@ -10,7 +10,6 @@ from harness.domain.errors import SignatureInvalid
 from harness.domain.evaluation import RUNNABLE
 from harness.domain.signatures import RowFault
 from harness.store.rows import Row
-from harness.store.sql.signed_rows import UNSIGNED, RowSignatures
 from harness.store.sql.unit import Unit
 from harness.store.tables.decisions import LIVE_STATES, OPEN_PHASES, proposal, rollout
 from harness.store.tables.evals import eval_run
@@ -39,19 +38,19 @@ def chains_of(unit: Unit) -> Chains:
     return found
 
 
-def working_faults(unit: Unit, signatures: RowSignatures) -> Iterator[RowFault]:
+def working_faults(unit: Unit) -> Iterator[RowFault]:
     """Of what control works on now: open proposals, live rollouts, runs that are to go on."""
     for name, where in WORKING.items():
-        yield from _faults(unit, signatures, SIGNED[name], where)
+        yield from _faults(unit, SIGNED[name], where)
 
 
-def row_faults(unit: Unit, signatures: RowSignatures) -> Iterator[RowFault]:
+def row_faults(unit: Unit) -> Iterator[RowFault]:
     """Table by table. The manifest's comes last, with an empty key."""
     for name, signed in SIGNED.items():
         if name == route_version.name:
-            yield from _version_faults(unit, signatures)
+            yield from _version_faults(unit)
             continue
-        yield from _faults(unit, signatures, signed, sa.true())
+        yield from _faults(unit, signed, sa.true())
     try:
         unit.check_manifest()
     except SignatureInvalid as error:
@@ -59,27 +58,22 @@ def row_faults(unit: Unit, signatures: RowSignatures) -> Iterator[RowFault]:
 
 
 def _faults(
-    unit: Unit,
-    signatures: RowSignatures,
-    signed: SignedTable,
-    where: sa.ColumnElement[bool],
+    unit: Unit, signed: SignedTable, where: sa.ColumnElement[bool]
 ) -> Iterator[RowFault]:
-    name = signed.table.name
     for row in unit.read(sa.select(signed.table).where(where)):
-        if why := signatures.fault(signed, row._asdict()):
-            yield RowFault(name, _key(name, row), why, unsigned=why == UNSIGNED)
+        if fault := unit.fault(signed.table, row):
+            yield fault
 
 
-def _version_faults(unit: Unit, signatures: RowSignatures) -> Iterator[RowFault]:
+def _version_faults(unit: Unit) -> Iterator[RowFault]:
     name, chains = route_version.name, chains_of(unit)
     before: Row | None = None
     for row in unit.read(VERSIONS):
         chain = chains.get((row.route, row.version), [])
-        why = signatures.fault(SIGNED[name], row._asdict(), fallbacks=chain)
-        if not why:
-            why = _break(before, row)
-        if why:
-            yield RowFault(name, _key(name, row), why, unsigned=why == UNSIGNED)
+        if fault := unit.fault(route_version, row, fallbacks=chain):
+            yield fault
+        elif why := _break(before, row):
+            yield RowFault(name, (row.route, str(row.version)), why, unsigned=False)
         before = row
 
 
@@ -90,7 +84,3 @@ def _break(before: Row | None, row: Row) -> str:
     if before.version + 1 != row.version or before.signature != row.prev_signature:
         return "it does not follow the version before it, which was removed or replaced"
     return ""
-
-
-def _key(name: str, row: Row) -> tuple[str, ...]:
-    return tuple(str(getattr(row, column)) for column in SIGNED[name].key)

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from harness.domain.errors import Conflict
 from harness.domain.shadow import Shadow, ShadowTally, added
 from harness.domain.targets import Target
-from harness.ports import ShadowRecord
+from harness.ports import MOST_LISTED, ShadowRecord
 from harness.store.rows import evals as target_rows
 from harness.store.rows import shadows as rows
 from harness.store.rules import check_shadow, check_shadow_tally, no_such_shadow, shadow_is_live
@@ -48,8 +48,17 @@ class SqlShadows:
         self._unit.amend(shadow, shadow.c.id == id_, end)
         return replace(stored, ended_at=now, ended_by=actor, ended_because=because)
 
-    def all(self, *, route: str | None = None) -> Sequence[ShadowRecord]:
-        return self._records(NEWEST if route is None else NEWEST.where(shadow.c.route == route))
+    def list(
+        self,
+        *,
+        route: str | None = None,
+        proposal: str | None = None,
+        limit: int = MOST_LISTED,
+    ) -> Sequence[ShadowRecord]:
+        query = NEWEST if route is None else NEWEST.where(shadow.c.route == route)
+        if proposal is not None:
+            query = query.where(shadow.c.proposal == proposal)
+        return self._records(query.limit(limit))
 
     def live(self) -> Sequence[Shadow]:
         return [each.shadow for each in self._records(LIVE)]
@@ -75,7 +84,7 @@ class SqlShadows:
             query = query.where(shadow_tally.c.day >= since)
         return [rows.tally(row) for row in self._unit.read(query)]
 
-    def _records(self, query: sa.Select[tuple[object, ...]]) -> list[ShadowRecord]:
+    def _records(self, query: sa.Select[tuple[object, ...]]) -> "Sequence[ShadowRecord]":
         found = self._unit.checked(shadow, self._unit.read(query))
         if not found:
             return []

@@ -29,6 +29,7 @@ from harness.store.sql.failovers import SqlFailovers
 from harness.store.sql.failures import translated
 from harness.store.sql.installation import SqlInstallation
 from harness.store.sql.leader import leadership
+from harness.store.sql.listings import SqlListings
 from harness.store.sql.operations import (
     SqlApiKeys,
     SqlObservations,
@@ -167,12 +168,22 @@ class SqlStore:
         with translated(), self._reading.begin() as db:
             yield self._transaction(db, writable=False)
 
+    @contextmanager
+    def listings(self) -> Iterator[SqlListings]:
+        self._require_file()
+        with translated(), self._reading.begin() as db:
+            self._check_schema(db)
+            yield SqlListings(self._unit(db, writable=False))
+
     def _transaction(self, db: sa.Connection, *, writable: bool) -> SqlTransaction:
+        self._check_schema(db)
+        unit = self._unit(db, writable=writable)
+        return SqlTransaction(unit, secret=self._secret, clock=self._clock)
+
+    def _check_schema(self, db: sa.Connection) -> None:
         if not self._is_known:
             revisions.check(db.execute(REVISION_OF_SCHEMA).scalar())
             self._is_known = True
-        unit = self._unit(db, writable=writable)
-        return SqlTransaction(unit, secret=self._secret, clock=self._clock)
 
     def _unit(self, db: sa.Connection, *, writable: bool) -> Unit:
         return Unit(db, self._row_signatures(db), writable=writable)
@@ -208,8 +219,7 @@ class SqlStore:
     def signature_faults(self, *, working: bool = False) -> Sequence[RowFault]:
         look = working_faults if working else row_faults
         with translated(), self._reading.begin() as db:
-            signatures = self._row_signatures(db)
-            return list(look(Unit(db, signatures, writable=False), signatures))
+            return list(look(self._unit(db, writable=False)))
 
     def sign_unsigned(self, *, actor: Actor, reason: str) -> int:
         """Sign the rows from before there were signatures; how many. Once.
@@ -233,7 +243,7 @@ class SqlStore:
         with translated(), self._writing.begin() as db:
             unit = self._unit(db, writable=True)
             unit.serialize()
-            for fault in row_faults(unit, self._row_signatures(db)):
+            for fault in row_faults(unit):
                 raise SignatureInvalid(f"{fault.name}: {fault.why}")
             with without_triggers(unit):
                 count = sign_rows(unit, again=True)
@@ -248,7 +258,7 @@ class SqlStore:
         with translated(), self._writing.begin() as db:
             unit = self._unit(db, writable=True)
             unit.serialize()
-            now_at_fault = set(row_faults(unit, self._row_signatures(db)))
+            now_at_fault = set(row_faults(unit))
             with without_triggers(unit):
                 count = remove_rows(unit, [each for each in faults if each in now_at_fault])
             details = {"rows": [each.name for each in faults], "reason": reason}

@@ -31,17 +31,18 @@ class SqlSwitches:
 
     def lift(self, id_: str, *, actor: str, now: datetime) -> SwitchRecord:
         self._unit.serialize()
-        row = self._unit.read(NEWEST.where(switch.c.id == id_)).first()
-        if row is None:
-            raise no_such_switch(id_)
-        stored = rows.record(row)
+        stored = self.get(id_)
         if stored.lifted_at is not None:
             return stored
         self._unit.amend(switch, switch.c.id == id_, {"lifted_at": now, "lifted_by": actor})
         return replace(stored, lifted_at=now, lifted_by=actor)
 
-    def all(self) -> Sequence[SwitchRecord]:
-        return [rows.record(row) for row in self._unit.checked(switch, self._unit.read(NEWEST))]
+    def get(self, id_: str) -> SwitchRecord:
+        row = self._unit.read(NEWEST.where(switch.c.id == id_)).first()
+        if row is None:
+            raise no_such_switch(id_)
+        self._unit.checked(switch, [row])
+        return rows.record(row)
 
     def not_lifted(self) -> Sequence[Switch]:
         found = self._unit.checked(switch, self._unit.read(NOT_LIFTED))

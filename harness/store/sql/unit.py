@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from harness.domain.errors import IllegalTransition, SignatureInvalid
+from harness.domain.signatures import RowFault
 from harness.store.rows import Row
 from harness.store.sql import manifest as manifests
 from harness.store.sql.failures import translated
@@ -22,7 +23,7 @@ from harness.store.sql.row_digests import (
     key_of,
     plain_rows,
 )
-from harness.store.sql.signed_rows import RowSignatures
+from harness.store.sql.signed_rows import UNSIGNED, RowSignatures
 from harness.store.tables.base import SIGNATURE
 from harness.store.tables.signed import SIGNED, manifest
 
@@ -195,8 +196,16 @@ class Unit:
 
         What was left out is told by `housekeeping.check_snapshot`.
         """
-        signed = SIGNED[table.name]
-        return [row for row in rows if not self._signatures.fault(signed, row._asdict())]
+        return [row for row in rows if self.fault(table, row) is None]
+
+    def fault(self, table: sa.Table, row: Row, **more: object) -> RowFault | None:
+        """None where the row is as it was signed."""
+        signed, values = SIGNED[table.name], row._asdict()
+        why = self._signatures.fault(signed, values, **more)
+        if not why:
+            return None
+        key = tuple(str(values[name]) for name in signed.key)
+        return RowFault(table.name, key, why, unsigned=why == UNSIGNED)
 
     def check_manifest(self) -> manifests.Manifest | None:
         """None where nothing makes a snapshot yet. Raises SignatureInvalid."""

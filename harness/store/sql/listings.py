@@ -1,0 +1,242 @@
+"""Pages for people to look at; a row that is not as it was signed is named beside them."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, TypeVar
+
+import sqlalchemy as sa
+
+from harness.domain.access import ApiKey
+from harness.domain.alerts import AlertRecord
+from harness.domain.audit import AuditEvent
+from harness.domain.capture import Captured
+from harness.domain.drift import Check, Watch
+from harness.domain.errors import NotFound
+from harness.domain.evaluation import EvalRun, RunState, Sample, Verdict
+from harness.domain.failover import Failover
+from harness.domain.listing import FIRST_PAGE, Page, PageRequest
+from harness.domain.proposal import Proposal
+from harness.domain.signatures import RowFault
+from harness.domain.targets import Target
+from harness.ports import RouteRecord, ShadowRecord, SwitchRecord
+from harness.store.rows import Row, decisions, evals, operations, routing
+from harness.store.rows import alerts as alert_rows
+from harness.store.rows import drift as drift_rows
+from harness.store.rows import shadows as shadow_rows
+from harness.store.rows import switches as switch_rows
+from harness.store.rules import no_such_run
+from harness.store.sql.evidence import chain_signed
+from harness.store.sql.pages import Order, newest, read_page
+from harness.store.sql.unit import Unit
+from harness.store.tables.alerts import alert, failover
+from harness.store.tables.captures import captured
+from harness.store.tables.decisions import OPEN_PHASES, proposal, verdict
+from harness.store.tables.drift import drift_check, drift_watch
+from harness.store.tables.evals import eval_run, sample, target
+from harness.store.tables.operations import api_key, audit_event
+from harness.store.tables.routing import route_fallback, route_version
+from harness.store.tables.shadows import shadow
+from harness.store.tables.switches import switch
+
+T = TypeVar("T")
+Query = sa.Select[Any]
+
+PROPOSALS: Final = newest(proposal.c.created_at, proposal.c.id)
+RUNS: Final = newest(eval_run.c.created_at, eval_run.c.id)
+SWITCHES: Final = newest(switch.c.created_at, switch.c.id)
+SHADOWS: Final = newest(shadow.c.started_at, shadow.c.id)
+SAMPLES: Final = Order((sample.c.position, sample.c.epoch, sample.c.item))
+TARGETS: Final = Order((target.c.provider, target.c.model, target.c.id), key=target.c.id)
+KEYS: Final = Order((api_key.c.created_at, api_key.c.id), key=api_key.c.id)
+VERSIONS: Final = Order((route_version.c.version,), frozenset({route_version.c.version}))
+CHECKS: Final = Order(
+    (drift_check.c.started_at, drift_check.c.watch, drift_check.c.number),
+    frozenset({drift_check.c.started_at, drift_check.c.number}),
+)
+ALERTS: Final = Order((alert.c.last_seen, alert.c.id), frozenset({alert.c.last_seen}))
+FAILOVERS: Final = Order(
+    (failover.c.at, failover.c.worker, failover.c.number),
+    frozenset({failover.c.at, failover.c.number}),
+)
+CAPTURES: Final = Order((captured.c.at, captured.c.id), frozenset({captured.c.at}))
+EVENTS: Final = Order((audit_event.c.number,), frozenset({audit_event.c.number}))
+
+
+class SqlListings:
+    """See harness.ports.Listings."""
+
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def proposals(
+        self,
+        asked: PageRequest = FIRST_PAGE,
+        *,
+        route: str | None = None,
+        open_only: bool = False,
+    ) -> Page[Proposal]:
+        query = sa.select(proposal)
+        if route is not None:
+            query = query.where(proposal.c.route == route)
+        if open_only:
+            query = query.where(proposal.c.phase.in_(OPEN_PHASES))
+        return self._signed(proposal, query, PROPOSALS, asked, decisions.proposal)
+
+    def runs(
+        self, asked: PageRequest = FIRST_PAGE, *, states: Sequence[RunState] = ()
+    ) -> Page[EvalRun]:
+        query = sa.select(eval_run)
+        if states:
+            query = query.where(eval_run.c.state.in_([state.value for state in states]))
+        return self._signed(eval_run, query, RUNS, asked, evals.run)
+
+    def samples(self, asked: PageRequest = FIRST_PAGE, *, run: str) -> Page[Sample]:
+        known = sa.select(eval_run.c.id).where(eval_run.c.id == run)
+        if self._unit.read(known).first() is None:
+            raise no_such_run(run)
+        query = sa.select(sample).where(sample.c.run == run)
+        return self._signed(sample, query, SAMPLES, asked, evals.sample)
+
+    def targets(self, asked: PageRequest = FIRST_PAGE) -> Page[Target]:
+        return self._signed(target, sa.select(target), TARGETS, asked, evals.target)
+
+    def versions(self, asked: PageRequest = FIRST_PAGE, *, route: str) -> Page[RouteRecord]:
+        query = sa.select(route_version).where(route_version.c.route == route)
+        found = read_page(self._unit, query, VERSIONS, asked)
+        if not found.total:
+            raise NotFound(f"there is no route {route!r}; `swapgate route list` shows them")
+        chains = self._chains(route, [row.version for row in found.rows])
+        records, invalid = [], []
+        for row in found.rows:
+            chain = chains.get(row.version, [])
+            fault = self._unit.fault(route_version, row, fallbacks=chain_signed(chain))
+            if fault is not None:
+                invalid.append(fault)
+                continue
+            fallbacks = {row.version: tuple(each.target for each in chain)}
+            records.append(routing.record(row, fallbacks))
+        return Page(records, found.total, found.next, invalid)
+
+    def _chains(self, route: str, versions: Collection[int]) -> dict[int, list[Row]]:
+        query = (
+            sa.select(route_fallback)
+            .where(route_fallback.c.route == route, route_fallback.c.version.in_(versions))
+            .order_by(route_fallback.c.version, route_fallback.c.position)
+        )
+        found: dict[int, list[Row]] = {}
+        for row in self._unit.read(query):
+            found.setdefault(row.version, []).append(row)
+        return found
+
+    def keys(self, asked: PageRequest = FIRST_PAGE) -> Page[ApiKey]:
+        return self._signed(api_key, sa.select(api_key), KEYS, asked, operations.key)
+
+    def switches(self, asked: PageRequest = FIRST_PAGE) -> Page[SwitchRecord]:
+        return self._signed(switch, sa.select(switch), SWITCHES, asked, switch_rows.record)
+
+    def shadows(
+        self, asked: PageRequest = FIRST_PAGE, *, route: str | None = None
+    ) -> Page[ShadowRecord]:
+        query = sa.select(shadow)
+        if route is not None:
+            query = query.where(shadow.c.route == route)
+        page = self._signed(shadow, query, SHADOWS, asked, _as_it_is)
+        known, invalid = self._targets({row.candidate for row in page})
+        whole = [row for row in page if row.candidate in known]
+        records = [shadow_rows.record(row, known) for row in whole]
+        return Page(records, page.total, page.next, [*page.invalid, *invalid])
+
+    def drift_checks(
+        self,
+        asked: PageRequest = FIRST_PAGE,
+        *,
+        target: str | None = None,
+        suites: Collection[str] | None = None,
+    ) -> Page[tuple[Watch, Check]]:
+        watched = sa.select(drift_watch.c.id)
+        if target is not None:
+            watched = watched.where(drift_watch.c.target == target)
+        if suites is not None:
+            watched = watched.where(drift_watch.c.suite.in_(sorted(suites)))
+        query = sa.select(drift_check).where(drift_check.c.watch.in_(watched))
+        page = self._plain(query, CHECKS, asked, drift_rows.check)
+        ids = sorted({check.watch for check in page})
+        rows = self._unit.read(sa.select(drift_watch).where(drift_watch.c.id.in_(ids)))
+        watches = {row.id: drift_rows.watch(row) for row in rows}
+        return page.map(lambda check: (watches[check.watch], check))
+
+    def alerts(
+        self, asked: PageRequest = FIRST_PAGE, *, open_only: bool = False
+    ) -> Page[AlertRecord]:
+        query = sa.select(alert)
+        if open_only:
+            query = query.where(alert.c.resolved_at.is_(None))
+        return self._plain(query, ALERTS, asked, alert_rows.record)
+
+    def failovers(
+        self,
+        asked: PageRequest = FIRST_PAGE,
+        *,
+        since: datetime,
+        route: str | None = None,
+        user_hashes: Sequence[str] = (),
+    ) -> Page[Failover]:
+        query = sa.select(failover).where(failover.c.at >= since)
+        if route is not None:
+            query = query.where(failover.c.route == route)
+        if user_hashes:
+            query = query.where(failover.c.user_hash.in_(user_hashes))
+        return self._plain(query, FAILOVERS, asked, alert_rows.failover)
+
+    def captures(
+        self, asked: PageRequest = FIRST_PAGE, *, route: str | None = None
+    ) -> Page[Captured]:
+        query = sa.select(captured)
+        if route is not None:
+            query = query.where(captured.c.route == route)
+        return self._plain(query, CAPTURES, asked, lambda row: Captured(**row._asdict()))
+
+    def events(self, asked: PageRequest = FIRST_PAGE) -> Page[AuditEvent]:
+        return self._plain(sa.select(audit_event), EVENTS, asked, operations.event)
+
+    def verdicts(self, ids: Collection[str]) -> Mapping[str, Verdict]:
+        query = sa.select(verdict).where(verdict.c.id.in_(sorted(ids)))
+        good, _ = self._sorted_out(verdict, self._unit.read(query).all())
+        return {row.id: decisions.verdict(row) for row in good}
+
+    def target_names(self, ids: Collection[str]) -> Mapping[str, str]:
+        return {id_: each.name for id_, each in self._targets(ids)[0].items()}
+
+    def _targets(self, ids: Collection[str]) -> tuple[dict[str, Target], list[RowFault]]:
+        query = sa.select(target).where(target.c.id.in_(sorted(ids)))
+        good, invalid = self._sorted_out(target, self._unit.read(query).all())
+        return {row.id: evals.target(row) for row in good}, invalid
+
+    def _plain(
+        self, query: Query, order: Order, asked: PageRequest, build: Callable[[Row], T]
+    ) -> Page[T]:
+        found = read_page(self._unit, query, order, asked)
+        return Page([build(row) for row in found.rows], found.total, found.next)
+
+    def _signed(
+        self,
+        table: sa.Table,
+        query: Query,
+        order: Order,
+        asked: PageRequest,
+        build: Callable[[Row], T],
+    ) -> Page[T]:
+        found = read_page(self._unit, query, order, asked)
+        good, invalid = self._sorted_out(table, found.rows)
+        return Page([build(row) for row in good], found.total, found.next, invalid)
+
+    def _sorted_out(
+        self, table: sa.Table, rows: Sequence[Row]
+    ) -> tuple[list[Row], list[RowFault]]:
+        checked = [(row, self._unit.fault(table, row)) for row in rows]
+        good = [row for row, fault in checked if fault is None]
+        return good, [fault for _, fault in checked if fault is not None]
+
+
+def _as_it_is(row: Row) -> Row:
+    return row

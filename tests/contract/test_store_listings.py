@@ -1,0 +1,399 @@
+"""Lists of every store, a page at a time, through the port."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import pytest
+import sqlalchemy as sa
+
+from harness import ports
+from harness.domain.access import SYSTEM
+from harness.domain.changes import ChangeSettings
+from harness.domain.drift import CheckState
+from harness.domain.errors import InputError, NotFound, SignatureInvalid
+from harness.domain.evaluation import RunState
+from harness.domain.listing import Page, PageRequest
+from harness.domain.proposal import Phase
+from harness.domain.targets import Target
+from harness.ports import Listings, Store, Transaction
+from harness.store.sql import SqlStore
+from tests.contract import test_store_alerts as alerts
+from tests.contract import test_store_captures as captures
+from tests.contract import test_store_drift as drift
+from tests.contract import test_store_shadows as shadows
+from tests.contract import test_store_switches as switches
+from tests.contract.builders import (
+    KEY,
+    LATER,
+    NEW,
+    NOW,
+    OLD,
+    ROUTE,
+    RUN,
+    SAMPLE,
+    SETTINGS,
+    create_route,
+    proposal,
+    seeded,
+)
+from tests.raw_sql import owned
+
+pytestmark = pytest.mark.req("F5")
+
+
+def at(number: int) -> datetime:
+    """Several of one moment: what comes after the time decides."""
+    return NOW + timedelta(seconds=number // 3)
+
+
+def nothing(tx: Transaction) -> None:
+    """What a list's rows need."""
+
+
+def two_targets(tx: Transaction) -> None:
+    tx.routing.add_target(OLD)
+    tx.routing.add_target(NEW)
+
+
+def a_run(tx: Transaction) -> None:
+    two_targets(tx)
+    tx.runs.add(RUN)
+
+
+def a_watch(tx: Transaction) -> None:
+    a_run(tx)
+    tx.drift.open(drift.WATCH)
+
+
+def a_route(tx: Transaction) -> None:
+    create_route(tx)
+
+
+def add_check(tx: Transaction, n: int) -> None:
+    tx.runs.add(replace(RUN, id=f"dr_{n}", state=RunState.DONE))
+    check = replace(drift.CHECK, number=n, run=f"dr_{n}", started_at=at(n))
+    tx.drift.start(check)
+    tx.drift.end(replace(check, state=CheckState.COUNTED, ended_at=LATER))
+
+
+def add_shadow(tx: Transaction, n: int) -> None:
+    tx.shadows.add(replace(shadows.SHADOW, id=f"sh_{n:02}", started_at=at(n)))
+    tx.shadows.end(f"sh_{n:02}", actor="ada", because="seen", now=LATER)
+
+
+def add_version(tx: Transaction, n: int) -> None:
+    before = tx.routing.route(ROUTE)
+    assert before is not None
+    change = ChangeSettings(ROUTE, replace(SETTINGS, description=f"the {n}th"))
+    tx.routing.commit(
+        change, expected_version=before.version, actor="ada", reason="so", now=at(n)
+    )
+
+
+def add_event(tx: Transaction, n: int) -> None:
+    tx.audit.append(at=at(n), actor=SYSTEM, action="a", subject=str(n), details={})
+
+
+@dataclass(frozen=True)
+class Listed:
+    """read: a page. add: the row of that number. id_: of a row. before: what rows need."""
+
+    read: Callable[[Listings, PageRequest], Page[Any]]
+    add: Callable[[Transaction, int], object]
+    id_: Callable[[Any], object]
+    before: Callable[[Transaction], None] = nothing
+
+
+LISTS: Final[Mapping[str, Listed]] = {
+    "proposals": Listed(
+        lambda stored, asked: stored.proposals(asked, route=ROUTE),
+        lambda tx, n: tx.proposals.add(
+            proposal(f"p_{n:02}", created_at=at(n), phase=Phase.REJECTED)
+        ),
+        lambda row: row.id,
+        two_targets,
+    ),
+    "runs": Listed(
+        lambda stored, asked: stored.runs(asked, states=[RunState.DONE]),
+        lambda tx, n: tx.runs.add(
+            replace(RUN, id=f"r_{n:02}", created_at=at(n), state=RunState.DONE)
+        ),
+        lambda row: row.id,
+        two_targets,
+    ),
+    "samples": Listed(
+        lambda stored, asked: stored.samples(asked, run=RUN.id),
+        lambda tx, n: tx.runs.store_sample(
+            replace(SAMPLE, item=f"a, b/{n}", position=n // 3, epoch=n % 2)
+        ),
+        lambda row: row.item,
+        a_run,
+    ),
+    "targets": Listed(
+        lambda stored, asked: stored.targets(asked),
+        lambda tx, n: tx.routing.add_target(Target("sim", f"m-{n // 3}", {"seed": n})),
+        lambda row: row.id,
+    ),
+    "versions": Listed(
+        lambda stored, asked: stored.versions(asked, route=ROUTE),
+        add_version,
+        lambda row: row.route.version,
+        a_route,
+    ),
+    "keys": Listed(
+        lambda stored, asked: stored.keys(asked),
+        lambda tx, n: tx.keys.add(
+            replace(KEY, id=f"k_{n:02}", hash=f"{n:064}", created_at=at(n))
+        ),
+        lambda row: row.id,
+    ),
+    "switches": Listed(
+        lambda stored, asked: stored.switches(asked),
+        lambda tx, n: tx.switches.add(
+            replace(switches.SWITCH, id=f"sw_{n:02}", created_at=at(n))
+        ),
+        lambda row: row.switch.id,
+    ),
+    "shadows": Listed(
+        lambda stored, asked: stored.shadows(asked, route=ROUTE),
+        add_shadow,
+        lambda row: row.shadow.id,
+        two_targets,
+    ),
+    "drift_checks": Listed(
+        lambda stored, asked: stored.drift_checks(asked, target=OLD.id, suites=["tickets"]),
+        add_check,
+        lambda row: row[1].number,
+        a_watch,
+    ),
+    "alerts": Listed(
+        lambda stored, asked: stored.alerts(asked, open_only=True),
+        lambda tx, n: tx.alerts.tell([replace(alerts.OPENED, key=f"k:{n}", at=at(n))]),
+        lambda row: row.id,
+    ),
+    "failovers": Listed(
+        lambda stored, asked: stored.failovers(asked, since=NOW),
+        lambda tx, n: tx.failovers.append(
+            [replace(alerts.ROW, worker=f"w,{n % 2}", number=n + 1, at=at(n))]
+        ),
+        lambda row: row.number,
+    ),
+    "captures": Listed(
+        lambda stored, asked: stored.captures(asked, route="triage"),
+        lambda tx, n: tx.captures.add(
+            replace(captures.ONE, id=f"cap_{n}", at=at(n)), most_per_day=100
+        ),
+        lambda row: row.id,
+    ),
+    "events": Listed(
+        lambda stored, asked: stored.events(asked), add_event, lambda row: row.number
+    ),
+}
+
+
+def test_every_list_of_the_port_is_held_to_this() -> None:
+    paged = {
+        name
+        for name, method in inspect.getmembers(Listings, inspect.isfunction)
+        if "asked" in inspect.signature(method).parameters
+    }
+    assert paged == LISTS.keys()
+
+
+@pytest.mark.parametrize("listed", LISTS.values(), ids=LISTS)
+def test_pages_are_complete_and_without_doubles_while_rows_are_added(
+    store: Store, listed: Listed
+) -> None:
+    with store.write() as tx:
+        listed.before(tx)
+        for number in range(11):
+            listed.add(tx, number)
+    with store.listings() as stored:
+        whole = listed.read(stored, PageRequest(1000))
+        everything = [listed.id_(row) for row in whole]
+        some = listed.read(stored, PageRequest(2, None, offset=2))
+        with pytest.raises((NotFound, InputError)):
+            listed.read(stored, PageRequest(2, "no such, row"))
+    assert len(everything) == whole.total >= 11
+    assert whole.next is None
+    assert [listed.id_(row) for row in some] == everything[2:4]
+
+    found: list[object] = []
+    asked = PageRequest(3)
+    for number in range(11, 100):
+        with store.listings() as stored:
+            page = listed.read(stored, asked)
+        assert 0 < len(page) <= 3
+        assert not page.invalid
+        found += [listed.id_(row) for row in page]
+        if page.next is None:
+            break
+        asked = PageRequest(3, page.next)
+        with store.write() as tx:
+            # The newest: in front of what was read, or at the very end.
+            listed.add(tx, number)
+    assert len(set(found)) == len(found)
+    assert [each for each in found if each in everything] == everything
+
+
+# Whole by nature: `what` → why it does not grow without bound.
+BOUNDED: Final[Mapping[str, str]] = {
+    "Routing.history": "versions of one route",
+    "Routing.targets": "models that somebody added",
+    "Providers.all": "providers that somebody configured",
+    "Proposals.open": "at most one per route",
+    "Proposals.phases": "one per phase",
+    "Proposals.of_pair": "of one route and two models",
+    "Proposals.since": "of one route and a span of time",
+    "Proposals.let_in": "the last 20",
+    "Proposals.of_candidates": "of the models that are one by identity",
+    "Approvals.of": "of one proposal",
+    "EvalRuns.of_targets": "of the models that are asked about",
+    "EvalRuns.release": "of one process",
+    "EvalRuns.done": "of one run",
+    "EvalRuns.samples": "of one run",
+    "EvalRuns.outcomes": "of one run",
+    "Suites.all": "versions of the suites that somebody wrote",
+    "Verdicts.of": "of one proposal",
+    "Rollouts.live": "at most one per route",
+    "Rollouts.baking": "those of the last days",
+    "Observations.blocks": "of one rollout",
+    "Observations.traffic": "of a span of time",
+    "Observations.totals": "one per route, arm and target",
+    "Observations.spends": "one per key and day of a span of time",
+    "AuditLog.all": "read a page at a time",
+    "Principals.among": "of those that are asked for",
+    "AuditedRows.digests": "of those that are asked for",
+    "AuditedRows.deciding": "open proposals and rollouts that are not over",
+    "AuditedRows.serving": "one table of routes",
+    "Waivers.list": "of one route, each a person's word",
+    "Switches.not_lifted": "those that somebody holds",
+    "Shadows.live": "at most one per route",
+    "Shadows.tallies": "of the shadows that are asked for",
+    "Alerts.unsettled": "what goes on, or is still to be said",
+    "Deliveries.of": "of one alert",
+    "Sightings.of": "at most MOST_SIGHTINGS",
+    "Drift.checks": "of one watch",
+    "Credentials.all": "keys that somebody set",
+    "SignIns.all": "at most one per provider",
+    "ProviderChecks.all": "one per provider",
+    "Listings.verdicts": "of those that are asked for",
+    "Listings.target_names": "of those that are asked for",
+}
+MANY: Final = ("Sequence[", "Iterable[", "Mapping[", "frozenset[")
+
+
+def test_every_list_that_is_stored_has_a_limit_or_a_reason_why_it_stays_short() -> None:
+    parts = [
+        type_
+        for name, type_ in inspect.getmembers(ports, inspect.isclass)
+        if any(
+            getattr(getter.fget, "__annotations__", {}).get("return") is type_
+            for _, getter in inspect.getmembers(Transaction, lambda m: isinstance(m, property))
+        )
+    ]
+    assert len(parts) > 20
+    whole = {
+        f"{part.__name__}.{name}"
+        for part in (*parts, Listings)
+        for name, method in inspect.getmembers(part, inspect.isfunction)
+        if not {"limit", "asked"} & inspect.signature(method).parameters.keys()
+        and any(many in str(inspect.signature(method).return_annotation) for many in MANY)
+        and not name.startswith("_")
+    }
+    assert whole == BOUNDED.keys()
+
+
+def raw(store: SqlStore, statement: str) -> None:
+    with owned(store) as db:
+        db.execute(sa.text(statement))
+
+
+@pytest.mark.req("F1", "A4")
+@pytest.mark.parametrize(
+    "forgery",
+    [
+        "UPDATE proposal SET reason = 'so they say' WHERE id = 'p_2'",
+        "UPDATE proposal SET plans = 'no JSON' WHERE id = 'p_2'",
+        "UPDATE proposal SET updated_at = 9000000000000000000 WHERE id = 'p_2'",
+        "UPDATE proposal SET signature = NULL WHERE id = 'p_2'",
+    ],
+    ids=["words", "no JSON", "no time", "unsigned"],
+)
+def test_one_forged_row_hides_no_other_and_no_decision_reads_it(
+    sql_stores: Callable[[], SqlStore], forgery: str
+) -> None:
+    store = sql_stores()
+    seeded(store)
+    with store.write() as tx:
+        for id_ in ("p_2", "p_3"):
+            tx.proposals.add(proposal(id_, phase=Phase.REJECTED))
+    raw(store, forgery)
+
+    with store.listings() as stored:
+        page = stored.proposals()
+        assert [each.id for each in page] == ["p_3", "p_1"]
+        assert [each.name for each in page.invalid] == ["proposal p_2"]
+        assert page.total == 3
+        # It can stand at the end of a page, too.
+        first = stored.proposals(PageRequest(2))
+        assert first.next == "p_2"
+        assert [each.id for each in stored.proposals(PageRequest(2, first.next))] == ["p_1"]
+    with store.read() as tx:
+        with pytest.raises(SignatureInvalid, match="p_2"):
+            tx.proposals.list()
+        with pytest.raises(SignatureInvalid, match="p_2"):
+            tx.proposals.get("p_2")
+    assert [each.name for each in store.signature_faults()] == ["proposal p_2"]
+
+
+@pytest.mark.req("F1", "A4")
+def test_a_forged_version_key_switch_run_sample_or_model_hides_no_other(
+    sql_stores: Callable[[], SqlStore],
+) -> None:
+    store = sql_stores()
+    with store.write() as tx:
+        a_route(tx)
+        tx.runs.add(RUN)
+        for number in range(3):
+            add_version(tx, number)
+            LISTS["keys"].add(tx, number)
+            LISTS["switches"].add(tx, number)
+            LISTS["runs"].add(tx, number)
+            LISTS["samples"].add(tx, number)
+        add_shadow(tx, 1)
+    for statement in (
+        "UPDATE route_version SET reason = 'no' WHERE version = 2",
+        "UPDATE api_key SET name = 'no' WHERE id = 'k_01'",
+        "UPDATE switch SET reason = 'no' WHERE id = 'sw_01'",
+        "UPDATE eval_run SET suite = 'no' WHERE id = 'r_01'",
+        "UPDATE sample SET strict = 0.5 WHERE position = 0 AND epoch = 1",
+        "UPDATE target SET model = 'no' WHERE model = 'new-1'",
+    ):
+        raw(store, statement)
+
+    with store.listings() as stored:
+        lists = {
+            "versions": stored.versions(route=ROUTE),
+            "keys": stored.keys(),
+            "switches": stored.switches(),
+            "runs": stored.runs(),
+            "samples": stored.samples(run=RUN.id),
+            "targets": stored.targets(),
+            # Whose candidate is the forged model.
+            "shadows": stored.shadows(),
+        }
+        assert {name for name, page in lists.items() if len(page.invalid) == 1} == lists.keys()
+        assert {name: len(page) for name, page in lists.items()} == {
+            "versions": 3,
+            "keys": 2,
+            "switches": 2,
+            "runs": 3,
+            "samples": 2,
+            "targets": 2,
+            "shadows": 0,
+        }
+        assert NEW.id not in stored.target_names([NEW.id, OLD.id])
