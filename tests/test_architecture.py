@@ -190,3 +190,31 @@ def is_requirement(node: ast.expr) -> bool:
             return re.fullmatch(r"[A-Z][1-9]\d?", name) is not None
         case _:
             return False
+
+
+def test_nothing_that_decides_reads_what_is_shown() -> None:
+    # A list for people goes on past a row that is not as it was signed. A decision must not.
+    control = Path("harness/control")
+    readers = [
+        f"{file}:{node.lineno}"
+        for file in python_files("harness", "dashboard", "router", "evals")
+        if file != control / "listings.py"
+        for node in ast.walk(parsed(file))
+        if isinstance(node, ast.Attribute) and node.attr == "listings"
+    ]
+    importers = [
+        f"{file}:{line}"
+        for file in python_files("harness")
+        if control in file.parents
+        for line, module in imports(file)
+        if module == "harness.control.listings"
+    ]
+    names = [
+        f"{file}:{node.lineno}"
+        for file in python_files("harness")
+        if control in file.parents
+        for node in ast.walk(parsed(file))
+        if isinstance(node, ast.ImportFrom) and node.module == "harness.control"
+        if "listings" in [each.name for each in node.names]
+    ]
+    assert not [*readers, *importers, *names]

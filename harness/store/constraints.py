@@ -10,6 +10,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from harness.domain.errors import DatabaseUnusable
 from harness.store.tables import metadata
 
 Definitions = Mapping[tuple[str, str], str]
@@ -64,6 +65,7 @@ def shipped(db: sa.Connection) -> Definitions:
                 return _in_sqlite(empty)
         finally:
             beside.dispose()
+    _require_temporary_tables(db)
     made = db.begin_nested()
     try:
         beside_us = db.execution_options(schema_translate_map={None: "pg_temp"})
@@ -73,6 +75,17 @@ def shipped(db: sa.Connection) -> Definitions:
     finally:
         made.rollback()
         db.execution_options(schema_translate_map=None)
+
+
+def _require_temporary_tables(db: sa.Connection) -> None:
+    """Everybody has the right, unless an administrator took it from PUBLIC."""
+    may = "SELECT has_database_privilege(current_database(), 'TEMPORARY')"
+    if not db.execute(sa.text(may)).scalar_one():
+        who = db.execute(sa.text("SELECT current_user")).scalar_one()
+        raise DatabaseUnusable(
+            f"the role {who} may not make temporary tables, with which the rules of the "
+            "database are compared: run this with the tables' owner in `database_url`"
+        )
 
 
 def _in_postgres(db: sa.Connection, schema: str) -> Definitions:

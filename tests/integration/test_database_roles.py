@@ -160,6 +160,20 @@ def test_who_owns_the_tables_does_both_and_is_granted_nothing(
         migrate.downgrade(as_role(postgres_url, role), "0030")
 
 
+def test_a_check_by_a_role_without_temporary_tables_says_which_role_to_use(
+    postgres_url: str, role: str
+) -> None:
+    roles.grant(postgres_url, role)
+    owner = Database(postgres_url)
+    name = sa.make_url(postgres_url).database
+    owner.run(f'REVOKE TEMPORARY ON DATABASE "{name}" FROM PUBLIC')
+    owner.engine.dispose()
+
+    with pytest.raises(DatabaseUnusable, match=f"role {role} may not .* the tables' owner"):
+        migrate.state(as_role(postgres_url, role))
+    assert migrate.state(postgres_url).differences == ()
+
+
 def test_sqlite_has_no_roles(sqlite_url: str) -> None:
     with pytest.raises(InputError, match="SQLite has no roles"):
         roles.grant(sqlite_url, "runtime")

@@ -107,13 +107,21 @@ def another_target(intruder: Intruder, proposal: Proposal) -> None:
     )
 
 
-def other_terms(intruder: Intruder, proposal: Proposal) -> None:
+def rewrite(
+    intruder: Intruder, proposal: Proposal, column: str, before: str, after: str
+) -> None:
+    """A text within its verdict."""
     intruder.run(
-        "UPDATE verdict SET inputs = replace(inputs, :before, :after) WHERE id = :id",
-        before=f'"margin":{proposal.plans[0].margin!r}',
-        after='"margin":0.5',
+        f"UPDATE verdict SET {column} = replace({column}, :before, :after) WHERE id = :id",  # noqa: S608
+        before=before,
+        after=after,
         id=proposal.verdict,
     )
+
+
+def other_terms(intruder: Intruder, proposal: Proposal) -> None:
+    margin = f'"margin":{proposal.plans[0].margin!r}'
+    rewrite(intruder, proposal, "inputs", margin, '"margin":0.5')
 
 
 def unreadable(intruder: Intruder, proposal: Proposal) -> None:
@@ -128,12 +136,7 @@ def a_longer_life(intruder: Intruder, proposal: Proposal) -> None:
 
 
 def fewer_losses(intruder: Intruder, proposal: Proposal) -> None:
-    intruder.run(
-        "UPDATE verdict SET suites = replace(suites, :before, :after) WHERE id = :id",
-        before='"losses":',
-        after='"losses":1',
-        id=proposal.verdict,
-    )
+    rewrite(intruder, proposal, "suites", '"losses":', '"losses":1')
 
 
 CHANGES = (
@@ -264,21 +267,23 @@ def test_a_fallback_needs_evidence_that_still_gives_its_verdict(
         )
 
 
+def in_canary_with_log_e_times(factor: float, world: World, intruder: Intruder) -> Proposal:
+    """A canary with its traffic, whose verdict has another figure by now."""
+    proposal = in_canary(world)
+    with world.store.read() as tx:
+        verdict = tx.verdicts.get(proposal.verdict or "")
+    log_e = verdict.suites[0].log_e
+    before, after = (f'"log_e":{figure!r}' for figure in (log_e, log_e * factor))
+    rewrite(intruder, proposal, "suites", before, after)
+    world.feed(blocks=20)
+    return proposal
+
+
 def test_a_figure_of_another_last_digit_is_no_false_alarm(
     sql_world: World, intruder: Intruder
 ) -> None:
-    proposal = in_canary(sql_world)
-    with sql_world.store.read() as tx:
-        verdict = tx.verdicts.get(proposal.verdict or "")
-    report = verdict.suites[0]
-    intruder.run(
-        "UPDATE verdict SET suites = replace(suites, :before, :after) WHERE id = :id",
-        before=f'"log_e":{report.log_e!r}',
-        after=f'"log_e":{report.log_e * (1 + 1e-12)!r}',
-        id=verdict.id,
-    )
+    proposal = in_canary_with_log_e_times(1 + 1e-12, sql_world, intruder)
 
-    sql_world.feed(blocks=20)
     sql_world.turn()
     sql_world.turn()
 
@@ -289,18 +294,8 @@ def test_a_figure_of_another_last_digit_is_no_false_alarm(
 def test_a_canary_holds_for_a_person_where_only_a_figure_is_another(
     sql_world: World, intruder: Intruder
 ) -> None:
-    proposal = in_canary(sql_world)
-    with sql_world.store.read() as tx:
-        verdict = tx.verdicts.get(proposal.verdict or "")
-    report = verdict.suites[0]
-    intruder.run(
-        "UPDATE verdict SET suites = replace(suites, :before, :after) WHERE id = :id",
-        before=f'"log_e":{report.log_e!r}',
-        after=f'"log_e":{report.log_e * 1.001!r}',
-        id=verdict.id,
-    )
+    proposal = in_canary_with_log_e_times(1.001, sql_world, intruder)
 
-    sql_world.feed(blocks=20)
     for _ in range(3):
         sql_world.turn()
 

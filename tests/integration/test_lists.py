@@ -1,0 +1,133 @@
+"""Lists as people get them: a page at a time, and a forged row hides no other."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, get_origin
+
+import pytest
+import sqlalchemy as sa
+
+from dashboard import cards, queries
+from harness.api.app import PREFIX, answers
+from harness.control import propose
+from harness.domain.errors import SignatureInvalid
+from harness.domain.listing import INVALID, Page
+from tests.api_door import Door
+from tests.command_line import CommandLine, installed
+from tests.raw_sql import owned
+from tests.world import BEN
+
+pytestmark = pytest.mark.req("F5")
+
+# Path → why the whole of it is short. docs/api.md says it in a sentence.
+SMALL: Final = {
+    "/canaries": "at most one per route",
+    "/credentials/providers": "one per provider",
+    "/drift": "one per route and suite",
+    "/models/ending": "models in use that end within 90 days",
+    "/overview": "one per route",
+    "/policies": "those of the file",
+    "/proposals/{proposal}/approvals": "of one proposal",
+    "/providers": "those that somebody configured",
+    "/providers/matrix": "one per provider",
+    "/routes": "those that somebody made",
+    "/routes/{route}/drift": "one per suite of a route",
+    "/routes/{route}/fallbacks": "one chain",
+    "/suites": "those of the file",
+}
+
+
+@pytest.fixture
+def cli(
+    tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[CommandLine]:
+    with installed(tmp_path, sqlite_url, monkeypatch) as made:
+        yield made
+
+
+def test_every_list_of_the_api_is_paged_or_named_as_small(cli: CommandLine) -> None:
+    paths = Door(cli.world).document["paths"]
+    lists = {
+        path: {each["name"] for each in paths[path]["get"].get("parameters", ())}
+        for (path, method), kind in answers().items()
+        if method == "get" and get_origin(kind) is Page
+    }
+    whole = {path.removeprefix(PREFIX) for path in lists if "limit" not in lists[path]}
+    assert whole == SMALL.keys()
+    paged = [lists[path] for path in lists if path.removeprefix(PREFIX) not in SMALL]
+    assert all({"limit", "after", "offset"} <= names for names in paged)
+
+
+def forged(world: CommandLine) -> tuple[str, str]:
+    """Two proposals that are over, the older one with another reason than was signed."""
+    ids = []
+    for _ in range(2):
+        made = world.world.propose("sim/better")
+        propose.cancel(world.world.context(), BEN, made.id)
+        ids.append(made.id)
+    with owned(world.world.store) as db:  # type: ignore[arg-type]  # the fixture's is SQL
+        statement = sa.text("UPDATE proposal SET reason = 'so they say' WHERE id = :id")
+        db.execute(statement, {"id": ids[0]})
+    return ids[0], ids[1]
+
+
+@pytest.mark.req("F1", "A4")
+def test_a_forged_proposal_is_named_in_every_list_and_hides_no_other(
+    cli: CommandLine,
+) -> None:
+    bad, good = forged(cli)
+    said = f"proposal {bad}: {INVALID}"
+
+    for words in (("proposal", "list"), ("proposal", "list", "--json")):
+        done = cli.run(*words)
+        assert good in done.stdout
+        assert bad not in done.stdout
+        assert said in done.stderr
+    answer = Door(cli.world).send("GET", "/proposals").json()
+    assert [each["id"] for each in answer["items"]] == [good]
+    assert [(each["table"], each["key"]) for each in answer["invalid"]] == [("proposal", [bad])]
+    assert answer["total"] == 2
+
+    page = queries.proposals(cli.world.context())
+    assert [row.proposal.id for row in page] == [good]
+    assert f"proposal {bad}." in cards.invalid(page.invalid)
+    assert "swapgate db check" in cards.invalid(page.invalid)
+    # Whoever decides reads another way.
+    with pytest.raises(SignatureInvalid, match=bad):
+        propose.get(cli.world.context(), bad)
+
+
+@pytest.mark.req("F1", "A4")
+def test_a_forged_verdict_is_marked_where_its_proposal_is_listed(cli: CommandLine) -> None:
+    made = cli.world.until_decided(cli.world.propose("sim/better").id)
+    with owned(cli.world.store) as db:  # type: ignore[arg-type]  # the fixture's is SQL
+        db.execute(sa.text("UPDATE verdict SET reason = 'so they say'"))
+
+    assert INVALID in cli.text("proposal", "list")
+    [row] = queries.proposals(cli.world.context())
+    assert (row.proposal.id, row.verdict) == (made.id, None)
+
+
+def test_pages_of_the_terminal_and_of_the_api_end_in_a_cursor(cli: CommandLine) -> None:
+    for number in range(5):
+        cli.run("key", "create", f"shop {number}")
+    door = Door(cli.world)
+
+    first = cli.run("key", "list", "--limit", "2", "--json")
+    shown = json.loads(first.stdout)
+    cursor = shown[-1]["id"]
+    assert f"2 of 11: `--after {cursor}` shows the next" in first.stderr
+    rest = cli.json("key", "list", "--after", cursor)
+    assert len(rest) == 9
+
+    everything: list[str] = []
+    path = "/keys?limit=4"
+    after: str | None = ""
+    while after is not None:
+        answer = door.send("GET", path + (f"&after={after}" if after else "")).json()
+        everything += [each["id"] for each in answer["items"]]
+        after = answer["next"]
+    assert everything == [each["id"] for each in (*shown, *rest)]
+    assert door.send("GET", "/audit?after=nonsense").status_code == 422
+    assert door.send("GET", "/proposals?after=p_unknown").status_code == 404
