@@ -12,6 +12,7 @@ from harness.control import (
     recomputation,
     routes,
     standing,
+    tightened,
 )
 from harness.control.context import Context
 from harness.domain.access import SYSTEM, Actor
@@ -45,6 +46,7 @@ def open_canary(
     now = ctx.clock.now()
     standing.demand(ctx, tx, proof)
     recomputation.demand(ctx, tx, proof, proposal)
+    tightened.demand(ctx, tx, proposal)
     route = routes.existing(tx, proposal.route)
     policy = proposal.policy.canary
     rollout = Rollout(

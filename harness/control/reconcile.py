@@ -25,6 +25,7 @@ from harness.control import (
     shadows,
     standing,
     tampering,
+    tightened,
     work,
 )
 from harness.control.context import Context
@@ -171,6 +172,7 @@ def _evaluate(ctx: Context, proposal: Proposal) -> list[str]:
         runs = [tx.runs.get(run) for run in sorted(evaluate.run_ids(proposal))]
         found = evaluate.answers(tx, proposal)
         now = standing.route_time(ctx, tx, proposal.route)
+        rules = "" if base_changed else _other_rules(ctx, tx, proposal)
         changes = [
             change
             for plan in proposal.plans
@@ -178,9 +180,9 @@ def _evaluate(ctx: Context, proposal: Proposal) -> list[str]:
         ]
     if base_changed:
         return _in_write(ctx, proposal, Event.BASE_CHANGED, _OTHER_BASE)
-    if changes:
-        because = f"{'; '.join(changes)} since the proposal was made"
-        return _in_write(ctx, proposal, Event.STALE, because)
+    if changes or rules:
+        since = f"{'; '.join(changes)} since the proposal was made"
+        return _in_write(ctx, proposal, Event.STALE, since if changes else rules)
     stuck = evaluate.stuck(proposal, {run.id: run for run in runs})
     try:
         evaluate.check_arms(proposal, {run.id: run for run in runs})
@@ -313,11 +315,14 @@ def _proof_now(ctx: Context, proposal: Proposal) -> tuple[Verdict, list[str]]:
         base_changed = _base_changed(tx, proposal)
         proof = tx.verdicts.get(proposal.verdict or "")
         found = standing.of(ctx, tx, proof)
+        rules = "" if base_changed else _other_rules(ctx, tx, proposal)
     if base_changed:
         return proof, _in_write(ctx, proposal, Event.BASE_CHANGED, _OTHER_BASE)
     if not found.holds:
         event = Event.STALE if found.proof is Proof.STALE else Event.EXPIRED
         return proof, _in_write(ctx, proposal, event, _no_proof(proof, found))
+    if rules:
+        return proof, _in_write(ctx, proposal, Event.STALE, rules)
     return proof, []
 
 
@@ -364,6 +369,11 @@ def _canary_in_place(route: Route | None, rollout: str, proposal: Proposal) -> b
         and route.canary is not None
         and route.canary.rollout == rollout
     )
+
+
+def _other_rules(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
+    found = tightened.differences(ctx, tx, proposal)
+    return f"{tightened.OTHER_RULES} ({'; '.join(found)}): propose again" if found else ""
 
 
 def _another_look(replaced: str) -> str:

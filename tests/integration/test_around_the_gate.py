@@ -1,22 +1,27 @@
 """What one person could reach by other verbs than the gate's takes a second one here too."""
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from harness.control import chains, switches, targets
+from harness.control import chains, propose, routes, switches, targets
 from harness.control.chains import Wanted
 from harness.control.proofs import Waive
+from harness.control.propose import Wish
 from harness.domain.access import Actor, Role
 from harness.domain.alerts import AlertKind
 from harness.domain.errors import NotAllowed, ProofRefused
+from harness.domain.evaluation import Claim, SuiteRole
+from harness.domain.policy import Policy, Promotion
 from harness.domain.proposal import Phase, Proposal
+from harness.domain.routing import RouteSuite
 from harness.domain.switches import Force, ForceKind, Source
 from harness.domain.targets import Provider
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
-from tests.world import BEN, SECRET, World
+from tests.world import BEN, POLICY, SECRET, World, approved
 
 pytestmark = pytest.mark.req("A7", "F2")
 
@@ -119,3 +124,76 @@ def test_a_rollback_goes_through_where_the_chain_cannot_change_and_says_what_sta
         route = tx.routing.route("chat")
     assert route is not None
     assert route.canary is None
+
+
+STRICT = replace(
+    approved(), gate=replace(POLICY.gate, alpha=1e-4, margin=0.01, claims=(Claim.SUPERIOR,))
+)
+LAX = replace(
+    POLICY, gate=replace(POLICY.gate, alpha=0.4, claim=Claim.NON_INFERIOR, margin=0.9)
+)
+
+
+def test_a_configuration_of_the_proposers_own_gives_no_rules_of_his_own(
+    plain_world: World,
+) -> None:
+    plain_world.policy = STRICT
+    own = replace(plain_world.context(), policies={STRICT.name: LAX})
+
+    proposal = propose.create(own, ANN, Wish("chat", "sim/worse", "cheap"))
+    assert proposal.widened == {}
+    for _ in range(4):
+        plain_world.turn()
+
+    after = plain_world.get(proposal.id)
+    assert after.phase is Phase.REJECTED
+    assert "other rules than the route has (" in after.closed_because
+    assert "promotion: the route's policy says approved" in after.closed_because
+    assert "gate.margin: the route's policy says 0.01, proposed 0.9" in after.closed_because
+
+
+@pytest.mark.parametrize("policy", [POLICY, approved()], ids=["evaluating", "approved"])
+@pytest.mark.parametrize("change", ["policy", "suite", "role"])
+def test_rules_that_were_tightened_while_a_proposal_is_open_bind_it(
+    plain_world: World, change: str, policy: Policy
+) -> None:
+    world = plain_world
+    world.policy = policy
+    proposal = world.propose("sim/good")
+    world.turn()
+    if policy.promotion is Promotion.APPROVED:
+        world.until_decided(proposal.id)
+        propose.approve(world.context(), BEN, proposal.id)
+    world.suites["two"] = replace(world.suites["colours"], name="two")
+    added = RouteSuite("two", SuiteRole.REQUIRED)
+    suites = {
+        "policy": (RouteSuite("colours"),),
+        "suite": (RouteSuite("colours"), added),
+        "role": (
+            RouteSuite("colours", SuiteRole.GUARD),
+            replace(added, role=SuiteRole.PRIMARY),
+        ),
+    }[change]
+    if change == "policy":
+        world.policy = STRICT
+    routes.change_settings(world.context(), EVE, "chat", lambda s: replace(s, suites=suites))
+    for _ in range(6):
+        world.turn()
+
+    after = world.get(proposal.id)
+    assert after.phase is Phase.REJECTED
+    assert "other rules than the route has" in after.closed_because
+
+
+def test_what_another_person_let_in_as_widened_goes_on_under_the_same_rules(
+    world: World,
+) -> None:
+    wish = Wish("chat", "sim/equal", "cheap", Claim.NON_INFERIOR, 0.9)
+    proposal = propose.create(world.context(), ANN, wish)
+    assert set(proposal.widened) == {"gate.margin"}
+    world.until_decided(proposal.id)
+    propose.approve(world.context(), BEN, proposal.id)
+    world.turn()
+
+    after = world.get(proposal.id)
+    assert after.phase is Phase.CANARY, after.closed_because
