@@ -633,6 +633,7 @@ def run_router_worker(settings: Settings, *, channel: int, listeners: Sequence[i
     app = router_app(
         installation, holder, reporter, reporter, transports, also_close=reporter.aclose
     )
+    reporter.on_fault = app.note_fault
     sockets = [socket.socket(fileno=each) for each in listeners]
     try:
         serve(

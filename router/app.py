@@ -307,7 +307,10 @@ class Router:
         if serving is None:
             message = "the router has no routes yet; try again in a second"
             return error_reply(503, message, "not_ready", headers=(SOON,))
-        self._renewals.look(serving)
+        try:
+            self._renewals.look(serving)
+        except Exception as error:
+            self._errors.note(Part.RECORDING, error)
         grant = self._keys.grant(header(scope, b"authorization"), serving)
         if grant is None and _anthropic(scope):
             grant = self._keys.grant_of(header(scope, b"x-api-key"), serving)
@@ -391,6 +394,10 @@ class Router:
             message = "the body did not arrive in time"
             return error_reply(408, message, "request_timeout", headers=(CLOSE,))
         return body
+
+    def note_fault(self, error: Exception) -> None:
+        """Of what records, beside all requests."""
+        self._errors.note(Part.RECORDING, error)
 
     def stop(self) -> None:
         """Not ready any more; what comes all the same is served. Called from a signal, too."""

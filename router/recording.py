@@ -115,8 +115,8 @@ class Recording(Protocol):
         ...
 
 
-def nobody_hears(abort: LocalAbort) -> None:
-    """Where there are no other workers, or none of them is listened to yet."""
+def nobody_hears(told: object) -> None:
+    """Where there are no other workers, or nobody listens yet."""
 
 
 class Exposition(Protocol):

@@ -126,12 +126,13 @@ class CommittedStream:
                     yield self._broken(error.failure, error.detail)
                     return
                 chunk = None  # everything was said but for the protocol's last word
+            except Exception as error:
+                yield self._failed(error)
+                return
             try:
                 out = events.end() if chunk is None else events.feed(chunk)
             except Exception as error:
-                # What reads this answer failed: nobody knows what it would have said.
-                self._faults.append((Part.STREAM, error))
-                yield self._broken(FailureClass.INTERNAL, "the router failed")
+                yield self._failed(error)
                 return
 
     async def hold(self, until: float) -> None:
@@ -201,6 +202,11 @@ class CommittedStream:
             raise UpstreamFailed(FailureClass.TIMEOUT, f"{what} is up") from None
         self._left_s -= self._timers.loop.time() - now
         return chunk
+
+    def _failed(self, error: Exception) -> bytes:
+        """What reads this answer failed: nobody knows what it would have said."""
+        self._faults.append((Part.STREAM, error))
+        return self._broken(FailureClass.INTERNAL, "the router failed")
 
     def _broken(self, failure: FailureClass, detail: str) -> bytes:
         self.failure, self._why = failure, detail

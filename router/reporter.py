@@ -5,6 +5,7 @@ event loop, all of it in the loop's thread.
 """
 
 import asyncio
+import logging
 import socket
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from harness.ports import Clock
 from router import spool
 from router.draft import Draft
 from router.guard_folder import LocalAbort
+from router.internal_errors import place_of
 from router.metrics import RouterMetrics
 from router.minutes import Ended, Minutes
 from router.notices import Notices
@@ -31,6 +33,8 @@ from router.shadow_sums import ShadowSums
 from router.spends import Spends
 from router.spool import Batch
 from router.wire import Frames, frame
+
+log = logging.getLogger(__name__)
 
 INTERVAL_S: Final = 0.05
 # How often the parent gets all counts, unasked: what a kill may take from them.
@@ -49,7 +53,8 @@ DRAFTS_AT_ONCE: Final = 256 * 1024
 class Reporter:
     """Implements Recording and Exposition. live_rollouts: of the snapshot that serves.
 
-    channel: connected to the parent. on_orphaned: called in the loop when the parent is gone.
+    channel: connected to the parent. on_orphaned: called in the loop when the parent is gone,
+    or can be told nothing. on_fault: hears what failed in a report.
     """
 
     def __init__(
@@ -80,6 +85,8 @@ class Reporter:
         self.spends = Spends(worker)
         self.served_names = ServedNames(clock)
         self.on_abort: Callable[[LocalAbort], None] = nobody_hears
+        self.on_fault: Callable[[Exception], None] = nobody_hears
+        self._kept: dict[str, Any] = {}  # of a report that failed
         self.shadows = ShadowSums(worker)
         self._metrics: RouterMetrics | None = None
         self._transport: asyncio.WriteTransport | None = None
@@ -146,6 +153,7 @@ class Reporter:
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task.add_done_callback(self._over)
 
     def stop(self) -> None:
         """No more requests; `aclose` sends what there is."""
@@ -156,11 +164,14 @@ class Reporter:
         self._ending = True
         if self._task is not None:
             self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.gather(self._task, return_exceptions=True)
         if self._transport is None or self._transport.is_closing():
             return
-        self.report(final=True)
+        try:
+            self.report(final=True)
+        except Exception as error:
+            self.on_fault(error)
+            self.report(final=True)  # of what it kept
         # The parent hangs up once it has read everything.
         self._transport.write_eof()
         with suppress(TimeoutError):
@@ -222,7 +233,19 @@ class Reporter:
         """Send what happened since the last report, unless the parent is far behind."""
         if not final and self._unsent > MAX_UNSENT_BYTES:
             return
+        if self._kept:  # tried once more; what fails then is lost
+            kept, self._kept = self._kept, {}
+            self._send(kept)
         message: dict[str, Any] = {}
+        try:
+            self._fill(message, final=final, counts=counts or final)
+            if message:
+                self._send(message)
+        except Exception:
+            self._kept = message
+            raise
+
+    def _fill(self, message: dict[str, Any], *, final: bool, counts: bool) -> None:
         live = self._live_rollouts()
         if live != self._live:
             self._live = live
@@ -243,10 +266,8 @@ class Reporter:
             message["batch"] = spool.plain(batch)
         if self._drafts:
             message["captures"] = self._next_drafts(everything=final)
-        if counts or final:
+        if counts:
             message["metrics"] = self._counts()
-        if message:
-            self._send(message)
 
     def _next_drafts(self, *, everything: bool) -> list[dict[str, Any]]:
         """One at least; the oldest first."""
@@ -280,7 +301,18 @@ class Reporter:
         while True:
             await asyncio.sleep(INTERVAL_S)
             turn += 1
-            self.report(counts=turn % METRICS_EVERY == 0)
+            try:
+                self.report(counts=turn % METRICS_EVERY == 0)
+            except Exception as error:
+                # Who records must not fall silent: the parent would hear of nothing more.
+                self.on_fault(error)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        """Without it nothing would be recorded: the worker ends, and another begins."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            log.error("the worker cannot report: %s", place_of(error))
+            self._on_orphaned()
 
     def heard(self, message: dict[str, Any]) -> None:
         if "aborted" in message:

@@ -29,6 +29,7 @@ CLOSED = (
     "http://[febf:ffff::1]",
     "http://[FD00:EC2::254]",
     "http://[fd00:0ec2:0:0:0:0:0:254]",
+    "http://[fd00:ec2::23]",
     "http://[fd20:ce::254]",
     "http://[::ffff:169.254.169.254]",
     "http://[::ffff:a9fe:a9fe]",

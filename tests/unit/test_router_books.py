@@ -232,6 +232,57 @@ def test_a_parent_that_does_not_read_makes_later_requests_unscored_and_holds_up_
     assert sum(row.requests for row in office.store.traffic) == 5
 
 
+@pytest.mark.req("A5", "F2")
+def test_a_report_that_fails_is_told_of_and_sent_with_the_next_one(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Exception] = []
+
+    def once(_: object) -> bytes:
+        monkeypatch.setattr(reporting, "frame", frame)
+        raise KeyError("frame")
+
+    async def play() -> None:
+        worker = await office.worker()
+        worker.on_fault = told.append
+        monkeypatch.setattr(reporting, "frame", once)
+        worker.finish(worker.admit(REQUESTS, Arm.CANARY, "user:a"), ended())
+        while not told:  # noqa: ASYNC110 - by its own clock it reports
+            await asyncio.sleep(0.01)
+        worker.finish(worker.admit(REQUESTS, Arm.CANARY, "user:b"), ended())
+        await worker.aclose()
+
+    asyncio.run(play())
+    office.close_books()
+
+    assert office.orphaned == 0
+    assert [type(each) for each in told] == [KeyError]
+    assert block_sums(office) == (2, 0, 0)
+    assert sum(row.requests for row in office.store.traffic) == 2
+
+
+@pytest.mark.req("A5", "F2")
+def test_a_worker_that_reports_no_more_ends(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(_: object) -> Any:
+        raise KeyError("nothing works")
+
+    async def play() -> None:
+        worker = await office.worker()
+        with monkeypatch.context() as broken:
+            broken.setattr(reporting, "frame", never)
+            worker.on_fault = never
+            worker.finish(worker.admit(REQUESTS, Arm.CANARY, "user:a"), ended())
+            while not office.orphaned:  # noqa: ASYNC110 - it is told by a callback
+                await asyncio.sleep(0.01)
+        await worker.aclose()
+
+    asyncio.run(play())
+
+    assert office.orphaned == 1
+
+
 def test_a_report_that_cannot_be_read_is_counted_and_the_next_one_is(office: Office) -> None:
     async def play() -> None:
         worker = await office.worker()

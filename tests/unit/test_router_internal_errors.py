@@ -33,6 +33,7 @@ from router.guard import Guards
 from router.model_calls import ModelCalls
 from router.outcomes import Outcomes
 from router.relay import CommittedStream
+from router.renewals import Renewals
 from router.serving import Header, Upstream
 from router.spans import Asked, Served, Settle
 from router.stream import StreamFilter
@@ -380,6 +381,33 @@ async def test_an_answer_that_can_be_read_no_further_ends_in_an_error(tmp_path: 
     (row,) = scene.door.kept.traffic
     assert (row.charged, row.failed) == (1, 1)
     assert 'part="stream"' in await metrics(scene.door)
+
+
+@pytest.mark.req("A5", "F4")
+async def test_one_whose_next_piece_fails_ends_in_an_error_too(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, canary=True, stream=True)
+    scene.door.transport._script = lambda _: streamed("one ", "two ", "three")
+    upcoming = CommittedStream._next
+
+    with broken(upcoming.__code__, [upcoming], times=1):  # type: ignore[list-item]  # a function
+        status, _, raw = await scene.ask()
+
+    assert status == 200
+    assert b'"code": "internal"' in raw
+    assert b"[DONE]" not in raw
+    assert 'part="stream"' in await metrics(scene.door)
+
+
+@pytest.mark.req("A5")
+async def test_who_notices_renewed_credentials_may_fail_without_the_request(
+    tmp_path: Path, *, stream: bool
+) -> None:
+    scene = Scene(tmp_path, canary=False, stream=stream)
+
+    with broken(Renewals.look.__code__, [Renewals.look]):  # type: ignore[list-item]  # a function
+        assert not await scene.fault()
+
+    assert 'part="recording"' in await metrics(scene.door)
 
 
 async def test_the_first_fault_is_told_at_once_and_others_not_each(tmp_path: Path) -> None:
