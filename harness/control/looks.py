@@ -61,10 +61,46 @@ def charged(
     not make the same items fresh. A run by hand of another target of the family is a look too.
     pin: the plan's suite. candidate: its id; family: as `lineage` has it.
     """
+    look = 1 + _before(tx, pin, candidate, family)[0]
+    alpha = alpha_of_look(gate.alpha, look, gate.spend)
+    return replace(plan, alpha=alpha, look=look, spend=gate.spend.value)
+
+
+def uncharged(tx: Transaction, proposal: Proposal) -> str:
+    """Which looks before it the proposal was not charged for, in words; empty where it was.
+
+    Whose model a candidate is may be known by its answers alone, so after its registration.
+    """
+    family = lineage(tx, tx.routing.targets()[proposal.candidate], None)
+    for plan in proposal.plans:
+        pin = tx.suites.get(plan.suite_digest)
+        looks, earlier = _before(tx, pin, proposal.candidate, family, until=proposal)
+        if looks >= plan.look:
+            named = f" ({', '.join(each.id for each in earlier[:3])})" if earlier else ""
+            return (
+                f"its answers tell a name whose looks at {plan.suite} before it were {looks}"
+                f"{named}, and this was charged as look {plan.look}: propose again, which "
+                "counts them"
+            )
+    return ""
+
+
+def _before(
+    tx: Transaction,
+    pin: SuitePin,
+    candidate: str,
+    family: Collection[str],
+    until: Proposal | None = None,
+) -> tuple[int, list[Proposal]]:
+    """How many looks there were, and the proposals among them, newest first. until: those
+    before this one alone.
+    """
     proposals = [
         each
         for each in tx.proposals.of_candidates(family)
-        if any(_same_items(tx, pin, plan) for plan in each.plans) and taken(tx, each)
+        if (until is None or each.created_at < until.created_at)
+        and any(_same_items(tx, pin, plan) for plan in each.plans)
+        and taken(tx, each)
     ]
     before = [
         max(plan.look for plan in each.plans if _same_items(tx, pin, plan))
@@ -76,11 +112,12 @@ def charged(
     by_hand = {
         run.target
         for run in tx.runs.of_targets(set(family) - tried)
-        if run.by_hand and _same_items(tx, pin, run) and tx.runs.scored(run.id)
+        if (until is None or run.created_at < until.created_at)
+        and run.by_hand
+        and _same_items(tx, pin, run)
+        and tx.runs.scored(run.id)
     }
-    look = 1 + max(len(before) + len(by_hand), *before, 0)
-    alpha = alpha_of_look(gate.alpha, look, gate.spend)
-    return replace(plan, alpha=alpha, look=look, spend=gate.spend.value)
+    return max(len(before) + len(by_hand), *before, 0), proposals
 
 
 def _same_items(tx: Transaction, pin: SuitePin, earlier: SuitePlan | EvalRun) -> bool:

@@ -19,6 +19,7 @@ from harness.control import (
     canary,
     evaluate,
     holding,
+    looks,
     recomputation,
     restores,
     shadow_first,
@@ -220,6 +221,9 @@ def _apply(ctx: Context, tx: Transaction, proposal: Proposal, verdict: Verdict) 
                 said = f"{said}, and {found.words}"
                 _reject(ctx, tx, decided, Event.STALE, _no_proof(verdict, found))
                 return [said]
+            if uncharged := looks.uncharged(tx, decided):
+                _reject(ctx, tx, decided, Event.STALE, uncharged)
+                return [f"{said}, and {uncharged}"]
             _passed(ctx, tx, decided, verdict)
         case Failed():
             _reject(ctx, tx, decided, Event.FAILED, verdict.reason)

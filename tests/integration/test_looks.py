@@ -161,6 +161,43 @@ def test_a_name_that_its_provider_answers_with_is_the_same_model(plain_world: Wo
     assert plan_of(decided(plain_world, wish("sim/worse-2026-05-01"))).look == 2
 
 
+def test_aliases_that_answer_with_one_name_have_one_first_look_together(
+    plain_world: World,
+) -> None:
+    """By the first answer of the second one it is known whose look that is."""
+    plain_world.served = lambda target, _item: ServedModel(
+        target.model if target.model == "base" else "one-model"
+    )
+    plain_world.script = lambda target, item, epoch: answer(
+        replace(target, model={"alias-1": "equal", "alias-2": "better"}[target.model])
+        if target.model != "base"
+        else target,
+        item,
+        epoch,
+    )
+    first = decided(plain_world, wish("sim/alias-1"))
+    second = decided(plain_world, wish("sim/alias-2"))
+
+    assert (plan_of(second).look, second.phase) == (1, Phase.REJECTED)
+    assert f"looks at colours before it were 1 ({first.id})" in second.closed_because
+    third = decided(plain_world, wish("sim/alias-2"))
+    assert (plan_of(third).look, third.phase) == (3, Phase.CANARY)
+
+
+def test_two_proposals_of_one_model_at_once_are_charged_in_their_order(
+    plain_world: World,
+) -> None:
+    """The first one is not held up by the second, which knew of it."""
+    settings = RouteSettings(suites=(RouteSuite("colours"),))
+    routes.create(plain_world.context(), SYSTEM, "mail", "sim/base", settings=settings)
+    first = propose.create(plain_world.context(), ANN, wish("sim/better"))
+    plain_world.clock.advance(1)
+    second = propose.create(plain_world.context(), ANN, wish("sim/better", route="mail"))
+
+    assert plan_of(plain_world.until_decided(second.id)).look == 2
+    assert plain_world.get(first.id).phase is Phase.CANARY
+
+
 RESPELLED: dict[str, Callable[[SuiteSettings], SuiteSettings]] = {
     "name": lambda suite: replace(suite, name="shades"),
     "case": lambda suite: rewritten(suite, lambda text: text.replace("Colour", "COLOUR")),
