@@ -3,6 +3,7 @@ page, so that nothing here may be decided on: what decides reads a `Transaction`
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from datetime import timedelta
 from typing import Final
@@ -25,7 +26,7 @@ from harness.domain.proposal import Proposal
 from harness.domain.signatures import RowFault
 from harness.domain.spend import KeySpend, spent_of
 from harness.domain.targets import Target
-from harness.ports import RouteRecord, ShadowRecord, SwitchRecord
+from harness.ports import RouteRecord, ShadowRecord, SwitchRecord, Transaction
 
 DEFAULT_SINCE: Final = timedelta(days=1)
 
@@ -100,7 +101,7 @@ def keys(ctx: Context, asked: PageRequest = FIRST_PAGE) -> Page[KeyGlance]:
     with ctx.store.read() as tx:
         ids = [key.id for key in page]
         rows = tx.observations.spends(since=today.replace(day=1), keys=ids)
-        owners = tx.principals.among({key.principal for key in page if key.principal})
+        owners = _owners(tx, {key.principal for key in page if key.principal})
     by_key: dict[str, list[KeySpend]] = {}
     for row in rows:
         by_key.setdefault(row.key, []).append(row)
@@ -109,10 +110,19 @@ def keys(ctx: Context, asked: PageRequest = FIRST_PAGE) -> Page[KeyGlance]:
         return KeyGlance(
             **{each.name: getattr(key, each.name) for each in fields(key)},
             spent=spent_of(by_key.get(key.id, ()), today),
-            principal_name=owners[key.principal].name if key.principal else "",
+            principal_name=owners.get(key.principal or "", ""),
         )
 
     return page.map(glance)
+
+
+def _owners(tx: Transaction, ids: Collection[str]) -> Mapping[str, str]:
+    """Their names, of those that are as they were signed."""
+    found = {}
+    for id_ in ids:
+        with suppress(SignatureInvalid):
+            found[id_] = tx.principals.get(id_).name
+    return found
 
 
 def switches(ctx: Context, asked: PageRequest = FIRST_PAGE) -> Page[SwitchRecord]:

@@ -42,7 +42,10 @@ class Order:
 
     def behind(self, unit: Unit, after: str) -> sa.ColumnElement[bool]:
         """Raises NotFound for a row that is not stored, InputError for what is no cursor."""
-        return self._behind(self.columns, self._place(unit, after))
+        first, place = self.columns[0], self._place(unit, after)
+        # As the rest implies; this much an index goes straight to.
+        onwards = first <= place[0] if first in self.falling else first >= place[0]
+        return sa.and_(onwards, self._behind(self.columns, place))
 
     def _place(self, unit: Unit, after: str) -> Sequence[object]:
         if self.key is None:

@@ -30,6 +30,7 @@ captured = sa.Table(
     sa.CheckConstraint("expires_at > at", name="expires_later"),
     # The redactor's digest: what was never redacted cannot say by which rules it was.
     sa.CheckConstraint("length(rules) = 64", name="rules_known"),
+    sa.Index("ix_captured_at", "at", "id"),
     sa.Index("ix_captured_route", "route", "at"),
     sa.Index("ix_captured_expires_at", "expires_at"),
     sa.Index("ix_captured_user_hash", "user_hash"),

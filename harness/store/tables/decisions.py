@@ -75,6 +75,7 @@ proposal = sa.Table(
         sqlite_where=_among("phase", OPEN_PHASES),
         postgresql_where=_among("phase", OPEN_PHASES),
     ),
+    sa.Index("ix_proposal_created_at", "created_at", "id"),
     sa.Index("ix_proposal_phase", "phase"),
     sa.Index("ix_proposal_route", "route", "created_at"),
     sa.Index("ix_proposal_candidate", "candidate"),

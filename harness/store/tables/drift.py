@@ -69,6 +69,7 @@ drift_check = sa.Table(
     one_of("state", CheckState),
     at_least("number", 0),
     sa.CheckConstraint("(state = 'running') = (ended_at IS NULL)", name="ended_when"),
+    sa.Index("ix_drift_check_started_at", "started_at"),
     sa.Index(
         "uq_drift_check_running",
         "watch",

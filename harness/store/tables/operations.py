@@ -121,6 +121,7 @@ audit_event = sa.Table(
     text("principal", nullable=True),
     text("key", nullable=True),
     at_least("number", 1),
+    sa.Index("ix_audit_event_subject", "subject", "number"),
 )
 
 # folded: the name as `domain.principals.folded` gives it. issuer, subject: of OpenID Connect.
