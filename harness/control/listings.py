@@ -110,7 +110,7 @@ def keys(ctx: Context, asked: PageRequest = FIRST_PAGE) -> Page[KeyGlance]:
         return KeyGlance(
             **{each.name: getattr(key, each.name) for each in fields(key)},
             spent=spent_of(by_key.get(key.id, ()), today),
-            principal_name=owners.get(key.principal or "", ""),
+            principal_name=owners.get(key.principal, INVALID) if key.principal else "",
         )
 
     return page.map(glance)

@@ -109,6 +109,17 @@ def test_a_forged_verdict_is_marked_where_its_proposal_is_listed(cli: CommandLin
     assert (row.proposal.id, row.verdict) == (made.id, None)
 
 
+@pytest.mark.req("F1", "A4")
+def test_a_forged_principal_is_marked_beside_their_keys(cli: CommandLine) -> None:
+    cli.acting("vera", "viewer")
+    with owned(cli.world.store) as db:  # type: ignore[arg-type]  # the fixture's is SQL
+        db.execute(sa.text("UPDATE principal SET kind = 'service' WHERE name = 'vera'"))
+
+    names = {each["name"]: each["principal_name"] for each in cli.json("key", "list")}
+    assert names["vera"] == INVALID
+    assert INVALID not in {name for key, name in names.items() if key != "vera"}
+
+
 def test_pages_of_the_terminal_and_of_the_api_end_in_a_cursor(cli: CommandLine) -> None:
     for number in range(5):
         cli.run("key", "create", f"shop {number}")
