@@ -18,7 +18,8 @@ from harness.ports import Transaction
 
 log = structlog.get_logger("swapgate.audited_rows")
 
-EVENTS_PER_TURN: Final = 1_000
+EVENTS_PER_PAGE: Final = 1_000
+PAGES_PER_TURN: Final = 20
 ROWS_PER_TURN: Final = 50
 MOST_ALERTS: Final = 50
 
@@ -26,30 +27,45 @@ MOST_ALERTS: Final = 50
 def turn(ctx: Context) -> list[str]:
     """Alerts what disagrees, and ends the alerts of what agrees again. In words."""
     walk, etag = ctx.audit_walk, ctx.store.etag()
+    walk.trouble = "the audit log is not compared to its end yet"
     with ctx.store.read() as tx:
         walk.begin(tx.installation.epoch())
-        events = tx.audit.after(walk.log.mark.number, EVENTS_PER_TURN)
-        broken = tx.audit.break_after(walk.log.mark, events)
+        broken, whole = _read_on(tx, walk)
         if broken is None:
             broken = audit_anchor.anchor_break(ctx, tx)
-        if broken is None:
-            walk.log.add(events)
-            if len(events) < EVENTS_PER_TURN:
-                told = tampering.told(tx)
-                stored = _stored(tx, walk, etag, told | walk.unrecorded)
-                findings = {each.row: each for each in walk.log.compare(stored)}
-    walk.broken = broken
+        if whole and broken is None:
+            told = tampering.told(tx)
+            stored = _stored(tx, walk, etag, told | walk.unrecorded)
+            findings = {each.row: each for each in walk.compare(stored)}
     if broken is not None:
+        walk.trouble = (
+            f"the audit log does not fit its chain from event {broken} on, so that nobody "
+            "knows who wrote what since. `swapgate audit verify` names the event: bring the "
+            "log back from a backup, then `swapgate db accept-restore`"
+        )
         if not alerts.is_open(ctx, AlertKind.AUDIT_BROKEN, "log"):
             with ctx.store.write() as tx:
                 housekeeping.tell_of_chain(ctx, tx, broken)
         return []
-    if len(events) == EVENTS_PER_TURN:
+    if not whole:
         return []  # the rest of the log first
+    walk.trouble = ""
     audit_anchor.keep(ctx, walk.log.mark)
     walk.etag = etag
-    walk.unrecorded = (walk.unrecorded - stored.keys()) | findings.keys()
     return _tell(ctx, findings, told, stored)
+
+
+def _read_on(tx: Transaction, walk: AuditWalk) -> tuple[int | None, bool]:
+    """The number of the first event that does not fit the chain; whether it came to the end."""
+    for _ in range(PAGES_PER_TURN):
+        events = tx.audit.after(walk.log.mark.number, EVENTS_PER_PAGE)
+        broken = tx.audit.break_after(walk.log.mark, events)
+        if broken is not None:
+            return broken, False
+        walk.log.add(events)
+        if len(events) < EVENTS_PER_PAGE:
+            return None, True
+    return None, False
 
 
 def _stored(
@@ -100,12 +116,12 @@ def whole(ctx: Context) -> list[Finding]:
     walked = RecordedRows()
     found: dict[str, Finding] = {}
     with ctx.store.read() as tx:
-        while events := tx.audit.after(walked.mark.number, EVENTS_PER_TURN):
+        while events := tx.audit.after(walked.mark.number, EVENTS_PER_PAGE):
             if tx.audit.break_after(walked.mark, events) is not None:
                 break  # what is behind it says nothing
             walked.add(events)
         after, there = "", set[str]()
-        while page := tx.audited.page(after, EVENTS_PER_TURN):
+        while page := tx.audited.page(after, EVENTS_PER_PAGE):
             found |= {each.row: each for each in walked.compare(dict(page))}
             there.update(row for row, _ in page)
             after = page[-1][0]

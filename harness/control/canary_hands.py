@@ -11,6 +11,7 @@ from harness.control import (
     local_aborts,
     recomputation,
     standing,
+    tampering,
 )
 from harness.control.context import Context
 from harness.domain.access import Actor, Role
@@ -108,8 +109,11 @@ def moved(
 
 def _demand(ctx: Context, tx: Transaction, rollout: Rollout) -> None:
     proof = tx.verdicts.get(rollout.verdict)
+    proposal = tx.proposals.get(rollout.proposal)
+    if tampered := tampering.found(ctx, tx, proposal):
+        raise ProofRefused(f"the canary of {rollout.route} is held: {tampered}")
     standing.demand(ctx, tx, proof)
-    recomputation.demand(ctx, tx, proof, tx.proposals.get(rollout.proposal))
+    recomputation.demand(ctx, tx, proof, proposal)
 
 
 def _acknowledged(

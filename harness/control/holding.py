@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from harness.control import alerts
+from harness.control import alerts, tampering
 from harness.control.context import Context
 from harness.domain.alerts import AlertKind
 from harness.domain.moments import later
@@ -33,6 +33,12 @@ def held(ctx: Context, tx: Transaction, rollout: Rollout, action: Action) -> Act
         why = _false_expiry(ctx, rollout)
     if not why and action.signal in ONWARD:
         why = _distrusted(ctx, tx, rollout)
+    if not why and action.signal in ONWARD:
+        proposal = tx.proposals.get(rollout.proposal)
+        if tampered := tampering.found(ctx, tx, proposal):
+            return replace(
+                action, kind=ActionKind.HOLD, signal=None, reason=f"On hold: {tampered}"
+            )
     if not why and action.signal in ONWARD and internal_errors(tx, rollout):
         return replace(action, kind=ActionKind.HOLD, signal=None, reason=INTERNAL)
     if not why:

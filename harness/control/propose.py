@@ -312,7 +312,7 @@ def approve(
     with ctx.store.write() as tx:
         found = tx.proposals.get(proposal)
         four_eyes.check(tx, actor, found, "approve")
-        tampering.check(found, tampering.unrecorded(ctx, tx), ctx.audit_walk.broken)
+        tampering.check(ctx, tx, found)
         advance(found.phase, Event.APPROVED)
         if seen not in (None, found.verdict):
             raise StaleWrite(

@@ -85,13 +85,11 @@ def reconcile(ctx: Context) -> Turn:
 
     # First: what was written around us is told of even where it stops all that follows.
     look("the audit log", partial(audited_rows.turn, ctx))
-    unrecorded: set[str] | None = None
     try:
         with ctx.store.read() as tx:
             if restores.is_unaccepted(ctx, tx):
                 restored = "this database was restored from a backup, or its log was cut"
                 return Turn((), (f"all holds: {restored}",))
-            unrecorded = tampering.unrecorded(ctx, tx)
     except SwapgateError:
         raise
     except Exception as error:  # noqa: BLE001 - alerts are rows that nobody signs: canaries go on
@@ -99,7 +97,7 @@ def reconcile(ctx: Context) -> Turn:
     with ctx.store.read() as tx:
         proposals = tx.proposals.open()
     for proposal in proposals:
-        look(proposal.id, partial(_unless_tampered, ctx, proposal, unrecorded))
+        look(proposal.id, partial(_unless_tampered, ctx, proposal))
     # After the proposals: a promotion of this turn bakes from now on.
     with ctx.store.read() as tx:
         baking = tx.rollouts.baking()
@@ -120,10 +118,10 @@ def turn(ctx: Context) -> Turn:
     return done
 
 
-def _unless_tampered(
-    ctx: Context, proposal: Proposal, unrecorded: set[str] | None
-) -> list[str]:
-    tampering.check(proposal, unrecorded, ctx.audit_walk.broken)
+def _unless_tampered(ctx: Context, proposal: Proposal) -> list[str]:
+    if proposal.phase in tampering.HELD:
+        with ctx.store.read() as tx:
+            tampering.check(ctx, tx, proposal)
     return _one(ctx, proposal)
 
 

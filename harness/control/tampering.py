@@ -1,6 +1,5 @@
 """Rows that somebody wrote around Swapgate, and what must not be decided by them (A4)."""
 
-from collections.abc import Collection
 from typing import Final
 
 from harness.control.context import Context
@@ -9,7 +8,7 @@ from harness.domain.errors import ProofRefused
 from harness.domain.proposal import Phase, Proposal
 from harness.ports import Transaction
 
-# A canary goes on: its evidence is recomputed at each step, and harm must end it.
+# A canary is looked at all the same: harm must end it. It takes no step (`control.holding`).
 HELD: Final = frozenset(
     {Phase.PROPOSED, Phase.EVALUATING, Phase.AWAITING_APPROVAL, Phase.SHADOW}
 )
@@ -28,28 +27,30 @@ def unrecorded(ctx: Context, tx: Transaction) -> set[str]:
     return told(tx) | ctx.audit_walk.unrecorded
 
 
-def check(proposal: Proposal, rows: Collection[str] | None, broken: int | None = None) -> None:
-    """Raises ProofRefused where one of them is what `proposal` is decided by.
+def found(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
+    """Why nothing may go on that `proposal` decides; empty where nothing is known.
 
-    rows: None where nobody knows. broken: the event from which on the audit log says nothing.
+    Of a canary, verdict and runs are not asked about: they are recomputed before each step,
+    and one that does not hold any more goes back.
     """
-    if proposal.phase not in HELD:
-        return
-    if broken is not None:
-        raise ProofRefused(
-            f"{proposal.id} is held: the audit log does not fit its chain from event {broken} "
-            "on, so that nobody knows who wrote what since. `swapgate audit verify` names the "
-            "event: bring the log back from a backup, then `swapgate db accept-restore`"
-        )
-    if rows is None:
-        raise ProofRefused(f"{proposal.id} is held: the alerts in the database cannot be read")
-    own = {proposal.id, proposal.verdict, proposal.rollout} - {None}
-    for pair in proposal.runs.values():
-        own |= {pair.incumbent, pair.candidate}
-    found = next((row for row in rows if any(str(id_) in row for id_ in own)), None)
-    if found is not None:
-        raise ProofRefused(
-            f"{proposal.id} is held: {found.replace(':', ' ', 1)} was written around Swapgate. "
-            "`swapgate db check` names such rows; put back what they were, or cancel the "
-            "proposal and propose again"
-        )
+    if ctx.audit_walk.trouble:
+        return ctx.audit_walk.trouble
+    own = {proposal.id, proposal.rollout} - {None}
+    if proposal.phase in HELD:
+        own |= {proposal.verdict} - {None}
+        for pair in proposal.runs.values():
+            own |= {pair.incumbent, pair.candidate}
+    rows = unrecorded(ctx, tx)
+    row = next((row for row in sorted(rows) if any(str(id_) in row for id_ in own)), None)
+    if row is None:
+        return ""
+    return (
+        f"{row.replace(':', ' ', 1)} was written around Swapgate. `swapgate db check` names "
+        "such rows; put back what they were, or end it and propose again"
+    )
+
+
+def check(ctx: Context, tx: Transaction, proposal: Proposal) -> None:
+    """Raises ProofRefused where what it is decided by was written by somebody else."""
+    if proposal.phase in HELD and (why := found(ctx, tx, proposal)):
+        raise ProofRefused(f"{proposal.id} is held: {why}")

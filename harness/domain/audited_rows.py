@@ -18,6 +18,8 @@ ROWS_WRITTEN: Final = "rows.written"
 BASELINE: Final = "rows.baseline"
 # Of the event with which an admin takes out rows that nobody signed: he was shown them.
 REMOVED: Final = "database.remove"
+# Of the event with which a worker says that samples which it had stored, or found, are gone.
+SAMPLES_GONE: Final = "run.samples_gone"
 _TAKES_OVER: Final = frozenset({BASELINE, REMOVED})
 
 
@@ -25,12 +27,14 @@ class Disagreement(StrEnum):
     UNRECORDED = "unrecorded"
     CHANGED = "changed"
     GONE = "gone"
+    SHORT = "short"
 
 
 WORDS: Final[Mapping[Disagreement, str]] = {
     Disagreement.UNRECORDED: "no audit event wrote it",
     Disagreement.CHANGED: "it is not as audit event {number} left it",
     Disagreement.GONE: "audit event {number} wrote it, and it is gone",
+    Disagreement.SHORT: "as audit event {number} says, samples of it were deleted",
 }
 
 
@@ -63,8 +67,8 @@ class Finding:
 class RecordedRows:
     """The log up to `mark`, folded: its last word on each row. Changes as it is told events.
 
-    rewritten: rows that an event found otherwise than the one before it had left them; what it
-    wrote then covers what somebody did in between.
+    rewritten: rows that an event found otherwise than the one before it had left them, or
+    without what belongs to them; what it wrote then covers what somebody did in between.
     """
 
     mark: AuditMark = field(default_factory=AuditMark)
@@ -74,6 +78,9 @@ class RecordedRows:
     def add(self, events: Iterable[AuditEvent]) -> None:
         """In their order, from `mark` on."""
         for event in events:
+            if event.action == SAMPLES_GONE:
+                row = event.subject.replace(" ", ":", 1)
+                self.rewritten[row] = Finding(row, Disagreement.SHORT, event.number)
             for row, (before, after) in event.rows.items():
                 known = self.rows.get(row)
                 expected = known.digest if known is not None else None
@@ -111,8 +118,8 @@ class RecordedRows:
 class AuditWalk:
     """How far a process has compared. etag: of what served at its last look. stored: the last
     row looked at. recorded: rows of the log still to be looked for.
-    unrecorded: rows that disagreed when they were compared last. broken: the event from which
-    on the log says nothing; None where it is whole.
+    unrecorded: rows that disagreed when they were compared last; kept here, where nobody who
+    writes to the database ends it. trouble: why the log says nothing; empty where it does.
     epoch: of the database; see `domain.lineage`.
     """
 
@@ -121,7 +128,7 @@ class AuditWalk:
     stored: str = ""
     recorded: Iterator[str] = field(default_factory=lambda: iter(()))
     unrecorded: set[str] = field(default_factory=set)
-    broken: int | None = None
+    trouble: str = ""
     epoch: int = 0
 
     def begin(self, epoch: int) -> None:
@@ -130,3 +137,10 @@ class AuditWalk:
             self.log, self.etag, self.stored, self.recorded = RecordedRows(), "", "", iter(())
             self.unrecorded = set()
             self.epoch = epoch
+
+    def compare(self, stored: Mapping[str, str | None]) -> list[Finding]:
+        """As `RecordedRows.compare`, and all rewritten ones; and remembers what it found."""
+        rewritten = [each for row, each in self.log.rewritten.items() if row not in stored]
+        found = [*self.log.compare(stored), *rewritten]
+        self.unrecorded = (self.unrecorded - stored.keys()) | {each.row for each in found}
+        return found

@@ -13,6 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from harness.domain.access import SYSTEM
+from harness.domain.audited_rows import SAMPLES_GONE
 from harness.domain.errors import JudgeUnfit, NotFound, StoreUnavailable, SwapgateError
 from harness.domain.evaluation import LEASE_S, EvalRun, RunState, Sample
 from harness.domain.pins import ServedModel, Sighting
@@ -56,6 +58,7 @@ class Worker:
     judges: Mapping[str, str] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event)
     _noted: dict[tuple[str, ServedModel], datetime] = field(default_factory=dict)
+    _kept: set[tuple[str, int]] = field(default_factory=set)
 
     def work(self, run: str) -> RunState | None:
         """Returns the state the run was left in, None when it is not this worker's to run."""
@@ -78,7 +81,7 @@ class Worker:
         finally:
             self._stop.set()
             beat.join()
-        return self._leave(run, state, meter.message or remark)
+        return self._leave(job, state, meter.message or remark)
 
     def _take(self, run: str) -> EvalJob | None:
         with self.store.write() as tx:
@@ -141,6 +144,7 @@ class Worker:
     def _keeper(self, meter: "_Meter") -> Callable[[Sample], bool]:
         def keep(sample: Sample) -> bool:
             if self._stored(meter.job, sample):
+                self._kept.add((sample.item, sample.epoch))
                 meter.add(sample)
             return not meter.over
 
@@ -172,13 +176,28 @@ class Worker:
             found.append(Sighting(target, served, now, now))
         return found
 
-    def _leave(self, run: str, state: RunState, message: str) -> RunState | None:
+    def _leave(self, job: EvalJob, state: RunState, message: str) -> RunState | None:
+        run = job.run.id
         with self.store.write() as tx:
-            found = tx.runs.get(run)
-            wanted = len(tx.runs.done(run)) >= found.wanted * found.epochs
-            after = _after(state, complete=wanted)
+            found, stored = tx.runs.get(run), tx.runs.done(run)
+            gone = (job.done | self._kept) - stored
+            if gone:
+                state, message = RunState.FAILED, f"{len(gone)} stored samples are gone"
+                self._tell_of_gone(tx, run, message)
+            complete = not gone and len(stored) >= found.wanted * found.epochs
+            after = _after(state, complete=complete)
             ours = tx.runs.leave(run, self.owner, after, message)
             return after if ours else None
+
+    def _tell_of_gone(self, tx: Transaction, run: str, message: str) -> None:
+        """In the audit log, whose word on a run's samples holds what is decided by it."""
+        tx.audit.append(
+            at=self.clock.now(),
+            actor=SYSTEM,
+            action=SAMPLES_GONE,
+            subject=f"eval_run {run}",
+            details={"message": message},
+        )
 
 
 def _judge(tx: Transaction, run: EvalRun) -> str:

@@ -1,5 +1,6 @@
 """Evidence is recomputed where it decides, not believed (A2)."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from evals.samples import Item
 from harness.control import (
     canary_hands,
     chains,
@@ -22,12 +24,13 @@ from harness.domain.errors import EvidenceMismatch, ProofRefused
 from harness.domain.proposal import Phase, Proposal
 from harness.domain.rollout import Rollout, RolloutState, Signal
 from harness.domain.signatures import KeyPurpose
+from harness.domain.targets import Target
 from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
 from tests.integration.conftest import prepared
 from tests.integration.raw_sql import Database
 from tests.signing import CONTROL
-from tests.world import BEN, SECRET, World, approved
+from tests.world import BEN, SECRET, World, answer, approved
 
 pytestmark = pytest.mark.req("F5", "F6")
 
@@ -161,9 +164,9 @@ def rollout(world: World, proposal: Proposal) -> Rollout:
         return tx.rollouts.get(proposal.rollout or "")
 
 
-def told(world: World) -> bool:
+def told(world: World, kind: AlertKind = AlertKind.EVIDENCE_MISMATCH) -> bool:
     found = listings.alerts(world.context(), open_only=False)
-    return any(each.kind is AlertKind.EVIDENCE_MISMATCH for each in found)
+    return any(each.kind is kind for each in found)
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -228,7 +231,7 @@ def test_no_canary_opens_on_evidence_that_changed_together_with_the_log(
     sql_world: World, intruder: Intruder, change: Change, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As if the intruder had written the log's digests anew: the scores alone speak.
-    monkeypatch.setattr(tampering, "unrecorded", lambda _: [])
+    monkeypatch.setattr(tampering, "unrecorded", lambda *_: set())
 
     after = tampered_while_it_waited(sql_world, intruder, change)
 
@@ -238,6 +241,34 @@ def test_no_canary_opens_on_evidence_that_changed_together_with_the_log(
     else:
         assert "do not give it any more" in after.closed_because
         assert told(sql_world)
+
+
+def test_wrong_answers_that_are_deleted_while_a_run_is_on_are_not_asked_again(
+    sql_world: World, intruder: Intruder
+) -> None:
+    asked: Counter[str] = Counter()
+
+    def script(target: Target, item: Item, epoch: int) -> str:
+        if target.model == "equal":
+            intruder.run(
+                "DELETE FROM sample WHERE strict < 1 "
+                "AND run IN (SELECT id FROM eval_run WHERE target = :id)",
+                id=target.id,
+            )
+            asked[item.id] += 1
+        return answer(target, item, epoch)
+
+    sql_world.script = script
+    proposal = sql_world.propose("sim/equal")
+    ctx = sql_world.context()
+    for _ in range(12):
+        sql_world.turn(ctx)
+        sql_world.clock.advance(10)
+
+    after = sql_world.get(proposal.id)
+    assert (after.phase, after.verdict) == (Phase.EVALUATING, None)
+    assert max(asked.values()) == 1
+    assert told(sql_world, AlertKind.STATE_UNRECORDED)
 
 
 @pytest.mark.parametrize("signal", [Signal.PROMOTE, Signal.ADVANCE])

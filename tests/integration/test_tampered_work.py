@@ -17,6 +17,7 @@ from harness.control.chains import Wanted
 from harness.domain import model_identity
 from harness.domain.access import Actor, Role
 from harness.domain.alerts import Alert, AlertKind
+from harness.domain.audited_rows import Disagreement, Finding
 from harness.domain.errors import ProofRefused
 from harness.domain.proposal import Phase
 from harness.domain.rollout import Signal
@@ -86,9 +87,49 @@ def test_a_proposal_whose_rows_were_written_around_swapgate_is_not_decided(
         propose.approve(asking.context(), BEN, made.id)
     with asking.store.read() as tx:
         with pytest.raises(ProofRefused):
-            tampering.check(replace(made, phase=Phase.EVALUATING), tampering.told(tx))
-        held = replace(made, phase=Phase.CANARY)
-        tampering.check(held, tampering.told(tx))  # a canary must be able to end
+            tampering.check(asking.context(), tx, replace(made, phase=Phase.EVALUATING))
+        # Which must be able to end.
+        tampering.check(asking.context(), tx, replace(made, phase=Phase.CANARY))
+
+
+@pytest.mark.parametrize("table", ["rollout", "proposal"])
+def test_a_canary_takes_no_step_on_rows_that_were_written_around_swapgate(
+    world: World, table: str
+) -> None:
+    made = world.until_decided(world.propose("sim/better").id)
+    key = made.rollout if table == "rollout" else made.id
+    ctx, row = world.context(), f"{table}:{key}"
+    world.turn(ctx)
+    ctx.audit_walk.log.rewritten[row] = Finding(row, Disagreement.CHANGED, 7)
+
+    world.feed(blocks=20)
+    for _ in range(3):
+        world.turn(ctx)
+
+    with world.store.read() as tx:
+        rollout = tx.rollouts.get(made.rollout or "")
+    assert (rollout.step, rollout.live) == (0, True)
+    with pytest.raises(ProofRefused, match="written around"):
+        canary_hands.by_hand(ctx, BEN, "chat", Signal.ADVANCE, "go on")
+    canary_hands.by_hand(ctx, BEN, "chat", Signal.ABORT, "it does harm")
+    assert world.get(made.id).phase is Phase.ROLLED_BACK
+
+
+def test_nothing_is_decided_before_the_log_was_read_to_its_end(
+    asking: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = asking.until_decided(asking.propose("sim/better").id)
+    propose.approve(asking.context(), BEN, made.id)
+    monkeypatch.setattr(audited_rows, "EVENTS_PER_PAGE", 2)
+    monkeypatch.setattr(audited_rows, "PAGES_PER_TURN", 1)
+    ctx, turns = asking.context(), 0
+    while asking.get(made.id).phase is Phase.AWAITING_APPROVAL and turns < 100:
+        asking.turn(ctx)
+        turns += 1
+        assert bool(ctx.audit_walk.trouble) is (asking.get(made.id).phase is not Phase.CANARY)
+
+    assert turns > 2
+    assert asking.get(made.id).phase is Phase.CANARY
 
 
 @pytest.mark.parametrize("hidden", ["drowned", "resolved"])
@@ -109,10 +150,8 @@ def test_the_hold_does_not_rest_on_alerts_that_anybody_can_write(
         else:
             db.exec_driver_sql("DELETE FROM alert")
 
-    with world.store.read() as tx:
-        rows = tampering.unrecorded(ctx, tx)
-    with pytest.raises(ProofRefused, match="written around Swapgate"):
-        tampering.check(replace(made, phase=Phase.EVALUATING), rows)
+    with world.store.read() as tx, pytest.raises(ProofRefused, match="written around"):
+        tampering.check(ctx, tx, replace(made, phase=Phase.EVALUATING))
     audited_rows.turn(ctx)
     with world.store.read() as tx:
         assert tampering.told(tx)
