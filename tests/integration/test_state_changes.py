@@ -8,7 +8,8 @@ Twelve tables, three verbs: with the database's own rules in force, and by an ow
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import sqlalchemy as sa
 from harness.control import (
     audited_rows,
     chains,
+    housekeeping,
     keys,
     propose,
     state_check,
@@ -28,17 +30,27 @@ from harness.control.chains import Wanted
 from harness.control.proofs import Waive
 from harness.domain.access import SYSTEM, Role
 from harness.domain.alerts import AlertKind
+from harness.domain.credentials import Credential
+from harness.domain.proposal import Proposal
 from harness.domain.settings import TargetSeed
+from harness.domain.shadow import Shadow, ShadowLimits
 from harness.domain.switches import Force, ForceKind, Source
+from harness.domain.targets import Target
 from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
+from harness.store.tables.base import Json, UtcTime
+from harness.store.tables.signed import SIGNED, SignedTable
+from router.snapshot import SnapshotHolder
 from tests.integration.raw_sql import WAIVER, Database, prepared
-from tests.signing import CONTROL
+from tests.signing import CONTROL, VERIFIER
 from tests.world import BEN, SECRET, World, approved
 
 pytestmark = pytest.mark.req("F3", "F5")
 
 Change = tuple[str, object]
+Statement = tuple[str, dict[str, Any]]
+NOW = ManualClock().now()
+CREDENTIAL = Credential("sim", "first", "ciphertext", 0, NOW, NOW, "ada")
 # By table: a column that an intruder would change, and to what.
 TABLES: Mapping[str, Change] = {
     "route_version": ("settings", "{}"),
@@ -81,9 +93,28 @@ def lived_in(sql_world: World) -> World:
     world.policy = approved()
     proposal = world.until_decided(world.propose("sim/better").id)
     propose.approve(world.context(), BEN, proposal.id, "it is good")
+    with world.store.write() as tx:
+        tx.credentials.put(replace(CREDENTIAL, created_at=world.clock.now()))
+        tx.shadows.add(shadow_of(proposal, world.clock.now()))
     world.turn()
     assert world.get(proposal.id).rollout
     return world
+
+
+def shadow_of(proposal: Proposal, now: datetime) -> Shadow:
+    return Shadow(
+        id="sh_1",
+        route="chat",
+        incumbent=proposal.incumbent,
+        candidate=Target("sim", "better"),
+        data_class="",
+        limits=ShadowLimits(),
+        proposal=None,
+        reason="to see",
+        started_by="ada",
+        started_at=now,
+        expires_at=now + timedelta(days=90),
+    )
 
 
 @pytest.fixture
@@ -187,6 +218,68 @@ def test_a_change_by_an_owner_without_any_rule_is_found(
 
     assert state_check.differences(lived_in.context())
     assert alerted(lived_in)
+
+
+def cases(database: Database, signed: SignedTable) -> Iterator[tuple[Statement, Statement]]:
+    """What somebody does to a row of the table, and what undoes it: he takes it out, changes a
+    column to what nobody can read, and puts a copy beside it.
+    """
+    name, key = signed.table.name, signed.key
+    row = row_of(database, name)
+    where = " AND ".join(f"{each} = :key_{each}" for each in key)
+    at = {f"key_{each}": row[each] for each in key}
+    names, values = ", ".join(row), ", ".join(f":{each}" for each in row)
+    insert = f"INSERT INTO {name} ({names}) VALUES ({values})"
+    delete = f"DELETE FROM {name} WHERE {where}"
+    yield (delete, at), (insert, row)
+    for column in signed.covered:
+        if column.name in key or not isinstance(column.type, UtcTime | Json):
+            continue
+        update = f"UPDATE {name} SET {column.name} = :value WHERE {where}"
+        value = 9 * 10**18 if isinstance(column.type, UtcTime) else '{"a": NaN}'
+        yield (update, at | {"value": value}), (update, at | {"value": row[column.name]})
+    _, copy = statement(database, name, "INSERT")
+    yield (insert, copy), (delete, {f"key_{each}": copy[each] for each in key})
+
+
+def try_unbound(database: Database, text: str, values: dict[str, Any]) -> bool:
+    """Whether what is left of the schema took it."""
+    try:
+        run_unbound(database, text, values)
+    except (sqlite3.IntegrityError, sa.exc.IntegrityError):
+        return False
+    return True
+
+
+@pytest.mark.parametrize("name", [*SIGNED])
+def test_no_row_of_a_signed_table_stops_control_or_a_router_and_each_is_named(
+    lived_in: World, database: Database, database_url: str, tmp_path: Path, name: str
+) -> None:
+    """Taken out, made unreadable or copied, with no rule of the database left."""
+    world, ctx = lived_in, lived_in.context()
+    store = SqlStore(database_url, secret=SECRET, clock=world.clock, signatures=VERIFIER)
+    router = SnapshotHolder(store, tmp_path / "snapshot.json")
+    served = router.boot().snapshot.table.routes["chat"].incumbent
+    without_rules(database)
+    tried = 0
+    for done, undone in list(cases(database, SIGNED[name])):
+        if not try_unbound(database, *done):
+            continue
+        tried += 1
+        assert world.store.signature_faults() or state_check.differences(ctx), done
+        housekeeping.check_snapshot(ctx)
+        housekeeping.check_signatures(ctx)
+        failed = world.turn(ctx).failed
+        assert all("Error" not in words or "Signature" in words for words in failed), failed
+        with world.store.read() as tx:
+            assert tx.alerts.list(open_only=True), done
+        router.refresh()
+        assert router.current is not None
+        assert router.current.snapshot.table.routes["chat"].incumbent == served
+        run_unbound(database, *undone)
+    store.close()
+    assert tried > 1
+    assert world.store.signature_faults() == []
 
 
 def test_what_was_there_before_rows_were_recorded_is_taken_over_once(

@@ -8,11 +8,13 @@ import sqlalchemy as sa
 
 from harness.domain.errors import SignatureInvalid
 from harness.domain.evaluation import RUNNABLE
+from harness.domain.principals import LOCAL
 from harness.domain.signatures import RowFault
 from harness.store.rows import Row
 from harness.store.sql.unit import Unit
 from harness.store.tables.decisions import LIVE_STATES, OPEN_PHASES, proposal, rollout
 from harness.store.tables.evals import eval_run
+from harness.store.tables.operations import principal
 from harness.store.tables.routing import route_fallback, route_version
 from harness.store.tables.signed import SIGNED, SignedTable
 
@@ -51,6 +53,8 @@ def row_faults(unit: Unit) -> Iterator[RowFault]:
             yield from _version_faults(unit)
             continue
         yield from _faults(unit, signed, sa.true())
+    if unit.read(sa.select(principal.c.id).where(principal.c.id == LOCAL.id)).first() is None:
+        yield RowFault(principal.name, (LOCAL.id,), "it is gone", unsigned=False)
     try:
         unit.check_manifest()
     except SignatureInvalid as error:

@@ -77,6 +77,13 @@ class UtcTime(sa.types.TypeDecorator[datetime]):
             return LAST if value > 0 else FIRST
 
 
+def _no_json(constant: str) -> object:
+    raise ValueError(f"{constant} is no JSON")
+
+
+_JSON: Final = json.JSONDecoder(parse_constant=_no_json)
+
+
 class Json(sa.types.TypeDecorator[object]):
     """A JSON value as canonical text: the same value is the same bytes.
 
@@ -98,7 +105,7 @@ class Json(sa.types.TypeDecorator[object]):
         if value is None:
             return None
         try:
-            return json.loads(value)
+            return _JSON.decode(value)
         except (ValueError, RecursionError):
             return value
 
