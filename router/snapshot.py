@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 # A new revision is seen within this time even if the store's signal is lost.
 CHECK_EVERY_S: Final = 1.0
+# How often a revision that was refused is looked at again.
+AGAIN_S: Final = 15.0
 FIRST_PAUSE_S: Final = 0.1
 LONGEST_PAUSE_S: Final = 2.0
 
@@ -79,6 +81,7 @@ class SnapshotHolder:
         self._opened = opened
         self._restored = restored
         self._seen = ""
+        self._refused_at = time.monotonic()
         self._guard = LineageGuard()
         self._confirmed = time.monotonic()
         self._followers: list[Callable[[Store], None]] = []
@@ -147,7 +150,7 @@ class SnapshotHolder:
         """
         etag = self._store.etag()
         self.stale = False
-        if etag == self._seen:
+        if etag == self._seen and not self._asks_again():
             if not self.refused:
                 self._confirmed = time.monotonic()
             return False
@@ -155,10 +158,17 @@ class SnapshotHolder:
             self._swap(self._store.snapshot())
         except SnapshotInvalid as error:
             self._seen = etag
+            self._refused_at = time.monotonic()
+            if str(error) == self.refused:
+                return False
             self._refuse(error)
             log.error("new revision refused, the old one goes on serving: %s", error)  # noqa: TRY400 - the message is the whole story
             return False
         return True
+
+    def _asks_again(self) -> bool:
+        """A row may have been mended, which no etag tells."""
+        return bool(self.refused) and time.monotonic() - self._refused_at >= AGAIN_S
 
     def _refuse(self, error: SnapshotInvalid) -> None:
         self.refused = str(error)

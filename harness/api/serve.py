@@ -8,11 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
 import uvicorn
 
 from harness import bootstrap
 from harness.api.app import build
 from harness.control import seed
+from harness.domain.errors import SignatureInvalid
+
+log = structlog.get_logger("swapgate.control")
 
 METRICS_TOKEN = "SWAPGATE_METRICS_TOKEN"  # noqa: S105 - a name, not a secret
 SERVER: Final[Mapping[str, Any]] = {
@@ -24,13 +28,21 @@ SERVER: Final[Mapping[str, Any]] = {
 }
 
 
+def _seed(installation: bootstrap.Installation) -> None:
+    """What a forged row stops is told once control runs: so it starts, and adds nothing."""
+    try:
+        seed.seed(installation.context, installation.settings)
+    except SignatureInvalid as error:
+        log.error("seeded_nothing", reason=str(error), next="swapgate db check")  # noqa: TRY400 - the reason is the whole story
+
+
 def run(config: Path | None) -> None:
     """Blocks until SIGTERM or Ctrl-C; eval workers end with it and go on after a restart."""
     # uvicorn raises the signal again at its end: without a handler nothing below would run.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     installation = bootstrap.open_installation(config, with_workers=True)
     bootstrap.upgrade_database(installation.settings)
-    seed.seed(installation.context, installation.settings)
+    _seed(installation)
     schedule = bootstrap.control_schedule(installation)
     where = installation.settings.control
     schedule.start()

@@ -234,6 +234,9 @@ def retire_key(session: Session, key: str, reason: str) -> None:
     signing_files.check_retirable(session.settings, key)
     store = bootstrap.signed_store(session.installation)
     count = store.sign_again(actor=session.actor, reason=reason)
+    anchor = session.context.anchor
+    if anchor is not None and (kept := anchor.read()) is not None:
+        anchor.keep(kept)
     signing_files.retire(session.settings, key)
     _audited(session, "signing_key.retire", key, reason)
     _say(session, f"signed {count} rows anew; the key {key} is retired", count)

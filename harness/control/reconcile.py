@@ -90,10 +90,11 @@ def reconcile(ctx: Context) -> Turn:
             if restores.is_unaccepted(ctx, tx):
                 restored = "this database was restored from a backup, or its log was cut"
                 return Turn((), (f"all holds: {restored}",))
-    except SwapgateError:
-        raise
-    except Exception as error:  # noqa: BLE001 - alerts are rows that nobody signs: canaries go on
-        failed.append(f"the alerts cannot be read: {type(error).__name__}: {error}")
+    except Exception as error:
+        if isinstance(error, SwapgateError) and error.retryable:
+            raise
+        # Nothing that is read here may stop a canary's end.
+        failed.append(f"what is told of the database cannot be read: {error}")
     with ctx.store.read() as tx:
         proposals = tx.proposals.open()
     for proposal in proposals:

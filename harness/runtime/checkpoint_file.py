@@ -37,7 +37,13 @@ class CheckpointFile:
                 f"{self.path} cannot be read ({error}): compare the audit log with a backup, "
                 "then remove the file"
             ) from error
-        self.signatures.check(_payload(mark), signature, KeyPurpose.CONTROL)
+        try:
+            self.signatures.check(_payload(mark), signature, KeyPurpose.CONTROL)
+        except SignatureInvalid as error:
+            raise SignatureInvalid(
+                f"{self.path} is not to be believed: {error}. Compare the audit log with a "
+                "backup, then remove the file"
+            ) from None
         return mark
 
     def keep(self, mark: AuditMark) -> None:

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from harness import bootstrap
+from harness.api import serve
+from harness.control import audited_rows, housekeeping, reconcile
 from tests.command_line import CommandLine, installed
 from tests.signing import ENVIRONMENT
 
@@ -104,6 +107,10 @@ def test_keys_are_rotated_and_retired(
         (home / file).chmod(0o600)
         monkeypatch.delenv(name)
     old = (home / "signing.pub").read_text().splitlines()[1].split()[0]
+    # As a control process leaves it: the kept end of the audit log is signed, too.
+    with closing(bootstrap.open_installation(cli.folder / "swapgate.yaml")) as installation:
+        audited_rows.turn(installation.context)
+    assert (home / "audit.checkpoint").exists()
 
     assert "signs from now on" in cli.text("db", "rotate-key")
     cli.run("key", "create", "by the new key")
@@ -114,3 +121,21 @@ def test_keys_are_rotated_and_retired(
     assert "every row is as it was signed" in cli.text("db", "check")
     cli.run("route", "settings", "chat", "--description", "Talks")
     assert "signing_key.retire" in cli.text("audit", "tail")
+    cli.text("audit", "verify")
+    with closing(bootstrap.open_installation(cli.folder / "swapgate.yaml")) as installation:
+        assert reconcile.reconcile(installation.context).failed == ()
+
+
+def test_control_starts_beside_a_forged_row_and_tells(cli: CommandLine) -> None:
+    """Else nobody is left to tell, and no canary is taken back."""
+    run_sql(
+        cli,
+        "INSERT INTO provider (name, kind, api_base, extra_headers, prices, updated_at)"
+        " VALUES ('evil', 'custom', 'http://127.0.0.1:1/v1', '{}', '{}', 0)",
+    )
+    with closing(bootstrap.open_installation(cli.folder / "swapgate.yaml")) as installation:
+        serve._seed(installation)
+        housekeeping.check_snapshot(installation.context)
+        with installation.store.read() as tx:
+            (alert,) = tx.alerts.list(open_only=True)
+    assert "provider" in alert.text

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import sqlalchemy as sa
 
 from harness import bootstrap
 from harness.control import housekeeping
@@ -21,11 +22,12 @@ from harness.domain.routing import Snapshot
 from harness.ports import Store
 from harness.runtime.clock import SystemClock
 from harness.store.sql import SqlStore
-from router import snapshot_file
+from harness.store.tables import metadata
+from router import snapshot, snapshot_file
 from router.snapshot import SnapshotHolder
 from tests.contract.builders import KEY, NEW, OLD, PROVIDER, ROUTE, seeded
 from tests.contract.conftest import SECRET
-from tests.raw_sql import forge, owned
+from tests.raw_sql import forge, owned, row
 from tests.signing import CONTROL, VERIFIER
 from tests.world import World
 
@@ -89,6 +91,27 @@ def test_a_forged_promotion_is_refused_and_the_last_good_table_serves_on(
     again = holder(cast("Any", router)._store, tmp_path / "snapshot.json")
     assert again.boot().snapshot.table.routes[ROUTE].incumbent == OLD.id
     assert again.stale
+
+
+def test_a_row_that_was_mended_serves_again_though_no_counter_tells(
+    store: SqlStore, router: SnapshotHolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = metadata.tables["provider"]
+    with store.write() as tx:
+        tx.providers.put(replace(PROVIDER, name="third"))
+    with owned(store) as db:
+        honest = row(db, "provider", name="third")["api_base"]
+        db.execute(
+            sa.update(known).where(known.c.name == "third").values(api_base="http://x.example")
+        )
+    assert not router.refresh()
+    assert "provider third" in router.refused
+    with owned(store) as db:
+        db.execute(sa.update(known).where(known.c.name == "third").values(api_base=honest))
+    monkeypatch.setattr(snapshot, "AGAIN_S", 0.0)
+
+    assert router.refresh()
+    assert not router.refused
 
 
 def test_control_alerts_within_a_turn_and_ends_the_alert_when_all_is_well(
