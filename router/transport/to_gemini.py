@@ -6,7 +6,9 @@ from types import SimpleNamespace
 from typing import Any, Final
 from urllib.parse import quote
 
+from harness.domain.failures import FailureClass
 from router.bridges.sse import Payloads
+from router.ports import UpstreamFailed
 from router.transport.asked import Asked, Json, looked_through
 from router.transport.chat_shape import ChunkMaker, completion, message_of
 from router.transport.refusal import google_error
@@ -74,6 +76,8 @@ class Gemini:
             raw_response=SimpleNamespace(headers={}),
         )
         given = found.model_dump()
+        if not given["choices"]:
+            raise UpstreamFailed(FailureClass.MALFORMED, "the answer has no candidates")
         given["choices"][0]["message"].pop("thinking_blocks", None)
         model = str(answer.get("modelVersion") or ask.notes["model"])
         return completion(given, id_=str(answer.get("responseId") or ""), model=model)

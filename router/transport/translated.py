@@ -7,6 +7,7 @@ library (`router.transport.litellm`) sees JSON and gives JSON.
 import asyncio
 import json
 import math
+import traceback
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -74,13 +75,15 @@ class Translated:
 def _asked(
     translation: Translation, kind: str, request: UpstreamRequest
 ) -> tuple[Ask, UpstreamRequest]:
-    """Raises Untranslatable."""
+    """Raises Untranslatable, UpstreamFailed for a fault of ours."""
     asked = looked_through(json.loads(request.body), kind)
     try:
         ask = translation.ask(asked, stream=request.stream)
     except Untranslatable:
         raise
-    except Exception:  # noqa: BLE001 - the library's; its text may hold content
+    except Exception as error:  # noqa: BLE001 - the library's; its text may hold content
+        if _is_ours(error):
+            raise _internal(error) from None
         raise no_counterpart(kind, None) from None
     headers = tuple((k.encode(), v.encode()) for k, v in ask.headers.items())
     try:
@@ -140,6 +143,8 @@ def _answer(raw: bytes, translate: Callable[[Json], Json]) -> bytes:
         if unended:  # the client sees what the provider said, which is nothing
             answer["choices"][0]["finish_reason"] = None
         return _dumped(answer)
+    except UpstreamFailed:
+        raise
     except Exception as error:  # noqa: BLE001 - the library's, and its text may hold content
         raise _malformed(error) from None
 
@@ -197,7 +202,7 @@ def _fed(made: Chunks, data: bytes) -> Sequence[Json]:
     event = _json(data)
     try:
         return made.feed(event)
-    except ErrorInStream:
+    except (ErrorInStream, UpstreamFailed):
         raise
     except Exception as error:  # noqa: BLE001 - as above
         raise _malformed(error) from None
@@ -219,7 +224,21 @@ def _finite(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def _is_ours(error: BaseException) -> bool:
+    """Whether the library had no part in it: it raises at what it cannot read or say."""
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    return not any(each.f_globals.get("__name__", "").startswith("litellm") for each in frames)
+
+
+def _internal(error: Exception) -> UpstreamFailed:
+    """With the place in the code, and without the error's own words."""
+    failed = UpstreamFailed(FailureClass.INTERNAL, "the router failed")
+    return failed.with_traceback(error.__traceback__)
+
+
 def _malformed(error: Exception) -> UpstreamFailed:
+    if _is_ours(error):
+        return _internal(error)
     # Its text may hold what was said.
     return UpstreamFailed(
         FailureClass.MALFORMED, f"the answer cannot be translated: {type(error).__name__}"

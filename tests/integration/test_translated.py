@@ -162,6 +162,31 @@ async def test_what_is_no_answer_is_malformed(
         assert "hello" not in caught.value.detail
 
 
+@pytest.mark.req("A5", "F2")
+@pytest.mark.parametrize("kind", WIRES)
+async def test_a_fault_of_ours_in_a_translation_is_not_the_clients_or_the_providers(
+    loaded: dict[str, Translated], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*_: object, **__: object) -> Any:
+        raise KeyError("what the client said")
+
+    module = type(loaded[kind]._translation).__module__
+    play = plays(whole(WIRES[kind].whole(Reply("Hi"))))
+    with monkeypatch.context() as patched:
+        patched.setattr(f"{module}.completion", breaks)
+        async with asked(loaded[kind], kind, play, stream=False) as (reply, _):
+            with pytest.raises(UpstreamFailed) as answering:
+                await reply.body()
+    monkeypatch.setattr(loaded[kind]._translation, "ask", breaks)
+    with pytest.raises(UpstreamFailed) as asking:
+        async with asked(loaded[kind], kind, play, stream=False):
+            pass
+
+    for caught in (answering, asking):
+        assert caught.value.failure is FailureClass.INTERNAL
+        assert "client said" not in str(caught.value)
+
+
 async def _failure(reply: UpstreamReply) -> FailureClass | None:
     try:
         return (await filtered(reply)).failure_class
