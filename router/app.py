@@ -68,6 +68,8 @@ from router.timers import Timers
 
 log = logging.getLogger(__name__)
 
+# What watches beside all requests, after a fault of it.
+BEGUN_AGAIN_S: Final = 1.0
 MESSAGES: Final = "/v1/messages"
 METRICS: Final = "/metrics"
 METHODS: Final[Mapping[str, str]] = {
@@ -241,9 +243,9 @@ class Router:
         self._holder.start()
         self._recorder.start()
         self._events.start()
-        watching = asyncio.ensure_future(self._alarms.watch())
-        checking = asyncio.ensure_future(self._checks.watch())
-        guarding = asyncio.ensure_future(self._guards.watch())
+        watching = asyncio.ensure_future(self._kept_up(self._alarms.watch))
+        checking = asyncio.ensure_future(self._kept_up(self._checks.watch))
+        guarding = asyncio.ensure_future(self._kept_up(self._guards.watch))
         await send({"type": "lifespan.startup.complete"})
         await receive()
         watching.cancel()
@@ -261,6 +263,15 @@ class Router:
         if self._on_stop is not None:
             await self._on_stop()
         await send({"type": "lifespan.shutdown.complete"})
+
+    async def _kept_up(self, watch: Callable[[], Awaitable[None]]) -> None:
+        """Until it is cancelled: a fault ends a turn of what watches, and not all its turns."""
+        while True:
+            try:
+                await watch()
+            except Exception as error:
+                self._errors.note(Part.BACKGROUND, error)
+            await asyncio.sleep(BEGUN_AGAIN_S)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         # The worker's name is new for every process, so that ids never repeat.
@@ -397,7 +408,7 @@ class Router:
 
     def note_fault(self, error: Exception) -> None:
         """Of what records, beside all requests."""
-        self._errors.note(Part.RECORDING, error)
+        self._errors.note(Part.BACKGROUND, error)
 
     def stop(self) -> None:
         """Not ready any more; what comes all the same is served. Called from a signal, too."""

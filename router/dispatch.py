@@ -186,7 +186,7 @@ class Dispatcher:
         failure: UpstreamFailed | None = None
         outcome: FailureClass | None = FailureClass.CANCELLED
         if not made.check:
-            self._health.begin(made.upstream.id)
+            self._begin(job, made)
         try:
             with limit:
                 result = await self._calls.make(job, made, settle, head)
@@ -248,6 +248,12 @@ class Dispatcher:
         except Exception as error:
             self._errors.note(Part.PLAN, error, job.route, job.arm)
             return math.inf
+
+    def _begin(self, job: Job, made: Try) -> None:
+        try:
+            self._health.begin(made.upstream.id)
+        except Exception as error:
+            self._errors.note(Part.RECORDING, error, job.route, job.arm)
 
     def _note_s(self, job: Job, made: Try, seconds: float) -> None:
         try:

@@ -346,13 +346,15 @@ class Exchange:
         attempts = (b"x-swapgate-attempts", str(len(self.course.attempts)).encode())
         upstream, result = self.course.upstream, self.course.result
         served = (upstream.header,) if upstream else ()
-        left = result.dropped if isinstance(result, Answer | CommittedStream) else ()
-        return (*self._headers, attempts, *served, *self._degraded(upstream, left))
+        return (*self._headers, attempts, *served, *self._degraded(upstream, result))
 
     def _degraded(
-        self, upstream: Upstream | None, left: Sequence[str] = ()
+        self,
+        upstream: Upstream | None,
+        result: Answer | CommittedStream | UpstreamFailed | None = None,
     ) -> tuple[Header, ...]:
         try:
+            left = result.dropped if isinstance(result, Answer | CommittedStream) else ()
             return degraded(self.job.plan, self.job.request, upstream, left)
         except Exception as error:
             self._errors.note(Part.HEADERS, error, self.job.route, self.job.arm)

@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Final, Protocol
 
 from router.asgi import BODY, ON_LEAVING, App, Message, Scope
+from router.internal_errors import place_of
 
 log = logging.getLogger(__name__)
 
@@ -229,8 +230,8 @@ class Call:
             self._scope[BODY] = self._body()
         try:
             await line.app(self._scope, self.receive, self.send)
-        except Exception:
-            log.exception("an answer broke off")
+        except Exception as error:  # noqa: BLE001 - its own words may hold content
+            log.error("an answer broke off: %s", place_of(error))  # noqa: TRY400
         finally:
             line.tasks.discard(self._task)
             del self._scope[ON_LEAVING]  # a cycle would wait for the garbage collector

@@ -24,7 +24,7 @@ NO_ARM: Final = "none"
 
 class Part(StrEnum):
     """Where in the router it was. ATTEMPT: what runs for one target alone, its request patch, a
-    translation, the reading of its answer.
+    translation, the reading of its answer. BACKGROUND: beside all requests.
     """
 
     REQUEST = "request"
@@ -43,6 +43,7 @@ class Part(StrEnum):
     DISPATCH = "dispatch"
     STREAM = "stream"
     RECORDING = "recording"
+    BACKGROUND = "background"
 
 
 class Tell(Protocol):
@@ -72,8 +73,8 @@ class InternalErrors:
         """Raises nothing. arm: the assigned one, None before there is one."""
         try:
             self._note(part, error, route, arm.value if arm else NO_ARM)
-        except Exception:
-            log.exception("an internal error could not be told of")
+        except Exception as fault:  # noqa: BLE001 - its words may hold content
+            log.error("an internal error could not be told of: %s", place_of(fault))  # noqa: TRY400
 
     def taken(self) -> int:
         """How many there were in this request, since it was last asked."""

@@ -3,6 +3,7 @@
 What a request calls is found by watching one, so that a new observer is attacked by itself.
 """
 
+import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ from router.books import Books
 from router.dispatch import Dispatcher
 from router.exchange import Copied
 from router.guard import Guards
+from router.health import TargetHealth
 from router.model_calls import ModelCalls
 from router.outcomes import Outcomes
 from router.relay import CommittedStream
@@ -408,6 +410,41 @@ async def test_who_notices_renewed_credentials_may_fail_without_the_request(
         assert not await scene.fault()
 
     assert 'part="recording"' in await metrics(scene.door)
+
+
+@pytest.mark.req("A5", "F2")
+@pytest.mark.parametrize("harmed", [TargetHealth.begin, CommittedStream.dropped.fget])
+async def test_so_may_who_counts_what_is_under_way_and_what_was_left_out(
+    tmp_path: Path, harmed: Any
+) -> None:
+    scene = Scene(tmp_path, canary=False, stream=True)
+
+    with broken(harmed.__code__, [harmed]):
+        assert not await scene.fault()
+
+
+@pytest.mark.req("F2")
+async def test_what_watches_beside_all_requests_goes_on_after_a_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("router.app.BEGUN_AGAIN_S", 0.0)
+    scene = Scene(tmp_path, canary=False, stream=False)
+    begun: list[int] = []
+    again = asyncio.Event()
+
+    async def watch() -> None:
+        begun.append(len(begun))
+        if len(begun) == 1:
+            raise KeyError("what the client said")
+        again.set()
+        await asyncio.Event().wait()
+
+    kept = asyncio.create_task(scene.door.app._kept_up(watch))
+    await again.wait()
+    kept.cancel()
+    await asyncio.gather(kept, return_exceptions=True)
+
+    assert 'part="background"' in await metrics(scene.door)
 
 
 async def test_the_first_fault_is_told_at_once_and_others_not_each(tmp_path: Path) -> None:
