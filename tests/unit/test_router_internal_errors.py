@@ -413,7 +413,7 @@ async def test_who_notices_renewed_credentials_may_fail_without_the_request(
 
 
 @pytest.mark.req("A5", "F2")
-@pytest.mark.parametrize("harmed", [TargetHealth.begin, CommittedStream.dropped.fget])
+@pytest.mark.parametrize("harmed", [TargetHealth.begin, vars(CommittedStream)["dropped"].fget])
 async def test_so_may_who_counts_what_is_under_way_and_what_was_left_out(
     tmp_path: Path, harmed: Any
 ) -> None:
