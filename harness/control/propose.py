@@ -107,7 +107,10 @@ def create(ctx: Context, actor: Actor, wish: Wish) -> Proposal:
             proposer=actor.name,
             policy=policy,
             plans=registered,
-            widened=_widened(ctx, tx, route, policy),
+            widened={
+                **_widened(ctx, tx, route, policy),
+                **widening.of_incumbent(tx, route, actor, now),
+            },
             phase=Phase.PROPOSED,
             created_at=now,
             updated_at=now,

@@ -9,6 +9,7 @@ from typing import Any, Final
 from harness.control import route_risk, routes, standing, widening
 from harness.control.context import Context
 from harness.control.route_risk import WINDOW, RouteRisk
+from harness.domain.changes import KINDS, Restore
 from harness.domain.errors import NotFound
 from harness.domain.policy import Policy
 from harness.domain.proposal import Proposal
@@ -21,7 +22,9 @@ TRAFFIC: Final = frozenset({"incumbent", "canary", "canary share", "held back"})
 
 @dataclass(frozen=True, slots=True)
 class RouteChange:
-    """what: settings | policy | suite. by: who changed it, or first proposed with it so."""
+    """what: settings | incumbent | policy | suite. by: who changed it, or first proposed with
+    it so.
+    """
 
     at: datetime
     by: str
@@ -54,9 +57,15 @@ def of_proposal(ctx: Context, proposal: str) -> Review:
 
 
 def _settings(tx: Transaction, route: str, since: datetime) -> Iterator[RouteChange]:
+    names = tx.routing.targets()
     for newer, older in pairwise(tx.routing.history(route)):
         if newer.at < since:
             return
+        if newer.kind == KINDS[Restore] and newer.route.incumbent != older.route.incumbent:
+            # No promotion, so no proof: it chose what a candidate is compared with.
+            was, is_ = (names[each.route.incumbent].name for each in (older, newer))
+            text = f"{was} → {is_}: {newer.reason}"
+            yield RouteChange(newer.at, newer.actor, "incumbent", text)
         said = [
             f"{name}: {before or 'none'} → {after or 'none'}"
             for name, (before, after) in routes.difference(older, newer).items()

@@ -25,7 +25,11 @@ def differences(ctx: Context, tx: Transaction, proposal: Proposal) -> list[str]:
     Raises NotFound when the route's policy is not in the configuration.
     """
     route = routes.existing(tx, proposal.route)
-    found = widening.of_policy(ctx, route, proposal.policy)
+    pins = [tx.suites.get(plan.suite_digest) for plan in proposal.plans]
+    found = {
+        **widening.of_policy(ctx, route, proposal.policy),
+        **widening.of_suites(tx, route, pins),
+    }
     new = {name: each for name, each in found.items() if proposal.widened.get(name) != each}
     return [*widening.words(new), *_suites(route, proposal)]
 

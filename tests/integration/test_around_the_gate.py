@@ -3,10 +3,11 @@
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from harness.control import chains, propose, routes, switches, targets
+from harness.control import canary_hands, chains, propose, review, routes, switches, targets
 from harness.control.chains import Wanted
 from harness.control.proofs import Waive
 from harness.control.propose import Wish
@@ -16,6 +17,7 @@ from harness.domain.errors import NotAllowed, ProofRefused
 from harness.domain.evaluation import Claim, SuiteRole
 from harness.domain.policy import Policy, Promotion
 from harness.domain.proposal import Phase, Proposal
+from harness.domain.rollout import Signal
 from harness.domain.routing import RouteSuite
 from harness.domain.switches import Force, ForceKind, Source
 from harness.domain.targets import Provider
@@ -197,3 +199,88 @@ def test_what_another_person_let_in_as_widened_goes_on_under_the_same_rules(
 
     after = world.get(proposal.id)
     assert after.phase is Phase.CANARY, after.closed_because
+
+
+def back_to_base(world: World, actor: Actor) -> None:
+    """sim/better has been promoted; the actor brings sim/base back."""
+    in_canary(world, "sim/better")
+    canary_hands.by_hand(world.context(), BEN, "chat", Signal.PROMOTE, "it is better")
+    routes.roll_back(world.context(), actor, "chat", reason="customers complain")
+
+
+def test_a_rollback_by_the_proposer_chooses_no_weaker_incumbent_alone(
+    plain_world: World,
+) -> None:
+    back_to_base(plain_world, ANN)
+    proposal = plain_world.until_decided(plain_world.propose("sim/good", ANN).id)
+
+    assert proposal.phase is Phase.AWAITING_APPROVAL
+    seen = review.of_proposal(plain_world.context(), proposal.id)
+    (said,) = seen.widened
+    assert said.startswith("incumbent: sim/base, which the proposer brought back in the place")
+    assert said.endswith("of sim/better (customers complain)")
+    with pytest.raises(NotAllowed):
+        propose.approve(plain_world.context(), ANN, proposal.id)
+    propose.approve(plain_world.context(), BEN, proposal.id)
+    plain_world.turn()
+    assert plain_world.get(proposal.id).phase is Phase.CANARY
+
+
+def test_a_rollback_stands_in_the_review_of_what_is_proposed_after_it(
+    plain_world: World,
+) -> None:
+    back_to_base(plain_world, EVE)
+    proposal = plain_world.propose("sim/good", ANN)
+
+    assert proposal.widened == {}
+    changes = review.of_proposal(plain_world.context(), proposal.id).changes
+    assert [
+        (each.what, each.by, each.text) for each in changes if each.what == "incumbent"
+    ] == [("incumbent", "eve", "sim/better → sim/base: customers complain")]
+
+
+def test_a_suite_that_was_swapped_while_a_proposal_was_registered_is_still_widened(
+    plain_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between its plans and the comparison with what is accepted."""
+    world = plain_world
+    path = world.suites["colours"].path
+    assert path is not None
+    accepted = path.read_text()
+    changed = accepted.replace('"target": "c1"', '"target": "x1"')
+    before = propose.plans
+
+    def swapped(*args: Any) -> Any:
+        path.write_text(changed)
+        made = before(*args)
+        path.write_text(accepted)
+        return made
+
+    monkeypatch.setattr(propose, "plans", swapped)
+    proposal = world.propose("sim/better")
+    path.write_text(changed)
+    for _ in range(6):
+        world.turn()
+
+    after = world.get(proposal.id)
+    assert after.phase is Phase.REJECTED
+    assert "suite colours: not the one accepted for this route" in after.closed_because
+
+
+def test_the_older_content_of_a_suite_is_accepted_no_more_after_an_approved_change(
+    plain_world: World,
+) -> None:
+    world = plain_world
+    path = world.suites["colours"].path
+    assert path is not None
+    older = path.read_text()
+    path.write_text(older.replace('"target": "c1"', '"target": "x1"'))
+    proposal = world.until_decided(world.propose("sim/better").id)
+    propose.approve(world.context(), BEN, proposal.id)
+    world.turn()
+    assert world.get(proposal.id).phase is Phase.CANARY
+    wish = Wish("chat", "sim/good")
+    assert propose.preview(world.context(), wish).widened == {}
+
+    path.write_text(older)
+    assert set(propose.preview(world.context(), wish).widened) == {"suite colours"}
