@@ -57,7 +57,7 @@ class Embeddings(Chat):
         wanted = _inputs(request.value("input"))
         if wanted is not None and len(vectors) != wanted:
             raise _malformed(f"{len(vectors)} vectors for {wanted} inputs")
-        places, dimensions = set[int](), set[int]()
+        places, dimensions, kinds = set[int](), set[int](), set[type]()
         for at, each in enumerate(vectors):
             if not isinstance(each, dict):
                 raise _malformed(f"vector {at} is no object")
@@ -67,10 +67,14 @@ class Embeddings(Chat):
                 raise _malformed(f"the index of vector {at} is no whole number")
             places.add(place)
             dimensions.add(_dimension(each.get("embedding"), at))
+            kinds.add(type(each.get("embedding")))
         if places != set(range(len(vectors))):
             raise _malformed("the indices are not those of the inputs, once each")
-        if len(dimensions) != 1:
-            raise _malformed("the vectors differ in dimension")
+        if len(dimensions) != 1 or len(kinds) != 1:
+            raise _malformed("the vectors differ in dimension, or in how they are written")
+        asked, found = request.value("dimensions"), dimensions.pop()
+        if type(asked) is int and asked != found:
+            raise _malformed(f"vectors of {found} dimensions, and {asked} were asked for")
 
 
 def _inputs(value: object) -> int | None:

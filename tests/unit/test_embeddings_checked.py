@@ -24,8 +24,8 @@ def packed(*values: float) -> str:
     return base64.b64encode(array("f", values).tobytes()).decode()
 
 
-def check(given: object, *vectors: Any) -> None:
-    asked = json.dumps({"model": "r", "input": given}).encode()
+def check(given: object, *vectors: Any, **more: object) -> None:
+    asked = json.dumps({"model": "r", "input": given, **more}).encode()
     answer = json.dumps({"data": list(vectors)}).encode()
     EMBEDDINGS.check_vectors(read_request(asked, Endpoint.EMBEDDINGS), read(answer))
 
@@ -47,6 +47,7 @@ def vector(index: object, embedding: object) -> dict[str, object]:
         ("a", [{"index": True, "embedding": FLOATS}]),
         (["a", "b"], [vector(0, FLOATS), vector(1, [0.5])]),
         (["a", "b"], [vector(0, packed(*FLOATS)), vector(1, packed(0.5))]),
+        (["a", "b"], [vector(0, FLOATS), vector(1, packed(*FLOATS))]),
         ("a", [vector(0, [])]),
         ("a", [vector(0, None)]),
         ("a", [vector(0, "")]),
@@ -87,6 +88,13 @@ def test_whole_embeddings_pass_in_any_order(
 
     check(texts, *data.draw(st.permutations(plain)))
     check(texts, *data.draw(st.permutations(as_base64)))
+
+
+@pytest.mark.req("A5")
+def test_the_dimension_that_was_asked_for_is_the_one_that_comes() -> None:
+    check("a", vector(0, FLOATS), dimensions=2)
+    with pytest.raises(UpstreamFailed, match="2 dimensions, and 512"):
+        check("a", vector(0, FLOATS), dimensions=512)
 
 
 def test_one_text_as_tokens_is_one_input() -> None:
