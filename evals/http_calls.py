@@ -11,7 +11,7 @@ from aiohttp.resolver import ThreadedResolver
 
 from harness.domain.base_url import may_connect
 from harness.domain.errors import InputError, NoAnswer
-from harness.domain.headers import check_sendable
+from harness.domain.headers import call_headers, check_sendable
 from harness.domain.targets import Provider
 from harness.ports import Posted
 
@@ -32,11 +32,7 @@ class HttpCalls:
         allowed: Collection[str] = (),
     ) -> None:
         self._provider, self._key = provider, api_key or ""
-        self._headers = {
-            "content-type": "application/json",
-            **provider.key_headers(self._key),
-            **{name.lower(): value for name, value in provider.extra_headers.items()},
-        }
+        self._headers = call_headers(provider, self._key)
         self._connections = connections
         self._timeout = aiohttp.ClientTimeout(total=timeout_s, connect=CONNECT_S)
         self._allowed = allowed

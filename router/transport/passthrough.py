@@ -8,6 +8,7 @@ from yarl import URL
 
 from harness.domain.credentials import ProviderKey
 from harness.domain.failures import FailureClass
+from harness.domain.headers import call_headers
 from harness.domain.settings import RouterSettings
 from harness.domain.targets import Provider
 from router.ports import UpstreamFailed, UpstreamRequest
@@ -83,13 +84,8 @@ class Passthrough:
         }
         secret = request.key.secret if request.key else ""
         check_headers_of(provider, secret)
-        headers = {"content-type": "application/json", "accept-encoding": "identity"}
-        headers["user-agent"] = "swapgate"
-        headers.update(provider.key_headers(secret))
-        headers.update({k.lower(): v for k, v in provider.extra_headers.items()})
         by_stream = {
-            False: {"accept": "application/json", **headers},
-            True: {"accept": "text/event-stream", **headers},
+            stream: call_headers(provider, secret, stream=stream) for stream in (False, True)
         }
         url = URL(provider.url(request.path))
         self._calls[asked] = (provider, url, by_stream)

@@ -6,7 +6,7 @@ from urllib.parse import quote, urlsplit
 
 from harness.domain.errors import InputError
 from harness.domain.failures import FailureClass
-from harness.domain.headers import check_sendable
+from harness.domain.headers import call_headers, check_sendable
 from harness.domain.targets import Provider
 from router.ports import UpstreamFailed
 from router.transport.passed_up import passed_up
@@ -15,7 +15,6 @@ _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 _PATH: Final = "/%:@!$&'()*+,;=-._~"
 _QUERY: Final = _PATH + "?"
-ACCEPT: Final = {False: "application/json", True: "text/event-stream"}
 
 
 class Call(NamedTuple):
@@ -49,18 +48,13 @@ def call_for(provider: Provider, path: str, secret: str) -> Call:
     target = quote(url.path, _PATH) + (f"?{quote(url.query, _QUERY)}" if url.query else "")
     name = host.decode()
     authority = f"[{name}]" if ":" in name else name
-    headers = {
-        "host": authority if port is None else f"{authority}:{port}",
-        "content-type": "application/json",
-        "accept-encoding": "identity",
-        "user-agent": "swapgate",
-    }
-    headers.update(provider.key_headers(secret))
+    place = authority if port is None else f"{authority}:{port}"
     heads = {}
-    for stream, accept in ACCEPT.items():
-        own = {k.lower(): v for k, v in provider.extra_headers.items()}
-        lines = _lines(provider, {"accept": accept, **headers, **own})
-        heads[stream] = f"POST {target} HTTP/1.1\r\n{lines}content-length: ".encode("latin-1")
+    for stream in (False, True):
+        lines = _lines(provider, call_headers(provider, secret, stream=stream))
+        # Names in the case in which an eval's HTTP client writes them.
+        head = f"POST {target} HTTP/1.1\r\nHost: {place}\r\n{lines}Content-Length: "
+        heads[stream] = head.encode("latin-1")
     return Call(name, port or (443 if secure else 80), secure, heads)
 
 

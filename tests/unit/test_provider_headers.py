@@ -10,6 +10,7 @@ from evals.http_calls import HttpCalls
 from harness.domain.errors import InputError, NoAnswer
 from harness.domain.headers import LONGEST_NAME, LONGEST_VALUE, MOST, check_headers
 from harness.domain.targets import Provider
+from router.transport.pool_call import call_for
 
 pytestmark = pytest.mark.req("D1")
 SECRET = "SECRETLF99999"  # noqa: S105 - made up
@@ -105,3 +106,31 @@ def test_an_eval_is_told_of_a_header_that_cannot_be_sent() -> None:
         asyncio.run(asked())
     assert SECRET not in str(failed.value)
     assert not failed.value.again
+
+
+def test_no_provider_tells_an_exam_from_users_by_its_headers() -> None:
+    heads: list[bytes] = []
+
+    async def asked() -> None:
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            heads.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            await writer.drain()
+            writer.close()
+
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        ours = Provider("up", "openai", f"http://127.0.0.1:{port}/v1", None, {"X-Team": "a"})
+        calls = HttpCalls(ours, "k3y", connections=1, timeout_s=5.0)
+        await calls.post("/chat/completions", b"{}")
+        await calls.close()
+        server.close()
+        await server.wait_closed()
+        heads.append(
+            call_for(ours, "/chat/completions", "k3y").head(stream=False, body_bytes=2)
+        )
+
+    asyncio.run(asked())
+
+    exam, users = heads
+    assert exam == users

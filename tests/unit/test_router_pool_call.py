@@ -21,14 +21,14 @@ def test_the_head_names_host_path_key_and_length() -> None:
     assert (call.host, call.port, call.secure) == ("api.test", 443, True)
     assert call.head(stream=True, body_bytes=12).split(b"\r\n") == [
         b"POST /v1/chat HTTP/1.1",
+        b"Host: api.test",
         b"accept: text/event-stream",
-        b"host: api.test",
         b"content-type: application/json",
         b"accept-encoding: identity",
         b"user-agent: swapgate",
         b"authorization: Bearer s3cret",
         b"x-team: a",
-        b"content-length: 12",
+        b"Content-Length: 12",
         b"",
         b"",
     ]
@@ -46,11 +46,11 @@ def test_extra_headers_win_whatever_their_case() -> None:
 @pytest.mark.parametrize(
     ("base", "host", "port", "line", "named"),
     [
-        ("http://h:81", "h", 81, b"POST /chat ", b"host: h:81\r\n"),
-        ("http://[::1]:81/v1", "::1", 81, b"POST /v1/chat ", b"host: [::1]:81\r\n"),
-        ("http://bücher.test", "xn--bcher-kva.test", 80, b"POST /chat ", b"host: xn--"),
-        ("http://h/a b/ü", "h", 80, b"POST /a%20b/%C3%BC/chat ", b"host: h\r\n"),
-        ("http://h/a%20b", "h", 80, b"POST /a%20b/chat ", b"host: h\r\n"),
+        ("http://h:81", "h", 81, b"POST /chat ", b"Host: h:81\r\n"),
+        ("http://[::1]:81/v1", "::1", 81, b"POST /v1/chat ", b"Host: [::1]:81\r\n"),
+        ("http://bücher.test", "xn--bcher-kva.test", 80, b"POST /chat ", b"Host: xn--"),
+        ("http://h/a b/ü", "h", 80, b"POST /a%20b/%C3%BC/chat ", b"Host: h\r\n"),
+        ("http://h/a%20b", "h", 80, b"POST /a%20b/chat ", b"Host: h\r\n"),
     ],
 )
 def test_addresses_of_every_kind(
