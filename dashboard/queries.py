@@ -188,7 +188,18 @@ def canary(ctx: Context, route: str) -> CanaryView:
 
 
 def route_names(ctx: Context) -> Sequence[str]:
-    return sorted(routes.table(ctx).routes)
+    return [each.name for each in listings.routes(ctx)]
+
+
+def measured_of(
+    ctx: Context, statuses: Sequence[reports.RouteStatus]
+) -> Mapping[str, RouteMeasured]:
+    """By route; without those whose rows are not as they were signed."""
+    found = {}
+    for status in statuses:
+        with suppress(SignatureInvalid):
+            found[status.route.name] = measured.of_route(ctx, status.route.name)
+    return found
 
 
 def canary_routes(ctx: Context) -> Sequence[str]:

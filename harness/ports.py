@@ -979,8 +979,12 @@ class Listings(Protocol):
         """Those of these that are stored and as they were signed."""
         ...
 
-    def target_names(self, ids: Collection[str]) -> Mapping[str, str]:
+    def targets_of(self, ids: Collection[str]) -> Mapping[str, Target]:
         """As `verdicts`."""
+        ...
+
+    def routes(self) -> Page[Route]:
+        """All of them by name, as they are now."""
         ...
 
 

@@ -8,7 +8,7 @@ import streamlit as st
 
 from dashboard import cards, figures, queries, shell, wording
 from dashboard.cards import esc, strong
-from harness.control import listings, measured, reports
+from harness.control import listings
 from harness.control.alerts import Listed
 from harness.control.reports import RouteStatus
 from harness.domain.alerts import AlertKind, Severity
@@ -20,11 +20,17 @@ MOST_ALERTS: Final = 5
 def show() -> None:
     with shell.loading("the routes"):
         ctx = shell.context()
-        statuses, now = sorted(reports.overview(ctx), key=_calm), ctx.clock.now()
+        page, now = listings.overview(ctx), ctx.clock.now()
+        statuses = sorted(page, key=_calm)
         titles = queries.titles(ctx)
-        lines = {m.route.name: figures.line(m, titles) for m in measured.of_routes(ctx)}
+        lines = {
+            name: figures.line(found, titles)
+            for name, found in queries.measured_of(ctx, statuses).items()
+        }
         alarming = [each for each in listings.alerts(ctx, open_only=True) if _is_news(each)]
     st.html(cards.title(*_answer(statuses, now)))
+    if page.invalid:
+        st.html(cards.invalid(page.invalid))
     shell.say_what_was_done()
     _alerts(alarming, now)
     if not statuses:

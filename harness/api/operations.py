@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from harness.api.answers import whole
 from harness.api.bodies import AuditSlice, KeyBody, LimitsBody
 from harness.api.endpoint import Maker, Piece, Who, endpoint
-from harness.control import keys, listings, lookup, reports
+from harness.control import keys, listings, lookup
 from harness.control.keys import KeyGlance
 from harness.control.reports import RouteStatus
 from harness.domain.access import ApiKey, Role
@@ -45,11 +45,8 @@ class AuditCheck:
 @endpoint(router, "GET", "/overview")
 def overview(who: Who) -> Page[RouteGlance]:
     """Every route; those that wait for a person first."""
-    return whole(
-        [
-            RouteGlance(**vars(status), waits_for_person=status.needs_decision)
-            for status in reports.overview(who.ctx)
-        ]
+    return listings.overview(who.ctx).map(
+        lambda status: RouteGlance(**vars(status), waits_for_person=status.needs_decision)
     )
 
 

@@ -93,8 +93,7 @@ def get_model(who: Who, model: str) -> Target:
 
 @endpoint(router, "GET", "/routes")
 def list_routes(who: Who) -> Page[Route]:
-    table = routes.table(who.ctx)
-    return whole([table.routes[name] for name in sorted(table.routes)])
+    return listings.routes(who.ctx)
 
 
 @endpoint(router, "POST", "/routes", status=201)

@@ -13,10 +13,10 @@ from harness.cli.measured import facts, route_measured
 from harness.cli.route_settings import given, overrides_of, settings, settings_options
 from harness.cli.session import Session, pass_session
 from harness.cli.suite_options import suite_options, suites_of
-from harness.control import listings, lookup, measured, reports, routes, seed
+from harness.control import listings, lookup, measured, routes, seed
 from harness.control.present import plain
 from harness.control.reports import RouteStatus
-from harness.domain.errors import NotFound
+from harness.domain.errors import NotFound, SignatureInvalid
 from harness.domain.listing import PageRequest
 from harness.domain.overrides import words_of
 from harness.domain.routing import Route, RouteSettings
@@ -36,7 +36,8 @@ route.add_command(settings)
 @pass_session
 def list_routes(session: Session) -> None:
     """List the routes; those that wait for a person come first."""
-    found = reports.overview(session.context)
+    found = listings.overview(session.context)
+    paging.note(found)
     if session.json:
         output.document([as_json(each) for each in found])
         return
@@ -189,9 +190,13 @@ def _fallbacks(route: Route, names: Mapping[str, str]) -> str:
 
 def _status(session: Session, name: str) -> RouteStatus:
     lookup.route(session.context, name)
-    for status in reports.overview(session.context):
+    page = listings.overview(session.context)
+    for status in page:
         if status.route.name == name:
             return status
+    for fault in page.invalid:
+        if name in fault.key:
+            raise SignatureInvalid(f"{fault.name}: {fault.why}")
     raise NotFound(f"route {name!r} is gone; `swapgate route list` shows the routes")
 
 

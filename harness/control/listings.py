@@ -10,10 +10,12 @@ from typing import Final
 
 from harness.control import alerts as alerts_
 from harness.control import captures as captures_
+from harness.control import reports
 from harness.control import shadows as shadows_
 from harness.control.captures import Glance
 from harness.control.context import Context
 from harness.control.keys import KeyGlance
+from harness.control.reports import RouteStatus
 from harness.control.shadows import ShadowStatus
 from harness.domain.access import ApiKey
 from harness.domain.audit import AuditEvent
@@ -23,6 +25,7 @@ from harness.domain.evaluation import EvalRun, RunState, Sample, Verdict
 from harness.domain.failover import Failover, hashes_of_user
 from harness.domain.listing import FIRST_PAGE, INVALID, Page, PageRequest
 from harness.domain.proposal import Proposal
+from harness.domain.routing import Route
 from harness.domain.signatures import RowFault
 from harness.domain.spend import KeySpend, spent_of
 from harness.domain.targets import Target
@@ -52,7 +55,30 @@ def verdicts(ctx: Context, ids: Collection[str]) -> Mapping[str, Verdict]:
 def names(ctx: Context, targets: Collection[str]) -> Mapping[str, str]:
     """Id to name, of the targets that are as they were signed."""
     with ctx.store.listings() as stored:
-        return stored.target_names(targets)
+        return {id_: each.name for id_, each in stored.targets_of(targets).items()}
+
+
+def routes(ctx: Context) -> Page[Route]:
+    """All of them by name, as they are now."""
+    with ctx.store.listings() as stored:
+        return stored.routes()
+
+
+def overview(ctx: Context) -> Page[RouteStatus]:
+    """Every route at a glance; those that need a decision first."""
+    page = routes(ctx)
+    with ctx.store.listings() as stored:
+        known = stored.targets_of({id_ for route in page for id_ in route.targets})
+    now = reports.current(ctx)
+    found: list[RouteStatus] = []
+    invalid: list[RowFault] = []
+    for route in page:
+        try:
+            found.append(reports.glance(ctx, route, known, now))
+        except SignatureInvalid as error:
+            invalid.append(RowFault("route", (route.name,), str(error), unsigned=False))
+    found.sort(key=lambda status: not status.needs_decision)
+    return Page(found, page.total, None, (*page.invalid, *invalid))
 
 
 def runs(

@@ -13,7 +13,7 @@ from harness.control.savings import Arm, Savings, saved
 from harness.control.shadow_first import ShadowStage
 from harness.control.standing import Standing
 from harness.domain.audit import AuditEvent
-from harness.domain.errors import NotFound
+from harness.domain.errors import NotFound, SignatureInvalid
 from harness.domain.evaluation import EvalRun, Sample, SampleError, SuitePin, SuitePlan, Verdict
 from harness.domain.forecast import Forecast
 from harness.domain.observation import Block, Traffic
@@ -174,33 +174,43 @@ class RouteStatus:
         return waiting == "awaiting_approval" or paused
 
 
-def overview(ctx: Context) -> Sequence[RouteStatus]:
-    """Every route; those that need a decision first."""
+@dataclass(frozen=True)
+class Current:
+    """What goes on on all routes, by route. traffic: of the last hour."""
+
+    proposals: Mapping[str, Proposal]
+    rollouts: Mapping[str, Rollout]
+    traffic: Sequence[Traffic]
+
+
+def current(ctx: Context) -> Current:
     since = ctx.clock.now() - timedelta(hours=1)
     with ctx.store.read() as tx:
-        table = tx.routing.table()
-        proposals = {p.route: p for p in tx.proposals.open()}
-        rollouts = {r.route: r for r in (*tx.rollouts.baking(), *tx.rollouts.live())}
-        traffic = tx.observations.traffic(since=since)
-        verdicts = {
-            name: next(iter(tx.verdicts.list(route=name, limit=1)), None)
-            for name in table.routes
-        }
-        found = [
-            RouteStatus(
-                route=route,
-                incumbent=table.targets[route.incumbent],
-                candidate=table.targets[route.canary.target] if route.canary else None,
-                open_proposal=proposals.get(name),
-                last_verdict=verdict,
-                rollout=rollouts.get(name),
-                traffic=[minute for minute in traffic if minute.route == name],
-                standing=standing.of(ctx, tx, verdict) if verdict else None,
-            )
-            for name, route in sorted(table.routes.items())
-            for verdict in [verdicts[name]]
-        ]
-    return sorted(found, key=lambda status: not status.needs_decision)
+        return Current(
+            {p.route: p for p in tx.proposals.open()},
+            {r.route: r for r in (*tx.rollouts.baking(), *tx.rollouts.live())},
+            tx.observations.traffic(since=since),
+        )
+
+
+def glance(
+    ctx: Context, route: Route, targets: Mapping[str, Target], now: Current
+) -> RouteStatus:
+    """targets: by id, those of the route. Raises SignatureInvalid."""
+    for id_ in route.targets - targets.keys():
+        raise SignatureInvalid(f"its target {id_} is not as it was signed")
+    with ctx.store.read() as tx:
+        verdict = next(iter(tx.verdicts.list(route=route.name, limit=1)), None)
+        return RouteStatus(
+            route=route,
+            incumbent=targets[route.incumbent],
+            candidate=targets[route.canary.target] if route.canary else None,
+            open_proposal=now.proposals.get(route.name),
+            last_verdict=verdict,
+            rollout=now.rollouts.get(route.name),
+            traffic=[minute for minute in now.traffic if minute.route == route.name],
+            standing=standing.of(ctx, tx, verdict) if verdict else None,
+        )
 
 
 def compare(ctx: Context, proposal: str) -> Comparison:

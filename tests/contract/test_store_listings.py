@@ -280,7 +280,7 @@ BOUNDED: Final[Mapping[str, str]] = {
     "SignIns.all": "at most one per provider",
     "ProviderChecks.all": "one per provider",
     "Listings.verdicts": "of those that are asked for",
-    "Listings.target_names": "of those that are asked for",
+    "Listings.targets_of": "of those that are asked for",
 }
 MANY: Final = ("Sequence[", "Iterable[", "Mapping[", "frozenset[")
 
@@ -391,4 +391,5 @@ def test_a_forged_version_key_switch_run_sample_or_model_hides_no_other(
             "targets": 2,
             "shadows": 0,
         }
-        assert NEW.id not in stored.target_names([NEW.id, OLD.id])
+        assert stored.targets_of([NEW.id, OLD.id]) == {OLD.id: OLD}
+        assert [each.name for each in stored.routes()] == [ROUTE]

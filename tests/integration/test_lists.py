@@ -110,6 +110,26 @@ def test_a_forged_verdict_is_marked_where_its_proposal_is_listed(cli: CommandLin
 
 
 @pytest.mark.req("F1", "A4")
+def test_a_forged_route_is_named_where_routes_are_listed_and_hides_no_other(
+    cli: CommandLine,
+) -> None:
+    cli.run("route", "create", "good", "--incumbent", "sim/base", "--suite", "colours")
+    with owned(cli.world.store) as db:  # type: ignore[arg-type]  # the fixture's is SQL
+        db.execute(sa.text("UPDATE route_version SET reason = 'no' WHERE route = 'chat'"))
+
+    done = cli.run("route", "list")
+    assert "good" in done.stdout
+    assert f"route_version chat/1: {INVALID}" in done.stderr
+    door = Door(cli.world)
+    for path in ("/routes", "/overview"):
+        answer = door.send("GET", path).json()
+        assert (len(answer["items"]), answer["total"]) == (1, 2)
+        assert answer["invalid"][0]["key"] == ["chat", "1"]
+    with pytest.raises(SignatureInvalid, match="chat/1"):
+        cli.world.propose("sim/better")
+
+
+@pytest.mark.req("F1", "A4")
 def test_a_forged_principal_is_marked_beside_their_keys(cli: CommandLine) -> None:
     cli.acting("vera", "viewer")
     with owned(cli.world.store) as db:  # type: ignore[arg-type]  # the fixture's is SQL

@@ -15,6 +15,7 @@ from harness.domain.evaluation import EvalRun, RunState, Sample, Verdict
 from harness.domain.failover import Failover
 from harness.domain.listing import FIRST_PAGE, Page, PageRequest, cursor, values_of
 from harness.domain.proposal import Proposal
+from harness.domain.routing import Route
 from harness.domain.targets import Target
 from harness.ports import RouteRecord, ShadowRecord, SwitchRecord
 from harness.store.memory.state import State
@@ -187,6 +188,11 @@ class MemoryListings:
         stored = self._state.verdicts
         return {id_: stored[id_][0] for id_ in ids if id_ in stored}
 
-    def target_names(self, ids: Collection[str]) -> Mapping[str, str]:
+    def targets_of(self, ids: Collection[str]) -> Mapping[str, Target]:
         stored = self._state.targets
-        return {id_: stored[id_].name for id_ in ids if id_ in stored}
+        return {id_: stored[id_] for id_ in ids if id_ in stored}
+
+    def routes(self) -> Page[Route]:
+        stored = self._state.routes
+        found = [stored[name][-1].route for name in sorted(stored)]
+        return Page(found, len(found))

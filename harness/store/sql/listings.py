@@ -16,6 +16,7 @@ from harness.domain.evaluation import EvalRun, RunState, Sample, Verdict
 from harness.domain.failover import Failover
 from harness.domain.listing import FIRST_PAGE, Page, PageRequest
 from harness.domain.proposal import Proposal
+from harness.domain.routing import Route
 from harness.domain.signatures import RowFault
 from harness.domain.targets import Target
 from harness.ports import RouteRecord, ShadowRecord, SwitchRecord
@@ -27,6 +28,7 @@ from harness.store.rows import switches as switch_rows
 from harness.store.rules import no_such_run
 from harness.store.sql.evidence import chain_signed
 from harness.store.sql.pages import Order, newest, read_page
+from harness.store.sql.routing import CURRENT, CURRENT_FALLBACKS
 from harness.store.sql.unit import Unit
 from harness.store.tables.alerts import alert, failover
 from harness.store.tables.captures import captured
@@ -204,8 +206,22 @@ class SqlListings:
         good, _ = self._sorted_out(verdict, self._unit.read(query).all())
         return {row.id: decisions.verdict(row) for row in good}
 
-    def target_names(self, ids: Collection[str]) -> Mapping[str, str]:
-        return {id_: each.name for id_, each in self._targets(ids)[0].items()}
+    def targets_of(self, ids: Collection[str]) -> Mapping[str, Target]:
+        return self._targets(ids)[0]
+
+    def routes(self) -> Page[Route]:
+        chains: dict[str, list[Row]] = {}
+        for row in self._unit.read(CURRENT_FALLBACKS):
+            chains.setdefault(row.route, []).append(row)
+        found, invalid = [], []
+        for row in self._unit.read(CURRENT):
+            chain = chains.get(row.route, [])
+            fault = self._unit.fault(route_version, row, fallbacks=chain_signed(chain))
+            if fault is None:
+                found.append(routing.route(row, tuple(each.target for each in chain)))
+            else:
+                invalid.append(fault)
+        return Page(found, len(found) + len(invalid), None, invalid)
 
     def _targets(self, ids: Collection[str]) -> tuple[dict[str, Target], list[RowFault]]:
         query = sa.select(target).where(target.c.id.in_(sorted(ids)))
