@@ -2,15 +2,18 @@
 
 import unicodedata
 from collections.abc import Iterable
-from ipaddress import IPv6Address, ip_address
-from socket import inet_aton, inet_ntoa
+from contextlib import suppress
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from socket import inet_aton
 from typing import Final
 from urllib.parse import urlsplit
 
 from harness.domain.pins import Sighting
 from harness.domain.targets import Provider, Target
 
-LOOPBACK_6: Final = IPv6Address("::1")
+OWN: Final = "127.0.0.1"
+OWN_NAMES: Final = frozenset({"localhost", "localhost.localdomain"})
+NAT64: Final = ip_network("64:ff9b::/96")  # RFC 6052
 
 
 def host(provider: Provider | None) -> str:
@@ -28,23 +31,39 @@ def host(provider: Provider | None) -> str:
 
 
 def _one_spelling(name: str) -> str:
-    """An address has many, such as `127.1`, `2130706433` and `::ffff:127.0.0.1`."""
-    if name == "localhost" or name.endswith(".localhost"):
-        return "127.0.0.1"
+    """An address has many, such as `127.1`, `2130706433` and `::ffff:127.0.0.1`; so has a name
+    with letters beyond ASCII. All of this machine's own are one.
+    """
+    with suppress(UnicodeError):
+        name = unicodedata.normalize("NFKC", name).encode("idna").decode().casefold()
+    if name in OWN_NAMES or name.endswith(".localhost"):
+        return OWN
+    address = _address(name)
+    if address is None:
+        return name
+    return OWN if address.is_loopback or address.is_unspecified else str(address)
+
+
+def _address(name: str) -> IPv4Address | IPv6Address | None:
     try:
         found = ip_address(name)
     except ValueError:
         try:
             # As the system's resolver reads numbers; a name is none.
-            return inet_ntoa(inet_aton(name))
+            return IPv4Address(inet_aton(name))
         except (OSError, UnicodeError):
-            return name
-    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
-    return "127.0.0.1" if found == LOOPBACK_6 else str(mapped or found)
+            return None
+    if not isinstance(found, IPv6Address):
+        return found
+    carried = IPv4Address(found.packed[-4:]) if found in NAT64 else found.ipv4_mapped
+    return carried or found
 
 
 def model(name: str) -> str:
-    return unicodedata.normalize("NFKC", name).casefold().strip()
+    """One for all spellings that look the same: case, width, dashes, what nobody sees."""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    seen = (char for char in folded if unicodedata.category(char) != "Cf")
+    return "".join("-" if unicodedata.category(char) == "Pd" else char for char in seen).strip()
 
 
 def names(target: Target, served: Iterable[Sighting]) -> frozenset[str]:

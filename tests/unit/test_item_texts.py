@@ -68,6 +68,15 @@ def test_a_fingerprint_is_small() -> None:
         ("https://[2001:db8::0:1]:8000/v1", "2001:db8::1:8000"),
         ("https://[::1]:8000/v1", "127.0.0.1:8000"),
         ("http://localhost:8000/v1", "127.0.0.1:8000"),
+        ("http://localhost.localdomain:8000/v1", "127.0.0.1:8000"),
+        ("http://127.0.0.2:8000/v1", "127.0.0.1:8000"),
+        ("http://0.0.0.0:8000/v1", "127.0.0.1:8000"),
+        ("http://[::]:8000/v1", "127.0.0.1:8000"),
+        ("http://[64:ff9b::7f00:1]:8000/v1", "127.0.0.1:8000"),
+        ("http://exämple.com/v1", "xn--exmple-cua.com"),
+        ("http://exa\u0308mple.com/v1", "xn--exmple-cua.com"),
+        ("http://XN--exmple-cua.com/v1", "xn--exmple-cua.com"),
+        ("http://example\u3002com/v1", "example.com"),
     ],
 )
 def test_a_host_is_its_name_however_its_address_is_written(base: str, place: str) -> None:
@@ -78,7 +87,7 @@ def test_a_model_is_called_what_it_is_asked_for_and_what_it_answers_with() -> No
     seen = Sighting("t", ServedModel("GPT-X-2026-05-01"), NOW, NOW)
 
     assert names(Target("p", " Gpt-X"), [seen]) == {"gpt-x", "gpt-x-2026-05-01"}
-    assert model("ｇｐｔ-x") == "gpt-x"
+    assert model("ｇｐｔ-x") == model("gpt\u2011x") == model("g\u200bpt-x") == "gpt-x"
 
 
 def test_a_provider_that_is_gone_may_be_any_host() -> None:
