@@ -25,7 +25,15 @@ from harness.domain.errors import (
 )
 from harness.domain.numerals import readable
 from harness.domain.proposal import ApprovalKind, Proposal
-from harness.domain.rollout import BY_HAND, Action, ActionKind, Rollout, RolloutState, Signal
+from harness.domain.rollout import (
+    BY_HAND,
+    ONWARD_BY_HAND,
+    Action,
+    ActionKind,
+    Rollout,
+    RolloutState,
+    Signal,
+)
 from harness.gate.objections import objections
 from harness.ports import Transaction
 
@@ -64,8 +72,8 @@ def moved(
 
     seen: the rollout's version that the person looked at; None takes what is stored. Raises
     NotFound when there is none, IllegalTransition when its state does not allow it, StaleWrite
-    when it moved since it was seen, InputError without a reason, ProofRefused and
-    NotAllowed as `_promote_now` says.
+    when it moved since it was seen, InputError without a reason, NotAllowed for the proposer of
+    what would go on (`four_eyes.check`), ProofRefused as `_promote_now` says.
     """
     actor.require(Role.APPROVER)
     if signal not in BY_HAND:
@@ -79,6 +87,8 @@ def moved(
                 f"the canary of {route} is at version {rollout.version}, not {seen}: "
                 "look at it again, then decide"
             )
+        if signal in ONWARD_BY_HAND:
+            four_eyes.check(tx, actor, tx.proposals.get(rollout.proposal), signal.value)
         match signal:
             case Signal.ABORT:
                 return Moved(canary.end(ctx, tx, actor, rollout, signal, because))
@@ -131,11 +141,9 @@ def _promote_now(
 ) -> Moved:
     """Without the rest of the ramp, not without proof.
 
-    Raises ProofRefused when the verdict is not valid any more or the data show harm, NotAllowed
-    for the proposer.
+    Raises ProofRefused when the verdict is not valid any more or the data show harm.
     """
     proposal = tx.proposals.get(rollout.proposal)
-    four_eyes.check(tx, actor, proposal, "promote")
     action, against = _check_harmless(ctx, tx, rollout)
     asked = replace(
         action,

@@ -15,7 +15,8 @@ NEW_FOR: Final = timedelta(days=7)
 
 def check(tx: Transaction, actor: Actor, proposal: Proposal, act: str) -> None:
     """Raises NotAllowed unless another principal than the proposer acts, with a key that the
-    proposer had no hand in. act: `approve`, `promote`. A policy may say `self_approval`.
+    proposer had no hand in. act: a verb, `approve` or a canary's. A policy may say
+    `self_approval`.
     """
     if proposal.self_approval:
         return

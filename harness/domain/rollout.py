@@ -60,6 +60,9 @@ BY_HAND: Final = frozenset(
     }
 )
 
+# Of these, what brings the candidate further, or ends the watch over it.
+ONWARD_BY_HAND: Final = BY_HAND - {Signal.PAUSE, Signal.ABORT}
+
 _S = RolloutState
 TRANSITIONS: Final[Mapping[tuple[RolloutState, Signal], RolloutState]] = {
     (_S.WAITING, Signal.ENOUGH): _S.MEASURING,

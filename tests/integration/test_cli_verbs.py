@@ -85,9 +85,9 @@ def test_every_verb_answers_with_one_json_document(cli: CommandLine) -> None:
     assert isinstance(run, dict)
     ask("eval", "list", "--limit", "5")
     ask("eval", "show", run["run"]["id"])
-    first = ask("proposal", "create", "chat", "sim/better")
-    approved = ("--policy", "approved", *cli.acting("ann", "proposer"))
-    second = ask("proposal", "create", "chat2", "sim/better", *approved)
+    ann = cli.acting("ann", "proposer")
+    first = ask("proposal", "create", "chat", "sim/better", *ann)
+    second = ask("proposal", "create", "chat2", "sim/better", "--policy", "approved", *ann)
     third = ask("proposal", "create", "chat3", "sim/better", "--policy", "approved")
     ids = [each["proposal"]["id"] for each in (first, second, third)]  # type: ignore[index]
     cli.world.until_decided(ids[2])
@@ -613,7 +613,8 @@ def test_the_file_differs_from_the_database_and_the_diff_says_so(cli: CommandLin
 def test_what_speaks_against_a_step_by_hand_is_said_before_it_is_taken(
     cli: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    proposal = cli.json("proposal", "create", "chat", "sim/better")["proposal"]["id"]
+    ann = cli.acting("ann", "proposer")
+    proposal = cli.json("proposal", "create", "chat", "sim/better", *ann)["proposal"]["id"]
     cli.world.until_decided(proposal)
     cli.world.turn()
     cli.world.feed(failing=True)
@@ -633,7 +634,8 @@ def test_what_speaks_against_a_step_by_hand_is_said_before_it_is_taken(
 
 
 def test_a_canary_is_paused_resumed_and_aborted_by_hand(cli: CommandLine) -> None:
-    proposal = cli.json("proposal", "create", "chat", "sim/better")["proposal"]["id"]
+    ann = cli.acting("ann", "proposer")
+    proposal = cli.json("proposal", "create", "chat", "sim/better", *ann)["proposal"]["id"]
     cli.world.until_decided(proposal)
 
     for verb in ("pause", "resume", "abort"):

@@ -1,22 +1,24 @@
 """Four eyes are two people: whoever has a hand in both sides of an approval is refused."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
 
-from harness.control import approvals, canary_hands, keys, propose
+from harness.control import alerts, approvals, canary, canary_hands, keys, propose
 from harness.domain.access import Actor, Role
+from harness.domain.alerts import Alert, AlertKind
 from harness.domain.errors import Conflict, InputError, NotAllowed, NotFound, SignatureInvalid
 from harness.domain.principals import LOCAL, OPERATOR
 from harness.domain.proposal import Phase, Proposal
-from harness.domain.rollout import Signal
+from harness.domain.rollout import BY_HAND, Signal
 from harness.store.sql import SqlStore
 from harness.store.tables.operations import principal as principals
 from tests.integration.raw_sql import APPROVAL, AT, PROPOSAL, REFUSED, Database, prepared
 from tests.raw_sql import insert, owned
-from tests.world import SECRET, World, approved
+from tests.world import ANN, BEN, CANARY, POLICY, SECRET, World, approved
 
 pytestmark = pytest.mark.req("F5")
 
@@ -102,6 +104,60 @@ def test_nobody_becomes_two_people_by_what_is_written_of_him_in_the_database(
         insert(db, "principal", second | {"created_at": world.clock.now()})
     with pytest.raises(SignatureInvalid, match="principal"):
         person(world, "her other one", Role.APPROVER, principal="zoe")
+
+
+def in_reach_of(world: World, signal: Signal, *, alone: bool = False) -> Actor:
+    """A canary of ann's that an approver could move so. Returns ann, an approver too."""
+    ends = replace(CANARY, bake_s=60.0) if signal is Signal.FINISH else CANARY
+    world.policy = replace(POLICY, canary=ends, self_approval=alone)
+    made = world.until_decided(world.propose("sim/better").id)
+    assert made.phase is Phase.CANARY
+    before = {Signal.FINISH: Signal.PROMOTE, Signal.RESUME: Signal.PAUSE}.get(signal)
+    if before is not None:
+        canary_hands.by_hand(world.context(), BEN, "chat", before, "a drill")
+    return replace(BEN, name=ANN.name, principal=ANN.principal)
+
+
+@pytest.mark.parametrize("signal", sorted(BY_HAND))
+def test_a_proposer_holds_or_ends_the_own_canary_and_never_moves_it_on(
+    world: World, signal: Signal
+) -> None:
+    ann = in_reach_of(world, signal)
+    ctx = world.context()
+    if signal in (Signal.PAUSE, Signal.ABORT):
+        canary_hands.by_hand(ctx, ann, "chat", signal, "a drill")
+        return
+    with world.store.read() as tx:
+        before = canary.live(tx, "chat")
+    with pytest.raises(NotAllowed, match=f"cannot {signal.value} it: ask another approver"):
+        canary_hands.by_hand(ctx, ann, "chat", signal, "a drill")
+    with world.store.read() as tx:
+        assert canary.live(tx, "chat") == before
+    canary_hands.by_hand(ctx, BEN, "chat", signal, "a drill")
+
+
+@pytest.mark.parametrize("signal", sorted(BY_HAND))
+def test_a_policy_may_say_that_one_person_is_enough_for_each_move(
+    world: World, signal: Signal
+) -> None:
+    ann = in_reach_of(world, signal, alone=True)
+    canary_hands.by_hand(world.context(), ann, "chat", signal, "a drill")
+
+
+def test_a_proposer_does_not_acknowledge_the_routers_faults_in_the_own_canary(
+    world: World,
+) -> None:
+    ann = in_reach_of(world, Signal.ADVANCE)
+    ctx, kind = world.context(), AlertKind.INTERNAL_ERROR
+    with world.store.write() as tx:
+        about = canary.live(tx, "chat").id
+        key, now = f"{kind.value}:{about}", world.clock.now()
+        tx.alerts.tell([Alert(kind, "route chat", key, "it failed", "a.py:7", now, "w1")])
+    with pytest.raises(NotAllowed, match="cannot resume"):
+        canary_hands.by_hand(ctx, ann, "chat", Signal.RESUME, "nothing to see")
+    assert alerts.is_open(ctx, kind, about)
+    canary_hands.by_hand(ctx, BEN, "chat", Signal.RESUME, "a known bug, mended")
+    assert not alerts.is_open(ctx, kind, about)
 
 
 def test_who_made_the_proposers_key_does_not_approve_what_was_proposed_with_it(
