@@ -319,7 +319,7 @@ def _outlook(wish: propose.Wish) -> None:
     except SwapgateError as error:
         st.html(cards.note(f"No forecast: {error}"))
         return
-    terms = propose.preview(ctx, wish)
+    terms = propose.preview(ctx, wish, acting.signed_in())
     names = queries.titles(ctx)
     rows = [
         (

@@ -137,7 +137,7 @@ def preview_proposal(who: Who, body: ProposalBody) -> Preview:
     Stores nothing.
     """
     who.actor.require(Role.PROPOSER)
-    return propose.preview(who.ctx, body.wish())
+    return propose.preview(who.ctx, body.wish(), who.actor)
 
 
 @endpoint(router, "POST", "/proposals/{proposal}/approve")

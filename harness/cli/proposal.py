@@ -125,7 +125,7 @@ def create(  # noqa: PLR0913 - one per option
         descends_from,
         min_saving,
     )
-    terms = propose.preview(context, wish)
+    terms = propose.preview(context, wish, session.actor)
     planned = propose.create(rehearsed(context), session.actor, wish)
     planning = outlook.of(context, wish, effect)
     bill = monthly.of_wish(context, wish)

@@ -81,14 +81,7 @@ def moved(
     why = require_reason(reason, f"to {signal.value} by hand")
     because = f"{signal.value} by {actor.name}: {why}"
     with recomputation.told(ctx), ctx.store.write() as tx:
-        rollout = canary.live(tx, route)
-        if seen not in (None, rollout.version):
-            raise StaleWrite(
-                f"the canary of {route} is at version {rollout.version}, not {seen}: "
-                "look at it again, then decide"
-            )
-        if signal in ONWARD_BY_HAND:
-            four_eyes.check(tx, actor, tx.proposals.get(rollout.proposal), signal.value)
+        rollout = _in_reach(tx, actor, route, signal, seen)
         match signal:
             case Signal.ABORT:
                 return Moved(canary.end(ctx, tx, actor, rollout, signal, because))
@@ -115,6 +108,21 @@ def moved(
             case _:
                 pass
         return Moved(canary.move(ctx, tx, actor, rollout, signal, because))
+
+
+def _in_reach(
+    tx: Transaction, actor: Actor, route: str, signal: Signal, seen: int | None
+) -> Rollout:
+    """The route's canary as this person saw it, which he may move so."""
+    rollout = canary.live(tx, route)
+    if seen not in (None, rollout.version):
+        raise StaleWrite(
+            f"the canary of {route} is at version {rollout.version}, not {seen}: "
+            "look at it again, then decide"
+        )
+    if signal in ONWARD_BY_HAND:
+        four_eyes.check(tx, actor, tx.proposals.get(rollout.proposal), signal.value)
+    return rollout
 
 
 def _demand(ctx: Context, tx: Transaction, rollout: Rollout) -> None:

@@ -41,6 +41,22 @@ def check(tx: Transaction, actor: Actor, proposal: Proposal, act: str) -> None:
         )
 
 
+def apart(tx: Transaction, name: str, proposer: Actor) -> bool:
+    """Whether whoever acted under this name is another person than the proposer, and holds no
+    key that the proposer had a hand in.
+    """
+    if folded(name) == folded(proposer.name):
+        return False
+    known = tx.principals.named(name)
+    if known is None:
+        return True  # the control plane itself, or from before there were principals
+    keys = {each.id: each for each in tx.keys.list()}
+    own = [each for each in keys.values() if each.principal == known.id]
+    return known.id != proposer.principal and not any(
+        proposer.principal in creators(each.id, keys) for each in own
+    )
+
+
 def remarks(tx: Transaction, proposal: Proposal, approval: Approval) -> Sequence[str]:
     """What everybody should know of the keys behind an approval, in words."""
     found = []

@@ -76,7 +76,7 @@ def create(ctx: Context, actor: Actor, wish: Wish) -> Proposal:
     actor.require(Role.PROPOSER)
     now = ctx.clock.now()
     # A suite may take seconds to load, and a unit of work holds up all others: load it first.
-    preview(ctx, wish)
+    preview(ctx, wish, actor)
     with ctx.store.write() as tx:
         route = routes.existing(tx, wish.route)
         _check_baked(route)
@@ -108,7 +108,7 @@ def create(ctx: Context, actor: Actor, wish: Wish) -> Proposal:
             policy=policy,
             plans=registered,
             widened={
-                **_widened(ctx, tx, route, policy),
+                **_widened(ctx, tx, route, policy, actor),
                 **widening.of_incumbent(tx, route, actor, now),
             },
             phase=Phase.PROPOSED,
@@ -122,11 +122,13 @@ def create(ctx: Context, actor: Actor, wish: Wish) -> Proposal:
     return proposal
 
 
-def _widened(ctx: Context, tx: Transaction, route: Route, policy: Policy) -> dict[str, Any]:
+def _widened(
+    ctx: Context, tx: Transaction, route: Route, policy: Policy, proposer: Actor | None
+) -> dict[str, Any]:
     pins = [ctx.suites.pin(each.suite) for each in route.settings.suites]
     return {
         **widening.of_policy(ctx, route, policy),
-        **widening.of_suites(tx, route, pins),
+        **widening.of_suites(ctx, tx, route, pins, proposer),
     }
 
 
@@ -224,10 +226,11 @@ class Preview:
     risk: RouteRisk
 
 
-def preview(ctx: Context, wish: Wish) -> Preview:
+def preview(ctx: Context, wish: Wish, actor: Actor | None = None) -> Preview:
     """What `create` would register for this wish; stores nothing.
 
-    Raises as `create` does for an unknown route or policy.
+    actor: who would propose it; None where nobody is known yet. Raises as `create` does for an
+    unknown route or policy.
     """
     with ctx.store.read() as tx:
         route = routes.existing(tx, wish.route)
@@ -240,7 +243,7 @@ def preview(ctx: Context, wish: Wish) -> Preview:
         found = _charged(ctx, tx, route, policy.gate, registered, id_, lineage)
         return Preview(
             found,
-            _widened(ctx, tx, route, policy),
+            _widened(ctx, tx, route, policy, actor),
             route_risk.of_plans(tx, route.name, found, policy.gate, ctx.clock.now()),
         )
 

@@ -68,7 +68,7 @@ def register(ctx: Context, actor: Actor, settings: Settings, question: Question)
         min_saving=question.min_saving,
     )
     if not question.wider:
-        _check_terms(propose.preview(ctx, wish).widened)
+        _check_terms(propose.preview(ctx, wish, actor).widened)
     return propose.create(ctx, actor, wish)
 
 

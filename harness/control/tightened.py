@@ -9,6 +9,7 @@ from typing import Final
 
 from harness.control import routes, widening
 from harness.control.context import Context
+from harness.domain.access import Actor, Role
 from harness.domain.errors import ProofRefused
 from harness.domain.evaluation import SuiteRole
 from harness.domain.proposal import Proposal
@@ -28,7 +29,7 @@ def differences(ctx: Context, tx: Transaction, proposal: Proposal) -> list[str]:
     pins = [tx.suites.get(plan.suite_digest) for plan in proposal.plans]
     found = {
         **widening.of_policy(ctx, route, proposal.policy),
-        **widening.of_suites(tx, route, pins),
+        **widening.of_suites(ctx, tx, route, pins, _proposer(proposal)),
     }
     new = {name: each for name, each in found.items() if proposal.widened.get(name) != each}
     return [*widening.words(new), *_suites(route, proposal)]
@@ -38,6 +39,11 @@ def demand(ctx: Context, tx: Transaction, proposal: Proposal) -> None:
     """Raises ProofRefused unless it asks for all that the route does."""
     if found := differences(ctx, tx, proposal):
         raise ProofRefused(f"{proposal.id}: {OTHER_RULES} ({'; '.join(found)}): propose again")
+
+
+def _proposer(proposal: Proposal) -> Actor:
+    whose = proposal.proposer_principal
+    return Actor(proposal.proposer, Role.PROPOSER, whose, proposal.proposer_key)
 
 
 def _suites(route: Route, proposal: Proposal) -> Iterator[str]:

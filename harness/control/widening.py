@@ -5,20 +5,32 @@ from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from itertools import islice, pairwise
 from operator import itemgetter
-from typing import Any
+from typing import Any, Final
 
-from harness.control import standing
+from harness.control import four_eyes, standing
 from harness.control.context import Context
 from harness.control.route_risk import WINDOW
 from harness.domain.access import Actor
 from harness.domain.changes import KINDS, Restore
 from harness.domain.errors import NotFound
-from harness.domain.evaluation import SuitePin
+from harness.domain.evaluation import SuitePin, SuiteRole
 from harness.domain.policy import Policy
 from harness.domain.policy_order import stricter_or_equal
 from harness.domain.principals import folded
-from harness.domain.routing import Route
-from harness.ports import Transaction
+from harness.domain.routing import Route, RouteSuite
+from harness.ports import RouteRecord, Transaction
+
+# Suite to what it decides on a route, and how much it counts.
+Parts = Mapping[str, tuple[SuiteRole, float]]
+
+# Roles before and after that ask for more; None for a suite that the route has not.
+STRICTER: Final = frozenset(
+    {
+        (None, SuiteRole.REQUIRED),
+        (None, SuiteRole.GUARD),
+        (SuiteRole.GUARD, SuiteRole.REQUIRED),
+    }
+)
 
 
 def of_policy(ctx: Context, route: Route, policy: Policy) -> dict[str, Any]:
@@ -32,47 +44,115 @@ def of_policy(ctx: Context, route: Route, policy: Policy) -> dict[str, Any]:
     }
 
 
-def of_suites(tx: Transaction, route: Route, pins: Sequence[SuitePin]) -> dict[str, Any]:
+def of_suites(
+    ctx: Context,
+    tx: Transaction,
+    route: Route,
+    pins: Sequence[SuitePin],
+    proposer: Actor | None = None,
+) -> dict[str, Any]:
     """Suites that are other than those that a person has accepted for this route.
 
-    Accepted is the newer of what the route's settings had when its suites were named, and what
-    the last proposal was let in with. The first proposal of a route without either sets the
-    measure.
+    Accepted is the newer of what the route had when it was created or another person than the
+    proposer named its suites, and what the last proposal was let in with. The first proposal of
+    a route without either sets the measure. proposer: None for somebody who named none of them.
     """
+    named = _named(ctx, tx, route, proposer)
+    let_in = next(iter(tx.proposals.let_in(route.name)), None)
     found: dict[str, Any] = {}
     for pin in pins:
-        accepted = _accepted(tx, route, pin.name)
+        accepted = _accepted(tx, named, pin.name)
         if accepted and pin.digest != accepted:
             found[f"suite {pin.name}"] = {
                 "route": accepted,
                 "proposed": pin.digest,
                 "changed": _changed(tx, accepted, pin),
             }
+    before = _parts(named[0].route.settings.suites)
+    if let_in is not None and let_in.created_at >= named[0].at:
+        before = {each.suite: (each.role, each.weight) for each in let_in.plans}
+    for name, (was, now) in _loosened(before, _parts(route.settings.suites)).items():
+        entry = found.setdefault(
+            f"suite {name}", {"route": was, "proposed": now, "changed": []}
+        )
+        entry["changed"] = [f"{was} then and {now} now", *entry["changed"]]
     return found
 
 
-def _accepted(tx: Transaction, route: Route, suite: str) -> str:
+def _named(
+    ctx: Context, tx: Transaction, route: Route, proposer: Actor | None
+) -> Sequence[RouteRecord]:
+    """The route's versions from the one on that got its suites by a person who may speak for
+    them: not by the proposer, where the route's policy asks for two people. Who creates a route
+    may name the first.
+    """
+    history = tx.routing.history(route.name)
+    alone = proposer is None or ctx.policy(route.settings.policy).self_approval
+    for number, (newer, older) in enumerate(pairwise(history)):
+        if _content(newer) == _content(older):
+            continue
+        if alone or proposer is None or four_eyes.apart(tx, newer.actor, proposer):
+            return history[number:]
+    return history[-1:]
+
+
+def _content(record: RouteRecord) -> list[tuple[RouteSuite, str]]:
+    return [(each, each.digest) for each in record.route.settings.suites]
+
+
+def _accepted(tx: Transaction, named: Sequence[RouteRecord], suite: str) -> str:
     """The digest of the newer one; empty where there is none."""
     let_in = (
         (proposal.created_at, plan.suite_digest)
-        for proposal in tx.proposals.let_in(route.name)
+        for proposal in tx.proposals.let_in(named[0].route.name)
         for plan in proposal.plans
         if plan.suite == suite
     )
-    both = [*islice(let_in, 1), *_named(tx, route.name, suite)]
+    both = [*islice(let_in, 1), *_since(named, suite)]
     return max(both, key=itemgetter(0), default=(None, ""))[1]
 
 
-def _named(tx: Transaction, route: str, suite: str) -> list[tuple[datetime, str]]:
-    """Since when the settings have the suite as they do, and its digest."""
+def _since(named: Sequence[RouteRecord], suite: str) -> list[tuple[datetime, str]]:
+    """Since when the settings had the suite as they did first, and its digest."""
     found: list[tuple[datetime, str]] = []
-    for record in tx.routing.history(route):
+    for record in named:
         suites = record.route.settings.suites
         digest = next((each.digest for each in suites if each.suite == suite), "")
         if not digest or (found and digest != found[0][1]):
             break
         found = [(record.at, digest)]
     return found
+
+
+def _parts(suites: Sequence[RouteSuite]) -> Parts:
+    """A weight counts among several primary suites alone."""
+    several = sum(each.role is SuiteRole.PRIMARY for each in suites) > 1
+    return {
+        each.suite: (
+            each.role,
+            each.weight if several and each.role is SuiteRole.PRIMARY else 1.0,
+        )
+        for each in suites
+    }
+
+
+def _loosened(before: Parts, now: Parts) -> dict[str, tuple[str, str]]:
+    """Suites whose part in the decision is neither the same nor a stricter one, in words."""
+    if not before:
+        return {}
+    pairs = {name: (before.get(name), now.get(name)) for name in {**before, **now}}
+    return {
+        name: (_part(was), _part(is_))
+        for name, (was, is_) in pairs.items()
+        if was != is_ and (was and was[0], is_ and is_[0]) not in STRICTER
+    }
+
+
+def _part(part: tuple[SuiteRole, float] | None) -> str:
+    if part is None:
+        return "none"
+    role, weight = part
+    return role.value if weight == 1.0 else f"{role.value} with weight {weight:g}"
 
 
 def _changed(tx: Transaction, accepted: str, now: SuitePin) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from evals.samples import Item
-from harness.control import chains, propose, review, routes, standalone, widening
+from harness.control import chains, keys, propose, review, routes, standalone, widening
 from harness.control.chains import Wanted
 from harness.control.context import Context
 from harness.control.propose import Wish
@@ -15,6 +15,7 @@ from harness.domain.access import SYSTEM, Actor, Role
 from harness.domain.errors import InputError, NotAllowed, NotFound, ProofRefused
 from harness.domain.evaluation import Claim, Primaries, SuiteRole
 from harness.domain.policy import Policy, Spend, Step
+from harness.domain.principals import OPERATOR
 from harness.domain.proposal import Phase, Proposal
 from harness.domain.routing import RouteSuite
 from harness.domain.settings import (
@@ -282,7 +283,9 @@ def test_another_suite_content_waits_for_another_person(
     # What another person let in is the route's from then on.
     with plain_world.store.read() as tx:
         assert (
-            widening.of_suites(tx, routes.existing(tx, "chat"), [ctx.suites.pin("colours")])
+            widening.of_suites(
+                ctx, tx, routes.existing(tx, "chat"), [ctx.suites.pin("colours")], EVE
+            )
             == {}
         )
 
@@ -299,7 +302,90 @@ def test_an_admin_who_names_a_suite_anew_accepts_what_it_holds(plain_world: Worl
 
     suites = (RouteSuite("colours"),)
     routes.change_settings(ctx, SYSTEM, "chat", lambda s: replace(s, suites=suites))
-    assert propose.preview(ctx, wish).widened == {}
+    assert propose.preview(ctx, wish, EVE).widened == {}
+
+
+def named(ctx: Context, actor: Actor, *suites: RouteSuite) -> None:
+    routes.change_settings(ctx, actor, "chat", lambda s: replace(s, suites=suites))
+
+
+@pytest.mark.req("F6")
+def test_an_admin_who_proposes_does_not_accept_the_own_suite_by_naming_it_anew(
+    world: World,
+) -> None:
+    world.suites["colours"] = replace(world.suites["colours"], version="2")
+    ctx, wish = world.context(), Wish("chat", "sim/better")
+
+    named(ctx, EVE, RouteSuite("colours"))
+    named(ctx, EVE, RouteSuite("colours", SuiteRole.PRIMARY, 2.0))
+    routes.change_settings(ctx, SYSTEM, "chat", lambda s: replace(s, total_timeout_s=60.0))
+    assert propose.preview(ctx, wish, ANN).widened == {}
+    proposal = decided(world, ctx, wish, EVE)
+
+    assert set(proposal.widened) == {"suite colours"}
+    assert proposal.phase is Phase.AWAITING_APPROVAL
+    with pytest.raises(NotAllowed):
+        propose.approve(ctx, EVE, proposal.id)
+    propose.approve(ctx, BEN, proposal.id)
+    world.turn(ctx)
+    assert world.get(proposal.id).phase is Phase.CANARY
+    assert propose.preview(ctx, wish, EVE).widened == {}
+
+
+@pytest.mark.req("F6")
+@pytest.mark.parametrize(
+    ("suites", "widened"),
+    [
+        ((RouteSuite("easy"),), {"suite colours", "suite easy"}),
+        ((RouteSuite("colours"), RouteSuite("easy")), {"suite easy"}),
+        (
+            (RouteSuite("colours", SuiteRole.GUARD), RouteSuite("easy")),
+            {"suite colours", "suite easy"},
+        ),
+        ((RouteSuite("colours"), RouteSuite("easy", SuiteRole.REQUIRED)), set()),
+    ],
+)
+def test_an_admin_who_proposes_does_not_take_another_suite_for_the_own_proposal(
+    plain_world: World, suites: tuple[RouteSuite, ...], widened: set[str]
+) -> None:
+    plain_world.suites["easy"] = replace(plain_world.suites["colours"], name="easy")
+    ctx, wish = plain_world.context(), Wish("chat", "sim/better")
+    named(ctx, EVE, *suites)
+
+    assert set(propose.preview(ctx, wish, EVE).widened) == widened
+    assert propose.preview(ctx, wish, ANN).widened == {}
+
+
+@pytest.mark.req("F6")
+def test_a_second_key_of_the_proposers_making_accepts_no_suite(world: World) -> None:
+    eve, sham = (
+        keys.authenticate(
+            world.store,
+            keys.create(world.context(), by, name, secret=SECRET, role=Role.ADMIN)[1],
+            secret=SECRET,
+        )
+        for by, name in ((OPERATOR, "eve"), (OPERATOR, "sham"))
+    )
+    world.suites["colours"] = replace(world.suites["colours"], version="2")
+    ctx, wish = world.context(), Wish("chat", "sim/better")
+    named(ctx, sham, RouteSuite("colours"))
+    assert propose.preview(ctx, wish, eve).widened == {}
+
+    _, text = keys.create(ctx, eve, "laptop", secret=SECRET, role=Role.ADMIN, principal="sham")
+    assert keys.authenticate(world.store, text, secret=SECRET).principal == sham.principal
+    assert set(propose.preview(ctx, wish, eve).widened) == {"suite colours"}
+
+
+@pytest.mark.req("F6")
+def test_where_the_policy_says_that_one_person_is_enough_he_names_the_suites(
+    plain_world: World,
+) -> None:
+    plain_world.policy = replace(POLICY, self_approval=True)
+    plain_world.suites["colours"] = replace(plain_world.suites["colours"], version="2")
+    ctx, wish = plain_world.context(), Wish("chat", "sim/better")
+    assert set(propose.preview(ctx, wish, EVE).widened) == {"suite colours"}
+    named(ctx, EVE, RouteSuite("colours"))
+    assert propose.preview(ctx, wish, EVE).widened == {}
 
 
 @pytest.mark.req("C4")
