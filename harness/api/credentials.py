@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, SecretStr
 from pydantic.alias_generators import to_camel
 
 from harness.api.answers import whole
-from harness.api.bodies import Body, Name
+from harness.api.bodies import Body, Name, Text
 from harness.api.endpoint import Maker, Who, endpoint
 from harness.control import credentials
 from harness.control.credentials import DEFAULT, LONGEST_OVERLAP, Change, ProviderShown
@@ -23,7 +23,8 @@ Secret = Annotated[SecretStr, Field(max_length=LONGEST_VALUE + 100)]
 
 class CredentialBody(Body):
     """What is left out stays as it is. overlapS: so long the replaced value is used as well,
-    behind the new one. key: the name of the stored key; first: tried before all others.
+    behind the new one. key: the name of the stored key; first: tried before all others. reason:
+    needed to move a provider that a route uses.
     """
 
     model_config = ConfigDict(**{**Body.model_config, "alias_generator": to_camel})
@@ -34,6 +35,7 @@ class CredentialBody(Body):
     extra_headers: dict[Name, Secret] | None = None
     key: Name = DEFAULT
     first: bool = False
+    reason: Text = ""
     overlap_s: Annotated[float, Field(ge=0, le=LONGEST_OVERLAP.total_seconds())] = 0.0
 
     def asked(self) -> str:
@@ -51,6 +53,7 @@ class CredentialBody(Body):
             kind=self.kind,
             api_base=self.api_base,
             extra_headers=self._headers,
+            reason=self.reason,
         )
 
     @property

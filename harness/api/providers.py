@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field, SecretStr
 from pydantic.alias_generators import to_camel
 
 from harness.api.answers import whole
-from harness.api.bodies import Body, Json, Name
+from harness.api.bodies import Body, Json, Name, Text
 from harness.api.endpoint import Who, endpoint
 from harness.control import provider_checks, providers
 from harness.control.provider_checks import SelfTest
@@ -22,7 +22,7 @@ Url = Annotated[str, Field(max_length=2000)]
 
 class ProviderBody(Body):
     """What is left out stays as it is; of a new provider it is the kind's. kind: without it,
-    a new provider's is its name.
+    a new provider's is its name. reason: needed to move one that a route uses.
     """
 
     model_config = ConfigDict(**{**Body.model_config, "alias_generator": to_camel})
@@ -32,6 +32,7 @@ class ProviderBody(Body):
     api_key_env: Name | None = None
     extra_headers: dict[Name, SecretStr] | None = None
     extra_body: Json | None = None
+    reason: Text = ""
 
     def wish(self) -> ProviderChange:
         headers = None
@@ -39,7 +40,12 @@ class ProviderBody(Body):
             given = self.extra_headers.items()
             headers = {name: value.get_secret_value() for name, value in given}
         return ProviderChange(
-            self.kind, self.api_base, self.api_key_env, headers, self.extra_body
+            self.kind,
+            self.api_base,
+            self.api_key_env,
+            headers,
+            self.extra_body,
+            self.reason,
         )
 
 

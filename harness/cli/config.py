@@ -41,12 +41,15 @@ def show(session: Session) -> None:
 
 
 @config.command()
+@click.option(
+    "--reason", default="", help="Why; needed for another place of one that a route uses."
+)
 @pass_session
-def apply(session: Session) -> None:
+def apply(session: Session, reason: str) -> None:
     """Make the database's providers what the file says."""
     from harness.control import seed  # noqa: PLC0415 - `--help` stays quick
 
-    changed = seed.apply_providers(session.context, session.actor, session.settings)
+    changed = seed.apply_providers(session.context, session.actor, session.settings, reason)
     if session.json:
         output.document(plain({"changed": changed}))
     else:

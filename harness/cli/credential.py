@@ -74,8 +74,11 @@ def _stored(shown: ProviderShown) -> list[str]:
 )
 @click.option("--api-base", metavar="URL", help="Where the provider is. [default: as it is]")
 @click.option("--kind", help="Of a provider that is new. [default: its name]")
+@click.option(
+    "--reason", default="", help="Why; needed for another address of one that a route uses."
+)
 @pass_session
-def set_(
+def set_(  # noqa: PLR0913, PLR0917 - one per option
     session: Session,
     provider: str,
     key: str,
@@ -83,18 +86,22 @@ def set_(
     overlap: timedelta | None,
     api_base: str | None,
     kind: str | None,
+    reason: str,
 ) -> None:
     """Store a provider's key. It is asked for, or read from stdin; it is no argument.
 
     A PROVIDER that is a kind, such as groq, is added where it is missing. Routers use the key
     within two seconds. Stored keys come before those of the environment.
     """
-    change = Change(_value(provider), key, first, overlap, kind, api_base)
+    value = _value(provider)
+    change = Change(value, key, first, overlap, kind, api_base, reason=reason)
     shown = credentials.put(session.context_with_providers, session.actor, provider, change)
     if session.json:
         output.document(shown)
     else:
         click.echo(f"{provider}: key {key!r} is stored")
+        for each in shown.outdated:
+            output.note(f"waits for new proof: {each}")
 
 
 def _value(provider: str) -> str:

@@ -2,7 +2,7 @@
 
 import click
 
-from harness.cli import output
+from harness.cli import output, wording
 from harness.cli.session import Session, pass_session
 from harness.cli.target_options import body_fields
 from harness.control import providers
@@ -83,8 +83,11 @@ def _say(session: Session, found: ProviderGlance) -> None:
             ("extra headers", ", ".join(found.extra_headers)),
             ("extra body", ", ".join(found.extra_body)),
             ("routes", ", ".join(found.routes)),
+            ("answers since", wording.at(found.answers_since) if found.answers_since else None),
         ]
     )
+    for each in found.outdated:
+        output.note(f"waits for new proof: {each}")
 
 
 def _settings(function: click.decorators.FC) -> click.decorators.FC:
@@ -111,7 +114,12 @@ def _settings(function: click.decorators.FC) -> click.decorators.FC:
 
 
 def _wish(
-    kind: str | None, base: str | None, env: str | None, headers: Pairs, body: Pairs
+    kind: str | None,
+    base: str | None,
+    env: str | None,
+    headers: Pairs,
+    body: Pairs,
+    reason: str = "",
 ) -> ProviderChange:
     named = [each.partition("=") for each in headers]
     for name, equals, _ in named:
@@ -126,6 +134,7 @@ def _wish(
         env,
         {name: value for name, _, value in named} if headers else None,
         body_fields("--extra-body", body) if body else None,
+        reason,
     )
 
 
@@ -155,6 +164,9 @@ def add(
 @provider.command("set")
 @click.argument("name")
 @_settings
+@click.option(
+    "--reason", default="", help="Why; needed for another place of one that a route uses."
+)
 @pass_session
 def set_(
     session: Session,
@@ -163,12 +175,15 @@ def set_(
     key_env: str | None,
     headers: Pairs,
     body: Pairs,
+    reason: str,
 ) -> None:
     """Change a provider; what is not named stays as it is.
 
-    --extra-body is refused once something was proven with the provider: add another one.
+    Another address or other headers are another place: routes go on with it, and what was
+    measured before proves nothing more. --extra-body is refused once something was proven
+    with the provider: add another one.
     """
-    wish = _wish(None, api_base, key_env, headers, body)
+    wish = _wish(None, api_base, key_env, headers, body, reason)
     ctx, who = session.context_with_providers, session.actor
     _say(session, providers.change(ctx, who, name, wish, create=False))
 

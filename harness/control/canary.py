@@ -108,8 +108,16 @@ def _allowed(ctx: Context, tx: Transaction, rollout: Rollout, action: Action) ->
     if unreadable or gone or standing.not_cleared(ctx, tx, proof):
         why = f"the proof is {standing.of(ctx, tx, proof).words}"
         return replace(action, kind=ActionKind.ROLLBACK, signal=Signal.STALE, reason=why)
-    if action.signal not in (Signal.STEP_DONE, Signal.PROVEN):
-        return action
+    if moved := standing.moved(ctx, tx, proof):
+        return _held_by_move(rollout, action, "; ".join(moved))
+    onward = action.signal in (Signal.STEP_DONE, Signal.PROVEN)
+    return _proven(ctx, tx, rollout, proof, action) if onward else action
+
+
+def _proven(
+    ctx: Context, tx: Transaction, rollout: Rollout, proof: Verdict, action: Action
+) -> Action:
+    """A step up, or a pause where the proof does not carry it."""
     found = standing.of(ctx, tx, proof)
     if not found.holds:
         why = (
@@ -118,6 +126,14 @@ def _allowed(ctx: Context, tx: Transaction, rollout: Rollout, action: Action) ->
         )
         return replace(action, kind=ActionKind.PAUSE, signal=Signal.PAUSE, reason=why)
     return _recomputed(ctx, tx, rollout, proof, action)
+
+
+def _held_by_move(rollout: Rollout, action: Action, moved: str) -> Action:
+    """Nobody measured what answers now, and an admin's act is no harm: the share stays."""
+    why = f"{moved}. It goes no further: abort it and propose again"
+    if rollout.state is RolloutState.PAUSED:
+        return replace(action, kind=ActionKind.HOLD, signal=None, reason=why)
+    return replace(action, kind=ActionKind.PAUSE, signal=Signal.PAUSE, reason=why)
 
 
 def _recomputed(

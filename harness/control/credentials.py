@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from harness.control import clearance, sealing, targets, unlock
+from harness.control import clearance, provider_moves, sealing, targets, unlock
 from harness.control.context import Context
 from harness.control.present import CamelCase
 from harness.domain.access import SYSTEM, Actor, Role
@@ -47,7 +47,8 @@ class KeyShown(CamelCase):
 class ProviderShown(CamelCase):
     """has_value: a key is there. source: of the first one, `stored` or `environment`, as the
     process sees it that answers; None without one. keys: how many there are. lacks_key: it
-    wants one, so that its targets get no requests. extra_headers: their names.
+    wants one, so that its targets get no requests. extra_headers: their names. outdated: what
+    waits for new proof, in words, in the answer to a change that moved the provider.
     """
 
     name: str
@@ -59,12 +60,14 @@ class ProviderShown(CamelCase):
     api_base: str
     extra_headers: Sequence[str]
     stored: Sequence[KeyShown]
+    outdated: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
     """What is set; None leaves it as it is. key: the stored key's name. overlap: so long the
-    replaced value is used, too, behind the new one. first: before all other keys.
+    replaced value is used, too, behind the new one. first: before all other keys. reason:
+    needed to move a provider that a route uses (`provider_moves`).
     """
 
     value: str | None = field(default=None, repr=False)
@@ -74,6 +77,7 @@ class Change:
     kind: str | None = None
     api_base: str | None = None
     extra_headers: Mapping[str, str] | None = field(default=None, repr=False)
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +139,9 @@ def put(
 
     A name that is a kind adds the provider where it is missing, at the kind's usual address.
     create_only: raises Conflict where a key is stored already. Raises NotFound for another
-    unknown name, InputError (also for a key of a kind that people sign in for), NotAllowed
-    (also for a new address of a provider that may see a data class).
+    unknown name, InputError (also for a key of a kind that people sign in for, or without a
+    reason to move a provider that a route uses), NotAllowed (also for a new address of a
+    provider that may see a data class).
     """
     actor.require(Role.ADMIN)
     value = None if change.value is None else check_value(change.value)
@@ -157,6 +162,7 @@ def put(
             check_takes_a_key(name, wanted.kind)
         changed = not targets.same(ctx, known, wanted)
         if changed:
+            wanted = provider_moves.placed(ctx, tx, actor, known, wanted, change.reason)
             tx.providers.put(sealing.sealed(wanted, ctx.cipher))
         if value is not None:
             new = Credential(
@@ -173,7 +179,9 @@ def put(
             name,
             _said(change, wanted, known, changed=changed),
         )
-        return _shown(ctx, tx, wanted)
+        moved = known is not None and wanted.moved != known.moved
+        outdated = provider_moves.outdated(tx, name) if moved else ()
+        return replace(_shown(ctx, tx, wanted), outdated=outdated)
 
 
 def _said(
@@ -187,6 +195,7 @@ def _said(
             said |= {"overlap_s": change.overlap.total_seconds()}
     if changed:
         said |= {"kind": wanted.kind, "api_base": wanted.api_base, "added": known is None}
+        said |= targets.moved_details(wanted)
     return said
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from harness.control import provider_moves
 from harness.control.context import Context
 from harness.domain.errors import StaleEvidence
 from harness.domain.evaluation import (
@@ -65,8 +66,11 @@ def _continued(
     target: str,
 ) -> str:
     """The run itself where nothing of it failed; else a new one, with what it measured: all
-    but errors of ours, and nothing where two models answered, since neither can be asked again.
+    but errors of ours, and nothing where two models answered, since neither can be asked again,
+    or where its provider answers from another place since.
     """
+    if provider_moves.since(ctx, tx, target, tx.runs.get(before).created_at):
+        return _new(ctx, tx, proposal, plan, target)
     samples = tx.runs.samples(before)
     answered = _answered(samples)
     if mixed((each.served for each in answered), plan.served_pin):
@@ -84,7 +88,7 @@ def _answered(samples: Sequence[Sample]) -> list[Sample]:
     return [each for each in samples if each.error is not SampleError.INFRA]
 
 
-def replaced(tx: Transaction, proposal: Proposal) -> str:
+def replaced(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
     """Why its candidate's scores cannot be completed to one measurement; empty when they can.
 
     Scored answers are not asked for again within a proposal: that would be a look nobody
@@ -93,6 +97,8 @@ def replaced(tx: Transaction, proposal: Proposal) -> str:
     """
     found = answers(tx, proposal)
     for plan in proposal.plans:
+        if why := _moved(ctx, tx, proposal, plan):
+            return why
         incumbent, candidate = map(_answered, found.get(plan.suite, ((), ())))
         for whose, served in (
             ("the candidate", [each.served for each in candidate]),
@@ -104,32 +110,56 @@ def replaced(tx: Transaction, proposal: Proposal) -> str:
     return ""
 
 
+def _moved(ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePlan) -> str:
+    """That the candidate's provider, or the judge's, answers from another place than before."""
+    if plan.suite not in proposal.runs:
+        return ""
+    pair = proposal.runs[plan.suite]
+    judge = tx.suites.get(plan.suite_digest).judge
+    for target, run in (
+        (proposal.candidate, pair.candidate),
+        (judge, pair.incumbent),
+        (judge, pair.candidate),
+    ):
+        moved = provider_moves.since(ctx, tx, target, tx.runs.get(run).created_at)
+        if moved is not None:
+            return f"provider {moved.name} was moved while suite {plan.suite} was measured"
+    return ""
+
+
 def _shared(ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePlan) -> str:
     gate = proposal.policy.gate
     ours = _run(ctx, proposal, plan, proposal.incumbent)
     since = ctx.clock.now() - timedelta(seconds=gate.run_max_age_s)
     found = tx.runs.shared(ours.fingerprint, not_before=since)
-    if found is None or not _serves(tx, found, ours, plan):
+    if found is None or not _serves(ctx, tx, found, ours, plan):
         tx.runs.add(ours)
         return ours.id
     tx.runs.want(found.id, plan.n_max)
     return found.id
 
 
-def _serves(tx: Transaction, found: EvalRun, ours: EvalRun, plan: SuitePlan) -> bool:
+def _serves(
+    ctx: Context, tx: Transaction, found: EvalRun, ours: EvalRun, plan: SuitePlan
+) -> bool:
     """Whether a stored run can be what `ours` would be, money included.
 
     A sample that ended in an infrastructure error stays as it is: a run with one measures
     nothing behind it, however often it is tried again. The same of one that two models
-    answered or scored, or a model that its provider serves no more.
+    answered or scored, or a model that its provider serves no more, or of a provider that
+    answers from another place now.
     """
+    judge = tx.suites.get(plan.suite_digest).judge
+    if any(
+        provider_moves.since(ctx, tx, each, found.created_at) for each in (found.target, judge)
+    ):
+        return False
     enough = found.state is RunState.DONE and found.wanted >= ours.wanted
     if found.state in STUCK or not (enough or found.budget == ours.budget):
         return False
     samples = tx.runs.outcomes(found.id, below=ours.wanted)
     if any(sample.error is SampleError.INFRA for sample in samples):
         return False
-    judge = tx.suites.get(plan.suite_digest).judge
     return _same(tx, found.target, plan, [sample.served for sample in samples]) and _same(
         tx, judge, plan, [sample.judge for sample in samples]
     )

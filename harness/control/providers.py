@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
-from harness.control import clearance, credentials, targets
+from harness.control import clearance, credentials, provider_moves, targets
 from harness.control.context import Context
 from harness.control.present import CamelCase
 from harness.domain.access import Actor, Role
@@ -18,7 +19,10 @@ from harness.ports import Transaction
 
 @dataclass(frozen=True, slots=True)
 class ProviderGlance(CamelCase):
-    """extra_headers: their names. routes: that use it in any role."""
+    """extra_headers: their names. routes: that use it in any role. answers_since: when it was
+    moved to where it is; None for one that has always been there. outdated: what waits for new
+    proof, in words, in the answer to a change that moved it.
+    """
 
     name: str
     kind: str
@@ -31,17 +35,23 @@ class ProviderGlance(CamelCase):
     prices: Mapping[str, Price]
     models: Mapping[str, Capabilities]
     routes: Sequence[str]
+    answers_since: datetime | None = None
+    outdated: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderChange:
-    """What is set; None leaves it as it is, and of a new provider takes its kind's."""
+    """What is set; None leaves it as it is, and of a new provider takes its kind's.
+
+    reason: needed to move one that a route uses to another place (`provider_moves`).
+    """
 
     kind: str | None = None
     api_base: str | None = None
     api_key_env: str | None = None
     extra_headers: Mapping[str, str] | None = field(default=None, repr=False)
     extra_body: JsonObject | None = None
+    reason: str = ""
 
 
 def overview(ctx: Context) -> Sequence[ProviderGlance]:
@@ -83,8 +93,12 @@ def change(
     before = known or _new(name, wish.kind)
     wanted = _wanted(before, wish)
     clearance.check_place(ctx, name, before.api_base, wanted.api_base)
-    targets.put_provider(ctx, actor, wanted)
-    return get(ctx, name)
+    targets.put_provider(ctx, actor, wanted, wish.reason)
+    with ctx.store.read() as tx:
+        after = existing(tx, name)
+        moved = known is not None and after.moved != known.moved
+        outdated = provider_moves.outdated(tx, name) if moved else ()
+        return replace(_glance(tx, after), outdated=outdated)
 
 
 def _wanted(known: Provider, wish: ProviderChange) -> Provider:
@@ -137,7 +151,7 @@ def remove(ctx: Context, actor: Actor, name: str) -> None:
 
 
 def _needs(ctx: Context, tx: Transaction, name: str) -> Iterable[str]:
-    yield from (f"route {each}" for each in targets.routes_of(tx, name))
+    yield from (f"route {each}" for each in provider_moves.routes_of(tx, name))
     by_id = tx.routing.targets()
     for each in tx.proposals.open():
         if by_id[each.candidate].provider == name:
@@ -164,5 +178,6 @@ def _glance(tx: Transaction, provider: Provider) -> ProviderGlance:
         extra_body=provider.extra_body,
         prices=provider.prices,
         models=provider.models,
-        routes=targets.routes_of(tx, provider.name),
+        answers_since=provider.moved.at if provider.moved else None,
+        routes=provider_moves.routes_of(tx, provider.name),
     )

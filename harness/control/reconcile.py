@@ -272,7 +272,7 @@ def _not_measured(
     ctx: Context, tx: Transaction, proposal: Proposal, verdict: InfraError
 ) -> None:
     now, gate = ctx.clock.now(), proposal.policy.gate
-    if replaced := evaluate.replaced(tx, proposal):
+    if replaced := evaluate.replaced(ctx, tx, proposal):
         _reject(ctx, tx, proposal, Event.STALE, _another_look(replaced))
         return
     if proposal.infra_errors >= gate.infra_retries:
@@ -293,7 +293,7 @@ def _retry(ctx: Context, proposal: Proposal) -> list[str]:
     """After InfraError: new runs, since a sample that ended in an error stays as it was."""
     with ctx.store.write() as tx:
         # An answer may have come in after the verdict.
-        if replaced := evaluate.replaced(tx, proposal):
+        if replaced := evaluate.replaced(ctx, tx, proposal):
             return _reject(ctx, tx, proposal, Event.STALE, _another_look(replaced))
         again = evaluate.with_runs(ctx, tx, replace(proposal, retry_at=None))
         saved = tx.proposals.save(replace(again, updated_at=ctx.clock.now()))

@@ -22,8 +22,8 @@ TRAFFIC: Final = frozenset({"incumbent", "canary", "canary share", "held back"})
 
 @dataclass(frozen=True, slots=True)
 class RouteChange:
-    """what: settings | incumbent | policy | suite. by: who changed it, or first proposed with
-    it so.
+    """what: settings | incumbent | policy | suite | provider. by: who changed it, or first
+    proposed with it so.
     """
 
     at: datetime
@@ -47,7 +47,11 @@ def of_proposal(ctx: Context, proposal: str) -> Review:
     since = ctx.clock.now() - WINDOW
     with ctx.store.read() as tx:
         found = tx.proposals.get(proposal)
-        changes = [*_settings(tx, found.route, since), *_proposed(tx, found.route, since)]
+        changes = [
+            *_settings(tx, found.route, since),
+            *_proposed(tx, found.route, since),
+            *_moved(ctx, tx, found, since),
+        ]
         return Review(
             proposal=found,
             widened=widening.words(found.widened),
@@ -100,6 +104,23 @@ def _proposed(tx: Transaction, route: str, since: datetime) -> Iterator[RouteCha
             if was != plan.suite_digest:
                 text = "; ".join(_pieces(tx, was, plan.suite_digest))
                 yield RouteChange(at, by, "suite", f"{plan.suite}: {text}")
+
+
+def _moved(
+    ctx: Context, tx: Transaction, proposal: Proposal, since: datetime
+) -> Iterator[RouteChange]:
+    """The last move of each provider that answers on the route, is proposed, or judges."""
+    targets, providers = tx.routing.targets(), tx.providers.all()
+    route = routes.existing(tx, proposal.route)
+    asked = [targets[each] for each in (*route.targets, proposal.candidate)]
+    asked += [ctx.judges[plan.suite] for plan in proposal.plans if plan.suite in ctx.judges]
+    for name in sorted({each.provider for each in asked}):
+        moved = providers[name].moved if name in providers else None
+        if moved is not None and moved.at >= since:
+            text = (
+                f"{name} answers from another place since then: {moved.reason or 'no reason'}"
+            )
+            yield RouteChange(moved.at, moved.by, "provider", text)
 
 
 def _pieces(tx: Transaction, before: str, after: str) -> list[str]:

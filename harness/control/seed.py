@@ -73,8 +73,13 @@ def _fill_prices(ctx: Context) -> list[str]:
     return [f"prices of provider {each.name}" for each in lacking]
 
 
-def apply_providers(ctx: Context, actor: Actor, settings: Settings) -> list[str]:
-    """Make the database's providers what the file says. Returns the names of the changed."""
+def apply_providers(
+    ctx: Context, actor: Actor, settings: Settings, reason: str = ""
+) -> list[str]:
+    """Make the database's providers what the file says. Returns the names of the changed.
+
+    Raises InputError without a reason to move one that a route uses.
+    """
     with ctx.store.read() as tx:
         known = tx.providers.all()
         changed = [
@@ -83,7 +88,7 @@ def apply_providers(ctx: Context, actor: Actor, settings: Settings) -> list[str]
             if not targets.same(ctx, known.get(name), targets.with_prices(ctx, tx, each))
         ]
     for name in changed:
-        targets.put_provider(ctx, actor, settings.providers[name])
+        targets.put_provider(ctx, actor, settings.providers[name], reason)
     return changed
 
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from harness.control import clearance
+from harness.control import clearance, provider_moves
 from harness.control.context import Context
 from harness.domain.errors import NotFound, ProofRefused
 from harness.domain.evaluation import SuitePin, SuitePlan, Verdict, plan_of
 from harness.domain.pins import Sighting, replaced_by, told
-from harness.gate.replay import served_of
+from harness.gate.replay import runs_of, served_of
 from harness.ports import Transaction
 
 
@@ -61,7 +61,12 @@ def of(ctx: Context, tx: Transaction, verdict: Verdict) -> Standing:
         return Standing(Proof.STALE, why)
     candidate = replaced_candidate(tx, verdict)
     barred = not_cleared(ctx, tx, verdict)
-    changes = [*barred, *_suites(ctx, tx, verdict), *_served(tx, verdict)]
+    changes = [
+        *barred,
+        *moved(ctx, tx, verdict),
+        *_suites(ctx, tx, verdict),
+        *_served(tx, verdict),
+    ]
     if changes:
         return Standing(Proof.STALE, "; ".join(changes), candidate is not None)
     if verdict.expires_at <= route_time(ctx, tx, verdict.route):
@@ -83,6 +88,7 @@ def unreadable(verdict: Verdict) -> str:
     try:
         for plan in _plans(verdict):
             served_of(verdict.inputs, plan.suite)
+            runs_of(verdict.inputs, plan.suite)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         return f"its inputs cannot be read ({type(error).__name__}: {error})"
     return ""
@@ -96,6 +102,27 @@ def not_cleared(ctx: Context, tx: Transaction, verdict: Verdict) -> list[str]:
         return []
     found = clearance.refused(ctx, route.settings, candidate, route=route.name)
     return [found] if found else []
+
+
+def moved(ctx: Context, tx: Transaction, verdict: Verdict) -> list[str]:
+    """Providers of either arm, or of a judge, that answer from another place than when the
+    verdict was measured, in words.
+    """
+    found: dict[str, str] = {}
+    if not any(each.moved for each in tx.providers.all().values()):
+        return []
+    for plan in _plans(verdict):
+        runs = [tx.runs.get(run) for run in runs_of(verdict.inputs, plan.suite) if run]
+        asked = [(each.target, each.created_at) for each in runs]
+        asked += [(_judge(tx, plan), each.created_at) for each in runs]
+        for target, began in asked:
+            provider = provider_moves.since(ctx, tx, target, began)
+            if provider is not None and provider.moved is not None:
+                found[provider.name] = (
+                    f"provider {provider.name} was moved by {provider.moved.by} at "
+                    f"{_at(provider.moved.at)}, after it was measured"
+                )
+    return list(found.values())
 
 
 def replaced_candidate(tx: Transaction, verdict: Verdict) -> Sighting | None:

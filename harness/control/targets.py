@@ -2,6 +2,7 @@
 
 import difflib
 
+from harness.control import provider_moves
 from harness.control.context import Context
 from harness.control.sealing import opened, sealed
 from harness.domain.access import Actor, Role
@@ -73,11 +74,12 @@ def check_evaluable(tx: Transaction, *asked: Target) -> None:
             )
 
 
-def put_provider(ctx: Context, actor: Actor, provider: Provider) -> None:
+def put_provider(ctx: Context, actor: Actor, provider: Provider, reason: str = "") -> None:
     """Add or change a provider: address, headers, prices, the name of the key's variable.
 
     Models in use that it gives no price have the catalogue's from then on. Raises InputError
-    for an address that no provider may have, or a header that cannot be sent; Conflict for an
+    for an address that no provider may have, a header that cannot be sent, or without a reason
+    to move one that a route uses (`provider_moves`); Conflict for an
     `extra_body` that would change what was proven; ConfigError for headers where there is no
     key to encrypt them with.
     """
@@ -93,7 +95,8 @@ def put_provider(ctx: Context, actor: Actor, provider: Provider) -> None:
         if known is not None and known.extra_body != wanted.extra_body:
             _check_unproven(ctx, tx, known)
         if not same(ctx, known, wanted):
-            _put(ctx, tx, actor, sealed(wanted, ctx.cipher))
+            placed = provider_moves.placed(ctx, tx, actor, known, wanted, reason)
+            _put(ctx, tx, actor, sealed(placed, ctx.cipher))
 
 
 def same(ctx: Context, known: Provider | None, wanted: Provider) -> bool:
@@ -104,7 +107,7 @@ def same(ctx: Context, known: Provider | None, wanted: Provider) -> bool:
 def _check_unproven(ctx: Context, tx: Transaction, provider: Provider) -> None:
     """A target's id does not cover `extra_body`: it is proven with what that was."""
     by_id = tx.routing.targets()
-    used = [f"route {each}" for each in routes_of(tx, provider.name)]
+    used = [f"route {each}" for each in provider_moves.routes_of(tx, provider.name)]
     used += [
         f"judge of suite {suite}"
         for suite, judge in ctx.judges.items()
@@ -119,16 +122,6 @@ def _check_unproven(ctx: Context, tx: Transaction, provider: Provider) -> None:
             f"request, and what was proven was proven with it ({', '.join(used)}). Add another "
             "provider with it and propose its model, or set it in a target's parameters"
         )
-
-
-def routes_of(tx: Transaction, provider: str) -> list[str]:
-    """Names of the routes that use it in any role."""
-    table = tx.routing.table()
-    return [
-        name
-        for name, route in sorted(table.routes.items())
-        if any(table.targets[each].provider == provider for each in route.targets)
-    ]
 
 
 def with_prices(ctx: Context, tx: Transaction, provider: Provider) -> Provider:
@@ -149,8 +142,17 @@ def _put(ctx: Context, tx: Transaction, actor: Actor, provider: Provider) -> Non
             "kind": provider.kind,
             "api_base": provider.api_base,
             "extra_body": dict(provider.extra_body),
+            **moved_details(provider),
         },
     )
+
+
+def moved_details(provider: Provider) -> dict[str, object]:
+    """For the audit log: its last move."""
+    if provider.moved is None:
+        return {}
+    moved = provider.moved
+    return {"moved_at": moved.at.isoformat(), "moved_by": moved.by, "reason": moved.reason}
 
 
 def find(tx: Transaction, name: str) -> Target:

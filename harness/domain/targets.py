@@ -6,6 +6,7 @@ past the gate: another parameter is another target, and needs its own proof.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from functools import cached_property
 from typing import Final
 from urllib.parse import urlsplit
@@ -118,6 +119,15 @@ def check_extra_body(fields: JsonObject) -> None:
         raise InputError(f"extra_body has {name!r}, which each request says for itself")
 
 
+@dataclass(frozen=True, slots=True)
+class ProviderMove:
+    """Since when a provider answers from where it is, who moved it there, and why."""
+
+    at: datetime
+    by: str
+    reason: str
+
+
 @dataclass(frozen=True)
 class Provider:
     """Where targets are called. api_key_env names the environment variable with the key.
@@ -128,7 +138,8 @@ class Provider:
     without an entry is taken to do everything. extra_body: fields of every request's body, the
     weakest defaults; they change only while nothing was proven with them
     (`control.providers`). extra_headers: in clear, as the file gives them and as they are sent;
-    sealed_headers: the same, encrypted, as they are stored.
+    sealed_headers: the same, encrypted, as they are stored. moved: None for one that has always
+    been where it is; no part of what it is.
     """
 
     name: str
@@ -141,6 +152,7 @@ class Provider:
     models: Mapping[str, Capabilities] = field(default_factory=dict)
     extra_body: JsonObject = field(default_factory=dict)
     sealed_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    moved: ProviderMove | None = field(default=None, compare=False)
 
     @property
     def header_names(self) -> list[str]:
@@ -160,6 +172,20 @@ class Provider:
         return replace(
             target, parameters=parameters, request_patch=replace(patch, parameters=patched)
         )
+
+    def same_place(self, other: "Provider") -> bool:
+        """Whether requests to both come to the same answers: another key changes nothing of
+        that, another header may. Of providers with their headers in clear.
+        """
+        ours, theirs = (
+            (
+                each.kind,
+                each.api_base.rstrip("/"),
+                {name.lower(): value for name, value in each.extra_headers.items()},
+            )
+            for each in (self, other)
+        )
+        return ours == theirs
 
     def url(self, path: str) -> str:
         """path: below `/v1`, where the `api_base` ends; it may be left out of Anthropic's.

@@ -76,6 +76,12 @@ def cases_of(inputs: Mapping[str, Any]) -> tuple[Case, ...]:
     return tuple(_case(plan_of(plan), inputs) for plan in inputs["plans"])
 
 
+def runs_of(inputs: Mapping[str, Any], suite: str) -> tuple[str, str]:
+    """Of the incumbent, and of the candidate; empty for one that never began."""
+    runs = inputs["runs"][suite]
+    return runs["incumbent"], runs["candidate"]
+
+
 def served_of(inputs: Mapping[str, Any], suite: str) -> Served:
     """The inverse of Served.as_json; of verdicts older than it, nothing is known."""
     stored = inputs.get("served", {}).get(suite, {})

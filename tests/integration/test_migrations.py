@@ -17,7 +17,7 @@ from tests.contract.builders import SAMPLE, proposal, seeded, start_canary
 from tests.contract.conftest import open_store
 from tests.integration.raw_sql import PROPOSAL
 
-NEWEST = "0045"
+NEWEST = "0043"
 
 
 @contextmanager

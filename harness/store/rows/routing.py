@@ -8,7 +8,7 @@ from harness.domain.evaluation import Passed
 from harness.domain.evidence import Evidence, EvidenceKind, Waiver
 from harness.domain.observation import UnitRule
 from harness.domain.routing import Canary, Route, RouteSettings
-from harness.domain.targets import Price, Provider
+from harness.domain.targets import Price, Provider, ProviderMove
 from harness.ports import RouteRecord
 from harness.store.rows import Row, Values
 
@@ -37,6 +37,7 @@ def waiver(row: Row) -> Waiver:
 
 
 def of_provider(provider: Provider) -> Values:
+    moved = provider.moved
     return {
         "name": provider.name,
         "kind": provider.kind,
@@ -49,10 +50,14 @@ def of_provider(provider: Provider) -> Values:
         "extra_body": dict(provider.extra_body),
         "sealed_headers": dict(provider.sealed_headers),
         "removed_at": None,
+        "answers_since": moved.at if moved else None,
+        "moved_by": moved.by if moved else None,
+        "moved_because": moved.reason if moved else None,
     }
 
 
 def provider(row: Row) -> Provider:
+    at = row.answers_since
     return Provider(
         name=row.name,
         kind=row.kind,
@@ -64,6 +69,7 @@ def provider(row: Row) -> Provider:
         models={model: Capabilities(**can) for model, can in row.models.items()},
         extra_body=row.extra_body,
         sealed_headers=row.sealed_headers,
+        moved=ProviderMove(at, row.moved_by or "", row.moved_because or "") if at else None,
     )
 
 

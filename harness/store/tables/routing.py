@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from harness.domain.changes import KINDS
 from harness.store.tables.base import (
+    FreeText,
     at_least,
     count,
     json_value,
@@ -39,6 +40,9 @@ provider = sa.Table(
     json_value("extra_body"),
     time("removed_at", nullable=True),
     json_value("sealed_headers"),
+    time("answers_since", nullable=True),
+    text("moved_by", nullable=True),
+    sa.Column("moved_because", FreeText, nullable=True),
     signature(),
 )
 

@@ -1,0 +1,235 @@
+"""Who moves a provider to another place moves what was proven of its models."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from harness.control import (
+    canary,
+    canary_hands,
+    credentials,
+    propose,
+    providers,
+    review,
+    seed,
+    standing,
+    targets,
+)
+from harness.control.propose import Wish
+from harness.control.providers import ProviderChange
+from harness.domain.access import Actor, Role
+from harness.domain.errors import InputError, ProofRefused
+from harness.domain.headers import check_headers
+from harness.domain.proposal import Phase, Proposal
+from harness.domain.rollout import RolloutState, Signal
+from harness.domain.settings import ControlSettings, RouterSettings, Settings, UiSettings
+from harness.domain.targets import Provider
+from tests.api_door import Door, error_of
+from tests.world import BEN, POLICY, World, approved
+
+pytestmark = pytest.mark.req("A7", "F6")
+
+EVE = Actor("eve", Role.ADMIN, "pr_eve")
+ELSEWHERE = "http://127.0.0.1:8/v1"
+WHY = "a new gateway"
+
+
+def provider(world: World, name: str = "sim") -> Provider:
+    with world.store.read() as tx:
+        return tx.providers.all()[name]
+
+
+def move(world: World, base: str = ELSEWHERE, reason: str = WHY) -> providers.ProviderGlance:
+    """A second before and after: runs begin before it or behind it."""
+    world.clock.advance(1)
+    wish = ProviderChange(api_base=base, reason=reason)
+    done = providers.change(world.context(), EVE, "sim", wish)
+    world.clock.advance(1)
+    return done
+
+
+def in_canary(world: World) -> Proposal:
+    made = world.until_decided(world.propose().id)
+    assert made.phase is Phase.CANARY
+    return made
+
+
+def test_a_canary_of_a_provider_that_moved_is_held_and_goes_no_further(world: World) -> None:
+    made = in_canary(world)
+    done = move(world)
+    assert made.rollout is not None
+    assert done.answers_since is not None
+    (line,) = done.outdated
+    assert made.rollout in line
+    assert "route chat" in line
+
+    world.feed(blocks=3)
+    for _ in range(2):
+        world.turn()
+    with world.store.read() as tx:
+        rollout = canary.live(tx, "chat")
+        assert rollout.state is RolloutState.PAUSED
+        share = tx.routing.table().routes["chat"].canary
+        assert share is not None
+        assert share.weight_bps == rollout.current.weight_bps
+        event = next(e for e in tx.audit.tail() if e.action == "canary.pause")
+    for told in (event.details["reason"], canary.look(world.context(), rollout).reason):
+        assert "provider sim was moved by eve" in str(told)
+    for signal in (Signal.RESUME, Signal.ADVANCE, Signal.PROMOTE):
+        with pytest.raises(ProofRefused, match="sim was moved by eve"):
+            canary_hands.by_hand(world.context(), BEN, "chat", signal, "go on")
+    canary_hands.by_hand(world.context(), BEN, "chat", Signal.ABORT, "measure it again")
+    again = world.until_decided(world.propose("sim/good").id)
+    assert again.phase is Phase.CANARY
+
+
+def test_what_waits_for_an_approval_is_proof_no_more(world: World) -> None:
+    world.policy = approved()
+    made = world.until_decided(world.propose().id)
+    assert made.id in move(world).outdated[0]
+
+    with pytest.raises(ProofRefused, match="stale: provider sim was moved by eve"):
+        propose.approve(world.context(), BEN, made.id)
+
+
+def test_what_was_measured_half_before_is_rejected_and_the_next_is_measured_anew(
+    world: World,
+) -> None:
+    made = world.propose()
+    world.turn()
+    assert world.get(made.id).runs
+    move(world)
+    decided = world.until_decided(made.id)
+    world.turn()
+    assert world.get(made.id).phase is Phase.REJECTED
+    assert "sim was moved" in world.get(made.id).closed_because
+
+    world.clock.advance(1)
+    again = world.until_decided(world.propose().id)
+    assert again.phase is Phase.CANARY
+    assert again.runs["colours"].incumbent != decided.runs["colours"].incumbent
+
+
+def by_credential(world: World, base: str, reason: str) -> object:
+    change = credentials.Change(api_base=base, reason=reason)
+    return credentials.put(world.context(), EVE, "sim", change)
+
+
+def by_file(world: World, base: str, reason: str) -> object:
+    parts = (RouterSettings(), ControlSettings(), UiSettings())
+    known = {"sim": replace(provider(world), api_base=base, moved=None)}
+    settings = Settings("", world.folder, None, *parts, known, {}, {}, {})
+    return seed.apply_providers(world.context(), EVE, settings, reason)
+
+
+def by_header(world: World, value: str, reason: str) -> object:
+    headers = {"x-upstream": value.rpartition("/")[0]}
+    check_headers(headers)
+    wish = ProviderChange(extra_headers=headers, reason=reason)
+    return providers.change(world.context(), EVE, "sim", wish)
+
+
+def by_provider(world: World, base: str, reason: str) -> object:
+    wish = ProviderChange(api_base=base, reason=reason)
+    return providers.change(world.context(), EVE, "sim", wish)
+
+
+@pytest.mark.parametrize("way", [by_provider, by_credential, by_file, by_header])
+def test_every_way_to_move_one_in_use_wants_a_reason_and_makes_verdicts_stale(
+    world: World, way: Callable[[World, str, str], object]
+) -> None:
+    world.policy = approved()
+    made = world.until_decided(world.propose().id)
+    world.clock.advance(1)
+    with pytest.raises(InputError, match="route chat, needs a reason"):
+        way(world, ELSEWHERE, " ")
+    assert provider(world).moved is None
+
+    way(world, ELSEWHERE, WHY)
+    moved = provider(world).moved
+    assert moved is not None
+    assert (moved.by, moved.reason, moved.at) == ("eve", WHY, world.clock.now())
+    with world.store.read() as tx:
+        found = standing.of(world.context(), tx, tx.verdicts.get(made.verdict or ""))
+    assert "provider sim was moved by eve" in found.words
+    with world.store.read() as tx:
+        event = next(e for e in tx.audit.tail() if "moved_at" in e.details)
+    assert event.details["reason"] == WHY
+
+
+def test_another_key_or_price_and_the_same_address_are_no_move(world: World) -> None:
+    ctx = world.context()
+    same = ProviderChange(api_base="http://127.0.0.1:9/v1/", api_key_env="ANOTHER")
+    assert providers.change(ctx, EVE, "sim", same).answers_since is None
+    credentials.put(ctx, EVE, "sim", credentials.Change(value="sk-of-the-same-place"))
+    targets.put_provider(ctx, EVE, replace(provider(world), prices={}))
+    assert provider(world).moved is None
+
+    move(world)
+    before = provider(world).moved
+    targets.put_provider(ctx, EVE, replace(provider(world), prices={}, moved=None))
+    assert provider(world).moved == before
+
+
+def test_one_that_was_removed_and_comes_back_has_moved(world: World) -> None:
+    ctx = world.context()
+    away = ProviderChange("custom", "http://127.0.0.1:7/v1")
+    assert providers.change(ctx, EVE, "away", away).answers_since is None
+    world.clock.advance(1)
+    with world.store.write() as tx:
+        targets.find_or_register(ctx, tx, EVE, "away/model")
+    providers.remove(ctx, EVE, "away")
+    back = providers.change(ctx, EVE, "away", away)
+    assert back.answers_since == world.clock.now()
+
+
+def test_a_clock_that_was_set_back_makes_no_run_younger_than_the_move(world: World) -> None:
+    world.policy = approved()
+    world.clock.advance(7200)
+    made = world.until_decided(world.propose().id)
+    world.clock.jump(-3600)
+    by_provider(world, ELSEWHERE, WHY)
+    with world.store.read() as tx:
+        verdict = tx.verdicts.get(made.verdict or "")
+        assert not standing.of(world.context(), tx, verdict).holds
+
+
+def test_an_approver_sees_who_moved_it_and_why(world: World) -> None:
+    world.policy = approved()
+    move(world)
+    made = propose.create(world.context(), EVE, Wish("chat", "sim/better", "x"))
+    (change,) = review.of_proposal(world.context(), made.id).changes
+    assert (change.what, change.by) == ("provider", "eve")
+    assert WHY in change.text
+
+
+def test_the_incumbent_goes_on_being_served(world: World) -> None:
+    with world.store.read() as tx:
+        before = tx.routing.table().routes["chat"]
+    move(world)
+    world.turn()
+    with world.store.read() as tx:
+        assert tx.routing.table().routes["chat"] == before
+
+
+def test_over_rest_the_answer_names_the_routes_and_what_waits(world: World) -> None:
+    world.policy = approved()
+    door = Door(world)
+    made = world.until_decided(world.propose().id)
+    world.clock.advance(1)
+    body = {"apiBase": ELSEWHERE}
+    assert "needs a reason" in str(error_of(door.send("PUT", "/providers/sim", json=body), 422))
+    done = door.send("PUT", "/providers/sim", json=body | {"reason": WHY}).json()
+    assert done["routes"] == ["chat"]
+    assert made.id in done["outdated"][0]
+    assert done["answersSince"]
+
+
+def test_a_policy_of_one_person_is_held_as_well(world: World) -> None:
+    world.policy = replace(POLICY, self_approval=True)
+    in_canary(world)
+    move(world)
+    world.turn()
+    with pytest.raises(ProofRefused):
+        canary_hands.by_hand(world.context(), BEN, "chat", Signal.RESUME, "go on")
