@@ -56,14 +56,20 @@ def database(database_url: str) -> Iterator[Database]:
         yield db
 
 
-def wordless(db: Database, *, policy: str = POLICY, **verdict: int) -> tuple[Row, Row]:
-    """Another proposal, t_third's, for which nobody gave his word: its canary and promotion."""
+def wordless(
+    db: Database, *, policy: str = POLICY, widened: str = "{}", **verdict: int
+) -> tuple[Row, Row]:
+    """Another proposal, t_third's, for which nobody gave his word: its canary and promotion.
+
+    Its evidence is there where the database takes it without that word.
+    """
     candidate = {"candidate": "t_third"}
-    proposal = {"id": "p_2", "phase": "promoted", "policy": policy}
+    proposal = {"id": "p_2", "phase": "promoted", "policy": policy, "widened": widened}
     db.insert("proposal", PROPOSAL | candidate | proposal)
     judged = {"id": "v_2", "proposal": "p_2", "route": "a", "incumbent": "t_old"}
     db.insert("verdict", MIDDLE | judged | candidate | {"outcome": "passed"} | verdict)
-    db.insert("evidence", proven("e_2", "a", "t_third", "v_2"))
+    if (policy, widened) == (POLICY, "{}"):
+        db.insert("evidence", proven("e_2", "a", "t_third", "v_2"))
     db.run("UPDATE rollout SET state = 'rolled_back', version = version + 1")
     started = {"id": "ro_2", "proposal": "p_2", "verdict": "v_2"}
     db.insert("rollout", ROLLOUT | candidate | started)
@@ -127,8 +133,30 @@ def test_what_was_rolled_back_does_not_come_back(database: Database) -> None:
             database.run(f"DELETE FROM {table}")  # noqa: S608
 
 
+@pytest.mark.parametrize("asks", [{"policy": ASKING}, {"widened": '{"gate.margin": 1}'}])
+def test_what_waits_for_a_person_is_no_evidence_without_one(
+    database: Database, asks: dict[str, str]
+) -> None:
+    wordless(database, **asks)
+    evidence = proven("e_2", "a", "t_third", "v_2")
+    with pytest.raises(REFUSED, match="approval_missing"):
+        database.insert("evidence", evidence)
+    word = APPROVAL | {"id": "a_2", "proposal": "p_2", "verdict": "v_2"}
+    database.insert("approval", word | {"id": "a_3", "kind": "promotion"})
+    with pytest.raises(REFUSED, match="approval_missing"):
+        database.insert("evidence", evidence)
+    database.insert("approval", word)
+    database.insert("evidence", evidence)
+
+
 def test_a_policy_that_asks_for_a_person_opens_nothing_without_one(database: Database) -> None:
     canary, _ = wordless(database, policy=ASKING)
+    # As of a version whose evidence had no such rule.
+    database.run(
+        "DROP TRIGGER evidence_guard"
+        + (" ON evidence" if database.dialect == "postgresql" else "")
+    )
+    database.insert("evidence", proven("e_2", "a", "t_third", "v_2"))
     with pytest.raises(REFUSED, match="approval_missing"):
         database.insert("route_version", canary)
     word = APPROVAL | {"id": "a_2", "proposal": "p_2", "verdict": "v_2"}

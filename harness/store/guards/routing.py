@@ -18,6 +18,13 @@ _SAME_CANARY: Final = (
     " AND COALESCE(p.unit_rule, '') = COALESCE(NEW.unit_rule, '')"
 )
 _PROVEN: Final = "NEW.kind IN ('canary', 'promotion')"
+# A verdict that waits for a person's word: the policy asks for one, or rules were widened.
+_UNAPPROVED: Final = (
+    "EXISTS (SELECT 1 FROM verdict v JOIN proposal q ON q.id = v.proposal"
+    " WHERE v.id = NEW.verdict_id AND (ASKS[q.policy] OR q.widened <> '{}')"
+    " AND NOT EXISTS (SELECT 1 FROM approval a WHERE a.verdict = v.id"
+    " AND a.proposal = q.id AND a.kind = 'canary'))"
+)
 _LIVE: Final = f"IN ({listed(LIVE_STATES)})"
 
 _ROUTE_VERSION: Final = Guard(
@@ -218,14 +225,7 @@ _ROUTE_VERSION_PROOF: Final = Guard(
         ),
         (
             "approval_missing: the proposal's policy asks for an approval of this verdict",
-            (
-                f"{_PROVEN} AND EXISTS (SELECT 1 FROM verdict v"
-                " JOIN proposal q ON q.id = v.proposal"
-                " WHERE v.id = NEW.verdict_id AND (ASKS[q.policy] OR q.widened <> '{}')"
-                " AND NOT EXISTS"
-                " (SELECT 1 FROM approval a WHERE a.verdict = v.id AND a.proposal = q.id"
-                " AND a.kind = 'canary'))"
-            ),
+            f"{_PROVEN} AND {_UNAPPROVED}",
         ),
         (
             "first_step: a canary opens with its rollout, at its policy's first step",
@@ -311,6 +311,10 @@ _EVIDENCE: Final = Guard(
                 "NEW.kind = 'baseline'"
                 " AND EXISTS (SELECT 1 FROM route_version v WHERE v.route = NEW.route)"
             ),
+        ),
+        (
+            "approval_missing: nobody approved the verdict, and its proposal asks for that",
+            f"NEW.kind = 'verdict' AND {_UNAPPROVED}",
         ),
         (
             "proof_missing: no such verdict or waiver of this route and target",
