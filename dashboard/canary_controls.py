@@ -31,7 +31,7 @@ def controls(status: CanaryStatus) -> None:
     """What ends it is always there; what cannot be done now says why."""
     why = why_not(status)
     with st.container(horizontal=True, vertical_alignment="center"):
-        for signal in shown(status.rollout):
+        for signal in shown(status.rollout, faults=bool(status.faults)):
             label, icon = BUTTONS[signal]
             if signal is Signal.ABORT and status.rollout.baking:
                 label = "Bring the old model back"
@@ -42,10 +42,10 @@ def controls(status: CanaryStatus) -> None:
             st.html(cards.note(" ".join(told)), width="content")
 
 
-def shown(rollout: Rollout) -> list[Signal]:
-    """The buttons of this state."""
+def shown(rollout: Rollout, *, faults: bool = False) -> list[Signal]:
+    """The buttons of this state. faults: of a router, which `resume` acknowledges."""
     if rollout.baking:
-        return [Signal.FINISH, Signal.ABORT]
+        return [*([Signal.RESUME] if faults else []), Signal.FINISH, Signal.ABORT]
     return [each for each in BUTTONS if each is not Signal.FINISH]
 
 
@@ -53,13 +53,14 @@ def why_not(status: CanaryStatus) -> dict[Signal, str]:
     """Each move that cannot be made now, with its reason."""
     rollout = status.rollout
     if rollout.baking:
-        return {each: BAKES for each in BUTTONS if each not in (Signal.FINISH, Signal.ABORT)}
+        able = shown(rollout, faults=bool(status.faults))
+        return {each: BAKES for each in BUTTONS if each not in able}
     if not rollout.live:
         return dict.fromkeys(BUTTONS, ENDED)
     found = {}
     if rollout.state is RolloutState.PAUSED:
         found[Signal.PAUSE] = PAUSED
-    else:
+    elif not status.faults:
         found[Signal.RESUME] = NOT_PAUSED
     if status.action.signal is Signal.HARM:
         found |= {Signal.ADVANCE: HARM, Signal.PROMOTE: HARM}
@@ -83,7 +84,9 @@ def effect(status: CanaryStatus, signal: Signal) -> str:
     effects = {
         Signal.PAUSE: f"{share} of the traffic stays with {new}; it does not go up until "
         "somebody resumes.",
-        Signal.RESUME: f"The step at {share} for {new} starts anew, with its whole time.",
+        Signal.RESUME: f"The step at {share} for {new} starts anew, with its whole time."
+        if rollout.state is RolloutState.PAUSED
+        else "You looked at the routers' faults: step and time stay, and it goes on.",
         Signal.ADVANCE: f"From {share} to {_next(rollout)} for {new}, whatever the evidence "
         "still lacks.",
         Signal.PROMOTE: f"From {share} to 100 % for {new}, without the other steps.{bake}",

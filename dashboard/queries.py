@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from harness.control import (
+    approvals,
     chains,
     drift_reports,
     listings,
@@ -92,7 +93,7 @@ def _pieces(ctx: Context, one: str, other: str) -> Sequence[str]:
 @dataclass(frozen=True)
 class ProposalRow:
     """One proposal with the names behind its ids. standing: of the verdict of one that waits
-    for approval. expires_at: of that wait.
+    for approval. expires_at: of that wait. remarks: on the keys behind an open one's approval.
     """
 
     proposal: Proposal
@@ -101,6 +102,7 @@ class ProposalRow:
     verdict: Verdict | None
     expires_at: datetime | None
     standing: Standing | None = None
+    remarks: Sequence[str] = ()
 
 
 def proposals(ctx: Context, after: str | None = None) -> Page[ProposalRow]:
@@ -121,6 +123,7 @@ def proposals(ctx: Context, after: str | None = None) -> Page[ProposalRow]:
             verdict=verdict,
             expires_at=_expiry(each),
             standing=_standing(ctx, each, verdict),
+            remarks=_remarks(ctx, each),
         )
         for each in found
         for verdict in [verdicts.get(each.verdict) if each.verdict else None]
@@ -136,6 +139,16 @@ def _standing(ctx: Context, proposal: Proposal, verdict: Verdict | None) -> Stan
     with suppress(SignatureInvalid), ctx.store.read() as tx:
         return standing.of(ctx, tx, verdict)
     return None
+
+
+def _remarks(ctx: Context, proposal: Proposal) -> Sequence[str]:
+    if not proposal.open or proposal.approver is None:
+        return ()
+    # As above.
+    with suppress(SignatureInvalid):
+        shown = approvals.shown(ctx, proposal.id)
+        return [remark for approval in shown for remark in approval.remarks]
+    return ()
 
 
 def _expiry(proposal: Proposal) -> datetime | None:

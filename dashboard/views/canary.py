@@ -124,6 +124,8 @@ def live(route: str, version: int) -> None:
     if view.status is None or view.status.rollout.version != version:
         st.rerun()
     status = view.status
+    for why in status.held:
+        st.html(cards.banner("HELD.", why.removeprefix("On hold: ")))
     stale = view.quiet_since is not None
     if view.quiet_since is not None:
         since = f"since {wording.moment(view.quiet_since)}"

@@ -104,6 +104,7 @@ def _what(row: ProposalRow, now: datetime) -> str:
         f"Route {strong(proposal.route)} · {phase} · claim: {wording.CLAIMS[proposal.claim]}",
         f'<span class="note">{proposed} {when}</span>',
     ]
+    lines += [f"▲ {esc(remark)}" for remark in row.remarks]
     if proposal.reason:
         lines.append(f"Reason: {esc(proposal.reason)}")
     if row.verdict is not None:

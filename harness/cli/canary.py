@@ -88,6 +88,7 @@ def _print_explained(found: CanaryExplained) -> None:
             ("route", f"{rollout.route}: {status.candidate.name} for {status.incumbent.name}"),
             ("state", wording.rollout_state(rollout)),
             ("why", told.why),
+            ("held", " ".join(status.held) or None),
             ("goes to", f"{told.goes_to} {told.eta}".strip() or None),
             ("goes back", told.goes_back or None),
             ("pace", f"{told.units_per_hour:,.0f} an hour" if told.units_per_hour else None),
@@ -217,6 +218,7 @@ def described(status: CanaryStatus) -> list[tuple[str, object]]:
             else None,
         ),
         ("now", action.reason if rollout.live or rollout.baking else None),
+        ("held", " ".join(status.held) or None),
         ("next", f"{told.goes_to} {told.eta}" if told.goes_to else None),
         ("ended", rollout.ended_because or None),
     ]
@@ -241,6 +243,8 @@ def as_json(status: CanaryStatus) -> object:
         "candidate": plain(status.candidate),
         "action": plain(status.action),
         "explanation": plain(status.explanation),
+        "moved": status.moved,
+        "faults": status.faults,
         "blocks": len(status.blocks),
     }
 

@@ -1,5 +1,6 @@
 """A proposal's canary: opened with a verdict, moved by evidence, ended by harm or people."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -109,7 +110,7 @@ def _allowed(ctx: Context, tx: Transaction, rollout: Rollout, action: Action) ->
         why = f"the proof is {standing.of(ctx, tx, proof).words}"
         return replace(action, kind=ActionKind.ROLLBACK, signal=Signal.STALE, reason=why)
     if moved := standing.moved(ctx, tx, proof):
-        return _held_by_move(rollout, action, "; ".join(moved))
+        return _held_by_move(rollout, action, moved_words(moved))
     onward = action.signal in (Signal.STEP_DONE, Signal.PROVEN)
     return _proven(ctx, tx, rollout, proof, action) if onward else action
 
@@ -128,9 +129,15 @@ def _proven(
     return _recomputed(ctx, tx, rollout, proof, action)
 
 
-def _held_by_move(rollout: Rollout, action: Action, moved: str) -> Action:
+def moved_words(moved: Sequence[str]) -> str:
+    """moved: as `standing.moved` has it."""
+    if not moved:
+        return ""
+    return f"{'; '.join(moved)}. It goes no further: abort it and propose again."
+
+
+def _held_by_move(rollout: Rollout, action: Action, why: str) -> Action:
     """Nobody measured what answers now, and an admin's act is no harm: the share stays."""
-    why = f"{moved}. It goes no further: abort it and propose again"
     if rollout.state is RolloutState.PAUSED:
         return replace(action, kind=ActionKind.HOLD, signal=None, reason=why)
     return replace(action, kind=ActionKind.PAUSE, signal=Signal.PAUSE, reason=why)

@@ -18,11 +18,6 @@ from harness.ports import Transaction
 ONWARD: Final = frozenset({Signal.STEP_DONE, Signal.PROVEN, Signal.BAKED})
 BY_TIME: Final = frozenset({Signal.SILENT, Signal.UNDECIDED, Signal.BAKED})
 SEEN: Final = timedelta(hours=2)
-INTERNAL: Final = (
-    "On hold: a router failed in requests of this route (alert internal_error), so that what "
-    "it recorded may be missing or wrong. `swapgate canary resume` with a reason says that a "
-    "person looked, and it goes on."
-)
 
 
 def held(ctx: Context, tx: Transaction, rollout: Rollout, action: Action) -> Action:
@@ -39,18 +34,28 @@ def held(ctx: Context, tx: Transaction, rollout: Rollout, action: Action) -> Act
             return replace(
                 action, kind=ActionKind.HOLD, signal=None, reason=f"On hold: {tampered}"
             )
-    if not why and action.signal in ONWARD and internal_errors(tx, rollout):
-        return replace(action, kind=ActionKind.HOLD, signal=None, reason=INTERNAL)
+    if not why and action.signal in ONWARD and (faults := internal_errors(tx, rollout)):
+        return replace(action, kind=ActionKind.HOLD, signal=None, reason=faults)
     if not why:
         return action
     reason = f"On hold: {why}. It goes on by itself after that."
     return replace(action, kind=ActionKind.HOLD, signal=None, reason=reason)
 
 
-def internal_errors(tx: Transaction, rollout: Rollout) -> bool:
-    """Whether a router has failed within it, and nobody has acknowledged that."""
+def internal_errors(tx: Transaction, rollout: Rollout) -> str:
+    """Where a router has failed within it, and nobody has acknowledged that: how often, the
+    last one, and what to do. Empty where none has.
+    """
     found = tx.alerts.newest(f"{AlertKind.INTERNAL_ERROR.value}:{rollout.id}")
-    return found is not None and found.open
+    if found is None or not found.open:
+        return ""
+    times = "once" if found.count == 1 else f"{found.count:,} times"
+    return (
+        f"On hold: routers failed {times} in requests of this route (alert internal_error), so "
+        "that what they recorded may be missing or wrong. The last time at "
+        f"{found.last_seen:%Y-%m-%d %H:%M} UTC: {found.text.strip().rstrip('.')}. `swapgate "
+        "canary resume` with a reason says that a person looked, and it goes on."
+    )
 
 
 def tell(ctx: Context, rollout: Rollout) -> None:

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from statistics import median, quantiles
 from typing import Final
 
-from harness.control import monthly, routes, shadow_first, standing
+from harness.control import canary, holding, monthly, routes, shadow_first, standing
 from harness.control.context import Context
 from harness.control.judging import JudgingCost, judging_cost
 from harness.control.savings import Arm, Savings, saved
@@ -142,7 +142,8 @@ class Comparison:
 @dataclass(frozen=True)
 class CanaryStatus:
     """Where a rollout is and why. action: what the evidence asks for now; explanation: the
-    same for people.
+    same for people. moved, faults: what keeps it from going on, whatever the evidence says,
+    until a person acts; empty for nothing.
     """
 
     rollout: Rollout
@@ -151,6 +152,12 @@ class CanaryStatus:
     action: Action
     blocks: Sequence[Block]
     explanation: Explanation
+    moved: str = ""
+    faults: str = ""
+
+    @property
+    def held(self) -> Sequence[str]:
+        return [*filter(None, (self.moved, self.faults))]
 
 
 @dataclass(frozen=True)
@@ -288,7 +295,7 @@ def canaries(ctx: Context, *, route: str | None = None) -> Sequence[CanaryStatus
             else tx.rollouts.list(route=route, limit=1)
         )
         targets = tx.routing.targets()
-        return [_status(tx, targets, rollout, now) for rollout in rollouts]
+        return [_status(ctx, tx, targets, rollout, now) for rollout in rollouts]
 
 
 @dataclass(frozen=True)
@@ -317,7 +324,11 @@ def moves(ctx: Context, rollout: Rollout) -> Sequence[AuditEvent]:
 
 
 def _status(
-    tx: Transaction, targets: Mapping[str, Target], rollout: Rollout, now: datetime
+    ctx: Context,
+    tx: Transaction,
+    targets: Mapping[str, Target],
+    rollout: Rollout,
+    now: datetime,
 ) -> CanaryStatus:
     blocks = tx.observations.blocks(rollout.id)
     action = gate_policy.decide(rollout, blocks, now)
@@ -328,6 +339,17 @@ def _status(
         action=action,
         blocks=blocks,
         explanation=explain(rollout, action, blocks, now),
+        moved=_moved(ctx, tx, rollout) if rollout.live else "",
+        faults=holding.internal_errors(tx, rollout) if rollout.live or rollout.baking else "",
+    )
+
+
+def _moved(ctx: Context, tx: Transaction, rollout: Rollout) -> str:
+    verdict = tx.verdicts.get(rollout.verdict)
+    return (
+        ""
+        if standing.unreadable(verdict)
+        else canary.moved_words(standing.moved(ctx, tx, verdict))
     )
 
 

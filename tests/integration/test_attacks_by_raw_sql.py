@@ -137,7 +137,7 @@ def test_what_was_rolled_back_does_not_come_back(database: Database) -> None:
 def test_what_waits_for_a_person_is_no_evidence_without_one(
     database: Database, asks: dict[str, str]
 ) -> None:
-    wordless(database, **asks)
+    wordless(database, policy=asks.get("policy", POLICY), widened=asks.get("widened", "{}"))
     evidence = proven("e_2", "a", "t_third", "v_2")
     with pytest.raises(REFUSED, match="approval_missing"):
         database.insert("evidence", evidence)

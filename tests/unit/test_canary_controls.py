@@ -41,6 +41,14 @@ def test_a_live_canary_can_be_moved_in_every_way_but_resumed() -> None:
     assert set(canary_controls.why_not(live())) == {Signal.RESUME}
 
 
+def test_one_that_is_held_by_faults_of_a_router_can_be_resumed_in_its_bake_too() -> None:
+    for found in (live(), baking()):
+        held = replace(found, faults="On hold: routers failed once")
+        assert Signal.RESUME not in canary_controls.why_not(held)
+        assert Signal.RESUME in canary_controls.shown(held.rollout, faults=True)
+        assert "step and time stay" in canary_controls.effect(held, Signal.RESUME)
+
+
 def test_a_paused_one_can_be_resumed_and_not_paused() -> None:
     assert set(canary_controls.why_not(live(state=RolloutState.PAUSED))) == {Signal.PAUSE}
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.control import alerts, canary, canary_hands, holding, reconcile
+from harness.cli.canary import described
+from harness.control import alerts, canary, canary_hands, holding, reconcile, reports
 from harness.domain.alerts import Alert, AlertKind
 from harness.domain.errors import InputError
 from harness.domain.observation import Traffic
@@ -265,6 +266,24 @@ def test_after_a_fault_of_a_router_it_holds_until_a_person_looked(world: World) 
 
     router_fails(world, rollout.id)
     assert alerts.is_open(ctx, AlertKind.INTERNAL_ERROR, rollout.id)
+
+
+@pytest.mark.req("F2", "F3")
+def test_status_says_that_faults_hold_it_how_many_and_why(world: World) -> None:
+    ctx, rollout = world.context(), live(world)
+    assert reports.explained(ctx, "chat").status.held == []
+    for _ in range(3):
+        router_fails(world, rollout.id)
+        world.clock.advance(1)
+
+    status = reports.explained(ctx, "chat").status
+    (why,) = status.held
+    assert why == status.faults
+    for said in ("routers failed 3 times", "KeyError in a.py:7", "swapgate canary resume"):
+        assert said in why
+    assert ("held", why) in described(status)
+    canary_hands.by_hand(ctx, BEN, "chat", Signal.RESUME, "a known bug, mended")
+    assert reports.explained(ctx, "chat").status.held == []
 
 
 @pytest.mark.req("F3")
