@@ -477,10 +477,10 @@ def test_a_database_from_before_signatures_is_signed_and_serves(
         with store._writing.begin() as db:
             for target in (OLD, NEW):
                 insert(db, "target", target_rows.of_target(target))
-            insert(db, "provider", route_rows.of_provider(PROVIDER) | {"updated_at": NOW})
-            key = operations.of_key(KEY)
             # The columns that there were.
-            insert(db, "api_key", {n: value for n, value in key.items() if value is not None})
+            where = route_rows.of_provider(PROVIDER) | {"updated_at": NOW}
+            for table, row in (("provider", where), ("api_key", operations.of_key(KEY))):
+                insert(db, table, {n: value for n, value in row.items() if value is not None})
             first = baseline(ROUTE, OLD.id)
             insert(db, "evidence", route_rows.of_evidence(first) | {"created_at": NOW})
             version = {

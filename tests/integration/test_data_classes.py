@@ -262,7 +262,8 @@ def test_the_api_moves_no_provider_that_may_see_a_class(personal: World) -> None
         providers.change(ctx, ADA, "sim", moved)
     assert providers.change(ctx, ADA, "away", moved).api_base == elsewhere.api_base
     assert credentials.put(ctx, ADA, "away", elsewhere).api_base == elsewhere.api_base
-    same = credentials.Change(api_base="http://127.0.0.1:9/v1", extra_headers={"x-a": "b"})
+    there, headers = "http://127.0.0.1:9/v1", {"x-a": "b"}
+    same = credentials.Change(api_base=there, extra_headers=headers, reason="a new header")
     assert credentials.put(ctx, ADA, "sim", same).extra_headers == ["x-a"]
 
 
@@ -290,7 +291,7 @@ def test_the_file_moves_a_provider_and_clears_it_in_one(
     )
     settings = bootstrap.load_settings(file)
 
-    assert seed.apply_providers(as_of(personal, "sim"), ADA, settings) == ["sim"]
+    assert seed.apply_providers(as_of(personal, "sim"), ADA, settings, "it moved") == ["sim"]
 
 
 def test_a_route_of_the_file_begins_with_clearance_alone(

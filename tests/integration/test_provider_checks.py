@@ -40,7 +40,7 @@ def with_door(world: World, door: ProviderDoor) -> Context:
 
 def test_every_provider_is_asked_and_each_finding_named(world: World, sim: str) -> None:
     ctx = with_door(world, HttpDoor(SystemClock()))
-    providers.change(ctx, SYSTEM, "sim", ProviderChange(api_base=sim))
+    providers.change(ctx, SYSTEM, "sim", ProviderChange(api_base=sim, reason="it runs"))
     targets.add(ctx, SYSTEM, TargetSeed("sim", "sim-base"))
     providers.change(ctx, SYSTEM, "gone", ProviderChange("custom", "http://127.0.0.1:9/v1"))
     providers.change(ctx, SYSTEM, "groq", ProviderChange())
