@@ -8,6 +8,7 @@ down_revision = "0045"
 branch_labels = None
 depends_on = None
 
+GUARD = "evidence_approval_guard"
 COLUMNS = ("answers_since", "moved_by", "moved_because")
 
 
@@ -20,5 +21,10 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """The guard was installed with the newest revision; it names columns of older ones."""
+    postgres = op.get_bind().dialect.name == "postgresql"
+    op.execute(f"DROP TRIGGER {GUARD}{' ON evidence' if postgres else ''}")
+    if postgres:
+        op.execute(f"DROP FUNCTION {GUARD}()")
     for name in reversed(COLUMNS):
         op.drop_column("provider", name)

@@ -153,7 +153,7 @@ def test_a_policy_that_asks_for_a_person_opens_nothing_without_one(database: Dat
     canary, _ = wordless(database, policy=ASKING)
     # As of a version whose evidence had no such rule.
     database.run(
-        "DROP TRIGGER evidence_guard"
+        "DROP TRIGGER evidence_approval_guard"
         + (" ON evidence" if database.dialect == "postgresql" else "")
     )
     database.insert("evidence", proven("e_2", "a", "t_third", "v_2"))

@@ -327,4 +327,6 @@ def test_another_judge_in_mid_run_of_either_arm_takes_a_proposal_of_its_own(
             item, judge = f"colour-{number}", f"judge-{number}"
             scored = Sample(run, item, 0, number, "c", 1.0, 1.0, 1, 1, 0.0, 0.1)
             tx.runs.store_sample(replace(scored, judge_model=judge))
-            assert ("the judge" in evaluate.replaced(tx, proposal)) is (number == 2)
+            assert ("the judge" in evaluate.replaced(world.context(), tx, proposal)) is (
+                number == 2
+            )

@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from evals.provider import ProviderFailed
+from evals.samples import Item
 from harness.control import (
     canary,
     canary_hands,
@@ -24,9 +26,9 @@ from harness.domain.headers import check_headers
 from harness.domain.proposal import Phase, Proposal
 from harness.domain.rollout import RolloutState, Signal
 from harness.domain.settings import ControlSettings, RouterSettings, Settings, UiSettings
-from harness.domain.targets import Provider
+from harness.domain.targets import Provider, Target
 from tests.api_door import Door, error_of
-from tests.world import BEN, POLICY, World, approved
+from tests.world import BEN, POLICY, World, answer, approved
 
 pytestmark = pytest.mark.req("A7", "F6")
 
@@ -233,3 +235,19 @@ def test_a_policy_of_one_person_is_held_as_well(world: World) -> None:
     world.turn()
     with pytest.raises(ProofRefused):
         canary_hands.by_hand(world.context(), BEN, "chat", Signal.RESUME, "go on")
+
+
+def test_what_is_measured_again_after_a_move_is_another_look(world: World) -> None:
+    def failing(target: Target, item: Item, epoch: int) -> str:
+        if target.model == "better" and item.id.endswith("9"):
+            raise ProviderFailed("away")
+        return answer(target, item, epoch)
+
+    world.script = failing
+    made = world.until_decided(world.propose().id)
+    assert world.get(made.id).retry_at is not None
+    move(world)
+    world.clock.advance(world.policy.gate.infra_pause_s)
+    world.turn()
+    assert world.get(made.id).phase is Phase.REJECTED
+    assert "provider sim was moved" in world.get(made.id).closed_because

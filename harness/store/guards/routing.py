@@ -313,10 +313,6 @@ _EVIDENCE: Final = Guard(
             ),
         ),
         (
-            "approval_missing: nobody approved the verdict, and its proposal asks for that",
-            f"NEW.kind = 'verdict' AND {_UNAPPROVED}",
-        ),
-        (
             "proof_missing: no such verdict or waiver of this route and target",
             (
                 "(NEW.kind = 'verdict' AND NOT EXISTS (SELECT 1 FROM verdict v"
@@ -331,6 +327,18 @@ _EVIDENCE: Final = Guard(
     ),
 )
 
+_EVIDENCE_APPROVED: Final = Guard(
+    "evidence_approval_guard",
+    "evidence",
+    "INSERT",
+    (
+        (
+            "approval_missing: nobody approved the verdict, and its proposal asks for that",
+            f"NEW.kind = 'verdict' AND {_UNAPPROVED}",
+        ),
+    ),
+)
+
 
 ROUTING: Final = (
     _ROUTE_VERSION,
@@ -339,5 +347,6 @@ ROUTING: Final = (
     _ROUTE_VERSION_PROOF,
     _ROUTE_FALLBACK,
     _EVIDENCE,
+    _EVIDENCE_APPROVED,
     Guard("waiver_guard", "waiver", "INSERT", (taken("waiver", "id"),)),
 )
