@@ -479,6 +479,10 @@ class ApiKeys(Protocol):
         """Also revoked ones: look at revoked_at."""
         ...
 
+    def of_principal(self, principal: str) -> Sequence[ApiKey]:
+        """Also revoked ones, oldest first."""
+        ...
+
     def revoke(self, key: str, now: datetime) -> None:
         """Raises NotFound."""
         ...

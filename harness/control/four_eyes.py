@@ -50,10 +50,9 @@ def apart(tx: Transaction, name: str, proposer: Actor) -> bool:
     known = tx.principals.named(name)
     if known is None:
         return True  # the control plane itself, or from before there were principals
-    keys = {each.id: each for each in tx.keys.list()}
-    own = [each for each in keys.values() if each.principal == known.id]
     return known.id != proposer.principal and not any(
-        proposer.principal in creators(each.id, keys) for each in own
+        proposer.principal in creators(each.id, _chain(tx, each.id))
+        for each in tx.keys.of_principal(known.id)
     )
 
 

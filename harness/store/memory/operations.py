@@ -199,6 +199,10 @@ class MemoryApiKeys:
     def by_hash(self, hash_: str) -> ApiKey | None:
         return next((key for key in self._unit.state.keys.values() if key.hash == hash_), None)
 
+    def of_principal(self, principal: str) -> Sequence[ApiKey]:
+        found = [key for key in self._unit.state.keys.values() if key.principal == principal]
+        return sorted(found, key=lambda key: (key.created_at, key.id))
+
     def revoke(self, key: str, now: datetime) -> None:
         state = self._unit.writing
         if key not in state.keys:

@@ -241,6 +241,10 @@ class SqlApiKeys:
             self._unit.check_manifest()
         return None if row is None else rows.key(self._unit.checked(api_key, [row])[0])
 
+    def of_principal(self, principal: str) -> Sequence[ApiKey]:
+        found = self._unit.read(KEYS.where(api_key.c.principal == principal))
+        return [rows.key(row) for row in self._unit.checked(api_key, found)]
+
     def revoke(self, key: str, now: datetime) -> None:
         self._unit.serialize()
         open_ = sa.and_(api_key.c.id == key, api_key.c.revoked_at.is_(None))
