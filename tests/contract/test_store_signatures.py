@@ -467,6 +467,19 @@ def test_an_admin_takes_forged_rows_out_and_all_goes_on(sql_stores: Stores) -> N
         tx.proposals.save(replace(proposal(), reason="cheaper"))
 
 
+def test_rows_that_nobody_signs_keep_no_forged_row_in_its_place(sql_stores: Stores) -> None:
+    store = sql_stores()
+    filled(store)
+    with written(store) as db:
+        insert(db, "provider", {**row(db, "provider", name="sim"), "name": "evil"})
+        check = {"provider": "evil", "kind": "plain", "ok": True, "findings": [], "at": NOW}
+        insert(db, "provider_check", check)
+    found = store.signature_faults()
+
+    assert store.remove_unsigned(found, actor=SYSTEM, reason="nobody knows it") == 1
+    assert store.signature_faults() == []
+
+
 def test_a_database_from_before_signatures_is_signed_and_serves(
     empty_database_url: str,
 ) -> None:

@@ -1,8 +1,11 @@
 """Who may do what over the management API: keys, roles, four eyes, failed attempts."""
 
+import re
 import zlib
+from collections.abc import Iterator
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -180,6 +183,79 @@ def test_the_table_above_has_every_endpoint(door: Door) -> None:
         for method in operations
     }
     assert named == documented
+
+
+# What control alone says: of a proposal, a verdict, a rollout, a key, an event. A body may name
+# whose a new key is, and the verdict that an approver saw.
+CONTROLS = {
+    *("approver", "proposer", "proposer_principal", "proposer_key", "principal", "actor"),
+    *(
+        "phase",
+        "state",
+        "outcome",
+        "verdict",
+        "evidence",
+        "widened",
+        "self_approval",
+        "rollout",
+    ),
+    *("signature", "prev_signature", "created_by", "created_with", "created_at", "revision"),
+    *("step", "hash", "id", "installation", "epoch"),
+}
+GIVEN = {"POST /keys": {"principal"}, "POST /proposals/{proposal}/approve": {"verdict"}}
+
+
+def test_no_body_has_a_field_that_only_control_sets(door: Door) -> None:
+    components = door.document["components"]["schemas"]
+    seen = 0
+    for path, operations in door.document["paths"].items():
+        for method, operation in operations.items():
+            if "requestBody" not in operation:
+                continue
+            content = operation["requestBody"]["content"]["application/json"]["schema"]
+            verb = f"{method.upper()} {path.removeprefix('/api/v1')}"
+            for schema in objects_of(content, components):
+                seen += 1
+                named = {
+                    re.sub("([A-Z])", r"_\1", name).lower() for name in schema["properties"]
+                }
+                assert schema["additionalProperties"] is False, verb
+                assert not named & CONTROLS - GIVEN.get(verb, set()), verb
+    assert seen > 20
+
+
+def objects_of(schema: object, components: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Each object with properties of its own, in a body's schema or below it."""
+    if isinstance(schema, list):
+        for each in schema:
+            yield from objects_of(each, components)
+    elif isinstance(schema, dict):
+        if "$ref" in schema:
+            yield from objects_of(components[schema["$ref"].rpartition("/")[2]], components)
+        if "properties" in schema:
+            yield schema
+        for each in schema.values():
+            yield from objects_of(each, components)
+
+
+WITH_BODY = {verb: body for verb, (body, _) in WRITES.items() if isinstance(body, dict)}
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("verb", WITH_BODY)
+def test_a_body_that_sets_what_only_control_sets_changes_nothing(
+    verb: str, role: str, door: Door, names: dict[str, str]
+) -> None:
+    method, path = verb.split()
+    with door.world.store.read() as tx:
+        before = tx.audit.tail(1)
+    for name in ("signature", "approver", "createdBy"):
+        body = {**WITH_BODY[verb], name: "eve"}
+        answer = door.send(method, path.format(**names), role=role, json=body)
+        error_of(answer, answer.status_code)
+        assert answer.status_code in (400, 403, 422), answer.text
+    with door.world.store.read() as tx:
+        assert tx.audit.tail(1) == before
 
 
 def own_address(word: str) -> str:

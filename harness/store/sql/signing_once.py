@@ -50,8 +50,11 @@ def check_first_time(unit: Unit) -> None:
 
 @contextmanager
 def without_triggers(unit: Unit) -> Iterator[None]:
-    """Of signed tables and chains. Nobody else sees the database without them."""
-    tables = sorted({*SIGNED, route_fallback.name})
+    """Of signed tables and of those that point at them. Nobody else sees it without them."""
+    referring = {
+        other.name for each in SIGNED.values() for other, _ in _unsigned_referrers(each.table)
+    }
+    tables = sorted({*SIGNED, route_fallback.name, *referring})
     if unit.dialect == "postgresql":
         for table in tables:
             unit.write(sa.text(f"ALTER TABLE {table} DISABLE TRIGGER USER"))
@@ -122,7 +125,8 @@ def _write(unit: Unit, table: sa.Table, values: dict[str, Any], columns: Sequenc
 def remove_rows(unit: Unit, faults: Sequence[RowFault]) -> int:
     """Take out the rows; how many. Called without triggers.
 
-    A version's chain goes with it. Raises RowRefused where a row that stays needs one.
+    A version's chain goes with it, as do unsigned rows that point at one. Raises RowRefused
+    where a signed row that stays needs one.
     """
     count = 0
     for table in reversed(metadata.sorted_tables):
@@ -146,5 +150,33 @@ def remove_rows(unit: Unit, faults: Sequence[RowFault]) -> int:
                 for column, value in zip(table.primary_key.columns, fault.key, strict=False)
             ]
             if same:
+                _remove_referrers(unit, table, same)
                 count += unit.write(sa.delete(table).where(*same))
     return count
+
+
+def _remove_referrers(
+    unit: Unit, table: sa.Table, where: Sequence[sa.ColumnElement[bool]]
+) -> None:
+    """Rows that nobody signs and that point at these: else they would keep them there."""
+    for other, constraint in _unsigned_referrers(table):
+        pairs = zip(constraint.columns, constraint.elements, strict=True)
+        theirs = (mine == element.column for mine, element in pairs)
+        points = sa.exists(sa.select(sa.literal(1)).select_from(table).where(*where, *theirs))
+        found = [points.correlate(other)]
+        _remove_referrers(unit, other, found)
+        unit.write(sa.delete(other).where(*found))
+
+
+def _unsigned_referrers(
+    table: sa.Table,
+) -> Iterator[tuple[sa.Table, sa.ForeignKeyConstraint]]:
+    """A version's fallbacks are part of what its signature covers."""
+    for other in metadata.sorted_tables:
+        if other.name in SIGNED or other in (table, route_fallback):
+            continue
+        for constraint in sorted(
+            other.foreign_key_constraints, key=lambda each: str(each.name)
+        ):
+            if constraint.referred_table is table:
+                yield other, constraint
