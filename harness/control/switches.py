@@ -94,14 +94,14 @@ def _check(tx: Transaction, wanted: Wanted) -> None:
 
 
 def _check_four_eyes(tx: Transaction, actor: Actor, switch: Switch) -> None:
-    table = tx.routing.table()
+    routes, stored = tx.routing.table().routes, tx.routing.targets()
     for proposal in tx.proposals.open():
-        route = table.routes.get(proposal.route)
+        route = routes.get(proposal.route)
         if route is None or switch.route not in (None, route.name):
             continue
         # In the chain or not yet: it may come into it while the switch holds.
         ids = (route.incumbent, *route.fallbacks, proposal.candidate)
-        known = ((id_, table.targets[id_]) for id_ in ids)
+        known = ((id_, stored[id_]) for id_ in ids)
         plan = [SwitchTarget(id_, each.name, each.provider) for id_, each in known]
         found = forced(switch, plan)
         if found.in_effect and found.kept[0] == proposal.candidate:
