@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Final
 
+from harness.domain.principals import UNSEEN
+
 HASH_BYTES: Final = 5
 # From this share of the smaller suite's items on they are asked the same thing.
 SAME_FROM: Final = 0.1
@@ -22,7 +24,8 @@ def normalised(text: str) -> str:
     (12 + 3 and 1 + 23) can only count a look too much.
     """
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
-    return "".join(char for char in folded if char.isalnum())
+    # Some that show nothing are letters to Unicode.
+    return "".join(char for char in folded if char.isalnum() and char not in UNSEEN)
 
 
 def fingerprint(texts: Iterable[str]) -> str:

@@ -113,6 +113,16 @@ def test_what_was_measured_half_before_is_rejected_and_the_next_is_measured_anew
     assert again.runs["colours"].incumbent != decided.runs["colours"].incumbent
 
 
+def test_one_that_is_moved_for_the_exam_and_put_back_proves_nothing(world: World) -> None:
+    world.policy = approved()
+    move(world)
+    made = world.until_decided(world.propose().id)
+    move(world, "http://127.0.0.1:9/v1", "put back")
+    with pytest.raises(ProofRefused, match="sim was moved by eve"):
+        propose.approve(world.context(), BEN, made.id)
+    assert "put back" in review.of_proposal(world.context(), made.id).changes[0].text
+
+
 def by_credential(world: World, base: str, reason: str) -> object:
     change = credentials.Change(api_base=base, reason=reason)
     return credentials.put(world.context(), EVE, "sim", change)

@@ -26,6 +26,7 @@ NOW = datetime(2026, 11, 21, tzinfo=UTC)
         "Ｃrème\tbrûlée!",
         "**Crème** _brûlée_",
         "cre\u0300me bru\u0302le\u0301e",
+        "cr\u3164ème\u115f br\uffa0ûlée\u1160",
     ],
 )
 def test_case_spaces_punctuation_and_marks_do_not_make_another_text(spelled: str) -> None:
