@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from harness.control import clearance, overriding, targets
+from harness.control import canary_actions, clearance, overriding, targets
 from harness.control.context import Context
 from harness.domain.access import Actor, Role
 from harness.domain.audit import require_reason
@@ -14,7 +14,9 @@ from harness.domain.changes import KINDS, ChangeSettings, CreateRoute, Restore
 from harness.domain.errors import InputError, NotFound, ProofRefused
 from harness.domain.keepwarm import KeepWarm
 from harness.domain.overrides import words_of
-from harness.domain.rollout import Rollout, RolloutState
+from harness.domain.proposal import Event, moved
+from harness.domain.rollout import Rollout, RolloutState, Signal
+from harness.domain.rollout import moved as rollout_moved
 from harness.domain.routing import OWN_LIMITS, Route, RouteSettings, RoutingTable
 from harness.domain.targets import Target
 from harness.ports import RouteRecord, Transaction
@@ -105,7 +107,7 @@ def roll_back(
     ctx: Context, actor: Actor, name: str, *, to_version: int | None = None, reason: str
 ) -> Route:
     """Bring a former incumbent back, by default the one before the last promotion that still
-    stands. A live canary ends.
+    stands. A live canary ends, and so does a bake: its promotion is taken back.
 
     Needs no proof: it served this route before. Raises NotFound when there is none,
     ProofRefused for a model that its rollout's end took from the route: that takes a verdict.
@@ -120,7 +122,30 @@ def roll_back(
         clearance.check(ctx, route.settings, _known(tx, [incumbent]), route=name)
         change = Restore(name, incumbent)
         _commit(ctx, tx, actor, change, route.version, reason, "route.rollback")
+        if incumbent != route.incumbent:
+            _take_back_baking(ctx, tx, actor, name, f"rolled back by {actor.name}: {reason}")
         return existing(tx, name)
+
+
+def _take_back_baking(
+    ctx: Context, tx: Transaction, actor: Actor, name: str, because: str
+) -> None:
+    """As an abort does, in the same unit: else its model could come back without a proof."""
+    now = ctx.clock.now()
+    for rollout in tx.rollouts.baking():
+        if rollout.route != name:
+            continue
+        tx.rollouts.save(rollout_moved(rollout, Signal.ABORT, now, because))
+        proposal = tx.proposals.get(rollout.proposal)
+        tx.proposals.save(moved(proposal, Event.CANCELLED, now, because))
+        inputs = canary_actions.inputs_of(ctx, tx, rollout, None)
+        tx.audit.append(
+            at=now,
+            actor=actor,
+            action=f"canary.{Signal.ABORT.value}",
+            subject=f"route {name}",
+            details={"rollout": rollout.id, "reason": because, **inputs},
+        )
 
 
 def _known(tx: Transaction, ids: Iterable[str]) -> list[Target]:

@@ -227,11 +227,27 @@ def test_what_was_taken_back_in_its_bake_is_not_restored_without_a_new_verdict(
     assert baking.propose("sim/better").phase is Phase.PROPOSED
 
 
-def test_a_promotion_that_a_person_undid_can_be_had_back(baking: World) -> None:
-    candidate = promoted(baking).candidate
+@pytest.mark.parametrize("turns", [0, 1])
+def test_a_rollback_in_the_bake_takes_the_promotion_back(baking: World, turns: int) -> None:
+    proposal = promoted(baking)
     version, ctx = route(baking).version, baking.context()
     routes.roll_back(ctx, BEN, "chat", reason="complaints")
-    baking.turn()
+    for _ in range(turns):
+        baking.turn()
+
+    assert rollout(baking).state is RolloutState.ROLLED_BACK
+    assert baking.get(proposal.id).phase is Phase.ROLLED_BACK
+    assert "complaints" in baking.get(proposal.id).closed_because
+    with pytest.raises(ProofRefused, match="propose it again"):
+        routes.roll_back(ctx, BEN, "chat", to_version=version, reason="once more")
+    assert route(baking).incumbent == proposal.incumbent
+
+
+def test_a_promotion_that_a_person_undid_after_its_bake_can_be_had_back(baking: World) -> None:
+    candidate = promoted(baking).candidate
+    version, ctx = route(baking).version, baking.context()
+    canary_hands.by_hand(ctx, BEN, "chat", Signal.FINISH, "it is fine")
+    routes.roll_back(ctx, BEN, "chat", reason="complaints")
 
     routes.roll_back(ctx, BEN, "chat", to_version=version, reason="it was something else")
 
