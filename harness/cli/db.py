@@ -7,6 +7,7 @@ import click
 
 from harness.cli import output
 from harness.cli.session import Session, pass_session
+from harness.domain.access import Role
 from harness.domain.errors import Conflict, InputError
 from harness.domain.signatures import KeyPurpose
 
@@ -172,6 +173,7 @@ def sign(session: Session, reason: str, *, remove: bool, yes: bool) -> None:
     """
     from harness import bootstrap  # noqa: PLC0415 - as above
 
+    session.actor.require(Role.ADMIN)
     if not reason.strip():
         raise InputError("--reason is empty: say why, the audit log keeps it")
     store = bootstrap.signed_store(session.installation)
@@ -213,6 +215,7 @@ def rotate_key(session: Session, purpose: str) -> None:
     """
     from harness.runtime import signing_files  # noqa: PLC0415 - as above
 
+    session.actor.require(Role.ADMIN)
     new = signing_files.rotate(session.settings, KeyPurpose(purpose))
     _audited(session, "signing_key.rotate", new.id, purpose)
     _say(session, f"the {purpose} key {new.id} signs from now on", 1)
@@ -231,6 +234,7 @@ def retire_key(session: Session, key: str, reason: str) -> None:
     from harness import bootstrap  # noqa: PLC0415 - as above
     from harness.runtime import signing_files  # noqa: PLC0415 - as above
 
+    session.actor.require(Role.ADMIN)
     signing_files.check_retirable(session.settings, key)
     store = bootstrap.signed_store(session.installation)
     count = store.sign_again(actor=session.actor, reason=reason)

@@ -40,6 +40,17 @@ def record(
     return made
 
 
+def revoked(tx: Transaction, proposal: Proposal) -> str:
+    """In words, where the approval's key was revoked since it was given; empty else."""
+    for each in tx.approvals.of(proposal.id):
+        key = tx.keys.get(each.key) if each.key is not None else None
+        if key is not None and key.revoked_at is not None:
+            return (
+                f"the key with which {each.name} approved it was revoked since: propose again"
+            )
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class ApprovalShown(Approval):
     """remarks: what everybody should know of the keys behind it."""

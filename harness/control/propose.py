@@ -354,8 +354,13 @@ def refuse(ctx: Context, actor: Actor, proposal: str, reason: str) -> Proposal:
 
 
 def cancel(ctx: Context, actor: Actor, proposal: str, reason: str = "") -> Proposal:
-    """Take an open proposal back before its canary. With a canary: `canary abort`."""
+    """Take an open proposal back before its canary. With a canary: `canary abort`.
+
+    Raises NotAllowed for another's proposal, unless the actor may refuse it.
+    """
     actor.require(Role.PROPOSER)
+    if get(ctx, proposal).proposer_principal != actor.principal:
+        actor.require(Role.APPROVER)
     because = f"cancelled by {actor.name}" + (f": {reason}" if reason else "")
     return _ended(ctx, actor, proposal, Event.CANCELLED, because)
 

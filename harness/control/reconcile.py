@@ -14,6 +14,7 @@ import structlog
 
 from harness.control import (
     alerts,
+    approvals,
     audited_rows,
     bake,
     canary,
@@ -27,6 +28,7 @@ from harness.control import (
     standing,
     tampering,
     tightened,
+    widening,
     work,
 )
 from harness.control.context import Context
@@ -241,6 +243,8 @@ def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) ->
     if proposal.needs_approval:
         now = ctx.clock.now()
         waits = tx.proposals.save(moved(proposal, Event.PASSED_NEEDS_APPROVAL, now))
+        wider = "; ".join(widening.words(proposal.widened))
+        asks = f" It asks for other than the route's rules: {wider}." if wider else ""
         alerts.tell(
             ctx,
             tx,
@@ -248,8 +252,8 @@ def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) ->
             proposal.id,
             subject=f"route {proposal.route}",
             title=f"a swap on route {proposal.route} waits for approval ({proposal.id})",
-            text=f"{proposal.proposer} proposed it. {proof.words}: {proof.reason} It expires "
-            f"at {waits.approval_ends_at:%Y-%m-%d %H:%M} UTC.",
+            text=f"{proposal.proposer} proposed it. {proof.words}: {proof.reason}{asks} "
+            f"It expires at {waits.approval_ends_at:%Y-%m-%d %H:%M} UTC.",
         )
     else:
         _let_in(ctx, tx, proposal, proof, Event.PASSED)
@@ -319,6 +323,7 @@ def _proof_now(ctx: Context, proposal: Proposal) -> tuple[Verdict, list[str]]:
         proof = tx.verdicts.get(proposal.verdict or "")
         found = standing.of(ctx, tx, proof)
         rules = "" if base_changed else _other_rules(ctx, tx, proposal)
+        rules = rules or approvals.revoked(tx, proposal)
     if base_changed:
         return proof, _in_write(ctx, proposal, Event.BASE_CHANGED, _OTHER_BASE)
     if not found.holds:

@@ -7,11 +7,20 @@ from typing import Any
 
 import pytest
 
-from harness.control import canary_hands, chains, propose, review, routes, switches, targets
+from harness.control import (
+    canary_hands,
+    chains,
+    keys,
+    propose,
+    review,
+    routes,
+    switches,
+    targets,
+)
 from harness.control.chains import Wanted
 from harness.control.proofs import Waive
 from harness.control.propose import Wish
-from harness.domain.access import Actor, Role
+from harness.domain.access import SYSTEM, Actor, Role
 from harness.domain.alerts import AlertKind
 from harness.domain.errors import NotAllowed, ProofRefused
 from harness.domain.evaluation import Claim, SuiteRole
@@ -284,3 +293,43 @@ def test_the_older_content_of_a_suite_is_accepted_no_more_after_an_approved_chan
 
     path.write_text(older)
     assert set(propose.preview(world.context(), wish).widened) == {"suite colours"}
+
+
+def awaiting(world: World, wish: Wish) -> Proposal:
+    world.policy = approved()
+    return world.until_decided(propose.create(world.context(), ANN, wish).id)
+
+
+def test_an_approval_by_a_key_that_was_revoked_since_opens_no_canary(
+    plain_world: World,
+) -> None:
+    proposal, ctx = awaiting(plain_world, Wish("chat", "sim/good", "x")), plain_world.context()
+    key, text = keys.create(ctx, SYSTEM, "ben", secret=SECRET, role=Role.APPROVER)
+    approver = keys.authenticate(plain_world.store, text, secret=SECRET)
+    propose.approve(ctx, approver, proposal.id)
+    keys.revoke(ctx, SYSTEM, key.id)
+
+    plain_world.turn()
+
+    assert plain_world.get(proposal.id).phase is Phase.REJECTED
+    assert "was revoked since" in plain_world.get(proposal.id).closed_because
+
+
+def test_who_is_asked_to_approve_is_told_what_is_widened(plain_world: World) -> None:
+    wish = Wish("chat", "sim/good", "cheaper", claim=Claim.NON_INFERIOR, margin=0.9)
+    proposal = awaiting(plain_world, wish)
+    assert proposal.phase is Phase.AWAITING_APPROVAL
+    with plain_world.store.read() as tx:
+        (told,) = (
+            each for each in tx.alerts.unsettled() if each.kind is AlertKind.AWAITING_APPROVAL
+        )
+    assert "gate.margin: the route's policy says" in told.text
+
+
+def test_a_proposer_takes_back_only_his_own_proposal(plain_world: World) -> None:
+    proposal = plain_world.propose("sim/good", ANN)
+    other = Actor("eve", Role.PROPOSER, "pr_eve")
+    with pytest.raises(NotAllowed, match="this needs approver"):
+        propose.cancel(plain_world.context(), other, proposal.id)
+    propose.cancel(plain_world.context(), ANN, proposal.id)
+    assert plain_world.get(proposal.id).phase is Phase.CANCELLED

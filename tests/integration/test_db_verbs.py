@@ -139,3 +139,13 @@ def test_control_starts_beside_a_forged_row_and_tells(cli: CommandLine) -> None:
         with installation.store.read() as tx:
             (alert,) = tx.alerts.list(open_only=True)
     assert "provider" in alert.text
+
+
+def test_the_verbs_of_signing_ask_for_an_admins_key(cli: CommandLine) -> None:
+    key = cli.acting("ben", "approver")
+    for words in (
+        ("rotate-key",),
+        ("retire-key", "0" * 16, "--reason", "x"),
+        ("sign", "--reason", "x", "--yes"),
+    ):
+        assert "this needs admin" in cli.error(*key, "db", *words, exits=7)
