@@ -70,7 +70,7 @@ WRITES = {
     "POST /evals/{run}/cancel": ({"reason": "a drill"}, "proposer"),
     "POST /proposals": ({"route": "chat", "candidate": "sim/equal"}, "proposer"),
     "POST /proposals/preview": ({"route": "chat", "candidate": "sim/equal"}, "proposer"),
-    "POST /proposals/{proposal}/cancel": ({}, "proposer"),
+    "POST /proposals/{proposal}/cancel": ({}, "approver"),  # another's
     "POST /proposals/{proposal}/approve": ({}, "approver"),
     "POST /proposals/{proposal}/reject": ({"reason": "no"}, "approver"),
     "POST /routes/chat/rollback": ({"reason": "no"}, "approver"),

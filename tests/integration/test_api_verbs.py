@@ -153,7 +153,8 @@ def test_a_proposal_can_be_rejected_with_a_reason_and_only_with_one(careful: Doo
 
 
 def test_a_proposal_can_be_cancelled_without_a_body(door: Door) -> None:
-    made = door.post("/proposals", {"route": "chat", "candidate": "sim/better"})
+    wish = {"route": "chat", "candidate": "sim/better"}
+    made = door.send("POST", "/proposals", json=wish, role="proposer").json()
     after = door.send("POST", f"/proposals/{made['id']}/cancel", role="proposer")
     assert after.json()["phase"] == "cancelled"
 
