@@ -6,6 +6,8 @@ from typing import Final
 JUMP_S: Final = 5.0
 # How long a clock that was set is not trusted for what cannot be undone.
 SETTLE_S: Final = 120.0
+# Behind the last time that comes again: by then old rows, of a minute each, look old.
+AGES: Final = timedelta(seconds=180)
 
 
 class ClockWatch:
@@ -16,6 +18,7 @@ class ClockWatch:
         self._behind_s = 0.0
         self._jumped_s: float | None = None
         self._latest: datetime | None = None
+        self._new_from: datetime | None = None
 
     def look(self, now: datetime, monotonic: float) -> None:
         lead = now.timestamp() - monotonic
@@ -24,15 +27,14 @@ class ClockWatch:
             self._jumped_s = monotonic
         self._lead = lead
         self._latest = max(now, self._latest or now)
+        if self._latest - now > timedelta(seconds=JUMP_S):
+            self._new_from = self._latest + AGES
 
     def lives_again_until(self, now: datetime) -> datetime | None:
-        """After a clock was set back: until when what is stored bears times that come again.
-
-        So long an old row cannot be told from a new one. None when no time comes again.
+        """After a clock was set back: until when an old row cannot be told from a new one, as
+        it bears a time that comes again. None when none does.
         """
-        if self._latest is None or self._latest - now <= timedelta(seconds=JUMP_S):
-            return None
-        return self._latest
+        return self._new_from if self._new_from is not None and now < self._new_from else None
 
     def unsettled(self, monotonic: float) -> bool:
         return self._jumped_s is not None and monotonic - self._jumped_s < SETTLE_S

@@ -110,6 +110,7 @@ def create(ctx: Context, actor: Actor, wish: Wish) -> Proposal:
             widened={
                 **_widened(ctx, tx, route, policy, actor),
                 **widening.of_incumbent(tx, route, actor, now),
+                **widening.of_addendum(incumbent, candidate),
             },
             phase=Phase.PROPOSED,
             created_at=now,
@@ -241,9 +242,13 @@ def preview(ctx: Context, wish: Wish, actor: Actor | None = None) -> Preview:
         lineage = looks.lineage(tx, candidate, wish.descends_from)
         id_ = candidate.id if candidate else ""
         found = _charged(ctx, tx, route, policy.gate, registered, id_, lineage)
+        incumbent = tx.routing.targets()[route.incumbent]
+        own = widening.of_addendum(incumbent, candidate) if candidate else {}
+        if actor is not None:
+            own |= widening.of_incumbent(tx, route, actor, ctx.clock.now())
         return Preview(
             found,
-            _widened(ctx, tx, route, policy, actor),
+            {**_widened(ctx, tx, route, policy, actor), **own},
             route_risk.of_plans(tx, route.name, found, policy.gate, ctx.clock.now()),
         )
 

@@ -26,10 +26,12 @@ def differences(ctx: Context, tx: Transaction, proposal: Proposal) -> list[str]:
     Raises NotFound when the route's policy is not in the configuration.
     """
     route = routes.existing(tx, proposal.route)
+    known = tx.routing.targets()
     pins = [tx.suites.get(plan.suite_digest) for plan in proposal.plans]
     found = {
         **widening.of_policy(ctx, route, proposal.policy),
         **widening.of_suites(ctx, tx, route, pins, _proposer(proposal)),
+        **widening.of_addendum(known[proposal.incumbent], known[proposal.candidate]),
     }
     new = {name: each for name, each in found.items() if proposal.widened.get(name) != each}
     return [*widening.words(new), *_suites(route, proposal)]

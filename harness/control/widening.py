@@ -18,7 +18,12 @@ from harness.domain.policy import Policy
 from harness.domain.policy_order import stricter_or_equal
 from harness.domain.principals import folded
 from harness.domain.routing import Route, RouteSuite
+from harness.domain.targets import Target
+from harness.gate.forms import form_prompts
 from harness.ports import RouteRecord, Transaction
+
+ADDENDUM: Final = "prompt addendum"
+SHOWN: Final = 2000  # characters of one
 
 # Suite to what it decides on a route, and how much it counts.
 Parts = Mapping[str, tuple[SuiteRole, float]]
@@ -183,6 +188,22 @@ def of_incumbent(
     return {}
 
 
+def of_addendum(incumbent: Target, candidate: Target) -> dict[str, Any]:
+    """What the candidate adds to every prompt, where that is neither what the incumbent adds
+    nor a remedy that the gate itself gives: it may hold the suites' answers.
+    """
+    added = candidate.request_patch.prompt_addendum
+    rest = added
+    for known in (incumbent.request_patch.prompt_addendum, *form_prompts()):
+        rest = rest.replace(known, "") if known else rest
+    if not rest.strip():
+        return {}
+    before = incumbent.request_patch.prompt_addendum
+    return {
+        ADDENDUM: {"route": before[:SHOWN], "proposed": added[:SHOWN], "length": len(added)}
+    }
+
+
 def words(widened: Mapping[str, Any]) -> list[str]:
     """One line for each, as an approver reads it."""
     return [f"{name}: {_line(name, each)}" for name, each in widened.items()]
@@ -194,6 +215,9 @@ def _line(name: str, each: Mapping[str, Any]) -> str:
             f"{each['proposed']}, which the proposer brought back in the place of "
             f"{each['route']} ({each['reason']})"
         )
+    if name == ADDENDUM:
+        more = f" … ({each['length']} characters)" if each["length"] > SHOWN else ""
+        return f"adds to every prompt, which may hold answers: {each['proposed']!r}{more}"
     if name.startswith("suite "):
         return f"not the one accepted for this route ({'; '.join(each['changed'])})"
     return (

@@ -129,6 +129,12 @@ LINES: Final[Mapping[str, str]] = {
 }
 
 
+def form_prompts() -> frozenset[str]:
+    """Every line that a remedy may add to a prompt."""
+    forms = (*FORMS.values(), OTHER, IFEVAL)
+    return frozenset((TEXT_ONLY, *LINES.values(), *(each.prompt for each in forms)))
+
+
 def form_of(rule: str, scorer: str = "") -> Form:
     """rule: of several joined by `+` the first, which is the outermost. scorer: its name."""
     outermost = rule.partition("+")[0]

@@ -250,6 +250,7 @@ BOUNDED: Final[Mapping[str, str]] = {
     "Proposals.let_in": "the last 20",
     "Proposals.of_candidates": "of the models that are one by identity",
     "Approvals.of": "of one proposal",
+    "ApiKeys.of_principal": "of one person or service",
     "EvalRuns.of_targets": "of the models that are asked about",
     "EvalRuns.release": "of one process",
     "EvalRuns.done": "of one run",

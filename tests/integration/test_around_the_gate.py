@@ -28,8 +28,10 @@ from harness.domain.policy import Policy, Promotion
 from harness.domain.proposal import Phase, Proposal
 from harness.domain.rollout import Signal
 from harness.domain.routing import RouteSuite
+from harness.domain.settings import TargetSeed
 from harness.domain.switches import Force, ForceKind, Source
-from harness.domain.targets import Provider
+from harness.domain.targets import Provider, RequestPatch
+from harness.gate.forms import LABEL_ONLY, VALUE_ONLY
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
 from tests.world import BEN, POLICY, SECRET, World, approved
@@ -333,3 +335,30 @@ def test_a_proposer_takes_back_only_his_own_proposal(plain_world: World) -> None
         propose.cancel(plain_world.context(), other, proposal.id)
     propose.cancel(plain_world.context(), ANN, proposal.id)
     assert plain_world.get(proposal.id).phase is Phase.CANCELLED
+
+
+@pytest.mark.parametrize(
+    ("addendum", "free"),
+    [
+        ("Table of constants: c0 c1 c2", False),
+        (f"{LABEL_ONLY} Table of constants: c0 c1 c2", False),
+        (LABEL_ONLY, True),
+        (f"{LABEL_ONLY} {VALUE_ONLY}", True),
+    ],
+)
+def test_what_a_candidate_adds_to_every_prompt_is_read_by_another_person(
+    plain_world: World, addendum: str, *, free: bool
+) -> None:
+    patch = RequestPatch(prompt_addendum=addendum)
+    seed = TargetSeed("sim", "good", request_patch=patch)
+    target = targets.add(plain_world.context(), ANN, seed)
+
+    proposal = plain_world.until_decided(plain_world.propose(target.name, ANN).id)
+
+    shown = review.of_proposal(plain_world.context(), proposal.id).widened
+    assert proposal.phase is (Phase.CANARY if free else Phase.AWAITING_APPROVAL)
+    assert [line for line in shown if addendum in line] == ([] if free else list(shown))
+    if not free:
+        propose.approve(plain_world.context(), EVE, proposal.id, "read it")
+        plain_world.turn()
+        assert plain_world.get(proposal.id).phase is Phase.CANARY

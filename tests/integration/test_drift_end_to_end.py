@@ -63,6 +63,7 @@ def test_another_name_is_told_as_news_and_a_silent_change_as_drift(tmp_path: Pat
         site(tmp_path, settings(provider)) as place,
     ):
         installation = bootstrap.open_installation(place.config, create_secret=True)
+        bootstrap.upgrade_database(installation.settings)
         ctx = installation.context
         place.start("control", "serve", "control", wait_for="/healthz")
         assert measured(installation, 1) == "watching"

@@ -64,6 +64,7 @@ def test_a_worker_reaches_its_judge_with_the_judges_key_and_checks_it_once(
         site(tmp_path, settings(tmp_path, provider, judge.url)) as place,
     ):
         installation = bootstrap.open_installation(place.config, create_secret=True)
+        bootstrap.upgrade_database(installation.settings)
         place.start("control", "serve", "control", wait_for="/healthz")
         for _ in range(2):
             place.run("eval", "run", "replies", "sim/sim-base", "--wait")

@@ -102,6 +102,7 @@ def job_under_kills(folder: Path, seed: int, kills: int) -> None:
         site(folder, settings(provider)) as place,
     ):
         installation = bootstrap.open_installation(place.config, create_secret=True)
+        bootstrap.upgrade_database(installation.settings)
         control(place)
         wish = Wish("support", "sim/sim-better", "kill -9")
         proposal = propose.create(installation.context, SYSTEM, wish)

@@ -179,6 +179,11 @@ def test_where_a_time_comes_again_old_rows_pass_for_no_news(world: World) -> Non
     world.clock.advance(300)
     requests(world, 50)
     world.feed()
+    assert "cannot be told from new ones" in look(world, ctx).reason  # by their minute, still
+
+    world.clock.advance(180)
+    requests(world, 50)
+    world.feed()
     assert look(world, ctx).kind.value == "advance"
 
 
