@@ -151,7 +151,7 @@ def test_the_job_is_killed_at_every_kind_of_write(journal: Journal) -> None:
         "INSERT route_version",
         "UPDATE proposal",
         "INSERT audit_event",
-        "INSERT manifest",
+        "UPDATE manifest",
         "INSERT alert",
         "INSERT served_model",
         "UPDATE served_model",
