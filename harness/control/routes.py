@@ -14,6 +14,7 @@ from harness.domain.changes import KINDS, ChangeSettings, CreateRoute, Restore
 from harness.domain.errors import InputError, NotFound, ProofRefused
 from harness.domain.keepwarm import KeepWarm
 from harness.domain.overrides import words_of
+from harness.domain.principals import check_name
 from harness.domain.proposal import Event, moved
 from harness.domain.rollout import Rollout, RolloutState, Signal
 from harness.domain.rollout import moved as rollout_moved
@@ -55,13 +56,15 @@ def create(
 
     capable: which of the fallbacks are good enough for high stakes.
 
-    Raises Conflict when the name is taken, NotFound for an unknown target, suite, policy or
+    Raises InputError for a name that clients cannot send or people not tell from another,
+    Conflict when it is taken, NotFound for an unknown target, suite, policy or
     route of an override, NotAllowed when one's data class is not as strict.
     """
     actor.require(Role.ADMIN)
     settings = check_settings(ctx, settings)
     if not name or any(c.isspace() or c in "/?#" for c in name):
         raise InputError(f"{name!r} is no route name: no spaces, '/', '?' or '#'")
+    check_name(name)
     with ctx.store.write() as tx:
         first = targets.find_or_register(ctx, tx, actor, incumbent).id
         chain = [targets.find_or_register(ctx, tx, actor, each).id for each in fallbacks]

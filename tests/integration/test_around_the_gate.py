@@ -22,12 +22,12 @@ from harness.control.proofs import Waive
 from harness.control.propose import Wish
 from harness.domain.access import SYSTEM, Actor, Role
 from harness.domain.alerts import AlertKind
-from harness.domain.errors import NotAllowed, ProofRefused
+from harness.domain.errors import InputError, NotAllowed, ProofRefused
 from harness.domain.evaluation import Claim, SuiteRole
 from harness.domain.policy import Policy, Promotion
 from harness.domain.proposal import Phase, Proposal
 from harness.domain.rollout import Signal
-from harness.domain.routing import RouteSuite
+from harness.domain.routing import RouteSettings, RouteSuite
 from harness.domain.settings import TargetSeed
 from harness.domain.switches import Force, ForceKind, Source
 from harness.domain.targets import Provider, RequestPatch
@@ -362,3 +362,11 @@ def test_what_a_candidate_adds_to_every_prompt_is_read_by_another_person(
         propose.approve(plain_world.context(), EVE, proposal.id, "read it")
         plain_world.turn()
         assert plain_world.get(proposal.id).phase is Phase.CANARY
+
+
+@pytest.mark.parametrize(
+    "name", ["\u202eevil", "chat\u200b", "chat\u3164", "\u0441hat", "a\x1b[2K"]
+)
+def test_a_route_has_no_name_that_looks_like_another(plain_world: World, name: str) -> None:
+    with pytest.raises(InputError, match="the name"):
+        routes.create(plain_world.context(), EVE, name, "sim/base", settings=RouteSettings())
