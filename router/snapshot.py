@@ -132,7 +132,12 @@ class SnapshotHolder:
 
     def tell_followers(self) -> None:
         for follower in self._followers:
-            follower(self._store)
+            try:
+                follower(self._store)
+            except StoreUnavailable:
+                raise
+            except Exception as error:  # noqa: BLE001 - one must not keep the others from theirs
+                log.error("a follower of the database failed: %s", type(error).__name__)  # noqa: TRY400 - its words may be a row's
 
     def start(self) -> None:
         """Begin to follow the store."""

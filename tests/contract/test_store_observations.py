@@ -23,7 +23,9 @@ from harness.domain.observation import TrafficTotal
 from harness.domain.routing import Arm
 from harness.domain.spend import KeySpend
 from harness.ports import Store
+from harness.store.sql import SqlStore
 from tests.contract.builders import BLOCK, NOW, ROUTE, TRAFFIC
+from tests.raw_sql import written
 
 
 def test_blocks_are_numbered_in_order_of_arrival(store: Store) -> None:
@@ -248,6 +250,18 @@ def test_what_a_key_spent_on_a_day_adds_up(store: Store) -> None:
         ]
         assert list(tx.observations.spends(since=day, keys=())) == []
         assert before in tx.observations.spends(since=before.day)
+
+
+def test_spend_of_a_day_that_is_none_hides_no_other(store: Store) -> None:
+    good = KeySpend("k_1", date(2026, 3, 1), "w1", 2, 300, 0.25, 1)
+    with store.write() as tx:
+        tx.observations.append([], [], [good])
+    if isinstance(store, SqlStore):
+        with written(store) as db:
+            db.exec_driver_sql("INSERT INTO key_spend VALUES ('k_1', 'zzzz', 'w', 1, 1, 1, 0)")
+
+    with store.read() as tx:
+        assert good in tx.observations.spends(since=good.day)
 
 
 @pytest.mark.parametrize("bad", [{"cost_usd": math.nan}, {"tokens": -1}])

@@ -14,6 +14,7 @@ from harness.domain.alerts import AlertKind
 from harness.domain.key_limits import KeyLimits
 from harness.domain.routing import KeyGrant
 from harness.domain.spend import KeySpend
+from harness.ports import Store
 from router.admission import STRANGERS_COUNTS
 from router.feedback import PATH as FEEDBACK
 from router.ports import UpstreamRequest
@@ -185,6 +186,20 @@ async def test_what_others_spent_counts_as_soon_as_it_is_stored(door: Make) -> N
     assert (await ask(router))[0] == 200
 
     router.holder.tell_followers()
+    assert (await ask(router))[0] == 429
+
+
+async def test_a_follower_that_fails_keeps_no_other_from_the_budgets(door: Make) -> None:
+    router = door(budget_day_usd=1.0)
+    today = router.clock.now().date()
+    router.kept.spends.append(KeySpend("k-limited", today, "another", 1, 1, 1.0, 0))
+
+    def fails(_: Store) -> None:
+        raise ValueError("a row that cannot be read")
+
+    router.holder._followers.insert(0, fails)
+    router.holder.tell_followers()
+
     assert (await ask(router))[0] == 429
 
 

@@ -120,7 +120,12 @@ class Day(sa.types.TypeDecorator[date]):
         return None if value is None else value.isoformat()
 
     def process_result_value(self, value: str | None, dialect: sa.Dialect) -> date | None:  # noqa: ARG002
-        return None if value is None else date.fromisoformat(value)
+        if value is None:
+            return None
+        try:
+            return date.fromisoformat(value)
+        except ValueError:
+            return date.min  # as of a time: one such row must not hide others
 
 
 def storable(text: str) -> str:
