@@ -39,6 +39,13 @@ def check(tx: Transaction, actor: Actor, proposal: Proposal, act: str) -> None:
             f"{proposal.id} was proposed with the key {used}, which {actor.name} had a hand "
             f"in: who made it cannot {act} what was proposed with it. Ask another approver"
         )
+    for hand in sorted(_common(tx, used, actor.key)):
+        if whose and _has_own(tx, whose, hand) and _has_own(tx, actor.principal, hand):
+            raise NotAllowed(
+                f"{_person(tx, hand)} had a hand in both keys, the one that {proposal.id} was "
+                f"proposed with and the one that would {act} it, and could be both people. "
+                f"Both have keys that were made by others: {act} it with such a key"
+            )
 
 
 def apart(tx: Transaction, name: str, proposer: Actor) -> bool:
@@ -63,6 +70,10 @@ def remarks(tx: Transaction, proposal: Proposal, approval: Approval) -> Sequence
     if key is not None and approval.at - key.created_at < NEW_FOR:
         age, by = _age(approval.at, key), _creator(tx, key)
         found.append(f"approved with a key created {age} before by {by}")
+    found += [
+        f"{_person(tx, hand)} had a hand in both keys, the proposer's and the approver's"
+        for hand in sorted(_common(tx, proposal.proposer_key, approval.key))
+    ]
     used = tx.keys.get(proposal.proposer_key) if proposal.proposer_key is not None else None
     if used is not None and approval.principal in creators(used.id, _chain(tx, used.id)):
         age = _age(proposal.created_at, used)
@@ -71,6 +82,24 @@ def remarks(tx: Transaction, proposal: Proposal, approval: Approval) -> Sequence
             f"{approval.name}, who approved it, had a hand in that key"
         )
     return found
+
+
+def _common(tx: Transaction, one: str | None, other: str | None) -> frozenset[str]:
+    """Who had a hand in both keys. The machine's operator, who makes the first ones, is left
+    out.
+    """
+    if one is None or other is None:
+        return frozenset()
+    both = creators(one, _chain(tx, one)) & creators(other, _chain(tx, other))
+    return both - {LOCAL.id}
+
+
+def _has_own(tx: Transaction, principal: str, hand: str) -> bool:
+    """Whether this person has a key in which `hand` had none."""
+    return any(
+        each.revoked_at is None and hand not in creators(each.id, _chain(tx, each.id))
+        for each in tx.keys.of_principal(principal)
+    )
 
 
 def _chain(tx: Transaction, key: str) -> dict[str, ApiKey]:
@@ -86,9 +115,12 @@ def _chain(tx: Transaction, key: str) -> dict[str, ApiKey]:
 
 
 def _creator(tx: Transaction, key: ApiKey) -> str:
-    by = key.created_by or ""
-    known = tx.principals.among([by]).get(by)
-    return known.name if known is not None else by or "nobody known"
+    return _person(tx, key.created_by or "")
+
+
+def _person(tx: Transaction, principal: str) -> str:
+    known = tx.principals.among([principal]).get(principal)
+    return known.name if known is not None else principal or "nobody known"
 
 
 def _age(at: datetime, key: ApiKey) -> str:

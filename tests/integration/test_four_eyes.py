@@ -7,7 +7,15 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from harness.control import alerts, approvals, canary, canary_hands, keys, propose
+from harness.control import (
+    alerts,
+    approvals,
+    canary,
+    canary_hands,
+    four_eyes,
+    keys,
+    propose,
+)
 from harness.domain.access import Actor, Role
 from harness.domain.alerts import Alert, AlertKind
 from harness.domain.errors import Conflict, InputError, NotAllowed, NotFound, SignatureInvalid
@@ -169,6 +177,39 @@ def test_who_made_the_proposers_key_does_not_approve_what_was_proposed_with_it(
 
     with pytest.raises(NotAllowed, match="had a hand in"):
         propose.approve(world.context(), eve, made.id)
+
+
+def test_an_admin_does_not_play_two_people_with_keys_that_he_makes_for_them(
+    world: World,
+) -> None:
+    mal = person(world, "mal", Role.ADMIN)
+    person(world, "ann", Role.PROPOSER)
+    ben = person(world, "ben", Role.APPROVER)
+    as_ann = person(world, "ann's phone", Role.PROPOSER, by=mal, principal="ann")
+    as_ben = person(world, "ben's phone", Role.APPROVER, by=mal, principal="ben")
+    world.clock.advance(30 * 86_400)
+    made = waiting(world, as_ann)
+
+    with pytest.raises(NotAllowed, match="mal had a hand in both keys"):
+        propose.approve(world.context(), as_ben, made.id)
+
+    propose.approve(world.context(), ben, made.id)
+
+
+def test_who_made_the_keys_of_both_people_is_named_where_they_have_no_others(
+    world: World,
+) -> None:
+    mal = person(world, "mal", Role.ADMIN)
+    ann = person(world, "ann", Role.PROPOSER, by=mal)
+    ben = person(world, "ben", Role.APPROVER, by=mal)
+    world.clock.advance(30 * 86_400)
+    made = waiting(world, ann)
+    propose.approve(world.context(), ben, made.id)
+
+    with world.store.read() as tx:
+        (approval,) = tx.approvals.of(made.id)
+        said = four_eyes.remarks(tx, made, approval)
+    assert said == ["mal had a hand in both keys, the proposer's and the approver's"]
 
 
 def test_a_new_approvers_key_is_shown_and_an_old_one_is_not(world: World) -> None:
