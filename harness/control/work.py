@@ -128,7 +128,8 @@ def stop_unneeded(ctx: Context, tx: Transaction, proposal: Proposal) -> None:
 def cancel(ctx: Context, actor: Actor, run: str, reason: str) -> EvalRun:
     """End a run that has not ended, and the open proposals that wait for it.
 
-    Raises NotFound, InputError without a reason, IllegalTransition for one that has ended.
+    Raises NotFound, InputError without a reason, IllegalTransition for one that has ended,
+    NotAllowed where another's proposal waits for it, unless the actor may refuse that.
     """
     actor.require(Role.PROPOSER)
     because = f"cancelled by {actor.name}: {require_reason(reason, 'to cancel a run')}"
@@ -138,6 +139,8 @@ def cancel(ctx: Context, actor: Actor, run: str, reason: str) -> EvalRun:
             raise IllegalTransition(f"the run {run} has ended already: nothing to cancel")
         for proposal in tx.proposals.open():
             if run in needed([proposal]):
+                if proposal.proposer_principal != actor.principal:
+                    actor.require(Role.APPROVER)
                 why = f"its run {run} was {because}"
                 saved = tx.proposals.save(moved(proposal, Event.CANCELLED, now, why))
                 stop_unneeded(ctx, tx, saved)

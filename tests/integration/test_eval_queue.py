@@ -6,8 +6,8 @@ import pytest
 
 from harness.control import housekeeping, looks, propose, work
 from harness.control.context import Context
-from harness.domain.access import SYSTEM
-from harness.domain.errors import IllegalTransition, InputError, NotFound
+from harness.domain.access import SYSTEM, Actor, Role
+from harness.domain.errors import IllegalTransition, InputError, NotAllowed, NotFound
 from harness.domain.evaluation import RunState
 from harness.domain.proposal import Phase
 from harness.runtime.inline_workers import InlineWorkers
@@ -80,6 +80,8 @@ def test_a_run_is_cancelled_with_a_reason_and_its_proposal_with_it(world: World)
         work.cancel(ctx, ANN, pair.candidate, " ")
     with pytest.raises(NotFound):
         work.cancel(ctx, ANN, "run_nothing", "why not")
+    with pytest.raises(NotAllowed):
+        work.cancel(ctx, Actor("dan", Role.PROPOSER, "pr_dan"), pair.candidate, "a rival")
     ended = work.cancel(ctx, ANN, pair.candidate, "the wrong model")
 
     assert ended.state is RunState.STOPPED
