@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
-from harness.control import again, monthly
+from harness.control import again, monthly, widening
 from harness.control.form import LostByForm, broken_rules, lost_by_form
 from harness.control.reports import ArmFigures
 from harness.control.standing import Proof, Standing
@@ -88,6 +88,9 @@ def _verdict(report: Report, verdict: Verdict | None) -> Iterator[str]:
     }[claim]
     why = f" Proposed because: {found.proposal.reason}." if found.proposal.reason else ""
     yield from ("", f"**Asked:** on route `{found.proposal.route}`, {said}.{why}")
+    if found.proposal.widened and not report.standalone:
+        yield from ("", "**Widened:** a person who did not propose it has to approve this:", "")
+        yield from (f"- {code(line)}" for line in widening.words(found.proposal.widened))
 
 
 def _glance(report: Report) -> Iterator[str]:

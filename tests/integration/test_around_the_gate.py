@@ -32,6 +32,8 @@ from harness.domain.settings import TargetSeed
 from harness.domain.switches import Force, ForceKind, Source
 from harness.domain.targets import Provider, RequestPatch
 from harness.gate.forms import LABEL_ONLY, VALUE_ONLY
+from harness.report.contents import gather
+from harness.report.markdown import markdown
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
 from tests.world import BEN, POLICY, SECRET, World, approved
@@ -326,6 +328,8 @@ def test_who_is_asked_to_approve_is_told_what_is_widened(plain_world: World) -> 
             each for each in tx.alerts.unsettled() if each.kind is AlertKind.AWAITING_APPROVAL
         )
     assert "gate.margin: the route's policy says" in told.text
+    report = gather(plain_world.context(), proposal.id)
+    assert "- `gate.margin: the route's policy says" in markdown(report)
 
 
 def test_a_proposer_takes_back_only_his_own_proposal(plain_world: World) -> None:
