@@ -19,7 +19,7 @@ import structlog
 
 from evals.samples import Item
 from harness.control import alerts, canary_hands, propose, reconcile, routes, targets
-from harness.control.clock_watch import AGES
+from harness.control.clock_watch import PASS_FOR_NEW
 from harness.control.propose import Wish
 from harness.domain.access import SYSTEM
 from harness.domain.alerts import AlertKind
@@ -217,7 +217,7 @@ class Life:
         """
         now = self.clock.now()
         if now < self.latest:
-            self.new_from = self.latest + AGES
+            self.new_from = self.latest + PASS_FOR_NEW
         self.latest = max(now, self.latest)
         known = [each.clock_watch.lives_again_until(now) or now for each in self.processes]
         return now < self.new_from and min(known) < self.new_from - timedelta(seconds=SHORT_S)

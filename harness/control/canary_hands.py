@@ -128,7 +128,7 @@ def _in_reach(
 def _demand(ctx: Context, tx: Transaction, rollout: Rollout) -> None:
     proof = tx.verdicts.get(rollout.verdict)
     proposal = tx.proposals.get(rollout.proposal)
-    if tampered := tampering.found(ctx, tx, proposal):
+    if tampered := tampering.reason_to_hold(ctx, tx, proposal):
         raise ProofRefused(f"the canary of {rollout.route} is held: {tampered}")
     standing.demand(ctx, tx, proof)
     recomputation.demand(ctx, tx, proof, proposal)

@@ -6,8 +6,9 @@ from typing import Final
 JUMP_S: Final = 5.0
 # How long a clock that was set is not trusted for what cannot be undone.
 SETTLE_S: Final = 120.0
-# Behind the last time that comes again: by then old rows, of a minute each, look old.
-AGES: Final = timedelta(seconds=180)
+# How long rows of the last time that comes again may still pass for new ones: each is a
+# minute's, and a silence shows after another one.
+PASS_FOR_NEW: Final = timedelta(seconds=180)
 
 
 class ClockWatch:
@@ -28,7 +29,7 @@ class ClockWatch:
         self._lead = lead
         self._latest = max(now, self._latest or now)
         if self._latest - now > timedelta(seconds=JUMP_S):
-            self._new_from = self._latest + AGES
+            self._new_from = self._latest + PASS_FOR_NEW
 
     def lives_again_until(self, now: datetime) -> datetime | None:
         """After a clock was set back: until when an old row cannot be told from a new one, as

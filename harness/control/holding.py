@@ -30,7 +30,7 @@ def held(ctx: Context, tx: Transaction, rollout: Rollout, action: Action) -> Act
         why = _distrusted(ctx, tx, rollout)
     if not why and action.signal in ONWARD:
         proposal = tx.proposals.get(rollout.proposal)
-        if tampered := tampering.found(ctx, tx, proposal):
+        if tampered := tampering.reason_to_hold(ctx, tx, proposal):
             return replace(
                 action, kind=ActionKind.HOLD, signal=None, reason=f"On hold: {tampered}"
             )

@@ -94,9 +94,9 @@ def _check(tx: Transaction, wanted: Wanted) -> None:
 
 
 def _check_four_eyes(tx: Transaction, actor: Actor, switch: Switch) -> None:
-    routes, stored = tx.routing.table().routes, tx.routing.targets()
+    by_name, stored = tx.routing.table().routes, tx.routing.targets()
     for proposal in tx.proposals.open():
-        route = routes.get(proposal.route)
+        route = by_name.get(proposal.route)
         if route is None or switch.route not in (None, route.name):
             continue
         # In the chain or not yet: it may come into it while the switch holds.

@@ -27,7 +27,7 @@ def unrecorded(ctx: Context, tx: Transaction) -> set[str]:
     return told(tx) | ctx.audit_walk.unrecorded
 
 
-def found(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
+def reason_to_hold(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
     """Why nothing may go on that `proposal` decides; empty where nothing is known.
 
     Of a canary, verdict and runs are not asked about: they are recomputed before each step,
@@ -52,5 +52,5 @@ def found(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
 
 def check(ctx: Context, tx: Transaction, proposal: Proposal) -> None:
     """Raises ProofRefused where what it is decided by was written by somebody else."""
-    if proposal.phase in HELD and (why := found(ctx, tx, proposal)):
+    if proposal.phase in HELD and (why := reason_to_hold(ctx, tx, proposal)):
         raise ProofRefused(f"{proposal.id} is held: {why}")

@@ -4,22 +4,16 @@ from typing import Final
 
 from harness.domain.rollout import TRANSITIONS, RolloutState
 from harness.store.guards.base import Guard, always, busy, changes, listed, taken
-from harness.store.tables.decisions import LIVE_STATES, OPEN_PHASES
+from harness.store.tables.decisions import (
+    LIVE_STATES,
+    OPEN_PHASES,
+    PROPOSAL_REGISTERED,
+    ROLLOUT_REGISTERED,
+)
 
 _LIVE: Final = f"IN ({listed(LIVE_STATES)})"
 _OPEN: Final = f"IN ({listed(OPEN_PHASES)})"
 
-_PROPOSAL_REGISTERED: Final = (
-    "id",
-    "route",
-    "incumbent",
-    "candidate",
-    "claim",
-    "proposer",
-    "policy",
-    "self_approval",
-    "created_at",
-)
 _PROPOSAL: Final = (
     Guard(
         "proposal_guard",
@@ -39,7 +33,7 @@ _PROPOSAL: Final = (
             (
                 "registered: what was registered does not change",
                 (
-                    f"{changes(*_PROPOSAL_REGISTERED)}"
+                    f"{changes(*PROPOSAL_REGISTERED)}"
                     " OR (OLD.phase <> 'proposed' AND NEW.plans <> OLD.plans)"
                 ),
             ),
@@ -88,17 +82,6 @@ _PROPOSAL: Final = (
     Guard("proposal_no_delete", "proposal", "DELETE", always("proposal is never deleted")),
 )
 
-_ROLLOUT_REGISTERED: Final = (
-    "id",
-    "proposal",
-    "route",
-    "incumbent",
-    "candidate",
-    "verdict",
-    "policy",
-    "salt",
-    "started_at",
-)
 _NEXT_STATES: Final = {
     state: sorted(
         {after.value for (before, _), after in TRANSITIONS.items() if before is state}
@@ -134,7 +117,7 @@ _ROLLOUT: Final = (
             ),
             (
                 "registered: what was registered does not change",
-                changes(*_ROLLOUT_REGISTERED),
+                changes(*ROLLOUT_REGISTERED),
             ),
             (
                 "ended: a rollout does not come back",

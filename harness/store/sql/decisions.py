@@ -31,6 +31,8 @@ from harness.store.sql.unit import Unit
 from harness.store.tables.decisions import (
     LIVE_STATES,
     OPEN_PHASES,
+    PROPOSAL_REGISTERED,
+    ROLLOUT_REGISTERED,
     approval,
     proposal,
     rollout,
@@ -65,29 +67,7 @@ LIVE_ON_ROUTE = sa.select(rollout.c.id).where(IS_LIVE, rollout.c.route == sa.bin
 
 # What never changes is not written again: a policy that an older version stored has fewer words
 # than the same one has now, and to the database it would be another.
-_REGISTERED: Final = (
-    "id",
-    "route",
-    "incumbent",
-    "candidate",
-    "claim",
-    "proposer",
-    "policy",
-    "self_approval",
-    "created_at",
-    "widened",
-)
-_STARTED: Final = (
-    "id",
-    "proposal",
-    "route",
-    "incumbent",
-    "candidate",
-    "verdict",
-    "policy",
-    "salt",
-    "started_at",
-)
+_FIXED: Final = (*PROPOSAL_REGISTERED, "widened")
 
 
 def _as_seen(table: sa.Table, seen: Proposal | Rollout) -> sa.ColumnElement[bool]:
@@ -132,7 +112,7 @@ class SqlProposals:
         check_unchanged(found, changed)
         check_let_in(changed)
         saved = replace(changed, version=changed.version + 1)
-        fixed = _REGISTERED if found.phase is Phase.PROPOSED else (*_REGISTERED, "plans")
+        fixed = _FIXED if found.phase is Phase.PROPOSED else (*_FIXED, "plans")
         values = _without(rows.of_proposal(saved), fixed)
         if not self._unit.amend(proposal, _as_seen(proposal, changed), values):
             raise stale(f"proposal {changed.id}", changed.version, found.version)
@@ -255,7 +235,7 @@ class SqlRollouts:
     def save(self, changed: Rollout) -> Rollout:
         self._unit.serialize()
         saved = replace(changed, version=changed.version + 1)
-        values = _without(rows.of_rollout(saved), _STARTED)
+        values = _without(rows.of_rollout(saved), ROLLOUT_REGISTERED)
         if not self._unit.amend(rollout, _as_seen(rollout, changed), values):
             found = self.get(changed.id)
             raise stale(f"rollout {changed.id}", changed.version, found.version)

@@ -23,6 +23,30 @@ from harness.store.tables.evals import target
 
 OPEN_PHASES = tuple(phase.value for phase in Phase if phase in OPEN)
 LIVE_STATES = tuple(state.value for state in RolloutState if state in LIVE)
+# Columns that never change after the row was written; a proposal's `plans` and `widened` have
+# rules of their own.
+PROPOSAL_REGISTERED = (
+    "id",
+    "route",
+    "incumbent",
+    "candidate",
+    "claim",
+    "proposer",
+    "policy",
+    "self_approval",
+    "created_at",
+)
+ROLLOUT_REGISTERED = (
+    "id",
+    "proposal",
+    "route",
+    "incumbent",
+    "candidate",
+    "verdict",
+    "policy",
+    "salt",
+    "started_at",
+)
 
 
 def _among(column: str, values: tuple[str, ...]) -> sa.TextClause:
