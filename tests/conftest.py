@@ -16,6 +16,11 @@ from hypothesis import HealthCheck, settings
 if TYPE_CHECKING:
     from tests.postgres import Postgres
 
+# A run starts hundreds of processes; without kept bytecode each would compile thousands of
+# modules anew. Containers often forbid keeping it.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # Names the test run in the environment, so that its worker processes share one server.
 RUN = "SWAPGATE_TEST_RUN"
 
