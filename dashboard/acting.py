@@ -11,8 +11,8 @@ import streamlit as st
 
 from dashboard import cards, shell
 from harness.control import keys
-from harness.domain.access import Actor
 from harness.domain.errors import NotAllowed, SwapgateError
+from harness.domain.operations.access import Actor
 
 STATE: Final = "acting"
 SIGN_IN: Final = (

@@ -8,7 +8,7 @@ from dashboard import acting, cards, shell, wording
 from dashboard.cards import esc, strong
 from harness.control import canary_hands
 from harness.control.reports import CanaryStatus
-from harness.domain.rollout import Rollout, RolloutState, Signal
+from harness.domain.canary.rollout import Rollout, RolloutState, Signal
 
 # In the order of the page: label and icon.
 BUTTONS: Mapping[Signal, tuple[str, str]] = {

@@ -5,9 +5,9 @@ from typing import Any, Final
 
 from dashboard import wording
 from dashboard.cards import esc, strong
-from harness.domain.audit import AuditEvent
-from harness.domain.numerals import figure
-from harness.domain.rollout import Rollout
+from harness.domain.canary.rollout import Rollout
+from harness.domain.formatting import figure
+from harness.domain.operations.audit import AuditEvent
 
 HEADS: Final = ("When", "What", "Why", "Seen until then")
 NOTE: Final = (

@@ -7,11 +7,11 @@ from dashboard.cards import Measure, Tile, VerdictCard, strong
 from dashboard.frames import latency_ms
 from dashboard.queries import CanaryView
 from harness.control.reports import CanaryStatus
-from harness.domain.policy import Unit
-from harness.domain.rollout import Rollout, RolloutState, Signal
-from harness.gate.explain import SOME, GuardrailRow, Need
-from harness.gate.objections import HALF_WAY
-from harness.gate.ramp_words import span
+from harness.domain.canary.rollout import Rollout, RolloutState, Signal
+from harness.domain.proposals.policy import Unit
+from harness.gate.text.explain import SOME, GuardrailRow, Need
+from harness.gate.text.ramp_plan import span
+from harness.gate.text.warnings import HALF_WAY
 
 # From half of the rollback level on, the page says that the candidate may do harm.
 HARM_SHOWS = HALF_WAY

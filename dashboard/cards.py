@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dashboard.wording import Change, Label, Tone
-from harness.domain.listing import INVALID
-from harness.domain.signatures import RowFault
+from harness.domain.operations.row_signatures import RowFault
+from harness.domain.pagination import INVALID
 
 # A longer answer is cut in the display, with a note; the CLI prints all of it.
 SHOWN_CHARACTERS = 6_000

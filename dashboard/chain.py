@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dashboard import cards, wording
 from dashboard.cards import esc
 from harness.control.chains import Entry
-from harness.domain.evidence import EvidenceKind
+from harness.domain.routing.evidence import EvidenceKind
 
 
 def card(route: str, chain: Sequence[Entry]) -> str:

@@ -6,7 +6,7 @@ from dashboard import cards, wording
 from dashboard.cards import esc, strong
 from harness.control import drift_words
 from harness.control.drift_reports import Status
-from harness.domain.drift import CheckState
+from harness.domain.drift.watch import CheckState
 
 STATES = {
     "starting": wording.Label("…", "starting", wording.Tone.NEUTRAL),

@@ -8,7 +8,7 @@ from dashboard.cards import esc, strong
 from dashboard.queries import RouteView
 from harness.control import monthly
 from harness.control.measured import RouteMeasured, SuiteScore
-from harness.domain.observation import Traffic
+from harness.domain.canary.observation import Traffic
 
 
 def section(view: RouteView, titles: Mapping[str, str]) -> str:

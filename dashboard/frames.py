@@ -9,8 +9,8 @@ import pandas as pd
 from dashboard import wording
 from dashboard.cards import PairCounts
 from harness.control.reports import Comparison, SuiteSide
-from harness.domain.evaluation import Claim, Sample, SampleError, SuiteReport, SuiteRole
-from harness.domain.observation import Block, Traffic
+from harness.domain.canary.observation import Block, Traffic
+from harness.domain.evals.run import Claim, Sample, SampleError, SuiteReport, SuiteRole
 
 # Fewer pairs than this carry no interval worth showing.
 FEWEST_PAIRS = 30

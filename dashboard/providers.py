@@ -7,8 +7,8 @@ from dashboard import wording
 from dashboard.cards import esc, state, strong
 from dashboard.wording import Label, Tone
 from harness.control.provider_matrix import MatrixModel, MatrixRow, ProviderHealth
-from harness.domain.provider_matrix import COLUMNS, Ability
-from harness.domain.targets import Price
+from harness.domain.providers.matrix import COLUMNS, Ability
+from harness.domain.routing.target import Price
 
 HEADS: Final = (
     "Model",

@@ -22,14 +22,14 @@ from harness.control.context import Context
 from harness.control.measured import RouteMeasured
 from harness.control.shadow_first import ShadowStage
 from harness.control.standing import Standing
+from harness.domain.canary.observation import Traffic
+from harness.domain.canary.rollout import Rollout
 from harness.domain.errors import SignatureInvalid, SwapgateError
-from harness.domain.evaluation import Verdict
-from harness.domain.listing import Page, PageRequest
-from harness.domain.observation import Traffic
-from harness.domain.proposal import Phase, Proposal
-from harness.domain.rollout import Rollout
-from harness.domain.routing import Route
-from harness.domain.targets import Target
+from harness.domain.evals.run import Verdict
+from harness.domain.pagination import Page, PageRequest
+from harness.domain.proposals.proposal import Phase, Proposal
+from harness.domain.routing.table import Route
+from harness.domain.routing.target import Target
 from harness.ports import MOST_LISTED, RouteRecord
 
 # Without a request for so long, a live canary's figures are called stale.

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dashboard import wording
 from dashboard.cards import Tile, VerdictCard, strong
 from harness.control.shadow_first import ShadowStage
-from harness.gate.ramp_words import span
-from harness.gate.shadow_first import Move
+from harness.gate.shadow_stage import Move
+from harness.gate.text.ramp_plan import span
 
 MIRRORS = wording.Label("◐", "in its shadow", wording.Tone.BETTER)
 HELD = wording.Label("?", "its shadow is on hold", wording.Tone.UNDECIDED)

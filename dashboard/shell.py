@@ -14,7 +14,7 @@ from harness.bootstrap import Installation, open_installation
 from harness.control import switches
 from harness.control.context import Context
 from harness.domain.errors import ConfigError, NotFound, StoreUnavailable, SwapgateError
-from harness.domain.switches import Switch
+from harness.domain.routing.kill_switch import Switch
 
 log = logging.getLogger("swapgate.dashboard")
 

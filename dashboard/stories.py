@@ -10,11 +10,11 @@ from dashboard.queries import ComparisonView
 from harness.control.outlook import Outlook
 from harness.control.reports import ArmFigures, Comparison, SuiteSide
 from harness.control.standing import Proof
-from harness.domain.evaluation import Claim, Judged, Sample, SampleError, SuiteReport
-from harness.domain.proposal import Phase, Proposal
-from harness.domain.rollout import Rollout
-from harness.gate.cases import cost_of
-from harness.gate.words import percent
+from harness.domain.canary.rollout import Rollout
+from harness.domain.evals.run import Claim, Judged, Sample, SampleError, SuiteReport
+from harness.domain.proposals.proposal import Phase, Proposal
+from harness.gate.offline.suite_claims import cost_of
+from harness.gate.text.sentences import percent
 
 # More items than this many times those used are no advice.
 HOPELESS = 10

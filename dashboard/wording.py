@@ -7,12 +7,12 @@ from enum import StrEnum
 from typing import Final, assert_never
 
 from harness.control.alerts import Listed
-from harness.domain.alerts import Severity
-from harness.domain.evaluation import VERDICTS, Claim, Judged, SuiteRole
-from harness.domain.pins import ServedModel
-from harness.domain.proposal import Phase
-from harness.domain.rollout import RolloutState
-from harness.domain.switches import Source, Switch
+from harness.domain.canary.rollout import RolloutState
+from harness.domain.evals.pins import ServedModel
+from harness.domain.evals.run import VERDICTS, Claim, Judged, SuiteRole
+from harness.domain.operations.alerts import Severity
+from harness.domain.proposals.proposal import Phase
+from harness.domain.routing.kill_switch import Source, Switch
 
 MINUS: Final = "−"
 # Changes below this share of the former value are called none.

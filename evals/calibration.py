@@ -9,10 +9,10 @@ from pathlib import Path
 from evals.references import Reference, load_references
 from evals.scorers import Judging, NotJudged
 from evals.suites import Suite
-from harness.domain.content import digest
+from harness.domain.content_hash import digest
 from harness.domain.errors import JudgeUnfit
 from harness.domain.settings import JudgeSettings, SuiteSettings
-from harness.gate.agreement import Agreement, cohens_kappa
+from harness.gate.offline.kappa import Agreement, cohens_kappa
 from harness.ports import Clock
 
 ABSTAINED = -1  # a category of its own: no person's

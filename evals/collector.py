@@ -25,8 +25,8 @@ from evals.jobs import (
 from evals.model import SECONDS, SERVED
 from evals.scorers import NotJudged, Scored
 from evals.tasks import JUDGE, InspectSuite, calls_of
-from harness.domain.evaluation import RunState, Sample, SampleError
-from harness.domain.pins import ServedModel
+from harness.domain.evals.pins import ServedModel
+from harness.domain.evals.run import RunState, Sample, SampleError
 from harness.ports import EvalJob
 
 CANCELLED = ("CancelledError", "Cancelled(")

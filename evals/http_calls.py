@@ -9,10 +9,10 @@ import aiohttp
 from aiohttp.abc import ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
-from harness.domain.base_url import may_connect
 from harness.domain.errors import InputError, NoAnswer
-from harness.domain.headers import call_headers, check_sendable
-from harness.domain.targets import Provider
+from harness.domain.providers.api_base_rules import may_connect
+from harness.domain.providers.headers import call_headers, check_sendable
+from harness.domain.routing.target import Provider
 from harness.ports import Posted
 
 CONNECT_S: Final = 10.0

@@ -9,8 +9,8 @@ from evals.order import planned
 from evals.scorers import Call, Scored
 from evals.scorers.scored import UNSCORED
 from harness.domain.errors import NotFound, StaleEvidence
-from harness.domain.evaluation import Sample, SampleError, SuitePin
-from harness.domain.pins import ServedModel
+from harness.domain.evals.pins import ServedModel
+from harness.domain.evals.run import Sample, SampleError, SuitePin
 from harness.domain.settings import SuiteSettings
 from harness.ports import EvalJob
 

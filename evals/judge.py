@@ -9,9 +9,9 @@ from typing import Any
 from evals.provider import ProviderClient, ProviderFailed
 from evals.scorers import NotJudged
 from evals.wire import Embedded, Reply, body
-from harness.domain.pins import ServedModel
+from harness.domain.evals.pins import ServedModel
+from harness.domain.routing.target import Price, Provider
 from harness.domain.settings import JudgeSettings
-from harness.domain.targets import Price, Provider
 
 
 @dataclass

@@ -30,7 +30,7 @@ from inspect_ai.tool import ToolCall, ToolChoice, ToolFunction, ToolInfo
 from evals.provider import ProviderClient, ProviderFailed
 from evals.wire import Reply, body
 from harness.domain.errors import InputError
-from harness.domain.targets import Target
+from harness.domain.routing.target import Target
 
 SECONDS = "swapgate_seconds"
 SERVED = "swapgate_served"

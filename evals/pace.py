@@ -13,8 +13,14 @@ from pathlib import Path
 from typing import Final
 
 from evals.slots import Slots
-from harness.domain.eval_limits import EvalLimits
-from harness.domain.limits import RateDecision, RateLimit, RateState, admit, settle
+from harness.domain.evals.provider_limits import EvalLimits
+from harness.domain.reliability.rate_limits import (
+    RateDecision,
+    RateLimit,
+    RateState,
+    admit,
+    settle,
+)
 from harness.ports import RateBook
 
 # As most tokenizers have it for English; other text is settled once the provider has counted.

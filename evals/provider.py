@@ -14,12 +14,12 @@ from typing import Any, Final, Protocol, TypeVar
 from evals.http_calls import HttpCalls
 from evals.pace import Pace
 from evals.wire import Embedded, MalformedReply, Reply, embedded, reply
-from harness.domain.base_url import check_base_url
 from harness.domain.errors import InputError, NoAnswer, UpstreamError
-from harness.domain.provider_kinds import with_limit_named
-from harness.domain.retry import retry_after_s
-from harness.domain.spellings import hidden
-from harness.domain.targets import Provider
+from harness.domain.providers.api_base_rules import check_base_url
+from harness.domain.providers.kinds import with_limit_named
+from harness.domain.providers.secret_encodings import hidden
+from harness.domain.reliability.retry import retry_after_s
+from harness.domain.routing.target import Provider
 from harness.ports import Posted, ProviderCallsFactory
 
 

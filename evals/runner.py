@@ -31,7 +31,7 @@ from evals.provider import ProviderClient
 from evals.scratch import scratch
 from evals.tasks import DataSuite, InspectSuite, inspect_suite
 from harness.domain.errors import JudgeUnfit
-from harness.domain.evaluation import RunState, Sample
+from harness.domain.evals.run import RunState, Sample
 from harness.domain.settings import SuiteSettings
 from harness.ports import EvalJob, ProviderCallsFactory
 

@@ -18,10 +18,10 @@ from evals.samples import Item
 from evals.scorers import NotJudged
 from evals.suites import Suite, load_suite
 from harness.domain.errors import InputError
-from harness.domain.evaluation import RunState, Sample, SampleError
-from harness.domain.pins import ServedModel
+from harness.domain.evals.pins import ServedModel
+from harness.domain.evals.run import RunState, Sample, SampleError
+from harness.domain.routing.target import Target
 from harness.domain.settings import SuiteSettings
-from harness.domain.targets import Target
 from harness.ports import EvalJob
 
 Script = Callable[[Target, Item, int], str]

@@ -20,10 +20,10 @@ from evals.samples import Item, file_sha256, load_items, tags_of
 from evals.scorers import Call, Judging, Options, Scored, Scorer, identity, scorer
 from evals.scorers.code import CODE, CONTAINED
 from evals.scorers.texts import written
-from harness.domain.content import digest
+from harness.domain.content_hash import digest
 from harness.domain.errors import ConfigError, InputError, NotFound
-from harness.domain.evaluation import JUDGED_BY, SuitePin
-from harness.domain.item_texts import fingerprint
+from harness.domain.evals.item_overlap import fingerprint
+from harness.domain.evals.run import JUDGED_BY, SuitePin
 from harness.domain.settings import SuiteSettings
 
 # Part of the scorer's pin, so that every verdict on it shows how its answers' code ran.

@@ -37,11 +37,11 @@ from evals.model import CALLS, called
 from evals.samples import file_sha256
 from evals.scorers import Call, Judging, NotJudged, Scored
 from evals.suites import Suite, load_suite, task_file
-from harness.domain.content import digest
+from harness.domain.content_hash import digest
 from harness.domain.errors import InputError, NotFound
-from harness.domain.evaluation import SuitePin
-from harness.domain.item_texts import fingerprint
-from harness.domain.pins import ServedModel, told
+from harness.domain.evals.item_overlap import fingerprint
+from harness.domain.evals.pins import ServedModel, told
+from harness.domain.evals.run import SuitePin
 from harness.domain.settings import SuiteSettings
 
 NOT_JUDGED, JUDGE = "swapgate_not_judged", "swapgate_judge"

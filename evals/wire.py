@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.domain.pins import ServedModel
-from harness.domain.targets import Target
+from harness.domain.evals.pins import ServedModel
+from harness.domain.routing.target import Target
 
 Message = Mapping[str, Any]
 

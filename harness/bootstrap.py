@@ -15,8 +15,6 @@ import structlog
 
 from harness import config, shipped
 from harness.control.context import Context
-from harness.domain.capabilities import Endpoint
-from harness.domain.credentials import ProviderKeySets
 from harness.domain.errors import (
     ConfigError,
     DatabaseUnusable,
@@ -25,17 +23,19 @@ from harness.domain.errors import (
     SnapshotInvalid,
     StoreUnavailable,
 )
-from harness.domain.provider_kinds import PROVIDER_KINDS
-from harness.domain.routing import Snapshot
-from harness.domain.settings import Settings, TracingSettings
-from harness.domain.signatures import KeyPurpose
-from harness.domain.switches import (
+from harness.domain.operations.row_signatures import KeyPurpose
+from harness.domain.providers.credentials import ProviderKeySets
+from harness.domain.providers.kinds import PROVIDER_KINDS
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.kill_switch import (
     ENVIRONMENT_VARIABLE,
     Switch,
     parse_switches,
     switches_of_file,
 )
-from harness.domain.targets import Provider
+from harness.domain.routing.table import Snapshot
+from harness.domain.routing.target import Provider
+from harness.domain.settings import Settings, TracingSettings
 from harness.ports import (
     Cipher,
     Clock,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from harness import bootstrap
 from harness.bootstrap import Installation
 from harness.domain.errors import ConfigError
-from harness.domain.redaction import Redactor
+from harness.domain.privacy.redaction import Redactor
 from harness.domain.settings import Settings
 from harness.runtime import secret_files, telemetry
 from harness.runtime.addresses import is_free, require_free

@@ -9,11 +9,11 @@ from typing import Final
 from harness import bootstrap
 from harness.control import keys, routes, targets
 from harness.data_plane import recorder_of
-from harness.domain.access import SYSTEM
-from harness.domain.routing import RouteSettings
+from harness.domain.operations.access import SYSTEM
+from harness.domain.routing.kill_switch import Switch
+from harness.domain.routing.table import RouteSettings
+from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import TargetSeed
-from harness.domain.switches import Switch
-from harness.domain.targets import Provider, Target
 from harness.ports import Cipher, Store
 from harness.runtime import telemetry
 from harness.store.memory.store import MemoryStore

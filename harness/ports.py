@@ -9,37 +9,37 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any, Final, Protocol
 
-from harness.domain.access import Actor, ApiKey
-from harness.domain.alerts import Alert, AlertKind, AlertRecord
-from harness.domain.audit import AuditEvent, AuditMark
-from harness.domain.capture import Captured, Kept
-from harness.domain.catalogue import Catalogue
-from harness.domain.changes import Change
-from harness.domain.credentials import Credential
-from harness.domain.delivery import AlertMessage, Delivery
-from harness.domain.device_flow import Answer, DeviceCode, Tokens
-from harness.domain.drift import Check, Watch
-from harness.domain.evaluation import EvalRun, RunState, Sample, SuitePin, Verdict
-from harness.domain.evidence import RouteEvidence, Waiver
-from harness.domain.failover import Failover
-from harness.domain.key_limits import KeyLimits
-from harness.domain.limits import RateState
-from harness.domain.lineage import Lineage
-from harness.domain.listing import FIRST_PAGE, Page, PageRequest
-from harness.domain.oauth_kinds import OAuthPlace
-from harness.domain.observation import Block, Traffic, TrafficTotal
-from harness.domain.pins import Sighting
-from harness.domain.principals import Principal
-from harness.domain.proposal import Approval, Phase, Proposal
-from harness.domain.provider_check import Heard, ProviderCheck
-from harness.domain.rollout import Rollout
-from harness.domain.routing import Route, RoutingTable, Snapshot
-from harness.domain.shadow import Shadow, ShadowTally
-from harness.domain.sign_ins import SignIn
-from harness.domain.signatures import KeyPurpose, RowFault
-from harness.domain.spend import KeySpend
-from harness.domain.switches import Switch
-from harness.domain.targets import Provider, Target
+from harness.domain.canary.observation import Block, Traffic, TrafficTotal
+from harness.domain.canary.rollout import Rollout
+from harness.domain.drift.watch import Check, Watch
+from harness.domain.evals.pins import Sighting
+from harness.domain.evals.run import EvalRun, RunState, Sample, SuitePin, Verdict
+from harness.domain.operations.access import Actor, ApiKey
+from harness.domain.operations.alerts import Alert, AlertKind, AlertRecord
+from harness.domain.operations.audit import AuditEvent, AuditMark
+from harness.domain.operations.delivery import AlertMessage, Delivery
+from harness.domain.operations.principals import Principal
+from harness.domain.operations.row_signatures import KeyPurpose, RowFault
+from harness.domain.pagination import FIRST_PAGE, Page, PageRequest
+from harness.domain.privacy.capture import Captured, Kept
+from harness.domain.proposals.proposal import Approval, Phase, Proposal
+from harness.domain.providers.catalogue import Catalogue
+from harness.domain.providers.credentials import Credential
+from harness.domain.providers.device_flow import Answer, DeviceCode, Tokens
+from harness.domain.providers.oauth_kinds import OAuthPlace
+from harness.domain.providers.oauth_tokens import SignIn
+from harness.domain.providers.probe import Heard, ProviderCheck
+from harness.domain.reliability.failover import Failover
+from harness.domain.reliability.key_limits import KeyLimits
+from harness.domain.reliability.rate_limits import RateState
+from harness.domain.reliability.spend import KeySpend
+from harness.domain.routing.evidence import RouteEvidence, Waiver
+from harness.domain.routing.kill_switch import Switch
+from harness.domain.routing.route_changes import Change
+from harness.domain.routing.snapshot_lineage import Lineage
+from harness.domain.routing.table import Route, RoutingTable, Snapshot
+from harness.domain.routing.target import Provider, Target
+from harness.domain.shadow.shadow import Shadow, ShadowTally
 
 # Of a list that grows for ever, at once. Who needs what lies further back asks by a cursor.
 MOST_LISTED: Final = 1000

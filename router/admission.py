@@ -8,10 +8,16 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
-from harness.domain.alerts import Alert, AlertKind
-from harness.domain.key_limits import KeyLimits
-from harness.domain.limits import RateLimit, RateState, Standing, settle, standings
-from harness.domain.spend import SpendBudget, SpendDecision, SpendLevel, judge
+from harness.domain.operations.alerts import Alert, AlertKind
+from harness.domain.reliability.key_limits import KeyLimits
+from harness.domain.reliability.rate_limits import (
+    RateLimit,
+    RateState,
+    Standing,
+    settle,
+    standings,
+)
+from harness.domain.reliability.spend import SpendBudget, SpendDecision, SpendLevel, judge
 from harness.ports import Clock, RateBook
 from router import rates
 from router.body import ClientRequest

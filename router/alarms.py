@@ -9,9 +9,9 @@ from collections.abc import Callable, Collection, Iterator
 from datetime import timedelta
 from typing import Final
 
-from harness.domain.alerts import Alert, AlertKind, News
-from harness.domain.breaker import Breaker, BreakerState
-from harness.domain.failures import RULES, FailureClass
+from harness.domain.operations.alerts import Alert, AlertKind, News
+from harness.domain.reliability.breaker import Breaker, BreakerState
+from harness.domain.reliability.failures import RULES, FailureClass
 from harness.ports import Clock
 from router.event_log import EventLog
 from router.guard_folder import LocalAbort

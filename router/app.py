@@ -7,8 +7,8 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-from harness.domain.client_address import client_address, proxy_networks
-from harness.domain.routing import KeyGrant
+from harness.domain.operations.client_address import client_address, proxy_networks
+from harness.domain.routing.table import KeyGrant
 from harness.domain.settings import RouterSettings
 from harness.ports import Clock, RateBook
 from router.admission import Admission

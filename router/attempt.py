@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from harness.domain.errors import InputError
-from harness.domain.failures import FailureClass
+from harness.domain.reliability.failures import FailureClass
 from router.dialects.dialect import Dialect
 from router.failures import refused
 from router.jsonspan import Edit, Members, read, spliced

@@ -11,9 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from harness.domain.canary_judge import Judged
-from harness.domain.failures import ArmFailure, ErrorClass
-from harness.domain.guardrails import (
+from harness.domain.canary.guardrails import (
     ErrorTally,
     FeedbackTally,
     Guardrail,
@@ -21,8 +19,10 @@ from harness.domain.guardrails import (
     Split,
     Tally,
 )
-from harness.domain.observation import Block, UnitRule
-from harness.domain.policy import Unit as UnitKind
+from harness.domain.canary.judge import Judged
+from harness.domain.canary.observation import Block, UnitRule
+from harness.domain.proposals.policy import Unit as UnitKind
+from harness.domain.reliability.failures import ArmFailure, ErrorClass
 from router.seen import FAULTS, NEEDS, NOTHING, Seen, Values, findings
 
 # A block of a quiet route closes with what it has, so that its data do not wait for hours.

@@ -2,9 +2,9 @@
 
 from typing import NamedTuple
 
-from harness.domain.capabilities import Endpoint
 from harness.domain.errors import InputError
-from harness.domain.provider_kinds import PROVIDER_KINDS, AnswerLimit
+from harness.domain.providers.kinds import PROVIDER_KINDS, AnswerLimit
+from harness.domain.routing.capabilities import Endpoint
 from router.jsonspan import Members, read
 
 

@@ -15,10 +15,10 @@ from typing import Any, Final, Protocol
 
 import structlog
 
-from harness.domain.canary_judge import Judged
-from harness.domain.failures import error_class
-from harness.domain.observation import UnitRule
-from harness.domain.shadow import ShadowTally
+from harness.domain.canary.judge import Judged
+from harness.domain.canary.observation import UnitRule
+from harness.domain.reliability.failures import error_class
+from harness.domain.shadow.shadow import ShadowTally
 from router.blocks import Unit
 from router.draft import Draft
 from router.families import Family, Sums, counter, from_plain, gauge

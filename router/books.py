@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from harness.domain.routing import Arm, Canary
+from harness.domain.routing.table import Arm, Canary
 from harness.ports import Clock
 from router.course import Job
 from router.exchange import NO_USAGE, Exchange

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from harness.domain.capabilities import Endpoint
-from harness.domain.credentials import without_secrets
-from harness.domain.failures import FailureClass
-from harness.domain.routing import OnBadEvent
+from harness.domain.providers.credentials import without_secrets
+from harness.domain.reliability.failures import FailureClass
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.table import OnBadEvent
 from harness.domain.settings import AnsweredModel, RouterSettings
 from router.attempt import Answer, check_type, read_answer, refusal_of
 from router.bridges.unsigned import without_unsigned

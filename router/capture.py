@@ -6,9 +6,9 @@ taken lives in memory alone until the parent's `router.capture_desk` has redacte
 
 from typing import Final
 
-from harness.domain.capabilities import Endpoint
-from harness.domain.capture import is_drawn
-from harness.domain.failover import user_hash
+from harness.domain.privacy.capture import is_drawn
+from harness.domain.reliability.failover import user_hash
+from harness.domain.routing.capabilities import Endpoint
 from harness.ports import Clock
 from router.asgi import Scope, header
 from router.attempt import Answer

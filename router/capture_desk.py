@@ -13,8 +13,8 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Final
 
-from harness.domain.capture import Captured, Kept, captured_id, expiry
-from harness.domain.redaction import Redactor
+from harness.domain.privacy.capture import Captured, Kept, captured_id, expiry
+from harness.domain.privacy.redaction import Redactor
 from harness.ports import Store
 from router.draft import Draft
 from router.transcript import transcript

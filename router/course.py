@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from harness.domain.breaker import Ticket
-from harness.domain.capabilities import Endpoint
-from harness.domain.credentials import ProviderKey
-from harness.domain.failures import ArmFailure, ErrorClass, FailureClass
-from harness.domain.plan import Because, Plan
-from harness.domain.routing import Arm
+from harness.domain.providers.credentials import ProviderKey
+from harness.domain.reliability.breaker import Ticket
+from harness.domain.reliability.failures import ArmFailure, ErrorClass, FailureClass
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.plan import Because, Plan
+from harness.domain.routing.table import Arm
 from router.attempt import Answer
 from router.body import ClientRequest
 from router.plan import charged

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Final
 
-from harness.domain.degradation import Hint
-from harness.domain.plan import Plan
+from harness.domain.routing.degradation import Hint
+from harness.domain.routing.plan import Plan
 from router.body import ClientRequest
 from router.hints import given
 from router.serving import Header, Upstream

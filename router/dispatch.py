@@ -5,11 +5,11 @@ import math
 from collections.abc import Callable
 from functools import partial
 
-from harness.domain.breaker import LAST_RESORT
-from harness.domain.failures import CLIENTS_OWN, FailureClass
-from harness.domain.plan import Failed, next_target
-from harness.domain.retry import Room, wait_before_again
-from harness.domain.routing import Commit
+from harness.domain.reliability.breaker import LAST_RESORT
+from harness.domain.reliability.failures import CLIENTS_OWN, FailureClass
+from harness.domain.reliability.retry import Room, wait_before_again
+from harness.domain.routing.plan import Failed, next_target
+from harness.domain.routing.table import Commit
 from harness.domain.settings import RouterSettings
 from harness.ports import Clock
 from router.calling import Calls

@@ -6,8 +6,8 @@ from collections.abc import Collection, Sequence
 from contextlib import aclosing
 from typing import Final
 
-from harness.domain.failures import CLIENTS_OWN, ErrorClass, FailureClass
-from harness.domain.routing import Arm
+from harness.domain.reliability.failures import CLIENTS_OWN, ErrorClass, FailureClass
+from harness.domain.routing.table import Arm
 from router.asgi import CallerWatch, OnLeaving, Receive, Send, send_reply
 from router.attempt import Answer
 from router.course import Course, Job

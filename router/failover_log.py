@@ -7,9 +7,9 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
-from harness.domain.capabilities import Endpoint
-from harness.domain.failover import Failover, user_hash
-from harness.domain.plan import Because
+from harness.domain.reliability.failover import Failover, user_hash
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.plan import Because
 from harness.ports import Clock
 from router.body import ClientRequest
 from router.course import Course, Job

@@ -7,9 +7,9 @@ asks the one whose name is in the request's id.
 import json
 from typing import Final, NamedTuple
 
+from harness.domain.canary.guardrails import Guardrail
 from harness.domain.errors import InputError
-from harness.domain.guardrails import Guardrail
-from harness.domain.routing import Arm, Canary
+from harness.domain.routing.table import Arm, Canary
 from router.body import FieldError
 from router.metrics import RouterMetrics
 from router.opinions import Opinion, Outcome, Verdict, read_opinion

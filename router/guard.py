@@ -1,7 +1,7 @@
 """A worker's own guard of the canaries it serves: evidence, and a stop that needs nobody.
 
 Each sticky key counts with its first request to this worker; outcomes are read in the order of
-assignment (`harness.domain.local_guard` says why). All in the event loop's thread, but for
+assignment (`harness.domain.canary.worker_guard` says why). All in the event loop's thread, but for
 files, which a thread writes: no request waits for a disk.
 """
 
@@ -12,9 +12,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from harness.domain.failures import ErrorClass
-from harness.domain.local_guard import LocalGuard, log_limit
-from harness.domain.routing import Arm, Canary, Route
+from harness.domain.canary.worker_guard import LocalGuard, log_limit
+from harness.domain.reliability.failures import ErrorClass
+from harness.domain.routing.table import Arm, Canary, Route
 from harness.ports import Clock
 from router.guard_folder import GuardFiles, LocalAbort, Watch
 from router.snapshot import SnapshotHolder

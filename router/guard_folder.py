@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import quote
 
-from harness.domain.failures import by_class
+from harness.domain.reliability.failures import by_class
 
 SUFFIX: Final = ".json"
 

@@ -10,7 +10,7 @@ import math
 from collections import deque
 from typing import Final
 
-from harness.domain.routing import Route
+from harness.domain.routing.table import Route
 
 # Times the control's usual latency: what is shorter is haste.
 TIMES: Final = 3.0

@@ -4,12 +4,18 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from harness.domain import breaker
-from harness.domain.breaker import CLOSED, Breaker, BreakerPolicy, BreakerState, Ticket
-from harness.domain.capabilities import Endpoint
-from harness.domain.failures import RULES, BreakerEffect, FailureClass
-from harness.domain.health_checks import outweighed
-from harness.domain.plan import Health, health_of
+from harness.domain.reliability import breaker
+from harness.domain.reliability.breaker import (
+    CLOSED,
+    Breaker,
+    BreakerPolicy,
+    BreakerState,
+    Ticket,
+)
+from harness.domain.reliability.failures import RULES, BreakerEffect, FailureClass
+from harness.domain.reliability.health_checks import outweighed
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.plan import Health, health_of
 
 # Longer than this no provider's word is kept.
 LONGEST_PAUSE_S: Final = 86_400.0

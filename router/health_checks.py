@@ -9,11 +9,11 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from harness.domain.capabilities import Endpoint
-from harness.domain.failures import CLIENTS_OWN, FailureClass
-from harness.domain.health_checks import Seen, due, sleep_s
-from harness.domain.provider_kinds import PROVIDER_KINDS
-from harness.domain.routing import Arm
+from harness.domain.providers.kinds import PROVIDER_KINDS
+from harness.domain.reliability.failures import CLIENTS_OWN, FailureClass
+from harness.domain.reliability.health_checks import Seen, due, sleep_s
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.table import Arm
 from harness.ports import Clock
 from router.attempt import Answer
 from router.body import ClientRequest, read_request

@@ -4,9 +4,9 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
-from harness.domain.capabilities import Endpoint
-from harness.domain.degradation import Hint
-from harness.domain.targets import Target
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.degradation import Hint
+from harness.domain.routing.target import Target
 from router.body import ClientRequest
 from router.patching import to_json
 

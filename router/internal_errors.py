@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Final, Protocol
 from weakref import WeakKeyDictionary
 
-from harness.domain.routing import Arm
+from harness.domain.routing.table import Arm
 from router.metrics import RouterMetrics
 from router.serving import ServedRoute
 

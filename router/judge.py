@@ -11,8 +11,7 @@ import logging
 from dataclasses import replace
 from typing import Final, NamedTuple
 
-from harness.domain.breaker import LAST_RESORT
-from harness.domain.canary_judge import (
+from harness.domain.canary.judge import (
     Judged,
     has_money,
     is_drawn,
@@ -20,9 +19,10 @@ from harness.domain.canary_judge import (
     share_bps,
     verdict_of,
 )
-from harness.domain.capabilities import Endpoint
-from harness.domain.policy import Unit
-from harness.domain.routing import Arm, Canary
+from harness.domain.proposals.policy import Unit
+from harness.domain.reliability.breaker import LAST_RESORT
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.table import Arm, Canary
 from harness.domain.settings import RouterSettings
 from harness.ports import Clock
 from router.asgi import Scope, header

@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from typing import Final
 
-from harness.domain.guardrails import Guardrail, JudgeTally
+from harness.domain.canary.guardrails import Guardrail, JudgeTally
 from harness.ports import Clock, Store
 from router.blocks import JUDGED_WITHIN_S, MAX_BLOCK_AGE_S
 from router.ready import judge_of

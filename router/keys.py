@@ -4,8 +4,8 @@ import hmac
 from collections import OrderedDict
 from typing import Final
 
-from harness.domain.access import key_hash
-from harness.domain.routing import KeyGrant
+from harness.domain.operations.access import key_hash
+from harness.domain.routing.table import KeyGrant
 from router.serving import Serving
 
 CACHED_KEYS: Final = 4096

@@ -6,8 +6,8 @@ Asked only on a route that has overrides: it walks the conversation, not what to
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from harness.domain.capabilities import Endpoint
-from harness.domain.overrides import RequestKind
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.overrides import RequestKind
 from router.body import ClientRequest
 
 # Of chat's, responses' and messages' parts; videos as the servers that take them have it.

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 
 from harness.domain.errors import DatabaseRestored, SnapshotInvalid
-from harness.domain.lineage import Lineage, foreign, forked, undercut
-from harness.domain.routing import Snapshot
-from harness.domain.signatures import Revocations
+from harness.domain.operations.row_signatures import Revocations
+from harness.domain.routing.snapshot_lineage import Lineage, foreign, forked, undercut
+from harness.domain.routing.table import Snapshot
 
 Lacking = Callable[[Lineage], Sequence[str]]
 

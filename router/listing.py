@@ -3,7 +3,7 @@
 import json
 from typing import Final
 
-from harness.domain.routing import KeyGrant
+from harness.domain.routing.table import KeyGrant
 from router.keys import may_use
 from router.replies import JSON, Reply, error_reply
 from router.serving import Serving

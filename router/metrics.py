@@ -15,8 +15,8 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from harness.domain.failures import FailureClass
-from harness.domain.targets import Price
+from harness.domain.reliability.failures import FailureClass
+from harness.domain.routing.target import Price
 from router.families import Family, Sample
 from router.minutes import Ended
 from router.usage import Usage

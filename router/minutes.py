@@ -4,9 +4,9 @@ from bisect import bisect_left
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
-from harness.domain.failures import ErrorClass
-from harness.domain.latency import BOUNDS_MS
-from harness.domain.observation import Traffic
+from harness.domain.canary.observation import Traffic
+from harness.domain.reliability.failures import ErrorClass
+from harness.domain.reliability.latency import BOUNDS_MS
 
 _ALL_BOUNDS: Final = (*BOUNDS_MS, -1)
 

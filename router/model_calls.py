@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from harness.domain.errors import InputError
-from harness.domain.key_limits import KeyLimits
-from harness.domain.overrides import RequestKind, deciding_kind
-from harness.domain.plan import Plan
-from harness.domain.routing import Arm, KeyGrant
+from harness.domain.reliability.key_limits import KeyLimits
+from harness.domain.routing.overrides import RequestKind, deciding_kind
+from harness.domain.routing.plan import Plan
+from harness.domain.routing.table import Arm, KeyGrant
 from harness.domain.settings import RouterSettings
 from harness.ports import Clock
 from router import sticky, wishes

@@ -6,7 +6,7 @@ Asked only on a route with a target whose capabilities are known: it walks the w
 from collections.abc import Mapping
 from typing import Final
 
-from harness.domain.capabilities import Endpoint, Needs
+from harness.domain.routing.capabilities import Endpoint, Needs
 from router.body import ClientRequest
 from router.jsonspan import Value
 

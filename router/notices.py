@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from harness.domain.alerts import Alert
-from harness.domain.failover import Failover
+from harness.domain.operations.alerts import Alert
+from harness.domain.reliability.failover import Failover
 from harness.ports import Clock
 
 # Under an outage every request fails over: the log says which kinds, not each of them.

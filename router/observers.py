@@ -7,8 +7,8 @@ of (`internal_errors`) and is out of this request, the others go on.
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from harness.domain.failures import FailureClass
-from harness.domain.routing import Arm
+from harness.domain.reliability.failures import FailureClass
+from harness.domain.routing.table import Arm
 from router.admission import Admission, Toll
 from router.asgi import Scope
 from router.body import ClientRequest

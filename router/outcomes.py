@@ -3,8 +3,8 @@
 from datetime import datetime
 from typing import Final
 
-from harness.domain.failures import RULES, FailureClass
-from harness.domain.retry import retry_after_s
+from harness.domain.reliability.failures import RULES, FailureClass
+from harness.domain.reliability.retry import retry_after_s
 from router.course import Try
 from router.health import TargetHealth
 from router.metrics import RouterMetrics

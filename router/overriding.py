@@ -8,10 +8,10 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 
-from harness.domain.data_classes import DataClasses, at_least_as_strict
 from harness.domain.errors import SnapshotInvalid
-from harness.domain.overrides import RequestKind
-from harness.domain.plan import Surroundings
+from harness.domain.routing.data_classes import DataClasses, at_least_as_strict
+from harness.domain.routing.overrides import RequestKind
+from harness.domain.routing.plan import Surroundings
 from router.plan import plans_of, route_targets
 from router.serving import ServedRoute
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Final
 
-from harness.domain.targets import Target
+from harness.domain.routing.target import Target
 from router.body import ClientRequest
 from router.jsonspan import Edit, Value
 

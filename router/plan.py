@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from harness.domain.capabilities import Endpoint, Needs
-from harness.domain.failures import CLIENTS_OWN, FailureClass
-from harness.domain.plan import Link, Plan, RouteTargets, Surroundings, plan_for
-from harness.domain.routing import Arm, OnContentPolicy, Route
+from harness.domain.reliability.failures import CLIENTS_OWN, FailureClass
+from harness.domain.routing.capabilities import Endpoint, Needs
+from harness.domain.routing.plan import Link, Plan, RouteTargets, Surroundings, plan_for
+from harness.domain.routing.table import Arm, OnContentPolicy, Route
 
 
 def route_targets(route: Route) -> RouteTargets:

@@ -4,12 +4,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from harness.domain.breaker import WhenAllOpen
-from harness.domain.capabilities import Capabilities, Endpoint, Needs, missing, serialized
-from harness.domain.keepwarm import draw
-from harness.domain.plan import Plan, Surroundings, plan_for
-from harness.domain.routing import Arm, Canary, arm_of
-from harness.domain.switches import Switch, in_force
+from harness.domain.reliability.breaker import WhenAllOpen
+from harness.domain.routing.capabilities import (
+    Capabilities,
+    Endpoint,
+    Needs,
+    missing,
+    serialized,
+)
+from harness.domain.routing.keep_warm import draw
+from harness.domain.routing.kill_switch import Switch, in_force
+from harness.domain.routing.plan import Plan, Surroundings, plan_for
+from harness.domain.routing.table import Arm, Canary, arm_of
 from harness.ports import Clock
 from router.body import ClientRequest
 from router.bridges.translation import HELD

@@ -3,10 +3,10 @@
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol, Self
 
-from harness.domain.credentials import ProviderKey
 from harness.domain.errors import UpstreamError
-from harness.domain.failures import FailureClass
-from harness.domain.targets import Provider
+from harness.domain.providers.credentials import ProviderKey
+from harness.domain.reliability.failures import FailureClass
+from harness.domain.routing.target import Provider
 
 CHAT_PATH: Final = "/chat/completions"
 

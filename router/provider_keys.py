@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Final
 
-from harness.domain.credentials import ProviderKey, ProviderKeySets
-from harness.domain.failures import RULES, FailureClass
-from harness.domain.provider_keys import chosen, rest_s, rested
+from harness.domain.providers.credentials import ProviderKey, ProviderKeySets
+from harness.domain.providers.key_rotation import chosen, rest_s, rested
+from harness.domain.reliability.failures import RULES, FailureClass
 from router.serving import NO_KEYS, Serving, Upstream
 
 # Names of provider and key; the class of its refusal, None when it is accepted again.

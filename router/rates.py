@@ -16,8 +16,8 @@ from pathlib import Path
 from struct import Struct
 from typing import Final
 
-from harness.domain import limits
-from harness.domain.limits import RateDecision, RateLimit, RateState
+from harness.domain.reliability import rate_limits
+from harness.domain.reliability.rate_limits import RateDecision, RateLimit, RateState
 from harness.ports import RateBook
 
 log = logging.getLogger(__name__)
@@ -155,7 +155,7 @@ def admit(
     decided: list[RateDecision] = []
 
     def change(state: RateState) -> RateState:
-        decided.append(limits.admit(state, limit, tokens, now))
+        decided.append(rate_limits.admit(state, limit, tokens, now))
         return decided[-1].state
 
     book.change(key, change)

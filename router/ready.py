@@ -4,19 +4,19 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 
-from harness.domain.capabilities import UNKNOWN, Capabilities, Endpoint, within
-from harness.domain.credentials import ProviderKeySets, lacks_key
-from harness.domain.data_classes import NONE_NAMED, DataClasses, may_see
-from harness.domain.degradation import lacking
 from harness.domain.errors import SnapshotInvalid
-from harness.domain.keepwarm import KeepWarm, warmed
-from harness.domain.mirroring import ended_by
-from harness.domain.plan import RouteTargets, Surroundings
-from harness.domain.policy import CanaryJudge
-from harness.domain.provider_kinds import PROVIDER_KINDS, SERVED_KINDS
-from harness.domain.routing import Arm, Route, Snapshot
-from harness.domain.switches import Switch, SwitchTarget
-from harness.domain.targets import Provider, Target
+from harness.domain.proposals.policy import CanaryJudge
+from harness.domain.providers.credentials import ProviderKeySets, lacks_key
+from harness.domain.providers.kinds import PROVIDER_KINDS, SERVED_KINDS
+from harness.domain.routing.capabilities import UNKNOWN, Capabilities, Endpoint, within
+from harness.domain.routing.data_classes import NONE_NAMED, DataClasses, may_see
+from harness.domain.routing.degradation import lacking
+from harness.domain.routing.keep_warm import KeepWarm, warmed
+from harness.domain.routing.kill_switch import Switch, SwitchTarget
+from harness.domain.routing.plan import RouteTargets, Surroundings
+from harness.domain.routing.table import Arm, Route, Snapshot
+from harness.domain.routing.target import Provider, Target
+from harness.domain.shadow.sampling import ended_by
 from router.bridges.translation import HELD
 from router.overriding import with_overrides
 from router.plan import plans_of, route_targets

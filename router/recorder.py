@@ -14,13 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import Final
 
-from harness.domain.alerts import Alert, AlertKind, News
-from harness.domain.canary_judge import Judged
+from harness.domain.canary.judge import Judged
+from harness.domain.canary.observation import Block, UnitRule
 from harness.domain.errors import StoreUnavailable
-from harness.domain.failover import Failover
-from harness.domain.failures import ErrorClass
-from harness.domain.observation import Block, UnitRule
-from harness.domain.routing import Arm, Canary
+from harness.domain.operations.alerts import Alert, AlertKind, News
+from harness.domain.reliability.failover import Failover
+from harness.domain.reliability.failures import ErrorClass
+from harness.domain.routing.table import Arm, Canary
 from harness.ports import Clock, Store, Transaction
 from router.blocks import Ledger, Unit
 from router.capture_desk import CaptureDesk

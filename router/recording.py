@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from harness.domain.alerts import Alert
-from harness.domain.canary_judge import Judged
-from harness.domain.failover import Failover
-from harness.domain.routing import Arm, Canary
+from harness.domain.canary.judge import Judged
+from harness.domain.operations.alerts import Alert
+from harness.domain.reliability.failover import Failover
+from harness.domain.routing.table import Arm, Canary
 from router.blocks import Ledger, Unit
 from router.draft import Draft
 from router.guard_folder import LocalAbort

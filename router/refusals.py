@@ -4,7 +4,7 @@ import math
 from typing import Final
 
 from harness.domain.errors import InputError
-from harness.domain.plan import Because, LeftOut
+from harness.domain.routing.plan import Because, LeftOut
 from router.course import Course, Job
 from router.dialects.table import ENDPOINTS
 from router.jsonspan import read

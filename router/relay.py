@@ -12,7 +12,7 @@ from collections.abc import (
 from contextlib import aclosing
 from typing import Final
 
-from harness.domain.failures import FailureClass
+from harness.domain.reliability.failures import FailureClass
 from router.internal_errors import Part
 from router.last_events import LAST_EVENTS_S
 from router.ports import UpstreamFailed, UpstreamReply, dropped

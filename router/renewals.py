@@ -4,8 +4,8 @@ person who throws a switch for them."""
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from harness.domain.credentials import ProviderKey, StoredKey
-from harness.domain.switches import SwitchTarget, forced
+from harness.domain.providers.credentials import ProviderKey, StoredKey
+from harness.domain.routing.kill_switch import SwitchTarget, forced
 from router.health import TargetHealth
 from router.provider_keys import ProviderKeys
 from router.serving import Serving, Upstream

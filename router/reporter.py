@@ -13,10 +13,10 @@ from contextlib import suppress
 from hashlib import blake2b
 from typing import Any, Final
 
-from harness.domain.alerts import Alert
-from harness.domain.canary_judge import Judged
-from harness.domain.failover import Failover
-from harness.domain.routing import Arm, Canary
+from harness.domain.canary.judge import Judged
+from harness.domain.operations.alerts import Alert
+from harness.domain.reliability.failover import Failover
+from harness.domain.routing.table import Arm, Canary
 from harness.ports import Clock
 from router import spool
 from router.draft import Draft

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import IntFlag
 from typing import Final, NamedTuple, Protocol, Self
 
-from harness.domain.guardrails import Guardrail, Kind, Level, Tally, kind_of
-from harness.domain.ranking import Measured, ranking
+from harness.domain.canary.guardrails import Guardrail, Kind, Level, Tally, kind_of
+from harness.domain.canary.ranking import Measured, ranking
 
 
 class Traits(IntFlag):

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterable
 from typing import Final
 
-from harness.domain.pins import MOST_SIGHTINGS, ServedModel, Sighting
+from harness.domain.evals.pins import MOST_SIGHTINGS, ServedModel, Sighting
 from harness.ports import Clock
 
 # A name that a target served a while ago is noted again: the newest is what counts.

@@ -5,19 +5,19 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote
 
-from harness.domain.capabilities import Capabilities, Endpoint
-from harness.domain.credentials import ProviderKey, ProviderKeySets
-from harness.domain.degradation import Hint
-from harness.domain.guardrails import Guardrail
-from harness.domain.keepwarm import KeepWarm
-from harness.domain.overrides import RequestKind
-from harness.domain.plan import Plan, RouteTargets
-from harness.domain.policy import CanaryJudge
-from harness.domain.provider_kinds import PROVIDER_KINDS
-from harness.domain.routing import Arm, Canary, KeyGrant, Route, Snapshot
-from harness.domain.shadow import Shadow
-from harness.domain.switches import Switch, SwitchTarget
-from harness.domain.targets import Price, Provider, Target
+from harness.domain.canary.guardrails import Guardrail
+from harness.domain.proposals.policy import CanaryJudge
+from harness.domain.providers.credentials import ProviderKey, ProviderKeySets
+from harness.domain.providers.kinds import PROVIDER_KINDS
+from harness.domain.routing.capabilities import Capabilities, Endpoint
+from harness.domain.routing.degradation import Hint
+from harness.domain.routing.keep_warm import KeepWarm
+from harness.domain.routing.kill_switch import Switch, SwitchTarget
+from harness.domain.routing.overrides import RequestKind
+from harness.domain.routing.plan import Plan, RouteTargets
+from harness.domain.routing.table import Arm, Canary, KeyGrant, Route, Snapshot
+from harness.domain.routing.target import Price, Provider, Target
+from harness.domain.shadow.shadow import Shadow
 
 _VALIDITY: Final = frozenset({Guardrail.JSON_VALIDITY, Guardrail.TOOL_VALIDITY})
 Header = tuple[bytes, bytes]

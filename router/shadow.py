@@ -11,15 +11,15 @@ from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Any, Final, NamedTuple
 
-from harness.domain.breaker import LAST_RESORT
-from harness.domain.capabilities import Endpoint, missing
-from harness.domain.failures import CLIENTS_OWN, FailureClass
-from harness.domain.mirroring import is_drawn
-from harness.domain.routing import Arm
+from harness.domain.reliability.breaker import LAST_RESORT
+from harness.domain.reliability.failures import CLIENTS_OWN, FailureClass
+from harness.domain.routing.capabilities import Endpoint, missing
+from harness.domain.routing.table import Arm
+from harness.domain.routing.target import Price
 from harness.domain.settings import RouterSettings
-from harness.domain.shadow import COST_USD, MIRRORED, UNPRICED, within_budget
-from harness.domain.shadow_pairs import Measured, Side, compared, of_units
-from harness.domain.targets import Price
+from harness.domain.shadow.pairs import Measured, Side, compared, of_units
+from harness.domain.shadow.sampling import is_drawn
+from harness.domain.shadow.shadow import COST_USD, MIRRORED, UNPRICED, within_budget
 from harness.ports import Clock
 from router.asgi import Scope, header
 from router.attempt import Answer

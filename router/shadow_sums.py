@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import date, datetime
 from typing import Final
 
-from harness.domain.shadow import ShadowTally, Used, added, used_of
+from harness.domain.shadow.shadow import ShadowTally, Used, added, used_of
 from harness.ports import Clock, Store
 from router.snapshot import SnapshotHolder
 

@@ -7,7 +7,7 @@ One of these serves all workers of a router. It forgets when the router ends, as
 from collections import OrderedDict
 from typing import Final
 
-from harness.domain.shadow import Shadow
+from harness.domain.shadow.shadow import Shadow
 
 MAX_KEYS: Final = 500_000
 MAX_SUBJECTS: Final = 256

@@ -7,16 +7,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from harness.domain.credentials import ProviderKeySets
-from harness.domain.data_classes import NONE_NAMED, DataClasses
 from harness.domain.errors import (
     ConfigError,
     DatabaseRestored,
     SnapshotInvalid,
     StoreUnavailable,
 )
-from harness.domain.routing import Snapshot
-from harness.domain.switches import Switch
+from harness.domain.providers.credentials import ProviderKeySets
+from harness.domain.routing.data_classes import NONE_NAMED, DataClasses
+from harness.domain.routing.kill_switch import Switch
+from harness.domain.routing.table import Snapshot
 from harness.ports import Store
 from router import snapshot_file, validity
 from router.lineage_guard import LineageGuard

@@ -9,13 +9,15 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
-from harness.domain.capabilities import Capabilities
-from harness.domain.content import canonical_json
-from harness.domain.credentials import StoredKey
+from harness.domain.canary.observation import UnitRule
+from harness.domain.content_hash import canonical_json
 from harness.domain.errors import SnapshotInvalid
-from harness.domain.key_limits import KeyLimits
-from harness.domain.observation import UnitRule
-from harness.domain.routing import (
+from harness.domain.operations.row_signatures import Revocations, SignedRows
+from harness.domain.providers.credentials import StoredKey
+from harness.domain.reliability.key_limits import KeyLimits
+from harness.domain.routing.capabilities import Capabilities
+from harness.domain.routing.kill_switch import Force, ForceKind, Source, Switch
+from harness.domain.routing.table import (
     Canary,
     KeyGrant,
     Route,
@@ -23,10 +25,8 @@ from harness.domain.routing import (
     RoutingTable,
     Snapshot,
 )
-from harness.domain.shadow import Shadow, ShadowLimits
-from harness.domain.signatures import Revocations, SignedRows
-from harness.domain.switches import Force, ForceKind, Source, Switch
-from harness.domain.targets import Price, Provider, RequestPatch, Target
+from harness.domain.routing.target import Price, Provider, RequestPatch, Target
+from harness.domain.shadow.shadow import Shadow, ShadowLimits
 
 FORMAT: Final = 1
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from harness.domain.failures import FailureClass
-from harness.domain.routing import Arm
+from harness.domain.reliability.failures import FailureClass
+from harness.domain.routing.table import Arm
 from router.body import ClientRequest
 from router.serving import Header, ServedRoute, Upstream
 from router.usage import Usage

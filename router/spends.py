@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from datetime import date, datetime, timedelta
 from typing import Final
 
-from harness.domain.spend import KeySpend, Spent, as_of, spent_of
+from harness.domain.reliability.spend import KeySpend, Spent, as_of, spent_of
 from router.minutes import Ended
 
 DAY: Final = timedelta(days=1)

@@ -11,13 +11,13 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.domain.alerts import Alert, AlertKind, News
-from harness.domain.failover import Failover
-from harness.domain.guardrails import levels_of, ranks_of, tallies_of
-from harness.domain.observation import Block, Traffic
-from harness.domain.pins import ServedModel, Sighting
-from harness.domain.shadow import ShadowTally
-from harness.domain.spend import KeySpend
+from harness.domain.canary.guardrails import levels_of, ranks_of, tallies_of
+from harness.domain.canary.observation import Block, Traffic
+from harness.domain.evals.pins import ServedModel, Sighting
+from harness.domain.operations.alerts import Alert, AlertKind, News
+from harness.domain.reliability.failover import Failover
+from harness.domain.reliability.spend import KeySpend
+from harness.domain.shadow.shadow import ShadowTally
 
 
 class Batch(NamedTuple):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from harness.domain.breaker import BreakerState
+from harness.domain.reliability.breaker import BreakerState
 from router.event_log import EventLog
 from router.health import TargetHealth
 from router.health_checks import HealthChecks

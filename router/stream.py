@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Final
 
 from harness.domain.errors import InputError
-from harness.domain.failures import FailureClass
+from harness.domain.reliability.failures import FailureClass
 from router.failures import class_of_error
 from router.jsonspan import Edit, Members, Value, read, read_finite, spliced
 from router.said import Said

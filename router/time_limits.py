@@ -3,15 +3,15 @@
 import math
 from typing import Final
 
-from harness.domain.capabilities import Endpoint
-from harness.domain.degradation import Hint
-from harness.domain.latency import (
+from harness.domain.reliability.latency import (
     AnswerTimes,
     answer_class,
     first_byte_limit_s,
     unmeasured_limit_s,
     with_answer,
 )
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.degradation import Hint
 from harness.domain.settings import RouterSettings
 from router.course import Job, Try
 from router.hints import given

@@ -17,8 +17,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from harness.domain.capabilities import Endpoint
-from harness.domain.failures import FailureClass
+from harness.domain.reliability.failures import FailureClass
+from harness.domain.routing.capabilities import Endpoint
 from harness.domain.settings import TracingSettings
 from router.body import ClientRequest
 from router.serving import Header, Upstream

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from harness.domain.capabilities import Endpoint
+from harness.domain.routing.capabilities import Endpoint
 from router import transcript_chat, transcript_messages, transcript_responses
 
 Json = dict[str, Any]

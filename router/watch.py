@@ -6,9 +6,9 @@ Made only for requests that a live rollout scores; the others pay nothing.
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Self
 
-from harness.domain.capabilities import Endpoint
-from harness.domain.guardrails import Guardrail
-from harness.domain.observation import UnitRule
+from harness.domain.canary.guardrails import Guardrail
+from harness.domain.canary.observation import UnitRule
+from harness.domain.routing.capabilities import Endpoint
 from router.body import ClientRequest
 from router.dialects.table import DIALECTS
 from router.said import Said

@@ -3,7 +3,7 @@
 import math
 from typing import Final
 
-from harness.domain.overrides import RequestKind
+from harness.domain.routing.overrides import RequestKind
 from harness.domain.settings import RouterSettings
 from router.asgi import Scope, header
 from router.body import ClientRequest

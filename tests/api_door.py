@@ -18,9 +18,9 @@ from harness.api.app import PREFIX, build
 from harness.api.serve import SERVER
 from harness.bootstrap import Installation
 from harness.control import keys
-from harness.domain.access import SYSTEM, Role
-from harness.domain.proposal import Phase, Proposal
-from harness.domain.provider_check import Heard
+from harness.domain.operations.access import SYSTEM, Role
+from harness.domain.proposals.proposal import Phase, Proposal
+from harness.domain.providers.probe import Heard
 from harness.runtime.encryption import FernetCipher, new_key
 from harness.runtime.provider_door import ScriptedDoor
 from tests.world import SECRET, World

@@ -19,11 +19,11 @@ from evals.suites import Catalog
 from harness.bootstrap import Installation, open_installation, upgrade_database
 from harness.control import canary, canary_hands, propose, reconcile, seed
 from harness.control.context import Context
-from harness.domain.access import Actor, Role
-from harness.domain.evaluation import Claim, EvalRun, RunState, Sample
-from harness.domain.guardrails import ErrorTally, Guardrail, Split, Tally
-from harness.domain.observation import Block, Traffic
-from harness.domain.rollout import Rollout, Signal
+from harness.domain.canary.guardrails import ErrorTally, Guardrail, Split, Tally
+from harness.domain.canary.observation import Block, Traffic
+from harness.domain.canary.rollout import Rollout, Signal
+from harness.domain.evals.run import Claim, EvalRun, RunState, Sample
+from harness.domain.operations.access import Actor, Role
 from harness.runtime.clock import ManualClock
 
 XSS = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from evals.suites import Catalog
-from harness.domain.evaluation import Sample
+from harness.domain.evals.run import Sample
 from harness.domain.settings import SuiteSettings
 from harness.ports import EvalJob, EvalRunner
 

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs
 
-from harness.domain.device_flow import Answer, DeviceCode, Tokens
 from harness.domain.errors import SignInRefused
-from harness.domain.oauth_kinds import Flow, OAuthPlace
+from harness.domain.providers.device_flow import Answer, DeviceCode, Tokens
+from harness.domain.providers.oauth_kinds import Flow, OAuthPlace
 from harness.ports import Clock
 from harness.runtime.oauth_http import DEVICE_GRANT
 from harness.runtime.oauth_memory import MemoryOAuth

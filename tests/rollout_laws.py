@@ -11,13 +11,13 @@ from itertools import pairwise
 
 from harness.control import canary_actions, reports
 from harness.control.context import Context
-from harness.domain.access import SYSTEM
-from harness.domain.audit import GENESIS, AuditEvent
-from harness.domain.evaluation import Passed
-from harness.domain.observation import Block
-from harness.domain.proposal import Phase, Proposal
-from harness.domain.rollout import TRANSITIONS, Rollout, RolloutState
-from harness.gate.assignment import ALARM_AT, worst_log_srm
+from harness.domain.canary.observation import Block
+from harness.domain.canary.rollout import TRANSITIONS, Rollout, RolloutState
+from harness.domain.evals.run import Passed
+from harness.domain.operations.access import SYSTEM
+from harness.domain.operations.audit import GENESIS, AuditEvent
+from harness.domain.proposals.proposal import Phase, Proposal
+from harness.gate.online.assignment import ALARM_AT, worst_log_srm
 from harness.ports import RouteRecord, Transaction
 from tests import table_laws
 

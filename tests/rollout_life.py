@@ -21,17 +21,17 @@ from evals.samples import Item
 from harness.control import alerts, canary_hands, propose, reconcile, routes, targets
 from harness.control.clock_watch import PASS_FOR_NEW
 from harness.control.propose import Wish
-from harness.domain.access import SYSTEM
-from harness.domain.alerts import AlertKind
-from harness.domain.changes import Restore
+from harness.domain.canary.guardrails import Guardrails
+from harness.domain.canary.rollout import Rollout, RolloutState, Signal
 from harness.domain.errors import ProofRefused, RevisionConflict, SwapgateError
-from harness.domain.evaluation import Claim
-from harness.domain.guardrails import Guardrails
-from harness.domain.policy import CanaryPolicy, GatePolicy, Policy, Promotion, Step
-from harness.domain.proposal import Phase
-from harness.domain.rollout import Rollout, RolloutState, Signal
-from harness.domain.routing import RouteSettings, RouteSuite
-from harness.domain.targets import Provider, Target
+from harness.domain.evals.run import Claim
+from harness.domain.operations.access import SYSTEM
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.proposals.policy import CanaryPolicy, GatePolicy, Policy, Promotion, Step
+from harness.domain.proposals.proposal import Phase
+from harness.domain.routing.route_changes import Restore
+from harness.domain.routing.table import RouteSettings, RouteSuite
+from harness.domain.routing.target import Provider, Target
 from harness.ports import Store
 from harness.runtime.clock import ManualClock
 from tests.interrupted_store import InterruptedStore

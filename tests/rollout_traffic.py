@@ -10,12 +10,12 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from random import Random
 
-from harness.domain.alerts import Alert, AlertKind
-from harness.domain.guardrails import Guardrail, Level, Tally
-from harness.domain.local_guard import LocalGuard, log_limit
-from harness.domain.observation import Block, Traffic
-from harness.domain.ranking import Measured, ranking
-from harness.domain.routing import Canary, Route, RoutingTable
+from harness.domain.canary.guardrails import Guardrail, Level, Tally
+from harness.domain.canary.observation import Block, Traffic
+from harness.domain.canary.ranking import Measured, ranking
+from harness.domain.canary.worker_guard import LocalGuard, log_limit
+from harness.domain.operations.alerts import Alert, AlertKind
+from harness.domain.routing.table import Canary, Route, RoutingTable
 from harness.ports import Store
 from harness.runtime.clock import ManualClock
 

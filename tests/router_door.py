@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-from harness.domain.data_classes import NONE_NAMED, DataClasses
-from harness.domain.observation import UnitRule
-from harness.domain.policy import Unit
-from harness.domain.routing import Snapshot
+from harness.domain.canary.observation import UnitRule
+from harness.domain.proposals.policy import Unit
+from harness.domain.routing.data_classes import NONE_NAMED, DataClasses
+from harness.domain.routing.table import Snapshot
 from harness.domain.settings import RouterSettings
 from harness.ports import Store
 from harness.runtime.clock import ManualClock

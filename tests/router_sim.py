@@ -8,9 +8,9 @@ from typing import Any
 
 from evals.sim import faults
 from evals.sim.simulator import Simulator
-from harness.domain.access import key_hash
-from harness.domain.observation import UnitRule
-from harness.domain.routing import (
+from harness.domain.canary.observation import UnitRule
+from harness.domain.operations.access import key_hash
+from harness.domain.routing.table import (
     Canary,
     KeyGrant,
     Route,
@@ -18,8 +18,8 @@ from harness.domain.routing import (
     RoutingTable,
     Snapshot,
 )
+from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import RouterSettings
-from harness.domain.targets import Provider, Target
 from tests.router_world import KEY, NARROW_KEY, QUICK, SECRET, World, running_router
 
 OWN, SPARE, OTHER = "sim-base", "sim-better", "sim-worse"

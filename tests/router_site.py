@@ -15,11 +15,11 @@ from evals.samples import Item
 from harness import bootstrap
 from harness.bootstrap import Installation
 from harness.control import keys, routes, seed
-from harness.domain.access import SYSTEM
-from harness.domain.observation import Block, Traffic
-from harness.domain.policy import CanaryPolicy, Step, Unit
-from harness.domain.proposal import Phase
-from harness.domain.targets import Target
+from harness.domain.canary.observation import Block, Traffic
+from harness.domain.operations.access import SYSTEM
+from harness.domain.proposals.policy import CanaryPolicy, Step, Unit
+from harness.domain.proposals.proposal import Phase
+from harness.domain.routing.target import Target
 from tests.processes import Site, site
 from tests.world import CANARY, POLICY, World, suite_file
 

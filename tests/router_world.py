@@ -12,17 +12,19 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
-from harness.domain.access import key_hash
-from harness.domain.alerts import Alert
-from harness.domain.credentials import ProviderKeySets, of_environment
-from harness.domain.data_classes import NONE_NAMED, DataClasses
+from harness.domain.canary.observation import Block, Traffic, UnitRule
 from harness.domain.errors import StoreUnavailable
-from harness.domain.failover import Failover
-from harness.domain.lineage import Lineage
-from harness.domain.observation import Block, Traffic, UnitRule
-from harness.domain.pins import Sighting
-from harness.domain.retry import RetryPolicy
-from harness.domain.routing import (
+from harness.domain.evals.pins import Sighting
+from harness.domain.operations.access import key_hash
+from harness.domain.operations.alerts import Alert
+from harness.domain.providers.credentials import ProviderKeySets, of_environment
+from harness.domain.reliability.failover import Failover
+from harness.domain.reliability.retry import RetryPolicy
+from harness.domain.reliability.spend import KeySpend
+from harness.domain.routing.data_classes import NONE_NAMED, DataClasses
+from harness.domain.routing.kill_switch import Switch
+from harness.domain.routing.snapshot_lineage import Lineage
+from harness.domain.routing.table import (
     Canary,
     KeyGrant,
     Route,
@@ -30,11 +32,9 @@ from harness.domain.routing import (
     RoutingTable,
     Snapshot,
 )
+from harness.domain.routing.target import Price, Provider, RequestPatch, Target
 from harness.domain.settings import RouterSettings
-from harness.domain.shadow import ShadowTally
-from harness.domain.spend import KeySpend
-from harness.domain.switches import Switch
-from harness.domain.targets import Price, Provider, RequestPatch, Target
+from harness.domain.shadow.shadow import ShadowTally
 from harness.ports import Store
 from harness.runtime.clock import SystemClock
 from router.app import build

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from evals.scorers import NotJudged
 from evals.scorers.judging import DATA
-from harness.domain.pins import ServedModel
+from harness.domain.evals.pins import ServedModel
 
 Says = Callable[[Mapping[str, Any]], object]
 

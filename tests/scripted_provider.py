@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from harness.domain.targets import Price, Provider
+from harness.domain.routing.target import Price, Provider
 
 KEY = "sk-secret-of-the-test"
 

@@ -3,7 +3,7 @@
 from base64 import urlsafe_b64encode
 from typing import Final
 
-from harness.domain.signatures import KeyPurpose, keyring_text
+from harness.domain.operations.row_signatures import KeyPurpose, keyring_text
 from harness.runtime.signing import Ed25519Signatures, public_key
 
 PRIVATE: Final = {

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
-from harness.domain.evaluation import Passed
-from harness.domain.evidence import EvidenceKind
-from harness.domain.proposal import Phase, Proposal
-from harness.domain.routing import Route
+from harness.domain.evals.run import Passed
+from harness.domain.proposals.proposal import Phase, Proposal
+from harness.domain.routing.evidence import EvidenceKind
+from harness.domain.routing.table import Route
 from harness.ports import RouteRecord, Transaction
 
 PROVEN = (Phase.AWAITING_APPROVAL, Phase.CANARY, Phase.PROMOTED, Phase.ROLLED_BACK)

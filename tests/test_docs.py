@@ -9,9 +9,10 @@ from click.testing import CliRunner
 from harness.cli.docs import FOLDER, diagrams, wanted
 from harness.cli.program import program
 from harness.cli.reference import replaced
-from harness.domain import proposal, rollout
+from harness.domain.canary import rollout
 from harness.domain.errors import ConfigError, InputError
-from harness.domain.evaluation import VERDICTS
+from harness.domain.evals.run import VERDICTS
+from harness.domain.proposals import proposal
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])

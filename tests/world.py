@@ -16,17 +16,24 @@ from evals.suites import Catalog
 from harness.control import propose, reconcile, routes, targets
 from harness.control.context import Context
 from harness.control.propose import Wish
-from harness.domain.access import SYSTEM, Actor, Role
-from harness.domain.drift import DriftPolicy
-from harness.domain.evaluation import Claim
-from harness.domain.observation import Block
-from harness.domain.pins import ServedModel
-from harness.domain.policy import CanaryPolicy, GatePolicy, Policy, Promotion, Step, Unit
-from harness.domain.proposal import Proposal
-from harness.domain.rollout import Rollout
-from harness.domain.routing import BUCKETS, RouteSettings, RouteSuite
+from harness.domain.canary.observation import Block
+from harness.domain.canary.rollout import Rollout
+from harness.domain.drift.watch import DriftPolicy
+from harness.domain.evals.pins import ServedModel
+from harness.domain.evals.run import Claim
+from harness.domain.operations.access import SYSTEM, Actor, Role
+from harness.domain.proposals.policy import (
+    CanaryPolicy,
+    GatePolicy,
+    Policy,
+    Promotion,
+    Step,
+    Unit,
+)
+from harness.domain.proposals.proposal import Proposal
+from harness.domain.routing.table import BUCKETS, RouteSettings, RouteSuite
+from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.settings import SuiteSettings
-from harness.domain.targets import Price, Provider, Target
 from harness.ports import Chance, Clock, Store, Transaction
 from harness.runtime.alert_sinks import KeptSinks
 from harness.runtime.chance import CountingChance

@@ -16,9 +16,9 @@ from harness.bootstrap import Installation
 from harness.control import keys, propose, reports, seed
 from harness.control.propose import Wish
 from harness.control.reports import CanaryStatus
-from harness.domain.access import SYSTEM, Actor, Role
-from harness.domain.proposal import Phase
-from harness.domain.rollout import Rollout
+from harness.domain.canary.rollout import Rollout
+from harness.domain.operations.access import SYSTEM, Actor, Role
+from harness.domain.proposals.proposal import Phase
 from tests.processes import Site, free_port, site
 
 PERSON: Final = Actor("bench", Role.PROPOSER, "bench")

@@ -19,7 +19,7 @@ from benchmarks.canary.load import Load, pouring
 from benchmarks.canary.moments import now_s, until
 from benchmarks.canary.place import Place, placed
 from benchmarks.canary.wrong import harm_of, slow_s
-from harness.domain.rollout import RolloutState
+from harness.domain.canary.rollout import RolloutState
 from tests.chromium import find
 from tests.dashboard_server import dashboard
 

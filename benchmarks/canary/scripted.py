@@ -15,8 +15,8 @@ from evals.scripted import ScriptedRunner
 from harness.bootstrap import Installation
 from harness.control import propose, reconcile
 from harness.control.propose import Wish
-from harness.domain.proposal import Phase
-from harness.domain.targets import Target
+from harness.domain.proposals.proposal import Phase
+from harness.domain.routing.target import Target
 from harness.runtime.evaluating import Worker
 from harness.runtime.inline_workers import InlineWorkers
 

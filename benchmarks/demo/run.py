@@ -24,11 +24,11 @@ from evals.sim.suites import in_folder, load_all
 from harness import config, shipped
 from harness.demo.script import BETTER, FAULT_RATE, FRAGILE, INCUMBENT, SUITE, WORSE
 from harness.demo.stage import MODELS
-from harness.domain.observation import Block
-from harness.domain.policy import Policy
-from harness.gate.design import Design
-from harness.gate.offline import judge
-from harness.gate.watch import watch
+from harness.domain.canary.observation import Block
+from harness.domain.proposals.policy import Policy
+from harness.gate.offline.design import Design
+from harness.gate.offline.sequential import judge
+from harness.gate.online.rollout_evidence import watch
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TOLD = {BETTER: "promote", WORSE: "reject", FRAGILE: "promote"}

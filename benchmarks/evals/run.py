@@ -26,7 +26,7 @@ from benchmarks.evals import sampling, turns
 from benchmarks.router.processes import free_port, start, wait_for
 from harness import bootstrap
 from harness.control import targets, work
-from harness.domain.access import SYSTEM
+from harness.domain.operations.access import SYSTEM
 from harness.domain.settings import TargetSeed
 
 HERE: Final = Path(__file__).parent

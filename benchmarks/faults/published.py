@@ -24,7 +24,7 @@ from benchmarks.faults.published_provider import DOWN_S, WORDS, Provider
 from benchmarks.router.processes import free_port, start, wait_for
 from harness import bootstrap
 from harness.control import keys, seed
-from harness.domain.access import SYSTEM
+from harness.domain.operations.access import SYSTEM
 
 WHOLE: Final = " ".join(WORDS)
 SPARE: Final = "ok"

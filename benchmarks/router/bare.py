@@ -7,8 +7,8 @@ import sys
 from collections.abc import Mapping
 
 from benchmarks.router.clients import TRANSPORTS
+from harness.domain.routing.target import Provider
 from harness.domain.settings import RouterSettings
-from harness.domain.targets import Provider
 from router.asgi import App, Receive, Scope, Send, arrived, read_body
 from router.ports import Transport, UpstreamRequest
 from router.serve import serve

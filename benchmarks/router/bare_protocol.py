@@ -12,8 +12,8 @@ import httptools
 import uvloop
 
 from benchmarks.router.clients import TRANSPORTS
+from harness.domain.routing.target import Provider
 from harness.domain.settings import RouterSettings
-from harness.domain.targets import Provider
 from router.ports import Transport, UpstreamRequest
 
 HEAD = b"HTTP/1.1 %d X\r\ncontent-type: %s\r\n"

@@ -6,14 +6,14 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.router.clients import TRANSPORTS
-from harness.domain.access import ApiKey, key_hash
-from harness.domain.changes import CreateRoute, StartCanary
-from harness.domain.evaluation import Claim, Passed
-from harness.domain.policy import Policy
-from harness.domain.proposal import Phase, Proposal
-from harness.domain.rollout import Rollout, RolloutState
+from harness.domain.canary.rollout import Rollout, RolloutState
+from harness.domain.evals.run import Claim, Passed
+from harness.domain.operations.access import ApiKey, key_hash
+from harness.domain.proposals.policy import Policy
+from harness.domain.proposals.proposal import Phase, Proposal
+from harness.domain.routing.route_changes import CreateRoute, StartCanary
+from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.settings import RouterSettings
-from harness.domain.targets import Price, Provider, Target
 from harness.ports import Store, Transaction
 from harness.runtime.clock import SystemClock
 from harness.store import migrate

@@ -18,8 +18,8 @@ from dashboard.cards import esc, strong
 from dashboard.queries import CanaryView
 from harness.control import reports
 from harness.control.reports import CanaryStatus
+from harness.domain.canary.rollout import Rollout
 from harness.domain.errors import SwapgateError
-from harness.domain.rollout import Rollout
 
 EVERY = "2s"
 

@@ -9,8 +9,8 @@ from dashboard import cards, charts, form, frames, queries, shell, stories, word
 from dashboard.cards import esc, strong
 from dashboard.queries import ComparisonView, ProposalRow
 from harness.control import monthly
-from harness.domain.evaluation import SuiteReport
-from harness.domain.proposal import Phase
+from harness.domain.evals.run import SuiteReport
+from harness.domain.proposals.proposal import Phase
 
 ROW_PX, ROWS = 35, 6
 

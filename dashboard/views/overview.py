@@ -11,8 +11,8 @@ from dashboard.cards import esc, strong
 from harness.control import listings
 from harness.control.alerts import Listed
 from harness.control.reports import RouteStatus
-from harness.domain.alerts import AlertKind, Severity
-from harness.domain.proposal import Phase
+from harness.domain.operations.alerts import AlertKind, Severity
+from harness.domain.proposals.proposal import Phase
 
 MOST_ALERTS: Final = 5
 

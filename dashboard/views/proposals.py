@@ -10,10 +10,10 @@ from dashboard.cards import esc, strong
 from dashboard.queries import ProposalRow
 from harness.control import canary_plan, outlook, propose, review, widening
 from harness.control.standing import Proof
-from harness.domain.access import Actor
 from harness.domain.errors import SwapgateError
-from harness.domain.evaluation import Claim
-from harness.domain.proposal import Phase
+from harness.domain.evals.run import Claim
+from harness.domain.operations.access import Actor
+from harness.domain.proposals.proposal import Phase
 
 STATES = ("open", "decided", "all")
 

@@ -7,8 +7,8 @@ from dashboard.cards import esc, strong
 from dashboard.queries import RouteView
 from harness.control import routes as control
 from harness.control import seed
-from harness.domain.overrides import RequestKind
-from harness.domain.routing import RouteSettings
+from harness.domain.routing.overrides import RequestKind
+from harness.domain.routing.table import RouteSettings
 from harness.ports import RouteRecord
 
 

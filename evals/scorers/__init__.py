@@ -24,7 +24,7 @@ from evals.scorers.scored import Call, NotJudged, Options, Scored, Scorer
 from evals.scorers.similarity import SIMILARITY
 from evals.scorers.texts import EXACT, REGEX
 from evals.scorers.tool_calls import TOOL_CALL
-from harness.domain.content import digest
+from harness.domain.content_hash import digest
 from harness.domain.errors import NotFound
 
 __all__ = [

@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeVar
 from evals.samples import Item
 from evals.scorers.json_repair import repaired
 from evals.scorers.scored import UNSCORED, Options, Scored
-from harness.domain.pins import ServedModel
+from harness.domain.evals.pins import ServedModel
 
 T = TypeVar("T")
 DATA = "DATA:\n"

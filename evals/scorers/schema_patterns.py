@@ -7,7 +7,7 @@ from typing import Any, Final
 from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.validators import extend
 
-from harness.domain.patterns import TimedPattern
+from harness.domain.bounded_regex import TimedPattern
 
 _timed = cache(TimedPattern)
 

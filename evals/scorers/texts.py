@@ -5,8 +5,8 @@ import json
 from evals.samples import Item
 from evals.scorers.peel import lines_of, peelings
 from evals.scorers.scored import UNSCORED, Options, Scored, Scorer, right_or_wrong
+from harness.domain.bounded_regex import TimedPattern
 from harness.domain.errors import InputError, PatternTooSlow
-from harness.domain.patterns import TimedPattern
 
 
 def written(target: object) -> str:

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 
 import yaml
 
-from harness.config.places import check_size
-from harness.domain.content import digest
+from harness.config.source_locations import check_size
+from harness.domain.content_hash import digest
 from harness.domain.errors import InputError
-from harness.domain.targets import Price
+from harness.domain.routing.target import Price
 
 SHIPPED = Path(__file__).with_name("profiles.yaml")
 JSON_FORMS = (

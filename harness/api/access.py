@@ -12,9 +12,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from harness.api.answers import Answer, problem
 from harness.api.tokens import Attempts
 from harness.control import keys
-from harness.domain.access import MANAGEMENT_PREFIX, Actor, Role
-from harness.domain.client_address import client_address
 from harness.domain.errors import NotAllowed
+from harness.domain.operations.access import MANAGEMENT_PREFIX, Actor, Role
+from harness.domain.operations.client_address import client_address
 from harness.ports import Clock, Store
 
 OPEN = frozenset({"/healthz", "/readyz"})

@@ -10,8 +10,8 @@ from harness.api.bodies import AlertSlice, FailoverSlice
 from harness.api.endpoint import Who, endpoint
 from harness.control import alerts, listings
 from harness.control.alerts import Listed, Tried
-from harness.domain.failover import Failover
-from harness.domain.listing import Page
+from harness.domain.pagination import Page
+from harness.domain.reliability.failover import Failover
 
 router = APIRouter()
 

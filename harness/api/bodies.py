@@ -9,13 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from harness.control.chains import Wanted
 from harness.control.proofs import Waive
 from harness.control.propose import Wish
-from harness.domain.capture import LONGEST_DAYS, MOST_PER_DAY
-from harness.domain.evaluation import Claim, RunState, SuiteRole
-from harness.domain.keepwarm import MOST_BPS
-from harness.domain.key_limits import KeyLimits
-from harness.domain.listing import PageRequest
-from harness.domain.overrides import RequestKind
-from harness.domain.routing import (
+from harness.domain.evals.run import Claim, RunState, SuiteRole
+from harness.domain.pagination import PageRequest
+from harness.domain.privacy.capture import LONGEST_DAYS, MOST_PER_DAY
+from harness.domain.reliability.key_limits import KeyLimits
+from harness.domain.routing.keep_warm import MOST_BPS
+from harness.domain.routing.overrides import RequestKind
+from harness.domain.routing.table import (
     BUCKETS,
     OWN_LIMITS,
     Commit,
@@ -25,8 +25,8 @@ from harness.domain.routing import (
     RouteSuite,
     Stakes,
 )
+from harness.domain.routing.target import RequestPatch
 from harness.domain.settings import TargetSeed
-from harness.domain.targets import RequestPatch
 from harness.ports import MOST_LISTED
 
 Name = Annotated[str, Field(min_length=1, max_length=200)]

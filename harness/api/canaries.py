@@ -11,9 +11,9 @@ from harness.control import canary_plan, reports
 from harness.control.canary_hands import by_hand, moved
 from harness.control.canary_plan import RampPlan
 from harness.control.reports import CanaryStatus
+from harness.domain.canary.rollout import Rollout, Signal
 from harness.domain.errors import NotFound
-from harness.domain.listing import Page
-from harness.domain.rollout import Rollout, Signal
+from harness.domain.pagination import Page
 
 router = APIRouter()
 

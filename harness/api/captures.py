@@ -8,8 +8,8 @@ from harness.api.bodies import CaptureSlice, PurgeSlice
 from harness.api.endpoint import Who, endpoint
 from harness.control import captures, listings
 from harness.control.captures import Glance
-from harness.domain.capture import Captured
-from harness.domain.listing import Page
+from harness.domain.pagination import Page
+from harness.domain.privacy.capture import Captured
 
 router = APIRouter()
 

@@ -14,8 +14,8 @@ from harness.api.bodies import Body, Name, Text
 from harness.api.endpoint import Maker, Who, endpoint
 from harness.control import credentials
 from harness.control.credentials import DEFAULT, LONGEST_OVERLAP, Change, ProviderShown
-from harness.domain.credentials import LONGEST_VALUE
-from harness.domain.listing import Page
+from harness.domain.pagination import Page
+from harness.domain.providers.credentials import LONGEST_VALUE
 
 router = APIRouter()
 Secret = Annotated[SecretStr, Field(max_length=LONGEST_VALUE + 100)]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from harness.api.schema import Components
-from harness.domain.access import MANAGEMENT_PREFIX
+from harness.domain.operations.access import MANAGEMENT_PREFIX
 
 ERROR: Final = {
     "type": "object",

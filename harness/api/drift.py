@@ -10,8 +10,8 @@ from harness.api.bodies import DriftAcceptBody, DriftRunBody, DriftSlice
 from harness.api.endpoint import Who, endpoint
 from harness.control import drift_by_hand, drift_reports, listings
 from harness.control.drift_reports import Shown, Status
-from harness.domain.drift import Check, Watch
-from harness.domain.listing import Page
+from harness.domain.drift.watch import Check, Watch
+from harness.domain.pagination import Page
 
 router = APIRouter()
 ALL_SUITES = DriftRunBody()

@@ -13,7 +13,7 @@ from harness.api.bodies import Body, Slice
 from harness.api.idempotency import Remembered
 from harness.bootstrap import Installation
 from harness.control.context import Context
-from harness.domain.access import Actor
+from harness.domain.operations.access import Actor
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -10,8 +10,8 @@ from harness.api.bodies import EvalBody, EvalSlice, GroundsBody
 from harness.api.endpoint import Maker, Piece, Who, endpoint
 from harness.control import listings, lookup, reports, work
 from harness.control.lookup import SuiteShown
-from harness.domain.evaluation import Budget, EvalRun, Sample, Verdict
-from harness.domain.listing import Page
+from harness.domain.evals.run import Budget, EvalRun, Sample, Verdict
+from harness.domain.pagination import Page
 
 router = APIRouter()
 

@@ -14,7 +14,7 @@ from harness.api.answers import Answer
 from harness.bootstrap import Installation
 from harness.control import propose, reports
 from harness.control.context import Context
-from harness.domain.proposal import Phase
+from harness.domain.proposals.proposal import Phase
 
 log = structlog.get_logger("swapgate.api")
 router = APIRouter(include_in_schema=False)

@@ -11,10 +11,10 @@ from harness.api.endpoint import Maker, Piece, Who, endpoint
 from harness.control import keys, listings, lookup
 from harness.control.keys import KeyGlance
 from harness.control.reports import RouteStatus
-from harness.domain.access import ApiKey, Role
-from harness.domain.audit import AuditEvent
-from harness.domain.listing import Page
-from harness.domain.policy import Policy
+from harness.domain.operations.access import ApiKey, Role
+from harness.domain.operations.audit import AuditEvent
+from harness.domain.pagination import Page
+from harness.domain.proposals.policy import Policy
 
 router = APIRouter()
 

@@ -25,13 +25,13 @@ from harness.control.review import Review
 from harness.control.savings import Savings
 from harness.control.shadow_first import ShadowStage
 from harness.control.standing import Standing
-from harness.domain.access import Role
-from harness.domain.evaluation import EvalRun, SuitePin, SuitePlan, Verdict
-from harness.domain.forecast import Forecast
-from harness.domain.listing import Page
-from harness.domain.pins import Served
-from harness.domain.proposal import Proposal
-from harness.domain.targets import Target
+from harness.domain.evals.cost_forecast import Forecast
+from harness.domain.evals.pins import Served
+from harness.domain.evals.run import EvalRun, SuitePin, SuitePlan, Verdict
+from harness.domain.operations.access import Role
+from harness.domain.pagination import Page
+from harness.domain.proposals.proposal import Proposal
+from harness.domain.routing.target import Target
 
 router = APIRouter()
 NO_REASON = ReasonBody()

@@ -13,8 +13,8 @@ from harness.control import provider_checks, providers
 from harness.control.provider_checks import SelfTest
 from harness.control.provider_matrix import MatrixRow, matrix
 from harness.control.providers import ProviderChange, ProviderGlance
-from harness.domain.access import Role
-from harness.domain.listing import Page
+from harness.domain.operations.access import Role
+from harness.domain.pagination import Page
 
 router = APIRouter()
 Url = Annotated[str, Field(max_length=2000)]

@@ -29,12 +29,12 @@ from harness.control import (
 )
 from harness.control.chains import Entry
 from harness.control.measured import RouteMeasured
-from harness.domain.endings import Ending
-from harness.domain.listing import Page
-from harness.domain.model_match import ModelMatch
-from harness.domain.resolution import Resolution
-from harness.domain.routing import Route
-from harness.domain.targets import Target
+from harness.domain.pagination import Page
+from harness.domain.providers.deprecations import Ending
+from harness.domain.providers.model_match import ModelMatch
+from harness.domain.providers.name_resolution import Resolution
+from harness.domain.routing.table import Route
+from harness.domain.routing.target import Target
 from harness.ports import RouteRecord
 
 router = APIRouter()

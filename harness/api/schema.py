@@ -9,10 +9,10 @@ from enum import Enum, IntEnum
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from harness.control.present import HIDDEN, shown_name
-from harness.domain.evaluation import VERDICTS, Judged
-from harness.domain.listing import Page
-from harness.domain.routing import Route
-from harness.domain.targets import Target
+from harness.domain.evals.run import VERDICTS, Judged
+from harness.domain.pagination import Page
+from harness.domain.routing.table import Route
+from harness.domain.routing.target import Target
 
 Schema = dict[str, Any]
 SCALARS: Mapping[object, Schema] = {

@@ -9,8 +9,8 @@ from harness.api.bodies import ReasonBody, ShadowBody, ShadowSlice
 from harness.api.endpoint import Who, endpoint
 from harness.control import listings, shadows
 from harness.control.shadows import ShadowStatus, WantedShadow
-from harness.domain.listing import Page
-from harness.domain.shadow import Shadow, ShadowLimits
+from harness.domain.pagination import Page
+from harness.domain.shadow.shadow import Shadow, ShadowLimits
 from harness.ports import ShadowRecord
 
 router = APIRouter()

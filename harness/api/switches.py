@@ -7,8 +7,8 @@ from fastapi import APIRouter
 from harness.api.bodies import GroundsBody, SwitchBody
 from harness.api.endpoint import Maker, Piece, Who, endpoint
 from harness.control import listings, switches
-from harness.domain.listing import Page
-from harness.domain.switches import Source, Switch, force_of
+from harness.domain.pagination import Page
+from harness.domain.routing.kill_switch import Source, Switch, force_of
 from harness.ports import SwitchRecord
 
 router = APIRouter()

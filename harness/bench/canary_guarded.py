@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.bench.canary_latency import ranks_of_rows
-from harness.domain.guardrails import Guardrail, Level, Tally
-from harness.domain.observation import Block
-from harness.domain.policy import CanaryPolicy
+from harness.domain.canary.guardrails import Guardrail, Level, Tally
+from harness.domain.canary.observation import Block
+from harness.domain.proposals.policy import CanaryPolicy
 from harness.gate.logspace import Floats
 
 Bools = NDArray[np.bool_]

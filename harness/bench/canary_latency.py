@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.domain.ranking import MAX_CONTROLS
+from harness.domain.canary.ranking import MAX_CONTROLS
 from harness.gate.logspace import Floats
-from harness.gate.streams import ranks_path
+from harness.gate.online.evidence_paths import ranks_path
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import special, stats
 
 from harness.bench.canary_traffic import Traffic
-from harness.gate.streams import counts_path
+from harness.gate.online.evidence_paths import counts_path
 
 Rule = Callable[[Traffic], int | None]
 ALPHA = 0.05

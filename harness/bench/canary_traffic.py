@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.domain.guardrails import Tally
+from harness.domain.canary.guardrails import Tally
 
 Ints = NDArray[np.int64]
 

@@ -12,9 +12,9 @@ from harness.bench.canary_guarded import Harm
 from harness.bench.canary_latency import Slow
 from harness.bench.canary_rules import ALPHA, OURS, RULES, SLOW, Rule
 from harness.bench.canary_traffic import Truth, simulate
-from harness.domain.guardrails import Guardrails
-from harness.domain.policy import CanaryPolicy, Unit
-from harness.gate.watch import watch
+from harness.domain.canary.guardrails import Guardrails
+from harness.domain.proposals.policy import CanaryPolicy, Unit
+from harness.gate.online.rollout_evidence import watch
 
 # Canary failure rate; exposures after which a run counts as "never"; statistics.md 4: the most
 # at the median, and at 95 %.

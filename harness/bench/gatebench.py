@@ -7,7 +7,7 @@ from typing import Final
 from harness.bench.matrix import Matrix, ModelPair, close_pairs
 from harness.bench.measure import Cell, measure
 from harness.bench.rules import OURS, PAIRED_T, RULES
-from harness.domain.evaluation import QUALITY_CLAIMS, Claim
+from harness.domain.evals.run import QUALITY_CLAIMS, Claim
 
 SIZES: Final = (200, 500)
 FIVE, TEN = 0.05, 0.10

@@ -8,7 +8,7 @@ import numpy as np
 from harness.bench.matrix import ModelPair
 from harness.bench.resample import resample
 from harness.bench.rules import MARGIN, RULES
-from harness.domain.evaluation import Claim
+from harness.domain.evals.run import Claim
 
 
 @dataclass(frozen=True)

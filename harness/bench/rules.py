@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from harness.domain.evaluation import Claim
-from harness.gate.design import Design
-from harness.gate.offline import judge_many
+from harness.domain.evals.run import Claim
+from harness.gate.offline.design import Design
+from harness.gate.offline.sequential import judge_many
 
 Floats = NDArray[np.float64]
 Result = tuple[NDArray[np.bool_], NDArray[np.int64]]

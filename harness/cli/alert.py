@@ -5,7 +5,7 @@ import click
 from harness.cli import output, paging, wording
 from harness.cli.session import Session, pass_session
 from harness.control import alerts, listings
-from harness.domain.listing import PageRequest
+from harness.domain.pagination import PageRequest
 
 
 @click.group()

@@ -8,7 +8,7 @@ from harness.cli import output, paging, wording
 from harness.cli.db import print_faults
 from harness.cli.session import Session, pass_session
 from harness.control import listings, lookup
-from harness.domain.listing import PageRequest
+from harness.domain.pagination import PageRequest
 
 
 @click.group()

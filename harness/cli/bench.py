@@ -9,7 +9,7 @@ import click
 
 from harness.cli import output
 from harness.cli.lazy import Lazy, LazyGroup
-from harness.domain.evaluation import QUALITY_CLAIMS, Claim
+from harness.domain.evals.run import QUALITY_CLAIMS, Claim
 
 if TYPE_CHECKING:
     from harness.bench.gatebench import GateBench, Line

@@ -12,11 +12,11 @@ from harness.control.canary_plan import RampPlan
 from harness.control.present import plain
 from harness.control.reports import CanaryExplained, CanaryStatus
 from harness.control.shadow_first import ShadowStage
-from harness.domain.policy import Unit
-from harness.domain.rollout import Rollout, Signal
-from harness.gate.explain import GuardrailRow, Need
-from harness.gate.ramp import StepPlan
-from harness.gate.ramp_words import span
+from harness.domain.canary.rollout import Rollout, Signal
+from harness.domain.proposals.policy import Unit
+from harness.gate.planning.ramp import StepPlan
+from harness.gate.text.explain import GuardrailRow, Need
+from harness.gate.text.ramp_plan import span
 
 # Before these a person is told what the data say against it.
 OVERRULES = frozenset({Signal.ADVANCE, Signal.PROMOTE})

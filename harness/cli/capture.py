@@ -11,7 +11,7 @@ from harness.cli.duration import Duration
 from harness.cli.session import Session, pass_session
 from harness.control import captures, listings
 from harness.domain.errors import InputError
-from harness.domain.listing import PageRequest
+from harness.domain.pagination import PageRequest
 
 
 @click.group()

@@ -26,12 +26,12 @@ from harness.control import (
     unlock,
 )
 from harness.control.context import Context
-from harness.domain.credentials import ProviderKey, lacks_key, of_environment
 from harness.domain.errors import DatabaseUnusable, StoreUnavailable, SwapgateError
-from harness.domain.listing import PageRequest
-from harness.domain.provider_check import FindingStatus, Subject, listed_models
+from harness.domain.pagination import PageRequest
+from harness.domain.providers.credentials import ProviderKey, lacks_key, of_environment
+from harness.domain.providers.probe import FindingStatus, Subject, listed_models
+from harness.domain.routing.target import Provider
 from harness.domain.settings import Settings, SuiteSettings
-from harness.domain.targets import Provider
 from harness.runtime import secret_files
 from harness.runtime.addresses import holder, is_free
 from harness.runtime.alert_sinks import ConfiguredSinks

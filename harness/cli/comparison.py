@@ -10,9 +10,9 @@ from harness.control import monthly
 from harness.control.form import LostByForm, lost_by_form
 from harness.control.present import plain
 from harness.control.reports import ArmFigures, CanaryStatus, Comparison, SuiteSide
-from harness.domain.evaluation import SuiteReport
-from harness.domain.pins import ServedModel
-from harness.gate.words import outcome_words, plainly, spending
+from harness.domain.evals.pins import ServedModel
+from harness.domain.evals.run import SuiteReport
+from harness.gate.text.sentences import outcome_words, plainly, spending
 
 EXAMPLE_CHARACTERS = 200
 HEADINGS = (

@@ -7,7 +7,7 @@ import click
 from harness.cli import output, wording
 from harness.cli.session import Session, pass_session
 from harness.control import sign_in
-from harness.domain.device_flow import DeviceCode
+from harness.domain.providers.device_flow import DeviceCode
 
 
 @click.command()

@@ -7,12 +7,12 @@ import click
 
 from harness.cli import output
 from harness.cli.session import Session, pass_session
-from harness.domain.access import Role
 from harness.domain.errors import Conflict, InputError
-from harness.domain.signatures import KeyPurpose
+from harness.domain.operations.access import Role
+from harness.domain.operations.row_signatures import KeyPurpose
 
 if TYPE_CHECKING:
-    from harness.domain.signatures import RowFault
+    from harness.domain.operations.row_signatures import RowFault
     from harness.store.migrate import SchemaState
 
 MOST_SHOWN = 200

@@ -96,11 +96,11 @@ def _judged(
     items: Sequence[ItemRow], claim: str, margin: float, n_max: int, alpha: float
 ) -> dict[str, object]:
     # scipy here, not above: it would slow the start of every other command.
-    from harness.domain.evaluation import Claim  # noqa: PLC0415
-    from harness.gate.design import Design  # noqa: PLC0415
-    from harness.gate.offline import judge  # noqa: PLC0415
-    from harness.gate.pairs import difference, mean_score  # noqa: PLC0415
-    from harness.gate.words import because  # noqa: PLC0415
+    from harness.domain.evals.run import Claim  # noqa: PLC0415
+    from harness.gate.offline.design import Design  # noqa: PLC0415
+    from harness.gate.offline.pairs import difference, mean_score  # noqa: PLC0415
+    from harness.gate.offline.sequential import judge  # noqa: PLC0415
+    from harness.gate.text.sentences import because  # noqa: PLC0415
 
     design = Design(Claim(claim), margin, n_max, alpha)
     found = judge(
@@ -147,9 +147,9 @@ def _unscored(items: Sequence[ItemRow]) -> str:
 def _watched(
     rows: Sequence[BlockRow], place: str, alpha: float, rho: float
 ) -> dict[str, object]:
-    from harness.domain.guardrails import Tally  # noqa: PLC0415 - as in _judged
-    from harness.gate.fisher import check_counts  # noqa: PLC0415 - as in _judged
-    from harness.gate.online import distance_to_trip, odds_grid, trip  # noqa: PLC0415
+    from harness.domain.canary.guardrails import Tally  # noqa: PLC0415 - as in _judged
+    from harness.gate.online.fisher import check_counts  # noqa: PLC0415 - as in _judged
+    from harness.gate.online.harm_evidence import distance_to_trip, odds_grid, trip  # noqa: PLC0415
 
     try:
         odds_grid(rho)

@@ -6,8 +6,9 @@ import click
 
 from harness.cli import output, reference
 from harness.cli.session import Session
-from harness.domain import proposal, rollout
+from harness.domain.canary import rollout
 from harness.domain.errors import ConfigError, InputError
+from harness.domain.proposals import proposal
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs"
 

@@ -7,8 +7,8 @@ from harness.cli.session import Session, pass_session
 from harness.cli.waiting import who_starts_it
 from harness.control import drift_by_hand, drift_reports, drift_words, listings
 from harness.control.drift_reports import Shown, Status
-from harness.domain.drift import Check, CheckState, DriftEvidence, WatchState
-from harness.domain.listing import PageRequest
+from harness.domain.drift.watch import Check, CheckState, DriftEvidence, WatchState
+from harness.domain.pagination import PageRequest
 
 ROUTE_OPTION = click.option("--route", default="", metavar="ROUTE", help="Only this route.")
 SUITE_OPTION = click.option(

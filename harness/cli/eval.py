@@ -11,8 +11,8 @@ from harness.cli.session import Session, pass_session
 from harness.cli.waiting import TIMED_OUT, follow, who_starts_it
 from harness.control import listings, lookup, reports, work
 from harness.control.present import plain
-from harness.domain.evaluation import Budget, EvalRun, RunState, SampleError
-from harness.domain.listing import PageRequest
+from harness.domain.evals.run import Budget, EvalRun, RunState, SampleError
+from harness.domain.pagination import PageRequest
 
 # What a run's end means for a script.
 EXITS = {

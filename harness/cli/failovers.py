@@ -8,8 +8,8 @@ from harness.cli import output, paging, wording
 from harness.cli.duration import Duration
 from harness.cli.session import Session, pass_session
 from harness.control import listings
-from harness.domain.failover import Failover
-from harness.domain.listing import PageRequest
+from harness.domain.pagination import PageRequest
+from harness.domain.reliability.failover import Failover
 
 
 @click.command("failovers")

@@ -11,8 +11,8 @@ from harness.control import chains
 from harness.control.chains import Entry, Wanted
 from harness.control.proofs import Waive
 from harness.domain.errors import InputError
-from harness.domain.evidence import EvidenceKind
-from harness.domain.routing import Route
+from harness.domain.routing.evidence import EvidenceKind
+from harness.domain.routing.table import Route
 
 
 @click.group()

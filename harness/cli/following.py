@@ -4,9 +4,9 @@ from typing import Final
 
 from harness.cli.session import Session
 from harness.cli.waiting import follow
-from harness.domain.evaluation import Verdict
-from harness.domain.proposal import Phase, Proposal
-from harness.domain.rollout import Rollout
+from harness.domain.canary.rollout import Rollout
+from harness.domain.evals.run import Verdict
+from harness.domain.proposals.proposal import Phase, Proposal
 
 UNDECIDED: Final = frozenset({Phase.PROPOSED, Phase.EVALUATING})
 BY_PHASE: Final = {

@@ -15,17 +15,17 @@ from harness.cli.following import REJECTED_BY_VERDICT
 from harness.cli.session import Session, pass_session
 from harness.cli.target_options import TargetOptions, target_asked, target_options
 from harness.cli.waiting import TIMED_OUT, Ticker
-from harness.config.routes import target_seed
+from harness.config.routing import target_seed
 from harness.control import standalone
 from harness.control.standalone import Question
 from harness.domain.errors import InputError
-from harness.domain.evaluation import Claim
+from harness.domain.evals.run import Claim
 from harness.report.kept import DATABASE, FILE, address, variables
 
 if TYPE_CHECKING:
     from harness.bootstrap import Installation
     from harness.control.context import Context
-    from harness.domain.proposal import Proposal
+    from harness.domain.proposals.proposal import Proposal
     from harness.report.contents import Report
 
 PAUSE_S = 0.2
@@ -225,7 +225,7 @@ def _write(markdown_file: Path | None, junit_file: Path | None, report: "Report"
 def _print(session: Session, report: "Report", keep: Path | None) -> None:
     from harness.cli import comparison  # noqa: PLC0415 - as above
     from harness.control.form import lost_by_form  # noqa: PLC0415
-    from harness.gate.words import plainly  # noqa: PLC0415
+    from harness.gate.text.sentences import plainly  # noqa: PLC0415
 
     found = report.comparison
     if session.json:

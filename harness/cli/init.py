@@ -9,9 +9,9 @@ import click
 
 from harness.cli import output
 from harness.cli.session import Session, pass_session
-from harness.domain.access import Role
 from harness.domain.errors import ConfigError
-from harness.domain.principals import LOCAL, OPERATOR
+from harness.domain.operations.access import Role
+from harness.domain.operations.principals import LOCAL, OPERATOR
 
 SCHEMA_NAME = "swapgate.schema.json"
 TEMPLATE = """\
@@ -95,7 +95,7 @@ def set_up(session: Session) -> Done:
     """Raises ConfigError for a folder that cannot be written."""
     from harness import bootstrap, config  # noqa: PLC0415 - `--help` stays quick
     from harness.control import keys, listings, seed  # noqa: PLC0415 - as above
-    from harness.domain.listing import PageRequest  # noqa: PLC0415 - as above
+    from harness.domain.pagination import PageRequest  # noqa: PLC0415 - as above
     from harness.runtime import secret_files, signing_files  # noqa: PLC0415 - as above
 
     file = bootstrap.config_file(session.config, os.environ) or Path.cwd() / config.FILE_NAME

@@ -11,9 +11,9 @@ from harness.cli.session import Session, pass_session
 from harness.control import keys, listings
 from harness.control.keys import KeyGlance
 from harness.control.present import plain
-from harness.domain.access import ApiKey, Role
-from harness.domain.key_limits import KeyLimits
-from harness.domain.listing import PageRequest
+from harness.domain.operations.access import ApiKey, Role
+from harness.domain.pagination import PageRequest
+from harness.domain.reliability.key_limits import KeyLimits
 
 ROLES = [role.name.lower() for role in Role]
 NONE: Final = "none"

@@ -21,10 +21,10 @@ from harness.control import (
     unlock,
 )
 from harness.control.present import plain
-from harness.domain.endings import Ending
-from harness.domain.listing import PageRequest
-from harness.domain.model_match import NOTHING_OFFERED, ModelMatch
-from harness.domain.targets import Provider, Target
+from harness.domain.pagination import PageRequest
+from harness.domain.providers.deprecations import Ending
+from harness.domain.providers.model_match import NOTHING_OFFERED, ModelMatch
+from harness.domain.routing.target import Provider, Target
 
 CONFLICT = 6
 

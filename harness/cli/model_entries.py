@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from harness.cli import output
 from harness.cli.session import Session
-from harness.domain.catalogue import CatalogueEntry
-from harness.domain.targets import Price
+from harness.domain.providers.catalogue import CatalogueEntry
+from harness.domain.routing.target import Price
 
 
 def show_entries(

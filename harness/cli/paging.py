@@ -7,7 +7,7 @@ from typing import Any, Final
 import click
 
 from harness.cli import output
-from harness.domain.listing import INVALID, Page, PageRequest
+from harness.domain.pagination import INVALID, Page, PageRequest
 from harness.ports import MOST_LISTED
 
 PAGE: Final = 100

@@ -27,11 +27,11 @@ from harness.control.present import plain
 from harness.control.propose import Preview
 from harness.control.rehearse import rehearsed
 from harness.control.review import Review
-from harness.domain.evaluation import Claim, Verdict
-from harness.domain.forecast import Forecast
-from harness.domain.listing import INVALID, PageRequest
-from harness.domain.proposal import Proposal
-from harness.gate.words import percent, spending
+from harness.domain.evals.cost_forecast import Forecast
+from harness.domain.evals.run import Claim, Verdict
+from harness.domain.pagination import INVALID, PageRequest
+from harness.domain.proposals.proposal import Proposal
+from harness.gate.text.sentences import percent, spending
 
 REPORT = Lazy("harness.cli.report:proposal_report", "Write a comparison as a document.")
 

@@ -7,7 +7,7 @@ from harness.cli.session import Session, pass_session
 from harness.cli.target_options import body_fields
 from harness.control import providers
 from harness.control.providers import ProviderChange, ProviderGlance
-from harness.domain.provider_matrix import COLUMNS
+from harness.domain.providers.matrix import COLUMNS
 
 Pairs = tuple[str, ...]
 

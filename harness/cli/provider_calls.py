@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from evals.wire import MalformedReply, body, reply
-from harness.domain.base_url import check_base_url
-from harness.domain.capabilities import Endpoint
-from harness.domain.credentials import ProviderKey, without_secrets
 from harness.domain.errors import InputError, NoAnswer
-from harness.domain.provider_check import list_path
-from harness.domain.provider_kinds import PROVIDER_KINDS
-from harness.domain.targets import Provider, Target
+from harness.domain.providers.api_base_rules import check_base_url
+from harness.domain.providers.credentials import ProviderKey, without_secrets
+from harness.domain.providers.kinds import PROVIDER_KINDS
+from harness.domain.providers.probe import list_path
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.target import Provider, Target
 from harness.ports import Posted
 from harness.runtime.clock import SystemClock
 from harness.runtime.provider_door import HttpDoor

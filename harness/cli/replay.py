@@ -13,8 +13,8 @@ from harness.control.present import plain
 from harness.control.replays import Otherwise, Replayed
 from harness.control.shadow_replay import ReplayedShadow
 from harness.domain.errors import InputError
-from harness.domain.evaluation import Claim, Verdict
-from harness.gate.words import plainly
+from harness.domain.evals.run import Claim, Verdict
+from harness.gate.text.sentences import plainly
 
 DIFFERS = 1
 NO_PROOF = (

@@ -17,9 +17,9 @@ from harness.control import listings, lookup, measured, routes, seed
 from harness.control.present import plain
 from harness.control.reports import RouteStatus
 from harness.domain.errors import NotFound, SignatureInvalid
-from harness.domain.listing import PageRequest
-from harness.domain.overrides import words_of
-from harness.domain.routing import Route, RouteSettings
+from harness.domain.pagination import PageRequest
+from harness.domain.routing.overrides import words_of
+from harness.domain.routing.table import Route, RouteSettings
 from harness.ports import RouteRecord
 
 

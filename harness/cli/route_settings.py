@@ -12,9 +12,9 @@ from harness.cli.session import Session, pass_session
 from harness.cli.suite_options import suite_options, suites_of
 from harness.control import routes
 from harness.domain.errors import InputError
-from harness.domain.keepwarm import bps_of, share_bps_of
-from harness.domain.overrides import NO_OVERRIDES, Overrides, RequestKind
-from harness.domain.routing import (
+from harness.domain.routing.keep_warm import bps_of, share_bps_of
+from harness.domain.routing.overrides import NO_OVERRIDES, Overrides, RequestKind
+from harness.domain.routing.table import (
     OWN_LIMITS,
     Commit,
     OnBadEvent,

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.domain.errors import InputError
-from harness.domain.principals import OPERATOR
+from harness.domain.operations.principals import OPERATOR
 
 if TYPE_CHECKING:
     from harness.bootstrap import Installation
     from harness.control.context import Context
-    from harness.domain.access import Actor
+    from harness.domain.operations.access import Actor
     from harness.domain.settings import Settings
 
 # What `--as` and its variable gave until there were principals.

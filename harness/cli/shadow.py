@@ -10,8 +10,8 @@ from harness.cli.session import Session, pass_session
 from harness.control import listings, shadows
 from harness.control.shadows import LEFT_OUT, Figures, ShadowStatus, WantedShadow
 from harness.domain.errors import InputError
-from harness.domain.listing import PageRequest
-from harness.domain.shadow import ShadowLimits
+from harness.domain.pagination import PageRequest
+from harness.domain.shadow.shadow import ShadowLimits
 
 DEFAULT = ShadowLimits()
 

@@ -1,8 +1,8 @@
 """A shadow that comes before a canary, in a terminal's words."""
 
 from harness.control.shadow_first import ShadowStage
-from harness.domain.proposal import Phase
-from harness.gate.ramp_words import span
+from harness.domain.proposals.proposal import Phase
+from harness.gate.text.ramp_plan import span
 
 
 def described(stage: ShadowStage) -> list[tuple[str, object]]:

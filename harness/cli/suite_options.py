@@ -6,8 +6,8 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from harness.domain.evaluation import SuiteRole
-from harness.domain.routing import RouteSuite
+from harness.domain.evals.run import SuiteRole
+from harness.domain.routing.table import RouteSuite
 
 F = TypeVar("F", bound=Callable[..., Any])
 OPTIONS: Final[Mapping[str, SuiteRole]] = {

@@ -8,8 +8,8 @@ from harness.cli import output, paging, wording
 from harness.cli.duration import Duration
 from harness.cli.session import Session, pass_session
 from harness.control import listings, switches
-from harness.domain.listing import PageRequest
-from harness.domain.switches import Source, force_of
+from harness.domain.pagination import PageRequest
+from harness.domain.routing.kill_switch import Source, force_of
 from harness.ports import SwitchRecord
 
 

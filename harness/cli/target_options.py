@@ -6,9 +6,9 @@ from typing import Any, TypedDict, TypeVar
 
 import click
 
-from harness.config.routes import target_seed
+from harness.config.routing import target_seed
+from harness.domain.routing.target import RequestPatch
 from harness.domain.settings import TargetSeed
-from harness.domain.targets import RequestPatch
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -17,11 +17,11 @@ from harness.client.requests import CompletionRequest
 from harness.client.responses import CompletionResponse
 from harness.client.tool_loop import ToolFunction
 from harness.control import routes, targets, unlock
-from harness.domain import tool_check as rules
-from harness.domain.credentials import ProviderKey, lacks_key, without_secrets
 from harness.domain.errors import CallFailed, CallRefused, ToolLoopUnfinished
-from harness.domain.targets import Provider, Target
-from harness.domain.tool_check import Loop, Outcome, Seen, ToolCall, ToolFinding
+from harness.domain.providers import tool_probe as rules
+from harness.domain.providers.credentials import ProviderKey, lacks_key, without_secrets
+from harness.domain.providers.tool_probe import Loop, Outcome, Seen, ToolCall, ToolFinding
+from harness.domain.routing.target import Provider, Target
 from harness.embedded import LoneTarget, lone_target
 from harness.runtime.clock import SystemClock
 

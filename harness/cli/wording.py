@@ -3,9 +3,9 @@
 from collections.abc import Callable, Iterable
 from datetime import datetime
 
-from harness.domain.evaluation import SuiteReport
-from harness.domain.rollout import Rollout
-from harness.domain.targets import Price, Provider, Target
+from harness.domain.canary.rollout import Rollout
+from harness.domain.evals.run import SuiteReport
+from harness.domain.routing.target import Price, Provider, Target
 
 
 def at(moment: datetime | None) -> str:

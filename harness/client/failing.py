@@ -15,7 +15,7 @@ from harness.domain.errors import (
     NobodyAnswered,
     StreamBroken,
 )
-from harness.domain.retry import retry_after_s
+from harness.domain.reliability.retry import retry_after_s
 
 _NEXT: Final[Mapping[type[CallFailed], str]] = {
     CallRefused: "change the request",

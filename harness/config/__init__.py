@@ -7,8 +7,8 @@ wrong value is a ConfigError with file, line, field and, for a key, the nearest 
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.config import environment, shape
-from harness.config.places import Document, merged, parse
+from harness.config import environment, schema
+from harness.config.source_locations import Document, merged, parse
 from harness.domain.settings import Settings
 
 FILE_NAME = "swapgate.yaml"
@@ -21,12 +21,12 @@ def load(file: Path | None, environ: Mapping[str, str], *, defaults: Path) -> Se
         document = merged(document, parse(file))
     document = merged(document, environment.overrides(environ))
     base = file.resolve().parent if file is not None else Path.cwd()
-    return shape.settings(document, base=base, shipped=defaults.parent, source=file)
+    return schema.settings(document, base=base, shipped=defaults.parent, source=file)
 
 
 def json_schema() -> dict[str, object]:
     """The file's JSON Schema, for editors that complete it."""
-    return shape.json_schema()
+    return schema.json_schema()
 
 
 __all__ = ["FILE_NAME", "Document", "json_schema", "load"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from harness.config.places import Document, Path_, check_size
+from harness.config.source_locations import Document, Path_, check_size
 from harness.domain.errors import ConfigError
 
 PREFIX = "SWAPGATE__"

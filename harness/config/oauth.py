@@ -3,7 +3,7 @@
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from harness.domain.errors import InputError
-from harness.domain.oauth_kinds import OAuthChange, check_oauth_url
+from harness.domain.providers.oauth_kinds import OAuthChange, check_oauth_url
 
 
 class OAuthEntry(BaseModel):

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from harness.config.places import Path_
+from harness.config.source_locations import Path_
 from harness.domain.ranges import SHARE, Range, plain
 
 # Half of the traffic: more of it would be no promotion.

@@ -4,9 +4,9 @@ import shlex
 from typing import Final
 
 from harness.control.reports import Comparison
-from harness.domain.evaluation import Claim, SuiteRole
-from harness.domain.targets import Target
-from harness.gate.remedies import settings_of
+from harness.domain.evals.run import Claim, SuiteRole
+from harness.domain.routing.target import Target
+from harness.gate.offline.format_remedies import settings_of
 
 OPTIONS: Final = {SuiteRole.REQUIRED: "--suite", SuiteRole.GUARD: "--guard"}
 

@@ -13,8 +13,10 @@ from typing import Final
 import structlog
 
 from harness.control.context import Context
-from harness.domain.access import Actor, Role
-from harness.domain.alerts import (
+from harness.domain.canary.rollout import RolloutState
+from harness.domain.errors import DeliveryFailed, NotFound
+from harness.domain.operations.access import Actor, Role
+from harness.domain.operations.alerts import (
     Alert,
     AlertKind,
     AlertRecord,
@@ -26,7 +28,7 @@ from harness.domain.alerts import (
     over,
     told,
 )
-from harness.domain.delivery import (
+from harness.domain.operations.delivery import (
     AlertMessage,
     Delivery,
     delivered,
@@ -35,9 +37,7 @@ from harness.domain.delivery import (
     message_of,
     spread,
 )
-from harness.domain.errors import DeliveryFailed, NotFound
-from harness.domain.proposal import Phase
-from harness.domain.rollout import RolloutState
+from harness.domain.proposals.proposal import Phase
 from harness.ports import AlertSinks, Transaction
 
 log = structlog.get_logger("swapgate.alerts")

@@ -5,8 +5,8 @@ from dataclasses import dataclass, fields
 
 from harness.control import four_eyes
 from harness.control.context import Context
-from harness.domain.access import Actor
-from harness.domain.proposal import Approval, ApprovalKind, Proposal
+from harness.domain.operations.access import Actor
+from harness.domain.proposals.proposal import Approval, ApprovalKind, Proposal
 from harness.ports import Transaction
 
 

@@ -3,7 +3,7 @@ found. What is behind the kept end is held by the chain alone.
 """
 
 from harness.control.context import Context
-from harness.domain.audit import AuditMark
+from harness.domain.operations.audit import AuditMark
 from harness.ports import Transaction
 
 

@@ -12,8 +12,8 @@ import structlog
 
 from harness.control import alerts, audit_anchor, housekeeping, tampering
 from harness.control.context import Context
-from harness.domain.alerts import AlertKind
-from harness.domain.audited_rows import AuditWalk, Finding, RecordedRows
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.operations.state_audit import AuditWalk, Finding, RecordedRows
 from harness.ports import Transaction
 
 log = structlog.get_logger("swapgate.audited_rows")

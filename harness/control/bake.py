@@ -3,11 +3,11 @@ brings it back by itself."""
 
 from harness.control import canary, holding, routes
 from harness.control.context import Context
-from harness.domain.access import SYSTEM, Actor
-from harness.domain.changes import EndBake
-from harness.domain.numerals import readable
-from harness.domain.rollout import Action, Rollout, Signal
-from harness.domain.rollout import moved as rollout_moved
+from harness.domain.canary.rollout import Action, Rollout, Signal
+from harness.domain.canary.rollout import moved as rollout_moved
+from harness.domain.formatting import readable
+from harness.domain.operations.access import SYSTEM, Actor
+from harness.domain.routing.route_changes import EndBake
 from harness.ports import Transaction
 
 

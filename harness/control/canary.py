@@ -16,20 +16,27 @@ from harness.control import (
     tightened,
 )
 from harness.control.context import Context
-from harness.domain.access import SYSTEM, Actor
-from harness.domain.alerts import AlertKind
-from harness.domain.changes import Abort, Change, Promote, RaiseWeight, Restore, StartCanary
+from harness.domain.canary.observation import UnitRule
+from harness.domain.canary.rollout import Action, ActionKind, Rollout, RolloutState, Signal
+from harness.domain.canary.rollout import moved as rollout_moved
 from harness.domain.errors import NotFound, ProofRefused, SignatureInvalid, StaleWrite
-from harness.domain.evaluation import Passed, Verdict
-from harness.domain.numerals import readable
-from harness.domain.observation import UnitRule
-from harness.domain.proposal import Event, Proposal, moved
-from harness.domain.rollout import Action, ActionKind, Rollout, RolloutState, Signal
-from harness.domain.rollout import moved as rollout_moved
-from harness.domain.routing import Route
-from harness.gate import policy as gate_policy
-from harness.gate.assignment import ALARM_AT
-from harness.gate.recomputation import Agreement
+from harness.domain.evals.run import Passed, Verdict
+from harness.domain.formatting import readable
+from harness.domain.operations.access import SYSTEM, Actor
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.proposals.proposal import Event, Proposal, moved
+from harness.domain.routing.route_changes import (
+    Abort,
+    Change,
+    Promote,
+    RaiseWeight,
+    Restore,
+    StartCanary,
+)
+from harness.domain.routing.table import Route
+from harness.gate.offline.recomputation import Agreement
+from harness.gate.online import policy as gate_policy
+from harness.gate.online.assignment import ALARM_AT
 from harness.ports import Transaction
 
 # Among an action's figures: why the stored scores do not give the verdict.

@@ -8,14 +8,14 @@ from typing import Any, Final
 
 from harness.control.context import Context
 from harness.control.sparse import sparse
-from harness.domain.access import SYSTEM
-from harness.domain.audit import AuditEvent
-from harness.domain.content import canonical_json, digest
+from harness.domain.canary.observation import Block
+from harness.domain.canary.rollout import Action, Rollout, RolloutState, Signal
+from harness.domain.content_hash import canonical_json, digest
 from harness.domain.errors import InputError, NotFound, SwapgateError
-from harness.domain.observation import Block
-from harness.domain.rollout import Action, Rollout, RolloutState, Signal
-from harness.gate import policy as gate_policy
-from harness.gate.assignment import BY_PERIOD, POOLED
+from harness.domain.operations.access import SYSTEM
+from harness.domain.operations.audit import AuditEvent
+from harness.gate.online import policy as gate_policy
+from harness.gate.online.assignment import BY_PERIOD, POOLED
 from harness.ports import Transaction
 
 # What the evidence asks for by itself; the others come from people or from the proof.

@@ -14,18 +14,7 @@ from harness.control import (
     tampering,
 )
 from harness.control.context import Context
-from harness.domain.access import Actor, Role
-from harness.domain.alerts import AlertKind
-from harness.domain.audit import require_reason
-from harness.domain.errors import (
-    IllegalTransition,
-    InputError,
-    ProofRefused,
-    StaleWrite,
-)
-from harness.domain.numerals import readable
-from harness.domain.proposal import ApprovalKind, Proposal
-from harness.domain.rollout import (
+from harness.domain.canary.rollout import (
     BY_HAND,
     ONWARD_BY_HAND,
     Action,
@@ -34,7 +23,18 @@ from harness.domain.rollout import (
     RolloutState,
     Signal,
 )
-from harness.gate.objections import objections
+from harness.domain.errors import (
+    IllegalTransition,
+    InputError,
+    ProofRefused,
+    StaleWrite,
+)
+from harness.domain.formatting import readable
+from harness.domain.operations.access import Actor, Role
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.operations.audit import require_reason
+from harness.domain.proposals.proposal import ApprovalKind, Proposal
+from harness.gate.text.warnings import objections
 from harness.ports import Transaction
 
 

@@ -2,10 +2,10 @@
 
 from harness.control import clearance
 from harness.control.context import Context
-from harness.domain import canary_judge
+from harness.domain.canary import judge as canary_judge
 from harness.domain.errors import InputError
-from harness.domain.policy import Policy
-from harness.domain.routing import Route
+from harness.domain.proposals.policy import Policy
+from harness.domain.routing.table import Route
 from harness.ports import Transaction
 
 

@@ -7,13 +7,14 @@ from typing import Final
 
 from harness.control import routes
 from harness.control.context import Context
+from harness.domain.canary.observation import Block, TrafficTotal, covered_s
 from harness.domain.errors import NotFound
-from harness.domain.observation import Block, TrafficTotal, covered_s
-from harness.domain.policy import CanaryPolicy, Unit
-from harness.domain.proposal import Proposal
-from harness.domain.routing import Arm
-from harness.gate import ramp, ramp_words
-from harness.gate.ramp import Pace, StepPlan
+from harness.domain.proposals.policy import CanaryPolicy, Unit
+from harness.domain.proposals.proposal import Proposal
+from harness.domain.routing.table import Arm
+from harness.gate.planning import ramp
+from harness.gate.planning.ramp import Pace, StepPlan
+from harness.gate.text import ramp_plan
 from harness.ports import Transaction
 
 TODAY: Final = timedelta(hours=24)
@@ -61,12 +62,12 @@ def of_policy(ctx: Context, tx: Transaction, route: str, policy: CanaryPolicy) -
     """The plan of one policy's steps."""
     pace = pace_of(ctx, tx, route, policy)
     if pace is None:
-        return RampPlan(route, policy, None, (), (), ramp_words.no_traffic(route))
+        return RampPlan(route, policy, None, (), (), ramp_plan.no_traffic(route))
     steps = ramp.plan(policy, pace)
     known = tx.routing.route(route)
     may_mirror = known is not None and not known.settings.side_effects
-    options = ramp_words.options(policy, pace, steps, may_mirror=may_mirror)
-    words = ramp_words.answer(policy, pace, steps) + ramp_words.before(policy, pace)
+    options = ramp_plan.options(policy, pace, steps, may_mirror=may_mirror)
+    words = ramp_plan.answer(policy, pace, steps) + ramp_plan.before(policy, pace)
     return RampPlan(route, policy, pace, steps, options, words)
 
 

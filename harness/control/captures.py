@@ -6,11 +6,11 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from harness.control.context import Context
-from harness.domain.access import Actor, Role
-from harness.domain.capture import Captured, user_text
 from harness.domain.errors import InputError
-from harness.domain.failover import hashes_of_user
-from harness.domain.near import near_duplicates
+from harness.domain.operations.access import Actor, Role
+from harness.domain.privacy.capture import Captured, user_text
+from harness.domain.privacy.near_duplicates import near_duplicates
+from harness.domain.reliability.failover import hashes_of_user
 from harness.ports import AuditLog
 
 NEAR: Final = 0.9

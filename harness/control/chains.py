@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from harness.control import clearance, routes, targets
 from harness.control.context import Context
 from harness.control.proofs import Waive, proof_for
-from harness.domain.access import Actor, Role
-from harness.domain.changes import SetChain
 from harness.domain.errors import InputError, NotFound
-from harness.domain.evidence import ChainProof, EvidenceKind, Served, Waiver
-from harness.domain.routing import Route
-from harness.domain.targets import Target
+from harness.domain.operations.access import Actor, Role
+from harness.domain.routing.evidence import ChainProof, EvidenceKind, Served, Waiver
+from harness.domain.routing.route_changes import SetChain
+from harness.domain.routing.table import Route
+from harness.domain.routing.target import Target
 from harness.ports import Transaction
 
 

@@ -9,10 +9,10 @@ import difflib
 from collections.abc import Iterable
 
 from harness.control.context import Context
-from harness.domain.data_classes import named_in
 from harness.domain.errors import NotAllowed, NotFound
-from harness.domain.routing import RouteSettings
-from harness.domain.targets import Target
+from harness.domain.routing.data_classes import named_in
+from harness.domain.routing.table import RouteSettings
+from harness.domain.routing.target import Target
 
 
 def check(

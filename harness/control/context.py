@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from harness.control.clock_watch import ClockWatch
-from harness.domain.audited_rows import AuditWalk
-from harness.domain.catalogue import Catalogue
-from harness.domain.drift import DriftPolicy
+from harness.domain.drift.watch import DriftPolicy
 from harness.domain.errors import ConfigError, NotFound
-from harness.domain.oauth_kinds import OAuthChange
-from harness.domain.policy import Policy
-from harness.domain.targets import Target
+from harness.domain.operations.state_audit import AuditWalk
+from harness.domain.proposals.policy import Policy
+from harness.domain.providers.catalogue import Catalogue
+from harness.domain.providers.oauth_kinds import OAuthChange
+from harness.domain.routing.target import Target
 from harness.ports import (
     AlertSinks,
     AuditAnchor,
@@ -29,7 +29,7 @@ from harness.ports import (
 
 if TYPE_CHECKING:
     # With numpy, which no router process needs.
-    from harness.gate.recomputation import Recomputation
+    from harness.gate.offline.recomputation import Recomputation
 
 
 class NoCipher:

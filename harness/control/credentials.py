@@ -8,9 +8,11 @@ from typing import Final
 from harness.control import clearance, provider_moves, sealing, targets, unlock
 from harness.control.context import Context
 from harness.control.present import CamelCase
-from harness.domain.access import SYSTEM, Actor, Role
-from harness.domain.base_url import check_base_url
-from harness.domain.credentials import (
+from harness.domain.errors import Conflict, DecryptionFailed, InputError, NotFound
+from harness.domain.operations.access import SYSTEM, Actor, Role
+from harness.domain.providers.api_base_rules import check_base_url
+from harness.domain.providers.api_base_shape import check_kinds_place
+from harness.domain.providers.credentials import (
     Credential,
     check_name,
     check_value,
@@ -18,14 +20,12 @@ from harness.domain.credentials import (
     of_environment,
     with_new,
 )
-from harness.domain.errors import Conflict, DecryptionFailed, InputError, NotFound
-from harness.domain.headers import check_headers
-from harness.domain.oauth_kinds import check_takes_a_key
-from harness.domain.provider_kinds import PROVIDER_KINDS
-from harness.domain.provider_names import check_provider_name
-from harness.domain.provider_place import check_kinds_place
-from harness.domain.sign_ins import KEY_NAME
-from harness.domain.targets import Provider
+from harness.domain.providers.headers import check_headers
+from harness.domain.providers.kinds import PROVIDER_KINDS
+from harness.domain.providers.oauth_kinds import check_takes_a_key
+from harness.domain.providers.oauth_tokens import KEY_NAME
+from harness.domain.providers.provider_name import check_provider_name
+from harness.domain.routing.target import Provider
 from harness.ports import Transaction
 
 DEFAULT: Final = "default"

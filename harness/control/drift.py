@@ -13,9 +13,7 @@ from harness.control import alerts, drift_runs, drift_words
 from harness.control import drift_watches as watches
 from harness.control.context import Context
 from harness.control.drift_watches import Watched
-from harness.domain.access import SYSTEM
-from harness.domain.alerts import AlertKind
-from harness.domain.drift import (
+from harness.domain.drift.watch import (
     Check,
     CheckState,
     DriftPlan,
@@ -25,8 +23,10 @@ from harness.domain.drift import (
     next_due,
 )
 from harness.domain.errors import Conflict, InputError, SwapgateError
-from harness.domain.evaluation import RUNNABLE
-from harness.domain.pins import ServedModel, ServedPin, Sighting, replaced_by
+from harness.domain.evals.pins import ServedModel, ServedPin, Sighting, replaced_by
+from harness.domain.evals.run import RUNNABLE
+from harness.domain.operations.access import SYSTEM
+from harness.domain.operations.alerts import AlertKind
 from harness.ports import Transaction
 
 log = structlog.get_logger("swapgate.drift")

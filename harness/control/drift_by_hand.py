@@ -4,9 +4,9 @@ from harness.control import drift_watches as watches
 from harness.control import routes
 from harness.control.context import Context
 from harness.control.drift_watches import Watched
-from harness.domain.access import Actor, Role
-from harness.domain.drift import Check, Watch, WatchState
+from harness.domain.drift.watch import Check, Watch, WatchState
 from harness.domain.errors import Conflict, InputError, NotFound
+from harness.domain.operations.access import Actor, Role
 from harness.ports import Transaction
 
 

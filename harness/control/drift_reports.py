@@ -8,7 +8,7 @@ from harness.control import drift_watches as watching
 from harness.control import drift_words, routes
 from harness.control.context import Context
 from harness.control.drift_words import ItemChange
-from harness.domain.drift import Check, CheckState, Watch, WatchState, counted, next_due
+from harness.domain.drift.watch import Check, CheckState, Watch, WatchState, counted, next_due
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from dataclasses import replace
 from typing import Final
 
 from harness.control.context import Context
-from harness.domain.drift import Check, CheckState, Scores, Watch
-from harness.domain.evaluation import EvalRun, RunState, Sample, SampleError
+from harness.domain.drift.watch import Check, CheckState, Scores, Watch
+from harness.domain.evals.run import EvalRun, RunState, Sample, SampleError
 from harness.gate import drift as gate
 
 # More samples than this share without an answer: the run says nothing about the model.

@@ -6,9 +6,7 @@ from typing import Final
 
 from harness.control import alerts
 from harness.control.context import Context
-from harness.domain.access import Actor
-from harness.domain.alerts import AlertKind
-from harness.domain.drift import (
+from harness.domain.drift.watch import (
     Check,
     CheckState,
     DriftPlan,
@@ -17,7 +15,9 @@ from harness.domain.drift import (
     WatchState,
 )
 from harness.domain.errors import Conflict
-from harness.domain.evaluation import RUNNABLE, Budget, EvalRun, RunState
+from harness.domain.evals.run import RUNNABLE, Budget, EvalRun, RunState
+from harness.domain.operations.access import Actor
+from harness.domain.operations.alerts import AlertKind
 from harness.ports import Transaction
 
 OURS: Final = (AlertKind.DRIFT, AlertKind.SERVED_MODEL, AlertKind.JOB_FAILED)

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from harness.domain.drift import Check, Watch, counted
-from harness.domain.evaluation import Sample
-from harness.domain.pins import Sighting
+from harness.domain.drift.watch import Check, Watch, counted
+from harness.domain.evals.pins import Sighting
+from harness.domain.evals.run import Sample
 from harness.ports import Transaction
 
 EXAMPLES: Final = 3

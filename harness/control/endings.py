@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from harness.control import alerts
 from harness.control.context import Context
-from harness.domain.alerts import AlertKind
-from harness.domain.endings import Ending, endings
-from harness.domain.routing import Route
-from harness.domain.targets import Price, Target
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.providers.deprecations import Ending, endings
+from harness.domain.routing.table import Route
+from harness.domain.routing.target import Price, Target
 from harness.ports import Transaction
 
 ENDS, ENDED = AlertKind.MODEL_ENDS, AlertKind.MODEL_ENDED

@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 from harness.control import provider_moves
 from harness.control.context import Context
 from harness.domain.errors import StaleEvidence
-from harness.domain.evaluation import (
+from harness.domain.evals.pins import ServedModel, mixed, replaced_by, told
+from harness.domain.evals.run import (
     RUNNABLE,
     Budget,
     EvalRun,
@@ -17,9 +18,8 @@ from harness.domain.evaluation import (
     SuitePlan,
     Verdict,
 )
-from harness.domain.pins import ServedModel, mixed, replaced_by, told
-from harness.domain.proposal import Proposal, SuiteRuns
-from harness.gate import verdicts
+from harness.domain.proposals.proposal import Proposal, SuiteRuns
+from harness.gate.offline import verdicts
 from harness.ports import Transaction
 
 Answers = tuple[Sequence[Sample], Sequence[Sample]]

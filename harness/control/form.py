@@ -6,11 +6,17 @@ from dataclasses import dataclass
 
 from harness.control import again
 from harness.control.reports import Comparison, SuiteSide
-from harness.domain.evaluation import Claim, Sample, SuiteReport
-from harness.domain.proposal import Proposal
-from harness.domain.targets import Target
-from harness.gate.forms import form_of
-from harness.gate.remedies import Remedy, add_command, in_json_mode, patched, remedy_of
+from harness.domain.evals.run import Claim, Sample, SuiteReport
+from harness.domain.proposals.proposal import Proposal
+from harness.domain.routing.target import Target
+from harness.gate.offline.format_remedies import (
+    Remedy,
+    add_command,
+    in_json_mode,
+    patched,
+    remedy_of,
+)
+from harness.gate.offline.format_rules import form_of
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from harness.domain.access import Actor, ApiKey
 from harness.domain.errors import NotAllowed
-from harness.domain.principals import LOCAL, creators, folded
-from harness.domain.proposal import Approval, Proposal
+from harness.domain.operations.access import Actor, ApiKey
+from harness.domain.operations.principals import LOCAL, creators, folded
+from harness.domain.proposals.proposal import Approval, Proposal
 from harness.ports import Transaction
 
 NEW_FOR: Final = timedelta(days=7)

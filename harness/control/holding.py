@@ -7,11 +7,11 @@ from typing import Final
 
 from harness.control import alerts, tampering
 from harness.control.context import Context
-from harness.domain.alerts import AlertKind
-from harness.domain.moments import later
-from harness.domain.observation import Block, Traffic
-from harness.domain.rollout import Action, ActionKind, Rollout, RolloutState, Signal
-from harness.gate import holds
+from harness.domain.canary.observation import Block, Traffic
+from harness.domain.canary.rollout import Action, ActionKind, Rollout, RolloutState, Signal
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.safe_time import later
+from harness.gate.online import holds
 from harness.ports import Transaction
 
 # What ends a bake takes its control away: that needs data as a step up does.

@@ -7,11 +7,11 @@ import structlog
 
 from harness.control import alerts, audit_anchor, credentials, work
 from harness.control.context import Context
-from harness.domain.access import SYSTEM
-from harness.domain.alerts import AlertKind
 from harness.domain.errors import SnapshotInvalid
-from harness.domain.evaluation import EvalRun
-from harness.domain.signatures import RowFault
+from harness.domain.evals.run import EvalRun
+from harness.domain.operations.access import SYSTEM
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.operations.row_signatures import RowFault
 from harness.ports import Transaction
 
 log = structlog.get_logger("swapgate.housekeeping")

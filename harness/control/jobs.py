@@ -5,8 +5,8 @@ from contextlib import suppress
 
 from harness.control import alerts
 from harness.control.context import Context
-from harness.domain.alerts import AlertKind
 from harness.domain.errors import StoreUnavailable
+from harness.domain.operations.alerts import AlertKind
 
 
 class Watched:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.domain.evaluation import Sample
+from harness.domain.evals.run import Sample
 
 
 @dataclass(frozen=True, slots=True)

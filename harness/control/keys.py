@@ -8,7 +8,14 @@ from typing import Final
 from harness.control.context import Context
 from harness.control.present import plain
 from harness.control.routes import existing
-from harness.domain.access import (
+from harness.domain.errors import (
+    Conflict,
+    InputError,
+    NotAllowed,
+    NotFound,
+    SignatureInvalid,
+)
+from harness.domain.operations.access import (
     DATA_PREFIX,
     MANAGEMENT_PREFIX,
     SYSTEM,
@@ -17,16 +24,9 @@ from harness.domain.access import (
     Role,
     key_hash,
 )
-from harness.domain.errors import (
-    Conflict,
-    InputError,
-    NotAllowed,
-    NotFound,
-    SignatureInvalid,
-)
-from harness.domain.key_limits import KeyLimits
-from harness.domain.principals import Principal, PrincipalKind, check_name, folded
-from harness.domain.spend import Spent
+from harness.domain.operations.principals import Principal, PrincipalKind, check_name, folded
+from harness.domain.reliability.key_limits import KeyLimits
+from harness.domain.reliability.spend import Spent
 from harness.ports import Store, Transaction
 
 NO_LIMITS: Final = "a management key has a role, not limits, which are the router's"

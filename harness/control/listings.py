@@ -17,18 +17,18 @@ from harness.control.context import Context
 from harness.control.keys import KeyGlance
 from harness.control.reports import RouteStatus
 from harness.control.shadows import ShadowStatus
-from harness.domain.access import ApiKey
-from harness.domain.audit import AuditEvent
-from harness.domain.drift import Check, Watch
+from harness.domain.drift.watch import Check, Watch
 from harness.domain.errors import NotFound, SignatureInvalid
-from harness.domain.evaluation import EvalRun, RunState, Sample, Verdict
-from harness.domain.failover import Failover, hashes_of_user
-from harness.domain.listing import FIRST_PAGE, INVALID, Page, PageRequest
-from harness.domain.proposal import Proposal
-from harness.domain.routing import Route
-from harness.domain.signatures import RowFault
-from harness.domain.spend import KeySpend, spent_of
-from harness.domain.targets import Target
+from harness.domain.evals.run import EvalRun, RunState, Sample, Verdict
+from harness.domain.operations.access import ApiKey
+from harness.domain.operations.audit import AuditEvent
+from harness.domain.operations.row_signatures import RowFault
+from harness.domain.pagination import FIRST_PAGE, INVALID, Page, PageRequest
+from harness.domain.proposals.proposal import Proposal
+from harness.domain.reliability.failover import Failover, hashes_of_user
+from harness.domain.reliability.spend import KeySpend, spent_of
+from harness.domain.routing.table import Route
+from harness.domain.routing.target import Target
 from harness.ports import RouteRecord, ShadowRecord, SwitchRecord, Transaction
 
 DEFAULT_SINCE: Final = timedelta(days=1)

@@ -6,8 +6,8 @@ from its spool; until then the weights that the database has are not what users 
 
 from dataclasses import replace
 
-from harness.domain.alerts import AlertKind
-from harness.domain.rollout import Action, ActionKind, Rollout, Signal
+from harness.domain.canary.rollout import Action, ActionKind, Rollout, Signal
+from harness.domain.operations.alerts import AlertKind
 from harness.ports import Transaction
 
 

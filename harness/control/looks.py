@@ -4,14 +4,14 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from harness.control import targets
-from harness.domain import model_identity
 from harness.domain.errors import NotFound
-from harness.domain.evaluation import EvalRun, SuitePin, SuitePlan
-from harness.domain.item_texts import SAME_FROM, shared
-from harness.domain.policy import GatePolicy
-from harness.domain.proposal import Proposal
-from harness.domain.targets import Target
-from harness.gate.multiplicity import alpha_of_look
+from harness.domain.evals.item_overlap import SAME_FROM, shared
+from harness.domain.evals.run import EvalRun, SuitePin, SuitePlan
+from harness.domain.proposals.policy import GatePolicy
+from harness.domain.proposals.proposal import Proposal
+from harness.domain.providers import model_identity
+from harness.domain.routing.target import Target
+from harness.gate.planning.multiplicity import alpha_of_look
 from harness.ports import Transaction
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from harness.control import audit_anchor, routes, targets
 from harness.control.context import Context
 from harness.domain.errors import SwapgateError
-from harness.domain.evaluation import Sample, Verdict
-from harness.domain.routing import Route
-from harness.domain.signatures import RowFault
-from harness.domain.targets import Target
+from harness.domain.evals.run import Sample, Verdict
+from harness.domain.operations.row_signatures import RowFault
+from harness.domain.routing.table import Route
+from harness.domain.routing.target import Target
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,12 @@ from typing import Final
 from harness.control import monthly, routes
 from harness.control.context import Context
 from harness.domain.errors import SwapgateError
-from harness.domain.evaluation import EvalRun, RunState, Sample, SampleError, SuiteRole
-from harness.domain.forecast import MONTH, Bill
-from harness.domain.latency import merged, quantile_ms
-from harness.domain.routing import Arm, Route
-from harness.domain.targets import Target
-from harness.gate.arms import mean_interval
+from harness.domain.evals.cost_forecast import MONTH, Bill
+from harness.domain.evals.run import EvalRun, RunState, Sample, SampleError, SuiteRole
+from harness.domain.reliability.latency import merged, quantile_ms
+from harness.domain.routing.table import Arm, Route
+from harness.domain.routing.target import Target
+from harness.gate.offline.arm_intervals import mean_interval
 from harness.ports import Transaction
 
 DAY: Final = timedelta(days=1)

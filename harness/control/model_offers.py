@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from harness.control.context import Context
-from harness.domain.catalogue import CatalogueEntry
-from harness.domain.model_match import offers
+from harness.domain.providers.catalogue import CatalogueEntry
+from harness.domain.providers.model_match import offers
 
 
 def offered(ctx: Context) -> Sequence[tuple[str, CatalogueEntry]]:

@@ -6,9 +6,17 @@ from statistics import fmean
 from harness.control import propose, routes, targets
 from harness.control.context import Context
 from harness.control.propose import Wish
-from harness.domain.evaluation import Sample, SampleError, SuitePlan
-from harness.domain.forecast import MONTH, Bill, Forecast, ItemTokens, Tokens, billed, forecast
-from harness.domain.targets import Price, Target
+from harness.domain.evals.cost_forecast import (
+    MONTH,
+    Bill,
+    Forecast,
+    ItemTokens,
+    Tokens,
+    billed,
+    forecast,
+)
+from harness.domain.evals.run import Sample, SampleError, SuitePlan
+from harness.domain.routing.target import Price, Target
 from harness.ports import Transaction
 
 

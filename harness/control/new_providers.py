@@ -7,13 +7,13 @@ from urllib.parse import urlsplit
 
 from harness.control import clearance, targets
 from harness.control.context import Context
-from harness.domain.access import Actor, Role
 from harness.domain.errors import Conflict, InputError, NotFound
-from harness.domain.provider_kinds import PROVIDER_KINDS, Group
-from harness.domain.provider_names import check_provider_name
-from harness.domain.provider_place import wanted_place
+from harness.domain.operations.access import Actor, Role
+from harness.domain.providers.api_base_shape import wanted_place
+from harness.domain.providers.kinds import PROVIDER_KINDS, Group
+from harness.domain.providers.provider_name import check_provider_name
+from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import TargetSeed
-from harness.domain.targets import Provider, Target
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,11 +5,11 @@ from dataclasses import asdict, replace
 from typing import Final
 
 from harness.control.context import Context
-from harness.domain.alerts import AlertKind
-from harness.domain.credentials import Credential, check_value, with_new
-from harness.domain.device_flow import Tokens
 from harness.domain.errors import ConfigError
-from harness.domain.sign_ins import KEY_NAME, Secrets, SignIn
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.providers.credentials import Credential, check_value, with_new
+from harness.domain.providers.device_flow import Tokens
+from harness.domain.providers.oauth_tokens import KEY_NAME, Secrets, SignIn
 from harness.ports import OAuthServer, Transaction
 
 ALERTS: Final = (AlertKind.SIGN_IN_ENDED, AlertKind.TOKEN_NOT_RENEWED)

@@ -9,13 +9,13 @@ from harness.control import monthly, propose, routes, targets
 from harness.control.context import Context
 from harness.control.judging import judging_cost
 from harness.control.propose import Wish
-from harness.domain.evaluation import Claim, EvalRun, Sample, SampleError, SuitePlan
-from harness.domain.proposal import Proposal
-from harness.domain.targets import Target
-from harness.gate import budgeting
-from harness.gate.budgeting import Option, Spread, Usage
-from harness.gate.costs import items_to_show
-from harness.gate.planning import DISAGREE, EFFECT, sd_pass_fail
+from harness.domain.evals.run import Claim, EvalRun, Sample, SampleError, SuitePlan
+from harness.domain.proposals.proposal import Proposal
+from harness.domain.routing.target import Target
+from harness.gate.offline.costs import items_to_show
+from harness.gate.planning import budget
+from harness.gate.planning.budget import Option, Spread, Usage
+from harness.gate.planning.sample_size import DISAGREE, EFFECT, sd_pass_fail
 from harness.ports import Transaction
 
 # Enough to know a mean; reading every stored answer would take longer than it tells.
@@ -92,11 +92,11 @@ def _of_suite(
     spread = _spread(tx, plan, arms[0].id, recorded.proposals)
     effect = _effect(plan, wished)
     known = spread or Spread(_guess(plan, effect), 0.0, 0)
-    smallest = budgeting.reach(known, plan.n_max, plan.epochs, plan.alpha)
+    smallest = budget.reach(known, plan.n_max, plan.epochs, plan.alpha)
     pin = ctx.suites.pin(plan.suite)
     items, judged = pin.items, pin.judged
     sides = (ours, theirs)
-    best = budgeting.cheapest(known, effect, plan.alpha, items, sides)
+    best = budget.cheapest(known, effect, plan.alpha, items, sides)
     saving = _saving(ours, theirs) if plan.claim is Claim.CHEAPER else None
     return Outlook(
         plan=plan,
@@ -107,9 +107,9 @@ def _of_suite(
         incumbent=ours,
         candidate=theirs,
         estimated=estimated,
-        cost_usd=budgeting.cost_usd(plan.n_max, plan.epochs, sides),
-        judge_usd=budgeting.judge_usd(plan.n_max, plan.epochs, sides) if judged else 0.0,
-        duration_s=budgeting.duration_s(plan.n_max, plan.epochs, sides, ctx.eval_connections),
+        cost_usd=budget.cost_usd(plan.n_max, plan.epochs, sides),
+        judge_usd=budget.judge_usd(plan.n_max, plan.epochs, sides) if judged else 0.0,
+        duration_s=budget.duration_s(plan.n_max, plan.epochs, sides, ctx.eval_connections),
         cheapest=best,
         warning=_warning(plan, smallest, effect, best, items),
         saving=saving,
@@ -199,7 +199,7 @@ def _spread(
         runs = proposal.runs.get(plan.suite)
         if registered is None or runs is None or registered.suite_digest != plan.suite_digest:
             continue
-        found = budgeting.spread_of(
+        found = budget.spread_of(
             _differences(
                 tx.runs.samples(runs.incumbent, below=MOST_SAMPLES),
                 tx.runs.samples(runs.candidate, below=MOST_SAMPLES),

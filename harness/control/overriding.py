@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from harness.control.context import Context
 from harness.domain.errors import SwapgateError
-from harness.domain.overrides import faults
-from harness.domain.routing import RoutingTable
+from harness.domain.routing.overrides import faults
+from harness.domain.routing.table import RoutingTable
 from harness.ports import Transaction
 
 

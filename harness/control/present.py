@@ -5,9 +5,9 @@ from dataclasses import fields, is_dataclass
 from datetime import date
 from enum import Enum, IntEnum
 
-from harness.domain.evaluation import Judged
-from harness.domain.routing import Route
-from harness.domain.targets import Target
+from harness.domain.evals.run import Judged
+from harness.domain.routing.table import Route
+from harness.domain.routing.target import Target
 
 Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
 

@@ -6,13 +6,13 @@ from typing import Final
 
 from harness.control import four_eyes, recomputation, routes, standing
 from harness.control.context import Context
-from harness.domain.access import Actor
 from harness.domain.errors import InputError, NotAllowed, ProofRefused
-from harness.domain.evaluation import Passed
-from harness.domain.evidence import ChainProof, Served, Waiver
-from harness.domain.proposal import Phase, Proposal
-from harness.domain.routing import Route
-from harness.domain.targets import Target
+from harness.domain.evals.run import Passed
+from harness.domain.operations.access import Actor
+from harness.domain.proposals.proposal import Phase, Proposal
+from harness.domain.routing.evidence import ChainProof, Served, Waiver
+from harness.domain.routing.table import Route
+from harness.domain.routing.target import Target
 from harness.ports import Transaction
 
 # A verdict that led there is no proof for another role either.

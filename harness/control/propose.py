@@ -21,8 +21,6 @@ from harness.control import (
 )
 from harness.control.context import Context
 from harness.control.route_risk import RouteRisk
-from harness.domain.access import Actor, Role
-from harness.domain.audit import require_reason
 from harness.domain.errors import (
     ConfigError,
     Conflict,
@@ -31,9 +29,11 @@ from harness.domain.errors import (
     RouteBusy,
     StaleWrite,
 )
-from harness.domain.evaluation import Claim, Primaries, SuitePin, SuitePlan, SuiteRole
-from harness.domain.policy import GatePolicy, Policy
-from harness.domain.proposal import (
+from harness.domain.evals.run import Claim, Primaries, SuitePin, SuitePlan, SuiteRole
+from harness.domain.operations.access import Actor, Role
+from harness.domain.operations.audit import require_reason
+from harness.domain.proposals.policy import GatePolicy, Policy
+from harness.domain.proposals.proposal import (
     ApprovalKind,
     Event,
     Phase,
@@ -42,8 +42,8 @@ from harness.domain.proposal import (
     moved,
 )
 from harness.domain.ranges import SHARE
-from harness.domain.routing import Route, RouteSettings, RouteSuite
-from harness.domain.targets import Target
+from harness.domain.routing.table import Route, RouteSettings, RouteSuite
+from harness.domain.routing.target import Target
 from harness.ports import Transaction
 
 Registered = Sequence[tuple[SuitePin, SuitePlan]]

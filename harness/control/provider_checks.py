@@ -8,11 +8,11 @@ from typing import Final
 
 from harness.control import sealing, unlock
 from harness.control.context import Context
-from harness.domain import provider_check as rules
-from harness.domain.credentials import lacks_key
 from harness.domain.errors import ConfigError
-from harness.domain.provider_check import FindingStatus, ProviderCheck, list_path
-from harness.domain.targets import Provider, Target
+from harness.domain.providers import probe as rules
+from harness.domain.providers.credentials import lacks_key
+from harness.domain.providers.probe import FindingStatus, ProviderCheck, list_path
+from harness.domain.routing.target import Provider, Target
 
 AT_ONCE: Final = 8
 LIST_TIMEOUT_S: Final = 5.0

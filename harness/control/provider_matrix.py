@@ -10,10 +10,10 @@ from harness.control import credentials, measured
 from harness.control.context import Context
 from harness.control.present import CamelCase
 from harness.control.provider_checks import known_check
-from harness.domain.alerts import AlertKind
-from harness.domain.provider_kinds import PROVIDER_KINDS, Group
-from harness.domain.provider_matrix import Ability, abilities, limitations
-from harness.domain.targets import Price, Provider, Target
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.providers.kinds import PROVIDER_KINDS, Group
+from harness.domain.providers.matrix import Ability, abilities, limitations
+from harness.domain.routing.target import Price, Provider, Target
 
 _TROUBLE: Final = frozenset(
     {AlertKind.BREAKER_OPEN, AlertKind.OUR_KEY, AlertKind.QUOTA, AlertKind.MODEL_UNKNOWN}

@@ -9,9 +9,9 @@ from datetime import datetime
 
 from harness.control.context import Context
 from harness.control.sealing import opened
-from harness.domain.access import Actor
-from harness.domain.audit import require_reason
-from harness.domain.targets import Provider, ProviderMove
+from harness.domain.operations.access import Actor
+from harness.domain.operations.audit import require_reason
+from harness.domain.routing.target import Provider, ProviderMove
 from harness.ports import Transaction
 
 

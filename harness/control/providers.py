@@ -7,13 +7,13 @@ from datetime import datetime
 from harness.control import clearance, credentials, provider_moves, targets
 from harness.control.context import Context
 from harness.control.present import CamelCase
-from harness.domain.access import Actor, Role
-from harness.domain.capabilities import Capabilities
 from harness.domain.errors import Conflict, InputError, NotFound
-from harness.domain.provider_kinds import PROVIDER_KINDS, Group
-from harness.domain.provider_names import check_provider_name
-from harness.domain.provider_place import check_kinds_place
-from harness.domain.targets import JsonObject, Price, Provider
+from harness.domain.operations.access import Actor, Role
+from harness.domain.providers.api_base_shape import check_kinds_place
+from harness.domain.providers.kinds import PROVIDER_KINDS, Group
+from harness.domain.providers.provider_name import check_provider_name
+from harness.domain.routing.capabilities import Capabilities
+from harness.domain.routing.target import JsonObject, Price, Provider
 from harness.ports import Transaction
 
 

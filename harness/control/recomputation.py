@@ -14,18 +14,18 @@ import structlog
 
 from harness.control import alerts, evaluate
 from harness.control.context import Context
-from harness.domain.alerts import AlertKind
-from harness.domain.content import canonical_json
+from harness.domain.content_hash import canonical_json
 from harness.domain.errors import (
     EvidenceMismatch,
     NotFound,
     SignatureInvalid,
     StaleEvidence,
 )
-from harness.domain.evaluation import Sample, Verdict
-from harness.domain.proposal import Proposal
-from harness.gate.recomputation import Agreement, Recomputation, Sides, recompute
-from harness.gate.replay import verdict_bytes
+from harness.domain.evals.run import Sample, Verdict
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.proposals.proposal import Proposal
+from harness.gate.offline.recomputation import Agreement, Recomputation, Sides, recompute
+from harness.gate.offline.replay import verdict_bytes
 from harness.ports import Transaction
 
 log = structlog.get_logger("swapgate.recomputation")

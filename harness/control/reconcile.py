@@ -33,15 +33,13 @@ from harness.control import (
 )
 from harness.control.context import Context
 from harness.control.standing import Proof, Standing
-from harness.domain.access import SYSTEM
-from harness.domain.alerts import AlertKind
 from harness.domain.errors import (
     EvidenceMismatch,
     ProofRefused,
     StaleEvidence,
     SwapgateError,
 )
-from harness.domain.evaluation import (
+from harness.domain.evals.run import (
     Failed,
     HarnessMismatch,
     Inconclusive,
@@ -50,9 +48,11 @@ from harness.domain.evaluation import (
     RunState,
     Verdict,
 )
-from harness.domain.proposal import Event, Phase, Proposal, moved
-from harness.domain.routing import Route
-from harness.gate.words import plainly
+from harness.domain.operations.access import SYSTEM
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.proposals.proposal import Event, Phase, Proposal, moved
+from harness.domain.routing.table import Route
+from harness.gate.text.sentences import plainly
 from harness.ports import Transaction
 
 log = structlog.get_logger("swapgate.reconcile")

@@ -6,11 +6,11 @@ import structlog
 
 from harness.control import alerts, oauth_tokens
 from harness.control.context import Context
-from harness.domain.alerts import AlertKind
-from harness.domain.device_flow import Tokens
 from harness.domain.errors import ConfigError, SignInRefused, SignInUnreachable, StaleWrite
-from harness.domain.oauth_kinds import OAuthPlace, place_of
-from harness.domain.sign_ins import (
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.providers.device_flow import Tokens
+from harness.domain.providers.oauth_kinds import OAuthPlace, place_of
+from harness.domain.providers.oauth_tokens import (
     KEY_NAME,
     MANY_ATTEMPTS,
     Renewal,
@@ -24,7 +24,7 @@ from harness.domain.sign_ins import (
     with_access,
     with_account,
 )
-from harness.domain.targets import Provider
+from harness.domain.routing.target import Provider
 from harness.ports import Transaction
 
 log = structlog.get_logger("swapgate.renewals")

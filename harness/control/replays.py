@@ -6,14 +6,14 @@ from hashlib import sha256
 
 from harness.control.context import Context
 from harness.domain.errors import InputError, NotFound
-from harness.domain.evaluation import Claim, Primaries, Sample, SuitePlan, SuiteRole, Verdict
-from harness.domain.policy import GatePolicy
+from harness.domain.evals.run import Claim, Primaries, Sample, SuitePlan, SuiteRole, Verdict
+from harness.domain.proposals.policy import GatePolicy
 from harness.domain.ranges import SHARE
-from harness.gate.cases import Case
-from harness.gate.design import design_of
-from harness.gate.recomputation import Sides, measured_again
-from harness.gate.replay import cases_of, times_of, verdict_bytes
-from harness.gate.verdicts import recompute, verdict
+from harness.gate.offline.design import design_of
+from harness.gate.offline.recomputation import Sides, measured_again
+from harness.gate.offline.replay import cases_of, times_of, verdict_bytes
+from harness.gate.offline.suite_claims import Case
+from harness.gate.offline.verdicts import recompute, verdict
 from harness.ports import Transaction
 
 

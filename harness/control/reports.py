@@ -12,21 +12,21 @@ from harness.control.judging import JudgingCost, judging_cost
 from harness.control.savings import Arm, Savings, saved
 from harness.control.shadow_first import ShadowStage
 from harness.control.standing import Standing
-from harness.domain.audit import AuditEvent
+from harness.domain.canary.observation import Block, Traffic
+from harness.domain.canary.rollout import Action, Rollout
 from harness.domain.errors import NotFound, SignatureInvalid
-from harness.domain.evaluation import EvalRun, Sample, SampleError, SuitePin, SuitePlan, Verdict
-from harness.domain.forecast import Forecast
-from harness.domain.observation import Block, Traffic
-from harness.domain.pins import Served, told
-from harness.domain.proposal import Proposal
-from harness.domain.rollout import Action, Rollout
-from harness.domain.routing import Route
-from harness.domain.targets import Target
-from harness.gate import policy as gate_policy
-from harness.gate.arms import mean_interval, median_interval
-from harness.gate.explain import Explanation, explain
-from harness.gate.pairs import UNSCORED_HIGH
-from harness.gate.words import without_score
+from harness.domain.evals.cost_forecast import Forecast
+from harness.domain.evals.pins import Served, told
+from harness.domain.evals.run import EvalRun, Sample, SampleError, SuitePin, SuitePlan, Verdict
+from harness.domain.operations.audit import AuditEvent
+from harness.domain.proposals.proposal import Proposal
+from harness.domain.routing.table import Route
+from harness.domain.routing.target import Target
+from harness.gate.offline.arm_intervals import mean_interval, median_interval
+from harness.gate.offline.pairs import UNSCORED_HIGH
+from harness.gate.online import policy as gate_policy
+from harness.gate.text.explain import Explanation, explain
+from harness.gate.text.sentences import without_score
 from harness.ports import Transaction
 
 # What ends without these ran out of money, items or infrastructure: that saves nothing.

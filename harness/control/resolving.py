@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from harness.control import unlock
 from harness.control.context import Context
 from harness.control.likeness import Rapidfuzz
-from harness.domain.model_match import ModelMatch, match, offers
-from harness.domain.resolution import Resolution, resolve
-from harness.domain.sign_ins import KEY_NAME
-from harness.domain.switches import Switch, in_force
+from harness.domain.providers.model_match import ModelMatch, match, offers
+from harness.domain.providers.name_resolution import Resolution, resolve
+from harness.domain.providers.oauth_tokens import KEY_NAME
+from harness.domain.routing.kill_switch import Switch, in_force
 
 
 def of(ctx: Context, name: str, *, standing: Sequence[Switch] = ()) -> Resolution:

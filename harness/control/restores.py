@@ -5,11 +5,11 @@ from typing import Final
 
 from harness.control import alerts, audit_anchor
 from harness.control.context import Context
-from harness.domain.access import Actor, Role
-from harness.domain.alerts import AlertKind
-from harness.domain.audit import AuditMark
 from harness.domain.errors import InputError
-from harness.domain.lineage import Lineage
+from harness.domain.operations.access import Actor, Role
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.operations.audit import AuditMark
+from harness.domain.routing.snapshot_lineage import Lineage
 from harness.ports import Transaction
 
 HIGHEST: Final = 2**53

@@ -9,10 +9,10 @@ from typing import Any, Final
 from harness.control import route_risk, routes, standing, widening
 from harness.control.context import Context
 from harness.control.route_risk import WINDOW, RouteRisk
-from harness.domain.changes import KINDS, Restore
 from harness.domain.errors import NotFound
-from harness.domain.policy import Policy
-from harness.domain.proposal import Proposal
+from harness.domain.proposals.policy import Policy
+from harness.domain.proposals.proposal import Proposal
+from harness.domain.routing.route_changes import KINDS, Restore
 from harness.ports import Transaction
 
 # Of a route's version, what promotions change, and proposals say for themselves.

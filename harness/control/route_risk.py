@@ -7,10 +7,10 @@ from typing import Final
 
 from harness.control import looks
 from harness.domain.errors import NotAllowed
-from harness.domain.evaluation import SuitePlan
-from harness.domain.policy import GatePolicy
-from harness.domain.proposal import Proposal
-from harness.gate.multiplicity import SMALLEST, accumulated, rationed, risk_of
+from harness.domain.evals.run import SuitePlan
+from harness.domain.proposals.policy import GatePolicy
+from harness.domain.proposals.proposal import Proposal
+from harness.gate.planning.multiplicity import SMALLEST, accumulated, rationed, risk_of
 from harness.ports import Transaction
 
 WINDOW: Final = timedelta(days=90)

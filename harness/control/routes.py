@@ -7,19 +7,19 @@ from typing import Final
 
 from harness.control import canary_actions, clearance, overriding, targets
 from harness.control.context import Context
-from harness.domain.access import Actor, Role
-from harness.domain.audit import require_reason
-from harness.domain.capture import check_capture
-from harness.domain.changes import KINDS, ChangeSettings, CreateRoute, Restore
+from harness.domain.canary.rollout import Rollout, RolloutState, Signal
+from harness.domain.canary.rollout import moved as rollout_moved
 from harness.domain.errors import InputError, NotFound, ProofRefused
-from harness.domain.keepwarm import KeepWarm
-from harness.domain.overrides import words_of
-from harness.domain.principals import check_name
-from harness.domain.proposal import Event, moved
-from harness.domain.rollout import Rollout, RolloutState, Signal
-from harness.domain.rollout import moved as rollout_moved
-from harness.domain.routing import OWN_LIMITS, Route, RouteSettings, RoutingTable
-from harness.domain.targets import Target
+from harness.domain.operations.access import Actor, Role
+from harness.domain.operations.audit import require_reason
+from harness.domain.operations.principals import check_name
+from harness.domain.privacy.capture import check_capture
+from harness.domain.proposals.proposal import Event, moved
+from harness.domain.routing.keep_warm import KeepWarm
+from harness.domain.routing.overrides import words_of
+from harness.domain.routing.route_changes import KINDS, ChangeSettings, CreateRoute, Restore
+from harness.domain.routing.table import OWN_LIMITS, Route, RouteSettings, RoutingTable
+from harness.domain.routing.target import Target
 from harness.ports import RouteRecord, Transaction
 
 LONGEST_TIMEOUT_S: Final = 86_400

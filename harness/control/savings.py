@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from harness.domain.evaluation import Sample
+from harness.domain.evals.run import Sample
 
 
 @dataclass(frozen=True)

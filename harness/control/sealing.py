@@ -4,10 +4,10 @@ import logging
 from dataclasses import replace
 
 from harness.control.context import Context
-from harness.domain.access import SYSTEM
 from harness.domain.errors import DecryptionFailed, SwapgateError
-from harness.domain.routing import Snapshot
-from harness.domain.targets import Provider
+from harness.domain.operations.access import SYSTEM
+from harness.domain.routing.table import Snapshot
+from harness.domain.routing.target import Provider
 from harness.ports import Cipher
 
 log = logging.getLogger(__name__)

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 from harness.control import clearance, overriding, routes, sealing, targets
 from harness.control.context import Context
-from harness.domain.access import SYSTEM, Actor
-from harness.domain.changes import CreateRoute
-from harness.domain.routing import Route, RouteSettings
+from harness.domain.operations.access import SYSTEM, Actor
+from harness.domain.routing.route_changes import CreateRoute
+from harness.domain.routing.table import Route, RouteSettings
 from harness.domain.settings import RouteSeed, Settings
 from harness.ports import Transaction
 

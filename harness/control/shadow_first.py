@@ -12,17 +12,17 @@ from typing import Final
 from harness.control import alerts, canary, routes, shadow_replay, shadows
 from harness.control.context import Context
 from harness.control.shadows import LONGEST, ShadowStatus
-from harness.domain.access import SYSTEM
-from harness.domain.alerts import AlertKind
 from harness.domain.errors import InputError, NotAllowed, NotFound, StaleWrite
-from harness.domain.evaluation import Passed
-from harness.domain.policy import Policy, ShadowFirst
-from harness.domain.proposal import Event, Phase, Proposal, moved
-from harness.domain.routing import Route
-from harness.domain.shadow import MOST_PER_DAY, Shadow, ShadowLimits, used_of
-from harness.domain.targets import Target
-from harness.gate.shadow import ALL_CHECKS
-from harness.gate.shadow_first import NO_MONEY_USD, Decided, Move, Seen, decide
+from harness.domain.evals.run import Passed
+from harness.domain.operations.access import SYSTEM
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.proposals.policy import Policy, ShadowFirst
+from harness.domain.proposals.proposal import Event, Phase, Proposal, moved
+from harness.domain.routing.table import Route
+from harness.domain.routing.target import Target
+from harness.domain.shadow.shadow import MOST_PER_DAY, Shadow, ShadowLimits, used_of
+from harness.gate.shadow_evidence import ALL_CHECKS
+from harness.gate.shadow_stage import NO_MONEY_USD, Decided, Move, Seen, decide
 from harness.ports import ShadowRecord, Transaction
 
 # A pace from less than this is none.

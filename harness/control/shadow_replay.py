@@ -14,13 +14,13 @@ from harness.control import shadows
 from harness.control.context import Context
 from harness.control.present import plain
 from harness.control.sparse import sparse
-from harness.domain.access import SYSTEM
-from harness.domain.audit import AuditEvent
-from harness.domain.content import canonical_json, digest
+from harness.domain.content_hash import canonical_json, digest
 from harness.domain.errors import InputError, NotFound, SwapgateError
-from harness.domain.policy import ShadowFirst, Unit
-from harness.domain.proposal import Event, Proposal
-from harness.gate.shadow_first import Decided, Move, Seen, decide
+from harness.domain.operations.access import SYSTEM
+from harness.domain.operations.audit import AuditEvent
+from harness.domain.proposals.policy import ShadowFirst, Unit
+from harness.domain.proposals.proposal import Event, Proposal
+from harness.gate.shadow_stage import Decided, Move, Seen, decide
 from harness.ports import Transaction
 
 KEY: Final = "shadow_inputs"

@@ -12,13 +12,15 @@ from typing import Final
 
 from harness.control import clearance, routes, targets
 from harness.control.context import Context
-from harness.domain.access import SYSTEM, Actor, Role
 from harness.domain.errors import InputError, NotFound
-from harness.domain.mirroring import ended_by
-from harness.domain.policy import Unit
-from harness.domain.proposal import Proposal
-from harness.domain.routing import Route
-from harness.domain.shadow import (
+from harness.domain.operations.access import SYSTEM, Actor, Role
+from harness.domain.proposals.policy import Unit
+from harness.domain.proposals.proposal import Proposal
+from harness.domain.routing.table import Route
+from harness.domain.routing.target import Target
+from harness.domain.shadow.pairs import PAIRS, SIMILARITY, UNIT, Both, Check
+from harness.domain.shadow.sampling import ended_by
+from harness.domain.shadow.shadow import (
     COST_USD,
     MIRRORED,
     Shadow,
@@ -28,9 +30,7 @@ from harness.domain.shadow import (
     check_limits,
     used_of,
 )
-from harness.domain.shadow_pairs import PAIRS, SIMILARITY, UNIT, Both, Check
-from harness.domain.targets import Target
-from harness.gate import shadow as gate
+from harness.gate import shadow_evidence as gate
 from harness.ports import ShadowRecord, Transaction
 
 LONGEST: Final = timedelta(days=90)

@@ -7,8 +7,9 @@ from datetime import datetime
 from harness.control import alerts, credentials, oauth_tokens
 from harness.control.context import Context
 from harness.control.present import CamelCase
-from harness.domain.access import Actor, Role
-from harness.domain.device_flow import (
+from harness.domain.errors import NotFound, SignInRefused
+from harness.domain.operations.access import Actor, Role
+from harness.domain.providers.device_flow import (
     Answer,
     DeviceCode,
     Ended,
@@ -18,10 +19,15 @@ from harness.domain.device_flow import (
     after,
     begin,
 )
-from harness.domain.errors import NotFound, SignInRefused
-from harness.domain.oauth_kinds import OAuthPlace, place_of
-from harness.domain.sign_ins import KEY_NAME, Secrets, SignIn, with_access, with_account
-from harness.domain.targets import Provider
+from harness.domain.providers.oauth_kinds import OAuthPlace, place_of
+from harness.domain.providers.oauth_tokens import (
+    KEY_NAME,
+    Secrets,
+    SignIn,
+    with_access,
+    with_account,
+)
+from harness.domain.routing.target import Provider
 from harness.ports import OAuthServer
 
 

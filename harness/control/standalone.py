@@ -8,11 +8,11 @@ from typing import Any, Final
 from harness.control import propose, reconcile, routes, targets, widening
 from harness.control.context import Context
 from harness.control.propose import Wish
-from harness.domain.access import Actor
 from harness.domain.errors import NotAllowed, NotFound
-from harness.domain.evaluation import Claim, SuiteRole
-from harness.domain.proposal import Phase, Proposal
-from harness.domain.routing import RouteSettings, RouteSuite
+from harness.domain.evals.run import Claim, SuiteRole
+from harness.domain.operations.access import Actor
+from harness.domain.proposals.proposal import Phase, Proposal
+from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.settings import Settings, TargetSeed
 
 LONGEST_PAUSE_S: Final = 20.0

@@ -12,9 +12,9 @@ from enum import StrEnum
 from harness.control import clearance, provider_moves
 from harness.control.context import Context
 from harness.domain.errors import NotFound, ProofRefused
-from harness.domain.evaluation import SuitePin, SuitePlan, Verdict, plan_of
-from harness.domain.pins import Sighting, replaced_by, told
-from harness.gate.replay import runs_of, served_of
+from harness.domain.evals.pins import Sighting, replaced_by, told
+from harness.domain.evals.run import SuitePin, SuitePlan, Verdict, plan_of
+from harness.gate.offline.replay import runs_of, served_of
 from harness.ports import Transaction
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from harness.control import audit_anchor, audited_rows, recomputation
 from harness.control.context import Context
 from harness.domain.errors import NotFound, SignatureInvalid
-from harness.domain.evaluation import Passed
-from harness.domain.proposal import Proposal
+from harness.domain.evals.run import Passed
+from harness.domain.proposals.proposal import Proposal
 from harness.ports import Transaction
 
 

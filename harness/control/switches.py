@@ -10,10 +10,10 @@ from datetime import timedelta
 
 from harness.control import four_eyes, routes, targets
 from harness.control.context import Context
-from harness.domain.access import Actor, Role
-from harness.domain.audit import require_reason
 from harness.domain.errors import InputError, NotFound
-from harness.domain.switches import (
+from harness.domain.operations.access import Actor, Role
+from harness.domain.operations.audit import require_reason
+from harness.domain.routing.kill_switch import (
     Force,
     ForceKind,
     Source,

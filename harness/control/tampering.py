@@ -3,9 +3,9 @@
 from typing import Final
 
 from harness.control.context import Context
-from harness.domain.alerts import AlertKind
 from harness.domain.errors import ProofRefused
-from harness.domain.proposal import Phase, Proposal
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.proposals.proposal import Phase, Proposal
 from harness.ports import Transaction
 
 # A canary is looked at all the same: harm must end it. It takes no step (`control.holding`).

@@ -5,16 +5,16 @@ import difflib
 from harness.control import provider_moves
 from harness.control.context import Context
 from harness.control.sealing import opened, sealed
-from harness.domain.access import Actor, Role
-from harness.domain.base_url import check_base_url
-from harness.domain.capabilities import Endpoint
-from harness.domain.catalogue import priced
 from harness.domain.errors import Conflict, InputError, NotFound
-from harness.domain.headers import check_headers
-from harness.domain.provider_kinds import PROVIDER_KINDS
-from harness.domain.provider_place import check_kinds_place
+from harness.domain.operations.access import Actor, Role
+from harness.domain.providers.api_base_rules import check_base_url
+from harness.domain.providers.api_base_shape import check_kinds_place
+from harness.domain.providers.catalogue import priced
+from harness.domain.providers.headers import check_headers
+from harness.domain.providers.kinds import PROVIDER_KINDS
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.target import Provider, Target, check_extra_body
 from harness.domain.settings import TargetSeed
-from harness.domain.targets import Provider, Target, check_extra_body
 from harness.ports import Transaction
 
 

@@ -9,11 +9,11 @@ from typing import Final
 
 from harness.control import routes, widening
 from harness.control.context import Context
-from harness.domain.access import Actor, Role
 from harness.domain.errors import ProofRefused
-from harness.domain.evaluation import SuiteRole
-from harness.domain.proposal import Proposal
-from harness.domain.routing import Route
+from harness.domain.evals.run import SuiteRole
+from harness.domain.operations.access import Actor, Role
+from harness.domain.proposals.proposal import Proposal
+from harness.domain.routing.table import Route
 from harness.ports import Transaction
 
 OTHER_RULES: Final = "registered under other rules than the route has"

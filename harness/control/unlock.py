@@ -4,15 +4,15 @@ import logging
 from collections.abc import Iterable, Mapping
 
 from harness.control.context import Context
-from harness.domain.credentials import (
+from harness.domain.errors import SwapgateError
+from harness.domain.providers.credentials import (
     Credential,
     ProviderKey,
     ProviderKeySets,
     StoredKey,
     of_environment,
 )
-from harness.domain.errors import SwapgateError
-from harness.domain.targets import Provider
+from harness.domain.routing.target import Provider
 from harness.ports import Cipher, Transaction
 
 log = logging.getLogger(__name__)

@@ -2,8 +2,8 @@
 
 from harness.control import alerts, chains
 from harness.control.context import Context
-from harness.domain.alerts import AlertKind
-from harness.domain.evidence import Waiver
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.routing.evidence import Waiver
 
 
 def watch(ctx: Context) -> None:

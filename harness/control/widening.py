@@ -10,16 +10,16 @@ from typing import Any, Final
 from harness.control import four_eyes, standing
 from harness.control.context import Context
 from harness.control.route_risk import WINDOW
-from harness.domain.access import Actor
-from harness.domain.changes import KINDS, Restore
 from harness.domain.errors import NotFound
-from harness.domain.evaluation import SuitePin, SuiteRole
-from harness.domain.policy import Policy
-from harness.domain.policy_order import stricter_or_equal
-from harness.domain.principals import folded
-from harness.domain.routing import Route, RouteSuite
-from harness.domain.targets import Target
-from harness.gate.forms import form_prompts
+from harness.domain.evals.run import SuitePin, SuiteRole
+from harness.domain.operations.access import Actor
+from harness.domain.operations.principals import folded
+from harness.domain.proposals.policy import Policy
+from harness.domain.proposals.policy_strictness import stricter_or_equal
+from harness.domain.routing.route_changes import KINDS, Restore
+from harness.domain.routing.table import Route, RouteSuite
+from harness.domain.routing.target import Target
+from harness.gate.offline.format_rules import form_prompts
 from harness.ports import RouteRecord, Transaction
 
 ADDENDUM: Final = "prompt addendum"

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 
 from harness.control import clearance, evaluate, targets
 from harness.control.context import Context
-from harness.domain.access import Actor, Role
-from harness.domain.audit import require_reason
 from harness.domain.errors import IllegalTransition, InputError, StoreUnavailable
-from harness.domain.evaluation import RUNNABLE, Budget, EvalRun, RunState, order_by_hand
-from harness.domain.proposal import Event, Phase, Proposal, moved
+from harness.domain.evals.run import RUNNABLE, Budget, EvalRun, RunState, order_by_hand
+from harness.domain.operations.access import Actor, Role
+from harness.domain.operations.audit import require_reason
+from harness.domain.proposals.proposal import Event, Phase, Proposal, moved
 from harness.ports import Transaction
 
 MAX_FAILURES = 5

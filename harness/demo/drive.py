@@ -13,8 +13,8 @@ from harness.control.reports import CanaryStatus, Comparison
 from harness.demo.script import FAULT_RATE, FRAGILE, Story
 from harness.demo.stage import Stage
 from harness.demo.traffic import Traffic
-from harness.domain.principals import OPERATOR
-from harness.domain.proposal import Phase
+from harness.domain.operations.principals import OPERATOR
+from harness.domain.proposals.proposal import Phase
 
 QUIET_RPS, BUSY_RPS, FAILING_RPS = 8.0, 220.0, 80.0
 # Without any progress for this long nothing will come any more.

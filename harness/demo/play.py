@@ -17,8 +17,8 @@ from harness.demo.screen import Screen
 from harness.demo.script import OUTAGE_ROUTE, WORSE, stories
 from harness.demo.stage import Stage
 from harness.demo.traffic import Traffic
-from harness.domain.access import SYSTEM
-from harness.domain.evaluation import Failed
+from harness.domain.evals.run import Failed
+from harness.domain.operations.access import SYSTEM
 
 SDK_RPS = 14.0
 OUTAGE_AFTER_S = 20.0

@@ -12,8 +12,8 @@ from rich.table import Table
 
 from harness.demo.drive import Scene
 from harness.demo.traffic import Tally
-from harness.domain.policy import Policy
-from harness.domain.proposal import Phase
+from harness.domain.proposals.policy import Policy
+from harness.domain.proposals.proposal import Phase
 
 PLAIN_EVERY_S = 10.0
 

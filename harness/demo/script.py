@@ -7,7 +7,7 @@ with the roles of two models exchanged, two stories exchange their ends.
 from dataclasses import dataclass
 from typing import Final
 
-from harness.domain.proposal import Phase
+from harness.domain.proposals.proposal import Phase
 
 SUITE: Final = "tickets"
 INCUMBENT: Final = "sim/aurora-1"

@@ -5,16 +5,16 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from harness.domain.breaker import DEFAULT_BREAKER, BreakerPolicy
-from harness.domain.capture import CaptureSettings
-from harness.domain.catalogue import CatalogueChange
-from harness.domain.drift import DriftPolicy
-from harness.domain.eval_limits import EvalLimits
-from harness.domain.oauth_kinds import OAuthChange
-from harness.domain.policy import Policy
-from harness.domain.retry import DEFAULT_RETRY, RetryPolicy
-from harness.domain.routing import RouteSettings
-from harness.domain.targets import Provider, RequestPatch, Target
+from harness.domain.drift.watch import DriftPolicy
+from harness.domain.evals.provider_limits import EvalLimits
+from harness.domain.privacy.capture import CaptureSettings
+from harness.domain.proposals.policy import Policy
+from harness.domain.providers.catalogue import CatalogueChange
+from harness.domain.providers.oauth_kinds import OAuthChange
+from harness.domain.reliability.breaker import DEFAULT_BREAKER, BreakerPolicy
+from harness.domain.reliability.retry import DEFAULT_RETRY, RetryPolicy
+from harness.domain.routing.table import RouteSettings
+from harness.domain.routing.target import Provider, RequestPatch, Target
 
 
 class AnsweredModel(StrEnum):

@@ -31,11 +31,11 @@ from typing import Final
 
 import numpy as np
 
-from harness.domain.drift import DriftEvidence, Scores
+from harness.domain.drift.watch import DriftEvidence, Scores
 from harness.domain.errors import InputError
-from harness.gate.intervals import t_interval, tango_interval
 from harness.gate.logspace import Floats, log_mean
-from harness.gate.pairs import ROUNDING
+from harness.gate.offline.intervals import t_interval, tango_interval
+from harness.gate.offline.pairs import ROUNDING
 
 WINDOWS: Final = (1, 2, 4, 8, 16)
 ODDS: Final = (1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 100.0)

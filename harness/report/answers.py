@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from harness.gate.words import points
+from harness.gate.text.sentences import points
 from harness.report.contents import Telling
 from harness.report.pieces import cell, fenced, table
 

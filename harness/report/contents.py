@@ -12,8 +12,8 @@ from harness.control import reports
 from harness.control.context import Context
 from harness.control.reports import ArmFigures, Comparison, SuiteSide
 from harness.domain.errors import SwapgateError
-from harness.domain.evaluation import Sample, SuiteReport
-from harness.gate.pairs import mean_score
+from harness.domain.evals.run import Sample, SuiteReport
+from harness.gate.offline.pairs import mean_score
 
 TELLING: Final = 10
 NO_TAG: Final = "(no tag)"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
-from harness.domain.evaluation import SuiteReport
+from harness.domain.evals.run import SuiteReport
 from harness.report.contents import Report, SuitePart
 
 PROBLEMS = {

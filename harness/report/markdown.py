@@ -8,11 +8,11 @@ from harness.control import again, monthly, widening
 from harness.control.form import LostByForm, broken_rules, lost_by_form
 from harness.control.reports import ArmFigures
 from harness.control.standing import Proof, Standing
-from harness.domain.evaluation import SuiteReport, Verdict
-from harness.domain.pins import ServedModel, told
-from harness.domain.targets import Target
-from harness.gate.cases import cost_of
-from harness.gate.words import outcome_words, percent, plainly, points, spending
+from harness.domain.evals.pins import ServedModel, told
+from harness.domain.evals.run import SuiteReport, Verdict
+from harness.domain.routing.target import Target
+from harness.gate.offline.suite_claims import cost_of
+from harness.gate.text.sentences import outcome_words, percent, plainly, points, spending
 from harness.report.answers import most_telling
 from harness.report.contents import Report, SuitePart, TagRow
 from harness.report.kept import variables

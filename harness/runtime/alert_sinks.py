@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness.domain.delivery import AlertMessage
 from harness.domain.errors import DeliveryFailed
+from harness.domain.operations.delivery import AlertMessage
 from harness.domain.settings import AlertSettings, AlertSink
 
 

@@ -13,9 +13,9 @@ with warnings.catch_warnings():
 
     apprise.Apprise.instantiate("json://localhost")
 
-from harness.domain.alerts import Severity, Told
-from harness.domain.delivery import AlertMessage
 from harness.domain.errors import DeliveryFailed
+from harness.domain.operations.alerts import Severity, Told
+from harness.domain.operations.delivery import AlertMessage
 
 KINDS: Final = {
     Severity.INFO: apprise.NotifyType.INFO,

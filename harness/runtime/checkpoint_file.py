@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from harness.domain.audit import AuditMark
-from harness.domain.content import canonical_json
+from harness.domain.content_hash import canonical_json
 from harness.domain.errors import SignatureInvalid
-from harness.domain.signatures import KeyPurpose
+from harness.domain.operations.audit import AuditMark
+from harness.domain.operations.row_signatures import KeyPurpose
 from harness.ports import Signatures
 
 NAME: Final = "audit.checkpoint"

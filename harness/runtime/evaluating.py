@@ -13,12 +13,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from harness.domain.access import SYSTEM
-from harness.domain.audited_rows import SAMPLES_GONE
 from harness.domain.errors import JudgeUnfit, NotFound, StoreUnavailable, SwapgateError
-from harness.domain.evaluation import LEASE_S, EvalRun, RunState, Sample
-from harness.domain.pins import ServedModel, Sighting
-from harness.domain.targets import Provider
+from harness.domain.evals.pins import ServedModel, Sighting
+from harness.domain.evals.run import LEASE_S, EvalRun, RunState, Sample
+from harness.domain.operations.access import SYSTEM
+from harness.domain.operations.state_audit import SAMPLES_GONE
+from harness.domain.routing.target import Provider
 from harness.ports import Clock, EvalJob, EvalRunner, Store, Transaction
 
 BEAT_S = 2.0

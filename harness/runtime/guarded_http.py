@@ -10,7 +10,7 @@ from email.message import Message
 from functools import partial
 from typing import IO, Any
 
-from harness.domain.base_url import may_connect
+from harness.domain.providers.api_base_rules import may_connect
 
 
 class ClosedAddress(OSError):

@@ -13,9 +13,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from harness.domain.catalogue import Catalogue, CatalogueChange, CatalogueEntry, catalogue
-from harness.domain.provider_kinds import PROVIDER_KINDS, Group
-from harness.domain.targets import Price
+from harness.domain.providers.catalogue import (
+    Catalogue,
+    CatalogueChange,
+    CatalogueEntry,
+    catalogue,
+)
+from harness.domain.providers.kinds import PROVIDER_KINDS, Group
+from harness.domain.routing.target import Price
 
 FILE: Final = "model_prices_and_context_window_backup.json"
 SAMPLE: Final = "sample_spec"

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlencode, urlsplit
 
-from harness.domain.device_flow import DEFAULT_INTERVAL_S, Answer, DeviceCode, Tokens
 from harness.domain.errors import SignInRefused, SignInUnreachable
-from harness.domain.jwt_claims import life_s
-from harness.domain.oauth_kinds import Flow, OAuthPlace
+from harness.domain.providers.device_flow import DEFAULT_INTERVAL_S, Answer, DeviceCode, Tokens
+from harness.domain.providers.jwt_claims import life_s
+from harness.domain.providers.oauth_kinds import Flow, OAuthPlace
 from harness.ports import Clock
 from harness.runtime.guarded_http import opener
 

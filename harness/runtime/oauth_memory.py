@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from harness.domain.device_flow import SLOW_DOWN_S, Answer, DeviceCode, Tokens
 from harness.domain.errors import SignInRefused, SignInUnreachable
-from harness.domain.oauth_kinds import OAuthPlace
+from harness.domain.providers.device_flow import SLOW_DOWN_S, Answer, DeviceCode, Tokens
+from harness.domain.providers.oauth_kinds import OAuthPlace
 from harness.ports import Clock
 
 DEAD: Final = "invalid_grant"

@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
-from harness.domain.base_url import check_base_url
-from harness.domain.credentials import without
 from harness.domain.errors import InputError
-from harness.domain.headers import check_sendable
-from harness.domain.provider_check import Heard, is_content
-from harness.domain.targets import ANTHROPIC, ANTHROPIC_VERSION, Provider
+from harness.domain.providers.api_base_rules import check_base_url
+from harness.domain.providers.credentials import without
+from harness.domain.providers.headers import check_sendable
+from harness.domain.providers.probe import Heard, is_content
+from harness.domain.routing.target import ANTHROPIC, ANTHROPIC_VERSION, Provider
 from harness.ports import Clock
 from harness.runtime.guarded_http import opener
 

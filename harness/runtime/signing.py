@@ -8,7 +8,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Final
 
 from harness.domain.errors import ConfigError, SignatureInvalid
-from harness.domain.signatures import (
+from harness.domain.operations.row_signatures import (
     KEY_BYTES,
     KeyPurpose,
     Keyring,

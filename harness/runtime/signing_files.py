@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from harness.domain.errors import ConfigError
-from harness.domain.settings import Settings
-from harness.domain.signatures import (
+from harness.domain.operations.row_signatures import (
     KeyPurpose,
     Keyring,
     KeyState,
@@ -22,6 +21,7 @@ from harness.domain.signatures import (
     parse_keyring,
     replaced_by,
 )
+from harness.domain.settings import Settings
 from harness.runtime import encryption, signing
 from harness.runtime.secret_files import writable_home
 

@@ -7,8 +7,8 @@ import time
 from datetime import datetime
 from typing import Final
 
-from harness.domain.delivery import AlertMessage
 from harness.domain.errors import DeliveryFailed
+from harness.domain.operations.delivery import AlertMessage
 
 SIGNATURE: Final = "x-swapgate-signature"
 DELIVERY: Final = "x-swapgate-delivery"

@@ -4,8 +4,8 @@ import json
 from dataclasses import replace
 from datetime import UTC
 
-from harness.domain.audit import AuditEvent, mac_of
-from harness.domain.content import canonical_json
+from harness.domain.content_hash import canonical_json
+from harness.domain.operations.audit import AuditEvent, mac_of
 from harness.store.tables.base import storable
 
 

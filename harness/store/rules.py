@@ -8,18 +8,9 @@ from datetime import datetime
 from functools import partial
 from typing import Final
 
-from harness.domain.access import ApiKey
-from harness.domain.capture import Captured
-from harness.domain.changes import (
-    Change,
-    ChangeSettings,
-    CreateRoute,
-    Promote,
-    Restore,
-    SetChain,
-    StartCanary,
-)
-from harness.domain.content import canonical_json
+from harness.domain.canary.guardrails import Guardrail, Tally
+from harness.domain.canary.observation import Block, Traffic
+from harness.domain.content_hash import canonical_json
 from harness.domain.errors import (
     Conflict,
     InputError,
@@ -30,18 +21,27 @@ from harness.domain.errors import (
     RouteBusy,
     StaleWrite,
 )
-from harness.domain.evaluation import RunState, Sample, Verdict
-from harness.domain.evidence import Evidence, Waiver
-from harness.domain.failover import Failover
-from harness.domain.guardrails import Guardrail, Tally
-from harness.domain.observation import Block, Traffic
-from harness.domain.pins import ServedModel, Sighting
-from harness.domain.principals import Principal, folded
-from harness.domain.proposal import Approval, Phase, Proposal
-from harness.domain.routing import BUCKETS, KeyGrant
-from harness.domain.shadow import Shadow, ShadowTally, check_limits
-from harness.domain.spend import KeySpend
-from harness.domain.switches import Source, Switch
+from harness.domain.evals.pins import ServedModel, Sighting
+from harness.domain.evals.run import RunState, Sample, Verdict
+from harness.domain.operations.access import ApiKey
+from harness.domain.operations.principals import Principal, folded
+from harness.domain.privacy.capture import Captured
+from harness.domain.proposals.proposal import Approval, Phase, Proposal
+from harness.domain.reliability.failover import Failover
+from harness.domain.reliability.spend import KeySpend
+from harness.domain.routing.evidence import Evidence, Waiver
+from harness.domain.routing.kill_switch import Source, Switch
+from harness.domain.routing.route_changes import (
+    Change,
+    ChangeSettings,
+    CreateRoute,
+    Promote,
+    Restore,
+    SetChain,
+    StartCanary,
+)
+from harness.domain.routing.table import BUCKETS, KeyGrant
+from harness.domain.shadow.shadow import Shadow, ShadowTally, check_limits
 from harness.store.tables.base import storable
 
 ENDED: Final = (RunState.DONE, RunState.STOPPED, RunState.OVER_BUDGET, RunState.FAILED)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from harness.domain.failures import FailureClass
+from harness.domain.reliability.failures import FailureClass
 from router.bridges.blocks import Answered, Block, End, Finish, Head, Kind, Tokens
 from router.dialects.lists import first_object, nothing_said, objects
 from router.failures import error_in_answer

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from harness.domain.failures import FailureClass
+from harness.domain.reliability.failures import FailureClass
 from router.bridges.blocks import Block, Kind, Writer
 from router.bridges.chat_answer import call_id
 from router.ports import UpstreamFailed

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from harness.domain.errors import InputError
-from harness.domain.failures import FailureClass
+from harness.domain.reliability.failures import FailureClass
 from router.bridges.blocks import Block, Head, Kind, Tokens, Writer
 from router.bridges.chat_answer import end_of, head_of, thoughts, tokens_of, written
 from router.bridges.chat_calls import Calls

@@ -3,7 +3,7 @@
 from codecs import BOM_UTF8
 from collections.abc import Iterator
 
-from harness.domain.failures import FailureClass
+from harness.domain.reliability.failures import FailureClass
 from router.patching import to_json
 from router.ports import UpstreamFailed
 from router.stream import EVENT_END, LONGEST_END, MAX_EVENT_BYTES, data_of

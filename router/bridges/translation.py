@@ -4,8 +4,8 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
-from harness.domain.capabilities import Endpoint
-from harness.domain.provider_kinds import PROVIDER_KINDS, AnswerLimit
+from harness.domain.providers.kinds import PROVIDER_KINDS, AnswerLimit
+from harness.domain.routing.capabilities import Endpoint
 from router.bridges import messages_request, responses_request
 from router.bridges.chat_answer import answered
 from router.bridges.chat_stream import ChatEvents

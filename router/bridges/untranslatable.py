@@ -1,6 +1,6 @@
 """What has no place in the other protocol, and may not be dropped."""
 
-from harness.domain.failures import FailureClass
+from harness.domain.reliability.failures import FailureClass
 from router.ports import UpstreamFailed
 from router.replies import error_body
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Final
 
-from harness.domain.capabilities import Endpoint
-from harness.domain.failures import FailureClass
-from harness.domain.targets import Target
+from harness.domain.reliability.failures import FailureClass
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.target import Target
 from router.body import ClientRequest
 from router.dialects.chat_said import hear, schema_of, tools_of
 from router.dialects.chat_stream import ChatStream, has_output

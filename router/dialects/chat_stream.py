@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from harness.domain.failures import FailureClass
+from harness.domain.reliability.failures import FailureClass
 from router.dialects.chat_said import hear
 from router.dialects.lists import objects
 from router.jsonspan import Edit, Members

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Protocol
 
-from harness.domain.capabilities import Endpoint
-from harness.domain.targets import Target
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.target import Target
 from router.body import ClientRequest
 from router.jsonspan import Members
 from router.replies import Reply

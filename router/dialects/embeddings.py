@@ -7,9 +7,9 @@ from array import array
 from collections.abc import Sequence
 from typing import Final
 
-from harness.domain.capabilities import Endpoint
-from harness.domain.failures import FailureClass
-from harness.domain.targets import Target
+from harness.domain.reliability.failures import FailureClass
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.target import Target
 from router.body import ClientRequest
 from router.dialects.chat import Chat
 from router.dialects.lists import first_object

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
-from harness.domain.failures import FailureClass
+from harness.domain.reliability.failures import FailureClass
 from router.jsonspan import Members
 from router.ports import UpstreamFailed
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Final
 
-from harness.domain.capabilities import Endpoint
-from harness.domain.failures import FailureClass
-from harness.domain.targets import ANTHROPIC_VERSION, Target
+from harness.domain.reliability.failures import FailureClass
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.target import ANTHROPIC_VERSION, Target
 from router.body import ClientRequest
 from router.dialects.lists import nothing_said, objects
 from router.dialects.messages_error import anthropic_error

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from harness.domain.failures import FailureClass
+from harness.domain.reliability.failures import FailureClass
 from router.dialects.messages_error import TYPE_BY_CLASS
 from router.dialects.messages_said import hear_block, hear_delta
 from router.jsonspan import Edit, Members, walk_object

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Final
 
-from harness.domain.capabilities import Endpoint
-from harness.domain.failures import FailureClass
-from harness.domain.targets import JsonObject, Target
+from harness.domain.reliability.failures import FailureClass
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.target import JsonObject, Target
 from router.body import ClientRequest
 from router.dialects.chat import RESERVED as CHATS
 from router.dialects.chat import Chat

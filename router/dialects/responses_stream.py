@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from harness.domain.failures import FailureClass
+from harness.domain.reliability.failures import FailureClass
 from router.dialects.responses_said import hear
 from router.failures import class_of_error
 from router.jsonspan import Edit, Members, walk_object

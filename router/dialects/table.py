@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from harness.domain.capabilities import Endpoint
+from harness.domain.routing.capabilities import Endpoint
 from router.dialects.chat import CHAT
 from router.dialects.dialect import Dialect
 from router.dialects.embeddings import EMBEDDINGS

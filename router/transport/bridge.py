@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 from harness.domain.errors import InputError
-from harness.domain.failures import FailureClass
+from harness.domain.reliability.failures import FailureClass
 from router.bridges.translation import Translated, Translation
 from router.dialects.chat import CHAT
 from router.jsonspan import read

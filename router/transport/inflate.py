@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Iterator
 
-from harness.domain.failures import FailureClass
+from harness.domain.reliability.failures import FailureClass
 from router.ports import UpstreamFailed
 
 PIECE_BYTES = 64 * 1024

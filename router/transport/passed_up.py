@@ -1,6 +1,6 @@
 """The client's own headers on their way to the provider."""
 
-from harness.domain.targets import Provider
+from harness.domain.routing.target import Provider
 
 
 def passed_up(

@@ -6,11 +6,11 @@ from io import BytesIO
 import aiohttp
 from yarl import URL
 
-from harness.domain.credentials import ProviderKey
-from harness.domain.failures import FailureClass
-from harness.domain.headers import call_headers
+from harness.domain.providers.credentials import ProviderKey
+from harness.domain.providers.headers import call_headers
+from harness.domain.reliability.failures import FailureClass
+from harness.domain.routing.target import Provider
 from harness.domain.settings import RouterSettings
-from harness.domain.targets import Provider
 from router.ports import UpstreamFailed, UpstreamRequest
 from router.transport.inflate import inflater_for
 from router.transport.passed_up import passed_up

@@ -6,10 +6,10 @@ Why not a library: docs/adr/0003-upstream-client.md.
 import ssl
 from collections.abc import AsyncIterator, Sequence
 
-from harness.domain.credentials import ProviderKey
-from harness.domain.failures import FailureClass
+from harness.domain.providers.credentials import ProviderKey
+from harness.domain.reliability.failures import FailureClass
+from harness.domain.routing.target import Provider
 from harness.domain.settings import RouterSettings
-from harness.domain.targets import Provider
 from router.ports import UpstreamFailed, UpstreamRequest
 from router.transport.inflate import inflater_for
 from router.transport.pool_call import Call, call_for, more_lines

@@ -5,9 +5,9 @@ from typing import Final, NamedTuple
 from urllib.parse import quote, urlsplit
 
 from harness.domain.errors import InputError
-from harness.domain.failures import FailureClass
-from harness.domain.headers import call_headers, check_sendable
-from harness.domain.targets import Provider
+from harness.domain.providers.headers import call_headers, check_sendable
+from harness.domain.reliability.failures import FailureClass
+from harness.domain.routing.target import Provider
 from router.ports import UpstreamFailed
 from router.transport.passed_up import passed_up
 

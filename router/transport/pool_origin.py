@@ -9,8 +9,8 @@ from contextlib import suppress
 from itertools import chain, zip_longest
 from typing import Final, NamedTuple
 
-from harness.domain.base_url import may_connect
-from harness.domain.failures import FailureClass
+from harness.domain.providers.api_base_rules import may_connect
+from harness.domain.reliability.failures import FailureClass
 from router.ports import UpstreamFailed
 from router.transport.pool_wire import Wire
 

@@ -7,7 +7,7 @@ from typing import Final, cast
 
 import httptools
 
-from harness.domain.failures import FailureClass
+from harness.domain.reliability.failures import FailureClass
 from router.ports import UpstreamFailed
 
 MAX_HEAD_BYTES: Final = 64 * 1024

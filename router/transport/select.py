@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from harness.domain.capabilities import Endpoint
 from harness.domain.errors import ConfigError
-from harness.domain.provider_kinds import PROVIDER_KINDS, SERVED_KINDS, ProviderKind
+from harness.domain.providers.kinds import PROVIDER_KINDS, SERVED_KINDS, ProviderKind
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.target import Provider
 from harness.domain.settings import RouterSettings
-from harness.domain.targets import Provider
 from router.bridges.translation import TRANSLATIONS, Translation
 from router.dialects.table import DIALECTS
 from router.ports import CHAT_PATH, Transport, UpstreamReply, UpstreamRequest

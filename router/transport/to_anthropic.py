@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, Final
 
-from harness.domain.targets import ANTHROPIC_VERSION
+from harness.domain.routing.target import ANTHROPIC_VERSION
 from router.bridges.sse import Payloads
 from router.transport.asked import Asked, Json, looked_through
 from router.transport.chat_shape import ChunkMaker, completion, message_of

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any, Final
 from urllib.parse import quote
 
-from harness.domain.failures import FailureClass
+from harness.domain.reliability.failures import FailureClass
 from router.ports import UpstreamFailed
 from router.transport.asked import Asked, Json, looked_through
 from router.transport.chat_shape import completion

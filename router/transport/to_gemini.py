@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any, Final
 from urllib.parse import quote
 
-from harness.domain.failures import FailureClass
+from harness.domain.reliability.failures import FailureClass
 from router.bridges.sse import Payloads
 from router.ports import UpstreamFailed
 from router.transport.asked import Asked, Json, looked_through

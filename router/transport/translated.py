@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from harness.domain.failures import FailureClass
+from harness.domain.reliability.failures import FailureClass
 from router.last_events import until_end
 from router.ports import Transport, UpstreamFailed, UpstreamReply, UpstreamRequest
 from router.transport.asked import Json, looked_through

@@ -5,10 +5,10 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Final
 
-from harness.domain.credentials import ProviderKey, without_secrets
 from harness.domain.errors import NoAnswer
+from harness.domain.providers.credentials import ProviderKey, without_secrets
+from harness.domain.routing.target import Provider
 from harness.domain.settings import RouterSettings
-from harness.domain.targets import Provider
 from harness.ports import Posted
 from router.ports import UpstreamFailed, UpstreamRequest
 from router.transport.select import Transports

@@ -10,8 +10,8 @@ from playwright.sync_api import Page, expect
 
 from harness.bootstrap import open_installation
 from harness.control import keys, propose, routes
-from harness.domain.access import SYSTEM, Role
-from harness.domain.proposal import Phase
+from harness.domain.operations.access import SYSTEM, Role
+from harness.domain.proposals.proposal import Phase
 from tests.dashboard_data import Lived, hurt, lived, turned
 from tests.dashboard_server import Listener, dashboard
 

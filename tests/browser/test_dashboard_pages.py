@@ -15,7 +15,7 @@ from websockets.typing import Origin
 
 from harness.bootstrap import open_installation
 from harness.control import reports
-from harness.domain.evaluation import Verdict
+from harness.domain.evals.run import Verdict
 from tests.dashboard_data import XSS, Lived, configured, lived
 from tests.dashboard_server import Listener, dashboard, status
 

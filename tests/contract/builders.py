@@ -4,10 +4,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from harness.domain.access import ApiKey
-from harness.domain.capabilities import Capabilities
-from harness.domain.changes import CreateRoute, Promote, StartCanary
-from harness.domain.evaluation import (
+from harness.domain.canary.guardrails import Guardrail, Guardrails, Level, Tally
+from harness.domain.canary.observation import Block, Traffic, UnitRule
+from harness.domain.canary.rollout import Rollout, RolloutState
+from harness.domain.evals.run import (
     Budget,
     Claim,
     EvalRun,
@@ -21,12 +21,12 @@ from harness.domain.evaluation import (
     SuiteRole,
     Verdict,
 )
-from harness.domain.guardrails import Guardrail, Guardrails, Level, Tally
-from harness.domain.observation import Block, Traffic, UnitRule
-from harness.domain.policy import CanaryPolicy, Policy, Step, Unit
-from harness.domain.proposal import Approval, ApprovalKind, Phase, Proposal, SuiteRuns
-from harness.domain.rollout import Rollout, RolloutState
-from harness.domain.routing import (
+from harness.domain.operations.access import ApiKey
+from harness.domain.proposals.policy import CanaryPolicy, Policy, Step, Unit
+from harness.domain.proposals.proposal import Approval, ApprovalKind, Phase, Proposal, SuiteRuns
+from harness.domain.routing.capabilities import Capabilities
+from harness.domain.routing.route_changes import CreateRoute, Promote, StartCanary
+from harness.domain.routing.table import (
     Commit,
     OnBadEvent,
     OnContentPolicy,
@@ -34,7 +34,7 @@ from harness.domain.routing import (
     RouteSuite,
     Stakes,
 )
-from harness.domain.targets import Price, Provider, RequestPatch, Target
+from harness.domain.routing.target import Price, Provider, RequestPatch, Target
 from harness.ports import Store, Transaction
 
 NOW = datetime(2026, 11, 20, 9, 30, 15, 123456, tzinfo=UTC)

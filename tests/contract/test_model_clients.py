@@ -13,8 +13,8 @@ import pytest
 
 from evals.sim import serve as sim
 from harness.control import keys
-from harness.domain.access import SYSTEM
-from harness.domain.key_limits import KeyLimits
+from harness.domain.operations.access import SYSTEM
+from harness.domain.reliability.key_limits import KeyLimits
 from router.transport.scripted import Happening
 from swapgate import (
     Caller,

@@ -4,8 +4,8 @@ from datetime import date
 
 import pytest
 
-from harness.domain.catalogue import CatalogueEntry
-from harness.domain.targets import Price
+from harness.domain.providers.catalogue import CatalogueEntry
+from harness.domain.routing.target import Price
 from harness.ports import ModelTable
 from harness.runtime.litellm_table import FixedCatalogue, LitellmTable
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from harness.domain.device_flow import Answer, DeviceCode, Tokens
 from harness.domain.errors import SignInRefused, SignInUnreachable
-from harness.domain.oauth_kinds import OAUTH_PLACES, OAuthPlace
+from harness.domain.providers.device_flow import Answer, DeviceCode, Tokens
+from harness.domain.providers.oauth_kinds import OAUTH_PLACES, OAuthPlace
 from harness.ports import OAuthServer
 from harness.runtime.clock import ManualClock
 from harness.runtime.oauth_http import HttpOAuth

@@ -5,11 +5,11 @@ from datetime import timedelta
 
 import pytest
 
-from harness.domain.alerts import Alert, AlertKind, News, Told, message_due, told
-from harness.domain.delivery import delivered, delivery_of, failed
 from harness.domain.errors import InputError, NotFound
-from harness.domain.failover import Failover
-from harness.domain.listing import PageRequest
+from harness.domain.operations.alerts import Alert, AlertKind, News, Told, message_due, told
+from harness.domain.operations.delivery import delivered, delivery_of, failed
+from harness.domain.pagination import PageRequest
+from harness.domain.reliability.failover import Failover
 from harness.ports import Store
 from harness.store.sql.failures import RowRefused
 from tests.contract.builders import NOW

@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from harness.domain.capture import Captured, Kept
 from harness.domain.errors import InputError, NotFound
+from harness.domain.privacy.capture import Captured, Kept
 from harness.ports import Store
 from tests.contract.builders import NOW
 

@@ -6,9 +6,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from harness.domain.changes import Abort, ChangeSettings, SetChain
 from harness.domain.errors import InputError, NotFound, ProofRefused
-from harness.domain.evidence import (
+from harness.domain.routing.evidence import (
     ChainProof,
     RouteEvidence,
     Served,
@@ -17,6 +16,7 @@ from harness.domain.evidence import (
     proven,
     waived,
 )
+from harness.domain.routing.route_changes import Abort, ChangeSettings, SetChain
 from harness.ports import Store, Transaction
 from tests.contract.builders import (
     LATER,

@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from harness.domain.credentials import Credential, StoredKey
 from harness.domain.errors import InputError
+from harness.domain.providers.credentials import Credential, StoredKey
 from harness.ports import Store
 from tests.contract.builders import LATER, NOW, PROVIDER
 from tests.contract.conftest import Opener

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from harness.domain.canary.rollout import Signal
+from harness.domain.canary.rollout import moved as rolled
 from harness.domain.errors import (
     Conflict,
     InputError,
@@ -16,11 +18,9 @@ from harness.domain.errors import (
     RouteBusy,
     StaleWrite,
 )
-from harness.domain.evaluation import Passed
-from harness.domain.policy import Policy
-from harness.domain.proposal import Approval, ApprovalKind, Event, Phase, moved
-from harness.domain.rollout import Signal
-from harness.domain.rollout import moved as rolled
+from harness.domain.evals.run import Passed
+from harness.domain.proposals.policy import Policy
+from harness.domain.proposals.proposal import Approval, ApprovalKind, Event, Phase, moved
 from harness.ports import Store
 from harness.store.rows import decisions as rows
 from harness.store.tables import decisions as tables

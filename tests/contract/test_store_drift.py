@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
-from harness.domain.drift import (
+from harness.domain.drift.watch import (
     Check,
     CheckState,
     DriftEvidence,

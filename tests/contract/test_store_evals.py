@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.domain.errors import InputError, NotFound
-from harness.domain.evaluation import ANSWERED, RunState, SampleError
+from harness.domain.evals.run import ANSWERED, RunState, SampleError
 from harness.ports import Store
 from harness.store.rules import ENDED
 from tests.contract.builders import LATER, NEW, NOW, OLD, PIN, RUN, SAMPLE

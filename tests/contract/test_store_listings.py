@@ -9,14 +9,14 @@ from typing import Any, Final
 import pytest
 import sqlalchemy as sa
 
-from harness.domain.access import SYSTEM
-from harness.domain.changes import ChangeSettings
-from harness.domain.drift import CheckState
+from harness.domain.drift.watch import CheckState
 from harness.domain.errors import InputError, NotFound, SignatureInvalid
-from harness.domain.evaluation import RunState
-from harness.domain.listing import Page, PageRequest
-from harness.domain.proposal import Phase
-from harness.domain.targets import Target
+from harness.domain.evals.run import RunState
+from harness.domain.operations.access import SYSTEM
+from harness.domain.pagination import Page, PageRequest
+from harness.domain.proposals.proposal import Phase
+from harness.domain.routing.route_changes import ChangeSettings
+from harness.domain.routing.target import Target
 from harness.ports import Listings, Store, Transaction
 from harness.store.sql import SqlStore
 from tests.contract import test_store_alerts as alerts

@@ -7,10 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness.domain.access import SYSTEM, Actor, Role
-from harness.domain.audit import GENESIS
-from harness.domain.errors import InputError
-from harness.domain.guardrails import (
+from harness.domain.canary.guardrails import (
     ErrorTally,
     FeedbackTally,
     Guardrail,
@@ -19,9 +16,12 @@ from harness.domain.guardrails import (
     Split,
     Tally,
 )
-from harness.domain.observation import TrafficTotal
-from harness.domain.routing import Arm
-from harness.domain.spend import KeySpend
+from harness.domain.canary.observation import TrafficTotal
+from harness.domain.errors import InputError
+from harness.domain.operations.access import SYSTEM, Actor, Role
+from harness.domain.operations.audit import GENESIS
+from harness.domain.reliability.spend import KeySpend
+from harness.domain.routing.table import Arm
 from harness.ports import Store
 from harness.store.sql import SqlStore
 from tests.contract.builders import BLOCK, NOW, ROUTE, TRAFFIC

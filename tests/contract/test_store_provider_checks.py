@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from harness.domain.errors import InputError
-from harness.domain.provider_check import Finding, FindingStatus, ProviderCheck, Subject
+from harness.domain.providers.probe import Finding, FindingStatus, ProviderCheck, Subject
 from harness.ports import Store
 from tests.contract.builders import LATER, NOW, PROVIDER
 

@@ -5,15 +5,6 @@ from datetime import timedelta
 
 import pytest
 
-from harness.domain.access import SYSTEM, Role
-from harness.domain.changes import (
-    Abort,
-    Change,
-    ChangeSettings,
-    CreateRoute,
-    RaiseWeight,
-    Restore,
-)
 from harness.domain.errors import (
     Conflict,
     IllegalTransition,
@@ -22,12 +13,21 @@ from harness.domain.errors import (
     ProofRefused,
     RevisionConflict,
 )
-from harness.domain.evaluation import Passed
-from harness.domain.evidence import Waiver
-from harness.domain.key_limits import KeyLimits
-from harness.domain.overrides import RequestKind
-from harness.domain.routing import Canary, Route
-from harness.domain.targets import Provider
+from harness.domain.evals.run import Passed
+from harness.domain.operations.access import SYSTEM, Role
+from harness.domain.reliability.key_limits import KeyLimits
+from harness.domain.routing.evidence import Waiver
+from harness.domain.routing.overrides import RequestKind
+from harness.domain.routing.route_changes import (
+    Abort,
+    Change,
+    ChangeSettings,
+    CreateRoute,
+    RaiseWeight,
+    Restore,
+)
+from harness.domain.routing.table import Canary, Route
+from harness.domain.routing.target import Provider
 from harness.ports import Store, Transaction
 from tests.contract.builders import (
     KEY,

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from harness.domain.errors import Conflict, InputError, NotFound
-from harness.domain.shadow import Shadow, ShadowLimits, ShadowTally
+from harness.domain.shadow.shadow import Shadow, ShadowLimits, ShadowTally
 from harness.ports import ShadowRecord, Store
 from harness.store.sql.failures import RowRefused
 from tests.contract.builders import LATER, NEW, NOW, OLD, ROUTE

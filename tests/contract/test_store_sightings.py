@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from harness.domain.pins import MOST_SIGHTINGS, ServedModel, Sighting
+from harness.domain.evals.pins import MOST_SIGHTINGS, ServedModel, Sighting
 from harness.ports import Store
 from tests.contract.builders import LATER, NOW
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from harness.domain.errors import InputError, StaleWrite
-from harness.domain.sign_ins import SignIn
+from harness.domain.providers.oauth_tokens import SignIn
 from harness.ports import Store
 from tests.contract.builders import LATER, NOW, PROVIDER
 

@@ -8,14 +8,14 @@ from dataclasses import asdict, replace
 import pytest
 import sqlalchemy as sa
 
-from harness.domain.access import SYSTEM, ApiKey
-from harness.domain.changes import ChangeSettings
-from harness.domain.credentials import Credential
 from harness.domain.errors import Conflict, SignatureInvalid, SnapshotInvalid
-from harness.domain.evidence import Waiver, baseline
-from harness.domain.shadow import Shadow, ShadowLimits
-from harness.domain.signatures import KeyPurpose
-from harness.domain.switches import Force, ForceKind, Source, Switch
+from harness.domain.operations.access import SYSTEM, ApiKey
+from harness.domain.operations.row_signatures import KeyPurpose
+from harness.domain.providers.credentials import Credential
+from harness.domain.routing.evidence import Waiver, baseline
+from harness.domain.routing.kill_switch import Force, ForceKind, Source, Switch
+from harness.domain.routing.route_changes import ChangeSettings
+from harness.domain.shadow.shadow import Shadow, ShadowLimits
 from harness.ports import Store, Transaction
 from harness.runtime.signing import Ed25519Signatures, new_private_key, public_key
 from harness.store import migrate

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from harness.domain.errors import Conflict, InputError, NotFound
-from harness.domain.switches import Force, ForceKind, Source, Switch
+from harness.domain.routing.kill_switch import Force, ForceKind, Source, Switch
 from harness.ports import Store, SwitchRecord
 from harness.store.sql.failures import RowRefused
 from tests.contract.builders import LATER, NOW

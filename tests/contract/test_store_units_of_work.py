@@ -8,8 +8,6 @@ from dataclasses import replace
 
 import pytest
 
-from harness.domain.access import SYSTEM
-from harness.domain.changes import Abort, ChangeSettings, RaiseWeight
 from harness.domain.errors import (
     Conflict,
     IllegalTransition,
@@ -17,7 +15,9 @@ from harness.domain.errors import (
     RouteBusy,
     SnapshotInvalid,
 )
-from harness.domain.evaluation import RunState
+from harness.domain.evals.run import RunState
+from harness.domain.operations.access import SYSTEM
+from harness.domain.routing.route_changes import Abort, ChangeSettings, RaiseWeight
 from harness.ports import Store, Transaction
 from harness.store.sql import SqlStore
 from tests.contract.builders import (

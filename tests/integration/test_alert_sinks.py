@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from harness.control import alerts, listings, propose
-from harness.domain.access import SYSTEM
-from harness.domain.alerts import AlertKind, Severity, Told
-from harness.domain.delivery import AlertMessage
 from harness.domain.errors import DeliveryFailed
+from harness.domain.operations.access import SYSTEM
+from harness.domain.operations.alerts import AlertKind, Severity, Told
+from harness.domain.operations.delivery import AlertMessage
 from harness.domain.settings import AlertSettings, AlertSink
 from harness.runtime.alert_sinks import ConfiguredSinks
 from harness.runtime.chance import CountingChance

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from harness.control import keys
-from harness.domain.access import SYSTEM
 from harness.domain.errors import StoreUnavailable
+from harness.domain.operations.access import SYSTEM
 from harness.store.memory import MemoryStore
 from tests.api_door import Door, awaiting_approval, error_of
 from tests.world import POLICY, SECRET, World, approved

@@ -8,8 +8,8 @@ from urllib.parse import quote
 import pytest
 
 from harness.control import credentials
-from harness.domain.access import SYSTEM
-from harness.domain.targets import Provider
+from harness.domain.operations.access import SYSTEM
+from harness.domain.routing.target import Provider
 from harness.runtime.encryption import FernetCipher, new_key
 from harness.store.memory import MemoryStore
 from tests.api_door import Door, error_of

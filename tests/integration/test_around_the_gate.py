@@ -20,18 +20,18 @@ from harness.control import (
 from harness.control.chains import Wanted
 from harness.control.proofs import Waive
 from harness.control.propose import Wish
-from harness.domain.access import SYSTEM, Actor, Role
-from harness.domain.alerts import AlertKind
+from harness.domain.canary.rollout import Signal
 from harness.domain.errors import InputError, NotAllowed, ProofRefused
-from harness.domain.evaluation import Claim, SuiteRole
-from harness.domain.policy import Policy, Promotion
-from harness.domain.proposal import Phase, Proposal
-from harness.domain.rollout import Signal
-from harness.domain.routing import RouteSettings, RouteSuite
+from harness.domain.evals.run import Claim, SuiteRole
+from harness.domain.operations.access import SYSTEM, Actor, Role
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.proposals.policy import Policy, Promotion
+from harness.domain.proposals.proposal import Phase, Proposal
+from harness.domain.routing.kill_switch import Force, ForceKind, Source
+from harness.domain.routing.table import RouteSettings, RouteSuite
+from harness.domain.routing.target import Provider, RequestPatch
 from harness.domain.settings import TargetSeed
-from harness.domain.switches import Force, ForceKind, Source
-from harness.domain.targets import Provider, RequestPatch
-from harness.gate.forms import LABEL_ONLY, VALUE_ONLY
+from harness.gate.offline.format_rules import LABEL_ONLY, VALUE_ONLY
 from harness.report.contents import gather
 from harness.report.markdown import markdown
 from harness.runtime.clock import ManualClock

@@ -7,8 +7,8 @@ import pytest
 
 from harness.control import alerts, audited_rows, housekeeping, lookup, state_check
 from harness.control.context import Context
-from harness.domain.alerts import AlertKind
 from harness.domain.errors import SignatureInvalid
+from harness.domain.operations.alerts import AlertKind
 from harness.runtime.checkpoint_file import CheckpointFile
 from tests.integration.raw_sql import Database
 from tests.signing import CONTROL

@@ -16,8 +16,8 @@ from harness.control import (
 )
 from harness.control.context import Context
 from harness.control.propose import Wish
-from harness.domain.access import SYSTEM
-from harness.domain.alerts import AlertKind
+from harness.domain.canary.observation import Traffic
+from harness.domain.canary.rollout import Rollout, RolloutState, Signal
 from harness.domain.errors import (
     IllegalTransition,
     InputError,
@@ -27,10 +27,17 @@ from harness.domain.errors import (
     RouteBusy,
     StaleWrite,
 )
-from harness.domain.observation import Traffic
-from harness.domain.proposal import ApprovalKind, Phase, Proposal
-from harness.domain.rollout import Rollout, RolloutState, Signal
-from harness.domain.routing import Arm, Route, RouteSettings, RouteSuite, arm_of, bucket_of
+from harness.domain.operations.access import SYSTEM
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.proposals.proposal import ApprovalKind, Phase, Proposal
+from harness.domain.routing.table import (
+    Arm,
+    Route,
+    RouteSettings,
+    RouteSuite,
+    arm_of,
+    bucket_of,
+)
 from tests.world import ANN, BEN, CANARY, POLICY, World
 
 DAY = timedelta(days=1)

@@ -12,11 +12,11 @@ from evals.provider import ProviderClient, ProviderFailed
 from harness import config, shipped
 from harness.cli import provider_calls
 from harness.control import targets
-from harness.domain.access import SYSTEM
 from harness.domain.errors import ConfigError, InputError
-from harness.domain.failures import FailureClass
+from harness.domain.operations.access import SYSTEM
+from harness.domain.reliability.failures import FailureClass
+from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import RouterSettings
-from harness.domain.targets import Provider, Target
 from router.ports import UpstreamFailed, UpstreamRequest
 from router.transport.pool import Pool
 from tests.scripted_provider import Response, serving
@@ -105,7 +105,7 @@ def test_doctor_hangs_up_where_a_name_leads_to_a_closed_address(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     loopback = (ip_network("127.0.0.0/8"), ip_network("::1"))
-    monkeypatch.setattr("harness.domain.base_url.CLOSED", loopback)
+    monkeypatch.setattr("harness.domain.providers.api_base_rules.CLOSED", loopback)
     with serving(lambda _: Response("ready")) as served:
         named = served.url.replace("127.0.0.1", "localhost")
         target = Target("up", "m")

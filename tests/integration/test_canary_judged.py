@@ -10,9 +10,9 @@ import pytest
 
 from evals.sim import serve as sim
 from harness.control import reconcile
-from harness.domain.guardrails import Guardrail, Guardrails, JudgeTally
-from harness.domain.policy import CanaryJudge
-from harness.domain.rollout import Rollout, RolloutState
+from harness.domain.canary.guardrails import Guardrail, Guardrails, JudgeTally
+from harness.domain.canary.rollout import Rollout, RolloutState
+from harness.domain.proposals.policy import CanaryJudge
 from tests.router_site import Routed, ask, eventually, routed, start_canary
 from tests.world import CANARY, ITEMS
 

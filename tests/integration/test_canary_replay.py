@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from harness.control import canary_actions, canary_hands
-from harness.domain.audit import AuditEvent
+from harness.domain.canary.rollout import Signal
 from harness.domain.errors import InputError, NotFound, SignatureInvalid
-from harness.domain.rollout import Signal
+from harness.domain.operations.audit import AuditEvent
 from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
 from tests.signing import CONTROL

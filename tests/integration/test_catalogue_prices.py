@@ -8,10 +8,10 @@ import pytest
 from harness import config, shipped
 from harness.control import seed, targets
 from harness.control.context import Context
-from harness.domain.access import SYSTEM
-from harness.domain.catalogue import CatalogueEntry
+from harness.domain.operations.access import SYSTEM
+from harness.domain.providers.catalogue import CatalogueEntry
+from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.settings import Settings, TargetSeed
-from harness.domain.targets import Price, Provider, Target
 from harness.runtime.litellm_table import FixedCatalogue
 from tests.world import World
 

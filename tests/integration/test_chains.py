@@ -19,13 +19,13 @@ from harness.control import (
 from harness.control.chains import Wanted
 from harness.control.proofs import Waive
 from harness.control.propose import Wish
-from harness.domain.access import SYSTEM, Actor, Role
+from harness.domain.canary.rollout import Signal
 from harness.domain.errors import InputError, NotAllowed, NotFound, ProofRefused
-from harness.domain.evidence import EvidenceKind
-from harness.domain.proposal import Phase
-from harness.domain.rollout import Signal
-from harness.domain.routing import Route
-from harness.domain.targets import Provider
+from harness.domain.operations.access import SYSTEM, Actor, Role
+from harness.domain.proposals.proposal import Phase
+from harness.domain.routing.evidence import EvidenceKind
+from harness.domain.routing.table import Route
+from harness.domain.routing.target import Provider
 from tests.world import ANN, World, approved
 
 pytestmark = pytest.mark.req("A7")

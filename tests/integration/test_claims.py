@@ -10,15 +10,15 @@ from evals.samples import Item
 from harness.control import outlook, propose, replays, reports, routes, targets
 from harness.control.propose import Wish
 from harness.control.replays import Otherwise
-from harness.domain.access import SYSTEM
 from harness.domain.errors import ConfigError, InputError
-from harness.domain.evaluation import Claim, Passed, Primaries, SuiteRole
-from harness.domain.policy import GatePolicy
-from harness.domain.proposal import Phase, Proposal
-from harness.domain.routing import RouteSettings, RouteSuite
-from harness.domain.targets import Price, Provider, Target
-from harness.gate.cases import cost_of
-from harness.gate.primaries import WEIGHTED_MEAN
+from harness.domain.evals.run import Claim, Passed, Primaries, SuiteRole
+from harness.domain.operations.access import SYSTEM
+from harness.domain.proposals.policy import GatePolicy
+from harness.domain.proposals.proposal import Phase, Proposal
+from harness.domain.routing.table import RouteSettings, RouteSuite
+from harness.domain.routing.target import Price, Provider, Target
+from harness.gate.offline.primary_suites import WEIGHTED_MEAN
+from harness.gate.offline.suite_claims import cost_of
 from harness.report.contents import gather
 from harness.report.junit import junit
 from harness.report.markdown import markdown

@@ -7,9 +7,9 @@ import pytest
 
 from evals.samples import Item
 from harness.control import drift, work
-from harness.domain.drift import DriftPolicy
-from harness.domain.pins import ServedModel
-from harness.domain.targets import Target
+from harness.domain.drift.watch import DriftPolicy
+from harness.domain.evals.pins import ServedModel
+from harness.domain.routing.target import Target
 from tests.command_line import FILE, CommandLine, installed
 from tests.world import SKILL
 

@@ -15,7 +15,7 @@ from harness.cli.program import program
 from harness.control import chains
 from harness.control.chains import Wanted
 from harness.control.proofs import Waive
-from harness.domain.access import SYSTEM
+from harness.domain.operations.access import SYSTEM
 from harness.runtime.clock import ManualClock, SystemClock
 from tests.command_line import CommandLine, installed
 from tests.contract.test_store_captures import ONE

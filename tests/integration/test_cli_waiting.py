@@ -11,9 +11,9 @@ import pytest
 
 from harness.cli import waiting
 from harness.control import canary_hands, propose
-from harness.domain.access import Actor, Role
-from harness.domain.evaluation import RunState
-from harness.domain.rollout import Signal
+from harness.domain.canary.rollout import Signal
+from harness.domain.evals.run import RunState
+from harness.domain.operations.access import Actor, Role
 from tests.command_line import CommandLine, installed
 
 

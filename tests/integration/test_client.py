@@ -19,7 +19,7 @@ import pytest
 import swapgate
 from evals.sim import serve as sim
 from harness.control import keys, routes
-from harness.domain.access import SYSTEM, Actor, Role
+from harness.domain.operations.access import SYSTEM, Actor, Role
 from router.transport.scripted import Happening, Turn
 from swapgate import (
     AsyncModelClient,

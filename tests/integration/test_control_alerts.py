@@ -19,12 +19,12 @@ from harness.control import (
 from harness.control.chains import Wanted
 from harness.control.jobs import Watched
 from harness.control.proofs import Waive
-from harness.domain.access import SYSTEM, Actor, Role
-from harness.domain.alerts import Alert, AlertKind, AlertRecord, News, Severity, Told
-from harness.domain.delivery import GIVE_UP_AFTER
+from harness.domain.canary.rollout import Signal
 from harness.domain.errors import InputError, NotAllowed, NotFound, StoreUnavailable
-from harness.domain.policy import Unit
-from harness.domain.rollout import Signal
+from harness.domain.operations.access import SYSTEM, Actor, Role
+from harness.domain.operations.alerts import Alert, AlertKind, AlertRecord, News, Severity, Told
+from harness.domain.operations.delivery import GIVE_UP_AFTER
+from harness.domain.proposals.policy import Unit
 from harness.store.sql import SqlStore
 from tests.signing import CONTROL
 from tests.world import BEN, World, approved, block_of

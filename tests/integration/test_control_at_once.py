@@ -11,11 +11,11 @@ import pytest
 
 from harness.control import canary_hands, propose, reconcile, routes
 from harness.control.propose import Wish
-from harness.domain.access import SYSTEM
+from harness.domain.canary.rollout import Signal
 from harness.domain.errors import Conflict, IllegalTransition, NotFound, StaleWrite
-from harness.domain.proposal import Phase, Proposal
-from harness.domain.rollout import Signal
-from harness.domain.routing import RouteSettings, RouteSuite
+from harness.domain.operations.access import SYSTEM
+from harness.domain.proposals.proposal import Phase, Proposal
+from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.ports import Store
 from harness.runtime.chance import SystemChance
 from harness.runtime.clock import ManualClock

@@ -9,11 +9,11 @@ import pytest
 
 from harness import bootstrap
 from harness.control import keys
-from harness.domain.access import SYSTEM, Role
 from harness.domain.errors import ConfigError, InputError, NotFound
-from harness.domain.evaluation import EvalRun, RunState
+from harness.domain.evals.run import EvalRun, RunState
+from harness.domain.operations.access import SYSTEM, Role
+from harness.domain.routing.target import Target
 from harness.domain.settings import Settings
-from harness.domain.targets import Target
 from harness.runtime import secret_files
 from tests.world import World
 

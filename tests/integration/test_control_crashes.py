@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from harness.control import routes
-from harness.domain.proposal import Phase
+from harness.domain.proposals.proposal import Phase
 from harness.ports import Store, Transaction
 from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore

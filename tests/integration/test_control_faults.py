@@ -22,15 +22,15 @@ from harness.control import (
 from harness.control.context import Context
 from harness.control.propose import Wish
 from harness.control.rehearse import rehearsed
-from harness.domain.access import SYSTEM
+from harness.domain.canary.rollout import RolloutState, Signal
 from harness.domain.errors import NotFound, ProofRefused, StaleWrite
-from harness.domain.evaluation import LEASE_S, RunState
-from harness.domain.policy import GatePolicy
-from harness.domain.proposal import Phase, Proposal
-from harness.domain.rollout import RolloutState, Signal
-from harness.domain.routing import RouteSettings, RouteSuite
+from harness.domain.evals.run import LEASE_S, RunState
+from harness.domain.operations.access import SYSTEM
+from harness.domain.proposals.policy import GatePolicy
+from harness.domain.proposals.proposal import Phase, Proposal
+from harness.domain.routing.table import RouteSettings, RouteSuite
+from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import SuiteSettings
-from harness.domain.targets import Provider, Target
 from harness.runtime.inline_workers import InlineWorkers
 from harness.store.sql import SqlStore
 from tests.world import ANN, BEN, ITEMS, World, answer, approved, suite_file

@@ -8,18 +8,18 @@ import pytest
 from evals.samples import Item
 from harness.control import canary_hands, propose, routes
 from harness.control.propose import Wish
-from harness.domain.access import SYSTEM
+from harness.domain.canary.rollout import BY_HAND, RolloutState, Signal
 from harness.domain.errors import (
     IllegalTransition,
     InputError,
     NotAllowed,
     RouteBusy,
 )
-from harness.domain.evaluation import Claim, Failed, Passed, RunState
-from harness.domain.proposal import ApprovalKind, Phase
-from harness.domain.rollout import BY_HAND, RolloutState, Signal
-from harness.domain.routing import RouteSettings, RouteSuite
-from harness.domain.targets import Target
+from harness.domain.evals.run import Claim, Failed, Passed, RunState
+from harness.domain.operations.access import SYSTEM
+from harness.domain.proposals.proposal import ApprovalKind, Phase
+from harness.domain.routing.table import RouteSettings, RouteSuite
+from harness.domain.routing.target import Target
 from harness.runtime.inline_workers import InlineWorkers
 from tests.world import ANN, BEN, World, answer, approved
 

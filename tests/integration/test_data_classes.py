@@ -23,17 +23,17 @@ from harness.control import (
     work,
 )
 from harness.control.context import Context
-from harness.domain.access import SYSTEM, Actor, Role
-from harness.domain.drift import DriftPolicy
+from harness.domain.canary.guardrails import Guardrails
+from harness.domain.canary.rollout import Signal
+from harness.domain.drift.watch import DriftPolicy
 from harness.domain.errors import InputError, NotAllowed, ProofRefused, SwapgateError
-from harness.domain.evaluation import RunState
-from harness.domain.guardrails import Guardrails
-from harness.domain.policy import CanaryJudge, ShadowFirst
-from harness.domain.proposal import Phase, Proposal
-from harness.domain.rollout import Signal
+from harness.domain.evals.run import RunState
+from harness.domain.operations.access import SYSTEM, Actor, Role
+from harness.domain.proposals.policy import CanaryJudge, ShadowFirst
+from harness.domain.proposals.proposal import Phase, Proposal
+from harness.domain.routing.target import Provider
 from harness.domain.settings import TargetSeed
-from harness.domain.shadow import ShadowLimits
-from harness.domain.targets import Provider
+from harness.domain.shadow.shadow import ShadowLimits
 from tests.world import ANN, BEN, CANARY, POLICY, World, approved
 
 pytestmark = pytest.mark.req("D8")

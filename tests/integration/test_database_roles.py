@@ -12,9 +12,9 @@ from click.testing import CliRunner
 
 from harness.cli.program import program
 from harness.control import canary_hands, propose
+from harness.domain.canary.rollout import Signal
 from harness.domain.errors import DatabaseUnusable, InputError, NotFound
-from harness.domain.proposal import Phase
-from harness.domain.rollout import Signal
+from harness.domain.proposals.proposal import Phase
 from harness.runtime.clock import SystemClock
 from harness.store import migrate, roles
 from harness.store.sql import SqlStore

@@ -11,13 +11,14 @@ from harness.control import chains, keys, propose, review, routes, standalone, w
 from harness.control.chains import Wanted
 from harness.control.context import Context
 from harness.control.propose import Wish
-from harness.domain.access import SYSTEM, Actor, Role
 from harness.domain.errors import InputError, NotAllowed, NotFound, ProofRefused
-from harness.domain.evaluation import Claim, Primaries, SuiteRole
-from harness.domain.policy import Policy, Spend, Step
-from harness.domain.principals import OPERATOR
-from harness.domain.proposal import Phase, Proposal
-from harness.domain.routing import RouteSuite
+from harness.domain.evals.run import Claim, Primaries, SuiteRole
+from harness.domain.operations.access import SYSTEM, Actor, Role
+from harness.domain.operations.principals import OPERATOR
+from harness.domain.proposals.policy import Policy, Spend, Step
+from harness.domain.proposals.proposal import Phase, Proposal
+from harness.domain.routing.table import RouteSuite
+from harness.domain.routing.target import Target
 from harness.domain.settings import (
     ControlSettings,
     RouterSettings,
@@ -25,7 +26,6 @@ from harness.domain.settings import (
     TargetSeed,
     UiSettings,
 )
-from harness.domain.targets import Target
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
 from tests.api_door import Door

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from evals.sim.serve import in_thread, simulator
 from harness.cli.program import program
-from harness.domain.tool_check import ANSWERS, PRICE, STOCK
+from harness.domain.providers.tool_probe import ANSWERS, PRICE, STOCK
 from tests.wire import anthropic, gemini
 from tests.wire import openai as plain
 from tests.wire.server import KEY, Reading, Refused, Reply, Strict, serving

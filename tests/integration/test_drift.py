@@ -11,14 +11,14 @@ import pytest
 from evals.provider import ProviderFailed
 from evals.samples import Item
 from harness.control import alerts, drift, drift_by_hand, drift_reports, listings, routes, work
-from harness.domain.access import SYSTEM, Actor, Role
-from harness.domain.alerts import AlertKind, AlertRecord
-from harness.domain.drift import Check, CheckState, DriftPolicy, WatchState
+from harness.domain.drift.watch import Check, CheckState, DriftPolicy, WatchState
 from harness.domain.errors import Conflict, InputError, NotAllowed, NotFound
-from harness.domain.evaluation import RunState
-from harness.domain.pins import ServedModel, Sighting
-from harness.domain.routing import RouteSettings, RouteSuite
-from harness.domain.targets import Target
+from harness.domain.evals.pins import ServedModel, Sighting
+from harness.domain.evals.run import RunState
+from harness.domain.operations.access import SYSTEM, Actor, Role
+from harness.domain.operations.alerts import AlertKind, AlertRecord
+from harness.domain.routing.table import RouteSettings, RouteSuite
+from harness.domain.routing.target import Target
 from harness.ports import Store
 from harness.runtime.chance import SystemChance
 from harness.runtime.clock import ManualClock

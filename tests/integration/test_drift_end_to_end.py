@@ -11,9 +11,9 @@ from evals.sim import serve
 from harness import bootstrap
 from harness.bootstrap import Installation
 from harness.control import drift_by_hand, drift_reports, listings
-from harness.domain.access import SYSTEM
-from harness.domain.alerts import AlertKind, AlertRecord
-from harness.domain.drift import CheckState
+from harness.domain.drift.watch import CheckState
+from harness.domain.operations.access import SYSTEM
+from harness.domain.operations.alerts import AlertKind, AlertRecord
 from tests.processes import site
 from tests.router_site import eventually
 

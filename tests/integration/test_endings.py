@@ -8,12 +8,12 @@ import pytest
 from harness.control import endings, listings, routes, targets
 from harness.control.alerts import Listed
 from harness.control.context import Context
-from harness.domain.access import SYSTEM
-from harness.domain.alerts import Severity
-from harness.domain.catalogue import CatalogueEntry
-from harness.domain.routing import RouteSettings, RouteSuite
+from harness.domain.operations.access import SYSTEM
+from harness.domain.operations.alerts import Severity
+from harness.domain.providers.catalogue import CatalogueEntry
+from harness.domain.routing.table import RouteSettings, RouteSuite
+from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.settings import TargetSeed
-from harness.domain.targets import Price, Provider, Target
 from harness.runtime.litellm_table import FixedCatalogue
 from tests.world import World
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from harness.control import targets
-from harness.domain.access import SYSTEM
-from harness.domain.evaluation import EvalRun, RunState, Sample
-from harness.domain.proposal import Phase, Proposal
-from harness.domain.targets import Provider
+from harness.domain.evals.run import EvalRun, RunState, Sample
+from harness.domain.operations.access import SYSTEM
+from harness.domain.proposals.proposal import Phase, Proposal
+from harness.domain.routing.target import Provider
 from tests.world import POLICY, World
 
 pytestmark = pytest.mark.req("F2")

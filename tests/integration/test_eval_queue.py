@@ -6,10 +6,10 @@ import pytest
 
 from harness.control import housekeeping, looks, propose, work
 from harness.control.context import Context
-from harness.domain.access import SYSTEM, Actor, Role
 from harness.domain.errors import IllegalTransition, InputError, NotAllowed, NotFound
-from harness.domain.evaluation import RunState
-from harness.domain.proposal import Phase
+from harness.domain.evals.run import RunState
+from harness.domain.operations.access import SYSTEM, Actor, Role
+from harness.domain.proposals.proposal import Phase
 from harness.runtime.inline_workers import InlineWorkers
 from tests.world import ANN, World
 

@@ -17,7 +17,7 @@ from evals.scorers.judging import DATA
 from harness import bootstrap
 from harness.bootstrap import Installation
 from harness.control import targets, work
-from harness.domain.access import SYSTEM
+from harness.domain.operations.access import SYSTEM
 from harness.domain.settings import TargetSeed
 from tests.processes import Site, kill_nine, site
 from tests.scripted_provider import Response, serving

@@ -16,9 +16,9 @@ import pytest
 from evals.suites import Catalog
 from evals.wire import Reply, ToolUse
 from harness.domain.errors import InputError, NotFound
-from harness.domain.evaluation import EvalRun, RunState
+from harness.domain.evals.run import EvalRun, RunState
+from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import SuiteSettings
-from harness.domain.targets import Provider, Target
 from harness.ports import EvalJob
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,7 @@ from evals.judge import Bill
 from evals.sim import serve
 from evals.suites import Catalog
 from harness.control.judging import JudgingCost, judging_cost
-from harness.domain.evaluation import (
+from harness.domain.evals.run import (
     Claim,
     EvalRun,
     RunState,
@@ -22,9 +22,9 @@ from harness.domain.evaluation import (
     SuitePlan,
     SuiteRole,
 )
+from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.settings import JudgeSettings, SuiteSettings
-from harness.domain.targets import Price, Provider, Target
-from harness.gate.suites import judge_suite
+from harness.gate.offline.suites import judge_suite
 from harness.ports import EvalJob
 from tests.eval_process import Assignment, carry_out
 

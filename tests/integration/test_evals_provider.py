@@ -18,7 +18,7 @@ from evals.provider import (
     ProviderClient,
     ProviderFailed,
 )
-from harness.domain.eval_limits import EvalLimits
+from harness.domain.evals.provider_limits import EvalLimits
 from harness.ports import RateBook
 from router.rates import LocalRates
 from tests.scripted_provider import KEY, Response, Script, Served, serving

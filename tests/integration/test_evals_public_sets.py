@@ -22,7 +22,7 @@ from evals.sim.serve import in_thread
 from evals.sim.simulator import Simulator
 from evals.suites import Catalog, Suite, load_suite
 from harness import shipped
-from harness.domain.evaluation import (
+from harness.domain.evals.run import (
     Claim,
     EvalRun,
     RunState,
@@ -32,9 +32,9 @@ from harness.domain.evaluation import (
     SuiteRole,
     Verdict,
 )
+from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import SuiteSettings
-from harness.domain.targets import Provider, Target
-from harness.gate.verdicts import verdict
+from harness.gate.offline.verdicts import verdict
 from harness.ports import EvalJob
 from tests.eval_process import Assignment, carry_out, one
 from tests.ifeval_writer import follows

@@ -20,9 +20,9 @@ from evals.provider import ProviderFailed
 from evals.samples import Item
 from evals.scripted import ScriptedRunner
 from evals.suites import Catalog
-from harness.domain.evaluation import EvalRun, RunState, Sample
+from harness.domain.evals.run import EvalRun, RunState, Sample
+from harness.domain.routing.target import Provider, RequestPatch, Target
 from harness.domain.settings import SuiteSettings
-from harness.domain.targets import Provider, RequestPatch, Target
 from harness.ports import EvalJob
 from tests.eval_process import Assignment, carry_out, one
 from tests.scripted_provider import KEY, Response, Served, serving

@@ -10,7 +10,7 @@ from evals.scorers.judging import DATA
 from harness import bootstrap
 from harness.control import credentials, targets, work
 from harness.control.credentials import Change
-from harness.domain.access import SYSTEM
+from harness.domain.operations.access import SYSTEM
 from harness.domain.settings import TargetSeed
 from harness.runtime import secret_files
 from tests.processes import site

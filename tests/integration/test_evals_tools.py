@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from evals.suites import Catalog
-from harness.domain.evaluation import EvalRun, RunState
+from harness.domain.evals.run import EvalRun, RunState
+from harness.domain.routing.target import Target
 from harness.domain.settings import SuiteSettings
-from harness.domain.targets import Target
 from harness.ports import EvalJob
 from tests.eval_process import Assignment, carry_out
 from tests.scripted_provider import Response, Served, serving

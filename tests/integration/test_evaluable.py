@@ -3,9 +3,9 @@
 import pytest
 
 from harness.control import targets
-from harness.domain.access import SYSTEM
 from harness.domain.errors import InputError
-from harness.domain.targets import Provider
+from harness.domain.operations.access import SYSTEM
+from harness.domain.routing.target import Provider
 from tests.world import World
 
 

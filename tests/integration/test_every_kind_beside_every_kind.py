@@ -17,13 +17,13 @@ from typing import Any, Final
 
 import pytest
 
-from harness.domain.access import key_hash
-from harness.domain.breaker import BreakerPolicy
-from harness.domain.capabilities import Endpoint
-from harness.domain.keepwarm import KeepWarm, draw
-from harness.domain.overrides import RequestKind
-from harness.domain.provider_kinds import PROVIDER_KINDS, SERVED_KINDS
-from harness.domain.routing import (
+from harness.domain.operations.access import key_hash
+from harness.domain.providers.kinds import PROVIDER_KINDS, SERVED_KINDS
+from harness.domain.reliability.breaker import BreakerPolicy
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.keep_warm import KeepWarm, draw
+from harness.domain.routing.overrides import RequestKind
+from harness.domain.routing.table import (
     Arm,
     Canary,
     KeyGrant,
@@ -32,8 +32,8 @@ from harness.domain.routing import (
     RoutingTable,
     Snapshot,
 )
-from harness.domain.shadow import Shadow, ShadowLimits
-from harness.domain.targets import Target
+from harness.domain.routing.target import Target
+from harness.domain.shadow.shadow import Shadow, ShadowLimits
 from harness.runtime.clock import ManualClock
 from router.dialects.table import ENDPOINTS
 from router.stream import EVENT_END, data_of

@@ -9,8 +9,8 @@ from evals.sim import serve as sim
 from harness import bootstrap
 from harness.control import housekeeping
 from harness.demo import promise
-from harness.domain.access import SYSTEM
-from harness.domain.alerts import AlertKind
+from harness.domain.operations.access import SYSTEM
+from harness.domain.operations.alerts import AlertKind
 from tests.router_site import ROUTE, eventually, routed
 from tests.world import World
 

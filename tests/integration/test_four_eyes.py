@@ -16,12 +16,12 @@ from harness.control import (
     keys,
     propose,
 )
-from harness.domain.access import Actor, Role
-from harness.domain.alerts import Alert, AlertKind
+from harness.domain.canary.rollout import BY_HAND, Signal
 from harness.domain.errors import Conflict, InputError, NotAllowed, NotFound, SignatureInvalid
-from harness.domain.principals import LOCAL, OPERATOR
-from harness.domain.proposal import Phase, Proposal
-from harness.domain.rollout import BY_HAND, Signal
+from harness.domain.operations.access import Actor, Role
+from harness.domain.operations.alerts import Alert, AlertKind
+from harness.domain.operations.principals import LOCAL, OPERATOR
+from harness.domain.proposals.proposal import Phase, Proposal
 from harness.store.sql import SqlStore
 from harness.store.tables.operations import principal as principals
 from tests.integration.raw_sql import APPROVAL, AT, PROPOSAL, REFUSED, Database, prepared

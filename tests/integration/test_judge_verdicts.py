@@ -4,8 +4,8 @@ import pytest
 
 from evals.samples import Item
 from harness.domain.errors import JudgeUnfit
-from harness.domain.evaluation import InfraError, RunState
-from harness.domain.targets import Target
+from harness.domain.evals.run import InfraError, RunState
+from harness.domain.routing.target import Target
 from tests.world import World, answer
 
 TOLD = "suite colours: the judge sim/j does not agree with the 20 human references"

@@ -16,7 +16,7 @@ import openai
 import pytest
 
 from harness.control import keys
-from harness.domain.access import SYSTEM, Role
+from harness.domain.operations.access import SYSTEM, Role
 from harness.runtime import secret_files
 from tests.processes import free_port
 from tests.router_site import ROUTE, Routed, eventually, routed

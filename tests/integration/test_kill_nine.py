@@ -17,9 +17,9 @@ from harness import bootstrap
 from harness.bootstrap import Installation
 from harness.control import propose, routes
 from harness.control.propose import Wish
-from harness.domain.access import SYSTEM
-from harness.domain.proposal import Phase, Proposal
-from harness.gate.verdicts import recompute
+from harness.domain.operations.access import SYSTEM
+from harness.domain.proposals.proposal import Phase, Proposal
+from harness.gate.offline.verdicts import recompute
 from tests.processes import Site, kill_nine, site
 from tests.world import block_of
 

@@ -12,7 +12,7 @@ from dashboard import cards, queries
 from harness.api.app import PREFIX, answers
 from harness.control import propose
 from harness.domain.errors import SignatureInvalid
-from harness.domain.listing import INVALID, Page
+from harness.domain.pagination import INVALID, Page
 from tests.api_door import Door
 from tests.command_line import CommandLine, installed
 from tests.raw_sql import owned

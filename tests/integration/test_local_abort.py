@@ -8,8 +8,8 @@ import pytest
 
 from evals.sim import serve as sim
 from harness.control import reconcile
-from harness.domain.guardrails import ErrorTally, Guardrail
-from harness.domain.rollout import RolloutState
+from harness.domain.canary.guardrails import ErrorTally, Guardrail
+from harness.domain.canary.rollout import RolloutState
 from tests.router_site import Routed, ask, eventually, routed, start_canary
 
 pytestmark = pytest.mark.slow

@@ -10,15 +10,15 @@ from evals.provider import ProviderFailed
 from evals.samples import Item
 from harness.control import propose, routes, targets, work
 from harness.control.propose import Wish
-from harness.domain.access import SYSTEM
-from harness.domain.evaluation import Sample, SuitePlan
-from harness.domain.pins import ServedModel
-from harness.domain.policy import Policy, Spend
-from harness.domain.proposal import Phase, Proposal
-from harness.domain.routing import RouteSettings, RouteSuite
+from harness.domain.evals.pins import ServedModel
+from harness.domain.evals.run import Sample, SuitePlan
+from harness.domain.operations.access import SYSTEM
+from harness.domain.proposals.policy import Policy, Spend
+from harness.domain.proposals.proposal import Phase, Proposal
+from harness.domain.routing.table import RouteSettings, RouteSuite
+from harness.domain.routing.target import Provider, RequestPatch, Target
 from harness.domain.settings import SuiteSettings, TargetSeed
-from harness.domain.targets import Provider, RequestPatch, Target
-from harness.gate.words import spending
+from harness.gate.text.sentences import spending
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
 from tests.world import ANN, POLICY, SECRET, World, answer

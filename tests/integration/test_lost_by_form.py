@@ -17,13 +17,13 @@ from harness.cli.proposal import create
 from harness.control import propose, reports, routes, targets
 from harness.control.form import LostByForm, lost_by_form
 from harness.control.propose import Wish
-from harness.domain.access import SYSTEM
-from harness.domain.evaluation import Claim, Verdict
-from harness.domain.policy import GatePolicy, Policy
-from harness.domain.routing import RouteSettings, RouteSuite
+from harness.domain.evals.run import Claim, Verdict
+from harness.domain.operations.access import SYSTEM
+from harness.domain.proposals.policy import GatePolicy, Policy
+from harness.domain.routing.table import RouteSettings, RouteSuite
+from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import SuiteSettings, TargetSeed
-from harness.domain.targets import Provider, Target
-from harness.gate.remedies import in_json_mode, patched
+from harness.gate.offline.format_remedies import in_json_mode, patched
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
 from tests.world import ANN, SECRET, World

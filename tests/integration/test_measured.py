@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from harness.control import measured, targets
-from harness.domain.access import SYSTEM
+from harness.domain.canary.observation import Traffic
 from harness.domain.errors import NotFound
-from harness.domain.observation import Traffic
-from harness.domain.targets import Provider
+from harness.domain.operations.access import SYSTEM
+from harness.domain.routing.target import Provider
 from tests.world import ITEMS, SKILL, World
 
 pytestmark = pytest.mark.req("A3")

@@ -12,7 +12,7 @@ import openai
 import pytest
 
 from harness.control import listings
-from harness.domain.alerts import AlertKind
+from harness.domain.operations.alerts import AlertKind
 from harness.runtime import secret_files
 from harness.runtime.clock import SystemClock
 from harness.runtime.oauth_memory import MemoryOAuth

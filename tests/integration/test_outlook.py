@@ -5,7 +5,7 @@ import pytest
 from harness.control import outlook
 from harness.control.propose import Wish
 from harness.domain.errors import InputError, NotFound
-from harness.domain.evaluation import Claim
+from harness.domain.evals.run import Claim
 from tests.world import ITEMS, World
 
 pytestmark = pytest.mark.req("F2", "A3")

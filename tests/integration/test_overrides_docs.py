@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.domain.overrides import SEEN_FIRST, RequestKind
+from harness.domain.routing.overrides import SEEN_FIRST, RequestKind
 from tests.command_line import installed
 
 ROOT = Path(__file__).parents[2]

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.capabilities import Endpoint
-from harness.domain.credentials import ProviderKey
-from harness.domain.provider_kinds import PROVIDER_KINDS
+from harness.domain.providers.credentials import ProviderKey
+from harness.domain.providers.kinds import PROVIDER_KINDS
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.target import Provider, RequestPatch, Target
 from harness.domain.settings import RouterSettings
-from harness.domain.targets import Provider, RequestPatch, Target
 from router.body import read_request
 from router.dialects.table import DIALECTS
 from router.ports import UpstreamRequest

@@ -13,14 +13,14 @@ from harness.control.chains import Wanted
 from harness.control.propose import Wish
 from harness.control.replays import replay
 from harness.control.standing import Proof
-from harness.domain.access import Actor, Role
-from harness.domain.alerts import AlertKind
+from harness.domain.canary.rollout import RolloutState, Signal
 from harness.domain.errors import ProofRefused, StaleEvidence
-from harness.domain.evaluation import InfraError, Passed, Sample
-from harness.domain.pins import ServedModel, ServedPin, Sighting
-from harness.domain.proposal import Phase, Proposal
-from harness.domain.rollout import RolloutState, Signal
-from harness.domain.targets import Target
+from harness.domain.evals.pins import ServedModel, ServedPin, Sighting
+from harness.domain.evals.run import InfraError, Passed, Sample
+from harness.domain.operations.access import Actor, Role
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.proposals.proposal import Phase, Proposal
+from harness.domain.routing.target import Target
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
 from tests.world import ANN, BEN, SECRET, World, answer, approved

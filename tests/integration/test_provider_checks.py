@@ -14,10 +14,10 @@ from harness.control import provider_checks, providers, sealing, targets
 from harness.control.context import Context
 from harness.control.present import plain
 from harness.control.providers import ProviderChange
-from harness.domain.access import SYSTEM
-from harness.domain.provider_check import FindingStatus, Heard, Subject
+from harness.domain.operations.access import SYSTEM
+from harness.domain.providers.probe import FindingStatus, Heard, Subject
+from harness.domain.routing.target import Provider
 from harness.domain.settings import TargetSeed
-from harness.domain.targets import Provider
 from harness.ports import ProviderDoor
 from harness.runtime.clock import SystemClock
 from harness.runtime.provider_door import HttpDoor, ScriptedDoor

@@ -9,14 +9,14 @@ from harness.control.context import Context
 from harness.control.credentials import Change
 from harness.control.provider_matrix import MatrixRow, ProviderHealth, matrix
 from harness.control.providers import ProviderChange
-from harness.domain.access import SYSTEM
-from harness.domain.capabilities import UNKNOWN, Capabilities
-from harness.domain.catalogue import CatalogueEntry
-from harness.domain.provider_check import Heard
-from harness.domain.provider_kinds import PROVIDER_KINDS
-from harness.domain.provider_matrix import COLUMNS, Ability, abilities
+from harness.domain.operations.access import SYSTEM
+from harness.domain.providers.catalogue import CatalogueEntry
+from harness.domain.providers.kinds import PROVIDER_KINDS
+from harness.domain.providers.matrix import COLUMNS, Ability, abilities
+from harness.domain.providers.probe import Heard
+from harness.domain.routing.capabilities import UNKNOWN, Capabilities
+from harness.domain.routing.target import Price, Provider
 from harness.domain.settings import TargetSeed
-from harness.domain.targets import Price, Provider
 from harness.runtime.encryption import FernetCipher, new_key
 from harness.runtime.litellm_table import FixedCatalogue
 from harness.runtime.provider_door import ScriptedDoor

@@ -20,13 +20,13 @@ from harness.control import (
 )
 from harness.control.propose import Wish
 from harness.control.providers import ProviderChange
-from harness.domain.access import Actor, Role
+from harness.domain.canary.rollout import RolloutState, Signal
 from harness.domain.errors import InputError, ProofRefused
-from harness.domain.headers import check_headers
-from harness.domain.proposal import Phase, Proposal
-from harness.domain.rollout import RolloutState, Signal
+from harness.domain.operations.access import Actor, Role
+from harness.domain.proposals.proposal import Phase, Proposal
+from harness.domain.providers.headers import check_headers
+from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import ControlSettings, RouterSettings, Settings, UiSettings
-from harness.domain.targets import Provider, Target
 from tests.api_door import Door, error_of
 from tests.world import BEN, POLICY, World, answer, approved
 

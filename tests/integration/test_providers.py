@@ -7,10 +7,10 @@ import pytest
 from evals.wire import body
 from harness.control import credentials, providers, targets, work
 from harness.control.providers import ProviderChange
-from harness.domain.access import SYSTEM, Actor, Role
 from harness.domain.errors import Conflict, InputError, NotAllowed, NotFound
+from harness.domain.operations.access import SYSTEM, Actor, Role
+from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import TargetSeed
-from harness.domain.targets import Provider, Target
 from harness.runtime.encryption import FernetCipher, new_key
 from tests.api_door import Door, error_of
 from tests.world import World

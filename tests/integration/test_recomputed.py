@@ -18,13 +18,13 @@ from harness.control import (
     tampering,
 )
 from harness.control.chains import Wanted
-from harness.domain.access import SYSTEM
-from harness.domain.alerts import AlertKind
+from harness.domain.canary.rollout import Rollout, RolloutState, Signal
 from harness.domain.errors import EvidenceMismatch, ProofRefused
-from harness.domain.proposal import Phase, Proposal
-from harness.domain.rollout import Rollout, RolloutState, Signal
-from harness.domain.signatures import KeyPurpose
-from harness.domain.targets import Target
+from harness.domain.operations.access import SYSTEM
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.operations.row_signatures import KeyPurpose
+from harness.domain.proposals.proposal import Phase, Proposal
+from harness.domain.routing.target import Target
 from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
 from tests.integration.conftest import prepared

@@ -8,7 +8,7 @@ import pytest
 from harness.control import replays
 from harness.control.replays import Otherwise
 from harness.domain.errors import InputError, NotFound, SignatureInvalid
-from harness.domain.evaluation import Claim, Failed, Inconclusive, Passed
+from harness.domain.evals.run import Claim, Failed, Inconclusive, Passed
 from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
 from tests.signing import CONTROL

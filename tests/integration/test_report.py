@@ -21,21 +21,21 @@ from harness import config, shipped
 from harness.cli import comparison
 from harness.cli.gate_run import gate_run
 from harness.cli.target_options import TargetOptions, target_asked
-from harness.config.routes import target_seed
+from harness.config.routing import target_seed
 from harness.control import propose, routes, standalone, targets
 from harness.control.form import lost_by_form
 from harness.control.propose import Wish
 from harness.control.standalone import Question
-from harness.domain.access import SYSTEM
+from harness.domain.canary.observation import Traffic
 from harness.domain.errors import NotFound
-from harness.domain.evaluation import Claim, Sample, SuitePlan, SuiteRole
-from harness.domain.observation import Traffic
-from harness.domain.policy import GatePolicy, Policy
-from harness.domain.proposal import Proposal
-from harness.domain.routing import RouteSettings, RouteSuite
+from harness.domain.evals.run import Claim, Sample, SuitePlan, SuiteRole
+from harness.domain.operations.access import SYSTEM
+from harness.domain.proposals.policy import GatePolicy, Policy
+from harness.domain.proposals.proposal import Proposal
+from harness.domain.routing.table import RouteSettings, RouteSuite
+from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.settings import SuiteSettings
-from harness.domain.targets import Price, Provider, Target
-from harness.gate.pairs import UNSCORED_HIGH
+from harness.gate.offline.pairs import UNSCORED_HIGH
 from harness.report.contents import TELLING, Report, gather
 from harness.report.junit import junit
 from harness.report.markdown import markdown

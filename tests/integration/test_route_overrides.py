@@ -9,10 +9,10 @@ import pytest
 from harness import bootstrap
 from harness.control import lookup, overriding, routes, seed
 from harness.control.context import Context
-from harness.domain.access import Actor, Role
 from harness.domain.errors import InputError, NotAllowed, NotFound
-from harness.domain.overrides import RequestKind
-from harness.domain.routing import RouteSettings
+from harness.domain.operations.access import Actor, Role
+from harness.domain.routing.overrides import RequestKind
+from harness.domain.routing.table import RouteSettings
 from tests.world import World
 
 pytestmark = pytest.mark.req("D6")

@@ -17,7 +17,7 @@ import pytest
 
 from evals.sim import serve as sim
 from harness.control import keys
-from harness.domain.access import SYSTEM
+from harness.domain.operations.access import SYSTEM
 from tests.own_postgres import own_postgres
 from tests.router_site import ROUTE, Routed, ask, eventually, routed, start_canary
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import openai
 import pytest
 
-from harness.domain.guardrails import ErrorTally, Guardrail, Split
-from harness.domain.observation import Traffic, UnitRule
-from harness.domain.policy import Unit
-from harness.domain.routing import RouteSettings
+from harness.domain.canary.guardrails import ErrorTally, Guardrail, Split
+from harness.domain.canary.observation import Traffic, UnitRule
+from harness.domain.proposals.policy import Unit
+from harness.domain.routing.table import RouteSettings
 from router.transport.scripted import Happening, Turn
 from tests.router_upstream import (
     DONE,

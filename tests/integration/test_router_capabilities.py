@@ -9,7 +9,7 @@ from typing import Any
 import openai
 import pytest
 
-from harness.domain.capabilities import Capabilities
+from harness.domain.routing.capabilities import Capabilities
 from tests.router_upstream import Upstream, completion, error, running_upstream, streamed
 from tests.router_world import (
     CANDIDATE,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.domain.routing import RouteSettings
+from harness.domain.routing.table import RouteSettings
 from router.capture import MAX_BYTES
 from router.draft import Draft
 from tests.router_door import AUTH, CHAT, Door

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from harness.domain.routing import Canary, Route, RouteSettings, RoutingTable, Snapshot
-from harness.domain.shadow import Shadow, ShadowLimits
-from harness.domain.switches import (
+from harness.domain.routing.kill_switch import (
     Source,
     Switch,
     force_of,
     parse_switches,
     switches_of_file,
 )
-from harness.domain.targets import Target
+from harness.domain.routing.table import Canary, Route, RouteSettings, RoutingTable, Snapshot
+from harness.domain.routing.target import Target
+from harness.domain.shadow.shadow import Shadow, ShadowLimits
 from router.ready import ready
 from tests.router_door import ASK, CHAT, Door, code
 from tests.router_upstream import completion

@@ -9,9 +9,9 @@ from pathlib import Path
 import openai
 import pytest
 
-from harness.domain.access import key_hash
-from harness.domain.changes import Abort, RaiseWeight
-from harness.domain.policy import Step
+from harness.domain.operations.access import key_hash
+from harness.domain.proposals.policy import Step
+from harness.domain.routing.route_changes import Abort, RaiseWeight
 from harness.runtime.clock import SystemClock
 from harness.store.sql import SqlStore
 from tests.contract import builders

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from evals.sim import serve
-from harness.domain.alerts import AlertKind, AlertRecord
+from harness.domain.operations.alerts import AlertKind, AlertRecord
 from tests.router_site import Routed, eventually, routed
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="prlimit is Linux's")

@@ -6,7 +6,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from harness.domain.targets import RequestPatch
+from harness.domain.routing.target import RequestPatch
 from router.transport.scripted import Turn
 from tests.router_upstream import Upstream, completion, error, running_upstream
 from tests.router_world import (

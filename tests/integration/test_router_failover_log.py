@@ -9,8 +9,8 @@ import pytest
 
 from evals.sim import faults, serve
 from evals.sim.simulator import Simulator
-from harness.domain.access import key_hash
-from harness.domain.failover import user_hash
+from harness.domain.operations.access import key_hash
+from harness.domain.reliability.failover import user_hash
 from tests.router_site import ROUTE, Routed, ask, eventually, routed
 
 

@@ -14,10 +14,10 @@ import pytest
 
 from evals.sim import faults, serve
 from evals.sim.simulator import Simulator
-from harness.domain.access import key_hash
-from harness.domain.breaker import BreakerPolicy, WhenAllOpen
-from harness.domain.observation import UnitRule
-from harness.domain.routing import (
+from harness.domain.canary.observation import UnitRule
+from harness.domain.operations.access import key_hash
+from harness.domain.reliability.breaker import BreakerPolicy, WhenAllOpen
+from harness.domain.routing.table import (
     Canary,
     Commit,
     KeyGrant,
@@ -26,8 +26,8 @@ from harness.domain.routing import (
     RoutingTable,
     Snapshot,
 )
+from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import RouterSettings
-from harness.domain.targets import Provider, Target
 from tests.router_sim import HURRIED
 from tests.router_world import KEY, SECRET, World, running_router
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from harness.domain.guardrails import FeedbackTally, Guardrail, Guardrails, Split
-from harness.domain.observation import UnitRule
-from harness.domain.policy import Unit
+from harness.domain.canary.guardrails import FeedbackTally, Guardrail, Guardrails, Split
+from harness.domain.canary.observation import UnitRule
+from harness.domain.proposals.policy import Unit
 from tests.router_upstream import Upstream, completion, running_upstream
 from tests.router_world import (
     CANDIDATE,

@@ -10,9 +10,9 @@ from pathlib import Path
 import openai
 import pytest
 
-from harness.domain.guardrails import Guardrail, Guardrails, Tally
-from harness.domain.observation import Block, UnitRule
-from harness.domain.policy import Unit
+from harness.domain.canary.guardrails import Guardrail, Guardrails, Tally
+from harness.domain.canary.observation import Block, UnitRule
+from harness.domain.proposals.policy import Unit
 from router.transport.scripted import Turn
 from tests.router_upstream import (
     DONE,

@@ -7,7 +7,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from harness.domain.breaker import BreakerPolicy
+from harness.domain.reliability.breaker import BreakerPolicy
 from router.transport.scripted import Turn
 from tests.router_upstream import Upstream, completion, error, running_upstream
 from tests.router_world import (

@@ -11,12 +11,12 @@ from typing import Any
 import openai
 import pytest
 
-from harness.domain.observation import Traffic, UnitRule
-from harness.domain.policy import Unit
-from harness.domain.routing import Canary, Route, RouteSettings, RoutingTable, Snapshot
+from harness.domain.canary.observation import Traffic, UnitRule
+from harness.domain.proposals.policy import Unit
+from harness.domain.routing.kill_switch import Force, ForceKind, Source, Switch
+from harness.domain.routing.table import Canary, Route, RouteSettings, RoutingTable, Snapshot
+from harness.domain.routing.target import Target
 from harness.domain.settings import RouterSettings
-from harness.domain.switches import Force, ForceKind, Source, Switch
-from harness.domain.targets import Target
 from harness.runtime.clock import SystemClock
 from tests.router_upstream import Upstream, completion, error, running_upstream, streamed
 from tests.router_world import (

@@ -12,8 +12,8 @@ import pytest
 
 from evals.sim import serve as sim
 from harness.control import keys
-from harness.domain.access import SYSTEM
-from harness.domain.key_limits import KeyLimits
+from harness.domain.operations.access import SYSTEM
+from harness.domain.reliability.key_limits import KeyLimits
 from tests.own_postgres import own_postgres
 from tests.router_site import EVER, Routed, ask, eventually, routed
 

@@ -11,9 +11,9 @@ import pytest
 from evals.suites import Catalog
 from harness.control import keys, listings
 from harness.control.context import Context
-from harness.domain.access import SYSTEM
-from harness.domain.key_limits import KeyLimits
-from harness.domain.targets import Price
+from harness.domain.operations.access import SYSTEM
+from harness.domain.reliability.key_limits import KeyLimits
+from harness.domain.routing.target import Price
 from harness.runtime.chance import SystemChance
 from harness.runtime.clock import SystemClock
 from harness.store.sql import SqlStore

@@ -12,14 +12,14 @@ import pytest
 from evals.sim import serve
 from harness import config, shipped
 from harness.control import keys, seed
-from harness.domain.access import SYSTEM
+from harness.domain.canary.observation import UnitRule
 from harness.domain.errors import SnapshotInvalid
-from harness.domain.observation import UnitRule
-from harness.domain.overrides import RequestKind
-from harness.domain.policy import Unit
-from harness.domain.routing import Canary, Route, RouteSettings, RoutingTable, Snapshot
-from harness.domain.switches import parse_switches
-from harness.domain.targets import Target
+from harness.domain.operations.access import SYSTEM
+from harness.domain.proposals.policy import Unit
+from harness.domain.routing.kill_switch import parse_switches
+from harness.domain.routing.overrides import RequestKind
+from harness.domain.routing.table import Canary, Route, RouteSettings, RoutingTable, Snapshot
+from harness.domain.routing.target import Target
 from harness.store.memory import MemoryStore
 from router.serving import ServedRoute
 from tests.router_door import AUTH, CHAT, Door, code

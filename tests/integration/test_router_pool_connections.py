@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.domain.failures import FailureClass
-from harness.domain.targets import Provider
+from harness.domain.reliability.failures import FailureClass
+from harness.domain.routing.target import Provider
 from router.ports import UpstreamFailed, UpstreamReply, UpstreamRequest
 from router.transport import pool_origin
 from router.transport.pool import Pool

@@ -17,7 +17,7 @@ import pytest
 from evals.sim import serve as sim
 from harness import bootstrap
 from harness.control import keys, seed
-from harness.domain.access import SYSTEM
+from harness.domain.operations.access import SYSTEM
 from tests.hostile_provider import KINDS, Hostile, hostile_provider
 from tests.processes import site
 from tests.router_site import ROUTE, Routed, ask

@@ -8,7 +8,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from harness.domain.routing import Snapshot
+from harness.domain.routing.table import Snapshot
 from router.transport.scripted import Turn
 from tests.router_upstream import Asked, Upstream, completion, error, running_upstream, streamed
 from tests.router_world import (

@@ -10,10 +10,10 @@ import pytest
 
 from evals.sim import serve
 from evals.sim.simulator import Simulator
-from harness.domain.alerts import AlertKind
-from harness.domain.policy import Unit
-from harness.domain.proposal import Phase
-from harness.domain.rollout import Rollout
+from harness.domain.canary.rollout import Rollout
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.proposals.policy import Unit
+from harness.domain.proposals.proposal import Phase
 from harness.ports import Store
 from tests.router_sim import OWN, SimScene, before_sim
 from tests.router_site import ask, eventually, routed, start_canary

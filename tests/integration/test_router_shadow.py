@@ -15,13 +15,13 @@ from evals.sim.simulator import Simulator
 from harness.control import shadows, switches
 from harness.control.context import Context
 from harness.control.shadows import ShadowStatus, WantedShadow
-from harness.domain.access import Actor, ApiKey, Role, key_hash
-from harness.domain.changes import ChangeSettings, CreateRoute
 from harness.domain.errors import InputError, NotAllowed, NotFound
-from harness.domain.routing import RouteSettings
-from harness.domain.shadow import Shadow, ShadowLimits
-from harness.domain.switches import Source, force_of
-from harness.domain.targets import Price, Provider, Target
+from harness.domain.operations.access import Actor, ApiKey, Role, key_hash
+from harness.domain.routing.kill_switch import Source, force_of
+from harness.domain.routing.route_changes import ChangeSettings, CreateRoute
+from harness.domain.routing.table import RouteSettings
+from harness.domain.routing.target import Price, Provider, Target
+from harness.domain.shadow.shadow import Shadow, ShadowLimits
 from harness.runtime.chance import SystemChance
 from harness.runtime.clock import SystemClock
 from harness.store.sql import SqlStore

@@ -11,9 +11,9 @@ import pytest
 
 from evals.sim import faults, serve
 from evals.sim.simulator import Simulator
-from harness.domain.access import key_hash
-from harness.domain.breaker import BreakerPolicy, WhenAllOpen
-from harness.domain.routing import (
+from harness.domain.operations.access import key_hash
+from harness.domain.reliability.breaker import BreakerPolicy, WhenAllOpen
+from harness.domain.routing.table import (
     KeyGrant,
     OnContentPolicy,
     Route,
@@ -22,8 +22,8 @@ from harness.domain.routing import (
     Snapshot,
     Stakes,
 )
+from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import RouterSettings
-from harness.domain.targets import Provider, Target
 from tests.router_world import KEY, QUICK, SECRET, running_router
 
 OWN, CHEAP, LARGE = (

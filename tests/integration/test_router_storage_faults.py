@@ -15,8 +15,8 @@ import openai
 import pytest
 
 from evals.sim import serve as sim
-from harness.domain.access import key_hash
-from harness.domain.lineage import Lineage
+from harness.domain.operations.access import key_hash
+from harness.domain.routing.snapshot_lineage import Lineage
 from harness.ports import Store
 from harness.runtime.clock import SystemClock
 from harness.store.sql import SqlStore

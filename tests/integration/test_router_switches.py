@@ -14,11 +14,11 @@ import pytest
 from harness.control import switches
 from harness.control.context import Context
 from harness.control.switches import Wanted
-from harness.domain.access import Actor, ApiKey, Role, key_hash
-from harness.domain.changes import CreateRoute
-from harness.domain.routing import Snapshot
-from harness.domain.switches import Source, Switch, force_of, parse_switches
-from harness.domain.targets import Target
+from harness.domain.operations.access import Actor, ApiKey, Role, key_hash
+from harness.domain.routing.kill_switch import Source, Switch, force_of, parse_switches
+from harness.domain.routing.route_changes import CreateRoute
+from harness.domain.routing.table import Snapshot
+from harness.domain.routing.target import Target
 from harness.ports import Store
 from harness.runtime.chance import SystemChance
 from harness.runtime.clock import SystemClock

@@ -11,7 +11,7 @@ from evals.sim import faults, serve
 from evals.sim.simulator import Simulator
 from harness import config, shipped
 from harness.control import keys, seed
-from harness.domain.access import SYSTEM
+from harness.domain.operations.access import SYSTEM
 from harness.store.memory import MemoryStore
 from tests.router_world import QUICK, SECRET, running_router
 from tests.world import World

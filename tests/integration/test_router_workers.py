@@ -19,9 +19,9 @@ import yaml
 from evals.sim import serve as sim
 from harness.control import keys, switches
 from harness.control.switches import Wanted
-from harness.domain.access import SYSTEM
-from harness.domain.policy import Unit
-from harness.domain.switches import Force, ForceKind, Source
+from harness.domain.operations.access import SYSTEM
+from harness.domain.proposals.policy import Unit
+from harness.domain.routing.kill_switch import Force, ForceKind, Source
 from tests.processes import kill_nine
 from tests.router_site import ROUTE, Routed, ask, eventually, routed, start_canary
 

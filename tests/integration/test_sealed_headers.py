@@ -10,10 +10,10 @@ from harness import config, shipped
 from harness.control import credentials, providers, sealing, seed, targets
 from harness.control.credentials import Change
 from harness.control.providers import ProviderChange
-from harness.domain.access import SYSTEM
 from harness.domain.errors import DecryptionFailed
+from harness.domain.operations.access import SYSTEM
+from harness.domain.routing.target import Provider
 from harness.domain.settings import Settings
-from harness.domain.targets import Provider
 from harness.runtime.encryption import FernetCipher, new_key
 from router import snapshot_file
 from tests.world import World

@@ -16,9 +16,9 @@ from streamlit.testing.v1 import AppTest
 from dashboard import acting, shell
 from harness import bootstrap
 from harness.control import keys
-from harness.domain.access import SYSTEM, Role
-from harness.domain.credentials import ProviderKey, StoredKey
-from harness.domain.targets import Provider
+from harness.domain.operations.access import SYSTEM, Role
+from harness.domain.providers.credentials import ProviderKey, StoredKey
+from harness.domain.routing.target import Provider
 from harness.runtime.encryption import new_key
 from router.ports import UpstreamRequest
 from tests.alert_receiver import Receiver

@@ -23,16 +23,16 @@ from harness.control import (
 from harness.control.propose import Wish
 from harness.control.shadow_first import ShadowStage
 from harness.control.shadows import WantedShadow
-from harness.domain.access import SYSTEM
-from harness.domain.alerts import AlertKind
-from harness.domain.audit import AuditEvent
 from harness.domain.errors import InputError, SignatureInvalid
-from harness.domain.policy import Policy, ShadowFirst, Unit
-from harness.domain.proposal import Phase, Proposal
-from harness.domain.routing import RouteSettings, RouteSuite
-from harness.domain.shadow import Shadow, ShadowLimits, ShadowTally
-from harness.domain.targets import Provider
-from harness.gate.shadow_first import Move
+from harness.domain.operations.access import SYSTEM
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.operations.audit import AuditEvent
+from harness.domain.proposals.policy import Policy, ShadowFirst, Unit
+from harness.domain.proposals.proposal import Phase, Proposal
+from harness.domain.routing.table import RouteSettings, RouteSuite
+from harness.domain.routing.target import Provider
+from harness.domain.shadow.shadow import Shadow, ShadowLimits, ShadowTally
+from harness.gate.shadow_stage import Move
 from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
 from tests.signing import CONTROL

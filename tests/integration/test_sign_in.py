@@ -20,10 +20,6 @@ from harness.control import (
 from harness.control.context import Context
 from harness.control.credentials import Change
 from harness.control.providers import ProviderChange
-from harness.domain.access import SYSTEM
-from harness.domain.alerts import Alert, AlertKind
-from harness.domain.credentials import Credential
-from harness.domain.device_flow import Answer, DeviceCode
 from harness.domain.errors import (
     ConfigError,
     InputError,
@@ -32,9 +28,13 @@ from harness.domain.errors import (
     SignInRefused,
     SignInUnreachable,
 )
-from harness.domain.oauth_kinds import OAuthChange
-from harness.domain.resolution import Rule
-from harness.domain.sign_ins import KEY_NAME
+from harness.domain.operations.access import SYSTEM
+from harness.domain.operations.alerts import Alert, AlertKind
+from harness.domain.providers.credentials import Credential
+from harness.domain.providers.device_flow import Answer, DeviceCode
+from harness.domain.providers.name_resolution import Rule
+from harness.domain.providers.oauth_kinds import OAuthChange
+from harness.domain.providers.oauth_tokens import KEY_NAME
 from harness.runtime.encryption import FernetCipher, new_key
 from harness.runtime.oauth_http import HttpOAuth
 from harness.runtime.oauth_memory import MemoryOAuth

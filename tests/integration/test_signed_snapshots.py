@@ -14,11 +14,11 @@ import sqlalchemy as sa
 
 from harness import bootstrap
 from harness.control import housekeeping
-from harness.domain.access import SYSTEM
-from harness.domain.alerts import AlertKind
-from harness.domain.content import canonical_json
+from harness.domain.content_hash import canonical_json
 from harness.domain.errors import SnapshotInvalid, StoreUnavailable
-from harness.domain.routing import Snapshot
+from harness.domain.operations.access import SYSTEM
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.routing.table import Snapshot
 from harness.ports import Store
 from harness.runtime.clock import SystemClock
 from harness.store.sql import SqlStore

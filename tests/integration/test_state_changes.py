@@ -28,14 +28,14 @@ from harness.control import (
 )
 from harness.control.chains import Wanted
 from harness.control.proofs import Waive
-from harness.domain.access import SYSTEM, Role
-from harness.domain.alerts import AlertKind
-from harness.domain.credentials import Credential
-from harness.domain.proposal import Proposal
+from harness.domain.operations.access import SYSTEM, Role
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.proposals.proposal import Proposal
+from harness.domain.providers.credentials import Credential
+from harness.domain.routing.kill_switch import Force, ForceKind, Source
+from harness.domain.routing.target import Target
 from harness.domain.settings import TargetSeed
-from harness.domain.shadow import Shadow, ShadowLimits
-from harness.domain.switches import Force, ForceKind, Source
-from harness.domain.targets import Target
+from harness.domain.shadow.shadow import Shadow, ShadowLimits
 from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore
 from harness.store.tables.base import Json, UtcTime

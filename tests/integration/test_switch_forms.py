@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from evals.sim import serve as sim
-from harness.domain.switches import ENVIRONMENT_VARIABLE
+from harness.domain.routing.kill_switch import ENVIRONMENT_VARIABLE
 from tests.router_site import ROUTE, Routed, eventually, routed
 
 pytestmark = pytest.mark.slow

@@ -9,9 +9,15 @@ import pytest
 from harness import bootstrap
 from harness.control import listings, switches
 from harness.control.switches import Wanted
-from harness.domain.access import Actor, Role
 from harness.domain.errors import ConfigError, InputError, NotAllowed, NotFound
-from harness.domain.switches import ENVIRONMENT_VARIABLE, Force, ForceKind, Source, force_of
+from harness.domain.operations.access import Actor, Role
+from harness.domain.routing.kill_switch import (
+    ENVIRONMENT_VARIABLE,
+    Force,
+    ForceKind,
+    Source,
+    force_of,
+)
 from harness.store.memory import MemoryStore
 from tests.api_door import Door, error_of
 from tests.command_line import CommandLine, installed

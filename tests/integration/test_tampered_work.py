@@ -14,14 +14,14 @@ from harness.control import (
     tampering,
 )
 from harness.control.chains import Wanted
-from harness.domain import model_identity
-from harness.domain.access import Actor, Role
-from harness.domain.alerts import Alert, AlertKind
-from harness.domain.audited_rows import Disagreement, Finding
+from harness.domain.canary.rollout import Signal
 from harness.domain.errors import ProofRefused
-from harness.domain.proposal import Phase
-from harness.domain.rollout import Signal
-from harness.domain.targets import Provider
+from harness.domain.operations.access import Actor, Role
+from harness.domain.operations.alerts import Alert, AlertKind
+from harness.domain.operations.state_audit import Disagreement, Finding
+from harness.domain.proposals.proposal import Phase
+from harness.domain.providers import model_identity
+from harness.domain.routing.target import Provider
 from harness.store.sql import SqlStore
 from tests.raw_sql import insert, owned, row, written
 from tests.world import BEN, CANARY, POLICY, World, approved

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 import pytest
 
-from harness.domain.credentials import ProviderKey
-from harness.domain.failures import FailureClass
+from harness.domain.providers.credentials import ProviderKey
+from harness.domain.reliability.failures import FailureClass
+from harness.domain.routing.target import Provider
 from harness.domain.settings import RouterSettings
-from harness.domain.targets import Provider
 from router.dialects.chat_stream import ChatStream
 from router.ports import CHAT_PATH, UpstreamFailed, UpstreamReply, UpstreamRequest, dropped
 from router.transport.pool import Pool

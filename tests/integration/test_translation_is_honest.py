@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pytest
 
-from harness.domain.targets import Provider
+from harness.domain.routing.target import Provider
 from router.ports import UpstreamFailed, UpstreamRequest
 from router.transport.asked import RULES, looked_through
 from router.transport.litellm import load

@@ -9,8 +9,8 @@ from click.testing import CliRunner, Result
 
 from harness import bootstrap
 from harness.cli.program import program
-from harness.domain.access import SYSTEM
 from harness.domain.errors import DatabaseUnusable
+from harness.domain.operations.access import SYSTEM
 from harness.store import migrate, revisions
 from harness.store.sql import engine
 from tests.contract.conftest import open_store

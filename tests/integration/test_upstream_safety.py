@@ -12,12 +12,12 @@ import pytest
 
 from evals.provider import ProviderClient, ProviderFailed
 from harness.cli import provider_calls
-from harness.domain.alerts import AlertKind, Severity, Told
-from harness.domain.credentials import ProviderKey
-from harness.domain.delivery import AlertMessage
 from harness.domain.errors import DeliveryFailed
+from harness.domain.operations.alerts import AlertKind, Severity, Told
+from harness.domain.operations.delivery import AlertMessage
+from harness.domain.providers.credentials import ProviderKey
+from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import RouterSettings
-from harness.domain.targets import Provider, Target
 from harness.runtime import webhook
 from harness.runtime.clock import SystemClock
 from harness.runtime.provider_door import HttpDoor

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from harness.domain.observation import Block
-from harness.gate.assignment import ALARM_AT, BY_PERIOD, POOLED, worst_log_srm
+from harness.domain.canary.observation import Block
+from harness.gate.online.assignment import ALARM_AT, BY_PERIOD, POOLED, worst_log_srm
 
 pytestmark = pytest.mark.req("F3")
 

@@ -8,13 +8,13 @@ import pytest
 from harness.bench.canary_rules import e_fisher
 from harness.bench.canary_traffic import Traffic, Truth, simulate
 from harness.bench.canarybench import INCIDENT, detect
-from harness.domain.guardrails import Tally
-from harness.domain.ranking import place
-from harness.gate.assignment import ALARM_AT, log_srm
-from harness.gate.certificate import Certificate, certify, log_certificate
-from harness.gate.online import Restarting, combined
-from harness.gate.ranks import Ranks
-from harness.gate.streams import counts_path
+from harness.domain.canary.guardrails import Tally
+from harness.domain.canary.ranking import place
+from harness.gate.online.assignment import ALARM_AT, log_srm
+from harness.gate.online.certificate import Certificate, certify, log_certificate
+from harness.gate.online.evidence_paths import counts_path
+from harness.gate.online.harm_evidence import Restarting, combined
+from harness.gate.online.ranks import Ranks
 
 pytestmark = pytest.mark.req("F3")
 

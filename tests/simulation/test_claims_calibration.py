@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from harness.bench.matrix import close_pairs, load
 from harness.bench.resample import resample
-from harness.domain.evaluation import Claim, SuitePlan, SuiteRole
-from harness.gate.costs import CostOutcome, judge_costs
-from harness.gate.design import Design
-from harness.gate.offline import judge_many
+from harness.domain.evals.run import Claim, SuitePlan, SuiteRole
+from harness.gate.offline.costs import CostOutcome, judge_costs
+from harness.gate.offline.design import Design
+from harness.gate.offline.sequential import judge_many
 from tests.simulation.test_gate_calibration import BINARY, GRADED, upto
 
 pytestmark = pytest.mark.req("F2", "A3")

@@ -31,13 +31,13 @@ from harness.control import canary_hands, chains, propose, reconcile, routes
 from harness.control.chains import Wanted
 from harness.control.proofs import Waive
 from harness.control.propose import Wish
-from harness.domain.access import SYSTEM, Actor, Role
+from harness.domain.canary.rollout import RolloutState, Signal
 from harness.domain.errors import Conflict, IllegalTransition, SwapgateError
-from harness.domain.policy import Policy
-from harness.domain.proposal import Phase, Proposal
-from harness.domain.rollout import RolloutState, Signal
-from harness.domain.routing import RouteSettings, RouteSuite
-from harness.domain.targets import Target
+from harness.domain.operations.access import SYSTEM, Actor, Role
+from harness.domain.proposals.policy import Policy
+from harness.domain.proposals.proposal import Phase, Proposal
+from harness.domain.routing.table import RouteSettings, RouteSuite
+from harness.domain.routing.target import Target
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
 from tests.table_laws import check_canary, check_history, check_revisions, check_verdicts

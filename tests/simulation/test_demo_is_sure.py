@@ -8,7 +8,7 @@ from benchmarks.demo.run import TOLD, rolled_back, verdicts
 from evals.sim.bank import ItemBank
 from evals.sim.suites import in_folder, load_all
 from harness import config, shipped
-from harness.domain.policy import Policy
+from harness.domain.proposals.policy import Policy
 
 
 @pytest.fixture(scope="module")

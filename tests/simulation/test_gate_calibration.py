@@ -14,9 +14,9 @@ from harness.bench.generate import Kind, generated
 from harness.bench.matrix import close_pairs, load
 from harness.bench.measure import measure, theta0_of
 from harness.bench.resample import resample
-from harness.domain.evaluation import QUALITY_CLAIMS, Claim
-from harness.gate.design import Design
-from harness.gate.offline import judge_many
+from harness.domain.evals.run import QUALITY_CLAIMS, Claim
+from harness.gate.offline.design import Design
+from harness.gate.offline.sequential import judge_many
 
 pytestmark = pytest.mark.req("F2")
 

@@ -8,11 +8,11 @@ import pytest
 
 from harness.bench.canary_guarded import Harm, rollout
 from harness.bench.canarybench import EVERYTHING, guarded
-from harness.domain.guardrails import Guardrail, Tally
-from harness.domain.observation import Block
-from harness.domain.ranking import Measured, ranking
-from harness.gate.streams import counts_path, log_path, ranks_path
-from harness.gate.watch import watch
+from harness.domain.canary.guardrails import Guardrail, Tally
+from harness.domain.canary.observation import Block
+from harness.domain.canary.ranking import Measured, ranking
+from harness.gate.online.evidence_paths import counts_path, log_path, ranks_path
+from harness.gate.online.rollout_evidence import watch
 
 pytestmark = pytest.mark.req("F3")
 

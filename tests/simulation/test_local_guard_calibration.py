@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from harness.domain.local_guard import FIRST, HARM_GRID, LocalGuard, log_limit
+from harness.domain.canary.worker_guard import FIRST, HARM_GRID, LocalGuard, log_limit
 
 ALPHA, REQUESTS = 0.01, 100_000
 

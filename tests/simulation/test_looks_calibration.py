@@ -13,13 +13,13 @@ import pytest
 
 from harness.control import propose, routes, targets
 from harness.control.propose import Wish
-from harness.domain.access import SYSTEM
-from harness.domain.evaluation import Claim
-from harness.domain.policy import Spend
-from harness.domain.routing import RouteSettings, RouteSuite
+from harness.domain.evals.run import Claim
+from harness.domain.operations.access import SYSTEM
+from harness.domain.proposals.policy import Spend
+from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.settings import TargetSeed
-from harness.gate.design import Design
-from harness.gate.offline import judge_many
+from harness.gate.offline.design import Design
+from harness.gate.offline.sequential import judge_many
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
 from tests.world import ANN, POLICY, SECRET, World

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pytest
 from scipy import stats
 
-from harness.domain.rollout import RolloutState
+from harness.domain.canary.rollout import RolloutState
 from harness.ports import Store
 from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore

@@ -7,10 +7,17 @@ from typing import Final
 import numpy as np
 import pytest
 
-from harness.domain.policy import ShadowFirst, Unit
-from harness.domain.shadow_pairs import Check
-from harness.gate.shadow import ALL_CHECKS, ALPHA, SEEN_CHECKS, is_harm, log_e, log_e_of_all
-from harness.gate.shadow_first import Move, Seen, decide
+from harness.domain.proposals.policy import ShadowFirst, Unit
+from harness.domain.shadow.pairs import Check
+from harness.gate.shadow_evidence import (
+    ALL_CHECKS,
+    ALPHA,
+    SEEN_CHECKS,
+    is_harm,
+    log_e,
+    log_e_of_all,
+)
+from harness.gate.shadow_stage import Move, Seen, decide
 from router.shadow_units import ShadowUnits
 
 pytestmark = pytest.mark.req("F8")

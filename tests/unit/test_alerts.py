@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.alerts import (
+from harness.domain.operations.alerts import (
     KINDS,
     QUIET,
     REMIND,
@@ -25,7 +25,7 @@ from harness.domain.alerts import (
     message_due,
     told,
 )
-from harness.domain.delivery import (
+from harness.domain.operations.delivery import (
     FIRST_WAIT,
     GIVE_UP_AFTER,
     LONGEST_WAIT,

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.capabilities import Endpoint
-from harness.domain.provider_kinds import PROVIDER_KINDS, AnswerLimit, with_limit_named
-from harness.domain.targets import Provider, RequestPatch, Target
+from harness.domain.providers.kinds import PROVIDER_KINDS, AnswerLimit, with_limit_named
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.target import Provider, RequestPatch, Target
 from router.body import read_chat, read_request
 from router.dialects.table import DIALECTS
 from tests.router_door import AUTH, CHAT, Door

@@ -15,10 +15,10 @@ from jsonschema import Draft202012Validator
 from harness.api.answers import Answer, whole
 from harness.api.body import MAX_DEPTH, check_json
 from harness.api.schema import Components
-from harness.domain.access import ApiKey, Role
 from harness.domain.errors import InputError
-from harness.domain.listing import Page
-from harness.domain.targets import Target
+from harness.domain.operations.access import ApiKey, Role
+from harness.domain.pagination import Page
+from harness.domain.routing.target import Target
 
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | text

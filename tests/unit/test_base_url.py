@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.base_url import check_allowed, check_base_url, may_connect
 from harness.domain.errors import InputError
+from harness.domain.providers.api_base_rules import check_allowed, check_base_url, may_connect
 
 pytestmark = pytest.mark.req("D1", "D4")
 

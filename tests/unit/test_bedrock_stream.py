@@ -5,7 +5,7 @@ from importlib import import_module
 
 import pytest
 
-from harness.domain.failures import FailureClass
+from harness.domain.reliability.failures import FailureClass
 from router.ports import UpstreamFailed
 from router.transport.to_bedrock import EventMessages
 from tests.wire.bedrock import framed

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from harness.domain.breaker import (
+from harness.domain.errors import IllegalTransition, InputError
+from harness.domain.reliability.breaker import (
     BUCKETS,
     CLOSED,
     LAST_RESORT,
@@ -25,8 +26,7 @@ from harness.domain.breaker import (
     retry_in_s,
     settle,
 )
-from harness.domain.errors import IllegalTransition, InputError
-from harness.domain.failures import RULES, BreakerEffect, FailureClass
+from harness.domain.reliability.failures import RULES, BreakerEffect, FailureClass
 
 F = FailureClass
 TRICKLE = BreakerPolicy()

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.capabilities import Endpoint
-from harness.domain.degradation import Hint
-from harness.domain.targets import Target
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.degradation import Hint
+from harness.domain.routing.target import Target
 from router.body import read_request
 from router.bridges.translation import HELD, TRANSLATIONS
 from router.bridges.unsigned import without_unsigned

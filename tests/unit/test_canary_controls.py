@@ -9,11 +9,11 @@ import pytest
 
 from dashboard import canary_controls, canary_stories, wording
 from harness.control.reports import CanaryStatus
-from harness.domain.observation import Block
-from harness.domain.rollout import Rollout, RolloutState, Signal
-from harness.domain.targets import Target
-from harness.gate.explain import explain
-from harness.gate.policy import decide
+from harness.domain.canary.observation import Block
+from harness.domain.canary.rollout import Rollout, RolloutState, Signal
+from harness.domain.routing.target import Target
+from harness.gate.online.policy import decide
+from harness.gate.text.explain import explain
 from tests.unit.test_canary_explained import POLICY, blocks
 from tests.unit.test_canary_policy import START, rollout
 

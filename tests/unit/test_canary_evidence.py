@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.domain.canary.guardrails import Guardrails, Tally
+from harness.domain.canary.observation import Block
+from harness.domain.canary.ranking import place
 from harness.domain.errors import InputError
-from harness.domain.guardrails import Guardrails, Tally
-from harness.domain.observation import Block
-from harness.domain.policy import CanaryPolicy, Unit
-from harness.domain.ranking import place
-from harness.gate.assignment import ALARM_AT, worst_log_srm
-from harness.gate.certificate import Certificate, log_certificate
-from harness.gate.fisher import log_factors
-from harness.gate.online import (
+from harness.domain.proposals.policy import CanaryPolicy, Unit
+from harness.gate.online.assignment import ALARM_AT, worst_log_srm
+from harness.gate.online.certificate import Certificate, log_certificate
+from harness.gate.online.fisher import log_factors
+from harness.gate.online.harm_evidence import (
     Harm,
     Restarting,
     combined,
@@ -25,8 +25,8 @@ from harness.gate.online import (
     odds_grid,
     trip,
 )
-from harness.gate.ranks import Ranks
-from harness.gate.watch import watch
+from harness.gate.online.ranks import Ranks
+from harness.gate.online.rollout_evidence import watch
 
 pytestmark = pytest.mark.req("F3")
 

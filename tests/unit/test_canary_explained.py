@@ -5,13 +5,20 @@ from datetime import timedelta
 
 import pytest
 
-from harness.domain.content import canonical_json
-from harness.domain.guardrails import ErrorTally, FeedbackTally, Guardrail, Level, Split, Tally
-from harness.domain.observation import Block
-from harness.domain.policy import CanaryPolicy, Step
-from harness.domain.rollout import Rollout, RolloutState
-from harness.gate.explain import Explanation, GuardrailRow, explain
-from harness.gate.policy import decide
+from harness.domain.canary.guardrails import (
+    ErrorTally,
+    FeedbackTally,
+    Guardrail,
+    Level,
+    Split,
+    Tally,
+)
+from harness.domain.canary.observation import Block
+from harness.domain.canary.rollout import Rollout, RolloutState
+from harness.domain.content_hash import canonical_json
+from harness.domain.proposals.policy import CanaryPolicy, Step
+from harness.gate.online.policy import decide
+from harness.gate.text.explain import Explanation, GuardrailRow, explain
 from tests.unit.test_canary_policy import START, rollout
 
 pytestmark = pytest.mark.req("F3", "A7")

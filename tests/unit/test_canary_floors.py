@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.policy import PeakHours, Step
-from harness.gate.floors import floor_left, peak_seconds
+from harness.domain.proposals.policy import PeakHours, Step
+from harness.gate.online.min_durations import floor_left, peak_seconds
 
 MONDAY = datetime(2026, 11, 16, tzinfo=UTC)
 DAYTIME = PeakHours(8, 18)

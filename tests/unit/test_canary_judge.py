@@ -11,7 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.control.sparse import sparse
-from harness.domain.canary_judge import (
+from harness.domain.canary.guardrails import (
+    Guardrail,
+    Guardrails,
+    JudgeTally,
+    Split,
+    Tally,
+    tallies_of,
+)
+from harness.domain.canary.judge import (
     BESIDE,
     DATA,
     Judged,
@@ -22,23 +30,15 @@ from harness.domain.canary_judge import (
     share_bps,
     verdict_of,
 )
+from harness.domain.canary.observation import Block, UnitRule
+from harness.domain.canary.rollout import RolloutState
 from harness.domain.errors import InputError
-from harness.domain.guardrails import (
-    Guardrail,
-    Guardrails,
-    JudgeTally,
-    Split,
-    Tally,
-    tallies_of,
-)
-from harness.domain.observation import Block, UnitRule
-from harness.domain.policy import CanaryJudge, CanaryPolicy
-from harness.domain.policy import Unit as UnitKind
-from harness.domain.rollout import RolloutState
-from harness.domain.routing import BUCKETS, in_canary
-from harness.gate.explain import explain
-from harness.gate.policy import decide
-from harness.gate.watch import watch
+from harness.domain.proposals.policy import CanaryJudge, CanaryPolicy
+from harness.domain.proposals.policy import Unit as UnitKind
+from harness.domain.routing.table import BUCKETS, in_canary
+from harness.gate.online.policy import decide
+from harness.gate.online.rollout_evidence import watch
+from harness.gate.text.explain import explain
 from harness.store.rows.policies import canary_policy
 from router.blocks import JUDGED_WITHIN_S, Ledger, Unit
 from router.seen import Traits

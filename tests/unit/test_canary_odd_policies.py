@@ -10,17 +10,17 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from harness.config.ranges import RANGES, RATIO
-from harness.domain.content import canonical_json
-from harness.domain.guardrails import Guardrail, Guardrails, Kind, Level, Tally, kind_of
-from harness.domain.moments import NEVER, later
-from harness.domain.observation import Block, UnitRule
-from harness.domain.policy import CanaryPolicy, PeakHours, Step, Unit
-from harness.domain.rollout import ActionKind, Rollout, RolloutState, Signal, moved
-from harness.domain.sound import sound
-from harness.gate import ramp_words
-from harness.gate.explain import explain
-from harness.gate.policy import decide
-from harness.gate.ramp import Pace, plan
+from harness.domain.canary.guardrails import Guardrail, Guardrails, Kind, Level, Tally, kind_of
+from harness.domain.canary.observation import Block, UnitRule
+from harness.domain.canary.rollout import ActionKind, Rollout, RolloutState, Signal, moved
+from harness.domain.content_hash import canonical_json
+from harness.domain.proposals.policy import CanaryPolicy, PeakHours, Step, Unit
+from harness.domain.proposals.policy_bounds import sound
+from harness.domain.safe_time import NEVER, later
+from harness.gate.online.policy import decide
+from harness.gate.planning.ramp import Pace, plan
+from harness.gate.text import ramp_plan
+from harness.gate.text.explain import explain
 
 pytestmark = pytest.mark.req("F3", "A7")
 
@@ -158,7 +158,7 @@ def shown(policy: CanaryPolicy, seen: list[Block], now: datetime, pace: Pace) ->
             json.dumps(asdict(each), allow_nan=False, default=str)
     planned = plan(policy, pace)
     json.dumps([asdict(step) for step in planned], allow_nan=False)
-    assert ramp_words.answer(policy, pace, planned)
+    assert ramp_plan.answer(policy, pace, planned)
 
 
 PACES = st.builds(

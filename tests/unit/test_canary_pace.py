@@ -5,11 +5,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from harness.control import canary_plan
-from harness.domain.forecast import billed
-from harness.domain.observation import TrafficTotal
-from harness.domain.policy import CanaryPolicy
-from harness.gate import ramp_words
-from harness.gate.ramp import Pace, plan
+from harness.domain.canary.observation import TrafficTotal
+from harness.domain.evals.cost_forecast import billed
+from harness.domain.proposals.policy import CanaryPolicy
+from harness.gate.planning.ramp import Pace, plan
+from harness.gate.text import ramp_plan
 
 NOW = datetime(2026, 11, 20, 22, 0, tzinfo=UTC)
 POLICY = CanaryPolicy()
@@ -50,14 +50,14 @@ def test_the_plan_and_the_monthly_bill_know_the_same_pace(lasting_s: int) -> Non
 
 def test_a_failure_rate_that_nobody_measured_is_called_assumed() -> None:
     found = pace(recorded(20, timedelta(minutes=1)))
-    words = ramp_words.answer(POLICY, found, plan(POLICY, found))
+    words = ramp_plan.answer(POLICY, found, plan(POLICY, found))
     assert "that 1 % of requests fail is assumed (the policy's `p0`)" in words
     assert "fail today" not in words
 
 
 def test_a_failure_rate_of_enough_requests_is_told_as_measured() -> None:
     found = pace(recorded(1_000, timedelta(minutes=5), charged=20))
-    assert "2 % of requests fail today" in ramp_words.answer(POLICY, found, plan(POLICY, found))
+    assert "2 % of requests fail today" in ramp_plan.answer(POLICY, found, plan(POLICY, found))
 
 
 def test_without_a_request_there_is_no_pace() -> None:

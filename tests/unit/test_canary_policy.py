@@ -8,18 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.content import canonical_json
-from harness.domain.observation import Block
-from harness.domain.policy import CanaryPolicy, Step, Unit
-from harness.domain.rollout import (
-    ActionKind,
-    Rollout,
-    RolloutState,
-    Signal,
-    advance,
-)
-from harness.gate.assignment import POOLED
-from harness.gate.policy import decide
+from harness.domain.canary.observation import Block
+from harness.domain.canary.rollout import ActionKind, Rollout, RolloutState, Signal, advance
+from harness.domain.content_hash import canonical_json
+from harness.domain.proposals.policy import CanaryPolicy, Step, Unit
+from harness.gate.online.assignment import POOLED
+from harness.gate.online.policy import decide
 
 pytestmark = pytest.mark.req("F3", "A7")
 

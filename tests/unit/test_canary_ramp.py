@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from harness.domain.policy import CanaryPolicy, ShadowFirst, Step, Unit
-from harness.gate import ramp, ramp_words
-from harness.gate.ramp import Pace
+from harness.domain.proposals.policy import CanaryPolicy, ShadowFirst, Step, Unit
+from harness.gate.planning import ramp
+from harness.gate.planning.ramp import Pace
+from harness.gate.text import ramp_plan
 
 pytestmark = pytest.mark.req("F3")
 
@@ -58,8 +59,8 @@ def test_two_hundred_sessions_a_day_do_not_certify_and_options_are_offered() -> 
     quiet = Pace(200 / 24, 50_000 / 24, 0.01, measured=True)
 
     steps = ramp.plan(POLICY, quiet)
-    said = ramp_words.answer(POLICY, quiet, steps)
-    options = ramp_words.options(POLICY, quiet, steps)
+    said = ramp_plan.answer(POLICY, quiet, steps)
+    options = ramp_plan.options(POLICY, quiet, steps)
 
     assert not steps[0].in_time
     assert not steps[2].in_time
@@ -81,8 +82,8 @@ def test_the_same_plan_is_the_same_twice_and_says_what_it_rests_on() -> None:
     ramp.crossings.cache_clear()
 
     assert ramp.plan(POLICY, unknown) == steps
-    assert "not measured yet" in ramp_words.answer(POLICY, unknown, steps)
-    assert ramp_words.options(POLICY, unknown, steps) == ()
+    assert "not measured yet" in ramp_plan.answer(POLICY, unknown, steps)
+    assert ramp_plan.options(POLICY, unknown, steps) == ()
 
 
 @pytest.mark.parametrize(
@@ -90,7 +91,7 @@ def test_the_same_plan_is_the_same_twice_and_says_what_it_rests_on() -> None:
     [(0.4, "1 s"), (90, "1.5 min"), (7200, "2 h"), (9000, "2.5 h"), (864_000, "10 days")],
 )
 def test_a_forecast_has_two_figures(seconds: float, said: str) -> None:
-    assert ramp_words.span(seconds) == said
+    assert ramp_plan.span(seconds) == said
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_a_forecast_has_two_figures(seconds: float, said: str) -> None:
 )
 def test_traffic_is_written_as_people_write_it(per_hour: float, said: str) -> None:
     busy = Pace(per_hour, per_hour, 0.01, measured=True)
-    words = ramp_words.answer(POLICY, busy, ramp.plan(POLICY, busy))
+    words = ramp_plan.answer(POLICY, busy, ramp.plan(POLICY, busy))
     assert f"from {said} new keys an hour ({said} requests an hour)" in words
 
 
@@ -108,12 +109,12 @@ def test_a_quiet_route_is_offered_a_shadow_first_unless_it_acts_on_the_world() -
     quiet = Pace(20.0, 20.0, 0.01, measured=True)
     steps = ramp.plan(POLICY, quiet)
 
-    told = ramp_words.options(POLICY, quiet, steps, may_mirror=True)
+    told = ramp_plan.options(POLICY, quiet, steps, may_mirror=True)
     assert "200 pairs take about 10 h" in told[-1]
     assert "gives nobody its answers" in told[-1]
-    assert ramp_words.options(POLICY, quiet, steps) == told[:-1]
+    assert ramp_plan.options(POLICY, quiet, steps) == told[:-1]
 
     has_one = replace(POLICY, shadow=ShadowFirst(1000, 100, 5.0))
-    assert ramp_words.options(has_one, quiet, steps, may_mirror=True) == told[:-1]
-    assert "takes about 2.1 days (100 pairs)" in ramp_words.before(has_one, quiet)
-    assert ramp_words.before(POLICY, quiet) == ""
+    assert ramp_plan.options(has_one, quiet, steps, may_mirror=True) == told[:-1]
+    assert "takes about 2.1 days (100 pairs)" in ramp_plan.before(has_one, quiet)
+    assert ramp_plan.before(POLICY, quiet) == ""

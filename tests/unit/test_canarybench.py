@@ -12,9 +12,9 @@ from harness.bench.canary_latency import ranks_of_rows
 from harness.bench.canary_rules import ALPHA, OURS, RULES, e_fisher
 from harness.bench.canary_traffic import Truth, simulate
 from harness.bench.canarybench import EVERYTHING, CanaryBench, Line, Plan, run
-from harness.domain.guardrails import Guardrail, Tally
-from harness.domain.ranking import place
-from harness.gate.online import trip
+from harness.domain.canary.guardrails import Guardrail, Tally
+from harness.domain.canary.ranking import place
+from harness.gate.online.harm_evidence import trip
 
 pytestmark = pytest.mark.req("F3")
 

@@ -4,7 +4,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from harness.domain.capabilities import (
+from harness.domain.routing.capabilities import (
     UNKNOWN,
     Capabilities,
     Endpoint,

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.capture import Captured, captured_id, is_drawn
 from harness.domain.errors import StoreUnavailable
-from harness.domain.redaction import Redactor
+from harness.domain.privacy.capture import Captured, captured_id, is_drawn
+from harness.domain.privacy.redaction import Redactor
 from harness.ports import Transaction
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore

@@ -11,11 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import config, shipped
-from harness.domain.capabilities import UNKNOWN
-from harness.domain.catalogue import CatalogueChange, CatalogueEntry, catalogue, priced
 from harness.domain.errors import ConfigError
-from harness.domain.provider_kinds import PROVIDER_KINDS, Group
-from harness.domain.targets import Price, Provider
+from harness.domain.providers.catalogue import (
+    CatalogueChange,
+    CatalogueEntry,
+    catalogue,
+    priced,
+)
+from harness.domain.providers.kinds import PROVIDER_KINDS, Group
+from harness.domain.routing.capabilities import UNKNOWN
+from harness.domain.routing.target import Price, Provider
 from harness.runtime.litellm_table import LitellmTable, table_file
 
 MODELS = st.sampled_from(["a", "b", "c", "d"])

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.client_address import UNKNOWN, client_address, proxy_networks
 from harness.domain.errors import InputError
+from harness.domain.operations.client_address import UNKNOWN, client_address, proxy_networks
 
 pytestmark = pytest.mark.req("G5")
 

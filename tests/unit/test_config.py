@@ -3,11 +3,11 @@ from pathlib import Path
 import pytest
 
 from harness import config
-from harness.domain.capabilities import Capabilities
+from harness.domain.canary.guardrails import Guardrail, Guardrails
 from harness.domain.errors import ConfigError
-from harness.domain.evaluation import Claim
-from harness.domain.guardrails import Guardrail, Guardrails
-from harness.domain.routing import (
+from harness.domain.evals.run import Claim
+from harness.domain.routing.capabilities import Capabilities
+from harness.domain.routing.table import (
     Commit,
     OnBadEvent,
     OnContentPolicy,

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.config import load, shape
-from harness.config.places import Path_
+from harness.config import load
+from harness.config import schema as shape
 from harness.config.ranges import RANGES, complaints
+from harness.config.source_locations import Path_
+from harness.domain.canary.guardrails import Guardrails
 from harness.domain.errors import ConfigError
-from harness.domain.guardrails import Guardrails
-from harness.domain.policy import CanaryPolicy, GatePolicy, Step
+from harness.domain.proposals.policy import CanaryPolicy, GatePolicy, Step
 
 DEFAULTS = Path(__file__).parents[2] / "config" / "default.yaml"
 

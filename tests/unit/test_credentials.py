@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.domain.alerts import AlertKind, News
-from harness.domain.credentials import ProviderKey, lacks_key, of_environment, without
-from harness.domain.targets import Provider
+from harness.domain.operations.alerts import AlertKind, News
+from harness.domain.providers.credentials import ProviderKey, lacks_key, of_environment, without
+from harness.domain.routing.target import Provider
 from router.snapshot import no_keys
 from router.transport.scripted import Turn
 from tests.router_door import ASK, CHAT, Door

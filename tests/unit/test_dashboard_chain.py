@@ -6,8 +6,8 @@ import pytest
 
 from dashboard import chain
 from harness.control.chains import Entry
-from harness.domain.evidence import EvidenceKind, Waiver
-from harness.domain.targets import Target
+from harness.domain.routing.evidence import EvidenceKind, Waiver
+from harness.domain.routing.target import Target
 
 pytestmark = pytest.mark.req("A7")
 WAIVER = Waiver("w_1", "chat", "t", "<no time>", "ada", datetime(2026, 12, 1, tzinfo=UTC))

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from dashboard import cards, charts, figures, frames, serve, theme, wording
 from dashboard.theme import DARK, LIGHT, Palette
+from harness.domain.canary.observation import Block, Traffic
 from harness.domain.errors import ConfigError
-from harness.domain.evaluation import Claim, Sample, SampleError, SuiteReport, SuiteRole
-from harness.domain.observation import Block, Traffic
+from harness.domain.evals.run import Claim, Sample, SampleError, SuiteReport, SuiteRole
 
 START = datetime(2026, 11, 20, tzinfo=UTC)
 MARK = re.compile(r"</?(?:ins|del)>")

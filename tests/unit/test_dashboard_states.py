@@ -17,11 +17,11 @@ from dashboard import acting, shell
 from harness.bootstrap import CONFIG_VARIABLE
 from harness.control import alerts, keys, switches, targets
 from harness.control.switches import Wanted
-from harness.domain.access import SYSTEM, Role
-from harness.domain.alerts import AlertKind
 from harness.domain.errors import NotAllowed
-from harness.domain.switches import ENVIRONMENT_VARIABLE, Source, force_of
-from harness.domain.targets import Provider
+from harness.domain.operations.access import SYSTEM, Role
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.routing.kill_switch import ENVIRONMENT_VARIABLE, Source, force_of
+from harness.domain.routing.target import Provider
 from tests.dashboard_data import ANA, XSS, Lived, configured, lived
 
 MAIN = Path(acting.__file__).with_name("main.py")

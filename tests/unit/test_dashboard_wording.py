@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from dashboard import wording
 from dashboard.wording import Tone
-from harness.domain.changes import KINDS
-from harness.domain.evaluation import VERDICTS
-from harness.domain.proposal import Phase
-from harness.domain.rollout import RolloutState
+from harness.domain.canary.rollout import RolloutState
+from harness.domain.evals.run import VERDICTS
+from harness.domain.proposals.proposal import Phase
+from harness.domain.routing.route_changes import KINDS
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 finite = st.floats(-1e6, 1e6)

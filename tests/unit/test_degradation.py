@@ -5,10 +5,10 @@ from dataclasses import fields
 
 import pytest
 
-from harness.domain.capabilities import UNKNOWN, Capabilities, Endpoint
-from harness.domain.degradation import RULES, Hint, Rule, lacking
-from harness.domain.provider_kinds import PROVIDER_KINDS
-from harness.domain.targets import Target
+from harness.domain.providers.kinds import PROVIDER_KINDS
+from harness.domain.routing.capabilities import UNKNOWN, Capabilities, Endpoint
+from harness.domain.routing.degradation import RULES, Hint, Rule, lacking
+from harness.domain.routing.target import Target
 from router.body import read_request
 from router.hints import given, without
 

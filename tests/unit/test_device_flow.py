@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.device_flow import (
+from harness.domain.providers.device_flow import (
     LONGEST_WAIT_S,
     SHORTEST_INTERVAL_S,
     SLOW_DOWN_S,

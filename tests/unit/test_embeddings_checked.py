@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.capabilities import Endpoint
-from harness.domain.failures import FailureClass
+from harness.domain.reliability.failures import FailureClass
+from harness.domain.routing.capabilities import Endpoint
 from router.body import read_request
 from router.dialects.embeddings import EMBEDDINGS
 from router.jsonspan import read

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.catalogue import CatalogueEntry, catalogue
-from harness.domain.endings import AHEAD, endings, successor
-from harness.domain.targets import Price, Provider, Target
+from harness.domain.providers.catalogue import CatalogueEntry, catalogue
+from harness.domain.providers.deprecations import AHEAD, endings, successor
+from harness.domain.routing.target import Price, Provider, Target
 
 pytestmark = pytest.mark.req("F11")
 TODAY = date(2026, 11, 20)

@@ -12,9 +12,9 @@ from evals.calibration import Checks, band, confirm
 from evals.references import load_references
 from evals.suites import Suite, load_suite
 from harness.domain.errors import InputError, JudgeUnfit
+from harness.domain.routing.target import Target
 from harness.domain.settings import JudgeSettings, SuiteSettings
-from harness.domain.targets import Target
-from harness.gate.agreement import Agreement
+from harness.gate.offline.kappa import Agreement
 from harness.runtime.clock import ManualClock
 from tests.scripted_judge import ScriptedJudge
 

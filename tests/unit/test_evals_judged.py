@@ -15,10 +15,10 @@ from evals.scorers.judging import DATA, REMINDER
 from evals.sim.judging import answer as simulated
 from evals.sim.profiles import Profile
 from evals.suites import load_suite
-from harness.domain.canary_judge import Judged, prompt, verdict_of
+from harness.domain.canary.judge import Judged, prompt, verdict_of
 from harness.domain.errors import ConfigError, InputError
+from harness.domain.routing.target import Target
 from harness.domain.settings import JudgeSettings, SuiteSettings
-from harness.domain.targets import Target
 from tests.scripted_judge import Says, ScriptedJudge
 
 NONE = Scored(None, None)

@@ -11,8 +11,8 @@ import pytest
 
 from evals.pace import Pace, Paces
 from evals.slots import Slots
-from harness.domain.eval_limits import EvalLimits
-from harness.domain.limits import RateState
+from harness.domain.evals.provider_limits import EvalLimits
+from harness.domain.reliability.rate_limits import RateState
 from router.rates import LocalRates
 
 HOLDER = """

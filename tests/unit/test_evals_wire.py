@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals.wire import Embedded, MalformedReply, ToolUse, body, embedded, reply
-from harness.domain.targets import RequestPatch, Target
+from harness.domain.routing.target import RequestPatch, Target
 
 ASKED = [{"role": "user", "content": "Hi"}]
 

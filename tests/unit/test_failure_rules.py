@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.domain.failures import (
+from harness.domain.reliability.failures import (
     CLIENTS_OWN,
     RULES,
     BreakerEffect,

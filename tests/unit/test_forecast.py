@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.control import monthly
-from harness.domain.forecast import Forecast, ItemTokens, Tokens, billed, forecast
-from harness.domain.observation import TrafficTotal
-from harness.domain.targets import Price
+from harness.domain.canary.observation import TrafficTotal
+from harness.domain.evals.cost_forecast import Forecast, ItemTokens, Tokens, billed, forecast
+from harness.domain.routing.target import Price
 
 pytestmark = pytest.mark.req("A3")
 

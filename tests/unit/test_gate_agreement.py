@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.errors import InputError
-from harness.gate.agreement import Agreement, cohens_kappa
+from harness.gate.offline.kappa import Agreement, cohens_kappa
 
 Table = list[list[int]]
 

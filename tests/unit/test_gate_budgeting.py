@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.gate.budgeting import (
+from harness.gate.planning.budget import (
     MOST_EPOCHS,
     Spread,
     Usage,
@@ -17,7 +17,7 @@ from harness.gate.budgeting import (
     reach,
     spread_of,
 )
-from harness.gate.planning import items_needed
+from harness.gate.planning.sample_size import items_needed
 
 pytestmark = pytest.mark.req("F2", "A3")
 OURS = Usage(100, 200.0, 50.0, 0.001, 2.0)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.evaluation import (
+from harness.domain.evals.run import (
     Claim,
     Failed,
     Inconclusive,
@@ -21,10 +21,10 @@ from harness.domain.evaluation import (
     SuiteRole,
     Verdict,
 )
-from harness.gate.cases import cost_of
-from harness.gate.costs import CostOutcome, items_to_show, judge_costs
-from harness.gate.replay import verdict_bytes
-from harness.gate.verdicts import recompute
+from harness.gate.offline.costs import CostOutcome, items_to_show, judge_costs
+from harness.gate.offline.replay import verdict_bytes
+from harness.gate.offline.suite_claims import cost_of
+from harness.gate.offline.verdicts import recompute
 from tests.unit.test_gate_verdicts import Sides, ask, plan, sides
 
 pytestmark = pytest.mark.req("A3", "A7")

@@ -10,9 +10,9 @@ from click.testing import CliRunner, Result
 
 from harness.cli import decide_files
 from harness.cli.decide import gate_decide
-from harness.domain.evaluation import Claim
-from harness.gate.design import Design
-from harness.gate.offline import judge
+from harness.domain.evals.run import Claim
+from harness.gate.offline.design import Design
+from harness.gate.offline.sequential import judge
 
 pytestmark = pytest.mark.req("F2", "A7")
 

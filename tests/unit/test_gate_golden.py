@@ -6,20 +6,20 @@ from typing import Any
 
 import pytest
 
-from harness.domain.evaluation import Claim
-from harness.domain.guardrails import Tally
-from harness.domain.local_guard import HARM_GRID
-from harness.domain.policy import Spend
-from harness.domain.ranking import place
-from harness.gate.assignment import log_srm
-from harness.gate.certificate import Certificate, certify, log_odds_e
-from harness.gate.design import Design
-from harness.gate.intervals import mcnemar, tango_interval, tango_p
-from harness.gate.multiplicity import alpha_of_look, holm
-from harness.gate.offline import evidence, judge, judge_many, path, progress_at
-from harness.gate.online import Harm, Restarting, combined
-from harness.gate.planning import items_needed, mde
-from harness.gate.ranks import Ranks
+from harness.domain.canary.guardrails import Tally
+from harness.domain.canary.ranking import place
+from harness.domain.canary.worker_guard import HARM_GRID
+from harness.domain.evals.run import Claim
+from harness.domain.proposals.policy import Spend
+from harness.gate.offline.design import Design
+from harness.gate.offline.intervals import mcnemar, tango_interval, tango_p
+from harness.gate.offline.sequential import evidence, judge, judge_many, path, progress_at
+from harness.gate.online.assignment import log_srm
+from harness.gate.online.certificate import Certificate, certify, log_odds_e
+from harness.gate.online.harm_evidence import Harm, Restarting, combined
+from harness.gate.online.ranks import Ranks
+from harness.gate.planning.multiplicity import alpha_of_look, holm
+from harness.gate.planning.sample_size import items_needed, mde
 
 FILE = Path(__file__).parent.parent / "golden" / "golden.json"
 GOLDEN: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.errors import InputError
-from harness.domain.evaluation import QUALITY_CLAIMS, Claim
-from harness.gate import offline
-from harness.gate.design import Design
-from harness.gate.offline import (
+from harness.domain.evals.run import QUALITY_CLAIMS, Claim
+from harness.gate.offline import sequential
+from harness.gate.offline.design import Design
+from harness.gate.offline.sequential import (
     GRID,
     checked,
     evidence,
@@ -143,7 +143,7 @@ def test_a_long_file_read_in_parts_is_judged_as_in_one(monkeypatch: pytest.Monke
         design = Design(Claim.SUPERIOR, 0.05, 300)
         whole = judge(d, design)
         with monkeypatch.context() as small:
-            small.setattr(offline, "_AT_ONCE", 7)
+            small.setattr(sequential, "_AT_ONCE", 7)
             assert judge(d, design) == whole
 
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from harness.domain.errors import InputError, StaleEvidence
-from harness.domain.evaluation import Claim, Sample, SampleError, SuitePlan, SuiteRole
-from harness.gate.pairs import pair_up
+from harness.domain.evals.run import Claim, Sample, SampleError, SuitePlan, SuiteRole
+from harness.gate.offline.pairs import pair_up
 
 pytestmark = pytest.mark.req("A7", "F2")
 

@@ -9,8 +9,9 @@ from evals.scorers.json_repair import REPAIRS
 from evals.scorers.peel import peelings
 from harness.cli import model
 from harness.cli.target_options import TargetOptions, target_asked
-from harness.domain.targets import RequestPatch, Target
-from harness.gate.forms import (
+from harness.domain.routing.target import RequestPatch, Target
+from harness.gate.offline.format_remedies import add_command, in_json_mode, patched, remedy_of
+from harness.gate.offline.format_rules import (
     CALL,
     CODE_ONLY,
     FORMS,
@@ -19,7 +20,6 @@ from harness.gate.forms import (
     OTHER,
     TEXT_ONLY,
 )
-from harness.gate.remedies import add_command, in_json_mode, patched, remedy_of
 
 pytestmark = pytest.mark.req("A8")
 

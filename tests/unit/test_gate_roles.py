@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.evaluation import (
+from harness.domain.evals.run import (
     Claim,
     Failed,
     HarnessMismatch,
@@ -19,10 +19,10 @@ from harness.domain.evaluation import (
     SuitePlan,
     SuiteRole,
 )
-from harness.gate.multiplicity import holm
-from harness.gate.primaries import WEIGHTED_MEAN
-from harness.gate.replay import verdict_bytes
-from harness.gate.verdicts import recompute
+from harness.gate.offline.primary_suites import WEIGHTED_MEAN
+from harness.gate.offline.replay import verdict_bytes
+from harness.gate.offline.verdicts import recompute
+from harness.gate.planning.multiplicity import holm
 from tests.unit.test_gate_costs import priced
 from tests.unit.test_gate_verdicts import ALIKE, BETTER, WORSE, Sides, ask, broken, plan, sides
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.evaluation import (
+from harness.domain.evals.run import (
     Claim,
     Failed,
     HarnessMismatch,
@@ -22,8 +22,8 @@ from harness.domain.evaluation import (
     SuiteRole,
     Verdict,
 )
-from harness.gate.replay import verdict_bytes
-from harness.gate.verdicts import judge_suite, recompute, verdict
+from harness.gate.offline.replay import verdict_bytes
+from harness.gate.offline.verdicts import judge_suite, recompute, verdict
 
 pytestmark = pytest.mark.req("A7", "F2")
 

@@ -5,15 +5,15 @@ import math
 import numpy as np
 import pytest
 
-from harness.domain.evaluation import Claim, SuitePlan, SuiteRole
-from harness.domain.policy import Spend
-from harness.gate.design import Design, design_of
-from harness.gate.final import final_p, guarded_t, t_tail
-from harness.gate.intervals import tango_interval, tango_p, tango_z
-from harness.gate.multiplicity import alpha_of_look
-from harness.gate.offline import judge, path
-from harness.gate.planning import items_needed, sd_epochs, sd_pass_fail
-from harness.gate.words import because, more_items
+from harness.domain.evals.run import Claim, SuitePlan, SuiteRole
+from harness.domain.proposals.policy import Spend
+from harness.gate.offline.design import Design, design_of
+from harness.gate.offline.final_test import final_p, guarded_t, t_tail
+from harness.gate.offline.intervals import tango_interval, tango_p, tango_z
+from harness.gate.offline.sequential import judge, path
+from harness.gate.planning.multiplicity import alpha_of_look
+from harness.gate.planning.sample_size import items_needed, sd_epochs, sd_pass_fail
+from harness.gate.text.sentences import because, more_items
 
 pytestmark = pytest.mark.req("F2")
 

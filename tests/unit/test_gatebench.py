@@ -13,7 +13,7 @@ from harness.bench.matrix import Matrix, close_pairs, load, row
 from harness.bench.resample import tilted
 from harness.bench.rules import OURS, RULES
 from harness.domain.errors import InputError
-from harness.domain.evaluation import QUALITY_CLAIMS, Claim
+from harness.domain.evals.run import QUALITY_CLAIMS, Claim
 
 pytestmark = pytest.mark.req("F2")
 QUICK = Plan(replications=20, power=20, pairs=2, sizes=(60,))

@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.content import canonical_json
-from harness.domain.guardrails import VALUES, Guardrail, Guardrails, Level, Tally
-from harness.domain.observation import Block
-from harness.domain.policy import CanaryPolicy, Unit
-from harness.gate.guardrails import GuardrailEvidence
-from harness.gate.online import Harm, combined
-from harness.gate.ranks import Ranks
-from harness.gate.streams import log_path, weights
-from harness.gate.watch import CanaryEvidence, watch
+from harness.domain.canary.guardrails import VALUES, Guardrail, Guardrails, Level, Tally
+from harness.domain.canary.observation import Block
+from harness.domain.content_hash import canonical_json
+from harness.domain.proposals.policy import CanaryPolicy, Unit
+from harness.gate.online.evidence_paths import log_path, weights
+from harness.gate.online.guardrail_report import GuardrailEvidence
+from harness.gate.online.harm_evidence import Harm, combined
+from harness.gate.online.ranks import Ranks
+from harness.gate.online.rollout_evidence import CanaryEvidence, watch
 
 pytestmark = pytest.mark.req("F3")
 

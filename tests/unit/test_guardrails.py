@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.content import canonical_json
+from harness.domain.canary.guardrails import VALUES, Guardrail, Guardrails, Kind, Tally, kind_of
+from harness.domain.canary.observation import UnitRule
+from harness.domain.canary.ranking import MIN_CONTROLS, Measured, place, ranking, scored
+from harness.domain.content_hash import canonical_json
 from harness.domain.errors import InputError
-from harness.domain.guardrails import VALUES, Guardrail, Guardrails, Kind, Tally, kind_of
-from harness.domain.observation import UnitRule
-from harness.domain.policy import CanaryPolicy, Policy, Unit
-from harness.domain.ranking import MIN_CONTROLS, Measured, place, ranking, scored
+from harness.domain.proposals.policy import CanaryPolicy, Policy, Unit
 from harness.store.rows.policies import policy as policy_of
 
 pytestmark = pytest.mark.req("F3")

@@ -11,10 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.alerts import AlertKind
-from harness.domain.breaker import BreakerState
-from harness.domain.capabilities import Capabilities
-from harness.domain.health_checks import (
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.reliability.breaker import BreakerState
+from harness.domain.reliability.health_checks import (
     LONGEST_SLEEP_S,
     PROBE_EVERY_S,
     SUSPECT_EVERY_S,
@@ -23,6 +22,7 @@ from harness.domain.health_checks import (
     due_in_s,
     sleep_s,
 )
+from harness.domain.routing.capabilities import Capabilities
 from router.ports import UpstreamRequest
 from router.transport.scripted import Turn
 from tests.router_door import ASK, CHAT, Door

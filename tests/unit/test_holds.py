@@ -7,12 +7,12 @@ import pytest
 
 from harness.cli.canary import described
 from harness.control import alerts, canary, canary_hands, holding, reconcile, reports
-from harness.domain.alerts import Alert, AlertKind
+from harness.domain.canary.observation import Traffic
+from harness.domain.canary.rollout import Action, ActionKind, Rollout, Signal
 from harness.domain.errors import InputError
-from harness.domain.observation import Traffic
-from harness.domain.proposal import Phase
-from harness.domain.rollout import Action, ActionKind, Rollout, Signal
-from harness.gate import holds
+from harness.domain.operations.alerts import Alert, AlertKind
+from harness.domain.proposals.proposal import Phase
+from harness.gate.online import holds
 from harness.runtime.clock import ManualClock
 from harness.store.memory.store import MemoryStore
 from tests.world import BEN, SECRET, World, block_of

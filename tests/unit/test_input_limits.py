@@ -11,7 +11,7 @@ from dashboard.frames import no_formula
 from evals.sim import profiles
 from harness.api.body import check_json
 from harness.cli.program import program
-from harness.config import environment, places
+from harness.config import environment, source_locations
 from harness.domain.errors import ConfigError, InputError
 
 BILLION = "a0: &a0 [x, x]\n" + "".join(
@@ -33,7 +33,7 @@ def test_a_configuration_file_has_limits(text: str, why: str, tmp_path: Path) ->
     file.write_text(text)
 
     with pytest.raises(ConfigError, match=f"swapgate.yaml{why}"):
-        places.parse(file)
+        source_locations.parse(file)
 
 
 def test_a_value_of_the_environment_and_a_profile_have_the_same_limits(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_a_few_aliases_are_welcome(tmp_path: Path) -> None:
     file = tmp_path / "swapgate.yaml"
     file.write_text("a: &a {x: 1}\nb: *a\nc: *a\n")
 
-    document = places.parse(file)
+    document = source_locations.parse(file)
 
     assert document.values["c"] == {"x": 1}  # noqa: PD011 - no frame
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.item_texts import fingerprint, normalised, shared
-from harness.domain.model_identity import host, model, names, same_host
-from harness.domain.pins import ServedModel, Sighting
-from harness.domain.targets import Provider, Target
+from harness.domain.evals.item_overlap import fingerprint, normalised, shared
+from harness.domain.evals.pins import ServedModel, Sighting
+from harness.domain.providers.model_identity import host, model, names, same_host
+from harness.domain.routing.target import Provider, Target
 
 pytestmark = pytest.mark.req("F2")
 

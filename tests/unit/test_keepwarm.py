@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.errors import InputError
-from harness.domain.keepwarm import MOST_BPS, KeepWarm, draw, warmed
-from harness.domain.plan import Link, RouteTargets
-from harness.domain.routing import Stakes, in_canary
+from harness.domain.routing.keep_warm import MOST_BPS, KeepWarm, draw, warmed
+from harness.domain.routing.plan import Link, RouteTargets
+from harness.domain.routing.table import Stakes, in_canary
 
 DAY = date(2026, 3, 1)
 ONE_PERCENT = KeepWarm(100)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.latency import (
+from harness.domain.reliability.latency import (
     ANSWER_BOUNDS_MS,
     BOUNDS_MS,
     FEW_ANSWERS,

@@ -8,7 +8,7 @@ import pytest
 
 from evals.samples import Item
 from evals.scorers import Call, Scored, scorer
-from harness.gate.forms import FORMS, OTHER, form_of
+from harness.gate.offline.format_rules import FORMS, OTHER, form_of
 
 pytestmark = pytest.mark.req("A8")
 

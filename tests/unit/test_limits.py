@@ -7,8 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.errors import InputError
-from harness.domain.eval_limits import EvalLimits
-from harness.domain.limits import RateLimit, RateState, admit, settle, standings
+from harness.domain.evals.provider_limits import EvalLimits
+from harness.domain.reliability.rate_limits import (
+    RateLimit,
+    RateState,
+    admit,
+    settle,
+    standings,
+)
 
 START = RateState()
 steps = st.lists(st.tuples(st.floats(0, 30), st.floats(0, 50)), max_size=60)

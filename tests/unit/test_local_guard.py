@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.failures import FailureClass
-from harness.domain.local_guard import FIRST, LocalGuard, log_limit
-from harness.domain.observation import UnitRule
-from harness.domain.routing import Arm, Canary, Route
+from harness.domain.canary.observation import UnitRule
+from harness.domain.canary.worker_guard import FIRST, LocalGuard, log_limit
+from harness.domain.reliability.failures import FailureClass
+from harness.domain.routing.table import Arm, Canary, Route
 from harness.runtime.clock import ManualClock
 from router.guard import WAIT_S, Guards, RolloutGuard
 from router.guard_folder import GuardFiles, GuardFolder, LocalAbort, NoFiles, Watch

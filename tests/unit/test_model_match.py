@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.control.likeness import Rapidfuzz
-from harness.domain.catalogue import Catalogue, CatalogueEntry, catalogue
-from harness.domain.model_match import (
+from harness.domain.providers.catalogue import Catalogue, CatalogueEntry, catalogue
+from harness.domain.providers.model_match import (
     NOTHING_OFFERED,
     VENDOR_WORDS,
     ModelMatch,
@@ -16,8 +16,8 @@ from harness.domain.model_match import (
     match,
     offers,
 )
-from harness.domain.model_names import parse
-from harness.domain.targets import Price, Provider, Target
+from harness.domain.providers.model_names import parse
+from harness.domain.routing.target import Price, Provider, Target
 
 TODAY = date(2026, 11, 20)
 NAMES = {

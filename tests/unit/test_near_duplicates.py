@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.near import near_duplicates, shingles, similarity
+from harness.domain.privacy.near_duplicates import near_duplicates, shingles, similarity
 
 WORDS = st.lists(st.sampled_from(["a", "b", "c", "d"]), min_size=1, max_size=12).map(" ".join)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.numerals import figure, per_answer, readable
+from harness.domain.formatting import figure, per_answer, readable
 
 
 @pytest.mark.parametrize(

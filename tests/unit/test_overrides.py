@@ -8,18 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dashboard.views import routes as views
-from harness.config.routes import OverridesEntry
+from harness.config.routing import OverridesEntry
 from harness.control.sparse import sparse
-from harness.domain.data_classes import at_least_as_strict, may_see
 from harness.domain.errors import InputError, NotAllowed, NotFound
-from harness.domain.overrides import (
+from harness.domain.routing.data_classes import at_least_as_strict, may_see
+from harness.domain.routing.overrides import (
     SEEN_FIRST,
     RequestKind,
     deciding_kind,
     faults,
     words_of,
 )
-from harness.domain.routing import RouteSettings
+from harness.domain.routing.table import RouteSettings
 from router.body import read_request
 from router.dialects.table import ENDPOINTS
 from router.kinds import kinds_seen

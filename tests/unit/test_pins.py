@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from harness.control.standing import differing
-from harness.domain.evaluation import Claim, Sample, SuitePin, SuitePlan, SuiteRole
-from harness.domain.pins import ServedModel, ServedPin, Sighting, replaced_by
-from harness.gate.pairs import pair_up
-from harness.gate.replay import verdict_bytes
-from harness.gate.verdicts import recompute, verdict
+from harness.domain.evals.pins import ServedModel, ServedPin, Sighting, replaced_by
+from harness.domain.evals.run import Claim, Sample, SuitePin, SuitePlan, SuiteRole
+from harness.gate.offline.pairs import pair_up
+from harness.gate.offline.replay import verdict_bytes
+from harness.gate.offline.verdicts import recompute, verdict
 
 pytestmark = pytest.mark.req("F6")
 

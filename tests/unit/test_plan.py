@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.breaker import CLOSED, BreakerPolicy, WhenAllOpen, admit, settle
-from harness.domain.capabilities import Capabilities, Needs, missing
-from harness.domain.failures import CLIENTS_OWN, FailureClass
-from harness.domain.plan import (
+from harness.domain.reliability.breaker import CLOSED, BreakerPolicy, WhenAllOpen, admit, settle
+from harness.domain.reliability.failures import CLIENTS_OWN, FailureClass
+from harness.domain.routing.capabilities import Capabilities, Needs, missing
+from harness.domain.routing.kill_switch import Force, ForceKind, Source, Switch, SwitchTarget
+from harness.domain.routing.plan import (
     HEALTHY,
     Because,
     Failed,
@@ -24,8 +25,7 @@ from harness.domain.plan import (
     next_target,
     plan_for,
 )
-from harness.domain.routing import Arm, Stakes
-from harness.domain.switches import Force, ForceKind, Source, Switch, SwitchTarget
+from harness.domain.routing.table import Arm, Stakes
 
 F = FailureClass
 IDS = "abcdef"

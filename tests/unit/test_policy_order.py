@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.evaluation import Claim, Primaries
-from harness.domain.guardrails import Guardrails
-from harness.domain.pins import ServedPin
-from harness.domain.policy import (
+from harness.domain.canary.guardrails import Guardrails
+from harness.domain.evals.pins import ServedPin
+from harness.domain.evals.run import Claim, Primaries
+from harness.domain.proposals.policy import (
     DEFAULT_STEPS,
     CanaryJudge,
     CanaryPolicy,
@@ -24,7 +24,7 @@ from harness.domain.policy import (
     Step,
     Unit,
 )
-from harness.domain.policy_order import PARTS, RULES, stricter_or_equal
+from harness.domain.proposals.policy_strictness import PARTS, RULES, stricter_or_equal
 
 pytestmark = pytest.mark.req("A7", "F2")
 

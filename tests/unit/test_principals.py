@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.access import ApiKey, Role
 from harness.domain.errors import InputError
-from harness.domain.principals import check_name, creators, folded
+from harness.domain.operations.access import ApiKey, Role
+from harness.domain.operations.principals import check_name, creators, folded
 
 KEY = ApiKey("k", "n", "h", "h", Role.ADMIN, frozenset(), datetime(2026, 1, 1, tzinfo=UTC))
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from harness.domain.provider_check import (
+from harness.domain.providers.probe import (
     FindingStatus,
     Heard,
     Subject,
@@ -14,7 +14,7 @@ from harness.domain.provider_check import (
     listed_models,
     streamed_question,
 )
-from harness.domain.targets import Provider, Target
+from harness.domain.routing.target import Provider, Target
 
 pytestmark = pytest.mark.req("D5")
 UP = Provider("up", "openai", "http://up.test/v1")

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from evals.http_calls import HttpCalls
 from harness.domain.errors import InputError, NoAnswer
-from harness.domain.headers import LONGEST_NAME, LONGEST_VALUE, MOST, check_headers
-from harness.domain.targets import Provider
+from harness.domain.providers.headers import LONGEST_NAME, LONGEST_VALUE, MOST, check_headers
+from harness.domain.routing.target import Provider
 from router.transport.pool_call import call_for
 
 pytestmark = pytest.mark.req("D1")

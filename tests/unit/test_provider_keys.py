@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.alerts import Alert, AlertKind, News
-from harness.domain.credentials import ProviderKey
-from harness.domain.failures import RULES, FailureClass
-from harness.domain.provider_keys import LONGEST_S, REFUSED_S, chosen, rest_s, rested
+from harness.domain.operations.alerts import Alert, AlertKind, News
+from harness.domain.providers.credentials import ProviderKey
+from harness.domain.providers.key_rotation import LONGEST_S, REFUSED_S, chosen, rest_s, rested
+from harness.domain.reliability.failures import RULES, FailureClass
 from router.ports import UpstreamRequest
 from router.transport.scripted import Turn
 from tests.router_door import ASK, CHAT, Door

@@ -3,9 +3,9 @@
 import pytest
 
 from harness.domain.errors import InputError
-from harness.domain.provider_kinds import PROVIDER_KINDS, Group
-from harness.domain.provider_place import check_kinds_place, wanted_place
-from harness.domain.targets import Provider
+from harness.domain.providers.api_base_shape import check_kinds_place, wanted_place
+from harness.domain.providers.kinds import PROVIDER_KINDS, Group
+from harness.domain.routing.target import Provider
 
 REQUIRED = (
     "openai anthropic gemini azure_openai bedrock vertex groq deepseek mistral openrouter \

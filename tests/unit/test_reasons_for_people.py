@@ -2,8 +2,8 @@
 
 import pytest
 
-from harness.domain.evaluation import VERDICTS
-from harness.gate.words import outcome_words, plainly
+from harness.domain.evals.run import VERDICTS
+from harness.gate.text.sentences import outcome_words, plainly
 
 pytestmark = pytest.mark.req("A7")
 

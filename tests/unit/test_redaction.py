@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.errors import InputError
-from harness.domain.personal import IBAN_LENGTHS
-from harness.domain.redaction import RedactionRule, Redactor
+from harness.domain.privacy.pii import IBAN_LENGTHS
+from harness.domain.privacy.redaction import RedactionRule, Redactor
 
 ALL = Redactor()
 DIGITS = "0123456789"

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.catalogue import CatalogueEntry, catalogue
-from harness.domain.provider_kinds import PROVIDER_KINDS
-from harness.domain.resolution import Outcome, Resolution, Rule, resolve
-from harness.domain.switches import Force, ForceKind
-from harness.domain.targets import Price, Provider
+from harness.domain.providers.catalogue import CatalogueEntry, catalogue
+from harness.domain.providers.kinds import PROVIDER_KINDS
+from harness.domain.providers.name_resolution import Outcome, Resolution, Rule, resolve
+from harness.domain.routing.kill_switch import Force, ForceKind
+from harness.domain.routing.target import Price, Provider
 
 KNOWN = catalogue(
     [

@@ -21,12 +21,12 @@ from harness.control import (
     restores,
     routes,
 )
-from harness.domain.access import SYSTEM
-from harness.domain.alerts import Alert, AlertKind, News
+from harness.domain.canary.observation import Traffic
 from harness.domain.errors import InputError, NotAllowed
-from harness.domain.lineage import Lineage, undercut
-from harness.domain.observation import Traffic
-from harness.domain.routing import Snapshot
+from harness.domain.operations.access import SYSTEM
+from harness.domain.operations.alerts import Alert, AlertKind, News
+from harness.domain.routing.snapshot_lineage import Lineage, undercut
+from harness.domain.routing.table import Snapshot
 from harness.runtime.checkpoint_file import CheckpointFile
 from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.errors import InputError
-from harness.domain.failures import RULES, FailureClass, SameTarget
-from harness.domain.retry import (
+from harness.domain.reliability.failures import RULES, FailureClass, SameTarget
+from harness.domain.reliability.retry import (
     RetryPolicy,
     Room,
     backoff_s,

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from harness.domain.access import key_hash
-from harness.domain.alerts import AlertKind
-from harness.domain.key_limits import KeyLimits
-from harness.domain.routing import KeyGrant
-from harness.domain.spend import KeySpend
+from harness.domain.operations.access import key_hash
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.reliability.key_limits import KeyLimits
+from harness.domain.reliability.spend import KeySpend
+from harness.domain.routing.table import KeyGrant
 from harness.ports import Store
 from router.admission import STRANGERS_COUNTS
 from router.feedback import PATH as FEEDBACK

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from harness.domain.alerts import AlertKind, News
 from harness.domain.errors import SnapshotInvalid
+from harness.domain.operations.alerts import AlertKind, News
 from router.notices import FAILOVERS_PER_S, MAX_ALERTS, Notices
 from tests.router_door import Place
 from tests.router_upstream import completion, error

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 from scipy.stats import chi2
 
-from harness.domain.routing import BUCKETS, Arm, Canary, Route, arm_of, bucket_of
+from harness.domain.routing.table import BUCKETS, Arm, Canary, Route, arm_of, bucket_of
 from router.body import ClientRequest, read_chat
 from router.sticky import sticky_key
 

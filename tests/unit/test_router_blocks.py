@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.failures import FailureClass
-from harness.domain.guardrails import ErrorTally, Guardrail, Split
-from harness.domain.observation import Block, UnitRule
-from harness.domain.policy import Unit as UnitKind
+from harness.domain.canary.guardrails import ErrorTally, Guardrail, Split
+from harness.domain.canary.observation import Block, UnitRule
+from harness.domain.proposals.policy import Unit as UnitKind
+from harness.domain.reliability.failures import FailureClass
 from router.blocks import MAX_BLOCK_AGE_S, Ledger, Unit
 
 pytestmark = pytest.mark.req("F3", "F4")

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evals import wire
-from harness.domain.capabilities import Endpoint
 from harness.domain.errors import InputError
-from harness.domain.targets import RequestPatch, Target
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.target import RequestPatch, Target
 from router.body import read_chat, read_request
 from router.dialects.chat import CHAT
 from router.dialects.table import DIALECTS

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.failures import FailureClass
-from harness.domain.guardrails import FeedbackTally, Guardrail, Guardrails, Split, Tally
-from harness.domain.observation import UnitRule
-from harness.domain.policy import Unit
-from harness.domain.routing import Arm, Canary
+from harness.domain.canary.guardrails import FeedbackTally, Guardrail, Guardrails, Split, Tally
+from harness.domain.canary.observation import UnitRule
+from harness.domain.proposals.policy import Unit
+from harness.domain.reliability.failures import FailureClass
+from harness.domain.routing.table import Arm, Canary
 from harness.ports import Store
 from harness.runtime.clock import SystemClock
 from router import reporter as reporting

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from harness.domain.breaker import BreakerPolicy, WhenAllOpen
-from harness.domain.plan import SHORT_PAUSE_S
-from harness.domain.retry import RetryPolicy
+from harness.domain.reliability.breaker import BreakerPolicy, WhenAllOpen
+from harness.domain.reliability.retry import RetryPolicy
+from harness.domain.routing.plan import SHORT_PAUSE_S
 from harness.runtime.clock import ManualClock
 from router.health import LONGEST_PAUSE_S
 from router.transport.scripted import Happening, Turn

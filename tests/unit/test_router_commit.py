@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from harness.domain import latency
-from harness.domain.capabilities import Capabilities
-from harness.domain.latency import (
+from harness.domain.reliability import latency
+from harness.domain.reliability.latency import (
     FEW_ANSWERS,
     LEAST_ANSWERS,
     SHORTEST_LIMIT_S,
     SLOW_TOKENS_PER_S,
 )
-from harness.domain.routing import Commit, OnBadEvent, RouteSettings
+from harness.domain.routing.capabilities import Capabilities
+from harness.domain.routing.table import Commit, OnBadEvent, RouteSettings
 from harness.domain.settings import RouterSettings
 from router.course import Job, Try
 from router.relay import MOST_HELD_BYTES

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.capabilities import Endpoint
+from harness.domain.routing.capabilities import Endpoint
 from router.body import read_chat
 from router.dialects.table import DIALECTS
 from router.failures import class_of, class_of_error

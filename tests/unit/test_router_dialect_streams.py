@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.failures import FailureClass
+from harness.domain.reliability.failures import FailureClass
 from router.dialects.messages_stream import STOP, MessagesStream
 from router.dialects.responses_stream import ResponsesStream
 from router.stream import StreamFilter

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.capabilities import UNKNOWN, Endpoint, within
-from harness.domain.failures import FailureClass
-from harness.domain.provider_kinds import PROVIDER_KINDS
-from harness.domain.targets import RequestPatch, Target
+from harness.domain.providers.kinds import PROVIDER_KINDS
+from harness.domain.reliability.failures import FailureClass
+from harness.domain.routing.capabilities import UNKNOWN, Endpoint, within
+from harness.domain.routing.target import RequestPatch, Target
 from router.body import ClientRequest, read_request
 from router.dialects.table import DIALECTS, ENDPOINTS
 from router.failures import class_of

@@ -8,10 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.guardrails import VALUES, FeedbackTally, Guardrail, Guardrails, Split, Tally
-from harness.domain.observation import Block, UnitRule
-from harness.domain.policy import Unit as UnitKind
-from harness.domain.ranking import scored
+from harness.domain.canary.guardrails import (
+    VALUES,
+    FeedbackTally,
+    Guardrail,
+    Guardrails,
+    Split,
+    Tally,
+)
+from harness.domain.canary.observation import Block, UnitRule
+from harness.domain.canary.ranking import scored
+from harness.domain.proposals.policy import Unit as UnitKind
 from router.blocks import Ledger, Unit
 from router.seen import NEEDS, Bad, Seen, Traits, Values
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.domain.observation import UnitRule
-from harness.domain.policy import Unit
-from harness.domain.routing import Arm, Canary, Route, arm_of
+from harness.domain.canary.observation import UnitRule
+from harness.domain.proposals.policy import Unit
+from harness.domain.routing.table import Arm, Canary, Route, arm_of
 from router.haste import KEPT, LEAST, TIMES, Haste
 from router.ports import UpstreamRequest
 from router.transport.scripted import Turn

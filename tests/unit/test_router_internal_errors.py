@@ -15,16 +15,16 @@ from typing import Any, Final
 
 import pytest
 
-from harness.domain.access import key_hash
-from harness.domain.alerts import Alert, AlertKind
-from harness.domain.breaker import BreakerPolicy
-from harness.domain.guardrails import ErrorTally, Guardrail, Guardrails, Split
-from harness.domain.key_limits import KeyLimits
-from harness.domain.observation import UnitRule
-from harness.domain.policy import CanaryJudge, CanaryPolicy, Unit
-from harness.domain.routing import KeyGrant, RouteSettings, Snapshot
-from harness.domain.shadow import Shadow, ShadowLimits
-from harness.domain.targets import Price, Target
+from harness.domain.canary.guardrails import ErrorTally, Guardrail, Guardrails, Split
+from harness.domain.canary.observation import UnitRule
+from harness.domain.operations.access import key_hash
+from harness.domain.operations.alerts import Alert, AlertKind
+from harness.domain.proposals.policy import CanaryJudge, CanaryPolicy, Unit
+from harness.domain.reliability.breaker import BreakerPolicy
+from harness.domain.reliability.key_limits import KeyLimits
+from harness.domain.routing.table import KeyGrant, RouteSettings, Snapshot
+from harness.domain.routing.target import Price, Target
+from harness.domain.shadow.shadow import Shadow, ShadowLimits
 from harness.runtime.clock import ManualClock
 from router.alarms import AGAIN_S
 from router.books import Books
@@ -73,14 +73,14 @@ SETTINGS: Final = replace(QUICK, heartbeat_s=60.0, breaker=BreakerPolicy(failure
 # else that a request calls is attacked.
 THE_ANSWERS_OWN_WAY: Final = frozenset(
     {
-        "harness.domain.headers",
-        "harness.domain.targets",
-        "harness.domain.credentials",
-        "harness.domain.provider_kinds",
-        "harness.domain.failures",
-        "harness.domain.breaker",
-        "harness.domain.retry",
-        "harness.domain.degradation",
+        "harness.domain.providers.headers",
+        "harness.domain.routing.target",
+        "harness.domain.providers.credentials",
+        "harness.domain.providers.kinds",
+        "harness.domain.reliability.failures",
+        "harness.domain.reliability.breaker",
+        "harness.domain.reliability.retry",
+        "harness.domain.routing.degradation",
         "router.app",
         "router.asgi",
         "router.attempt",

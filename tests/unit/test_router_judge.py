@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from harness.domain.data_classes import NONE_NAMED, DataClasses
-from harness.domain.guardrails import Guardrail, Guardrails, JudgeTally, Split
-from harness.domain.observation import Block, UnitRule
-from harness.domain.policy import CanaryJudge, CanaryPolicy, Unit
-from harness.domain.routing import RouteSettings
-from harness.domain.targets import Price
+from harness.domain.canary.guardrails import Guardrail, Guardrails, JudgeTally, Split
+from harness.domain.canary.observation import Block, UnitRule
+from harness.domain.proposals.policy import CanaryJudge, CanaryPolicy, Unit
+from harness.domain.routing.data_classes import NONE_NAMED, DataClasses
+from harness.domain.routing.table import RouteSettings
+from harness.domain.routing.target import Price
 from router import snapshot_file
 from router.ready import judge_of
 from router.transport.scripted import Turn

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.domain.breaker import BreakerPolicy, BreakerState, WhenAllOpen
-from harness.domain.retry import RetryPolicy
+from harness.domain.reliability.breaker import BreakerPolicy, BreakerState, WhenAllOpen
+from harness.domain.reliability.retry import RetryPolicy
 from harness.domain.settings import RouterSettings
 from router.transport.scripted import Happening, Turn
 from tests.router_door import ASK, Place, leaving

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from harness.domain.failover import hashes_of_user, user_hash
+from harness.domain.reliability.failover import hashes_of_user, user_hash
 from router.event_log import QUEUE
 from router.failover_log import OPEN
 from router.transport.scripted import Happening

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.breaker import BreakerPolicy, WhenAllOpen
-from harness.domain.capabilities import Capabilities, Endpoint, Needs
-from harness.domain.routing import Arm
+from harness.domain.reliability.breaker import BreakerPolicy, WhenAllOpen
+from harness.domain.routing.capabilities import Capabilities, Endpoint, Needs
+from harness.domain.routing.table import Arm
 from harness.runtime.clock import ManualClock
 from router.body import read_request
 from router.health import TargetHealth

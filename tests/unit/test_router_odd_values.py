@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.domain.key_limits import KeyLimits
+from harness.domain.reliability.key_limits import KeyLimits
 from router.transport.scripted import Happening, Turn
 from tests.router_door import ASK, CHAT, Door, Place
 from tests.router_upstream import DONE, ROLE, broken_stream, completion, event, streamed

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.capabilities import Needs
-from harness.domain.failures import FailureClass
-from harness.domain.plan import Surroundings, plan_for
-from harness.domain.routing import Arm, Canary, Route, RouteSettings, Stakes
+from harness.domain.reliability.failures import FailureClass
+from harness.domain.routing.capabilities import Needs
+from harness.domain.routing.plan import Surroundings, plan_for
+from harness.domain.routing.table import Arm, Canary, Route, RouteSettings, Stakes
 from router.failures import class_of
 from router.plan import charged, route_targets
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from harness.domain.failures import FailureClass
+from harness.domain.reliability.failures import FailureClass
 from router.ports import UpstreamFailed
 from router.transport.pool import Pool
 from router.transport.pool_wire import MAX_HEAD_BYTES

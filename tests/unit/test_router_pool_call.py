@@ -2,8 +2,8 @@
 
 import pytest
 
-from harness.domain.failures import FailureClass
-from harness.domain.targets import Provider
+from harness.domain.reliability.failures import FailureClass
+from harness.domain.routing.target import Provider
 from router.ports import UpstreamFailed
 from router.transport.pool_call import call_for
 from router.transport.pool_origin import in_turn

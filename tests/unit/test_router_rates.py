@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.domain.limits import RateLimit, RateState
+from harness.domain.reliability.rate_limits import RateLimit, RateState
 from harness.ports import RateBook
 from router import rates
 from router.rates import LocalRates, SharedRates, admit
@@ -22,7 +22,7 @@ TEN = RateLimit(requests_per_min=10)
 ASKER = """
 import sys, time
 from pathlib import Path
-from harness.domain.limits import RateLimit
+from harness.domain.reliability.rate_limits import RateLimit
 from router.rates import SharedRates, admit
 book = SharedRates(Path(sys.argv[1]))
 print("ready", flush=True)

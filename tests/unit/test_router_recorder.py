@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.alerts import Alert, AlertKind, News
-from harness.domain.failover import Failover
-from harness.domain.observation import Block, Traffic, UnitRule
-from harness.domain.pins import ServedModel, Sighting
-from harness.domain.policy import Unit
-from harness.domain.routing import Arm, Canary
-from harness.domain.shadow import ShadowTally
-from harness.domain.spend import KeySpend
+from harness.domain.canary.observation import Block, Traffic, UnitRule
+from harness.domain.evals.pins import ServedModel, Sighting
+from harness.domain.operations.alerts import Alert, AlertKind, News
+from harness.domain.proposals.policy import Unit
+from harness.domain.reliability.failover import Failover
+from harness.domain.reliability.spend import KeySpend
+from harness.domain.routing.table import Arm, Canary
+from harness.domain.shadow.shadow import ShadowTally
 from harness.ports import Store
 from harness.runtime.clock import ManualClock
 from harness.store.sql import SqlStore

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.domain.credentials import StoredKey
-from harness.domain.routing import Snapshot
-from harness.domain.switches import Source, Switch, force_of
+from harness.domain.providers.credentials import StoredKey
+from harness.domain.routing.kill_switch import Source, Switch, force_of
+from harness.domain.routing.table import Snapshot
 from harness.runtime.clock import ManualClock
 from router.ports import UpstreamRequest
 from router.transport.scripted import Turn

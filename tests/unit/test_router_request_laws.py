@@ -6,10 +6,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from harness.domain.capabilities import Endpoint
 from harness.domain.errors import InputError
-from harness.domain.routing import Canary, Route, arm_of
-from harness.domain.targets import RequestPatch, Target
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.table import Canary, Route, arm_of
+from harness.domain.routing.target import RequestPatch, Target
 from router.body import read_request
 from router.dialects.table import DIALECTS
 from router.needs import needs_of

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.domain.pins import MOST_SIGHTINGS
+from harness.domain.evals.pins import MOST_SIGHTINGS
 from harness.runtime.clock import ManualClock
 from router.served_names import LONGEST_NAME, NOTE_EVERY_S, ServedNames
 

@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.access import key_hash
-from harness.domain.capabilities import Capabilities
+from harness.domain.canary.guardrails import Guardrail
+from harness.domain.canary.observation import UnitRule
 from harness.domain.errors import SnapshotInvalid
-from harness.domain.evaluation import SuiteRole
-from harness.domain.guardrails import Guardrail
-from harness.domain.key_limits import KeyLimits
-from harness.domain.observation import UnitRule
-from harness.domain.overrides import RequestKind
-from harness.domain.policy import Unit
-from harness.domain.routing import (
+from harness.domain.evals.run import SuiteRole
+from harness.domain.operations.access import key_hash
+from harness.domain.proposals.policy import Unit
+from harness.domain.reliability.key_limits import KeyLimits
+from harness.domain.routing.capabilities import Capabilities
+from harness.domain.routing.overrides import RequestKind
+from harness.domain.routing.table import (
     Canary,
     KeyGrant,
     OnContentPolicy,
@@ -29,7 +29,7 @@ from harness.domain.routing import (
     Snapshot,
     Stakes,
 )
-from harness.domain.targets import Price, Provider, RequestPatch, Target
+from harness.domain.routing.target import Price, Provider, RequestPatch, Target
 from harness.ports import Store
 from router import snapshot_file
 from router.keys import CACHED_KEYS, KeyRing

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.spend import KeySpend, Spent, spent_of
+from harness.domain.reliability.spend import KeySpend, Spent, spent_of
 from router.minutes import Ended
 from router.spends import Spends
 

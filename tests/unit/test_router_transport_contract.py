@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from harness.domain.credentials import ProviderKey
 from harness.domain.errors import ConfigError
-from harness.domain.failures import FailureClass
+from harness.domain.providers.credentials import ProviderKey
+from harness.domain.reliability.failures import FailureClass
 from router.ports import Transport, UpstreamFailed, UpstreamRequest
 from router.transport.passthrough import Passthrough
 from router.transport.pool import Pool

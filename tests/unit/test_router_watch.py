@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from harness.domain.capabilities import Endpoint
-from harness.domain.guardrails import Guardrails
-from harness.domain.observation import UnitRule
+from harness.domain.canary.guardrails import Guardrails
+from harness.domain.canary.observation import UnitRule
+from harness.domain.routing.capabilities import Endpoint
 from router.body import read_request
 from router.dialects.table import DIALECTS
 from router.jsonspan import read

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.control.savings import Arm, saved
-from harness.domain.evaluation import Sample
+from harness.domain.evals.run import Sample
 
 costs = st.lists(st.floats(0, 10), max_size=30)
 

@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.errors import InputError
-from harness.domain.json_fit import fits
-from harness.domain.mirroring import ended_by, is_drawn
-from harness.domain.routing import Canary, Route, RouteSettings
-from harness.domain.shadow import (
+from harness.domain.json_schema import fits
+from harness.domain.routing.table import Canary, Route, RouteSettings
+from harness.domain.routing.target import Target
+from harness.domain.shadow.pairs import Measured, Side, compared, of_units, similarity
+from harness.domain.shadow.sampling import ended_by, is_drawn
+from harness.domain.shadow.shadow import (
     Shadow,
     ShadowLimits,
     ShadowTally,
@@ -22,9 +24,7 @@ from harness.domain.shadow import (
     used_of,
     within_budget,
 )
-from harness.domain.shadow_pairs import Measured, Side, compared, of_units, similarity
-from harness.domain.targets import Target
-from harness.gate.shadow import ALPHA, is_harm, log_e, log_e_of_all, share_of_level
+from harness.gate.shadow_evidence import ALPHA, is_harm, log_e, log_e_of_all, share_of_level
 from router.shadow_sums import ShadowSums
 from router.shadow_units import MAX_SUBJECTS, ShadowUnits
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from harness.config import load
 from harness.domain.errors import ConfigError
-from harness.domain.policy import ShadowFirst
-from harness.gate.shadow import ALL_CHECKS
-from harness.gate.shadow_first import Move, Seen, decide
+from harness.domain.proposals.policy import ShadowFirst
+from harness.gate.shadow_evidence import ALL_CHECKS
+from harness.gate.shadow_stage import Move, Seen, decide
 
 pytestmark = pytest.mark.req("F8")
 

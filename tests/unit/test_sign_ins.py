@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.device_flow import Tokens
 from harness.domain.errors import ConfigError, InputError
-from harness.domain.jwt_claims import life_s
-from harness.domain.oauth_kinds import (
+from harness.domain.providers.device_flow import Tokens
+from harness.domain.providers.jwt_claims import life_s
+from harness.domain.providers.kinds import PROVIDER_KINDS, Group
+from harness.domain.providers.oauth_kinds import (
     OAUTH_PLACES,
     OAuthChange,
     check_oauth_url,
     place_of,
 )
-from harness.domain.provider_kinds import PROVIDER_KINDS, Group
-from harness.domain.sign_ins import (
+from harness.domain.providers.oauth_tokens import (
     Renewal,
     Secrets,
     SignIn,
@@ -33,7 +33,7 @@ from harness.domain.sign_ins import (
     with_access,
     with_account,
 )
-from harness.domain.targets import Provider
+from harness.domain.routing.target import Provider
 
 pytestmark = pytest.mark.req("D2", "D7")
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

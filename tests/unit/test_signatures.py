@@ -7,13 +7,13 @@ import pytest
 
 from harness import config, shipped
 from harness.domain.errors import ConfigError, SignatureInvalid
-from harness.domain.settings import Settings
-from harness.domain.signatures import (
+from harness.domain.operations.row_signatures import (
     KeyPurpose,
     keyring_text,
     parse_keyring,
     row_payload,
 )
+from harness.domain.settings import Settings
 from harness.runtime import signing_files
 from harness.runtime.signing import Ed25519Signatures
 from tests.signing import CONTROL, ENVIRONMENT, KEYRING, PUBLIC, VERIFIER, WORKER

@@ -7,7 +7,7 @@ import pytest
 from evals.scorers.judging import with_data
 from evals.sim.judging import answer
 from evals.sim.profiles import Profile
-from harness.domain.canary_judge import prompt
+from harness.domain.canary.judge import prompt
 
 SURE = Profile("sure", skill={"judge": 1.0})
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, make_dataclass
 import pytest
 
 from harness.control.sparse import sparse
-from harness.domain.content import digest
-from harness.domain.policy import DEFAULT_STEPS, CanaryPolicy
+from harness.domain.content_hash import digest
+from harness.domain.proposals.policy import DEFAULT_STEPS, CanaryPolicy
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.domain.credentials import ProviderKey, without_secrets
-from harness.domain.spellings import HIDDEN, SHORTEST_SECRET, hidden
-from harness.domain.targets import Provider
+from harness.domain.providers.credentials import ProviderKey, without_secrets
+from harness.domain.providers.secret_encodings import HIDDEN, SHORTEST_SECRET, hidden
+from harness.domain.routing.target import Provider
 
 SPELLINGS: dict[str, Callable[[str], str]] = {
     "as it is": str,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.errors import InputError
-from harness.domain.spend import (
+from harness.domain.reliability.spend import (
     KeySpend,
     SpendBudget,
     SpendLevel,

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from sqlalchemy.dialects.sqlite.pysqlite import dialect
 
 from harness import shipped
-from harness.domain.alerts import Alert, AlertKind
 from harness.domain.errors import ConfigError, InputError, StoreUnavailable
+from harness.domain.operations.alerts import Alert, AlertKind
 from harness.ports import Store
 from harness.store import memory
 from harness.store.sql import engine

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.domain.errors import InputError
-from harness.domain.switches import (
+from harness.domain.routing.kill_switch import (
     Force,
     ForceKind,
     Source,

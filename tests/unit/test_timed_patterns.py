@@ -6,9 +6,9 @@ import pytest
 
 from evals.samples import Item
 from evals.scorers import Scored, scorer
+from harness.domain.bounded_regex import TimedPattern
 from harness.domain.errors import InputError, PatternTooSlow
-from harness.domain.patterns import TimedPattern
-from harness.domain.redaction import RedactionRule, Redactor
+from harness.domain.privacy.redaction import RedactionRule, Redactor
 
 SLOW, HOSTILE = r"(\w|\w\w)+[yz]$", "x" * 60 + "!"
 

@@ -4,9 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.domain.capabilities import Capabilities
-from harness.domain.targets import Provider, Target
-from harness.domain.tool_check import (
+from harness.domain.providers.tool_probe import (
     ANSWERS,
     PRICE,
     STOCK,
@@ -17,6 +15,8 @@ from harness.domain.tool_check import (
     ToolFinding,
     findings,
 )
+from harness.domain.routing.capabilities import Capabilities
+from harness.domain.routing.target import Provider, Target
 
 pytestmark = pytest.mark.req("B7")
 TARGET = Target("up", "m")

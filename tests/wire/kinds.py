@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from evals.sim import dialects, embeddings
 from evals.sim.completions import Completion
 from evals.sim.tools import ToolCall
-from harness.domain.failures import FailureClass
-from harness.domain.targets import Provider
+from harness.domain.reliability.failures import FailureClass
+from harness.domain.routing.target import Provider
 from router.ports import UpstreamFailed, UpstreamReply, UpstreamRequest
 from router.transport.scripted import Scripted, Turn
 from tests.wire import anthropic, bedrock, gemini, openai, vertex

@@ -12,7 +12,7 @@ from benchmarks.faults.routes import routes
 from benchmarks.router.peers.peer import Ask, Peer, Site
 from harness import bootstrap
 from harness.control import keys, seed
-from harness.domain.access import SYSTEM
+from harness.domain.operations.access import SYSTEM
 
 KEY_FILE = "key"
 

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from harness.domain.rollout import TRANSITIONS, RolloutState
+from harness.domain.canary.rollout import TRANSITIONS, RolloutState
 from harness.store.guards.base import Guard, always, busy, changes, listed, taken
 from harness.store.tables.decisions import (
     LIVE_STATES,

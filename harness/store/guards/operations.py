@@ -5,7 +5,7 @@
 from datetime import UTC, datetime
 from typing import Final
 
-from harness.domain.alerts import AlertKind
+from harness.domain.operations.alerts import AlertKind
 from harness.store.guards.base import Guard, always, another, busy, changes, listed, taken
 from harness.store.tables.alerts import alert
 from harness.store.tables.base import SIGNATURE, UtcTime

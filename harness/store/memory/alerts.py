@@ -3,9 +3,16 @@
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from harness.domain.alerts import KINDS, Alert, AlertKind, AlertRecord, Told, heard_all
-from harness.domain.delivery import Delivery
-from harness.domain.failover import Failover
+from harness.domain.operations.alerts import (
+    KINDS,
+    Alert,
+    AlertKind,
+    AlertRecord,
+    Told,
+    heard_all,
+)
+from harness.domain.operations.delivery import Delivery
+from harness.domain.reliability.failover import Failover
 from harness.store.memory.state import Unit
 from harness.store.rules import check_failover, no_such_alert
 

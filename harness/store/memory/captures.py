@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from harness.domain.capture import Captured, Kept, day_of
+from harness.domain.privacy.capture import Captured, Kept, day_of
 from harness.store.memory.state import Unit
 from harness.store.rules import check_captured, not_captured
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from harness.domain.credentials import Credential
-from harness.domain.sign_ins import SignIn
+from harness.domain.providers.credentials import Credential
+from harness.domain.providers.oauth_tokens import SignIn
 from harness.store.memory.state import Unit
 from harness.store.rules import no_such_provider, sign_in_is_over
 

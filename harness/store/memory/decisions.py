@@ -5,10 +5,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from harness.domain.canary.rollout import Rollout
 from harness.domain.errors import Conflict, InputError, NotFound
-from harness.domain.evaluation import Verdict
-from harness.domain.proposal import Approval, Phase, Proposal
-from harness.domain.rollout import Rollout
+from harness.domain.evals.run import Verdict
+from harness.domain.proposals.proposal import Approval, Phase, Proposal
 from harness.ports import MOST_LISTED
 from harness.store import rules
 from harness.store.memory.state import Unit, need

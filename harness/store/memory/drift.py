@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from harness.domain.drift import Check, CheckState, Watch
+from harness.domain.drift.watch import Check, CheckState, Watch
 from harness.ports import MOST_LISTED
 from harness.store.memory.state import Unit, need
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from harness.domain.errors import InputError, NotFound
-from harness.domain.evaluation import (
+from harness.domain.evals.run import (
     ANSWERED,
     RUNNABLE,
     EvalRun,

@@ -1,6 +1,6 @@
 """The twin of the database's place in its history: an epoch, and a floor of revisions."""
 
-from harness.domain.lineage import Lineage
+from harness.domain.routing.snapshot_lineage import Lineage
 from harness.ports import RouteRecord
 from harness.store.memory.state import Unit
 

@@ -4,13 +4,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime
 
-from harness.domain.access import Actor, ApiKey
-from harness.domain.audit import GENESIS, AuditEvent, AuditMark, first_break
+from harness.domain.canary.observation import Block, Traffic, TrafficTotal
 from harness.domain.errors import Conflict, NotFound
-from harness.domain.key_limits import KeyLimits
-from harness.domain.observation import Block, Traffic, TrafficTotal
-from harness.domain.principals import Principal, folded
-from harness.domain.spend import KeySpend
+from harness.domain.operations.access import Actor, ApiKey
+from harness.domain.operations.audit import GENESIS, AuditEvent, AuditMark, first_break
+from harness.domain.operations.principals import Principal, folded
+from harness.domain.reliability.key_limits import KeyLimits
+from harness.domain.reliability.spend import KeySpend
 from harness.store import rules
 from harness.store.audit import chained
 from harness.store.memory.state import Unit, need

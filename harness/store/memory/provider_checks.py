@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from harness.domain.provider_check import ProviderCheck
+from harness.domain.providers.probe import ProviderCheck
 from harness.store.memory.state import Unit
 from harness.store.rules import unknown_provider
 

@@ -5,7 +5,20 @@ from dataclasses import replace
 from datetime import datetime
 from typing import assert_never
 
-from harness.domain.changes import (
+from harness.domain.canary.rollout import RolloutState
+from harness.domain.errors import InputError, NotFound, ProofRefused
+from harness.domain.evals.run import Passed
+from harness.domain.routing.evidence import (
+    ChainProof,
+    Evidence,
+    RouteEvidence,
+    Served,
+    Waiver,
+    baseline,
+    proven,
+    waived,
+)
+from harness.domain.routing.route_changes import (
     KINDS,
     Abort,
     Change,
@@ -16,21 +29,8 @@ from harness.domain.changes import (
     StartCanary,
     apply,
 )
-from harness.domain.errors import InputError, NotFound, ProofRefused
-from harness.domain.evaluation import Passed
-from harness.domain.evidence import (
-    ChainProof,
-    Evidence,
-    RouteEvidence,
-    Served,
-    Waiver,
-    baseline,
-    proven,
-    waived,
-)
-from harness.domain.rollout import RolloutState
-from harness.domain.routing import Route, RoutingTable
-from harness.domain.targets import Provider, Target
+from harness.domain.routing.table import Route, RoutingTable
+from harness.domain.routing.target import Provider, Target
 from harness.ports import RouteRecord
 from harness.store import rules
 from harness.store.memory.state import State, Unit, need

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import date, datetime
 
 from harness.domain.errors import Conflict
-from harness.domain.shadow import Shadow, ShadowTally, added
+from harness.domain.shadow.shadow import Shadow, ShadowTally, added
 from harness.ports import MOST_LISTED, ShadowRecord
 from harness.store.memory.state import Unit, need
 from harness.store.rules import check_shadow, check_shadow_tally, no_such_shadow, shadow_is_live

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from harness.domain.pins import Sighting, kept
+from harness.domain.evals.pins import Sighting, kept
 from harness.store.memory.state import Unit
 from harness.store.rules import checked_sightings
 

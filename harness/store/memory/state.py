@@ -7,27 +7,27 @@ from dataclasses import dataclass, field, fields
 from datetime import date, datetime
 from typing import Self
 
-from harness.domain.access import ApiKey
-from harness.domain.alerts import AlertRecord
-from harness.domain.audit import AuditEvent
-from harness.domain.capture import Captured
-from harness.domain.credentials import Credential
-from harness.domain.delivery import Delivery
-from harness.domain.drift import Check, Watch
+from harness.domain.canary.observation import Block, Traffic
+from harness.domain.canary.rollout import Rollout
+from harness.domain.drift.watch import Check, Watch
 from harness.domain.errors import IllegalTransition, InputError
-from harness.domain.evaluation import EvalRun, Sample, SuitePin, Verdict
-from harness.domain.evidence import RouteEvidence, Waiver
-from harness.domain.failover import Failover
-from harness.domain.observation import Block, Traffic
-from harness.domain.pins import Sighting
-from harness.domain.principals import LOCAL, Principal
-from harness.domain.proposal import Approval, Proposal
-from harness.domain.provider_check import ProviderCheck
-from harness.domain.rollout import Rollout
-from harness.domain.shadow import ShadowTally
-from harness.domain.sign_ins import SignIn
-from harness.domain.spend import KeySpend
-from harness.domain.targets import Provider, Target
+from harness.domain.evals.pins import Sighting
+from harness.domain.evals.run import EvalRun, Sample, SuitePin, Verdict
+from harness.domain.operations.access import ApiKey
+from harness.domain.operations.alerts import AlertRecord
+from harness.domain.operations.audit import AuditEvent
+from harness.domain.operations.delivery import Delivery
+from harness.domain.operations.principals import LOCAL, Principal
+from harness.domain.privacy.capture import Captured
+from harness.domain.proposals.proposal import Approval, Proposal
+from harness.domain.providers.credentials import Credential
+from harness.domain.providers.oauth_tokens import SignIn
+from harness.domain.providers.probe import ProviderCheck
+from harness.domain.reliability.failover import Failover
+from harness.domain.reliability.spend import KeySpend
+from harness.domain.routing.evidence import RouteEvidence, Waiver
+from harness.domain.routing.target import Provider, Target
+from harness.domain.shadow.shadow import ShadowTally
 from harness.ports import RouteRecord, ShadowRecord, SwitchRecord
 
 

@@ -5,12 +5,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-from harness.domain.credentials import for_routers
 from harness.domain.errors import StoreUnavailable
-from harness.domain.lineage import Lineage
-from harness.domain.routing import Snapshot
-from harness.domain.signatures import RowFault
-from harness.domain.switches import in_force
+from harness.domain.operations.row_signatures import RowFault
+from harness.domain.providers.credentials import for_routers
+from harness.domain.routing.kill_switch import in_force
+from harness.domain.routing.snapshot_lineage import Lineage
+from harness.domain.routing.table import Snapshot
 from harness.ports import Clock
 from harness.store.memory.alerts import MemoryAlerts, MemoryDeliveries, MemoryFailovers
 from harness.store.memory.audited_rows import MemoryAuditedRows

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from harness.domain.errors import Conflict
-from harness.domain.switches import Switch
+from harness.domain.routing.kill_switch import Switch
 from harness.ports import SwitchRecord
 from harness.store.memory.state import Unit
 from harness.store.rules import check_switch, no_such_switch

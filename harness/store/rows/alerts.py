@@ -2,9 +2,9 @@
 
 from datetime import datetime
 
-from harness.domain.alerts import AlertKind, AlertRecord, Told
-from harness.domain.delivery import Delivery
-from harness.domain.failover import Failover
+from harness.domain.operations.alerts import AlertKind, AlertRecord, Told
+from harness.domain.operations.delivery import Delivery
+from harness.domain.reliability.failover import Failover
 from harness.store.rows import Row, Values
 
 

@@ -2,8 +2,8 @@
 
 from dataclasses import fields
 
-from harness.domain.credentials import Credential
-from harness.domain.sign_ins import SignIn
+from harness.domain.providers.credentials import Credential
+from harness.domain.providers.oauth_tokens import SignIn
 from harness.store.rows import Row, Values
 
 

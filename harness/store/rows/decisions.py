@@ -2,9 +2,9 @@
 
 from dataclasses import asdict
 
-from harness.domain.evaluation import VERDICTS, Claim, Verdict
-from harness.domain.proposal import Approval, ApprovalKind, Phase, Proposal, SuiteRuns
-from harness.domain.rollout import Rollout, RolloutState
+from harness.domain.canary.rollout import Rollout, RolloutState
+from harness.domain.evals.run import VERDICTS, Claim, Verdict
+from harness.domain.proposals.proposal import Approval, ApprovalKind, Phase, Proposal, SuiteRuns
 from harness.store.rows import Row, Values, plain, policies
 
 

@@ -1,6 +1,6 @@
 """Drift watches and their checks."""
 
-from harness.domain.drift import (
+from harness.domain.drift.watch import (
     Check,
     CheckState,
     DriftEvidence,

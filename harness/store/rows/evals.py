@@ -2,8 +2,8 @@
 
 from hashlib import sha256
 
-from harness.domain.evaluation import Budget, EvalRun, RunState, Sample, SampleError, SuitePin
-from harness.domain.targets import RequestPatch, Target
+from harness.domain.evals.run import Budget, EvalRun, RunState, Sample, SampleError, SuitePin
+from harness.domain.routing.target import RequestPatch, Target
 from harness.store.rows import Row, Values, plain
 from harness.store.tables.base import storable
 

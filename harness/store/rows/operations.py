@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from decimal import Decimal
 
-from harness.domain.access import ApiKey, Role
-from harness.domain.audit import AuditEvent
-from harness.domain.guardrails import Guardrail, levels_of, ranks_of, tallies_of
-from harness.domain.key_limits import KeyLimits
-from harness.domain.observation import Block, Traffic, TrafficTotal
-from harness.domain.principals import Principal, PrincipalKind
-from harness.domain.spend import KeySpend
+from harness.domain.canary.guardrails import Guardrail, levels_of, ranks_of, tallies_of
+from harness.domain.canary.observation import Block, Traffic, TrafficTotal
+from harness.domain.operations.access import ApiKey, Role
+from harness.domain.operations.audit import AuditEvent
+from harness.domain.operations.principals import Principal, PrincipalKind
+from harness.domain.reliability.key_limits import KeyLimits
+from harness.domain.reliability.spend import KeySpend
 from harness.store.rows import Row, Values
 
 

@@ -5,7 +5,9 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from harness.domain.evaluation import (
+from harness.domain.canary.guardrails import Guardrails
+from harness.domain.evals.pins import ServedPin
+from harness.domain.evals.run import (
     Claim,
     Primaries,
     SuitePlan,
@@ -13,9 +15,7 @@ from harness.domain.evaluation import (
     SuiteRole,
     plan_of,
 )
-from harness.domain.guardrails import Guardrails
-from harness.domain.pins import ServedPin
-from harness.domain.policy import (
+from harness.domain.proposals.policy import (
     CanaryJudge,
     CanaryPolicy,
     GatePolicy,

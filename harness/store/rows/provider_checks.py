@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, fields
 
-from harness.domain.provider_check import Finding, FindingStatus, ProviderCheck, Subject
+from harness.domain.providers.probe import Finding, FindingStatus, ProviderCheck, Subject
 from harness.store.rows import JsonIn, Row, Values
 
 

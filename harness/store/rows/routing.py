@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from harness.domain.capabilities import Capabilities
-from harness.domain.evaluation import Passed
-from harness.domain.evidence import Evidence, EvidenceKind, Waiver
-from harness.domain.observation import UnitRule
-from harness.domain.routing import Canary, Route, RouteSettings
-from harness.domain.targets import Price, Provider, ProviderMove
+from harness.domain.canary.observation import UnitRule
+from harness.domain.evals.run import Passed
+from harness.domain.routing.capabilities import Capabilities
+from harness.domain.routing.evidence import Evidence, EvidenceKind, Waiver
+from harness.domain.routing.table import Canary, Route, RouteSettings
+from harness.domain.routing.target import Price, Provider, ProviderMove
 from harness.ports import RouteRecord
 from harness.store.rows import Row, Values
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from harness.domain.shadow import Shadow, ShadowLimits, ShadowTally
-from harness.domain.targets import Target
+from harness.domain.routing.target import Target
+from harness.domain.shadow.shadow import Shadow, ShadowLimits, ShadowTally
 from harness.ports import ShadowRecord
 from harness.store.rows import Row, Values
 

@@ -1,6 +1,6 @@
 """Kill switches."""
 
-from harness.domain.switches import Force, ForceKind, Source, Switch
+from harness.domain.routing.kill_switch import Force, ForceKind, Source, Switch
 from harness.ports import SwitchRecord
 from harness.store.rows import Row, Values
 

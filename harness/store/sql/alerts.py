@@ -5,8 +5,15 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from harness.domain.alerts import KINDS, Alert, AlertKind, AlertRecord, Told, heard_all
-from harness.domain.delivery import Delivery
+from harness.domain.operations.alerts import (
+    KINDS,
+    Alert,
+    AlertKind,
+    AlertRecord,
+    Told,
+    heard_all,
+)
+from harness.domain.operations.delivery import Delivery
 from harness.store.rows import alerts as rows
 from harness.store.rules import no_such_alert
 from harness.store.sql.unit import Unit

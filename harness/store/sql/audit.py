@@ -6,9 +6,15 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.domain.access import SYSTEM, Actor
-from harness.domain.audit import GENESIS, AuditEvent, AuditMark, RowDigests, first_break
-from harness.domain.audited_rows import ROWS_WRITTEN
+from harness.domain.operations.access import SYSTEM, Actor
+from harness.domain.operations.audit import (
+    GENESIS,
+    AuditEvent,
+    AuditMark,
+    RowDigests,
+    first_break,
+)
+from harness.domain.operations.state_audit import ROWS_WRITTEN
 from harness.store.audit import chained
 from harness.store.rows import operations as rows
 from harness.store.sql.unit import Unit

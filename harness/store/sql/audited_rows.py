@@ -7,8 +7,8 @@ from urllib.parse import unquote
 
 import sqlalchemy as sa
 
-from harness.domain.access import SYSTEM
-from harness.domain.audited_rows import BASELINE
+from harness.domain.operations.access import SYSTEM
+from harness.domain.operations.state_audit import BASELINE
 from harness.store.sql.audit import SqlAuditLog
 from harness.store.sql.decisions import BAKING, IS_LIVE, IS_OPEN
 from harness.store.sql.routing import CURRENT, CURRENT_FALLBACKS

@@ -5,7 +5,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from harness.domain.capture import Captured, Kept, day_of
+from harness.domain.privacy.capture import Captured, Kept, day_of
 from harness.store.rules import check_captured, not_captured
 from harness.store.sql.unit import Unit
 from harness.store.tables.captures import captured

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from harness.domain.credentials import Credential
-from harness.domain.sign_ins import SignIn
+from harness.domain.providers.credentials import Credential
+from harness.domain.providers.oauth_tokens import SignIn
 from harness.store.rows import credentials as rows
 from harness.store.rules import no_such_provider, sign_in_is_over
 from harness.store.sql.unit import Unit

@@ -7,10 +7,10 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from harness.domain.canary.rollout import Rollout, RolloutState
 from harness.domain.errors import Conflict, NotFound
-from harness.domain.evaluation import Verdict
-from harness.domain.proposal import Approval, Phase, Proposal
-from harness.domain.rollout import Rollout, RolloutState
+from harness.domain.evals.run import Verdict
+from harness.domain.proposals.proposal import Approval, Phase, Proposal
 from harness.ports import MOST_LISTED
 from harness.store.rows import Values
 from harness.store.rows import decisions as rows

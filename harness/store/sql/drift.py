@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from harness.domain.drift import Check, CheckState, Watch
+from harness.domain.drift.watch import Check, CheckState, Watch
 from harness.ports import MOST_LISTED
 from harness.store.rows import drift as rows
 from harness.store.sql.unit import Unit

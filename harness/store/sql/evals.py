@@ -8,7 +8,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from harness.domain.errors import NotFound
-from harness.domain.evaluation import (
+from harness.domain.evals.run import (
     ANSWERED,
     RUNNABLE,
     EvalRun,

@@ -6,7 +6,19 @@ from typing import assert_never
 
 import sqlalchemy as sa
 
-from harness.domain.changes import (
+from harness.domain.errors import ProofRefused
+from harness.domain.evals.run import Passed
+from harness.domain.routing.evidence import (
+    ChainProof,
+    Evidence,
+    RouteEvidence,
+    Served,
+    Waiver,
+    baseline,
+    proven,
+    waived,
+)
+from harness.domain.routing.route_changes import (
     Abort,
     Change,
     ChangeSettings,
@@ -18,19 +30,7 @@ from harness.domain.changes import (
     SetChain,
     StartCanary,
 )
-from harness.domain.errors import ProofRefused
-from harness.domain.evaluation import Passed
-from harness.domain.evidence import (
-    ChainProof,
-    Evidence,
-    RouteEvidence,
-    Served,
-    Waiver,
-    baseline,
-    proven,
-    waived,
-)
-from harness.domain.routing import Route
+from harness.domain.routing.table import Route
 from harness.store.rows import Row, Values
 from harness.store.rows import routing as rows
 from harness.store.rules import check_waiver, check_waivers, never_incumbent, never_served

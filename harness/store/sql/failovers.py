@@ -5,7 +5,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from harness.domain.failover import Failover
+from harness.domain.reliability.failover import Failover
 from harness.store.rows import alerts as rows
 from harness.store.rules import check_failover
 from harness.store.sql.unit import Unit

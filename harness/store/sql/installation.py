@@ -4,7 +4,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.domain.lineage import Lineage
+from harness.domain.routing.snapshot_lineage import Lineage
 from harness.store.sql.route_heads import heads
 from harness.store.sql.routing import REVISION
 from harness.store.sql.unit import Unit

@@ -6,19 +6,19 @@ from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 
-from harness.domain.access import ApiKey
-from harness.domain.alerts import AlertRecord
-from harness.domain.audit import AuditEvent
-from harness.domain.capture import Captured
-from harness.domain.drift import Check, Watch
+from harness.domain.drift.watch import Check, Watch
 from harness.domain.errors import NotFound
-from harness.domain.evaluation import EvalRun, RunState, Sample, Verdict
-from harness.domain.failover import Failover
-from harness.domain.listing import FIRST_PAGE, Page, PageRequest
-from harness.domain.proposal import Proposal
-from harness.domain.routing import Route
-from harness.domain.signatures import RowFault
-from harness.domain.targets import Target
+from harness.domain.evals.run import EvalRun, RunState, Sample, Verdict
+from harness.domain.operations.access import ApiKey
+from harness.domain.operations.alerts import AlertRecord
+from harness.domain.operations.audit import AuditEvent
+from harness.domain.operations.row_signatures import RowFault
+from harness.domain.pagination import FIRST_PAGE, Page, PageRequest
+from harness.domain.privacy.capture import Captured
+from harness.domain.proposals.proposal import Proposal
+from harness.domain.reliability.failover import Failover
+from harness.domain.routing.table import Route
+from harness.domain.routing.target import Target
 from harness.ports import RouteRecord, ShadowRecord, SwitchRecord
 from harness.store.rows import Row, decisions, evals, operations, routing
 from harness.store.rows import alerts as alert_rows

@@ -5,13 +5,13 @@ from datetime import date, datetime
 
 import sqlalchemy as sa
 
-from harness.domain.access import ApiKey
+from harness.domain.canary.observation import Block, Traffic, TrafficTotal
 from harness.domain.errors import Conflict, NotFound
-from harness.domain.key_limits import KeyLimits
-from harness.domain.observation import Block, Traffic, TrafficTotal
-from harness.domain.principals import Principal, folded
-from harness.domain.spend import KeySpend
-from harness.domain.targets import Provider
+from harness.domain.operations.access import ApiKey
+from harness.domain.operations.principals import Principal, folded
+from harness.domain.reliability.key_limits import KeyLimits
+from harness.domain.reliability.spend import KeySpend
+from harness.domain.routing.target import Provider
 from harness.store.rows import Values
 from harness.store.rows import operations as rows
 from harness.store.rows import routing as provider_rows

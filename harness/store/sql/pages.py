@@ -8,7 +8,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from harness.domain.errors import NotFound
-from harness.domain.listing import PageRequest, cursor, values_of
+from harness.domain.pagination import PageRequest, cursor, values_of
 from harness.store.rows import Row
 from harness.store.sql.unit import Unit
 from harness.store.tables.base import UtcTime

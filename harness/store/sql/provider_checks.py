@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import sqlalchemy as sa
 
-from harness.domain.provider_check import ProviderCheck
+from harness.domain.providers.probe import ProviderCheck
 from harness.store.rows import provider_checks as rows
 from harness.store.rules import unknown_provider
 from harness.store.sql.unit import Unit

@@ -7,11 +7,11 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.domain.changes import KINDS, Change, CreateRoute, SetChain, apply
 from harness.domain.errors import ProofRefused, RevisionConflict, SnapshotInvalid
-from harness.domain.evidence import RouteEvidence
-from harness.domain.routing import Route, RoutingTable
-from harness.domain.targets import Target
+from harness.domain.routing.evidence import RouteEvidence
+from harness.domain.routing.route_changes import KINDS, Change, CreateRoute, SetChain, apply
+from harness.domain.routing.table import Route, RoutingTable
+from harness.domain.routing.target import Target
 from harness.ports import RouteRecord
 from harness.store.rows import Row
 from harness.store.rows import evals as target_rows

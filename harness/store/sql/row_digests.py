@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote
 
 import sqlalchemy as sa
 
-from harness.domain.content import digest
+from harness.domain.content_hash import digest
 from harness.store.rules import ENDED
 from harness.store.tables import credentials, decisions, evals, routing, shadows, switches
 from harness.store.tables.operations import api_key

@@ -7,9 +7,9 @@ from typing import Final
 import sqlalchemy as sa
 
 from harness.domain.errors import SignatureInvalid
-from harness.domain.evaluation import RUNNABLE
-from harness.domain.principals import LOCAL
-from harness.domain.signatures import RowFault
+from harness.domain.evals.run import RUNNABLE
+from harness.domain.operations.principals import LOCAL
+from harness.domain.operations.row_signatures import RowFault
 from harness.store.rows import Row
 from harness.store.sql.unit import Unit
 from harness.store.tables.decisions import LIVE_STATES, OPEN_PHASES, proposal, rollout

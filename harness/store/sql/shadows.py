@@ -7,8 +7,8 @@ from datetime import date, datetime
 import sqlalchemy as sa
 
 from harness.domain.errors import Conflict
-from harness.domain.shadow import Shadow, ShadowTally, added
-from harness.domain.targets import Target
+from harness.domain.routing.target import Target
+from harness.domain.shadow.shadow import Shadow, ShadowTally, added
 from harness.ports import MOST_LISTED, ShadowRecord
 from harness.store.rows import evals as target_rows
 from harness.store.rows import shadows as rows

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import sqlalchemy as sa
 
-from harness.domain.pins import ServedModel, Sighting, kept
+from harness.domain.evals.pins import ServedModel, Sighting, kept
 from harness.store.rules import checked_sightings
 from harness.store.sql.unit import Unit
 from harness.store.tables.sightings import served_model

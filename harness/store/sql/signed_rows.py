@@ -7,8 +7,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine.default import DefaultDialect
 
 from harness.domain.errors import InputError, SignatureInvalid
-from harness.domain.principals import LOCAL
-from harness.domain.signatures import KeyPurpose, row_payload
+from harness.domain.operations.principals import LOCAL
+from harness.domain.operations.row_signatures import KeyPurpose, row_payload
 from harness.ports import Signatures, Verifier
 from harness.store.rows import operations
 from harness.store.tables.base import SIGNATURE

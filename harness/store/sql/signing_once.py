@@ -11,7 +11,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from harness.domain.errors import Conflict
-from harness.domain.signatures import RowFault
+from harness.domain.operations.row_signatures import RowFault
 from harness.store.rows import evals
 from harness.store.sql.row_faults import VERSIONS, chains_of
 from harness.store.sql.unit import Unit

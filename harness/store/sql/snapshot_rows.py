@@ -11,13 +11,13 @@ from typing import Any, Final, cast
 
 import sqlalchemy as sa
 
-from harness.domain.credentials import for_routers
 from harness.domain.errors import SignatureInvalid, SnapshotInvalid
-from harness.domain.lineage import Lineage
-from harness.domain.routing import RoutingTable, Snapshot
-from harness.domain.signatures import Revocations, SignedRows
-from harness.domain.switches import in_force
-from harness.domain.targets import Target
+from harness.domain.operations.row_signatures import Revocations, SignedRows
+from harness.domain.providers.credentials import for_routers
+from harness.domain.routing.kill_switch import in_force
+from harness.domain.routing.snapshot_lineage import Lineage
+from harness.domain.routing.table import RoutingTable, Snapshot
+from harness.domain.routing.target import Target
 from harness.ports import Verifier
 from harness.store.rows import Row, credentials, evals, operations, routing, shadows, switches
 from harness.store.rules import grants

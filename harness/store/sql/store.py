@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-from harness.domain.access import Actor
-from harness.domain.audited_rows import REMOVED
 from harness.domain.errors import SignatureInvalid
-from harness.domain.lineage import Lineage
-from harness.domain.routing import Snapshot
-from harness.domain.signatures import RowFault, SignedRows
+from harness.domain.operations.access import Actor
+from harness.domain.operations.row_signatures import RowFault, SignedRows
+from harness.domain.operations.state_audit import REMOVED
+from harness.domain.routing.snapshot_lineage import Lineage
+from harness.domain.routing.table import Snapshot
 from harness.ports import Clock, Signatures
 from harness.store import revisions
 from harness.store.sql import engine, snapshot_rows

@@ -7,7 +7,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from harness.domain.errors import Conflict
-from harness.domain.switches import Switch
+from harness.domain.routing.kill_switch import Switch
 from harness.ports import SwitchRecord
 from harness.store.rows import switches as rows
 from harness.store.rules import check_switch, no_such_switch

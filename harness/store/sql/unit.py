@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from harness.domain.errors import IllegalTransition, SignatureInvalid
-from harness.domain.signatures import RowFault
+from harness.domain.operations.row_signatures import RowFault
 from harness.store.rows import Row
 from harness.store.sql import manifest as manifests
 from harness.store.sql.failures import translated

@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-from harness.domain.alerts import Told
+from harness.domain.operations.alerts import Told
 from harness.store.tables.base import (
     amount,
     at_least,

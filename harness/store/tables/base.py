@@ -9,7 +9,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
-from harness.domain.content import canonical_json
+from harness.domain.content_hash import canonical_json
 from harness.domain.errors import InputError
 
 metadata = sa.MetaData(

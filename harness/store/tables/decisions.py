@@ -2,9 +2,9 @@
 
 import sqlalchemy as sa
 
-from harness.domain.evaluation import VERDICTS, Claim
-from harness.domain.proposal import OPEN, ApprovalKind, Phase
-from harness.domain.rollout import LIVE, RolloutState
+from harness.domain.canary.rollout import LIVE, RolloutState
+from harness.domain.evals.run import VERDICTS, Claim
+from harness.domain.proposals.proposal import OPEN, ApprovalKind, Phase
 from harness.store.tables.base import (
     FreeText,
     Json,

@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-from harness.domain.drift import CheckState, WatchState
+from harness.domain.drift.watch import CheckState, WatchState
 from harness.store.tables.base import (
     at_least,
     count,

@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-from harness.domain.evaluation import RunState, SampleError
+from harness.domain.evals.run import RunState, SampleError
 from harness.store.tables.base import (
     added_count,
     amount,

@@ -2,8 +2,8 @@
 
 import sqlalchemy as sa
 
-from harness.domain.principals import PrincipalKind
-from harness.domain.routing import Arm
+from harness.domain.operations.principals import PrincipalKind
+from harness.domain.routing.table import Arm
 from harness.store.tables.base import (
     added_count,
     amount,
@@ -104,7 +104,7 @@ key_spend = sa.Table(
     sa.Index("ix_key_spend_day", "day"),
 )
 
-# Append-only, without gaps (triggers), chained by HMAC (harness.domain.audit).
+# Append-only, without gaps (triggers), chained by HMAC (harness.domain.operations.audit).
 audit_event = sa.Table(
     "audit_event",
     metadata,

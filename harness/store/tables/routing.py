@@ -7,7 +7,7 @@ the row before it is a trigger (migrations). A CHECK passes on NULL, hence each 
 
 import sqlalchemy as sa
 
-from harness.domain.changes import KINDS
+from harness.domain.routing.route_changes import KINDS
 from harness.store.tables.base import (
     FreeText,
     at_least,

@@ -7,8 +7,8 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from harness.domain.principals import LOCAL
-from harness.domain.signatures import KeyPurpose
+from harness.domain.operations.principals import LOCAL
+from harness.domain.operations.row_signatures import KeyPurpose
 from harness.store.tables import credentials, decisions, evals, operations, routing, shadows
 from harness.store.tables import switches as switch_tables
 from harness.store.tables.base import SIGNATURE, at_least, count, metadata, text, time

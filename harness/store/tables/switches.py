@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-from harness.domain.switches import ForceKind, Source
+from harness.domain.routing.kill_switch import ForceKind, Source
 from harness.store.tables.base import metadata, not_blank, one_of, signature, text, time, words
 
 # Lifted once, else never changed or deleted (triggers).

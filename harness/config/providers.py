@@ -1,0 +1,49 @@
+"""The file's `catalogue`: what it says of models, over what is known of them."""
+
+from datetime import date
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from harness.config.source_locations import Document
+from harness.domain.errors import ConfigError
+from harness.domain.providers.catalogue import ABILITIES, CatalogueChange
+from harness.domain.providers.kinds import PROVIDER_KINDS
+from harness.domain.routing.target import Price
+
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
+
+
+class CatalogueItem(BaseModel):
+    """Of one model; what is left out stays as it is known."""
+
+    model_config = _STRICT
+    price: Price | None = None
+    context_window: int | None = Field(None, description="tokens")
+    capabilities: dict[str, bool] = Field({}, description=f"of {', '.join(ABILITIES)}")
+    end_date: date | None = Field(None, description="the day on which it may be gone")
+    family: str | None = Field(None, description="models of one family are its versions")
+
+    @field_validator("capabilities")
+    @classmethod
+    def _known(cls, value: dict[str, bool]) -> dict[str, bool]:
+        for name in value:
+            if name not in ABILITIES:
+                raise ValueError(f"{name!r} is none of {', '.join(ABILITIES)}")
+        return value
+
+
+def catalogue_changes(
+    items: dict[str, CatalogueItem], document: Document
+) -> tuple[CatalogueChange, ...]:
+    """items: by `kind/model`. Raises ConfigError for a name whose kind there is not."""
+    changes = []
+    for name, item in items.items():
+        kind, _, model = name.partition("/")
+        if kind not in PROVIDER_KINDS or not model:
+            raise ConfigError(
+                f"{document.place(('catalogue', name))}: catalogue.{name}: write KIND/MODEL, "
+                f"with a kind of {', '.join(PROVIDER_KINDS)}"
+            )
+        said = {field: getattr(item, field) for field in CatalogueItem.model_fields}
+        changes.append(CatalogueChange(kind, model, **said))
+    return tuple(changes)

@@ -1,0 +1,220 @@
+"""Routes as the file says them, and what they become."""
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from harness.config.source_locations import Document, Path_
+from harness.config.validation_errors import dotted
+from harness.domain.errors import ConfigError, InputError
+from harness.domain.privacy.capture import check_capture
+from harness.domain.routing.keep_warm import bps_of, share_bps_of
+from harness.domain.routing.overrides import Overrides, RequestKind, faults
+from harness.domain.routing.table import (
+    Commit,
+    OnBadEvent,
+    OnContentPolicy,
+    RouteSettings,
+    RouteSuite,
+    Stakes,
+)
+from harness.domain.routing.target import RequestPatch
+from harness.domain.settings import RouteSeed, TargetSeed
+
+T = TypeVar("T")
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
+
+
+class TargetEntry(BaseModel):
+    """Give `target` (provider/model), or `provider` with `model` or `tier`."""
+
+    model_config = _STRICT
+    target: str = ""
+    provider: str = ""
+    model: str = ""
+    tier: str = Field("", description="of the provider's `tiers`; instead of `model`")
+    parameters: dict[str, object] = {}
+    request_patch: RequestPatch = RequestPatch()
+
+
+class FallbackEntry(TargetEntry):
+    capable: bool = Field(default=False, description="good enough for a route of high stakes")
+
+
+class OverridesEntry(BaseModel):
+    """Routes that answer what is asked of this one, by kind of request: docs/overrides.md."""
+
+    model_config = _STRICT
+    subagent: str = ""
+    vision: str = ""
+    image: str = ""
+    video: str = ""
+    embedding: str = ""
+
+    @property
+    def given(self) -> Overrides:
+        routes = {kind: getattr(self, kind.value) for kind in RequestKind}
+        return {kind: route for kind, route in routes.items() if route}
+
+
+class RouteEntry(BaseModel):
+    model_config = _STRICT
+    incumbent: str | TargetEntry
+    fallbacks: list[str | FallbackEntry] = []
+    description: str = ""
+    stakes: Stakes = Stakes.LOW
+    policy: str = "default"
+    suites: list[str | RouteSuite] = []
+    total_timeout_s: float = RouteSettings().total_timeout_s
+    on_content_policy: OnContentPolicy = OnContentPolicy.FAIL
+    keep_warm: int | str = Field(
+        0, description="share for each warmed target: 1%, or basis points (100)"
+    )
+    tools: Literal["side_effects"] | None = Field(
+        None, description="side_effects: what its tools do cannot be undone"
+    )
+    data_class: str = Field("", description="of its traffic; one of `data_classes`")
+    task: str = Field("", description="requests with x-swapgate-task: NAME come here")
+    capture: int | str = Field(
+        0, description="share that is kept, redacted: 1%, or basis points (100)"
+    )
+    capture_per_day: int = RouteSettings().capture_per_day
+    capture_keep_days: float = RouteSettings().capture_keep_days
+    overrides: OverridesEntry = OverridesEntry()
+    first_token_timeout_s: float | None = Field(
+        None, description="of a stream; without it the model's, else the router's"
+    )
+    first_byte_timeout_s: float | None = Field(
+        None, description="of a plain answer; without it the model's, the router's, or measured"
+    )
+    commit: Commit = Field(
+        Commit.FIRST_TOKEN,
+        description="whole: a stream is held back until it is complete",
+    )
+    on_bad_event: OnBadEvent = Field(
+        OnBadEvent.FAIL, description="skip: a stream goes on without what cannot be read"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What else the file says. tiers: provider to tier to model."""
+
+    document: Document
+    tiers: Mapping[str, Mapping[str, str]]
+    data_classes: Mapping[str, frozenset[str]]
+
+
+def route_seed(name: str, entry: RouteEntry, known: Known) -> RouteSeed:
+    """Raises ConfigError with the place of what makes no sense."""
+
+    def at(path: Path_, read: Callable[[], T]) -> T:
+        try:
+            return read()
+        except InputError as error:
+            whole = ("routes", name, *path)
+            place = known.document.place(whole)
+            raise ConfigError(f"{place}: {dotted(whole)}: {error}") from None
+
+    fallbacks = [
+        at(("fallbacks", index), partial(_target, value, name, known.tiers))
+        for index, value in enumerate(entry.fallbacks)
+    ]
+    seed = RouteSeed(
+        name=name,
+        incumbent=at(("incumbent",), partial(_target, entry.incumbent, name, known.tiers)),
+        fallbacks=tuple(fallbacks),
+        settings=RouteSettings(
+            description=entry.description,
+            stakes=entry.stakes,
+            policy=entry.policy,
+            suites=tuple(RouteSuite(s) if isinstance(s, str) else s for s in entry.suites),
+            total_timeout_s=entry.total_timeout_s,
+            on_content_policy=entry.on_content_policy,
+            keep_warm_bps=at(("keep_warm",), partial(share_bps_of, entry.keep_warm)),
+            side_effects=entry.tools == "side_effects",
+            capable=tuple(
+                seed.target.id
+                for seed, each in zip(fallbacks, entry.fallbacks, strict=True)
+                if isinstance(each, FallbackEntry) and each.capable
+            ),
+            data_class=at(("data_class",), partial(_data_class, entry.data_class, known)),
+            task=entry.task,
+            capture_bps=at(("capture",), partial(bps_of, entry.capture, what="capture")),
+            capture_per_day=entry.capture_per_day,
+            capture_keep_days=entry.capture_keep_days,
+            overrides=entry.overrides.given,
+            first_token_timeout_s=entry.first_token_timeout_s,
+            first_byte_timeout_s=entry.first_byte_timeout_s,
+            commit=entry.commit,
+            on_bad_event=entry.on_bad_event,
+        ),
+    )
+    at(("capture",), partial(check_capture, seed.settings))
+    return seed
+
+
+def check_overrides(routes: Mapping[str, RouteSeed], known: Known) -> None:
+    """Raises ConfigError with the place of an override that cannot be."""
+    carried = {name: each.settings.data_class for name, each in routes.items()}
+    for name, each in routes.items():
+        for kind, error in faults(name, each.settings.overrides, carried, known.data_classes):
+            whole = ("routes", name, "overrides", kind.value)
+            place = known.document.place(whole)
+            raise ConfigError(f"{place}: {dotted(whole)}: {error}")
+
+
+def _data_class(name: str, known: Known) -> str:
+    if name and name not in known.data_classes:
+        raise InputError(f"`data_classes` has no {name!r}{_hint(name, known.data_classes)}")
+    return name
+
+
+def _target(
+    entry: str | TargetEntry, route: str, tiers: Mapping[str, Mapping[str, str]]
+) -> TargetSeed:
+    """A provider alone means its model of the tier that the route is named after.
+
+    Raises InputError.
+    """
+    if isinstance(entry, str):
+        if entry in tiers:
+            return TargetSeed(entry, _of_tier(entry, route, tiers))
+        return target_seed(entry)
+    given = [bool(entry.target), bool(entry.model), bool(entry.tier)]
+    if sum(given) != 1 or bool(entry.target) == bool(entry.provider):
+        raise InputError("give `provider` with `model` or `tier`, or `target: provider/model`")
+    if entry.target:
+        named = target_seed(entry.target)
+    elif entry.tier:
+        named = TargetSeed(entry.provider, _of_tier(entry.provider, entry.tier, tiers))
+    else:
+        named = TargetSeed(entry.provider, entry.model)
+    return TargetSeed(named.provider, named.model, entry.parameters, entry.request_patch)
+
+
+def _of_tier(provider: str, tier: str, tiers: Mapping[str, Mapping[str, str]]) -> str:
+    known = tiers.get(provider, {})
+    if tier not in known:
+        raise InputError(
+            f"provider {provider!r} has no tier {tier!r}{_hint(tier, known)}. Name its model "
+            f"under providers.{provider}.tiers"
+        )
+    return known[tier]
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def target_seed(name: str) -> TargetSeed:
+    """`provider/model` as a target; the model may contain slashes. Raises InputError."""
+    provider, slash, model = name.partition("/")
+    if not (slash and provider and model):
+        raise InputError(f"{name!r} is not a target: write provider/model, e.g. openai/gpt-5")
+    return TargetSeed(provider, model)

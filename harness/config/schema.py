@@ -1,0 +1,420 @@
+"""The file's shape: what may stand where, and what it becomes."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+
+from harness.config.oauth import OAuthEntry
+from harness.config.operations import alert_sink
+from harness.config.privacy import CaptureEntry, capture_settings
+from harness.config.providers import CatalogueItem, catalogue_changes
+from harness.config.ranges import complaints, unclear
+from harness.config.routing import Known, RouteEntry, check_overrides, route_seed, target_seed
+from harness.config.source_locations import Document, Path_
+from harness.config.validation_errors import config_error, dotted
+from harness.domain.canary.judge import check as check_judge
+from harness.domain.drift.watch import DriftPolicy
+from harness.domain.errors import ConfigError, InputError
+from harness.domain.evals.provider_limits import EvalLimits
+from harness.domain.operations.client_address import proxy_networks
+from harness.domain.proposals.policy import CanaryPolicy, GatePolicy, Policy, Promotion
+from harness.domain.providers.api_base_rules import check_allowed, check_base_url
+from harness.domain.providers.api_base_shape import check_kinds_place, wanted_place
+from harness.domain.providers.headers import check_headers
+from harness.domain.providers.kinds import PROVIDER_KINDS
+from harness.domain.providers.provider_name import check_provider_name
+from harness.domain.routing.capabilities import Capabilities
+from harness.domain.routing.kill_switch import switches_of_file
+from harness.domain.routing.target import Price, Provider, Target, check_extra_body
+from harness.domain.settings import (
+    AlertSettings,
+    AlertSink,
+    ControlSettings,
+    JudgeSettings,
+    RouterSettings,
+    RouteSeed,
+    Settings,
+    SuiteSettings,
+    UiSettings,
+)
+
+T = TypeVar("T")
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
+
+
+class ProviderEntry(BaseModel):
+    model_config = _STRICT
+    kind: str = "custom"
+    api_base: str = Field(
+        "", validate_default=True, description="may be left out for a kind that has one place"
+    )
+    api_key_env: str | None = None
+    extra_headers: dict[str, str] = {}
+    prices: dict[str, Price] = {}
+    more_api_key_envs: tuple[str, ...] = ()
+    models: dict[str, Capabilities] = {}
+    extra_body: dict[str, object] = Field({}, description="body fields of every request")
+    tiers: dict[str, str] = Field({}, description="names such as `fast`, each with its model")
+    eval_limits: EvalLimits = Field(
+        EvalLimits(), description="for all eval workers of this machine together"
+    )
+
+    @field_validator("kind")
+    @classmethod
+    def _a_kind(cls, value: str) -> str:
+        if value not in PROVIDER_KINDS:
+            raise ValueError(f"is {value!r}, which is none of {', '.join(PROVIDER_KINDS)}")
+        return value
+
+    @field_validator("api_base")
+    @classmethod
+    def _known(cls, value: str, info: ValidationInfo) -> str:
+        kind = str(info.data.get("kind"))
+        base = value or (PROVIDER_KINDS[kind].api_base if kind in PROVIDER_KINDS else "")
+        if not base:
+            example = wanted_place(kind)
+            like = f": {example}" if example else ""
+            raise ValueError(f"is required for a provider of kind {kind!r}{like}")
+        return base
+
+    @field_validator("more_api_key_envs")
+    @classmethod
+    def _after_a_first(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if value and not info.data.get("api_key_env"):
+            raise ValueError("needs `api_key_env`, the key that is used first")
+        return value
+
+
+class JudgeEntry(BaseModel):
+    model_config = _STRICT
+    target: str = Field(description="provider/model")
+    parameters: dict[str, object] = {}
+    max_calls: int = Field(10_000, ge=1)
+    max_cost_usd: float | None = Field(None, gt=0)
+    attempts: int = Field(3, ge=1, le=10)
+    max_output_tokens: int = 512
+    timeout_s: float = 120.0
+    references: str | None = Field(None, description="answers with human scores, a data file")
+    min_agreement: float = Field(0.6, ge=0, le=1, description="Cohen's kappa")
+    levels: int = Field(2, ge=2, le=10)
+    recheck_s: float = Field(86_400.0, ge=0)
+
+
+class SuiteEntry(BaseModel):
+    model_config = _STRICT
+    path: str | None = None
+    task: str | None = None
+    scorer: str = "exact"
+    scorer_options: dict[str, object] = {}
+    title: str = ""
+    version: str = "1"
+    template: str = "{input}"
+    system: str = ""
+    input_field: str = "input"
+    target_field: str = ""
+    max_output_tokens: int = 512
+    temperature: float = 0.0
+    request: dict[str, object] = Field(
+        {}, description="tools, tool_choice, response_format: sent with every item"
+    )
+    every: str = ""
+    judge: JudgeEntry | None = None
+    drift: DriftPolicy | None = Field(
+        None, description="watch the incumbents of the suite's routes, see docs/drift.md"
+    )
+    data_class: str = Field("", description="of its data; one of `data_classes`")
+
+
+class CodeEntry(BaseModel):
+    """How models' code runs (scorer `code`)."""
+
+    model_config = _STRICT
+    uncontained: bool = Field(
+        default=False,
+        description="run it where the machine cannot contain it; every verdict on it says so",
+    )
+
+
+class PolicyEntry(BaseModel):
+    model_config = _STRICT
+    promotion: Promotion = Promotion.AUTOMATIC
+    approval_ttl_s: float = Policy().approval_ttl_s
+    self_approval: bool = False
+    gate: GatePolicy = GatePolicy()
+    canary: CanaryPolicy = CanaryPolicy()
+
+
+class SinkEntry(BaseModel):
+    model_config = _STRICT
+    name: str = ""
+    url: str = ""
+    url_env: str = ""
+    webhook: str = ""
+    secret_env: str = ""
+
+
+class AlertsEntry(BaseModel):
+    model_config = _STRICT
+    sinks: list[SinkEntry] = []
+    deliver_interval_s: float = AlertSettings().deliver_interval_s
+    timeout_s: float = AlertSettings().timeout_s
+    keep_days: float = AlertSettings().keep_days
+
+
+class FileConfig(BaseModel):
+    """Swapgate's configuration file."""
+
+    model_config = _STRICT
+    database_url: str = Field("", description="SQLAlchemy URL; empty: SQLite in `home`")
+    home: str = Field(".swapgate", description="folder for state, beside this file")
+    router: RouterSettings = RouterSettings()
+    control: ControlSettings = ControlSettings()
+    ui: UiSettings = UiSettings()
+    providers: dict[str, ProviderEntry] = {}
+    suites: dict[str, SuiteEntry] = {}
+    code: CodeEntry = Field(CodeEntry(), description="models' code, see docs/suites.md")
+    policies: dict[str, PolicyEntry] = {}
+    routes: dict[str, RouteEntry] = {}
+    alerts: AlertsEntry = Field(AlertsEntry(), description="whom to tell, see docs/alerts.md")
+    data_classes: dict[str, list[str]] = Field(
+        {}, description="kinds of data, each with the providers that may see it"
+    )
+    capture: CaptureEntry = Field(
+        CaptureEntry(keep=[]), description="redaction, see docs/capture.md"
+    )
+    catalogue: dict[str, CatalogueItem] = Field(
+        {}, description="what is known of models, by KIND/MODEL; see docs/models.md"
+    )
+    oauth: dict[str, OAuthEntry] = Field(
+        {},
+        description="by provider: where people sign in for it; see docs/credentials.md",
+    )
+    switches: list[str] = Field(
+        [],
+        description="kill switches, read at a router's start: provider:NAME, target:ID or "
+        "ROUTE=provider:NAME",
+    )
+
+
+def json_schema() -> dict[str, object]:
+    return FileConfig.model_json_schema()
+
+
+def settings(document: Document, *, base: Path, shipped: Path, source: Path | None) -> Settings:
+    """The frozen settings. Relative paths count from `base`, the file's folder.
+
+    Raises ConfigError with the place of the first fault.
+    """
+    try:
+        config = FileConfig.model_validate(document.values)
+    except ValidationError as error:
+        raise config_error(document, error, json_schema()) from None
+    except InputError as error:
+        # Single values are right, and do not go together.
+        raise ConfigError(f"{document.place(('router',))}: router.{error}") from None
+    for path, message in (*complaints(config.model_dump()), *unclear(document.values)):
+        raise ConfigError(f"{document.place(path)}: {dotted(path)}: {message}")
+    _check_providers(config, document)
+    known = Known(
+        document,
+        {name: each.tiers for name, each in config.providers.items()},
+        {name: frozenset(each) for name, each in config.data_classes.items()},
+    )
+    home = base / config.home
+    policies = {name: Policy(name, **_fields(p)) for name, p in config.policies.items()}
+    routes = {name: route_seed(name, r, known) for name, r in config.routes.items()}
+    _check_shadows(routes, policies, document)
+    check_overrides(routes, known)
+    _check_judges(routes, policies, known)
+    return Settings(
+        database_url=config.database_url or f"sqlite:///{home / 'swapgate.db'}",
+        home=home,
+        source=source,
+        router=config.router,
+        control=config.control,
+        ui=config.ui,
+        providers={name: _provider(name, p) for name, p in config.providers.items()},
+        suites={
+            name: replace(
+                _suite(name, entry, known, base, shipped),
+                code_uncontained=config.code.uncontained,
+            )
+            for name, entry in config.suites.items()
+        },
+        policies=policies,
+        routes=routes,
+        switches=_switches(config.switches, document),
+        data_classes=known.data_classes,
+        alerts=_alerts(config.alerts, document),
+        eval_limits={name: each.eval_limits for name, each in config.providers.items()},
+        capture=capture_settings(config.capture, document),
+        catalogue=catalogue_changes(config.catalogue, document),
+        oauth={name: each.change() for name, each in config.oauth.items()},
+    )
+
+
+def _check_providers(config: FileConfig, document: Document) -> None:
+    allowed = config.router.allow_addresses
+    for number, each in enumerate(allowed):
+        with _at(document, ("router", "allow_addresses", number)):
+            check_allowed(each)
+    for number, each in enumerate(config.router.trusted_proxies):
+        with _at(document, ("router", "trusted_proxies", number)):
+            proxy_networks([each])
+    for name, provider in config.providers.items():
+        with _at(document, ("providers", name)):
+            check_provider_name(name)
+        with _at(document, ("providers", name, "api_base")):
+            check_base_url(provider.api_base, allowed)
+            check_kinds_place(provider.kind, provider.api_base)
+        with _at(document, ("providers", name, "extra_body")):
+            check_extra_body(provider.extra_body)
+        for header, value in provider.extra_headers.items():
+            with _at(document, ("providers", name, "extra_headers", header)):
+                check_headers({header: value})
+        with _at(document, ("providers", name, "extra_headers")):
+            check_headers(provider.extra_headers)
+
+
+@contextmanager
+def _at(document: Document, path: Path_) -> Iterator[None]:
+    """What is refused within is a fault of the file, at this place."""
+    try:
+        yield
+    except InputError as error:
+        raise ConfigError(f"{document.place(path)}: {dotted(path)}: {error}") from None
+
+
+def _check_shadows(
+    routes: Mapping[str, RouteSeed], policies: Mapping[str, Policy], document: Document
+) -> None:
+    """What acts on the world is never sent twice, also not before a canary."""
+    for name, route in routes.items():
+        policy = policies.get(route.settings.policy)
+        mirrors = policy is not None and policy.canary.shadow is not None
+        if mirrors and route.settings.side_effects:
+            path = ("routes", name, "tools")
+            raise ConfigError(
+                f"{document.place(path)}: {dotted(path)}: a route with side_effects is never "
+                f"mirrored, and its policy {route.settings.policy!r} has `canary.shadow`: give "
+                "the route a policy without it"
+            )
+
+
+def _check_judges(
+    routes: Mapping[str, RouteSeed], policies: Mapping[str, Policy], known: Known
+) -> None:
+    """A canary's judge reads what the route's users ask (D8)."""
+    document = known.document
+    for name, policy in policies.items():
+        of = ("judge",) if policy.canary.judge else ("guardrails", "judge")
+        with _at(document, ("policies", name, "canary", *of)):
+            check_judge(policy.canary)
+    for name, route in routes.items():
+        settings, used = route.settings, policies.get(route.settings.policy)
+        judge = used.canary.judge if used else None
+        allowed = known.data_classes.get(settings.data_class)
+        if judge and allowed is not None and judge.target.provider not in allowed:
+            where = ("routes", name, "data_class")
+            raise ConfigError(
+                f"{document.place(where)}: {dotted(where)}: the judge of policy "
+                f"{settings.policy!r} is at {judge.target.provider!r}, which may not see "
+                f"{settings.data_class} data; allowed are "
+                f"{', '.join(sorted(allowed)) or 'none'} (`data_classes:`)"
+            )
+
+
+def _alerts(entry: AlertsEntry, document: Document) -> AlertSettings:
+    sinks: list[AlertSink] = []
+    for number, each in enumerate(entry.sinks):
+        place = document.place(("alerts", "sinks", number))
+        try:
+            sink = alert_sink(number + 1, **_fields(each))
+        except InputError as error:
+            raise ConfigError(f"{place}: alerts.sinks.{number}: {error}") from None
+        if sink.name in {known.name for known in sinks}:
+            raise ConfigError(f"{place}: alerts.sinks.{number}: a second sink {sink.name!r}")
+        sinks.append(sink)
+    return AlertSettings(**_fields(entry) | {"sinks": tuple(sinks)})
+
+
+def _switches(items: list[str], document: Document) -> tuple[str, ...]:
+    try:
+        switches_of_file(items, datetime.min.replace(tzinfo=UTC))
+    except InputError as error:
+        raise ConfigError(f"{document.place(('switches',))}: {error}") from None
+    return tuple(items)
+
+
+def _fields(model: BaseModel) -> dict[str, Any]:
+    return {name: getattr(model, name) for name in type(model).model_fields}
+
+
+def _provider(name: str, entry: ProviderEntry) -> Provider:
+    # Tiers end here: a route's targets name models. Limits of evals are this machine's own.
+    kept = {k: v for k, v in _fields(entry).items() if k not in ("tiers", "eval_limits")}
+    return Provider(name=name, **kept)
+
+
+def _suite(
+    name: str, entry: SuiteEntry, known: Known, base: Path, shipped: Path
+) -> SuiteSettings:
+    values, document = _fields(entry), known.document
+    if (entry.path is None) == (entry.task is None):
+        place = document.place(("suites", name))
+        raise ConfigError(f"{place}: suites.{name}: give either `path` or `task`")
+    # A shipped suite's data lie beside the shipped file, a user's beside the user's.
+    if entry.path is not None:
+        ours = document.place(("suites", name, "path")).startswith(str(shipped))
+        values["path"] = _located(entry.path, shipped.parent if ours else base)
+    if entry.task is not None:
+        file, _, task = entry.task.partition(":")
+        values["task"] = f"{_located(file, base)}{':' + task if task else ''}"
+    if entry.data_class and entry.data_class not in known.data_classes:
+        place = document.place(("suites", name, "data_class"))
+        raise ConfigError(
+            f"{place}: suites.{name}.data_class: `data_classes` has no {entry.data_class!r}"
+        )
+    if entry.judge is not None:
+        place = document.place(("suites", name, "judge"))
+        values["judge"] = judge = _judge(entry.judge, f"{place}: suites.{name}.judge", base)
+        _check_clearance(entry, judge, known, f"{place}: suites.{name}.judge.target")
+    return SuiteSettings(name=name, **values)
+
+
+def _check_clearance(entry: SuiteEntry, judge: JudgeSettings, known: Known, where: str) -> None:
+    """A judge reads what the suite asks (D8)."""
+    allowed = known.data_classes.get(entry.data_class)
+    if allowed is not None and judge.target.provider not in allowed:
+        raise ConfigError(
+            f"{where}: provider {judge.target.provider!r} may not see {entry.data_class} data; "
+            f"allowed are {', '.join(sorted(allowed)) or 'none'} (`data_classes:`)"
+        )
+
+
+def _judge(entry: JudgeEntry, place: str, base: Path) -> JudgeSettings:
+    values = _fields(entry)
+    try:
+        named = target_seed(entry.target)
+    except InputError as error:
+        raise ConfigError(f"{place}: {error}") from None
+    del values["parameters"]
+    values["target"] = Target(named.provider, named.model, entry.parameters)
+    values["references"] = _located(entry.references, base) if entry.references else None
+    return JudgeSettings(**values)
+
+
+def _located(path: str, base: Path) -> Path:
+    return Path(path).expanduser() if Path(path).expanduser().is_absolute() else base / path

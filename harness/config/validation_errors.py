@@ -1,0 +1,76 @@
+"""Faults that pydantic finds, in our words and with their place in the file."""
+
+import difflib
+from collections.abc import Mapping
+
+from pydantic import ValidationError
+
+from harness.config.source_locations import Document, Path_
+from harness.domain.errors import ConfigError
+
+
+def dotted(path: Path_) -> str:
+    return ".".join(str(part) for part in path)
+
+
+_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+
+
+def config_error(
+    document: Document, error: ValidationError, schema: Mapping[str, object]
+) -> ConfigError:
+    """The first fault, with its place and, for an unknown key, the nearest right one."""
+    faults = error.errors(include_url=False)
+    # Where several shapes were tried, an unknown key says more than "not a string".
+    first = next((fault for fault in faults if fault["type"] in _UNKNOWN), faults[0])
+    path = tuple(p for p in first["loc"] if not _is_branch(p))
+    place, unknown = document.place(path), str(path[-1]) if path else ""
+    if first["type"] in _UNKNOWN:
+        guess = difflib.get_close_matches(unknown, _siblings(path, schema), n=1)
+        hint = f"; did you mean {guess[0]!r}?" if guess else ""
+        return ConfigError(f"{place}: unknown key {dotted(path)!r}{hint}")
+    return ConfigError(f"{place}: {dotted(path)}: {first['msg']}")
+
+
+def _is_branch(part: str | int) -> bool:
+    """pydantic adds the tried type to the path of a union, e.g. `TargetEntry`, `str`."""
+    return isinstance(part, str) and part in (
+        "str",
+        "int",
+        "float",
+        "literal[False]",
+        "TargetEntry",
+        "FallbackEntry",
+        "RouteSuite",
+    )
+
+
+def _siblings(path: Path_, schema: Mapping[str, object]) -> list[str]:
+    """The keys that may stand where the last part of `path` stands, from the schema."""
+    defs: Mapping[str, object] = schema.get("$defs", {})  # type: ignore[assignment]
+    node: object = schema
+    for part in path[:-1]:
+        node = _inside(_resolved(node, defs), part, defs)
+    properties = _resolved(node, defs).get("properties", {})
+    return list(properties) if isinstance(properties, dict) else []
+
+
+def _resolved(node: object, defs: Mapping[str, object]) -> dict[str, object]:
+    if not isinstance(node, dict):
+        return {}
+    if "$ref" in node:
+        return _resolved(defs[str(node["$ref"]).rsplit("/", 1)[1]], defs)
+    for choice in node.get("anyOf", []):
+        found = _resolved(choice, defs)
+        if found.get("type") in ("object", "array"):
+            return found
+    return node
+
+
+def _inside(node: dict[str, object], part: str | int, defs: Mapping[str, object]) -> object:
+    properties = node.get("properties")
+    if isinstance(part, int):
+        return _resolved(node.get("items", {}), defs)
+    if isinstance(properties, dict) and part in properties:
+        return properties[part]
+    return node.get("additionalProperties", {})

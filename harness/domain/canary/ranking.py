@@ -1,0 +1,112 @@
+"""Where a block's canary values stand among the incumbent's (statistics.md 2.4).
+
+Where the canary has most of the traffic, as in a bake, the roles are exchanged: each scored
+value of the control is placed among fresh canary values, and 1 - u is kept, which is uniform
+just as well, and high where the canary's values are.
+"""
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Final, NamedTuple
+
+from harness.domain.canary.guardrails import Guardrail, Level
+from harness.domain.errors import InputError
+
+MIN_CONTROLS: Final = 9
+MAX_CONTROLS: Final = 99
+
+
+class Measured(NamedTuple):
+    """One unit's value. None: it failed, or never ended, and is worse than any value."""
+
+    canary: bool
+    value: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """u: in (0, 1), for each scored unit of the smaller arm; high for high canary values."""
+
+    u: tuple[float, ...]
+    level: Level | None
+
+
+def place(value: float, controls: Sequence[float], tie_breaker: float) -> float:
+    """The value's place among the controls, in [0, 1]: `(less + U·(equal + 1))/(K + 1)`.
+
+    controls: from the same time window, each used once. tie_breaker: U, uniform on (0, 1).
+    Uniform when canary and control are alike.
+    """
+    ordered = sorted(controls)
+    below = bisect_left(ordered, value)
+    equal = bisect_right(ordered, value) - below
+    return (below + tie_breaker * (equal + 1)) / (len(ordered) + 1)
+
+
+def scored(fewer: int, more: int) -> int:
+    """How many of the fewer values: every ⌈9·fewer/more⌉-th, each with 9 of the others."""
+    if not fewer or not more:
+        return 0
+    return fewer // math.ceil(MIN_CONTROLS * fewer / more)
+
+
+def ranking(
+    values: Sequence[Measured],
+    *,
+    guardrail: Guardrail,
+    tolerated: float,
+    block: tuple[str, str, int],
+) -> Ranking:
+    """The ranks of one guardrail in one block that is complete.
+
+    values: of all units that the guardrail applies to, in the order of admission. tolerated: a
+    ratio; canary values are divided by it. block: its rollout, worker and sequence, which are
+    the seed: they are stored with it, so that who was compared with whom was not chosen by
+    outcome. Canary values and their controls are drawn by the seed: since arms were drawn too,
+    the ranks are independent and uniform when the arms are alike, whatever the time of day did.
+    Raises InputError for values that are not finite, or negative.
+    """
+    for each in values:
+        if each.value is not None and not 0.0 <= each.value < math.inf:
+            raise InputError(f"{guardrail.value} of a unit is {each.value}: not an amount")
+    # Only `random()` is the same in every version of Python.
+    draw = Random(":".join((*map(str, block), guardrail.value)))  # noqa: S311
+    canaries = _drawn([_worst(v) / tolerated for c, v in values if c], draw)
+    controls = _drawn([_worst(v) for c, v in values if not c], draw)
+    # By the arms' sizes, which were fixed before any answer.
+    exchanged = len(canaries) > len(controls)
+    fewer, more = (controls, canaries) if exchanged else (canaries, controls)
+    wanted = scored(len(fewer), len(more))
+    if not wanted:
+        return Ranking((), None)
+    size = min(MAX_CONTROLS, len(more) // wanted)
+    ranks = (
+        place(value, more[index * size : (index + 1) * size], draw.random())
+        for index, value in enumerate(fewer[:wanted])
+    )
+    return Ranking(
+        tuple(1.0 - u if exchanged else u for u in ranks),
+        _level(values),
+    )
+
+
+def _worst(value: float | None) -> float:
+    return math.inf if value is None else value
+
+
+def _drawn(values: list[float], draw: Random) -> list[float]:
+    keys = [draw.random() for _ in values]
+    return [values[index] for index in sorted(range(len(values)), key=keys.__getitem__)]
+
+
+def _level(values: Sequence[Measured]) -> Level | None:
+    logs: dict[bool, list[float]] = {True: [], False: []}
+    for canary, value in values:
+        if value:
+            logs[canary].append(math.log(value))
+    if not (logs[True] and logs[False]):
+        return None
+    return Level(*(math.exp(math.fsum(each) / len(each)) for each in logs.values()))

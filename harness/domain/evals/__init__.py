@@ -1,0 +1,1 @@
+"""What an evaluation is: suites, runs and samples, pins, verdicts and costs."""

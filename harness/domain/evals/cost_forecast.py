@@ -1,0 +1,220 @@
+"""What a route costs in a month, and what it would cost with another model (A3).
+
+Tokenizers differ, and so does how much a model writes: the candidate's tokens are measured,
+beside the incumbent's, on the same items. Items are not what clients send, so only the ratio
+of the two is taken from them; length and number of the requests are the route's own. Pure.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from statistics import NormalDist, fmean
+from typing import Final
+
+from harness.domain.canary.observation import TrafficTotal, covered_s
+from harness.domain.routing.target import Price
+
+MONTH: Final = timedelta(days=30)
+# Below it an interval by the normal approximation says too much.
+FEWEST_ITEMS: Final = 30
+Z: Final = NormalDist().inv_cdf(0.975)
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Of one answer, or means of several. cached: of the input, those read from a cache."""
+
+    input: float
+    output: float
+    cached: float = 0.0
+
+    def cost_usd(self, price: Price) -> float:
+        return price.cost_usd(self.input, self.output, self.cached)
+
+
+@dataclass(frozen=True, slots=True)
+class ItemTokens:
+    """Both models' tokens on one item, means over its epochs."""
+
+    incumbent: Tokens
+    candidate: Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """What a route asks for. since: the beginning of its recorded traffic, 30 days at most.
+
+    requests: in that window, of all arms. tokens: of one request that the incumbent answered,
+    None when it answered none. usd_per_request: the incumbent's, as recorded; None where
+    nobody knows.
+    """
+
+    since: datetime
+    window_s: float
+    requests: int
+    tokens: Tokens | None
+    usd_per_request: float | None
+
+    @property
+    def requests_per_month(self) -> float:
+        return self.requests * MONTH.total_seconds() / self.window_s if self.requests else 0.0
+
+    @property
+    def month_usd(self) -> float | None:
+        """Per 30 days, as in the window. None where nobody knows."""
+        each = self.usd_per_request
+        return None if each is None else each * self.requests_per_month
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Per 30 days. now_usd: the incumbent's bill. candidate_usd: expected with the candidate.
+
+    low_usd, high_usd: 95 % interval of it, for the tokens that it takes; traffic as recorded.
+    None with fewer than FEWEST_ITEMS items. items: measured with both. candidate_tokens: of
+    one request of the route. estimated: it has no answers yet, the incumbent's tokens are
+    taken. unknown: why candidate_usd is None; empty otherwise.
+    """
+
+    bill: Bill
+    now_usd: float | None
+    requests_per_month: float
+    candidate_usd: float | None
+    low_usd: float | None
+    high_usd: float | None
+    candidate_tokens: Tokens | None
+    items: int
+    estimated: bool
+    unknown: str
+
+
+def billed(
+    totals: Sequence[TrafficTotal], incumbent: str, price: Price | None, now: datetime
+) -> Bill:
+    """totals: of one route, of the last 30 days. price: the incumbent's of today.
+
+    Requests that were recorded while it had no price are reckoned at today's.
+    """
+    since = min((each.first for each in totals), default=now)
+    own = [each for each in totals if each.target == incumbent]
+    answered = sum(each.requests for each in own)
+    tokens = _per_request(own, answered) if answered else None
+    usd: float | None = None
+    if tokens is not None and any(each.unpriced for each in own):
+        usd = tokens.cost_usd(price) if price else None
+    elif tokens is not None:
+        usd = math.fsum(each.cost_usd for each in own) / answered
+    return Bill(
+        since, covered_s(totals, now), sum(each.requests for each in totals), tokens, usd
+    )
+
+
+def _per_request(totals: Sequence[TrafficTotal], requests: int) -> Tokens:
+    return Tokens(
+        sum(each.input_tokens for each in totals) / requests,
+        sum(each.output_tokens for each in totals) / requests,
+        sum(each.cached_tokens for each in totals) / requests,
+    )
+
+
+def forecast(
+    bill: Bill, measured: Sequence[ItemTokens], price: Price | None, *, estimated: bool = False
+) -> Forecast:
+    """measured: items that both have answered. price: the candidate's.
+
+    estimated: without any, take the candidate's tokens to be the incumbent's.
+    """
+    estimated = estimated and not measured
+    unknown = _unknown(bill, measured, price, estimated=estimated)
+    tokens = None if unknown else _candidates(bill, measured)
+    usd = low = high = None
+    if tokens is not None and price is not None and bill.requests:
+        usd = bill.requests_per_month * tokens.cost_usd(price)
+        half = _half_width(bill, measured, price)
+        if half is not None:
+            low, high = max(0.0, usd - half), usd + half
+    return Forecast(
+        bill=bill,
+        now_usd=bill.month_usd,
+        requests_per_month=bill.requests_per_month,
+        candidate_usd=usd,
+        low_usd=low,
+        high_usd=high,
+        candidate_tokens=tokens,
+        items=len(measured),
+        estimated=estimated,
+        unknown=unknown,
+    )
+
+
+def _unknown(
+    bill: Bill, measured: Sequence[ItemTokens], price: Price | None, *, estimated: bool
+) -> str:
+    if not bill.requests:
+        return "no traffic of this route was recorded in the last 30 days"
+    if bill.tokens is None:
+        return "the incumbent has answered nothing in the recorded traffic"
+    if price is None:
+        return "the candidate has no price"
+    if not estimated and not measured:
+        return "there are no items yet that both models have answered"
+    counted = bill.tokens.input and bill.tokens.output
+    if not counted or any(not sum(column) for column in _columns(measured)):
+        return "a provider reported no tokens"
+    return ""
+
+
+def _columns(measured: Sequence[ItemTokens]) -> list[list[float]]:
+    """Input and output of either; none without items."""
+    if not measured:
+        return []
+    sides = [[each.incumbent for each in measured], [each.candidate for each in measured]]
+    return [
+        column
+        for side in sides
+        for column in ([each.input for each in side], [each.output for each in side])
+    ]
+
+
+def _candidates(bill: Bill, measured: Sequence[ItemTokens]) -> Tokens | None:
+    """The incumbent's tokens of one request, times how many the candidate takes for one.
+
+    What comes from a cache is as on the items: how well another provider would cache this
+    route's prompts is not known before it serves them.
+    """
+    if bill.tokens is None or not measured:
+        return bill.tokens
+    given, made, own_given, own_made = (math.fsum(column) for column in _columns(measured))
+    sent = bill.tokens.input * own_given / given
+    cached = math.fsum(each.candidate.cached for each in measured) / own_given
+    return Tokens(sent, bill.tokens.output * own_made / made, sent * cached)
+
+
+def _half_width(bill: Bill, measured: Sequence[ItemTokens], price: Price) -> float | None:
+    """Of the month's dollars. Two ratios of means over the same items, linearised.
+
+    Source: Cochran, Sampling Techniques (1977), 6.4: the variance of a ratio estimator.
+    """
+    n = len(measured)
+    if n < FEWEST_ITEMS or bill.tokens is None:
+        return None
+    given, made, _, _ = _columns(measured)
+    paid_in = [
+        price.cost_usd(each.candidate.input, 0, each.candidate.cached) for each in measured
+    ]
+    paid_out = [price.cost_usd(0, each.candidate.output) for each in measured]
+    influence = [
+        bill.tokens.input * one + bill.tokens.output * other
+        for one, other in zip(
+            _residuals(paid_in, given), _residuals(paid_out, made), strict=True
+        )
+    ]
+    variance = math.fsum(each**2 for each in influence) / (n - 1)
+    return Z * math.sqrt(variance / n) * bill.requests_per_month
+
+
+def _residuals(above: Sequence[float], below: Sequence[float]) -> list[float]:
+    """How far each item moves the ratio of the means."""
+    ratio, mean = math.fsum(above) / math.fsum(below), fmean(below)
+    return [(a - ratio * b) / mean for a, b in zip(above, below, strict=True)]

@@ -1,0 +1,379 @@
+"""Evals and verdicts: what was asked, what came back, what it means.
+
+A verdict is a union of five classes. Only `Passed` opens the routing table; readers `match`
+the union and end in `assert_never`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, ClassVar, Final
+
+from harness.domain.content_hash import digest
+from harness.domain.evals.pins import ServedModel, ServedPin
+
+LEASE_S: Final = 10.0
+JUDGED_BY: Final = "+judge:"  # in a suite's pin, between the scorer and its judge
+
+
+class Claim(StrEnum):
+    SUPERIOR = "superior"
+    NON_INFERIOR = "non_inferior"
+    CHEAPER = "cheaper_and_not_worse"  # non-inferior, and its cost lower by the declared share
+
+    @property
+    def quality(self) -> "Claim":
+        """What the scores have to show."""
+        return Claim.NON_INFERIOR if self is Claim.CHEAPER else self
+
+
+QUALITY_CLAIMS: Final = (Claim.SUPERIOR, Claim.NON_INFERIOR)
+
+
+class SuiteRole(StrEnum):
+    PRIMARY = "primary"  # the claim is decided here
+    REQUIRED = "required"  # must be shown to stay within the allowed loss
+    GUARD = "guard"  # must not be shown worse; too little evidence does not block
+
+
+class Primaries(StrEnum):
+    """What several primary suites have to show (statistics.md 1.7)."""
+
+    WEIGHTED = "weighted"  # the claim, on the weighted mean of their items' scores
+    ANY = "any"  # superiority on at least one of them, by Holm's rule
+
+
+@dataclass(frozen=True, slots=True)
+class SuitePin:
+    """What a suite's results depend on, hashed piece by piece (F6).
+
+    texts: what its items ask, as `item_texts.fingerprint` has it; empty in pins from before
+    there was one. `data_sha256` covers it already.
+    """
+
+    name: str
+    version: str
+    data_sha256: str
+    scorer: str
+    template: str
+    items: int
+    texts: str = field(default="", compare=False, repr=False)
+
+    @property
+    def judged(self) -> bool:
+        """Whether a model scores its answers: the scorer's pin names the judge."""
+        return bool(self.judge)
+
+    @property
+    def judge(self) -> str:
+        """The id of the judge's target; empty without a judge."""
+        return self.judge_pin.partition("/")[0]
+
+    @property
+    def judge_pin(self) -> str:
+        """The judge's target and a hash of what else decides its scores."""
+        return self.scorer.partition(JUDGED_BY)[2]
+
+    @property
+    def scorer_alone(self) -> str:
+        return self.scorer.partition(JUDGED_BY)[0]
+
+    @property
+    def digest(self) -> str:
+        return digest(
+            [self.name, self.version, self.data_sha256, self.scorer, self.template, self.items]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SuitePlan:
+    """Registered before the first candidate score. n_max: items. margin: allowed loss.
+
+    alpha: of this comparison. look: which time this candidate, or one that it descends from,
+    stands before this suite; spend: the rule by which that look got its alpha, "" in
+    registrations older than the rule. served_pin: what the providers must go on serving; NONE
+    in registrations older than that pin. min_saving, cost_ceiling: as in GatePolicy, for the
+    claim CHEAPER alone. combine, weight: of one of several primary suites; None for a suite
+    alone.
+    """
+
+    suite: str
+    suite_digest: str
+    role: SuiteRole
+    claim: Claim
+    margin: float
+    alpha: float
+    n_max: int
+    epochs: int
+    order_seed: int
+    look: int = 1
+    spend: str = ""
+    served_pin: ServedPin = ServedPin.NONE
+    min_saving: float = 0.0
+    cost_ceiling: float = 0.0
+    combine: Primaries | None = None
+    weight: float = 1.0
+
+    def as_json(self) -> dict[str, object]:
+        """What does not concern a plan is left out: old verdicts keep their bytes."""
+        more: dict[str, object] = {}
+        if self.spend:
+            more |= {"look": self.look, "spend": self.spend}
+        if self.served_pin is not ServedPin.NONE:
+            more |= {"served_pin": self.served_pin.value}
+        if self.claim is Claim.CHEAPER:
+            more |= {"min_saving": self.min_saving, "cost_ceiling": self.cost_ceiling}
+        if self.combine:
+            more |= {"combine": self.combine.value, "weight": self.weight}
+        return {
+            "suite": self.suite,
+            "suite_digest": self.suite_digest,
+            "role": self.role.value,
+            "claim": self.claim.value,
+            "margin": self.margin,
+            "alpha": self.alpha,
+            "n_max": self.n_max,
+            "epochs": self.epochs,
+            "order_seed": self.order_seed,
+            **more,
+        }
+
+
+def plan_of(stored: Mapping[str, Any]) -> SuitePlan:
+    """The inverse of SuitePlan.as_json."""
+    kinds = {
+        "role": SuiteRole(stored["role"]),
+        "claim": Claim(stored["claim"]),
+        "served_pin": ServedPin(stored.get("served_pin", ServedPin.NONE)),
+        "combine": Primaries(stored["combine"]) if stored.get("combine") else None,
+    }
+    return SuitePlan(**{**stored, **kinds})
+
+
+class RunState(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"  # every planned sample is stored
+    STOPPED = "stopped"  # the gate had decided; can be continued
+    OVER_BUDGET = "over_budget"
+    FAILED = "failed"  # infrastructure, after its retries
+
+
+RUNNABLE: Final = (RunState.QUEUED, RunState.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Where a run stops cleanly. None: no limit."""
+
+    max_tokens: int | None = None
+    max_cost_usd: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EvalRun:
+    """One suite on one target. Items are asked in the order that order_seed fixes.
+
+    lease_owner, lease_until: who works on it now; an expired lease may be taken over.
+    wanted: how many items of that order are to be asked. failures: worker ends without success.
+    """
+
+    id: str
+    suite: str
+    suite_digest: str
+    target: str
+    order_seed: int
+    epochs: int
+    wanted: int
+    state: RunState
+    created_at: datetime
+    budget: Budget = Budget()
+    lease_owner: str | None = None
+    lease_until: datetime | None = None
+    failures: int = 0
+    message: str = ""
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether a person asked for it, outside any proposal and any watch."""
+        return self.order_seed == order_by_hand(self.suite_digest)
+
+    @property
+    def fingerprint(self) -> str:
+        return digest([self.suite_digest, self.target, self.order_seed, self.epochs])
+
+    def held(self, now: datetime) -> bool:
+        """Whether a worker has it: another may take it when this lease is no good any more."""
+        until = self.lease_until
+        return until is not None and now < until <= furthest_lease(now, LEASE_S)
+
+
+def order_by_hand(suite_digest: str) -> int:
+    """Another order than a proposal's, so that such a run is never shared with one."""
+    return int(suite_digest[8:16], 16)
+
+
+def furthest_lease(now: datetime, lease_s: float) -> datetime:
+    """A lease that ends later was written by a clock that has been set back since.
+
+    Twice the time it is given for: the clocks of two machines differ a little.
+    """
+    return now + timedelta(seconds=2 * lease_s)
+
+
+ANSWERED: Final = "…"  # in place of an answer's text, where only that there is one counts
+
+
+class SampleError(StrEnum):
+    """Why a sample has no answer or no score. None of them is dropped."""
+
+    UNSCORED = "unscored"  # answered, but no valid score came
+    INFRA = "infra"  # ours or the provider's infrastructure, after R retries
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One answer of one target to one item in one epoch, scored.
+
+    position: of the item in the run's order, from 0. strict, lenient: scores in [0, 1], or None
+    when there is none (then `error` says why). duration_s: wall time of the model's answer.
+    cached_tokens: of the input, those read from the provider's cache. judge_calls,
+    judge_cost_usd: what scoring took; None where the judge's price is unknown.
+    served_model, served_build: what the provider said that it served; judge_model, judge_build:
+    the same of the judge. Empty where it did not say.
+    """
+
+    run: str
+    item: str
+    epoch: int
+    position: int
+    answer: str
+    strict: float | None
+    lenient: float | None
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float | None
+    duration_s: float
+    error: SampleError | None = None
+    error_text: str = ""
+    served_model: str = ""
+    prompt: str = ""
+    rule: str = ""  # the form rule that broke where strict and lenient differ
+    cached_tokens: int = 0
+    judge_calls: int = 0
+    judge_cost_usd: float | None = None
+    served_build: str = ""
+    judge_model: str = ""
+    judge_build: str = ""
+
+    @property
+    def served(self) -> ServedModel:
+        return ServedModel(self.served_model, self.served_build)
+
+    @property
+    def judge(self) -> ServedModel:
+        return ServedModel(self.judge_model, self.judge_build)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One item's scores of both arms, the gate's only offline input.
+
+    Means over epochs, after the worst-case rule for unscored samples (statistics.md 1.1).
+    """
+
+    item: str
+    incumbent: float
+    candidate: float
+    lenient_incumbent: float
+    lenient_candidate: float
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteReport:
+    """What the gate found on one suite; all figures over the items used. Shares of 1.
+
+    outcome: passed | failed | inconclusive | harness_mismatch | infra_error | running.
+    how: early | final | None. delta: candidate minus incumbent. details: more figures by name.
+    """
+
+    suite: str
+    role: SuiteRole
+    claim: Claim
+    margin: float
+    outcome: str
+    how: str | None
+    n_used: int
+    n_max: int
+    delta: float
+    ci_low: float | None
+    ci_high: float | None
+    ci_method: str
+    log_e: float
+    log_e_bad: float
+    p_final: float | None
+    wins: int
+    ties: int
+    losses: int
+    reason: str
+    flags: tuple[str, ...] = ()
+    details: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What every verdict carries. id: `v_` and a hash of its inputs and figures.
+
+    inputs: registration, run ids, pairs: enough to recompute it bit for bit (F5).
+    """
+
+    id: str
+    route: str
+    incumbent: str
+    candidate: str
+    reason: str
+    suites: tuple[SuiteReport, ...]
+    inputs: Mapping[str, object]
+    decided_at: datetime
+    expires_at: datetime
+
+    outcome: ClassVar[str]
+    words: ClassVar[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passed(Judged):
+    outcome = "passed"
+    words = "PASSED"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed(Judged):
+    outcome = "failed"
+    words = "FAILED"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inconclusive(Judged):
+    outcome = "inconclusive"
+    words = "NOT ENOUGH EVIDENCE"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HarnessMismatch(Judged):
+    outcome = "harness_mismatch"
+    words = "FORMAT MISMATCH"
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfraError(Judged):
+    outcome = "infra_error"
+    words = "NOT MEASURED"
+
+
+Verdict = Passed | Failed | Inconclusive | HarnessMismatch | InfraError
+
+VERDICTS: Mapping[str, type[Verdict]] = {
+    kind.outcome: kind for kind in (Passed, Failed, Inconclusive, HarnessMismatch, InfraError)
+}

@@ -1,0 +1,1 @@
+"""What runs the installation: alerts and their delivery, the audit log, people and their rights."""

@@ -1,0 +1,75 @@
+"""Who may do what. Data keys open the router; management keys have a role."""
+
+import hmac
+from dataclasses import dataclass
+from datetime import datetime
+from enum import IntEnum
+from hashlib import sha256
+
+from harness.domain.errors import NotAllowed
+from harness.domain.reliability.key_limits import KeyLimits
+
+DATA_PREFIX = "sk-sg-"
+MANAGEMENT_PREFIX = "sg-mgmt-"
+
+
+class Role(IntEnum):
+    """Each role may do what the ones below it may."""
+
+    VIEWER = 1
+    PROPOSER = 2
+    APPROVER = 3
+    ADMIN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """A person or service acting through CLI, REST or dashboard.
+
+    principal: whose id it is, whatever he is called. key: the id of the management key that he
+    acts with; None for the local operator.
+    """
+
+    name: str
+    role: Role
+    principal: str
+    key: str | None = None
+
+    def require(self, role: Role) -> None:
+        """Raises NotAllowed when this actor's role is below `role`."""
+        if self.role < role:
+            raise NotAllowed(
+                f"{self.name} is {self.role.name.lower()}; this needs {role.name.lower()}. "
+                "Ask an admin for a key with that role"
+            )
+
+
+SYSTEM = Actor("swapgate", Role.ADMIN, "swapgate")
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key as it is stored: never the secret itself. role None: a data key.
+
+    hash: HMAC-SHA-256 of the key under the server's secret, hex. routes: empty means all.
+    hint: its last four characters, for people. limits: of a data key, None for none.
+    principal: whose management key it is. created_by, created_with: the principal who created
+    it, and the id of the management key that was used; None where that is not known, or none.
+    """
+
+    id: str
+    name: str
+    hash: str
+    hint: str
+    role: Role | None
+    routes: frozenset[str]
+    created_at: datetime
+    revoked_at: datetime | None = None
+    limits: KeyLimits | None = None
+    principal: str | None = None
+    created_by: str | None = None
+    created_with: str | None = None
+
+
+def key_hash(key: str, secret: bytes) -> str:
+    return hmac.new(secret, key.encode("utf-8", "surrogatepass"), sha256).hexdigest()

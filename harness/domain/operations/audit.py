@@ -1,0 +1,89 @@
+"""The audit log: append-only, each row chained to the one before by an HMAC."""
+
+import hmac
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from hashlib import sha256
+from unicodedata import category
+
+from harness.domain.content_hash import canonical_json
+from harness.domain.errors import InputError
+
+GENESIS = "0" * 64
+
+# By row, as `route_version:chat/3`: the digests before and after, None where there is no row.
+RowDigests = Mapping[str, tuple[str | None, str | None]]
+
+
+@dataclass(frozen=True)
+class AuditEvent:
+    """actor: who (a person, or `swapgate` itself). subject: `proposal p_…`, `route triage`.
+
+    principal, key: who that is, whatever he is called, and the management key that he used;
+    None in events from before they were kept. number: 1, 2, 3 … without gaps. previous, mac:
+    64 hexadecimal digits. rows: what its unit of work wrote (domain.audited_rows).
+    """
+
+    number: int
+    at: datetime
+    actor: str
+    action: str
+    subject: str
+    details: Mapping[str, object]
+    previous: str
+    mac: str
+    rows: RowDigests = field(default_factory=dict)
+    principal: str | None = None
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditMark:
+    """A place in the log: the number and mac of an event; by default before the first."""
+
+    number: int = 0
+    mac: str = GENESIS
+
+
+def require_reason(reason: str, act: str) -> str:
+    """The reason, stripped. Raises InputError for one that nobody could read.
+
+    act: what needs it, for the error, e.g. `to pause by hand`.
+    """
+    if all(category(character)[0] in "CZ" for character in reason):
+        raise InputError(f"{act} needs a reason; the audit log keeps it")
+    return reason.strip()
+
+
+def mac_of(event: AuditEvent, secret: bytes) -> str:
+    """HMAC-SHA-256 over the event and the mac before it."""
+    body: list[object] = [
+        event.number,
+        event.at.isoformat(),
+        event.actor,
+        event.action,
+        event.subject,
+        event.details,
+        event.previous,
+    ]
+    if event.rows:  # events from before there were any keep their macs
+        body.append({row: list(pair) for row, pair in event.rows.items()})
+    if event.principal is not None or event.key is not None:
+        body += [event.principal, event.key]
+    return hmac.new(secret, canonical_json(body).encode(), sha256).hexdigest()
+
+
+def first_break(
+    events: Iterable[AuditEvent], secret: bytes, after: int = 0, previous: str = GENESIS
+) -> int | None:
+    """The number of the first event that does not fit the chain, None when it is whole.
+
+    after, previous: number and mac of the event before the first of `events`.
+    """
+    for number, event in enumerate(events, start=after + 1):
+        good = event.number == number and event.previous == previous
+        if not (good and hmac.compare_digest(event.mac, mac_of(event, secret))):
+            return number
+        previous = event.mac
+    return None

@@ -1,0 +1,122 @@
+"""One message on its way to one sink: when it is tried again, and when it is given up."""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from hashlib import blake2b
+from typing import Final
+
+from harness.domain.operations.alerts import AlertKind, AlertRecord, Severity, Told
+
+FIRST_WAIT: Final = timedelta(seconds=5)
+LONGEST_WAIT: Final = timedelta(minutes=15)
+GIVE_UP_AFTER: Final = timedelta(days=3)
+LONGEST_ERROR: Final = 300
+
+
+@dataclass(frozen=True, slots=True)
+class AlertMessage:
+    """What a sink is told. id: the same in every attempt. state: raised or resolved."""
+
+    id: str
+    alert: str
+    kind: AlertKind
+    severity: Severity
+    state: Told
+    subject: str
+    title: str
+    text: str
+    next_step: str
+    first_seen: datetime
+    last_seen: datetime
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Message `number` of an alert to a sink. next_attempt_at: None once it is over.
+
+    title, text: as they were when the message was due.
+    """
+
+    alert: str
+    number: int
+    sink: str
+    message: Told
+    title: str
+    text: str
+    created_at: datetime
+    next_attempt_at: datetime | None
+    attempts: int = 0
+    delivered_at: datetime | None = None
+    gave_up_at: datetime | None = None
+    last_error: str = ""
+
+    @property
+    def id(self) -> str:
+        """The same in every attempt, so that a receiver can leave out what it has."""
+        return f"{self.alert}.{self.number}"
+
+
+def delivery_of(record: AlertRecord, message: Told, sink: str, now: datetime) -> Delivery:
+    """record: as it is after this message (`domain.alerts.told`)."""
+    over = message is Told.RESOLVED
+    times = f" ({record.count} times since {record.first_seen:%Y-%m-%d %H:%M} UTC)"
+    return Delivery(
+        alert=record.id,
+        number=record.messages,
+        sink=sink,
+        message=message,
+        title=("resolved: " if over else "") + record.title,
+        text=record.text + (times if record.count > 1 else ""),
+        created_at=now,
+        next_attempt_at=now,
+    )
+
+
+def message_of(delivery: Delivery, record: AlertRecord) -> AlertMessage:
+    return AlertMessage(
+        id=delivery.id,
+        alert=record.id,
+        kind=record.kind,
+        severity=record.severity,
+        state=delivery.message,
+        subject=record.subject,
+        title=delivery.title,
+        text=delivery.text,
+        next_step=record.next_step if delivery.message is Told.RAISED else "",
+        first_seen=record.first_seen,
+        last_seen=record.last_seen,
+        count=record.count,
+    )
+
+
+def delivered(delivery: Delivery, now: datetime) -> Delivery:
+    return replace(
+        delivery,
+        attempts=delivery.attempts + 1,
+        next_attempt_at=None,
+        delivered_at=now,
+        last_error="",
+    )
+
+
+def failed(delivery: Delivery, now: datetime, error: str, *, uniform: float) -> Delivery:
+    """Later again, or given up after GIVE_UP_AFTER. uniform: in [0, 1), the jitter's chance."""
+    attempts = delivery.attempts + 1
+    tried = replace(delivery, attempts=attempts, last_error=error[:LONGEST_ERROR])
+    if now - delivery.created_at >= GIVE_UP_AFTER:
+        return replace(tried, next_attempt_at=None, gave_up_at=now)
+    return replace(tried, next_attempt_at=now + wait(attempts, uniform))
+
+
+def spread(delivery: Delivery) -> float:
+    """In [0, 1): not the same for any two deliveries or attempts, so that they spread out."""
+    said = f"{delivery.id}\n{delivery.sink}\n{delivery.attempts}"
+    return int.from_bytes(blake2b(said.encode(), digest_size=4).digest()) / 2**32
+
+
+def wait(attempts: int, uniform: float) -> timedelta:
+    """After so many attempts in vain: half of it fixed, half chance; doubles up to the cap."""
+    # Beyond 2**20 the cap holds anyway, and a timedelta would overflow.
+    whole = min(LONGEST_WAIT, FIRST_WAIT * (1 << min(attempts - 1, 20)))
+    return whole / 2 + whole / 2 * uniform

@@ -1,0 +1,104 @@
+"""Who acts: people, services and the operator of this machine, each with an id that stays.
+
+Two names that a reader could take for one another are one name, so that nobody is two people
+by spelling.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Final
+from unicodedata import category, name, normalize
+
+from harness.domain.errors import InputError
+from harness.domain.operations.access import Actor, ApiKey, Role
+
+LONGEST_NAME: Final = 200
+# Blank or invisible, though Unicode calls them letters, marks or symbols.
+UNSEEN: Final = frozenset("\u115f\u1160\u3164\uffa0\u17b4\u17b5\u034f\u2800")
+MIXED: Final = frozenset({"LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC"})
+
+
+class PrincipalKind(StrEnum):
+    LOCAL = "local"  # the operator of this machine, on the command line
+    PERSON = "person"
+    SERVICE = "service"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """issuer, subject: of who signs in by OpenID Connect; None for all others."""
+
+    id: str
+    kind: PrincipalKind
+    name: str
+    created_at: datetime
+    issuer: str | None = None
+    subject: str | None = None
+
+    @property
+    def folded(self) -> str:
+        return folded(self.name)
+
+
+LOCAL: Final = Principal(
+    "local", PrincipalKind.LOCAL, "local", datetime(1970, 1, 1, tzinfo=UTC)
+)
+
+OPERATOR: Final = Actor(LOCAL.name, Role.ADMIN, LOCAL.id)
+
+
+def folded(text: str) -> str:
+    """What is the same for `Ops`, `ops`, `Ｏｐｓ` and `ops `: NFKC, case folded, one space."""
+    return " ".join(normalize("NFKC", normalize("NFKC", text).casefold()).split())
+
+
+def check_name(text: str) -> str:
+    """The name as it is shown. Raises InputError for one that looks like another could.
+
+    Refused: blank names, characters that nobody sees, spaces other than U+0020, and words that
+    mix alphabets whose letters look alike.
+    """
+    shown = text.strip(" ")
+    if not folded(shown) or len(shown) > LONGEST_NAME:
+        raise InputError(
+            f"a name has 1 to {LONGEST_NAME} characters, so that people know whose"
+        )
+    for character in shown:
+        kind = category(character)
+        unseen = (
+            character in UNSEEN or kind[0] == "C" or "VARIATION SELECTOR" in _name(character)
+        )
+        if unseen or (kind[0] == "Z" and character != " "):
+            raise InputError(
+                f"the name {shown!r} has U+{ord(character):04X}, which nobody can see or tell "
+                "from a space: leave it out"
+            )
+    for word in folded(shown).split():
+        alphabets = {_name(c).split(" ")[0] for c in word if category(c)[0] == "L"} & MIXED
+        if len(alphabets) > 1:
+            raise InputError(
+                f"the name {shown!r} mixes letters of {' and '.join(sorted(alphabets))}, which "
+                "look alike: write it in one alphabet"
+            )
+    return shown
+
+
+def _name(character: str) -> str:
+    return name(character, "")
+
+
+def creators(key: str, keys: Mapping[str, ApiKey]) -> frozenset[str]:
+    """Principals that have seen the key's text or could have made it: who created it, who
+    created the key that it was created with, and so on.
+    """
+    met: set[str] = set()
+    found: set[str] = set()
+    at: str | None = key
+    while at is not None and at not in met and at in keys:
+        met.add(at)
+        if keys[at].created_by is not None:
+            found.add(keys[at].created_by or "")
+        at = keys[at].created_with
+    return frozenset(found)

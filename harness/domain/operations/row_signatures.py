@@ -1,0 +1,202 @@
+"""Signatures of rows: whose key signs what, how a key is named, and which bytes are signed.
+
+A signature is written `<key id>.<base64url>`. Private keys stay with the processes that sign;
+everybody else has the keyring, which holds the public ones and never comes from the database.
+"""
+
+import binascii
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from hashlib import sha256
+from typing import Final
+
+from harness.domain.content_hash import canonical_json
+from harness.domain.errors import ConfigError, SignatureInvalid
+
+# What is signed can be nothing else than a row of Swapgate's, in this format.
+DOMAIN: Final = b"swapgate row 1\n"
+KEY_BYTES: Final = 32
+
+
+class KeyPurpose(StrEnum):
+    """control: the control plane, the command line, the dashboard; signs everything. worker:
+    eval workers; samples alone.
+    """
+
+    CONTROL = "control"
+    WORKER = "worker"
+
+
+class KeyState(StrEnum):
+    """signs: the newest of its purpose. verifies: replaced; what it signed holds. retired:
+    nothing that it signed holds any more.
+    """
+
+    SIGNS = "signs"
+    VERIFIES = "verifies"
+    RETIRED = "retired"
+
+
+@dataclass(frozen=True, slots=True)
+class PublicKey:
+    """public: the 32 bytes of an Ed25519 key."""
+
+    purpose: KeyPurpose
+    public: bytes
+    state: KeyState = KeyState.SIGNS
+
+    @property
+    def id(self) -> str:
+        return key_id(self.public)
+
+
+Keyring = Mapping[str, PublicKey]
+
+
+@dataclass(frozen=True)
+class Revocations:
+    """Data keys that were revoked in an epoch, in the words of the manifest that control signed
+    there. A restored database may know nothing of them.
+    """
+
+    ids: Sequence[str]
+    manifest: Mapping[str, object]
+    signature: str
+
+
+@dataclass(frozen=True)
+class SignedRows:
+    """The rows that make a snapshot, by table, as they are stored, each with its signature.
+
+    chains: each route's fallbacks with their evidence, which its row's signature covers.
+    revoked: ids of data keys. manifest, signature: control's word on which rows and revoked
+    keys these are, and on the audit log's end; empty of a new database. former: of earlier
+    epochs, the keys that nothing here says were revoked.
+    """
+
+    installation: str
+    epoch: int
+    revision: int
+    changes: int
+    rows: Mapping[str, Sequence[Mapping[str, object]]]
+    chains: Mapping[str, Sequence[Sequence[str]]]
+    revoked: Sequence[str]
+    manifest: Mapping[str, object]
+    signature: str
+    former: Sequence[Revocations] = ()
+
+    @property
+    def revocations(self) -> Revocations:
+        return Revocations(tuple(self.revoked), self.manifest, self.signature)
+
+
+@dataclass(frozen=True, slots=True)
+class RowFault:
+    """A stored row whose signature does not hold. key: of its table; empty for the manifest.
+
+    unsigned: it has none, as rows have that are older than signatures.
+    """
+
+    table: str
+    key: tuple[str, ...]
+    why: str
+    unsigned: bool
+
+    @property
+    def name(self) -> str:
+        return f"{self.table} {'/'.join(self.key)}".rstrip()
+
+
+def key_id(public: bytes) -> str:
+    """The first 16 hexadecimal digits of the public key's SHA-256."""
+    return sha256(public).hexdigest()[:16]
+
+
+def encoded(data: bytes) -> str:
+    return urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def decoded(text: str) -> bytes:
+    """Raises ValueError."""
+    try:
+        return urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except binascii.Error as error:
+        raise ValueError(str(error)) from None
+
+
+def row_payload(
+    table: str, installation: str, row: Mapping[str, object], **more: object
+) -> bytes:
+    """The bytes that are signed of a row: its stored columns, and what else it stands for."""
+    whole = {"table": table, "installation": installation, "row": row, **more}
+    return DOMAIN + canonical_json(whole).encode("utf-8", "surrogatepass")
+
+
+def joined(key: str, signature: bytes) -> str:
+    return f"{key}.{encoded(signature)}"
+
+
+def parted(signature: str) -> tuple[str, bytes]:
+    """The key's id and the signature itself. Raises SignatureInvalid."""
+    key, dot, text = signature.partition(".")
+    try:
+        if dot:
+            return key, decoded(text)
+    except ValueError:
+        pass
+    raise SignatureInvalid("its signature is not one: `<key id>.<base64url>` is expected")
+
+
+def key_for(keyring: Keyring, key: str, purpose: KeyPurpose) -> PublicKey:
+    """The key that made a signature. Raises SignatureInvalid where it may not have made it."""
+    known = keyring.get(key)
+    if known is None:
+        raise SignatureInvalid(f"it is signed with the key {key}, which the keyring lacks")
+    if known.state is KeyState.RETIRED:
+        raise SignatureInvalid(f"it is signed with the key {key}, which was retired")
+    if known.purpose not in (purpose, KeyPurpose.CONTROL):
+        raise SignatureInvalid(
+            f"it is signed with a {known.purpose.value} key ({key}), which may not sign it"
+        )
+    return known
+
+
+def keyring_text(keys: Iterable[PublicKey]) -> str:
+    """A line per key: id, purpose, public key, state."""
+    lines = (f"{k.id} {k.purpose.value} {encoded(k.public)} {k.state.value}\n" for k in keys)
+    return "".join(("# Public keys that verify rows: share it with every router.\n", *lines))
+
+
+def parse_keyring(text: str, place: str) -> dict[str, PublicKey]:
+    """place: the file or variable, for the error. Raises ConfigError."""
+    found: dict[str, PublicKey] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        fields = line.partition("#")[0].split()
+        if not fields:
+            continue
+        try:
+            id_, purpose, public, state = fields
+            key = PublicKey(KeyPurpose(purpose), decoded(public), KeyState(state))
+        except ValueError:
+            raise ConfigError(
+                f"{place}, line {number}: expected `<key id> <purpose> <public key> <state>`"
+            ) from None
+        if key.id != id_ or len(key.public) != KEY_BYTES:
+            raise ConfigError(f"{place}, line {number}: {id_} is not the id of its public key")
+        found[id_] = key
+    if not found:
+        raise ConfigError(f"{place} names no key: bring it back from a backup")
+    return found
+
+
+def replaced_by(keyring: Keyring, new: PublicKey) -> dict[str, PublicKey]:
+    """The keyring after a rotation: the key of that purpose before it verifies only."""
+    older = {
+        id_: replace(key, state=KeyState.VERIFIES)
+        if key.purpose is new.purpose and key.state is KeyState.SIGNS
+        else key
+        for id_, key in keyring.items()
+    }
+    return {new.id: new, **older}

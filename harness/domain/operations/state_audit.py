@@ -1,0 +1,146 @@
+"""State and audit log compared: every row has its event, and is as that left it (A4).
+
+Every unit of work leaves, in one of its audit events, the digests of the rows that it wrote:
+before and after. Who writes around us leaves none, and cannot: an event needs the
+installation's secret.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from harness.domain.operations.audit import AuditEvent, AuditMark
+
+# Of an event that says nothing but which rows were written.
+ROWS_WRITTEN: Final = "rows.written"
+# Of the events that take over what was there before rows were recorded.
+BASELINE: Final = "rows.baseline"
+# Of the event with which an admin takes out rows that nobody signed: he was shown them.
+REMOVED: Final = "database.remove"
+# Of the event with which a worker says that samples which it had stored, or found, are gone.
+SAMPLES_GONE: Final = "run.samples_gone"
+_TAKES_OVER: Final = frozenset({BASELINE, REMOVED})
+
+
+class Disagreement(StrEnum):
+    UNRECORDED = "unrecorded"
+    CHANGED = "changed"
+    GONE = "gone"
+    SHORT = "short"
+
+
+WORDS: Final[Mapping[Disagreement, str]] = {
+    Disagreement.UNRECORDED: "no audit event wrote it",
+    Disagreement.CHANGED: "it is not as audit event {number} left it",
+    Disagreement.GONE: "audit event {number} wrote it, and it is gone",
+    Disagreement.SHORT: "as audit event {number} says, samples of it were deleted",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What the log says of a row. digest: None where it was deleted. number: of the event."""
+
+    digest: str | None
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """row: `route_version:chat/3`. number: of the event that it disagrees with, or 0."""
+
+    row: str
+    kind: Disagreement
+    number: int = 0
+
+    @property
+    def words(self) -> str:
+        return f"{self.row.replace(':', ' ', 1)}: {self._why}"
+
+    @property
+    def _why(self) -> str:
+        return WORDS[self.kind].format(number=self.number)
+
+
+@dataclass(slots=True)
+class RecordedRows:
+    """The log up to `mark`, folded: its last word on each row. Changes as it is told events.
+
+    rewritten: rows that an event found otherwise than the one before it had left them, or
+    without what belongs to them; what it wrote then covers what somebody did in between.
+    """
+
+    mark: AuditMark = field(default_factory=AuditMark)
+    rows: dict[str, Recorded] = field(default_factory=dict)
+    rewritten: dict[str, Finding] = field(default_factory=dict)
+
+    def add(self, events: Iterable[AuditEvent]) -> None:
+        """In their order, from `mark` on."""
+        for event in events:
+            if event.action == SAMPLES_GONE:
+                row = event.subject.replace(" ", ":", 1)
+                self.rewritten[row] = Finding(row, Disagreement.SHORT, event.number)
+            for row, (before, after) in event.rows.items():
+                known = self.rows.get(row)
+                expected = known.digest if known is not None else None
+                if before != expected and event.action not in _TAKES_OVER:
+                    number = known.number if known is not None else 0
+                    kind = (
+                        Disagreement.CHANGED if known is not None else Disagreement.UNRECORDED
+                    )
+                    self.rewritten[row] = Finding(row, kind, number)
+                elif event.action in _TAKES_OVER:
+                    self.rewritten.pop(row, None)
+                self.rows[row] = Recorded(after, event.number)
+            self.mark = AuditMark(event.number, event.mac)
+
+    def compare(self, stored: Mapping[str, str | None]) -> list[Finding]:
+        """stored: digests of rows by name, None for one that is not there."""
+        found = []
+        for row, digest in stored.items():
+            finding = self.rewritten.get(row) or self._finding(row, digest)
+            if finding is not None:
+                found.append(finding)
+        return found
+
+    def _finding(self, row: str, digest: str | None) -> Finding | None:
+        known = self.rows.get(row)
+        if known is None or known.digest is None:
+            return None if digest is None else Finding(row, Disagreement.UNRECORDED)
+        if digest == known.digest:
+            return None
+        kind = Disagreement.GONE if digest is None else Disagreement.CHANGED
+        return Finding(row, kind, known.number)
+
+
+@dataclass(slots=True)
+class AuditWalk:
+    """How far a process has compared. etag: of what served at its last look. stored: the last
+    row looked at. recorded: rows of the log still to be looked for.
+    unrecorded: rows that disagreed when they were compared last; kept here, where nobody who
+    writes to the database ends it. trouble: why the log says nothing; empty where it does.
+    epoch: of the database; see `domain.lineage`.
+    """
+
+    log: RecordedRows = field(default_factory=RecordedRows)
+    etag: str = ""
+    stored: str = ""
+    recorded: Iterator[str] = field(default_factory=lambda: iter(()))
+    unrecorded: set[str] = field(default_factory=set)
+    trouble: str = ""
+    epoch: int = 0
+
+    def begin(self, epoch: int) -> None:
+        """Start from the log's first event where a restored database was accepted since."""
+        if epoch != self.epoch:
+            self.log, self.etag, self.stored, self.recorded = RecordedRows(), "", "", iter(())
+            self.unrecorded = set()
+            self.epoch = epoch
+
+    def compare(self, stored: Mapping[str, str | None]) -> list[Finding]:
+        """As `RecordedRows.compare`, and all rewritten ones; and remembers what it found."""
+        rewritten = [each for row, each in self.log.rewritten.items() if row not in stored]
+        found = [*self.log.compare(stored), *rewritten]
+        self.unrecorded = (self.unrecorded - stored.keys()) | {each.row for each in found}
+        return found

@@ -1,0 +1,93 @@
+"""Pages of lists that grow without bound, and the cursors between them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Final, Generic, TypeVar, overload
+from urllib.parse import quote, unquote
+
+from harness.domain.errors import InputError
+from harness.domain.operations.row_signatures import RowFault
+
+T = TypeVar("T")
+S = TypeVar("S")
+
+INVALID: Final = "not signed by this installation: run `swapgate db check`"
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """limit: rows at most. after: the cursor that the page before ended with (`Page.next`).
+    offset: rows to leave out, for clients from before there were cursors.
+    """
+
+    limit: int = 100
+    after: str | None = None
+    offset: int = 0
+
+
+FIRST_PAGE: Final = PageRequest()
+
+
+@dataclass(frozen=True)
+class Page(Sequence[T], Generic[T]):
+    """One piece of a list. total: how many rows there are in all. next: the cursor of the page
+    behind this one, None at the end. invalid: rows of this page that are left out of its items,
+    because they are not as they were signed.
+    """
+
+    items: Sequence[T]
+    total: int
+    next: str | None = None
+    invalid: Sequence[RowFault] = ()
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[T]: ...
+    def __getitem__(self, index: int | slice) -> T | Sequence[T]:
+        return self.items[index]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self.items)
+
+    def map(self, change: Callable[[T], S]) -> "Page[S]":
+        return Page([change(each) for each in self.items], self.total, self.next, self.invalid)
+
+    def and_invalid(self, more: Sequence[RowFault]) -> "Page[T]":
+        return replace(self, invalid=(*self.invalid, *more))
+
+
+def cursor(values: Sequence[object]) -> str:
+    """What names a row in its list's order."""
+    return ",".join(quote(_text(each), safe=":") for each in values)
+
+
+def values_of(text: str, kinds: Sequence[type]) -> list[object]:
+    """Of a cursor with values of these kinds. Raises InputError."""
+    parts = text.split(",")
+    try:
+        return [_value(part, kind) for part, kind in zip(parts, kinds, strict=True)]
+    except (ValueError, OverflowError):
+        raise InputError(
+            f"{text!r} is no cursor of this list: give the `next` of its page before"
+        ) from None
+
+
+def _text(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return str(value)
+
+
+def _value(part: str, kind: type) -> object:
+    text = unquote(part)
+    if kind is datetime:
+        found = datetime.fromisoformat(text)
+        if found.tzinfo is None:
+            raise ValueError(text)
+        return found
+    return int(text) if kind is int else text

@@ -1,0 +1,1 @@
+"""What is kept of requests: captures, their redaction, and finders of personal data."""

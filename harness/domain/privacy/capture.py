@@ -1,0 +1,128 @@
+"""Captured requests (F9): a sample of a route's traffic, redacted, to be labelled. Pure."""
+
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any, Final
+
+from harness.domain.content_hash import canonical_json
+from harness.domain.errors import InputError
+from harness.domain.operations.access import key_hash
+from harness.domain.privacy.redaction import RedactionRule
+from harness.domain.routing.table import BUCKETS, RouteSettings, bucket_of
+
+MOST_PER_DAY: Final = 100_000
+LONGEST_DAYS: Final = 365.0
+_SALT: Final = "capture"
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureSettings:
+    """For all routes. rules: of the user's, before ours. off: of ours, those left out."""
+
+    rules: tuple[RedactionRule, ...] = ()
+    off: tuple[str, ...] = ()
+
+
+class Kept(StrEnum):
+    """What became of one. FULL: the route has as many of that day as it may."""
+
+    STORED = "stored"
+    REPEATED = "repeated"
+    FULL = "full"
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """One request and its answer, redacted.
+
+    id: a keyed hash of route and content, so that the same content is stored once; seen counts.
+    content: `messages` and perhaps `tools` and others, as a chat completion has them, and
+    `answer`. share_bps: of the route's requests, at that time. rules: the redactor's digest.
+    redactions: rule to the number of places. user_hash: HMAC of the sticky key.
+    """
+
+    id: str
+    at: datetime
+    expires_at: datetime
+    route: str
+    request: str
+    endpoint: str
+    stream: bool
+    arm: str
+    target: str
+    revision: int
+    data_class: str
+    user_hash: str
+    share_bps: int
+    rules: str
+    redactions: Mapping[str, int]
+    content: Mapping[str, Any] = field(repr=False)
+    seen: int = 1
+
+
+def check_capture(settings: RouteSettings) -> None:
+    """Raises InputError for a share, a number or a time that makes no sense."""
+    if not 0 <= settings.capture_bps <= BUCKETS:
+        raise InputError(f"capture: the share is 0 to 100 %, not {settings.capture_bps} bps")
+    if not 1 <= settings.capture_per_day <= MOST_PER_DAY:
+        raise InputError(
+            f"capture_per_day: 1 to {MOST_PER_DAY}, not {settings.capture_per_day}"
+        )
+    if not 0 < settings.capture_keep_days <= LONGEST_DAYS:
+        raise InputError(
+            f"capture_keep_days: above 0, at most {LONGEST_DAYS:g}, not "
+            f"{settings.capture_keep_days}"
+        )
+
+
+def is_drawn(request: str, share_bps: int) -> bool:
+    """request: its id, which is new for every request."""
+    return share_bps > 0 and bucket_of(request, salt=_SALT) < share_bps
+
+
+def captured_id(route: str, content: Mapping[str, Any], secret: bytes) -> str:
+    """The same for what differs in spacing, case and forms of characters alone.
+
+    The answer does not count: the same question is labelled once.
+    """
+    asked = {name: value for name, value in content.items() if name != "answer"}
+    text = " ".join(unicodedata.normalize("NFKC", canonical_json(_spaced(asked))).split())
+    return "cap_" + key_hash(f"capture:{route}:{text.casefold()}", secret)[:24]
+
+
+def _spaced(value: object) -> object:
+    match value:
+        case str():
+            return " ".join(value.split())
+        case dict():
+            return {name: _spaced(inner) for name, inner in value.items()}
+        case list():
+            return [_spaced(inner) for inner in value]
+        case _:
+            return value
+
+
+def day_of(at: datetime) -> datetime:
+    """Its midnight, UTC."""
+    return at.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def expiry(at: datetime, keep_days: float) -> datetime:
+    return at + timedelta(days=keep_days)
+
+
+def user_text(content: Mapping[str, Any]) -> str:
+    """What users said in it, for comparison: the rest is the same in most requests."""
+    said = (each for each in content.get("messages", ()) if each.get("role") == "user")
+    return "\n".join(text_of(each.get("content")) for each in said)
+
+
+def text_of(content: object) -> str:
+    """Of a message's content: a text, or parts."""
+    if isinstance(content, list):
+        parts = (each.get("text") for each in content if isinstance(each, dict))
+        return "\n".join(each for each in parts if isinstance(each, str))
+    return content if isinstance(content, str) else ""

@@ -1,0 +1,1 @@
+"""What a proposal of a new model is, and the policy that decides on it."""

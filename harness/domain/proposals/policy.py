@@ -1,0 +1,207 @@
+"""Policies: the thresholds that a team declares before any data is seen. Immutable, hashed."""
+
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from harness.domain.canary.guardrails import Guardrail, Guardrails
+from harness.domain.content_hash import digest
+from harness.domain.evals.pins import ServedPin
+from harness.domain.evals.run import Claim, Primaries
+from harness.domain.routing.target import Target
+
+
+class Promotion(StrEnum):
+    AUTOMATIC = "automatic"
+    APPROVED = "approved"  # a person, not the proposer, after the verdict
+
+
+class Spend(StrEnum):
+    """How the k-th proposal of the same candidate on the same suite pays for its look."""
+
+    HARMONIC = "harmonic"  # at most alpha over all looks
+    SQUARE = "square"  # at most alpha over all looks
+    FIRST_FULL = "first_full"  # at most 1.5 alpha over all looks
+    NONE = "none"  # no promise about repeats
+
+
+class Unit(StrEnum):
+    SESSION = "session"  # a sticky key's first session in the period
+    REQUEST = "request"  # approximate unless (nearly) every key is different
+
+
+@dataclass(frozen=True, slots=True)
+class GatePolicy:
+    """The offline gate (statistics.md 1). n_max: items per suite, None for the whole suite.
+
+    verdict_ttl_s: how long a verdict is proof. infra_retries, infra_pause_s: what happens after
+    InfraError. max_cost_usd, max_tokens: per run. run_max_age_s: how old a shared incumbent run
+    may be. spend: of alpha, when a candidate comes back to the same suite. served_pin: what of
+    the providers' own words on what they serve must not change. min_saving: share of the
+    incumbent's cost that the claim CHEAPER must save. cost_ceiling: the most that one item of
+    the candidate may cost, in mean costs of the incumbent's items. primaries: what several
+    primary suites have to show together. claims: which a proposal may choose among, and the
+    policy's own. margin_max: the largest margin that it may choose; None for the policy's own.
+    alpha_budget: of all candidates on one route in 90 days together, None for no limit.
+    """
+
+    claim: Claim = Claim.SUPERIOR
+    margin: float = 0.05
+    alpha: float = 0.05
+    n_max: int | None = None
+    epochs: int = 1
+    verdict_ttl_s: float = 14 * 86_400.0
+    infra_retries: int = 3
+    infra_pause_s: float = 300.0
+    max_cost_usd: float | None = None
+    max_tokens: int | None = None
+    run_max_age_s: float = 86_400.0
+    spend: Spend = Spend.FIRST_FULL
+    served_pin: ServedPin = ServedPin.MODEL
+    min_saving: float = 0.1
+    cost_ceiling: float = 10.0
+    primaries: Primaries = Primaries.WEIGHTED
+    claims: tuple[Claim, ...] = tuple(Claim)
+    margin_max: float | None = None
+    alpha_budget: float | None = None
+
+    @property
+    def allowed_claims(self) -> tuple[Claim, ...]:
+        return tuple(each for each in Claim if each in (self.claim, *self.claims))
+
+    @property
+    def largest_margin(self) -> float:
+        return max(self.margin, self.margin_max or 0.0)
+
+
+_PLAIN: Final = GatePolicy()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One share of traffic. min_exposures: canary units scored before it may be left.
+
+    deadline_s: then a person looks. certify: leave only certified (statistics.md 2.7).
+    min_s, min_peak_s: the step lasts at least so long, and so long within the policy's peak
+    hours, whatever the evidence says; they are never enough by themselves.
+    """
+
+    weight_bps: int
+    min_exposures: int
+    certify: bool = False
+    deadline_s: float = 7 * 86_400.0
+    min_s: float = 0.0
+    min_peak_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PeakHours:
+    """When traffic is at its height, every day, in hours UTC; 22 to 6 goes over midnight."""
+
+    start_h: int = 8
+    end_h: int = 18
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowFirst:
+    """Before the first step the candidate answers users' requests, and nobody gets its answers.
+
+    share_bps: of the callers. min_pairs: requests that both models have answered. max_cost_usd:
+    in all, of the mirrored ones. alpha: of rejecting a candidate that is no worse, over the
+    shadow's whole life.
+    """
+
+    share_bps: int
+    min_pairs: int
+    max_cost_usd: float
+    alpha: float = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryJudge:
+    """Who reads a sample of both arms' answers, once the users have them.
+
+    model: PROVIDER/MODEL. criteria: what a good answer is, in words. max_usd: in all, of a
+    rollout. share_bps: of the units of the smaller arm; see `canary_judge.share_bps`.
+    timeout_s: for a verdict, from the user's answer on.
+    """
+
+    model: str
+    criteria: str
+    max_usd: float
+    share_bps: int = 10_000
+    timeout_s: float = 30.0
+
+    @property
+    def target(self) -> Target:
+        """Raises InputError unless `model` names a provider and its model."""
+        provider, _, model = self.model.partition("/")
+        return Target(provider, model)
+
+
+DEFAULT_STEPS = (Step(100, 300), Step(500, 1000), Step(2500, 3000, certify=True))
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryPolicy:
+    """The online guard (statistics.md 2). rho: tolerated odds ratio; rho_ni: certified below.
+
+    p0: failure rate under which a canary is not called harmful, whatever its odds ratio.
+    block_size: units. session_requests, session_s: when a session's outcome is fixed.
+    missing_s: after it a missing outcome counts as a failure, in both arms alike. alpha: of the
+    control plane's analysis, over the whole rollout; local_alpha: of all workers' own guards, 0
+    for none. guardrails: beside errors. peak: for the steps' min_peak_s. bake_s: after the
+    promotion, how long the incumbent before it keeps bake_bps of the traffic as a control; 0
+    for no bake. shadow: what comes before the first step, None for nothing. judge: who feeds
+    the guardrail of that name; both are there, or none.
+    """
+
+    steps: tuple[Step, ...] = DEFAULT_STEPS
+    alpha: float = 0.04
+    rho: float = 1.0
+    rho_ni: float = 2.0
+    p0: float = 0.01
+    certificate: float = 20.0
+    block_size: int = 100
+    unit: Unit = Unit.SESSION
+    session_requests: int = 3
+    session_s: float = 60.0
+    missing_s: float = 600.0
+    local_alpha: float = 0.01
+    guardrails: Guardrails = field(default_factory=Guardrails)
+    peak: PeakHours = field(default_factory=PeakHours)
+    bake_s: float = 86_400.0
+    bake_bps: int = 100
+    shadow: ShadowFirst | None = None
+    judge: CanaryJudge | None = None
+
+    @property
+    def tolerated(self) -> dict[Guardrail, float]:
+        """Tolerated ratio of every guardrail that is on, errors first."""
+        return {Guardrail.ERRORS: self.rho, **self.guardrails.tolerated()}
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """approval_ttl_s: how long a passed proposal waits for a person before it expires."""
+
+    name: str = "default"
+    promotion: Promotion = Promotion.AUTOMATIC
+    approval_ttl_s: float = 7 * 86_400.0
+    self_approval: bool = False
+    gate: GatePolicy = field(default_factory=GatePolicy)
+    canary: CanaryPolicy = field(default_factory=CanaryPolicy)
+
+    def as_json(self) -> dict[str, object]:
+        """What an older version did not know is left out while it says nothing: what it
+        registered keeps its bytes.
+        """
+        found = asdict(self)
+        for name in ("claims", "margin_max", "alpha_budget"):
+            if getattr(self.gate, name) == getattr(_PLAIN, name):
+                del found["gate"][name]
+        return found
+
+    @property
+    def digest(self) -> str:
+        return digest(self.as_json())

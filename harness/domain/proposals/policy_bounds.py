@@ -1,0 +1,69 @@
+"""A canary's policy with every number within what arithmetic bears.
+
+The file's ranges (config/ranges.py) are narrower, so no policy that loads today is changed. A
+policy that was stored before there were any must not keep a canary from being rolled back, nor
+certify what is none.
+"""
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any, Final
+
+from harness.domain.canary.guardrails import Guardrails
+from harness.domain.proposals.policy import CanaryPolicy, PeakHours
+
+# Of seconds: 317 years.
+_LONG_S: Final = 1e10
+_MANY: Final = 10**12
+_RATIO: Final = (1e-3, 100.0)
+_CANARY: Final[Mapping[str, tuple[float, float]]] = {
+    "alpha": (1e-12, 0.5),
+    "local_alpha": (0.0, 0.5),
+    "rho": _RATIO,
+    "rho_ni": _RATIO,
+    "p0": (1e-12, 0.5),
+    # An e-value of 1 is no evidence at all.
+    "certificate": (2.0, 1e12),
+    "block_size": (1, 100_000),
+    "session_requests": (1, _MANY),
+    "session_s": (0.0, _LONG_S),
+    "missing_s": (0.0, _LONG_S),
+    "bake_s": (0.0, _LONG_S),
+    "bake_bps": (1, 5_000),
+}
+_STEP: Final[Mapping[str, tuple[float, float]]] = {
+    "weight_bps": (1, 9_999),
+    "min_exposures": (0, _MANY),
+    "deadline_s": (0.0, _LONG_S),
+    "min_s": (0.0, _LONG_S),
+    "min_peak_s": (0.0, _LONG_S),
+}
+_HOUR: Final = {"start_h": (0, 24), "end_h": (0, 24)}
+
+
+def sound(policy: CanaryPolicy) -> CanaryPolicy:
+    """The very same where nothing is out of bounds."""
+    steps = tuple(_held(step, _STEP) for step in policy.steps)
+    ratios = _ratios(policy.guardrails)
+    peak: PeakHours = _held(policy.peak, _HOUR)
+    held: CanaryPolicy = _held(policy, _CANARY)
+    if (steps, ratios, peak) == (policy.steps, policy.guardrails, policy.peak):
+        return held
+    return replace(held, steps=steps, guardrails=ratios, peak=peak)
+
+
+def _ratios(guardrails: Guardrails) -> Guardrails:
+    on = {each.name: _RATIO for each in fields(guardrails)}
+    off = {name for name in on if getattr(guardrails, name) is False}
+    found: Guardrails = _held(guardrails, {n: b for n, b in on.items() if n not in off})
+    return found
+
+
+def _held(of: Any, bounds: Mapping[str, tuple[float, float]]) -> Any:
+    """`of`, a dataclass, with its fields within their bounds."""
+    changed = {
+        name: min(max(value, low), high)
+        for name, (low, high) in bounds.items()
+        if not low <= (value := getattr(of, name)) <= high
+    }
+    return replace(of, **changed) if changed else of

@@ -1,0 +1,117 @@
+"""What is known of models before anybody called them: price, size, abilities, end. Pure.
+
+An entry says what its source says. What the source leaves out is unknown: a price is then None
+and never 0, an ability is in neither set.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from datetime import date
+from typing import Final
+
+from harness.domain.providers.model_names import parse
+from harness.domain.routing.capabilities import UNKNOWN, Capabilities
+from harness.domain.routing.target import Price, Provider
+
+ABILITIES: Final = tuple(f.name for f in fields(Capabilities) if f.type is bool)
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueEntry:
+    """One model as a kind of providers offers it.
+
+    model: the name that the provider takes. has, lacks: of ABILITIES; the others are unknown.
+    context_window: tokens. end_date: the first day on which it may be gone, None while none is
+    announced. own_family: where it is another than the name says.
+    """
+
+    kind: str
+    model: str
+    price: Price | None = None
+    context_window: int | None = None
+    has: frozenset[str] = frozenset()
+    lacks: frozenset[str] = frozenset()
+    end_date: date | None = None
+    own_family: str = ""
+
+    @property
+    def family(self) -> str:
+        """Models of one family are versions of one another."""
+        return self.own_family or parse(self.model).family
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}/{self.model}"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """As requests are planned with: what is unknown is not left out."""
+        if not self.lacks and self.context_window is None:
+            return UNKNOWN
+        absent = dict.fromkeys(sorted(self.lacks), False)
+        return Capabilities(context_window=self.context_window, **absent)
+
+    def ended(self, today: date) -> bool:
+        return self.end_date is not None and self.end_date <= today
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogueChange:
+    """What a user's file says of one model; it wins, field by field. None leaves a field."""
+
+    kind: str
+    model: str
+    family: str | None = None
+    price: Price | None = None
+    context_window: int | None = None
+    capabilities: Mapping[str, bool] = field(default_factory=dict)
+    end_date: date | None = None
+
+    def over(self, entry: CatalogueEntry) -> CatalogueEntry:
+        has = frozenset(name for name, able in self.capabilities.items() if able)
+        lacks = frozenset(self.capabilities) - has
+        return replace(
+            entry,
+            own_family=self.family or entry.own_family,
+            price=self.price or entry.price,
+            context_window=self.context_window or entry.context_window,
+            has=(entry.has | has) - lacks,
+            lacks=(entry.lacks | lacks) - has,
+            end_date=self.end_date or entry.end_date,
+        )
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Every known model by its kind and name."""
+
+    entries: Mapping[tuple[str, str], CatalogueEntry] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[CatalogueEntry]:
+        return iter(self.entries.values())
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def of(self, kind: str, model: str) -> CatalogueEntry | None:
+        return self.entries.get((kind, model))
+
+
+def catalogue(entries: Iterable[CatalogueEntry]) -> Catalogue:
+    """Of two entries for one model the later one counts."""
+    return Catalogue({(each.kind, each.model): each for each in entries})
+
+
+def priced(provider: Provider, known: Catalogue, models: Iterable[str]) -> Provider:
+    """The provider with the catalogue's prices of those models that it gives none itself.
+
+    So what is stored needs no catalogue to be read: the router has none.
+    """
+    found = {
+        model: entry.price
+        for model in models
+        if model not in provider.prices
+        and (entry := known.of(provider.kind, model)) is not None
+        and entry.price is not None
+    }
+    return replace(provider, prices={**provider.prices, **found}) if found else provider

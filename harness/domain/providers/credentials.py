@@ -1,0 +1,146 @@
+"""Keys of providers: how they are stored, which ones are used, and who has none. Pure."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Final
+
+from harness.domain.errors import InputError
+from harness.domain.providers.kinds import PROVIDER_KINDS, KeyStyle
+from harness.domain.providers.secret_encodings import hidden
+from harness.domain.routing.target import Provider
+
+LONGEST_VALUE: Final = 8192
+OLD_SUFFIX: Final = ".old"
+_SENDABLE: Final = re.compile(r"[\x21-\x7e]+")
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_OWN_HEADERS: Final = frozenset(style.value for style in KeyStyle)
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderKey:
+    """A key as it is sent. name: what people and alerts call it, such as `OPENAI_API_KEY`."""
+
+    name: str
+    secret: str = field(repr=False)
+
+
+# By provider's name, in the order in which they are tried.
+ProviderKeySets = Mapping[str, Sequence[ProviderKey]]
+
+
+def of_environment(provider: Provider, environ: Mapping[str, str]) -> tuple[ProviderKey, ...]:
+    """Those of its variables that are set."""
+    found = ((name, environ.get(name, "")) for name in provider.key_envs)
+    return tuple(ProviderKey(name, secret) for name, secret in found if secret)
+
+
+def without_secrets(said: bytes, provider: Provider, key: ProviderKey | None) -> bytes:
+    """What a provider said, without what it was sent to prove who asks: some repeat it, as it
+    is, escaped or encoded.
+    """
+    return without(said, (key.secret if key else "", *provider.extra_headers.values()))
+
+
+def without(said: bytes, secrets: Iterable[str]) -> bytes:
+    """The longest first: of one that holds another, no end is left. Short ones are words."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        said = hidden(said, secret)
+    return said
+
+
+def lacks_key(
+    provider: Provider, keys: Sequence[ProviderKey], *, stored_before: bool = False
+) -> bool:
+    """Whether it wants a key and has none, so that no request to it can succeed.
+
+    It wants one when its kind does, when it names a variable, or when one was ever stored. A
+    header of its own may stand in for the key.
+    """
+    if keys:
+        return False
+    kind = PROVIDER_KINDS.get(provider.kind)
+    wants = (kind is not None and kind.needs_key) or bool(provider.key_envs) or stored_before
+    return wants and _OWN_HEADERS.isdisjoint(name.lower() for name in provider.header_names)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """One key of a provider as a router gets it. ciphertext: empty once it was taken away."""
+
+    provider: str
+    name: str
+    ciphertext: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Credential(StoredKey):
+    """A stored key with its story. position: the lowest is tried first.
+
+    expires_at: when it is taken away by itself; None for never.
+    """
+
+    position: int
+    created_at: datetime
+    updated_at: datetime
+    created_by: str
+    expires_at: datetime | None = None
+
+    def live(self, now: datetime) -> bool:
+        return bool(self.ciphertext) and (self.expires_at is None or now < self.expires_at)
+
+
+def for_routers(stored: Iterable[Credential], now: datetime) -> tuple[StoredKey, ...]:
+    """What a snapshot carries: also those taken away, without a value."""
+    return tuple(
+        StoredKey(each.provider, each.name, each.ciphertext if each.live(now) else "")
+        for each in stored
+    )
+
+
+def check_value(value: str) -> str:
+    """The value without white space around it. Raises InputError for one no header carries."""
+    found = value.strip()
+    if not found or len(found) > LONGEST_VALUE or not _SENDABLE.fullmatch(found):
+        raise InputError(
+            f"a key is 1 to {LONGEST_VALUE} printable ASCII characters without spaces; "
+            "the value given is not"
+        )
+    return found
+
+
+def check_name(name: str) -> str:
+    """Raises InputError for a key's name that a person could not type."""
+    if not _NAME.fullmatch(name):
+        raise InputError(f"{name!r} is no name of a key: take a-z, 0-9, `-`, `_` and `.`")
+    return name
+
+
+def with_new(
+    stored: Sequence[Credential], new: Credential, *, first: bool, keep_until: datetime | None
+) -> list[Credential]:
+    """What is to be written when `new` is set: itself, and perhaps the one it replaces.
+
+    stored: of that provider. first: before all others; else it keeps the place of the one of
+    its name, or comes last. keep_until: till then the replaced one stays, right behind.
+    """
+    before = next((each for each in stored if each.name == new.name), None)
+    places = [each.position for each in stored]
+    replaced = before is not None and before.ciphertext
+    # Steps of two leave a place behind each for the one that it replaces.
+    last = max(places, default=-2) + 2
+    place = before.position if before is not None and replaced else last
+    if first:
+        place = min(places, default=0) - 2
+    written = [replace(new, position=place)]
+    if before is not None and replaced and keep_until is not None:
+        written.append(
+            replace(
+                before,
+                name=f"{before.name}{OLD_SUFFIX}",
+                position=place + 1,
+                expires_at=keep_until,
+            )
+        )
+    return written

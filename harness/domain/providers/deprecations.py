@@ -1,0 +1,108 @@
+"""The deprecation radar (F11): models in use whose provider announced an end. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Final
+
+from harness.domain.providers.catalogue import Catalogue, CatalogueEntry
+from harness.domain.providers.model_names import parse
+from harness.domain.routing.target import Price, Provider, Target
+
+AHEAD: Final = timedelta(days=90)
+
+
+@dataclass(frozen=True, slots=True)
+class Successor:
+    """name: `provider/model`, of the provider that has the ending one."""
+
+    name: str
+    price: Price | None
+    context_window: int | None
+    end_date: date | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """target: its id. uses: where it is used, such as `incumbent of chat`. days: until the end,
+    0 or less once it has come. successor: None where its family has none that can as much.
+    """
+
+    target: str
+    name: str
+    end_date: date
+    days: int
+    uses: tuple[str, ...]
+    price: Price | None = None
+    successor: Successor | None = None
+
+    @property
+    def over(self) -> bool:
+        return self.days <= 0
+
+
+def endings(
+    used: Iterable[tuple[Target, Sequence[str]]],
+    providers: Mapping[str, Provider],
+    known: Catalogue,
+    today: date,
+) -> tuple[Ending, ...]:
+    """Of what is used, and how, the models that end within AHEAD; the first to end first."""
+    found = []
+    for target, uses in used:
+        provider = providers.get(target.provider)
+        entry = known.of(provider.kind, target.model) if provider else None
+        if provider is None or entry is None or entry.end_date is None:
+            continue
+        if entry.end_date - today > AHEAD:
+            continue
+        follows = successor(entry, known, today)
+        found.append(
+            Ending(
+                target=target.id,
+                name=target.name,
+                end_date=entry.end_date,
+                days=(entry.end_date - today).days,
+                uses=tuple(uses),
+                price=provider.prices.get(target.model, entry.price),
+                successor=_at(provider, follows) if follows else None,
+            )
+        )
+    return tuple(sorted(found, key=lambda each: (each.end_date, each.name)))
+
+
+def successor(
+    entry: CatalogueEntry, known: Iterable[CatalogueEntry], today: date
+) -> CatalogueEntry | None:
+    """The newest of its kind and family that can at least as much, and stays longer.
+
+    Whatever the ending one is known to have, the other is, too; its window is as large.
+    """
+    fits = [
+        each
+        for each in known
+        if each.kind == entry.kind
+        and each.family == entry.family
+        and parse(each.model).rank > parse(entry.model).rank
+        and entry.has <= each.has
+        and (entry.context_window or 0) <= (each.context_window or 0)
+        and not _ends_before(each, entry, today)
+    ]
+    return max(fits, key=lambda each: (parse(each.model).rank, each.model), default=None)
+
+
+def _ends_before(one: CatalogueEntry, other: CatalogueEntry, today: date) -> bool:
+    """Or at the same time, or within AHEAD: nobody wants to move twice."""
+    if one.end_date is None:
+        return False
+    last = max(today + AHEAD, other.end_date or today)
+    return one.end_date <= last
+
+
+def _at(provider: Provider, entry: CatalogueEntry) -> Successor:
+    return Successor(
+        f"{provider.name}/{entry.model}",
+        provider.prices.get(entry.model, entry.price),
+        entry.context_window,
+        entry.end_date,
+    )

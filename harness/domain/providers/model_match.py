@@ -1,0 +1,229 @@
+"""The model that somebody means (C3): a family's newest, one version, or a question. Pure.
+
+A name without a version means the newest of its family; with one, or a date, that one only. The
+family is the one with all words of the name and the fewest others. Where several have as few,
+nothing is guessed: the newest of each comes back. A vendor's word alone (`claude`, `gpt`) means
+all of its families alike, one that is called by nothing else too.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from itertools import product
+from typing import Final, Protocol
+
+from harness.domain.providers.catalogue import Catalogue, CatalogueEntry
+from harness.domain.providers.kinds import PROVIDER_KINDS, Group
+from harness.domain.providers.model_names import ModelName, parse
+from harness.domain.routing.target import Provider, Target
+
+Words = frozenset[str]
+
+NOTHING_OFFERED: Final = (
+    "no configured provider offers a model: `swapgate provider add` adds a provider"
+)
+NEAR: Final = 5
+# What a name begins with that says who makes it, and not which family.
+VENDOR_WORDS: Final[frozenset[Words]] = frozenset(
+    frozenset(parse(word).words) for kind in PROVIDER_KINDS.values() for word in kind.keywords
+)
+MOST_READINGS: Final = 32  # of a name with several words misspelt
+
+
+class Likeness(Protocol):
+    """How near texts are to one another."""
+
+    def words(self, word: str, among: Collection[str]) -> Sequence[str]:
+        """Those that the word may be a slip of; all as near as one another, empty for none."""
+        ...
+
+    def names(self, name: str, among: Collection[str]) -> Sequence[str]:
+        """The nearest first, a few; whoever asked may choose one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A model that a configured provider has. entry: what is known of it, None for nothing."""
+
+    provider: str
+    kind: str
+    model: str
+    entry: CatalogueEntry | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.provider}/{self.model}"
+
+    def ended(self, today: date) -> bool:
+        return self.entry is not None and self.entry.ended(today)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelMatch:
+    """found: the one that is meant. candidates: of different families that fit equally well.
+
+    near: names to choose from where nothing fits. reason: in words.
+    """
+
+    asked: str
+    reason: str
+    found: Offer | None = None
+    candidates: tuple[Offer, ...] = ()
+    near: tuple[str, ...] = ()
+
+
+def offers(
+    providers: Mapping[str, Provider], known: Catalogue, targets: Iterable[Target]
+) -> tuple[Offer, ...]:
+    """What there is to choose from: the catalogue's models of each provider's kind, those that
+    its settings name, and registered targets. Persons' accounts are never matched.
+    """
+    used = {(target.provider, target.model) for target in targets}
+    found = []
+    for name, provider in sorted(providers.items()):
+        kind = PROVIDER_KINDS.get(provider.kind)
+        if kind is not None and kind.group is Group.OAUTH:
+            continue
+        of_kind = {e.model for e in known if e.kind == provider.kind and ":" not in e.model[:4]}
+        own = {*provider.models, *provider.prices, *(m for p, m in used if p == name)}
+        found += [
+            Offer(name, provider.kind, model, known.of(provider.kind, model))
+            for model in sorted(of_kind | own)
+        ]
+    return tuple(found)
+
+
+def match(asked: str, among: Sequence[Offer], *, likeness: Likeness, today: date) -> ModelMatch:
+    """today: a family's newest is one that has not ended, as long as there is such a one."""
+    if not among or not asked.strip():
+        return ModelMatch(asked, "the name is empty" if among else NOTHING_OFFERED)
+    text, here = _at_provider(asked.strip(), among)
+    low = text.lower()
+    if exact := [each for each in here if low in (each.model.lower(), each.name.lower())]:
+        return ModelMatch(asked, "it is a model's exact name", min(exact, key=_preference))
+    kind = text.lower().partition(":")[0]
+    if here is among and kind in PROVIDER_KINDS and ":" in text:
+        return ModelMatch(asked, f"no configured provider of the kind {kind} offers a model")
+    read = [(each, _named(each)) for each in here]
+    wanted = parse(text)
+    readings = _readings(wanted.words, {w for _, name in read for w in name.words}, likeness)
+    bare = any(each in VENDOR_WORDS for each in readings)
+    best = _all_families(readings, read) if bare else _best_families(readings, read)
+    if not best:
+        return _nothing(
+            asked,
+            "no model that the configured providers offer has these words in its name",
+            here,
+            likeness,
+        )
+    fitting = [(each, name) for each, name in best if _is_meant(name, wanted)]
+    if not fitting:
+        families = ", ".join(sorted({name.family for _, name in best}))
+        said = f"there is no such version of {families}, and another one is not meant"
+        return ModelMatch(asked, said, near=_newest_names(best))
+    if bare and (wanted.version or wanted.date):
+        fitting = list(_best_families(readings, fitting))
+    if not (wanted.version or wanted.date):
+        fitting = [(o, n) for o, n in fitting if not o.ended(today)] or fitting
+    return _decided(asked, fitting, wanted)
+
+
+def _decided(
+    asked: str, fitting: Sequence[tuple[Offer, ModelName]], wanted: ModelName
+) -> ModelMatch:
+    families: dict[Words, list[tuple[Offer, ModelName]]] = {}
+    for offer, name in fitting:
+        families.setdefault(frozenset(name.words), []).append((offer, name))
+    newest = [_newest(each, wanted) for each in families.values()]
+    if len(newest) == 1:
+        (found,) = newest
+        how = "that version" if wanted.version or wanted.date else "the newest"
+        return ModelMatch(asked, f"{how} of the family {_named(found).family}", found)
+    newest.sort(key=lambda each: each.name)
+    said = f"{len(newest)} families fit equally well: say which one is meant"
+    return ModelMatch(asked, said, candidates=tuple(newest))
+
+
+def _newest(several: Sequence[tuple[Offer, ModelName]], wanted: ModelName) -> Offer:
+    moving = [each for each in several if each[1].latest] if wanted.latest else []
+    pool = moving or several
+    top = max(name.rank for _, name in pool)
+    return min((offer for offer, name in pool if name.rank == top), key=_preference)
+
+
+def _newest_names(several: Sequence[tuple[Offer, ModelName]]) -> tuple[str, ...]:
+    ranked = sorted(several, key=lambda each: (each[1].rank, each[0].name), reverse=True)
+    return tuple(offer.name for offer, _ in ranked[:NEAR])
+
+
+def _is_meant(name: ModelName, wanted: ModelName) -> bool:
+    """What the asked name says, it says literally."""
+    version = not wanted.version or name.version == wanted.version
+    day = not wanted.date or name.date == wanted.date
+    return version and day and (name.preview or not wanted.preview)
+
+
+def _best_families(
+    readings: Iterable[Words], read: Sequence[tuple[Offer, ModelName]]
+) -> Sequence[tuple[Offer, ModelName]]:
+    """Offers of the families that have all words of a reading, and the fewest others."""
+    fits: dict[Words, int] = {}
+    for words in readings:
+        for family in {frozenset(name.words) for _, name in read}:
+            if words <= family:
+                extra = len(family) - len(words)
+                fits[family] = min(extra, fits.get(family, extra))
+    least = min(fits.values(), default=0)
+    best = {family for family, extra in fits.items() if extra == least}
+    return [(offer, name) for offer, name in read if frozenset(name.words) in best]
+
+
+def _all_families(
+    readings: Iterable[Words], read: Sequence[tuple[Offer, ModelName]]
+) -> Sequence[tuple[Offer, ModelName]]:
+    each_word = [*readings]
+    return [(o, name) for o, name in read if any(w <= frozenset(name.words) for w in each_word)]
+
+
+def _readings(words: Sequence[str], known: Collection[str], likeness: Likeness) -> list[Words]:
+    """Each word as it is known, or as what it may be a slip of. Empty when one is neither."""
+    if not words:
+        # A version or a date alone: every family may have it.
+        return [frozenset()]
+    choices = [[word] if word in known else list(likeness.words(word, known)) for word in words]
+    return [frozenset(each) for each, _ in zip(product(*choices), range(MOST_READINGS))]  # noqa: B905 - cut short on purpose
+
+
+def _at_provider(text: str, among: Sequence[Offer]) -> tuple[str, Sequence[Offer]]:
+    """With a provider or kind in front, by `/`, `:` or a space, only its offers are meant."""
+    for separator in "/: ":
+        head, _, rest = text.partition(separator)
+        own = [each for each in among if head.lower() in (each.provider.lower(), each.kind)]
+        # "mistral large" is a family, and not the model `large` of mistral.
+        family = separator == " " and any(head.lower() in _named(each).words for each in own)
+        if rest.strip() and own and not family:
+            return rest.strip(), own
+    return text, among
+
+
+def _named(offer: Offer) -> ModelName:
+    name = parse(offer.model)
+    if offer.entry is None or not offer.entry.own_family:
+        return name
+    words = tuple(offer.entry.own_family.lower().split("-"))
+    return ModelName(words, name.version, name.date, name.preview, name.latest)
+
+
+def _preference(offer: Offer) -> tuple[bool, str, int, str]:
+    """Of equals: at whoever makes it, then by the provider's name; the plainest id."""
+    kind = PROVIDER_KINDS.get(offer.kind)
+    low = offer.model.rpartition("/")[2].lower()
+    maker = kind is not None and any(low.startswith(word) for word in kind.keywords)
+    return not maker, offer.provider, len(offer.model), offer.model
+
+
+def _nothing(asked: str, reason: str, here: Sequence[Offer], likeness: Likeness) -> ModelMatch:
+    by_model = {each.model: each for each in reversed(here)}
+    near = likeness.names(asked, by_model)[:NEAR]
+    return ModelMatch(asked, reason, near=tuple(by_model[model].name for model in near))

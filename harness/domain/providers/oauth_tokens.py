@@ -1,0 +1,153 @@
+"""What a person's signing in leaves behind, and when its tokens are renewed. Pure.
+
+The account's token lasts long, or until it is refreshed. Where a kind has an exchange, it buys
+access tokens that last minutes, and requests carry these; elsewhere they carry itself.
+"""
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+from harness.domain.providers.device_flow import Tokens
+
+KEY_NAME: Final = "oauth"  # of the stored key that requests carry
+# A token is renewed when this share of its life is left, and never earlier than that.
+LEFT: Final = 0.2
+EARLIEST: Final = timedelta(hours=1)
+FIRST_PAUSE: Final = timedelta(seconds=2)
+LONGEST_PAUSE: Final = timedelta(minutes=1)
+ADOPTED: Final = timedelta(seconds=5)
+SOONEST: Final = timedelta(minutes=1)
+MANY_ATTEMPTS: Final = 3  # after which people are told
+
+
+class Renewal(StrEnum):
+    ACCOUNT = "account"  # by its refresh token
+    ACCESS = "access"  # by the account's token
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """refresh_token: empty for none; then the account's token is used until it is refused."""
+
+    account_token: str = field(repr=False)
+    refresh_token: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SignIn:
+    """Of one provider. id: of this time that somebody signed in. ciphertext: of its Secrets.
+
+    account_due, access_due: when each is renewed; None for never. access_ends: of the token
+    that requests carry; None when nobody said. attempts: in vain since the last success;
+    retry_at: not before. refused: the server's word, empty while it renews. renewed_at: when
+    requests' token was last another one.
+    """
+
+    provider: str
+    id: str
+    ciphertext: str = field(repr=False)
+    signed_in_at: datetime
+    signed_in_by: str
+    renewed_at: datetime
+    account_due: datetime | None = None
+    access_due: datetime | None = None
+    access_ends: datetime | None = None
+    attempts: int = 0
+    retry_at: datetime | None = None
+    refused: str = ""
+
+
+def due_at(tokens: Tokens, now: datetime) -> datetime | None:
+    """When to ask for the next one; None for a token that lasts."""
+    if tokens.expires_in_s is None:
+        return None
+    life = timedelta(seconds=max(tokens.expires_in_s, 0.0))
+    latest = life - min(life * LEFT, EARLIEST)
+    if tokens.refresh_in_s is not None:
+        latest = min(latest, timedelta(seconds=max(tokens.refresh_in_s, 0.0)))
+    return now + latest
+
+
+def due(sign_in: SignIn, now: datetime) -> Renewal | None:
+    """What is to be renewed now, if anything."""
+    if sign_in.refused or (sign_in.retry_at is not None and now < sign_in.retry_at):
+        return None
+    if sign_in.account_due is not None and sign_in.account_due <= now:
+        return Renewal.ACCOUNT
+    if sign_in.access_due is not None and sign_in.access_due <= now:
+        return Renewal.ACCESS
+    return None
+
+
+def with_account(sign_in: SignIn, tokens: Tokens, now: datetime, *, exchanged: bool) -> SignIn:
+    """After the account's token came. exchanged: its kind buys access tokens with it, and the
+    next one is bought at once: what the old one bought may end with it.
+    """
+    renewable = bool(tokens.refresh_token) or sign_in.account_due is not None
+    return replace(
+        sign_in,
+        account_due=due_at(tokens, now) if renewable else None,
+        access_due=now if exchanged else None,
+        access_ends=sign_in.access_ends if exchanged else _ends(tokens, now),
+        renewed_at=sign_in.renewed_at if exchanged else now,
+        attempts=0,
+        retry_at=None,
+    )
+
+
+def with_access(sign_in: SignIn, tokens: Tokens, now: datetime) -> SignIn:
+    """After an access token was bought."""
+    return replace(
+        sign_in,
+        access_due=due_at(tokens, now),
+        access_ends=_ends(tokens, now),
+        renewed_at=now,
+        attempts=0,
+        retry_at=None,
+    )
+
+
+def sooner(sign_in: SignIn, seen_at: datetime, now: datetime) -> SignIn:
+    """After a provider refused requests' token in the midst of its life: renewed at once.
+
+    seen_at: when that was last heard of. Right after a renewal routers may still send the one
+    before; and who renews over and over mends nothing.
+    """
+    if seen_at <= sign_in.renewed_at + ADOPTED or now < sign_in.renewed_at + SOONEST:
+        return sign_in
+    if sign_in.access_due is not None:
+        return replace(sign_in, access_due=min(sign_in.access_due, now))
+    if sign_in.account_due is not None:
+        return replace(sign_in, account_due=min(sign_in.account_due, now))
+    return sign_in
+
+
+def in_vain(sign_in: SignIn, now: datetime) -> SignIn:
+    """After the server did not answer as it should: later again, as long as it takes."""
+    pause = min(FIRST_PAUSE * 2 ** min(sign_in.attempts, 10), LONGEST_PAUSE)
+    return replace(sign_in, attempts=sign_in.attempts + 1, retry_at=now + pause)
+
+
+def refused(sign_in: SignIn, word: str) -> SignIn:
+    """After the server said no: only the person can go on."""
+    return replace(sign_in, refused=word or "refused", retry_at=None)
+
+
+def over(sign_in: SignIn, now: datetime) -> bool:
+    """Whether requests' token is of no use any more."""
+    if sign_in.access_ends is None:
+        return bool(sign_in.refused)
+    return sign_in.access_ends <= now
+
+
+def next_secrets(before: Secrets, tokens: Tokens) -> Secrets:
+    """A server that sends no new refresh token means the old one (RFC 6749, section 6)."""
+    return Secrets(tokens.access_token, tokens.refresh_token or before.refresh_token)
+
+
+def _ends(tokens: Tokens, now: datetime) -> datetime | None:
+    if tokens.expires_in_s is None:
+        return None
+    return now + timedelta(seconds=max(tokens.expires_in_s, 0.0))

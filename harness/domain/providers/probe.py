@@ -1,0 +1,237 @@
+"""What a provider's answers to two small requests say about it: five findings. Pure."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from harness.domain.providers.kinds import PROVIDER_KINDS
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.target import Provider, Target
+
+QUESTION: Final = "Reply with the one word: ready"
+NO_SUCH_PAGE: Final = (404, 405, 501)
+OUR_KEY: Final = (401, 403)
+# Signed requests and tokens are refused at minutes; people want to know before that.
+# They give a few at a time else.
+_WHOLE_LIST: Final = {"anthropic": "?limit=1000", "gemini": "?pageSize=1000"}
+MOST_SKEW_S: Final = 30.0
+_MESSAGES_TOKENS: Final = 64
+
+
+class FindingStatus(StrEnum):
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+    UNKNOWN = "unknown"
+
+
+class Subject(StrEnum):
+    """In the order in which one needs the other."""
+
+    KEY = "key"
+    REACHABLE = "reachable"
+    MODEL = "model"
+    FIRST_TOKEN = "first token"  # noqa: S105 - no secret
+    CLOCK = "clock"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """next_step: empty where there is nothing to do."""
+
+    subject: Subject
+    status: FindingStatus
+    found: str
+    next_step: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What came back of one request. status: None when nothing did. error: why, in words
+    without a secret. seconds: until the head. first_s: of a stream, until its first content.
+    skew_s: the provider's clock minus ours, None without a date.
+    """
+
+    status: int | None
+    seconds: float
+    content: bytes = b""
+    error: str = ""
+    first_s: float | None = None
+    skew_s: float | None = None
+
+
+@dataclass(frozen=True)
+class ProviderCheck:
+    """target: whose model was asked, None where none is known. first_token_ms, clock_skew_s:
+    None where they were not measured. at: when it ended.
+    """
+
+    provider: str
+    kind: str
+    target: str | None
+    ok: bool
+    findings: tuple[Finding, ...]
+    first_token_ms: float | None
+    clock_skew_s: float | None
+    at: datetime
+
+
+def streamed_question(provider: Provider, target: Target) -> tuple[str, dict[str, Any]] | None:
+    """Path and body of a short streamed request; None where only the router can ask."""
+    kind = PROVIDER_KINDS.get(provider.kind)
+    spoken = kind.speaks if kind is not None else frozenset()
+    sent = provider.as_sent(target)
+    fields = {**sent.parameters, **sent.request_patch.parameters}
+    body = {
+        **{name: value for name, value in fields.items() if value is not None},
+        "model": target.model,
+        "messages": [{"role": "user", "content": QUESTION}],
+        "stream": True,
+    }
+    if Endpoint.CHAT in spoken:
+        return "/chat/completions", body
+    if Endpoint.MESSAGES in spoken:
+        return "/messages", {"max_tokens": _MESSAGES_TOKENS, **body}
+    return None
+
+
+def is_content(line: bytes) -> bool:
+    """Whether a line of an event stream carries a first piece of an answer."""
+    if not line.startswith(b"data:"):
+        return False
+    try:
+        event = json.loads(line[5:])
+        if event.get("type") == "content_block_delta":
+            return True
+        delta = event["choices"][0]["delta"]
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return False
+    return any(value for name, value in delta.items() if name != "role")
+
+
+def findings(
+    provider: Provider,
+    target: Target | None,
+    models: Heard,
+    chat: Heard | None,
+) -> Iterator[Finding]:
+    """models: of its list of models. chat: of the streamed question, None if not asked."""
+    yield _reachable(provider, models)
+    if models.status is None:
+        return
+    yield _key(provider, models, chat)
+    if target is not None:
+        yield _model(target, models, chat)
+    yield _first_token(target, chat)
+    yield _clock(models, chat)
+
+
+def no_key(provider: Provider) -> Finding:
+    return Finding(
+        Subject.KEY,
+        FindingStatus.FAIL,
+        "it has no key: its targets get no requests",
+        f"`swapgate credential set {provider.name}`",
+    )
+
+
+def _reachable(provider: Provider, models: Heard) -> Finding:
+    if models.status is None:
+        step = (
+            f"see whether it is up, or `swapgate provider set {provider.name} --api-base URL`"
+        )
+        return Finding(Subject.REACHABLE, FindingStatus.FAIL, models.error, step)
+    found = f"answers after {models.seconds * 1000:,.0f} ms"
+    return Finding(Subject.REACHABLE, FindingStatus.OK, found)
+
+
+def _key(provider: Provider, models: Heard, chat: Heard | None) -> Finding:
+    asked = [each.status for each in (models, chat) if each is not None]
+    if any(status in OUR_KEY for status in asked):
+        step = f"`swapgate credential set {provider.name}` with a key that is in force"
+        status = next(each for each in asked if each in OUR_KEY)
+        return Finding(Subject.KEY, FindingStatus.FAIL, f"{status}: it refuses our key", step)
+    if any(status is not None and 200 <= status < 300 for status in asked):
+        return Finding(Subject.KEY, FindingStatus.OK, "accepted")
+    return Finding(Subject.KEY, FindingStatus.UNKNOWN, f"not told by status {asked[0]}")
+
+
+def _model(target: Target, models: Heard, chat: Heard | None) -> Finding:
+    if chat is not None and chat.status == 200:
+        return Finding(Subject.MODEL, FindingStatus.OK, f"{target.model} answers")
+    step = "is it retired, or misspelt? `swapgate proposal create` moves a route to another"
+    if chat is not None and chat.status == 404:
+        found = f"it does not know {target.model}: {chat.error}"
+        return Finding(Subject.MODEL, FindingStatus.FAIL, found, step)
+    listed = listed_models(models.content)
+    if listed and target.model not in listed:
+        found = f"it does not list {target.model} among {len(listed)} models"
+        return Finding(Subject.MODEL, FindingStatus.WARN, found, step)
+    if listed:
+        return Finding(Subject.MODEL, FindingStatus.OK, f"{target.model} is listed")
+    return Finding(Subject.MODEL, FindingStatus.UNKNOWN, "it lists no models")
+
+
+def _first_token(target: Target | None, chat: Heard | None) -> Finding:
+    ask = Subject.FIRST_TOKEN
+    if target is None:
+        step = "`swapgate model add PROVIDER/MODEL` gives it a target to be asked"
+        return Finding(ask, FindingStatus.UNKNOWN, "it has no target", step)
+    if chat is None:
+        found = "its protocol is spoken by the router alone"
+        return Finding(ask, FindingStatus.UNKNOWN, found, "ask the route")
+    if chat.first_s is not None:
+        return Finding(ask, FindingStatus.OK, f"after {chat.first_s * 1000:,.0f} ms")
+    if chat.status == 200:
+        step = f"`swapgate model probe {target.provider}/{target.model}` shows the whole answer"
+        return Finding(ask, FindingStatus.WARN, f"no content came: {chat.error}", step)
+    return Finding(ask, FindingStatus.FAIL, chat.error, _step(chat.status))
+
+
+def _step(status: int | None) -> str:
+    match status:
+        case 429:
+            return "its limit or quota is used up: wait, or raise it with the provider"
+        case 402:
+            return "top up the account with the provider"
+        case None:
+            return "it did not answer in time: see the provider's status page"
+        case _ if status >= 500:
+            return "the provider fails: see its status page"
+        case _:
+            return "mend the target's parameters or the provider's `extra_body`"
+
+
+def _clock(models: Heard, chat: Heard | None) -> Finding:
+    skew = skew_of(models, chat)
+    if skew is None:
+        return Finding(Subject.CLOCK, FindingStatus.UNKNOWN, "it sends no date")
+    if abs(skew) > MOST_SKEW_S:
+        found = f"ours is {abs(skew):,.0f} s {'behind' if skew > 0 else 'ahead'}"
+        step = "set this machine's clock (NTP): signatures and expiries depend on it"
+        return Finding(Subject.CLOCK, FindingStatus.WARN, found, step)
+    return Finding(Subject.CLOCK, FindingStatus.OK, f"within {MOST_SKEW_S:g} s of ours")
+
+
+def skew_of(models: Heard, chat: Heard | None) -> float | None:
+    known = [each.skew_s for each in (models, chat) if each is not None]
+    return next((each for each in known if each is not None), None)
+
+
+def list_path(kind: str) -> str:
+    """Below the `api_base`: where providers of this kind list all of their models."""
+    return f"/models{_WHOLE_LIST.get(kind, '')}"
+
+
+def listed_models(content: bytes) -> set[str]:
+    """As OpenAI and Anthropic list them, or as Google does. Empty for what is no list."""
+    try:
+        found = json.loads(content)
+        if "models" in found:
+            return {str(each["name"]).removeprefix("models/") for each in found["models"]}
+        return {str(each["id"]) for each in found["data"]}
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return set()

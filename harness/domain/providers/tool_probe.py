@@ -1,0 +1,245 @@
+"""What a tool loop's turns show of a target, beside what is declared of it (B7). Pure."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from harness.domain.json_schema import fits
+from harness.domain.routing.target import Provider, Target
+
+STOCK: Final = "stock_of"
+PRICE: Final = "price_of"
+QUESTION: Final = (
+    "How many lamps are in stock, and what does one lamp cost in EUR? Ask both tools at once, "
+    "in the same turn. Then answer in one sentence with both numbers."
+)
+FORCING: Final = "Say good morning."
+_ITEM: Final = {"type": "string", "enum": ["lamp", "chair"]}
+_CURRENCY: Final = {"type": "string", "enum": ["EUR", "USD"]}
+
+
+def _schema(**fields: object) -> Mapping[str, object]:
+    """As strict schemas are to be: closed, every member required."""
+    return {
+        "type": "object",
+        "properties": fields,
+        "required": list(fields),
+        "additionalProperties": False,
+    }
+
+
+SCHEMAS: Final[Mapping[str, Mapping[str, object]]] = {
+    STOCK: _schema(item=_ITEM),
+    PRICE: _schema(item=_ITEM, currency=_CURRENCY),
+}
+# Numbers that no model would say by itself.
+ANSWERS: Final[Mapping[str, int]] = {STOCK: 4817, PRICE: 2963}
+_IN_NUMBER: Final = re.compile(r"(?<=\d)[ ,.'’\u00a0\u202f](?=\d{3})")
+
+
+class Outcome(StrEnum):
+    WORKS = "works"
+    ONE_AT_A_TIME = "one at a time"
+    DOES_NOT = "does not"
+    NOT_SEEN = "not seen"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """arguments: as the model wrote them."""
+
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """turns: the calls of each of the model's answers. text: of its last one. error: why it
+    ended early, in words without a secret; empty when it did not.
+    """
+
+    turns: Sequence[Sequence[ToolCall]] = ()
+    text: str = ""
+    error: str = ""
+
+    @property
+    def calls(self) -> list[ToolCall]:
+        return [each for turn in self.turns for each in turn]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """whole, streamed: the same loop. forced: one answer, with `price_of` as the tool choice.
+    None for what was not tried.
+    """
+
+    whole: Loop
+    forced: Loop | None = None
+    streamed: Loop | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolFinding:
+    """failed: the target is declared to do it, and does not. next_step: empty for none."""
+
+    subject: str
+    outcome: Outcome
+    failed: bool
+    found: str
+    next_step: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Declared:
+    """capability: of `domain.capabilities`, the one that a subject needs."""
+
+    provider: Provider
+    target: Target
+
+    def has(self, capability: str) -> bool:
+        return bool(getattr(self.provider.can(self.target.model), capability))
+
+    def words(self, capability: str) -> str:
+        if self.target.model in self.provider.models:
+            return f"declared {capability}" if self.has(capability) else f"no {capability}"
+        return f"taken to have {capability}, as nothing is said of it"
+
+    def setting(self, capability: str, *, to: bool) -> str:
+        place = f"providers.{self.provider.name}.models.{self.target.model}.{capability}"
+        return f"set {place}: {'true' if to else 'false'}"
+
+
+def findings(provider: Provider, target: Target, seen: Seen) -> Iterator[ToolFinding]:
+    """One for each subject, in the order in which they were tried."""
+    declared = _Declared(provider, target)
+    unheard = _UNHEARD if not seen.whole.turns else ""
+    yield _judged(declared, "tools", "tools", _calls(seen.whole), unheard)
+    yield _parallel(declared, seen.whole)
+    yield _judged(declared, "results", "tools", _results(seen.whole), _RESULTS)
+    yield _judged(declared, "forced choice", "tools", _forced(seen.forced), _FORCED)
+    yield _judged(declared, "strict schema", "tools", _strict(seen), _STRICT)
+    yield _judged(declared, "streamed", "stream", _streamed(seen.streamed), _STREAMED)
+
+
+_Judged = tuple[Outcome, str]
+_UNHEARD: Final = "mend what the error names; `swapgate doctor` looks at key, address and model"
+_RESULTS: Final = "see whether its chat template keeps tool results, or propose another model"
+_FORCED: Final = "leave tool_choice out where this target may answer, or propose another"
+_STRICT: Final = "check arguments in the tools, or propose a model that keeps to schemas"
+_STREAMED: Final = "ask without streams where there are tools, or propose another model"
+
+
+def _judged(
+    declared: _Declared, subject: str, capability: str, judged: _Judged, step: str = ""
+) -> ToolFinding:
+    """step: by default, to declare what was seen."""
+    outcome, found = judged
+    has, works = declared.has(capability), outcome is Outcome.WORKS
+    if outcome is Outcome.NOT_SEEN:
+        return ToolFinding(subject, outcome, failed=False, found=found)
+    if works and not has:
+        said = f"{found}; {declared.words(capability)} is declared"
+        return ToolFinding(subject, outcome, False, said, declared.setting(capability, to=True))  # noqa: FBT003
+    if works:
+        return ToolFinding(subject, outcome, failed=False, found=found)
+    if not has:
+        said = f"as declared: {found}"
+        return ToolFinding(subject, outcome, failed=False, found=said)
+    step = step or declared.setting(capability, to=False)
+    said = f"{declared.words(capability)}; {found}"
+    return ToolFinding(subject, outcome, failed=True, found=said, next_step=step)
+
+
+def _calls(loop: Loop) -> _Judged:
+    if not loop.calls:
+        why = loop.error or "it answers in words, where a tool call is required"
+        return Outcome.DOES_NOT, why
+    for each in loop.calls:
+        if each.name not in SCHEMAS:
+            return Outcome.DOES_NOT, f"it asks for a tool that there is not: {each.name[:40]!r}"
+        if _object(each) is None:
+            return Outcome.DOES_NOT, f"its arguments of {each.name} are no JSON object"
+    return (
+        Outcome.WORKS,
+        f"{_count(len(loop.calls), 'call')} in {_count(_asking(loop), 'turn')}",
+    )
+
+
+def _parallel(declared: _Declared, loop: Loop) -> ToolFinding:
+    if not loop.calls:
+        judged = Outcome.NOT_SEEN, "it called no tool"
+    elif (most := max(len(turn) for turn in loop.turns)) > 1:
+        judged = Outcome.WORKS, f"{most} calls in one turn"
+    else:
+        judged = Outcome.ONE_AT_A_TIME, "answers one at a time"
+    return _judged(declared, "parallel calls", "parallel_tools", judged)
+
+
+def _results(loop: Loop) -> _Judged:
+    if not loop.calls:
+        return Outcome.NOT_SEEN, "it called no tool"
+    if loop.error:
+        return Outcome.DOES_NOT, loop.error
+    called = {each.name for each in loop.calls}
+    said = _IN_NUMBER.sub("", loop.text)
+    lost = sorted(name for name, number in ANSWERS.items() if str(number) not in said)
+    if not loop.text.strip():
+        return Outcome.DOES_NOT, "it says nothing after the tools' results"
+    if unasked := [each for each in lost if each not in called]:
+        return Outcome.DOES_NOT, f"it answers without asking {', '.join(unasked)}"
+    if lost:
+        return Outcome.DOES_NOT, f"its answer leaves out what {', '.join(lost)} said"
+    return Outcome.WORKS, "its answer has what both tools said"
+
+
+def _forced(loop: Loop | None) -> _Judged:
+    if loop is None:
+        return Outcome.NOT_SEEN, "not tried: the loop before it got no answer"
+    if loop.error:
+        return Outcome.DOES_NOT, loop.error
+    called = {each.name for each in loop.calls}
+    if called == {PRICE}:
+        return Outcome.WORKS, f"it calls {PRICE}, as it must"
+    instead = "another tool" if called else "no tool"
+    return Outcome.DOES_NOT, f"it calls {instead} where {PRICE} is forced"
+
+
+def _strict(seen: Seen) -> _Judged:
+    loops = [each for each in (seen.whole, seen.forced, seen.streamed) if each is not None]
+    known = [call for loop in loops for call in loop.calls if call.name in SCHEMAS]
+    if not known:
+        return Outcome.NOT_SEEN, "it called no tool"
+    for each in known:
+        if not fits(SCHEMAS[each.name], _object(each)):
+            return Outcome.DOES_NOT, f"its arguments of {each.name} do not fit the schema"
+    return Outcome.WORKS, f"the arguments of {_count(len(known), 'call')} fit the schemas"
+
+
+def _streamed(loop: Loop | None) -> _Judged:
+    if loop is None:
+        return Outcome.NOT_SEEN, "not tried: the loop before it got no answer"
+    if loop.error:
+        return Outcome.DOES_NOT, loop.error
+    outcome, found = _calls(loop)
+    if outcome is not Outcome.WORKS:
+        return outcome, f"in a stream {found}"
+    return outcome, f"the pieces of {_count(len(loop.calls), 'call')} come to JSON"
+
+
+def _object(call: ToolCall) -> dict[str, object] | None:
+    try:
+        found = json.loads(call.arguments or "{}")
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _asking(loop: Loop) -> int:
+    return sum(1 for turn in loop.turns if turn)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

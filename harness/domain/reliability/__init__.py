@@ -1,0 +1,1 @@
+"""How failures are met: breakers, retries, fail-over, rate limits and budgets."""

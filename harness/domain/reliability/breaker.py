@@ -1,0 +1,313 @@
+"""The circuit breaker of one target (router.md 4): a table of moves, and what leads to each.
+
+    closed ──tripped──▶ open ──waited, answered──▶ half open ──proven──▶ closed
+                         ▲                             │
+                         └────────probe failed─────────┘
+
+While it is open a trickle of requests goes through, one at a time and `trickle_s` apart. One
+that is answered makes it half open long before `open_s` is over; one that fails changes nothing
+but the time of the next.
+
+One that our key opened closes when that key is replaced (`renewed`): the next request tells.
+
+Pure: time is monotonic seconds, handed in. A request asks `admit` for a ticket and hands it
+back to `settle` when it is over, streams at their end. An outcome counts only while its ticket
+is the breaker's serial, and the serial rises with every move and every probe: so an answer that
+comes late, to a request of an earlier state, can neither open nor close anything.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from harness.domain.errors import IllegalTransition, InputError
+from harness.domain.reliability.failures import RULES, BreakerEffect, FailureClass
+
+Ticket = int
+
+# Of a request sent although the breaker is open: it is settled, and never counts.
+LAST_RESORT: Final[Ticket] = -1
+BUCKETS: Final = 12
+# What a caller is told to wait while a probe is under way: nobody knows how long it takes.
+PROBE_UNDER_WAY_S: Final = 1.0
+
+
+class BreakerState(StrEnum):
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+class Move(StrEnum):
+    TRIPPED = "tripped"  # failures reached both thresholds, or the class opens at once
+    WAITED = "waited"  # the time is up and somebody asks
+    ANSWERED = "answered"  # a request of the trickle was answered
+    PROVEN = "proven"  # enough good probes
+    PROBE_FAILED = "probe_failed"
+    RENEWED = "renewed"  # what opened it was ours, and changed; or a person says so
+
+
+class WhenAllOpen(StrEnum):
+    TRY = "try"  # the least recently failed one
+    FAIL_FAST = "fail_fast"
+
+
+_S = BreakerState
+TRANSITIONS: Final[Mapping[tuple[BreakerState, Move], BreakerState]] = {
+    (_S.CLOSED, Move.TRIPPED): _S.OPEN,
+    (_S.OPEN, Move.WAITED): _S.HALF_OPEN,
+    (_S.OPEN, Move.ANSWERED): _S.HALF_OPEN,
+    (_S.HALF_OPEN, Move.PROVEN): _S.CLOSED,
+    (_S.HALF_OPEN, Move.PROBE_FAILED): _S.OPEN,
+    (_S.OPEN, Move.RENEWED): _S.CLOSED,
+    (_S.HALF_OPEN, Move.RENEWED): _S.CLOSED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerPolicy:
+    """When it opens, and for how long.
+
+    failures within window_s that are at least `share` of that window's requests. open_s: the
+    first time; doubles with every failed probe up to open_max_s. trickle_s: since it opened, or
+    since the last probe failed, until one request may go while it is open; one as long as
+    open_max_s allows none. probe_lease_s: a probe that is never settled is given up after it;
+    longer than any request may take.
+    Raises InputError for values that make no breaker.
+    """
+
+    failures: int = 5
+    window_s: float = 60.0
+    share: float = 0.20
+    open_s: float = 120.0
+    open_max_s: float = 900.0
+    trickle_s: float = 10.0
+    probe_successes: int = 3
+    probe_lease_s: float = 900.0
+    when_all_open: WhenAllOpen = WhenAllOpen.TRY
+
+    def __post_init__(self) -> None:
+        if min(self.failures, self.probe_successes) < 1:
+            raise InputError("breaker: failures and probe_successes are at least 1")
+        if min(self.window_s, self.open_s, self.trickle_s, self.probe_lease_s) <= 0:
+            raise InputError(
+                "breaker: window_s, open_s, trickle_s and probe_lease_s are above 0"
+            )
+        if not 0 <= self.share <= 1:
+            raise InputError(f"breaker: share is between 0 and 1, not {self.share}")
+        if self.open_max_s < self.open_s:
+            raise InputError(
+                f"breaker: open_max_s ({self.open_max_s}) is below open_s ({self.open_s})"
+            )
+
+
+DEFAULT_BREAKER: Final = BreakerPolicy()
+
+
+class Bucket(NamedTuple):
+    """Outcomes of one twelfth of the window. number: monotonic time over its length."""
+
+    number: int
+    requests: int
+    failures: int
+
+
+# A tuple, since every request makes a new one: a frozen dataclass takes three times as long.
+class Breaker(NamedTuple):
+    """One target's breaker in one worker.
+
+    window: closed only; at most BUCKETS entries, oldest first. open_until, open_s: when the
+    first probe may go, and how long that wait is. trickle_at: open only, when the next request
+    of the trickle may go. probe_since: None when no probe is out.
+    failed_at: of the last failure, whatever the state. because: the class that opened it.
+    """
+
+    state: BreakerState = BreakerState.CLOSED
+    serial: Ticket = 0
+    window: tuple[Bucket, ...] = ()
+    open_until: float = 0.0
+    open_s: float = 0.0
+    good_probes: int = 0
+    probe_since: float | None = None
+    failed_at: float | None = None
+    because: FailureClass | None = None
+    trickle_at: float = 0.0
+
+
+CLOSED: Final = Breaker()
+_HARM: Final = (BreakerEffect.FAILURE, BreakerEffect.OPENS)
+
+
+def admissible(breaker: Breaker, now: float, policy: BreakerPolicy) -> bool:
+    """Whether `admit` would give a ticket. Takes nothing: for making a plan."""
+    return retry_in_s(breaker, now, policy) <= 0.0
+
+
+def retry_in_s(breaker: Breaker, now: float, policy: BreakerPolicy) -> float:
+    """Seconds until a request may go; 0 when it may go now."""
+    if breaker.probe_since is not None and now < breaker.probe_since + policy.probe_lease_s:
+        return PROBE_UNDER_WAY_S
+    if breaker.state is BreakerState.OPEN:
+        return max(0.0, min(breaker.open_until, breaker.trickle_at) - now)
+    return 0.0
+
+
+def admit(breaker: Breaker, now: float, policy: BreakerPolicy) -> tuple[Breaker, Ticket | None]:
+    """May this request go? Its ticket, or None. Unless it is closed, that is the one probe."""
+    if breaker.state is BreakerState.CLOSED:
+        return breaker, breaker.serial
+    if not admissible(breaker, now, policy):
+        return breaker, None
+    if breaker.state is BreakerState.OPEN and now >= breaker.open_until:
+        breaker = _moved(breaker, Move.WAITED)
+    probing = breaker._replace(serial=breaker.serial + 1, probe_since=now)
+    return probing, probing.serial
+
+
+def settle(
+    breaker: Breaker,
+    ticket: Ticket,
+    failure: FailureClass | None,
+    now: float,
+    policy: BreakerPolicy,
+) -> Breaker:
+    """The breaker after a request is over. failure: None for a success.
+
+    Every ticket is settled, whatever became of its request: one that was not sent at all as
+    CANCELLED, which is neutral and sets a probe free.
+    """
+    effect = None if failure is None else RULES[failure].breaker
+    if effect in _HARM and (breaker.failed_at is None or breaker.failed_at < now):
+        breaker = breaker._replace(failed_at=now)
+    if ticket != breaker.serial:
+        return breaker
+    if breaker.state is BreakerState.CLOSED:
+        return _counted(breaker, failure, effect, now, policy)
+    if breaker.probe_since is None:
+        return breaker
+    if breaker.state is BreakerState.OPEN:
+        if effect in _HARM:
+            return _set_free(breaker)._replace(trickle_at=now + policy.trickle_s)
+        if effect is not None:
+            return _set_free(breaker)
+        breaker = _moved(breaker, Move.ANSWERED)
+    return _probed(breaker, failure, effect, now, policy)
+
+
+def renewed(breaker: Breaker) -> Breaker:
+    """The breaker once its provider's credential was changed.
+
+    Closed, if our side opened it (a refused key, an account without quota, a model that this
+    account has not): a first refusal opens it again. Troubles of the provider's stay.
+    """
+    because = breaker.because
+    if breaker.state is BreakerState.CLOSED or because is None:
+        return breaker
+    if RULES[because].breaker is not BreakerEffect.OPENS:
+        return breaker
+    return _closed(breaker, Move.RENEWED)
+
+
+def reopened(breaker: Breaker) -> Breaker:
+    """The breaker once a person wants its target asked again: closed, whatever opened it."""
+    if breaker.state is BreakerState.CLOSED:
+        return breaker
+    return _closed(breaker, Move.RENEWED)
+
+
+def _counted(
+    breaker: Breaker,
+    failure: FailureClass | None,
+    effect: BreakerEffect | None,
+    now: float,
+    policy: BreakerPolicy,
+) -> Breaker:
+    if effect is BreakerEffect.NEUTRAL:
+        return breaker
+    failed = effect is not None
+    window = _with(breaker.window, now, policy, failed=failed)
+    # `_replace(window=window)`, which takes twice as long: every request comes here.
+    after = Breaker(breaker.state, breaker.serial, window, *breaker[3:])
+    if effect is BreakerEffect.OPENS or (failed and _over(window, policy)):
+        return _opened(after, Move.TRIPPED, failure, policy.open_s, now, policy)
+    return after
+
+
+def _probed(
+    breaker: Breaker,
+    failure: FailureClass | None,
+    effect: BreakerEffect | None,
+    now: float,
+    policy: BreakerPolicy,
+) -> Breaker:
+    if effect in _HARM:
+        open_s = min(2 * breaker.open_s, policy.open_max_s)
+        return _opened(breaker, Move.PROBE_FAILED, failure, open_s, now, policy)
+    good = breaker.good_probes + (effect is None)
+    if good >= policy.probe_successes:
+        return _closed(breaker, Move.PROVEN)
+    return _set_free(breaker)._replace(good_probes=good)
+
+
+def _set_free(breaker: Breaker) -> Breaker:
+    """Another probe may go. A new serial: the one settled twice must not count twice."""
+    return breaker._replace(serial=breaker.serial + 1, probe_since=None)
+
+
+def _opened(
+    breaker: Breaker,
+    move: Move,
+    failure: FailureClass | None,
+    open_s: float,
+    now: float,
+    policy: BreakerPolicy,
+) -> Breaker:
+    return _moved(breaker, move)._replace(
+        window=(),
+        open_until=now + open_s,
+        open_s=open_s,
+        good_probes=0,
+        probe_since=None,
+        because=failure,
+        trickle_at=now + policy.trickle_s,
+    )
+
+
+def _closed(breaker: Breaker, move: Move) -> Breaker:
+    return _moved(breaker, move)._replace(
+        open_until=0.0,
+        open_s=0.0,
+        good_probes=0,
+        probe_since=None,
+        because=None,
+        trickle_at=0.0,
+    )
+
+
+def _moved(breaker: Breaker, move: Move) -> Breaker:
+    """Raises IllegalTransition for a pair that is not in the table."""
+    state = TRANSITIONS.get((breaker.state, move))
+    if state is None:
+        raise IllegalTransition(
+            f"a breaker that is {breaker.state.value} cannot take the move {move.value}"
+        )
+    return breaker._replace(state=state, serial=breaker.serial + 1)
+
+
+def _with(
+    window: tuple[Bucket, ...], now: float, policy: BreakerPolicy, *, failed: bool
+) -> tuple[Bucket, ...]:
+    """The window with one more outcome. It reaches back 11 to 12 buckets, never further."""
+    number = int(now * BUCKETS // policy.window_s)
+    if window and window[-1].number >= number:
+        last = window[-1]
+        return (*window[:-1], Bucket(last.number, last.requests + 1, last.failures + failed))
+    kept = tuple(each for each in window if each.number > number - BUCKETS)
+    return (*kept, Bucket(number, 1, int(failed)))
+
+
+def _over(window: tuple[Bucket, ...], policy: BreakerPolicy) -> bool:
+    failures = sum(each.failures for each in window)
+    requests = sum(each.requests for each in window)
+    return failures >= policy.failures and failures / requests >= policy.share

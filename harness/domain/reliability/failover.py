@@ -1,0 +1,51 @@
+"""A target that a request left (B5): which, why, and who was asked next; never the content."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from harness.domain.operations.access import key_hash
+
+
+@dataclass(frozen=True, slots=True)
+class Failover:
+    """worker, number: the worker's own count, so that the same row sent twice is stored once.
+
+    failure: a class of `domain.failures`, or `circuit_open`. latency_ms: spent on this target.
+    body_bytes, messages, tools: sizes of the request. user_hash: HMAC of the sticky key.
+    next_target: who was asked after it, None when nobody was.
+    """
+
+    worker: str
+    number: int
+    at: datetime
+    request: str
+    route: str
+    arm: str
+    target: str
+    provider: str
+    failure: str
+    status: int | None
+    attempts: int
+    latency_ms: float
+    endpoint: str
+    stream: bool
+    body_bytes: int
+    messages: int
+    tools: int
+    user_hash: str
+    next_target: str | None
+
+
+def user_hash(sticky_key: str, secret: bytes) -> str:
+    """HMAC-SHA-256, hex, of the sticky key, such as `user:alice`: who knows it can search."""
+    return key_hash(f"failover:{sticky_key}", secret)[:32]
+
+
+def hashes_of_user(user: str, secret: bytes) -> tuple[str, ...]:
+    """Of every sticky key that a user's id may have been, see `router.sticky`; and of `user`
+    itself, where that is a whole sticky key."""
+    # A header comes as bytes, and is read one character a byte.
+    header = user.encode().decode("latin-1")
+    kinds = ("user:", "prompt_cache_key:", "key:")
+    keys = (user, f"header:{header}", *(f"{kind}{user}" for kind in kinds))
+    return tuple(user_hash(key, secret) for key in keys)

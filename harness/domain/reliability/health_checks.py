@@ -1,0 +1,82 @@
+"""When a target is asked for its health by a cheap request of our own (B10). Pure.
+
+A target that answers its users proves itself. One that answered nobody for a while is checked,
+so that a fallback's trouble is known before the fallback is needed; one whose circuit is not
+closed is checked as soon as a probe may go, so that no user has to be the probe.
+Users know better: a target that one of them waits for is not checked, and while they find it
+well a check that fails opens no circuit.
+Times are monotonic seconds.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from harness.domain.reliability.breaker import BreakerState
+
+# Between the good probes that close a circuit.
+PROBE_EVERY_S: Final = 2.0
+# After a check that failed: five of them within a minute open the circuit, and raise its alert.
+SUSPECT_EVERY_S: Final = 10.0
+# How long a user's good answer outweighs checks that fail, unless a user's request fails.
+USERS_WORD_S: Final = 300.0
+# New targets come with a revision, and circuits open: nobody sleeps longer than this.
+LONGEST_SLEEP_S: Final = 1.0
+
+
+class Seen(NamedTuple):
+    """A target as a worker knows it.
+
+    retry_in_s: until a request may go. answered_at: of the last good answer, whoever asked.
+    checked_at: of the last check; both the worker's start where there was none. well: the last
+    check was answered, or there was none. suspect: it met with a fault of the target's. busy: a
+    user's request is under way there.
+    """
+
+    state: BreakerState
+    retry_in_s: float
+    answered_at: float
+    checked_at: float
+    well: bool = True
+    suspect: bool = False
+    busy: bool = False
+
+
+def due_in_s(seen: Seen, now: float, interval_s: float) -> float:
+    """Seconds until the next check, 0 for now; never with an interval of 0."""
+    if interval_s <= 0:
+        return math.inf
+    if seen.busy:
+        return LONGEST_SLEEP_S
+    if seen.state is BreakerState.CLOSED:
+        doubtful = seen.suspect and seen.answered_at <= seen.checked_at
+        every_s = min(SUSPECT_EVERY_S, interval_s) if doubtful else interval_s
+        wait_s = max(seen.answered_at, seen.checked_at) + every_s - now
+    else:
+        # A probe that proved nothing, such as a refusal of the check itself, is not hurried.
+        every_s = PROBE_EVERY_S if seen.well else interval_s
+        if seen.suspect:
+            every_s = SUSPECT_EVERY_S
+        every_s = min(every_s, interval_s)
+        wait_s = seen.checked_at + every_s - now
+    return max(0.0, wait_s, seen.retry_in_s)
+
+
+def due(targets: Mapping[str, Seen], now: float, interval_s: float) -> tuple[str, ...]:
+    """Whom to check now, those first whose last check is longest ago."""
+    able = [each for each, seen in targets.items() if due_in_s(seen, now, interval_s) <= 0]
+    return tuple(sorted(able, key=lambda each: targets[each].checked_at))
+
+
+def sleep_s(targets: Mapping[str, Seen], now: float, interval_s: float) -> float:
+    """Until somebody may be due."""
+    waits = (due_in_s(seen, now, interval_s) for seen in targets.values())
+    return min((*waits, LONGEST_SLEEP_S))
+
+
+def outweighed(found_well_at: float | None, now: float) -> bool:
+    """Whether a check's failure counts for nothing, since users find the target well.
+
+    found_well_at: of the last request of a user's, None where that failed, or there was none.
+    """
+    return found_well_at is not None and now < found_well_at + USERS_WORD_S

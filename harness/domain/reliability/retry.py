@@ -1,0 +1,148 @@
+"""How long to wait before the same target is asked again, and whether that fits. Pure.
+
+Chance and time are handed in: `uniform` is a number in [0, 1), times are seconds.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Final, NamedTuple, assert_never
+
+from harness.domain.errors import InputError
+from harness.domain.reliability.failures import RULES, FailureClass, SameTarget
+
+# Header to the number of its units in a second.
+_NUMBERS: Final[Mapping[str, float]] = {
+    "retry-after": 1.0,
+    "retry-after-ms": 1000.0,
+    "x-ms-retry-after-ms": 1000.0,
+}
+# float() alone would take "1_0", "infinity" and digits of any script.
+_NUMBER: Final = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)", re.ASCII)
+_LONGEST: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """base_s, cap_s: of the exponential backoff. tries_per_target: within one request.
+
+    attempts: of one request, over all targets. attempt_s: what a further attempt needs at
+    least, or half of the target's share where that is less; a wait that leaves less is not
+    made. max_wait_s: no longer wait is made while another target stands by.
+    Raises InputError for values that make no policy.
+    """
+
+    base_s: float = 0.25
+    cap_s: float = 8.0
+    tries_per_target: int = 2
+    attempts: int = 6
+    attempt_s: float = 1.0
+    max_wait_s: float = 2.0
+
+    def __post_init__(self) -> None:
+        if min(self.tries_per_target, self.attempts) < 1:
+            raise InputError("retry: tries_per_target and attempts are at least 1")
+        if not 0 <= self.base_s <= self.cap_s:
+            raise InputError(f"retry: base_s ({self.base_s}) is above cap_s ({self.cap_s})")
+        if min(self.attempt_s, self.max_wait_s) < 0:
+            raise InputError("retry: attempt_s and max_wait_s are not below 0")
+
+
+DEFAULT_RETRY: Final = RetryPolicy()
+
+
+def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Seconds that a provider asks us to wait; None when it does not say so legibly.
+
+    headers: look-up ignores case, or names are lower case. Reads `retry-after` as seconds or as
+    HTTP date, `retry-after-ms` and `x-ms-retry-after-ms`; the largest counts. What has passed
+    is 0. now: aware; needed for dates alone.
+    """
+    waits = [
+        wait
+        for name, per_second in _NUMBERS.items()
+        if (text := headers.get(name)) is not None
+        and (wait := _wait_s(text.strip(), per_second, now)) is not None
+    ]
+    return max(waits, default=None)
+
+
+def _wait_s(text: str, per_second: float, now: datetime) -> float | None:
+    if len(text) > _LONGEST:
+        return None
+    if _NUMBER.fullmatch(text):
+        return max(0.0, float(text) / per_second)
+    if per_second != 1.0:
+        return None
+    try:
+        then = parsedate_to_datetime(text)
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
+    if then.tzinfo is None:
+        then = then.replace(tzinfo=UTC)
+    return max(0.0, (then - now).total_seconds())
+
+
+def backoff_s(tries: int, uniform: float, policy: RetryPolicy = DEFAULT_RETRY) -> float:
+    """Seconds to wait after that many tries, at least 1: uniform up to base * 2^(tries - 1).
+
+    Source: Brooker 2015, "Exponential Backoff And Jitter" (AWS), full jitter.
+    """
+    # 2.0 ** 1024 overflows; long before that the cap holds.
+    exponent = min(tries - 1, 60)
+    return uniform * min(policy.cap_s, policy.base_s * math.ldexp(1.0, exponent))
+
+
+class Room(NamedTuple):
+    """What one target has of a request's time, in seconds.
+
+    left_s: what it may still use, of share_s at first; a caller that has further targets keeps
+    their share back. standby: one of those is well.
+    """
+
+    left_s: float
+    share_s: float = math.inf
+    standby: bool = False
+
+
+def fits(wait_s: float, room: Room, policy: RetryPolicy = DEFAULT_RETRY) -> bool:
+    """Whether after the wait there is time for an attempt, and nobody else should go first.
+
+    Of a small share half is time enough: a try that failed at once leaves nearly all of it.
+    """
+    if room.standby and wait_s > policy.max_wait_s:
+        return False
+    return wait_s + min(policy.attempt_s, room.share_s / 2) <= room.left_s
+
+
+def wait_before_again(
+    failure: FailureClass,
+    *,
+    tries: int,
+    told_s: float | None,
+    uniform: float,
+    room: Room,
+    policy: RetryPolicy = DEFAULT_RETRY,
+) -> float | None:
+    """Seconds until the same target is asked once more; None to go on without it.
+
+    tries: of this target in this request so far, at least 1. told_s: of `retry_after_s`; no
+    wait is shorter.
+    """
+    rule = RULES[failure].same_target
+    match rule:
+        case SameTarget.NEVER:
+            return None
+        case SameTarget.ONCE:
+            most, wait_s = 2, 0.0
+        case SameTarget.BACKOFF | SameTarget.RETRY_AFTER:
+            most, wait_s = policy.tries_per_target, backoff_s(tries, uniform, policy)
+        case _:
+            assert_never(rule)
+    wait_s = max(wait_s, told_s or 0.0)
+    if tries >= min(most, policy.tries_per_target) or not fits(wait_s, room, policy):
+        return None
+    return wait_s

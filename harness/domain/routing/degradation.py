@@ -1,0 +1,65 @@
+"""What becomes of a request whose target lacks something that it asks for (B7). Pure."""
+
+from collections.abc import Mapping
+from enum import Enum, StrEnum
+from typing import Final
+
+from harness.domain.routing.capabilities import Capabilities, Endpoint
+
+
+class Rule(Enum):
+    """LEAVE_OUT: the target is not asked; 422 when no other is left. SERIALIZE: all targets of
+    the plan call tools one at a time, unless the client asked for parallel calls in so many
+    words. DROP: the target is asked without it, and the answer says so.
+    """
+
+    LEAVE_OUT = "leave out"
+    SERIALIZE = "serialize"
+    DROP = "drop"
+
+
+class Hint(StrEnum):
+    """What an answer can do without. Of the capabilities, those whose rule is DROP."""
+
+    SEED = "seed"
+    LOGPROBS = "logprobs"
+    REASONING = "reasoning"
+    CACHING = "caching"
+    SERVICE_TIER = "service_tier"
+    TOP_K = "top_k"
+
+
+RULES: Final[Mapping[str, Rule]] = {
+    **dict.fromkeys((each.value for each in Endpoint), Rule.LEAVE_OUT),
+    "stream": Rule.LEAVE_OUT,
+    "tools": Rule.LEAVE_OUT,
+    "json_schema": Rule.LEAVE_OUT,
+    "vision": Rule.LEAVE_OUT,
+    "context_window": Rule.LEAVE_OUT,
+    "parallel_tools": Rule.SERIALIZE,
+    **dict.fromkeys((each.value for each in Hint), Rule.DROP),
+}
+# OpenAI's chat has no place for them; that of some kinds has one (`cache_marks`).
+LOST_IN_TRANSLATION: Final[Mapping[Endpoint, frozenset[Hint]]] = {
+    Endpoint.MESSAGES: frozenset({Hint.CACHING})
+}
+
+
+def lacking(
+    has: Capabilities,
+    by_kind: frozenset[str],
+    endpoint: Endpoint,
+    *,
+    translated: bool,
+    cache_marks: bool = False,
+) -> frozenset[Hint]:
+    """The hints that a target does not get.
+
+    by_kind: what no model of its kind takes. translated: it answers the endpoint so.
+    cache_marks: its chats take them, so a translation keeps them.
+    """
+    lost = LOST_IN_TRANSLATION.get(endpoint, frozenset()) if translated else frozenset()
+    if cache_marks:
+        lost -= {Hint.CACHING}
+    own = {hint for hint in Hint if hint.value in by_kind or not getattr(has, hint.value)}
+    return lost | own

@@ -1,0 +1,83 @@
+"""Why a target may serve a route, role by role (A7): baseline, verdict or waiver. Pure."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from harness.domain.content_hash import digest
+from harness.domain.evals.run import Passed
+
+
+class EvidenceKind(StrEnum):
+    """BASELINE: the route was created with it."""
+
+    BASELINE = "baseline"
+    VERDICT = "verdict"
+    WAIVER = "waiver"
+
+
+@dataclass(frozen=True, slots=True)
+class Waiver:
+    """Evidence without a verdict, for a fallback: reason, author and expiry are required.
+
+    From `expires_at` on it opens no chain any more. Where its target stands already it is not
+    pulled from under traffic, but no person's change of the route may keep it.
+    """
+
+    id: str
+    route: str
+    target: str
+    reason: str
+    author: str
+    expires_at: datetime
+
+    def expired(self, now: datetime) -> bool:
+        return self.expires_at <= now
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The target was this route's incumbent or fallback before; the store knows of which."""
+
+    target: str
+
+
+ChainProof = Passed | Waiver | Served
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """proof: the verdict's or the waiver's id. Its own id is the hash of the rest."""
+
+    route: str
+    target: str
+    kind: EvidenceKind
+    proof: str = ""
+    verdict_incumbent: str | None = None
+
+    @property
+    def id(self) -> str:
+        return f"e_{digest([self.route, self.target, self.kind.value, self.proof])[:24]}"
+
+
+@dataclass(frozen=True, slots=True)
+class RouteEvidence:
+    """Of one version of a route. fallbacks: in the order of the chain."""
+
+    incumbent: Evidence
+    canary: Evidence | None = None
+    fallbacks: tuple[Evidence, ...] = ()
+
+
+def baseline(route: str, target: str) -> Evidence:
+    return Evidence(route, target, EvidenceKind.BASELINE)
+
+
+def proven(proof: Passed) -> Evidence:
+    return Evidence(
+        proof.route, proof.candidate, EvidenceKind.VERDICT, proof.id, proof.incumbent
+    )
+
+
+def waived(waiver: Waiver) -> Evidence:
+    return Evidence(waiver.route, waiver.target, EvidenceKind.WAIVER, waiver.id)

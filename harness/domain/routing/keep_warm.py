@@ -1,0 +1,93 @@
+"""Keep-warm (B6): a trickle to every healthy target that is not the route's first. Pure.
+
+Drawn before the canary's arm, with a hash of its own. A request that is drawn is on no arm of
+the canary, and not in its statistics; should its target fail, the incumbent answers.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from typing import Final
+
+from harness.domain.errors import InputError
+from harness.domain.routing.plan import RouteTargets
+from harness.domain.routing.table import BUCKETS, Stakes, bucket_of
+
+MOST_BPS: Final = 1_000
+_SHARE: Final = re.compile(r"\s*(?P<number>[0-9]{1,5}(\.[0-9]{1,4})?)\s*(?P<percent>%)?\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class KeepWarm:
+    """share_bps: of the route's requests, for each warmed target (1 % is 100), 0 for none.
+
+    side_effects: the route's tools act on the world; then nothing is ever drawn.
+    Raises InputError above MOST_BPS: that would be a split, not a trickle.
+    """
+
+    share_bps: int = 100
+    side_effects: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share_bps <= MOST_BPS:
+            raise InputError(
+                f"keep_warm: the share is 0 to {MOST_BPS} bps (10 %), not {self.share_bps}"
+            )
+
+
+def share_bps_of(text: str | int) -> int:
+    """`1%`, `0.5 %` or whole basis points (100) as basis points.
+
+    Raises InputError for anything else, and for a share that is no trickle.
+    """
+    return KeepWarm(bps_of(text, what="keep_warm")).share_bps
+
+
+def bps_of(text: str | int, *, what: str) -> int:
+    """As `share_bps_of`, of any size. what: the setting's name, for the error."""
+    found = _SHARE.fullmatch(str(text))
+    if found is None:
+        raise InputError(f"{what}: {text!r} is no share: write 1% or basis points (100)")
+    number = Decimal(found["number"]) * (100 if found["percent"] else 1)
+    if number != int(number):
+        raise InputError(f"{what}: {text!r} is not in whole basis points (0.01 %)")
+    return int(number)
+
+
+def warmed(route: RouteTargets, provider_of: Mapping[str, str]) -> tuple[str, ...]:
+    """Target ids to keep warm: of each provider other than the incumbent's the chain's first.
+
+    With high stakes only those marked capable. provider_of: provider name by target id.
+    """
+    first: dict[str, str] = {}
+    for link in route.chain:
+        if link.capable or route.stakes is not Stakes.HIGH:
+            first.setdefault(provider_of[link.target], link.target)
+    first.pop(provider_of[route.incumbent], None)
+    return tuple(each for each in first.values() if each != route.canary)
+
+
+def draw(
+    key: str,
+    *,
+    route: str,
+    day: date,
+    targets: Sequence[str],
+    healthy: Callable[[str], bool],
+    setting: KeepWarm,
+) -> str | None:
+    """The target id that this request keeps warm, mostly None.
+
+    key: the request's id, or its sticky key when a conversation is to stay with one model for
+    the day. targets: all of `warmed`, healthy or not, so that one that fails moves nobody else.
+    Raising the share only adds keys.
+    """
+    if not targets or setting.side_effects or not setting.share_bps:
+        return None
+    width = BUCKETS // len(targets)
+    slot, place = divmod(bucket_of(key, salt=f"keep-warm:{route}:{day.isoformat()}"), width)
+    if slot >= len(targets) or place >= setting.share_bps or not healthy(targets[slot]):
+        return None
+    return targets[slot]

@@ -1,0 +1,84 @@
+"""Overrides per kind of request (D6): which route answers what was asked of another. Pure.
+
+An override names a route and never a target: what answers is that route's incumbent or canary,
+and came there by proof.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from enum import StrEnum
+from typing import Final
+
+from harness.domain.errors import InputError, NotAllowed, NotFound, SwapgateError
+from harness.domain.routing.data_classes import DataClasses, at_least_as_strict
+
+
+class RequestKind(StrEnum):
+    """A subagent's request looks like any other: whoever sends it says so."""
+
+    SUBAGENT = "subagent"
+    VISION = "vision"
+    IMAGE = "image"
+    VIDEO = "video"
+    EMBEDDING = "embedding"
+
+
+Overrides = Mapping[RequestKind, str]
+NO_OVERRIDES: Final[Overrides] = {}
+# Of what a request is seen to be, the first that has an override: from the rarest model to the
+# most common. A model that takes video takes pictures too, and not the other way round.
+SEEN_FIRST: Final = (
+    RequestKind.EMBEDDING,
+    RequestKind.IMAGE,
+    RequestKind.VIDEO,
+    RequestKind.VISION,
+)
+
+
+def deciding_kind(
+    overrides: Overrides, declared: RequestKind | None, seen: Collection[RequestKind]
+) -> RequestKind | None:
+    """The kind whose override answers; None when the route itself does.
+
+    declared: the caller's own word, after which nothing that is seen counts.
+    """
+    if declared is not None:
+        return declared if declared in overrides else None
+    found = (kind for kind in SEEN_FIRST if kind in seen and kind in overrides)
+    return next(found, None)
+
+
+def words_of(overrides: Overrides) -> str:
+    """Empty for none."""
+    return ", ".join(
+        f"{kind.value}={overrides[kind]}" for kind in RequestKind if kind in overrides
+    )
+
+
+def faults(
+    route: str, overrides: Overrides, carried: Mapping[str, str], classes: DataClasses
+) -> Iterator[tuple[RequestKind, SwapgateError]]:
+    """What is wrong with a route's overrides, by kind.
+
+    carried: each route's class of data, empty for none; of all routes, this one included.
+    """
+    for kind, other in overrides.items():
+        about = f"route {route!r}: the override for {kind.value}"
+        if other == route:
+            yield kind, InputError(f"{about} names the route itself: leave it out")
+        elif other not in carried:
+            words = f"{about} names {other!r}, and there is no such route: create it first"
+            yield kind, NotFound(words)
+        elif not at_least_as_strict(classes, carried[other], than=carried[route]):
+            yield (
+                kind,
+                NotAllowed(
+                    f"{about} names {other!r}, which {_carries(carried[other])}, and "
+                    f"{route!r} carries {carried[route]} data, which not all may see who may "
+                    f"see that: give {other!r} a data class as strict, or take the override "
+                    "away"
+                ),
+            )
+
+
+def _carries(data_class: str) -> str:
+    return f"carries {data_class} data" if data_class else "has no data class"

@@ -1,0 +1,240 @@
+"""Changes of a route, as classes: those that bring a new target into traffic carry its proof.
+
+`apply` is the only way from one version of a route to the next.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import assert_never
+
+from harness.domain.canary.observation import DEFAULT_UNIT_RULE, UnitRule
+from harness.domain.errors import IllegalTransition, ProofRefused
+from harness.domain.evals.run import Passed
+from harness.domain.routing import fallback_chain
+from harness.domain.routing.evidence import ChainProof
+from harness.domain.routing.table import BUCKETS, DEFAULT_SETTINGS, Canary, Route, RouteSettings
+
+
+@dataclass(frozen=True, slots=True)
+class CreateRoute:
+    """The first version: its targets become the route's baseline."""
+
+    route: str
+    incumbent: str
+    fallbacks: tuple[str, ...] = ()
+    settings: RouteSettings = DEFAULT_SETTINGS
+
+
+@dataclass(frozen=True, slots=True)
+class StartCanary:
+    route: str
+    proof: Passed
+    rollout: str
+    weight_bps: int
+    salt: str
+    unit_rule: UnitRule = DEFAULT_UNIT_RULE
+
+
+@dataclass(frozen=True, slots=True)
+class RaiseWeight:
+    route: str
+    rollout: str
+    weight_bps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Promote:
+    """holdback_bps: the incumbent that goes keeps this share for the bake; 0 for no bake."""
+
+    route: str
+    proof: Passed
+    holdback_bps: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EndBake:
+    """The incumbent before the promotion loses its last share. Needs no proof."""
+
+    route: str
+    rollout: str
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Takes the canary away. Needs no proof: going back is always allowed."""
+
+    route: str
+    rollout: str
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """Brings a former incumbent of this route back; the store knows which those are."""
+
+    route: str
+    incumbent: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeSettings:
+    """Same targets, other settings."""
+
+    route: str
+    settings: RouteSettings
+
+
+@dataclass(frozen=True)
+class SetChain:
+    """The whole chain, in order; a target that is new in it brings its proof.
+
+    capable: of `fallbacks`, those good enough for high stakes. proofs: by target id, for those
+    that the version before does not have; for another it replaces the evidence.
+    """
+
+    route: str
+    fallbacks: tuple[str, ...]
+    capable: tuple[str, ...] = ()
+    proofs: Mapping[str, ChainProof] = field(default_factory=dict)
+
+
+Change = (
+    CreateRoute
+    | StartCanary
+    | RaiseWeight
+    | Promote
+    | EndBake
+    | Abort
+    | Restore
+    | ChangeSettings
+    | SetChain
+)
+
+KINDS: Mapping[type, str] = {
+    CreateRoute: "baseline",
+    StartCanary: "canary",
+    RaiseWeight: "weight",
+    Promote: "promotion",
+    Abort: "abort",
+    Restore: "restore",
+    ChangeSettings: "settings",
+    # To the database: incumbent and canary stay as they are.
+    SetChain: "settings",
+    EndBake: "settings",
+}
+
+
+def apply(route: Route | None, change: Change) -> Route:  # noqa: C901, PLR0911, PLR0912 - one a class
+    """The route's next version. Raises IllegalTransition or ProofRefused; changes nothing."""
+    if isinstance(change, CreateRoute):
+        return _create(route, change)
+    if route is None:
+        raise IllegalTransition(f"there is no route {change.route!r}; create it first")
+    after = replace(route, version=route.version + 1)
+    match change:
+        case StartCanary():
+            return _start_canary(after, change)
+        case RaiseWeight():
+            canary = _canary_of(route, change.rollout)
+            if not canary.weight_bps < change.weight_bps <= BUCKETS:
+                raise IllegalTransition(
+                    f"route {route.name!r}: a weight only rises, "
+                    f"and {change.weight_bps} does not after {canary.weight_bps} bps"
+                )
+            return replace(after, canary=replace(canary, weight_bps=change.weight_bps))
+        case Promote():
+            return _promote(after, change)
+        case EndBake():
+            if route.holdback is None or route.holdback.rollout != change.rollout:
+                raise IllegalTransition(f"route {route.name!r} does not bake {change.rollout}")
+            return replace(after, holdback=None)
+        case Abort():
+            _canary_of(route, change.rollout)
+            return replace(after, canary=None)
+        case Restore():
+            return replace(after, incumbent=change.incumbent, canary=None, holdback=None)
+        case ChangeSettings():
+            return replace(after, settings=change.settings)
+        case SetChain():
+            return _set_chain(after, change)
+        case _:
+            assert_never(change)
+
+
+def _create(route: Route | None, change: CreateRoute) -> Route:
+    if route is not None:
+        raise IllegalTransition(f"route {change.route!r} exists, at version {route.version}")
+    fallback_chain.check(
+        change.route, change.incumbent, change.fallbacks, change.settings.capable
+    )
+    return Route(
+        name=change.route,
+        version=1,
+        incumbent=change.incumbent,
+        fallbacks=change.fallbacks,
+        settings=change.settings,
+    )
+
+
+def _set_chain(after: Route, change: SetChain) -> Route:
+    fallback_chain.check(after.name, after.incumbent, change.fallbacks, change.capable)
+    for target in change.fallbacks:
+        if target in change.proofs or target not in after.fallbacks:
+            proof = change.proofs.get(target)
+            fallback_chain.check_proof(after.name, target, proof)
+            if isinstance(proof, Passed):
+                _check_proof(after, proof)
+    settings = replace(after.settings, capable=change.capable)
+    return replace(after, fallbacks=change.fallbacks, settings=settings)
+
+
+def _start_canary(after: Route, change: StartCanary) -> Route:
+    _check_proof(after, change.proof)
+    if after.canary is not None:
+        raise IllegalTransition(
+            f"route {after.name!r} has a canary already: end that rollout first"
+        )
+    if after.holdback is not None:
+        raise IllegalTransition(
+            f"route {after.name!r} still bakes its last promotion: "
+            f"`swapgate canary finish {after.name}` ends that"
+        )
+    if not 0 < change.weight_bps <= BUCKETS:
+        raise IllegalTransition(
+            f"a canary's weight is 1 to {BUCKETS} bps, not {change.weight_bps}"
+        )
+    canary = Canary(
+        change.proof.candidate,
+        change.weight_bps,
+        change.salt,
+        change.rollout,
+        change.unit_rule,
+    )
+    return replace(after, canary=canary)
+
+
+def _promote(after: Route, change: Promote) -> Route:
+    proof = change.proof
+    _check_proof(after, proof)
+    canary = after.canary
+    if canary is None or canary.target != proof.candidate:
+        raise ProofRefused(f"route {after.name!r}: {proof.candidate} is not its canary")
+    holdback = None
+    if change.holdback_bps:
+        holdback = replace(
+            canary, target=after.incumbent, weight_bps=change.holdback_bps, control=True
+        )
+    return replace(after, incumbent=proof.candidate, canary=None, holdback=holdback)
+
+
+def _check_proof(route: Route, proof: Passed) -> None:
+    if (proof.route, proof.incumbent) != (route.name, route.incumbent):
+        raise ProofRefused(
+            f"verdict {proof.id} is for route {proof.route!r} against {proof.incumbent}; "
+            f"route {route.name!r} has incumbent {route.incumbent}: propose again"
+        )
+
+
+def _canary_of(route: Route, rollout: str) -> Canary:
+    if route.canary is None or route.canary.rollout != rollout:
+        raise IllegalTransition(f"route {route.name!r} has no canary of rollout {rollout}")
+    return route.canary

@@ -1,0 +1,297 @@
+"""The routing table: routes at one revision, immutable, replaced whole."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from hashlib import blake2b
+from typing import Any, Final, Self
+
+from harness.domain.canary.observation import DEFAULT_UNIT_RULE, UnitRule
+from harness.domain.evals.run import SuiteRole
+from harness.domain.operations.row_signatures import Revocations, SignedRows
+from harness.domain.providers.credentials import StoredKey
+from harness.domain.reliability.key_limits import KeyLimits
+from harness.domain.routing.kill_switch import Switch
+from harness.domain.routing.overrides import Overrides, RequestKind
+from harness.domain.routing.snapshot_lineage import NOWHERE, Lineage
+from harness.domain.routing.target import Provider, Target
+from harness.domain.shadow.shadow import Shadow
+
+BUCKETS = 10_000
+
+
+class Arm(StrEnum):
+    """KEEP_WARM: its requests go to another target for practice (B6), and prove nothing.
+
+    HOLDBACK: after a promotion, those still answered by the incumbent before it.
+    """
+
+    INCUMBENT = "incumbent"
+    CANARY = "canary"
+    HOLDBACK = "holdback"
+    KEEP_WARM = "keep_warm"
+
+
+class Stakes(StrEnum):
+    LOW = "low"
+    HIGH = "high"
+
+
+class OnContentPolicy(StrEnum):
+    """What follows a refusal of the provider's content filter (400)."""
+
+    FAIL = "fail"
+    FALLBACK = "fallback"
+
+
+class Commit(StrEnum):
+    """When a stream's answer is its target's for good."""
+
+    FIRST_TOKEN = "first_token"  # noqa: S105 - no password
+    WHOLE = "whole"  # it is held back until it is complete
+
+
+class OnBadEvent(StrEnum):
+    """What follows an event of a stream that cannot be read."""
+
+    FAIL = "fail"
+    SKIP = "skip"
+
+
+@dataclass(frozen=True, slots=True)
+class RouteSuite:
+    """A suite that decides about this route. weight: in the mean of several primary ones.
+
+    digest: of the content that was accepted with it; empty where nobody looked. It is no part
+    of what the route asks for, so that two settings with the same suites are equal.
+    """
+
+    suite: str
+    role: SuiteRole = SuiteRole.PRIMARY
+    weight: float = 1.0
+    digest: str = field(default="", compare=False)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        return cls(
+            data["suite"],
+            SuiteRole(data["role"]),
+            float(data.get("weight", 1.0)),
+            data.get("digest", ""),
+        )
+
+    @property
+    def words(self) -> str:
+        weight = "" if self.weight == 1.0 else f", weight {self.weight:g}"
+        return f"{self.suite} ({self.role.value}{weight})"
+
+
+@dataclass(frozen=True, slots=True)
+class RouteSettings:
+    """What does not bring a target into traffic.
+
+    total_timeout_s: one request's whole budget. keep_warm_bps: share of the requests for each
+    warmed target (B6), 0 to 1 000 (1 % is 100). side_effects: the tools act on the world, so
+    that nothing is sent to another model for practice. capable: ids of the fallbacks that are
+    good enough when the stakes are high (A4). data_class: of its traffic, by name; empty for
+    none (D8). task: requests that name it in `x-swapgate-task` come here; empty for none (A3).
+    capture_bps: share of the requests that is kept, redacted, 0 to 10 000 (F9); at most
+    capture_per_day (UTC), each for capture_keep_days. overrides: the routes that answer what
+    is asked of this one, by kind of request (D6). first_token_timeout_s: of a stream.
+    first_byte_timeout_s: of a plain answer. Both None for what is said of the model, else of
+    the router.
+    """
+
+    description: str = ""
+    stakes: Stakes = Stakes.LOW
+    policy: str = "default"
+    suites: tuple[RouteSuite, ...] = ()
+    total_timeout_s: float = 120.0
+    on_content_policy: OnContentPolicy = OnContentPolicy.FAIL
+    keep_warm_bps: int = 0
+    side_effects: bool = False
+    capable: tuple[str, ...] = ()
+    data_class: str = ""
+    task: str = ""
+    capture_bps: int = 0
+    capture_per_day: int = 200
+    capture_keep_days: float = 30.0
+    overrides: Overrides = field(default_factory=dict, hash=False)
+    first_token_timeout_s: float | None = None
+    first_byte_timeout_s: float | None = None
+    commit: Commit = Commit.FIRST_TOKEN
+    on_bad_event: OnBadEvent = OnBadEvent.FAIL
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Of `asdict`, by any version: what an older one did not know has its default.
+
+        Raises KeyError, TypeError or ValueError for what is no such thing.
+        """
+        suites = (RouteSuite.from_json(each) for each in data["suites"])
+        read = {
+            "stakes": Stakes(data["stakes"]),
+            "suites": tuple(suites),
+            "on_content_policy": OnContentPolicy(
+                data.get("on_content_policy", OnContentPolicy.FAIL)
+            ),
+            "commit": Commit(data.get("commit", Commit.FIRST_TOKEN)),
+            "on_bad_event": OnBadEvent(data.get("on_bad_event", OnBadEvent.FAIL)),
+            "capable": tuple(data.get("capable", ())),
+            "overrides": {
+                RequestKind(kind): route for kind, route in data.get("overrides", {}).items()
+            },
+        }
+        return cls(**{**data, **read})
+
+
+DEFAULT_SETTINGS: Final = RouteSettings()
+# A route's own time limits, by the names of its settings; None for what holds without them.
+OWN_LIMITS: Final = ("first_token_timeout_s", "first_byte_timeout_s")
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """weight_bps: share of sticky keys in basis points, 1 to 10 000 (1 % is 100).
+
+    control: a holdback; its target is what the candidate, now the incumbent, is compared with.
+    """
+
+    target: str
+    weight_bps: int
+    salt: str
+    rollout: str
+    unit_rule: UnitRule = DEFAULT_UNIT_RULE
+    control: bool = False
+
+    @property
+    def candidate_bps(self) -> int:
+        """The candidate's share."""
+        return BUCKETS - self.weight_bps if self.control else self.weight_bps
+
+    def is_candidate(self, arm: Arm) -> bool:
+        """Whether a request on this arm counts for the candidate, and not for its control."""
+        return arm is (Arm.INCUMBENT if self.control else Arm.CANARY)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A public model name. incumbent, fallbacks: target ids. version: rises by one.
+
+    holdback: while a promotion bakes, the incumbent before it and its share; then there
+    is no canary.
+    """
+
+    name: str
+    version: int
+    incumbent: str
+    canary: Canary | None = None
+    fallbacks: tuple[str, ...] = ()
+    settings: RouteSettings = DEFAULT_SETTINGS
+    holdback: Canary | None = None
+
+    @property
+    def trial(self) -> Canary | None:
+        """What its rollout counts: the canary, or after the promotion the holdback."""
+        return self.canary or self.holdback
+
+    @property
+    def targets(self) -> frozenset[str]:
+        trial = {self.trial.target} if self.trial else set()
+        return frozenset({self.incumbent, *self.fallbacks} | trial)
+
+    @property
+    def may_answer(self) -> frozenset[str]:
+        """Of `targets`, without the fallbacks that high stakes forbid."""
+        if self.settings.stakes is not Stakes.HIGH:
+            return self.targets
+        beneath = set(self.fallbacks) - set(self.settings.capable) - {self.incumbent}
+        return self.targets - beneath | ({self.trial.target} if self.trial else set())
+
+
+@dataclass(frozen=True)
+class RoutingTable:
+    """All routes at one revision. 0 is the empty table of a new installation."""
+
+    revision: int = 0
+    routes: Mapping[str, Route] = None  # type: ignore[assignment]  # set in __post_init__
+    targets: Mapping[str, Target] = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "routes", dict(self.routes or {}))
+        object.__setattr__(self, "targets", dict(self.targets or {}))
+
+
+def bucket_of(key: str, *, salt: str) -> int:
+    """0 to 9 999, the same on every worker for the same key and salt.
+
+    Not hash(): Python salts it per process, and two workers would disagree.
+    """
+    data = f"{salt}:{key}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(data, digest_size=8).digest()) % BUCKETS
+
+
+def in_canary(key: str, *, salt: str, weight_bps: int) -> bool:
+    """Whether a caller falls in the canary arm. Raising the weight only adds callers."""
+    return bucket_of(key, salt=salt) < weight_bps
+
+
+def arm_of(route: Route, key: str) -> Arm:
+    canary = route.canary
+    if canary and in_canary(key, salt=canary.salt, weight_bps=canary.weight_bps):
+        return Arm.CANARY
+    holdback = route.holdback
+    if holdback and bucket_of(key, salt=holdback.salt) >= BUCKETS - holdback.weight_bps:
+        # From the other end than the canary: these callers have never left the old model.
+        return Arm.HOLDBACK
+    return Arm.INCUMBENT
+
+
+@dataclass(frozen=True, slots=True)
+class KeyGrant:
+    """A data key as the router knows it. hash: HMAC-SHA-256 hex. routes: empty means all.
+
+    limits: None when there are none, so that such a key costs one look.
+    """
+
+    id: str
+    hash: str
+    routes: frozenset[str] = frozenset()
+    limits: KeyLimits | None = None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that a router needs to serve, at one moment. Immutable; swapped whole.
+
+    etag: changes whenever anything in it does (a key, a provider, a revision, a switch).
+    switches: kill switches that nobody has lifted; they may have expired since. shadows: that
+    nobody has ended, as well. stored_keys: of the providers, encrypted, in order. signed: the
+    rows that it was built from; None where nobody but Swapgate can have written them. lineage:
+    where it stands in its installation's history. revoked: ids of data keys that open nothing
+    any more.
+    """
+
+    table: RoutingTable
+    providers: Mapping[str, Provider]
+    keys: tuple[KeyGrant, ...]
+    etag: str
+    switches: tuple[Switch, ...] = ()
+    shadows: tuple[Shadow, ...] = ()
+    stored_keys: tuple[StoredKey, ...] = ()
+    signed: SignedRows | None = None
+    lineage: Lineage = NOWHERE
+    revoked: frozenset[str] = frozenset()
+
+    def without(self, former: Sequence[Revocations]) -> "Snapshot":
+        """The same, where the keys that were revoked in earlier epochs are so as well."""
+        more = [each for each in former if not self.revoked.issuperset(each.ids)]
+        if self.signed is None or not more:
+            return self
+        revoked = self.revoked.union(*(each.ids for each in more))
+        return replace(
+            self,
+            keys=tuple(key for key in self.keys if key.id not in revoked),
+            revoked=revoked,
+            signed=replace(self.signed, former=tuple(more)),
+        )

@@ -1,0 +1,218 @@
+"""A target: one model at one provider with its parameters and its request patch.
+
+Targets are immutable. Their id is the hash of their content, so that editing one cannot slip
+past the gate: another parameter is another target, and needs its own proof.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from functools import cached_property
+from typing import Final
+from urllib.parse import urlsplit
+
+from harness.domain.content_hash import digest
+from harness.domain.errors import InputError
+from harness.domain.providers.jwt_claims import claimed
+from harness.domain.providers.kinds import PROVIDER_KINDS, KeyStyle, with_limit_named
+from harness.domain.routing.capabilities import UNKNOWN, Capabilities
+
+JsonObject = Mapping[str, object]
+ANTHROPIC: Final = "anthropic"  # the kind of providers that speak Anthropic's Messages
+AZURE: Final = "azure_openai"
+# Of a request's body, what is never a provider's.
+ROUTED: Final = frozenset({"model", "messages", "input", "stream"})
+ANTHROPIC_VERSION: Final = "2023-06-01"  # of that protocol, where a client names none
+
+
+@dataclass(frozen=True)
+class RequestPatch:
+    """What is changed in a client's request before it goes to this target (A8).
+
+    parameters: body fields set whatever the client sent. prompt_addendum: text appended to the
+    system message (one is added if there is none). response_format: replaces the client's.
+    """
+
+    parameters: JsonObject = field(default_factory=dict)
+    prompt_addendum: str = ""
+    response_format: JsonObject | None = None
+
+    @property
+    def empty(self) -> bool:
+        return not (self.parameters or self.prompt_addendum or self.response_format)
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "parameters": dict(self.parameters),
+            "prompt_addendum": self.prompt_addendum,
+            "response_format": dict(self.response_format) if self.response_format else None,
+        }
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is called. `parameters` are defaults: a client's own value wins over them.
+
+    Raises InputError when provider or model is empty.
+    """
+
+    provider: str
+    model: str
+    parameters: JsonObject = field(default_factory=dict)
+    request_patch: RequestPatch = field(default_factory=RequestPatch)
+
+    def __post_init__(self) -> None:
+        if not (self.provider.strip() and self.model.strip()):
+            raise InputError("a target needs a provider and a model, e.g. openai/gpt-4o-mini")
+
+    @cached_property
+    def id(self) -> str:
+        """`t_` and 24 hexadecimal digits of the content's SHA-256."""
+        return f"t_{digest(self.as_json())[:24]}"
+
+    @property
+    def name(self) -> str:
+        """`provider/model`, with a short id when parameters or a patch set it apart."""
+        plain = not self.parameters and self.request_patch.empty
+        return (
+            f"{self.provider}/{self.model}"
+            if plain
+            else f"{self.provider}/{self.model}#{self.id[2:8]}"
+        )
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "provider": self.provider,
+            "model": self.model,
+            "parameters": dict(self.parameters),
+            "request_patch": self.request_patch.as_json(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """US dollars per million tokens. Input read from the provider's cache has a price of its
+    own; where none is given it costs what other input does.
+    """
+
+    input_usd_per_mtok: float
+    output_usd_per_mtok: float
+    cached_input_usd_per_mtok: float | None = None
+
+    def cost_usd(
+        self, input_tokens: float, output_tokens: float, cached_tokens: float = 0
+    ) -> float:
+        """input_tokens: all of them; cached_tokens: those that came from the cache."""
+        full, cached = self.input_usd_per_mtok, self.cached_input_usd_per_mtok
+        read = full if cached is None else cached
+        given = (input_tokens - cached_tokens) * full + cached_tokens * read
+        return (given + output_tokens * self.output_usd_per_mtok) / 1e6
+
+    def as_json(self) -> dict[str, float]:
+        """Without what is not given: a version that does not know it can read it too."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+def check_extra_body(fields: JsonObject) -> None:
+    """Raises InputError for a field that says what is asked, and of whom."""
+    for name in sorted(ROUTED & fields.keys()):
+        raise InputError(f"extra_body has {name!r}, which each request says for itself")
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderMove:
+    """Since when a provider answers from where it is, who moved it there, and why."""
+
+    at: datetime
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Provider:
+    """Where targets are called. api_key_env names the environment variable with the key.
+
+    The key itself is never stored here. prices: by model name; a model without one has an
+    unknown price, which is never shown as 0. more_api_key_envs: further keys, in the order in
+    which they are tried when one is refused. models: what a model can do, by its name; one
+    without an entry is taken to do everything. extra_body: fields of every request's body, the
+    weakest defaults; they change only while nothing was proven with them
+    (`control.providers`). extra_headers: in clear, as the file gives them and as they are sent;
+    sealed_headers: the same, encrypted, as they are stored. moved: None for one that has always
+    been where it is; no part of what it is.
+    """
+
+    name: str
+    kind: str
+    api_base: str
+    api_key_env: str | None = None
+    extra_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    prices: Mapping[str, Price] = field(default_factory=dict)
+    more_api_key_envs: tuple[str, ...] = ()
+    models: Mapping[str, Capabilities] = field(default_factory=dict)
+    extra_body: JsonObject = field(default_factory=dict)
+    sealed_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    moved: ProviderMove | None = field(default=None, compare=False)
+
+    @property
+    def header_names(self) -> list[str]:
+        return sorted({*self.extra_headers, *self.sealed_headers})
+
+    def as_sent(self, target: Target) -> Target:
+        """A target of it with its `extra_body` beneath the target's own parameters, and the
+        limit of answers as its kind calls it.
+
+        For the making of requests alone: its id is not the target's.
+        """
+        own, patch = {**self.extra_body, **target.parameters}, target.request_patch
+        parameters = with_limit_named(own, self.kind)
+        patched = with_limit_named(patch.parameters, self.kind)
+        if (parameters, patched) == (target.parameters, patch.parameters):
+            return target
+        return replace(
+            target, parameters=parameters, request_patch=replace(patch, parameters=patched)
+        )
+
+    def same_place(self, other: "Provider") -> bool:
+        """Whether requests to both come to the same answers: another key changes nothing of
+        that, another header may. Of providers with their headers in clear.
+        """
+        ours, theirs = (
+            (
+                each.kind,
+                each.api_base.rstrip("/"),
+                {name.lower(): value for name, value in each.extra_headers.items()},
+            )
+            for each in (self, other)
+        )
+        return ours == theirs
+
+    def url(self, path: str) -> str:
+        """path: below `/v1`, where the `api_base` ends; it may be left out of Anthropic's.
+
+        Of an Azure resource the address alone will do.
+        """
+        base = self.api_base.rstrip("/")
+        if self.kind == ANTHROPIC and not base.endswith("/v1"):
+            base += "/v1"
+        if self.kind == AZURE and not urlsplit(base).path:
+            base += "/openai/v1"
+        return f"{base}{path}"
+
+    def key_headers(self, key: str) -> dict[str, str]:
+        """key: empty for none."""
+        if not key:
+            return {}
+        kind = PROVIDER_KINDS.get(self.kind)
+        style = kind.key_style if kind is not None else KeyStyle.BEARER
+        told = claimed(key, kind.claim_headers) if kind and kind.claim_headers else {}
+        return {style.value: f"Bearer {key}" if style is KeyStyle.BEARER else key, **told}
+
+    @property
+    def key_envs(self) -> tuple[str, ...]:
+        """The environment variables of all its keys, the first one first."""
+        own = (self.api_key_env,) if self.api_key_env else ()
+        return tuple(dict.fromkeys((*own, *self.more_api_key_envs)))
+
+    def can(self, model: str) -> Capabilities:
+        return self.models.get(model, UNKNOWN)

@@ -1,0 +1,1 @@
+"""What shadow mode is: requests mirrored to a candidate, and pairs of answers compared."""

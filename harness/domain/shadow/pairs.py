@@ -1,0 +1,163 @@
+"""The incumbent's answer and the candidate's to one request, compared by what needs no model.
+
+Contents come as `router.transcript` gives them; what goes out is numbers alone. Pure.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from harness.domain.json_schema import fits
+
+PAIRS: Final = "pairs"
+SIMILARITY: Final = "similarity"
+UNIT: Final = "unit"
+CUT_OFF: Final = frozenset({"length", "max_tokens", "incomplete"})
+REFUSED: Final = frozenset({"content_filter", "refusal"})
+LEFT_OUT: Final = "[refusal left out]"
+
+
+class Check(StrEnum):
+    """What an answer holds or does not. SCHEMA: its form, see `domain.json_fit`."""
+
+    ANSWERED = "answered"
+    JSON = "json"
+    SCHEMA = "schema"
+    TOOLS = "tools"
+    NOT_REFUSED = "not_refused"
+    NOT_CUT_OFF = "not_cut_off"
+
+
+class Both(StrEnum):
+    """Which side of a pair holds a check."""
+
+    BOTH = "both"
+    INCUMBENT = "incumbent_only"
+    CANDIDATE = "candidate_only"
+    NEITHER = "neither"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One side's figures. ms: to the whole answer, of a stream to its first output."""
+
+    ms: float
+    output_tokens: int
+    cost_usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """content: the request and this side's answer to it; None where it gave none."""
+
+    content: Mapping[str, Any] | None
+    measured: Measured
+
+
+def compared(incumbent: Side, candidate: Side) -> tuple[dict[str, int], dict[str, float]]:
+    """Counts and sums of one pair, to be added up.
+
+    Raises ValueError, TypeError, KeyError or AttributeError for content of another shape.
+    """
+    ours, theirs = _checks(incumbent.content), _checks(candidate.content)
+    counts = {
+        f"{check.value}.{_both(ours[check], theirs[check]).value}": 1
+        for check in Check
+        if check in ours and check in theirs
+    }
+    if incumbent.content is None or candidate.content is None:
+        return counts, {}
+    counts[PAIRS] = 1
+    sums: dict[str, float] = {}
+    for name, side in (("incumbent", incumbent), ("candidate", candidate)):
+        text = _text(side.content or {})
+        sums[f"{name}.ms"] = side.measured.ms
+        sums[f"{name}.output_tokens"] = float(side.measured.output_tokens)
+        sums[f"{name}.characters"] = float(len(text))
+        sums[f"{name}.paired_usd"] = side.measured.cost_usd
+    if candidate.measured.ms > incumbent.measured.ms:
+        counts["slower"] = 1
+    one, other = (_text(side.content or {}) for side in (incumbent, candidate))
+    sums[SIMILARITY] = similarity(one, other)
+    return counts, sums
+
+
+def of_units(counts: Mapping[str, int]) -> dict[str, int]:
+    """The checks of a caller's first pair, by the names that callers are counted under."""
+    names = {f"{check.value}.{both.value}" for check in Check for both in Both}
+    return {f"{UNIT}.{name}": n for name, n in counts.items() if name in names}
+
+
+def similarity(one: str, other: str) -> float:
+    """Of words, whatever their order: those in both, of those in either (Jaccard); 0 to 1."""
+    a, b = set(one.casefold().split()), set(other.casefold().split())
+    return len(a & b) / len(a | b) if a | b else 1.0
+
+
+def _both(incumbent: bool, candidate: bool) -> Both:  # noqa: FBT001 - two of a kind
+    if incumbent:
+        return Both.BOTH if candidate else Both.INCUMBENT
+    return Both.CANDIDATE if candidate else Both.NEITHER
+
+
+def _checks(content: Mapping[str, Any] | None) -> dict[Check, bool]:
+    """Only what the request asks for is looked at; no answer holds nothing but itself."""
+    if content is None:
+        return {Check.ANSWERED: False}
+    answer = content["answer"]
+    ended = answer.get("finish_reason")
+    said = answer.get("content")
+    refused = ended in REFUSED or bool(answer.get("refusal")) or said == LEFT_OUT
+    found = {
+        Check.ANSWERED: True,
+        Check.NOT_REFUSED: not refused,
+        Check.NOT_CUT_OFF: ended not in CUT_OFF,
+    }
+    calls = answer.get("tool_calls") or ()
+    if content.get("tools"):
+        found[Check.TOOLS] = all(_valid(each, content["tools"]) for each in calls)
+    form = content.get("response_format") or {}
+    if form.get("type") in ("json_object", "json_schema") and not calls:
+        is_json, value = _parsed(_said(answer))
+        found[Check.JSON] = is_json
+        if form["type"] == "json_schema":
+            schema = (form.get("json_schema") or {}).get("schema")
+            found[Check.SCHEMA] = is_json and fits(schema, value)
+    return found
+
+
+def _valid(call: Mapping[str, Any], tools: list[Mapping[str, Any]]) -> bool:
+    """Whether it names a tool that was offered, with arguments of the tool's form."""
+    function = call.get("function") or {}
+    offered = {
+        each["function"]["name"]: each["function"] for each in tools if "function" in each
+    }
+    if function.get("name") not in offered:
+        return False
+    is_json, given = _parsed(function.get("arguments") or "{}")
+    wanted = offered[function["name"]].get("parameters")
+    return is_json and isinstance(given, dict) and fits(wanted, given)
+
+
+def _parsed(text: object) -> tuple[bool, object]:
+    try:
+        return True, json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError):
+        return False, None
+
+
+def _said(answer: Mapping[str, Any]) -> str:
+    content = answer.get("content")
+    if isinstance(content, list):
+        return "".join(str(each.get("text", "")) for each in content)
+    return content if isinstance(content, str) else ""
+
+
+def _text(content: Mapping[str, Any]) -> str:
+    """What it said, tool calls included."""
+    answer = content.get("answer") or {}
+    calls = (each.get("function") or {} for each in answer.get("tool_calls") or ())
+    called = (f"{each.get('name')} {each.get('arguments')}" for each in calls)
+    return " ".join([_said(answer), *called]).strip()

@@ -1,0 +1,24 @@
+"""Which requests a shadow mirrors, and when it has to end. Pure."""
+
+from harness.domain.routing.table import Route, bucket_of
+from harness.domain.shadow.shadow import Shadow
+
+
+def is_drawn(shadow: Shadow, key: str) -> bool:
+    """Sticky, with a salt of its own: the canary's callers and these are independent."""
+    return bucket_of(key, salt=f"shadow:{shadow.id}") < shadow.limits.share_bps
+
+
+def ended_by(shadow: Shadow, route: Route | None) -> str:
+    """Why the route as it is now takes no such shadow any more, in words; empty if it does."""
+    if route is None:
+        return f"there is no route {shadow.route!r} any more"
+    if route.settings.side_effects:
+        return "the route's tools act on the world now (side_effects)"
+    if route.settings.data_class != shadow.data_class:
+        return "the route carries another class of data now"
+    if route.incumbent != shadow.incumbent:
+        return "the route has another incumbent now"
+    if route.canary is not None and route.canary.target == shadow.candidate.id:
+        return "the candidate has its canary now, and answers users"
+    return ""

@@ -1,0 +1,1 @@
+"""The offline gate: paired scores of two eval runs in, a verdict out."""

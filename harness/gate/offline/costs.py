@@ -1,0 +1,192 @@
+"""The claim that a candidate costs less: paired costs of the same items, item after item.
+
+With a share s to be saved, the null is that the mean of y = (1 - s) * incumbent - candidate is
+at most 0. The bets are those of the scores (statistics.md 1.3), on y in units of a ceiling; so
+the level holds at every moment and for costs of any shape, as long as no item of the candidate
+costs more than its ceiling. After one that does nothing can be shown: a rare dear answer is
+just what a mean of cheap ones hides. (Of a mean nothing at all can be shown without a ceiling:
+Bahadur & Savage 1956.)
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Final
+
+from harness.domain.evals.run import SuitePlan
+from harness.gate.offline.arm_intervals import mean_interval
+from harness.gate.offline.design import REJECT_AT
+
+# Both in US dollars per item, means over epochs; None where one of them is not known.
+CostPair = tuple[float | None, float | None]
+
+
+class CostOutcome(StrEnum):
+    OPEN = "open"
+    SHOWN = "shown"
+    REFUTED = "refuted"  # saves less than was claimed
+    UNSHOWABLE = "unshowable"  # an item above its ceiling, or nobody knows what a side costs
+
+
+# An item may also cost this many times the dearest one before it: a heavy tail shows itself.
+HEADROOM: Final = 5.0
+# By then a side that has a price has shown one.
+KNOWN_AFTER: Final = 20
+_CAP: Final = 0.75
+_PRIOR: Final = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class CostEvidence:
+    """What the items used say of the cost. US dollars per item; shares of 1.
+
+    saving: 1 minus the ratio of the means, over the items with both costs; its interval is
+    95 % and not adjusted for early stopping. above_ceiling: items of the candidate.
+    """
+
+    outcome: CostOutcome
+    n_used: int
+    incumbent_usd: float | None
+    candidate_usd: float | None
+    saving: float | None
+    saving_low: float | None
+    saving_high: float | None
+    log_e: float
+    log_e_bad: float
+    missing_incumbent: int
+    missing_candidate: int
+    above_ceiling: int
+
+    @property
+    def against(self) -> bool:
+        """Whether further items cannot make it a pass."""
+        return self.outcome in (CostOutcome.REFUTED, CostOutcome.UNSHOWABLE)
+
+    def as_json(self) -> dict[str, object]:
+        return asdict(self)
+
+
+class _Bet:
+    """A betting e-process for a mean above 0 of values that are at least -1."""
+
+    def __init__(self, log_level: float, n_max: int) -> None:
+        self._level, self._n_max = log_level, n_max
+        self._n, self._total, self._squares = 0, 0.0, 0.0
+        self.log_e = 0.0
+
+    @property
+    def crossed(self) -> bool:
+        return self.log_e >= self._level
+
+    def add(self, x: float) -> None:
+        spread = self._squares - self._total * self._total / self._n if self._n else 0.0
+        variance = (_PRIOR + max(spread, 0.0)) / (self._n + 1.0)
+        stake = min(math.sqrt(2.0 * self._level / (variance * self._n_max)), _CAP)
+        self.log_e += math.log1p(stake * x)
+        self._n += 1
+        self._total += x
+        self._squares += x * x
+
+
+def judge_costs(pairs: Sequence[CostPair], plan: SuitePlan) -> CostEvidence:
+    """Read item after item, up to where the claim is decided.
+
+    The ceiling of an item is plan.cost_ceiling times the mean cost of the incumbent's items
+    before it, or HEADROOM times the candidate's dearest before it; before there is one nothing
+    is bet. A missing cost counts against what it would decide: the candidate's as the ceiling,
+    the incumbent's as nothing.
+    """
+    cheaper = _Bet(math.log(1.0 / plan.alpha), plan.n_max)
+    dearer = _Bet(REJECT_AT, plan.n_max)
+    known, total, dearest, used, above = 0, 0.0, 0.0, 0, 0
+    unknown = False
+    for ours, theirs in pairs:
+        used += 1
+        if total > 0.0:
+            ceiling = max(plan.cost_ceiling * total / known, HEADROOM * dearest)
+            above += theirs is not None and theirs > ceiling
+            low, high = _saved(ours, theirs, plan.min_saving, ceiling)
+            cheaper.add(low)
+            dearer.add(-high)
+        if ours is not None:
+            known, total = known + 1, total + ours
+        dearest = max(dearest, theirs or 0.0)
+        unknown = used == KNOWN_AFTER and _unknown(pairs[:used])
+        if above or unknown or cheaper.crossed or dearer.crossed:
+            break
+    outcome = CostOutcome.OPEN
+    if dearer.crossed:
+        outcome = CostOutcome.REFUTED
+    elif above or unknown:
+        outcome = CostOutcome.UNSHOWABLE
+    elif cheaper.crossed:
+        outcome = CostOutcome.SHOWN
+    return _evidence(pairs[:used], outcome, (cheaper.log_e, dearer.log_e), above)
+
+
+def items_to_show(saving: float, plan: SuitePlan) -> int | None:
+    """About how many items show it when every answer saves this share; None for never.
+
+    Each item multiplies the evidence by 1 + .75 (saving - claimed) / ceiling at most.
+    """
+    gap = saving - plan.min_saving
+    if gap <= 0.0:
+        return None
+    return math.ceil(math.log(1.0 / plan.alpha) / math.log1p(_CAP * gap / plan.cost_ceiling))
+
+
+def _saved(
+    ours: float | None, theirs: float | None, share: float, ceiling: float
+) -> tuple[float, float]:
+    """(1 - share) * ours - theirs in ceilings, at the least and at the most; within [-1, 1]."""
+    if ours is not None and theirs is not None:
+        y = max(-1.0, min(1.0, ((1.0 - share) * ours - theirs) / ceiling))
+        return y, y
+    least = 0.0 if ours is None else (1.0 - share) * ours / ceiling
+    spent = 1.0 if theirs is None else theirs / ceiling
+    return max(-1.0, min(1.0, least - spent)), 1.0
+
+
+def _unknown(pairs: Sequence[CostPair]) -> bool:
+    """Whether a side has no cost above 0: nobody said its price, or it is for nothing."""
+    return not any(a for a, _ in pairs) or all(b is None for _, b in pairs)
+
+
+def _evidence(
+    pairs: Sequence[CostPair], outcome: CostOutcome, logs: tuple[float, float], above: int
+) -> CostEvidence:
+    both = [(a, b) for a, b in pairs if a is not None and b is not None]
+    saving, low, high = _saving(both)
+    return CostEvidence(
+        outcome=outcome,
+        n_used=len(pairs),
+        incumbent_usd=_mean(a for a, _ in both),
+        candidate_usd=_mean(b for _, b in both),
+        saving=saving,
+        saving_low=low,
+        saving_high=high,
+        log_e=logs[0],
+        log_e_bad=logs[1],
+        missing_incumbent=sum(a is None for a, _ in pairs),
+        missing_candidate=sum(b is None for _, b in pairs),
+        above_ceiling=above,
+    )
+
+
+def _saving(
+    both: Sequence[tuple[float, float]],
+) -> tuple[float | None, float | None, float | None]:
+    """1 minus the ratio of the means, with its interval by linearisation."""
+    ours = math.fsum(a for a, _ in both)
+    if ours <= 0.0:
+        return None, None, None
+    ratio = math.fsum(b for _, b in both) / ours
+    mean = ours / len(both)
+    found = mean_interval([1.0 - ratio + (ratio * a - b) / mean for a, b in both])
+    return 1.0 - ratio, *(found or (None, None))
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    known = list(values)
+    return math.fsum(known) / len(known) if known else None

@@ -1,0 +1,74 @@
+"""What is fixed before the first score is seen: claim, allowed loss, items, error."""
+
+import math
+from dataclasses import dataclass
+
+from harness.domain.errors import InputError
+from harness.domain.evals.run import QUALITY_CLAIMS, Claim, Primaries, SuitePlan
+
+EARLY_SHARE = 0.2
+FINAL_SHARE = 0.8
+# The rejection is a safety with its own 5 %: it cannot cause a false promotion.
+REJECT_AT = math.log(20.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """One comparison (statistics.md 1.2). margin: allowed loss, a share of 1. n_max: items.
+
+    claim: about the scores, superior or non_inferior. early: whether it may be shown before
+    n_max; otherwise the test there has the whole alpha (statistics.md 1.7).
+
+    Raises InputError for a margin or alpha outside (0, 1) and for n_max below 1.
+    """
+
+    claim: Claim
+    margin: float
+    n_max: int
+    alpha: float = 0.05
+    early: bool = True
+
+    def __post_init__(self) -> None:
+        if self.claim not in QUALITY_CLAIMS:
+            raise InputError(f"{self.claim.value} is no claim about scores alone")
+        if not 0.0 < self.margin < 1.0:
+            raise InputError(f"the margin is between 0 and 1, not {self.margin:g}")
+        if not 0.0 < self.alpha < 1.0:
+            raise InputError(f"alpha is between 0 and 1, not {self.alpha:g}")
+        if self.n_max < 1:
+            raise InputError(f"a comparison needs at least 1 item, not {self.n_max}")
+
+    @property
+    def theta0(self) -> float:
+        """The null is that the mean difference is at most this."""
+        return 0.0 if self.claim is Claim.SUPERIOR else -self.margin
+
+    @property
+    def alpha1(self) -> float:
+        """Error spent on early promotion."""
+        return EARLY_SHARE * self.alpha if self.early else 0.0
+
+    @property
+    def alpha2(self) -> float:
+        """Error spent on the test at n_max."""
+        return FINAL_SHARE * self.alpha if self.early else self.alpha
+
+    @property
+    def bets_for(self) -> float:
+        """The log e-value that the bets aim at."""
+        return math.log(1.0 / (EARLY_SHARE * self.alpha))
+
+    @property
+    def promote_at(self) -> float:
+        """The log e-value that promotes early."""
+        return self.bets_for if self.early else math.inf
+
+
+def design_of(plan: SuitePlan) -> Design:
+    return Design(
+        claim=plan.claim.quality,
+        margin=plan.margin,
+        n_max=plan.n_max,
+        alpha=plan.alpha,
+        early=plan.combine is not Primaries.ANY,
+    )

@@ -1,0 +1,259 @@
+"""Two runs' samples become pairs, missing ones by the worst case (statistics.md 1.1).
+
+Nothing is dropped because of its outcome, and nothing is taken out of order: only the items
+before the first one that is not complete on both sides count.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from harness.domain.errors import InputError, StaleEvidence
+from harness.domain.evals.pins import Served, ServedModel, ServedPin, told
+from harness.domain.evals.run import Claim, Pair, Sample, SampleError, SuitePlan
+
+# Up to this share of the planned items the candidate may fail to answer.
+INFRA_TOLERANCE = 0.02
+UNSCORED_HIGH = "UNSCORED_HIGH"
+# (.1 + .2) / 2 and (.15 + .15) / 2 are not the same double: that is no win.
+ROUNDING = 1e-12
+UNSCORED_TOLERANCE = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class PairedItem:
+    """One pair and what the report must say about it.
+
+    unscored_*: epochs without a score. unanswered: the candidate's infrastructure failed.
+    rules: form rules that broke in the candidate's answers, one entry per epoch. served: what
+    the providers said; not part of what a pair is. costs: US dollars of (incumbent, candidate),
+    means over epochs, where the claim asks for them.
+    """
+
+    pair: Pair
+    unscored_incumbent: int = 0
+    unscored_candidate: int = 0
+    unanswered: bool = False
+    rules: tuple[str, ...] = ()
+    served: Served = field(default=Served(), compare=False)
+    costs: tuple[float | None, float | None] = (None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """The contiguous prefix of one suite. blocked: why no item after it can be measured.
+
+    stored_served: where the items come from a verdict, what it says was served.
+    """
+
+    items: tuple[PairedItem, ...]
+    incumbent_run: str
+    candidate_run: str
+    blocked: str = ""
+    stored_served: Served | None = None
+
+    @property
+    def served(self) -> Served:
+        """What answered and scored these items."""
+        if self.stored_served is not None:
+            return self.stored_served
+        return Served(
+            incumbent=told(one for item in self.items for one in item.served.incumbent),
+            candidate=told(one for item in self.items for one in item.served.candidate),
+            judge=told(one for item in self.items for one in item.served.judge),
+        )
+
+
+def mean_score(scores: Iterable[float | None], if_missing: float) -> float:
+    """Mean over epochs, a missing score counting `if_missing`."""
+    known = [if_missing if score is None else score for score in scores]
+    return math.fsum(known) / len(known) + 0.0
+
+
+def difference(candidate: float, incumbent: float) -> float:
+    """Candidate minus incumbent; 0 where only the rounding of two equal means differs."""
+    d = candidate - incumbent
+    return d if abs(d) > ROUNDING else 0.0
+
+
+def pair_up(
+    plan: SuitePlan, incumbent: Sequence[Sample], candidate: Sequence[Sample]
+) -> Paired:
+    """The items that both sides have finished, in the registered order.
+
+    Raises StaleEvidence when the sides are not the same items, order or epochs, or hold a
+    sample twice; InputError for a score outside [0, 1].
+    """
+    ours, theirs = _by_position(plan, incumbent), _by_position(plan, candidate)
+    items: list[PairedItem] = []
+    unanswered, blocked, pinned = 0, "", _Pinned(plan.served_pin)
+    allowed = INFRA_TOLERANCE * plan.n_max
+    for position in range(plan.n_max):
+        a, b = ours.get(position, []), theirs.get(position, [])
+        _same_item(plan, position, a, b)
+        if len(a) < plan.epochs or len(b) < plan.epochs:
+            break
+        _same_epochs(plan, a, b)
+        item = _paired(a, b)
+        if plan.claim is Claim.CHEAPER:
+            item = replace(item, costs=(_cost(a), _cost(b)))
+        unanswered += item.unanswered
+        blocked = pinned.broken(item) or _blocking(a, b, unanswered, allowed)
+        if blocked:
+            break
+        items.append(item)
+    return Paired(tuple(items), _run_of(incumbent), _run_of(candidate), blocked)
+
+
+def _by_position(plan: SuitePlan, samples: Sequence[Sample]) -> Mapping[int, list[Sample]]:
+    found: dict[int, list[Sample]] = {}
+    seen: dict[tuple[str, int], Sample] = {}
+    places: dict[str, int] = {}
+    for sample in samples:
+        key = (sample.item, sample.epoch)
+        if key in seen:
+            raise _stale(
+                plan, f"item {sample.item} epoch {sample.epoch} is there twice in one run"
+            )
+        if sample.run != samples[0].run:
+            raise _stale(plan, f"samples of two runs, {samples[0].run} and {sample.run}")
+        if places.setdefault(sample.item, sample.position) != sample.position:
+            raise _stale(plan, f"item {sample.item} has two places in the order")
+        seen[key] = sample
+        found.setdefault(sample.position, []).append(_checked(sample))
+    for group in found.values():
+        group.sort(key=lambda sample: sample.epoch)
+    return found
+
+
+def _checked(sample: Sample) -> Sample:
+    for name, score in (("strict", sample.strict), ("lenient", sample.lenient)):
+        if score is not None and not 0.0 <= score <= 1.0:
+            raise InputError(
+                f"run {sample.run}, item {sample.item}: the {name} score is {score}; "
+                "scores are numbers from 0 to 1, mend the scorer"
+            )
+    return sample
+
+
+def _same_item(plan: SuitePlan, position: int, a: list[Sample], b: list[Sample]) -> None:
+    names = sorted({sample.item for sample in (*a, *b)})
+    if len(names) > 1:
+        raise _stale(plan, f"place {position} holds {' and '.join(names)}")
+    if max(len(a), len(b)) > plan.epochs:
+        raise _stale(plan, f"item {names[0]} has more than the planned {plan.epochs} epoch(s)")
+
+
+def _same_epochs(plan: SuitePlan, a: list[Sample], b: list[Sample]) -> None:
+    if [sample.epoch for sample in a] != [sample.epoch for sample in b]:
+        raise _stale(plan, f"item {a[0].item}: the epochs of the two sides differ")
+
+
+def _stale(plan: SuitePlan, what: str) -> StaleEvidence:
+    return StaleEvidence(f"suite {plan.suite}: {what}; run the comparison again")
+
+
+def _run_of(samples: Sequence[Sample]) -> str:
+    return samples[0].run if samples else ""
+
+
+def _infra(sample: Sample) -> bool:
+    return sample.error is SampleError.INFRA
+
+
+def _strict(sample: Sample) -> float | None:
+    return None if sample.error else sample.strict
+
+
+def _lenient(sample: Sample) -> float | None:
+    # A re-parse may find a score where the strict reading found none.
+    if _infra(sample):
+        return None
+    return _strict(sample) if sample.lenient is None else sample.lenient
+
+
+def _unscored(samples: Sequence[Sample]) -> int:
+    return sum(_strict(sample) is None and not _infra(sample) for sample in samples)
+
+
+def _paired(a: Sequence[Sample], b: Sequence[Sample]) -> PairedItem:
+    return PairedItem(
+        pair=Pair(
+            item=a[0].item,
+            incumbent=mean_score(map(_strict, a), 1.0),
+            candidate=mean_score(map(_strict, b), 0.0),
+            lenient_incumbent=mean_score(map(_lenient, a), 1.0),
+            lenient_candidate=mean_score(map(_lenient, b), 0.0),
+        ),
+        unscored_incumbent=_unscored(a),
+        unscored_candidate=_unscored(b),
+        unanswered=any(map(_infra, b)),
+        rules=tuple(
+            sample.rule or "unnamed"
+            for sample in b
+            if not _infra(sample) and (sample.rule or _strict(sample) != _lenient(sample))
+        ),
+        served=Served(
+            incumbent=told(sample.served for sample in a),
+            candidate=told(sample.served for sample in b),
+            judge=told(sample.judge for sample in (*a, *b)),
+        ),
+    )
+
+
+class _Pinned:
+    """Holds every item against what served the first one: else it is no one measurement."""
+
+    def __init__(self, pin: ServedPin) -> None:
+        self._pin = pin
+        self._first: dict[str, tuple[ServedModel, str]] = {}
+
+    def broken(self, item: PairedItem) -> str:
+        """Why the run ends before this item; empty when it does not."""
+        served = item.served
+        for whose, models in (
+            ("the incumbent", served.incumbent),
+            ("the candidate", served.candidate),
+            ("the judge", served.judge),
+        ):
+            for model in models:
+                first, since = self._first.setdefault(whose, (model, item.pair.item))
+                if model.unlike(first, self._pin):
+                    return (
+                        f"two models answered as {whose}: {first.label} from item {since} on, "
+                        f"{model.label} to item {item.pair.item}; that is no one measurement"
+                    )
+        return ""
+
+
+def _cost(samples: Sequence[Sample]) -> float | None:
+    """Mean over epochs; None where one of them is not known, or was no answer."""
+    costs = [None if _infra(sample) else sample.cost_usd for sample in samples]
+    known = [cost for cost in costs if cost is not None and math.isfinite(cost) and cost >= 0]
+    return math.fsum(known) / len(known) if len(known) == len(costs) else None
+
+
+def _why(broken: Sample) -> str:
+    # It ends within a sentence.
+    return broken.error_text.rstrip(". ") or "no reply"
+
+
+def _blocking(a: Sequence[Sample], b: Sequence[Sample], unanswered: int, allowed: float) -> str:
+    broken = next(filter(_infra, a), None)
+    if broken is not None:
+        if broken.answer:
+            return (
+                f"the incumbent's answer to item {broken.item} was not judged: {_why(broken)}"
+            )
+        return f"the incumbent did not answer item {broken.item}: {_why(broken)}"
+    broken = next((sample for sample in b if _infra(sample) and sample.answer), None)
+    if broken is not None:
+        # It did answer: what failed is ours, and no tolerance of the candidate's.
+        return f"the candidate's answer to item {broken.item} was not judged: {_why(broken)}"
+    broken = next(filter(_infra, b), None)
+    if broken is not None and unanswered > allowed:
+        return (
+            f"the candidate did not answer {unanswered} items, more than 2 % of those planned; "
+            f"the last was {broken.item}: {_why(broken)}"
+        )
+    return ""

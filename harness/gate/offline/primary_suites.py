@@ -1,0 +1,178 @@
+"""Several primary suites as one claim: their weighted mean, or at least one of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import fsum
+from typing import Final
+
+from harness.domain.content_hash import digest
+from harness.domain.evals.run import Pair, SuitePlan, SuiteReport
+from harness.gate.offline.design import REJECT_AT
+from harness.gate.offline.pairs import Paired, PairedItem
+from harness.gate.offline.suite_claims import Case, judge_case
+from harness.gate.offline.suites import Judgement, Stopped, judge_pairs
+from harness.gate.planning.multiplicity import holm
+
+# A blank cannot stand in the name of a suite that somebody writes by accident.
+WEIGHTED_MEAN: Final = "weighted mean"
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """votes: (outcome that counts, its report). members: by suite. whole: of all together."""
+
+    votes: tuple[tuple[str, SuiteReport], ...]
+    members: Mapping[str, Judgement]
+    whole: SuiteReport | None = None
+
+
+def weighted_mean(cases: Sequence[Case]) -> Group:
+    """The claim on items that are made of one item of each suite, in their orders.
+
+    Score and cost of such an item are the weighted means of its parts; so the gate judges it as
+    any other, with the same error. Each suite is still a guard: when one is shown worse by
+    itself, up to where the mean is decided, that counts.
+    """
+    whole = _composite(cases)
+    judged = judge_case(whole)
+    decided = judged.report.outcome != "running"
+    upto = judged.consumed if decided else len(whole.paired.items)
+    votes, members = [(judged.report.outcome, judged.report)], {}
+    for case in cases:
+        found, counts = _member(case, upto, decided=decided)
+        members[case.plan.suite] = found
+        if counts:
+            votes.insert(0, (found.report.outcome, found.report))
+    return Group(tuple(votes), members, judged.report)
+
+
+def at_least_one(cases: Sequence[Case]) -> Group:
+    """Superiority on one or more of the suites, each at its own n_max. Source: Holm 1979.
+
+    A suite that is not measured to its end has p = 1. One that is shown worse still rejects.
+    """
+    found = [judge_pairs(case.plan, case.paired, stopped=case.stopped) for case in cases]
+    alpha = min(case.plan.alpha for case in cases)
+    p_values = [_p(each.report) for each in found]
+    shown = holm(p_values, alpha)
+    ranks = _ranks(p_values)
+    members = {
+        case.plan.suite: replace(
+            each, report=_adjusted(each.report, p, rank, alpha / (len(cases) - rank), ok=ok)
+        )
+        for case, each, p, rank, ok in zip(cases, found, p_values, ranks, shown, strict=True)
+    }
+    reports = [each.report for each in members.values()]
+    settled = [r for r in reports if r.log_e_bad >= REJECT_AT or r.outcome in BLOCKING]
+    passed = [r for r in reports if r.outcome == "passed"]
+    # The strongest last: it is the one that is told.
+    passed.sort(key=lambda report: -_p(report))
+    counted = settled or passed or reports
+    return Group(tuple((r.outcome, r) for r in counted), members)
+
+
+BLOCKING: Final = ("failed", "running", "infra_error")
+
+
+def _composite(cases: Sequence[Case]) -> Case:
+    plans = [case.plan for case in cases]
+    weights = shares(plans)
+    length = min(len(case.paired.items) for case in cases)
+    rows = zip(*(case.paired.items[:length] for case in cases), strict=True)
+    items = tuple(_item(n, row, weights) for n, row in enumerate(rows, start=1))
+    # Whoever ended first says why nothing comes after it.
+    ended = [case for case in cases if len(case.paired.items) == length]
+    blocked = next((case.paired.blocked for case in ended if case.paired.blocked), "")
+    plan = replace(
+        plans[0],
+        suite=WEIGHTED_MEAN,
+        suite_digest=digest([plan.suite_digest for plan in plans]),
+        alpha=min(plan.alpha for plan in plans),
+        n_max=min(plan.n_max for plan in plans),
+        look=max(plan.look for plan in plans),
+        combine=None,
+        weight=1.0,
+    )
+    return Case(plan, Paired(items, "", "", blocked), _stopped(ended))
+
+
+def shares(plans: Sequence[SuitePlan]) -> tuple[float, ...]:
+    """The weights as shares of 1."""
+    total = fsum(plan.weight for plan in plans)
+    return tuple(plan.weight / total for plan in plans)
+
+
+def _stopped(ended: Sequence[Case]) -> Stopped | None:
+    found = [case.stopped for case in ended if case.stopped]
+    # "Not measured" before "not enough".
+    return min(found, key=lambda each: each[0] != "infra_error") if found else None
+
+
+def _item(number: int, parts: Sequence[PairedItem], weights: Sequence[float]) -> PairedItem:
+    def mean(values: Sequence[float]) -> float:
+        # Three thirds of 1 may be a little more than 1.
+        return min(1.0, fsum(w * v for w, v in zip(weights, values, strict=True)))
+
+    return PairedItem(
+        pair=Pair(
+            item=f"{number}",
+            incumbent=mean([each.pair.incumbent for each in parts]),
+            candidate=mean([each.pair.candidate for each in parts]),
+            lenient_incumbent=mean([each.pair.lenient_incumbent for each in parts]),
+            lenient_candidate=mean([each.pair.lenient_candidate for each in parts]),
+        ),
+        unscored_incumbent=max(each.unscored_incumbent for each in parts),
+        unscored_candidate=max(each.unscored_candidate for each in parts),
+        unanswered=any(each.unanswered for each in parts),
+        rules=tuple(rule for each in parts for rule in each.rules),
+        costs=(
+            _sum([each.costs[0] for each in parts], weights),
+            _sum([each.costs[1] for each in parts], weights),
+        ),
+    )
+
+
+def _sum(values: Sequence[float | None], weights: Sequence[float]) -> float | None:
+    known = [w * v for w, v in zip(weights, values, strict=True) if v is not None]
+    return fsum(known) if len(known) == len(values) else None
+
+
+def _member(case: Case, upto: int, *, decided: bool) -> tuple[Judgement, bool]:
+    """The suite by itself, and whether it counts: only when it is shown worse."""
+    first = case.first(upto)
+    early = judge_pairs(case.plan, first.paired, stopped=first.stopped)
+    if early.report.log_e_bad >= REJECT_AT and early.report.outcome != "passed":
+        # Whether by form or by substance may take items behind those of the mean.
+        found = judge_pairs(case.plan, case.paired, stopped=case.stopped)
+        return replace(found, consumed=max(found.consumed, upto)), True
+    report = early.report
+    if decided and report.outcome in ("running", "infra_error"):
+        report = replace(report, outcome="inconclusive", reason="Open by itself.")
+    reason = (
+        f"{report.reason} It counts in the weighted mean, with weight {case.plan.weight:g}."
+    )
+    return Judgement(replace(report, reason=reason), upto), False
+
+
+def _p(report: SuiteReport) -> float:
+    done = report.n_used >= report.n_max and report.p_final is not None
+    return report.p_final if done and report.p_final is not None else 1.0
+
+
+def _ranks(p_values: Sequence[float]) -> list[int]:
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    return [order.index(index) for index in range(len(p_values))]
+
+
+def _adjusted(
+    report: SuiteReport, p: float, rank: int, limit: float, *, ok: bool
+) -> SuiteReport:
+    details = {**report.details, "holm": {"p": p, "rank": rank + 1, "limit": limit}}
+    said = f"By Holm's rule p = {p:.2g} had to be at most {limit:.2g}."
+    if report.outcome not in ("passed", "inconclusive"):
+        return replace(report, details=details)
+    outcome = "passed" if ok else "inconclusive"
+    reason = report.reason
+    if report.outcome == "passed" and not ok:
+        reason = "Better by itself, but not after the other suites are counted."
+    return replace(report, outcome=outcome, reason=f"{reason} {said}", details=details)

@@ -1,0 +1,192 @@
+"""Whether stored scores still give a stored verdict (A2): decided again, compared by tolerance.
+
+Its own inputs are believed for nothing that decides: its terms are the registered ones, its
+pairs are made anew from the samples. Figures are compared within TOLERANCE, since another
+version of a numerical library may give another last digit.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any, Final
+
+from harness.domain.errors import SwapgateError
+from harness.domain.evals.pins import Served
+from harness.domain.evals.run import Sample, Verdict
+from harness.domain.proposals.proposal import Proposal
+from harness.domain.safe_time import later
+from harness.gate.offline.pairs import pair_up
+from harness.gate.offline.replay import (
+    FIRST_RULES,
+    RULES,
+    cases_of,
+    report_json,
+    rules_of,
+    times_of,
+)
+from harness.gate.offline.suite_claims import Case
+from harness.gate.offline.verdicts import decide_again
+
+Sides = tuple[Sequence[Sample], Sequence[Sample]]
+
+TOLERANCE: Final = 1e-9
+SHOWN: Final = 5  # items and figures named in words
+
+
+class Agreement(StrEnum):
+    AGREES = "agrees"
+    # The evidence is the same and so is what it decides; a figure is another.
+    FIGURES_DIFFER = "figures_differ"
+    DIFFERS = "differs"
+
+
+@dataclass(frozen=True, slots=True)
+class Recomputation:
+    """differences: in words, empty when all agrees."""
+
+    agreement: Agreement
+    differences: tuple[str, ...] = ()
+
+    @property
+    def agrees(self) -> bool:
+        return self.agreement is Agreement.AGREES
+
+    @property
+    def words(self) -> str:
+        return "; ".join(self.differences)
+
+
+def recompute(
+    stored: Verdict, proposal: Proposal, samples: Mapping[str, Sides]
+) -> Recomputation:
+    """The verdict decided again from `samples`, by suite, on what `proposal` registered.
+
+    samples: incumbent's and candidate's; in the run's order, and perhaps more of them than were
+    there when it was decided.
+    """
+    if rules_of(stored.inputs) not in range(FIRST_RULES, RULES + 1):
+        return Recomputation(
+            Agreement.FIGURES_DIFFER,
+            (f"rules {rules_of(stored.inputs)} decided it, this version has {RULES}: upgrade",),
+        )
+    try:
+        return _recompute(stored, proposal, samples)
+    except (SwapgateError, AttributeError, ValueError, LookupError, TypeError) as error:
+        # What is no verdict of ours may hold anything.
+        return _differs([f"it cannot be decided again: {type(error).__name__}: {error}"])
+
+
+def _recompute(
+    stored: Verdict, proposal: Proposal, samples: Mapping[str, Sides]
+) -> Recomputation:
+    cases = cases_of(stored.inputs)
+    found = [*_unregistered(stored, proposal, cases)]
+    again = []
+    for case in cases:
+        measured, unlike = measured_again(case, samples.get(case.plan.suite, ((), ())))
+        found += unlike
+        again.append(measured)
+    if found:
+        return _differs(found)
+    decided = decide_again(stored, again)
+    if decided is None:
+        return _differs(["the stored scores do not decide"])
+    return _compared(stored, decided)
+
+
+def _unregistered(stored: Verdict, proposal: Proposal, cases: Sequence[Case]) -> Iterator[str]:
+    """Where the verdict is about something else than its proposal registered."""
+    for name in ("route", "incumbent", "candidate"):
+        if getattr(stored, name) != getattr(proposal, name):
+            yield f"its {name} is not the one of {proposal.id}"
+    plans = {case.plan.suite: case.plan.as_json() for case in cases}
+    if plans != {plan.suite: plan.as_json() for plan in proposal.plans}:
+        yield f"its suites and terms are not those that {proposal.id} registered"
+    for case in cases:
+        pair = proposal.runs.get(case.plan.suite)
+        used = (case.paired.incumbent_run, case.paired.candidate_run)
+        if pair is None or used != (pair.incumbent, pair.candidate):
+            yield f"{case.plan.suite}: its runs are not those of {proposal.id}"
+    decided_at, expires_at = times_of(stored.inputs)
+    ends = later(decided_at, proposal.policy.gate.verdict_ttl_s)
+    if (stored.decided_at, stored.expires_at) != (decided_at, expires_at) or ends != expires_at:
+        yield "its times are not those that its policy gives"
+
+
+def measured_again(case: Case, samples: Sides) -> tuple[Case, list[str]]:
+    """The case with the pairs that the samples give; and, in words, where they are others."""
+    suite, used = case.plan.suite, case.paired.items
+    try:
+        paired = pair_up(case.plan, *samples)
+    except SwapgateError as error:
+        return case, [f"{suite}: the stored samples make no pairs: {error}"]
+    items = paired.items[: len(used)]
+    if len(items) < len(used):
+        return case, [
+            f"{suite}: {len(used)} items were used, and the stored samples make {len(items)}"
+        ]
+    # What happened behind the last item that counts may have been measured since.
+    again = replace(paired, items=items, blocked=case.paired.blocked)
+    if case.paired.served != Served() and again.served != case.paired.served:
+        return case, [
+            f"{suite}: the stored samples were served by others than the verdict says"
+        ]
+    unlike = [now.pair.item for before, now in zip(used, items, strict=True) if before != now]
+    if unlike:
+        more = f" and {len(unlike) - SHOWN} more" if len(unlike) > SHOWN else ""
+        named = ", ".join(unlike[:SHOWN])
+        return case, [f"{suite}: items {named}{more} are not what the samples say"]
+    return replace(case, paired=again), []
+
+
+def _differs(differences: Sequence[str]) -> Recomputation:
+    return Recomputation(Agreement.DIFFERS, tuple(differences))
+
+
+def _compared(stored: Verdict, again: Verdict) -> Recomputation:
+    if stored.outcome != again.outcome:
+        return _differs([f"the stored scores give {again.words}, and it says {stored.words}"])
+    if len(stored.suites) != len(again.suites):
+        return _differs(["the stored scores give reports on other suites"])
+    figures: list[str] = []
+    others: list[str] = []
+    for before, now in zip(stored.suites, again.suites, strict=True):
+        for name, is_figure, words in _unlike("", report_json(before), report_json(now)):
+            (figures if is_figure else others).append(f"{before.suite}: {name} {words}")
+    if others:
+        return _differs(others[:SHOWN])
+    if figures:
+        return Recomputation(Agreement.FIGURES_DIFFER, tuple(figures[:SHOWN]))
+    return Recomputation(Agreement.AGREES)
+
+
+def _unlike(name: str, before: Any, now: Any) -> Iterator[tuple[str, bool, str]]:
+    """(name, whether it is a figure, words) of what is not alike; sentences are left out."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in sorted({*before, *now}):
+            if key != "reason":
+                path = f"{name}.{key}" if name else str(key)
+                yield from _unlike(path, before.get(key), now.get(key))
+    elif _listed(before) and _listed(now) and len(before) == len(now):
+        for place, pair in enumerate(zip(before, now, strict=True)):
+            yield from _unlike(f"{name}[{place}]", *pair)
+    elif isinstance(before, float) or isinstance(now, float):
+        if not _close(before, now):
+            yield name, True, f"is {now}, and it says {before}"
+    elif name.startswith("details.") and isinstance(before, str):
+        return  # words with figures in them
+    elif before != now and not (_listed(before) and list(before) == list(now)):
+        yield name, False, f"is {now}, and it says {before}"
+
+
+def _listed(value: object) -> bool:
+    return isinstance(value, list | tuple)
+
+
+def _close(before: object, now: object) -> bool:
+    if not isinstance(before, int | float) or not isinstance(now, int | float):
+        return False
+    if math.isnan(before) or math.isnan(now):
+        return math.isnan(before) and math.isnan(now)
+    return math.isclose(before, now, rel_tol=TOLERANCE, abs_tol=TOLERANCE)

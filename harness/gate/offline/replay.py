@@ -1,0 +1,172 @@
+"""A verdict's inputs as JSON and back: enough to decide again, to the same bytes (F5)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import datetime
+from typing import Any, Final
+
+from harness.domain.content_hash import canonical_json
+from harness.domain.evals.pins import Served, ServedModel
+from harness.domain.evals.run import Claim, Pair, SuitePlan, SuiteReport, Verdict, plan_of
+from harness.gate.offline.pairs import Paired, PairedItem
+from harness.gate.offline.suite_claims import Case
+
+# Rises with every change of the rules that lets the same scores give another verdict. What is
+# decided by older ones is decided again by them as long as it can be proof.
+RULES: Final = 1
+FIRST_RULES: Final = 1  # of verdicts that do not say
+
+
+def inputs_of(
+    cases: Sequence[Case],
+    decided_at: datetime,
+    expires_at: datetime,
+    rules: int | None = RULES,
+) -> dict[str, object]:
+    """plans, pairs (item, incumbent, candidate, both lenient), runs, marks of odd items, and
+    what the providers served.
+
+    rules: by which it was decided; None in verdicts that are older than this number.
+
+    costs: only of suites whose claim asks for them; pairs in US dollars, in the items' order.
+    """
+    served = {case.plan.suite: case.paired.served for case in cases}
+    costs = {
+        case.plan.suite: [list(item.costs) for item in case.paired.items]
+        for case in cases
+        if case.plan.claim is Claim.CHEAPER
+    }
+    return {
+        **({} if rules is None else {"rules": rules}),
+        **({"costs": costs} if costs else {}),
+        "plans": [case.plan.as_json() for case in cases],
+        "pairs": {case.plan.suite: _rows(case.paired) for case in cases},
+        "runs": {
+            case.plan.suite: {
+                "incumbent": case.paired.incumbent_run,
+                "candidate": case.paired.candidate_run,
+            }
+            for case in cases
+        },
+        "marks": {case.plan.suite: _marks(case.paired) for case in cases},
+        "blocked": {
+            case.plan.suite: case.paired.blocked for case in cases if case.paired.blocked
+        },
+        # Left out where nothing is known: old verdicts keep their bytes.
+        **(
+            {"served": {suite: each.as_json() for suite, each in served.items()}}
+            if any(each != Served() for each in served.values())
+            else {}
+        ),
+        "stopped": {case.plan.suite: list(case.stopped) for case in cases if case.stopped},
+        "decided_at": decided_at.isoformat(),
+        "expires_at": expires_at.isoformat(),
+    }
+
+
+def cases_of(inputs: Mapping[str, Any]) -> tuple[Case, ...]:
+    """The inverse of inputs_of, also after a trip through JSON text."""
+    return tuple(_case(plan_of(plan), inputs) for plan in inputs["plans"])
+
+
+def runs_of(inputs: Mapping[str, Any], suite: str) -> tuple[str, str]:
+    """Of the incumbent, and of the candidate; empty for one that never began."""
+    runs = inputs["runs"][suite]
+    return runs["incumbent"], runs["candidate"]
+
+
+def served_of(inputs: Mapping[str, Any], suite: str) -> Served:
+    """The inverse of Served.as_json; of verdicts older than it, nothing is known."""
+    stored = inputs.get("served", {}).get(suite, {})
+    sides = {side: tuple(ServedModel(*each) for each in told) for side, told in stored.items()}
+    return Served(**sides)
+
+
+def rules_of(inputs: Mapping[str, Any]) -> int:
+    """By which rules it was decided."""
+    return int(inputs.get("rules", FIRST_RULES))
+
+
+def times_of(inputs: Mapping[str, Any]) -> tuple[datetime, datetime]:
+    return (
+        datetime.fromisoformat(inputs["decided_at"]),
+        datetime.fromisoformat(inputs["expires_at"]),
+    )
+
+
+def report_json(report: SuiteReport) -> dict[str, object]:
+    return {**asdict(report), "flags": list(report.flags)}
+
+
+def verdict_bytes(verdict: Verdict) -> bytes:
+    """Everything a verdict says, in one canonical form: equal bytes, equal verdicts."""
+    body = {
+        "id": verdict.id,
+        "outcome": verdict.outcome,
+        "route": verdict.route,
+        "incumbent": verdict.incumbent,
+        "candidate": verdict.candidate,
+        "reason": verdict.reason,
+        "suites": [report_json(report) for report in verdict.suites],
+        "inputs": verdict.inputs,
+    }
+    return canonical_json(body).encode()
+
+
+def _rows(paired: Paired) -> list[list[object]]:
+    return [
+        [
+            item.pair.item,
+            item.pair.incumbent,
+            item.pair.candidate,
+            item.pair.lenient_incumbent,
+            item.pair.lenient_candidate,
+        ]
+        for item in paired.items
+    ]
+
+
+def _marks(paired: Paired) -> dict[str, object]:
+    return {
+        item.pair.item: {
+            "unscored": [item.unscored_incumbent, item.unscored_candidate],
+            "unanswered": item.unanswered,
+            "rules": list(item.rules),
+        }
+        for item in paired.items
+        if item != PairedItem(item.pair, costs=item.costs)
+    }
+
+
+def _case(plan: SuitePlan, inputs: Mapping[str, Any]) -> Case:
+    suite = plan.suite
+    marks, runs = inputs["marks"][suite], inputs["runs"][suite]
+    rows = inputs["pairs"][suite]
+    costs = inputs.get("costs", {}).get(suite) or [(None, None)] * len(rows)
+    items = tuple(
+        replace(_item(row, marks.get(row[0])), costs=(cost[0], cost[1]))
+        for row, cost in zip(rows, costs, strict=True)
+    )
+    blocked = inputs["blocked"].get(suite, "")
+    paired = Paired(
+        items,
+        runs["incumbent"],
+        runs["candidate"],
+        blocked,
+        stored_served=served_of(inputs, suite),
+    )
+    stopped = inputs["stopped"].get(suite)
+    return Case(plan, paired, (stopped[0], stopped[1]) if stopped else None)
+
+
+def _item(row: Sequence[Any], mark: Mapping[str, Any] | None) -> PairedItem:
+    pair = Pair(str(row[0]), *(float(score) for score in row[1:]))
+    if mark is None:
+        return PairedItem(pair)
+    return PairedItem(
+        pair=pair,
+        unscored_incumbent=mark["unscored"][0],
+        unscored_candidate=mark["unscored"][1],
+        unanswered=mark["unanswered"],
+        rules=tuple(mark["rules"]),
+    )

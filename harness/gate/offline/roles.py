@@ -1,0 +1,95 @@
+"""Several suites, one answer: what each of them may decide (statistics.md 1.7).
+
+| role | has to be | shown worse | too little evidence |
+|---|---|---|---|
+| required | shown within the allowed loss, at the whole alpha | rejects | blocks |
+| primary | shown what the proposal claims | rejects | blocks |
+| guard | nothing | rejects | does not block |
+
+All that has to be shown is an intersection-union (Berger 1982): no correction. Several primary
+suites are one claim: see primaries.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from harness.domain.evals.run import Primaries, SuiteReport, SuiteRole
+from harness.gate.offline.primary_suites import Group, at_least_one, weighted_mean
+from harness.gate.offline.suite_claims import Case, judge_case
+
+# The worst word wins; `passed` needs every suite that counts.
+PRECEDENCE: Final = (
+    "failed", "running", "infra_error", "harness_mismatch", "inconclusive", "passed",
+)  # fmt: skip
+NOT_WORSE: Final = "A guard: it is not shown to be worse, and that is all it asks."
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """reports: in the order of the cases, then the weighted mean's. consumed: by case."""
+
+    outcome: str
+    reason: str
+    reports: tuple[SuiteReport, ...]
+    consumed: tuple[int, ...]
+
+
+def judge_together(cases: Sequence[Case]) -> Together:
+    """The outcome on all suites; `running` while it is open."""
+    groups = _groups(cases)
+    votes = [vote for group in groups for vote in group.votes]
+    outcome = next((word for word in PRECEDENCE if word in dict(votes)), "running")
+    deciding = [report for vote, report in votes if vote == outcome]
+    by_suite = {suite: found for group in groups for suite, found in group.members.items()}
+    ordered = [by_suite[case.plan.suite] for case in cases]
+    reports = (*(each.report for each in ordered), *(g.whole for g in groups if g.whole))
+    return Together(
+        outcome=outcome,
+        reason=_reason(outcome, deciding, reports),
+        reports=reports,
+        consumed=tuple(each.consumed for each in ordered),
+    )
+
+
+def _groups(cases: Sequence[Case]) -> Sequence[Group]:
+    """Each suite alone, and the primary ones that share a claim together, last."""
+    alone = [_alone(case) for case in cases if case.plan.combine is None]
+    weighted = [case for case in cases if case.plan.combine is Primaries.WEIGHTED]
+    any_of = [case for case in cases if case.plan.combine is Primaries.ANY]
+    if weighted:
+        alone.append(weighted_mean(weighted))
+    if any_of:
+        alone.append(at_least_one(any_of))
+    return alone
+
+
+def _alone(case: Case) -> Group:
+    found = judge_case(case)
+    report = found.report
+    if case.plan.role is SuiteRole.GUARD and _silent(report):
+        report = replace(report, reason=f"{report.reason} {NOT_WORSE}")
+        found = replace(found, report=report)
+        return Group(votes=(("passed", report),), members={case.plan.suite: found})
+    return Group(votes=((report.outcome, report),), members={case.plan.suite: found})
+
+
+def _silent(report: SuiteReport) -> bool:
+    """A guard that used all its items; one that was cut short has not guarded."""
+    return report.outcome == "inconclusive" and report.n_used >= report.n_max
+
+
+def _reason(
+    outcome: str, deciding: Sequence[SuiteReport], reports: Sequence[SuiteReport]
+) -> str:
+    """The deciding suite's sentence. With all passed that is the primary one, judged last."""
+    if not deciding:
+        return ""
+    report = deciding[-1] if outcome == "passed" else deciding[0]
+    if len(reports) == 1:
+        return report.reason
+    if outcome == "passed" and all(each.outcome == "passed" for each in reports):
+        return f"All {len(reports)} suites passed. {report.suite}: {report.reason}"
+    guards = [each.suite for each in reports if each.reason.endswith(NOT_WORSE)]
+    more = f" Not shown to be worse: {', '.join(guards)}." if guards else ""
+    return f"{report.suite}: {report.reason}" + (more if outcome == "passed" else "")

@@ -1,0 +1,297 @@
+"""The offline gate: paired differences in, evidence out (statistics.md 1.3 to 1.5).
+
+One recursion serves everything: a step is a path of one item, a judgement stops on its path,
+a benchmark runs many paths at once. Sums are added strictly in order, so that all of them
+agree to the last bit.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from harness.domain.errors import InputError
+from harness.gate.logspace import (
+    Floats,
+    geometric,
+    log_mean_rows,
+    running,
+    without_minus_zero,
+)
+from harness.gate.offline.design import REJECT_AT, Design
+from harness.gate.offline.final_test import final_p, guarded_t, t_tail
+from harness.gate.offline.intervals import spread, t_interval, tango_interval
+
+GRID = geometric(0.02, 0.9, 15)
+_CAP = 0.75
+_SLACK = 1e-12
+_PRIOR = 0.25
+# Items read in one go: memory stays small however long the file, and a stop saves the rest.
+_AT_ONCE = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """All that later items need of earlier ones; O(grid). total, squares: sums of d and d²."""
+
+    n: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+    wins: int = 0
+    losses: int = 0
+    whole: bool = True
+    log_e: float = 0.0
+    log_e_max: float = 0.0
+    log_e_bad: float = 0.0
+    log_losing: tuple[float, ...] = (0.0,) * len(GRID)
+
+    def as_json(self) -> dict[str, object]:
+        return {**asdict(self), "log_losing": list(self.log_losing)}
+
+
+def progress_of(stored: Mapping[str, object]) -> Progress:
+    """The inverse of Progress.as_json, also after a trip through JSON text."""
+    losing = stored["log_losing"]
+    if not isinstance(losing, Sequence) or len(losing) != len(GRID):
+        raise InputError(f"a stored progress has {len(GRID)} log products: judge again")
+    return Progress(**{**stored, "log_losing": tuple(losing)})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """Every figure after each item along the last axis, going on past any stop."""
+
+    n: NDArray[np.int64]
+    total: Floats
+    squares: Floats
+    wins: NDArray[np.int64]
+    losses: NDArray[np.int64]
+    whole: NDArray[np.bool_]
+    bet: Floats
+    log_e: Floats
+    log_e_bad: Floats
+    log_losing: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the items used say. Shares of 1. outcome: promote | reject | inconclusive | running.
+
+    how: early | final | None. p_t, p_final: over the items used, at every moment, and None
+    below two; p_final decides only at n_max. ci: None below two items; not adjusted for early
+    stopping; method tango when every difference is -1, 0 or 1, else t.
+    """
+
+    outcome: str
+    how: str | None
+    n_used: int
+    delta: float
+    ci_low: float | None
+    ci_high: float | None
+    ci_method: str
+    log_e: float
+    log_e_max: float
+    log_e_bad: float
+    t: float | None
+    p_t: float | None
+    p_final: float | None
+    wins: int
+    ties: int
+    losses: int
+    sd: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """Many comparisons at once: one entry per row. running rows are in neither mask."""
+
+    promoted: NDArray[np.bool_]
+    rejected: NDArray[np.bool_]
+    n_used: NDArray[np.int64]
+
+
+def start() -> Progress:
+    return Progress()
+
+
+def checked(differences: ArrayLike) -> Floats:
+    """As an array. Raises InputError at the first that is not a number in [-1, 1]."""
+    d = np.asarray(differences, dtype=np.float64)
+    good = np.abs(d) <= 1.0 + _SLACK
+    if not good.all():
+        at = int(np.argmin(good.reshape(-1)))
+        raise InputError(
+            f"difference {at + 1} is {d.reshape(-1)[at]}: it must be a number from -1 to 1"
+        )
+    return d
+
+
+def path(differences: ArrayLike, design: Design, since: Progress | None = None) -> Path:
+    """The running figures after each of the differences (…, items), continuing `since`.
+
+    Raises InputError for a value outside [-1, 1] and for more items than design.n_max.
+    Source: Waudby-Smith & Ramdas 2024 (betting).
+    """
+    before = since or Progress()
+    d = checked(differences)
+    items = np.arange(before.n, before.n + d.shape[-1] + 1)
+    if items[-1] > design.n_max:
+        raise InputError(f"{items[-1]} items, but the plan says at most {design.n_max}")
+    total, squares = running(before.total, d), running(before.squares, d * d)
+    variance = (_PRIOR + spread(items, total, squares)) / (items + 1.0)
+    wish = np.sqrt(2.0 * design.bets_for / (variance[..., :-1] * design.n_max))
+    bet = np.minimum(wish, _CAP / (1.0 + design.theta0))
+    log_e = running(before.log_e, np.log1p(bet * (d - design.theta0)))
+    losing = [
+        running(log, np.log1p(-stake * d))[..., 1:]
+        for log, stake in zip(before.log_losing, GRID, strict=True)
+    ]
+    return Path(
+        n=items[1:],
+        total=total[..., 1:],
+        squares=squares[..., 1:],
+        wins=before.wins + np.cumsum(d > 0.0, axis=-1, dtype=np.int64),
+        losses=before.losses + np.cumsum(d < 0.0, axis=-1, dtype=np.int64),
+        whole=before.whole & np.logical_and.accumulate(d == np.round(d), axis=-1),
+        bet=bet,
+        log_e=log_e[..., 1:],
+        log_e_bad=log_mean_rows(losing),
+        log_losing=np.stack(losing, axis=-1),
+    )
+
+
+def step(progress: Progress, d: float, design: Design) -> Progress:
+    """One more item. Once the gate has decided, further items change nothing."""
+    if _crossed(progress, design):
+        return progress
+    return progress_at(path([d], design, progress), 0, progress)
+
+
+def judge(differences: Sequence[float], design: Design) -> Evidence:
+    """The verdict on items in their registered order, consumed up to where it is decided."""
+    d = checked(differences)
+    if len(d) > design.n_max:
+        raise InputError(f"{len(d)} items, but the plan says at most {design.n_max}")
+    progress = Progress()
+    for start_at in range(0, len(d), _AT_ONCE):
+        taken = path(d[start_at : start_at + _AT_ONCE], design, progress)
+        stops = (taken.log_e >= design.promote_at) | (taken.log_e_bad >= REJECT_AT)
+        last = int(np.argmax(stops)) if stops.any() else len(taken.n) - 1
+        progress = progress_at(taken, last, progress)
+        if _crossed(progress, design):
+            break
+    return evidence(progress, design)
+
+
+def judge_many(matrix: ArrayLike, design: Design) -> Decisions:
+    """`judge` for every row of differences (comparisons, items), without display figures."""
+    taken = path(matrix, design)
+    up, down = taken.log_e >= design.promote_at, taken.log_e_bad >= REJECT_AT
+    stops = up | down
+    stopped = stops.any(axis=-1)
+    last = np.where(stopped, np.argmax(stops, axis=-1), len(taken.n) - 1)
+    rows = np.arange(len(last))
+    p = final_p(
+        taken.n[last],
+        taken.total[rows, last],
+        taken.squares[rows, last],
+        (taken.wins[rows, last], taken.losses[rows, last]),
+        taken.whole[rows, last],
+        design,
+    )
+    at_end = ~stopped & (taken.n[last] == design.n_max)
+    return Decisions(
+        promoted=(stopped & up[rows, last]) | (at_end & (p <= design.alpha2)),
+        rejected=stopped & ~up[rows, last],
+        n_used=taken.n[last],
+    )
+
+
+def progress_at(taken: Path, index: int, since: Progress | None = None) -> Progress:
+    """The state after one item of a single path that continued `since`; past any stop too."""
+    before = since or Progress()
+    upto = index + 1
+    return Progress(
+        n=int(taken.n[index]),
+        total=float(taken.total[index]) + 0.0,
+        squares=float(taken.squares[index]),
+        wins=int(taken.wins[index]),
+        losses=int(taken.losses[index]),
+        whole=bool(taken.whole[index]),
+        log_e=float(taken.log_e[index]) + 0.0,
+        log_e_max=max(before.log_e_max, float(taken.log_e[:upto].max())) + 0.0,
+        log_e_bad=float(taken.log_e_bad[index]) + 0.0,
+        log_losing=without_minus_zero(float(log) for log in taken.log_losing[index]),
+    )
+
+
+def evidence(progress: Progress, design: Design) -> Evidence:
+    """Every figure of a comparison, from its running state alone."""
+    n, few = progress.n, progress.n < 2
+    t = None if few else float(guarded_t(n, progress.total, progress.squares, design.theta0))
+    p_final = None if few else _final_p(progress, design)
+    outcome, how = _outcome(progress, design, p_final)
+    low, high, method = _interval(progress)
+    squares = float(spread(n, progress.total, progress.squares))
+    return Evidence(
+        outcome=outcome,
+        how=how,
+        n_used=n,
+        delta=progress.total / n if n else 0.0,
+        ci_low=low,
+        ci_high=high,
+        ci_method=method,
+        log_e=progress.log_e,
+        log_e_max=progress.log_e_max,
+        log_e_bad=progress.log_e_bad,
+        t=t,
+        p_t=None if t is None else float(t_tail(n, t)),
+        p_final=p_final,
+        wins=progress.wins,
+        ties=n - progress.wins - progress.losses,
+        losses=progress.losses,
+        sd=None if few else math.sqrt(squares / (n - 1)),
+    )
+
+
+def _crossed(progress: Progress, design: Design) -> bool:
+    return progress.log_e >= design.promote_at or progress.log_e_bad >= REJECT_AT
+
+
+def _outcome(
+    progress: Progress, design: Design, p_final: float | None
+) -> tuple[str, str | None]:
+    # Promotion first: on the same item it stands.
+    if progress.log_e >= design.promote_at:
+        return "promote", "early"
+    if progress.log_e_bad >= REJECT_AT:
+        return "reject", "early"
+    if progress.n < design.n_max:
+        return "running", None
+    if p_final is not None and p_final <= design.alpha2:
+        return "promote", "final"
+    return "inconclusive", "final"
+
+
+def _final_p(progress: Progress, design: Design) -> float:
+    return float(
+        final_p(
+            progress.n,
+            progress.total,
+            progress.squares,
+            (progress.wins, progress.losses),
+            progress.whole,
+            design,
+        )
+    )
+
+
+def _interval(progress: Progress) -> tuple[float | None, float | None, str]:
+    method = "tango" if progress.whole else "t"
+    if progress.n < 2:
+        return None, None, method
+    if progress.whole:
+        return *tango_interval(progress.wins, progress.losses, progress.n), method
+    return *t_interval(progress.n, progress.total, progress.squares), method

@@ -1,0 +1,84 @@
+"""One suite's whole claim: its scores and, where the claim says so, its costs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from harness.domain.evals.run import Claim, SuitePlan, SuiteReport
+from harness.gate.offline.costs import CostEvidence, CostOutcome, judge_costs
+from harness.gate.offline.pairs import Paired
+from harness.gate.offline.suites import Judgement, Stopped, judge_pairs
+from harness.gate.text.sentences import costs_because
+
+# Costs only add to a pass: what the scores decide against the candidate stands.
+OPEN_TO_COST: Final = ("passed", "running")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One suite's registration and what was measured. stopped: as in suites."""
+
+    plan: SuitePlan
+    paired: Paired
+    stopped: Stopped | None = None
+
+    def first(self, items: int) -> "Case":
+        """With that many of its items, and without what happened behind them."""
+        if items >= len(self.paired.items):
+            return self
+        cut = replace(self.paired, items=self.paired.items[:items], blocked="")
+        return Case(self.plan, cut)
+
+
+def judge_case(case: Case) -> Judgement:
+    """The report on everything that the claim says of this suite.
+
+    CHEAPER is an intersection-union (Berger 1982): quality and cost must both be shown, each
+    at the whole alpha. Whichever is refuted first, in the items' order, decides.
+    """
+    scores = judge_pairs(case.plan, case.paired, stopped=case.stopped)
+    if case.plan.claim is not Claim.CHEAPER:
+        return scores
+    costs = _costs(case, len(case.paired.items))
+    if costs.against and costs.n_used <= scores.consumed:
+        # As it was at that item, whatever became of the runs behind it.
+        at = replace(case.paired, items=case.paired.items[: costs.n_used], blocked="")
+        scores = judge_pairs(case.plan, at)
+    if scores.report.outcome not in OPEN_TO_COST:
+        costs = _costs(case, scores.consumed)
+        return Judgement(_with_figures(case, scores.report, costs), scores.consumed)
+    report = _with_figures(case, scores.report, costs)
+    outcome = _outcome(case, report.outcome, costs)
+    said = costs_because(costs, case.plan)
+    reason = said if costs.against else f"{report.reason} {said}"
+    used = max(scores.consumed, costs.n_used)
+    return Judgement(replace(report, outcome=outcome, reason=reason), used)
+
+
+def cost_of(report: SuiteReport) -> Mapping[str, Any] | None:
+    """The cost's figures of a report, as CostEvidence.as_json; None where nobody asked."""
+    found = report.details.get("cost")
+    return found if isinstance(found, Mapping) else None
+
+
+def _costs(case: Case, items: int) -> CostEvidence:
+    return judge_costs([item.costs for item in case.paired.items[:items]], case.plan)
+
+
+def _with_figures(case: Case, report: SuiteReport, costs: CostEvidence) -> SuiteReport:
+    figures = {"min_saving": case.plan.min_saving, **costs.as_json()}
+    return replace(report, details={**report.details, "cost": figures})
+
+
+def _outcome(case: Case, scores: str, costs: CostEvidence) -> str:
+    if costs.outcome is CostOutcome.REFUTED:
+        return "failed"
+    if costs.outcome is CostOutcome.UNSHOWABLE:
+        return "inconclusive"
+    if costs.outcome is CostOutcome.SHOWN or scores == "running":
+        return scores
+    if costs.n_used >= case.plan.n_max:
+        return "inconclusive"
+    if case.stopped is not None:
+        return case.stopped[0]
+    return "infra_error" if case.paired.blocked else "running"

@@ -1,0 +1,288 @@
+"""One suite: pairs in, report out, with the lenient reading beside the strict one."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+from harness.domain.evals.run import Claim, Sample, SuitePlan, SuiteReport, SuiteRole
+from harness.gate.offline.design import design_of
+from harness.gate.offline.intervals import mcnemar
+from harness.gate.offline.pairs import (
+    INFRA_TOLERANCE,
+    UNSCORED_HIGH,
+    UNSCORED_TOLERANCE,
+    Paired,
+    PairedItem,
+    difference,
+    pair_up,
+)
+from harness.gate.offline.sequential import Evidence, judge
+from harness.gate.text.sentences import because, more_items, points, without_score
+
+OUTCOMES = {
+    "promote": "passed",
+    "reject": "failed",
+    "inconclusive": "inconclusive",
+    "running": "running",
+}
+EXAMPLES = 5
+# What a suite becomes whose runs bring no more samples, and why: never a pass.
+Stopped = tuple[str, str]
+STOPPED_OUTCOMES = ("infra_error", "inconclusive")
+# Graded scores this close look like a tie to people; the verdict goes by the sign.
+TIE_BAND = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A report and how many of the paired items it consumed."""
+
+    report: SuiteReport
+    consumed: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Readings:
+    """strict: under the plan. The others are asked only when they can change the outcome.
+
+    lenient: the lenient scores of the same answers. answered: unanswered items say nothing.
+    """
+
+    strict: Evidence
+    lenient: Evidence | None = None
+    answered: Evidence | None = None
+
+    @property
+    def consumed(self) -> int:
+        """Items that the outcome rests on; a rejection may wait for the other readings."""
+        asked = [self.strict]
+        if self.strict.outcome == "reject":
+            asked += [found for found in (self.lenient, self.answered) if found is not None]
+        return max(found.n_used for found in asked)
+
+
+def judge_suite(
+    plan: SuitePlan,
+    incumbent: Sequence[Sample],
+    candidate: Sequence[Sample],
+    *,
+    stopped: Stopped | None = None,
+) -> SuiteReport:
+    """What the scores of both runs say so far; outcome `running` while they do not decide.
+
+    stopped: the runs bring no more samples; what running then becomes, and why.
+    Raises StaleEvidence and InputError as `pair_up` does.
+    """
+    return judge_pairs(plan, pair_up(plan, incumbent, candidate), stopped=stopped).report
+
+
+def judge_pairs(
+    plan: SuitePlan, paired: Paired, *, stopped: Stopped | None = None
+) -> Judgement:
+    """As judge_suite, on pairs that are made already (statistics.md 1.6). Costs: gate.cases."""
+    readings = _read(plan, paired.items)
+    outcome = _outcome(paired, readings, stopped)
+    strict, consumed = readings.strict, readings.consumed
+    report = _report(plan, paired.items[: strict.n_used], strict, outcome)
+    form = _form(paired.items[:consumed])
+    why = stopped[1] if stopped else ""
+    details = {**report.details, **form, "lenient": _lenient_figures(readings.lenient)}
+    reason = _reason(plan, readings, report, form, paired.blocked or why)
+    if UNSCORED_HIGH in report.flags and report.outcome != "infra_error":
+        reason += without_score(details, strict.n_used * plan.epochs)
+    return Judgement(replace(report, reason=reason, details=details), consumed)
+
+
+def _read(plan: SuitePlan, items: Sequence[PairedItem]) -> _Readings:
+    strict = judge(_differences(items), design_of(plan))
+    asked = ("reject",) if plan.role is SuiteRole.GUARD else ("reject", "inconclusive")
+    if strict.outcome not in asked:
+        return _Readings(strict)
+    # A strict loss asks only whether the substance holds within the margin; a strict draw
+    # asks the registered claim again.
+    claim = Claim.NON_INFERIOR if strict.outcome == "reject" else plan.claim.quality
+    design = replace(design_of(plan), claim=claim)
+    lenient = judge(_lenient_differences(items), design)
+    if strict.outcome != "reject":
+        return _Readings(strict, lenient)
+    answered = _without_unanswered(plan, items, strict.n_used)
+    if judge(_differences(items), design).outcome == "promote":
+        # Small but real: within the margin as scored too, so that form explains nothing.
+        return _Readings(strict, None, answered)
+    return _Readings(strict, lenient, answered)
+
+
+def _outcome(paired: Paired, readings: _Readings, stopped: Stopped | None) -> str:
+    strict, lenient = readings.strict, readings.lenient
+    over = stopped is not None or bool(paired.blocked)
+    if lenient is not None and lenient.outcome == "promote":
+        return "harness_mismatch"
+    if strict.outcome == "reject":
+        return _rejected(readings, over=over)
+    if strict.outcome == "running" and paired.blocked:
+        return "infra_error"
+    if strict.outcome == "running" and stopped is not None:
+        if stopped[0] not in STOPPED_OUTCOMES:
+            raise ValueError(f"a stopped suite is never {stopped[0]}")
+        return stopped[0]
+    return OUTCOMES[strict.outcome]
+
+
+def _rejected(readings: _Readings, *, over: bool) -> str:
+    lenient, answered = readings.lenient, readings.answered
+    if answered is not None and answered.outcome != "reject":
+        waiting = answered.outcome == "running" and not over
+        return "running" if waiting else "infra_error"
+    # Lost strictly, open leniently: further answers say whether it is form or substance.
+    waiting = lenient is not None and lenient.outcome == "running" and not over
+    return "running" if waiting else "failed"
+
+
+def _without_unanswered(
+    plan: SuitePlan, items: Sequence[PairedItem], used: int
+) -> Evidence | None:
+    """The judgement when unanswered items say nothing; None if they are too few to matter.
+
+    They may keep a candidate from passing, but a rejection must not rest on them.
+    """
+    if sum(item.unanswered for item in items[:used]) <= INFRA_TOLERANCE * used:
+        return None
+    neutral = [
+        0.0 if item.unanswered else d
+        for item, d in zip(items, _differences(items), strict=True)
+    ]
+    return judge(neutral, design_of(plan))
+
+
+def _report(
+    plan: SuitePlan, items: Sequence[PairedItem], found: Evidence, outcome: str
+) -> SuiteReport:
+    high = _unscored_high(items, plan.epochs)
+    return SuiteReport(
+        suite=plan.suite,
+        role=plan.role,
+        claim=plan.claim,
+        margin=plan.margin,
+        outcome=outcome,
+        how=found.how,
+        n_used=found.n_used,
+        n_max=plan.n_max,
+        delta=found.delta,
+        ci_low=found.ci_low,
+        ci_high=found.ci_high,
+        ci_method=found.ci_method,
+        log_e=found.log_e,
+        log_e_bad=found.log_e_bad,
+        p_final=found.p_final,
+        wins=found.wins,
+        ties=found.ties,
+        losses=found.losses,
+        reason="",
+        flags=(UNSCORED_HIGH,) if high else (),
+        details=_details(plan, items, found),
+    )
+
+
+def _details(
+    plan: SuitePlan, items: Sequence[PairedItem], found: Evidence
+) -> dict[str, object]:
+    exact = mcnemar(found.wins, found.losses) if found.ci_method == "tango" else None
+    spending = {"look": plan.look, "spend": plan.spend} if plan.spend else {}
+    return {
+        "alpha": plan.alpha,
+        **spending,
+        "t": found.t,
+        "p_t": found.p_t,
+        "log_e_max": found.log_e_max,
+        "sd": found.sd,
+        "incumbent_mean": _mean([item.pair.incumbent for item in items]),
+        "candidate_mean": _mean([item.pair.candidate for item in items]),
+        "lenient_incumbent_mean": _mean([item.pair.lenient_incumbent for item in items]),
+        "lenient_candidate_mean": _mean([item.pair.lenient_candidate for item in items]),
+        "near_ties": sum(abs(d) <= TIE_BAND for d in _differences(items)),
+        "mcnemar_exact": exact.exact if exact else None,
+        "mcnemar_mid_p": exact.mid_p if exact else None,
+        "unscored_incumbent": sum(item.unscored_incumbent for item in items),
+        "unscored_candidate": sum(item.unscored_candidate for item in items),
+        "unanswered": sum(item.unanswered for item in items),
+        "more_items": more_items(found, design_of(plan)),
+    }
+
+
+def _form(items: Sequence[PairedItem]) -> dict[str, object]:
+    """Which form rules broke in the candidate's answers, how often, and where to look."""
+    counts = Counter(rule for item in items for rule in item.rules)
+    if not counts:
+        return {"rule": None, "rules": {}, "examples": []}
+    worst = min(counts, key=lambda rule: (-counts[rule], rule))
+    examples = [item.pair.item for item in items if worst in item.rules][:EXAMPLES]
+    return {"rule": worst, "rules": dict(sorted(counts.items())), "examples": examples}
+
+
+def _lenient_figures(found: Evidence | None) -> dict[str, object] | None:
+    if found is None:
+        return None
+    return {
+        "outcome": OUTCOMES[found.outcome],
+        "n_used": found.n_used,
+        "delta": found.delta,
+        "ci_low": found.ci_low,
+        "ci_high": found.ci_high,
+        "log_e": found.log_e,
+        "p_final": found.p_final,
+    }
+
+
+def _reason(
+    plan: SuitePlan,
+    readings: _Readings,
+    report: SuiteReport,
+    form: dict[str, object],
+    stopped: str,
+) -> str:
+    strict, lenient = readings.strict, readings.lenient
+    if report.outcome == "harness_mismatch" and lenient is not None:
+        return (
+            f"The candidate loses by form, not by substance: {points(strict.delta)} points as "
+            f"scored, {points(lenient.delta)} points when both sides are read leniently. "
+            f"The rule that broke most is {form['rule'] or 'unnamed'}."
+        )
+    if report.outcome == "infra_error":
+        why = stopped or "the loss rests on items that the candidate could not answer"
+        return f"Not measured: {why}."
+    if report.outcome == "running" and lenient is not None:
+        if readings.answered is not None and readings.answered.outcome == "running":
+            return "The loss so far rests on items that the candidate could not answer."
+        return (
+            f"As scored the candidate is worse ({points(strict.delta)} points); whether by "
+            f"form or by substance is open after {lenient.n_used} of {plan.n_max} items."
+        )
+    if report.outcome == "inconclusive" and strict.outcome == "running":
+        return (
+            f"The run ended ({stopped}) after {strict.n_used} of {plan.n_max} items, before "
+            f"any limit was reached: {plan.n_max - strict.n_used} more are planned. "
+            "The incumbent stays."
+        )
+    return because(strict, design_of(plan))
+
+
+def _differences(items: Sequence[PairedItem]) -> list[float]:
+    return [difference(item.pair.candidate, item.pair.incumbent) for item in items]
+
+
+def _lenient_differences(items: Sequence[PairedItem]) -> list[float]:
+    return [
+        difference(item.pair.lenient_candidate, item.pair.lenient_incumbent) for item in items
+    ]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return fmean(values) if values else None
+
+
+def _unscored_high(items: Sequence[PairedItem], epochs: int) -> bool:
+    allowed = UNSCORED_TOLERANCE * len(items) * epochs
+    ours = sum(item.unscored_incumbent for item in items)
+    theirs = sum(item.unscored_candidate for item in items)
+    return max(ours, theirs) > allowed

@@ -1,0 +1,107 @@
+"""From samples to a verdict, and from a stored verdict to the same verdict again."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from harness.domain.content_hash import digest
+from harness.domain.evals.run import VERDICTS, Sample, SuitePlan, SuiteRole, Verdict
+from harness.domain.safe_time import later
+from harness.gate.offline.pairs import pair_up
+from harness.gate.offline.replay import RULES, cases_of, inputs_of, report_json, times_of
+from harness.gate.offline.roles import judge_together
+from harness.gate.offline.suite_claims import Case
+from harness.gate.offline.suites import judge_suite
+
+__all__ = ["decide_again", "judge_suite", "recompute", "verdict"]
+
+Samples = Sequence[Sample]
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    route: str
+    incumbent: str
+    candidate: str
+
+
+def verdict(  # noqa: PLR0913 - one question, asked whole
+    route: str,
+    incumbent: str,
+    candidate: str,
+    plans: Sequence[SuitePlan],
+    samples_by_suite: Mapping[str, tuple[Samples, Samples]],
+    now: datetime,
+    ttl_s: float,
+    *,
+    stopped: Mapping[str, tuple[str, str]] | None = None,
+) -> Verdict | None:
+    """The verdict on all suites together, None while it is open (statistics.md 1.7).
+
+    samples_by_suite: incumbent's and candidate's, by suite; a suite not in it has none yet.
+    ttl_s: how long it is proof. stopped: by suite whose runs bring no more samples, the
+    outcome that it has if it is still open (`infra_error` or `inconclusive`), and why.
+    Raises StaleEvidence when the two sides of a suite do not fit each other.
+    """
+    cases = []
+    for plan in sorted(plans, key=lambda plan: plan.role is SuiteRole.PRIMARY):
+        ours, theirs = samples_by_suite.get(plan.suite, ((), ()))
+        cases.append(Case(plan, pair_up(plan, ours, theirs), (stopped or {}).get(plan.suite)))
+    decided_at = now.astimezone(UTC)
+    expires_at = later(decided_at, ttl_s)
+    return _decide(_Question(route, incumbent, candidate), cases, decided_at, expires_at)
+
+
+def recompute(stored: Verdict) -> Verdict:
+    """Decide again from the stored inputs alone: same id, same bytes, or it was tampered with.
+
+    Raises ValueError when the inputs do not decide anything.
+    """
+    again = decide_again(stored, cases_of(stored.inputs))
+    if again is None:
+        raise ValueError(f"the inputs of verdict {stored.id} do not decide")
+    return again
+
+
+def decide_again(stored: Verdict, cases: Sequence[Case]) -> Verdict | None:
+    """What `cases` say about the stored verdict's question, by its rules; None while open."""
+    question = _Question(stored.route, stored.incumbent, stored.candidate)
+    rules = stored.inputs.get("rules")
+    assert rules is None or isinstance(rules, int)  # noqa: S101 - inputs_of wrote it
+    return _decide(question, cases, *times_of(stored.inputs), rules=rules)
+
+
+def _decide(
+    question: _Question,
+    cases: Sequence[Case],
+    decided_at: datetime,
+    expires_at: datetime,
+    rules: int | None = RULES,
+) -> Verdict | None:
+    found = judge_together(cases)
+    outcome, reports = found.outcome, found.reports
+    if outcome == "running":
+        return None
+    used = [case.first(items) for case, items in zip(cases, found.consumed, strict=True)]
+    inputs = inputs_of(used, decided_at, expires_at, rules)
+    reason = found.reason
+    body = [
+        question.route,
+        question.incumbent,
+        question.candidate,
+        outcome,
+        reason,
+        [report_json(report) for report in reports],
+        inputs,
+    ]
+    return VERDICTS[outcome](
+        id=f"v_{digest(body)[:24]}",
+        route=question.route,
+        incumbent=question.incumbent,
+        candidate=question.candidate,
+        reason=reason,
+        suites=reports,
+        inputs=inputs,
+        decided_at=decided_at,
+        expires_at=expires_at,
+    )

@@ -1,0 +1,1 @@
+"""The online gate: a canary's observations in, evidence and the next step out."""

@@ -1,0 +1,74 @@
+"""Sample-ratio check: do as many units reach the canary as were planned (statistics.md 2.6)?
+
+A sticky key keeps its arm, so that it tells something once: each period and weight has counts
+of its own. The j-th of them has alpha/(j(j+1)), so that all together raise a false alarm in at
+most one rollout of 1,000, however much one period's keys are those of another (union bound).
+"""
+
+import math
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Final
+
+from scipy import special
+
+from harness.domain.canary.observation import Block
+
+STRENGTH = 2000.0
+ALARM_AT = math.log(1000.0)
+# By which a decision was made; its audit event says so. The first had one count per weight for
+# the whole rollout, in which a key that came back counted once more each period.
+POOLED: Final = 1
+BY_PERIOD: Final = 2
+
+
+def log_srm(canary: int, units: int, share: float, strength: float = STRENGTH) -> float:
+    """log e-value against "each unit goes to the canary with probability `share`".
+
+    Count assignments, not served requests. Source: Lindon & Malek 2022.
+    """
+    a, b = strength * share, strength * (1.0 - share)
+    others = units - canary
+    mixture = special.betaln(a + canary, b + others) - special.betaln(a, b)
+    return float(mixture - canary * math.log(share) - others * math.log1p(-share))
+
+
+def worst_log_srm(
+    blocks: Iterable[Block], since: datetime | None = None, *, rule: int = BY_PERIOD
+) -> float:
+    """The largest log e-value after any block, less what its part of alpha costs.
+
+    blocks: in the order of number. since: when a person last went on, or the step began; blocks
+    opened before are looked into no more. None for all.
+    """
+    if rule == POOLED:
+        return _pooled(blocks)
+    counts: dict[tuple[int, int, bool], tuple[int, int]] = {}
+    costs: dict[tuple[int, int, bool], float] = {}
+    worst = 0.0
+    for block in blocks:
+        if not 0 < block.weight_bps < 10_000:
+            continue
+        looked_into = since is None or block.opened_at >= since
+        part = (block.period, block.weight_bps, looked_into)
+        j = len(costs) + 1
+        cost = costs.setdefault(part, math.log(j * (j + 1)))
+        if looked_into:
+            canary, units = counts.get(part, (0, 0))
+            canary, units = counts[part] = canary + block.canary_units, units + block.units
+            worst = max(worst, log_srm(canary, units, block.weight_bps / 10_000.0) - cost)
+    return worst
+
+
+def _pooled(blocks: Iterable[Block]) -> float:
+    """Only to decide again what was decided so."""
+    counts: dict[int, tuple[int, int]] = {}
+    worst = 0.0
+    for block in blocks:
+        if not 0 < block.weight_bps < 10_000:
+            continue
+        canary, units = counts.get(block.weight_bps, (0, 0))
+        canary, units = canary + block.canary_units, units + block.units
+        counts[block.weight_bps] = (canary, units)
+        worst = max(worst, log_srm(canary, units, block.weight_bps / 10_000.0))
+    return worst

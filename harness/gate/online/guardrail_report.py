@@ -1,0 +1,239 @@
+"""What one guardrail has seen of a rollout, in figures and in plain words."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from harness.domain.canary.guardrails import (
+    ErrorTally,
+    FeedbackTally,
+    Guardrail,
+    JudgeTally,
+    Kind,
+    Tally,
+    kind_of,
+)
+from harness.domain.canary.observation import Block
+from harness.domain.reliability.failures import by_class
+from harness.gate.online.evidence_paths import tally
+
+# What the canary does when the guardrail trips.
+_COUNTS = {
+    Guardrail.ERRORS: "fails more often than the incumbent",
+    Guardrail.TRUNCATION: "breaks off at its token limit more often than the incumbent",
+    Guardrail.REFUSALS: "refuses more often than the incumbent",
+    Guardrail.JSON_VALIDITY: "gives invalid JSON more often than the incumbent",
+    Guardrail.TOOL_VALIDITY: "calls tools wrongly more often than the incumbent",
+    Guardrail.FEEDBACK: "is disliked by users more often than the incumbent",
+    Guardrail.JUDGE: "is found bad by the judge more often than the incumbent",
+}
+# What it does, {} times; and how a value is written.
+_VALUES = {
+    Guardrail.LATENCY: ("takes {} as long as the incumbent for an answer", "{:.3g} s"),
+    Guardrail.TIME_TO_FIRST_TOKEN: (
+        "takes {} as long as the incumbent to begin its answer",
+        "{:.3g} s",
+    ),
+    Guardrail.INTER_TOKEN_LATENCY: (
+        "takes {} as long as the incumbent between pieces of its answer",
+        "{:.3g} s",
+    ),
+    Guardrail.OUTPUT_TOKENS: ("answers with {} as many tokens as the incumbent", "{:.3g}"),
+    Guardrail.COST_PER_SUCCESS: ("costs {} as much as the incumbent for an answer", "${:.3g}"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """Failures without a verdict, of each arm, and what the judge cost so far."""
+
+    canary_unjudged: int = 0
+    control_unjudged: int = 0
+    cost_usd: float = 0.0
+
+    def as_json(self) -> dict[str, object]:
+        unjudged = {"canary": self.canary_unjudged, "control": self.control_unjudged}
+        return {"no_verdict": unjudged, "cost_usd": self.cost_usd}
+
+
+@dataclass(frozen=True, slots=True)
+class Opinions:
+    """Units of each arm of which a user said anything, good or bad."""
+
+    canary: int
+    control: int
+
+    def as_json(self) -> dict[str, object]:
+        return {"canary": self.canary, "control": self.control}
+
+
+@dataclass(frozen=True, slots=True)
+class GuardrailEvidence:
+    """One guardrail of one rollout.
+
+    log_e, log_e_max: of the current period. distance_to_trip: if it tripped alone; 1 trips.
+    canary: exposures, units or ranked values; control: units that they stand beside. level:
+    share of units that failed, or the geometric mean of values, None without any. classes: of
+    errors, by class, as far as blocks tell; they explain the evidence and are none. judging: of
+    the judge's. opinions: of feedback's, None where blocks do not tell.
+    """
+
+    guardrail: Guardrail
+    tolerated: float
+    weight: float
+    log_e: float
+    log_e_max: float
+    distance_to_trip: float
+    canary: int
+    control: int
+    canary_failures: int
+    control_failures: int
+    canary_level: float | None
+    control_level: float | None
+    canary_classes: Mapping[str, int] = field(default_factory=dict)
+    control_classes: Mapping[str, int] = field(default_factory=dict)
+    judging: Judging | None = None
+    opinions: Opinions | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        """The canary's level to the incumbent's."""
+        if self.canary_level is None or not self.control_level:
+            return None
+        return self.canary_level / self.control_level
+
+    @property
+    def words(self) -> str:
+        """A sentence without its subject and its full stop: the canary …"""
+        if kind_of(self.guardrail) is Kind.COUNTS:
+            return (
+                f"{_COUNTS[self.guardrail]}: {self.canary_failures:,} of {self.canary:,}"
+                f"{_in_brackets(self.canary_classes)} against {self.control_failures:,} of "
+                f"{self.control:,}{_in_brackets(self.control_classes)}"
+            )
+        what, unit = _VALUES[self.guardrail]
+        if self.ratio is None or self.canary_level is None or self.control_level is None:
+            return what.format("more than once") + ", or fails"
+        levels = f"{unit.format(self.canary_level)} against {unit.format(self.control_level)}"
+        if self.ratio <= 1.0:
+            # Levels are of answers alone; what failed ranks above them all.
+            told = what.format("more than once")
+            return f"{told}, counting those that failed: without them {levels}"
+        return f"{what.format(f'{self.ratio:.2g} ×')}: {levels}"
+
+    def as_json(self) -> dict[str, object]:
+        """For the figures of an Action; NaN and infinity never occur in it.
+
+        No classes where none are known: what was decided before there were any keeps its bytes.
+        """
+        known = self.canary_classes or self.control_classes
+        classes = {"canary": self.canary_classes, "control": self.control_classes}
+        return {
+            **({"classes": classes} if known else {}),
+            **({"judging": self.judging.as_json()} if self.judging else {}),
+            **({"opinions": self.opinions.as_json()} if self.opinions else {}),
+            "tolerated": self.tolerated,
+            "weight": self.weight,
+            "log_e": self.log_e,
+            "log_e_max": self.log_e_max,
+            "distance_to_trip": self.distance_to_trip,
+            "canary": self.canary,
+            "control": self.control,
+            "canary_failures": self.canary_failures,
+            "control_failures": self.control_failures,
+            "canary_level": self.canary_level,
+            "control_level": self.control_level,
+            "ratio": self.ratio,
+            "words": self.words,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Sums over blocks; the levels and classes as in GuardrailEvidence."""
+
+    canary: int
+    control: int
+    canary_failures: int
+    control_failures: int
+    canary_level: float | None
+    control_level: float | None
+    canary_classes: Mapping[str, int] = field(default_factory=dict)
+    control_classes: Mapping[str, int] = field(default_factory=dict)
+    judging: Judging | None = None
+    opinions: Opinions | None = None
+
+
+def seen(blocks: Sequence[Block], guardrail: Guardrail) -> Seen:
+    if kind_of(guardrail) is Kind.RANKS:
+        return _values(blocks, guardrail)
+    tallies = [found for block in blocks if (found := tally(block, guardrail))]
+    canary, units = sum(t.canary for t in tallies), sum(t.units for t in tallies)
+    failed, failures = (
+        sum(t.canary_failures for t in tallies),
+        sum(t.failures for t in tallies),
+    )
+    control = units - canary
+    return Seen(
+        canary,
+        control,
+        failed,
+        failures - failed,
+        failed / canary if canary else None,
+        (failures - failed) / control if control else None,
+        *(_classes(blocks) if guardrail is Guardrail.ERRORS else ({}, {})),
+        _judging(tallies) if guardrail is Guardrail.JUDGE else None,
+        _opinions(tallies) if guardrail is Guardrail.FEEDBACK else None,
+    )
+
+
+def _classes(blocks: Sequence[Block]) -> tuple[Mapping[str, int], Mapping[str, int]]:
+    """Of the canary's errors and of the incumbent's."""
+    canary, control = Counter[str](), Counter[str]()
+    for block in blocks:
+        found = block.counts.get(Guardrail.ERRORS)
+        if isinstance(found, ErrorTally):
+            for name, split in found.classes.items():
+                canary[name] += split.canary
+                control[name] += split.failures - split.canary
+    return dict(+canary), dict(+control)
+
+
+def _judging(tallies: Sequence[Tally]) -> Judging:
+    told = [each for each in tallies if isinstance(each, JudgeTally)]
+    canary = sum(each.no_verdict.canary for each in told)
+    unjudged = sum(each.no_verdict.failures for each in told)
+    return Judging(canary, unjudged - canary, math.fsum(each.cost_usd for each in told))
+
+
+def _opinions(tallies: Sequence[Tally]) -> Opinions | None:
+    """None where a block is older than their count: then nobody knows."""
+    told = [each.opinions for each in tallies if isinstance(each, FeedbackTally)]
+    if not told or len(told) < len(tallies):
+        return None
+    canary = sum(each.canary for each in told)
+    return Opinions(canary, sum(each.failures for each in told) - canary)
+
+
+def _in_brackets(classes: Mapping[str, int]) -> str:
+    return f" ({by_class(classes)})" if classes else ""
+
+
+def _values(blocks: Sequence[Block], guardrail: Guardrail) -> Seen:
+    """Levels are weighted by ranked values."""
+    told = [
+        (len(block.ranks[guardrail]), level)
+        for block in blocks
+        if guardrail in block.ranks and (level := block.levels.get(guardrail))
+    ]
+    canary = sum(len(block.ranks.get(guardrail, ())) for block in blocks)
+    control = sum(
+        block.units - block.canary_units for block in blocks if block.ranks.get(guardrail)
+    )
+    total = sum(n for n, _ in told)
+    if not total:
+        return Seen(canary, control, 0, 0, None, None)
+    log_canary = math.fsum(n * math.log(level.canary) for n, level in told) / total
+    log_control = math.fsum(n * math.log(level.control) for n, level in told) / total
+    return Seen(canary, control, 0, 0, math.exp(log_canary), math.exp(log_control))

@@ -1,0 +1,99 @@
+"""What keeps a canary where it is although its evidence would move it (faults.md 24, 33, 34).
+
+Pure. A reason in words, or an empty string. Harm is never held: it was seen.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+from harness.domain.canary.observation import Block, Traffic
+from harness.domain.canary.rollout import Rollout
+
+GAP: Final = timedelta(seconds=60)
+BEFORE_GAP: Final = timedelta(hours=1)
+# So many requests or canary units expected, and none seen: by chance once in 1 000 times.
+EXPECTED: Final = 7.0
+AHEAD: Final = timedelta(seconds=60)
+CATCH_UP: Final = timedelta(seconds=120)
+LATELY: Final = timedelta(minutes=10)
+
+
+def gap(traffic: Sequence[Traffic], now: datetime) -> str:
+    """The routers' rows of this route stopped, though its traffic should go on.
+
+    traffic: of the last two hours; each row is a minute's.
+    """
+    if not traffic:
+        return ""
+    last = max(row.minute for row in traffic) + timedelta(minutes=1)
+    silent = now - last
+    if silent <= GAP:
+        return ""
+    before = sum(row.requests for row in traffic if row.minute >= last - BEFORE_GAP)
+    if before * (silent / BEFORE_GAP) < EXPECTED:
+        return ""
+    return (
+        f"no router has recorded anything of this route for {silent.total_seconds():,.0f} s, "
+        f"after {before:,} requests in the hour before: see that routers run and reach the "
+        "database"
+    )
+
+
+def ahead(traffic: Sequence[Traffic], now: datetime) -> str:
+    """Rows of minutes that are not yet: old ones, it may be, that pass for new when they come.
+
+    It is how a process sees that the clock was set back before it began.
+    """
+    newest = max((row.minute for row in traffic), default=now)
+    if newest - now <= AHEAD:
+        return ""
+    return (
+        "this machine's clock was set back, or a router's is wrong: this route's traffic has "
+        f"rows up to {newest:%Y-%m-%d %H:%M} UTC, {(newest - now).total_seconds():,.0f} s in "
+        "the future, and until then old rows cannot be told from new ones"
+    )
+
+
+def no_units(
+    rollout: Rollout, traffic: Sequence[Traffic], step_units: int, now: datetime
+) -> str:
+    """The route has traffic, and this step's canary none of it."""
+    if step_units or now - rollout.step_started_at < LATELY:
+        return ""
+    since = rollout.step_started_at + timedelta(minutes=1)
+    requests = sum(row.requests for row in traffic if row.minute >= since)
+    share = rollout.current.weight_bps / 10_000
+    if requests * share < EXPECTED:
+        return ""
+    return (
+        f"{requests:,} requests since the step began, and no unit of the canary at "
+        f"{share * 100:g} %: see that routers serve the newest revision, and that callers have "
+        "sticky keys of their own"
+    )
+
+
+def clocks(blocks: Sequence[Block], now: datetime) -> str:
+    """The newest block is dated later than now: a router's clock is wrong, or ours."""
+    newest = max(blocks, key=lambda each: each.number, default=None)
+    if newest is None or newest.closed_at - now <= AHEAD:
+        return ""
+    ahead = (newest.closed_at - now).total_seconds()
+    return (
+        f"the newest block of {newest.worker} is dated {ahead:,.0f} s in the future: see the "
+        "clocks of routers and control plane"
+    )
+
+
+def stale(rollout: Rollout, blocks: Sequence[Block], now: datetime) -> str:
+    """A router still assigns by another share: its snapshot is old."""
+    since = max(rollout.step_started_at + CATCH_UP, now - LATELY)
+    weight = rollout.current.weight_bps
+    for each in blocks:
+        if each.opened_at >= since and each.weight_bps != weight:
+            return (
+                f"router {each.worker} still assigns {each.weight_bps / 100:g} % where the "
+                f"step has {weight / 100:g} %: its snapshot is old, see `/readyz` and "
+                "`swapgate_snapshot_age_seconds`"
+            )
+    return ""

@@ -1,0 +1,220 @@
+"""What a rollout does next, from its data alone. The table is in domain.rollout.
+
+Nothing advances on no data: every way up needs this step's own scored exposures.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from harness.domain.canary.observation import Block
+from harness.domain.canary.rollout import Action, ActionKind, Rollout, RolloutState, Signal
+from harness.domain.proposals.policy import Unit
+from harness.domain.proposals.policy_bounds import sound
+from harness.domain.safe_time import later
+from harness.gate.online.assignment import ALARM_AT, BY_PERIOD, worst_log_srm
+from harness.gate.online.min_durations import floor_left
+from harness.gate.online.rollout_evidence import CanaryEvidence, watch
+
+_Choice = tuple[ActionKind, Signal | None, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """step_exposures: canary units at this weight, in blocks where not every unit failed."""
+
+    rollout: Rollout
+    evidence: CanaryEvidence
+    step_exposures: int
+    wanted: int
+    log_srm: float
+    late: bool
+    left: timedelta
+    now: datetime
+    last_block: int
+
+
+def decide(
+    rollout: Rollout, blocks: Sequence[Block], now: datetime, *, split_rule: int = BY_PERIOD
+) -> Action:
+    """The action and signal that the data ask for, with every figure behind it. Pure.
+
+    blocks: all of this rollout, of every step: evidence accumulates. split_rule: by which the
+    split of callers is judged; another than today's to decide an old action again. A policy
+    that was stored with numbers beyond all bounds decides by the bounds: harm can always be
+    rolled back.
+    """
+    rollout = replace(rollout, policy=sound(rollout.policy))
+    evidence = watch(blocks, rollout.policy)
+    step = rollout.current
+    deadline = later(rollout.step_started_at, step.deadline_s)
+    # Keys that send many requests go to one arm each: then the ratio proves nothing.
+    keyed = rollout.policy.unit is Unit.SESSION
+    view = _View(
+        rollout=rollout,
+        evidence=evidence,
+        step_exposures=evidence.exposures_by_weight.get(step.weight_bps, 0),
+        wanted=max(1, step.min_exposures),
+        log_srm=_split(rollout, blocks, split_rule) if keyed else 0.0,
+        late=now >= deadline,
+        left=deadline - now,
+        now=now,
+        last_block=max((block.number for block in blocks), default=0),
+    )
+    kind, signal, reason = _choose(view)
+    return Action(
+        kind=kind,
+        signal=signal,
+        reason=reason,
+        log_e=evidence.log_e,
+        distance_to_trip=evidence.distance_to_trip,
+        exposures=evidence.exposures,
+        step_exposures=view.step_exposures,
+        log_certificate=evidence.log_certificate,
+        block=_tripping(blocks, evidence),
+        figures=_figures(view),
+    )
+
+
+def _split(rollout: Rollout, blocks: Sequence[Block], rule: int) -> float:
+    """An alarm stays until the step ends or a person resumes; then the count begins anew."""
+    ordered = sorted(blocks, key=_number)
+    return worst_log_srm(ordered, rollout.step_started_at, rule=rule)
+
+
+def _choose(view: _View) -> _Choice:
+    rollout = view.rollout
+    if rollout.baking:
+        return _baking(view)
+    if not rollout.live:
+        return ActionKind.HOLD, None, f"The rollout has ended: {rollout.state.value}."
+    if view.evidence.block is not None:
+        return ActionKind.ROLLBACK, Signal.HARM, _harm(view)
+    if rollout.state is RolloutState.PAUSED:
+        return ActionKind.HOLD, None, f"Paused: a person resumes or aborts. {_standing(view)}"
+    if rollout.state is RolloutState.WAITING:
+        return _waiting(view)
+    return _measuring(view)
+
+
+def _baking(view: _View) -> _Choice:
+    """After the promotion: every failure of the candidate counts, up to the bake's end."""
+    rollout, ends = view.rollout, view.rollout.bake_ends_at
+    if view.evidence.block is not None:
+        return ActionKind.ROLLBACK, Signal.HARM, _harm(view)
+    share = rollout.policy.bake_bps / 100
+    kept = f"the incumbent before it keeps {share:g} % as a control. {_standing(view)}"
+    if ends is not None and view.now >= ends:
+        return ActionKind.HOLD, Signal.BAKED, f"The bake is over. {_standing(view)}"
+    left = _span(ends - view.now) if ends else ""
+    return ActionKind.HOLD, None, f"Promoted; for {left} more {kept}"
+
+
+def _waiting(view: _View) -> _Choice:
+    counted = f"{view.step_exposures:,} of {view.wanted:,} canary exposures at {_share(view)}"
+    if view.step_exposures >= view.wanted:
+        return ActionKind.HOLD, Signal.ENOUGH, f"{counted}: enough. {_standing(view)}"
+    if view.late:
+        why = f"{counted} when the step's time was up. Silence is not health: a person looks."
+        return ActionKind.PAUSE, Signal.SILENT, why
+    return ActionKind.HOLD, None, f"{counted}, {_span(view.left)} left. {_standing(view)}"
+
+
+def _measuring(view: _View) -> _Choice:
+    rollout = view.rollout
+    if view.step_exposures < view.wanted:
+        missing = f"{view.step_exposures:,} of {view.wanted:,} canary exposures can be read"
+        return _open(view, f"{missing} at {_share(view)}")
+    if view.log_srm >= ALARM_AT:
+        return _open(view, "The canary's share of traffic is not the planned one: see routing")
+    step, began = rollout.current, rollout.step_started_at
+    if missing := floor_left(step, rollout.policy.peak, began, view.now):
+        return _open(view, missing)
+    wanted = view.evidence.certificate_limit
+    if rollout.current.certify and view.evidence.log_certificate < wanted:
+        value, needed = _e(view.evidence.log_certificate), _e(wanted)
+        return _open(view, f"The certificate of no harm is at {value:.2g} of {needed:g}")
+    shown = "certified" if rollout.current.certify else "no evidence of harm beyond tolerance"
+    reason = f"{view.step_exposures:,} exposures at {_share(view)}, {shown}. {_standing(view)}"
+    if rollout.last_step:
+        return ActionKind.PROMOTE, Signal.PROVEN, reason
+    return ActionKind.ADVANCE, Signal.STEP_DONE, reason
+
+
+def _open(view: _View, what: str) -> _Choice:
+    if view.late:
+        why = f"{what} when the step's time was up: a person looks. {_standing(view)}"
+        return ActionKind.PAUSE, Signal.UNDECIDED, why
+    return ActionKind.HOLD, None, f"{what}, {_span(view.left)} left. {_standing(view)}"
+
+
+def _harm(view: _View) -> str:
+    found = view.evidence
+    what = next(each for each in found.guardrails if each.guardrail is found.tripped)
+    return (
+        f"The canary {what.words}; "
+        f"evidence of harm reached the rollback level (e = {_e(found.log_e):.3g})."
+    )
+
+
+def _standing(view: _View) -> str:
+    share = view.evidence.distance_to_trip * 100
+    return f"Evidence of harm: {share:.0f} % of the rollback level."
+
+
+def _share(view: _View) -> str:
+    return f"{view.rollout.current.weight_bps / 100:g} %"
+
+
+def _span(left: timedelta) -> str:
+    minutes = max(0, int(left.total_seconds())) // 60
+    hours, days = minutes // 60, minutes // 1440
+    if days:
+        return f"{days} d {hours % 24} h"
+    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min"
+
+
+def _figures(view: _View) -> dict[str, object]:
+    found, policy = view.evidence, view.rollout.policy
+    return {
+        "at": view.now.isoformat(),
+        "last_block": view.last_block,
+        "alpha": policy.alpha,
+        "rho": policy.rho,
+        "rho_ni": policy.rho_ni,
+        "p0": policy.p0,
+        "log_e_max": found.log_e_max,
+        "rollback_at": found.limit,
+        "period": found.period,
+        "tripped": found.tripped and found.tripped.value,
+        "guardrails": {each.guardrail.value: each.as_json() for each in found.guardrails},
+        "certificate": _e(found.log_certificate),
+        "certificate_odds": _e(found.log_odds_e),
+        "certificate_rate": _e(found.log_rate_e),
+        "certificate_at": _e(found.certificate_limit),
+        "log_srm": view.log_srm,
+        "blocks": len(found.path),
+        "canary_units": found.exposures,
+        "canary_failures": found.canary_failures,
+        "control_units": found.control_units,
+        "control_failures": found.control_failures,
+        "missing": found.missing,
+        "min_exposures": view.wanted,
+        "seconds_left": max(0.0, view.left.total_seconds()),
+    }
+
+
+def _tripping(blocks: Sequence[Block], found: CanaryEvidence) -> int | None:
+    if found.block is None:
+        return None
+    return sorted(blocks, key=_number)[found.block].number
+
+
+def _e(log: float) -> float:
+    # Beyond any decision; a double ends at exp(709).
+    return math.exp(min(log, 700.0))
+
+
+def _number(block: Block) -> int:
+    return block.number

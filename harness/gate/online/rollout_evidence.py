@@ -1,0 +1,214 @@
+"""All evidence of one rollout: every guardrail, over its steps and periods (statistics.md 2).
+
+Keys keep their arm from one day to the next, so that periods are dependent: each has evidence
+of its own, the j-th at alpha/(j(j+1)).
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from harness.domain.canary.guardrails import Guardrail
+from harness.domain.canary.observation import Block
+from harness.domain.proposals.policy import CanaryPolicy, Unit
+from harness.gate.logspace import Floats
+from harness.gate.online.certificate import Certificate, certify, log_certificate
+from harness.gate.online.evidence_paths import combined_path, log_path, weights
+from harness.gate.online.guardrail_report import GuardrailEvidence, seen
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryEvidence:
+    """A rollout's data up to the last block, or to the one that tripped.
+
+    block: index of the block that tripped, None if none did. path: log e after each block
+    read, of its period. period: of the last one, limit: the log e at which it trips. exposures:
+    canary units. exposures_by_weight: the same, by weight in bps, only in blocks in which not
+    every unit failed (those say nothing about the canary). guardrails: errors first; tripped:
+    the one that weighs most in the evidence that did. log_certificate: running, of the current
+    period, which certifies at certificate_limit; log_odds_e and log_rate_e are the two e-values
+    it is the mean of.
+    """
+
+    path: tuple[float, ...]
+    block: int | None
+    period: int
+    limit: float
+    guardrails: tuple[GuardrailEvidence, ...]
+    tripped: Guardrail | None
+    exposures: int
+    exposures_by_weight: Mapping[int, int]
+    units: int
+    failures: int
+    canary_failures: int
+    missing: int
+    distance_to_trip: float
+    log_certificate: float
+    certificate_limit: float
+    log_odds_e: float
+    log_rate_e: float
+    log_e_max: float
+
+    @property
+    def log_e(self) -> float:
+        return self.path[-1] if self.path else 0.0
+
+    @property
+    def control_units(self) -> int:
+        return self.units - self.exposures
+
+    @property
+    def control_failures(self) -> int:
+        return self.failures - self.canary_failures
+
+
+def watch(blocks: Sequence[Block], policy: CanaryPolicy) -> CanaryEvidence:
+    """All evidence of one rollout, accumulated over its steps, blocks in the order of number.
+
+    Stops at the block that trips: a rollback is final.
+    """
+    ordered = sorted(blocks, key=lambda block: block.number)
+    periods = [_Period.of(number, ordered, policy) for number in _periods(ordered, policy)]
+    tripped = min((p.tripped for p in periods if p.tripped is not None), default=None)
+    read = ordered if tripped is None else ordered[: tripped + 1]
+    now = next(p for p in periods if p.number == _number(read[-1:], policy)).until(len(read))
+    path = np.zeros(len(ordered))
+    for period in periods:
+        path[list(period.places)] = period.path
+    guardrails = _guardrails(now, read, policy)
+    total, odds, rate = _certificate([ordered[place] for place in now.places], policy)
+    return CanaryEvidence(
+        path=tuple(map(float, path[: len(read)])),
+        block=tripped,
+        period=now.number,
+        limit=now.limit,
+        guardrails=guardrails,
+        tripped=None if tripped is None else max(guardrails, key=_share_of_evidence).guardrail,
+        exposures=sum(block.canary_units for block in read),
+        exposures_by_weight=_telling(read),
+        units=sum(block.units for block in read),
+        failures=sum(block.failures for block in read),
+        canary_failures=sum(block.canary_failures for block in read),
+        missing=sum(block.missing for block in read),
+        distance_to_trip=_distance(_last(now.path), now.limit),
+        log_certificate=total,
+        certificate_limit=math.log(policy.certificate) + _cost(now.number, policy),
+        log_odds_e=odds,
+        log_rate_e=rate,
+        log_e_max=_highest(now.path),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Period:
+    """places: of its blocks among all. paths, path: log e of each guardrail, and of all."""
+
+    number: int
+    limit: float
+    places: tuple[int, ...]
+    paths: Mapping[Guardrail, Floats]
+    path: Floats
+
+    @classmethod
+    def of(cls, number: int, ordered: Sequence[Block], policy: CanaryPolicy) -> "_Period":
+        places = tuple(
+            place for place, block in enumerate(ordered) if _number([block], policy) == number
+        )
+        own = [ordered[place] for place in places]
+        paths = {each: log_path(own, each, r) for each, r in policy.tolerated.items()}
+        limit = math.log(1.0 / policy.alpha) + _cost(number, policy)
+        return cls(number, limit, places, paths, combined_path(paths))
+
+    @property
+    def tripped(self) -> int | None:
+        """The place of the first block that did."""
+        over = np.flatnonzero(self.path >= self.limit)
+        return self.places[int(over[0])] if len(over) else None
+
+    def until(self, end: int) -> "_Period":
+        """As it was before the block at place `end` came."""
+        n = sum(place < end for place in self.places)
+        paths = {each: path[:n] for each, path in self.paths.items()}
+        return replace(self, places=self.places[:n], paths=paths, path=self.path[:n])
+
+
+def _number(blocks: Sequence[Block], policy: CanaryPolicy) -> int:
+    """The period of the last block. Requests as units are never counted twice: one period."""
+    return blocks[-1].period if blocks and policy.unit is Unit.SESSION else 1
+
+
+def _periods(blocks: Sequence[Block], policy: CanaryPolicy) -> list[int]:
+    return sorted({_number([block], policy) for block in blocks} or {1})
+
+
+def _cost(period: int, policy: CanaryPolicy) -> float:
+    """What the period's part of alpha adds to the log e that is needed."""
+    return math.log(period * (period + 1)) if policy.unit is Unit.SESSION else 0.0
+
+
+def _guardrails(
+    now: _Period, read: Sequence[Block], policy: CanaryPolicy
+) -> tuple[GuardrailEvidence, ...]:
+    weight = weights(policy.tolerated)
+    found = []
+    for each, tolerated in policy.tolerated.items():
+        path, sums = now.paths[each], seen(read, each)
+        found.append(
+            GuardrailEvidence(
+                guardrail=each,
+                tolerated=tolerated,
+                weight=weight[each],
+                log_e=_last(path),
+                log_e_max=_highest(path),
+                distance_to_trip=_distance(_last(path), now.limit - math.log(weight[each])),
+                canary=sums.canary,
+                control=sums.control,
+                canary_failures=sums.canary_failures,
+                control_failures=sums.control_failures,
+                canary_level=sums.canary_level,
+                control_level=sums.control_level,
+                canary_classes=sums.canary_classes,
+                control_classes=sums.control_classes,
+                judging=sums.judging,
+                opinions=sums.opinions,
+            )
+        )
+    return tuple(found)
+
+
+def _certificate(blocks: Sequence[Block], policy: CanaryPolicy) -> tuple[float, float, float]:
+    certificate = Certificate()
+    for block in blocks:
+        certificate = certify(
+            certificate,
+            (block.units, block.canary_units, block.failures, block.canary_failures),
+            policy.rho_ni,
+        )
+    return log_certificate(certificate, policy.p0)
+
+
+def _share_of_evidence(found: GuardrailEvidence) -> float:
+    return math.log(found.weight) + found.log_e
+
+
+def _distance(log_e: float, limit: float) -> float:
+    return min(1.0, max(0.0, log_e / limit))
+
+
+def _last(path: Floats) -> float:
+    return float(path[-1]) if len(path) else 0.0
+
+
+def _highest(path: Floats) -> float:
+    return max(0.0, float(path.max())) if len(path) else 0.0
+
+
+def _telling(blocks: Iterable[Block]) -> dict[int, int]:
+    exposures: dict[int, int] = {}
+    for block in blocks:
+        if block.failures < block.units:
+            seen_before = exposures.get(block.weight_bps, 0)
+            exposures[block.weight_bps] = seen_before + block.canary_units
+    return exposures

@@ -1,0 +1,128 @@
+"""What a comparison will cost, and the cheapest that shows an effect (statistics.md 1.9)."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Final
+
+from harness.gate.planning.sample_size import POWER, items_needed, mde, sd_epochs
+
+MOST_EPOCHS: Final = 5
+# A spread from fewer pairs is a guess; the default guess is at least on the safe side.
+FEWEST_PAIRS: Final = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Means of one answer. cost_usd: None where a price is unknown. answers: how many.
+
+    judge_usd: of judging it, 0 without a judge, None where nobody knows.
+    """
+
+    answers: int
+    input_tokens: float
+    output_tokens: float
+    cost_usd: float | None
+    duration_s: float
+    judge_usd: float | None = 0.0
+
+    @property
+    def total_usd(self) -> float | None:
+        if self.cost_usd is None or self.judge_usd is None:
+            return None
+        return self.cost_usd + self.judge_usd
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Variances of an item's difference: between items, and within one, per epoch.
+
+    within is 0 where one epoch was asked: then `between` holds both, and further epochs seem
+    to bring nothing, as nobody has seen what they bring.
+    """
+
+    between: float
+    within: float
+    pairs: int
+
+    def sd(self, epochs: int) -> float:
+        return sd_epochs(self.between, self.within, epochs)
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A design that shows the effect with 80 % power. answers: of both sides."""
+
+    items: int
+    epochs: int
+    answers: int
+    cost_usd: float | None
+
+
+def spread_of(differences: Sequence[Sequence[float]]) -> Spread | None:
+    """differences: per item, per epoch. None with fewer than FEWEST_PAIRS items."""
+    if len(differences) < FEWEST_PAIRS:
+        return None
+    means = [fmean(each) for each in differences]
+    total = _variance(means)
+    epochs = min(len(each) for each in differences)
+    if epochs < 2:
+        return Spread(total, 0.0, len(means))
+    within = fmean(_variance(each) for each in differences)
+    return Spread(max(0.0, total - within / epochs), within, len(means))
+
+
+def cost_usd(items: int, epochs: int, sides: Sequence[Usage | None]) -> float | None:
+    """Of asking and judging every item; the gate may stop earlier. None where a price is
+    unknown.
+    """
+    return _summed(items * epochs, [side.total_usd if side else None for side in sides])
+
+
+def judge_usd(items: int, epochs: int, sides: Sequence[Usage | None]) -> float | None:
+    """As cost_usd, of judging alone."""
+    return _summed(items * epochs, [side.judge_usd if side else None for side in sides])
+
+
+def _summed(answers: int, each: Sequence[float | None]) -> float | None:
+    known = [usd for usd in each if usd is not None]
+    return answers * math.fsum(known) if len(known) == len(each) else None
+
+
+def duration_s(
+    items: int, epochs: int, sides: Sequence[Usage | None], connections: int
+) -> float | None:
+    """Both sides are asked side by side, so many answers at a time each."""
+    known = [side.duration_s for side in sides if side is not None]
+    if len(known) < len(sides) or not known:
+        return None
+    return items * epochs * max(known) / connections
+
+
+def cheapest(
+    spread: Spread, effect: float, alpha: float, suite_items: int, sides: Sequence[Usage | None]
+) -> Option | None:
+    """None when the suite has too few items at any number of epochs up to MOST_EPOCHS.
+
+    effect: true distance from the null, above 0. Where prices are unknown, the fewest answers.
+    """
+    found = []
+    for epochs in range(1, MOST_EPOCHS + 1):
+        items = items_needed(spread.sd(epochs), effect, alpha, POWER)
+        if items <= suite_items:
+            answers = 2 * items * epochs
+            found.append(Option(items, epochs, answers, cost_usd(items, epochs, sides)))
+    return min(found, key=lambda each: (each.answers, each.epochs), default=None)
+
+
+def reach(spread: Spread, items: int, epochs: int, alpha: float) -> float:
+    """The smallest true distance that this design shows with 80 % power."""
+    return mde(spread.sd(epochs), items, alpha, POWER)
+
+
+def _variance(values: Sequence[float]) -> float:
+    if len(values) < 2:
+        return 0.0
+    mean = fmean(values)
+    return math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1)

@@ -1,0 +1,64 @@
+"""More than one suite, more than one try: where the error goes."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from harness.domain.evals.run import SuitePlan, SuiteRole
+from harness.domain.proposals.policy import Spend
+
+PROMISES: Final[Mapping[Spend, str]] = {
+    Spend.HARMONIC: "alpha over all looks together",
+    Spend.SQUARE: "alpha over all looks together",
+    Spend.FIRST_FULL: "1.5 alpha over all looks together",
+    Spend.NONE: "nothing is promised about repeats",
+}
+
+
+SMALLEST: Final = 1e-6  # an alpha below it cannot be reached by any suite
+
+
+def risk_of(plans: Iterable[SuitePlan]) -> float:
+    """At most so often a candidate that has not earned it passes all of these. A guard's alpha
+    lets nobody in. Source: intersection-union, Berger 1982.
+    """
+    return max((p.alpha for p in plans if p.role is not SuiteRole.GUARD), default=0.0)
+
+
+def accumulated(risks: Iterable[float]) -> float:
+    """At most so often one of them passed by luck, however they depend on one another."""
+    return min(1.0, math.fsum(risks))
+
+
+def rationed(alpha: float, spent: float, budget: float | None) -> float:
+    """What is left for a candidate: its alpha, and never more than half of the rest.
+
+    So the budget is never used up, and the sum never passes it.
+    """
+    return alpha if budget is None else min(alpha, max(0.0, budget - spent) / 2)
+
+
+def holm(p_values: Sequence[float], alpha: float) -> tuple[bool, ...]:
+    """Which of several superiority suites are shown, when one suffices. Source: Holm 1979."""
+    shown = [False] * len(p_values)
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    for rank, index in enumerate(order):
+        if p_values[index] > alpha / (len(p_values) - rank):
+            break
+        shown[index] = True
+    return tuple(shown)
+
+
+def alpha_of_look(alpha: float, look: int, spend: Spend) -> float:
+    """The error of the `look`-th proposal, counted from 1 (statistics.md 1.8)."""
+    if look < 1:
+        raise ValueError(f"looks are counted from 1, not {look}")
+    match spend:
+        case Spend.NONE:
+            return alpha
+        case Spend.FIRST_FULL if look == 1:
+            return alpha
+        case Spend.HARMONIC | Spend.FIRST_FULL:
+            return alpha / (look * (look + 1))
+        case Spend.SQUARE:
+            return 6.0 * alpha / (math.pi**2 * look**2)

@@ -1,0 +1,203 @@
+"""How long a canary's steps take at a route's traffic: before it starts, and while it runs.
+
+The certificate's time has no formula. It is found by simulation with the functions that
+decide: a healthy canary that fails as often as the route itself. Same arguments, same answer.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.domain.proposals.policy import CanaryPolicy, Step, Unit
+from harness.domain.proposals.policy_bounds import sound
+from harness.gate.logspace import Floats, log_mean_rows
+from harness.gate.online.certificate import HEALTHY_GRID
+from harness.gate.online.fisher import log_factors
+
+Ints = NDArray[np.int64]
+
+DAY_S: Final = 86_400.0
+SEED: Final = 20_260_301
+RUNS: Final = 60
+# As many units as this with no certificate: out of reach, whatever the traffic.
+MOST_BLOCKS: Final = 3_000
+CAUTIOUS: Final = 0.8
+# A rate of 0 was never measured, only not seen.
+LOWEST_RATE: Final = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What a route sees today. units_per_hour: what exposures count, of all arms; requests as
+    well, which are never fewer. failure_rate: of the incumbent. measured: units_per_hour was;
+    else it is that of requests, an upper bound where callers come back. rate_measured:
+    failure_rate was; else it is the policy's `p0`, for want of requests.
+    """
+
+    units_per_hour: float
+    requests_per_hour: float
+    failure_rate: float
+    measured: bool
+    rate_measured: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """One step. exposures: canary units it needs, None out of reach. typical_s: in half of all
+    healthy canaries it takes no longer, cautious_s: in four of five; None: not within the
+    deadline. certify: what it waits for beside exposures.
+    """
+
+    weight_bps: int
+    min_exposures: int
+    certify: bool
+    deadline_s: float
+    floor_s: float
+    exposures: int | None
+    typical_s: float | None
+    cautious_s: float | None
+
+    @property
+    def in_time(self) -> bool:
+        return self.cautious_s is not None and self.cautious_s <= self.deadline_s
+
+
+def plan(policy: CanaryPolicy, pace: Pace) -> tuple[StepPlan, ...]:
+    """Every step, as if each took its typical time: with a new day, evidence begins anew."""
+    policy = sound(policy)
+    found: list[StepPlan] = []
+    spent_s = 0.0
+    for step in policy.steps:
+        planned = step_plan(policy, step, pace, spent_s)
+        found.append(planned)
+        spent_s += planned.typical_s if planned.typical_s is not None else step.deadline_s
+    return tuple(found)
+
+
+def step_plan(policy: CanaryPolicy, step: Step, pace: Pace, began_s: float) -> StepPlan:
+    """began_s: of the rollout, when the step begins. Evidence of earlier steps is left out:
+    that makes the plan longer, never shorter.
+    """
+    per_second = pace.units_per_hour / 3600.0
+    share = step.weight_bps / 10_000
+    floor = max(step.min_s, step.min_peak_s)
+    least = math.inf
+    if per_second > 0:
+        least = max(floor, max(1, step.min_exposures) / (share * per_second))
+    typical = cautious = least
+    exposures: int | None = step.min_exposures
+    if step.certify and per_second > 0:
+        half, most = certified_s(policy, step, pace, began_s)
+        typical, cautious = max(least, half), max(least, most)
+        exposures = math.ceil(typical * per_second * share) if math.isfinite(typical) else None
+    return StepPlan(
+        weight_bps=step.weight_bps,
+        min_exposures=step.min_exposures,
+        certify=step.certify,
+        deadline_s=step.deadline_s,
+        floor_s=floor,
+        exposures=exposures,
+        typical_s=typical if math.isfinite(typical) else None,
+        cautious_s=cautious if math.isfinite(cautious) else None,
+    )
+
+
+def certified_s(
+    policy: CanaryPolicy, step: Step, pace: Pace, began_s: float
+) -> tuple[float, float]:
+    """Seconds until half, and until four of five, of healthy canaries are certified.
+
+    Infinite where it takes longer than the step's deadline, or than MOST_BLOCKS.
+    """
+    size, canary = block_of(policy, step.weight_bps)
+    block_s = size / (pace.units_per_hour / 3600.0)
+    blocks = min(MOST_BLOCKS, max(1, int(step.deadline_s / block_s)))
+    rate = round(max(pace.failure_rate, LOWEST_RATE), 5)
+    daily = policy.unit is Unit.SESSION
+    needed = crossings(
+        size,
+        canary,
+        rate,
+        blocks,
+        block_s if daily else 0.0,
+        began_s if daily else 0.0,
+        (policy.rho_ni, policy.p0, policy.certificate),
+    )
+    return needed[0] * block_s, needed[1] * block_s
+
+
+def block_of(policy: CanaryPolicy, weight_bps: int) -> tuple[int, int]:
+    """Units of a block, canary units in it: large enough to have one."""
+    size = max(policy.block_size, math.ceil(10_000 / weight_bps))
+    return size, max(1, round(size * weight_bps / 10_000))
+
+
+@lru_cache(maxsize=256)
+def crossings(
+    size: int,
+    canary: int,
+    rate: float,
+    blocks: int,
+    block_s: float,
+    began_s: float,
+    terms: tuple[float, float, float],
+) -> tuple[float, float]:
+    """Blocks until half, and four of five, of RUNS simulated canaries are certified.
+
+    block_s: seconds that a block takes, 0 where evidence never begins anew. terms: rho_ni, p0,
+    the certificate's level.
+    """
+    rho_ni, p0, level = terms
+    chance = np.random.default_rng(SEED)
+    theirs = chance.binomial(canary, rate, (RUNS, blocks))
+    ours = chance.binomial(size - canary, rate, (RUNS, blocks))
+    day = ((began_s + block_s * np.arange(blocks)) // DAY_S).astype(int)
+    limit = math.log(level) + np.log((day + 1.0) * (day + 2.0)) * bool(block_s)
+    logs = np.logaddexp(
+        _odds(ours, theirs, day, (size, canary, rho_ni)), _rate(theirs, day, (canary, p0))
+    ) - math.log(2.0)
+    over = logs >= limit
+    first = np.where(over.any(axis=1), over.argmax(axis=1) + 1.0, math.inf)
+    typical, cautious = np.sort(first)[[math.ceil(RUNS * q) - 1 for q in (0.5, CAUTIOUS)]]
+    return float(typical), float(cautious)
+
+
+def _odds(ours: Ints, theirs: Ints, day: Ints, block: tuple[int, int, float]) -> Floats:
+    size, canary, rho_ni = block
+    odds = (rho_ni, *HEALTHY_GRID)
+    pairs, places = np.unique(
+        np.stack([(ours + theirs).ravel(), theirs.ravel()]), axis=1, return_inverse=True
+    )
+    table = np.array([log_factors(size, canary, int(f), int(y), odds=odds) for f, y in pairs.T])
+    factors = table[np.ravel(places)].reshape(*ours.shape, len(HEALTHY_GRID))
+    return _log_mean([_within_day(factors[:, :, k], day) for k in range(len(HEALTHY_GRID))])
+
+
+def _rate(theirs: Ints, day: Ints, terms: tuple[int, float]) -> Floats:
+    """As `certificate.log_rate_e`, of all runs at once."""
+    canary, p0 = terms
+    failed = _within_day(theirs.astype(float), day)
+    clean = _within_day((canary - theirs).astype(float), day)
+    never = np.where(failed > 0, -math.inf, -clean * math.log1p(-p0))
+    some = [
+        failed * math.log(p1 / p0) + clean * (math.log1p(-p1) - math.log1p(-p0))
+        for p1 in (p0 / 4.0, p0 / 2.0)
+    ]
+    return _log_mean([never, *some])
+
+
+def _within_day(factors: Floats, day: Ints) -> Floats:
+    """Running sums that begin anew with each day."""
+    total = np.cumsum(factors, axis=1)
+    starts = np.searchsorted(day, day)
+    before = np.concatenate([np.zeros((len(total), 1)), total], axis=1)
+    return np.asarray(total - before[:, starts], dtype=np.float64)
+
+
+def _log_mean(parts: Sequence[Floats]) -> Floats:
+    return log_mean_rows(list(parts))

@@ -1,0 +1,109 @@
+"""What a shadow that comes before the canary does next, from its pairs alone. Pure.
+
+Nothing opens on no data: the canary needs the policy's pairs, and money that is spent without
+them holds. Harm is the anytime-valid test of `gate.shadow`, at the policy's own level.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from harness.domain.proposals.policy import ShadowFirst, Unit
+from harness.gate.shadow_evidence import SEEN_CHECKS, is_harm, log_e_of_all, share_of_level
+
+# Money is summed in floating point.
+NO_MONEY_USD: Final = 1e-9
+
+
+class Move(StrEnum):
+    START = "start"
+    MIRROR = "mirror"  # it goes on as it is
+    OPEN = "open"  # the canary, at its first step
+    REJECT = "reject"
+    HOLD = "hold"  # a person looks
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """All shadows of one proposal together.
+
+    lost_won: by check, pairs that only the incumbent held, and only the candidate. spent_usd:
+    of the policy's money. mirroring: one of them is live. stopped: who ended the control
+    plane's own and why, empty unless a person did. obstacle: why none can be started now.
+    unit: what lost_won counts: requests, or callers, each by its first.
+    rule: by which the evidence is computed; what was stored before rules had numbers is of the
+    first.
+    """
+
+    pairs: int = 0
+    lost_won: Mapping[str, tuple[int, int]] | None = None
+    spent_usd: float = 0.0
+    mirroring: bool = False
+    stopped: str = ""
+    obstacle: str = ""
+    rule: int = SEEN_CHECKS
+    unit: Unit = Unit.REQUEST
+
+    @property
+    def log_e(self) -> float:
+        return log_e_of_all(self.lost_won or {}, rule=self.rule)
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """distance: of the evidence of harm, 1 at the level. left_usd: of the policy's money."""
+
+    move: Move
+    reason: str
+    log_e: float
+    distance: float
+    left_usd: float
+
+    @property
+    def money_spent(self) -> bool:
+        return self.left_usd <= NO_MONEY_USD
+
+
+def decide(policy: ShadowFirst, seen: Seen) -> Decided:
+    """Harm first: it is said however many pairs there are, and whatever is left."""
+    log_e = seen.log_e
+    distance = share_of_level(log_e, policy.alpha)
+    left_usd = max(0.0, policy.max_cost_usd - seen.spent_usd)
+    move, reason = _choose(policy, seen, left_usd, _evidence(distance))
+    return Decided(move, reason, log_e, distance, left_usd)
+
+
+def _choose(
+    policy: ShadowFirst, seen: Seen, left_usd: float, evidence: str
+) -> tuple[Move, str]:
+    counted = f"{seen.pairs:,} of {policy.min_pairs:,} compared pairs"
+    if is_harm(seen.log_e, policy.alpha):
+        return Move.REJECT, f"In its shadow the candidate was worse: {_worst(seen)}. {evidence}"
+    if seen.pairs >= policy.min_pairs:
+        return Move.OPEN, f"{counted}, and nothing speaks against it. {evidence}"
+    money = f"${seen.spent_usd:.2f} of ${policy.max_cost_usd:g} spent"
+    if seen.mirroring:
+        return Move.MIRROR, f"{counted}, {money}. {evidence}"
+    if why := _why_none(seen, left_usd):
+        return Move.HOLD, f"The canary stays shut: {why}. {counted}, {money}. {evidence}"
+    return Move.START, f"{counted}, {money}."
+
+
+def _why_none(seen: Seen, left_usd: float) -> str:
+    """Why nothing more is mirrored; empty if something can be."""
+    if left_usd <= NO_MONEY_USD:
+        return "the money for its shadow is spent"
+    return seen.stopped or seen.obstacle
+
+
+def _evidence(distance: float) -> str:
+    return f"Evidence that it is worse: {distance * 100:.0f} % of the level."
+
+
+def _worst(seen: Seen) -> str:
+    lost_won = seen.lost_won or {}
+    name = max(lost_won, key=lambda check: lost_won[check][0] - lost_won[check][1])
+    lost, won = lost_won[name]
+    what = "requests" if seen.unit is Unit.REQUEST else "callers"
+    return f"{lost:,} {what} where only the incumbent held {name}, {won:,} where only it did"

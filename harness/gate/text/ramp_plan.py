@@ -1,0 +1,187 @@
+"""A ramp's plan in plain words, and what would make it shorter."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from harness.domain.formatting import figure
+from harness.domain.proposals.policy import CanaryPolicy, ShadowFirst, Step, Unit
+from harness.gate.planning.ramp import Pace, StepPlan, plan, step_plan
+
+NOTHING_HELPS: Final = (
+    "No larger share or longer step helps: with so little traffic a canary shows great harm "
+    "only, and the offline suites have to show the rest."
+)
+SHARES_BPS: Final = (200, 500, 1000, 2500, 5000)
+# What a shadow of a route with little traffic is offered with: all of it, and this many pairs.
+SHADOW_BPS: Final = 10_000
+SHADOW_PAIRS: Final = 200
+
+
+def no_traffic(route: str) -> str:
+    return (
+        f"How long a canary of {route} takes is unknown: no request was recorded in 24 hours."
+    )
+
+
+def answer(policy: CanaryPolicy, pace: Pace, steps: Sequence[StepPlan]) -> str:
+    """The first line: how long in all, or which step does not come through in its time."""
+    late = [step for step in steps if not step.in_time]
+    basis = _basis(policy, pace)
+    if not late:
+        total = math.fsum(step.typical_s or 0.0 for step in steps)
+        cautious = math.fsum(step.cautious_s or 0.0 for step in steps)
+        longer = f", four of five within {span(cautious)}" if cautious > 1.05 * total else ""
+        return f"A healthy canary takes about {span(total)}{longer}. {basis}"
+    first = late[0]
+    why = (
+        f"needs {span(first.typical_s)}"
+        if first.typical_s is not None
+        else f"has not enough traffic for its certificate within {span(first.deadline_s)}"
+    )
+    time = f", and its time is {span(first.deadline_s)}" if first.typical_s is not None else ""
+    return (
+        f"The step at {_percent(first.weight_bps)} {why}{time}: it would pause for a person. "
+        f"{basis}"
+    )
+
+
+def _basis(policy: CanaryPolicy, pace: Pace) -> str:
+    rate = f"{figure(pace.failure_rate * 100, 2)} % of requests fail today"
+    if not pace.rate_measured:
+        percent = figure(pace.failure_rate * 100, 2)
+        rate = (
+            f"that {percent} % of requests fail is assumed (the policy's `p0`), since too few "
+            "are recorded to tell"
+        )
+    requests = f"{_count(pace.requests_per_hour)} requests an hour"
+    if policy.unit is Unit.REQUEST:
+        return f"Reckoned from {requests}; {rate}."
+    if pace.measured:
+        return (
+            f"Reckoned from {_count(pace.units_per_hour)} new keys an hour ({requests}); "
+            f"{rate}."
+        )
+    return (
+        f"Reckoned from {requests}; {rate}. Exposures count keys, and how many of these "
+        "requests come from new keys is not measured yet: it takes longer where callers come "
+        "back."
+    )
+
+
+def _count(per_hour: float) -> str:
+    """As people write it; a slow route's has its digits after the point."""
+    return f"{per_hour:,.0f}" if per_hour >= 100 else f"{per_hour:.3g}"
+
+
+def shadow_s(shadow: ShadowFirst, pace: Pace) -> float:
+    """Seconds until its pairs are there, if both models answer all that is mirrored."""
+    per_second = pace.requests_per_hour * shadow.share_bps / 10_000 / 3600
+    return shadow.min_pairs / per_second if per_second > 0 else math.inf
+
+
+def before(policy: CanaryPolicy, pace: Pace) -> str:
+    """How long the shadow before the first step takes; empty without one."""
+    if policy.shadow is None:
+        return ""
+    needed = shadow_s(policy.shadow, pace)
+    if not math.isfinite(needed):
+        return " Its shadow before that gets no pair at this traffic."
+    pairs = f"{policy.shadow.min_pairs:,} pairs"
+    return f" Its shadow before that takes about {span(needed)} ({pairs}), if its money lasts."
+
+
+def options(
+    policy: CanaryPolicy, pace: Pace, steps: Sequence[StepPlan], *, may_mirror: bool = False
+) -> tuple[str, ...]:
+    """What would bring a step that is late into its time; empty when none is.
+
+    may_mirror: whether the route's requests may be asked twice: then a shadow is offered, which
+    shortens no step and shows without a user what so few requests can.
+    """
+    late = [step for step in steps if not step.in_time]
+    if not late:
+        return ()
+    found = [words for step in late for words in [_larger(policy, pace, step)] if words]
+    found += _by_request(policy, pace)
+    found += [words for step in late for words in [_longer(step)] if words]
+    shadow = _shadow_first(pace) if may_mirror and policy.shadow is None else []
+    return (*(found or [NOTHING_HELPS]), *shadow)
+
+
+def _shadow_first(pace: Pace) -> list[str]:
+    offered = ShadowFirst(SHADOW_BPS, SHADOW_PAIRS, max_cost_usd=1.0)
+    needed = shadow_s(offered, pace)
+    if not math.isfinite(needed):
+        return []
+    shown = f"`canary.shadow: {{share_bps: {SHADOW_BPS}, min_pairs: {SHADOW_PAIRS}, …}}`"
+    words = (
+        f"Shadow first: {shown} asks the candidate what all callers ask and gives nobody its "
+        f"answers; {SHADOW_PAIRS} pairs take about {span(needed)}. It shows great harm before "
+        "any user meets it, and shortens no step."
+    )
+    return [words]
+
+
+def _larger(policy: CanaryPolicy, pace: Pace, late: StepPlan) -> str:
+    for bps in SHARES_BPS:
+        if bps <= late.weight_bps:
+            continue
+        tried = step_plan(policy, _step(late, bps), pace, 0.0)
+        if tried.in_time and tried.typical_s is not None:
+            return (
+                f"A larger share: at {_percent(bps)} instead of {_percent(late.weight_bps)} "
+                f"this step takes about {span(tried.typical_s)}; "
+                f"{bps / late.weight_bps:g} times as many callers meet the candidate."
+            )
+    return ""
+
+
+def _by_request(policy: CanaryPolicy, pace: Pace) -> list[str]:
+    if policy.unit is Unit.REQUEST:
+        return []
+    by_request = replace(policy, unit=Unit.REQUEST)
+    quick = replace(pace, units_per_hour=pace.requests_per_hour)
+    steps = plan(by_request, quick)
+    if not all(step.in_time for step in steps):
+        return []
+    total = math.fsum(step.typical_s or 0.0 for step in steps)
+    words = (
+        f"`unit: request`: every request counts, and all steps take about {span(total)}. "
+        "That is approximate unless nearly every key is different."
+    )
+    return [words]
+
+
+def _longer(late: StepPlan) -> str:
+    needed = late.cautious_s if late.cautious_s is not None else late.typical_s
+    if needed is None:
+        return ""
+    return (
+        f"More time: `deadline_s: {math.ceil(needed / 3600) * 3600}` ({span(needed)}) for the "
+        f"step at {_percent(late.weight_bps)}."
+    )
+
+
+def _step(late: StepPlan, weight_bps: int) -> Step:
+    return Step(
+        weight_bps=weight_bps,
+        min_exposures=late.min_exposures,
+        certify=late.certify,
+        deadline_s=late.deadline_s,
+        min_s=late.floor_s,
+    )
+
+
+def span(seconds: float) -> str:
+    """`40 s`, `12 min`, `3.5 h`, `6 days`: two figures are enough of a forecast."""
+    for length, unit in ((86_400.0, "days"), (3600.0, "h"), (60.0, "min")):
+        if seconds >= 2 * length or (unit == "min" and seconds >= length):
+            value = seconds / length
+            return f"{value:,.0f} {unit}" if value >= 10 else f"{value:.2g} {unit}"
+    return f"{math.ceil(seconds)} s"
+
+
+def _percent(bps: int) -> str:
+    return f"{bps / 100:g} %"

@@ -1,0 +1,39 @@
+"""What the data say against going on by hand, short of asking for the rollback."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+from harness.gate.online.assignment import ALARM_AT
+
+# log e (statistics.md, the first table): strong evidence, not enough to act.
+STRONG: Final = math.log(10.0)
+# Of the way to a rollback by itself.
+HALF_WAY: Final = 0.5
+
+
+def warns(told: Mapping[str, Any]) -> bool:
+    """Whether a guardrail's figures are strong evidence of harm, or half of what trips it."""
+    if not told["canary"]:
+        return False
+    return bool(told["distance_to_trip"] >= HALF_WAY or told["log_e"] > STRONG)
+
+
+def objections(figures: Mapping[str, Any]) -> tuple[str, ...]:
+    """A sentence for each thing that warns; empty when nothing does.
+
+    figures: of the Action that `policy.decide` gave.
+    """
+    found = []
+    if figures["log_srm"] >= ALARM_AT:
+        found.append(
+            "The canary's share of callers is not the planned one: look at routing first."
+        )
+    for told in figures["guardrails"].values():
+        if warns(told):
+            share = told["distance_to_trip"] * 100
+            found.append(
+                f"The canary {told['words']}; by itself that is {share:.0f} % of the evidence "
+                "that takes it back."
+            )
+    return tuple(found)
