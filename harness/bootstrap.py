@@ -338,14 +338,14 @@ def grant_runtime(settings: Settings, role: str, *, only_show: bool) -> Sequence
 
     only_show: change nothing. Raises InputError, NotFound, DatabaseUnusable.
     """
-    from harness.store import roles  # noqa: PLC0415
+    from harness.store import postgres_roles as roles  # noqa: PLC0415
 
     return roles.grant(settings.database_url, role, only_show=only_show)
 
 
 def role_that_does_both(settings: Settings) -> str | None:
     """The database's role in use where it owns the tables, too; None elsewhere."""
-    from harness.store import roles  # noqa: PLC0415
+    from harness.store import postgres_roles as roles  # noqa: PLC0415
 
     return roles.does_both(settings.database_url)
 
@@ -517,7 +517,7 @@ def _opened(cipher: Cipher, snapshot: Snapshot) -> Snapshot:
 
 def _restored(installation: Installation, snapshot: Snapshot) -> Snapshot:
     """What the signed rows of a snapshot from disk make. Raises SnapshotInvalid."""
-    from harness.store.sql import snapshot_rows  # noqa: PLC0415 - only without a database
+    from harness.store.signing import signed_snapshot as snapshot_rows  # noqa: PLC0415 - only without a database
 
     if snapshot.signed is None:
         raise SnapshotInvalid("the snapshot on disk is not signed: a former version wrote it")

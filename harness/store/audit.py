@@ -6,7 +6,7 @@ from datetime import UTC
 
 from harness.domain.content_hash import canonical_json
 from harness.domain.operations.audit import AuditEvent, mac_of
-from harness.store.tables.base import storable
+from harness.store.schema.columns import storable
 
 
 def chained(event: AuditEvent, secret: bytes) -> AuditEvent:

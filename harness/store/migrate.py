@@ -21,12 +21,10 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from harness import shipped
 from harness.domain.errors import DatabaseUnusable, StoreUnavailable
-from harness.store import constraints, roles, triggers
-from harness.store import revisions as schema_revisions
-from harness.store.sql import engine
-from harness.store.sql.failures import translated
-from harness.store.tables import metadata
-from harness.store.tables.base import keep_strict
+from harness.store import constraints, engine, postgres_roles, schema_revisions, triggers
+from harness.store.database_errors import translated
+from harness.store.schema import metadata
+from harness.store.schema.columns import keep_strict
 
 _LOCK: Final = 0x53776D67
 
@@ -63,7 +61,7 @@ def upgrade(url: str, revision: str = "head") -> None:
             # They are written down in one place, and not migration by migration.
             triggers.install(db)
         if before not in (None, after):
-            roles.renew(db)
+            postgres_roles.renew(db)
 
 
 def downgrade(url: str, revision: str) -> None:

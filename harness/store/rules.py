@@ -42,7 +42,7 @@ from harness.domain.routing.route_changes import (
 )
 from harness.domain.routing.table import BUCKETS, KeyGrant
 from harness.domain.shadow.shadow import Shadow, ShadowTally, check_limits
-from harness.store.tables.base import storable
+from harness.store.schema.columns import storable
 
 ENDED: Final = (RunState.DONE, RunState.STOPPED, RunState.OVER_BUDGET, RunState.FAILED)
 TRAFFIC_KEY: Final = ("route", "minute", "worker", "arm", "target", "revision")

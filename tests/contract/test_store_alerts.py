@@ -11,7 +11,7 @@ from harness.domain.operations.delivery import delivered, delivery_of, failed
 from harness.domain.pagination import PageRequest
 from harness.domain.reliability.failover import Failover
 from harness.ports import Store
-from harness.store.sql.failures import RowRefused
+from harness.store.database_errors import RowRefused
 from tests.contract.builders import NOW
 from tests.contract.conftest import Opener
 

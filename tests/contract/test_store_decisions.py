@@ -23,7 +23,7 @@ from harness.domain.proposals.policy import Policy
 from harness.domain.proposals.proposal import Approval, ApprovalKind, Event, Phase, moved
 from harness.ports import Store
 from harness.store.rows import decisions as rows
-from harness.store.tables import decisions as tables
+from harness.store.schema import proposals as tables
 from tests.contract.builders import (
     FAILED,
     LATER,

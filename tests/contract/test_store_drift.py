@@ -14,7 +14,7 @@ from harness.domain.drift.watch import (
     WatchState,
 )
 from harness.ports import Store
-from harness.store.sql.failures import RowRefused
+from harness.store.database_errors import RowRefused
 from tests.contract.builders import LATER, NEW, NOW, OLD, PIN, RUN
 from tests.contract.conftest import Opener
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from harness.domain.errors import Conflict, InputError, NotFound
 from harness.domain.shadow.shadow import Shadow, ShadowLimits, ShadowTally
 from harness.ports import ShadowRecord, Store
-from harness.store.sql.failures import RowRefused
+from harness.store.database_errors import RowRefused
 from tests.contract.builders import LATER, NEW, NOW, OLD, ROUTE
 from tests.contract.conftest import Opener
 

@@ -22,9 +22,9 @@ from harness.store import migrate
 from harness.store.rows import evals as target_rows
 from harness.store.rows import operations
 from harness.store.rows import routing as route_rows
+from harness.store.schema import metadata
+from harness.store.schema.signed_tables import SIGNED
 from harness.store.sql import SqlStore
-from harness.store.tables import metadata
-from harness.store.tables.signed import SIGNED
 from tests.contract.builders import (
     KEY,
     LATER,

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from harness.domain.errors import Conflict, InputError, NotFound
 from harness.domain.routing.kill_switch import Force, ForceKind, Source, Switch
 from harness.ports import Store, SwitchRecord
-from harness.store.sql.failures import RowRefused
+from harness.store.database_errors import RowRefused
 from tests.contract.builders import LATER, NOW
 from tests.contract.conftest import Opener
 

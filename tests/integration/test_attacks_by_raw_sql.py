@@ -13,9 +13,8 @@ import pytest
 import sqlalchemy as sa
 
 from harness.domain.errors import StoreUnavailable
-from harness.store import migrate
-from harness.store.sql import engine
-from harness.store.tables import metadata
+from harness.store import engine, migrate
+from harness.store.schema import metadata
 from tests.integration.raw_sql import (
     APPROVAL,
     AT,

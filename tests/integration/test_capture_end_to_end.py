@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from evals.sim import serve as sim
-from harness.store.tables.captures import captured
+from harness.store.schema.captures import captured
 from tests.router_site import Routed, eventually, routed
 
 pytestmark = [pytest.mark.req("F9", "D8", "G4"), pytest.mark.slow, pytest.mark.timeout(900)]

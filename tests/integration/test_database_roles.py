@@ -16,9 +16,9 @@ from harness.domain.canary.rollout import Signal
 from harness.domain.errors import DatabaseUnusable, InputError, NotFound
 from harness.domain.proposals.proposal import Phase
 from harness.runtime.clock import SystemClock
-from harness.store import migrate, roles
+from harness.store import migrate, postgres_roles
+from harness.store.schema import APPEND_ONLY
 from harness.store.sql import SqlStore
-from harness.store.tables import APPEND_ONLY
 from tests.contract.conftest import SECRET
 from tests.integration.raw_sql import Database
 from tests.signing import CONTROL
@@ -46,7 +46,7 @@ def as_role(url: str, role: str) -> str:
 def test_all_of_the_product_runs_under_the_runtime_s_role(
     postgres_url: str, role: str, tmp_path: Path
 ) -> None:
-    roles.grant(postgres_url, role)
+    postgres_roles.grant(postgres_url, role)
     url = as_role(postgres_url, role)
     # What control does at its start finds nothing to do.
     migrate.upgrade(url)
@@ -81,7 +81,7 @@ def test_all_of_the_product_runs_under_the_runtime_s_role(
 
 @pytest.fixture
 def runtime(postgres_url: str, role: str) -> Iterator[Database]:
-    roles.grant(postgres_url, role)
+    postgres_roles.grant(postgres_url, role)
     database = Database(as_role(postgres_url, role))
     yield database
     database.engine.dispose()
@@ -121,12 +121,16 @@ def test_the_runtime_s_role_cannot(runtime: Database, statement: str) -> None:
 def test_a_grant_again_changes_nothing_and_takes_back_what_is_too_much(
     postgres_url: str, role: str
 ) -> None:
-    first = roles.grant(postgres_url, role)
+    first = postgres_roles.grant(postgres_url, role)
     owner = Database(postgres_url)
     owner.run(f"GRANT UPDATE, DELETE ON verdict TO {role}")
     owner.engine.dispose()
 
-    assert roles.grant(postgres_url, role) == first == roles.grant(postgres_url, role)
+    assert (
+        postgres_roles.grant(postgres_url, role)
+        == first
+        == postgres_roles.grant(postgres_url, role)
+    )
     runtime = Database(as_role(postgres_url, role))
     with pytest.raises(sa.exc.ProgrammingError, match="permission denied"):
         runtime.run("DELETE FROM verdict")
@@ -148,14 +152,14 @@ def test_tables_of_a_later_migration_are_granted_with_it(postgres_url: str, role
 def test_who_owns_the_tables_does_both_and_is_granted_nothing(
     postgres_url: str, role: str
 ) -> None:
-    owner = roles.does_both(postgres_url)
+    owner = postgres_roles.does_both(postgres_url)
     assert owner is not None
     with pytest.raises(InputError, match="owns the tables"):
-        roles.grant(postgres_url, owner)
+        postgres_roles.grant(postgres_url, owner)
     with pytest.raises(NotFound, match="CREATE ROLE"):
-        roles.grant(postgres_url, "nobody_there")
-    roles.grant(postgres_url, role)
-    assert roles.does_both(as_role(postgres_url, role)) is None
+        postgres_roles.grant(postgres_url, "nobody_there")
+    postgres_roles.grant(postgres_url, role)
+    assert postgres_roles.does_both(as_role(postgres_url, role)) is None
     with pytest.raises(DatabaseUnusable, match="db upgrade"):
         migrate.downgrade(as_role(postgres_url, role), "0030")
 
@@ -163,7 +167,7 @@ def test_who_owns_the_tables_does_both_and_is_granted_nothing(
 def test_a_check_by_a_role_without_temporary_tables_says_which_role_to_use(
     postgres_url: str, role: str
 ) -> None:
-    roles.grant(postgres_url, role)
+    postgres_roles.grant(postgres_url, role)
     owner = Database(postgres_url)
     name = sa.make_url(postgres_url).database
     owner.run(f'REVOKE TEMPORARY ON DATABASE "{name}" FROM PUBLIC')
@@ -176,8 +180,8 @@ def test_a_check_by_a_role_without_temporary_tables_says_which_role_to_use(
 
 def test_sqlite_has_no_roles(sqlite_url: str) -> None:
     with pytest.raises(InputError, match="SQLite has no roles"):
-        roles.grant(sqlite_url, "runtime")
-    assert roles.does_both(sqlite_url) is None
+        postgres_roles.grant(sqlite_url, "runtime")
+    assert postgres_roles.does_both(sqlite_url) is None
 
 
 def test_the_command_grants_and_the_doctor_says_when_one_role_does_both(
@@ -199,6 +203,6 @@ def test_the_command_grants_and_the_doctor_says_when_one_role_does_both(
     assert told(postgres_url) == "warn: a second role: `swapgate db grant ROLE`"
     printed = run(postgres_url, "db", "grant", role, "--print")
     assert f'GRANT SELECT, INSERT ON public."verdict" TO "{role}";' in printed
-    assert roles.does_both(as_role(postgres_url, role)) is None
+    assert postgres_roles.does_both(as_role(postgres_url, role)) is None
     run(postgres_url, "db", "grant", role)
     assert told(as_role(postgres_url, role)) == "ok: "

@@ -22,8 +22,8 @@ from harness.domain.operations.access import Actor, Role
 from harness.domain.operations.alerts import Alert, AlertKind
 from harness.domain.operations.principals import LOCAL, OPERATOR
 from harness.domain.proposals.proposal import Phase, Proposal
+from harness.store.schema.operations import principal as principals
 from harness.store.sql import SqlStore
-from harness.store.tables.operations import principal as principals
 from tests.integration.raw_sql import APPROVAL, AT, PROPOSAL, REFUSED, Database, prepared
 from tests.raw_sql import insert, owned
 from tests.world import ANN, BEN, CANARY, POLICY, SECRET, World, approved

@@ -10,9 +10,8 @@ import pytest
 import sqlalchemy as sa
 
 from harness.domain.errors import StoreUnavailable
-from harness.store import migrate
-from harness.store.sql import engine
-from harness.store.tables import metadata
+from harness.store import engine, migrate
+from harness.store.schema import metadata
 from tests.contract.builders import SAMPLE, proposal, seeded, start_canary
 from tests.contract.conftest import open_store
 from tests.integration.raw_sql import PROPOSAL

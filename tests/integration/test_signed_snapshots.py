@@ -21,8 +21,8 @@ from harness.domain.operations.alerts import AlertKind
 from harness.domain.routing.table import Snapshot
 from harness.ports import Store
 from harness.runtime.clock import SystemClock
+from harness.store.schema import metadata
 from harness.store.sql import SqlStore
-from harness.store.tables import metadata
 from router import snapshot, snapshot_file
 from router.snapshot import SnapshotHolder
 from tests.contract.builders import KEY, NEW, OLD, PROVIDER, ROUTE, seeded

@@ -37,9 +37,9 @@ from harness.domain.routing.target import Target
 from harness.domain.settings import TargetSeed
 from harness.domain.shadow.shadow import Shadow, ShadowLimits
 from harness.runtime.clock import ManualClock
+from harness.store.schema.columns import Json, UtcTime
+from harness.store.schema.signed_tables import SIGNED, SignedTable
 from harness.store.sql import SqlStore
-from harness.store.tables.base import Json, UtcTime
-from harness.store.tables.signed import SIGNED, SignedTable
 from router.snapshot import SnapshotHolder
 from tests.integration.raw_sql import WAIVER, Database, prepared
 from tests.signing import CONTROL, VERIFIER

@@ -11,8 +11,7 @@ from harness import bootstrap
 from harness.cli.program import program
 from harness.domain.errors import DatabaseUnusable
 from harness.domain.operations.access import SYSTEM
-from harness.store import migrate, revisions
-from harness.store.sql import engine
+from harness.store import engine, migrate, schema_revisions
 from tests.contract.conftest import open_store
 
 pytestmark = pytest.mark.req("G6")
@@ -20,8 +19,8 @@ NEWER = "9999"
 
 
 def test_the_revisions_are_those_that_alembic_finds() -> None:
-    assert revisions.known() == set(migrate.revisions())
-    assert revisions.needed() == migrate.head()
+    assert schema_revisions.known() == set(migrate.revisions())
+    assert schema_revisions.needed() == migrate.head()
 
 
 @pytest.fixture

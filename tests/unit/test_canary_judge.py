@@ -39,7 +39,7 @@ from harness.domain.routing.table import BUCKETS, in_canary
 from harness.gate.online.policy import decide
 from harness.gate.online.rollout_evidence import watch
 from harness.gate.text.explain import explain
-from harness.store.rows.policies import canary_policy
+from harness.store.schema.policies import canary_policy
 from router.blocks import JUDGED_WITHIN_S, Ledger, Unit
 from router.seen import Traits
 from router.spool import Batch, decode, encode

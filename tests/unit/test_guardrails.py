@@ -14,7 +14,7 @@ from harness.domain.canary.ranking import MIN_CONTROLS, Measured, place, ranking
 from harness.domain.content_hash import canonical_json
 from harness.domain.errors import InputError
 from harness.domain.proposals.policy import CanaryPolicy, Policy, Unit
-from harness.store.rows.policies import policy as policy_of
+from harness.store.schema.policies import policy as policy_of
 
 pytestmark = pytest.mark.req("F3")
 

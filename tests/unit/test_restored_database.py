@@ -29,8 +29,8 @@ from harness.domain.routing.snapshot_lineage import Lineage, undercut
 from harness.domain.routing.table import Snapshot
 from harness.runtime.checkpoint_file import CheckpointFile
 from harness.runtime.clock import ManualClock
+from harness.store.signing.signed_snapshot import verified
 from harness.store.sql import SqlStore
-from harness.store.sql.snapshot_rows import verified
 from router.snapshot import SnapshotHolder
 from tests.signing import CONTROL, VERIFIER
 from tests.world import BEN, SECRET, World

@@ -19,9 +19,8 @@ from harness import shipped
 from harness.domain.errors import ConfigError, InputError, StoreUnavailable
 from harness.domain.operations.alerts import Alert, AlertKind
 from harness.ports import Store
-from harness.store import memory
-from harness.store.sql import engine
-from harness.store.tables.base import Json, UtcTime, storable
+from harness.store import engine, memory
+from harness.store.schema.columns import Json, UtcTime, storable
 from router.recorder import Recorder
 from router.spool import Spool
 from tests.contract.builders import PROVIDER, RUN

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from typing import Final
 
 from harness.domain.operations.alerts import AlertKind
-from harness.store.guards.base import Guard, always, another, busy, changes, listed, taken
-from harness.store.tables.alerts import alert
-from harness.store.tables.base import SIGNATURE, UtcTime
-from harness.store.tables.evals import sample
+from harness.store.guards.guard import Guard, always, another, busy, changes, listed, taken
+from harness.store.schema.alerts import alert
+from harness.store.schema.columns import SIGNATURE, UtcTime
+from harness.store.schema.evals import sample
 
 _AUDIT_EVENT: Final = Guard(
     "audit_event_guard",

@@ -4,8 +4,8 @@
 
 from typing import Final
 
-from harness.store.guards.base import Guard, listed, taken
-from harness.store.tables.decisions import LIVE_STATES
+from harness.store.guards.guard import Guard, listed, taken
+from harness.store.schema.proposals import LIVE_STATES
 
 _PREVIOUS: Final = (
     "FROM route_version p WHERE p.route = NEW.route AND p.version = NEW.version - 1"

@@ -5,7 +5,8 @@ from dataclasses import asdict
 from harness.domain.canary.rollout import Rollout, RolloutState
 from harness.domain.evals.run import VERDICTS, Claim, Verdict
 from harness.domain.proposals.proposal import Approval, ApprovalKind, Phase, Proposal, SuiteRuns
-from harness.store.rows import Row, Values, plain, policies
+from harness.store.rows import Row, Values, plain
+from harness.store.schema import policies
 
 
 def of_proposal(proposal: Proposal) -> Values:

@@ -5,7 +5,7 @@ from hashlib import sha256
 from harness.domain.evals.run import Budget, EvalRun, RunState, Sample, SampleError, SuitePin
 from harness.domain.routing.target import RequestPatch, Target
 from harness.store.rows import Row, Values, plain
-from harness.store.tables.base import storable
+from harness.store.schema.columns import storable
 
 
 def of_target(target: Target) -> Values:

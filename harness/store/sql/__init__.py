@@ -1,5 +1,5 @@
 """SQLite and PostgreSQL: named Core statements, by subject."""
 
-from harness.store.sql.store import SqlStore
+from harness.store.store import SqlStore
 
 __all__ = ["SqlStore"]

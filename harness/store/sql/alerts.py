@@ -16,8 +16,8 @@ from harness.domain.operations.alerts import (
 from harness.domain.operations.delivery import Delivery
 from harness.store.rows import alerts as rows
 from harness.store.rules import no_such_alert
-from harness.store.sql.unit import Unit
-from harness.store.tables.alerts import alert, delivery
+from harness.store.schema.alerts import alert, delivery
+from harness.store.unit_of_work import Unit
 
 LATEST = sa.select(alert).order_by(alert.c.last_seen.desc(), alert.c.id)
 OF_KEY = (

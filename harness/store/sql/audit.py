@@ -17,8 +17,8 @@ from harness.domain.operations.audit import (
 from harness.domain.operations.state_audit import ROWS_WRITTEN
 from harness.store.audit import chained
 from harness.store.rows import operations as rows
-from harness.store.sql.unit import Unit
-from harness.store.tables.operations import audit_event
+from harness.store.schema.operations import audit_event
+from harness.store.unit_of_work import Unit
 
 PAGE: Final = 500
 

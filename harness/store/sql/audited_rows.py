@@ -9,17 +9,19 @@ import sqlalchemy as sa
 
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.state_audit import BASELINE
+from harness.store.schema import proposals as decisions
+from harness.store.schema import providers, routing, switches
+from harness.store.schema import shadow as shadows
+from harness.store.schema.operations import api_key, audit_event
+from harness.store.signing.row_digests import AUDITED, columns, key_of
 from harness.store.sql.audit import SqlAuditLog
-from harness.store.sql.decisions import BAKING, IS_LIVE, IS_OPEN
+from harness.store.sql.proposals import BAKING, IS_LIVE, IS_OPEN
 from harness.store.sql.routing import CURRENT, CURRENT_FALLBACKS
-from harness.store.sql.row_digests import AUDITED, columns, key_of
-from harness.store.sql.unit import Unit
-from harness.store.tables import credentials, decisions, routing, shadows, switches
-from harness.store.tables.operations import api_key, audit_event
+from harness.store.unit_of_work import Unit
 
 PAGE: Final = 200
 EVER_RECORDED: Final = sa.select(audit_event.c.number).where(audit_event.c.rows.is_not(None))
-_SMALL: Final = (routing.provider, api_key, credentials.credential, switches.switch)
+_SMALL: Final = (routing.provider, api_key, providers.credential, switches.switch)
 
 
 class SqlAuditedRows:

@@ -7,8 +7,8 @@ import sqlalchemy as sa
 
 from harness.domain.privacy.capture import Captured, Kept, day_of
 from harness.store.rules import check_captured, not_captured
-from harness.store.sql.unit import Unit
-from harness.store.tables.captures import captured
+from harness.store.schema.captures import captured
+from harness.store.unit_of_work import Unit
 
 NEWEST = sa.select(captured).order_by(captured.c.at.desc(), captured.c.id)
 OF_DAY = (

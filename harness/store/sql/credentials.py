@@ -8,9 +8,9 @@ from harness.domain.providers.credentials import Credential
 from harness.domain.providers.oauth_tokens import SignIn
 from harness.store.rows import credentials as rows
 from harness.store.rules import no_such_provider, sign_in_is_over
-from harness.store.sql.unit import Unit
-from harness.store.tables.credentials import credential, sign_in
-from harness.store.tables.routing import provider
+from harness.store.schema.providers import credential, sign_in
+from harness.store.schema.routing import provider
+from harness.store.unit_of_work import Unit
 
 IN_ORDER = sa.select(credential).order_by(
     credential.c.provider, credential.c.position, credential.c.name

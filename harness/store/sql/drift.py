@@ -7,8 +7,8 @@ import sqlalchemy as sa
 from harness.domain.drift.watch import Check, CheckState, Watch
 from harness.ports import MOST_LISTED
 from harness.store.rows import drift as rows
-from harness.store.sql.unit import Unit
-from harness.store.tables.drift import drift_check, drift_watch
+from harness.store.schema.drift import drift_check, drift_watch
+from harness.store.unit_of_work import Unit
 
 WATCHES = sa.select(drift_watch).order_by(drift_watch.c.opened_at.desc(), drift_watch.c.id)
 STILL = sa.update(drift_watch).where(

@@ -21,8 +21,8 @@ from harness.domain.evals.run import (
 from harness.ports import MOST_LISTED
 from harness.store.rows import evals as rows
 from harness.store.rules import ENDED, checked_sample, no_such_run
-from harness.store.sql.unit import Unit
-from harness.store.tables.evals import eval_run, sample, suite
+from harness.store.schema.evals import eval_run, sample, suite
+from harness.store.unit_of_work import Unit
 
 NOTHING: Final = sha256(b"").hexdigest()
 NEWEST_RUNS = sa.select(eval_run).order_by(eval_run.c.created_at.desc(), eval_run.c.id.desc())

@@ -34,9 +34,9 @@ from harness.domain.routing.table import Route
 from harness.store.rows import Row, Values
 from harness.store.rows import routing as rows
 from harness.store.rules import check_waiver, check_waivers, never_incumbent, never_served
-from harness.store.sql.unit import Unit
-from harness.store.tables.decisions import verdict
-from harness.store.tables.routing import evidence, route_fallback, route_version, waiver
+from harness.store.schema.proposals import verdict
+from harness.store.schema.routing import evidence, route_fallback, route_version, waiver
+from harness.store.unit_of_work import Unit
 
 FORMER = (
     sa.select(route_version)

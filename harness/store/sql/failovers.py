@@ -8,8 +8,8 @@ import sqlalchemy as sa
 from harness.domain.reliability.failover import Failover
 from harness.store.rows import alerts as rows
 from harness.store.rules import check_failover
-from harness.store.sql.unit import Unit
-from harness.store.tables.alerts import failover
+from harness.store.schema.alerts import failover
+from harness.store.unit_of_work import Unit
 
 
 class SqlFailovers:

@@ -5,11 +5,11 @@ from typing import Final
 import sqlalchemy as sa
 
 from harness.domain.routing.snapshot_lineage import Lineage
+from harness.store.schema.operations import meta, traffic
+from harness.store.schema.signed_tables import manifest
 from harness.store.sql.route_heads import heads
 from harness.store.sql.routing import REVISION
-from harness.store.sql.unit import Unit
-from harness.store.tables.operations import meta, traffic
-from harness.store.tables.signed import manifest
+from harness.store.unit_of_work import Unit
 
 LINEAGE: Final = sa.select(
     meta.c.installation,

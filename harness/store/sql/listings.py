@@ -26,19 +26,19 @@ from harness.store.rows import drift as drift_rows
 from harness.store.rows import shadows as shadow_rows
 from harness.store.rows import switches as switch_rows
 from harness.store.rules import no_such_run
+from harness.store.schema.alerts import alert, failover
+from harness.store.schema.captures import captured
+from harness.store.schema.drift import drift_check, drift_watch
+from harness.store.schema.evals import eval_run, sample, target
+from harness.store.schema.operations import api_key, audit_event
+from harness.store.schema.proposals import OPEN_PHASES, proposal, verdict
+from harness.store.schema.routing import route_fallback, route_version
+from harness.store.schema.shadow import shadow
+from harness.store.schema.switches import switch
 from harness.store.sql.evidence import chain_signed
 from harness.store.sql.pages import Order, newest, read_page
 from harness.store.sql.routing import CURRENT, CURRENT_FALLBACKS
-from harness.store.sql.unit import Unit
-from harness.store.tables.alerts import alert, failover
-from harness.store.tables.captures import captured
-from harness.store.tables.decisions import OPEN_PHASES, proposal, verdict
-from harness.store.tables.drift import drift_check, drift_watch
-from harness.store.tables.evals import eval_run, sample, target
-from harness.store.tables.operations import api_key, audit_event
-from harness.store.tables.routing import route_fallback, route_version
-from harness.store.tables.shadows import shadow
-from harness.store.tables.switches import switch
+from harness.store.unit_of_work import Unit
 
 T = TypeVar("T")
 Query = sa.Select[Any]

@@ -29,9 +29,9 @@ from harness.store.rules import (
     no_such_key,
     principal_taken,
 )
-from harness.store.sql.unit import Unit
-from harness.store.tables.operations import api_key, block, key_spend, principal, traffic
-from harness.store.tables.routing import provider
+from harness.store.schema.operations import api_key, block, key_spend, principal, traffic
+from harness.store.schema.routing import provider
+from harness.store.unit_of_work import Unit
 
 BLOCKS = (
     sa.select(block)

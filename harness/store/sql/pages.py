@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from harness.domain.errors import NotFound
 from harness.domain.pagination import PageRequest, cursor, values_of
 from harness.store.rows import Row
-from harness.store.sql.unit import Unit
-from harness.store.tables.base import UtcTime
+from harness.store.schema.columns import UtcTime
+from harness.store.unit_of_work import Unit
 
 Column = sa.Column[Any]
 # BIGINT on both databases: a cursor that somebody made up is no error of the database.

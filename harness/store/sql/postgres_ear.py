@@ -7,7 +7,7 @@ from typing import Final
 import psycopg
 import sqlalchemy as sa
 
-from harness.store.sql import engine
+from harness.store import engine
 
 CHANNEL: Final = "swapgate_changed"
 

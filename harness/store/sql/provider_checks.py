@@ -7,9 +7,9 @@ import sqlalchemy as sa
 from harness.domain.providers.probe import ProviderCheck
 from harness.store.rows import provider_checks as rows
 from harness.store.rules import unknown_provider
-from harness.store.sql.unit import Unit
-from harness.store.tables.provider_checks import provider_check
-from harness.store.tables.routing import provider
+from harness.store.schema.provider_checks import provider_check
+from harness.store.schema.routing import provider
+from harness.store.unit_of_work import Unit
 
 NAMES = sa.select(provider.c.name)
 

@@ -9,9 +9,9 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from harness.store.schema.routing import route_version
 from harness.store.sql.routing import LATEST
-from harness.store.sql.unit import Unit
-from harness.store.tables.routing import route_version
+from harness.store.unit_of_work import Unit
 
 HEAD: Final = sa.select(
     route_version.c.route,

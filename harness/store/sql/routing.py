@@ -13,10 +13,14 @@ from harness.domain.routing.route_changes import KINDS, Change, CreateRoute, Set
 from harness.domain.routing.table import Route, RoutingTable
 from harness.domain.routing.target import Target
 from harness.ports import RouteRecord
+from harness.store.database_errors import RowRefused
 from harness.store.rows import Row
 from harness.store.rows import evals as target_rows
 from harness.store.rows import routing as rows
 from harness.store.rules import check_targets, moved_on, time_of_version
+from harness.store.schema.evals import target
+from harness.store.schema.operations import meta
+from harness.store.schema.routing import route_fallback, route_version
 from harness.store.sql.evidence import (
     FALLBACK_EVIDENCE,
     chain_signed,
@@ -24,11 +28,7 @@ from harness.store.sql.evidence import (
     proof_of,
     write_fallbacks,
 )
-from harness.store.sql.failures import RowRefused
-from harness.store.sql.unit import Unit
-from harness.store.tables.evals import target
-from harness.store.tables.operations import meta
-from harness.store.tables.routing import route_fallback, route_version
+from harness.store.unit_of_work import Unit
 
 _newer = route_version.alias("newer")
 LATEST = (

@@ -6,8 +6,8 @@ import sqlalchemy as sa
 
 from harness.domain.evals.pins import ServedModel, Sighting, kept
 from harness.store.rules import checked_sightings
-from harness.store.sql.unit import Unit
-from harness.store.tables.sightings import served_model
+from harness.store.schema.sightings import served_model
+from harness.store.unit_of_work import Unit
 
 THIS = sa.and_(
     served_model.c.target == sa.bindparam("whose"),

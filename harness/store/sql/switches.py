@@ -11,8 +11,8 @@ from harness.domain.routing.kill_switch import Switch
 from harness.ports import SwitchRecord
 from harness.store.rows import switches as rows
 from harness.store.rules import check_switch, no_such_switch
-from harness.store.sql.unit import Unit
-from harness.store.tables.switches import switch
+from harness.store.schema.switches import switch
+from harness.store.unit_of_work import Unit
 
 NEWEST = sa.select(switch).order_by(switch.c.created_at.desc(), switch.c.id.desc())
 NOT_LIFTED = NEWEST.where(switch.c.lifted_at.is_(None))

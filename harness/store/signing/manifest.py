@@ -17,11 +17,11 @@ import sqlalchemy as sa
 
 from harness.domain.errors import SignatureInvalid
 from harness.store.rows import Row
-from harness.store.sql.signed_rows import REMEDY
-from harness.store.tables.base import SIGNATURE
-from harness.store.tables.operations import api_key, audit_event, meta
-from harness.store.tables.routing import route_version
-from harness.store.tables.signed import SIGNED, manifest
+from harness.store.schema.columns import SIGNATURE
+from harness.store.schema.operations import api_key, audit_event, meta
+from harness.store.schema.routing import route_version
+from harness.store.schema.signed_tables import SIGNED, manifest
+from harness.store.signing.row_signatures import REMEDY
 
 LIVE_SIGNATURES: Final = sa.union_all(
     *(

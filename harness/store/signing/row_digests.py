@@ -13,8 +13,8 @@ import sqlalchemy as sa
 
 from harness.domain.content_hash import digest
 from harness.store.rules import ENDED
-from harness.store.tables import credentials, decisions, evals, routing, shadows, switches
-from harness.store.tables.operations import api_key
+from harness.store.schema import evals, proposals, providers, routing, shadow, switches
+from harness.store.schema.operations import api_key
 
 AUDITED: Final[Mapping[str, sa.Table]] = {
     table.name: table
@@ -22,19 +22,19 @@ AUDITED: Final[Mapping[str, sa.Table]] = {
         evals.target,
         evals.suite,
         evals.eval_run,
-        decisions.proposal,
-        decisions.verdict,
-        decisions.approval,
-        decisions.rollout,
+        proposals.proposal,
+        proposals.verdict,
+        proposals.approval,
+        proposals.rollout,
         routing.provider,
         routing.waiver,
         routing.evidence,
         routing.route_version,
         routing.route_fallback,
         api_key,
-        credentials.credential,
+        providers.credential,
         switches.switch,
-        shadows.shadow,
+        shadow.shadow,
     )
 }
 # Verifies itself, and is renewed with the keys.

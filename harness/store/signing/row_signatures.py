@@ -11,8 +11,8 @@ from harness.domain.operations.principals import LOCAL
 from harness.domain.operations.row_signatures import KeyPurpose, row_payload
 from harness.ports import Signatures, Verifier
 from harness.store.rows import operations
-from harness.store.tables.base import SIGNATURE
-from harness.store.tables.signed import SIGNED, SignedTable
+from harness.store.schema.columns import SIGNATURE
+from harness.store.schema.signed_tables import SIGNED, SignedTable
 
 # Our types store alike everywhere.
 ANY: Final = DefaultDialect()

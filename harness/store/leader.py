@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
 from harness.domain.errors import StoreUnavailable
-from harness.store.sql import engine
-from harness.store.sql.failures import translated
+from harness.store import engine
+from harness.store.database_errors import translated
 
 _KEY: Final = 0x53774C44
 

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 
 from harness.domain.operations.alerts import Told
-from harness.store.tables.base import (
+from harness.store.schema.columns import (
     amount,
     at_least,
     count,

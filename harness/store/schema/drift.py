@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 
 from harness.domain.drift.watch import CheckState, WatchState
-from harness.store.tables.base import (
+from harness.store.schema.columns import (
     at_least,
     count,
     json_value,
@@ -14,7 +14,7 @@ from harness.store.tables.base import (
     time,
     words,
 )
-from harness.store.tables.evals import eval_run, target
+from harness.store.schema.evals import eval_run, target
 
 IS_OPEN = sa.text("closed_at IS NULL")
 IS_RUNNING = sa.text("state = 'running'")

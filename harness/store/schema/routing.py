@@ -8,7 +8,7 @@ the row before it is a trigger (migrations). A CHECK passes on NULL, hence each 
 import sqlalchemy as sa
 
 from harness.domain.routing.route_changes import KINDS
-from harness.store.tables.base import (
+from harness.store.schema.columns import (
     FreeText,
     at_least,
     count,
@@ -21,8 +21,8 @@ from harness.store.tables.base import (
     time,
     words,
 )
-from harness.store.tables.decisions import verdict
-from harness.store.tables.evals import target
+from harness.store.schema.evals import target
+from harness.store.schema.proposals import verdict
 
 # Its row stays when it is removed: its keys' rows stand on it.
 provider = sa.Table(

@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-from harness.store.tables.base import metadata, time
+from harness.store.schema.columns import metadata, time
 
 # A few rows for each target; the oldest give way. No foreign key: a judge's target is not
 # registered, and a router may know one whose row has not come yet.

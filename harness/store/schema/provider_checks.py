@@ -2,8 +2,8 @@
 
 import sqlalchemy as sa
 
-from harness.store.tables.base import Json, metadata, number, text, time
-from harness.store.tables.routing import provider
+from harness.store.schema.columns import Json, metadata, number, text, time
+from harness.store.schema.routing import provider
 
 # One row for each provider; no router reads it. findings: as `rows.provider_checks` has them.
 provider_check = sa.Table(

@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-from harness.store.tables.base import (
+from harness.store.schema.columns import (
     amount,
     count,
     day,

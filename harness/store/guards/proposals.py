@@ -3,8 +3,8 @@
 from typing import Final
 
 from harness.domain.canary.rollout import TRANSITIONS, RolloutState
-from harness.store.guards.base import Guard, always, busy, changes, listed, taken
-from harness.store.tables.decisions import (
+from harness.store.guards.guard import Guard, always, busy, changes, listed, taken
+from harness.store.schema.proposals import (
     LIVE_STATES,
     OPEN_PHASES,
     PROPOSAL_REGISTERED,

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 
 from harness.domain.evals.run import RunState, SampleError
-from harness.store.tables.base import (
+from harness.store.schema.columns import (
     added_count,
     amount,
     at_least,

@@ -2,22 +2,22 @@
 
 from typing import Final
 
-from harness.store.tables import (
+from harness.store.schema import (
     alerts,
     captures,
-    credentials,
-    decisions,
     drift,
     evals,
     operations,
+    proposals,
     provider_checks,
+    providers,
     routing,
-    shadows,
+    shadow,
     sightings,
-    signed,
+    signed_tables,
     switches,
 )
-from harness.store.tables.base import keep_strict, metadata
+from harness.store.schema.columns import keep_strict, metadata
 
 for table in metadata.tables.values():
     keep_strict(table)
@@ -26,8 +26,8 @@ APPEND_ONLY: Final = (
     evals.target,
     evals.suite,
     evals.sample,
-    decisions.verdict,
-    decisions.approval,
+    proposals.verdict,
+    proposals.approval,
     routing.waiver,
     routing.evidence,
     routing.route_version,

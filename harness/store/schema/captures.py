@@ -2,7 +2,15 @@
 
 import sqlalchemy as sa
 
-from harness.store.tables.base import at_least, count, json_value, metadata, text, time, words
+from harness.store.schema.columns import (
+    at_least,
+    count,
+    json_value,
+    metadata,
+    text,
+    time,
+    words,
+)
 
 captured = sa.Table(
     "captured",

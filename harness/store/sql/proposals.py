@@ -12,6 +12,7 @@ from harness.domain.errors import Conflict, NotFound
 from harness.domain.evals.run import Verdict
 from harness.domain.proposals.proposal import Approval, Phase, Proposal
 from harness.ports import MOST_LISTED
+from harness.store.database_errors import RowRefused
 from harness.store.rows import Values
 from harness.store.rows import decisions as rows
 from harness.store.rules import (
@@ -25,10 +26,7 @@ from harness.store.rules import (
     stale,
     verdict_used,
 )
-from harness.store.sql.failures import RowRefused
-from harness.store.sql.pages import newest
-from harness.store.sql.unit import Unit
-from harness.store.tables.decisions import (
+from harness.store.schema.proposals import (
     LIVE_STATES,
     OPEN_PHASES,
     PROPOSAL_REGISTERED,
@@ -38,6 +36,8 @@ from harness.store.tables.decisions import (
     rollout,
     verdict,
 )
+from harness.store.sql.pages import newest
+from harness.store.unit_of_work import Unit
 
 IS_OPEN = proposal.c.phase.in_(OPEN_PHASES)
 OPEN = sa.select(proposal).where(IS_OPEN).order_by(proposal.c.created_at, proposal.c.id)

@@ -21,15 +21,15 @@ from harness.domain.routing.target import Target
 from harness.ports import Verifier
 from harness.store.rows import Row, credentials, evals, operations, routing, shadows, switches
 from harness.store.rules import grants
-from harness.store.sql import manifest as manifests
+from harness.store.schema.columns import SIGNATURE, FreeText
+from harness.store.schema.evals import target
+from harness.store.schema.routing import route_fallback, route_version
+from harness.store.schema.signed_tables import SIGNED
+from harness.store.signing import manifest as manifests
+from harness.store.signing.row_faults import CHAINS
+from harness.store.signing.row_signatures import ANY, RowVerifier, covered_values
 from harness.store.sql.route_heads import head_text
-from harness.store.sql.row_faults import CHAINS
-from harness.store.sql.signed_rows import ANY, RowVerifier, covered_values
-from harness.store.sql.unit import Unit
-from harness.store.tables.base import SIGNATURE, FreeText
-from harness.store.tables.evals import target
-from harness.store.tables.routing import route_fallback, route_version
-from harness.store.tables.signed import SIGNED
+from harness.store.unit_of_work import Unit
 
 LIVE: Final = tuple(name for name, each in SIGNED.items() if each.live is not None)
 _NEWEST_CHAINS: Final = CHAINS.join(

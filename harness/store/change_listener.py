@@ -13,8 +13,8 @@ from typing import Final, Protocol
 
 import sqlalchemy as sa
 
-from harness.store.sql import engine
-from harness.store.sql.sqlite_file import identity
+from harness.store import engine
+from harness.store.sqlite_file import identity
 
 POLL_S: Final = 0.05
 # How long one thread listens before others may, and before close() is noticed.

@@ -10,10 +10,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from harness.domain.errors import IllegalTransition, SignatureInvalid
 from harness.domain.operations.row_signatures import RowFault
+from harness.store.database_errors import translated
 from harness.store.rows import Row
-from harness.store.sql import manifest as manifests
-from harness.store.sql.failures import translated
-from harness.store.sql.row_digests import (
+from harness.store.schema.columns import SIGNATURE
+from harness.store.schema.signed_tables import SIGNED, manifest
+from harness.store.signing import manifest as manifests
+from harness.store.signing.row_digests import (
     AUDITED,
     SCORES_OF,
     columns,
@@ -23,9 +25,7 @@ from harness.store.sql.row_digests import (
     key_of,
     plain_rows,
 )
-from harness.store.sql.signed_rows import UNSIGNED, RowSignatures
-from harness.store.tables.base import SIGNATURE
-from harness.store.tables.signed import SIGNED, manifest
+from harness.store.signing.row_signatures import UNSIGNED, RowSignatures
 
 # Advisory locks of PostgreSQL, by purpose. SQLite has one writer at a time anyway.
 _SPACE: Final = 0x5347

@@ -12,10 +12,10 @@ import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
 from harness.domain.errors import InputError, NotFound
+from harness.store import engine
+from harness.store.database_errors import translated
 from harness.store.guards import NEVER_EMPTIED
-from harness.store.sql import engine
-from harness.store.sql.failures import translated
-from harness.store.tables import APPEND_ONLY, metadata
+from harness.store.schema import APPEND_ONLY, metadata
 
 # The texts of a sample are blanked at their end.
 _BLANKED: Final = {"sample": ("answer", "prompt", "error_text")}

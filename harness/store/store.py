@@ -13,22 +13,30 @@ from harness.domain.operations.state_audit import REMOVED
 from harness.domain.routing.snapshot_lineage import Lineage
 from harness.domain.routing.table import Snapshot
 from harness.ports import Clock, Signatures
-from harness.store import revisions
-from harness.store.sql import engine, snapshot_rows
+from harness.store import engine, schema_revisions
+from harness.store.change_listener import Changes
+from harness.store.database_errors import translated
+from harness.store.leader import leadership
+from harness.store.schema.operations import meta
+from harness.store.signing import signed_snapshot
+from harness.store.signing.resigning import (
+    check_first_time,
+    remove_rows,
+    sign_rows,
+    without_triggers,
+)
+from harness.store.signing.row_faults import row_faults, working_faults
+from harness.store.signing.row_signatures import RowSignatures
 from harness.store.sql.alerts import SqlAlerts, SqlDeliveries
 from harness.store.sql.audit import SqlAuditLog
 from harness.store.sql.audited_rows import SqlAuditedRows
 from harness.store.sql.captures import SqlCaptures
-from harness.store.sql.changes import Changes
 from harness.store.sql.credentials import SqlCredentials, SqlSignIns
-from harness.store.sql.decisions import SqlApprovals, SqlProposals, SqlRollouts, SqlVerdicts
 from harness.store.sql.drift import SqlDrift
 from harness.store.sql.evals import SqlEvalRuns, SqlSuites
 from harness.store.sql.evidence import SqlWaivers
 from harness.store.sql.failovers import SqlFailovers
-from harness.store.sql.failures import translated
 from harness.store.sql.installation import SqlInstallation
-from harness.store.sql.leader import leadership
 from harness.store.sql.listings import SqlListings
 from harness.store.sql.operations import (
     SqlApiKeys,
@@ -36,23 +44,15 @@ from harness.store.sql.operations import (
     SqlPrincipals,
     SqlProviders,
 )
+from harness.store.sql.proposals import SqlApprovals, SqlProposals, SqlRollouts, SqlVerdicts
 from harness.store.sql.provider_checks import SqlProviderChecks
 from harness.store.sql.route_heads import lacking
 from harness.store.sql.routing import SqlRouting
-from harness.store.sql.row_faults import row_faults, working_faults
-from harness.store.sql.shadows import SqlShadows
+from harness.store.sql.shadow import SqlShadows
 from harness.store.sql.sightings import SqlSightings
-from harness.store.sql.signed_rows import RowSignatures
-from harness.store.sql.signing_once import (
-    check_first_time,
-    remove_rows,
-    sign_rows,
-    without_triggers,
-)
-from harness.store.sql.sqlite_file import SqliteFile
 from harness.store.sql.switches import SqlSwitches
-from harness.store.sql.unit import Unit
-from harness.store.tables.operations import meta
+from harness.store.sqlite_file import SqliteFile
+from harness.store.unit_of_work import Unit
 
 REVISION_OF_SCHEMA = sa.text("SELECT version_num FROM alembic_version")
 
@@ -101,7 +101,7 @@ class SqlTransaction:
 
     def signed_rows(self) -> SignedRows:
         """Those that make a snapshot, not verified yet."""
-        return snapshot_rows.read(self._unit, self.installation.lineage().installation)
+        return signed_snapshot.read(self._unit, self.installation.lineage().installation)
 
     def finish(self, now: datetime) -> None:
         self.audit.record_rows(now)
@@ -182,7 +182,7 @@ class SqlStore:
 
     def _check_schema(self, db: sa.Connection) -> None:
         if not self._is_known:
-            revisions.check(db.execute(REVISION_OF_SCHEMA).scalar())
+            schema_revisions.check(db.execute(REVISION_OF_SCHEMA).scalar())
             self._is_known = True
 
     def _unit(self, db: sa.Connection, *, writable: bool) -> Unit:
@@ -204,7 +204,7 @@ class SqlStore:
             if kept is not None and kept.etag == etag:
                 return kept
             rows = tx.signed_rows()
-            found = snapshot_rows.verified(rows, self._signatures, etag, self._clock.now())
+            found = signed_snapshot.verified(rows, self._signatures, etag, self._clock.now())
         self._snapshot = found
         return found
 

@@ -13,9 +13,9 @@ from harness.ports import MOST_LISTED, ShadowRecord
 from harness.store.rows import evals as target_rows
 from harness.store.rows import shadows as rows
 from harness.store.rules import check_shadow, check_shadow_tally, no_such_shadow, shadow_is_live
-from harness.store.sql.unit import Unit
-from harness.store.tables.evals import target
-from harness.store.tables.shadows import shadow, shadow_tally
+from harness.store.schema.evals import target
+from harness.store.schema.shadow import shadow, shadow_tally
+from harness.store.unit_of_work import Unit
 
 NEWEST = sa.select(shadow).order_by(shadow.c.started_at.desc(), shadow.c.id.desc())
 LIVE = NEWEST.where(shadow.c.ended_at.is_(None))

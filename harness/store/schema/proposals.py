@@ -5,7 +5,7 @@ import sqlalchemy as sa
 from harness.domain.canary.rollout import LIVE, RolloutState
 from harness.domain.evals.run import VERDICTS, Claim
 from harness.domain.proposals.proposal import OPEN, ApprovalKind, Phase
-from harness.store.tables.base import (
+from harness.store.schema.columns import (
     FreeText,
     Json,
     at_least,
@@ -19,7 +19,7 @@ from harness.store.tables.base import (
     time,
     words,
 )
-from harness.store.tables.evals import target
+from harness.store.schema.evals import target
 
 OPEN_PHASES = tuple(phase.value for phase in Phase if phase in OPEN)
 LIVE_STATES = tuple(state.value for state in RolloutState if state in LIVE)

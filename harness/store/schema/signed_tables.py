@@ -9,9 +9,9 @@ import sqlalchemy as sa
 
 from harness.domain.operations.principals import LOCAL
 from harness.domain.operations.row_signatures import KeyPurpose
-from harness.store.tables import credentials, decisions, evals, operations, routing, shadows
-from harness.store.tables import switches as switch_tables
-from harness.store.tables.base import SIGNATURE, at_least, count, metadata, text, time
+from harness.store.schema import evals, operations, proposals, providers, routing, shadow
+from harness.store.schema import switches as switch_tables
+from harness.store.schema.columns import SIGNATURE, at_least, count, metadata, text, time
 
 
 def said(name: str) -> sa.Column[str]:
@@ -83,10 +83,10 @@ _TABLES: Final = (
     ),
     # The texts may be blanked; their digests stay.
     SignedTable(evals.sample, KeyPurpose.WORKER, frozenset({"answer", "prompt"})),
-    SignedTable(decisions.proposal),
-    SignedTable(decisions.verdict),
-    SignedTable(decisions.approval),
-    SignedTable(decisions.rollout),
+    SignedTable(proposals.proposal),
+    SignedTable(proposals.verdict),
+    SignedTable(proposals.approval),
+    SignedTable(proposals.rollout),
     SignedTable(routing.waiver),
     SignedTable(routing.evidence),
     SignedTable(routing.route_version, live=_NEWEST),
@@ -95,7 +95,7 @@ _TABLES: Final = (
     SignedTable(operations.principal, live=operations.principal.c.id != LOCAL.id),
     SignedTable(operations.api_key, live=operations.api_key.c.revoked_at.is_(None)),
     SignedTable(switch_tables.switch, live=switch_tables.switch.c.lifted_at.is_(None)),
-    SignedTable(shadows.shadow, live=shadows.shadow.c.ended_at.is_(None)),
-    SignedTable(credentials.credential, live=sa.true()),
+    SignedTable(shadow.shadow, live=shadow.shadow.c.ended_at.is_(None)),
+    SignedTable(providers.credential, live=sa.true()),
 )
 SIGNED: Final[Mapping[str, SignedTable]] = {each.table.name: each for each in _TABLES}

@@ -12,7 +12,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from harness.domain.errors import ConfigError
-from harness.store.sql.sqlite_file import identity
+from harness.store.sqlite_file import identity
 
 LOCK_TIMEOUT_MS: Final = 10_000
 CONNECT_TIMEOUT_S: Final = 5

@@ -3,7 +3,15 @@
 import sqlalchemy as sa
 
 from harness.domain.routing.kill_switch import ForceKind, Source
-from harness.store.tables.base import metadata, not_blank, one_of, signature, text, time, words
+from harness.store.schema.columns import (
+    metadata,
+    not_blank,
+    one_of,
+    signature,
+    text,
+    time,
+    words,
+)
 
 # Lifted once, else never changed or deleted (triggers).
 switch = sa.Table(

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 
 from harness.domain.operations.principals import PrincipalKind
 from harness.domain.routing.table import Arm
-from harness.store.tables.base import (
+from harness.store.schema.columns import (
     added_count,
     amount,
     at_least,

@@ -2,8 +2,16 @@
 
 import sqlalchemy as sa
 
-from harness.store.tables.base import count, metadata, not_blank, signature, text, time, words
-from harness.store.tables.routing import provider
+from harness.store.schema.columns import (
+    count,
+    metadata,
+    not_blank,
+    signature,
+    text,
+    time,
+    words,
+)
+from harness.store.schema.routing import provider
 
 # The value is in no other place; none is ever deleted. Every change reaches the routers
 # (triggers).

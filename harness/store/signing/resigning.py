@@ -13,13 +13,13 @@ import sqlalchemy as sa
 from harness.domain.errors import Conflict
 from harness.domain.operations.row_signatures import RowFault
 from harness.store.rows import evals
-from harness.store.sql.row_faults import VERSIONS, chains_of
-from harness.store.sql.unit import Unit
-from harness.store.tables import metadata
-from harness.store.tables.base import SIGNATURE
-from harness.store.tables.evals import sample
-from harness.store.tables.routing import route_fallback, route_version
-from harness.store.tables.signed import SIGNED, manifest
+from harness.store.schema import metadata
+from harness.store.schema.columns import SIGNATURE
+from harness.store.schema.evals import sample
+from harness.store.schema.routing import route_fallback, route_version
+from harness.store.schema.signed_tables import SIGNED, manifest
+from harness.store.signing.row_faults import VERSIONS, chains_of
+from harness.store.unit_of_work import Unit
 
 # Rows of these show that the installation signs already.
 PROOF: Final = ("route_version", "evidence", "verdict", "waiver", "provider", "api_key")

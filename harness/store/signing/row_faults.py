@@ -11,12 +11,12 @@ from harness.domain.evals.run import RUNNABLE
 from harness.domain.operations.principals import LOCAL
 from harness.domain.operations.row_signatures import RowFault
 from harness.store.rows import Row
-from harness.store.sql.unit import Unit
-from harness.store.tables.decisions import LIVE_STATES, OPEN_PHASES, proposal, rollout
-from harness.store.tables.evals import eval_run
-from harness.store.tables.operations import principal
-from harness.store.tables.routing import route_fallback, route_version
-from harness.store.tables.signed import SIGNED, SignedTable
+from harness.store.schema.evals import eval_run
+from harness.store.schema.operations import principal
+from harness.store.schema.proposals import LIVE_STATES, OPEN_PHASES, proposal, rollout
+from harness.store.schema.routing import route_fallback, route_version
+from harness.store.schema.signed_tables import SIGNED, SignedTable
+from harness.store.unit_of_work import Unit
 
 CHAINS: Final = sa.select(route_fallback).order_by(
     route_fallback.c.route, route_fallback.c.version, route_fallback.c.position
