@@ -10,7 +10,7 @@ from typing import Final
 import streamlit as st
 
 from dashboard import cards, shell
-from harness.control import keys
+from harness.control.operations import keys
 from harness.domain.errors import NotAllowed, SwapgateError
 from harness.domain.operations.access import Actor
 

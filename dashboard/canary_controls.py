@@ -6,8 +6,8 @@ import streamlit as st
 
 from dashboard import acting, cards, shell, wording
 from dashboard.cards import esc, strong
-from harness.control import canary_hands
-from harness.control.reports import CanaryStatus
+from harness.control.canary import operations
+from harness.control.proposals.comparison import CanaryStatus
 from harness.domain.canary.rollout import Rollout, RolloutState, Signal
 
 # In the order of the page: label and icon.
@@ -120,7 +120,7 @@ def confirm(status: CanaryStatus, signal: Signal) -> None:
     if st.button(f"Yes, {signal.value}", type="primary"):
         ctx = shell.context()
         acting.attempt(
-            lambda actor: canary_hands.by_hand(
+            lambda actor: operations.by_hand(
                 ctx, actor, rollout.route, signal, reason, seen=rollout.version
             ),
             lambda actor: f"{signal.value} by {actor.name} on route {rollout.route}.",

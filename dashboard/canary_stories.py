@@ -6,7 +6,7 @@ from dashboard import wording
 from dashboard.cards import Measure, Tile, VerdictCard, strong
 from dashboard.frames import latency_ms
 from dashboard.queries import CanaryView
-from harness.control.reports import CanaryStatus
+from harness.control.proposals.comparison import CanaryStatus
 from harness.domain.canary.rollout import Rollout, RolloutState, Signal
 from harness.domain.proposals.policy import Unit
 from harness.gate.text.explain import SOME, GuardrailRow, Need

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from dashboard import cards, wording
 from dashboard.cards import esc
-from harness.control.chains import Entry
+from harness.control.routing.fallback_chain import Entry
 from harness.domain.routing.evidence import EvidenceKind
 
 

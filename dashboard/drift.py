@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from dashboard import cards, wording
 from dashboard.cards import esc, strong
-from harness.control import drift_words
-from harness.control.drift_reports import Status
+from harness.control.drift import text
+from harness.control.drift.reports import Status
 from harness.domain.drift.watch import CheckState
 
 STATES = {
@@ -52,7 +52,7 @@ def _row(status: Status) -> tuple[str, ...]:
     return (
         strong(status.suite),
         cards.state(STATES[status.state]),
-        drift_words.compared(status.comparisons),
+        text.compared(status.comparisons),
         esc(change),
         esc(evidence),
         esc(ended),

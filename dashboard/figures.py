@@ -6,8 +6,8 @@ from datetime import datetime
 from dashboard import cards, frames, wording
 from dashboard.cards import esc, strong
 from dashboard.queries import RouteView
-from harness.control import monthly
-from harness.control.measured import RouteMeasured, SuiteScore
+from harness.control.routing import monthly_bill
+from harness.control.routing.scorecard import RouteMeasured, SuiteScore
 from harness.domain.canary.observation import Traffic
 
 
@@ -16,7 +16,7 @@ def section(view: RouteView, titles: Mapping[str, str]) -> str:
     found = view.measured
     bill = found.bill
     traffic = (
-        f"{bill.requests:,} requests in {monthly.length(bill.window_s)}"
+        f"{bill.requests:,} requests in {monthly_bill.length(bill.window_s)}"
         if bill.requests
         else "no request in 30 days"
     )

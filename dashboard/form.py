@@ -6,8 +6,8 @@ import streamlit as st
 
 from dashboard import cards, wording
 from dashboard.cards import Answer, esc, strong
-from harness.control.form import FormExample, LostByForm, lost_by_form
-from harness.control.reports import Comparison
+from harness.control.proposals.comparison import Comparison
+from harness.control.proposals.format_failures import FormExample, LostByForm, lost_by_form
 
 HEADS = ("Broken rule", "What it means", "Answers")
 

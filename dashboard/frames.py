@@ -8,7 +8,7 @@ import pandas as pd
 
 from dashboard import wording
 from dashboard.cards import PairCounts
-from harness.control.reports import Comparison, SuiteSide
+from harness.control.proposals.comparison import Comparison, SuiteSide
 from harness.domain.canary.observation import Block, Traffic
 from harness.domain.evals.run import Claim, Sample, SampleError, SuiteReport, SuiteRole
 

@@ -6,7 +6,7 @@ from typing import Final
 from dashboard import wording
 from dashboard.cards import esc, state, strong
 from dashboard.wording import Label, Tone
-from harness.control.provider_matrix import MatrixModel, MatrixRow, ProviderHealth
+from harness.control.providers.matrix import MatrixModel, MatrixRow, ProviderHealth
 from harness.domain.providers.matrix import COLUMNS, Ability
 from harness.domain.routing.target import Price
 

@@ -6,22 +6,18 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from harness.control import (
-    approvals,
-    chains,
-    drift_reports,
-    listings,
-    measured,
-    reports,
-    routes,
-    shadow_first,
-    standing,
-)
-from harness.control.chains import Entry
 from harness.control.context import Context
-from harness.control.measured import RouteMeasured
-from harness.control.shadow_first import ShadowStage
-from harness.control.standing import Standing
+from harness.control.drift import reports as drift_reports
+from harness.control.evals import proof_validity
+from harness.control.evals.proof_validity import Standing
+from harness.control.operations import listings
+from harness.control.proposals import approvals
+from harness.control.proposals import comparison as reports
+from harness.control.routing import fallback_chain, routes, scorecard
+from harness.control.routing.fallback_chain import Entry
+from harness.control.routing.scorecard import RouteMeasured
+from harness.control.shadow import stage as shadow_first
+from harness.control.shadow.stage import ShadowStage
 from harness.domain.canary.observation import Traffic
 from harness.domain.canary.rollout import Rollout
 from harness.domain.errors import SignatureInvalid, SwapgateError
@@ -137,7 +133,7 @@ def _standing(ctx: Context, proposal: Proposal, verdict: Verdict | None) -> Stan
         return None
     # What does not hold is said where somebody approves it: that is refused.
     with suppress(SignatureInvalid), ctx.store.read() as tx:
-        return standing.of(ctx, tx, verdict)
+        return proof_validity.of(ctx, tx, verdict)
     return None
 
 
@@ -211,7 +207,7 @@ def measured_of(
     found = {}
     for status in statuses:
         with suppress(SignatureInvalid):
-            found[status.route.name] = measured.of_route(ctx, status.route.name)
+            found[status.route.name] = scorecard.of_route(ctx, status.route.name)
     return found
 
 
@@ -249,8 +245,8 @@ class RouteView:
 def route(ctx: Context, name: str) -> RouteView:
     """Raises NotFound."""
     history = listings.versions(ctx, name, PageRequest(MOST_VERSIONS))
-    chain = chains.entries(ctx, name)
-    figures = measured.of_route(ctx, name)
+    chain = fallback_chain.entries(ctx, name)
+    figures = scorecard.of_route(ctx, name)
     drift = drift_reports.status(ctx, route=name)
     now = ctx.clock.now()
     with ctx.store.read() as tx:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from dashboard import wording
 from dashboard.cards import Tile, VerdictCard, strong
-from harness.control.shadow_first import ShadowStage
+from harness.control.shadow.stage import ShadowStage
 from harness.gate.shadow_stage import Move
 from harness.gate.text.ramp_plan import span
 

@@ -11,8 +11,8 @@ import streamlit as st
 from dashboard import cards, queries, theme, wording
 from dashboard.theme import Palette
 from harness.bootstrap import Installation, open_installation
-from harness.control import switches
 from harness.control.context import Context
+from harness.control.routing import kill_switch
 from harness.domain.errors import ConfigError, NotFound, StoreUnavailable, SwapgateError
 from harness.domain.routing.kill_switch import Switch
 
@@ -69,7 +69,7 @@ def _show_switches() -> None:
     standing = installation().standing_switches
     for switch in standing:
         _switch_banner(switch)
-    for switch in switches.live(context()):
+    for switch in kill_switch.live(context()):
         _switch_banner(switch)
 
 

@@ -7,9 +7,9 @@ from dashboard import wording
 from dashboard.cards import Tile, VerdictCard
 from dashboard.frames import FEWEST_PAIRS, in_reading_order
 from dashboard.queries import ComparisonView
-from harness.control.outlook import Outlook
-from harness.control.reports import ArmFigures, Comparison, SuiteSide
-from harness.control.standing import Proof
+from harness.control.evals.proof_validity import Proof
+from harness.control.proposals.comparison import ArmFigures, Comparison, SuiteSide
+from harness.control.proposals.estimate import Outlook
 from harness.domain.canary.rollout import Rollout
 from harness.domain.evals.run import Claim, Judged, Sample, SampleError, SuiteReport
 from harness.domain.proposals.proposal import Phase, Proposal

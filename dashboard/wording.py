@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final, assert_never
 
-from harness.control.alerts import Listed
+from harness.control.operations.alerts import Listed
 from harness.domain.canary.rollout import RolloutState
 from harness.domain.evals.pins import ServedModel
 from harness.domain.evals.run import VERDICTS, Claim, Judged, SuiteRole

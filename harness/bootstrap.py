@@ -225,7 +225,8 @@ def _require_some_state(settings: Settings) -> None:
 
 
 def _workers(installation: Installation) -> EvalWorkers:
-    from harness.control import sealing, unlock  # noqa: PLC0415 - only where workers start
+    from harness.control.providers import header_encryption as sealing  # noqa: PLC0415 - only where workers start
+    from harness.control.providers import provider_secrets as unlock
     from harness.runtime.evaluating import JUDGE, TARGET  # noqa: PLC0415
     from harness.runtime.workers import SubprocessWorkers, worker_command  # noqa: PLC0415
 
@@ -431,16 +432,13 @@ def control_schedule(installation: Installation) -> "Schedule":
 
     Several control processes may run; one leads, and only its jobs do anything.
     """
-    from harness.control import (  # noqa: PLC0415
-        alerts,
-        drift,
-        endings,
-        housekeeping,
-        reconcile,
-        renewals,
-        waivers,
-    )
-    from harness.control.jobs import Watched  # noqa: PLC0415
+    from harness.control import reconciler as reconcile
+    from harness.control.drift import monitor as drift
+    from harness.control.operations import alerts, housekeeping  # noqa: PLC0415
+    from harness.control.operations.jobs import Watched  # noqa: PLC0415
+    from harness.control.providers import deprecations as endings
+    from harness.control.providers import oauth_tokens as renewals
+    from harness.control.routing import waivers
     from harness.runtime.schedule import Job, Schedule  # noqa: PLC0415
 
     telemetry.configure()
@@ -510,7 +508,7 @@ def _tracing(settings: TracingSettings) -> "Tracing | None":
 
 
 def _opened(cipher: Cipher, snapshot: Snapshot) -> Snapshot:
-    from harness.control.sealing import opened_snapshot  # noqa: PLC0415 - as below
+    from harness.control.providers.header_encryption import opened_snapshot  # noqa: PLC0415 - as below
 
     return opened_snapshot(snapshot, cipher)
 
@@ -527,7 +525,7 @@ def _restored(installation: Installation, snapshot: Snapshot) -> Snapshot:
 
 def _keys_of(cipher: Cipher, environ: Mapping[str, str], snapshot: Snapshot) -> ProviderKeySets:
     """What the router sends to the snapshot's providers."""
-    from harness.control.unlock import key_sets  # noqa: PLC0415 - only the router's process
+    from harness.control.providers.provider_secrets import key_sets  # noqa: PLC0415 - only the router's process
 
     return key_sets(snapshot.providers.values(), snapshot.stored_keys, cipher, environ)
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from harness import bootstrap
-from harness.control import keys, routes, targets
+from harness.control.operations import keys
+from harness.control.routing import routes, targets
 from harness.data_plane import recorder_of
 from harness.domain.operations.access import SYSTEM
 from harness.domain.routing.kill_switch import Switch

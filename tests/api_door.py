@@ -17,7 +17,7 @@ from harness import config, shipped
 from harness.api.app import PREFIX, build
 from harness.api.serve import SERVER
 from harness.bootstrap import Installation
-from harness.control import keys
+from harness.control.operations import keys
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.proposals.proposal import Phase, Proposal
 from harness.domain.providers.probe import Heard

@@ -17,8 +17,12 @@ from evals.sim.bank import ItemBank
 from evals.sim.examinee import Examinee
 from evals.suites import Catalog
 from harness.bootstrap import Installation, open_installation, upgrade_database
-from harness.control import canary, canary_hands, propose, reconcile, seed
+from harness.control import reconciler
+from harness.control.canary import driver as canary
+from harness.control.canary import operations
 from harness.control.context import Context
+from harness.control.proposals import submission
+from harness.control.routing import seed
 from harness.domain.canary.guardrails import ErrorTally, Guardrail, Split, Tally
 from harness.domain.canary.observation import Block, Traffic
 from harness.domain.canary.rollout import Rollout, Signal
@@ -212,14 +216,14 @@ class _House:
         return made
 
     def proposed(self, route: str, model: str, actor: Actor, reason: str = "") -> str:
-        wish = propose.Wish(route, f"sim/{model}", reason=reason)
-        proposal = propose.create(self.ctx, actor, wish)
+        wish = submission.Wish(route, f"sim/{model}", reason=reason)
+        proposal = submission.create(self.ctx, actor, wish)
         self.turn()
         return proposal.id
 
     def turn(self) -> None:
         """Until nothing is left to do: each turn takes one step."""
-        while reconcile.reconcile(self.ctx).did:
+        while reconciler.reconcile(self.ctx).did:
             self.clock.advance(20)
 
     def sit(self, at_most: int) -> None:
@@ -354,13 +358,13 @@ def hurt(config: Path, route: str) -> None:
 def paused(config: Path, route: str) -> None:
     """Pause the route's canary, as a person does."""
     with _opened(config, ManualClock(datetime.now(UTC))) as installation:  # noqa: TID251
-        canary_hands.by_hand(installation.context, BEN, route, Signal.PAUSE, "lunch")
+        operations.by_hand(installation.context, BEN, route, Signal.PAUSE, "lunch")
 
 
 def turned(config: Path) -> Sequence[str]:
     """One turn of the control process."""
     with _opened(config, ManualClock(datetime.now(UTC))) as installation:  # noqa: TID251
-        return reconcile.reconcile(installation.context).did
+        return reconciler.reconcile(installation.context).did
 
 
 __all__ = ["ANA", "BEN", "XSS", "Claim", "Lived", "configured", "lived", "paused", "turned"]

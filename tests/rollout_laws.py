@@ -9,8 +9,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from harness.control import canary_actions, reports
+from harness.control.canary import audit
 from harness.control.context import Context
+from harness.control.proposals import comparison
 from harness.domain.canary.observation import Block
 from harness.domain.canary.rollout import TRANSITIONS, Rollout, RolloutState
 from harness.domain.evals.run import Passed
@@ -22,7 +23,7 @@ from harness.ports import RouteRecord, Transaction
 from tests import table_laws
 
 BAKED = "canary.baked"
-UP = frozenset({"canary.step_done", canary_actions.PROMOTED})
+UP = frozenset({"canary.step_done", audit.PROMOTED})
 LATE = frozenset({"canary.silent", "canary.undecided"})
 # Longer without any news than this: nothing goes up.
 GAP_S = 180.0
@@ -170,7 +171,7 @@ class Watcher:
             assert tx.audit.first_break() is None
         for event in self.events:
             if "inputs" in event.details:
-                again = canary_actions.replay(ctx, event.number)
+                again = audit.replay(ctx, event.number)
                 assert again.agrees, (event, again.differences)
                 assert again.again_sha256 == event.details["decided_sha256"]
             assert "inputs_unreadable" not in event.details
@@ -249,7 +250,7 @@ def exposures(blocks: Sequence[Block], weight_bps: int) -> int:
 
 def check_words(ctx: Context, route: str) -> None:
     """No duration that is told to people is negative."""
-    told = reports.explained(ctx, route).status
+    told = comparison.explained(ctx, route).status
     said = told.explanation
     figures = [said.eta_s, *(need.eta_s for need in said.needs)]
     assert all(each is None or each >= 0 for each in figures), figures

@@ -18,9 +18,13 @@ from random import Random
 import structlog
 
 from evals.samples import Item
-from harness.control import alerts, canary_hands, propose, reconcile, routes, targets
+from harness.control import reconciler
+from harness.control.canary import operations
 from harness.control.clock_watch import PASS_FOR_NEW
-from harness.control.propose import Wish
+from harness.control.operations import alerts
+from harness.control.proposals import submission
+from harness.control.proposals.submission import Wish
+from harness.control.routing import routes, targets
 from harness.domain.canary.guardrails import Guardrails
 from harness.domain.canary.rollout import Rollout, RolloutState, Signal
 from harness.domain.errors import ProofRefused, RevisionConflict, SwapgateError
@@ -241,7 +245,7 @@ class Life:
             assert not done.failed, done.failed
             self._tell_of(done)
 
-    def _tell_of(self, done: reconcile.Turn) -> None:
+    def _tell_of(self, done: reconciler.Turn) -> None:
         for words in (*done.did, *done.failed):
             self._say(words)
 
@@ -303,13 +307,13 @@ class Life:
         table = routes.table(self.ctx)
         serving = int(table.targets[table.routes[name].incumbent].model[1:])
         level = min(LEVELS - 1, serving + self.draw.choice([1, 1, 1, 2]))
-        propose.create(self.ctx, ANN, Wish(name, f"sim/m{level}", "better"))
+        submission.create(self.ctx, ANN, Wish(name, f"sim/m{level}", "better"))
         self.swaps[name] -= 1
 
     def _approve(self) -> None:
-        for each in propose.all_proposals(self.ctx, open_only=True):
+        for each in submission.all_proposals(self.ctx, open_only=True):
             if each.phase is Phase.AWAITING_APPROVAL:
-                self._attempt(partial(propose.approve, self.ctx, BEN, each.id))
+                self._attempt(partial(submission.approve, self.ctx, BEN, each.id))
 
     def _trouble(self) -> None:
         trouble = self.draw.choice(list(Trouble))
@@ -328,7 +332,7 @@ class Life:
             roll_back = partial(routes.roll_back, self.other, BEN, name, reason="an incident")
             self._attempt(roll_back)
         else:
-            by_hand = partial(canary_hands.by_hand, self.other, BEN, name, signal, "a drill")
+            by_hand = partial(operations.by_hand, self.other, BEN, name, signal, "a drill")
             self._attempt(by_hand)
 
     def _set_a_clock(self) -> None:
@@ -371,12 +375,12 @@ class Life:
     def _look_into(self, each: Rollout) -> None:
         """A person ends what a wrong split has spoilt or has no proof; the rest goes on."""
         if alerts.is_open(self.ctx, AlertKind.SAMPLE_RATIO, each.id) and each.live:
-            canary_hands.by_hand(self.ctx, BEN, each.route, Signal.ABORT, "a drill")
+            operations.by_hand(self.ctx, BEN, each.route, Signal.ABORT, "a drill")
         elif each.state is RolloutState.PAUSED:
             try:
-                canary_hands.by_hand(self.ctx, BEN, each.route, Signal.RESUME, "a drill")
+                operations.by_hand(self.ctx, BEN, each.route, Signal.RESUME, "a drill")
             except ProofRefused:
-                canary_hands.by_hand(self.ctx, BEN, each.route, Signal.ABORT, "a drill")
+                operations.by_hand(self.ctx, BEN, each.route, Signal.ABORT, "a drill")
 
     def _endings(self) -> Sequence[Ending]:
         moves: dict[str, list[str]] = {}

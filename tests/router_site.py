@@ -14,7 +14,8 @@ import psutil
 from evals.samples import Item
 from harness import bootstrap
 from harness.bootstrap import Installation
-from harness.control import keys, routes, seed
+from harness.control.operations import keys
+from harness.control.routing import routes, seed
 from harness.domain.canary.observation import Block, Traffic
 from harness.domain.operations.access import SYSTEM
 from harness.domain.proposals.policy import CanaryPolicy, Step, Unit

@@ -33,7 +33,7 @@ DOORS = {
     "opentelemetry": ("router/tracing.py",),
     "prometheus_client": ("harness/api/health.py", "router/metrics.py"),
     "litellm": ("router/transport/litellm.py",),
-    "rapidfuzz": ("harness/control/likeness.py",),
+    "rapidfuzz": ("harness/control/providers/fuzzy_match.py",),
     "sqlalchemy": ("harness/store/", "migrations/"),
     "streamlit": ("dashboard/",),
 }
@@ -207,7 +207,7 @@ def test_nothing_that_decides_reads_what_is_shown() -> None:
         for file in python_files("harness")
         if control in file.parents
         for line, module in imports(file)
-        if module == "harness.control.listings"
+        if module == "harness.control.operations.listings"
     ]
     names = [
         f"{file}:{node.lineno}"

@@ -13,9 +13,11 @@ from pathlib import Path
 from evals.samples import Item
 from evals.scripted import ScriptedRunner
 from evals.suites import Catalog
-from harness.control import propose, reconcile, routes, targets
+from harness.control import reconciler
 from harness.control.context import Context
-from harness.control.propose import Wish
+from harness.control.proposals import submission
+from harness.control.proposals.submission import Wish
+from harness.control.routing import routes, targets
 from harness.domain.canary.observation import Block
 from harness.domain.canary.rollout import Rollout
 from harness.domain.drift.watch import DriftPolicy
@@ -131,14 +133,14 @@ class World:
         routes.create(ctx, SYSTEM, "chat", "sim/base", settings=settings)
 
     def propose(self, candidate: str = "sim/better", actor: Actor = ANN) -> Proposal:
-        return propose.create(self.context(), actor, Wish("chat", candidate, "a test"))
+        return submission.create(self.context(), actor, Wish("chat", candidate, "a test"))
 
     def get(self, proposal: str) -> Proposal:
-        return propose.get(self.context(), proposal)
+        return submission.get(self.context(), proposal)
 
-    def turn(self, ctx: Context | None = None) -> reconcile.Turn:
+    def turn(self, ctx: Context | None = None) -> reconciler.Turn:
         """One turn of the loop; a second goes by."""
-        done = reconcile.reconcile(ctx or self.context())
+        done = reconciler.reconcile(ctx or self.context())
         self.clock.advance(1)
         return done
 

@@ -13,9 +13,11 @@ import yaml
 from benchmarks.canary.moments import TooLate, until
 from harness import bootstrap
 from harness.bootstrap import Installation
-from harness.control import keys, propose, reports, seed
-from harness.control.propose import Wish
-from harness.control.reports import CanaryStatus
+from harness.control.operations import keys
+from harness.control.proposals import comparison, submission
+from harness.control.proposals.comparison import CanaryStatus
+from harness.control.proposals.submission import Wish
+from harness.control.routing import seed
 from harness.domain.canary.rollout import Rollout
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.proposals.proposal import Phase
@@ -59,20 +61,20 @@ class Place:
         """A proposal for each, its evals, its verdict, its canary; by the control process."""
         ctx = self.installation.context
         made = {
-            route: propose.create(
+            route: submission.create(
                 ctx, PERSON, Wish(route, f"sim/{self.routes[route]}", "bench")
             )
             for route in routes
         }
         until(lambda: all(self._opened(each.id) for each in made.values()), OPENS_WITHIN_S, 0.5)
         for route, proposal in made.items():
-            rollout = propose.get(ctx, proposal.id).rollout
+            rollout = submission.get(ctx, proposal.id).rollout
             if rollout is None:
-                raise TooLate(f"{route} has no canary: {propose.get(ctx, proposal.id)}")
+                raise TooLate(f"{route} has no canary: {submission.get(ctx, proposal.id)}")
             self.rollouts[route] = rollout
 
     def _opened(self, proposal: str) -> bool:
-        found = propose.get(self.installation.context, proposal)
+        found = submission.get(self.installation.context, proposal)
         return found.phase is Phase.CANARY or not found.open
 
     def break_(self, model: str, fault: Mapping[str, object]) -> None:
@@ -99,7 +101,7 @@ class Place:
             return tx.rollouts.get(self.rollouts[route])
 
     def status(self, route: str) -> CanaryStatus:
-        return reports.canaries(self.installation.context, route=route)[0]
+        return comparison.canaries(self.installation.context, route=route)[0]
 
     def local_stop(self, route: str) -> Mapping[str, Any] | None:
         """What a worker's guard kept of its stop; None before, and once it is over."""

@@ -13,8 +13,9 @@ from benchmarks.canary.place import INCUMBENT, PERSON
 from evals.samples import Item
 from evals.scripted import ScriptedRunner
 from harness.bootstrap import Installation
-from harness.control import propose, reconcile
-from harness.control.propose import Wish
+from harness.control import reconciler
+from harness.control.proposals import submission
+from harness.control.proposals.submission import Wish
 from harness.domain.proposals.proposal import Phase
 from harness.domain.routing.target import Target
 from harness.runtime.evaluating import Worker
@@ -39,12 +40,12 @@ def opened(installation: Installation, routes: Mapping[str, str]) -> Mapping[str
 
     ctx = replace(installation.context, workers=InlineWorkers(work))
     made = {
-        route: propose.create(ctx, PERSON, Wish(route, f"sim/{model}", "bench"))
+        route: submission.create(ctx, PERSON, Wish(route, f"sim/{model}", "bench"))
         for route, model in routes.items()
     }
     for _ in range(TURNS * len(made)):
-        reconcile.reconcile(ctx)
-        found = {route: propose.get(ctx, each.id) for route, each in made.items()}
+        reconciler.reconcile(ctx)
+        found = {route: submission.get(ctx, each.id) for route, each in made.items()}
         if all(each.phase is Phase.CANARY for each in found.values()):
             return {route: str(each.rollout) for route, each in found.items()}
     raise TooLate(f"no canary: {', '.join(each.phase for each in found.values())}")

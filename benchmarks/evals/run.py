@@ -25,7 +25,8 @@ import yaml
 from benchmarks.evals import sampling, turns
 from benchmarks.router.processes import free_port, start, wait_for
 from harness import bootstrap
-from harness.control import targets, work
+from harness.control.evals import worker_supervision
+from harness.control.routing import targets
 from harness.domain.operations.access import SYSTEM
 from harness.domain.settings import TargetSeed
 
@@ -84,7 +85,7 @@ def queued(folder: Path, data: Path, base_url: str) -> tuple[Path, str]:
     ctx = installation.context
     targets.put_provider(ctx, SYSTEM, installation.settings.providers["adder"])
     target = targets.add(ctx, SYSTEM, TargetSeed("adder", "adder"))
-    run = work.start_by_hand(ctx, SYSTEM, "sums", target.id)
+    run = worker_supervision.start_by_hand(ctx, SYSTEM, "sums", target.id)
     installation.close()
     return config, run.id
 

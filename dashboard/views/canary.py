@@ -16,8 +16,8 @@ from dashboard import (
 )
 from dashboard.cards import esc, strong
 from dashboard.queries import CanaryView
-from harness.control import reports
-from harness.control.reports import CanaryStatus
+from harness.control.proposals import comparison
+from harness.control.proposals.comparison import CanaryStatus
 from harness.domain.canary.rollout import Rollout
 from harness.domain.errors import SwapgateError
 
@@ -73,7 +73,7 @@ def header(view: CanaryView, status: CanaryStatus) -> None:
 
 def done(rollout: Rollout) -> None:
     """A new one makes a new version, and that draws the page anew."""
-    moves = canary_moves.rows(rollout, reports.moves(shell.context(), rollout))
+    moves = canary_moves.rows(rollout, comparison.moves(shell.context(), rollout))
     heading = cards.section("What was done", canary_moves.NOTE)
     if moves:
         st.html(heading + cards.table(canary_moves.HEADS, moves))

@@ -8,7 +8,7 @@ import streamlit as st
 from dashboard import cards, charts, form, frames, queries, shell, stories, wording
 from dashboard.cards import esc, strong
 from dashboard.queries import ComparisonView, ProposalRow
-from harness.control import monthly
+from harness.control.routing import monthly_bill
 from harness.domain.evals.run import SuiteReport
 from harness.domain.proposals.proposal import Phase
 
@@ -120,10 +120,10 @@ def figures(view: ComparisonView, *, stale: bool) -> None:
             stories.tiles(found.incumbent_figures, found.candidate_figures), stale=stale
         )
     )
-    why = monthly.basis(found.forecast)
+    why = monthly_bill.basis(found.forecast)
     st.html(
         cards.block(
-            f"<p>{esc(monthly.words(found.forecast))}</p>"
+            f"<p>{esc(monthly_bill.words(found.forecast))}</p>"
             + (f'<p class="note">{esc(why)}</p>' if why else "")
         )
     )

@@ -8,9 +8,9 @@ import streamlit as st
 
 from dashboard import cards, figures, queries, shell, wording
 from dashboard.cards import esc, strong
-from harness.control import listings
-from harness.control.alerts import Listed
-from harness.control.reports import RouteStatus
+from harness.control.operations import listings
+from harness.control.operations.alerts import Listed
+from harness.control.proposals.comparison import RouteStatus
 from harness.domain.operations.alerts import AlertKind, Severity
 from harness.domain.proposals.proposal import Phase
 

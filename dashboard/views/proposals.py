@@ -8,8 +8,9 @@ import streamlit as st
 from dashboard import acting, cards, queries, shell, stories, wording
 from dashboard.cards import esc, strong
 from dashboard.queries import ProposalRow
-from harness.control import canary_plan, outlook, propose, review, widening
-from harness.control.standing import Proof
+from harness.control.canary import duration_estimate
+from harness.control.evals.proof_validity import Proof
+from harness.control.proposals import estimate, review, rule_widening, submission
 from harness.domain.errors import SwapgateError
 from harness.domain.evals.run import Claim
 from harness.domain.operations.access import Actor
@@ -179,7 +180,7 @@ def approve(row: ProposalRow) -> None:
         ctx = shell.context()
         seen = row.verdict.id if row.verdict else None
         acting.attempt(
-            lambda actor: propose.approve(ctx, actor, row.proposal.id, reason, seen=seen),
+            lambda actor: submission.approve(ctx, actor, row.proposal.id, reason, seen=seen),
             lambda actor: (
                 f"{actor.name} approved {row.proposal.id}; the canary opens within seconds."
             ),
@@ -215,7 +216,7 @@ def reject(row: ProposalRow) -> None:
     if st.button("Reject", type="primary", key="reject-now"):
         ctx = shell.context()
         acting.attempt(
-            lambda actor: propose.refuse(ctx, actor, row.proposal.id, reason),
+            lambda actor: submission.refuse(ctx, actor, row.proposal.id, reason),
             lambda actor: f"{actor.name} rejected {row.proposal.id}.",
         )
     st.html(cards.note("A rejection needs a reason; the proposer will read it."))
@@ -232,7 +233,7 @@ def cancel(row: ProposalRow) -> None:
     if st.button("Cancel the proposal", type="primary"):
         ctx = shell.context()
         acting.attempt(
-            lambda actor: propose.cancel(ctx, actor, row.proposal.id),
+            lambda actor: submission.cancel(ctx, actor, row.proposal.id),
             lambda actor: f"{actor.name} cancelled {row.proposal.id}.",
         )
 
@@ -250,7 +251,7 @@ def create(routes: Sequence[str]) -> None:
         with st.container(horizontal=True, vertical_alignment="center"):
             if st.button("Propose", type="primary", disabled=bool(why_not)):
                 acting.attempt(
-                    lambda actor: propose.create(shell.context(), actor, wish),
+                    lambda actor: submission.create(shell.context(), actor, wish),
                     lambda actor: (
                         f"{actor.name} proposed {wish.candidate} for route {wish.route}; "
                         "its evaluation starts within seconds."
@@ -261,7 +262,7 @@ def create(routes: Sequence[str]) -> None:
             st.html(cards.note(why_not or whose), width="content")
 
 
-def _wish(routes: Sequence[str], prefilled: str | None) -> propose.Wish:
+def _wish(routes: Sequence[str], prefilled: str | None) -> submission.Wish:
     ctx = shell.context()
     left, right = st.columns(2)
     asked = st.query_params.get("route")
@@ -291,7 +292,7 @@ def _wish(routes: Sequence[str], prefilled: str | None) -> propose.Wish:
             key="wish-margin",
         )
     reason = st.text_input("Reason", key="wish-reason")
-    return propose.Wish(
+    return submission.Wish(
         route=route,
         candidate=(candidate or "").strip(),
         reason=reason,
@@ -304,7 +305,7 @@ def _claim(claim: Claim | None) -> str:
     return wording.CLAIMS[claim] if claim else "as the policy says"
 
 
-def _why_not(wish: propose.Wish) -> str:
+def _why_not(wish: submission.Wish) -> str:
     if not wish.candidate:
         return "Choose a candidate first."
     if wish.claim is Claim.NON_INFERIOR and not wish.reason.strip():
@@ -312,15 +313,15 @@ def _why_not(wish: propose.Wish) -> str:
     return ""
 
 
-def _outlook(wish: propose.Wish) -> None:
+def _outlook(wish: submission.Wish) -> None:
     """What it takes, before it starts."""
     ctx = shell.context()
     try:
-        planned = outlook.of(ctx, wish)
+        planned = estimate.of(ctx, wish)
     except SwapgateError as error:
         st.html(cards.note(f"No forecast: {error}"))
         return
-    terms = propose.preview(ctx, wish, acting.signed_in())
+    terms = submission.preview(ctx, wish, acting.signed_in())
     names = queries.titles(ctx)
     rows = [
         (
@@ -334,9 +335,9 @@ def _outlook(wish: propose.Wish) -> None:
     heads = ("Suite", "Items", "Smallest difference it can show", "Cheapest design")
     st.html(cards.table(heads, rows) + cards.note(stories.outlook_line(planned)))
     st.html(cards.note(f"This would be the {terms.risk.words}."))
-    for line in widening.words(terms.widened):
+    for line in rule_widening.words(terms.widened):
         st.html(cards.note(f"Another person has to approve it: {line}"))
-    ramp = canary_plan.of_route(ctx, wish.route, wish.policy)
+    ramp = duration_estimate.of_route(ctx, wish.route, wish.policy)
     options = "".join(cards.note(f"Option: {option}") for option in ramp.options)
     st.html(cards.note(f"The canary: {ramp.words}") + options)
 

@@ -6,9 +6,9 @@ import streamlit as st
 
 from dashboard import acting, cards, providers, shell, wording
 from dashboard.cards import esc
-from harness.control import credentials
-from harness.control.credentials import Change
-from harness.control.provider_matrix import MatrixRow, matrix
+from harness.control.providers import credentials
+from harness.control.providers.credentials import Change
+from harness.control.providers.matrix import MatrixRow, matrix
 
 
 def show() -> None:

@@ -5,8 +5,8 @@ import streamlit as st
 from dashboard import acting, cards, chain, drift, figures, queries, shell, wording
 from dashboard.cards import esc, strong
 from dashboard.queries import RouteView
-from harness.control import routes as control
-from harness.control import seed
+from harness.control.routing import routes as control
+from harness.control.routing import seed
 from harness.domain.routing.overrides import RequestKind
 from harness.domain.routing.table import RouteSettings
 from harness.ports import RouteRecord

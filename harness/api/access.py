@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from harness.api.answers import Answer, problem
 from harness.api.tokens import Attempts
-from harness.control import keys
+from harness.control.operations import keys
 from harness.domain.errors import NotAllowed
 from harness.domain.operations.access import MANAGEMENT_PREFIX, Actor, Role
 from harness.domain.operations.client_address import client_address

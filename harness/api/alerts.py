@@ -8,8 +8,8 @@ from fastapi import APIRouter, Query
 from harness.api.answers import whole
 from harness.api.bodies import AlertSlice, FailoverSlice
 from harness.api.endpoint import Who, endpoint
-from harness.control import alerts, listings
-from harness.control.alerts import Listed, Tried
+from harness.control.operations import alerts, listings
+from harness.control.operations.alerts import Listed, Tried
 from harness.domain.pagination import Page
 from harness.domain.reliability.failover import Failover
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from starlette.responses import Response
 
-from harness.control.present import Plain, plain
+from harness.control.serialize import Plain, plain
 from harness.domain.pagination import Page
 
 T = TypeVar("T")

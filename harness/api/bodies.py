@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from harness.control.chains import Wanted
-from harness.control.proofs import Waive
-from harness.control.propose import Wish
+from harness.control.proposals.submission import Wish
+from harness.control.routing.chain_evidence import Waive
+from harness.control.routing.fallback_chain import Wanted
 from harness.domain.evals.run import Claim, RunState, SuiteRole
 from harness.domain.pagination import PageRequest
 from harness.domain.privacy.capture import LONGEST_DAYS, MOST_PER_DAY

@@ -7,10 +7,11 @@ from fastapi import APIRouter
 from harness.api.answers import whole
 from harness.api.bodies import HandBody
 from harness.api.endpoint import Who, endpoint
-from harness.control import canary_plan, reports
-from harness.control.canary_hands import by_hand, moved
-from harness.control.canary_plan import RampPlan
-from harness.control.reports import CanaryStatus
+from harness.control.canary import duration_estimate
+from harness.control.canary.duration_estimate import RampPlan
+from harness.control.canary.operations import by_hand, moved
+from harness.control.proposals import comparison
+from harness.control.proposals.comparison import CanaryStatus
 from harness.domain.canary.rollout import Rollout, Signal
 from harness.domain.errors import NotFound
 from harness.domain.pagination import Page
@@ -28,13 +29,13 @@ class MovedCanary(Rollout):
 @endpoint(router, "GET", "/canaries")
 def list_canaries(who: Who) -> Page[CanaryStatus]:
     """The live ones."""
-    return whole(reports.canaries(who.ctx))
+    return whole(comparison.canaries(who.ctx))
 
 
 @endpoint(router, "GET", "/canaries/{route}")
 def get_canary(who: Who, route: str) -> CanaryStatus:
     """The route's newest canary, live or not."""
-    for found in reports.canaries(who.ctx, route=route):
+    for found in comparison.canaries(who.ctx, route=route):
         return found
     raise NotFound(f"route {route!r} has had no canary yet: propose a swap first")
 
@@ -42,7 +43,7 @@ def get_canary(who: Who, route: str) -> CanaryStatus:
 @endpoint(router, "GET", "/canaries/{route}/plan")
 def plan_canary(who: Who, route: str, policy: str | None = None) -> RampPlan:
     """How long a canary takes at today's traffic, step by step, before there is one."""
-    return canary_plan.of_route(who.ctx, route, policy)
+    return duration_estimate.of_route(who.ctx, route, policy)
 
 
 @endpoint(router, "POST", "/canaries/{route}/pause")

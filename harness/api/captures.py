@@ -6,8 +6,8 @@ from fastapi import APIRouter, Query
 
 from harness.api.bodies import CaptureSlice, PurgeSlice
 from harness.api.endpoint import Who, endpoint
-from harness.control import captures, listings
-from harness.control.captures import Glance
+from harness.control.operations import captures, listings
+from harness.control.operations.captures import Glance
 from harness.domain.pagination import Page
 from harness.domain.privacy.capture import Captured
 

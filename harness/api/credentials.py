@@ -12,8 +12,13 @@ from pydantic.alias_generators import to_camel
 from harness.api.answers import whole
 from harness.api.bodies import Body, Name, Text
 from harness.api.endpoint import Maker, Who, endpoint
-from harness.control import credentials
-from harness.control.credentials import DEFAULT, LONGEST_OVERLAP, Change, ProviderShown
+from harness.control.providers import credentials
+from harness.control.providers.credentials import (
+    DEFAULT,
+    LONGEST_OVERLAP,
+    Change,
+    ProviderShown,
+)
 from harness.domain.pagination import Page
 from harness.domain.providers.credentials import LONGEST_VALUE
 

@@ -8,8 +8,9 @@ from fastapi import APIRouter, Query
 from harness.api.answers import whole
 from harness.api.bodies import DriftAcceptBody, DriftRunBody, DriftSlice
 from harness.api.endpoint import Who, endpoint
-from harness.control import drift_by_hand, drift_reports, listings
-from harness.control.drift_reports import Shown, Status
+from harness.control.drift import operations, reports
+from harness.control.drift.reports import Shown, Status
+from harness.control.operations import listings
 from harness.domain.drift.watch import Check, Watch
 from harness.domain.pagination import Page
 
@@ -28,7 +29,7 @@ class DriftRun:
 @endpoint(router, "GET", "/drift")
 def list_watched(who: Who) -> Page[Status]:
     """Every incumbent that a suite watches."""
-    return whole(drift_reports.status(who.ctx))
+    return whole(reports.status(who.ctx))
 
 
 @endpoint(router, "GET", "/drift/runs")
@@ -41,20 +42,18 @@ def list_drift_runs(who: Who, piece: Annotated[DriftSlice, Query()]) -> Page[Dri
 @endpoint(router, "GET", "/routes/{route}/drift")
 def route_drift(who: Who, route: str) -> Page[Shown]:
     """What changed since the baseline, suite by suite: figures, items, old and new answers."""
-    return whole(drift_reports.shown(who.ctx, route))
+    return whole(reports.shown(who.ctx, route))
 
 
 @endpoint(router, "POST", "/routes/{route}/drift/run", status=201)
 def run_drift(who: Who, route: str, body: DriftRunBody = ALL_SUITES) -> Page[Check]:
     """Ask the incumbent again at once."""
-    return whole(drift_by_hand.run_now(who.ctx, who.actor, route, suite=body.suite or ""))
+    return whole(operations.run_now(who.ctx, who.actor, route, suite=body.suite or ""))
 
 
 @endpoint(router, "POST", "/routes/{route}/drift/accept")
 def accept_drift(who: Who, route: str, body: DriftAcceptBody) -> Page[Watch]:
     """Measure a new baseline of how it answers now. Needs an approver and a reason."""
     return whole(
-        drift_by_hand.accept(
-            who.ctx, who.actor, route, suite=body.suite or "", reason=body.reason
-        )
+        operations.accept(who.ctx, who.actor, route, suite=body.suite or "", reason=body.reason)
     )

@@ -8,8 +8,10 @@ from fastapi import APIRouter, Query
 from harness.api.answers import whole
 from harness.api.bodies import EvalBody, EvalSlice, GroundsBody
 from harness.api.endpoint import Maker, Piece, Who, endpoint
-from harness.control import listings, lookup, reports, work
-from harness.control.lookup import SuiteShown
+from harness.control.evals import worker_supervision
+from harness.control.operations import listings, lookup
+from harness.control.operations.lookup import SuiteShown
+from harness.control.proposals import comparison
 from harness.domain.evals.run import Budget, EvalRun, Sample, Verdict
 from harness.domain.pagination import Page
 
@@ -40,7 +42,7 @@ def list_evals(who: Who, piece: Annotated[EvalSlice, Query()]) -> Page[EvalRun]:
 @endpoint(router, "POST", "/evals", status=201)
 def start_eval(who: Maker, body: EvalBody) -> EvalRun:
     """Queue a run outside any proposal. It never decides anything."""
-    return work.start_by_hand(
+    return worker_supervision.start_by_hand(
         who.ctx,
         who.actor,
         body.suite,
@@ -53,12 +55,12 @@ def start_eval(who: Maker, body: EvalBody) -> EvalRun:
 @endpoint(router, "POST", "/evals/{run}/cancel")
 def cancel_eval(who: Who, run: str, body: GroundsBody) -> EvalRun:
     """End a run for good, with a reason. A proposal that waits for it is cancelled with it."""
-    return work.cancel(who.ctx, who.actor, run, body.reason)
+    return worker_supervision.cancel(who.ctx, who.actor, run, body.reason)
 
 
 @endpoint(router, "GET", "/evals/{run}")
 def get_eval(who: Who, run: str) -> EvalProgress:
-    return EvalProgress(*reports.progress(who.ctx, run))
+    return EvalProgress(*comparison.progress(who.ctx, run))
 
 
 @endpoint(router, "GET", "/evals/{run}/samples")

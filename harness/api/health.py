@@ -12,8 +12,8 @@ from starlette.responses import Response
 
 from harness.api.answers import Answer
 from harness.bootstrap import Installation
-from harness.control import propose, reports
 from harness.control.context import Context
+from harness.control.proposals import comparison, submission
 from harness.domain.proposals.proposal import Phase
 
 log = structlog.get_logger("swapgate.api")
@@ -70,7 +70,7 @@ class _Figures(Collector):
         family = GaugeMetricFamily(
             "swapgate_proposals", "Proposals by phase.", labels=["phase"]
         )
-        counts = propose.phases(self._ctx)
+        counts = submission.phases(self._ctx)
         for phase in Phase:
             family.add_metric([phase.value], counts.get(phase, 0))
         return family
@@ -87,7 +87,7 @@ class _Figures(Collector):
             "How much more log e rolls the canary back.",
             labels=["route"],
         )
-        for status in reports.canaries(self._ctx):
+        for status in comparison.canaries(self._ctx):
             rollout = status.rollout
             weight.add_metric([rollout.route, rollout.state.value], rollout.current.weight_bps)
             log_e.add_metric([rollout.route], status.action.log_e)

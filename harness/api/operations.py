@@ -8,9 +8,9 @@ from fastapi import APIRouter, Query
 from harness.api.answers import whole
 from harness.api.bodies import AuditSlice, KeyBody, LimitsBody
 from harness.api.endpoint import Maker, Piece, Who, endpoint
-from harness.control import keys, listings, lookup
-from harness.control.keys import KeyGlance
-from harness.control.reports import RouteStatus
+from harness.control.operations import keys, listings, lookup
+from harness.control.operations.keys import KeyGlance
+from harness.control.proposals.comparison import RouteStatus
 from harness.domain.operations.access import ApiKey, Role
 from harness.domain.operations.audit import AuditEvent
 from harness.domain.pagination import Page

@@ -15,16 +15,17 @@ from harness.api.bodies import (
     ReasonBody,
 )
 from harness.api.endpoint import Maker, Who, endpoint
-from harness.control import approvals, listings, propose, reports, review
-from harness.control.approvals import ApprovalShown
-from harness.control.form import LostByForm, lost_by_form
-from harness.control.judging import JudgingCost
-from harness.control.propose import Preview
-from harness.control.reports import ArmFigures
-from harness.control.review import Review
-from harness.control.savings import Savings
-from harness.control.shadow_first import ShadowStage
-from harness.control.standing import Standing
+from harness.control.evals.early_stopping import Savings
+from harness.control.evals.judging_cost import JudgingCost
+from harness.control.evals.proof_validity import Standing
+from harness.control.operations import listings
+from harness.control.proposals import approvals, comparison, review, submission
+from harness.control.proposals.approvals import ApprovalShown
+from harness.control.proposals.comparison import ArmFigures
+from harness.control.proposals.format_failures import LostByForm, lost_by_form
+from harness.control.proposals.review import Review
+from harness.control.proposals.submission import Preview
+from harness.control.shadow.stage import ShadowStage
 from harness.domain.evals.cost_forecast import Forecast
 from harness.domain.evals.pins import Served
 from harness.domain.evals.run import EvalRun, SuitePin, SuitePlan, Verdict
@@ -85,17 +86,17 @@ def list_proposals(who: Who, piece: Annotated[ProposalSlice, Query()]) -> Page[P
 @endpoint(router, "POST", "/proposals", status=201)
 def create_proposal(who: Maker, body: ProposalBody) -> Proposal:
     """Register suites, claim, margin and alpha before the first score. 409 on a busy route."""
-    return propose.create(who.ctx, who.actor, body.wish())
+    return submission.create(who.ctx, who.actor, body.wish())
 
 
 @endpoint(router, "GET", "/proposals/{proposal}")
 def get_proposal(who: Who, proposal: str) -> Proposal:
-    return propose.get(who.ctx, proposal)
+    return submission.get(who.ctx, proposal)
 
 
 @endpoint(router, "GET", "/proposals/{proposal}/comparison")
 def compare_proposal(who: Who, proposal: str) -> ProposalComparison:
-    found = reports.compare(who.ctx, proposal)
+    found = comparison.compare(who.ctx, proposal)
     return ProposalComparison(
         proposal=found.proposal,
         incumbent=found.incumbent,
@@ -137,13 +138,13 @@ def preview_proposal(who: Who, body: ProposalBody) -> Preview:
     Stores nothing.
     """
     who.actor.require(Role.PROPOSER)
-    return propose.preview(who.ctx, body.wish(), who.actor)
+    return submission.preview(who.ctx, body.wish(), who.actor)
 
 
 @endpoint(router, "POST", "/proposals/{proposal}/approve")
 def approve_proposal(who: Who, proposal: str, body: ApprovalBody = AS_STORED) -> Proposal:
     """Not by its proposer. 409 when `verdict` is not the one that is stored now."""
-    return propose.approve(who.ctx, who.actor, proposal, body.reason, seen=body.verdict)
+    return submission.approve(who.ctx, who.actor, proposal, body.reason, seen=body.verdict)
 
 
 @endpoint(router, "GET", "/proposals/{proposal}/approvals")
@@ -155,10 +156,10 @@ def list_approvals(who: Who, proposal: str) -> Page[ApprovalShown]:
 @endpoint(router, "POST", "/proposals/{proposal}/reject")
 def reject_proposal(who: Who, proposal: str, body: GroundsBody) -> Proposal:
     """Needs a reason; the proposer will read it."""
-    return propose.refuse(who.ctx, who.actor, proposal, body.reason)
+    return submission.refuse(who.ctx, who.actor, proposal, body.reason)
 
 
 @endpoint(router, "POST", "/proposals/{proposal}/cancel")
 def cancel_proposal(who: Who, proposal: str, body: ReasonBody = NO_REASON) -> Proposal:
     """Take an open proposal back before its canary."""
-    return propose.cancel(who.ctx, who.actor, proposal, body.reason)
+    return submission.cancel(who.ctx, who.actor, proposal, body.reason)

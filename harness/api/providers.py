@@ -9,10 +9,10 @@ from pydantic.alias_generators import to_camel
 from harness.api.answers import whole
 from harness.api.bodies import Body, Json, Name, Text
 from harness.api.endpoint import Who, endpoint
-from harness.control import provider_checks, providers
-from harness.control.provider_checks import SelfTest
-from harness.control.provider_matrix import MatrixRow, matrix
-from harness.control.providers import ProviderChange, ProviderGlance
+from harness.control.providers import checks, registry
+from harness.control.providers.checks import SelfTest
+from harness.control.providers.matrix import MatrixRow, matrix
+from harness.control.providers.registry import ProviderChange, ProviderGlance
 from harness.domain.operations.access import Role
 from harness.domain.pagination import Page
 
@@ -52,20 +52,20 @@ class ProviderBody(Body):
 @endpoint(router, "GET", "/check")
 def last_check(who: Who) -> SelfTest:
     """Reachable, key, model, first token, clock of each. Asked at most once a minute."""
-    return provider_checks.last(who.ctx)
+    return checks.last(who.ctx)
 
 
 @endpoint(router, "POST", "/check")
 def check_now(who: Who) -> SelfTest:
     """Ask every provider now: a short streamed question each, which it charges for."""
     who.actor.require(Role.PROPOSER)
-    return provider_checks.run(who.ctx)
+    return checks.run(who.ctx)
 
 
 @endpoint(router, "GET", "/providers")
 def list_providers(who: Who) -> Page[ProviderGlance]:
     """With the routes that use each; of extra headers the names alone."""
-    return whole(providers.overview(who.ctx))
+    return whole(registry.overview(who.ctx))
 
 
 @endpoint(router, "GET", "/providers/matrix")
@@ -76,16 +76,16 @@ def provider_matrix(who: Who) -> Page[MatrixRow]:
 
 @endpoint(router, "GET", "/providers/{provider}")
 def get_provider(who: Who, provider: str) -> ProviderGlance:
-    return providers.get(who.ctx, provider)
+    return registry.get(who.ctx, provider)
 
 
 @endpoint(router, "PUT", "/providers/{provider}")
 def put_provider(who: Who, provider: str, body: ProviderBody) -> ProviderGlance:
     """Add or change. In force on every router within two seconds. Needs an admin."""
-    return providers.change(who.ctx, who.actor, provider, body.wish())
+    return registry.change(who.ctx, who.actor, provider, body.wish())
 
 
 @endpoint(router, "DELETE", "/providers/{provider}", status=204)
 def remove_provider(who: Who, provider: str) -> None:
     """409 while a route, a proposal, a shadow or a judge uses it. Needs an admin."""
-    providers.remove(who.ctx, who.actor, provider)
+    registry.remove(who.ctx, who.actor, provider)

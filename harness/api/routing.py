@@ -17,18 +17,11 @@ from harness.api.bodies import (
     Versions,
 )
 from harness.api.endpoint import Maker, Piece, Who, endpoint
-from harness.control import (
-    chains,
-    endings,
-    listings,
-    lookup,
-    measured,
-    resolving,
-    routes,
-    targets,
-)
-from harness.control.chains import Entry
-from harness.control.measured import RouteMeasured
+from harness.control.operations import listings, lookup
+from harness.control.providers import deprecations, model_resolution
+from harness.control.routing import fallback_chain, routes, scorecard, targets
+from harness.control.routing.fallback_chain import Entry
+from harness.control.routing.scorecard import RouteMeasured
 from harness.domain.pagination import Page
 from harness.domain.providers.deprecations import Ending
 from harness.domain.providers.model_match import ModelMatch
@@ -70,19 +63,19 @@ def add_model(who: Maker, body: ModelBody) -> Target:
 @endpoint(router, "GET", "/models/resolve")
 def resolve_model(who: Who, asked: Annotated[NameAsked, Query()]) -> Resolution:
     """Which provider takes the name: each rule that was tried, and why or why not."""
-    return resolving.of(who.ctx, asked.name)
+    return model_resolution.of(who.ctx, asked.name)
 
 
 @endpoint(router, "GET", "/models/ending")
 def list_endings(who: Who) -> Page[Ending]:
     """Models in use that end within 90 days, or have ended, with a proposed successor."""
-    return whole(endings.found(who.ctx))
+    return whole(deprecations.found(who.ctx))
 
 
 @endpoint(router, "GET", "/models/match")
 def match_model(who: Who, asked: Annotated[NameAsked, Query()]) -> ModelMatch:
     """The model that a loose name means, or those that it may mean: nothing is guessed."""
-    return resolving.meant(who.ctx, asked.name)
+    return model_resolution.meant(who.ctx, asked.name)
 
 
 @endpoint(router, "GET", "/models/{model:path}")
@@ -124,7 +117,7 @@ def route_history(who: Who, route: str, piece: Piece) -> Page[RouteRecord]:
 @endpoint(router, "GET", "/routes/{route}/measured")
 def route_measured(who: Who, route: str) -> RouteMeasured:
     """Its model's newest scores, its cost and failures in 30 days, its latency in a day."""
-    return measured.of_route(who.ctx, route)
+    return scorecard.of_route(who.ctx, route)
 
 
 @endpoint(router, "GET", "/routes/{route}/diff")
@@ -146,15 +139,15 @@ def change_route(who: Who, route: str, body: SettingsBody) -> Route:
 @endpoint(router, "GET", "/routes/{route}/fallbacks")
 def list_fallbacks(who: Who, route: str) -> Page[Entry]:
     """The chain, in order, with the evidence of each: baseline, verdict or waiver."""
-    return whole(chains.entries(who.ctx, route))
+    return whole(fallback_chain.entries(who.ctx, route))
 
 
 @endpoint(router, "PUT", "/routes/{route}/fallbacks")
 def put_fallbacks(who: Who, route: str, body: ChainBody) -> Page[Entry]:
     """Replace the chain. Needs an admin, and for a new model evidence or a waiver."""
     wanted = [each.wanted for each in body.fallbacks]
-    chains.put(who.ctx, who.actor, route, wanted, reason=body.reason)
-    return whole(chains.entries(who.ctx, route))
+    fallback_chain.put(who.ctx, who.actor, route, wanted, reason=body.reason)
+    return whole(fallback_chain.entries(who.ctx, route))
 
 
 @endpoint(router, "POST", "/routes/{route}/rollback")

@@ -8,7 +8,7 @@ from datetime import date, datetime
 from enum import Enum, IntEnum
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from harness.control.present import HIDDEN, shown_name
+from harness.control.serialize import HIDDEN, shown_name
 from harness.domain.evals.run import VERDICTS, Judged
 from harness.domain.pagination import Page
 from harness.domain.routing.table import Route

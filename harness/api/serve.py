@@ -13,7 +13,7 @@ import uvicorn
 
 from harness import bootstrap
 from harness.api.app import build
-from harness.control import seed
+from harness.control.routing import seed
 from harness.domain.errors import SignatureInvalid
 
 log = structlog.get_logger("swapgate.control")

@@ -7,8 +7,9 @@ from fastapi import APIRouter, Query
 
 from harness.api.bodies import ReasonBody, ShadowBody, ShadowSlice
 from harness.api.endpoint import Who, endpoint
-from harness.control import listings, shadows
-from harness.control.shadows import ShadowStatus, WantedShadow
+from harness.control.operations import listings
+from harness.control.shadow import shadows
+from harness.control.shadow.shadows import ShadowStatus, WantedShadow
 from harness.domain.pagination import Page
 from harness.domain.shadow.shadow import Shadow, ShadowLimits
 from harness.ports import ShadowRecord

@@ -6,7 +6,8 @@ from fastapi import APIRouter
 
 from harness.api.bodies import GroundsBody, SwitchBody
 from harness.api.endpoint import Maker, Piece, Who, endpoint
-from harness.control import listings, switches
+from harness.control.operations import listings
+from harness.control.routing import kill_switch
 from harness.domain.pagination import Page
 from harness.domain.routing.kill_switch import Source, Switch, force_of
 from harness.ports import SwitchRecord
@@ -24,11 +25,11 @@ def list_switches(who: Who, piece: Piece) -> Page[SwitchRecord]:
 def throw_switch(who: Maker, body: SwitchBody) -> Switch:
     """In force on every router within two seconds. Needs an approver, and no proof."""
     lasts = None if body.for_s is None else timedelta(seconds=body.for_s)
-    wanted = switches.Wanted(force_of(body.force), body.reason, body.route, lasts)
-    return switches.throw(who.ctx, who.actor, wanted, source=Source.REST)
+    wanted = kill_switch.Wanted(force_of(body.force), body.reason, body.route, lasts)
+    return kill_switch.throw(who.ctx, who.actor, wanted, source=Source.REST)
 
 
 @endpoint(router, "POST", "/switches/{switch}/lift")
 def lift_switch(who: Who, switch: str, body: GroundsBody) -> SwitchRecord:
     """Back to the plans within two seconds. Lifting it again changes nothing."""
-    return switches.lift(who.ctx, who.actor, switch, reason=body.reason)
+    return kill_switch.lift(who.ctx, who.actor, switch, reason=body.reason)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import Final
 
+from harness.bench.canary_benchmark import MOST_FALSE, CanaryBench, Line
 from harness.bench.canary_rules import OURS
-from harness.bench.canarybench import MOST_FALSE, CanaryBench, Line
 
 ROW, TOP, LEFT, PANEL, GAP, FOOT = 22, 58, 190, 250, 60, 40
 MOST: Final = 10_000.0

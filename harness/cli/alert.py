@@ -4,7 +4,7 @@ import click
 
 from harness.cli import output, paging, wording
 from harness.cli.session import Session, pass_session
-from harness.control import alerts, listings
+from harness.control.operations import alerts, listings
 from harness.domain.pagination import PageRequest
 
 

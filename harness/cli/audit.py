@@ -7,7 +7,7 @@ import click
 from harness.cli import output, paging, wording
 from harness.cli.db import print_faults
 from harness.cli.session import Session, pass_session
-from harness.control import listings, lookup
+from harness.control.operations import listings, lookup
 from harness.domain.pagination import PageRequest
 
 

@@ -12,7 +12,7 @@ from harness.cli.lazy import Lazy, LazyGroup
 from harness.domain.evals.run import QUALITY_CLAIMS, Claim
 
 if TYPE_CHECKING:
-    from harness.bench.gatebench import GateBench, Line
+    from harness.bench.gate_benchmark import GateBench, Line
 
 GATE = Lazy("harness.cli.bench:bench_gate", "How often the gate errs, beside simpler rules.")
 CANARY = Lazy(
@@ -101,10 +101,10 @@ def bench_gate(  # noqa: PLR0913 - one per option
     Exit code: 3 when the gate misses a goal that docs/benchmarks.md names.
     """
     from harness import shipped  # noqa: PLC0415 - numpy takes its time
-    from harness.bench.chart import svg  # noqa: PLC0415
-    from harness.bench.gatebench import SIZES, Plan, run  # noqa: PLC0415
-    from harness.bench.generate import Kind, generated  # noqa: PLC0415
-    from harness.bench.matrix import load  # noqa: PLC0415
+    from harness.bench.gate_benchmark import SIZES, Plan, run  # noqa: PLC0415
+    from harness.bench.gate_chart import svg  # noqa: PLC0415
+    from harness.bench.score_matrix import load  # noqa: PLC0415
+    from harness.bench.synthetic_scores import Kind, generated  # noqa: PLC0415
 
     files = list(matrices)
     if not matrices and not seeds:

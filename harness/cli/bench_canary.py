@@ -10,7 +10,7 @@ import click
 from harness.cli import output
 
 if TYPE_CHECKING:
-    from harness.bench.canarybench import CanaryBench, Line
+    from harness.bench.canary_benchmark import CanaryBench, Line
 
 MISSED = 3
 
@@ -44,8 +44,8 @@ def bench_canary(
     Our rule and simpler ones see the same; then latency, then all guardrails together.
     Exit code: 3 when our rule misses a goal that docs/benchmarks.md names.
     """
+    from harness.bench.canary_benchmark import TABLES, Plan, run  # noqa: PLC0415
     from harness.bench.canary_chart import svg  # noqa: PLC0415 - numpy takes its time
-    from harness.bench.canarybench import TABLES, Plan, run  # noqa: PLC0415
 
     if picture is not None and tables and "errors" not in tables:
         raise click.UsageError("--svg draws the table of errors: leave --table away")

@@ -7,11 +7,13 @@ import click
 from harness.cli import output, shadow_stage, wording
 from harness.cli.lazy import Lazy, LazyGroup
 from harness.cli.session import Session, pass_session
-from harness.control import canary_hands, canary_plan, reports, shadow_first
-from harness.control.canary_plan import RampPlan
-from harness.control.present import plain
-from harness.control.reports import CanaryExplained, CanaryStatus
-from harness.control.shadow_first import ShadowStage
+from harness.control.canary import duration_estimate, operations
+from harness.control.canary.duration_estimate import RampPlan
+from harness.control.proposals import comparison
+from harness.control.proposals.comparison import CanaryExplained, CanaryStatus
+from harness.control.serialize import plain
+from harness.control.shadow import stage as shadow_first
+from harness.control.shadow.stage import ShadowStage
 from harness.domain.canary.rollout import Rollout, Signal
 from harness.domain.proposals.policy import Unit
 from harness.gate.planning.ramp import StepPlan
@@ -35,7 +37,7 @@ def canary() -> None:
 @pass_session
 def status(session: Session, route: str | None) -> None:
     """Show the live canaries; with ROUTE its newest, live or ended."""
-    found = reports.canaries(session.context, route=route)
+    found = comparison.canaries(session.context, route=route)
     if session.json:
         output.document([as_json(each) for each in found])
         return
@@ -56,7 +58,7 @@ def explain(session: Session, route: str) -> None:
     if stage is not None:
         _explain_shadow(session, stage)
         return
-    found = reports.explained(session.context, route)
+    found = comparison.explained(session.context, route)
     if session.json:
         output.document(
             {
@@ -153,7 +155,7 @@ def _when(need: Need) -> str:
 @pass_session
 def plan_ramp(session: Session, route: str, policy: str | None) -> None:
     """Say how long a canary on ROUTE takes at today's traffic."""
-    found = canary_plan.of_route(session.context, route, policy)
+    found = duration_estimate.of_route(session.context, route, policy)
     if session.json:
         output.document({**plan_json(found), "in_time": found.in_time})
         return
@@ -258,7 +260,7 @@ def _warned(session: Session, route: str, version: int | None) -> int | None:
 
     The version to be moved: once somebody has decided about what was shown, that one.
     """
-    shown = next(iter(reports.canaries(session.context, route=route)), None)
+    shown = next(iter(comparison.canaries(session.context, route=route)), None)
     if shown is None:
         return version
     for each in shown.explanation.against:
@@ -284,7 +286,7 @@ def _hand(signal: Signal, doc: str) -> click.Command:
     def command(session: Session, route: str, reason: str, version: int | None) -> None:
         if signal in OVERRULES:
             version = _warned(session, route, version)
-        rollout = canary_hands.by_hand(
+        rollout = operations.by_hand(
             session.context, session.actor, route, signal, reason, seen=version
         )
         if session.json:

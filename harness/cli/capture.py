@@ -9,7 +9,7 @@ import click
 from harness.cli import output, paging, wording
 from harness.cli.duration import Duration
 from harness.cli.session import Session, pass_session
-from harness.control import captures, listings
+from harness.control.operations import captures, listings
 from harness.domain.errors import InputError
 from harness.domain.pagination import PageRequest
 

@@ -13,19 +13,16 @@ from harness.cli import provider_calls
 from harness.cli.config import without_password
 from harness.cli.session import Session
 from harness.cli.waiting import answers
-from harness.control import (
-    chains,
-    clearance,
-    listings,
-    lookup,
-    overriding,
-    provider_checks,
-    routes,
-    sealing,
-    seed,
-    unlock,
-)
 from harness.control.context import Context
+from harness.control.operations import listings, lookup
+from harness.control.providers import checks, header_encryption, provider_secrets
+from harness.control.routing import (
+    data_class_checks,
+    fallback_chain,
+    override_checks,
+    routes,
+    seed,
+)
 from harness.domain.errors import DatabaseUnusable, StoreUnavailable, SwapgateError
 from harness.domain.pagination import PageRequest
 from harness.domain.providers.credentials import ProviderKey, lacks_key, of_environment
@@ -236,13 +233,15 @@ def _providers(context: Context | None, providers: Mapping[str, Provider]) -> It
     wanted = _models_in_use(context)
     allowed = context.allow_addresses if context is not None else ()
     keys = {
-        name: unlock.keys_of(context, each) if context else of_environment(each, os.environ)
+        name: provider_secrets.keys_of(context, each)
+        if context
+        else of_environment(each, os.environ)
         for name, each in providers.items()
     }
     with ThreadPoolExecutor(max_workers=8) as pool:
         yield from pool.map(
             lambda each: _provider(
-                sealing.opened(each, context.cipher) if context else each,
+                header_encryption.opened(each, context.cipher) if context else each,
                 keys[each.name],
                 wanted.get(each.name, set()),
                 allowed,
@@ -254,7 +253,7 @@ def _providers(context: Context | None, providers: Mapping[str, Provider]) -> It
 def _answering(context: Context) -> Iterator[Check]:
     """What a short streamed question to each provider shows, beyond its list of models."""
     shown = (Subject.MODEL, Subject.FIRST_TOKEN, Subject.CLOCK)
-    for each in provider_checks.run(context).providers:
+    for each in checks.run(context).providers:
         for finding in each.findings:
             if finding.subject in shown and finding.status is not FindingStatus.UNKNOWN:
                 subject = f"{finding.subject} of {each.provider}"
@@ -266,7 +265,7 @@ def _answering(context: Context) -> Iterator[Check]:
 def _stored_keys(context: Context) -> Iterator[Check]:
     """Whether what is stored can be decrypted here."""
     with context.store.read() as tx:
-        stored = unlock.live(context, tx)
+        stored = provider_secrets.live(context, tx)
     for each in stored:
         try:
             context.cipher.decrypt(each.ciphertext)
@@ -295,7 +294,7 @@ def _stored_headers(context: Context) -> Iterator[Check]:
 
 
 def _opened_names(context: Context, provider: Provider) -> Iterable[str]:
-    return sealing.opened(provider, context.cipher).extra_headers.keys()
+    return header_encryption.opened(provider, context.cipher).extra_headers.keys()
 
 
 def _models_in_use(context: Context | None) -> dict[str, set[str]]:
@@ -349,14 +348,14 @@ def _differences(context: Context, settings: Settings) -> Iterator[Check]:
 
 
 def _chains(context: Context) -> Iterator[Check]:
-    for waiver in chains.expired(context):
+    for waiver in fallback_chain.expired(context):
         target = lookup.target(context, waiver.target).name
         found = f"the waiver of {waiver.author} for {target} expired on {waiver.expires_at:%F}"
         step = f"`swapgate route fallback remove {waiver.route} {target}`, or add it again"
         yield Check(f"route {waiver.route}", "warn", found, step)
-    for each in clearance.violations(context):
+    for each in data_class_checks.violations(context):
         yield Check("data classes", "fail", each, "take the target out, or mend the file")
-    for each in overriding.violations(context):
+    for each in override_checks.violations(context):
         step = "take the override away, or mend the file"
         yield Check("overrides", "fail", each, step)
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 import click
 
 from harness.cli import canary, output, shadow_stage, wording
-from harness.control import monthly
-from harness.control.form import LostByForm, lost_by_form
-from harness.control.present import plain
-from harness.control.reports import ArmFigures, CanaryStatus, Comparison, SuiteSide
+from harness.control.proposals.comparison import ArmFigures, CanaryStatus, Comparison, SuiteSide
+from harness.control.proposals.format_failures import LostByForm, lost_by_form
+from harness.control.routing import monthly_bill
+from harness.control.serialize import plain
 from harness.domain.evals.pins import ServedModel
 from harness.domain.evals.run import SuiteReport
 from harness.gate.text.sentences import outcome_words, plainly, spending
@@ -199,8 +199,8 @@ def _print_money(found: Comparison) -> None:
             f"{side.plan.suite}: judging cost {wording.money(cost.usd)}, {cost.calls:,} calls"
         )
     click.echo()
-    click.echo(monthly.words(found.forecast))
-    if why := monthly.basis(found.forecast):
+    click.echo(monthly_bill.words(found.forecast))
+    if why := monthly_bill.basis(found.forecast):
         click.echo(why)
 
 

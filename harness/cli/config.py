@@ -12,7 +12,7 @@ import yaml
 from harness import config as configuration
 from harness.cli import output
 from harness.cli.session import Session, pass_session
-from harness.control.present import Plain, plain
+from harness.control.serialize import Plain, plain
 from harness.domain.settings import Settings
 
 HIDDEN = "***"
@@ -47,7 +47,7 @@ def show(session: Session) -> None:
 @pass_session
 def apply(session: Session, reason: str) -> None:
     """Make the database's providers what the file says."""
-    from harness.control import seed  # noqa: PLC0415 - `--help` stays quick
+    from harness.control.routing import seed  # noqa: PLC0415 - `--help` stays quick
 
     changed = seed.apply_providers(session.context, session.actor, session.settings, reason)
     if session.json:

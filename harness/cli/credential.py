@@ -12,8 +12,8 @@ from harness.cli import output, wording
 from harness.cli.credential_login import login, logout
 from harness.cli.duration import Duration
 from harness.cli.session import Session, pass_session
-from harness.control import credentials
-from harness.control.credentials import DEFAULT, Change, ProviderShown
+from harness.control.providers import credentials
+from harness.control.providers.credentials import DEFAULT, Change, ProviderShown
 from harness.domain.errors import InputError
 
 

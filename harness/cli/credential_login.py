@@ -6,7 +6,7 @@ import click
 
 from harness.cli import output, wording
 from harness.cli.session import Session, pass_session
-from harness.control import sign_in
+from harness.control.providers import sign_in
 from harness.domain.providers.device_flow import DeviceCode
 
 

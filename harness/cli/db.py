@@ -53,7 +53,7 @@ def accept_restore(session: Session, reason: str, above: int) -> None:
     backup stay revoked on every router that knew of it.
     """
     from harness import bootstrap  # noqa: PLC0415 - `--help` stays quick
-    from harness.control import restores  # noqa: PLC0415 - as above
+    from harness.control.operations import restores  # noqa: PLC0415 - as above
 
     served = bootstrap.revision_on_disk(session.settings)
     highest = restores.highest_recorded(session.context, (above, served))
@@ -100,7 +100,7 @@ def check(ctx: click.Context) -> None:
     last word on it. Exit code 1 where anything is wrong.
     """
     from harness import bootstrap  # noqa: PLC0415 - as above
-    from harness.control import state_check  # noqa: PLC0415
+    from harness.control.operations import database_check as state_check  # noqa: PLC0415
 
     session = ctx.ensure_object(Session)
     state = bootstrap.schema_state(session.settings)

@@ -5,8 +5,10 @@ import click
 from harness.cli import output, paging, wording
 from harness.cli.session import Session, pass_session
 from harness.cli.waiting import who_starts_it
-from harness.control import drift_by_hand, drift_reports, drift_words, listings
-from harness.control.drift_reports import Shown, Status
+from harness.control.drift import operations, reports
+from harness.control.drift import text as drift_words
+from harness.control.drift.reports import Shown, Status
+from harness.control.operations import listings
 from harness.domain.drift.watch import Check, CheckState, DriftEvidence, WatchState
 from harness.domain.pagination import PageRequest
 
@@ -26,7 +28,7 @@ def drift() -> None:
 @pass_session
 def status(session: Session, *, route: str) -> None:
     """Show every incumbent that is watched, and what was found."""
-    found = drift_reports.status(session.context, route=route)
+    found = reports.status(session.context, route=route)
     if session.json:
         output.document(found)
         return
@@ -84,7 +86,7 @@ def list_checks(session: Session, *, route: str, asked: PageRequest) -> None:
 @pass_session
 def show(session: Session, *, route: str, suite: str) -> None:
     """Show what changed on ROUTE since the baseline: figures, items, old and new answers."""
-    found = drift_reports.shown(session.context, route, suite=suite)
+    found = reports.shown(session.context, route, suite=suite)
     if session.json:
         output.document(found)
         return
@@ -142,7 +144,7 @@ def _show(shown: Shown) -> None:
 @pass_session
 def run(session: Session, *, route: str, suite: str) -> None:
     """Ask ROUTE's incumbent again at once; the control process works on it."""
-    started = drift_by_hand.run_now(session.context, session.actor, route, suite=suite)
+    started = operations.run_now(session.context, session.actor, route, suite=suite)
     if advice := who_starts_it(session.settings.control):
         output.note(advice)
     if session.json:
@@ -160,7 +162,7 @@ def run(session: Session, *, route: str, suite: str) -> None:
 @pass_session
 def accept(session: Session, *, route: str, suite: str, reason: str) -> None:
     """Accept how ROUTE's model answers now: a new baseline is measured, and its alerts end."""
-    opened = drift_by_hand.accept(
+    opened = operations.accept(
         session.context, session.actor, route, suite=suite, reason=reason
     )
     if session.json:

@@ -9,8 +9,10 @@ from harness.cli import output, paging, wording
 from harness.cli.eval_import import import_suite
 from harness.cli.session import Session, pass_session
 from harness.cli.waiting import TIMED_OUT, follow, who_starts_it
-from harness.control import listings, lookup, reports, work
-from harness.control.present import plain
+from harness.control.evals import worker_supervision
+from harness.control.operations import listings, lookup
+from harness.control.proposals import comparison
+from harness.control.serialize import plain
 from harness.domain.evals.run import Budget, EvalRun, RunState, SampleError
 from harness.domain.pagination import PageRequest
 
@@ -65,14 +67,16 @@ def run_suite(  # noqa: PLR0913 - the options of the command, one by one
     session = ctx.ensure_object(Session)
     context = session.context_with_providers
     budget = Budget(max_tokens, max_cost)
-    run = work.start_by_hand(context, session.actor, suite, target, items=items, budget=budget)
+    run = worker_supervision.start_by_hand(
+        context, session.actor, suite, target, items=items, budget=budget
+    )
     if advice := who_starts_it(session.settings.control):
         output.note(advice)
     code = 0
     if wait:
         (run, _, _), in_time = follow(
             session,
-            lambda: reports.progress(context, run.id),
+            lambda: comparison.progress(context, run.id),
             ended=lambda seen: seen[0].state in EXITS,
             words=lambda seen: _progress(*seen),
             timeout_s=timeout_s,
@@ -131,7 +135,7 @@ def list_runs(session: Session, states: tuple[str, ...], *, asked: PageRequest) 
 @pass_session
 def cancel(session: Session, run: str, reason: str) -> None:
     """End a run for good; a proposal that waits for it is cancelled with it."""
-    ended = work.cancel(session.context, session.actor, run, reason)
+    ended = worker_supervision.cancel(session.context, session.actor, run, reason)
     if session.json:
         output.document(_plain(ended))
     else:
@@ -148,10 +152,10 @@ def show(session: Session, *, run: str, samples: bool) -> None:
 
 
 def _show(session: Session, run_id: str, *, with_samples: bool) -> None:
-    run, _, _ = reports.progress(session.context, run_id)
+    run, _, _ = comparison.progress(session.context, run_id)
     samples = lookup.samples(session.context, run_id)
     names = listings.names(session.context, {run.target})
-    figures = reports.figures(samples)
+    figures = comparison.figures(samples)
     strict = _mean(each.strict for each in samples)
     lenient = _mean(each.lenient for each in samples)
     if session.json:

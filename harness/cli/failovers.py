@@ -7,7 +7,7 @@ import click
 from harness.cli import output, paging, wording
 from harness.cli.duration import Duration
 from harness.cli.session import Session, pass_session
-from harness.control import listings
+from harness.control.operations import listings
 from harness.domain.pagination import PageRequest
 from harness.domain.reliability.failover import Failover
 

@@ -7,9 +7,9 @@ import click
 from harness.cli import output, wording
 from harness.cli.duration import Duration
 from harness.cli.session import Session, pass_session
-from harness.control import chains
-from harness.control.chains import Entry, Wanted
-from harness.control.proofs import Waive
+from harness.control.routing import fallback_chain
+from harness.control.routing.chain_evidence import Waive
+from harness.control.routing.fallback_chain import Entry, Wanted
 from harness.domain.errors import InputError
 from harness.domain.routing.evidence import EvidenceKind
 from harness.domain.routing.table import Route
@@ -28,7 +28,7 @@ reason_option = click.option("--reason", required=True, help="Why; the audit log
 @pass_session
 def list_fallbacks(session: Session, route: str) -> None:
     """List the chain with the evidence of each: baseline, verdict or waiver."""
-    found = chains.entries(session.context, route)
+    found = fallback_chain.entries(session.context, route)
     if session.json:
         output.document(found)
         return
@@ -91,7 +91,7 @@ def add(  # noqa: PLR0913 - one per option
         raise InputError("a waiver takes both --waive REASON and --for TIME")
     wish = Waive(waive, lasts) if waive is not None and lasts is not None else None
     wanted = Wanted(target, capable, wish)
-    made = chains.add(
+    made = fallback_chain.add(
         session.context_with_providers, session.actor, route, wanted, place=place, reason=reason
     )
     _said(session, made)
@@ -104,7 +104,10 @@ def add(  # noqa: PLR0913 - one per option
 @pass_session
 def remove(session: Session, route: str, target: str, reason: str) -> None:
     """Take a target out of the chain."""
-    _said(session, chains.remove(session.context, session.actor, route, target, reason=reason))
+    _said(
+        session,
+        fallback_chain.remove(session.context, session.actor, route, target, reason=reason),
+    )
 
 
 @fallback.command()
@@ -115,7 +118,7 @@ def remove(session: Session, route: str, target: str, reason: str) -> None:
 @pass_session
 def mark(session: Session, *, route: str, target: str, capable: bool, reason: str) -> None:
     """Say whether a fallback may answer when the stakes are high."""
-    made = chains.mark(
+    made = fallback_chain.mark(
         session.context, session.actor, route, target, capable=capable, reason=reason
     )
     _said(session, made)
@@ -128,7 +131,7 @@ def mark(session: Session, *, route: str, target: str, capable: bool, reason: st
 @pass_session
 def order(session: Session, route: str, targets: tuple[str, ...], reason: str) -> None:
     """Put the chain into this order; each of its targets is named once."""
-    made = chains.reorder(session.context, session.actor, route, targets, reason=reason)
+    made = fallback_chain.reorder(session.context, session.actor, route, targets, reason=reason)
     _said(session, made)
 
 
@@ -136,5 +139,5 @@ def _said(session: Session, route: Route) -> None:
     if session.json:
         output.document(route)
         return
-    names = [each.target.name for each in chains.entries(session.context, route.name)]
+    names = [each.target.name for each in fallback_chain.entries(session.context, route.name)]
     click.echo(f"route {route.name} falls back to {', '.join(names) or 'nobody'}")

@@ -16,17 +16,17 @@ from harness.cli.session import Session, pass_session
 from harness.cli.target_options import TargetOptions, target_asked, target_options
 from harness.cli.waiting import TIMED_OUT, Ticker
 from harness.config.routing import target_seed
-from harness.control import standalone
-from harness.control.standalone import Question
+from harness.control.proposals import gate_run as standalone
+from harness.control.proposals.gate_run import Question
 from harness.domain.errors import InputError
 from harness.domain.evals.run import Claim
-from harness.report.kept import DATABASE, FILE, address, variables
+from harness.report.answers_location import DATABASE, FILE, address, variables
 
 if TYPE_CHECKING:
     from harness.bootstrap import Installation
     from harness.control.context import Context
     from harness.domain.proposals.proposal import Proposal
-    from harness.report.contents import Report
+    from harness.report.content import Report
 
 PAUSE_S = 0.2
 EXITS = REJECTED_BY_VERDICT | {"passed": 0}
@@ -207,7 +207,7 @@ def _progress(ctx: "Context", proposal: "Proposal") -> str:
 
 
 def _report(ctx: "Context", proposal: "Proposal", kept: Path | None) -> "Report":
-    from harness.report.contents import gather  # noqa: PLC0415 - only when there is something
+    from harness.report.content import gather  # noqa: PLC0415 - only when there is something
 
     return gather(ctx, proposal.id, standalone=True, kept=kept)
 
@@ -224,7 +224,7 @@ def _write(markdown_file: Path | None, junit_file: Path | None, report: "Report"
 
 def _print(session: Session, report: "Report", keep: Path | None) -> None:
     from harness.cli import comparison  # noqa: PLC0415 - as above
-    from harness.control.form import lost_by_form  # noqa: PLC0415
+    from harness.control.proposals.format_failures import lost_by_form  # noqa: PLC0415
     from harness.gate.text.sentences import plainly  # noqa: PLC0415
 
     found = report.comparison

@@ -94,7 +94,8 @@ def _print_keys(done: Done) -> None:
 def set_up(session: Session) -> Done:
     """Raises ConfigError for a folder that cannot be written."""
     from harness import bootstrap, config  # noqa: PLC0415 - `--help` stays quick
-    from harness.control import keys, listings, seed  # noqa: PLC0415 - as above
+    from harness.control.operations import keys, listings
+    from harness.control.routing import seed  # noqa: PLC0415 - as above
     from harness.domain.pagination import PageRequest  # noqa: PLC0415 - as above
     from harness.runtime import secret_files, signing_files  # noqa: PLC0415 - as above
 

@@ -8,9 +8,9 @@ import click
 
 from harness.cli import output, paging, wording
 from harness.cli.session import Session, pass_session
-from harness.control import keys, listings
-from harness.control.keys import KeyGlance
-from harness.control.present import plain
+from harness.control.operations import keys, listings
+from harness.control.operations.keys import KeyGlance
+from harness.control.serialize import plain
 from harness.domain.operations.access import ApiKey, Role
 from harness.domain.pagination import PageRequest
 from harness.domain.reliability.key_limits import KeyLimits

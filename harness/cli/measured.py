@@ -6,8 +6,8 @@ import click
 
 from harness.cli import output, wording
 from harness.cli.session import Session, pass_session
-from harness.control import measured, monthly
-from harness.control.measured import RouteMeasured, SuiteScore
+from harness.control.routing import monthly_bill, scorecard
+from harness.control.routing.scorecard import RouteMeasured, SuiteScore
 
 
 @click.command("measured")
@@ -19,7 +19,7 @@ def route_measured(session: Session, name: str | None) -> None:
     Cost and failures are of the recorded traffic, 30 days at most; latency is of the last day.
     """
     context = session.context
-    found = [measured.of_route(context, name)] if name else measured.of_routes(context)
+    found = [scorecard.of_route(context, name)] if name else scorecard.of_routes(context)
     if session.json:
         output.document(found)
         return
@@ -58,13 +58,13 @@ def _money(found: RouteMeasured) -> tuple[str | None, str | None]:
     if found.bill.tokens is None or found.month_usd is None or found.usd_per_1000 is None:
         nothing = None if found.bill.tokens is None else "unknown"
         return nothing, nothing
-    return wording.money(found.usd_per_1000), monthly.dollars(found.month_usd)
+    return wording.money(found.usd_per_1000), monthly_bill.dollars(found.month_usd)
 
 
 def requests(found: RouteMeasured, what: str = " requests") -> str:
     """With their window: `1,200 requests in 3 days`."""
     bill = found.bill
-    window = monthly.length(bill.window_s)
+    window = monthly_bill.length(bill.window_s)
     return f"{bill.requests:,}{what} in {window}" if bill.requests else "0"
 
 

@@ -9,18 +9,17 @@ from harness.cli import output, paging, wording
 from harness.cli.model_entries import prices, show_entries
 from harness.cli.session import Session, pass_session
 from harness.cli.target_options import TargetOptions, target_asked, target_options
-from harness.control import (
-    endings,
-    listings,
+from harness.control.operations import listings
+from harness.control.providers import (
+    deprecations,
+    first_models,
+    header_encryption,
     model_offers,
-    new_providers,
-    resolving,
-    routes,
-    sealing,
-    targets,
-    unlock,
+    model_resolution,
+    provider_secrets,
 )
-from harness.control.present import plain
+from harness.control.routing import routes, targets
+from harness.control.serialize import plain
 from harness.domain.pagination import PageRequest
 from harness.domain.providers.deprecations import Ending
 from harness.domain.providers.model_match import NOTHING_OFFERED, ModelMatch
@@ -49,7 +48,7 @@ def list_models(session: Session, *, every: bool, asked: PageRequest) -> None:
     paging.note(found)
     with ctx.store.read() as tx:
         providers = tx.providers.all()
-    ends = {each.target: each for each in endings.found(ctx)}
+    ends = {each.target: each for each in deprecations.found(ctx)}
     used = {
         target.id: [name for name, route in table.routes.items() if target.id in route.targets]
         for target in found
@@ -114,7 +113,7 @@ def add(
     in its usual place, with its usual variable for the key.
     """
     seed = target_asked(name, settings)
-    made = new_providers.register(
+    made = first_models.register(
         session.context_with_providers, session.actor, seed, api_base=api_base
     )
     if session.json:
@@ -122,7 +121,7 @@ def add(
     else:
         output.facts([("target", made.target.name), ("id", made.target.id)])
     if made.added:
-        has_key = bool(unlock.keys_of(session.context, made.provider))
+        has_key = bool(provider_secrets.keys_of(session.context, made.provider))
         output.note(_added(made.provider, lacks_key=made.needs_key and not has_key))
 
 
@@ -144,7 +143,7 @@ def resolve_name(ctx: click.Context, name: str) -> None:
     """Say which provider takes a model's name, rule by rule; exit code 1 when none does."""
     session = ctx.ensure_object(Session)
     standing = session.installation.standing_switches
-    found = resolving.of(session.context_with_providers, name, standing=standing)
+    found = model_resolution.of(session.context_with_providers, name, standing=standing)
     if session.json:
         output.document(found)
     else:
@@ -179,7 +178,7 @@ def match_name(ctx: click.Context, name: str) -> None:
     fits, 6 when several families fit equally well: these are listed.
     """
     session = ctx.ensure_object(Session)
-    found = resolving.meant(session.context_with_providers, name)
+    found = model_resolution.meant(session.context_with_providers, name)
     if session.json:
         output.document(found)
     else:
@@ -217,8 +216,8 @@ def probe(ctx: click.Context, name: str, timeout_s: float) -> None:
     session = ctx.ensure_object(Session)
     target, provider = _called(session, name)
     allowed = session.context.allow_addresses
-    provider = sealing.opened(provider, session.context.cipher)
-    keys = unlock.keys_of(session.context, provider)
+    provider = header_encryption.opened(provider, session.context.cipher)
+    keys = provider_secrets.keys_of(session.context, provider)
     first = keys[0] if keys else None
     found = provider_calls.chat(
         provider, target, key=first, timeout_s=timeout_s, allowed=allowed

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import click
 
-from harness.control.present import Plain, plain
+from harness.control.serialize import Plain, plain
 
 Row = Sequence[object]
 

@@ -10,23 +10,17 @@ from harness.cli.canary import plan_json
 from harness.cli.lazy import Lazy, LazyGroup
 from harness.cli.session import Session, pass_session
 from harness.cli.waiting import TIMED_OUT, who_starts_it
-from harness.control import (
-    approvals,
-    canary_plan,
-    listings,
-    monthly,
-    outlook,
-    propose,
-    reports,
-    review,
-    widening,
-)
-from harness.control.canary_plan import RampPlan
-from harness.control.outlook import Outlook
-from harness.control.present import plain
-from harness.control.propose import Preview
-from harness.control.rehearse import rehearsed
-from harness.control.review import Review
+from harness.control.canary import duration_estimate
+from harness.control.canary.duration_estimate import RampPlan
+from harness.control.dry_run import rehearsed
+from harness.control.operations import listings
+from harness.control.proposals import approvals, estimate, review, rule_widening, submission
+from harness.control.proposals import comparison as reports
+from harness.control.proposals.estimate import Outlook
+from harness.control.proposals.review import Review
+from harness.control.proposals.submission import Preview
+from harness.control.routing import monthly_bill
+from harness.control.serialize import plain
 from harness.domain.evals.cost_forecast import Forecast
 from harness.domain.evals.run import Claim, Verdict
 from harness.domain.pagination import INVALID, PageRequest
@@ -115,7 +109,7 @@ def create(  # noqa: PLR0913 - one per option
     """
     session = ctx.ensure_object(Session)
     context = session.context_with_providers
-    wish = propose.Wish(
+    wish = submission.Wish(
         route,
         candidate,
         reason,
@@ -125,18 +119,20 @@ def create(  # noqa: PLR0913 - one per option
         descends_from,
         min_saving,
     )
-    terms = propose.preview(context, wish, session.actor)
-    planned = propose.create(rehearsed(context), session.actor, wish)
-    planning = outlook.of(context, wish, effect)
-    bill = monthly.of_wish(context, wish)
-    ramp = canary_plan.of_wish(context, planned)
+    terms = submission.preview(context, wish, session.actor)
+    planned = submission.create(rehearsed(context), session.actor, wish)
+    planning = estimate.of(context, wish, effect)
+    bill = monthly_bill.of_wish(context, wish)
+    ramp = duration_estimate.of_wish(context, planned)
     if not session.json:
         _print_planning(planning)
         output.note(terms.risk.words)
-        for line in widening.words(terms.widened):
+        for line in rule_widening.words(terms.widened):
             output.note(f"waits for another person's approval: {line}")
         output.note(
-            "\n".join(part for part in (monthly.words(bill), monthly.basis(bill)) if part)
+            "\n".join(
+                part for part in (monthly_bill.words(bill), monthly_bill.basis(bill)) if part
+            )
         )
         output.note(f"the canary: {ramp.words}")
         for option in ramp.options:
@@ -144,7 +140,7 @@ def create(  # noqa: PLR0913 - one per option
     if dry_run:
         _print_dry(session, planned, planning, bill, ramp, terms)
         return
-    made = propose.create(context, session.actor, wish)
+    made = submission.create(context, session.actor, wish)
     if advice := who_starts_it(session.settings.control):
         output.note(advice)
     if not session.json:
@@ -371,7 +367,7 @@ def approve(session: Session, proposal_id: str, reason: str) -> None:
     """
     for line in review.of_proposal(session.context, proposal_id).widened:
         output.note(f"widened: {line}")
-    made = propose.approve(session.context, session.actor, proposal_id, reason)
+    made = submission.approve(session.context, session.actor, proposal_id, reason)
     _answer(session, made, f"{made.id} is approved by {made.approver}: its canary opens next")
     for approval in approvals.shown(session.context, made.id):
         for remark in approval.remarks:
@@ -384,7 +380,7 @@ def approve(session: Session, proposal_id: str, reason: str) -> None:
 @pass_session
 def reject(session: Session, proposal_id: str, reason: str) -> None:
     """End a proposal that waits for approval."""
-    made = propose.refuse(session.context, session.actor, proposal_id, reason)
+    made = submission.refuse(session.context, session.actor, proposal_id, reason)
     _answer(session, made, f"{made.id} is rejected")
 
 
@@ -394,7 +390,7 @@ def reject(session: Session, proposal_id: str, reason: str) -> None:
 @pass_session
 def cancel(session: Session, proposal_id: str, reason: str) -> None:
     """Take an open proposal back, before its canary."""
-    made = propose.cancel(session.context, session.actor, proposal_id, reason)
+    made = submission.cancel(session.context, session.actor, proposal_id, reason)
     _answer(session, made, f"{made.id} is cancelled")
 
 

@@ -5,8 +5,8 @@ import click
 from harness.cli import output, wording
 from harness.cli.session import Session, pass_session
 from harness.cli.target_options import body_fields
-from harness.control import providers
-from harness.control.providers import ProviderChange, ProviderGlance
+from harness.control.providers import registry
+from harness.control.providers.registry import ProviderChange, ProviderGlance
 from harness.domain.providers.matrix import COLUMNS
 
 Pairs = tuple[str, ...]
@@ -21,7 +21,7 @@ def provider() -> None:
 @pass_session
 def list_providers(session: Session) -> None:
     """List the providers, and the routes that use them."""
-    found = providers.overview(session.context_with_providers)
+    found = registry.overview(session.context_with_providers)
     if session.json:
         output.document(found)
         return
@@ -36,7 +36,7 @@ def list_providers(session: Session) -> None:
 @pass_session
 def show_matrix(session: Session) -> None:
     """What each provider's models can do, configured or not, healthy or not."""
-    from harness.control.provider_matrix import matrix  # noqa: PLC0415 - `--help` stays quick
+    from harness.control.providers.matrix import matrix  # noqa: PLC0415 - `--help` stays quick
 
     found = matrix(session.context_with_providers)
     if session.json:
@@ -64,7 +64,7 @@ def show_matrix(session: Session) -> None:
 @pass_session
 def show(session: Session, name: str) -> None:
     """Show one provider; of its extra headers the names alone."""
-    _say(session, providers.get(session.context_with_providers, name))
+    _say(session, registry.get(session.context_with_providers, name))
 
 
 def _say(session: Session, found: ProviderGlance) -> None:
@@ -158,7 +158,7 @@ def add(
     """
     wish = _wish(kind, api_base, key_env, headers, body)
     ctx, who = session.context_with_providers, session.actor
-    _say(session, providers.change(ctx, who, name, wish, create=True))
+    _say(session, registry.change(ctx, who, name, wish, create=True))
 
 
 @provider.command("set")
@@ -185,7 +185,7 @@ def set_(
     """
     wish = _wish(None, api_base, key_env, headers, body, reason)
     ctx, who = session.context_with_providers, session.actor
-    _say(session, providers.change(ctx, who, name, wish, create=False))
+    _say(session, registry.change(ctx, who, name, wish, create=False))
 
 
 @provider.command()
@@ -193,7 +193,7 @@ def set_(
 @pass_session
 def remove(session: Session, name: str) -> None:
     """Remove a provider; refused, exit code 6, while a route or a proposal uses it."""
-    providers.remove(session.context, session.actor, name)
+    registry.remove(session.context, session.actor, name)
     if name in session.installation.settings.providers:
         output.note(f"{name} stands in the file, too: take it out, lest a start brings it back")
     if session.json:

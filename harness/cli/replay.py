@@ -7,11 +7,13 @@ import click
 from harness.cli import output, wording
 from harness.cli.comparison import HEADINGS, suite_row
 from harness.cli.session import Session, pass_session
-from harness.control import canary_actions, replays, shadow_replay
-from harness.control.canary_actions import ReplayedAction
-from harness.control.present import plain
-from harness.control.replays import Otherwise, Replayed
-from harness.control.shadow_replay import ReplayedShadow
+from harness.control.canary import audit
+from harness.control.canary.audit import ReplayedAction
+from harness.control.evals import verdict_replay
+from harness.control.evals.verdict_replay import Otherwise, Replayed
+from harness.control.serialize import plain
+from harness.control.shadow import stage_audit
+from harness.control.shadow.stage_audit import ReplayedShadow
 from harness.domain.errors import InputError
 from harness.domain.evals.run import Claim, Verdict
 from harness.gate.text.sentences import plainly
@@ -64,21 +66,21 @@ def replay(
             raise InputError("other terms are for verdicts: an action has none of its own")
         sys.exit(0 if _replay_action(session, int(decision)) else DIFFERS)
     if not terms_given:
-        found = replays.replay(session.context, decision)
+        found = verdict_replay.replay(session.context, decision)
         _print_replayed(found, as_json=session.json)
         sys.exit(0 if found.agrees else DIFFERS)
     terms = Otherwise(Claim(claim) if claim else None, margin, alpha, min_saving)
-    verdict = replays.what_if(session.context, decision, terms)
+    verdict = verdict_replay.what_if(session.context, decision, terms)
     _print_what_if(decision, verdict, as_json=session.json)
 
 
 def _replay_action(session: Session, number: int) -> bool:
     """Whether it came out the same."""
-    if shadow_replay.keeps(session.context, number):
-        of_shadow = shadow_replay.replay(session.context, number)
+    if stage_audit.keeps(session.context, number):
+        of_shadow = stage_audit.replay(session.context, number)
         _print_shadow(of_shadow, as_json=session.json)
         return of_shadow.agrees
-    action = canary_actions.replay(session.context, number)
+    action = audit.replay(session.context, number)
     _print_action(action, as_json=session.json)
     return action.agrees
 

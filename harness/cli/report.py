@@ -6,7 +6,7 @@ import click
 
 from harness.cli import output
 from harness.cli.session import Session, pass_session
-from harness.control.present import plain
+from harness.control.serialize import plain
 
 FORMATS = ("markdown", "junit")
 
@@ -36,7 +36,7 @@ def proposal_report(
     The verdict and why, figures by suite and by tag, cost and time, the most telling answers,
     what was pinned, and how to check it.
     """
-    from harness.report.contents import gather  # noqa: PLC0415 - `--help` stays quick
+    from harness.report.content import gather  # noqa: PLC0415 - `--help` stays quick
     from harness.report.junit import junit  # noqa: PLC0415
     from harness.report.markdown import markdown  # noqa: PLC0415
 

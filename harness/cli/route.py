@@ -13,9 +13,10 @@ from harness.cli.measured import facts, route_measured
 from harness.cli.route_settings import given, overrides_of, settings, settings_options
 from harness.cli.session import Session, pass_session
 from harness.cli.suite_options import suite_options, suites_of
-from harness.control import listings, lookup, measured, routes, seed
-from harness.control.present import plain
-from harness.control.reports import RouteStatus
+from harness.control.operations import listings, lookup
+from harness.control.proposals.comparison import RouteStatus
+from harness.control.routing import routes, scorecard, seed
+from harness.control.serialize import plain
 from harness.domain.errors import NotFound, SignatureInvalid
 from harness.domain.pagination import PageRequest
 from harness.domain.routing.overrides import words_of
@@ -133,7 +134,7 @@ def create(
 def show(session: Session, name: str) -> None:
     """Show one route: targets, settings, what is open, what is measured."""
     status = _status(session, name)
-    figures = measured.of_route(session.context, name)
+    figures = scorecard.of_route(session.context, name)
     if session.json:
         output.document({**as_json(status), "measured": plain(figures)})
         return

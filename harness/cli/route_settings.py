@@ -10,7 +10,7 @@ import click
 from harness.cli import output
 from harness.cli.session import Session, pass_session
 from harness.cli.suite_options import suite_options, suites_of
-from harness.control import routes
+from harness.control.routing import routes
 from harness.domain.errors import InputError
 from harness.domain.routing.keep_warm import bps_of, share_bps_of
 from harness.domain.routing.overrides import NO_OVERRIDES, Overrides, RequestKind

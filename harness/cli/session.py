@@ -48,7 +48,7 @@ class Session:
         text = self._key()
         if text is None:
             return OPERATOR
-        from harness.control import keys  # noqa: PLC0415 - as below
+        from harness.control.operations import keys  # noqa: PLC0415 - as below
 
         return keys.authenticate(self.context.store, text, secret=self.installation.secret)
 
@@ -83,7 +83,7 @@ class Session:
     @property
     def context_with_providers(self) -> "Context":
         """As `context`, with the file's providers that the database does not know yet."""
-        from harness.control import targets  # noqa: PLC0415 - as above
+        from harness.control.routing import targets  # noqa: PLC0415 - as above
 
         ctx, settings = self.context, self.installation.settings
         with ctx.store.read() as tx:

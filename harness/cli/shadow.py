@@ -7,8 +7,9 @@ import click
 from harness.cli import output, paging, wording
 from harness.cli.duration import Duration
 from harness.cli.session import Session, pass_session
-from harness.control import listings, shadows
-from harness.control.shadows import LEFT_OUT, Figures, ShadowStatus, WantedShadow
+from harness.control.operations import listings
+from harness.control.shadow import shadows
+from harness.control.shadow.shadows import LEFT_OUT, Figures, ShadowStatus, WantedShadow
 from harness.domain.errors import InputError
 from harness.domain.pagination import PageRequest
 from harness.domain.shadow.shadow import ShadowLimits

@@ -1,6 +1,6 @@
 """A shadow that comes before a canary, in a terminal's words."""
 
-from harness.control.shadow_first import ShadowStage
+from harness.control.shadow.stage import ShadowStage
 from harness.domain.proposals.proposal import Phase
 from harness.gate.text.ramp_plan import span
 

@@ -7,7 +7,8 @@ import click
 from harness.cli import output, paging, wording
 from harness.cli.duration import Duration
 from harness.cli.session import Session, pass_session
-from harness.control import listings, switches
+from harness.control.operations import listings
+from harness.control.routing import kill_switch
 from harness.domain.pagination import PageRequest
 from harness.domain.routing.kill_switch import Source, force_of
 from harness.ports import SwitchRecord
@@ -38,8 +39,8 @@ def throw(
     In force on every router within two seconds. A route whose plan does not have it keeps its
     plan: a switch adds no target that the route has no evidence for.
     """
-    wanted = switches.Wanted(force_of(force), reason, route, lasts)
-    made = switches.throw(session.context, session.actor, wanted, source=Source.CLI)
+    wanted = kill_switch.Wanted(force_of(force), reason, route, lasts)
+    made = kill_switch.throw(session.context, session.actor, wanted, source=Source.CLI)
     if session.json:
         output.document(made)
         return
@@ -47,7 +48,7 @@ def throw(
     scope = "all routes" if route is None else f"route {route}"
     until = f"until {wording.at(made.expires_at)}" if made.expires_at else "until it is lifted"
     output.note(f"{made.force} is forced for {scope} {until}: `swapgate switch lift {made.id}`")
-    kept = switches.untouched(session.context, made)
+    kept = kill_switch.untouched(session.context, made)
     if kept:
         names = ", ".join(kept)
         output.note(f"these routes may use nothing of it and keep their plans: {names}")
@@ -59,7 +60,7 @@ def throw(
 @pass_session
 def lift(session: Session, switch_id: str, reason: str) -> None:
     """End a switch: routers go back to their plans within two seconds."""
-    record = switches.lift(session.context, session.actor, switch_id, reason=reason)
+    record = kill_switch.lift(session.context, session.actor, switch_id, reason=reason)
     if session.json:
         output.document(record)
     else:

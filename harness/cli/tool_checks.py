@@ -16,7 +16,8 @@ from harness.client.messages import Message, ToolDefinition
 from harness.client.requests import CompletionRequest
 from harness.client.responses import CompletionResponse
 from harness.client.tool_loop import ToolFunction
-from harness.control import routes, targets, unlock
+from harness.control.providers import provider_secrets
+from harness.control.routing import routes, targets
 from harness.domain.errors import CallFailed, CallRefused, ToolLoopUnfinished
 from harness.domain.providers import tool_probe as rules
 from harness.domain.providers.credentials import ProviderKey, lacks_key, without_secrets
@@ -67,7 +68,7 @@ def report(
     installation: bootstrap.Installation, target: Target, provider: Provider, timeout_s: float
 ) -> ToolReport:
     """At most nine answers of the target, and a refusal. timeout_s: for all."""
-    keys = unlock.keys_of(installation.context, provider)
+    keys = provider_secrets.keys_of(installation.context, provider)
     if lacks_key(provider, keys):
         step = f"`swapgate credential set {provider.name}`"
         found = [ToolFinding("key", Outcome.DOES_NOT, True, "it has no key", step)]  # noqa: FBT003

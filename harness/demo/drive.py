@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from harness.bootstrap import Installation
-from harness.control import propose, reports
-from harness.control.propose import Wish
-from harness.control.reports import CanaryStatus, Comparison
+from harness.control.proposals import comparison as reports
+from harness.control.proposals import submission
+from harness.control.proposals.comparison import CanaryStatus, Comparison
+from harness.control.proposals.submission import Wish
 from harness.demo.script import FAULT_RATE, FRAGILE, Story
 from harness.demo.stage import Stage
 from harness.demo.traffic import Traffic
@@ -86,7 +87,7 @@ class Drive:
         ctx = self.installation.context
         for story in stories:
             wish = Wish(story.route, story.candidate, reason="make demo")
-            made = propose.create(ctx, OPERATOR, wish)
+            made = submission.create(ctx, OPERATOR, wish)
             self.scenes.append(Scene(story, made.id, reports.compare(ctx, made.id)))
             self.say(f"{story.route}: {story.candidate} proposed ({made.id})")
 

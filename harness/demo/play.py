@@ -10,7 +10,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from harness import bootstrap
-from harness.control import keys, seed
+from harness.control.operations import keys
+from harness.control.routing import seed
 from harness.demo import promise
 from harness.demo.drive import QUIET_RPS, Drive, Scene
 from harness.demo.screen import Screen

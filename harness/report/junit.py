@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
 from harness.domain.evals.run import SuiteReport
-from harness.report.contents import Report, SuitePart
+from harness.report.content import Report, SuitePart
 
 PROBLEMS = {
     "failed": "failure",

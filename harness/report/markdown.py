@@ -4,19 +4,20 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
-from harness.control import again, monthly, widening
-from harness.control.form import LostByForm, broken_rules, lost_by_form
-from harness.control.reports import ArmFigures
-from harness.control.standing import Proof, Standing
+from harness.control.evals.proof_validity import Proof, Standing
+from harness.control.proposals import rerun_command, rule_widening
+from harness.control.proposals.comparison import ArmFigures
+from harness.control.proposals.format_failures import LostByForm, broken_rules, lost_by_form
+from harness.control.routing import monthly_bill
 from harness.domain.evals.pins import ServedModel, told
 from harness.domain.evals.run import SuiteReport, Verdict
 from harness.domain.routing.target import Target
 from harness.gate.offline.suite_claims import cost_of
 from harness.gate.text.sentences import outcome_words, percent, plainly, points, spending
-from harness.report.answers import most_telling
-from harness.report.contents import Report, SuitePart, TagRow
-from harness.report.kept import variables
-from harness.report.pieces import cell, code, fenced, table
+from harness.report.answer_examples import most_telling
+from harness.report.answers_location import variables
+from harness.report.content import Report, SuitePart, TagRow
+from harness.report.markdown_escaping import cell, code, fenced, table
 
 NEXT: Final = {
     "passed": "nothing in the evals stands against a canary.",
@@ -50,8 +51,8 @@ def _lines(report: Report) -> Iterator[str]:
     yield from _arms(report.arms)
     yield from _claimed_cost(found.verdict)
     yield from _judging(report)
-    yield from ("", "## The route's bill", "", monthly.words(found.forecast))
-    if why := monthly.basis(found.forecast):
+    yield from ("", "## The route's bill", "", monthly_bill.words(found.forecast))
+    if why := monthly_bill.basis(found.forecast):
         yield why
     if report.telling:
         yield from most_telling(report.telling)
@@ -90,7 +91,7 @@ def _verdict(report: Report, verdict: Verdict | None) -> Iterator[str]:
     yield from ("", f"**Asked:** on route `{found.proposal.route}`, {said}.{why}")
     if found.proposal.widened and not report.standalone:
         yield from ("", "**Widened:** a person who did not propose it has to approve this:", "")
-        yield from (f"- {code(line)}" for line in widening.words(found.proposal.widened))
+        yield from (f"- {code(line)}" for line in rule_widening.words(found.proposal.widened))
 
 
 def _glance(report: Report) -> Iterator[str]:
@@ -369,7 +370,7 @@ def _again(report: Report, verdict: Verdict | None) -> Iterator[str]:
     yield from ("", "## To check it")
     if verdict is not None:
         yield from _replaying(report, verdict)
-    command = again.gate_run(report.comparison)
+    command = rerun_command.gate_run(report.comparison)
     if not command:
         return
     proposal = report.comparison.proposal

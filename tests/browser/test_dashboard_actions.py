@@ -9,7 +9,9 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from harness.bootstrap import open_installation
-from harness.control import keys, propose, routes
+from harness.control.operations import keys
+from harness.control.proposals import submission
+from harness.control.routing import routes
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.proposals.proposal import Phase
 from tests.dashboard_data import Lived, hurt, lived, turned
@@ -72,7 +74,7 @@ def sign_in(page: Page, key: str) -> None:
 def phase(house: Lived, name: str) -> Phase:
     installation = open_installation(house.config)
     try:
-        return propose.get(installation.context, house.proposals[name]).phase
+        return submission.get(installation.context, house.proposals[name]).phase
     finally:
         installation.close()
 
@@ -158,7 +160,9 @@ def test_a_swap_is_proposed_with_its_price_before_it_starts(
         page.get_by_text("carla proposed sim/sim-better for route newsletter")
     ).to_be_visible()
     installation = open_installation(house.config)
-    newest = propose.all_proposals(installation.context, route="newsletter", open_only=True)[0]
+    newest = submission.all_proposals(installation.context, route="newsletter", open_only=True)[
+        0
+    ]
     installation.close()
     assert (newest.proposer, newest.reason) == ("carla", "it is cheaper")
     assert newest.phase is Phase.PROPOSED

@@ -14,7 +14,7 @@ from websockets.sync.client import connect
 from websockets.typing import Origin
 
 from harness.bootstrap import open_installation
-from harness.control import reports
+from harness.control.proposals import comparison
 from harness.domain.evals.run import Verdict
 from tests.dashboard_data import XSS, Lived, configured, lived
 from tests.dashboard_server import Listener, dashboard, status
@@ -54,7 +54,7 @@ def opened(page: Page, url: str) -> Listener:
 def verdict_of(house: Lived, name: str) -> Verdict:
     installation = open_installation(house.config)
     try:
-        found = reports.compare(installation.context, house.proposals[name]).verdict
+        found = comparison.compare(installation.context, house.proposals[name]).verdict
     finally:
         installation.close()
     assert found is not None

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from evals.sim import serve as sim
-from harness.control import keys
+from harness.control.operations import keys
 from harness.domain.operations.access import SYSTEM
 from harness.domain.reliability.key_limits import KeyLimits
 from router.transport.scripted import Happening

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from harness.control import alerts, listings, propose
+from harness.control.operations import alerts, listings
+from harness.control.proposals import submission
 from harness.domain.errors import DeliveryFailed
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind, Severity, Told
@@ -188,7 +189,7 @@ def test_a_webhook_that_was_down_gets_its_alert_once_it_is_back(
         for _ in range(3):
             alerts.turn(made.context())
             made.clock.advance(60)
-        propose.refuse(made.context(), SYSTEM, proposal.id, "not now")
+        submission.refuse(made.context(), SYSTEM, proposal.id, "not now")
         (listed,) = listings.alerts(made.context())
         assert (listed.waiting, listed.delivered) == (2, 0)
         assert listed.last_error

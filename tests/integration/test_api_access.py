@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness.control import keys
+from harness.control.operations import keys
 from harness.domain.errors import StoreUnavailable
 from harness.domain.operations.access import SYSTEM
 from harness.store.memory import MemoryStore

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
-from harness.control import credentials
+from harness.control.providers import credentials
 from harness.domain.operations.access import SYSTEM
 from harness.domain.routing.target import Provider
 from harness.runtime.encryption import FernetCipher, new_key

@@ -7,19 +7,13 @@ from typing import Any
 
 import pytest
 
-from harness.control import (
-    canary_hands,
-    chains,
-    keys,
-    propose,
-    review,
-    routes,
-    switches,
-    targets,
-)
-from harness.control.chains import Wanted
-from harness.control.proofs import Waive
-from harness.control.propose import Wish
+from harness.control.canary import operations
+from harness.control.operations import keys
+from harness.control.proposals import review, submission
+from harness.control.proposals.submission import Wish
+from harness.control.routing import fallback_chain, kill_switch, routes, targets
+from harness.control.routing.chain_evidence import Waive
+from harness.control.routing.fallback_chain import Wanted
 from harness.domain.canary.rollout import Signal
 from harness.domain.errors import InputError, NotAllowed, ProofRefused
 from harness.domain.evals.run import Claim, SuiteRole
@@ -32,7 +26,7 @@ from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Provider, RequestPatch
 from harness.domain.settings import TargetSeed
 from harness.gate.offline.format_rules import LABEL_ONLY, VALUE_ONLY
-from harness.report.contents import gather
+from harness.report.content import gather
 from harness.report.markdown import markdown
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
@@ -61,12 +55,12 @@ def in_canary(world: World, candidate: str = "sim/good") -> Proposal:
 
 
 def force(world: World, actor: Actor, kind: ForceKind, name: str, route: str | None) -> None:
-    wanted = switches.Wanted(Force(kind, name), "an incident", route=route)
-    switches.throw(world.context(), actor, wanted, source=Source.CLI)
+    wanted = kill_switch.Wanted(Force(kind, name), "an incident", route=route)
+    kill_switch.throw(world.context(), actor, wanted, source=Source.CLI)
 
 
 def fallbacks(world: World) -> list[str]:
-    return [each.target.name for each in chains.entries(world.context(), "chat")]
+    return [each.target.name for each in fallback_chain.entries(world.context(), "chat")]
 
 
 def rolled_back(world: World, proposal: Proposal) -> str:
@@ -86,9 +80,9 @@ def test_who_proposed_a_model_makes_no_fallback_of_it_while_its_canary_is_on(
     in_canary(plain_world)
     ctx = plain_world.context()
     with pytest.raises(ProofRefused, match="where another person than its proposer says so"):
-        chains.add(ctx, ANN, "chat", Wanted("sim/good"), reason="more redundancy")
+        fallback_chain.add(ctx, ANN, "chat", Wanted("sim/good"), reason="more redundancy")
 
-    chains.add(ctx, EVE, "chat", Wanted("sim/good"), reason="more redundancy")
+    fallback_chain.add(ctx, EVE, "chat", Wanted("sim/good"), reason="more redundancy")
     assert fallbacks(plain_world) == ["sim/good"]
 
 
@@ -112,9 +106,11 @@ def test_who_proposed_a_model_forces_no_traffic_to_it_while_its_proposal_is_open
 
 def test_what_was_rolled_back_for_harm_is_no_fallback_either(world: World) -> None:
     ctx = world.context()
-    chains.add(ctx, ANN, "chat", Wanted("sim/equal", waive=WAIVE), reason="a spare")
+    fallback_chain.add(ctx, ANN, "chat", Wanted("sim/equal", waive=WAIVE), reason="a spare")
     proposal = in_canary(world)
-    chains.add(ctx, EVE, "chat", Wanted("sim/good", capable=True), reason="more redundancy")
+    fallback_chain.add(
+        ctx, EVE, "chat", Wanted("sim/good", capable=True), reason="more redundancy"
+    )
 
     text = rolled_back(world, proposal)
 
@@ -126,9 +122,9 @@ def test_a_rollback_goes_through_where_the_chain_cannot_change_and_says_what_sta
     world: World,
 ) -> None:
     ctx = world.context()
-    chains.add(ctx, ANN, "chat", Wanted("sim/equal", waive=WAIVE), reason="a spare")
+    fallback_chain.add(ctx, ANN, "chat", Wanted("sim/equal", waive=WAIVE), reason="a spare")
     proposal = in_canary(world)
-    chains.add(ctx, EVE, "chat", Wanted("sim/good"), reason="more redundancy")
+    fallback_chain.add(ctx, EVE, "chat", Wanted("sim/good"), reason="more redundancy")
     world.clock.advance(WAIVE.lasts.total_seconds())
 
     text = rolled_back(world, proposal)
@@ -155,7 +151,7 @@ def test_a_configuration_of_the_proposers_own_gives_no_rules_of_his_own(
     plain_world.policy = STRICT
     own = replace(plain_world.context(), policies={STRICT.name: LAX})
 
-    proposal = propose.create(own, ANN, Wish("chat", "sim/worse", "cheap"))
+    proposal = submission.create(own, ANN, Wish("chat", "sim/worse", "cheap"))
     assert proposal.widened == {}
     for _ in range(4):
         plain_world.turn()
@@ -178,7 +174,7 @@ def test_rules_that_were_tightened_while_a_proposal_is_open_bind_it(
     world.turn()
     if policy.promotion is Promotion.APPROVED:
         world.until_decided(proposal.id)
-        propose.approve(world.context(), BEN, proposal.id)
+        submission.approve(world.context(), BEN, proposal.id)
     world.suites["two"] = replace(world.suites["colours"], name="two")
     added = RouteSuite("two", SuiteRole.REQUIRED)
     suites = {
@@ -204,10 +200,10 @@ def test_what_another_person_let_in_as_widened_goes_on_under_the_same_rules(
     world: World,
 ) -> None:
     wish = Wish("chat", "sim/equal", "cheap", Claim.NON_INFERIOR, 0.9)
-    proposal = propose.create(world.context(), ANN, wish)
+    proposal = submission.create(world.context(), ANN, wish)
     assert set(proposal.widened) == {"gate.margin"}
     world.until_decided(proposal.id)
-    propose.approve(world.context(), BEN, proposal.id)
+    submission.approve(world.context(), BEN, proposal.id)
     world.turn()
 
     after = world.get(proposal.id)
@@ -217,7 +213,7 @@ def test_what_another_person_let_in_as_widened_goes_on_under_the_same_rules(
 def back_to_base(world: World, actor: Actor) -> None:
     """sim/better has been promoted; the actor brings sim/base back."""
     in_canary(world, "sim/better")
-    canary_hands.by_hand(world.context(), BEN, "chat", Signal.PROMOTE, "it is better")
+    operations.by_hand(world.context(), BEN, "chat", Signal.PROMOTE, "it is better")
     routes.roll_back(world.context(), actor, "chat", reason="customers complain")
 
 
@@ -233,8 +229,8 @@ def test_a_rollback_by_the_proposer_chooses_no_weaker_incumbent_alone(
     assert said.startswith("incumbent: sim/base, which the proposer brought back in the place")
     assert said.endswith("of sim/better (customers complain)")
     with pytest.raises(NotAllowed):
-        propose.approve(plain_world.context(), ANN, proposal.id)
-    propose.approve(plain_world.context(), BEN, proposal.id)
+        submission.approve(plain_world.context(), ANN, proposal.id)
+    submission.approve(plain_world.context(), BEN, proposal.id)
     plain_world.turn()
     assert plain_world.get(proposal.id).phase is Phase.CANARY
 
@@ -261,7 +257,7 @@ def test_a_suite_that_was_swapped_while_a_proposal_was_registered_is_still_widen
     assert path is not None
     accepted = path.read_text()
     changed = accepted.replace('"target": "c1"', '"target": "x1"')
-    before = propose.plans
+    before = submission.plans
 
     def swapped(*args: Any) -> Any:
         path.write_text(changed)
@@ -269,7 +265,7 @@ def test_a_suite_that_was_swapped_while_a_proposal_was_registered_is_still_widen
         path.write_text(accepted)
         return made
 
-    monkeypatch.setattr(propose, "plans", swapped)
+    monkeypatch.setattr(submission, "plans", swapped)
     proposal = world.propose("sim/better")
     path.write_text(changed)
     for _ in range(6):
@@ -289,19 +285,19 @@ def test_the_older_content_of_a_suite_is_accepted_no_more_after_an_approved_chan
     older = path.read_text()
     path.write_text(older.replace('"target": "c1"', '"target": "x1"'))
     proposal = world.until_decided(world.propose("sim/better").id)
-    propose.approve(world.context(), BEN, proposal.id)
+    submission.approve(world.context(), BEN, proposal.id)
     world.turn()
     assert world.get(proposal.id).phase is Phase.CANARY
     wish = Wish("chat", "sim/good")
-    assert propose.preview(world.context(), wish).widened == {}
+    assert submission.preview(world.context(), wish).widened == {}
 
     path.write_text(older)
-    assert set(propose.preview(world.context(), wish).widened) == {"suite colours"}
+    assert set(submission.preview(world.context(), wish).widened) == {"suite colours"}
 
 
 def awaiting(world: World, wish: Wish) -> Proposal:
     world.policy = approved()
-    return world.until_decided(propose.create(world.context(), ANN, wish).id)
+    return world.until_decided(submission.create(world.context(), ANN, wish).id)
 
 
 def test_an_approval_by_a_key_that_was_revoked_since_opens_no_canary(
@@ -310,7 +306,7 @@ def test_an_approval_by_a_key_that_was_revoked_since_opens_no_canary(
     proposal, ctx = awaiting(plain_world, Wish("chat", "sim/good", "x")), plain_world.context()
     key, text = keys.create(ctx, SYSTEM, "ben", secret=SECRET, role=Role.APPROVER)
     approver = keys.authenticate(plain_world.store, text, secret=SECRET)
-    propose.approve(ctx, approver, proposal.id)
+    submission.approve(ctx, approver, proposal.id)
     keys.revoke(ctx, SYSTEM, key.id)
 
     plain_world.turn()
@@ -336,8 +332,8 @@ def test_a_proposer_takes_back_only_his_own_proposal(plain_world: World) -> None
     proposal = plain_world.propose("sim/good", ANN)
     other = Actor("eve", Role.PROPOSER, "pr_eve")
     with pytest.raises(NotAllowed, match="this needs approver"):
-        propose.cancel(plain_world.context(), other, proposal.id)
-    propose.cancel(plain_world.context(), ANN, proposal.id)
+        submission.cancel(plain_world.context(), other, proposal.id)
+    submission.cancel(plain_world.context(), ANN, proposal.id)
     assert plain_world.get(proposal.id).phase is Phase.CANCELLED
 
 
@@ -363,7 +359,7 @@ def test_what_a_candidate_adds_to_every_prompt_is_read_by_another_person(
     assert proposal.phase is (Phase.CANARY if free else Phase.AWAITING_APPROVAL)
     assert [line for line in shown if addendum in line] == ([] if free else list(shown))
     if not free:
-        propose.approve(plain_world.context(), EVE, proposal.id, "read it")
+        submission.approve(plain_world.context(), EVE, proposal.id, "read it")
         plain_world.turn()
         assert plain_world.get(proposal.id).phase is Phase.CANARY
 

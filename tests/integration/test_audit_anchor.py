@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.control import alerts, audited_rows, housekeeping, lookup, state_check
 from harness.control.context import Context
+from harness.control.operations import alerts, database_check, housekeeping, lookup, state_audit
 from harness.domain.errors import SignatureInvalid
 from harness.domain.operations.alerts import AlertKind
 from harness.runtime.checkpoint_file import CheckpointFile
@@ -22,7 +22,7 @@ def ctx(sql_world: World, tmp_path: Path) -> Context:
     found = replace(
         sql_world.context(), anchor=CheckpointFile(tmp_path / "audit.checkpoint", CONTROL)
     )
-    audited_rows.turn(found)
+    state_audit.turn(found)
     return found
 
 
@@ -52,8 +52,8 @@ def test_a_log_whose_end_was_cut_off_is_found_though_its_chain_is_whole(
     with ctx.store.read() as tx:
         assert tx.audit.first_break() is None
     assert lookup.audit_break(ctx) == last.number
-    assert f"the audit log is broken at event {last.number}" in state_check.differences(ctx)
-    audited_rows.turn(ctx)
+    assert f"the audit log is broken at event {last.number}" in database_check.differences(ctx)
+    state_audit.turn(ctx)
     assert alerts.is_open(ctx, AlertKind.AUDIT_BROKEN, "log")
     assert housekeeping.tidy(ctx) == last.number
 
@@ -64,14 +64,14 @@ def test_the_kept_end_moves_on_with_the_log_and_never_back(
     assert ctx.anchor is not None
     before = ctx.anchor.read()
     sql_world.propose()
-    audited_rows.turn(ctx)
+    state_audit.turn(ctx)
     after = ctx.anchor.read()
     assert before is not None
     assert after is not None
     assert after.number > before.number
 
     cut(database_url, 1)
-    audited_rows.turn(ctx)
+    state_audit.turn(ctx)
 
     assert ctx.anchor.read() == after
 

@@ -5,17 +5,12 @@ from datetime import timedelta
 
 import pytest
 
-from harness.control import (
-    alerts,
-    canary_actions,
-    canary_hands,
-    holding,
-    propose,
-    reports,
-    routes,
-)
+from harness.control.canary import audit, holds, operations
 from harness.control.context import Context
-from harness.control.propose import Wish
+from harness.control.operations import alerts
+from harness.control.proposals import comparison, submission
+from harness.control.proposals.submission import Wish
+from harness.control.routing import routes
 from harness.domain.canary.observation import Traffic
 from harness.domain.canary.rollout import Rollout, RolloutState, Signal
 from harness.domain.errors import (
@@ -60,7 +55,7 @@ def in_canary(world: World) -> Proposal:
 
 def promoted(world: World) -> Proposal:
     proposal = in_canary(world)
-    canary_hands.by_hand(world.context(), BEN, "chat", Signal.PROMOTE, "a demo at noon")
+    operations.by_hand(world.context(), BEN, "chat", Signal.PROMOTE, "a demo at noon")
     return world.get(proposal.id)
 
 
@@ -118,20 +113,20 @@ def test_a_bake_that_cannot_be_looked_at_keeps_no_other_from_its_turn(
     settings = RouteSettings(suites=(RouteSuite("colours"),))
     routes.create(ctx, SYSTEM, "mail", "sim/base", settings=settings)
     broken = promoted(baking)
-    other = propose.create(ctx, ANN, Wish("mail", "sim/better", "a test"))
+    other = submission.create(ctx, ANN, Wish("mail", "sim/better", "a test"))
     baking.until_decided(other.id)
     baking.turn()
-    canary_hands.by_hand(ctx, BEN, "mail", Signal.PROMOTE, "a demo at noon")
+    operations.by_hand(ctx, BEN, "mail", Signal.PROMOTE, "a demo at noon")
     baking.clock.advance(DAY.total_seconds())
     damaged = rollout(baking).id
-    look = holding.tell
+    look = holds.tell
 
     def tell(ctx: Context, seen: Rollout) -> None:
         if seen.id == damaged:
             raise ValueError("its row is damaged")
         look(ctx, seen)
 
-    monkeypatch.setattr(holding, "tell", tell)
+    monkeypatch.setattr(holds, "tell", tell)
     done = baking.turn()
 
     assert done.failed == (f"{broken.id}: ValueError: its row is damaged",)
@@ -206,7 +201,7 @@ def test_no_swap_is_proposed_while_a_promotion_bakes(baking: World) -> None:
     with pytest.raises(RouteBusy, match="canary finish chat"):
         baking.propose("sim/base")
 
-    canary_hands.by_hand(baking.context(), BEN, "chat", Signal.FINISH, "it is fine")
+    operations.by_hand(baking.context(), BEN, "chat", Signal.FINISH, "it is fine")
     assert route(baking).holdback is None
     assert baking.propose("sim/base").phase is Phase.PROPOSED
 
@@ -214,7 +209,7 @@ def test_no_swap_is_proposed_while_a_promotion_bakes(baking: World) -> None:
 def test_an_abort_in_the_bake_goes_back_to_the_incumbent_before(baking: World) -> None:
     before = route(baking).incumbent
     proposal = promoted(baking)
-    canary_hands.by_hand(baking.context(), BEN, "chat", Signal.ABORT, "a drill")
+    operations.by_hand(baking.context(), BEN, "chat", Signal.ABORT, "a drill")
     assert route(baking).incumbent == before
     assert baking.get(proposal.id).phase is Phase.ROLLED_BACK
 
@@ -224,7 +219,7 @@ def test_what_was_taken_back_in_its_bake_is_not_restored_without_a_new_verdict(
 ) -> None:
     candidate = promoted(baking).candidate
     version = route(baking).version
-    canary_hands.by_hand(baking.context(), BEN, "chat", Signal.ABORT, "complaints")
+    operations.by_hand(baking.context(), BEN, "chat", Signal.ABORT, "complaints")
     ctx = baking.context()
 
     with pytest.raises(ProofRefused, match="propose it again"):
@@ -253,7 +248,7 @@ def test_a_rollback_in_the_bake_takes_the_promotion_back(baking: World, turns: i
 def test_a_promotion_that_a_person_undid_after_its_bake_can_be_had_back(baking: World) -> None:
     candidate = promoted(baking).candidate
     version, ctx = route(baking).version, baking.context()
-    canary_hands.by_hand(ctx, BEN, "chat", Signal.FINISH, "it is fine")
+    operations.by_hand(ctx, BEN, "chat", Signal.FINISH, "it is fine")
     routes.roll_back(ctx, BEN, "chat", reason="complaints")
 
     routes.roll_back(ctx, BEN, "chat", to_version=version, reason="it was something else")
@@ -297,7 +292,7 @@ def test_a_person_cannot_move_on_what_a_router_has_stopped(world: World) -> None
 
     for signal in (Signal.ADVANCE, Signal.PROMOTE):
         with pytest.raises(ProofRefused, match="3 of 3 keys fail"):
-            canary_hands.by_hand(ctx, BEN, "chat", signal, "a demo at noon")
+            operations.by_hand(ctx, BEN, "chat", signal, "a demo at noon")
 
     assert route(world).version == version
     world.turn()
@@ -307,7 +302,7 @@ def test_a_person_cannot_move_on_what_a_router_has_stopped(world: World) -> None
 def test_a_hand_that_comes_at_the_wrong_time_is_told_what_it_can_do(baking: World) -> None:
     promoted(baking)
     with pytest.raises(IllegalTransition, match="a person can: abort, finish"):
-        canary_hands.by_hand(baking.context(), BEN, "chat", Signal.PAUSE, "a drill")
+        operations.by_hand(baking.context(), BEN, "chat", Signal.PAUSE, "a drill")
 
 
 def test_a_route_rolled_back_by_hand_bakes_no_more(baking: World) -> None:
@@ -321,9 +316,9 @@ def test_a_route_rolled_back_by_hand_bakes_no_more(baking: World) -> None:
 def test_a_person_advances_a_canary_with_a_reason(world: World) -> None:
     in_canary(world)
     with pytest.raises(InputError, match="needs a reason"):
-        canary_hands.by_hand(world.context(), BEN, "chat", Signal.ADVANCE, " ")
+        operations.by_hand(world.context(), BEN, "chat", Signal.ADVANCE, " ")
 
-    moved = canary_hands.by_hand(world.context(), BEN, "chat", Signal.ADVANCE, "a quiet route")
+    moved = operations.by_hand(world.context(), BEN, "chat", Signal.ADVANCE, "a quiet route")
 
     found = route(world).canary
     assert moved.step == 1
@@ -338,10 +333,10 @@ def test_a_person_advances_a_canary_with_a_reason(world: World) -> None:
 def test_what_speaks_against_a_step_by_hand_stays_in_its_audit_event(world: World) -> None:
     in_canary(world)
     world.feed(failing=True)
-    shown = reports.explained(world.context(), "chat").status
+    shown = comparison.explained(world.context(), "chat").status
 
     said = "the customer agrees"
-    moved = canary_hands.moved(world.context(), BEN, "chat", Signal.ADVANCE, said)
+    moved = operations.moved(world.context(), BEN, "chat", Signal.ADVANCE, said)
 
     (warning,) = shown.explanation.against
     assert "The canary fails more often than the incumbent: 1 of 1 against" in warning
@@ -350,15 +345,15 @@ def test_what_speaks_against_a_step_by_hand_stays_in_its_audit_event(world: Worl
     assert last.details["warnings"] == [warning]
     assert moved.warnings == (warning,)
     assert last.details["reason"] == "advance by ben: the customer agrees"
-    assert canary_actions.replay(world.context(), last.number).agrees
+    assert audit.replay(world.context(), last.number).agrees
 
 
 def test_past_the_last_step_comes_the_promotion_alone(world: World) -> None:
     in_canary(world)
     for _ in CANARY.steps[1:]:
-        canary_hands.by_hand(world.context(), BEN, "chat", Signal.ADVANCE, "on")
+        operations.by_hand(world.context(), BEN, "chat", Signal.ADVANCE, "on")
     with pytest.raises(IllegalTransition, match="last step"):
-        canary_hands.by_hand(world.context(), BEN, "chat", Signal.ADVANCE, "on")
+        operations.by_hand(world.context(), BEN, "chat", Signal.ADVANCE, "on")
 
 
 def test_a_promotion_by_hand_leaves_the_person_s_word(world: World) -> None:
@@ -374,33 +369,33 @@ def test_the_proposer_cannot_promote_now(world: World) -> None:
     in_canary(world)
     cat = replace(BEN, name=ANN.name)
     with pytest.raises(NotAllowed, match="ask another approver"):
-        canary_hands.by_hand(world.context(), cat, "chat", Signal.PROMOTE, "now")
+        operations.by_hand(world.context(), cat, "chat", Signal.PROMOTE, "now")
 
 
 def test_who_looked_at_an_older_state_is_told_to_look_again(world: World) -> None:
     in_canary(world)
     seen = rollout(world).version
-    canary_hands.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "a drill", seen=seen)
+    operations.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "a drill", seen=seen)
     with pytest.raises(StaleWrite, match="look at it again"):
-        canary_hands.by_hand(world.context(), BEN, "chat", Signal.ABORT, "a drill", seen=seen)
+        operations.by_hand(world.context(), BEN, "chat", Signal.ABORT, "a drill", seen=seen)
 
 
 @pytest.mark.parametrize("signal", [Signal.HARM, Signal.PROVEN, Signal.STEP_DONE])
 def test_what_the_data_say_is_not_for_people_to_say(world: World, signal: Signal) -> None:
     in_canary(world)
     with pytest.raises(InputError, match="for the evidence"):
-        canary_hands.by_hand(world.context(), BEN, "chat", signal, "why not")
+        operations.by_hand(world.context(), BEN, "chat", signal, "why not")
 
 
 def test_a_canary_is_not_finished_before_its_promotion(world: World) -> None:
     in_canary(world)
     with pytest.raises(IllegalTransition, match="only a bake"):
-        canary_hands.by_hand(world.context(), BEN, "chat", Signal.FINISH, "enough")
+        operations.by_hand(world.context(), BEN, "chat", Signal.FINISH, "enough")
 
 
 def test_without_a_bake_a_promotion_is_the_end(world: World) -> None:
     promoted(world)
     assert route(world).holdback is None
     with pytest.raises(NotFound):
-        canary_hands.by_hand(world.context(), BEN, "chat", Signal.ABORT, "a drill")
-    assert not reports.canaries(world.context())
+        operations.by_hand(world.context(), BEN, "chat", Signal.ABORT, "a drill")
+    assert not comparison.canaries(world.context())

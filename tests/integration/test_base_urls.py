@@ -11,7 +11,7 @@ import pytest
 from evals.provider import ProviderClient, ProviderFailed
 from harness import config, shipped
 from harness.cli import provider_calls
-from harness.control import targets
+from harness.control.routing import targets
 from harness.domain.errors import ConfigError, InputError
 from harness.domain.operations.access import SYSTEM
 from harness.domain.reliability.failures import FailureClass

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from evals.sim import serve as sim
-from harness.control import reconcile
+from harness.control import reconciler
 from harness.domain.canary.guardrails import Guardrail, Guardrails, JudgeTally
 from harness.domain.canary.rollout import Rollout, RolloutState
 from harness.domain.proposals.policy import CanaryJudge
@@ -86,7 +86,7 @@ def test_a_judged_canary_through_health_a_judge_that_is_down_and_bad_answers(
         assert all(each.failures == each.no_verdict.failures for each in healthy)
         assert sum(each.cost_usd for each in healthy) > 0
         assert world.counter("swapgate_router_judge_good_total") > 0
-        reconcile.reconcile(ctx)
+        reconciler.reconcile(ctx)
         assert rollout_of(world).live
 
         # The judge fails: users have their answers all the same, and nothing goes back.
@@ -98,7 +98,7 @@ def test_a_judged_canary_through_health_a_judge_that_is_down_and_bad_answers(
             )
             load.more(60)
         assert load.errors == []
-        reconcile.reconcile(ctx)
+        reconciler.reconcile(ctx)
         assert rollout_of(world).live
         httpx.delete(f"{provider}/sim/faults/sim-backup")
 
@@ -109,7 +109,7 @@ def test_a_judged_canary_through_health_a_judge_that_is_down_and_bad_answers(
         assert said == {"c3", "no idea"}
 
         def ended() -> bool:
-            reconcile.reconcile(ctx)
+            reconciler.reconcile(ctx)
             return not rollout_of(world).live
 
         with world.load(callers=3) as load:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from harness import config, shipped
-from harness.control import seed, targets
 from harness.control.context import Context
+from harness.control.routing import seed, targets
 from harness.domain.operations.access import SYSTEM
 from harness.domain.providers.catalogue import CatalogueEntry
 from harness.domain.routing.target import Price, Provider, Target

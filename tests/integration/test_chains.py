@@ -6,19 +6,13 @@ from datetime import timedelta
 
 import pytest
 
-from harness.control import (
-    canary_hands,
-    chains,
-    clearance,
-    listings,
-    lookup,
-    propose,
-    routes,
-    targets,
-)
-from harness.control.chains import Wanted
-from harness.control.proofs import Waive
-from harness.control.propose import Wish
+from harness.control.canary import operations
+from harness.control.operations import listings, lookup
+from harness.control.proposals import submission
+from harness.control.proposals.submission import Wish
+from harness.control.routing import data_class_checks, fallback_chain, routes, targets
+from harness.control.routing.chain_evidence import Waive
+from harness.control.routing.fallback_chain import Wanted
 from harness.domain.canary.rollout import Signal
 from harness.domain.errors import InputError, NotAllowed, NotFound, ProofRefused
 from harness.domain.operations.access import SYSTEM, Actor, Role
@@ -42,11 +36,11 @@ def world(world: World) -> World:
 
 def add(world: World, target: str, **more: object) -> Route:
     wanted = Wanted(target, **more)  # type: ignore[arg-type]  # its own fields
-    return chains.add(world.context(), ADA, "chat", wanted, reason="a spare")
+    return fallback_chain.add(world.context(), ADA, "chat", wanted, reason="a spare")
 
 
 def shown(world: World) -> list[tuple[str, EvidenceKind]]:
-    found = chains.entries(world.context(), "chat")
+    found = fallback_chain.entries(world.context(), "chat")
     return [(each.target.model, each.evidence) for each in found]
 
 
@@ -66,7 +60,7 @@ def test_a_target_without_evidence_stays_out_of_the_chain(world: World) -> None:
 def test_a_waiver_lets_it_in_and_is_shown_and_audited(world: World) -> None:
     add(world, "sim/equal", waive=WAIVE, capable=True)
 
-    [entry] = chains.entries(world.context(), "chat")
+    [entry] = fallback_chain.entries(world.context(), "chat")
     assert (entry.evidence, entry.capable, entry.waiver_expired) == (
         EvidenceKind.WAIVER,
         True,
@@ -97,11 +91,11 @@ def test_a_passed_verdict_lets_it_in_once_it_is_approved(world: World) -> None:
     proposal = world.until_decided(world.propose().id)
     assert proposal.phase is Phase.AWAITING_APPROVAL
     ben = Actor("ben", Role.APPROVER, "pr_ben")
-    propose.approve(world.context(), ben, proposal.id)
+    submission.approve(world.context(), ben, proposal.id)
 
     add(world, "sim/better")
     assert shown(world) == [("better", EvidenceKind.VERDICT)]
-    [entry] = chains.entries(world.context(), "chat")
+    [entry] = fallback_chain.entries(world.context(), "chat")
     assert entry.verdict == proposal.verdict
 
 
@@ -117,7 +111,7 @@ def test_an_expired_verdict_lets_nobody_in(world: World) -> None:
 
 def test_the_verdict_of_a_canary_that_did_harm_lets_nobody_in(world: World) -> None:
     proposal = world.until_decided(world.propose().id)
-    propose.approve(world.context(), Actor("ben", Role.APPROVER, "pr_ben"), proposal.id)
+    submission.approve(world.context(), Actor("ben", Role.APPROVER, "pr_ben"), proposal.id)
     world.turn()
     world.feed(failing=True, blocks=30)
     world.turn()
@@ -137,7 +131,7 @@ def test_a_failed_verdict_lets_nobody_in(world: World) -> None:
 
 def test_a_former_fallback_comes_back_with_the_evidence_it_had(world: World) -> None:
     add(world, "sim/equal", waive=WAIVE)
-    chains.remove(world.context(), ADA, "chat", "sim/equal", reason="a test")
+    fallback_chain.remove(world.context(), ADA, "chat", "sim/equal", reason="a test")
     assert shown(world) == []
 
     add(world, "sim/equal")
@@ -151,24 +145,24 @@ def test_an_expired_waiver_serves_on_until_somebody_changes_the_route(world: Wor
     world.clock.advance(WAIVE.lasts.total_seconds())
     ctx = world.context()
 
-    [waiver] = chains.expired(ctx)
+    [waiver] = fallback_chain.expired(ctx)
     assert waiver.author == "ada"
     assert shown(world) == [("equal", EvidenceKind.WAIVER)]
     with pytest.raises(ProofRefused, match="waiver of ada"):
-        chains.mark(ctx, ADA, "chat", "sim/equal", capable=True, reason="a test")
+        fallback_chain.mark(ctx, ADA, "chat", "sim/equal", capable=True, reason="a test")
     with pytest.raises(ProofRefused, match="waiver of ada"):
         routes.change_settings(ctx, ADA, "chat", lambda before: before)
 
     # What a rollout does by itself is not held up by it.
     proposal = world.until_decided(world.propose().id)
-    propose.approve(ctx, Actor("ben", Role.APPROVER, "pr_ben"), proposal.id)
+    submission.approve(ctx, Actor("ben", Role.APPROVER, "pr_ben"), proposal.id)
     world.turn()
-    canary_hands.by_hand(ctx, ADA, "chat", Signal.ABORT, "a test")
+    operations.by_hand(ctx, ADA, "chat", Signal.ABORT, "a test")
     assert shown(world) == [("equal", EvidenceKind.WAIVER)]
 
     add(world, "sim/equal", waive=WAIVE)
-    assert list(chains.expired(ctx)) == []
-    chains.remove(ctx, ADA, "chat", "sim/equal", reason="a test")
+    assert list(fallback_chain.expired(ctx)) == []
+    fallback_chain.remove(ctx, ADA, "chat", "sim/equal", reason="a test")
     assert shown(world) == []
 
 
@@ -178,24 +172,24 @@ def test_a_chain_is_put_marked_ordered_and_keeps_its_marks(world: World) -> None
         Wanted("sim/equal", waive=WAIVE),
         Wanted("sim/better", capable=True, waive=WAIVE),
     ]
-    chains.put(ctx, ADA, "chat", wanted, reason="two spares")
-    chains.reorder(ctx, ADA, "chat", ["sim/better", "sim/equal"], reason="better first")
-    made = chains.mark(ctx, ADA, "chat", "sim/equal", capable=True, reason="measured")
+    fallback_chain.put(ctx, ADA, "chat", wanted, reason="two spares")
+    fallback_chain.reorder(ctx, ADA, "chat", ["sim/better", "sim/equal"], reason="better first")
+    made = fallback_chain.mark(ctx, ADA, "chat", "sim/equal", capable=True, reason="measured")
 
     assert [model for model, _ in shown(world)] == ["better", "equal"]
     assert made.settings.capable == made.fallbacks
-    made = chains.remove(ctx, ADA, "chat", "sim/better", reason="retired")
+    made = fallback_chain.remove(ctx, ADA, "chat", "sim/better", reason="retired")
     assert made.settings.capable == made.fallbacks
     with pytest.raises(NotFound, match="no fallback"):
-        chains.remove(ctx, ADA, "chat", "sim/better", reason="again")
+        fallback_chain.remove(ctx, ADA, "chat", "sim/better", reason="again")
     with pytest.raises(InputError, match="each fallback"):
-        chains.reorder(ctx, ADA, "chat", [], reason="nobody")
+        fallback_chain.reorder(ctx, ADA, "chat", [], reason="nobody")
     with pytest.raises(InputError, match="twice"):
         add(world, "sim/base")
     with pytest.raises(InputError, match="needs a reason"):
-        chains.put(ctx, ADA, "chat", [], reason=" ")
+        fallback_chain.put(ctx, ADA, "chat", [], reason=" ")
     with pytest.raises(NotAllowed):
-        chains.put(ctx, ANN, "chat", [], reason="I would like to")
+        fallback_chain.put(ctx, ANN, "chat", [], reason="I would like to")
 
 
 @pytest.mark.req("D8")
@@ -212,9 +206,11 @@ def test_a_provider_that_may_not_see_the_data_comes_to_the_route_in_no_role(
         with pytest.raises(NotAllowed, match=r"'away' of away/\S+ may not see it"):
             do()
 
-    refused(lambda: propose.create(ctx, ANN, Wish("chat", "away/better")))
+    refused(lambda: submission.create(ctx, ANN, Wish("chat", "away/better")))
     refused(
-        lambda: chains.add(ctx, ADA, "chat", Wanted("away/equal", waive=WAIVE), reason="spare")
+        lambda: fallback_chain.add(
+            ctx, ADA, "chat", Wanted("away/equal", waive=WAIVE), reason="spare"
+        )
     )
     refused(lambda: routes.create(ctx, ADA, "two", "away/base", settings=personal))
     refused(
@@ -230,6 +226,6 @@ def test_a_provider_that_may_not_see_the_data_comes_to_the_route_in_no_role(
             ctx, ADA, "three", "sim/base", settings=replace(personal, data_class="personnel")
         )
 
-    assert clearance.violations(ctx) == []
-    [told] = clearance.violations(replace(ctx, data_classes={"personal": frozenset()}))
+    assert data_class_checks.violations(ctx) == []
+    [told] = data_class_checks.violations(replace(ctx, data_classes={"personal": frozenset()}))
     assert "allowed are none" in told

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from evals.samples import Item
-from harness.control import outlook, propose, replays, reports, routes, targets
-from harness.control.propose import Wish
-from harness.control.replays import Otherwise
+from harness.control.evals import verdict_replay
+from harness.control.evals.verdict_replay import Otherwise
+from harness.control.proposals import comparison, estimate, submission
+from harness.control.proposals.submission import Wish
+from harness.control.routing import routes, targets
 from harness.domain.errors import ConfigError, InputError
 from harness.domain.evals.run import Claim, Passed, Primaries, SuiteRole
 from harness.domain.operations.access import SYSTEM
@@ -19,7 +21,7 @@ from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Price, Provider, Target
 from harness.gate.offline.primary_suites import WEIGHTED_MEAN
 from harness.gate.offline.suite_claims import cost_of
-from harness.report.contents import gather
+from harness.report.content import gather
 from harness.report.junit import junit
 from harness.report.markdown import markdown
 from harness.runtime.clock import ManualClock
@@ -57,7 +59,7 @@ def prepared(world: World, gate: GatePolicy = GATE) -> World:
 
 def proposed(world: World, candidate: str, **more: object) -> Proposal:
     wish = Wish("chat", candidate, claim=CHEAPER, **more)  # type: ignore[arg-type]
-    made = propose.create(world.context(), ANN, wish)
+    made = submission.create(world.context(), ANN, wish)
     return world.until_decided(made.id)
 
 
@@ -77,7 +79,7 @@ def test_a_cheaper_equal_candidate_passes_and_the_evidence_is_told_everywhere(
     proposal = proposed(world, "sim/good", min_saving=0.3)
 
     assert proposal.claim is CHEAPER
-    found = reports.compare(world.context(), proposal.id)
+    found = comparison.compare(world.context(), proposal.id)
     assert isinstance(found.verdict, Passed), found.verdict
     cost = cost_of(found.verdict.suites[0])
     assert cost is not None
@@ -86,7 +88,7 @@ def test_a_cheaper_equal_candidate_passes_and_the_evidence_is_told_everywhere(
     text = markdown(gather(world.context(), proposal.id))
     assert "It is cheaper: 75 % less per item" in text
     assert "| colours | shown |" in text
-    replayed = replays.replay(world.context(), proposal.id)
+    replayed = verdict_replay.replay(world.context(), proposal.id)
     assert replayed.agrees, replayed.differences
 
 
@@ -96,18 +98,18 @@ def test_an_equally_dear_candidate_does_not_pass(plain: World) -> None:
 
     assert proposal.phase is Phase.REJECTED
     assert "0 % less per item" in proposal.closed_because
-    assert replays.replay(plain.context(), proposal.id).agrees
+    assert verdict_replay.replay(plain.context(), proposal.id).agrees
 
 
 def test_a_model_without_a_price_is_refused_before_anything_is_asked(plain: World) -> None:
     prepared(plain)
 
     with pytest.raises(InputError, match=r"sim/better has none: set providers\.sim\.prices"):
-        propose.create(plain.context(), ANN, Wish("chat", "sim/better", claim=CHEAPER))
+        submission.create(plain.context(), ANN, Wish("chat", "sim/better", claim=CHEAPER))
     with pytest.raises(InputError, match="goes with the claim cheaper_and_not_worse"):
-        propose.create(plain.context(), ANN, Wish("chat", "sim/good", min_saving=0.2))
+        submission.create(plain.context(), ANN, Wish("chat", "sim/good", min_saving=0.2))
     with pytest.raises(InputError, match="a share to be saved lies in 0"):
-        propose.create(
+        submission.create(
             plain.context(), ANN, Wish("chat", "sim/good", claim=CHEAPER, min_saving=1.0)
         )
 
@@ -117,22 +119,22 @@ def test_what_it_would_have_saved_can_be_asked_afterwards(plain: World) -> None:
     proposal = proposed(plain, "sim/good")
     ctx = plain.context()
 
-    more = replays.what_if(ctx, proposal.id, Otherwise(min_saving=0.8))
+    more = verdict_replay.what_if(ctx, proposal.id, Otherwise(min_saving=0.8))
     assert more is None or not isinstance(more, Passed)
-    quality = replays.what_if(ctx, proposal.id, Otherwise(claim=Claim.NON_INFERIOR))
+    quality = verdict_replay.what_if(ctx, proposal.id, Otherwise(claim=Claim.NON_INFERIOR))
     assert isinstance(quality, Passed)
     with pytest.raises(InputError, match="a share to be saved lies in 0"):
-        replays.what_if(ctx, proposal.id, Otherwise(min_saving=0.0))
+        verdict_replay.what_if(ctx, proposal.id, Otherwise(min_saving=0.0))
 
 
 def test_the_plan_says_how_many_items_the_saving_takes(plain: World) -> None:
     prepared(plain).script = same
     wish = Wish("chat", "sim/good", claim=CHEAPER)
-    (unknown,) = outlook.of(plain.context(), wish)
+    (unknown,) = estimate.of(plain.context(), wish)
     assert (unknown.saving, unknown.saving_items) == (None, None)
     proposed(plain, "sim/good")
 
-    (known,) = outlook.of(plain.context(), wish)
+    (known,) = estimate.of(plain.context(), wish)
     assert known.saving == pytest.approx(0.75)
     assert known.saving_items is not None
     assert known.saving_items < 30
@@ -150,7 +152,7 @@ def test_a_guard_stops_a_swap_that_the_primary_suite_would_pass(plain: World) ->
     text = (plain.folder / "colours.jsonl").read_text(encoding="utf-8")
     others.write_text(text.replace("colour-", "guard-"), encoding="utf-8")
     plain.suites["guarding"] = replace(plain.suites["guarding"], path=others)
-    proposal = propose.create(plain.context(), ANN, Wish("mixed", "sim/good"))
+    proposal = submission.create(plain.context(), ANN, Wish("mixed", "sim/good"))
     decided = plain.until_decided(proposal.id)
 
     assert decided.phase is Phase.REJECTED
@@ -163,7 +165,7 @@ def test_a_guard_stops_a_swap_that_the_primary_suite_would_pass(plain: World) ->
 def test_a_weighted_primary_is_registered_judged_reported_and_replayed(plain: World) -> None:
     prepared(plain)
     with_suites(plain, RouteSuite("colours"), RouteSuite("shades", weight=2.0))
-    proposal = propose.create(plain.context(), ANN, Wish("mixed", "sim/good"))
+    proposal = submission.create(plain.context(), ANN, Wish("mixed", "sim/good"))
     decided = plain.until_decided(proposal.id)
     report = gather(plain.context(), decided.id)
 
@@ -175,7 +177,7 @@ def test_a_weighted_primary_is_registered_judged_reported_and_replayed(plain: Wo
     assert [each.suite for each in report.together] == [WEIGHTED_MEAN]
     assert f"| {WEIGHTED_MEAN} (primary) | passed |" in markdown(report)
     assert 'tests="3" failures="0"' in junit(report)
-    assert replays.replay(plain.context(), decided.id).agrees
+    assert verdict_replay.replay(plain.context(), decided.id).agrees
 
 
 @pytest.mark.req("F2")
@@ -194,4 +196,4 @@ def test_roles_that_make_no_claim_are_refused(
     with_suites(plain, *suites)
 
     with pytest.raises(ConfigError, match=why):
-        propose.create(plain.context(), ANN, Wish("mixed", "sim/good", claim=claim))
+        submission.create(plain.context(), ANN, Wish("mixed", "sim/good", claim=claim))

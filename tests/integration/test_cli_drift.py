@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from evals.samples import Item
-from harness.control import drift, work
+from harness.control.drift import monitor
+from harness.control.evals import worker_supervision
 from harness.domain.drift.watch import DriftPolicy
 from harness.domain.evals.pins import ServedModel
 from harness.domain.routing.target import Target
@@ -31,7 +32,7 @@ def cli(
 
 def measured(cli: CommandLine) -> None:
     """The control process's turns, until the run is judged."""
-    for step in (drift.turn, work.tend, drift.turn):
+    for step in (monitor.turn, worker_supervision.tend, monitor.turn):
         step(cli.world.context())
     cli.world.clock.advance(1)
 

@@ -12,9 +12,9 @@ import pytest
 
 from evals.sim.serve import in_thread, simulator
 from harness.cli.program import program
-from harness.control import chains
-from harness.control.chains import Wanted
-from harness.control.proofs import Waive
+from harness.control.routing import fallback_chain
+from harness.control.routing.chain_evidence import Waive
+from harness.control.routing.fallback_chain import Wanted
 from harness.domain.operations.access import SYSTEM
 from harness.runtime.clock import ManualClock, SystemClock
 from tests.command_line import CommandLine, installed
@@ -543,7 +543,7 @@ def test_a_chain_is_kept_from_the_terminal(cli: CommandLine) -> None:
 
 @pytest.mark.req("A7")
 def test_a_waiver_that_has_expired_is_shown_until_it_is_dealt_with(cli: CommandLine) -> None:
-    chains.add(
+    fallback_chain.add(
         replace(cli.world.context(), clock=ManualClock()),
         SYSTEM,
         "chat",

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from harness.cli import waiting
-from harness.control import canary_hands, propose
+from harness.control.canary import operations
+from harness.control.proposals import submission
 from harness.domain.canary.rollout import Signal
 from harness.domain.evals.run import RunState
 from harness.domain.operations.access import Actor, Role
@@ -89,7 +90,7 @@ def test_an_aborted_canary_ends_with_3(cli: CommandLine, meanwhile: Meanwhile) -
         with ctx.store.read() as tx:
             live = tx.rollouts.live()
         if live:
-            canary_hands.by_hand(ctx, somebody, "chat", Signal.ABORT, "no")
+            operations.by_hand(ctx, somebody, "chat", Signal.ABORT, "no")
 
     meanwhile(aborts)
 
@@ -105,9 +106,9 @@ def test_an_end_by_people_has_its_own_code(
 
     def decides() -> None:
         cli.world.turn()
-        for found in propose.all_proposals(cli.world.context(), open_only=True):
+        for found in submission.all_proposals(cli.world.context(), open_only=True):
             if found.verdict is not None:
-                getattr(propose, end)(cli.world.context(), somebody, found.id, "no need")
+                getattr(submission, end)(cli.world.context(), somebody, found.id, "no need")
 
     meanwhile(decides)
 

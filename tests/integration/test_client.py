@@ -18,7 +18,8 @@ import pytest
 
 import swapgate
 from evals.sim import serve as sim
-from harness.control import keys, routes
+from harness.control.operations import keys
+from harness.control.routing import routes
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from router.transport.scripted import Happening, Turn
 from swapgate import (

@@ -7,18 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.control import (
-    alerts,
-    canary_hands,
-    chains,
-    housekeeping,
-    listings,
-    propose,
-    waivers,
-)
-from harness.control.chains import Wanted
-from harness.control.jobs import Watched
-from harness.control.proofs import Waive
+from harness.control.canary import operations
+from harness.control.operations import alerts, housekeeping, listings
+from harness.control.operations.jobs import Watched
+from harness.control.proposals import submission
+from harness.control.routing import fallback_chain, waivers
+from harness.control.routing.chain_evidence import Waive
+from harness.control.routing.fallback_chain import Wanted
 from harness.domain.canary.rollout import Signal
 from harness.domain.errors import InputError, NotAllowed, NotFound, StoreUnavailable
 from harness.domain.operations.access import SYSTEM, Actor, Role
@@ -99,7 +94,7 @@ def test_what_waits_for_approval_is_told_and_then_that_it_no_longer_does(world: 
     assert told(world) == [(AlertKind.AWAITING_APPROVAL, Told.RAISED)]
     assert proposal.id in world.sinks.kept["chat"][0].title
 
-    propose.approve(world.context(), BEN, proposal.id)
+    submission.approve(world.context(), BEN, proposal.id)
     deliver(world)
 
     assert told(world)[1:] == [(AlertKind.AWAITING_APPROVAL, Told.RESOLVED)]
@@ -110,9 +105,9 @@ def test_what_waits_for_approval_is_told_and_then_that_it_no_longer_does(world: 
 @pytest.mark.req("B9")
 def test_a_paused_canary_is_told_until_it_is_resumed(world: World) -> None:
     world.until_decided(world.propose("sim/better").id)
-    canary_hands.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
+    operations.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
     deliver(world)
-    canary_hands.by_hand(world.context(), BEN, "chat", Signal.RESUME, "a drill")
+    operations.by_hand(world.context(), BEN, "chat", Signal.RESUME, "a drill")
     deliver(world)
 
     kind = AlertKind.CANARY_PAUSED
@@ -138,9 +133,9 @@ def test_a_sink_that_is_down_gets_its_messages_once_it_is_back_and_in_order(
 ) -> None:
     world.sinks.down.add("chat")
     world.until_decided(world.propose("sim/better").id)
-    canary_hands.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
+    operations.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
     deliver(world)
-    canary_hands.by_hand(world.context(), BEN, "chat", Signal.RESUME, "a drill")
+    operations.by_hand(world.context(), BEN, "chat", Signal.RESUME, "a drill")
     for _ in range(5):
         deliver(world)
         world.clock.advance(60)
@@ -163,7 +158,7 @@ def test_a_sink_that_is_down_gets_its_messages_once_it_is_back_and_in_order(
 def test_after_days_a_delivery_is_given_up_and_its_row_says_so(world: World) -> None:
     world.sinks.down.add("chat")
     world.until_decided(world.propose("sim/better").id)
-    canary_hands.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
+    operations.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
     deliver(world)
     world.clock.advance(GIVE_UP_AFTER.total_seconds())
     deliver(world)
@@ -204,7 +199,7 @@ def _url(world: World) -> str:
 def test_an_expired_waiver_is_told_until_its_target_is_out_of_the_chain(world: World) -> None:
     ctx, ada = world.context(), Actor("ada", Role.ADMIN, "pr_ada")
     wanted = Wanted("sim/equal", waive=Waive("not measured yet", timedelta(days=1)))
-    chains.add(ctx, ada, "chat", wanted, reason="a spare")
+    fallback_chain.add(ctx, ada, "chat", wanted, reason="a spare")
     waivers.watch(ctx)
     assert open_alerts(world) == []
 
@@ -216,7 +211,7 @@ def test_an_expired_waiver_is_told_until_its_target_is_out_of_the_chain(world: W
     assert "sim/equal" in record.title
     assert "ada gave it, and said: not measured yet" in record.text
 
-    chains.remove(ctx, ada, "chat", "sim/equal", reason="it expired")
+    fallback_chain.remove(ctx, ada, "chat", "sim/equal", reason="it expired")
     waivers.watch(ctx)
     assert open_alerts(world) == []
 
@@ -260,7 +255,7 @@ def test_a_share_that_is_not_the_planned_one_is_told_once(world: World) -> None:
     (record,) = open_alerts(world)
     assert (record.kind, record.count) == (AlertKind.SAMPLE_RATIO, 1)
     assert "Planned: 1 %" in record.text
-    canary_hands.by_hand(world.context(), BEN, "chat", Signal.ABORT, "a drill")
+    operations.by_hand(world.context(), BEN, "chat", Signal.ABORT, "a drill")
     deliver(world)
     assert open_alerts(world) == []
 
@@ -305,7 +300,7 @@ def test_a_test_goes_through_every_sink_and_says_what_happened(world: World) -> 
 def test_without_a_sink_alerts_are_kept_and_a_test_says_what_to_do(world: World) -> None:
     world.sinks.kept.clear()
     world.until_decided(world.propose("sim/better").id)
-    canary_hands.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
+    operations.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
     deliver(world)
 
     (record,) = open_alerts(world)
@@ -316,8 +311,8 @@ def test_without_a_sink_alerts_are_kept_and_a_test_says_what_to_do(world: World)
 
 def test_old_alerts_and_failovers_are_forgotten(world: World) -> None:
     world.until_decided(world.propose("sim/better").id)
-    canary_hands.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
-    canary_hands.by_hand(world.context(), BEN, "chat", Signal.RESUME, "a drill")
+    operations.by_hand(world.context(), BEN, "chat", Signal.PAUSE, "let me look")
+    operations.by_hand(world.context(), BEN, "chat", Signal.RESUME, "a drill")
     deliver(world)
     world.clock.advance(timedelta(days=31).total_seconds())
 

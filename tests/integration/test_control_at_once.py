@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.control import canary_hands, propose, reconcile, routes
-from harness.control.propose import Wish
+from harness.control import reconciler
+from harness.control.canary import operations
+from harness.control.proposals import submission
+from harness.control.proposals.submission import Wish
+from harness.control.routing import routes
 from harness.domain.canary.rollout import Signal
 from harness.domain.errors import Conflict, IllegalTransition, NotFound, StaleWrite
 from harness.domain.operations.access import SYSTEM
@@ -61,7 +64,7 @@ def proposals(world: World) -> dict[str, Proposal]:
     for route in list(ENDS)[1:]:
         routes.create(ctx, SYSTEM, route, "sim/base", settings=settings)
     return {
-        route: propose.create(ctx, ANN, Wish(route, f"sim/{candidate}"))
+        route: submission.create(ctx, ANN, Wish(route, f"sim/{candidate}"))
         for route, (candidate, _, _) in ENDS.items()
     }
 
@@ -74,7 +77,7 @@ def turning(world: World, store: Store, done: threading.Event) -> Callable[[], N
         for _ in range(TURNS):
             if done.is_set():
                 return
-            for words in reconcile.reconcile(ctx).failed:
+            for words in reconciler.reconcile(ctx).failed:
                 assert "Error" not in words, words
             world.clock.advance(0.1)
 
@@ -157,7 +160,7 @@ def test_people_and_two_control_processes_at_once_leave_one_truth(
         acts: list[Callable[[], object]] = [
             lambda: [world.turn(world.context(one)) for _ in range(5)],
             lambda: [world.turn(world.context(two)) for _ in range(5)],
-            lambda: canary_hands.by_hand(ctx, BEN, "chat", Signal.ABORT, "now"),
+            lambda: operations.by_hand(ctx, BEN, "chat", Signal.ABORT, "now"),
         ]
         for each in [people.submit(at_once(act)) for act in acts]:
             each.result()
@@ -181,11 +184,11 @@ def test_an_approval_in_time_wins_over_an_expiry_that_looked_before(world: World
     proposal = world.propose("sim/better")
     seen = world.until_decided(proposal.id)
     ctx = world.context()
-    propose.approve(ctx, BEN, proposal.id)
+    submission.approve(ctx, BEN, proposal.id)
     world.clock.advance(8 * 86_400)
 
     with pytest.raises(StaleWrite):
-        reconcile._one(ctx, seen)
+        reconciler._one(ctx, seen)
     world.turn()
     assert world.get(proposal.id).phase is Phase.CANARY
 
@@ -198,7 +201,7 @@ def test_an_expiry_in_time_wins_over_an_approval(world: World) -> None:
     world.turn()
 
     with pytest.raises(IllegalTransition):
-        propose.approve(world.context(), BEN, proposal.id)
+        submission.approve(world.context(), BEN, proposal.id)
     assert world.get(proposal.id).phase is Phase.REJECTED
 
 
@@ -206,7 +209,7 @@ def test_of_two_approvers_one_is_told_that_it_is_done(world: World) -> None:
     world.policy = approved()
     proposal = world.propose("sim/better")
     world.until_decided(proposal.id)
-    propose.approve(world.context(), BEN, proposal.id)
+    submission.approve(world.context(), BEN, proposal.id)
 
     with pytest.raises(Conflict, match="approved already, by ben"):
-        propose.approve(world.context(), replace(BEN, name="cy"), proposal.id)
+        submission.approve(world.context(), replace(BEN, name="cy"), proposal.id)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness import bootstrap
-from harness.control import keys
+from harness.control.operations import keys
 from harness.domain.errors import ConfigError, InputError, NotFound
 from harness.domain.evals.run import EvalRun, RunState
 from harness.domain.operations.access import SYSTEM, Role

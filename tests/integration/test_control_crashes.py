@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from harness.control import routes
+from harness.control.routing import routes
 from harness.domain.proposals.proposal import Phase
 from harness.ports import Store, Transaction
 from harness.runtime.clock import ManualClock

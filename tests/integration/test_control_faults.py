@@ -9,19 +9,14 @@ import sqlalchemy as sa
 
 from evals.provider import ProviderFailed
 from evals.samples import Item
-from harness.control import (
-    canary,
-    canary_hands,
-    evaluate,
-    propose,
-    reconcile,
-    routes,
-    targets,
-    work,
-)
+from harness.control import reconciler
+from harness.control.canary import driver, operations
 from harness.control.context import Context
-from harness.control.propose import Wish
-from harness.control.rehearse import rehearsed
+from harness.control.dry_run import rehearsed
+from harness.control.evals import worker_supervision
+from harness.control.proposals import evaluation, submission
+from harness.control.proposals.submission import Wish
+from harness.control.routing import routes, targets
 from harness.domain.canary.rollout import RolloutState, Signal
 from harness.domain.errors import NotFound, ProofRefused, StaleWrite
 from harness.domain.evals.run import LEASE_S, RunState
@@ -51,7 +46,7 @@ def elsewhere(world: World) -> Proposal:
     world.suites["mail"] = SuiteSettings(name="mail", path=suite_file(folder), scorer="exact")
     settings = RouteSettings(suites=(RouteSuite("mail"),))
     routes.create(world.context(), SYSTEM, "mail", "sim/base", settings=settings)
-    return propose.create(world.context(), ANN, Wish("mail", "sim/better"))
+    return submission.create(world.context(), ANN, Wish("mail", "sim/better"))
 
 
 def states(world: World) -> Mapping[str, RunState]:
@@ -115,7 +110,7 @@ def test_a_provider_that_is_gone_ends_in_not_measured(sql_world: World) -> None:
 def test_a_suite_that_vanishes_ends_its_proposal_alone(world: World) -> None:
     first = world.propose("sim/better")
     second = elsewhere(world)
-    reconcile.reconcile(replace(world.context(), workers=None))
+    reconciler.reconcile(replace(world.context(), workers=None))
     file = world.suites["colours"].path
     assert file is not None
     file.unlink()
@@ -134,7 +129,7 @@ def test_a_suite_that_vanishes_while_an_approved_proposal_waits_makes_it_stale(
     world.policy = approved()
     proposal = world.propose("sim/better")
     world.until_decided(proposal.id)
-    propose.approve(world.context(), BEN, proposal.id)
+    submission.approve(world.context(), BEN, proposal.id)
     del world.suites["colours"]
     world.turn()
 
@@ -149,14 +144,14 @@ def test_a_proposal_that_breaks_the_loop_stops_no_other(
 ) -> None:
     first = world.propose("sim/better")
     second = elsewhere(world)
-    judge = evaluate.judge
+    judge = evaluation.judge
 
     def broken(proposal: object, *rest: object) -> object:
         if getattr(proposal, "id", "") == first.id:
             raise ZeroDivisionError("a bug")
         return judge(proposal, *rest)  # type: ignore[arg-type]  # as it came
 
-    monkeypatch.setattr(evaluate, "judge", broken)
+    monkeypatch.setattr(evaluation, "judge", broken)
     told = [words for _ in range(10) for words in world.turn().failed]
 
     assert f"{first.id}: ZeroDivisionError: a bug" in told
@@ -182,10 +177,10 @@ def test_a_clock_that_was_set_back_further_than_a_verdict_lasts_holds_no_canary_
 
 def test_the_runs_of_a_cancelled_proposal_stop(world: World) -> None:
     proposal = world.propose("sim/better")
-    reconcile.reconcile(replace(world.context(), workers=None))
+    reconciler.reconcile(replace(world.context(), workers=None))
     assert set(states(world).values()) == {RunState.QUEUED}
 
-    propose.cancel(world.context(), ANN, proposal.id)
+    submission.cancel(world.context(), ANN, proposal.id)
     assert set(states(world).values()) == {RunState.STOPPED}
     world.turn()
     with world.store.read() as tx:
@@ -194,7 +189,7 @@ def test_the_runs_of_a_cancelled_proposal_stop(world: World) -> None:
 
 def test_a_rehearsed_cancellation_stops_no_worker(world: World) -> None:
     proposal = world.propose("sim/better")
-    reconcile.reconcile(replace(world.context(), workers=None))
+    reconciler.reconcile(replace(world.context(), workers=None))
     stopped: list[str] = []
 
     class Watched(InlineWorkers):
@@ -202,9 +197,9 @@ def test_a_rehearsed_cancellation_stops_no_worker(world: World) -> None:
             stopped.append(run)
 
     ctx = replace(world.context(), workers=Watched(lambda _run, _owner: None))
-    propose.cancel(rehearsed(ctx), ANN, proposal.id)
+    submission.cancel(rehearsed(ctx), ANN, proposal.id)
     assert stopped == []
-    propose.cancel(ctx, ANN, proposal.id)
+    submission.cancel(ctx, ANN, proposal.id)
     assert len(stopped) == 2
 
 
@@ -212,9 +207,9 @@ def test_a_shared_run_goes_on_for_the_proposal_that_still_needs_it(world: World)
     settings = RouteSettings(suites=(RouteSuite("colours"),))
     routes.create(world.context(), SYSTEM, "mail", "sim/base", settings=settings)
     first = world.propose("sim/better")
-    second = propose.create(world.context(), ANN, Wish("mail", "sim/better"))
-    reconcile.reconcile(replace(world.context(), workers=None))
-    propose.cancel(world.context(), ANN, first.id)
+    second = submission.create(world.context(), ANN, Wish("mail", "sim/better"))
+    reconciler.reconcile(replace(world.context(), workers=None))
+    submission.cancel(world.context(), ANN, first.id)
 
     shared = world.get(second.id).runs["colours"]
     assert states(world)[shared.incumbent] is RunState.QUEUED
@@ -249,11 +244,11 @@ def test_an_incumbents_run_with_a_hole_is_measured_anew_after_the_pause(world: W
 
 
 def test_a_run_by_hand_is_nobodys_evidence_and_nobody_stops_it(world: World) -> None:
-    ours = work.start_by_hand(world.context(), ANN, "colours", "sim/base")
+    ours = worker_supervision.start_by_hand(world.context(), ANN, "colours", "sim/base")
     proposal = world.propose("sim/better")
     world.until_decided(proposal.id)
 
-    assert ours.id not in evaluate.run_ids(world.get(proposal.id))
+    assert ours.id not in evaluation.run_ids(world.get(proposal.id))
     with world.store.read() as tx:
         assert tx.runs.get(ours.id).state is RunState.DONE
         assert len(tx.runs.done(ours.id)) == ITEMS
@@ -281,8 +276,8 @@ def test_one_proposals_budget_does_not_cut_anothers_evidence(world: World) -> No
     routes.create(world.context(), SYSTEM, "mail", "sim/base", settings=settings)
     frugal = replace(world.policy, gate=over(world.policy.gate, 30))
     ctx = replace(world.context(), policies={"default": frugal})
-    first = propose.create(ctx, ANN, Wish("chat", "sim/better"))
-    second = propose.create(world.context(), ANN, Wish("mail", "sim/better"))
+    first = submission.create(ctx, ANN, Wish("chat", "sim/better"))
+    second = submission.create(world.context(), ANN, Wish("mail", "sim/better"))
     for _ in range(10):
         world.turn()
 
@@ -294,12 +289,12 @@ def test_a_run_over_budget_waits_for_the_other_arm_that_another_proposal_stopped
     world: World,
 ) -> None:
     proposal = world.propose("sim/better")
-    reconcile.reconcile(replace(world.context(), workers=None))
+    reconciler.reconcile(replace(world.context(), workers=None))
     runs = world.get(proposal.id).runs["colours"]
     with world.store.write() as tx:
         tx.runs.set_state(runs.incumbent, RunState.STOPPED)
         tx.runs.set_state(runs.candidate, RunState.OVER_BUDGET, "no money left")
-    reconcile.reconcile(replace(world.context(), workers=None))
+    reconciler.reconcile(replace(world.context(), workers=None))
 
     assert world.get(proposal.id).phase is Phase.EVALUATING
     assert states(world)[runs.incumbent] is RunState.QUEUED
@@ -307,7 +302,7 @@ def test_a_run_over_budget_waits_for_the_other_arm_that_another_proposal_stopped
 
 def test_a_run_that_ended_while_more_was_wanted_of_it_goes_on(world: World) -> None:
     proposal = world.propose("sim/better")
-    reconcile.reconcile(replace(world.context(), workers=None))
+    reconciler.reconcile(replace(world.context(), workers=None))
     for run in states(world):
         with world.store.write() as tx:
             tx.runs.set_state(run, RunState.DONE)
@@ -317,8 +312,8 @@ def test_a_run_that_ended_while_more_was_wanted_of_it_goes_on(world: World) -> N
 
 def test_a_worker_that_comes_too_late_does_not_wake_a_stopped_run(world: World) -> None:
     proposal = world.propose("sim/better")
-    reconcile.reconcile(replace(world.context(), workers=None))
-    propose.cancel(world.context(), ANN, proposal.id)
+    reconciler.reconcile(replace(world.context(), workers=None))
+    submission.cancel(world.context(), ANN, proposal.id)
     for run in states(world):
         world._work(world.store, run, "late")
 
@@ -328,7 +323,7 @@ def test_a_worker_that_comes_too_late_does_not_wake_a_stopped_run(world: World) 
 @pytest.mark.parametrize("jump_s", [-3600.0, 3600.0])
 def test_a_lease_survives_no_clock_that_jumps(world: World, jump_s: float) -> None:
     proposal = world.propose("sim/better")
-    reconcile.reconcile(replace(world.context(), workers=None))
+    reconciler.reconcile(replace(world.context(), workers=None))
     # Workers of a control process that died with them.
     for run in states(world):
         with world.store.write() as tx:
@@ -364,13 +359,13 @@ def test_an_action_decided_for_an_older_state_is_not_applied(world: World) -> No
     with world.store.read() as tx:
         seen = tx.rollouts.live()[0]
     world.feed(blocks=5)
-    action = canary.look(ctx, seen)
+    action = driver.look(ctx, seen)
     assert action.signal is Signal.ENOUGH
-    canary_hands.by_hand(ctx, BEN, "chat", Signal.PAUSE, "lunch")
-    canary_hands.by_hand(ctx, BEN, "chat", Signal.RESUME, "a drill")
+    operations.by_hand(ctx, BEN, "chat", Signal.PAUSE, "lunch")
+    operations.by_hand(ctx, BEN, "chat", Signal.RESUME, "a drill")
 
     with pytest.raises(StaleWrite), world.store.write() as tx:
-        canary.step(ctx, tx, world.get(proposal.id), seen, action)
+        driver.step(ctx, tx, world.get(proposal.id), seen, action)
     with world.store.read() as tx:
         assert tx.rollouts.live()[0].state is RolloutState.WAITING
 
@@ -382,7 +377,7 @@ def test_an_approval_that_comes_too_late_is_refused(world: World) -> None:
     # The control process was down: nobody closed it in time.
     world.clock.advance(8 * 86_400)
     with pytest.raises(ProofRefused, match="too long"):
-        propose.approve(world.context(), BEN, proposal.id)
+        submission.approve(world.context(), BEN, proposal.id)
 
 
 def test_a_verdict_that_has_expired_lets_nobody_in(world: World) -> None:
@@ -390,7 +385,7 @@ def test_a_verdict_that_has_expired_lets_nobody_in(world: World) -> None:
     world.policy = approved(replace(world.policy, gate=gate))
     proposal = world.propose("sim/better")
     world.until_decided(proposal.id)
-    propose.approve(world.context(), BEN, proposal.id)
+    submission.approve(world.context(), BEN, proposal.id)
     world.clock.advance(61)
     world.turn()
 

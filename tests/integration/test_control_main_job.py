@@ -6,8 +6,10 @@ from dataclasses import replace
 import pytest
 
 from evals.samples import Item
-from harness.control import canary_hands, propose, routes
-from harness.control.propose import Wish
+from harness.control.canary import operations
+from harness.control.proposals import submission
+from harness.control.proposals.submission import Wish
+from harness.control.routing import routes
 from harness.domain.canary.rollout import BY_HAND, RolloutState, Signal
 from harness.domain.errors import (
     IllegalTransition,
@@ -115,7 +117,7 @@ def test_two_proposals_share_the_incumbents_run_and_never_a_candidates(world: Wo
     ctx = world.context()
     routes.create(ctx, SYSTEM, "mail", "sim/base", settings=SETTINGS)
     first = world.propose("sim/better")
-    second = propose.create(ctx, ANN, Wish("mail", "sim/better", "another route"))
+    second = submission.create(ctx, ANN, Wish("mail", "sim/better", "another route"))
     world.turn()
     runs, others = world.get(first.id).runs["colours"], world.get(second.id).runs["colours"]
     assert runs.incumbent == others.incumbent
@@ -140,8 +142,8 @@ def test_the_proposer_cannot_approve_and_another_person_can(world: World) -> Non
 
     ctx = world.context()
     with pytest.raises(NotAllowed, match="proposed"):
-        propose.approve(ctx, replace(BEN, name=ANN.name), proposal.id)
-    propose.approve(ctx, BEN, proposal.id, "as agreed")
+        submission.approve(ctx, replace(BEN, name=ANN.name), proposal.id)
+    submission.approve(ctx, BEN, proposal.id, "as agreed")
     world.turn()
 
     after = world.get(proposal.id)
@@ -158,7 +160,7 @@ def test_a_refusal_or_silence_ends_a_proposal_that_waits(world: World) -> None:
     world.policy = approved()
     refused = world.propose("sim/better")
     world.until_decided(refused.id)
-    propose.refuse(world.context(), BEN, refused.id, "not this week")
+    submission.refuse(world.context(), BEN, refused.id, "not this week")
     assert world.get(refused.id).phase is Phase.REJECTED
 
     silent = world.propose("sim/better")
@@ -170,15 +172,15 @@ def test_a_refusal_or_silence_ends_a_proposal_that_waits(world: World) -> None:
 
 def test_a_proposal_can_be_cancelled_until_its_canary(world: World) -> None:
     proposal = world.propose("sim/better")
-    propose.cancel(world.context(), ANN, proposal.id)
+    submission.cancel(world.context(), ANN, proposal.id)
     assert world.get(proposal.id).phase is Phase.CANCELLED
     with pytest.raises(IllegalTransition):
-        propose.cancel(world.context(), ANN, proposal.id)
+        submission.cancel(world.context(), ANN, proposal.id)
 
     again = world.propose("sim/better")
     world.until_decided(again.id)
     with pytest.raises(InputError, match="canary abort"):
-        propose.cancel(world.context(), ANN, again.id)
+        submission.cancel(world.context(), ANN, again.id)
 
 
 def test_people_pause_resume_and_abort_a_canary(world: World) -> None:
@@ -186,16 +188,15 @@ def test_people_pause_resume_and_abort_a_canary(world: World) -> None:
     world.until_decided(proposal.id)
     ctx = world.context()
     assert (
-        canary_hands.by_hand(ctx, BEN, "chat", Signal.PAUSE, "lunch").state
-        is RolloutState.PAUSED
+        operations.by_hand(ctx, BEN, "chat", Signal.PAUSE, "lunch").state is RolloutState.PAUSED
     )
     for _ in range(5):
         world.feed()
         world.turn()
     with world.store.read() as tx:
         assert tx.rollouts.live()[0].step == 0
-    canary_hands.by_hand(ctx, BEN, "chat", Signal.RESUME, "a drill")
-    canary_hands.by_hand(ctx, BEN, "chat", Signal.ABORT, "no")
+    operations.by_hand(ctx, BEN, "chat", Signal.RESUME, "a drill")
+    operations.by_hand(ctx, BEN, "chat", Signal.ABORT, "no")
     assert world.get(proposal.id).phase is Phase.ROLLED_BACK
     assert serving(world) == "base"
 
@@ -209,7 +210,7 @@ def test_nobody_moves_a_canary_without_a_reason(world: World, silence: str) -> N
         before = tx.rollouts.live()
     for signal in sorted(BY_HAND):
         with pytest.raises(InputError, match="needs a reason"):
-            canary_hands.by_hand(world.context(), BEN, "chat", signal, silence)
+            operations.by_hand(world.context(), BEN, "chat", signal, silence)
     with pytest.raises(InputError, match="needs a reason"):
         routes.roll_back(world.context(), BEN, "chat", reason=silence)
     with world.store.read() as tx:
@@ -270,7 +271,7 @@ def test_a_worker_that_dies_again_and_again_is_not_held_against_the_candidate(
 def test_the_claim_non_inferior_needs_a_reason(world: World) -> None:
     wish = Wish("chat", "sim/better", claim=Claim.NON_INFERIOR)
     with pytest.raises(InputError, match="reason"):
-        propose.create(world.context(), ANN, wish)
+        submission.create(world.context(), ANN, wish)
 
 
 class Killed(InlineWorkers):

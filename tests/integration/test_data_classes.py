@@ -8,21 +8,16 @@ from pathlib import Path
 import pytest
 
 from harness import bootstrap
-from harness.control import (
-    canary_hands,
-    credentials,
-    drift,
-    housekeeping,
-    new_providers,
-    propose,
-    providers,
-    routes,
-    seed,
-    shadows,
-    targets,
-    work,
-)
+from harness.control.canary import operations
 from harness.control.context import Context
+from harness.control.drift import monitor
+from harness.control.evals import worker_supervision
+from harness.control.operations import housekeeping
+from harness.control.proposals import submission
+from harness.control.providers import credentials, first_models
+from harness.control.providers import registry as providers
+from harness.control.routing import routes, seed, targets
+from harness.control.shadow import shadows
 from harness.domain.canary.guardrails import Guardrails
 from harness.domain.canary.rollout import Signal
 from harness.domain.drift.watch import DriftPolicy
@@ -66,8 +61,8 @@ def _providers(world: World) -> list[Provider]:
 
 
 def proposed(world: World) -> Proposal:
-    wish = propose.Wish("chat", AWAY, "a test")
-    return propose.create(as_of(world, "sim", "away"), ANN, wish)
+    wish = submission.Wish("chat", AWAY, "a test")
+    return submission.create(as_of(world, "sim", "away"), ANN, wish)
 
 
 def until(world: World, proposal: Proposal, reached: Callable[[Proposal], object]) -> Proposal:
@@ -97,8 +92,8 @@ def test_no_canary_opens_for_who_is_not_cleared_any_more(personal: World) -> Non
     waits = until(personal, proposed(personal), lambda p: p.phase is Phase.AWAITING_APPROVAL)
 
     with pytest.raises(ProofRefused, match="carries personal data"):
-        propose.approve(as_of(personal, "sim"), BEN, waits.id)
-    propose.approve(as_of(personal, "sim", "away"), BEN, waits.id)
+        submission.approve(as_of(personal, "sim"), BEN, waits.id)
+    submission.approve(as_of(personal, "sim", "away"), BEN, waits.id)
     personal.turn(as_of(personal, "sim"))
 
     ended = personal.get(waits.id)
@@ -132,7 +127,7 @@ def test_nobody_promotes_by_hand_what_may_not_see_the_data(personal: World) -> N
 
     for signal in (Signal.PROMOTE, Signal.ADVANCE):
         with pytest.raises(ProofRefused, match="may not see it"):
-            canary_hands.by_hand(ctx, BEN, "chat", signal, "in a hurry")
+            operations.by_hand(ctx, BEN, "chat", signal, "in a hurry")
 
 
 def test_going_back_does_not_bring_in_who_is_not_cleared_any_more(personal: World) -> None:
@@ -172,12 +167,12 @@ def test_nothing_is_proposed_whose_canary_a_stranger_would_judge(personal: World
     judge = CanaryJudge("judge/m", "It helps.", max_usd=1.0)
     heard = replace(Guardrails(), judge=1.25)
     personal.policy = replace(POLICY, canary=replace(CANARY, guardrails=heard, judge=judge))
-    wish = propose.Wish("chat", AWAY, "a test")
+    wish = submission.Wish("chat", AWAY, "a test")
 
     with pytest.raises(NotAllowed, match="'judge' of judge/m may not see it"):
-        propose.create(as_of(personal, "sim", "away"), ADA, wish)
+        submission.create(as_of(personal, "sim", "away"), ADA, wish)
     with pytest.raises(InputError, match=r"set providers\.judge\.prices"):
-        propose.create(as_of(personal, "sim", "away", "judge"), ADA, wish)
+        submission.create(as_of(personal, "sim", "away", "judge"), ADA, wish)
 
 
 def test_a_shadow_by_hand_ends_with_its_clearance(personal: World) -> None:
@@ -215,9 +210,9 @@ def test_a_run_of_captured_samples_asks_no_provider_that_is_not_cleared(
     captured: World,
 ) -> None:
     with pytest.raises(NotAllowed, match="suite 'colours' has personal data"):
-        work.start_by_hand(as_of(captured, "other"), ANN, "colours", "sim/base")
+        worker_supervision.start_by_hand(as_of(captured, "other"), ANN, "colours", "sim/base")
 
-    run = work.start_by_hand(as_of(captured, "sim"), ANN, "colours", "sim/base")
+    run = worker_supervision.start_by_hand(as_of(captured, "sim"), ANN, "colours", "sim/base")
 
     assert "suite 'colours' has personal data" in stuck(captured, run.id)
 
@@ -226,10 +221,12 @@ def test_a_proposal_is_made_and_measured_with_clearance_for_the_suites_data(
     captured: World,
 ) -> None:
     with pytest.raises(NotAllowed, match="suite 'colours' has personal data"):
-        propose.create(as_of(captured, "other"), ANN, propose.Wish("chat", "sim/better", "x"))
+        submission.create(
+            as_of(captured, "other"), ANN, submission.Wish("chat", "sim/better", "x")
+        )
 
-    proposal = propose.create(
-        as_of(captured, "sim"), ANN, propose.Wish("chat", "sim/better", "x")
+    proposal = submission.create(
+        as_of(captured, "sim"), ANN, submission.Wish("chat", "sim/better", "x")
     )
     captured.turn(as_of(captured, "other"))
 
@@ -239,7 +236,7 @@ def test_a_proposal_is_made_and_measured_with_clearance_for_the_suites_data(
 
 def test_a_drift_watch_asks_nobody_who_is_not_cleared(captured: World) -> None:
     captured.drift = {"colours": DriftPolicy()}
-    drift.turn(as_of(captured, "other"))
+    monitor.turn(as_of(captured, "other"))
 
     with captured.store.read() as tx:
         [run] = tx.runs.list()
@@ -273,11 +270,11 @@ def test_nobody_takes_a_cleared_name_for_another_place(personal: World) -> None:
 
     for name in ("local", "groq"):
         with pytest.raises(NotAllowed, match="may see personal data"):
-            new_providers.register(ctx, ADA, TargetSeed(name, "m"), api_base=there)
+            first_models.register(ctx, ADA, TargetSeed(name, "m"), api_base=there)
         change = credentials.Change(kind="custom", api_base=there)
         with pytest.raises(NotAllowed, match="may see personal data"):
             credentials.put(ctx, ADA, name, change)
-    assert new_providers.register(ctx, ADA, TargetSeed("groq", "m")).added
+    assert first_models.register(ctx, ADA, TargetSeed("groq", "m")).added
 
 
 def test_the_file_moves_a_provider_and_clears_it_in_one(

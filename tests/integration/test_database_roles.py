@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from click.testing import CliRunner
 
 from harness.cli.program import program
-from harness.control import canary_hands, propose
+from harness.control.canary import operations
+from harness.control.proposals import submission
 from harness.domain.canary.rollout import Signal
 from harness.domain.errors import DatabaseUnusable, InputError, NotFound
 from harness.domain.proposals.proposal import Phase
@@ -66,14 +67,14 @@ def test_all_of_the_product_runs_under_the_runtime_s_role(
         proposal = world.propose("sim/better")
         waiting = world.until_decided(proposal.id)
         assert waiting.phase is Phase.AWAITING_APPROVAL
-        propose.approve(world.context(), BEN, proposal.id)
+        submission.approve(world.context(), BEN, proposal.id)
         world.turn()
         assert world.get(proposal.id).phase is Phase.CANARY
         while not router.wait_for_change(30):
             pass
         canary = router.snapshot().table.routes["chat"].canary
         assert canary is not None
-        canary_hands.by_hand(world.context(), BEN, "chat", Signal.PROMOTE, "a demo at noon")
+        operations.by_hand(world.context(), BEN, "chat", Signal.PROMOTE, "a demo at noon")
         assert router.snapshot().table.routes["chat"].incumbent == canary.target
         with store.read() as tx:
             assert tx.audit.first_break() is None

@@ -9,7 +9,8 @@ import pytest
 
 from harness import bootstrap
 from harness.api import serve
-from harness.control import audited_rows, housekeeping, reconcile
+from harness.control import reconciler
+from harness.control.operations import housekeeping, state_audit
 from tests.command_line import CommandLine, installed
 from tests.signing import ENVIRONMENT
 
@@ -109,7 +110,7 @@ def test_keys_are_rotated_and_retired(
     old = (home / "signing.pub").read_text().splitlines()[1].split()[0]
     # As a control process leaves it: the kept end of the audit log is signed, too.
     with closing(bootstrap.open_installation(cli.folder / "swapgate.yaml")) as installation:
-        audited_rows.turn(installation.context)
+        state_audit.turn(installation.context)
     assert (home / "audit.checkpoint").exists()
 
     assert "signs from now on" in cli.text("db", "rotate-key")
@@ -123,7 +124,7 @@ def test_keys_are_rotated_and_retired(
     assert "signing_key.retire" in cli.text("audit", "tail")
     cli.text("audit", "verify")
     with closing(bootstrap.open_installation(cli.folder / "swapgate.yaml")) as installation:
-        assert reconcile.reconcile(installation.context).failed == ()
+        assert reconciler.reconcile(installation.context).failed == ()
 
 
 def test_control_starts_beside_a_forged_row_and_tells(cli: CommandLine) -> None:

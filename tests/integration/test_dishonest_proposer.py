@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from evals.samples import Item
-from harness.control import chains, keys, propose, review, routes, standalone, widening
-from harness.control.chains import Wanted
 from harness.control.context import Context
-from harness.control.propose import Wish
+from harness.control.operations import keys
+from harness.control.proposals import gate_run, review, rule_widening, submission
+from harness.control.proposals.submission import Wish
+from harness.control.routing import fallback_chain, routes
+from harness.control.routing.fallback_chain import Wanted
 from harness.domain.errors import InputError, NotAllowed, NotFound, ProofRefused
 from harness.domain.evals.run import Claim, Primaries, SuiteRole
 from harness.domain.operations.access import SYSTEM, Actor, Role
@@ -76,14 +78,14 @@ def context(world: World, *policies: Policy) -> Context:
 
 
 def decided(world: World, ctx: Context, wish: Wish, actor: Actor = EVE) -> Proposal:
-    proposal = propose.create(ctx, actor, wish)
+    proposal = submission.create(ctx, actor, wish)
     for _ in range(10):
         world.turn(ctx)
-        if propose.get(ctx, proposal.id).verdict:
+        if submission.get(ctx, proposal.id).verdict:
             break
     for _ in range(2):
         world.turn(ctx)
-    return propose.get(ctx, proposal.id)
+    return submission.get(ctx, proposal.id)
 
 
 def canary_of(world: World, route: str = "chat") -> object:
@@ -105,8 +107,8 @@ def test_a_worse_model_with_a_lax_policy_gets_no_traffic_before_another_person_s
     assert set(proposal.widened) == {"promotion", "self_approval", "gate.margin"}
     assert proposal.widened["gate.margin"] == {"route": 0.05, "proposed": 0.9}
     with pytest.raises(NotAllowed, match="eve proposed"):
-        propose.approve(ctx, EVE, proposal.id)
-    refused = propose.refuse(ctx, BEN, proposal.id, "a margin of 90 points")
+        submission.approve(ctx, EVE, proposal.id)
+    refused = submission.refuse(ctx, BEN, proposal.id, "a margin of 90 points")
     assert refused.phase is Phase.REJECTED
 
 
@@ -114,7 +116,7 @@ def test_another_person_may_let_in_what_was_widened_and_it_is_kept(guarded: Worl
     ctx = context(guarded, LAX)
     proposal = decided(guarded, ctx, Wish("chat", "sim/equal", REASON, policy="lax"))
 
-    propose.approve(ctx, BEN, proposal.id, "a trial")
+    submission.approve(ctx, BEN, proposal.id, "a trial")
     guarded.turn(ctx)
 
     assert guarded.get(proposal.id).phase is Phase.CANARY
@@ -130,7 +132,7 @@ def test_what_passed_by_wider_rules_is_no_evidence_for_a_fallback_either(
     decided(guarded, ctx, Wish("chat", "sim/worse", REASON, policy="lax"))
 
     with pytest.raises(ProofRefused, match="sim/worse has no evidence"):
-        chains.add(ctx, EVE, "chat", Wanted("sim/worse"), reason="a short cut")
+        fallback_chain.add(ctx, EVE, "chat", Wanted("sim/worse"), reason="a short cut")
 
 
 def gate(**changes: Any) -> Policy:
@@ -182,7 +184,7 @@ def test_each_looser_field_of_another_policy_waits_for_another_person(
     assert set(proposal.widened) == {field}
     assert proposal.phase is Phase.AWAITING_APPROVAL
     with pytest.raises(NotAllowed):
-        propose.approve(ctx, EVE, proposal.id)
+        submission.approve(ctx, EVE, proposal.id)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +198,9 @@ def test_each_looser_field_of_another_policy_waits_for_another_person(
 def test_a_wish_beyond_the_bounds_waits_for_another_person(
     plain_world: World, wish: dict[str, Any], field: str
 ) -> None:
-    proposal = propose.create(plain_world.context(), ANN, Wish("chat", "sim/good", "x", **wish))
+    proposal = submission.create(
+        plain_world.context(), ANN, Wish("chat", "sim/good", "x", **wish)
+    )
 
     assert set(proposal.widened) == {field}
 
@@ -204,7 +208,7 @@ def test_a_wish_beyond_the_bounds_waits_for_another_person(
 def test_a_choice_within_the_bounds_is_free(plain_world: World) -> None:
     wish = Wish("chat", "sim/better", REASON, Claim.NON_INFERIOR, 0.04)
 
-    assert propose.create(plain_world.context(), ANN, wish).widened == {}
+    assert submission.create(plain_world.context(), ANN, wish).widened == {}
 
 
 def test_a_stricter_policy_is_free(plain_world: World) -> None:
@@ -224,14 +228,14 @@ def test_a_comparison_in_ci_refuses_terms_that_its_policy_does_not_allow(
     ctx = plain_world.context()
     seeds = (TargetSeed("sim", "base"), TargetSeed("sim", "worse"))
     claim = Claim.NON_INFERIOR
-    question = standalone.Question(("colours",), *seeds, claim=claim, margin=0.9, reason="x")
+    question = gate_run.Question(("colours",), *seeds, claim=claim, margin=0.9, reason="x")
     with plain_world.store.read() as tx:
         providers = tx.providers.all()
     parts = (RouterSettings(), ControlSettings(), UiSettings())
     settings = Settings("", plain_world.folder, None, *parts, providers, {}, {}, {})
 
     with pytest.raises(NotAllowed, match=r"gate\.margin: the route's policy says 0\.05"):
-        standalone.register(ctx, EVE, settings, question)
+        gate_run.register(ctx, EVE, settings, question)
 
 
 def test_a_route_whose_policy_is_gone_takes_no_proposal(plain_world: World) -> None:
@@ -239,7 +243,7 @@ def test_a_route_whose_policy_is_gone_takes_no_proposal(plain_world: World) -> N
     without = replace(ctx, policies={"lax": LAX})
 
     with pytest.raises(NotFound, match="no policy 'default'"):
-        propose.create(without, ANN, Wish("chat", "sim/worse", policy="lax"))
+        submission.create(without, ANN, Wish("chat", "sim/worse", policy="lax"))
 
 
 def test_only_an_admin_changes_what_a_route_asks_for(plain_world: World) -> None:
@@ -276,14 +280,14 @@ def test_another_suite_content_waits_for_another_person(
     (said,) = proposal.widened["suite colours"]["changed"]
     assert said.startswith({"labels": "data", "scorer": "scorer"}.get(changed, "version"))
     with pytest.raises(NotAllowed):
-        propose.approve(ctx, EVE, proposal.id)
-    propose.approve(ctx, BEN, proposal.id)
+        submission.approve(ctx, EVE, proposal.id)
+    submission.approve(ctx, BEN, proposal.id)
     plain_world.turn(ctx)
     assert plain_world.get(proposal.id).phase is Phase.CANARY
     # What another person let in is the route's from then on.
     with plain_world.store.read() as tx:
         assert (
-            widening.of_suites(
+            rule_widening.of_suites(
                 ctx, tx, routes.existing(tx, "chat"), [ctx.suites.pin("colours")], EVE
             )
             == {}
@@ -295,14 +299,14 @@ def test_an_admin_who_names_a_suite_anew_accepts_what_it_holds(plain_world: Worl
     plain_world.suites["colours"] = replace(plain_world.suites["colours"], version="2")
     ctx = plain_world.context()
     wish = Wish("chat", "sim/better")
-    assert set(propose.preview(ctx, wish).widened) == {"suite colours"}
+    assert set(submission.preview(ctx, wish).widened) == {"suite colours"}
 
     routes.change_settings(ctx, SYSTEM, "chat", lambda s: replace(s, total_timeout_s=60.0))
-    assert set(propose.preview(ctx, wish).widened) == {"suite colours"}
+    assert set(submission.preview(ctx, wish).widened) == {"suite colours"}
 
     suites = (RouteSuite("colours"),)
     routes.change_settings(ctx, SYSTEM, "chat", lambda s: replace(s, suites=suites))
-    assert propose.preview(ctx, wish, EVE).widened == {}
+    assert submission.preview(ctx, wish, EVE).widened == {}
 
 
 def named(ctx: Context, actor: Actor, *suites: RouteSuite) -> None:
@@ -319,17 +323,17 @@ def test_an_admin_who_proposes_does_not_accept_the_own_suite_by_naming_it_anew(
     named(ctx, EVE, RouteSuite("colours"))
     named(ctx, EVE, RouteSuite("colours", SuiteRole.PRIMARY, 2.0))
     routes.change_settings(ctx, SYSTEM, "chat", lambda s: replace(s, total_timeout_s=60.0))
-    assert propose.preview(ctx, wish, ANN).widened == {}
+    assert submission.preview(ctx, wish, ANN).widened == {}
     proposal = decided(world, ctx, wish, EVE)
 
     assert set(proposal.widened) == {"suite colours"}
     assert proposal.phase is Phase.AWAITING_APPROVAL
     with pytest.raises(NotAllowed):
-        propose.approve(ctx, EVE, proposal.id)
-    propose.approve(ctx, BEN, proposal.id)
+        submission.approve(ctx, EVE, proposal.id)
+    submission.approve(ctx, BEN, proposal.id)
     world.turn(ctx)
     assert world.get(proposal.id).phase is Phase.CANARY
-    assert propose.preview(ctx, wish, EVE).widened == {}
+    assert submission.preview(ctx, wish, EVE).widened == {}
 
 
 @pytest.mark.req("F6")
@@ -352,8 +356,8 @@ def test_an_admin_who_proposes_does_not_take_another_suite_for_the_own_proposal(
     ctx, wish = plain_world.context(), Wish("chat", "sim/better")
     named(ctx, EVE, *suites)
 
-    assert set(propose.preview(ctx, wish, EVE).widened) == widened
-    assert propose.preview(ctx, wish, ANN).widened == {}
+    assert set(submission.preview(ctx, wish, EVE).widened) == widened
+    assert submission.preview(ctx, wish, ANN).widened == {}
 
 
 @pytest.mark.req("F6")
@@ -369,11 +373,11 @@ def test_a_second_key_of_the_proposers_making_accepts_no_suite(world: World) -> 
     world.suites["colours"] = replace(world.suites["colours"], version="2")
     ctx, wish = world.context(), Wish("chat", "sim/better")
     named(ctx, sham, RouteSuite("colours"))
-    assert propose.preview(ctx, wish, eve).widened == {}
+    assert submission.preview(ctx, wish, eve).widened == {}
 
     _, text = keys.create(ctx, eve, "laptop", secret=SECRET, role=Role.ADMIN, principal="sham")
     assert keys.authenticate(world.store, text, secret=SECRET).principal == sham.principal
-    assert set(propose.preview(ctx, wish, eve).widened) == {"suite colours"}
+    assert set(submission.preview(ctx, wish, eve).widened) == {"suite colours"}
 
 
 @pytest.mark.req("F6")
@@ -383,9 +387,9 @@ def test_where_the_policy_says_that_one_person_is_enough_he_names_the_suites(
     plain_world.policy = replace(POLICY, self_approval=True)
     plain_world.suites["colours"] = replace(plain_world.suites["colours"], version="2")
     ctx, wish = plain_world.context(), Wish("chat", "sim/better")
-    assert set(propose.preview(ctx, wish, EVE).widened) == {"suite colours"}
+    assert set(submission.preview(ctx, wish, EVE).widened) == {"suite colours"}
     named(ctx, EVE, RouteSuite("colours"))
-    assert propose.preview(ctx, wish, EVE).widened == {}
+    assert submission.preview(ctx, wish, EVE).widened == {}
 
 
 @pytest.mark.req("C4")
@@ -430,7 +434,7 @@ def test_an_approver_sees_what_changed_in_90_days_and_by_whom(plain_world: World
     plain_world.suites["colours"] = replace(plain_world.suites["colours"], version="2")
     ctx = plain_world.context()
     decided(plain_world, ctx, Wish("chat", "sim/equal", policy="default"), EVE)
-    proposal = propose.create(ctx, ANN, Wish("chat", "sim/good"))
+    proposal = submission.create(ctx, ANN, Wish("chat", "sim/good"))
 
     seen = review.of_proposal(ctx, proposal.id)
 
@@ -456,7 +460,7 @@ def test_policies_and_suites_that_were_used_anew_stand_in_the_review(
     plain_world.policy = replace(plain_world.policy, name="default")
     plain_world.suites["colours"] = replace(plain_world.suites["colours"], version="2")
     ctx = plain_world.context()
-    proposal = propose.create(ctx, EVE, Wish("chat", "sim/equal"))
+    proposal = submission.create(ctx, EVE, Wish("chat", "sim/equal"))
 
     changes = {each.what: each for each in review.of_proposal(ctx, proposal.id).changes}
 

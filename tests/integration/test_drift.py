@@ -10,7 +10,10 @@ import pytest
 
 from evals.provider import ProviderFailed
 from evals.samples import Item
-from harness.control import alerts, drift, drift_by_hand, drift_reports, listings, routes, work
+from harness.control.drift import monitor, operations, reports
+from harness.control.evals import worker_supervision
+from harness.control.operations import alerts, listings
+from harness.control.routing import routes
 from harness.domain.drift.watch import Check, CheckState, DriftPolicy, WatchState
 from harness.domain.errors import Conflict, InputError, NotAllowed, NotFound
 from harness.domain.evals.pins import ServedModel, Sighting
@@ -92,9 +95,9 @@ def stored(tmp_path: Path, database_url: str, alias: Alias) -> Iterator[World]:
 def turn(world: World, store: Store | None = None) -> None:
     """The drift job, the workers, the drift job: as the control process does."""
     ctx = world.context(store)
-    drift.turn(ctx)
-    work.tend(ctx)
-    drift.turn(ctx)
+    monitor.turn(ctx)
+    worker_supervision.tend(ctx)
+    monitor.turn(ctx)
     world.clock.advance(1)
 
 
@@ -104,8 +107,8 @@ def days(world: World, count: int) -> None:
         world.clock.advance(DAY_S)
 
 
-def status(world: World) -> drift_reports.Status:
-    (found,) = drift_reports.status(world.context())
+def status(world: World) -> reports.Status:
+    (found,) = reports.status(world.context())
     return found
 
 
@@ -157,7 +160,7 @@ def test_a_model_that_changed_behind_its_name_raises_an_alert_with_the_diff(
     assert "Before: “c" in told.text
     assert "Now: “wrong”" in told.text
     assert status(world).state == "drifted"
-    (shown,) = drift_reports.shown(world.context(), "chat")
+    (shown,) = reports.shown(world.context(), "chat")
     assert len(shown.changes) == 25
     first = shown.changes[0]
     assert (first.score_before, first.score_now, first.answer_now) == (1.0, 0.0, "wrong")
@@ -174,7 +177,7 @@ def test_people_are_told_once_and_the_watch_rests_until_somebody_accepts(
     assert len(checks(world)) == 2
     assert [each.kind for each in world.sinks.kept["chat"]] == [AlertKind.DRIFT]
     with pytest.raises(Conflict, match="drift accept chat"):
-        drift_by_hand.run_now(world.context(), ANN, "chat")
+        operations.run_now(world.context(), ANN, "chat")
 
 
 @pytest.mark.req("F6")
@@ -207,7 +210,7 @@ def test_another_name_in_a_runs_answers_is_told_even_if_it_answers_as_well(
     assert set(open_alerts(world)) == {AlertKind.SERVED_MODEL}
     assert status(world).state == "watching"
     assert [each.served for each in checks(world)] == [("base-1",)] * 2 + [("base-2",)] * 3
-    drift_by_hand.accept(world.context(), BEN, "chat", reason="the provider told us")
+    operations.accept(world.context(), BEN, "chat", reason="the provider told us")
     assert open_alerts(world) == {}
     days(world, 2)
     assert open_alerts(world) == {}
@@ -240,10 +243,10 @@ def test_a_person_accepts_and_a_new_baseline_is_measured(world: World, alias: Al
     ctx = world.context()
 
     with pytest.raises(NotAllowed):
-        drift_by_hand.accept(ctx, ANN, "chat", reason="cheaper now")
+        operations.accept(ctx, ANN, "chat", reason="cheaper now")
     with pytest.raises(InputError, match="reason"):
-        drift_by_hand.accept(ctx, BEN, "chat", reason=" ")
-    drift_by_hand.accept(ctx, BEN, "chat", reason="cheaper now")
+        operations.accept(ctx, BEN, "chat", reason=" ")
+    operations.accept(ctx, BEN, "chat", reason="cheaper now")
 
     assert open_alerts(world) == {}
     days(world, 3)
@@ -326,13 +329,13 @@ def test_only_as_many_items_as_configured_are_asked(world: World) -> None:
 def test_a_run_by_hand_needs_no_waiting(world: World) -> None:
     ctx = world.context()
     with pytest.raises(NotAllowed):
-        drift_by_hand.run_now(ctx, VIEWER, "chat")
-    (first,) = drift_by_hand.run_now(ctx, ANN, "chat")
-    (same,) = drift_by_hand.run_now(ctx, ANN, "chat")
+        operations.run_now(ctx, VIEWER, "chat")
+    (first,) = operations.run_now(ctx, ANN, "chat")
+    (same,) = operations.run_now(ctx, ANN, "chat")
     assert first == same
 
     turn(world)
-    (second,) = drift_by_hand.run_now(ctx, ANN, "chat")
+    (second,) = operations.run_now(ctx, ANN, "chat")
     turn(world)
 
     assert second.run != first.run
@@ -344,11 +347,11 @@ def test_without_a_drift_section_nothing_is_watched(world: World) -> None:
     world.drift.clear()
     turn(world)
 
-    assert drift_reports.status(world.context()) == []
+    assert reports.status(world.context()) == []
     with world.store.read() as tx:
         assert tx.drift.watches(open_only=True) == []
     with pytest.raises(NotFound, match=r"docs/drift\.md"):
-        drift_by_hand.run_now(world.context(), ANN, "chat")
+        operations.run_now(world.context(), ANN, "chat")
 
 
 def test_routes_with_one_incumbent_share_a_watch(world: World) -> None:
@@ -362,10 +365,10 @@ def test_routes_with_one_incumbent_share_a_watch(world: World) -> None:
 
 def test_a_closed_watch_takes_its_run_along(world: World) -> None:
     ctx = world.context()
-    drift.turn(ctx)
+    monitor.turn(ctx)
     run = checks(world)[0].run
     world.drift.clear()
-    drift.turn(ctx)
+    monitor.turn(ctx)
 
     with world.store.read() as tx:
         assert tx.runs.get(run).state is RunState.STOPPED
@@ -381,7 +384,7 @@ def test_of_two_control_processes_each_check_happens_once(
 
     def process(store: Store) -> None:
         for _ in range(6):
-            drift.turn(stored.context(store))
+            monitor.turn(stored.context(store))
 
     try:
         for changed in (False, True):
@@ -389,7 +392,7 @@ def test_of_two_control_processes_each_check_happens_once(
             with ThreadPoolExecutor(2) as both:
                 for done in [both.submit(process, each) for each in (stored.store, other)]:
                     done.result()
-            work.tend(stored.context())
+            worker_supervision.tend(stored.context())
             with ThreadPoolExecutor(2) as both:
                 for done in [both.submit(process, each) for each in (stored.store, other)]:
                     done.result()

@@ -10,7 +10,8 @@ import pytest
 from evals.sim import serve
 from harness import bootstrap
 from harness.bootstrap import Installation
-from harness.control import drift_by_hand, drift_reports, listings
+from harness.control.drift import operations, reports
+from harness.control.operations import listings
 from harness.domain.drift.watch import CheckState
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind, AlertRecord
@@ -46,7 +47,7 @@ def measured(site: Installation, times: int) -> str:
         return [each.state for _, each in found] == [CheckState.COUNTED] * times
 
     eventually(done)
-    (watch,) = drift_reports.status(site.context)
+    (watch,) = reports.status(site.context)
     return watch.state
 
 
@@ -69,12 +70,12 @@ def test_another_name_is_told_as_news_and_a_silent_change_as_drift(tmp_path: Pat
         assert measured(installation, 1) == "watching"
 
         change(provider, serves="sim-base-2027", build="b1")  # and it answers as it did
-        drift_by_hand.run_now(ctx, SYSTEM, "chat")
+        operations.run_now(ctx, SYSTEM, "chat")
         assert measured(installation, 2) == "watching"
         assert set(open_alerts(installation)) == {AlertKind.SERVED_MODEL}
 
         change(provider, like="sim-worse", serves="sim-base-2027", build="b1")  # unsaid
-        drift_by_hand.run_now(ctx, SYSTEM, "chat")
+        operations.run_now(ctx, SYSTEM, "chat")
         assert measured(installation, 3) == "drifted"
         told = open_alerts(installation)
         installation.close()

@@ -5,9 +5,11 @@ from datetime import timedelta
 
 import pytest
 
-from harness.control import endings, listings, routes, targets
-from harness.control.alerts import Listed
 from harness.control.context import Context
+from harness.control.operations import listings
+from harness.control.operations.alerts import Listed
+from harness.control.providers import deprecations
+from harness.control.routing import routes, targets
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import Severity
 from harness.domain.providers.catalogue import CatalogueEntry
@@ -38,7 +40,7 @@ def ctx(world: World) -> Context:
 
 
 def told(ctx: Context) -> list[Listed]:
-    endings.watch(ctx)
+    deprecations.watch(ctx)
     return list(listings.alerts(ctx, open_only=True))
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness.control import targets
+from harness.control.routing import targets
 from harness.domain.evals.run import EvalRun, RunState, Sample
 from harness.domain.operations.access import SYSTEM
 from harness.domain.proposals.proposal import Phase, Proposal

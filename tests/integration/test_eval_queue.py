@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from harness.control import housekeeping, looks, propose, work
 from harness.control.context import Context
+from harness.control.evals import worker_supervision
+from harness.control.operations import housekeeping
+from harness.control.proposals import alpha_spending, submission
 from harness.domain.errors import IllegalTransition, InputError, NotAllowed, NotFound
 from harness.domain.evals.run import RunState
 from harness.domain.operations.access import SYSTEM, Actor, Role
@@ -50,7 +52,7 @@ def test_a_schedule_skips_a_run_whose_twin_is_queued_or_running(world: World) ->
     [again] = housekeeping.evaluate_incumbents(ctx, suite="colours")
     assert again.id != first.id
     # Who asks by hand gets what he asks for.
-    assert work.start_by_hand(ctx, ANN, "colours", "sim/base").id != again.id
+    assert worker_supervision.start_by_hand(ctx, ANN, "colours", "sim/base").id != again.id
 
 
 @pytest.mark.req("A7")
@@ -63,7 +65,7 @@ def test_what_a_proposal_waits_for_goes_before_a_schedule(world: World) -> None:
     world.turn(ctx)
     pairs = world.get(proposal.id).runs.values()
     ours = {run for pair in pairs for run in (pair.incumbent, pair.candidate)}
-    work.tend(ctx)
+    worker_supervision.tend(ctx)
     assert set(held.started[:2]) == ours
     assert scheduled.id not in held.started[:2]
 
@@ -77,12 +79,14 @@ def test_a_run_is_cancelled_with_a_reason_and_its_proposal_with_it(world: World)
     [pair] = world.get(proposal.id).runs.values()
 
     with pytest.raises(InputError, match="needs a reason"):
-        work.cancel(ctx, ANN, pair.candidate, " ")
+        worker_supervision.cancel(ctx, ANN, pair.candidate, " ")
     with pytest.raises(NotFound):
-        work.cancel(ctx, ANN, "run_nothing", "why not")
+        worker_supervision.cancel(ctx, ANN, "run_nothing", "why not")
     with pytest.raises(NotAllowed):
-        work.cancel(ctx, Actor("dan", Role.PROPOSER, "pr_dan"), pair.candidate, "a rival")
-    ended = work.cancel(ctx, ANN, pair.candidate, "the wrong model")
+        worker_supervision.cancel(
+            ctx, Actor("dan", Role.PROPOSER, "pr_dan"), pair.candidate, "a rival"
+        )
+    ended = worker_supervision.cancel(ctx, ANN, pair.candidate, "the wrong model")
 
     assert ended.state is RunState.STOPPED
     assert "cancelled by ann: the wrong model" in ended.message
@@ -94,11 +98,11 @@ def test_a_run_is_cancelled_with_a_reason_and_its_proposal_with_it(world: World)
     )
     with world.store.read() as tx:
         assert tx.runs.get(pair.incumbent).state is RunState.STOPPED
-        assert not looks.taken(tx, after)  # nothing of the candidate was scored
+        assert not alpha_spending.taken(tx, after)  # nothing of the candidate was scored
     with pytest.raises(IllegalTransition, match="ended already"):
-        work.cancel(ctx, ANN, pair.candidate, "again")
+        worker_supervision.cancel(ctx, ANN, pair.candidate, "again")
     world.turn(ctx)
-    assert propose.get(ctx, world.propose("sim/better").id).phase is Phase.PROPOSED
+    assert submission.get(ctx, world.propose("sim/better").id).phase is Phase.PROPOSED
 
 
 @pytest.mark.req("A7")
@@ -116,9 +120,9 @@ def test_a_cancelled_run_with_one_score_leaves_a_look(world: World) -> None:
     if world.get(proposal.id).phase is Phase.EVALUATING:
         with world.store.write() as tx:
             tx.runs.set_state(pair.candidate, RunState.QUEUED)
-        work.cancel(world.context(), SYSTEM, pair.candidate, "too dear")
+        worker_supervision.cancel(world.context(), SYSTEM, pair.candidate, "too dear")
     with world.store.read() as tx:
-        assert looks.taken(tx, world.get(proposal.id))
+        assert alpha_spending.taken(tx, world.get(proposal.id))
 
 
 def replace_workers(world: World, held: Held) -> Context:

@@ -16,7 +16,8 @@ import pytest
 from evals.scorers.judging import DATA
 from harness import bootstrap
 from harness.bootstrap import Installation
-from harness.control import targets, work
+from harness.control.evals import worker_supervision
+from harness.control.routing import targets
 from harness.domain.operations.access import SYSTEM
 from harness.domain.settings import TargetSeed
 from tests.processes import Site, kill_nine, site
@@ -86,7 +87,7 @@ def settings(folder: Path, url: str) -> dict[str, object]:
 def queued(installation: Installation, model: str) -> str:
     ctx = installation.context
     target = targets.add(ctx, SYSTEM, TargetSeed("sim", model))
-    return work.start_by_hand(ctx, SYSTEM, "replies", target.id).id
+    return worker_supervision.start_by_hand(ctx, SYSTEM, "replies", target.id).id
 
 
 def worker(place: Site, run: str) -> subprocess.Popen[bytes]:

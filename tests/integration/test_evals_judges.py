@@ -12,7 +12,7 @@ import pytest
 from evals.judge import Bill
 from evals.sim import serve
 from evals.suites import Catalog
-from harness.control.judging import JudgingCost, judging_cost
+from harness.control.evals.judging_cost import JudgingCost, judging_cost
 from harness.domain.evals.run import (
     Claim,
     EvalRun,

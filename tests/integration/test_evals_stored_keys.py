@@ -8,8 +8,10 @@ import pytest
 
 from evals.scorers.judging import DATA
 from harness import bootstrap
-from harness.control import credentials, targets, work
-from harness.control.credentials import Change
+from harness.control.evals import worker_supervision
+from harness.control.providers import credentials
+from harness.control.providers.credentials import Change
+from harness.control.routing import targets
 from harness.domain.operations.access import SYSTEM
 from harness.domain.settings import TargetSeed
 from harness.runtime import secret_files
@@ -66,7 +68,7 @@ def test_target_and_judge_are_each_asked_with_their_own_stored_key_and_headers(
                 for name, secret in (("sim", TARGET), ("critic", JUDGE)):
                     credentials.put(ctx, SYSTEM, name, Change(secret))
                 target = targets.add(ctx, SYSTEM, TargetSeed("sim", "m"))
-                run = work.start_by_hand(ctx, SYSTEM, "replies", target.id).id
+                run = worker_supervision.start_by_hand(ctx, SYSTEM, "replies", target.id).id
                 assert ctx.workers is not None
                 ctx.workers.start(run)
                 deadline = time.monotonic() + END_S

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.control import targets
+from harness.control.routing import targets
 from harness.domain.errors import InputError
 from harness.domain.operations.access import SYSTEM
 from harness.domain.routing.target import Provider

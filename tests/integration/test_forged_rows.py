@@ -7,7 +7,7 @@ import pytest
 
 from evals.sim import serve as sim
 from harness import bootstrap
-from harness.control import housekeeping
+from harness.control.operations import housekeeping
 from harness.demo import promise
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind

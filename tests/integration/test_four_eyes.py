@@ -7,15 +7,9 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from harness.control import (
-    alerts,
-    approvals,
-    canary,
-    canary_hands,
-    four_eyes,
-    keys,
-    propose,
-)
+from harness.control.canary import driver, operations
+from harness.control.operations import alerts, keys
+from harness.control.proposals import approvals, four_eyes, submission
 from harness.domain.canary.rollout import BY_HAND, Signal
 from harness.domain.errors import Conflict, InputError, NotAllowed, NotFound, SignatureInvalid
 from harness.domain.operations.access import Actor, Role
@@ -70,7 +64,7 @@ def test_spelling_makes_no_second_person(world: World) -> None:
         person(world, "laptop", Role.APPROVER, principal="opps")
     made = waiting(world, ops)
     with pytest.raises(NotAllowed, match="another approver"):
-        propose.approve(world.context(), second, made.id)
+        submission.approve(world.context(), second, made.id)
 
 
 def test_nobody_approves_with_a_key_that_he_created(world: World) -> None:
@@ -81,14 +75,14 @@ def test_nobody_approves_with_a_key_that_he_created(world: World) -> None:
     made = waiting(world, ann)
     for sham in (zoe, kim):
         with pytest.raises(NotAllowed, match="goes back to one that ann created"):
-            propose.approve(world.context(), sham, made.id)
+            submission.approve(world.context(), sham, made.id)
 
-    propose.approve(world.context(), ben, made.id)
+    submission.approve(world.context(), ben, made.id)
     world.turn()
     assert world.get(made.id).phase is Phase.CANARY
     for sham in (ann, zoe, kim):
         with pytest.raises(NotAllowed, match="promote"):
-            canary_hands.by_hand(world.context(), sham, "chat", Signal.PROMOTE, "now")
+            operations.by_hand(world.context(), sham, "chat", Signal.PROMOTE, "now")
 
 
 def test_nobody_becomes_two_people_by_what_is_written_of_him_in_the_database(
@@ -122,7 +116,7 @@ def in_reach_of(world: World, signal: Signal, *, alone: bool = False) -> Actor:
     assert made.phase is Phase.CANARY
     before = {Signal.FINISH: Signal.PROMOTE, Signal.RESUME: Signal.PAUSE}.get(signal)
     if before is not None:
-        canary_hands.by_hand(world.context(), BEN, "chat", before, "a drill")
+        operations.by_hand(world.context(), BEN, "chat", before, "a drill")
     return replace(BEN, name=ANN.name, principal=ANN.principal)
 
 
@@ -133,15 +127,15 @@ def test_a_proposer_holds_or_ends_the_own_canary_and_never_moves_it_on(
     ann = in_reach_of(world, signal)
     ctx = world.context()
     if signal in (Signal.PAUSE, Signal.ABORT):
-        canary_hands.by_hand(ctx, ann, "chat", signal, "a drill")
+        operations.by_hand(ctx, ann, "chat", signal, "a drill")
         return
     with world.store.read() as tx:
-        before = canary.live(tx, "chat")
+        before = driver.live(tx, "chat")
     with pytest.raises(NotAllowed, match=f"cannot {signal.value} it: ask another approver"):
-        canary_hands.by_hand(ctx, ann, "chat", signal, "a drill")
+        operations.by_hand(ctx, ann, "chat", signal, "a drill")
     with world.store.read() as tx:
-        assert canary.live(tx, "chat") == before
-    canary_hands.by_hand(ctx, BEN, "chat", signal, "a drill")
+        assert driver.live(tx, "chat") == before
+    operations.by_hand(ctx, BEN, "chat", signal, "a drill")
 
 
 @pytest.mark.parametrize("signal", sorted(BY_HAND))
@@ -149,7 +143,7 @@ def test_a_policy_may_say_that_one_person_is_enough_for_each_move(
     world: World, signal: Signal
 ) -> None:
     ann = in_reach_of(world, signal, alone=True)
-    canary_hands.by_hand(world.context(), ann, "chat", signal, "a drill")
+    operations.by_hand(world.context(), ann, "chat", signal, "a drill")
 
 
 def test_a_proposer_does_not_acknowledge_the_routers_faults_in_the_own_canary(
@@ -158,13 +152,13 @@ def test_a_proposer_does_not_acknowledge_the_routers_faults_in_the_own_canary(
     ann = in_reach_of(world, Signal.ADVANCE)
     ctx, kind = world.context(), AlertKind.INTERNAL_ERROR
     with world.store.write() as tx:
-        about = canary.live(tx, "chat").id
+        about = driver.live(tx, "chat").id
         key, now = f"{kind.value}:{about}", world.clock.now()
         tx.alerts.tell([Alert(kind, "route chat", key, "it failed", "a.py:7", now, "w1")])
     with pytest.raises(NotAllowed, match="cannot resume"):
-        canary_hands.by_hand(ctx, ann, "chat", Signal.RESUME, "nothing to see")
+        operations.by_hand(ctx, ann, "chat", Signal.RESUME, "nothing to see")
     assert alerts.is_open(ctx, kind, about)
-    canary_hands.by_hand(ctx, BEN, "chat", Signal.RESUME, "a known bug, mended")
+    operations.by_hand(ctx, BEN, "chat", Signal.RESUME, "a known bug, mended")
     assert not alerts.is_open(ctx, kind, about)
 
 
@@ -176,7 +170,7 @@ def test_who_made_the_proposers_key_does_not_approve_what_was_proposed_with_it(
     made = waiting(world, bot)
 
     with pytest.raises(NotAllowed, match="had a hand in"):
-        propose.approve(world.context(), eve, made.id)
+        submission.approve(world.context(), eve, made.id)
 
 
 def test_an_admin_does_not_play_two_people_with_keys_that_he_makes_for_them(
@@ -191,9 +185,9 @@ def test_an_admin_does_not_play_two_people_with_keys_that_he_makes_for_them(
     made = waiting(world, as_ann)
 
     with pytest.raises(NotAllowed, match="mal had a hand in both keys"):
-        propose.approve(world.context(), as_ben, made.id)
+        submission.approve(world.context(), as_ben, made.id)
 
-    propose.approve(world.context(), ben, made.id)
+    submission.approve(world.context(), ben, made.id)
 
 
 def test_who_made_the_keys_of_both_people_is_named_where_they_have_no_others(
@@ -204,7 +198,7 @@ def test_who_made_the_keys_of_both_people_is_named_where_they_have_no_others(
     ben = person(world, "ben", Role.APPROVER, by=mal)
     world.clock.advance(30 * 86_400)
     made = waiting(world, ann)
-    propose.approve(world.context(), ben, made.id)
+    submission.approve(world.context(), ben, made.id)
 
     with world.store.read() as tx:
         (approval,) = tx.approvals.of(made.id)
@@ -221,7 +215,7 @@ def test_a_new_approvers_key_is_shown_and_an_old_one_is_not(world: World) -> Non
 
     for approver, said in ((old, ()), (new, ("approved with a key created",))):
         made = waiting(world, ann)
-        propose.approve(world.context(), approver, made.id)
+        submission.approve(world.context(), approver, made.id)
         (shown,) = approvals.shown(world.context(), made.id)
         assert (shown.principal, shown.key) == (approver.principal, approver.key)
         assert len(shown.remarks) == len(said)
@@ -229,14 +223,14 @@ def test_a_new_approvers_key_is_shown_and_an_old_one_is_not(world: World) -> Non
             assert remark.startswith(start)
             assert remark.endswith("before by local")
         world.turn()
-        canary_hands.by_hand(world.context(), old, "chat", Signal.ABORT, "a drill")
+        operations.by_hand(world.context(), old, "chat", Signal.ABORT, "a drill")
 
 
 def test_the_operator_who_created_the_proposers_key_is_named_when_he_approves(
     world: World,
 ) -> None:
     made = waiting(world, person(world, "ann", Role.PROPOSER))
-    propose.approve(world.context(), OPERATOR, made.id)
+    submission.approve(world.context(), OPERATOR, made.id)
     (shown,) = approvals.shown(world.context(), made.id)
     assert (shown.principal, shown.key) == (LOCAL.id, None)
     (remark,) = shown.remarks

@@ -13,7 +13,7 @@ import pytest
 from evals.scorers.judging import DATA
 from evals.sim import serve as sim
 from harness import bootstrap
-from harness.report.kept import KEYRING, address
+from harness.report.answers_location import KEYRING, address
 from tests.processes import site
 from tests.router_site import routed
 from tests.wire import anthropic, gemini

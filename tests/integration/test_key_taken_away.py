@@ -15,7 +15,7 @@ import httpx
 import openai
 import pytest
 
-from harness.control import keys
+from harness.control.operations import keys
 from harness.domain.operations.access import SYSTEM, Role
 from harness.runtime import secret_files
 from tests.processes import free_port

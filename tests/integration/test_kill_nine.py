@@ -15,8 +15,9 @@ import pytest
 from evals.sim import serve as sim
 from harness import bootstrap
 from harness.bootstrap import Installation
-from harness.control import propose, routes
-from harness.control.propose import Wish
+from harness.control.proposals import submission
+from harness.control.proposals.submission import Wish
+from harness.control.routing import routes
 from harness.domain.operations.access import SYSTEM
 from harness.domain.proposals.proposal import Phase, Proposal
 from harness.gate.offline.verdicts import recompute
@@ -51,7 +52,7 @@ def control(place: Site) -> None:
 def until_ended(installation: Installation, proposal: str, sequence: int) -> Proposal:
     deadline = time.monotonic() + END_S
     while time.monotonic() < deadline:
-        found = propose.get(installation.context, proposal)
+        found = submission.get(installation.context, proposal)
         if not found.open:
             return found
         sequence += 1
@@ -105,7 +106,7 @@ def job_under_kills(folder: Path, seed: int, kills: int) -> None:
         bootstrap.upgrade_database(installation.settings)
         control(place)
         wish = Wish("support", "sim/sim-better", "kill -9")
-        proposal = propose.create(installation.context, SYSTEM, wish)
+        proposal = submission.create(installation.context, SYSTEM, wish)
         sequence = disturb(place, installation, random.Random(seed), kills)
         ended = until_ended(installation, proposal.id, sequence)
         assert_whole(installation, ended)

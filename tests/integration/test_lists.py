@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from dashboard import cards, queries
 from harness.api.app import PREFIX, answers
-from harness.control import propose
+from harness.control.proposals import submission
 from harness.domain.errors import SignatureInvalid
 from harness.domain.pagination import INVALID, Page
 from tests.api_door import Door
@@ -64,7 +64,7 @@ def forged(world: CommandLine) -> tuple[str, str]:
     ids = []
     for _ in range(2):
         made = world.world.propose("sim/better")
-        propose.cancel(world.world.context(), BEN, made.id)
+        submission.cancel(world.world.context(), BEN, made.id)
         ids.append(made.id)
     with owned(world.world.store) as db:  # type: ignore[arg-type]  # the fixture's is SQL
         statement = sa.text("UPDATE proposal SET reason = 'so they say' WHERE id = :id")
@@ -95,7 +95,7 @@ def test_a_forged_proposal_is_named_in_every_list_and_hides_no_other(
     assert "swapgate db check" in cards.invalid(page.invalid)
     # Whoever decides reads another way.
     with pytest.raises(SignatureInvalid, match=bad):
-        propose.get(cli.world.context(), bad)
+        submission.get(cli.world.context(), bad)
 
 
 @pytest.mark.req("F1", "A4")

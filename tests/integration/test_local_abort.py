@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from evals.sim import serve as sim
-from harness.control import reconcile
+from harness.control import reconciler
 from harness.domain.canary.guardrails import ErrorTally, Guardrail
 from harness.domain.canary.rollout import RolloutState
 from tests.router_site import Routed, ask, eventually, routed, start_canary
@@ -68,7 +68,7 @@ def test_a_canary_that_breaks_is_stopped_without_a_control_plane_and_stays_so(
         ctx = world.installation.context
         with ctx.store.read() as tx:
             (rollout,) = tx.rollouts.live()
-        eventually(lambda: any("rollback" in each for each in reconcile.reconcile(ctx).did))
+        eventually(lambda: any("rollback" in each for each in reconciler.reconcile(ctx).did))
         with ctx.store.read() as tx:
             after = tx.rollouts.get(rollout.id)
         assert after.state is RolloutState.ROLLED_BACK
@@ -111,7 +111,7 @@ def test_a_canary_that_fails_a_fifth_of_its_requests_ends_at_0_on_all_workers_un
         ctx = world.installation.context
 
         def ended() -> bool:
-            reconcile.reconcile(ctx)
+            reconciler.reconcile(ctx)
             with ctx.store.read() as tx:
                 return tx.routing.table().routes["chat"].canary is None
 

@@ -8,8 +8,10 @@ import pytest
 
 from evals.provider import ProviderFailed
 from evals.samples import Item
-from harness.control import propose, routes, targets, work
-from harness.control.propose import Wish
+from harness.control.evals import worker_supervision
+from harness.control.proposals import submission
+from harness.control.proposals.submission import Wish
+from harness.control.routing import routes, targets
 from harness.domain.evals.pins import ServedModel
 from harness.domain.evals.run import Sample, SuitePlan
 from harness.domain.operations.access import SYSTEM
@@ -27,7 +29,7 @@ pytestmark = pytest.mark.req("F2")
 
 
 def decided(world: World, wish: Wish) -> Proposal:
-    proposal = propose.create(world.context(), ANN, wish)
+    proposal = submission.create(world.context(), ANN, wish)
     return world.until_decided(proposal.id)
 
 
@@ -82,8 +84,8 @@ def test_another_candidate_looks_for_the_first_time_unless_it_descends(world: Wo
 
 
 def test_a_proposal_that_scored_nothing_was_no_look(world: World) -> None:
-    first = propose.create(world.context(), ANN, wish())
-    propose.cancel(world.context(), ANN, first.id)
+    first = submission.create(world.context(), ANN, wish())
+    submission.cancel(world.context(), ANN, first.id)
 
     assert plan_of(decided(world, wish())).look == 1
 
@@ -104,7 +106,7 @@ def test_fresh_items_begin_again(world: World) -> None:
     fresh.write_text(colours.path.read_text().replace("Colour", "Shade"))
     world.suites["colours"] = replace(colours, path=fresh)
 
-    (plan,) = propose.preview(world.context(), wish()).plans
+    (plan,) = submission.preview(world.context(), wish()).plans
 
     assert plan.look == 1
 
@@ -190,9 +192,9 @@ def test_two_proposals_of_one_model_at_once_are_charged_in_their_order(
     """The first one is not held up by the second, which knew of it."""
     settings = RouteSettings(suites=(RouteSuite("colours"),))
     routes.create(plain_world.context(), SYSTEM, "mail", "sim/base", settings=settings)
-    first = propose.create(plain_world.context(), ANN, wish("sim/better"))
+    first = submission.create(plain_world.context(), ANN, wish("sim/better"))
     plain_world.clock.advance(1)
-    second = propose.create(plain_world.context(), ANN, wish("sim/better", route="mail"))
+    second = submission.create(plain_world.context(), ANN, wish("sim/better", route="mail"))
 
     assert plan_of(plain_world.until_decided(second.id)).look == 2
     assert plain_world.get(first.id).phase is Phase.CANARY
@@ -236,7 +238,7 @@ def test_items_that_are_spelled_otherwise_are_the_same_items(
     settings = RouteSettings(suites=(RouteSuite(changed.name),))
     routes.create(plain_world.context(), SYSTEM, "mail", "sim/base", settings=settings)
 
-    (plan,) = propose.preview(plain_world.context(), wish(route="mail")).plans
+    (plan,) = submission.preview(plain_world.context(), wish(route="mail")).plans
 
     assert plan.look == 2
 
@@ -245,9 +247,9 @@ def test_a_look_that_is_still_open_counts_on_another_route(plain_world: World) -
     """Else two proposals at once would each be the first."""
     settings = RouteSettings(suites=(RouteSuite("colours"),))
     routes.create(plain_world.context(), SYSTEM, "mail", "sim/base", settings=settings)
-    propose.create(plain_world.context(), ANN, wish())
+    submission.create(plain_world.context(), ANN, wish())
 
-    (plan,) = propose.preview(plain_world.context(), wish(route="mail")).plans
+    (plan,) = submission.preview(plain_world.context(), wish(route="mail")).plans
 
     assert plan.look == 2
 
@@ -256,18 +258,20 @@ def test_other_settings_that_were_tried_by_hand_are_looks(plain_world: World) ->
     """The same target looked at before it is proposed decides nothing by itself."""
     ctx = plain_world.context()
     for name in ("sim/worse", "sim/equal"):
-        work.start_by_hand(ctx, ANN, "colours", targets.add(ctx, ANN, seed_of(name)).id)
+        worker_supervision.start_by_hand(
+            ctx, ANN, "colours", targets.add(ctx, ANN, seed_of(name)).id
+        )
     plain_world.turn()
     plain_world.turn()
-    assert propose.preview(ctx, wish()).plans[0].look == 1
+    assert submission.preview(ctx, wish()).plans[0].look == 1
 
     for spelling in ("seed", "addendum"):
         target = targets.add(ctx, ANN, SPELLINGS[spelling])
-        work.start_by_hand(ctx, ANN, "colours", target.id)
+        worker_supervision.start_by_hand(ctx, ANN, "colours", target.id)
     plain_world.turn()
     plain_world.turn()
 
-    assert propose.preview(ctx, wish()).plans[0].look == 3
+    assert submission.preview(ctx, wish()).plans[0].look == 3
 
 
 def seed_of(name: str) -> TargetSeed:
@@ -313,15 +317,15 @@ def test_cancelling_after_one_score_and_proposing_anew_is_another_look(
     plain_world: World,
 ) -> None:
     ctx = plain_world.context()
-    proposal = propose.create(ctx, ANN, wish())
+    proposal = submission.create(ctx, ANN, wish())
     plain_world.turn()
     with plain_world.store.write() as tx:
         run = plain_world.get(proposal.id).runs["colours"].candidate
         if not tx.runs.scored(run):
             tx.runs.store_sample(sample(run))
-    propose.cancel(ctx, ANN, proposal.id)
+    submission.cancel(ctx, ANN, proposal.id)
 
-    assert propose.preview(ctx, wish()).plans[0].look == 2
+    assert submission.preview(ctx, wish()).plans[0].look == 2
 
 
 def sample(run: str) -> Sample:
@@ -332,19 +336,19 @@ def test_the_risk_of_a_route_adds_up_and_is_told_before_the_next_proposal(
     plain_world: World,
 ) -> None:
     ctx = plain_world.context()
-    assert propose.preview(ctx, wish()).risk.words == (
+    assert submission.preview(ctx, wish()).risk.words == (
         "1st candidate on this route in 90 days: up to 5 % that it passed by luck"
     )
     for model in ("worse", "equal", "worse"):
         decided(plain_world, wish(f"sim/{model}"))
 
-    risk = propose.preview(ctx, wish("sim/good")).risk
+    risk = submission.preview(ctx, wish("sim/good")).risk
     assert risk.number == 4
     assert risk.risk == pytest.approx(0.05 + 0.05 + 0.05 / 6 + 0.05)
     assert "4th candidate on this route in 90 days: up to 16 % that one of" in risk.words
 
     plain_world.clock.advance(91 * 86_400)
-    assert propose.preview(ctx, wish("sim/good")).risk.number == 1
+    assert submission.preview(ctx, wish("sim/good")).risk.number == 1
 
 
 def test_a_budget_caps_the_risk_of_a_route(plain_world: World) -> None:
@@ -355,7 +359,7 @@ def test_a_budget_caps_the_risk_of_a_route(plain_world: World) -> None:
     ]
 
     assert alphas == pytest.approx([0.04, 0.02])
-    left = propose.preview(plain_world.context(), wish("sim/good"))
+    left = submission.preview(plain_world.context(), wish("sim/good"))
     assert left.plans[0].alpha == pytest.approx(0.01)
     assert left.risk.risk <= 0.08
     assert "the policy allows 8 %" in left.risk.words
@@ -364,7 +368,7 @@ def test_a_budget_caps_the_risk_of_a_route(plain_world: World) -> None:
 def test_the_preview_shows_the_look_that_the_proposal_will_get(world: World) -> None:
     decided(world, wish())
 
-    (plan,) = propose.preview(world.context(), wish()).plans
+    (plan,) = submission.preview(world.context(), wish()).plans
 
     assert plan.look == 2
     assert plan.alpha == pytest.approx(0.05 / 6)

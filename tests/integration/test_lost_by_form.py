@@ -14,9 +14,10 @@ from evals.sim.profiles import Habits, Profile
 from evals.sim.suites import as_item, load_all
 from harness import shipped
 from harness.cli.proposal import create
-from harness.control import propose, reports, routes, targets
-from harness.control.form import LostByForm, lost_by_form
-from harness.control.propose import Wish
+from harness.control.proposals import comparison, submission
+from harness.control.proposals.format_failures import LostByForm, lost_by_form
+from harness.control.proposals.submission import Wish
+from harness.control.routing import routes, targets
 from harness.domain.evals.run import Claim, Verdict
 from harness.domain.operations.access import SYSTEM
 from harness.domain.proposals.policy import GatePolicy, Policy
@@ -71,9 +72,9 @@ class Sitting:
         assert found is not None
         return found
 
-    def compared(self, candidate: str) -> reports.Comparison:
-        made = propose.create(self.world.context(), ANN, Wish("route", candidate, "a test"))
-        return reports.compare(self.world.context(), self.world.until_decided(made.id).id)
+    def compared(self, candidate: str) -> comparison.Comparison:
+        made = submission.create(self.world.context(), ANN, Wish("route", candidate, "a test"))
+        return comparison.compare(self.world.context(), self.world.until_decided(made.id).id)
 
 
 def sitting(tmp_path: Path, suite: str, *candidates: Profile) -> Sitting:
@@ -127,7 +128,7 @@ def test_a_habit_alone_is_a_format_mismatch_and_with_less_skill_a_failure(
     assert (both.outcome, substance.outcome) == ("failed", "failed")
 
 
-def the_loss(compared: reports.Comparison) -> LostByForm:
+def the_loss(compared: comparison.Comparison) -> LostByForm:
     (lost,) = lost_by_form(compared)
     return lost
 
@@ -175,8 +176,8 @@ def test_the_remedy_as_a_request_patch_makes_another_target_that_passes(
     seed = TargetSeed(mended.provider, mended.model, mended.parameters, mended.request_patch)
     assert targets.add(ctx, ANN, seed).id == mended.id
     wish = Wish("route", mended.id, descends_from=compared.candidate.id)
-    again = found.world.until_decided(propose.create(ctx, ANN, wish).id)
-    verdict = reports.compare(ctx, again.id).verdict
+    again = found.world.until_decided(submission.create(ctx, ANN, wish).id)
+    verdict = comparison.compare(ctx, again.id).verdict
 
     assert verdict is not None
     assert verdict.outcome == "passed"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from harness.control import measured, targets
+from harness.control.routing import scorecard, targets
 from harness.domain.canary.observation import Traffic
 from harness.domain.errors import NotFound
 from harness.domain.operations.access import SYSTEM
@@ -39,7 +39,7 @@ def recorded(world: World, hours: float, **changes: Any) -> None:
 
 
 def test_a_route_that_nobody_uses_shows_nothing_and_no_zero(world: World) -> None:
-    (found,) = measured.of_routes(world.context())
+    (found,) = scorecard.of_routes(world.context())
 
     assert [(each.suite, each.score) for each in found.scores] == [("colours", None)]
     assert (found.usd_per_1000, found.month_usd, found.failed, found.p95_ms) == (None,) * 4
@@ -48,7 +48,7 @@ def test_a_route_that_nobody_uses_shows_nothing_and_no_zero(world: World) -> Non
 def test_scores_are_of_the_incumbents_newest_run_with_interval_and_time(world: World) -> None:
     world.until_decided(world.propose("sim/worse").id)
 
-    (score,) = measured.of_route(world.context(), "chat").scores
+    (score,) = scorecard.of_route(world.context(), "chat").scores
 
     assert None not in (score.measured_at, score.score, score.low, score.high)
     assert score.current
@@ -61,7 +61,7 @@ def test_cost_failures_and_latency_are_of_the_recorded_traffic(world: World) -> 
     recorded(world, 72)
     recorded(world, 2)
 
-    found = measured.of_route(world.context(), "chat")
+    found = scorecard.of_route(world.context(), "chat")
 
     # $0.028 for 200 requests in 3 days.
     assert found.usd_per_1000 == pytest.approx(0.14)
@@ -76,7 +76,7 @@ def test_another_targets_answers_are_no_measure_of_the_incumbent(world: World) -
     recorded(world, 2)
     recorded(world, 2, target="t_other", cost_usd=9.0, latency_ms={1000: 100}, failed=0)
 
-    found = measured.of_route(world.context(), "chat")
+    found = scorecard.of_route(world.context(), "chat")
 
     assert found.usd_per_1000 == pytest.approx(0.14)
     assert found.bill.requests == 200
@@ -86,16 +86,16 @@ def test_another_targets_answers_are_no_measure_of_the_incumbent(world: World) -
 
 def test_without_a_price_the_cost_is_unknown(world: World) -> None:
     recorded(world, 2, cost_usd=0.0, unpriced=100)
-    priced = measured.of_route(world.context(), "chat")
+    priced = scorecard.of_route(world.context(), "chat")
     targets.put_provider(
         world.context(), SYSTEM, Provider("sim", "sim", "http://127.0.0.1:9/v1")
     )
 
     # 100 input tokens at $1 and 20 output at $2 per million.
     assert priced.usd_per_1000 == pytest.approx(0.14)
-    assert measured.of_route(world.context(), "chat").usd_per_1000 is None
+    assert scorecard.of_route(world.context(), "chat").usd_per_1000 is None
 
 
 def test_an_unknown_route_is_named(world: World) -> None:
     with pytest.raises(NotFound, match="did you mean 'chat'"):
-        measured.of_route(world.context(), "chatt")
+        scorecard.of_route(world.context(), "chatt")

@@ -11,7 +11,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from harness.control import listings
+from harness.control.operations import listings
 from harness.domain.operations.alerts import AlertKind
 from harness.runtime import secret_files
 from harness.runtime.clock import SystemClock

@@ -2,8 +2,8 @@
 
 import pytest
 
-from harness.control import outlook
-from harness.control.propose import Wish
+from harness.control.proposals import estimate
+from harness.control.proposals.submission import Wish
 from harness.domain.errors import InputError, NotFound
 from harness.domain.evals.run import Claim
 from tests.world import ITEMS, World
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.req("F2", "A3")
 def test_without_a_former_run_cost_and_time_are_unknown_and_the_spread_is_guessed(
     world: World,
 ) -> None:
-    (found,) = outlook.of(world.context(), Wish("chat", "sim/better"))
+    (found,) = estimate.of(world.context(), Wish("chat", "sim/better"))
 
     assert (found.cost_usd, found.duration_s, found.spread) == (None, None, None)
     assert found.sd == pytest.approx((0.2 - 0.05**2) ** 0.5)
@@ -24,7 +24,7 @@ def test_without_a_former_run_cost_and_time_are_unknown_and_the_spread_is_guesse
 def test_recorded_answers_give_spread_cost_and_time(world: World) -> None:
     world.until_decided(world.propose("sim/better").id)
 
-    (found,) = outlook.of(world.context(), Wish("chat", "sim/better"))
+    (found,) = estimate.of(world.context(), Wish("chat", "sim/better"))
 
     assert found.spread is not None
     assert found.spread.pairs == ITEMS
@@ -39,8 +39,8 @@ def test_recorded_answers_give_spread_cost_and_time(world: World) -> None:
 def test_a_candidate_without_answers_is_priced_by_the_incumbents_tokens(world: World) -> None:
     world.until_decided(world.propose("sim/better").id)
 
-    (known,) = outlook.of(world.context(), Wish("chat", "sim/good"))
-    (unpriced,) = outlook.of(world.context(), Wish("chat", "sim/nobody"))
+    (known,) = estimate.of(world.context(), Wish("chat", "sim/good"))
+    (unpriced,) = estimate.of(world.context(), Wish("chat", "sim/nobody"))
 
     assert known.estimated
     # The same price for all models of this world.
@@ -49,8 +49,8 @@ def test_a_candidate_without_answers_is_priced_by_the_incumbents_tokens(world: W
 
 
 def test_the_cheapest_design_is_for_the_difference_that_matters(world: World) -> None:
-    (small,) = outlook.of(world.context(), Wish("chat", "sim/better"), effect=0.05)
-    (large,) = outlook.of(world.context(), Wish("chat", "sim/better"), effect=0.3)
+    (small,) = estimate.of(world.context(), Wish("chat", "sim/better"), effect=0.05)
+    (large,) = estimate.of(world.context(), Wish("chat", "sim/better"), effect=0.3)
 
     assert small.cheapest is None
     assert "too few to show 5" in small.warning
@@ -61,7 +61,7 @@ def test_the_cheapest_design_is_for_the_difference_that_matters(world: World) ->
 
 def test_for_non_inferiority_the_margin_is_the_distance(world: World) -> None:
     wish = Wish("chat", "sim/equal", "cheaper", Claim.NON_INFERIOR, margin=0.25)
-    (found,) = outlook.of(world.context(), wish)
+    (found,) = estimate.of(world.context(), wish)
 
     assert found.effect == 0.25
     assert found.cheapest is not None
@@ -69,6 +69,6 @@ def test_for_non_inferiority_the_margin_is_the_distance(world: World) -> None:
 
 def test_a_wish_that_makes_no_sense_is_refused(world: World) -> None:
     with pytest.raises(NotFound):
-        outlook.of(world.context(), Wish("nowhere", "sim/better"))
+        estimate.of(world.context(), Wish("nowhere", "sim/better"))
     with pytest.raises(InputError):
-        outlook.of(world.context(), Wish("chat", "sim/better", margin=1.5))
+        estimate.of(world.context(), Wish("chat", "sim/better", margin=1.5))

@@ -8,11 +8,14 @@ import pytest
 
 from evals.provider import ProviderFailed
 from evals.samples import Item
-from harness.control import canary_hands, chains, evaluate, propose, reconcile, reports
-from harness.control.chains import Wanted
-from harness.control.propose import Wish
-from harness.control.replays import replay
-from harness.control.standing import Proof
+from harness.control import reconciler
+from harness.control.canary import operations
+from harness.control.evals.proof_validity import Proof
+from harness.control.evals.verdict_replay import replay
+from harness.control.proposals import comparison, evaluation, submission
+from harness.control.proposals.submission import Wish
+from harness.control.routing import fallback_chain
+from harness.control.routing.fallback_chain import Wanted
 from harness.domain.canary.rollout import RolloutState, Signal
 from harness.domain.errors import ProofRefused, StaleEvidence
 from harness.domain.evals.pins import ServedModel, ServedPin, Sighting
@@ -90,14 +93,14 @@ def test_a_changed_suite_closes_what_waits_for_approval(world: World, change: st
     proposal = awaiting(world)
     changed(world, change)
     with pytest.raises(ProofRefused, match="is stale"):
-        propose.approve(world.context(), BEN, proposal.id)
+        submission.approve(world.context(), BEN, proposal.id)
     world.turn()
 
     after = world.get(proposal.id)
     assert after.phase is Phase.REJECTED
     assert "is stale: colours changed" in after.closed_because
     assert PIECES[change] in after.closed_because
-    shown = reports.compare(world.context(), proposal.id).standing
+    shown = comparison.compare(world.context(), proposal.id).standing
     assert shown is not None
     assert shown.proof is Proof.STALE
 
@@ -129,10 +132,10 @@ def test_a_canary_whose_suite_changed_goes_no_further_until_it_is_put_back(
         paused = tx.rollouts.get(proposal.rollout or "")
     assert (paused.state, paused.step) == (RolloutState.PAUSED, 0)
     with pytest.raises(ProofRefused, match="stale"):
-        canary_hands.by_hand(world.context(), BEN, "chat", Signal.RESUME, "a drill")
+        operations.by_hand(world.context(), BEN, "chat", Signal.RESUME, "a drill")
 
     world.suites["colours"] = before
-    canary_hands.by_hand(world.context(), BEN, "chat", Signal.RESUME, "put back")
+    operations.by_hand(world.context(), BEN, "chat", Signal.RESUME, "put back")
     for _ in range(40):
         world.feed(blocks=4)
         world.turn()
@@ -151,7 +154,7 @@ def test_a_verdict_that_expires_during_its_canary_promotes_nobody(world: World) 
         assert tx.routing.route("chat").incumbent == proposal.incumbent  # type: ignore[union-attr]
     assert rollout.state is RolloutState.PAUSED
     with pytest.raises(ProofRefused, match="is expired"):
-        canary_hands.by_hand(world.context(), BEN, "chat", Signal.RESUME, "a drill")
+        operations.by_hand(world.context(), BEN, "chat", Signal.RESUME, "a drill")
 
 
 @pytest.mark.req("F3")
@@ -225,23 +228,27 @@ def test_an_arm_that_was_measured_on_something_else_is_refused(
     proposal = in_canary(world)
     with world.store.read() as tx:
         runs = {run.id: run for run in tx.runs.list()}
-    evaluate.check_arms(proposal, runs)
+    evaluation.check_arms(proposal, runs)
     for arm in ("incumbent", "candidate"):
         run = runs[getattr(proposal.runs["colours"], arm)]
         other = getattr(run, piece) * 2
         with pytest.raises(StaleEvidence, match="than the proposal"):
-            evaluate.check_arms(proposal, runs | {run.id: replace(run, **{piece: other})})
+            evaluation.check_arms(proposal, runs | {run.id: replace(run, **{piece: other})})
 
 
 def test_a_stale_verdict_opens_no_chain(world: World) -> None:
-    propose.approve(world.context(), BEN, awaiting(world).id)
+    submission.approve(world.context(), BEN, awaiting(world).id)
     before = world.suites["colours"]
     changed(world, "template")
     with pytest.raises(ProofRefused, match="no evidence"):
-        chains.add(world.context(), ADMIN, "chat", Wanted("sim/better"), reason="a spare")
+        fallback_chain.add(
+            world.context(), ADMIN, "chat", Wanted("sim/better"), reason="a spare"
+        )
 
     world.suites["colours"] = before
-    route = chains.add(world.context(), ADMIN, "chat", Wanted("sim/better"), reason="a spare")
+    route = fallback_chain.add(
+        world.context(), ADMIN, "chat", Wanted("sim/better"), reason="a spare"
+    )
     assert len(route.fallbacks) == 1
 
 
@@ -269,7 +276,7 @@ def test_scores_of_a_candidate_that_was_replaced_in_mid_run_are_not_asked_for_ag
     assert proposal.phase is Phase.REJECTED
     assert "better-1, better-2" in proposal.closed_because
     assert len(asked) == len(set(asked))
-    again = propose.create(world.context(), ANN, Wish("chat", "sim/better"))
+    again = submission.create(world.context(), ANN, Wish("chat", "sim/better"))
     assert again.plans[0].look == 2
 
 
@@ -319,7 +326,7 @@ def test_another_judge_in_mid_run_of_either_arm_takes_a_proposal_of_its_own(
     world: World, arm: str
 ) -> None:
     proposal = world.propose("sim/better")
-    reconcile.reconcile(replace(world.context(), workers=None))
+    reconciler.reconcile(replace(world.context(), workers=None))
     proposal = world.get(proposal.id)
     run = getattr(proposal.runs["colours"], arm)
     with world.store.write() as tx:
@@ -327,6 +334,6 @@ def test_another_judge_in_mid_run_of_either_arm_takes_a_proposal_of_its_own(
             item, judge = f"colour-{number}", f"judge-{number}"
             scored = Sample(run, item, 0, number, "c", 1.0, 1.0, 1, 1, 0.0, 0.1)
             tx.runs.store_sample(replace(scored, judge_model=judge))
-            assert ("the judge" in evaluate.replaced(world.context(), tx, proposal)) is (
+            assert ("the judge" in evaluation.replaced(world.context(), tx, proposal)) is (
                 number == 2
             )

@@ -10,10 +10,11 @@ from datetime import timedelta
 import pytest
 
 from evals.sim.serve import in_thread, simulator
-from harness.control import provider_checks, providers, sealing, targets
 from harness.control.context import Context
-from harness.control.present import plain
-from harness.control.providers import ProviderChange
+from harness.control.providers import checks, header_encryption, registry
+from harness.control.providers.registry import ProviderChange
+from harness.control.routing import targets
+from harness.control.serialize import plain
 from harness.domain.operations.access import SYSTEM
 from harness.domain.providers.probe import FindingStatus, Heard, Subject
 from harness.domain.routing.target import Provider
@@ -40,12 +41,12 @@ def with_door(world: World, door: ProviderDoor) -> Context:
 
 def test_every_provider_is_asked_and_each_finding_named(world: World, sim: str) -> None:
     ctx = with_door(world, HttpDoor(SystemClock()))
-    providers.change(ctx, SYSTEM, "sim", ProviderChange(api_base=sim, reason="it runs"))
+    registry.change(ctx, SYSTEM, "sim", ProviderChange(api_base=sim, reason="it runs"))
     targets.add(ctx, SYSTEM, TargetSeed("sim", "sim-base"))
-    providers.change(ctx, SYSTEM, "gone", ProviderChange("custom", "http://127.0.0.1:9/v1"))
-    providers.change(ctx, SYSTEM, "groq", ProviderChange())
+    registry.change(ctx, SYSTEM, "gone", ProviderChange("custom", "http://127.0.0.1:9/v1"))
+    registry.change(ctx, SYSTEM, "groq", ProviderChange())
 
-    found = {each.provider: each for each in provider_checks.run(ctx).providers}
+    found = {each.provider: each for each in checks.run(ctx).providers}
 
     assert {e.subject: e.status for e in found["gone"].findings} == {
         Subject.REACHABLE: FindingStatus.FAIL
@@ -75,9 +76,9 @@ def test_what_a_provider_repeats_of_our_key_is_shown_to_nobody(world: World) -> 
     with serving(lambda _: Response(status=400, raw=said)) as served:
         ctx = with_door(world, HttpDoor(SystemClock()))
         wish = ProviderChange("openai", served.url, "UP_KEY", {"x-own": "hush-hush-hush"})
-        providers.change(ctx, SYSTEM, "up", wish)
+        registry.change(ctx, SYSTEM, "up", wish)
         targets.add(ctx, SYSTEM, TargetSeed("up", "m"))
-        found = provider_checks.run(ctx)
+        found = checks.run(ctx)
     shown = json.dumps(plain(found))
     assert "bad key [hidden]" in shown
     assert SECRET not in shown
@@ -94,8 +95,8 @@ def test_a_stored_header_that_cannot_be_sent_is_said_and_not_shown(
     ctx = with_door(world, HttpDoor(SystemClock()))
     up = Provider("up", "openai", "http://127.0.0.1:9/v1", "UP_KEY", {"x-a": value})
     with ctx.store.write() as tx:
-        tx.providers.put(sealing.sealed(up, ctx.cipher))
-    found = {each.provider: each for each in provider_checks.run(ctx).providers}["up"]
+        tx.providers.put(header_encryption.sealed(up, ctx.cipher))
+    found = {each.provider: each for each in checks.run(ctx).providers}["up"]
     shown = json.dumps(plain(found))
     assert (
         "a header of this provider cannot be sent: the value of the extra header 'x-a'" in shown
@@ -132,14 +133,14 @@ def test_an_odd_first_line_is_shown_without_what_was_sent() -> None:
 def test_looking_again_within_a_minute_asks_nobody(world: World) -> None:
     door = ScriptedDoor(lambda *_: Heard(200, 0.01, b"{}", first_s=0.02))
     ctx = with_door(world, door)
-    first = provider_checks.last(ctx)
+    first = checks.last(ctx)
     assert first.ok
     asked = list(door.asked)
     assert asked == [("sim", "/models"), ("sim", "/chat/completions")]
-    assert provider_checks.last(world.context()) == first  # another process asks nobody
+    assert checks.last(world.context()) == first  # another process asks nobody
     assert door.asked == asked
     world.clock.advance(timedelta(minutes=2).total_seconds())
-    assert provider_checks.last(ctx) != first
+    assert checks.last(ctx) != first
     assert len(door.asked) == 2 * len(asked)
 
 

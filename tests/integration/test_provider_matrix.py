@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from harness.control import credentials, provider_checks, providers, targets
 from harness.control.context import Context
-from harness.control.credentials import Change
-from harness.control.provider_matrix import MatrixRow, ProviderHealth, matrix
-from harness.control.providers import ProviderChange
+from harness.control.providers import checks, credentials, registry
+from harness.control.providers.credentials import Change
+from harness.control.providers.matrix import MatrixRow, ProviderHealth, matrix
+from harness.control.providers.registry import ProviderChange
+from harness.control.routing import targets
 from harness.domain.operations.access import SYSTEM
 from harness.domain.providers.catalogue import CatalogueEntry
 from harness.domain.providers.kinds import PROVIDER_KINDS
@@ -66,7 +67,7 @@ def test_the_matrix_joins_registry_catalogue_keys_and_clearance(world: World) ->
         data_classes={"personal": frozenset({"sim"}), "public": frozenset({"openai", "sim"})},
         cipher=FernetCipher([new_key()].copy),
     )
-    providers.change(ctx, SYSTEM, "openai", ProviderChange())
+    registry.change(ctx, SYSTEM, "openai", ProviderChange())
     targets.add(ctx, SYSTEM, TargetSeed("openai", "gpt-x"))
     assert not row(ctx, "openai").configured
     credentials.put(ctx, SYSTEM, "openai", Change(value="sk-of-the-test"))
@@ -89,9 +90,9 @@ def test_health_is_what_was_found_last(world: World) -> None:
         return Heard(200, 0.1, b"{}", first_s=0.2)
 
     ctx = replace(world.context(), door=ScriptedDoor(answer))
-    providers.change(ctx, SYSTEM, "gone", ProviderChange("custom", "http://127.0.0.1:9/v1"))
+    registry.change(ctx, SYSTEM, "gone", ProviderChange("custom", "http://127.0.0.1:9/v1"))
     assert row(ctx, "gone").health is ProviderHealth.UNKNOWN
-    provider_checks.run(ctx)
+    checks.run(ctx)
     assert row(ctx, "gone").health is ProviderHealth.UNHEALTHY
     assert row(ctx, "sim").health is ProviderHealth.HEALTHY
     # Another process, which asked nobody, knows as much; for a day.
@@ -104,7 +105,7 @@ def test_what_failed_with_a_key_that_was_replaced_says_nothing_any_more(world: W
     door = ScriptedDoor(lambda *_: Heard(401, 0.1))
     ctx = replace(world.context(), door=door, cipher=FernetCipher([new_key()].copy))
     credentials.put(ctx, SYSTEM, "sim", Change(value="sk-of-old-0123456789"))
-    provider_checks.run(ctx)
+    checks.run(ctx)
     assert row(ctx, "sim").health is ProviderHealth.UNHEALTHY
 
     world.clock.advance(1.0)

@@ -7,19 +7,13 @@ import pytest
 
 from evals.provider import ProviderFailed
 from evals.samples import Item
-from harness.control import (
-    canary,
-    canary_hands,
-    credentials,
-    propose,
-    providers,
-    review,
-    seed,
-    standing,
-    targets,
-)
-from harness.control.propose import Wish
-from harness.control.providers import ProviderChange
+from harness.control.canary import driver, operations
+from harness.control.evals import proof_validity
+from harness.control.proposals import review, submission
+from harness.control.proposals.submission import Wish
+from harness.control.providers import credentials, registry
+from harness.control.providers.registry import ProviderChange
+from harness.control.routing import seed, targets
 from harness.domain.canary.rollout import RolloutState, Signal
 from harness.domain.errors import InputError, ProofRefused
 from harness.domain.operations.access import Actor, Role
@@ -42,11 +36,11 @@ def provider(world: World, name: str = "sim") -> Provider:
         return tx.providers.all()[name]
 
 
-def move(world: World, base: str = ELSEWHERE, reason: str = WHY) -> providers.ProviderGlance:
+def move(world: World, base: str = ELSEWHERE, reason: str = WHY) -> registry.ProviderGlance:
     """A second before and after: runs begin before it or behind it."""
     world.clock.advance(1)
     wish = ProviderChange(api_base=base, reason=reason)
-    done = providers.change(world.context(), EVE, "sim", wish)
+    done = registry.change(world.context(), EVE, "sim", wish)
     world.clock.advance(1)
     return done
 
@@ -70,18 +64,18 @@ def test_a_canary_of_a_provider_that_moved_is_held_and_goes_no_further(world: Wo
     for _ in range(2):
         world.turn()
     with world.store.read() as tx:
-        rollout = canary.live(tx, "chat")
+        rollout = driver.live(tx, "chat")
         assert rollout.state is RolloutState.PAUSED
         share = tx.routing.table().routes["chat"].canary
         assert share is not None
         assert share.weight_bps == rollout.current.weight_bps
         event = next(e for e in tx.audit.tail() if e.action == "canary.pause")
-    for told in (event.details["reason"], canary.look(world.context(), rollout).reason):
+    for told in (event.details["reason"], driver.look(world.context(), rollout).reason):
         assert "provider sim was moved by eve" in str(told)
     for signal in (Signal.RESUME, Signal.ADVANCE, Signal.PROMOTE):
         with pytest.raises(ProofRefused, match="sim was moved by eve"):
-            canary_hands.by_hand(world.context(), BEN, "chat", signal, "go on")
-    canary_hands.by_hand(world.context(), BEN, "chat", Signal.ABORT, "measure it again")
+            operations.by_hand(world.context(), BEN, "chat", signal, "go on")
+    operations.by_hand(world.context(), BEN, "chat", Signal.ABORT, "measure it again")
     again = world.until_decided(world.propose("sim/good").id)
     assert again.phase is Phase.CANARY
 
@@ -92,7 +86,7 @@ def test_what_waits_for_an_approval_is_proof_no_more(world: World) -> None:
     assert made.id in move(world).outdated[0]
 
     with pytest.raises(ProofRefused, match="stale: provider sim was moved by eve"):
-        propose.approve(world.context(), BEN, made.id)
+        submission.approve(world.context(), BEN, made.id)
 
 
 def test_what_was_measured_half_before_is_rejected_and_the_next_is_measured_anew(
@@ -119,7 +113,7 @@ def test_one_that_is_moved_for_the_exam_and_put_back_proves_nothing(world: World
     made = world.until_decided(world.propose().id)
     move(world, "http://127.0.0.1:9/v1", "put back")
     with pytest.raises(ProofRefused, match="sim was moved by eve"):
-        propose.approve(world.context(), BEN, made.id)
+        submission.approve(world.context(), BEN, made.id)
     assert "put back" in review.of_proposal(world.context(), made.id).changes[0].text
 
 
@@ -139,12 +133,12 @@ def by_header(world: World, value: str, reason: str) -> object:
     headers = {"x-upstream": value.rpartition("/")[0]}
     check_headers(headers)
     wish = ProviderChange(extra_headers=headers, reason=reason)
-    return providers.change(world.context(), EVE, "sim", wish)
+    return registry.change(world.context(), EVE, "sim", wish)
 
 
 def by_provider(world: World, base: str, reason: str) -> object:
     wish = ProviderChange(api_base=base, reason=reason)
-    return providers.change(world.context(), EVE, "sim", wish)
+    return registry.change(world.context(), EVE, "sim", wish)
 
 
 @pytest.mark.parametrize("way", [by_provider, by_credential, by_file, by_header])
@@ -163,7 +157,7 @@ def test_every_way_to_move_one_in_use_wants_a_reason_and_makes_verdicts_stale(
     assert moved is not None
     assert (moved.by, moved.reason, moved.at) == ("eve", WHY, world.clock.now())
     with world.store.read() as tx:
-        found = standing.of(world.context(), tx, tx.verdicts.get(made.verdict or ""))
+        found = proof_validity.of(world.context(), tx, tx.verdicts.get(made.verdict or ""))
     assert "provider sim was moved by eve" in found.words
     with world.store.read() as tx:
         event = next(e for e in tx.audit.tail() if "moved_at" in e.details)
@@ -173,7 +167,7 @@ def test_every_way_to_move_one_in_use_wants_a_reason_and_makes_verdicts_stale(
 def test_another_key_or_price_and_the_same_address_are_no_move(world: World) -> None:
     ctx = world.context()
     same = ProviderChange(api_base="http://127.0.0.1:9/v1/", api_key_env="ANOTHER")
-    assert providers.change(ctx, EVE, "sim", same).answers_since is None
+    assert registry.change(ctx, EVE, "sim", same).answers_since is None
     credentials.put(ctx, EVE, "sim", credentials.Change(value="sk-of-the-same-place"))
     targets.put_provider(ctx, EVE, replace(provider(world), prices={}))
     assert provider(world).moved is None
@@ -187,12 +181,12 @@ def test_another_key_or_price_and_the_same_address_are_no_move(world: World) -> 
 def test_one_that_was_removed_and_comes_back_has_moved(world: World) -> None:
     ctx = world.context()
     away = ProviderChange("custom", "http://127.0.0.1:7/v1")
-    assert providers.change(ctx, EVE, "away", away).answers_since is None
+    assert registry.change(ctx, EVE, "away", away).answers_since is None
     world.clock.advance(1)
     with world.store.write() as tx:
         targets.find_or_register(ctx, tx, EVE, "away/model")
-    providers.remove(ctx, EVE, "away")
-    back = providers.change(ctx, EVE, "away", away)
+    registry.remove(ctx, EVE, "away")
+    back = registry.change(ctx, EVE, "away", away)
     assert back.answers_since == world.clock.now()
 
 
@@ -204,13 +198,13 @@ def test_a_clock_that_was_set_back_makes_no_run_younger_than_the_move(world: Wor
     by_provider(world, ELSEWHERE, WHY)
     with world.store.read() as tx:
         verdict = tx.verdicts.get(made.verdict or "")
-        assert not standing.of(world.context(), tx, verdict).holds
+        assert not proof_validity.of(world.context(), tx, verdict).holds
 
 
 def test_an_approver_sees_who_moved_it_and_why(world: World) -> None:
     world.policy = approved()
     move(world)
-    made = propose.create(world.context(), EVE, Wish("chat", "sim/better", "x"))
+    made = submission.create(world.context(), EVE, Wish("chat", "sim/better", "x"))
     (change,) = review.of_proposal(world.context(), made.id).changes
     assert (change.what, change.by) == ("provider", "eve")
     assert WHY in change.text
@@ -244,7 +238,7 @@ def test_a_policy_of_one_person_is_held_as_well(world: World) -> None:
     move(world)
     world.turn()
     with pytest.raises(ProofRefused):
-        canary_hands.by_hand(world.context(), BEN, "chat", Signal.RESUME, "go on")
+        operations.by_hand(world.context(), BEN, "chat", Signal.RESUME, "go on")
 
 
 def test_what_is_measured_again_after_a_move_is_another_look(world: World) -> None:

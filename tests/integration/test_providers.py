@@ -5,8 +5,10 @@ from dataclasses import replace
 import pytest
 
 from evals.wire import body
-from harness.control import credentials, providers, targets, work
-from harness.control.providers import ProviderChange
+from harness.control.evals import worker_supervision
+from harness.control.providers import credentials, registry
+from harness.control.providers.registry import ProviderChange
+from harness.control.routing import targets
 from harness.domain.errors import Conflict, InputError, NotAllowed, NotFound
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.routing.target import Provider, Target
@@ -21,7 +23,7 @@ FLEX = ProviderChange(extra_body={"service_tier": "flex"})
 
 
 def test_a_provider_of_a_kind_needs_its_name_alone(world: World) -> None:
-    made = providers.change(world.context(), SYSTEM, "groq", ProviderChange())
+    made = registry.change(world.context(), SYSTEM, "groq", ProviderChange())
     assert (made.kind, made.api_base) == ("groq", "https://api.groq.com/openai/v1")
     assert made.api_key_env == "GROQ_API_KEY"
     assert world.store.snapshot().providers["groq"].kind == "groq"
@@ -30,8 +32,8 @@ def test_a_provider_of_a_kind_needs_its_name_alone(world: World) -> None:
 def test_what_is_not_named_stays_as_it_is(world: World) -> None:
     ctx = world.context()
     wish = ProviderChange("custom", "http://10.0.0.8/v1", "K", {"x-a": "hush"}, {"n": 1})
-    providers.change(ctx, SYSTEM, "mine", wish, create=True)
-    after = providers.change(ctx, SYSTEM, "mine", ProviderChange(api_key_env="L"), create=False)
+    registry.change(ctx, SYSTEM, "mine", wish, create=True)
+    after = registry.change(ctx, SYSTEM, "mine", ProviderChange(api_key_env="L"), create=False)
     assert (after.api_base, after.api_key_env) == ("http://10.0.0.8/v1", "L")
     assert (after.extra_headers, after.extra_body) == (["x-a"], {"n": 1})
 
@@ -54,16 +56,16 @@ def test_what_makes_no_sense_is_refused(
     world: World, name: str, wish: ProviderChange, said: str
 ) -> None:
     with pytest.raises(InputError, match=said):
-        providers.change(world.context(), SYSTEM, name, wish)
+        registry.change(world.context(), SYSTEM, name, wish)
 
 
 def test_adding_is_for_new_ones_and_setting_for_known_ones(world: World) -> None:
     with pytest.raises(Conflict, match="provider set sim"):
-        providers.change(world.context(), SYSTEM, "sim", ProviderChange(), create=True)
+        registry.change(world.context(), SYSTEM, "sim", ProviderChange(), create=True)
     with pytest.raises(NotFound, match="there are: sim"):
-        providers.change(world.context(), SYSTEM, "groq", ProviderChange(), create=False)
+        registry.change(world.context(), SYSTEM, "groq", ProviderChange(), create=False)
     with pytest.raises(NotAllowed):
-        providers.change(world.context(), VERA, "groq", ProviderChange())
+        registry.change(world.context(), VERA, "groq", ProviderChange())
 
 
 def test_extra_body_is_beneath_what_the_target_says() -> None:
@@ -77,29 +79,29 @@ def test_extra_body_is_beneath_what_the_target_says() -> None:
 def test_extra_body_does_not_change_under_what_was_proven_with_it(world: World) -> None:
     ctx = world.context()
     with pytest.raises(Conflict, match=r"route chat"):
-        providers.change(ctx, SYSTEM, "sim", FLEX)
-    providers.change(ctx, SYSTEM, "other", ProviderChange("sim", "http://127.0.0.1:9/v1"))
-    providers.change(ctx, SYSTEM, "other", FLEX)  # nothing was asked yet
+        registry.change(ctx, SYSTEM, "sim", FLEX)
+    registry.change(ctx, SYSTEM, "other", ProviderChange("sim", "http://127.0.0.1:9/v1"))
+    registry.change(ctx, SYSTEM, "other", FLEX)  # nothing was asked yet
     targets.add(ctx, SYSTEM, TargetSeed("other", "good"))
-    work.start_by_hand(ctx, SYSTEM, "colours", "other/good", items=5)
+    worker_supervision.start_by_hand(ctx, SYSTEM, "colours", "other/good", items=5)
     with pytest.raises(Conflict, match=r"eval runs"):
-        providers.change(ctx, SYSTEM, "other", ProviderChange(extra_body={}))
+        registry.change(ctx, SYSTEM, "other", ProviderChange(extra_body={}))
 
 
 def test_a_provider_in_use_is_not_removed(world: World) -> None:
     ctx = world.context()
     with pytest.raises(Conflict, match="route chat"):
-        providers.remove(ctx, SYSTEM, "sim")
-    providers.change(ctx, SYSTEM, "groq", ProviderChange())
+        registry.remove(ctx, SYSTEM, "sim")
+    registry.change(ctx, SYSTEM, "groq", ProviderChange())
     targets.add(ctx, SYSTEM, TargetSeed("groq", "llama"))
     with pytest.raises(NotAllowed):
-        providers.remove(ctx, VERA, "groq")
+        registry.remove(ctx, VERA, "groq")
 
-    providers.remove(ctx, SYSTEM, "groq")
+    registry.remove(ctx, SYSTEM, "groq")
 
-    assert [each.name for each in providers.overview(ctx)] == ["sim"]
+    assert [each.name for each in registry.overview(ctx)] == ["sim"]
     with pytest.raises(NotFound, match="groq"):
-        work.start_by_hand(ctx, SYSTEM, "colours", "groq/llama", items=5)
+        worker_supervision.start_by_hand(ctx, SYSTEM, "colours", "groq/llama", items=5)
     with world.store.read() as tx:
         assert tx.audit.tail(1)[0].action == "provider.remove"
 
@@ -107,10 +109,10 @@ def test_a_provider_in_use_is_not_removed(world: World) -> None:
 def test_with_a_provider_its_stored_keys_go(world: World) -> None:
     ctx = replace(world.context(), cipher=FernetCipher([new_key()].copy))
     credentials.put(ctx, SYSTEM, "groq", credentials.Change(value="gsk-of-the-test"))
-    providers.remove(ctx, SYSTEM, "groq")
+    registry.remove(ctx, SYSTEM, "groq")
     with world.store.read() as tx:
         assert [each.ciphertext for each in tx.credentials.all()] == [""]
-    providers.change(ctx, SYSTEM, "groq", ProviderChange())
+    registry.change(ctx, SYSTEM, "groq", ProviderChange())
     assert not credentials.get(ctx, "groq").has_value
 
 

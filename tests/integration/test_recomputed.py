@@ -9,15 +9,12 @@ import pytest
 import sqlalchemy as sa
 
 from evals.samples import Item
-from harness.control import (
-    canary_hands,
-    chains,
-    listings,
-    propose,
-    recomputation,
-    tampering,
-)
-from harness.control.chains import Wanted
+from harness.control.canary import operations
+from harness.control.evals import recomputation
+from harness.control.operations import listings, tampering
+from harness.control.proposals import submission
+from harness.control.routing import fallback_chain
+from harness.control.routing.fallback_chain import Wanted
 from harness.domain.canary.rollout import Rollout, RolloutState, Signal
 from harness.domain.errors import EvidenceMismatch, ProofRefused
 from harness.domain.operations.access import SYSTEM
@@ -209,7 +206,7 @@ def tampered_while_it_waited(world: World, intruder: Intruder, change: Change) -
     """As it stands after control's next turn."""
     world.policy = approved()
     proposal = world.until_decided(world.propose("sim/better").id)
-    propose.approve(world.context(), BEN, proposal.id)
+    submission.approve(world.context(), BEN, proposal.id)
     change(intruder, proposal)
     world.turn()
     return world.get(proposal.id)
@@ -279,7 +276,7 @@ def test_a_person_cannot_go_on_with_evidence_that_changed(
     better_score(intruder, proposal)
 
     with pytest.raises(EvidenceMismatch, match="do not give it any more"):
-        canary_hands.by_hand(sql_world.context(), BEN, "chat", signal, "a demo at noon")
+        operations.by_hand(sql_world.context(), BEN, "chat", signal, "a demo at noon")
 
     assert rollout(sql_world, proposal).live
     assert told(sql_world)
@@ -293,7 +290,7 @@ def test_a_fallback_needs_evidence_that_still_gives_its_verdict(
     better_score(intruder, proposal)
 
     with pytest.raises(ProofRefused, match="has no evidence"):
-        chains.add(
+        fallback_chain.add(
             sql_world.context(), SYSTEM, "chat", Wanted("sim/better"), reason="a second one"
         )
 

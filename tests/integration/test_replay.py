@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.control import replays
-from harness.control.replays import Otherwise
+from harness.control.evals import verdict_replay
+from harness.control.evals.verdict_replay import Otherwise
 from harness.domain.errors import InputError, NotFound, SignatureInvalid
 from harness.domain.evals.run import Claim, Failed, Inconclusive, Passed
 from harness.runtime.clock import ManualClock
@@ -21,12 +21,12 @@ pytestmark = pytest.mark.req("F5")
 def test_a_verdict_comes_out_the_same_to_the_byte(world: World, candidate: str) -> None:
     proposal = world.until_decided(world.propose(f"sim/{candidate}").id)
 
-    found = replays.replay(world.context(), proposal.id)
+    found = verdict_replay.replay(world.context(), proposal.id)
 
     assert found.agrees, found.differences
     assert found.stored_sha256 == found.again_sha256
     assert found.stored.id == proposal.verdict
-    assert replays.replay(world.context(), found.stored.id) == found
+    assert verdict_replay.replay(world.context(), found.stored.id) == found
     assert found.items["colours"] > 0
 
 
@@ -34,9 +34,9 @@ def test_an_open_proposal_has_nothing_to_replay(world: World) -> None:
     proposal = world.propose()
 
     with pytest.raises(NotFound, match="has no verdict yet"):
-        replays.replay(world.context(), proposal.id)
+        verdict_replay.replay(world.context(), proposal.id)
     with pytest.raises(NotFound):
-        replays.replay(world.context(), "v_nobody")
+        verdict_replay.replay(world.context(), "v_nobody")
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_other_terms_are_answered_from_the_same_samples_and_leave_no_trace(
     with world.store.read() as tx:
         before = tx.verdicts.list(), tx.audit.tail(1)
 
-    found = replays.what_if(ctx, proposal.id, terms)
+    found = verdict_replay.what_if(ctx, proposal.id, terms)
 
     assert type(found) is expected
     with world.store.read() as tx:
@@ -66,9 +66,9 @@ def test_other_terms_are_answered_from_the_same_samples_and_leave_no_trace(
 def test_registered_terms_give_the_registered_verdict(world: World) -> None:
     proposal = world.until_decided(world.propose("sim/better").id)
 
-    again = replays.what_if(world.context(), proposal.id, Otherwise())
+    again = verdict_replay.what_if(world.context(), proposal.id, Otherwise())
 
-    assert again == replays.replay(world.context(), proposal.id).stored
+    assert again == verdict_replay.replay(world.context(), proposal.id).stored
 
 
 @pytest.mark.parametrize("terms", [Otherwise(margin=0.0), Otherwise(alpha=1.0)])
@@ -76,7 +76,7 @@ def test_terms_that_no_comparison_can_have_are_refused(world: World, terms: Othe
     proposal = world.until_decided(world.propose("sim/better").id)
 
     with pytest.raises(InputError):
-        replays.what_if(world.context(), proposal.id, terms)
+        verdict_replay.what_if(world.context(), proposal.id, terms)
 
 
 def test_a_score_that_was_changed_behind_our_back_is_named(
@@ -102,5 +102,5 @@ def test_a_score_that_was_changed_behind_our_back_is_named(
     raw.close()
 
     with pytest.raises(SignatureInvalid, match=f"row sample {candidate_run}"):
-        replays.replay(world.context(), proposal.id)
+        verdict_replay.replay(world.context(), proposal.id)
     world.store.close()

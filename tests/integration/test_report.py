@@ -22,10 +22,12 @@ from harness.cli import comparison
 from harness.cli.gate_run import gate_run
 from harness.cli.target_options import TargetOptions, target_asked
 from harness.config.routing import target_seed
-from harness.control import propose, routes, standalone, targets
-from harness.control.form import lost_by_form
-from harness.control.propose import Wish
-from harness.control.standalone import Question
+from harness.control.proposals import gate_run as standalone
+from harness.control.proposals import submission
+from harness.control.proposals.format_failures import lost_by_form
+from harness.control.proposals.gate_run import Question
+from harness.control.proposals.submission import Wish
+from harness.control.routing import routes, targets
 from harness.domain.canary.observation import Traffic
 from harness.domain.errors import NotFound
 from harness.domain.evals.run import Claim, Sample, SuitePlan, SuiteRole
@@ -36,10 +38,10 @@ from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.settings import SuiteSettings
 from harness.gate.offline.pairs import UNSCORED_HIGH
-from harness.report.contents import TELLING, Report, gather
+from harness.report.content import TELLING, Report, gather
 from harness.report.junit import junit
 from harness.report.markdown import markdown
-from harness.report.pieces import SHOWN
+from harness.report.markdown_escaping import SHOWN
 from harness.runtime.clock import ManualClock
 from harness.store.memory import MemoryStore
 from tests.world import ANN, SECRET, World
@@ -213,7 +215,7 @@ def example_world(tmp_path: Path) -> World:
 def example(tmp_path: Path) -> tuple[World, Proposal]:
     world = example_world(tmp_path)
     wish = Wish("support", "sim/sim-better", "half the price")
-    made = propose.create(world.context(), ANN, wish)
+    made = submission.create(world.context(), ANN, wish)
     a_fortnight_of_traffic(world, made.incumbent)
     return world, world.until_decided(made.id)
 
@@ -293,7 +295,7 @@ def test_a_candidate_that_loses_by_form_gets_a_remedy_and_five_examples(
     tmp_path: Path,
 ) -> None:
     world = example_world(tmp_path)
-    made = propose.create(world.context(), ANN, Wish("forms", "sim/sim-fenced", "a test"))
+    made = submission.create(world.context(), ANN, Wish("forms", "sim/sim-fenced", "a test"))
     report = gather(world.context(), world.until_decided(made.id).id)
     text = markdown(report)
 
@@ -363,7 +365,7 @@ def test_the_printed_command_asks_the_same_question(tmp_path: Path, wish: Wish) 
     routes.create(
         world.context(), SYSTEM, "many", "sim/sim-base", settings=RouteSettings(suites=suites)
     )
-    made = propose.create(world.context(), ANN, wish)
+    made = submission.create(world.context(), ANN, wish)
     report = gather(world.context(), world.until_decided(made.id, turns=1).id)
 
     (command,) = printed(markdown(report))
@@ -381,7 +383,7 @@ def test_the_printed_command_asks_the_same_question(tmp_path: Path, wish: Wish) 
 @pytest.mark.req("A8", "F10")
 def test_a_gate_run_that_was_thrown_away_names_nothing_that_is_gone(tmp_path: Path) -> None:
     world = example_world(tmp_path)
-    made = propose.create(world.context(), ANN, Wish("forms", "sim/sim-fenced", "a test"))
+    made = submission.create(world.context(), ANN, Wish("forms", "sim/sim-fenced", "a test"))
     proposal = world.until_decided(made.id)
     thrown = gather(world.context(), proposal.id, standalone=True)
     text = markdown(thrown)
@@ -400,7 +402,7 @@ def test_a_gate_run_that_was_thrown_away_names_nothing_that_is_gone(tmp_path: Pa
 
 def test_answers_without_a_score_in_another_suite_are_said(tmp_path: Path) -> None:
     world = example_world(tmp_path)
-    made = propose.create(world.context(), ANN, Wish("support", "sim/sim-better", "a test"))
+    made = submission.create(world.context(), ANN, Wish("support", "sim/sim-better", "a test"))
     report = gather(world.context(), world.until_decided(made.id).id)
     found = report.comparison
     assert found.verdict is not None

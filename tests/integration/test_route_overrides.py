@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from harness import bootstrap
-from harness.control import lookup, overriding, routes, seed
 from harness.control.context import Context
+from harness.control.operations import lookup
+from harness.control.routing import override_checks, routes, seed
 from harness.domain.errors import InputError, NotAllowed, NotFound
 from harness.domain.operations.access import Actor, Role
 from harness.domain.routing.overrides import RequestKind
@@ -89,7 +90,7 @@ def test_neither_end_of_an_override_gets_a_class_that_the_other_does_not_bear(
     with pytest.raises(NotAllowed, match="'chat' carries personal data"):
         classed(ctx, "chat", "personal")
 
-    assert overriding.violations(ctx) == []
+    assert override_checks.violations(ctx) == []
 
 
 @pytest.mark.req("D8")
@@ -103,7 +104,7 @@ def test_what_the_file_no_longer_allows_is_found(world: World) -> None:
 
     wider = replace(ctx, data_classes={**both, "health": frozenset({"sim", "away"})})
 
-    [told] = overriding.violations(wider)
+    [told] = override_checks.violations(wider)
     assert "'looks', which carries health data, and 'chat' carries personal data" in told
 
 

@@ -16,7 +16,7 @@ import openai
 import pytest
 
 from evals.sim import serve as sim
-from harness.control import keys
+from harness.control.operations import keys
 from harness.domain.operations.access import SYSTEM
 from tests.own_postgres import own_postgres
 from tests.router_site import ROUTE, Routed, ask, eventually, routed, start_canary

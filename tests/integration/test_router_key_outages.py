@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from evals.sim import serve as sim
-from harness.control import keys
+from harness.control.operations import keys
 from harness.domain.operations.access import SYSTEM
 from harness.domain.reliability.key_limits import KeyLimits
 from tests.own_postgres import own_postgres

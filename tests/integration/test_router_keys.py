@@ -9,8 +9,8 @@ import openai
 import pytest
 
 from evals.suites import Catalog
-from harness.control import keys, listings
 from harness.control.context import Context
+from harness.control.operations import keys, listings
 from harness.domain.operations.access import SYSTEM
 from harness.domain.reliability.key_limits import KeyLimits
 from harness.domain.routing.target import Price

@@ -11,7 +11,8 @@ import pytest
 
 from evals.sim import serve
 from harness import config, shipped
-from harness.control import keys, seed
+from harness.control.operations import keys
+from harness.control.routing import seed
 from harness.domain.canary.observation import UnitRule
 from harness.domain.errors import SnapshotInvalid
 from harness.domain.operations.access import SYSTEM

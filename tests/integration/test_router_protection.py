@@ -16,7 +16,8 @@ import pytest
 
 from evals.sim import serve as sim
 from harness import bootstrap
-from harness.control import keys, seed
+from harness.control.operations import keys
+from harness.control.routing import seed
 from harness.domain.operations.access import SYSTEM
 from tests.hostile_provider import KINDS, Hostile, hostile_provider
 from tests.processes import site

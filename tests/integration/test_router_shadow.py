@@ -12,9 +12,10 @@ import pytest
 
 from evals.sim import faults, serve
 from evals.sim.simulator import Simulator
-from harness.control import shadows, switches
 from harness.control.context import Context
-from harness.control.shadows import ShadowStatus, WantedShadow
+from harness.control.routing import kill_switch
+from harness.control.shadow import shadows
+from harness.control.shadow.shadows import ShadowStatus, WantedShadow
 from harness.domain.errors import InputError, NotAllowed, NotFound
 from harness.domain.operations.access import Actor, ApiKey, Role, key_hash
 from harness.domain.routing.kill_switch import Source, force_of
@@ -246,8 +247,8 @@ def test_nobody_is_asked_under_a_switch_or_for_who_says_no_or_twice(
     with scene(sqlite_url, sim, sim_url, tmp_path) as at:
         at.start()
         at.ask(extra_headers={"x-swapgate-shadow": "off"})
-        force = switches.Wanted(force_of("provider:up"), "a drill")
-        switches.throw(at.ctx, ADA, force, source=Source.CLI)
+        force = kill_switch.Wanted(force_of("provider:up"), "a drill")
+        kill_switch.throw(at.ctx, ADA, force, source=Source.CLI)
         at.settled()
         at.ask()
 

@@ -11,9 +11,9 @@ import httpx
 import openai
 import pytest
 
-from harness.control import switches
 from harness.control.context import Context
-from harness.control.switches import Wanted
+from harness.control.routing import kill_switch
+from harness.control.routing.kill_switch import Wanted
 from harness.domain.operations.access import Actor, ApiKey, Role, key_hash
 from harness.domain.routing.kill_switch import Source, Switch, force_of, parse_switches
 from harness.domain.routing.route_changes import CreateRoute
@@ -66,12 +66,12 @@ class Running:
 
     def throw(self, force: str, **more: object) -> Switch:
         wanted = Wanted(force_of(force), "a drill", **more)  # type: ignore[arg-type]  # a test's own
-        made = switches.throw(self.ctx, ADA, wanted, source=Source.CLI)
+        made = kill_switch.throw(self.ctx, ADA, wanted, source=Source.CLI)
         self.wait()
         return made
 
     def lift(self, switch: Switch) -> None:
-        switches.lift(self.ctx, ADA, switch.id, reason="over")
+        kill_switch.lift(self.ctx, ADA, switch.id, reason="over")
         self.wait()
 
     def wait(self) -> None:

@@ -10,7 +10,8 @@ import pytest
 from evals.sim import faults, serve
 from evals.sim.simulator import Simulator
 from harness import config, shipped
-from harness.control import keys, seed
+from harness.control.operations import keys
+from harness.control.routing import seed
 from harness.domain.operations.access import SYSTEM
 from harness.store.memory import MemoryStore
 from tests.router_world import QUICK, SECRET, running_router

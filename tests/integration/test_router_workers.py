@@ -17,8 +17,9 @@ import pytest
 import yaml
 
 from evals.sim import serve as sim
-from harness.control import keys, switches
-from harness.control.switches import Wanted
+from harness.control.operations import keys
+from harness.control.routing import kill_switch
+from harness.control.routing.kill_switch import Wanted
 from harness.domain.operations.access import SYSTEM
 from harness.domain.proposals.policy import Unit
 from harness.domain.routing.kill_switch import Force, ForceKind, Source
@@ -251,9 +252,9 @@ def test_a_switch_a_key_and_a_revision_are_in_force_on_each_of_four_workers(
         eventually(lambda: on_all(world, lambda met: met.status in UNKNOWN_KEY, text))
 
         wanted = Wanted(Force(ForceKind.PROVIDER, "sim"), "a drill")
-        thrown = switches.throw(context, SYSTEM, wanted, source=Source.CLI)
+        thrown = kill_switch.throw(context, SYSTEM, wanted, source=Source.CLI)
         eventually(lambda: on_all(world, lambda met: met.switch.startswith(thrown.id)))
-        switches.lift(context, SYSTEM, thrown.id, reason="over")
+        kill_switch.lift(context, SYSTEM, thrown.id, reason="over")
         eventually(lambda: on_all(world, lambda met: met.switch == ""))
 
         start_canary(world, tmp_path)

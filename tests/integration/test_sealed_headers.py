@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from harness import config, shipped
-from harness.control import credentials, providers, sealing, seed, targets
-from harness.control.credentials import Change
-from harness.control.providers import ProviderChange
+from harness.control.providers import credentials, header_encryption, registry
+from harness.control.providers.credentials import Change
+from harness.control.providers.registry import ProviderChange
+from harness.control.routing import seed, targets
 from harness.domain.errors import DecryptionFailed
 from harness.domain.operations.access import SYSTEM
 from harness.domain.routing.target import Provider
@@ -52,9 +53,9 @@ def test_a_header_is_stored_and_sent_to_routers_encrypted_with_its_name_readable
     snapshot_file.save(snapshot, tmp_path / "s.json")
     assert VALUE not in (tmp_path / "s.json").read_text()
     again = snapshot_file.load(tmp_path / "s.json")
-    opened = sealing.opened_snapshot(again, ctx.cipher).providers["hosted"]
+    opened = header_encryption.opened_snapshot(again, ctx.cipher).providers["hosted"]
     assert opened == HOSTED
-    shown = (providers.get(ctx, "hosted"), credentials.get(ctx, "hosted"))
+    shown = (registry.get(ctx, "hosted"), credentials.get(ctx, "hosted"))
     assert [each.extra_headers for each in shown] == [["x-key"], ["x-key"]]
 
 
@@ -70,7 +71,9 @@ def test_the_same_header_put_again_changes_nothing(world: World, settings: Setti
 
     other = replace(HOSTED, extra_headers={"x-key": "another-value"})
     targets.put_provider(ctx, SYSTEM, other)
-    assert sealing.opened(stored(world), ctx.cipher).extra_headers == other.extra_headers
+    assert (
+        header_encryption.opened(stored(world), ctx.cipher).extra_headers == other.extra_headers
+    )
 
 
 def test_headers_are_replaced_whole_and_left_alone_where_they_are_not_named(
@@ -81,12 +84,12 @@ def test_headers_are_replaced_whole_and_left_alone_where_they_are_not_named(
 
     moved = Change(api_base="http://127.0.0.1:8/v1")
     credentials.put(ctx, SYSTEM, "hosted", moved)
-    assert sealing.opened(stored(world), ctx.cipher).extra_headers == {"x-key": VALUE}
+    assert header_encryption.opened(stored(world), ctx.cipher).extra_headers == {"x-key": VALUE}
 
     credentials.put(ctx, SYSTEM, "hosted", Change(extra_headers={"x-other": "v"}))
-    assert sealing.opened(stored(world), ctx.cipher).extra_headers == {"x-other": "v"}
-    providers.change(ctx, SYSTEM, "hosted", ProviderChange(extra_headers={"x-third": "w"}))
-    assert sealing.opened(stored(world), ctx.cipher).extra_headers == {"x-third": "w"}
+    assert header_encryption.opened(stored(world), ctx.cipher).extra_headers == {"x-other": "v"}
+    registry.change(ctx, SYSTEM, "hosted", ProviderChange(extra_headers={"x-third": "w"}))
+    assert header_encryption.opened(stored(world), ctx.cipher).extra_headers == {"x-third": "w"}
 
 
 def test_what_an_older_version_stored_in_clear_is_encrypted_at_the_start(
@@ -99,7 +102,7 @@ def test_what_an_older_version_stored_in_clear_is_encrypted_at_the_start(
     assert seed.seed(ctx, settings) == ["encryption of hosted's headers"]
 
     assert stored(world).extra_headers == {}
-    assert sealing.opened(stored(world), ctx.cipher) == HOSTED
+    assert header_encryption.opened(stored(world), ctx.cipher) == HOSTED
     assert seed.seed(ctx, settings) == []
     with world.store.read() as tx:
         assert VALUE not in json.dumps([str(each) for each in tx.audit.all()])
@@ -113,7 +116,7 @@ def test_a_new_encryption_key_encrypts_headers_too(world: World) -> None:
     both = replace(ctx, cipher=FernetCipher(lambda: [new, old]))
     assert credentials.rotate_encryption(both, SYSTEM).values == 1
 
-    assert sealing.opened(stored(world), FernetCipher(lambda: [new])) == HOSTED
+    assert header_encryption.opened(stored(world), FernetCipher(lambda: [new])) == HOSTED
     foreign = replace(ctx, cipher=FernetCipher(lambda: [new_key()]))
     with pytest.raises(DecryptionFailed, match="header 'x-key' of provider 'hosted'"):
         credentials.rotate_encryption(foreign, SYSTEM)
@@ -125,7 +128,9 @@ def test_a_header_that_cannot_be_decrypted_holds_nothing_up_and_is_said(
     targets.put_provider(world.context(), SYSTEM, HOSTED)
     foreign = FernetCipher(lambda: [new_key()])
 
-    found = sealing.opened_snapshot(world.store.snapshot(), foreign).providers["hosted"]
+    found = header_encryption.opened_snapshot(world.store.snapshot(), foreign).providers[
+        "hosted"
+    ]
 
     assert found.extra_headers == {}
     assert "the header x-key of provider hosted" in caplog.text
@@ -134,7 +139,7 @@ def test_a_header_that_cannot_be_decrypted_holds_nothing_up_and_is_said(
 def test_a_provider_that_is_removed_leaves_no_header_behind(world: World) -> None:
     ctx = world.context()
     targets.put_provider(ctx, SYSTEM, HOSTED)
-    providers.remove(ctx, SYSTEM, "hosted")
+    registry.remove(ctx, SYSTEM, "hosted")
     targets.put_provider(ctx, SYSTEM, replace(HOSTED, extra_headers={}))
 
     assert stored(world).header_names == []

@@ -15,7 +15,7 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard import acting, shell
 from harness import bootstrap
-from harness.control import keys
+from harness.control.operations import keys
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.providers.credentials import ProviderKey, StoredKey
 from harness.domain.routing.target import Provider

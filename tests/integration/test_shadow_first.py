@@ -10,19 +10,14 @@ import pytest
 
 from dashboard import queries, shadow_stories
 from harness.cli.shadow_stage import described
-from harness.control import (
-    alerts,
-    propose,
-    reports,
-    routes,
-    shadow_first,
-    shadow_replay,
-    shadows,
-    targets,
-)
-from harness.control.propose import Wish
-from harness.control.shadow_first import ShadowStage
-from harness.control.shadows import WantedShadow
+from harness.control.operations import alerts
+from harness.control.proposals import comparison, submission
+from harness.control.proposals.submission import Wish
+from harness.control.routing import routes, targets
+from harness.control.shadow import shadows, stage_audit
+from harness.control.shadow import stage as shadow_first
+from harness.control.shadow.shadows import WantedShadow
+from harness.control.shadow.stage import ShadowStage
 from harness.domain.errors import InputError, SignatureInvalid
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
@@ -89,7 +84,7 @@ def held(world: World, proposal: Proposal) -> bool:
 
 def shown(world: World, proposal: Proposal) -> ShadowStage:
     """What `proposal show` shows of it."""
-    found = reports.compare(world.context(), proposal.id).shadow
+    found = comparison.compare(world.context(), proposal.id).shadow
     assert found is not None
     return found
 
@@ -112,8 +107,8 @@ def replayed(world: World) -> set[str]:
     with world.store.read() as tx:
         events = list(tx.audit.all())
     for each in events:
-        if shadow_replay.keeps(world.context(), each.number):
-            again = shadow_replay.replay(world.context(), each.number)
+        if stage_audit.keeps(world.context(), each.number):
+            again = stage_audit.replay(world.context(), each.number)
             assert again.agrees, again.differences
             assert again.again_sha256 == each.details["decided_sha256"]
             found.add(each.action)
@@ -240,7 +235,7 @@ def test_tampering_with_a_shadows_figures_or_policy_is_seen(
 
     number = event(world, "proposal.harm").number
     try:
-        found: Sequence[str] = shadow_replay.replay(world.context(), number).differences
+        found: Sequence[str] = stage_audit.replay(world.context(), number).differences
     except SignatureInvalid as error:
         found = [str(error)]
 
@@ -261,7 +256,7 @@ def test_one_that_a_person_stopped_is_not_started_again(world: World) -> None:
     assert stage.decided.move is Move.HOLD
     assert "ben stopped the shadow (users complain)" in stage.decided.reason
     assert held(world, proposal)
-    propose.cancel(world.context(), ANN, proposal.id)
+    submission.cancel(world.context(), ANN, proposal.id)
     alerts.turn(world.context())
     assert not held(world, proposal)
 
@@ -313,12 +308,12 @@ def test_an_approval_comes_before_the_shadow_and_a_cancel_ends_it(world: World) 
     world.policy = approved(MIRRORED)
     proposal = world.propose("sim/better")
     assert world.until_decided(proposal.id).phase is Phase.AWAITING_APPROVAL
-    propose.approve(world.context(), BEN, proposal.id)
+    submission.approve(world.context(), BEN, proposal.id)
 
     assert turned(world, proposal).phase is Phase.SHADOW
     turned(world, proposal)
     assert live(world) is not None
-    propose.cancel(world.context(), ANN, proposal.id)
+    submission.cancel(world.context(), ANN, proposal.id)
     turned(world, proposal)
 
     assert live(world) is None
@@ -333,9 +328,9 @@ def test_what_no_shadow_could_see_is_refused_before_it_is_paid_for(world: World)
     targets.put_provider(ctx, SYSTEM, Provider("free", "sim", "http://127.0.0.1:9/v1"))
 
     with pytest.raises(InputError, match="nothing of it is sent twice"):
-        propose.create(ctx, ANN, Wish("orders", "sim/better"))
+        submission.create(ctx, ANN, Wish("orders", "sim/better"))
     with pytest.raises(InputError, match=r"providers\.free\.prices"):
-        propose.create(ctx, ANN, Wish("chat", "free/better"))
+        submission.create(ctx, ANN, Wish("chat", "free/better"))
 
 
 def lives_on(world: World, proposal: Proposal, dying: CrashingStore, **seen: float) -> Proposal:

@@ -7,19 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from harness.control import (
-    alerts,
-    credentials,
-    listings,
-    providers,
-    renewals,
-    resolving,
-    sign_in,
-    unlock,
-)
 from harness.control.context import Context
-from harness.control.credentials import Change
-from harness.control.providers import ProviderChange
+from harness.control.operations import alerts, listings
+from harness.control.providers import (
+    credentials,
+    model_resolution,
+    oauth_tokens,
+    provider_secrets,
+    registry,
+    sign_in,
+)
+from harness.control.providers.credentials import Change
+from harness.control.providers.registry import ProviderChange
 from harness.domain.errors import (
     ConfigError,
     InputError,
@@ -78,12 +77,12 @@ class Desk:
         """What requests carry; empty for none."""
         with self.ctx.store.read() as tx:
             provider = tx.providers.all()[self.name]
-        keys = unlock.keys_of(self.ctx, provider)
+        keys = provider_secrets.keys_of(self.ctx, provider)
         return keys[0].secret if keys else ""
 
     def after(self, seconds: float) -> int:
         self.world.clock.advance(seconds)
-        return renewals.renew(self.ctx)
+        return oauth_tokens.renew(self.ctx)
 
     def told(self, kind: AlertKind) -> list[alerts.Listed]:
         return [each for each in listings.alerts(self.ctx, open_only=True) if each.kind is kind]
@@ -254,9 +253,12 @@ def test_only_its_own_prefix_leads_there_and_only_while_somebody_is_signed_in(
 ) -> None:
     name = f"{desk.name}/gpt-5"
     desk.log_in()
-    chosen, guessed = resolving.of(desk.ctx, name), resolving.of(desk.ctx, "gpt-5")
+    chosen, guessed = (
+        model_resolution.of(desk.ctx, name),
+        model_resolution.of(desk.ctx, "gpt-5"),
+    )
     sign_in.sign_out(desk.ctx, SYSTEM, desk.name)
-    without = resolving.of(desk.ctx, name)
+    without = model_resolution.of(desk.ctx, name)
 
     assert (chosen.target, guessed.target, without.target) == (name, None, None)
     (why,) = (each.reason for each in without.rules if each.rule is Rule.OAUTH)
@@ -270,7 +272,7 @@ def test_a_key_is_no_sign_in(desk: Desk) -> None:
         with pytest.raises(InputError, match=way):
             credentials.put(desk.ctx, SYSTEM, desk.name, change)
     credentials.put(desk.ctx, SYSTEM, desk.name, Change())
-    providers.change(desk.ctx, SYSTEM, desk.name, ProviderChange(api_key_env="ACCOUNT"))
+    registry.change(desk.ctx, SYSTEM, desk.name, ProviderChange(api_key_env="ACCOUNT"))
     environ = {"GROQ_API_KEY": "gsk-1", "ACCOUNT": "sk-1"}
     with pytest.raises(InputError, match=way):
         credentials.import_from(desk.ctx, SYSTEM, environ)
@@ -281,7 +283,7 @@ def test_a_key_is_no_sign_in(desk: Desk) -> None:
             value = desk.ctx.cipher.encrypt("sk-1")
             tx.credentials.put(Credential(desk.name, name, value, 0, now, now, "ann"))
 
-    assert resolving.of(desk.ctx, f"{desk.name}/gpt-5").target is None
+    assert model_resolution.of(desk.ctx, f"{desk.name}/gpt-5").target is None
 
 
 def test_who_may_not_and_what_cannot_be_signed_in_for_is_refused(desk: Desk) -> None:

@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from harness import bootstrap
-from harness.control import housekeeping
+from harness.control.operations import housekeeping
 from harness.domain.content_hash import canonical_json
 from harness.domain.errors import SnapshotInvalid, StoreUnavailable
 from harness.domain.operations.access import SYSTEM

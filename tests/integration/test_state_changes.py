@@ -16,18 +16,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from harness.control import (
-    audited_rows,
-    chains,
-    housekeeping,
-    keys,
-    propose,
-    state_check,
-    switches,
-    targets,
-)
-from harness.control.chains import Wanted
-from harness.control.proofs import Waive
+from harness.control.operations import database_check, housekeeping, keys, state_audit
+from harness.control.proposals import submission
+from harness.control.routing import fallback_chain, kill_switch, targets
+from harness.control.routing.chain_evidence import Waive
+from harness.control.routing.fallback_chain import Wanted
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.operations.alerts import AlertKind
 from harness.domain.proposals.proposal import Proposal
@@ -84,15 +77,17 @@ def lived_in(sql_world: World) -> World:
     ctx = world.context()
     targets.add(ctx, SYSTEM, TargetSeed("sim", "good"))
     waive = Waive("a test", timedelta(days=1))
-    chains.add(ctx, SYSTEM, "chat", Wanted("sim/good", waive=waive), reason="a second one")
+    fallback_chain.add(
+        ctx, SYSTEM, "chat", Wanted("sim/good", waive=waive), reason="a second one"
+    )
     keys.create(ctx, SYSTEM, "ops", secret=SECRET, role=Role.VIEWER)
-    force = switches.Wanted(
+    force = kill_switch.Wanted(
         Force(ForceKind.PROVIDER, "sim"), "an outage", lasts=timedelta(hours=1)
     )
-    switches.throw(ctx, SYSTEM, force, source=Source.CLI)
+    kill_switch.throw(ctx, SYSTEM, force, source=Source.CLI)
     world.policy = approved()
     proposal = world.until_decided(world.propose("sim/better").id)
-    propose.approve(world.context(), BEN, proposal.id, "it is good")
+    submission.approve(world.context(), BEN, proposal.id, "it is good")
     with world.store.write() as tx:
         tx.credentials.put(replace(CREDENTIAL, created_at=world.clock.now()))
         tx.shadows.add(shadow_of(proposal, world.clock.now()))
@@ -184,14 +179,14 @@ def run_unbound(database: Database, text: str, values: dict[str, Any]) -> None:
 def alerted(world: World) -> list[str]:
     ctx = world.context()
     for _ in range(8):
-        audited_rows.turn(ctx)
+        state_audit.turn(ctx)
     with world.store.read() as tx:
         found = tx.alerts.list(open_only=True, limit=1000)
     return [each.key for each in found if each.kind is AlertKind.STATE_UNRECORDED]
 
 
 def test_what_the_product_wrote_agrees_with_its_log(lived_in: World) -> None:
-    assert state_check.differences(lived_in.context()) == []
+    assert database_check.differences(lived_in.context()) == []
     assert alerted(lived_in) == []
 
 
@@ -205,7 +200,7 @@ def test_a_change_by_a_role_with_dml_alone_is_refused_or_found(
     except sa.exc.IntegrityError:
         return
 
-    assert state_check.differences(lived_in.context())
+    assert database_check.differences(lived_in.context())
 
 
 @pytest.mark.parametrize(("table", "verb"), CASES)
@@ -216,7 +211,7 @@ def test_a_change_by_an_owner_without_any_rule_is_found(
     without_rules(database)
     run_unbound(database, text, values)
 
-    assert state_check.differences(lived_in.context())
+    assert database_check.differences(lived_in.context())
     assert alerted(lived_in)
 
 
@@ -266,7 +261,7 @@ def test_no_row_of_a_signed_table_stops_control_or_a_router_and_each_is_named(
         if not try_unbound(database, *done):
             continue
         tried += 1
-        assert world.store.signature_faults() or state_check.differences(ctx), done
+        assert world.store.signature_faults() or database_check.differences(ctx), done
         housekeeping.check_snapshot(ctx)
         housekeeping.check_signatures(ctx)
         failed = world.turn(ctx).failed
@@ -289,14 +284,14 @@ def test_what_was_there_before_rows_were_recorded_is_taken_over_once(
     store = SqlStore(database_url, secret=SECRET, clock=clock, signatures=CONTROL)
     ctx = World(tmp_path, store, clock=clock).context()
     with prepared(database_url) as older:
-        assert len(audited_rows.whole(ctx)) > 10
+        assert len(state_audit.whole(ctx)) > 10
 
         with store.write() as tx:
             assert tx.audited.take_over(clock.now()) > 10
-        assert audited_rows.whole(ctx) == []
+        assert state_audit.whole(ctx) == []
 
         older.insert("waiver", WAIVER | {"reason": "r", "author": "eve"})
         with store.write() as tx:
             assert tx.audited.take_over(clock.now()) == 0
-        assert [each.row for each in audited_rows.whole(ctx)] == ["waiver:w_1"]
+        assert [each.row for each in state_audit.whole(ctx)] == ["waiver:w_1"]
     store.close()

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from harness import bootstrap
-from harness.control import listings, switches
-from harness.control.switches import Wanted
+from harness.control.operations import listings
+from harness.control.routing import kill_switch
+from harness.control.routing.kill_switch import Wanted
 from harness.domain.errors import ConfigError, InputError, NotAllowed, NotFound
 from harness.domain.operations.access import Actor, Role
 from harness.domain.routing.kill_switch import (
@@ -50,16 +51,16 @@ def test_a_switch_is_live_until_it_expires_or_is_lifted_and_all_of_it_is_audited
 ) -> None:
     ctx = world.context()
     hour = timedelta(hours=1)
-    short = switches.throw(ctx, BEN, Wanted(SIM, "outage", lasts=hour), source=Source.CLI)
-    long = switches.throw(ctx, BEN, Wanted(SIM, "outage", "chat"), source=Source.REST)
-    assert list(switches.live(ctx)) == [long, short]
+    short = kill_switch.throw(ctx, BEN, Wanted(SIM, "outage", lasts=hour), source=Source.CLI)
+    long = kill_switch.throw(ctx, BEN, Wanted(SIM, "outage", "chat"), source=Source.REST)
+    assert list(kill_switch.live(ctx)) == [long, short]
 
     world.clock.advance(3600)
-    assert list(switches.live(ctx)) == [long]
+    assert list(kill_switch.live(ctx)) == [long]
 
     for _ in range(2):
-        switches.lift(ctx, Actor("ada", Role.ADMIN, "pr_ada"), long.id, reason="over")
-    assert list(switches.live(ctx)) == []
+        kill_switch.lift(ctx, Actor("ada", Role.ADMIN, "pr_ada"), long.id, reason="over")
+    assert list(kill_switch.live(ctx)) == []
     assert len(listings.switches(ctx)) == 2
     with ctx.store.read() as tx:
         events = [each for each in tx.audit.tail() if each.action.startswith("switch.")]
@@ -87,20 +88,20 @@ def test_a_switch_is_live_until_it_expires_or_is_lifted_and_all_of_it_is_audited
 )
 def test_what_is_not_known_cannot_be_forced(world: World, wanted: Wanted) -> None:
     with pytest.raises(NotFound):
-        switches.throw(world.context(), BEN, wanted, source=Source.CLI)
+        kill_switch.throw(world.context(), BEN, wanted, source=Source.CLI)
 
 
 def test_a_switch_needs_a_reason_an_approver_and_some_time(world: World) -> None:
     ctx, ann = world.context(), Actor("ann", Role.PROPOSER, "pr_ann")
     with pytest.raises(NotAllowed):
-        switches.throw(ctx, ann, Wanted(SIM, "outage"), source=Source.CLI)
+        kill_switch.throw(ctx, ann, Wanted(SIM, "outage"), source=Source.CLI)
     with pytest.raises(NotAllowed):
-        switches.lift(ctx, ann, "sw_1", reason="over")
+        kill_switch.lift(ctx, ann, "sw_1", reason="over")
     with pytest.raises(InputError, match="reason"):
-        switches.throw(ctx, BEN, Wanted(SIM, " "), source=Source.CLI)
+        kill_switch.throw(ctx, BEN, Wanted(SIM, " "), source=Source.CLI)
     for lasts in (timedelta(0), timedelta(days=366)):
         with pytest.raises(InputError, match="year"):
-            switches.throw(ctx, BEN, Wanted(SIM, "outage", lasts=lasts), source=Source.CLI)
+            kill_switch.throw(ctx, BEN, Wanted(SIM, "outage", lasts=lasts), source=Source.CLI)
 
 
 @pytest.mark.req("B11")

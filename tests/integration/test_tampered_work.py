@@ -5,15 +5,11 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
-from harness.control import (
-    audited_rows,
-    canary_hands,
-    chains,
-    looks,
-    propose,
-    tampering,
-)
-from harness.control.chains import Wanted
+from harness.control.canary import operations
+from harness.control.operations import state_audit, tampering
+from harness.control.proposals import alpha_spending, submission
+from harness.control.routing import fallback_chain
+from harness.control.routing.fallback_chain import Wanted
 from harness.domain.canary.rollout import Signal
 from harness.domain.errors import ProofRefused
 from harness.domain.operations.access import Actor, Role
@@ -31,7 +27,7 @@ EVE = Actor("eve", Role.ADMIN, "pr_eve")
 
 
 def spare(world: World) -> None:
-    chains.add(world.context(), EVE, "chat", Wanted("sim/better"), reason="spare")
+    fallback_chain.add(world.context(), EVE, "chat", Wanted("sim/better"), reason="spare")
 
 
 @pytest.fixture
@@ -51,7 +47,7 @@ def test_a_verdict_that_waits_for_approval_is_no_proof_for_a_fallback(asking: Wo
 
 def test_a_verdict_that_a_person_refused_is_no_proof_for_a_fallback(asking: World) -> None:
     made = asking.until_decided(asking.propose("sim/better").id)
-    propose.refuse(asking.context(), BEN, made.id, "unsafe")
+    submission.refuse(asking.context(), BEN, made.id, "unsafe")
 
     with pytest.raises(ProofRefused, match="no evidence"):
         spare(asking)
@@ -67,7 +63,7 @@ def test_what_its_rollout_took_from_the_route_comes_back_by_no_other_role(world:
         world.clock.advance(60)
         world.turn()
     assert world.get(made.id).phase is Phase.PROMOTED
-    canary_hands.by_hand(world.context(), BEN, "chat", Signal.ABORT, "it does harm")
+    operations.by_hand(world.context(), BEN, "chat", Signal.ABORT, "it does harm")
     assert world.get(made.id).phase is Phase.ROLLED_BACK
 
     with pytest.raises(ProofRefused, match="no evidence"):
@@ -84,7 +80,7 @@ def test_a_proposal_whose_rows_were_written_around_swapgate_is_not_decided(
         tx.alerts.tell([alert])
 
     with pytest.raises(ProofRefused, match="written around Swapgate"):
-        propose.approve(asking.context(), BEN, made.id)
+        submission.approve(asking.context(), BEN, made.id)
     with asking.store.read() as tx:
         with pytest.raises(ProofRefused):
             tampering.check(asking.context(), tx, replace(made, phase=Phase.EVALUATING))
@@ -110,8 +106,8 @@ def test_a_canary_takes_no_step_on_rows_that_were_written_around_swapgate(
         rollout = tx.rollouts.get(made.rollout or "")
     assert (rollout.step, rollout.live) == (0, True)
     with pytest.raises(ProofRefused, match="written around"):
-        canary_hands.by_hand(ctx, BEN, "chat", Signal.ADVANCE, "go on")
-    canary_hands.by_hand(ctx, BEN, "chat", Signal.ABORT, "it does harm")
+        operations.by_hand(ctx, BEN, "chat", Signal.ADVANCE, "go on")
+    operations.by_hand(ctx, BEN, "chat", Signal.ABORT, "it does harm")
     assert world.get(made.id).phase is Phase.ROLLED_BACK
 
 
@@ -119,9 +115,9 @@ def test_nothing_is_decided_before_the_log_was_read_to_its_end(
     asking: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = asking.until_decided(asking.propose("sim/better").id)
-    propose.approve(asking.context(), BEN, made.id)
-    monkeypatch.setattr(audited_rows, "EVENTS_PER_PAGE", 2)
-    monkeypatch.setattr(audited_rows, "PAGES_PER_TURN", 1)
+    submission.approve(asking.context(), BEN, made.id)
+    monkeypatch.setattr(state_audit, "EVENTS_PER_PAGE", 2)
+    monkeypatch.setattr(state_audit, "PAGES_PER_TURN", 1)
     ctx, turns = asking.context(), 0
     while asking.get(made.id).phase is Phase.AWAITING_APPROVAL and turns < 100:
         asking.turn(ctx)
@@ -143,7 +139,7 @@ def test_the_hold_does_not_rest_on_alerts_that_anybody_can_write(
     world.turn(ctx)
     with owned(world.store) as db:
         db.exec_driver_sql("UPDATE proposal SET reason = 'another'")
-    audited_rows.turn(ctx)
+    state_audit.turn(ctx)
     with written(world.store) as db:
         if hidden == "resolved":
             db.exec_driver_sql("UPDATE alert SET resolved_at = first_seen")
@@ -152,7 +148,7 @@ def test_the_hold_does_not_rest_on_alerts_that_anybody_can_write(
 
     with world.store.read() as tx, pytest.raises(ProofRefused, match="written around"):
         tampering.check(ctx, tx, replace(made, phase=Phase.EVALUATING))
-    audited_rows.turn(ctx)
+    state_audit.turn(ctx)
     with world.store.read() as tx:
         assert tampering.told(tx)
 
@@ -215,7 +211,7 @@ def test_a_verdict_is_a_look_also_where_its_samples_are_gone(world: World) -> No
     made = world.until_decided(world.propose("sim/worse").id)
 
     with world.store.read() as tx:
-        assert looks.taken(tx, replace(made, runs={}))
+        assert alpha_spending.taken(tx, replace(made, runs={}))
 
 
 @pytest.mark.parametrize(

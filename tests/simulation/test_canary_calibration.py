@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from harness.bench.canary_benchmark import INCIDENT, detect
 from harness.bench.canary_rules import e_fisher
 from harness.bench.canary_traffic import Traffic, Truth, simulate
-from harness.bench.canarybench import INCIDENT, detect
 from harness.domain.canary.guardrails import Tally
 from harness.domain.canary.ranking import place
 from harness.gate.online.assignment import ALARM_AT, log_srm

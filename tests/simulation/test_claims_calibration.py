@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from harness.bench.matrix import close_pairs, load
-from harness.bench.resample import resample
+from harness.bench.resampling import resample
+from harness.bench.score_matrix import close_pairs, load
 from harness.domain.evals.run import Claim, SuitePlan, SuiteRole
 from harness.gate.offline.costs import CostOutcome, judge_costs
 from harness.gate.offline.design import Design

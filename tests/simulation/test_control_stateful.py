@@ -27,10 +27,13 @@ from hypothesis.stateful import (
 
 from evals.provider import ProviderFailed
 from evals.samples import Item
-from harness.control import canary_hands, chains, propose, reconcile, routes
-from harness.control.chains import Wanted
-from harness.control.proofs import Waive
-from harness.control.propose import Wish
+from harness.control import reconciler
+from harness.control.canary import operations
+from harness.control.proposals import submission
+from harness.control.proposals.submission import Wish
+from harness.control.routing import fallback_chain, routes
+from harness.control.routing.chain_evidence import Waive
+from harness.control.routing.fallback_chain import Wanted
 from harness.domain.canary.rollout import RolloutState, Signal
 from harness.domain.errors import Conflict, IllegalTransition, SwapgateError
 from harness.domain.operations.access import SYSTEM, Actor, Role
@@ -106,7 +109,7 @@ class ControlPlane(RuleBasedStateMachine):
     def propose(self, route: str, model: str, asks: bool) -> None:  # noqa: FBT001 - drawn
         policy: Policy = approved() if asks else POLICY
         ctx = replace(self.ctx, policies={"default": policy})
-        self.attempt(lambda: propose.create(ctx, ANN, Wish(route, f"sim/{model}")))
+        self.attempt(lambda: submission.create(ctx, ANN, Wish(route, f"sim/{model}")))
 
     @rule(
         route=route_names,
@@ -161,29 +164,27 @@ class ControlPlane(RuleBasedStateMachine):
     @precondition(now_in(Phase.AWAITING_APPROVAL))
     @rule(who=people)
     def approve(self, who: Actor) -> None:
-        for each in propose.all_proposals(self.ctx, open_only=True):
-            self.attempt(partial(propose.approve, self.ctx, who, each.id))
+        for each in submission.all_proposals(self.ctx, open_only=True):
+            self.attempt(partial(submission.approve, self.ctx, who, each.id))
 
     @precondition(now_in(*UNDECIDED, Phase.AWAITING_APPROVAL))
     @rule(route=route_names, who=people, refuses=st.booleans())
     def end(self, route: str, who: Actor, refuses: bool) -> None:  # noqa: FBT001 - drawn
-        for each in propose.all_proposals(self.ctx, route=route, open_only=True):
+        for each in submission.all_proposals(self.ctx, route=route, open_only=True):
             if refuses:
-                self.attempt(partial(propose.refuse, self.ctx, who, each.id, "no"))
+                self.attempt(partial(submission.refuse, self.ctx, who, each.id, "no"))
             else:
-                self.attempt(partial(propose.cancel, self.ctx, ANN, each.id))
+                self.attempt(partial(submission.cancel, self.ctx, ANN, each.id))
 
     @precondition(now_in(Phase.CANARY))
     @rule(route=route_names, signal=st.sampled_from([Signal.PAUSE, Signal.RESUME]))
     def pause_or_resume(self, route: str, signal: Signal) -> None:
-        self.attempt(lambda: canary_hands.by_hand(self.ctx, BEN, route, signal, ""))
+        self.attempt(lambda: operations.by_hand(self.ctx, BEN, route, signal, ""))
 
     @precondition(now_in(Phase.CANARY))
     @rule(route=route_names)
     def abort(self, route: str) -> None:
-        self.attempt(
-            lambda: canary_hands.by_hand(self.ctx, BEN, route, Signal.ABORT, "a drill")
-        )
+        self.attempt(lambda: operations.by_hand(self.ctx, BEN, route, Signal.ABORT, "a drill"))
 
     @rule(route=route_names)
     def roll_back(self, route: str) -> None:
@@ -205,10 +206,10 @@ class ControlPlane(RuleBasedStateMachine):
         name, why = f"sim/{model}", "an outage"
         waive = Waive("a drill", timedelta(days=days)) if days else None
         if removes:
-            self.attempt(lambda: chains.remove(self.ctx, ADA, route, name, reason=why))
+            self.attempt(lambda: fallback_chain.remove(self.ctx, ADA, route, name, reason=why))
         else:
             wanted = Wanted(name, waive=waive)
-            self.attempt(lambda: chains.add(self.ctx, ADA, route, wanted, reason=why))
+            self.attempt(lambda: fallback_chain.add(self.ctx, ADA, route, wanted, reason=why))
 
     @rule(seconds=st.sampled_from([1.0, 30.0, 400.0, 3 * 86_400.0, 8 * 86_400.0]))
     def time_goes_by(self, seconds: float) -> None:
@@ -253,14 +254,14 @@ class ControlPlane(RuleBasedStateMachine):
     @precondition(now_in(*UNDER_WAY))
     @rule()
     def another_control_process_looks(self) -> None:
-        self.seen = propose.all_proposals(self.ctx, open_only=True)
+        self.seen = submission.all_proposals(self.ctx, open_only=True)
 
     @precondition(lambda plane: bool(plane.seen))
     @rule()
     def another_control_process_acts_on_what_it_saw(self) -> None:
         for each in self.seen:
             with suppress(Conflict, IllegalTransition):
-                reconcile._one(self.ctx, each)
+                reconciler._one(self.ctx, each)
 
     @invariant()
     def the_promise_holds(self) -> None:

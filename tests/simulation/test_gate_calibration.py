@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.bench.gatebench import Plan, run
-from harness.bench.generate import Kind, generated
-from harness.bench.matrix import close_pairs, load
-from harness.bench.measure import measure, theta0_of
-from harness.bench.resample import resample
+from harness.bench.gate_benchmark import Plan, run
+from harness.bench.gate_measurement import measure, theta0_of
+from harness.bench.resampling import resample
+from harness.bench.score_matrix import close_pairs, load
+from harness.bench.synthetic_scores import Kind, generated
 from harness.domain.evals.run import QUALITY_CLAIMS, Claim
 from harness.gate.offline.design import Design
 from harness.gate.offline.sequential import judge_many

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.bench.canary_guarded import Harm, rollout
-from harness.bench.canarybench import EVERYTHING, guarded
+from harness.bench.canary_benchmark import EVERYTHING, guarded
+from harness.bench.guarded_traffic import Harm, rollout
 from harness.domain.canary.guardrails import Guardrail, Tally
 from harness.domain.canary.observation import Block
 from harness.domain.canary.ranking import Measured, ranking

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.control import propose, routes, targets
-from harness.control.propose import Wish
+from harness.control.proposals import submission
+from harness.control.proposals.submission import Wish
+from harness.control.routing import routes, targets
 from harness.domain.evals.run import Claim
 from harness.domain.operations.access import SYSTEM
 from harness.domain.proposals.policy import Spend
@@ -50,7 +51,7 @@ def alphas(folder: Path, spend: Spend) -> list[float]:
         settings = RouteSettings(suites=(RouteSuite(name),))
         routes.create(ctx, SYSTEM, f"route-{number}", "sim/base", settings=settings)
         target = targets.add(ctx, ANN, TargetSeed("sim", "worse", {"seed": number}))
-        made = propose.create(ctx, ANN, Wish(f"route-{number}", target.id))
+        made = submission.create(ctx, ANN, Wish(f"route-{number}", target.id))
         world.until_decided(made.id)
         found.append(made.plans[0].alpha)
     return found

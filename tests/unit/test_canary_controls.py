@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from dashboard import canary_controls, canary_stories, wording
-from harness.control.reports import CanaryStatus
+from harness.control.proposals.comparison import CanaryStatus
 from harness.domain.canary.observation import Block
 from harness.domain.canary.rollout import Rollout, RolloutState, Signal
 from harness.domain.routing.target import Target

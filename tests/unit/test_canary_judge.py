@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.control.sparse import sparse
+from harness.control.hashable_form import sparse
 from harness.domain.canary.guardrails import (
     Guardrail,
     Guardrails,

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from harness.control import canary_plan
+from harness.control.canary import duration_estimate
 from harness.domain.canary.observation import TrafficTotal
 from harness.domain.evals.cost_forecast import billed
 from harness.domain.proposals.policy import CanaryPolicy
@@ -25,7 +25,7 @@ def recorded(requests: int, lasting: timedelta, charged: int = 0) -> list[Traffi
 
 
 def pace(totals: list[TrafficTotal]) -> Pace:
-    found = canary_plan.reckoned(totals, None, POLICY, NOW)
+    found = duration_estimate.reckoned(totals, None, POLICY, NOW)
     assert found is not None
     return found
 
@@ -61,4 +61,4 @@ def test_a_failure_rate_of_enough_requests_is_told_as_measured() -> None:
 
 
 def test_without_a_request_there_is_no_pace() -> None:
-    assert canary_plan.reckoned([], None, POLICY, NOW) is None
+    assert duration_estimate.reckoned([], None, POLICY, NOW) is None

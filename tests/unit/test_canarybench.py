@@ -6,12 +6,12 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
+from harness.bench.canary_benchmark import EVERYTHING, CanaryBench, Line, Plan, run
 from harness.bench.canary_chart import svg
-from harness.bench.canary_guarded import SIZE, Harm, rollout
 from harness.bench.canary_latency import ranks_of_rows
 from harness.bench.canary_rules import ALPHA, OURS, RULES, e_fisher
 from harness.bench.canary_traffic import Truth, simulate
-from harness.bench.canarybench import EVERYTHING, CanaryBench, Line, Plan, run
+from harness.bench.guarded_traffic import SIZE, Harm, rollout
 from harness.domain.canary.guardrails import Guardrail, Tally
 from harness.domain.canary.ranking import place
 from harness.gate.online.harm_evidence import trip

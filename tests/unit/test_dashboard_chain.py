@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from dashboard import chain
-from harness.control.chains import Entry
+from harness.control.routing.fallback_chain import Entry
 from harness.domain.routing.evidence import EvidenceKind, Waiver
 from harness.domain.routing.target import Target
 

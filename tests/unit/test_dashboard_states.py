@@ -15,8 +15,9 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard import acting, shell
 from harness.bootstrap import CONFIG_VARIABLE
-from harness.control import alerts, keys, switches, targets
-from harness.control.switches import Wanted
+from harness.control.operations import alerts, keys
+from harness.control.routing import kill_switch, targets
+from harness.control.routing.kill_switch import Wanted
 from harness.domain.errors import NotAllowed
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.operations.alerts import AlertKind
@@ -242,10 +243,10 @@ def test_a_switch_in_force_is_shown_on_every_page(
     ctx = shell.context()
     targets.put_provider(ctx, ANA, Provider("sim", "sim", "http://127.0.0.1:9/v1"))
     thrown, lifted = (
-        switches.throw(ctx, ANA, Wanted(force_of("provider:sim"), why), source=Source.CLI)
+        kill_switch.throw(ctx, ANA, Wanted(force_of("provider:sim"), why), source=Source.CLI)
         for why in (XSS, "a drill that is over")
     )
-    switches.lift(ctx, ANA, lifted.id, reason="over")
+    kill_switch.lift(ctx, ANA, lifted.id, reason="over")
 
     app = shown(monkeypatch, config, page)
 

@@ -6,12 +6,12 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
-from harness.bench.chart import svg
-from harness.bench.gatebench import Line, Plan, run
-from harness.bench.generate import Kind, generated
-from harness.bench.matrix import Matrix, close_pairs, load, row
-from harness.bench.resample import tilted
-from harness.bench.rules import OURS, RULES
+from harness.bench.gate_benchmark import Line, Plan, run
+from harness.bench.gate_chart import svg
+from harness.bench.gate_rules import OURS, RULES
+from harness.bench.resampling import tilted
+from harness.bench.score_matrix import Matrix, close_pairs, load, row
+from harness.bench.synthetic_scores import Kind, generated
 from harness.domain.errors import InputError
 from harness.domain.evals.run import QUALITY_CLAIMS, Claim
 

@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 
 from harness.cli.canary import described
-from harness.control import alerts, canary, canary_hands, holding, reconcile, reports
+from harness.control import reconciler
+from harness.control.canary import driver, operations
+from harness.control.canary import holds as holding
+from harness.control.operations import alerts
+from harness.control.proposals import comparison
 from harness.domain.canary.observation import Traffic
 from harness.domain.canary.rollout import Action, ActionKind, Rollout, Signal
 from harness.domain.errors import InputError
@@ -52,7 +56,7 @@ def up_to_the_next_step(world: World) -> None:
 
 
 def look(world: World, ctx: object) -> Action:
-    return canary.look(ctx, live(world))  # type: ignore[arg-type]
+    return driver.look(ctx, live(world))  # type: ignore[arg-type]
 
 
 @pytest.mark.req("F3")
@@ -64,14 +68,14 @@ def test_where_routers_fall_silent_it_holds_tells_once_and_goes_on(world: World)
 
     assert "no router has recorded anything of this route" in look(world, ctx).reason
     for _ in range(3):
-        reconcile.reconcile(ctx)
+        reconciler.reconcile(ctx)
     assert alerts.is_open(ctx, AlertKind.CANARY_HELD, live(world).id)
     assert live(world).step == 0
 
     requests(world, 50)
-    reconcile.reconcile(ctx)
+    reconciler.reconcile(ctx)
     assert live(world).step == 1
-    reconcile.reconcile(ctx)
+    reconciler.reconcile(ctx)
     assert not alerts.is_open(ctx, AlertKind.CANARY_HELD, live(world).id)
 
 
@@ -125,7 +129,7 @@ def test_a_canary_without_traffic_on_a_route_that_has_it_is_told_early(world: Wo
     world.clock.advance(700)
     requests(world, 900)
 
-    reconcile.reconcile(ctx)
+    reconciler.reconcile(ctx)
 
     with world.store.read() as tx:
         told = tx.alerts.newest(f"canary_held:{live(world).id}")
@@ -138,7 +142,7 @@ def test_a_router_with_an_old_snapshot_holds_the_next_step(world: World) -> None
     ctx = world.context()
     up_to_the_next_step(world)
     old = live(world)
-    reconcile.reconcile(ctx)
+    reconciler.reconcile(ctx)
     assert live(world).step == 1
     world.clock.advance(130)
     world.feed(blocks=4)
@@ -227,7 +231,7 @@ def test_an_alert_that_was_told_before_the_clock_was_set_back_still_ends(
     ctx = world.context()
     requests(world, 3000)
     world.clock.advance(125)
-    reconcile.reconcile(ctx)
+    reconciler.reconcile(ctx)
     assert alerts.is_open(ctx, AlertKind.CANARY_HELD, live(world).id)
 
     world.clock.jump(-3600)
@@ -255,15 +259,15 @@ def test_after_a_fault_of_a_router_it_holds_until_a_person_looked(world: World) 
     world.clock.advance(3600)
     for _ in range(3):
         requests(world, 50)
-        reconcile.reconcile(ctx)
+        reconciler.reconcile(ctx)
         alerts.turn(ctx)
     assert (live(world).step, look(world, ctx).kind) == (0, ActionKind.HOLD)
 
     with pytest.raises(InputError, match="reason"):
-        canary_hands.by_hand(ctx, BEN, "chat", Signal.RESUME, " ")
-    after = canary_hands.by_hand(ctx, BEN, "chat", Signal.RESUME, "a known bug, mended")
+        operations.by_hand(ctx, BEN, "chat", Signal.RESUME, " ")
+    after = operations.by_hand(ctx, BEN, "chat", Signal.RESUME, "a known bug, mended")
     assert (after.state, after.step_started_at) == (rollout.state, rollout.step_started_at)
-    reconcile.reconcile(ctx)
+    reconciler.reconcile(ctx)
     assert live(world).step == 1
     with world.store.read() as tx:
         (event,) = [e for e in tx.audit.all() if e.action == "canary.acknowledge"]
@@ -276,19 +280,19 @@ def test_after_a_fault_of_a_router_it_holds_until_a_person_looked(world: World) 
 @pytest.mark.req("F2", "F3")
 def test_status_says_that_faults_hold_it_how_many_and_why(world: World) -> None:
     ctx, rollout = world.context(), live(world)
-    assert reports.explained(ctx, "chat").status.held == []
+    assert comparison.explained(ctx, "chat").status.held == []
     for _ in range(3):
         router_fails(world, rollout.id)
         world.clock.advance(1)
 
-    status = reports.explained(ctx, "chat").status
+    status = comparison.explained(ctx, "chat").status
     (why,) = status.held
     assert why == status.faults
     for said in ("routers failed 3 times", "KeyError in a.py:7", "swapgate canary resume"):
         assert said in why
     assert ("held", why) in described(status)
-    canary_hands.by_hand(ctx, BEN, "chat", Signal.RESUME, "a known bug, mended")
-    assert reports.explained(ctx, "chat").status.held == []
+    operations.by_hand(ctx, BEN, "chat", Signal.RESUME, "a known bug, mended")
+    assert comparison.explained(ctx, "chat").status.held == []
 
 
 @pytest.mark.req("F3")
@@ -304,7 +308,7 @@ def test_a_fault_of_a_router_is_over_with_its_rollout_or_by_silence(world: World
     router_fails(world, rollout.id)
     router_fails(world, "route other", "route other")
     alerts.turn(ctx)
-    canary_hands.by_hand(ctx, BEN, "chat", Signal.ABORT, "enough")
+    operations.by_hand(ctx, BEN, "chat", Signal.ABORT, "enough")
 
     alerts.turn(ctx)
     assert not alerts.is_open(ctx, AlertKind.INTERNAL_ERROR, rollout.id)

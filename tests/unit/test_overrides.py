@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dashboard.views import routes as views
 from harness.config.routing import OverridesEntry
-from harness.control.sparse import sparse
+from harness.control.hashable_form import sparse
 from harness.domain.errors import InputError, NotAllowed, NotFound
 from harness.domain.routing.data_classes import at_least_as_strict, may_see
 from harness.domain.routing.overrides import (

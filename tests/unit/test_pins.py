@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from harness.control.standing import differing
+from harness.control.evals.proof_validity import differing
 from harness.domain.evals.pins import ServedModel, ServedPin, Sighting, replaced_by
 from harness.domain.evals.run import Claim, Sample, SuitePin, SuitePlan, SuiteRole
 from harness.gate.offline.pairs import pair_up

@@ -12,15 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.control import (
-    alerts,
-    audit_anchor,
-    audited_rows,
-    keys,
-    reconcile,
-    restores,
-    routes,
-)
+from harness.control import reconciler
+from harness.control.operations import alerts, audit_anchor, keys, restores, state_audit
+from harness.control.routing import routes
 from harness.domain.canary.observation import Traffic
 from harness.domain.errors import InputError, NotAllowed
 from harness.domain.operations.access import SYSTEM
@@ -323,16 +317,16 @@ def test_control_notices_by_the_end_of_its_log_and_goes_on_once_accepted(place: 
     ctx = replace(place.world.context(), anchor=anchor)
     place.back_up()
     place.describe("a")
-    audited_rows.turn(ctx)
+    state_audit.turn(ctx)
     place.restore()
-    audited_rows.turn(ctx)
+    state_audit.turn(ctx)
     assert alerts.is_open(ctx, AlertKind.AUDIT_BROKEN, "log")
 
-    assert "was restored" in reconcile.reconcile(ctx).failed[0]
+    assert "was restored" in reconciler.reconcile(ctx).failed[0]
     restores.accept(ctx, SYSTEM, reason="the disk died", above=9)
 
-    assert reconcile.reconcile(ctx).failed == ()
-    assert audited_rows.turn(ctx) == []
+    assert reconciler.reconcile(ctx).failed == ()
+    assert state_audit.turn(ctx) == []
     with ctx.store.read() as tx:
         assert audit_anchor.first_break(ctx, tx) is None
     assert not alerts.is_open(ctx, AlertKind.AUDIT_BROKEN, "log")

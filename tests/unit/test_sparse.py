@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, make_dataclass
 
 import pytest
 
-from harness.control.sparse import sparse
+from harness.control.hashable_form import sparse
 from harness.domain.content_hash import digest
 from harness.domain.proposals.policy import DEFAULT_STEPS, CanaryPolicy
 

@@ -11,7 +11,8 @@ from benchmarks.faults.gateways.chain import Limits
 from benchmarks.faults.routes import routes
 from benchmarks.router.peers.peer import Ask, Peer, Site
 from harness import bootstrap
-from harness.control import keys, seed
+from harness.control.operations import keys
+from harness.control.routing import seed
 from harness.domain.operations.access import SYSTEM
 
 KEY_FILE = "key"

@@ -1,0 +1,226 @@
+"""CanaryBench: how soon harm is seen, and how often a healthy canary is rolled back."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from harness.bench import canary_latency, guarded_traffic
+from harness.bench.canary_latency import Slow
+from harness.bench.canary_rules import ALPHA, OURS, RULES, SLOW, Rule
+from harness.bench.canary_traffic import Truth, simulate
+from harness.bench.guarded_traffic import Harm
+from harness.domain.canary.guardrails import Guardrails
+from harness.domain.proposals.policy import CanaryPolicy, Unit
+from harness.gate.online.rollout_evidence import watch
+
+# Canary failure rate; exposures after which a run counts as "never"; statistics.md 4: the most
+# at the median, and at 95 %.
+SICK: Final = (
+    (0.02, 6000, 1050, 3200),
+    (0.05, 1500, 95, 310),
+    (0.20, 1000, 10, 34),
+    (1.00, 1000, 2, 3),
+)
+HEALTHY_CAP: Final = 1000
+MOST_FALSE: Final = 0.05
+INCIDENT: Final = range(400, 420)
+LATENCIES: Final = tuple(Slow(f, s) for s in (0.6, 0.5, 0.7) for f in (1.0, 1.2, 2.0))
+LATENCY_CAP: Final = 600
+# One exposure in each block of 100: 100,000 requests.
+GUARDED_CAP: Final = 1000
+# Requests as units, alpha undivided by days: the level at which a false rollback is likeliest.
+TABLES: Final = ("errors", "latency", "guarded")
+SEED: Final = 5
+EVERYTHING: Final = CanaryPolicy(
+    unit=Unit.REQUEST, guardrails=replace(Guardrails(), judge=1.25)
+)
+HARMED_CAP: Final = 500
+GUARDED: Final[Mapping[str, tuple[Harm, range]]] = {
+    "healthy": (Harm(), range(0)),
+    "healthy, incident": (Harm(), INCIDENT),
+    "1.25 × slower, as tolerated": (Harm(slower=1.25), range(0)),
+    "5 % errors": (Harm(errors=0.05), range(0)),
+    "20 % errors": (Harm(errors=0.20), range(0)),
+    "2 × slower": (Harm(slower=2.0), range(0)),
+    "2 × longer": (Harm(longer=2.0), range(0)),
+    "20 % bad JSON": (Harm(bad_json=0.20), range(0)),
+}
+HEALTHY: Final = tuple(GUARDED)[:3]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """rollouts: simulated per cell.
+
+    Of the slow Mann-Whitney a fortieth; with all guardrails a quarter, or a tenth when the
+    canary is harmful; of healthy latencies three times as many.
+    """
+
+    rollouts: int = 400
+    seed: int = SEED
+    tables: Sequence[str] = TABLES
+
+
+@dataclass(frozen=True)
+class Line:
+    """One cell. exposures: canary units to the rollback, None for more than the cap.
+
+    rolled_back, never: shares of the rollouts. false: a rollback would be one.
+    """
+
+    table: str
+    rule: str
+    case: str
+    cap: int
+    rollouts: int
+    median: int | None
+    p95: int | None
+    rolled_back: float
+    false: bool
+
+    @property
+    def never(self) -> float:
+        return 1.0 - self.rolled_back
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What statistics.md 4 and the guarantee promise of our rule."""
+
+    what: str
+    found: float
+    limit: float
+
+    @property
+    def reached(self) -> bool:
+        return self.found <= self.limit
+
+
+@dataclass(frozen=True)
+class CanaryBench:
+    plan: Plan
+    lines: tuple[Line, ...]
+    goals: tuple[Goal, ...]
+
+
+def run(plan: Plan, progress: Callable[[str], None] = lambda _: None) -> CanaryBench:
+    measured = {"errors": _errors, "latency": _latencies, "guarded": _guarded}
+    lines = [line for table in plan.tables for line in measured[table](plan, progress)]
+    return CanaryBench(plan, tuple(lines), tuple(_goals(lines)))
+
+
+def detect(
+    rule: Rule,
+    truth: Truth,
+    *,
+    cap: int,
+    rollouts: int,
+    seed: int = SEED,
+    incident: Sequence[int] = (),
+) -> list[float]:
+    """Exposures to the rollback, inf for never, of each. A seed gives all rules one traffic."""
+    found = []
+    for index in range(rollouts):
+        rng = np.random.default_rng([seed, index, round(truth.canary * 1000)])
+        exposures = rule(simulate(truth, cap // truth.canaries, rng, incident))
+        found.append(math.inf if exposures is None else float(exposures))
+    return found
+
+
+def _errors(plan: Plan, progress: Callable[[str], None]) -> Iterator[Line]:
+    cases: list[tuple[str, Truth, int, Sequence[int]]] = [
+        (_percent(rate), Truth(canary=rate), cap, ()) for rate, cap, _, _ in SICK
+    ]
+    cases += [("healthy", Truth(), HEALTHY_CAP, ())]
+    cases += [("healthy, incident", Truth(), HEALTHY_CAP, tuple(INCIDENT))]
+    for name, rule in RULES.items():
+        progress(name)
+        rollouts = max(10, plan.rollouts // 40) if name in SLOW else plan.rollouts
+        for case, truth, cap, incident in cases:
+            found = detect(
+                rule, truth, cap=cap, rollouts=rollouts, seed=plan.seed, incident=incident
+            )
+            yield _line("errors", name, case, cap, found, false=truth == Truth())
+
+
+def _latencies(plan: Plan, progress: Callable[[str], None]) -> Iterator[Line]:
+    progress("latency")
+    for slow in LATENCIES:
+        found = [
+            canary_latency.exposures(
+                slow,
+                cap=LATENCY_CAP,
+                alpha=ALPHA,
+                seed=[plan.seed, index, int(slow.sigma * 10)],
+            )
+            for index in range(plan.rollouts * (3 if slow.factor == 1.0 else 1))
+        ]
+        case = f"× {slow.factor:g}, sd of logs {slow.sigma:g}"
+        yield _line("latency", "ranks", case, LATENCY_CAP, found, false=slow.factor == 1.0)
+
+
+def _guarded(plan: Plan, progress: Callable[[str], None]) -> Iterator[Line]:
+    for case, (harm, incident) in GUARDED.items():
+        progress(f"all guardrails, {case}")
+        healthy = case in HEALTHY
+        cap = GUARDED_CAP if healthy else HARMED_CAP
+        number = max(5, plan.rollouts // (4 if healthy else 10))
+        found = [
+            guarded(harm, cap=cap, seed=[plan.seed, index], incident=incident)
+            for index in range(number)
+        ]
+        yield _line("guarded", "all guardrails", case, cap, found, false=healthy)
+
+
+def guarded(harm: Harm, *, cap: int, seed: Sequence[int], incident: range = range(0)) -> float:
+    """Exposures until the product's own `watch` rolls back; inf for never within the cap."""
+    rng = np.random.default_rng(seed)
+    blocks = guarded_traffic.rollout(harm, EVERYTHING, blocks=cap, rng=rng, incident=incident)
+    tripped = watch(blocks, EVERYTHING).block
+    return math.inf if tripped is None else tripped + 1.0
+
+
+def _line(
+    table: str, rule: str, case: str, cap: int, found: Sequence[float], *, false: bool
+) -> Line:
+    exposures = np.array(found)
+    return Line(
+        table=table,
+        rule=rule,
+        case=case,
+        cap=cap,
+        rollouts=len(found),
+        median=_at(exposures, 0.5),
+        p95=_at(exposures, 0.95),
+        rolled_back=float(np.isfinite(exposures).mean()),
+        false=false,
+    )
+
+
+def _at(exposures: np.ndarray, share: float) -> int | None:
+    value = float(np.quantile(exposures, share, method="higher"))
+    return int(value) if math.isfinite(value) else None
+
+
+def _goals(lines: Sequence[Line]) -> Iterator[Goal]:
+    ours = {line.case: line for line in lines if line.rule == OURS}
+    for rate, _, median, p95 in SICK if ours else ():
+        line = ours[_percent(rate)]
+        yield Goal(f"{line.case}: exposures, median", _exposures(line.median), median)
+        yield Goal(f"{line.case}: exposures, 95 %", _exposures(line.p95), p95)
+    for line in lines:
+        if (line.false and line.table != "errors") or (line.false and line.rule == OURS):
+            yield Goal(
+                f"{line.rule}, {line.case}: false rollbacks", line.rolled_back, MOST_FALSE
+            )
+
+
+def _exposures(found: int | None) -> float:
+    return math.inf if found is None else float(found)
+
+
+def _percent(rate: float) -> str:
+    return f"{rate * 100:g} % errors"

@@ -1,0 +1,139 @@
+"""GateBench: every rule on every matrix, claim and size; and whether ours keeps its word."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from harness.bench.gate_measurement import Cell, measure
+from harness.bench.gate_rules import OURS, PAIRED_T, RULES
+from harness.bench.score_matrix import Matrix, ModelPair, close_pairs
+from harness.domain.evals.run import QUALITY_CLAIMS, Claim
+
+SIZES: Final = (200, 500)
+FIVE, TEN = 0.05, 0.10
+# statistics.md 4: what the gate has to reach on every matrix.
+MOST_FALSE_MEAN: Final = 0.055
+MOST_FALSE_WORST: Final = 0.065
+MOST_ITEMS_SHARE: Final = 260 / 500
+MOST_POWER_LOST: Final = 0.06
+
+
+@dataclass(frozen=True)
+class Plan:
+    """replications: per pair at the null. power: per pair where the candidate is better."""
+
+    replications: int = 2000
+    power: int = 200
+    pairs: int = 6
+    seed: int = 11
+    sizes: Sequence[int] = SIZES
+    claims: Sequence[Claim] = QUALITY_CLAIMS
+
+
+@dataclass(frozen=True)
+class Line:
+    """One rule on one matrix. Shares of 1; items: mean number used, of `n`.
+
+    false_mean, false_worst: promotions of a candidate that is exactly at the null, over the
+    pairs and of the worst. five, ten: promotions of one that is so many points above it.
+    """
+
+    matrix: str
+    claim: Claim
+    n: int
+    rule: str
+    pairs: int
+    false_mean: float
+    false_worst: float
+    five: float
+    ten: float
+    items_null: float
+    items_five: float
+    items_ten: float
+
+    @property
+    def spent_ten(self) -> float:
+        """Money at +10 points, as a share of asking every item."""
+        return self.items_ten / self.n
+
+
+@dataclass(frozen=True)
+class Missed:
+    """A goal that our rule did not reach."""
+
+    matrix: str
+    claim: Claim
+    n: int
+    what: str
+    found: float
+    limit: float
+
+
+@dataclass(frozen=True)
+class GateBench:
+    plan: Plan
+    lines: tuple[Line, ...]
+    missed: tuple[Missed, ...]
+
+
+def run(
+    matrices: Sequence[Matrix], plan: Plan, progress: Callable[[str], None] = lambda _: None
+) -> GateBench:
+    """Raises InputError for a matrix without usable pairs, before anything is measured."""
+    paired = [(matrix.name, close_pairs(matrix, plan.pairs)) for matrix in matrices]
+    lines: list[Line] = []
+    for name, pairs in paired:
+        for claim in plan.claims:
+            for n in plan.sizes:
+                progress(f"{name}, {claim.value}, {n} items")
+                lines += _lines(name, pairs, claim, n, plan)
+    return GateBench(plan, tuple(lines), tuple(_missed(lines)))
+
+
+def _lines(
+    name: str, pairs: Sequence[ModelPair], claim: Claim, n: int, plan: Plan
+) -> Iterator[Line]:
+    def cells(lift: float, replications: int) -> dict[str, Cell]:
+        return measure(pairs, claim, n=n, lift=lift, replications=replications, seed=plan.seed)
+
+    null, five, ten = (
+        cells(0.0, plan.replications),
+        cells(FIVE, plan.power),
+        cells(TEN, plan.power),
+    )
+    for rule in RULES:
+        yield Line(
+            matrix=name,
+            claim=claim,
+            n=n,
+            rule=rule,
+            pairs=len(pairs),
+            false_mean=null[rule].mean,
+            false_worst=null[rule].worst,
+            five=five[rule].mean,
+            ten=ten[rule].mean,
+            items_null=null[rule].items,
+            items_five=five[rule].items,
+            items_ten=ten[rule].items,
+        )
+
+
+def _missed(lines: Sequence[Line]) -> Iterator[Missed]:
+    fixed = {(each.matrix, each.claim, each.n): each for each in lines if each.rule == PAIRED_T}
+    for line in lines:
+        if line.rule != OURS:
+            continue
+        lost = fixed[line.matrix, line.claim, line.n].five - line.five
+        checks = [
+            ("false promotions, mean", line.false_mean, MOST_FALSE_MEAN),
+            ("false promotions, worst pair", line.false_worst, MOST_FALSE_WORST),
+        ]
+        # The other two are promised for superiority and suites of 500 items or more.
+        if line.claim is Claim.SUPERIOR and line.n >= 500:
+            checks += [
+                ("share of the items at +10", line.spent_ten, MOST_ITEMS_SHARE),
+                ("power lost at +5 against the paired t", lost, MOST_POWER_LOST),
+            ]
+        for what, found, limit in checks:
+            if not found <= limit:
+                yield Missed(line.matrix, line.claim, line.n, what, found, limit)

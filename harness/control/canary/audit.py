@@ -1,0 +1,193 @@
+"""What an action on a canary was decided from, kept with it; and the same decision again."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from hashlib import sha256
+from typing import Any, Final
+
+from harness.control.context import Context
+from harness.control.hashable_form import sparse
+from harness.domain.canary.observation import Block
+from harness.domain.canary.rollout import Action, Rollout, RolloutState, Signal
+from harness.domain.content_hash import canonical_json, digest
+from harness.domain.errors import InputError, NotFound, SwapgateError
+from harness.domain.operations.access import SYSTEM
+from harness.domain.operations.audit import AuditEvent
+from harness.gate.online import policy as gate_policy
+from harness.gate.online.assignment import BY_PERIOD, POOLED
+from harness.ports import Transaction
+
+# What the evidence asks for by itself; the others come from people or from the proof.
+_OF_EVIDENCE: Final = frozenset(
+    {
+        Signal.ENOUGH,
+        Signal.STEP_DONE,
+        Signal.HARM,
+        Signal.SILENT,
+        Signal.UNDECIDED,
+        Signal.BAKED,
+    }
+)
+PROMOTED: Final = "canary.promote"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayedAction:
+    """differences: what does not agree, in words; empty when all does.
+
+    stored_sha256, again_sha256: of the whole decision, in canonical form. blocks: that it was
+    decided from. decided: the decision, None when it cannot be made again.
+    """
+
+    event: AuditEvent
+    rollout: str
+    stored_sha256: str
+    again_sha256: str
+    blocks: int
+    decided: Action | None
+    differences: tuple[str, ...]
+
+    @property
+    def agrees(self) -> bool:
+        return not self.differences
+
+
+def inputs_of(
+    ctx: Context, tx: Transaction, seen: Rollout, action: Action | None
+) -> dict[str, object]:
+    """For the audit log: enough to decide again to the same bytes, and to see tampering.
+
+    seen: the rollout before the action. action: what was decided, None for a person's hand:
+    then it is what the evidence says at this moment. Never fails: what ends a canary must not.
+    """
+    try:
+        at = ctx.clock.now() if action is None else _at(action)
+        blocks = tx.observations.blocks(seen.id)
+        last = max((each.number for each in blocks), default=0)
+        used = _until(blocks, last if action is None else int(_figure(action, "last_block")))
+        again = gate_policy.decide(seen, used, at)
+    except (SwapgateError, ValueError) as error:
+        return {"inputs_unreadable": str(error)}
+    return {
+        "inputs": {
+            "at": at.isoformat(),
+            "state": seen.state.value,
+            "step": seen.step,
+            "step_started_at": seen.step_started_at.isoformat(),
+            "bake_ends_at": seen.bake_ends_at.isoformat() if seen.bake_ends_at else None,
+            "version": seen.version,
+            "blocks": len(used),
+            "last_block": max((each.number for each in used), default=0),
+            "blocks_sha256": _blocks_sha256(used),
+            "policy_sha256": digest(sparse(seen.policy)),
+            "split_rule": BY_PERIOD,
+        },
+        "decided_sha256": sha256(action_bytes(again)).hexdigest(),
+    }
+
+
+def replay(ctx: Context, number: int) -> ReplayedAction:
+    """Decide an action again, from the stored blocks.
+
+    number: of its audit event. Raises NotFound, InputError for an event that has no inputs.
+    """
+    with ctx.store.read() as tx:
+        event = tx.audit.get(number)
+        if event is None:
+            raise NotFound(f"the audit log has no event {number}; `swapgate audit tail` lists")
+        inputs = event.details.get("inputs")
+        if not event.action.startswith("canary.") or not isinstance(inputs, Mapping):
+            raise InputError(
+                f"event {number} ({event.action}) keeps no inputs of a canary's decision; "
+                "`swapgate canary explain ROUTE` lists those that do"
+            )
+        broken = tx.audit.first_break()
+        rollout = tx.rollouts.get(str(event.details["rollout"]))
+        stored = tx.observations.blocks(rollout.id)
+    differences = []
+    if broken is not None and broken <= number:
+        differences.append(f"the audit log is broken at event {broken}")
+    blocks = _until(stored, int(inputs["last_block"]))
+    differences += _unlike(inputs, rollout, blocks)
+    before, after, decided = str(event.details["decided_sha256"]), "", None
+    try:
+        # What was decided before rules had numbers was decided by the first.
+        rule = int(inputs.get("split_rule", POOLED))
+        seen, at = _seen(rollout, inputs), _time(inputs["at"])
+        decided = gate_policy.decide(seen, blocks, at, split_rule=rule)
+        after = sha256(action_bytes(decided)).hexdigest()
+    except (SwapgateError, ValueError) as error:
+        differences.append(str(error))
+    if after and after != before:
+        differences.append("the stored blocks give another decision than the stored one")
+    if decided is not None:
+        differences += _not_asked(event, decided)
+    return ReplayedAction(
+        event, rollout.id, before, after, len(blocks), decided, tuple(differences)
+    )
+
+
+def action_bytes(action: Action) -> bytes:
+    """Everything a decision says, in one canonical form. Raises ValueError for NaN."""
+    return canonical_json(sparse(action)).encode()
+
+
+def _unlike(inputs: Mapping[str, Any], rollout: Rollout, blocks: Sequence[Block]) -> list[str]:
+    found = []
+    if len(blocks) != inputs["blocks"]:
+        found.append(f"{inputs['blocks']} blocks were used, and {len(blocks)} are stored")
+    elif _blocks_sha256(blocks) != inputs["blocks_sha256"]:
+        found.append("the stored blocks are not those that were used")
+    if digest(sparse(rollout.policy)) != inputs["policy_sha256"]:
+        found.append("the rollout's stored policy is not the one that it was decided by")
+    return found
+
+
+def _not_asked(event: AuditEvent, decided: Action) -> list[str]:
+    """Where the system did what its evidence did not ask for."""
+    if "local_abort" in event.details:
+        # A router's own guard asked, by what it saw before these blocks were complete.
+        return []
+    did = event.action.removeprefix("canary.")
+    wanted = Signal.PROVEN.value if event.action == PROMOTED else did
+    evident = {each.value for each in _OF_EVIDENCE} | {Signal.PROVEN.value}
+    asked = decided.signal.value if decided.signal else "none"
+    if event.actor != SYSTEM.name or wanted not in evident or wanted == asked:
+        return []
+    return [f"what was done is {did}, and what the evidence asks for is {asked}"]
+
+
+def _seen(rollout: Rollout, inputs: Mapping[str, Any]) -> Rollout:
+    ends = inputs["bake_ends_at"]
+    return replace(
+        rollout,
+        state=RolloutState(inputs["state"]),
+        step=int(inputs["step"]),
+        step_started_at=_time(inputs["step_started_at"]),
+        bake_ends_at=_time(ends) if ends else None,
+        version=int(inputs["version"]),
+    )
+
+
+def _until(blocks: Sequence[Block], last: int) -> Sequence[Block]:
+    return [each for each in blocks if each.number <= last]
+
+
+def _blocks_sha256(blocks: Sequence[Block]) -> str:
+    found = sha256()
+    for block in sorted(blocks, key=lambda each: each.number):
+        found.update(canonical_json(sparse(block)).encode())
+    return found.hexdigest()
+
+
+def _at(action: Action) -> datetime:
+    return _time(_figure(action, "at"))
+
+
+def _figure(action: Action, name: str) -> str:
+    return str(action.figures[name])
+
+
+def _time(text: object) -> datetime:
+    return datetime.fromisoformat(str(text))

@@ -1,0 +1,61 @@
+"""After a promotion: the incumbent before it keeps a small share, and harm that shows late
+brings it back by itself."""
+
+from harness.control.canary import driver, holds
+from harness.control.context import Context
+from harness.control.routing import routes
+from harness.domain.canary.rollout import Action, Rollout, Signal
+from harness.domain.canary.rollout import moved as rollout_moved
+from harness.domain.formatting import readable
+from harness.domain.operations.access import SYSTEM, Actor
+from harness.domain.routing.route_changes import EndBake
+from harness.ports import Transaction
+
+
+def turn(ctx: Context, seen: Rollout) -> list[str]:
+    """One look at a promotion that bakes; what was done, in words."""
+    action = driver.look(ctx, seen)
+    holds.tell(ctx, seen)
+    with ctx.store.read() as tx:
+        ours = _held_back(tx, seen)
+    if ours and action.signal is None:
+        return []
+    with ctx.store.write() as tx:
+        rollout = tx.rollouts.get(seen.id)
+        if rollout.version != seen.version:
+            return []
+        if not _held_back(tx, rollout):
+            because = "the route was changed by another: nothing is left to compare with"
+            over(ctx, tx, SYSTEM, rollout, Signal.BASE_CHANGED, because)
+        elif action.signal is Signal.HARM:
+            because = readable(action.reason)
+            driver.end(ctx, tx, SYSTEM, rollout, Signal.HARM, because, action)
+        else:
+            because = readable(action.reason)
+            over(ctx, tx, SYSTEM, rollout, Signal.BAKED, because, action)
+    return [f"{seen.proposal}: {action.kind.value}: {because}"]
+
+
+def over(
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    rollout: Rollout,
+    signal: Signal,
+    because: str,
+    action: Action | None = None,
+) -> Rollout:
+    """The bake ends, and the promotion stands. action: what asked. Raises IllegalTransition."""
+    after = rollout_moved(rollout, signal, ctx.clock.now(), because)
+    if _held_back(tx, rollout):
+        route = routes.existing(tx, rollout.route)
+        driver.commit(ctx, tx, actor, route, EndBake(rollout.route, rollout.id), because)
+    figures = driver.evidence_of(ctx, tx, rollout, action)
+    driver.audit(ctx, tx, actor, f"canary.{signal.value}", after, because, figures)
+    return tx.rollouts.save(after)
+
+
+def _held_back(tx: Transaction, rollout: Rollout) -> bool:
+    route = tx.routing.route(rollout.route)
+    holdback = route.holdback if route else None
+    return holdback is not None and holdback.rollout == rollout.id

@@ -1,0 +1,452 @@
+"""A proposal's canary: opened with a verdict, moved by evidence, ended by harm or people."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from harness.control.canary import audit as canary_actions
+from harness.control.canary import holds, worker_aborts
+from harness.control.context import Context
+from harness.control.evals import proof_validity, recomputation
+from harness.control.operations import alerts
+from harness.control.proposals import rule_tightening
+from harness.control.routing import fallback_chain, routes
+from harness.domain.canary.observation import UnitRule
+from harness.domain.canary.rollout import Action, ActionKind, Rollout, RolloutState, Signal
+from harness.domain.canary.rollout import moved as rollout_moved
+from harness.domain.errors import NotFound, ProofRefused, SignatureInvalid, StaleWrite
+from harness.domain.evals.run import Passed, Verdict
+from harness.domain.formatting import readable
+from harness.domain.operations.access import SYSTEM, Actor
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.proposals.proposal import Event, Proposal, moved
+from harness.domain.routing.route_changes import (
+    Abort,
+    Change,
+    Promote,
+    RaiseWeight,
+    Restore,
+    StartCanary,
+)
+from harness.domain.routing.table import Route
+from harness.gate.offline.recomputation import Agreement
+from harness.gate.online import policy as gate_policy
+from harness.gate.online.assignment import ALARM_AT
+from harness.ports import Transaction
+
+# Among an action's figures: why the stored scores do not give the verdict.
+UNPROVEN: Final = "evidence_mismatch"
+
+
+def open_canary(
+    ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed, event: Event
+) -> Proposal:
+    """Rollout, routing table and proposal in one unit of work: all of it, or none.
+
+    Raises ProofRefused when the verdict holds no more, RevisionConflict when another writer
+    was first.
+    """
+    now = ctx.clock.now()
+    proof_validity.demand(ctx, tx, proof)
+    recomputation.demand(ctx, tx, proof, proposal)
+    rule_tightening.demand(ctx, tx, proposal)
+    route = routes.existing(tx, proposal.route)
+    policy = proposal.policy.canary
+    rollout = Rollout(
+        id=ctx.chance.token("r_"),
+        proposal=proposal.id,
+        route=proposal.route,
+        incumbent=proposal.incumbent,
+        candidate=proposal.candidate,
+        verdict=proof.id,
+        policy=policy,
+        salt=ctx.chance.token("salt_"),
+        step=0,
+        state=RolloutState.WAITING,
+        started_at=now,
+        step_started_at=now,
+        updated_at=now,
+    )
+    tx.rollouts.add(rollout)
+    change = StartCanary(
+        route=proposal.route,
+        proof=proof,
+        rollout=rollout.id,
+        weight_bps=policy.steps[0].weight_bps,
+        salt=rollout.salt,
+        unit_rule=UnitRule.of(policy, now),
+    )
+    commit(ctx, tx, SYSTEM, route, change, f"{proof.words}: {proof.reason}")
+    after = replace(moved(proposal, event, now), rollout=rollout.id)
+    return tx.proposals.save(after)
+
+
+def look(ctx: Context, rollout: Rollout) -> Action:
+    """What the evidence asks for now, and whether the proof allows it; changes nothing."""
+    with ctx.store.read() as tx:
+        decided = holds.held(ctx, tx, rollout, look_in(ctx, tx, rollout))
+        action = _allowed(ctx, tx, rollout, decided)
+        return worker_aborts.confirmed(tx, rollout, action)
+
+
+def look_in(ctx: Context, tx: Transaction, rollout: Rollout) -> Action:
+    """What the evidence asks for, within a unit of work."""
+    blocks = tx.observations.blocks(rollout.id)
+    return gate_policy.decide(rollout, blocks, ctx.clock.now())
+
+
+def _allowed(ctx: Context, tx: Transaction, rollout: Rollout, action: Action) -> Action:
+    """Users leave a model that was never measured, or may not see their data, at once; with any
+    other change of what the proof rests on, the canary goes no further and a person looks.
+    """
+    if not rollout.live or action.signal is Signal.HARM:
+        return action
+    try:
+        proof = tx.verdicts.get(rollout.verdict)
+    except (NotFound, SignatureInvalid) as error:
+        why = f"its proof is gone: {error}"
+        return replace(action, kind=ActionKind.ROLLBACK, signal=Signal.STALE, reason=why)
+    unreadable = proof_validity.unreadable(proof)
+    gone = not unreadable and proof_validity.replaced_candidate(tx, proof) is not None
+    if unreadable or gone or proof_validity.not_cleared(ctx, tx, proof):
+        why = f"the proof is {proof_validity.of(ctx, tx, proof).words}"
+        return replace(action, kind=ActionKind.ROLLBACK, signal=Signal.STALE, reason=why)
+    if moved := proof_validity.moved(ctx, tx, proof):
+        return _held_by_move(rollout, action, moved_words(moved))
+    onward = action.signal in (Signal.STEP_DONE, Signal.PROVEN)
+    return _proven(ctx, tx, rollout, proof, action) if onward else action
+
+
+def _proven(
+    ctx: Context, tx: Transaction, rollout: Rollout, proof: Verdict, action: Action
+) -> Action:
+    """A step up, or a pause where the proof does not carry it."""
+    found = proof_validity.of(ctx, tx, proof)
+    if not found.holds:
+        why = (
+            f"the proof is {found.words}. It goes no further: put that back and resume, or "
+            "abort and propose again"
+        )
+        return replace(action, kind=ActionKind.PAUSE, signal=Signal.PAUSE, reason=why)
+    return _recomputed(ctx, tx, rollout, proof, action)
+
+
+def moved_words(moved: Sequence[str]) -> str:
+    """moved: as `standing.moved` has it."""
+    if not moved:
+        return ""
+    return f"{'; '.join(moved)}. It goes no further: abort it and propose again."
+
+
+def _held_by_move(rollout: Rollout, action: Action, why: str) -> Action:
+    """Nobody measured what answers now, and an admin's act is no harm: the share stays."""
+    if rollout.state is RolloutState.PAUSED:
+        return replace(action, kind=ActionKind.HOLD, signal=None, reason=why)
+    return replace(action, kind=ActionKind.PAUSE, signal=Signal.PAUSE, reason=why)
+
+
+def _recomputed(
+    ctx: Context, tx: Transaction, rollout: Rollout, proof: Verdict, action: Action
+) -> Action:
+    """Where the scores do not give the verdict any more, nothing shows that the candidate is
+    good enough: users leave it. Where only a figure is another, the scores and what they
+    decide are as they were: it goes no further, and a person looks.
+    """
+    proposal = tx.proposals.get(rollout.proposal)
+    found = recomputation.recompute_stored(ctx, tx, proof, proposal)
+    if found.agrees:
+        return action
+    figures = {**action.figures, UNPROVEN: found.words}
+    if found.agreement is Agreement.DIFFERS:
+        why = f"the stored scores do not give verdict {proof.id} any more: {found.words}"
+        kind, signal = ActionKind.ROLLBACK, Signal.STALE
+    else:
+        why = (
+            f"verdict {proof.id} is decided alike and with other figures: {found.words}. It "
+            "goes no further: find out why and resume, or abort and propose again"
+        )
+        kind, signal = ActionKind.PAUSE, Signal.PAUSE
+    return replace(action, kind=kind, signal=signal, reason=why, figures=figures)
+
+
+def step(
+    ctx: Context, tx: Transaction, proposal: Proposal, seen: Rollout, action: Action
+) -> Rollout:
+    """Apply the action to rollout, routing table and proposal in one unit of work.
+
+    seen: the rollout that the action was decided for. Raises StaleWrite when it has moved.
+    """
+    rollout = tx.rollouts.get(seen.id)
+    if rollout.version != seen.version:
+        raise StaleWrite(f"rollout {seen.id} moved on since it was looked at: look again")
+    route = routes.existing(tx, rollout.route)
+    if not _still_ours(route, rollout):
+        return end(
+            ctx, tx, SYSTEM, rollout, Signal.BASE_CHANGED, "the route was changed by another"
+        )
+    if UNPROVEN in action.figures:
+        words = str(action.figures[UNPROVEN])
+        recomputation.tell(ctx, tx, proposal, rollout.verdict, words)
+    match action.signal:
+        case None:
+            return rollout
+        case Signal.HARM | Signal.STALE:
+            return end(ctx, tx, SYSTEM, rollout, action.signal, readable(action.reason), action)
+        case Signal.PROVEN:
+            return promote(ctx, tx, SYSTEM, rollout, proposal, action)
+        case signal:
+            return move(ctx, tx, SYSTEM, rollout, signal, readable(action.reason), action)
+
+
+def move(
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    rollout: Rollout,
+    signal: Signal,
+    because: str,
+    action: Action | None = None,
+) -> Rollout:
+    """A rollout that stays live: another state, perhaps another share. action: what asked.
+
+    Raises IllegalTransition, RevisionConflict.
+    """
+    after = rollout_moved(rollout, signal, ctx.clock.now(), because)
+    if after.step != rollout.step:
+        route = routes.existing(tx, rollout.route)
+        change = RaiseWeight(rollout.route, rollout.id, after.current.weight_bps)
+        commit(ctx, tx, actor, route, change, because)
+    figures = evidence_of(ctx, tx, rollout, action)
+    saved = tx.rollouts.save(after)
+    audit(ctx, tx, actor, f"canary.{signal.value}", after, because, figures)
+    _tell_if_paused(ctx, tx, after, because)
+    return saved
+
+
+def _tell_if_paused(ctx: Context, tx: Transaction, after: Rollout, because: str) -> None:
+    if after.state is not RolloutState.PAUSED:
+        return
+    alerts.tell(
+        ctx,
+        tx,
+        AlertKind.CANARY_PAUSED,
+        after.id,
+        subject=f"route {after.route}",
+        title=f"the canary of route {after.route} is paused and waits for a person",
+        text=because,
+    )
+
+
+def watch_ratio(ctx: Context, rollout: Rollout, action: Action) -> None:
+    """Tell once when the canary's share of traffic is not the planned one (statistics.md).
+
+    It is over with the next step, or once a person resumed and the split is right since.
+    """
+    if not rollout.live:
+        return
+    wrong = _log_srm(action) >= ALARM_AT
+    told = alerts.is_open(ctx, AlertKind.SAMPLE_RATIO, rollout.id)
+    if wrong is told:
+        return
+    with ctx.store.write() as tx:
+        if told:
+            alerts.end(ctx, tx, AlertKind.SAMPLE_RATIO, rollout.id)
+            return
+        alerts.tell(
+            ctx,
+            tx,
+            AlertKind.SAMPLE_RATIO,
+            rollout.id,
+            subject=f"route {rollout.route}",
+            title=f"the canary of route {rollout.route} gets another share than planned",
+            text=f"Planned: {rollout.current.weight_bps / 100:g} %. {readable(action.reason)}",
+        )
+
+
+def _log_srm(action: Action) -> float:
+    found = action.figures.get("log_srm")
+    return found if isinstance(found, float) else 0.0
+
+
+def promote(
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    rollout: Rollout,
+    proposal: Proposal,
+    action: Action,
+) -> Rollout:
+    """The candidate becomes the incumbent; the old one keeps a share while the bake lasts.
+
+    action: who asks for it, the data or a person, and the evidence at this moment. Raises
+    ProofRefused.
+    """
+    because, signal = readable(action.reason), action.signal or Signal.PROVEN
+    proof = tx.verdicts.get(rollout.verdict)
+    if not isinstance(proof, Passed):
+        raise ProofRefused(f"verdict {rollout.verdict} is {proof.outcome}, not passed")
+    proof_validity.demand(ctx, tx, proof)
+    recomputation.demand(ctx, tx, proof, proposal)
+    now = ctx.clock.now()
+    policy = rollout.policy
+    change = Promote(rollout.route, proof, policy.bake_bps if policy.bake_s else 0)
+    commit(ctx, tx, actor, routes.existing(tx, rollout.route), change, because)
+    after = tx.rollouts.save(rollout_moved(rollout, signal, now, because))
+    tx.proposals.save(moved(proposal, Event.HEALTHY, now, because))
+    figures = evidence_of(ctx, tx, rollout, action)
+    audit(ctx, tx, actor, canary_actions.PROMOTED, after, because, figures)
+    name = _name(tx, rollout.candidate)
+    alerts.tell(
+        ctx,
+        tx,
+        AlertKind.PROMOTED,
+        rollout.id,
+        subject=f"route {rollout.route}",
+        title=f"{name} is now the model of route {rollout.route}",
+        text=f"It took the place of {_name(tx, rollout.incumbent)}. {because}",
+    )
+    return after
+
+
+def end(
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    rollout: Rollout,
+    signal: Signal,
+    because: str,
+    action: Action | None = None,
+) -> Rollout:
+    """Back to the incumbent before it. Needs no proof, and works whatever else changed.
+
+    action: what asked, None for a person or for the route itself.
+    """
+    now = ctx.clock.now()
+    route = routes.existing(tx, rollout.route)
+    back: Change | None = None
+    if route.canary is not None and route.canary.rollout == rollout.id:
+        back = Abort(rollout.route, rollout.id)
+    elif route.holdback is not None and route.holdback.rollout == rollout.id:
+        back = Restore(rollout.route, rollout.incumbent)
+    if back is not None:
+        commit(ctx, tx, actor, route, back, because)
+    after = tx.rollouts.save(rollout_moved(rollout, signal, now, because))
+    proposal = tx.proposals.get(rollout.proposal)
+    event = {
+        Signal.HARM: Event.HARM,
+        Signal.BASE_CHANGED: Event.BASE_CHANGED,
+        Signal.STALE: Event.STALE,
+    }
+    tx.proposals.save(moved(proposal, event.get(signal, Event.CANCELLED), now, because))
+    figures = evidence_of(ctx, tx, rollout, action)
+    audit(ctx, tx, actor, f"canary.{signal.value}", after, because, figures)
+    if signal in (Signal.HARM, Signal.STALE):
+        stays = _left_chain(ctx, tx, actor, rollout, signal, because)
+        alerts.tell(
+            ctx,
+            tx,
+            AlertKind.ROLLED_BACK,
+            rollout.id,
+            subject=f"route {rollout.route}",
+            title=_rolled_back(rollout),
+            text=f"{_name(tx, rollout.incumbent)} serves all users again, "
+            f"{_name(tx, rollout.candidate)} none{stays}. {because}",
+        )
+    return after
+
+
+def _left_chain(
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    rollout: Rollout,
+    signal: Signal,
+    because: str,
+) -> str:
+    """What did harm to users is no fallback either. In words: what stays one all the same."""
+    route = routes.existing(tx, rollout.route)
+    if rollout.candidate not in route.fallbacks:
+        return ""
+    why = ""
+    if signal is Signal.HARM:
+        try:
+            fallback_chain.take_out(ctx, tx, actor, route, rollout.candidate, because)
+        except ProofRefused as error:
+            why = f" ({error})"  # users go back to the incumbent whatever the chain holds
+        else:
+            return ", also not as a fallback"
+    name = _name(tx, rollout.candidate)
+    return (
+        f"; as a fallback it stays{why}: `swapgate route fallback remove {route.name} {name} "
+        "--reason …` takes it out"
+    )
+
+
+def _rolled_back(rollout: Rollout) -> str:
+    what = "promotion" if rollout.baking else "canary"
+    return f"the {what} of route {rollout.route} was rolled back"
+
+
+def _name(tx: Transaction, target: str) -> str:
+    known = tx.routing.targets().get(target)
+    return known.name if known else target
+
+
+def live(tx: Transaction, route: str) -> Rollout:
+    """The route's rollout, live or in its bake. Raises NotFound."""
+    routes.existing(tx, route)
+    for rollout in (*tx.rollouts.live(), *tx.rollouts.baking()):
+        if rollout.route == route:
+            return rollout
+    raise NotFound(f"route {route!r} has no live canary; `swapgate canary status` lists them")
+
+
+def _still_ours(route: Route, rollout: Rollout) -> bool:
+    ours = route.canary is not None and route.canary.rollout == rollout.id
+    return ours and route.incumbent == rollout.incumbent
+
+
+def commit(
+    ctx: Context, tx: Transaction, actor: Actor, route: Route, change: Change, reason: str
+) -> None:
+    tx.routing.commit(
+        change,
+        expected_version=route.version,
+        actor=actor.name,
+        reason=reason,
+        now=ctx.clock.now(),
+    )
+
+
+def evidence_of(
+    ctx: Context, tx: Transaction, seen: Rollout, action: Action | None
+) -> dict[str, object]:
+    """An action's figures and inputs, for the audit log. seen: the rollout before it."""
+    inputs = canary_actions.inputs_of(ctx, tx, seen, action)
+    if action is None:
+        return inputs
+    return {
+        "log_e": action.log_e,
+        "exposures": action.exposures,
+        "log_certificate": action.log_certificate,
+        **action.figures,
+        **inputs,
+    }
+
+
+def audit(
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    action: str,
+    rollout: Rollout,
+    because: str,
+    figures: dict[str, object] | None = None,
+) -> None:
+    tx.audit.append(
+        at=ctx.clock.now(),
+        actor=actor,
+        action=action,
+        subject=f"route {rollout.route}",
+        details={"rollout": rollout.id, "reason": because, **(figures or {})},
+    )

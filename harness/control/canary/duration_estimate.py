@@ -1,0 +1,128 @@
+"""How long a canary will take on a route at today's traffic, before it starts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from harness.control.context import Context
+from harness.control.routing import routes
+from harness.domain.canary.observation import Block, TrafficTotal, covered_s
+from harness.domain.errors import NotFound
+from harness.domain.proposals.policy import CanaryPolicy, Unit
+from harness.domain.proposals.proposal import Proposal
+from harness.domain.routing.table import Arm
+from harness.gate.planning import ramp
+from harness.gate.planning.ramp import Pace, StepPlan
+from harness.gate.text import ramp_plan
+from harness.ports import Transaction
+
+TODAY: Final = timedelta(hours=24)
+# A rate from fewer requests is not this route's; `p0` is the policy's own idea of normal.
+FEWEST_REQUESTS: Final = 100
+MOST_ROLLOUTS: Final = 20
+# Of blocks: fewer minutes than this are no pace of new keys.
+SHORTEST_S: Final = 600.0
+
+
+@dataclass(frozen=True)
+class RampPlan:
+    """pace: None where no request was recorded in 24 hours: then no step has a time."""
+
+    route: str
+    policy: CanaryPolicy
+    pace: Pace | None
+    steps: tuple[StepPlan, ...]
+    options: tuple[str, ...]
+    words: str
+
+    @property
+    def in_time(self) -> bool:
+        return bool(self.steps) and all(step.in_time for step in self.steps)
+
+
+def of_route(ctx: Context, route: str, policy: str | None = None) -> RampPlan:
+    """policy: its name, None for the route's. Raises NotFound for either."""
+    with ctx.store.read() as tx:
+        found = routes.existing(tx, route)
+        name = policy or found.settings.policy
+        if name not in ctx.policies:
+            known = ", ".join(sorted(ctx.policies))
+            raise NotFound(f"there is no policy {name!r}; the file has {known}")
+        return of_policy(ctx, tx, route, ctx.policies[name].canary)
+
+
+def of_wish(ctx: Context, proposal: Proposal) -> RampPlan:
+    """Of a proposal, stored or only planned: its policy is its own."""
+    with ctx.store.read() as tx:
+        return of_policy(ctx, tx, proposal.route, proposal.policy.canary)
+
+
+def of_policy(ctx: Context, tx: Transaction, route: str, policy: CanaryPolicy) -> RampPlan:
+    """The plan of one policy's steps."""
+    pace = pace_of(ctx, tx, route, policy)
+    if pace is None:
+        return RampPlan(route, policy, None, (), (), ramp_plan.no_traffic(route))
+    steps = ramp.plan(policy, pace)
+    known = tx.routing.route(route)
+    may_mirror = known is not None and not known.settings.side_effects
+    options = ramp_plan.options(policy, pace, steps, may_mirror=may_mirror)
+    words = ramp_plan.answer(policy, pace, steps) + ramp_plan.before(policy, pace)
+    return RampPlan(route, policy, pace, steps, options, words)
+
+
+def pace_of(ctx: Context, tx: Transaction, route: str, policy: CanaryPolicy) -> Pace | None:
+    """Today's: of the last 24 hours. None without a request."""
+    now = ctx.clock.now()
+    totals = tx.observations.totals(since=now - TODAY, route=route)
+    units = _units_per_hour(tx, route, policy) if policy.unit is Unit.SESSION else None
+    return reckoned(totals, units, policy, now)
+
+
+def reckoned(
+    totals: Sequence[TrafficTotal], units: float | None, policy: CanaryPolicy, now: datetime
+) -> Pace | None:
+    """units: new keys an hour, None where nobody counted them. None without a request."""
+    requests = sum(each.requests for each in totals)
+    if not requests:
+        return None
+    per_hour = requests * 3600.0 / covered_s(totals, now)
+    rate = _failure_rate(totals)
+    return Pace(
+        units_per_hour=min(per_hour, units) if units else per_hour,
+        requests_per_hour=per_hour,
+        failure_rate=policy.p0 if rate is None else rate,
+        measured=units is not None or policy.unit is Unit.REQUEST,
+        rate_measured=rate is not None,
+    )
+
+
+def _failure_rate(totals: Sequence[TrafficTotal]) -> float | None:
+    """Share of its requests that the incumbent failed, whatever answered then; None of few."""
+    own = [each for each in totals if each.arm == Arm.INCUMBENT.value]
+    asked = sum(each.requests for each in own)
+    if asked < FEWEST_REQUESTS:
+        return None
+    return sum(each.charged for each in own) / asked
+
+
+def _units_per_hour(tx: Transaction, route: str, policy: CanaryPolicy) -> float | None:
+    """New keys an hour, as the route's newest rollouts counted them; None if none did."""
+    for rollout in tx.rollouts.list(route=route, limit=MOST_ROLLOUTS):
+        if rollout.policy.unit is not policy.unit:
+            continue
+        if pace := units_per_hour(tx.observations.blocks(rollout.id)):
+            return pace
+    return None
+
+
+def units_per_hour(blocks: Sequence[Block]) -> float | None:
+    """Of all arms, from the blocks' times; None where they are too few to tell."""
+    if not blocks:
+        return None
+    began = min(block.opened_at for block in blocks)
+    ended = max(block.closed_at for block in blocks)
+    seconds = (ended - began).total_seconds()
+    if seconds < SHORTEST_S:
+        return None
+    return sum(block.units for block in blocks) * 3600.0 / seconds

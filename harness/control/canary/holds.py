@@ -1,0 +1,132 @@
+"""Holds a canary while its data or its clock cannot be trusted; it goes on by itself."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from harness.control.context import Context
+from harness.control.operations import alerts, tampering
+from harness.domain.canary.observation import Block, Traffic
+from harness.domain.canary.rollout import Action, ActionKind, Rollout, RolloutState, Signal
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.safe_time import later
+from harness.gate.online import holds
+from harness.ports import Transaction
+
+# What ends a bake takes its control away: that needs data as a step up does.
+ONWARD: Final = frozenset({Signal.STEP_DONE, Signal.PROVEN, Signal.BAKED})
+BY_TIME: Final = frozenset({Signal.SILENT, Signal.UNDECIDED, Signal.BAKED})
+SEEN: Final = timedelta(hours=2)
+
+
+def held(ctx: Context, tx: Transaction, rollout: Rollout, action: Action) -> Action:
+    """The action, or a hold with its reason where it would move on untrusted data."""
+    ctx.clock_watch.look(ctx.clock.now(), ctx.clock.monotonic())
+    why = ""
+    if action.signal in BY_TIME:
+        why = _false_expiry(ctx, rollout)
+    if not why and action.signal in ONWARD:
+        why = _distrusted(ctx, tx, rollout)
+    if not why and action.signal in ONWARD:
+        proposal = tx.proposals.get(rollout.proposal)
+        if tampered := tampering.reason_to_hold(ctx, tx, proposal):
+            return replace(
+                action, kind=ActionKind.HOLD, signal=None, reason=f"On hold: {tampered}"
+            )
+    if not why and action.signal in ONWARD and (faults := internal_errors(tx, rollout)):
+        return replace(action, kind=ActionKind.HOLD, signal=None, reason=faults)
+    if not why:
+        return action
+    reason = f"On hold: {why}. It goes on by itself after that."
+    return replace(action, kind=ActionKind.HOLD, signal=None, reason=reason)
+
+
+def internal_errors(tx: Transaction, rollout: Rollout) -> str:
+    """Where a router has failed within it, and nobody has acknowledged that: how often, the
+    last one, and what to do. Empty where none has.
+    """
+    found = tx.alerts.newest(f"{AlertKind.INTERNAL_ERROR.value}:{rollout.id}")
+    if found is None or not found.open:
+        return ""
+    times = "once" if found.count == 1 else f"{found.count:,} times"
+    return (
+        f"On hold: routers failed {times} in requests of this route (alert internal_error), so "
+        "that what they recorded may be missing or wrong. The last time at "
+        f"{found.last_seen:%Y-%m-%d %H:%M} UTC: {found.text.strip().rstrip('.')}. `swapgate "
+        "canary resume` with a reason says that a person looked, and it goes on."
+    )
+
+
+def tell(ctx: Context, rollout: Rollout) -> None:
+    """Once per cause; its end as well."""
+    onward = rollout.state in (RolloutState.WAITING, RolloutState.MEASURING)
+    if not onward and not rollout.baking:
+        return
+    with ctx.store.read() as tx:
+        why = _distrusted(ctx, tx, rollout)
+    if bool(why) == alerts.is_open(ctx, AlertKind.CANARY_HELD, rollout.id):
+        return
+    with ctx.store.write() as tx:
+        if not why:
+            alerts.end(ctx, tx, AlertKind.CANARY_HELD, rollout.id)
+            return
+        alerts.tell(
+            ctx,
+            tx,
+            AlertKind.CANARY_HELD,
+            rollout.id,
+            subject=f"route {rollout.route}",
+            title=f"the {_what(rollout)} of route {rollout.route} is on hold",
+            text=f"{why[0].upper()}{why[1:]}.",
+        )
+
+
+def _what(rollout: Rollout) -> str:
+    return "bake" if rollout.baking else "canary"
+
+
+def _distrusted(ctx: Context, tx: Transaction, rollout: Rollout) -> str:
+    now = ctx.clock.now()
+    if ctx.clock_watch.unsettled(ctx.clock.monotonic()):
+        return "this machine's clock was set a moment ago"
+    if until := ctx.clock_watch.lives_again_until(now):
+        return (
+            "this machine's clock was set back: old rows cannot be told from new ones before "
+            f"{until:%H:%M:%S} UTC"
+        )
+    blocks = tx.observations.blocks(rollout.id)
+    traffic = _traffic(tx, rollout, blocks, now)
+    unsure = holds.gap(traffic, now) or holds.ahead(traffic, now) or holds.clocks(blocks, now)
+    if unsure or rollout.baking:
+        return unsure
+    weight = rollout.current.weight_bps
+    units = sum(each.canary_units for each in blocks if each.weight_bps == weight)
+    return holds.stale(rollout, blocks, now) or holds.no_units(rollout, traffic, units, now)
+
+
+def _traffic(
+    tx: Transaction, rollout: Rollout, blocks: Sequence[Block], now: datetime
+) -> Sequence[Traffic]:
+    """Of the last two hours; after a longer silence, with the hours before it.
+
+    Who is silent since before the rollout's first block was heard before its start, if ever.
+    """
+    recent = tx.observations.traffic(since=now - SEEN, route=rollout.route)
+    heard = [row.minute for row in recent] or [each.closed_at for each in blocks]
+    last = max(heard, default=rollout.started_at)
+    if now - last < SEEN - holds.BEFORE_GAP:
+        return recent
+    return tx.observations.traffic(since=last - SEEN, route=rollout.route)
+
+
+def _false_expiry(ctx: Context, rollout: Rollout) -> str:
+    """A deadline that passed by the wall clock alone, which somebody set, has not passed."""
+    deadline = later(rollout.step_started_at, rollout.current.deadline_s)
+    ends = rollout.bake_ends_at or deadline
+    if ctx.clock_watch.steady(ctx.clock.now()) >= ends:
+        return ""
+    what = "bake" if rollout.baking else "step"
+    return (
+        f"this machine's clock was set, and the {what}'s time is not up by the time that passed"
+    )

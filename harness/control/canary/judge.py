@@ -1,0 +1,30 @@
+"""A policy's judge of canaries, when a proposal is made: later the router asks for itself."""
+
+from harness.control.context import Context
+from harness.control.routing import data_class_checks
+from harness.domain.canary import judge as canary_judge
+from harness.domain.errors import InputError
+from harness.domain.proposals.policy import Policy
+from harness.domain.routing.table import Route
+from harness.ports import Transaction
+
+
+def check_wish(ctx: Context, tx: Transaction, route: Route, policy: Policy) -> None:
+    """Before anything is paid for.
+
+    Raises InputError for a judge that could not be asked, NotAllowed for one whose provider may
+    not see the route's class of data (D8).
+    """
+    canary_judge.check(policy.canary)
+    judge = policy.canary.judge
+    if judge is None:
+        return
+    target = judge.target
+    data_class_checks.check(ctx, route.settings, [target], route=route.name)
+    provider = tx.providers.all().get(target.provider)
+    if provider is None or target.model not in provider.prices:
+        raise InputError(
+            f"policy {policy.name!r} has its canaries judged by {target.name}, within "
+            f"${judge.max_usd:g}, and its price is not known: set "
+            f"providers.{target.provider}.prices"
+        )

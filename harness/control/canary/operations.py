@@ -1,0 +1,182 @@
+"""A person's hand on a canary: pause, resume, advance, abort, promote now, finish the bake."""
+
+from dataclasses import dataclass, replace
+
+from harness.control.canary import bake, driver, worker_aborts
+from harness.control.context import Context
+from harness.control.evals import proof_validity, recomputation
+from harness.control.operations import alerts, tampering
+from harness.control.proposals import approvals, four_eyes
+from harness.domain.canary.rollout import (
+    BY_HAND,
+    ONWARD_BY_HAND,
+    Action,
+    ActionKind,
+    Rollout,
+    RolloutState,
+    Signal,
+)
+from harness.domain.errors import (
+    IllegalTransition,
+    InputError,
+    ProofRefused,
+    StaleWrite,
+)
+from harness.domain.formatting import readable
+from harness.domain.operations.access import Actor, Role
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.operations.audit import require_reason
+from harness.domain.proposals.proposal import ApprovalKind, Proposal
+from harness.gate.text.warnings import objections
+from harness.ports import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """warnings: what the data say against what was done all the same."""
+
+    rollout: Rollout
+    warnings: tuple[str, ...] = ()
+
+
+def by_hand(
+    ctx: Context,
+    actor: Actor,
+    route: str,
+    signal: Signal,
+    reason: str,
+    *,
+    seen: int | None = None,
+) -> Rollout:
+    """As `moved`, without the warnings."""
+    return moved(ctx, actor, route, signal, reason, seen=seen).rollout
+
+
+def moved(
+    ctx: Context,
+    actor: Actor,
+    route: str,
+    signal: Signal,
+    reason: str,
+    *,
+    seen: int | None = None,
+) -> Moved:
+    """Move the route's canary, or end its bake.
+
+    seen: the rollout's version that the person looked at; None takes what is stored. Raises
+    NotFound when there is none, IllegalTransition when its state does not allow it, StaleWrite
+    when it moved since it was seen, InputError without a reason, NotAllowed for the proposer of
+    what would go on (`four_eyes.check`), ProofRefused as `_promote_now` says.
+    """
+    actor.require(Role.APPROVER)
+    if signal not in BY_HAND:
+        raise InputError(f"that is for the evidence to say, not for a person: {signal.value}")
+    why = require_reason(reason, f"to {signal.value} by hand")
+    because = f"{signal.value} by {actor.name}: {why}"
+    with recomputation.told(ctx), ctx.store.write() as tx:
+        rollout = _in_reach(tx, actor, route, signal, seen)
+        match signal:
+            case Signal.ABORT:
+                return Moved(driver.end(ctx, tx, actor, rollout, signal, because))
+            case Signal.PROMOTE:
+                return _promote_now(ctx, tx, actor, rollout, reason, because)
+            case Signal.FINISH:
+                if not rollout.baking:
+                    raise IllegalTransition(
+                        f"the canary of {route} is {rollout.state.value}: only a bake, after "
+                        "the promotion, is finished by hand"
+                    )
+                return Moved(bake.over(ctx, tx, actor, rollout, signal, because))
+            case Signal.ADVANCE:
+                _demand(ctx, tx, rollout)
+                found, against = _check_harmless(ctx, tx, rollout)
+                asked = replace(found, kind=ActionKind.ADVANCE, signal=signal, reason=because)
+                done = driver.move(ctx, tx, actor, rollout, signal, because, asked)
+                return Moved(done, against)
+            case Signal.RESUME:
+                proof_validity.demand(ctx, tx, tx.verdicts.get(rollout.verdict))
+                looked = _acknowledged(ctx, tx, actor, rollout, because)
+                if looked and rollout.state is not RolloutState.PAUSED:
+                    return Moved(rollout)
+            case _:
+                pass
+        return Moved(driver.move(ctx, tx, actor, rollout, signal, because))
+
+
+def _in_reach(
+    tx: Transaction, actor: Actor, route: str, signal: Signal, seen: int | None
+) -> Rollout:
+    """The route's canary as this person saw it, which he may move so."""
+    rollout = driver.live(tx, route)
+    if seen not in (None, rollout.version):
+        raise StaleWrite(
+            f"the canary of {route} is at version {rollout.version}, not {seen}: "
+            "look at it again, then decide"
+        )
+    if signal in ONWARD_BY_HAND:
+        four_eyes.check(tx, actor, tx.proposals.get(rollout.proposal), signal.value)
+    return rollout
+
+
+def _demand(ctx: Context, tx: Transaction, rollout: Rollout) -> None:
+    proof = tx.verdicts.get(rollout.verdict)
+    proposal = tx.proposals.get(rollout.proposal)
+    if tampered := tampering.reason_to_hold(ctx, tx, proposal):
+        raise ProofRefused(f"the canary of {rollout.route} is held: {tampered}")
+    proof_validity.demand(ctx, tx, proof)
+    recomputation.demand(ctx, tx, proof, proposal)
+
+
+def _acknowledged(
+    ctx: Context, tx: Transaction, actor: Actor, rollout: Rollout, because: str
+) -> bool:
+    """A person has looked at the faults of routers within it. Whether there were any."""
+    if not alerts.acknowledge(ctx, tx, AlertKind.INTERNAL_ERROR, rollout.id):
+        return False
+    driver.audit(ctx, tx, actor, "canary.acknowledge", rollout, because)
+    return True
+
+
+def _promote_now(
+    ctx: Context, tx: Transaction, actor: Actor, rollout: Rollout, reason: str, because: str
+) -> Moved:
+    """Without the rest of the ramp, not without proof.
+
+    Raises ProofRefused when the verdict is not valid any more or the data show harm.
+    """
+    proposal = tx.proposals.get(rollout.proposal)
+    action, against = _check_harmless(ctx, tx, rollout)
+    asked = replace(
+        action,
+        kind=ActionKind.PROMOTE,
+        signal=Signal.PROMOTE,
+        reason=f"{because}. {readable(action.reason)}",
+    )
+    approvals.record(ctx, tx, actor, proposal, ApprovalKind.PROMOTION, reason)
+    approved = _approved(proposal, actor)
+    return Moved(driver.promote(ctx, tx, actor, rollout, approved, asked), against)
+
+
+def _approved(proposal: Proposal, actor: Actor) -> Proposal:
+    """With this approver, if none has approved it before: the database holds the four eyes."""
+    if proposal.approver is not None:
+        return proposal
+    return replace(proposal, approver=actor.name, approved_verdict=proposal.verdict)
+
+
+def _check_harmless(
+    ctx: Context, tx: Transaction, rollout: Rollout
+) -> tuple[Action, tuple[str, ...]]:
+    """What the data say, and what they say against it, which the audit log keeps as well.
+
+    Raises ProofRefused when they, or a router's own guard, ask for the rollback.
+    """
+    action = worker_aborts.confirmed(tx, rollout, driver.look_in(ctx, tx, rollout))
+    if action.signal is Signal.HARM:
+        raise ProofRefused(
+            f"the canary of {rollout.route} goes back, not on: {readable(action.reason)}"
+        )
+    against = tuple(objections(action.figures))
+    if not against:
+        return action, ()
+    return replace(action, figures={**action.figures, "warnings": [*against]}), against

@@ -1,0 +1,1 @@
+"""Drift watches: incumbents measured again and again, and what changed in their answers."""

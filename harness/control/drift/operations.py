@@ -1,0 +1,76 @@
+"""What people do about drift: measure at once, accept what there is now."""
+
+from harness.control.context import Context
+from harness.control.drift import watches
+from harness.control.drift.watches import Watched
+from harness.control.routing import routes
+from harness.domain.drift.watch import Check, Watch, WatchState
+from harness.domain.errors import Conflict, InputError, NotFound
+from harness.domain.operations.access import Actor, Role
+from harness.ports import Transaction
+
+
+def run_now(ctx: Context, actor: Actor, route: str, *, suite: str = "") -> list[Check]:
+    """Ask again at once, whatever the schedule says. What runs already is given as it is.
+
+    Raises NotFound where nothing is watched, Conflict while found drift waits for a person.
+    """
+    actor.require(Role.PROPOSER)
+    started = []
+    with ctx.store.write() as tx:
+        for pair in _of_route(ctx, tx, route, suite):
+            watch = watches.open_of(tx, pair)
+            if watch is not None and watch.state is WatchState.DRIFTED:
+                raise Conflict(
+                    f"suite {pair.suite} has found drift on route {route}: see `swapgate drift "
+                    f"show {route}`, then `swapgate drift accept {route} --reason …`"
+                )
+            if watch is None:
+                watch = watches.begin(
+                    ctx, tx, actor, pair, watches.plan_of(ctx, pair), "asked for by hand"
+                )
+            else:
+                watches.ask(ctx, tx, pair, watch)
+            if watch is not None:
+                started.append(tx.drift.checks(watch.id)[-1])
+                watches.audit(ctx, tx, actor, "drift.run", watch, {"run": started[-1].run})
+    return started
+
+
+def accept(
+    ctx: Context, actor: Actor, route: str, *, reason: str, suite: str = ""
+) -> list[Watch]:
+    """Take the model as it answers now for the one to compare with: a new baseline is measured.
+
+    The run that raised the alarm is not it: a baseline chosen for its scores is biased.
+    Raises NotFound where nothing is watched, InputError without a reason, NotAllowed.
+    """
+    actor.require(Role.APPROVER)
+    if not reason.strip():
+        raise InputError("a new baseline needs a reason: the audit log keeps it")
+    opened = []
+    with ctx.store.write() as tx:
+        for pair in _of_route(ctx, tx, route, suite):
+            before = watches.open_of(tx, pair)
+            if before is not None:
+                watches.close(ctx, tx, before)
+            watch = watches.begin(ctx, tx, actor, pair, watches.plan_of(ctx, pair), reason)
+            if watch is not None:
+                opened.append(watch)
+    return opened
+
+
+def _of_route(ctx: Context, tx: Transaction, route: str, suite: str) -> list[Watched]:
+    routes.existing(tx, route)
+    found = [
+        pair
+        for pair in watches.watched(ctx, tx)
+        if route in pair.routes and suite in ("", pair.suite)
+    ]
+    if not found:
+        which = f"suite {suite!r}" if suite else "no suite"
+        raise NotFound(
+            f"{which} watches route {route!r}: give a suite of the route a `drift` section in "
+            "the configuration (docs/drift.md)"
+        )
+    return found

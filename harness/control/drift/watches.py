@@ -1,0 +1,147 @@
+"""Drift watches as they are opened, asked and closed. Each in the caller's unit of work."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from harness.control.context import Context
+from harness.control.operations import alerts
+from harness.domain.drift.watch import (
+    Check,
+    CheckState,
+    DriftPlan,
+    DriftPolicy,
+    Watch,
+    WatchState,
+)
+from harness.domain.errors import Conflict
+from harness.domain.evals.run import RUNNABLE, Budget, EvalRun, RunState
+from harness.domain.operations.access import Actor
+from harness.domain.operations.alerts import AlertKind
+from harness.ports import Transaction
+
+OURS: Final = (AlertKind.DRIFT, AlertKind.SERVED_MODEL, AlertKind.JOB_FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """An incumbent with a suite that watches it. routes: that it serves, with this suite."""
+
+    target: str
+    suite: str
+    routes: tuple[str, ...]
+    policy: DriftPolicy
+
+
+def watched(ctx: Context, tx: Transaction) -> list[Watched]:
+    """What the routing table and the configuration ask to be watched."""
+    by_pair: dict[tuple[str, str], list[str]] = {}
+    for name, route in sorted(tx.routing.table().routes.items()):
+        for each in route.settings.suites:
+            if each.suite in ctx.drift:
+                by_pair.setdefault((route.incumbent, each.suite), []).append(name)
+    return [
+        Watched(target, suite, tuple(names), ctx.drift[suite])
+        for (target, suite), names in sorted(by_pair.items())
+    ]
+
+
+def plan_of(ctx: Context, pair: Watched) -> DriftPlan:
+    pin = ctx.suites.pin(pair.suite)
+    items = min(pair.policy.items or pin.items, pin.items)
+    return DriftPlan(pin.digest, items, pair.policy.epochs, pair.policy.alpha)
+
+
+def begin(
+    ctx: Context, tx: Transaction, actor: Actor, pair: Watched, plan: DriftPlan, reason: str
+) -> Watch | None:
+    """A new watch with its baseline's run; None when another was first."""
+    now = ctx.clock.now()
+    watch = Watch(
+        id=ctx.chance.token("dw_"),
+        target=pair.target,
+        suite=pair.suite,
+        plan=plan,
+        state=WatchState.WATCHING,
+        opened_at=now,
+        opened_by=actor.name,
+        reason=reason,
+    )
+    tx.suites.put(ctx.suites.pin(pair.suite), now)
+    if not tx.drift.open(watch):
+        return None
+    ask(ctx, tx, pair, watch)
+    details = {"target": pair.target, "suite": pair.suite, "reason": reason}
+    audit(ctx, tx, actor, "drift.baseline", watch, details)
+    return watch
+
+
+def ask(ctx: Context, tx: Transaction, pair: Watched, watch: Watch) -> Check | None:
+    """A run, and the check that waits for it; None when one runs already."""
+    checks = tx.drift.checks(watch.id)
+    if checks and checks[-1].state is CheckState.RUNNING:
+        return None
+    now, plan = ctx.clock.now(), watch.plan
+    run = EvalRun(
+        id=ctx.chance.token("run_"),
+        suite=watch.suite,
+        suite_digest=plan.suite_digest,
+        target=watch.target,
+        # Its own order: never a proposal's, so that no verdict shares these runs.
+        order_seed=int(plan.suite_digest[16:24], 16),
+        epochs=plan.epochs,
+        wanted=plan.items,
+        state=RunState.QUEUED,
+        created_at=now,
+        budget=Budget(pair.policy.max_tokens, pair.policy.max_cost_usd),
+    )
+    tx.runs.add(run)
+    check = Check(watch=watch.id, number=len(checks), run=run.id, started_at=now)
+    if not tx.drift.start(check):
+        raise Conflict(f"{watch.id}: another control process has just started a run; try again")
+    return check
+
+
+def open_of(tx: Transaction, pair: Watched) -> Watch | None:
+    pairs = {(each.target, each.suite): each for each in tx.drift.watches(open_only=True)}
+    return pairs.get((pair.target, pair.suite))
+
+
+def close(ctx: Context, tx: Transaction, watch: Watch) -> bool:
+    """False when another was first."""
+    now = ctx.clock.now()
+    closed = replace(watch, state=WatchState.CLOSED, closed_at=now)
+    if not tx.drift.save(closed):
+        return False
+    for check in tx.drift.checks(watch.id):
+        if check.state is CheckState.RUNNING:
+            tx.drift.end(
+                replace(
+                    check,
+                    state=CheckState.NOT_MEASURED,
+                    ended_at=now,
+                    message="the watch was closed",
+                )
+            )
+            if tx.runs.get(check.run).state in RUNNABLE:
+                tx.runs.set_state(check.run, RunState.STOPPED, "nothing waits for it any more")
+    for kind in OURS:
+        alerts.end(ctx, tx, kind, watch.id)
+    return True
+
+
+def audit(
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    action: str,
+    watch: Watch,
+    details: Mapping[str, object],
+) -> None:
+    tx.audit.append(
+        at=ctx.clock.now(),
+        actor=actor,
+        action=action,
+        subject=f"drift watch {watch.id}",
+        details=details,
+    )

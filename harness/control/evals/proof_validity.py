@@ -1,0 +1,215 @@
+"""Whether a verdict is proof still: not too old, what it was measured on is as it was (F6), and
+its candidate may see the route's class of data (D8).
+
+Time and content decide that, so no schema can: whoever uses a verdict asks here first.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from harness.control.context import Context
+from harness.control.providers import endpoint_changes
+from harness.control.routing import data_class_checks
+from harness.domain.errors import NotFound, ProofRefused
+from harness.domain.evals.pins import Sighting, replaced_by, told
+from harness.domain.evals.run import SuitePin, SuitePlan, Verdict, plan_of
+from harness.gate.offline.replay import runs_of, served_of
+from harness.ports import Transaction
+
+
+class Proof(StrEnum):
+    HOLDS = "holds"
+    EXPIRED = "expired"
+    STALE = "stale"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """why: what changed since, or when it ended; empty for one that holds.
+
+    candidate_changed: the provider serves another model as the candidate than the one measured.
+    """
+
+    proof: Proof
+    why: str = ""
+    candidate_changed: bool = False
+
+    @property
+    def holds(self) -> bool:
+        return self.proof is Proof.HOLDS
+
+    @property
+    def words(self) -> str:
+        return f"{self.proof.value.upper()}: {self.why}" if self.why else "holds"
+
+
+def route_time(ctx: Context, tx: Transaction, route: str) -> datetime:
+    """Now, but never before the route's newest version.
+
+    Versions follow one another in time, and a verdict has to hold at the time of the version
+    that it proves. Where a clock was set back, the route's time stands until the clock has
+    caught up: what is decided meanwhile is decided at that time.
+    """
+    now = ctx.clock.now()
+    return max(now, tx.routing.changed_at(route) or now)
+
+
+def of(ctx: Context, tx: Transaction, verdict: Verdict) -> Standing:
+    """Stale before expired: the first says what to look at. Loads a suite that has changed."""
+    if why := unreadable(verdict):
+        return Standing(Proof.STALE, why)
+    candidate = replaced_candidate(tx, verdict)
+    barred = not_cleared(ctx, tx, verdict)
+    changes = [
+        *barred,
+        *moved(ctx, tx, verdict),
+        *_suites(ctx, tx, verdict),
+        *_served(tx, verdict),
+    ]
+    if changes:
+        return Standing(Proof.STALE, "; ".join(changes), candidate is not None)
+    if verdict.expires_at <= route_time(ctx, tx, verdict.route):
+        return Standing(Proof.EXPIRED, f"it held until {_at(verdict.expires_at)}")
+    return Standing(Proof.HOLDS)
+
+
+def demand(ctx: Context, tx: Transaction, verdict: Verdict) -> None:
+    """Raises ProofRefused unless it holds."""
+    found = of(ctx, tx, verdict)
+    if not found.holds:
+        raise ProofRefused(
+            f"verdict {verdict.id} is {found.proof.value}: {found.why}; propose again"
+        )
+
+
+def unreadable(verdict: Verdict) -> str:
+    """Why its inputs are none that the gate writes; empty when they are."""
+    try:
+        for plan in _plans(verdict):
+            served_of(verdict.inputs, plan.suite)
+            runs_of(verdict.inputs, plan.suite)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        return f"its inputs cannot be read ({type(error).__name__}: {error})"
+    return ""
+
+
+def not_cleared(ctx: Context, tx: Transaction, verdict: Verdict) -> list[str]:
+    """Why the candidate's provider may not see the route's traffic; empty if it may."""
+    route = tx.routing.route(verdict.route)
+    candidate = tx.routing.targets().get(verdict.candidate)
+    if route is None or candidate is None:
+        return []
+    found = data_class_checks.refused(ctx, route.settings, candidate, route=route.name)
+    return [found] if found else []
+
+
+def moved(ctx: Context, tx: Transaction, verdict: Verdict) -> list[str]:
+    """Providers of either arm, or of a judge, that answer from another place than when the
+    verdict was measured, in words.
+    """
+    found: dict[str, str] = {}
+    if not any(each.moved for each in tx.providers.all().values()):
+        return []
+    for plan in _plans(verdict):
+        runs = [tx.runs.get(run) for run in runs_of(verdict.inputs, plan.suite) if run]
+        asked = [(each.target, each.created_at) for each in runs]
+        asked += [(_judge(tx, plan), each.created_at) for each in runs]
+        for target, began in asked:
+            provider = endpoint_changes.since(ctx, tx, target, began)
+            if provider is not None and provider.moved is not None:
+                found[provider.name] = (
+                    f"provider {provider.name} was moved by {provider.moved.by} at "
+                    f"{_at(provider.moved.at)}, after it was measured"
+                )
+    return list(found.values())
+
+
+def replaced_candidate(tx: Transaction, verdict: Verdict) -> Sighting | None:
+    """The other model that the candidate's provider was seen to serve."""
+    for plan in _plans(verdict):
+        measured = served_of(verdict.inputs, plan.suite).candidate
+        seen = tx.sightings.of(verdict.candidate)
+        found = replaced_by(measured, seen, plan.served_pin, decided_at=verdict.decided_at)
+        if found is not None:
+            return found
+    return None
+
+
+def _plans(verdict: Verdict) -> Iterator[SuitePlan]:
+    stored = verdict.inputs["plans"]
+    if not isinstance(stored, list | tuple):
+        raise TypeError("its plans are no list")
+    yield from map(plan_of, stored)
+
+
+def _suites(ctx: Context, tx: Transaction, verdict: Verdict) -> Iterator[str]:
+    for plan in _plans(verdict):
+        if change := suite_change(ctx, tx, plan):
+            yield change
+
+
+def suite_change(ctx: Context, tx: Transaction, plan: SuitePlan) -> str:
+    """What of the suite is no longer as it was registered; empty when all is."""
+    try:
+        now = ctx.suites.pin(plan.suite)
+    except Exception as error:  # noqa: BLE001 - a suite may be a Python file of the user's
+        return f"{plan.suite} cannot be loaded any more ({error})"
+    if now.digest == plan.suite_digest:
+        return ""
+    try:
+        pieces = ", ".join(differing(tx.suites.get(plan.suite_digest), now))
+    except NotFound:
+        pieces = ""
+    return f"{plan.suite} changed" + (f" ({pieces})" if pieces else "")
+
+
+def differing(before: SuitePin, now: SuitePin) -> Iterator[str]:
+    """The pieces of the pin that are not alike, as people call them."""
+    if before.data_sha256 != now.data_sha256:
+        yield f"data, {before.data_sha256[:12]} then and {now.data_sha256[:12]} now"
+    if before.scorer_alone != now.scorer_alone:
+        yield f"scorer, {before.scorer_alone} then and {now.scorer_alone} now"
+    if before.judge_pin != now.judge_pin:
+        yield f"judge, {before.judge_pin or 'none'} then and {now.judge_pin or 'none'} now"
+    if before.template != now.template:
+        yield f"prompt or settings, {before.template} then and {now.template} now"
+    if before.version != now.version:
+        yield f"version, {before.version} then and {now.version} now"
+
+
+def _served(tx: Transaction, verdict: Verdict) -> Iterator[str]:
+    names = tx.routing.targets()
+    for plan in _plans(verdict):
+        served = served_of(verdict.inputs, plan.suite)
+        for target, measured in (
+            (verdict.incumbent, served.incumbent),
+            (verdict.candidate, served.candidate),
+            (_judge(tx, plan), served.judge),
+        ):
+            found = replaced_by(
+                measured,
+                tx.sightings.of(target),
+                plan.served_pin,
+                decided_at=verdict.decided_at,
+            )
+            if found is None:
+                continue
+            who = names[target].name if target in names else f"the judge {target}"
+            was = ", ".join(each.label for each in told(measured))
+            yield (
+                f"the provider of {who} serves {found.served.label} (last seen "
+                f"{_at(found.last_at)}), and {was} was measured on {plan.suite}"
+            )
+
+
+def _judge(tx: Transaction, plan: SuitePlan) -> str:
+    try:
+        return tx.suites.get(plan.suite_digest).judge
+    except NotFound:
+        return ""
+
+
+def _at(when: datetime) -> str:
+    return f"{when:%Y-%m-%d %H:%M} UTC"

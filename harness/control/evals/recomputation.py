@@ -1,0 +1,124 @@
+"""Evidence is recomputed where it decides, not believed (A2): at a canary's opening, at every
+step onward and at the promotion; and where a verdict brings a target into a chain.
+
+The samples are loaded for each such decision, never at a look that holds. What was found is
+kept by the content of verdict, registration and samples.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
+from typing import Final
+
+import structlog
+
+from harness.control.context import Context
+from harness.control.operations import alerts
+from harness.control.proposals import evaluation
+from harness.domain.content_hash import canonical_json
+from harness.domain.errors import (
+    EvidenceMismatch,
+    NotFound,
+    SignatureInvalid,
+    StaleEvidence,
+)
+from harness.domain.evals.run import Sample, Verdict
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.proposals.proposal import Proposal
+from harness.gate.offline.recomputation import Agreement, Recomputation, Sides, recompute
+from harness.gate.offline.replay import verdict_bytes
+from harness.ports import Transaction
+
+log = structlog.get_logger("swapgate.recomputation")
+
+KEPT: Final = 64
+
+
+def recompute_stored(
+    ctx: Context, tx: Transaction, verdict: Verdict, proposal: Proposal
+) -> Recomputation:
+    """Whether the stored samples of the proposal's runs still give the verdict."""
+    try:
+        runs = {run: tx.runs.get(run) for run in sorted(evaluation.run_ids(proposal))}
+        evaluation.check_arms(proposal, runs)
+        samples = evaluation.answers(tx, proposal)
+        key = _digest(verdict, proposal, samples)
+    except (NotFound, SignatureInvalid, StaleEvidence, ValueError) as error:
+        # ValueError: of a figure that no verdict of ours has.
+        return Recomputation(Agreement.DIFFERS, (str(error),))
+    found = ctx.recomputed.get(key)
+    if found is None:
+        found = recompute(verdict, proposal, samples)
+        while len(ctx.recomputed) >= KEPT:
+            ctx.recomputed.pop(next(iter(ctx.recomputed)))
+        ctx.recomputed[key] = found
+    return found
+
+
+def demand(ctx: Context, tx: Transaction, verdict: Verdict, proposal: Proposal) -> None:
+    """Raises EvidenceMismatch unless it agrees."""
+    found = recompute_stored(ctx, tx, verdict, proposal)
+    if not found.agrees:
+        raise EvidenceMismatch(proposal.id, verdict.id, found.words)
+
+
+def tell(ctx: Context, tx: Transaction, proposal: Proposal, verdict: str, words: str) -> None:
+    """The alert, once per verdict."""
+    log.error("evidence_mismatch", proposal=proposal.id, verdict=verdict, differences=words)
+    alerts.tell(
+        ctx,
+        tx,
+        AlertKind.EVIDENCE_MISMATCH,
+        verdict,
+        subject=f"route {proposal.route}",
+        title=f"the stored scores no longer give the verdict of {proposal.id}",
+        text=f"Verdict {verdict}: {words}. It is no proof.",
+    )
+
+
+@contextmanager
+def told(ctx: Context) -> Iterator[None]:
+    """For a person's hand: what is refused for its evidence raises the alert, too.
+
+    Around the unit of work, which the refusal takes back.
+    """
+    try:
+        yield
+    except EvidenceMismatch as error:
+        with ctx.store.write() as tx:
+            tell(ctx, tx, tx.proposals.get(error.proposal), error.verdict, error.differences)
+        raise
+
+
+def _digest(verdict: Verdict, proposal: Proposal, samples: Mapping[str, Sides]) -> str:
+    body = [
+        sha256(verdict_bytes(verdict)).hexdigest(),
+        verdict.decided_at.isoformat(),
+        verdict.expires_at.isoformat(),
+        proposal.id,
+        [plan.as_json() for plan in proposal.plans],
+        proposal.policy.gate.verdict_ttl_s,
+        {suite: [_rows(side) for side in sides] for suite, sides in samples.items()},
+    ]
+    return sha256(canonical_json(body).encode()).hexdigest()
+
+
+def _rows(samples: Sequence[Sample]) -> list[list[object]]:
+    """What a verdict depends on."""
+    return [
+        [
+            each.run,
+            each.item,
+            each.epoch,
+            each.position,
+            each.strict,
+            each.lenient,
+            each.error,
+            bool(each.answer),
+            each.rule,
+            each.cost_usd,
+            *each.served.pair,
+            *each.judge.pair,
+        ]
+        for each in samples
+    ]

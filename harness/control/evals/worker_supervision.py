@@ -1,0 +1,247 @@
+"""Eval workers: which runs need one now, which can stop, what became of those that ended."""
+
+import math
+import signal
+from collections.abc import Iterable, Sequence
+
+from harness.control.context import Context
+from harness.control.proposals import evaluation
+from harness.control.routing import data_class_checks, targets
+from harness.domain.errors import IllegalTransition, InputError, StoreUnavailable
+from harness.domain.evals.run import RUNNABLE, Budget, EvalRun, RunState, order_by_hand
+from harness.domain.operations.access import Actor, Role
+from harness.domain.operations.audit import require_reason
+from harness.domain.proposals.proposal import Event, Phase, Proposal, moved
+from harness.ports import Transaction
+
+MAX_FAILURES = 5
+# A signal is somebody else's doing, or the machine's: more of those before a run is given up.
+MAX_KILLS = 20
+NO_LIMIT = Budget()
+# Newest first: with more than that, the oldest wait until there are fewer.
+MOST_WAITING = 10_000
+# How a worker ends that is asked to before it can answer.
+ASKED_TO_END = -signal.SIGTERM
+
+
+def needed(proposals: Iterable[Proposal]) -> frozenset[str]:
+    """The runs that an undecided proposal waits for."""
+    return frozenset(
+        run
+        for proposal in proposals
+        if proposal.phase is Phase.EVALUATING and proposal.retry_at is None
+        for run in evaluation.run_ids(proposal)
+    )
+
+
+def tend(ctx: Context) -> list[str]:
+    """Bury the ended workers, start those that are needed. Returns what it did, in words."""
+    if ctx.workers is None:
+        return []
+    did = _bury(ctx)
+    alive = ctx.workers.alive()
+    free = ctx.eval_workers - len(alive)
+    for run in _waiting(ctx):
+        if free <= 0:
+            break
+        if run.id in alive:
+            continue
+        did.append(_start(ctx, run))
+        free -= 1
+    return did
+
+
+def _start(ctx: Context, run: EvalRun) -> str:
+    """One run whose worker cannot start must not keep the others from theirs."""
+    assert ctx.workers is not None  # noqa: S101 - tend has looked
+    try:
+        _check_cleared(ctx, run)
+        ctx.workers.start(run.id)
+    except StoreUnavailable:
+        raise
+    except Exception as error:  # noqa: BLE001 - no process, no provider: whatever it is
+        with ctx.store.write() as tx:
+            return _fail(tx, run.id, f"no worker could be started: {error}")
+    return f"{run.id}: worker started for {run.suite}"
+
+
+def _check_cleared(ctx: Context, run: EvalRun) -> None:
+    """Whoever asked for it, and whatever the file said then. Raises as `clearance.check`."""
+    with ctx.store.read() as tx:
+        target = tx.routing.targets()[run.target]
+    data_class_checks.check_suite(ctx, run.suite, [target])
+
+
+def _waiting(ctx: Context) -> Sequence[EvalRun]:
+    """Runs without a live lease: what a proposal waits for first, then the oldest first."""
+    now = ctx.clock.now()
+    with ctx.store.read() as tx:
+        runs = tx.runs.list(states=RUNNABLE, limit=MOST_WAITING)
+        first = needed(tx.proposals.open())
+    found = [run for run in reversed(runs) if not run.held(now)]
+    return sorted(found, key=lambda run: run.id not in first)
+
+
+def _bury(ctx: Context) -> list[str]:
+    assert ctx.workers is not None  # noqa: S101 - tend has looked
+    did = []
+    for run, owner, code, words in ctx.workers.reap():
+        with ctx.store.write() as tx:
+            had_it = run in tx.runs.release(owner)
+            if code == 0 or not (had_it or _died_early(ctx, tx, run, code)):
+                continue
+            most = MAX_KILLS if code < 0 else MAX_FAILURES
+            because = f"the worker ended with {code}: {words}"
+            did.append(_fail(tx, run, because, most=most))
+    return did
+
+
+def _died_early(ctx: Context, tx: Transaction, run: str, code: int) -> bool:
+    """Whether it died before it could take its run, and the run still waits for a worker."""
+    found = tx.runs.get(run)
+    waits = found.state in RUNNABLE and not found.held(ctx.clock.now())
+    return waits and code != ASKED_TO_END
+
+
+def _fail(tx: Transaction, run: str, because: str, *, most: int = MAX_FAILURES) -> str:
+    """Count a failure; the run is tried again until there are too many."""
+    tx.runs.set_state(run, RunState.FAILED, because)
+    failures = tx.runs.get(run).failures
+    if failures < most:
+        tx.runs.set_state(run, RunState.QUEUED, because)
+    return f"{run}: {because}, attempt {failures}"
+
+
+def stop_unneeded(ctx: Context, tx: Transaction, proposal: Proposal) -> None:
+    """End the runs of a decided proposal that no other open proposal waits for.
+
+    Call it after the unit of work's first decision (a verdict, a proposal saved): what is
+    needed can then not change under it.
+    """
+    others = [p for p in tx.proposals.open() if p.id != proposal.id]
+    for run in sorted(evaluation.run_ids(proposal) - needed(others)):
+        if tx.runs.get(run).state in RUNNABLE:
+            tx.runs.set_state(run, RunState.STOPPED, "nothing waits for it any more")
+            if ctx.workers is not None:
+                ctx.workers.stop(run)
+
+
+def cancel(ctx: Context, actor: Actor, run: str, reason: str) -> EvalRun:
+    """End a run that has not ended, and the open proposals that wait for it.
+
+    Raises NotFound, InputError without a reason, IllegalTransition for one that has ended,
+    NotAllowed where another's proposal waits for it, unless the actor may refuse that.
+    """
+    actor.require(Role.PROPOSER)
+    because = f"cancelled by {actor.name}: {require_reason(reason, 'to cancel a run')}"
+    now = ctx.clock.now()
+    with ctx.store.write() as tx:
+        if tx.runs.get(run).state not in RUNNABLE:
+            raise IllegalTransition(f"the run {run} has ended already: nothing to cancel")
+        for proposal in tx.proposals.open():
+            if run in needed([proposal]):
+                if proposal.proposer_principal != actor.principal:
+                    actor.require(Role.APPROVER)
+                why = f"its run {run} was {because}"
+                saved = tx.proposals.save(moved(proposal, Event.CANCELLED, now, why))
+                stop_unneeded(ctx, tx, saved)
+                tx.audit.append(
+                    at=now,
+                    actor=actor,
+                    action="proposal.cancelled",
+                    subject=f"proposal {proposal.id}",
+                    details={"reason": why},
+                )
+        tx.runs.set_state(run, RunState.STOPPED, because)
+        tx.audit.append(
+            at=now,
+            actor=actor,
+            action="eval.cancel",
+            subject=f"run {run}",
+            details={"reason": because},
+        )
+        ended = tx.runs.get(run)
+    if ctx.workers is not None:
+        ctx.workers.stop(run)
+    return ended
+
+
+def has_twin(tx: Transaction, run: EvalRun) -> bool:
+    """Whether the same is queued or running already, and asks no less: by its fingerprint."""
+    return any(
+        each.state in RUNNABLE
+        and (each.suite, each.fingerprint) == (run.suite, run.fingerprint)
+        and each.wanted >= run.wanted
+        for each in tx.runs.of_targets([run.target])
+    )
+
+
+def start_by_hand(
+    ctx: Context,
+    actor: Actor,
+    suite: str,
+    target: str,
+    *,
+    items: int | None = None,
+    budget: Budget = NO_LIMIT,
+) -> EvalRun:
+    """`queue`, whatever else is queued."""
+    run = queue(ctx, actor, suite, target, items=items, budget=budget)
+    assert run is not None  # noqa: S101 - only a twin is left out
+    return run
+
+
+def queue(
+    ctx: Context,
+    actor: Actor,
+    suite: str,
+    target: str,
+    *,
+    items: int | None = None,
+    budget: Budget = NO_LIMIT,
+    unless_twin: bool = False,
+) -> EvalRun | None:
+    """Queue one run of a suite on a target, outside any proposal. It never decides anything:
+    its order of items is another than a proposal's, and so it is never shared with one.
+
+    target: an id or `provider/model`. unless_twin: None, and nothing queued, where the same is
+    queued or running. Raises NotFound for an unknown suite or target.
+    """
+    actor.require(Role.PROPOSER)
+    pin = ctx.suites.pin(suite)
+    with ctx.store.read() as tx:
+        wanted = targets.find(tx, target)
+        targets.provider_of(tx, wanted)
+    found = wanted.id
+    data_class_checks.check_suite(ctx, suite, [wanted])
+    if items is not None and items < 1:
+        raise InputError(f"a run needs at least one item, not {items}")
+    for limit in (budget.max_tokens, budget.max_cost_usd):
+        if limit is not None and not 0 < limit < math.inf:
+            raise InputError(f"a budget must be above 0 and finite, not {limit}")
+    now = ctx.clock.now()
+    run = EvalRun(
+        id=ctx.chance.token("run_"),
+        suite=suite,
+        suite_digest=pin.digest,
+        target=found,
+        order_seed=order_by_hand(pin.digest),
+        epochs=1,
+        wanted=min(items or pin.items, pin.items),
+        state=RunState.QUEUED,
+        created_at=now,
+        budget=budget,
+    )
+    with ctx.store.write() as tx:
+        if unless_twin and has_twin(tx, run):
+            return None
+        tx.suites.put(pin, now)
+        tx.runs.add(run)
+        tx.audit.append(
+            at=now,
+            actor=actor,
+            action="eval.run",
+            subject=f"run {run.id}",
+            details={"suite": suite, "target": found, "items": run.wanted},
+        )
+    return run

@@ -1,0 +1,1 @@
+"""What keeps an installation running: alerts, the audit log, keys, captures, lists for people."""

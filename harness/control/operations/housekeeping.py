@@ -1,0 +1,118 @@
+"""What is looked after now and then: the audit chain, and evals of incumbents by schedule."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import structlog
+
+from harness.control.context import Context
+from harness.control.evals import worker_supervision
+from harness.control.operations import alerts, audit_anchor
+from harness.control.providers import credentials
+from harness.domain.errors import SnapshotInvalid
+from harness.domain.evals.run import EvalRun
+from harness.domain.operations.access import SYSTEM
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.operations.row_signatures import RowFault
+from harness.ports import Transaction
+
+log = structlog.get_logger("swapgate.housekeeping")
+
+
+def tidy(ctx: Context) -> int | None:
+    """Check the audit chain and its kept end. Returns the first event that does not fit."""
+    with ctx.store.read() as tx:
+        broken = audit_anchor.first_break(ctx, tx)
+    if broken is not None:
+        log.error("audit_chain_broken", number=broken, next="swapgate audit verify")
+    if (broken is not None) != alerts.is_open(ctx, AlertKind.AUDIT_BROKEN, "log"):
+        with ctx.store.write() as tx:
+            tell_of_chain(ctx, tx, broken)
+    return broken
+
+
+def tell_of_chain(ctx: Context, tx: Transaction, broken: int | None) -> None:
+    """broken: the number of the first event that does not fit; None ends the alert."""
+    if broken is None:
+        alerts.end(ctx, tx, AlertKind.AUDIT_BROKEN, "log")
+        return
+    alerts.tell(
+        ctx,
+        tx,
+        AlertKind.AUDIT_BROKEN,
+        "log",
+        subject="audit log",
+        title=f"the audit log does not fit its chain from event {broken} on",
+        text="Somebody changed it in the database, or the installation's secret is another.",
+    )
+
+
+def check_snapshot(ctx: Context) -> None:
+    """Raise an alert where what routers are to serve, or control works on, is not signed."""
+    try:
+        ctx.store.snapshot()
+        found = _named(ctx.store.signature_faults(working=True))
+    except SnapshotInvalid as error:
+        found = str(error)
+    _tell_of_rows(ctx, "snapshot", found)
+
+
+def check_signatures(ctx: Context) -> int:
+    """Of every row; raises an alert where one does not hold. Returns how many do not."""
+    faults = ctx.store.signature_faults()
+    _tell_of_rows(ctx, "rows", _named(faults))
+    return len(faults)
+
+
+def _named(faults: Sequence[RowFault]) -> str:
+    first = "; ".join(f"{each.name}: {each.why}" for each in faults[:3])
+    return f"{len(faults)} rows, the first: {first}" if faults else ""
+
+
+def _tell_of_rows(ctx: Context, name: str, found: str) -> None:
+    if bool(found) == alerts.is_open(ctx, AlertKind.AUDIT_BROKEN, name):
+        return
+    with ctx.store.write() as tx:
+        if not found:
+            alerts.end(ctx, tx, AlertKind.AUDIT_BROKEN, name)
+            return
+        log.error("signature_invalid", what=name, found=found, next="swapgate db check")
+        alerts.tell(
+            ctx,
+            tx,
+            AlertKind.AUDIT_BROKEN,
+            name,
+            subject="database",
+            title="rows of the database are not as Swapgate signed them",
+            text=f"{found}. Nothing is built on them, and routers serve what they had.",
+        )
+
+
+def forget(ctx: Context, *, alerts_days: float, failovers_days: float) -> None:
+    """Delete alerts that ended, and failovers, when they are as old as that; and captured
+    requests at their own end. Keys of providers that expired are taken away.
+    """
+    now = ctx.clock.now()
+    with ctx.store.write() as tx:
+        tx.alerts.forget(now - timedelta(days=alerts_days))
+        tx.failovers.forget(now - timedelta(days=failovers_days))
+        tx.captures.forget(now)
+    credentials.expire(ctx)
+
+
+def evaluate_incumbents(ctx: Context, *, suite: str) -> list[EvalRun]:
+    """Queue a run of the suite on each incumbent of the routes that use it, but where the same
+    is queued or running.
+    """
+    with ctx.store.read() as tx:
+        routes = tx.routing.table().routes.values()
+    targets = {
+        route.incumbent
+        for route in routes
+        if any(each.suite == suite for each in route.settings.suites)
+    }
+    queued = (
+        worker_supervision.queue(ctx, SYSTEM, suite, target, unless_twin=True)
+        for target in sorted(targets)
+    )
+    return [run for run in queued if run is not None]

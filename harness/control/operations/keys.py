@@ -1,0 +1,204 @@
+"""Keys: data keys for clients of the router, management keys with a role. Shown once."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Final
+
+from harness.control.context import Context
+from harness.control.routing.routes import existing
+from harness.control.serialize import plain
+from harness.domain.errors import (
+    Conflict,
+    InputError,
+    NotAllowed,
+    NotFound,
+    SignatureInvalid,
+)
+from harness.domain.operations.access import (
+    DATA_PREFIX,
+    MANAGEMENT_PREFIX,
+    SYSTEM,
+    Actor,
+    ApiKey,
+    Role,
+    key_hash,
+)
+from harness.domain.operations.principals import Principal, PrincipalKind, check_name, folded
+from harness.domain.reliability.key_limits import KeyLimits
+from harness.domain.reliability.spend import Spent
+from harness.ports import Store, Transaction
+
+NO_LIMITS: Final = "a management key has a role, not limits, which are the router's"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyGlance(ApiKey):
+    """A key with what it spent today and this month (UTC), as far as it is recorded.
+
+    principal_name: empty for a data key.
+    """
+
+    spent: Spent
+    principal_name: str
+
+
+def create(  # noqa: PLR0913 - what a key is made of
+    ctx: Context,
+    actor: Actor,
+    name: str,
+    *,
+    secret: bytes,
+    role: Role | None = None,
+    routes: Iterable[str] = (),
+    limits: KeyLimits | None = None,
+    principal: str | None = None,
+    service: bool = False,
+) -> tuple[ApiKey, str]:
+    """A new key and its text, which is never shown again. role None: a data key.
+
+    principal: whose management key it is, by name; None for a new person, or service, named
+    like the key. Raises NotFound for a route or principal that does not exist, Conflict for a
+    new principal whose name is taken, InputError, NotAllowed.
+    """
+    actor.require(Role.ADMIN)
+    if not name.strip():
+        raise InputError("a key needs a name, so that people know whose it is")
+    if role is None and (principal is not None or service):
+        raise InputError(
+            "a data key belongs to nobody: leave the principal out, or give a role"
+        )
+    if service and principal is not None:
+        raise InputError(f"{principal!r} is a person or a service already: leave that out")
+    granted = frozenset(routes)
+    if role is not None and granted:
+        raise InputError("a management key has a role, not routes: leave the routes out")
+    limits = limits and limits.some
+    if role is not None and limits:
+        raise InputError(f"{NO_LIMITS}: leave the limits out")
+    text = f"{DATA_PREFIX if role is None else MANAGEMENT_PREFIX}{ctx.chance.secret()}"
+    now = ctx.clock.now()
+    key = ApiKey(
+        id=ctx.chance.token("key_"),
+        name=name,
+        hash=key_hash(text, secret),
+        hint=text[-4:],
+        role=role,
+        routes=granted,
+        created_at=now,
+        limits=limits,
+        created_by=actor.principal,
+        created_with=actor.key,
+    )
+    with ctx.store.write() as tx:
+        for each in sorted(granted):
+            existing(tx, each)
+        if role is not None:
+            owner = _existing(tx, principal) if principal else _new(ctx, tx, name, service)
+            key = replace(key, principal=owner.id)
+        tx.keys.add(key)
+        tx.audit.append(
+            at=now,
+            actor=actor,
+            action="key.create",
+            subject=f"key {key.id}",
+            details={
+                "name": name,
+                "principal": key.principal,
+                "role": role.name.lower() if role else "data",
+                "routes": sorted(key.routes),
+                "limits": plain(limits),
+            },
+        )
+    return key, text
+
+
+def _existing(tx: Transaction, name: str) -> Principal:
+    found = tx.principals.named(name)
+    if found is None:
+        raise NotFound(
+            f"there is no principal {name!r}; without one named, the key makes a new "
+            "one of its own name"
+        )
+    return found
+
+
+def _new(ctx: Context, tx: Transaction, name: str, service: bool) -> Principal:  # noqa: FBT001
+    shown = check_name(name)
+    if folded(shown) == SYSTEM.name:
+        raise InputError(f"{shown!r} is how the audit log names what no person did")
+    known = tx.principals.named(shown)
+    if known is not None:
+        raise Conflict(
+            f"there is a principal {known.name!r} ({known.id}) already, and {shown!r} is no "
+            f"other name: another key of the same one takes `--principal {known.name}`"
+        )
+    kind = PrincipalKind.SERVICE if service else PrincipalKind.PERSON
+    made = Principal(ctx.chance.token("pr_"), kind, shown, ctx.clock.now())
+    tx.principals.add(made)
+    return made
+
+
+def revoke(ctx: Context, actor: Actor, key: str) -> None:
+    """Raises NotFound. Routers stop taking it within two seconds."""
+    actor.require(Role.ADMIN)
+    now = ctx.clock.now()
+    with ctx.store.write() as tx:
+        tx.keys.revoke(key, now)
+        tx.audit.append(
+            at=now, actor=actor, action="key.revoke", subject=f"key {key}", details={}
+        )
+
+
+def set_limits(
+    ctx: Context,
+    actor: Actor,
+    key: str,
+    change: Callable[[KeyLimits], KeyLimits],
+) -> ApiKey:
+    """Limit a data key anew. change: from its limits as they are; none at all is KeyLimits().
+
+    What it spent stays counted. Routers follow within two seconds. Raises NotFound, InputError.
+    """
+    actor.require(Role.ADMIN)
+    with ctx.store.write() as tx:
+        found = tx.keys.get(key)
+        if found is not None and found.role is not None:
+            raise InputError(NO_LIMITS)
+        before = found and found.limits
+        limits = change(before or KeyLimits()).some
+        changed = tx.keys.limit(key, limits)
+        tx.audit.append(
+            at=ctx.clock.now(),
+            actor=actor,
+            action="key.limits",
+            subject=f"key {key}",
+            details={"before": plain(before), "after": plain(limits)},
+        )
+    return changed
+
+
+def authenticate(store: Store, text: str, *, secret: bytes) -> Actor:
+    """The actor behind a management key. Raises NotAllowed for any other."""
+    with _refusing(), store.read() as tx:
+        return _actor(tx, tx.keys.by_hash(key_hash(text, secret)))
+
+
+def still(store: Store, actor: Actor) -> Actor:
+    """Who acted with a management key before, as he may act now. Raises NotAllowed."""
+    with _refusing(), store.read() as tx:
+        return _actor(tx, tx.keys.get(actor.key) if actor.key else None)
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    try:
+        yield
+    except SignatureInvalid as error:
+        raise NotAllowed(f"no management key is accepted: {error}") from error
+
+
+def _actor(tx: Transaction, key: ApiKey | None) -> Actor:
+    if key is None or key.role is None or key.principal is None or key.revoked_at is not None:
+        raise NotAllowed("this management key is not known, or was revoked")
+    return Actor(tx.principals.get(key.principal).name, key.role, key.principal, key.id)

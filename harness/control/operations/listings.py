@@ -1,0 +1,238 @@
+"""Lists for people, a page at a time. A row that is not as it was signed is named beside its
+page, so that nothing here may be decided on: what decides reads a `Transaction`.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import fields
+from datetime import timedelta
+from typing import Final
+
+from harness.control.context import Context
+from harness.control.operations import alerts as alerts_
+from harness.control.operations import captures as captures_
+from harness.control.operations.captures import Glance
+from harness.control.operations.keys import KeyGlance
+from harness.control.proposals import comparison
+from harness.control.proposals.comparison import RouteStatus
+from harness.control.shadow import shadows as shadows_
+from harness.control.shadow.shadows import ShadowStatus
+from harness.domain.drift.watch import Check, Watch
+from harness.domain.errors import NotFound, SignatureInvalid
+from harness.domain.evals.run import EvalRun, RunState, Sample, Verdict
+from harness.domain.operations.access import ApiKey
+from harness.domain.operations.audit import AuditEvent
+from harness.domain.operations.row_signatures import RowFault
+from harness.domain.pagination import FIRST_PAGE, INVALID, Page, PageRequest
+from harness.domain.proposals.proposal import Proposal
+from harness.domain.reliability.failover import Failover, hashes_of_user
+from harness.domain.reliability.spend import KeySpend, spent_of
+from harness.domain.routing.table import Route
+from harness.domain.routing.target import Target
+from harness.ports import RouteRecord, ShadowRecord, SwitchRecord, Transaction
+
+DEFAULT_SINCE: Final = timedelta(days=1)
+
+
+def proposals(
+    ctx: Context,
+    asked: PageRequest = FIRST_PAGE,
+    *,
+    route: str | None = None,
+    open_only: bool = False,
+) -> Page[Proposal]:
+    """Newest first."""
+    with ctx.store.listings() as stored:
+        return stored.proposals(asked, route=route, open_only=open_only)
+
+
+def verdicts(ctx: Context, ids: Collection[str]) -> Mapping[str, Verdict]:
+    """Those of these that are as they were signed."""
+    with ctx.store.listings() as stored:
+        return stored.verdicts(ids)
+
+
+def names(ctx: Context, targets: Collection[str]) -> Mapping[str, str]:
+    """Id to name, of the targets that are as they were signed."""
+    with ctx.store.listings() as stored:
+        return {id_: each.name for id_, each in stored.targets_of(targets).items()}
+
+
+def routes(ctx: Context) -> Page[Route]:
+    """All of them by name, as they are now."""
+    with ctx.store.listings() as stored:
+        return stored.routes()
+
+
+def overview(ctx: Context) -> Page[RouteStatus]:
+    """Every route at a glance; those that need a decision first."""
+    page = routes(ctx)
+    with ctx.store.listings() as stored:
+        known = stored.targets_of({id_ for route in page for id_ in route.targets})
+    now = comparison.current(ctx)
+    found: list[RouteStatus] = []
+    invalid: list[RowFault] = []
+    for route in page:
+        try:
+            found.append(comparison.glance(ctx, route, known, now))
+        except SignatureInvalid as error:
+            invalid.append(RowFault("route", (route.name,), str(error), unsigned=False))
+    found.sort(key=lambda status: not status.needs_decision)
+    return Page(found, page.total, None, (*page.invalid, *invalid))
+
+
+def runs(
+    ctx: Context, asked: PageRequest = FIRST_PAGE, *, states: Sequence[RunState] = ()
+) -> Page[EvalRun]:
+    """Newest first; of all states when none is named."""
+    with ctx.store.listings() as stored:
+        return stored.runs(asked, states=states)
+
+
+def samples(ctx: Context, run: str, asked: PageRequest = FIRST_PAGE) -> Page[Sample]:
+    """In the run's order. Raises NotFound for an unknown run."""
+    with ctx.store.listings() as stored:
+        return stored.samples(asked, run=run)
+
+
+def models(ctx: Context, asked: PageRequest = FIRST_PAGE) -> Page[Target]:
+    """By provider and model."""
+    with ctx.store.listings() as stored:
+        return stored.targets(asked)
+
+
+def versions(ctx: Context, route: str, asked: PageRequest = FIRST_PAGE) -> Page[RouteRecord]:
+    """Every stored version of a route, newest first. Raises NotFound for an unknown route."""
+    with ctx.store.listings() as stored:
+        return stored.versions(asked, route=route)
+
+
+def version(ctx: Context, route: str, number: int | None = None) -> RouteRecord:
+    """One of a route, the newest without a number. Raises NotFound, SignatureInvalid."""
+    above = None if number is None else str(number + 1)
+    found = versions(ctx, route, PageRequest(1, above))
+    for record in found:
+        if number in (None, record.route.version):
+            return record
+    for fault in found.invalid:
+        raise SignatureInvalid(f"{fault.name}: {INVALID}")
+    raise NotFound(f"route {route!r} has versions 1 to {found.total}, not {number}")
+
+
+def keys(ctx: Context, asked: PageRequest = FIRST_PAGE) -> Page[KeyGlance]:
+    """Oldest first; revoked ones too."""
+    with ctx.store.listings() as stored:
+        page = stored.keys(asked)
+    today = ctx.clock.now().date()
+    with ctx.store.read() as tx:
+        ids = [key.id for key in page]
+        rows = tx.observations.spends(since=today.replace(day=1), keys=ids)
+        owners = _owners(tx, {key.principal for key in page if key.principal})
+    by_key: dict[str, list[KeySpend]] = {}
+    for row in rows:
+        by_key.setdefault(row.key, []).append(row)
+
+    def glance(key: ApiKey) -> KeyGlance:
+        return KeyGlance(
+            **{each.name: getattr(key, each.name) for each in fields(key)},
+            spent=spent_of(by_key.get(key.id, ()), today),
+            principal_name=owners.get(key.principal, INVALID) if key.principal else "",
+        )
+
+    return page.map(glance)
+
+
+def _owners(tx: Transaction, ids: Collection[str]) -> Mapping[str, str]:
+    """Their names, of those that are as they were signed."""
+    found = {}
+    for id_ in ids:
+        with suppress(SignatureInvalid):
+            found[id_] = tx.principals.get(id_).name
+    return found
+
+
+def switches(ctx: Context, asked: PageRequest = FIRST_PAGE) -> Page[SwitchRecord]:
+    """Newest first; lifted and expired ones too."""
+    with ctx.store.listings() as stored:
+        return stored.switches(asked)
+
+
+def shadows(
+    ctx: Context, asked: PageRequest = FIRST_PAGE, *, route: str | None = None
+) -> Page[ShadowStatus]:
+    """Newest first; ended ones too."""
+    with ctx.store.listings() as stored:
+        page = stored.shadows(asked, route=route)
+    known: dict[str, ShadowStatus] = {}
+    invalid: list[RowFault] = []
+    for record in page:
+        try:
+            known[record.shadow.id] = shadows_.status_now(ctx, record)
+        except SignatureInvalid as error:
+            # Its proposal, whose policy says what the pairs are evidence of.
+            key = (record.shadow.proposal or "",)
+            invalid.append(RowFault("proposal", key, str(error), unsigned=False))
+
+    def is_known(record: ShadowRecord) -> bool:
+        return record.shadow.id in known
+
+    found = [known[record.shadow.id] for record in filter(is_known, page)]
+    return Page(found, page.total, page.next, (*page.invalid, *invalid))
+
+
+def drift_runs(
+    ctx: Context, asked: PageRequest = FIRST_PAGE, *, route: str = ""
+) -> Page[tuple[Watch, Check]]:
+    """Every run of the watches of all times, newest first; of the route's present incumbent and
+    suites, if one is given. Raises NotFound.
+    """
+    target, suites = None, None
+    if route:
+        serving = version(ctx, route).route
+        target = serving.incumbent
+        suites = {each.suite for each in serving.settings.suites}
+    with ctx.store.listings() as stored:
+        return stored.drift_checks(asked, target=target, suites=suites)
+
+
+def alerts(
+    ctx: Context, asked: PageRequest = FIRST_PAGE, *, open_only: bool = False
+) -> Page[alerts_.Listed]:
+    """The one heard last first."""
+    with ctx.store.listings() as stored:
+        page = stored.alerts(asked, open_only=open_only)
+    with ctx.store.read() as tx:
+        return page.map(lambda each: alerts_.shown(each, tx.deliveries.of(each.id)))
+
+
+def failovers(
+    ctx: Context,
+    asked: PageRequest = FIRST_PAGE,
+    *,
+    secret: bytes,
+    route: str | None = None,
+    user: str | None = None,
+    since: timedelta = DEFAULT_SINCE,
+) -> Page[Failover]:
+    """Newest first. user: the id as the client sent it; the log has its hash alone."""
+    with ctx.store.listings() as stored:
+        return stored.failovers(
+            asked,
+            since=ctx.clock.now() - since,
+            route=route,
+            user_hashes=hashes_of_user(user, secret) if user else (),
+        )
+
+
+def captures(
+    ctx: Context, asked: PageRequest = FIRST_PAGE, *, route: str | None = None
+) -> Page[Glance]:
+    """Newest first; never their content."""
+    with ctx.store.listings() as stored:
+        return stored.captures(asked, route=route).map(captures_.glance)
+
+
+def events(ctx: Context, asked: PageRequest = FIRST_PAGE) -> Page[AuditEvent]:
+    """Of the audit log, newest first."""
+    with ctx.store.listings() as stored:
+        return stored.events(asked)

@@ -1,0 +1,71 @@
+"""A database that was restored: nothing is built on it until a person accepts it."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from harness.control.context import Context
+from harness.control.operations import alerts, audit_anchor
+from harness.domain.errors import InputError
+from harness.domain.operations.access import Actor, Role
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.operations.audit import AuditMark
+from harness.domain.routing.snapshot_lineage import Lineage
+from harness.ports import Transaction
+
+HIGHEST: Final = 2**53
+
+
+def accept(ctx: Context, actor: Actor, *, reason: str, above: int) -> Lineage:
+    """Open a new epoch, which routers follow; revisions go on above `above`.
+
+    above: the highest revision that any router served. What no router served since the backup
+    is lost. Raises InputError without a reason, or for a number that is none.
+    """
+    actor.require(Role.ADMIN)
+    if not reason.strip():
+        raise InputError("accepting a restored database needs a reason; the audit log keeps it")
+    if not 0 <= above <= HIGHEST:
+        raise InputError(
+            f"the highest revision that routers served is from 0 to {HIGHEST}, not {above}"
+        )
+    now = ctx.clock.now()
+    with ctx.store.write() as tx:
+        before = tx.installation.lineage()
+        after = tx.installation.open_epoch(above=max(above, before.revision))
+        if tx.audit.first_break() is None:
+            # What is there fits; what is missing, a person has accepted.
+            alerts.end(ctx, tx, AlertKind.AUDIT_BROKEN, "log")
+        event = tx.audit.append(
+            at=now,
+            actor=actor,
+            action="database.accept_restore",
+            subject=f"installation {before.installation}",
+            details={
+                "reason": reason.strip(),
+                "epoch": after.epoch,
+                "revision": before.revision,
+                "revisions_above": max(above, before.revision),
+            },
+        )
+    if ctx.anchor is not None:
+        # The log is shorter now than it was, and this is its end.
+        ctx.anchor.keep(AuditMark(event.number, event.mac))
+    return after
+
+
+def highest_recorded(ctx: Context, more: Iterable[int] = ()) -> int:
+    """The highest revision that this database, or `more`, knows to have been served."""
+    with ctx.store.read() as tx:
+        return max(
+            tx.installation.lineage().revision, tx.installation.highest_served(), *more, 0
+        )
+
+
+def is_unaccepted(ctx: Context, tx: Transaction) -> bool:
+    """Whether this database went back in its history: a router says so, or the end of the audit
+    log that is kept beside it.
+    """
+    if audit_anchor.anchor_break(ctx, tx) is not None:
+        return True
+    record = tx.alerts.newest(AlertKind.DATABASE_RESTORED.value)
+    return record is not None and record.resolved_at is None

@@ -1,0 +1,130 @@
+"""State compared with the audit log (A4): each turn what changed, and whole in `db check`.
+
+Each turn folds new events into this process's memory, looks at what decides and, after a
+change, at what serves, and walks on through everything else. All of it is bounded per turn.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from itertools import islice
+from typing import Final
+
+import structlog
+
+from harness.control.context import Context
+from harness.control.operations import alerts, audit_anchor, housekeeping, tampering
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.operations.state_audit import AuditWalk, Finding, RecordedRows
+from harness.ports import Transaction
+
+log = structlog.get_logger("swapgate.audited_rows")
+
+EVENTS_PER_PAGE: Final = 1_000
+PAGES_PER_TURN: Final = 20
+ROWS_PER_TURN: Final = 50
+MOST_ALERTS: Final = 50
+
+
+def turn(ctx: Context) -> list[str]:
+    """Alerts what disagrees, and ends the alerts of what agrees again. In words."""
+    walk, etag = ctx.audit_walk, ctx.store.etag()
+    walk.trouble = "the audit log is not compared to its end yet"
+    with ctx.store.read() as tx:
+        walk.begin(tx.installation.epoch())
+        broken, whole = _read_on(tx, walk)
+        if broken is None:
+            broken = audit_anchor.anchor_break(ctx, tx)
+        if whole and broken is None:
+            told = tampering.told(tx)
+            stored = _stored(tx, walk, etag, told | walk.unrecorded)
+            findings = {each.row: each for each in walk.compare(stored)}
+    if broken is not None:
+        walk.trouble = (
+            f"the audit log does not fit its chain from event {broken} on, so that nobody "
+            "knows who wrote what since. `swapgate audit verify` names the event: bring the "
+            "log back from a backup, then `swapgate db accept-restore`"
+        )
+        if not alerts.is_open(ctx, AlertKind.AUDIT_BROKEN, "log"):
+            with ctx.store.write() as tx:
+                housekeeping.tell_of_chain(ctx, tx, broken)
+        return []
+    if not whole:
+        return []  # the rest of the log first
+    walk.trouble = ""
+    audit_anchor.keep(ctx, walk.log.mark)
+    walk.etag = etag
+    return _tell(ctx, findings, told, stored)
+
+
+def _read_on(tx: Transaction, walk: AuditWalk) -> tuple[int | None, bool]:
+    """The number of the first event that does not fit the chain; whether it came to the end."""
+    for _ in range(PAGES_PER_TURN):
+        events = tx.audit.after(walk.log.mark.number, EVENTS_PER_PAGE)
+        broken = tx.audit.break_after(walk.log.mark, events)
+        if broken is not None:
+            return broken, False
+        walk.log.add(events)
+        if len(events) < EVENTS_PER_PAGE:
+            return None, True
+    return None, False
+
+
+def _stored(
+    tx: Transaction, walk: AuditWalk, etag: str, told: Iterable[str]
+) -> Mapping[str, str | None]:
+    """Digests of the rows that this turn looks at."""
+    found: dict[str, str | None] = dict(tx.audited.deciding())
+    if etag != walk.etag:
+        found |= tx.audited.serving()
+    page = tx.audited.page(walk.stored, ROWS_PER_TURN)
+    walk.stored = page[-1][0] if len(page) == ROWS_PER_TURN else ""
+    found |= dict(page)
+    recorded = list(islice(walk.recorded, ROWS_PER_TURN))
+    if len(recorded) < ROWS_PER_TURN:
+        walk.recorded = iter(list(walk.log.rows))
+    return {**found, **tx.audited.digests({*recorded, *told} - found.keys())}
+
+
+def _tell(
+    ctx: Context,
+    findings: Mapping[str, Finding],
+    told: Collection[str],
+    stored: Mapping[str, str | None],
+) -> list[str]:
+    new = [each for row, each in findings.items() if row not in told][:MOST_ALERTS]
+    over = [row for row in told if row in stored and row not in findings]
+    if not new and not over:
+        return []
+    with ctx.store.write() as tx:
+        for each in new:
+            log.error("state_unrecorded", row=each.row, kind=each.kind.value)
+            alerts.tell(
+                ctx,
+                tx,
+                AlertKind.STATE_UNRECORDED,
+                each.row,
+                subject=each.row.replace(":", " ", 1),
+                title=f"{each.row.replace(':', ' ', 1)} was written around the audit log",
+                text=f"{each.words}.",
+            )
+        for row in over:
+            alerts.end(ctx, tx, AlertKind.STATE_UNRECORDED, row)
+    return [f"alert: {each.words}" for each in new]
+
+
+def whole(ctx: Context) -> list[Finding]:
+    """All rows and all events, page by page; from the log's first event on."""
+    walked = RecordedRows()
+    found: dict[str, Finding] = {}
+    with ctx.store.read() as tx:
+        while events := tx.audit.after(walked.mark.number, EVENTS_PER_PAGE):
+            if tx.audit.break_after(walked.mark, events) is not None:
+                break  # what is behind it says nothing
+            walked.add(events)
+        after, there = "", set[str]()
+        while page := tx.audited.page(after, EVENTS_PER_PAGE):
+            found |= {each.row: each for each in walked.compare(dict(page))}
+            there.update(row for row, _ in page)
+            after = page[-1][0]
+    gone = dict.fromkeys(walked.rows.keys() - there)
+    found |= {each.row: each for each in walked.compare(gone)}
+    return [found[row] for row in sorted(found)]

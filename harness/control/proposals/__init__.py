@@ -1,0 +1,1 @@
+"""From a proposal to its verdict: use cases of those who propose and of those who approve."""

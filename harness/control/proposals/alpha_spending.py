@@ -1,0 +1,141 @@
+"""Which look at its items a candidate gets, and what it may cost (statistics.md 1.8)."""
+
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+
+from harness.control.routing import targets
+from harness.domain.errors import NotFound
+from harness.domain.evals.item_overlap import SAME_FROM, shared
+from harness.domain.evals.run import EvalRun, SuitePin, SuitePlan
+from harness.domain.proposals.policy import GatePolicy
+from harness.domain.proposals.proposal import Proposal
+from harness.domain.providers import model_identity
+from harness.domain.routing.target import Target
+from harness.gate.planning.multiplicity import alpha_of_look
+from harness.ports import Transaction
+
+
+def lineage(
+    tx: Transaction, candidate: Target | None, descends_from: str | None
+) -> frozenset[str]:
+    """The target ids whose looks count as the candidate's: those of the same model, and of the
+    one that it descends from. candidate: None for one that has no such model yet.
+
+    Raises NotFound, InputError.
+    """
+    first = [candidate] if candidate else []
+    ancestors = [targets.find(tx, descends_from)] if descends_from else []
+    return frozenset(
+        each.id for one in (*first, *ancestors) for each in (one, *_same_model(tx, one))
+    )
+
+
+def _same_model(tx: Transaction, target: Target) -> Iterator[Target]:
+    """At the same host, by the name it is asked for or the one that its answers tell."""
+    providers = tx.providers.all()
+    ours = model_identity.names(target, tx.sightings.of(target.id))
+    place = model_identity.host(providers.get(target.provider))
+    for other in tx.routing.targets().values():
+        there = model_identity.host(providers.get(other.provider))
+        if not model_identity.same_host(place, there):
+            continue
+        if model_identity.model(other.model) in ours or (
+            ours & model_identity.names(other, tx.sightings.of(other.id))
+        ):
+            yield other
+
+
+def charged(
+    tx: Transaction,
+    pin: SuitePin,
+    plan: SuitePlan,
+    gate: GatePolicy,
+    candidate: str,
+    family: Collection[str],
+) -> SuitePlan:
+    """The plan with its look and that look's alpha.
+
+    A look counts on any route, once one answer of the candidate is scored: whoever has seen
+    scores may have chosen by them. One that is open counts as well: it will see scores. Looks
+    begin again with items that are new; another name, version, prompt, scorer or spelling does
+    not make the same items fresh. A run by hand of another target of the family is a look too.
+    pin: the plan's suite. candidate: its id; family: as `lineage` has it.
+    """
+    look = 1 + _before(tx, pin, candidate, family)[0]
+    alpha = alpha_of_look(gate.alpha, look, gate.spend)
+    return replace(plan, alpha=alpha, look=look, spend=gate.spend.value)
+
+
+def uncharged(tx: Transaction, proposal: Proposal) -> str:
+    """Which looks before it the proposal was not charged for, in words; empty where it was.
+
+    Whose model a candidate is may be known by its answers alone, so after its registration.
+    """
+    family = lineage(tx, tx.routing.targets()[proposal.candidate], None)
+    for plan in proposal.plans:
+        pin = tx.suites.get(plan.suite_digest)
+        looks, earlier = _before(tx, pin, proposal.candidate, family, until=proposal)
+        if looks >= plan.look:
+            named = f" ({', '.join(each.id for each in earlier[:3])})" if earlier else ""
+            return (
+                f"its answers tell a name whose looks at {plan.suite} before it were {looks}"
+                f"{named}, and this was charged as look {plan.look}: propose again, which "
+                "counts them"
+            )
+    return ""
+
+
+def _before(
+    tx: Transaction,
+    pin: SuitePin,
+    candidate: str,
+    family: Collection[str],
+    until: Proposal | None = None,
+) -> tuple[int, list[Proposal]]:
+    """How many looks there were, and the proposals among them, newest first. until: those
+    before this one alone.
+    """
+    proposals = [
+        each
+        for each in tx.proposals.of_candidates(family)
+        if (until is None or each.created_at < until.created_at)
+        and any(_same_items(tx, pin, plan) for plan in each.plans)
+        and taken(tx, each)
+    ]
+    before = [
+        max(plan.look for plan in each.plans if _same_items(tx, pin, plan))
+        for each in proposals
+    ]
+    # What was proposed has its look; the same target looked at once more decides nothing.
+    tried = {candidate, *(each.candidate for each in proposals)}
+    tried |= {route.incumbent for route in tx.routing.table().routes.values()}
+    by_hand = {
+        run.target
+        for run in tx.runs.of_targets(set(family) - tried)
+        if (until is None or run.created_at < until.created_at)
+        and run.by_hand
+        and _same_items(tx, pin, run)
+        and tx.runs.scored(run.id)
+    }
+    return max(len(before) + len(by_hand), *before, 0), proposals
+
+
+def _same_items(tx: Transaction, pin: SuitePin, earlier: SuitePlan | EvalRun) -> bool:
+    try:
+        known = tx.suites.get(earlier.suite_digest)
+    except NotFound:
+        return earlier.suite == pin.name
+    if known.data_sha256 == pin.data_sha256:
+        return True
+    if not (known.texts and pin.texts):
+        # From before texts were kept: nobody can say that they are fresh.
+        return earlier.suite == pin.name
+    return shared(known.texts, pin.texts) >= SAME_FROM
+
+
+def taken(tx: Transaction, proposal: Proposal) -> bool:
+    """Whether it looked at its candidate, or still will."""
+    # A verdict is a look also where somebody deleted its samples since.
+    pairs = proposal.runs.values()
+    decided = proposal.open or proposal.verdict is not None
+    return decided or any(tx.runs.scored(pair.candidate) for pair in pairs)

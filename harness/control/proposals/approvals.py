@@ -1,0 +1,71 @@
+"""A person's word for a verdict: the row that the database asks for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+from harness.control.context import Context
+from harness.control.proposals import four_eyes
+from harness.domain.operations.access import Actor
+from harness.domain.proposals.proposal import Approval, ApprovalKind, Proposal
+from harness.ports import Transaction
+
+
+def record(
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    proposal: Proposal,
+    kind: ApprovalKind,
+    reason: str,
+) -> Approval:
+    """Store that this person stands up for the verdict that the proposal rests on now.
+
+    Raises NotAllowed as `four_eyes.check`.
+    """
+    act = "approve" if kind is ApprovalKind.CANARY else "promote"
+    four_eyes.check(tx, actor, proposal, act)
+    made = Approval(
+        id=ctx.chance.token("a_"),
+        proposal=proposal.id,
+        verdict=proposal.verdict,
+        kind=kind,
+        principal=actor.principal,
+        name=actor.name,
+        key=actor.key,
+        at=ctx.clock.now(),
+        reason=reason,
+        widened=dict(proposal.widened),
+    )
+    tx.approvals.add(made)
+    return made
+
+
+def revoked(tx: Transaction, proposal: Proposal) -> str:
+    """In words, where the approval's key was revoked since it was given; empty else."""
+    for each in tx.approvals.of(proposal.id):
+        key = tx.keys.get(each.key) if each.key is not None else None
+        if key is not None and key.revoked_at is not None:
+            return (
+                f"the key with which {each.name} approved it was revoked since: propose again"
+            )
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalShown(Approval):
+    """remarks: what everybody should know of the keys behind it."""
+
+    remarks: tuple[str, ...] = ()
+
+
+def shown(ctx: Context, proposal: str) -> Sequence[ApprovalShown]:
+    """The proposal's approvals, oldest first."""
+    with ctx.store.read() as tx:
+        found = tx.proposals.get(proposal)
+        return [
+            ApprovalShown(
+                **{each.name: getattr(approval, each.name) for each in fields(Approval)},
+                remarks=tuple(four_eyes.remarks(tx, found, approval)),
+            )
+            for approval in tx.approvals.of(proposal)
+        ]

@@ -1,0 +1,363 @@
+"""What people look at, read in one go: the overview, a comparison, a canary. No decisions."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from statistics import median, quantiles
+from typing import Final
+
+from harness.control.canary import driver, holds
+from harness.control.context import Context
+from harness.control.evals import proof_validity
+from harness.control.evals.early_stopping import Arm, Savings, saved
+from harness.control.evals.judging_cost import JudgingCost, judging_cost
+from harness.control.evals.proof_validity import Standing
+from harness.control.routing import monthly_bill, routes
+from harness.control.shadow import stage as shadow_first
+from harness.control.shadow.stage import ShadowStage
+from harness.domain.canary.observation import Block, Traffic
+from harness.domain.canary.rollout import Action, Rollout
+from harness.domain.errors import NotFound, SignatureInvalid
+from harness.domain.evals.cost_forecast import Forecast
+from harness.domain.evals.pins import Served, told
+from harness.domain.evals.run import EvalRun, Sample, SampleError, SuitePin, SuitePlan, Verdict
+from harness.domain.operations.audit import AuditEvent
+from harness.domain.proposals.proposal import Proposal
+from harness.domain.routing.table import Route
+from harness.domain.routing.target import Target
+from harness.gate.offline.arm_intervals import mean_interval, median_interval
+from harness.gate.offline.pairs import UNSCORED_HIGH
+from harness.gate.online import policy as gate_policy
+from harness.gate.text.explain import Explanation, explain
+from harness.gate.text.sentences import without_score
+from harness.ports import Transaction
+
+# What ends without these ran out of money, items or infrastructure: that saves nothing.
+MOST_EVENTS: Final = 2_000
+DECIDED: Final = frozenset({"passed", "failed", "harness_mismatch"})
+
+
+@dataclass(frozen=True)
+class ArmFigures:
+    """One arm's answers in an eval. cost_usd_per_1000: None where a price is unknown.
+
+    p50_s, p95_s: of the answers' wall time, None without answers. failed: share of calls that
+    ended in an infrastructure error. The intervals are 95 %, None where they say nothing.
+    """
+
+    samples: int
+    cost_usd_per_1000: float | None
+    p50_s: float | None
+    p95_s: float | None
+    failed: float
+    cost_interval_usd_per_1000: tuple[float, float] | None = None
+    p50_interval_s: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class SuiteSide:
+    """The two runs of one suite, as far as they are."""
+
+    plan: SuitePlan
+    incumbent_run: EvalRun
+    candidate_run: EvalRun
+    incumbent: Sequence[Sample]
+    candidate: Sequence[Sample]
+    pin: SuitePin
+
+    @property
+    def judging(self) -> JudgingCost:
+        """Of both runs."""
+        return judging_cost([*self.incumbent, *self.candidate], judged=self.pin.judged)
+
+    @property
+    def served(self) -> Served:
+        """What the providers said that they served, over all answers."""
+        return Served(
+            incumbent=told(sample.served for sample in self.incumbent),
+            candidate=told(sample.served for sample in self.candidate),
+            judge=told(sample.judge for sample in (*self.incumbent, *self.candidate)),
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One proposal with both models' answers. verdict: None while the gate is open; standing:
+    whether it is proof still. shadow: what came before the canary, None for nothing.
+    """
+
+    proposal: Proposal
+    incumbent: Target
+    candidate: Target
+    verdict: Verdict | None
+    suites: Sequence[SuiteSide]
+    incumbent_figures: ArmFigures
+    candidate_figures: ArmFigures
+    forecast: Forecast
+    standing: Standing | None = None
+    shadow: ShadowStage | None = None
+
+    @property
+    def savings(self) -> Savings | None:
+        """What the gate saved by deciding early; None where it did not."""
+        if self.verdict is None or self.verdict.outcome not in DECIDED:
+            return None
+        return saved(
+            [
+                Arm(side.plan.n_max * side.plan.epochs, samples)
+                for side in self.suites
+                for samples in (side.incumbent, side.candidate)
+            ]
+        )
+
+    @property
+    def stopped_early(self) -> str:
+        """In words; empty where the gate needed everything that was planned."""
+        if self.savings is None or self.verdict is None:
+            return ""
+        used = sum(report.n_used for report in self.verdict.suites)
+        planned = sum(report.n_max for report in self.verdict.suites)
+        return f"Stopped after {used:,} of {planned:,} items: {self.savings.words}."
+
+    @property
+    def unscored(self) -> Sequence[str]:
+        """Of each suite with many answers without a score, how they counted.
+
+        A verdict's reason is one suite's; what it says already is left out.
+        """
+        if self.verdict is None:
+            return ()
+        epochs = {side.plan.suite: side.plan.epochs for side in self.suites}
+        said = [
+            (each.suite, without_score(each.details, each.n_used * epochs[each.suite]).strip())
+            for each in self.verdict.suites
+            if UNSCORED_HIGH in each.flags and each.suite in epochs
+        ]
+        alone = len(self.verdict.suites) == 1
+        told = self.verdict.reason
+        return [
+            f"{suite}: {words}"
+            for suite, words in said
+            if not (words in told and (alone or f"{suite}: " in told))
+        ]
+
+
+@dataclass(frozen=True)
+class CanaryStatus:
+    """Where a rollout is and why. action: what the evidence asks for now; explanation: the
+    same for people. moved, faults: what keeps it from going on, whatever the evidence says,
+    until a person acts; empty for nothing.
+    """
+
+    rollout: Rollout
+    incumbent: Target
+    candidate: Target
+    action: Action
+    blocks: Sequence[Block]
+    explanation: Explanation
+    moved: str = ""
+    faults: str = ""
+
+    @property
+    def held(self) -> Sequence[str]:
+        return [*filter(None, (self.moved, self.faults))]
+
+
+@dataclass(frozen=True)
+class RouteStatus:
+    """One route at a glance. traffic: of the last hour."""
+
+    route: Route
+    incumbent: Target
+    candidate: Target | None
+    open_proposal: Proposal | None
+    last_verdict: Verdict | None
+    rollout: Rollout | None
+    traffic: Sequence[Traffic]
+    standing: Standing | None = None
+
+    @property
+    def needs_decision(self) -> bool:
+        """Whether a person is waited for: an approval, or a paused canary."""
+        waiting = self.open_proposal is not None and self.open_proposal.phase.value
+        paused = self.rollout is not None and self.rollout.state.value == "paused"
+        return waiting == "awaiting_approval" or paused
+
+
+@dataclass(frozen=True)
+class Current:
+    """What goes on on all routes, by route. traffic: of the last hour."""
+
+    proposals: Mapping[str, Proposal]
+    rollouts: Mapping[str, Rollout]
+    traffic: Sequence[Traffic]
+
+
+def current(ctx: Context) -> Current:
+    since = ctx.clock.now() - timedelta(hours=1)
+    with ctx.store.read() as tx:
+        return Current(
+            {p.route: p for p in tx.proposals.open()},
+            {r.route: r for r in (*tx.rollouts.baking(), *tx.rollouts.live())},
+            tx.observations.traffic(since=since),
+        )
+
+
+def glance(
+    ctx: Context, route: Route, targets: Mapping[str, Target], now: Current
+) -> RouteStatus:
+    """targets: by id, those of the route. Raises SignatureInvalid."""
+    for id_ in route.targets - targets.keys():
+        raise SignatureInvalid(f"its target {id_} is not as it was signed")
+    with ctx.store.read() as tx:
+        verdict = next(iter(tx.verdicts.list(route=route.name, limit=1)), None)
+        return RouteStatus(
+            route=route,
+            incumbent=targets[route.incumbent],
+            candidate=targets[route.canary.target] if route.canary else None,
+            open_proposal=now.proposals.get(route.name),
+            last_verdict=verdict,
+            rollout=now.rollouts.get(route.name),
+            traffic=[minute for minute in now.traffic if minute.route == route.name],
+            standing=proof_validity.of(ctx, tx, verdict) if verdict else None,
+        )
+
+
+def compare(ctx: Context, proposal: str) -> Comparison:
+    """Raises NotFound."""
+    with ctx.store.read() as tx:
+        found = tx.proposals.get(proposal)
+        targets = tx.routing.targets()
+        suites = [_side(tx, found, plan) for plan in found.plans if plan.suite in found.runs]
+        verdict = tx.verdicts.get(found.verdict) if found.verdict else None
+        arms = targets[found.incumbent], targets[found.candidate]
+        answers = [(side.incumbent, side.candidate) for side in suites]
+        money = monthly_bill.of_arms(ctx, tx, found.route, arms, answers)
+        standing_ = proof_validity.of(ctx, tx, verdict) if verdict else None
+        stage = shadow_first.shown(ctx, tx, found)
+    return Comparison(
+        proposal=found,
+        incumbent=arms[0],
+        candidate=arms[1],
+        verdict=verdict,
+        suites=suites,
+        incumbent_figures=figures([s for side in suites for s in side.incumbent]),
+        candidate_figures=figures([s for side in suites for s in side.candidate]),
+        forecast=money,
+        standing=standing_,
+        shadow=stage,
+    )
+
+
+def _side(tx: Transaction, proposal: Proposal, plan: SuitePlan) -> SuiteSide:
+    pair = proposal.runs[plan.suite]
+    return SuiteSide(
+        plan=plan,
+        incumbent_run=tx.runs.get(pair.incumbent),
+        candidate_run=tx.runs.get(pair.candidate),
+        incumbent=tx.runs.samples(pair.incumbent, below=plan.n_max),
+        candidate=tx.runs.samples(pair.candidate, below=plan.n_max),
+        pin=tx.suites.get(plan.suite_digest),
+    )
+
+
+def figures(samples: Sequence[Sample]) -> ArmFigures:
+    """What one arm cost and how long it took, over all its samples."""
+    if not samples:
+        return ArmFigures(0, None, None, None, 0.0)
+    answered = [s for s in samples if s.error is not SampleError.INFRA]
+    costs = [s.cost_usd for s in answered if s.cost_usd is not None]
+    times = [s.duration_s for s in answered]
+    known = bool(costs) and len(costs) == len(answered)
+    cost_interval = mean_interval(costs) if known else None
+    return ArmFigures(
+        samples=len(samples),
+        cost_usd_per_1000=sum(costs) / len(costs) * 1000 if known else None,
+        p50_s=median(times) if times else None,
+        p95_s=quantiles(times, n=20)[-1] if len(times) > 1 else None,
+        failed=1 - len(answered) / len(samples),
+        cost_interval_usd_per_1000=(
+            (cost_interval[0] * 1000, cost_interval[1] * 1000) if cost_interval else None
+        ),
+        p50_interval_s=median_interval(times),
+    )
+
+
+def canaries(ctx: Context, *, route: str | None = None) -> Sequence[CanaryStatus]:
+    """Live canaries; with `route`, that route's newest rollout, live or not.
+
+    Raises NotFound for an unknown route.
+    """
+    now = ctx.clock.now()
+    with ctx.store.read() as tx:
+        if route is not None:
+            routes.existing(tx, route)
+        rollouts = (
+            [*tx.rollouts.live(), *tx.rollouts.baking()]
+            if route is None
+            else tx.rollouts.list(route=route, limit=1)
+        )
+        targets = tx.routing.targets()
+        return [_status(ctx, tx, targets, rollout, now) for rollout in rollouts]
+
+
+@dataclass(frozen=True)
+class CanaryExplained:
+    """moves: what was done to the rollout, newest first, of its route's last MOST_EVENTS."""
+
+    status: CanaryStatus
+    moves: Sequence[AuditEvent]
+
+
+def explained(ctx: Context, route: str) -> CanaryExplained:
+    """The route's newest rollout, live or not, and its moves. Raises NotFound."""
+    found = next(iter(canaries(ctx, route=route)), None)
+    if found is None:
+        raise NotFound(f"route {route!r} has had no canary yet: propose a swap first")
+    return CanaryExplained(found, moves(ctx, found.rollout))
+
+
+def moves(ctx: Context, rollout: Rollout) -> Sequence[AuditEvent]:
+    """What was done to a rollout, newest first, of its route's last MOST_EVENTS since."""
+    with ctx.store.read() as tx:
+        events = tx.audit.of(
+            f"route {rollout.route}", since=rollout.started_at, limit=MOST_EVENTS
+        )
+    return [each for each in events if each.details.get("rollout") == rollout.id]
+
+
+def _status(
+    ctx: Context,
+    tx: Transaction,
+    targets: Mapping[str, Target],
+    rollout: Rollout,
+    now: datetime,
+) -> CanaryStatus:
+    blocks = tx.observations.blocks(rollout.id)
+    action = gate_policy.decide(rollout, blocks, now)
+    return CanaryStatus(
+        rollout=rollout,
+        incumbent=targets[rollout.incumbent],
+        candidate=targets[rollout.candidate],
+        action=action,
+        blocks=blocks,
+        explanation=explain(rollout, action, blocks, now),
+        moved=_moved(ctx, tx, rollout) if rollout.live else "",
+        faults=holds.internal_errors(tx, rollout) if rollout.live or rollout.baking else "",
+    )
+
+
+def _moved(ctx: Context, tx: Transaction, rollout: Rollout) -> str:
+    verdict = tx.verdicts.get(rollout.verdict)
+    return (
+        ""
+        if proof_validity.unreadable(verdict)
+        else driver.moved_words(proof_validity.moved(ctx, tx, verdict))
+    )
+
+
+def progress(ctx: Context, run: str) -> tuple[EvalRun, int, float]:
+    """The run, its stored samples, its cost so far in USD."""
+    with ctx.store.read() as tx:
+        samples, cost, _, _ = tx.runs.progress(run)
+        return tx.runs.get(run), samples, cost

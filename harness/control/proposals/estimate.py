@@ -1,0 +1,222 @@
+"""What a proposal will cost and can show, from what earlier runs recorded (A3, F2)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Final
+
+from harness.control.context import Context
+from harness.control.evals.judging_cost import judging_cost
+from harness.control.proposals import submission
+from harness.control.proposals.submission import Wish
+from harness.control.routing import monthly_bill, routes, targets
+from harness.domain.evals.run import Claim, EvalRun, Sample, SampleError, SuitePlan
+from harness.domain.proposals.proposal import Proposal
+from harness.domain.routing.target import Target
+from harness.gate.offline.costs import items_to_show
+from harness.gate.planning import budget
+from harness.gate.planning.budget import Option, Spread, Usage
+from harness.gate.planning.sample_size import DISAGREE, EFFECT, sd_pass_fail
+from harness.ports import Transaction
+
+# Enough to know a mean; reading every stored answer would take longer than it tells.
+MOST_SAMPLES: Final = 500
+MOST_EARLIER: Final = 200  # proposals that are looked through for a comparison on this suite
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """One suite. effect: the true distance from the null that matters, a share of 1.
+
+    spread: of the differences, recorded between the incumbent and an earlier candidate, or
+    between any two; None where too few were recorded, and `sd` is the default guess.
+    incumbent, candidate: what one answer took; `estimated` when the candidate has none on this
+    suite and the incumbent's tokens are taken at its price. None where nobody knows.
+    cost_usd, duration_s: at most, for the registered design, judge included; None where
+    unknown. judge_usd: of that, the judge's; 0 for a suite without one. asked: sides
+    whose answers are not there yet. cheapest: None where the suite has too few items. saving:
+    share of the incumbent's cost, by these answers, where the claim is about it; saving_items:
+    how many would show it, None for never.
+    """
+
+    plan: SuitePlan
+    effect: float
+    sd: float
+    mde: float
+    spread: Spread | None
+    incumbent: Usage | None
+    candidate: Usage | None
+    estimated: bool
+    cost_usd: float | None
+    judge_usd: float | None
+    duration_s: float | None
+    cheapest: Option | None
+    warning: str
+    saving: float | None = None
+    saving_items: int | None = None
+
+
+def of(ctx: Context, wish: Wish, effect: float | None = None) -> Sequence[Outlook]:
+    """Suite by suite; stores nothing. effect: default 5 points.
+
+    Raises as `propose.preview` does.
+    """
+    plans = submission.preview(ctx, wish).plans
+    with ctx.store.read() as tx:
+        incumbent = tx.routing.targets()[routes.existing(tx, wish.route).incumbent]
+        sides = (incumbent, targets.known(tx, wish.candidate) or targets.plain(wish.candidate))
+        arms = {each.id for each in sides if each is not None}
+        recorded = _Recorded(tx.runs.of_targets(arms), tx.proposals.list(limit=MOST_EARLIER))
+        return [_of_suite(ctx, tx, plan, sides, recorded, effect) for plan in plans]
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """Newest first."""
+
+    runs: Sequence[EvalRun]
+    proposals: Sequence[Proposal]
+
+
+def _of_suite(
+    ctx: Context,
+    tx: Transaction,
+    plan: SuitePlan,
+    arms: tuple[Target, Target | None],
+    recorded: _Recorded,
+    wished: float | None,
+) -> Outlook:
+    ours, theirs = (_usage(tx, plan, arm, recorded.runs) for arm in arms)
+    estimated = theirs is None and ours is not None
+    if ours is not None and theirs is None:
+        theirs = _at_price(tx, arms[1], ours)
+    spread = _spread(tx, plan, arms[0].id, recorded.proposals)
+    effect = _effect(plan, wished)
+    known = spread or Spread(_guess(plan, effect), 0.0, 0)
+    smallest = budget.reach(known, plan.n_max, plan.epochs, plan.alpha)
+    pin = ctx.suites.pin(plan.suite)
+    items, judged = pin.items, pin.judged
+    sides = (ours, theirs)
+    best = budget.cheapest(known, effect, plan.alpha, items, sides)
+    saving = _saving(ours, theirs) if plan.claim is Claim.CHEAPER else None
+    return Outlook(
+        plan=plan,
+        effect=effect,
+        sd=known.sd(plan.epochs),
+        mde=smallest,
+        spread=spread,
+        incumbent=ours,
+        candidate=theirs,
+        estimated=estimated,
+        cost_usd=budget.cost_usd(plan.n_max, plan.epochs, sides),
+        judge_usd=budget.judge_usd(plan.n_max, plan.epochs, sides) if judged else 0.0,
+        duration_s=budget.duration_s(plan.n_max, plan.epochs, sides, ctx.eval_connections),
+        cheapest=best,
+        warning=_warning(plan, smallest, effect, best, items),
+        saving=saving,
+        saving_items=None if saving is None else items_to_show(saving, plan),
+    )
+
+
+def _saving(ours: Usage | None, theirs: Usage | None) -> float | None:
+    """None where a side's cost is unknown, or the incumbent's is 0."""
+    if ours is None or theirs is None or not ours.cost_usd or theirs.cost_usd is None:
+        return None
+    return 1.0 - theirs.cost_usd / ours.cost_usd
+
+
+def _effect(plan: SuitePlan, wished: float | None) -> float:
+    """For non_inferior the distance of equal models from the null: the margin."""
+    if plan.claim.quality is Claim.NON_INFERIOR:
+        return plan.margin
+    return EFFECT if wished is None else wished
+
+
+def _guess(plan: SuitePlan, effect: float) -> float:
+    shift = effect if plan.claim is Claim.SUPERIOR else 0.0
+    return sd_pass_fail(DISAGREE, shift) ** 2
+
+
+def _warning(
+    plan: SuitePlan, smallest: float, effect: float, best: Option | None, items: int
+) -> str:
+    if smallest <= effect:
+        return ""
+    advice = (
+        f"{best.items} items with {best.epochs} epoch(s) would show {effect * 100:g}"
+        if best
+        else f"its {items} items are too few to show {effect * 100:g}, whatever the epochs"
+    )
+    return (
+        f"With {plan.n_max} items you can only see differences of {smallest * 100:.1f} points "
+        f"or more; {advice}."
+    )
+
+
+def _usage(
+    tx: Transaction, plan: SuitePlan, target: Target | None, runs: Sequence[EvalRun]
+) -> Usage | None:
+    """Of the newest run with answers."""
+    for run in runs:
+        if target is None or (run.suite_digest, run.target) != (plan.suite_digest, target.id):
+            continue
+        answered = [
+            sample
+            for sample in tx.runs.samples(run.id, below=MOST_SAMPLES)
+            if sample.error is not SampleError.INFRA
+        ]
+        if answered:
+            judged = tx.suites.get(plan.suite_digest).judged
+            return _means(answered, judged=judged)
+    return None
+
+
+def _means(samples: Sequence[Sample], *, judged: bool) -> Usage:
+    costs = [sample.cost_usd for sample in samples if sample.cost_usd is not None]
+    judging = judging_cost(samples, judged=judged)
+    return Usage(
+        answers=len(samples),
+        input_tokens=fmean(sample.input_tokens for sample in samples),
+        output_tokens=fmean(sample.output_tokens for sample in samples),
+        cost_usd=fmean(costs) if len(costs) == len(samples) else None,
+        duration_s=fmean(sample.duration_s for sample in samples),
+        judge_usd=None if judging.usd is None else judging.usd / len(samples),
+    )
+
+
+def _at_price(tx: Transaction, target: Target | None, of: Usage) -> Usage:
+    """As if the candidate took the same tokens and time, and the judge as much."""
+    price = monthly_bill.price(tx, target)
+    per_answer = price.cost_usd(of.input_tokens, of.output_tokens) if price else None
+    return replace(of, answers=0, cost_usd=per_answer)
+
+
+def _spread(
+    tx: Transaction, plan: SuitePlan, incumbent: str, earlier: Sequence[Proposal]
+) -> Spread | None:
+    """Of the newest comparison on this suite; one with the same incumbent goes first."""
+    for proposal in sorted(earlier, key=lambda each: each.incumbent != incumbent):
+        registered = {each.suite: each for each in proposal.plans}.get(plan.suite)
+        runs = proposal.runs.get(plan.suite)
+        if registered is None or runs is None or registered.suite_digest != plan.suite_digest:
+            continue
+        found = budget.spread_of(
+            _differences(
+                tx.runs.samples(runs.incumbent, below=MOST_SAMPLES),
+                tx.runs.samples(runs.candidate, below=MOST_SAMPLES),
+            )
+        )
+        if found is not None:
+            return found
+    return None
+
+
+def _differences(ours: Sequence[Sample], theirs: Sequence[Sample]) -> list[list[float]]:
+    """Per item, per epoch; only answers that both sides have a score of."""
+    scores = {(s.item, s.epoch): s.strict for s in ours if s.strict is not None}
+    items: dict[str, list[float]] = {}
+    for sample in theirs:
+        score = scores.get((sample.item, sample.epoch))
+        if score is not None and sample.strict is not None:
+            items.setdefault(sample.item, []).append(sample.strict - score)
+    return list(items.values())

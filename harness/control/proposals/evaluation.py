@@ -1,0 +1,302 @@
+"""From a proposal to its verdict: the runs it needs, and what the gate says of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from harness.control.context import Context
+from harness.control.providers import endpoint_changes
+from harness.domain.errors import StaleEvidence
+from harness.domain.evals.pins import ServedModel, mixed, replaced_by, told
+from harness.domain.evals.run import (
+    RUNNABLE,
+    Budget,
+    EvalRun,
+    RunState,
+    Sample,
+    SampleError,
+    SuitePlan,
+    Verdict,
+)
+from harness.domain.proposals.proposal import Proposal, SuiteRuns
+from harness.gate.offline import verdicts
+from harness.ports import Transaction
+
+Answers = tuple[Sequence[Sample], Sequence[Sample]]
+STUCK = (RunState.FAILED, RunState.OVER_BUDGET)
+MAY_GO_ON = (*RUNNABLE, RunState.STOPPED)
+
+
+def with_runs(ctx: Context, tx: Transaction, proposal: Proposal) -> Proposal:
+    """The proposal with a run of both arms for each suite.
+
+    The incumbent's run is shared between proposals; a candidate's never is: what was seen of it
+    before this registration must not decide. A proposal that has runs gets new ones with the
+    answers that it has: asking the same again until it suits would be another look.
+    """
+    runs = {
+        plan.suite: (
+            _resumed(ctx, tx, proposal, plan, proposal.runs[plan.suite])
+            if plan.suite in proposal.runs
+            else SuiteRuns(
+                incumbent=_shared(ctx, tx, proposal, plan),
+                candidate=_new(ctx, tx, proposal, plan, proposal.candidate),
+            )
+        )
+        for plan in proposal.plans
+    }
+    return replace(proposal, runs=runs)
+
+
+def _resumed(
+    ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePlan, before: SuiteRuns
+) -> SuiteRuns:
+    return SuiteRuns(
+        incumbent=_continued(ctx, tx, proposal, plan, before.incumbent, proposal.incumbent),
+        candidate=_continued(ctx, tx, proposal, plan, before.candidate, proposal.candidate),
+    )
+
+
+def _continued(
+    ctx: Context,
+    tx: Transaction,
+    proposal: Proposal,
+    plan: SuitePlan,
+    before: str,
+    target: str,
+) -> str:
+    """The run itself where nothing of it failed; else a new one, with what it measured: all
+    but errors of ours, and nothing where two models answered, since neither can be asked again,
+    or where its provider answers from another place since.
+    """
+    if endpoint_changes.since(ctx, tx, target, tx.runs.get(before).created_at):
+        return _new(ctx, tx, proposal, plan, target)
+    samples = tx.runs.samples(before)
+    answered = _answered(samples)
+    if mixed((each.served for each in answered), plan.served_pin):
+        answered = []
+    if len(answered) == len(samples) and tx.runs.get(before).state not in STUCK:
+        tx.runs.want(before, plan.n_max)
+        return before
+    run = _new(ctx, tx, proposal, plan, target)
+    for sample in answered:
+        tx.runs.store_sample(replace(sample, run=run))
+    return run
+
+
+def _answered(samples: Sequence[Sample]) -> list[Sample]:
+    return [each for each in samples if each.error is not SampleError.INFRA]
+
+
+def replaced(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
+    """Why its candidate's scores cannot be completed to one measurement; empty when they can.
+
+    Scored answers are not asked for again within a proposal: that would be a look nobody
+    counts. So only an incumbent that was replaced is measured anew. The runs' own samples say
+    who answered: they are signed, and sightings are not.
+    """
+    found = answers(tx, proposal)
+    for plan in proposal.plans:
+        if why := _moved(ctx, tx, proposal, plan):
+            return why
+        incumbent, candidate = map(_answered, found.get(plan.suite, ((), ())))
+        for whose, served in (
+            ("the candidate", [each.served for each in candidate]),
+            ("the judge", [each.judge for each in (*incumbent, *candidate)]),
+        ):
+            if mixed(served, plan.served_pin):
+                labels = ", ".join(each.label for each in told(served))
+                return f"several models answered as {whose} of suite {plan.suite}: {labels}"
+    return ""
+
+
+def _moved(ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePlan) -> str:
+    """That the candidate's provider, or the judge's, answers from another place than before."""
+    if plan.suite not in proposal.runs:
+        return ""
+    pair = proposal.runs[plan.suite]
+    judge = tx.suites.get(plan.suite_digest).judge
+    for target, run in (
+        (proposal.candidate, pair.candidate),
+        (judge, pair.incumbent),
+        (judge, pair.candidate),
+    ):
+        moved = endpoint_changes.since(ctx, tx, target, tx.runs.get(run).created_at)
+        if moved is not None:
+            return f"provider {moved.name} was moved while suite {plan.suite} was measured"
+    return ""
+
+
+def _shared(ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePlan) -> str:
+    gate = proposal.policy.gate
+    ours = _run(ctx, proposal, plan, proposal.incumbent)
+    since = ctx.clock.now() - timedelta(seconds=gate.run_max_age_s)
+    found = tx.runs.shared(ours.fingerprint, not_before=since)
+    if found is None or not _serves(ctx, tx, found, ours, plan):
+        tx.runs.add(ours)
+        return ours.id
+    tx.runs.want(found.id, plan.n_max)
+    return found.id
+
+
+def _serves(
+    ctx: Context, tx: Transaction, found: EvalRun, ours: EvalRun, plan: SuitePlan
+) -> bool:
+    """Whether a stored run can be what `ours` would be, money included.
+
+    A sample that ended in an infrastructure error stays as it is: a run with one measures
+    nothing behind it, however often it is tried again. The same of one that two models
+    answered or scored, or a model that its provider serves no more, or of a provider that
+    answers from another place now.
+    """
+    judge = tx.suites.get(plan.suite_digest).judge
+    if any(
+        endpoint_changes.since(ctx, tx, each, found.created_at)
+        for each in (found.target, judge)
+    ):
+        return False
+    enough = found.state is RunState.DONE and found.wanted >= ours.wanted
+    if found.state in STUCK or not (enough or found.budget == ours.budget):
+        return False
+    samples = tx.runs.outcomes(found.id, below=ours.wanted)
+    if any(sample.error is SampleError.INFRA for sample in samples):
+        return False
+    return _same(tx, found.target, plan, [sample.served for sample in samples]) and _same(
+        tx, judge, plan, [sample.judge for sample in samples]
+    )
+
+
+def _same(tx: Transaction, target: str, plan: SuitePlan, served: Sequence[ServedModel]) -> bool:
+    """Whether one model gave all of these, and is the one that was seen last."""
+    seen = tx.sightings.of(target)
+    pin = plan.served_pin
+    return not mixed(served, pin) and replaced_by(told(served), seen, pin) is None
+
+
+def _new(
+    ctx: Context, tx: Transaction, proposal: Proposal, plan: SuitePlan, target: str
+) -> str:
+    run = _run(ctx, proposal, plan, target)
+    tx.runs.add(run)
+    return run.id
+
+
+def _run(ctx: Context, proposal: Proposal, plan: SuitePlan, target: str) -> EvalRun:
+    gate = proposal.policy.gate
+    return EvalRun(
+        id=ctx.chance.token("run_"),
+        suite=plan.suite,
+        suite_digest=plan.suite_digest,
+        target=target,
+        order_seed=plan.order_seed,
+        epochs=plan.epochs,
+        wanted=plan.n_max,
+        state=RunState.QUEUED,
+        created_at=ctx.clock.now(),
+        budget=Budget(gate.max_tokens, gate.max_cost_usd),
+    )
+
+
+def check_arms(proposal: Proposal, runs: Mapping[str, EvalRun]) -> None:
+    """Raises StaleEvidence for a run that is not what was registered, on either side."""
+    for plan in proposal.plans:
+        pair = proposal.runs[plan.suite]
+        for run, target in (
+            (runs[pair.incumbent], proposal.incumbent),
+            (runs[pair.candidate], proposal.candidate),
+        ):
+            pins = (
+                ("suite", run.suite_digest, plan.suite_digest),
+                ("target", run.target, target),
+                ("order of items", run.order_seed, plan.order_seed),
+                ("epochs", run.epochs, plan.epochs),
+            )
+            for what, has, registered in pins:
+                if has != registered:
+                    raise StaleEvidence(
+                        f"suite {plan.suite}: run {run.id} has another {what} than the "
+                        f"proposal: {has}, not {registered}; propose again"
+                    )
+
+
+def run_ids(proposal: Proposal) -> frozenset[str]:
+    return frozenset(
+        run for pair in proposal.runs.values() for run in (pair.incumbent, pair.candidate)
+    )
+
+
+def answers(tx: Transaction, proposal: Proposal) -> dict[str, Answers]:
+    """By suite: the stored outcomes of (incumbent, candidate), in the run's order.
+
+    Asked every second while a run is on: nobody needs the texts of thousands of answers.
+    """
+    limit = {plan.suite: plan.n_max for plan in proposal.plans}
+    return {
+        suite: (
+            tx.runs.outcomes(pair.incumbent, below=limit[suite]),
+            tx.runs.outcomes(pair.candidate, below=limit[suite]),
+        )
+        for suite, pair in proposal.runs.items()
+    }
+
+
+def stuck(proposal: Proposal, runs: Mapping[str, EvalRun]) -> list[EvalRun]:
+    """Failed runs, and those over budget once the other arm brings no more samples either."""
+    found = []
+    for pair in proposal.runs.values():
+        arms = (runs[pair.incumbent], runs[pair.candidate])
+        both_ended = not any(arm.state in MAY_GO_ON for arm in arms)
+        found += [
+            arm
+            for arm in arms
+            if arm.state is RunState.FAILED
+            or (arm.state is RunState.OVER_BUDGET and both_ended)
+        ]
+    return found
+
+
+def asleep(tx: Transaction, proposal: Proposal) -> dict[str, int]:
+    """Runs that ended before all that this proposal may need was asked, and how many items."""
+    needed = [
+        (run, plan)
+        for plan in proposal.plans
+        for run in (proposal.runs[plan.suite].incumbent, proposal.runs[plan.suite].candidate)
+    ]
+    return {run: plan.n_max for run, plan in needed if _asleep(tx, tx.runs.get(run), plan)}
+
+
+def _asleep(tx: Transaction, run: EvalRun, plan: SuitePlan) -> bool:
+    if run.state is RunState.DONE:
+        # It may have ended while somebody wanted more of it.
+        return len(tx.runs.outcomes(run.id, below=plan.n_max)) < plan.n_max * plan.epochs
+    return run.state is RunState.STOPPED
+
+
+def judge(
+    proposal: Proposal,
+    found: Mapping[str, Answers],
+    halted: Sequence[EvalRun],
+    now: datetime,
+) -> Verdict | None:
+    """The verdict, or None while the gate needs more samples and can still get them.
+
+    Raises StaleEvidence when the two arms of a suite do not fit each other.
+    halted: runs that bring no more samples though some are missing. A failed one means "not
+    measured"; one over budget means "not enough evidence". Neither is ever a pass.
+    now: the route's time (`standing.route_time`), at which the verdict is decided.
+    """
+    stopped: dict[str, tuple[str, str]] = {}
+    # A failed one last: where both happened to a suite, it was not measured.
+    for run in sorted(halted, key=lambda run: run.state is RunState.FAILED):
+        outcome = "infra_error" if run.state is RunState.FAILED else "inconclusive"
+        stopped[run.suite] = (outcome, run.message or run.state.value)
+    return verdicts.verdict(
+        route=proposal.route,
+        incumbent=proposal.incumbent,
+        candidate=proposal.candidate,
+        plans=proposal.plans,
+        samples_by_suite=found,
+        stopped=stopped,
+        now=now,
+        ttl_s=proposal.policy.gate.verdict_ttl_s,
+    )

@@ -1,0 +1,173 @@
+"""A candidate that loses by form: what broke, answers side by side, and what mends it (A8)."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.control.proposals import rerun_command
+from harness.control.proposals.comparison import Comparison, SuiteSide
+from harness.domain.evals.run import Claim, Sample, SuiteReport
+from harness.domain.proposals.proposal import Proposal
+from harness.domain.routing.target import Target
+from harness.gate.offline.format_remedies import (
+    Remedy,
+    add_command,
+    in_json_mode,
+    patched,
+    remedy_of,
+)
+from harness.gate.offline.format_rules import form_of
+
+
+@dataclass(frozen=True)
+class FormExample:
+    """One item's answers, of the first epoch. Scores are None where there is none.
+
+    lenient_score: the candidate's, with its form forgiven.
+    """
+
+    item: str
+    rule: str
+    prompt: str
+    incumbent: str
+    candidate: str
+    incumbent_score: float | None
+    candidate_score: float | None
+    lenient_score: float | None
+
+
+@dataclass(frozen=True)
+class Mend:
+    """A target that may mend it, and the commands that register and propose it."""
+
+    what: str
+    target: str
+    commands: Sequence[str]
+
+
+@dataclass(frozen=True)
+class LostByForm:
+    """One suite that says FORMAT MISMATCH. Differences are shares of 1, candidate − incumbent.
+
+    rules: how often each broke in the candidate's answers; meanings: what each is, in words.
+    mends: the most likely one first.
+    """
+
+    suite: str
+    rules: Mapping[str, int]
+    meanings: Mapping[str, str]
+    strict_delta: float
+    lenient_delta: float
+    remedy: Remedy
+    mends: Sequence[Mend]
+    examples: Sequence[FormExample]
+
+
+def lost_by_form(found: Comparison, *, standalone: bool = False) -> Sequence[LostByForm]:
+    """One for each suite that was lost by form alone; empty without such a verdict.
+
+    standalone: of a `gate run`, whose route is gone: its commands are further `gate run`s.
+    """
+    reports = {each.suite: each for each in found.verdict.suites} if found.verdict else {}
+    sides = [(side, reports.get(side.plan.suite)) for side in found.suites]
+    return [
+        lost
+        for side, report in sides
+        if report is not None and report.outcome == "harness_mismatch"
+        for lost in _lost(found, side, report, standalone=standalone)
+    ]
+
+
+def broken_rules(report: SuiteReport) -> Mapping[str, int]:
+    """How often each rule of form broke in the candidate's answers."""
+    rules = report.details.get("rules")
+    return rules if isinstance(rules, Mapping) else {}
+
+
+def _lost(
+    found: Comparison, side: SuiteSide, report: SuiteReport, *, standalone: bool
+) -> Sequence[LostByForm]:
+    rules = broken_rules(report)
+    scorer = side.pin.scorer.partition("@")[0]
+    remedy = remedy_of(rules, scorer)
+    lenient = report.details.get("lenient")
+    if remedy is None or not isinstance(lenient, Mapping):
+        return ()
+    return (
+        LostByForm(
+            suite=report.suite,
+            rules=rules,
+            meanings={rule: form_of(rule, scorer).what for rule in rules},
+            strict_delta=report.delta,
+            lenient_delta=float(lenient["delta"]),
+            remedy=remedy,
+            mends=_mends(found, remedy, standalone=standalone),
+            examples=_examples(side, report),
+        ),
+    )
+
+
+def _mends(found: Comparison, remedy: Remedy, *, standalone: bool) -> Sequence[Mend]:
+    told = [(f"a line in the prompt: “{remedy.prompt}”", patched(found.candidate, remedy))]
+    if remedy.json_mode:
+        what = "`response_format: json_object`, where the provider knows it"
+        told.append((what, in_json_mode(found.candidate)))
+    return [
+        Mend(what, target.id, _commands(found, target, standalone=standalone))
+        for what, target in told
+    ]
+
+
+def _commands(found: Comparison, target: Target, *, standalone: bool) -> Sequence[str]:
+    if standalone:
+        return (rerun_command.gate_run(found, target),)
+    return add_command(target), _proposing(target, found.proposal)
+
+
+def _proposing(target: Target, proposal: Proposal) -> str:
+    words = ["swapgate", "proposal", "create", proposal.route, target.id]
+    # The same question again; honest about whose results the new target was made after.
+    words += ["--claim", proposal.claim.value]
+    margins = {plan.margin for plan in proposal.plans}
+    if proposal.claim is not Claim.SUPERIOR and len(margins) == 1:
+        words += ["--margin", f"{min(margins):g}"]
+    savings = {plan.min_saving for plan in proposal.plans}
+    if proposal.claim is Claim.CHEAPER and len(savings) == 1:
+        words += ["--min-saving", f"{min(savings):g}"]
+    words += ["--descends-from", proposal.candidate]
+    if proposal.reason:
+        words += ["--reason", proposal.reason]
+    return shlex.join(words)
+
+
+def _examples(side: SuiteSide, report: SuiteReport) -> Sequence[FormExample]:
+    """The items that the verdict names; some may lie behind those that it used."""
+    named = report.details.get("examples")
+    if not isinstance(named, list | tuple):
+        return ()
+    ours, theirs = _first(side.incumbent), _first(side.candidate, broken=True)
+    return [
+        _example(ours[item], theirs[item]) for item in named if item in ours and item in theirs
+    ]
+
+
+def _first(samples: Sequence[Sample], *, broken: bool = False) -> Mapping[str, Sample]:
+    """By item; with `broken`, of the first epoch in which a rule of form broke, if one did."""
+    found: dict[str, Sample] = {}
+    for sample in samples:
+        if sample.item not in found or (broken and sample.rule and not found[sample.item].rule):
+            found[sample.item] = sample
+    return found
+
+
+def _example(ours: Sample, theirs: Sample) -> FormExample:
+    return FormExample(
+        item=theirs.item,
+        rule=theirs.rule,
+        prompt=theirs.prompt or ours.prompt,
+        incumbent=ours.answer or ours.error_text,
+        candidate=theirs.answer or theirs.error_text,
+        incumbent_score=ours.strict,
+        candidate_score=theirs.strict,
+        lenient_score=theirs.lenient,
+    )

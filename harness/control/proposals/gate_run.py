@@ -1,0 +1,124 @@
+"""One comparison on a database of its own: what CI asks, without a server (F10)."""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from harness.control import reconciler
+from harness.control.context import Context
+from harness.control.proposals import rule_widening, submission
+from harness.control.proposals.submission import Wish
+from harness.control.routing import routes, targets
+from harness.domain.errors import NotAllowed, NotFound
+from harness.domain.evals.run import Claim, SuiteRole
+from harness.domain.operations.access import Actor
+from harness.domain.proposals.proposal import Phase, Proposal
+from harness.domain.routing.table import RouteSettings, RouteSuite
+from harness.domain.settings import Settings, TargetSeed
+
+LONGEST_PAUSE_S: Final = 20.0
+ROUTE: Final = "gate-run"
+DECIDED: Final = frozenset(Phase) - {Phase.PROPOSED, Phase.EVALUATING}
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """suites: the first is the primary one, the others are required. guards: suites, too.
+
+    wider: it may ask for less than the policy does; what comes out lets nobody in.
+    """
+
+    suites: Sequence[str]
+    incumbent: TargetSeed
+    candidate: TargetSeed
+    policy: str = "default"
+    claim: Claim | None = None
+    margin: float | None = None
+    reason: str = ""
+    guards: Sequence[str] = ()
+    min_saving: float | None = None
+    wider: bool = False
+
+
+def register(ctx: Context, actor: Actor, settings: Settings, question: Question) -> Proposal:
+    """The file's providers, a route for this comparison alone, and its proposal.
+
+    Raises as `routes.create` and `propose.create` do.
+    """
+    for provider in settings.providers.values():
+        targets.put_provider(ctx, actor, provider)
+    for seed in (question.incumbent, question.candidate):
+        _check_provider(settings, seed)
+    incumbent, candidate = (
+        targets.add(ctx, actor, seed) for seed in (question.incumbent, question.candidate)
+    )
+    primary, *others = question.suites
+    asked = (
+        RouteSuite(primary, SuiteRole.PRIMARY),
+        *(RouteSuite(each, SuiteRole.REQUIRED) for each in others),
+        *(RouteSuite(each, SuiteRole.GUARD) for each in question.guards),
+    )
+    route = RouteSettings(policy=question.policy, suites=asked)
+    routes.create(ctx, actor, ROUTE, incumbent.id, settings=route)
+    wish = Wish(
+        ROUTE,
+        candidate.id,
+        question.reason,
+        question.claim,
+        question.margin,
+        min_saving=question.min_saving,
+    )
+    if not question.wider:
+        _check_terms(submission.preview(ctx, wish, actor).widened)
+    return submission.create(ctx, actor, wish)
+
+
+def _check_terms(widened: Mapping[str, Any]) -> None:
+    """Nobody can approve wider terms here, so that green in CI would mean nothing."""
+    if widened:
+        raise NotAllowed(
+            f"wider than the policy allows: {'; '.join(rule_widening.words(widened))}. Name a "
+            "policy that says so (`claims`, `margin_max`), or give --wider to ask all the same"
+        )
+
+
+def _check_provider(settings: Settings, seed: TargetSeed) -> None:
+    """The configuration is all there is to read, so that is what has to be changed."""
+    if seed.provider not in settings.providers:
+        near = difflib.get_close_matches(seed.provider, settings.providers, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        file = settings.source or "swapgate.yaml"
+        raise NotFound(
+            f"there is no provider {seed.provider!r}{hint}. Add it under `providers:` in {file}"
+        )
+
+
+def hurried(ctx: Context) -> Context:
+    """The same, without long pauses after InfraError: somebody waits at a terminal or in CI.
+
+    Nor is there a shadow to come: nobody asks the route of a single comparison.
+    """
+    policies = {
+        name: replace(
+            policy,
+            gate=replace(
+                policy.gate, infra_pause_s=min(policy.gate.infra_pause_s, LONGEST_PAUSE_S)
+            ),
+            canary=replace(policy.canary, shadow=None),
+        )
+        for name, policy in ctx.policies.items()
+    }
+    return replace(ctx, policies=policies)
+
+
+def run(ctx: Context, proposal: str, pause: Callable[[Proposal], bool]) -> Proposal:
+    """Turn the loop until the gate has decided. The proposal as it is then.
+
+    pause: waits a moment after each turn; False gives up.
+    """
+    while True:
+        reconciler.reconcile(ctx)
+        found = submission.get(ctx, proposal)
+        if found.phase in DECIDED or not pause(found):
+            return found

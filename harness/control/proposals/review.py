@@ -1,0 +1,151 @@
+"""What an approver sees of a proposal: what it widens, the risk so far, what changed lately."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+from typing import Any, Final
+
+from harness.control.context import Context
+from harness.control.evals import proof_validity
+from harness.control.proposals import false_pass_risk, rule_widening
+from harness.control.proposals.false_pass_risk import WINDOW, RouteRisk
+from harness.control.routing import routes
+from harness.domain.errors import NotFound
+from harness.domain.proposals.policy import Policy
+from harness.domain.proposals.proposal import Proposal
+from harness.domain.routing.route_changes import KINDS, Restore
+from harness.ports import Transaction
+
+# Of a route's version, what promotions change, and proposals say for themselves.
+DEFAULT: Final = "the default"
+TRAFFIC: Final = frozenset({"incumbent", "canary", "canary share", "held back"})
+
+
+@dataclass(frozen=True, slots=True)
+class RouteChange:
+    """what: settings | incumbent | policy | suite | provider. by: who changed it, or first
+    proposed with it so.
+    """
+
+    at: datetime
+    by: str
+    what: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """widened: in words, one line for each. changes: of the last 90 days, newest first."""
+
+    proposal: Proposal
+    widened: Sequence[str]
+    risk: RouteRisk
+    changes: Sequence[RouteChange]
+
+
+def of_proposal(ctx: Context, proposal: str) -> Review:
+    """Raises NotFound."""
+    since = ctx.clock.now() - WINDOW
+    with ctx.store.read() as tx:
+        found = tx.proposals.get(proposal)
+        changes = [
+            *_settings(tx, found.route, since),
+            *_proposed(tx, found.route, since),
+            *_moved(ctx, tx, found, since),
+        ]
+        return Review(
+            proposal=found,
+            widened=rule_widening.words(found.widened),
+            risk=false_pass_risk.of_proposal(tx, found),
+            changes=sorted(changes, key=lambda each: each.at, reverse=True),
+        )
+
+
+def _settings(tx: Transaction, route: str, since: datetime) -> Iterator[RouteChange]:
+    names = tx.routing.targets()
+    for newer, older in pairwise(tx.routing.history(route)):
+        if newer.at < since:
+            return
+        if newer.kind == KINDS[Restore] and newer.route.incumbent != older.route.incumbent:
+            # No promotion, so no proof: it chose what a candidate is compared with.
+            was, is_ = (names[each.route.incumbent].name for each in (older, newer))
+            text = f"{was} → {is_}: {newer.reason}"
+            yield RouteChange(newer.at, newer.actor, "incumbent", text)
+        said = [
+            f"{name}: {before or 'none'} → {after or 'none'}"
+            for name, (before, after) in routes.difference(older, newer).items()
+            if name not in TRAFFIC
+        ]
+        digests = [
+            {each.suite: each.digest for each in record.route.settings.suites}
+            for record in (older, newer)
+        ]
+        said += [
+            f"suite {suite}: accepted as it was then"
+            for suite, digest in digests[1].items()
+            if suite in digests[0] and digests[0][suite] != digest
+        ]
+        if said:
+            yield RouteChange(newer.at, newer.actor, "settings", "; ".join(said))
+
+
+def _proposed(tx: Transaction, route: str, since: datetime) -> Iterator[RouteChange]:
+    """Against the proposal before it, since a policy or a suite has no author of its own."""
+    found = tx.proposals.since(route, since - WINDOW)
+    lately = [each for each in found if each.created_at >= since]
+    before = [*found[len(lately) :], *tx.proposals.let_in(route)]
+    first = [each for each in before if each.created_at < since][:1]
+    for older, newer in pairwise([*first, *reversed(lately)]):
+        by, at = f"{newer.proposer} ({newer.id})", newer.created_at
+        if said := _policies(older.policy, newer.policy):
+            yield RouteChange(at, by, "policy", "; ".join(said))
+        known = {plan.suite: plan.suite_digest for plan in older.plans}
+        for plan in newer.plans:
+            was = known.get(plan.suite, plan.suite_digest)
+            if was != plan.suite_digest:
+                text = "; ".join(_pieces(tx, was, plan.suite_digest))
+                yield RouteChange(at, by, "suite", f"{plan.suite}: {text}")
+
+
+def _moved(
+    ctx: Context, tx: Transaction, proposal: Proposal, since: datetime
+) -> Iterator[RouteChange]:
+    """The last move of each provider that answers on the route, is proposed, or judges."""
+    targets, providers = tx.routing.targets(), tx.providers.all()
+    route = routes.existing(tx, proposal.route)
+    asked = [targets[each] for each in (*route.targets, proposal.candidate)]
+    asked += [ctx.judges[plan.suite] for plan in proposal.plans if plan.suite in ctx.judges]
+    for name in sorted({each.provider for each in asked}):
+        moved = providers[name].moved if name in providers else None
+        if moved is not None and moved.at >= since:
+            text = (
+                f"{name} answers from another place since then: {moved.reason or 'no reason'}"
+            )
+            yield RouteChange(moved.at, moved.by, "provider", text)
+
+
+def _pieces(tx: Transaction, before: str, after: str) -> list[str]:
+    try:
+        return list(proof_validity.differing(tx.suites.get(before), tx.suites.get(after)))
+    except NotFound:
+        return [f"content {before[:12]} then and {after[:12]} now"]
+
+
+def _policies(before: Policy, after: Policy) -> list[str]:
+    ours, theirs = _flat(before.as_json()), _flat(after.as_json())
+    return [
+        f"{name}: {ours.get(name, DEFAULT)} → {theirs.get(name, DEFAULT)}"
+        for name in sorted(ours.keys() | theirs.keys())
+        if ours.get(name) != theirs.get(name)
+    ]
+
+
+def _flat(policy: Mapping[str, Any], place: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in policy.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{place}{name}.")
+        else:
+            found[f"{place}{name}"] = value
+    return found

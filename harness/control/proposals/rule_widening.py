@@ -1,0 +1,249 @@
+"""What a proposal asks for beyond its route's rules. Another person has to approve that."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from datetime import datetime
+from itertools import islice, pairwise
+from operator import itemgetter
+from typing import Any, Final
+
+from harness.control.context import Context
+from harness.control.evals import proof_validity
+from harness.control.proposals import four_eyes
+from harness.control.proposals.false_pass_risk import WINDOW
+from harness.domain.errors import NotFound
+from harness.domain.evals.run import SuitePin, SuiteRole
+from harness.domain.operations.access import Actor
+from harness.domain.operations.principals import folded
+from harness.domain.proposals.policy import Policy
+from harness.domain.proposals.policy_strictness import stricter_or_equal
+from harness.domain.routing.route_changes import KINDS, Restore
+from harness.domain.routing.table import Route, RouteSuite
+from harness.domain.routing.target import Target
+from harness.gate.offline.format_rules import form_prompts
+from harness.ports import RouteRecord, Transaction
+
+ADDENDUM: Final = "prompt addendum"
+SHOWN: Final = 2000  # characters of one
+
+# Suite to what it decides on a route, and how much it counts.
+Parts = Mapping[str, tuple[SuiteRole, float]]
+
+# Roles before and after that ask for more; None for a suite that the route has not.
+STRICTER: Final = frozenset(
+    {
+        (None, SuiteRole.REQUIRED),
+        (None, SuiteRole.GUARD),
+        (SuiteRole.GUARD, SuiteRole.REQUIRED),
+    }
+)
+
+
+def of_policy(ctx: Context, route: Route, policy: Policy) -> dict[str, Any]:
+    """Field to what the route asks for and what is proposed; empty for a policy as strict.
+
+    Raises NotFound when the route's policy is not in the configuration any more.
+    """
+    return {
+        each.field: {"route": _stored(each.route), "proposed": _stored(each.proposed)}
+        for each in stricter_or_equal(ctx.policy(route.settings.policy), policy)
+    }
+
+
+def of_suites(
+    ctx: Context,
+    tx: Transaction,
+    route: Route,
+    pins: Sequence[SuitePin],
+    proposer: Actor | None = None,
+) -> dict[str, Any]:
+    """Suites that are other than those that a person has accepted for this route.
+
+    Accepted is the newer of what the route had when it was created or another person than the
+    proposer named its suites, and what the last proposal was let in with. The first proposal of
+    a route without either sets the measure. proposer: None for somebody who named none of them.
+    """
+    named = _named(ctx, tx, route, proposer)
+    let_in = next(iter(tx.proposals.let_in(route.name)), None)
+    found: dict[str, Any] = {}
+    for pin in pins:
+        accepted = _accepted(tx, named, pin.name)
+        if accepted and pin.digest != accepted:
+            found[f"suite {pin.name}"] = {
+                "route": accepted,
+                "proposed": pin.digest,
+                "changed": _changed(tx, accepted, pin),
+            }
+    before = _parts(named[0].route.settings.suites)
+    if let_in is not None and let_in.created_at >= named[0].at:
+        before = {each.suite: (each.role, each.weight) for each in let_in.plans}
+    for name, (was, now) in _loosened(before, _parts(route.settings.suites)).items():
+        entry = found.setdefault(
+            f"suite {name}", {"route": was, "proposed": now, "changed": []}
+        )
+        entry["changed"] = [f"{was} then and {now} now", *entry["changed"]]
+    return found
+
+
+def _named(
+    ctx: Context, tx: Transaction, route: Route, proposer: Actor | None
+) -> Sequence[RouteRecord]:
+    """The route's versions from the one on that got its suites by a person who may speak for
+    them: not by the proposer, where the route's policy asks for two people. Who creates a route
+    may name the first.
+    """
+    history = tx.routing.history(route.name)
+    alone = proposer is None or ctx.policy(route.settings.policy).self_approval
+    for number, (newer, older) in enumerate(pairwise(history)):
+        if _content(newer) == _content(older):
+            continue
+        if alone or proposer is None or four_eyes.apart(tx, newer.actor, proposer):
+            return history[number:]
+    return history[-1:]
+
+
+def _content(record: RouteRecord) -> list[tuple[RouteSuite, str]]:
+    return [(each, each.digest) for each in record.route.settings.suites]
+
+
+def _accepted(tx: Transaction, named: Sequence[RouteRecord], suite: str) -> str:
+    """The digest of the newer one; empty where there is none."""
+    let_in = (
+        (proposal.created_at, plan.suite_digest)
+        for proposal in tx.proposals.let_in(named[0].route.name)
+        for plan in proposal.plans
+        if plan.suite == suite
+    )
+    both = [*islice(let_in, 1), *_since(named, suite)]
+    return max(both, key=itemgetter(0), default=(None, ""))[1]
+
+
+def _since(named: Sequence[RouteRecord], suite: str) -> list[tuple[datetime, str]]:
+    """Since when the settings had the suite as they did first, and its digest."""
+    found: list[tuple[datetime, str]] = []
+    for record in named:
+        suites = record.route.settings.suites
+        digest = next((each.digest for each in suites if each.suite == suite), "")
+        if not digest or (found and digest != found[0][1]):
+            break
+        found = [(record.at, digest)]
+    return found
+
+
+def _parts(suites: Sequence[RouteSuite]) -> Parts:
+    """A weight counts among several primary suites alone."""
+    several = sum(each.role is SuiteRole.PRIMARY for each in suites) > 1
+    return {
+        each.suite: (
+            each.role,
+            each.weight if several and each.role is SuiteRole.PRIMARY else 1.0,
+        )
+        for each in suites
+    }
+
+
+def _loosened(before: Parts, now: Parts) -> dict[str, tuple[str, str]]:
+    """Suites whose part in the decision is neither the same nor a stricter one, in words."""
+    if not before:
+        return {}
+    pairs = {name: (before.get(name), now.get(name)) for name in {**before, **now}}
+    return {
+        name: (_part(was), _part(is_))
+        for name, (was, is_) in pairs.items()
+        if was != is_ and (was and was[0], is_ and is_[0]) not in STRICTER
+    }
+
+
+def _part(part: tuple[SuiteRole, float] | None) -> str:
+    if part is None:
+        return "none"
+    role, weight = part
+    return role.value if weight == 1.0 else f"{role.value} with weight {weight:g}"
+
+
+def _changed(tx: Transaction, accepted: str, now: SuitePin) -> list[str]:
+    try:
+        return list(proof_validity.differing(tx.suites.get(accepted), now))
+    except NotFound:
+        return ["its content"]
+
+
+def of_incumbent(
+    tx: Transaction, route: Route, proposer: Actor, now: datetime
+) -> dict[str, Any]:
+    """The incumbent, where the proposer brought it back himself in the last 90 days: he chose
+    what his candidate is compared with, and that may be a weaker one than served before.
+    """
+    names = tx.routing.targets()
+    for newer, older in pairwise(tx.routing.history(route.name)):
+        if newer.route.incumbent == older.route.incumbent:
+            continue
+        known = tx.principals.named(newer.actor)
+        own = folded(newer.actor) == folded(proposer.name) or (
+            known is not None and known.id == proposer.principal
+        )
+        if newer.kind != KINDS[Restore] or newer.at < now - WINDOW or not own:
+            return {}
+        was, is_ = (names[each.route.incumbent].name for each in (older, newer))
+        return {"incumbent": {"route": was, "proposed": is_, "reason": newer.reason}}
+    return {}
+
+
+def of_addendum(incumbent: Target, candidate: Target) -> dict[str, Any]:
+    """What the candidate adds to every prompt, where that is neither what the incumbent adds
+    nor a remedy that the gate itself gives: it may hold the suites' answers.
+    """
+    added = candidate.request_patch.prompt_addendum
+    rest = added
+    for known in (incumbent.request_patch.prompt_addendum, *form_prompts()):
+        rest = rest.replace(known, "") if known else rest
+    if not rest.strip():
+        return {}
+    before = incumbent.request_patch.prompt_addendum
+    return {
+        ADDENDUM: {"route": before[:SHOWN], "proposed": added[:SHOWN], "length": len(added)}
+    }
+
+
+def words(widened: Mapping[str, Any]) -> list[str]:
+    """One line for each, as an approver reads it."""
+    return [f"{name}: {_line(name, each)}" for name, each in widened.items()]
+
+
+def _line(name: str, each: Mapping[str, Any]) -> str:
+    if name == "incumbent":
+        return (
+            f"{each['proposed']}, which the proposer brought back in the place of "
+            f"{each['route']} ({each['reason']})"
+        )
+    if name == ADDENDUM:
+        more = f" … ({each['length']} characters)" if each["length"] > SHOWN else ""
+        return f"adds to every prompt, which may hold answers: {each['proposed']!r}{more}"
+    if name.startswith("suite "):
+        return f"not the one accepted for this route ({'; '.join(each['changed'])})"
+    return (
+        f"the route's policy says {_plain(each['route'])}, proposed {_plain(each['proposed'])}"
+    )
+
+
+def _plain(value: object) -> str:
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:g}"
+        case list():
+            return ", ".join(map(_plain, value))
+        case _:
+            return str(value)
+
+
+def _stored(value: object) -> object:
+    """As JSON gives it back."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, tuple):
+        return [_stored(each) for each in value]
+    return value

@@ -1,0 +1,430 @@
+"""Proposals by people: create, approve, refuse, cancel. What happens next is `reconcile`'s."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from harness.control.canary import judge
+from harness.control.context import Context
+from harness.control.evals import proof_validity, worker_supervision
+from harness.control.operations import tampering
+from harness.control.proposals import (
+    alpha_spending,
+    approvals,
+    false_pass_risk,
+    four_eyes,
+    rule_widening,
+)
+from harness.control.proposals.false_pass_risk import RouteRisk
+from harness.control.routing import data_class_checks, routes, targets
+from harness.control.shadow import stage
+from harness.domain.errors import (
+    ConfigError,
+    Conflict,
+    InputError,
+    ProofRefused,
+    RouteBusy,
+    StaleWrite,
+)
+from harness.domain.evals.run import Claim, Primaries, SuitePin, SuitePlan, SuiteRole
+from harness.domain.operations.access import Actor, Role
+from harness.domain.operations.audit import require_reason
+from harness.domain.proposals.policy import GatePolicy, Policy
+from harness.domain.proposals.proposal import (
+    ApprovalKind,
+    Event,
+    Phase,
+    Proposal,
+    advance,
+    moved,
+)
+from harness.domain.ranges import SHARE
+from harness.domain.routing.table import Route, RouteSettings, RouteSuite
+from harness.domain.routing.target import Target
+from harness.ports import Transaction
+
+Registered = Sequence[tuple[SuitePin, SuitePlan]]
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a person asks for. claim, margin, min_saving: None means what the policy says.
+
+    descends_from: a target id or name that stood before the suites already, and whose results
+    the candidate was tuned after: its looks count as the candidate's.
+    """
+
+    route: str
+    candidate: str
+    reason: str = ""
+    claim: Claim | None = None
+    margin: float | None = None
+    policy: str | None = None
+    descends_from: str | None = None
+    min_saving: float | None = None
+
+
+def create(ctx: Context, actor: Actor, wish: Wish) -> Proposal:
+    """Register a proposal: suites, claim, margin, alpha, items and order are fixed from here.
+
+    Raises RouteBusy when the route has an open proposal, NotFound for an unknown route, target
+    or policy, InputError for a wish that makes no sense.
+    """
+    actor.require(Role.PROPOSER)
+    now = ctx.clock.now()
+    # A suite may take seconds to load, and a unit of work holds up all others: load it first.
+    preview(ctx, wish, actor)
+    with ctx.store.write() as tx:
+        route = routes.existing(tx, wish.route)
+        _check_baked(route)
+        candidate = targets.find_or_register(ctx, tx, actor, wish.candidate)
+        if candidate.id == route.incumbent:
+            raise InputError(
+                f"{candidate.name} serves route {route.name!r} already: nothing to swap"
+            )
+        targets.check_evaluable(tx, candidate, tx.routing.targets()[route.incumbent])
+        data_class_checks.check(ctx, route.settings, [candidate], route=route.name)
+        incumbent = tx.routing.targets()[route.incumbent]
+        for each in route.settings.suites:
+            data_class_checks.check_suite(ctx, each.suite, [incumbent, candidate])
+        policy = _policy(ctx, route.settings, wish)
+        _check_reason(policy.gate, wish)
+        stage.check_wish(tx, route, candidate, policy)
+        judge.check_wish(ctx, tx, route, policy)
+        _check_prices(tx, policy.gate, tx.routing.targets()[route.incumbent], candidate)
+        lineage = alpha_spending.lineage(tx, candidate, wish.descends_from)
+        registered = plans(ctx, tx, route, policy.gate, candidate.id, lineage)
+        proposal = Proposal(
+            id=ctx.chance.token("p_"),
+            route=route.name,
+            incumbent=route.incumbent,
+            candidate=candidate.id,
+            claim=policy.gate.claim,
+            reason=wish.reason,
+            proposer=actor.name,
+            policy=policy,
+            plans=registered,
+            widened={
+                **_widened(ctx, tx, route, policy, actor),
+                **rule_widening.of_incumbent(tx, route, actor, now),
+                **rule_widening.of_addendum(incumbent, candidate),
+            },
+            phase=Phase.PROPOSED,
+            created_at=now,
+            updated_at=now,
+            proposer_principal=actor.principal,
+            proposer_key=actor.key,
+        )
+        tx.proposals.add(proposal)
+        _audit(ctx, tx, actor, "proposal.create", proposal, _registration(proposal))
+    return proposal
+
+
+def _widened(
+    ctx: Context, tx: Transaction, route: Route, policy: Policy, proposer: Actor | None
+) -> dict[str, Any]:
+    pins = [ctx.suites.pin(each.suite) for each in route.settings.suites]
+    return {
+        **rule_widening.of_policy(ctx, route, policy),
+        **rule_widening.of_suites(ctx, tx, route, pins, proposer),
+    }
+
+
+def _policy(ctx: Context, settings: RouteSettings, wish: Wish) -> Policy:
+    policy = ctx.policy(wish.policy or settings.policy)
+    gate = policy.gate
+    if wish.margin is not None and not SHARE.holds(wish.margin):
+        raise InputError(f"an allowed loss lies in {SHARE.words}, not {wish.margin}")
+    if wish.min_saving is not None and not SHARE.holds(wish.min_saving):
+        raise InputError(f"a share to be saved lies in {SHARE.words}, not {wish.min_saving}")
+    gate = replace(
+        gate,
+        claim=wish.claim or gate.claim,
+        margin=gate.margin if wish.margin is None else wish.margin,
+        min_saving=gate.min_saving if wish.min_saving is None else wish.min_saving,
+    )
+    if wish.min_saving is not None and gate.claim is not Claim.CHEAPER:
+        raise InputError(
+            f"a share to be saved goes with the claim {Claim.CHEAPER.value}, not with "
+            f"{gate.claim.value}"
+        )
+    return replace(policy, gate=gate)
+
+
+def _check_baked(route: Route) -> None:
+    if route.holdback is not None:
+        raise RouteBusy(
+            f"route {route.name!r} still bakes its last promotion: wait for the end, or end it "
+            f"with `swapgate canary finish {route.name} --reason …`"
+        )
+
+
+def _check_reason(gate: GatePolicy, wish: Wish) -> None:
+    if gate.claim is Claim.NON_INFERIOR and not wish.reason.strip():
+        raise InputError(
+            "the claim non_inferior accepts a small loss, so it needs a reason: "
+            "cheaper, faster, end of life …"
+        )
+
+
+def _check_prices(tx: Transaction, gate: GatePolicy, *arms: Target) -> None:
+    """Before any answer is paid for: what has no price is never shown to be cheaper."""
+    if gate.claim is not Claim.CHEAPER:
+        return
+    providers = tx.providers.all()
+    for arm in arms:
+        provider = providers.get(arm.provider)
+        if provider is None or arm.model not in provider.prices:
+            raise InputError(
+                f"the claim {gate.claim.value} needs both models' prices, and {arm.name} has "
+                f"none: set providers.{arm.provider}.prices"
+            )
+
+
+def plans(
+    ctx: Context,
+    tx: Transaction,
+    route: Route,
+    gate: GatePolicy,
+    candidate: str,
+    lineage: Collection[str],
+) -> tuple[SuitePlan, ...]:
+    """The registration, suite by suite, and the suites' pins stored.
+
+    Raises ConfigError for a route without a primary suite, and for several that make no claim;
+    NotAllowed when the policy's `alpha_budget` is spent.
+    """
+    registered = _registered(ctx, route.settings, gate)
+    for pin, _ in registered:
+        tx.suites.put(pin, ctx.clock.now())
+    return _charged(ctx, tx, route, gate, registered, candidate, lineage)
+
+
+def _charged(
+    ctx: Context,
+    tx: Transaction,
+    route: Route,
+    gate: GatePolicy,
+    registered: Registered,
+    candidate: str,
+    lineage: Collection[str],
+) -> tuple[SuitePlan, ...]:
+    charged = [
+        alpha_spending.charged(tx, pin, plan, gate, candidate, lineage)
+        for pin, plan in registered
+    ]
+    return false_pass_risk.rationed_plans(tx, route.name, charged, gate, ctx.clock.now())
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """widened: what would need another person's approval, as in `Proposal`."""
+
+    plans: tuple[SuitePlan, ...]
+    widened: Mapping[str, Any]
+    risk: RouteRisk
+
+
+def preview(ctx: Context, wish: Wish, actor: Actor | None = None) -> Preview:
+    """What `create` would register for this wish; stores nothing.
+
+    actor: who would propose it; None where nobody is known yet. Raises as `create` does for an
+    unknown route or policy.
+    """
+    with ctx.store.read() as tx:
+        route = routes.existing(tx, wish.route)
+    policy = _policy(ctx, route.settings, wish)
+    registered = _registered(ctx, route.settings, policy.gate)
+    with ctx.store.read() as tx:
+        candidate = targets.known(tx, wish.candidate) or targets.plain(wish.candidate)
+        lineage = alpha_spending.lineage(tx, candidate, wish.descends_from)
+        id_ = candidate.id if candidate else ""
+        found = _charged(ctx, tx, route, policy.gate, registered, id_, lineage)
+        incumbent = tx.routing.targets()[route.incumbent]
+        own = rule_widening.of_addendum(incumbent, candidate) if candidate else {}
+        if actor is not None:
+            own |= rule_widening.of_incumbent(tx, route, actor, ctx.clock.now())
+        return Preview(
+            found,
+            {**_widened(ctx, tx, route, policy, actor), **own},
+            false_pass_risk.of_plans(tx, route.name, found, policy.gate, ctx.clock.now()),
+        )
+
+
+def _registered(ctx: Context, settings: RouteSettings, gate: GatePolicy) -> Registered:
+    primary = [s for s in settings.suites if s.role is SuiteRole.PRIMARY]
+    if not primary:
+        raise ConfigError(
+            "a route needs a primary suite to be gated, and this one has none: set `suites:` "
+            "of the route"
+        )
+    names = [each.suite for each in settings.suites]
+    if len(set(names)) != len(names):
+        raise ConfigError(f"a suite has one role on a route, and {names} names one twice")
+    combine = gate.primaries if len(primary) > 1 else None
+    if combine is Primaries.ANY and gate.claim is not Claim.SUPERIOR:
+        raise ConfigError(
+            f"`primaries: any` asks whether one of several suites is better, which is no "
+            f"question of the claim {gate.claim.value}: use `primaries: weighted`"
+        )
+    pins = {each.suite: ctx.suites.pin(each.suite) for each in settings.suites}
+    return [
+        (pins[each.suite], _plan(each, pins, gate, combine, primary))
+        for each in settings.suites
+    ]
+
+
+def _plan(
+    each: RouteSuite,
+    pins: Mapping[str, SuitePin],
+    gate: GatePolicy,
+    combine: Primaries | None,
+    primary: Sequence[RouteSuite],
+) -> SuitePlan:
+    pin = pins[each.suite]
+    main = each.role is SuiteRole.PRIMARY
+    claim = gate.claim if main else Claim.NON_INFERIOR
+    # An item of the weighted mean takes one of each suite: the shortest one's end is the end.
+    paired = [pins[other.suite].items for other in primary]
+    items = min(paired) if main and combine is Primaries.WEIGHTED else pin.items
+    return SuitePlan(
+        suite=each.suite,
+        suite_digest=pin.digest,
+        role=each.role,
+        claim=claim,
+        margin=gate.margin,
+        alpha=gate.alpha,
+        n_max=min(gate.n_max or items, items),
+        epochs=gate.epochs,
+        # One order per suite content: the incumbent's run can serve every proposal.
+        order_seed=int(pin.digest[:8], 16),
+        served_pin=gate.served_pin,
+        min_saving=gate.min_saving if claim is Claim.CHEAPER else 0.0,
+        cost_ceiling=gate.cost_ceiling if claim is Claim.CHEAPER else 0.0,
+        combine=combine if main else None,
+        weight=each.weight if main and combine else 1.0,
+    )
+
+
+def approve(
+    ctx: Context, actor: Actor, proposal: str, reason: str = "", *, seen: str | None = None
+) -> Proposal:
+    """Let a passed proposal into its canary. Bound to the verdict that the approver saw.
+
+    seen: that verdict's id; None takes the stored one. Raises NotAllowed for the proposer
+    (unless the policy says `self_approval` and nothing is widened), StaleWrite when the
+    verdict is another by now, ProofRefused when it or the time to approve has expired,
+    IllegalTransition when nothing waits for approval.
+    """
+    actor.require(Role.APPROVER)
+    now = ctx.clock.now()
+    with ctx.store.write() as tx:
+        found = tx.proposals.get(proposal)
+        four_eyes.check(tx, actor, found, "approve")
+        tampering.check(ctx, tx, found)
+        advance(found.phase, Event.APPROVED)
+        if seen not in (None, found.verdict):
+            raise StaleWrite(
+                f"{found.id} has verdict {found.verdict}, not {seen}: look at it again"
+            )
+        if found.approver is not None:
+            raise Conflict(f"{found.id} is approved already, by {found.approver}")
+        if found.approval_ends_at <= now:
+            raise ProofRefused(f"{found.id} has waited too long for an approval: propose again")
+        proof_validity.demand(ctx, tx, tx.verdicts.get(found.verdict or ""))
+        saved = tx.proposals.save(
+            # The reconciler opens the canary, in one transaction with the routing table.
+            replace(found, approver=actor.name, approved_verdict=found.verdict, updated_at=now)
+        )
+        approval = approvals.record(ctx, tx, actor, saved, ApprovalKind.CANARY, reason)
+        details: dict[str, object] = {
+            "verdict": found.verdict,
+            "reason": reason,
+            "widened": dict(found.widened),
+        }
+        remarks = four_eyes.remarks(tx, saved, approval)
+        if remarks:
+            details["remarks"] = [*remarks]
+        _audit(ctx, tx, actor, "proposal.approve", saved, details)
+    return saved
+
+
+def refuse(ctx: Context, actor: Actor, proposal: str, reason: str) -> Proposal:
+    """End a proposal that waits for approval. Raises IllegalTransition elsewhere."""
+    actor.require(Role.APPROVER)
+    require_reason(reason, "a refusal")
+    return _ended(ctx, actor, proposal, Event.REFUSED, f"refused by {actor.name}: {reason}")
+
+
+def cancel(ctx: Context, actor: Actor, proposal: str, reason: str = "") -> Proposal:
+    """Take an open proposal back before its canary. With a canary: `canary abort`.
+
+    Raises NotAllowed for another's proposal, unless the actor may refuse it.
+    """
+    actor.require(Role.PROPOSER)
+    if get(ctx, proposal).proposer_principal != actor.principal:
+        actor.require(Role.APPROVER)
+    because = f"cancelled by {actor.name}" + (f": {reason}" if reason else "")
+    return _ended(ctx, actor, proposal, Event.CANCELLED, because)
+
+
+def _ended(ctx: Context, actor: Actor, proposal: str, event: Event, because: str) -> Proposal:
+    with ctx.store.write() as tx:
+        found = tx.proposals.get(proposal)
+        if found.phase is Phase.CANARY:
+            raise InputError(
+                f"{found.id} is in its canary: `swapgate canary abort {found.route} "
+                "--reason …` ends it"
+            )
+        saved = tx.proposals.save(moved(found, event, ctx.clock.now(), because))
+        worker_supervision.stop_unneeded(ctx, tx, saved)
+        _audit(ctx, tx, actor, f"proposal.{event.value}", saved, {"reason": because})
+    return saved
+
+
+def get(ctx: Context, proposal: str) -> Proposal:
+    with ctx.store.read() as tx:
+        return tx.proposals.get(proposal)
+
+
+def all_proposals(
+    ctx: Context, *, route: str | None = None, open_only: bool = False
+) -> Sequence[Proposal]:
+    """Newest first, as many as a store lists at once."""
+    with ctx.store.read() as tx:
+        return tx.proposals.list(route=route, open_only=open_only)
+
+
+def phases(ctx: Context) -> Mapping[Phase, int]:
+    """How many proposals are in each."""
+    with ctx.store.read() as tx:
+        return tx.proposals.phases()
+
+
+def _registration(proposal: Proposal) -> dict[str, object]:
+    return {
+        "route": proposal.route,
+        "incumbent": proposal.incumbent,
+        "candidate": proposal.candidate,
+        "reason": proposal.reason,
+        "policy": proposal.policy.digest,
+        "suites": [plan.as_json() for plan in proposal.plans],
+        "widened": dict(proposal.widened),
+    }
+
+
+def _audit(
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    action: str,
+    proposal: Proposal,
+    details: Mapping[str, object],
+) -> None:
+    tx.audit.append(
+        at=ctx.clock.now(),
+        actor=actor,
+        action=action,
+        subject=f"proposal {proposal.id}",
+        details=details,
+    )

@@ -1,0 +1,1 @@
+"""Providers, their credentials and sign-ins, and the models that they offer."""

@@ -1,0 +1,134 @@
+"""`/check`: every provider asked at once, each finding with the next step to take (D5)."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from harness.control.context import Context
+from harness.control.providers import header_encryption, provider_secrets
+from harness.domain.errors import ConfigError
+from harness.domain.providers import probe as rules
+from harness.domain.providers.credentials import lacks_key
+from harness.domain.providers.probe import FindingStatus, ProviderCheck, list_path
+from harness.domain.routing.target import Provider, Target
+
+AT_ONCE: Final = 8
+LIST_TIMEOUT_S: Final = 5.0
+CHAT_TIMEOUT_S: Final = 15.0
+# Looking costs a token or two at each provider.
+FRESH: Final = timedelta(minutes=1)
+# As long as an answer says that a provider is well.
+KNOWN_FOR: Final = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """ok: no provider has a finding that fails."""
+
+    ok: bool
+    at: datetime
+    providers: Sequence[ProviderCheck]
+
+
+def last(ctx: Context) -> SelfTest:
+    """What was found within the last minute, else anew."""
+    with ctx.store.read() as tx:
+        names, found = tx.providers.all().keys(), tx.provider_checks.all()
+    fresh = [each for each in found if ctx.clock.now() - each.at < FRESH]
+    return _told(ctx, fresh) if len(fresh) == len(names) else run(ctx)
+
+
+def known_check(ctx: Context) -> Mapping[str, ProviderCheck]:
+    """What any process found in the last day, by provider; nothing is asked.
+
+    Not what failed with another credential than the provider has now.
+    """
+    with ctx.store.read() as tx:
+        found, stored = tx.provider_checks.all(), tx.credentials.all()
+    changed: dict[str, datetime] = {}
+    for each in stored:
+        changed[each.provider] = max(
+            each.updated_at, changed.get(each.provider, each.updated_at)
+        )
+    now = ctx.clock.now()
+    return {
+        each.provider: each
+        for each in found
+        if now - each.at < KNOWN_FOR
+        and (each.ok or each.at >= changed.get(each.provider, datetime.min.replace(tzinfo=UTC)))
+    }
+
+
+def run(ctx: Context) -> SelfTest:
+    """Ask every provider now. Takes at most 20 s for each eight of them."""
+    with ctx.store.read() as tx:
+        providers = list(tx.providers.all().values())
+        table, known = tx.routing.table(), tx.routing.targets()
+    in_use = {each for route in table.routes.values() for each in route.targets}
+    chosen = {each.name: _target(each, known, in_use) for each in providers}
+    with ThreadPoolExecutor(AT_ONCE, "check") as pool:
+        found = list(pool.map(lambda each: _checked(ctx, each, chosen[each.name]), providers))
+    with ctx.store.write() as tx:
+        tx.provider_checks.keep(found)
+    return _told(ctx, found)
+
+
+def _told(ctx: Context, found: Sequence[ProviderCheck]) -> SelfTest:
+    at = max((each.at for each in found), default=ctx.clock.now())
+    return SelfTest(all(each.ok for each in found), at, found)
+
+
+def _target(provider: Provider, known: Mapping[str, Target], in_use: set[str]) -> Target | None:
+    """One that serves, else any of its targets."""
+    own = [each for each in known.values() if each.provider == provider.name]
+    ordered = sorted(own, key=lambda each: (each.id not in in_use, each.name))
+    return ordered[0] if ordered else None
+
+
+def _checked(ctx: Context, provider: Provider, target: Target | None) -> ProviderCheck:
+    if ctx.door is None:
+        raise ConfigError("this process asks no provider")
+    provider = header_encryption.opened(provider, ctx.cipher)
+    keys = provider_secrets.keys_of(ctx, provider)
+    if lacks_key(provider, keys):
+        return _result(ctx, provider, target, [rules.no_key(provider)])
+    secret = keys[0].secret if keys else ""
+    models = ctx.door.ask(provider, secret, list_path(provider.kind), None, LIST_TIMEOUT_S)
+    chat, question = None, None
+    if target is not None and models.status is not None:
+        question = rules.streamed_question(provider, target)
+    if question is not None:
+        path, body = question
+        chat = ctx.door.ask(provider, secret, path, body, CHAT_TIMEOUT_S)
+    found = list(rules.findings(provider, target, models, chat))
+    return _result(
+        ctx,
+        provider,
+        target,
+        found,
+        first_token_s=chat.first_s if chat else None,
+        skew_s=rules.skew_of(models, chat),
+    )
+
+
+def _result(
+    ctx: Context,
+    provider: Provider,
+    target: Target | None,
+    found: Sequence[rules.Finding],
+    *,
+    first_token_s: float | None = None,
+    skew_s: float | None = None,
+) -> ProviderCheck:
+    return ProviderCheck(
+        provider=provider.name,
+        kind=provider.kind,
+        target=target.name if target else None,
+        ok=all(each.status is not FindingStatus.FAIL for each in found),
+        findings=tuple(found),
+        first_token_ms=None if first_token_s is None else round(first_token_s * 1000, 1),
+        clock_skew_s=None if skew_s is None else round(skew_s, 1),
+        at=ctx.clock.now(),
+    )

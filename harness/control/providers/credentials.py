@@ -1,0 +1,375 @@
+"""Keys of providers, set and taken away by people. A value goes in and never comes out."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from harness.control.context import Context
+from harness.control.providers import endpoint_changes, header_encryption, provider_secrets
+from harness.control.routing import data_class_checks, targets
+from harness.control.serialize import CamelCase
+from harness.domain.errors import Conflict, DecryptionFailed, InputError, NotFound
+from harness.domain.operations.access import SYSTEM, Actor, Role
+from harness.domain.providers.api_base_rules import check_base_url
+from harness.domain.providers.api_base_shape import check_kinds_place
+from harness.domain.providers.credentials import (
+    Credential,
+    check_name,
+    check_value,
+    lacks_key,
+    of_environment,
+    with_new,
+)
+from harness.domain.providers.headers import check_headers
+from harness.domain.providers.kinds import PROVIDER_KINDS
+from harness.domain.providers.oauth_kinds import check_takes_a_key
+from harness.domain.providers.oauth_tokens import KEY_NAME
+from harness.domain.providers.provider_name import check_provider_name
+from harness.domain.routing.target import Provider
+from harness.ports import Transaction
+
+DEFAULT: Final = "default"
+LONGEST_OVERLAP: Final = timedelta(days=365)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyShown(CamelCase):
+    """A stored key, without its value. expires_at: when it is taken away by itself."""
+
+    name: str
+    created_at: datetime
+    updated_at: datetime
+    created_by: str
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderShown(CamelCase):
+    """has_value: a key is there. source: of the first one, `stored` or `environment`, as the
+    process sees it that answers; None without one. keys: how many there are. lacks_key: it
+    wants one, so that its targets get no requests. extra_headers: their names. outdated: what
+    waits for new proof, in words, in the answer to a change that moved the provider.
+    """
+
+    name: str
+    kind: str
+    has_value: bool
+    source: str | None
+    keys: int
+    lacks_key: bool
+    api_base: str
+    extra_headers: Sequence[str]
+    stored: Sequence[KeyShown]
+    outdated: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What is set; None leaves it as it is. key: the stored key's name. overlap: so long the
+    replaced value is used, too, behind the new one. first: before all other keys. reason:
+    needed to move a provider that a route uses (`provider_moves`).
+    """
+
+    value: str | None = field(default=None, repr=False)
+    key: str = DEFAULT
+    first: bool = False
+    overlap: timedelta | None = None
+    kind: str | None = None
+    api_base: str | None = None
+    extra_headers: Mapping[str, str] | None = field(default=None, repr=False)
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """provider, and the variable whose value it got. kept: it had one, which was left alone."""
+
+    provider: str
+    variable: str
+    kept: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """values: how many were encrypted anew."""
+
+    values: int
+
+
+def overview(ctx: Context) -> Sequence[ProviderShown]:
+    with ctx.store.read() as tx:
+        return [_shown(ctx, tx, each) for each in tx.providers.all().values()]
+
+
+def get(ctx: Context, name: str) -> ProviderShown:
+    """Raises NotFound."""
+    with ctx.store.read() as tx:
+        return _shown(ctx, tx, _existing(tx, name))
+
+
+def _shown(ctx: Context, tx: Transaction, provider: Provider) -> ProviderShown:
+    ever = [each for each in tx.credentials.all() if each.provider == provider.name]
+    stored = [each for each in ever if each.live(ctx.clock.now())]
+    given = of_environment(provider, ctx.environ)
+    source = "stored" if stored else "environment" if given else None
+    # Whether it can be decrypted is the router's to find out, and `doctor`'s.
+    keys = [*stored, *given]
+    return ProviderShown(
+        name=provider.name,
+        kind=provider.kind,
+        has_value=bool(keys),
+        source=source,
+        keys=len(keys),
+        lacks_key=not keys and lacks_key(provider, (), stored_before=bool(ever)),
+        api_base=provider.api_base,
+        extra_headers=provider.header_names,
+        stored=[
+            KeyShown(
+                each.name, each.created_at, each.updated_at, each.created_by, each.expires_at
+            )
+            for each in stored
+        ],
+    )
+
+
+def put(
+    ctx: Context, actor: Actor, name: str, change: Change, *, create_only: bool = False
+) -> ProviderShown:
+    """Set a key of a provider, and where it is. In force on every router within two seconds.
+
+    A name that is a kind adds the provider where it is missing, at the kind's usual address.
+    create_only: raises Conflict where a key is stored already. Raises NotFound for another
+    unknown name, InputError (also for a key of a kind that people sign in for, or without a
+    reason to move a provider that a route uses), NotAllowed (also for a new address of a
+    provider that may see a data class).
+    """
+    actor.require(Role.ADMIN)
+    value = None if change.value is None else check_value(change.value)
+    check_name(change.key)
+    if change.overlap is not None and not timedelta(0) <= change.overlap <= LONGEST_OVERLAP:
+        raise InputError("an overlap is at most a year")
+    now = ctx.clock.now()
+    with ctx.store.write() as tx:
+        stored = [each for each in tx.credentials.all() if each.provider == name]
+        if create_only and any(each.live(now) for each in stored):
+            raise Conflict(
+                f"provider {name!r} has a key already: PUT replaces it, "
+                f"`swapgate credential set {name}` too"
+            )
+        known = tx.providers.all().get(name)
+        wanted = _wanted(ctx, name, known, change)
+        if value is not None:
+            check_takes_a_key(name, wanted.kind)
+        changed = not targets.same(ctx, known, wanted)
+        if changed:
+            wanted = endpoint_changes.placed(ctx, tx, actor, known, wanted, change.reason)
+            tx.providers.put(header_encryption.sealed(wanted, ctx.cipher))
+        if value is not None:
+            new = Credential(
+                name, change.key, ctx.cipher.encrypt(value), 0, now, now, actor.name
+            )
+            keep = now + change.overlap if change.overlap else None
+            for each in with_new(stored, new, first=change.first, keep_until=keep):
+                tx.credentials.put(each)
+        note(
+            ctx,
+            tx,
+            actor,
+            "credential.put",
+            name,
+            _said(change, wanted, known, changed=changed),
+        )
+        moved = known is not None and wanted.moved != known.moved
+        outdated = endpoint_changes.outdated(tx, name) if moved else ()
+        return replace(_shown(ctx, tx, wanted), outdated=outdated)
+
+
+def _said(
+    change: Change, wanted: Provider, known: Provider | None, *, changed: bool
+) -> dict[str, object]:
+    """For the audit log: what was set, no value and no header's."""
+    said: dict[str, object] = {}
+    if change.value is not None:
+        said |= {"key": change.key}
+        if change.overlap:
+            said |= {"overlap_s": change.overlap.total_seconds()}
+    if changed:
+        said |= {"kind": wanted.kind, "api_base": wanted.api_base, "added": known is None}
+        said |= targets.moved_details(wanted)
+    return said
+
+
+def _wanted(ctx: Context, name: str, known: Provider | None, change: Change) -> Provider:
+    """The provider as it is to be."""
+    if known is None:
+        check_provider_name(name)
+        kind = change.kind or (name if name in PROVIDER_KINDS else None)
+        if kind is None:
+            raise NotFound(
+                f"there is no provider {name!r}, and no kind of that name. Name its `kind` and "
+                f"`apiBase` as well; kinds: {', '.join(PROVIDER_KINDS)}"
+            )
+        if kind not in PROVIDER_KINDS:
+            raise InputError(f"{kind!r} is none of {', '.join(PROVIDER_KINDS)}")
+        known = Provider(name, kind, PROVIDER_KINDS[kind].api_base)
+    elif change.kind not in (None, known.kind):
+        raise InputError(
+            f"provider {name!r} is of kind {known.kind!r}, which does not change: its targets "
+            "were measured with it. Add another provider"
+        )
+    base = known.api_base if change.api_base is None else change.api_base
+    data_class_checks.check_place(ctx, name, known.api_base, base)
+    check_kinds_place(known.kind, base)
+    check_base_url(base, ctx.allow_addresses)
+    moved = replace(known, api_base=base)
+    if change.extra_headers is None:
+        return moved
+    check_headers(change.extra_headers)
+    return replace(moved, extra_headers=dict(change.extra_headers), sealed_headers={})
+
+
+def remove(ctx: Context, actor: Actor, name: str, *, key: str | None = None) -> ProviderShown:
+    """Take its stored keys away, or one of them; what was encrypted is gone for good.
+
+    Without any key left, its targets get no requests from the next second on. Raises NotFound.
+    """
+    actor.require(Role.ADMIN)
+    now = ctx.clock.now()
+    with ctx.store.write() as tx:
+        provider = _existing(tx, name)
+        stored = [each for each in tx.credentials.all() if each.provider == name]
+        gone = [e for e in stored if e.ciphertext and key in (None, e.name)]
+        # What renews it would bring it back.
+        ended = key in (None, KEY_NAME) and tx.sign_ins.end(name)
+        if not (gone or ended):
+            which = f"no stored key {key!r}" if key else "no stored key"
+            raise NotFound(f"provider {name!r} has {which}: `swapgate credential list`")
+        for each in gone:
+            tx.credentials.put(_emptied(each, now))
+        names = [each.name for each in gone]
+        note(ctx, tx, actor, "credential.remove", name, {"keys": names})
+        return _shown(ctx, tx, provider)
+
+
+def remove_all(ctx: Context, tx: Transaction, actor: Actor, name: str) -> None:
+    """With their provider."""
+    tx.sign_ins.end(name)
+    gone = [e for e in tx.credentials.all() if e.provider == name and e.ciphertext]
+    for each in gone:
+        tx.credentials.put(_emptied(each, ctx.clock.now()))
+    if gone:
+        names = [each.name for each in gone]
+        note(ctx, tx, actor, "credential.remove", name, {"keys": names})
+
+
+def expire(ctx: Context) -> int:
+    """Take away what has expired; how many. Routers hear of it like of any change."""
+    now = ctx.clock.now()
+    with ctx.store.write() as tx:
+        over = [e for e in tx.credentials.all() if e.ciphertext and not e.live(now)]
+        for each in over:
+            tx.credentials.put(_emptied(each, now))
+            said = {"keys": [each.name], "reason": "expired"}
+            note(ctx, tx, SYSTEM, "credential.remove", each.provider, said)
+    return len(over)
+
+
+def _emptied(credential: Credential, now: datetime) -> Credential:
+    return replace(credential, ciphertext="", updated_at=now, expires_at=None)
+
+
+def rotate_encryption(ctx: Context, actor: Actor) -> Rotated:
+    """Encrypt every stored value with the newest key. Raises DecryptionFailed; then none is."""
+    actor.require(Role.ADMIN)
+    with ctx.store.write() as tx:
+        stored = [each for each in tx.credentials.all() if each.ciphertext]
+        for each in stored:
+            place = f"the key {each.name!r} of provider {each.provider!r}"
+            tx.credentials.put(replace(each, ciphertext=_again(ctx, each.ciphertext, place)))
+        signed_in = tx.sign_ins.all()
+        for one in signed_in:
+            place = f"the sign-in for provider {one.provider!r}"
+            tx.sign_ins.save(replace(one, ciphertext=_again(ctx, one.ciphertext, place)))
+        known = [e for e in tx.providers.all().values() if e.header_names]
+        for provider in known:
+            tx.providers.put(header_encryption.again(provider, ctx.cipher))
+        headers = sum(len(each.header_names) for each in known)
+        values = len(stored) + len(signed_in) + headers
+        note(ctx, tx, actor, "credential.rotate_encryption", None, {"values": values})
+    return Rotated(values)
+
+
+def _again(ctx: Context, ciphertext: str, place: str) -> str:
+    try:
+        return ctx.cipher.again(ciphertext)
+    except DecryptionFailed as error:
+        raise DecryptionFailed(f"{place}: {error}") from None
+
+
+def import_from(
+    ctx: Context, actor: Actor, environ: Mapping[str, str], *, replace_known: bool = False
+) -> Sequence[Imported]:
+    """Store what variables hold that a provider names, or that a kind's vendor reads.
+
+    replace_known: also where a key is stored. Raises as `put`; then none is stored for a kind
+    that takes no key.
+    """
+    actor.require(Role.ADMIN)
+    with ctx.store.read() as tx:
+        known, stored = tx.providers.all(), provider_secrets.live(ctx, tx)
+    have = {each.provider for each in stored}
+    done = []
+    named = [
+        (provider, variable, value)
+        for provider, variable in _named(known.values())
+        if (value := environ.get(variable, "").strip())
+    ]
+    for provider, _, _ in named:
+        check_takes_a_key(provider, known[provider].kind if provider in known else provider)
+    for provider, variable, value in named:
+        kept = provider in have and not replace_known
+        if not kept:
+            put(ctx, actor, provider, Change(value=value))
+        done.append(Imported(provider, variable, kept))
+    return done
+
+
+def _named(known: Iterable[Provider]) -> Iterable[tuple[str, str]]:
+    """Provider and variable: of the configured ones, then of kinds that have none."""
+    configured = {each.name: each for each in known}
+    for each in configured.values():
+        kind = PROVIDER_KINDS.get(each.kind)
+        variable = each.api_key_env or (kind.key_env if kind else "")
+        if variable:
+            yield each.name, variable
+    of_kinds = {each.kind for each in configured.values()} | set(configured)
+    for kind in PROVIDER_KINDS.values():
+        if kind.key_env and kind.api_base and kind.name not in of_kinds:
+            yield kind.name, kind.key_env
+
+
+def _existing(tx: Transaction, name: str) -> Provider:
+    providers = tx.providers.all()
+    if name not in providers:
+        listed = ", ".join(providers) or "none"
+        raise NotFound(f"there is no provider {name!r}; there are: {listed}")
+    return providers[name]
+
+
+def note(
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    action: str,
+    provider: str | None,
+    details: Mapping[str, object],
+) -> None:
+    """For the audit log: who did what to a provider's key. details: no value of any."""
+    tx.audit.append(
+        at=ctx.clock.now(),
+        actor=actor,
+        action=action,
+        subject=f"provider {provider}" if provider else "credentials",
+        details=dict(details),
+    )

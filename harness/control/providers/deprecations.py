@@ -1,0 +1,99 @@
+"""Models in use that their provider will take away: told until nobody uses them (F11)."""
+
+from collections.abc import Sequence
+
+from harness.control.context import Context
+from harness.control.operations import alerts
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.providers.deprecations import Ending, endings
+from harness.domain.routing.table import Route
+from harness.domain.routing.target import Price, Target
+from harness.ports import Transaction
+
+ENDS, ENDED = AlertKind.MODEL_ENDS, AlertKind.MODEL_ENDED
+
+
+def found(ctx: Context) -> Sequence[Ending]:
+    """Of the models in use, those that end within 90 days or have ended; the first first."""
+    with ctx.store.read() as tx:
+        return endings(
+            _used(ctx, tx), tx.providers.all(), ctx.catalogue, ctx.clock.now().date()
+        )
+
+
+def watch(ctx: Context) -> None:
+    """Raise what is new, louder once the day has come, and end what is no longer so."""
+    now = {(ENDED if e.over else ENDS, e.target): e for e in found(ctx)}
+    open_ = _open(ctx)
+    for key in sorted(open_ - set(now)):
+        with ctx.store.write() as tx:
+            alerts.end(ctx, tx, *key)
+    for key in now.keys() - open_:
+        with ctx.store.write() as tx:
+            _tell(ctx, tx, key[0], now[key])
+
+
+def _used(ctx: Context, tx: Transaction) -> Sequence[tuple[Target, Sequence[str]]]:
+    """Targets by what they do, of every route in every role, and of its suites' judges."""
+    table = tx.routing.table()
+    by_id: dict[str, Target] = {}
+    uses: dict[str, list[str]] = {}
+    for name, route in sorted(table.routes.items()):
+        for id_, role in _roles(route):
+            by_id[id_] = table.targets[id_]
+            uses.setdefault(id_, []).append(f"{role} of {name}")
+        for suite in route.settings.suites:
+            if (judge := ctx.judges.get(suite.suite)) is not None:
+                by_id[judge.id] = judge
+                uses.setdefault(judge.id, []).append(
+                    f"judge of suite {suite.suite}, for {name}"
+                )
+    return [(by_id[id_], said) for id_, said in uses.items()]
+
+
+def _roles(route: Route) -> Sequence[tuple[str, str]]:
+    roles = [(route.incumbent, "incumbent")]
+    if route.canary:
+        roles.append((route.canary.target, "canary"))
+    if route.holdback:
+        roles.append((route.holdback.target, "holdback"))
+    return [*roles, *((each, "fallback") for each in route.fallbacks)]
+
+
+def _open(ctx: Context) -> set[tuple[AlertKind, str]]:
+    with ctx.store.read() as tx:
+        records = tx.alerts.unsettled()
+    return {
+        (each.kind, each.key.partition(":")[2])
+        for each in records
+        if each.kind in (ENDS, ENDED) and each.open
+    }
+
+
+def _tell(ctx: Context, tx: Transaction, kind: AlertKind, ending: Ending) -> None:
+    day = ending.end_date.isoformat()
+    when = f"has ended on {day}" if ending.over else f"ends on {day}, in {ending.days} days"
+    alerts.tell(
+        ctx,
+        tx,
+        kind,
+        ending.target,
+        subject=f"target {ending.name}",
+        title=f"{ending.name} {when}",
+        text=f"It is {'; '.join(ending.uses)}. It costs {_said(ending.price)}. {_next(ending)}",
+    )
+
+
+def _next(ending: Ending) -> str:
+    to = ending.successor
+    if to is None:
+        return "No newer model of its family is known to do as much: choose one yourself."
+    window = f", a window of {to.context_window} tokens" if to.context_window else ""
+    return f"Proposed successor: {to.name}, at {_said(to.price)}{window}."
+
+
+def _said(price: Price | None) -> str:
+    if price is None:
+        return "an unknown price"
+    given, made = price.input_usd_per_mtok, price.output_usd_per_mtok
+    return f"${given:g} in and ${made:g} out per million tokens"

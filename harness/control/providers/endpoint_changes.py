@@ -1,0 +1,88 @@
+"""A provider's move: what was measured of it before is no proof of what answers now (ADR 29).
+
+Whoever serves already goes on being served; what would go further waits for new proof.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from harness.control.context import Context
+from harness.control.providers.header_encryption import opened
+from harness.domain.operations.access import Actor
+from harness.domain.operations.audit import require_reason
+from harness.domain.routing.target import Provider, ProviderMove
+from harness.ports import Transaction
+
+
+def placed(
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    known: Provider | None,
+    wanted: Provider,
+    reason: str,
+) -> Provider:
+    """The provider with its move, where it answers from another place than before.
+
+    One that was removed and comes back has moved, too. Raises InputError without a reason where
+    a route uses it.
+    """
+    if known is not None and opened(known, ctx.cipher).same_place(opened(wanted, ctx.cipher)):
+        return replace(wanted, moved=known.moved)
+    used = {id_ for id_, each in tx.routing.targets().items() if each.provider == wanted.name}
+    if known is None and not used:
+        return wanted
+    routes = routes_of(tx, wanted.name)
+    if routes:
+        require_reason(
+            reason,
+            f"to move provider {wanted.name!r}, which answers route {', '.join(routes)},",
+        )
+    # Later than all that was measured before, whatever the clock says.
+    before = [each.created_at for each in tx.runs.of_targets(used)[:1]] if used else []
+    at = max(ctx.clock.now(), *before) if before else ctx.clock.now()
+    return replace(wanted, moved=ProviderMove(at, actor.name, reason.strip()))
+
+
+def routes_of(tx: Transaction, provider: str) -> list[str]:
+    """Names of the routes that use it in any role."""
+    table = tx.routing.table()
+    return [
+        name
+        for name, route in sorted(table.routes.items())
+        if any(table.targets[each].provider == provider for each in route.targets)
+    ]
+
+
+def since(ctx: Context, tx: Transaction, target: str, began: datetime) -> Provider | None:
+    """The target's provider, if it has moved since then."""
+    known = tx.routing.targets().get(target)
+    if known is None:
+        known = next((each for each in ctx.judges.values() if each.id == target), None)
+    provider = tx.providers.all().get(known.provider) if known is not None else None
+    if provider is None or provider.moved is None or began > provider.moved.at:
+        return None
+    return provider
+
+
+def outdated(tx: Transaction, provider: str) -> Sequence[str]:
+    """What of a provider that has moved now waits for new proof, in words."""
+    targets = tx.routing.targets()
+
+    def there(*arms: str) -> bool:
+        return any(targets[each].provider == provider for each in arms)
+
+    canaries = [
+        f"canary {each.id} of route {each.route}, which goes no further: abort it and propose "
+        "again"
+        for each in tx.rollouts.live()
+        if there(each.incumbent, each.candidate)
+    ]
+    live = {each.proposal for each in tx.rollouts.live()}
+    proposals = [
+        f"proposal {each.id} of route {each.route}"
+        for each in tx.proposals.open()
+        if each.id not in live and each.runs and there(each.incumbent, each.candidate)
+    ]
+    return [*canaries, *proposals]

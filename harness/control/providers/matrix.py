@@ -1,0 +1,174 @@
+"""The provider matrix (E4): from the registry, the catalogue, and what is known of health."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from enum import StrEnum
+from typing import Final
+
+from harness.control.context import Context
+from harness.control.providers import credentials
+from harness.control.providers.checks import known_check
+from harness.control.routing import scorecard
+from harness.control.serialize import CamelCase
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.providers.kinds import PROVIDER_KINDS, Group
+from harness.domain.providers.matrix import Ability, abilities, limitations
+from harness.domain.routing.target import Price, Provider, Target
+
+_TROUBLE: Final = frozenset(
+    {AlertKind.BREAKER_OPEN, AlertKind.OUR_KEY, AlertKind.QUOTA, AlertKind.MODEL_UNKNOWN}
+)
+
+
+class ProviderHealth(StrEnum):
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixModel(CamelCase):
+    """abilities: by name. p50_ms: of a route's answers in the last day, where it serves one.
+    price: None when unknown, which is never 0.
+    """
+
+    model: str
+    abilities: Mapping[str, Ability]
+    context_window: int | None
+    price: Price | None
+    end_date: date | None
+    p50_ms: float | None
+    routes: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixRow(CamelCase):
+    """One provider, or a kind that nobody has configured. configured: it is in the registry,
+    and has a key if it wants one. health_because: whence that is known. data_classes: that its
+    models may see, of those that the file has.
+    """
+
+    provider: str
+    kind: str
+    group: Group
+    configured: bool
+    has_key: bool
+    health: ProviderHealth
+    health_because: str
+    data_classes: Sequence[str]
+    limitations: Sequence[str]
+    models: Sequence[MatrixModel]
+
+
+def matrix(ctx: Context) -> Sequence[MatrixRow]:
+    """Configured providers by name, then the kinds that could be."""
+    with ctx.store.read() as tx:
+        providers = tx.providers.all()
+        targets, table = tx.routing.targets(), tx.routing.table()
+    keys = {each.name: each for each in credentials.overview(ctx)}
+    serves: dict[str, list[str]] = {}
+    for name, route in sorted(table.routes.items()):
+        for each in route.targets:
+            serves.setdefault(each, []).append(name)
+    speeds = {
+        m.incumbent.id: m.p50_ms for m in scorecard.of_routes(ctx) if m.p50_ms is not None
+    }
+    health = _Health(ctx, targets, speeds)
+    rows = []
+    for name, provider in providers.items():
+        own = [each for each in targets.values() if each.provider == name]
+        rows.append(
+            MatrixRow(
+                provider=name,
+                kind=provider.kind,
+                group=PROVIDER_KINDS[provider.kind].group,
+                configured=not keys[name].lacks_key,
+                has_key=keys[name].has_value,
+                health=(found := health.of(provider))[0],
+                health_because=found[1],
+                data_classes=[c for c, who in sorted(ctx.data_classes.items()) if name in who],
+                limitations=limitations(PROVIDER_KINDS[provider.kind]),
+                models=_models(ctx, provider, own, serves, speeds),
+            )
+        )
+    return [*rows, *_others(providers.values())]
+
+
+def _models(
+    ctx: Context,
+    provider: Provider,
+    own: Iterable[Target],
+    serves: Mapping[str, Sequence[str]],
+    speeds: Mapping[str, float],
+) -> Sequence[MatrixModel]:
+    """Of its targets, and those that the registry says something about."""
+    by_model: dict[str, list[str]] = {name: [] for name in provider.models}
+    for each in own:
+        by_model.setdefault(each.model, []).append(each.id)
+    rows = []
+    for model, ids in sorted(by_model.items()):
+        entry = ctx.catalogue.of(provider.kind, model)
+        price = provider.prices.get(model) or (entry.price if entry else None)
+        can = provider.can(model)
+        rows.append(
+            MatrixModel(
+                model=model,
+                abilities=abilities(PROVIDER_KINDS[provider.kind], can, entry, price),
+                context_window=can.context_window or (entry.context_window if entry else None),
+                price=price,
+                end_date=entry.end_date if entry else None,
+                p50_ms=next((speeds[each] for each in ids if each in speeds), None),
+                routes=sorted({name for each in ids for name in serves.get(each, ())}),
+            )
+        )
+    return rows
+
+
+def _others(configured: Iterable[Provider]) -> Iterable[MatrixRow]:
+    there = {each.kind for each in configured}
+    for kind in PROVIDER_KINDS.values():
+        if kind.name not in there and kind.group is not Group.SIMULATED:
+            yield MatrixRow(
+                provider=kind.name,
+                kind=kind.name,
+                group=kind.group,
+                configured=False,
+                has_key=False,
+                health=ProviderHealth.UNKNOWN,
+                health_because="not configured",
+                data_classes=(),
+                limitations=limitations(kind),
+                models=(),
+            )
+
+
+class _Health:
+    """Routers' own word first: their alerts of open circuits and of our keys; then answers that
+    they recorded; then the last `/check`."""
+
+    def __init__(
+        self, ctx: Context, targets: Mapping[str, Target], speeds: Mapping[str, float]
+    ) -> None:
+        with ctx.store.read() as tx:
+            open_ = tx.alerts.list(open_only=True)
+        self._alerts = [each for each in open_ if each.kind in _TROUBLE]
+        self._answered = {targets[each].provider for each in speeds}
+        self._targets = targets
+        self._check = known_check(ctx)
+
+    def of(self, provider: Provider) -> tuple[ProviderHealth, str]:
+        own = [e.name for e in self._targets.values() if e.provider == provider.name]
+        # As routers name what an alert is about (`router.alarms`).
+        names = {f"provider {provider.name}", *(f"target {each}" for each in own)}
+        for alert in self._alerts:
+            if alert.subject in names:
+                return ProviderHealth.UNHEALTHY, f"alert: {alert.title}"
+        last = self._check.get(provider.name)
+        if last is not None and not last.ok:
+            return ProviderHealth.UNHEALTHY, f"the check of {last.at:%F %H:%M} UTC"
+        if provider.name in self._answered:
+            return ProviderHealth.HEALTHY, "it answered requests in the last day"
+        if last is not None:
+            return ProviderHealth.HEALTHY, f"the check of {last.at:%F %H:%M} UTC"
+        return ProviderHealth.UNKNOWN, "not asked yet: `swapgate doctor`"

@@ -1,0 +1,140 @@
+"""Tokens of those who signed in are renewed before they end; a job of the control process."""
+
+from datetime import datetime
+
+import structlog
+
+from harness.control.context import Context
+from harness.control.operations import alerts
+from harness.control.providers import oauth_token_storage
+from harness.domain.errors import ConfigError, SignInRefused, SignInUnreachable, StaleWrite
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.providers.device_flow import Tokens
+from harness.domain.providers.oauth_kinds import OAuthPlace, place_of
+from harness.domain.providers.oauth_tokens import (
+    KEY_NAME,
+    MANY_ATTEMPTS,
+    Renewal,
+    SignIn,
+    due,
+    in_vain,
+    next_secrets,
+    over,
+    refused,
+    sooner,
+    with_access,
+    with_account,
+)
+from harness.domain.routing.target import Provider
+from harness.ports import Transaction
+
+log = structlog.get_logger("swapgate.renewals")
+ENDED, NOT_RENEWED = oauth_token_storage.ALERTS
+
+
+def renew(ctx: Context) -> int:
+    """Renew what is due, and take away what has ended; how many tokens are new."""
+    with ctx.store.read() as tx:
+        found, providers = tx.sign_ins.all(), tx.providers.all()
+        seen = {each.provider: _refused_at(tx, each.provider) for each in found}
+    done = 0
+    for each in (e for e in found if e.provider in providers):
+        refused_at, now = seen[each.provider], ctx.clock.now()
+        current = sooner(each, refused_at, now) if refused_at is not None else each
+        # The account's token first, then at once the one that it buys.
+        while due(current, ctx.clock.now()) is not None:
+            after_it = _renewed(ctx, providers[each.provider], current)
+            if after_it is None:
+                break
+            done += after_it.renewed_at > current.renewed_at
+            current = after_it
+    _take_away_ended(ctx)
+    return done
+
+
+def _refused_at(tx: Transaction, provider: str) -> datetime | None:
+    """When routers were last heard saying that the provider refuses its key."""
+    keys = (provider, f"{provider}:stored:{KEY_NAME}")
+    found = (tx.alerts.newest(f"{AlertKind.OUR_KEY.value}:{each}") for each in keys)
+    return max((each.last_seen for each in found if each and each.open), default=None)
+
+
+def _renewed(ctx: Context, provider: Provider, before: SignIn) -> SignIn | None:
+    """None where it is over, or its server said nothing of use: then it is tried later."""
+    try:
+        place = place_of(provider.name, provider.kind, ctx.oauth_changes.get(provider.name))
+        changed, access = _asked(ctx, place, before)
+    except SignInRefused as error:
+        changed, access = refused(before, str(error)), None
+        log.warning("sign_in_refused", provider=provider.name, because=str(error))
+    except (SignInUnreachable, ConfigError) as error:
+        changed, access = in_vain(before, ctx.clock.now()), None
+        log.warning("token_not_renewed", provider=provider.name, because=str(error))
+        if changed.attempts >= MANY_ATTEMPTS:
+            _tell_in_vain(ctx, changed, str(error))
+    try:
+        with ctx.store.write() as tx:
+            tx.sign_ins.save(changed)
+            if access is not None:
+                oauth_token_storage.put_key(ctx, tx, changed, access)
+            if not (changed.attempts or changed.refused):
+                alerts.end(ctx, tx, NOT_RENEWED, provider.name)
+            if changed.refused:
+                _tell_refused(ctx, tx, changed)
+    except StaleWrite:
+        return None
+    return None if changed.refused or changed.attempts else changed
+
+
+def _asked(ctx: Context, place: OAuthPlace, before: SignIn) -> tuple[SignIn, Tokens | None]:
+    """The sign-in with what its server gave; and the token for requests, if that is new."""
+    server, secrets = oauth_token_storage.server(ctx), oauth_token_storage.opened(ctx, before)
+    if due(before, ctx.clock.now()) is Renewal.ACCESS:
+        tokens = server.exchange(place, secrets.account_token)
+        return with_access(before, tokens, ctx.clock.now()), tokens
+    tokens = server.refresh(place, secrets.refresh_token)
+    exchanged = bool(place.exchange_url)
+    changed = with_account(before, tokens, ctx.clock.now(), exchanged=exchanged)
+    changed = oauth_token_storage.sealed(ctx, changed, next_secrets(secrets, tokens))
+    return changed, None if exchanged else tokens
+
+
+def _take_away_ended(ctx: Context) -> None:
+    """So that no request meets a certain 401."""
+    now = ctx.clock.now()
+    with ctx.store.read() as tx:
+        ended = [each.provider for each in tx.sign_ins.all() if over(each, now)]
+        keys = {e.provider for e in tx.credentials.all() if e.name == KEY_NAME and e.ciphertext}
+    for provider in ended:
+        if provider in keys:
+            with ctx.store.write() as tx:
+                oauth_token_storage.drop_key(ctx, tx, provider)
+
+
+def _tell_refused(ctx: Context, tx: Transaction, stored: SignIn) -> None:
+    ends = stored.access_ends
+    until = f"until {ends:%Y-%m-%d %H:%M} UTC" if ends and ends > ctx.clock.now() else "no more"
+    alerts.end(ctx, tx, NOT_RENEWED, stored.provider)
+    alerts.tell(
+        ctx,
+        tx,
+        ENDED,
+        stored.provider,
+        subject=f"provider {stored.provider}",
+        title=f"the sign-in of {stored.signed_in_by} for {stored.provider} has ended",
+        text=f"{stored.refused}. The token that requests carry is used {until}: "
+        f"`swapgate credential login {stored.provider}`.",
+    )
+
+
+def _tell_in_vain(ctx: Context, stored: SignIn, because: str) -> None:
+    with ctx.store.write() as tx:
+        alerts.tell(
+            ctx,
+            tx,
+            NOT_RENEWED,
+            stored.provider,
+            subject=f"provider {stored.provider}",
+            title=f"the token of {stored.provider} could not be renewed",
+            text=f"{because}. Tried {stored.attempts} times.",
+        )

@@ -1,0 +1,184 @@
+"""Providers, added, changed and removed while routers serve; each change audited."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from harness.control.context import Context
+from harness.control.providers import credentials, endpoint_changes
+from harness.control.routing import data_class_checks, targets
+from harness.control.serialize import CamelCase
+from harness.domain.errors import Conflict, InputError, NotFound
+from harness.domain.operations.access import Actor, Role
+from harness.domain.providers.api_base_shape import check_kinds_place
+from harness.domain.providers.kinds import PROVIDER_KINDS, Group
+from harness.domain.providers.provider_name import check_provider_name
+from harness.domain.routing.capabilities import Capabilities
+from harness.domain.routing.target import JsonObject, Price, Provider
+from harness.ports import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderGlance(CamelCase):
+    """extra_headers: their names. routes: that use it in any role. answers_since: when it was
+    moved to where it is; None for one that has always been there. outdated: what waits for new
+    proof, in words, in the answer to a change that moved it.
+    """
+
+    name: str
+    kind: str
+    group: Group
+    api_base: str
+    api_key_env: str | None
+    more_api_key_envs: Sequence[str]
+    extra_headers: Sequence[str]
+    extra_body: JsonObject
+    prices: Mapping[str, Price]
+    models: Mapping[str, Capabilities]
+    routes: Sequence[str]
+    answers_since: datetime | None = None
+    outdated: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderChange:
+    """What is set; None leaves it as it is, and of a new provider takes its kind's.
+
+    reason: needed to move one that a route uses to another place (`provider_moves`).
+    """
+
+    kind: str | None = None
+    api_base: str | None = None
+    api_key_env: str | None = None
+    extra_headers: Mapping[str, str] | None = field(default=None, repr=False)
+    extra_body: JsonObject | None = None
+    reason: str = ""
+
+
+def overview(ctx: Context) -> Sequence[ProviderGlance]:
+    with ctx.store.read() as tx:
+        return [_glance(tx, each) for each in tx.providers.all().values()]
+
+
+def get(ctx: Context, name: str) -> ProviderGlance:
+    """Raises NotFound."""
+    with ctx.store.read() as tx:
+        return _glance(tx, existing(tx, name))
+
+
+def existing(tx: Transaction, name: str) -> Provider:
+    """Raises NotFound."""
+    found = tx.providers.all()
+    if name not in found:
+        listed = ", ".join(found) or "none"
+        raise NotFound(f"there is no provider {name!r}; there are: {listed}")
+    return found[name]
+
+
+def change(
+    ctx: Context, actor: Actor, name: str, wish: ProviderChange, *, create: bool | None = None
+) -> ProviderGlance:
+    """Add a provider, or change what the wish names.
+
+    create: True raises Conflict where it is there, False NotFound where it is not. Raises as
+    `targets.put_provider`, InputError for an unknown kind, or another one than it has,
+    NotAllowed for a new address of a provider that may see a data class.
+    """
+    actor.require(Role.ADMIN)
+    with ctx.store.read() as tx:
+        known = tx.providers.all().get(name)
+        if create is False:
+            existing(tx, name)
+    if create and known is not None:
+        raise Conflict(f"there is a provider {name!r} already: `swapgate provider set {name}`")
+    before = known or _new(name, wish.kind)
+    wanted = _wanted(before, wish)
+    data_class_checks.check_place(ctx, name, before.api_base, wanted.api_base)
+    targets.put_provider(ctx, actor, wanted, wish.reason)
+    with ctx.store.read() as tx:
+        after = existing(tx, name)
+        moved = known is not None and after.moved != known.moved
+        outdated = endpoint_changes.outdated(tx, name) if moved else ()
+        return replace(_glance(tx, after), outdated=outdated)
+
+
+def _wanted(known: Provider, wish: ProviderChange) -> Provider:
+    if wish.kind not in (None, known.kind):
+        raise InputError(
+            f"provider {known.name!r} is of kind {known.kind!r}, which does not change: its "
+            "targets were measured with it. Add another provider"
+        )
+    given = {
+        each: getattr(wish, each)
+        for each in ("api_base", "api_key_env", "extra_headers", "extra_body")
+        if getattr(wish, each) is not None
+    }
+    if wish.extra_headers is not None:
+        known = replace(known, sealed_headers={})
+    wanted = replace(known, **given)
+    check_kinds_place(wanted.kind, wanted.api_base)
+    return wanted
+
+
+def _new(name: str, kind: str | None) -> Provider:
+    check_provider_name(name)
+    chosen = kind or name
+    if chosen not in PROVIDER_KINDS:
+        raise InputError(f"{chosen!r} is no kind: name one of {', '.join(PROVIDER_KINDS)}")
+    found = PROVIDER_KINDS[chosen]
+    return Provider(name, chosen, found.api_base, found.key_env or None)
+
+
+def remove(ctx: Context, actor: Actor, name: str) -> None:
+    """With its stored keys, in force within two seconds. Its targets stay known, and cannot be
+    used.
+
+    Raises NotFound, and Conflict while something needs it, naming what.
+    """
+    actor.require(Role.ADMIN)
+    with ctx.store.write() as tx:
+        existing(tx, name)
+        if needs := list(_needs(ctx, tx, name)):
+            raise Conflict(f"provider {name!r} is used: {', '.join(needs)}. End that first")
+        credentials.remove_all(ctx, tx, actor, name)
+        tx.providers.remove(name)
+        tx.audit.append(
+            at=ctx.clock.now(),
+            actor=actor,
+            action="provider.remove",
+            subject=f"provider {name}",
+            details={},
+        )
+
+
+def _needs(ctx: Context, tx: Transaction, name: str) -> Iterable[str]:
+    yield from (f"route {each}" for each in endpoint_changes.routes_of(tx, name))
+    by_id = tx.routing.targets()
+    for each in tx.proposals.open():
+        if by_id[each.candidate].provider == name:
+            yield f"proposal {each.id}"
+    for shadow in tx.shadows.live():
+        if shadow.candidate.provider == name:
+            yield f"shadow of route {shadow.route}"
+    yield from (f"judge of suite {s}" for s, j in ctx.judges.items() if j.provider == name)
+    for rollout in (*tx.rollouts.live(), *tx.rollouts.baking()):
+        judge = rollout.policy.judge
+        if judge is not None and judge.target.provider == name:
+            yield f"judge of the canary of route {rollout.route}"
+
+
+def _glance(tx: Transaction, provider: Provider) -> ProviderGlance:
+    return ProviderGlance(
+        name=provider.name,
+        kind=provider.kind,
+        group=PROVIDER_KINDS[provider.kind].group,
+        api_base=provider.api_base,
+        api_key_env=provider.api_key_env,
+        more_api_key_envs=provider.more_api_key_envs,
+        extra_headers=provider.header_names,
+        extra_body=provider.extra_body,
+        prices=provider.prices,
+        models=provider.models,
+        answers_since=provider.moved.at if provider.moved else None,
+        routes=endpoint_changes.routes_of(tx, provider.name),
+    )

@@ -1,0 +1,128 @@
+"""People sign in for providers, by a code that they type on another screen, and out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from harness.control.context import Context
+from harness.control.operations import alerts
+from harness.control.providers import credentials, oauth_token_storage
+from harness.control.serialize import CamelCase
+from harness.domain.errors import NotFound, SignInRefused
+from harness.domain.operations.access import Actor, Role
+from harness.domain.providers.device_flow import (
+    Answer,
+    DeviceCode,
+    Ended,
+    Granted,
+    Tokens,
+    Waiting,
+    after,
+    begin,
+)
+from harness.domain.providers.oauth_kinds import OAuthPlace, place_of
+from harness.domain.providers.oauth_tokens import (
+    KEY_NAME,
+    Secrets,
+    SignIn,
+    with_access,
+    with_account,
+)
+from harness.domain.routing.target import Provider
+from harness.ports import OAuthServer
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIn(CamelCase):
+    """access_ends: of the token that requests carry now; None where it has no end."""
+
+    provider: str
+    signed_in_at: datetime
+    signed_in_by: str
+    access_ends: datetime | None
+
+
+def sign_in(
+    ctx: Context,
+    actor: Actor,
+    name: str,
+    *,
+    show: Callable[[DeviceCode], None],
+    pause: Callable[[float], None],
+) -> SignedIn:
+    """Show a code, and wait until the person is done with it elsewhere.
+
+    A name that is a kind adds the provider where it is missing. pause: waits so many seconds.
+    Raises SignInRefused, also when the person says no or takes too long; SignInUnreachable,
+    NotFound, InputError, ConfigError, NotAllowed.
+    """
+    actor.require(Role.ADMIN)
+    server = oauth_token_storage.server(ctx)
+    provider, place = _place(ctx, actor, name)
+    code = server.device_code(place)
+    show(code)
+    tokens = _granted(ctx, server, place, begin(code, ctx.clock.monotonic()), pause)
+    now = ctx.clock.now()
+    exchanged = bool(place.exchange_url)
+    new = SignIn(provider.name, ctx.chance.token("si-"), "", now, actor.name, renewed_at=now)
+    new = with_account(new, tokens, now, exchanged=exchanged)
+    access = server.exchange(place, tokens.access_token) if exchanged else tokens
+    if exchanged:
+        new = with_access(new, access, now)
+    new = oauth_token_storage.sealed(
+        ctx, new, Secrets(tokens.access_token, tokens.refresh_token)
+    )
+    with ctx.store.write() as tx:
+        tx.sign_ins.start(new)
+        oauth_token_storage.put_key(ctx, tx, new, access)
+        credentials.note(ctx, tx, actor, "credential.login", provider.name, {"key": KEY_NAME})
+        for kind in oauth_token_storage.ALERTS:
+            alerts.end(ctx, tx, kind, provider.name)
+    return SignedIn(provider.name, new.signed_in_at, new.signed_in_by, new.access_ends)
+
+
+def _granted(
+    ctx: Context,
+    server: OAuthServer,
+    place: OAuthPlace,
+    state: Waiting,
+    pause: Callable[[float], None],
+) -> Tokens:
+    while True:
+        pause(max(0.0, state.ask_at - ctx.clock.monotonic()))
+        seen = server.poll(place, state.code)
+        match after(state, seen, ctx.clock.monotonic()):
+            case Granted(tokens):
+                return tokens
+            case Ended(because):
+                raise SignInRefused(
+                    "the person said no: nothing is stored"
+                    if because is Answer.DENIED
+                    else "nobody typed the code in time: nothing is stored; begin again"
+                )
+            case Waiting() as later:
+                state = later
+
+
+def sign_out(ctx: Context, actor: Actor, name: str) -> None:
+    """Take the tokens away; routers stop using them within two seconds. Raises NotFound."""
+    actor.require(Role.ADMIN)
+    with ctx.store.write() as tx:
+        ended = tx.sign_ins.end(name)
+        if not (oauth_token_storage.drop_key(ctx, tx, name) or ended):
+            raise NotFound(f"nobody is signed in for provider {name!r}")
+        credentials.note(ctx, tx, actor, "credential.logout", name, {"key": KEY_NAME})
+        for kind in oauth_token_storage.ALERTS:
+            alerts.end(ctx, tx, kind, name)
+
+
+def _place(ctx: Context, actor: Actor, name: str) -> tuple[Provider, OAuthPlace]:
+    with ctx.store.read() as tx:
+        known = tx.providers.all().get(name)
+    kind = known.kind if known else name
+    place = place_of(name, kind, ctx.oauth_changes.get(name))
+    if known is None:
+        credentials.put(ctx, actor, name, credentials.Change())
+        with ctx.store.read() as tx:
+            known = tx.providers.all()[name]
+    return known, place

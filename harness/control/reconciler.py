@@ -1,0 +1,425 @@
+"""The loop: load once, decide purely, apply by compare-and-swap, record.
+
+Each open proposal is looked at on its own; a conflict means that somebody else was first, and
+the next turn decides again. Everything it knows is in the store, so it can die at any point.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import partial
+from typing import assert_never
+
+import structlog
+
+from harness.control.canary import bake, driver, holds
+from harness.control.context import Context
+from harness.control.evals import proof_validity, recomputation, worker_supervision
+from harness.control.evals.proof_validity import Proof, Standing
+from harness.control.operations import alerts, restores, state_audit, tampering
+from harness.control.proposals import (
+    alpha_spending,
+    approvals,
+    evaluation,
+    rule_tightening,
+    rule_widening,
+)
+from harness.control.shadow import shadows, stage
+from harness.domain.errors import (
+    EvidenceMismatch,
+    ProofRefused,
+    StaleEvidence,
+    SwapgateError,
+)
+from harness.domain.evals.run import (
+    Failed,
+    HarnessMismatch,
+    Inconclusive,
+    InfraError,
+    Passed,
+    RunState,
+    Verdict,
+)
+from harness.domain.operations.access import SYSTEM
+from harness.domain.operations.alerts import AlertKind
+from harness.domain.proposals.proposal import Event, Phase, Proposal, moved
+from harness.domain.routing.table import Route
+from harness.gate.text.sentences import plainly
+from harness.ports import Transaction
+
+log = structlog.get_logger("swapgate.reconcile")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one turn did, in words, and what it could not do."""
+
+    did: tuple[str, ...]
+    failed: tuple[str, ...]
+
+
+def reconcile(ctx: Context) -> Turn:
+    """One turn over every open proposal, bake and worker. Raises StoreUnavailable.
+
+    Nothing moves on a database that was restored and that nobody has accepted.
+    """
+    did: list[str] = []
+    failed: list[str] = []
+
+    def look(name: str, look_at: Callable[[], list[str]]) -> None:
+        try:
+            did.extend(look_at())
+        except SwapgateError as error:
+            # A conflict means that another writer was first: the next turn decides again.
+            if error.retryable:
+                raise
+            failed.append(f"{name}: {error}")
+        except Exception as error:  # noqa: BLE001 - one that is broken must not stop the others
+            failed.append(f"{name}: {type(error).__name__}: {error}")
+
+    # First: what was written around us is told of even where it stops all that follows.
+    look("the audit log", partial(state_audit.turn, ctx))
+    try:
+        with ctx.store.read() as tx:
+            if restores.is_unaccepted(ctx, tx):
+                restored = "this database was restored from a backup, or its log was cut"
+                return Turn((), (f"all holds: {restored}",))
+    except Exception as error:
+        if isinstance(error, SwapgateError) and error.retryable:
+            raise
+        # Nothing that is read here may stop a canary's end.
+        failed.append(f"what is told of the database cannot be read: {error}")
+    with ctx.store.read() as tx:
+        proposals = tx.proposals.open()
+    for proposal in proposals:
+        look(proposal.id, partial(_unless_tampered, ctx, proposal))
+    # After the proposals: a promotion of this turn bakes from now on.
+    with ctx.store.read() as tx:
+        baking = tx.rollouts.baking()
+    for rollout in baking:
+        look(rollout.proposal, partial(bake.turn, ctx, rollout))
+    did.extend(worker_supervision.tend(ctx))
+    did.extend(shadows.review(ctx))
+    return Turn(tuple(did), tuple(failed))
+
+
+def turn(ctx: Context) -> Turn:
+    """`reconcile`, with what it did in the log."""
+    done = reconcile(ctx)
+    for words in done.did:
+        log.info("reconciled", did=words)
+    for words in done.failed:
+        log.warning("reconcile_failed", reason=words)
+    return done
+
+
+def _unless_tampered(ctx: Context, proposal: Proposal) -> list[str]:
+    if proposal.phase in tampering.HELD:
+        with ctx.store.read() as tx:
+            tampering.check(ctx, tx, proposal)
+    return _one(ctx, proposal)
+
+
+def _one(ctx: Context, proposal: Proposal) -> list[str]:
+    try:
+        return _by_phase(ctx, proposal)
+    except EvidenceMismatch as error:
+        if proposal.phase is Phase.CANARY:
+            raise  # found between a look and its step: the next look sees it
+        with ctx.store.write() as tx:
+            found = tx.proposals.get(proposal.id)
+            recomputation.tell(ctx, tx, found, error.verdict, error.differences)
+            return _reject(ctx, tx, found, Event.STALE, str(error))
+
+
+def _by_phase(ctx: Context, proposal: Proposal) -> list[str]:
+    match proposal.phase:
+        case Phase.PROPOSED:
+            return _start(ctx, proposal)
+        case Phase.EVALUATING:
+            return _evaluate(ctx, proposal)
+        case Phase.AWAITING_APPROVAL:
+            return _await(ctx, proposal)
+        case Phase.SHADOW:
+            return _shadow(ctx, proposal)
+        case Phase.CANARY:
+            return _canary(ctx, proposal)
+        case _:
+            return []
+
+
+def _start(ctx: Context, proposal: Proposal) -> list[str]:
+    with ctx.store.write() as tx:
+        if _base_changed(tx, proposal):
+            return _reject(ctx, tx, proposal, Event.BASE_CHANGED, _OTHER_BASE)
+        ready = evaluation.with_runs(ctx, tx, proposal)
+        saved = tx.proposals.save(moved(ready, Event.START, ctx.clock.now()))
+        _audit(ctx, tx, saved, "proposal.start", {"runs": sorted(evaluation.run_ids(saved))})
+    return [f"{proposal.id}: evaluating"]
+
+
+def _evaluate(ctx: Context, proposal: Proposal) -> list[str]:
+    if proposal.retry_at is not None:
+        return _retry(ctx, proposal) if proposal.retry_due(ctx.clock.now()) else []
+    with ctx.store.read() as tx:
+        base_changed = _base_changed(tx, proposal)
+        runs = [tx.runs.get(run) for run in sorted(evaluation.run_ids(proposal))]
+        found = evaluation.answers(tx, proposal)
+        now = proof_validity.route_time(ctx, tx, proposal.route)
+        rules = "" if base_changed else _other_rules(ctx, tx, proposal)
+        changes = [
+            change
+            for plan in proposal.plans
+            if (change := proof_validity.suite_change(ctx, tx, plan))
+        ]
+    if base_changed:
+        return _in_write(ctx, proposal, Event.BASE_CHANGED, _OTHER_BASE)
+    if changes or rules:
+        since = f"{'; '.join(changes)} since the proposal was made"
+        return _in_write(ctx, proposal, Event.STALE, since if changes else rules)
+    stuck = evaluation.stuck(proposal, {run.id: run for run in runs})
+    try:
+        evaluation.check_arms(proposal, {run.id: run for run in runs})
+        verdict = evaluation.judge(proposal, found, stuck, now)
+    except StaleEvidence as error:
+        return _in_write(ctx, proposal, Event.STALE, str(error))
+    if verdict is None:
+        return _wake(ctx, proposal)
+    with ctx.store.write() as tx:
+        return _apply(ctx, tx, proposal, verdict)
+
+
+def _wake(ctx: Context, proposal: Proposal) -> list[str]:
+    """Queue again what stopped too early: a shared run's other user may have decided."""
+    with ctx.store.read() as tx:
+        asleep = evaluation.asleep(tx, proposal)
+    if asleep:
+        with ctx.store.write() as tx:
+            for run, items in evaluation.asleep(tx, proposal).items():
+                tx.runs.want(run, items)
+                tx.runs.set_state(run, RunState.QUEUED)
+    return [f"{proposal.id}: {run} continues" for run in asleep]
+
+
+def _apply(ctx: Context, tx: Transaction, proposal: Proposal, verdict: Verdict) -> list[str]:
+    """Store the verdict and move the proposal, in one unit of work."""
+    tx.verdicts.add(verdict, proposal.id)
+    decided = replace(proposal, verdict=verdict.id)
+    _audit(ctx, tx, decided, "verdict", {"verdict": verdict.id, "outcome": verdict.outcome})
+    said = f"{proposal.id}: {verdict.words}"
+    match verdict:
+        case Passed():
+            found = proof_validity.of(ctx, tx, verdict)
+            if not found.holds:
+                said = f"{said}, and {found.words}"
+                _reject(ctx, tx, decided, Event.STALE, _no_proof(verdict, found))
+                return [said]
+            if uncharged := alpha_spending.uncharged(tx, decided):
+                _reject(ctx, tx, decided, Event.STALE, uncharged)
+                return [f"{said}, and {uncharged}"]
+            _passed(ctx, tx, decided, verdict)
+        case Failed():
+            _reject(ctx, tx, decided, Event.FAILED, verdict.reason)
+        case HarnessMismatch():
+            _reject(ctx, tx, decided, Event.HARNESS_MISMATCH, verdict.reason)
+        case Inconclusive():
+            _reject(ctx, tx, decided, Event.INCONCLUSIVE, verdict.reason)
+        case InfraError():
+            _not_measured(ctx, tx, decided, verdict)
+        case _:
+            assert_never(verdict)
+    return [said]
+
+
+def _passed(ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed) -> None:
+    if proposal.needs_approval:
+        now = ctx.clock.now()
+        waits = tx.proposals.save(moved(proposal, Event.PASSED_NEEDS_APPROVAL, now))
+        wider = "; ".join(rule_widening.words(proposal.widened))
+        asks = f" It asks for other than the route's rules: {wider}." if wider else ""
+        alerts.tell(
+            ctx,
+            tx,
+            AlertKind.AWAITING_APPROVAL,
+            proposal.id,
+            subject=f"route {proposal.route}",
+            title=f"a swap on route {proposal.route} waits for approval ({proposal.id})",
+            text=f"{proposal.proposer} proposed it. {proof.words}: {proof.reason}{asks} "
+            f"It expires at {waits.approval_ends_at:%Y-%m-%d %H:%M} UTC.",
+        )
+    else:
+        _let_in(ctx, tx, proposal, proof, Event.PASSED)
+    worker_supervision.stop_unneeded(ctx, tx, proposal)
+
+
+def _let_in(
+    ctx: Context, tx: Transaction, proposal: Proposal, proof: Passed, event: Event
+) -> str:
+    """What comes after the proof: the canary, or the shadow before it. In words."""
+    if proposal.policy.canary.shadow is None:
+        driver.open_canary(ctx, tx, proposal, proof, event)
+        return "canary opened"
+    saved = tx.proposals.save(moved(proposal, Event.MIRROR, ctx.clock.now()))
+    _audit(ctx, tx, saved, "proposal.mirror", {"verdict": proof.id})
+    return "its shadow comes first"
+
+
+def _not_measured(
+    ctx: Context, tx: Transaction, proposal: Proposal, verdict: InfraError
+) -> None:
+    now, gate = ctx.clock.now(), proposal.policy.gate
+    if replaced := evaluation.replaced(ctx, tx, proposal):
+        _reject(ctx, tx, proposal, Event.STALE, _another_look(replaced))
+        return
+    if proposal.infra_errors >= gate.infra_retries:
+        why, attempts = plainly(verdict.reason), proposal.infra_errors + 1
+        because = f"not measured after {attempts} attempts: {why}"
+        _reject(ctx, tx, proposal, Event.INFRA_LIMIT, because)
+        return
+    paused = replace(
+        moved(proposal, Event.INFRA_ERROR, now),
+        infra_errors=proposal.infra_errors + 1,
+        retry_at=now + timedelta(seconds=gate.infra_pause_s),
+    )
+    tx.proposals.save(paused)
+    worker_supervision.stop_unneeded(ctx, tx, proposal)
+
+
+def _retry(ctx: Context, proposal: Proposal) -> list[str]:
+    """After InfraError: new runs, since a sample that ended in an error stays as it was."""
+    with ctx.store.write() as tx:
+        # An answer may have come in after the verdict.
+        if replaced := evaluation.replaced(ctx, tx, proposal):
+            return _reject(ctx, tx, proposal, Event.STALE, _another_look(replaced))
+        again = evaluation.with_runs(ctx, tx, replace(proposal, retry_at=None))
+        saved = tx.proposals.save(replace(again, updated_at=ctx.clock.now()))
+        _audit(ctx, tx, saved, "proposal.retry", {"attempt": proposal.infra_errors + 1})
+    return [f"{proposal.id}: measured again"]
+
+
+def _await(ctx: Context, proposal: Proposal) -> list[str]:
+    proof, said = _proof_now(ctx, proposal)
+    if said:
+        return said
+    if proposal.approver is not None:
+        return _open_approved(ctx, proposal, proof)
+    if proposal.approval_ends_at <= ctx.clock.now():
+        return _in_write(ctx, proposal, Event.EXPIRED, "nobody approved it in time")
+    return []
+
+
+def _proof_now(ctx: Context, proposal: Proposal) -> tuple[Verdict, list[str]]:
+    """The verdict that the proposal stands on; and, where it does so no more, what was done."""
+    with ctx.store.read() as tx:
+        base_changed = _base_changed(tx, proposal)
+        proof = tx.verdicts.get(proposal.verdict or "")
+        found = proof_validity.of(ctx, tx, proof)
+        rules = "" if base_changed else _other_rules(ctx, tx, proposal)
+        rules = rules or approvals.revoked(tx, proposal)
+    if base_changed:
+        return proof, _in_write(ctx, proposal, Event.BASE_CHANGED, _OTHER_BASE)
+    if not found.holds:
+        event = Event.STALE if found.proof is Proof.STALE else Event.EXPIRED
+        return proof, _in_write(ctx, proposal, event, _no_proof(proof, found))
+    if rules:
+        return proof, _in_write(ctx, proposal, Event.STALE, rules)
+    return proof, []
+
+
+def _open_approved(ctx: Context, proposal: Proposal, proof: Verdict) -> list[str]:
+    if not isinstance(proof, Passed) or proposal.approved_verdict != proof.id:
+        raise ProofRefused(f"{proposal.id}: the approval is for another verdict")
+    with ctx.store.write() as tx:
+        if tx.proposals.get(proposal.id).version != proposal.version:
+            return []  # another process was quicker
+        said = _let_in(ctx, tx, proposal, proof, Event.APPROVED)
+    return [f"{proposal.id}: {said}"]
+
+
+def _shadow(ctx: Context, proposal: Proposal) -> list[str]:
+    """Its proof is looked at each turn, as while it waits for approval."""
+    proof, said = _proof_now(ctx, proposal)
+    if said:
+        return said
+    if not isinstance(proof, Passed):
+        raise ProofRefused(f"{proposal.id}: verdict {proof.id} is {proof.outcome}, not passed")
+    return stage.turn(ctx, proposal, proof)
+
+
+def _canary(ctx: Context, proposal: Proposal) -> list[str]:
+    with ctx.store.read() as tx:
+        before = tx.rollouts.get(proposal.rollout or "")
+        route = tx.routing.route(proposal.route)
+    action = driver.look(ctx, before)
+    driver.watch_ratio(ctx, before, action)
+    holds.tell(ctx, before)
+    if action.signal is None and _canary_in_place(route, before.id, proposal):
+        return []
+    with ctx.store.write() as tx:
+        after = driver.step(ctx, tx, proposal, before, action)
+    if after == before:
+        return []
+    return [f"{proposal.id}: {action.kind.value}, {after.state.value}: {action.reason}"]
+
+
+def _canary_in_place(route: Route | None, rollout: str, proposal: Proposal) -> bool:
+    return (
+        route is not None
+        and route.incumbent == proposal.incumbent
+        and route.canary is not None
+        and route.canary.rollout == rollout
+    )
+
+
+def _other_rules(ctx: Context, tx: Transaction, proposal: Proposal) -> str:
+    found = rule_tightening.differences(ctx, tx, proposal)
+    return f"{rule_tightening.OTHER_RULES} ({'; '.join(found)}): propose again" if found else ""
+
+
+def _another_look(replaced: str) -> str:
+    return (
+        f"{replaced}. To ask again for what was scored would be another look: propose again, "
+        "which counts it"
+    )
+
+
+def _no_proof(verdict: Verdict, found: Standing) -> str:
+    return f"verdict {verdict.id} is {found.proof.value}: {found.why}; propose again"
+
+
+_OTHER_BASE = "the route's incumbent was changed by another: this proof would be against it"
+
+
+def _base_changed(tx: Transaction, proposal: Proposal) -> bool:
+    route = tx.routing.route(proposal.route)
+    return route is None or route.incumbent != proposal.incumbent
+
+
+def _in_write(ctx: Context, proposal: Proposal, event: Event, because: str) -> list[str]:
+    with ctx.store.write() as tx:
+        return _reject(ctx, tx, proposal, event, because)
+
+
+def _reject(
+    ctx: Context, tx: Transaction, proposal: Proposal, event: Event, because: str
+) -> list[str]:
+    saved = tx.proposals.save(moved(proposal, event, ctx.clock.now(), because))
+    worker_supervision.stop_unneeded(ctx, tx, saved)
+    _audit(ctx, tx, saved, f"proposal.{event.value}", {"reason": because})
+    return [f"{proposal.id}: {saved.phase.value}: {because}"]
+
+
+def _audit(
+    ctx: Context,
+    tx: Transaction,
+    proposal: Proposal,
+    action: str,
+    details: dict[str, object],
+) -> None:
+    tx.audit.append(
+        at=ctx.clock.now(),
+        actor=SYSTEM,
+        action=action,
+        subject=f"proposal {proposal.id}",
+        details={"route": proposal.route, **details},
+    )

@@ -1,0 +1,1 @@
+"""Routes, targets, fallback chains and the kill switch, as people change them."""

@@ -1,0 +1,133 @@
+"""What speaks for a target that wants to come into a route's chain (A7)."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from harness.control.context import Context
+from harness.control.evals import proof_validity, recomputation
+from harness.control.proposals import four_eyes
+from harness.control.routing import routes
+from harness.domain.errors import InputError, NotAllowed, ProofRefused
+from harness.domain.evals.run import Passed
+from harness.domain.operations.access import Actor
+from harness.domain.proposals.proposal import Phase, Proposal
+from harness.domain.routing.evidence import ChainProof, Served, Waiver
+from harness.domain.routing.table import Route
+from harness.domain.routing.target import Target
+from harness.ports import Transaction
+
+# A verdict that led there is no proof for another role either.
+NO_PROOF: Final = frozenset({Phase.ROLLED_BACK, Phase.REJECTED, Phase.CANCELLED})
+LONGEST_WAIVER: Final = timedelta(days=90)
+
+
+@dataclass(frozen=True, slots=True)
+class Waive:
+    """The wish to let a target in without a verdict."""
+
+    reason: str
+    lasts: timedelta
+
+
+def proof_for(
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    route: Route,
+    target: Target,
+    waive: Waive | None,
+) -> ChainProof:
+    """A new waiver if one is wished; else the best there is: verdict, past, living waiver.
+
+    Raises ProofRefused when there is none.
+    """
+    now = ctx.clock.now()
+    if waive is not None:
+        return _waived(ctx, tx, actor, route, target, waive)
+    verdict = _verdict(ctx, tx, actor, route, target)
+    if verdict is not None:
+        return verdict
+    history = tx.routing.history(route.name)
+    served = any(target.id in (r.route.incumbent, *r.route.fallbacks) for r in history)
+    if served and routes.taken_back(tx, route.name, target.id, history) is None:
+        return Served(target.id)
+    live = [w for w in tx.waivers.list(route=route.name) if not w.expired(now)]
+    stored = next((each for each in live if each.target == target.id), None)
+    if stored is not None:
+        return stored
+    raise ProofRefused(
+        f"{target.name} has no evidence on route {route.name!r}: propose it there "
+        f"(`swapgate proposal create {route.name} {target.name}`), or take the responsibility "
+        "with a waiver (`--waive REASON --for 30d`). A proposal that is still open is evidence "
+        "where another person than its proposer says so"
+    )
+
+
+def _verdict(
+    ctx: Context, tx: Transaction, actor: Actor, route: Route, target: Target
+) -> Passed | None:
+    """The newest that holds. One whose canary did harm in production shows no more; nor does
+    one that a person refused, or that waits for a person's approval. One whose canary is not
+    over shows nothing for its own proposer: a fallback, forced, would be a promotion by hand.
+    """
+    for proposal in tx.proposals.of_pair(route.name, route.incumbent, target.id):
+        if proposal.verdict is None or proposal.phase in NO_PROOF:
+            continue
+        each = tx.verdicts.get(proposal.verdict)
+        if not isinstance(each, Passed):
+            continue
+        if proposal.needs_approval and proposal.approver is None:
+            continue
+        if proposal.open and not _another_person(tx, actor, proposal):
+            continue
+        if not proof_validity.of(ctx, tx, each).holds:
+            continue
+        if recomputation.recompute_stored(ctx, tx, each, proposal).agrees:
+            return each
+    return None
+
+
+def _another_person(tx: Transaction, actor: Actor, proposal: Proposal) -> bool:
+    try:
+        four_eyes.check(tx, actor, proposal, "make a fallback of")
+    except NotAllowed:
+        return False
+    return True
+
+
+def _waived(
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    route: Route,
+    target: Target,
+    waive: Waive,
+) -> Waiver:
+    if not waive.reason.strip():
+        raise InputError("a waiver needs a reason: it is shown wherever it is used")
+    if not timedelta(0) < waive.lasts <= LONGEST_WAIVER:
+        raise InputError(f"a waiver lasts for up to {LONGEST_WAIVER.days} days, and ends")
+    now = ctx.clock.now()
+    waiver = Waiver(
+        id=ctx.chance.token("w_"),
+        route=route.name,
+        target=target.id,
+        reason=waive.reason,
+        author=actor.name,
+        expires_at=now + waive.lasts,
+    )
+    tx.waivers.add(waiver)
+    tx.audit.append(
+        at=now,
+        actor=actor,
+        action="waiver.add",
+        subject=f"waiver {waiver.id}",
+        details={
+            "route": route.name,
+            "target": target.id,
+            "reason": waiver.reason,
+            "expires_at": waiver.expires_at.isoformat(),
+        },
+    )
+    return waiver

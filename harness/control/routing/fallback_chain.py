@@ -1,0 +1,253 @@
+"""A route's fallback chain, changed by people: who comes in, and with which evidence (A7)."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from harness.control.context import Context
+from harness.control.routing import data_class_checks, routes, targets
+from harness.control.routing.chain_evidence import Waive, proof_for
+from harness.domain.errors import InputError, NotFound
+from harness.domain.operations.access import Actor, Role
+from harness.domain.routing.evidence import ChainProof, EvidenceKind, Served, Waiver
+from harness.domain.routing.route_changes import SetChain
+from harness.domain.routing.table import Route
+from harness.domain.routing.target import Target
+from harness.ports import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One entry of a chain. target: id or `provider/model`."""
+
+    target: str
+    capable: bool = False
+    waive: Waive | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A fallback and why it may be one. verdict: its id. waiver_expired: nobody may keep it."""
+
+    target: Target
+    capable: bool
+    evidence: EvidenceKind
+    verdict: str | None = None
+    waiver: Waiver | None = None
+    waiver_expired: bool = False
+
+
+def entries(ctx: Context, name: str) -> Sequence[Entry]:
+    """In the order of the chain. Raises NotFound."""
+    with ctx.store.read() as tx:
+        route = routes.existing(tx, name)
+        evidence = tx.routing.evidence(name)
+        waivers = {each.id: each for each in tx.waivers.list(route=name)}
+        known = tx.routing.targets()
+    now = ctx.clock.now()
+    found = []
+    for each in evidence.fallbacks if evidence else ():
+        waiver = waivers.get(each.proof)
+        entry = Entry(
+            target=known[each.target],
+            capable=each.target in route.settings.capable,
+            evidence=each.kind,
+            verdict=each.proof if each.kind is EvidenceKind.VERDICT else None,
+            waiver=waiver,
+            waiver_expired=waiver is not None and waiver.expired(now),
+        )
+        found.append(entry)
+    return found
+
+
+def expired(ctx: Context) -> Sequence[Waiver]:
+    """Waivers that have expired while their targets still stand in a chain, by route."""
+    with ctx.store.read() as tx:
+        names = sorted(tx.routing.table().routes)
+    return [
+        entry.waiver
+        for name in names
+        for entry in entries(ctx, name)
+        if entry.waiver is not None and entry.waiver_expired
+    ]
+
+
+def put(
+    ctx: Context, actor: Actor, name: str, wanted: Sequence[Wanted], *, reason: str
+) -> Route:
+    """The whole chain, in order.
+
+    A target that is new in it needs a valid passed verdict of this route against its incumbent,
+    an earlier place on the route, or a waiver. Raises ProofRefused without one, and while an
+    expired waiver would stay; NotFound, InputError, NotAllowed.
+    """
+    actor.require(Role.ADMIN)
+    _need(reason)
+    with ctx.store.write() as tx:
+        route = routes.existing(tx, name)
+        return _commit(ctx, tx, actor, route, wanted, reason)
+
+
+def add(
+    ctx: Context,
+    actor: Actor,
+    name: str,
+    wanted: Wanted,
+    *,
+    place: int | None = None,
+    reason: str,
+) -> Route:
+    """place: from 1 on; None for the end. For a target that is there: its evidence is renewed.
+
+    Raises as `put`.
+    """
+
+    def changed(tx: Transaction, chain: list[Wanted]) -> None:
+        id_ = targets.find_or_register(ctx, tx, actor, wanted.target).id
+        was = next((i for i, each in enumerate(chain) if each.target == id_), len(chain))
+        del chain[was : was + 1]
+        chain.insert(was if place is None else place - 1, replace(wanted, target=id_))
+
+    if place is not None and place < 1:
+        raise InputError(f"places count from 1 on, and {place} is none")
+    return _changed(ctx, actor, name, changed, reason)
+
+
+def remove(ctx: Context, actor: Actor, name: str, target: str, *, reason: str) -> Route:
+    """Needs no proof. Raises NotFound when the chain does not have it."""
+
+    def changed(tx: Transaction, chain: list[Wanted]) -> None:
+        del chain[_place(tx, chain, name, target)]
+
+    return _changed(ctx, actor, name, changed, reason)
+
+
+def mark(
+    ctx: Context, actor: Actor, name: str, target: str, *, capable: bool, reason: str
+) -> Route:
+    """Whether it is good enough for high stakes. Raises NotFound as `remove`."""
+
+    def changed(tx: Transaction, chain: list[Wanted]) -> None:
+        place = _place(tx, chain, name, target)
+        chain[place] = replace(chain[place], capable=capable)
+
+    return _changed(ctx, actor, name, changed, reason)
+
+
+def reorder(
+    ctx: Context, actor: Actor, name: str, order: Sequence[str], *, reason: str
+) -> Route:
+    """Raises InputError unless `order` names each of the chain once."""
+
+    def changed(tx: Transaction, chain: list[Wanted]) -> None:
+        wanted = [targets.find(tx, each).id for each in order]
+        if sorted(wanted) != sorted(each.target for each in chain):
+            raise InputError(
+                f"name each fallback of route {name!r} once; "
+                f"`swapgate route fallback list {name}` shows them"
+            )
+        chain.sort(key=lambda each: wanted.index(each.target))
+
+    return _changed(ctx, actor, name, changed, reason)
+
+
+def _changed(
+    ctx: Context,
+    actor: Actor,
+    name: str,
+    changed: Callable[[Transaction, list[Wanted]], None],
+    reason: str,
+) -> Route:
+    actor.require(Role.ADMIN)
+    _need(reason)
+    with ctx.store.write() as tx:
+        route = routes.existing(tx, name)
+        capable = route.settings.capable
+        # A fallback that was promoted is served first anyway.
+        chain = [Wanted(t, t in capable) for t in route.fallbacks if t != route.incumbent]
+        changed(tx, chain)
+        return _commit(ctx, tx, actor, route, chain, reason)
+
+
+def _place(tx: Transaction, chain: Sequence[Wanted], route: str, target: str) -> int:
+    id_ = targets.find(tx, target).id
+    for place, each in enumerate(chain):
+        if each.target == id_:
+            return place
+    raise NotFound(
+        f"{target} is no fallback of route {route!r}; `swapgate route fallback list {route}` "
+        "shows which are"
+    )
+
+
+def _commit(
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    route: Route,
+    wanted: Sequence[Wanted],
+    reason: str,
+) -> Route:
+    found = [targets.find_or_register(ctx, tx, actor, each.target) for each in wanted]
+    data_class_checks.check(ctx, route.settings, found, route=route.name)
+    proofs = {
+        target.id: proof_for(ctx, tx, actor, route, target, each.waive)
+        for target, each in zip(found, wanted, strict=True)
+        if each.waive is not None or target.id not in route.fallbacks
+    }
+    change = SetChain(
+        route=route.name,
+        fallbacks=tuple(each.id for each in found),
+        capable=tuple(t.id for t, each in zip(found, wanted, strict=True) if each.capable),
+        proofs=proofs,
+    )
+    return _store(ctx, tx, actor, route, change, reason)
+
+
+def take_out(
+    ctx: Context, tx: Transaction, actor: Actor, route: Route, target: str, reason: str
+) -> Route:
+    """The chain without the target, within a unit of work; needs no role and no proof.
+
+    Raises ProofRefused while an expired waiver would stay: then nothing has changed.
+    """
+    # A fallback that is the incumbent is served first anyway.
+    left = [each for each in route.fallbacks if each not in (target, route.incumbent)]
+    capable = [each for each in route.settings.capable if each in left]
+    change = SetChain(route.name, tuple(left), tuple(capable))
+    return _store(ctx, tx, actor, route, change, reason)
+
+
+def _store(
+    ctx: Context, tx: Transaction, actor: Actor, route: Route, change: SetChain, reason: str
+) -> Route:
+    now = ctx.clock.now()
+    revision = tx.routing.commit(
+        change, expected_version=route.version, actor=actor.name, reason=reason, now=now
+    )
+    tx.audit.append(
+        at=now,
+        actor=actor,
+        action="route.fallbacks",
+        subject=f"route {route.name}",
+        details={
+            "revision": revision,
+            "reason": reason,
+            "before": list(route.fallbacks),
+            "after": list(change.fallbacks),
+            "capable": list(change.capable),
+            "proofs": _told(change.proofs),
+        },
+    )
+    return routes.existing(tx, route.name)
+
+
+def _told(proofs: Mapping[str, ChainProof]) -> dict[str, str]:
+    return {
+        target: "served before" if isinstance(proof, Served) else proof.id
+        for target, proof in proofs.items()
+    }
+
+
+def _need(reason: str) -> None:
+    if not reason.strip():
+        raise InputError("a change of the chain needs a reason; the audit log keeps it")

@@ -1,0 +1,150 @@
+"""The kill switch: people force a provider, or one target, for all routes or for one.
+
+A switch needs no proof, since it adds no target to any route (domain.switches). The candidate
+of an open proposal is forced by another person than its proposer.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from harness.control.context import Context
+from harness.control.proposals import four_eyes
+from harness.control.routing import routes, targets
+from harness.domain.errors import InputError, NotFound
+from harness.domain.operations.access import Actor, Role
+from harness.domain.operations.audit import require_reason
+from harness.domain.routing.kill_switch import (
+    Force,
+    ForceKind,
+    Source,
+    Switch,
+    SwitchTarget,
+    forced,
+    in_force,
+)
+from harness.ports import SwitchRecord, Transaction
+
+LONGEST = timedelta(days=365)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What somebody wants to force. route: None for all. lasts: None until it is lifted."""
+
+    force: Force
+    reason: str
+    route: str | None = None
+    lasts: timedelta | None = None
+
+
+def throw(ctx: Context, actor: Actor, wanted: Wanted, *, source: Source) -> Switch:
+    """In force on every router within two seconds, for all its next requests.
+
+    Raises NotFound for an unknown route, provider or target: a typing error in an emergency
+    must not look like a switch. Raises InputError without a reason, NotAllowed, also where all
+    traffic would go to a model whose proposal is open and the actor's own.
+    """
+    actor.require(Role.APPROVER)
+    require_reason(wanted.reason, "a switch")
+    if wanted.lasts is not None and not timedelta(0) < wanted.lasts <= LONGEST:
+        raise InputError("a switch lasts for more than no time, and for a year at the most")
+    now = ctx.clock.now()
+    with ctx.store.write() as tx:
+        _check(tx, wanted)
+        switch = Switch(
+            id=ctx.chance.token("sw_"),
+            route=wanted.route,
+            force=wanted.force,
+            reason=wanted.reason,
+            actor=actor.name,
+            created_at=now,
+            expires_at=now + wanted.lasts if wanted.lasts else None,
+            source=source,
+        )
+        _check_four_eyes(tx, actor, switch)
+        tx.switches.add(switch)
+        tx.audit.append(
+            at=now,
+            actor=actor,
+            action="switch.throw",
+            subject=f"switch {switch.id}",
+            details={
+                "force": str(switch.force),
+                "route": switch.route or "all",
+                "reason": switch.reason,
+                "expires_at": switch.expires_at.isoformat() if switch.expires_at else None,
+                "source": source.value,
+            },
+        )
+    return switch
+
+
+def _check(tx: Transaction, wanted: Wanted) -> None:
+    if wanted.route is not None:
+        routes.existing(tx, wanted.route)
+    name = wanted.force.name
+    if wanted.force.kind is ForceKind.TARGET:
+        known = tx.routing.targets().values()
+        # Several targets may share a name: the switch then means each of them.
+        if not any(name in (each.id, each.name) for each in known):
+            targets.find(tx, name)
+    elif name not in tx.providers.all():
+        listed = ", ".join(tx.providers.all()) or "none"
+        raise NotFound(f"there is no provider {name!r}; there are: {listed}")
+
+
+def _check_four_eyes(tx: Transaction, actor: Actor, switch: Switch) -> None:
+    by_name, stored = tx.routing.table().routes, tx.routing.targets()
+    for proposal in tx.proposals.open():
+        route = by_name.get(proposal.route)
+        if route is None or switch.route not in (None, route.name):
+            continue
+        # In the chain or not yet: it may come into it while the switch holds.
+        ids = (route.incumbent, *route.fallbacks, proposal.candidate)
+        known = ((id_, stored[id_]) for id_ in ids)
+        plan = [SwitchTarget(id_, each.name, each.provider) for id_, each in known]
+        found = forced(switch, plan)
+        if found.in_effect and found.kept[0] == proposal.candidate:
+            four_eyes.check(tx, actor, proposal, "force")
+
+
+def lift(ctx: Context, actor: Actor, switch: str, *, reason: str) -> SwitchRecord:
+    """End it on every router within two seconds. Again, or late, changes nothing.
+
+    Raises NotFound, NotAllowed, InputError without a reason.
+    """
+    actor.require(Role.APPROVER)
+    require_reason(reason, "to lift a switch")
+    now = ctx.clock.now()
+    with ctx.store.write() as tx:
+        before = tx.switches.get(switch)
+        record = tx.switches.lift(switch, actor=actor.name, now=now)
+        if before.lifted_at is None:
+            tx.audit.append(
+                at=now,
+                actor=actor,
+                action="switch.lift",
+                subject=f"switch {switch}",
+                details={"force": str(record.switch.force), "reason": reason},
+            )
+    return record
+
+
+def untouched(ctx: Context, switch: Switch) -> Sequence[str]:
+    """Names of the routes that it is about, and that may use nothing of what it forces."""
+    with ctx.store.read() as tx:
+        table = tx.routing.table()
+    found = []
+    for name, route in sorted(table.routes.items()):
+        known = ((id_, table.targets[id_]) for id_ in sorted(route.may_answer))
+        plan = [SwitchTarget(id_, each.name, each.provider) for id_, each in known]
+        if switch.route in (None, name) and not forced(switch, plan).in_effect:
+            found.append(name)
+    return found
+
+
+def live(ctx: Context) -> Sequence[Switch]:
+    """Of CLI and REST, those in force now, the strongest first."""
+    with ctx.store.read() as tx:
+        return in_force(tx.switches.not_lifted(), ctx.clock.now())

@@ -1,0 +1,147 @@
+"""A route's monthly bill, and what it would be with a candidate (A3). No decisions."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+
+from harness.control.context import Context
+from harness.control.proposals import submission
+from harness.control.proposals.submission import Wish
+from harness.control.routing import routes, targets
+from harness.domain.evals.cost_forecast import (
+    MONTH,
+    Bill,
+    Forecast,
+    ItemTokens,
+    Tokens,
+    billed,
+    forecast,
+)
+from harness.domain.evals.run import Sample, SampleError, SuitePlan
+from harness.domain.routing.target import Price, Target
+from harness.ports import Transaction
+
+
+def of_arms(
+    ctx: Context,
+    tx: Transaction,
+    route: str,
+    arms: tuple[Target, Target],
+    answers: Iterable[tuple[Sequence[Sample], Sequence[Sample]]],
+) -> Forecast:
+    """arms: incumbent and candidate. answers: of both, suite by suite."""
+    pairs = [pair for ours, theirs in answers for pair in _pairs(ours, theirs)]
+    return forecast(_bill(ctx, tx, route, arms[0]), pairs, price(tx, arms[1]))
+
+
+def of_wish(ctx: Context, wish: Wish) -> Forecast:
+    """Before it is proposed: by what earlier runs measured, or the incumbent's own tokens.
+
+    Raises as `propose.preview` does.
+    """
+    plans = submission.preview(ctx, wish).plans
+    with ctx.store.read() as tx:
+        known = tx.routing.targets()
+        ours = known[routes.existing(tx, wish.route).incumbent]
+        theirs = targets.known(tx, wish.candidate) or targets.plain(wish.candidate)
+        pairs = [pair for plan in plans for pair in _earlier(tx, plan, ours, theirs)]
+        bill = _bill(ctx, tx, wish.route, ours)
+        return forecast(bill, pairs, price(tx, theirs), estimated=True)
+
+
+def of_route(ctx: Context, tx: Transaction, route: str) -> Bill:
+    """Its bill with the model that serves it now. Raises NotFound."""
+    incumbent = tx.routing.targets()[routes.existing(tx, route).incumbent]
+    return _bill(ctx, tx, route, incumbent)
+
+
+def _bill(ctx: Context, tx: Transaction, route: str, incumbent: Target) -> Bill:
+    now = ctx.clock.now()
+    totals = tx.observations.totals(since=now - MONTH, route=route)
+    return billed(totals, incumbent.id, price(tx, incumbent), now)
+
+
+def price(tx: Transaction, target: Target | None) -> Price | None:
+    """None where nobody said what it costs."""
+    provider = tx.providers.all().get(target.provider) if target else None
+    return provider.prices.get(target.model) if provider and target else None
+
+
+def _earlier(
+    tx: Transaction, plan: SuitePlan, ours: Target, theirs: Target | None
+) -> Sequence[ItemTokens]:
+    """Of the newest runs of both on this very suite; runs may differ in their order."""
+    newest: dict[str, str] = {}
+    arms = {each.id for each in (ours, theirs) if each is not None}
+    for run in tx.runs.of_targets(arms):
+        if run.suite_digest == plan.suite_digest and tx.runs.progress(run.id)[0]:
+            newest.setdefault(run.target, run.id)
+    if theirs is None or not {ours.id, theirs.id} <= newest.keys():
+        return ()
+    return _pairs(tx.runs.samples(newest[ours.id]), tx.runs.samples(newest[theirs.id]))
+
+
+def _pairs(ours: Sequence[Sample], theirs: Sequence[Sample]) -> Sequence[ItemTokens]:
+    one, other = _tokens(ours), _tokens(theirs)
+    return [ItemTokens(one[item], other[item]) for item in one if item in other]
+
+
+def _tokens(samples: Sequence[Sample]) -> Mapping[str, Tokens]:
+    """By item, of the answers that came."""
+    items: dict[str, list[Sample]] = {}
+    for sample in samples:
+        if sample.error is not SampleError.INFRA:
+            items.setdefault(sample.item, []).append(sample)
+    return {
+        item: Tokens(
+            fmean(each.input_tokens for each in of),
+            fmean(each.output_tokens for each in of),
+            fmean(each.cached_tokens for each in of),
+        )
+        for item, of in items.items()
+    }
+
+
+def words(found: Forecast) -> str:
+    """In one line, as people ask: what does it cost now, and what then?"""
+    if not found.bill.requests:
+        return f"What this route costs a month is unknown: {found.unknown}."
+    now = "What this route costs now is unknown: its model has no price"
+    if found.now_usd is not None:
+        now = f"This route costs {dollars(found.now_usd)} a month now"
+    if found.candidate_usd is None:
+        return f"{now}; what it costs with the candidate is unknown: {found.unknown}."
+    then = dollars(found.candidate_usd)
+    if found.low_usd is not None and found.high_usd is not None:
+        then += f" ({dollars(found.low_usd)} to {dollars(found.high_usd)})"
+    return f"{now}; with the candidate about {then}."
+
+
+def basis(found: Forecast) -> str:
+    """What the line rests on; empty without traffic."""
+    bill = found.bill
+    if not bill.requests:
+        return ""
+    recorded = (
+        f"{bill.requests:,} requests recorded in {length(bill.window_s)}, reckoned for 30 days"
+    )
+    if found.estimated:
+        return (
+            f"{recorded}; the candidate has no answers yet: the incumbent's tokens are taken."
+        )
+    if not found.items:
+        return f"{recorded}."
+    return f"{recorded}, and the tokens of both models on the same {found.items:,} items."
+
+
+def dollars(usd: float) -> str:
+    """Cents tell enough of a month, where there are any."""
+    if 0 < usd < 0.1:
+        return f"${usd:.2g}" if usd >= 0.0001 else "under $0.0001"
+    return f"${usd:,.2f}"
+
+
+def length(window_s: float) -> str:
+    minutes, hours, days = window_s / 60, window_s / 3600, window_s / 86_400
+    if hours < 2:
+        return f"{minutes:.0f} min"
+    return f"{hours:.0f} hours" if days < 2 else f"{days:.0f} days"

@@ -1,0 +1,319 @@
+"""Routes by hand: create, look back, go back. Everything that needs proof goes by proposals."""
+
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Final
+
+from harness.control.canary import audit
+from harness.control.context import Context
+from harness.control.routing import data_class_checks, override_checks, targets
+from harness.domain.canary.rollout import Rollout, RolloutState, Signal
+from harness.domain.canary.rollout import moved as rollout_moved
+from harness.domain.errors import InputError, NotFound, ProofRefused
+from harness.domain.operations.access import Actor, Role
+from harness.domain.operations.audit import require_reason
+from harness.domain.operations.principals import check_name
+from harness.domain.privacy.capture import check_capture
+from harness.domain.proposals.proposal import Event, moved
+from harness.domain.routing.keep_warm import KeepWarm
+from harness.domain.routing.overrides import words_of
+from harness.domain.routing.route_changes import KINDS, ChangeSettings, CreateRoute, Restore
+from harness.domain.routing.table import OWN_LIMITS, Route, RouteSettings, RoutingTable
+from harness.domain.routing.target import Target
+from harness.ports import RouteRecord, Transaction
+
+LONGEST_TIMEOUT_S: Final = 86_400
+
+
+def table(ctx: Context) -> RoutingTable:
+    with ctx.store.read() as tx:
+        return tx.routing.table()
+
+
+def existing(tx: Transaction, name: str) -> Route:
+    """The route. Raises NotFound with the nearest name."""
+    route = tx.routing.route(name)
+    if route is None:
+        near = difflib.get_close_matches(name, tx.routing.table().routes, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise NotFound(
+            f"there is no route {name!r}{hint}; `swapgate route list` shows the routes"
+        )
+    return route
+
+
+def create(
+    ctx: Context,
+    actor: Actor,
+    name: str,
+    incumbent: str,
+    *,
+    fallbacks: Sequence[str] = (),
+    capable: Sequence[str] = (),
+    settings: RouteSettings,
+) -> Route:
+    """A new route; the targets it starts with are its baseline.
+
+    capable: which of the fallbacks are good enough for high stakes.
+
+    Raises InputError for a name that clients cannot send or people not tell from another,
+    Conflict when it is taken, NotFound for an unknown target, suite, policy or
+    route of an override, NotAllowed when one's data class is not as strict.
+    """
+    actor.require(Role.ADMIN)
+    settings = check_settings(ctx, settings)
+    if not name or any(c.isspace() or c in "/?#" for c in name):
+        raise InputError(f"{name!r} is no route name: no spaces, '/', '?' or '#'")
+    check_name(name)
+    with ctx.store.write() as tx:
+        first = targets.find_or_register(ctx, tx, actor, incumbent).id
+        chain = [targets.find_or_register(ctx, tx, actor, each).id for each in fallbacks]
+        data_class_checks.check(ctx, settings, _known(tx, [first, *chain]), route=name)
+        marked = tuple(targets.find(tx, each).id for each in capable)
+        change = CreateRoute(name, first, tuple(chain), replace(settings, capable=marked))
+        store_pins(ctx, tx, settings)
+        _commit(ctx, tx, actor, change, 0, "created", "route.create")
+        override_checks.check(ctx, tx, name)
+        return existing(tx, name)
+
+
+def change_settings(
+    ctx: Context, actor: Actor, name: str, changed: Callable[[RouteSettings], RouteSettings]
+) -> Route:
+    """Same targets, other settings; who is marked capable is the chain's affair.
+
+    Raises ProofRefused while a waiver of the chain has expired, NotAllowed when a target may
+    not see the data class, or a route that an override joins to this one is not as strict.
+    """
+    actor.require(Role.ADMIN)
+    with ctx.store.read() as tx:
+        before = existing(tx, name).settings
+    # A suite may take seconds to load, and a unit of work holds up all others.
+    pinned = check_settings(ctx, changed(before)).suites
+    with ctx.store.write() as tx:
+        route = existing(tx, name)
+        settings = replace(changed(route.settings), capable=route.settings.capable)
+        if settings.suites == pinned:
+            settings = replace(settings, suites=pinned)
+        data_class_checks.check(ctx, settings, _known(tx, route.targets), route=name)
+        change = ChangeSettings(name, settings)
+        store_pins(ctx, tx, settings)
+        said = _otherwise(route, replace(route, settings=settings))
+        words = "; ".join(f"{field}: {a or 'none'} → {b or 'none'}" for field, (a, b) in said)
+        why = words or "the same settings again"
+        _commit(ctx, tx, actor, change, route.version, why, "route.settings")
+        override_checks.check(ctx, tx, name)
+        return existing(tx, name)
+
+
+def roll_back(
+    ctx: Context, actor: Actor, name: str, *, to_version: int | None = None, reason: str
+) -> Route:
+    """Bring a former incumbent back, by default the one before the last promotion that still
+    stands. A live canary ends, and so does a bake: its promotion is taken back.
+
+    Needs no proof: it served this route before. Raises NotFound when there is none,
+    ProofRefused for a model that its rollout's end took from the route: that takes a verdict.
+    """
+    actor.require(Role.APPROVER)
+    require_reason(reason, "a rollback")
+    with ctx.store.write() as tx:
+        route = existing(tx, name)
+        history = tx.routing.history(name)
+        incumbent = _former(history, route, to_version)
+        _refuse_taken_back(tx, name, incumbent, history)
+        data_class_checks.check(ctx, route.settings, _known(tx, [incumbent]), route=name)
+        change = Restore(name, incumbent)
+        _commit(ctx, tx, actor, change, route.version, reason, "route.rollback")
+        if incumbent != route.incumbent:
+            _take_back_baking(ctx, tx, actor, name, f"rolled back by {actor.name}: {reason}")
+        return existing(tx, name)
+
+
+def _take_back_baking(
+    ctx: Context, tx: Transaction, actor: Actor, name: str, because: str
+) -> None:
+    """As an abort does, in the same unit: else its model could come back without a proof."""
+    now = ctx.clock.now()
+    for rollout in tx.rollouts.baking():
+        if rollout.route != name:
+            continue
+        tx.rollouts.save(rollout_moved(rollout, Signal.ABORT, now, because))
+        proposal = tx.proposals.get(rollout.proposal)
+        tx.proposals.save(moved(proposal, Event.CANCELLED, now, because))
+        inputs = audit.inputs_of(ctx, tx, rollout, None)
+        tx.audit.append(
+            at=now,
+            actor=actor,
+            action=f"canary.{Signal.ABORT.value}",
+            subject=f"route {name}",
+            details={"rollout": rollout.id, "reason": because, **inputs},
+        )
+
+
+def _known(tx: Transaction, ids: Iterable[str]) -> list[Target]:
+    targets_ = tx.routing.targets()
+    return [targets_[each] for each in sorted(ids)]
+
+
+def _former(history: Sequence[RouteRecord], route: Route, version: int | None) -> str:
+    if version is None:
+        found, which = _one_before(history), "earlier incumbent"
+    else:
+        named = (r.route.incumbent for r in history if r.route.version == version)
+        found, which = next(named, None), f"version {version}"
+    if found is None:
+        raise NotFound(
+            f"route {route.name!r} has no {which}; `swapgate route history` shows all"
+        )
+    return found
+
+
+def taken_back(
+    tx: Transaction, name: str, target: str, history: Sequence[RouteRecord]
+) -> Rollout | None:
+    """The rollout whose end took the target from the route: it has no proof left. None where
+    its promotion stands, or it was never rolled out.
+    """
+    if target in _standing(history):
+        return None
+    last = next(iter(tx.rollouts.list(route=name, candidate=target, limit=1)), None)
+    return last if last is not None and last.state is RolloutState.ROLLED_BACK else None
+
+
+def _refuse_taken_back(
+    tx: Transaction, name: str, target: str, history: Sequence[RouteRecord]
+) -> None:
+    """A verdict is the proof of one rollout: what was rolled back after it has none left."""
+    last = taken_back(tx, name, target, history)
+    if last is not None:
+        known = tx.routing.targets()[target].name
+        raise ProofRefused(
+            f"{known} was taken back from route {name!r} by the end of rollout {last.id} "
+            f"({last.ended_because}): propose it again, that needs a new verdict"
+        )
+
+
+def _one_before(history: Sequence[RouteRecord]) -> str | None:
+    """A rollback goes one promotion back, and so a second one never undoes the first."""
+    chain = _standing(history)
+    return chain[-2] if len(chain) > 1 else None
+
+
+def _standing(history: Sequence[RouteRecord]) -> list[str]:
+    """Incumbents, oldest first, without those whose promotion was taken back."""
+    chain: list[str] = []
+    for record in reversed(history):
+        incumbent = record.route.incumbent
+        if record.kind == KINDS[Restore] and incumbent in chain:
+            while chain[-1] != incumbent:
+                chain.pop()
+        elif chain[-1:] != [incumbent]:
+            chain.append(incumbent)
+    return chain
+
+
+def history(ctx: Context, name: str) -> Sequence[RouteRecord]:
+    """Newest first."""
+    with ctx.store.read() as tx:
+        existing(tx, name)
+        return tx.routing.history(name)
+
+
+def difference(older: RouteRecord, newer: RouteRecord) -> dict[str, tuple[str, str]]:
+    """What differs between two versions: field to (before, after)."""
+    return dict(_otherwise(older.route, newer.route))
+
+
+def _otherwise(older: Route, newer: Route) -> list[tuple[str, tuple[str, str]]]:
+    before, after = _fields(older), _fields(newer)
+    both = ((name, (before[name], after[name])) for name in before)
+    return [(name, pair) for name, pair in both if pair[0] != pair[1]]
+
+
+def _fields(route: Route) -> dict[str, str]:
+    canary = route.canary
+    return {
+        "incumbent": route.incumbent,
+        "canary": canary.target if canary else "none",
+        "canary share": f"{canary.weight_bps / 100:g} %" if canary else "0 %",
+        "held back": route.holdback.target if route.holdback else "none",
+        "fallbacks": ", ".join(route.fallbacks) or "none",
+        "description": route.settings.description,
+        "capable": ", ".join(route.settings.capable) or "none",
+        "stakes": route.settings.stakes.value,
+        "on content policy": route.settings.on_content_policy.value,
+        "keep warm": f"{route.settings.keep_warm_bps / 100:g} %",
+        "tools": "side effects" if route.settings.side_effects else "",
+        "data class": route.settings.data_class,
+        "task": route.settings.task,
+        "capture": f"{route.settings.capture_bps / 100:g} %",
+        "captured per day": str(route.settings.capture_per_day),
+        "captured for": f"{route.settings.capture_keep_days:g} days",
+        "overrides": words_of(route.settings.overrides),
+        "timeout": f"{route.settings.total_timeout_s:g} s",
+        "first token": _limit(route.settings.first_token_timeout_s),
+        "first byte": _limit(route.settings.first_byte_timeout_s),
+        "commit": route.settings.commit.value,
+        "on bad event": route.settings.on_bad_event.value,
+        "policy": route.settings.policy,
+        "suites": ", ".join(each.words for each in route.settings.suites),
+    }
+
+
+def _limit(seconds: float | None) -> str:
+    return f"{seconds:g} s" if seconds is not None else ""
+
+
+def check_settings(ctx: Context, settings: RouteSettings) -> RouteSettings:
+    """With the digest of each suite that has none: naming a suite accepts what it holds now.
+
+    Raises NotFound for an unknown suite or policy, InputError for an impossible value.
+    """
+    KeepWarm(settings.keep_warm_bps)
+    check_capture(settings)
+    if not 0 < settings.total_timeout_s <= LONGEST_TIMEOUT_S:
+        raise InputError(
+            f"a request's whole budget is above 0 s, at most {LONGEST_TIMEOUT_S} s"
+        )
+    for name in OWN_LIMITS:
+        limit_s = getattr(settings, name)
+        if limit_s is not None and not 0 < limit_s <= LONGEST_TIMEOUT_S:
+            raise InputError(f"{name} is above 0 s, at most {LONGEST_TIMEOUT_S} s")
+    ctx.policy(settings.policy)
+    digests = {each.suite: ctx.suites.pin(each.suite).digest for each in settings.suites}
+    suites = (
+        replace(each, digest=each.digest or digests[each.suite]) for each in settings.suites
+    )
+    return replace(settings, suites=tuple(suites))
+
+
+def store_pins(ctx: Context, tx: Transaction, settings: RouteSettings) -> None:
+    """What was accepted with the suites' names, so that a later change can say what it is."""
+    for each in settings.suites:
+        pin = ctx.suites.pin(each.suite)
+        if pin.digest == each.digest:
+            tx.suites.put(pin, ctx.clock.now())
+
+
+def _commit(
+    ctx: Context,
+    tx: Transaction,
+    actor: Actor,
+    change: CreateRoute | ChangeSettings | Restore,
+    expected: int,
+    reason: str,
+    action: str,
+) -> None:
+    now = ctx.clock.now()
+    revision = tx.routing.commit(
+        change, expected_version=expected, actor=actor.name, reason=reason, now=now
+    )
+    tx.audit.append(
+        at=now,
+        actor=actor,
+        action=action,
+        subject=f"route {change.route}",
+        details={"revision": revision, "reason": reason},
+    )

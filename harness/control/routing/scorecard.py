@@ -1,0 +1,162 @@
+"""What is measured of each route's model: its scores, cost, speed and failures (A3)."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from statistics import fmean
+from typing import Final
+
+from harness.control.context import Context
+from harness.control.routing import monthly_bill, routes
+from harness.domain.errors import SwapgateError
+from harness.domain.evals.cost_forecast import MONTH, Bill
+from harness.domain.evals.run import EvalRun, RunState, Sample, SampleError, SuiteRole
+from harness.domain.reliability.latency import merged, quantile_ms
+from harness.domain.routing.table import Arm, Route
+from harness.domain.routing.target import Target
+from harness.gate.offline.arm_intervals import mean_interval
+from harness.ports import Transaction
+
+DAY: Final = timedelta(days=1)
+OVER: Final = (RunState.DONE, RunState.STOPPED, RunState.OVER_BUDGET)
+
+
+@dataclass(frozen=True)
+class SuiteScore:
+    """The incumbent's newest run of one of the route's suites; shares of 1.
+
+    score: None where it was never asked. low, high: 95 % interval over items, None below two.
+    current: whether the suite is still what the run was asked.
+    """
+
+    suite: str
+    role: SuiteRole
+    score: float | None = None
+    low: float | None = None
+    high: float | None = None
+    items: int = 0
+    run: str | None = None
+    measured_at: datetime | None = None
+    current: bool = True
+
+
+@dataclass(frozen=True)
+class RouteMeasured:
+    """bill: of 30 days. failed: share of its requests whose caller got an error; charged: of
+    those that its incumbent was asked and failed, whatever answered; both over 30 days.
+
+    p50_ms, p95_ms: of what the incumbent answered in the last day, requests_day of them.
+    None where nothing is recorded.
+    """
+
+    route: Route
+    incumbent: Target
+    scores: Sequence[SuiteScore]
+    bill: Bill
+    usd_per_1000: float | None
+    month_usd: float | None
+    failed: float | None
+    charged: float | None
+    p50_ms: float | None
+    p95_ms: float | None
+    requests_day: int
+
+
+def of_route(ctx: Context, name: str) -> RouteMeasured:
+    """Raises NotFound."""
+    with ctx.store.read() as tx:
+        route = routes.existing(tx, name)
+        return _of(ctx, tx, route, _ended(tx, [route]))
+
+
+def of_routes(ctx: Context) -> Sequence[RouteMeasured]:
+    """In order of their names."""
+    with ctx.store.read() as tx:
+        table = tx.routing.table().routes
+        runs = _ended(tx, table.values())
+        return [_of(ctx, tx, table[name], runs) for name in sorted(table)]
+
+
+def _ended(tx: Transaction, routes_: Iterable[Route]) -> Sequence[EvalRun]:
+    """Runs of their incumbents that ended, newest first."""
+    found = tx.runs.of_targets({each.incumbent for each in routes_})
+    return [run for run in found if run.state in OVER]
+
+
+def _of(ctx: Context, tx: Transaction, route: Route, runs: Sequence[EvalRun]) -> RouteMeasured:
+    bill = monthly_bill.of_route(ctx, tx, route.name)
+    now = ctx.clock.now()
+    totals = tx.observations.totals(since=now - MONTH, route=route.name)
+    asked = [each for each in totals if each.arm == Arm.INCUMBENT.value]
+    today = tx.observations.traffic(since=now - DAY, route=route.name)
+    speeds = merged(each.latency_ms for each in today if each.target == route.incumbent)
+    each_usd = bill.usd_per_request
+    return RouteMeasured(
+        route=route,
+        incumbent=tx.routing.targets()[route.incumbent],
+        scores=_scores(ctx, tx, route, runs),
+        bill=bill,
+        usd_per_1000=None if each_usd is None else each_usd * 1000,
+        month_usd=bill.month_usd,
+        failed=_share([(t.failed, t.requests) for t in totals]),
+        charged=_share([(t.charged, t.requests) for t in asked]),
+        p50_ms=quantile_ms(speeds, 0.5),
+        p95_ms=quantile_ms(speeds, 0.95),
+        requests_day=sum(speeds.values()),
+    )
+
+
+def _share(parts: Sequence[tuple[int, int]]) -> float | None:
+    whole = sum(of for _, of in parts)
+    return sum(part for part, _ in parts) / whole if whole else None
+
+
+def _scores(
+    ctx: Context, tx: Transaction, route: Route, runs: Sequence[EvalRun]
+) -> Sequence[SuiteScore]:
+    newest: dict[str, EvalRun] = {}
+    for run in runs:
+        if run.target == route.incumbent:
+            newest.setdefault(run.suite, run)
+    return [
+        _score(ctx, tx, SuiteScore(each.suite, each.role), newest)
+        for each in route.settings.suites
+    ]
+
+
+def _score(
+    ctx: Context, tx: Transaction, blank: SuiteScore, newest: Mapping[str, EvalRun]
+) -> SuiteScore:
+    run = newest.get(blank.suite)
+    items = _items(tx.runs.samples(run.id)) if run else []
+    if run is None or not items:
+        return blank
+    interval = mean_interval(items)
+    return SuiteScore(
+        suite=blank.suite,
+        role=blank.role,
+        score=fmean(items),
+        low=max(0.0, interval[0]) if interval else None,
+        high=min(1.0, interval[1]) if interval else None,
+        items=len(items),
+        run=run.id,
+        measured_at=run.created_at,
+        current=_digest(ctx, blank.suite) == run.suite_digest,
+    )
+
+
+def _items(samples: Sequence[Sample]) -> list[float]:
+    """Mean scores by item. An answer without a valid score counts 0; what never came, not."""
+    found: dict[str, list[float]] = {}
+    for sample in samples:
+        if sample.error is not SampleError.INFRA:
+            found.setdefault(sample.item, []).append(sample.strict or 0.0)
+    return [fmean(scores) for scores in found.values()]
+
+
+def _digest(ctx: Context, suite: str) -> str:
+    """Empty for a suite that cannot be read any more."""
+    try:
+        return ctx.suites.pin(suite).digest
+    except SwapgateError:
+        return ""

@@ -1,0 +1,206 @@
+"""Targets and providers: added once, immutable from then on, found by name or id."""
+
+import difflib
+
+from harness.control.context import Context
+from harness.control.providers import endpoint_changes
+from harness.control.providers.header_encryption import opened, sealed
+from harness.domain.errors import Conflict, InputError, NotFound
+from harness.domain.operations.access import Actor, Role
+from harness.domain.providers.api_base_rules import check_base_url
+from harness.domain.providers.api_base_shape import check_kinds_place
+from harness.domain.providers.catalogue import priced
+from harness.domain.providers.headers import check_headers
+from harness.domain.providers.kinds import PROVIDER_KINDS
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.target import Provider, Target, check_extra_body
+from harness.domain.settings import TargetSeed
+from harness.ports import Transaction
+
+
+def add(ctx: Context, actor: Actor, seed: TargetSeed) -> Target:
+    """Register a target. Adding the same content again changes nothing."""
+    actor.require(Role.PROPOSER)
+    with ctx.store.write() as tx:
+        return register(ctx, tx, actor, seed)
+
+
+def register(ctx: Context, tx: Transaction, actor: Actor, seed: TargetSeed) -> Target:
+    """As `add`, within a unit of work. Raises NotFound when the provider is not known."""
+    providers = tx.providers.all()
+    if seed.provider not in providers:
+        near = difflib.get_close_matches(seed.provider, providers, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        raise NotFound(
+            f"there is no provider {seed.provider!r}{hint} "
+            "Add it under `providers:` in swapgate.yaml"
+        )
+    target = seed.target
+    if target.id not in tx.routing.targets():
+        tx.routing.add_target(target)
+        tx.audit.append(
+            at=ctx.clock.now(),
+            actor=actor,
+            action="model.add",
+            subject=f"target {target.id}",
+            details=target.as_json(),
+        )
+    # A model that was never used had no price to be stored.
+    provider = providers[target.provider]
+    if (with_price := priced(provider, ctx.catalogue, [target.model])) != provider:
+        _put(ctx, tx, actor, with_price)
+    return target
+
+
+def provider_of(tx: Transaction, target: Target) -> Provider:
+    """Raises NotFound where it was removed."""
+    found = tx.providers.all().get(target.provider)
+    if found is None:
+        raise NotFound(
+            f"there is no provider {target.provider!r} any more, which {target.name} needs: "
+            "`swapgate provider add` brings it back"
+        )
+    return found
+
+
+def check_evaluable(tx: Transaction, *asked: Target) -> None:
+    """Suites are run over chat. Raises InputError for a target whose provider has none."""
+    for target in asked:
+        kind = provider_of(tx, target).kind
+        if kind in PROVIDER_KINDS and Endpoint.CHAT not in PROVIDER_KINDS[kind].serves:
+            raise InputError(
+                f"{target.name} cannot be compared: suites are run over chat, which a provider "
+                f"of the kind {kind!r} does not have"
+            )
+
+
+def put_provider(ctx: Context, actor: Actor, provider: Provider, reason: str = "") -> None:
+    """Add or change a provider: address, headers, prices, the name of the key's variable.
+
+    Models in use that it gives no price have the catalogue's from then on. Raises InputError
+    for an address that no provider may have, a header that cannot be sent, or without a reason
+    to move one that a route uses (`provider_moves`); Conflict for an
+    `extra_body` that would change what was proven; ConfigError for headers where there is no
+    key to encrypt them with.
+    """
+    actor.require(Role.ADMIN)
+    if provider.api_base:  # a kind may have no place to be said
+        check_base_url(provider.api_base, ctx.allow_addresses)
+        check_kinds_place(provider.kind, provider.api_base)
+    check_extra_body(provider.extra_body)
+    check_headers(provider.extra_headers)
+    with ctx.store.write() as tx:
+        wanted = with_prices(ctx, tx, provider)
+        known = tx.providers.all().get(provider.name)
+        if known is not None and known.extra_body != wanted.extra_body:
+            _check_unproven(ctx, tx, known)
+        if not same(ctx, known, wanted):
+            placed = endpoint_changes.placed(ctx, tx, actor, known, wanted, reason)
+            _put(ctx, tx, actor, sealed(placed, ctx.cipher))
+
+
+def same(ctx: Context, known: Provider | None, wanted: Provider) -> bool:
+    """Whether they say the same; one text encrypted twice differs."""
+    return known is not None and opened(known, ctx.cipher) == opened(wanted, ctx.cipher)
+
+
+def _check_unproven(ctx: Context, tx: Transaction, provider: Provider) -> None:
+    """A target's id does not cover `extra_body`: it is proven with what that was."""
+    by_id = tx.routing.targets()
+    used = [f"route {each}" for each in endpoint_changes.routes_of(tx, provider.name)]
+    used += [
+        f"judge of suite {suite}"
+        for suite, judge in ctx.judges.items()
+        if judge.provider == provider.name
+    ]
+    asked = {id_ for id_, each in by_id.items() if each.provider == provider.name}
+    if asked and tx.runs.of_targets(asked):
+        used.append("eval runs")
+    if used:
+        raise Conflict(
+            f"extra_body of provider {provider.name!r} cannot change: it goes with every "
+            f"request, and what was proven was proven with it ({', '.join(used)}). Add another "
+            "provider with it and propose its model, or set it in a target's parameters"
+        )
+
+
+def with_prices(ctx: Context, tx: Transaction, provider: Provider) -> Provider:
+    """As it is stored: with the catalogue's prices of models that targets and judges use."""
+    used = (*tx.routing.targets().values(), *ctx.judges.values())
+    models = sorted({each.model for each in used if each.provider == provider.name})
+    return priced(provider, ctx.catalogue, models) if models else provider
+
+
+def _put(ctx: Context, tx: Transaction, actor: Actor, provider: Provider) -> None:
+    tx.providers.put(provider)
+    tx.audit.append(
+        at=ctx.clock.now(),
+        actor=actor,
+        action="provider.put",
+        subject=f"provider {provider.name}",
+        details={
+            "kind": provider.kind,
+            "api_base": provider.api_base,
+            "extra_body": dict(provider.extra_body),
+            **moved_details(provider),
+        },
+    )
+
+
+def moved_details(provider: Provider) -> dict[str, object]:
+    """For the audit log: its last move."""
+    if provider.moved is None:
+        return {}
+    moved = provider.moved
+    return {"moved_at": moved.at.isoformat(), "moved_by": moved.by, "reason": moved.reason}
+
+
+def find(tx: Transaction, name: str) -> Target:
+    """The target with this id, or this `provider/model`.
+
+    Raises NotFound with the nearest name, InputError when several targets have the name.
+    """
+    targets = tx.routing.targets()
+    if name in targets:
+        return targets[name]
+    named = [t for t in targets.values() if name in (t.name, f"{t.provider}/{t.model}")]
+    exact = [t for t in named if t.name == name]
+    match exact or named:
+        case [only]:
+            return only
+        case []:
+            near = difflib.get_close_matches(name, [t.name for t in targets.values()], n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else "."
+            raise NotFound(
+                f"there is no target {name!r}{hint} `swapgate model add {name}` adds it"
+            )
+        case several:
+            ids = ", ".join(f"{t.name} ({t.id})" for t in several)
+            raise InputError(f"{name!r} names several targets: {ids}. Give the id")
+
+
+def known(tx: Transaction, name: str) -> Target | None:
+    """As `find`, None where nothing has the name. Raises InputError when several have it."""
+    try:
+        return find(tx, name)
+    except NotFound:
+        return None
+
+
+def plain(name: str) -> Target | None:
+    """What `provider/model` would be, registered or not; None for another name."""
+    provider, slash, model = name.partition("/")
+    return Target(provider, model) if slash and provider and model else None
+
+
+def find_or_register(ctx: Context, tx: Transaction, actor: Actor, name: str) -> Target:
+    """`find`, and where nothing has the name, register it as a plain `provider/model`."""
+    try:
+        found = find(tx, name)
+    except NotFound:
+        provider, slash, model = name.partition("/")
+        if not (slash and provider in tx.providers.all()):
+            raise
+        return register(ctx, tx, actor, TargetSeed(provider, model))
+    provider_of(tx, found)
+    return found

@@ -1,0 +1,1 @@
+"""Shadows: a route's requests mirrored to a candidate, by hand and before a canary."""

@@ -1,0 +1,363 @@
+"""Shadows (F8): a route's requests mirrored to a candidate whose answers nobody gets.
+
+A shadow serves nobody, so it needs no verdict. It sees what users write and costs money, so it
+needs an open proposal of that candidate or an approver, clearance for the data class, and ends.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from harness.control.context import Context
+from harness.control.routing import data_class_checks, routes, targets
+from harness.domain.errors import InputError, NotFound
+from harness.domain.operations.access import SYSTEM, Actor, Role
+from harness.domain.proposals.policy import Unit
+from harness.domain.proposals.proposal import Proposal
+from harness.domain.routing.table import Route
+from harness.domain.routing.target import Target
+from harness.domain.shadow.pairs import PAIRS, SIMILARITY, UNIT, Both, Check
+from harness.domain.shadow.sampling import ended_by
+from harness.domain.shadow.shadow import (
+    COST_USD,
+    MIRRORED,
+    Shadow,
+    ShadowLimits,
+    ShadowTally,
+    Used,
+    check_limits,
+    used_of,
+)
+from harness.gate import shadow_evidence as gate
+from harness.ports import ShadowRecord, Transaction
+
+LONGEST: Final = timedelta(days=90)
+DEFAULT_LASTS: Final = timedelta(days=7)
+# Requests that were drawn and not mirrored, by the name they are counted under.
+LEFT_OUT: Final[Mapping[str, str]] = {
+    "declined": "the client said no (x-swapgate-shadow: off)",
+    "too_large": "longer than 128 KiB",
+    "not_repeatable": "state or tools of the provider's own: asking twice may act twice",
+    "unable": "the candidate cannot do what they need",
+    "over_budget": "over the day's budget",
+    "budget_unknown": "the database did not say what is spent",
+    "resting": "the provider had too much to do",
+    "circuit_open": "the candidate's circuit was open",
+    "dropped": "too many at once",
+    "unreadable": "an answer could not be read",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class WantedShadow:
+    """What somebody wants to mirror. candidate: id or `provider/model`."""
+
+    route: str
+    candidate: str
+    limits: ShadowLimits
+    reason: str
+    lasts: timedelta = DEFAULT_LASTS
+
+
+@dataclass(frozen=True, slots=True)
+class CheckEvidence:
+    """Pairs of one check. share_of_level: of the evidence at which harm is said.
+
+    lost, won: pairs that the evidence counts, of those that one side alone holds: each caller's
+    first, or all of them where the policy's unit is the request.
+    """
+
+    check: str
+    both: int
+    incumbent_only: int
+    candidate_only: int
+    neither: int
+    lost: int
+    won: int
+    share_of_level: float
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Means over the pairs that both answered. ms: of a stream, to its first output."""
+
+    ms: float
+    output_tokens: float
+    characters: float
+    cost_usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowStatus:
+    """today: of the budget. similarity: mean share of words in both answers, 0 to 1.
+
+    harm: the evidence that the candidate is worse has reached its level; it decides nothing.
+    """
+
+    record: ShadowRecord
+    state: str
+    mirrored: int
+    pairs: int
+    cost_usd: float
+    unpriced: int
+    today: Used
+    left_out: Mapping[str, int]
+    checks: Sequence[CheckEvidence]
+    share_of_level: float
+    harm: bool
+    similarity: float | None
+    slower_pairs: int
+    incumbent: Figures | None
+    candidate: Figures | None
+
+
+def start(ctx: Context, actor: Actor, wanted: WantedShadow) -> Shadow:
+    """Mirrored by every router within two seconds.
+
+    With an open proposal of the candidate a proposer may, else an approver. Raises NotFound,
+    NotAllowed (also for the data class), Conflict while the route has one, InputError for a
+    route with side effects, for limits that make no sense, and for a candidate without a price
+    under a budget in money.
+    """
+    actor.require(Role.PROPOSER)
+    check_limits(wanted.limits)
+    if not wanted.reason.strip():
+        raise InputError("a shadow needs a reason: it sees what users write")
+    if not timedelta(0) < wanted.lasts <= LONGEST:
+        raise InputError(f"a shadow lasts for {LONGEST.days} days at the most")
+    now = ctx.clock.now()
+    with ctx.store.write() as tx:
+        route = routes.existing(tx, wanted.route)
+        candidate = targets.find_or_register(ctx, tx, actor, wanted.candidate)
+        check(ctx, tx, route, candidate, wanted.limits)
+        proposal = _proposal(tx, route.name, candidate)
+        if proposal is None:
+            actor.require(Role.APPROVER)
+        made = Shadow(
+            id=ctx.chance.token("sh_"),
+            route=route.name,
+            incumbent=route.incumbent,
+            candidate=candidate,
+            data_class=route.settings.data_class,
+            limits=wanted.limits,
+            proposal=proposal,
+            reason=wanted.reason,
+            started_by=actor.name,
+            started_at=now,
+            expires_at=now + wanted.lasts,
+        )
+        tx.shadows.add(made)
+        note(tx, made, actor, "shadow.start", now, wanted.reason)
+    return made
+
+
+def check(
+    ctx: Context, tx: Transaction, route: Route, candidate: Target, limits: ShadowLimits
+) -> None:
+    """Raises InputError, NotAllowed, NotFound for what it must not see or cannot pay."""
+    if route.settings.side_effects:
+        raise InputError(
+            f"route {route.name!r} has tools that act on the world (side_effects): nothing of "
+            "it is sent twice"
+        )
+    if candidate.id == route.incumbent:
+        raise InputError(f"{candidate.name} is the incumbent of route {route.name!r} already")
+    if route.canary is not None and route.canary.target == candidate.id:
+        raise InputError(
+            f"{candidate.name} has its canary on route {route.name!r}: `swapgate canary status "
+            f"{route.name}` shows more than a shadow could"
+        )
+    data_class_checks.check(ctx, route.settings, [candidate], route=route.name)
+    provider = targets.provider_of(tx, candidate)
+    if limits.in_money and candidate.model not in provider.prices:
+        raise InputError(
+            f"{candidate.name} has no price, so that no budget in US dollars can be kept: add "
+            "its price to the file, or give no budget in money (--usd-per-day none)"
+        )
+
+
+def _proposal(tx: Transaction, route: str, candidate: Target) -> str | None:
+    found = tx.proposals.list(route=route, open_only=True)
+    return next((each.id for each in found if each.candidate == candidate.id), None)
+
+
+def stop(ctx: Context, actor: Actor, route: str, *, reason: str = "") -> ShadowRecord:
+    """On every router within two seconds. Raises NotFound when there is none, NotAllowed."""
+    actor.require(Role.PROPOSER)
+    now = ctx.clock.now()
+    with ctx.store.write() as tx:
+        live = next((each for each in tx.shadows.live() if each.route == route), None)
+        if live is None:
+            routes.existing(tx, route)
+            raise NotFound(
+                f"route {route!r} has no shadow now; `swapgate shadow list` shows all"
+            )
+        because = reason or "stopped by hand"
+        record = tx.shadows.end(live.id, actor=actor.name, because=because, now=now)
+        note(tx, live, actor, "shadow.stop", now, because)
+    return record
+
+
+def review(ctx: Context) -> Sequence[str]:
+    """End the shadows whose conditions are gone; in words. Of most, routers know themselves:
+
+    not of a provider that is no longer cleared, and of a proposal that is over.
+    """
+    now = ctx.clock.now()
+    with ctx.store.read() as tx:
+        over = [(each, why) for each in tx.shadows.live() if (why := _over(ctx, tx, each, now))]
+    if not over:
+        return ()
+    with ctx.store.write() as tx:
+        for each, why in over:
+            tx.shadows.end(each.id, actor=SYSTEM.name, because=why, now=now)
+            note(tx, each, SYSTEM, "shadow.stop", now, why)
+    return [f"shadow {each.id} of route {each.route} ended: {why}" for each, why in over]
+
+
+def _over(ctx: Context, tx: Transaction, shadow: Shadow, now: datetime) -> str:
+    route = tx.routing.route(shadow.route)
+    why = ended_by(shadow, route)
+    if why or route is None:
+        return why
+    if now >= shadow.expires_at:
+        return "its time is up"
+    if shadow.proposal is not None and not tx.proposals.get(shadow.proposal).open:
+        return f"its proposal {shadow.proposal} is over"
+    return data_class_checks.refused(ctx, route.settings, shadow.candidate, route=route.name)
+
+
+def of_proposal(tx: Transaction, proposal: Proposal) -> Sequence[ShadowRecord]:
+    """Those that compared its two models, newest first; ended ones too."""
+    return [
+        each
+        for each in tx.shadows.list(route=proposal.route, proposal=proposal.id)
+        if each.shadow.incumbent == proposal.incumbent
+        and each.shadow.candidate.id == proposal.candidate
+    ]
+
+
+def note(
+    tx: Transaction,
+    shadow: Shadow,
+    actor: Actor,
+    action: str,
+    now: datetime,
+    reason: str,
+    inputs: Mapping[str, object] | None = None,
+) -> None:
+    """Into the audit log. inputs: what it was decided from, where that is decided again."""
+    tx.audit.append(
+        at=now,
+        actor=actor,
+        action=action,
+        subject=f"shadow {shadow.id}",
+        details={
+            "route": shadow.route,
+            "candidate": shadow.candidate.name,
+            "proposal": shadow.proposal,
+            "share_bps": shadow.limits.share_bps,
+            "requests_per_day": shadow.limits.requests_per_day,
+            "usd_per_day": shadow.limits.usd_per_day,
+            "usd_in_all": shadow.limits.usd_in_all,
+            "reason": reason,
+            **(inputs or {}),
+        },
+    )
+
+
+def status(ctx: Context, route: str) -> ShadowStatus:
+    """The route's newest. Raises NotFound."""
+    with ctx.store.read() as tx:
+        newest = tx.shadows.list(route=route, limit=1)
+        if not newest:
+            routes.existing(tx, route)
+    for record in newest:
+        return status_now(ctx, record)
+    raise NotFound(
+        f"route {route!r} has had no shadow yet: `swapgate shadow start {route} PROVIDER/MODEL`"
+    )
+
+
+def status_now(ctx: Context, record: ShadowRecord) -> ShadowStatus:
+    """Raises SignatureInvalid where its proposal is not as it was signed."""
+    with ctx.store.read() as tx:
+        tallies = tx.shadows.tallies([record.shadow.id])
+        return status_of(record, tallies, ctx.clock.now(), _unit(tx, record.shadow))
+
+
+def _unit(tx: Transaction, shadow: Shadow) -> Unit:
+    """Of the policy that it was started for."""
+    if shadow.proposal is None:
+        return Unit.SESSION
+    return tx.proposals.get(shadow.proposal).policy.canary.unit
+
+
+def status_of(
+    record: ShadowRecord, rows: Sequence[ShadowTally], now: datetime, unit: Unit
+) -> ShadowStatus:
+    """rows: of the record's shadow, or of more that are looked at as one. unit: of evidence."""
+    counts: Counter[str] = Counter()
+    sums: dict[str, float] = {}
+    for row in rows:
+        counts.update(row.counts)
+        for name, value in row.sums.items():
+            sums[name] = sums.get(name, 0.0) + value
+    checks = [each for check in Check if (each := _evidence(check, counts, unit)) is not None]
+    log_e = gate.log_e_of_all({each.check: (each.lost, each.won) for each in checks})
+    pairs = counts[PAIRS]
+    return ShadowStatus(
+        record=record,
+        state=_state(record, now),
+        mirrored=counts[MIRRORED],
+        pairs=pairs,
+        cost_usd=sums.get(COST_USD, 0.0),
+        unpriced=counts["unpriced"],
+        today=used_of(rows, now.date()),
+        left_out={name: counts[name] for name in LEFT_OUT if counts[name]},
+        checks=checks,
+        share_of_level=gate.share_of_level(log_e),
+        harm=gate.is_harm(log_e),
+        similarity=sums.get(SIMILARITY, 0.0) / pairs if pairs else None,
+        slower_pairs=counts["slower"],
+        incumbent=_figures("incumbent", sums, pairs),
+        candidate=_figures("candidate", sums, pairs),
+    )
+
+
+def _state(record: ShadowRecord, now: datetime) -> str:
+    if record.ended_at is not None:
+        return f"ended by {record.ended_by}: {record.ended_because}"
+    return "expired" if now >= record.shadow.expires_at else "mirroring"
+
+
+def _evidence(check: Check, counts: Mapping[str, int], unit: Unit) -> CheckEvidence | None:
+    """None for a check that no request asked for."""
+    by = {each: counts.get(f"{check.value}.{each.value}", 0) for each in Both}
+    if not any(by.values()):
+        return None
+    lost, won = by[Both.INCUMBENT], by[Both.CANDIDATE]
+    if unit is Unit.SESSION:
+        name = f"{UNIT}.{check.value}"
+        lost = counts.get(f"{name}.{Both.INCUMBENT.value}", 0)
+        won = counts.get(f"{name}.{Both.CANDIDATE.value}", 0)
+    log_e = gate.log_e(lost, won)
+    return CheckEvidence(
+        check=check.value,
+        both=by[Both.BOTH],
+        incumbent_only=by[Both.INCUMBENT],
+        candidate_only=by[Both.CANDIDATE],
+        neither=by[Both.NEITHER],
+        lost=lost,
+        won=won,
+        share_of_level=gate.share_of_level(log_e),
+    )
+
+
+def _figures(side: str, sums: Mapping[str, float], pairs: int) -> Figures | None:
+    if not pairs:
+        return None
+    names = ("ms", "output_tokens", "characters", "paired_usd")
+    return Figures(*(sums.get(f"{side}.{name}", 0.0) / pairs for name in names))

@@ -1,0 +1,158 @@
+"""What a move of the shadow before a canary was decided from, kept with it; and decided again.
+
+Routers go on adding to a shadow's figures after a decision, so the ones it was decided from are
+kept in its audit event. What is stored can only be more than that; less shows tampering.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from typing import Any, Final
+
+from harness.control.context import Context
+from harness.control.hashable_form import sparse
+from harness.control.serialize import plain
+from harness.control.shadow import shadows
+from harness.domain.content_hash import canonical_json, digest
+from harness.domain.errors import InputError, NotFound, SwapgateError
+from harness.domain.operations.access import SYSTEM
+from harness.domain.operations.audit import AuditEvent
+from harness.domain.proposals.policy import ShadowFirst, Unit
+from harness.domain.proposals.proposal import Event, Proposal
+from harness.gate.shadow_stage import Decided, Move, Seen, decide
+from harness.ports import Transaction
+
+KEY: Final = "shadow_inputs"
+# What each event says was decided.
+_DONE: Final = {
+    "shadow.start": Move.START,
+    "shadow.stop": Move.HOLD,
+    f"proposal.{Event.SHADOWED.value}": Move.OPEN,
+    f"proposal.{Event.HARM.value}": Move.REJECT,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayedShadow:
+    """differences: what does not agree, in words; empty when all does.
+
+    stored_sha256, again_sha256: of the whole decision, in canonical form. pairs: that it was
+    decided from. decided: the decision, None when it cannot be made again.
+    """
+
+    event: AuditEvent
+    proposal: str
+    stored_sha256: str
+    again_sha256: str
+    pairs: int
+    decided: Decided | None
+    differences: tuple[str, ...]
+
+    @property
+    def agrees(self) -> bool:
+        return not self.differences
+
+
+def inputs_of(
+    policy: ShadowFirst, seen: Seen, decided: Decided, at: datetime
+) -> dict[str, object]:
+    """For the audit log: enough to decide again to the same bytes."""
+    return {
+        KEY: {
+            "at": at.isoformat(),
+            "seen": plain(seen),
+            "policy_sha256": digest(sparse(policy)),
+        },
+        "decided_sha256": sha256(decided_bytes(decided)).hexdigest(),
+    }
+
+
+def keeps(ctx: Context, number: int) -> bool:
+    """Whether the audit event is a decision on a shadow before a canary. Raises NotFound."""
+    with ctx.store.read() as tx:
+        return KEY in _event(tx, number).details
+
+
+def replay(ctx: Context, number: int) -> ReplayedShadow:
+    """Decide again, from what the audit event keeps.
+
+    number: of the event. Raises NotFound, InputError for an event that has no inputs.
+    """
+    with ctx.store.read() as tx:
+        event = _event(tx, number)
+        inputs = event.details.get(KEY)
+        if not isinstance(inputs, Mapping):
+            raise InputError(f"event {number} ({event.action}) keeps no inputs of a shadow")
+        broken = tx.audit.first_break()
+        proposal = tx.proposals.get(_proposal_of(event))
+        differences = []
+        if broken is not None and broken <= number:
+            differences.append(f"the audit log is broken at event {broken}")
+        seen = _seen(inputs["seen"])
+        differences += _fewer(ctx, tx, proposal, seen)
+    policy = proposal.policy.canary.shadow
+    before, after, decided = str(event.details["decided_sha256"]), "", None
+    if policy is None or digest(sparse(policy)) != inputs["policy_sha256"]:
+        differences.append("the proposal's stored policy is not the one that it was decided by")
+    if policy is not None:
+        try:
+            decided = decide(policy, seen)
+            after = sha256(decided_bytes(decided)).hexdigest()
+        except (SwapgateError, ValueError) as error:
+            differences.append(str(error))
+    if after and after != before:
+        differences.append("what was seen gives another decision than the stored one")
+    wanted = _DONE.get(event.action)
+    if decided is not None and event.actor == SYSTEM.name and decided.move is not wanted:
+        did = wanted.value if wanted else event.action
+        asked = decided.move.value
+        differences.append(f"what was done is {did}, and what was seen asks for {asked}")
+    return ReplayedShadow(
+        event, proposal.id, before, after, seen.pairs, decided, tuple(differences)
+    )
+
+
+def decided_bytes(decided: Decided) -> bytes:
+    """Everything a decision says, in one canonical form. Raises ValueError for NaN."""
+    return canonical_json(sparse(decided)).encode()
+
+
+def _event(tx: Transaction, number: int) -> AuditEvent:
+    event = tx.audit.get(number)
+    if event is None:
+        raise NotFound(f"the audit log has no event {number}; `swapgate audit tail` lists")
+    return event
+
+
+def _proposal_of(event: AuditEvent) -> str:
+    named = event.details.get("proposal")
+    return str(named) if named else event.subject.removeprefix("proposal ")
+
+
+def _seen(kept: Mapping[str, Any]) -> Seen:
+    lost_won = kept["lost_won"]
+    pairs = {name: (int(lost), int(won)) for name, (lost, won) in (lost_won or {}).items()}
+    # Before there were units, each request was one.
+    unit = Unit(kept.get("unit", Unit.REQUEST.value))
+    return Seen(**{**kept, "lost_won": None if lost_won is None else pairs, "unit": unit})
+
+
+def _fewer(ctx: Context, tx: Transaction, proposal: Proposal, used: Seen) -> list[str]:
+    """Where less is stored than was seen: routers only ever add."""
+    records = shadows.of_proposal(tx, proposal)
+    if not records:
+        return (
+            [f"{used.pairs:,} pairs were seen, and no shadow is stored"] if used.pairs else []
+        )
+    rows = tx.shadows.tallies([each.shadow.id for each in records])
+    status = shadows.status_of(records[0], rows, ctx.clock.now(), used.unit)
+    found = []
+    if status.pairs < used.pairs:
+        found.append(f"{used.pairs:,} pairs were seen, and {status.pairs:,} are stored")
+    checks = {each.check: each for each in status.checks}
+    for name, (lost, won) in (used.lost_won or {}).items():
+        each = checks.get(name)
+        if each is None or each.lost < lost or each.won < won:
+            found.append(f"of the check {name} fewer pairs are stored than were seen")
+    return found

@@ -1,0 +1,93 @@
+"""The most telling answers of a comparison, as Markdown."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from harness.gate.text.sentences import points
+from harness.report.content import Telling
+from harness.report.markdown_escaping import cell, fenced, table
+
+# Text of such words only stands in a table, without a fence.
+_SHORT: Final = re.compile(r"[\w .,:+%$–-]{1,40}")
+
+
+def most_telling(telling: Sequence[Telling]) -> Iterator[str]:
+    """Losses first. What all prompts of a suite begin with is left out."""
+    lost = sum(each.candidate_score < each.incumbent_score for each in telling)
+    yield from ("", "## The most telling answers", "")
+    yield f"{lost} losses and {len(telling) - lost} wins of the candidate, the largest of each."
+    heads = {
+        suite: shared_head([each.prompt for each in telling if each.suite == suite])
+        for suite in {each.suite for each in telling}
+    }
+    if any(heads.values()):
+        yield "Of the prompts, what those of a suite have in common at the start is left out."
+    for each in telling:
+        yield from _telling(each, each.prompt[len(heads[each.suite]) :])
+
+
+def shared_head(prompts: Sequence[str]) -> str:
+    """Whole lines that all of several prompts begin with."""
+    if len(prompts) < 2:
+        return ""
+    shared = []
+    for lines in zip(*(prompt.splitlines(keepends=True) for prompt in prompts), strict=False):
+        if len(set(lines)) > 1:
+            break
+        shared.append(lines[0])
+    head = "".join(shared)
+    return "" if head in prompts else head
+
+
+def _telling(each: Telling, asked: str) -> Iterator[str]:
+    change = points(each.candidate_score - each.incumbent_score)
+    broken = f", broken rule: {each.rule}" if each.rule else ""
+    yield from ("", f"### {cell(each.item)} ({each.suite}): {change} points{broken}", "")
+    yield from fenced(asked.strip())
+    ours, theirs = f"{each.incumbent_score * 100:g}", f"{each.candidate_score * 100:g}"
+    answers = (
+        ("expected", each.expected),
+        (f"incumbent: {ours}", each.incumbent),
+        (f"candidate: {theirs}", each.candidate),
+    )
+    heads = [head for head, _ in answers]
+    texts = [text for _, text in answers]
+    fields = differing_fields(texts)
+    if all(_SHORT.fullmatch(text) for text in texts):
+        yield from ("", *table(heads, [[cell(text) for text in texts]]))
+    elif fields:
+        rows = [(f"`{name}`", *map(cell, values)) for name, values in fields.items()]
+        yield from ("", *table(("field that differs", *heads), rows))
+    else:
+        for head, text in answers:
+            if text:
+                yield from ("", f"{head.capitalize()}", "", *fenced(text))
+
+
+def differing_fields(texts: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    """Of JSON objects the fields that are not the same in all; `–` where one is not there.
+
+    Empty where a text is no JSON object, or holds what is too long or too odd for a table.
+    """
+    objects = [_object(text) for text in texts]
+    found: dict[str, Sequence[str]] = {}
+    for name in dict.fromkeys(name for each in objects for name in each or ()):
+        values = [
+            json.dumps(each[name], ensure_ascii=False).strip('"') if name in each else "–"
+            for each in objects
+            if each is not None
+        ]
+        if len(set(values)) > 1:
+            found[name] = values
+    plain = all(_SHORT.fullmatch(text) for row in found.items() for text in (row[0], *row[1]))
+    return found if None not in objects and plain else {}
+
+
+def _object(text: str) -> Mapping[str, object] | None:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None

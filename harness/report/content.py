@@ -1,0 +1,229 @@
+"""What stands in a report, gathered once; the renderers only write it down."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from statistics import fmean
+from typing import Final
+
+from harness.control.context import Context
+from harness.control.proposals import comparison as reports
+from harness.control.proposals.comparison import ArmFigures, Comparison, SuiteSide
+from harness.domain.errors import SwapgateError
+from harness.domain.evals.run import Sample, SuiteReport
+from harness.gate.offline.pairs import mean_score
+
+TELLING: Final = 10
+NO_TAG: Final = "(no tag)"
+
+
+@dataclass(frozen=True)
+class TagRow:
+    """Mean scores of the items with this tag. delta: candidate minus incumbent."""
+
+    tag: str
+    items: int
+    incumbent: float
+    candidate: float
+    wins: int
+    losses: int
+
+    @property
+    def delta(self) -> float:
+        return self.candidate - self.incumbent
+
+
+@dataclass(frozen=True)
+class Telling:
+    """One item on which the two differ. Answers are of the first epoch."""
+
+    suite: str
+    item: str
+    prompt: str
+    expected: str
+    incumbent: str
+    candidate: str
+    incumbent_score: float
+    candidate_score: float
+    rule: str
+
+
+@dataclass(frozen=True)
+class SuitePart:
+    """report: None while the gate is open."""
+
+    side: SuiteSide
+    report: SuiteReport | None
+    tags: Sequence[TagRow]
+
+
+@dataclass(frozen=True)
+class Report:
+    """standalone: of a `gate run`, which leaves no route and no database of its own behind
+    unless that was kept. kept: the folder of that database.
+    """
+
+    comparison: Comparison
+    suites: Sequence[SuitePart]
+    telling: Sequence[Telling]
+    made_at: datetime
+    standalone: bool = False
+    kept: Path | None = None
+
+    @property
+    def together(self) -> Sequence[SuiteReport]:
+        """Reports on several suites as one: the weighted mean's."""
+        verdict = self.comparison.verdict
+        alone = {part.side.plan.suite for part in self.suites}
+        return [each for each in verdict.suites if each.suite not in alone] if verdict else []
+
+    @property
+    def arms(self) -> Sequence[tuple[str, ArmFigures]]:
+        found = self.comparison
+        return (
+            (found.incumbent.name, found.incumbent_figures),
+            (found.candidate.name, found.candidate_figures),
+        )
+
+
+def gather(
+    ctx: Context, proposal: str, *, standalone: bool = False, kept: Path | None = None
+) -> Report:
+    """standalone, kept: as `Report` says. Raises NotFound."""
+    found = reports.compare(ctx, proposal)
+    judged = {each.suite: each for each in found.verdict.suites} if found.verdict else {}
+    parts: list[SuitePart] = []
+    telling: list[Telling] = []
+    for side in found.suites:
+        report = judged.get(side.plan.suite)
+        used = _used(side, report)
+        parts.append(_part(ctx, side, report, used))
+        shown = _shown_by_form(report)
+        telling += _telling(ctx, side, [each for each in used if each.item not in shown])
+    return Report(found, parts, _most(telling), ctx.clock.now(), standalone, kept)
+
+
+@dataclass(frozen=True)
+class _Item:
+    """An item that the verdict rests on, with both sides' answers."""
+
+    item: str
+    incumbent: Sequence[Sample]
+    candidate: Sequence[Sample]
+
+    @property
+    def scores(self) -> tuple[float, float]:
+        """Unscored counts against a promotion, as the gate counts it."""
+        ours = mean_score((each.strict for each in self.incumbent), 1.0)
+        return ours, mean_score((each.strict for each in self.candidate), 0.0)
+
+
+def _used(side: SuiteSide, report: SuiteReport | None) -> Sequence[_Item]:
+    limit = report.n_used if report else side.plan.n_max
+    ours, theirs = _by_item(side.incumbent, limit), _by_item(side.candidate, limit)
+    return [_Item(item, ours[item], theirs[item]) for item in ours if item in theirs]
+
+
+def _by_item(samples: Sequence[Sample], below: int) -> Mapping[str, list[Sample]]:
+    found: dict[str, list[Sample]] = {}
+    for sample in samples:
+        if sample.position < below:
+            found.setdefault(sample.item, []).append(sample)
+    return found
+
+
+def _part(
+    ctx: Context, side: SuiteSide, report: SuiteReport | None, used: Sequence[_Item]
+) -> SuitePart:
+    return SuitePart(
+        side=side,
+        report=report,
+        tags=_tags(ctx, side.plan.suite, used),
+    )
+
+
+def _tags(ctx: Context, suite: str, used: Sequence[_Item]) -> Sequence[TagRow]:
+    of_item = ctx.suites.tags(suite)
+    groups: dict[str, list[tuple[float, float]]] = {}
+    for each in used:
+        for tag in of_item.get(each.item) or (NO_TAG,):
+            groups.setdefault(tag, []).append(each.scores)
+    rows = [
+        TagRow(
+            tag=tag,
+            items=len(scores),
+            incumbent=fmean(ours for ours, _ in scores),
+            candidate=fmean(theirs for _, theirs in scores),
+            wins=sum(theirs > ours for ours, theirs in scores),
+            losses=sum(theirs < ours for ours, theirs in scores),
+        )
+        for tag, scores in groups.items()
+    ]
+    if [row.tag for row in rows] == [NO_TAG]:
+        return ()
+    return sorted(rows, key=lambda row: (row.delta, row.tag))
+
+
+def _telling(ctx: Context, side: SuiteSide, used: Sequence[_Item]) -> Sequence[Telling]:
+    differing = (each for each in used if each.scores[0] != each.scores[1])
+    return [_told(ctx, side.plan.suite, each) for each in differing]
+
+
+def _shown_by_form(report: SuiteReport | None) -> Collection[str]:
+    """Items that stand in the report already, as examples of a form that broke."""
+    if report is None or report.outcome != "harness_mismatch":
+        return ()
+    named = report.details.get("examples")
+    return frozenset(named) if isinstance(named, list | tuple) else ()
+
+
+def _told(ctx: Context, suite: str, each: _Item) -> Telling:
+    ours, theirs = each.scores
+    a, b = each.incumbent[0], each.candidate[0]
+    return Telling(
+        suite=suite,
+        item=each.item,
+        prompt=b.prompt or a.prompt,
+        expected=_expected(ctx, suite, each.item),
+        incumbent=a.answer or a.error_text,
+        candidate=b.answer or b.error_text,
+        incumbent_score=ours,
+        candidate_score=theirs,
+        rule=next((sample.rule for sample in each.candidate if sample.rule), ""),
+    )
+
+
+def _expected(ctx: Context, suite: str, item: str) -> str:
+    """Empty where the suite's items are not known here, or not any more."""
+    try:
+        return ctx.suites.shown(suite, item)[1]
+    except SwapgateError:
+        return ""
+
+
+def _most(telling: Sequence[Telling]) -> Sequence[Telling]:
+    """The largest losses, then the largest wins, at most TELLING together.
+
+    Losses first: they are what a decision has to look in the eye.
+    """
+    losses = _largest([each for each in telling if each.candidate_score < each.incumbent_score])
+    wins = _largest([each for each in telling if each.candidate_score > each.incumbent_score])
+    half = TELLING // 2
+    kept_losses = losses[: max(half, TELLING - len(wins))]
+    return [*kept_losses, *wins[: TELLING - len(kept_losses)]]
+
+
+def _largest(telling: Sequence[Telling]) -> Sequence[Telling]:
+    """By the size of the difference; of equal ones every suite in turn."""
+
+    def size(each: Telling) -> float:
+        return abs(each.candidate_score - each.incumbent_score)
+
+    seen: Counter[tuple[str, float]] = Counter()
+    ranked = []
+    for each in sorted(telling, key=lambda each: each.item):
+        seen[each.suite, size(each)] += 1
+        ranked.append((-size(each), seen[each.suite, size(each)], each.suite, each))
+    return [each for *_, each in sorted(ranked, key=lambda entry: entry[:3])]
