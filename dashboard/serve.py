@@ -15,7 +15,7 @@ from starlette.routing import Route
 from streamlit.web import bootstrap as streamlit_bootstrap
 
 from dashboard import theme
-from harness import bootstrap
+from harness.app import installation
 from harness.domain.errors import ConfigError, SwapgateError
 
 SCRIPT: Final = Path(__file__).with_name("main.py")
@@ -32,7 +32,7 @@ def run(config: Path | None, host: str, port: int) -> None:
     """
     require_loopback(host)
     if config is not None:
-        os.environ[bootstrap.CONFIG_VARIABLE] = str(config.resolve())
+        os.environ[installation.CONFIG_VARIABLE] = str(config.resolve())
     streamlit_bootstrap.load_config_options(options(host, port))
     health = [Route("/readyz", readyz), Route("/healthz", healthz)]
     app = st.App(SCRIPT.resolve(), routes=health)
@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--host")
     parser.add_argument("--port", type=int)
     given = parser.parse_args(arguments)
-    where = bootstrap.load_settings(given.config).ui
+    where = installation.load_settings(given.config).ui
     run(given.config, given.host or where.host, given.port or where.port)
 
 

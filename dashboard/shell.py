@@ -10,7 +10,7 @@ import streamlit as st
 
 from dashboard import cards, queries, theme, wording
 from dashboard.theme import Palette
-from harness.bootstrap import Installation, open_installation
+from harness.app.installation import Installation, open_installation
 from harness.control.context import Context
 from harness.control.routing import kill_switch
 from harness.domain.errors import ConfigError, NotFound, StoreUnavailable, SwapgateError

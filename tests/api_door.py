@@ -13,16 +13,16 @@ import httpx
 import uvicorn
 from jsonschema import Draft202012Validator
 
-from harness import config, shipped
+from harness import config, package_data
 from harness.api.app import PREFIX, build
-from harness.api.serve import SERVER
-from harness.bootstrap import Installation
+from harness.api.control_process import SERVER
+from harness.app.installation import Installation
 from harness.control.operations import keys
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.proposals.proposal import Phase, Proposal
 from harness.domain.providers.probe import Heard
 from harness.runtime.encryption import FernetCipher, new_key
-from harness.runtime.provider_door import ScriptedDoor
+from harness.runtime.outbound.provider_probe import ScriptedDoor
 from tests.world import SECRET, World
 
 # Role to the name of the person who has it: ann proposes, ben approves.
@@ -112,7 +112,7 @@ class Door:
 
 def installation(world: World) -> Installation:
     """One whose adapters are the world's: its store, its clock, its scripted workers."""
-    settings = config.load(None, {}, defaults=shipped.path("config/default.yaml"))
+    settings = config.load(None, {}, defaults=package_data.path("config/default.yaml"))
     made = Installation(settings, SECRET, world.clock)
     key = new_key()
     context = replace(

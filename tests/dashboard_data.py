@@ -16,7 +16,7 @@ from evals.sim import suites as sim_suites
 from evals.sim.bank import ItemBank
 from evals.sim.examinee import Examinee
 from evals.suites import Catalog
-from harness.bootstrap import Installation, open_installation, upgrade_database
+from harness.app.installation import Installation, open_installation, upgrade_database
 from harness.control import reconciler
 from harness.control.canary import driver as canary
 from harness.control.canary import operations

@@ -15,8 +15,8 @@ from harness.domain.errors import SignInRefused
 from harness.domain.providers.device_flow import Answer, DeviceCode, Tokens
 from harness.domain.providers.oauth_kinds import Flow, OAuthPlace
 from harness.ports import Clock
-from harness.runtime.oauth_http import DEVICE_GRANT
-from harness.runtime.oauth_memory import MemoryOAuth
+from harness.runtime.outbound.oauth_http import DEVICE_GRANT
+from harness.runtime.outbound.oauth_memory import MemoryOAuth
 
 CLIENT = "Iv1.swapgate-test"
 FORM, JSON = "application/x-www-form-urlencoded", "application/json"

@@ -12,8 +12,8 @@ import openai
 import psutil
 
 from evals.samples import Item
-from harness import bootstrap
-from harness.bootstrap import Installation
+from harness.app import installation as bootstrap
+from harness.app.installation import Installation
 from harness.control.operations import keys
 from harness.control.routing import routes, seed
 from harness.domain.canary.observation import Block, Traffic

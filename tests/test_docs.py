@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from harness.cli.docs import FOLDER, diagrams, wanted
+from harness.cli.frame.command_reference import replaced
+from harness.cli.operations.docs import FOLDER, diagrams, wanted
 from harness.cli.program import program
-from harness.cli.reference import replaced
 from harness.domain.canary import rollout
 from harness.domain.errors import ConfigError, InputError
 from harness.domain.evals.run import VERDICTS
@@ -29,7 +29,7 @@ def test_a_stale_page_is_found_and_written_anew(
 ) -> None:
     page = tmp_path / "architecture.md"
     page.write_text((FOLDER / "architecture.md").read_text().replace("start", "begin"))
-    monkeypatch.setattr("harness.cli.docs.FOLDER", tmp_path)
+    monkeypatch.setattr("harness.cli.operations.docs.FOLDER", tmp_path)
 
     stale = CliRunner().invoke(program, ["docs", "generate", "--check"])
     written = CliRunner().invoke(program, ["docs", "generate"])

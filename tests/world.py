@@ -37,12 +37,12 @@ from harness.domain.routing.table import BUCKETS, RouteSettings, RouteSuite
 from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.settings import SuiteSettings
 from harness.ports import Chance, Clock, Store, Transaction
-from harness.runtime.alert_sinks import KeptSinks
-from harness.runtime.chance import CountingChance
 from harness.runtime.clock import ManualClock
 from harness.runtime.encryption import FernetCipher, new_key
-from harness.runtime.evaluating import Worker
-from harness.runtime.inline_workers import InlineWorkers
+from harness.runtime.outbound.alert_sinks import KeptSinks
+from harness.runtime.processes.eval_worker import Worker
+from harness.runtime.processes.inline_workers import InlineWorkers
+from harness.runtime.random_ids import CountingChance
 
 ITEMS = 60
 ANN = Actor("ann", Role.PROPOSER, "pr_ann")

@@ -11,8 +11,8 @@ from typing import Any, Final
 import yaml
 
 from benchmarks.canary.moments import TooLate, until
-from harness import bootstrap
-from harness.bootstrap import Installation
+from harness.app import installation as bootstrap
+from harness.app.installation import Installation
 from harness.control.operations import keys
 from harness.control.proposals import comparison, submission
 from harness.control.proposals.comparison import CanaryStatus

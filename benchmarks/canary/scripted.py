@@ -12,14 +12,14 @@ from benchmarks.canary.moments import TooLate
 from benchmarks.canary.place import INCUMBENT, PERSON
 from evals.samples import Item
 from evals.scripted import ScriptedRunner
-from harness.bootstrap import Installation
+from harness.app.installation import Installation
 from harness.control import reconciler
 from harness.control.proposals import submission
 from harness.control.proposals.submission import Wish
 from harness.domain.proposals.proposal import Phase
 from harness.domain.routing.target import Target
-from harness.runtime.evaluating import Worker
-from harness.runtime.inline_workers import InlineWorkers
+from harness.runtime.processes.eval_worker import Worker
+from harness.runtime.processes.inline_workers import InlineWorkers
 
 TURNS: Final = 30
 

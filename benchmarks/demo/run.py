@@ -21,9 +21,9 @@ from evals.sim import profiles
 from evals.sim.bank import ItemBank
 from evals.sim.examinee import Examinee
 from evals.sim.suites import in_folder, load_all
-from harness import config, shipped
-from harness.demo.script import BETTER, FAULT_RATE, FRAGILE, INCUMBENT, SUITE, WORSE
-from harness.demo.stage import MODELS
+from harness import config, package_data
+from harness.app.demo.environment import MODELS
+from harness.app.demo.scenarios import BETTER, FAULT_RATE, FRAGILE, INCUMBENT, SUITE, WORSE
 from harness.domain.canary.observation import Block
 from harness.domain.proposals.policy import Policy
 from harness.gate.offline.design import Design
@@ -74,9 +74,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=1000)
     runs = parser.parse_args().runs
-    defaults = shipped.path("config/default.yaml")
+    defaults = package_data.path("config/default.yaml")
     policy = config.load(None, {}, defaults=defaults).policies["demo"]
-    bank = ItemBank(load_all(in_folder(shipped.path("datasets"))))
+    bank = ItemBank(load_all(in_folder(package_data.path("datasets"))))
     wrong: Counter[str] = Counter()
     ended_wrong, exposures = 0, []
     for run in range(runs):

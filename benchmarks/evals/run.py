@@ -24,7 +24,7 @@ import yaml
 
 from benchmarks.evals import sampling, turns
 from benchmarks.router.processes import free_port, start, wait_for
-from harness import bootstrap
+from harness.app import installation as bootstrap
 from harness.control.evals import worker_supervision
 from harness.control.routing import targets
 from harness.domain.operations.access import SYSTEM

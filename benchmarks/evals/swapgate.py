@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from harness import bootstrap
+from harness.app import installation as bootstrap
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ import openai
 from benchmarks.faults.gateways.swapgate import serve
 from benchmarks.faults.published_provider import DOWN_S, WORDS, Provider
 from benchmarks.router.processes import free_port, start, wait_for
-from harness import bootstrap
+from harness.app import installation as bootstrap
 from harness.control.operations import keys
 from harness.control.routing import seed
 from harness.domain.operations.access import SYSTEM

@@ -18,7 +18,7 @@ from benchmarks.faults.upstreams import Upstreams
 from benchmarks.faults.vitals import Vitals, metrics
 from benchmarks.router.peers.peer import Site
 from benchmarks.router.processes import free_port, start, wait_for
-from harness import bootstrap
+from harness.app import installation as bootstrap
 
 EVER: Final = datetime(2000, 1, 1, tzinfo=UTC)
 START_S: Final = 120.0

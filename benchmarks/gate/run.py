@@ -1,6 +1,6 @@
 """GateBench, as `swapgate bench gate`: same options."""
 
-from harness.cli.bench import bench_gate
+from harness.cli.evals.bench import bench_gate
 
 if __name__ == "__main__":
     bench_gate()

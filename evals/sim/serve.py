@@ -16,7 +16,7 @@ from evals.sim.connection import SimServer, server
 from evals.sim.profiles import Profile
 from evals.sim.simulator import Simulator
 from evals.sim.suites import Source
-from harness import shipped
+from harness import package_data
 from harness.domain.errors import InputError
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -40,7 +40,7 @@ def simulator(
     swaps: `A=B` exchanges two models' roles. Raises InputError.
     """
     models: dict[str, Profile] = profile_files.load(profiles or profile_files.SHIPPED)
-    known = [*suite_files.in_folder(shipped.path("datasets")), *suites]
+    known = [*suite_files.in_folder(package_data.path("datasets")), *suites]
     return Simulator(
         profile_files.swapped(models, swaps),
         ItemBank(suite_files.load_all(known)),

@@ -9,8 +9,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from harness.api.answers import Answer, problem
-from harness.api.tokens import Attempts
+from harness.api.failed_attempts import Attempts
+from harness.api.json_answers import Answer, problem
 from harness.control.operations import keys
 from harness.domain.errors import NotAllowed
 from harness.domain.operations.access import MANAGEMENT_PREFIX, Actor, Role

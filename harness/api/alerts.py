@@ -5,9 +5,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from harness.api.answers import whole
-from harness.api.bodies import AlertSlice, FailoverSlice
 from harness.api.endpoint import Who, endpoint
+from harness.api.json_answers import whole
+from harness.api.request_fields import AlertSlice, FailoverSlice
 from harness.control.operations import alerts, listings
 from harness.control.operations.alerts import Listed, Tried
 from harness.domain.pagination import Page

@@ -11,26 +11,26 @@ from starlette.exceptions import HTTPException
 import harness
 from harness.api import (
     alerts,
-    canaries,
+    canary,
     captures,
     credentials,
     drift,
     evals,
     health,
+    kill_switch,
     operations,
     proposals,
     providers,
     routing,
-    shadows,
-    switches,
+    shadow,
 )
 from harness.api.access import Authenticated, Locks
-from harness.api.body import StrictBody
-from harness.api.document import document
-from harness.api.failures import Guarded, of_http, of_validation
+from harness.api.error_status import Guarded, of_http, of_validation
 from harness.api.health import TurnAge
 from harness.api.idempotency import Remembered
-from harness.bootstrap import Installation
+from harness.api.openapi import document
+from harness.api.request_body import StrictBody
+from harness.app.installation import Installation
 
 PREFIX: Final = "/api/v1"
 NOUNS: Final = (
@@ -38,9 +38,9 @@ NOUNS: Final = (
     providers,
     evals,
     proposals,
-    canaries,
-    shadows,
-    switches,
+    canary,
+    shadow,
+    kill_switch,
     alerts,
     drift,
     captures,

@@ -4,8 +4,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from harness.api.bodies import CaptureSlice, PurgeSlice
 from harness.api.endpoint import Who, endpoint
+from harness.api.request_fields import CaptureSlice, PurgeSlice
 from harness.control.operations import captures, listings
 from harness.control.operations.captures import Glance
 from harness.domain.pagination import Page

@@ -9,9 +9,9 @@ from fastapi import APIRouter
 from pydantic import ConfigDict, Field, SecretStr
 from pydantic.alias_generators import to_camel
 
-from harness.api.answers import whole
-from harness.api.bodies import Body, Name, Text
 from harness.api.endpoint import Maker, Who, endpoint
+from harness.api.json_answers import whole
+from harness.api.request_fields import Body, Name, Text
 from harness.control.providers import credentials
 from harness.control.providers.credentials import (
     DEFAULT,

@@ -5,9 +5,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from harness.api.answers import whole
-from harness.api.bodies import DriftAcceptBody, DriftRunBody, DriftSlice
 from harness.api.endpoint import Who, endpoint
+from harness.api.json_answers import whole
+from harness.api.request_fields import DriftAcceptBody, DriftRunBody, DriftSlice
 from harness.control.drift import operations, reports
 from harness.control.drift.reports import Shown, Status
 from harness.control.operations import listings

@@ -8,10 +8,10 @@ from typing import Annotated, Any, TypeVar
 from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import Response
 
-from harness.api.answers import Answer
-from harness.api.bodies import Body, Slice
 from harness.api.idempotency import Remembered
-from harness.bootstrap import Installation
+from harness.api.json_answers import Answer
+from harness.api.request_fields import Body, Slice
+from harness.app.installation import Installation
 from harness.control.context import Context
 from harness.domain.operations.access import Actor
 

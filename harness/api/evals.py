@@ -5,9 +5,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from harness.api.answers import whole
-from harness.api.bodies import EvalBody, EvalSlice, GroundsBody
 from harness.api.endpoint import Maker, Piece, Who, endpoint
+from harness.api.json_answers import whole
+from harness.api.request_fields import EvalBody, EvalSlice, GroundsBody
 from harness.control.evals import worker_supervision
 from harness.control.operations import listings, lookup
 from harness.control.operations.lookup import SuiteShown

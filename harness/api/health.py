@@ -10,8 +10,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 from starlette.responses import Response
 
-from harness.api.answers import Answer
-from harness.bootstrap import Installation
+from harness.api.json_answers import Answer
+from harness.app.installation import Installation
 from harness.control.context import Context
 from harness.control.proposals import comparison, submission
 from harness.domain.proposals.proposal import Phase

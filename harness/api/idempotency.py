@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import Final
 
-from harness.api.answers import Answer
+from harness.api.json_answers import Answer
 from harness.domain.errors import InputError
 from harness.ports import Clock
 

@@ -5,9 +5,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from harness.api.answers import whole
-from harness.api.bodies import AuditSlice, KeyBody, LimitsBody
 from harness.api.endpoint import Maker, Piece, Who, endpoint
+from harness.api.json_answers import whole
+from harness.api.request_fields import AuditSlice, KeyBody, LimitsBody
 from harness.control.operations import keys, listings, lookup
 from harness.control.operations.keys import KeyGlance
 from harness.control.proposals.comparison import RouteStatus

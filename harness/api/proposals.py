@@ -6,15 +6,15 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from harness.api.answers import whole
-from harness.api.bodies import (
+from harness.api.endpoint import Maker, Who, endpoint
+from harness.api.json_answers import whole
+from harness.api.request_fields import (
     ApprovalBody,
     GroundsBody,
     ProposalBody,
     ProposalSlice,
     ReasonBody,
 )
-from harness.api.endpoint import Maker, Who, endpoint
 from harness.control.evals.early_stopping import Savings
 from harness.control.evals.judging_cost import JudgingCost
 from harness.control.evals.proof_validity import Standing

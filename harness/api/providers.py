@@ -6,9 +6,9 @@ from fastapi import APIRouter
 from pydantic import ConfigDict, Field, SecretStr
 from pydantic.alias_generators import to_camel
 
-from harness.api.answers import whole
-from harness.api.bodies import Body, Json, Name, Text
 from harness.api.endpoint import Who, endpoint
+from harness.api.json_answers import whole
+from harness.api.request_fields import Body, Json, Name, Text
 from harness.control.providers import checks, registry
 from harness.control.providers.checks import SelfTest
 from harness.control.providers.matrix import MatrixRow, matrix

@@ -6,8 +6,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from harness.api.answers import whole
-from harness.api.bodies import (
+from harness.api.endpoint import Maker, Piece, Who, endpoint
+from harness.api.json_answers import whole
+from harness.api.request_fields import (
     ChainBody,
     ModelBody,
     NameAsked,
@@ -16,7 +17,6 @@ from harness.api.bodies import (
     SettingsBody,
     Versions,
 )
-from harness.api.endpoint import Maker, Piece, Who, endpoint
 from harness.control.operations import listings, lookup
 from harness.control.providers import deprecations, model_resolution
 from harness.control.routing import fallback_chain, routes, scorecard, targets

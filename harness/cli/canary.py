@@ -4,9 +4,10 @@ import sys
 
 import click
 
-from harness.cli import output, shadow_stage, wording
-from harness.cli.lazy import Lazy, LazyGroup
-from harness.cli.session import Session, pass_session
+from harness.cli import shadow_stage
+from harness.cli.frame import formatting, output
+from harness.cli.frame.lazy_commands import Lazy, LazyGroup
+from harness.cli.frame.session import Session, pass_session
 from harness.control.canary import duration_estimate, operations
 from harness.control.canary.duration_estimate import RampPlan
 from harness.control.proposals import comparison
@@ -23,7 +24,8 @@ from harness.gate.text.ramp_plan import span
 # Before these a person is told what the data say against it.
 OVERRULES = frozenset({Signal.ADVANCE, Signal.PROMOTE})
 DECIDE = Lazy(
-    "harness.cli.decide:canary_decide", "Decide about a canary from the counts in BLOCKS.csv."
+    "harness.cli.evals.file_decision:canary_decide",
+    "Decide about a canary from the counts in BLOCKS.csv.",
 )
 
 
@@ -88,7 +90,7 @@ def _print_explained(found: CanaryExplained) -> None:
     output.facts(
         [
             ("route", f"{rollout.route}: {status.candidate.name} for {status.incumbent.name}"),
-            ("state", wording.rollout_state(rollout)),
+            ("state", formatting.rollout_state(rollout)),
             ("why", told.why),
             ("held", " ".join(status.held) or None),
             ("goes to", f"{told.goes_to} {told.eta}".strip() or None),
@@ -123,7 +125,7 @@ def _print_explained(found: CanaryExplained) -> None:
         output.table(
             ["EVENT", "AT (UTC)", "WHO", "DID", "BECAUSE"],
             [
-                [e.number, wording.at(e.at), e.actor, e.action, e.details.get("reason")]
+                [e.number, formatting.at(e.at), e.actor, e.action, e.details.get("reason")]
                 for e in found.moves
             ],
             empty="",
@@ -179,7 +181,7 @@ def _plan_row(found: RampPlan, step: StepPlan) -> list[object]:
     unit = "sessions" if found.policy.unit is Unit.SESSION else "requests"
     needs = f"{step.min_exposures:,} {unit}" + (", certified" if step.certify else "")
     return [
-        wording.share(step.weight_bps),
+        formatting.share(step.weight_bps),
         needs,
         "not in its time" if step.typical_s is None else span(step.typical_s),
         "not in its time" if step.cautious_s is None else span(step.cautious_s),
@@ -203,7 +205,7 @@ def described(status: CanaryStatus) -> list[tuple[str, object]]:
     rollout, action = status.rollout, status.action
     step, told = rollout.current, status.explanation
     needs = f"{action.step_exposures:,} of {step.min_exposures:,} exposures at this share"
-    ends = "promotion" if rollout.last_step else wording.share(_next_weight(status))
+    ends = "promotion" if rollout.last_step else formatting.share(_next_weight(status))
     return [
         ("route", rollout.route),
         ("rollout", f"{rollout.id}, of proposal {rollout.proposal}"),
@@ -212,7 +214,7 @@ def described(status: CanaryStatus) -> list[tuple[str, object]]:
         ("share", _share(rollout)),
         ("step", f"{rollout.step + 1} of {len(rollout.policy.steps)}"),
         ("exposures", f"{action.exposures:,}"),
-        ("harm", wording.harm(action.distance_to_trip)),
+        ("harm", formatting.harm(action.distance_to_trip)),
         (
             f"for {ends}",
             (needs + (", and the certificate of no harm" if step.certify else ""))
@@ -232,8 +234,8 @@ def _state(rollout: Rollout) -> str:
 
 def _share(rollout: Rollout) -> str:
     if rollout.baking:
-        return f"100 %, and {wording.share(rollout.policy.bake_bps)} kept back as a control"
-    return wording.share(rollout.current.weight_bps) if rollout.live else "0 %"
+        return f"100 %, and {formatting.share(rollout.policy.bake_bps)} kept back as a control"
+    return formatting.share(rollout.current.weight_bps) if rollout.live else "0 %"
 
 
 def as_json(status: CanaryStatus) -> object:

@@ -2,9 +2,9 @@
 
 import click
 
-from harness.cli import output, paging, wording
-from harness.cli.session import Session, pass_session
-from harness.cli.waiting import who_starts_it
+from harness.cli.frame import formatting, output, paging
+from harness.cli.frame.session import Session, pass_session
+from harness.cli.frame.waiting import who_starts_it
 from harness.control.drift import operations, reports
 from harness.control.drift import text as drift_words
 from harness.control.drift.reports import Shown, Status
@@ -42,8 +42,8 @@ def status(session: Session, *, route: str) -> None:
                 _state(each),
                 drift_words.compared(each.comparisons),
                 _change(each.last.evidence if each.last else None),
-                wording.at(each.last.ended_at if each.last else None),
-                wording.at(each.next_at),
+                formatting.at(each.last.ended_at if each.last else None),
+                formatting.at(each.next_at),
             ]
             for each in found
         ],
@@ -66,7 +66,7 @@ def list_checks(session: Session, *, route: str, asked: PageRequest) -> None:
         ["STARTED (UTC)", "SUITE", "RUN", "RESULT", "CHANGE", "EVIDENCE", "SERVED"],
         [
             [
-                wording.at(check.started_at),
+                formatting.at(check.started_at),
                 watch.suite,
                 check.run,
                 _result(check),
@@ -105,7 +105,10 @@ def _show(shown: Shown) -> None:
             ("suite", status_.suite),
             ("model", status_.model),
             ("state", _state(status_)),
-            ("baseline", f"{wording.at(watch.opened_at)}, {watch.reason}" if watch else None),
+            (
+                "baseline",
+                f"{formatting.at(watch.opened_at)}, {watch.reason}" if watch else None,
+            ),
             ("compared", drift_words.compared(status_.comparisons)),
             ("change", _change(evidence) if evidence else None),
             ("evidence", _evidence(evidence) if evidence else None),
@@ -202,10 +205,10 @@ def _result(check: Check) -> str:
 def _change(found: DriftEvidence | None) -> str:
     if found is None:
         return "–"
-    by = f"{wording.points(found.delta)} points"
+    by = f"{formatting.points(found.delta)} points"
     if found.ci_low is None or found.ci_high is None:
         return by
-    return f"{by} ({wording.points(found.ci_low)} to {wording.points(found.ci_high)})"
+    return f"{by} ({formatting.points(found.ci_low)} to {formatting.points(found.ci_high)})"
 
 
 def _evidence(found: DriftEvidence | None) -> str:

@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 
 import click
 
-from harness.cli.lazy import Lazy, LazyGroup
-from harness.cli.session import Session, global_options
+from harness.cli.frame.lazy_commands import Lazy, LazyGroup
+from harness.cli.frame.session import Session, global_options
 from harness.domain.errors import SwapgateError
 
 INTERRUPTED = 130
@@ -77,35 +77,44 @@ def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 
 
 VERBS = {
-    "init": Lazy("harness.cli.init:init", "Set up Swapgate in this folder."),
-    "serve": Lazy("harness.cli.serve:serve", "Run Swapgate's processes."),
-    "doctor": Lazy("harness.cli.doctor:doctor", "Check everything, and say what to mend."),
+    "init": Lazy("harness.cli.operations.init:init", "Set up Swapgate in this folder."),
+    "serve": Lazy("harness.cli.operations.serve:serve", "Run Swapgate's processes."),
+    "doctor": Lazy(
+        "harness.cli.operations.doctor:doctor", "Check everything, and say what to mend."
+    ),
     "demo": Lazy(
-        "harness.cli.demo:demo",
+        "harness.cli.operations.demo:demo",
         "Four stories with simulated providers: promoted, stopped, rolled back, provider lost.",
     ),
     "sim": Lazy(
-        "harness.cli.serve:sim",
+        "harness.cli.operations.serve:sim",
         "Serve simulated models over an OpenAI-compatible API, with fault switches.",
     ),
     "worker": Lazy(
-        "harness.cli.worker:worker", "Ask and score what one eval run still lacks.", hidden=True
+        "harness.cli.operations.worker_processes:worker",
+        "Ask and score what one eval run still lacks.",
+        hidden=True,
     ),
     "router-worker": Lazy(
-        "harness.cli.worker:router_worker",
+        "harness.cli.operations.worker_processes:router_worker",
         "Serve requests for `swapgate serve router`, which sends the settings on stdin.",
         hidden=True,
     ),
-    "provider": Lazy("harness.cli.provider:provider", "Providers: where models are called."),
-    "model": Lazy("harness.cli.model:model", "Targets: models at providers, with prices."),
-    "route": Lazy("harness.cli.route:route", "Routes: the names that clients use as `model`."),
-    "eval": Lazy("harness.cli.eval:eval_", "Eval runs: one suite on one target."),
+    "provider": Lazy("harness.cli.providers:provider", "Providers: where models are called."),
+    "model": Lazy(
+        "harness.cli.routing.models:model", "Targets: models at providers, with prices."
+    ),
+    "route": Lazy(
+        "harness.cli.routing.routes:route", "Routes: the names that clients use as `model`."
+    ),
+    "eval": Lazy("harness.cli.evals.runs:eval_", "Eval runs: one suite on one target."),
     "capture": Lazy(
-        "harness.cli.capture:capture",
+        "harness.cli.evals.captures:capture",
         "Captured requests: from production, redacted, to be labelled.",
     ),
     "proposal": Lazy(
-        "harness.cli.proposal:proposal", "Proposals: the wish to swap a route's model."
+        "harness.cli.proposals.proposal:proposal",
+        "Proposals: the wish to swap a route's model.",
     ),
     "canary": Lazy("harness.cli.canary:canary", "Canaries: a candidate on a small share."),
     "shadow": Lazy(
@@ -113,26 +122,41 @@ VERBS = {
         "Shadows: requests mirrored to a candidate, whose answers nobody gets.",
     ),
     "switch": Lazy(
-        "harness.cli.switch:switch", "The kill switch: force a provider or a target."
+        "harness.cli.routing.kill_switch:switch",
+        "The kill switch: force a provider or a target.",
     ),
-    "alert": Lazy("harness.cli.alert:alert", "Alerts: what is wrong now, and who was told."),
+    "alert": Lazy(
+        "harness.cli.operations.alerts:alert", "Alerts: what is wrong now, and who was told."
+    ),
     "drift": Lazy(
         "harness.cli.drift:drift", "The drift watch: whether models still answer as they did."
     ),
-    "gate": Lazy("harness.cli.gate:gate", "The gate's rule, on plain files or on two targets."),
-    "bench": Lazy("harness.cli.bench:bench", "Measure the rules themselves."),
-    "replay": Lazy("harness.cli.replay:replay", "Decide a verdict again from what is stored."),
+    "gate": Lazy(
+        "harness.cli.evals.gate:gate", "The gate's rule, on plain files or on two targets."
+    ),
+    "bench": Lazy("harness.cli.evals.bench:bench", "Measure the rules themselves."),
+    "replay": Lazy(
+        "harness.cli.proposals.replay:replay", "Decide a verdict again from what is stored."
+    ),
     "credential": Lazy(
-        "harness.cli.credential:credential", "Keys of providers: stored encrypted, never shown."
+        "harness.cli.credentials:credential",
+        "Keys of providers: stored encrypted, never shown.",
     ),
-    "key": Lazy("harness.cli.key:key", "Keys for clients and for people."),
-    "audit": Lazy("harness.cli.audit:audit", "The audit log: append-only, hash-chained."),
+    "key": Lazy("harness.cli.operations.client_keys:key", "Keys for clients and for people."),
+    "audit": Lazy(
+        "harness.cli.operations.audit:audit", "The audit log: append-only, hash-chained."
+    ),
     "db": Lazy(
-        "harness.cli.db:db", "The database: its schema, and the signatures of its rows."
+        "harness.cli.operations.database:db",
+        "The database: its schema, and the signatures of its rows.",
     ),
-    "config": Lazy("harness.cli.config:config", "The configuration."),
-    "completion": Lazy("harness.cli.completion:completion", "Print a shell's completion."),
-    "docs": Lazy("harness.cli.docs:docs", "The generated parts of docs/.", hidden=True),
+    "config": Lazy("harness.cli.operations.configuration:config", "The configuration."),
+    "completion": Lazy(
+        "harness.cli.operations.completion:completion", "Print a shell's completion."
+    ),
+    "docs": Lazy(
+        "harness.cli.operations.docs:docs", "The generated parts of docs/.", hidden=True
+    ),
 }
 
 

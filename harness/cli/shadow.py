@@ -4,9 +4,9 @@ from datetime import timedelta
 
 import click
 
-from harness.cli import output, paging, wording
-from harness.cli.duration import Duration
-from harness.cli.session import Session, pass_session
+from harness.cli.frame import formatting, output, paging
+from harness.cli.frame.duration import Duration
+from harness.cli.frame.session import Session, pass_session
 from harness.control.operations import listings
 from harness.control.shadow import shadows
 from harness.control.shadow.shadows import LEFT_OUT, Figures, ShadowStatus, WantedShadow
@@ -91,7 +91,7 @@ def start(  # noqa: PLR0913 - the options of the command, one by one
     click.echo(made.id)
     output.note(
         f"{share:g} % of the callers of route {route} are mirrored to {made.candidate.name} "
-        f"until {wording.at(made.expires_at)}: `swapgate shadow status {route}`"
+        f"until {formatting.at(made.expires_at)}: `swapgate shadow status {route}`"
     )
 
 
@@ -134,7 +134,7 @@ def status(session: Session, route: str) -> None:
             ("candidate", started.candidate.name),
             ("proposal", started.proposal or "none: an approver's act"),
             ("share", f"{started.limits.share_bps / 100:g} % of the callers"),
-            ("until", wording.at(started.expires_at)),
+            ("until", formatting.at(started.expires_at)),
             ("mirrored", f"{found.mirrored:,}, of which {found.pairs:,} are pairs of answers"),
             ("cost", f"${found.cost_usd:.4f}" + _unpriced(found)),
             (

@@ -8,9 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from harness.client import chat_request, parsing, tool_loop
+from harness.client import chat_request, response_parsing, tool_loop
+from harness.client.call_errors import failed
 from harness.client.channel import Answer, Channel
-from harness.client.failing import failed
 from harness.client.requests import Caller, CompletionRequest, EmbeddingRequest
 from harness.client.responses import CompletionResponse, EmbeddingResponse, StreamChunk, ToolRun
 from harness.client.stream import AsyncStream
@@ -57,8 +57,8 @@ class AsyncModelClient:
         `over_http`; its routes, limits and budget count here as well. Reads files and the
         database before it returns. Raises ConfigError, SnapshotInvalid, InputError.
         """
+        from harness.app.embedded import embedded_router  # noqa: PLC0415 - not needed over HTTP
         from harness.client.in_process import InProcessChannel  # noqa: PLC0415 - the router is
-        from harness.embedded import embedded_router  # noqa: PLC0415 - not needed over HTTP
         from harness.runtime.clock import SystemClock  # noqa: PLC0415
 
         found = _key(key)
@@ -69,7 +69,9 @@ class AsyncModelClient:
         body = chat_request.chat_body(request)
         route = request.asked_route
         answer = await self._asked(chat_request.CHAT, body, request.caller, route)
-        return parsing.completion(await _whole(answer), parsing.served_of(answer.headers))
+        return response_parsing.completion(
+            await _whole(answer), response_parsing.served_of(answer.headers)
+        )
 
     def stream(self, request: CompletionRequest) -> AsyncStream:
         """Chunks as they come. A failure after the first of them raises StreamBroken."""
@@ -109,7 +111,9 @@ class AsyncModelClient:
         body = chat_request.embedding_body(request)
         route = request.asked_route
         answer = await self._asked(chat_request.EMBEDDINGS, body, request.caller, route)
-        return parsing.embeddings(await _whole(answer), parsing.served_of(answer.headers))
+        return response_parsing.embeddings(
+            await _whole(answer), response_parsing.served_of(answer.headers)
+        )
 
     async def aclose(self) -> None:
         await self._channel.aclose()

@@ -5,8 +5,8 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Final
 
+from harness.app.embedded import EmbeddedRouter
 from harness.domain.errors import InputError, RouterUnreachable, StreamBroken
-from harness.embedded import EmbeddedRouter
 from router.asgi import BODY, ON_LEAVING, App, Message, Scope
 
 # Pieces that wait for a slow reader; then the provider has to wait as well.

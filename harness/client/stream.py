@@ -6,11 +6,11 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import Final, Self
 
-from harness.client import parsing
+from harness.client import response_parsing
+from harness.client.call_errors import broken
 from harness.client.channel import Answer
-from harness.client.failing import broken
-from harness.client.gathering import Gathered
 from harness.client.responses import CompletionResponse, Served, StreamChunk
+from harness.client.stream_assembly import Gathered
 from harness.domain.errors import InputError
 
 _DATA: Final = b"data:"
@@ -64,7 +64,7 @@ class AsyncStream:
     async def _run(self) -> AsyncGenerator[StreamChunk, None]:
         answer = await self._opening()
         try:
-            self._served = parsing.served_of(answer.headers)
+            self._served = response_parsing.served_of(answer.headers)
             async with aclosing(answer.pieces()) as pieces, aclosing(_data(pieces)) as events:
                 async for data in events:
                     if data == _DONE:
@@ -92,7 +92,7 @@ class AsyncStream:
         error = raw.get("error")
         if error:
             raise self._broken(error if isinstance(error, dict) else {"message": str(error)})
-        return parsing.chunk(raw)
+        return response_parsing.chunk(raw)
 
     def _broken(self, told: dict[str, object]) -> Exception:
         return broken(told, self._route, self.served.request_id)

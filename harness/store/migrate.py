@@ -19,7 +19,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
-from harness import shipped
+from harness import package_data
 from harness.domain.errors import DatabaseUnusable, StoreUnavailable
 from harness.store import constraints, engine, postgres_roles, schema_revisions, triggers
 from harness.store.database_errors import translated
@@ -136,7 +136,7 @@ def check(url: str) -> list[str]:
 def _config(db: sa.Connection | None = None) -> Config:
     config = Config()
     # A percent sign would be an interpolation of the configuration's own.
-    folder = str(shipped.path("migrations")).replace("%", "%%")
+    folder = str(package_data.path("migrations")).replace("%", "%%")
     config.set_main_option("script_location", folder)
     config.attributes["connection"] = db
     return config

@@ -4,7 +4,7 @@ import re
 from functools import cache
 from typing import Final
 
-from harness import shipped
+from harness import package_data
 from harness.domain.errors import DatabaseUnusable
 
 _REVISION: Final = re.compile(r'^revision = "(\w+)"$', re.MULTILINE)
@@ -35,5 +35,5 @@ def check(found: str | None) -> None:
 
 
 def _found(pattern: re.Pattern[str]) -> list[str]:
-    files = shipped.path("migrations").glob("versions/*.py")
+    files = package_data.path("migrations").glob("versions/*.py")
     return [found for file in files for found in pattern.findall(file.read_text("utf-8"))]

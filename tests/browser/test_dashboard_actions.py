@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from harness.bootstrap import open_installation
+from harness.app.installation import open_installation
 from harness.control.operations import keys
 from harness.control.proposals import submission
 from harness.control.routing import routes

@@ -13,7 +13,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
-from harness.bootstrap import open_installation
+from harness.app.installation import open_installation
 from harness.control.proposals import comparison
 from harness.domain.evals.run import Verdict
 from tests.dashboard_data import XSS, Lived, configured, lived

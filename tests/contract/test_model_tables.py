@@ -7,7 +7,7 @@ import pytest
 from harness.domain.providers.catalogue import CatalogueEntry
 from harness.domain.routing.target import Price
 from harness.ports import ModelTable
-from harness.runtime.litellm_table import FixedCatalogue, LitellmTable
+from harness.runtime.model_catalogue import FixedCatalogue, LitellmTable
 
 KNOWN = CatalogueEntry(
     "openai",

@@ -10,8 +10,8 @@ from harness.domain.providers.device_flow import Answer, DeviceCode, Tokens
 from harness.domain.providers.oauth_kinds import OAUTH_PLACES, OAuthPlace
 from harness.ports import OAuthServer
 from harness.runtime.clock import ManualClock
-from harness.runtime.oauth_http import HttpOAuth
-from harness.runtime.oauth_memory import MemoryOAuth
+from harness.runtime.outbound.oauth_http import HttpOAuth
+from harness.runtime.outbound.oauth_memory import MemoryOAuth
 from tests.oauth_server import CLIENT, oauth_site
 
 pytestmark = pytest.mark.req("D2", "D7")

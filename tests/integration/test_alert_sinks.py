@@ -19,8 +19,8 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind, Severity, Told
 from harness.domain.operations.delivery import AlertMessage
 from harness.domain.settings import AlertSettings, AlertSink
-from harness.runtime.alert_sinks import ConfiguredSinks
-from harness.runtime.chance import CountingChance
+from harness.runtime.outbound.alert_sinks import ConfiguredSinks
+from harness.runtime.random_ids import CountingChance
 from harness.store.sql import SqlStore
 from tests.alert_receiver import Receiver
 from tests.router_site import eventually

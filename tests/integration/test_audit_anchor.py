@@ -9,7 +9,7 @@ from harness.control.context import Context
 from harness.control.operations import alerts, database_check, housekeeping, lookup, state_audit
 from harness.domain.errors import SignatureInvalid
 from harness.domain.operations.alerts import AlertKind
-from harness.runtime.checkpoint_file import CheckpointFile
+from harness.runtime.audit_checkpoint import CheckpointFile
 from tests.integration.raw_sql import Database
 from tests.signing import CONTROL
 from tests.world import World

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from evals.provider import ProviderClient, ProviderFailed
-from harness import config, shipped
-from harness.cli import provider_calls
+from harness import config, package_data
+from harness.app.doctor import provider_requests
 from harness.control.routing import targets
 from harness.domain.errors import ConfigError, InputError
 from harness.domain.operations.access import SYSTEM
@@ -61,7 +61,7 @@ providers: {{p: {{api_base: '{CLOSED}'}}}}
 def loaded(folder: Path, text: str) -> Any:
     file = folder / "swapgate.yaml"
     file.write_text(text, encoding="utf-8")
-    return config.load(file, {}, defaults=shipped.path("config/default.yaml"))
+    return config.load(file, {}, defaults=package_data.path("config/default.yaml"))
 
 
 def test_no_provider_is_stored_with_a_closed_address(world: World) -> None:
@@ -98,7 +98,7 @@ def test_an_eval_does_not_ask_a_closed_address(base: str) -> None:
 
 
 def test_doctor_does_not_ask_a_closed_address() -> None:
-    assert "allow_addresses" in provider_calls.models(provider(CLOSED)).error
+    assert "allow_addresses" in provider_requests.models(provider(CLOSED)).error
 
 
 def test_doctor_hangs_up_where_a_name_leads_to_a_closed_address(
@@ -109,8 +109,8 @@ def test_doctor_hangs_up_where_a_name_leads_to_a_closed_address(
     with serving(lambda _: Response("ready")) as served:
         named = served.url.replace("127.0.0.1", "localhost")
         target = Target("up", "m")
-        refused = provider_calls.chat(provider(named), target)
+        refused = provider_requests.chat(provider(named), target)
         assert not served.requests
-        answered = provider_calls.chat(provider(named), target, allowed=["localhost"])
+        answered = provider_requests.chat(provider(named), target, allowed=["localhost"])
     assert refused.error.endswith("its name leads to a closed address")
     assert answered.ok

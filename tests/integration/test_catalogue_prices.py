@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from harness import config, shipped
+from harness import config, package_data
 from harness.control.context import Context
 from harness.control.routing import seed, targets
 from harness.domain.operations.access import SYSTEM
 from harness.domain.providers.catalogue import CatalogueEntry
 from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.settings import Settings, TargetSeed
-from harness.runtime.litellm_table import FixedCatalogue
+from harness.runtime.model_catalogue import FixedCatalogue
 from tests.world import World
 
 KNOWN = FixedCatalogue(
@@ -82,4 +82,4 @@ def settings(tmp_path: Path) -> Settings:
         "    prices: {small: {input_usd_per_mtok: 7, output_usd_per_mtok: 8}}\n",
         encoding="utf-8",
     )
-    return config.load(file, {}, defaults=shipped.path("config/default.yaml"))
+    return config.load(file, {}, defaults=package_data.path("config/default.yaml"))

@@ -299,7 +299,7 @@ def test_an_unexpected_error_is_a_sentence_and_with_debug_a_traceback(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("a fault of ours")
 
-    monkeypatch.setattr("harness.bootstrap.load_settings", broken)
+    monkeypatch.setattr("harness.app.installation.load_settings", broken)
 
     brief, full = run("config", "show", exits=1), run("config", "show", "--debug", exits=1)
 
@@ -314,7 +314,7 @@ def test_an_interrupt_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
         # What Ctrl-C becomes; the signal itself may be another test's in this process.
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("harness.bootstrap.load_settings", interrupted)
+    monkeypatch.setattr("harness.app.installation.load_settings", interrupted)
 
     done = run("config", "show", exits=130)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli import waiting
+from harness.cli.frame import waiting
 from harness.control.canary import operations
 from harness.control.proposals import submission
 from harness.domain.canary.rollout import Signal

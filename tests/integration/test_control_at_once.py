@@ -20,8 +20,8 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.proposals.proposal import Phase, Proposal
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.ports import Store
-from harness.runtime.chance import SystemChance
 from harness.runtime.clock import ManualClock
+from harness.runtime.random_ids import SystemChance
 from harness.store.sql import SqlStore
 from tests.signing import CONTROL
 from tests.world import ANN, BEN, ITEMS, SECRET, World, approved

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import bootstrap
+from harness.app import installation as bootstrap
 from harness.control.operations import keys
 from harness.domain.errors import ConfigError, InputError, NotFound
 from harness.domain.evals.run import EvalRun, RunState

@@ -26,7 +26,7 @@ from harness.domain.proposals.proposal import Phase, Proposal
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import SuiteSettings
-from harness.runtime.inline_workers import InlineWorkers
+from harness.runtime.processes.inline_workers import InlineWorkers
 from harness.store.sql import SqlStore
 from tests.world import ANN, BEN, ITEMS, World, answer, approved, suite_file
 

@@ -22,7 +22,7 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.proposals.proposal import ApprovalKind, Phase
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Target
-from harness.runtime.inline_workers import InlineWorkers
+from harness.runtime.processes.inline_workers import InlineWorkers
 from tests.world import ANN, BEN, World, answer, approved
 
 SETTINGS = RouteSettings(suites=(RouteSuite("colours"),))

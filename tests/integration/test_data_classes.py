@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import bootstrap
+from harness.app import installation
 from harness.control.canary import operations
 from harness.control.context import Context
 from harness.control.drift import monitor
@@ -286,7 +286,7 @@ def test_the_file_moves_a_provider_and_clears_it_in_one(
         "data_classes: {personal: [sim]}\n",
         encoding="utf-8",
     )
-    settings = bootstrap.load_settings(file)
+    settings = installation.load_settings(file)
 
     assert seed.apply_providers(as_of(personal, "sim"), ADA, settings, "it moved") == ["sim"]
 
@@ -303,7 +303,7 @@ def test_a_route_of_the_file_begins_with_clearance_alone(
         "    data_class: personal\n",
         encoding="utf-8",
     )
-    settings = bootstrap.load_settings(file)
+    settings = installation.load_settings(file)
 
     with pytest.raises(SwapgateError, match="'fast' of fast/small may not see it"):
         seed.seed(as_of(personal), settings)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import bootstrap
-from harness.api import serve
+from harness.api import control_process
+from harness.app import installation as bootstrap
 from harness.control import reconciler
 from harness.control.operations import housekeeping, state_audit
 from tests.command_line import CommandLine, installed
@@ -135,7 +135,7 @@ def test_control_starts_beside_a_forged_row_and_tells(cli: CommandLine) -> None:
         " VALUES ('evil', 'custom', 'http://127.0.0.1:1/v1', '{}', '{}', 0)",
     )
     with closing(bootstrap.open_installation(cli.folder / "swapgate.yaml")) as installation:
-        serve._seed(installation)
+        control_process._seed(installation)
         housekeeping.check_snapshot(installation.context)
         with installation.store.read() as tx:
             (alert,) = tx.alerts.list(open_only=True)

@@ -23,8 +23,8 @@ from harness.domain.operations.alerts import AlertKind, AlertRecord
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Target
 from harness.ports import Store
-from harness.runtime.chance import SystemChance
 from harness.runtime.clock import ManualClock
+from harness.runtime.random_ids import SystemChance
 from harness.store.memory import MemoryStore
 from harness.store.sql import SqlStore
 from tests.signing import CONTROL

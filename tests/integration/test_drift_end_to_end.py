@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from evals.sim import serve
-from harness import bootstrap
-from harness.bootstrap import Installation
+from harness.app import installation as bootstrap
+from harness.app.installation import Installation
 from harness.control.drift import operations, reports
 from harness.control.operations import listings
 from harness.domain.drift.watch import CheckState

@@ -16,7 +16,7 @@ from harness.domain.providers.catalogue import CatalogueEntry
 from harness.domain.routing.table import RouteSettings, RouteSuite
 from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.settings import TargetSeed
-from harness.runtime.litellm_table import FixedCatalogue
+from harness.runtime.model_catalogue import FixedCatalogue
 from tests.world import World
 
 pytestmark = pytest.mark.req("F11")

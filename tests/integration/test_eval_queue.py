@@ -12,7 +12,7 @@ from harness.domain.errors import IllegalTransition, InputError, NotAllowed, Not
 from harness.domain.evals.run import RunState
 from harness.domain.operations.access import SYSTEM, Actor, Role
 from harness.domain.proposals.proposal import Phase
-from harness.runtime.inline_workers import InlineWorkers
+from harness.runtime.processes.inline_workers import InlineWorkers
 from tests.world import ANN, World
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from evals.scorers.judging import DATA
-from harness import bootstrap
-from harness.bootstrap import Installation
+from harness.app import installation as bootstrap
+from harness.app.installation import Installation
 from harness.control.evals import worker_supervision
 from harness.control.routing import targets
 from harness.domain.operations.access import SYSTEM

@@ -21,7 +21,7 @@ from evals.sim.profiles import Habits, Profile
 from evals.sim.serve import in_thread
 from evals.sim.simulator import Simulator
 from evals.suites import Catalog, Suite, load_suite
-from harness import shipped
+from harness import package_data
 from harness.domain.evals.run import (
     Claim,
     EvalRun,
@@ -63,7 +63,7 @@ def spoken(suite: str, answer: object) -> str:
 
 def shipped_suite(name: str) -> Suite:
     settings = OURS[name]
-    path = shipped.path("datasets") / f"{name}.jsonl"
+    path = package_data.path("datasets") / f"{name}.jsonl"
     return load_suite(
         SuiteSettings(
             name, path=path, scorer=settings.scorer, scorer_options=settings.scorer_options

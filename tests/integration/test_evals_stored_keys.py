@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from evals.scorers.judging import DATA
-from harness import bootstrap
+from harness.app import installation as bootstrap
 from harness.control.evals import worker_supervision
 from harness.control.providers import credentials
 from harness.control.providers.credentials import Change

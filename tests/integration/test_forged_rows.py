@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from evals.sim import serve as sim
-from harness import bootstrap
+from harness.app import installation as bootstrap
+from harness.app.demo import database_attack
 from harness.control.operations import housekeeping
-from harness.demo import promise
 from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import AlertKind
 from tests.router_site import ROUTE, eventually, routed
@@ -30,7 +30,7 @@ def test_a_router_under_traffic_serves_no_forged_promotion_and_says_so(
         world.start()
         with world.load() as load:
             load.more()
-            refusal = promise.forge(
+            refusal = database_attack.forge(
                 tmp_path / "swapgate.db",
                 route=ROUTE,
                 candidate=proposal.candidate,

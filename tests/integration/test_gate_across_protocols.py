@@ -12,7 +12,7 @@ import pytest
 
 from evals.scorers.judging import DATA
 from evals.sim import serve as sim
-from harness import bootstrap
+from harness.app import installation as bootstrap
 from harness.report.answers_location import KEYRING, address
 from tests.processes import site
 from tests.router_site import routed

@@ -9,7 +9,7 @@ import pytest
 
 from evals.scorers.judging import DATA
 from evals.sim import serve as sim
-from harness import bootstrap
+from harness.app import installation as bootstrap
 from tests.processes import site
 from tests.scripted_provider import Response, serving
 

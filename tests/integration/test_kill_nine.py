@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from evals.sim import serve as sim
-from harness import bootstrap
-from harness.bootstrap import Installation
+from harness.app import installation as bootstrap
+from harness.app.installation import Installation
 from harness.control.proposals import submission
 from harness.control.proposals.submission import Wish
 from harness.control.routing import routes

@@ -12,8 +12,8 @@ from evals.sim.bank import ItemBank
 from evals.sim.examinee import Examinee
 from evals.sim.profiles import Habits, Profile
 from evals.sim.suites import as_item, load_all
-from harness import shipped
-from harness.cli.proposal import create
+from harness import package_data
+from harness.cli.proposals.proposal import create
 from harness.control.proposals import comparison, submission
 from harness.control.proposals.format_failures import LostByForm, lost_by_form
 from harness.control.proposals.submission import Wish
@@ -31,7 +31,7 @@ from tests.world import ANN, SECRET, World
 
 pytestmark = pytest.mark.req("A8")
 
-FOLDER = shipped.path("datasets")
+FOLDER = package_data.path("datasets")
 SUITES = {
     name: SuiteSettings(
         name, path=FOLDER / f"{name}.jsonl", scorer=scorer, scorer_options=options

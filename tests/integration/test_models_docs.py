@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness import config, shipped
-from harness.runtime.litellm_table import LitellmTable
+from harness import config, package_data
+from harness.runtime.model_catalogue import LitellmTable
 from tests.command_line import CommandLine, installed
 
 ROOT = Path(__file__).parent.parent.parent
@@ -48,7 +48,7 @@ def test_the_settings_are_understood_and_the_count_is_right(tmp_path: Path) -> N
     (block,) = re.findall(r"```yaml\n(.*?)```", DOCS, flags=re.DOTALL)
     file = tmp_path / "swapgate.yaml"
     file.write_text(block, encoding="utf-8")
-    settings = config.load(file, {}, defaults=shipped.path("config/default.yaml"))
+    settings = config.load(file, {}, defaults=package_data.path("config/default.yaml"))
 
     assert len(settings.catalogue) == len(yaml.safe_load(block)["catalogue"])
     assert f"of {len(LitellmTable().catalogue())} models" in DOCS

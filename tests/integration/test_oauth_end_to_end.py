@@ -15,7 +15,7 @@ from harness.control.operations import listings
 from harness.domain.operations.alerts import AlertKind
 from harness.runtime import secret_files
 from harness.runtime.clock import SystemClock
-from harness.runtime.oauth_memory import MemoryOAuth
+from harness.runtime.outbound.oauth_memory import MemoryOAuth
 from tests.oauth_server import CLIENT, OAuthSite, oauth_site
 from tests.router_site import ROUTE, Routed, eventually, routed
 

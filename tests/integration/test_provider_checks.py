@@ -21,7 +21,7 @@ from harness.domain.routing.target import Provider
 from harness.domain.settings import TargetSeed
 from harness.ports import ProviderDoor
 from harness.runtime.clock import SystemClock
-from harness.runtime.provider_door import HttpDoor, ScriptedDoor
+from harness.runtime.outbound.provider_probe import HttpDoor, ScriptedDoor
 from tests.scripted_provider import Response, serving
 from tests.world import World
 

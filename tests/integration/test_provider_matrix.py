@@ -19,8 +19,8 @@ from harness.domain.routing.capabilities import UNKNOWN, Capabilities
 from harness.domain.routing.target import Price, Provider
 from harness.domain.settings import TargetSeed
 from harness.runtime.encryption import FernetCipher, new_key
-from harness.runtime.litellm_table import FixedCatalogue
-from harness.runtime.provider_door import ScriptedDoor
+from harness.runtime.model_catalogue import FixedCatalogue
+from harness.runtime.outbound.provider_probe import ScriptedDoor
 from tests.world import World
 
 pytestmark = pytest.mark.req("E4")

@@ -17,10 +17,10 @@ from evals.sim import chance, profiles, wording
 from evals.sim.bank import ItemBank
 from evals.sim.examinee import Examinee
 from evals.sim.suites import as_item, load_all
-from harness import config, shipped
-from harness.cli import comparison
-from harness.cli.gate_run import gate_run
-from harness.cli.target_options import TargetOptions, target_asked
+from harness import config, package_data
+from harness.cli.evals.gate_run import gate_run
+from harness.cli.proposals import comparison
+from harness.cli.routing.target_options import TargetOptions, target_asked
 from harness.config.routing import target_seed
 from harness.control.proposals import gate_run as standalone
 from harness.control.proposals import submission
@@ -171,7 +171,7 @@ def test_control_characters_do_not_break_the_xml(tmp_path: Path) -> None:
 
 def example_world(tmp_path: Path) -> World:
     """Two shipped suites, answered by two of the simulator's models."""
-    folder = shipped.path("datasets")
+    folder = package_data.path("datasets")
     suites = {
         name: SuiteSettings(name=name, path=folder / f"{name}.jsonl", scorer=scorer)
         for name, scorer in SUITES.items()
@@ -341,7 +341,7 @@ def registered_anew(world: World, tmp_path: Path, command: str) -> Proposal:
     """By the printed command, on a database of its own."""
     with world.store.read() as tx:
         providers = tx.providers.all()
-    home, defaults = {"SWAPGATE__HOME": str(tmp_path)}, shipped.path("config/default.yaml")
+    home, defaults = {"SWAPGATE__HOME": str(tmp_path)}, package_data.path("config/default.yaml")
     shipped_ones = config.load(None, home, defaults=defaults)
     settings = replace(shipped_ones, providers=providers)
     ctx = world.context(MemoryStore(secret=SECRET, clock=world.clock))

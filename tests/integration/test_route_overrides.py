@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import bootstrap
+from harness.app import installation
 from harness.control.context import Context
 from harness.control.operations import lookup
 from harness.control.routing import override_checks, routes, seed
@@ -113,7 +113,10 @@ def test_routes_of_the_file_may_name_one_another(world: World, tmp_path: Path) -
     file.write_text(FILE, encoding="utf-8")
     ctx = replace(world.context(), data_classes=PERSONAL)
 
-    assert seed.seed(ctx, bootstrap.load_settings(file))[-2:] == ["route mail", "route looks"]
+    assert seed.seed(ctx, installation.load_settings(file))[-2:] == [
+        "route mail",
+        "route looks",
+    ]
 
     assert lookup.route(ctx, "mail").settings.overrides == {VISION: "looks"}
     assert lookup.route(ctx, "looks").settings.overrides == {EMBEDDING: "mail"}
@@ -128,7 +131,7 @@ def test_of_a_file_with_a_route_that_cannot_be_none_begins(
     # `chat` is in the database already, without a class: there it counts.
     with pytest.raises(NotAllowed, match="'chat', which has no data class"):
         seed.seed(
-            replace(world.context(), data_classes=PERSONAL), bootstrap.load_settings(file)
+            replace(world.context(), data_classes=PERSONAL), installation.load_settings(file)
         )
 
     assert list(routes.table(world.context()).routes) == ["chat"]

@@ -14,8 +14,8 @@ from harness.control.operations import keys, listings
 from harness.domain.operations.access import SYSTEM
 from harness.domain.reliability.key_limits import KeyLimits
 from harness.domain.routing.target import Price
-from harness.runtime.chance import SystemChance
 from harness.runtime.clock import SystemClock
+from harness.runtime.random_ids import SystemChance
 from harness.store.sql import SqlStore
 from tests.contract import builders
 from tests.contract.builders import OLD, ROUTE

@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from evals.sim import serve
-from harness import config, shipped
+from harness import config, package_data
 from harness.control.operations import keys
 from harness.control.routing import seed
 from harness.domain.canary.observation import UnitRule
@@ -64,7 +64,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     with serve.in_thread(serve.simulator(time_scale=0)) as url:
         file = folder / "swapgate.yaml"
         file.write_text(FILE.format(url=f"{url}/v1"), encoding="utf-8")
-        seed.seed(ctx, config.load(file, {}, defaults=shipped.path("config/default.yaml")))
+        seed.seed(ctx, config.load(file, {}, defaults=package_data.path("config/default.yaml")))
         _, key = keys.create(ctx, SYSTEM, "app", secret=SECRET)
         _, narrow = keys.create(ctx, SYSTEM, "narrow", secret=SECRET, routes=["chat"])
         with (

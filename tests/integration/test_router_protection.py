@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from evals.sim import serve as sim
-from harness import bootstrap
+from harness.app import installation as bootstrap
 from harness.control.operations import keys
 from harness.control.routing import seed
 from harness.domain.operations.access import SYSTEM

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import bootstrap, data_plane
+from harness.app import data_plane
+from harness.app import installation as bootstrap
 from harness.domain.errors import ConfigError
 
 FILE = "home: state\nrouter: {port: 8099, workers: 2}\n"

@@ -23,8 +23,8 @@ from harness.domain.routing.route_changes import ChangeSettings, CreateRoute
 from harness.domain.routing.table import RouteSettings
 from harness.domain.routing.target import Price, Provider, Target
 from harness.domain.shadow.shadow import Shadow, ShadowLimits
-from harness.runtime.chance import SystemChance
 from harness.runtime.clock import SystemClock
+from harness.runtime.random_ids import SystemChance
 from harness.store.sql import SqlStore
 from router import snapshot_file
 from router.recorder import Recorder

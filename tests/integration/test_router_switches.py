@@ -20,8 +20,8 @@ from harness.domain.routing.route_changes import CreateRoute
 from harness.domain.routing.table import Snapshot
 from harness.domain.routing.target import Target
 from harness.ports import Store
-from harness.runtime.chance import SystemChance
 from harness.runtime.clock import SystemClock
+from harness.runtime.random_ids import SystemChance
 from harness.store.sql import SqlStore
 from router import snapshot_file
 from router.snapshot import SnapshotHolder

@@ -9,7 +9,7 @@ import pytest
 
 from evals.sim import faults, serve
 from evals.sim.simulator import Simulator
-from harness import config, shipped
+from harness import config, package_data
 from harness.control.operations import keys
 from harness.control.routing import seed
 from harness.domain.operations.access import SYSTEM
@@ -48,7 +48,7 @@ def clients(sim: Simulator, tmp_path: Path) -> Iterator[Clients]:
     with serve.in_thread(sim) as url:
         file = tmp_path / "swapgate.yaml"
         file.write_text(FILE.format(url=f"{url}/v1"), encoding="utf-8")
-        seed.seed(ctx, config.load(file, {}, defaults=shipped.path("config/default.yaml")))
+        seed.seed(ctx, config.load(file, {}, defaults=package_data.path("config/default.yaml")))
         _, key = keys.create(ctx, SYSTEM, "app", secret=SECRET)
         _, narrow = keys.create(ctx, SYSTEM, "narrow", secret=SECRET, routes=["frontier"])
         with (

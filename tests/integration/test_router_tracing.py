@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from evals.sim import serve
-from harness import bootstrap
+from harness.app import installation
 from harness.domain.errors import ConfigError
 from harness.domain.settings import TracingSettings
 from router.tracing import OpenTelemetry, finish_reasons
@@ -204,13 +204,13 @@ def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
 
     with pytest.raises(ConfigError, match=r"swapgate\[otel\]"):
-        bootstrap._tracing(TracingSettings("http://127.0.0.1:9"))
+        installation._tracing(TracingSettings("http://127.0.0.1:9"))
 
 
 def test_tracing_is_off_unless_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert bootstrap._tracing(TracingSettings()) is None
+    assert installation._tracing(TracingSettings()) is None
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
-    assert bootstrap._tracing(TracingSettings("http://127.0.0.1:9")) is None
+    assert installation._tracing(TracingSettings("http://127.0.0.1:9")) is None
 
 
 @pytest.mark.parametrize(

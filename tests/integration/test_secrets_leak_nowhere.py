@@ -14,7 +14,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dashboard import acting, shell
-from harness import bootstrap
+from harness.app import installation as bootstrap
 from harness.control.operations import keys
 from harness.domain.operations.access import SYSTEM, Role
 from harness.domain.providers.credentials import ProviderKey, StoredKey

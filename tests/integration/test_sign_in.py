@@ -35,8 +35,8 @@ from harness.domain.providers.name_resolution import Rule
 from harness.domain.providers.oauth_kinds import OAuthChange
 from harness.domain.providers.oauth_tokens import KEY_NAME
 from harness.runtime.encryption import FernetCipher, new_key
-from harness.runtime.oauth_http import HttpOAuth
-from harness.runtime.oauth_memory import MemoryOAuth
+from harness.runtime.outbound.oauth_http import HttpOAuth
+from harness.runtime.outbound.oauth_memory import MemoryOAuth
 from harness.store.memory import MemoryStore
 from tests.oauth_server import OAuthSite, oauth_site
 from tests.world import ANN, SECRET, World

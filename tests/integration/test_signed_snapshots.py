@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 import sqlalchemy as sa
 
-from harness import bootstrap
+from harness.app import installation as bootstrap
 from harness.control.operations import housekeeping
 from harness.domain.content_hash import canonical_json
 from harness.domain.errors import SnapshotInvalid, StoreUnavailable

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import bootstrap
+from harness.app import installation
 from harness.control.operations import listings
 from harness.control.routing import kill_switch
 from harness.control.routing.kill_switch import Wanted
@@ -185,7 +185,7 @@ def test_environment_and_file_stand_beside_the_database(
     file.write_text(file.read_text() + 'switches: ["chat=target:sim/base"]\n')
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, "provider:sim")
 
-    standing = bootstrap.open_installation().standing_switches
+    standing = installation.open_installation().standing_switches
 
     assert [(each.id, each.route, each.force) for each in standing] == [
         ("environment-1", None, SIM),
@@ -201,9 +201,9 @@ def test_a_standing_switch_that_cannot_be_read_stops_the_start_with_its_place(
 ) -> None:
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, "sim")
     with pytest.raises(ConfigError, match="SWAPGATE_FORCE: item 1"):
-        _ = bootstrap.open_installation().standing_switches
+        _ = installation.open_installation().standing_switches
 
     file = cli.folder / "swapgate.yaml"
     file.write_text(file.read_text() + "switches:\n  - provider:sim\n  - provider:up\n")
     with pytest.raises(ConfigError, match=r"swapgate\.yaml:\d+: switches: item 2"):
-        bootstrap.load_settings()
+        installation.load_settings()

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner, Result
 
-from harness import bootstrap
+from harness.app import installation as bootstrap
 from harness.cli.program import program
 from harness.domain.errors import DatabaseUnusable
 from harness.domain.operations.access import SYSTEM

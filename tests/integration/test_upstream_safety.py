@@ -11,16 +11,16 @@ import httpx
 import pytest
 
 from evals.provider import ProviderClient, ProviderFailed
-from harness.cli import provider_calls
+from harness.app.doctor import provider_requests
 from harness.domain.errors import DeliveryFailed
 from harness.domain.operations.alerts import AlertKind, Severity, Told
 from harness.domain.operations.delivery import AlertMessage
 from harness.domain.providers.credentials import ProviderKey
 from harness.domain.routing.target import Provider, Target
 from harness.domain.settings import RouterSettings
-from harness.runtime import webhook
 from harness.runtime.clock import SystemClock
-from harness.runtime.provider_door import HttpDoor
+from harness.runtime.outbound import webhook
+from harness.runtime.outbound.provider_probe import HttpDoor
 from router.ports import UpstreamFailed, UpstreamRequest
 from router.transport.passthrough import Passthrough
 from router.transport.pool import Pool
@@ -76,7 +76,7 @@ def by_eval(served: Served) -> None:
 
 
 def by_doctor(served: Served) -> None:
-    provider_calls.chat(up(served), Target("up", "m"), key=KEY)
+    provider_requests.chat(up(served), Target("up", "m"), key=KEY)
 
 
 def by_check(served: Served) -> None:
@@ -150,7 +150,7 @@ def test_half_a_key_at_the_end_of_a_long_refusal_is_hidden_too(padding: int) -> 
     said = {"error": {"message": f"{'x' * padding} your key is {SECRET}"}}
     refused = Response(status=400, raw=json.dumps(said).encode())
     with serving(lambda _: refused) as served:
-        by_hand = provider_calls.chat(up(served), Target("up", "m"), key=KEY).error
+        by_hand = provider_requests.chat(up(served), Target("up", "m"), key=KEY).error
         door = HttpDoor(SystemClock())
         checked = door.ask(up(served), SECRET, "/chat/completions", CHAT, 5.0).error
 

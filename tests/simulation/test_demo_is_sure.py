@@ -7,19 +7,19 @@ import pytest
 from benchmarks.demo.run import TOLD, rolled_back, verdicts
 from evals.sim.bank import ItemBank
 from evals.sim.suites import in_folder, load_all
-from harness import config, shipped
+from harness import config, package_data
 from harness.domain.proposals.policy import Policy
 
 
 @pytest.fixture(scope="module")
 def policy() -> Policy:
-    defaults = shipped.path("config/default.yaml")
+    defaults = package_data.path("config/default.yaml")
     return config.load(None, {}, defaults=defaults).policies["demo"]
 
 
 @pytest.mark.req("F2")
 def test_reseeded_candidates_get_the_verdicts_that_the_demo_tells(policy: Policy) -> None:
-    bank = ItemBank(load_all(in_folder(shipped.path("datasets"))))
+    bank = ItemBank(load_all(in_folder(package_data.path("datasets"))))
     for seed in range(50):
         assert verdicts(bank, policy, random.Random(seed)) == TOLD
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import config, shipped
-from harness.cli import checks
-from harness.cli.config import effective
+from harness import config, package_data
+from harness.cli.operations import doctor_checks
+from harness.cli.operations.configuration import effective
 from harness.domain.errors import ConfigError
 from harness.domain.settings import Settings
 
@@ -14,7 +14,7 @@ from harness.domain.settings import Settings
 def load(folder: Path, sinks: str) -> Settings:
     file = folder / "swapgate.yaml"
     file.write_text(f"alerts:\n  sinks:\n{sinks}", encoding="utf-8")
-    return config.load(file, {}, defaults=shipped.path("config/default.yaml"))
+    return config.load(file, {}, defaults=package_data.path("config/default.yaml"))
 
 
 @pytest.mark.req("B9")
@@ -76,7 +76,7 @@ def test_the_doctor_names_a_variable_that_is_missing(
     )
     monkeypatch.setenv("HOOK", "s3cret")
 
-    mail, hook = checks._alert_sinks(settings)
+    mail, hook = doctor_checks._alert_sinks(settings)
 
     assert (mail.status, hook.status) == ("warn", "ok")
     assert "MAIL_URL is not set" in mail.found

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from harness.api.answers import Answer, whole
-from harness.api.body import MAX_DEPTH, check_json
-from harness.api.schema import Components
+from harness.api.json_answers import Answer, whole
+from harness.api.json_schema import Components
+from harness.api.request_body import MAX_DEPTH, check_json
 from harness.domain.errors import InputError
 from harness.domain.operations.access import ApiKey, Role
 from harness.domain.pagination import Page

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.api.tokens import ADDRESSES, Attempts
+from harness.api.failed_attempts import ADDRESSES, Attempts
 from harness.runtime.clock import ManualClock
 
 

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from harness.api import idempotency
-from harness.api.answers import Answer
 from harness.api.idempotency import Remembered
+from harness.api.json_answers import Answer
 from harness.domain.errors import Conflict, InputError
 from harness.runtime.clock import ManualClock
 

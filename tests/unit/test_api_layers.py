@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from harness.api.body import MAX_BODY_BYTES, StrictBody
-from harness.api.failures import Guarded
-from harness.runtime.chance import CountingChance
+from harness.api.error_status import Guarded
+from harness.api.request_body import MAX_BODY_BYTES, StrictBody
+from harness.runtime.random_ids import CountingChance
 
 SCOPE: dict[str, Any] = {
     "type": "http",

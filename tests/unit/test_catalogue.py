@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import config, shipped
+from harness import config, package_data
 from harness.domain.errors import ConfigError
 from harness.domain.providers.catalogue import (
     CatalogueChange,
@@ -21,7 +21,7 @@ from harness.domain.providers.catalogue import (
 from harness.domain.providers.kinds import PROVIDER_KINDS, Group
 from harness.domain.routing.capabilities import UNKNOWN
 from harness.domain.routing.target import Price, Provider
-from harness.runtime.litellm_table import LitellmTable, table_file
+from harness.runtime.model_catalogue import LitellmTable, table_file
 
 MODELS = st.sampled_from(["a", "b", "c", "d"])
 PRICES = st.builds(Price, st.floats(0, 100), st.floats(0, 100))
@@ -43,7 +43,7 @@ ROW: dict[str, object] = {
 
 def test_litellm_s_table_is_read_without_importing_litellm() -> None:
     code = (
-        "import sys; from harness.runtime.litellm_table import LitellmTable;"
+        "import sys; from harness.runtime.model_catalogue import LitellmTable;"
         "print(len(LitellmTable().catalogue()), 'litellm' in sys.modules)"
     )
     done = subprocess.run(  # noqa: S603 - our own Python
@@ -132,7 +132,7 @@ def test_the_file_s_word_wins_field_by_field(tmp_path: Path) -> None:
         "    family: llama\n",
         encoding="utf-8",
     )
-    settings = config.load(file, {}, defaults=shipped.path("config/default.yaml"))
+    settings = config.load(file, {}, defaults=package_data.path("config/default.yaml"))
 
     known = LitellmTable(settings.catalogue).catalogue()
 
@@ -171,13 +171,13 @@ def test_a_wrong_line_of_the_catalogue_is_named(tmp_path: Path, text: str, said:
     file.write_text(text, encoding="utf-8")
 
     with pytest.raises(ConfigError, match=said):
-        config.load(file, {}, defaults=shipped.path("config/default.yaml"))
+        config.load(file, {}, defaults=package_data.path("config/default.yaml"))
 
 
 def test_without_litellm_the_file_s_word_is_all_there_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("harness.runtime.litellm_table.find_spec", lambda _name: None)
+    monkeypatch.setattr("harness.runtime.model_catalogue.find_spec", lambda _name: None)
     change = CatalogueChange("openai", "m", price=Price(1, 2))
 
     assert table_file() is None

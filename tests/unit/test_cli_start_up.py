@@ -11,8 +11,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from harness.cli import canary, gate, output
-from harness.cli.lazy import Lazy, LazyGroup
+from harness.cli import canary
+from harness.cli.evals import gate
+from harness.cli.frame import output
+from harness.cli.frame.lazy_commands import Lazy, LazyGroup
 from harness.cli.program import VERBS, program
 
 ROOT = Path(__file__).parents[2]

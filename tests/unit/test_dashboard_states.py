@@ -14,7 +14,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dashboard import acting, shell
-from harness.bootstrap import CONFIG_VARIABLE
+from harness.app.installation import CONFIG_VARIABLE
 from harness.control.operations import alerts, keys
 from harness.control.routing import kill_switch, targets
 from harness.control.routing.kill_switch import Wanted

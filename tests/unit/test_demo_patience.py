@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.demo.drive import Patience
+from harness.app.demo.actions import Patience
 
 
 @pytest.mark.req("F7")

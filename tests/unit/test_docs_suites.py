@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from evals.scorers import SCORERS
-from harness import shipped
+from harness import package_data
 from harness.config import load
 
 DOCS = Path(__file__).parents[2] / "docs" / "suites.md"
@@ -21,7 +21,9 @@ def test_every_example_loads_and_names_a_scorer_that_there_is(
     file = tmp_path / "swapgate.yaml"
     file.write_text(example, encoding="utf-8")
 
-    suites = load(file, {}, defaults=shipped.path("config") / "default.yaml").suites.values()
+    suites = load(
+        file, {}, defaults=package_data.path("config") / "default.yaml"
+    ).suites.values()
 
     assert {suite.scorer for suite in suites} <= SCORERS.keys()
 

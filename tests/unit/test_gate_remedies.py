@@ -7,8 +7,8 @@ import pytest
 
 from evals.scorers.json_repair import REPAIRS
 from evals.scorers.peel import peelings
-from harness.cli import model
-from harness.cli.target_options import TargetOptions, target_asked
+from harness.cli.routing import models
+from harness.cli.routing.target_options import TargetOptions, target_asked
 from harness.domain.routing.target import RequestPatch, Target
 from harness.gate.offline.format_remedies import add_command, in_json_mode, patched, remedy_of
 from harness.gate.offline.format_rules import (
@@ -103,5 +103,5 @@ def test_the_command_registers_the_candidate_with_the_line_and_all_that_it_had(
 
 def registered(words: list[str]) -> Target:
     """As `swapgate model add` would read them."""
-    given = model.add.make_context("add", words).params
+    given = models.add.make_context("add", words).params
     return target_asked(given.pop("name"), cast("TargetOptions", given)).target

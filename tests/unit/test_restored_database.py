@@ -21,7 +21,7 @@ from harness.domain.operations.access import SYSTEM
 from harness.domain.operations.alerts import Alert, AlertKind, News
 from harness.domain.routing.snapshot_lineage import Lineage, undercut
 from harness.domain.routing.table import Snapshot
-from harness.runtime.checkpoint_file import CheckpointFile
+from harness.runtime.audit_checkpoint import CheckpointFile
 from harness.runtime.clock import ManualClock
 from harness.store.signing.signed_snapshot import verified
 from harness.store.sql import SqlStore

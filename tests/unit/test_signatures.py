@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import config, shipped
+from harness import config, package_data
 from harness.domain.errors import ConfigError, SignatureInvalid
 from harness.domain.operations.row_signatures import (
     KeyPurpose,
@@ -14,7 +14,7 @@ from harness.domain.operations.row_signatures import (
     row_payload,
 )
 from harness.domain.settings import Settings
-from harness.runtime import signing_files
+from harness.runtime import signing_keys
 from harness.runtime.signing import Ed25519Signatures
 from tests.signing import CONTROL, ENVIRONMENT, KEYRING, PUBLIC, VERIFIER, WORKER
 
@@ -28,7 +28,7 @@ OTHER = row_payload("verdict", "inst", {"id": "v_1", "outcome": "failed"})
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     for name in ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)
-    shipped_ones = config.load(None, {}, defaults=shipped.path("config/default.yaml"))
+    shipped_ones = config.load(None, {}, defaults=package_data.path("config/default.yaml"))
     return replace(shipped_ones, home=tmp_path / "home")
 
 
@@ -76,35 +76,35 @@ def test_a_keyring_that_is_none_is_refused_with_its_place(text: str) -> None:
 
 
 def test_keys_are_made_once_each_for_its_owner_alone(settings: Settings) -> None:
-    made = signing_files.make(settings)
+    made = signing_keys.make(settings)
     assert {file.name for file in made} == {"signing.key", "worker-signing.key", "signing.pub"}
-    private = [settings.home / name for name in signing_files.PRIVATE_FILES.values()]
+    private = [settings.home / name for name in signing_keys.PRIVATE_FILES.values()]
     assert all(file.stat().st_mode & 0o777 == 0o600 for file in private)
     before = [file.read_text() for file in private]
-    assert signing_files.make(settings) == []
+    assert signing_keys.make(settings) == []
     assert [file.read_text() for file in private] == before
     assert not {line for file in private for line in file.read_text().split()} & set(
-        (settings.home / signing_files.KEYRING_FILE).read_text().split()
+        (settings.home / signing_keys.KEYRING_FILE).read_text().split()
     )
 
 
 def test_a_rotated_key_verifies_until_it_is_retired(settings: Settings) -> None:
-    signing_files.make(settings)
-    before = signing_files.signatures(settings, KeyPurpose.CONTROL)
-    router = signing_files.signatures(settings)
+    signing_keys.make(settings)
+    before = signing_keys.signatures(settings, KeyPurpose.CONTROL)
+    router = signing_keys.signatures(settings)
     old = before.sign(ROW)
     router.check(ROW, old, KeyPurpose.CONTROL)
 
-    new_key = signing_files.rotate(settings, KeyPurpose.CONTROL)
-    new = signing_files.signatures(settings, KeyPurpose.CONTROL).sign(ROW)
+    new_key = signing_keys.rotate(settings, KeyPurpose.CONTROL)
+    new = signing_keys.signatures(settings, KeyPurpose.CONTROL).sign(ROW)
     assert new.startswith(new_key.id)
     # The running router reads the keyring again for a key that it lacks.
     router.check(ROW, new, KeyPurpose.CONTROL)
-    signing_files.signatures(settings).check(ROW, old, KeyPurpose.CONTROL)
+    signing_keys.signatures(settings).check(ROW, old, KeyPurpose.CONTROL)
 
-    signing_files.retire(settings, old.partition(".")[0])
+    signing_keys.retire(settings, old.partition(".")[0])
     # So does a running one, and not only the next.
-    for each in (router, before, signing_files.signatures(settings)):
+    for each in (router, before, signing_keys.signatures(settings)):
         with pytest.raises(SignatureInvalid, match="retired"):
             each.check(ROW, old, KeyPurpose.CONTROL)
 
@@ -113,12 +113,12 @@ def test_a_rotated_key_verifies_until_it_is_retired(settings: Settings) -> None:
 def test_a_running_router_believes_nobody_while_its_keyring_is_away(
     settings: Settings, broken: str | None
 ) -> None:
-    signing_files.make(settings)
-    router = signing_files.signatures(settings)
-    signed = signing_files.signatures(settings, KeyPurpose.CONTROL).sign(ROW)
+    signing_keys.make(settings)
+    router = signing_keys.signatures(settings)
+    signed = signing_keys.signatures(settings, KeyPurpose.CONTROL).sign(ROW)
     router.check(ROW, signed, KeyPurpose.CONTROL)
 
-    file = settings.home / signing_files.KEYRING_FILE
+    file = settings.home / signing_keys.KEYRING_FILE
     whole = file.read_text()
     file.unlink()
     if broken is not None:
@@ -131,21 +131,21 @@ def test_a_running_router_believes_nobody_while_its_keyring_is_away(
 
 
 def test_the_key_that_signs_is_not_retired(settings: Settings) -> None:
-    signing_files.make(settings)
+    signing_keys.make(settings)
     [signs] = [
         key.id
-        for key in signing_files.keyring(settings).values()
+        for key in signing_keys.keyring(settings).values()
         if key.purpose is KeyPurpose.CONTROL
     ]
     with pytest.raises(ConfigError, match="rotate"):
-        signing_files.retire(settings, signs)
+        signing_keys.retire(settings, signs)
 
 
 def test_a_private_key_that_others_may_read_is_refused(settings: Settings) -> None:
-    signing_files.make(settings)
+    signing_keys.make(settings)
     (settings.home / "signing.key").chmod(0o644)
     with pytest.raises(ConfigError, match="0644"):
-        signing_files.signatures(settings, KeyPurpose.CONTROL).sign(ROW)
+        signing_keys.signatures(settings, KeyPurpose.CONTROL).sign(ROW)
 
 
 def test_keys_may_stand_in_the_environment_and_in_files_that_it_names(
@@ -155,11 +155,11 @@ def test_keys_may_stand_in_the_environment_and_in_files_that_it_names(
         file = tmp_path / name
         file.write_text(value)
         monkeypatch.setenv(f"{name}_FILE", str(file))
-    assert signing_files.make(settings) == []
-    signed = signing_files.signatures(settings, KeyPurpose.WORKER).sign(ROW)
+    assert signing_keys.make(settings) == []
+    signed = signing_keys.signatures(settings, KeyPurpose.WORKER).sign(ROW)
     assert signed.startswith(PUBLIC[KeyPurpose.WORKER].id)
     monkeypatch.setenv("SWAPGATE_SIGNING_KEYRING", "broken")
     with pytest.raises(ConfigError, match="SWAPGATE_SIGNING_KEYRING"):
-        Ed25519Signatures(lambda: signing_files.keyring(settings)).check(
+        Ed25519Signatures(lambda: signing_keys.keyring(settings)).check(
             ROW, signed, KeyPurpose.WORKER
         )

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from evals.sim import suites
 from evals.sim.bank import Item, ItemBank
-from harness import shipped
+from harness import package_data
 from harness.domain.errors import InputError
 from harness.domain.settings import SuiteSettings
 
-SHIPPED = suites.load_all(suites.in_folder(shipped.path("datasets")))
+SHIPPED = suites.load_all(suites.in_folder(package_data.path("datasets")))
 BANK = ItemBank(SHIPPED)
 TEMPLATES = (
     "{input}",

@@ -18,7 +18,7 @@ from evals.sim import profiles, serve, skill, wording
 from evals.sim.bank import Item, ItemBank
 from evals.sim.examinee import Examinee
 from evals.sim.profiles import Profile
-from harness import shipped
+from harness import package_data
 from harness.domain.settings import SuiteSettings
 
 SCORERS = {
@@ -35,7 +35,7 @@ each_model = pytest.mark.parametrize("model", MODELS)
 
 @cache
 def judged(suite: str) -> suites.Suite:
-    path = shipped.path("datasets") / f"{suite}.jsonl"
+    path = package_data.path("datasets") / f"{suite}.jsonl"
     return suites.load_suite(SuiteSettings(suite, path=path, scorer=SCORERS[suite]))
 
 

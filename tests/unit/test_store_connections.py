@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.dialects.sqlite.pysqlite import dialect
 
-from harness import shipped
+from harness import package_data
 from harness.domain.errors import ConfigError, InputError, StoreUnavailable
 from harness.domain.operations.alerts import Alert, AlertKind
 from harness.ports import Store
@@ -288,14 +288,14 @@ def test_any_text_becomes_storable_and_stays_so(text: str) -> None:
 
 
 def test_shipped_files_are_found_in_the_checkout() -> None:
-    assert (shipped.path("migrations") / "env.py").is_file()
+    assert (package_data.path("migrations") / "env.py").is_file()
     with pytest.raises(ConfigError, match="no such folder"):
-        shipped.path("no such folder")
+        package_data.path("no such folder")
 
 
 def test_a_wheels_own_files_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "_shipped" / "datasets").mkdir(parents=True)
     (tmp_path / "site" / "datasets").mkdir(parents=True)
     places = (tmp_path / "_shipped", tmp_path / "site")
-    monkeypatch.setattr(shipped, "_PLACES", places)
-    assert shipped.path("datasets") == tmp_path / "_shipped" / "datasets"
+    monkeypatch.setattr(package_data, "_PLACES", places)
+    assert package_data.path("datasets") == tmp_path / "_shipped" / "datasets"

@@ -10,7 +10,7 @@ from benchmarks.faults.gateways import chain
 from benchmarks.faults.gateways.chain import Limits
 from benchmarks.faults.routes import routes
 from benchmarks.router.peers.peer import Ask, Peer, Site
-from harness import bootstrap
+from harness.app import installation as bootstrap
 from harness.control.operations import keys
 from harness.control.routing import seed
 from harness.domain.operations.access import SYSTEM

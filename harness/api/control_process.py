@@ -1,0 +1,64 @@
+"""The control process: the management API, and the schedule that turns the reconcile loop."""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+import uvicorn
+
+from harness.api.app import build
+from harness.app import installation as bootstrap
+from harness.control.routing import seed
+from harness.domain.errors import SignatureInvalid
+
+log = structlog.get_logger("swapgate.control")
+
+METRICS_TOKEN = "SWAPGATE_METRICS_TOKEN"  # noqa: S105 - a name, not a secret
+SERVER: Final[Mapping[str, Any]] = {
+    "access_log": False,
+    "log_level": "warning",
+    # A caller could name any address, and failed attempts are counted by address.
+    "proxy_headers": False,
+    "server_header": False,
+}
+
+
+def _seed(installation: bootstrap.Installation) -> None:
+    """What a forged row stops is told once control runs: so it starts, and adds nothing."""
+    try:
+        seed.seed(installation.context, installation.settings)
+    except SignatureInvalid as error:
+        log.error("seeded_nothing", reason=str(error), next="swapgate db check")  # noqa: TRY400 - the reason is the whole story
+
+
+def run(config: Path | None) -> None:
+    """Blocks until SIGTERM or Ctrl-C; eval workers end with it and go on after a restart."""
+    # uvicorn raises the signal again at its end: without a handler nothing below would run.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    installation = bootstrap.open_installation(config, with_workers=True)
+    bootstrap.upgrade_database(installation.settings)
+    _seed(installation)
+    schedule = bootstrap.control_schedule(installation)
+    where = installation.settings.control
+    schedule.start()
+    try:
+        uvicorn.run(
+            build(installation, metrics_token=os.environ.get(METRICS_TOKEN) or None),
+            host=where.host,
+            port=where.port,
+            **SERVER,
+        )
+    finally:
+        schedule.stop()
+        installation.close()
+
+
+if __name__ == "__main__":
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--config", type=Path)
+    run(arguments.parse_args().config)

@@ -1,0 +1,116 @@
+"""Which error becomes which status. Nothing but our own words reaches the caller."""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, Final
+
+import structlog
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from harness.api.json_answers import Answer, problem
+from harness.domain.errors import (
+    ConfigError,
+    Conflict,
+    IllegalTransition,
+    InputError,
+    NotAllowed,
+    NotFound,
+    ProofRefused,
+    StaleEvidence,
+    StoreUnavailable,
+    SwapgateError,
+)
+from harness.ports import Chance
+
+log = structlog.get_logger("swapgate.api")
+
+# ProofRefused is 409 and not 403: another key would not help, a new proposal does.
+STATUS: Final[Mapping[type[SwapgateError], HTTPStatus]] = {
+    InputError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    ConfigError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    NotFound: HTTPStatus.NOT_FOUND,
+    NotAllowed: HTTPStatus.FORBIDDEN,
+    Conflict: HTTPStatus.CONFLICT,
+    IllegalTransition: HTTPStatus.CONFLICT,
+    ProofRefused: HTTPStatus.CONFLICT,
+    StaleEvidence: HTTPStatus.CONFLICT,
+    StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+RETRY_AFTER_S = 2
+
+
+def of_ours(error: SwapgateError) -> Answer | None:
+    """The answer to an error of ours; None for one that a caller has no part in."""
+    for kind in type(error).__mro__:
+        status = STATUS.get(kind)
+        if status is not None:
+            headers = {"retry-after": str(RETRY_AFTER_S)} if error.retryable else {}
+            name = type(error).__name__
+            return problem(status, name, str(error), retryable=error.retryable, headers=headers)
+    return None
+
+
+async def of_http(_: Request, error: Exception) -> Answer:
+    """Unknown paths and methods."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
+    kind = HTTPStatus(error.status_code).phrase.title().replace(" ", "").replace("-", "")
+    return problem(error.status_code, kind, f"{error.detail}.", headers=error.headers)
+
+
+async def of_validation(_: Request, error: Exception) -> Answer:
+    """Every wrong field with its place. The value is not repeated: it may be a secret."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it alone
+    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "InputError", _places(error.errors()))
+
+
+def _places(errors: Sequence[Any]) -> str:
+    return "; ".join(
+        f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}" for each in errors
+    )
+
+
+class Guarded:
+    """Outermost: an error becomes its answer, an unforeseen one an id that the log has."""
+
+    def __init__(self, app: ASGIApp, *, chance: Chance) -> None:
+        self._app, self._chance = app, chance
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = False
+
+        async def sending(message: Message) -> None:
+            nonlocal began
+            if message["type"] == "http.response.start":
+                began = True
+                message["headers"] = [*message["headers"], *_ALWAYS]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        except ClientDisconnect:
+            return
+        except Exception as error:
+            if began:
+                raise
+            await self._answer(error, scope)(scope, receive, sending)
+
+    def _answer(self, error: Exception, scope: Scope) -> Answer:
+        if isinstance(error, SwapgateError) and (known := of_ours(error)) is not None:
+            return known
+        name = self._chance.token("e_")
+        log.error("api_failed", id=name, path=scope["path"], exc_info=error)
+        return problem(
+            HTTPStatus.INTERNAL_SERVER_ERROR,
+            "InternalError",
+            f"This is our fault, not yours. The control process's log has it as {name}.",
+        )
+
+
+# Answers are about the moment, and are data: never stored, never sniffed for HTML.
+_ALWAYS = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))

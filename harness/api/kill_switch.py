@@ -1,0 +1,35 @@
+"""The kill switch: who forced what, for which routes, until when."""
+
+from datetime import timedelta
+
+from fastapi import APIRouter
+
+from harness.api.endpoint import Maker, Piece, Who, endpoint
+from harness.api.request_fields import GroundsBody, SwitchBody
+from harness.control.operations import listings
+from harness.control.routing import kill_switch
+from harness.domain.pagination import Page
+from harness.domain.routing.kill_switch import Source, Switch, force_of
+from harness.ports import SwitchRecord
+
+router = APIRouter()
+
+
+@endpoint(router, "GET", "/switches")
+def list_switches(who: Who, piece: Piece) -> Page[SwitchRecord]:
+    """Newest first; lifted and expired ones too."""
+    return listings.switches(who.ctx, piece.page)
+
+
+@endpoint(router, "POST", "/switches", status=201)
+def throw_switch(who: Maker, body: SwitchBody) -> Switch:
+    """In force on every router within two seconds. Needs an approver, and no proof."""
+    lasts = None if body.for_s is None else timedelta(seconds=body.for_s)
+    wanted = kill_switch.Wanted(force_of(body.force), body.reason, body.route, lasts)
+    return kill_switch.throw(who.ctx, who.actor, wanted, source=Source.REST)
+
+
+@endpoint(router, "POST", "/switches/{switch}/lift")
+def lift_switch(who: Who, switch: str, body: GroundsBody) -> SwitchRecord:
+    """Back to the plans within two seconds. Lifting it again changes nothing."""
+    return kill_switch.lift(who.ctx, who.actor, switch, reason=body.reason)

@@ -1,0 +1,179 @@
+"""The router's processes, joined: a parent that keeps the books, and workers that serve."""
+
+import asyncio
+import os
+import pickle
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from harness.app import installation as bootstrap
+from harness.app.installation import Installation
+from harness.domain.errors import ConfigError
+from harness.domain.privacy.redaction import Redactor
+from harness.domain.settings import Settings
+from harness.runtime import secret_files, telemetry
+from harness.runtime.processes.tcp_ports import is_free, require_free
+from harness.runtime.random_ids import SystemChance
+
+if TYPE_CHECKING:
+    from router.crew import Orders
+    from router.recorder import Recorder
+
+# Workers of a parent that was killed give the port up at once, but not in no time.
+ORPHANS_LEAVE_S: Final = 3.0
+# Of a worker: glibc's own thresholds grow with the largest answer that was freed, and then it
+# keeps as much for good. With lower ones, a request of 1 MB takes half as long again. Bytes.
+MALLOC: Final[Mapping[str, str]] = {
+    "MALLOC_MMAP_THRESHOLD_": str(8 * 1024 * 1024),
+    "MALLOC_TRIM_THRESHOLD_": str(16 * 1024 * 1024),
+}
+
+
+def serve_router(given: Path | None, workers: int | None = None) -> int:
+    """Blocks until SIGTERM or SIGINT, and lets requests end. The exit code.
+
+    given: the configuration file, if one was named. workers: instead of the file's. Raises
+    ConfigError.
+    """
+    from router.bookkeeper import Bookkeeper, Live  # noqa: PLC0415 - only this process needs it
+    from router.listening import listening  # noqa: PLC0415
+    from router.parent import Parent  # noqa: PLC0415
+
+    before = dict(os.environ)
+    installation = bootstrap.open_installation(given, signs_as=None)
+    installation = replace(installation, settings=_with_workers(installation.settings, workers))
+    settings = installation.settings
+    where = settings.router
+    _ = installation.standing_switches  # one clear error, not one of each worker
+    bootstrap.require_table(installation)
+    _wait_for_orphans(where.host, where.port)
+    require_free(where.host, where.port, what="the router", setting="router.port")
+    telemetry.configure()
+    live = Live()
+    recorder = recorder_of(installation, live, name="router-")
+    listeners = listening(where.host, where.port)
+    parent = Parent(
+        listeners,
+        Bookkeeper(recorder, live),
+        lambda: _orders(_again(given, before, installation, workers)),
+    )
+    recorder.start()
+    try:
+        return asyncio.run(parent.run(_orders(settings)))
+    finally:
+        for each in listeners:
+            each.close()
+        recorder.stop()
+        installation.close()
+
+
+def recorder_of(
+    installation: Installation, live_rollouts: Callable[[], frozenset[str]], *, name: str
+) -> "Recorder":
+    """For the process that writes what requests did. name: what its workers' names begin with.
+
+    Processes of one `home` share the spool.
+    """
+    from router.capture_desk import CaptureDesk  # noqa: PLC0415
+    from router.recorder import Recorder  # noqa: PLC0415
+    from router.spool import Spool  # noqa: PLC0415
+
+    settings = installation.settings
+    return Recorder(
+        installation.store,
+        Spool(secret_files.writable_home(settings) / "observations.jsonl"),
+        # A new name for every process: blocks are numbered from 1 in each.
+        worker=SystemChance().token(name),
+        clock=installation.clock,
+        live_rollouts=live_rollouts,
+        flush_interval_s=settings.router.flush_interval_s,
+        queue_rows=settings.router.queue_size,
+        desk=partial(
+            CaptureDesk,
+            installation.store,
+            Redactor(settings.capture.rules, settings.capture.off),
+            installation.secret,
+        ),
+    )
+
+
+def run_router_worker(given: bytes, *, channel: int, listeners: Sequence[int]) -> None:
+    """given: the settings as the parent pickled them."""
+    settings = pickle.loads(given)  # noqa: S301 - our own parent's
+    if not isinstance(settings, Settings):
+        raise TypeError("a router's worker is started by `swapgate serve router` alone")
+    bootstrap.run_router_worker(settings, channel=channel, listeners=listeners)
+
+
+def _orders(settings: Settings) -> "Orders":
+    from router.crew import Orders  # noqa: PLC0415
+
+    return Orders(
+        command=[sys.executable, "-m", "harness.cli.main", "router-worker"],
+        environment={**MALLOC, **os.environ},
+        # Not read from the file by each worker: one that is started again after the file was
+        # broken must serve like the others.
+        given=pickle.dumps(settings),
+        workers=settings.router.workers,
+        drain_s=settings.router.drain_s,
+        shutdown_delay_s=settings.router.shutdown_delay_s,
+    )
+
+
+def _with_workers(settings: Settings, workers: int | None) -> Settings:
+    if workers is None:
+        return settings
+    return replace(settings, router=replace(settings.router, workers=workers))
+
+
+def _again(
+    given: Path | None, environ: Mapping[str, str], old: Installation, workers: int | None
+) -> Settings:
+    """The configuration as it is now, `.env` included. Raises ConfigError; all stays then."""
+    kept = dict(os.environ)
+    _set_environment(environ)
+    try:
+        new = _with_workers(bootstrap.load_settings(given), workers)
+        _ = replace(old, settings=new).standing_switches
+        _check_unmoved(old, new)
+    except ConfigError:
+        _set_environment(kept)
+        raise
+    return new
+
+
+def _set_environment(environ: Mapping[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environ)
+
+
+FIXED: Final[Mapping[str, Callable[[Settings], object]]] = {
+    "home": lambda settings: settings.home,
+    "database_url": lambda settings: settings.database_url,
+    "router.host": lambda settings: settings.router.host,
+    "router.port": lambda settings: settings.router.port,
+    "capture": lambda settings: settings.capture,
+}
+
+
+def _check_unmoved(old: Installation, new: Settings) -> None:
+    """The parent holds these open."""
+    for name, value in FIXED.items():
+        if value(old.settings) != value(new):
+            raise ConfigError(
+                f"{new.source}: {name} changed, which takes a restart; the old configuration "
+                "goes on serving"
+            )
+    if secret_files.installation_secret(new) != old.secret:
+        raise ConfigError(f"{secret_files.SECRET_VARIABLE} changed, which takes a restart")
+
+
+def _wait_for_orphans(host: str, port: int) -> None:
+    until = time.monotonic() + ORPHANS_LEAVE_S
+    while not is_free(host, port) and time.monotonic() < until:
+        time.sleep(0.1)

@@ -1,0 +1,171 @@
+"""The demo's hands: propose, watch, break a model, kill a provider."""
+
+import json
+import time
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from harness.app.demo.environment import Stage
+from harness.app.demo.scenarios import FAULT_RATE, FRAGILE, Story
+from harness.app.demo.traffic import Traffic
+from harness.app.installation import Installation
+from harness.control.proposals import comparison as reports
+from harness.control.proposals import submission
+from harness.control.proposals.comparison import CanaryStatus, Comparison
+from harness.control.proposals.submission import Wish
+from harness.domain.operations.principals import OPERATOR
+from harness.domain.proposals.proposal import Phase
+
+QUIET_RPS, BUSY_RPS, FAILING_RPS = 8.0, 220.0, 80.0
+# Without any progress for this long nothing will come any more.
+STALLED_S = 180.0
+SLOW_S = 60.0
+
+
+@dataclass
+class Patience:
+    """Waits as long as something moves: the wall clock alone ends nothing.
+
+    stalled_s, slow_s: without progress, until it is given up and until it is said.
+    """
+
+    stalled_s: float = STALLED_S
+    slow_s: float = SLOW_S
+    _marks: object = None
+    _moved_at: float = 0.0
+    _said: bool = False
+
+    def lasts(self, marks: object, now: float) -> bool:
+        """marks: whatever differs when something has moved. now: monotonic seconds."""
+        if self._marks is None or marks != self._marks:
+            self._marks, self._moved_at, self._said = marks, now, False
+        return now - self._moved_at < self.stalled_s
+
+    def is_slow(self, now: float) -> bool:
+        """Whether it is to be said now, once for each time that nothing moves."""
+        slow = now - self._moved_at >= self.slow_s and not self._said
+        self._said = self._said or slow
+        return slow
+
+
+@dataclass
+class Scene:
+    """One story as it stands."""
+
+    story: Story
+    proposal: str
+    comparison: Comparison
+    canary: CanaryStatus | None = None
+    broken: bool = False
+    told: bool = False
+
+    @property
+    def phase(self) -> Phase:
+        return self.comparison.proposal.phase
+
+    @property
+    def over(self) -> bool:
+        return not self.comparison.proposal.open
+
+    @property
+    def as_told(self) -> bool:
+        return self.phase in self.story.ends
+
+
+@dataclass
+class Drive:
+    """say: one line for people, as things happen."""
+
+    installation: Installation
+    stage: Stage
+    traffic: Traffic
+    say: Callable[[str], None]
+    scenes: list[Scene] = field(default_factory=list)
+
+    def propose(self, stories: tuple[Story, ...]) -> None:
+        ctx = self.installation.context
+        for story in stories:
+            wish = Wish(story.route, story.candidate, reason="make demo")
+            made = submission.create(ctx, OPERATOR, wish)
+            self.scenes.append(Scene(story, made.id, reports.compare(ctx, made.id)))
+            self.say(f"{story.route}: {story.candidate} proposed ({made.id})")
+
+    def watch(self, show: Callable[[list[Scene]], None]) -> None:
+        """Until all three have ended, or nothing moves any more."""
+        patience = Patience()
+        while not all(scene.over for scene in self.scenes):
+            for scene in self.scenes:
+                if not scene.over:
+                    self._look(scene)
+            show(self.scenes)
+            marks, now = [self._marks(scene) for scene in self.scenes], time.monotonic()
+            if not patience.lasts(marks, now):
+                self.say(f"given up: nothing has moved for {STALLED_S:.0f} s. {self._slow()}")
+                return
+            if patience.is_slow(now):
+                self.say(f"nothing has moved for {SLOW_S:.0f} s. {self._slow()}")
+            time.sleep(0.5)
+
+    def _marks(self, scene: Scene) -> tuple[object, ...]:
+        """What differs as soon as the story goes on."""
+        canary = scene.canary
+        seen = (canary.rollout.step, canary.action.exposures) if canary else ()
+        return (scene.phase, self._answers(scene), *seen)
+
+    def _answers(self, scene: Scene) -> int:
+        runs = scene.comparison.proposal.runs.values()
+        with self.installation.context.store.read() as tx:
+            return sum(tx.runs.progress(r)[0] for p in runs for r in (p.incumbent, p.candidate))
+
+    def _slow(self) -> str:
+        """Which stories have not ended, and where each is."""
+        waits = [
+            f"{scene.story.route} is {scene.phase.value.replace('_', ' ')}, with "
+            f"{self._answers(scene):,} answers scored"
+            for scene in self.scenes
+            if not scene.over
+        ]
+        return "; ".join(waits)
+
+    def _look(self, scene: Scene) -> None:
+        ctx, before = self.installation.context, scene.phase
+        scene.comparison = reports.compare(ctx, scene.proposal)
+        if scene.phase is Phase.CANARY or before is Phase.CANARY:
+            found = reports.canaries(ctx, route=scene.story.route)
+            scene.canary = found[0] if found else None
+        if scene.phase is not before:
+            self._tell(scene)
+        if scene.phase is Phase.CANARY and before is not Phase.CANARY:
+            self._canary_opened(scene)
+        if scene.over:
+            self.traffic.rates[scene.story.route] = QUIET_RPS
+
+    def _tell(self, scene: Scene) -> None:
+        verdict = scene.comparison.verdict
+        name = f"{scene.story.route}: {scene.story.candidate}"
+        if verdict is not None and not scene.told:
+            scene.told = True
+            self.say(f"{name}: {verdict.words}. {verdict.reason}")
+        reason = scene.comparison.proposal.closed_because
+        after = f": {reason}" if scene.over and verdict and reason != verdict.reason else ""
+        self.say(f"{name} is {scene.phase.value.replace('_', ' ')}{after}")
+
+    def _canary_opened(self, scene: Scene) -> None:
+        rate = FAILING_RPS if scene.story.breaks_online else BUSY_RPS
+        self.traffic.rates[scene.story.route] = rate
+        if scene.story.breaks_online and not scene.broken:
+            scene.broken = True
+            self._break(FRAGILE.partition("/")[2])
+
+    def _break(self, model: str) -> None:
+        """From now on the provider answers this model's requests with errors, half of them."""
+        fault = {"kind": "status", "status": 500, "rate": FAULT_RATE}
+        request = urllib.request.Request(  # noqa: S310 - loopback
+            f"{self.stage.url('sim')}/sim/faults/{model}",
+            data=json.dumps(fault).encode(),
+            headers={"Content-Type": "application/json"},
+            method="PUT",
+        )
+        with urllib.request.urlopen(request, timeout=10):  # noqa: S310
+            self.say(f"{model} now fails {FAULT_RATE:.0%} of its requests online")

@@ -1,0 +1,225 @@
+"""The demo from curtain to curtain."""
+
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+
+from harness.app import installation as bootstrap
+from harness.app.demo import database_attack
+from harness.app.demo.actions import QUIET_RPS, Drive, Scene
+from harness.app.demo.display import Screen
+from harness.app.demo.environment import Stage
+from harness.app.demo.scenarios import OUTAGE_ROUTE, WORSE, stories
+from harness.app.demo.traffic import Traffic
+from harness.control.operations import keys
+from harness.control.routing import seed
+from harness.domain.evals.run import Failed
+from harness.domain.operations.access import SYSTEM
+
+SDK_RPS = 14.0
+OUTAGE_AFTER_S = 20.0
+OUTAGE_S = 20.0
+SDK_REQUESTS = 500
+
+
+def play(*, once: bool, swap: bool) -> int:
+    """Run the whole demo. Returns 0 only when all four stories ended as they should."""
+    # A terminal that closes or a `kill` ends the demo as Ctrl-C does: no process stays behind.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    folder = Path(tempfile.mkdtemp(prefix="swapgate-demo-"))
+    stage = Stage(folder, swap)
+    good = False
+    try:
+        good = _play(stage, once=once, swap=swap)
+    except KeyboardInterrupt:
+        print("\nended before its end")  # noqa: T201 - the demo talks to its user
+    finally:
+        stage.close()
+        if good:
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            print(f"the logs are in {folder}")  # noqa: T201
+    return 0 if good else 1
+
+
+def _play(stage: Stage, *, once: bool, swap: bool) -> bool:
+    notes = stage.choose_ports()
+    stage.write_config()
+    installation = bootstrap.open_installation(stage.config, create_secret=True)
+    bootstrap.upgrade_database(installation.settings)
+    for provider in ("sim", "primary", "backup"):
+        stage.start_provider(provider)
+    seed.seed(installation.context, installation.settings)
+    _, key = keys.create(installation.context, SYSTEM, "demo", secret=installation.secret)
+    stage.start_swapgate()
+    rates = dict.fromkeys([OUTAGE_ROUTE, *(s.route for s in stories(swap=swap))], QUIET_RPS)
+    traffic = Traffic(f"{stage.url('router')}/v1", key, rates)
+    screen = Screen(traffic.tally)
+    for note in notes:
+        screen.say(note)
+    policies = installation.settings.policies
+    screen.policies(policies["demo"], policies["default"])
+    screen.say("providers are simulated; router, control plane, evals and database are real")
+    if swap:
+        screen.say("SWAP=1: aurora-2 and aurora-lite have exchanged their skills")
+    drive = Drive(installation, stage, traffic, screen.say)
+    try:
+        outcome = _stories(drive, screen, swap=swap)
+        outcome = _report(drive, screen, outage=outcome) and outcome
+        _stay(stage, screen, once=once)
+    finally:
+        traffic.stop()
+        installation.close()
+    return outcome
+
+
+def _stories(drive: Drive, screen: Screen, *, swap: bool) -> bool:
+    """The three proposals, and the outage beside them. Whether the backup took over."""
+    traffic = drive.traffic
+    traffic.start(sdk_rate=SDK_RPS)
+    drive.propose(stories(swap=swap))
+    outage = threading.Thread(target=_outage, args=(drive,), daemon=True)
+    outage.start()
+    with screen.live():
+        drive.watch(screen.show)
+    outage.join()
+    while traffic.tally.answered["openai"] < SDK_REQUESTS and not traffic.tally.failures:
+        time.sleep(0.2)
+    traffic.stop()
+    return _backup_served(drive)
+
+
+def _outage(drive: Drive) -> None:
+    time.sleep(OUTAGE_AFTER_S)
+    pid = drive.stage.kill("primary")
+    drive.say(f"{OUTAGE_ROUTE}: its provider (pid {pid}) was killed with SIGKILL under traffic")
+    time.sleep(OUTAGE_S)
+    drive.stage.start_provider("primary")
+    drive.say(f"{OUTAGE_ROUTE}: the provider is back")
+
+
+def _backup_served(drive: Drive) -> bool:
+    """Whether requests of the route were answered by the other provider, and none failed."""
+    time.sleep(2 * drive.installation.settings.router.flush_interval_s)
+    ctx = drive.installation.context
+    with ctx.store.read() as tx:
+        route = tx.routing.table().routes[OUTAGE_ROUTE]
+        # Traffic is kept by the minute: the first one began before the first proposal.
+        began = drive.scenes[0].comparison.proposal.created_at - timedelta(minutes=1)
+        minutes = tx.observations.traffic(since=began)
+    ours = [minute for minute in minutes if minute.route == OUTAGE_ROUTE]
+    backup = sum(m.requests for m in ours if m.target in route.fallbacks)
+    failed = sum(m.failed for m in ours)
+    drive.say(f"{OUTAGE_ROUTE}: {backup} requests were answered by the backup, {failed} failed")
+    return backup > 0 and failed == 0
+
+
+def _report(drive: Drive, screen: Screen, *, outage: bool) -> bool:
+    tally = drive.traffic.tally
+    lines = [_line(scene) for scene in drive.scenes]
+    lines.append(
+        f"{_mark(good=outage)} {OUTAGE_ROUTE}: provider lost under traffic, nobody noticed"
+    )
+    screen.lines("The four stories", lines)
+    sdk, generator = tally.answered["openai"], tally.answered["generator"]
+    screen.lines(
+        f"{tally.total:,} requests of users, {len(tally.failures)} failed",
+        [
+            f"{sdk:,} by the official openai client, {generator:,} by the load generator",
+            *tally.failures[:5],
+        ],
+    )
+    refused = _promise(drive, screen)
+    told = all(scene.as_told for scene in drive.scenes)
+    return told and refused and not tally.failures and sdk >= SDK_REQUESTS
+
+
+def _mark(*, good: bool) -> str:
+    return "✓" if good else "✕"
+
+
+def _line(scene: Scene) -> str:
+    verdict = scene.comparison.verdict
+    words = verdict.words if verdict else "no verdict"
+    return (
+        f"{_mark(good=scene.as_told)} {scene.story.route}: {scene.story.candidate}: {words}, "
+        f"then {scene.phase.value.replace('_', ' ')}"
+    )
+
+
+def _promise(drive: Drive, screen: Screen) -> bool:
+    """Raw SQL against the promise, with the verdict of a candidate that failed."""
+    lost = [s for s in drive.scenes if isinstance(s.comparison.verdict, Failed)]
+    if not lost:
+        screen.lines("No candidate failed its evals", [f"{WORSE} should have"])
+        return False
+    comparison = lost[0].comparison
+    tried = database_attack.attempts(
+        drive.stage.folder / "swapgate.db",
+        route=comparison.proposal.route,
+        candidate=comparison.proposal.candidate,
+        verdict=comparison.verdict.id if comparison.verdict else "",
+    )
+    screen.lines(
+        f"Raw SQL tries to promote {comparison.candidate.name} all the same",
+        [
+            f"{_mark(good=bool(a.refused))} {a.title}: "
+            + (f"refused: {a.refused}" if a.refused else "TAKEN")
+            for a in tried
+        ],
+    )
+    forged = _forgery(drive, screen, lost[0])
+    return all(attempt.refused for attempt in tried) and forged
+
+
+def _forgery(drive: Drive, screen: Screen, scene: Scene) -> bool:
+    """Rows that look honest, committed; whether the router refused them and served on."""
+    comparison, stage = scene.comparison, drive.stage
+    refusal = database_attack.forge(
+        stage.folder / "swapgate.db",
+        route=comparison.proposal.route,
+        candidate=comparison.proposal.candidate,
+        proposal=comparison.proposal.id,
+    )
+    if refusal is not None:
+        screen.lines(
+            "A forged verdict", [f"{_mark(good=True)} refused by the database: {refusal}"]
+        )
+        return True
+    seen = stage.router_says("revision_refused")
+    served = stage.served_by(drive.traffic.key, comparison.proposal.route)
+    store = bootstrap.signed_store(drive.installation)
+    faults = store.signature_faults()
+    removed = store.remove_unsigned(faults, actor=SYSTEM, reason="the demo forged them")
+    healed = stage.router_says("ok")
+    kept = served == comparison.incumbent.name
+    screen.lines(
+        f"Forged rows, as honest work leaves them, promote {comparison.candidate.name}",
+        [
+            f"the database took all {len(database_attack.FORGERY)} of them: its rules cannot tell",
+            f"{_mark(good=seen)} the router refuses them: nobody signed them (/readyz says so)",
+            f"{_mark(good=kept)} {comparison.proposal.route} is still served by {served}",
+            f"{_mark(good=bool(faults))} `swapgate db check` names "
+            + ", ".join(each.name for each in faults if each.key),
+            f"{_mark(good=healed)} `swapgate db sign --remove` took {removed} rows out",
+        ],
+    )
+    return seen and kept and bool(faults) and healed
+
+
+def _stay(stage: Stage, screen: Screen, *, once: bool) -> None:
+    stage.ui_is_up()
+    screen.lines(
+        "See for yourself",
+        [f"dashboard: {stage.url('ui')}", f"router:    {stage.url('router')}/v1"],
+    )
+    if not once:
+        screen.say("running until Ctrl-C")
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()

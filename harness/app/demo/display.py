@@ -1,0 +1,110 @@
+"""What the demo shows: a live table on a terminal, plain lines elsewhere."""
+
+import math
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from harness.app.demo.actions import Scene
+from harness.app.demo.traffic import Tally
+from harness.domain.proposals.policy import Policy
+from harness.domain.proposals.proposal import Phase
+
+PLAIN_EVERY_S = 10.0
+
+
+class Screen:
+    """Lines of the story above, a table of where each route is below."""
+
+    def __init__(self, tally: Tally) -> None:
+        self._console = Console(highlight=False)
+        self._tally = tally
+        self._started = time.monotonic()
+        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+        self._last = 0.0
+
+    def live(self) -> AbstractContextManager[object]:
+        return self._live if self._console.is_terminal else nullcontext()
+
+    def say(self, words: str) -> None:
+        elapsed = time.monotonic() - self._started
+        self._console.print(f"[dim]{elapsed:5.0f} s[/dim]  {words}", soft_wrap=True)
+        sys.stdout.flush()
+
+    def show(self, scenes: Sequence[Scene]) -> None:
+        if self._console.is_terminal:
+            self._live.update(self._table(scenes), refresh=True)
+        elif time.monotonic() - self._last >= PLAIN_EVERY_S:
+            self._last = time.monotonic()
+            self.say(" · ".join(f"{s.story.route}: {where(s)}" for s in scenes))
+
+    def _table(self, scenes: Sequence[Scene]) -> Table:
+        table = Table(
+            title=f"{self._tally.total:,} requests, {len(self._tally.failures)} failed"
+        )
+        for column in ("route", "candidate", "where it stands"):
+            table.add_column(column)
+        for scene in scenes:
+            table.add_row(scene.story.route, scene.story.candidate, where(scene))
+        return table
+
+    def policies(self, demo: Policy, default: Policy) -> None:
+        """The demo's thresholds beside those a team should start with."""
+        table = Table(title="policy `demo`: smaller, to fit into two minutes")
+        for column in ("threshold", "demo", "default"):
+            table.add_column(column)
+        for name, mine, usual in thresholds(demo, default):
+            table.add_row(name, mine, usual)
+        self._console.print(table)
+
+    def lines(self, title: str, lines: Sequence[str]) -> None:
+        self._console.print(f"\n[bold]{title}[/bold]")
+        for line in lines:
+            self._console.print(f"  {line}", soft_wrap=True)
+
+
+def where(scene: Scene) -> str:
+    """Where a story stands, in a few words with its figures."""
+    if scene.phase is Phase.EVALUATING:
+        sides = scene.comparison.suites
+        pairs = min((min(len(s.incumbent), len(s.candidate)) for s in sides), default=0)
+        n_max = max((s.plan.n_max for s in sides), default=0)
+        return f"evals: {pairs} of at most {n_max} pairs"
+    if scene.phase is Phase.CANARY and scene.canary is not None:
+        rollout, action = scene.canary.rollout, scene.canary.action
+        return (
+            f"canary at {rollout.current.weight_bps / 100:g} %: "
+            f"{action.step_exposures} of {rollout.current.min_exposures} exposures, "
+            f"evidence of harm {action.distance_to_trip * 100:.0f} % of the rollback level"
+        )
+    return scene.phase.value.replace("_", " ")
+
+
+def thresholds(demo: Policy, default: Policy) -> list[tuple[str, str, str]]:
+    def rows(policy: Policy) -> list[tuple[str, str]]:
+        gate, canary = policy.gate, policy.canary
+        steps = [
+            (f"exposures at {step.weight_bps / 100:g} %", str(step.min_exposures))
+            for step in canary.steps
+        ]
+        return [
+            ("items per suite, at most", str(gate.n_max or "the whole suite")),
+            ("gate's error rate", f"{gate.alpha:g}"),
+            *steps,
+            (
+                "rollback's error rate",
+                f"{canary.alpha:g} (log e {-math.log(canary.alpha):.2f})",
+            ),
+            ("a canary failing less is not harmful", f"{canary.p0:.0%}"),
+            ("counted per", canary.unit.value),
+        ]
+
+    return [
+        (name, mine, usual)
+        for (name, mine), (_, usual) in zip(rows(demo), rows(default), strict=True)
+    ]

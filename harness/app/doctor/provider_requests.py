@@ -1,0 +1,187 @@
+"""One small real request to a provider, so that a person sees whether it works.
+
+As the router does, it uses no proxy and follows no redirect: a key goes to its provider alone.
+"""
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from evals.wire import MalformedReply, body, reply
+from harness.domain.errors import InputError, NoAnswer
+from harness.domain.providers.api_base_rules import check_base_url
+from harness.domain.providers.credentials import ProviderKey, without_secrets
+from harness.domain.providers.kinds import PROVIDER_KINDS
+from harness.domain.providers.probe import list_path
+from harness.domain.routing.capabilities import Endpoint
+from harness.domain.routing.target import Provider, Target
+from harness.ports import Posted
+from harness.runtime.clock import SystemClock
+from harness.runtime.outbound.provider_probe import HttpDoor
+
+QUESTION = "Reply with the one word: ready"
+MAX_TEXT = 200
+CHAT_PATH: Final = "/chat/completions"
+_NO_KEY: Final = (401, 403)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What came back. status: None when nothing did; error: empty for a success."""
+
+    status: int | None
+    seconds: float
+    content: bytes
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One short question. latency_ms: until the whole answer was there."""
+
+    target: str
+    ok: bool
+    status: int | None
+    latency_ms: float
+    served_model: str
+    answer: str
+    input_tokens: int | None
+    output_tokens: int | None
+    error: str
+
+
+def unset_keys(provider: Provider) -> list[str]:
+    """The environment variables that it names and that are empty or not there."""
+    return [name for name in provider.key_envs if not os.environ.get(name)]
+
+
+def models(
+    provider: Provider,
+    *,
+    key: ProviderKey | None = None,
+    timeout_s: float = 5.0,
+    allowed: Collection[str] = (),
+) -> Call:
+    """The provider's list of models: reachable, and the key accepted.
+
+    allowed: as `domain.base_url` reads it.
+    """
+    return _call(provider, key, list_path(provider.kind), None, timeout_s, allowed)
+
+
+def chat(
+    provider: Provider,
+    target: Target,
+    *,
+    key: ProviderKey | None = None,
+    timeout_s: float = 60.0,
+    allowed: Collection[str] = (),
+) -> Probe:
+    """A short question, with the target's parameters and its request patch."""
+    sent = body(provider.as_sent(target), [{"role": "user", "content": QUESTION}], {})
+    kind = PROVIDER_KINDS.get(provider.kind)
+    # By the router's own way, which alone has words for them.
+    adapted = kind is not None and Endpoint.CHAT in kind.adapted
+    ask = _translated if adapted else _call
+    call = ask(provider, key, CHAT_PATH, sent, timeout_s, allowed)
+    found, error = None, call.error
+    if not error:
+        try:
+            found = reply(call.content)
+        except MalformedReply as malformed:
+            error = str(malformed)
+    return Probe(
+        target=target.name,
+        ok=found is not None,
+        status=call.status,
+        latency_ms=round(call.seconds * 1000, 1),
+        served_model=found.served.label if found else "",
+        answer=found.text[:MAX_TEXT] if found else "",
+        input_tokens=found.input_tokens if found else None,
+        output_tokens=found.output_tokens if found else None,
+        error=error,
+    )
+
+
+def _translated(
+    provider: Provider,
+    key: ProviderKey | None,
+    path: str,
+    sent: Mapping[str, Any] | None,
+    timeout_s: float,
+    allowed: Collection[str],
+) -> Call:
+    """As `_call`. Raises ConfigError where what translates is not installed."""
+    from harness.app.installation import provider_calls  # noqa: PLC0415 - the doctor needs none
+
+    try:
+        check_base_url(provider.api_base, allowed)
+    except InputError as refused:
+        return Call(None, 0.0, b"", str(refused))
+    calls = provider_calls(
+        provider,
+        key.secret if key else None,
+        connections=1,
+        timeout_s=timeout_s,
+        allowed=allowed,
+    )
+
+    async def posted() -> Posted:
+        try:
+            return await calls.post(path, json.dumps(sent).encode())
+        finally:
+            await calls.close()
+
+    started = time.perf_counter()
+    try:
+        found = asyncio.run(posted())
+    except NoAnswer as failed:
+        why = f"{provider.api_base} does not answer: {failed}"
+        return Call(None, time.perf_counter() - started, b"", why)
+    seconds = time.perf_counter() - started
+    if found.status == 200:
+        return Call(found.status, seconds, found.body, "")
+    said = found.body.decode("utf-8", "replace")
+    return Call(found.status, seconds, b"", _told(provider, key, found.status, said))
+
+
+def _call(
+    provider: Provider,
+    key: ProviderKey | None,
+    path: str,
+    sent: Mapping[str, Any] | None,
+    timeout_s: float,
+    allowed: Collection[str],
+) -> Call:
+    started = time.perf_counter()
+    heard = HttpDoor(SystemClock(), allowed).ask(
+        provider, key.secret if key else "", path, sent, timeout_s
+    )
+    seconds = time.perf_counter() - started
+    refused = heard.status in _NO_KEY
+    error = _no_key(provider, key, heard.status) if refused else heard.error
+    return Call(heard.status, seconds, heard.content, error)
+
+
+def _told(provider: Provider, key: ProviderKey | None, status: int, said: str) -> str:
+    if status in _NO_KEY:
+        return _no_key(provider, key, status)
+    # Some repeat what they were sent. Before it is cut: half a key is one, too.
+    hidden = without_secrets(said.encode(), provider, key).decode()
+    return f"{status}: {_message(hidden)}"
+
+
+def _no_key(provider: Provider, key: ProviderKey | None, status: int | None) -> str:
+    place = key.name if key else f"none: `swapgate credential set {provider.name}`"
+    return f"{status}: the provider refuses our key (from {place})"
+
+
+def _message(said: str) -> str:
+    try:
+        return str(json.loads(said)["error"]["message"])[:MAX_TEXT]
+    except (ValueError, LookupError, TypeError):
+        return " ".join(said.split())[:MAX_TEXT] or "no text"

@@ -1,0 +1,192 @@
+"""The same tool loop on any target, through a router of its own: `doctor --tools` (B7)."""
+
+import asyncio
+import json
+import tempfile
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from harness.app import installation as bootstrap
+from harness.app.embedded import LoneTarget, lone_target
+from harness.client.async_client import AsyncModelClient
+from harness.client.in_process import InProcessChannel
+from harness.client.messages import Message, ToolDefinition
+from harness.client.requests import CompletionRequest
+from harness.client.responses import CompletionResponse
+from harness.client.tool_loop import ToolFunction
+from harness.control.providers import provider_secrets
+from harness.control.routing import routes, targets
+from harness.domain.errors import CallFailed, CallRefused, ToolLoopUnfinished
+from harness.domain.providers import tool_probe as rules
+from harness.domain.providers.credentials import ProviderKey, lacks_key, without_secrets
+from harness.domain.providers.tool_probe import Loop, Outcome, Seen, ToolCall, ToolFinding
+from harness.domain.routing.target import Provider, Target
+from harness.runtime.clock import SystemClock
+
+MAX_TURNS: Final = 4
+MAX_TEXT: Final = 300
+_SAYS: Final = {
+    rules.STOCK: "How many of an item are in stock.",
+    rules.PRICE: "What one of an item costs.",
+}
+TOOLS: Final = tuple(
+    ToolDefinition(name, _SAYS[name], schema, strict=True)
+    for name, schema in rules.SCHEMAS.items()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolReport:
+    """ok: nothing that is declared fails."""
+
+    target: str
+    ok: bool
+    findings: Sequence[ToolFinding]
+
+
+def meant(installation: bootstrap.Installation, name: str) -> list[tuple[Target, Provider]]:
+    """A route's targets, else the one target, registered or not. Raises NotFound."""
+    ctx = installation.context
+    table = routes.table(ctx)
+    with ctx.store.read() as tx:
+        providers = tx.providers.all()
+        if route := table.routes.get(name):
+            found = [table.targets[each] for each in route.targets]
+            return [(each, providers[each.provider]) for each in found]
+        start, slash, model = name.partition("/")
+        known = {each.name for each in tx.routing.targets().values()}
+        if slash and model and start in providers and name not in known:
+            return [(Target(start, model), providers[start])]
+        target = targets.find(tx, name)
+        return [(target, providers[target.provider])]
+
+
+def report(
+    installation: bootstrap.Installation, target: Target, provider: Provider, timeout_s: float
+) -> ToolReport:
+    """At most nine answers of the target, and a refusal. timeout_s: for all."""
+    keys = provider_secrets.keys_of(installation.context, provider)
+    if lacks_key(provider, keys):
+        step = f"`swapgate credential set {provider.name}`"
+        found = [ToolFinding("key", Outcome.DOES_NOT, True, "it has no key", step)]  # noqa: FBT003
+    else:
+        with tempfile.TemporaryDirectory(prefix="swapgate-doctor-") as folder:
+            alone = lone_target(installation, target, provider, Path(folder))
+            seen = asyncio.run(_seen(alone, timeout_s, partial(_said, provider, keys)))
+        found = list(rules.findings(provider, target, seen))
+    return ToolReport(target.name, not any(each.failed for each in found), found)
+
+
+def _said(provider: Provider, keys: Sequence[ProviderKey], error: Exception) -> str:
+    """An error in words, without what the provider was sent to prove who asks."""
+    said = " ".join(str(error).split()).encode("utf-8", "replace")
+    for each in keys or (None,):
+        said = without_secrets(said, provider, each)
+    return said.decode("utf-8", "replace")[:MAX_TEXT]
+
+
+async def _seen(alone: LoneTarget, timeout_s: float, said: Callable[[Exception], str]) -> Seen:
+    """Without `max_tokens`: some providers refuse it, under that name or at all."""
+    channel = InProcessChannel(alone.router, alone.key)
+    asked = CompletionRequest(
+        route=alone.route,
+        messages=(Message.user(rules.QUESTION),),
+        tools=TOOLS,
+        tool_choice="required",
+        parallel_tools=True,
+    )
+    until = asyncio.get_running_loop().time() + timeout_s
+    async with AsyncModelClient(channel, SystemClock()) as client:
+        whole = await _whole(client, asked, until, said)
+        if not whole.turns:
+            return Seen(whole)
+        forced = replace(
+            asked,
+            messages=(Message.user(rules.FORCING),),
+            tool_choice=rules.PRICE,
+            parallel_tools=None,
+        )
+        return Seen(
+            whole,
+            await _tried(partial(_forced, client, forced), until, said),
+            await _tried(partial(_looped, client, asked, streamed=True), until, said),
+        )
+
+
+async def _whole(
+    client: AsyncModelClient,
+    asked: CompletionRequest,
+    until: float,
+    said: Callable[[Exception], str],
+) -> Loop:
+    """Some targets take no tool choice: they get another chance to call by themselves."""
+    refused = False
+
+    async def looped() -> Loop:
+        nonlocal refused
+        try:
+            return await _looped(client, asked)
+        except CallRefused:
+            refused = True
+            raise
+
+    found = await _tried(looped, until, said)
+    if refused and not found.turns:
+        return await _tried(
+            partial(_looped, client, replace(asked, tool_choice="")), until, said
+        )
+    return found
+
+
+async def _tried(
+    ask: Callable[[], Awaitable[Loop]], until: float, said: Callable[[Exception], str]
+) -> Loop:
+    try:
+        async with asyncio.timeout_at(until):
+            return await ask()
+    except TimeoutError:
+        return Loop(error="time was up before it had answered; give it more by --timeout")
+    except CallFailed as error:
+        return Loop(error=said(error))
+
+
+async def _looped(
+    client: AsyncModelClient, asked: CompletionRequest, *, streamed: bool = False
+) -> Loop:
+    try:
+        run = await client.complete_with_tools(
+            asked,
+            _FUNCTIONS,
+            max_turns=MAX_TURNS,
+            on_chunk=(lambda _: None) if streamed else None,
+        )
+    except ToolLoopUnfinished as unfinished:
+        error = f"after {MAX_TURNS} turns it still asks for tools"
+        return Loop(_turns(unfinished.conversation), error=error)
+    return Loop(_turns(run.messages), run.text)
+
+
+async def _forced(client: AsyncModelClient, asked: CompletionRequest) -> Loop:
+    answer: CompletionResponse = await client.complete(asked)
+    return Loop(_turns([answer.message]), answer.text)
+
+
+def _turns(messages: Sequence[object]) -> list[list[ToolCall]]:
+    return [
+        [ToolCall(call.name, call.arguments_text) for call in each.tool_requests]
+        for each in messages
+        if isinstance(each, Message) and each.role == "assistant"
+    ]
+
+
+def _answering(name: str) -> ToolFunction:
+    def answer(**_: object) -> str:
+        return json.dumps({"result": rules.ANSWERS[name]})
+
+    return answer
+
+
+_FUNCTIONS: Final[dict[str, ToolFunction]] = {name: _answering(name) for name in rules.ANSWERS}

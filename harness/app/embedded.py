@@ -1,0 +1,122 @@
+"""A whole router within somebody else's process: no server, no parent, the same rules."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+from harness.app import installation as bootstrap
+from harness.app.data_plane import recorder_of
+from harness.control.operations import keys
+from harness.control.routing import routes, targets
+from harness.domain.operations.access import SYSTEM
+from harness.domain.routing.kill_switch import Switch
+from harness.domain.routing.table import RouteSettings
+from harness.domain.routing.target import Provider, Target
+from harness.domain.settings import TargetSeed
+from harness.ports import Cipher, Store
+from harness.runtime import telemetry
+from harness.store.memory.store import MemoryStore
+from router.asgi import App
+from router.recording import OwnExposition
+from router.transport.select import Transports
+
+ROUTE: Final = "doctor"
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedRouter:
+    """app: ASGI; its lifespan starts and stops what it needs.
+
+    stop_following: of the database; may block for a moment. close: after the lifespan.
+    """
+
+    app: App
+    stop_following: Callable[[], None]
+    close: Callable[[], None]
+
+
+def embedded_router(given: Path | None = None) -> EmbeddedRouter:
+    """As one worker of `swapgate serve router` with this configuration, beside any others.
+
+    It reads the snapshot, follows it, keeps the same breakers, limits and budgets, and records
+    what requests do. given: the configuration file, else where the command line looks. Raises
+    ConfigError, SnapshotInvalid.
+    """
+    telemetry.leave_to_the_application()
+    return _router(bootstrap.open_installation(given, signs_as=None), "client-")
+
+
+def _router(installation: bootstrap.Installation, name: str) -> EmbeddedRouter:
+    """name: as `recorder_of` takes it."""
+    try:
+        transports = Transports(installation.settings.router)
+        holder = bootstrap.booted_holder(installation, transports)
+        recorder = recorder_of(
+            installation,
+            lambda: holder.current.rollouts if holder.current else frozenset(),
+            name=name,
+        )
+        app = bootstrap.router_app(installation, holder, recorder, OwnExposition(), transports)
+    except BaseException:
+        installation.close()
+        raise
+    return EmbeddedRouter(app, holder.stop, installation.close)
+
+
+@dataclass(frozen=True, slots=True)
+class LoneTarget:
+    """A router before one target alone. key: a data key of it, route: the one that it has."""
+
+    router: EmbeddedRouter
+    key: str
+    route: str
+
+
+@dataclass(frozen=True)
+class _InMemory(bootstrap.Installation):
+    """Another one's configuration and keys, and a store that ends with it."""
+
+    of: bootstrap.Installation | None = None
+
+    @cached_property
+    def store(self) -> Store:
+        return MemoryStore(secret=self.secret, clock=self.clock)
+
+    @cached_property
+    def cipher(self) -> Cipher:
+        assert self.of is not None  # noqa: S101 - `lone_target` gives it
+        return self.of.cipher
+
+    @cached_property
+    def standing_switches(self) -> tuple[Switch, ...]:
+        """None: they would lead away from the target."""
+        return ()
+
+
+def lone_target(
+    installation: bootstrap.Installation, target: Target, provider: Provider, folder: Path
+) -> LoneTarget:
+    """A router that asks this target alone, whatever is declared of its model.
+
+    It writes nothing into the installation: no traffic, no observation, no budget. folder: for
+    its files; whoever made it removes it after `close`. Raises InputError for an address that
+    no provider may have.
+    """
+    telemetry.leave_to_the_application()
+    settings = replace(installation.settings, home=folder)
+    alone = _InMemory(settings, installation.secret, installation.clock, of=installation)
+    ctx = alone.context
+    with installation.store.read() as before:
+        stored = [each for each in before.credentials.all() if each.provider == provider.name]
+    # What is declared would be done without, and is what is to be seen.
+    targets.put_provider(ctx, SYSTEM, replace(provider, models={}))
+    with alone.store.write() as tx:
+        for each in stored:
+            tx.credentials.put(each)
+    seed = TargetSeed(target.provider, target.model, target.parameters, target.request_patch)
+    known = targets.add(ctx, SYSTEM, seed)
+    routes.create(ctx, SYSTEM, ROUTE, known.id, settings=RouteSettings())
+    _, key = keys.create(ctx, SYSTEM, "doctor", secret=alone.secret)
+    return LoneTarget(_router(alone, "doctor-"), key, ROUTE)

@@ -1,0 +1,186 @@
+"""`swapgate credential`: keys of providers. A value comes by prompt or stdin, and stays in."""
+
+import os
+import sys
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+
+import click
+
+from harness.cli.frame import formatting, output
+from harness.cli.frame.duration import Duration
+from harness.cli.frame.session import Session, pass_session
+from harness.cli.oauth_login import login, logout
+from harness.control.providers import credentials
+from harness.control.providers.credentials import DEFAULT, Change, ProviderShown
+from harness.domain.errors import InputError
+
+
+@click.group()
+def credential() -> None:
+    """Keys of providers: stored encrypted, never shown."""
+
+
+credential.add_command(login)
+credential.add_command(logout)
+
+
+@credential.command("list")
+@pass_session
+def list_credentials(session: Session) -> None:
+    """List the providers, and which have a key; of the environment, this command's is seen."""
+    found = credentials.overview(session.context_with_providers)
+    if session.json:
+        output.document(found)
+        return
+    output.table(
+        ["PROVIDER", "KIND", "KEY", "KEYS", "STORED", "API BASE"],
+        [
+            [
+                each.name,
+                each.kind,
+                _source(each),
+                each.keys,
+                ", ".join(_stored(each)),
+                each.api_base,
+            ]
+            for each in found
+        ],
+        empty="no provider yet: `swapgate credential set openai` adds one with its key",
+    )
+
+
+def _source(shown: ProviderShown) -> str:
+    return shown.source or ("missing" if shown.lacks_key else "none needed")
+
+
+def _stored(shown: ProviderShown) -> list[str]:
+    return [
+        f"{each.name} (until {formatting.at(each.expires_at)})"
+        if each.expires_at
+        else each.name
+        for each in shown.stored
+    ]
+
+
+@credential.command("set")
+@click.argument("provider")
+@click.option("--key", default=DEFAULT, show_default=True, help="Name of the stored key.")
+@click.option("--first", is_flag=True, help="Try it before the provider's other keys.")
+@click.option(
+    "--overlap",
+    type=Duration(),
+    metavar="TIME",
+    help="Keep the replaced value for so long, behind the new one: 30m, 2h, 1d. [default: not]",
+)
+@click.option("--api-base", metavar="URL", help="Where the provider is. [default: as it is]")
+@click.option("--kind", help="Of a provider that is new. [default: its name]")
+@click.option(
+    "--reason", default="", help="Why; needed for another address of one that a route uses."
+)
+@pass_session
+def set_(  # noqa: PLR0913, PLR0917 - one per option
+    session: Session,
+    provider: str,
+    key: str,
+    first: bool,  # noqa: FBT001 - click's signature
+    overlap: timedelta | None,
+    api_base: str | None,
+    kind: str | None,
+    reason: str,
+) -> None:
+    """Store a provider's key. It is asked for, or read from stdin; it is no argument.
+
+    A PROVIDER that is a kind, such as groq, is added where it is missing. Routers use the key
+    within two seconds. Stored keys come before those of the environment.
+    """
+    value = _value(provider)
+    change = Change(value, key, first, overlap, kind, api_base, reason=reason)
+    shown = credentials.put(session.context_with_providers, session.actor, provider, change)
+    if session.json:
+        output.document(shown)
+    else:
+        click.echo(f"{provider}: key {key!r} is stored")
+        for each in shown.outdated:
+            output.note(f"waits for new proof: {each}")
+
+
+def _value(provider: str) -> str:
+    if sys.stdin.isatty():
+        return str(click.prompt(f"Key of {provider}", hide_input=True, err=True))
+    return sys.stdin.read()
+
+
+@credential.command()
+@click.argument("provider")
+@click.option("--key", help="This stored key alone. [default: all of them]")
+@pass_session
+def remove(session: Session, provider: str, key: str | None) -> None:
+    """Take a provider's stored keys away. Without any key, its targets get no requests."""
+    shown = credentials.remove(session.context, session.actor, provider, key=key)
+    if session.json:
+        output.document(shown)
+        return
+    click.echo(f"{provider}: removed")
+    if shown.lacks_key:
+        output.note(f"{provider} has no key now: the next targets of each route answer")
+
+
+@credential.command("import")
+@click.option(
+    "--from",
+    "file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="A .env file. [default: the environment]",
+)
+@click.option("--replace", is_flag=True, help="Also where a key is stored already.")
+@pass_session
+def import_(session: Session, file: Path | None, replace: bool) -> None:  # noqa: FBT001 - click's signature
+    """Store the keys that the environment has, or a .env file: OPENAI_API_KEY and the like.
+
+    Each goes to the provider that names the variable, else to the kind whose vendor reads it.
+    """
+    ctx = session.context_with_providers
+    found = credentials.import_from(
+        ctx, session.actor, _read(file) if file else os.environ, replace_known=replace
+    )
+    if session.json:
+        output.document(found)
+        return
+    output.table(
+        ["PROVIDER", "FROM", ""],
+        [[e.provider, e.variable, "has a key: kept" if e.kept else "stored"] for e in found],
+        empty="no key was found: no provider's variable is set",
+    )
+
+
+def _read(file: Path) -> Mapping[str, str]:
+    from dotenv import dotenv_values  # noqa: PLC0415 - `--help` stays quick
+
+    try:
+        found = dotenv_values(file, interpolate=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} is no .env file: {type(error).__name__}") from None
+    return {name: value for name, value in found.items() if value}
+
+
+@credential.command("rotate-encryption")
+@click.option("--new-key", is_flag=True, help="Make a new encryption key first, in the file.")
+@pass_session
+def rotate_encryption(session: Session, new_key: bool) -> None:  # noqa: FBT001 - click's signature
+    """Encrypt every stored key anew, with the first encryption key.
+
+    The keys before it decrypt until you remove them from the file, or from
+    SWAPGATE_ENCRYPTION_KEYS.
+    """
+    from harness.runtime import secret_files  # noqa: PLC0415 - `--help` stays quick
+
+    if new_key:
+        secret_files.add_encryption_key(session.installation.settings)
+    done = credentials.rotate_encryption(session.context, session.actor)
+    if session.json:
+        output.document(done)
+    else:
+        click.echo(f"{done.values} values are encrypted with the newest key")

@@ -1,0 +1,1 @@
+"""Commands about eval runs, suites, captures, the gate on files, and benchmarks."""

@@ -1,0 +1,189 @@
+"""`swapgate bench`: the product's own rules, measured on score matrices."""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from harness.cli.frame import output
+from harness.cli.frame.lazy_commands import Lazy, LazyGroup
+from harness.domain.evals.run import QUALITY_CLAIMS, Claim
+
+if TYPE_CHECKING:
+    from harness.bench.gate_benchmark import GateBench, Line
+
+GATE = Lazy(
+    "harness.cli.evals.bench:bench_gate", "How often the gate errs, beside simpler rules."
+)
+CANARY = Lazy(
+    "harness.cli.evals.bench_canary:bench_canary",
+    "How soon harm is seen, and how often none was.",
+)
+MISSED = 3
+
+
+@click.command(cls=LazyGroup, lazy={"canary": CANARY, "gate": GATE})
+def bench() -> None:
+    """Measure the rules themselves."""
+
+
+@click.command("gate")
+@click.option(
+    "--matrix",
+    "matrices",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Your own models x items scores; may be given often. "
+    "[default: three that ship, four made up]",
+)
+@click.option(
+    "--generated",
+    "seeds",
+    type=int,
+    multiple=True,
+    help="Also on four made-up matrices of this seed; may be given often.",
+)
+@click.option(
+    "--claim",
+    "claims",
+    type=click.Choice([each.value for each in QUALITY_CLAIMS]),
+    multiple=True,
+    help="[default: both]",
+)
+@click.option(
+    "--size",
+    "sizes",
+    type=click.IntRange(20, 20_000),
+    multiple=True,
+    help="Items of a suite. [default: 200 and 500]",
+)
+@click.option(
+    "--replications",
+    type=click.IntRange(20, 100_000),
+    default=2000,
+    show_default=True,
+    help="Comparisons per pair of models at the null.",
+)
+@click.option(
+    "--pairs",
+    type=click.IntRange(1, 1000),
+    default=6,
+    show_default=True,
+    help="Pairs of models of each matrix.",
+)
+@click.option("--seed", type=int, default=11, show_default=True, help="Of the draws.")
+@click.option(
+    "--usd-per-item",
+    type=click.FloatRange(min=0.0),
+    help="Both models' cost of one item; prints money.",
+)
+@click.option(
+    "--svg", "picture", type=click.Path(path_type=Path), help="Also draw it into this file."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def bench_gate(  # noqa: PLR0913 - one per option
+    *,
+    matrices: tuple[Path, ...],
+    seeds: tuple[int, ...],
+    claims: tuple[str, ...],
+    sizes: tuple[int, ...],
+    replications: int,
+    pairs: int,
+    seed: int,
+    usd_per_item: float | None,
+    picture: Path | None,
+    as_json: bool,
+) -> None:
+    """How often the gate errs, beside simpler rules, where the truth is known.
+
+    Items of real pairs of models are drawn again and again, under weights that make the
+    candidate exactly as good as the null says, or 5 or 10 points better.
+    A matrix has a line per model: `model,0110…`, `model,0,1,…` or `model,55,90,…`.
+    Exit code: 3 when the gate misses a goal that docs/benchmarks.md names.
+    """
+    from harness import package_data as shipped  # noqa: PLC0415 - numpy takes its time
+    from harness.bench.gate_benchmark import SIZES, Plan, run  # noqa: PLC0415
+    from harness.bench.gate_chart import svg  # noqa: PLC0415
+    from harness.bench.score_matrix import load  # noqa: PLC0415
+    from harness.bench.synthetic_scores import Kind, generated  # noqa: PLC0415
+
+    files = list(matrices)
+    if not matrices and not seeds:
+        files, seeds = sorted(shipped.path("datasets/gatebench").glob("*.csv")), (1,)
+    plan = Plan(
+        replications=replications,
+        power=max(50, replications // 10),
+        pairs=pairs,
+        seed=seed,
+        sizes=sizes or SIZES,
+        claims=tuple(map(Claim, claims)) or QUALITY_CLAIMS,
+    )
+    found = run(
+        [*map(load, files), *(generated(kind, each) for each in seeds for kind in Kind)],
+        plan,
+        lambda what: output.note(f"measuring {what}"),
+    )
+    if picture is not None:
+        picture.write_text(svg(found), encoding="utf-8")
+    if as_json:
+        output.document(_document(found, usd_per_item))
+    else:
+        _print(found, usd_per_item)
+    sys.exit(MISSED if found.missed else 0)
+
+
+def _document(found: "GateBench", usd_per_item: float | None) -> dict[str, object]:
+    return {
+        "plan": asdict(found.plan),
+        "lines": [
+            {
+                **asdict(line),
+                "spent_ten": line.spent_ten,
+                "usd_ten": line.items_ten * usd_per_item if usd_per_item is not None else None,
+            }
+            for line in found.lines
+        ],
+        "missed": [asdict(each) for each in found.missed],
+    }
+
+
+def _print(found: "GateBench", usd_per_item: float | None) -> None:
+    headings = ["matrix", "claim", "n", "rule", "false", "worst", "at +5", "at +10", "items 0",
+                "+5", "+10", "cost +10"]  # fmt: skip
+    output.table(headings, [_row(line, usd_per_item) for line in found.lines], empty="")
+    plan = found.plan
+    output.note(
+        f"false, worst: promotions of a candidate no better than the null, {plan.replications} "
+        f"draws of each pair; +5 and +10: {plan.power} draws where it is so many points better"
+    )
+    for each in found.missed:
+        output.note(
+            f"MISSED: {each.matrix}, {each.claim.value}, {each.n} items: {each.what} "
+            f"{each.found:.3f}, goal at most {each.limit:.3f}"
+        )
+    if not found.missed:
+        output.note("the gate reaches its goals on every matrix")
+
+
+def _row(line: "Line", usd_per_item: float | None) -> list[object]:
+    cost = (
+        f"{line.spent_ten:.0%}"
+        if usd_per_item is None
+        else f"${line.items_ten * usd_per_item:.2f}"
+    )
+    return [
+        line.matrix,
+        line.claim.value,
+        line.n,
+        line.rule,
+        f"{line.false_mean:.3f}",
+        f"{line.false_worst:.3f}",
+        f"{line.five:.2f}",
+        f"{line.ten:.2f}",
+        f"{line.items_null:.0f}",
+        f"{line.items_five:.0f}",
+        f"{line.items_ten:.0f}",
+        cost,
+    ]

@@ -1,0 +1,139 @@
+"""`swapgate capture`: requests from production, redacted, for a suite (F9)."""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import click
+
+from harness.cli.frame import formatting, output, paging
+from harness.cli.frame.duration import Duration
+from harness.cli.frame.session import Session, pass_session
+from harness.control.operations import captures, listings
+from harness.domain.errors import InputError
+from harness.domain.pagination import PageRequest
+
+
+@click.group()
+def capture() -> None:
+    """Captured requests: from production, redacted, to be labelled."""
+
+
+@capture.command("list")
+@click.option("--route", metavar="ROUTE", help="Of this route alone.")
+@paging.options
+@pass_session
+def list_captures(session: Session, *, route: str | None, asked: PageRequest) -> None:
+    """List captured requests, the newest first; never their content."""
+    found = listings.captures(session.context, asked, route=route)
+    paging.note(found)
+    if session.json:
+        output.document(found.items)
+        return
+    output.table(
+        [
+            "CAPTURE",
+            "AT",
+            "ROUTE",
+            "TARGET",
+            "MESSAGES",
+            "TOOLS",
+            "REDACTED",
+            "SEEN",
+            "EXPIRES",
+        ],
+        [
+            [
+                each.id,
+                formatting.at(each.at),
+                each.route,
+                each.target,
+                each.messages,
+                each.tools,
+                ", ".join(f"{name} {n}" for name, n in each.redactions.items()),
+                each.seen,
+                formatting.at(each.expires_at),
+            ]
+            for each in found
+        ],
+        empty="nothing is captured: `swapgate route settings ROUTE --capture 1%` begins it",
+    )
+
+
+@capture.command()
+@click.argument("capture_id", metavar="CAPTURE")
+@pass_session
+def show(session: Session, *, capture_id: str) -> None:
+    """Show one, with its content. The audit log notes who read it."""
+    found = captures.shown(session.context, session.actor, capture_id)
+    output.document(found if session.json else captures.line(found))
+
+
+@capture.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--route", metavar="ROUTE", help="Of this route alone.")
+@click.option("--since", type=Duration(), metavar="TIME", help="How far back: 2h, 7d.")
+@click.option(
+    "--near",
+    default=captures.NEAR,
+    show_default=True,
+    type=click.FloatRange(min=0, max=1, min_open=True),
+    help="Leave out what is so much like an earlier one; 1: only what has the same words.",
+)
+@pass_session
+def export(
+    session: Session, *, file: Path, route: str | None, since: timedelta | None, near: float
+) -> None:
+    """Write captured requests to FILE, a JSON object a line, to be labelled.
+
+    Fill in `label` and `label_author`, then `swapgate eval import FILE`.
+    """
+    found = captures.exported(
+        session.context, session.actor, route=route, since=since, near=near
+    )
+    text = "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in found.lines)
+    try:
+        with file.open("x", encoding="utf-8") as new:
+            file.chmod(0o600)
+            new.write(text)
+    except FileExistsError:
+        raise InputError(f"{file} is there already: its labels would be lost") from None
+    except OSError as error:
+        raise InputError(f"{file} cannot be written: {error.strerror}") from None
+    done = {"file": str(file), "written": len(found.lines), "near_duplicates": dict(found.near)}
+    if session.json:
+        output.document(done)
+        return
+    click.echo(f"wrote {len(found.lines)} to {file}")
+    if found.near:
+        output.note(f"left out {len(found.near)} that are much like others")
+
+
+@capture.command()
+@click.option("--id", "capture_id", metavar="CAPTURE", help="This one.")
+@click.option("--route", metavar="ROUTE", help="Of this route.")
+@click.option("--user", metavar="ID", help="Of this user, as the client named it.")
+@click.option("--all", "everything", is_flag=True, help="All of them.")
+@pass_session
+def purge(
+    session: Session,
+    *,
+    capture_id: str | None,
+    route: str | None,
+    user: str | None,
+    everything: bool,
+) -> None:
+    """Delete captured requests, for good: those that fit all options given."""
+    gone = captures.purge(
+        session.context,
+        session.actor,
+        secret=session.installation.secret,
+        id_=capture_id,
+        route=route,
+        user=user,
+        everything=everything,
+    )
+    if session.json:
+        output.document({"deleted": gone})
+    else:
+        click.echo(f"deleted {gone}")

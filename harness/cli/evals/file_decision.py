@@ -1,0 +1,198 @@
+"""`gate decide` and `canary decide`: the rules on plain files, for anyone to check."""
+
+import functools
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, ParamSpec
+
+import click
+
+from harness.cli.evals.csv_files import BlockRow, ItemRow, parse_blocks, parse_pairs, read_text
+from harness.domain.errors import InputError, SwapgateError
+
+GATE_EXITS = {"passed": 0, "failed": 3, "inconclusive": 4, "running": 4}
+CANARY_EXITS = {"hold": 0, "rollback": 3}
+_VERDICTS = {"promote": "passed", "reject": "failed"}
+
+P = ParamSpec("P")
+
+
+def _exits_on_bad_input(command: Callable[P, None]) -> Callable[P, None]:
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except SwapgateError as error:
+            click.echo(str(error), err=True)
+            _exit(error.exit_code)
+
+    return run
+
+
+@click.command("decide")
+@click.argument("pairs", metavar="PAIRS.csv", type=click.Path())
+@click.option(
+    "--claim",
+    type=click.Choice(["superior", "non_inferior"]),
+    default="superior",
+    show_default=True,
+    help="What the candidate has to show.",
+)
+@click.option(
+    "--margin", type=float, default=0.05, show_default=True, help="Allowed loss, a share of 1."
+)
+@click.option(
+    "--n-max", type=int, default=None, help="Planned items [default: all in the file]"
+)
+@click.option(
+    "--alpha", type=float, default=0.05, show_default=True, help="Chance of a false promotion."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@_exits_on_bad_input
+def gate_decide(
+    *, pairs: str, claim: str, margin: float, n_max: int | None, alpha: float, as_json: bool
+) -> None:
+    """Decide about a candidate from the scores in PAIRS.csv.
+
+    Columns item,incumbent,candidate and, if there are several, epoch. Scores are from 0 to 1,
+    empty for unscored. Items count in the order of their first row.
+    Exit code: 0 passed, 3 failed, 4 inconclusive or running, 2 bad input.
+    """
+    _between_0_and_1("--margin", margin)
+    _between_0_and_1("--alpha", alpha)
+    if n_max is not None and n_max < 1:
+        raise InputError(f"--n-max is {n_max}; plan at least 1 item")
+    items = parse_pairs(read_text(pairs), pairs, n_max)
+    if not items and n_max is None:
+        raise InputError(f"{pairs}:2: no items; give --n-max to judge a run with none yet")
+    answer = _judged(items, claim, margin, n_max or len(items), alpha)
+    _print(answer, as_json=as_json)
+    _exit(GATE_EXITS[str(answer["verdict"])])
+
+
+@click.command("decide")
+@click.argument("blocks", metavar="BLOCKS.csv", type=click.Path())
+@click.option(
+    "--alpha", type=float, default=0.05, show_default=True, help="Chance of a false rollback."
+)
+@click.option(
+    "--rho", type=float, default=1.0, show_default=True, help="Tolerated odds ratio of failure."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@_exits_on_bad_input
+def canary_decide(*, blocks: str, alpha: float, rho: float, as_json: bool) -> None:
+    """Decide about a canary from the counts in BLOCKS.csv.
+
+    Columns block,requests,canary_requests,failures,canary_failures; requests and failures
+    count both arms. Exit code: 0 hold, 3 rollback, 2 bad input.
+    """
+    _between_0_and_1("--alpha", alpha)
+    answer = _watched(parse_blocks(read_text(blocks), blocks), blocks, alpha, rho)
+    _print(answer, as_json=as_json)
+    _exit(CANARY_EXITS[str(answer["action"])])
+
+
+def _judged(
+    items: Sequence[ItemRow], claim: str, margin: float, n_max: int, alpha: float
+) -> dict[str, object]:
+    # scipy here, not above: it would slow the start of every other command.
+    from harness.domain.evals.run import Claim  # noqa: PLC0415
+    from harness.gate.offline.design import Design  # noqa: PLC0415
+    from harness.gate.offline.pairs import difference, mean_score  # noqa: PLC0415
+    from harness.gate.offline.sequential import judge  # noqa: PLC0415
+    from harness.gate.text.sentences import because  # noqa: PLC0415
+
+    design = Design(Claim(claim), margin, n_max, alpha)
+    found = judge(
+        [
+            difference(mean_score(row.candidate, 0.0), mean_score(row.incumbent, 1.0))
+            for row in items
+        ],
+        design,
+    )
+    return {
+        "verdict": _VERDICTS.get(found.outcome, found.outcome),
+        "how": found.how,
+        "n_used": found.n_used,
+        "n": n_max,
+        "delta": found.delta if found.n_used else None,
+        "ci_low": found.ci_low,
+        "ci_high": found.ci_high,
+        "ci_method": found.ci_method if found.ci_low is not None else None,
+        "log_e": found.log_e,
+        "log_e_bad": found.log_e_bad,
+        "p_final": found.p_final,
+        "wins": found.wins,
+        "ties": found.ties,
+        "losses": found.losses,
+        "reason": because(found, design) + _unscored(items[: found.n_used]),
+    }
+
+
+def _unscored(items: Sequence[ItemRow]) -> str:
+    for name, scores in (
+        ("incumbent", [score for row in items for score in row.incumbent]),
+        ("candidate", [score for row in items for score in row.candidate]),
+    ):
+        missing = scores.count(None)
+        if missing > 0.02 * len(scores):
+            worst = "1" if name == "incumbent" else "0"
+            return (
+                f" {missing} of {len(scores)} scores of the {name} are missing and count "
+                f"{worst} (UNSCORED_HIGH)."
+            )
+    return ""
+
+
+def _watched(
+    rows: Sequence[BlockRow], place: str, alpha: float, rho: float
+) -> dict[str, object]:
+    from harness.domain.canary.guardrails import Tally  # noqa: PLC0415 - as in _judged
+    from harness.gate.online.fisher import check_counts  # noqa: PLC0415 - as in _judged
+    from harness.gate.online.harm_evidence import distance_to_trip, odds_grid, trip  # noqa: PLC0415
+
+    try:
+        odds_grid(rho)
+    except InputError as error:
+        raise InputError(f"--rho: {error}") from None
+    counts = []
+    for row in rows:
+        count = Tally(row.requests, row.canary_requests, row.failures, row.canary_failures)
+        try:
+            check_counts(count.units, count.canary, count.failures, count.canary_failures)
+        except InputError as error:
+            raise InputError(f"{place}:{row.line}: {error}") from None
+        counts.append(count)
+    path, tripped = trip(counts, alpha, rho)
+    log_e = path[-1] if path else 0.0
+    return {
+        "action": "hold" if tripped is None else "rollback",
+        "log_e": log_e,
+        "block": None if tripped is None else rows[tripped].block,
+        "distance_to_trip": distance_to_trip(log_e, alpha),
+        "exposures": sum(count.canary for count in counts[: len(path)]),
+    }
+
+
+def _between_0_and_1(option: str, value: float) -> None:
+    if not 0.0 < value < 1.0:
+        raise InputError(f"{option} is {value:g}; it must be above 0 and below 1")
+
+
+def _print(answer: dict[str, object], *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(answer, allow_nan=False))
+        return
+    width = max(map(len, answer))
+    for name, value in answer.items():
+        click.echo(f"{name:<{width}}  {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _exit(code: int) -> NoReturn:
+    click.get_current_context().exit(code)

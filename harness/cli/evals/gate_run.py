@@ -1,0 +1,265 @@
+"""`swapgate gate run`: one comparison from the configuration alone, for CI."""
+
+import os
+import secrets
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Unpack
+
+import click
+
+from harness.cli.frame import output
+from harness.cli.frame.session import Session, pass_session
+from harness.cli.frame.waiting import TIMED_OUT, Ticker
+from harness.cli.proposals.verdict_wait import REJECTED_BY_VERDICT
+from harness.cli.routing.target_options import TargetOptions, target_asked, target_options
+from harness.config.routing import target_seed
+from harness.control.proposals import gate_run as standalone
+from harness.control.proposals.gate_run import Question
+from harness.domain.errors import InputError
+from harness.domain.evals.run import Claim
+from harness.report.answers_location import DATABASE, FILE, address, variables
+
+if TYPE_CHECKING:
+    from harness.app.installation import Installation
+    from harness.control.context import Context
+    from harness.domain.proposals.proposal import Proposal
+    from harness.report.content import Report
+
+PAUSE_S = 0.2
+EXITS = REJECTED_BY_VERDICT | {"passed": 0}
+
+
+@click.command("run")
+@click.option(
+    "--suite",
+    "suites",
+    multiple=True,
+    required=True,
+    help="A suite of the configuration; the first is the primary one, others are required.",
+)
+@click.option(
+    "--guard",
+    "guards",
+    multiple=True,
+    metavar="SUITE",
+    help="A suite where a candidate that is shown worse fails; may be repeated.",
+)
+@click.option("--incumbent", required=True, metavar="TARGET", help="As `provider/model`.")
+@click.option("--candidate", required=True, metavar="TARGET", help="As `provider/model`.")
+@target_options("Of the candidate: ")
+@click.option("--policy", default="default", show_default=True, help="Name of a policy.")
+@click.option(
+    "--claim",
+    type=click.Choice([each.value for each in Claim]),
+    help="What the candidate has to show. [default: as the policy says]",
+)
+@click.option("--margin", type=float, metavar="SHARE", help="Allowed loss, a share of 1.")
+@click.option(
+    "--min-saving",
+    type=float,
+    metavar="SHARE",
+    help="With cheaper_and_not_worse: share of the cost to save. [default: the policy's]",
+)
+@click.option(
+    "--wider",
+    is_flag=True,
+    help="Ask on terms that the policy does not allow; a proposal would need an approval.",
+)
+@click.option("--reason", default="swapgate gate run", show_default=True, help="Why.")
+@click.option(
+    "--markdown",
+    "markdown_file",
+    type=click.Path(path_type=Path),
+    help="Write the report here.",
+)
+@click.option(
+    "--junit", "junit_file", type=click.Path(path_type=Path), help="Write JUnit XML here."
+)
+@click.option(
+    "--keep",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Keep the database with every answer, for `swapgate replay`. [default: thrown away]",
+)
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0),
+    help="Seconds, then exit code 5. [default: none]",
+)
+@pass_session
+def gate_run(  # noqa: PLR0913 - one per option
+    session: Session,
+    *,
+    suites: tuple[str, ...],
+    guards: tuple[str, ...],
+    incumbent: str,
+    candidate: str,
+    policy: str,
+    claim: str | None,
+    margin: float | None,
+    min_saving: float | None,
+    wider: bool,
+    reason: str,
+    markdown_file: Path | None,
+    junit_file: Path | None,
+    keep: Path | None,
+    timeout_s: float | None,
+    **candidate_settings: Unpack[TargetOptions],
+) -> None:
+    """Compare two targets without a server.
+
+    Suites, providers and policies are the configuration's. Both targets answer the items; the
+    gate decides as it does for a proposal. Nothing is routed; your database is not touched.
+    Exit code: 0 passed, 3 failed or format mismatch, 4 not enough evidence, 5 timeout, 1 not
+    measured.
+    """
+    question = Question(
+        suites,
+        target_seed(incumbent),
+        target_asked(candidate, candidate_settings),
+        policy,
+        Claim(claim) if claim else None,
+        margin,
+        reason,
+        guards,
+        min_saving,
+        wider,
+    )
+    with tempfile.TemporaryDirectory(prefix="swapgate-gate-") as scratch:
+        with _installation(session, keep or Path(scratch)) as installation:
+            found = _decided(session, installation, question, timeout_s)
+            report = _report(installation.context, found, keep)
+        _write(markdown_file, junit_file, report)
+        _print(session, report, keep)
+    sys.exit(_exit_code(report))
+
+
+def _installation(session: Session, folder: Path) -> "_Opened":
+    return _Opened(session.config, folder)
+
+
+class _Opened:
+    """The installation of the configuration, on a database of its own in `folder`."""
+
+    def __init__(self, config: Path | None, folder: Path) -> None:
+        self._config, self._folder = config, folder
+
+    def __enter__(self) -> "Installation":
+        from harness.app import installation as bootstrap  # noqa: PLC0415 - pydantic and YAML take their time
+        from harness.runtime import secret_files  # noqa: PLC0415 - as above
+        from harness.runtime import signing_keys as signing_files
+
+        folder = self._folder.resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / FILE).exists():
+            raise InputError(f"{folder / FILE} exists already: give --keep an empty folder")
+        # The workers are processes of their own, and read this too.
+        os.environ[DATABASE] = address(folder)
+        os.environ["SWAPGATE__HOME"] = str(folder)
+        os.environ.setdefault("SWAPGATE_SECRET", secrets.token_hex(32))
+        self._installation = bootstrap.open_installation(self._config, with_workers=True)
+        settings = self._installation.settings
+        signing_files.make(settings)
+        if any(each.extra_headers for each in settings.providers.values()):
+            secret_files.make_encryption_file(settings)
+        bootstrap.upgrade_database(settings)
+        return self._installation
+
+    def __exit__(self, *_: object) -> None:
+        self._installation.close()
+
+
+def _decided(
+    session: Session, installation: "Installation", question: Question, timeout_s: float | None
+) -> "Proposal":
+    ctx, settings = standalone.hurried(installation.context), installation.settings
+    proposal = standalone.register(ctx, session.actor, settings, question)
+    ticker, clock = Ticker(), installation.clock
+    deadline = None if timeout_s is None else clock.monotonic() + timeout_s
+
+    def pause(now: "Proposal") -> bool:
+        ticker.say(_progress(ctx, now))
+        if deadline is not None and clock.monotonic() >= deadline:
+            return False
+        time.sleep(PAUSE_S)
+        return True
+
+    try:
+        return standalone.run(ctx, proposal.id, pause)
+    finally:
+        ticker.end()
+
+
+def _progress(ctx: "Context", proposal: "Proposal") -> str:
+    if proposal.retry_at is not None:
+        with ctx.store.read() as tx:
+            why = next((each.reason for each in tx.verdicts.of(proposal.id)), "")
+        return f"{why[:1].lower()}{why[1:]} Trying again."
+    runs = [run for pair in proposal.runs.values() for run in (pair.incumbent, pair.candidate)]
+    wanted = 2 * sum(plan.n_max * plan.epochs for plan in proposal.plans)
+    with ctx.store.read() as tx:
+        done = sum(tx.runs.progress(run)[0] for run in runs)
+    # A log gets a line for each new text.
+    return f"{done * 20 // wanted * 5} % of at most {wanted} answers" if wanted else "starting"
+
+
+def _report(ctx: "Context", proposal: "Proposal", kept: Path | None) -> "Report":
+    from harness.report.content import gather  # noqa: PLC0415 - only when there is something
+
+    return gather(ctx, proposal.id, standalone=True, kept=kept)
+
+
+def _write(markdown_file: Path | None, junit_file: Path | None, report: "Report") -> None:
+    from harness.report.junit import junit  # noqa: PLC0415 - as above
+    from harness.report.markdown import markdown  # noqa: PLC0415
+
+    for file, render in ((markdown_file, markdown), (junit_file, junit)):
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(render(report), encoding="utf-8")
+
+
+def _print(session: Session, report: "Report", keep: Path | None) -> None:
+    from harness.cli.proposals import comparison  # noqa: PLC0415 - as above
+    from harness.control.proposals.format_failures import lost_by_form  # noqa: PLC0415
+    from harness.gate.text.sentences import plainly  # noqa: PLC0415
+
+    found = report.comparison
+    if session.json:
+        output.document(
+            {
+                **comparison.as_json(found, None, standalone=True),
+                "exit_code": _exit_code(report),
+            }
+        )
+        return
+    if found.verdict is None:
+        click.echo(comparison.outcome(found))
+    else:
+        click.echo(f"{found.verdict.words}: {plainly(found.verdict.reason)}")
+        rows = [comparison.suite_row(each) for each in found.verdict.suites]
+        output.table(comparison.HEADINGS, rows, empty="no suites")
+        if found.stopped_early:
+            click.echo(found.stopped_early)
+        for said in found.unscored:
+            click.echo(said)
+        for lost in lost_by_form(found, standalone=True):
+            comparison.print_lost(lost)
+    if keep is not None and found.verdict:
+        output.note(
+            f"every answer is in {keep / FILE}: "
+            f"{variables(keep)} "
+            f"swapgate replay {found.verdict.id}"
+        )
+
+
+def _exit_code(report: "Report") -> int:
+    verdict = report.comparison.verdict
+    if verdict is not None:
+        return EXITS[verdict.outcome]
+    # Without one it was given up, or ended for a reason of its own: that was no measurement.
+    return TIMED_OUT if report.comparison.proposal.open else 1

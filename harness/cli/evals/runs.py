@@ -1,0 +1,212 @@
+"""`swapgate eval`: runs of one suite on one target, by hand. They never decide anything."""
+
+from collections.abc import Iterable
+from statistics import fmean
+
+import click
+
+from harness.cli.evals.suite_import import import_suite
+from harness.cli.frame import formatting, output, paging
+from harness.cli.frame.session import Session, pass_session
+from harness.cli.frame.waiting import TIMED_OUT, follow, who_starts_it
+from harness.control.evals import worker_supervision
+from harness.control.operations import listings, lookup
+from harness.control.proposals import comparison
+from harness.control.serialize import plain
+from harness.domain.evals.run import Budget, EvalRun, RunState, SampleError
+from harness.domain.pagination import PageRequest
+
+# What a run's end means for a script.
+EXITS = {
+    RunState.DONE: 0,
+    RunState.STOPPED: 1,
+    RunState.FAILED: 1,
+    RunState.OVER_BUDGET: 4,
+}
+
+
+@click.group("eval")
+def eval_() -> None:
+    """Eval runs: one suite on one target."""
+
+
+eval_.add_command(import_suite)
+
+
+@eval_.command("run")
+@click.argument("suite")
+@click.argument("target")
+@click.option("--items", type=int, metavar="N", help="How many items. [default: all]")
+@click.option("--max-tokens", type=int, metavar="N", help="End the run there. [default: none]")
+@click.option(
+    "--max-cost", type=float, metavar="USD", help="End the run there. [default: none]"
+)
+@click.option("--wait", is_flag=True, help="Stay until the run has ended.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0),
+    help="With --wait: seconds, then exit code 5. [default: none]",
+)
+@click.pass_context
+def run_suite(  # noqa: PLR0913 - the options of the command, one by one
+    ctx: click.Context,
+    *,
+    suite: str,
+    target: str,
+    items: int | None,
+    max_tokens: int | None,
+    max_cost: float | None,
+    wait: bool,
+    timeout_s: float | None,
+) -> None:
+    """Queue a run of SUITE on TARGET; the control process works on it.
+
+    Exit code with --wait: 0 done, 1 failed or stopped, 4 over its budget, 5 timeout.
+    """
+    session = ctx.ensure_object(Session)
+    context = session.context_with_providers
+    budget = Budget(max_tokens, max_cost)
+    run = worker_supervision.start_by_hand(
+        context, session.actor, suite, target, items=items, budget=budget
+    )
+    if advice := who_starts_it(session.settings.control):
+        output.note(advice)
+    code = 0
+    if wait:
+        (run, _, _), in_time = follow(
+            session,
+            lambda: comparison.progress(context, run.id),
+            ended=lambda seen: seen[0].state in EXITS,
+            words=lambda seen: _progress(*seen),
+            timeout_s=timeout_s,
+        )
+        code = EXITS[run.state] if in_time else TIMED_OUT
+    _show(session, run.id, with_samples=False)
+    ctx.exit(code)
+
+
+def _progress(run: EvalRun, samples: int, cost_usd: float) -> str:
+    wanted = run.wanted * run.epochs
+    return f"{run.id}: {run.state.value}, {samples} of {wanted} samples, ${cost_usd:.4f}"
+
+
+@eval_.command("list")
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice([each.value for each in RunState]),
+    help="Only runs in this state; may be repeated.",
+)
+@paging.options
+@pass_session
+def list_runs(session: Session, states: tuple[str, ...], *, asked: PageRequest) -> None:
+    """List the runs, the newest first."""
+    wanted = [RunState(each) for each in states]
+    runs = listings.runs(session.context, asked, states=wanted)
+    paging.note(runs)
+    with session.context.store.read() as tx:
+        done = {run.id: tx.runs.progress(run.id)[0] for run in runs}
+    names = listings.names(session.context, {run.target for run in runs})
+    if session.json:
+        output.document([{**_plain(run), "samples": done[run.id]} for run in runs])
+        return
+    output.table(
+        ["RUN", "SUITE", "TARGET", "STATE", "SAMPLES", "CREATED (UTC)"],
+        [
+            [
+                run.id,
+                run.suite,
+                names.get(run.target, run.target),
+                run.state.value.replace("_", " "),
+                f"{done[run.id]} of {run.wanted * run.epochs}",
+                formatting.at(run.created_at),
+            ]
+            for run in runs
+        ],
+        empty="no runs yet: `swapgate eval run SUITE TARGET` queues one",
+    )
+
+
+@eval_.command()
+@click.argument("run")
+@click.option("--reason", required=True, help="Why; the audit log keeps it.")
+@pass_session
+def cancel(session: Session, run: str, reason: str) -> None:
+    """End a run for good; a proposal that waits for it is cancelled with it."""
+    ended = worker_supervision.cancel(session.context, session.actor, run, reason)
+    if session.json:
+        output.document(_plain(ended))
+    else:
+        click.echo(f"{run} is cancelled")
+
+
+@eval_.command()
+@click.argument("run")
+@click.option("--samples", is_flag=True, help="With every answer.")
+@pass_session
+def show(session: Session, *, run: str, samples: bool) -> None:
+    """Show one run: score, failures, cost and time."""
+    _show(session, run, with_samples=samples)
+
+
+def _show(session: Session, run_id: str, *, with_samples: bool) -> None:
+    run, _, _ = comparison.progress(session.context, run_id)
+    samples = lookup.samples(session.context, run_id)
+    names = listings.names(session.context, {run.target})
+    figures = comparison.figures(samples)
+    strict = _mean(each.strict for each in samples)
+    lenient = _mean(each.lenient for each in samples)
+    if session.json:
+        shown = {
+            "run": _plain(run),
+            "figures": plain(figures),
+            "strict": strict,
+            "lenient": lenient,
+            "unscored": sum(each.error is SampleError.UNSCORED for each in samples),
+        }
+        output.document({**shown, "answers": samples} if with_samples else shown)
+        return
+    output.facts(
+        [
+            ("run", run.id),
+            ("suite", run.suite),
+            ("target", names.get(run.target, run.target)),
+            ("state", run.state.value.replace("_", " ")),
+            ("samples", f"{len(samples)} of {run.wanted * run.epochs}"),
+            ("score", _scores(strict, lenient)),
+            ("failed calls", f"{figures.failed:.1%}" if samples else None),
+            ("cost", f"{formatting.money(figures.cost_usd_per_1000)} per 1,000 answers"),
+            ("time", f"{formatting.seconds(figures.p50_s)} (median)" if samples else None),
+            ("message", run.message or None),
+        ]
+    )
+    if with_samples:
+        click.echo()
+        output.table(
+            ["ITEM", "SCORE", "LENIENT", "RULE", "ANSWER"],
+            [[s.item, s.strict, s.lenient, s.rule, _line(s.answer)] for s in samples],
+            empty="no answers yet",
+        )
+
+
+def _plain(run: EvalRun) -> dict[str, object]:
+    shown = plain(run)
+    return dict(shown) if isinstance(shown, dict) else {}
+
+
+def _mean(scores: Iterable[float | None]) -> float | None:
+    known = [score for score in scores if score is not None]
+    return fmean(known) if known else None
+
+
+def _scores(strict: float | None, lenient: float | None) -> str | None:
+    if strict is None or lenient is None:
+        return None
+    return f"{strict:.3f} ({lenient:.3f} when form is forgiven)"
+
+
+def _line(text: str, width: int = 80) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= width else f"{flat[: width - 1]}…"

@@ -1,0 +1,140 @@
+"""`swapgate eval import`: labelled captures become a suite of the configuration."""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from harness.cli.frame import output
+from harness.cli.frame.session import Session, pass_session
+from harness.domain.errors import ConfigError, Conflict, InputError
+
+_SUITES = re.compile(r"(?m)^suites:[ \t]*(?:\{[ \t]*\}[ \t]*)?(?P<comment>#.*)?$")
+
+
+@click.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--suite", required=True, metavar="NAME", help="The new suite's name.")
+@click.option("--scorer", required=True, metavar="NAME", help="Who compares answer and label.")
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="NAME=JSON",
+    help="Of the scorer, such as ignore_case=true; may be repeated.",
+)
+@click.option(
+    "--max-output-tokens",
+    default=512,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Of an answer.",
+)
+@click.option("--replace", "replace_", is_flag=True, help="Instead of the suite of this name.")
+@pass_session
+def import_suite(
+    session: Session,
+    *,
+    file: Path,
+    suite: str,
+    scorer: str,
+    options: tuple[str, ...],
+    max_output_tokens: int,
+    replace_: bool,
+) -> None:
+    """Make a suite of labelled captures.
+
+    Writes suites/NAME.jsonl and suites/manifest.toml beside swapgate.yaml, and the suite into
+    swapgate.yaml. Lines without a label are left out. Every fault is named by file and line.
+    """
+    from evals.importing import import_labelled  # noqa: PLC0415 - only this command needs it
+    from harness.domain.settings import SuiteSettings  # noqa: PLC0415
+
+    settings = session.settings
+    if settings.source is None:
+        raise ConfigError("there is no swapgate.yaml to write the suite to: `swapgate init`")
+    if suite in settings.suites and not replace_:
+        raise Conflict(f"there is a suite {suite!r} already: take another name, or --replace")
+    wished = SuiteSettings(
+        name=suite,
+        scorer=scorer,
+        scorer_options=dict(map(_option, options)),
+        max_output_tokens=max_output_tokens,
+    )
+    done = import_labelled(
+        file,
+        wished,
+        base=settings.source.resolve().parent,
+        actor=session.actor.name,
+        now=session.installation.clock.now(),
+        replace_=replace_,
+    )
+    entry = suite_entry(suite, done.settings)
+    if suite in settings.suites:
+        written = False
+    else:
+        written = add_to_config(settings.source, entry, done.data)
+    if session.json:
+        files = {"data": str(done.data), "manifest": str(done.manifest)}
+        output.document({**vars(done), **files, "configured": written})
+        return
+    click.echo(f"suite {suite}: {done.items} items in {done.data}, sha256 {done.sha256[:12]}…")
+    if done.unlabelled:
+        output.note(f"left out {done.unlabelled} without a label")
+    if done.left_out:
+        output.note(f"left out {done.left_out} that scorer {scorer} cannot judge")
+    if written:
+        click.echo(f"added to {settings.source}")
+    else:
+        output.note(f"see that {settings.source} has, under `suites:`\n{entry.rstrip()}")
+
+
+def _option(text: str) -> tuple[str, object]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise InputError(f"--option {text!r}: write NAME=JSON, such as ignore_case=true")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def suite_entry(name: str, settings: Mapping[str, object]) -> str:
+    """As YAML, two spaces in; JSON's values are YAML's."""
+    lines = [f"  {name}:"]
+    lines += [f"    {key}: {json.dumps(value)}" for key, value in settings.items()]
+    return "\n".join(lines) + "\n"
+
+
+def add_to_config(file: Path, entry: str, data: Path) -> bool:
+    """Whether it could: behind `suites:`, else at the file's end. Comments stay.
+
+    Raises ConfigError, and leaves the file as it was, where it would not be valid any more.
+    """
+    from harness import config  # noqa: PLC0415 - pydantic and YAML take their time
+    from harness import package_data as shipped
+
+    before = file.read_text(encoding="utf-8")
+    if found := _SUITES.search(before):
+        head = f"suites: {found['comment'] or ''}".rstrip()
+        after = f"{before[: found.start()]}{head}\n{entry.rstrip()}{before[found.end() :]}"
+    elif re.search(r"(?m)^suites\b", before):
+        return False  # in a form of its own
+    else:
+        after = before.rstrip("\n") + "\n\nsuites:\n" + entry
+    new = file.with_name(f".{file.name}.new")
+    try:
+        new.write_text(after, encoding="utf-8")
+        new.chmod(file.stat().st_mode)
+        config.load(new, os.environ, defaults=shipped.path("config/default.yaml"))
+        new.replace(file)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{data} is written, but {file} would not be valid with it: {error}"
+        ) from None
+    finally:
+        new.unlink(missing_ok=True)
+    return True

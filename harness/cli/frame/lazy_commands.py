@@ -1,0 +1,85 @@
+"""Commands that are imported when they are asked for: `--help` stays quick."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from harness.cli.frame.session import adopted
+
+
+@dataclass(frozen=True, slots=True)
+class Lazy:
+    """where: `module:attribute`. help: the first line of the command's own help."""
+
+    where: str
+    help: str
+    hidden: bool = False
+
+    def load(self) -> click.Command:
+        module, _, attribute = self.where.partition(":")
+        command = getattr(import_module(module), attribute)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{self.where} is no command")
+        return command
+
+
+class LazyGroup(click.Group):
+    """A group whose commands stand in a table; listing them imports none."""
+
+    def __init__(
+        self,
+        *args: Any,
+        lazy: Mapping[str, Lazy] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.lazy = dict(lazy or {})
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of the table."""
+        return [*self.lazy, *(n for n in super().list_commands(ctx) if n not in self.lazy)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in self.lazy and cmd_name not in self.commands:
+            self.commands[cmd_name] = adopted(self.lazy[cmd_name].load())
+        return super().get_command(ctx, cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.NoSuchCommand as error:
+            names = self.list_commands(ctx)
+            raise click.NoSuchCommand(
+                error.command_name, possibilities=names, ctx=ctx
+            ) from None
+
+    def format_commands(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click's signature
+        formatter: click.HelpFormatter,
+    ) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(self._visible())
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        return options + [
+            CompletionItem(name, help=text)
+            for name, text in self._visible()
+            if name.startswith(incomplete)
+        ]
+
+    def _visible(self) -> list[tuple[str, str]]:
+        eager = {
+            name: Lazy("", command.get_short_help_str(200), command.hidden)
+            for name, command in self.commands.items()
+        }
+        shown = {**eager, **self.lazy}
+        names = [*self.lazy, *(name for name in sorted(eager) if name not in self.lazy)]
+        return [(name, shown[name].help) for name in names if not shown[name].hidden]

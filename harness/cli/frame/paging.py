@@ -1,0 +1,50 @@
+"""Lists that grow for ever, a page at a time."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Final
+
+import click
+
+from harness.cli.frame import output
+from harness.domain.pagination import INVALID, Page, PageRequest
+from harness.ports import MOST_LISTED
+
+PAGE: Final = 100
+
+
+def options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--limit and --after, as `asked`."""
+    return options_of(PAGE)(command)
+
+
+def options_of(default: int, *short: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """default: of the limit. short: its other names."""
+
+    def decorated(command: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(command)
+        def asking(*args: Any, limit: int, after: str | None, **given: Any) -> Any:
+            return command(*args, asked=PageRequest(limit, after), **given)
+
+        behind = click.option(
+            "--after", metavar="CURSOR", help="Go on behind the page that ended here."
+        )
+        size = click.option(
+            *short,
+            "--limit",
+            type=click.IntRange(1, MOST_LISTED),
+            default=default,
+            show_default=True,
+            help="How many at the most.",
+        )
+        return size(behind(asking))
+
+    return decorated
+
+
+def note(page: Page[Any]) -> None:
+    """Says how to see more, and which rows of the page are not to be believed."""
+    for fault in page.invalid:
+        output.note(f"{fault.name}: {INVALID}")
+    if page.next is not None:
+        output.note(f"{len(page)} of {page.total:,}: `--after {page.next}` shows the next")

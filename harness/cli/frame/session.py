@@ -1,0 +1,195 @@
+"""What every command shares: the global options, who acts, and the opened installation."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from harness.domain.errors import InputError
+from harness.domain.operations.principals import OPERATOR
+
+if TYPE_CHECKING:
+    from harness.app.installation import Installation
+    from harness.control.context import Context
+    from harness.domain.operations.access import Actor
+    from harness.domain.settings import Settings
+
+# What `--as` and its variable gave until there were principals.
+ACTOR_VARIABLE = "SWAPGATE_ACTOR"
+KEY_VARIABLE = "SWAPGATE_MANAGEMENT_KEY"
+NO_NAMES = (
+    "nobody acts by a name alone. The command line acts as the operator of this machine, or "
+    f"with a management key: --key-file FILE, or {KEY_VARIABLE}"
+)
+
+
+@dataclass
+class Session:
+    """One call of the command line. Nothing is opened before a command needs it."""
+
+    config: Path | None = None
+    json: bool = False
+    key_file: Path | None = None
+    debug: bool = False
+
+    @cached_property
+    def actor(self) -> "Actor":
+        """The management key's principal, and without a key the operator of this machine: who
+        has the database's file and secret can do everything anyway.
+
+        Raises InputError for a name in the environment, NotAllowed for a key that is none.
+        """
+        if os.environ.get(ACTOR_VARIABLE):
+            raise InputError(f"{ACTOR_VARIABLE} is set: {NO_NAMES}")
+        text = self._key()
+        if text is None:
+            return OPERATOR
+        from harness.control.operations import keys  # noqa: PLC0415 - as below
+
+        return keys.authenticate(self.context.store, text, secret=self.installation.secret)
+
+    def _key(self) -> str | None:
+        if self.key_file is None:
+            return os.environ.get(KEY_VARIABLE) or None
+        try:
+            text = self.key_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"the key in {self.key_file} cannot be read: {error}") from None
+        if not text:
+            raise InputError(f"{self.key_file} is empty: it should hold a management key")
+        return text
+
+    @cached_property
+    def settings(self) -> "Settings":
+        from harness.app import installation as bootstrap  # noqa: PLC0415 - pydantic and YAML take their time
+
+        return bootstrap.load_settings(self.config)
+
+    @cached_property
+    def installation(self) -> "Installation":
+        from harness.app import installation as bootstrap  # noqa: PLC0415 - as above
+
+        return bootstrap.open_installation(self.config)
+
+    @property
+    def context(self) -> "Context":
+        """What the use cases take. Raises ConfigError, StoreUnavailable."""
+        return self.installation.context
+
+    @property
+    def context_with_providers(self) -> "Context":
+        """As `context`, with the file's providers that the database does not know yet."""
+        from harness.control.routing import targets  # noqa: PLC0415 - as above
+
+        ctx, settings = self.context, self.installation.settings
+        with ctx.store.read() as tx:
+            known = tx.providers.all()
+        for name, provider in settings.providers.items():
+            if name not in known:
+                targets.put_provider(ctx, self.actor, provider)
+        return ctx
+
+    def close(self) -> None:
+        if "installation" in self.__dict__:
+            self.installation.close()
+
+
+pass_session: Callable[..., Callable[..., None]] = click.make_pass_decorator(
+    Session, ensure=True
+)
+
+
+def _set_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> Path | None:
+    if value is not None:
+        ctx.ensure_object(Session).config = value
+        ctx.find_root().params["config"] = value
+    return value
+
+
+def _set_json(ctx: click.Context, _: click.Parameter, value: bool) -> bool:  # noqa: FBT001 - click's signature
+    session = ctx.ensure_object(Session)
+    session.json = session.json or value
+    return session.json
+
+
+def _set_key_file(ctx: click.Context, _: click.Parameter, value: Path | None) -> None:
+    if value is not None:
+        ctx.ensure_object(Session).key_file = value
+
+
+def _refuse_name(_ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        raise click.UsageError(f"--as is gone: {NO_NAMES}")
+
+
+def _set_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:  # noqa: FBT001 - as above
+    session = ctx.ensure_object(Session)
+    session.debug = session.debug or value
+
+
+def global_options(*, root: bool) -> list[click.Option]:
+    """New options for one command. Below the root all but --json are accepted silently."""
+    return [
+        click.Option(
+            ["--config"],
+            type=click.Path(dir_okay=False, path_type=Path),
+            metavar="FILE",
+            help="Configuration file. [default: SWAPGATE_CONFIG, else ./swapgate.yaml]",
+            callback=_set_config,
+            expose_value=root,
+            hidden=not root,
+        ),
+        click.Option(
+            ["--json", "as_json"],
+            is_flag=True,
+            help="Print one JSON document on stdout.",
+            callback=_set_json,
+            expose_value=False,
+        ),
+        click.Option(
+            ["--key-file"],
+            type=click.Path(dir_okay=False, path_type=Path),
+            metavar="FILE",
+            help=(
+                "Act with the management key in FILE, as its principal and with its role. "
+                f"[default: {KEY_VARIABLE}, else the operator of this machine, an admin]"
+            ),
+            callback=_set_key_file,
+            expose_value=False,
+            hidden=not root,
+        ),
+        click.Option(
+            ["--as", "acting"],
+            help="Refused: a name says nothing of who acts.",
+            callback=_refuse_name,
+            expose_value=False,
+            hidden=True,
+        ),
+        click.Option(
+            ["--debug"],
+            is_flag=True,
+            help="Show the traceback of an unexpected error.",
+            callback=_set_debug,
+            expose_value=False,
+            hidden=not root,
+        ),
+    ]
+
+
+def adopted(command: click.Command) -> click.Command:
+    """The command, and those below it, with the global options it does not have itself."""
+    if isinstance(command, click.Group):
+        for each in command.commands.values():
+            adopted(each)
+    taken = {name for param in command.params for name in param.opts}
+    for param in command.params:
+        # A --json of its own also hears the one before the verb.
+        if "--json" in param.opts and param.callback is None:
+            param.callback = _set_json
+    new = [o for o in global_options(root=False) if not taken.intersection(o.opts)]
+    command.params.extend(new)
+    return command

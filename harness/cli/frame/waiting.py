@@ -1,0 +1,90 @@
+"""Following something to its end: a line of progress on stderr, a deadline, exit code 5."""
+
+import sys
+from collections.abc import Callable
+from time import sleep
+from typing import TypeVar
+from urllib.error import URLError
+from urllib.request import ProxyHandler, build_opener
+
+import click
+
+from harness.cli.frame.session import Session
+from harness.domain.settings import ControlSettings
+
+TIMED_OUT = 5
+PAUSE_S = 0.5
+
+T = TypeVar("T")
+
+
+class Ticker:
+    """One line that is written over on a terminal; in a log, a line for each new text."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._last = ""
+
+    def say(self, text: str) -> None:
+        if text == self._last:
+            return
+        self._last = text
+        click.echo(
+            f"\r\033[K{text}" if self._terminal else text, err=True, nl=not self._terminal
+        )
+
+    def end(self) -> None:
+        if self._terminal and self._last:
+            click.echo(err=True)
+
+
+def follow(
+    session: Session,
+    load: Callable[[], T],
+    *,
+    ended: Callable[[T], bool],
+    words: Callable[[T], str],
+    timeout_s: float | None,
+) -> tuple[T, bool]:
+    """What `load` gave last, and whether it ended in time. timeout_s: None waits for ever."""
+    clock, ticker = session.installation.clock, Ticker()
+    deadline = None if timeout_s is None else clock.monotonic() + timeout_s
+    try:
+        while True:
+            found = load()
+            ticker.say(words(found))
+            if ended(found):
+                return found, True
+            if deadline is not None and clock.monotonic() >= deadline:
+                return found, False
+            sleep(PAUSE_S)
+    finally:
+        ticker.end()
+
+
+def control_answers(settings: ControlSettings) -> bool:
+    """Whether a control process answers where the configuration says."""
+    return answers(settings.host, settings.port, "/healthz")
+
+
+def answers(host: str, port: int, path: str) -> bool:
+    """Whether an HTTP server there says 200."""
+    # A server that listens on every address is asked on loopback.
+    near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - not bound
+    name = f"[{near}]" if ":" in near else near
+    try:
+        opener = build_opener(ProxyHandler({}))
+        with opener.open(f"http://{name}:{port}{path}", timeout=2.0) as answer:
+            return bool(answer.status == 200)
+    except (URLError, OSError, ValueError):
+        return False
+
+
+def who_starts_it(settings: ControlSettings) -> str | None:
+    """Advice where no control process answers; None where one does."""
+    if control_answers(settings):
+        return None
+    return (
+        f"no control process answers at {settings.host}:{settings.port}: nothing moves until "
+        "one runs (`swapgate serve control`)"
+    )

@@ -1,0 +1,67 @@
+"""`swapgate alert`: what people should know, and whether they can be reached."""
+
+import click
+
+from harness.cli.frame import formatting, output, paging
+from harness.cli.frame.session import Session, pass_session
+from harness.control.operations import alerts, listings
+from harness.domain.pagination import PageRequest
+
+
+@click.group()
+def alert() -> None:
+    """Alerts: what is wrong now, and who was told."""
+
+
+@alert.command("list")
+@click.option("--open", "open_only", is_flag=True, help="Only those whose cause goes on.")
+@paging.options_of(50)
+@pass_session
+def list_alerts(session: Session, *, open_only: bool, asked: PageRequest) -> None:
+    """List alerts, the one heard last first, with what to do about each."""
+    found = listings.alerts(session.context, asked, open_only=open_only)
+    paging.note(found)
+    if session.json:
+        output.document(found.items)
+        return
+    output.table(
+        ["LAST SEEN", "SEVERITY", "STATE", "TIMES", "ALERT", "TOLD", "NEXT STEP"],
+        [
+            [
+                formatting.at(each.last_seen),
+                each.severity.name.lower(),
+                "open" if each.open else "over",
+                each.count,
+                f"{each.title} ({each.kind.value})",
+                _told(each),
+                each.next_step if each.open else " ",
+            ]
+            for each in found
+        ],
+        empty="no alert is open" if open_only else "there were no alerts",
+    )
+
+
+@alert.command()
+@click.pass_context
+def test(ctx: click.Context) -> None:
+    """Send a test through every sink of the configuration, with this command's environment.
+
+    Exit code 1 when one did not take it.
+    """
+    session = ctx.ensure_object(Session)
+    tried = alerts.test(session.context, session.actor)
+    if session.json:
+        output.document(tried)
+    else:
+        output.table(
+            ["SINK", "DELIVERED", "WHY NOT"],
+            [[each.sink, "yes" if each.delivered else "NO", each.error] for each in tried],
+            empty="",
+        )
+    ctx.exit(0 if all(each.delivered for each in tried) else 1)
+
+
+def _told(each: alerts.Listed) -> str:
+    counts = {"sent": each.delivered, "waiting": each.waiting, "given up": each.given_up}
+    return ", ".join(f"{n} {what}" for what, n in counts.items() if n) or "nobody"

@@ -1,0 +1,80 @@
+"""`swapgate audit`: who did what, and whether the log is whole."""
+
+import json
+
+import click
+
+from harness.cli.frame import formatting, output, paging
+from harness.cli.frame.session import Session, pass_session
+from harness.cli.operations.database import print_faults
+from harness.control.operations import listings, lookup
+from harness.domain.pagination import PageRequest
+
+
+@click.group()
+def audit() -> None:
+    """The audit log: append-only, hash-chained."""
+
+
+@audit.command()
+@paging.options_of(20, "-n")
+@pass_session
+def tail(session: Session, asked: PageRequest) -> None:
+    """Show the newest events, the newest last."""
+    found = listings.events(session.context, asked)
+    paging.note(found)
+    events = list(reversed(found))
+    if session.json:
+        output.document(events)
+        return
+    output.table(
+        ["NUMBER", "AT (UTC)", "WHO", "DID", "TO", "DETAILS"],
+        [
+            [
+                each.number,
+                formatting.at(each.at),
+                f"{each.actor} ({each.key})" if each.key else each.actor,
+                each.action,
+                each.subject,
+                _short(json.dumps(dict(each.details), ensure_ascii=False)),
+            ]
+            for each in events
+        ],
+        empty="nothing was done yet",
+    )
+
+
+@audit.command()
+@click.pass_context
+def verify(ctx: click.Context) -> None:
+    """Check the chain from its first event, and the signature of every row that was decided.
+
+    Exit code 1 where the chain is broken or a signature does not hold.
+    """
+    session = ctx.ensure_object(Session)
+    faults = lookup.signature_faults(session.context)
+    broken = lookup.audit_break(session.context)
+    events = listings.events(session.context, PageRequest(1)).total
+    if session.json:
+        output.document(
+            {
+                "whole": broken is None,
+                "events": events,
+                "first_break": broken,
+                "rows": [{"row": each.name, "why": each.why} for each in faults],
+            }
+        )
+    elif broken is None:
+        click.echo(f"the audit log is whole: {events} events")
+    else:
+        click.echo(
+            f"the audit log is broken at event {broken}: it, or one before, was changed or "
+            "is missing"
+        )
+    if not session.json:
+        print_faults(faults)
+    ctx.exit(0 if broken is None and not faults else 1)
+
+
+def _short(text: str, width: int = 100) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"

@@ -1,0 +1,221 @@
+"""`swapgate key`: data keys for clients, management keys with a role for people."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final, Literal
+
+import click
+
+from harness.cli.frame import formatting, output, paging
+from harness.cli.frame.session import Session, pass_session
+from harness.control.operations import keys, listings
+from harness.control.operations.keys import KeyGlance
+from harness.control.serialize import plain
+from harness.domain.operations.access import ApiKey, Role
+from harness.domain.pagination import PageRequest
+from harness.domain.reliability.key_limits import KeyLimits
+
+ROLES = [role.name.lower() for role in Role]
+NONE: Final = "none"
+Limit = float | Literal["none"] | None
+
+
+class LimitType(click.ParamType[Limit]):
+    """A number, or `none`."""
+
+    name = "limit"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Limit:
+        if value == NONE:
+            return NONE
+        try:
+            return float(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is neither a number nor `none`", param, ctx)
+
+
+LIMITS: Final = (
+    ("--requests-per-min", "requests_per_min", "N", "Requests per minute, over all workers."),
+    ("--tokens-per-min", "tokens_per_min", "N", "Tokens per minute, of input and output."),
+    ("--budget-day", "budget_day_usd", "USD", "US dollars per day (UTC)."),
+    ("--budget-month", "budget_month_usd", "USD", "US dollars per month (UTC)."),
+)
+
+
+def limit_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for flag, field, unit, words in reversed(LIMITS):
+        option = click.option(flag, field, type=LimitType(), metavar=unit, help=words)
+        command = option(command)
+    warn = click.option(
+        "--warn-at",
+        "warn_share",
+        type=click.FloatRange(0, 1, min_open=True),
+        metavar="SHARE",
+        help="Share of a budget from which on a warning is given. [default: 0.8]",
+    )
+    return warn(command)
+
+
+@click.group()
+def key() -> None:
+    """Keys for clients and for people."""
+
+
+@key.command()
+@click.argument("name")
+@click.option(
+    "--role",
+    type=click.Choice(ROLES),
+    help="A management key with this role; without it a data key for the router.",
+)
+@click.option(
+    "--route",
+    "routes",
+    multiple=True,
+    metavar="ROUTE",
+    help="A route that the data key opens; may be repeated. [default: all]",
+)
+@click.option(
+    "--principal",
+    metavar="NAME",
+    help="Whose management key it is. [default: a new person named like the key]",
+)
+@click.option("--service", is_flag=True, help="The new principal is a service, not a person.")
+@limit_options
+@pass_session
+def create(
+    session: Session,
+    *,
+    name: str,
+    role: str | None,
+    routes: tuple[str, ...],
+    principal: str | None,
+    service: bool,
+    **limits: Limit,
+) -> None:
+    """Create a key and print it, this once.
+
+    Names that differ in case, width or spaces alone are one: a second key of the same person
+    takes --principal.
+    """
+    if role and routes:
+        raise click.UsageError("a management key has a role, not routes: leave --route out")
+    made, text = keys.create(
+        session.context,
+        session.actor,
+        name,
+        secret=session.installation.secret,
+        role=Role[role.upper()] if role else None,
+        routes=routes,
+        limits=_changed(KeyLimits(), limits),
+        principal=principal,
+        service=service,
+    )
+    if session.json:
+        output.document({"key": plain(made), "text": text})
+        return
+    click.echo(text)
+    output.note(f"{made.id}, {_kind(made)} key of {name!r}. It is not shown again: keep it now")
+
+
+@key.command("list")
+@paging.options
+@pass_session
+def list_keys(session: Session, asked: PageRequest) -> None:
+    """List the keys, the oldest first; a key's text is never shown again."""
+    found = listings.keys(session.context, asked)
+    paging.note(found)
+    if session.json:
+        output.document(found.items)
+        return
+    output.table(
+        [
+            "ID",
+            "NAME",
+            "PRINCIPAL",
+            "KIND",
+            "ENDS IN",
+            "ROUTES",
+            "LIMITS",
+            "TODAY",
+            "THIS MONTH",
+            "CREATED",
+            "REVOKED",
+        ],
+        [
+            [
+                each.id,
+                each.name,
+                each.principal_name,
+                _kind(each),
+                each.hint,
+                ", ".join(sorted(each.routes)) or "all",
+                _limits(each.limits),
+                *_spent(each),
+                formatting.at(each.created_at),
+                formatting.at(each.revoked_at),
+            ]
+            for each in found
+        ],
+        empty="no keys yet: `swapgate key create NAME` makes one",
+    )
+
+
+@key.command("limits")
+@click.argument("key_id", metavar="ID")
+@limit_options
+@pass_session
+def change_limits(session: Session, key_id: str, **limits: Limit) -> None:
+    """Change a data key's limits; `none` lifts one. In force within two seconds."""
+    if all(limit is None for limit in limits.values()):
+        raise click.UsageError("nothing to change: give a limit, or `none` to lift one")
+    changed = keys.set_limits(
+        session.context, session.actor, key_id, lambda before: _changed(before, limits)
+    )
+    if session.json:
+        output.document(changed)
+    else:
+        click.echo(f"{key_id}: {_limits(changed.limits) or 'no limits'}")
+
+
+@key.command()
+@click.argument("key_id", metavar="ID")
+@pass_session
+def revoke(session: Session, key_id: str) -> None:
+    """Revoke a key; routers stop taking it within two seconds."""
+    keys.revoke(session.context, session.actor, key_id)
+    if session.json:
+        output.document({"revoked": key_id})
+    else:
+        click.echo(f"revoked {key_id}")
+
+
+def _changed(before: KeyLimits, limits: Mapping[str, Limit]) -> KeyLimits:
+    given = {name: limit for name, limit in limits.items() if limit is not None}
+    return replace(before, **{n: None if v == NONE else v for n, v in given.items()})  # type: ignore[arg-type]  # by name
+
+
+def _limits(limits: KeyLimits | None) -> str:
+    if limits is None:
+        return ""
+    words = (
+        (limits.requests_per_min, "{:.15g} requests/min"),
+        (limits.tokens_per_min, "{:.15g} tokens/min"),
+        (limits.budget_day_usd, "{:.2f} USD/day"),
+        (limits.budget_month_usd, "{:.2f} USD/month"),
+    )
+    return ", ".join(text.format(limit) for limit, text in words if limit is not None)
+
+
+def _spent(key: KeyGlance) -> tuple[str, str]:
+    """In US dollars, today and this month; a + for requests whose price is unknown."""
+    if key.role is not None:
+        return "", ""
+    more = "+" if key.spent.unpriced else ""
+    return f"{key.spent.day_usd:.2f}", f"{key.spent.month_usd:.2f}{more}"
+
+
+def _kind(key: ApiKey) -> str:
+    return key.role.name.lower() if key.role else "data"

@@ -1,0 +1,86 @@
+"""`swapgate config`: the file's schema, and the settings as they are in force."""
+
+import dataclasses
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+import yaml
+
+from harness import config as configuration
+from harness.cli.frame import output
+from harness.cli.frame.session import Session, pass_session
+from harness.control.serialize import Plain, plain
+from harness.domain.settings import Settings
+
+HIDDEN = "***"
+
+
+@click.group()
+def config() -> None:
+    """The configuration."""
+
+
+@config.command()
+def schema() -> None:
+    """Print the JSON Schema of swapgate.yaml, for editors that complete it."""
+    output.document(configuration.json_schema())
+
+
+@config.command()
+@pass_session
+def show(session: Session) -> None:
+    """Show the settings in force: defaults, file and environment; passwords are hidden."""
+    shown = effective(session.settings)
+    if session.json:
+        output.document(shown)
+    else:
+        click.echo(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True), nl=False)
+
+
+@config.command()
+@click.option(
+    "--reason", default="", help="Why; needed for another place of one that a route uses."
+)
+@pass_session
+def apply(session: Session, reason: str) -> None:
+    """Make the database's providers what the file says."""
+    from harness.control.routing import seed  # noqa: PLC0415 - `--help` stays quick
+
+    changed = seed.apply_providers(session.context, session.actor, session.settings, reason)
+    if session.json:
+        output.document(plain({"changed": changed}))
+    else:
+        click.echo(f"changed: {', '.join(changed)}" if changed else "nothing to change")
+
+
+def effective(settings: Settings) -> Plain:
+    """The settings without the database's password and the values of extra headers."""
+    shown = plain(_with_texts(settings))
+    assert isinstance(shown, dict)  # noqa: S101 - a dataclass becomes an object
+    shown["database_url"] = without_password(settings.database_url)
+    for sink in shown["alerts"]["sinks"]:  # type: ignore[index, call-overload, union-attr]  # as above
+        sink["url"] = HIDDEN if sink["url"] else ""  # type: ignore[index, call-overload]  # as above
+    for provider in settings.providers.values():
+        hidden: Plain = dict.fromkeys(provider.extra_headers, HIDDEN)
+        shown["providers"][provider.name]["extra_headers"] = hidden  # type: ignore[index, call-overload]  # as above
+    return shown
+
+
+def without_password(url: str) -> str:
+    password = urlsplit(url).password
+    return url.replace(f":{password}@", f":{HIDDEN}@") if password else url
+
+
+def _with_texts(value: object) -> object:
+    """Paths as texts, which `plain` knows."""
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: _with_texts(inner) for key, inner in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, Enum | type):
+        fields = dataclasses.fields(value)
+        return {each.name: _with_texts(getattr(value, each.name)) for each in fields}
+    return value

@@ -1,0 +1,265 @@
+"""`swapgate db`: the configured database: its schema, and the signatures of its rows."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from harness.cli.frame import output
+from harness.cli.frame.session import Session, pass_session
+from harness.domain.errors import Conflict, InputError
+from harness.domain.operations.access import Role
+from harness.domain.operations.row_signatures import KeyPurpose
+
+if TYPE_CHECKING:
+    from harness.domain.operations.row_signatures import RowFault
+    from harness.store.migrate import SchemaState
+
+MOST_SHOWN = 200
+
+
+@click.group()
+def db() -> None:
+    """The database: its schema, and the signatures of its rows."""
+
+
+@db.command()
+@pass_session
+def upgrade(session: Session) -> None:
+    """Bring the schema to the newest revision; a SQLite file is made where there is none."""
+    from harness.app import installation as bootstrap  # noqa: PLC0415 - `--help` stays quick
+
+    bootstrap.upgrade_database(session.settings)
+    if session.json:
+        output.document({"upgraded": True})
+    else:
+        click.echo("the database is at the newest revision")
+
+
+@db.command()
+@click.option("--reason", required=True, help="Why this database is the one to go on with.")
+@click.option(
+    "--above",
+    type=click.IntRange(min=0),
+    default=0,
+    help="The highest revision that any router served, where no file here knows it.",
+)
+@pass_session
+def accept_restore(session: Session, reason: str, above: int) -> None:
+    """Go on with a database that was restored from a backup.
+
+    Routers refuse one that is older than what they served. This opens a new epoch, which they
+    take; revisions go on above the highest that was served. Keys that were revoked since the
+    backup stay revoked on every router that knew of it.
+    """
+    from harness.app import installation as bootstrap  # noqa: PLC0415 - `--help` stays quick
+    from harness.control.operations import restores  # noqa: PLC0415 - as above
+
+    served = bootstrap.revision_on_disk(session.settings)
+    highest = restores.highest_recorded(session.context, (above, served))
+    after = restores.accept(session.context, session.actor, reason=reason, above=highest)
+    if session.json:
+        output.document({"epoch": after.epoch, "revisions_above": highest})
+        return
+    click.echo(f"epoch {after.epoch} begins; the next revision is {highest + 1}")
+    output.note("routers take it within seconds: see /readyz")
+
+
+@db.command()
+@click.argument("role")
+@click.option(
+    "--print", "only_show", is_flag=True, help="Print the statements; change nothing."
+)
+@pass_session
+def grant(session: Session, role: str, *, only_show: bool) -> None:
+    """Let the PostgreSQL role ROLE run Swapgate, without owning its tables.
+
+    Run it as the tables' owner; running it again changes nothing. ROLE reads and adds rows,
+    changes those that may change and deletes what may be forgotten: no DDL, no UPDATE or DELETE
+    of what only grows. `swapgate db upgrade` adds tables that come later. Then put ROLE into
+    the `database_url` of every process, and keep the owner for `swapgate db upgrade`.
+    """
+    from harness.app import installation as bootstrap  # noqa: PLC0415 - as above
+
+    found = bootstrap.grant_runtime(session.settings, role, only_show=only_show)
+    if session.json:
+        output.document({"granted": not only_show, "statements": found})
+    elif only_show:
+        for each in found:
+            click.echo(f"{each};")
+    else:
+        click.echo(f"the role {role} can run Swapgate, and change none of its tables")
+
+
+@db.command()
+@click.pass_context
+def check(ctx: click.Context) -> None:
+    """Compare the database with what this version needs, with its signatures and its log.
+
+    Names each row that has no signature, is not what was signed, or is not as the audit log's
+    last word on it. Exit code 1 where anything is wrong.
+    """
+    from harness.app import installation as bootstrap  # noqa: PLC0415 - as above
+    from harness.control.operations import database_check as state_check  # noqa: PLC0415
+
+    session = ctx.ensure_object(Session)
+    state = bootstrap.schema_state(session.settings)
+    # Of an older schema, no row can be read.
+    faults = () if state.differences else session.context.store.signature_faults()
+    unrecorded = [] if state.differences else state_check.differences(session.context)
+    if session.json:
+        output.document(
+            {
+                "same": not state.differences,
+                "differences": state.differences,
+                "needed": state.needed,
+                "found": state.found,
+                "signed": not faults,
+                "rows": [{"row": each.name, "why": each.why} for each in faults],
+                "state": unrecorded,
+            }
+        )
+    else:
+        _print_check(state, faults, unrecorded)
+    ctx.exit(1 if state.differences or faults or unrecorded else 0)
+
+
+def _print_check(
+    state: "SchemaState", faults: "Sequence[RowFault]", unrecorded: Sequence[str]
+) -> None:
+    for each in (*state.differences, *unrecorded):
+        click.echo(each)
+    print_faults(faults)
+    found = f"revision {state.found}" if state.found else "no tables"
+    if state.differences:
+        output.note(f"this version needs revision {state.needed}, and the database has {found}")
+        if not state.is_newer:
+            output.note("run `swapgate db upgrade`")
+    elif faults:
+        output.note(
+            "nothing is built on these rows: `swapgate db sign` signs those from before there "
+            "were signatures; else bring them back from a backup, or take them out with "
+            "`swapgate db sign --remove`"
+        )
+    elif unrecorded:
+        output.note("the database was written around Swapgate: compare it with a backup")
+    else:
+        click.echo(
+            f"the database is what this version needs ({found}), and every row is as it was "
+            "signed"
+        )
+
+
+def print_faults(faults: "Sequence[RowFault]") -> None:
+    """A line each, on stdout."""
+    for each in faults[:MOST_SHOWN]:
+        click.echo(f"{each.name}: {each.why}")
+    if len(faults) > MOST_SHOWN:
+        click.echo(f"… and {len(faults) - MOST_SHOWN} more rows")
+
+
+@db.command()
+@click.option("--reason", required=True, help="Why; the audit log keeps it.")
+@click.option("--remove", is_flag=True, help="Take out the rows whose signature does not hold.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@pass_session
+def sign(session: Session, reason: str, *, remove: bool, yes: bool) -> None:
+    """Sign the rows from before there were signatures, once.
+
+    Shows them first, and asks: nobody can say later who wrote them. Once rows of the
+    installation are signed, no unsigned row is accepted any more. --remove then takes out rows
+    that nobody signed, or that were changed after they were. Needs the tables' owner and the
+    private signing key.
+    """
+    from harness.app import installation as bootstrap  # noqa: PLC0415 - as above
+
+    session.actor.require(Role.ADMIN)
+    if not reason.strip():
+        raise InputError("--reason is empty: say why, the audit log keeps it")
+    store = bootstrap.signed_store(session.installation)
+    faults = [each for each in store.signature_faults() if each.key or remove]
+    if not faults:
+        _say(session, "every row is as it was signed", 0)
+        return
+    if not remove and not all(each.unsigned for each in faults):
+        raise Conflict(
+            f"{next(each.name for each in faults if not each.unsigned)} is signed and not what "
+            "was signed: bring it back from a backup, or take it out with --remove"
+        )
+    print_faults(faults)
+    what = "Take these rows out" if remove else "Sign these rows as they are"
+    if not yes:
+        click.confirm(f"{what}?", abort=True, err=True)
+    actor = session.actor
+    if remove:
+        count = store.remove_unsigned(faults, actor=actor, reason=reason)
+        _say(session, f"took {count} rows out", count)
+    else:
+        count = store.sign_unsigned(actor=actor, reason=reason)
+        _say(session, f"signed {count} rows", count)
+
+
+@db.command("rotate-key")
+@click.option(
+    "--purpose",
+    type=click.Choice([each.value for each in KeyPurpose]),
+    default=KeyPurpose.CONTROL.value,
+    show_default=True,
+    help="Whose key.",
+)
+@pass_session
+def rotate_key(session: Session, purpose: str) -> None:
+    """Make a new signing key; what the old one signed still holds.
+
+    Restart control afterwards, and give every router's `signing.pub` the new line.
+    """
+    from harness.runtime import signing_keys as signing_files  # noqa: PLC0415 - as above
+
+    session.actor.require(Role.ADMIN)
+    new = signing_files.rotate(session.settings, KeyPurpose(purpose))
+    _audited(session, "signing_key.rotate", new.id, purpose)
+    _say(session, f"the {purpose} key {new.id} signs from now on", 1)
+
+
+@db.command("retire-key")
+@click.argument("key")
+@click.option("--reason", required=True, help="Why; the audit log keeps it.")
+@pass_session
+def retire_key(session: Session, key: str, reason: str) -> None:
+    """Let nothing hold any more that the key KEY signed.
+
+    Before that, every row is checked, and signed anew with the key that signs now. Needs the
+    tables' owner. Restart control afterwards, and give every router the new `signing.pub`.
+    """
+    from harness.app import installation as bootstrap  # noqa: PLC0415 - as above
+    from harness.runtime import signing_keys as signing_files  # noqa: PLC0415 - as above
+
+    session.actor.require(Role.ADMIN)
+    signing_files.check_retirable(session.settings, key)
+    store = bootstrap.signed_store(session.installation)
+    count = store.sign_again(actor=session.actor, reason=reason)
+    anchor = session.context.anchor
+    if anchor is not None and (kept := anchor.read()) is not None:
+        anchor.keep(kept)
+    signing_files.retire(session.settings, key)
+    _audited(session, "signing_key.retire", key, reason)
+    _say(session, f"signed {count} rows anew; the key {key} is retired", count)
+
+
+def _audited(session: Session, action: str, key: str, why: str) -> None:
+    ctx = session.context
+    with ctx.store.write() as tx:
+        tx.audit.append(
+            at=ctx.clock.now(),
+            actor=session.actor,
+            action=action,
+            subject=f"signing key {key}",
+            details={"why": why},
+        )
+
+
+def _say(session: Session, text: str, rows: int) -> None:
+    if session.json:
+        output.document({"done": text, "rows": rows})
+    else:
+        click.echo(text)

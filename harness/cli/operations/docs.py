@@ -1,0 +1,71 @@
+"""`swapgate docs`: the parts of docs/ that are written from the code."""
+
+from pathlib import Path
+
+import click
+
+from harness.cli.frame import command_reference, output
+from harness.cli.frame.session import Session
+from harness.domain.canary import rollout
+from harness.domain.errors import ConfigError, InputError
+from harness.domain.proposals import proposal
+
+FOLDER = Path(__file__).resolve().parents[2] / "docs"
+
+
+@click.group(hidden=True)
+def docs() -> None:
+    """The generated parts of docs/."""
+
+
+@docs.command()
+@click.option("--check", is_flag=True, help="Write nothing; exit code 1 when one is stale.")
+@click.pass_context
+def generate(ctx: click.Context, *, check: bool) -> None:
+    """Write the command reference and the transition diagrams anew."""
+    stale = {
+        path: text
+        for path, text in wanted(ctx.find_root().command, FOLDER).items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    }
+    names = [path.name for path in stale]
+    if not check:
+        for path, text in stale.items():
+            path.write_text(text, encoding="utf-8")
+    if ctx.ensure_object(Session).json:
+        output.document({"stale" if check else "written": names})
+    elif check:
+        for name in names:
+            click.echo(f"docs/{name} is stale: run `make docs`")
+    else:
+        click.echo(f"written: {', '.join(names) or 'nothing had changed'}")
+    ctx.exit(1 if check and stale else 0)
+
+
+def wanted(program: click.Command, folder: Path) -> dict[Path, str]:
+    """Each generated file with the text it should have. Raises ConfigError, InputError."""
+    architecture = folder / "architecture.md"
+    if not architecture.exists():
+        raise ConfigError(f"{architecture} is missing: docs are written in a checkout")
+    text = architecture.read_text(encoding="utf-8")
+    for name, drawn in diagrams().items():
+        try:
+            text = command_reference.replaced(text, name, drawn)
+        except ValueError as error:
+            raise InputError(f"{architecture}: {error}") from None
+    return {
+        folder / "cli.md": command_reference.cli_markdown(program, "swapgate"),
+        architecture: text,
+    }
+
+
+def diagrams() -> dict[str, str]:
+    """By marker: the proposal's and the rollout's transition tables as diagrams."""
+    return {
+        "proposal": command_reference.diagram(
+            proposal.TRANSITIONS, start=proposal.Phase.PROPOSED, live=proposal.OPEN
+        ),
+        "rollout": command_reference.diagram(
+            rollout.TRANSITIONS, start=rollout.RolloutState.WAITING, live=rollout.LIVE
+        ),
+    }

@@ -1,0 +1,140 @@
+"""`swapgate serve`: the processes; `swapgate sim`: the simulated provider."""
+
+import os
+import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+PARTS = ("router", "control", "ui")
+
+
+def command(*words: str, config: Path | None = None) -> list[str]:
+    """The argv that runs one of our commands in a process of its own."""
+    chosen = ["--config", str(config)] if config else []
+    return [sys.executable, "-m", "harness.cli.main", *chosen, *words]
+
+
+def _config(context: click.Context) -> Path | None:
+    given = context.find_root().params.get("config")
+    return Path(given) if given else None
+
+
+@click.group()
+def serve() -> None:
+    """Run Swapgate's processes."""
+
+
+@serve.command()
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    metavar="N",
+    help="Processes that serve; by default the file's router.workers.",
+)
+@click.pass_context
+def router(context: click.Context, workers: int | None) -> None:
+    """Serve production traffic: the OpenAI-compatible API.
+
+    SIGTERM lets requests end; SIGHUP reads the configuration again, without losing one.
+    """
+    from harness.app import data_plane  # noqa: PLC0415 - `--help` stays quick
+
+    raise SystemExit(data_plane.serve_router(_config(context), workers))
+
+
+@serve.command()
+@click.pass_context
+def control(context: click.Context) -> None:
+    """Run the reconcile loop, eval workers and the management API."""
+    from harness.app import installation as bootstrap  # noqa: PLC0415
+    from harness.runtime.processes.tcp_ports import require_free  # noqa: PLC0415
+
+    settings = bootstrap.load_settings(_config(context))
+    bootstrap.require_database(settings)
+    where = settings.control
+    require_free(where.host, where.port, what="the control plane", setting="control.port")
+    _door("harness.api.control_process", _config(context))
+
+
+@serve.command()
+@click.pass_context
+def ui(context: click.Context) -> None:
+    """Serve the dashboard."""
+    from harness.app import installation as bootstrap  # noqa: PLC0415
+    from harness.runtime.processes.tcp_ports import require_free  # noqa: PLC0415
+
+    where = bootstrap.load_settings(_config(context)).ui
+    require_free(where.host, where.port, what="the dashboard", setting="ui.port")
+    _door("dashboard.serve", _config(context))
+
+
+def _door(module: str, config: Path | None) -> None:
+    """Run another door's module as `__main__`: doors do not import one another."""
+    sys.argv = [module, *(["--config", str(config)] if config else [])]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+@serve.command(name="all")
+@click.pass_context
+def all_(context: click.Context) -> None:
+    """Router, control plane and dashboard together; Ctrl-C ends all three."""
+    from harness.app import installation as bootstrap  # noqa: PLC0415
+    from harness.runtime.processes.supervisor import LAST_WORDS_S, Supervisor  # noqa: PLC0415
+
+    config = _config(context)
+    commands: dict[str, Sequence[str]] = {
+        part: command("serve", part, config=config) for part in PARTS
+    }
+    # The router's requests may take as long as they are allowed to.
+    settings = bootstrap.load_settings(config)
+    bootstrap.require_database(settings)
+    where = settings.router
+    stop_s = where.shutdown_delay_s + where.drain_s + LAST_WORDS_S
+    supervisor = Supervisor(commands, lambda words: click.echo(words, err=True), stop_s=stop_s)
+    raise SystemExit(supervisor.run())
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=9000, show_default=True, help="Port; 0 takes a free one.")
+@click.option(
+    "--profiles",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="YAML file of simulated models; by default the shipped ones.",
+)
+@click.option("--suite", "suites", multiple=True, metavar="[NAME=]FILE", help="A suite's data.")
+@click.option("--swap", "swaps", multiple=True, metavar="A=B", help="Exchange two models.")
+@click.option("--time-scale", default=1.0, show_default=True, help="0 answers at once.")
+@click.option("--seed", default=0, show_default=True, help="Of latencies and faults.")
+@click.option("--key-env", metavar="NAME", help="Refuse who does not send this variable's key.")
+@click.option("--no-switches", is_flag=True, help="No fault switches under /sim/.")
+def sim(  # noqa: PLR0913 - the options of the command, one by one
+    *,
+    host: str,
+    port: int,
+    profiles: Path | None,
+    suites: tuple[str, ...],
+    swaps: tuple[str, ...],
+    time_scale: float,
+    seed: int,
+    key_env: str | None,
+    no_switches: bool,
+) -> None:
+    """Serve simulated models over an OpenAI-compatible API, with fault switches."""
+    from evals.sim.serve import run  # noqa: PLC0415 - `--help` stays quick
+
+    run(
+        host,
+        port,
+        profiles=profiles,
+        suites=suites,
+        swaps=swaps,
+        time_scale=time_scale,
+        seed=seed,
+        allow_switches=not no_switches,
+        key=os.environ.get(key_env, "") if key_env else "",
+        on_ready=lambda url: click.echo(f"simulated provider at {url}/v1", err=True),
+    )

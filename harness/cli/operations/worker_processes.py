@@ -1,0 +1,30 @@
+"""Processes that others of ours start: an eval run's worker, and a router's."""
+
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command(hidden=True)
+@click.argument("run")
+@click.option("--owner", required=True, help="This worker's name on the lease.")
+@click.option("--parent", type=int, required=True, help="The pid that it lives with.")
+@click.pass_context
+def worker(context: click.Context, run: str, owner: str, parent: int) -> None:
+    """Ask and score what one eval run still lacks."""
+    from harness.app import installation as bootstrap  # noqa: PLC0415 - `--help` stays quick
+
+    given = context.find_root().params.get("config")
+    bootstrap.run_worker(Path(given) if given else None, run, owner=owner, parent=parent)
+
+
+@click.command(hidden=True)
+@click.option("--slot", type=int, required=True, help="Its place among the workers.")
+@click.option("--channel", type=int, required=True, help="File descriptor of the parent's ear.")
+@click.option("--listen", "listeners", type=int, multiple=True, help="Listening descriptors.")
+def router_worker(slot: int, channel: int, listeners: tuple[int, ...]) -> None:  # noqa: ARG001 - the slot tells workers apart in `ps`
+    """Serve requests for `swapgate serve router`, which sends the settings on stdin."""
+    from harness.app import data_plane  # noqa: PLC0415
+
+    data_plane.run_router_worker(sys.stdin.buffer.read(), channel=channel, listeners=listeners)

@@ -1,0 +1,1 @@
+"""Commands about proposals: asking, comparing, waiting, reporting and replaying."""

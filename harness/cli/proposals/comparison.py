@@ -1,0 +1,256 @@
+"""One proposal on a screen: the verdict first, then the figures behind it."""
+
+import textwrap
+from collections.abc import Iterable, Sequence
+
+import click
+
+from harness.cli import canary, shadow_stage
+from harness.cli.frame import formatting, output
+from harness.control.proposals.comparison import ArmFigures, CanaryStatus, Comparison, SuiteSide
+from harness.control.proposals.format_failures import LostByForm, lost_by_form
+from harness.control.routing import monthly_bill
+from harness.control.serialize import plain
+from harness.domain.evals.pins import ServedModel
+from harness.domain.evals.run import SuiteReport
+from harness.gate.text.sentences import outcome_words, plainly, spending
+
+EXAMPLE_CHARACTERS = 200
+HEADINGS = (
+    "SUITE",
+    "ROLE",
+    "OUTCOME",
+    "DELTA",
+    "95 % INTERVAL",
+    "ALLOWED LOSS",
+    "ITEMS",
+    "WINS/TIES/LOSSES",
+)
+
+
+def outcome(found: Comparison) -> str:
+    """In one line: the verdict's words and reason, or the phase."""
+    phase = found.proposal.phase.value.replace("_", " ")
+    phase = f"in its {phase}" if phase in ("canary", "shadow") else phase
+    if found.verdict is None:
+        why = found.proposal.closed_because
+        return f"{found.proposal.id} is {phase}" + (f": {why}" if why else "")
+    why = plainly(found.verdict.reason)
+    return f"{found.verdict.words}: {why} ({found.proposal.id} is {phase})"
+
+
+def print_all(found: Comparison, status: CanaryStatus | None) -> None:
+    proposal, verdict = found.proposal, found.verdict
+    output.facts(
+        [
+            ("proposal", proposal.id),
+            ("route", proposal.route),
+            ("candidate", found.candidate.name),
+            ("incumbent", found.incumbent.name),
+            ("claim", proposal.claim.value.replace("_", "-")),
+            ("proposed", f"by {proposal.proposer}, {formatting.at(proposal.created_at)} UTC"),
+            ("why", proposal.reason or None),
+            ("approved", f"by {proposal.approver}" if proposal.approver else None),
+            ("phase", proposal.phase.value.replace("_", " ")),
+            ("verdict", verdict.words if verdict else "none yet"),
+            ("reason", plainly(verdict.reason) if verdict else None),
+            ("proof", _proof(found)),
+            ("ended", proposal.closed_because or None),
+        ]
+    )
+    click.echo()
+    if verdict:
+        output.table(HEADINGS, [suite_row(each) for each in verdict.suites], empty="no suites")
+        click.echo("delta and interval in points: candidate minus incumbent")
+        if found.stopped_early:
+            click.echo(found.stopped_early)
+        for said in found.unscored:
+            click.echo(said)
+        for plan in proposal.plans:
+            if said := spending(plan.look, plan.alpha, plan.spend):
+                click.echo(f"{plan.suite}: {said}")
+    else:
+        _print_progress(found)
+    for lost in lost_by_form(found):
+        print_lost(lost)
+    _print_arms(found)
+    _print_money(found)
+    _print_pins(found)
+    if found.shadow:
+        click.echo()
+        output.facts(shadow_stage.described(found.shadow))
+    if status:
+        click.echo()
+        output.facts(canary.described(status))
+
+
+def _proof(found: Comparison) -> str | None:
+    """Whether the verdict is proof still."""
+    if found.verdict is None or found.standing is None:
+        return None
+    if found.standing.holds:
+        return f"holds until {formatting.at(found.verdict.expires_at)} UTC"
+    return found.standing.words
+
+
+def _print_pins(found: Comparison) -> None:
+    rows: list[list[object]] = []
+    for side in found.suites:
+        pin, served = side.pin, side.served
+        pieces = [
+            ("data", pin.data_sha256[:12]),
+            ("scorer", pin.scorer_alone),
+            ("judge", pin.judge_pin),
+            ("prompt and settings", pin.template),
+            ("incumbent served", _labels(served.incumbent)),
+            ("candidate served", _labels(served.candidate)),
+            ("judge served", _labels(served.judge)),
+        ]
+        rows += [[side.plan.suite, what, pinned] for what, pinned in pieces if pinned]
+    if rows:
+        click.echo()
+        output.table(["SUITE", "PIN", "WHAT WAS MEASURED"], rows, empty="")
+
+
+def _labels(served: Iterable[ServedModel]) -> str:
+    return ", ".join(each.label for each in served)
+
+
+def print_lost(lost: LostByForm) -> None:
+    """What broke and what mends it; one example, the others are in the report."""
+    click.echo()
+    counts = ", ".join(f"{rule} {count}" for rule, count in lost.rules.items())
+    output.facts(
+        [
+            ("by form", f"{lost.suite}: the candidate {lost.remedy.what}"),
+            ("rules broken", counts),
+            ("as scored", f"{formatting.points(lost.strict_delta)} points"),
+            ("form forgiven", f"{formatting.points(lost.lenient_delta)} points"),
+            *_example(lost),
+            *[(f"remedy {n}", each.what) for n, each in enumerate(lost.mends, start=1)],
+            ("or", f"a parser in your application that can {lost.remedy.parser}"),
+        ]
+    )
+    click.echo("for the first remedy:")
+    for command in lost.mends[0].commands:
+        click.echo(f"  {command}")
+
+
+def _example(lost: LostByForm) -> Sequence[tuple[str, str]]:
+    if not lost.examples:
+        return ()
+    shown = lost.examples[0]
+    return (
+        ("example", f"{shown.item}, {shown.rule or 'unnamed rule'}"),
+        ("  incumbent", textwrap.shorten(shown.incumbent, EXAMPLE_CHARACTERS)),
+        ("  candidate", textwrap.shorten(shown.candidate, EXAMPLE_CHARACTERS)),
+    )
+
+
+def suite_row(report: SuiteReport) -> list[object]:
+    return [
+        report.suite,
+        report.role.value,
+        outcome_words(report.outcome),
+        formatting.points(report.delta) if report.n_used else "–",
+        formatting.interval(report),
+        f"{report.margin * 100:g}",
+        f"{report.n_used} of {report.n_max}",
+        f"{report.wins}/{report.ties}/{report.losses}",
+    ]
+
+
+def _print_progress(found: Comparison) -> None:
+    output.table(
+        ["SUITE", "INCUMBENT", "CANDIDATE", "OF"],
+        [
+            [side.plan.suite, len(side.incumbent), len(side.candidate), _wanted(side)]
+            for side in found.suites
+        ],
+        empty="no run has started yet",
+    )
+
+
+def _wanted(side: SuiteSide) -> int:
+    return side.plan.n_max * side.plan.epochs
+
+
+def _print_arms(found: Comparison) -> None:
+    arms = [
+        (found.incumbent.name, found.incumbent_figures),
+        (found.candidate.name, found.candidate_figures),
+    ]
+    if any(figures.samples for _, figures in arms):
+        click.echo()
+        output.table(
+            [
+                *("TARGET", "ANSWERS", "COST PER 1,000", "95 % INTERVAL"),
+                *("MEDIAN", "95 % INTERVAL", "95TH PERCENTILE", "FAILED"),
+            ],
+            [[name, *_figures(figures)] for name, figures in arms],
+            empty="",
+        )
+
+
+def _print_money(found: Comparison) -> None:
+    judged = [side for side in found.suites if side.pin.judged]
+    for side in judged:
+        cost = side.judging
+        click.echo(
+            f"{side.plan.suite}: judging cost {formatting.money(cost.usd)}, {cost.calls:,} calls"
+        )
+    click.echo()
+    click.echo(monthly_bill.words(found.forecast))
+    if why := monthly_bill.basis(found.forecast):
+        click.echo(why)
+
+
+def _figures(figures: ArmFigures) -> list[object]:
+    return [
+        figures.samples,
+        formatting.money(figures.cost_usd_per_1000),
+        formatting.span_of(figures.cost_interval_usd_per_1000, formatting.money),
+        formatting.seconds(figures.p50_s),
+        formatting.span_of(figures.p50_interval_s, formatting.seconds),
+        formatting.seconds(figures.p95_s),
+        f"{figures.failed:.1%}",
+    ]
+
+
+def as_json(
+    found: Comparison, status: CanaryStatus | None, *, standalone: bool = False
+) -> dict[str, object]:
+    """Without the single answers: `eval show RUN --samples` has them."""
+    return {
+        "proposal": plain(found.proposal),
+        "incumbent": plain(found.incumbent),
+        "candidate": plain(found.candidate),
+        "verdict": plain(found.verdict),
+        "standing": plain(found.standing),
+        "shadow": plain(found.shadow),
+        "pins": [
+            {
+                "suite": side.plan.suite,
+                "pin": plain(side.pin),
+                "digest": side.pin.digest,
+                "served": plain(side.served),
+            }
+            for side in found.suites
+        ],
+        "progress": [
+            {
+                "suite": side.plan.suite,
+                "incumbent": len(side.incumbent),
+                "candidate": len(side.candidate),
+                "of": _wanted(side),
+                "judging": plain(side.judging),
+            }
+            for side in found.suites
+        ],
+        "incumbent_figures": plain(found.incumbent_figures),
+        "candidate_figures": plain(found.candidate_figures),
+        "forecast": plain(found.forecast),
+        "savings": plain(found.savings),
+        "lost_by_form": plain(lost_by_form(found, standalone=standalone)),
+        "canary": canary.as_json(status) if status else None,
+    }

@@ -1,0 +1,406 @@
+"""`swapgate proposal`: ask for a swap, look at it, decide about it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+
+import click
+
+from harness.cli.canary import plan_json
+from harness.cli.frame import formatting, output, paging
+from harness.cli.frame.lazy_commands import Lazy, LazyGroup
+from harness.cli.frame.session import Session, pass_session
+from harness.cli.frame.waiting import TIMED_OUT, who_starts_it
+from harness.cli.proposals import comparison, verdict_wait
+from harness.control.canary import duration_estimate
+from harness.control.canary.duration_estimate import RampPlan
+from harness.control.dry_run import rehearsed
+from harness.control.operations import listings
+from harness.control.proposals import approvals, estimate, review, rule_widening, submission
+from harness.control.proposals import comparison as reports
+from harness.control.proposals.estimate import Outlook
+from harness.control.proposals.review import Review
+from harness.control.proposals.submission import Preview
+from harness.control.routing import monthly_bill
+from harness.control.serialize import plain
+from harness.domain.evals.cost_forecast import Forecast
+from harness.domain.evals.run import Claim, Verdict
+from harness.domain.pagination import INVALID, PageRequest
+from harness.domain.proposals.proposal import Proposal
+from harness.gate.text.sentences import percent, spending
+
+REPORT = Lazy(
+    "harness.cli.proposals.report:proposal_report", "Write a comparison as a document."
+)
+
+
+@click.command(cls=LazyGroup, lazy={"report": REPORT})
+def proposal() -> None:
+    """Proposals: the wish to swap a route's model."""
+
+
+@proposal.command()
+@click.argument("route")
+@click.argument("candidate")
+@click.option(
+    "--claim",
+    type=click.Choice([each.value for each in Claim]),
+    help="What the candidate has to show. [default: as the policy says]",
+)
+@click.option(
+    "--margin",
+    type=float,
+    metavar="SHARE",
+    help="Allowed loss, a share of 1: 0.05 is 5 points. [default: as the policy says]",
+)
+@click.option(
+    "--min-saving",
+    type=float,
+    metavar="SHARE",
+    help="With cheaper_and_not_worse: share of the cost to save. [default: the policy's]",
+)
+@click.option("--reason", default="", help="Why; needed for the claim non_inferior.")
+@click.option("--policy", help="Name of a policy. [default: the route's]")
+@click.option(
+    "--descends-from",
+    metavar="TARGET",
+    help="The candidate was tuned after this one's results: its looks at the suites count.",
+)
+@click.option(
+    "--effect",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="SHARE",
+    help="The difference that matters to you, for planning. [default: 0.05]",
+)
+@click.option("--dry-run", is_flag=True, help="Check and plan; store nothing.")
+@click.option("--wait", is_flag=True, help="Stay until the gate has decided.")
+@click.option(
+    "--until",
+    type=click.Choice(["verdict", "end"]),
+    default="verdict",
+    show_default=True,
+    help="With --wait: leave at the verdict, or when the canary has ended too.",
+)
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0),
+    help="With --wait: seconds, then exit code 5. [default: none]",
+)
+@click.pass_context
+def create(  # noqa: PLR0913 - one per option
+    ctx: click.Context,
+    *,
+    route: str,
+    candidate: str,
+    claim: str | None,
+    margin: float | None,
+    min_saving: float | None,
+    reason: str,
+    policy: str | None,
+    descends_from: str | None,
+    effect: float | None,
+    dry_run: bool,
+    wait: bool,
+    until: str,
+    timeout_s: float | None,
+) -> None:
+    """Propose CANDIDATE for ROUTE: evals on both models, the gate, then a 1 % canary.
+
+    Exit code with --wait: 0 passed or promoted, 3 failed or rolled back, 4 not enough
+    evidence, 5 timeout, 7 refused, 1 not measured or cancelled. Without: 6 when the route has
+    an open proposal.
+    """
+    session = ctx.ensure_object(Session)
+    context = session.context_with_providers
+    wish = submission.Wish(
+        route,
+        candidate,
+        reason,
+        Claim(claim) if claim else None,
+        margin,
+        policy,
+        descends_from,
+        min_saving,
+    )
+    terms = submission.preview(context, wish, session.actor)
+    planned = submission.create(rehearsed(context), session.actor, wish)
+    planning = estimate.of(context, wish, effect)
+    bill = monthly_bill.of_wish(context, wish)
+    ramp = duration_estimate.of_wish(context, planned)
+    if not session.json:
+        _print_planning(planning)
+        output.note(terms.risk.words)
+        for line in rule_widening.words(terms.widened):
+            output.note(f"waits for another person's approval: {line}")
+        output.note(
+            "\n".join(
+                part for part in (monthly_bill.words(bill), monthly_bill.basis(bill)) if part
+            )
+        )
+        output.note(f"the canary: {ramp.words}")
+        for option in ramp.options:
+            output.note(f"option: {option}")
+    if dry_run:
+        _print_dry(session, planned, planning, bill, ramp, terms)
+        return
+    made = submission.create(context, session.actor, wish)
+    if advice := who_starts_it(session.settings.control):
+        output.note(advice)
+    if not session.json:
+        click.echo(f"{made.id} proposed")
+        output.note(_next(made))
+    code = 0
+    if wait:
+        made, in_time = verdict_wait.proposal(session, made.id, until, timeout_s)
+        code = verdict_wait.exit_code(session, made) if in_time else TIMED_OUT
+    if session.json:
+        output.document(
+            {
+                "proposal": plain(made),
+                "planning": _planning_json(planning),
+                "forecast": plain(bill),
+                "risk": plain(terms.risk),
+            }
+        )
+    elif wait:
+        click.echo(comparison.outcome(reports.compare(context, made.id)))
+    ctx.exit(code)
+
+
+def _print_dry(
+    session: Session,
+    planned: Proposal,
+    planning: Sequence[Outlook],
+    bill: Forecast,
+    ramp: RampPlan,
+    terms: Preview,
+) -> None:
+    if session.json:
+        output.document(
+            {
+                "proposal": None,
+                "planning": _planning_json(planning),
+                "forecast": plain(bill),
+                "plans": plain(planned.plans),
+                "canary": plan_json(ramp),
+                "risk": plain(terms.risk),
+                "widened": plain(terms.widened),
+            }
+        )
+    else:
+        output.note("nothing was stored: leave --dry-run out to propose it")
+
+
+def _print_planning(planning: Sequence[Outlook]) -> None:
+    output.table(
+        [
+            *("SUITE", "ROLE", "CLAIM", "ALLOWED LOSS", "ITEMS", "SEES FROM"),
+            *("COSTS AT MOST", "TAKES ABOUT", "CHEAPEST DESIGN"),
+        ],
+        [_planning_row(each) for each in planning],
+        empty="no suites",
+    )
+    for each in planning:
+        suite, plan = each.plan.suite, each.plan
+        if each.judge_usd != 0:
+            output.note(
+                f"{suite}: of that, the judge costs {formatting.money(each.judge_usd)} at most"
+                if each.judge_usd is not None
+                else f"{suite}: what its judge costs is unknown: it has judged nothing yet, or "
+                "has no price"
+            )
+        if each.warning:
+            output.note(f"{suite}: {each.warning}")
+        if each.plan.claim is Claim.CHEAPER:
+            output.note(f"{suite}: {_saving(each)}")
+        if plan.look > 1:
+            output.note(f"{suite}: {spending(plan.look, plan.alpha, plan.spend)}")
+        if each.estimated:
+            output.note(
+                f"{suite}: the candidate has no answers yet; its cost is the incumbent's "
+                "tokens at the candidate's price"
+            )
+
+
+def _saving(each: Outlook) -> str:
+    plan = each.plan
+    if each.saving is None:
+        return f"whether it costs {percent(plan.min_saving)} less is open: no recorded answers"
+    found = f"recorded answers cost {percent(each.saving)} less; claimed are "
+    if each.saving_items is None or each.saving_items > plan.n_max:
+        more = f", and that takes about {each.saving_items:,}" if each.saving_items else ""
+        return f"{found}{percent(plan.min_saving)}: {plan.n_max} items will not show it{more}"
+    return f"{found}{percent(plan.min_saving)}: about {each.saving_items} items show it"
+
+
+def _planning_row(each: Outlook) -> list[object]:
+    plan, best = each.plan, each.cheapest
+    cheapest = (
+        f"{each.effect * 100:g} points: {best.items} items"
+        + (f" x {best.epochs} epochs" if best.epochs > 1 else "")
+        + (f", {formatting.money(best.cost_usd)}" if best.cost_usd is not None else "")
+        if best
+        else f"{each.effect * 100:g} points: not with this suite"
+    )
+    return [
+        plan.suite,
+        plan.role.value,
+        plan.claim.value.replace("_", "-"),
+        f"{plan.margin * 100:g} points",
+        plan.n_max,
+        f"{each.mde * 100:.1f} points",
+        formatting.money(each.cost_usd),
+        "unknown" if each.duration_s is None else formatting.span(each.duration_s),
+        cheapest,
+    ]
+
+
+def _planning_json(planning: Sequence[Outlook]) -> object:
+    return [
+        {
+            "suite": each.plan.suite,
+            "figures": _figures(each),
+        }
+        for each in planning
+    ]
+
+
+def _figures(each: Outlook) -> dict[str, object]:
+    return {field.name: plain(getattr(each, field.name)) for field in fields(each)[1:]}
+
+
+def _next(made: Proposal) -> str:
+    return (
+        "next: the suites run on both models; a candidate that passes gets its canary, or "
+        f"waits for approval. `swapgate proposal show {made.id}` says where it is"
+    )
+
+
+@proposal.command("list")
+@click.option("--route", help="Only this route's.")
+@click.option("--open", "open_only", is_flag=True, help="Only those that have not ended.")
+@paging.options
+@pass_session
+def list_proposals(
+    session: Session, *, route: str | None, open_only: bool, asked: PageRequest
+) -> None:
+    """List the proposals, the newest first."""
+    context = session.context
+    found = listings.proposals(context, asked, route=route, open_only=open_only)
+    names = listings.names(context, {each.candidate for each in found})
+    verdicts = listings.verdicts(context, {each.verdict for each in found if each.verdict})
+    paging.note(found)
+    if session.json:
+        output.document(found.items)
+        return
+    output.table(
+        ["ID", "ROUTE", "CANDIDATE", "PHASE", "VERDICT", "PROPOSER", "CREATED (UTC)"],
+        [
+            [
+                each.id,
+                each.route,
+                names.get(each.candidate, each.candidate),
+                each.phase.value.replace("_", " "),
+                _verdict_words(each.verdict, verdicts),
+                each.proposer,
+                formatting.at(each.created_at),
+            ]
+            for each in found
+        ],
+        empty="no proposals: `swapgate proposal create ROUTE CANDIDATE` makes one",
+    )
+
+
+def _verdict_words(verdict: str | None, known: Mapping[str, Verdict]) -> str | None:
+    if verdict is None:
+        return None
+    return known[verdict].words if verdict in known else INVALID
+
+
+@proposal.command()
+@click.argument("proposal_id", metavar="ID")
+@pass_session
+def show(session: Session, proposal_id: str) -> None:
+    """Show a proposal: verdict, figures by suite, reason, canary."""
+    context = session.context
+    found = reports.compare(context, proposal_id)
+    rollout = found.proposal.rollout
+    live = reports.canaries(context, route=found.proposal.route) if rollout else ()
+    ours = next((each for each in live if each.rollout.id == rollout), None)
+    seen = review.of_proposal(context, proposal_id)
+    stood_up = approvals.shown(context, proposal_id)
+    if session.json:
+        document = {**comparison.as_json(found, ours), "approvals": plain(stood_up)}
+        output.document({**document, "review": _review_json(seen)})
+        return
+    comparison.print_all(found, ours)
+    _print_review(seen)
+    for each in stood_up:
+        words = f": {each.reason}" if each.reason else ""
+        output.note("; ".join((f"approved by {each.name}{words}", *each.remarks)))
+
+
+def _review_json(seen: Review) -> object:
+    return {
+        "widened": plain(seen.widened),
+        "risk": plain(seen.risk),
+        "changes": plain(seen.changes),
+    }
+
+
+def _print_review(seen: Review) -> None:
+    """What an approver should know."""
+    click.echo()
+    click.echo(seen.risk.words)
+    for line in seen.widened:
+        click.echo(f"widened: {line}")
+    if seen.changes:
+        rows = [
+            [formatting.at(each.at), each.by, each.what, each.text] for each in seen.changes
+        ]
+        output.table(["CHANGED (UTC)", "BY", "WHAT", "HOW"], rows, empty="")
+
+
+@proposal.command()
+@click.argument("proposal_id", metavar="ID")
+@click.option("--reason", default="", help="Why; the audit log keeps it.")
+@pass_session
+def approve(session: Session, proposal_id: str, reason: str) -> None:
+    """Let a passed proposal into its canary. The proposer cannot.
+
+    `swapgate proposal show` says what it widens and what changed on its route in 90 days.
+    """
+    for line in review.of_proposal(session.context, proposal_id).widened:
+        output.note(f"widened: {line}")
+    made = submission.approve(session.context, session.actor, proposal_id, reason)
+    _answer(session, made, f"{made.id} is approved by {made.approver}: its canary opens next")
+    for approval in approvals.shown(session.context, made.id):
+        for remark in approval.remarks:
+            output.note(remark)
+
+
+@proposal.command()
+@click.argument("proposal_id", metavar="ID")
+@click.option("--reason", required=True, help="Why; the proposer will read it.")
+@pass_session
+def reject(session: Session, proposal_id: str, reason: str) -> None:
+    """End a proposal that waits for approval."""
+    made = submission.refuse(session.context, session.actor, proposal_id, reason)
+    _answer(session, made, f"{made.id} is rejected")
+
+
+@proposal.command()
+@click.argument("proposal_id", metavar="ID")
+@click.option("--reason", default="", help="Why; the audit log keeps it.")
+@pass_session
+def cancel(session: Session, proposal_id: str, reason: str) -> None:
+    """Take an open proposal back, before its canary."""
+    made = submission.cancel(session.context, session.actor, proposal_id, reason)
+    _answer(session, made, f"{made.id} is cancelled")
+
+
+def _answer(session: Session, made: Proposal, words: str) -> None:
+    if session.json:
+        output.document(made)
+    else:
+        click.echo(words)

@@ -1,0 +1,193 @@
+"""`swapgate replay`: decide again from what is stored, and ask what other terms would say."""
+
+import sys
+
+import click
+
+from harness.cli.frame import formatting, output
+from harness.cli.frame.session import Session, pass_session
+from harness.cli.proposals.comparison import HEADINGS, suite_row
+from harness.control.canary import audit
+from harness.control.canary.audit import ReplayedAction
+from harness.control.evals import verdict_replay
+from harness.control.evals.verdict_replay import Otherwise, Replayed
+from harness.control.serialize import plain
+from harness.control.shadow import stage_audit
+from harness.control.shadow.stage_audit import ReplayedShadow
+from harness.domain.errors import InputError
+from harness.domain.evals.run import Claim, Verdict
+from harness.gate.text.sentences import plainly
+
+DIFFERS = 1
+NO_PROOF = (
+    "This is no proof, and nothing is stored: terms that are chosen after the answers are "
+    "known keep no error rate. Propose again with these terms."
+)
+
+
+@click.command()
+@click.argument("decision", metavar="VERDICT|ACTION")
+@click.option(
+    "--claim",
+    type=click.Choice([each.value for each in Claim]),
+    help="What if this had been the claim?",
+)
+@click.option(
+    "--margin", type=float, metavar="SHARE", help="What if this were the allowed loss?"
+)
+@click.option("--alpha", type=float, metavar="SHARE", help="What if this were the error?")
+@click.option(
+    "--min-saving",
+    type=float,
+    metavar="SHARE",
+    help="What if this share of the cost had to be saved?",
+)
+@pass_session
+def replay(
+    session: Session,
+    *,
+    decision: str,
+    claim: str | None,
+    margin: float | None,
+    alpha: float | None,
+    min_saving: float | None,
+) -> None:
+    """Decide a verdict again from what is stored.
+
+    It must come out the same, to the byte. VERDICT is its id, or a proposal's. With --claim,
+    --margin, --alpha or --min-saving: what the same answers would have said on other terms.
+    ACTION is the number of an audit event: what a canary did, decided again from its blocks, or
+    what the shadow before it did, from the figures that the event keeps.
+    Exit code: 1 when the stored decision is not what its samples or blocks say.
+    """
+    terms_given = (claim, margin, alpha, min_saving) != (None, None, None, None)
+    if decision.isdigit():
+        if terms_given:
+            raise InputError("other terms are for verdicts: an action has none of its own")
+        sys.exit(0 if _replay_action(session, int(decision)) else DIFFERS)
+    if not terms_given:
+        found = verdict_replay.replay(session.context, decision)
+        _print_replayed(found, as_json=session.json)
+        sys.exit(0 if found.agrees else DIFFERS)
+    terms = Otherwise(Claim(claim) if claim else None, margin, alpha, min_saving)
+    verdict = verdict_replay.what_if(session.context, decision, terms)
+    _print_what_if(decision, verdict, as_json=session.json)
+
+
+def _replay_action(session: Session, number: int) -> bool:
+    """Whether it came out the same."""
+    if stage_audit.keeps(session.context, number):
+        of_shadow = stage_audit.replay(session.context, number)
+        _print_shadow(of_shadow, as_json=session.json)
+        return of_shadow.agrees
+    action = audit.replay(session.context, number)
+    _print_action(action, as_json=session.json)
+    return action.agrees
+
+
+def _print_replayed(found: Replayed, *, as_json: bool) -> None:
+    if as_json:
+        shown = {
+            "verdict": found.stored.id,
+            "outcome": found.stored.outcome,
+            "agrees": found.agrees,
+            "stored_sha256": found.stored_sha256,
+            "again_sha256": found.again_sha256,
+            "items": dict(found.items),
+            "differences": list(found.differences),
+        }
+        output.document(shown)
+        return
+    output.facts(
+        [
+            ("verdict", found.stored.id),
+            ("says", f"{found.stored.words}: {plainly(found.stored.reason)}"),
+            ("items", ", ".join(f"{suite} {n}" for suite, n in found.items.items())),
+            ("stored", f"sha256 {found.stored_sha256}"),
+            ("again", f"sha256 {found.again_sha256}"),
+        ]
+    )
+    if found.agrees:
+        click.echo("The same, to the byte; and its pairs are what the stored samples say.")
+    for difference in found.differences:
+        click.echo(f"NOT THE SAME: {difference}")
+
+
+def _print_action(found: ReplayedAction, *, as_json: bool) -> None:
+    if as_json:
+        output.document({**_plain_action(found), "agrees": found.agrees})
+        return
+    event, reason = found.event, found.event.details.get("reason", "")
+    output.facts(
+        [
+            ("action", f"{event.action}, event {event.number}, by {event.actor}"),
+            ("of", f"{event.subject}, rollout {found.rollout}, {formatting.at(event.at)} UTC"),
+            ("said", reason),
+            ("evidence", found.decided.reason if found.decided else "cannot be decided again"),
+            ("blocks", f"{found.blocks:,}"),
+            ("stored", f"sha256 {found.stored_sha256}"),
+            ("again", f"sha256 {found.again_sha256}"),
+        ]
+    )
+    if found.agrees:
+        click.echo("The same, to the byte, from the blocks that are stored.")
+    for difference in found.differences:
+        click.echo(f"NOT THE SAME: {difference}")
+
+
+def _print_shadow(found: ReplayedShadow, *, as_json: bool) -> None:
+    if as_json:
+        shown = {
+            "event": found.event.number,
+            "action": found.event.action,
+            "proposal": found.proposal,
+            "stored_sha256": found.stored_sha256,
+            "again_sha256": found.again_sha256,
+            "pairs": found.pairs,
+            "decided": plain(found.decided),
+            "differences": list(found.differences),
+            "agrees": found.agrees,
+        }
+        output.document(shown)
+        return
+    event = found.event
+    output.facts(
+        [
+            ("action", f"{event.action}, event {event.number}, by {event.actor}"),
+            ("of", f"proposal {found.proposal}, {formatting.at(event.at)} UTC"),
+            ("said", event.details.get("reason", "")),
+            ("evidence", found.decided.reason if found.decided else "cannot be decided again"),
+            ("pairs", f"{found.pairs:,}"),
+            ("stored", f"sha256 {found.stored_sha256}"),
+            ("again", f"sha256 {found.again_sha256}"),
+        ]
+    )
+    if found.agrees:
+        click.echo("The same, to the byte, from the figures that the event keeps.")
+    for difference in found.differences:
+        click.echo(f"NOT THE SAME: {difference}")
+
+
+def _plain_action(found: ReplayedAction) -> dict[str, object]:
+    return {
+        "event": found.event.number,
+        "action": found.event.action,
+        "rollout": found.rollout,
+        "stored_sha256": found.stored_sha256,
+        "again_sha256": found.again_sha256,
+        "blocks": found.blocks,
+        "decided": plain(found.decided),
+        "differences": list(found.differences),
+    }
+
+
+def _print_what_if(decision: str, verdict: Verdict | None, *, as_json: bool) -> None:
+    if as_json:
+        output.document({"of": decision, "proof": False, "verdict": plain(verdict)})
+        return
+    if verdict is None:
+        click.echo("WHAT IF: no verdict. On these terms the gate would ask for more answers.")
+    else:
+        click.echo(f"WHAT IF: {verdict.words}: {plainly(verdict.reason)}")
+        output.table(HEADINGS, [suite_row(each) for each in verdict.suites], empty="no suites")
+    output.note(NO_PROOF)

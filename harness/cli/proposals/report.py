@@ -1,0 +1,51 @@
+"""`swapgate proposal report`: one comparison as a document."""
+
+from pathlib import Path
+
+import click
+
+from harness.cli.frame import output
+from harness.cli.frame.session import Session, pass_session
+from harness.control.serialize import plain
+
+FORMATS = ("markdown", "junit")
+
+
+@click.command("report")
+@click.argument("proposal_id", metavar="ID")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    default="markdown",
+    show_default=True,
+    help="What to write.",
+)
+@click.option(
+    "--output",
+    "file",
+    type=click.Path(path_type=Path),
+    help="A file. [default: standard output]",
+)
+@pass_session
+def proposal_report(
+    session: Session, *, proposal_id: str, form: str, file: Path | None
+) -> None:
+    """Write a comparison as a document.
+
+    The verdict and why, figures by suite and by tag, cost and time, the most telling answers,
+    what was pinned, and how to check it.
+    """
+    from harness.report.content import gather  # noqa: PLC0415 - `--help` stays quick
+    from harness.report.junit import junit  # noqa: PLC0415
+    from harness.report.markdown import markdown  # noqa: PLC0415
+
+    report = gather(session.context, proposal_id)
+    text = markdown(report) if form == "markdown" else junit(report)
+    if file is not None:
+        file.write_text(text, encoding="utf-8")
+    if session.json:
+        tags = {part.side.plan.suite: plain(part.tags) for part in report.suites}
+        output.document({"report": text, "tags": tags, "telling": plain(report.telling)})
+    elif file is None:
+        click.echo(text, nl=False)

@@ -1,0 +1,73 @@
+"""A proposal followed to its verdict or its end, and what the end means for a script."""
+
+from typing import Final
+
+from harness.cli.frame.session import Session
+from harness.cli.frame.waiting import follow
+from harness.domain.canary.rollout import Rollout
+from harness.domain.evals.run import Verdict
+from harness.domain.proposals.proposal import Phase, Proposal
+
+UNDECIDED: Final = frozenset({Phase.PROPOSED, Phase.EVALUATING})
+BY_PHASE: Final = {
+    Phase.AWAITING_APPROVAL: 0,
+    Phase.SHADOW: 0,
+    Phase.CANARY: 0,
+    Phase.PROMOTED: 0,
+    Phase.ROLLED_BACK: 3,
+    Phase.CANCELLED: 1,
+}
+# A rejected proposal whose verdict is `passed` was refused, expired or overtaken.
+REJECTED_BY_VERDICT: Final = {
+    "passed": 7,
+    "failed": 3,
+    "harness_mismatch": 3,
+    "inconclusive": 4,
+    "infra_error": 1,
+    "": 6,
+}
+
+
+def proposal(
+    session: Session, proposal_id: str, until: str, timeout_s: float | None
+) -> tuple[Proposal, bool]:
+    """until: `verdict` or `end`. The proposal as it was last, and whether it got there."""
+    found, in_time = follow(
+        session,
+        lambda: _look(session, proposal_id),
+        ended=lambda seen: (
+            seen[0].phase not in UNDECIDED if until == "verdict" else not seen[0].open
+        ),
+        words=lambda seen: f"{seen[0].id}: {seen[0].phase.value.replace('_', ' ')}{seen[1]}",
+        timeout_s=timeout_s,
+    )
+    return found[0], in_time
+
+
+def _look(session: Session, proposal_id: str) -> tuple[Proposal, str]:
+    with session.context.store.read() as tx:
+        found = tx.proposals.get(proposal_id)
+        if found.phase is Phase.EVALUATING and found.runs:
+            runs = [
+                run for pair in found.runs.values() for run in (pair.incumbent, pair.candidate)
+            ]
+            wanted = 2 * sum(plan.n_max * plan.epochs for plan in found.plans)
+            done = sum(tx.runs.progress(run)[0] for run in runs)
+            return found, f", {min(done, wanted)} of up to {wanted} samples"
+        if found.phase is Phase.CANARY and found.rollout:
+            return found, _canary(tx.rollouts.get(found.rollout))
+    return found, ""
+
+
+def _canary(rollout: Rollout) -> str:
+    return f" at {rollout.current.weight_bps / 100:g} %, {rollout.state.value}"
+
+
+def exit_code(session: Session, found: Proposal) -> int:
+    if found.phase is not Phase.REJECTED:
+        return BY_PHASE[found.phase]
+    verdict: Verdict | None = None
+    if found.verdict is not None:
+        with session.context.store.read() as tx:
+            verdict = tx.verdicts.get(found.verdict)
+    return REJECTED_BY_VERDICT[verdict.outcome if verdict else ""]

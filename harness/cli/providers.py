@@ -1,0 +1,205 @@
+"""`swapgate provider`: where models are called, changed while routers serve."""
+
+import click
+
+from harness.cli.frame import formatting, output
+from harness.cli.frame.session import Session, pass_session
+from harness.cli.routing.target_options import body_fields
+from harness.control.providers import registry
+from harness.control.providers.registry import ProviderChange, ProviderGlance
+from harness.domain.providers.matrix import COLUMNS
+
+Pairs = tuple[str, ...]
+
+
+@click.group()
+def provider() -> None:
+    """Providers: where models are called."""
+
+
+@provider.command("list")
+@pass_session
+def list_providers(session: Session) -> None:
+    """List the providers, and the routes that use them."""
+    found = registry.overview(session.context_with_providers)
+    if session.json:
+        output.document(found)
+        return
+    output.table(
+        ["PROVIDER", "KIND", "GROUP", "API BASE", "ROUTES"],
+        [[e.name, e.kind, e.group, e.api_base, ", ".join(e.routes)] for e in found],
+        empty="no provider yet: `swapgate provider add openai` adds one",
+    )
+
+
+@provider.command("matrix")
+@pass_session
+def show_matrix(session: Session) -> None:
+    """What each provider's models can do, configured or not, healthy or not."""
+    from harness.control.providers.matrix import matrix  # noqa: PLC0415 - `--help` stays quick
+
+    found = matrix(session.context_with_providers)
+    if session.json:
+        output.document(found)
+        return
+    output.table(
+        ["PROVIDER", "CONFIGURED", "HEALTH", "MODEL", *(each.upper() for each in COLUMNS)],
+        [
+            [
+                row.provider,
+                "yes" if row.configured else "no",
+                row.health,
+                model.model if model else "",
+                *(model.abilities[each] if model else "" for each in COLUMNS),
+            ]
+            for row in found
+            for model in (row.models or (None,))
+        ],
+        empty="no provider is known",
+    )
+
+
+@provider.command()
+@click.argument("name")
+@pass_session
+def show(session: Session, name: str) -> None:
+    """Show one provider; of its extra headers the names alone."""
+    _say(session, registry.get(session.context_with_providers, name))
+
+
+def _say(session: Session, found: ProviderGlance) -> None:
+    if session.json:
+        output.document(found)
+        return
+    output.facts(
+        [
+            ("provider", found.name),
+            ("kind", f"{found.kind} ({found.group})"),
+            ("api base", found.api_base),
+            (
+                "key from",
+                ", ".join(filter(None, (found.api_key_env, *found.more_api_key_envs))),
+            ),
+            ("extra headers", ", ".join(found.extra_headers)),
+            ("extra body", ", ".join(found.extra_body)),
+            ("routes", ", ".join(found.routes)),
+            (
+                "answers since",
+                formatting.at(found.answers_since) if found.answers_since else None,
+            ),
+        ]
+    )
+    for each in found.outdated:
+        output.note(f"waits for new proof: {each}")
+
+
+def _settings(function: click.decorators.FC) -> click.decorators.FC:
+    for option in (
+        click.option(
+            "--extra-body",
+            "body",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="A field of every request's body; VALUE is JSON or text. Repeatable.",
+        ),
+        click.option(
+            "--extra-header",
+            "headers",
+            multiple=True,
+            metavar="NAME=VALUE",
+            help="A header of every request. Repeatable; all are replaced.",
+        ),
+        click.option("--key-env", metavar="NAME", help="Environment variable with its key."),
+        click.option("--api-base", metavar="URL", help="Where it is. [default: its kind's]"),
+    ):
+        function = option(function)
+    return function
+
+
+def _wish(
+    kind: str | None,
+    base: str | None,
+    env: str | None,
+    headers: Pairs,
+    body: Pairs,
+    reason: str = "",
+) -> ProviderChange:
+    named = [each.partition("=") for each in headers]
+    for name, equals, _ in named:
+        if not (name and equals):
+            # Not the value, which may be a secret.
+            raise click.BadParameter("a header is NAME=VALUE", param_hint="--extra-header")
+    if len({name for name, _, _ in named}) < len(named):
+        raise click.BadParameter("a header is given twice", param_hint="--extra-header")
+    return ProviderChange(
+        kind,
+        base,
+        env,
+        {name: value for name, _, value in named} if headers else None,
+        body_fields("--extra-body", body) if body else None,
+        reason,
+    )
+
+
+@provider.command()
+@click.argument("name")
+@click.option("--kind", help="What it speaks. [default: NAME]")
+@_settings
+@pass_session
+def add(
+    session: Session,
+    name: str,
+    kind: str | None,
+    api_base: str | None,
+    key_env: str | None,
+    headers: Pairs,
+    body: Pairs,
+) -> None:
+    """Add a provider; routers know it within two seconds, and no route uses it yet.
+
+    NAME stands before its models, as in NAME/MODEL. Its key: `swapgate credential set NAME`.
+    """
+    wish = _wish(kind, api_base, key_env, headers, body)
+    ctx, who = session.context_with_providers, session.actor
+    _say(session, registry.change(ctx, who, name, wish, create=True))
+
+
+@provider.command("set")
+@click.argument("name")
+@_settings
+@click.option(
+    "--reason", default="", help="Why; needed for another place of one that a route uses."
+)
+@pass_session
+def set_(
+    session: Session,
+    name: str,
+    api_base: str | None,
+    key_env: str | None,
+    headers: Pairs,
+    body: Pairs,
+    reason: str,
+) -> None:
+    """Change a provider; what is not named stays as it is.
+
+    Another address or other headers are another place: routes go on with it, and what was
+    measured before proves nothing more. --extra-body is refused once something was proven
+    with the provider: add another one.
+    """
+    wish = _wish(None, api_base, key_env, headers, body, reason)
+    ctx, who = session.context_with_providers, session.actor
+    _say(session, registry.change(ctx, who, name, wish, create=False))
+
+
+@provider.command()
+@click.argument("name")
+@pass_session
+def remove(session: Session, name: str) -> None:
+    """Remove a provider; refused, exit code 6, while a route or a proposal uses it."""
+    registry.remove(session.context, session.actor, name)
+    if name in session.installation.settings.providers:
+        output.note(f"{name} stands in the file, too: take it out, lest a start brings it back")
+    if session.json:
+        output.document({"removed": name})
+    else:
+        click.echo(f"removed {name}")

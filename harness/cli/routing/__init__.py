@@ -1,0 +1,1 @@
+"""Commands about routes, models, fallback chains, failovers and the kill switch."""

@@ -1,0 +1,74 @@
+"""`swapgate route failovers`: the failover log, searched."""
+
+from datetime import timedelta
+
+import click
+
+from harness.cli.frame import formatting, output, paging
+from harness.cli.frame.duration import Duration
+from harness.cli.frame.session import Session, pass_session
+from harness.control.operations import listings
+from harness.domain.pagination import PageRequest
+from harness.domain.reliability.failover import Failover
+
+
+@click.command("failovers")
+@click.option("--route", "name", metavar="ROUTE", help="Of this route alone.")
+@click.option("--user", metavar="ID", help="Of this user, as the client named it.")
+@click.option(
+    "--since",
+    type=Duration(),
+    default="1d",
+    show_default=True,
+    metavar="TIME",
+    help="How far back: 90s, 30m, 2h, 1d.",
+)
+@paging.options
+@pass_session
+def list_failovers(
+    session: Session,
+    *,
+    name: str | None,
+    user: str | None,
+    since: timedelta,
+    asked: PageRequest,
+) -> None:
+    """List targets that requests left, and why; the newest first.
+
+    The log has sizes and kinds of the requests, never their content, and hashes of users.
+    """
+    found = listings.failovers(
+        session.context,
+        asked,
+        secret=session.installation.secret,
+        route=name,
+        user=user,
+        since=since,
+    )
+    paging.note(found)
+    if session.json:
+        output.document(found.items)
+        return
+    output.table(
+        ["AT", "ROUTE", "LEFT", "BECAUSE", "STATUS", "MS", "ASKED NEXT", "SHAPE", "REQUEST"],
+        [
+            [
+                formatting.at(each.at),
+                each.route,
+                each.target,
+                each.failure,
+                each.status,
+                round(each.latency_ms),
+                each.next_target or "nobody",
+                _shape(each),
+                each.request,
+            ]
+            for each in found
+        ],
+        empty="no request left a target in that time",
+    )
+
+
+def _shape(each: Failover) -> str:
+    stream = ", stream" if each.stream else ""
+    return f"{each.endpoint}{stream}, {each.body_bytes:,} bytes, {each.tools} tools"

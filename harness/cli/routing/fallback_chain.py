@@ -1,0 +1,143 @@
+"""`swapgate route fallback`: who answers when a route's model fails, and why it may."""
+
+from datetime import timedelta
+
+import click
+
+from harness.cli.frame import formatting, output
+from harness.cli.frame.duration import Duration
+from harness.cli.frame.session import Session, pass_session
+from harness.control.routing import fallback_chain
+from harness.control.routing.chain_evidence import Waive
+from harness.control.routing.fallback_chain import Entry, Wanted
+from harness.domain.errors import InputError
+from harness.domain.routing.evidence import EvidenceKind
+from harness.domain.routing.table import Route
+
+
+@click.group()
+def fallback() -> None:
+    """A route's fallback chain: asked in order when its model fails."""
+
+
+reason_option = click.option("--reason", required=True, help="Why; the audit log keeps it.")
+
+
+@fallback.command("list")
+@click.argument("route")
+@pass_session
+def list_fallbacks(session: Session, route: str) -> None:
+    """List the chain with the evidence of each: baseline, verdict or waiver."""
+    found = fallback_chain.entries(session.context, route)
+    if session.json:
+        output.document(found)
+        return
+    output.table(
+        ["PLACE", "TARGET", "CAPABLE", "EVIDENCE", "UNTIL", "BY", "REASON"],
+        [
+            [
+                place,
+                each.target.name,
+                "yes" if each.capable else "no",
+                evidence(each),
+                formatting.at(each.waiver.expires_at) if each.waiver else None,
+                each.waiver.author if each.waiver else None,
+                each.waiver.reason if each.waiver else None,
+            ]
+            for place, each in enumerate(found, 1)
+        ],
+        empty=f"route {route} has no fallbacks",
+    )
+
+
+def evidence(entry: Entry) -> str:
+    match entry.evidence:
+        case EvidenceKind.VERDICT:
+            return f"verdict {entry.verdict}"
+        case EvidenceKind.WAIVER:
+            return "waiver, EXPIRED" if entry.waiver_expired else "waiver"
+        case EvidenceKind.BASELINE:
+            return "baseline"
+
+
+@fallback.command()
+@click.argument("route")
+@click.argument("target")
+@click.option("--capable", is_flag=True, help="Good enough for high stakes.")
+@click.option("--place", type=int, help="In the chain, from 1 on. [default: the end]")
+@click.option("--waive", metavar="REASON", help="Without a verdict; needs --for.")
+@click.option(
+    "--for", "lasts", type=Duration(), metavar="TIME", help="How long the waiver lasts: 30d."
+)
+@reason_option
+@pass_session
+def add(  # noqa: PLR0913 - one per option
+    session: Session,
+    *,
+    route: str,
+    target: str,
+    capable: bool,
+    place: int | None,
+    waive: str | None,
+    lasts: timedelta | None,
+    reason: str,
+) -> None:
+    """Put a target into the chain, or renew the evidence of one that is in it.
+
+    It needs a passed verdict of this route against its incumbent, or to have served this route
+    before; else a waiver for up to 90 days.
+    """
+    if (waive is None) != (lasts is None):
+        raise InputError("a waiver takes both --waive REASON and --for TIME")
+    wish = Waive(waive, lasts) if waive is not None and lasts is not None else None
+    wanted = Wanted(target, capable, wish)
+    made = fallback_chain.add(
+        session.context_with_providers, session.actor, route, wanted, place=place, reason=reason
+    )
+    _said(session, made)
+
+
+@fallback.command()
+@click.argument("route")
+@click.argument("target")
+@reason_option
+@pass_session
+def remove(session: Session, route: str, target: str, reason: str) -> None:
+    """Take a target out of the chain."""
+    _said(
+        session,
+        fallback_chain.remove(session.context, session.actor, route, target, reason=reason),
+    )
+
+
+@fallback.command()
+@click.argument("route")
+@click.argument("target")
+@click.option("--capable/--not-capable", required=True, help="Good enough for high stakes?")
+@reason_option
+@pass_session
+def mark(session: Session, *, route: str, target: str, capable: bool, reason: str) -> None:
+    """Say whether a fallback may answer when the stakes are high."""
+    made = fallback_chain.mark(
+        session.context, session.actor, route, target, capable=capable, reason=reason
+    )
+    _said(session, made)
+
+
+@fallback.command()
+@click.argument("route")
+@click.argument("targets", nargs=-1)
+@reason_option
+@pass_session
+def order(session: Session, route: str, targets: tuple[str, ...], reason: str) -> None:
+    """Put the chain into this order; each of its targets is named once."""
+    made = fallback_chain.reorder(session.context, session.actor, route, targets, reason=reason)
+    _said(session, made)
+
+
+def _said(session: Session, route: Route) -> None:
+    if session.json:
+        output.document(route)
+        return
+    names = [each.target.name for each in fallback_chain.entries(session.context, route.name)]
+    click.echo(f"route {route.name} falls back to {', '.join(names) or 'nobody'}")

@@ -1,0 +1,116 @@
+"""`swapgate switch`: the kill switch, from a terminal."""
+
+from datetime import datetime, timedelta
+
+import click
+
+from harness.cli.frame import formatting, output, paging
+from harness.cli.frame.duration import Duration
+from harness.cli.frame.session import Session, pass_session
+from harness.control.operations import listings
+from harness.control.routing import kill_switch
+from harness.domain.pagination import PageRequest
+from harness.domain.routing.kill_switch import Source, force_of
+from harness.ports import SwitchRecord
+
+
+@click.group()
+def switch() -> None:
+    """The kill switch: force a provider or a target."""
+
+
+@switch.command()
+@click.argument("force", metavar="provider:NAME|target:ID")
+@click.option("--route", metavar="ROUTE", help="For this route alone. [default: all routes]")
+@click.option(
+    "--for",
+    "lasts",
+    type=Duration(),
+    metavar="TIME",
+    help="When it ends by itself: 90s, 30m, 2h, 1d. [default: when it is lifted]",
+)
+@click.option("--reason", required=True, help="Why; everybody sees it, the audit log keeps it.")
+@pass_session
+def throw(
+    session: Session, force: str, route: str | None, lasts: timedelta | None, reason: str
+) -> None:
+    """Send all requests to one provider, or to one target (by id or provider/model).
+
+    In force on every router within two seconds. A route whose plan does not have it keeps its
+    plan: a switch adds no target that the route has no evidence for.
+    """
+    wanted = kill_switch.Wanted(force_of(force), reason, route, lasts)
+    made = kill_switch.throw(session.context, session.actor, wanted, source=Source.CLI)
+    if session.json:
+        output.document(made)
+        return
+    click.echo(made.id)
+    scope = "all routes" if route is None else f"route {route}"
+    until = (
+        f"until {formatting.at(made.expires_at)}" if made.expires_at else "until it is lifted"
+    )
+    output.note(f"{made.force} is forced for {scope} {until}: `swapgate switch lift {made.id}`")
+    kept = kill_switch.untouched(session.context, made)
+    if kept:
+        names = ", ".join(kept)
+        output.note(f"these routes may use nothing of it and keep their plans: {names}")
+
+
+@switch.command()
+@click.argument("switch_id", metavar="ID")
+@click.option("--reason", required=True, help="Why; the audit log keeps it.")
+@pass_session
+def lift(session: Session, switch_id: str, reason: str) -> None:
+    """End a switch: routers go back to their plans within two seconds."""
+    record = kill_switch.lift(session.context, session.actor, switch_id, reason=reason)
+    if session.json:
+        output.document(record)
+    else:
+        click.echo(f"lifted {switch_id}")
+
+
+@switch.command("list")
+@paging.options
+@pass_session
+def list_switches(session: Session, asked: PageRequest) -> None:
+    """List the switches of command line and API, the newest first.
+
+    What stands in the configuration file, and in SWAPGATE_FORCE where this command runs, is
+    said on stderr: routers read both when they start.
+    """
+    found = listings.switches(session.context, asked)
+    paging.note(found)
+    if session.json:
+        output.document(found.items)
+        return
+    now = session.installation.clock.now()
+    for each in session.installation.standing_switches:
+        output.note(f"{each.reason}: {each.force} for {_scope(each.route)}")
+    output.table(
+        ["ID", "FORCES", "ROUTE", "STATE", "UNTIL", "BY", "SINCE", "REASON"],
+        [
+            [
+                each.switch.id,
+                each.switch.force,
+                _scope(each.switch.route),
+                _state(each, now),
+                formatting.at(each.switch.expires_at),
+                each.switch.actor,
+                formatting.at(each.switch.created_at),
+                each.switch.reason,
+            ]
+            for each in found
+        ],
+        empty="no switch was thrown yet: every route follows its plan",
+    )
+
+
+def _scope(route: str | None) -> str:
+    return "all" if route is None else route
+
+
+def _state(record: SwitchRecord, now: datetime) -> str:
+    if record.lifted_at is not None:
+        return f"lifted by {record.lifted_by}"
+    expires_at = record.switch.expires_at
+    return "expired" if expires_at is not None and expires_at <= now else "in force"

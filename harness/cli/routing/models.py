@@ -1,0 +1,249 @@
+"""`swapgate model`: the targets that routes can use."""
+
+from collections.abc import Mapping
+from typing import Unpack
+
+import click
+
+from harness.cli.frame import formatting, output, paging
+from harness.cli.frame.session import Session, pass_session
+from harness.cli.routing.model_entries import prices, show_entries
+from harness.cli.routing.target_options import TargetOptions, target_asked, target_options
+from harness.control.operations import listings
+from harness.control.providers import (
+    deprecations,
+    first_models,
+    header_encryption,
+    model_offers,
+    model_resolution,
+    provider_secrets,
+)
+from harness.control.routing import routes, targets
+from harness.control.serialize import plain
+from harness.domain.pagination import PageRequest
+from harness.domain.providers.deprecations import Ending
+from harness.domain.providers.model_match import NOTHING_OFFERED, ModelMatch
+from harness.domain.routing.target import Provider, Target
+
+CONFLICT = 6
+
+
+@click.group()
+def model() -> None:
+    """Targets: models at providers, with prices."""
+
+
+@model.command("list")
+@click.option("--all", "every", is_flag=True, help="All that the configured providers offer.")
+@paging.options
+@pass_session
+def list_models(session: Session, *, every: bool, asked: PageRequest) -> None:
+    """List the targets, their prices and the routes that use them."""
+    if every:
+        there = model_offers.offered(session.context_with_providers)
+        show_entries(session, there, empty=NOTHING_OFFERED)
+        return
+    ctx = session.context
+    found, table = listings.models(ctx, asked), routes.table(ctx)
+    paging.note(found)
+    with ctx.store.read() as tx:
+        providers = tx.providers.all()
+    ends = {each.target: each for each in deprecations.found(ctx)}
+    used = {
+        target.id: [name for name, route in table.routes.items() if target.id in route.targets]
+        for target in found
+    }
+    if session.json:
+        output.document(
+            [
+                {**_as_json(each, providers, used[each.id]), "ending": plain(ends.get(each.id))}
+                for each in found
+            ]
+        )
+        return
+    output.table(
+        ["TARGET", "ID", "INPUT $/MTOK", "OUTPUT $/MTOK", "ENDS", "ROUTES"],
+        [
+            [
+                each.name,
+                each.id,
+                *prices(formatting.price_of(each, providers.get(each.provider))),
+                _ends(ends.get(each.id)),
+                ", ".join(used[each.id]),
+            ]
+            for each in found
+        ],
+        empty="no targets yet: `swapgate model add PROVIDER/MODEL` adds one",
+    )
+
+
+def _ends(ending: Ending | None) -> str:
+    if ending is None:
+        return ""
+    then = f", then {ending.successor.name}" if ending.successor else ""
+    return f"{ending.end_date.isoformat()}{then}"
+
+
+def _as_json(
+    target: Target, providers: Mapping[str, Provider], used: list[str]
+) -> dict[str, object]:
+    price = formatting.price_of(target, providers.get(target.provider))
+    return {"target": plain(target), "price": plain(price), "routes": used}
+
+
+@model.command()
+@click.argument("name", metavar="PROVIDER/MODEL")
+@target_options()
+@click.option(
+    "--api-base",
+    default="",
+    metavar="URL",
+    help="Of a provider that is not configured yet, where it is not the usual place.",
+)
+@pass_session
+def add(
+    session: Session,
+    name: str,
+    api_base: str,
+    **settings: Unpack[TargetOptions],
+) -> None:
+    """Register a target. Its id is the hash of its content: another setting, another target.
+
+    A PROVIDER that is not configured, and that is a kind's name such as `openrouter`, is added
+    in its usual place, with its usual variable for the key.
+    """
+    seed = target_asked(name, settings)
+    made = first_models.register(
+        session.context_with_providers, session.actor, seed, api_base=api_base
+    )
+    if session.json:
+        output.document(made.target)
+    else:
+        output.facts([("target", made.target.name), ("id", made.target.id)])
+    if made.added:
+        has_key = bool(provider_secrets.keys_of(session.context, made.provider))
+        output.note(_added(made.provider, lacks_key=made.needs_key and not has_key))
+
+
+def _added(provider: Provider, *, lacks_key: bool) -> str:
+    said = f"added provider {provider.name} at {provider.api_base}"
+    if not lacks_key:
+        return said
+    variable = provider.api_key_env
+    return (
+        f"{said}; it needs a key, and {variable} is not set: `swapgate credential set "
+        f"{provider.name}`, or set {variable} and restart the router"
+    )
+
+
+@model.command("resolve")
+@click.argument("name")
+@click.pass_context
+def resolve_name(ctx: click.Context, name: str) -> None:
+    """Say which provider takes a model's name, rule by rule; exit code 1 when none does."""
+    session = ctx.ensure_object(Session)
+    standing = session.installation.standing_switches
+    found = model_resolution.of(session.context_with_providers, name, standing=standing)
+    if session.json:
+        output.document(found)
+    else:
+        output.table(
+            ["RULE", "OUTCOME", "WHY"],
+            [[each.rule.value, each.outcome.value, each.reason] for each in found.rules],
+            empty="",
+        )
+        output.note(f"{name} is {found.target}" if found.target else f"{name}: no provider")
+    ctx.exit(0 if found.target else 1)
+
+
+@model.command("search")
+@click.argument("words", nargs=-1, required=True)
+@pass_session
+def search_models(session: Session, words: tuple[str, ...]) -> None:
+    """Find models in the catalogue, of all kinds of providers, by parts of their names."""
+    show_entries(
+        session,
+        model_offers.searched(session.context, words),
+        empty="no such model; `catalogue:` in swapgate.yaml adds one",
+    )
+
+
+@model.command("match")
+@click.argument("name")
+@click.pass_context
+def match_name(ctx: click.Context, name: str) -> None:
+    """Find the model that a loose name means: "gemini flash", "opus 4.7".
+
+    A family's name means its newest version, a version that one only. Exit code 1 when nothing
+    fits, 6 when several families fit equally well: these are listed.
+    """
+    session = ctx.ensure_object(Session)
+    found = model_resolution.meant(session.context_with_providers, name)
+    if session.json:
+        output.document(found)
+    else:
+        _show_match(found)
+    ctx.exit(0 if found.found else CONFLICT if found.candidates else 1)
+
+
+def _show_match(match: ModelMatch) -> None:
+    if match.found is not None:
+        click.echo(match.found.name)
+    for each in match.candidates:
+        click.echo(each.name)
+    near = f"; near are {', '.join(match.near)}" if match.near else ""
+    output.note(f"{match.asked}: {match.reason}{near}")
+
+
+@model.command()
+@click.argument("name", metavar="TARGET")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60.0,
+    show_default=True,
+    help="Seconds to wait for the answer.",
+)
+@click.pass_context
+def probe(ctx: click.Context, name: str, timeout_s: float) -> None:
+    """Send one short real chat request to a target; exit code 1 when it fails.
+
+    TARGET is an id or PROVIDER/MODEL, which need not be registered.
+    """
+    from harness.app.doctor import provider_requests as provider_calls  # noqa: PLC0415 - `--help` stays quick
+
+    session = ctx.ensure_object(Session)
+    target, provider = _called(session, name)
+    allowed = session.context.allow_addresses
+    provider = header_encryption.opened(provider, session.context.cipher)
+    keys = provider_secrets.keys_of(session.context, provider)
+    first = keys[0] if keys else None
+    found = provider_calls.chat(
+        provider, target, key=first, timeout_s=timeout_s, allowed=allowed
+    )
+    if session.json:
+        output.document(found)
+    else:
+        output.facts(
+            [
+                ("target", found.target),
+                ("result", "answered" if found.ok else f"failed: {found.error}"),
+                ("latency", f"{found.latency_ms:,.0f} ms"),
+                ("served model", found.served_model or None),
+                ("answer", found.answer or None),
+            ]
+        )
+    ctx.exit(0 if found.ok else 1)
+
+
+def _called(session: Session, name: str) -> tuple[Target, Provider]:
+    """The target and its provider, registered or not. Raises NotFound."""
+    with session.context_with_providers.store.read() as tx:
+        providers = tx.providers.all()
+        start, slash, rest = name.partition("/")
+        known = {t.name for t in tx.routing.targets().values()}
+        if slash and rest and start in providers and name not in known:
+            return Target(start, rest), providers[start]
+        target = targets.find(tx, name)
+        return target, providers[target.provider]

@@ -1,0 +1,122 @@
+"""`swapgate route measured`: what is measured of each route's model."""
+
+from collections.abc import Sequence
+
+import click
+
+from harness.cli.frame import formatting, output
+from harness.cli.frame.session import Session, pass_session
+from harness.control.routing import monthly_bill, scorecard
+from harness.control.routing.scorecard import RouteMeasured, SuiteScore
+
+
+@click.command("measured")
+@click.argument("name", required=False)
+@pass_session
+def route_measured(session: Session, name: str | None) -> None:
+    """Show measured quality, cost, latency and failures of every route, or of NAME.
+
+    Cost and failures are of the recorded traffic, 30 days at most; latency is of the last day.
+    """
+    context = session.context
+    found = [scorecard.of_route(context, name)] if name else scorecard.of_routes(context)
+    if session.json:
+        output.document(found)
+        return
+    output.table(
+        [
+            *("ROUTE", "MODEL", "PER 1,000", "A MONTH", "REQUESTS", "MEDIAN"),
+            *("95TH PERCENTILE", "CALLERS FAILED", "MODEL FAILED"),
+        ],
+        [_traffic_row(each) for each in found],
+        empty="no routes yet: `swapgate route create` makes one",
+    )
+    if found:
+        click.echo()
+        output.table(
+            ["ROUTE", "SUITE", "ROLE", "SCORE", "95 % INTERVAL", "ITEMS", "MEASURED (UTC)"],
+            [_score_row(each, score) for each in found for score in each.scores],
+            empty="no route has a suite: `swapgate route settings` gives it one",
+        )
+
+
+def _traffic_row(found: RouteMeasured) -> Sequence[object]:
+    return (
+        found.route.name,
+        found.incumbent.name,
+        *_money(found),
+        requests(found, ""),
+        _seconds(found.p50_ms),
+        _seconds(found.p95_ms),
+        _share(found.failed),
+        _share(found.charged),
+    )
+
+
+def _money(found: RouteMeasured) -> tuple[str | None, str | None]:
+    """Nothing without traffic; unknown where there is some and no price."""
+    if found.bill.tokens is None or found.month_usd is None or found.usd_per_1000 is None:
+        nothing = None if found.bill.tokens is None else "unknown"
+        return nothing, nothing
+    return formatting.money(found.usd_per_1000), monthly_bill.dollars(found.month_usd)
+
+
+def requests(found: RouteMeasured, what: str = " requests") -> str:
+    """With their window: `1,200 requests in 3 days`."""
+    bill = found.bill
+    window = monthly_bill.length(bill.window_s)
+    return f"{bill.requests:,}{what} in {window}" if bill.requests else "0"
+
+
+def _seconds(ms: float | None) -> str | None:
+    return None if ms is None else formatting.seconds(ms / 1000)
+
+
+def _share(value: float | None) -> str | None:
+    return None if value is None else f"{value:.2%}".replace("%", " %")
+
+
+def _score_row(found: RouteMeasured, score: SuiteScore) -> Sequence[object]:
+    return (
+        found.route.name,
+        score.suite,
+        score.role.value,
+        None if score.score is None else f"{score.score * 100:.1f}",
+        _interval(score),
+        score.items or None,
+        _when(score),
+    )
+
+
+def _interval(score: SuiteScore) -> str | None:
+    if score.low is None or score.high is None:
+        return None
+    return f"{score.low * 100:.1f} to {score.high * 100:.1f}"
+
+
+def _when(score: SuiteScore) -> str:
+    if score.measured_at is None:
+        return "never"
+    return formatting.at(score.measured_at) + ("" if score.current else ", of an older suite")
+
+
+def facts(found: RouteMeasured) -> Sequence[tuple[str, object]]:
+    """The same of one route, a line each."""
+    per_1000, month = _money(found)
+    speeds = (_seconds(found.p50_ms), _seconds(found.p95_ms))
+    return (
+        *((f"score, {each.suite}", _scored(each)) for each in found.scores),
+        ("cost per 1,000 requests", per_1000),
+        ("cost a month", f"{month}, reckoned from {requests(found)}" if month else None),
+        ("latency", f"median {speeds[0]}, 95th percentile {speeds[1]}" if speeds[0] else None),
+        ("callers that failed", _share(found.failed)),
+        ("failures of the model", _share(found.charged)),
+    )
+
+
+def _scored(score: SuiteScore) -> str:
+    if score.score is None:
+        return "never measured"
+    between = _interval(score)
+    shown = f"{score.score * 100:.1f}" + (f" ({between})" if between else "")
+    return f"{shown} on {score.items:,} items, {_when(score)}"

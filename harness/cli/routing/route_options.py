@@ -1,0 +1,195 @@
+"""Options of `swapgate route` that say how a route behaves, whether new or old."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
+
+import click
+
+from harness.cli.evals.suite_options import suite_options, suites_of
+from harness.cli.frame import output
+from harness.cli.frame.session import Session, pass_session
+from harness.control.routing import routes
+from harness.domain.errors import InputError
+from harness.domain.routing.keep_warm import bps_of, share_bps_of
+from harness.domain.routing.overrides import NO_OVERRIDES, Overrides, RequestKind
+from harness.domain.routing.table import (
+    OWN_LIMITS,
+    Commit,
+    OnBadEvent,
+    OnContentPolicy,
+    RouteSettings,
+    Stakes,
+)
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_NEW = RouteSettings()
+
+
+class Share(click.ParamType[int]):
+    """trickle: no more than may be kept warm."""
+
+    name = "share"
+
+    def __init__(self, *, trickle: bool = True) -> None:
+        self._read = share_bps_of if trickle else partial(bps_of, what="capture")
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        try:
+            return self._read(str(value))
+        except InputError as error:
+            self.fail(str(error), param, ctx)
+
+
+class OneOverride(click.ParamType[tuple[RequestKind, str]]):
+    """`vision=photo-chat`; `vision=` takes it away."""
+
+    name = "override"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[RequestKind, str]:
+        kind, equals, route = str(value).partition("=")
+        if not equals or kind not in list(RequestKind):
+            kinds = ", ".join(RequestKind)
+            self.fail(f"{value!r} is not KIND=ROUTE with a kind of {kinds}", param, ctx)
+        return RequestKind(kind), route
+
+
+_OPTIONS = (
+    click.option("--policy", help=f"Name of a policy. A new route's: {_NEW.policy}."),
+    click.option(
+        "--stakes",
+        type=click.Choice([each.value for each in Stakes]),
+        callback=lambda _ctx, _param, value: value and Stakes(value),
+        help="high: only fallbacks marked capable may answer. A new route's: low.",
+    ),
+    click.option(
+        "--on-content-policy",
+        type=click.Choice([each.value for each in OnContentPolicy]),
+        callback=lambda _ctx, _param, value: value and OnContentPolicy(value),
+        help="After a refusal by a provider's content filter. A new route's: fail.",
+    ),
+    click.option(
+        "--keep-warm",
+        "keep_warm_bps",
+        type=Share(),
+        metavar="SHARE",
+        help="Of the requests, for each provider behind the first: 1%. A new route's: 0%.",
+    ),
+    click.option(
+        "--side-effects/--no-side-effects",
+        default=None,
+        help="Its tools act on the world: nothing is sent to a model for practice.",
+    ),
+    click.option("--data-class", metavar="NAME", help="Who may see its traffic; '' for any."),
+    click.option(
+        "--task", metavar="NAME", help="Requests with x-swapgate-task: NAME come here."
+    ),
+    click.option(
+        "--capture",
+        "capture_bps",
+        type=Share(trickle=False),
+        metavar="SHARE",
+        help="Of the requests, kept redacted for a suite: 1%. A new route's: 0%.",
+    ),
+    click.option(
+        "--capture-per-day",
+        type=int,
+        metavar="N",
+        help=f"Kept at most, by UTC day. A new route's: {_NEW.capture_per_day}.",
+    ),
+    click.option(
+        "--capture-keep-days",
+        type=float,
+        metavar="DAYS",
+        help=f"Deleted after that. A new route's: {_NEW.capture_keep_days:g}.",
+    ),
+    click.option(
+        "--timeout",
+        "total_timeout_s",
+        type=float,
+        metavar="SECONDS",
+        help=f"A request's whole budget. A new route's: {_NEW.total_timeout_s:g}.",
+    ),
+    click.option(
+        "--first-token-timeout",
+        "first_token_timeout_s",
+        type=float,
+        metavar="SECONDS",
+        help="Until a stream's first output. 0, and a new route: its model's, or the router's.",
+    ),
+    click.option(
+        "--first-byte-timeout",
+        "first_byte_timeout_s",
+        type=float,
+        metavar="SECONDS",
+        help="Until a plain answer begins. 0, and a new route: its model's, the router's, or "
+        "measured.",
+    ),
+    click.option(
+        "--commit",
+        type=click.Choice([each.value for each in Commit]),
+        callback=lambda _ctx, _param, value: value and Commit(value),
+        help="whole: a stream is held back until it is complete. A new route's: first_token.",
+    ),
+    click.option(
+        "--on-bad-event",
+        type=click.Choice([each.value for each in OnBadEvent]),
+        callback=lambda _ctx, _param, value: value and OnBadEvent(value),
+        help="skip: a stream goes on without what cannot be read. A new route's: fail.",
+    ),
+    click.option(
+        "--override",
+        "overrides",
+        multiple=True,
+        type=OneOverride(),
+        metavar="KIND=ROUTE",
+        help="Which route answers requests of the kind "
+        f"({', '.join(RequestKind)}); KIND= for none. May be repeated.",
+    ),
+    click.option("--description", help="What the route is for."),
+)
+
+
+def settings_options(command: F) -> F:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def overrides_of(options: dict[str, Any], before: Overrides = NO_OVERRIDES) -> Overrides:
+    """Takes them out of `options`. What is given replaces that kind's alone."""
+    after = {**before, **dict(options.pop("overrides"))}
+    return {kind: route for kind, route in after.items() if route}
+
+
+def given(options: dict[str, Any]) -> dict[str, Any]:
+    """Of these options, by the names of the settings, those that somebody gave."""
+    found = {name: value for name, value in options.items() if value is not None}
+    return found | {name: found[name] or None for name in OWN_LIMITS if name in found}
+
+
+@click.command()
+@click.argument("name")
+@settings_options
+@suite_options(required=False)
+@pass_session
+def settings(session: Session, *, name: str, **options: Any) -> None:
+    """Change how a route behaves; what is not given stays as it is."""
+
+    def changed(before: RouteSettings) -> RouteSettings:
+        wanted = dict(options)
+        suites = suites_of(wanted, before.suites)
+        overrides = overrides_of(wanted, before.overrides)
+        return replace(before, **given(wanted), suites=suites, overrides=overrides)
+
+    made = routes.change_settings(session.context, session.actor, name, changed)
+    if session.json:
+        output.document(made)
+    else:
+        click.echo(f"route {name} is at version {made.version}")

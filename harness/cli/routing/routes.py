@@ -1,0 +1,310 @@
+"""`swapgate route`: the names that clients use as `model`, and what serves them."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from harness.cli.evals.suite_options import suite_options, suites_of
+from harness.cli.frame import formatting, output, paging
+from harness.cli.frame.session import Session, pass_session
+from harness.cli.routing.failover_log import list_failovers
+from harness.cli.routing.fallback_chain import fallback
+from harness.cli.routing.route_metrics import facts, route_measured
+from harness.cli.routing.route_options import given, overrides_of, settings, settings_options
+from harness.control.operations import listings, lookup
+from harness.control.proposals.comparison import RouteStatus
+from harness.control.routing import routes, scorecard, seed
+from harness.control.serialize import plain
+from harness.domain.errors import NotFound, SignatureInvalid
+from harness.domain.pagination import PageRequest
+from harness.domain.routing.overrides import words_of
+from harness.domain.routing.table import Route, RouteSettings
+from harness.ports import RouteRecord
+
+
+@click.group()
+def route() -> None:
+    """Routes: the names that clients use as `model`."""
+
+
+route.add_command(fallback)
+route.add_command(settings)
+
+
+@route.command("list")
+@pass_session
+def list_routes(session: Session) -> None:
+    """List the routes; those that wait for a person come first."""
+    found = listings.overview(session.context)
+    paging.note(found)
+    if session.json:
+        output.document([as_json(each) for each in found])
+        return
+    output.table(
+        ["ROUTE", "VERSION", "INCUMBENT", "CANARY", "OPEN PROPOSAL", "LAST VERDICT"],
+        [
+            [
+                each.route.name,
+                each.route.version,
+                each.incumbent.name,
+                _canary(each),
+                _proposal(each),
+                each.last_verdict.words if each.last_verdict else None,
+            ]
+            for each in found
+        ],
+        empty="no routes yet: `swapgate route create` makes one",
+    )
+
+
+def _canary(status: RouteStatus) -> str | None:
+    canary = status.route.canary
+    if canary is None or status.candidate is None:
+        return None
+    return f"{status.candidate.name} {formatting.share(canary.weight_bps)}"
+
+
+def _proposal(status: RouteStatus) -> str | None:
+    found = status.open_proposal
+    return f"{found.id} {found.phase.value.replace('_', ' ')}" if found else None
+
+
+def as_json(status: RouteStatus) -> dict[str, object]:
+    return {
+        "route": plain(status.route),
+        "incumbent": plain(status.incumbent),
+        "candidate": plain(status.candidate),
+        "open_proposal": status.open_proposal.id if status.open_proposal else None,
+        "last_verdict": status.last_verdict.outcome if status.last_verdict else None,
+        "needs_decision": status.needs_decision,
+        "requests_last_hour": sum(minute.requests for minute in status.traffic),
+    }
+
+
+@route.command()
+@click.argument("name")
+@click.option("--incumbent", required=True, metavar="TARGET", help="Id or PROVIDER/MODEL.")
+@click.option(
+    "--fallback",
+    "fallbacks",
+    multiple=True,
+    metavar="TARGET",
+    help="Asked when the incumbent fails; may be repeated, in order.",
+)
+@click.option(
+    "--capable",
+    multiple=True,
+    metavar="TARGET",
+    help="Which of the fallbacks are good enough for high stakes; may be repeated.",
+)
+@suite_options(required=True)
+@settings_options
+@pass_session
+def create(
+    session: Session,
+    *,
+    name: str,
+    incumbent: str,
+    fallbacks: tuple[str, ...],
+    capable: tuple[str, ...],
+    **options: Any,
+) -> None:
+    """Create a route. Its first targets are its baseline: later ones need proof."""
+    suites, overrides = suites_of(options), overrides_of(options)
+    made = routes.create(
+        session.context_with_providers,
+        session.actor,
+        name,
+        incumbent,
+        fallbacks=fallbacks,
+        capable=capable,
+        settings=replace(RouteSettings(suites=suites, overrides=overrides), **given(options)),
+    )
+    if session.json:
+        output.document(made)
+    else:
+        click.echo(f"route {made.name} is served by {incumbent}")
+
+
+@route.command()
+@click.argument("name")
+@pass_session
+def show(session: Session, name: str) -> None:
+    """Show one route: targets, settings, what is open, what is measured."""
+    status = _status(session, name)
+    figures = scorecard.of_route(session.context, name)
+    if session.json:
+        output.document({**as_json(status), "measured": plain(figures)})
+        return
+    names = listings.names(session.context, status.route.targets)
+    found, how = status.route, status.route.settings
+    output.facts(
+        [
+            ("route", found.name),
+            ("description", how.description or None),
+            ("version", found.version),
+            ("incumbent", f"{status.incumbent.name} ({found.incumbent})"),
+            ("canary", _canary(status) or "none"),
+            ("fallbacks", _fallbacks(found, names)),
+            ("stakes", how.stakes.value),
+            ("on content policy", how.on_content_policy.value),
+            ("first token", _seconds(how.first_token_timeout_s)),
+            ("first byte", _seconds(how.first_byte_timeout_s)),
+            ("commit", how.commit.value),
+            ("on bad event", how.on_bad_event.value),
+            ("keep warm", formatting.share(how.keep_warm_bps)),
+            ("tools", "side effects" if how.side_effects else None),
+            ("data class", how.data_class or None),
+            ("task", how.task or None),
+            ("capture", _capture(how)),
+            ("overrides", words_of(how.overrides) or None),
+            ("policy", how.policy),
+            ("suites", ", ".join(each.words for each in how.suites)),
+            ("open proposal", _proposal(status) or "none"),
+            ("last verdict", status.last_verdict.words if status.last_verdict else "none"),
+            ("requests, last hour", f"{sum(m.requests for m in status.traffic):,}"),
+            *facts(figures),
+        ]
+    )
+
+
+def _seconds(limit_s: float | None) -> str | None:
+    return None if limit_s is None else f"{limit_s:g} s"
+
+
+def _capture(how: RouteSettings) -> str | None:
+    if not how.capture_bps:
+        return None
+    share = formatting.share(how.capture_bps)
+    return f"{share}, {how.capture_per_day} a day, for {how.capture_keep_days:g} days"
+
+
+def _fallbacks(route: Route, names: Mapping[str, str]) -> str:
+    marked = (
+        names[each] + (" (capable)" if each in route.settings.capable else "")
+        for each in route.fallbacks
+    )
+    return ", ".join(marked) or "none"
+
+
+def _status(session: Session, name: str) -> RouteStatus:
+    lookup.route(session.context, name)
+    page = listings.overview(session.context)
+    for status in page:
+        if status.route.name == name:
+            return status
+    for fault in page.invalid:
+        if name in fault.key:
+            raise SignatureInvalid(f"{fault.name}: {fault.why}")
+    raise NotFound(f"route {name!r} is gone; `swapgate route list` shows the routes")
+
+
+@route.command()
+@click.argument("name")
+@paging.options
+@pass_session
+def history(session: Session, name: str, asked: PageRequest) -> None:
+    """Show the route's versions, the newest first."""
+    found = listings.versions(session.context, name, asked)
+    paging.note(found)
+    if session.json:
+        output.document(found.items)
+        return
+    names = listings.names(session.context, {each.route.incumbent for each in found})
+    output.table(
+        ["VERSION", "REVISION", "CHANGE", "AT (UTC)", "BY", "INCUMBENT", "CANARY", "WHY"],
+        [
+            [
+                each.route.version,
+                each.revision,
+                each.kind,
+                formatting.at(each.at),
+                each.actor,
+                names.get(each.route.incumbent, each.route.incumbent),
+                _share_of(each),
+                each.reason,
+            ]
+            for each in found
+        ],
+        empty="no versions",
+    )
+
+
+def _share_of(record: RouteRecord) -> str | None:
+    canary = record.route.canary
+    return formatting.share(canary.weight_bps) if canary else None
+
+
+@route.command()
+@click.argument("name")
+@click.argument("older", metavar="[V1]", type=int, required=False)
+@click.argument("newer", metavar="[V2]", type=int, required=False)
+@pass_session
+def diff(session: Session, name: str, older: int | None, newer: int | None) -> None:
+    """Show what changed from version V1 to V2, and where the file says something else.
+
+    V2 is the newest unless given, V1 the one before V2. The database rules: the
+    configuration file seeds a route once.
+    """
+    context = session.context
+    last = listings.version(context, name, newer)
+    wanted = older if older is not None else max(1, last.route.version - 1)
+    first = listings.version(context, name, wanted)
+    changed = routes.difference(first, last)
+    filed = [
+        each
+        for each in seed.differences(session.context, session.settings)
+        if each.startswith(f"route {name}:")
+    ]
+    if session.json:
+        fields = {field: {"before": a, "after": b} for field, (a, b) in changed.items()}
+        output.document(
+            {
+                "from": first.route.version,
+                "to": last.route.version,
+                "changed": fields,
+                "file": filed,
+            }
+        )
+        return
+    ids = {id_ for pair in changed.values() for text in pair for id_ in text.split(", ")}
+    names = listings.names(context, ids)
+    output.table(
+        ["FIELD", f"VERSION {first.route.version}", f"VERSION {last.route.version}"],
+        [[field, _named(a, names), _named(b, names)] for field, (a, b) in changed.items()],
+        empty=f"versions {first.route.version} and {last.route.version} are the same",
+    )
+    for each in filed:
+        output.note(each)
+
+
+def _named(text: str, names: Mapping[str, str]) -> str:
+    return ", ".join(names.get(part, part) for part in text.split(", "))
+
+
+@route.command()
+@click.argument("name")
+@click.option(
+    "--to-version",
+    type=int,
+    metavar="N",
+    help="Whose incumbent comes back. [default: the incumbent before]",
+)
+@click.option("--reason", required=True, help="Why; the audit log keeps it.")
+@pass_session
+def rollback(session: Session, name: str, to_version: int | None, reason: str) -> None:
+    """Bring a former incumbent back. Needs no proof; a live canary ends."""
+    found = routes.roll_back(
+        session.context, session.actor, name, to_version=to_version, reason=reason
+    )
+    if session.json:
+        output.document(found)
+    else:
+        names = listings.names(session.context, {found.incumbent})
+        click.echo(f"route {name} is served by {names[found.incumbent]} again")
+
+
+route.add_command(list_failovers)
+route.add_command(route_measured)

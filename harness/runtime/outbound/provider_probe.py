@@ -1,0 +1,153 @@
+"""Asking a provider one small thing over HTTP, bounded in time and size."""
+
+import http.client
+import json
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+
+from harness.domain.errors import InputError
+from harness.domain.providers.api_base_rules import check_base_url
+from harness.domain.providers.credentials import without
+from harness.domain.providers.headers import check_sendable
+from harness.domain.providers.probe import Heard, is_content
+from harness.domain.routing.target import ANTHROPIC, ANTHROPIC_VERSION, Provider
+from harness.ports import Clock
+from harness.runtime.outbound.guarded_http import opener
+
+MAX_BYTES: Final = 4 * 1024 * 1024
+MAX_TEXT: Final = 200
+MAX_LINES: Final = 2000
+Asked = tuple[str, str]  # provider's name, path
+
+
+class HttpDoor:
+    """allowed: as `domain.base_url` reads it."""
+
+    def __init__(self, clock: Clock, allowed: Collection[str] = ()) -> None:
+        self._clock = clock
+        self._allowed = allowed
+
+    def ask(
+        self,
+        provider: Provider,
+        key: str,
+        path: str,
+        body: Mapping[str, Any] | None,
+        timeout_s: float,
+    ) -> Heard:
+        try:
+            check_base_url(provider.api_base, self._allowed)
+            check_sendable(provider, key)
+        except InputError as error:
+            return Heard(None, 0.0, error=str(error))
+        request = urllib.request.Request(  # noqa: S310 - the scheme is checked above
+            provider.url(path),
+            data=None if body is None else json.dumps(body).encode(),
+            headers=_headers(provider, key),
+        )
+        hidden = (key, *provider.extra_headers.values())
+        started, sent_at = time.perf_counter(), self._clock.now()
+        try:
+            with opener(self._allowed).open(request, timeout=timeout_s) as answer:
+                seconds = time.perf_counter() - started
+                skew = _skew_s(answer.headers.get("date"), sent_at, self._clock.now())
+                if body is None or not body.get("stream"):
+                    content = answer.read(MAX_BYTES)
+                    return Heard(answer.status, seconds, content, skew_s=skew)
+                first, said = _first(answer, started, timeout_s)
+                return Heard(
+                    answer.status,
+                    seconds,
+                    error=said,
+                    first_s=first,
+                    skew_s=skew,
+                )
+        except urllib.error.HTTPError as failed:
+            with failed:
+                seconds = time.perf_counter() - started
+                skew = _skew_s(failed.headers.get("date"), sent_at, self._clock.now())
+                said = f"{failed.code}: {_message(failed, hidden)}"
+                return Heard(failed.code, seconds, error=said, skew_s=skew)
+        except (OSError, http.client.HTTPException, ValueError) as failed:
+            seconds = time.perf_counter() - started
+            said = f"{provider.api_base} does not answer: {_reason(failed, hidden)}"
+            return Heard(None, seconds, error=said)
+
+
+class ScriptedDoor:
+    """The twin: answers what it is told, and keeps what it was asked."""
+
+    def __init__(self, answer: Callable[[Provider, str, str], Heard]) -> None:
+        self._answer = answer
+        self.asked: list[Asked] = []
+
+    def ask(
+        self,
+        provider: Provider,
+        key: str,
+        path: str,
+        body: Mapping[str, Any] | None,  # noqa: ARG002 - as the real one
+        timeout_s: float,  # noqa: ARG002 - as above
+    ) -> Heard:
+        self.asked.append((provider.name, path))
+        return self._answer(provider, key, path)
+
+
+def _headers(provider: Provider, key: str) -> dict[str, str]:
+    version = {"anthropic-version": ANTHROPIC_VERSION} if provider.kind == ANTHROPIC else {}
+    return {
+        "Content-Type": "application/json",
+        **provider.key_headers(key),
+        **version,
+        **provider.extra_headers,
+    }
+
+
+def _first(
+    answer: http.client.HTTPResponse, started: float, timeout_s: float
+) -> tuple[float | None, str]:
+    """Seconds to the first content, or why there is none."""
+    for _ in range(MAX_LINES):
+        line = answer.readline(MAX_BYTES)
+        after = time.perf_counter() - started
+        if not line:
+            return None, "the stream ended"
+        if is_content(line.strip()):
+            return after, ""
+        if after > timeout_s:
+            return None, "it took too long"
+    return None, "too many lines"
+
+
+def _skew_s(date: str | None, sent: datetime, came: datetime) -> float | None:
+    """Against the middle of the time that it took; a date has whole seconds."""
+    try:
+        theirs = parsedate_to_datetime(date or "").astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+    return (theirs - (sent + (came - sent) / 2)).total_seconds()
+
+
+def _message(failed: urllib.error.HTTPError, hidden: Sequence[str]) -> str:
+    """Without what it was sent, before it is cut: half a key is one, too."""
+    try:
+        said = without(failed.read(MAX_BYTES), hidden).decode("utf-8", "replace")
+    except (OSError, http.client.HTTPException):
+        return "no text"
+    try:
+        return str(json.loads(said)["error"]["message"])[:MAX_TEXT]
+    except (ValueError, LookupError, TypeError):
+        return " ".join(said.split())[:MAX_TEXT] or "no text"
+
+
+def _reason(failed: Exception, hidden: Sequence[str]) -> str:
+    """Some errors quote what could not be sent, or the odd line that came."""
+    inner = getattr(failed, "reason", failed)
+    said = getattr(inner, "strerror", None) or str(inner) or type(inner).__name__
+    clean = without(said.encode("utf-8", "surrogatepass"), hidden)
+    return clean.decode("utf-8", "replace")[:MAX_TEXT]
